@@ -1,0 +1,280 @@
+//! One error for the whole house, sorted by what the caller must do.
+
+use std::borrow::Cow;
+use std::fmt;
+
+/// `Result` with the [`Error`] of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, by what the caller does about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Kind {
+    /// The thing does not exist.
+    NotFound,
+    /// The thing exists and would be clobbered.
+    AlreadyExists,
+    /// A compare-and-swap was lost; load again and retry.
+    Conflict,
+    /// Another writer or owner holds the thing.
+    Busy,
+    /// The argument can never be right.
+    InvalidArgument,
+    /// The state does not allow the operation now.
+    FailedPrecondition,
+    /// An offset, size or count is outside its bound.
+    OutOfRange,
+    /// Stored or received bytes are not what their name says.
+    Corrupt,
+    /// The backend, or this build, cannot do it.
+    Unsupported,
+    /// Permission was refused.
+    Denied,
+    /// No space, or a quota is used up.
+    Full,
+    /// A passing fault of a device or a service; retry.
+    Unavailable,
+    /// The operation was given up because its caller or a sibling ended.
+    Cancelled,
+    /// A defect of ours, or one that could not be told apart.
+    Internal,
+}
+
+impl Kind {
+    /// The kind in words, for messages.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Kind::NotFound => "not found",
+            Kind::AlreadyExists => "already exists",
+            Kind::Conflict => "conflict",
+            Kind::Busy => "busy",
+            Kind::InvalidArgument => "invalid argument",
+            Kind::FailedPrecondition => "failed precondition",
+            Kind::OutOfRange => "out of range",
+            Kind::Corrupt => "corrupt",
+            Kind::Unsupported => "unsupported",
+            Kind::Denied => "denied",
+            Kind::Full => "full",
+            Kind::Unavailable => "unavailable",
+            Kind::Cancelled => "cancelled",
+            Kind::Internal => "internal error",
+        }
+    }
+}
+
+/// An error: its kind, what was tried on which thing by whom, and the cause.
+///
+/// One word wide, so that `Result<T>` stays small.
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    kind: Kind,
+    message: Cow<'static, str>,
+    operation: Option<&'static str>,
+    subject: Option<String>,
+    backend: Option<&'static str>,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+macro_rules! constructors {
+    ($($(#[$doc:meta])* $name:ident => $kind:ident),* $(,)?) => {$(
+        $(#[$doc])*
+        pub fn $name(message: impl Into<Cow<'static, str>>) -> Self {
+            Self::new(Kind::$kind, message)
+        }
+    )*};
+}
+
+impl Error {
+    /// An error of `kind`. The message says what was expected, what was found and what to do.
+    #[cold]
+    pub fn new(kind: Kind, message: impl Into<Cow<'static, str>>) -> Self {
+        Error(Box::new(Inner {
+            kind,
+            message: message.into(),
+            operation: None,
+            subject: None,
+            backend: None,
+            source: None,
+        }))
+    }
+
+    constructors! {
+        /// [`Kind::NotFound`].
+        not_found => NotFound,
+        /// [`Kind::AlreadyExists`].
+        already_exists => AlreadyExists,
+        /// [`Kind::Conflict`].
+        conflict => Conflict,
+        /// [`Kind::Busy`].
+        busy => Busy,
+        /// [`Kind::InvalidArgument`].
+        invalid => InvalidArgument,
+        /// [`Kind::FailedPrecondition`].
+        precondition => FailedPrecondition,
+        /// [`Kind::OutOfRange`].
+        out_of_range => OutOfRange,
+        /// [`Kind::Corrupt`].
+        corrupt => Corrupt,
+        /// [`Kind::Unsupported`].
+        unsupported => Unsupported,
+        /// [`Kind::Unavailable`].
+        unavailable => Unavailable,
+        /// [`Kind::Cancelled`].
+        cancelled => Cancelled,
+        /// [`Kind::Internal`].
+        internal => Internal,
+    }
+
+    /// The same error with the operation that failed.
+    #[must_use]
+    pub fn operation(mut self, operation: &'static str) -> Self {
+        self.0.operation.get_or_insert(operation);
+        self
+    }
+
+    /// The same error with the thing it is about: a digest, a name, a path.
+    #[must_use]
+    pub fn subject(mut self, subject: impl fmt::Display) -> Self {
+        self.0.subject.get_or_insert_with(|| subject.to_string());
+        self
+    }
+
+    /// The same error with the backend that answered.
+    #[must_use]
+    pub fn backend(mut self, backend: &'static str) -> Self {
+        self.0.backend.get_or_insert(backend);
+        self
+    }
+
+    /// The same error with its cause.
+    #[must_use]
+    pub fn source(
+        mut self,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync + 'static>>,
+    ) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    /// What the caller must do about it.
+    pub fn kind(&self) -> Kind {
+        self.0.kind
+    }
+
+    /// Whether the same call may succeed later without any change by the caller.
+    pub fn retry(&self) -> bool {
+        matches!(self.0.kind, Kind::Busy | Kind::Unavailable)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(operation) = self.0.operation {
+            write!(f, "{operation} ")?;
+        }
+        if let Some(subject) = &self.0.subject {
+            write!(f, "{subject}: ")?;
+        } else if self.0.operation.is_some() {
+            write!(f, "failed: ")?;
+        }
+        write!(f, "{}", self.0.message)?;
+        if let Some(backend) = self.0.backend {
+            write!(f, " ({backend})")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {self}", self.0.kind.as_str())?;
+        if let Some(source) = &self.0.source {
+            write!(f, ": {source}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source.as_deref().map(|source| source as _)
+    }
+}
+
+impl From<std::io::Error> for Error {
+    /// Sorts an I/O error by its kind; an [`Error`] that travelled inside comes out as it was.
+    fn from(error: std::io::Error) -> Self {
+        use std::io::ErrorKind as Io;
+        if error.get_ref().is_some_and(|inner| inner.is::<Error>()) {
+            if let Some(Ok(ours)) = error.into_inner().map(|inner| inner.downcast::<Error>()) {
+                return *ours;
+            }
+            return Error::internal("an error was lost");
+        }
+        let kind = match error.kind() {
+            Io::NotFound => Kind::NotFound,
+            Io::AlreadyExists => Kind::AlreadyExists,
+            Io::PermissionDenied | Io::ReadOnlyFilesystem => Kind::Denied,
+            Io::StorageFull | Io::QuotaExceeded | Io::FileTooLarge => Kind::Full,
+            Io::UnexpectedEof | Io::InvalidData => Kind::Corrupt,
+            Io::InvalidInput | Io::InvalidFilename => Kind::InvalidArgument,
+            Io::Unsupported => Kind::Unsupported,
+            Io::WouldBlock | Io::TimedOut | Io::ResourceBusy => Kind::Busy,
+            Io::DirectoryNotEmpty | Io::NotADirectory | Io::IsADirectory => {
+                Kind::FailedPrecondition
+            }
+            _ => Kind::Unavailable,
+        };
+        Error::new(kind, error.to_string()).source(error)
+    }
+}
+
+impl From<Error> for std::io::Error {
+    fn from(error: Error) -> Self {
+        std::io::Error::other(error)
+    }
+}
+
+/// Adds what was tried, on which thing, to the error of a result.
+pub trait Context<T> {
+    /// Names the operation and its subject.
+    ///
+    /// # Errors
+    /// The same failure, named.
+    fn during(self, operation: &'static str, subject: impl fmt::Display) -> Result<T>;
+}
+
+impl<T, E: Into<Error>> Context<T> for std::result::Result<T, E> {
+    fn during(self, operation: &'static str, subject: impl fmt::Display) -> Result<T> {
+        self.map_err(|error| error.into().operation(operation).subject(subject))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_word_wide() {
+        assert_eq!(size_of::<Error>(), size_of::<usize>());
+    }
+
+    #[test]
+    fn names_thing_and_operation() {
+        let error = Error::not_found("no such blob")
+            .operation("open")
+            .subject("sha256:ab");
+        assert_eq!(error.to_string(), "open sha256:ab: no such blob");
+    }
+
+    #[test]
+    fn survives_a_trip_through_io() {
+        let io: std::io::Error = Error::corrupt("bad digest").subject("x").into();
+        let back = Error::from(io);
+        assert_eq!(
+            (back.kind(), back.to_string().as_str()),
+            (Kind::Corrupt, "x: bad digest")
+        );
+    }
+}

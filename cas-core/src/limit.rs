@@ -1,0 +1,55 @@
+//! Every bound that input can meet, in one place.
+//!
+//! Bytes unless said otherwise. A bound is checked while streaming and before anything is
+//! allocated from a declared size.
+
+/// Largest manifest, index or configuration that is read.
+pub const DOCUMENT_READ: u64 = 8 << 20;
+/// Largest manifest, index or configuration that is written or pushed.
+pub const DOCUMENT_WRITE: u64 = 4 << 20;
+/// Deepest nesting of arrays and objects in a JSON document.
+pub const JSON_DEPTH: usize = 64;
+/// Most descriptors one document may list.
+pub const DESCRIPTORS: usize = 4096;
+/// Deepest nesting of an index in an index; the root counts as one.
+pub const INDEX_DEPTH: usize = 4;
+/// Most layers of one image.
+pub const LAYERS: usize = 512;
+/// Longest image name.
+pub const NAME: usize = 512;
+/// Longest key of an ingest or a snapshot.
+pub const KEY: usize = 1024;
+/// Longest label: its key and its value together.
+pub const LABEL: usize = 4096;
+/// Most labels of one object.
+pub const LABELS: usize = 256;
+/// Longest path of a layer entry.
+pub const PATH: usize = 4096;
+/// Longest single component of a path.
+pub const COMPONENT: usize = 255;
+/// Most components of a path.
+pub const PATH_DEPTH: usize = 512;
+/// Most entries of one layer.
+pub const ENTRIES: u64 = 2_000_000;
+/// Largest set of pax records of one entry.
+pub const PAX: u64 = 1 << 20;
+/// Largest set of global pax records of one stream.
+pub const PAX_GLOBAL: u64 = 4 << 20;
+/// Largest GNU long name or long link.
+pub const GNU_LONG: u64 = 64 << 10;
+/// Most regions of a sparse file.
+pub const SPARSE_REGIONS: usize = 64 << 10;
+/// Largest value of one extended attribute.
+pub const XATTR: usize = 64 << 10;
+/// Largest sum of the extended attributes of one inode.
+pub const XATTRS: usize = 256 << 10;
+/// Largest zstd window, as a power of two.
+pub const ZSTD_WINDOW_LOG: u32 = 27;
+/// Most decompressed bytes of one layer.
+pub const LAYER: u64 = 64 << 30;
+/// Most decompressed bytes for each compressed byte of gzip (deflate itself ends at 1,032).
+pub const RATIO_GZIP: u64 = 1_100;
+/// Most decompressed bytes for each compressed byte of zstd, above the first GiB.
+pub const RATIO_ZSTD: u64 = 10_000;
+/// Entries of a layer whose paths are remembered in memory; beyond it the sets go to disk.
+pub const ENTRIES_IN_MEMORY: usize = 100_000;
