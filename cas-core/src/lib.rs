@@ -1,8 +1,41 @@
 //! Traits, dispatch engine and record views of `cas`, the storage layer for container images.
+//!
+//! Data flows one way: bytes go into an [`content::Ingest`], are [`content::Verified`] and
+//! published to a [`ContentStore`]; handlers walk the image from there to its layers and a
+//! [`Snapshotter`].
 
+pub mod blocking;
+pub mod capability;
+pub mod content;
+pub mod descriptor;
 pub mod digest;
+pub mod document;
 pub mod error;
+pub mod image;
 pub mod limit;
+pub mod location;
+pub mod media_type;
+pub mod platform;
+pub mod records;
+pub mod registry;
+pub mod snapshot;
+mod store;
+mod time;
 
+pub use capability::{Capabilities, Capability};
+pub use content::{BlobReader, ContentExt, ContentStore, Ingest};
+pub use descriptor::Descriptor;
 pub use digest::{Algorithm, Digest, Hasher};
+pub use document::{Document, Index, Manifest};
 pub use error::{Context, Error, Kind, Result};
+pub use image::{Image, ImageStore};
+pub use location::Location;
+pub use media_type::MediaType;
+pub use platform::Platform;
+pub use records::Records;
+pub use registry::{Opener, Registry};
+pub use snapshot::Snapshotter;
+pub use store::Store;
+
+/// Labels of a blob, an image or a snapshot.
+pub type Labels = std::collections::BTreeMap<String, String>;

@@ -1,0 +1,134 @@
+//! A bounded pool for work that would hold up a reactor: hashing, writes, syncs, unpacking.
+//!
+//! tokio's own pool grows to 512 threads and `tokio::fs` pays a hop for each call; here a hop is
+//! paid once a piece, and never on a thread that may block anyway.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, mpsc};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread;
+
+use crate::error::{Error, Result};
+
+type Job = Box<dyn FnOnce() + Send>;
+
+thread_local! {
+    static MAY_BLOCK: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `work` on the pool, or here when this thread may block.
+///
+/// Dropping the future does not stop work that has begun.
+///
+/// # Errors
+/// Those of `work`; `Internal` when it panicked.
+pub async fn run<T, F>(work: F) -> Result<T>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Result<T> + Send + 'static,
+{
+    if MAY_BLOCK.get() {
+        return work();
+    }
+    let (answer, answered) = tokio::sync::oneshot::channel();
+    let job: Job = Box::new(move || {
+        let outcome = catch_unwind(AssertUnwindSafe(work));
+        // The caller may have gone; its answer then goes nowhere.
+        let _ = answer.send(outcome.unwrap_or_else(|_| Err(panicked())));
+    });
+    pool()
+        .send(job)
+        .map_err(|_| Error::internal("the blocking pool has ended"))?;
+    answered.await.unwrap_or_else(|_| Err(panicked()))
+}
+
+fn panicked() -> Error {
+    Error::internal("work on the blocking pool panicked; please report it")
+}
+
+/// Marks this thread as one that may block while `work` runs: [`run`] then runs inline.
+pub fn inline<T>(work: impl FnOnce() -> T) -> T {
+    let before = MAY_BLOCK.replace(true);
+    let out = work();
+    MAY_BLOCK.set(before);
+    out
+}
+
+/// Drives a future to its end on this thread, for synchronous pipelines over the async traits.
+///
+/// Work given to [`run`] by the future runs inline. A future that needs a tokio reactor wants
+/// the reactor's handle entered by the caller.
+pub fn wait<T>(future: impl Future<Output = T>) -> T {
+    struct Signal(Mutex<bool>, Condvar);
+    impl Wake for Signal {
+        fn wake(self: Arc<Self>) {
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+            self.1.notify_one();
+        }
+    }
+    let signal = Arc::new(Signal(Mutex::new(false), Condvar::new()));
+    let waker = Waker::from(signal.clone());
+    let mut context = Context::from_waker(&waker);
+    let mut future = std::pin::pin!(future);
+    inline(|| {
+        loop {
+            if let Poll::Ready(out) = future.as_mut().poll(&mut context) {
+                return out;
+            }
+            let mut woken = signal.0.lock().unwrap_or_else(PoisonError::into_inner);
+            while !*woken {
+                woken = signal.1.wait(woken).unwrap_or_else(PoisonError::into_inner);
+            }
+            *woken = false;
+        }
+    })
+}
+
+/// The one pool: as many threads as cores, at least two so that hashing overlaps writing.
+fn pool() -> &'static mpsc::Sender<Job> {
+    static POOL: OnceLock<mpsc::Sender<Job>> = OnceLock::new();
+    POOL.get_or_init(|| {
+        let (jobs, queue) = mpsc::channel::<Job>();
+        let queue = Arc::new(Mutex::new(queue));
+        let threads = thread::available_parallelism().map_or(2, |cores| cores.get().max(2));
+        for number in 0..threads {
+            let queue = Arc::clone(&queue);
+            // A thread that cannot start leaves its share to the others.
+            let _ = thread::Builder::new()
+                .name(format!("cas-{number}"))
+                .spawn(move || {
+                    MAY_BLOCK.set(true);
+                    while let Ok(job) = next(&queue) {
+                        job();
+                    }
+                });
+        }
+        jobs
+    })
+}
+
+fn next(queue: &Mutex<mpsc::Receiver<Job>>) -> std::result::Result<Job, mpsc::RecvError> {
+    queue.lock().unwrap_or_else(PoisonError::into_inner).recv()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_nested_work_without_deadlock() {
+        let sum = wait(async { run(|| wait(run(|| Ok(2)))).await.map(|two| two + 1) });
+        assert_eq!(sum.unwrap(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_error_and_the_pool_lives_on() {
+        for _ in 0..8 {
+            let failed = run::<(), _>(|| panic!("planted")).await;
+            assert_eq!(failed.unwrap_err().kind(), crate::error::Kind::Internal);
+        }
+        assert_eq!(run(|| Ok(1)).await.unwrap(), 1);
+    }
+}

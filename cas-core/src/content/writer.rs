@@ -1,0 +1,227 @@
+//! The one way into a store: hash what passes, check it, publish.
+
+use bytes::Bytes;
+
+use super::{ContentStore, Durability, Ingest};
+use crate::blocking;
+use crate::digest::{Algorithm, Digest, Hasher};
+use crate::error::{Error, Result};
+use crate::records::Batch;
+
+/// Below this a hop to another thread costs more than it hides.
+const OVERLAP: usize = 64 << 10;
+/// Piece in which a resumed ingest is read back.
+const PIECE: usize = 1 << 20;
+
+/// What the caller knows of the bytes before they come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Expected {
+    /// Their digest, if known.
+    pub digest: Option<Digest>,
+    /// Their length, if known.
+    pub size: Option<u64>,
+}
+
+impl Expected {
+    /// Anything.
+    pub const ANY: Expected = Expected {
+        digest: None,
+        size: None,
+    };
+
+    /// These bytes and no others.
+    pub fn exactly(digest: Digest, size: u64) -> Self {
+        Expected {
+            digest: Some(digest),
+            size: Some(size),
+        }
+    }
+
+    /// Bytes of this digest, whatever their length.
+    pub fn digest(digest: Digest) -> Self {
+        Expected {
+            digest: Some(digest),
+            size: None,
+        }
+    }
+
+    fn algorithm(&self) -> Algorithm {
+        self.digest
+            .map_or(Algorithm::Sha256, |digest| digest.algorithm())
+    }
+
+    fn check(&self, digest: &Digest, size: u64) -> Result<()> {
+        if let Some(expected) = self.size.filter(|expected| *expected != size) {
+            return Err(Error::corrupt(format!(
+                "expected {expected} bytes, found {size}"
+            )));
+        }
+        match self.digest {
+            Some(expected) if expected != *digest => Err(Error::corrupt(format!(
+                "expected content {expected}, found {digest}"
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Proof that the bytes of one ingest were hashed; only a [`Writer`] makes it.
+#[derive(Debug)]
+pub struct Verified {
+    key: String,
+    digest: Digest,
+    size: u64,
+}
+
+impl Verified {
+    /// The digest of the bytes.
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// Their length.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Checks that the proof is of the ingest `key` with `size` bytes; every store asks.
+    ///
+    /// # Errors
+    /// `Internal` when it is of another.
+    pub fn check(&self, key: &str, size: u64) -> Result<()> {
+        if self.key != key || self.size != size {
+            return Err(Error::internal(format!(
+                "the proof is of ingest {:?} with {} bytes, found {key:?} with {size}",
+                self.key, self.size
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// What a commit did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// Digest of the bytes.
+    pub digest: Digest,
+    /// Their length.
+    pub size: u64,
+    /// Whether the store committed the batch as well.
+    pub batch: bool,
+}
+
+/// Owns an ingest, and hashes what is written to it.
+pub struct Writer {
+    ingest: Box<dyn Ingest>,
+    expected: Expected,
+    hasher: Option<Hasher>,
+}
+
+impl Writer {
+    /// Begins or resumes the ingest `key`; what is there already is hashed first.
+    ///
+    /// # Errors
+    /// Those of [`ContentStore::begin`].
+    pub async fn begin<S>(store: &S, key: &str, expected: Expected) -> Result<Self>
+    where
+        S: ContentStore + ?Sized,
+    {
+        let mut ingest = store.begin(key).await?;
+        let mut hasher = Hasher::new(expected.algorithm());
+        let mut at = 0;
+        while at < ingest.offset() {
+            let piece = ingest.read_back(at, PIECE).await?;
+            if piece.is_empty() {
+                return Err(
+                    Error::corrupt("the ingest is shorter than its offset; discard it")
+                        .operation("resume")
+                        .subject(key),
+                );
+            }
+            at += piece.len() as u64;
+            hasher = hash(hasher, piece).await?;
+        }
+        Ok(Writer {
+            ingest,
+            expected,
+            hasher: Some(hasher),
+        })
+    }
+
+    /// Bytes written so far, by this writer and before it.
+    pub fn offset(&self) -> u64 {
+        self.ingest.offset()
+    }
+
+    /// Writes `data`, hashing it at the same time.
+    ///
+    /// # Errors
+    /// `Corrupt` when it is more than expected; those of the store, after which the writer is
+    /// of no use.
+    pub async fn write(&mut self, data: Bytes) -> Result<()> {
+        let end = self.ingest.offset() + data.len() as u64;
+        if let Some(expected) = self.expected.size.filter(|expected| end > *expected) {
+            return Err(
+                Error::corrupt(format!("expected {expected} bytes, found more"))
+                    .operation("write")
+                    .subject(self.ingest.key()),
+            );
+        }
+        let hasher = self.hasher.take().ok_or_else(poisoned)?;
+        let (hashed, appended) = tokio::join!(hash(hasher, data.clone()), self.ingest.append(data));
+        appended?;
+        self.hasher = Some(hashed?);
+        Ok(())
+    }
+
+    /// Drops what was written; the offset is 0 again.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn rewind(&mut self) -> Result<()> {
+        self.hasher = None;
+        self.ingest.rewind().await?;
+        self.hasher = Some(Hasher::new(self.expected.algorithm()));
+        Ok(())
+    }
+
+    /// Checks what was written against what was expected, and publishes it with `batch`.
+    ///
+    /// # Errors
+    /// `Corrupt` when digest or size are not the expected; the ingest is then kept, so that the
+    /// right bytes may still be committed by whoever knows them. Those of the store.
+    pub async fn commit(mut self, batch: &Batch, durability: Durability) -> Result<Committed> {
+        let digest = self.hasher.take().ok_or_else(poisoned)?.finish();
+        let size = self.ingest.offset();
+        self.expected
+            .check(&digest, size)
+            .map_err(|error| error.operation("commit").subject(self.ingest.key()))?;
+        let verified = Verified {
+            key: self.ingest.key().to_owned(),
+            digest,
+            size,
+        };
+        let batch = self.ingest.publish(&verified, batch, durability).await?;
+        Ok(Committed {
+            digest,
+            size,
+            batch,
+        })
+    }
+}
+
+async fn hash(mut hasher: Hasher, data: Bytes) -> Result<Hasher> {
+    if data.len() < OVERLAP {
+        hasher.update(&data);
+        return Ok(hasher);
+    }
+    blocking::run(move || {
+        hasher.update(&data);
+        Ok(hasher)
+    })
+    .await
+}
+
+fn poisoned() -> Error {
+    Error::precondition("an earlier write failed; begin the ingest anew").operation("write")
+}

@@ -1,0 +1,241 @@
+//! Manifests and indexes: parsed within bounds, and refused when they could be read as both.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::descriptor::Descriptor;
+use crate::error::{Error, Result};
+use crate::limit;
+use crate::media_type::MediaType;
+
+/// An image manifest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Manifest {
+    /// Always 2.
+    pub schema_version: u32,
+    /// What the document says it is; may be absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media_type: Option<MediaType>,
+    /// Type of the artifact, where it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact_type: Option<String>,
+    /// The configuration.
+    pub config: Descriptor,
+    /// The layers, lowest first.
+    pub layers: Vec<Descriptor>,
+    /// The manifest that this one is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<Descriptor>,
+    /// Remarks of the author.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub annotations: Option<BTreeMap<String, String>>,
+}
+
+/// An image index, or Docker's manifest list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Index {
+    /// Always 2.
+    pub schema_version: u32,
+    /// What the document says it is; may be absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media_type: Option<MediaType>,
+    /// Type of the artifact, where it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact_type: Option<String>,
+    /// Manifests and further indexes.
+    pub manifests: Vec<Descriptor>,
+    /// The manifest that this index is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<Descriptor>,
+    /// Remarks of the author.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub annotations: Option<BTreeMap<String, String>>,
+}
+
+/// A document that lists other content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Document {
+    /// A manifest.
+    Manifest(Box<Manifest>),
+    /// An index.
+    Index(Index),
+}
+
+impl Document {
+    /// Reads the document that a descriptor of type `media_type` led to.
+    ///
+    /// # Errors
+    /// `Corrupt` when it is not JSON, too deep, lists too much, is of Docker's schema 1, or claims
+    /// to be, or could be taken for, another type than `media_type` (CVE-2021-41190);
+    /// `Unsupported` when `media_type` is neither an index nor a manifest.
+    pub fn parse(media_type: &MediaType, data: &[u8]) -> Result<Self> {
+        Self::read(media_type, data)
+            .map_err(|error| error.operation("parse document").subject(media_type))
+    }
+
+    fn read(media_type: &MediaType, data: &[u8]) -> Result<Self> {
+        if !media_type.is_index() && !media_type.is_manifest() {
+            return Err(Error::unsupported(
+                "expected the media type of a manifest or an index",
+            ));
+        }
+        check_json(data)?;
+        check_shape(media_type, data)?;
+        let document = if media_type.is_index() {
+            Document::Index(decode(data)?)
+        } else {
+            Document::Manifest(decode(data)?)
+        };
+        let listed = document.children().count();
+        if listed > limit::DESCRIPTORS {
+            let allowed = limit::DESCRIPTORS;
+            return Err(Error::corrupt(format!(
+                "lists {listed} descriptors, at most {allowed}"
+            )));
+        }
+        match &document {
+            Document::Manifest(manifest) if manifest.layers.len() > limit::LAYERS => {
+                let (found, allowed) = (manifest.layers.len(), limit::LAYERS);
+                Err(Error::corrupt(format!(
+                    "has {found} layers, at most {allowed}"
+                )))
+            }
+            _ => Ok(document),
+        }
+    }
+
+    /// What the document lists: the configuration and the layers in order, or the manifests.
+    pub fn children(&self) -> impl Iterator<Item = &Descriptor> {
+        let (config, rest) = match self {
+            Document::Manifest(manifest) => (Some(&manifest.config), &manifest.layers),
+            Document::Index(index) => (None, &index.manifests),
+        };
+        config.into_iter().chain(rest)
+    }
+}
+
+/// Members that tell one kind of document from another.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Shape {
+    media_type: Option<MediaType>,
+    fs_layers: Option<serde::de::IgnoredAny>,
+    config: Option<serde::de::IgnoredAny>,
+    layers: Option<serde::de::IgnoredAny>,
+    manifests: Option<serde::de::IgnoredAny>,
+}
+
+fn check_shape(expected: &MediaType, data: &[u8]) -> Result<()> {
+    let shape: Shape = decode(data)?;
+    if shape.fs_layers.is_some() {
+        return Err(Error::corrupt(
+            "is of Docker's schema 1, which is not read; convert it first",
+        ));
+    }
+    let (foreign, claims_other): (_, fn(&MediaType) -> bool) = if expected.is_index() {
+        let foreign = shape.config.is_some() || shape.layers.is_some();
+        (foreign, |claimed| !claimed.is_index())
+    } else {
+        (shape.manifests.is_some(), |claimed| !claimed.is_manifest())
+    };
+    if foreign {
+        return Err(Error::corrupt(
+            "has members of both a manifest and an index, so that readers could differ",
+        ));
+    }
+    match shape.media_type {
+        Some(claimed) if !claimed.as_str().is_empty() && claims_other(&claimed) => Err(
+            Error::corrupt(format!("the document itself claims to be {claimed:.200}")),
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// Checks that `data` is within the bounds of a document before it is given to a parser.
+///
+/// # Errors
+/// `Corrupt` with the bound that is broken.
+pub fn check_json(data: &[u8]) -> Result<()> {
+    if data.len() as u64 > limit::DOCUMENT_READ {
+        let (found, allowed) = (data.len(), limit::DOCUMENT_READ);
+        return Err(Error::corrupt(format!(
+            "has {found} bytes, at most {allowed}"
+        )));
+    }
+    let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
+    for byte in data {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' if !in_string => depth += 1,
+            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > limit::JSON_DEPTH {
+            let allowed = limit::JSON_DEPTH;
+            return Err(Error::corrupt(format!(
+                "is nested deeper than {allowed} levels"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn decode<'a, T: Deserialize<'a>>(data: &'a [u8]) -> Result<T> {
+    serde_json::from_slice(data)
+        .map_err(|error| Error::corrupt(format!("is no valid document: {error}")).source(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest(extra: &str) -> String {
+        let descriptor = format!(
+            r#"{{"mediaType":"a/b","digest":"{}","size":0}}"#,
+            crate::digest::Digest::sha256(b"")
+        );
+        format!(r#"{{"schemaVersion":2,"config":{descriptor},"layers":[{descriptor}]{extra}}}"#)
+    }
+
+    #[test]
+    fn reads_manifests_and_indexes_of_both_families() {
+        for kind in [MediaType::OCI_MANIFEST, MediaType::DOCKER_MANIFEST] {
+            let document = Document::parse(&kind, manifest("").as_bytes()).unwrap();
+            assert_eq!(document.children().count(), 2);
+        }
+        let index = br#"{"schemaVersion":2,"manifests":[]}"#;
+        assert!(Document::parse(&MediaType::DOCKER_MANIFEST_LIST, index).is_ok());
+    }
+
+    #[test]
+    fn refuses_confused_documents() {
+        let refused = |kind: &MediaType, text: &str| {
+            let error = Document::parse(kind, text.as_bytes()).unwrap_err();
+            assert_eq!(error.kind(), crate::error::Kind::Corrupt, "{text}");
+        };
+        let manifest_kind = MediaType::OCI_MANIFEST;
+        refused(&manifest_kind, &manifest(r#","manifests":[]"#));
+        refused(
+            &manifest_kind,
+            &manifest(&format!(r#","mediaType":"{}""#, MediaType::OCI_INDEX)),
+        );
+        refused(&manifest_kind, &manifest(r#","layers":[]"#));
+        refused(&manifest_kind, &format!("\u{feff}{}", manifest("")));
+        refused(&manifest_kind, &format!("{} x", manifest("")));
+        refused(&manifest_kind, r#"{"schemaVersion":1,"fsLayers":[]}"#);
+        refused(
+            &MediaType::OCI_INDEX,
+            r#"{"schemaVersion":2,"manifests":[],"layers":[]}"#,
+        );
+        refused(
+            &MediaType::OCI_INDEX,
+            r#"{"schemaVersion":2,"manifests":[],"config":{}}"#,
+        );
+        refused(&MediaType::OCI_INDEX, &"[".repeat(100_000));
+    }
+}

@@ -1,0 +1,191 @@
+//! Media types of image components, and the questions asked of them.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// A media type, kept as it was written.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct MediaType(Cow<'static, str>);
+
+macro_rules! media_types {
+    ($($(#[$doc:meta])* $name:ident = $text:literal;)*) => {$(
+        $(#[$doc])*
+        pub const $name: MediaType = MediaType(Cow::Borrowed($text));
+    )*};
+}
+
+impl MediaType {
+    media_types! {
+        /// OCI index.
+        OCI_INDEX = "application/vnd.oci.image.index.v1+json";
+        /// OCI manifest.
+        OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json";
+        /// OCI image configuration.
+        OCI_CONFIG = "application/vnd.oci.image.config.v1+json";
+        /// The empty JSON document of OCI artifacts.
+        OCI_EMPTY = "application/vnd.oci.empty.v1+json";
+        /// OCI layer, plain tar.
+        OCI_LAYER = "application/vnd.oci.image.layer.v1.tar";
+        /// OCI layer, gzip.
+        OCI_LAYER_GZIP = "application/vnd.oci.image.layer.v1.tar+gzip";
+        /// OCI layer, zstd.
+        OCI_LAYER_ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd";
+        /// Docker schema 2 manifest list.
+        DOCKER_MANIFEST_LIST = "application/vnd.docker.distribution.manifest.list.v2+json";
+        /// Docker schema 2 manifest.
+        DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json";
+        /// Docker schema 1 manifest, signed; recognised, never read.
+        DOCKER_SCHEMA1 = "application/vnd.docker.distribution.manifest.v1+prettyjws";
+        /// Docker schema 2 image configuration.
+        DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json";
+        /// Docker layer whose compression the type does not say.
+        DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar";
+        /// Docker layer, gzip.
+        DOCKER_LAYER_GZIP = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+        /// Docker layer, zstd.
+        DOCKER_LAYER_ZSTD = "application/vnd.docker.image.rootfs.diff.tar.zstd";
+        /// Docker layer that is not distributed.
+        DOCKER_LAYER_FOREIGN = "application/vnd.docker.image.rootfs.foreign.diff.tar";
+        /// Docker layer that is not distributed, gzip.
+        DOCKER_LAYER_FOREIGN_GZIP = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip";
+        /// containerd checkpoint: process state.
+        CONTAINERD_CHECKPOINT = "application/vnd.containerd.container.criu.checkpoint.criu.tar";
+        /// containerd checkpoint: memory of an earlier dump.
+        CONTAINERD_CHECKPOINT_PRE_DUMP =
+            "application/vnd.containerd.container.checkpoint.predump.tar";
+        /// containerd checkpoint: resources.
+        CONTAINERD_RESOURCE = "application/vnd.containerd.container.resource.tar";
+        /// containerd checkpoint: writable layer.
+        CONTAINERD_RW = "application/vnd.containerd.container.rw.tar";
+        /// containerd checkpoint: configuration.
+        CONTAINERD_CHECKPOINT_CONFIG =
+            "application/vnd.containerd.container.checkpoint.config.v1+proto";
+        /// containerd checkpoint: options.
+        CONTAINERD_CHECKPOINT_OPTIONS =
+            "application/vnd.containerd.container.checkpoint.options.v1+proto";
+        /// containerd checkpoint: name of the runtime.
+        CONTAINERD_CHECKPOINT_RUNTIME_NAME =
+            "application/vnd.containerd.container.checkpoint.runtime.name";
+        /// containerd checkpoint: options of the runtime.
+        CONTAINERD_CHECKPOINT_RUNTIME_OPTIONS =
+            "application/vnd.containerd.container.checkpoint.runtime.options+proto";
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// An index or manifest list.
+    pub fn is_index(&self) -> bool {
+        [Self::OCI_INDEX, Self::DOCKER_MANIFEST_LIST].contains(self)
+    }
+
+    /// A manifest; Docker's schema 1 is none.
+    pub fn is_manifest(&self) -> bool {
+        [Self::OCI_MANIFEST, Self::DOCKER_MANIFEST].contains(self)
+    }
+
+    /// An image configuration; containerd's checkpoints are none.
+    pub fn is_config(&self) -> bool {
+        [Self::OCI_CONFIG, Self::DOCKER_CONFIG].contains(self)
+    }
+
+    /// A configuration of any known kind, containerd's checkpoints included.
+    pub fn is_known_config(&self) -> bool {
+        self.is_config()
+            || [
+                Self::CONTAINERD_CHECKPOINT_CONFIG,
+                Self::CONTAINERD_CHECKPOINT_OPTIONS,
+            ]
+            .contains(self)
+    }
+
+    /// A file system layer in any compression.
+    pub fn is_layer(&self) -> bool {
+        let docker = [
+            Self::DOCKER_LAYER,
+            Self::DOCKER_LAYER_GZIP,
+            Self::DOCKER_LAYER_ZSTD,
+            Self::DOCKER_LAYER_FOREIGN,
+            Self::DOCKER_LAYER_FOREIGN_GZIP,
+        ];
+        self.0.starts_with("application/vnd.oci.image.layer.")
+            || self.0.starts_with("application/vnd.erofs.layer.v1")
+            || docker.contains(self)
+    }
+
+    /// One of Docker's types.
+    pub fn is_docker(&self) -> bool {
+        self.0.starts_with("application/vnd.docker.")
+    }
+
+    /// A layer that registries do not hand out.
+    pub fn is_non_distributable(&self) -> bool {
+        self.0
+            .starts_with("application/vnd.oci.image.layer.nondistributable.")
+            || [Self::DOCKER_LAYER_FOREIGN, Self::DOCKER_LAYER_FOREIGN_GZIP].contains(self)
+    }
+
+    /// What the type of a layer says of its compression.
+    ///
+    /// # Errors
+    /// `Unsupported` when this is not the type of a layer.
+    pub fn diff_compression(&self) -> Result<DiffCompression> {
+        if [Self::DOCKER_LAYER, Self::DOCKER_LAYER_FOREIGN].contains(self) {
+            return Ok(DiffCompression::Unknown);
+        }
+        if !self.is_layer() {
+            return Err(Error::unsupported(
+                "not the media type of a layer; expected an OCI or Docker layer type",
+            )
+            .operation("diff compression")
+            .subject(self));
+        }
+        // Further suffixes wrap the layer (encryption): what is inside cannot be told.
+        let suffixes = self.0.split_once('+').map_or("", |(_, suffixes)| suffixes);
+        Ok(match suffixes {
+            "gzip" => DiffCompression::Gzip,
+            "zstd" => DiffCompression::Zstd,
+            _ if self.0.ends_with(".tar.gzip") => DiffCompression::Gzip,
+            _ if self.0.ends_with(".tar.zstd") => DiffCompression::Zstd,
+            _ => DiffCompression::None,
+        })
+    }
+}
+
+/// What a layer's media type says of its compression.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DiffCompression {
+    /// Not compressed, or wrapped in something that is no compression.
+    None,
+    /// gzip.
+    Gzip,
+    /// zstd.
+    Zstd,
+    /// The type does not say; look at the bytes.
+    Unknown,
+}
+
+impl fmt::Display for MediaType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl From<String> for MediaType {
+    fn from(text: String) -> Self {
+        MediaType(Cow::Owned(text))
+    }
+}
+
+impl From<&str> for MediaType {
+    fn from(text: &str) -> Self {
+        MediaType(Cow::Owned(text.to_owned()))
+    }
+}

@@ -1,0 +1,254 @@
+//! Platforms: one matcher, with the spellings of the field made equal first.
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// Operating system and processor that an image is made for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Platform {
+    /// As GOARCH writes it: `amd64`, `arm64`.
+    pub architecture: String,
+    /// As GOOS writes it: `linux`.
+    pub os: String,
+    /// Version of the system; matters on Windows.
+    #[serde(
+        rename = "os.version",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub os_version: Option<String>,
+    /// Features of the system; matter on Windows.
+    #[serde(rename = "os.features", default, skip_serializing_if = "Vec::is_empty")]
+    pub os_features: Vec<String>,
+    /// Variant of the processor: `v7`, `v8`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
+}
+
+impl Platform {
+    /// A platform without variant.
+    pub fn new(os: &str, architecture: &str) -> Self {
+        Platform {
+            os: os.into(),
+            architecture: architecture.into(),
+            ..Platform::default()
+        }
+        .normalized()
+    }
+
+    /// The platform this program runs on.
+    pub fn host() -> Self {
+        Platform::new(std::env::consts::OS, std::env::consts::ARCH)
+    }
+
+    /// The same platform in the one spelling that is compared: `x86_64` is `amd64`, `aarch64` is
+    /// `arm64` whose `v8` is left out, 32-bit `arm` is `v7` unless it says otherwise.
+    #[must_use]
+    pub fn normalized(&self) -> Self {
+        let os = match self.os.to_ascii_lowercase().as_str() {
+            "macos" => "darwin".to_owned(),
+            other => other.to_owned(),
+        };
+        let architecture = self.architecture.to_ascii_lowercase();
+        let variant = self.variant.as_deref().unwrap_or("").to_ascii_lowercase();
+        let (architecture, variant) = match (architecture.as_str(), variant.as_str()) {
+            ("i386" | "i486" | "i586" | "i686" | "x86", _) => ("386", ""),
+            ("x86_64" | "x86-64" | "amd64", "v1" | "") => ("amd64", ""),
+            ("x86_64" | "x86-64" | "amd64", variant) => ("amd64", variant),
+            ("aarch64" | "arm64", "8" | "v8" | "") => ("arm64", ""),
+            ("aarch64" | "arm64", variant) => ("arm64", variant),
+            ("armhf", _) => ("arm", "v7"),
+            ("armel", _) => ("arm", "v6"),
+            ("arm", "" | "7") => ("arm", "v7"),
+            ("arm", "5") => ("arm", "v5"),
+            ("arm", "6") => ("arm", "v6"),
+            ("arm", "8") => ("arm", "v8"),
+            ("powerpc64le", variant) => ("ppc64le", variant),
+            (architecture, variant) => (architecture, variant),
+        };
+        Platform {
+            architecture: architecture.to_owned(),
+            os,
+            os_version: self.os_version.clone(),
+            os_features: self.os_features.clone(),
+            variant: (!variant.is_empty()).then(|| variant.to_owned()),
+        }
+    }
+
+    /// Whether an image for `unknown/unknown`, as builders mark their attestations.
+    pub fn is_unknown(&self) -> bool {
+        self.os == "unknown" || self.architecture == "unknown"
+    }
+}
+
+impl fmt::Display for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.os, self.architecture)?;
+        self.variant
+            .iter()
+            .try_for_each(|variant| write!(f, "/{variant}"))
+    }
+}
+
+impl FromStr for Platform {
+    type Err = Error;
+
+    /// Reads `os/architecture[/variant]`.
+    fn from_str(text: &str) -> Result<Self> {
+        let word = |part: &&str| {
+            !part.is_empty()
+                && part.len() <= 64
+                && part
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+        };
+        let parts: Vec<&str> = text.split('/').collect();
+        if !(2..=3).contains(&parts.len()) || !parts.iter().all(word) {
+            return Err(Error::invalid(
+                "expected os/architecture or os/architecture/variant, as in linux/arm64/v8",
+            )
+            .operation("parse platform")
+            .subject(format!("{:.100}", text.escape_debug())));
+        }
+        let mut platform = Platform::new(parts[0], parts[1]);
+        if let Some(variant) = parts.get(2) {
+            platform.variant = Some((*variant).to_owned());
+        }
+        Ok(platform.normalized())
+    }
+}
+
+/// Chooses platforms, and says which of two is the better match.
+pub trait Matcher: Send + Sync {
+    /// Whether an image for `platform` will do.
+    fn matches(&self, platform: &Platform) -> bool;
+
+    /// `Less` when `a` is the better match of the two.
+    fn compare(&self, a: &Platform, b: &Platform) -> Ordering;
+}
+
+/// Takes every platform, all equally well.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct All;
+
+impl Matcher for All {
+    fn matches(&self, _: &Platform) -> bool {
+        true
+    }
+
+    fn compare(&self, _: &Platform, _: &Platform) -> Ordering {
+        Ordering::Equal
+    }
+}
+
+/// Takes what runs on one platform: itself first, then the older variants of a 32-bit or 64-bit
+/// ARM or amd64 processor, newest first.
+#[derive(Clone, Debug)]
+pub struct Only {
+    wanted: Vec<Platform>,
+}
+
+impl Only {
+    /// What runs on `platform`.
+    pub fn new(platform: &Platform) -> Self {
+        let exact = platform.normalized();
+        let mut wanted = vec![exact.clone()];
+        let family: &[&str] = match exact.architecture.as_str() {
+            "arm" => &["v8", "v7", "v6", "v5"],
+            "amd64" => &["v4", "v3", "v2", ""],
+            "arm64" if exact.variant.is_some() => &[""],
+            _ => &[],
+        };
+        let variant = exact.variant.as_deref().unwrap_or("");
+        let older = family
+            .iter()
+            .skip_while(|known| family.contains(&variant) && **known != variant);
+        for known in older.filter(|known| **known != variant) {
+            let variant = (!known.is_empty()).then(|| (*known).to_owned());
+            wanted.push(Platform {
+                variant,
+                ..exact.clone()
+            });
+        }
+        Only { wanted }
+    }
+
+    fn rank(&self, platform: &Platform) -> Option<usize> {
+        let platform = platform.normalized();
+        self.wanted.iter().position(|wanted| {
+            wanted.os == platform.os
+                && wanted.architecture == platform.architecture
+                && wanted.variant == platform.variant
+                && (wanted.os_version.is_none() || wanted.os_version == platform.os_version)
+        })
+    }
+}
+
+impl Matcher for Only {
+    fn matches(&self, platform: &Platform) -> bool {
+        self.rank(platform).is_some()
+    }
+
+    fn compare(&self, a: &Platform, b: &Platform) -> Ordering {
+        let rank = |platform| self.rank(platform).unwrap_or(usize::MAX);
+        rank(a).cmp(&rank(b))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn platform(text: &str) -> Platform {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn spellings_are_made_equal() {
+        for (a, b) in [
+            ("linux/x86_64", "linux/amd64"),
+            ("Linux/AMD64/v1", "linux/amd64"),
+            ("linux/arm64/v8", "linux/aarch64"),
+            ("linux/arm", "linux/arm/v7"),
+            ("linux/armhf", "linux/arm/v7"),
+            ("linux/arm/6", "linux/armel"),
+            ("macos/arm64", "darwin/arm64"),
+        ] {
+            assert_eq!(platform(a), platform(b), "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn refuses_what_is_no_platform() {
+        for text in [
+            "",
+            "linux",
+            "linux/",
+            "/amd64",
+            "a/b/c/d",
+            "linux/a md",
+            "li\nnux/amd64",
+        ] {
+            assert!(text.parse::<Platform>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn older_variants_match_newest_first() {
+        let v7 = Only::new(&platform("linux/arm/v7"));
+        assert!(v7.matches(&platform("linux/arm/v5")) && !v7.matches(&platform("linux/arm/v8")));
+        assert_eq!(
+            v7.compare(&platform("linux/arm/v6"), &platform("linux/arm/v5")),
+            Ordering::Less
+        );
+        let plain = Only::new(&platform("linux/amd64"));
+        assert!(plain.matches(&platform("linux/amd64")));
+        assert!(!plain.matches(&platform("linux/amd64/v3")));
+        assert!(Only::new(&platform("linux/amd64/v3")).matches(&platform("linux/amd64/v2")));
+    }
+}

@@ -1,0 +1,95 @@
+//! Which backends are compiled in, and how each is opened.
+
+use async_trait::async_trait;
+
+use crate::capability::Capabilities;
+use crate::error::{Error, Result};
+use crate::location::Location;
+use crate::store::Store;
+
+/// Opens the stores of one scheme.
+#[async_trait]
+pub trait Opener: Send + Sync + 'static {
+    /// The scheme.
+    fn scheme(&self) -> &'static str;
+
+    /// What its stores promise.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Laws that its stores do not keep, each with the reason.
+    fn gaps(&self) -> &'static [(&'static str, &'static str)];
+
+    /// Opens the store at `location`, making it where nothing is there yet.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` when something else is there; `Busy` when another process owns it.
+    async fn open(&self, location: &Location) -> Result<Store>;
+}
+
+/// Schemes that exist but may be left out of a build, and the feature that brings each.
+const FEATURES: &[(&str, &str)] = &[
+    ("fs", "fs"),
+    ("redb", "redb"),
+    ("rocksdb", "rocksdb"),
+    ("s3", "s3"),
+    ("gcs", "gcs"),
+    ("azblob", "azblob"),
+    ("webdav", "webdav"),
+];
+
+/// The backends of a program; made by it, shared with nobody.
+#[derive(Default)]
+pub struct Registry {
+    openers: Vec<Box<dyn Opener>>,
+}
+
+impl Registry {
+    /// No backends.
+    pub fn new() -> Self {
+        Registry::default()
+    }
+
+    /// Adds a backend; a later one of the same scheme takes the place of the earlier.
+    #[must_use]
+    pub fn with(mut self, opener: impl Opener) -> Self {
+        self.openers
+            .retain(|known| known.scheme() != opener.scheme());
+        self.openers.push(Box::new(opener));
+        self
+    }
+
+    /// The backends in the order they were added.
+    pub fn openers(&self) -> impl Iterator<Item = &dyn Opener> {
+        self.openers.iter().map(Box::as_ref)
+    }
+
+    /// The backend of `scheme`.
+    ///
+    /// # Errors
+    /// `Unsupported`, listing the schemes that are compiled in and the feature to enable.
+    pub fn opener(&self, scheme: &str) -> Result<&dyn Opener> {
+        self.openers()
+            .find(|opener| opener.scheme() == scheme)
+            .ok_or_else(|| {
+                let compiled: Vec<&str> = self.openers().map(Opener::scheme).collect();
+                let advice = match FEATURES.iter().find(|(known, _)| *known == scheme) {
+                    Some((_, feature)) => format!("enable the Cargo feature `{feature}` for it"),
+                    None => "no feature brings it".to_owned(),
+                };
+                Error::unsupported(format!(
+                    "this scheme is not compiled in; compiled in: {}; {advice}",
+                    compiled.join(", ")
+                ))
+                .operation("open store")
+                .subject(scheme)
+            })
+    }
+
+    /// Opens the store at `location`.
+    ///
+    /// # Errors
+    /// As [`Registry::opener`] and [`Opener::open`].
+    pub async fn open(&self, location: &Location) -> Result<Store> {
+        self.opener(location.scheme())?.open(location).await
+    }
+}

@@ -1,0 +1,171 @@
+//! Snapshots: containerd's verbs and states; a mount is data, so that most of it needs no root.
+
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::Labels;
+use crate::digest::Digest;
+use crate::error::Result;
+
+/// State of a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Read-only, of a committed parent; ends by removal.
+    View,
+    /// Writable; ends by commit or removal.
+    Active,
+    /// Fixed; may be a parent.
+    Committed,
+}
+
+/// What is known of a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Info {
+    /// Its name; active, view and committed ones share one space of names.
+    pub key: String,
+    /// Its state.
+    pub kind: Kind,
+    /// The committed snapshot it stands on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
+    /// Its labels.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
+    /// When it came into this state.
+    #[serde(with = "crate::time")]
+    pub created_at: SystemTime,
+    /// When its labels changed last.
+    #[serde(with = "crate::time")]
+    pub updated_at: SystemTime,
+}
+
+/// Space a snapshot takes by itself, without its parents; hard links count once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Inodes.
+    pub inodes: u64,
+}
+
+impl std::ops::AddAssign for Usage {
+    fn add_assign(&mut self, other: Self) {
+        self.bytes += other.bytes;
+        self.inodes += other.inodes;
+    }
+}
+
+/// How to make a snapshot visible.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "type")]
+pub enum Mount {
+    /// A directory as it is.
+    Bind {
+        /// The directory.
+        source: PathBuf,
+        /// Whether writes are refused.
+        read_only: bool,
+    },
+    /// Directories over each other.
+    Overlay {
+        /// Lower directories, topmost first.
+        lower: Vec<PathBuf>,
+        /// Where writes go; nothing mounts read-only.
+        upper: Option<PathBuf>,
+        /// Work directory beside `upper`.
+        work: Option<PathBuf>,
+        /// Further options of the file system.
+        options: Vec<String>,
+    },
+}
+
+/// How a snapshot is committed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Commit {
+    /// Labels of the committed snapshot; those of the active one are not inherited.
+    pub labels: Labels,
+    /// A committed parent for an active snapshot that has none; for layers unpacked side by side.
+    pub parent: Option<String>,
+}
+
+/// Makes and keeps snapshots.
+///
+/// Records live in a home of their own, always local; see [`crate::records`].
+#[async_trait]
+pub trait Snapshotter: Send + Sync + 'static {
+    /// Its scheme: `native`, `overlay`.
+    fn name(&self) -> &'static str;
+
+    /// Makes an active snapshot, empty or on a committed parent.
+    ///
+    /// # Errors
+    /// `AlreadyExists`; `NotFound` for the parent; `InvalidArgument` when the parent is not
+    /// committed.
+    async fn prepare(&self, key: &str, parent: Option<&str>, labels: Labels) -> Result<Vec<Mount>>;
+
+    /// Makes a read-only snapshot of a committed parent.
+    ///
+    /// # Errors
+    /// As `prepare`.
+    async fn view(&self, key: &str, parent: Option<&str>, labels: Labels) -> Result<Vec<Mount>>;
+
+    /// The mounts of an active snapshot or a view.
+    ///
+    /// # Errors
+    /// `NotFound`; `FailedPrecondition` when it is committed.
+    async fn mounts(&self, key: &str) -> Result<Vec<Mount>>;
+
+    /// Turns the active snapshot `key` into the committed one `name`; the key is free again.
+    /// Its content is durable before this returns.
+    ///
+    /// # Errors
+    /// `NotFound`; `AlreadyExists` for the name; `FailedPrecondition` when `key` is not active;
+    /// `InvalidArgument` for another parent than it has.
+    async fn commit(&self, name: &str, key: &str, options: Commit) -> Result<()>;
+
+    /// Removes a snapshot.
+    ///
+    /// # Errors
+    /// `NotFound`; `FailedPrecondition` while it is the parent of others.
+    async fn remove(&self, key: &str) -> Result<()>;
+
+    /// What is known of it, or nothing.
+    async fn stat(&self, key: &str) -> Result<Option<Info>>;
+
+    /// Changes its labels: all, or those that the field paths name.
+    ///
+    /// # Errors
+    /// `NotFound`; `InvalidArgument` for a path that is not `labels` or `labels.<key>`.
+    async fn update(&self, key: &str, labels: Labels, fieldpaths: &[&str]) -> Result<Info>;
+
+    /// Space it takes by itself: measured while active, fixed once committed.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    async fn usage(&self, key: &str) -> Result<Usage>;
+
+    /// At most `limit` snapshots in the order of their keys, those after `after` only.
+    async fn walk(&self, after: Option<&str>, limit: usize) -> Result<Vec<Info>>;
+
+    /// Frees what no record names: leftovers of a crash. Bytes and inodes that came back.
+    async fn cleanup(&self) -> Result<Usage>;
+
+    /// Ends its use; later calls fail.
+    async fn close(&self) -> Result<()>;
+}
+
+/// The chain ids of a stack of layers, lowest first: the name of each layer applied to all below.
+pub fn chain_ids(diff_ids: &[Digest]) -> Vec<Digest> {
+    let mut chain: Vec<Digest> = Vec::with_capacity(diff_ids.len());
+    for diff_id in diff_ids {
+        chain.push(match chain.last() {
+            None => *diff_id,
+            Some(below) => Digest::sha256(format!("{below} {diff_id}").as_bytes()),
+        });
+    }
+    chain
+}
