@@ -61,7 +61,7 @@ pub enum Document {
     /// A manifest.
     Manifest(Box<Manifest>),
     /// An index.
-    Index(Index),
+    Index(Box<Index>),
 }
 
 impl Document {
