@@ -1,0 +1,107 @@
+//! The tools we are compared with, and the real images we are tried on.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::step;
+
+/// Programs that tests call, each with the package of Debian that brings it.
+const PEERS: &[(&str, &str)] = &[
+    ("umoci", "umoci"),
+    ("skopeo", "skopeo"),
+    ("mmdebstrap", "mmdebstrap"),
+    ("strace", "strace"),
+    ("python3", "python3"),
+    ("setfattr", "attr"),
+    ("setfacl", "acl"),
+    ("setcap", "libcap2-bin"),
+    ("zstd", "zstd"),
+    ("mkfs.ext4", "e2fsprogs"),
+];
+
+/// The image that every run of the tests uses.
+const SMALL: &[&str] = &["small"];
+/// All of them; some minutes of work.
+pub(crate) const ALL_IMAGES: &[&str] = &["small", "platforms", "multi"];
+
+/// Installs what is missing and makes the small image; says aloud what it cannot do.
+pub(crate) fn set_up() -> Result<()> {
+    let missing: Vec<&str> = PEERS
+        .iter()
+        .filter(|(program, _)| !on_path(program))
+        .map(|(_, package)| *package)
+        .collect();
+    if !missing.is_empty() {
+        if !is_root() || !on_path("apt-get") {
+            eprintln!(
+                "NOTE: {missing:?} are missing and there is no root with apt; tests that need them say SKIPPED"
+            );
+            return Ok(());
+        }
+        step(Command::new("apt-get").args(["-q", "update"]))?;
+        step(
+            Command::new("apt-get")
+                .args([
+                    "install",
+                    "-y",
+                    "-q",
+                    "--no-install-recommends",
+                    "debian-archive-keyring",
+                ])
+                .args(missing)
+                .env("DEBIAN_FRONTEND", "noninteractive"),
+        )?;
+    }
+    make_images(SMALL)
+}
+
+/// Makes the images that are not there yet under `target/images`.
+pub(crate) fn make_images(images: &[&str]) -> Result<()> {
+    let scripts = Path::new("../shared/images");
+    if !scripts.is_dir() || !is_root() {
+        eprintln!(
+            "NOTE: no image scripts in ../shared/images, or no root; tests on real images say SKIPPED"
+        );
+        return Ok(());
+    }
+    for image in images {
+        let made = match *image {
+            "small" => "small",
+            "platforms" => "debian-platforms",
+            _ => "debian-multi",
+        };
+        let out = PathBuf::from("target/images");
+        if out.join(made).join("index.json").exists() {
+            continue;
+        }
+        std::fs::create_dir_all(&out)?;
+        step(
+            Command::new("bash")
+                .arg(scripts.join(format!("make-{image}.sh")))
+                .arg(&out),
+        )?;
+        if *image == "multi" {
+            step(
+                Command::new("python3")
+                    .arg(scripts.join("plain.py"))
+                    .arg(out.join(made)),
+            )?;
+        }
+    }
+    Ok(())
+}
+
+fn on_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    folders.extend(["/usr/sbin", "/sbin"].map(PathBuf::from));
+    folders.iter().any(|folder| folder.join(program).exists())
+}
+
+fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt;
+    // The owner of /proc/self is the effective user.
+    std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
+}
