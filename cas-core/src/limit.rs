@@ -23,6 +23,8 @@ pub const KEY: usize = 1024;
 pub const LABEL: usize = 4096;
 /// Most labels of one object.
 pub const LABELS: usize = 256;
+/// Longest filter of a listing.
+pub const FILTER: usize = 4096;
 /// Longest path of a layer entry.
 pub const PATH: usize = 4096;
 /// Longest single component of a path.

@@ -1,5 +1,8 @@
 //! Images: names for content.
 
+pub mod fieldpath;
+pub mod filter;
+mod records;
 mod reference;
 
 use std::time::SystemTime;
@@ -7,6 +10,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+pub use records::RecordImages;
 pub use reference::Reference;
 
 use crate::Labels;

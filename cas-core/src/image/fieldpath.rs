@@ -1,0 +1,169 @@
+//! Field paths: which parts of a record an update replaces.
+
+use super::Image;
+use crate::Labels;
+use crate::error::{Error, Result};
+use crate::records::check_labels;
+
+/// Changes `image` into what `update` says of the paths: `target`, `labels`, `labels.<key>`,
+/// `annotations`, `annotations.<key>` (of the target). Without paths all is replaced but the name
+/// and `created_at`. A label, or a named annotation, without a value is removed.
+///
+/// # Errors
+/// `InvalidArgument` for another path.
+pub fn update_image(image: &mut Image, update: &Image, fieldpaths: &[&str]) -> Result<()> {
+    if fieldpaths.is_empty() {
+        image.target = update.target.clone();
+        replace(&mut image.labels, &update.labels);
+    }
+    for path in fieldpaths {
+        let (from, to) = (&update.target.annotations, &mut image.target.annotations);
+        match (*path, path.strip_prefix("annotations.")) {
+            ("target", _) => image.target = update.target.clone(),
+            ("annotations", _) => replace(to, from),
+            (_, Some(key)) if !key.is_empty() => set(to, from, key),
+            _ => update_label(&mut image.labels, &update.labels, path)?,
+        }
+    }
+    Ok(())
+}
+
+/// Changes `labels` into what `update` says of the paths `labels` and `labels.<key>`; without
+/// paths all are replaced. A label without a value is removed.
+///
+/// # Errors
+/// `InvalidArgument` for another path.
+pub fn update_labels(labels: &mut Labels, update: &Labels, fieldpaths: &[&str]) -> Result<()> {
+    if fieldpaths.is_empty() {
+        replace(labels, update);
+    }
+    fieldpaths
+        .iter()
+        .try_for_each(|path| update_label(labels, update, path))
+}
+
+/// Checks an image before it is stored: the target has a type and at least one byte, the labels
+/// are within their bounds.
+///
+/// # Errors
+/// `InvalidArgument`, saying what is wrong.
+pub fn check_image(image: &Image) -> Result<()> {
+    let wrong = |why: &'static str| {
+        Err(Error::invalid(why)
+            .operation("check image")
+            .subject(&image.name))
+    };
+    if image.target.media_type.as_str().is_empty() {
+        return wrong("the target has no media type");
+    }
+    if image.target.size == 0 {
+        return wrong("the target has no bytes; expected a manifest or an index");
+    }
+    check_labels(&image.labels)
+}
+
+fn update_label(labels: &mut Labels, update: &Labels, path: &str) -> Result<()> {
+    match path.strip_prefix("labels") {
+        Some("") => replace(labels, update),
+        Some(key) if key.len() > 1 && key.starts_with('.') => set(labels, update, &key[1..]),
+        _ => {
+            return Err(Error::invalid(
+                "expected labels or labels.<key>; for an image also target, annotations or \
+                 annotations.<key>",
+            )
+            .operation("update field")
+            .subject(format!("{:.100}", path.escape_debug().to_string())));
+        }
+    }
+    Ok(())
+}
+
+fn replace(labels: &mut Labels, update: &Labels) {
+    labels.clone_from(update);
+    labels.retain(|_, value| !value.is_empty());
+}
+
+fn set(labels: &mut Labels, update: &Labels, key: &str) {
+    match update.get(key).filter(|value| !value.is_empty()) {
+        Some(value) => labels.insert(key.to_owned(), value.clone()),
+        None => labels.remove(key),
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+    use crate::{Descriptor, MediaType};
+
+    fn map(pairs: &[(&str, &str)]) -> Labels {
+        let owned = pairs.iter().map(|(k, v)| ((*k).into(), (*v).into()));
+        owned.collect()
+    }
+
+    fn pair() -> (Image, Image) {
+        let make = |data: &[u8]| {
+            let target = Descriptor::of(MediaType::OCI_MANIFEST, data);
+            Image::new("a".parse().unwrap(), target)
+        };
+        let (mut old, mut new) = (make(b"old"), make(b"new"));
+        old.created_at = std::time::UNIX_EPOCH;
+        old.labels = map(&[("keep", "1"), ("a.b/c", "1")]);
+        old.target.annotations = map(&[("keep", "1"), ("x.y", "1")]);
+        new.labels = map(&[("a.b/c", "2"), ("empty", "")]);
+        new.target.annotations = map(&[("x.y", "2")]);
+        (old, new)
+    }
+
+    fn updated(paths: &[&str]) -> Image {
+        let (mut old, new) = pair();
+        update_image(&mut old, &new, paths).unwrap();
+        old
+    }
+
+    #[test]
+    fn replaces_what_the_paths_name_and_nothing_else() {
+        let (old, new) = pair();
+        let all = updated(&[]);
+        assert_eq!((&all.target, all.created_at), (&new.target, old.created_at));
+        assert_eq!(all.labels, map(&[("a.b/c", "2")]));
+        assert_eq!(updated(&["labels"]).labels, map(&[("a.b/c", "2")]));
+        assert_eq!(updated(&["labels"]).target, old.target);
+        let label = updated(&["labels.a.b/c", "labels.keep"]);
+        assert_eq!(label.labels, map(&[("a.b/c", "2")]));
+        let target = updated(&["target"]);
+        assert_eq!((&target.target, &target.labels), (&new.target, &old.labels));
+        let annotation = updated(&["annotations.x.y"]);
+        assert_eq!(annotation.target.digest, old.target.digest);
+        assert_eq!(
+            annotation.target.annotations,
+            map(&[("keep", "1"), ("x.y", "2")])
+        );
+        assert_eq!(
+            updated(&["annotations"]).target.annotations,
+            map(&[("x.y", "2")])
+        );
+    }
+
+    #[test]
+    fn refuses_other_paths() {
+        for path in [
+            "",
+            "name",
+            "created_at",
+            "target.digest",
+            "target.",
+            "labels.",
+            "labelsx",
+            "annotations.",
+            "annotationsx",
+            ".labels",
+        ] {
+            let (mut old, new) = pair();
+            let error = update_image(&mut old, &new, &[path]).unwrap_err();
+            assert_eq!(error.kind(), Kind::InvalidArgument, "{path}");
+        }
+        let mut labels = Labels::new();
+        assert!(update_labels(&mut labels, &Labels::new(), &["target"]).is_err());
+    }
+}

@@ -1,0 +1,144 @@
+//! The ready-made image store: one record a name, changed by compare-and-swap.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+
+use super::fieldpath::{check_image, update_image};
+use super::filter::Filters;
+use super::{Image, ImageStore, Reference};
+use crate::descriptor::Descriptor;
+use crate::error::{Context, Error, Kind, Result};
+use crate::records::{Batch, Expect, Record, Records, Revision, Table};
+
+/// How often a lost compare-and-swap is tried again before the caller hears of it.
+const ATTEMPTS: usize = 64;
+/// Records that are loaded at once.
+const PAGE: usize = 256;
+
+/// An [`ImageStore`] over [`Table::Images`] of a home of records.
+#[derive(Clone)]
+pub struct RecordImages(Arc<dyn Records>);
+
+impl RecordImages {
+    /// The images in `records`.
+    pub fn new(records: Arc<dyn Records>) -> Self {
+        RecordImages(records)
+    }
+
+    async fn load(&self, name: &Reference) -> Result<Option<(Image, Revision)>> {
+        let record = self.0.load(Table::Images, name.as_str()).await?;
+        record
+            .map(|record| decode(&record).map(|image| (image, record.revision)))
+            .transpose()
+    }
+
+    async fn write(&self, image: &Image, expect: Expect) -> Result<()> {
+        check_image(image)?;
+        let value = serde_json::to_vec(image)
+            .map_err(|error| Error::internal("an image does not serialise").source(error))?;
+        let mut batch = Batch::new();
+        batch.put(Table::Images, image.name.as_str(), expect, value.into());
+        self.0.commit(&batch).await
+    }
+
+    async fn update_once(&self, update: &Image, fieldpaths: &[&str]) -> Result<Image> {
+        let (mut image, revision) = self.load(&update.name).await?.ok_or_else(absent)?;
+        update_image(&mut image, update, fieldpaths)?;
+        image.updated_at = SystemTime::now();
+        self.write(&image, Expect::Revision(revision)).await?;
+        Ok(image)
+    }
+
+    async fn delete_once(&self, name: &Reference, target: Option<&Descriptor>) -> Result<()> {
+        let (image, revision) = self.load(name).await?.ok_or_else(absent)?;
+        if let Some(expected) = target.filter(|target| target.digest != image.target.digest) {
+            let (expected, found) = (expected.digest, image.target.digest);
+            return Err(Error::not_found(format!(
+                "expected it to stand for {expected}, found {found}"
+            )));
+        }
+        let mut batch = Batch::new();
+        let expect = Expect::Revision(revision);
+        batch.delete(Table::Images, name.as_str(), expect);
+        self.0.commit(&batch).await
+    }
+}
+
+#[async_trait]
+impl ImageStore for RecordImages {
+    async fn get(&self, name: &Reference) -> Result<Option<Image>> {
+        Ok(self.load(name).await?.map(|(image, _)| image))
+    }
+
+    async fn list(&self, filters: &[&str]) -> Result<Vec<Image>> {
+        let filters = Filters::parse(filters)?;
+        let (mut images, mut after) = (Vec::new(), None::<String>);
+        loop {
+            let page = self
+                .0
+                .scan(Table::Images, "", after.as_deref(), PAGE)
+                .await?;
+            for record in &page {
+                let image = decode(record)?;
+                if filters.matches(&image) {
+                    images.push(image);
+                }
+            }
+            match page.into_iter().nth(PAGE - 1) {
+                Some(last) => after = Some(last.key),
+                None => return Ok(images),
+            }
+        }
+    }
+
+    async fn create(&self, image: Image) -> Result<Image> {
+        let mut image = Image {
+            labels: image.labels,
+            ..Image::new(image.name, image.target)
+        };
+        image.labels.retain(|_, value| !value.is_empty());
+        match self.write(&image, Expect::Absent).await {
+            Err(error) if error.kind() == Kind::Conflict => Err(Error::already_exists(
+                "an image of this name exists; update it, or delete it first",
+            )
+            .source(error)),
+            outcome => outcome.map(|()| image.clone()),
+        }
+        .during("create image", &image.name)
+    }
+
+    async fn update(&self, image: Image, fieldpaths: &[&str]) -> Result<Image> {
+        let mut attempts = ATTEMPTS;
+        loop {
+            match self.update_once(&image, fieldpaths).await {
+                Err(error) if error.kind() == Kind::Conflict && attempts > 1 => attempts -= 1,
+                outcome => return outcome.during("update image", &image.name),
+            }
+        }
+    }
+
+    async fn delete(&self, name: &Reference, target: Option<&Descriptor>) -> Result<()> {
+        let mut attempts = ATTEMPTS;
+        loop {
+            match self.delete_once(name, target).await {
+                Err(error) if error.kind() == Kind::Conflict && attempts > 1 => attempts -= 1,
+                outcome => return outcome.during("delete image", name),
+            }
+        }
+    }
+}
+
+fn absent() -> Error {
+    Error::not_found("no image of this name in the store")
+}
+
+fn decode(record: &Record) -> Result<Image> {
+    serde_json::from_slice(&record.value).map_err(|error| {
+        Error::corrupt(format!("the record does not parse: {error}"))
+            .operation("read image record")
+            .subject(&record.key)
+            .source(error)
+    })
+}
