@@ -1,0 +1,63 @@
+//! The bytes of a file, from the archive to the disk.
+
+use std::io::BufRead;
+use std::os::fd::BorrowedFd;
+
+use cas_core::{Error, Result};
+use rustix::fs;
+use rustix::io::{Errno, pwrite};
+
+use super::os;
+use crate::tar::{Entry, Reader, Region};
+
+/// Writes the stored bytes where they belong, leaving holes open; gives how many they were.
+pub(super) fn write<R: BufRead>(
+    file: BorrowedFd<'_>,
+    entry: &Entry,
+    reader: &mut Reader<R>,
+) -> Result<u64> {
+    let Some(regions) = &entry.regions else {
+        let whole = Region {
+            offset: 0,
+            length: entry.size,
+        };
+        return region(file, whole, reader).map(|()| entry.size);
+    };
+    let mut written = 0;
+    for &stored in regions {
+        region(file, stored, reader)?;
+        written += stored.length;
+    }
+    os(fs::ftruncate(file, entry.size))?;
+    Ok(written)
+}
+
+fn region<R: BufRead>(
+    file: BorrowedFd<'_>,
+    Region {
+        mut offset,
+        mut length,
+    }: Region,
+    reader: &mut Reader<R>,
+) -> Result<()> {
+    while length > 0 {
+        let bytes = reader.fill_buf()?;
+        if bytes.is_empty() {
+            return Err(Error::internal(
+                "a member has fewer bytes than its own size",
+            ));
+        }
+        let most = bytes
+            .len()
+            .min(usize::try_from(length).unwrap_or(usize::MAX));
+        let written = match pwrite(file, &bytes[..most], offset) {
+            Err(Errno::INTR) => continue,
+            Ok(0) => return Err(Error::new(cas_core::Kind::Full, "no byte could be written")),
+            written => os(written)?,
+        };
+        reader.consume(written);
+        offset += written as u64;
+        length -= written as u64;
+    }
+    Ok(())
+}

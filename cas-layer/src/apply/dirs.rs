@@ -1,0 +1,187 @@
+//! Open directories: a small cache that also brings their times back.
+//!
+//! Whatever changes in a directory moves its times. So a directory is looked at once, when it is
+//! opened, and its times are set again when it leaves the cache, in one call whatever happened in
+//! between. Two paths of one directory share one handle, or the second would note moved times.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+
+use cas_core::Result;
+use rustix::fs::{self, Mode, OFlags, ResolveFlags, Timespec, Timestamps};
+use rustix::io::Errno;
+
+use super::os;
+use super::seen::Inode;
+
+/// Most directories held open between two members.
+const OPEN: usize = 128;
+
+/// Flags that open a directory itself.
+pub(super) const DIRECTORY: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
+
+/// An open directory.
+pub(super) struct Dir {
+    pub(super) fd: OwnedFd,
+    pub(super) inode: Inode,
+    times: RefCell<Timestamps>,
+    changed: Cell<bool>,
+    /// Whether its ancestors and itself are noted as kept.
+    pub(super) kept: Cell<bool>,
+    /// Whether new members inherit an access list from it.
+    pub(super) default_acl: Cell<bool>,
+}
+
+impl Dir {
+    fn new(fd: OwnedFd) -> Result<Self> {
+        let stat = os(fs::fstat(&fd))?;
+        Ok(Dir {
+            inode: (stat.st_dev, stat.st_ino),
+            times: RefCell::new(Timestamps {
+                last_access: timespec(stat.st_atime, stat.st_atime_nsec),
+                last_modification: timespec(stat.st_mtime, stat.st_mtime_nsec),
+            }),
+            changed: Cell::new(false),
+            kept: Cell::new(false),
+            default_acl: Cell::new(has_default_acl(fd.as_fd())),
+            fd,
+        })
+    }
+
+    /// Says that the directory is about to change, so that its times must be set again.
+    pub(super) fn touch(&self) {
+        self.changed.set(true);
+    }
+
+    /// The times that the directory shall have in the end.
+    pub(super) fn set_times(&self, times: Timestamps) {
+        self.times.replace(times);
+        self.changed.set(true);
+    }
+
+    /// Sets the times again if something moved them.
+    pub(super) fn settle(&self) -> Result<()> {
+        match self.changed.take() {
+            true => os(fs::futimens(&self.fd, &self.times.borrow())),
+            false => Ok(()),
+        }
+    }
+
+    /// Looks again at what members inherit, after the xattrs changed.
+    pub(super) fn refresh(&self) {
+        self.default_acl.set(has_default_acl(self.fd.as_fd()));
+    }
+}
+
+#[allow(
+    clippy::unnecessary_cast,
+    reason = "the fields' types differ between targets"
+)]
+fn timespec(seconds: i64, nanoseconds: u64) -> Timespec {
+    Timespec {
+        tv_sec: seconds,
+        tv_nsec: nanoseconds as _,
+    }
+}
+
+fn has_default_acl(fd: BorrowedFd<'_>) -> bool {
+    let mut none = [0u8; 0];
+    fs::fgetxattr(fd, "system.posix_acl_default", &mut none[..]).is_ok_and(|size| size > 0)
+}
+
+/// The open directories of one tree.
+pub(super) struct Dirs {
+    root: Rc<Dir>,
+    by_path: HashMap<Vec<u8>, Rc<Dir>>,
+    by_inode: HashMap<Inode, Rc<Dir>>,
+}
+
+impl Dirs {
+    pub(super) fn new(root: BorrowedFd<'_>) -> Result<Self> {
+        let root = Rc::new(Dir::new(os(fs::openat(
+            root,
+            ".",
+            DIRECTORY,
+            Mode::empty(),
+        ))?)?);
+        let by_inode = HashMap::from([(root.inode, root.clone())]);
+        Ok(Dirs {
+            root,
+            by_path: HashMap::new(),
+            by_inode,
+        })
+    }
+
+    pub(super) fn root(&self) -> Rc<Dir> {
+        self.root.clone()
+    }
+
+    /// The directory at a clean path, or nothing if there is none.
+    pub(super) fn find(&mut self, path: &[u8]) -> Result<Option<Rc<Dir>>> {
+        if path.is_empty() {
+            return Ok(Some(self.root()));
+        }
+        if let Some(dir) = self.by_path.get(path) {
+            return Ok(Some(dir.clone()));
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        match fs::openat2(&self.root.fd, path, flags, Mode::empty(), resolve) {
+            Ok(fd) => self.adopt(path, fd).map(Some),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(errno) => os(Err(errno)),
+        }
+    }
+
+    /// Keeps an open directory under its path.
+    pub(super) fn adopt(&mut self, path: &[u8], fd: OwnedFd) -> Result<Rc<Dir>> {
+        let dir = Dir::new(fd)?;
+        let dir = self
+            .by_inode
+            .entry(dir.inode)
+            .or_insert_with(|| Rc::new(dir));
+        self.by_path.insert(path.to_vec(), dir.clone());
+        Ok(dir.clone())
+    }
+
+    /// An open directory that is about to change; false if the caller must settle it, for it is
+    /// not one of those held.
+    pub(super) fn visit(&self, fd: OwnedFd) -> Result<(Rc<Dir>, bool)> {
+        let dir = Dir::new(fd)?;
+        let (dir, held) = match self.by_inode.get(&dir.inode) {
+            Some(held) => (held.clone(), true),
+            None => (Rc::new(dir), false),
+        };
+        dir.touch();
+        Ok((dir, held))
+    }
+
+    /// Forgets which path is which directory, after one was removed or a link replaced.
+    pub(super) fn forget(&mut self) {
+        self.by_path.clear();
+    }
+
+    /// Makes room between two members, when no directory is in use.
+    pub(super) fn make_room(&mut self) -> Result<()> {
+        match self.by_inode.len() {
+            ..OPEN => Ok(()),
+            _ => self.flush(),
+        }
+    }
+
+    /// Sets the times of all changed directories and closes them.
+    pub(super) fn flush(&mut self) -> Result<()> {
+        self.by_path.clear();
+        for dir in self.by_inode.values() {
+            dir.settle()?;
+        }
+        let root = self.root.clone();
+        self.by_inode.retain(|&inode, _| inode == root.inode);
+        Ok(())
+    }
+}

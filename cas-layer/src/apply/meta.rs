@@ -1,0 +1,168 @@
+//! Owner, mode, extended attributes and times of what a layer placed.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use cas_core::{Context, Result};
+use rustix::fs::{self, AtFlags, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::io::Errno;
+
+use super::dirs::Dir;
+use super::{Layer, os};
+use crate::tar::{Entry, EntryKind, Time};
+
+/// The times of directories that no member describes.
+pub(super) const EPOCH: Timestamps = {
+    let zero = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    Timestamps {
+        last_access: zero,
+        last_modification: zero,
+    }
+};
+
+/// The access time is that of the modification, for archives seldom know another.
+pub(super) fn timestamps(time: Time) -> Timestamps {
+    let time = Timespec {
+        tv_sec: time.seconds,
+        tv_nsec: i64::from(time.nanoseconds) as _,
+    };
+    Timestamps {
+        last_access: time,
+        last_modification: time,
+    }
+}
+
+/// Owner and mode of an open file or directory, by as few calls as it needs.
+pub(super) fn own(fd: BorrowedFd<'_>, stat: &Stat, uid: u32, gid: u32, mode: u32) -> Result<()> {
+    let owned = (stat.st_uid, stat.st_gid) == (uid, gid);
+    if !owned {
+        os(fs::fchown(
+            fd,
+            Some(Uid::from_raw(uid)),
+            Some(Gid::from_raw(gid)),
+        ))?;
+    }
+    // A change of owner may have taken setuid and setgid away.
+    if stat.st_mode & 0o7777 != mode || (!owned && mode & 0o6000 != 0) {
+        os(fs::fchmod(fd, Mode::from_raw_mode(mode)))?;
+    }
+    Ok(())
+}
+
+/// What an attribute is to us.
+enum Policy {
+    Set,
+    /// The host's business: neither set nor taken away.
+    Leave,
+}
+
+fn policy(name: &[u8]) -> Policy {
+    let overlay = [&b"trusted.overlay."[..], b"user.overlay."];
+    match name {
+        b"security.selinux" | b"system.nfs4_acl" => Policy::Leave,
+        _ if overlay.iter().any(|prefix| name.starts_with(prefix)) => Policy::Leave,
+        _ => Policy::Set,
+    }
+}
+
+impl Layer {
+    /// Makes the attributes of an open file or directory those of the member. A `fresh` one has
+    /// none yet, unless it inherited an access list.
+    pub(super) fn set_xattrs(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        entry: &Entry,
+        fresh: bool,
+    ) -> Result<()> {
+        if !fresh {
+            clear_xattrs(fd, entry)?;
+        }
+        for (name, value) in &entry.xattrs {
+            self.set_xattr(name, |name| {
+                fs::fsetxattr(fd, name, value, XattrFlags::empty())
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Owner, mode, attributes and times of what cannot be opened: links, devices, pipes.
+    pub(super) fn describe_node(&mut self, dir: &Dir, name: &[u8], entry: &Entry) -> Result<()> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let node = os(fs::openat(&dir.fd, name, flags, Mode::empty()))?;
+        let stat = os(fs::fstat(&node))?;
+        let owned = (stat.st_uid, stat.st_gid) == (entry.uid, entry.gid);
+        if !owned {
+            let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
+            os(fs::chownat(
+                &node,
+                "",
+                Some(uid),
+                Some(gid),
+                AtFlags::EMPTY_PATH,
+            ))?;
+        }
+        let link = matches!(entry.kind, EntryKind::Symlink(_));
+        if !link && (stat.st_mode & 0o7777 != entry.mode || (!owned && entry.mode & 0o6000 != 0)) {
+            // Through the descriptor, so that it is this very node whatever the name means now.
+            let through = format!("/proc/self/fd/{}", node.as_raw_fd());
+            os(fs::chmod(through, Mode::from_raw_mode(entry.mode)))?;
+        }
+        let mut path = format!("/proc/self/fd/{}/", dir.fd.as_raw_fd()).into_bytes();
+        path.extend_from_slice(name);
+        if dir.default_acl.get() && !link {
+            match fs::lremovexattr(&path, "system.posix_acl_access") {
+                Ok(()) | Err(Errno::NODATA | Errno::NOTSUP) => {}
+                removed => os(removed)?,
+            }
+        }
+        for (name, value) in &entry.xattrs {
+            self.set_xattr(name, |name| {
+                fs::lsetxattr(&path, name, value, XattrFlags::empty())
+            })?;
+        }
+        let times = timestamps(entry.mtime);
+        os(fs::utimensat(
+            &dir.fd,
+            name,
+            &times,
+            AtFlags::SYMLINK_NOFOLLOW,
+        ))
+    }
+
+    fn set_xattr(
+        &mut self,
+        name: &[u8],
+        set: impl FnOnce(&[u8]) -> rustix::io::Result<()>,
+    ) -> Result<()> {
+        let shown = name.escape_ascii();
+        if let Policy::Leave = policy(name) {
+            self.warn(&format!("the xattr {shown} is never set from a layer"));
+            return Ok(());
+        }
+        match set(name) {
+            Err(Errno::NOTSUP) => {
+                self.warn(&format!("the file system cannot hold the xattr {shown}"));
+                Ok(())
+            }
+            set => os(set).during("set xattr", shown),
+        }
+    }
+}
+
+/// Takes away attributes that the member does not have.
+fn clear_xattrs(fd: BorrowedFd<'_>, entry: &Entry) -> Result<()> {
+    let mut names = vec![0u8; 64 << 10];
+    let length = match fs::flistxattr(fd, &mut names[..]) {
+        Err(Errno::NOTSUP) => return Ok(()),
+        length => os(length)?,
+    };
+    for name in names[..length].split(|&byte| byte == 0) {
+        let stays = name.is_empty() || matches!(policy(name), Policy::Leave);
+        if !stays && !entry.xattrs.iter().any(|(set, _)| set == name) {
+            os(fs::fremovexattr(fd.as_fd(), name))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,166 @@
+//! Parents of members: found, or made where they are missing.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+
+use cas_core::{Error, Result, limit};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use super::dirs::{DIRECTORY, Dir};
+use super::meta::{EPOCH, own};
+use super::path::{push, split};
+use super::remove::remove;
+use super::seen::Fact;
+use super::{Layer, os};
+
+/// Most symbolic links followed on the way to one parent, as in the kernel.
+const LINKS: usize = 40;
+
+const DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o755);
+
+impl Layer {
+    /// The parent that a member shall be placed in, made if need be.
+    pub(super) fn parent(&mut self, path: &[u8]) -> Result<Rc<Dir>> {
+        let dir = match self.dirs.find(path)? {
+            Some(dir) => dir,
+            None => self.make(path)?,
+        };
+        self.keep(&dir)?;
+        dir.touch();
+        Ok(dir)
+    }
+
+    /// Notes that a directory and all above it have something of this layer in them.
+    fn keep(&mut self, dir: &Dir) -> Result<()> {
+        if dir.kept.replace(true) || !self.note_kept(dir.inode) {
+            return Ok(());
+        }
+        let root = self.dirs.root().inode;
+        let mut inode = dir.inode;
+        let mut above: Option<OwnedFd> = None;
+        while inode != root {
+            let fd = above.as_ref().unwrap_or(&dir.fd);
+            let up = os(fs::openat(fd, "..", DIRECTORY, Mode::empty()))?;
+            let stat = os(fs::fstat(&up))?;
+            inode = (stat.st_dev, stat.st_ino);
+            if !self.note_kept(inode) {
+                break;
+            }
+            above = Some(up);
+        }
+        Ok(())
+    }
+
+    /// Notes one directory as kept; false if it was already, and so all above it.
+    pub(super) fn note_kept(&mut self, inode: super::seen::Inode) -> bool {
+        let fact = Fact::Kept(inode);
+        let new = !self.seen.contains(&fact);
+        if new {
+            self.seen.insert(&fact);
+        }
+        new
+    }
+
+    /// Walks to a directory name by name, making what is missing, also behind links.
+    fn make(&mut self, path: &[u8]) -> Result<Rc<Dir>> {
+        let mut ahead: Vec<Vec<u8>> = names(path);
+        let mut at = Vec::new();
+        let mut dir = self.dirs.root();
+        let mut links = 0;
+        while let Some(name) = ahead.pop() {
+            if name == b".." {
+                at.truncate(split(&at).0.len());
+                dir = self.real(&at)?;
+                continue;
+            }
+            match self.step(&dir, &name)? {
+                Step::Into(fd) => {
+                    push(&mut at, &name);
+                    dir = self.dirs.adopt(&at, fd)?;
+                }
+                Step::Link(target) => {
+                    links += 1;
+                    if links > LINKS {
+                        return Err(Error::corrupt("too many symbolic links on the path"));
+                    }
+                    if target.starts_with(b"/") {
+                        at.clear();
+                        dir = self.dirs.root();
+                    }
+                    ahead.extend(names(&target));
+                }
+            }
+        }
+        Ok(dir)
+    }
+
+    /// One name on the way: a directory, perhaps new, or a link to follow.
+    fn step(&mut self, dir: &Rc<Dir>, name: &[u8]) -> Result<Step> {
+        let found = match fs::statat(&dir.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => None,
+            stat => Some(FileType::from_raw_mode(os(stat)?.st_mode)),
+        };
+        match found {
+            Some(FileType::Directory) => {
+                os(fs::openat(&dir.fd, name, DIRECTORY, Mode::empty())).map(Step::Into)
+            }
+            Some(FileType::Symlink) => {
+                let target = os(fs::readlinkat(&dir.fd, name, Vec::new()))?;
+                Ok(Step::Link(target.into_bytes()))
+            }
+            Some(_) => {
+                dir.touch();
+                remove(dir.fd.as_fd(), name)?;
+                self.imply(dir, name).map(Step::Into)
+            }
+            None => self.imply(dir, name).map(Step::Into),
+        }
+    }
+
+    /// Makes a directory that no member has asked for by name.
+    fn imply(&mut self, dir: &Rc<Dir>, name: &[u8]) -> Result<OwnedFd> {
+        self.implied += 1;
+        if self.implied > limit::ENTRIES {
+            return Err(Error::out_of_range(format!(
+                "the layer implies more than the {} directories allowed",
+                limit::ENTRIES
+            )));
+        }
+        self.keep(dir)?;
+        dir.touch();
+        os(fs::mkdirat(&dir.fd, name, DIRECTORY_MODE))?;
+        let fd = os(fs::openat(&dir.fd, name, DIRECTORY, Mode::empty()))?;
+        let stat = os(fs::fstat(&fd))?;
+        let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+        let mode = DIRECTORY_MODE.as_raw_mode();
+        own(fd.as_fd(), &stat, uid.as_raw(), gid.as_raw(), mode)?;
+        self.note_kept((stat.st_dev, stat.st_ino));
+        os(fs::futimens(&fd, &EPOCH))?;
+        Ok(fd)
+    }
+
+    /// A directory at a clean path that has no links in it.
+    fn real(&mut self, path: &[u8]) -> Result<Rc<Dir>> {
+        if path.is_empty() {
+            return Ok(self.dirs.root());
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
+        let root = self.dirs.root();
+        let fd = os(fs::openat2(&root.fd, path, flags, Mode::empty(), resolve))?;
+        self.dirs.adopt(path, fd)
+    }
+}
+
+enum Step {
+    Into(OwnedFd),
+    Link(Vec<u8>),
+}
+
+/// The names of a path, the first one last, ready to be popped.
+fn names(path: &[u8]) -> Vec<Vec<u8>> {
+    let names = path.split(|&byte| byte == b'/');
+    let names = names.filter(|name| !matches!(*name, b"" | b"."));
+    names.rev().map(<[u8]>::to_vec).collect()
+}

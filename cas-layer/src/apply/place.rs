@@ -1,0 +1,194 @@
+//! Placing one member at its path.
+
+use std::io::BufRead;
+use std::os::fd::AsFd;
+use std::rc::Rc;
+
+use cas_core::{Error, Result};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::dirs::{DIRECTORY, Dir};
+use super::meta::{own, timestamps};
+use super::path::{Whiteout, clean, split};
+use super::remove::{Removed, remove};
+use super::seen::Fact;
+use super::{Layer, os};
+use crate::tar::{Device, Entry, EntryKind, Reader};
+
+impl Layer {
+    /// Applies one member, whose body `reader` gives.
+    pub(super) fn place<R: BufRead>(
+        &mut self,
+        entry: &Entry,
+        reader: &mut Reader<R>,
+    ) -> Result<()> {
+        self.dirs.make_room()?;
+        self.applied.entries += 1;
+        let path = clean(&entry.path);
+        if path.is_empty() {
+            return self.place_root(entry);
+        }
+        let (parent, name) = split(&path);
+        if let Some(whiteout) = Whiteout::parse(name)? {
+            return self.whiteout(parent, &whiteout);
+        }
+        match &entry.kind {
+            EntryKind::Directory => self.place_directory(entry, &path),
+            EntryKind::File => self.place_file(entry, parent, name, reader),
+            EntryKind::Hardlink(target) => self.place_hardlink(target, parent, name),
+            EntryKind::Symlink(target) => self.place_node(entry, parent, name, |dir| {
+                fs::symlinkat(&target[..], &dir.fd, name)
+            }),
+            EntryKind::Char(Device { major: 0, minor: 0 }) => {
+                self.warn("the character device 0:0 of the layer is left out");
+                Ok(())
+            }
+            EntryKind::Char(device) => {
+                self.place_special(entry, parent, name, FileType::CharacterDevice, *device)
+            }
+            EntryKind::Block(device) => {
+                self.place_special(entry, parent, name, FileType::BlockDevice, *device)
+            }
+            EntryKind::Fifo => {
+                let none = Device { major: 0, minor: 0 };
+                self.place_special(entry, parent, name, FileType::Fifo, none)
+            }
+        }
+    }
+
+    fn place_root(&mut self, entry: &Entry) -> Result<()> {
+        if entry.kind != EntryKind::Directory {
+            return Err(Error::corrupt(
+                "the root of the tree can only be a directory; the layer makes it something else",
+            ));
+        }
+        let root = self.dirs.root();
+        self.describe_directory(&root, entry, false)
+    }
+
+    fn place_directory(&mut self, entry: &Entry, path: &[u8]) -> Result<()> {
+        let (parent, name) = split(path);
+        let dir = self.parent(parent)?;
+        let mode = Mode::from_raw_mode(entry.mode & 0o777);
+        let fresh = match fs::mkdirat(&dir.fd, name, mode) {
+            Err(Errno::EXIST) => {
+                let stat = os(fs::statat(&dir.fd, name, AtFlags::SYMLINK_NOFOLLOW))?;
+                let merge = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+                if !merge {
+                    self.clear(&dir, name)?;
+                    os(fs::mkdirat(&dir.fd, name, mode))?;
+                }
+                !merge
+            }
+            made => os(made).map(|()| true)?,
+        };
+        let fd = os(fs::openat(&dir.fd, name, DIRECTORY, Mode::empty()))?;
+        let own = self.dirs.adopt(path, fd)?;
+        self.note_kept(own.inode);
+        own.kept.set(true);
+        self.describe_directory(&own, entry, fresh && !dir.default_acl.get())
+    }
+
+    fn describe_directory(&mut self, dir: &Dir, entry: &Entry, fresh: bool) -> Result<()> {
+        let stat = os(fs::fstat(&dir.fd))?;
+        own(dir.fd.as_fd(), &stat, entry.uid, entry.gid, entry.mode)?;
+        self.set_xattrs(dir.fd.as_fd(), entry, fresh)?;
+        dir.refresh();
+        dir.set_times(timestamps(entry.mtime));
+        Ok(())
+    }
+
+    fn place_file<R: BufRead>(
+        &mut self,
+        entry: &Entry,
+        parent: &[u8],
+        name: &[u8],
+        reader: &mut Reader<R>,
+    ) -> Result<()> {
+        let dir = self.parent(parent)?;
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(entry.mode & 0o777);
+        let file = self.fresh(&dir, name, || fs::openat(&dir.fd, name, flags, mode))?;
+        self.applied.bytes += super::body::write(file.as_fd(), entry, reader)?;
+        // Writing takes capabilities away, so what describes the file comes after its bytes.
+        let stat = os(fs::fstat(&file))?;
+        own(file.as_fd(), &stat, entry.uid, entry.gid, entry.mode)?;
+        self.set_xattrs(file.as_fd(), entry, !dir.default_acl.get())?;
+        os(fs::futimens(&file, &timestamps(entry.mtime)))
+    }
+
+    fn place_hardlink(&mut self, target: &[u8], parent: &[u8], name: &[u8]) -> Result<()> {
+        let path = clean(target);
+        let (target_parent, target_name) = split(&path);
+        let missing = || {
+            Error::corrupt(format!(
+                "the hard link's target {} is not there, or is a directory",
+                target.escape_ascii()
+            ))
+        };
+        let from = self.dirs.find(target_parent)?.ok_or_else(missing)?;
+        let dir = self.parent(parent)?;
+        let linked = self.fresh(&dir, name, || {
+            fs::linkat(&from.fd, target_name, &dir.fd, name, AtFlags::empty())
+        });
+        linked.map_err(|error| match error.kind() {
+            cas_core::Kind::NotFound | cas_core::Kind::Denied => missing().source(error),
+            _ => error,
+        })
+    }
+
+    fn place_special(
+        &mut self,
+        entry: &Entry,
+        parent: &[u8],
+        name: &[u8],
+        kind: FileType,
+        device: Device,
+    ) -> Result<()> {
+        let mode = Mode::from_raw_mode(entry.mode & 0o777);
+        let device = fs::makedev(device.major, device.minor);
+        self.place_node(entry, parent, name, |dir| {
+            fs::mknodat(&dir.fd, name, kind, mode, device)
+        })
+    }
+
+    fn place_node(
+        &mut self,
+        entry: &Entry,
+        parent: &[u8],
+        name: &[u8],
+        make: impl Fn(&Rc<Dir>) -> rustix::io::Result<()>,
+    ) -> Result<()> {
+        let dir = self.parent(parent)?;
+        self.fresh(&dir, name, || make(&dir))?;
+        self.describe_node(&dir, name, entry)
+    }
+
+    /// Makes something new at `name`, removing first what stands there.
+    fn fresh<T>(
+        &mut self,
+        dir: &Rc<Dir>,
+        name: &[u8],
+        make: impl Fn() -> rustix::io::Result<T>,
+    ) -> Result<T> {
+        let made = match make() {
+            Err(Errno::EXIST) => {
+                self.clear(dir, name)?;
+                make()
+            }
+            made => made,
+        };
+        let made = os(made)?;
+        self.seen.insert(&Fact::Placed(dir.inode, name));
+        Ok(made)
+    }
+
+    fn clear(&mut self, dir: &Rc<Dir>, name: &[u8]) -> Result<()> {
+        if remove(dir.fd.as_fd(), name)? == Removed::Way {
+            self.dirs.forget();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,69 @@
+//! Removing whatever is at a name, whole trees too, following no link.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use cas_core::{Error, Result, limit};
+use rustix::fs::{self, AtFlags, FileType, Mode};
+use rustix::io::Errno;
+
+use super::dirs::DIRECTORY;
+use super::os;
+
+/// What was removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Removed {
+    /// Nothing was there.
+    Nothing,
+    /// Something that no path leads through.
+    Leaf,
+    /// A directory or a symbolic link: resolved paths are no longer valid.
+    Way,
+}
+
+/// Removes the `name` in `parent`.
+pub(super) fn remove(parent: BorrowedFd<'_>, name: &[u8]) -> Result<Removed> {
+    let stat = match fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG) => return Ok(Removed::Nothing),
+        stat => os(stat)?,
+    };
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Directory => remove_tree(parent, name, limit::PATH_DEPTH)?,
+        FileType::Symlink => os(fs::unlinkat(parent, name, AtFlags::empty()))?,
+        _ => {
+            os(fs::unlinkat(parent, name, AtFlags::empty()))?;
+            return Ok(Removed::Leaf);
+        }
+    }
+    Ok(Removed::Way)
+}
+
+fn remove_tree(parent: BorrowedFd<'_>, name: &[u8], depth: usize) -> Result<()> {
+    match fs::unlinkat(parent, name, AtFlags::REMOVEDIR) {
+        Err(Errno::NOTEMPTY | Errno::EXIST) => {}
+        removed => return os(removed),
+    }
+    if depth == 0 {
+        return Err(too_deep());
+    }
+    let dir = os(fs::openat(parent, name, DIRECTORY, Mode::empty()))?;
+    for child in os(fs::Dir::read_from(&dir))? {
+        let child = os(child)?;
+        let child = child.file_name().to_bytes();
+        if matches!(child, b"." | b"..") {
+            continue;
+        }
+        match fs::unlinkat(&dir, child, AtFlags::empty()) {
+            Err(Errno::ISDIR) => remove_tree(dir.as_fd(), child, depth - 1)?,
+            removed => os(removed)?,
+        }
+    }
+    os(fs::unlinkat(parent, name, AtFlags::REMOVEDIR))
+}
+
+/// A tree deeper than any path of a layer can only be hostile.
+pub(super) fn too_deep() -> Error {
+    Error::out_of_range(format!(
+        "a directory to be removed is more than {} levels deep",
+        limit::PATH_DEPTH
+    ))
+}

@@ -1,0 +1,233 @@
+//! Compression of layers: what a blob is compressed with, and a streaming decoder with budgets.
+//!
+//! A stream is whole or it is an error. What follows the last gzip member or zstd frame must be
+//! another member or frame; anything else, zero padding included, is damage, as it is to Go's
+//! gzip and so to every container engine.
+
+use std::io::{self, BufRead, ErrorKind, Read};
+
+use cas_core::{Error, limit};
+use flate2::bufread::MultiGzDecoder;
+
+/// Bytes read from the source at once.
+const INPUT: usize = 256 << 10;
+/// Decompressed bytes below which the ratio of a stream is not judged.
+const RATIO_FLOOR_GZIP: u64 = 1 << 20;
+const RATIO_FLOOR_ZSTD: u64 = 1 << 30;
+
+/// How the bytes of a layer are compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Compression {
+    /// Not at all.
+    None,
+    /// gzip, of one or many members.
+    Gzip,
+    /// Zstandard, of one or many frames, skippable ones included.
+    Zstd,
+}
+
+/// The compression that the first bytes of a stream tell; eight bytes are enough.
+pub fn detect(magic: &[u8]) -> Compression {
+    match *magic {
+        [0x1f, 0x8b, 0x08, ..] => Compression::Gzip,
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Compression::Zstd,
+        [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Compression::Zstd,
+        _ => Compression::None,
+    }
+}
+
+/// A reader of the decompressed bytes of `R`.
+///
+/// Errors travel inside [`io::Error`] as [`cas_core::Error`]: `Corrupt` for a damaged or
+/// truncated stream, `OutOfRange` for a budget, and the source's own errors as they are.
+pub struct Decoder<R: Read> {
+    stream: Stream<Input<R>>,
+    produced: u64,
+    budget: u64,
+}
+
+enum Stream<I: BufRead> {
+    Plain(I),
+    Gzip(Box<MultiGzDecoder<I>>),
+    Zstd(zstd::stream::read::Decoder<'static, I>),
+}
+
+impl<R: Read> Decoder<R> {
+    /// A decoder of `source` that gives at most [`limit::LAYER`] bytes.
+    ///
+    /// # Errors
+    /// `Internal` if the codec cannot be set up.
+    pub fn new(source: R, compression: Compression) -> cas_core::Result<Self> {
+        Self::with_budget(source, compression, limit::LAYER)
+    }
+
+    /// A decoder of `source` that gives at most `budget` bytes, and never more than
+    /// [`limit::LAYER`].
+    ///
+    /// # Errors
+    /// `Internal` if the codec cannot be set up.
+    pub fn with_budget(source: R, compression: Compression, budget: u64) -> cas_core::Result<Self> {
+        let input = Input::new(source);
+        let stream = match compression {
+            Compression::None => Stream::Plain(input),
+            Compression::Gzip => Stream::Gzip(Box::new(MultiGzDecoder::new(input))),
+            Compression::Zstd => Stream::Zstd(zstd(input).map_err(|error| {
+                Error::internal("the zstd decoder could not be set up").source(error)
+            })?),
+        };
+        Ok(Decoder {
+            stream,
+            produced: 0,
+            budget: budget.min(limit::LAYER),
+        })
+    }
+
+    /// Compressed bytes taken from the source so far.
+    pub fn consumed(&self) -> u64 {
+        self.input().total
+    }
+
+    /// Decompressed bytes given so far.
+    pub fn produced(&self) -> u64 {
+        self.produced
+    }
+
+    fn input(&self) -> &Input<R> {
+        match &self.stream {
+            Stream::Plain(input) => input,
+            Stream::Gzip(decoder) => decoder.get_ref(),
+            Stream::Zstd(decoder) => decoder.get_ref(),
+        }
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        if self.produced > self.budget {
+            return Err(Error::out_of_range(format!(
+                "the layer has more than the {} decompressed bytes it may have",
+                self.budget
+            )));
+        }
+        let (floor, ratio) = match self.stream {
+            Stream::Plain(_) => return Ok(()),
+            Stream::Gzip(_) => (RATIO_FLOOR_GZIP, limit::RATIO_GZIP),
+            Stream::Zstd(_) => (RATIO_FLOOR_ZSTD, limit::RATIO_ZSTD),
+        };
+        let consumed = self.consumed();
+        if self.produced > floor && self.produced > consumed.saturating_mul(ratio) {
+            return Err(Error::out_of_range(format!(
+                "{consumed} compressed bytes became {}; at most {ratio} for one are allowed",
+                self.produced
+            )));
+        }
+        Ok(())
+    }
+}
+
+fn zstd<I: BufRead>(input: I) -> io::Result<zstd::stream::read::Decoder<'static, I>> {
+    let mut decoder = zstd::stream::read::Decoder::with_buffer(input)?;
+    decoder.window_log_max(limit::ZSTD_WINDOW_LOG)?;
+    Ok(decoder)
+}
+
+impl<R: Read> Read for Decoder<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let read = match &mut self.stream {
+            Stream::Plain(input) => input.read(out),
+            Stream::Gzip(decoder) => decoder.read(out).map_err(|e| damaged("gzip", e)),
+            Stream::Zstd(decoder) => decoder.read(out).map_err(|e| damaged("zstd", e)),
+        }?;
+        let compressed = !matches!(self.stream, Stream::Plain(_));
+        if read == 0 && !out.is_empty() && compressed && self.consumed() == 0 {
+            return Err(Error::corrupt("a compressed stream was expected, found no bytes").into());
+        }
+        self.produced += read as u64;
+        self.check()?;
+        Ok(read)
+    }
+}
+
+/// Sorts an error of a codec; one of the source passes as it is.
+fn damaged(codec: &str, error: io::Error) -> io::Error {
+    if error.get_ref().is_some_and(|inner| inner.is::<Error>()) {
+        return error;
+    }
+    // The zstd library tells its errors apart by text only.
+    if error.to_string().contains("too much memory") {
+        let allowed = 1u64 << limit::ZSTD_WINDOW_LOG;
+        return Error::out_of_range(format!(
+            "the zstd frame wants a larger window than the {allowed} bytes allowed"
+        ))
+        .source(error)
+        .into();
+    }
+    let found = match error.kind() {
+        ErrorKind::UnexpectedEof => "it ends too early".to_owned(),
+        _ => error.to_string(),
+    };
+    Error::corrupt(format!("the {codec} stream is damaged: {found}"))
+        .source(error)
+        .into()
+}
+
+/// The source, buffered, counted, and with its errors sorted.
+struct Input<R> {
+    source: R,
+    buffer: Box<[u8]>,
+    start: usize,
+    end: usize,
+    total: u64,
+}
+
+impl<R: Read> Input<R> {
+    fn new(source: R) -> Self {
+        Input {
+            source,
+            buffer: vec![0; INPUT].into_boxed_slice(),
+            start: 0,
+            end: 0,
+            total: 0,
+        }
+    }
+
+    fn pull(source: &mut R, out: &mut [u8], total: &mut u64) -> io::Result<usize> {
+        loop {
+            match source.read(out) {
+                Ok(read) => {
+                    *total += read as u64;
+                    return Ok(read);
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(Error::from(error).into()),
+            }
+        }
+    }
+}
+
+impl<R: Read> Read for Input<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        // Nothing is buffered for a plain stream: its bytes go straight to the caller.
+        if self.start == self.end {
+            return Self::pull(&mut self.source, out, &mut self.total);
+        }
+        let available = &self.buffer[self.start..self.end];
+        let read = available.len().min(out.len());
+        out[..read].copy_from_slice(&available[..read]);
+        self.start += read;
+        Ok(read)
+    }
+}
+
+impl<R: Read> BufRead for Input<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.start == self.end {
+            self.start = 0;
+            self.end = 0;
+            self.end = Self::pull(&mut self.source, &mut self.buffer, &mut self.total)?;
+        }
+        Ok(&self.buffer[self.start..self.end])
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.start = (self.start + amount).min(self.end);
+    }
+}

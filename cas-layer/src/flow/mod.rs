@@ -1,0 +1,126 @@
+//! The pipeline from blobs to a tree: one thread reads, hashes and inflates, one hashes what was
+//! inflated, and the caller's thread parses and writes.
+//!
+//! Eight buffers of 1 MiB go round between the three, so the first thread runs ahead, into the
+//! next layer too, by no more than they hold. Nothing else bounds or blocks: whoever fails drops
+//! its end, the others then find theirs closed and leave. An error travels in its place among
+//! the bytes, so the first cause is what the caller meets first.
+//!
+//! A layer is good when the whole blob has its size and digest and the whole of what it inflates
+//! to has the diff id, trailing bytes included. That is known only after the last byte: a tree is
+//! not to be used before its layers are verified.
+
+mod pipe;
+mod source;
+
+use std::io::{BufRead, Read};
+use std::sync::mpsc;
+use std::thread;
+
+use cas_core::{Digest, Error, Result};
+
+use crate::apply::{Applied, Tree};
+use crate::codec::Compression;
+use crate::tar::Reader;
+use pipe::{Inlet, Message, check};
+use source::Source;
+
+/// Buffers that go round, and the bytes of each.
+const BUFFERS: usize = 8;
+const BUFFER: usize = 1 << 20;
+
+/// One layer to apply.
+pub struct LayerSource<'a> {
+    /// The bytes as they are stored. A read must end some day: nothing interrupts it.
+    pub blob: Box<dyn Read + Send + 'a>,
+    /// How many they must be.
+    pub size: u64,
+    /// What they must hash to.
+    pub digest: Digest,
+    /// What they must hash to when inflated.
+    pub diff_id: Digest,
+    /// How they are compressed.
+    pub compression: Compression,
+}
+
+/// Called with the compressed bytes read since the last call, from another thread.
+pub type Progress<'a> = &'a (dyn Fn(u64) + std::marker::Sync);
+
+/// How safely the tree is stored when the call returns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sync {
+    /// On the device, by one `syncfs`.
+    #[default]
+    Full,
+    /// Wherever the kernel has it; the caller syncs later.
+    Relaxed,
+}
+
+/// Applies all layers, lowest first, to one tree; gives what each did.
+///
+/// # Errors
+/// `Corrupt` for a blob that is not what its digests say, and all of
+/// [`Tree::apply`] and [`crate::codec::Decoder`]. The tree is then unfinished; remove it.
+pub fn unpack(
+    layers: Vec<LayerSource<'_>>,
+    tree: &Tree,
+    sync: Sync,
+    progress: Progress<'_>,
+) -> Result<Vec<Applied>> {
+    let mut applied = Vec::with_capacity(layers.len());
+    stream(layers, progress, |_, bytes| {
+        applied.push(tree.apply(&mut Reader::new(bytes))?);
+        Ok(())
+    })?;
+    if sync == Sync::Full {
+        tree.sync()?;
+    }
+    Ok(applied)
+}
+
+/// Applies one layer to one tree.
+///
+/// # Errors
+/// Those of [`unpack`].
+pub fn unpack_one(
+    layer: LayerSource<'_>,
+    tree: &Tree,
+    sync: Sync,
+    progress: Progress<'_>,
+) -> Result<Applied> {
+    let applied = unpack(vec![layer], tree, sync, progress)?.pop();
+    applied.ok_or_else(|| Error::internal("no layer was applied"))
+}
+
+/// Gives the inflated bytes of each layer in turn to `apply`, with the layer's place, and
+/// verifies them; the bytes that `apply` leaves are read and verified too.
+///
+/// # Errors
+/// Those of `apply`, of the blobs, and `Corrupt` for what does not have its digests.
+pub fn stream(
+    layers: Vec<LayerSource<'_>>,
+    progress: Progress<'_>,
+    mut apply: impl FnMut(usize, &mut dyn BufRead) -> Result<()>,
+) -> Result<()> {
+    let count = layers.len();
+    let (raw, inflated) = mpsc::channel();
+    let (hashed, whole) = mpsc::channel();
+    let (spent, free) = mpsc::channel();
+    for _ in 0..BUFFERS {
+        // Never fails: the other end is in this function.
+        let _ = spent.send(Vec::new());
+    }
+    let diff_ids: Vec<Digest> = layers.iter().map(|layer| layer.diff_id).collect();
+    thread::scope(|scope| {
+        let inlet = Inlet::new(raw, free, progress);
+        let named = |name: &str| thread::Builder::new().name(name.to_owned());
+        named("cas-inflate").spawn_scoped(scope, move || inlet.run(layers))?;
+        named("cas-hash").spawn_scoped(scope, move || check(&diff_ids, &inflated, &hashed))?;
+        let mut source = Source::new(whole, spent);
+        for layer in 0..count {
+            apply(layer, &mut source)?;
+            source.finish()?;
+        }
+        Ok(())
+    })
+}

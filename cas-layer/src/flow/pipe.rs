@@ -1,0 +1,182 @@
+//! The two threads of the pipeline, and what passes between them.
+
+use std::io::{self, Read};
+use std::sync::mpsc::{Receiver, Sender};
+
+use cas_core::{Context, Digest, Error, Hasher, Result};
+
+use super::{BUFFER, LayerSource, Progress};
+use crate::codec::Decoder;
+
+/// What travels from thread to thread, in the order of the bytes.
+pub(super) enum Message {
+    /// Inflated bytes: all of the vector.
+    Bytes(Vec<u8>),
+    /// The layer is whole and verified.
+    End,
+    /// The layer, and with it the pipeline, failed.
+    Failed(Error),
+}
+
+/// The first thread: reads blobs, hashes them, inflates them.
+pub(super) struct Inlet<'a> {
+    out: Sender<Message>,
+    free: Receiver<Vec<u8>>,
+    /// A buffer that the end of a layer left over.
+    spare: Option<Vec<u8>>,
+    progress: Progress<'a>,
+}
+
+/// The other end is gone: somebody failed already, and says so himself.
+struct Closed;
+
+impl<'a> Inlet<'a> {
+    pub(super) fn new(
+        out: Sender<Message>,
+        free: Receiver<Vec<u8>>,
+        progress: Progress<'a>,
+    ) -> Self {
+        Inlet {
+            out,
+            free,
+            spare: None,
+            progress,
+        }
+    }
+
+    pub(super) fn run(mut self, layers: Vec<LayerSource<'_>>) {
+        for layer in layers {
+            let digest = layer.digest;
+            let last = match self.layer(layer) {
+                Ok(Ok(())) => Message::End,
+                Ok(Err(Closed)) => return,
+                Err(error) => Message::Failed(error.operation("read layer").subject(digest)),
+            };
+            let failed = matches!(last, Message::Failed(_));
+            if self.out.send(last).is_err() || failed {
+                return;
+            }
+        }
+    }
+
+    fn layer(&mut self, layer: LayerSource<'_>) -> Result<std::result::Result<(), Closed>> {
+        let mut hash = Hasher::new(layer.digest.algorithm());
+        let blob = Blob {
+            source: layer.blob,
+            hash: &mut hash,
+            read: 0,
+            size: layer.size,
+            progress: self.progress,
+        };
+        let mut decoder = Decoder::new(blob, layer.compression)?;
+        loop {
+            let free = self.spare.take().map_or_else(|| self.free.recv(), Ok);
+            let Ok(mut buffer) = free else {
+                return Ok(Err(Closed));
+            };
+            let filled = fill(&mut decoder, &mut buffer)?;
+            if filled == 0 {
+                self.spare = Some(buffer);
+                break;
+            }
+            buffer.truncate(filled);
+            if self.out.send(Message::Bytes(buffer)).is_err() {
+                return Ok(Err(Closed));
+            }
+        }
+        let read = decoder.consumed();
+        drop(decoder);
+        if read != layer.size {
+            return Err(Error::corrupt(format!(
+                "the blob has {read} bytes, its descriptor says {}",
+                layer.size
+            )));
+        }
+        let found = hash.finish();
+        if found != layer.digest {
+            return Err(Error::corrupt(format!(
+                "the blob hashes to {found}, {} was expected",
+                layer.digest
+            )));
+        }
+        Ok(Ok(()))
+    }
+}
+
+/// Reads until the buffer is full or the stream ends.
+fn fill(source: &mut impl Read, buffer: &mut Vec<u8>) -> Result<usize> {
+    buffer.resize(BUFFER, 0);
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match source.read(&mut buffer[filled..])? {
+            0 => break,
+            read => filled += read,
+        }
+    }
+    Ok(filled)
+}
+
+/// A blob on its way into the decoder: hashed, counted, and never longer than it says.
+struct Blob<'a, 'b> {
+    source: Box<dyn Read + Send + 'b>,
+    hash: &'a mut Hasher,
+    read: u64,
+    size: u64,
+    progress: Progress<'a>,
+}
+
+impl Read for Blob<'_, '_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let read = self.source.read(out)?;
+        self.read += read as u64;
+        if self.read > self.size {
+            return Err(Error::corrupt(format!(
+                "the blob is longer than the {} bytes of its descriptor",
+                self.size
+            ))
+            .into());
+        }
+        self.hash.update(&out[..read]);
+        (self.progress)(read as u64);
+        Ok(read)
+    }
+}
+
+/// The second thread: hashes the inflated bytes and compares each layer's diff id.
+pub(super) fn check(diff_ids: &[Digest], inflated: &Receiver<Message>, out: &Sender<Message>) {
+    for diff_id in diff_ids {
+        let mut hash = Hasher::new(diff_id.algorithm());
+        loop {
+            let message = match inflated.recv() {
+                Ok(Message::Bytes(bytes)) => {
+                    hash.update(&bytes);
+                    Message::Bytes(bytes)
+                }
+                Ok(Message::End) => break,
+                Ok(failed) => failed,
+                Err(_) => return,
+            };
+            if out.send(message).is_err() {
+                return;
+            }
+        }
+        let last = match compare(hash.finish(), *diff_id) {
+            Ok(()) => Message::End,
+            Err(error) => Message::Failed(error),
+        };
+        let failed = matches!(last, Message::Failed(_));
+        if out.send(last).is_err() || failed {
+            return;
+        }
+    }
+}
+
+fn compare(found: Digest, expected: Digest) -> Result<()> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(Error::corrupt(format!(
+        "the layer inflates to {found}, the configuration says {expected}"
+    )))
+    .during("verify layer", expected)
+}

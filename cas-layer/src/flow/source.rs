@@ -1,0 +1,81 @@
+//! The end of the pipeline as a reader.
+
+use std::io::{self, BufRead, Read};
+use std::sync::mpsc::{Receiver, Sender};
+
+use cas_core::{Error, Result};
+
+use super::Message;
+
+/// The inflated bytes of one layer after the other; at each end it stays until the next begins.
+pub(super) struct Source {
+    input: Receiver<Message>,
+    spent: Sender<Vec<u8>>,
+    buffer: Vec<u8>,
+    at: usize,
+    ended: bool,
+}
+
+impl Source {
+    pub(super) fn new(input: Receiver<Message>, spent: Sender<Vec<u8>>) -> Self {
+        Source {
+            input,
+            spent,
+            buffer: Vec::new(),
+            at: 0,
+            ended: false,
+        }
+    }
+
+    /// Reads the layer to its verified end and turns to the next.
+    pub(super) fn finish(&mut self) -> Result<()> {
+        loop {
+            let amount = self.fill_buf()?.len();
+            if amount == 0 {
+                self.ended = false;
+                return Ok(());
+            }
+            self.consume(amount);
+        }
+    }
+
+    /// The next buffer, the last one going back to be filled again.
+    fn turn(&mut self) -> Result<()> {
+        let spent = std::mem::take(&mut self.buffer);
+        self.at = 0;
+        if spent.capacity() > 0 {
+            // Nobody fills buffers any more after the last layer.
+            let _ = self.spent.send(spent);
+        }
+        match self.input.recv() {
+            Ok(Message::Bytes(bytes)) => self.buffer = bytes,
+            Ok(Message::End) => self.ended = true,
+            Ok(Message::Failed(error)) => return Err(error),
+            Err(_) => return Err(Error::internal("a thread of the pipeline ended too early")),
+        }
+        Ok(())
+    }
+}
+
+impl Read for Source {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let available = self.fill_buf()?;
+        let amount = available.len().min(out.len());
+        out[..amount].copy_from_slice(&available[..amount]);
+        self.consume(amount);
+        Ok(amount)
+    }
+}
+
+impl BufRead for Source {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        while self.at == self.buffer.len() && !self.ended {
+            self.turn()?;
+        }
+        Ok(&self.buffer[self.at..])
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.at = (self.at + amount).min(self.buffer.len());
+    }
+}

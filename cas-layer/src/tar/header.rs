@@ -1,0 +1,167 @@
+//! One 512-byte header block and its fields.
+
+use cas_core::{Error, Result};
+
+/// Size of a block.
+pub(super) const BLOCK: usize = 512;
+
+/// A header block whose checksum was right.
+pub(super) struct Header(pub(super) [u8; BLOCK]);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Format {
+    V7,
+    Ustar,
+    Star,
+    Gnu,
+}
+
+impl Header {
+    /// Checks the sum, over unsigned bytes or, as some old writers did, over signed ones.
+    pub(super) fn new(block: [u8; BLOCK]) -> Result<Self> {
+        let header = Header(block);
+        let stored = header.number(148..156, "checksum")?;
+        let counted = |index: usize, byte: u8| match index {
+            148..156 => b' ',
+            _ => byte,
+        };
+        let bytes = || block.iter().enumerate().map(|(i, &b)| counted(i, b));
+        let unsigned: i64 = bytes().map(i64::from).sum();
+        let signed: i64 = bytes().map(|byte| i64::from(byte.cast_signed())).sum();
+        if stored != unsigned && stored != signed {
+            return Err(Error::corrupt(format!(
+                "the tar header's checksum is {unsigned}, it says {stored}"
+            )));
+        }
+        Ok(header)
+    }
+
+    pub(super) fn type_flag(&self) -> u8 {
+        self.0[156]
+    }
+
+    pub(super) fn path(&self) -> Vec<u8> {
+        let name = text(&self.0[0..100]);
+        let prefix = match self.format() {
+            Format::Ustar => text(&self.0[345..500]),
+            Format::Star => text(&self.0[345..476]),
+            Format::V7 | Format::Gnu => &[],
+        };
+        if prefix.is_empty() {
+            return name.to_vec();
+        }
+        [prefix, b"/", name].concat()
+    }
+
+    pub(super) fn link(&self) -> &[u8] {
+        text(&self.0[157..257])
+    }
+
+    pub(super) fn is_gnu(&self) -> bool {
+        self.format() == Format::Gnu
+    }
+
+    /// Major and minor number of a device.
+    pub(super) fn device(&self) -> Result<(i64, i64)> {
+        if self.format() == Format::V7 {
+            return Ok((0, 0));
+        }
+        let major = self.number(329..337, "device major")?;
+        Ok((major, self.number(337..345, "device minor")?))
+    }
+
+    /// The stored size, in bytes.
+    pub(super) fn size(&self) -> Result<u64> {
+        let size = self.number(124..136, "size")?;
+        u64::try_from(size).map_err(|_| malformed("size", &self.0[124..136]))
+    }
+
+    /// A numeric field, octal or base-256; an empty one is zero.
+    pub(super) fn number(&self, field: std::ops::Range<usize>, name: &str) -> Result<i64> {
+        let bytes = &self.0[field];
+        number(bytes).ok_or_else(|| malformed(name, bytes))
+    }
+
+    fn format(&self) -> Format {
+        match (&self.0[257..263], &self.0[263..265], &self.0[508..512]) {
+            (b"ustar\0", _, b"tar\0") => Format::Star,
+            (b"ustar\0", ..) => Format::Ustar,
+            (b"ustar ", b" \0", _) => Format::Gnu,
+            _ => Format::V7,
+        }
+    }
+}
+
+fn malformed(name: &str, bytes: &[u8]) -> Error {
+    Error::corrupt(format!(
+        "the tar header's {name} {:?} is no number that fits",
+        bytes.escape_ascii().to_string()
+    ))
+}
+
+/// The bytes before the first NUL.
+pub(super) fn text(field: &[u8]) -> &[u8] {
+    field.split(|&byte| byte == 0).next().unwrap_or(field)
+}
+
+/// Octal digits in spaces and NULs, or base-256 in two's complement; nothing if it is neither.
+pub(super) fn number(field: &[u8]) -> Option<i64> {
+    match field.first() {
+        Some(first) if first & 0x80 != 0 => base256(field),
+        _ => octal(field),
+    }
+}
+
+fn base256(field: &[u8]) -> Option<i64> {
+    let invert = if field[0] & 0x40 != 0 { 0xff } else { 0 };
+    let mut value: u64 = 0;
+    for (index, &byte) in field.iter().enumerate() {
+        let mut byte = byte ^ invert;
+        if index == 0 {
+            byte &= 0x7f;
+        }
+        if value >> 56 != 0 {
+            return None;
+        }
+        value = value << 8 | u64::from(byte);
+    }
+    let value = i64::try_from(value).ok()?;
+    Some(if invert == 0 { value } else { !value })
+}
+
+fn octal(field: &[u8]) -> Option<i64> {
+    let start = field.iter().position(|&byte| byte != b' ' && byte != 0);
+    let digits = text(&field[start.unwrap_or(field.len())..]).trim_ascii_end();
+    digits.iter().try_fold(0i64, |value, &digit| match digit {
+        b'0'..=b'7' => value.checked_mul(8)?.checked_add(i64::from(digit - b'0')),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_every_form() {
+        assert_eq!(number(b"0000644\0"), Some(0o644));
+        assert_eq!(number(b"   644 \0"), Some(0o644));
+        assert_eq!(number(b"\0\0\0\0\0\0\0\0"), Some(0));
+        assert_eq!(number(b"77777777777\0"), Some(0o77_777_777_777));
+        assert_eq!(number(b"\x80\0\0\0\0\0\x01\x02"), Some(0x102));
+        assert_eq!(number(b"\xff\xff\xff\xff\xff\xff\xff\xfe"), Some(-2));
+        assert_eq!(
+            number(b"\x80\0\0\0\x7f\xff\xff\xff\xff\xff\xff\xff"),
+            Some(i64::MAX)
+        );
+        for bad in [
+            &b"0000648\0"[..],
+            b"-000644\0",
+            b"12 34 \0\0",
+            b"\x80\0\0\0\x80\0\0\0\0\0\0\0",
+            b"\x80\x01\0\0\0\0\0\0\0\0\0\0",
+        ] {
+            assert_eq!(number(bad), None, "{}", bad.escape_ascii());
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! A header and its extensions merged into one member, in a fixed order.
+
+use std::io::BufRead;
+
+use cas_core::{Error, Result, limit};
+
+use super::entry::{Device, Entry, EntryKind, Time};
+use super::header::Header;
+use super::pax::Pax;
+use super::sparse::{self, Map};
+use super::{Extensions, Reader};
+
+impl<R: BufRead> Reader<R> {
+    /// The member of `header`; its body becomes the current one.
+    pub(super) fn member(&mut self, header: &Header, waiting: Extensions) -> Result<Entry> {
+        self.entries += 1;
+        if self.entries > limit::ENTRIES {
+            return Err(Error::out_of_range(format!(
+                "the layer has more than the {} entries allowed",
+                limit::ENTRIES
+            )));
+        }
+        let mut pax = waiting.pax.unwrap_or_default();
+        let sparse_name = pax.sparse.name.take();
+        let path =
+            agreed(waiting.path, sparse_name.or(pax.path.take()))?.unwrap_or_else(|| header.path());
+        let link = agreed(waiting.link, pax.link.take())?.unwrap_or_else(|| header.link().to_vec());
+        check_path(&path)?;
+        let kind = kind(header, &path, link).map_err(|error| error.subject(path.escape_ascii()))?;
+        let named = |error: Error| error.subject(path.escape_ascii());
+        let stored = stored(header, &pax, &kind).map_err(named)?;
+        let map = self.map(header, &pax, stored).map_err(named)?;
+        if map.is_some() && kind != EntryKind::File {
+            return Err(named(Error::corrupt("only a file can be sparse")));
+        }
+        let (size, regions) = match map {
+            Some(map) => (map.size, Some(map.regions)),
+            None => (stored, None),
+        };
+        Ok(Entry {
+            mode: (header.number(100..108, "mode")? & 0o7777) as u32,
+            uid: id(pax.uid, header.number(108..116, "uid")?).map_err(named)?,
+            gid: id(pax.gid, header.number(116..124, "gid")?).map_err(named)?,
+            mtime: match pax.mtime {
+                Some(time) => time,
+                None => Time {
+                    seconds: header.number(136..148, "mtime")?,
+                    nanoseconds: 0,
+                },
+            },
+            path,
+            kind,
+            xattrs: pax.xattrs,
+            size,
+            regions,
+        })
+    }
+
+    /// Makes the stored bytes the current body and takes a sparse map off their front.
+    fn map(&mut self, header: &Header, pax: &Pax, stored: u64) -> Result<Option<Map>> {
+        if header.type_flag() == b'S' {
+            if pax.sparse.is_some() {
+                return Err(Error::corrupt("the file is sparse in two forms at once"));
+            }
+            let map = sparse::old_gnu(header, || match self.block()? {
+                Some(block) => Ok(block),
+                None => Err(Error::corrupt("the archive ends in a sparse map")),
+            })?;
+            self.begin(stored);
+            return map.check(stored).map(Some);
+        }
+        self.begin(stored);
+        if !pax.sparse.is_some() {
+            return Ok(None);
+        }
+        let size = pax.sparse.size;
+        let size = size.ok_or_else(|| Error::corrupt("the sparse file has no size"))?;
+        let map = match &pax.sparse.map {
+            None if pax.sparse.in_body => sparse::in_body(size, || self.body_block())?,
+            Some(regions) if !pax.sparse.in_body => Map {
+                regions: regions.clone(),
+                size,
+            },
+            None if stored == 0 => Map {
+                regions: Vec::new(),
+                size,
+            },
+            _ => return Err(Error::corrupt("the sparse file has no single map")),
+        };
+        let count = map.regions.len() as u64;
+        if pax.sparse.count.is_some_and(|declared| declared != count) {
+            return Err(Error::corrupt("the sparse map's count of regions is wrong"));
+        }
+        map.check(self.body).map(Some)
+    }
+}
+
+/// The one value that GNU and pax extensions give together.
+fn agreed(gnu: Option<Vec<u8>>, pax: Option<Vec<u8>>) -> Result<Option<Vec<u8>>> {
+    match (gnu, pax) {
+        (Some(gnu), Some(pax)) if gnu != pax => Err(Error::corrupt(
+            "a GNU and a pax extension give one member two different names",
+        )),
+        (gnu, pax) => Ok(pax.or(gnu)),
+    }
+}
+
+/// Bytes stored for the member: one number for its body and for where the next header is.
+fn stored(header: &Header, pax: &Pax, kind: &EntryKind) -> Result<u64> {
+    let declared = header.size()?;
+    let size = match pax.size {
+        Some(size) if declared != 0 && declared != size => {
+            return Err(Error::corrupt(format!(
+                "the pax size is {size}, the header's is {declared}"
+            )));
+        }
+        Some(size) => size,
+        // Some writers leave the target's size in a hard link; no reader expects bytes there.
+        None if matches!(kind, EntryKind::Hardlink(_)) => 0,
+        None => declared,
+    };
+    if *kind != EntryKind::File && size != 0 {
+        return Err(Error::corrupt(format!(
+            "{size} bytes are stored for what is no file"
+        )));
+    }
+    if size > limit::LAYER {
+        return Err(Error::out_of_range(format!(
+            "the file has {size} bytes; at most {} are allowed",
+            limit::LAYER
+        )));
+    }
+    Ok(size)
+}
+
+fn kind(header: &Header, path: &[u8], link: Vec<u8>) -> Result<EntryKind> {
+    Ok(match header.type_flag() {
+        0 if path.ends_with(b"/") => EntryKind::Directory,
+        0 | b'0' | b'7' => EntryKind::File,
+        b'S' if header.is_gnu() => EntryKind::File,
+        b'1' => EntryKind::Hardlink(target(link)?),
+        b'2' => EntryKind::Symlink(target(link)?),
+        b'3' => EntryKind::Char(device(header)?),
+        b'4' => EntryKind::Block(device(header)?),
+        b'5' => EntryKind::Directory,
+        b'6' => EntryKind::Fifo,
+        other => {
+            return Err(Error::corrupt(format!(
+                "the tar type flag {:?} is not known",
+                other.escape_ascii().to_string()
+            )));
+        }
+    })
+}
+
+fn target(link: Vec<u8>) -> Result<Vec<u8>> {
+    if link.is_empty() || link.len() >= limit::PATH {
+        return Err(Error::corrupt(format!(
+            "the link's target has {} bytes; 1 to {} are allowed",
+            link.len(),
+            limit::PATH - 1
+        )));
+    }
+    Ok(link)
+}
+
+fn device(header: &Header) -> Result<Device> {
+    let (major, minor) = header.device()?;
+    match (u32::try_from(major), u32::try_from(minor)) {
+        (Ok(major @ 0..=0xfff), Ok(minor @ 0..=0xf_ffff)) => Ok(Device { major, minor }),
+        _ => Err(Error::out_of_range(format!(
+            "there is no device {major}:{minor}"
+        ))),
+    }
+}
+
+fn id(pax: Option<u64>, header: i64) -> Result<u32> {
+    let value = match pax {
+        Some(value) => u32::try_from(value).ok(),
+        None => u32::try_from(header).ok(),
+    };
+    value.filter(|&value| value != u32::MAX).ok_or_else(|| {
+        Error::out_of_range("the owner or group is no number from 0 to 4,294,967,294")
+    })
+}
+
+fn check_path(path: &[u8]) -> Result<()> {
+    let fail = |why: String| {
+        let shown = &path[..path.len().min(80)];
+        Err(Error::out_of_range(why).subject(shown.escape_ascii()))
+    };
+    if path.len() > limit::PATH {
+        return fail(format!(
+            "the path has {} bytes, at most {}",
+            path.len(),
+            limit::PATH
+        ));
+    }
+    let names = || {
+        path.split(|&byte| byte == b'/')
+            .filter(|name| !name.is_empty())
+    };
+    if let Some(name) = names().find(|name| name.len() > limit::COMPONENT) {
+        return fail(format!(
+            "a name has {} bytes, at most {}",
+            name.len(),
+            limit::COMPONENT
+        ));
+    }
+    if names().count() > limit::PATH_DEPTH {
+        return fail(format!(
+            "the path has more than {} names",
+            limit::PATH_DEPTH
+        ));
+    }
+    Ok(())
+}

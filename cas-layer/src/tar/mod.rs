@@ -1,0 +1,293 @@
+//! A strict, streaming reader of tar.
+//!
+//! It reads ustar, pax, GNU long names, base-256 numbers and all sparse forms, and refuses what
+//! two readers could understand in two ways: a malformed extension is an error and never skipped,
+//! a member has one size for its body and for where the next header is, and extensions bind to
+//! the next member only. Two customs of the engines that made the layers are kept: a stream may
+//! end without padding and end blocks after a whole member, and a global pax header changes
+//! nothing; both leave a warning. A global header that would move or cut bytes is refused.
+
+mod entry;
+mod header;
+mod member;
+mod pax;
+mod sparse;
+
+use std::io::{self, BufRead, Read};
+
+use cas_core::{Error, Result, limit};
+
+pub use entry::{Device, Entry, EntryKind, Region, Time};
+use header::{BLOCK, Header};
+use pax::Pax;
+
+/// Reads members from `R`; as a reader itself, it gives the stored bytes of the current one.
+pub struct Reader<R> {
+    input: R,
+    /// Stored bytes of the current member not read yet.
+    body: u64,
+    /// Bytes from the end of the body to the next header.
+    padding: u64,
+    entries: u64,
+    global: u64,
+    ended: bool,
+    warnings: Vec<String>,
+}
+
+/// Extension headers that wait for their member.
+#[derive(Default)]
+struct Extensions {
+    pax: Option<Pax>,
+    path: Option<Vec<u8>>,
+    link: Option<Vec<u8>>,
+}
+
+impl Extensions {
+    fn is_empty(&self) -> bool {
+        self.pax.is_none() && self.path.is_none() && self.link.is_none()
+    }
+}
+
+impl<R: BufRead> Reader<R> {
+    /// A reader of the archive in `input`.
+    pub fn new(input: R) -> Self {
+        Reader {
+            input,
+            body: 0,
+            padding: 0,
+            entries: 0,
+            global: 0,
+            ended: false,
+            warnings: Vec::new(),
+        }
+    }
+
+    /// The next member, skipping what is left of the last; nothing at the end of the archive,
+    /// when `input` has been read to its end.
+    ///
+    /// # Errors
+    /// `Corrupt` for anything malformed or cut short, `OutOfRange` for a bound of
+    /// [`limit`], and the errors of `input`.
+    pub fn next_entry(&mut self) -> Result<Option<Entry>> {
+        let mut waiting = Extensions::default();
+        while let Some(header) = self.header(&waiting)? {
+            match header.type_flag() {
+                b'x' => {
+                    let body = self.extension(&header, limit::PAX)?;
+                    once(&mut waiting.pax, Pax::parse(&body)?)?;
+                }
+                b'g' => self.global(&header)?,
+                b'L' => {
+                    let body = self.extension(&header, limit::GNU_LONG)?;
+                    once(&mut waiting.path, header::text(&body).to_vec())?;
+                }
+                b'K' => {
+                    let body = self.extension(&header, limit::GNU_LONG)?;
+                    once(&mut waiting.link, header::text(&body).to_vec())?;
+                }
+                _ => return self.member(&header, waiting).map(Some),
+            }
+        }
+        Ok(None)
+    }
+
+    /// What was odd about the archive but is accepted.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// The next header, or nothing at the end.
+    fn header(&mut self, waiting: &Extensions) -> Result<Option<Header>> {
+        if self.ended || !self.skip()? {
+            return self.end(waiting);
+        }
+        let Some(block) = self.block()? else {
+            self.warn("the archive has no end blocks");
+            return self.end(waiting);
+        };
+        if block != [0; BLOCK] {
+            return Header::new(block).map(Some);
+        }
+        match self.block()? {
+            None => self.warn("the archive has one end block instead of two"),
+            Some(second) if second != [0; BLOCK] => {
+                return Err(Error::corrupt("a tar header follows a single end block"));
+            }
+            Some(_) => {}
+        }
+        self.end(waiting)
+    }
+
+    fn end(&mut self, waiting: &Extensions) -> Result<Option<Header>> {
+        if !waiting.is_empty() {
+            return Err(Error::corrupt(
+                "an extension header is followed by no member",
+            ));
+        }
+        self.drain()?;
+        self.ended = true;
+        Ok(None)
+    }
+
+    /// Reads what follows the archive, for the digests are over all of it.
+    fn drain(&mut self) -> Result<()> {
+        let mut junk = false;
+        loop {
+            let rest = self.input.fill_buf()?;
+            if rest.is_empty() {
+                break;
+            }
+            junk |= rest.iter().any(|&byte| byte != 0);
+            let amount = rest.len();
+            self.input.consume(amount);
+        }
+        if junk {
+            self.warn("bytes follow the end of the archive");
+        }
+        Ok(())
+    }
+
+    /// Skips the rest of the body and its padding; false when the stream ends in the padding.
+    fn skip(&mut self) -> Result<bool> {
+        loop {
+            let amount = self.fill_buf()?.len();
+            if amount == 0 {
+                break;
+            }
+            self.consume(amount);
+        }
+        while self.padding > 0 {
+            let amount = (self.input.fill_buf()?.len() as u64).min(self.padding);
+            if amount == 0 {
+                self.padding = 0;
+                self.warn("the archive has no padding after its last member, and no end blocks");
+                return Ok(false);
+            }
+            self.input.consume(amount as usize);
+            self.padding -= amount;
+        }
+        Ok(true)
+    }
+
+    /// One block; nothing at the end of the stream.
+    fn block(&mut self) -> Result<Option<[u8; BLOCK]>> {
+        let mut block = [0; BLOCK];
+        let mut filled = 0;
+        while filled < BLOCK {
+            match self.input.read(&mut block[filled..])? {
+                0 if filled == 0 => return Ok(None),
+                0 => {
+                    return Err(Error::corrupt(format!(
+                        "the archive ends after {filled} of a block's {BLOCK} bytes"
+                    )));
+                }
+                read => filled += read,
+            }
+        }
+        Ok(Some(block))
+    }
+
+    /// The next block of the current body, which a sparse map needs.
+    fn body_block(&mut self) -> Result<[u8; BLOCK]> {
+        let mut block = [0; BLOCK];
+        self.read_exact(&mut block)
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::UnexpectedEof => Error::corrupt("the sparse map has no end"),
+                _ => error.into(),
+            })?;
+        Ok(block)
+    }
+
+    /// The whole body of an extension header.
+    fn extension(&mut self, header: &Header, most: u64) -> Result<Vec<u8>> {
+        let size = header.size()?;
+        if size > most {
+            return Err(Error::out_of_range(format!(
+                "an extension header of the archive has {size} bytes; at most {most} are allowed"
+            )));
+        }
+        self.begin(size);
+        let mut body = Vec::new();
+        self.read_to_end(&mut body)?;
+        if !self.skip()? {
+            return Err(Error::corrupt("the archive ends in an extension header"));
+        }
+        Ok(body)
+    }
+
+    fn global(&mut self, header: &Header) -> Result<()> {
+        let body = self.extension(header, limit::PAX_GLOBAL)?;
+        self.global += body.len() as u64;
+        if self.global > limit::PAX_GLOBAL {
+            return Err(Error::out_of_range(format!(
+                "the global pax headers have more than {} bytes",
+                limit::PAX_GLOBAL
+            )));
+        }
+        let pax = Pax::parse(&body)?;
+        if pax.shapes() {
+            return Err(Error::corrupt(
+                "a global pax header sets a path, a link, a size or a sparse map",
+            ));
+        }
+        if pax.describes() {
+            self.warn("a global pax header is ignored, as container engines ignore it");
+        }
+        Ok(())
+    }
+
+    /// Makes `size` bytes the current body.
+    fn begin(&mut self, size: u64) {
+        self.body = size;
+        self.padding = size.wrapping_neg() % BLOCK as u64;
+    }
+
+    fn warn(&mut self, warning: &str) {
+        if !self.warnings.iter().any(|known| known == warning) {
+            self.warnings.push(warning.to_owned());
+        }
+    }
+}
+
+fn once<T>(slot: &mut Option<T>, value: T) -> Result<()> {
+    match slot.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(Error::corrupt(
+            "two extension headers of one kind for one member",
+        )),
+    }
+}
+
+impl<R: BufRead> Read for Reader<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let available = self.fill_buf()?;
+        let amount = available.len().min(out.len());
+        out[..amount].copy_from_slice(&available[..amount]);
+        self.consume(amount);
+        Ok(amount)
+    }
+}
+
+impl<R: BufRead> BufRead for Reader<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.body == 0 {
+            return Ok(&[]);
+        }
+        let available = self.input.fill_buf()?;
+        if available.is_empty() {
+            let missing = self.body;
+            return Err(Error::corrupt(format!(
+                "the archive ends {missing} bytes before the end of a member's data"
+            ))
+            .into());
+        }
+        let amount = (available.len() as u64).min(self.body);
+        Ok(&available[..amount as usize])
+    }
+
+    fn consume(&mut self, amount: usize) {
+        let amount = (amount as u64).min(self.body);
+        self.input.consume(amount as usize);
+        self.body -= amount;
+    }
+}

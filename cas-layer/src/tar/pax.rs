@@ -1,0 +1,286 @@
+//! Pax extension records: `LENGTH KEY=VALUE\n`, all well-formed or none.
+
+use cas_core::{Error, Result, limit};
+
+use super::entry::{Region, Time};
+
+const XATTR: &[u8] = b"SCHILY.xattr.";
+
+/// The records that change the member after them.
+#[derive(Default)]
+pub(super) struct Pax {
+    pub(super) path: Option<Vec<u8>>,
+    pub(super) link: Option<Vec<u8>>,
+    pub(super) size: Option<u64>,
+    pub(super) uid: Option<u64>,
+    pub(super) gid: Option<u64>,
+    pub(super) mtime: Option<Time>,
+    pub(super) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(super) sparse: Sparse,
+}
+
+/// The `GNU.sparse.*` records.
+#[derive(Default)]
+pub(super) struct Sparse {
+    pub(super) name: Option<Vec<u8>>,
+    /// Version 1 keeps the map at the start of the body.
+    pub(super) in_body: bool,
+    pub(super) size: Option<u64>,
+    pub(super) count: Option<u64>,
+    pub(super) map: Option<Vec<Region>>,
+    offset: Option<u64>,
+}
+
+impl Pax {
+    /// Reads all records of one extension header.
+    pub(super) fn parse(mut body: &[u8]) -> Result<Self> {
+        let mut pax = Pax::default();
+        while !body.is_empty() {
+            let (key, value, rest) = record(body).ok_or_else(|| {
+                let shown = &body[..body.len().min(60)];
+                Error::corrupt(format!(
+                    "malformed pax record at {:?}",
+                    shown.escape_ascii()
+                ))
+            })?;
+            pax.set(key, value)?;
+            body = rest;
+        }
+        if pax.sparse.offset.is_some() {
+            return Err(bad(b"GNU.sparse.offset", b"without a GNU.sparse.numbytes"));
+        }
+        pax.bound_xattrs()?;
+        Ok(pax)
+    }
+
+    /// Whether a record is there that moves or cuts the bytes of members.
+    pub(super) fn shapes(&self) -> bool {
+        self.path.is_some() || self.link.is_some() || self.size.is_some() || self.sparse.is_some()
+    }
+
+    /// Whether a record is there that changes what is known about members.
+    pub(super) fn describes(&self) -> bool {
+        let ids = self.uid.or(self.gid).is_some();
+        ids || self.mtime.is_some() || !self.xattrs.is_empty()
+    }
+
+    fn set(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
+        if let Some(name) = key.strip_prefix(XATTR) {
+            return self.set_xattr(name, value);
+        }
+        // By POSIX an empty value takes a record back.
+        let some = !value.is_empty();
+        match key {
+            b"path" => self.path = some.then(|| name(key, value)).transpose()?,
+            b"linkpath" => self.link = some.then(|| name(key, value)).transpose()?,
+            b"size" => self.size = some.then(|| decimal(key, value)).transpose()?,
+            b"uid" => self.uid = some.then(|| decimal(key, value)).transpose()?,
+            b"gid" => self.gid = some.then(|| decimal(key, value)).transpose()?,
+            b"mtime" => self.mtime = some.then(|| time(value)).transpose()?,
+            _ => {
+                if let Some(field) = key.strip_prefix(b"GNU.sparse.") {
+                    self.sparse.set(field, key, value)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn set_xattr(&mut self, name: &[u8], value: &[u8]) -> Result<()> {
+        if name.is_empty() || name.contains(&0) || name.len() > limit::COMPONENT {
+            return Err(bad(XATTR, name));
+        }
+        self.xattrs.retain(|(other, _)| other != name);
+        if value.len() > limit::XATTR {
+            return Err(Error::out_of_range(format!(
+                "the xattr {:?} has {} bytes; at most {} are allowed",
+                name.escape_ascii().to_string(),
+                value.len(),
+                limit::XATTR
+            )));
+        }
+        self.xattrs.push((name.to_vec(), value.to_vec()));
+        Ok(())
+    }
+
+    fn bound_xattrs(&self) -> Result<()> {
+        let total: usize = self.xattrs.iter().map(|(n, v)| n.len() + v.len()).sum();
+        if total > limit::XATTRS {
+            return Err(Error::out_of_range(format!(
+                "the xattrs of one entry have {total} bytes; at most {} are allowed",
+                limit::XATTRS
+            )));
+        }
+        Ok(())
+    }
+}
+
+impl Sparse {
+    pub(super) fn is_some(&self) -> bool {
+        self.in_body || self.size.is_some() || self.count.is_some() || self.map.is_some()
+    }
+
+    fn set(&mut self, field: &[u8], key: &[u8], value: &[u8]) -> Result<()> {
+        match field {
+            b"major" if value == b"1" => self.in_body = true,
+            b"major" if value == b"0" => {}
+            b"minor" if value == b"0" || value == b"1" => {}
+            b"major" | b"minor" => return Err(bad(key, value)),
+            b"name" => self.name = Some(name(key, value)?),
+            b"size" | b"realsize" => self.size = Some(decimal(key, value)?),
+            b"numblocks" => self.count = Some(decimal(key, value)?),
+            b"offset" => {
+                if self.offset.replace(decimal(key, value)?).is_some() {
+                    return Err(bad(key, value));
+                }
+            }
+            b"numbytes" => {
+                let offset = self.offset.take().ok_or_else(|| bad(key, value))?;
+                self.push(offset, decimal(key, value)?)?;
+            }
+            b"map" => {
+                self.map = Some(Vec::new());
+                let mut numbers = value.split(|&byte| byte == b',');
+                while let Some(offset) = numbers.next().filter(|_| !value.is_empty()) {
+                    let length = numbers.next().ok_or_else(|| bad(key, value))?;
+                    self.push(decimal(key, offset)?, decimal(key, length)?)?;
+                }
+            }
+            _ => return Err(bad(key, value)),
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, offset: u64, length: u64) -> Result<()> {
+        push(self.map.get_or_insert_default(), offset, length)
+    }
+}
+
+/// Adds a region to a map that may not grow without bound.
+pub(super) fn push(map: &mut Vec<Region>, offset: u64, length: u64) -> Result<()> {
+    if map.len() == limit::SPARSE_REGIONS {
+        return Err(Error::out_of_range(format!(
+            "the sparse file has more than {} regions",
+            limit::SPARSE_REGIONS
+        )));
+    }
+    map.push(Region { offset, length });
+    Ok(())
+}
+
+/// The first record's key and value, and what follows it.
+fn record(body: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let space = body.iter().take(20).position(|&byte| byte == b' ')?;
+    let length = usize::try_from(digits(&body[..space])?).ok()?;
+    let text = body.get(space + 1..length)?.strip_suffix(b"\n")?;
+    let equals = text.iter().position(|&byte| byte == b'=')?;
+    let (key, value) = (&text[..equals], &text[equals + 1..]);
+    let sound = !key.is_empty() && !key.contains(&0);
+    sound.then(|| (key, value, &body[length..]))
+}
+
+fn digits(text: &[u8]) -> Option<u64> {
+    let sound = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    str::from_utf8(text).ok().filter(|_| sound)?.parse().ok()
+}
+
+/// A decimal number, or an error that names the record.
+pub(super) fn decimal(key: &[u8], value: &[u8]) -> Result<u64> {
+    digits(value).ok_or_else(|| bad(key, value))
+}
+
+fn name(key: &[u8], value: &[u8]) -> Result<Vec<u8>> {
+    if value.is_empty() || value.contains(&0) {
+        return Err(bad(key, value));
+    }
+    Ok(value.to_vec())
+}
+
+/// Decimal seconds with an optional fraction, cut after nanoseconds.
+fn time(value: &[u8]) -> Result<Time> {
+    parse_time(value).ok_or_else(|| bad(b"mtime", value))
+}
+
+fn parse_time(value: &[u8]) -> Option<Time> {
+    let (negative, plain) = match value.strip_prefix(b"-") {
+        Some(rest) => (true, rest),
+        None => (false, value),
+    };
+    let mut parts = plain.splitn(2, |&byte| byte == b'.');
+    let seconds = i64::try_from(digits(parts.next()?)?).ok()?;
+    let fraction = parts.next().unwrap_or(b"");
+    if !fraction.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let nanoseconds = (0..9).fold(0, |value, index| {
+        value * 10
+            + fraction
+                .get(index)
+                .map_or(0, |&digit| u32::from(digit - b'0'))
+    });
+    Some(match (negative, nanoseconds) {
+        (false, _) => Time {
+            seconds,
+            nanoseconds,
+        },
+        (true, 0) => Time {
+            seconds: -seconds,
+            nanoseconds,
+        },
+        (true, _) => Time {
+            seconds: -seconds - 1,
+            nanoseconds: 1_000_000_000 - nanoseconds,
+        },
+    })
+}
+
+fn bad(key: &[u8], value: &[u8]) -> Error {
+    let shown = &value[..value.len().min(60)];
+    Error::corrupt(format!(
+        "the pax record {} has the value {:?}, which it cannot have",
+        key.escape_ascii(),
+        shown.escape_ascii().to_string()
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn malformed_records_are_errors() {
+        let bad: [&[u8]; 16] = [
+            b"0 path=x\n",
+            b"-9 path=x\n",
+            b"99999999999999999999999 path=x\n",
+            b"8 path=x\n",
+            b"11 path=x\n",
+            b"10 path=x\n\0",
+            b"10 path=xy",
+            b"path=x\n",
+            b" 10 path=x\n",
+            b"+10 path=x\n",
+            b"6 =xy\n",
+            b"6 abc\n",
+            b"10 size=-\n",
+            b"11 size=+1\n",
+            b"13 mtime=NaN\n",
+            b"14 mtime=1e30\n",
+        ];
+        for body in bad {
+            assert!(Pax::parse(body).is_err(), "{}", body.escape_ascii());
+        }
+        assert_eq!(Pax::parse(b"9 path=x\n").err().map(|e| e.to_string()), None);
+    }
+
+    #[test]
+    fn times_run_forward() {
+        let time = |text: &[u8]| parse_time(text).map(|t| (t.seconds, t.nanoseconds));
+        assert_eq!(time(b"1.5"), Some((1, 500_000_000)));
+        assert_eq!(time(b"-1.25"), Some((-2, 750_000_000)));
+        assert_eq!(time(b"-3"), Some((-3, 0)));
+        assert_eq!(time(b"7.1234567899"), Some((7, 123_456_789)));
+        assert_eq!(time(b"1.x"), None);
+        assert_eq!(time(b""), None);
+    }
+}

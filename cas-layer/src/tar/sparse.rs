@@ -1,0 +1,104 @@
+//! Maps of sparse files: old GNU blocks, and the map that pax 1.0 puts before the data.
+
+use cas_core::{Error, Result, limit};
+
+use super::entry::Region;
+use super::header::{BLOCK, Header, number};
+use super::pax::{decimal, push};
+
+/// A map as a header declares it, and the size of the file with its holes.
+pub(super) struct Map {
+    pub(super) regions: Vec<Region>,
+    pub(super) size: u64,
+}
+
+impl Map {
+    /// Checks that regions ascend inside the file and hold exactly `stored` bytes.
+    pub(super) fn check(self, stored: u64) -> Result<Self> {
+        let fail = |why: &str| Error::corrupt(format!("the sparse map is wrong: {why}"));
+        if self.size > limit::LAYER {
+            return Err(Error::out_of_range(format!(
+                "the sparse file has {} bytes; at most {} are allowed",
+                self.size,
+                limit::LAYER
+            )));
+        }
+        let (mut end, mut sum) = (0, 0u64);
+        for region in &self.regions {
+            let next = region.offset.checked_add(region.length);
+            let next = next.filter(|&next| next <= self.size);
+            let Some(next) = next.filter(|_| region.offset >= end) else {
+                return Err(fail("a region is out of order or beyond the end"));
+            };
+            end = next;
+            sum += region.length;
+        }
+        if sum != stored {
+            return Err(fail(&format!("it places {sum} bytes of {stored} stored")));
+        }
+        Ok(self)
+    }
+}
+
+/// The old GNU form: four regions in the header, 21 in each block that follows.
+pub(super) fn old_gnu(
+    header: &Header,
+    mut next: impl FnMut() -> Result<[u8; BLOCK]>,
+) -> Result<Map> {
+    let size = number(&header.0[483..495]).and_then(|size| u64::try_from(size).ok());
+    let size = size.ok_or_else(|| Error::corrupt("the size of the sparse file is no number"))?;
+    let mut regions = Vec::new();
+    let mut more = table(&header.0[386..482], &mut regions)? && header.0[482] != 0;
+    while more {
+        let block = next()?;
+        more = table(&block[..504], &mut regions)? && block[504] != 0;
+    }
+    Ok(Map { regions, size })
+}
+
+/// Reads a table of offsets and lengths; false when it ended before its last slot.
+fn table(slots: &[u8], regions: &mut Vec<Region>) -> Result<bool> {
+    for slot in slots.chunks_exact(24) {
+        if slot[0] == 0 && slot[12] == 0 {
+            return Ok(false);
+        }
+        let numbers = number(&slot[..12]).zip(number(&slot[12..]));
+        let Some((Ok(offset), Ok(length))) =
+            numbers.map(|(offset, length)| (u64::try_from(offset), u64::try_from(length)))
+        else {
+            return Err(Error::corrupt("a sparse region is no pair of numbers"));
+        };
+        push(regions, offset, length)?;
+    }
+    Ok(true)
+}
+
+/// The pax 1.0 form: lines of decimal numbers, the first their count, padded to a block.
+pub(super) fn in_body(size: u64, mut next: impl FnMut() -> Result<[u8; BLOCK]>) -> Result<Map> {
+    const KEY: &[u8] = b"GNU.sparse.map";
+    let mut block = next()?;
+    let mut at = 0;
+    let mut line = || {
+        let mut digits = Vec::new();
+        loop {
+            if at == BLOCK {
+                block = next()?;
+                at = 0;
+            }
+            let byte = block[at];
+            at += 1;
+            if byte == b'\n' {
+                return decimal(KEY, &digits);
+            }
+            digits.push(byte);
+            if digits.len() > 20 {
+                return decimal(KEY, &digits).and(Err(Error::corrupt("a number is too long")));
+            }
+        }
+    };
+    let mut regions = Vec::new();
+    for _ in 0..line()? {
+        push(&mut regions, line()?, line()?)?;
+    }
+    Ok(Map { regions, size })
+}
