@@ -1,0 +1,253 @@
+//! An open directory, and the changes in it that must outlive a crash.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RenameFlags, Stat};
+use rustix::io::Errno;
+use rustix::path::Arg;
+
+/// A directory that is held open.
+#[derive(Debug)]
+pub struct Dir(OwnedFd);
+
+/// What [`Dir::rename_new`] found under the new name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Existing {
+    /// Nothing; the file has it now.
+    Nothing,
+    /// Something, which stays; the file keeps its old name.
+    Something,
+}
+
+/// A name in a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The name; one that is not UTF-8 is not listed.
+    pub name: String,
+    /// What it is, as far as the directory says.
+    pub kind: FileType,
+}
+
+const DIRECTORY: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::CLOEXEC);
+
+impl Dir {
+    /// Opens the directory at `path`.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn open(path: impl AsRef<Path>) -> io::Result<Self> {
+        Ok(Dir(fs::open(path.as_ref(), DIRECTORY, Mode::empty())?))
+    }
+
+    /// Opens a directory in this one; a symbolic link is refused.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn open_dir(&self, name: &str) -> io::Result<Self> {
+        let flags = DIRECTORY | OFlags::NOFOLLOW;
+        Ok(Dir(fs::openat(&self.0, name, flags, Mode::empty())?))
+    }
+
+    /// Opens a directory in this one, and makes it durably first where it is absent.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn make_dir(&self, name: &str, mode: u32) -> io::Result<Self> {
+        match fs::mkdirat(&self.0, name, Mode::from_raw_mode(mode)) {
+            Ok(()) => self.sync()?,
+            Err(Errno::EXIST) => {}
+            // What is there already may be read on a read-only file system.
+            Err(error) => return self.open_dir(name).map_err(|_| error.into()),
+        }
+        self.open_dir(name)
+    }
+
+    /// Opens a file; never through a symbolic link, never inherited by a child.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn open_file(&self, name: impl Arg, flags: OFlags, mode: u32) -> io::Result<File> {
+        let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let file = fs::openat(&self.0, name, flags, Mode::from_raw_mode(mode))?;
+        Ok(File::from(file))
+    }
+
+    /// The status of a name, or nothing when it is absent.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn stat(&self, name: impl Arg) -> io::Result<Option<Stat>> {
+        match fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether `name` is this very file.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn holds(&self, name: &str, file: &File) -> io::Result<bool> {
+        let ours = fs::fstat(file)?;
+        let found = self.stat(name)?;
+        Ok(found.is_some_and(|found| (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino)))
+    }
+
+    /// The bytes of a file, or nothing when it is absent.
+    ///
+    /// # Errors
+    /// `FileTooLarge` beyond `limit` bytes; those of the file system.
+    pub fn read(&self, name: &str, limit: u64) -> io::Result<Option<Vec<u8>>> {
+        let file = match self.open_file(name, OFlags::RDONLY | OFlags::NONBLOCK, 0) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened?,
+        };
+        let mut data = Vec::new();
+        file.take(limit.saturating_add(1)).read_to_end(&mut data)?;
+        if data.len() as u64 > limit {
+            let text = format!("{name} has more than {limit} bytes");
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
+        }
+        Ok(Some(data))
+    }
+
+    /// Gives `name` these bytes in one step that outlives a crash; readers see the old or the new.
+    ///
+    /// They are written to the file `temporary` of `staging` first, which the caller holds a lock
+    /// on. The new file has `mode`, whatever the umask.
+    ///
+    /// # Errors
+    /// Those of the file system; the old bytes are then there, or the new.
+    pub fn replace(
+        &self,
+        name: &str,
+        data: &[u8],
+        mode: u32,
+        staging: (&Dir, &str),
+    ) -> io::Result<()> {
+        let (dir, temporary) = staging;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;
+        let mut file = dir.open_file(temporary, flags, mode)?;
+        let written = file
+            .write_all(data)
+            .and_then(|()| Ok(fs::fchmod(&file, Mode::from_raw_mode(mode))?))
+            .and_then(|()| file.sync_all())
+            .and_then(|()| dir.rename(temporary, self, name));
+        if let Err(error) = written {
+            // Half a file must not keep the space that it may have failed for.
+            let _ = dir.remove(temporary);
+            return Err(error);
+        }
+        self.sync()
+    }
+
+    /// Renames over whatever has the new name.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn rename(&self, from: impl Arg, dir: &Dir, to: impl Arg) -> io::Result<()> {
+        Ok(fs::renameat(&self.0, from, &dir.0, to)?)
+    }
+
+    /// Renames where the new name is free.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn rename_new<A: Arg + Copy>(&self, from: A, dir: &Dir, to: A) -> io::Result<Existing> {
+        let renamed = fs::renameat_with(&self.0, from, &dir.0, to, RenameFlags::NOREPLACE);
+        let outcome = match renamed {
+            // File systems without the flag have links, or none of this works on them.
+            Err(Errno::INVAL | Errno::NOSYS) => {
+                fs::linkat(&self.0, from, &dir.0, to, AtFlags::empty())
+                    .and_then(|()| fs::unlinkat(&self.0, from, AtFlags::empty()))
+            }
+            outcome => outcome,
+        };
+        match outcome {
+            Ok(()) => Ok(Existing::Nothing),
+            Err(Errno::EXIST) => Ok(Existing::Something),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Removes a file; false when it is absent.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn remove(&self, name: impl Arg) -> io::Result<bool> {
+        match fs::unlinkat(&self.0, name, AtFlags::empty()) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Makes the names of this directory outlive a crash.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn sync(&self) -> io::Result<()> {
+        Ok(fs::fsync(&self.0)?)
+    }
+
+    /// The names in the directory as they come, without `.` and `..`.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn entries(&self) -> io::Result<impl Iterator<Item = io::Result<Entry>>> {
+        let entries = fs::Dir::read_from(&self.0)?;
+        Ok(entries.filter_map(|entry| match entry {
+            Err(error) => Some(Err(error.into())),
+            Ok(entry) => match entry.file_name().to_str() {
+                Ok("." | "..") | Err(_) => None,
+                Ok(name) => Some(Ok(Entry {
+                    name: name.to_owned(),
+                    kind: entry.file_type(),
+                })),
+            },
+        }))
+    }
+}
+
+impl AsFd for Dir {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replace_keeps_the_old_bytes_until_the_new_are_whole() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = Dir::open(temp.path()).unwrap();
+        let staging = dir.make_dir("staging", 0o700).unwrap();
+        assert_eq!(dir.read("x", 10).unwrap(), None);
+        dir.replace("x", b"one", 0o644, (&staging, "new")).unwrap();
+        dir.replace("x", b"two", 0o644, (&staging, "new")).unwrap();
+        assert_eq!(dir.read("x", 3).unwrap().unwrap(), b"two");
+        assert!(dir.read("x", 2).is_err());
+        assert_eq!(staging.entries().unwrap().count(), 0);
+    }
+
+    #[test]
+    fn rename_new_never_clobbers() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = Dir::open(temp.path()).unwrap();
+        for name in ["a", "b"] {
+            std::fs::write(temp.path().join(name), name).unwrap();
+        }
+        assert_eq!(dir.rename_new("a", &dir, "b").unwrap(), Existing::Something);
+        assert_eq!(dir.rename_new("a", &dir, "c").unwrap(), Existing::Nothing);
+        assert_eq!(dir.read("b", 9).unwrap().unwrap(), b"b");
+        assert_eq!(dir.read("c", 9).unwrap().unwrap(), b"a");
+    }
+}
