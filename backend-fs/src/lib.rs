@@ -1,1 +1,31 @@
-//! x
+//! A store of files, whose directory is an OCI image layout that skopeo, umoci and podman read:
+//!
+//! ```text
+//! oci-layout          {"imageLayoutVersion":"1.0.0"}
+//! index.json          names -> descriptors; this file alone says what a name stands for
+//! blobs/sha256/HEX    blobs, never written again
+//! .cas/               ours, 0700
+//!   format.json       kind and version of the store
+//!   records.db        records of blobs and of images, in SQLite
+//!   ingest/           bytes on their way in
+//!   lock index.lock   held while the layout is made, and while index.json is replaced
+//!   boot unsynced/    what tells, after a power loss, which bytes to doubt
+//! ```
+//!
+//! Any number of processes may use it at once.
+
+mod blobs;
+mod content;
+mod images;
+mod index;
+mod ingest;
+mod layout;
+mod publish;
+mod reader;
+mod records;
+mod recover;
+mod shared;
+mod store;
+
+pub use records::SqliteRecords;
+pub use store::{FsOpener, FsStore, GAPS};

@@ -1,0 +1,85 @@
+//! The content store over the directory.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use cas_core::content::{IngestStatus, Stat, check_key};
+use cas_core::{
+    BlobReader, Capabilities, Capability, ContentStore, Context, Digest, Ingest, Result, blocking,
+};
+
+use crate::ingest::{self, FsIngest};
+use crate::reader::Reader;
+use crate::shared::Shared;
+
+/// What the files of a directory promise.
+pub(crate) const CAPABILITIES: Capabilities = Capabilities::of(&[
+    Capability::Durable,
+    Capability::Resume,
+    Capability::Shared,
+    Capability::Atomic,
+    Capability::Files,
+]);
+
+/// The blobs of a store.
+pub(crate) struct FsContent(pub(crate) Arc<Shared>);
+
+#[async_trait]
+impl ContentStore for FsContent {
+    fn capabilities(&self) -> Capabilities {
+        CAPABILITIES
+    }
+
+    async fn stat(&self, digest: &Digest) -> Result<Option<Stat>> {
+        match self.0.blobs.stat(digest) {
+            Ok(stat) => Ok(stat),
+            Err(error) => Err(error).during("stat", digest),
+        }
+    }
+
+    async fn open(&self, digest: &Digest) -> Result<Option<Arc<dyn BlobReader>>> {
+        let opened = self.0.blobs.open_blob(digest).during("open", digest)?;
+        Ok(opened.map(|(file, size)| {
+            let file = Arc::new(file);
+            Arc::new(Reader { file, size }) as Arc<dyn BlobReader>
+        }))
+    }
+
+    async fn begin(&self, key: &str) -> Result<Box<dyn Ingest>> {
+        check_key(key)?;
+        let (shared, owned) = (Arc::clone(&self.0), key.to_owned());
+        let ingest = blocking::run(move || FsIngest::begin(shared, &owned)).await;
+        Ok(Box::new(ingest.during("begin ingest", key)?))
+    }
+
+    async fn ingests(&self) -> Result<Vec<IngestStatus>> {
+        let shared = Arc::clone(&self.0);
+        blocking::run(move || match shared.ingests() {
+            Ok(dir) => ingest::list(dir),
+            // A store that cannot be written has none that anyone could go on with.
+            Err(_) => Ok(Vec::new()),
+        })
+        .await
+    }
+
+    async fn discard(&self, key: &str) -> Result<bool> {
+        check_key(key)?;
+        let (shared, owned) = (Arc::clone(&self.0), key.to_owned());
+        blocking::run(move || ingest::discard(shared.ingests()?, &owned))
+            .await
+            .during("discard ingest", key)
+    }
+
+    async fn remove(&self, digest: &Digest) -> Result<bool> {
+        self.0.blobs.remove(digest).during("remove", digest)
+    }
+
+    async fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<Stat>> {
+        self.0.blobs.list(after, limit)
+    }
+
+    async fn flush(&self) -> Result<()> {
+        let shared = Arc::clone(&self.0);
+        blocking::run(move || shared.flush()).await
+    }
+}

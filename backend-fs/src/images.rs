@@ -1,0 +1,229 @@
+//! Names: `index.json` says what they stand for, a record keeps the rest.
+//!
+//! The record is found by name and digest, so that a name which another program moved does not
+//! inherit the labels of what it stood for.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use cas_core::image::fieldpath::{check_image, update_image};
+use cas_core::image::filter::Filters;
+use cas_core::image::{Image, Reference};
+use cas_core::records::{Batch, Expect, Table};
+use cas_core::{Context, Descriptor, Error, ImageStore, Result, blocking};
+use cas_host::Lock;
+
+use crate::index::{FILE, Index};
+use crate::ingest::time;
+use crate::records::SqliteRecords;
+use crate::shared::Shared;
+
+/// The names of a store.
+#[derive(Clone)]
+pub(crate) struct FsImages {
+    shared: Arc<Shared>,
+    records: SqliteRecords,
+}
+
+impl FsImages {
+    /// The names in the layout of `shared`.
+    pub(crate) fn new(shared: Arc<Shared>, records: SqliteRecords) -> Self {
+        FsImages { shared, records }
+    }
+
+    async fn run<T, F>(&self, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&FsImages) -> Result<T> + Send + 'static,
+    {
+        let images = self.clone();
+        blocking::run(move || work(&images)).await
+    }
+
+    fn index(&self) -> Result<Index> {
+        Index::read(&self.shared.layout.root).during("read", FILE)
+    }
+
+    /// Changes the index under the lock that all of our processes take.
+    ///
+    /// Others take none: when the file is not the one that was read, all is done again.
+    fn change<T>(&self, work: impl Fn(&mut Index) -> Result<T>) -> Result<T> {
+        let (root, ours) = (&self.shared.layout.root, self.shared.ours()?);
+        let _lock = Lock::exclusive(ours, "index.lock")?;
+        loop {
+            let before = identity(root)?;
+            let mut index = self.index()?;
+            let outcome = work(&mut index)?;
+            let data = index.encode().during("write", FILE)?;
+            if identity(root)? == before {
+                root.replace(FILE, &data, 0o644, (ours, "index.new"))
+                    .during("write", FILE)?;
+                return Ok(outcome);
+            }
+        }
+    }
+
+    /// The image of a name that stands for `target`.
+    fn image(&self, name: Reference, target: Descriptor) -> Result<Image> {
+        match self.records.read(Table::Images, &key(&name, &target))? {
+            Some(record) => {
+                let image: Image = serde_json::from_slice(&record.value).map_err(|error| {
+                    Error::corrupt(format!("the record does not parse: {error}")).source(error)
+                })?;
+                Ok(Image { target, ..image })
+            }
+            None => {
+                // Another program made the name: the age of what it stands for is the best guess.
+                let stat = self.shared.blobs.status(&target.digest)?;
+                let made = stat.map_or(SystemTime::UNIX_EPOCH, |stat| {
+                    time(stat.st_mtime, stat.st_mtime_nsec)
+                });
+                Ok(Image {
+                    created_at: made,
+                    updated_at: made,
+                    ..Image::new(name, target)
+                })
+            }
+        }
+    }
+
+    fn load(&self, index: &Index, name: &Reference) -> Result<Option<Image>> {
+        let target = index.get(name)?;
+        target
+            .map(|target| self.image(name.clone(), target))
+            .transpose()
+    }
+
+    fn write_record(&self, image: &Image) -> Result<()> {
+        let value = serde_json::to_vec(image)
+            .map_err(|error| Error::internal("an image does not serialise").source(error))?;
+        let mut batch = Batch::new();
+        let key = key(&image.name, &image.target);
+        batch.put(Table::Images, key, Expect::Any, value.into());
+        self.records.write(&batch)
+    }
+
+    fn remove_record(&self, name: &Reference, target: &Descriptor) -> Result<()> {
+        let mut batch = Batch::new();
+        batch.delete(Table::Images, key(name, target), Expect::Any);
+        self.records.write(&batch)
+    }
+
+    fn create_now(&self, mut image: Image) -> Result<Image> {
+        image.labels.retain(|_, value| !value.is_empty());
+        check_image(&image)?;
+        self.change(|index| {
+            if index.get(&image.name)?.is_some() {
+                return Err(Error::already_exists(
+                    "an image of this name exists; update it, or delete it first",
+                ));
+            }
+            index.set(&image.name, &image.target)?;
+            // First, so that no name is ever without its labels; alone it is of no consequence.
+            self.write_record(&image)
+        })?;
+        Ok(image)
+    }
+
+    fn update_now(&self, update: &Image, fieldpaths: &[&str]) -> Result<Image> {
+        let (before, after) = self.change(|index| {
+            let before = self.load(index, &update.name)?.ok_or_else(absent)?;
+            let mut after = before.clone();
+            update_image(&mut after, update, fieldpaths)?;
+            after.updated_at = SystemTime::now();
+            check_image(&after)?;
+            index.set(&after.name, &after.target)?;
+            self.write_record(&after)?;
+            Ok((before, after))
+        })?;
+        if before.target.digest != after.target.digest {
+            self.remove_record(&before.name, &before.target)?;
+        }
+        Ok(after)
+    }
+
+    fn delete_now(&self, name: &Reference, expected: Option<&Descriptor>) -> Result<()> {
+        let found = self.change(|index| {
+            let found = index.get(name)?.ok_or_else(absent)?;
+            if let Some(expected) = expected.filter(|one| one.digest != found.digest) {
+                return Err(Error::not_found(format!(
+                    "expected it to stand for {}, found {}",
+                    expected.digest, found.digest
+                )));
+            }
+            index.remove(name);
+            Ok(found)
+        })?;
+        self.remove_record(name, &found)
+    }
+}
+
+#[async_trait]
+impl ImageStore for FsImages {
+    async fn get(&self, name: &Reference) -> Result<Option<Image>> {
+        let wanted = name.clone();
+        self.run(move |images| images.load(&images.index()?, &wanted))
+            .await
+            .during("get image", name)
+    }
+
+    async fn list(&self, filters: &[&str]) -> Result<Vec<Image>> {
+        let filters = Filters::parse(filters)?;
+        self.run(move |images| {
+            let mut found = Vec::new();
+            for (name, target) in images.index()?.list() {
+                let image = images.image(name, target)?;
+                if filters.matches(&image) {
+                    found.push(image);
+                }
+            }
+            Ok(found)
+        })
+        .await
+    }
+
+    async fn create(&self, image: Image) -> Result<Image> {
+        let name = image.name.clone();
+        let fresh = Image {
+            labels: image.labels,
+            ..Image::new(image.name, image.target)
+        };
+        self.run(move |images| images.create_now(fresh))
+            .await
+            .during("create image", name)
+    }
+
+    async fn update(&self, image: Image, fieldpaths: &[&str]) -> Result<Image> {
+        let name = image.name.clone();
+        let paths: Vec<String> = fieldpaths.iter().map(|path| (*path).to_owned()).collect();
+        self.run(move |images| {
+            let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+            images.update_now(&image, &paths)
+        })
+        .await
+        .during("update image", name)
+    }
+
+    async fn delete(&self, name: &Reference, target: Option<&Descriptor>) -> Result<()> {
+        let (wanted, target) = (name.clone(), target.cloned());
+        self.run(move |images| images.delete_now(&wanted, target.as_ref()))
+            .await
+            .during("delete image", name)
+    }
+}
+
+/// The key of the record of a name while it stands for `target`; no name has a space.
+fn key(name: &Reference, target: &Descriptor) -> String {
+    format!("{name} {}", target.digest)
+}
+
+/// What changes whenever `index.json` is replaced or written.
+fn identity(root: &cas_host::Dir) -> Result<Option<(u64, i64, u64, i64)>> {
+    let stat = root.stat(FILE)?;
+    Ok(stat.map(|stat| (stat.st_ino, stat.st_mtime, stat.st_mtime_nsec, stat.st_size)))
+}
+
+fn absent() -> Error {
+    Error::not_found("no image of this name in the store")
+}

@@ -1,0 +1,247 @@
+//! Bytes on their way in: `ingest/HASH` holds them, `ingest/HASH.key` says whose they are.
+//!
+//! The key file is the lock. It begins with the run of the kernel in which the ingest was begun:
+//! bytes of an earlier run may be torn, and are dropped.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use cas_core::content::{Durability, IngestStatus, Verified};
+use cas_core::records::Batch;
+use cas_core::{Context, Digest, Error, Ingest, Result, blocking, limit};
+use cas_host::{Dir, Lock};
+use rustix::fs::OFlags;
+
+use crate::publish::Pending;
+use crate::reader;
+use crate::shared::Shared;
+
+/// Longest key file: a boot id, a line feed and a key.
+const KEY_FILE: u64 = 64 + limit::KEY as u64;
+const SUFFIX: &str = ".key";
+
+/// One ingest, locked by this process.
+pub(crate) struct FsIngest {
+    shared: Arc<Shared>,
+    staged: Staged,
+    key: String,
+    offset: u64,
+    poisoned: bool,
+}
+
+/// The files of an ingest and the lock on them.
+pub(crate) struct Staged {
+    pub(crate) name: String,
+    pub(crate) file: Arc<File>,
+    /// Released when all is done.
+    _lock: Lock,
+}
+
+impl FsIngest {
+    /// Begins the ingest or resumes it.
+    pub(crate) fn begin(shared: Arc<Shared>, key: &str) -> Result<Self> {
+        let dir = shared.ingests()?;
+        let name = name_of(key);
+        let lock = lock(dir, &name)?;
+        let known = read_key(lock.file())?;
+        if known.as_ref() != Some(&(shared.boot.clone(), key.to_owned())) {
+            dir.remove(&*name)?;
+            lock.file().set_len(0)?;
+            lock.file()
+                .write_all_at(format!("{}\n{key}", shared.boot).as_bytes(), 0)?;
+        }
+        let file = dir.open_file(&*name, OFlags::RDWR | OFlags::CREATE, 0o600)?;
+        let offset = file.metadata()?.len();
+        let staged = Staged {
+            name,
+            file: Arc::new(file),
+            _lock: lock,
+        };
+        Ok(FsIngest {
+            shared,
+            staged,
+            key: key.to_owned(),
+            offset,
+            poisoned: false,
+        })
+    }
+
+    fn check_usable(&self) -> Result<()> {
+        match self.poisoned {
+            false => Ok(()),
+            true => Err(
+                Error::precondition("an earlier write failed; begin the ingest anew")
+                    .subject(&self.key),
+            ),
+        }
+    }
+}
+
+#[async_trait]
+impl Ingest for FsIngest {
+    fn key(&self) -> &str {
+        &self.key
+    }
+
+    fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    async fn append(&mut self, data: Bytes) -> Result<()> {
+        self.check_usable()?;
+        // Until all is written: a dropped future leaves an end that nobody knows.
+        self.poisoned = true;
+        let (file, offset, length) = (Arc::clone(&self.staged.file), self.offset, data.len());
+        blocking::run(move || {
+            file.write_all_at(&data, offset).map_err(|error| {
+                // What was written of it would only hold space that is missing.
+                let _ = file.set_len(offset);
+                error.into()
+            })
+        })
+        .await
+        .during("append to ingest", &self.key)?;
+        self.offset += length as u64;
+        self.poisoned = false;
+        Ok(())
+    }
+
+    async fn read_back(&mut self, offset: u64, length: usize) -> Result<Bytes> {
+        let left = self.offset.saturating_sub(offset);
+        let length = usize::try_from(left).map_or(length, |left| left.min(length));
+        let file = Arc::clone(&self.staged.file);
+        blocking::run(move || reader::read(&file, offset, length))
+            .await
+            .during("read ingest", &self.key)
+    }
+
+    async fn rewind(&mut self) -> Result<()> {
+        self.check_usable()?;
+        self.staged.file.set_len(0).during("rewind", &self.key)?;
+        self.offset = 0;
+        Ok(())
+    }
+
+    async fn publish(
+        self: Box<Self>,
+        verified: &Verified,
+        _batch: &Batch,
+        durability: Durability,
+    ) -> Result<bool> {
+        self.check_usable()?;
+        verified.check(&self.key, self.offset)?;
+        let pending = Pending {
+            staged: self.staged,
+            digest: *verified.digest(),
+            size: self.offset,
+        };
+        let shared = self.shared;
+        let published = match durability {
+            Durability::Batched => shared.publish_with_others(pending).await,
+            Durability::Full => blocking::run(move || shared.publish(&pending)).await,
+            Durability::Relaxed => blocking::run(move || shared.publish_unsynced(&pending)).await,
+        };
+        // The records have their own file: cas-core commits the batch there.
+        published
+            .during("publish", verified.digest())
+            .map(|()| false)
+    }
+}
+
+impl Staged {
+    /// Removes the files; the lock is held until the end.
+    pub(crate) fn remove(&self, dir: &Dir) -> Result<()> {
+        dir.remove(&*self.name)?;
+        self.forget(dir)
+    }
+
+    /// Removes the key file of an ingest whose bytes have a new name.
+    pub(crate) fn forget(&self, dir: &Dir) -> Result<()> {
+        dir.remove(&*format!("{}{SUFFIX}", self.name))?;
+        Ok(())
+    }
+}
+
+/// Forgets an ingest; false when there is none.
+pub(crate) fn discard(dir: &Dir, key: &str) -> Result<bool> {
+    let name = name_of(key);
+    let there = dir.stat(&*name)?.is_some();
+    if there || dir.stat(&*format!("{name}{SUFFIX}"))?.is_some() {
+        let _lock = lock(dir, &name)?;
+        dir.remove(&*name)?;
+        dir.remove(&*format!("{name}{SUFFIX}"))?;
+    }
+    Ok(there)
+}
+
+/// The ingests in the order of their keys.
+pub(crate) fn list(dir: &Dir) -> Result<Vec<IngestStatus>> {
+    let mut found = Vec::new();
+    for entry in dir.entries()? {
+        let entry = entry?.name;
+        let Some(name) = entry.strip_suffix(SUFFIX) else {
+            continue;
+        };
+        // Any of the files may go while we look.
+        let (Some(stat), Ok(file)) = (dir.stat(name)?, dir.open_file(&*entry, OFlags::RDONLY, 0))
+        else {
+            continue;
+        };
+        if let Some((_, key)) = read_key(&file)? {
+            found.push(IngestStatus {
+                key,
+                offset: stat.st_size as u64,
+                updated_at: time(stat.st_mtime, stat.st_mtime_nsec),
+            });
+        }
+    }
+    found.sort_by(|a, b| a.key.cmp(&b.key));
+    Ok(found)
+}
+
+/// Removes what other runs of the kernel left; nobody can hold it.
+pub(crate) fn clean(dir: &Dir, boot: &str) -> Result<()> {
+    let names: Vec<String> = dir
+        .entries()?
+        .map(|entry| entry.map(|entry| entry.name))
+        .collect::<Result<_, _>>()?;
+    for name in names.iter().filter_map(|name| name.strip_suffix(SUFFIX)) {
+        let Ok(lock) = lock(dir, name) else { continue };
+        if read_key(lock.file())?.is_none_or(|(of, _)| of != boot) {
+            dir.remove(name)?;
+            dir.remove(&*format!("{name}{SUFFIX}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn lock(dir: &Dir, name: &str) -> Result<Lock> {
+    Lock::try_exclusive(dir, &format!("{name}{SUFFIX}"))?
+        .ok_or_else(|| Error::busy("another writer holds this ingest; wait for it to end"))
+}
+
+/// The boot and the key in a key file; nothing when it was cut off.
+fn read_key(file: &File) -> Result<Option<(String, String)>> {
+    let mut data = Vec::new();
+    let mut file = file;
+    std::io::Seek::rewind(&mut file)?;
+    file.take(KEY_FILE).read_to_end(&mut data)?;
+    let text = String::from_utf8(data).unwrap_or_default();
+    let parts = text.split_once('\n').filter(|(_, key)| !key.is_empty());
+    Ok(parts.map(|(boot, key)| (boot.to_owned(), key.to_owned())))
+}
+
+/// Keys have any characters; their hash is a file name.
+fn name_of(key: &str) -> String {
+    Digest::sha256(key.as_bytes()).hex()
+}
+
+pub(crate) fn time(seconds: i64, nanos: u64) -> SystemTime {
+    let since = Duration::new(seconds.max(0) as u64, nanos.min(999_999_999) as u32);
+    SystemTime::UNIX_EPOCH + since
+}

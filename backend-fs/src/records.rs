@@ -1,0 +1,298 @@
+//! Records in SQLite: write-ahead log, one `fdatasync` a commit, many processes.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cas_core::records::{Batch, Change, Expect, Record, Revision, Table, conflict};
+use cas_core::{Capabilities, Capability, Context, Error, Kind, Records, Result, blocking};
+use cas_host::{Dir, Lock};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, Transaction};
+
+/// Version of the schema, kept in `user_version`.
+const VERSION: i64 = 1;
+/// How long a commit waits for those of other processes.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// `revisions` has one row: the last revision given, so that none ever comes twice.
+const SCHEMA: &str = "
+    CREATE TABLE records (
+        kind TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, revision INTEGER NOT NULL,
+        PRIMARY KEY (kind, key)) STRICT, WITHOUT ROWID;
+    CREATE TABLE revisions (last INTEGER NOT NULL) STRICT;
+    INSERT INTO revisions VALUES (0);
+    PRAGMA user_version = 1;";
+
+/// A home of records in one SQLite database.
+#[derive(Clone)]
+pub struct SqliteRecords(Arc<Connections>);
+
+/// Readers do not wait for a commit that waits for the disk.
+struct Connections {
+    reader: Mutex<Connection>,
+    writer: Mutex<Connection>,
+}
+
+impl SqliteRecords {
+    /// Opens the database at `path`, making it where it is absent. Beside it come its log, and
+    /// `NAME.lock`, which openings take turns with.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` for a newer schema; `Corrupt` for what is no database; `Full`.
+    pub fn open(path: &Path) -> Result<Self> {
+        Self::create(path).during("open records", path.display())
+    }
+
+    fn create(path: &Path) -> Result<Self> {
+        let name = path.file_name().and_then(|name| name.to_str());
+        let (Some(name), Some(parent)) = (name, path.parent()) else {
+            return Err(Error::invalid("names no file; expected PATH/NAME"));
+        };
+        let dir = Dir::open(parent)?;
+        let lock = Lock::exclusive(&dir, &format!("{name}.lock"))?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let writer = connect(path, flags | OpenFlags::SQLITE_OPEN_CREATE)?;
+        prepare(&writer)?;
+        // The database itself is synced by SQLite, its name is not.
+        dir.sync()?;
+        let reader = connect(path, flags)?;
+        drop(lock);
+        Ok(Self::of(reader, writer))
+    }
+
+    /// Opens the database of a store that cannot be written; none is as good as an empty one.
+    ///
+    /// # Errors
+    /// As [`SqliteRecords::open`].
+    pub fn open_read_only(path: &Path) -> Result<Self> {
+        let connect = || match path.exists() {
+            true => {
+                // Nobody writes on a read-only file system, so no log needs to be shared.
+                let uri = format!("file:{}?immutable=1", encode(path));
+                let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+                Connection::open_with_flags(uri, flags)
+            }
+            false => {
+                let connection = Connection::open_in_memory()?;
+                connection.execute_batch(SCHEMA)?;
+                connection.pragma_update(None, "query_only", true)?;
+                Ok(connection)
+            }
+        };
+        let open = || connect().map_err(sort);
+        Ok(Self::of(
+            open().during("open records", path.display())?,
+            open().during("open records", path.display())?,
+        ))
+    }
+
+    fn of(reader: Connection, writer: Connection) -> Self {
+        SqliteRecords(Arc::new(Connections {
+            reader: Mutex::new(reader),
+            writer: Mutex::new(writer),
+        }))
+    }
+
+    /// [`Records::load`] for a thread that may block.
+    pub(crate) fn read(&self, table: Table, key: &str) -> Result<Option<Record>> {
+        let connection = lock(&self.0.reader);
+        let mut statement = connection
+            .prepare_cached("SELECT key, value, revision FROM records WHERE kind = ? AND key = ?")
+            .map_err(sort)?;
+        statement
+            .query_row((table.name(), key), record)
+            .optional()
+            .map_err(sort)
+    }
+
+    /// [`Records::commit`] for a thread that may block.
+    pub(crate) fn write(&self, batch: &Batch) -> Result<()> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let mut connection = lock(&self.0.writer);
+        let transaction = connection
+            .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
+            .map_err(sort)?;
+        apply(&transaction, batch)?;
+        transaction.commit().map_err(sort)
+    }
+}
+
+#[async_trait]
+impl Records for SqliteRecords {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::of(&[Capability::Durable, Capability::Shared, Capability::Atomic])
+    }
+
+    async fn load(&self, table: Table, key: &str) -> Result<Option<Record>> {
+        self.read(table, key).during("load record", key)
+    }
+
+    async fn commit(&self, batch: &Batch) -> Result<()> {
+        let (records, batch) = (self.clone(), batch.clone());
+        blocking::run(move || records.write(&batch))
+            .await
+            .map_err(|error| error.operation("commit record"))
+    }
+
+    async fn scan(
+        &self,
+        table: Table,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<Record>> {
+        let connection = lock(&self.0.reader);
+        let scan = || -> rusqlite::Result<Vec<Record>> {
+            let mut statement = connection.prepare_cached(
+                "SELECT key, value, revision FROM records
+                 WHERE kind = ?1 AND key >= ?2 AND (?3 IS NULL OR key > ?3) ORDER BY key LIMIT ?4",
+            )?;
+            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+            // From a cursor beyond the prefix the range begins there, or the index is walked.
+            let from = after.map_or(prefix, |after| after.max(prefix));
+            let rows = statement.query_map((table.name(), from, after, limit), record)?;
+            let mut page = Vec::new();
+            for row in rows {
+                let row = row?;
+                if !row.key.starts_with(prefix) {
+                    break;
+                }
+                page.push(row);
+            }
+            Ok(page)
+        };
+        scan().map_err(sort).during("scan records", prefix)
+    }
+}
+
+fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
+    let connection = Connection::open_with_flags(path, flags).map_err(sort)?;
+    let configure = || -> rusqlite::Result<()> {
+        connection.busy_timeout(PATIENCE)?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "FULL")
+    };
+    configure().map_err(sort)?;
+    Ok(connection)
+}
+
+/// Makes the schema, in one transaction, or checks its version.
+fn prepare(connection: &Connection) -> Result<()> {
+    let version = |connection: &Connection| {
+        connection.query_row("PRAGMA user_version", (), |row| row.get::<_, i64>(0))
+    };
+    match version(connection).map_err(sort)? {
+        VERSION => Ok(()),
+        0 => connection
+            .execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA} COMMIT;"))
+            .map_err(sort),
+        found => Err(Error::precondition(format!(
+            "expected schema {VERSION}, found {found}; use the newer release that wrote it"
+        ))),
+    }
+}
+
+fn apply(transaction: &Transaction<'_>, batch: &Batch) -> Result<()> {
+    let mut revision: i64 = transaction
+        .prepare_cached("SELECT last FROM revisions")
+        .and_then(|mut statement| statement.query_row((), |row| row.get(0)))
+        .map_err(sort)?;
+    for change in batch.changes() {
+        check(transaction, change)?;
+        revision += 1;
+        change_one(transaction, change, revision).map_err(sort)?;
+    }
+    transaction
+        .prepare_cached("UPDATE revisions SET last = ?")
+        .and_then(|mut statement| statement.execute((revision,)))
+        .map_err(sort)?;
+    Ok(())
+}
+
+/// Compares what is there with what the change expects.
+fn check(transaction: &Transaction<'_>, change: &Change) -> Result<()> {
+    if change.expect == Expect::Any {
+        return Ok(());
+    }
+    let found: Option<i64> = transaction
+        .prepare_cached("SELECT revision FROM records WHERE kind = ? AND key = ?")
+        .and_then(|mut statement| {
+            statement
+                .query_row((change.table.name(), &change.key), |row| row.get(0))
+                .optional()
+        })
+        .map_err(sort)?;
+    let as_expected = match &change.expect {
+        Expect::Any => true,
+        Expect::Absent => found.is_none(),
+        Expect::Revision(expected) => {
+            found.is_some_and(|found| found.to_string() == expected.as_str())
+        }
+    };
+    match as_expected {
+        true => Ok(()),
+        false => Err(conflict(change)),
+    }
+}
+
+fn change_one(tx: &Transaction<'_>, change: &Change, revision: i64) -> rusqlite::Result<()> {
+    let (kind, key) = (change.table.name(), &change.key);
+    match &change.value {
+        Some(value) => tx
+            .prepare_cached("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?)")?
+            .execute((kind, key, value.as_ref(), revision))?,
+        None => tx
+            .prepare_cached("DELETE FROM records WHERE kind = ? AND key = ?")?
+            .execute((kind, key))?,
+    };
+    Ok(())
+}
+
+fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
+    Ok(Record {
+        key: row.get(0)?,
+        value: row.get::<_, Vec<u8>>(1)?.into(),
+        revision: Revision::new(row.get::<_, i64>(2)?.to_string()),
+    })
+}
+
+fn lock(connection: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
+    // A transaction that a panic left open was rolled back when it was dropped.
+    connection.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Sorts an error of SQLite by what the caller does about it.
+fn sort(error: rusqlite::Error) -> Error {
+    /// The shared index of the log could not be made larger.
+    const IOERR_SHMSIZE: i32 = 10 | 19 << 8;
+    let (kind, advice) = match error.sqlite_error() {
+        Some(cause) if cause.extended_code == IOERR_SHMSIZE => (Kind::Full, "free some space"),
+        Some(cause) => match cause.code {
+            ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => {
+                (Kind::Busy, "another process holds the records; retry")
+            }
+            ErrorCode::DiskFull => (Kind::Full, "free some space"),
+            ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen => {
+                (Kind::Denied, "the records cannot be written here")
+            }
+            ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => (
+                Kind::Corrupt,
+                "the records are damaged; run fsck --repair to rebuild them",
+            ),
+            ErrorCode::SystemIoFailure => (Kind::Unavailable, "the device failed"),
+            _ => (Kind::Internal, "unexpected; please report it"),
+        },
+        None => (Kind::Internal, "unexpected; please report it"),
+    };
+    Error::new(kind, format!("{error}; {advice}")).source(error)
+}
+
+/// A path as SQLite reads it in a URI.
+fn encode(path: &Path) -> String {
+    path.to_string_lossy()
+        .replace('%', "%25")
+        .replace('?', "%3f")
+        .replace('#', "%23")
+}

@@ -1,0 +1,124 @@
+//! What the handles of one open store have in common.
+
+use std::fs::File;
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
+
+use cas_core::{Digest, Error, Hasher, Result};
+use cas_host::{Dir, syncfs};
+
+use crate::blobs::Blobs;
+use crate::ingest::time;
+use crate::layout::Layout;
+use crate::publish::Group;
+use crate::reader;
+use crate::recover::{self, Unsynced};
+
+/// Piece in which a doubtful blob is read.
+const PIECE: usize = 1 << 20;
+
+/// The open directories of a store and what goes on in them.
+pub(crate) struct Shared {
+    pub(crate) layout: Layout,
+    pub(crate) blobs: Blobs,
+    /// Absent where the store cannot be written.
+    ingest: Option<Dir>,
+    /// This run of the kernel.
+    pub(crate) boot: String,
+    /// When the store was opened first in it.
+    began: SystemTime,
+    pub(crate) group: Group,
+    unsynced: Mutex<Option<Unsynced>>,
+}
+
+impl Shared {
+    /// Opens what is inside of `layout`, after what a crash needs.
+    pub(crate) fn open(layout: Layout) -> Result<Self> {
+        let blobs = Blobs::open(layout.root.open_dir("blobs")?)?;
+        let boot = cas_host::boot_id()?;
+        let ours = layout.ours.as_ref().filter(|_| layout.writable);
+        let (ingest, began) = match ours {
+            None => (None, SystemTime::now()),
+            Some(ours) => {
+                let ingest = ours.make_dir("ingest", 0o700)?;
+                (Some(ingest), recover::begin(ours, &blobs, &boot)?)
+            }
+        };
+        Ok(Shared {
+            layout,
+            blobs,
+            ingest,
+            boot,
+            began,
+            group: Group::default(),
+            unsynced: Mutex::new(None),
+        })
+    }
+
+    /// `.cas/`, to write in.
+    pub(crate) fn ours(&self) -> Result<&Dir> {
+        let ours = self.layout.ours.as_ref();
+        ours.filter(|_| self.layout.writable).ok_or_else(read_only)
+    }
+
+    /// `.cas/ingest/`, to write in.
+    pub(crate) fn ingests(&self) -> Result<&Dir> {
+        self.ingest.as_ref().ok_or_else(read_only)
+    }
+
+    /// The blob under its name when it is what the name says. A blob from before this run of the
+    /// kernel is hashed: a power loss may have left the right size and the wrong bytes.
+    pub(crate) fn intact(&self, digest: &Digest, size: u64) -> Result<Option<File>> {
+        let Some(stat) = self.blobs.status(digest)? else {
+            return Ok(None);
+        };
+        let Some((file, found)) = self.blobs.open_blob(digest)? else {
+            return Ok(None);
+        };
+        let changed = time(stat.st_ctime, stat.st_ctime_nsec);
+        let good = found == size && (changed >= self.began || hashes_to(&file, digest)?);
+        Ok(good.then_some(file))
+    }
+
+    /// Remembers on disk that blobs are not synced, before the first of them.
+    pub(crate) fn note_unsynced(&self) -> Result<()> {
+        let mut unsynced = self.unsynced.lock().unwrap_or_else(PoisonError::into_inner);
+        if unsynced.is_none() {
+            *unsynced = Some(Unsynced::note(self.ours()?, &self.boot)?);
+        }
+        Ok(())
+    }
+
+    /// Syncs what was published without.
+    pub(crate) fn flush(&self) -> Result<()> {
+        // Held meanwhile: a publish that comes now must leave a note of its own.
+        let mut unsynced = self.unsynced.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(note) = unsynced.as_ref() {
+            syncfs(&self.layout.root)?;
+            note.remove(self.ours()?)?;
+            *unsynced = None;
+        }
+        Ok(())
+    }
+}
+
+/// Whether the bytes of `file` are those of `digest`.
+pub(crate) fn hashes_to(file: &File, digest: &Digest) -> Result<bool> {
+    let mut hasher = Hasher::new(digest.algorithm());
+    let mut at = 0;
+    loop {
+        let piece = reader::read(file, at, PIECE)?;
+        if piece.is_empty() {
+            return Ok(hasher.finish() == *digest);
+        }
+        at += piece.len() as u64;
+        hasher.update(&piece);
+    }
+}
+
+fn read_only() -> Error {
+    Error::new(
+        cas_core::Kind::Denied,
+        "the store was opened where it cannot be written",
+    )
+}

@@ -1,0 +1,131 @@
+//! The store as a whole, and how it is opened.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use cas_core::{
+    Capabilities, ContentStore, Context, ImageStore, Kind, Location, Opener, Records, Result,
+    Store, blocking,
+};
+
+use crate::content::{CAPABILITIES, FsContent};
+use crate::images::FsImages;
+use crate::layout::Layout;
+use crate::records::SqliteRecords;
+use crate::shared::Shared;
+
+/// Laws that this store does not keep: none.
+pub const GAPS: &[(&str, &str)] = &[];
+
+/// Space that is kept back, so that a store on a full disk still opens.
+const RESERVE: u64 = 256 << 10;
+
+/// A store in a directory.
+pub struct FsStore {
+    content: Arc<FsContent>,
+    records: SqliteRecords,
+    images: Arc<FsImages>,
+}
+
+impl FsStore {
+    /// Opens the store in the directory `path`; makes it where nothing is, adopts an image layout
+    /// of others. On a read-only file system what is there can be read.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` for a directory with something else in it, a store of another kind or
+    /// of a newer format; `Corrupt`; those of the file system.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        Self::open_at(path)
+            .map_err(|error| error.backend("fs"))
+            .during("open store", path.display())
+    }
+
+    fn open_at(path: &Path) -> Result<Self> {
+        let shared = Arc::new(Shared::open(Layout::open(path)?)?);
+        let database = path.join(".cas/records.db");
+        let records = match shared.layout.writable {
+            true => open_records(&shared, &database)?,
+            false => SqliteRecords::open_read_only(&database)?,
+        };
+        Ok(FsStore {
+            images: Arc::new(FsImages::new(Arc::clone(&shared), records.clone())),
+            content: Arc::new(FsContent(shared)),
+            records,
+        })
+    }
+
+    /// The bytes.
+    pub fn content(&self) -> Arc<dyn ContentStore> {
+        self.content.clone()
+    }
+
+    /// The home of records.
+    pub fn records(&self) -> Arc<dyn Records> {
+        Arc::new(self.records.clone())
+    }
+
+    /// The names.
+    pub fn images(&self) -> Arc<dyn ImageStore> {
+        self.images.clone()
+    }
+
+    /// All three as one.
+    pub fn store(&self) -> Store {
+        Store {
+            content: self.content(),
+            records: self.records(),
+            images: self.images(),
+        }
+    }
+}
+
+/// The log of the records needs space even to be read; on a full disk the reserve gives it.
+fn open_records(shared: &Shared, database: &Path) -> Result<SqliteRecords> {
+    const NAME: &str = "reserve";
+    let ours = shared.ours()?;
+    match SqliteRecords::open(database) {
+        Err(error) if error.kind() == Kind::Full && ours.remove(NAME)? => {
+            SqliteRecords::open(database)
+        }
+        opened => opened.inspect(|_| keep_back(ours, NAME)),
+    }
+}
+
+/// Takes the reserve where it is not there; without space there is none, and nothing is lost.
+fn keep_back(ours: &cas_host::Dir, name: &str) {
+    use rustix::fs::{FallocateFlags, OFlags};
+    let flags = OFlags::WRONLY | OFlags::CREATE;
+    if let Ok(None) = ours.stat(name)
+        && let Ok(file) = ours.open_file(name, flags, 0o600)
+        && rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, RESERVE).is_err()
+    {
+        let _ = ours.remove(name);
+    }
+}
+
+/// Opens `fs:///path`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FsOpener;
+
+#[async_trait]
+impl Opener for FsOpener {
+    fn scheme(&self) -> &'static str {
+        "fs"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        CAPABILITIES
+    }
+
+    fn gaps(&self) -> &'static [(&'static str, &'static str)] {
+        GAPS
+    }
+
+    async fn open(&self, location: &Location) -> Result<Store> {
+        location.check_options(&[])?;
+        let path = location.path()?;
+        blocking::run(move || FsStore::open(path).map(|store| store.store())).await
+    }
+}
