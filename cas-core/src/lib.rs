@@ -15,6 +15,7 @@ pub mod image;
 pub mod limit;
 pub mod location;
 pub mod media_type;
+pub mod memory;
 pub mod platform;
 pub mod records;
 pub mod registry;

@@ -1,0 +1,109 @@
+//! Blobs in memory.
+
+use std::collections::{BTreeSet, HashMap};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::ingest::MemoryIngest;
+use super::{MemoryStore, lock, read, write};
+use crate::capability::Capabilities;
+use crate::content::{BlobReader, ContentStore, Ingest, IngestStatus, Stat, check_key};
+use crate::digest::Digest;
+use crate::error::Result;
+
+/// The blobs: hashed for the many lookups, sorted for the few listings.
+#[derive(Default)]
+pub(super) struct Shelf {
+    blobs: HashMap<Digest, Bytes>,
+    order: BTreeSet<Digest>,
+}
+
+impl Shelf {
+    fn stat(&self, digest: &Digest) -> Option<Stat> {
+        self.blobs.get(digest).map(|data| Stat {
+            digest: *digest,
+            size: data.len() as u64,
+        })
+    }
+
+    /// Keeps what is there already.
+    pub(super) fn insert(&mut self, digest: Digest, data: Bytes) {
+        self.blobs.entry(digest).or_insert(data);
+        self.order.insert(digest);
+    }
+
+    fn remove(&mut self, digest: &Digest) -> bool {
+        self.order.remove(digest);
+        self.blobs.remove(digest).is_some()
+    }
+
+    fn page(&self, after: Option<&Digest>, limit: usize) -> Vec<Stat> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.order
+            .range((from, Bound::Unbounded))
+            .filter_map(|digest| self.stat(digest))
+            .take(limit)
+            .collect()
+    }
+}
+
+#[async_trait]
+impl ContentStore for MemoryStore {
+    fn capabilities(&self) -> Capabilities {
+        MemoryStore::CAPABILITIES
+    }
+
+    async fn stat(&self, digest: &Digest) -> Result<Option<Stat>> {
+        Ok(read(&self.0.shelf).stat(digest))
+    }
+
+    async fn open(&self, digest: &Digest) -> Result<Option<Arc<dyn BlobReader>>> {
+        let data = read(&self.0.shelf).blobs.get(digest).cloned();
+        Ok(data.map(|data| Arc::new(MemoryReader(data)) as Arc<dyn BlobReader>))
+    }
+
+    async fn begin(&self, key: &str) -> Result<Box<dyn Ingest>> {
+        check_key(key)?;
+        let data = lock(&self.0.desk).take(key)?;
+        Ok(Box::new(MemoryIngest::new(self.clone(), key, data)))
+    }
+
+    async fn ingests(&self) -> Result<Vec<IngestStatus>> {
+        Ok(lock(&self.0.desk).statuses())
+    }
+
+    async fn discard(&self, key: &str) -> Result<bool> {
+        lock(&self.0.desk).discard(key)
+    }
+
+    async fn remove(&self, digest: &Digest) -> Result<bool> {
+        Ok(write(&self.0.shelf).remove(digest))
+    }
+
+    async fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<Stat>> {
+        Ok(read(&self.0.shelf).page(after, limit))
+    }
+
+    async fn flush(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Holds the bytes, so it outlives the removal of its blob.
+struct MemoryReader(Bytes);
+
+#[async_trait]
+impl BlobReader for MemoryReader {
+    fn size(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes> {
+        let start = usize::try_from(offset).map_or(self.0.len(), |at| at.min(self.0.len()));
+        let end = start.saturating_add(length).min(self.0.len());
+        Ok(self.0.slice(start..end))
+    }
+}
