@@ -1,0 +1,152 @@
+//! What becomes of one law on one store.
+
+use std::any::Any;
+use std::fs;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::time::Duration;
+
+use cas_core::{Capabilities, Capability, ContentStore, Records};
+
+use crate::gap::Gaps;
+use crate::subject::{Open, Subject};
+
+/// A law that takes longer is broken: the store hangs.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A law at work.
+pub type Trial = Pin<Box<dyn Future<Output = ()>>>;
+
+/// A rule that a store of kind `S` keeps.
+pub struct Law<S: ?Sized + 'static> {
+    /// Its name, unique among all laws.
+    pub name: &'static str,
+    /// The promise it is about; stores that do not make it need not keep the law.
+    pub needs: Option<Capability>,
+    /// Whether its outcome depends on timing; such a law is not run where it is a gap.
+    pub racy: bool,
+    /// Panics when the law is broken.
+    pub run: fn(Subject<S>) -> Trial,
+}
+
+/// What became of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The store keeps the law.
+    Kept,
+    /// It does not, and this is what was seen.
+    Broken(String),
+    /// The law is about a promise that the store does not make.
+    NotClaimed(Capability),
+    /// The store declares this limit, with the reason.
+    Gap(&'static str),
+    /// The store declares a limit that it does not have.
+    Outgrown,
+}
+
+/// A kind of store that says what it promises.
+pub trait Promises {
+    /// The promises.
+    fn promises(&self) -> Capabilities;
+}
+
+impl Promises for dyn ContentStore {
+    fn promises(&self) -> Capabilities {
+        self.capabilities()
+    }
+}
+
+impl Promises for dyn Records {
+    fn promises(&self) -> Capabilities {
+        self.capabilities()
+    }
+}
+
+/// The body of the test of one law: prints why it was not run, panics when it is broken.
+///
+/// # Panics
+/// When the law is broken, or a gap on it is outgrown.
+pub fn test<S>(laws: &[Law<S>], name: &str, open: Open<S>, gaps: Gaps, test: &'static str)
+where
+    S: ?Sized + Promises + 'static,
+{
+    let law = laws.iter().find(|law| law.name == name);
+    let law = law.unwrap_or_else(|| panic!("no law has the name {name}"));
+    match judge(law, open, gaps) {
+        Verdict::Kept => {}
+        Verdict::Broken(seen) => panic!("{test} is broken: {seen}"),
+        Verdict::NotClaimed(capability) => {
+            eprintln!("{name}: not claimed: {}", capability.name());
+        }
+        Verdict::Gap(reason) => eprintln!("{name}: gap: {reason}"),
+        Verdict::Outgrown => panic!("{test} is kept now: remove it from the gaps"),
+    }
+}
+
+/// Judges a fresh store by one law.
+///
+/// # Panics
+/// When no directory or runtime can be had.
+pub fn judge<S>(law: &Law<S>, open: Open<S>, gaps: Gaps) -> Verdict
+where
+    S: ?Sized + Promises + 'static,
+{
+    let gap = gaps.iter().find(|(name, _)| *name == law.name);
+    if let Some((_, reason)) = gap.filter(|_| law.racy) {
+        return Verdict::Gap(reason);
+    }
+    let home = tempfile::Builder::new().prefix("law-").tempdir();
+    let home = home.expect("a directory can be made for the law");
+    if let Some(needed) = law.needs {
+        match lacks(needed, open, home.path()) {
+            Ok(false) => {}
+            Ok(true) => return Verdict::NotClaimed(needed),
+            Err(seen) => return Verdict::Broken(seen),
+        }
+    }
+    let subject = Subject::new(open, home.path().to_owned());
+    match (run((law.run)(subject)), gap) {
+        (Ok(()), None) => Verdict::Kept,
+        (Err(seen), None) => Verdict::Broken(seen),
+        (Ok(()), Some(_)) => Verdict::Outgrown,
+        (Err(_), Some((_, reason))) => Verdict::Gap(reason),
+    }
+}
+
+fn lacks<S>(needed: Capability, open: Open<S>, home: &Path) -> Result<bool, String>
+where
+    S: ?Sized + Promises + 'static,
+{
+    let dir: PathBuf = home.join("asked");
+    fs::create_dir_all(&dir).map_err(|error| error.to_string())?;
+    run(async move {
+        let store = open(dir).await.expect("the store opens");
+        !store.promises().has(needed)
+    })
+}
+
+/// Runs a law to its end; what it said when it panicked.
+fn run<T>(law: impl Future<Output = T>) -> Result<T, String> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(4)
+        .enable_all()
+        .build()
+        .expect("a runtime can be had");
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        runtime.block_on(async { tokio::time::timeout(PATIENCE, law).await })
+    }));
+    runtime.shutdown_background();
+    match outcome {
+        Ok(Ok(out)) => Ok(out),
+        Ok(Err(_)) => Err(format!("no end after {} s", PATIENCE.as_secs())),
+        Err(panic) => Err(words(panic.as_ref())),
+    }
+}
+
+fn words(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without words".to_owned())
+}

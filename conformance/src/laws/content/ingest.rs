@@ -1,0 +1,239 @@
+//! Bytes on their way in: containerd's life of an ingest, and what a commit checks.
+
+use std::sync::Arc;
+
+use cas_core::content::{Durability, Expected, Writer};
+use cas_core::records::Batch;
+use cas_core::{ContentStore, Digest, Kind, limit};
+
+use crate::Subject;
+use crate::material::{assert_absent, assert_has, bytes, digests, ingest, kind, put};
+
+type Store = Subject<dyn ContentStore>;
+
+/// containerd: beginning an ingest again goes on at its offset, over what was written.
+pub(super) async fn a_dropped_writer_is_resumed(subject: Store) {
+    let store = subject.open().await;
+    let data = bytes(1, 200_000);
+    let mut done = 0;
+    for end in [1, 70_000, 70_001, 200_000] {
+        let mut writer = Writer::begin(&*store, "layer", Expected::ANY)
+            .await
+            .unwrap();
+        assert_eq!(writer.offset(), done as u64, "offset of the resumed ingest");
+        writer.write(data.slice(done..end)).await.unwrap();
+        assert_eq!(writer.offset(), end as u64, "offset after a write");
+        done = end;
+    }
+    let writer = Writer::begin(&*store, "layer", Expected::ANY)
+        .await
+        .unwrap();
+    let committed = writer
+        .commit(&Batch::new(), Durability::Full)
+        .await
+        .unwrap();
+    assert_eq!(
+        committed.digest,
+        Digest::sha256(&data),
+        "digest of the resumed bytes"
+    );
+    assert_has(&*store, &committed.digest, &data).await;
+}
+
+/// containerd: one live writer a key; the second hears at once, and has no effect.
+pub(super) async fn a_second_writer_is_busy(subject: Store) {
+    let store = subject.open().await;
+    let mut first = Writer::begin(&*store, "layer", Expected::ANY)
+        .await
+        .unwrap();
+    first.write(bytes(1, 10)).await.unwrap();
+    assert_eq!(kind(store.begin("layer").await.map(drop)), Some(Kind::Busy));
+    assert_eq!(kind(store.discard("layer").await), Some(Kind::Busy));
+    first.write(bytes(2, 10)).await.unwrap();
+    drop(first);
+    let again = store
+        .begin("layer")
+        .await
+        .expect("free after the first writer ended");
+    assert_eq!(again.offset(), 20);
+}
+
+/// containerd: writers of different keys do not know of each other.
+pub(super) async fn keys_are_independent(subject: Store) {
+    let store = subject.open().await;
+    let (one, other) = (bytes(1, 90_000), bytes(2, 90_000));
+    let mut left = Writer::begin(&*store, "a/b", Expected::ANY).await.unwrap();
+    let mut right = Writer::begin(&*store, "a_b", Expected::ANY).await.unwrap();
+    for at in (0..90_000).step_by(30_000) {
+        left.write(one.slice(at..at + 30_000)).await.unwrap();
+        right.write(other.slice(at..at + 30_000)).await.unwrap();
+    }
+    let keys: Vec<_> = store.ingests().await.unwrap();
+    let keys: Vec<_> = keys
+        .iter()
+        .map(|one| (one.key.as_str(), one.offset))
+        .collect();
+    assert_eq!(keys, [("a/b", 90_000), ("a_b", 90_000)]);
+    for (writer, data) in [(left, one), (right, other)] {
+        let committed = writer
+            .commit(&Batch::new(), Durability::Full)
+            .await
+            .unwrap();
+        assert_has(&*store, &committed.digest, &data).await;
+    }
+}
+
+/// B4: bytes that do not hash to what was expected never show under either name.
+pub(super) async fn a_wrong_digest_stays_invisible(subject: Store) {
+    let store = subject.open().await;
+    let (data, wanted) = (bytes(1, 1_000), Digest::sha256(&bytes(2, 1_000)));
+    let outcome = ingest(&*store, "layer", &data, Expected::exactly(wanted, 1_000)).await;
+    assert_eq!(kind(outcome), Some(Kind::Corrupt));
+    assert_absent(&*store, &wanted).await;
+    assert_absent(&*store, &Digest::sha256(&data)).await;
+}
+
+/// B5: neither a byte too few nor one too many is stored.
+pub(super) async fn a_wrong_size_stays_invisible(subject: Store) {
+    let store = subject.open().await;
+    let data = bytes(1, 1_000);
+    let digest = Digest::sha256(&data);
+    for (key, size) in [("long", 999), ("short", 1_001)] {
+        let outcome = ingest(&*store, key, &data, Expected::exactly(digest, size)).await;
+        assert_eq!(kind(outcome), Some(Kind::Corrupt), "{size} expected");
+        assert_absent(&*store, &digest).await;
+    }
+}
+
+/// containerd: a commit that failed keeps the ingest, and the right one then succeeds.
+pub(super) async fn a_failed_commit_can_be_made_right(subject: Store) {
+    let store = subject.open().await;
+    let data = bytes(1, 80_000);
+    let wrong = Expected::digest(Digest::sha256(b"else"));
+    assert_eq!(
+        kind(ingest(&*store, "layer", &data, wrong).await),
+        Some(Kind::Corrupt)
+    );
+    let right = Expected::exactly(Digest::sha256(&data), 80_000);
+    let writer = Writer::begin(&*store, "layer", right).await.unwrap();
+    assert_eq!(writer.offset(), 80_000, "offset after the failed commit");
+    let committed = writer
+        .commit(&Batch::new(), Durability::Full)
+        .await
+        .unwrap();
+    assert_has(&*store, &committed.digest, &data).await;
+}
+
+/// containerd: truncating starts over; nothing of the old bytes comes back.
+pub(super) async fn rewind_forgets_what_was_written(subject: Store) {
+    let store = subject.open().await;
+    let mut writer = Writer::begin(&*store, "layer", Expected::ANY)
+        .await
+        .unwrap();
+    writer.write(bytes(1, 200_000)).await.unwrap();
+    writer.rewind().await.unwrap();
+    assert_eq!(writer.offset(), 0);
+    let data = bytes(2, 500);
+    writer.write(data.slice(..300)).await.unwrap();
+    drop(writer);
+    let mut writer = Writer::begin(&*store, "layer", Expected::ANY)
+        .await
+        .unwrap();
+    assert_eq!(writer.offset(), 300, "offset after rewinding and resuming");
+    writer.write(data.slice(300..)).await.unwrap();
+    let committed = writer
+        .commit(&Batch::new(), Durability::Full)
+        .await
+        .unwrap();
+    assert_eq!(committed.digest, Digest::sha256(&data));
+    assert_has(&*store, &committed.digest, &data).await;
+}
+
+/// containerd: an aborted ingest is gone, and its key free; an unknown one is told apart.
+pub(super) async fn discard_forgets_the_ingest(subject: Store) {
+    let store = subject.open().await;
+    assert!(!store.discard("layer").await.unwrap(), "nothing was begun");
+    let mut writer = Writer::begin(&*store, "layer", Expected::ANY)
+        .await
+        .unwrap();
+    writer.write(bytes(1, 100_000)).await.unwrap();
+    drop(writer);
+    assert!(store.discard("layer").await.unwrap());
+    assert!(!store.discard("layer").await.unwrap(), "discarded twice");
+    assert_eq!(store.ingests().await.unwrap(), []);
+    assert_eq!(store.begin("layer").await.unwrap().offset(), 0);
+}
+
+/// containerd: a commit ends the ingest, also that of a blob which is there already.
+pub(super) async fn a_published_ingest_is_gone(subject: Store) {
+    let store = subject.open().await;
+    for _ in 0..2 {
+        ingest(&*store, "layer", &bytes(1, 1_000), Expected::ANY)
+            .await
+            .unwrap();
+        assert_eq!(store.ingests().await.unwrap(), []);
+        assert!(!store.discard("layer").await.unwrap());
+    }
+}
+
+/// A key becomes a file name, a row or part of a URL; those that never could are refused.
+pub(super) async fn bad_keys_are_refused(subject: Store) {
+    let store = subject.open().await;
+    for bad in ["", "a\nb", "\0", &"k".repeat(limit::KEY + 1)] {
+        let outcome = store.begin(bad).await.map(drop);
+        assert_eq!(kind(outcome), Some(Kind::InvalidArgument), "{bad:.20?}");
+    }
+    let odd = [
+        "../../x",
+        "/",
+        ".",
+        "..",
+        "a b",
+        "ä%2f?#*",
+        &"k".repeat(limit::KEY),
+    ];
+    for (seed, key) in (0..).zip(odd) {
+        let data = bytes(seed, 100);
+        ingest(&*store, key, &data, Expected::ANY).await.unwrap();
+        assert_has(&*store, &Digest::sha256(&data), &data).await;
+    }
+}
+
+/// B3: the same bytes again are the same blob, once.
+pub(super) async fn storing_twice_keeps_one_copy(subject: Store) {
+    let store = subject.open().await;
+    let data = bytes(1, 70_000);
+    let digest = put(&*store, &data).await;
+    let again = ingest(&*store, "other key", &data, Expected::ANY)
+        .await
+        .unwrap();
+    assert_eq!(again.digest, digest);
+    assert_eq!(digests(&*store).await, [digest]);
+    assert_has(&*store, &digest, &data).await;
+}
+
+/// B12: many pulls store the same layer at once; all succeed and there is one whole blob.
+pub(super) async fn sixteen_writers_of_one_digest_agree(subject: Store) {
+    let store = subject.open().await;
+    let data = bytes(1, 300_000);
+    let writers: Vec<_> = (0..16)
+        .map(|number| {
+            let (store, data) = (Arc::clone(&store), data.clone());
+            tokio::spawn(async move {
+                let key = format!("writer {number}");
+                let mut writer = Writer::begin(&*store, &key, Expected::ANY).await?;
+                for piece in data.chunks(50_000) {
+                    writer.write(data.slice_ref(piece)).await?;
+                }
+                writer.commit(&Batch::new(), Durability::Full).await
+            })
+        })
+        .collect();
+    for writer in writers {
+        let committed = writer.await.unwrap().expect("each writer succeeds");
+        assert_eq!(committed.digest, Digest::sha256(&data));
+    }
+    assert_eq!(digests(&*store).await, [Digest::sha256(&data)]);
+    assert_has(&*store, &Digest::sha256(&data), &data).await;
+    assert_eq!(store.ingests().await.unwrap(), []);
+}

@@ -1,0 +1,67 @@
+//! Listing and removing.
+
+use cas_core::content::Expected;
+use cas_core::{Algorithm, ContentStore, Digest};
+
+use crate::Subject;
+use crate::material::{assert_absent, bytes, digests, ingest, put};
+
+type Store = Subject<dyn ContentStore>;
+
+/// Stores some blobs under both algorithms; their digests in order.
+async fn fill(store: &dyn ContentStore) -> Vec<Digest> {
+    let mut all = Vec::new();
+    for seed in 0..9 {
+        let data = bytes(seed, 100 + usize::try_from(seed).unwrap());
+        let long = Digest::of(Algorithm::Sha512, &data);
+        ingest(store, "long", &data, Expected::digest(long))
+            .await
+            .unwrap();
+        all.extend([put(store, &data).await, long]);
+    }
+    all.sort();
+    all
+}
+
+/// Order is what lets lists stream, be split and be merged; both algorithms are in it.
+pub(super) async fn a_list_is_in_digest_order(subject: Store) {
+    let store = subject.open().await;
+    assert_eq!(store.list(None, 10).await.unwrap(), []);
+    let all = fill(&*store).await;
+    let listed = store.list(None, usize::MAX).await.unwrap();
+    assert_eq!(
+        listed.iter().map(|stat| stat.digest).collect::<Vec<_>>(),
+        all
+    );
+    for stat in listed {
+        assert_eq!(store.stat(&stat.digest).await.unwrap(), Some(stat));
+    }
+}
+
+/// A page ends at its limit, the next begins after any cursor, there or not.
+pub(super) async fn pages_make_up_the_list(subject: Store) {
+    let store = subject.open().await;
+    let all = fill(&*store).await;
+    assert_eq!(digests(&*store).await, all, "pages of three");
+    for limit in [1, 2, all.len() - 1, all.len()] {
+        let page = store.list(None, limit).await.unwrap();
+        assert_eq!(page.len(), limit, "a page of {limit}");
+    }
+    assert_eq!(store.list(all.last(), 5).await.unwrap(), []);
+    let absent = Digest::sha256(b"a cursor that is no blob");
+    let rest = store.list(Some(&absent), 100).await.unwrap();
+    let rest: Vec<_> = rest.iter().map(|stat| stat.digest).collect();
+    let expected: Vec<_> = all.into_iter().filter(|digest| *digest > absent).collect();
+    assert_eq!(rest, expected, "after a digest that is not stored");
+}
+
+/// B8: a removed blob is gone by every way of asking; removing it again is no error.
+pub(super) async fn a_removed_blob_is_gone(subject: Store) {
+    let store = subject.open().await;
+    let mut all = fill(&*store).await;
+    let gone = all.remove(4);
+    assert!(store.remove(&gone).await.unwrap());
+    assert_absent(&*store, &gone).await;
+    assert!(!store.remove(&gone).await.unwrap(), "removed twice");
+    assert_eq!(digests(&*store).await, all, "the others stay");
+}

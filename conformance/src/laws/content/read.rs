@@ -1,0 +1,105 @@
+//! What was stored is read, and nothing else.
+
+use cas_core::content::Expected;
+use cas_core::{Algorithm, ContentStore, Digest};
+
+use crate::Subject;
+use crate::material::{assert_absent, assert_has, bytes, ingest, put, read_all};
+
+type Store = Subject<dyn ContentStore>;
+
+/// B1: the empty blob is stored like any other; images do contain it.
+pub(super) async fn an_empty_blob_is_a_blob(subject: Store) {
+    let store = subject.open().await;
+    let digest = put(&*store, &bytes(0, 0)).await;
+    assert_has(&*store, &digest, &[]).await;
+    let reader = store.open(&digest).await.unwrap().unwrap();
+    assert_eq!(reader.read_at(0, 10).await.unwrap().len(), 0);
+}
+
+/// B2: engines cut blobs into pages, rows or parts; lengths at a cut are where bytes are lost.
+pub(super) async fn sizes_around_pieces_come_back(subject: Store) {
+    let store = subject.open().await;
+    for cut in [1, 4 << 10, 16 << 10, 64 << 10, 1 << 20] {
+        for length in [cut - 1, cut, cut + 1] {
+            let data = bytes(length as u64, length);
+            let digest = put(&*store, &data).await;
+            assert_has(&*store, &digest, &data).await;
+        }
+    }
+}
+
+/// B7: existence is an answer, not an error.
+pub(super) async fn an_absent_blob_is_none(subject: Store) {
+    let store = subject.open().await;
+    let there = put(&*store, &bytes(1, 10)).await;
+    for algorithm in Algorithm::ALL {
+        assert_absent(&*store, &Digest::of(algorithm, b"never stored")).await;
+    }
+    let same_bytes = Digest::of(Algorithm::Sha512, &bytes(1, 10));
+    assert_absent(&*store, &same_bytes).await;
+    assert_has(&*store, &there, &bytes(1, 10)).await;
+}
+
+/// B10: a range is cut where the blob ends and empty beyond it; lazy loading reads like that.
+pub(super) async fn reads_stop_at_the_end(subject: Store) {
+    let store = subject.open().await;
+    let data = bytes(7, 100_000);
+    let digest = put(&*store, &data).await;
+    let reader = store.open(&digest).await.unwrap().unwrap();
+    assert_eq!(reader.size(), 100_000);
+    for (offset, length) in [(0, 1), (1, 65_536), (65_535, 2), (99_999, 1), (3, 0)] {
+        let read = reader.read_at(offset as u64, length).await.unwrap();
+        assert!(
+            read == data[offset..offset + length],
+            "{length} bytes at {offset}"
+        );
+    }
+    assert_eq!(reader.read_at(0, usize::MAX).await.unwrap(), data);
+    assert_eq!(reader.read_at(99_990, 100).await.unwrap(), data[99_990..]);
+    for beyond in [100_000, 100_001, 1 << 40, u64::MAX] {
+        let read = reader.read_at(beyond, 10).await.unwrap();
+        assert!(read.is_empty(), "{} bytes at {beyond}", read.len());
+    }
+}
+
+/// B17: the image specification registers SHA-512; both live side by side.
+pub(super) async fn sha512_names_content_too(subject: Store) {
+    let store = subject.open().await;
+    let data = bytes(3, 5_000);
+    let short = put(&*store, &data).await;
+    let long = Digest::of(Algorithm::Sha512, &data);
+    let committed = ingest(&*store, "long", &data, Expected::digest(long))
+        .await
+        .unwrap();
+    assert_eq!((committed.digest, committed.size), (long, 5_000));
+    assert_has(&*store, &long, &data).await;
+    assert!(store.remove(&short).await.unwrap());
+    assert_absent(&*store, &short).await;
+    assert_has(&*store, &long, &data).await;
+}
+
+/// B13: a reader outlives the removal of its blob, or fails; it never reads other bytes.
+pub(super) async fn a_reader_never_reads_other_bytes(subject: Store) {
+    let store = subject.open().await;
+    let data = bytes(5, 300_000);
+    let digest = put(&*store, &data).await;
+    let reader = store.open(&digest).await.unwrap().unwrap();
+    assert_eq!(reader.read_at(0, 10).await.unwrap(), data[..10]);
+    assert!(store.remove(&digest).await.unwrap());
+    for seed in 6..10 {
+        put(&*store, &bytes(seed, 300_000)).await;
+    }
+    if let Ok(read) = reader.read_at(150_000, 1_000).await {
+        assert!(
+            read == data[150_000..151_000],
+            "other bytes after the removal"
+        );
+    }
+    assert_eq!(put(&*store, &data).await, digest);
+    let again = store.open(&digest).await.unwrap().unwrap();
+    assert!(
+        read_all(again.as_ref(), 70_000).await == data,
+        "stored again"
+    );
+}

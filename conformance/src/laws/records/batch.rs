@@ -1,0 +1,93 @@
+//! Changes that belong together.
+
+use bytes::Bytes;
+use cas_core::records::{Batch, Expect, Table};
+use cas_core::{Kind, Records};
+
+use crate::Subject;
+use crate::material::{kind, value, write};
+
+const T: Table = Table::Blobs;
+
+type Store = Subject<dyn Records>;
+
+fn text(text: &'static str) -> Bytes {
+    Bytes::from_static(text.as_bytes())
+}
+
+/// The last change of a key is the one that stays, whatever the table beside it.
+pub(super) async fn a_batch_is_applied_in_order(subject: Store) {
+    let records = subject.open().await;
+    records
+        .commit(&Batch::new())
+        .await
+        .expect("an empty batch is no error");
+    let mut batch = Batch::new();
+    batch.put(T, "k", Expect::Any, text("one"));
+    batch.put(Table::Images, "k", Expect::Any, text("image"));
+    batch.put(T, "k", Expect::Any, text("two"));
+    batch.delete(T, "gone", Expect::Any);
+    batch.put(T, "kept", Expect::Absent, text("kept"));
+    batch.put(T, "gone", Expect::Any, text("x"));
+    batch.delete(T, "gone", Expect::Any);
+    records.commit(&batch).await.unwrap();
+    assert_eq!(value(&*records, T, "k").await.as_deref(), Some(&b"two"[..]));
+    assert_eq!(
+        value(&*records, Table::Images, "k").await.as_deref(),
+        Some(&b"image"[..])
+    );
+    assert_eq!(
+        value(&*records, T, "kept").await.as_deref(),
+        Some(&b"kept"[..])
+    );
+    assert_eq!(value(&*records, T, "gone").await, None);
+}
+
+/// What a change expects is held against what those before it leave, not against the start.
+pub(super) async fn a_batch_sees_its_own_changes(subject: Store) {
+    let records = subject.open().await;
+    write(&*records, T, "old", Expect::Absent, b"one")
+        .await
+        .unwrap();
+    let mut batch = Batch::new();
+    batch.delete(T, "old", Expect::Any);
+    batch.put(T, "old", Expect::Absent, text("two"));
+    records
+        .commit(&batch)
+        .await
+        .expect("absent after the deletion");
+    assert_eq!(
+        value(&*records, T, "old").await.as_deref(),
+        Some(&b"two"[..])
+    );
+    let mut twice = Batch::new();
+    twice.put(T, "new", Expect::Absent, text("one"));
+    twice.put(T, "new", Expect::Absent, text("two"));
+    assert_eq!(kind(records.commit(&twice).await), Some(Kind::Conflict));
+}
+
+/// Where batches are atomic a lost race leaves no trace, wherever in the batch it was lost.
+pub(super) async fn a_conflict_applies_nothing(subject: Store) {
+    let records = subject.open().await;
+    write(&*records, T, "taken", Expect::Absent, b"mine")
+        .await
+        .unwrap();
+    for place in 0..3 {
+        let mut batch = Batch::new();
+        for at in 0..3 {
+            match at == place {
+                true => batch.put(T, "taken", Expect::Absent, text("yours")),
+                false => batch.put(T, format!("new {at}"), Expect::Any, text("new")),
+            }
+        }
+        batch.delete(T, "taken", Expect::Any);
+        assert_eq!(kind(records.commit(&batch).await), Some(Kind::Conflict));
+        for at in 0..3 {
+            assert_eq!(value(&*records, T, &format!("new {at}")).await, None);
+        }
+        assert_eq!(
+            value(&*records, T, "taken").await.as_deref(),
+            Some(&b"mine"[..])
+        );
+    }
+}

@@ -1,0 +1,117 @@
+//! Keys: their order, their prefixes, and what may be in them.
+
+use cas_core::Records;
+use cas_core::records::{Expect, Record, Table};
+
+use crate::Subject;
+use crate::material::{delete, scan, value, write};
+
+const T: Table = Table::Snapshots;
+
+type Store = Subject<dyn Records>;
+
+/// Keys that mean something to a file system, a URL, SQL or a shell, in byte order.
+const ODD: [&str; 14] = [
+    " ",
+    "%2F",
+    "*",
+    "..",
+    "../x",
+    "/",
+    "/x",
+    "A",
+    "a",
+    "a%",
+    "a_b",
+    "axb",
+    "ä",
+    "\u{10ffff}",
+];
+
+fn keys(records: &[Record]) -> Vec<&str> {
+    records.iter().map(|record| record.key.as_str()).collect()
+}
+
+async fn fill(records: &dyn Records) {
+    for key in ODD.iter().rev() {
+        write(records, T, key, Expect::Absent, key.as_bytes())
+            .await
+            .unwrap();
+    }
+}
+
+/// Byte order, whatever the page; a cursor need not be there.
+pub(super) async fn a_scan_is_in_key_order(subject: Store) {
+    let records = subject.open().await;
+    assert_eq!(records.scan(T, "", None, 10).await.unwrap(), []);
+    fill(&*records).await;
+    for limit in [1, 3, ODD.len(), usize::MAX] {
+        assert_eq!(
+            keys(&scan(&*records, T, "", limit).await),
+            ODD,
+            "pages of {limit}"
+        );
+    }
+    delete(&*records, T, "A", Expect::Any).await.unwrap();
+    let rest = records.scan(T, "", Some("A"), 2).await.unwrap();
+    assert_eq!(keys(&rest), ["a", "a%"], "after a key that was removed");
+}
+
+/// `%` and `_` are no wildcards; a cursor before the prefix begins at it, one behind ends it.
+pub(super) async fn a_prefix_is_taken_literally(subject: Store) {
+    let records = subject.open().await;
+    fill(&*records).await;
+    for prefix in ["a_", "a%", "a", "/", ".", "%", "\u{10ffff}", "none"] {
+        let fits = ODD.iter().copied().filter(|key| key.starts_with(prefix));
+        let found = scan(&*records, T, prefix, 2).await;
+        assert_eq!(keys(&found), fits.collect::<Vec<_>>(), "prefix {prefix:?}");
+    }
+    let early = records.scan(T, "a", Some("!"), 1).await.unwrap();
+    assert_eq!(keys(&early), ["a"], "a cursor before the prefix");
+    let late = records.scan(T, "a", Some("b"), 1).await.unwrap();
+    assert_eq!(keys(&late), [""; 0], "a cursor behind the prefix");
+}
+
+/// One key in two tables is two records.
+pub(super) async fn tables_are_separate(subject: Store) {
+    let records = subject.open().await;
+    for table in Table::ALL {
+        let name = table.name().as_bytes();
+        write(&*records, table, "k", Expect::Absent, name)
+            .await
+            .unwrap();
+    }
+    delete(&*records, Table::Images, "k", Expect::Any)
+        .await
+        .unwrap();
+    for table in Table::ALL {
+        let there = (table != Table::Images).then(|| table.name().as_bytes().to_vec());
+        assert_eq!(value(&*records, table, "k").await, there);
+        let listed = scan(&*records, table, "", 10).await;
+        assert_eq!(
+            listed.len(),
+            usize::from(there.is_some()),
+            "{}",
+            table.name()
+        );
+    }
+}
+
+/// A key is text and nothing else: no path, no pattern, not folded, 1,024 bytes long if need be.
+pub(super) async fn odd_keys_are_keys(subject: Store) {
+    let records = subject.open().await;
+    fill(&*records).await;
+    let long = "k".repeat(cas_core::limit::KEY);
+    write(&*records, T, &long, Expect::Absent, b"long")
+        .await
+        .unwrap();
+    for key in ODD {
+        let found = value(&*records, T, key).await;
+        assert_eq!(found.as_deref(), Some(key.as_bytes()), "{key:?}");
+    }
+    assert_eq!(
+        value(&*records, T, &long).await.as_deref(),
+        Some(&b"long"[..])
+    );
+    assert_eq!(value(&*records, T, &long[1..]).await, None);
+}

@@ -1,0 +1,102 @@
+//! One compare-and-swap at a time: all that collection and images are built on.
+
+use cas_core::records::{Expect, Revision, Table};
+use cas_core::{Kind, Records};
+
+use crate::Subject;
+use crate::material::{delete, kind, record, value, write};
+
+const T: Table = Table::Blobs;
+
+type Store = Subject<dyn Records>;
+
+/// `Absent` creates, and of two creators one hears of it.
+pub(super) async fn absent_is_expected_once(subject: Store) {
+    let records = subject.open().await;
+    assert_eq!(records.load(T, "k").await.unwrap(), None);
+    write(&*records, T, "k", Expect::Absent, b"one")
+        .await
+        .unwrap();
+    let second = write(&*records, T, "k", Expect::Absent, b"two").await;
+    assert_eq!(kind(second), Some(Kind::Conflict));
+    assert_eq!(value(&*records, T, "k").await.as_deref(), Some(&b"one"[..]));
+    delete(&*records, T, "k", Expect::Any).await.unwrap();
+    write(&*records, T, "k", Expect::Absent, b"three")
+        .await
+        .unwrap();
+    assert_eq!(
+        value(&*records, T, "k").await.as_deref(),
+        Some(&b"three"[..])
+    );
+}
+
+/// A revision names one state: whoever changes it first wins, the other hears `Conflict`.
+pub(super) async fn a_revision_is_good_for_one_change(subject: Store) {
+    let records = subject.open().await;
+    write(&*records, T, "k", Expect::Absent, b"one")
+        .await
+        .unwrap();
+    let seen = record(&*records, T, "k").await.revision;
+    assert_eq!(
+        record(&*records, T, "k").await.revision,
+        seen,
+        "reading changes nothing"
+    );
+    write(&*records, T, "k", Expect::Revision(seen.clone()), b"two")
+        .await
+        .unwrap();
+    for late in [
+        write(&*records, T, "k", Expect::Revision(seen.clone()), b"three").await,
+        delete(&*records, T, "k", Expect::Revision(seen.clone())).await,
+        write(&*records, T, "absent", Expect::Revision(seen), b"four").await,
+    ] {
+        assert_eq!(kind(late), Some(Kind::Conflict));
+    }
+    assert_eq!(value(&*records, T, "k").await.as_deref(), Some(&b"two"[..]));
+    assert_eq!(value(&*records, T, "absent").await, None);
+    let now = record(&*records, T, "k").await.revision;
+    delete(&*records, T, "k", Expect::Revision(now))
+        .await
+        .unwrap();
+    assert_eq!(value(&*records, T, "k").await, None);
+}
+
+/// `Any` writes over whatever is there; deleting what is absent under it is no error.
+pub(super) async fn any_overwrites_and_deletes(subject: Store) {
+    let records = subject.open().await;
+    for text in [&b"one"[..], b"", b"three"] {
+        write(&*records, T, "k", Expect::Any, text).await.unwrap();
+        assert_eq!(value(&*records, T, "k").await.as_deref(), Some(text));
+    }
+    for _ in 0..2 {
+        delete(&*records, T, "k", Expect::Any).await.unwrap();
+        assert_eq!(value(&*records, T, "k").await, None);
+    }
+    let absent = delete(&*records, T, "k", Expect::Absent).await;
+    assert_eq!(
+        kind(absent),
+        None,
+        "nothing was expected, and nothing is there"
+    );
+}
+
+/// A collector that noted a revision must not mistake a record made anew for the one it saw.
+pub(super) async fn a_revision_never_comes_back(subject: Store) {
+    let records = subject.open().await;
+    let mut seen: Vec<Revision> = Vec::new();
+    for _ in 0..8 {
+        for _ in 0..2 {
+            write(&*records, T, "k", Expect::Any, b"same bytes")
+                .await
+                .unwrap();
+            let revision = record(&*records, T, "k").await.revision;
+            assert!(!seen.contains(&revision), "{revision:?} was used before");
+            seen.push(revision);
+        }
+        delete(&*records, T, "k", Expect::Any).await.unwrap();
+    }
+    for old in seen {
+        let late = write(&*records, T, "k", Expect::Revision(old), b"late").await;
+        assert_eq!(kind(late), Some(Kind::Conflict));
+    }
+}

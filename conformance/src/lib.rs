@@ -1,0 +1,34 @@
+//! The law book: what every store must do, one named test a rule.
+//!
+//! ```text
+//! conformance::content_store!(redb, |dir| async move { RedbStore::content(dir).await });
+//! ```
+//!
+//! makes a module `redb` with one `#[test]` for each law of [`cas_core::ContentStore`]. The
+//! opener is called with a directory of its own, several times where a law drops and reopens the
+//! store. `records!` does the same for [`cas_core::Records`]. What a store cannot keep it
+//! declares as a third argument, [`Gaps`].
+//!
+//! The laws are data as well: [`laws::content`] lists them, and [`judge`] tells what becomes of
+//! one on one store. A law is an async function that panics when it is broken.
+//!
+//! # Adding a group
+//! Write the laws in `laws/GROUP/THEME.rs` as `pub(super) async fn law(subject: Subject<dyn
+//! Trait>)`, list them in `laws/GROUP/mod.rs` with the `laws!` macro, which makes the list, the
+//! names and the exported macro, and add the names to [`gap::KNOWN`].
+
+// A law is broken by a panic, so panicking is what this crate is for.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+pub mod gap;
+mod judge;
+pub mod laws;
+mod material;
+mod subject;
+
+pub use gap::Gaps;
+pub use judge::{Law, Promises, Trial, Verdict, judge, test};
+pub use subject::{Open, Opening, Subject, opening};
+
+#[doc(hidden)]
+pub use cas_core;

@@ -1,0 +1,168 @@
+//! What laws are made of: bytes that differ, and the shortest way to put and read them.
+
+use bytes::Bytes;
+use cas_core::content::{Committed, Durability, Expected, Writer};
+use cas_core::records::{Batch, Expect, Record, Table};
+use cas_core::{BlobReader, ContentStore, Digest, Error, Kind, Records, Result};
+
+/// `length` bytes that differ from those of another seed and do not repeat (xorshift).
+pub(crate) fn bytes(seed: u64, length: usize) -> Bytes {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    let mut data = Vec::with_capacity(length + 8);
+    while data.len() < length {
+        data.extend_from_slice(&next());
+    }
+    data.truncate(length);
+    data.into()
+}
+
+/// Writes `data` under `key` and commits it.
+pub(crate) async fn ingest(
+    store: &dyn ContentStore,
+    key: &str,
+    data: &Bytes,
+    expected: Expected,
+) -> Result<Committed> {
+    let mut writer = Writer::begin(store, key, expected).await?;
+    writer.write(data.clone()).await?;
+    writer.commit(&Batch::new(), Durability::Full).await
+}
+
+/// Stores `data` under its digest.
+pub(crate) async fn put(store: &dyn ContentStore, data: &Bytes) -> Digest {
+    let digest = Digest::sha256(data);
+    let expected = Expected::exactly(digest, data.len() as u64);
+    let committed = ingest(store, &digest.to_string(), data, expected).await;
+    assert_eq!(committed.expect("the blob is stored").digest, digest);
+    digest
+}
+
+/// Everything a reader has, asked for in pieces of `piece` bytes.
+pub(crate) async fn read_all(reader: &dyn BlobReader, piece: usize) -> Vec<u8> {
+    let mut data = Vec::new();
+    while (data.len() as u64) < reader.size() {
+        let read = reader.read_at(data.len() as u64, piece).await;
+        let read = read.expect("the blob can be read");
+        assert!(
+            !read.is_empty(),
+            "nothing to read at {} of {}",
+            data.len(),
+            reader.size()
+        );
+        data.extend_from_slice(&read);
+    }
+    data
+}
+
+/// The bytes of a blob; nothing when it is not there.
+pub(crate) async fn read(store: &dyn ContentStore, digest: &Digest) -> Option<Vec<u8>> {
+    let reader = store.open(digest).await.expect("open answers")?;
+    Some(read_all(reader.as_ref(), 1 << 20).await)
+}
+
+/// Checks that the blob is there with exactly these bytes, by every way of asking.
+pub(crate) async fn assert_has(store: &dyn ContentStore, digest: &Digest, data: &[u8]) {
+    let stat = store.stat(digest).await.expect("stat answers");
+    let size = stat.map(|stat| (stat.digest, stat.size));
+    assert_eq!(size, Some((*digest, data.len() as u64)), "stat of {digest}");
+    let found = read(store, digest).await;
+    assert!(
+        found.as_deref() == Some(data),
+        "{digest} reads as other bytes"
+    );
+}
+
+/// Checks that nothing is there under the digest, by every way of asking.
+pub(crate) async fn assert_absent(store: &dyn ContentStore, digest: &Digest) {
+    assert_eq!(
+        store.stat(digest).await.expect("stat answers"),
+        None,
+        "stat of {digest}"
+    );
+    let reader = store.open(digest).await.expect("open answers");
+    assert!(reader.is_none(), "{digest} is absent and opens");
+    let listed = digests(store).await;
+    assert!(!listed.contains(digest), "{digest} is absent and listed");
+}
+
+/// Every digest that is listed, in pages of three.
+pub(crate) async fn digests(store: &dyn ContentStore) -> Vec<Digest> {
+    let mut all: Vec<Digest> = Vec::new();
+    loop {
+        let page = store.list(all.last(), 3).await.expect("list answers");
+        let short = page.len() < 3;
+        all.extend(page.iter().map(|stat| stat.digest));
+        if short {
+            return all;
+        }
+    }
+}
+
+/// The kind of an error.
+pub(crate) fn kind<T>(outcome: Result<T>) -> Option<Kind> {
+    outcome.err().as_ref().map(Error::kind)
+}
+
+/// Commits one write.
+pub(crate) async fn write(
+    records: &dyn Records,
+    table: Table,
+    key: &str,
+    expect: Expect,
+    value: &[u8],
+) -> Result<()> {
+    let mut batch = Batch::new();
+    batch.put(table, key, expect, Bytes::copy_from_slice(value));
+    records.commit(&batch).await
+}
+
+/// Commits one deletion.
+pub(crate) async fn delete(
+    records: &dyn Records,
+    table: Table,
+    key: &str,
+    expect: Expect,
+) -> Result<()> {
+    let mut batch = Batch::new();
+    batch.delete(table, key, expect);
+    records.commit(&batch).await
+}
+
+/// The record, which must be there.
+pub(crate) async fn record(records: &dyn Records, table: Table, key: &str) -> Record {
+    let record = records.load(table, key).await.expect("load answers");
+    record.unwrap_or_else(|| panic!("no record {key:?} in {}", table.name()))
+}
+
+/// The value under the key, if any.
+pub(crate) async fn value(records: &dyn Records, table: Table, key: &str) -> Option<Vec<u8>> {
+    let record = records.load(table, key).await.expect("load answers");
+    record.map(|record| record.value.to_vec())
+}
+
+/// Every record under the prefix, in pages of `limit`.
+pub(crate) async fn scan(
+    records: &dyn Records,
+    table: Table,
+    prefix: &str,
+    limit: usize,
+) -> Vec<Record> {
+    let mut all: Vec<Record> = Vec::new();
+    loop {
+        let after = all.last().map(|record| record.key.clone());
+        let page = records.scan(table, prefix, after.as_deref(), limit).await;
+        let page = page.expect("scan answers");
+        let short = page.len() < limit;
+        assert!(page.len() <= limit, "a page of {} for {limit}", page.len());
+        all.extend(page);
+        if short {
+            return all;
+        }
+    }
+}
