@@ -22,6 +22,17 @@ pub enum Kind {
     Committed,
 }
 
+impl Kind {
+    /// The state in words, for messages and lists.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Kind::View => "view",
+            Kind::Active => "active",
+            Kind::Committed => "committed",
+        }
+    }
+}
+
 /// What is known of a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Info {
@@ -88,8 +99,12 @@ pub enum Mount {
 pub struct Commit {
     /// Labels of the committed snapshot; those of the active one are not inherited.
     pub labels: Labels,
-    /// A committed parent for an active snapshot that has none; for layers unpacked side by side.
+    /// A committed parent for an active snapshot that has none; for layers unpacked side by side,
+    /// where the snapshotter [rebases](Snapshotter::rebases).
     pub parent: Option<String>,
+    /// The caller has synced the file system of the mounts (`syncfs`) after the last write to
+    /// them: one sync for all layers of an image instead of one each.
+    pub synced: bool,
 }
 
 /// Makes and keeps snapshots.
@@ -99,6 +114,10 @@ pub struct Commit {
 pub trait Snapshotter: Send + Sync + 'static {
     /// Its scheme: `native`, `overlay`.
     fn name(&self) -> &'static str;
+
+    /// Whether a commit may give a parent to a snapshot that has none, its content then being
+    /// what changes on top of that parent.
+    fn rebases(&self) -> bool;
 
     /// Makes an active snapshot, empty or on a committed parent.
     ///
@@ -124,7 +143,8 @@ pub trait Snapshotter: Send + Sync + 'static {
     ///
     /// # Errors
     /// `NotFound`; `AlreadyExists` for the name; `FailedPrecondition` when `key` is not active;
-    /// `InvalidArgument` for another parent than it has.
+    /// `InvalidArgument` for another parent than it has; `Unsupported` for a parent where the
+    /// snapshotter does not rebase.
     async fn commit(&self, name: &str, key: &str, options: Commit) -> Result<()>;
 
     /// Removes a snapshot.

@@ -1,11 +1,13 @@
 //! Records: the one small transactional table that a store keeps beside its bytes.
 
 mod blob;
+mod snapshots;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
 pub use blob::{BlobRecord, Blobs};
+pub use snapshots::{New, SnapshotRecord, Snapshots};
 
 use crate::capability::Capabilities;
 use crate::error::{Error, Result};

@@ -1,0 +1,209 @@
+//! Each move between the states: what must hold, and the batch that makes it.
+//!
+//! A batch changes the parent first when it takes one, and last when it gives one up.
+
+use std::time::SystemTime;
+
+use super::{Seen, SnapshotRecord, Snapshots};
+use crate::Labels;
+use crate::error::{Error, Result};
+use crate::image::fieldpath::update_labels;
+use crate::limit;
+use crate::records::{Batch, Expect, Table, check_labels};
+use crate::snapshot::{Commit, Info, Kind, Usage};
+
+/// What a new snapshot is to be.
+#[derive(Clone, Copy, Debug)]
+pub struct New<'a> {
+    /// Its key.
+    pub key: &'a str,
+    /// Active or view.
+    pub kind: Kind,
+    /// The committed snapshot it stands on.
+    pub parent: Option<&'a str>,
+    /// Its labels.
+    pub labels: &'a Labels,
+}
+
+impl Snapshots {
+    /// Checks that `new` may be made; its parent.
+    pub(super) async fn parent_for(&self, new: &New<'_>) -> Result<Option<Seen>> {
+        check_key(new.key)?;
+        check_labels(new.labels)?;
+        if self.seen(new.key).await?.is_some() {
+            return Err(taken(new.key));
+        }
+        match new.parent {
+            None => Ok(None),
+            Some(parent) => self.committed(parent).await.map(Some),
+        }
+    }
+
+    pub(super) async fn plan_create(
+        &self,
+        new: &New<'_>,
+        id: u64,
+    ) -> Result<(Batch, SnapshotRecord)> {
+        let mut batch = Batch::new();
+        if let (Some(parent), Some(key)) = (self.parent_for(new).await?, new.parent) {
+            self.adopt(&mut batch, key, parent)?;
+        }
+        let record = SnapshotRecord::new(new, id);
+        self.put(&mut batch, new.key, &record, Expect::Absent)?;
+        Ok((batch, record))
+    }
+
+    pub(super) async fn plan_commit(
+        &self,
+        name: &str,
+        key: &str,
+        options: &Commit,
+        usage: Usage,
+    ) -> Result<(Batch, SnapshotRecord)> {
+        check_key(name)?;
+        check_labels(&options.labels)?;
+        let Seen {
+            mut record,
+            revision,
+        } = self.existing(key).await?;
+        record.must_be_active(key)?;
+        if self.seen(name).await?.is_some() {
+            return Err(taken(name));
+        }
+        let mut batch = Batch::new();
+        if let Some(parent) = record.new_parent(key, options)? {
+            let seen = self.committed(parent).await?;
+            self.adopt(&mut batch, parent, seen)?;
+            record.parent = Some(parent.to_owned());
+        }
+        let now = SystemTime::now();
+        let record = SnapshotRecord {
+            kind: Kind::Committed,
+            labels: options.labels.clone(),
+            created_at: now,
+            updated_at: now,
+            usage: Some(usage),
+            ..record
+        };
+        self.put(&mut batch, name, &record, Expect::Absent)?;
+        batch.delete(Table::Snapshots, self.row(key), Expect::Revision(revision));
+        Ok((batch, record))
+    }
+
+    pub(super) async fn plan_remove(&self, key: &str) -> Result<(Batch, SnapshotRecord)> {
+        let Seen { record, revision } = self.existing(key).await?;
+        if record.children > 0 {
+            let message = format!(
+                "{} snapshots stand on it; remove them first",
+                record.children
+            );
+            return Err(Error::precondition(message).subject(key));
+        }
+        let mut batch = Batch::new();
+        batch.delete(Table::Snapshots, self.row(key), Expect::Revision(revision));
+        if let Some(parent) = &record.parent
+            && let Some(mut seen) = self.seen(parent).await?
+        {
+            seen.record.children = seen.record.children.saturating_sub(1);
+            let expect = Expect::Revision(seen.revision);
+            self.put(&mut batch, parent, &seen.record, expect)?;
+        }
+        Ok((batch, record))
+    }
+
+    pub(super) async fn plan_update(
+        &self,
+        key: &str,
+        labels: &Labels,
+        fieldpaths: &[&str],
+    ) -> Result<(Batch, Info)> {
+        let mut seen = self.existing(key).await?;
+        update_labels(&mut seen.record.labels, labels, fieldpaths)?;
+        check_labels(&seen.record.labels)?;
+        seen.record.updated_at = SystemTime::now();
+        let mut batch = Batch::new();
+        let expect = Expect::Revision(seen.revision);
+        self.put(&mut batch, key, &seen.record, expect)?;
+        Ok((batch, seen.record.info(key)))
+    }
+
+    /// A snapshot that may be a parent.
+    async fn committed(&self, key: &str) -> Result<Seen> {
+        let seen = self.seen(key).await?;
+        let seen = seen.ok_or_else(|| Error::not_found("no such parent").subject(key))?;
+        match seen.record.kind {
+            Kind::Committed => Ok(seen),
+            kind => {
+                let found = kind.as_str();
+                let message = format!("a parent must be committed, and this snapshot is {found}");
+                Err(Error::invalid(message).subject(key))
+            }
+        }
+    }
+
+    /// Counts one more child of `parent`.
+    fn adopt(&self, batch: &mut Batch, key: &str, mut parent: Seen) -> Result<()> {
+        parent.record.children += 1;
+        let expect = Expect::Revision(parent.revision);
+        self.put(batch, key, &parent.record, expect)
+    }
+
+    fn put(
+        &self,
+        batch: &mut Batch,
+        key: &str,
+        record: &SnapshotRecord,
+        expect: Expect,
+    ) -> Result<()> {
+        batch.put(Table::Snapshots, self.row(key), expect, record.encode()?);
+        Ok(())
+    }
+}
+
+impl SnapshotRecord {
+    /// # Errors
+    /// `FailedPrecondition` when it is a view or committed.
+    pub fn must_be_active(&self, key: &str) -> Result<()> {
+        match self.kind {
+            Kind::Active => Ok(()),
+            kind => {
+                let found = kind.as_str();
+                let message = format!("only an active snapshot can be committed; this is {found}");
+                Err(Error::precondition(message).subject(key))
+            }
+        }
+    }
+
+    /// The parent that a commit adds.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when it has another already.
+    pub fn new_parent<'a>(&self, key: &str, options: &'a Commit) -> Result<Option<&'a str>> {
+        match (&self.parent, &options.parent) {
+            (Some(old), Some(new)) if old != new => {
+                let message = format!("it stands on {old}, and a commit cannot move it to {new}");
+                Err(Error::invalid(message).subject(key))
+            }
+            (None, Some(new)) => Ok(Some(new)),
+            _ => Ok(None),
+        }
+    }
+}
+
+fn check_key(key: &str) -> Result<()> {
+    let message = if key.is_empty() {
+        "a snapshot needs a key".into()
+    } else if key.len() > limit::KEY {
+        format!("a key of {} bytes, at most {}", key.len(), limit::KEY)
+    } else if key.chars().any(char::is_control) {
+        "a key has no control characters".into()
+    } else {
+        return Ok(());
+    };
+    Err(Error::invalid(message).subject(format!("{key:.100}")))
+}
+
+fn taken(key: &str) -> Error {
+    Error::already_exists("a snapshot of this name exists; remove it or choose another name")
+        .subject(key)
+}

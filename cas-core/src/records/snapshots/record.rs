@@ -1,0 +1,83 @@
+//! The record of a snapshot.
+
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::New;
+use crate::Labels;
+use crate::error::{Error, Result};
+use crate::records::Record;
+use crate::snapshot::{Info, Kind, Usage};
+
+/// What is kept of a snapshot beside its directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotRecord {
+    /// Its directory; unique in the home, and never used again.
+    pub id: u64,
+    /// Its state.
+    pub kind: Kind,
+    /// The committed snapshot it stands on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
+    /// Its labels.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
+    /// When it came into this state.
+    #[serde(with = "crate::time")]
+    pub created_at: SystemTime,
+    /// When its labels changed last.
+    #[serde(with = "crate::time")]
+    pub updated_at: SystemTime,
+    /// What it takes by itself; fixed by the commit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
+    /// How many snapshots stand on it.
+    #[serde(default)]
+    pub children: u64,
+}
+
+impl SnapshotRecord {
+    /// The record of a snapshot made now.
+    pub(super) fn new(new: &New<'_>, id: u64) -> Self {
+        let now = SystemTime::now();
+        SnapshotRecord {
+            id,
+            kind: new.kind,
+            parent: new.parent.map(str::to_owned),
+            labels: new.labels.clone(),
+            created_at: now,
+            updated_at: now,
+            usage: None,
+            children: 0,
+        }
+    }
+
+    /// The same with its key, as callers see it.
+    pub fn info(&self, key: &str) -> Info {
+        Info {
+            key: key.to_owned(),
+            kind: self.kind,
+            parent: self.parent.clone(),
+            labels: self.labels.clone(),
+            created_at: self.created_at,
+            updated_at: self.updated_at,
+        }
+    }
+
+    pub(super) fn encode(&self) -> Result<Bytes> {
+        serde_json::to_vec(self)
+            .map(Bytes::from)
+            .map_err(|error| Error::internal("a snapshot does not serialise").source(error))
+    }
+
+    pub(super) fn decode(found: &Record) -> Result<Self> {
+        serde_json::from_slice(&found.value).map_err(|error| {
+            Error::corrupt(format!("the record does not parse: {error}"))
+                .operation("read snapshot record")
+                .subject(&found.key)
+                .source(error)
+        })
+    }
+}
