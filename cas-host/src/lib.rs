@@ -1,12 +1,19 @@
-//! What the kernel gives: directories with durable changes, locks that die with their owner.
+//! What the kernel gives: directories with durable changes, locks that die with their owner,
+//! trees copied, measured and removed.
 //!
 //! Everything goes through descriptors of directories, so that a path is walked once and nothing
 //! can be swapped underneath.
 
+mod copy;
 mod dir;
 mod lock;
+mod snapshot_dirs;
 mod sync;
+mod tree;
 
+pub use copy::copy_tree;
 pub use dir::{Dir, Entry, Existing};
 pub use lock::Lock;
+pub use snapshot_dirs::{Held, SnapshotDirs};
 pub use sync::{boot_id, syncfs};
+pub use tree::measure;

@@ -1,0 +1,315 @@
+//! Walking a directory tree through descriptors: to measure it, to remove it, to copy it.
+//!
+//! No link is followed and no mount is crossed. One descriptor is open however deep the tree is:
+//! the way back up goes through `..`, which must be the directory that was left.
+
+use std::collections::HashSet;
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use cas_core::error::{Context, Error, Result};
+use cas_core::snapshot::Usage;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::io::Errno;
+
+/// An entry of a directory, not followed.
+#[derive(Clone, Copy)]
+pub(crate) struct At<'a> {
+    pub(crate) dir: BorrowedFd<'a>,
+    pub(crate) name: &'a CStr,
+    pub(crate) stat: &'a Stat,
+}
+
+impl At<'_> {
+    pub(crate) fn file_type(&self) -> FileType {
+        FileType::from_raw_mode(self.stat.st_mode)
+    }
+
+    /// Device and inode.
+    pub(crate) fn identity(&self) -> (u64, u64) {
+        (self.stat.st_dev, self.stat.st_ino)
+    }
+}
+
+/// What is done on the way.
+pub(crate) trait Visit {
+    /// Meets what is not a directory.
+    fn entry(&mut self, at: At<'_>) -> Result<(), Errno>;
+
+    /// Opens a directory, by default as it is.
+    fn open(&mut self, at: At<'_>) -> Result<OwnedFd, Errno> {
+        open_below(at)
+    }
+
+    /// Goes into a directory.
+    fn enter(&mut self, at: At<'_>) -> Result<(), Errno>;
+
+    /// Has seen all of a directory.
+    fn leave(&mut self, at: At<'_>, child: BorrowedFd<'_>) -> Result<(), Errno>;
+
+    /// Meets a directory on which something is mounted.
+    fn mounted(&mut self) -> Result<()> {
+        Err(Error::busy("something is mounted here; unmount it first"))
+    }
+}
+
+/// A directory that has been left for one below it.
+struct Above {
+    identity: (u64, u64),
+    pending: Vec<(CString, Stat)>,
+    name: CString,
+    stat: Stat,
+}
+
+/// Visits everything below `root`. What vanishes meanwhile is passed over.
+///
+/// # Errors
+/// `Busy` at a mount; those of the visitor and the file system, naming the path.
+pub(crate) fn walk(root: impl AsFd, visit: &mut impl Visit) -> Result<()> {
+    let mut above = Vec::new();
+    pace(root.as_fd(), &mut above, visit).during("walk", path(&above, None))
+}
+
+fn pace(root: BorrowedFd<'_>, above: &mut Vec<Above>, visit: &mut impl Visit) -> io::Result<()> {
+    let mut here = open_again(root, c".")?;
+    let mut pending = list(&here, above, visit)?;
+    loop {
+        if let Some((name, stat)) = pending.pop() {
+            let at = At {
+                dir: here.as_fd(),
+                name: &name,
+                stat: &stat,
+            };
+            let below = descend(at, visit).during("walk", path(above, Some(&name)))?;
+            if let Some(child) = below {
+                above.push(Above {
+                    identity: identity(&here)?,
+                    pending,
+                    name,
+                    stat,
+                });
+                here = child;
+                pending = list(&here, above, visit)?;
+            }
+        } else if let Some(last) = above.last() {
+            here = ascend(here, last, visit)?;
+            pending = above.pop().map(|last| last.pending).unwrap_or_default();
+        } else {
+            return Ok(());
+        }
+    }
+}
+
+/// Opens a directory and enters it; nothing where it vanished or is skipped.
+fn descend(at: At<'_>, visit: &mut impl Visit) -> io::Result<Option<OwnedFd>> {
+    match visit.open(at) {
+        Ok(child) => {
+            visit.enter(at)?;
+            Ok(Some(child))
+        }
+        Err(Errno::XDEV) => Ok(visit.mounted().map(|()| None)?),
+        Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Leaves a directory; the one above.
+fn ascend(here: OwnedFd, last: &Above, visit: &mut impl Visit) -> io::Result<OwnedFd> {
+    let parent = open_again(here.as_fd(), c"..")?;
+    if identity(&parent)? != last.identity {
+        let message = "a directory was moved while its tree was walked; retry";
+        return Err(Error::unavailable(message).into());
+    }
+    let at = At {
+        dir: parent.as_fd(),
+        name: &last.name,
+        stat: &last.stat,
+    };
+    visit.leave(at, here.as_fd())?;
+    Ok(parent)
+}
+
+/// Visits what is not a directory; the directories.
+fn list(
+    dir: &OwnedFd,
+    above: &[Above],
+    visit: &mut impl Visit,
+) -> io::Result<Vec<(CString, Stat)>> {
+    let mut names = Vec::new();
+    for entry in rustix::fs::Dir::read_from(dir)? {
+        let entry = entry?;
+        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+            names.push(entry.file_name().to_owned());
+        }
+    }
+    let mut directories = Vec::new();
+    for name in names {
+        let stat = match rustix::fs::statat(dir, &name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => continue,
+            stat => stat?,
+        };
+        let at = At {
+            dir: dir.as_fd(),
+            name: &name,
+            stat: &stat,
+        };
+        if at.file_type() == FileType::Directory {
+            directories.push((name, stat));
+        } else {
+            let visited = visit.entry(at).map_err(io::Error::from);
+            visited.during("walk", path(above, Some(&name)))?;
+        }
+    }
+    Ok(directories)
+}
+
+fn open_below(at: At<'_>) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
+    rustix::fs::openat2(at.dir, at.name, flags, Mode::empty(), resolve)
+}
+
+fn open_again(dir: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat(dir, name, flags, Mode::empty())
+}
+
+fn identity(dir: &OwnedFd) -> Result<(u64, u64), Errno> {
+    rustix::fs::fstat(dir).map(|stat| (stat.st_dev, stat.st_ino))
+}
+
+fn path(above: &[Above], name: Option<&CString>) -> String {
+    let names = above.iter().map(|level| &level.name).chain(name);
+    let names: Vec<_> = names.map(|name| name.to_string_lossy()).collect();
+    format!("./{}", names.join("/"))
+}
+
+/// What a tree takes: every inode once, however many names it has.
+#[derive(Default)]
+struct Meter {
+    usage: Usage,
+    linked: HashSet<(u64, u64)>,
+}
+
+impl Meter {
+    fn count(&mut self, at: At<'_>) {
+        let single = at.stat.st_nlink < 2 || at.file_type() == FileType::Directory;
+        if single || self.linked.insert(at.identity()) {
+            self.usage += Usage {
+                bytes: u64::try_from(at.stat.st_blocks).unwrap_or(0) * 512,
+                inodes: 1,
+            };
+        }
+    }
+}
+
+impl Visit for Meter {
+    fn entry(&mut self, at: At<'_>) -> Result<(), Errno> {
+        self.count(at);
+        Ok(())
+    }
+
+    fn enter(&mut self, at: At<'_>) -> Result<(), Errno> {
+        self.count(at);
+        Ok(())
+    }
+
+    fn leave(&mut self, _: At<'_>, _: BorrowedFd<'_>) -> Result<(), Errno> {
+        Ok(())
+    }
+
+    /// What is mounted there takes its space elsewhere.
+    fn mounted(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// What lies below `dir` takes on disk; hard links count once.
+///
+/// # Errors
+/// Those of the file system, naming the path.
+pub fn measure(dir: impl AsFd) -> Result<Usage> {
+    let mut meter = Meter::default();
+    walk(dir, &mut meter)?;
+    Ok(meter.usage)
+}
+
+/// Removes while it measures.
+struct Remover {
+    meter: Meter,
+    privileged: bool,
+}
+
+impl Visit for Remover {
+    fn entry(&mut self, at: At<'_>) -> Result<(), Errno> {
+        self.meter.count(at);
+        gone(rustix::fs::unlinkat(at.dir, at.name, AtFlags::empty()))
+    }
+
+    /// An owner without privileges first gives himself the permission to empty the directory.
+    fn open(&mut self, at: At<'_>) -> Result<OwnedFd, Errno> {
+        if !self.privileged && at.stat.st_mode & 0o700 != 0o700 {
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let found = rustix::fs::openat(at.dir, at.name, flags, Mode::empty())?;
+            rustix::fs::chmod(proc_path(found.as_fd()), Mode::RWXU)?;
+        }
+        open_below(at)
+    }
+
+    fn enter(&mut self, at: At<'_>) -> Result<(), Errno> {
+        self.meter.count(at);
+        Ok(())
+    }
+
+    fn leave(&mut self, at: At<'_>, _: BorrowedFd<'_>) -> Result<(), Errno> {
+        gone(rustix::fs::unlinkat(at.dir, at.name, AtFlags::REMOVEDIR))
+    }
+}
+
+/// The name under which the kernel shows a descriptor of ours.
+pub(crate) fn proc_path(fd: BorrowedFd<'_>) -> String {
+    use std::os::fd::AsRawFd;
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
+
+/// Another process may be removing the same tree.
+fn gone(outcome: Result<(), Errno>) -> Result<(), Errno> {
+    match outcome {
+        Err(Errno::NOENT) => Ok(()),
+        other => other,
+    }
+}
+
+/// Removes the directory `name` in `parent` and all below it; what came back. An absent one is
+/// no error.
+///
+/// # Errors
+/// `Busy` where something is mounted below; those of the file system, naming the path.
+pub(crate) fn remove(parent: impl AsFd, name: &str) -> Result<Usage> {
+    let mut remover = Remover {
+        meter: Meter::default(),
+        privileged: rustix::process::geteuid().is_root(),
+    };
+    remove_with(parent.as_fd(), name, &mut remover).during("remove", name)?;
+    Ok(remover.meter.usage)
+}
+
+fn remove_with(parent: BorrowedFd<'_>, name: &str, remover: &mut Remover) -> io::Result<()> {
+    let name = CString::new(name)?;
+    let stat = match rustix::fs::statat(parent, &name, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT) => return Ok(()),
+        stat => stat?,
+    };
+    let at = At {
+        dir: parent,
+        name: &name,
+        stat: &stat,
+    };
+    let Some(dir) = descend(at, remover)? else {
+        return Ok(());
+    };
+    walk(&dir, remover)?;
+    remover.leave(at, dir.as_fd())?;
+    Ok(())
+}
