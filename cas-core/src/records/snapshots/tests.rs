@@ -49,19 +49,32 @@ async fn a_commit_gives_a_parent_where_there_was_none() {
         parent: Some(parent.into()),
         ..Commit::default()
     };
-    let refused = view.commit("top", "diff", &to("absent"), Usage::default()).await;
+    let refused = view
+        .commit("top", "diff", &to("absent"), Usage::default())
+        .await;
     assert_eq!(kind(refused), Some(Kind::NotFound));
     make(&view, "active", None).await.unwrap();
-    let refused = view.commit("top", "diff", &to("active"), Usage::default()).await;
+    let refused = view
+        .commit("top", "diff", &to("active"), Usage::default())
+        .await;
     assert_eq!(kind(refused), Some(Kind::InvalidArgument));
-    let top = view.commit("top", "diff", &to("base"), Usage::default()).await;
+    let top = view
+        .commit("top", "diff", &to("base"), Usage::default())
+        .await;
     assert_eq!(top.unwrap().parent.as_deref(), Some("base"));
-    assert_eq!(kind(view.remove("base").await), Some(Kind::FailedPrecondition));
+    assert_eq!(
+        kind(view.remove("base").await),
+        Some(Kind::FailedPrecondition)
+    );
 
     make(&view, "above", Some("base")).await.unwrap();
-    let moved = view.commit("x", "above", &to("other"), Usage::default()).await;
+    let moved = view
+        .commit("x", "above", &to("other"), Usage::default())
+        .await;
     assert_eq!(kind(moved), Some(Kind::InvalidArgument));
-    let same = view.commit("x", "above", &to("base"), Usage::default()).await;
+    let same = view
+        .commit("x", "above", &to("base"), Usage::default())
+        .await;
     assert_eq!(same.unwrap().kind, State::Committed);
 }
 
@@ -90,7 +103,10 @@ async fn a_parent_removed_by_another_never_leaves_an_orphan() {
         let (taken, removed) = (taking.await.unwrap(), removing.await.unwrap());
         assert_ne!(taken.is_ok(), removed.is_ok());
         let lost = kind(taken).or(kind(removed));
-        assert!(matches!(lost, Some(Kind::NotFound | Kind::FailedPrecondition)));
+        assert!(matches!(
+            lost,
+            Some(Kind::NotFound | Kind::FailedPrecondition)
+        ));
     }
 }
 
