@@ -153,6 +153,15 @@ impl Writer {
         self.ingest.offset()
     }
 
+    /// The digest of what was written so far.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` after a failed write.
+    pub fn digest(&self) -> Result<Digest> {
+        let hasher = self.hasher.clone().ok_or_else(poisoned)?;
+        Ok(hasher.finish())
+    }
+
     /// Writes `data`, hashing it at the same time.
     ///
     /// # Errors
