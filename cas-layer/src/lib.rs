@@ -5,7 +5,9 @@
 //! [`apply`] writes them below one directory, never outside it.
 
 pub mod apply;
+mod buffers;
 pub mod codec;
 pub mod flow;
-
+pub mod import;
+pub mod progress;
 pub mod tar;

@@ -9,6 +9,7 @@
 
 mod entry;
 mod header;
+mod leap;
 mod member;
 mod pax;
 mod sparse;

@@ -1,0 +1,77 @@
+//! Pieces of memory that are used again: a fresh megabyte costs 256 page faults.
+
+use std::io::{self, Read};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+
+/// Bytes of one piece.
+pub(crate) const PIECE: usize = 1 << 20;
+
+/// Where pieces come from, and go back to when the last reader drops them.
+#[derive(Clone, Default)]
+pub(crate) struct Buffers(Arc<Mutex<Vec<Vec<u8>>>>);
+
+struct Lent {
+    memory: Vec<u8>,
+    filled: usize,
+    home: Buffers,
+}
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.memory[..self.filled]
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        let memory = std::mem::take(&mut self.memory);
+        self.home.free().push(memory);
+    }
+}
+
+impl Buffers {
+    /// The next piece of `input`, at most `limit` bytes; shorter only where `input` ends.
+    pub(crate) fn read(&self, input: &mut impl Read, limit: u64) -> io::Result<Bytes> {
+        let memory = self.free().pop().unwrap_or_else(|| vec![0; PIECE]);
+        let mut lent = Lent {
+            memory,
+            filled: 0,
+            home: self.clone(),
+        };
+        let wanted = limit.min(PIECE as u64) as usize;
+        while lent.filled < wanted {
+            match input.read(&mut lent.memory[lent.filled..wanted]) {
+                Ok(0) => break,
+                Ok(read) => lent.filled += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Bytes::from_owner(lent))
+    }
+
+    fn free(&self) -> std::sync::MutexGuard<'_, Vec<Vec<u8>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_come_back_and_hold_what_was_read() {
+        let buffers = Buffers::default();
+        let first = buffers.read(&mut &b"abcdef"[..], 4).unwrap();
+        assert_eq!(&first[..], b"abcd");
+        let kept = first.slice(1..);
+        drop(first);
+        assert!(buffers.free().is_empty());
+        drop(kept);
+        assert_eq!(buffers.free().len(), 1);
+        assert_eq!(&buffers.read(&mut &b"xy"[..], 9).unwrap()[..], b"xy");
+        assert_eq!(buffers.free().len(), 1);
+    }
+}

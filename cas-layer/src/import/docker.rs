@@ -1,0 +1,179 @@
+//! The archive of `docker save`: `manifest.json`, configurations and layers under any names.
+//!
+//! It has no manifests, so one of OCI types is made; see `docs/decisions/0002`. Configurations
+//! stay as they are, byte for byte, and so do layers. A plain layer is its own diff id, and must
+//! be; a compressed one is checked against it when it is unpacked, as always.
+
+use std::collections::{BTreeMap, HashMap};
+
+use cas_core::{Descriptor, Digest, Error, Manifest, MediaType, Result, document, limit};
+use serde::Deserialize;
+
+use super::contents::Part;
+use super::names::Root;
+use super::plan::{Plan, platform_of};
+use crate::codec::{self, Compression};
+
+/// The file that lists the images.
+pub(super) const MANIFEST: &str = "manifest.json";
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Entry {
+    config: String,
+    #[serde(default)]
+    repo_tags: Option<Vec<String>>,
+    layers: Option<Vec<String>>,
+}
+
+impl Entry {
+    fn tags(&self) -> &[String] {
+        self.repo_tags.as_deref().unwrap_or_default()
+    }
+}
+
+#[derive(Deserialize)]
+struct Config {
+    rootfs: RootFs,
+}
+
+#[derive(Deserialize)]
+struct RootFs {
+    #[serde(default)]
+    diff_ids: Option<Vec<Digest>>,
+}
+
+/// The images of a docker archive; their content is planned on the way.
+pub(super) async fn roots(plan: &mut Plan<'_>) -> Result<Vec<Root>> {
+    let listed = find(plan, MANIFEST)?.document(plan.intake.store).await;
+    let entries = listed
+        .and_then(|data| parse::<Vec<Entry>>(&data))
+        .map_err(|error| error.operation("read").subject(MANIFEST))?;
+    let mut compressed = HashMap::new();
+    let mut roots = Vec::new();
+    let any_tagged = entries.iter().any(|entry| !entry.tags().is_empty());
+    for entry in entries
+        .iter()
+        .filter(|entry| !any_tagged || !entry.tags().is_empty())
+    {
+        let Some(target) = image(plan, entry, &mut compressed).await? else {
+            continue;
+        };
+        let tags = entry.tags();
+        roots.extend(tags.iter().map(|tag| Root {
+            name: Some(tag.clone()),
+            target: target.clone(),
+        }));
+        if tags.is_empty() {
+            roots.push(Root { name: None, target });
+        }
+    }
+    if let (true, false, Some(error)) = (roots.is_empty(), entries.is_empty(), plan.unsuited()) {
+        return Err(error);
+    }
+    Ok(roots)
+}
+
+/// Plans one image; nothing when it is for another platform.
+async fn image(
+    plan: &mut Plan<'_>,
+    entry: &Entry,
+    compressed: &mut HashMap<String, Descriptor>,
+) -> Result<Option<Descriptor>> {
+    let named = |error: Error| error.operation("read").subject(&entry.config);
+    let part = find(plan, &entry.config)?;
+    let data = part.document(plan.intake.store).await.map_err(named)?;
+    let diff_ids = parse::<Config>(&data)
+        .map_err(named)?
+        .rootfs
+        .diff_ids
+        .unwrap_or_default();
+    let platform = platform_of(&data).map_err(named)?;
+    if !plan.suits_platform(platform.as_ref()) {
+        return Ok(None);
+    }
+    let config = Descriptor::of(MediaType::OCI_CONFIG, &data);
+    plan.leaf(config.clone(), Part::held(data))?;
+    let paths = entry.layers.as_deref().unwrap_or_default();
+    if paths.len() != diff_ids.len() || paths.len() > limit::LAYERS {
+        return Err(named(Error::corrupt(format!(
+            "has {} diff ids for {} layers; expected as many, at most {}",
+            diff_ids.len(),
+            paths.len(),
+            limit::LAYERS
+        ))));
+    }
+    let mut layers = Vec::new();
+    for (path, diff_id) in paths.iter().zip(diff_ids) {
+        layers.push(layer(plan, path, diff_id, compressed).await?);
+    }
+    manifest(plan, config, layers).map(Some)
+}
+
+/// Plans one layer.
+async fn layer(
+    plan: &mut Plan<'_>,
+    path: &str,
+    diff_id: Digest,
+    compressed: &mut HashMap<String, Descriptor>,
+) -> Result<Descriptor> {
+    if let Some(known) = compressed.get(path) {
+        return Ok(known.clone());
+    }
+    let part = find(plan, path)?;
+    let magic = part.head(plan.intake.store, 8).await?;
+    let media_type = match codec::detect(&magic) {
+        Compression::None => {
+            let descriptor = Descriptor::new(MediaType::OCI_LAYER, diff_id, part.size);
+            plan.leaf(descriptor.clone(), part)?;
+            return Ok(descriptor);
+        }
+        Compression::Gzip => MediaType::OCI_LAYER_GZIP,
+        Compression::Zstd => MediaType::OCI_LAYER_ZSTD,
+    };
+    let digest = plan.intake.absorb_part(&part).await?;
+    let descriptor = Descriptor::new(media_type, digest, part.size);
+    plan.leaf(descriptor.clone(), part)?;
+    compressed.insert(path.to_owned(), descriptor.clone());
+    Ok(descriptor)
+}
+
+/// Plans the manifest that the archive does not have.
+fn manifest(
+    plan: &mut Plan<'_>,
+    config: Descriptor,
+    layers: Vec<Descriptor>,
+) -> Result<Descriptor> {
+    let children = std::iter::once(&config)
+        .chain(&layers)
+        .map(|child| child.digest)
+        .collect();
+    let manifest = Manifest {
+        schema_version: 2,
+        media_type: Some(MediaType::OCI_MANIFEST),
+        artifact_type: None,
+        config,
+        layers,
+        subject: None,
+        annotations: None::<BTreeMap<String, String>>,
+    };
+    let data = serde_json::to_vec(&manifest)
+        .map_err(|error| Error::internal("a manifest does not serialise").source(error))?;
+    let descriptor = Descriptor::of(MediaType::OCI_MANIFEST, &data);
+    plan.document(descriptor.clone(), children, Part::held(data.into()));
+    Ok(descriptor)
+}
+
+fn find(plan: &Plan<'_>, path: &str) -> Result<Part> {
+    plan.contents.find(path)?.ok_or_else(|| {
+        Error::not_found("the archive refers to this file but has it not; it is incomplete")
+            .operation("read")
+            .subject(format!("{path:.200}"))
+    })
+}
+
+fn parse<T: serde::de::DeserializeOwned>(data: &[u8]) -> Result<T> {
+    document::check_json(data)?;
+    serde_json::from_slice(data)
+        .map_err(|error| Error::corrupt(format!("is no valid document: {error}")).source(error))
+}

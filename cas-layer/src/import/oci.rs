@@ -1,0 +1,65 @@
+//! The OCI image layout: `oci-layout`, `index.json`, `blobs/`.
+
+use cas_core::{Descriptor, Document, Error, MediaType, Result, document};
+use serde::Deserialize;
+
+use super::names::Root;
+use super::plan::Plan;
+
+/// The file that says which version of the layout it is.
+pub(super) const LAYOUT: &str = "oci-layout";
+/// The file that lists the images.
+pub(super) const INDEX: &str = "index.json";
+/// Names of an entry, best first.
+const NAMES: [&str; 2] = [
+    "io.containerd.image.name",
+    "org.opencontainers.image.ref.name",
+];
+
+/// The images of a layout.
+pub(super) async fn roots(plan: &mut Plan<'_>) -> Result<Vec<Root>> {
+    let store = plan.intake.store;
+    match plan.contents.find(LAYOUT)? {
+        Some(part) => {
+            let named = |error: Error| error.operation("read").subject(LAYOUT);
+            let data = part.document(store).await.map_err(named)?;
+            check_version(&data).map_err(named)?;
+        }
+        None => plan
+            .intake
+            .progress
+            .warn("the source has no oci-layout file; taken as 1.0.0"),
+    }
+    let Some(part) = plan.contents.find(INDEX)? else {
+        return Err(super::unrecognised());
+    };
+    let named = |error: Error| error.operation("read").subject(INDEX);
+    let data = part.document(store).await.map_err(named)?;
+    let document = Document::parse(&MediaType::OCI_INDEX, &data).map_err(named)?;
+    Ok(document.children().cloned().map(root).collect())
+}
+
+fn check_version(data: &[u8]) -> Result<()> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Layout {
+        image_layout_version: String,
+    }
+    document::check_json(data)?;
+    let layout: Layout = serde_json::from_slice(data)
+        .map_err(|error| Error::corrupt(format!("is no layout file: {error}")).source(error))?;
+    match layout.image_layout_version.as_str() {
+        "1.0.0" => Ok(()),
+        other => Err(Error::unsupported(format!(
+            "the layout has version {:.40}; 1.0.0 is read",
+            other.escape_debug()
+        ))),
+    }
+}
+
+/// The entry as an image: its name is taken off, for it is the name's and not the content's.
+fn root(mut target: Descriptor) -> Root {
+    let names = NAMES.map(|key| target.annotations.remove(key));
+    let name = names.into_iter().flatten().find(|name| !name.is_empty());
+    Root { name, target }
+}

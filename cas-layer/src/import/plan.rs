@@ -1,0 +1,315 @@
+//! What an import will store: found by walking the documents first, carried out then.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use bytes::Bytes;
+use cas_core::platform::{Matcher, Only};
+use cas_core::{
+    Descriptor, Digest, Document, Error, Index, Manifest, Platform, Result, document, limit,
+};
+use futures_util::future::BoxFuture;
+use futures_util::{StreamExt, stream};
+use serde::Deserialize;
+
+use super::contents::{Contents, Part, Place};
+use super::intake::Intake;
+
+/// Blobs that are copied at the same time.
+const AT_ONCE: usize = 3;
+
+/// One blob to store.
+pub(super) struct Item {
+    descriptor: Descriptor,
+    children: Vec<Digest>,
+    part: Part,
+}
+
+/// The blobs to store, and the way to find them.
+pub(super) struct Plan<'a> {
+    pub(super) intake: &'a Intake<'a>,
+    pub(super) contents: &'a Contents,
+    platform: Option<&'a Platform>,
+    only: Option<Only>,
+    leaves: Vec<Item>,
+    /// Children before their parents.
+    documents: Vec<Item>,
+    /// What was visited, and whether it led to an image.
+    visited: HashMap<Digest, (Descriptor, bool)>,
+    platforms: BTreeSet<String>,
+}
+
+impl<'a> Plan<'a> {
+    /// An empty plan, for `platform` only where one is given.
+    pub(super) fn new(
+        intake: &'a Intake<'a>,
+        contents: &'a Contents,
+        platform: Option<&'a Platform>,
+    ) -> Self {
+        Plan {
+            intake,
+            contents,
+            platform,
+            only: platform.map(Only::new),
+            leaves: Vec::new(),
+            documents: Vec::new(),
+            visited: HashMap::new(),
+            platforms: BTreeSet::new(),
+        }
+    }
+
+    /// The error when no image is for the wanted platform; nothing when any would do.
+    pub(super) fn unsuited(&self) -> Option<Error> {
+        let wanted = self.platform?;
+        let known: Vec<&str> = self.platforms.iter().map(String::as_str).collect();
+        let known = known.join(", ");
+        Some(Error::not_found(format!(
+            "has nothing for {wanted}; it has: {known}"
+        )))
+    }
+
+    /// Adds what `root` reaches; false when none of it is for the wanted platform.
+    ///
+    /// # Errors
+    /// `Corrupt` or `NotFound` for what is damaged or missing.
+    pub(super) async fn visit(&mut self, root: &Descriptor) -> Result<bool> {
+        let chosen = self.chosen(std::slice::from_ref(root));
+        match chosen.first() {
+            None => Ok(false),
+            Some(_) => self.descend(root, 1).await,
+        }
+    }
+
+    fn descend<'b>(
+        &'b mut self,
+        descriptor: &'b Descriptor,
+        depth: usize,
+    ) -> BoxFuture<'b, Result<bool>> {
+        Box::pin(async move {
+            if let Some((known, led)) = self.visited.get(&descriptor.digest) {
+                same(known, descriptor)?;
+                return Ok(*led);
+            }
+            if depth > limit::INDEX_DEPTH {
+                let allowed = limit::INDEX_DEPTH;
+                return Err(Error::out_of_range(format!(
+                    "indexes are nested deeper than {allowed} levels"
+                ))
+                .subject(descriptor.digest));
+            }
+            let Some(part) = self.locate(descriptor).await? else {
+                return Err(missing(descriptor));
+            };
+            let kind = &descriptor.media_type;
+            if !kind.is_index() && !kind.is_manifest() {
+                self.leaf(descriptor.clone(), part)?;
+                return Ok(true);
+            }
+            let data = self.read(descriptor, &part).await?;
+            let document = Document::parse(kind, &data)
+                .map_err(|error| error.operation("read").subject(descriptor.digest))?;
+            let children = document.children().map(|child| child.digest).collect();
+            let led = match document {
+                Document::Index(index) => self.index(&index, depth).await?,
+                Document::Manifest(manifest) => self.manifest(descriptor, &manifest).await?,
+            };
+            if led {
+                self.document(descriptor.clone(), children, part);
+            } else {
+                self.visited
+                    .insert(descriptor.digest, (descriptor.clone(), false));
+            }
+            Ok(led)
+        })
+    }
+
+    /// Follows the children that the source has; the rest of an index may be missing.
+    async fn index(&mut self, index: &Index, depth: usize) -> Result<bool> {
+        let mut led = index.manifests.is_empty();
+        for child in self.chosen(&index.manifests) {
+            if self.locate(&child).await?.is_some() {
+                led |= self.descend(&child, depth + 1).await?;
+            }
+        }
+        Ok(led)
+    }
+
+    async fn manifest(&mut self, own: &Descriptor, manifest: &Manifest) -> Result<bool> {
+        if own.platform.is_none() && !self.suits(&manifest.config).await? {
+            return Ok(false);
+        }
+        for child in std::iter::once(&manifest.config).chain(&manifest.layers) {
+            match self.locate(child).await? {
+                Some(part) => self.leaf(child.clone(), part)?,
+                None if child.media_type.is_non_distributable() => {}
+                None => return Err(missing(child)),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether the configuration of a manifest without platform is for the wanted one.
+    async fn suits(&mut self, config: &Descriptor) -> Result<bool> {
+        if self.only.is_none() || !config.media_type.is_config() {
+            return Ok(true);
+        }
+        let Some(part) = self.locate(config).await? else {
+            return Err(missing(config));
+        };
+        let data = self.read(config, &part).await?;
+        Ok(self.suits_platform(platform_of(&data)?.as_ref()))
+    }
+
+    /// Whether an image for `platform` is wanted; one that does not say is.
+    pub(super) fn suits_platform(&mut self, platform: Option<&Platform>) -> bool {
+        let (Some(only), Some(platform)) = (&self.only, platform) else {
+            return true;
+        };
+        self.platforms.insert(platform.to_string());
+        only.matches(platform)
+    }
+
+    /// The entries for the wanted platform: the best matches, and those that do not say.
+    fn chosen(&mut self, listed: &[Descriptor]) -> Vec<Descriptor> {
+        let Some(only) = &self.only else {
+            return listed.to_vec();
+        };
+        let said = || listed.iter().filter_map(|entry| entry.platform.as_ref());
+        self.platforms.extend(
+            said()
+                .filter(|said| !said.is_unknown())
+                .map(Platform::to_string),
+        );
+        let best = said()
+            .filter(|said| only.matches(said))
+            .min_by(|a, b| only.compare(a, b));
+        let wanted = |entry: &&Descriptor| match (&entry.platform, best) {
+            (None, _) => true,
+            (Some(said), Some(best)) => only.matches(said) && only.compare(said, best).is_eq(),
+            (Some(_), None) => false,
+        };
+        listed.iter().filter(wanted).cloned().collect()
+    }
+
+    /// Where the content of `descriptor` is: in the source, or in the store already.
+    async fn locate(&self, descriptor: &Descriptor) -> Result<Option<Part>> {
+        if let Some(part) = self.contents.blob(&descriptor.digest)? {
+            return Ok(Some(part));
+        }
+        let (digest, size) = (descriptor.digest, descriptor.size);
+        let there = self.intake.has(&digest, size).await?;
+        Ok(there.then_some(Part {
+            size,
+            place: Place::Stored(digest),
+        }))
+    }
+
+    /// The bytes of a document, checked.
+    async fn read(&self, descriptor: &Descriptor, part: &Part) -> Result<Bytes> {
+        let named = |error: Error| error.operation("read").subject(descriptor.digest);
+        let data = part.document(self.intake.store).await.map_err(named)?;
+        let found = Digest::of(descriptor.digest.algorithm(), &data);
+        if data.len() as u64 != descriptor.size || found != descriptor.digest {
+            return Err(named(Error::corrupt(format!(
+                "expected {} bytes of this digest, found {} bytes of {found}",
+                descriptor.size,
+                data.len()
+            ))));
+        }
+        Ok(data)
+    }
+
+    /// Adds a blob that refers to nothing.
+    pub(super) fn leaf(&mut self, descriptor: Descriptor, part: Part) -> Result<()> {
+        if let Some((known, _)) = self.visited.get(&descriptor.digest) {
+            return same(known, &descriptor);
+        }
+        self.visited
+            .insert(descriptor.digest, (descriptor.clone(), true));
+        self.leaves.push(Item {
+            descriptor,
+            children: Vec::new(),
+            part,
+        });
+        Ok(())
+    }
+
+    /// Adds a manifest or an index, after its children.
+    pub(super) fn document(&mut self, descriptor: Descriptor, children: Vec<Digest>, part: Part) {
+        self.visited
+            .insert(descriptor.digest, (descriptor.clone(), true));
+        self.documents.push(Item {
+            descriptor,
+            children,
+            part,
+        });
+    }
+
+    /// Stores it all and makes it durable.
+    ///
+    /// # Errors
+    /// `Corrupt` for content that is not what refers to it says; those of the store.
+    pub(super) async fn carry_out(self) -> Result<()> {
+        let Plan {
+            intake,
+            mut leaves,
+            documents,
+            ..
+        } = self;
+        // A large blob that begins last would keep one core idle.
+        leaves.sort_by_key(|item| std::cmp::Reverse(item.part.size));
+        let copies = leaves
+            .iter()
+            .map(|item| intake.copy(&item.descriptor, &item.part));
+        // All are waited for: those under way stop by themselves once one has failed.
+        let outcomes: Vec<Result<()>> = stream::iter(copies)
+            .buffer_unordered(AT_ONCE)
+            .collect()
+            .await;
+        outcomes.into_iter().collect::<Result<()>>()?;
+        for item in &documents {
+            intake.copy(&item.descriptor, &item.part).await?;
+        }
+        let stored: Vec<(Descriptor, Vec<Digest>)> = leaves
+            .into_iter()
+            .chain(documents)
+            .map(|item| (item.descriptor, item.children))
+            .collect();
+        intake.settle(&stored).await?;
+        let wanted: HashSet<Digest> = stored.iter().map(|(blob, _)| blob.digest).collect();
+        intake.drop_unwanted(&wanted).await
+    }
+}
+
+/// One digest has one size and one type, or readers could differ.
+fn same(known: &Descriptor, descriptor: &Descriptor) -> Result<()> {
+    if known.size == descriptor.size && known.media_type == descriptor.media_type {
+        return Ok(());
+    }
+    Err(Error::corrupt(format!(
+        "is described as {} bytes of {:.200} and as {} bytes of {:.200}",
+        known.size, known.media_type, descriptor.size, descriptor.media_type
+    ))
+    .operation("read")
+    .subject(descriptor.digest))
+}
+
+fn missing(descriptor: &Descriptor) -> Error {
+    Error::not_found(format!(
+        "the source refers to this {:.200} but has it not; it is incomplete",
+        descriptor.media_type
+    ))
+    .operation("read")
+    .subject(descriptor.digest)
+}
+
+/// The platform that a configuration is for, where it says.
+pub(super) fn platform_of(config: &[u8]) -> Result<Option<Platform>> {
+    #[derive(Deserialize)]
+    struct Said {
+        #[serde(default)]
+        os: String,
+    }
+    document::check_json(config)?;
+    let said = serde_json::from_slice::<Said>(config).is_ok_and(|said| !said.os.is_empty());
+    Ok(said.then(|| serde_json::from_slice(config).ok()).flatten())
+}

@@ -1,0 +1,167 @@
+//! An archive that can be read once: a thread of its own reads and inflates it, and every file is
+//! stored as it comes.
+
+use std::io::{BufReader, Read};
+use std::thread;
+
+use bytes::Bytes;
+use cas_core::content::Expected;
+use cas_core::{Digest, Error, Result, limit};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+
+use super::archive::{Member, Members};
+use super::contents::{Contents, Node, Part, Place};
+use super::intake::{Intake, Pieces};
+use super::{docker, oci};
+use crate::buffers::{Buffers, PIECE};
+use crate::codec::{self, Decoder};
+use crate::tar::Reader;
+
+/// Pieces that may wait between the reader and the store.
+const AHEAD: usize = 4;
+/// Files that are kept in memory instead of the store.
+const DOCUMENTS: [&str; 3] = [oci::LAYOUT, oci::INDEX, docker::MANIFEST];
+
+enum Event {
+    /// A member; the pieces of a file follow.
+    Member(Member, u64),
+    /// A piece of the current file.
+    Piece(Bytes),
+    /// The archive ended as it should, and all before belongs to it.
+    End,
+}
+
+/// Stores the files of the archive in `input`.
+pub(super) async fn receive(intake: &Intake<'_>, input: Box<dyn Read + Send>) -> Result<Contents> {
+    let (events, mut archive) = channel(AHEAD);
+    let buffers = intake.buffers.clone();
+    thread::Builder::new()
+        .name("cas-import".to_owned())
+        .spawn(move || {
+            let outcome = read(input, &buffers, &events);
+            // Nobody listens after an error on the other side.
+            let _ = events.blocking_send(outcome.map(|()| Event::End));
+        })?;
+    let mut members = Members::default();
+    loop {
+        match archive.recv().await.transpose()? {
+            Some(Event::Member(member, size)) => {
+                let node = match member.link {
+                    Some(link) => link,
+                    None => Node::File(file(intake, &member.path, size, &mut archive).await?),
+                };
+                members.add(member.path, node)?;
+            }
+            Some(Event::End) => return Ok(members.finish()),
+            Some(Event::Piece(_)) | None => {
+                return Err(Error::internal("the reader of the archive ended early"));
+            }
+        }
+    }
+}
+
+/// The reader's side.
+fn read(
+    mut input: Box<dyn Read + Send>,
+    buffers: &Buffers,
+    events: &Sender<Result<Event>>,
+) -> Result<()> {
+    let send = |event| {
+        events
+            .blocking_send(Ok(event))
+            .map_err(|_| Error::cancelled("the import ended"))
+    };
+    let mut magic = Vec::new();
+    (&mut input).take(8).read_to_end(&mut magic)?;
+    let compression = codec::detect(&magic);
+    let input = std::io::Cursor::new(magic).chain(input);
+    let decoder = Decoder::new(input, compression)?;
+    let mut reader = Reader::new(BufReader::with_capacity(PIECE, decoder));
+    let mut members = Members::default();
+    while let Some(entry) = members.next(&mut reader)? {
+        let Some(member) = members.member(&entry)? else {
+            continue;
+        };
+        let mut left = if member.link.is_some() { 0 } else { entry.size };
+        send(Event::Member(member, left))?;
+        while left > 0 {
+            let piece = buffers.read(&mut reader, left)?;
+            left -= piece.len() as u64;
+            send(Event::Piece(piece))?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes in the current file.
+async fn file(
+    intake: &Intake<'_>,
+    path: &str,
+    size: u64,
+    archive: &mut Receiver<Result<Event>>,
+) -> Result<Part> {
+    let mut pieces = FromArchive {
+        archive,
+        left: size,
+    };
+    let place = if DOCUMENTS.contains(&path) {
+        Place::Held(pieces.document(path).await?)
+    } else if let Some(digest) = blob_name(path) {
+        if intake.has(&digest, size).await? {
+            while pieces.next().await?.is_some() {}
+        } else {
+            let expected = Expected::exactly(digest, size);
+            intake
+                .write(&digest.to_string(), expected, &mut pieces)
+                .await?;
+        }
+        Place::Stored(digest)
+    } else {
+        Place::Stored(intake.absorb(size, &mut pieces).await?)
+    };
+    Ok(Part { size, place })
+}
+
+/// The digest that `blobs/<algorithm>/<hex>` promises.
+fn blob_name(path: &str) -> Option<Digest> {
+    let (algorithm, hex) = path.strip_prefix("blobs/")?.split_once('/')?;
+    format!("{algorithm}:{hex}").parse().ok()
+}
+
+struct FromArchive<'a> {
+    archive: &'a mut Receiver<Result<Event>>,
+    left: u64,
+}
+
+impl FromArchive<'_> {
+    async fn document(&mut self, path: &str) -> Result<Bytes> {
+        if self.left > limit::DOCUMENT_READ {
+            let (found, allowed) = (self.left, limit::DOCUMENT_READ);
+            return Err(Error::out_of_range(format!(
+                "a document of {found} bytes, at most {allowed} are read"
+            ))
+            .operation("read")
+            .subject(path));
+        }
+        let mut data = Vec::new();
+        while let Some(piece) = self.next().await? {
+            data.extend_from_slice(&piece);
+        }
+        Ok(data.into())
+    }
+}
+
+impl Pieces for FromArchive<'_> {
+    async fn next(&mut self) -> Result<Option<Bytes>> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        match self.archive.recv().await.transpose()? {
+            Some(Event::Piece(piece)) => {
+                self.left = self.left.saturating_sub(piece.len() as u64);
+                Ok(Some(piece))
+            }
+            _ => Err(Error::internal("the reader of the archive ended early")),
+        }
+    }
+}

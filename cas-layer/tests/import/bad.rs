@@ -1,0 +1,255 @@
+//! What is refused, and that the store is then as it was.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+
+use cas_core::error::Kind;
+use cas_core::{Descriptor, MediaType};
+use cas_layer::import::{Options, Source};
+
+use crate::source::{Files, OWN, blob_path, gzip, header, in_file, in_stream, noise};
+use crate::{for_platform, look, store, take};
+
+/// A store with an image that shares a layer with the bad source, and the source itself.
+async fn refused(what: &str, kind: Kind, source: Source, options: &Options) {
+    let store = store();
+    let mut other = Files::layout();
+    let image = other.image(99, "amd64");
+    other.entries(&[(Some("latest"), &image), (Some("other"), &image)]);
+    take(&store, in_stream(&other.tar()), &Options::default())
+        .await
+        .unwrap();
+    let before = look(&store).await;
+    let error = take(&store, source, options).await.unwrap_err();
+    assert_eq!(error.kind(), kind, "{what}: {error}");
+    assert_eq!(before, look(&store).await, "{what}");
+}
+
+fn good() -> (Files, Descriptor) {
+    let mut files = Files::layout();
+    let image = files.image(1, "amd64");
+    files.entries(&[(Some("latest"), &image)]);
+    (files, image)
+}
+
+fn own_layer() -> String {
+    blob_path(&Descriptor::of(MediaType::OCI_LAYER, &noise(1, OWN)).digest)
+}
+
+fn relist(files: &mut Files, entries: &[(Option<&str>, &Descriptor)]) {
+    files.remove("index.json");
+    files.entries(entries);
+}
+
+#[tokio::test]
+async fn damage_in_a_layout_is_refused_from_every_kind_of_source() {
+    let changes: [(&str, Kind, fn(&mut Files, Descriptor)); 13] = [
+        ("flipped bit", Kind::Corrupt, |files, _| {
+            files.file(&own_layer())[9] ^= 1
+        }),
+        ("longer blob", Kind::Corrupt, |files, _| {
+            files.file(&own_layer()).push(0)
+        }),
+        ("shorter blob", Kind::Corrupt, |files, _| {
+            files.file(&own_layer()).pop();
+        }),
+        ("swapped manifest", Kind::Corrupt, |files, image| {
+            *files.file(&blob_path(&image.digest)) = noise(5, image.size as usize);
+        }),
+        ("layer missing", Kind::NotFound, |files, _| {
+            files.remove(&own_layer())
+        }),
+        ("manifest missing", Kind::NotFound, |files, image| {
+            files.remove(&blob_path(&image.digest));
+        }),
+        (
+            "manifest described as an index",
+            Kind::Corrupt,
+            |files, image| {
+                let image = Descriptor {
+                    media_type: MediaType::OCI_INDEX,
+                    ..image
+                };
+                relist(files, &[(Some("latest"), &image)]);
+            },
+        ),
+        ("wrong size in the index", Kind::Corrupt, |files, image| {
+            let image = Descriptor {
+                size: image.size + 1,
+                ..image
+            };
+            relist(files, &[(Some("latest"), &image)]);
+        }),
+        ("one name for two", Kind::Corrupt, |files, image| {
+            let second = files.image(2, "amd64");
+            relist(
+                files,
+                &[(Some("latest"), &image), (Some("latest"), &second)],
+            );
+        }),
+        ("two types for one digest", Kind::Corrupt, |files, image| {
+            let layer = Descriptor {
+                media_type: MediaType::OCI_LAYER,
+                ..image.clone()
+            };
+            let odd = files.index(vec![layer, image]);
+            relist(files, &[(Some("latest"), &odd)]);
+        }),
+        ("no name", Kind::InvalidArgument, |files, image| {
+            relist(files, &[(None, &image)])
+        }),
+        ("wild name", Kind::InvalidArgument, |files, image| {
+            relist(files, &[(Some("../x"), &image)]);
+        }),
+        ("newer layout", Kind::Unsupported, |files, _| {
+            *files.file("oci-layout") = br#"{"imageLayoutVersion":"1.1.0"}"#.to_vec();
+        }),
+    ];
+    for (what, kind, change) in changes {
+        let (mut files, image) = good();
+        change(&mut files, image);
+        let scratch = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        files.write(directory.path());
+        let options = Options::default();
+        refused(
+            what,
+            kind,
+            Source::Path(directory.path().to_owned()),
+            &options,
+        )
+        .await;
+        refused(what, kind, in_file(scratch.path(), &files.tar()), &options).await;
+        refused(what, kind, in_stream(&files.tar()), &options).await;
+        refused(what, kind, in_stream(&gzip(&files.tar())), &options).await;
+    }
+}
+
+#[tokio::test]
+async fn an_archive_cut_anywhere_is_refused() {
+    let (files, _) = good();
+    let tar = files.tar();
+    let scratch = tempfile::tempdir().unwrap();
+    let packed = gzip(&tar);
+    for (part, of) in [(1, 4), (2, 4), (3, 4), (99, 100)] {
+        let cut = &tar[..tar.len() * part / of];
+        let options = Options::default();
+        let kind = match cut.len() % 512 {
+            _ if cut.len() + 4096 > tar.len() => Kind::InvalidArgument,
+            _ => Kind::Corrupt,
+        };
+        refused("cut file", kind, in_file(scratch.path(), cut), &options).await;
+        refused("cut stream", kind, in_stream(cut), &options).await;
+        let cut = &packed[..packed.len() * part / of];
+        refused("cut gzip", Kind::Corrupt, in_stream(cut), &options).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_image_is_not_recognised() {
+    let mut other = Files::default();
+    other.add("readme", b"a tar of something else");
+    let empty = Files::default();
+    let scratch = tempfile::tempdir().unwrap();
+    for data in [noise(3, 100_000), other.tar(), empty.tar(), Vec::new()] {
+        for source in [in_file(scratch.path(), &data), in_stream(&data)] {
+            refused(
+                "no image",
+                Kind::InvalidArgument,
+                source,
+                &Options::default(),
+            )
+            .await;
+        }
+    }
+    let directory = Source::Path(scratch.path().to_owned());
+    refused(
+        "directory",
+        Kind::InvalidArgument,
+        directory,
+        &Options::default(),
+    )
+    .await;
+    let absent = Source::Path(scratch.path().join("absent"));
+    refused("absent", Kind::NotFound, absent, &Options::default()).await;
+}
+
+#[tokio::test]
+async fn a_member_twice_is_refused() {
+    let (mut files, _) = good();
+    files.add(&own_layer(), b"another");
+    let scratch = tempfile::tempdir().unwrap();
+    for source in [
+        in_file(scratch.path(), &files.tar()),
+        in_stream(&files.tar()),
+    ] {
+        refused("member twice", Kind::Corrupt, source, &Options::default()).await;
+    }
+}
+
+#[tokio::test]
+async fn an_index_of_four_gibibytes_is_not_read() {
+    const SIZE: u64 = 4 << 30;
+    let scratch = tempfile::tempdir().unwrap();
+    let directory = scratch.path().join("layout");
+    std::fs::create_dir(&directory).unwrap();
+    File::create(directory.join("index.json"))
+        .unwrap()
+        .set_len(SIZE)
+        .unwrap();
+    let options = Options::default();
+    refused(
+        "directory",
+        Kind::OutOfRange,
+        Source::Path(directory),
+        &options,
+    )
+    .await;
+
+    let head = header("index.json", SIZE).as_bytes().to_vec();
+    let path = scratch.path().join("holes.tar");
+    let mut archive = File::create(&path).unwrap();
+    archive.write_all(&head).unwrap();
+    archive.seek(SeekFrom::Current(SIZE as i64)).unwrap();
+    archive.write_all(&[0; 1024]).unwrap();
+    refused("file", Kind::OutOfRange, Source::Path(path), &options).await;
+
+    let endless = std::io::Cursor::new(head).chain(std::io::repeat(b' '));
+    refused(
+        "stream",
+        Kind::OutOfRange,
+        Source::Stream(Box::new(endless)),
+        &options,
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn deep_indexes_end() {
+    let (mut files, image) = good();
+    let mut nested = image;
+    for _ in 0..30 {
+        nested = files.index(vec![nested.clone(), nested]);
+    }
+    relist(&mut files, &[(Some("bomb"), &nested)]);
+    refused(
+        "bomb",
+        Kind::OutOfRange,
+        in_stream(&files.tar()),
+        &Options::default(),
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn nothing_for_the_platform_is_not_found() {
+    let (files, _) = good();
+    let options = for_platform("linux/riscv64");
+    refused(
+        "platform",
+        Kind::NotFound,
+        in_stream(&files.tar()),
+        &options,
+    )
+    .await;
+}

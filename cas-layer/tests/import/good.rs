@@ -1,0 +1,302 @@
+//! What is taken.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use cas_core::content::ContentExt;
+use cas_core::error::Kind;
+use cas_core::image::Reference;
+use cas_core::{Descriptor, Digest, Error, Image, ImageStore, MediaType, Platform, Result, Store};
+use cas_layer::import::{Options, Source};
+
+use crate::source::{Files, OWN, blob_path, gzip, in_file, in_stream, noise, zstd};
+use crate::{Seen, for_platform, look, named, store, take};
+
+fn names(images: &[Image]) -> Vec<&str> {
+    images.iter().map(|image| image.name.as_str()).collect()
+}
+
+fn two_tags() -> (Files, Descriptor) {
+    let mut files = Files::layout();
+    let image = files.image(1, "amd64");
+    files.entries(&[(Some("latest"), &image), (Some("x.io/a:v1"), &image)]);
+    (files, image)
+}
+
+#[tokio::test]
+async fn every_kind_of_source_gives_the_same_store() {
+    let (files, image) = two_tags();
+    let directory = tempfile::tempdir().unwrap();
+    files.write(directory.path());
+    let tar = files.tar();
+    let scratch = tempfile::tempdir().unwrap();
+    let sources = [
+        Source::Path(directory.path().to_owned()),
+        in_file(scratch.path(), &tar),
+        in_stream(&tar),
+        in_stream(&gzip(&tar)),
+        in_stream(&zstd(&tar)),
+    ];
+    let mut expected: Option<Seen> = None;
+    for source in sources {
+        let store = store();
+        let images = take(&store, source, &Options::default()).await.unwrap();
+        assert_eq!(names(&images), ["latest", "x.io/a:v1"]);
+        assert!(images.iter().all(|made| made.target == image));
+        let (record, _) = store.blobs().load(&image.digest).await.unwrap().unwrap();
+        assert_eq!(
+            (record.children.len(), record.media_type),
+            (3, Some(MediaType::OCI_MANIFEST))
+        );
+        let seen = look(&store).await;
+        assert_eq!(
+            (seen.blobs.len(), seen.records.len(), seen.ingests.len()),
+            (4, 4, 0)
+        );
+        assert_eq!(
+            *expected.get_or_insert_with(|| Seen { ..seen }),
+            look(&store).await
+        );
+    }
+    let compressed = in_file(scratch.path(), &gzip(&tar));
+    let store = store();
+    take(&store, compressed, &Options::default()).await.unwrap();
+    assert_eq!(expected.unwrap(), look(&store).await);
+}
+
+#[tokio::test]
+async fn importing_again_changes_nothing_and_a_name_is_re_pointed() {
+    let (files, first) = two_tags();
+    let store = store();
+    take(&store, in_stream(&files.tar()), &Options::default())
+        .await
+        .unwrap();
+    let before = look(&store).await;
+    take(&store, in_stream(&files.tar()), &Options::default())
+        .await
+        .unwrap();
+    assert_eq!(before, look(&store).await);
+
+    let mut files = Files::layout();
+    let second = files.image(2, "amd64");
+    files.entries(&[(Some("latest"), &second)]);
+    take(&store, in_stream(&files.tar()), &Options::default())
+        .await
+        .unwrap();
+    let target = |name: &str| {
+        let (images, name) = (store.images.clone(), name.parse::<Reference>().unwrap());
+        async move { images.get(&name).await.unwrap().unwrap().target.digest }
+    };
+    assert_eq!(target("latest").await, second.digest);
+    assert_eq!(target("x.io/a:v1").await, first.digest);
+}
+
+#[tokio::test]
+async fn a_given_name_is_the_images_or_comes_before_the_tags() {
+    let (files, image) = two_tags();
+    let images = take(&store(), in_stream(&files.tar()), &named("x.io/n"))
+        .await
+        .unwrap();
+    assert_eq!(names(&images), ["x.io/n:latest", "x.io/n:v1"]);
+
+    let mut files = files;
+    files.remove("index.json");
+    files.entries(&[(None, &image)]);
+    let images = take(&store(), in_stream(&files.tar()), &named("x.io/n:1"))
+        .await
+        .unwrap();
+    assert_eq!(names(&images), ["x.io/n:1"]);
+}
+
+/// amd64 and arm v6 in a nested index, and arm v7 beside it.
+fn platforms() -> (Files, Vec<Descriptor>) {
+    let mut files = Files::layout();
+    let of = |files: &mut Files, seed, platform: &str| {
+        let platform: Platform = platform.parse().unwrap();
+        files
+            .image(seed, &platform.architecture)
+            .with_platform(platform)
+    };
+    let amd64 = of(&mut files, 1, "linux/amd64");
+    let v6 = of(&mut files, 2, "linux/arm/v6");
+    let v7 = of(&mut files, 3, "linux/arm/v7");
+    let v5 = of(&mut files, 4, "linux/arm/v5");
+    let inner = files.index(vec![amd64.clone(), v5.clone(), v6.clone()]);
+    let outer = files.index(vec![inner, v7.clone()]);
+    files.entries(&[(Some("multi"), &outer)]);
+    (files, vec![amd64, v5, v6, v7])
+}
+
+#[tokio::test]
+async fn one_platform_is_imported_and_the_index_stays_whole() {
+    let (files, all) = platforms();
+    let directory = tempfile::tempdir().unwrap();
+    for source in [
+        in_file(directory.path(), &files.tar()),
+        in_stream(&files.tar()),
+    ] {
+        let store = store();
+        let options = for_platform("linux/amd64");
+        let images = take(&store, source, &options).await.unwrap();
+        assert!(images[0].target.media_type.is_index());
+        let there: Vec<bool> = present(&store, &all).await;
+        assert_eq!(there, [true, false, false, false]);
+        // Two indexes, a manifest, a configuration, two layers.
+        assert_eq!(look(&store).await.blobs.len(), 6);
+    }
+    let store = store();
+    take(&store, in_stream(&files.tar()), &Options::default())
+        .await
+        .unwrap();
+    assert_eq!(present(&store, &all).await, [true; 4]);
+}
+
+async fn present(store: &Store, all: &[Descriptor]) -> Vec<bool> {
+    let mut there = Vec::new();
+    for descriptor in all {
+        there.push(store.present(descriptor).await.unwrap());
+    }
+    there
+}
+
+#[tokio::test]
+async fn of_tagged_images_only_those_for_the_platform_are_taken() {
+    let mut files = Files::layout();
+    let (one, two) = (files.image(1, "amd64"), files.image(2, "arm64"));
+    files.entries(&[(Some("one"), &one), (Some("two"), &two)]);
+    let store = store();
+    let options = for_platform("linux/arm64/v8");
+    let images = take(&store, in_stream(&files.tar()), &options)
+        .await
+        .unwrap();
+    assert_eq!(names(&images), ["two"]);
+    assert_eq!(look(&store).await.blobs.len(), 4);
+}
+
+#[tokio::test]
+async fn a_sparse_index_is_taken_as_it_is() {
+    let (mut files, all) = platforms();
+    files.remove(&blob_path(&all[1].digest));
+    let store = store();
+    take(&store, in_stream(&files.tar()), &Options::default())
+        .await
+        .unwrap();
+    assert_eq!(present(&store, &all).await, [true, false, true, true]);
+}
+
+#[tokio::test]
+async fn blobs_nobody_wants_are_not_kept_and_those_of_others_stay() {
+    let (mut files, _) = two_tags();
+    files.blob(MediaType::OCI_LAYER, b"nobody wants this");
+    files.blob(MediaType::OCI_LAYER, b"somebody had this before");
+    let store = store();
+    let theirs = store
+        .content
+        .put("somebody had this before".into())
+        .await
+        .unwrap();
+    take(&store, in_stream(&files.tar()), &Options::default())
+        .await
+        .unwrap();
+    let blobs: BTreeSet<Digest> = look(&store)
+        .await
+        .blobs
+        .iter()
+        .map(|blob| blob.digest)
+        .collect();
+    assert_eq!(blobs.len(), 5);
+    assert!(blobs.contains(&theirs));
+}
+
+#[tokio::test]
+async fn blobs_that_are_there_are_not_read() {
+    let (mut files, _) = two_tags();
+    let layer = noise(1, OWN);
+    let store = store();
+    let digest = store.content.put(layer.clone().into()).await.unwrap();
+    // Damage in the source would be noticed by whoever reads it.
+    files.file(&blob_path(&digest))[5] ^= 1;
+    let directory = tempfile::tempdir().unwrap();
+    files.write(directory.path());
+    let source = Source::Path(directory.path().to_owned());
+    take(&store, source, &Options::default()).await.unwrap();
+    let descriptor = Descriptor::new(MediaType::OCI_LAYER, digest, layer.len() as u64);
+    assert_eq!(store.content.fetch(&descriptor).await.unwrap(), layer);
+}
+
+#[tokio::test]
+async fn names_outside_the_archive_touch_nothing() {
+    let (mut files, _) = two_tags();
+    files.add("../../outside", b"x");
+    files.add("/absolute", b"x");
+    let store = store();
+    let directory = tempfile::tempdir().unwrap();
+    for source in [
+        in_stream(&files.tar()),
+        in_file(directory.path(), &files.tar()),
+    ] {
+        take(&store, source, &Options::default()).await.unwrap();
+        assert_eq!(look(&store).await.blobs.len(), 4);
+    }
+}
+
+#[tokio::test]
+async fn a_directory_without_layout_file_is_taken() {
+    let (mut files, _) = two_tags();
+    files.remove("oci-layout");
+    let directory = tempfile::tempdir().unwrap();
+    files.write(directory.path());
+    let source = Source::Path(directory.path().to_owned());
+    assert_eq!(
+        take(&store(), source, &Options::default())
+            .await
+            .unwrap()
+            .len(),
+        2
+    );
+}
+
+/// Refuses to make the name `x.io/a:v1`.
+struct Refusing(Arc<dyn ImageStore>);
+
+#[async_trait]
+impl ImageStore for Refusing {
+    async fn get(&self, name: &Reference) -> Result<Option<Image>> {
+        self.0.get(name).await
+    }
+    async fn list(&self, filters: &[&str]) -> Result<Vec<Image>> {
+        self.0.list(filters).await
+    }
+    async fn create(&self, image: Image) -> Result<Image> {
+        match image.name.as_str() {
+            "x.io/a:v1" => Err(Error::new(Kind::Full, "planted")),
+            _ => self.0.create(image).await,
+        }
+    }
+    async fn update(&self, image: Image, fieldpaths: &[&str]) -> Result<Image> {
+        self.0.update(image, fieldpaths).await
+    }
+    async fn delete(&self, name: &Reference, target: Option<&Descriptor>) -> Result<()> {
+        self.0.delete(name, target).await
+    }
+}
+
+#[tokio::test]
+async fn when_one_name_cannot_be_made_none_is() {
+    let mut store = store();
+    let mut files = Files::layout();
+    let first = files.image(7, "amd64");
+    files.entries(&[(Some("latest"), &first)]);
+    take(&store, in_stream(&files.tar()), &Options::default())
+        .await
+        .unwrap();
+    let before = look(&store).await;
+    store.images = Arc::new(Refusing(store.images));
+    let (files, _) = two_tags();
+    let error = take(&store, in_stream(&files.tar()), &Options::default())
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), Kind::Full);
+    assert_eq!(before, look(&store).await);
+}

@@ -1,0 +1,72 @@
+//! Import into the memory store: what is taken, what is refused, and that a refusal leaves the
+//! store as it was.
+
+mod bad;
+mod docker;
+mod good;
+mod source;
+
+use std::sync::Arc;
+
+use cas_core::content::Stat;
+use cas_core::image::RecordImages;
+use cas_core::memory::MemoryStore;
+use cas_core::records::Table;
+use cas_core::{Image, Result, Store};
+use cas_layer::import::{Options, Source, import};
+use cas_layer::progress::Silent;
+
+fn store() -> Store {
+    let memory = Arc::new(MemoryStore::new());
+    Store {
+        content: memory.clone(),
+        images: Arc::new(RecordImages::new(memory.clone())),
+        records: memory,
+    }
+}
+
+fn named(name: &str) -> Options {
+    Options {
+        name: Some(name.parse().unwrap()),
+        platform: None,
+    }
+}
+
+fn for_platform(platform: &str) -> Options {
+    Options {
+        name: None,
+        platform: Some(platform.parse().unwrap()),
+    }
+}
+
+async fn take(store: &Store, source: Source, options: &Options) -> Result<Vec<Image>> {
+    import(store, source, options, &Silent).await
+}
+
+/// Everything that can be seen of a store, but for times.
+#[derive(Debug, PartialEq)]
+struct Seen {
+    blobs: Vec<Stat>,
+    ingests: Vec<String>,
+    images: Vec<(String, String)>,
+    records: Vec<String>,
+}
+
+async fn look(store: &Store) -> Seen {
+    let images = store.images.list(&[]).await.unwrap();
+    let records = store
+        .records
+        .scan(Table::Blobs, "", None, 10_000)
+        .await
+        .unwrap();
+    let ingests = store.content.ingests().await.unwrap();
+    Seen {
+        blobs: store.content.list(None, 10_000).await.unwrap(),
+        ingests: ingests.into_iter().map(|ingest| ingest.key).collect(),
+        images: images
+            .iter()
+            .map(|image| (image.name.to_string(), image.target.digest.to_string()))
+            .collect(),
+        records: records.into_iter().map(|record| record.key).collect(),
+    }
+}
