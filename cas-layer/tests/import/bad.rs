@@ -10,6 +10,9 @@ use cas_layer::import::{Options, Source};
 use crate::source::{Files, OWN, blob_path, gzip, header, in_file, in_stream, noise};
 use crate::{for_platform, look, store, take};
 
+/// Makes a good layout bad.
+type Change = fn(&mut Files, Descriptor);
+
 /// A store with an image that shares a layer with the bad source, and the source itself.
 async fn refused(what: &str, kind: Kind, source: Source, options: &Options) {
     let store = store();
@@ -43,7 +46,7 @@ fn relist(files: &mut Files, entries: &[(Option<&str>, &Descriptor)]) {
 
 #[tokio::test]
 async fn damage_in_a_layout_is_refused_from_every_kind_of_source() {
-    let changes: [(&str, Kind, fn(&mut Files, Descriptor)); 13] = [
+    let changes: [(&str, Kind, Change); 13] = [
         ("flipped bit", Kind::Corrupt, |files, _| {
             files.file(&own_layer())[9] ^= 1
         }),

@@ -9,6 +9,9 @@ use serde_json::json;
 use crate::source::{Files, gzip, in_file, in_stream, noise};
 use crate::{for_platform, look, named, store, take};
 
+/// Makes a good archive bad.
+type Change = fn(&mut Files);
+
 fn config(diff_ids: &[Digest]) -> Vec<u8> {
     let diff_ids: Vec<String> = diff_ids.iter().map(Digest::to_string).collect();
     let config = json!({
@@ -121,7 +124,7 @@ async fn another_platform_is_not_found() {
 
 #[tokio::test]
 async fn refuses_what_does_not_fit_together() {
-    let changes: [(&str, Kind, fn(&mut Files)); 5] = [
+    let changes: [(&str, Kind, Change); 5] = [
         ("layer is not its diff id", Kind::Corrupt, |files| {
             files.file("bb.tar")[0] ^= 1
         }),

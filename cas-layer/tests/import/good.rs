@@ -54,10 +54,7 @@ async fn every_kind_of_source_gives_the_same_store() {
             (seen.blobs.len(), seen.records.len(), seen.ingests.len()),
             (4, 4, 0)
         );
-        assert_eq!(
-            *expected.get_or_insert_with(|| Seen { ..seen }),
-            look(&store).await
-        );
+        assert_eq!(*expected.get_or_insert(seen), look(&store).await);
     }
     let compressed = in_file(scratch.path(), &gzip(&tar));
     let store = store();

@@ -1,6 +1,8 @@
 //! Import into the memory store: what is taken, what is refused, and that a refusal leaves the
 //! store as it was.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 mod bad;
 mod docker;
 mod good;
