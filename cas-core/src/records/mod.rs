@@ -183,14 +183,23 @@ pub fn conflict(change: &Change) -> Error {
         .subject(format!("{}/{}", change.table.name(), change.key))
 }
 
-/// Checks labels against [`limit::LABEL`] and [`limit::LABELS`].
+/// Labels that refer to other content, one for each child of a document.
+const EDGES: &str = "containerd.io/gc.ref.";
+
+/// Checks labels against [`limit::LABEL`], [`limit::LABELS`] and, for those that refer to
+/// children, [`limit::DESCRIPTORS`].
 ///
 /// # Errors
 /// `InvalidArgument`, naming the label.
 pub fn check_labels(labels: &crate::Labels) -> Result<()> {
-    if labels.len() > limit::LABELS {
-        let (found, allowed) = (labels.len(), limit::LABELS);
-        return Err(Error::invalid(format!("{found} labels, at most {allowed}")));
+    let edges = labels.keys().filter(|key| key.starts_with(EDGES)).count();
+    let found = labels.len() - edges;
+    if found > limit::LABELS || edges > limit::DESCRIPTORS {
+        return Err(Error::invalid(format!(
+            "{found} labels and {edges} references to children, at most {} and {}",
+            limit::LABELS,
+            limit::DESCRIPTORS
+        )));
     }
     match labels
         .iter()
