@@ -13,6 +13,8 @@ pub const JSON_DEPTH: usize = 64;
 pub const DESCRIPTORS: usize = 4096;
 /// Deepest nesting of an index in an index; the root counts as one.
 pub const INDEX_DEPTH: usize = 4;
+/// Most descriptors, repeated ones included, that one walk of an image meets.
+pub const WALK: usize = 65_536;
 /// Most layers of one image.
 pub const LAYERS: usize = 512;
 /// Longest image name.

@@ -1,0 +1,117 @@
+//! What a document lists.
+
+use async_trait::async_trait;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+
+use super::{Handler, Next};
+use crate::content::{ContentExt, ContentStore};
+use crate::descriptor::Descriptor;
+use crate::digest::Digest;
+use crate::document::Document;
+use crate::error::{Error, Result};
+use crate::media_type::MediaType;
+
+/// The whole of a small blob: embedded in its descriptor, or else from the store; checked either
+/// way.
+///
+/// # Errors
+/// Those of [`ContentExt::fetch`]; `Corrupt` when the embedded data is not what the descriptor
+/// says.
+pub async fn read(content: &dyn ContentStore, descriptor: &Descriptor) -> Result<Bytes> {
+    match &descriptor.data {
+        None => content.fetch(descriptor).await,
+        Some(text) => embedded(text, descriptor).map_err(|error| {
+            error
+                .operation("read embedded data")
+                .subject(descriptor.digest)
+        }),
+    }
+}
+
+fn embedded(text: &str, descriptor: &Descriptor) -> Result<Bytes> {
+    let data = BASE64_STANDARD
+        .decode(text)
+        .map_err(|error| Error::corrupt(format!("is no base64: {error}")).source(error))?;
+    if data.len() as u64 != descriptor.size {
+        let (expected, found) = (descriptor.size, data.len());
+        return Err(Error::corrupt(format!(
+            "expected {expected} bytes, found {found}"
+        )));
+    }
+    let found = Digest::of(descriptor.digest.algorithm(), &data);
+    if found != descriptor.digest {
+        return Err(Error::corrupt(format!("the data hashes to {found}")));
+    }
+    Ok(data.into())
+}
+
+/// The manifest or index of a descriptor.
+///
+/// # Errors
+/// Those of [`read`] and [`Document::parse`]; `Unsupported` for another type, unread.
+pub async fn document(content: &dyn ContentStore, descriptor: &Descriptor) -> Result<Document> {
+    let media_type = &descriptor.media_type;
+    if !media_type.is_index() && !media_type.is_manifest() {
+        return Err(Error::unsupported(format!(
+            "expected a manifest or an index, found {media_type:.200}"
+        ))
+        .operation("read document")
+        .subject(descriptor.digest));
+    }
+    let data = read(content, descriptor).await?;
+    let document = Document::parse(media_type, &data)
+        .map_err(|error| error.operation("parse document").subject(descriptor.digest))?;
+    document.children().try_for_each(check_empty)?;
+    Ok(document)
+}
+
+/// The empty document of OCI artifacts is two bytes that everybody knows.
+fn check_empty(descriptor: &Descriptor) -> Result<()> {
+    let digest = Digest::of(descriptor.digest.algorithm(), b"{}");
+    if descriptor.media_type != MediaType::OCI_EMPTY
+        || (descriptor.digest == digest && descriptor.size == 2)
+    {
+        return Ok(());
+    }
+    Err(
+        Error::corrupt("is listed as the empty JSON document, but is not `{}` of two bytes")
+            .operation("check descriptor")
+            .subject(descriptor.digest),
+    )
+}
+
+/// What content lists: the configuration and the layers of a manifest in order, the manifests of
+/// an index; nothing for any other type.
+///
+/// # Errors
+/// As [`document`].
+pub async fn children(
+    content: &dyn ContentStore,
+    descriptor: &Descriptor,
+) -> Result<Vec<Descriptor>> {
+    let media_type = &descriptor.media_type;
+    if media_type.is_index() || media_type.is_manifest() {
+        let document = document(content, descriptor).await?;
+        return Ok(document.children().cloned().collect());
+    }
+    if !media_type.is_layer() && !media_type.is_known_config() {
+        tracing::debug!(%media_type, digest = %descriptor.digest, "unknown type taken as a leaf");
+    }
+    Ok(Vec::new())
+}
+
+/// The handler that returns [`children`].
+pub fn children_handler(content: &dyn ContentStore) -> impl Handler + '_ {
+    Children(content)
+}
+
+struct Children<'a>(&'a dyn ContentStore);
+
+#[async_trait]
+impl Handler for Children<'_> {
+    async fn handle(&self, descriptor: &Descriptor) -> Result<Next> {
+        children(self.0, descriptor).await.map(Next::Children)
+    }
+}

@@ -1,0 +1,96 @@
+//! Wrappers that choose among children by their platform.
+
+use std::cmp::Ordering;
+
+use async_trait::async_trait;
+
+use super::{Handler, Next};
+use crate::descriptor::Descriptor;
+use crate::error::{Error, Result};
+use crate::platform::Matcher;
+
+/// `handler` without the children for other platforms; those that name none are kept.
+pub fn filter_platforms<'a>(
+    handler: impl Handler + 'a,
+    matcher: &'a dyn Matcher,
+) -> impl Handler + 'a {
+    FilterPlatforms { handler, matcher }
+}
+
+struct FilterPlatforms<'a, H> {
+    handler: H,
+    matcher: &'a dyn Matcher,
+}
+
+#[async_trait]
+impl<H: Handler> Handler for FilterPlatforms<'_, H> {
+    async fn handle(&self, descriptor: &Descriptor) -> Result<Next> {
+        let mut next = self.handler.handle(descriptor).await?;
+        if let Next::Children(children) = &mut next {
+            children.retain(|child| suits(child, self.matcher));
+        }
+        Ok(next)
+    }
+}
+
+/// `handler` with the children of an index in order, the best match first and those without a
+/// platform last, and no more than `most` of them; 0 is no limit.
+///
+/// The handler fails with `NotFound` when there is a limit and an index has no children: filter
+/// by platform first.
+pub fn limit_manifests<'a>(
+    handler: impl Handler + 'a,
+    matcher: &'a dyn Matcher,
+    most: usize,
+) -> impl Handler + 'a {
+    LimitManifests {
+        handler,
+        matcher,
+        most,
+    }
+}
+
+struct LimitManifests<'a, H> {
+    handler: H,
+    matcher: &'a dyn Matcher,
+    most: usize,
+}
+
+#[async_trait]
+impl<H: Handler> Handler for LimitManifests<'_, H> {
+    async fn handle(&self, descriptor: &Descriptor) -> Result<Next> {
+        let mut next = self.handler.handle(descriptor).await?;
+        if let Next::Children(children) = &mut next
+            && descriptor.media_type.is_index()
+        {
+            children.sort_by(|a, b| best_first(self.matcher, a, b));
+            if self.most > 0 && children.is_empty() {
+                return Err(
+                    Error::not_found("no manifest of the index matches the platform")
+                        .operation("choose manifest")
+                        .subject(descriptor.digest),
+                );
+            }
+            if self.most > 0 {
+                children.truncate(self.most);
+            }
+        }
+        Ok(next)
+    }
+}
+
+/// Whether a descriptor names no platform, or one that will do.
+pub(crate) fn suits(descriptor: &Descriptor, matcher: &dyn Matcher) -> bool {
+    descriptor
+        .platform
+        .as_ref()
+        .is_none_or(|platform| matcher.matches(platform))
+}
+
+/// The order of manifests: the best match first, those without a platform last.
+pub(crate) fn best_first(matcher: &dyn Matcher, a: &Descriptor, b: &Descriptor) -> Ordering {
+    match (&a.platform, &b.platform) {
+        (Some(a), Some(b)) => matcher.compare(a, b),
+        (a, b) => a.is_none().cmp(&b.is_none()),
+    }
+}

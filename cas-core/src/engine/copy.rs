@@ -1,0 +1,139 @@
+//! Copies an image from one store into another.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use tokio::sync::Semaphore;
+
+use crate::content::Durability;
+use crate::descriptor::Descriptor;
+use crate::digest::Digest;
+use crate::dispatch::{self, Handler, Next, dispatch};
+use crate::error::{Context, Error, Kind, Result};
+use crate::image::Image;
+use crate::store::Store;
+
+/// Blobs that are copied at once.
+const CONCURRENT: usize = 4;
+/// Bytes that are read at once.
+const PIECE: usize = 1 << 20;
+
+/// Copies everything below the target of `image`, children before what lists them, and then the
+/// name; a name that is there is updated. What the other store has already is not read.
+///
+/// # Errors
+/// `NotFound` for content that `from` has not; `Corrupt` for damaged content; those of the stores.
+pub async fn copy(from: &Store, to: &Store, image: &Image) -> Result<Image> {
+    let leaves = Leaves {
+        from,
+        to,
+        begun: Mutex::default(),
+        documents: Mutex::default(),
+    };
+    let limiter = Semaphore::new(CONCURRENT);
+    let root = std::slice::from_ref(&image.target);
+    dispatch(&leaves, Some(&limiter), root).await?;
+    let documents = leaves.documents.into_inner();
+    let documents = documents.unwrap_or_else(PoisonError::into_inner);
+    for document in children_first(image.target.digest, documents) {
+        let data = dispatch::read(&*from.content, &document).await?;
+        to.put(&document, data, Durability::Full).await?;
+    }
+    match to.images.create(image.clone()).await {
+        Err(error) if error.kind() == Kind::AlreadyExists => {
+            to.images.update(image.clone(), &[]).await
+        }
+        outcome => outcome,
+    }
+}
+
+/// Copies what lists nothing, and remembers what does.
+struct Leaves<'a> {
+    from: &'a Store,
+    to: &'a Store,
+    /// The same bytes may be listed under two types.
+    begun: Mutex<HashSet<(Digest, u64)>>,
+    documents: Mutex<HashMap<Digest, Document>>,
+}
+
+struct Document {
+    descriptor: Descriptor,
+    children: Vec<Digest>,
+}
+
+#[async_trait]
+impl Handler for Leaves<'_> {
+    async fn handle(&self, descriptor: &Descriptor) -> Result<Next> {
+        let media_type = &descriptor.media_type;
+        if !media_type.is_index() && !media_type.is_manifest() {
+            let blob = (descriptor.digest, descriptor.size);
+            if lock(&self.begun).insert(blob) {
+                copy_blob(self.from, self.to, descriptor).await?;
+            }
+            return Ok(Next::NONE);
+        }
+        let children = dispatch::children(&*self.from.content, descriptor).await?;
+        let document = Document {
+            descriptor: descriptor.clone(),
+            children: children.iter().map(|child| child.digest).collect(),
+        };
+        lock(&self.documents).insert(descriptor.digest, document);
+        Ok(Next::Children(children))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Documents in an order that puts each after those it lists. On a stack of its own: shared
+/// indexes can be chained longer than any of them is nested.
+fn children_first(root: Digest, mut documents: HashMap<Digest, Document>) -> Vec<Descriptor> {
+    enum Step {
+        Enter(Digest),
+        Leave(Descriptor),
+    }
+    let mut sorted = Vec::with_capacity(documents.len());
+    let mut steps = vec![Step::Enter(root)];
+    while let Some(step) = steps.pop() {
+        match step {
+            Step::Leave(descriptor) => sorted.push(descriptor),
+            Step::Enter(digest) => {
+                if let Some(document) = documents.remove(&digest) {
+                    steps.push(Step::Leave(document.descriptor));
+                    steps.extend(document.children.into_iter().map(Step::Enter));
+                }
+            }
+        }
+    }
+    sorted
+}
+
+async fn copy_blob(from: &Store, to: &Store, descriptor: &Descriptor) -> Result<()> {
+    if to.present(descriptor).await? {
+        return to.describe(descriptor, Vec::new()).await;
+    }
+    if descriptor.data.is_some() {
+        let data = dispatch::read(&*from.content, descriptor).await?;
+        return to.put(descriptor, data, Durability::Full).await;
+    }
+    let reader = from.content.open(&descriptor.digest).await?;
+    let reader = reader.ok_or_else(|| {
+        Error::not_found("no such blob in the store it is copied from")
+            .operation("copy")
+            .subject(descriptor.digest)
+    })?;
+    let mut writer = to.writer(descriptor).await?;
+    loop {
+        let piece = reader.read_at(writer.offset(), PIECE).await?;
+        if piece.is_empty() {
+            break;
+        }
+        writer.write(piece).await?;
+    }
+    to.publish(writer, descriptor, Vec::new(), Durability::Full)
+        .await
+        .during("copy", descriptor.digest)
+        .map(|_| ())
+}

@@ -1,0 +1,43 @@
+//! The same questions, asked of a name.
+
+use super::{config, rootfs, size};
+use crate::content::ContentStore;
+use crate::descriptor::Descriptor;
+use crate::digest::Digest;
+use crate::error::Result;
+use crate::image::Image;
+use crate::platform::Matcher;
+
+impl Image {
+    /// As [`config`].
+    ///
+    /// # Errors
+    /// Those of [`config`].
+    pub async fn config(
+        &self,
+        content: &dyn ContentStore,
+        matcher: &dyn Matcher,
+    ) -> Result<Descriptor> {
+        config(content, &self.target, matcher).await
+    }
+
+    /// The diff ids of the image on a platform, lowest layer first.
+    ///
+    /// # Errors
+    /// Those of [`config`] and [`rootfs`].
+    pub async fn rootfs(
+        &self,
+        content: &dyn ContentStore,
+        matcher: &dyn Matcher,
+    ) -> Result<Vec<Digest>> {
+        rootfs(content, &self.config(content, matcher).await?).await
+    }
+
+    /// As [`size`].
+    ///
+    /// # Errors
+    /// Those of [`size`].
+    pub async fn size(&self, content: &dyn ContentStore, matcher: &dyn Matcher) -> Result<u64> {
+        size(content, &self.target, matcher).await
+    }
+}

@@ -1,0 +1,15 @@
+//! Questions asked of an image, and what is done with one: each built on
+//! [`dispatch`](crate::dispatch) and the traits alone.
+
+mod check;
+mod config;
+mod copy;
+mod diff_id;
+mod image;
+mod resolve;
+
+pub use check::{Check, check, size};
+pub use config::{ImageConfig, config, config_platform, image_config, layers, rootfs};
+pub use copy::copy;
+pub use diff_id::{UNCOMPRESSED, diff_id};
+pub use resolve::{Resolved, manifest, platforms};
