@@ -189,3 +189,86 @@ impl From<&str> for MediaType {
         MediaType(Cow::Owned(text.to_owned()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Index, manifest, configuration, any configuration, layer, Docker's, not distributable.
+    fn answers(text: &str) -> [bool; 7] {
+        let media_type = MediaType::from(text);
+        [
+            media_type.is_index(),
+            media_type.is_manifest(),
+            media_type.is_config(),
+            media_type.is_known_config(),
+            media_type.is_layer(),
+            media_type.is_docker(),
+            media_type.is_non_distributable(),
+        ]
+    }
+
+    #[test]
+    fn each_type_is_what_the_field_takes_it_for() {
+        let docker = "application/vnd.docker.";
+        let oci = "application/vnd.oci.image.";
+        let checkpoint = "application/vnd.containerd.container.checkpoint.";
+        for (prefix, rest, expected) in [
+            (oci, "index.v1+json", "i______"),
+            (docker, "distribution.manifest.list.v2+json", "i____d_"),
+            (oci, "manifest.v1+json", "_m_____"),
+            (docker, "distribution.manifest.v2+json", "_m___d_"),
+            (docker, "distribution.manifest.v1+prettyjws", "_____d_"),
+            (oci, "config.v1+json", "__ck___"),
+            (docker, "container.image.v1+json", "__ck_d_"),
+            (checkpoint, "config.v1+proto", "___k___"),
+            (checkpoint, "options.v1+proto", "___k___"),
+            (checkpoint, "predump.tar", "_______"),
+            (oci, "layer.v1.tar+zstd", "____l__"),
+            (oci, "layer.v1.tar+gzip+encrypted", "____l__"),
+            (oci, "layer.nondistributable.v1.tar+gzip", "____l_n"),
+            (docker, "image.rootfs.diff.tar.gzip", "____ld_"),
+            (docker, "image.rootfs.foreign.diff.tar.gzip", "____ldn"),
+            ("", "application/vnd.erofs.layer.v1", "____l__"),
+            ("", "application/octet-stream", "_______"),
+            ("", "", "_______"),
+        ] {
+            let text = format!("{prefix}{rest}");
+            let expected: Vec<bool> = expected.chars().map(|c| c != '_').collect();
+            assert_eq!(answers(&text).as_slice(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn layers_tell_their_compression() {
+        use DiffCompression::{Gzip, None, Unknown, Zstd};
+        for (media_type, expected) in [
+            (MediaType::OCI_LAYER, None),
+            (MediaType::OCI_LAYER_GZIP, Gzip),
+            (MediaType::OCI_LAYER_ZSTD, Zstd),
+            (MediaType::DOCKER_LAYER, Unknown),
+            (MediaType::DOCKER_LAYER_FOREIGN, Unknown),
+            (MediaType::DOCKER_LAYER_GZIP, Gzip),
+            (MediaType::DOCKER_LAYER_FOREIGN_GZIP, Gzip),
+            (MediaType::DOCKER_LAYER_ZSTD, Zstd),
+            (
+                "application/vnd.oci.image.layer.v1.tar+gzip+encrypted".into(),
+                None,
+            ),
+        ] {
+            assert_eq!(
+                media_type.diff_compression().unwrap(),
+                expected,
+                "{media_type}"
+            );
+        }
+        for other in [
+            MediaType::OCI_CONFIG,
+            MediaType::OCI_MANIFEST,
+            "x/y+gzip".into(),
+        ] {
+            let error = other.diff_compression().unwrap_err();
+            assert_eq!(error.kind(), crate::error::Kind::Unsupported, "{other}");
+        }
+    }
+}

@@ -55,6 +55,10 @@ impl ImageConfig {
     /// `Corrupt` when it does not parse, or is over the bounds of [`limit`].
     pub fn parse(data: &[u8]) -> Result<Self> {
         check_json(data)?;
+        // serde would fill the members from an array as well.
+        if !data.trim_ascii_start().starts_with(b"{") {
+            return Err(Error::corrupt("is no JSON object"));
+        }
         let raw: Raw = serde_json::from_slice(data).map_err(|error| {
             Error::corrupt(format!("is no image configuration: {error}")).source(error)
         })?;

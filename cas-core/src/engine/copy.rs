@@ -92,16 +92,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 fn children_first(root: Digest, mut documents: HashMap<Digest, Document>) -> Vec<Descriptor> {
     enum Step {
         Enter(Digest),
-        Leave(Descriptor),
+        Leave(Box<Descriptor>),
     }
     let mut sorted = Vec::with_capacity(documents.len());
     let mut steps = vec![Step::Enter(root)];
     while let Some(step) = steps.pop() {
         match step {
-            Step::Leave(descriptor) => sorted.push(descriptor),
+            Step::Leave(descriptor) => sorted.push(*descriptor),
             Step::Enter(digest) => {
                 if let Some(document) = documents.remove(&digest) {
-                    steps.push(Step::Leave(document.descriptor));
+                    steps.push(Step::Leave(Box::new(document.descriptor)));
                     steps.extend(document.children.into_iter().map(Step::Enter));
                 }
             }

@@ -1,0 +1,125 @@
+//! Names in records: what an image store promises.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::sync::Arc;
+use std::time::UNIX_EPOCH;
+
+use cas_core::image::{Reference, fieldpath};
+use cas_core::{Descriptor, Image, ImageStore, Kind, MediaType};
+
+mod support;
+use support::store;
+
+fn image(name: &str, data: &[u8]) -> Image {
+    let target = Descriptor::of(MediaType::OCI_MANIFEST, data);
+    Image::new(name.parse().unwrap(), target)
+}
+
+fn images() -> Arc<dyn ImageStore> {
+    store().images
+}
+
+fn name(text: &str) -> Reference {
+    text.parse().unwrap()
+}
+
+#[tokio::test]
+async fn created_once_with_times_of_the_store() {
+    let images = images();
+    let mut given = image("a", b"1");
+    given.created_at = UNIX_EPOCH;
+    given.labels.insert("empty".into(), String::new());
+    let made = images.create(given.clone()).await.unwrap();
+    assert!(made.created_at > UNIX_EPOCH && made.labels.is_empty());
+    assert_eq!(images.get(&made.name).await.unwrap(), Some(made));
+    let error = images.create(given).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::AlreadyExists);
+}
+
+#[tokio::test]
+async fn refuses_a_target_that_can_be_no_image() {
+    let mut untyped = image("a", b"1");
+    untyped.target.media_type = MediaType::default();
+    let mut labelled = image("a", b"1");
+    labelled.labels.insert("k".into(), "v".repeat(4096));
+    for bad in [image("a", b""), untyped, labelled] {
+        let error = images().create(bad.clone()).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::InvalidArgument);
+        assert!(fieldpath::check_image(&bad).is_err());
+    }
+}
+
+#[tokio::test]
+async fn update_replaces_what_is_named_and_keeps_the_rest() {
+    let images = images();
+    let made = images.create(image("a", b"1")).await.unwrap();
+    let mut update = image("a", b"2");
+    update.labels.insert("k".into(), "v".into());
+    let updated = images.update(update.clone(), &["labels.k"]).await.unwrap();
+    assert_eq!(
+        (&updated.target, &updated.labels),
+        (&made.target, &update.labels)
+    );
+    let updated = images.update(update.clone(), &[]).await.unwrap();
+    assert_eq!(
+        (&updated.target, updated.created_at),
+        (&update.target, made.created_at)
+    );
+    assert_eq!(images.get(&made.name).await.unwrap(), Some(updated));
+    let wrong = images.update(update, &["name"]).await.unwrap_err();
+    assert_eq!(wrong.kind(), Kind::InvalidArgument);
+    let absent = images.update(image("b", b"1"), &[]).await.unwrap_err();
+    assert_eq!(absent.kind(), Kind::NotFound);
+}
+
+#[tokio::test]
+async fn deleted_only_while_it_stands_for_the_target() {
+    let images = images();
+    let made = images.create(image("a", b"1")).await.unwrap();
+    let other = image("a", b"2").target;
+    let error = images.delete(&made.name, Some(&other)).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::NotFound);
+    images.delete(&made.name, Some(&made.target)).await.unwrap();
+    assert_eq!(images.get(&made.name).await.unwrap(), None);
+    let error = images.delete(&made.name, None).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::NotFound);
+}
+
+#[tokio::test]
+async fn listed_in_order_over_many_pages_and_filtered() {
+    let images = images();
+    for number in (0..600).rev() {
+        let text = format!("docker.io/library/i:{number:04}");
+        images.create(image(&text, b"1")).await.unwrap();
+    }
+    let all = images.list(&[]).await.unwrap();
+    assert_eq!(all.len(), 600);
+    assert!(all.is_sorted_by_key(|image| image.name.clone()));
+    let some = ["name==docker.io/library/i:0007", "name~=/:059[0-9]$/"];
+    assert_eq!(images.list(&some).await.unwrap().len(), 11);
+    let error = images.list(&["name="]).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::InvalidArgument);
+}
+
+/// Each writer adds its own label; a lost compare-and-swap would lose one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn forty_writers_of_one_name_lose_nothing() {
+    let images = images();
+    images.create(image("a", b"1")).await.unwrap();
+    let writers: Vec<_> = (0..40)
+        .map(|number| {
+            let images = Arc::clone(&images);
+            tokio::spawn(async move {
+                let (key, path) = (format!("k{number}"), format!("labels.k{number}"));
+                let mut update = image("a", b"1");
+                update.labels.insert(key, "v".into());
+                images.update(update, &[&path]).await.unwrap();
+            })
+        })
+        .collect();
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    let image = images.get(&name("a")).await.unwrap().unwrap();
+    assert_eq!(image.labels.len(), 40);
+}

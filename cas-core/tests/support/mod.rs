@@ -1,0 +1,93 @@
+//! A store in memory and images to put there; what the tests of the engines share.
+#![allow(dead_code, reason = "each test takes what it needs")]
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cas_core::content::Durability;
+use cas_core::image::RecordImages;
+use cas_core::memory::MemoryStore;
+use cas_core::{Descriptor, Digest, Index, Manifest, MediaType, Store};
+
+/// An empty store.
+pub(crate) fn store() -> Store {
+    let memory = Arc::new(MemoryStore::new());
+    Store {
+        content: memory.clone(),
+        records: memory.clone(),
+        images: Arc::new(RecordImages::new(memory)),
+    }
+}
+
+/// Puts bytes of a type.
+pub(crate) async fn put(store: &Store, media_type: MediaType, data: &[u8]) -> Descriptor {
+    let descriptor = Descriptor::of(media_type, data);
+    let data = Bytes::copy_from_slice(data);
+    store
+        .put(&descriptor, data, Durability::Full)
+        .await
+        .unwrap();
+    descriptor
+}
+
+/// Puts a configuration for a platform with these diff ids.
+pub(crate) async fn config(store: &Store, platform: &str, diff_ids: &[Digest]) -> Descriptor {
+    let mut parts = platform.splitn(3, '/');
+    let config = serde_json::json!({
+        "os": parts.next(), "architecture": parts.next(), "variant": parts.next(),
+        "rootfs": { "type": "layers", "diff_ids": diff_ids },
+    });
+    put(store, MediaType::OCI_CONFIG, config.to_string().as_bytes()).await
+}
+
+/// Puts a manifest of what is there already.
+pub(crate) async fn manifest(
+    store: &Store,
+    config: Descriptor,
+    layers: &[Descriptor],
+) -> Descriptor {
+    let manifest = Manifest {
+        schema_version: 2,
+        media_type: Some(MediaType::OCI_MANIFEST),
+        artifact_type: None,
+        config,
+        layers: layers.to_vec(),
+        subject: None,
+        annotations: None,
+    };
+    let data = serde_json::to_vec(&manifest).unwrap();
+    put(store, MediaType::OCI_MANIFEST, &data).await
+}
+
+/// Puts an index.
+pub(crate) async fn index(store: &Store, manifests: &[Descriptor]) -> Descriptor {
+    let index = Index {
+        schema_version: 2,
+        media_type: Some(MediaType::OCI_INDEX),
+        artifact_type: None,
+        manifests: manifests.to_vec(),
+        subject: None,
+        annotations: None,
+    };
+    let data = serde_json::to_vec(&index).unwrap();
+    put(store, MediaType::OCI_INDEX, &data).await
+}
+
+/// A whole image of one layer for a platform: its manifest, without a platform on it.
+pub(crate) async fn image(store: &Store, platform: &str) -> Descriptor {
+    let layer = put(store, MediaType::OCI_LAYER, platform.as_bytes()).await;
+    let config = config(store, platform, &[layer.digest]).await;
+    manifest(store, config, &[layer]).await
+}
+
+/// The same with the platform on its descriptor.
+pub(crate) async fn named(store: &Store, platform: &str) -> Descriptor {
+    let platform_of = platform.parse().unwrap();
+    image(store, platform).await.with_platform(platform_of)
+}
+
+/// What a manifest lists.
+pub(crate) async fn parts(store: &Store, manifest: &Descriptor) -> Vec<Descriptor> {
+    let document = cas_core::dispatch::document(&*store.content, manifest).await;
+    document.unwrap().children().cloned().collect()
+}

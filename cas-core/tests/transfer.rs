@@ -1,0 +1,168 @@
+//! Diff ids, with a codec of the caller's, and copies from store to store.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::io::Read;
+
+use cas_core::engine::{UNCOMPRESSED, copy, diff_id};
+use cas_core::media_type::DiffCompression;
+use cas_core::{Descriptor, Digest, Error, Image, Kind, MediaType, Result, Store};
+
+mod support;
+use support::{image, index, put, store};
+
+type Stream = Box<dyn Read + Send>;
+
+/// A toy codec: every byte is turned over, and what follows a zero is not looked at.
+fn flip(_: DiffCompression, mut stream: Stream) -> Result<Stream> {
+    let mut first = [0; 4];
+    stream.read_exact(&mut first)?;
+    Ok(Box::new(std::io::Cursor::new(first.map(|byte| !byte))))
+}
+
+fn never(_: DiffCompression, _: Stream) -> Result<Stream> {
+    Err(Error::internal("the codec was asked"))
+}
+
+async fn label(store: &Store, layer: &Descriptor) -> Option<String> {
+    let record = store.blobs().load(&layer.digest).await.unwrap()?;
+    record.0.labels.get(UNCOMPRESSED).cloned()
+}
+
+#[tokio::test]
+async fn a_plain_layer_is_its_own_diff_id() {
+    let store = store();
+    let absent = Descriptor::of(MediaType::OCI_LAYER, b"absent");
+    assert_eq!(
+        diff_id(&store, &absent, never).await.unwrap(),
+        absent.digest
+    );
+    let config = Descriptor::of(MediaType::OCI_CONFIG, b"absent");
+    let error = diff_id(&store, &config, never).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Unsupported);
+    let absent = Descriptor::of(MediaType::OCI_LAYER_GZIP, b"absent");
+    let error = diff_id(&store, &absent, never).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::NotFound);
+}
+
+/// Docker's plain type says nothing of compression, so the codec looks.
+#[tokio::test]
+async fn a_compressed_layer_is_hashed_once_and_labelled() {
+    for media_type in [MediaType::OCI_LAYER_GZIP, MediaType::DOCKER_LAYER] {
+        let store = store();
+        let layer = put(&store, media_type, b"abcd, and what a codec leaves").await;
+        let expected = Digest::sha256(&b"abcd".map(|byte| !byte));
+        assert_eq!(diff_id(&store, &layer, flip).await.unwrap(), expected);
+        assert_eq!(label(&store, &layer).await, Some(expected.to_string()));
+        assert_eq!(diff_id(&store, &layer, never).await.unwrap(), expected);
+    }
+}
+
+#[tokio::test]
+async fn a_wrapped_layer_needs_its_label() {
+    let store = store();
+    let wrapped = MediaType::from("application/vnd.oci.image.layer.v1.tar+gzip+encrypted");
+    let layer = put(&store, wrapped, b"abcd").await;
+    let error = diff_id(&store, &layer, never).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Unsupported);
+}
+
+#[tokio::test]
+async fn damaged_bytes_get_no_label() {
+    let store = store();
+    let layer = put(&store, MediaType::OCI_LAYER_GZIP, b"abcd").await;
+    let claimed = Descriptor {
+        size: 5,
+        ..layer.clone()
+    };
+    let error = diff_id(&store, &claimed, flip).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Corrupt);
+    let broken = |_, _| -> Result<Stream> { Err(Error::corrupt("no gzip")) };
+    assert_eq!(
+        diff_id(&store, &layer, broken).await.unwrap_err().kind(),
+        Kind::Corrupt
+    );
+    assert_eq!(label(&store, &layer).await, None);
+}
+
+/// Every blob of `root` that `store` has, with the children its record names.
+async fn edges(store: &Store, blob: &Descriptor) -> Option<Vec<Digest>> {
+    store.content.stat(&blob.digest).await.unwrap()?;
+    let record = store.blobs().load(&blob.digest).await.unwrap();
+    Some(record.unwrap().0.children)
+}
+
+async fn made(store: &Store) -> (Image, [Descriptor; 3]) {
+    let (amd64, arm64) = (
+        image(store, "linux/amd64").await,
+        image(store, "linux/arm64").await,
+    );
+    let nested = index(store, std::slice::from_ref(&arm64)).await;
+    let root = index(store, &[arm64.clone(), nested.clone(), amd64.clone()]).await;
+    let image = store
+        .images
+        .create(Image::new("a".parse().unwrap(), root))
+        .await
+        .unwrap();
+    (image, [nested, arm64, amd64])
+}
+
+#[tokio::test]
+async fn a_copy_is_whole_and_can_be_repeated() {
+    let (from, to) = (store(), store());
+    let (image, documents) = made(&from).await;
+    for _ in 0..2 {
+        copy(&from, &to, &image).await.unwrap();
+        let copied = to.images.get(&image.name).await.unwrap().unwrap();
+        assert_eq!(copied.target, image.target);
+    }
+    let mut all = vec![image.target.clone()];
+    for document in &documents {
+        all.push(document.clone());
+        all.extend(
+            cas_core::dispatch::children(&*from.content, document)
+                .await
+                .unwrap(),
+        );
+    }
+    for blob in &all {
+        let expected = edges(&from, blob).await;
+        assert!(expected.is_some());
+        assert_eq!(edges(&to, blob).await, expected, "{blob:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_failed_copy_leaves_no_document_and_no_name() {
+    let (from, to) = (store(), store());
+    let (image, documents) = made(&from).await;
+    let parts = support::parts(&from, &documents[2]).await;
+    from.content.remove(&parts[1].digest).await.unwrap();
+    let error = copy(&from, &to, &image).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::NotFound);
+    assert_eq!(to.images.get(&image.name).await.unwrap(), None);
+    for document in documents.iter().chain([&image.target]) {
+        assert_eq!(edges(&to, document).await, None);
+    }
+}
+
+/// Shared indexes, chained through each other, each within the bound of nesting by its shortest
+/// way: the order of a copy must not recurse along the chain.
+#[test]
+fn a_long_chain_of_shared_indexes_copies_on_a_small_stack() {
+    let work = || {
+        cas_core::blocking::wait(async {
+            let (from, to) = (store(), store());
+            let mut chain = vec![image(&from, "linux/amd64").await];
+            for _ in 0..2000 {
+                let below = chain.last().unwrap().clone();
+                chain.push(index(&from, &[below]).await);
+            }
+            chain.reverse();
+            let root = index(&from, &chain).await;
+            let image = Image::new("a".parse().unwrap(), root);
+            copy(&from, &to, &image).await.map(|_| ())
+        })
+    };
+    let thread = std::thread::Builder::new().stack_size(512 << 10);
+    thread.spawn(work).unwrap().join().unwrap().unwrap();
+}
