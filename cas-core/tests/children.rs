@@ -6,7 +6,7 @@ use base64::prelude::BASE64_STANDARD;
 use cas_core::dispatch::{
     child_gc_labels, child_gc_labels_filter_layers, children, children_handler, dispatch,
     filter_platforms, handler_fn, handlers, limit_manifests, read, set_children_labels,
-    set_children_mapped_labels,
+    set_children_mapped_labels, set_labels,
 };
 use cas_core::platform::{All, Only};
 use cas_core::{Descriptor, Digest, Handler, Kind, Labels, MediaType, Next, Store};
@@ -197,9 +197,7 @@ async fn labels_are_numbered_and_others_stay() {
     let store = store();
     let parent = image(&store, "linux/amd64").await;
     let mine: Labels = [("mine".to_owned(), "1".to_owned())].into();
-    cas_core::dispatch::set_labels(&store, &parent, &mine)
-        .await
-        .unwrap();
+    set_labels(&store, &parent, &mine).await.unwrap();
     let listed: Vec<_> = (0..3u8)
         .map(|number| Descriptor::of(MediaType::OCI_LAYER, &[number]))
         .collect();
@@ -247,4 +245,23 @@ async fn every_child_of_a_wide_index_is_labelled() {
     let handler = set_children_labels(&store, children_handler(&*store.content));
     handler.handle(&root).await.unwrap();
     assert_eq!(labels(&store, &root).await.len(), 1000);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn labels_set_side_by_side_are_all_kept() {
+    let store = store();
+    let blob = put(&store, MediaType::OCI_LAYER, b"1").await;
+    let writers: Vec<_> = (0..32)
+        .map(|number| {
+            let (store, blob) = (store.clone(), blob.clone());
+            tokio::spawn(async move {
+                let mine: Labels = [(format!("k{number}"), "v".to_owned())].into();
+                set_labels(&store, &blob, &mine).await.unwrap();
+            })
+        })
+        .collect();
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    assert_eq!(labels(&store, &blob).await.len(), 32);
 }
