@@ -11,6 +11,9 @@ use cas_core::{Algorithm, Digest, Result};
 use cas_host::Dir;
 use rustix::fs::{FileType, OFlags};
 
+/// What opening a symbolic link fails with here.
+const LOOP: i32 = rustix::io::Errno::LOOP.raw_os_error();
+
 /// The directories of blobs, held open; that of SHA-512 is made when it is needed.
 pub(crate) struct Blobs {
     root: Dir,
@@ -80,6 +83,8 @@ impl Blobs {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK;
         let file = match dir.open_file(Name::of(digest).as_c_str(), flags, 0) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            // A symbolic link is no blob, wherever it leads.
+            Err(error) if error.raw_os_error() == Some(LOOP) => return Ok(None),
             opened => opened?,
         };
         let stat = rustix::fs::fstat(&file)?;

@@ -1,0 +1,139 @@
+//! What may be opened, what is refused, and what strangers leave in the directory.
+
+use std::fs;
+use std::path::Path;
+
+use backend_fs::FsStore;
+use cas_core::image::Image;
+use cas_core::{ContentExt, Descriptor, Digest, Kind, MediaType, blocking::wait};
+
+fn refused(path: &Path, kind: Kind, word: &str) {
+    let error = FsStore::open(path).err().expect(word);
+    assert_eq!(error.kind(), kind, "{error}");
+    assert!(error.to_string().contains(word), "{error}");
+}
+
+#[test]
+fn a_directory_of_something_else_is_refused_and_left_alone() {
+    let temp = tempfile::tempdir().unwrap();
+    fs::write(temp.path().join("notes"), "x").unwrap();
+    refused(temp.path(), Kind::FailedPrecondition, "notes");
+    assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn another_kind_and_a_newer_format_are_refused() {
+    let temp = tempfile::tempdir().unwrap();
+    drop(FsStore::open(temp.path()).unwrap());
+    let format = temp.path().join(".cas/format.json");
+    fs::write(&format, r#"{"kind":"redb","version":1}"#).unwrap();
+    refused(temp.path(), Kind::FailedPrecondition, "redb");
+    fs::write(&format, r#"{"kind":"fs","version":2}"#).unwrap();
+    refused(temp.path(), Kind::FailedPrecondition, "found 2");
+    fs::write(&format, "{").unwrap();
+    refused(temp.path(), Kind::Corrupt, "format.json");
+}
+
+#[test]
+fn strangers_among_the_blobs_do_not_break_the_list() {
+    let temp = tempfile::tempdir().unwrap();
+    let content = FsStore::open(temp.path()).unwrap().content();
+    let blobs = temp.path().join("blobs/sha256");
+    let digest = wait(content.put("good".into())).unwrap();
+    let hex = |text: &str| Digest::sha256(text.as_bytes()).hex();
+    fs::write(blobs.join("README"), "x").unwrap();
+    fs::write(blobs.join(hex("up").to_uppercase()), "x").unwrap();
+    fs::write(blobs.join(&hex("short")[1..]), "x").unwrap();
+    fs::create_dir(blobs.join(hex("directory"))).unwrap();
+    std::os::unix::fs::symlink("README", blobs.join(hex("link"))).unwrap();
+    fs::create_dir(temp.path().join("blobs/md5")).unwrap();
+    let listed = wait(content.list(None, 10)).unwrap();
+    assert_eq!(
+        listed.iter().map(|stat| stat.digest).collect::<Vec<_>>(),
+        [digest]
+    );
+    for stranger in ["directory", "link"] {
+        let digest = Digest::sha256(stranger.as_bytes());
+        assert!(wait(content.stat(&digest)).unwrap().is_none(), "{stranger}");
+        assert!(wait(content.open(&digest)).unwrap().is_none(), "{stranger}");
+    }
+}
+
+#[test]
+fn bytes_of_an_earlier_run_of_the_kernel_are_doubted() {
+    let temp = tempfile::tempdir().unwrap();
+    let data = b"bytes that a power loss tears";
+    let digest = Digest::sha256(data);
+    {
+        let content = FsStore::open(temp.path()).unwrap().content();
+        wait(content.put(data[..].into())).unwrap();
+        wait(content.begin("left")).unwrap();
+    }
+    // The machine went down with a note of unsynced blobs; two of them are torn.
+    let blob = |digest: &Digest| temp.path().join("blobs/sha256").join(digest.hex());
+    let torn = Digest::sha256(b"torn");
+    fs::write(blob(&torn), "tor\0").unwrap();
+    fs::write(temp.path().join(".cas/boot"), "another boot").unwrap();
+    fs::create_dir_all(temp.path().join(".cas/unsynced")).unwrap();
+    fs::write(temp.path().join(".cas/unsynced/note"), "").unwrap();
+    let content = FsStore::open(temp.path()).unwrap().content();
+    assert!(wait(content.stat(&torn)).unwrap().is_none());
+    assert!(wait(content.stat(&digest)).unwrap().is_some());
+    // The key file has this boot, so it could be of a writer that lives.
+    assert_eq!(wait(content.ingests()).unwrap().len(), 1);
+    drop(content);
+    // Without a note, the bytes are read again before "there already" is answered.
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    fs::remove_file(blob(&digest)).unwrap();
+    fs::write(blob(&digest), "BYTES that a power loss tears").unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    fs::write(temp.path().join(".cas/boot"), "another boot").unwrap();
+    let content = FsStore::open(temp.path()).unwrap().content();
+    let mut writer = wait(cas_core::content::Writer::begin(
+        &*content,
+        "again",
+        cas_core::content::Expected::ANY,
+    ))
+    .unwrap();
+    wait(writer.write(data[..].into())).unwrap();
+    let batch = cas_core::records::Batch::new();
+    wait(writer.commit(&batch, cas_core::content::Durability::Full)).unwrap();
+    assert_eq!(fs::read(blob(&digest)).unwrap(), data);
+}
+
+#[test]
+fn a_read_only_store_reads_and_says_why_it_does_not_write() {
+    let temp = tempfile::tempdir().unwrap();
+    let (source, mount) = (temp.path().join("source"), temp.path().join("mount"));
+    let target = Descriptor::of(MediaType::OCI_LAYER, b"x");
+    {
+        let store = FsStore::open(&source).unwrap().store();
+        wait(store.put(&target, "x".into(), Default::default())).unwrap();
+        let image = Image::new("name".parse().unwrap(), target.clone());
+        wait(store.images.create(image)).unwrap();
+    }
+    fs::create_dir(&mount).unwrap();
+    let run = |program: &str, arguments: &[&str]| {
+        let status = std::process::Command::new(program).args(arguments).status();
+        status.is_ok_and(|status| status.success())
+    };
+    let (source, mount) = (source.to_str().unwrap(), mount.to_str().unwrap());
+    if !run("mount", &["-o", "bind,ro", source, mount]) {
+        eprintln!("SKIPPED: a bind mount needs root");
+        return;
+    }
+    let denied = |error: cas_core::Error| assert_eq!(error.kind(), Kind::Denied, "{error:?}");
+    {
+        let store = FsStore::open(mount).unwrap().store();
+        assert!(wait(store.content.fetch(&target)).is_ok());
+        assert!(wait(store.blobs().load(&target.digest)).unwrap().is_some());
+        let image = wait(store.images.get(&"name".parse().unwrap()))
+            .unwrap()
+            .unwrap();
+        denied(wait(store.content.begin("key")).err().unwrap());
+        denied(wait(store.content.remove(&target.digest)).unwrap_err());
+        denied(wait(store.blobs().remove(&target.digest)).unwrap_err());
+        denied(wait(store.images.delete(&image.name, None)).unwrap_err());
+    }
+    assert!(run("umount", &[mount]));
+}

@@ -1,0 +1,121 @@
+//! Many processes and many handles on one store.
+
+mod support;
+
+use std::process::Stdio;
+
+use backend_fs::FsStore;
+use cas_core::content::{Durability, Expected, Writer};
+use cas_core::records::Batch;
+use cas_core::{ContentExt, Digest, Kind, blocking::wait};
+use support::{command, name, run_task};
+
+#[test]
+fn task() {
+    run_task();
+}
+
+#[test]
+fn forty_processes_lose_no_name() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("store");
+    let steps: Vec<String> = (0..40).map(|number| format!("step{number}")).collect();
+    let children: Vec<_> = steps
+        .iter()
+        .map(|step| {
+            command(&[], step, &path)
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    for child in children {
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+    let store = FsStore::open(&path).unwrap().store();
+    wait(async {
+        for step in &steps {
+            assert!(
+                store.images.get(&name(step)).await.unwrap().is_some(),
+                "{step}"
+            );
+        }
+        assert_eq!(store.images.list(&[]).await.unwrap().len(), 40);
+        assert_eq!(store.content.list(None, 100).await.unwrap().len(), 40);
+    });
+}
+
+#[test]
+fn one_writer_a_key_and_another_handle_resumes() {
+    let temp = tempfile::tempdir().unwrap();
+    let (one, two) = (FsStore::open(temp.path()), FsStore::open(temp.path()));
+    let (one, two) = (one.unwrap().content(), two.unwrap().content());
+    wait(async {
+        let mut writer = Writer::begin(&*one, "a key", Expected::ANY).await.unwrap();
+        writer.write("first".into()).await.unwrap();
+        let busy = Writer::begin(&*two, "a key", Expected::ANY).await;
+        assert_eq!(busy.err().unwrap().kind(), Kind::Busy);
+        assert_eq!(two.discard("a key").await.unwrap_err().kind(), Kind::Busy);
+        drop(writer);
+        let listed = two.ingests().await.unwrap();
+        assert_eq!((&*listed[0].key, listed[0].offset), ("a key", 5));
+        let mut writer = Writer::begin(&*two, "a key", Expected::ANY).await.unwrap();
+        writer.write(" second".into()).await.unwrap();
+        let done = writer
+            .commit(&Batch::new(), Durability::Full)
+            .await
+            .unwrap();
+        assert_eq!(done.digest, Digest::sha256(b"first second"));
+        assert!(one.stat(&done.digest).await.unwrap().is_some());
+        assert!(one.ingests().await.unwrap().is_empty());
+        assert!(!one.discard("a key").await.unwrap());
+    });
+}
+
+#[test]
+fn concurrent_publishes_of_one_and_of_many_blobs_all_succeed() {
+    let temp = tempfile::tempdir().unwrap();
+    let content = FsStore::open(temp.path()).unwrap().content();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let tasks: Vec<_> = (0..48u32)
+            .map(|number| {
+                let content = content.clone();
+                tokio::spawn(async move {
+                    let key = format!("key {number}");
+                    let mut writer = Writer::begin(&*content, &key, Expected::ANY).await?;
+                    // Every third is the same blob.
+                    let data = (if number % 3 == 0 { 0 } else { number }).to_string();
+                    writer.write(data.into_bytes().into()).await?;
+                    writer.commit(&Batch::new(), Durability::Batched).await
+                })
+            })
+            .collect();
+        for task in tasks {
+            let done = task.await.unwrap().unwrap();
+            assert_eq!(
+                content.stat(&done.digest).await.unwrap().unwrap().size,
+                done.size
+            );
+        }
+        assert_eq!(content.list(None, 100).await.unwrap().len(), 33);
+        assert!(content.ingests().await.unwrap().is_empty());
+    });
+}
+
+#[test]
+fn a_blob_of_the_wrong_size_is_replaced() {
+    let temp = tempfile::tempdir().unwrap();
+    let content = FsStore::open(temp.path()).unwrap().content();
+    let data = b"the right bytes";
+    let path = temp
+        .path()
+        .join("blobs/sha256")
+        .join(Digest::sha256(data).hex());
+    std::fs::write(&path, "").unwrap();
+    wait(content.put(data[..].into())).unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), data);
+}
