@@ -1,6 +1,8 @@
 //! Killed at every system call that changes the disk, and failed at every sync: what was
 //! acknowledged is there, what was not is absent or right, and the store opens.
 
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "helpers of tests")]
+
 mod support;
 
 use std::path::Path;

@@ -1,5 +1,7 @@
 //! skopeo and umoci on our directory: what we write they read, what they write we see.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod support;
 
 use std::path::Path;

@@ -1,5 +1,7 @@
 //! What may be opened, what is refused, and what strangers leave in the directory.
 
+#![allow(clippy::expect_used, reason = "helpers of tests")]
+
 use std::fs;
 use std::path::Path;
 

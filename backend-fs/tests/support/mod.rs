@@ -1,6 +1,10 @@
 //! A program that uses a store, made of this test binary itself: to be killed, or run by dozens.
 
-#![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "each test binary uses a part of it, and a broken helper is a failed test"
+)]
 
 use std::io::Write;
 use std::path::Path;
