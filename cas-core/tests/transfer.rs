@@ -145,6 +145,21 @@ async fn a_failed_copy_leaves_no_document_and_no_name() {
     }
 }
 
+/// What another program left under the key of a blob spoils one copy, not the next as well.
+#[tokio::test]
+async fn a_wrong_beginning_is_not_resumed_twice() {
+    let (from, to) = (store(), store());
+    let (image, documents) = made(&from).await;
+    let layer = support::parts(&from, &documents[2]).await.remove(1);
+    let mut writer = to.writer(&layer).await.unwrap();
+    writer.write(b"wrong"[..].into()).await.unwrap();
+    drop(writer);
+    let error = copy(&from, &to, &image).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Corrupt);
+    copy(&from, &to, &image).await.unwrap();
+    assert!(to.content.ingests().await.unwrap().is_empty());
+}
+
 /// Shared indexes, chained through each other, each within the bound of nesting by its shortest
 /// way: the order of a copy must not recurse along the chain.
 #[test]

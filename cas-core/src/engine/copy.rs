@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use tokio::sync::Semaphore;
 
-use crate::content::Durability;
+use crate::content::{BlobReader, Durability};
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::dispatch::{self, Handler, Next, dispatch};
@@ -124,6 +124,18 @@ async fn copy_blob(from: &Store, to: &Store, descriptor: &Descriptor) -> Result<
             .operation("copy")
             .subject(descriptor.digest)
     })?;
+    let outcome = pour(&*reader, to, descriptor).await;
+    if outcome
+        .as_ref()
+        .is_err_and(|error| error.kind() == Kind::Corrupt)
+    {
+        // What the ingest holds is no beginning of the blob, so it must not be resumed.
+        to.content.discard(&descriptor.digest.to_string()).await?;
+    }
+    outcome.during("copy", descriptor.digest)
+}
+
+async fn pour(reader: &dyn BlobReader, to: &Store, descriptor: &Descriptor) -> Result<()> {
     let mut writer = to.writer(descriptor).await?;
     loop {
         let piece = reader.read_at(writer.offset(), PIECE).await?;
@@ -134,6 +146,5 @@ async fn copy_blob(from: &Store, to: &Store, descriptor: &Descriptor) -> Result<
     }
     to.publish(writer, descriptor, Vec::new(), Durability::Full)
         .await
-        .during("copy", descriptor.digest)
         .map(|_| ())
 }
