@@ -1,12 +1,12 @@
 //! Declared limits: laws that a store cannot keep, each with the reason.
 
-use crate::laws::{content, records};
+use crate::laws::{content, records, snapshots};
 
 /// Pairs of a law and the reason why a store does not keep it.
 pub type Gaps = &'static [(&'static str, &'static str)];
 
 /// The names of every group of laws.
-pub const KNOWN: &[&[&str]] = &[content::NAMES, records::NAMES];
+pub const KNOWN: &[&[&str]] = &[content::NAMES, records::NAMES, snapshots::NAMES];
 
 /// Refuses, where it is evaluated at compile time, a gap that names no law or gives no reason.
 pub const fn check(gaps: Gaps) {

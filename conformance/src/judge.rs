@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::time::Duration;
 
-use cas_core::{Capabilities, Capability, ContentStore, Records};
+use cas_core::{Capabilities, Capability, ContentStore, Records, Snapshotter};
 
 use crate::gap::Gaps;
 use crate::subject::{Open, Subject};
@@ -61,6 +61,13 @@ impl Promises for dyn ContentStore {
 impl Promises for dyn Records {
     fn promises(&self) -> Capabilities {
         self.capabilities()
+    }
+}
+
+/// Snapshotters are alike but for what their laws ask them themselves.
+impl Promises for dyn Snapshotter {
+    fn promises(&self) -> Capabilities {
+        Capabilities::default()
     }
 }
 

@@ -74,3 +74,4 @@ macro_rules! laws {
 
 pub mod content;
 pub mod records;
+pub mod snapshots;

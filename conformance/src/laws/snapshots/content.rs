@@ -1,0 +1,210 @@
+//! Laws of what is seen through the mounts.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+use cas_core::Snapshotter;
+use cas_core::snapshot::Mount;
+
+use super::scene::{Tree, bare_layer, can_mount, commit, layer, prepare, view};
+use crate::subject::Subject;
+
+type It = Subject<dyn Snapshotter>;
+
+pub(super) async fn a_chain_shows_all_its_layers(subject: It) {
+    let store = subject.open().await;
+    if !can_mount(&*store).await {
+        return;
+    }
+    let text = |dir: &std::path::Path, name: &str, data: &str| {
+        fs::write(dir.join(name), data).unwrap();
+    };
+    layer(&*store, "one", None, |dir| {
+        text(dir, "first", "1");
+        text(dir, "changed", "1");
+        text(dir, "removed", "1");
+    })
+    .await;
+    layer(&*store, "two", Some("one"), |dir| {
+        text(dir, "second", "2");
+        text(dir, "changed", "2");
+        fs::remove_file(dir.join("removed")).unwrap();
+    })
+    .await;
+    layer(&*store, "three", Some("two"), |dir| {
+        text(dir, "third", "3");
+    })
+    .await;
+    let mounts = prepare(&*store, "top", Some("three")).await.unwrap();
+    let tree = Tree::mount(&mounts);
+    assert_eq!(tree.names(), ["changed", "first", "second", "third"]);
+    assert_eq!(tree.read("changed").as_deref(), Some("2"));
+    assert_eq!(tree.read("first").as_deref(), Some("1"));
+}
+
+pub(super) async fn a_child_leaves_its_parent_alone(subject: It) {
+    let store = subject.open().await;
+    if !can_mount(&*store).await {
+        return;
+    }
+    layer(&*store, "base", None, |dir| {
+        fs::write(dir.join("kept"), "base").unwrap();
+        fs::write(dir.join("gone"), "base").unwrap();
+        fs::write(dir.join("linked"), "base").unwrap();
+        fs::hard_link(dir.join("linked"), dir.join("link")).unwrap();
+    })
+    .await;
+    let mounts = prepare(&*store, "child", Some("base")).await.unwrap();
+    let child = Tree::mount(&mounts);
+    child.write("kept", "child");
+    child.write("link", "child");
+    child.write("new", "child");
+    fs::remove_file(child.path.join("gone")).unwrap();
+    fs::set_permissions(&child.path, fs::Permissions::from_mode(0o700)).unwrap();
+    drop(child);
+    commit(&*store, "layer", "child").await.unwrap();
+    let seen = Tree::mount(&view(&*store, "view", Some("base")).await.unwrap());
+    assert_eq!(seen.names(), ["gone", "kept", "link", "linked"]);
+    for name in ["gone", "kept", "link", "linked"] {
+        assert_eq!(seen.read(name).as_deref(), Some("base"), "{name}");
+    }
+    let mode = fs::metadata(&seen.path).unwrap().mode() & 0o777;
+    assert_eq!(mode, 0o755, "mode of the root");
+}
+
+pub(super) async fn siblings_do_not_see_each_other(subject: It) {
+    let store = subject.open().await;
+    if !can_mount(&*store).await {
+        return;
+    }
+    bare_layer(&*store, "base", None).await;
+    let one = prepare(&*store, "one", Some("base")).await.unwrap();
+    let two = prepare(&*store, "two", Some("base")).await.unwrap();
+    Tree::mount(&one).write("file", "one");
+    assert_eq!(Tree::mount(&two).read("file"), None);
+    Tree::mount(&two).write("file", "two");
+    assert_eq!(Tree::mount(&one).read("file").as_deref(), Some("one"));
+}
+
+pub(super) async fn a_view_shows_its_parent_and_is_read_only(subject: It) {
+    let store = subject.open().await;
+    if !can_mount(&*store).await {
+        return;
+    }
+    layer(&*store, "one", None, |dir| {
+        fs::write(dir.join("a"), "1").unwrap();
+    })
+    .await;
+    layer(&*store, "two", Some("one"), |dir| {
+        fs::write(dir.join("b"), "2").unwrap();
+    })
+    .await;
+    for (parent, names) in [("one", &["a"][..]), ("two", &["a", "b"])] {
+        let mounts = view(&*store, &format!("view of {parent}"), Some(parent)).await;
+        let mounts = mounts.unwrap();
+        assert!(is_read_only(&mounts), "{mounts:?} can be written to");
+        assert_eq!(Tree::mount(&mounts).names(), names);
+    }
+    let mounts = prepare(&*store, "active", Some("two")).await.unwrap();
+    assert!(!is_read_only(&mounts), "{mounts:?} cannot be written to");
+}
+
+pub(super) async fn a_view_of_nothing_is_empty(subject: It) {
+    let store = subject.open().await;
+    let mounts = view(&*store, "view", None).await.unwrap();
+    assert!(is_read_only(&mounts), "{mounts:?} can be written to");
+    assert!(Tree::mount(&mounts).names().is_empty());
+    store.remove("view").await.unwrap();
+}
+
+fn is_read_only(mounts: &[Mount]) -> bool {
+    mounts.iter().all(|mount| match mount {
+        Mount::Bind { read_only, .. } => *read_only,
+        Mount::Overlay { upper, .. } => upper.is_none(),
+    })
+}
+
+/// Users of a container that are not root go through its root; the state around it is private.
+pub(super) async fn a_new_root_is_open_to_all(subject: It) {
+    let store = subject.open().await;
+    if !can_mount(&*store).await {
+        return;
+    }
+    let tree = Tree::mount(&prepare(&*store, "key", None).await.unwrap());
+    let mode = |path: &std::path::Path| fs::metadata(path).unwrap().mode() & 0o777;
+    assert_eq!(mode(&tree.path), 0o755);
+    if let [Mount::Bind { source, .. }] = &store.mounts("key").await.unwrap()[..] {
+        let snapshots = source.parent().and_then(|dir| dir.parent()).unwrap();
+        assert_eq!(mode(snapshots), 0o700, "{}", snapshots.display());
+    }
+}
+
+pub(super) async fn a_child_has_the_attributes_of_its_parent(subject: It) {
+    let store = subject.open().await;
+    if !can_mount(&*store).await {
+        return;
+    }
+    let old = std::time::UNIX_EPOCH + std::time::Duration::new(86_400, 123_456_789);
+    layer(&*store, "base", None, |dir| {
+        fs::create_dir(dir.join("dir")).unwrap();
+        fs::write(dir.join("dir/file"), "text").unwrap();
+        fs::hard_link(dir.join("dir/file"), dir.join("link")).unwrap();
+        symlink("dir/absent", dir.join("symlink")).unwrap();
+        let sparse = fs::File::create(dir.join("sparse")).unwrap();
+        sparse.set_len(16 << 20).unwrap();
+        for (name, mode) in [("dir/file", 0o4750), ("dir", 0o1777), ("", 0o751)] {
+            let path = dir.join(name);
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            fs::File::open(&path).unwrap().set_modified(old).unwrap();
+        }
+    })
+    .await;
+    let tree = Tree::mount(&prepare(&*store, "child", Some("base")).await.unwrap());
+    let stat = |name: &str| fs::symlink_metadata(tree.path.join(name)).unwrap();
+    for (name, mode) in [("dir/file", 0o4750), ("dir", 0o1777), ("", 0o751)] {
+        let found = stat(name);
+        assert_eq!(found.mode() & 0o7777, mode, "mode of {name:?}");
+        assert_eq!(found.modified().unwrap(), old, "time of {name:?}");
+    }
+    assert_eq!(stat("link").ino(), stat("dir/file").ino(), "a hard link");
+    assert_eq!(stat("link").nlink(), 2);
+    let target = fs::read_link(tree.path.join("symlink")).unwrap();
+    assert_eq!(target.to_str(), Some("dir/absent"));
+    assert_eq!(stat("sparse").len(), 16 << 20);
+    assert!(stat("sparse").blocks() < 64, "a hole was filled");
+}
+
+pub(super) async fn a_key_used_again_starts_anew(subject: It) {
+    let store = subject.open().await;
+    if !can_mount(&*store).await {
+        return;
+    }
+    for round in 0..3 {
+        let tree = Tree::mount(&prepare(&*store, "key", None).await.unwrap());
+        assert!(tree.names().is_empty(), "leftovers in round {round}");
+        tree.write("file", "text");
+        drop(tree);
+        store.remove("key").await.unwrap();
+    }
+}
+
+/// As long as images get.
+pub(super) async fn a_chain_may_be_long(subject: It) {
+    let store = subject.open().await;
+    let mut parent: Option<String> = None;
+    for number in 0..128 {
+        let name = format!("layer-{number}");
+        let mounts = prepare(&*store, "key", parent.as_deref()).await.unwrap();
+        if let [Mount::Bind { .. }] = &mounts[..] {
+            Tree::mount(&mounts).write(&number.to_string(), "text");
+        }
+        commit(&*store, &name, "key").await.unwrap();
+        parent = Some(name);
+    }
+    let mounts = view(&*store, "top", parent.as_deref()).await.unwrap();
+    match &mounts[..] {
+        [Mount::Bind { .. }] => assert_eq!(Tree::mount(&mounts).names().len(), 128),
+        [Mount::Overlay { lower, .. }] => assert_eq!(lower.len(), 128),
+        other => panic!("one mount is expected, found {other:?}"),
+    }
+}

@@ -1,0 +1,141 @@
+//! Laws of space: what a snapshot takes, and how it comes back.
+
+use std::fs;
+use std::path::PathBuf;
+
+use cas_core::Snapshotter;
+use cas_core::snapshot::{Mount, Usage};
+
+use super::scene::{Tree, bare_layer, can_mount, commit, keys, layer, prepare, view};
+use crate::material::bytes;
+use crate::subject::Subject;
+
+type It = Subject<dyn Snapshotter>;
+
+const MIB: u64 = 1 << 20;
+
+pub(super) async fn hard_links_count_once(subject: It) {
+    let store = subject.open().await;
+    if !can_mount(&*store).await {
+        return;
+    }
+    let tree = Tree::mount(&prepare(&*store, "key", None).await.unwrap());
+    let empty = store.usage("key").await.unwrap();
+    fs::write(tree.path.join("file"), bytes(1, MIB as usize)).unwrap();
+    for number in 0..4 {
+        let link = tree.path.join(format!("link-{number}"));
+        fs::hard_link(tree.path.join("file"), link).unwrap();
+    }
+    let full = store.usage("key").await.unwrap();
+    assert_eq!(full.inodes, empty.inodes + 1);
+    let grown = full.bytes - empty.bytes;
+    assert!((MIB..MIB + MIB / 4).contains(&grown), "grew by {grown}");
+}
+
+/// Measured while active; a committed snapshot says the same again and again.
+pub(super) async fn usage_is_fixed_by_the_commit(subject: It) {
+    let store = subject.open().await;
+    if !can_mount(&*store).await {
+        return;
+    }
+    let data = bytes(2, MIB as usize);
+    layer(&*store, "name", None, |dir| {
+        fs::write(dir.join("file"), &data).unwrap();
+        fs::File::create(dir.join("hole"))
+            .unwrap()
+            .set_len(64 * MIB)
+            .unwrap();
+    })
+    .await;
+    let fixed = store.usage("name").await.unwrap();
+    assert!((MIB..2 * MIB).contains(&fixed.bytes), "{fixed:?}");
+    let child = Tree::mount(&prepare(&*store, "child", Some("name")).await.unwrap());
+    let before = store.usage("child").await.unwrap();
+    fs::write(child.path.join("more"), &data).unwrap();
+    let after = store.usage("child").await.unwrap();
+    assert!(after.bytes >= before.bytes + MIB, "{before:?} {after:?}");
+    assert_eq!(store.usage("name").await.unwrap(), fixed);
+}
+
+/// And neither does a child that does not copy.
+pub(super) async fn a_view_takes_nothing_of_its_parent(subject: It) {
+    let store = subject.open().await;
+    if !can_mount(&*store).await {
+        return;
+    }
+    let data = bytes(3, MIB as usize);
+    layer(&*store, "one", None, |dir| {
+        fs::write(dir.join("a"), &data).unwrap()
+    })
+    .await;
+    layer(&*store, "two", Some("one"), |dir| {
+        fs::write(dir.join("b"), &data).unwrap()
+    })
+    .await;
+    view(&*store, "view", Some("two")).await.unwrap();
+    let taken = store.usage("view").await.unwrap();
+    assert!(taken.bytes < MIB / 4, "{taken:?}");
+    let mounts = prepare(&*store, "active", Some("two")).await.unwrap();
+    if matches!(mounts[..], [Mount::Overlay { .. }]) {
+        let taken = store.usage("active").await.unwrap();
+        assert!(taken.bytes < MIB / 4, "{taken:?}");
+    }
+}
+
+/// The directories behind mounts that can be written to.
+fn directories(mounts: &[Mount]) -> Vec<PathBuf> {
+    let directory = |mount: &Mount| match mount {
+        Mount::Bind { source, .. } => Some(source.clone()),
+        Mount::Overlay { upper, .. } => upper.clone(),
+    };
+    mounts.iter().filter_map(directory).collect()
+}
+
+pub(super) async fn a_removal_gives_back_what_it_took(subject: It) {
+    let store = subject.open().await;
+    bare_layer(&*store, "base", None).await;
+    for parent in [None, Some("base")] {
+        let mounts = prepare(&*store, "key", parent).await.unwrap();
+        let directories = directories(&mounts);
+        assert!(!directories.is_empty());
+        for directory in &directories {
+            fs::create_dir_all(directory.join("a/b/c")).unwrap();
+            fs::write(directory.join("a/b/c/file"), "text").unwrap();
+            std::os::unix::fs::symlink("/", directory.join("a/root")).unwrap();
+        }
+        store.remove("key").await.unwrap();
+        store.cleanup().await.unwrap();
+        for directory in &directories {
+            assert!(!directory.exists(), "{} stays", directory.display());
+        }
+    }
+}
+
+/// A leftover is a directory beside those of snapshots that no record names, as a crash leaves it.
+pub(super) async fn cleanup_frees_leftovers_and_nothing_else(subject: It) {
+    let store = subject.open().await;
+    bare_layer(&*store, "base", None).await;
+    view(&*store, "view", Some("base")).await.unwrap();
+    let mounts = prepare(&*store, "active", Some("base")).await.unwrap();
+    let active = directories(&mounts).remove(0);
+    fs::write(active.join("file"), "text").unwrap();
+    assert_eq!(store.cleanup().await.unwrap(), Usage::default());
+
+    let outside = subject.dir().join("outside");
+    fs::write(&outside, "text").unwrap();
+    let snapshots = active.parent().and_then(|dir| dir.parent()).unwrap();
+    let planted = snapshots.join("4000000000");
+    fs::create_dir_all(planted.join("fs/dir")).unwrap();
+    fs::write(planted.join("fs/dir/file"), bytes(4, MIB as usize)).unwrap();
+    std::os::unix::fs::symlink(&outside, planted.join("fs/link")).unwrap();
+    std::os::unix::fs::symlink(active.parent().unwrap(), planted.join("fs/dirlink")).unwrap();
+
+    let freed = store.cleanup().await.unwrap();
+    assert!(!planted.exists(), "the leftover stays");
+    assert!((MIB..2 * MIB).contains(&freed.bytes), "{freed:?}");
+    assert_eq!(freed.inodes, 6);
+    assert!(outside.exists(), "a link was followed");
+    assert_eq!(fs::read_to_string(active.join("file")).unwrap(), "text");
+    assert_eq!(keys(&*store).await, ["active", "base", "view"]);
+    commit(&*store, "layer", "active").await.unwrap();
+}

@@ -1,0 +1,11 @@
+//! The copying snapshotter before the law book, its records in SQLite as in a real root.
+
+use std::sync::Arc;
+
+use backend_fs::SqliteRecords;
+use snapshot_native::NativeSnapshotter;
+
+conformance::snapshotter!(native, |dir| async move {
+    let records = Arc::new(SqliteRecords::open(&dir.join("records.db"))?);
+    Ok(Arc::new(NativeSnapshotter::open(dir, records)?) as _)
+});
