@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
-use cas_core::Result;
+use cas_core::{Error, Result};
 use rustix::fs::{self, Mode, OFlags, ResolveFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
@@ -18,6 +18,9 @@ use super::seen::Inode;
 
 /// Most directories held open between two members.
 const OPEN: usize = 128;
+
+/// Why a path with more links than the kernel follows is refused.
+pub(super) const LOOP: &str = "more than 40 symbolic links lead to the parent";
 
 /// Flags that open a directory itself.
 pub(super) const DIRECTORY: OFlags = OFlags::RDONLY
@@ -134,31 +137,33 @@ impl Dirs {
         match fs::openat2(&self.root.fd, path, flags, Mode::empty(), resolve) {
             Ok(fd) => self.adopt(path, fd).map(Some),
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(Errno::LOOP) => Err(Error::corrupt(LOOP)),
             Err(errno) => os(Err(errno)),
         }
     }
 
     /// Keeps an open directory under its path.
     pub(super) fn adopt(&mut self, path: &[u8], fd: OwnedFd) -> Result<Rc<Dir>> {
-        let dir = Dir::new(fd)?;
-        let dir = self
-            .by_inode
-            .entry(dir.inode)
-            .or_insert_with(|| Rc::new(dir));
-        self.by_path.insert(path.to_vec(), dir.clone());
-        Ok(dir.clone())
+        let dir = self.visit(fd)?;
+        self.hold(path, &dir);
+        Ok(dir)
     }
 
-    /// An open directory that is about to change; false if the caller must settle it, for it is
-    /// not one of those held.
-    pub(super) fn visit(&self, fd: OwnedFd) -> Result<(Rc<Dir>, bool)> {
+    /// Keeps a visited directory under its path.
+    pub(super) fn hold(&mut self, path: &[u8], dir: &Rc<Dir>) {
+        self.by_inode
+            .entry(dir.inode)
+            .or_insert_with(|| dir.clone());
+        self.by_path.insert(path.to_vec(), dir.clone());
+    }
+
+    /// An open directory: the one held, or one that the caller settles when it leaves it.
+    pub(super) fn visit(&self, fd: OwnedFd) -> Result<Rc<Dir>> {
         let dir = Dir::new(fd)?;
-        let (dir, held) = match self.by_inode.get(&dir.inode) {
-            Some(held) => (held.clone(), true),
-            None => (Rc::new(dir), false),
-        };
-        dir.touch();
-        Ok((dir, held))
+        match self.by_inode.get(&dir.inode) {
+            Some(held) => Ok(held.clone()),
+            None => Ok(Rc::new(dir)),
+        }
     }
 
     /// Forgets which path is which directory, after one was removed or a link replaced.

@@ -160,7 +160,12 @@ fn clear_xattrs(fd: BorrowedFd<'_>, entry: &Entry) -> Result<()> {
     };
     for name in names[..length].split(|&byte| byte == 0) {
         let stays = name.is_empty() || matches!(policy(name), Policy::Leave);
-        if !stays && !entry.xattrs.iter().any(|(set, _)| set == name) {
+        if !stays
+            && entry
+                .xattrs
+                .binary_search_by(|(set, _)| set[..].cmp(name))
+                .is_err()
+        {
             os(fs::fremovexattr(fd.as_fd(), name))?;
         }
     }

@@ -12,6 +12,7 @@
 //! - Whiteouts never touch members of the same layer, in whatever order they come.
 //! - Never set: `security.selinux`, `system.nfs4_acl`, and `*.overlay.*` xattrs, which would be
 //!   control data of an overlay. The device 0:0 is skipped, for it would be a whiteout there.
+//! - The files of a layer may take the free space less a twentieth.
 //! - Times that the file system cannot hold are clamped by the kernel.
 
 mod body;
@@ -41,6 +42,9 @@ pub struct Tree {
     root: OwnedFd,
 }
 
+/// Most different warnings kept of one layer.
+const WARNINGS: usize = 32;
+
 /// What applying a layer did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
@@ -48,7 +52,7 @@ pub struct Applied {
     pub entries: u64,
     /// Bytes written into files.
     pub bytes: u64,
-    /// What was odd or left out, each once.
+    /// What was odd or left out, each once; the first 32 of applying, then those of the archive.
     pub warnings: Vec<String>,
 }
 
@@ -107,6 +111,8 @@ struct Layer {
     seen: Seen,
     /// Parents made without a member of their own.
     implied: u64,
+    /// Bytes that files may take.
+    room: u64,
     applied: Applied,
 }
 
@@ -116,15 +122,27 @@ impl Layer {
             dirs: Dirs::new(root)?,
             seen: Seen::default(),
             implied: 0,
+            room: room(root)?,
             applied: Applied::default(),
         })
     }
 
     fn warn(&mut self, warning: &str) {
-        if !self.applied.warnings.iter().any(|known| known == warning) {
-            self.applied.warnings.push(warning.to_owned());
+        let warnings = &mut self.applied.warnings;
+        if warnings.len() < WARNINGS && !warnings.iter().any(|known| known == warning) {
+            warnings.push(warning.to_owned());
         }
     }
+}
+
+/// Free bytes of the file system, less a twentieth; no bound where it does not tell.
+fn room(root: BorrowedFd<'_>) -> Result<u64> {
+    let stat = os(rustix::fs::fstatvfs(root))?;
+    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    Ok(match stat.f_blocks {
+        0 => u64::MAX,
+        _ => free - free / 20,
+    })
 }
 
 /// The result of a system call as one of ours.

@@ -7,7 +7,7 @@ use cas_core::{Error, Result, limit};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use super::dirs::{DIRECTORY, Dir};
+use super::dirs::{DIRECTORY, Dir, LOOP};
 use super::meta::{EPOCH, own};
 use super::path::{push, split};
 use super::remove::remove;
@@ -69,29 +69,34 @@ impl Layer {
         let mut dir = self.dirs.root();
         let mut links = 0;
         while let Some(name) = ahead.pop() {
-            if name == b".." {
-                at.truncate(split(&at).0.len());
-                dir = self.real(&at)?;
-                continue;
-            }
-            match self.step(&dir, &name)? {
-                Step::Into(fd) => {
-                    push(&mut at, &name);
-                    dir = self.dirs.adopt(&at, fd)?;
+            let next = match name == b".." {
+                true => {
+                    at.truncate(split(&at).0.len());
+                    self.real(&at)?
                 }
-                Step::Link(target) => {
-                    links += 1;
-                    if links > LINKS {
-                        return Err(Error::corrupt("too many symbolic links on the path"));
+                false => match self.step(&dir, &name)? {
+                    Step::Into(fd) => {
+                        push(&mut at, &name);
+                        self.dirs.visit(fd)?
                     }
-                    if target.starts_with(b"/") {
+                    Step::Link(target) => {
+                        links += 1;
+                        if links > LINKS {
+                            return Err(Error::corrupt(LOOP));
+                        }
+                        ahead.extend(names(&target));
+                        if !target.starts_with(b"/") {
+                            continue;
+                        }
                         at.clear();
-                        dir = self.dirs.root();
+                        self.dirs.root()
                     }
-                    ahead.extend(names(&target));
-                }
-            }
+                },
+            };
+            dir.settle()?;
+            dir = next;
         }
+        self.dirs.hold(path, &dir);
         Ok(dir)
     }
 
@@ -141,7 +146,7 @@ impl Layer {
     }
 
     /// A directory at a clean path that has no links in it.
-    fn real(&mut self, path: &[u8]) -> Result<Rc<Dir>> {
+    fn real(&self, path: &[u8]) -> Result<Rc<Dir>> {
         if path.is_empty() {
             return Ok(self.dirs.root());
         }
@@ -149,7 +154,7 @@ impl Layer {
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
         let root = self.dirs.root();
         let fd = os(fs::openat2(&root.fd, path, flags, Mode::empty(), resolve))?;
-        self.dirs.adopt(path, fd)
+        self.dirs.visit(fd)
     }
 }
 

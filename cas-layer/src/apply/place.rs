@@ -4,7 +4,7 @@ use std::io::BufRead;
 use std::os::fd::AsFd;
 use std::rc::Rc;
 
-use cas_core::{Error, Result};
+use cas_core::{Error, Kind, Result};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -106,6 +106,7 @@ impl Layer {
         name: &[u8],
         reader: &mut Reader<R>,
     ) -> Result<()> {
+        self.reserve(entry)?;
         let dir = self.parent(parent)?;
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -117,6 +118,25 @@ impl Layer {
         own(file.as_fd(), &stat, entry.uid, entry.gid, entry.mode)?;
         self.set_xattrs(file.as_fd(), entry, !dir.default_acl.get())?;
         os(fs::futimens(&file, &timestamps(entry.mtime)))
+    }
+
+    /// Refuses a file that would fill the file system, before a byte of it is written.
+    fn reserve(&mut self, entry: &Entry) -> Result<()> {
+        let stored = match &entry.regions {
+            Some(regions) => regions.iter().map(|region| region.length).sum(),
+            None => entry.size,
+        };
+        let Some(room) = self.room.checked_sub(stored) else {
+            return Err(Error::new(
+                Kind::Full,
+                format!(
+                    "{stored} bytes do not fit into the {} that the layer may take",
+                    self.room
+                ),
+            ));
+        };
+        self.room = room;
+        Ok(())
     }
 
     fn place_hardlink(&mut self, target: &[u8], parent: &[u8], name: &[u8]) -> Result<()> {
@@ -134,7 +154,7 @@ impl Layer {
             fs::linkat(&from.fd, target_name, &dir.fd, name, AtFlags::empty())
         });
         linked.map_err(|error| match error.kind() {
-            cas_core::Kind::NotFound | cas_core::Kind::Denied => missing().source(error),
+            Kind::NotFound | Kind::Denied => missing().source(error),
             _ => error,
         })
     }

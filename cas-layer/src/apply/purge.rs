@@ -42,9 +42,10 @@ impl Layer {
                 return Ok(());
             }
             let below = os(fs::openat(dir, name, DIRECTORY, Mode::empty()))?;
-            let (below, lasting) = self.dirs.visit(below)?;
+            let below = self.dirs.visit(below)?;
+            below.touch();
             self.purge(below.fd.as_fd(), child, depth)?;
-            return if lasting { Ok(()) } else { below.settle() };
+            return below.settle();
         }
         if !is_dir && self.seen.contains(&Fact::Placed(inode, name)) {
             return Ok(());

@@ -1,6 +1,6 @@
 //! Removing whatever is at a name, whole trees too, following no link.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 use cas_core::{Error, Result, limit};
 use rustix::fs::{self, AtFlags, FileType, Mode};
@@ -46,14 +46,16 @@ fn remove_tree(parent: BorrowedFd<'_>, name: &[u8], depth: usize) -> Result<()> 
         return Err(too_deep());
     }
     let dir = os(fs::openat(parent, name, DIRECTORY, Mode::empty()))?;
-    for child in os(fs::Dir::read_from(&dir))? {
+    let mut children = os(fs::Dir::new(dir))?;
+    while let Some(child) = children.read() {
         let child = os(child)?;
+        let dir = os(children.fd())?;
         let child = child.file_name().to_bytes();
         if matches!(child, b"." | b"..") {
             continue;
         }
-        match fs::unlinkat(&dir, child, AtFlags::empty()) {
-            Err(Errno::ISDIR) => remove_tree(dir.as_fd(), child, depth - 1)?,
+        match fs::unlinkat(dir, child, AtFlags::empty()) {
+            Err(Errno::ISDIR) => remove_tree(dir, child, depth - 1)?,
             removed => os(removed)?,
         }
     }

@@ -11,8 +11,8 @@ pub(super) type Inode = (u64, u64);
 
 /// A fact about the tree that this layer made true.
 ///
-/// Inodes name directories, which have one place each: that holds through links and bind no
-/// path. A number that is used again belongs to a directory made by this layer, whose content is
+/// Directories are told by their inodes, so it does not matter through which links a path led to
+/// them. A number that is used again belongs to a directory made by this layer, whose content is
 /// of this layer too, so a stale fact is still right.
 #[derive(Hash)]
 pub(super) enum Fact<'a> {

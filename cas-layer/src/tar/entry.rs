@@ -15,7 +15,7 @@ pub struct Entry {
     pub gid: u32,
     /// Time of the last modification.
     pub mtime: Time,
-    /// Extended attributes, name and value, in the order of the archive.
+    /// Extended attributes, name and value, in the order of the names.
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     /// Bytes of the file, holes included; zero for everything that is no file.
     pub size: u64,

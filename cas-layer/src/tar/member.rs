@@ -50,7 +50,7 @@ impl<R: BufRead> Reader<R> {
             },
             path,
             kind,
-            xattrs: pax.xattrs,
+            xattrs: pax.xattrs.into_iter().collect(),
             size,
             regions,
         })

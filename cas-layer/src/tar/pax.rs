@@ -1,5 +1,7 @@
 //! Pax extension records: `LENGTH KEY=VALUE\n`, all well-formed or none.
 
+use std::collections::BTreeMap;
+
 use cas_core::{Error, Result, limit};
 
 use super::entry::{Region, Time};
@@ -15,7 +17,7 @@ pub(super) struct Pax {
     pub(super) uid: Option<u64>,
     pub(super) gid: Option<u64>,
     pub(super) mtime: Option<Time>,
-    pub(super) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(super) xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
     pub(super) sparse: Sparse,
 }
 
@@ -90,7 +92,6 @@ impl Pax {
         if name.is_empty() || name.contains(&0) || name.len() > limit::COMPONENT {
             return Err(bad(XATTR, name));
         }
-        self.xattrs.retain(|(other, _)| other != name);
         if value.len() > limit::XATTR {
             return Err(Error::out_of_range(format!(
                 "the xattr {:?} has {} bytes; at most {} are allowed",
@@ -99,7 +100,7 @@ impl Pax {
                 limit::XATTR
             )));
         }
-        self.xattrs.push((name.to_vec(), value.to_vec()));
+        self.xattrs.insert(name.to_vec(), value.to_vec());
         Ok(())
     }
 
