@@ -1,0 +1,201 @@
+//! The pipeline: verified to the last byte, and never stuck.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use cas_core::{Digest, Error, Kind};
+use cas_layer::apply::Tree;
+use cas_layer::codec::Compression;
+use cas_layer::flow::{LayerSource, Sync, stream, unpack, unpack_one};
+use common::{Cage, Tar};
+
+/// A layer that is what it says, compressed.
+struct Blob {
+    bytes: Vec<u8>,
+    diff_id: Digest,
+}
+
+impl Blob {
+    fn new(tar: &[u8]) -> Self {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(tar).unwrap();
+        Blob {
+            bytes: encoder.finish().unwrap(),
+            diff_id: Digest::sha256(tar),
+        }
+    }
+
+    fn source(&self) -> LayerSource<'_> {
+        LayerSource {
+            blob: Box::new(&self.bytes[..]),
+            size: self.bytes.len() as u64,
+            digest: Digest::sha256(&self.bytes),
+            diff_id: self.diff_id,
+            compression: Compression::Gzip,
+        }
+    }
+}
+
+fn big(name: &str, megabytes: usize) -> Vec<u8> {
+    Tar::new()
+        .file(name, vec![name.as_bytes()[0]; megabytes << 20])
+        .end()
+}
+
+#[test]
+fn many_layers_run_through_few_buffers() {
+    let cage = Cage::new();
+    let mut blobs: Vec<Blob> = (0..40)
+        .map(|n| {
+            Blob::new(
+                &Tar::new()
+                    .file(format!("f{n}"), "x")
+                    .file("top", n.to_string())
+                    .end(),
+            )
+        })
+        .collect();
+    // Layers as large as buffers, larger than all of them, and empty.
+    blobs.push(Blob::new(&big("a", 1)));
+    blobs.push(Blob::new(&vec![0; 1 << 20]));
+    blobs.push(Blob::new(&big("b", 30)));
+    blobs.push(Blob::new(&[]));
+    let junk = [Tar::new().file("last", "l").end(), b"trailing".to_vec()].concat();
+    blobs.push(Blob::new(&junk));
+    let total: usize = blobs.iter().map(|blob| blob.bytes.len()).sum();
+    let seen = AtomicU64::new(0);
+    let count = |bytes| {
+        seen.fetch_add(bytes, Ordering::Relaxed);
+    };
+    let layers = blobs.iter().map(Blob::source).collect();
+    let tree = Tree::open(&cage.root()).unwrap();
+    let applied = unpack(layers, &tree, Sync::Full, &count).unwrap();
+    assert_eq!(applied.len(), blobs.len());
+    assert_eq!(
+        applied[44].warnings,
+        ["bytes follow the end of the archive"]
+    );
+    assert_eq!(seen.into_inner(), total as u64);
+    assert_eq!(fs::read_to_string(cage.root().join("top")).unwrap(), "39");
+    assert_eq!(fs::metadata(cage.root().join("b")).unwrap().len(), 30 << 20);
+}
+
+#[test]
+fn what_lies_is_corrupt() {
+    // M46, and a diff id that covers what follows the archive.
+    let good = Blob::new(&Tar::new().file("f", "x").end());
+    let tail = Blob::new(&[Tar::new().file("f", "x").end(), vec![0; 512]].concat());
+    let other = Digest::sha256(b"other");
+    let cage = Cage::new();
+    let tree = Tree::open(&cage.root()).unwrap();
+    let check = |layer: LayerSource<'_>, named: String| {
+        let error = unpack_one(layer, &tree, Sync::Relaxed, &|_| {}).unwrap_err();
+        assert_eq!(error.kind(), Kind::Corrupt, "{error}");
+        assert!(
+            error.to_string().contains(&named),
+            "{error} does not name {named}"
+        );
+    };
+    let size = good.bytes.len() as u64;
+    check(
+        LayerSource {
+            size: size + 1,
+            ..good.source()
+        },
+        (size + 1).to_string(),
+    );
+    check(
+        LayerSource {
+            size: size - 1,
+            ..good.source()
+        },
+        (size - 1).to_string(),
+    );
+    check(
+        LayerSource {
+            digest: other,
+            ..good.source()
+        },
+        other.to_string(),
+    );
+    check(
+        LayerSource {
+            diff_id: other,
+            ..good.source()
+        },
+        good.diff_id.to_string(),
+    );
+    check(
+        LayerSource {
+            diff_id: good.diff_id,
+            ..tail.source()
+        },
+        tail.diff_id.to_string(),
+    );
+    let plain = LayerSource {
+        compression: Compression::None,
+        ..good.source()
+    };
+    assert_eq!(
+        unpack_one(plain, &tree, Sync::Relaxed, &|_| {})
+            .unwrap_err()
+            .kind(),
+        Kind::Corrupt
+    );
+}
+
+/// A source that fails after some bytes.
+struct Failing(Box<dyn Read + Send>);
+
+impl Read for Failing {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        match self.0.read(out)? {
+            0 => Err(Error::unavailable("the line is down").into()),
+            read => Ok(read),
+        }
+    }
+}
+
+#[test]
+fn a_failure_anywhere_ends_everything_with_its_cause() {
+    let threads = || fs::read_dir("/proc/self/task").unwrap().count();
+    let before = threads();
+    let fat = Blob::new(&big("fat", 16));
+    let bad = Blob::new(&Tar::new().raw([1; 512]).raw(vec![2; 16 << 20]).end());
+    for round in 0..8 {
+        let cage = Cage::new();
+        let tree = Tree::open(&cage.root()).unwrap();
+        let run = |layers| unpack(layers, &tree, Sync::Relaxed, &|_| {}).unwrap_err();
+        // The blob fails in the middle of a layer, and in the one after a fat one.
+        let cut = fat.bytes[..round * fat.bytes.len() / 8].to_vec();
+        let broken = || LayerSource {
+            blob: Box::new(Failing(Box::new(io::Cursor::new(cut.clone())))),
+            ..fat.source()
+        };
+        assert_eq!(run(vec![broken(), fat.source()]).kind(), Kind::Unavailable);
+        assert_eq!(run(vec![fat.source(), broken()]).kind(), Kind::Unavailable);
+        // The archive is refused while far more is on its way.
+        let error = run(vec![bad.source(), fat.source(), fat.source()]);
+        assert_eq!(error.kind(), Kind::Corrupt);
+        assert!(error.to_string().contains("checksum"), "{error}");
+    }
+    let mut calls = 0;
+    let error = stream(vec![fat.source(), fat.source()], &|_| {}, |layer, _| {
+        calls += 1;
+        match layer {
+            0 => Ok(()),
+            _ => Err(Error::cancelled("enough")),
+        }
+    });
+    assert_eq!((error.unwrap_err().kind(), calls), (Kind::Cancelled, 2));
+    assert!(
+        threads() <= before + 4,
+        "threads leaked: {before} became {}",
+        threads()
+    );
+}

@@ -1,0 +1,313 @@
+//! Random stacks of layers against a model of what a layer means, and random damage.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use common::{Cage, Header, Tar, read_all, record};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+type Names = Vec<&'static str>;
+
+#[derive(Clone, Debug)]
+enum Op {
+    File(Names),
+    Dir(Names),
+    /// A link to the directory `/s`, through which other members may then lead.
+    Link(Names),
+    Hard(Names, Names),
+    Hide(Names),
+    Opaque(Names),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Node {
+    /// A directory and its time.
+    Dir(i64),
+    /// A file: its inode, which is its content too.
+    File(usize),
+    Link(usize),
+}
+
+/// A tree in memory, and what the layer at hand placed in it.
+#[derive(Clone, Default)]
+struct Model {
+    tree: BTreeMap<Names, Node>,
+    kept: BTreeSet<Names>,
+    inodes: usize,
+}
+
+impl Model {
+    fn parent(&mut self, names: &[&'static str], make: bool) -> Option<Names> {
+        let mut at = Names::new();
+        for &name in names {
+            let mut next = [&at[..], &[name]].concat();
+            if let Some(Node::Link(_)) = self.tree.get(&next) {
+                next = vec!["s"];
+            }
+            if !matches!(self.tree.get(&next), Some(Node::Dir(_))) {
+                if !make {
+                    return None;
+                }
+                self.tree.insert(next.clone(), Node::Dir(0));
+            }
+            at = next;
+        }
+        Some(at)
+    }
+
+    fn remove(&mut self, path: &[&str]) {
+        self.tree.retain(|other, _| !other.starts_with(path));
+    }
+
+    /// Puts a node at a path and notes it and all above it as of this layer.
+    fn place(&mut self, names: &[&'static str], node: Node) {
+        let path = self.place_of(names);
+        let merge = matches!(
+            (self.tree.get(&path), &node),
+            (Some(Node::Dir(_)), Node::Dir(_))
+        );
+        if !merge {
+            self.remove(&path);
+        }
+        self.tree.insert(path.clone(), node);
+        for length in 0..=path.len() {
+            self.kept.insert(path[..length].to_vec());
+        }
+    }
+
+    fn hide(&mut self, path: &[&'static str]) {
+        match self.tree.get(path) {
+            Some(Node::Dir(_)) if self.kept.contains(path) => self.purge(path),
+            Some(_) if self.kept.contains(path) => {}
+            _ => self.remove(path),
+        }
+    }
+
+    fn purge(&mut self, path: &[&'static str]) {
+        let below = |other: &&Names| other.len() == path.len() + 1 && other.starts_with(path);
+        let children: Vec<Names> = self.tree.keys().filter(below).cloned().collect();
+        for child in children {
+            self.hide(&child);
+        }
+    }
+
+    /// Does what the operation means; false if no layer may ask for it.
+    fn apply(&mut self, op: &Op) -> bool {
+        self.inodes += 1;
+        match op {
+            Op::File(names) => self.place(names, Node::File(self.inodes)),
+            Op::Link(names) => self.place(names, Node::Link(self.inodes)),
+            Op::Dir(names) => self.place(names, Node::Dir(1_000_000_000)),
+            Op::Hard(names, target) => {
+                let (name, parent) = target.split_last().unwrap();
+                let Some(mut target) = self.parent(parent, false) else {
+                    return false;
+                };
+                target.push(name);
+                let node = self.tree.get(&target).cloned();
+                let Some(node @ (Node::File(_) | Node::Link(_))) = node else {
+                    return false;
+                };
+                let itself = self.clone().place_of(names) == target;
+                self.place(names, node.clone());
+                return self.tree.get(&target) == Some(&node) && !itself;
+            }
+            Op::Hide(names) => {
+                let (name, parent) = names.split_last().unwrap();
+                if let Some(mut path) = self.parent(parent, false) {
+                    path.push(name);
+                    self.hide(&path);
+                }
+            }
+            Op::Opaque(names) => {
+                if let Some(path) = self.parent(names, false) {
+                    self.purge(&path);
+                }
+            }
+        }
+        true
+    }
+
+    fn place_of(&mut self, names: &[&'static str]) -> Names {
+        let (name, parent) = names.split_last().unwrap();
+        let mut path = self.parent(parent, true).unwrap();
+        path.push(name);
+        path
+    }
+}
+
+fn member(tar: Tar, op: &Op, content: usize) -> Tar {
+    let (base, marker) = match op {
+        Op::Hide(names) => {
+            let (name, parent) = names.split_last().unwrap();
+            (parent.join("/"), format!(".wh.{name}"))
+        }
+        Op::Opaque(names) => (names.join("/"), ".wh..wh..opq".to_owned()),
+        Op::File(names) => return tar.file(names.join("/"), content.to_string()),
+        Op::Dir(names) => return tar.dir(names.join("/")),
+        Op::Link(names) => return tar.symlink(names.join("/"), "/s"),
+        Op::Hard(names, target) => return tar.hardlink(names.join("/"), target.join("/")),
+    };
+    tar.file(format!("{base}/{marker}"), "")
+}
+
+/// What is on the disk, in the words of the model; files by content, which is their inode.
+fn look(
+    root: &Path,
+    at: &Path,
+    links: &mut BTreeMap<u64, usize>,
+    out: &mut BTreeMap<String, Node>,
+) {
+    for entry in fs::read_dir(root.join(at)).unwrap() {
+        let path = at.join(entry.unwrap().file_name());
+        let meta = fs::symlink_metadata(root.join(&path)).unwrap();
+        let node = if meta.is_dir() {
+            look(root, &path, links, out);
+            Node::Dir(meta.mtime())
+        } else if meta.is_symlink() {
+            let next = links.len();
+            Node::Link(*links.entry(meta.ino()).or_insert(next))
+        } else {
+            Node::File(
+                fs::read_to_string(root.join(&path))
+                    .unwrap()
+                    .parse()
+                    .unwrap(),
+            )
+        };
+        out.insert(path.to_str().unwrap().to_owned(), node);
+    }
+}
+
+fn names() -> impl Strategy<Value = Names> {
+    vec(prop_oneof![Just("a"), Just("b"), Just("c")], 1..4)
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        4 => names().prop_map(Op::File),
+        2 => names().prop_map(Op::Dir),
+        1 => names().prop_map(Op::Link),
+        2 => (names(), names()).prop_map(|(name, target)| Op::Hard(name, target)),
+        2 => names().prop_map(Op::Hide),
+        1 => names().prop_map(Op::Opaque),
+        1 => Just(Op::Opaque(Vec::new())),
+    ]
+}
+
+/// Renumbers what names inodes by the order of their first path.
+fn canonical(tree: BTreeMap<String, Node>) -> BTreeMap<String, Node> {
+    let mut seen = BTreeMap::new();
+    let rename = |node| match node {
+        Node::Link(inode) => {
+            let next = seen.len();
+            Node::Link(*seen.entry(inode).or_insert(next))
+        }
+        other => other,
+    };
+    let (paths, nodes): (Vec<_>, Vec<_>) = tree.into_iter().unzip();
+    paths
+        .into_iter()
+        .zip(nodes.into_iter().map(rename))
+        .collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn stacks_of_layers_are_what_they_mean(layers in vec(vec(op(), 0..12), 1..5)) {
+        let cage = Cage::new();
+        let time = |path| fs::metadata(path).unwrap().mtime();
+        let before = time(cage.root());
+        let mut model = Model::default();
+        for layer in &layers {
+            model.kept.clear();
+            let mut tar = Tar::new();
+            for op in layer {
+                let saved = model.clone();
+                match model.apply(op) {
+                    true => tar = member(tar, op, model.inodes),
+                    false => model = saved,
+                }
+            }
+            tar.apply(&cage.root()).unwrap();
+        }
+        let mut found = BTreeMap::new();
+        look(&cage.root(), Path::new(""), &mut BTreeMap::new(), &mut found);
+        let tree = model.tree.into_iter().map(|(path, node)| (path.join("/"), node)).collect();
+        prop_assert_eq!(canonical(found), canonical(tree));
+        prop_assert_eq!(time(cage.root()), before);
+    }
+
+    #[test]
+    fn damage_is_an_error_or_a_tree_but_never_more(
+        flips in vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+        cut in any::<prop::sample::Index>(),
+        swap in any::<(prop::sample::Index, prop::sample::Index)>(),
+        reseal in any::<bool>(),
+    ) {
+        let cage = Cage::new();
+        let mut archive = specimen(&cage);
+        for (at, value) in &flips {
+            let at = at.index(archive.len());
+            archive[at] = *value;
+        }
+        let blocks = archive.len() / 512;
+        let (from, to) = (swap.0.index(blocks) * 512, swap.1.index(blocks) * 512);
+        archive.copy_within(from..from + 512, to);
+        if cut.index(3) == 0 {
+            archive.truncate(cut.index(archive.len()));
+        }
+        if reseal {
+            for (at, _) in &flips {
+                let at = at.index(blocks * 512) / 512 * 512;
+                if let Some(block) = archive.get_mut(at..at + 512) {
+                    let header = Header(block.try_into().unwrap());
+                    block.copy_from_slice(&header.sealed(false));
+                }
+            }
+        }
+        let _ = read_all(&archive);
+        let _ = Tar(archive).apply(&cage.root());
+        cage.assert_untouched();
+    }
+}
+
+/// An archive with a bit of everything, small enough that damage meets each bit.
+fn specimen(cage: &Cage) -> Vec<u8> {
+    let mut map = b"1\n600\n3\n".to_vec();
+    map.resize(512, 0);
+    map.extend(b"abc");
+    let mut old = Header::new(b'S', "old").gnu().size(3);
+    old.octal(386..398, 10)
+        .octal(398..410, 3)
+        .octal(483..495, 20);
+    Tar::new()
+        .dir("d")
+        .symlink("out", cage.canary())
+        .file("d/f", "1")
+        .pax(&[
+            ("path", b"d/long"),
+            ("size", b"2"),
+            ("SCHILY.xattr.user.x", b"y"),
+        ])
+        .file("x", "22")
+        .extension(b'g', record("comment", "c"))
+        .extension(b'L', "gnu\0")
+        .hardlink("h", "d/f")
+        .pax(&[("GNU.sparse.major", b"1"), ("GNU.sparse.realsize", b"1000")])
+        .file("sparse", map)
+        .member(old, b"abc")
+        .file("d/.wh..wh..opq", "")
+        .file(".wh.h", "")
+        .member(Header::new(b'6', "fifo"), b"")
+        .end()
+}
