@@ -23,6 +23,7 @@ pub mod records;
 pub mod registry;
 pub mod snapshot;
 mod store;
+pub mod strict;
 mod time;
 
 pub use capability::{Capabilities, Capability};

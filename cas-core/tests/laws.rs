@@ -3,10 +3,18 @@
 use std::sync::Arc;
 
 use cas_core::memory::MemoryStore;
+use cas_core::strict::StrictStore;
 
 conformance::content_store!(memory_content, |_| async {
     Ok(Arc::new(MemoryStore::new()) as _)
 });
 conformance::records!(memory_records, |_| async {
     Ok(Arc::new(MemoryStore::new()) as _)
+});
+
+conformance::content_store!(strict_content, |_| async {
+    Ok(Arc::new(StrictStore::new()) as _)
+});
+conformance::records!(strict_records, |_| async {
+    Ok(Arc::new(StrictStore::new()) as _)
 });

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::ingest::MemoryIngest;
-use super::{MemoryStore, lock, read, write};
+use super::{MemoryStore, lock, read, window, write};
 use crate::capability::Capabilities;
 use crate::content::{BlobReader, ContentStore, Ingest, IngestStatus, Stat, check_key};
 use crate::digest::Digest;
@@ -102,8 +102,6 @@ impl BlobReader for MemoryReader {
     }
 
     async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes> {
-        let start = usize::try_from(offset).map_or(self.0.len(), |at| at.min(self.0.len()));
-        let end = start.saturating_add(length).min(self.0.len());
-        Ok(self.0.slice(start..end))
+        Ok(self.0.slice(window(self.0.len(), offset, length)))
     }
 }

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 
-use super::{MemoryStore, lock, write};
+use super::{MemoryStore, lock, window, write};
 use crate::content::{Durability, Ingest, IngestStatus, Verified};
 use crate::error::{Error, Result};
 use crate::records::Batch;
@@ -100,10 +100,8 @@ impl Ingest for MemoryIngest {
     }
 
     async fn read_back(&mut self, offset: u64, length: usize) -> Result<Bytes> {
-        let held = self.data.len();
-        let start = usize::try_from(offset).map_or(held, |at| at.min(held));
-        let end = start.saturating_add(length).min(held);
-        Ok(Bytes::copy_from_slice(&self.data[start..end]))
+        let window = window(self.data.len(), offset, length);
+        Ok(Bytes::copy_from_slice(&self.data[window]))
     }
 
     async fn rewind(&mut self) -> Result<()> {

@@ -7,13 +7,20 @@ mod content;
 mod ingest;
 mod records;
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use async_trait::async_trait;
 use content::Shelf;
 use ingest::Desk;
 use records::Tables;
 
 use crate::capability::{Capabilities, Capability};
+use crate::error::Result;
+use crate::image::RecordImages;
+use crate::location::Location;
+use crate::registry::Opener;
+use crate::store::Store;
 
 /// Blobs, ingests and records in memory; clones are handles of one store.
 #[derive(Clone, Default)]
@@ -36,6 +43,39 @@ impl MemoryStore {
     pub fn new() -> Self {
         MemoryStore::default()
     }
+
+    /// The same store with names, which are records of it too.
+    pub fn with_images(self) -> Store {
+        let store = Arc::new(self);
+        Store {
+            content: store.clone(),
+            records: store.clone(),
+            images: Arc::new(RecordImages::new(store)),
+        }
+    }
+}
+
+/// Opens `memory://`: a new, empty store each time.
+pub struct MemoryOpener;
+
+#[async_trait]
+impl Opener for MemoryOpener {
+    fn scheme(&self) -> &'static str {
+        "memory"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        MemoryStore::CAPABILITIES
+    }
+
+    fn gaps(&self) -> &'static [(&'static str, &'static str)] {
+        &[]
+    }
+
+    async fn open(&self, location: &Location) -> Result<Store> {
+        location.check_options(&[])?;
+        Ok(MemoryStore::new().with_images())
+    }
 }
 
 /// No state is left half changed by a panic: each change is one insertion or removal.
@@ -47,6 +87,12 @@ fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
     lock.write().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn lock<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
     lock.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The part of `held` bytes that a read of `length` at `offset` gets.
+pub(crate) fn window(held: usize, offset: u64, length: usize) -> Range<usize> {
+    let start = usize::try_from(offset).map_or(held, |at| at.min(held));
+    start..start.saturating_add(length).min(held)
 }
