@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use cas_core::image::RecordImages;
 use cas_core::memory::MemoryStore;
 use cas_core::strict::StrictStore;
 
@@ -11,10 +12,16 @@ conformance::content_store!(memory_content, |_| async {
 conformance::records!(memory_records, |_| async {
     Ok(Arc::new(MemoryStore::new()) as _)
 });
+conformance::image_store!(memory_images, |_| async {
+    Ok(MemoryStore::new().with_images().images)
+});
 
 conformance::content_store!(strict_content, |_| async {
     Ok(Arc::new(StrictStore::new()) as _)
 });
 conformance::records!(strict_records, |_| async {
     Ok(Arc::new(StrictStore::new()) as _)
+});
+conformance::image_store!(strict_images, |_| async {
+    Ok(Arc::new(RecordImages::new(Arc::new(StrictStore::new()))) as _)
 });

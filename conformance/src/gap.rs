@@ -1,12 +1,17 @@
 //! Declared limits: laws that a store cannot keep, each with the reason.
 
-use crate::laws::{content, records, snapshots};
+use crate::laws::{content, images, records, snapshots};
 
 /// Pairs of a law and the reason why a store does not keep it.
 pub type Gaps = &'static [(&'static str, &'static str)];
 
 /// The names of every group of laws.
-pub const KNOWN: &[&[&str]] = &[content::NAMES, records::NAMES, snapshots::NAMES];
+pub const KNOWN: &[&[&str]] = &[
+    content::NAMES,
+    records::NAMES,
+    images::NAMES,
+    snapshots::NAMES,
+];
 
 /// Refuses, where it is evaluated at compile time, a gap that names no law or gives no reason.
 pub const fn check(gaps: Gaps) {

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::time::Duration;
 
-use cas_core::{Capabilities, Capability, ContentStore, Records, Snapshotter};
+use cas_core::{Capabilities, Capability, ContentStore, ImageStore, Records, Snapshotter};
 
+use crate::crash::victim_home;
 use crate::gap::Gaps;
 use crate::subject::{Open, Subject};
 
@@ -64,6 +65,13 @@ impl Promises for dyn Records {
     }
 }
 
+/// Image stores promise nothing of their own: what holds their names does.
+impl Promises for dyn ImageStore {
+    fn promises(&self) -> Capabilities {
+        Capabilities::default()
+    }
+}
+
 /// Snapshotters are alike but for what their laws ask them themselves.
 impl Promises for dyn Snapshotter {
     fn promises(&self) -> Capabilities {
@@ -81,7 +89,7 @@ where
 {
     let law = laws.iter().find(|law| law.name == name);
     let law = law.unwrap_or_else(|| panic!("no law has the name {name}"));
-    match judge(law, open, gaps) {
+    match judge(law, open, gaps, Some(test)) {
         Verdict::Kept => {}
         Verdict::Broken(seen) => panic!("{test} is broken: {seen}"),
         Verdict::NotClaimed(capability) => {
@@ -92,11 +100,12 @@ where
     }
 }
 
-/// Judges a fresh store by one law.
+/// Judges a fresh store by one law. `test` is the path of the `#[test]` that asks, if one does;
+/// laws that kill cannot do without.
 ///
 /// # Panics
 /// When no directory or runtime can be had.
-pub fn judge<S>(law: &Law<S>, open: Open<S>, gaps: Gaps) -> Verdict
+pub fn judge<S>(law: &Law<S>, open: Open<S>, gaps: Gaps, test: Option<&'static str>) -> Verdict
 where
     S: ?Sized + Promises + 'static,
 {
@@ -104,16 +113,17 @@ where
     if let Some((_, reason)) = gap.filter(|_| law.racy) {
         return Verdict::Gap(reason);
     }
-    let home = tempfile::Builder::new().prefix("law-").tempdir();
-    let home = home.expect("a directory can be made for the law");
+    let temporary = tempfile::Builder::new().prefix("law-").tempdir();
+    let temporary = temporary.expect("a directory can be made for the law");
+    let home = victim_home().unwrap_or_else(|| temporary.path().to_owned());
     if let Some(needed) = law.needs {
-        match lacks(needed, open, home.path()) {
+        match lacks(needed, open, &home) {
             Ok(false) => {}
             Ok(true) => return Verdict::NotClaimed(needed),
             Err(seen) => return Verdict::Broken(seen),
         }
     }
-    let subject = Subject::new(open, home.path().to_owned());
+    let subject = Subject::new(open, home, test);
     match (run((law.run)(subject)), gap) {
         (Ok(()), None) => Verdict::Kept,
         (Err(seen), None) => Verdict::Broken(seen),

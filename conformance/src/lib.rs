@@ -6,8 +6,9 @@
 //!
 //! makes a module `redb` with one `#[test]` for each law of [`cas_core::ContentStore`]. The
 //! opener is called with a directory of its own, several times where a law drops and reopens the
-//! store. `records!` does the same for [`cas_core::Records`], `snapshotter!` for
-//! [`cas_core::Snapshotter`]. What a store cannot keep it declares as a third argument, [`Gaps`].
+//! store. `records!` does the same for [`cas_core::Records`], `image_store!` for
+//! [`cas_core::ImageStore`], `snapshotter!` for [`cas_core::Snapshotter`]. What a store cannot keep
+//! it declares as a third argument, [`Gaps`].
 //!
 //! The laws are data as well: [`laws::content`] lists them, and [`judge`] tells what becomes of
 //! one on one store. A law is an async function that panics when it is broken.
@@ -20,6 +21,7 @@
 // A law is broken by a panic, so panicking is what this crate is for.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod crash;
 pub mod gap;
 mod judge;
 pub mod laws;

@@ -3,7 +3,9 @@
 use bytes::Bytes;
 use cas_core::content::{Committed, Durability, Expected, Writer};
 use cas_core::records::{Batch, Expect, Record, Table};
-use cas_core::{BlobReader, ContentStore, Digest, Error, Kind, Records, Result};
+use cas_core::{
+    BlobReader, ContentStore, Descriptor, Digest, Error, Image, Kind, MediaType, Records, Result,
+};
 
 /// `length` bytes that differ from those of another seed and do not repeat (xorshift).
 pub(crate) fn bytes(seed: u64, length: usize) -> Bytes {
@@ -165,4 +167,14 @@ pub(crate) async fn scan(
             return all;
         }
     }
+}
+
+/// A manifest's descriptor that another text makes another.
+pub(crate) fn target(text: &str) -> Descriptor {
+    Descriptor::of(MediaType::OCI_MANIFEST, text.as_bytes())
+}
+
+/// A name for the target of `text`.
+pub(crate) fn image(name: &str, text: &str) -> Image {
+    Image::new(name.parse().expect("a name"), target(text))
 }

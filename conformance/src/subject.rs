@@ -28,11 +28,14 @@ where
 pub struct Subject<S: ?Sized> {
     open: Open<S>,
     dir: PathBuf,
+    test: Option<&'static str>,
 }
 
 impl<S: ?Sized> Subject<S> {
-    pub(crate) fn new(open: Open<S>, dir: PathBuf) -> Self {
-        Subject { open, dir }
+    /// A store below `dir`; `test` is the path of the test that judges it, for laws that run it
+    /// again in a process of its own.
+    pub(crate) fn new(open: Open<S>, dir: PathBuf, test: Option<&'static str>) -> Self {
+        Subject { open, dir, test }
     }
 
     /// Opens the store, or opens it once more.
@@ -43,18 +46,37 @@ impl<S: ?Sized> Subject<S> {
         self.open_other("store").await
     }
 
+    /// Opens the store a second time while it may be open.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn try_open(&self) -> Result<Arc<S>> {
+        (self.open)(self.place("store")).await
+    }
+
     /// Opens another store of the same kind.
     ///
     /// # Panics
     /// When it does not open.
     pub async fn open_other(&self, name: &str) -> Arc<S> {
+        (self.open)(self.place(name))
+            .await
+            .expect("the store opens")
+    }
+
+    fn place(&self, name: &str) -> PathBuf {
         let dir = self.dir.join(name);
         fs::create_dir_all(&dir).expect("the directory of a law can be made");
-        (self.open)(dir).await.expect("the store opens")
+        dir
     }
 
     /// A directory for the law's own files.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// The path of the test that judges the store, where there is one.
+    pub(crate) fn test(&self) -> Option<&'static str> {
+        self.test
     }
 }

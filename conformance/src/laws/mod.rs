@@ -73,5 +73,6 @@ macro_rules! laws {
 }
 
 pub mod content;
+pub mod images;
 pub mod records;
 pub mod snapshots;

@@ -1,6 +1,6 @@
 //! Listing and removing.
 
-use cas_core::content::Expected;
+use cas_core::content::{Expected, IngestStatus};
 use cas_core::{Algorithm, ContentStore, Digest};
 
 use crate::Subject;
@@ -64,4 +64,32 @@ pub(super) async fn a_removed_blob_is_gone(subject: Store) {
     assert_absent(&*store, &gone).await;
     assert!(!store.remove(&gone).await.unwrap(), "removed twice");
     assert_eq!(digests(&*store).await, all, "the others stay");
+}
+
+/// `cas` shows what is on its way in; keys in order, offsets as they are.
+pub(super) async fn ingests_are_listed_by_key(subject: Store) {
+    let store = subject.open().await;
+    assert_eq!(store.ingests().await.unwrap(), []);
+    let mut held = Vec::new();
+    for (key, length) in [("b", 10), ("c", 0), ("a", 70_000)] {
+        let mut ingest = store.begin(key).await.unwrap();
+        ingest.append(bytes(1, length)).await.unwrap();
+        assert_eq!((ingest.key(), ingest.offset()), (key, length as u64));
+        held.push(ingest);
+    }
+    let seen = |all: Vec<IngestStatus>| -> Vec<(String, u64)> {
+        all.into_iter().map(|one| (one.key, one.offset)).collect()
+    };
+    let wanted = [("a", 70_000), ("b", 10), ("c", 0)].map(|(key, at)| (key.to_owned(), at));
+    assert_eq!(
+        seen(store.ingests().await.unwrap()),
+        wanted,
+        "while they are held"
+    );
+    drop(held);
+    assert_eq!(
+        seen(store.ingests().await.unwrap())[..2],
+        wanted[..2],
+        "when let go"
+    );
 }

@@ -1,8 +1,13 @@
 //! Laws of [`cas_core::ContentStore`].
 
+mod commit;
+mod crash;
+mod durable;
 mod ingest;
 mod list;
+mod many;
 mod read;
+mod shared;
 
 laws! { $
     /// Holds a content store to its laws: one test each, in a module of the given name.
@@ -17,7 +22,9 @@ laws! { $
         reads_stop_at_the_end,
         sha512_names_content_too,
         a_reader_never_reads_other_bytes,
+        bytes_of_many_parts_come_back,
     ]
+    read(needs Files) [a_file_has_the_bytes]
     ingest() [
         a_dropped_writer_is_resumed,
         a_second_writer_is_busy,
@@ -36,5 +43,29 @@ laws! { $
         a_list_is_in_digest_order,
         pages_make_up_the_list,
         a_removed_blob_is_gone,
+        ingests_are_listed_by_key,
     ]
+    commit() [
+        a_foreign_proof_is_refused,
+        every_durability_publishes,
+        a_removed_blob_can_be_stored_again,
+        blobs_are_copied_between_stores,
+    ]
+    commit(racy) [a_cancelled_publish_is_whole_or_absent, waiting_ends_with_the_other_writer]
+    commit(needs Joint) [bytes_and_batch_are_one_step]
+    many(racy) [
+        forty_writers_of_different_blobs_all_win,
+        readers_share_a_blob,
+        a_list_shows_what_stays,
+    ]
+    durable(needs Durable) [
+        a_reopened_store_has_its_blobs,
+        a_flush_makes_relaxed_durable,
+        a_second_opening_is_shared_or_busy,
+    ]
+    durable(needs Resume) [an_ingest_outlives_its_store]
+    crash(needs Durable, racy) [a_killed_process_keeps_its_blobs]
+    crash(needs Resume, racy) [a_killed_writer_leaves_a_prefix]
+    shared(needs Shared) [openings_see_the_same_blobs, openings_share_the_key]
+    shared(needs Shared, racy) [openings_agree_on_one_digest]
 }

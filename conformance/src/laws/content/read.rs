@@ -1,6 +1,10 @@
 //! What was stored is read, and nothing else.
 
-use cas_core::content::Expected;
+use std::os::unix::fs::FileExt;
+
+use bytes::Bytes;
+use cas_core::content::{Durability, Expected, Writer};
+use cas_core::records::Batch;
 use cas_core::{Algorithm, ContentStore, Digest};
 
 use crate::Subject;
@@ -102,4 +106,55 @@ pub(super) async fn a_reader_never_reads_other_bytes(subject: Store) {
         read_all(again.as_ref(), 70_000).await == data,
         "stored again"
     );
+}
+
+/// B2: longer than any part, page or row; appended in pieces that fit none of them.
+pub(super) async fn bytes_of_many_parts_come_back(subject: Store) {
+    let store = subject.open().await;
+    let data = bytes(9, 11_000_003);
+    let mut writer = Writer::begin(&*store, "layer", Expected::ANY)
+        .await
+        .unwrap();
+    for piece in data.chunks(999_983) {
+        writer.write(data.slice_ref(piece)).await.unwrap();
+        writer.write(Bytes::new()).await.unwrap();
+    }
+    drop(writer);
+    let mut ingest = store.begin("layer").await.unwrap();
+    let middle = ingest.read_back(5_242_870, 20).await.unwrap();
+    assert!(
+        !middle.is_empty() && data[5_242_870..].starts_with(&middle),
+        "read back"
+    );
+    drop(ingest);
+    let writer = Writer::begin(&*store, "layer", Expected::ANY)
+        .await
+        .unwrap();
+    let committed = writer
+        .commit(&Batch::new(), Durability::Full)
+        .await
+        .unwrap();
+    assert_eq!(committed.digest, Digest::sha256(&data));
+    assert_has(&*store, &committed.digest, &data).await;
+    let reader = store.open(&committed.digest).await.unwrap().unwrap();
+    let across = reader.read_at(5_000_000, 6_000_000).await.unwrap();
+    assert!(
+        across == data[5_000_000..11_000_000],
+        "a range over the parts"
+    );
+}
+
+/// `Files`: reflink and copy_file_range work on a file that is exactly the blob.
+pub(super) async fn a_file_has_the_bytes(subject: Store) {
+    let store = subject.open().await;
+    for length in [0, 100_000] {
+        let data = bytes(length as u64, length);
+        let digest = put(&*store, &data).await;
+        let reader = store.open(&digest).await.unwrap().unwrap();
+        let file = reader.file().expect("a store of files hands them out");
+        assert_eq!(file.metadata().unwrap().len(), length as u64);
+        let mut found = vec![0; length];
+        file.read_exact_at(&mut found, 0).unwrap();
+        assert!(found == data, "the file has other bytes");
+    }
 }

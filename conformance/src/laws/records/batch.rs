@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use cas_core::records::{Batch, Expect, Table};
-use cas_core::{Kind, Records};
+use cas_core::{Capability, Kind, Records};
 
 use crate::Subject;
 use crate::material::{kind, value, write};
@@ -90,4 +90,29 @@ pub(super) async fn a_conflict_applies_nothing(subject: Store) {
             Some(&b"mine"[..])
         );
     }
+}
+
+/// Everywhere: nothing from the conflict on is applied, and what is applied is a beginning.
+pub(super) async fn a_conflict_leaves_a_prefix_at_most(subject: Store) {
+    let records = subject.open().await;
+    write(&*records, T, "taken", Expect::Absent, b"mine")
+        .await
+        .unwrap();
+    let mut batch = Batch::new();
+    for key in ["1", "2"] {
+        batch.put(T, key, Expect::Absent, text("new"));
+    }
+    batch.put(T, "taken", Expect::Absent, text("yours"));
+    batch.put(T, "3", Expect::Absent, text("new"));
+    assert_eq!(kind(records.commit(&batch).await), Some(Kind::Conflict));
+    let mut there = Vec::new();
+    for key in ["1", "2", "3"] {
+        there.push(value(&*records, T, key).await.is_some());
+    }
+    let atomic = records.capabilities().has(Capability::Atomic);
+    assert_eq!(there, [!atomic, !atomic, false]);
+    assert_eq!(
+        value(&*records, T, "taken").await.as_deref(),
+        Some(&b"mine"[..])
+    );
 }

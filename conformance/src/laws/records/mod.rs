@@ -1,6 +1,8 @@
 //! Laws of [`cas_core::Records`].
 
 mod batch;
+mod durable;
+mod race;
 mod scan;
 mod swap;
 
@@ -14,6 +16,7 @@ laws! { $
         absent_is_expected_once,
         a_revision_is_good_for_one_change,
         any_overwrites_and_deletes,
+        values_of_any_length_come_back,
         a_revision_never_comes_back,
     ]
     scan() [
@@ -25,6 +28,16 @@ laws! { $
     batch() [
         a_batch_is_applied_in_order,
         a_batch_sees_its_own_changes,
+        a_conflict_leaves_a_prefix_at_most,
     ]
     batch(needs Atomic) [a_conflict_applies_nothing]
+    race(racy) [
+        eight_incrementers_lose_nothing,
+        one_creator_of_a_key_wins,
+        a_scan_shows_what_stays,
+    ]
+    durable(needs Durable) [a_reopened_home_has_its_records]
+    durable(needs Durable, racy) [a_killed_process_keeps_its_records]
+    race(needs Shared, racy) [incrementers_of_two_openings_lose_nothing]
+    durable(needs Shared) [openings_see_the_same_records]
 }

@@ -4,7 +4,7 @@ use cas_core::records::{Expect, Revision, Table};
 use cas_core::{Kind, Records};
 
 use crate::Subject;
-use crate::material::{delete, kind, record, value, write};
+use crate::material::{bytes, delete, kind, record, value, write};
 
 const T: Table = Table::Blobs;
 
@@ -98,5 +98,21 @@ pub(super) async fn a_revision_never_comes_back(subject: Store) {
     for old in seen {
         let late = write(&*records, T, "k", Expect::Revision(old), b"late").await;
         assert_eq!(kind(late), Some(Kind::Conflict));
+    }
+}
+
+/// No bytes, any bytes, a MiB of them: a manifest's labels or a snapshot's may be long.
+pub(super) async fn values_of_any_length_come_back(subject: Store) {
+    let records = subject.open().await;
+    for length in [0, 1, 4_095, 70_000, 1 << 20] {
+        let data = bytes(length as u64, length);
+        let key = format!("{length} bytes");
+        write(&*records, T, &key, Expect::Absent, &data)
+            .await
+            .unwrap();
+        let found = record(&*records, T, &key).await;
+        assert!(found.value == data && found.key == key, "{length} bytes");
+        let page = records.scan(T, &key, None, 1).await.unwrap();
+        assert!(page == [found], "{length} bytes in a scan");
     }
 }

@@ -1,0 +1,253 @@
+//! The end of an ingest: proofs, durability, records, cancellation.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use cas_core::content::{Durability, Expected, IngestStatus, Stat, Verified, Writer};
+use cas_core::records::{Batch, Expect, Revision, Table};
+use cas_core::{BlobReader, Capabilities, ContentExt, ContentStore, Digest, Ingest, Kind, Result};
+
+use crate::Subject;
+use crate::material::{assert_absent, assert_has, bytes, ingest, kind, put, read};
+
+type Store = Subject<dyn ContentStore>;
+
+/// A store that hands the proof of one ingest to another.
+struct Thief(Arc<dyn ContentStore>);
+
+struct Stolen {
+    proven: Box<dyn Ingest>,
+    unproven: Box<dyn Ingest>,
+}
+
+#[async_trait]
+impl ContentStore for Thief {
+    fn capabilities(&self) -> Capabilities {
+        self.0.capabilities()
+    }
+    async fn stat(&self, digest: &Digest) -> Result<Option<Stat>> {
+        self.0.stat(digest).await
+    }
+    async fn open(&self, digest: &Digest) -> Result<Option<Arc<dyn BlobReader>>> {
+        self.0.open(digest).await
+    }
+    async fn begin(&self, key: &str) -> Result<Box<dyn Ingest>> {
+        let proven = self.0.begin(key).await?;
+        let mut unproven = self.0.begin("unproven").await?;
+        unproven.append(bytes(2, 1_000)).await?;
+        Ok(Box::new(Stolen { proven, unproven }))
+    }
+    async fn ingests(&self) -> Result<Vec<IngestStatus>> {
+        self.0.ingests().await
+    }
+    async fn discard(&self, key: &str) -> Result<bool> {
+        self.0.discard(key).await
+    }
+    async fn remove(&self, digest: &Digest) -> Result<bool> {
+        self.0.remove(digest).await
+    }
+    async fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<Stat>> {
+        self.0.list(after, limit).await
+    }
+    async fn flush(&self) -> Result<()> {
+        self.0.flush().await
+    }
+}
+
+#[async_trait]
+impl Ingest for Stolen {
+    fn key(&self) -> &str {
+        self.proven.key()
+    }
+    fn offset(&self) -> u64 {
+        self.proven.offset()
+    }
+    async fn append(&mut self, data: Bytes) -> Result<()> {
+        self.proven.append(data).await
+    }
+    async fn read_back(&mut self, offset: u64, length: usize) -> Result<Bytes> {
+        self.proven.read_back(offset, length).await
+    }
+    async fn rewind(&mut self) -> Result<()> {
+        self.proven.rewind().await
+    }
+    async fn publish(
+        self: Box<Self>,
+        verified: &Verified,
+        batch: &Batch,
+        durability: Durability,
+    ) -> Result<bool> {
+        self.unproven.publish(verified, batch, durability).await
+    }
+}
+
+/// A proof is of one ingest; another of the same length must not become a blob with it.
+pub(super) async fn a_foreign_proof_is_refused(subject: Store) {
+    let store = subject.open().await;
+    let thief = Thief(Arc::clone(&store));
+    let data = bytes(1, 1_000);
+    let outcome = ingest(&thief, "proven", &data, Expected::ANY).await;
+    assert_eq!(kind(outcome), Some(Kind::Internal));
+    assert_absent(&*store, &Digest::sha256(&data)).await;
+    assert_absent(&*store, &Digest::sha256(&bytes(2, 1_000))).await;
+}
+
+/// Whatever is promised of a crash, an acknowledged blob is there at once.
+pub(super) async fn every_durability_publishes(subject: Store) {
+    let store = subject.open().await;
+    let levels = [Durability::Full, Durability::Batched, Durability::Relaxed];
+    for (seed, level) in (0..).zip(levels) {
+        let data = bytes(seed, 20_000);
+        let mut writer = Writer::begin(&*store, "layer", Expected::ANY)
+            .await
+            .unwrap();
+        writer.write(data.clone()).await.unwrap();
+        writer.commit(&Batch::new(), level).await.unwrap();
+        assert_has(&*store, &Digest::sha256(&data), &data).await;
+    }
+    store.flush().await.unwrap();
+}
+
+/// A blob that goes while it is written anew is there after the publish.
+pub(super) async fn a_removed_blob_can_be_stored_again(subject: Store) {
+    let store = subject.open().await;
+    let data = bytes(1, 50_000);
+    let digest = put(&*store, &data).await;
+    let mut writer = Writer::begin(&*store, "again", Expected::ANY)
+        .await
+        .unwrap();
+    writer.write(data.clone()).await.unwrap();
+    assert!(store.remove(&digest).await.unwrap());
+    assert_absent(&*store, &digest).await;
+    writer
+        .commit(&Batch::new(), Durability::Full)
+        .await
+        .unwrap();
+    assert_has(&*store, &digest, &data).await;
+}
+
+/// Pull, mirror and migration are this copy; it goes on where an earlier one stopped.
+pub(super) async fn blobs_are_copied_between_stores(subject: Store) {
+    let (from, to) = (subject.open().await, subject.open_other("other").await);
+    let data = bytes(1, 3_000_000);
+    let digest = put(&*from, &data).await;
+    assert_absent(&*to, &digest).await;
+    let mut begun = to.begin(&digest.to_string()).await.unwrap();
+    begun.append(data.slice(..1_000_000)).await.unwrap();
+    drop(begun);
+    assert_eq!(to.copy_from(&*from, &digest).await.unwrap(), 3_000_000);
+    assert_has(&*to, &digest, &data).await;
+    let absent = Digest::sha256(b"absent");
+    assert_eq!(
+        kind(to.copy_from(&*from, &absent).await),
+        Some(Kind::NotFound)
+    );
+}
+
+/// A caller may go away at any moment: the blob is then whole or absent, and the key comes free.
+pub(super) async fn a_cancelled_publish_is_whole_or_absent(subject: Store) {
+    let store = subject.open().await;
+    for polls in 0..4 {
+        let data = bytes(polls, 400_000);
+        let digest = Digest::sha256(&data);
+        let mut writer = Writer::begin(&*store, "layer", Expected::ANY)
+            .await
+            .unwrap();
+        writer.write(data.clone()).await.unwrap();
+        {
+            let batch = Batch::new();
+            let mut commit = pin!(writer.commit(&batch, Durability::Full));
+            let mut context = Context::from_waker(Waker::noop());
+            for _ in 0..polls {
+                if commit.as_mut().poll(&mut context).is_ready() {
+                    break;
+                }
+            }
+        }
+        if let Some(found) = read(&*store, &digest).await {
+            assert!(found == data, "a part of the blob is visible");
+        }
+        let expected = Expected::exactly(digest, 400_000);
+        let patience = Duration::from_secs(10);
+        let writer = store.begin_or_wait("layer", expected, patience).await;
+        let mut writer = writer.expect("the key comes free");
+        if writer.offset() == 0 {
+            writer.write(data.clone()).await.unwrap();
+        }
+        writer
+            .commit(&Batch::new(), Durability::Full)
+            .await
+            .unwrap();
+        assert_has(&*store, &digest, &data).await;
+    }
+}
+
+/// Two pulls of one layer: the second waits for the first instead of failing.
+pub(super) async fn waiting_ends_with_the_other_writer(subject: Store) {
+    let store = subject.open().await;
+    let first = store.begin("layer").await.unwrap();
+    let patience = Duration::from_millis(20);
+    let late = store.begin_or_wait("layer", Expected::ANY, patience).await;
+    assert_eq!(kind(late), Some(Kind::Busy));
+    let waiting = tokio::spawn({
+        let store = Arc::clone(&store);
+        async move {
+            let patience = Duration::from_secs(10);
+            store.begin_or_wait("layer", Expected::ANY, patience).await
+        }
+    });
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    drop(first);
+    waiting
+        .await
+        .unwrap()
+        .expect("free after the first writer ended");
+}
+
+/// A batch that conflicts takes the bytes with it; the ingest stays and can be published yet.
+pub(super) async fn bytes_and_batch_are_one_step(subject: Store) {
+    let store = subject.open().await;
+    let data = bytes(1, 10_000);
+    let digest = Digest::sha256(&data);
+    let mut batch = Batch::new();
+    let expect = Expect::Revision(Revision::new("never made"));
+    batch.put(Table::Blobs, digest.to_string(), expect, Bytes::new());
+    let mut writer = Writer::begin(&*store, "layer", Expected::ANY)
+        .await
+        .unwrap();
+    writer.write(data.clone()).await.unwrap();
+    let outcome = writer.commit(&batch, Durability::Full).await;
+    assert_eq!(kind(outcome), Some(Kind::Conflict));
+    assert_absent(&*store, &digest).await;
+    let mut batch = Batch::new();
+    batch.put(
+        Table::Blobs,
+        digest.to_string(),
+        Expect::Absent,
+        Bytes::new(),
+    );
+    let writer = Writer::begin(&*store, "layer", Expected::ANY)
+        .await
+        .unwrap();
+    assert_eq!(writer.offset(), 10_000, "the ingest is kept");
+    let committed = writer.commit(&batch, Durability::Full).await.unwrap();
+    assert!(
+        committed.batch,
+        "a store that promises it says that it was done"
+    );
+    assert_has(&*store, &digest, &data).await;
+    let mut writer = Writer::begin(&*store, "layer", Expected::ANY)
+        .await
+        .unwrap();
+    writer.write(data).await.unwrap();
+    let again = writer.commit(&batch, Durability::Full).await;
+    assert_eq!(
+        kind(again),
+        Some(Kind::Conflict),
+        "the record was there already"
+    );
+}

@@ -1,0 +1,76 @@
+//! What is there after kill -9.
+
+use cas_core::content::{Durability, Expected, Writer};
+use cas_core::records::Batch;
+use cas_core::{ContentStore, Digest};
+
+use crate::Subject;
+use crate::material::{assert_has, bytes, digests, put, read};
+
+type Store = Subject<dyn ContentStore>;
+
+fn blob(number: u64) -> bytes::Bytes {
+    bytes(
+        number,
+        1_000 + 7_919 * usize::try_from(number % 32).unwrap(),
+    )
+}
+
+/// Durability (2) and (3): everything acknowledged is there, and nothing is wrong.
+pub(super) async fn a_killed_process_keeps_its_blobs(subject: Store) {
+    if subject.is_victim() {
+        let store = subject.open().await;
+        for number in 0.. {
+            put(&*store, &blob(number)).await;
+            subject.acknowledge(number);
+        }
+    }
+    for kills in [1, 20] {
+        let said = subject.kill_after(kills);
+        let store = subject.open().await;
+        for number in said.iter().map(|said| said.parse().unwrap()) {
+            let data = blob(number);
+            assert_has(&*store, &Digest::sha256(&data), &data).await;
+        }
+        for digest in digests(&*store).await {
+            let found = read(&*store, &digest)
+                .await
+                .expect("what is listed is there");
+            assert_eq!(Digest::sha256(&found), digest, "other bytes under a digest");
+        }
+    }
+}
+
+/// An interrupted ingest holds the beginning of what was written, and nothing else.
+pub(super) async fn a_killed_writer_leaves_a_prefix(subject: Store) {
+    let data = bytes(1, 8_000_000);
+    if subject.is_victim() {
+        let store = subject.open().await;
+        let mut writer = Writer::begin(&*store, "layer", Expected::ANY)
+            .await
+            .unwrap();
+        for piece in data.chunks(100_000) {
+            writer.write(data.slice_ref(piece)).await.unwrap();
+            subject.acknowledge(writer.offset());
+        }
+        std::future::pending().await
+    }
+    subject.kill_after(30);
+    let store = subject.open().await;
+    let mut writer = Writer::begin(&*store, "layer", Expected::ANY)
+        .await
+        .unwrap();
+    let offset = usize::try_from(writer.offset()).unwrap();
+    assert!(offset <= data.len(), "{offset} bytes of {}", data.len());
+    writer.write(data.slice(offset..)).await.unwrap();
+    let committed = writer
+        .commit(&Batch::new(), Durability::Full)
+        .await
+        .unwrap();
+    assert_eq!(
+        committed.digest,
+        Digest::sha256(&data),
+        "no prefix at offset {offset}"
+    );
+    assert_has(&*store, &committed.digest, &data).await;
+}

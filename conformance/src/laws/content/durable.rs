@@ -1,0 +1,93 @@
+//! What is there when the store is opened again.
+
+use cas_core::content::{Durability, Expected, Writer};
+use cas_core::records::Batch;
+use cas_core::{Capability, ContentStore, Digest, Kind};
+
+use crate::Subject;
+use crate::material::{assert_absent, assert_has, bytes, digests, kind, put};
+
+type Store = Subject<dyn ContentStore>;
+
+/// Durability (2): bytes and removals are there after the next open.
+pub(super) async fn a_reopened_store_has_its_blobs(subject: Store) {
+    let store = subject.open().await;
+    let (kept, gone) = (bytes(1, 300_000), bytes(2, 300_000));
+    let empty = put(&*store, &bytes(0, 0)).await;
+    let (digest, removed) = (put(&*store, &kept).await, put(&*store, &gone).await);
+    assert!(store.remove(&removed).await.unwrap());
+    drop(store);
+    for _ in 0..2 {
+        let store = subject.open().await;
+        assert_has(&*store, &digest, &kept).await;
+        assert_has(&*store, &empty, &[]).await;
+        assert_absent(&*store, &removed).await;
+        assert_eq!(digests(&*store).await.len(), 2);
+    }
+}
+
+/// `Relaxed` may be lost before the flush, not after it.
+pub(super) async fn a_flush_makes_relaxed_durable(subject: Store) {
+    let store = subject.open().await;
+    let data = bytes(1, 100_000);
+    let mut writer = Writer::begin(&*store, "layer", Expected::ANY)
+        .await
+        .unwrap();
+    writer.write(data.clone()).await.unwrap();
+    writer
+        .commit(&Batch::new(), Durability::Relaxed)
+        .await
+        .unwrap();
+    store.flush().await.unwrap();
+    drop(store);
+    assert_has(&*subject.open().await, &Digest::sha256(&data), &data).await;
+}
+
+/// A place has one owner or many, never two that do not know of each other.
+pub(super) async fn a_second_opening_is_shared_or_busy(subject: Store) {
+    let store = subject.open().await;
+    match subject.try_open().await {
+        Ok(_) => assert!(
+            store.capabilities().has(Capability::Shared),
+            "opened twice without the promise to share"
+        ),
+        Err(error) => assert_eq!(error.kind(), Kind::Busy, "{error}"),
+    }
+    let digest = put(&*store, &bytes(1, 10)).await;
+    assert_has(&*store, &digest, &bytes(1, 10)).await;
+    drop(store);
+    assert_eq!(
+        kind(subject.try_open().await),
+        None,
+        "free after the owner ended"
+    );
+}
+
+/// `Resume`: the next process goes on where the last one ended.
+pub(super) async fn an_ingest_outlives_its_store(subject: Store) {
+    let data = bytes(1, 6_000_000);
+    let mut done = 0;
+    for end in [100, 5_500_000, 6_000_000] {
+        let store = subject.open().await;
+        let mut writer = Writer::begin(&*store, "layer", Expected::ANY)
+            .await
+            .unwrap();
+        assert_eq!(writer.offset(), done as u64, "offset after reopening");
+        writer.write(data.slice(done..end)).await.unwrap();
+        drop(writer);
+        let status = store.ingests().await.unwrap();
+        assert_eq!((status.len(), status[0].offset), (1, end as u64));
+        done = end;
+    }
+    let store = subject.open().await;
+    let writer = Writer::begin(&*store, "layer", Expected::ANY)
+        .await
+        .unwrap();
+    let committed = writer
+        .commit(&Batch::new(), Durability::Full)
+        .await
+        .unwrap();
+    assert_eq!(committed.digest, Digest::sha256(&data));
+    assert_has(&*store, &committed.digest, &data).await;
+    assert_eq!(store.ingests().await.unwrap(), []);
+}

@@ -1,0 +1,74 @@
+//! Listing, and containerd's filters.
+
+use cas_core::{ImageStore, Kind};
+
+use crate::Subject;
+use crate::material::{image, kind, target};
+
+type Store = Subject<dyn ImageStore>;
+
+async fn fill(images: &dyn ImageStore) {
+    for (name, label) in [("web:2", "front"), ("db:1", "back"), ("web:1", "front")] {
+        let mut given = image(name, name);
+        given
+            .labels
+            .insert("x.io/tier".to_owned(), label.to_owned());
+        images.create(given).await.unwrap();
+    }
+    images.create(image("plain", "plain")).await.unwrap();
+}
+
+async fn names(images: &dyn ImageStore, filters: &[&str]) -> Vec<String> {
+    let found = images.list(filters).await.expect("list answers");
+    found
+        .into_iter()
+        .map(|image| image.name.to_string())
+        .collect()
+}
+
+/// Output that is compared needs one order.
+pub(super) async fn images_are_listed_by_name(subject: Store) {
+    let images = subject.open().await;
+    assert_eq!(names(&*images, &[]).await, [""; 0]);
+    fill(&*images).await;
+    assert_eq!(
+        names(&*images, &[]).await,
+        ["db:1", "plain", "web:1", "web:2"]
+    );
+}
+
+/// containerd: a comma is and, several filters are or; names, targets and labels are fields.
+pub(super) async fn filters_choose_images(subject: Store) {
+    let images = subject.open().await;
+    fill(&*images).await;
+    let digest = format!("target.digest=={}", target("db:1").digest);
+    let cases: [(&[&str], &[&str]); 8] = [
+        (&["name==web:1"], &["web:1"]),
+        (&["name~=/^web/"], &["web:1", "web:2"]),
+        (&["labels.\"x.io/tier\"==front,name!=web:2"], &["web:1"]),
+        (
+            &["labels.\"x.io/tier\"==back", "name==plain"],
+            &["db:1", "plain"],
+        ),
+        (&["labels.\"x.io/tier\""], &["db:1", "web:1", "web:2"]),
+        (&[&digest], &["db:1"]),
+        (
+            &["target.mediatype~=/manifest/"],
+            &["db:1", "plain", "web:1", "web:2"],
+        ),
+        (&["name==none"], &[]),
+    ];
+    for (filters, expected) in cases {
+        assert_eq!(names(&*images, filters).await, expected, "{filters:?}");
+    }
+}
+
+/// A filter that is not understood must not choose everything: deletions are filtered too.
+pub(super) async fn bad_filters_are_refused(subject: Store) {
+    let images = subject.open().await;
+    fill(&*images).await;
+    for bad in ["name=", "name==\"open", ",", "name~=/(/", "a b"] {
+        let outcome = images.list(&["name==web:1", bad]).await;
+        assert_eq!(kind(outcome), Some(Kind::InvalidArgument), "{bad:?}");
+    }
+}

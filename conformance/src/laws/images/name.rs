@@ -1,0 +1,196 @@
+//! Names: made once, looked up, deleted.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use cas_core::image::Reference;
+use cas_core::{Descriptor, Digest, Image, ImageStore, Kind, MediaType, limit};
+
+use crate::Subject;
+use crate::material::{image, kind, target};
+
+type Store = Subject<dyn ImageStore>;
+
+fn named(text: &str) -> Reference {
+    text.parse().expect("a name")
+}
+
+/// containerd, EVE and rkt alike: creating does not clobber.
+pub(super) async fn a_name_is_created_once(subject: Store) {
+    let images = subject.open().await;
+    assert_eq!(images.get(&named("a")).await.unwrap(), None);
+    let created = images.create(image("a", "one")).await.unwrap();
+    assert_eq!(
+        images.get(&named("a")).await.unwrap(),
+        Some(created.clone())
+    );
+    for text in ["one", "two"] {
+        let again = images.create(image("a", text)).await;
+        assert_eq!(kind(again), Some(Kind::AlreadyExists), "{text}");
+    }
+    assert_eq!(images.get(&named("a")).await.unwrap(), Some(created));
+}
+
+/// containerd: times given by the caller are ignored.
+pub(super) async fn the_store_sets_the_times(subject: Store) {
+    let images = subject.open().await;
+    let mut given = image("a", "one");
+    (given.created_at, given.updated_at) = (UNIX_EPOCH, UNIX_EPOCH);
+    let before = SystemTime::now() - Duration::from_secs(1);
+    let created = images.create(given.clone()).await.unwrap();
+    let after = SystemTime::now() + Duration::from_secs(1);
+    assert!(
+        (before..after).contains(&created.created_at),
+        "{:?}",
+        created.created_at
+    );
+    assert!(
+        (before..after).contains(&created.updated_at),
+        "{:?}",
+        created.updated_at
+    );
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    let updated = images.update(given, &[]).await.unwrap();
+    assert_eq!(updated.created_at, created.created_at);
+    assert!(
+        updated.updated_at > created.updated_at,
+        "an update is a change"
+    );
+    assert_eq!(images.get(&named("a")).await.unwrap(), Some(updated));
+}
+
+/// R4: what the grammar accepts is kept as it is; no two names are one.
+pub(super) async fn names_of_every_form_are_kept(subject: Store) {
+    let images = subject.open().await;
+    let long = "a".repeat(limit::NAME);
+    let digest = format!("x.io/y@{}", Digest::sha256(b"x"));
+    let names = [
+        "a",
+        "A",
+        "a/b",
+        "a-b",
+        "a--b",
+        "a_b",
+        "a+b",
+        "x.io:80/y:1.2",
+        &digest,
+        &long,
+    ];
+    for name in names {
+        images.create(image(name, name)).await.unwrap();
+    }
+    for name in names {
+        let found = images.get(&named(name)).await.unwrap();
+        assert_eq!(found.expect(name).target, target(name));
+    }
+    assert_eq!(images.list(&[]).await.unwrap().len(), names.len());
+}
+
+/// containerd: a target has a type and bytes.
+pub(super) async fn an_image_needs_a_target(subject: Store) {
+    let images = subject.open().await;
+    let empty = Descriptor::new(MediaType::OCI_MANIFEST, Digest::sha256(b""), 0);
+    let outcome = images.create(Image::new(named("a"), empty)).await;
+    assert_eq!(kind(outcome), Some(Kind::InvalidArgument));
+    assert_eq!(images.get(&named("a")).await.unwrap(), None);
+}
+
+/// containerd: key and value of a label have 4,096 bytes together.
+pub(super) async fn labels_have_bounds(subject: Store) {
+    let images = subject.open().await;
+    let mut given = image("a", "one");
+    given
+        .labels
+        .insert("k".to_owned(), "v".repeat(limit::LABEL));
+    assert_eq!(
+        kind(images.create(given.clone()).await),
+        Some(Kind::InvalidArgument)
+    );
+    given
+        .labels
+        .insert("k".to_owned(), "v".repeat(limit::LABEL - 1));
+    let created = images.create(given.clone()).await.unwrap();
+    assert_eq!(created.labels, given.labels);
+    given
+        .labels
+        .insert("k".to_owned(), "v".repeat(limit::LABEL));
+    assert_eq!(
+        kind(images.update(given, &["labels"]).await),
+        Some(Kind::InvalidArgument)
+    );
+    assert_eq!(images.get(&named("a")).await.unwrap(), Some(created));
+}
+
+/// R1: gone is gone, and the name is free.
+pub(super) async fn a_deleted_name_is_not_found(subject: Store) {
+    let images = subject.open().await;
+    assert_eq!(
+        kind(images.delete(&named("a"), None).await),
+        Some(Kind::NotFound)
+    );
+    images.create(image("a", "one")).await.unwrap();
+    images.create(image("b", "one")).await.unwrap();
+    images.delete(&named("a"), None).await.unwrap();
+    assert_eq!(images.get(&named("a")).await.unwrap(), None);
+    assert_eq!(images.list(&[]).await.unwrap().len(), 1);
+    assert_eq!(
+        kind(images.delete(&named("a"), None).await),
+        Some(Kind::NotFound)
+    );
+    images
+        .create(image("a", "two"))
+        .await
+        .expect("the name is free");
+}
+
+/// containerd: delete only what was seen; R3.
+pub(super) async fn deletion_asks_for_the_target(subject: Store) {
+    let images = subject.open().await;
+    images.create(image("a", "one")).await.unwrap();
+    let other = images.delete(&named("a"), Some(&target("two"))).await;
+    assert_eq!(kind(other), Some(Kind::NotFound));
+    assert!(images.get(&named("a")).await.unwrap().is_some());
+    images
+        .delete(&named("a"), Some(&target("one")))
+        .await
+        .unwrap();
+    assert_eq!(images.get(&named("a")).await.unwrap(), None);
+}
+
+/// R5: an index rewritten by many at once keeps every entry.
+pub(super) async fn forty_creators_lose_none(subject: Store) {
+    let images = subject.open().await;
+    let tasks: Vec<_> = (0..40)
+        .map(|number| {
+            let images = Arc::clone(&images);
+            tokio::spawn(async move { images.create(image(&format!("n{number}"), "x")).await })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap().expect("each creator succeeds");
+    }
+    assert_eq!(images.list(&[]).await.unwrap().len(), 40);
+}
+
+/// R6: of many creators of one name one wins, and its target stands.
+pub(super) async fn one_creator_of_a_name_wins(subject: Store) {
+    let images = subject.open().await;
+    let tasks: Vec<_> = (0..8)
+        .map(|number| {
+            let images = Arc::clone(&images);
+            tokio::spawn(async move { images.create(image("a", &number.to_string())).await })
+        })
+        .collect();
+    let mut winners = Vec::new();
+    for task in tasks {
+        match task.await.unwrap() {
+            Ok(won) => winners.push(won),
+            Err(error) => assert_eq!(error.kind(), Kind::AlreadyExists, "{error}"),
+        }
+    }
+    assert_eq!(winners.len(), 1, "winners of one name");
+    assert_eq!(
+        images.get(&named("a")).await.unwrap().as_ref(),
+        winners.first()
+    );
+}

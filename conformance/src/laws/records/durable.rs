@@ -1,0 +1,113 @@
+//! Records that outlive their store, or are seen by another opening of it.
+
+use bytes::Bytes;
+use cas_core::records::{Batch, Expect, Table};
+use cas_core::{Capability, Kind, Records};
+
+use crate::Subject;
+use crate::material::{delete, kind, record, scan, value, write};
+
+const T: Table = Table::Snapshots;
+
+type Store = Subject<dyn Records>;
+
+/// A commit is durable when it returns; a revision stays good, a used one stays used.
+pub(super) async fn a_reopened_home_has_its_records(subject: Store) {
+    let records = subject.open().await;
+    write(&*records, T, "kept", Expect::Absent, b"one")
+        .await
+        .unwrap();
+    write(&*records, T, "gone", Expect::Absent, b"two")
+        .await
+        .unwrap();
+    let old = record(&*records, T, "gone").await.revision;
+    delete(&*records, T, "gone", Expect::Any).await.unwrap();
+    let kept = record(&*records, T, "kept").await;
+    drop(records);
+    let records = subject.open().await;
+    assert_eq!(
+        scan(&*records, T, "", 10).await,
+        std::slice::from_ref(&kept)
+    );
+    write(&*records, T, "gone", Expect::Absent, b"three")
+        .await
+        .unwrap();
+    let late = write(&*records, T, "gone", Expect::Revision(old), b"late").await;
+    assert_eq!(
+        kind(late),
+        Some(Kind::Conflict),
+        "a revision came back after reopening"
+    );
+    let expect = Expect::Revision(kept.revision);
+    write(&*records, T, "kept", expect, b"four")
+        .await
+        .expect("the revision is still good");
+}
+
+/// Durability (3) for records: what was acknowledged is there, and a batch is whole, or where
+/// batches are not atomic a beginning of it.
+pub(super) async fn a_killed_process_keeps_its_records(subject: Store) {
+    if subject.is_victim() {
+        let records = subject.open().await;
+        for number in 0_u64.. {
+            let mut batch = Batch::new();
+            for key in ["first", "second"] {
+                let text = Bytes::from(number.to_string());
+                batch.put(T, format!("{key} {}", number % 8), Expect::Any, text);
+            }
+            records.commit(&batch).await.unwrap();
+            subject.acknowledge(number);
+        }
+    }
+    for kills in [1, 50] {
+        let last: u64 = subject.kill_after(kills).last().unwrap().parse().unwrap();
+        let records = subject.open().await;
+        for slot in 0..8 {
+            let (first, second) = (
+                number(&*records, &format!("first {slot}")).await,
+                number(&*records, &format!("second {slot}")).await,
+            );
+            let acknowledged = (0..=last).rev().take(8).find(|one| one % 8 == slot);
+            assert!(
+                second >= acknowledged,
+                "{second:?} of {acknowledged:?} acknowledged"
+            );
+            assert!(
+                first >= second,
+                "the second change of a batch without the first"
+            );
+            if records.capabilities().has(Capability::Atomic) {
+                assert_eq!(first, second, "half of an atomic batch");
+            }
+        }
+    }
+}
+
+async fn number(records: &dyn Records, key: &str) -> Option<u64> {
+    let text = value(records, T, key).await?;
+    Some(String::from_utf8(text).unwrap().parse().unwrap())
+}
+
+/// What one opening commits, the other sees at once, revisions included.
+pub(super) async fn openings_see_the_same_records(subject: Store) {
+    let (left, right) = (subject.open().await, subject.open().await);
+    write(&*left, T, "k", Expect::Absent, b"one").await.unwrap();
+    let seen = record(&*right, T, "k").await;
+    assert_eq!(seen, record(&*left, T, "k").await);
+    write(
+        &*right,
+        T,
+        "k",
+        Expect::Revision(seen.revision.clone()),
+        b"two",
+    )
+    .await
+    .unwrap();
+    let late = write(&*left, T, "k", Expect::Revision(seen.revision), b"three").await;
+    assert_eq!(kind(late), Some(Kind::Conflict));
+    assert_eq!(value(&*left, T, "k").await.as_deref(), Some(&b"two"[..]));
+    assert_eq!(
+        scan(&*left, T, "", 10).await,
+        scan(&*right, T, "", 10).await
+    );
+}

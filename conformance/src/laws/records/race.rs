@@ -1,0 +1,119 @@
+//! Races for one key.
+
+use std::sync::Arc;
+
+use cas_core::records::{Expect, Table};
+use cas_core::{Kind, Records};
+
+use crate::Subject;
+use crate::material::{delete, record, scan, value, write};
+
+const T: Table = Table::Images;
+const ROUNDS: usize = 25;
+
+type Store = Subject<dyn Records>;
+
+/// Adds one to a counter, again and again where another was quicker.
+async fn increment(records: &dyn Records) {
+    loop {
+        let seen = record(records, T, "counter").await;
+        let count: usize = String::from_utf8_lossy(&seen.value).parse().unwrap();
+        let next = (count + 1).to_string();
+        let expect = Expect::Revision(seen.revision);
+        match write(records, T, "counter", expect, next.as_bytes()).await {
+            Ok(()) => return,
+            Err(error) if error.kind() == Kind::Conflict => tokio::task::yield_now().await,
+            Err(error) => panic!("neither won nor lost: {error}"),
+        }
+    }
+}
+
+async fn count_with(openings: Vec<Arc<dyn Records>>) {
+    let records = Arc::clone(&openings[0]);
+    write(&*records, T, "counter", Expect::Absent, b"0")
+        .await
+        .unwrap();
+    let racers: Vec<_> = (0..8)
+        .map(|number| {
+            let records = Arc::clone(&openings[number % openings.len()]);
+            tokio::spawn(async move {
+                for _ in 0..ROUNDS {
+                    increment(&*records).await;
+                }
+            })
+        })
+        .collect();
+    for racer in racers {
+        racer.await.unwrap();
+    }
+    let total = value(&*records, T, "counter").await.unwrap();
+    assert_eq!(String::from_utf8(total).unwrap(), (8 * ROUNDS).to_string());
+}
+
+/// A compare-and-swap that two win loses an update: a label, an edge, a lease.
+pub(super) async fn eight_incrementers_lose_nothing(subject: Store) {
+    count_with(vec![subject.open().await]).await;
+}
+
+/// The same between processes.
+pub(super) async fn incrementers_of_two_openings_lose_nothing(subject: Store) {
+    count_with(vec![subject.open().await, subject.open().await]).await;
+}
+
+/// R6: of many creators exactly one wins, and its value stands.
+pub(super) async fn one_creator_of_a_key_wins(subject: Store) {
+    let records = subject.open().await;
+    for round in 0..5 {
+        let key = format!("k{round}");
+        let racers: Vec<_> = (0..8)
+            .map(|number: u8| {
+                let (records, key) = (Arc::clone(&records), key.clone());
+                tokio::spawn(
+                    async move { write(&*records, T, &key, Expect::Absent, &[number]).await },
+                )
+            })
+            .collect();
+        let mut winners = Vec::new();
+        for (number, racer) in (0..).zip(racers) {
+            match racer.await.unwrap() {
+                Ok(()) => winners.push(number),
+                Err(error) => assert_eq!(error.kind(), Kind::Conflict, "{error}"),
+            }
+        }
+        assert_eq!(winners.len(), 1, "winners of one key");
+        assert_eq!(value(&*records, T, &key).await, Some(winners));
+    }
+}
+
+/// Pages are no snapshot, but a record that stays is seen once, and in order.
+pub(super) async fn a_scan_shows_what_stays(subject: Store) {
+    let records = subject.open().await;
+    let stay: Vec<String> = (0..20).map(|number| format!("{number:02} stays")).collect();
+    for key in &stay {
+        write(&*records, T, key, Expect::Absent, b"x")
+            .await
+            .unwrap();
+    }
+    let busy = tokio::spawn({
+        let records = Arc::clone(&records);
+        async move {
+            for round in 0..60 {
+                let key = format!("{:02} goes", round % 20);
+                write(&*records, T, &key, Expect::Any, b"x").await.unwrap();
+                delete(&*records, T, &key, Expect::Any).await.unwrap();
+            }
+        }
+    });
+    while !busy.is_finished() {
+        let found = scan(&*records, T, "", 3).await;
+        let keys: Vec<String> = found.into_iter().map(|record| record.key).collect();
+        assert!(keys.is_sorted_by(|one, next| one < next), "out of order");
+        let kept: Vec<_> = keys
+            .into_iter()
+            .filter(|key| key.ends_with("stays"))
+            .collect();
+        assert_eq!(kept, stay);
+        tokio::task::yield_now().await;
+    }
+    busy.await.unwrap();
+}
