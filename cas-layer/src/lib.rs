@@ -11,3 +11,5 @@ pub mod flow;
 pub mod import;
 pub mod progress;
 pub mod tar;
+mod unique;
+pub mod unpack;

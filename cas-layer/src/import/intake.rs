@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use cas_core::content::{ContentExt, Durability, Expected};
@@ -15,6 +15,7 @@ use cas_core::{Descriptor, Digest, Error, Result, Store, blocking};
 use super::contents::{Part, Place};
 use crate::buffers::Buffers;
 use crate::progress::Progress;
+use crate::unique;
 
 /// How long the writer of the same blob, in another import, is waited for.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -102,12 +103,7 @@ impl<'a> Intake<'a> {
 
     /// Stores bytes whose digest is not known before.
     pub(super) async fn absorb(&self, size: u64, pieces: &mut impl Pieces) -> Result<Digest> {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        let key = format!("import-{}-{}-{number}", std::process::id(), now.as_nanos());
+        let key = unique::key("import");
         let expected = Expected {
             digest: None,
             size: Some(size),

@@ -1,0 +1,97 @@
+//! All layers into one plain directory.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::sync::Arc;
+
+use cas_core::{Context, Error, Manifest, Result, Store, blocking};
+
+use super::{Layer, note, pairs};
+use crate::apply::Tree;
+use crate::flow::{self, LayerSource, Sync};
+use crate::progress::Progress;
+
+/// Unpacks an image into `directory`, which must be absent or empty: the root file system as the
+/// layers give it, on the device when this returns.
+///
+/// # Errors
+/// `FailedPrecondition` when something is there; `NotFound` for a layer that is not in the store;
+/// `Corrupt` for one that is damaged; those of the file system. What was made is removed again.
+pub async fn to_directory(
+    store: &Store,
+    manifest: &Manifest,
+    directory: &Path,
+    progress: &Arc<dyn Progress>,
+) -> Result<()> {
+    let pairs = pairs(store, manifest).await?;
+    let mut sources = Vec::with_capacity(pairs.len());
+    for pair in pairs.clone() {
+        sources.push(Layer::open(store, pair).await?.source());
+    }
+    let (path, hears) = (directory.to_owned(), Arc::clone(progress));
+    blocking::run(move || fill(sources, &path, hears.as_ref()))
+        .await
+        .during("unpack", directory.display())?;
+    for (layer, diff_id) in &pairs {
+        note(store, layer, diff_id, progress.as_ref()).await;
+    }
+    Ok(())
+}
+
+fn fill(layers: Vec<LayerSource<'_>>, path: &Path, progress: &dyn Progress) -> Result<()> {
+    let made = begin(path)?;
+    let outcome = apply(layers, path, progress);
+    if outcome.is_err()
+        && let Err(error) = clear(path, made)
+    {
+        let path = path.display();
+        progress.warn(&format!("what was unpacked into {path} stays: {error}"));
+    }
+    outcome
+}
+
+fn apply(layers: Vec<LayerSource<'_>>, path: &Path, progress: &dyn Progress) -> Result<()> {
+    let item = path.display().to_string();
+    let total = layers.iter().map(|layer| layer.size).sum();
+    progress.begin(&item, Some(total));
+    let tree = Tree::open(path)?;
+    let advance = |bytes| progress.advance(&item, bytes);
+    for applied in flow::unpack(layers, &tree, Sync::Full, &advance)? {
+        for warning in applied.warnings {
+            progress.warn(&warning);
+        }
+    }
+    progress.end(&item);
+    Ok(())
+}
+
+/// Makes the directory where it is absent; true when it did.
+fn begin(path: &Path) -> Result<bool> {
+    match fs::create_dir(path) {
+        Ok(()) => return Ok(true),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error.into()),
+    }
+    match fs::read_dir(path)?.next() {
+        None => Ok(false),
+        Some(_) => Err(Error::precondition(
+            "the directory is not empty; give one that is, or that is absent",
+        )),
+    }
+}
+
+/// Removes what was unpacked, and the directory where it was made for that.
+fn clear(path: &Path, made: bool) -> Result<()> {
+    if made {
+        return Ok(fs::remove_dir_all(path)?);
+    }
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        match entry.file_type()?.is_dir() {
+            true => fs::remove_dir_all(entry.path())?,
+            false => fs::remove_file(entry.path())?,
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,82 @@
+//! Unpack: the layers of an image become snapshots, or one plain directory.
+//!
+//! Every layer is verified on the way (size, digest, diff id). A snapshot is committed only when
+//! its layer is whole; a directory that could not be finished is emptied again. A caller that
+//! drops the future leaves what was under way: an active snapshot `extract-…`, a part of a
+//! directory.
+
+mod blob;
+mod directory;
+mod snapshots;
+
+use cas_core::engine::{self, UNCOMPRESSED};
+use cas_core::records::BlobRecord;
+use cas_core::{Descriptor, Digest, Manifest, Result, Store};
+
+pub use directory::to_directory;
+pub use snapshots::to_snapshots;
+
+use self::blob::Blob;
+use crate::codec::Compression;
+use crate::flow::LayerSource;
+use crate::progress::Progress;
+
+/// A layer that is in the store.
+struct Layer {
+    descriptor: Descriptor,
+    diff_id: Digest,
+    blob: Blob,
+    compression: Compression,
+}
+
+/// The layers of `manifest`, lowest first.
+async fn pairs(store: &Store, manifest: &Manifest) -> Result<Vec<(Descriptor, Digest)>> {
+    let config = engine::image_config(store.content.as_ref(), &manifest.config).await?;
+    engine::layers(manifest, &config)
+}
+
+impl Layer {
+    /// Opens one; how it is compressed its bytes tell, for types are known to lie, and the diff
+    /// id decides.
+    async fn open(store: &Store, (descriptor, diff_id): (Descriptor, Digest)) -> Result<Self> {
+        let (blob, compression) = Blob::open(store, &descriptor).await?;
+        Ok(Layer {
+            descriptor,
+            diff_id,
+            blob,
+            compression,
+        })
+    }
+
+    /// As the pipeline wants it.
+    fn source(self) -> LayerSource<'static> {
+        LayerSource {
+            blob: Box::new(self.blob),
+            size: self.descriptor.size,
+            digest: self.descriptor.digest,
+            diff_id: self.diff_id,
+            compression: self.compression,
+        }
+    }
+}
+
+/// Notes the diff id of a layer that was verified, so that nobody needs to inflate it for that.
+/// It is only a saving: where it fails, that is a warning.
+async fn note(store: &Store, layer: &Descriptor, diff_id: &Digest, progress: &dyn Progress) {
+    if layer.digest == *diff_id {
+        return;
+    }
+    let text = diff_id.to_string();
+    let label = |found: Option<BlobRecord>| {
+        let media_type = Some(layer.media_type.clone());
+        let mut record = found.unwrap_or_else(|| BlobRecord::new(layer.size, media_type));
+        record.labels.insert(UNCOMPRESSED.to_owned(), text.clone());
+        Ok(record)
+    };
+    if let Err(error) = store.blobs().update(&layer.digest, label).await {
+        progress.warn(&format!(
+            "the diff id of {} is not noted: {error}",
+            layer.digest
+        ));
+    }
+}

@@ -1,0 +1,143 @@
+//! Layers become committed snapshots, each named by its chain id.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use cas_core::error::Kind as ErrorKind;
+use cas_core::snapshot::{Commit, Kind, Mount, chain_ids};
+use cas_core::{Descriptor, Digest, Error, Labels, Manifest, Result, Snapshotter, Store, blocking};
+
+use super::{Layer, note, pairs};
+use crate::apply::Tree;
+use crate::flow::{self, Sync};
+use crate::progress::Progress;
+use crate::unique;
+
+/// Unpacks what the snapshotter does not have yet; the chain id of the whole, which is the name
+/// of its committed snapshot, or nothing for an image without layers.
+///
+/// # Errors
+/// `NotFound` for a layer that is not in the store; `Corrupt` for one that is damaged, or when
+/// manifest and configuration do not fit together; those of the snapshotter. What was being made
+/// is then removed; layers below it stay, and are not unpacked again.
+pub async fn to_snapshots(
+    store: &Store,
+    snapshotter: &dyn Snapshotter,
+    manifest: &Manifest,
+    progress: &Arc<dyn Progress>,
+) -> Result<Option<Digest>> {
+    let layers = pairs(store, manifest).await?;
+    let diff_ids: Vec<Digest> = layers.iter().map(|(_, diff_id)| *diff_id).collect();
+    let chain = chain_ids(&diff_ids);
+    let mut there = chain.len();
+    while there > 0 && !is_committed(snapshotter, &chain[there - 1]).await? {
+        there -= 1;
+    }
+    let unpack = Unpack {
+        store,
+        snapshotter,
+        progress,
+    };
+    for (place, layer) in layers.into_iter().enumerate().skip(there) {
+        let parent = place.checked_sub(1).map(|below| chain[below]);
+        unpack.layer(layer, parent, &chain[place]).await?;
+    }
+    Ok(chain.last().copied())
+}
+
+async fn is_committed(snapshotter: &dyn Snapshotter, chain_id: &Digest) -> Result<bool> {
+    let found = snapshotter.stat(&chain_id.to_string()).await?;
+    Ok(found.is_some_and(|info| info.kind == Kind::Committed))
+}
+
+struct Unpack<'a> {
+    store: &'a Store,
+    snapshotter: &'a dyn Snapshotter,
+    progress: &'a Arc<dyn Progress>,
+}
+
+impl Unpack<'_> {
+    /// Makes the snapshot `chain_id` of a layer on `parent`.
+    async fn layer(
+        &self,
+        layer: (Descriptor, Digest),
+        parent: Option<Digest>,
+        chain_id: &Digest,
+    ) -> Result<()> {
+        let layer = Layer::open(self.store, layer).await?;
+        let (descriptor, diff_id) = (layer.descriptor.clone(), layer.diff_id);
+        let key = format!("{} {chain_id}", unique::key("extract"));
+        let parent = parent.map(|parent| parent.to_string());
+        let prepared = self
+            .snapshotter
+            .prepare(&key, parent.as_deref(), Labels::new());
+        let mounts = prepared.await?;
+        let outcome = match self.apply(layer, &mounts).await {
+            Ok(()) => self.commit(&key, chain_id).await,
+            Err(error) => Err(error),
+        };
+        match outcome {
+            Ok(true) => {}
+            Ok(false) => self.snapshotter.remove(&key).await?,
+            Err(error) => {
+                if let Err(left) = self.snapshotter.remove(&key).await {
+                    let message = format!("the snapshot {key:?} of a failed unpack stays: {left}");
+                    self.progress.warn(&message);
+                }
+                return Err(error);
+            }
+        }
+        note(self.store, &descriptor, &diff_id, self.progress.as_ref()).await;
+        Ok(())
+    }
+
+    async fn apply(&self, layer: Layer, mounts: &[Mount]) -> Result<()> {
+        let directory = writable(mounts)?;
+        let progress = Arc::clone(self.progress);
+        let item = layer.descriptor.digest.to_string();
+        blocking::run(move || {
+            progress.begin(&item, Some(layer.descriptor.size));
+            let tree = Tree::open(&directory)?;
+            let advance = |bytes| progress.advance(&item, bytes);
+            // The commit syncs.
+            let applied = flow::unpack_one(layer.source(), &tree, Sync::Relaxed, &advance)?;
+            for warning in applied.warnings {
+                progress.warn(&format!("{item}: {warning}"));
+            }
+            progress.end(&item);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Commits; false when somebody else has unpacked the same meanwhile.
+    async fn commit(&self, key: &str, chain_id: &Digest) -> Result<bool> {
+        let name = chain_id.to_string();
+        match self.snapshotter.commit(&name, key, Commit::default()).await {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                match is_committed(self.snapshotter, chain_id).await? {
+                    true => Ok(false),
+                    false => Err(error),
+                }
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The directory of an active snapshot, where it is one.
+fn writable(mounts: &[Mount]) -> Result<PathBuf> {
+    match mounts {
+        [
+            Mount::Bind {
+                source,
+                read_only: false,
+            },
+        ] => Ok(source.clone()),
+        _ => Err(Error::unsupported(
+            "expected one writable directory from the snapshotter, found mounts over each other",
+        )
+        .operation("unpack")),
+    }
+}
