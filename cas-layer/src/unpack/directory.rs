@@ -1,7 +1,8 @@
 //! All layers into one plain directory.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -69,7 +70,11 @@ fn apply(layers: Vec<LayerSource<'_>>, path: &Path, progress: &dyn Progress) -> 
 /// Makes the directory where it is absent; true when it did.
 fn begin(path: &Path) -> Result<bool> {
     match fs::create_dir(path) {
-        Ok(()) => return Ok(true),
+        Ok(()) => {
+            // The umask had its say.
+            fs::set_permissions(path, Permissions::from_mode(0o755))?;
+            return Ok(true);
+        }
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
         Err(error) => return Err(error.into()),
     }

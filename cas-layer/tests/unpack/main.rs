@@ -1,0 +1,128 @@
+//! Unpack from the memory store into snapshots and directories.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod directory;
+mod snapshots;
+#[allow(dead_code)]
+#[path = "../import/source.rs"]
+mod source;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use cas_core::engine;
+use cas_core::image::RecordImages;
+use cas_core::media_type::DiffCompression;
+use cas_core::memory::MemoryStore;
+use cas_core::platform::All;
+use cas_core::{Descriptor, Digest, Manifest, MediaType, Store};
+use cas_layer::import::{Options, import};
+use cas_layer::progress::{Progress, Silent};
+use serde_json::json;
+
+use crate::source::{Files, gzip, in_stream, zstd};
+
+fn silent() -> Arc<dyn Progress> {
+    Arc::new(Silent)
+}
+
+fn store() -> Store {
+    let memory = Arc::new(MemoryStore::new());
+    Store {
+        content: memory.clone(),
+        images: Arc::new(RecordImages::new(memory.clone())),
+        records: memory,
+    }
+}
+
+/// A layer: its members, and how it is compressed.
+struct Layer {
+    members: &'static [(&'static str, &'static str)],
+    kind: MediaType,
+}
+
+/// Three layers, each compressed in another way; the last two change what is below them.
+const LAYERS: [Layer; 3] = [
+    Layer {
+        members: &[("etc/one", "1"), ("etc/two", "2"), ("usr/three", "3")],
+        kind: MediaType::OCI_LAYER,
+    },
+    Layer {
+        members: &[("etc/.wh.two", ""), ("etc/four", "4")],
+        kind: MediaType::OCI_LAYER_GZIP,
+    },
+    Layer {
+        members: &[("usr/three", "three"), ("top", "5")],
+        kind: MediaType::OCI_LAYER_ZSTD,
+    },
+];
+
+/// Stores an image of `layers`; `change` may spoil its diff ids.
+async fn image(store: &Store, layers: &[Layer], change: fn(&mut Vec<Digest>)) -> Manifest {
+    let mut files = Files::layout();
+    let (mut descriptors, mut diff_ids) = (Vec::new(), Vec::new());
+    for layer in layers {
+        let mut members = Files::default();
+        for (path, text) in layer.members {
+            members.add(path, text.as_bytes());
+        }
+        let tar = members.tar();
+        diff_ids.push(Digest::sha256(&tar));
+        let blob = match layer.kind.diff_compression().unwrap() {
+            DiffCompression::Gzip => gzip(&tar),
+            DiffCompression::Zstd => zstd(&tar),
+            _ => tar,
+        };
+        descriptors.push(files.blob(layer.kind.clone(), &blob));
+    }
+    change(&mut diff_ids);
+    let diff_ids: Vec<String> = diff_ids.iter().map(Digest::to_string).collect();
+    let rootfs = json!({ "type": "layers", "diff_ids": diff_ids });
+    let config = json!({ "os": "linux", "architecture": "amd64", "rootfs": rootfs });
+    let config = files.blob(MediaType::OCI_CONFIG, config.to_string().as_bytes());
+    let target = files.manifest(config, descriptors);
+    files.entries(&[(Some("image"), &target)]);
+    let source = in_stream(&files.tar());
+    let images = import(store, source, &Options::default(), &Silent)
+        .await
+        .unwrap();
+    manifest(store, &images[0].target).await
+}
+
+async fn manifest(store: &Store, target: &Descriptor) -> Manifest {
+    let resolved = engine::manifest(store.content.as_ref(), target, &All).await;
+    resolved.unwrap().manifest
+}
+
+/// The files below a directory and what is in them.
+fn tree(root: &Path) -> Vec<(String, String)> {
+    let mut files = Vec::new();
+    let mut waiting = vec![root.to_owned()];
+    while let Some(directory) = waiting.pop() {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => waiting.push(path),
+                false => {
+                    let name = path.strip_prefix(root).unwrap().to_str().unwrap();
+                    files.push((name.to_owned(), std::fs::read_to_string(&path).unwrap()));
+                }
+            }
+        }
+    }
+    files.sort();
+    files
+}
+
+/// What [`LAYERS`] are when applied.
+fn expected() -> Vec<(String, String)> {
+    [
+        ("etc/four", "4"),
+        ("etc/one", "1"),
+        ("top", "5"),
+        ("usr/three", "three"),
+    ]
+    .map(|(path, text)| (path.to_owned(), text.to_owned()))
+    .to_vec()
+}

@@ -1,0 +1,131 @@
+//! Into snapshots of the copying snapshotter.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use cas_core::engine::UNCOMPRESSED;
+use cas_core::error::Kind as ErrorKind;
+use cas_core::memory::MemoryStore;
+use cas_core::snapshot::{Kind, Mount};
+use cas_core::{Digest, Labels, Snapshotter};
+use cas_layer::unpack::to_snapshots;
+use snapshot_native::NativeSnapshotter;
+
+use crate::{LAYERS, expected, image, silent, store, tree};
+
+fn snapshotter(root: &Path) -> NativeSnapshotter {
+    NativeSnapshotter::open(root, Arc::new(MemoryStore::new())).unwrap()
+}
+
+/// The keys of committed snapshots; there must be no others.
+async fn committed(snapshotter: &dyn Snapshotter) -> Vec<String> {
+    let all = snapshotter.walk(None, 1000).await.unwrap();
+    assert!(
+        all.iter().all(|info| info.kind == Kind::Committed),
+        "{all:?}"
+    );
+    all.into_iter().map(|info| info.key).collect()
+}
+
+#[tokio::test]
+async fn layers_become_a_chain_that_is_made_once() {
+    let (store, root) = (store(), tempfile::tempdir().unwrap());
+    let snapshotter = snapshotter(root.path());
+    let manifest = image(&store, &LAYERS, |_| {}).await;
+    let top = to_snapshots(&store, &snapshotter, &manifest, &silent())
+        .await
+        .unwrap();
+    let top = top.unwrap().to_string();
+    let made = committed(&snapshotter).await;
+    assert_eq!(made.len(), 3);
+    let mounts = snapshotter
+        .view("look", Some(&top), Labels::new())
+        .await
+        .unwrap();
+    let [Mount::Bind { source, .. }] = mounts.as_slice() else {
+        panic!("{mounts:?}");
+    };
+    assert_eq!(tree(source), expected());
+    snapshotter.remove("look").await.unwrap();
+
+    // Again, and another image on the same two lower layers.
+    to_snapshots(&store, &snapshotter, &manifest, &silent())
+        .await
+        .unwrap();
+    assert_eq!(committed(&snapshotter).await, made);
+    let lower = image(&store, &LAYERS[..2], |_| {}).await;
+    to_snapshots(&store, &snapshotter, &lower, &silent())
+        .await
+        .unwrap();
+    assert_eq!(committed(&snapshotter).await, made);
+}
+
+#[tokio::test]
+async fn the_diff_id_of_a_compressed_layer_is_noted() {
+    let (store, root) = (store(), tempfile::tempdir().unwrap());
+    let manifest = image(&store, &LAYERS, |_| {}).await;
+    to_snapshots(&store, &snapshotter(root.path()), &manifest, &silent())
+        .await
+        .unwrap();
+    for (place, noted) in [(0, false), (1, true), (2, true)] {
+        let digest = manifest.layers[place].digest;
+        let (record, _) = store.blobs().load(&digest).await.unwrap().unwrap();
+        assert_eq!(record.labels.contains_key(UNCOMPRESSED), noted, "{place}");
+    }
+}
+
+#[tokio::test]
+async fn two_at_once_make_one_chain() {
+    let (store, root) = (store(), tempfile::tempdir().unwrap());
+    let snapshotter = snapshotter(root.path());
+    let manifest = image(&store, &LAYERS, |_| {}).await;
+    let silent = silent();
+    let (one, two) = tokio::join!(
+        to_snapshots(&store, &snapshotter, &manifest, &silent),
+        to_snapshots(&store, &snapshotter, &manifest, &silent),
+    );
+    assert_eq!(one.unwrap(), two.unwrap());
+    assert_eq!(committed(&snapshotter).await.len(), 3);
+}
+
+#[tokio::test]
+async fn a_bad_layer_leaves_those_below_it_and_nothing_else() {
+    let (store, root) = (store(), tempfile::tempdir().unwrap());
+    let snapshotter = snapshotter(root.path());
+    let spoil = |diff_ids: &mut Vec<Digest>| diff_ids[2] = Digest::sha256(b"other");
+    let manifest = image(&store, &LAYERS, spoil).await;
+    let outcome = to_snapshots(&store, &snapshotter, &manifest, &silent()).await;
+    assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Corrupt);
+    assert_eq!(committed(&snapshotter).await.len(), 2);
+}
+
+#[tokio::test]
+async fn fewer_or_more_diff_ids_than_layers_are_refused() {
+    let (store, root) = (store(), tempfile::tempdir().unwrap());
+    let snapshotter = snapshotter(root.path());
+    let changes: [fn(&mut Vec<Digest>); 2] = [
+        |diff_ids| diff_ids.truncate(2),
+        |diff_ids| diff_ids.push(Digest::sha256(b"more")),
+    ];
+    for change in changes {
+        let manifest = image(&store, &LAYERS, change).await;
+        let outcome = to_snapshots(&store, &snapshotter, &manifest, &silent()).await;
+        assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Corrupt);
+        assert_eq!(committed(&snapshotter).await.len(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_missing_layer_is_not_found() {
+    let (store, root) = (store(), tempfile::tempdir().unwrap());
+    let snapshotter = snapshotter(root.path());
+    let manifest = image(&store, &LAYERS, |_| {}).await;
+    store
+        .content
+        .remove(&manifest.layers[1].digest)
+        .await
+        .unwrap();
+    let outcome = to_snapshots(&store, &snapshotter, &manifest, &silent()).await;
+    assert_eq!(outcome.unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(committed(&snapshotter).await.len(), 1);
+}
