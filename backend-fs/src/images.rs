@@ -133,7 +133,10 @@ impl FsImages {
             update_image(&mut after, update, fieldpaths)?;
             after.updated_at = SystemTime::now();
             check_image(&after)?;
-            index.set(&after.name, &after.target)?;
+            // The entry may have members of others; it is left alone where it can be.
+            if after.target != before.target {
+                index.set(&after.name, &after.target)?;
+            }
             self.write_record(&after)?;
             Ok((before, after))
         })?;

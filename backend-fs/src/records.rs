@@ -1,4 +1,4 @@
-//! Records in SQLite: write-ahead log, one `fdatasync` a commit, many processes.
+//! Records in SQLite: write-ahead log, one sync a commit, many processes.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,6 +14,8 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, Transac
 const VERSION: i64 = 1;
 /// How long a commit waits for those of other processes.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Pages of 4 KiB at which the log is folded into the database.
+const CHECKPOINT: u32 = 256;
 /// `revisions` has one row: the last revision given, so that none ever comes twice.
 const SCHEMA: &str = "
     CREATE TABLE records (
@@ -172,6 +174,7 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
     let configure = || -> rusqlite::Result<()> {
         connection.busy_timeout(PATIENCE)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT)?;
         connection.pragma_update(None, "synchronous", "FULL")
     };
     configure().map_err(sort)?;
