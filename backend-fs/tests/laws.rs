@@ -12,3 +12,8 @@ conformance::records!(
     |dir| async move { FsStore::open(dir).map(|store| store.records()) },
     backend_fs::GAPS
 );
+conformance::image_store!(
+    fs_images,
+    |dir| async move { FsStore::open(dir).map(|store| store.images()) },
+    backend_fs::GAPS
+);
