@@ -189,3 +189,24 @@ pub fn chain_ids(diff_ids: &[Digest]) -> Vec<Digest> {
     }
     chain
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chain_ids_are_those_of_the_specification() {
+        let layers = [b"a", b"b", b"c"].map(|layer| Digest::sha256(layer));
+        let chain = chain_ids(&layers);
+        let expected = [
+            "sha256:ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb",
+            "sha256:51c0c8ace48498d6f5fee6b0592cc06f2da0f3cbe09c5a34a97dce85c3889676",
+            "sha256:2fce7f8ce91bcf0a1428b36e1024639fdbd9469eea762dba98aa749631885106",
+        ];
+        assert_eq!(
+            chain.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            expected
+        );
+        assert!(chain_ids(&[]).is_empty());
+    }
+}

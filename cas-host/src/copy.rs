@@ -6,6 +6,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use cas_core::error::{Context, Result};
+use cas_core::limit;
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, SeekFrom, Stat, Timespec, Timestamps, Uid, XattrFlags,
 };
@@ -249,13 +250,17 @@ impl Attributes<'_> {
     }
 }
 
-/// Asks for the size, then for the bytes; most inodes have none.
+/// All of a list of names or of a value; most are short, and none is longer than the limit.
 fn whole(read: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
-    let mut buffer = vec![0; read(&mut [])?];
-    if !buffer.is_empty() {
-        let read = read(&mut buffer)?;
-        buffer.truncate(read);
-    }
+    let mut buffer = vec![0; 256];
+    let length = match read(&mut buffer) {
+        Err(Errno::RANGE) => {
+            buffer.resize(limit::XATTR, 0);
+            read(&mut buffer)?
+        }
+        length => length?,
+    };
+    buffer.truncate(length);
     Ok(buffer)
 }
 

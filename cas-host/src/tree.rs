@@ -5,8 +5,8 @@
 
 use std::collections::HashSet;
 use std::ffi::{CStr, CString};
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::{fmt, io};
 
 use cas_core::error::{Context, Error, Result};
 use cas_core::snapshot::Usage;
@@ -68,7 +68,7 @@ struct Above {
 /// `Busy` at a mount; those of the visitor and the file system, naming the path.
 pub(crate) fn walk(root: impl AsFd, visit: &mut impl Visit) -> Result<()> {
     let mut above = Vec::new();
-    pace(root.as_fd(), &mut above, visit).during("walk", path(&above, None))
+    pace(root.as_fd(), &mut above, visit).during("walk", Path(&above, None))
 }
 
 fn pace(root: BorrowedFd<'_>, above: &mut Vec<Above>, visit: &mut impl Visit) -> io::Result<()> {
@@ -81,7 +81,7 @@ fn pace(root: BorrowedFd<'_>, above: &mut Vec<Above>, visit: &mut impl Visit) ->
                 name: &name,
                 stat: &stat,
             };
-            let below = descend(at, visit).during("walk", path(above, Some(&name)))?;
+            let below = descend(at, visit).during("walk", Path(above, Some(&name)))?;
             if let Some(child) = below {
                 above.push(Above {
                     identity: identity(&here)?,
@@ -158,7 +158,7 @@ fn list(
             directories.push((name, stat));
         } else {
             let visited = visit.entry(at).map_err(io::Error::from);
-            visited.during("walk", path(above, Some(&name)))?;
+            visited.during("walk", Path(above, Some(&name)))?;
         }
     }
     Ok(directories)
@@ -179,10 +179,15 @@ fn identity(dir: &OwnedFd) -> Result<(u64, u64), Errno> {
     rustix::fs::fstat(dir).map(|stat| (stat.st_dev, stat.st_ino))
 }
 
-fn path(above: &[Above], name: Option<&CString>) -> String {
-    let names = above.iter().map(|level| &level.name).chain(name);
-    let names: Vec<_> = names.map(|name| name.to_string_lossy()).collect();
-    format!("./{}", names.join("/"))
+/// The path of an entry below the root, put together only where it is printed.
+struct Path<'a>(&'a [Above], Option<&'a CString>);
+
+impl fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(".")?;
+        let mut names = self.0.iter().map(|level| &level.name).chain(self.1);
+        names.try_for_each(|name| write!(f, "/{}", name.to_string_lossy()))
+    }
 }
 
 /// What a tree takes: every inode once, however many names it has.

@@ -1,0 +1,212 @@
+//! Trees with everything in them, copied, measured and removed.
+
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::fs::{self, File};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, UNIX_EPOCH};
+
+use cas_core::Kind;
+use cas_host::{SnapshotDirs, copy_tree, measure};
+use rustix::fs::{FileType, Mode, XattrFlags};
+
+fn is_root() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        eprintln!("SKIPPED: owners, devices and mounts need root");
+    }
+    root
+}
+
+fn fill(dir: &Path) {
+    fs::create_dir_all(dir.join("d/e")).unwrap();
+    fs::write(dir.join("d/file"), "text").unwrap();
+    fs::hard_link(dir.join("d/file"), dir.join("d/e/link")).unwrap();
+    symlink("/no/such/thing", dir.join("symlink")).unwrap();
+    let sparse = File::create(dir.join("sparse")).unwrap();
+    sparse.set_len(64 << 20).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&sparse, b"middle", 32 << 20).unwrap();
+    let file = FileType::CharacterDevice;
+    let null = rustix::fs::makedev(1, 3);
+    let here = File::open(dir).unwrap();
+    rustix::fs::mknodat(&here, "null", file, Mode::from_raw_mode(0o620), null).unwrap();
+    rustix::fs::mknodat(&here, "whiteout", file, Mode::empty(), 0).unwrap();
+    rustix::fs::mknodat(&here, "fifo", FileType::Fifo, Mode::RWXU, 0).unwrap();
+    for (name, xattr) in [
+        ("d/file", "user.one"),
+        ("d", "user.two"),
+        ("symlink", "trusted.three"),
+        ("null", "trusted.four"),
+    ] {
+        let value = name.as_bytes();
+        rustix::fs::lsetxattr(dir.join(name), xattr, value, XattrFlags::empty()).unwrap();
+    }
+    let long = [b'x'; 2000];
+    rustix::fs::lsetxattr(dir.join("sparse"), "user.long", &long, XattrFlags::empty()).unwrap();
+    rustix::fs::lsetxattr(dir.join("d/e"), "user.empty", b"", XattrFlags::empty()).unwrap();
+    for (number, name) in ["symlink", "null", "d/file", "d", "sparse"]
+        .into_iter()
+        .enumerate()
+    {
+        let number = u32::try_from(number).unwrap();
+        std::os::unix::fs::lchown(dir.join(name), Some(1000 + number), Some(3_000_000)).unwrap();
+    }
+    fs::set_permissions(dir.join("d/file"), fs::Permissions::from_mode(0o6755)).unwrap();
+    fs::set_permissions(dir.join("d"), fs::Permissions::from_mode(0o0)).unwrap();
+    let old = UNIX_EPOCH + Duration::new(1, 987_654_321);
+    for name in ["d/file", "d/e", "d", "sparse"] {
+        File::open(dir.join(name))
+            .unwrap()
+            .set_modified(old)
+            .unwrap();
+    }
+}
+
+/// Everything that a copy must keep, one line an entry.
+fn describe(dir: &Path, out: &mut Vec<String>) {
+    let mut entries: Vec<_> = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .collect();
+    entries.sort_by_key(fs::DirEntry::file_name);
+    for entry in entries {
+        let path = entry.path();
+        let stat = fs::symlink_metadata(&path).unwrap();
+        let kind = stat.file_type();
+        let mut names = vec![0; 1024];
+        let length = rustix::fs::llistxattr(&path, &mut names[..]).unwrap();
+        let data = match kind.is_file() {
+            true => fs::read(&path)
+                .unwrap()
+                .iter()
+                .map(|byte| u64::from(*byte))
+                .sum(),
+            false => 0,
+        };
+        out.push(format!(
+            "{:?} {:o} {}:{} {} links, device {} {}, {}.{}, {data} {:?} {:?}",
+            entry.file_name(),
+            stat.mode(),
+            stat.uid(),
+            stat.gid(),
+            stat.nlink(),
+            stat.rdev(),
+            kind.is_fifo(),
+            stat.mtime(),
+            stat.mtime_nsec(),
+            fs::read_link(&path).ok(),
+            String::from_utf8_lossy(&names[..length]),
+        ));
+        if kind.is_dir() {
+            describe(&path, out);
+        }
+    }
+}
+
+#[test]
+fn a_copy_has_all_that_belongs_to_a_tree() {
+    if !is_root() {
+        return;
+    }
+    let temp = tempfile::tempdir().unwrap();
+    let (from, to) = (temp.path().join("from"), temp.path().join("to"));
+    fs::create_dir(&from).unwrap();
+    fs::create_dir(&to).unwrap();
+    fill(&from);
+    copy_tree(File::open(&from).unwrap(), File::open(&to).unwrap()).unwrap();
+    let (mut expected, mut found) = (Vec::new(), Vec::new());
+    describe(&from, &mut expected);
+    describe(&to, &mut found);
+    assert_eq!(found, expected);
+    assert_eq!(expected.len(), 9);
+    let stat = |name: &str| fs::metadata(to.join(name)).unwrap();
+    assert_eq!(stat("d/file").ino(), stat("d/e/link").ino());
+    assert!(stat("sparse").blocks() < 64, "a hole was filled");
+    let xattr = |name: &str, key: &str| {
+        let mut value = [0; 4096];
+        let length = rustix::fs::lgetxattr(to.join(name), key, &mut value[..]).unwrap();
+        String::from_utf8_lossy(&value[..length]).into_owned()
+    };
+    assert_eq!(xattr("symlink", "trusted.three"), "symlink");
+    assert_eq!(xattr("d", "user.two"), "d");
+    assert_eq!(xattr("d/e", "user.empty"), "");
+    assert_eq!(xattr("sparse", "user.long").len(), 2000);
+    let sizes = [&from, &to].map(|dir| measure(File::open(dir).unwrap()).unwrap());
+    assert_eq!(sizes[0], sizes[1]);
+    assert_eq!(sizes[0].inodes, 8);
+}
+
+/// Deeper than any path may be long and than descriptors are many.
+#[test]
+fn depth_has_no_end() {
+    let temp = tempfile::tempdir().unwrap();
+    let dirs = SnapshotDirs::open(temp.path()).unwrap();
+    let (from, to) = (
+        dirs.create(1).unwrap().unwrap(),
+        dirs.create(2).unwrap().unwrap(),
+    );
+    let mut here = File::open(dirs.path(1)).unwrap();
+    for _ in 0..1200 {
+        rustix::fs::mkdirat(&here, "deeper", Mode::RWXU).unwrap();
+        let flags = rustix::fs::OFlags::DIRECTORY;
+        here = rustix::fs::openat(&here, "deeper", flags, Mode::empty())
+            .unwrap()
+            .into();
+    }
+    copy_tree(&from, &to).unwrap();
+    assert_eq!(measure(&to).unwrap().inodes, 1200);
+    assert_eq!(dirs.remove(1).unwrap().inodes, 1201);
+    assert_eq!(dirs.remove(2).unwrap().inodes, 1201);
+    assert!(dirs.ids().unwrap().is_empty());
+    assert_eq!(
+        dirs.remove(2).unwrap().inodes,
+        0,
+        "an absent one is no error"
+    );
+}
+
+#[test]
+fn a_removal_stops_at_a_mount() {
+    if !is_root() {
+        return;
+    }
+    let temp = tempfile::tempdir().unwrap();
+    let dirs = SnapshotDirs::open(temp.path().join("root")).unwrap();
+    drop(dirs.create(7).unwrap());
+    let live = temp.path().join("live");
+    fs::create_dir(&live).unwrap();
+    fs::write(live.join("file"), "text").unwrap();
+    let at = dirs.path(7).join("fs");
+    fs::create_dir(&at).unwrap();
+    let bind = Command::new("mount")
+        .arg("--bind")
+        .args([&live, &at])
+        .status();
+    assert!(bind.unwrap().success());
+    let error = dirs.remove(7).unwrap_err();
+    let unmounted = Command::new("umount").arg(&at).status();
+    assert_eq!(error.kind(), Kind::Busy, "{error}");
+    assert!(unmounted.unwrap().success());
+    assert_eq!(fs::read_to_string(live.join("file")).unwrap(), "text");
+    dirs.remove(7).unwrap();
+}
+
+#[test]
+fn a_directory_in_use_is_not_claimed() {
+    let temp = tempfile::tempdir().unwrap();
+    let dirs = SnapshotDirs::open(temp.path()).unwrap();
+    let made = dirs.create(1).unwrap().unwrap();
+    assert!(dirs.create(1).unwrap().is_none(), "a number is used once");
+    assert!(dirs.claim(1).unwrap().is_none());
+    drop(made);
+    let (one, two) = (dirs.hold(1).unwrap(), dirs.hold(1).unwrap());
+    assert!(dirs.claim(1).unwrap().is_none());
+    drop((one, two));
+    assert!(dirs.claim(1).unwrap().is_some());
+    fs::create_dir(temp.path().join("snapshots/lost+found")).unwrap();
+    fs::create_dir(temp.path().join("snapshots/01")).unwrap();
+    assert_eq!(dirs.ids().unwrap(), [1], "only what we made");
+    assert_eq!(dirs.hold(5).err().unwrap().kind(), Kind::NotFound);
+}
