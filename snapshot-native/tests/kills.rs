@@ -166,7 +166,6 @@ fn a_kill_at_any_call_leaves_nothing_in_the_way() {
         "flock",
         "linkat",
         "symlinkat",
-        "copy_file_range",
         "fchown",
         "utimensat",
         "fsync",
