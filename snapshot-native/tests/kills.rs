@@ -1,7 +1,12 @@
 //! Killed at every system call that changes the disk: what was acknowledged is there with its
 //! content, records and directories agree, and the same work then succeeds.
 
-#![allow(clippy::expect_used, clippy::unwrap_used, reason = "helpers of tests")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "helpers of tests"
+)]
 
 use std::collections::BTreeSet;
 use std::io::Write;
