@@ -69,8 +69,13 @@ impl SqliteRecords {
     pub fn open_read_only(path: &Path) -> Result<Self> {
         let connect = || match path.exists() {
             true => {
-                // Nobody writes on a read-only file system, so no log needs to be shared.
-                let uri = format!("file:{}?immutable=1", encode(path));
+                // A log that was left, or is being written elsewhere, is read through its index;
+                // without one the database cannot change.
+                let mut log = path.as_os_str().to_owned();
+                log.push("-wal");
+                let live = std::fs::metadata(log).is_ok_and(|log| log.len() > 0);
+                let option = if live { "" } else { "?immutable=1" };
+                let uri = format!("file:{}{option}", encode(path));
                 let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
                 Connection::open_with_flags(uri, flags)
             }

@@ -108,12 +108,13 @@ fn a_read_only_store_reads_and_says_why_it_does_not_write() {
     let temp = tempfile::tempdir().unwrap();
     let (source, mount) = (temp.path().join("source"), temp.path().join("mount"));
     let target = Descriptor::of(MediaType::OCI_LAYER, b"x");
-    {
+    let writer = {
         let store = FsStore::open(&source).unwrap().store();
         wait(store.put(&target, "x".into(), Default::default())).unwrap();
         let image = Image::new("name".parse().unwrap(), target.clone());
         wait(store.images.create(image)).unwrap();
-    }
+        store
+    };
     fs::create_dir(&mount).unwrap();
     let run = |program: &str, arguments: &[&str]| {
         let status = std::process::Command::new(program).args(arguments).status();
@@ -125,7 +126,8 @@ fn a_read_only_store_reads_and_says_why_it_does_not_write() {
         return;
     }
     let denied = |error: cas_core::Error| assert_eq!(error.kind(), Kind::Denied, "{error:?}");
-    {
+    // Once beside a handle whose log is not folded in yet, and once after it.
+    for writer in [Some(writer), None] {
         let store = FsStore::open(mount).unwrap().store();
         assert!(wait(store.content.fetch(&target)).is_ok());
         assert!(wait(store.blobs().load(&target.digest)).unwrap().is_some());
@@ -136,6 +138,7 @@ fn a_read_only_store_reads_and_says_why_it_does_not_write() {
         denied(wait(store.content.remove(&target.digest)).unwrap_err());
         denied(wait(store.blobs().remove(&target.digest)).unwrap_err());
         denied(wait(store.images.delete(&image.name, None)).unwrap_err());
+        drop((store, writer));
     }
     assert!(run("umount", &[mount]));
 }
