@@ -21,6 +21,7 @@
 // A law is broken by a panic, so panicking is what this crate is for.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod broken;
 mod crash;
 pub mod gap;
 mod judge;

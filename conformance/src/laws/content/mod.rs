@@ -6,6 +6,7 @@ mod durable;
 mod ingest;
 mod list;
 mod many;
+mod model;
 mod read;
 mod shared;
 
@@ -58,6 +59,7 @@ laws! { $
         readers_share_a_blob,
         a_list_shows_what_stays,
     ]
+    model(racy) [any_sequence_agrees_with_a_map]
     durable(needs Durable) [
         a_reopened_store_has_its_blobs,
         a_flush_makes_relaxed_durable,

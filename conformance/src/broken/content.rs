@@ -1,0 +1,200 @@
+//! Content stores with one fault each.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use cas_core::content::{Durability, IngestStatus, Stat, Verified, check_key};
+use cas_core::memory::MemoryStore;
+use cas_core::records::Batch;
+use cas_core::{
+    Algorithm, BlobReader, Capabilities, ContentStore, Digest, Error, Ingest, Kind, Result,
+};
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum ContentFault {
+    ForgetsAByteOnResume,
+    ListsBackwards,
+    HidesTheEmptyBlob,
+    RemovesNothing,
+    AllowsASecondWriter,
+    DamagesBlobsOfAPageAndAByte,
+    FailsBeyondTheEnd,
+    DiscardsTheUnknown,
+    TakesAnyKey,
+    FoldsKeys,
+    KeepsWhatIsRewound,
+    LosesSha512,
+}
+
+use ContentFault as Fault;
+
+pub(super) struct BrokenContent {
+    store: MemoryStore,
+    fault: Fault,
+    seconds: AtomicUsize,
+}
+
+impl BrokenContent {
+    pub(super) fn new(fault: Fault) -> Self {
+        BrokenContent {
+            store: MemoryStore::new(),
+            fault,
+            seconds: AtomicUsize::new(0),
+        }
+    }
+
+    fn hides(&self, stat: &Stat) -> bool {
+        match self.fault {
+            Fault::HidesTheEmptyBlob => stat.size == 0,
+            Fault::LosesSha512 => stat.digest.algorithm() == Algorithm::Sha512,
+            _ => false,
+        }
+    }
+
+    fn key(&self, key: &str) -> String {
+        match self.fault {
+            Fault::TakesAnyKey if check_key(key).is_err() => "any".to_owned(),
+            Fault::FoldsKeys => key.replace('/', "_"),
+            _ => key.to_owned(),
+        }
+    }
+
+    async fn begin_second(&self, key: &str) -> Result<Box<dyn Ingest>> {
+        let number = self.seconds.fetch_add(1, Ordering::Relaxed);
+        self.store.begin(&format!("{key} {number}")).await
+    }
+}
+
+#[async_trait]
+impl ContentStore for BrokenContent {
+    fn capabilities(&self) -> Capabilities {
+        ContentStore::capabilities(&self.store)
+    }
+
+    async fn stat(&self, digest: &Digest) -> Result<Option<Stat>> {
+        let stat = self.store.stat(digest).await?;
+        Ok(stat.filter(|stat| !self.hides(stat)))
+    }
+
+    async fn open(&self, digest: &Digest) -> Result<Option<Arc<dyn BlobReader>>> {
+        let reader = self.store.open(digest).await?;
+        let fault = self.fault;
+        Ok(reader.map(|reader| Arc::new(BrokenReader { reader, fault }) as _))
+    }
+
+    async fn begin(&self, key: &str) -> Result<Box<dyn Ingest>> {
+        let mut ingest = match self.store.begin(&self.key(key)).await {
+            Err(error)
+                if error.kind() == Kind::Busy && self.fault == Fault::AllowsASecondWriter =>
+            {
+                self.begin_second(key).await?
+            }
+            outcome => outcome?,
+        };
+        if self.fault == Fault::ForgetsAByteOnResume && ingest.offset() > 0 {
+            let length = usize::try_from(ingest.offset()).unwrap();
+            let held = ingest.read_back(0, length).await?;
+            ingest.rewind().await?;
+            ingest.append(held.slice(..length - 1)).await?;
+        }
+        Ok(match self.fault {
+            Fault::KeepsWhatIsRewound => Box::new(Rewound { ingest, hidden: 0 }),
+            _ => ingest,
+        })
+    }
+
+    async fn ingests(&self) -> Result<Vec<IngestStatus>> {
+        self.store.ingests().await
+    }
+
+    async fn discard(&self, key: &str) -> Result<bool> {
+        let there = self.store.discard(&self.key(key)).await?;
+        Ok(there || self.fault == Fault::DiscardsTheUnknown)
+    }
+
+    async fn remove(&self, digest: &Digest) -> Result<bool> {
+        match self.fault {
+            Fault::RemovesNothing => Ok(self.store.stat(digest).await?.is_some()),
+            _ => self.store.remove(digest).await,
+        }
+    }
+
+    async fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<Stat>> {
+        let mut page = self.store.list(after, limit).await?;
+        page.retain(|stat| !self.hides(stat));
+        if self.fault == Fault::ListsBackwards && limit == usize::MAX {
+            page.reverse();
+        }
+        Ok(page)
+    }
+
+    async fn flush(&self) -> Result<()> {
+        self.store.flush().await
+    }
+}
+
+struct BrokenReader {
+    reader: Arc<dyn BlobReader>,
+    fault: Fault,
+}
+
+#[async_trait]
+impl BlobReader for BrokenReader {
+    fn size(&self) -> u64 {
+        self.reader.size()
+    }
+
+    async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes> {
+        let data = self.reader.read_at(offset, length).await?;
+        match self.fault {
+            Fault::FailsBeyondTheEnd if offset > self.size() => {
+                Err(Error::out_of_range("beyond the end"))
+            }
+            Fault::DamagesBlobsOfAPageAndAByte if self.size() == 4_097 => {
+                Ok(data.iter().map(|byte| byte ^ 1).collect())
+            }
+            _ => Ok(data),
+        }
+    }
+}
+
+/// Says that it was rewound, and keeps the bytes.
+struct Rewound {
+    ingest: Box<dyn Ingest>,
+    hidden: u64,
+}
+
+#[async_trait]
+impl Ingest for Rewound {
+    fn key(&self) -> &str {
+        self.ingest.key()
+    }
+
+    fn offset(&self) -> u64 {
+        self.ingest.offset() - self.hidden
+    }
+
+    async fn append(&mut self, data: Bytes) -> Result<()> {
+        self.ingest.append(data).await
+    }
+
+    async fn read_back(&mut self, offset: u64, length: usize) -> Result<Bytes> {
+        self.ingest.read_back(offset + self.hidden, length).await
+    }
+
+    async fn rewind(&mut self) -> Result<()> {
+        self.hidden = self.ingest.offset();
+        Ok(())
+    }
+
+    async fn publish(
+        self: Box<Self>,
+        verified: &Verified,
+        batch: &Batch,
+        durability: Durability,
+    ) -> Result<bool> {
+        self.ingest.publish(verified, batch, durability).await
+    }
+}

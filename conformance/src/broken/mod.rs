@@ -1,0 +1,89 @@
+//! The gallery: stores that are broken on purpose, to hold the laws themselves to account.
+//!
+//! Each is the memory store with one fault. It must be convicted by the law named for it, and by
+//! none outside the ones listed beside that.
+
+mod content;
+mod records;
+
+use std::sync::Arc;
+
+use cas_core::{ContentStore, Records};
+
+use self::content::{BrokenContent, ContentFault};
+use self::records::{BrokenRecords, RecordFault};
+use crate::subject::Open;
+
+/// A broken store and the laws that see it.
+pub struct Exhibit<S: ?Sized + 'static> {
+    /// What is wrong with it.
+    pub name: &'static str,
+    /// Opens one.
+    pub open: Open<S>,
+    /// The law that must convict it.
+    pub law: &'static str,
+    /// Laws that may convict it too.
+    pub also: &'static [&'static str],
+}
+
+macro_rules! exhibits {
+    ($store:ident, $fault:ident: $($name:ident => $law:ident [$($also:ident),* $(,)?])*) => {
+        &[$(Exhibit {
+            name: stringify!($name),
+            open: |_| Box::pin(async { Ok(Arc::new($store::new($fault::$name)) as Arc<_>) }),
+            law: stringify!($law),
+            also: &[$(stringify!($also)),*],
+        }),*]
+    };
+}
+
+/// Broken content stores.
+pub const CONTENT: &[Exhibit<dyn ContentStore>] = exhibits![BrokenContent, ContentFault:
+    ForgetsAByteOnResume => a_dropped_writer_is_resumed [
+        bytes_of_many_parts_come_back,
+        a_second_writer_is_busy,
+        a_failed_commit_can_be_made_right,
+        rewind_forgets_what_was_written,
+        a_cancelled_publish_is_whole_or_absent,
+        bytes_and_batch_are_one_step,
+        any_sequence_agrees_with_a_map,
+    ]
+    ListsBackwards => a_list_is_in_digest_order []
+    HidesTheEmptyBlob => an_empty_blob_is_a_blob [
+        sizes_around_pieces_come_back,
+        any_sequence_agrees_with_a_map,
+    ]
+    RemovesNothing => a_removed_blob_is_gone [
+        sha512_names_content_too,
+        a_removed_blob_can_be_stored_again,
+        any_sequence_agrees_with_a_map,
+    ]
+    AllowsASecondWriter => a_second_writer_is_busy [
+        waiting_ends_with_the_other_writer,
+        any_sequence_agrees_with_a_map,
+    ]
+    DamagesBlobsOfAPageAndAByte => sizes_around_pieces_come_back [any_sequence_agrees_with_a_map]
+    FailsBeyondTheEnd => reads_stop_at_the_end []
+    DiscardsTheUnknown => discard_forgets_the_ingest [a_published_ingest_is_gone]
+    TakesAnyKey => bad_keys_are_refused []
+    FoldsKeys => keys_are_independent [any_sequence_agrees_with_a_map]
+    KeepsWhatIsRewound => rewind_forgets_what_was_written [any_sequence_agrees_with_a_map]
+    LosesSha512 => sha512_names_content_too [
+        a_list_is_in_digest_order,
+        pages_make_up_the_list,
+        a_removed_blob_is_gone,
+    ]
+];
+
+/// Broken homes of records.
+pub const RECORDS: &[Exhibit<dyn Records>] = exhibits![BrokenRecords, RecordFault:
+    IgnoresExpectations => a_revision_is_good_for_one_change [
+        a_revision_never_comes_back,
+        eight_incrementers_lose_nothing,
+    ]
+    AppliesHalfABatch => a_conflict_applies_nothing [a_conflict_leaves_a_prefix_at_most]
+    RepeatsRevisions => a_revision_never_comes_back [eight_incrementers_lose_nothing]
+    ReadsPrefixesAsPatterns => a_prefix_is_taken_literally []
+    MixesTables => tables_are_separate [a_batch_is_applied_in_order]
+    CutsLongValues => values_of_any_length_come_back []
+];

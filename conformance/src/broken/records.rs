@@ -1,0 +1,125 @@
+//! Homes of records with one fault each.
+
+use async_trait::async_trait;
+use cas_core::memory::MemoryStore;
+use cas_core::records::{Batch, Change, Expect, Record, Revision, Table};
+use cas_core::{Capabilities, Digest, Records, Result};
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum RecordFault {
+    IgnoresExpectations,
+    AppliesHalfABatch,
+    /// A revision is the hash of the value, as some services make their entity tags.
+    RepeatsRevisions,
+    ReadsPrefixesAsPatterns,
+    MixesTables,
+    CutsLongValues,
+}
+
+use RecordFault as Fault;
+
+pub(super) struct BrokenRecords {
+    store: MemoryStore,
+    fault: Fault,
+}
+
+impl BrokenRecords {
+    pub(super) fn new(fault: Fault) -> Self {
+        let store = MemoryStore::new();
+        BrokenRecords { store, fault }
+    }
+
+    fn table(&self, table: Table) -> Table {
+        match self.fault {
+            Fault::MixesTables => Table::Blobs,
+            _ => table,
+        }
+    }
+
+    fn shown(&self, mut record: Record) -> Record {
+        if self.fault == Fault::RepeatsRevisions {
+            record.revision = Revision::new(Digest::sha256(&record.value).hex());
+        }
+        record
+    }
+
+    async fn changed(&self, mut change: Change) -> Result<Change> {
+        change.table = self.table(change.table);
+        match self.fault {
+            Fault::IgnoresExpectations if matches!(change.expect, Expect::Revision(_)) => {
+                change.expect = Expect::Any;
+            }
+            Fault::CutsLongValues => {
+                change.value = change
+                    .value
+                    .map(|value| value.slice(..value.len().min(65_535)));
+            }
+            Fault::RepeatsRevisions => {
+                let found = self.store.load(change.table, &change.key).await?;
+                if let (Expect::Revision(wanted), Some(found)) = (&change.expect, found)
+                    && self.shown(found.clone()).revision == *wanted
+                {
+                    change.expect = Expect::Revision(found.revision);
+                }
+            }
+            _ => {}
+        }
+        Ok(change)
+    }
+}
+
+#[async_trait]
+impl Records for BrokenRecords {
+    fn capabilities(&self) -> Capabilities {
+        Records::capabilities(&self.store)
+    }
+
+    async fn load(&self, table: Table, key: &str) -> Result<Option<Record>> {
+        let found = self.store.load(self.table(table), key).await?;
+        Ok(found.map(|record| self.shown(record)))
+    }
+
+    async fn commit(&self, batch: &Batch) -> Result<()> {
+        let mut whole = Batch::new();
+        for change in batch.changes() {
+            let change = self.changed(change.clone()).await?;
+            if self.fault == Fault::AppliesHalfABatch {
+                let mut single = Batch::new();
+                single.extend([change]);
+                self.store.commit(&single).await?;
+            } else {
+                whole.extend([change]);
+            }
+        }
+        self.store.commit(&whole).await
+    }
+
+    async fn scan(
+        &self,
+        table: Table,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<Record>> {
+        let table = self.table(table);
+        let page = match self.fault {
+            Fault::ReadsPrefixesAsPatterns => {
+                let mut page = self.store.scan(table, "", after, usize::MAX).await?;
+                page.retain(|record| is_like(&record.key, prefix));
+                page.truncate(limit);
+                page
+            }
+            _ => self.store.scan(table, prefix, after, limit).await?,
+        };
+        Ok(page.into_iter().map(|record| self.shown(record)).collect())
+    }
+}
+
+/// A prefix in SQL's LIKE, its underscore left as the wildcard it is there.
+fn is_like(key: &str, prefix: &str) -> bool {
+    let mut key = key.chars();
+    prefix.chars().all(|wanted| match key.next() {
+        Some(found) => wanted == '_' || wanted == found,
+        None => false,
+    })
+}
