@@ -164,7 +164,7 @@ impl<'a> Plan<'a> {
         let (Some(only), Some(platform)) = (&self.only, platform) else {
             return true;
         };
-        self.platforms.insert(platform.to_string());
+        self.platforms.insert(platform.normalized().to_string());
         only.matches(platform)
     }
 
@@ -177,7 +177,7 @@ impl<'a> Plan<'a> {
         self.platforms.extend(
             said()
                 .filter(|said| !said.is_unknown())
-                .map(Platform::to_string),
+                .map(|said| said.normalized().to_string()),
         );
         let best = said()
             .filter(|said| only.matches(said))
