@@ -1,0 +1,73 @@
+//! Where the runs happen: a directory that is given, or a journaled ext4 on a loop device.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use tempfile::TempDir;
+
+use super::finish;
+
+/// Size of the file system that is made; the file is sparse.
+const SIZE: u64 = 8 << 30;
+/// Bytes written and removed first, so that no run pays the first touch of memory.
+const WARM: usize = 3 << 30;
+
+/// A directory for the runs; a mount of its own is gone when it is dropped.
+pub(super) struct Place {
+    scratch: TempDir,
+    mounted: Option<PathBuf>,
+}
+
+impl Place {
+    pub(super) fn new(given: Option<&Path>) -> Result<Self> {
+        if let Some(directory) = given {
+            let scratch = TempDir::new_in(directory)?;
+            return Ok(Place { scratch, mounted: None });
+        }
+        let memory = Path::new("/dev/shm");
+        let scratch = if memory.is_dir() { TempDir::new_in(memory)? } else { TempDir::new()? };
+        let (disk, point) = (scratch.path().join("disk"), scratch.path().join("mount"));
+        File::create(&disk)?.set_len(SIZE)?;
+        std::fs::create_dir(&point)?;
+        finish(Command::new("mkfs.ext4").arg("-q").arg(&disk))?;
+        finish(Command::new("mount").args(["-o", "loop"]).arg(&disk).arg(&point))
+            .context("cannot mount a loop device; be root, or name a directory with --on")?;
+        Ok(Place { scratch, mounted: Some(point) })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        self.mounted.as_deref().unwrap_or_else(|| self.scratch.path())
+    }
+
+    pub(super) fn kind(&self) -> &'static str {
+        match self.mounted {
+            Some(_) => "journaled ext4 on a loop device over tmpfs",
+            None => "the directory given with --on",
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(point) = &self.mounted {
+            // A failure leaves a mount under /dev/shm, which umount then shows by itself.
+            let _ = Command::new("umount").arg(point).status();
+        }
+    }
+}
+
+/// Writes and removes a large file, so that the page cache is no fresh memory.
+pub(super) fn touch_memory(directory: &Path) -> Result<()> {
+    let path = directory.join("warm");
+    let mut file = File::create(&path)?;
+    let piece = vec![1; 1 << 20];
+    for _ in 0..WARM >> 20 {
+        file.write_all(&piece)?;
+    }
+    file.sync_all()?;
+    std::fs::remove_file(path)?;
+    Ok(())
+}

@@ -1,0 +1,232 @@
+//! `cas blob`: content by digest.
+
+use std::fs::File;
+use std::io::{Read, stdin};
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use cas::content::{Durability, Expected, Stat, Writer};
+use cas::records::Batch;
+use cas::{Algorithm, Context, Descriptor, Digest, Error, Hasher, MediaType, Result, Store};
+use clap::Subcommand;
+use serde_json::json;
+
+use super::Session;
+use super::output::size;
+
+/// Look at content, and add some
+#[derive(Subcommand)]
+pub(crate) enum Blob {
+    /// List blobs
+    #[command(after_help = "Example:\n  cas blob ls")]
+    Ls,
+    /// Show what is known of a blob
+    #[command(after_help = "Example:\n  cas blob info sha256:e3b0c4")]
+    Info {
+        /// Its digest, or the beginning of it
+        digest: String,
+    },
+    /// Write a blob to standard output, checked on the way
+    #[command(after_help = "Example:\n  cas blob cat e3b0c4 > layer.tar.gz")]
+    Cat {
+        /// Its digest, or the beginning of it
+        digest: String,
+    },
+    /// Store a file under its digest
+    #[command(
+        after_help = "Example:\n  cas blob add disk.qcow2 --media-type application/x-qemu-disk"
+    )]
+    Add {
+        /// The file, or - for standard input
+        file: PathBuf,
+        /// Refuse other content than this
+        #[arg(long)]
+        digest: Option<Digest>,
+        /// Its media type
+        #[arg(long, default_value = "application/octet-stream")]
+        media_type: String,
+    },
+}
+
+const PAGE: usize = 1000;
+const PIECE: usize = 1 << 20;
+
+impl Blob {
+    pub(crate) async fn run(self, session: &mut Session) -> Result<()> {
+        let cas = session.cas().await?;
+        let store = cas.store();
+        match self {
+            Blob::Ls => list(session, store).await,
+            Blob::Info { digest } => info(session, store, &digest).await,
+            Blob::Cat { digest } => cat(session, store, &digest).await,
+            Blob::Add {
+                file,
+                digest,
+                media_type,
+            } => {
+                let added = add(store, &file, digest, media_type.into()).await?;
+                session.out.item(&added, || added.digest.to_string())
+            }
+        }
+    }
+}
+
+async fn list(session: &Session, store: &Store) -> Result<()> {
+    let mut all = Vec::new();
+    loop {
+        let after = all.last().map(|stat: &Stat| stat.digest);
+        let page = store.content.list(after.as_ref(), PAGE).await?;
+        let last = page.len() < PAGE;
+        all.extend(page);
+        if last {
+            break;
+        }
+    }
+    let mut rows = Vec::with_capacity(all.len());
+    for stat in all {
+        let record = store.blobs().load(&stat.digest).await?;
+        let media_type = record.and_then(|(record, _)| record.media_type);
+        rows.push(json!({"digest": stat.digest, "size": stat.size, "mediaType": media_type}));
+    }
+    session.out.list(&["DIGEST", "SIZE", "TYPE"], &rows, |row| {
+        let digest = row["digest"].as_str().unwrap_or_default();
+        let short = digest
+            .parse::<Digest>()
+            .map(|digest| digest.short())
+            .unwrap_or_default();
+        let media_type = row["mediaType"].as_str().unwrap_or_default().to_owned();
+        vec![
+            short,
+            size(row["size"].as_u64().unwrap_or_default()),
+            media_type,
+        ]
+    })
+}
+
+async fn info(session: &Session, store: &Store, digest: &str) -> Result<()> {
+    let Stat { digest, size } = find(store, digest).await?;
+    let mut shown = json!({"digest": digest, "size": size});
+    if let Some((record, _)) = store.blobs().load(&digest).await? {
+        let time = |time| humantime::format_rfc3339_seconds(time).to_string();
+        shown["mediaType"] = json!(record.media_type);
+        shown["labels"] = json!(record.labels);
+        shown["children"] = json!(record.children);
+        shown["createdAt"] = json!(time(record.created_at));
+        shown["updatedAt"] = json!(time(record.updated_at));
+    }
+    session.out.document(&shown)
+}
+
+async fn cat(session: &Session, store: &Store, digest: &str) -> Result<()> {
+    let Stat { digest, .. } = find(store, digest).await?;
+    let gone = || Error::not_found("the blob went away meanwhile").subject(digest);
+    let reader = store.content.open(&digest).await?.ok_or_else(gone)?;
+    let mut hasher = Hasher::new(digest.algorithm());
+    let mut at = 0;
+    while at < reader.size() {
+        let piece = reader.read_at(at, PIECE).await?;
+        if piece.is_empty() {
+            break;
+        }
+        at += piece.len() as u64;
+        hasher.update(&piece);
+        session.out.bytes(&piece)?;
+    }
+    let found = hasher.finish();
+    if found != digest {
+        return Err(Error::corrupt(format!(
+            "the stored bytes are damaged, they hash to {found}; what was written is not the blob"
+        ))
+        .operation("read blob")
+        .subject(digest));
+    }
+    Ok(())
+}
+
+async fn add(
+    store: &Store,
+    file: &PathBuf,
+    digest: Option<Digest>,
+    media_type: MediaType,
+) -> Result<Descriptor> {
+    let mut source: Box<dyn Read> = match file.to_str() {
+        Some("-") => Box::new(stdin().lock()),
+        _ => Box::new(File::open(file).during("open", file.display())?),
+    };
+    let expected = Expected { digest, size: None };
+    let key = format!("blob-add-{}", std::process::id());
+    let mut writer = Writer::begin(&*store.content, &key, expected).await?;
+    writer.rewind().await?;
+    let outcome = copy(&mut *source, &mut writer).await;
+    let added = match outcome {
+        Ok(()) => writer.commit(&Batch::new(), Durability::Full).await,
+        Err(error) => {
+            drop(writer);
+            Err(error)
+        }
+    };
+    let added = match added {
+        Ok(added) => added,
+        Err(error) => {
+            // Nobody will resume it: what was read is forgotten, the first error is told.
+            let _ = store.content.discard(&key).await;
+            return Err(error);
+        }
+    };
+    let descriptor = Descriptor::new(media_type, added.digest, added.size);
+    store.describe(&descriptor, Vec::new()).await?;
+    Ok(descriptor)
+}
+
+async fn copy(source: &mut dyn Read, writer: &mut Writer) -> Result<()> {
+    loop {
+        let mut piece = Vec::with_capacity(PIECE);
+        source
+            .take(PIECE as u64)
+            .read_to_end(&mut piece)
+            .map_err(Error::from)?;
+        if piece.is_empty() {
+            return Ok(());
+        }
+        writer.write(Bytes::from(piece)).await?;
+    }
+}
+
+/// The blob whose digest begins as given; without an algorithm any is meant.
+async fn find(store: &Store, text: &str) -> Result<Stat> {
+    let (algorithms, hex) = match text.split_once(':') {
+        Some((name, hex)) => {
+            let known = Algorithm::ALL
+                .into_iter()
+                .filter(|known| known.name() == name);
+            (known.collect::<Vec<_>>(), hex)
+        }
+        None => (Algorithm::ALL.to_vec(), text),
+    };
+    let mut found: Vec<Stat> = Vec::new();
+    for algorithm in algorithms {
+        let padded = format!(
+            "{}:{hex:0<width$}",
+            algorithm.name(),
+            width = 2 * algorithm.size()
+        );
+        let Ok(first) = padded.parse::<Digest>() else {
+            continue;
+        };
+        found.extend(store.content.stat(&first).await?);
+        let next = store.content.list(Some(&first), 2).await?;
+        let same = |stat: &Stat| {
+            stat.digest.algorithm() == algorithm && stat.digest.hex().starts_with(hex)
+        };
+        found.extend(next.into_iter().filter(same));
+    }
+    match found[..] {
+        [only] => Ok(only),
+        [] => Err(Error::not_found("no such blob; `cas blob ls` lists them")
+            .operation("find blob")
+            .subject(format!("{text:.150}"))),
+        _ => Err(Error::invalid("several blobs begin so; give more digits")
+            .operation("find blob")
+            .subject(text)),
+    }
+}

@@ -1,0 +1,134 @@
+//! `cas images`, `inspect`, `tag` and `rmi`.
+
+use cas::engine::{self, Resolved};
+use cas::platform::{All, Only};
+use cas::{Image, Platform, Result, dispatch};
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::Session;
+use super::output::{ago, size};
+
+/// List images
+#[derive(Args)]
+#[command(after_help = "Example:\n  cas images --json | jq -r .name")]
+pub(crate) struct Images {
+    /// Show only images that match one of these, as in name~=debian
+    #[arg(long = "filter", value_name = "FILTER")]
+    filters: Vec<String>,
+}
+
+impl Images {
+    pub(crate) async fn run(self, session: &mut Session) -> Result<()> {
+        let cas = session.cas().await?;
+        let filters: Vec<&str> = self.filters.iter().map(String::as_str).collect();
+        let mut rows = Vec::new();
+        for image in cas.store().images.list(&filters).await? {
+            let size = engine::size(&*cas.store().content, &image.target, &All)
+                .await
+                .ok();
+            rows.push((image, size));
+        }
+        if session.out.is_json() {
+            return rows.iter().try_for_each(|(image, size)| {
+                session.out.item(&describe(image, *size), String::new)
+            });
+        }
+        let columns = ["NAME", "TARGET", "SIZE", "CREATED"];
+        session.out.list(&columns, &rows, |(image, bytes)| {
+            vec![
+                image.name.to_string(),
+                image.target.digest.short(),
+                bytes.map_or_else(|| "incomplete".into(), size),
+                ago(image.created_at),
+            ]
+        })
+    }
+}
+
+fn describe(image: &Image, size: Option<u64>) -> Value {
+    let time = |time| humantime::format_rfc3339_seconds(time).to_string();
+    json!({
+        "name": image.name,
+        "target": image.target,
+        "labels": image.labels,
+        "size": size,
+        "createdAt": time(image.created_at),
+        "updatedAt": time(image.updated_at),
+    })
+}
+
+/// Show an image: its record, platforms, manifest and configuration
+#[derive(Args)]
+#[command(after_help = "Example:\n  cas inspect app:1 --platform linux/arm64")]
+pub(crate) struct Inspect {
+    /// Name of the image
+    image: String,
+    /// The platform whose manifest is shown [default: this machine's]
+    #[arg(long)]
+    platform: Option<Platform>,
+}
+
+impl Inspect {
+    pub(crate) async fn run(self, session: &mut Session) -> Result<()> {
+        let cas = session.cas().await?;
+        let image = cas.image(&self.image).await?;
+        let matcher = Only::new(&self.platform.unwrap_or_else(Platform::host));
+        let content = &*cas.store().content;
+        let platforms = engine::platforms(content, &image.target).await?;
+        let Resolved {
+            descriptor,
+            manifest,
+        } = engine::manifest(content, &image.target, &matcher).await?;
+        let config = dispatch::read(content, &manifest.config).await?;
+        let config: Value = serde_json::from_slice(&config).unwrap_or(Value::Null);
+        let size = engine::size(content, &image.target, &matcher).await?;
+        let mut shown = describe(&image, Some(size));
+        shown["platforms"] = platforms.iter().map(ToString::to_string).collect();
+        shown["descriptor"] = json!(descriptor);
+        shown["manifest"] = json!(manifest);
+        shown["config"] = config;
+        session.out.document(&shown)
+    }
+}
+
+/// Give an image a second name
+#[derive(Args)]
+#[command(after_help = "Example:\n  cas tag app:1 app:latest")]
+pub(crate) struct Tag {
+    /// The name it has
+    from: String,
+    /// The name it gets; one that exists is re-pointed
+    to: String,
+}
+
+impl Tag {
+    pub(crate) async fn run(self, session: &mut Session) -> Result<()> {
+        let image = session.cas().await?.tag(&self.from, &self.to).await?;
+        session.out.item(&describe(&image, None), || {
+            format!("{} -> {}", image.name, image.target.digest.short())
+        })
+    }
+}
+
+/// Remove names; what no name holds any more stays until it is collected
+#[derive(Args)]
+#[command(after_help = "Example:\n  cas rmi app:1 app:latest")]
+pub(crate) struct Rmi {
+    /// Names of images
+    #[arg(required = true)]
+    images: Vec<String>,
+}
+
+impl Rmi {
+    pub(crate) async fn run(self, session: &mut Session) -> Result<()> {
+        let cas = session.cas().await?;
+        for name in &self.images {
+            cas.remove(name).await?;
+            session
+                .out
+                .item(&json!({"removed": name}), || format!("removed {name}"))?;
+        }
+        Ok(())
+    }
+}

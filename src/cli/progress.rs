@@ -1,0 +1,113 @@
+//! Progress: bars on a terminal, plain lines elsewhere, nothing when quiet; on standard error.
+
+use std::collections::HashMap;
+use std::io::IsTerminal;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use cas::layer::progress::Progress;
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+/// Elsewhere than on a terminal an item is worth a line when it took this long.
+const WORTH_A_LINE: Duration = Duration::from_secs(1);
+
+/// Shows the items of a long operation.
+pub(crate) struct Bars {
+    mode: Mode,
+    warnings: bool,
+}
+
+enum Mode {
+    Off,
+    Lines(Mutex<HashMap<String, (Instant, u64)>>),
+    Bars(MultiProgress, Mutex<HashMap<String, ProgressBar>>),
+}
+
+impl Bars {
+    pub(crate) fn new(quiet: bool, off: bool) -> Self {
+        let mode = match (quiet || off, std::io::stderr().is_terminal()) {
+            (true, _) => Mode::Off,
+            (false, true) => Mode::Bars(MultiProgress::new(), Mutex::default()),
+            (false, false) => Mode::Lines(Mutex::default()),
+        };
+        Bars {
+            mode,
+            warnings: !quiet,
+        }
+    }
+}
+
+impl Progress for Bars {
+    fn begin(&self, item: &str, total: Option<u64>) {
+        match &self.mode {
+            Mode::Off => {}
+            Mode::Lines(items) => {
+                lock(items).insert(item.to_owned(), (Instant::now(), 0));
+            }
+            Mode::Bars(screen, items) => {
+                let bar = total.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
+                let bar = screen.add(bar.with_style(style(total.is_some())));
+                bar.set_message(item.to_owned());
+                lock(items).insert(item.to_owned(), bar);
+            }
+        }
+    }
+
+    fn advance(&self, item: &str, bytes: u64) {
+        match &self.mode {
+            Mode::Off => {}
+            Mode::Lines(items) => {
+                if let Some((_, done)) = lock(items).get_mut(item) {
+                    *done += bytes;
+                }
+            }
+            Mode::Bars(_, items) => {
+                if let Some(bar) = lock(items).get(item) {
+                    bar.inc(bytes);
+                }
+            }
+        }
+    }
+
+    fn end(&self, item: &str) {
+        match &self.mode {
+            Mode::Off => {}
+            Mode::Lines(items) => match lock(items).remove(item) {
+                Some((begun, done)) if begun.elapsed() >= WORTH_A_LINE => {
+                    let bytes = super::output::size(done);
+                    eprintln!("{item}: {bytes} in {:.1} s", begun.elapsed().as_secs_f64());
+                }
+                _ => {}
+            },
+            Mode::Bars(screen, items) => {
+                if let Some(bar) = lock(items).remove(item) {
+                    bar.finish_and_clear();
+                    screen.remove(&bar);
+                }
+            }
+        }
+    }
+
+    fn warn(&self, message: &str) {
+        if !self.warnings {
+            return;
+        }
+        match &self.mode {
+            // A failure to print a warning is no failure of the job.
+            Mode::Bars(screen, _) => drop(screen.println(format!("cas: warning: {message}"))),
+            _ => eprintln!("cas: warning: {message}"),
+        }
+    }
+}
+
+fn lock<T>(items: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    items.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn style(known: bool) -> ProgressStyle {
+    let template = match known {
+        true => "{msg:32!} {wide_bar} {bytes:>10} of {total_bytes:<10} {bytes_per_sec:>12}",
+        false => "{msg:32!} {spinner} {bytes:>10} {bytes_per_sec:>12}",
+    };
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}

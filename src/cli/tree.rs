@@ -1,0 +1,116 @@
+//! `cas tree`: index, manifests, config and layers, and what of them is missing.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use cas::{Descriptor, Error, Result, Store, dispatch, limit};
+use clap::Args;
+use serde::Serialize;
+
+use super::Session;
+use super::output::size;
+
+/// Show an image as a tree: sizes, media types, what is missing
+#[derive(Args)]
+#[command(after_help = "Example:\n  cas tree app:1")]
+pub(crate) struct Tree {
+    /// Name of the image
+    image: String,
+}
+
+#[derive(Serialize)]
+struct Node {
+    descriptor: Descriptor,
+    present: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    children: Vec<Node>,
+}
+
+impl Tree {
+    pub(crate) async fn run(self, session: &mut Session) -> Result<()> {
+        let cas = session.cas().await?;
+        let image = cas.image(&self.image).await?;
+        let mut budget = limit::DESCRIPTORS;
+        let root = grow(cas.store(), image.target, limit::INDEX_DEPTH, &mut budget).await?;
+        session.out.item(&root, || {
+            let mut lines = vec![image.name.to_string()];
+            draw(&root, "", "", &mut lines);
+            lines.join("\n")
+        })
+    }
+}
+
+/// The node of `descriptor` with all below it; indexes nest at most `depth` deep, and `budget`
+/// bounds the whole, since a small index can list the same child very often.
+fn grow<'a>(
+    store: &'a Store,
+    descriptor: Descriptor,
+    depth: usize,
+    budget: &'a mut usize,
+) -> Pin<Box<dyn Future<Output = Result<Node>> + 'a>> {
+    Box::pin(async move {
+        let is_index = descriptor.media_type.is_index();
+        *budget = match budget.checked_sub(1) {
+            Some(left) if !is_index || depth > 0 => left,
+            _ => {
+                let why = "the image nests deeper or lists more than is read";
+                return Err(Error::corrupt(why)
+                    .operation("tree")
+                    .subject(descriptor.digest));
+            }
+        };
+        let present = store.content.stat(&descriptor.digest).await?.is_some();
+        let mut children = Vec::new();
+        if present {
+            let below = if is_index { depth - 1 } else { depth };
+            for child in dispatch::children(&*store.content, &descriptor).await? {
+                children.push(grow(store, child, below, budget).await?);
+            }
+        }
+        Ok(Node {
+            descriptor,
+            present,
+            children,
+        })
+    })
+}
+
+fn draw(node: &Node, lead: &str, below: &str, lines: &mut Vec<String>) {
+    let Descriptor {
+        media_type,
+        digest,
+        platform,
+        ..
+    } = &node.descriptor;
+    let role = match media_type {
+        kind if kind.is_index() => "index",
+        kind if kind.is_manifest() => "manifest",
+        kind if kind.is_known_config() => "config",
+        kind if kind.is_layer() => "layer",
+        _ => "blob",
+    };
+    let platform = platform
+        .as_ref()
+        .map(|platform| format!(" {platform}"))
+        .unwrap_or_default();
+    let missing = if node.present { "" } else { "  MISSING" };
+    let bytes = size(node.descriptor.size);
+    let digest = digest.short();
+    lines.push(format!(
+        "{lead}{role}{platform} {digest}  {bytes}  {media_type}{missing}"
+    ));
+    for (at, child) in node.children.iter().enumerate() {
+        let last = at + 1 == node.children.len();
+        let (branch, trunk) = if last {
+            ("└─ ", "   ")
+        } else {
+            ("├─ ", "│  ")
+        };
+        draw(
+            child,
+            &format!("{below}{branch}"),
+            &format!("{below}{trunk}"),
+            lines,
+        );
+    }
+}

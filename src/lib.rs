@@ -1,0 +1,44 @@
+//! `cas`: pluggable content, image and snapshot storage for container images.
+//!
+//! ```no_run
+//! # #[cfg(all(feature = "fs", feature = "native"))]
+//! fn main() -> cas::Result<()> {
+//!     let cas = cas::blocking::Cas::open("/tmp/cas")?;
+//!     for image in cas.import("image.tar")? {
+//!         println!("{} {}", image.name, image.target.digest);
+//!         cas.unpack(image.name.as_str(), "/tmp/rootfs")?;
+//!     }
+//!     Ok(())
+//! }
+//! # #[cfg(not(all(feature = "fs", feature = "native")))]
+//! # fn main() {}
+//! ```
+//!
+//! Backends are chosen by Cargo features; [`registry`] holds those compiled in.
+
+#[cfg(all(feature = "fs", feature = "native"))]
+mod root;
+#[cfg(all(feature = "fs", feature = "native"))]
+mod session;
+
+pub use cas_core::*;
+pub use cas_layer as layer;
+
+#[cfg(all(feature = "fs", feature = "native"))]
+pub use self::root::Engines;
+#[cfg(all(feature = "fs", feature = "native"))]
+pub use self::session::{Cas, Options, blocking};
+
+/// The backends compiled in.
+pub fn registry() -> Registry {
+    let registry = Registry::new();
+    #[cfg(feature = "fs")]
+    let registry = registry.with(backend_fs::FsOpener);
+    registry
+}
+
+/// The snapshotters compiled in.
+pub const SNAPSHOTTERS: &[&str] = &[
+    #[cfg(feature = "native")]
+    "native",
+];

@@ -1,0 +1,106 @@
+//! The blocking form of the facade, for programs without a runtime.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use cas_core::{Digest, Image, Platform, Result};
+use cas_layer::import::{Options, Source};
+use cas_layer::progress::{Progress, Silent};
+use tokio::runtime::{Builder, Runtime};
+
+/// One open root; see [`crate::Cas`]. Not for use inside a runtime, where it would block it.
+pub struct Cas {
+    inner: crate::Cas,
+    runtime: Runtime,
+}
+
+impl Cas {
+    /// Opens a root, made with the default engines where nothing is there.
+    ///
+    /// # Errors
+    /// As [`crate::Cas::open`].
+    pub fn open(root: impl AsRef<Path>) -> Result<Self> {
+        let runtime = Builder::new_current_thread().enable_time().build()?;
+        let inner = runtime.block_on(crate::Cas::open(root))?;
+        Ok(Cas { inner, runtime })
+    }
+
+    /// The async form of the same handle.
+    pub fn inner(&self) -> &crate::Cas {
+        &self.inner
+    }
+
+    /// Imports all of an archive or a layout under the names it has; the images.
+    ///
+    /// # Errors
+    /// As [`crate::Cas::import`].
+    pub fn import(&self, source: impl AsRef<Path>) -> Result<Vec<Image>> {
+        let source = Source::Path(source.as_ref().to_owned());
+        self.import_with(source, &Options::default())
+    }
+
+    /// Imports with options.
+    ///
+    /// # Errors
+    /// As [`crate::Cas::import`].
+    pub fn import_with(&self, source: Source, options: &Options) -> Result<Vec<Image>> {
+        self.runtime
+            .block_on(self.inner.import(source, options, &silent()))
+    }
+
+    /// All images in the order of their names.
+    ///
+    /// # Errors
+    /// As [`crate::Cas::images`].
+    pub fn images(&self) -> Result<Vec<Image>> {
+        self.runtime.block_on(self.inner.images())
+    }
+
+    /// The image of this name.
+    ///
+    /// # Errors
+    /// As [`crate::Cas::image`].
+    pub fn image(&self, name: &str) -> Result<Image> {
+        self.runtime.block_on(self.inner.image(name))
+    }
+
+    /// Gives an image a second name.
+    ///
+    /// # Errors
+    /// As [`crate::Cas::tag`].
+    pub fn tag(&self, from: &str, to: &str) -> Result<Image> {
+        self.runtime.block_on(self.inner.tag(from, to))
+    }
+
+    /// Removes a name.
+    ///
+    /// # Errors
+    /// As [`crate::Cas::remove`].
+    pub fn remove(&self, name: &str) -> Result<()> {
+        self.runtime.block_on(self.inner.remove(name))
+    }
+
+    /// Writes the root file system of an image, for this machine's platform.
+    ///
+    /// # Errors
+    /// As [`crate::Cas::unpack`].
+    pub fn unpack(&self, name: &str, directory: impl AsRef<Path>) -> Result<()> {
+        let (directory, host) = (directory.as_ref(), Platform::host());
+        self.runtime
+            .block_on(self.inner.unpack(name, directory, &host, &silent()))
+    }
+
+    /// Unpacks the layers of an image into committed snapshots; the name of the topmost,
+    /// nothing for an image without layers.
+    ///
+    /// # Errors
+    /// As [`crate::Cas::snapshot`].
+    pub fn snapshot(&self, name: &str) -> Result<Option<Digest>> {
+        self.runtime
+            .block_on(self.inner.snapshot(name, &Platform::host(), &silent()))
+    }
+}
+
+fn silent() -> Arc<dyn Progress> {
+    Arc::new(Silent)
+}

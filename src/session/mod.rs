@@ -1,0 +1,219 @@
+//! One handle on images, their content and their snapshots.
+
+pub mod blocking;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use backend_fs::SqliteRecords;
+use cas_core::engine::{self, Check, Resolved};
+use cas_core::image::Reference;
+use cas_core::platform::{Matcher, Only};
+use cas_core::records::Records;
+use cas_core::{Digest, Error, Image, Kind, Platform, Registry, Result, Snapshotter, Store};
+use cas_layer::import::{self, Source};
+use cas_layer::progress::Progress;
+use cas_layer::unpack;
+use snapshot_native::NativeSnapshotter;
+
+use crate::root::{Engines, Root};
+
+/// How a root is opened.
+#[derive(Default)]
+pub struct Options {
+    /// A store for this handle only: a scheme or a URL; else what the root says.
+    pub store: Option<String>,
+    /// A snapshotter for this handle only; else what the root says.
+    pub snapshotter: Option<String>,
+    /// The backends to choose from; else all that are compiled in.
+    pub registry: Option<Registry>,
+}
+
+/// Images, their content and their snapshots: one open root.
+///
+/// Cheap to clone; all clones are one handle.
+#[derive(Clone)]
+pub struct Cas {
+    store: Store,
+    snapshotter: Arc<dyn Snapshotter>,
+}
+
+impl Cas {
+    /// Makes a root with these engines; the same again is no error.
+    ///
+    /// # Errors
+    /// `Unsupported` for an engine that is not compiled in; `AlreadyExists` when the root uses
+    /// others; `FailedPrecondition` when the directory holds something else.
+    pub fn init(root: impl AsRef<Path>, engines: Engines) -> Result<()> {
+        let registry = crate::registry();
+        let scheme = engines.store.split("://").next().unwrap_or_default();
+        registry.opener(scheme)?;
+        known_snapshotter(&engines.snapshotter)?;
+        Root::init(root.as_ref(), engines).map(|_| ())
+    }
+
+    /// Opens a root, made with the default engines where nothing is there.
+    ///
+    /// # Errors
+    /// `Unsupported`, `Busy`, `FailedPrecondition` as the engines say.
+    pub async fn open(root: impl AsRef<Path>) -> Result<Self> {
+        Self::open_with(root, Options::default()).await
+    }
+
+    /// Opens a root with other engines than its own.
+    ///
+    /// # Errors
+    /// As [`Cas::open`].
+    pub async fn open_with(root: impl AsRef<Path>, options: Options) -> Result<Self> {
+        let root = Root::open(root.as_ref())?;
+        let registry = options.registry.unwrap_or_else(crate::registry);
+        let location = match &options.store {
+            Some(store) => root.locate(store)?,
+            None => root.store()?,
+        };
+        let store = registry.open(&location).await?;
+        let name = options
+            .snapshotter
+            .as_deref()
+            .unwrap_or(&root.engines.snapshotter);
+        let snapshotter = open_snapshotter(&root, name)?;
+        Ok(Cas { store, snapshotter })
+    }
+
+    /// The store beneath, for everything that is not a verb of its own here.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The snapshotter beneath.
+    pub fn snapshotter(&self) -> &dyn Snapshotter {
+        &*self.snapshotter
+    }
+
+    /// Imports an archive or a layout; the images it named.
+    ///
+    /// # Errors
+    /// `Corrupt` when the source is damaged or hostile; nothing is left of it then.
+    pub async fn import(
+        &self,
+        source: Source,
+        options: &import::Options,
+        progress: &Arc<dyn Progress>,
+    ) -> Result<Vec<Image>> {
+        import::import(&self.store, source, options, &**progress).await
+    }
+
+    /// All images in the order of their names.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn images(&self) -> Result<Vec<Image>> {
+        self.store.images.list(&[]).await
+    }
+
+    /// The image of this name.
+    ///
+    /// # Errors
+    /// `NotFound`; `InvalidArgument` when it is no name.
+    pub async fn image(&self, name: &str) -> Result<Image> {
+        let name: Reference = name.parse()?;
+        self.store.images.get(&name).await?.ok_or_else(|| {
+            Error::not_found("no image of this name; `cas images` lists them")
+                .operation("find image")
+                .subject(name)
+        })
+    }
+
+    /// Gives the image `from` the name `to` as well; a name that exists stands for it afterwards.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn tag(&self, from: &str, to: &str) -> Result<Image> {
+        let image = Image::new(to.parse()?, self.image(from).await?.target);
+        match self.store.images.create(image.clone()).await {
+            Err(error) if error.kind() == Kind::AlreadyExists => {
+                self.store.images.update(image, &["target"]).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Removes a name.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn remove(&self, name: &str) -> Result<()> {
+        self.store.images.delete(&name.parse()?, None).await
+    }
+
+    /// Which parts of an image are there, for a platform.
+    ///
+    /// # Errors
+    /// `Corrupt` when a document of it is.
+    pub async fn check(&self, name: &str, platform: &Platform) -> Result<Check> {
+        let target = self.image(name).await?.target;
+        engine::check(&*self.store.content, &target, &Only::new(platform)).await
+    }
+
+    /// Writes the root file system of an image into `directory`, which must be absent or empty.
+    ///
+    /// # Errors
+    /// `NotFound` for a platform that the image has not; `Corrupt` for damaged or hostile layers;
+    /// nothing is left in `directory` then.
+    pub async fn unpack(
+        &self,
+        name: &str,
+        directory: &Path,
+        platform: &Platform,
+        progress: &Arc<dyn Progress>,
+    ) -> Result<()> {
+        let manifest = self.manifest(name, &Only::new(platform)).await?.manifest;
+        unpack::to_directory(&self.store, &manifest, directory, progress).await
+    }
+
+    /// Unpacks the layers of an image into committed snapshots; the name of the topmost, nothing
+    /// for an image without layers.
+    ///
+    /// # Errors
+    /// As [`Cas::unpack`].
+    pub async fn snapshot(
+        &self,
+        name: &str,
+        platform: &Platform,
+        progress: &Arc<dyn Progress>,
+    ) -> Result<Option<Digest>> {
+        let manifest = self.manifest(name, &Only::new(platform)).await?.manifest;
+        unpack::to_snapshots(&self.store, &*self.snapshotter, &manifest, progress).await
+    }
+
+    /// The manifest of an image that `matcher` likes best.
+    ///
+    /// # Errors
+    /// `NotFound` when there is none.
+    pub async fn manifest(&self, name: &str, matcher: &dyn Matcher) -> Result<Resolved> {
+        let target = self.image(name).await?.target;
+        engine::manifest(&*self.store.content, &target, matcher).await
+    }
+}
+
+fn known_snapshotter(name: &str) -> Result<()> {
+    if crate::SNAPSHOTTERS.contains(&name) {
+        return Ok(());
+    }
+    let compiled = crate::SNAPSHOTTERS.join(", ");
+    Err(
+        Error::unsupported(format!("no such snapshotter; compiled in: {compiled}"))
+            .operation("open snapshotter")
+            .subject(name),
+    )
+}
+
+/// Snapshots are local, whatever the store is: so are their records.
+fn open_snapshotter(root: &Root, name: &str) -> Result<Arc<dyn Snapshotter>> {
+    known_snapshotter(name)?;
+    let local: Arc<dyn Records> = Arc::new(SqliteRecords::open(&root.local()?)?);
+    Ok(Arc::new(NativeSnapshotter::open(
+        root.snapshots(name),
+        local,
+    )?))
+}

@@ -1,0 +1,105 @@
+//! Who may import whom: the arrows of ARCHITECTURE.md, held against `cargo metadata`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cargo_metadata::{DependencyKind, MetadataCommand};
+
+/// Packages of the workspace and what each may depend on among them.
+const ARROWS: &[(&str, &[&str])] = &[
+    ("oci-cas-core", &[]),
+    ("oci-cas-host", &["oci-cas-core"]),
+    ("oci-cas-layer", &["oci-cas-core", "oci-cas-host"]),
+    ("oci-cas-backend-fs", &["oci-cas-core", "oci-cas-host"]),
+    ("oci-cas-snapshot-native", &["oci-cas-core", "oci-cas-host"]),
+    ("oci-cas-conformance", &["oci-cas-core"]),
+    (
+        "oci-cas",
+        &[
+            "oci-cas-core",
+            "oci-cas-host",
+            "oci-cas-layer",
+            "oci-cas-backend-fs",
+            "oci-cas-snapshot-native",
+        ],
+    ),
+    ("oci-cas-benches", &["oci-cas", "oci-cas-core"]),
+    ("xtask", &[]),
+];
+
+/// What tests may use besides.
+fn test_arrows(package: &str) -> BTreeSet<&'static str> {
+    match package {
+        name if name.starts_with("oci-cas-backend-") => ["oci-cas-conformance"].into(),
+        name if name.starts_with("oci-cas-snapshot-") => {
+            ["oci-cas-conformance", "oci-cas-backend-fs"].into()
+        }
+        "oci-cas-core" => ["oci-cas-conformance"].into(),
+        _ => BTreeSet::new(),
+    }
+}
+
+#[test]
+fn only_the_arrows_of_the_architecture() {
+    let metadata = MetadataCommand::new()
+        .no_deps()
+        .exec()
+        .expect("cargo metadata");
+    let arrows: BTreeMap<&str, &[&str]> = ARROWS.iter().copied().collect();
+    let ours: BTreeSet<&str> = metadata
+        .workspace_packages()
+        .iter()
+        .map(|package| package.name.as_str())
+        .collect();
+    for package in metadata.workspace_packages() {
+        let name = package.name.as_str();
+        let allowed = arrows
+            .get(name)
+            .unwrap_or_else(|| panic!("{name} stands in no arrow"));
+        for dependency in package
+            .dependencies
+            .iter()
+            .filter(|one| ours.contains(&*one.name))
+        {
+            let target = dependency.name.as_str();
+            let in_tests = dependency.kind == DependencyKind::Development;
+            assert!(
+                allowed.contains(&target) || in_tests && test_arrows(name).contains(target),
+                "{name} must not depend on {target} ({:?})",
+                dependency.kind
+            );
+            if target == "oci-cas-conformance" {
+                assert_eq!(
+                    dependency.req.to_string(),
+                    "*",
+                    "{name}: by path only, no version"
+                );
+            }
+        }
+    }
+    let gone: Vec<_> = arrows.keys().filter(|name| !ours.contains(*name)).collect();
+    assert!(
+        gone.is_empty(),
+        "arrows of packages that are not there: {gone:?}"
+    );
+}
+
+#[test]
+fn every_package_has_the_licence_and_a_description() {
+    let metadata = MetadataCommand::new()
+        .no_deps()
+        .exec()
+        .expect("cargo metadata");
+    for package in metadata.workspace_packages() {
+        assert_eq!(
+            package.license.as_deref(),
+            Some("Apache-2.0"),
+            "{}",
+            package.name
+        );
+        assert!(
+            package.description.is_some(),
+            "{} has no description",
+            package.name
+        );
+    }
+}

@@ -1,0 +1,295 @@
+//! The tool as a person and a script meet it: results, exit codes, and a store left as it was.
+
+mod common;
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::Stdio;
+
+use common::{cas, demo_archive, fails, ok};
+use serde_json::Value;
+
+fn lines(text: &str) -> Vec<Value> {
+    text.lines()
+        .map(|line| serde_json::from_str(line).expect(line))
+        .collect()
+}
+
+/// Everything a failed command must leave as it was.
+fn state(root: &Path) -> (String, String, String) {
+    let list = |what: &[&str]| ok(cas(root).args(what).arg("--json"));
+    (
+        list(&["images"]),
+        list(&["blob", "ls"]),
+        list(&["snapshot", "ls"]),
+    )
+}
+
+#[test]
+fn main_job_from_import_to_removal() {
+    let scratch = tempfile::tempdir().unwrap();
+    let root = scratch.path().join("root");
+    let archive = demo_archive(scratch.path());
+    assert_eq!(
+        ok(cas(&root).args(["import", "--name", "app:1"]).arg(&archive)),
+        "app:1\n"
+    );
+    ok(cas(&root).args(["tag", "app:1", "app:2"]));
+    let images = lines(&ok(cas(&root).args(["images", "--json"])));
+    let names: Vec<_> = images
+        .iter()
+        .map(|image| image["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["app:1", "app:2"]);
+    let tree = ok(cas(&root).args(["tree", "app:1"]));
+    assert_eq!(
+        tree.lines().filter(|line| line.contains("layer")).count(),
+        3,
+        "{tree}"
+    );
+    assert!(!tree.contains("MISSING"), "{tree}");
+    let inspected: Value =
+        serde_json::from_str(&ok(cas(&root).args(["inspect", "app:2", "--json"]))).unwrap();
+    assert_eq!(inspected["config"]["config"]["Cmd"][0], "/app/run");
+    ok(cas(&root)
+        .args(["unpack", "app:1"])
+        .arg(scratch.path().join("tree")));
+    assert!(scratch.path().join("tree/app/run").exists());
+    ok(cas(&root).args(["rmi", "app:1"]));
+    assert_eq!(lines(&ok(cas(&root).args(["images", "--json"]))).len(), 1);
+    fails(cas(&root).args(["rmi", "app:1"]), 3);
+}
+
+#[test]
+fn import_with_unpack_makes_a_chain_of_snapshots() {
+    let scratch = tempfile::tempdir().unwrap();
+    let root = scratch.path().join("root");
+    let archive = demo_archive(scratch.path());
+    for _ in 0..2 {
+        ok(cas(&root)
+            .args(["import", "--unpack", "--name", "app"])
+            .arg(&archive));
+        let snapshots = lines(&ok(cas(&root).args(["snapshot", "ls", "--json"])));
+        assert_eq!(snapshots.len(), 3);
+        assert!(
+            snapshots
+                .iter()
+                .all(|one| one["info"]["kind"] == "committed")
+        );
+    }
+}
+
+#[test]
+fn standard_input_is_a_source() {
+    let scratch = tempfile::tempdir().unwrap();
+    let root = scratch.path().join("root");
+    let archive = fs::File::open(demo_archive(scratch.path())).unwrap();
+    ok(cas(&root)
+        .args(["import", "-", "--name", "piped"])
+        .stdin(Stdio::from(archive)));
+    ok(cas(&root)
+        .args(["unpack", "piped"])
+        .arg(scratch.path().join("tree")));
+}
+
+#[test]
+fn forty_tags_at_once_lose_no_name() {
+    let scratch = tempfile::tempdir().unwrap();
+    let root = scratch.path().join("root");
+    ok(cas(&root)
+        .args(["import", "--name", "app"])
+        .arg(demo_archive(scratch.path())));
+    let mut running: Vec<_> = (0..40)
+        .map(|n| {
+            cas(&root)
+                .args(["-q", "tag", "app", &format!("t{n}")])
+                .stdout(Stdio::null())
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    assert!(
+        running
+            .iter_mut()
+            .all(|child| child.wait().unwrap().success())
+    );
+    assert_eq!(lines(&ok(cas(&root).args(["images", "--json"]))).len(), 41);
+}
+
+#[test]
+fn blobs_are_added_found_by_prefix_and_written_out() {
+    let scratch = tempfile::tempdir().unwrap();
+    let root = scratch.path().join("root");
+    let file = scratch.path().join("file");
+    fs::write(&file, "abc").unwrap();
+    let digest = ok(cas(&root).args(["blob", "add"]).arg(&file));
+    assert!(digest.starts_with("sha256:ba7816bf"), "{digest}");
+    assert_eq!(ok(cas(&root).args(["blob", "cat", "ba7816"])), "abc");
+    let info: Value = serde_json::from_str(&ok(cas(&root).args([
+        "blob",
+        "info",
+        "sha256:ba78",
+        "--json",
+    ])))
+    .unwrap();
+    assert_eq!(
+        (info["size"].as_u64(), info["digest"].as_str()),
+        (Some(3), Some(digest.trim()))
+    );
+    fails(cas(&root).args(["blob", "cat", "ff00"]), 3);
+    fs::write(&file, "abd").unwrap();
+    let before = state(&root);
+    fails(
+        cas(&root)
+            .args(["blob", "add", "--digest", digest.trim()])
+            .arg(&file),
+        4,
+    );
+    assert_eq!(state(&root), before);
+}
+
+#[test]
+fn wrong_usage_is_told_apart() {
+    let scratch = tempfile::tempdir().unwrap();
+    let root = scratch.path().join("root");
+    fails(cas(&root).arg("nonsense"), 2);
+    let said = fails(cas(&root).args(["--store", "rocksdb", "images"]), 2);
+    assert!(
+        said.contains("compiled in: fs") && said.contains("feature `rocksdb`"),
+        "{said}"
+    );
+    fails(cas(&root).args(["--store", "nowhere:///x", "images"]), 2);
+    fails(cas(&root).args(["--snapshotter", "zfs", "images"]), 2);
+    fails(cas(&root).args(["tag", "a", "../b"]), 3);
+    fails(cas(&root).args(["images", "--filter", "name=="]), 2);
+    fails(
+        cas(&root).args(["blob", "add", "--digest", "sha256:../../x", "/dev/null"]),
+        2,
+    );
+    fails(
+        cas(&root)
+            .args(["unpack", "absent"])
+            .arg(scratch.path().join("x")),
+        3,
+    );
+    fails(
+        cas(&root)
+            .arg("import")
+            .arg(scratch.path().join("absent.tar")),
+        3,
+    );
+}
+
+#[test]
+fn a_root_of_another_kind_is_refused_and_left_alone() {
+    let scratch = tempfile::tempdir().unwrap();
+    let foreign = scratch.path().join("home");
+    fs::create_dir(&foreign).unwrap();
+    fs::write(foreign.join("letter"), "dear").unwrap();
+    let said = fails(cas(&foreign).arg("images"), 1);
+    assert!(said.contains("not empty"), "{said}");
+    assert_eq!(fs::read_dir(&foreign).unwrap().count(), 1);
+    let newer = scratch.path().join("newer");
+    fs::create_dir(&newer).unwrap();
+    fs::write(newer.join("cas.toml"), "format = 99\nengine = 'x'\n").unwrap();
+    let said = fails(cas(&newer).arg("images"), 1);
+    assert!(said.contains("99"), "{said}");
+}
+
+#[test]
+fn damaged_archives_leave_the_store_as_it_was() {
+    let scratch = tempfile::tempdir().unwrap();
+    let root = scratch.path().join("root");
+    let archive = fs::read(demo_archive(scratch.path())).unwrap();
+    ok(cas(&root).args(["blob", "add", "/dev/null"]));
+    let before = state(&root);
+    let damaged = scratch.path().join("damaged.tar");
+    let mut refused = |bytes: &[u8]| {
+        fs::File::create(&damaged)
+            .unwrap()
+            .write_all(bytes)
+            .unwrap();
+        let said = fails(cas(&root).args(["import", "--name", "x"]).arg(&damaged), 4);
+        assert_eq!(state(&root), before, "{said}");
+    };
+    refused(&archive[..archive.len() / 2]);
+    for at in [2000, archive.len() / 4, archive.len() / 2] {
+        let mut flipped = archive.clone();
+        flipped[at] ^= 1;
+        refused(&flipped);
+    }
+    fs::write(&damaged, "this is no archive at all").unwrap();
+    fails(cas(&root).args(["import", "--name", "x"]).arg(&damaged), 2);
+    assert_eq!(state(&root), before);
+}
+
+#[test]
+fn a_destination_with_content_is_refused() {
+    let scratch = tempfile::tempdir().unwrap();
+    let root = scratch.path().join("root");
+    ok(cas(&root)
+        .args(["import", "--name", "app"])
+        .arg(demo_archive(scratch.path())));
+    let full = scratch.path().join("full");
+    fs::create_dir(&full).unwrap();
+    fs::write(full.join("mine"), "x").unwrap();
+    fails(cas(&root).args(["unpack", "app"]).arg(&full), 1);
+    assert_eq!(fs::read_dir(&full).unwrap().count(), 1);
+}
+
+#[test]
+fn damage_in_the_store_is_found_on_the_way_out() {
+    let scratch = tempfile::tempdir().unwrap();
+    let root = scratch.path().join("root");
+    ok(cas(&root)
+        .args(["import", "--name", "app"])
+        .arg(demo_archive(scratch.path())));
+    let inspected: Value =
+        serde_json::from_str(&ok(cas(&root).args(["inspect", "app", "--json"]))).unwrap();
+    let digest = inspected["manifest"]["layers"][0]["digest"]
+        .as_str()
+        .unwrap();
+    let file = root.join("store/blobs").join(digest.replace(':', "/"));
+    let mut bytes = fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::remove_file(&file).unwrap();
+    fs::write(&file, bytes).unwrap();
+    let out = scratch.path().join("out");
+    let said = fails(cas(&root).args(["unpack", "app"]).arg(&out), 4);
+    assert!(
+        said.contains(&digest[..20]) || said.contains("gzip"),
+        "{said}"
+    );
+    assert!(!out.exists() || fs::read_dir(&out).unwrap().count() == 0);
+    fails(cas(&root).args(["blob", "cat", digest]), 4);
+}
+
+#[test]
+fn every_command_has_help_with_an_example() {
+    let scratch = tempfile::tempdir().unwrap();
+    for command in [
+        "init",
+        "import",
+        "images",
+        "inspect",
+        "tag",
+        "rmi",
+        "tree",
+        "unpack",
+        "snapshot ls",
+        "blob ls",
+        "blob info",
+        "blob cat",
+        "blob add",
+        "backends",
+        "demo",
+        "completions",
+    ] {
+        let help = ok(cas(scratch.path()).args(command.split(' ')).arg("--help"));
+        assert!(help.contains("Example:"), "{command}: {help}");
+    }
+    assert!(ok(cas(scratch.path()).args(["completions", "bash"])).contains("_cas"));
+    assert!(ok(cas(scratch.path()).arg("backends")).contains("fs"));
+}

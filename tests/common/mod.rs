@@ -1,0 +1,80 @@
+//! What the tests of the tool share.
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+pub(crate) mod tree;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// The tool on a root.
+pub(crate) fn cas(root: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cas"));
+    command
+        .env_remove("CAS_ROOT")
+        .arg("--root")
+        .arg(root)
+        .arg("--no-progress");
+    command
+}
+
+/// Runs a command that must succeed; what it printed.
+pub(crate) fn ok(command: &mut Command) -> String {
+    let out = command.output().expect("start");
+    assert!(
+        out.status.success(),
+        "{command:?}: {}\n{}",
+        out.status,
+        text(&out.stderr)
+    );
+    text(&out.stdout)
+}
+
+/// Runs a command that must fail with `code`; what it said of it.
+pub(crate) fn fails(command: &mut Command, code: i32) -> String {
+    let out: Output = command.output().expect("start");
+    let said = text(&out.stderr);
+    assert_eq!(out.status.code(), Some(code), "{command:?}: {said}");
+    assert!(!said.contains("panicked"), "{said}");
+    said
+}
+
+pub(crate) fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Whether all programs are there and this is root; says aloud why a test is skipped.
+pub(crate) fn can(programs: &[&str]) -> bool {
+    let missing: Vec<_> = programs
+        .iter()
+        .filter(|program| Command::new(program).arg("--version").output().is_err())
+        .collect();
+    let root = rustix::process::geteuid().is_root();
+    if !missing.is_empty() || !root {
+        eprintln!("SKIPPED: missing {missing:?}, root: {root}; `cargo xtask setup` as root helps");
+    }
+    missing.is_empty() && root
+}
+
+/// A real image of `cargo xtask setup`, or a word about its absence.
+pub(crate) fn real_image(name: &str) -> Option<PathBuf> {
+    let layout = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("target/images")
+        .join(name);
+    let made = layout.join("index.json").exists();
+    if !made {
+        eprintln!(
+            "SKIPPED: no {}; `cargo xtask setup` (root, apt) makes it",
+            layout.display()
+        );
+    }
+    made.then_some(layout)
+}
+
+/// An OCI archive of the demo's image, made in `scratch`.
+pub(crate) fn demo_archive(scratch: &Path) -> PathBuf {
+    let place = scratch.join("demo");
+    ok(Command::new(env!("CARGO_BIN_EXE_cas"))
+        .args(["-q", "demo", "--keep"])
+        .arg(&place));
+    place.join("demo.tar")
+}

@@ -1,0 +1,117 @@
+//! A tree as data: all that a right unpacker decides.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::{self, Metadata};
+use std::io::Read;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use cas::{Algorithm, Hasher};
+
+/// One entry; the first name of each set of hard links stands for it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    mode: u32,
+    owner: (u32, u32),
+    content: String,
+    xattrs: BTreeMap<OsString, Vec<u8>>,
+    mtime: i64,
+    linked_to: Option<PathBuf>,
+}
+
+/// All entries below `root`, and `root` itself as the empty path.
+pub(crate) fn scan(root: &Path) -> BTreeMap<PathBuf, Entry> {
+    let mut paths = vec![PathBuf::new()];
+    let mut next = 0;
+    while next < paths.len() {
+        let path = root.join(&paths[next]);
+        if fs::symlink_metadata(&path).unwrap().is_dir() {
+            let names = fs::read_dir(&path)
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name());
+            let below: Vec<_> = names.map(|name| paths[next].join(name)).collect();
+            paths.extend(below);
+        }
+        next += 1;
+    }
+    paths.sort();
+    let mut first_names = BTreeMap::new();
+    let entry = |path: PathBuf| {
+        let data = fs::symlink_metadata(root.join(&path)).unwrap();
+        let linked = data.nlink() > 1 && !data.is_dir();
+        let linked_to = linked.then(|| {
+            first_names
+                .entry(data.ino())
+                .or_insert_with(|| path.clone())
+                .clone()
+        });
+        let entry = Entry {
+            mode: data.mode(),
+            owner: (data.uid(), data.gid()),
+            content: content(&root.join(&path), &data),
+            xattrs: xattrs(&root.join(&path)),
+            mtime: data.mtime(),
+            linked_to,
+        };
+        (path, entry)
+    };
+    paths.into_iter().map(entry).collect()
+}
+
+/// What differs between two trees, a line each.
+pub(crate) fn differences(a: &Path, b: &Path) -> Vec<String> {
+    let (a, b) = (scan(a), scan(b));
+    let mut found = Vec::new();
+    for (path, entry) in &a {
+        match b.get(path) {
+            Some(other) if other == entry => {}
+            other => found.push(format!("{}: {entry:?} / {other:?}", path.display())),
+        }
+    }
+    found.extend(
+        b.keys()
+            .filter(|path| !a.contains_key(*path))
+            .map(|path| format!("{}: only in the second", path.display())),
+    );
+    found
+}
+
+fn content(path: &Path, data: &Metadata) -> String {
+    let kind = data.file_type();
+    if kind.is_symlink() {
+        return format!("-> {}", fs::read_link(path).unwrap().display());
+    }
+    if kind.is_block_device() || kind.is_char_device() {
+        return format!("device {}", data.rdev());
+    }
+    if !kind.is_file() {
+        return String::new();
+    }
+    let mut file = fs::File::open(path).unwrap();
+    let mut hasher = Hasher::new(Algorithm::Sha256);
+    let mut piece = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut piece).unwrap() {
+            0 => return format!("{} {}", data.len(), hasher.finish()),
+            n => hasher.update(&piece[..n]),
+        }
+    }
+}
+
+fn xattrs(path: &Path) -> BTreeMap<OsString, Vec<u8>> {
+    use std::os::unix::ffi::OsStringExt;
+    let mut names = vec![0; 64 << 10];
+    let length = rustix::fs::llistxattr(path, &mut names[..]).unwrap();
+    let names = names[..length]
+        .split(|byte| *byte == 0)
+        .filter(|name| !name.is_empty());
+    names
+        .map(|name| {
+            let mut value = vec![0; 64 << 10];
+            let length = rustix::fs::lgetxattr(path, name, &mut value[..]).unwrap();
+            value.truncate(length);
+            (OsString::from_vec(name.to_vec()), value)
+        })
+        .collect()
+}
