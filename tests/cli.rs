@@ -1,4 +1,9 @@
 //! The tool as a person and a script meet it: results, exit codes, and a store left as it was.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test may fail anywhere"
+)]
 
 mod common;
 
@@ -161,7 +166,7 @@ fn wrong_usage_is_told_apart() {
     );
     fails(cas(&root).args(["--store", "nowhere:///x", "images"]), 2);
     fails(cas(&root).args(["--snapshotter", "zfs", "images"]), 2);
-    fails(cas(&root).args(["tag", "a", "../b"]), 3);
+    fails(cas(&root).args(["tag", "a", "../b"]), 2);
     fails(cas(&root).args(["images", "--filter", "name=="]), 2);
     fails(
         cas(&root).args(["blob", "add", "--digest", "sha256:../../x", "/dev/null"]),
@@ -205,7 +210,7 @@ fn damaged_archives_leave_the_store_as_it_was() {
     ok(cas(&root).args(["blob", "add", "/dev/null"]));
     let before = state(&root);
     let damaged = scratch.path().join("damaged.tar");
-    let mut refused = |bytes: &[u8]| {
+    let refused = |bytes: &[u8]| {
         fs::File::create(&damaged)
             .unwrap()
             .write_all(bytes)

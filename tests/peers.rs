@@ -1,4 +1,9 @@
 //! Beside skopeo and umoci: they read our store, we read theirs, and trees come out the same.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test may fail anywhere"
+)]
 
 mod common;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use cas_core::content::{IngestStatus, Stat, check_key};
 use cas_core::{
-    BlobReader, Capabilities, Capability, ContentStore, Context, Digest, Ingest, Result, blocking,
+    BlobReader, Capabilities, Capability, ContentStore, Context, Digest, Ingest, Result, pool,
 };
 
 use crate::ingest::{self, FsIngest};
@@ -48,13 +48,13 @@ impl ContentStore for FsContent {
     async fn begin(&self, key: &str) -> Result<Box<dyn Ingest>> {
         check_key(key)?;
         let (shared, owned) = (Arc::clone(&self.0), key.to_owned());
-        let ingest = blocking::run(move || FsIngest::begin(shared, &owned)).await;
+        let ingest = pool::run(move || FsIngest::begin(shared, &owned)).await;
         Ok(Box::new(ingest.during("begin ingest", key)?))
     }
 
     async fn ingests(&self) -> Result<Vec<IngestStatus>> {
         let shared = Arc::clone(&self.0);
-        blocking::run(move || match shared.ingests() {
+        pool::run(move || match shared.ingests() {
             Ok(dir) => ingest::list(dir),
             // A store that cannot be written has none that anyone could go on with.
             Err(_) => Ok(Vec::new()),
@@ -65,7 +65,7 @@ impl ContentStore for FsContent {
     async fn discard(&self, key: &str) -> Result<bool> {
         check_key(key)?;
         let (shared, owned) = (Arc::clone(&self.0), key.to_owned());
-        blocking::run(move || ingest::discard(shared.ingests()?, &owned))
+        pool::run(move || ingest::discard(shared.ingests()?, &owned))
             .await
             .during("discard ingest", key)
     }
@@ -80,6 +80,6 @@ impl ContentStore for FsContent {
 
     async fn flush(&self) -> Result<()> {
         let shared = Arc::clone(&self.0);
-        blocking::run(move || shared.flush()).await
+        pool::run(move || shared.flush()).await
     }
 }

@@ -11,7 +11,7 @@ use cas_core::image::fieldpath::{check_image, update_image};
 use cas_core::image::filter::Filters;
 use cas_core::image::{Image, Reference};
 use cas_core::records::{Batch, Expect, Table};
-use cas_core::{Context, Descriptor, Error, ImageStore, Result, blocking};
+use cas_core::{Context, Descriptor, Error, ImageStore, Result, pool};
 use cas_host::Lock;
 
 use crate::index::{FILE, Index};
@@ -38,7 +38,7 @@ impl FsImages {
         F: FnOnce(&FsImages) -> Result<T> + Send + 'static,
     {
         let images = self.clone();
-        blocking::run(move || work(&images)).await
+        pool::run(move || work(&images)).await
     }
 
     fn index(&self) -> Result<Index> {

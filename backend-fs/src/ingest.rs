@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cas_core::content::{Durability, IngestStatus, Verified};
 use cas_core::records::Batch;
-use cas_core::{Context, Digest, Error, Ingest, Result, blocking, limit};
+use cas_core::{Context, Digest, Error, Ingest, Result, limit, pool};
 use cas_host::{Dir, Lock};
 use rustix::fs::OFlags;
 
@@ -97,7 +97,7 @@ impl Ingest for FsIngest {
         // Until all is written: a dropped future leaves an end that nobody knows.
         self.poisoned = true;
         let (file, offset, length) = (Arc::clone(&self.staged.file), self.offset, data.len());
-        blocking::run(move || {
+        pool::run(move || {
             file.write_all_at(&data, offset).map_err(|error| {
                 // What was written of it would only hold space that is missing.
                 let _ = file.set_len(offset);
@@ -115,7 +115,7 @@ impl Ingest for FsIngest {
         let left = self.offset.saturating_sub(offset);
         let length = usize::try_from(left).map_or(length, |left| left.min(length));
         let file = Arc::clone(&self.staged.file);
-        blocking::run(move || reader::read(&file, offset, length))
+        pool::run(move || reader::read(&file, offset, length))
             .await
             .during("read ingest", &self.key)
     }
@@ -143,8 +143,8 @@ impl Ingest for FsIngest {
         let shared = self.shared;
         let published = match durability {
             Durability::Batched => shared.publish_with_others(pending).await,
-            Durability::Full => blocking::run(move || shared.publish(&pending)).await,
-            Durability::Relaxed => blocking::run(move || shared.publish_unsynced(&pending)).await,
+            Durability::Full => pool::run(move || shared.publish(&pending)).await,
+            Durability::Relaxed => pool::run(move || shared.publish_unsynced(&pending)).await,
         };
         // The records have their own file: cas-core commits the batch there.
         published

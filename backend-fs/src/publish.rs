@@ -4,7 +4,7 @@ use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use cas_core::{Algorithm, Digest, Error, Result, blocking};
+use cas_core::{Algorithm, Digest, Error, Result, pool};
 use cas_host::Existing;
 use rustix::fs::Mode;
 use tokio::sync::oneshot;
@@ -72,7 +72,7 @@ impl Shared {
         };
         if lead {
             let shared = Arc::clone(&self);
-            blocking::run(move || {
+            pool::run(move || {
                 shared.lead();
                 Ok(())
             })

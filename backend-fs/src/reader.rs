@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cas_core::{BlobReader, Result, blocking};
+use cas_core::{BlobReader, Result, pool};
 
 /// Up to this many bytes a hop to another thread costs more than the read.
 const INLINE: usize = 64 << 10;
@@ -30,7 +30,7 @@ impl BlobReader for Reader {
             return read(&self.file, offset, length);
         }
         let file = Arc::clone(&self.file);
-        blocking::run(move || read(&file, offset, length)).await
+        pool::run(move || read(&file, offset, length)).await
     }
 
     fn file(&self) -> Option<&File> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cas_core::records::{Batch, Change, Expect, Record, Revision, Table, conflict};
-use cas_core::{Capabilities, Capability, Context, Error, Kind, Records, Result, blocking};
+use cas_core::{Capabilities, Capability, Context, Error, Kind, Records, Result, pool};
 use cas_host::{Dir, Lock};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, Transaction};
 
@@ -138,7 +138,7 @@ impl Records for SqliteRecords {
 
     async fn commit(&self, batch: &Batch) -> Result<()> {
         let (records, batch) = (self.clone(), batch.clone());
-        blocking::run(move || records.write(&batch))
+        pool::run(move || records.write(&batch))
             .await
             .map_err(|error| error.operation("commit record"))
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use cas_core::{
     Capabilities, ContentStore, Context, ImageStore, Kind, Location, Opener, Records, Result,
-    Store, blocking,
+    Store, pool,
 };
 
 use crate::content::{CAPABILITIES, FsContent};
@@ -126,6 +126,6 @@ impl Opener for FsOpener {
     async fn open(&self, location: &Location) -> Result<Store> {
         location.check_options(&[])?;
         let path = location.path()?;
-        blocking::run(move || FsStore::open(path).map(|store| store.store())).await
+        pool::run(move || FsStore::open(path).map(|store| store.store())).await
     }
 }

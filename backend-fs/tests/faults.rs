@@ -10,7 +10,7 @@ use std::process::Output;
 
 use backend_fs::FsStore;
 use cas_core::content::Durability;
-use cas_core::{ContentExt, Descriptor, Digest, Kind, MediaType, blocking::wait};
+use cas_core::{ContentExt, Descriptor, Digest, Kind, MediaType, pool::wait};
 use support::{acknowledged, command, installed, name, run_task, target};
 
 #[test]

@@ -6,7 +6,7 @@ use std::fs;
 
 use backend_fs::FsStore;
 use cas_core::image::{Image, Reference};
-use cas_core::{Descriptor, Kind, Labels, MediaType, blocking::wait};
+use cas_core::{Descriptor, Kind, Labels, MediaType, pool::wait};
 use serde_json::{Value, json};
 
 fn entry(target: &Descriptor, name: &str) -> Value {

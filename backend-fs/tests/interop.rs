@@ -10,7 +10,7 @@ use std::process::{Command, Output};
 use backend_fs::FsStore;
 use cas_core::content::Durability;
 use cas_core::image::Image;
-use cas_core::{Descriptor, Digest, Labels, MediaType, Store, blocking::wait};
+use cas_core::{Descriptor, Digest, Labels, MediaType, Store, pool::wait};
 use support::installed;
 
 /// Stores an image of one layer and gives it `name`; its manifest.

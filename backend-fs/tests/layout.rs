@@ -7,7 +7,7 @@ use std::path::Path;
 
 use backend_fs::FsStore;
 use cas_core::image::Image;
-use cas_core::{ContentExt, Descriptor, Digest, Kind, MediaType, blocking::wait};
+use cas_core::{ContentExt, Descriptor, Digest, Kind, MediaType, pool::wait};
 
 fn refused(path: &Path, kind: Kind, word: &str) {
     let error = FsStore::open(path).err().expect(word);

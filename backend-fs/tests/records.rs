@@ -2,7 +2,7 @@
 
 use backend_fs::SqliteRecords;
 use cas_core::records::{Batch, Expect, Table};
-use cas_core::{Kind, Records, blocking::wait};
+use cas_core::{Kind, Records, pool::wait};
 
 #[test]
 fn a_revision_never_comes_twice_even_after_a_deletion_and_a_reopening() {

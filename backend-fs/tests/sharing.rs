@@ -7,7 +7,7 @@ use std::process::Stdio;
 use backend_fs::FsStore;
 use cas_core::content::{Durability, Expected, Writer};
 use cas_core::records::Batch;
-use cas_core::{ContentExt, Digest, Kind, blocking::wait};
+use cas_core::{ContentExt, Digest, Kind, pool::wait};
 use support::{command, name, run_task};
 
 #[test]

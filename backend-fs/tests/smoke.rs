@@ -4,7 +4,7 @@ use backend_fs::FsStore;
 use cas_core::content::{Durability, Expected, Writer};
 use cas_core::image::Image;
 use cas_core::records::Batch;
-use cas_core::{ContentExt, Descriptor, Kind, MediaType, blocking::wait};
+use cas_core::{ContentExt, Descriptor, Kind, MediaType, pool::wait};
 
 #[test]
 fn an_image_goes_in_and_is_found_by_another_handle() {

@@ -1,33 +1,74 @@
-//! Stat of a blob that is there: through the trait, and the raw call beneath.
+//! Stat of a blob that is there: through the trait, beside the raw call beneath it.
+#![allow(
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "a bench may stop anywhere"
+)]
 
+use std::collections::HashMap;
+use std::fs::File;
 use std::hint::black_box;
-use std::os::fd::AsFd;
 use std::path::Path;
+use std::sync::RwLock;
 
 use cas::content::ContentExt;
-use cas::{ContentStore, Digest};
+use cas::memory::MemoryStore;
+use cas::{ContentStore, Digest, Location};
 use criterion::{Criterion, criterion_group, criterion_main};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat, statat};
-use tokio::runtime::Builder;
+use rustix::fs::{AtFlags, statat};
+use tokio::runtime::{Builder, Runtime};
 
-/// Blobs in the store, so that a lookup is no constant.
+/// Blobs in a store, so that a lookup is no constant.
 const BLOBS: u32 = 10_000;
 
+fn fill(runtime: &Runtime, store: &dyn ContentStore) -> Vec<Digest> {
+    let put = |number: u32| runtime.block_on(store.put(number.to_le_bytes().to_vec().into()));
+    (0..BLOBS).map(|number| put(number).unwrap()).collect()
+}
+
+/// The raw call is a lookup in a map behind the same lock.
 fn memory(criterion: &mut Criterion) {
-    let runtime = Builder::new_current_thread().build().unwrap();
-    let store = cas::memory::MemoryContent::new();
-    let digests: Vec<Digest> = (0..BLOBS)
-        .map(|number| runtime.block_on(store.put(number.to_le_bytes().to_vec().into())).unwrap())
-        .collect();
+    let runtime = Builder::new_current_thread().enable_time().build().unwrap();
+    let store = MemoryStore::new();
+    let digests = fill(&runtime, &store);
+    let map: RwLock<HashMap<Digest, u64>> =
+        RwLock::new(digests.iter().map(|digest| (*digest, 4)).collect());
     let mut group = criterion.benchmark_group("stat/memory");
     let mut next = digests.iter().cycle();
-    group.bench_function("raw", |bench| bench.iter(|| black_box(store.size(next.next().unwrap()))));
+    group.bench_function("raw", |bench| {
+        bench.iter(|| black_box(map.read().unwrap().get(next.next().unwrap()).copied()))
+    });
     let store: &dyn ContentStore = &store;
     group.bench_function("trait", |bench| {
-        bench.iter(|| black_box(cas::blocking_wait(store.stat(next.next().unwrap()))))
+        bench.iter(|| cas::pool::wait(store.stat(black_box(next.next().unwrap()))))
     });
     group.finish();
 }
 
-criterion_group!(benches, memory);
+/// The raw call is one `fstatat` of the name in the open directory.
+fn fs(criterion: &mut Criterion) {
+    let runtime = Builder::new_current_thread().enable_time().build().unwrap();
+    let memory = Path::new("/dev/shm");
+    let scratch = match memory.is_dir() {
+        true => tempfile::tempdir_in(memory).unwrap(),
+        false => tempfile::tempdir().unwrap(),
+    };
+    let location = Location::of_path("fs", &scratch.path().join("store"));
+    let store = runtime.block_on(cas::registry().open(&location)).unwrap();
+    let digests = fill(&runtime, &*store.content);
+    let blobs = File::open(scratch.path().join("store/blobs/sha256")).unwrap();
+    let names: Vec<String> = digests.iter().map(Digest::hex).collect();
+    let mut group = criterion.benchmark_group("stat/fs");
+    let mut name = names.iter().cycle();
+    group.bench_function("raw", |bench| {
+        bench.iter(|| statat(&blobs, name.next().unwrap(), AtFlags::SYMLINK_NOFOLLOW).unwrap())
+    });
+    let mut next = digests.iter().cycle();
+    group.bench_function("trait", |bench| {
+        bench.iter(|| cas::pool::wait(store.content.stat(black_box(next.next().unwrap()))))
+    });
+    group.finish();
+}
+
+criterion_group!(benches, memory, fs);
 criterion_main!(benches);

@@ -4,7 +4,6 @@
 //! published to a [`ContentStore`]; handlers walk the image from there to its layers and a
 //! [`Snapshotter`].
 
-pub mod blocking;
 pub mod capability;
 pub mod content;
 pub mod descriptor;
@@ -19,6 +18,7 @@ pub mod location;
 pub mod media_type;
 pub mod memory;
 pub mod platform;
+pub mod pool;
 pub mod records;
 pub mod registry;
 pub mod snapshot;

@@ -165,7 +165,7 @@ async fn a_wrong_beginning_is_not_resumed_twice() {
 #[test]
 fn a_long_chain_of_shared_indexes_copies_on_a_small_stack() {
     let work = || {
-        cas_core::blocking::wait(async {
+        cas_core::pool::wait(async {
             let (from, to) = (store(), store());
             let mut chain = vec![image(&from, "linux/amd64").await];
             for _ in 0..2000 {

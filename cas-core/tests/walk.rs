@@ -9,9 +9,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use cas_core::dispatch::{children_handler, dispatch, handler_fn, handlers, walk, walk_not_empty};
-use cas_core::{
-    Descriptor, Digest, Error, Handler, Kind, MediaType, Next, Result, blocking, limit,
-};
+use cas_core::{Descriptor, Digest, Error, Handler, Kind, MediaType, Next, Result, limit, pool};
 use tokio::sync::Semaphore;
 
 mod support;
@@ -70,14 +68,14 @@ async fn in_time<T>(future: impl Future<Output = T>) -> T {
 #[test]
 fn walk_is_in_order_and_meets_each_once() {
     let graph = Graph::new(DIAMOND);
-    blocking::wait(walk(&graph, &[node("a"), node("g")])).unwrap();
+    pool::wait(walk(&graph, &[node("a"), node("g")])).unwrap();
     assert_eq!(graph.met(), "a b e f c g d");
 }
 
 #[test]
 fn dispatch_meets_each_once_on_any_executor() {
     let graph = Graph::new(DIAMOND);
-    blocking::wait(dispatch(&graph, None, &[node("a"), node("a")])).unwrap();
+    pool::wait(dispatch(&graph, None, &[node("a"), node("a")])).unwrap();
     let mut met = graph.met.into_inner().unwrap();
     assert_eq!(met[0], "a");
     met.sort();

@@ -30,7 +30,7 @@ use async_trait::async_trait;
 use cas_core::error::{Context, Error, Kind as ErrorKind, Result};
 use cas_core::records::{New, SnapshotRecord, Snapshots};
 use cas_core::snapshot::{Commit, Info, Kind, Mount, Usage};
-use cas_core::{Labels, Records, Snapshotter, blocking};
+use cas_core::{Labels, Records, Snapshotter, pool};
 use cas_host::{Held, SnapshotDirs, copy_tree, measure, syncfs};
 use rustix::fs::{AtFlags, Mode};
 
@@ -100,7 +100,7 @@ impl NativeSnapshotter {
         loop {
             let id = self.snapshots.fresh_id().await?;
             let dirs = Arc::clone(&self.dirs);
-            let built = blocking::run(move || build(&dirs, id, parent)).await;
+            let built = pool::run(move || build(&dirs, id, parent)).await;
             match built {
                 Ok(Some(held)) => return Ok((id, held)),
                 // The number is taken by a leftover; the next one may not be.
@@ -118,7 +118,7 @@ impl NativeSnapshotter {
     /// Removes a directory that no record names; what cannot be removed is left to `cleanup`.
     async fn discard(&self, id: u64) {
         let dirs = Arc::clone(&self.dirs);
-        if let Err(error) = blocking::run(move || dirs.remove(id)).await {
+        if let Err(error) = pool::run(move || dirs.remove(id)).await {
             tracing::warn!(id, %error, "a snapshot's directory is left to cleanup");
         }
     }
@@ -243,7 +243,7 @@ impl Snapshotter for NativeSnapshotter {
             return Err(Error::unsupported(message).operation("commit").subject(key));
         }
         let (dirs, id, synced) = (Arc::clone(&self.dirs), record.id, options.synced);
-        let (_held, usage) = blocking::run(move || settle(&dirs, id, synced)).await?;
+        let (_held, usage) = pool::run(move || settle(&dirs, id, synced)).await?;
         let committed = self.snapshots.commit(name, key, &options, usage).await;
         committed.map(|_| ()).during("commit snapshot", key)
     }
@@ -279,7 +279,7 @@ impl Snapshotter for NativeSnapshotter {
             return Ok(Usage::default());
         }
         let path = self.dirs.path(record.id);
-        blocking::run(move || {
+        pool::run(move || {
             let dir = File::open(&path).during("measure", path.display())?;
             measure(&dir)
         })
@@ -302,7 +302,7 @@ impl Snapshotter for NativeSnapshotter {
         for some in candidates.chunks(CLAIMS) {
             let leftovers = self.leftovers(some).await?;
             let dirs = Arc::clone(&self.dirs);
-            freed += blocking::run(move || {
+            freed += pool::run(move || {
                 let mut freed = Usage::default();
                 for (id, _held) in &leftovers {
                     freed += dirs.remove(*id)?;

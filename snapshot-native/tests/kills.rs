@@ -15,7 +15,7 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 
 use backend_fs::SqliteRecords;
-use cas_core::blocking::wait;
+use cas_core::pool::wait;
 use cas_core::records::Snapshots;
 use cas_core::snapshot::{Commit, Kind, Mount, Usage};
 use cas_core::{Labels, Result, Snapshotter};

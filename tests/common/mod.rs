@@ -1,5 +1,10 @@
 //! What the tests of the tool share.
 #![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test may fail anywhere"
+)]
 
 pub(crate) mod tree;
 

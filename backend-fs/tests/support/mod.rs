@@ -13,7 +13,7 @@ use std::process::{Command, Output};
 use backend_fs::FsStore;
 use cas_core::content::Durability;
 use cas_core::image::Image;
-use cas_core::{Descriptor, MediaType, Result, Store, blocking::wait};
+use cas_core::{Descriptor, MediaType, Result, Store, pool::wait};
 
 const TASK: &str = "CAS_FS_TASK";
 

@@ -3,9 +3,9 @@
 use bytes::Bytes;
 
 use super::{ContentStore, Durability, Ingest};
-use crate::blocking;
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Error, Result};
+use crate::pool;
 use crate::records::Batch;
 
 /// Below this a hop to another thread costs more than it hides.
@@ -224,7 +224,7 @@ async fn hash(mut hasher: Hasher, data: Bytes) -> Result<Hasher> {
         hasher.update(&data);
         return Ok(hasher);
     }
-    blocking::run(move || {
+    pool::run(move || {
         hasher.update(&data);
         Ok(hasher)
     })

@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Buf, Bytes};
 
-use crate::blocking;
 use crate::content::BlobReader;
 use crate::descriptor::Descriptor;
 use crate::digest::{Algorithm, Digest, Hasher};
@@ -13,6 +12,7 @@ use crate::dispatch::set_labels;
 use crate::error::{Context, Error, Result};
 use crate::limit;
 use crate::media_type::DiffCompression;
+use crate::pool;
 use crate::store::Store;
 
 /// The label of a compressed layer that remembers its diff id.
@@ -62,7 +62,7 @@ where
             .subject(layer.digest)
     })?;
     let (expected, reactor) = (layer.clone(), tokio::runtime::Handle::try_current().ok());
-    let diff_id = blocking::run(move || {
+    let diff_id = pool::run(move || {
         let _entered = reactor.as_ref().map(|handle| handle.enter());
         hash_plain(reader, &expected, |stream| decompress(compression, stream))
     })
@@ -155,7 +155,7 @@ impl Read for Source {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let mut state = self.lock();
         if state.ahead.is_empty() {
-            let piece = blocking::wait(state.reader.read_at(state.offset, PIECE))?;
+            let piece = pool::wait(state.reader.read_at(state.offset, PIECE))?;
             state.offset += piece.len() as u64;
             state.hasher.update(&piece);
             state.ahead = piece;

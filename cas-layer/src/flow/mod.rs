@@ -17,7 +17,7 @@ use std::io::{BufRead, Read};
 use std::sync::mpsc;
 use std::thread;
 
-use cas_core::{Digest, Error, Result};
+use cas_core::{Context, Digest, Error, Result};
 
 use crate::apply::{Applied, Tree};
 use crate::codec::Compression;
@@ -102,7 +102,6 @@ pub fn stream(
     progress: Progress<'_>,
     mut apply: impl FnMut(usize, &mut dyn BufRead) -> Result<()>,
 ) -> Result<()> {
-    let count = layers.len();
     let (raw, inflated) = mpsc::channel();
     let (hashed, whole) = mpsc::channel();
     let (spent, free) = mpsc::channel();
@@ -111,15 +110,17 @@ pub fn stream(
         let _ = spent.send(Vec::new());
     }
     let diff_ids: Vec<Digest> = layers.iter().map(|layer| layer.diff_id).collect();
+    let digests: Vec<Digest> = layers.iter().map(|layer| layer.digest).collect();
     thread::scope(|scope| {
         let inlet = Inlet::new(raw, free, progress);
         let named = |name: &str| thread::Builder::new().name(name.to_owned());
         named("cas-inflate").spawn_scoped(scope, move || inlet.run(layers))?;
         named("cas-hash").spawn_scoped(scope, move || check(&diff_ids, &inflated, &hashed))?;
         let mut source = Source::new(whole, spent);
-        for layer in 0..count {
-            apply(layer, &mut source)?;
-            source.finish()?;
+        for (layer, digest) in digests.into_iter().enumerate() {
+            apply(layer, &mut source)
+                .and_then(|()| source.finish())
+                .during("apply layer", digest)?;
         }
         Ok(())
     })

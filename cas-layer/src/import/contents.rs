@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cas_core::{Context, Digest, Error, Result, Store, blocking, limit};
+use cas_core::{Context, Digest, Error, Result, Store, limit, pool};
 use rustix::fs::{Mode, OFlags};
 
 /// Links that are followed one after the other.
@@ -158,7 +158,7 @@ impl Part {
             Place::Held(data) => Ok(data.slice(..length)),
             Place::File(file, offset) => {
                 let (file, offset) = (Arc::clone(file), *offset);
-                blocking::run(move || {
+                pool::run(move || {
                     let mut data = vec![0; length];
                     file.read_exact_at(&mut data, offset)?;
                     Ok(data.into())

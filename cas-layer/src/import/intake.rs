@@ -10,7 +10,7 @@ use bytes::Bytes;
 use cas_core::content::{ContentExt, Durability, Expected};
 use cas_core::error::Kind;
 use cas_core::records::{Batch, BlobRecord, Blobs, Expect};
-use cas_core::{Descriptor, Digest, Error, Result, Store, blocking};
+use cas_core::{Descriptor, Digest, Error, Result, Store, pool};
 
 use super::contents::{Part, Place};
 use crate::buffers::Buffers;
@@ -269,8 +269,7 @@ impl Pieces for FromPart<'_> {
             Place::File(file, offset) => {
                 let (buffers, file, from) =
                     (self.buffers.clone(), Arc::clone(file), offset + self.at);
-                blocking::run(move || Ok(buffers.read(&mut At { file: &file, from }, left)?))
-                    .await?
+                pool::run(move || Ok(buffers.read(&mut At { file: &file, from }, left)?)).await?
             }
             Place::Stored(_) => return Err(Error::internal("a stored blob is not copied")),
         };

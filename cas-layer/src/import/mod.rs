@@ -23,7 +23,7 @@ use std::io::{Read, Seek};
 use std::path::PathBuf;
 
 use cas_core::image::Reference;
-use cas_core::{Context, Error, Image, Platform, Result, Store, blocking};
+use cas_core::{Context, Error, Image, Platform, Result, Store, pool};
 
 use self::contents::Contents;
 use self::intake::Intake;
@@ -126,7 +126,7 @@ async fn open(intake: &Intake<'_>, source: Source) -> Result<Contents> {
         file.rewind()?;
     }
     if regular && codec::detect(&magic) == Compression::None {
-        return blocking::run(move || archive::scan(file)).await;
+        return pool::run(move || archive::scan(file)).await;
     }
     stream::receive(intake, Box::new(file)).await
 }

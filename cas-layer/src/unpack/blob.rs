@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
-use cas_core::{BlobReader, Context, Descriptor, Error, Result, Store, blocking};
+use cas_core::{BlobReader, Context, Descriptor, Error, Result, Store, pool};
 use tokio::runtime::Handle;
 
 use crate::buffers::PIECE;
@@ -55,7 +55,7 @@ impl Read for Blob {
         }
         if self.ahead.is_empty() {
             let _entered = self.reactor.as_ref().map(Handle::enter);
-            self.ahead = blocking::wait(self.reader.read_at(self.at, PIECE))?;
+            self.ahead = pool::wait(self.reader.read_at(self.at, PIECE))?;
             self.at += self.ahead.len() as u64;
         }
         let read = self.ahead.len().min(out.len());

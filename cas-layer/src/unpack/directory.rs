@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use cas_core::{Context, Error, Manifest, Result, Store, blocking};
+use cas_core::{Context, Error, Manifest, Result, Store, pool};
 
 use super::{Layer, note, pairs};
 use crate::apply::Tree;
@@ -31,7 +31,7 @@ pub async fn to_directory(
         sources.push(Layer::open(store, pair).await?.source());
     }
     let (path, hears) = (directory.to_owned(), Arc::clone(progress));
-    blocking::run(move || fill(sources, &path, hears.as_ref()))
+    pool::run(move || fill(sources, &path, hears.as_ref()))
         .await
         .during("unpack", directory.display())?;
     for (layer, diff_id) in &pairs {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cas_core::error::Kind as ErrorKind;
 use cas_core::snapshot::{Commit, Kind, Mount, chain_ids};
-use cas_core::{Descriptor, Digest, Error, Labels, Manifest, Result, Snapshotter, Store, blocking};
+use cas_core::{Descriptor, Digest, Error, Labels, Manifest, Result, Snapshotter, Store, pool};
 
 use super::{Layer, note, pairs};
 use crate::apply::Tree;
@@ -95,7 +95,7 @@ impl Unpack<'_> {
         let directory = writable(mounts)?;
         let progress = Arc::clone(self.progress);
         let item = layer.descriptor.digest.to_string();
-        blocking::run(move || {
+        pool::run(move || {
             progress.begin(&item, Some(layer.descriptor.size));
             let tree = Tree::open(&directory)?;
             let advance = |bytes| progress.advance(&item, bytes);

@@ -30,13 +30,21 @@ fn main() -> Result<()> {
     let cas = Path::new("target/release/cas").canonicalize().context(
         "no target/release/cas; run `cargo build --release` first, or `cargo xtask bench`",
     )?;
-    let (layout, tag) = options.image.rsplit_once(':').context("--image is LAYOUT:TAG")?;
+    let (layout, tag) = options
+        .image
+        .rsplit_once(':')
+        .context("--image is LAYOUT:TAG")?;
     let layout = Path::new(layout).canonicalize().with_context(|| {
         format!("no image at {layout}; `cargo xtask long` makes it, see CONTRIBUTING.md")
     })?;
     let place = Place::new(options.on.as_deref())?;
     println!("{}\n", header(&place)?);
-    let job = Job { cas, layout, tag: tag.to_owned(), place: &place };
+    let job = Job {
+        cas,
+        layout,
+        tag: tag.to_owned(),
+        place: &place,
+    };
     job.prepare()?;
     println!("| job | ours, s (range) | peer, s (range) | ratio | peak, MiB: ours / peer |");
     println!("|---|---|---|---|---|");
@@ -63,7 +71,11 @@ fn options() -> Result<Options> {
     };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
-        let mut value = || arguments.next().with_context(|| format!("{argument} wants a value"));
+        let mut value = || {
+            arguments
+                .next()
+                .with_context(|| format!("{argument} wants a value"))
+        };
         match argument.as_str() {
             "--rounds" => options.rounds = value()?.parse()?,
             "--on" => options.on = Some(value()?.into()),
@@ -77,7 +89,11 @@ fn options() -> Result<Options> {
 fn header(place: &Place) -> Result<String> {
     let version = |program: &str| -> Result<String> {
         let out = Command::new(program).arg("--version").output()?;
-        Ok(String::from_utf8_lossy(&out.stdout).lines().next().unwrap_or_default().to_owned())
+        Ok(String::from_utf8_lossy(&out.stdout)
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .to_owned())
     };
     Ok(format!(
         "{}; {}; {}; {} cores",
@@ -112,7 +128,10 @@ impl Job<'_> {
 
     fn import(&self, root: &Path) -> Command {
         let mut command = Command::new(&self.cas);
-        command.arg("--root").arg(root).args(["-q", "import", "--name", "bench"]);
+        command
+            .arg("--root")
+            .arg(root)
+            .args(["-q", "import", "--name", "bench"]);
         command.arg(self.archive());
         command
     }
@@ -120,7 +139,11 @@ impl Job<'_> {
     fn skopeo(&self, fresh: &Path) -> Command {
         let mut command = Command::new("skopeo");
         command.args(["copy", "-q"]);
-        command.arg(format!("oci-archive:{}:{}", self.archive().display(), self.tag));
+        command.arg(format!(
+            "oci-archive:{}:{}",
+            self.archive().display(),
+            self.tag
+        ));
         command.arg(format!("oci:{}:{}", fresh.display(), self.tag));
         command
     }
@@ -135,7 +158,9 @@ impl Job<'_> {
     fn umoci(&self, fresh: &Path) -> Command {
         let mut command = Command::new("umoci");
         command.args(["unpack", "--image"]);
-        command.arg(format!("{}:{}", self.layout.display(), self.tag)).arg(fresh);
+        command
+            .arg(format!("{}:{}", self.layout.display(), self.tag))
+            .arg(fresh);
         command
     }
 
@@ -151,7 +176,11 @@ impl Job<'_> {
             for turn in 0..2 {
                 let side = (round + turn) % 2;
                 let fresh = self.place.path().join(format!("run-{round}-{turn}"));
-                let command = if side == 0 { ours(&fresh) } else { peer(&fresh) };
+                let command = if side == 0 {
+                    ours(&fresh)
+                } else {
+                    peer(&fresh)
+                };
                 samples[side].push(measure(&command)?);
                 std::fs::remove_dir_all(&fresh)?;
             }
@@ -182,7 +211,11 @@ impl Summary {
             median: seconds[seconds.len() / 2],
             least: seconds[0],
             most: seconds[seconds.len() - 1],
-            peak: samples.iter().map(|sample| sample.peak).max().unwrap_or_default(),
+            peak: samples
+                .iter()
+                .map(|sample| sample.peak)
+                .max()
+                .unwrap_or_default(),
         }
     }
 }

@@ -25,21 +25,38 @@ impl Place {
     pub(super) fn new(given: Option<&Path>) -> Result<Self> {
         if let Some(directory) = given {
             let scratch = TempDir::new_in(directory)?;
-            return Ok(Place { scratch, mounted: None });
+            return Ok(Place {
+                scratch,
+                mounted: None,
+            });
         }
         let memory = Path::new("/dev/shm");
-        let scratch = if memory.is_dir() { TempDir::new_in(memory)? } else { TempDir::new()? };
+        let scratch = if memory.is_dir() {
+            TempDir::new_in(memory)?
+        } else {
+            TempDir::new()?
+        };
         let (disk, point) = (scratch.path().join("disk"), scratch.path().join("mount"));
         File::create(&disk)?.set_len(SIZE)?;
         std::fs::create_dir(&point)?;
         finish(Command::new("mkfs.ext4").arg("-q").arg(&disk))?;
-        finish(Command::new("mount").args(["-o", "loop"]).arg(&disk).arg(&point))
-            .context("cannot mount a loop device; be root, or name a directory with --on")?;
-        Ok(Place { scratch, mounted: Some(point) })
+        finish(
+            Command::new("mount")
+                .args(["-o", "loop"])
+                .arg(&disk)
+                .arg(&point),
+        )
+        .context("cannot mount a loop device; be root, or name a directory with --on")?;
+        Ok(Place {
+            scratch,
+            mounted: Some(point),
+        })
     }
 
     pub(super) fn path(&self) -> &Path {
-        self.mounted.as_deref().unwrap_or_else(|| self.scratch.path())
+        self.mounted
+            .as_deref()
+            .unwrap_or_else(|| self.scratch.path())
     }
 
     pub(super) fn kind(&self) -> &'static str {

@@ -27,8 +27,14 @@ pub(super) fn measure(command: &Command) -> Result<Sample> {
         bail!("{command:?} ended with {}", out.status);
     }
     let text = String::from_utf8(out.stdout)?;
-    let (seconds, peak) = text.trim().split_once(' ').context("the measuring process is mute")?;
-    Ok(Sample { seconds: seconds.parse()?, peak: peak.parse()? })
+    let (seconds, peak) = text
+        .trim()
+        .split_once(' ')
+        .context("the measuring process is mute")?;
+    Ok(Sample {
+        seconds: seconds.parse()?,
+        peak: peak.parse()?,
+    })
 }
 
 /// In the measuring process: runs the command, prints what it took; the exit code.
@@ -39,7 +45,10 @@ pub(super) fn as_child() -> Result<Option<i32>> {
     }
     let program = arguments.next().context("no program to measure")?;
     let begun = Instant::now();
-    let status = Command::new(program).args(arguments).stdout(Stdio::null()).status()?;
+    let status = Command::new(program)
+        .args(arguments)
+        .stdout(Stdio::null())
+        .status()?;
     let seconds = begun.elapsed().as_secs_f64();
     println!("{seconds} {}", peak_of_children());
     Ok(Some(status.code().unwrap_or(1)))

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cas_core::content::{Durability, Expected, Writer};
 use cas_core::records::Batch;
-use cas_core::{Capability, ContentStore, Digest, Kind, blocking};
+use cas_core::{Capability, ContentStore, Digest, Kind, pool};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use proptest_state_machine::ReferenceStateMachine;
@@ -131,7 +131,7 @@ pub(super) async fn any_sequence_agrees_with_a_map(subject: Store) {
     let sequences = Oracle::sequential_strategy(1..LONGEST);
     let outcome = TestRunner::new(config).run(&sequences, |(oracle, steps, seen)| {
         let place = format!("sequence {}", rounds.fetch_add(1, Ordering::SeqCst));
-        blocking::wait(play(&subject, &place, oracle, &steps, seen));
+        pool::wait(play(&subject, &place, oracle, &steps, seen));
         Ok(())
     });
     if let Err(error) = outcome {
