@@ -38,8 +38,8 @@ pub(crate) struct FsIngest {
 pub(crate) struct Staged {
     pub(crate) name: String,
     pub(crate) file: Arc<File>,
-    /// Released when all is done.
-    _lock: Lock,
+    /// Released when all is done, by work on the pool that nobody waits for any more as well.
+    lock: Arc<Lock>,
 }
 
 impl FsIngest {
@@ -49,7 +49,7 @@ impl FsIngest {
         let name = name_of(key);
         let lock = lock(dir, &name)?;
         let known = read_key(lock.file())?;
-        if known.as_ref() != Some(&(shared.boot.clone(), key.to_owned())) {
+        if known.as_ref() != Some(&(shared.boot.clone(), key.to_owned())) || is_blob(dir, &name)? {
             dir.remove(&*name)?;
             lock.file().set_len(0)?;
             lock.file()
@@ -60,7 +60,7 @@ impl FsIngest {
         let staged = Staged {
             name,
             file: Arc::new(file),
-            _lock: lock,
+            lock: Arc::new(lock),
         };
         Ok(FsIngest {
             shared,
@@ -97,7 +97,9 @@ impl Ingest for FsIngest {
         // Until all is written: a dropped future leaves an end that nobody knows.
         self.poisoned = true;
         let (file, offset, length) = (Arc::clone(&self.staged.file), self.offset, data.len());
+        let lock = Arc::clone(&self.staged.lock);
         pool::run(move || {
+            let _held = lock;
             file.write_all_at(&data, offset).map_err(|error| {
                 // What was written of it would only hold space that is missing.
                 let _ = file.set_len(offset);
@@ -223,6 +225,12 @@ pub(crate) fn clean(dir: &Dir, boot: &str) -> Result<()> {
 fn lock(dir: &Dir, name: &str) -> Result<Lock> {
     Lock::try_exclusive(dir, &format!("{name}{SUFFIX}"))?
         .ok_or_else(|| Error::busy("another writer holds this ingest; wait for it to end"))
+}
+
+/// Whether the bytes have a second name: a publish by links was cut off before it took away the
+/// first, and who wrote on would write to a blob.
+fn is_blob(dir: &Dir, name: &str) -> Result<bool> {
+    Ok(dir.stat(name)?.is_some_and(|stat| stat.st_nlink > 1))
 }
 
 /// The boot and the key in a key file; nothing when it was cut off.

@@ -1,0 +1,82 @@
+//! A writer that is dropped in the middle of a write.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::sync::{Arc, Barrier};
+use std::task::{Context, Waker};
+use std::thread;
+
+use backend_fs::FsStore;
+use cas_core::{Digest, Kind, pool};
+
+/// Keeps every thread of the pool busy until both have met the barrier again.
+fn block_the_pool() -> (Arc<Barrier>, Vec<thread::JoinHandle<()>>) {
+    let threads = thread::available_parallelism().map_or(2, |cores| cores.get().max(2));
+    let barrier = Arc::new(Barrier::new(threads + 1));
+    let blockers = (0..threads).map(|_| {
+        let barrier = Arc::clone(&barrier);
+        thread::spawn(move || {
+            let work = pool::run(move || {
+                barrier.wait();
+                barrier.wait();
+                Ok(())
+            });
+            let runtime = tokio::runtime::Builder::new_current_thread();
+            { runtime }.build().unwrap().block_on(work).unwrap();
+        })
+    });
+    let blockers = blockers.collect();
+    barrier.wait();
+    (barrier, blockers)
+}
+
+/// Bytes that come late must not land among those of the next writer.
+#[test]
+fn a_write_that_nobody_waits_for_keeps_the_key() {
+    let temp = tempfile::tempdir().unwrap();
+    let content = FsStore::open(temp.path()).unwrap().content();
+    let mut ingest = pool::wait(content.begin("key")).unwrap();
+    let (barrier, blockers) = block_the_pool();
+    {
+        let mut append = ingest.append("late".into());
+        let pending = append
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()));
+        assert!(pending.is_pending());
+    }
+    drop(ingest);
+    let second = pool::wait(content.begin("key")).map(|ingest| ingest.offset());
+    assert_eq!(second.unwrap_err().kind(), Kind::Busy);
+    barrier.wait();
+    blockers.into_iter().for_each(|one| one.join().unwrap());
+    let offset = loop {
+        match pool::wait(content.begin("key")) {
+            Err(error) if error.kind() == Kind::Busy => thread::yield_now(),
+            begun => break begun.unwrap().offset(),
+        }
+    };
+    assert_eq!(offset, 4);
+}
+
+/// A publish by a link and an unlink, cut off between the two.
+#[test]
+fn an_ingest_that_is_a_blob_already_is_not_written_to() {
+    let temp = tempfile::tempdir().unwrap();
+    let content = FsStore::open(temp.path()).unwrap().content();
+    pool::wait(async {
+        let mut ingest = content.begin("key").await.unwrap();
+        ingest.append("bytes".into()).await.unwrap();
+        drop(ingest);
+        let staged = temp
+            .path()
+            .join(".cas/ingest")
+            .join(Digest::sha256(b"key").hex());
+        let digest = Digest::sha256(b"bytes");
+        let blob = temp.path().join("blobs/sha256").join(digest.hex());
+        std::fs::hard_link(staged, &blob).unwrap();
+        let mut ingest = content.begin("key").await.unwrap();
+        ingest.rewind().await.unwrap();
+        ingest.append("other".into()).await.unwrap();
+        assert_eq!(std::fs::read(&blob).unwrap(), b"bytes");
+    });
+}
