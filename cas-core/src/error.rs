@@ -202,6 +202,9 @@ impl std::error::Error for Error {
     }
 }
 
+/// Too many symbolic links, or one where none is followed; as Linux numbers it.
+const ELOOP: i32 = 40;
+
 impl From<std::io::Error> for Error {
     /// Sorts an I/O error by its kind; an [`Error`] that travelled inside comes out as it was.
     fn from(error: std::io::Error) -> Self {
@@ -218,12 +221,16 @@ impl From<std::io::Error> for Error {
             Io::PermissionDenied | Io::ReadOnlyFilesystem => Kind::Denied,
             Io::StorageFull | Io::QuotaExceeded | Io::FileTooLarge => Kind::Full,
             Io::UnexpectedEof | Io::InvalidData => Kind::Corrupt,
-            Io::InvalidInput | Io::InvalidFilename => Kind::InvalidArgument,
-            Io::Unsupported => Kind::Unsupported,
-            Io::WouldBlock | Io::TimedOut | Io::ResourceBusy => Kind::Busy,
-            Io::DirectoryNotEmpty | Io::NotADirectory | Io::IsADirectory => {
+            Io::InvalidInput | Io::InvalidFilename | Io::ArgumentListTooLong => {
+                Kind::InvalidArgument
+            }
+            Io::Unsupported | Io::CrossesDevices | Io::NotSeekable => Kind::Unsupported,
+            Io::WouldBlock | Io::ResourceBusy | Io::ExecutableFileBusy => Kind::Busy,
+            Io::DirectoryNotEmpty | Io::NotADirectory | Io::IsADirectory | Io::TooManyLinks => {
                 Kind::FailedPrecondition
             }
+            // The standard library has no stable name for it.
+            _ if error.raw_os_error() == Some(ELOOP) => Kind::FailedPrecondition,
             _ => Kind::Unavailable,
         };
         Error::new(kind, error.to_string()).source(error)
@@ -266,6 +273,27 @@ mod tests {
             .operation("open")
             .subject("sha256:ab");
         assert_eq!(error.to_string(), "open sha256:ab: no such blob");
+    }
+
+    /// A retry is advised only where it may help.
+    #[test]
+    fn errors_of_the_system_are_sorted_by_what_to_do() {
+        let sorted = [
+            ("EINTR", 4, Kind::Unavailable),
+            ("EIO", 5, Kind::Unavailable),
+            ("EAGAIN", 11, Kind::Busy),
+            ("EXDEV", 18, Kind::Unsupported),
+            ("EMFILE", 24, Kind::Unavailable),
+            ("EMLINK", 31, Kind::FailedPrecondition),
+            ("ENAMETOOLONG", 36, Kind::InvalidArgument),
+            ("ENOTEMPTY", 39, Kind::FailedPrecondition),
+            ("ELOOP", ELOOP, Kind::FailedPrecondition),
+            ("ETIMEDOUT", 110, Kind::Unavailable),
+        ];
+        for (name, number, kind) in sorted {
+            let error = Error::from(std::io::Error::from_raw_os_error(number));
+            assert_eq!(error.kind(), kind, "{name}");
+        }
     }
 
     #[test]

@@ -55,5 +55,6 @@ pub const LAYER: u64 = 64 << 30;
 pub const RATIO_GZIP: u64 = 1_100;
 /// Most decompressed bytes for each compressed byte of zstd, above the first GiB.
 pub const RATIO_ZSTD: u64 = 10_000;
-/// Entries of a layer whose paths are remembered in memory; beyond it the sets go to disk.
+/// Most members of an image archive; and facts about a layer that are held unsorted, before they
+/// join the sorted ones at 8 bytes each.
 pub const ENTRIES_IN_MEMORY: usize = 100_000;

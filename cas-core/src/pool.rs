@@ -45,7 +45,7 @@ where
 }
 
 fn panicked() -> Error {
-    Error::internal("work on the pool pool panicked; please report it")
+    Error::internal("work on the pool panicked; please report it")
 }
 
 /// Marks this thread as one that may block while `work` runs: [`run`] then runs inline.

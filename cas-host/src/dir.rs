@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use cas_core::Error;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 use rustix::path::Arg;
@@ -102,7 +103,7 @@ impl Dir {
     /// The bytes of a file, or nothing when it is absent.
     ///
     /// # Errors
-    /// `FileTooLarge` beyond `limit` bytes; those of the file system.
+    /// [`Error`] `OutOfRange` beyond `limit` bytes; those of the file system.
     pub fn read(&self, name: &str, limit: u64) -> io::Result<Option<Vec<u8>>> {
         let file = match self.open_file(name, OFlags::RDONLY | OFlags::NONBLOCK, 0) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -111,8 +112,8 @@ impl Dir {
         let mut data = Vec::new();
         file.take(limit.saturating_add(1)).read_to_end(&mut data)?;
         if data.len() as u64 > limit {
-            let text = format!("{name} has more than {limit} bytes");
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
+            let text = format!("{name} has more than {limit} bytes, and no more are read");
+            return Err(Error::out_of_range(text).into());
         }
         Ok(Some(data))
     }
@@ -234,7 +235,8 @@ mod tests {
         dir.replace("x", b"one", 0o644, (&staging, "new")).unwrap();
         dir.replace("x", b"two", 0o644, (&staging, "new")).unwrap();
         assert_eq!(dir.read("x", 3).unwrap().unwrap(), b"two");
-        assert!(dir.read("x", 2).is_err());
+        let too_large = Error::from(dir.read("x", 2).unwrap_err());
+        assert_eq!(too_large.kind(), cas_core::Kind::OutOfRange);
         assert_eq!(staging.entries().unwrap().count(), 0);
     }
 
