@@ -58,6 +58,26 @@ impl Blobs {
         }
     }
 
+    /// Makes all names outlive a crash.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        for algorithm in Algorithm::ALL {
+            if self.directory(algorithm)?.is_some() {
+                self.sync_names(algorithm)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the names of the blobs of `algorithm` outlive a crash.
+    pub(crate) fn sync_names(&self, algorithm: Algorithm) -> io::Result<()> {
+        self.directory_for(algorithm)?.sync()?;
+        match algorithm {
+            Algorithm::Sha256 => Ok(()),
+            // Whoever made the directory may have been killed before its own name was synced.
+            Algorithm::Sha512 => self.root.sync(),
+        }
+    }
+
     /// The status of a blob; a name that is no plain file is no blob.
     pub(crate) fn status(&self, digest: &Digest) -> io::Result<Option<rustix::fs::Stat>> {
         let Some(dir) = self.directory(digest.algorithm())? else {

@@ -124,7 +124,8 @@ fn open_ours(root: &Dir) -> Result<Option<Dir>> {
 
 /// Brings what a layout needs and is not there; the file that makes it ours comes last.
 fn complete(root: &Dir, ours: &Dir) -> Result<()> {
-    root.make_dir("blobs", 0o755)?.make_dir("sha256", 0o755)?;
+    let blobs = root.make_dir("blobs", 0o755)?;
+    blobs.make_dir("sha256", 0o755)?;
     ours.make_dir("ingest", 0o700)?;
     if root.stat(INDEX)?.is_none() {
         let empty = serde_json::json!({
@@ -140,6 +141,9 @@ fn complete(root: &Dir, ours: &Dir) -> Result<()> {
         };
         root.replace(MARK, &text(&mark)?, 0o644, (ours, "mark.new"))?;
     }
+    // What is there may have been made by someone who was killed before he synced its name.
+    blobs.sync()?;
+    root.sync()?;
     let format = Format {
         kind: KIND.to_owned(),
         version: VERSION,

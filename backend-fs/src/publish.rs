@@ -29,7 +29,7 @@ type Waiting = (Pending, oneshot::Sender<Result<()>>);
 #[derive(Default)]
 pub(crate) struct Group {
     queue: Mutex<Queue>,
-    /// After a failed sync of a directory nobody knows which names are on disk.
+    /// After a failed sync of directories nobody knows what is on disk.
     failed: AtomicBool,
 }
 
@@ -56,8 +56,9 @@ impl Shared {
 
     /// Publishes without a sync; [`crate::recover`] checks the bytes after a power loss.
     pub(crate) fn publish_unsynced(&self, pending: &Pending) -> Result<()> {
-        self.note_unsynced()?;
         set_mode(pending)?;
+        // Held until the bytes have their name: a flush in between would take the note away.
+        let _noted = self.note_unsynced()?;
         self.name(pending, false)?;
         pending.staged.forget(self.ingests()?)
     }
@@ -133,11 +134,7 @@ impl Shared {
     }
 
     fn sync_data(&self, pending: &Pending) -> Result<()> {
-        if self.group.failed.load(Ordering::Acquire) {
-            return Err(Error::unavailable(
-                "an earlier sync of the directory failed; check the device and open the store anew",
-            ));
-        }
+        self.check_synced()?;
         set_mode(pending)?;
         pending.staged.file.sync_data().map_err(|error| {
             // The kernel has dropped the dirty pages: a second sync would say yes to lost bytes.
@@ -157,23 +154,33 @@ impl Shared {
             return Ok(());
         }
         match self.intact(&pending.digest, pending.size)? {
-            // It may have been published without a sync, or by a program that makes none.
-            Some(file) if synced => file.sync_data()?,
-            Some(_) => {}
-            None => return Ok(ingests.rename(&*staged, blobs, name.as_c_str())?),
+            // It may have been published without a sync, or by a program that makes none. Where
+            // that sync fails its bytes may be lost, and ours are on disk.
+            Some(file) if !synced || file.sync_data().is_ok() => {
+                ingests.remove(&*staged)?;
+                Ok(())
+            }
+            _ => Ok(ingests.rename(&*staged, blobs, name.as_c_str())?),
         }
-        ingests.remove(&*staged)?;
-        Ok(())
     }
 
     fn sync_names(&self, algorithm: Algorithm) -> Result<()> {
-        self.blobs
-            .directory_for(algorithm)?
-            .sync()
-            .map_err(|error| {
-                self.group.failed.store(true, Ordering::Release);
-                error.into()
-            })
+        self.sync_once(|| Ok(self.blobs.sync_names(algorithm)?))
+    }
+
+    /// The kernel tells a failure once and then says yes, so that the first is final.
+    pub(crate) fn sync_once(&self, sync: impl FnOnce() -> Result<()>) -> Result<()> {
+        self.check_synced()?;
+        sync().inspect_err(|_| self.group.failed.store(true, Ordering::Release))
+    }
+
+    fn check_synced(&self) -> Result<()> {
+        match self.group.failed.load(Ordering::Acquire) {
+            false => Ok(()),
+            true => Err(Error::precondition(
+                "an earlier sync failed; check the device and open the store anew",
+            )),
+        }
     }
 }
 

@@ -8,7 +8,6 @@ use std::time::SystemTime;
 
 use cas_core::{Digest, Result};
 use cas_host::{Dir, Lock};
-use rustix::fs::OFlags;
 
 use crate::blobs::Blobs;
 use crate::ingest::{clean, time};
@@ -36,10 +35,7 @@ pub(crate) fn begin(ours: &Dir, blobs: &Blobs, boot: &str) -> Result<SystemTime>
 /// Removes the blobs that a power loss made wrong, where any may be.
 fn check_unsynced(ours: &Dir, blobs: &Blobs) -> Result<()> {
     let notes = ours.make_dir(NOTES, 0o700)?;
-    let names: Vec<String> = notes
-        .entries()?
-        .map(|entry| entry.map(|entry| entry.name))
-        .collect::<Result<_, _>>()?;
+    let names = names(&notes)?;
     if names.is_empty() {
         return Ok(());
     }
@@ -59,14 +55,19 @@ fn check_unsynced(ours: &Dir, blobs: &Blobs) -> Result<()> {
             None => break,
         }
     }
+    // Or the notes may be gone after the next power loss, and the blobs not.
+    blobs.sync()?;
     for name in &names {
         notes.remove(&**name)?;
     }
     Ok(())
 }
 
-/// The note that one open store has published without a sync.
-pub(crate) struct Unsynced(String);
+/// The note that one open store has published without a sync; locked while the store is open.
+pub(crate) struct Unsynced {
+    name: String,
+    _lock: Lock,
+}
 
 impl Unsynced {
     /// Writes the note.
@@ -75,14 +76,48 @@ impl Unsynced {
         let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let name = format!("{boot}-{}-{number}", std::process::id());
         let notes = ours.make_dir(NOTES, 0o700)?;
-        notes.open_file(&*name, OFlags::WRONLY | OFlags::CREATE, 0o600)?;
+        let lock = Lock::exclusive(&notes, &name)?;
         notes.sync()?;
-        Ok(Unsynced(name))
+        Ok(Unsynced { name, _lock: lock })
+    }
+}
+
+/// The notes that are there before a sync.
+pub(crate) struct Notes {
+    dir: Dir,
+    /// Each with its lock where whoever wrote it is gone.
+    found: Vec<(String, Option<Lock>)>,
+}
+
+impl Notes {
+    /// Looks for them.
+    pub(crate) fn find(ours: &Dir) -> Result<Self> {
+        let dir = ours.make_dir(NOTES, 0o700)?;
+        let mut found = Vec::new();
+        for name in names(&dir)? {
+            let lock = Lock::try_exclusive(&dir, &name)?;
+            found.push((name, lock));
+        }
+        Ok(Notes { dir, found })
     }
 
-    /// Removes it after a sync.
-    pub(crate) fn remove(&self, ours: &Dir) -> Result<()> {
-        ours.open_dir(NOTES)?.remove(&*self.0)?;
+    /// Whether nobody has published without a sync.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.found.is_empty()
+    }
+
+    /// Removes, after the sync, `own` and those whose writers are gone; the others publish on.
+    pub(crate) fn settle(self, own: Option<Unsynced>) -> Result<()> {
+        let gone = self.found.iter().filter(|(_, lock)| lock.is_some());
+        let own = own.iter().map(|own| &own.name);
+        for name in gone.map(|(name, _)| name).chain(own) {
+            self.dir.remove(&**name)?;
+        }
         Ok(())
     }
+}
+
+fn names(dir: &Dir) -> Result<Vec<String>> {
+    let names = dir.entries()?.map(|entry| entry.map(|entry| entry.name));
+    Ok(names.collect::<Result<_, _>>()?)
 }

@@ -1,7 +1,7 @@
 //! What the handles of one open store have in common.
 
 use std::fs::File;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use cas_core::{Digest, Error, Hasher, Result};
@@ -12,7 +12,7 @@ use crate::ingest::time;
 use crate::layout::Layout;
 use crate::publish::Group;
 use crate::reader;
-use crate::recover::{self, Unsynced};
+use crate::recover::{self, Notes, Unsynced};
 
 /// Piece in which a doubtful blob is read.
 const PIECE: usize = 1 << 20;
@@ -80,25 +80,32 @@ impl Shared {
         Ok(good.then_some(file))
     }
 
-    /// Remembers on disk that blobs are not synced, before the first of them.
-    pub(crate) fn note_unsynced(&self) -> Result<()> {
-        let mut unsynced = self.unsynced.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Remembers on disk that blobs are not synced, before the first of them; no flush ends
+    /// while the guard is held.
+    pub(crate) fn note_unsynced(&self) -> Result<MutexGuard<'_, Option<Unsynced>>> {
+        let mut unsynced = self.unsynced();
         if unsynced.is_none() {
             *unsynced = Some(Unsynced::note(self.ours()?, &self.boot)?);
         }
-        Ok(())
+        Ok(unsynced)
     }
 
-    /// Syncs what was published without.
+    /// Syncs what is there: what was published without a sync, here or by others, and what
+    /// another process is about to sync.
     pub(crate) fn flush(&self) -> Result<()> {
-        // Held meanwhile: a publish that comes now must leave a note of its own.
-        let mut unsynced = self.unsynced.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(note) = unsynced.as_ref() {
-            syncfs(&self.layout.root)?;
-            note.remove(self.ours()?)?;
-            *unsynced = None;
-        }
-        Ok(())
+        // What cannot be written has nothing to sync.
+        let Ok(ours) = self.ours() else { return Ok(()) };
+        let mut unsynced = self.unsynced();
+        let notes = Notes::find(ours)?;
+        self.sync_once(|| match notes.is_empty() {
+            true => Ok(self.blobs.sync()?),
+            false => syncfs(&self.layout.root),
+        })?;
+        notes.settle(unsynced.take())
+    }
+
+    fn unsynced(&self) -> MutexGuard<'_, Option<Unsynced>> {
+        self.unsynced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

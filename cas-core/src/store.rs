@@ -103,6 +103,10 @@ impl Store {
                 .collect(),
         };
         if self.present(descriptor).await? {
+            if durability != Durability::Relaxed {
+                // Whoever published it may not have synced it.
+                self.content.flush().await?;
+            }
             return self.describe(descriptor, children).await;
         }
         let mut writer = self.writer(descriptor).await?;

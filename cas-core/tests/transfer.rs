@@ -5,7 +5,7 @@ use std::io::Read;
 
 use cas_core::engine::{UNCOMPRESSED, copy, diff_id};
 use cas_core::media_type::DiffCompression;
-use cas_core::{Descriptor, Digest, Error, Image, Kind, MediaType, Result, Store};
+use cas_core::{ContentExt, Descriptor, Digest, Error, Image, Kind, MediaType, Result, Store};
 
 mod support;
 use support::{image, index, put, store};
@@ -180,4 +180,18 @@ fn a_long_chain_of_shared_indexes_copies_on_a_small_stack() {
     };
     let thread = std::thread::Builder::new().stack_size(512 << 10);
     thread.spawn(work).unwrap().join().unwrap().unwrap();
+}
+
+/// What a copy from a damaged store left under the key is not gone on with.
+#[tokio::test]
+async fn a_copy_after_a_damaged_one_begins_anew() {
+    let to = store();
+    let digest = Digest::sha256(b"good");
+    let mut left = to.content.begin(&digest.to_string()).await.unwrap();
+    left.append("goo?".into()).await.unwrap();
+    drop(left);
+    let from = store();
+    from.content.put("good".into()).await.unwrap();
+    let size = to.content.copy_from(&*from.content, &digest).await.unwrap();
+    assert_eq!(size, 4);
 }

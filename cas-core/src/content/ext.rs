@@ -30,6 +30,8 @@ pub trait ContentExt: ContentStore {
             .await?
             .is_some_and(|stat| stat.size == size)
         {
+            // Whoever published it may not have synced it.
+            self.flush().await?;
             return Ok(digest);
         }
         let expected = Expected::exactly(digest, size);
@@ -65,6 +67,8 @@ pub trait ContentExt: ContentStore {
         })?;
         let expected = Expected::exactly(*digest, reader.size());
         let mut writer = Writer::begin(self, &digest.to_string(), expected).await?;
+        // Where a copy was cut off that read a damaged blob, what it left is no beginning.
+        writer.rewind().await?;
         while writer.offset() < reader.size() {
             let piece = reader.read_at(writer.offset(), PIECE).await?;
             if piece.is_empty() {

@@ -95,7 +95,8 @@ pub trait ContentStore: Send + Sync + 'static {
     /// A page shorter than `limit` is the last.
     async fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<Stat>>;
 
-    /// Makes everything that was acknowledged as [`Durability::Relaxed`] durable.
+    /// Makes every blob that is there durable, whoever published it: what was acknowledged as
+    /// [`Durability::Relaxed`], and what another process has named but not acknowledged yet.
     async fn flush(&self) -> Result<()>;
 }
 

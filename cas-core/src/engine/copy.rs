@@ -29,11 +29,18 @@ pub async fn copy(from: &Store, to: &Store, image: &Image) -> Result<Image> {
         from,
         to,
         begun: Mutex::default(),
+        present: Mutex::default(),
         documents: Mutex::default(),
     };
     let limiter = Semaphore::new(CONCURRENT);
     let root = std::slice::from_ref(&image.target);
     dispatch(&leaves, Some(&limiter), root).await?;
+    // Whoever published what was there may not have synced it.
+    to.content.flush().await?;
+    let present = std::mem::take(&mut *lock(&leaves.present));
+    for descriptor in &present {
+        to.describe(descriptor, Vec::new()).await?;
+    }
     let documents = leaves.documents.into_inner();
     let documents = documents.unwrap_or_else(PoisonError::into_inner);
     for document in children_first(image.target.digest, documents) {
@@ -54,6 +61,8 @@ struct Leaves<'a> {
     to: &'a Store,
     /// The same bytes may be listed under two types.
     begun: Mutex<HashSet<(Digest, u64)>>,
+    /// What the other store has already.
+    present: Mutex<Vec<Descriptor>>,
     documents: Mutex<HashMap<Digest, Document>>,
 }
 
@@ -69,7 +78,10 @@ impl Handler for Leaves<'_> {
         if !media_type.is_index() && !media_type.is_manifest() {
             let blob = (descriptor.digest, descriptor.size);
             if lock(&self.begun).insert(blob) {
-                copy_blob(self.from, self.to, descriptor).await?;
+                match self.to.present(descriptor).await? {
+                    true => lock(&self.present).push(descriptor.clone()),
+                    false => copy_blob(self.from, self.to, descriptor).await?,
+                }
             }
             return Ok(Next::NONE);
         }
@@ -111,9 +123,6 @@ fn children_first(root: Digest, mut documents: HashMap<Digest, Document>) -> Vec
 }
 
 async fn copy_blob(from: &Store, to: &Store, descriptor: &Descriptor) -> Result<()> {
-    if to.present(descriptor).await? {
-        return to.describe(descriptor, Vec::new()).await;
-    }
     if descriptor.data.is_some() {
         let data = dispatch::read(&*from.content, descriptor).await?;
         return to.put(descriptor, data, Durability::Full).await;

@@ -1,0 +1,206 @@
+//! What reaches the disk before what, seen in the system calls: no crash that a test can make
+//! shows an order that is wrong.
+
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "helpers of tests")]
+
+mod support;
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::Output;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use backend_fs::FsStore;
+use cas_core::content::{Durability, Expected, Writer};
+use cas_core::engine::copy;
+use cas_core::image::Image;
+use cas_core::pool::wait;
+use cas_core::records::Batch;
+use cas_core::{Algorithm, ContentExt, ContentStore, Descriptor, Digest, MediaType};
+use support::{installed, name};
+
+const TASK: &str = "CAS_FS_ORDER";
+
+/// Publishes `text` under the key `key`.
+fn publish(content: &dyn ContentStore, key: &str, text: &'static str, durability: Durability) {
+    let digest = Digest::of(Algorithm::Sha256, text.as_bytes());
+    publish_as(content, key, (text, digest), durability);
+}
+
+fn publish_as(
+    content: &dyn ContentStore,
+    key: &str,
+    (text, digest): (&'static str, Digest),
+    durability: Durability,
+) {
+    wait(async {
+        let expected = Expected::digest(digest);
+        let mut writer = Writer::begin(content, key, expected).await.unwrap();
+        writer.write(text.into()).await.unwrap();
+        writer.commit(&Batch::new(), durability).await.unwrap();
+    });
+}
+
+/// What the traced processes do.
+#[test]
+fn task() {
+    let Ok(task) = std::env::var(TASK) else {
+        return;
+    };
+    let (task, path) = task.split_once(' ').unwrap();
+    let path = Path::new(path);
+    match task {
+        "flush" => flush_while_publishing(path),
+        "replace" => replace_what_cannot_be_synced(path),
+        "meet" => meet_what_is_not_synced(path),
+        "adopt" => {
+            let content = FsStore::open(path).unwrap().content();
+            let digest = Digest::of(Algorithm::Sha512, b"x");
+            publish_as(&*content, "x", ("x", digest), Durability::Full);
+        }
+        other => unreachable!("{other}"),
+    }
+}
+
+/// Runs a task under strace; its output and the trace.
+fn traced(task: &str, path: &Path, options: &[&str]) -> (Output, String) {
+    let trace = path.with_extension("trace");
+    let output = std::process::Command::new("strace")
+        .args(["-f", "-y", "-qq", "-o", trace.to_str().unwrap()])
+        .args(options)
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "task", "--nocapture", "--test-threads=1"])
+        .env(TASK, format!("{task} {}", path.display()))
+        .output()
+        .unwrap();
+    (output, std::fs::read_to_string(&trace).unwrap())
+}
+
+/// A task that judges itself.
+fn run(task: &str, options: &[&str]) -> String {
+    let temp = tempfile::tempdir().unwrap();
+    let (output, trace) = traced(task, &temp.path().join("store"), options);
+    assert!(output.status.success(), "{output:?}");
+    trace
+}
+
+/// Every rename takes a while, so that the flush comes in the middle of a publish.
+fn flush_while_publishing(path: &Path) {
+    let content = FsStore::open(path).unwrap().content();
+    publish(&*content, "first", "first", Durability::Relaxed);
+    let second = thread::spawn({
+        let content = Arc::clone(&content);
+        move || publish(&*content, "second", "second", Durability::Relaxed)
+    });
+    thread::sleep(Duration::from_millis(150));
+    wait(content.flush()).unwrap();
+    let flushed = wait(content.stat(&Digest::sha256(b"second"))).unwrap();
+    second.join().unwrap();
+    let notes = path.join(".cas/unsynced").read_dir().unwrap().count();
+    assert!(
+        flushed.is_some() || notes > 0,
+        "not synced, and nothing says so"
+    );
+}
+
+#[test]
+fn a_flush_does_not_forget_who_is_publishing() {
+    if installed("strace") {
+        let delay = "inject=renameat2:delay_enter=500000";
+        run("flush", &["-e", "trace=renameat2", "-e", delay]);
+    }
+}
+
+/// The second `fdatasync` of the thread is that of the bytes that were there.
+fn replace_what_cannot_be_synced(path: &Path) {
+    let content = FsStore::open(path).unwrap().content();
+    publish(&*content, "one", "same", Durability::Relaxed);
+    let hex = Digest::sha256(b"same").hex();
+    let blob = path.join("blobs/sha256").join(hex);
+    let inode = || blob.metadata().unwrap().ino();
+    let before = inode();
+    thread::spawn(move || publish(&*content, "two", "same", Durability::Full))
+        .join()
+        .unwrap();
+    assert_ne!(inode(), before, "bytes that may be lost keep their name");
+}
+
+#[test]
+fn a_blob_whose_sync_fails_is_replaced() {
+    if installed("strace") {
+        let fault = "inject=fdatasync:error=EIO:when=2";
+        run("replace", &["-e", "trace=fdatasync", "-e", fault]);
+    }
+}
+
+/// Three ways to store what another handle has published without a sync.
+fn meet_what_is_not_synced(path: &Path) {
+    let open = || FsStore::open(path).unwrap().store();
+    let (other, store) = (open(), open());
+    publish(&*other.content, "x", "{}", Durability::Relaxed);
+    let target = Descriptor::of(MediaType::OCI_LAYER, b"{}");
+    wait(async {
+        store.content.put("{}".into()).await.unwrap();
+        let data = "{}".into();
+        store.put(&target, data, Durability::Full).await.unwrap();
+        let image = Image::new(name("x"), target.clone());
+        copy(&other, &store, &image).await.unwrap();
+    });
+}
+
+#[test]
+fn what_another_has_not_synced_is_synced_before_it_counts_as_there() {
+    if installed("strace") {
+        let trace = run("meet", &["-e", "trace=syncfs"]);
+        assert_eq!(trace.matches("syncfs(").count(), 3, "{trace}");
+    }
+}
+
+#[test]
+fn the_note_of_one_who_is_gone_goes_with_the_next_flush() {
+    let temp = tempfile::tempdir().unwrap();
+    let open = || FsStore::open(temp.path()).unwrap().content();
+    let notes = || {
+        temp.path()
+            .join(".cas/unsynced")
+            .read_dir()
+            .unwrap()
+            .count()
+    };
+    let (gone, here) = (open(), open());
+    publish(&*gone, "one", "one", Durability::Relaxed);
+    publish(&*here, "two", "two", Durability::Relaxed);
+    drop(gone);
+    let third = open();
+    wait(third.flush()).unwrap();
+    assert_eq!(notes(), 1, "the one who is here publishes on");
+    wait(here.flush()).unwrap();
+    assert_eq!(notes(), 0);
+}
+
+/// Directories that are there already may have been made by one who was killed before he synced.
+#[test]
+fn the_names_of_directories_are_synced_whoever_made_them() {
+    if !installed("strace") {
+        return;
+    }
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().canonicalize().unwrap().join("store");
+    drop(FsStore::open(&path).unwrap());
+    std::fs::remove_file(path.join(".cas/format.json")).unwrap();
+    std::fs::create_dir(path.join("blobs/sha512")).unwrap();
+    let (output, trace) = traced("adopt", &path, &["-e", "trace=fsync"]);
+    assert!(output.status.success(), "{output:?}");
+    let synced = |dir: &str| {
+        let end = format!("<{}>)", path.join(dir).display());
+        trace.lines().filter(|line| line.contains(&end)).count()
+    };
+    assert!(
+        synced("blobs/sha512") == 1 && synced("blobs") == 2,
+        "{trace}"
+    );
+    let root = format!("<{}>)", path.display());
+    assert!(trace.contains(&root), "{trace}");
+}
