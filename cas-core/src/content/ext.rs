@@ -67,8 +67,6 @@ pub trait ContentExt: ContentStore {
         })?;
         let expected = Expected::exactly(*digest, reader.size());
         let mut writer = Writer::begin(self, &digest.to_string(), expected).await?;
-        // Where a copy was cut off that read a damaged blob, what it left is no beginning.
-        writer.rewind().await?;
         while writer.offset() < reader.size() {
             let piece = reader.read_at(writer.offset(), PIECE).await?;
             if piece.is_empty() {
@@ -76,10 +74,15 @@ pub trait ContentExt: ContentStore {
             }
             writer.write(piece).await?;
         }
-        writer
-            .commit(&Batch::new(), Durability::Full)
-            .await
-            .map(|committed| committed.size)
+        let committed = writer.commit(&Batch::new(), Durability::Full).await;
+        if committed
+            .as_ref()
+            .is_err_and(|error| error.kind() == Kind::Corrupt)
+        {
+            // What the ingest holds is no beginning of the blob, so it must not be resumed.
+            self.discard(&digest.to_string()).await?;
+        }
+        committed.map(|committed| committed.size)
     }
 
     /// A [`Writer`], waited for while another writer holds the key.
