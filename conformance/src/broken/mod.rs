@@ -4,13 +4,15 @@
 //! none outside the ones listed beside that.
 
 mod content;
+mod images;
 mod records;
 
 use std::sync::Arc;
 
-use cas_core::{ContentStore, Records};
+use cas_core::{ContentStore, ImageStore, Records};
 
 use self::content::{BrokenContent, ContentFault};
+use self::images::{BrokenImages, ImageFault};
 use self::records::{BrokenRecords, RecordFault};
 use crate::subject::Open;
 
@@ -86,4 +88,15 @@ pub const RECORDS: &[Exhibit<dyn Records>] = exhibits![BrokenRecords, RecordFaul
     ReadsPrefixesAsPatterns => a_prefix_is_taken_literally []
     MixesTables => tables_are_separate [a_batch_is_applied_in_order]
     CutsLongValues => values_of_any_length_come_back []
+];
+
+/// Broken image stores.
+pub const IMAGES: &[Exhibit<dyn ImageStore>] = exhibits![BrokenImages, ImageFault:
+    ClobbersOnCreate => a_name_is_created_once [one_creator_of_a_name_wins]
+    DeletesWhateverItStandsFor => deletion_asks_for_the_target []
+    ListsBackwards => images_are_listed_by_name [filters_choose_images]
+    InheritsLabels => an_update_replaces_all_but_name_and_birth [
+        field_paths_change_what_they_name,
+        a_label_without_value_is_none,
+    ]
 ];
