@@ -14,18 +14,21 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use cas_core::error::{Context, Error, Result};
 use cas_core::snapshot::Usage;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::tree;
+use crate::{syncfs, tree};
 
 /// The numbered directories below a root.
 pub struct SnapshotDirs {
     path: PathBuf,
     dir: File,
+    /// After a failed sync nobody knows which content is on disk.
+    failed: AtomicBool,
 }
 
 /// A snapshot's directory under lock; the lock ends with this.
@@ -48,7 +51,11 @@ impl SnapshotDirs {
         let made = builder.recursive(true).mode(0o700).create(&path);
         made.during("make directory", path.display())?;
         let dir = File::open(&path).during("open directory", path.display())?;
-        Ok(SnapshotDirs { path, dir })
+        Ok(SnapshotDirs {
+            path,
+            dir,
+            failed: AtomicBool::new(false),
+        })
     }
 
     /// Where the directory of `id` is.
@@ -78,6 +85,20 @@ impl SnapshotDirs {
     pub fn sync(&self, held: &Held) -> Result<()> {
         held.0.sync_all().during("sync", self.path.display())?;
         self.dir.sync_all().during("sync", self.path.display())
+    }
+
+    /// Makes all content durable, that of the others on the same file system too. The kernel tells
+    /// a failure once and then says yes, so that the first is final.
+    ///
+    /// # Errors
+    /// Those of the device; `FailedPrecondition` once there was one.
+    pub fn sync_content(&self, held: &Held) -> Result<()> {
+        if self.failed.load(Ordering::Acquire) {
+            let message = "an earlier sync failed; check the device, open the snapshotter anew, \
+                           and make again what is not committed";
+            return Err(Error::precondition(message)).during("sync", self.path.display());
+        }
+        syncfs(held).inspect_err(|_| self.failed.store(true, Ordering::Release))
     }
 
     /// Holds the directory against [`Self::claim`], together with others that do.

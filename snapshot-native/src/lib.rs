@@ -31,7 +31,7 @@ use cas_core::error::{Context, Error, Kind as ErrorKind, Result};
 use cas_core::records::{New, SnapshotRecord, Snapshots};
 use cas_core::snapshot::{Commit, Info, Kind, Mount, Usage};
 use cas_core::{Labels, Records, Snapshotter, pool};
-use cas_host::{Held, SnapshotDirs, copy_tree, measure, syncfs};
+use cas_host::{Held, SnapshotDirs, copy_tree, measure};
 use rustix::fs::{AtFlags, Mode};
 
 /// Under which name it is registered.
@@ -181,7 +181,7 @@ fn make_tree(held: &Held) -> io::Result<()> {
 fn settle(dirs: &SnapshotDirs, id: u64, synced: bool) -> Result<(Held, Usage)> {
     let held = dirs.hold(id)?;
     if !synced {
-        syncfs(&held)?;
+        dirs.sync_content(&held)?;
     }
     let usage = measure(&held)?;
     Ok((held, usage))
