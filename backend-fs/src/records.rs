@@ -67,26 +67,15 @@ impl SqliteRecords {
     /// # Errors
     /// As [`SqliteRecords::open`].
     pub fn open_read_only(path: &Path) -> Result<Self> {
-        let connect = || match path.exists() {
-            true => {
-                // A log that was left, or is being written elsewhere, is read through its index;
-                // without one the database cannot change.
-                let mut log = path.as_os_str().to_owned();
-                log.push("-wal");
-                let live = std::fs::metadata(log).is_ok_and(|log| log.len() > 0);
-                let option = if live { "" } else { "?immutable=1" };
-                let uri = format!("file:{}{option}", encode(path));
-                let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
-                Connection::open_with_flags(uri, flags)
+        let open = || -> Result<Connection> {
+            if path.exists() {
+                let connection = connect_read_only(path).map_err(sort)?;
+                if has_schema(&connection)? {
+                    return Ok(connection);
+                }
             }
-            false => {
-                let connection = Connection::open_in_memory()?;
-                connection.execute_batch(SCHEMA)?;
-                connection.pragma_update(None, "query_only", true)?;
-                Ok(connection)
-            }
+            empty().map_err(sort)
         };
-        let open = || connect().map_err(sort);
         Ok(Self::of(
             open().during("open records", path.display())?,
             open().during("open records", path.display())?,
@@ -186,16 +175,43 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
     Ok(connection)
 }
 
+/// A connection that changes nothing.
+fn connect_read_only(path: &Path) -> rusqlite::Result<Connection> {
+    // A log that was left, or is being written elsewhere, is read through its index; without one
+    // the database cannot change.
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    let live = std::fs::metadata(log).is_ok_and(|log| log.len() > 0);
+    let option = if live { "" } else { "?immutable=1" };
+    let uri = format!("file:{}{option}", encode(path));
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+    Connection::open_with_flags(uri, flags)
+}
+
+/// No records, and none can be written.
+fn empty() -> rusqlite::Result<Connection> {
+    let connection = Connection::open_in_memory()?;
+    connection.execute_batch(SCHEMA)?;
+    connection.pragma_update(None, "query_only", true)?;
+    Ok(connection)
+}
+
 /// Makes the schema, in one transaction, or checks its version.
 fn prepare(connection: &Connection) -> Result<()> {
-    let version = |connection: &Connection| {
-        connection.query_row("PRAGMA user_version", (), |row| row.get::<_, i64>(0))
-    };
-    match version(connection).map_err(sort)? {
-        VERSION => Ok(()),
-        0 => connection
+    match has_schema(connection)? {
+        true => Ok(()),
+        false => connection
             .execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA} COMMIT;"))
             .map_err(sort),
+    }
+}
+
+/// Whether the schema was made, of the version that this code reads.
+fn has_schema(connection: &Connection) -> Result<bool> {
+    let version = connection.query_row("PRAGMA user_version", (), |row| row.get::<_, i64>(0));
+    match version.map_err(sort)? {
+        VERSION => Ok(true),
+        0 => Ok(false),
         found => Err(Error::precondition(format!(
             "expected schema {VERSION}, found {found}; use the newer release that wrote it"
         ))),

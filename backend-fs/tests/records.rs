@@ -43,3 +43,18 @@ fn what_is_no_database_and_a_newer_schema_are_told() {
     let error = SqliteRecords::open(&path).err().unwrap();
     assert_eq!(error.kind(), Kind::FailedPrecondition, "{error:?}");
 }
+
+#[test]
+fn a_database_that_cannot_be_written_is_read_as_far_as_it_was_made() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("records.db");
+    // The first opening was cut off before it made the schema.
+    std::fs::write(&path, "").unwrap();
+    let records = SqliteRecords::open_read_only(&path).unwrap();
+    assert_eq!(wait(records.load(Table::Blobs, "key")).unwrap(), None);
+    let newer = rusqlite::Connection::open(&path).unwrap();
+    newer.pragma_update(None, "user_version", 2).unwrap();
+    drop(newer);
+    let error = SqliteRecords::open_read_only(&path).err().unwrap();
+    assert_eq!(error.kind(), Kind::FailedPrecondition, "{error:?}");
+}
