@@ -50,10 +50,15 @@ fn panicked() -> Error {
 
 /// Marks this thread as one that may block while `work` runs: [`run`] then runs inline.
 pub fn inline<T>(work: impl FnOnce() -> T) -> T {
-    let before = MAY_BLOCK.replace(true);
-    let out = work();
-    MAY_BLOCK.set(before);
-    out
+    /// A panic that is caught further up must not leave a reactor's thread marked.
+    struct Before(bool);
+    impl Drop for Before {
+        fn drop(&mut self) {
+            MAY_BLOCK.set(self.0);
+        }
+    }
+    let _before = Before(MAY_BLOCK.replace(true));
+    work()
 }
 
 /// Drives a future to its end on this thread, for synchronous pipelines over the async traits.
@@ -121,6 +126,12 @@ mod tests {
     fn runs_nested_work_without_deadlock() {
         let sum = wait(async { run(|| wait(run(|| Ok(2)))).await.map(|two| two + 1) });
         assert_eq!(sum.unwrap(), 3);
+    }
+
+    #[test]
+    fn a_panic_leaves_no_mark_on_the_thread() {
+        let failed = catch_unwind(|| inline(|| panic!("planted")));
+        assert!(failed.is_err() && !MAY_BLOCK.get());
     }
 
     #[tokio::test]
