@@ -59,15 +59,17 @@ impl Store {
     /// already stays as it is, but a missing type or missing children are filled in.
     ///
     /// # Errors
-    /// Those of [`Writer::commit`] and of the home.
+    /// Those of [`Writer::commit`], `Corrupt` when the bytes are not what `descriptor` says
+    /// whatever the writer was begun with; those of the home.
     pub async fn publish(
         &self,
-        writer: Writer,
+        mut writer: Writer,
         descriptor: &Descriptor,
         children: Vec<Digest>,
         durability: Durability,
     ) -> Result<Committed> {
         let digest = &descriptor.digest;
+        writer.expect(*digest, descriptor.size);
         let mut batch = Batch::new();
         if self.blobs().load(digest).await?.is_none() {
             let record = BlobRecord {

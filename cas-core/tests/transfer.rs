@@ -3,6 +3,7 @@
 
 use std::io::Read;
 
+use cas_core::content::{Durability, Expected, Writer};
 use cas_core::engine::{UNCOMPRESSED, copy, diff_id};
 use cas_core::media_type::DiffCompression;
 use cas_core::{ContentExt, Descriptor, Digest, Error, Image, Kind, MediaType, Result, Store};
@@ -195,4 +196,18 @@ async fn a_copy_after_a_damaged_one_begins_anew() {
     let copy = async || to.content.copy_from(&*from.content, &digest).await;
     assert_eq!(copy().await.unwrap_err().kind(), Kind::Corrupt);
     assert_eq!(copy().await.unwrap(), 4);
+}
+
+/// A record under a digest speaks of the bytes of that digest.
+#[tokio::test]
+async fn bytes_are_not_published_as_others() {
+    let store = store();
+    let target = Descriptor::of(MediaType::OCI_LAYER, b"said");
+    let mut writer = Writer::begin(&*store.content, "key", Expected::ANY)
+        .await
+        .unwrap();
+    writer.write("done".into()).await.unwrap();
+    let published = store.publish(writer, &target, Vec::new(), Durability::Full);
+    assert_eq!(published.await.unwrap_err().kind(), Kind::Corrupt);
+    assert!(store.blobs().load(&target.digest).await.unwrap().is_none());
 }

@@ -183,6 +183,11 @@ impl Writer {
         Ok(())
     }
 
+    /// Expects these bytes and no others from now on.
+    pub(crate) fn expect(&mut self, digest: Digest, size: u64) {
+        self.expected = Expected::exactly(digest, size);
+    }
+
     /// Drops what was written; the offset is 0 again.
     ///
     /// # Errors
