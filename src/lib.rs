@@ -14,7 +14,7 @@
 //! # fn main() {}
 //! ```
 //!
-//! Backends are chosen by Cargo features; [`registry`] holds those compiled in.
+//! Backends are chosen by Cargo features; [`registry()`] holds those compiled in.
 
 #[cfg(all(feature = "fs", feature = "native"))]
 mod root;

@@ -41,7 +41,6 @@ fn main() -> ExitCode {
 /// Feature sets that must build besides the default one.
 const FEATURES: &[&[&str]] = &[
     &["--no-default-features"],
-    &["--no-default-features", "--features", "fs"],
     &["--no-default-features", "--features", "fs,native"],
 ];
 
