@@ -128,7 +128,11 @@ async fn platforms_are_listed_without_attestations() {
     .await;
     let root = index(&store, &[amd64, attestation, nested]).await;
     let found = platforms(&*store.content, &root).await.unwrap();
-    let expected = ["linux/amd64", "linux/arm64"].map(|text| text.parse().unwrap());
+    let expected: [Platform; 2] = ["linux/amd64", "linux/arm64"].map(|text| text.parse().unwrap());
+    assert_eq!(found, expected);
+    let absent = Descriptor::of(MediaType::OCI_INDEX, b"elsewhere");
+    let sparse = index(&store, &[root, absent]).await;
+    let found = platforms(&*store.content, &sparse).await.unwrap();
     assert_eq!(found, expected);
     let alone = image(&store, "linux/arm").await;
     let found = platforms(&*store.content, &alone).await.unwrap();

@@ -107,12 +107,17 @@ fn pass(descriptor: Descriptor, missing: &mut Vec<Descriptor>) {
 fn no_match(image: &Descriptor, missing: &[Descriptor]) -> Error {
     let message = match missing {
         [] => "no match for platform in the index".to_owned(),
-        [first, rest @ ..] => format!(
-            "no match for platform in the store: {} and {} more are listed but missing; \
-             fetch them first",
-            first.digest,
-            rest.len()
-        ),
+        [first, rest @ ..] => {
+            let more = match rest.len() {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            format!(
+                "the match for the platform is listed but not in the store: {}{more}; import the \
+                 image for this platform",
+                first.digest
+            )
+        }
     };
     Error::not_found(message)
         .operation("resolve manifest")
@@ -165,13 +170,15 @@ impl Handler for Candidates<'_> {
 }
 
 /// The platforms an image is made for, normalised, each once, in the order of its indexes;
-/// `unknown`, as attestations are marked, is left out.
+/// `unknown`, as attestations are marked, is left out, and so is what only documents would tell
+/// that a sparse image lacks.
 ///
 /// # Errors
 /// Those of reading what has to be read; `Corrupt`.
 pub async fn platforms(content: &dyn ContentStore, image: &Descriptor) -> Result<Vec<Platform>> {
     let platforms = Platforms {
         content,
+        root: image,
         found: Mutex::default(),
     };
     let roots = platforms.take_named(vec![image.clone()]);
@@ -182,6 +189,7 @@ pub async fn platforms(content: &dyn ContentStore, image: &Descriptor) -> Result
 
 struct Platforms<'a> {
     content: &'a dyn ContentStore,
+    root: &'a Descriptor,
     found: Mutex<Vec<Platform>>,
 }
 
@@ -194,6 +202,16 @@ impl Platforms<'_> {
         }
     }
 
+    async fn read(&self, descriptor: &Descriptor) -> Result<Next> {
+        if descriptor.media_type.is_config() {
+            self.add(&config_platform(self.content, descriptor).await?);
+        }
+        let mut children = dispatch::children(self.content, descriptor).await?;
+        if descriptor.media_type.is_manifest() {
+            children.truncate(1);
+        }
+        Ok(Next::Children(self.take_named(children)))
+    }
     /// Those that name no platform, and have to be read for it.
     fn take_named(&self, mut descriptors: Vec<Descriptor>) -> Vec<Descriptor> {
         descriptors.retain(|descriptor| {
@@ -207,13 +225,11 @@ impl Platforms<'_> {
 #[async_trait]
 impl Handler for Platforms<'_> {
     async fn handle(&self, descriptor: &Descriptor) -> Result<Next> {
-        if descriptor.media_type.is_config() {
-            self.add(&config_platform(self.content, descriptor).await?);
+        match self.read(descriptor).await {
+            Err(error) if error.kind() == Kind::NotFound && descriptor != self.root => {
+                Ok(Next::NONE)
+            }
+            outcome => outcome,
         }
-        let mut children = dispatch::children(self.content, descriptor).await?;
-        if descriptor.media_type.is_manifest() {
-            children.truncate(1);
-        }
-        Ok(Next::Children(self.take_named(children)))
     }
 }
