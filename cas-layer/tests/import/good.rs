@@ -90,6 +90,21 @@ async fn importing_again_changes_nothing_and_a_name_is_re_pointed() {
 }
 
 #[tokio::test]
+async fn the_full_name_of_containerd_comes_before_the_short_one() {
+    let (mut files, _) = two_tags();
+    let index = String::from_utf8(files.file("index.json").clone()).unwrap();
+    let both =
+        r#""io.containerd.image.name":"x.io/full:1","org.opencontainers.image.ref.name":"latest""#;
+    let short = r#""org.opencontainers.image.ref.name":"latest""#;
+    assert!(index.contains(short), "{index}");
+    *files.file("index.json") = index.replace(short, both).into_bytes();
+    let images = take(&store(), in_stream(&files.tar()), &Options::default())
+        .await
+        .unwrap();
+    assert_eq!(names(&images), ["x.io/a:v1", "x.io/full:1"]);
+}
+
+#[tokio::test]
 async fn a_given_name_is_the_images_or_comes_before_the_tags() {
     let (files, image) = two_tags();
     let images = take(&store(), in_stream(&files.tar()), &named("x.io/n"))
