@@ -148,17 +148,24 @@ impl FsImages {
 
     fn delete_now(&self, name: &Reference, expected: Option<&Descriptor>) -> Result<()> {
         let found = self.change(|index| {
-            let found = index.get(name)?.ok_or_else(absent)?;
-            if let Some(expected) = expected.filter(|one| one.digest != found.digest) {
+            let found = index.targets(name)?;
+            if found.is_empty() {
+                return Err(absent());
+            }
+            if let Some(expected) = expected
+                && let Some(other) = found.iter().find(|one| one.digest != expected.digest)
+            {
                 return Err(Error::not_found(format!(
                     "expected it to stand for {}, found {}",
-                    expected.digest, found.digest
+                    expected.digest, other.digest
                 )));
             }
             index.remove(name);
             Ok(found)
         })?;
-        self.remove_record(name, &found)
+        found
+            .iter()
+            .try_for_each(|target| self.remove_record(name, target))
     }
 }
 

@@ -50,19 +50,24 @@ impl Index {
     /// # Errors
     /// `FailedPrecondition` when several entries have the name; `Corrupt` when its entry is none.
     pub(crate) fn get(&self, name: &Reference) -> Result<Option<Descriptor>> {
-        let mut entries = self.entries().filter(|entry| is_named(entry, name));
-        let Some(first) = entries.next() else {
-            return Ok(None);
-        };
-        let target = target(first)?;
-        match entries.next() {
-            None => Ok(Some(target)),
-            Some(second) => Err(Error::precondition(format!(
-                "index.json has this name twice, for {} and for {}; remove one of them",
-                target.digest,
-                second["digest"].as_str().unwrap_or("no digest"),
+        let mut targets = self.targets(name)?;
+        match &targets[..] {
+            [first, second, ..] => Err(Error::precondition(format!(
+                "index.json has this name twice, for {} and for {}; delete the name, which takes \
+                 both away, and make it again",
+                first.digest, second.digest,
             ))),
+            _ => Ok(targets.pop()),
         }
+    }
+
+    /// All that a name stands for; several only where another program wrote them.
+    ///
+    /// # Errors
+    /// `Corrupt` when one of its entries is no descriptor.
+    pub(crate) fn targets(&self, name: &Reference) -> Result<Vec<Descriptor>> {
+        let named = self.entries().filter(|entry| is_named(entry, name));
+        named.map(target).collect()
     }
 
     /// All names and what they stand for, in the order of the names; entries without a name, or

@@ -41,6 +41,12 @@ fn entries_of_others_survive_our_changes() {
     wait(images.delete(&name("ours"), Some(&target))).unwrap();
     let after: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     assert_eq!(after, foreign);
+    // The way out of a name that is there twice.
+    let ambiguous = wait(images.delete(&name("twice"), Some(&target))).unwrap_err();
+    assert_eq!(ambiguous.kind(), Kind::NotFound);
+    wait(images.delete(&name("twice"), None)).unwrap();
+    assert_eq!(wait(images.get(&name("twice"))).unwrap(), None);
+    assert_eq!(wait(images.list(&[])).unwrap().len(), 1);
 }
 
 #[test]
