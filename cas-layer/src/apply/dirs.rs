@@ -6,14 +6,15 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
-use cas_core::{Error, Result};
+use cas_core::{Error, Result, limit};
 use rustix::fs::{self, Mode, OFlags, ResolveFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use super::os;
+use super::path::depth;
 use super::seen::Inode;
 
 /// Most directories held open between two members.
@@ -32,6 +33,8 @@ pub(super) const DIRECTORY: OFlags = OFlags::RDONLY
 pub(super) struct Dir {
     pub(super) fd: OwnedFd,
     pub(super) inode: Inode,
+    /// Names between the root and it, links resolved.
+    pub(super) depth: usize,
     times: RefCell<Timestamps>,
     changed: Cell<bool>,
     /// Whether its ancestors and itself are noted as kept.
@@ -41,10 +44,11 @@ pub(super) struct Dir {
 }
 
 impl Dir {
-    fn new(fd: OwnedFd) -> Result<Self> {
+    fn new(fd: OwnedFd, depth: usize) -> Result<Self> {
         let stat = os(fs::fstat(&fd))?;
         Ok(Dir {
             inode: (stat.st_dev, stat.st_ino),
+            depth,
             times: RefCell::new(Timestamps {
                 last_access: timespec(stat.st_atime, stat.st_atime_nsec),
                 last_modification: timespec(stat.st_mtime, stat.st_mtime_nsec),
@@ -54,6 +58,18 @@ impl Dir {
             default_acl: Cell::new(has_default_acl(fd.as_fd())),
             fd,
         })
+    }
+
+    /// The depth of a directory in this one. Without a bound, links to links would make a tree
+    /// deeper than any that can be removed.
+    ///
+    /// # Errors
+    /// `OutOfRange` for more than [`limit::PATH_DEPTH`].
+    pub(super) fn deeper(&self) -> Result<usize> {
+        if self.depth == limit::PATH_DEPTH {
+            return Err(too_deep());
+        }
+        Ok(self.depth + 1)
     }
 
     /// Says that the directory is about to change, so that its times must be set again.
@@ -97,6 +113,14 @@ fn has_default_acl(fd: BorrowedFd<'_>) -> bool {
     fs::fgetxattr(fd, "system.posix_acl_default", &mut none[..]).is_ok_and(|size| size > 0)
 }
 
+fn too_deep() -> Error {
+    Error::out_of_range(format!(
+        "links lead more than {} directories or {} bytes deep",
+        limit::PATH_DEPTH,
+        limit::PATH
+    ))
+}
+
 /// The open directories of one tree.
 pub(super) struct Dirs {
     root: Rc<Dir>,
@@ -106,12 +130,8 @@ pub(super) struct Dirs {
 
 impl Dirs {
     pub(super) fn new(root: BorrowedFd<'_>) -> Result<Self> {
-        let root = Rc::new(Dir::new(os(fs::openat(
-            root,
-            ".",
-            DIRECTORY,
-            Mode::empty(),
-        ))?)?);
+        let root = os(fs::openat(root, ".", DIRECTORY, Mode::empty()))?;
+        let root = Rc::new(Dir::new(root, 0)?);
         let by_inode = HashMap::from([(root.inode, root.clone())]);
         Ok(Dirs {
             root,
@@ -132,19 +152,44 @@ impl Dirs {
         if let Some(dir) = self.by_path.get(path) {
             return Ok(Some(dir.clone()));
         }
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        match fs::openat2(&self.root.fd, path, flags, Mode::empty(), resolve) {
-            Ok(fd) => self.adopt(path, fd).map(Some),
+        let open = |links| {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let resolve = ResolveFlags::IN_ROOT | links;
+            fs::openat2(&self.root.fd, path, flags, Mode::empty(), resolve)
+        };
+        let found = match open(ResolveFlags::NO_SYMLINKS) {
+            Ok(fd) => Ok((fd, depth(path))),
+            Err(Errno::LOOP) => match open(ResolveFlags::NO_MAGICLINKS) {
+                Ok(fd) => self.measure(fd.as_fd()).map(|depth| Ok((fd, depth)))?,
+                Err(errno) => Err(errno),
+            },
+            Err(errno) => Err(errno),
+        };
+        match found {
+            Ok((fd, depth)) => self.adopt(path, fd, depth).map(Some),
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
             Err(Errno::LOOP) => Err(Error::corrupt(LOOP)),
             Err(errno) => os(Err(errno)),
         }
     }
 
+    /// The depth of a directory that links led to. Walking up instead would cost a hostile layer
+    /// nothing and us 512 calls a member.
+    fn measure(&self, fd: BorrowedFd<'_>) -> Result<usize> {
+        let names = |fd: BorrowedFd<'_>| {
+            let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
+            match fs::readlink(link, Vec::new()) {
+                Ok(path) => Ok(depth(path.as_bytes())),
+                Err(Errno::NAMETOOLONG) => Err(too_deep()),
+                Err(errno) => os(Err(errno)),
+            }
+        };
+        Ok(names(fd)?.saturating_sub(names(self.root.fd.as_fd())?))
+    }
+
     /// Keeps an open directory under its path.
-    pub(super) fn adopt(&mut self, path: &[u8], fd: OwnedFd) -> Result<Rc<Dir>> {
-        let dir = self.visit(fd)?;
+    pub(super) fn adopt(&mut self, path: &[u8], fd: OwnedFd, depth: usize) -> Result<Rc<Dir>> {
+        let dir = self.visit(fd, depth)?;
         self.hold(path, &dir);
         Ok(dir)
     }
@@ -158,8 +203,8 @@ impl Dirs {
     }
 
     /// An open directory: the one held, or one that the caller settles when it leaves it.
-    pub(super) fn visit(&self, fd: OwnedFd) -> Result<Rc<Dir>> {
-        let dir = Dir::new(fd)?;
+    pub(super) fn visit(&self, fd: OwnedFd, depth: usize) -> Result<Rc<Dir>> {
+        let dir = Dir::new(fd, depth)?;
         match self.by_inode.get(&dir.inode) {
             Some(held) => Ok(held.clone()),
             None => Ok(Rc::new(dir)),

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use super::dirs::{DIRECTORY, Dir, LOOP};
 use super::meta::{EPOCH, own};
-use super::path::{push, split};
+use super::path::{depth, push, split};
 use super::remove::remove;
 use super::seen::Fact;
 use super::{Layer, os};
@@ -77,7 +77,7 @@ impl Layer {
                 false => match self.step(&dir, &name)? {
                     Step::Into(fd) => {
                         push(&mut at, &name);
-                        self.dirs.visit(fd)?
+                        self.dirs.visit(fd, dir.depth + 1)?
                     }
                     Step::Link(target) => {
                         links += 1;
@@ -132,6 +132,7 @@ impl Layer {
                 limit::ENTRIES
             )));
         }
+        dir.deeper()?;
         self.keep(dir)?;
         dir.touch();
         os(fs::mkdirat(&dir.fd, name, DIRECTORY_MODE))?;
@@ -154,7 +155,7 @@ impl Layer {
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
         let root = self.dirs.root();
         let fd = os(fs::openat2(&root.fd, path, flags, Mode::empty(), resolve))?;
-        self.dirs.visit(fd)
+        self.dirs.visit(fd, depth(path))
     }
 }
 

@@ -23,6 +23,13 @@ pub(super) fn push(path: &mut Vec<u8>, name: &[u8]) {
     path.extend_from_slice(name);
 }
 
+/// The names of a clean path.
+pub(super) fn depth(path: &[u8]) -> usize {
+    path.split(|&byte| byte == b'/')
+        .filter(|name| !name.is_empty())
+        .count()
+}
+
 /// A clean path's parent and last name; both empty for the root.
 pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|&byte| byte == b'/') {

@@ -70,6 +70,7 @@ impl Layer {
     fn place_directory(&mut self, entry: &Entry, path: &[u8]) -> Result<()> {
         let (parent, name) = split(path);
         let dir = self.parent(parent)?;
+        let depth = dir.deeper()?;
         let mode = Mode::from_raw_mode(entry.mode & 0o777);
         let fresh = match fs::mkdirat(&dir.fd, name, mode) {
             Err(Errno::EXIST) => {
@@ -84,7 +85,7 @@ impl Layer {
             made => os(made).map(|()| true)?,
         };
         let fd = os(fs::openat(&dir.fd, name, DIRECTORY, Mode::empty()))?;
-        let own = self.dirs.adopt(path, fd)?;
+        let own = self.dirs.adopt(path, fd, depth)?;
         self.note_kept(own.inode);
         own.kept.set(true);
         self.describe_directory(&own, entry, fresh && !dir.default_acl.get())

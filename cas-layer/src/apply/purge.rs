@@ -3,17 +3,20 @@
 //! A directory is read for this at most once in a layer: afterwards all below it is of this
 //! layer, and stays so.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 
 use cas_core::{Result, limit};
-use rustix::fs::{self, AtFlags, FileType, Mode};
+use rustix::fs::{self, AtFlags, FileType, Mode, RawDir, SeekFrom};
 use rustix::io::Errno;
 
-use super::dirs::DIRECTORY;
+use super::dirs::{DIRECTORY, Dir};
 use super::path::Whiteout;
 use super::remove::{Removed, remove, too_deep};
-use super::seen::{Fact, Inode};
+use super::seen::Fact;
 use super::{Layer, os};
+
+/// Bytes of names that are read from a directory at once.
+const NAMES: usize = 4096;
 
 impl Layer {
     /// Does what a whiteout in the directory at the clean path `parent` asks for.
@@ -24,14 +27,14 @@ impl Layer {
         };
         dir.touch();
         match whiteout {
-            Whiteout::Opaque => self.purge(dir.fd.as_fd(), dir.inode, limit::PATH_DEPTH),
-            Whiteout::Name(name) => self.hide(dir.fd.as_fd(), dir.inode, name, limit::PATH_DEPTH),
+            Whiteout::Opaque => self.purge(&dir, limit::PATH_DEPTH),
+            Whiteout::Name(name) => self.hide(&dir, name, limit::PATH_DEPTH),
         }
     }
 
     /// Removes the name in `dir` as far as lower layers put it there.
-    fn hide(&mut self, dir: BorrowedFd<'_>, inode: Inode, name: &[u8], depth: usize) -> Result<()> {
-        let stat = match fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+    fn hide(&mut self, dir: &Dir, name: &[u8], levels: usize) -> Result<()> {
+        let stat = match fs::statat(&dir.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG) => return Ok(()),
             stat => os(stat)?,
         };
@@ -41,35 +44,38 @@ impl Layer {
             if self.seen.contains(&Fact::Purged(child)) {
                 return Ok(());
             }
-            let below = os(fs::openat(dir, name, DIRECTORY, Mode::empty()))?;
-            let below = self.dirs.visit(below)?;
+            let below = os(fs::openat(&dir.fd, name, DIRECTORY, Mode::empty()))?;
+            let below = self.dirs.visit(below, dir.depth + 1)?;
             below.touch();
-            self.purge(below.fd.as_fd(), child, depth)?;
+            self.purge(&below, levels)?;
             return below.settle();
         }
-        if !is_dir && self.seen.contains(&Fact::Placed(inode, name)) {
+        if !is_dir && self.seen.contains(&Fact::Placed(dir.inode, name)) {
             return Ok(());
         }
-        if remove(dir, name)? == Removed::Way {
+        if remove(dir.fd.as_fd(), name)? == Removed::Way {
             self.dirs.forget();
         }
         Ok(())
     }
 
-    /// Removes everything below `dir` that lower layers put there.
-    fn purge(&mut self, dir: BorrowedFd<'_>, inode: Inode, depth: usize) -> Result<()> {
-        if self.seen.contains(&Fact::Purged(inode)) {
+    /// Removes everything below `dir` that lower layers put there; one descriptor a level.
+    fn purge(&mut self, dir: &Dir, levels: usize) -> Result<()> {
+        if self.seen.contains(&Fact::Purged(dir.inode)) {
             return Ok(());
         }
-        let depth = depth.checked_sub(1).ok_or_else(too_deep)?;
-        for child in os(fs::Dir::read_from(dir))? {
+        let levels = levels.checked_sub(1).ok_or_else(too_deep)?;
+        let mut buffer = Vec::with_capacity(NAMES);
+        os(fs::seek(&dir.fd, SeekFrom::Start(0)))?;
+        let mut children = RawDir::new(&dir.fd, buffer.spare_capacity_mut());
+        while let Some(child) = children.next() {
             let child = os(child)?;
             let name = child.file_name().to_bytes();
             if !matches!(name, b"." | b"..") {
-                self.hide(dir, inode, name, depth)?;
+                self.hide(dir, name, levels)?;
             }
         }
-        self.seen.insert(&Fact::Purged(inode));
+        self.seen.insert(&Fact::Purged(dir.inode));
         Ok(())
     }
 }

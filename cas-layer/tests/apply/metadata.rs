@@ -1,0 +1,178 @@
+//! Owners, modes, attributes and times.
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
+
+use cas_layer::apply::Applied;
+
+use crate::common::{Cage, Header, Tar};
+use crate::{read, xattr};
+
+#[test]
+fn metadata_is_exact() {
+    let cage = Cage::new();
+    let root = cage.root();
+    // A version 2 capability set: cap_net_raw, effective.
+    let capability = b"\x01\0\0\x02\0\x20\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+    Tar::new()
+        .member(Header::new(b'5', "setgid").mode(0o2777).owner(5, 6), b"")
+        .file("setgid/inherits", "")
+        .pax(&[("SCHILY.xattr.security.capability", capability)])
+        .member(
+            Header::new(b'0', "su").mode(0o6755).owner(1, 2).size(3),
+            b"abc",
+        )
+        .member(Header::new(b'2', "link").link("nowhere").owner(9, 9), b"")
+        .member(Header::new(b'6', "fifo").mode(0o666).owner(0, 3), b"")
+        .member(Header::new(b'4', "block").mode(0o660).device(8, 0), b"")
+        .member(Header::new(b'3', "null").mode(0o1666).device(1, 3), b"")
+        .member(Header::new(b'5', "closed").mode(0), b"")
+        .file("closed/in", "x")
+        .pax(&[("mtime", b"-142182000.25"), ("uid", b"4294967294")])
+        .file("old", "")
+        .apply(&root)
+        .unwrap();
+    let stat = |name: &str| {
+        let meta = fs::symlink_metadata(root.join(name)).unwrap();
+        (meta.mode() & 0o7777, meta.uid(), meta.gid())
+    };
+    assert_eq!(stat("setgid"), (0o2777, 5, 6));
+    assert_eq!(stat("setgid/inherits"), (0o644, 0, 0));
+    assert_eq!(stat("su"), (0o6755, 1, 2));
+    assert_eq!(
+        xattr(root.join("su"), "security.capability").unwrap(),
+        capability
+    );
+    assert_eq!(stat("link"), (0o777, 9, 9));
+    assert_eq!(
+        fs::symlink_metadata(root.join("link")).unwrap().mtime(),
+        1_000_000_000
+    );
+    assert_eq!(stat("fifo"), (0o666, 0, 3));
+    assert!(
+        fs::metadata(root.join("fifo"))
+            .unwrap()
+            .file_type()
+            .is_fifo()
+    );
+    assert_eq!(
+        (stat("block"), stat("null")),
+        ((0o660, 0, 0), (0o1666, 0, 0))
+    );
+    let null = fs::metadata(root.join("null")).unwrap();
+    assert!(null.file_type().is_char_device());
+    assert_eq!(null.rdev(), rustix::fs::makedev(1, 3));
+    assert_eq!((stat("closed"), stat("old").1), ((0, 0, 0), 4_294_967_294));
+    let old = fs::metadata(root.join("old")).unwrap();
+    assert_eq!((old.mtime(), old.mtime_nsec()), (-142_182_001, 750_000_000));
+}
+
+#[test]
+fn control_data_of_others_is_never_set() {
+    let cage = Cage::new();
+    let root = cage.root();
+    let forbidden = [
+        "trusted.overlay.opaque",
+        "trusted.overlay.redirect",
+        "user.overlay.metacopy",
+        "security.selinux",
+        "system.nfs4_acl",
+    ];
+    for kind in *b"05" {
+        let mut tar = Tar::new();
+        for name in forbidden {
+            let key = format!("SCHILY.xattr.{name}");
+            tar = tar.pax(&[(&key, b"y")]).member(Header::new(kind, "x"), b"");
+        }
+        let applied = tar.apply(&root).unwrap();
+        assert_eq!(applied.warnings.len(), forbidden.len());
+        for name in forbidden {
+            assert_eq!(
+                xattr(root.join("x"), name).filter(|_| name != "security.selinux"),
+                None
+            );
+        }
+    }
+    let zero = Tar::new()
+        .file("keep", "k")
+        .member(Header::new(b'3', "keep").device(0, 0), b"");
+    let Applied { warnings, .. } = zero.apply(&root).unwrap();
+    assert_eq!(
+        (warnings.len(), read(root.join("keep"))),
+        (1, "k".to_owned())
+    );
+}
+
+#[test]
+fn xattrs_are_those_of_the_last_member() {
+    let cage = Cage::new();
+    let path = cage.root().join("d");
+    let acl = b"\x02\0\0\0\x01\0\x07\0\xff\xff\xff\xff\x04\0\x05\0\xff\xff\xff\xff\x20\0\0\0\xff\xff\xff\xff";
+    Tar::new()
+        .pax(&[
+            ("SCHILY.xattr.user.a", b"1"),
+            ("SCHILY.xattr.user.b", b""),
+            ("SCHILY.xattr.system.posix_acl_default", acl),
+        ])
+        .dir("d")
+        .file("d/plain", "")
+        .member(Header::new(b'6', "d/fifo").mode(0o666), b"")
+        .pax(&[("SCHILY.xattr.trusted.l", b"t")])
+        .symlink("link", "d")
+        .apply(&cage.root())
+        .unwrap();
+    assert_eq!(
+        (xattr(&path, "user.a"), xattr(&path, "user.b")),
+        (Some(b"1".to_vec()), Some(vec![]))
+    );
+    assert_eq!(
+        xattr(cage.root().join("link"), "trusted.l"),
+        Some(b"t".to_vec())
+    );
+    assert_eq!(xattr(&path, "system.posix_acl_default").unwrap(), acl);
+    for child in ["plain", "fifo"] {
+        assert_eq!(
+            xattr(path.join(child), "system.posix_acl_access"),
+            None,
+            "{child}"
+        );
+    }
+    assert_eq!(
+        fs::metadata(path.join("plain")).unwrap().mode() & 0o7777,
+        0o644
+    );
+    Tar::new()
+        .pax(&[("SCHILY.xattr.user.b", b"2")])
+        .dir("d")
+        .apply(&cage.root())
+        .unwrap();
+    assert_eq!(
+        (xattr(&path, "user.a"), xattr(&path, "user.b")),
+        (None, Some(b"2".to_vec()))
+    );
+    assert_eq!(xattr(&path, "system.posix_acl_default"), None);
+    let broken = Tar::new()
+        .pax(&[("SCHILY.xattr.system.posix_acl_access", b"zz")])
+        .file("f", "");
+    assert!(broken.apply(&cage.root()).is_err());
+}
+
+#[test]
+fn the_umask_does_not_matter() {
+    let cage = Cage::new();
+    symlink("x", cage.root().join("old")).unwrap();
+    fs::set_permissions(cage.root(), fs::Permissions::from_mode(0o777)).unwrap();
+    let umask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    let applied = Tar::new()
+        .member(Header::new(b'0', "old").mode(0o666), b"")
+        .member(Header::new(b'5', "d").mode(0o1777), b"")
+        .file("made/f", "")
+        .apply(&cage.root());
+    rustix::process::umask(umask);
+    applied.unwrap();
+    let mode = |name: &str| fs::symlink_metadata(cage.root().join(name)).unwrap().mode() & 0o7777;
+    assert_eq!(
+        (mode("old"), mode("d"), mode("made")),
+        (0o666, 0o1777, 0o755)
+    );
+}
