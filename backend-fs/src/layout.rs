@@ -108,6 +108,8 @@ fn open_ours(root: &Dir) -> Result<Option<Dir>> {
     if root.stat(OURS)?.is_none()
         && root.stat(MARK)?.is_none()
         && let Some(stranger) = root.entries()?.next().transpose()?
+        // Whoever else makes a layout here right now began with this.
+        && root.stat(OURS)?.is_none()
     {
         return Err(Error::precondition(format!(
             "it is not empty (there is {:?}) and no OCI image layout (there is no {MARK}); \
