@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use cas_core::{Context, Error, Manifest, Result, Store, pool};
+use cas_core::{Context, Digest, Error, Manifest, Result, Store, pool};
 
 use super::{Layer, note, pairs};
 use crate::apply::Tree;
@@ -54,13 +54,15 @@ fn fill(layers: Vec<LayerSource<'_>>, path: &Path, progress: &dyn Progress) -> R
 
 fn apply(layers: Vec<LayerSource<'_>>, path: &Path, progress: &dyn Progress) -> Result<()> {
     let item = path.display().to_string();
+    let digests: Vec<Digest> = layers.iter().map(|layer| layer.digest).collect();
     let total = layers.iter().map(|layer| layer.size).sum();
     progress.begin(&item, Some(total));
     let tree = Tree::open(path)?;
     let advance = |bytes| progress.advance(&item, bytes);
-    for applied in flow::unpack(layers, &tree, Sync::Full, &advance)? {
+    let applied = flow::unpack(layers, &tree, Sync::Full, &advance)?;
+    for (layer, applied) in digests.iter().zip(applied) {
         for warning in applied.warnings {
-            progress.warn(&warning);
+            progress.warn(&format!("{layer}: {warning}"));
         }
     }
     progress.end(&item);
@@ -76,12 +78,17 @@ fn begin(path: &Path) -> Result<bool> {
             return Ok(true);
         }
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let why = "the directory that it shall be made in is not there; make that first";
+            return Err(Error::not_found(why).source(error));
+        }
         Err(error) => return Err(error.into()),
     }
     match fs::read_dir(path)?.next() {
         None => Ok(false),
         Some(_) => Err(Error::precondition(
-            "the directory is not empty; give one that is, or that is absent",
+            "the directory is not empty; give one that is, or that is absent, or remove what an \
+             interrupted unpack has left in it",
         )),
     }
 }

@@ -2,11 +2,12 @@
 
 use std::fs;
 
-use cas_core::Digest;
 use cas_core::error::Kind;
+use cas_core::{Digest, MediaType};
 use cas_layer::unpack::to_directory;
 
-use crate::{LAYERS, expected, image, silent, store, tree};
+use crate::source::{Files, zstd};
+use crate::{LAYERS, expected, image, image_of, silent, store, tree};
 
 #[tokio::test]
 async fn an_absent_or_an_empty_directory_is_filled() {
@@ -62,5 +63,26 @@ async fn a_missing_layer_is_noticed_before_anything_is_made() {
     let absent = scratch.path().join("absent");
     let outcome = to_directory(&store, &manifest, &absent, &silent()).await;
     assert_eq!(outcome.unwrap_err().kind(), Kind::NotFound);
+    assert!(!absent.exists());
+}
+
+#[tokio::test]
+async fn a_bomb_ends_by_its_ratio_and_leaves_nothing() {
+    let (store, scratch) = (store(), tempfile::tempdir().unwrap());
+    let mut members = Files::default();
+    members.add("first", b"1");
+    // The zeros stand behind the archive, so that they cost no disk; 42 kB are 1.25 GiB.
+    let mut bomb = zstd(&members.tar());
+    let zeros = zstd(&vec![0; 64 << 20]);
+    for _ in 0..20 {
+        bomb.extend_from_slice(&zeros);
+    }
+    assert!(bomb.len() < 64 << 10, "{}", bomb.len());
+    let layers = vec![(MediaType::OCI_LAYER_ZSTD, bomb)];
+    let manifest = image_of(&store, layers, &[Digest::sha256(b"any")]).await;
+    let absent = scratch.path().join("absent");
+    let outcome = to_directory(&store, &manifest, &absent, &silent()).await;
+    let error = outcome.unwrap_err();
+    assert_eq!(error.kind(), Kind::OutOfRange, "{error}");
     assert!(!absent.exists());
 }

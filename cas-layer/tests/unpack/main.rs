@@ -60,8 +60,7 @@ const LAYERS: [Layer; 3] = [
 
 /// Stores an image of `layers`; `change` may spoil its diff ids.
 async fn image(store: &Store, layers: &[Layer], change: fn(&mut Vec<Digest>)) -> Manifest {
-    let mut files = Files::layout();
-    let (mut descriptors, mut diff_ids) = (Vec::new(), Vec::new());
+    let (mut blobs, mut diff_ids) = (Vec::new(), Vec::new());
     for layer in layers {
         let mut members = Files::default();
         for (path, text) in layer.members {
@@ -74,9 +73,23 @@ async fn image(store: &Store, layers: &[Layer], change: fn(&mut Vec<Digest>)) ->
             DiffCompression::Zstd => zstd(&tar),
             _ => tar,
         };
-        descriptors.push(files.blob(layer.kind.clone(), &blob));
+        blobs.push((layer.kind.clone(), blob));
     }
     change(&mut diff_ids);
+    image_of(store, blobs, &diff_ids).await
+}
+
+/// Stores an image whose layers are these blobs.
+async fn image_of(
+    store: &Store,
+    layers: Vec<(MediaType, Vec<u8>)>,
+    diff_ids: &[Digest],
+) -> Manifest {
+    let mut files = Files::layout();
+    let mut descriptors = Vec::new();
+    for (kind, blob) in layers {
+        descriptors.push(files.blob(kind, &blob));
+    }
     let diff_ids: Vec<String> = diff_ids.iter().map(Digest::to_string).collect();
     let rootfs = json!({ "type": "layers", "diff_ids": diff_ids });
     let config = json!({ "os": "linux", "architecture": "amd64", "rootfs": rootfs });
