@@ -158,6 +158,7 @@ async fn add(
     let mut writer = Writer::begin(&*store.content, &key, expected).await?;
     writer.rewind().await?;
     let outcome = copy(&mut *source, &mut writer).await;
+    let outcome = outcome.during("read", file.display());
     let added = match outcome {
         Ok(()) => writer.commit(&Batch::new(), Durability::Full).await,
         Err(error) => {

@@ -118,9 +118,11 @@ impl<'a> Steps<'a> {
         self.number += 1;
         let seconds = self.begun.elapsed().as_secs_f64();
         let step = serde_json::json!({"step": self.number, "done": what, "seconds": seconds});
-        self.session.out.item(&step, || {
-            format!("{}. {what}  [{seconds:.3} s]", self.number)
-        })?;
+        let out = &self.session.out;
+        match out.is_json() {
+            true => out.item(&step, String::new)?,
+            false => out.say(format!("{}. {what}  [{seconds:.3} s]", self.number))?,
+        }
         self.begun = Instant::now();
         Ok(())
     }

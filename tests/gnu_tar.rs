@@ -1,0 +1,145 @@
+//! Beside GNU tar: of one archive, in every format it writes, both make the same tree.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test may fail anywhere"
+)]
+
+mod common;
+
+use std::fs::{self, File};
+use std::io::BufReader;
+use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
+use std::path::Path;
+use std::process::Command;
+
+use cas::layer::apply::Tree;
+use cas::layer::tar::Reader;
+use common::{can, ok, tree};
+use rustix::fs::{Gid, Mode, Uid, XattrFlags};
+
+/// What all formats can hold, and below `new/` what ustar cannot.
+fn source(at: &Path) {
+    fs::create_dir_all(at.join("new")).unwrap();
+    fs::write(at.join("plain"), "plain").unwrap();
+    fs::write(at.join("block"), [7; 512]).unwrap();
+    fs::hard_link(at.join("plain"), at.join("second")).unwrap();
+    symlink("nowhere/at/all", at.join("link")).unwrap();
+    fs::write(at.join("set"), "").unwrap();
+    rustix::fs::chown(
+        at.join("set"),
+        Some(Uid::from_raw(3)),
+        Some(Gid::from_raw(4)),
+    )
+    .unwrap();
+    fs::set_permissions(at.join("set"), fs::Permissions::from_mode(0o6750)).unwrap();
+    let fifo = rustix::fs::FileType::Fifo;
+    let mode = Mode::from_raw_mode(0o622);
+    rustix::fs::mknodat(rustix::fs::CWD, at.join("fifo"), fifo, mode, 0).unwrap();
+    let device = rustix::fs::FileType::CharacterDevice;
+    let null = rustix::fs::makedev(1, 3);
+    rustix::fs::mknodat(rustix::fs::CWD, at.join("null"), device, mode, null).unwrap();
+    let prefixed = at.join(format!("{}{}", "prefix/".repeat(17), "n".repeat(90)));
+    fs::create_dir_all(prefixed.parent().unwrap()).unwrap();
+    fs::write(prefixed, "in the prefix").unwrap();
+
+    let new = at.join("new");
+    let long = new.join("l".repeat(250)).join("m".repeat(250));
+    fs::create_dir_all(&long).unwrap();
+    fs::write(long.join("file"), "long").unwrap();
+    fs::hard_link(long.join("file"), long.join("o".repeat(200))).unwrap();
+    symlink("t/".repeat(400), new.join("far")).unwrap();
+    fs::write(new.join("large id"), "").unwrap();
+    let large = Uid::from_raw(3_000_000_000);
+    rustix::fs::chown(new.join("large id"), Some(large), None).unwrap();
+    fs::write(new.join("\u{e9}\nline"), "odd").unwrap();
+    sparse(&new.join("holes"), 3, 1 << 20);
+    sparse(&new.join("many holes"), 60, 5 << 20);
+    sparse(&long.join("only a hole"), 0, 3 << 20);
+}
+
+/// A file of `size` bytes with some data at the start of each of `runs` equal parts.
+fn sparse(path: &Path, runs: u64, size: u64) {
+    let file = File::create(path).unwrap();
+    for run in 0..runs {
+        let data = vec![run as u8 + 1; 1000];
+        let at = run * (size / runs);
+        file.write_all_at(&data, at - at % 65_536).unwrap();
+    }
+    file.set_len(size).unwrap();
+}
+
+/// Gives attributes to a file and a directory; false where the file system has none.
+fn attributes(at: &Path) -> bool {
+    let set = |name: &str| {
+        let path = at.join(name);
+        rustix::fs::setxattr(path, "user.colour", b"r\0\n=d", XattrFlags::empty()).is_ok()
+    };
+    set("plain") && set("new")
+}
+
+#[test]
+fn every_format_of_gnu_tar_gives_the_tree_that_it_makes() {
+    if !can(&["tar"]) {
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let from = scratch.path().join("from");
+    source(&from);
+    if !attributes(&from) {
+        eprintln!("SKIPPED: xattrs, for the file system has none");
+    }
+    let formats: [&[&str]; 7] = [
+        &["--format=gnu"],
+        &["--format=gnu", "--sparse"],
+        &["--format=oldgnu", "--sparse"],
+        &["--format=ustar", "--exclude=./new"],
+        &[
+            "--format=pax",
+            "--sparse",
+            "--sparse-version=0.0",
+            "--xattrs",
+        ],
+        &[
+            "--format=pax",
+            "--sparse",
+            "--sparse-version=0.1",
+            "--xattrs",
+        ],
+        &[
+            "--format=pax",
+            "--sparse",
+            "--sparse-version=1.0",
+            "--xattrs",
+        ],
+    ];
+    for (number, format) in formats.into_iter().enumerate() {
+        let place = scratch.path().join(number.to_string());
+        let (archive, ours, theirs) = (place.join("tar"), place.join("ours"), place.join("theirs"));
+        fs::create_dir_all(&ours).unwrap();
+        fs::create_dir_all(&theirs).unwrap();
+        ok(tar()
+            .args(format)
+            .arg("-cf")
+            .arg(&archive)
+            .arg("-C")
+            .arg(&from)
+            .arg("."));
+        ok(tar()
+            .args(["--xattrs", "--xattrs-include=*", "--same-owner", "-xpf"])
+            .arg(&archive)
+            .arg("-C")
+            .arg(&theirs));
+        let mut reader = Reader::new(BufReader::new(File::open(&archive).unwrap()));
+        let applied = Tree::open(&ours).unwrap().apply(&mut reader).unwrap();
+        assert_eq!(applied.warnings, [""; 0], "{format:?}");
+        let found = tree::differences(&ours, &theirs);
+        assert!(found.is_empty(), "{format:?}:\n{}", found.join("\n"));
+    }
+}
+
+fn tar() -> Command {
+    let mut command = Command::new("tar");
+    command.args(["--numeric-owner", "--warning=no-timestamp"]);
+    command
+}
