@@ -1,0 +1,218 @@
+//! The tool in trouble: killed in the middle, on a full disk, two at once.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test may fail anywhere"
+)]
+
+mod common;
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::{can, cas, demo_archive, fails, ok};
+
+/// A directory in memory: elsewhere each sync waits for all that the machine writes.
+fn scratch() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").unwrap()
+}
+
+/// A small file system of its own, gone with this value.
+struct Disk(PathBuf);
+
+impl Disk {
+    fn mount(at: PathBuf, size: &str) -> Self {
+        fs::create_dir(&at).unwrap();
+        ok(Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "none"])
+            .arg(&at));
+        Disk(at)
+    }
+
+    /// Takes all space but `left` bytes.
+    fn fill(&self, left: u64) -> PathBuf {
+        let free = rustix::fs::statvfs(&self.0).unwrap();
+        let size = free.f_bavail * free.f_frsize - left;
+        let file = self.0.join("filler");
+        fs::write(&file, vec![1; size as usize]).unwrap();
+        file
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        ok(Command::new("umount").arg("-l").arg(&self.0));
+    }
+}
+
+fn is_empty(directory: &Path) -> bool {
+    fs::read_dir(directory).map_or(true, |mut entries| entries.next().is_none())
+}
+
+/// Waits until something is in `directory`; false when `child` ended before.
+fn begins(directory: &Path, child: &mut Child) -> bool {
+    let begun = Instant::now();
+    while is_empty(directory) {
+        assert!(begun.elapsed() < Duration::from_secs(20), "nothing began");
+        if child.try_wait().unwrap().is_some() {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    true
+}
+
+#[test]
+fn after_a_killed_import_the_same_import_succeeds() {
+    let scratch = scratch();
+    let root = scratch.path().join("root");
+    let archive = demo_archive(scratch.path());
+    let bytes = fs::read(&archive).unwrap();
+    let mut child = cas(&root)
+        .args(["import", "-", "--name", "app"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The rest never comes, so it is in the middle of a blob for sure.
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(&bytes[..bytes.len() / 2]).unwrap();
+    assert!(begins(&root.join("store/.cas/ingest"), &mut child));
+    child.kill().unwrap();
+    assert!(!child.wait().unwrap().success());
+    drop(input);
+    assert_eq!(ok(cas(&root).args(["images", "--json"])), "");
+    ok(cas(&root).args(["import", "--name", "app"]).arg(&archive));
+    ok(cas(&root)
+        .args(["unpack", "app"])
+        .arg(scratch.path().join("tree")));
+    assert!(is_empty(&root.join("store/.cas/ingest")));
+}
+
+#[test]
+fn after_a_killed_unpack_the_message_says_what_to_do() {
+    let scratch = scratch();
+    let root = scratch.path().join("root");
+    let archive = demo_archive(scratch.path());
+    ok(cas(&root).args(["import", "--name", "app"]).arg(&archive));
+    let tree = scratch.path().join("tree");
+    let unpack = || {
+        let mut unpack = cas(&root);
+        unpack.args(["unpack", "app"]).arg(&tree);
+        unpack
+    };
+    let killed = (0..20).any(|_| {
+        let _ = fs::remove_dir_all(&tree);
+        let mut child = unpack().stdout(Stdio::null()).spawn().unwrap();
+        begins(&tree, &mut child) && child.kill().is_ok() && !child.wait().unwrap().success()
+    });
+    assert!(killed, "it was never caught in the middle");
+    let said = fails(&mut unpack(), 1);
+    assert!(said.contains("remove what an interrupted unpack"), "{said}");
+    fs::remove_dir_all(&tree).unwrap();
+    ok(&mut unpack());
+    assert!(tree.join("app/run").exists());
+}
+
+#[test]
+fn a_full_disk_is_said_and_the_store_stays_as_it_was() {
+    if !can(&["mount", "umount"]) {
+        return;
+    }
+    let scratch = scratch();
+    let archive = demo_archive(scratch.path());
+    let disk = Disk::mount(scratch.path().join("disk"), "8m");
+    let root = disk.0.join("root");
+    ok(cas(&root).args(["blob", "add"]).arg("/dev/null"));
+    let blobs = || ok(cas(&root).args(["blob", "ls", "--json"]));
+    let before = blobs();
+    let filler = disk.fill(256 << 10);
+    for piped in [false, true] {
+        let mut import = cas(&root);
+        import.args(["import", "--name", "app"]);
+        match piped {
+            true => import.arg("-").stdin(File::open(&archive).unwrap()),
+            false => import.arg(&archive),
+        };
+        let said = fails(&mut import, 6);
+        assert!(said.contains("No space left"), "{said}");
+        assert_eq!(ok(cas(&root).args(["images", "--json"])), "");
+        assert_eq!(blobs(), before);
+        assert!(is_empty(&root.join("store/.cas/ingest")));
+    }
+    fs::remove_file(filler).unwrap();
+    ok(cas(&root).args(["import", "--name", "app"]).arg(&archive));
+
+    let small = Disk::mount(scratch.path().join("small"), "512k");
+    for tree in [small.0.clone(), small.0.join("tree")] {
+        fails(cas(&root).args(["unpack", "app"]).arg(&tree), 6);
+        assert!(is_empty(&small.0));
+    }
+    ok(cas(&root)
+        .args(["unpack", "app"])
+        .arg(scratch.path().join("tree")));
+}
+
+#[test]
+fn many_open_a_fresh_root_at_once() {
+    // On a disk, which takes its time to make a directory.
+    let scratch = tempfile::tempdir().unwrap();
+    for round in 0..20 {
+        let root = scratch.path().join(round.to_string());
+        let open = || cas(&root).arg("images").stdout(Stdio::null()).spawn();
+        let mut all: Vec<_> = (0..3).map(|_| open().unwrap()).collect();
+        assert!(all.iter_mut().all(|child| child.wait().unwrap().success()));
+    }
+}
+
+#[test]
+fn imports_into_a_fresh_root_and_an_unpack_run_side_by_side() {
+    let scratch = scratch();
+    let root = scratch.path().join("root");
+    let archive = demo_archive(scratch.path());
+    ok(cas(&root).args(["import", "--name", "app"]).arg(&archive));
+    let fresh = scratch.path().join("fresh");
+    let start = |root: &Path, arguments: &[&str], path: &Path| {
+        let mut command = cas(root);
+        command.args(arguments).arg(path).stdout(Stdio::null());
+        command.spawn().unwrap()
+    };
+    let mut all = vec![start(
+        &root,
+        &["unpack", "app"],
+        &scratch.path().join("tree"),
+    )];
+    for _ in 0..3 {
+        all.push(start(
+            &root,
+            &["import", "--unpack", "--name", "app"],
+            &archive,
+        ));
+        all.push(start(
+            &fresh,
+            &["import", "--unpack", "--name", "app"],
+            &archive,
+        ));
+    }
+    assert!(all.iter_mut().all(|child| child.wait().unwrap().success()));
+    for root in [root, fresh] {
+        let snapshots = ok(cas(&root).args(["snapshot", "ls", "--json"]));
+        assert_eq!(snapshots.lines().count(), 3, "{snapshots}");
+        assert!(is_empty(&root.join("store/.cas/ingest")));
+    }
+}
+
+#[test]
+fn a_quiet_demo_says_nothing_and_a_json_demo_only_json() {
+    let scratch = scratch();
+    let root = scratch.path();
+    assert_eq!(ok(cas(root).args(["demo", "-q"])), "");
+    let steps = ok(cas(root).args(["demo", "--json"]));
+    let steps: Vec<serde_json::Value> = steps
+        .lines()
+        .map(|line| serde_json::from_str(line).expect(line))
+        .collect();
+    assert_eq!(steps.last().unwrap()["step"], 7);
+}
