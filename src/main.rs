@@ -5,10 +5,12 @@ mod cli;
 use std::process::ExitCode;
 
 use clap::Parser;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 fn main() -> ExitCode {
     let arguments = cli::Arguments::parse();
     let verbose = arguments.verbose;
+    raise_descriptor_limit();
     let outcome = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()
@@ -18,4 +20,15 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => cli::exit::report(&error, verbose),
     }
+}
+
+/// Deep trees and many layers want more descriptors than the usual 1,024.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    // Refused, the work may still fit into what there is.
+    let _ = setrlimit(Resource::Nofile, raised);
 }

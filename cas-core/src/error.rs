@@ -140,6 +140,16 @@ impl Error {
         self
     }
 
+    /// The same error with what its subject is a part of: a layer, a directory.
+    #[must_use]
+    pub fn within(mut self, whole: impl fmt::Display) -> Self {
+        self.0.subject = Some(match self.0.subject {
+            Some(part) => format!("{part} in {whole}"),
+            None => whole.to_string(),
+        });
+        self
+    }
+
     /// The same error with the backend that answered.
     #[must_use]
     pub fn backend(mut self, backend: &'static str) -> Self {
@@ -273,6 +283,8 @@ mod tests {
             .operation("open")
             .subject("sha256:ab");
         assert_eq!(error.to_string(), "open sha256:ab: no such blob");
+        let error = error.within("store x").operation("ignored");
+        assert_eq!(error.to_string(), "open sha256:ab in store x: no such blob");
     }
 
     /// A retry is advised only where it may help.

@@ -73,11 +73,16 @@ pub fn wait<T>(future: impl Future<Output = T>) -> T {
             self.1.notify_one();
         }
     }
-    let signal = Arc::new(Signal(Mutex::new(false), Condvar::new()));
-    let waker = Waker::from(signal.clone());
-    let mut context = Context::from_waker(&waker);
     let mut future = std::pin::pin!(future);
     inline(|| {
+        // Most are ready at once, and then nothing is there to wake.
+        let mut idle = Context::from_waker(Waker::noop());
+        if let Poll::Ready(out) = future.as_mut().poll(&mut idle) {
+            return out;
+        }
+        let signal = Arc::new(Signal(Mutex::new(false), Condvar::new()));
+        let waker = Waker::from(signal.clone());
+        let mut context = Context::from_waker(&waker);
         loop {
             if let Poll::Ready(out) = future.as_mut().poll(&mut context) {
                 return out;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use cas::layer::import::{Options, Source};
-use cas::{Cas, Context, Error, Platform, Result};
+use cas::{Cas, Context, Error, Result};
 use clap::Args;
 
 use super::Session;
@@ -81,16 +81,14 @@ async fn steps(session: &mut Session, place: &Path) -> Result<()> {
     }
 
     let rootfs = place.join("rootfs");
-    cas.unpack(NAME, &rootfs, &Platform::host(), &step.session.progress)
+    cas.unpack(NAME, &rootfs, None, &step.session.progress)
         .await?;
     let found = archive::check(&rootfs).during("check the tree", rootfs.display())?;
     step.done(&format!(
         "unpacked and checked {found} files, whiteouts applied"
     ))?;
 
-    let top = cas
-        .snapshot(NAME, &Platform::host(), &step.session.progress)
-        .await?;
+    let top = cas.snapshot(NAME, None, &step.session.progress).await?;
     let top = top.map_or_else(|| "none".into(), |top| top.short());
     step.done(&format!("unpacked into snapshots, topmost {top}"))?;
 

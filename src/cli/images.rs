@@ -73,13 +73,14 @@ impl Inspect {
     pub(crate) async fn run(self, session: &mut Session) -> Result<()> {
         let cas = session.cas().await?;
         let image = cas.image(&self.image).await?;
-        let matcher = Only::new(&self.platform.unwrap_or_else(Platform::host));
+        let platform = self.platform.as_ref();
+        let matcher = Only::new(platform.unwrap_or(&Platform::host()));
         let content = &*cas.store().content;
         let platforms = engine::platforms(content, &image.target).await?;
         let Resolved {
             descriptor,
             manifest,
-        } = engine::manifest(content, &image.target, &matcher).await?;
+        } = cas.manifest(&self.image, platform).await?;
         let config = dispatch::read(content, &manifest.config).await?;
         let config: Value = serde_json::from_slice(&config).unwrap_or(Value::Null);
         let size = engine::size(content, &image.target, &matcher).await?;

@@ -39,17 +39,19 @@ impl Import {
             Some("-") => Source::Stream(Box::new(std::io::stdin())),
             _ => Source::Path(self.source),
         };
-        let host = self.platform.clone().unwrap_or_else(Platform::host);
         let name = self.name.map(|name| name.parse()).transpose()?;
         let options = Options {
             name,
-            platform: self.platform,
+            platform: self.platform.clone(),
         };
         let images = cas.import(source, &options, &session.progress).await?;
         for image in images {
             let name = image.name.as_str();
             let snapshot = match self.unpack {
-                true => cas.snapshot(name, &host, &session.progress).await?,
+                true => {
+                    cas.snapshot(name, self.platform.as_ref(), &session.progress)
+                        .await?
+                }
                 false => None,
             };
             let made = json!({"name": name, "target": image.target, "snapshot": snapshot});

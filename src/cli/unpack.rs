@@ -16,7 +16,7 @@ pub(crate) struct Unpack {
     image: String,
     /// The directory; absent or empty
     directory: PathBuf,
-    /// The platform [default: this machine's]
+    /// The platform [default: this machine's, where the image leaves a choice]
     #[arg(long)]
     platform: Option<Platform>,
 }
@@ -24,8 +24,8 @@ pub(crate) struct Unpack {
 impl Unpack {
     pub(crate) async fn run(self, session: &mut Session) -> Result<()> {
         let cas = session.cas().await?;
-        let platform = self.platform.unwrap_or_else(Platform::host);
-        cas.unpack(&self.image, &self.directory, &platform, &session.progress)
+        let platform = self.platform.as_ref();
+        cas.unpack(&self.image, &self.directory, platform, &session.progress)
             .await?;
         let directory = self.directory.display().to_string();
         let made = json!({"image": self.image, "directory": directory});

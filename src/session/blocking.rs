@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use cas_core::{Digest, Image, Platform, Result};
+use cas_core::{Digest, Image, Result};
 use cas_layer::import::{Options, Source};
 use cas_layer::progress::{Progress, Silent};
 use tokio::runtime::{Builder, Runtime};
@@ -85,9 +85,9 @@ impl Cas {
     /// # Errors
     /// As [`crate::Cas::unpack`].
     pub fn unpack(&self, name: &str, directory: impl AsRef<Path>) -> Result<()> {
-        let (directory, host) = (directory.as_ref(), Platform::host());
+        let directory = directory.as_ref();
         self.runtime
-            .block_on(self.inner.unpack(name, directory, &host, &silent()))
+            .block_on(self.inner.unpack(name, directory, None, &silent()))
     }
 
     /// Unpacks the layers of an image into committed snapshots; the name of the topmost,
@@ -97,7 +97,7 @@ impl Cas {
     /// As [`crate::Cas::snapshot`].
     pub fn snapshot(&self, name: &str) -> Result<Option<Digest>> {
         self.runtime
-            .block_on(self.inner.snapshot(name, &Platform::host(), &silent()))
+            .block_on(self.inner.snapshot(name, None, &silent()))
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use backend_fs::SqliteRecords;
 use cas_core::engine::{self, Check, Resolved};
 use cas_core::image::Reference;
-use cas_core::platform::{Matcher, Only};
+use cas_core::platform::{Matcher as _, Only};
 use cas_core::records::Records;
 use cas_core::{Digest, Error, Image, Kind, Platform, Registry, Result, Snapshotter, Store};
 use cas_layer::import::{self, Source};
@@ -164,10 +164,10 @@ impl Cas {
         &self,
         name: &str,
         directory: &Path,
-        platform: &Platform,
+        platform: Option<&Platform>,
         progress: &Arc<dyn Progress>,
     ) -> Result<()> {
-        let manifest = self.manifest(name, &Only::new(platform)).await?.manifest;
+        let manifest = self.manifest(name, platform).await?.manifest;
         unpack::to_directory(&self.store, &manifest, directory, progress).await
     }
 
@@ -179,20 +179,36 @@ impl Cas {
     pub async fn snapshot(
         &self,
         name: &str,
-        platform: &Platform,
+        platform: Option<&Platform>,
         progress: &Arc<dyn Progress>,
     ) -> Result<Option<Digest>> {
-        let manifest = self.manifest(name, &Only::new(platform)).await?.manifest;
+        let manifest = self.manifest(name, platform).await?.manifest;
         unpack::to_snapshots(&self.store, &*self.snapshotter, &manifest, progress).await
     }
 
-    /// The manifest of an image that `matcher` likes best.
+    /// The manifest of an image for a platform; without one for this machine's, where the image
+    /// leaves a choice.
     ///
     /// # Errors
-    /// `NotFound` when there is none.
-    pub async fn manifest(&self, name: &str, matcher: &dyn Matcher) -> Result<Resolved> {
+    /// `NotFound` when the image has none for it.
+    pub async fn manifest(&self, name: &str, platform: Option<&Platform>) -> Result<Resolved> {
+        let content = &*self.store.content;
         let target = self.image(name).await?.target;
-        engine::manifest(&*self.store.content, &target, matcher).await
+        let matcher = Only::new(platform.unwrap_or(&Platform::host()));
+        let resolved = engine::manifest(content, &target, &matcher).await?;
+        if let Some(platform) = platform
+            && !target.media_type.is_index()
+        {
+            let found = engine::config_platform(content, &resolved.manifest.config).await?;
+            if !matcher.matches(&found) {
+                return Err(
+                    Error::not_found(format!("has no {platform}, it is for {found} only"))
+                        .operation("resolve image")
+                        .subject(name),
+                );
+            }
+        }
+        Ok(resolved)
     }
 }
 

@@ -17,7 +17,7 @@ use std::io::{BufRead, Read};
 use std::sync::mpsc;
 use std::thread;
 
-use cas_core::{Context, Digest, Error, Result};
+use cas_core::{Digest, Error, Result};
 
 use crate::apply::{Applied, Tree};
 use crate::codec::Compression;
@@ -120,7 +120,11 @@ pub fn stream(
         for (layer, digest) in digests.into_iter().enumerate() {
             apply(layer, &mut source)
                 .and_then(|()| source.finish())
-                .during("apply layer", digest)?;
+                .map_err(|error| {
+                    error
+                        .operation("apply")
+                        .within(format_args!("layer {digest}"))
+                })?;
         }
         Ok(())
     })

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use cas_core::{Context, Digest, Error, Manifest, Result, Store, pool};
+use cas_core::{Digest, Error, Manifest, Result, Store, pool};
 
 use super::{Layer, note, pairs};
 use crate::apply::Tree;
@@ -33,7 +33,7 @@ pub async fn to_directory(
     let (path, hears) = (directory.to_owned(), Arc::clone(progress));
     pool::run(move || fill(sources, &path, hears.as_ref()))
         .await
-        .during("unpack", directory.display())?;
+        .map_err(|error| error.operation("unpack").within(directory.display()))?;
     for (layer, diff_id) in &pairs {
         note(store, layer, diff_id, progress.as_ref()).await;
     }
