@@ -29,6 +29,11 @@ pub use self::root::Engines;
 #[cfg(all(feature = "fs", feature = "native"))]
 pub use self::session::{Cas, Options, blocking};
 
+/// The code of the page that people read first compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 /// The backends compiled in.
 pub fn registry() -> Registry {
     let registry = Registry::new();

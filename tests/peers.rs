@@ -65,6 +65,31 @@ fn multi_unpacks_to_the_tree_that_umoci_makes() {
     }
 }
 
+/// umoci 0.4.7 refuses zstd; the same image in gzip is compared with it above.
+#[test]
+#[ignore = "half a minute; `cargo xtask long` runs it"]
+fn zstd_layers_unpack_to_the_tree_of_their_gzip_twins() {
+    let (Some(gzip), Some(zstd)) = (real_image("debian-multi"), real_image("debian-multi-zstd"))
+    else {
+        return;
+    };
+    if !can(&[]) {
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let trees = [gzip, zstd].map(|image| {
+        let root = scratch.path().join("root");
+        ok(cas(&root).arg("import").arg(&image));
+        let tree = scratch.path().join(image.file_name().unwrap());
+        ok(cas(&root).args(["unpack", "latest"]).arg(&tree));
+        tree
+    });
+    assert_eq!(
+        tree::differences(&trees[0], &trees[1]),
+        Vec::<String>::new()
+    );
+}
+
 /// umoci names an index ambiguous, so each platform is compared under the tag of its manifest.
 #[test]
 #[ignore = "a minute; `cargo xtask long` runs it"]

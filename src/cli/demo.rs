@@ -93,7 +93,7 @@ async fn steps(session: &mut Session, place: &Path) -> Result<()> {
     step.done(&format!("unpacked into snapshots, topmost {top}"))?;
 
     cas.remove(NAME).await?;
-    step.done("removed the name; content stays until it is collected")
+    step.done("removed the name; content stays in the store")
 }
 
 /// Prints what was done and how long it took.

@@ -112,7 +112,7 @@ impl Tag {
     }
 }
 
-/// Remove names; what no name holds any more stays until it is collected
+/// Remove names; content stays in the store
 #[derive(Args)]
 #[command(after_help = "Example:\n  cas rmi app:1 app:latest")]
 pub(crate) struct Rmi {
