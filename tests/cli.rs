@@ -7,6 +7,7 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::path::Path;
@@ -269,6 +270,34 @@ fn damage_in_the_store_is_found_on_the_way_out() {
     );
     assert!(!out.exists() || fs::read_dir(&out).unwrap().count() == 0);
     fails(cas(&root).args(["blob", "cat", digest]), 4);
+}
+
+#[test]
+fn importing_again_repairs_a_blob_that_was_cut_short() {
+    let scratch = tempfile::tempdir().unwrap();
+    let root = scratch.path().join("root");
+    let archive = demo_archive(scratch.path());
+    ok(cas(&root).args(["import", "--name", "app"]).arg(&archive));
+    let blobs = root.join("store/blobs/sha256");
+    let sizes = || -> BTreeMap<_, _> {
+        let entries = fs::read_dir(&blobs).unwrap().map(|entry| entry.unwrap());
+        entries
+            .map(|one| (one.file_name(), one.metadata().unwrap().len()))
+            .collect()
+    };
+    let before = sizes();
+    for name in before.keys() {
+        let file = fs::OpenOptions::new()
+            .write(true)
+            .open(blobs.join(name))
+            .unwrap();
+        file.set_len(1).unwrap();
+    }
+    ok(cas(&root).args(["import", "--name", "app"]).arg(&archive));
+    assert_eq!(sizes(), before);
+    ok(cas(&root)
+        .args(["unpack", "app"])
+        .arg(scratch.path().join("tree")));
 }
 
 #[test]

@@ -104,7 +104,9 @@ impl Store {
                 .map(|child| child.digest)
                 .collect(),
         };
-        if self.present(descriptor).await? {
+        let found = self.content.stat(&descriptor.digest).await?;
+        // A blob of another size is damaged: it is written again.
+        if found.is_some_and(|stat| stat.size == descriptor.size) {
             if durability != Durability::Relaxed {
                 // Whoever published it may not have synced it.
                 self.content.flush().await?;

@@ -78,7 +78,8 @@ impl<'a> Intake<'a> {
                     .subject(descriptor.digest),
             );
         }
-        if self.store.present(descriptor).await? {
+        // A blob of another size is damaged: it is written again, and so repaired.
+        if self.has(&descriptor.digest, descriptor.size).await? {
             return Ok(());
         }
         let key = descriptor.digest.to_string();
