@@ -18,6 +18,18 @@ fn skopeo(arguments: &[&str]) -> Command {
     command
 }
 
+fn skopeo_copy(from: &str, to: &str) {
+    ok(&mut skopeo(&["copy", "-q", from, to]));
+}
+
+/// The tree that umoci makes of `image:tag`.
+fn umoci_unpack(image: &Path, tag: &str, tree: &Path) {
+    let source = format!("{}:{tag}", image.display());
+    ok(Command::new("umoci")
+        .args(["raw", "unpack", "--image", &source])
+        .arg(tree));
+}
+
 fn layout(path: &Path, tag: &str) -> String {
     format!("oci:{}:{tag}", path.display())
 }
@@ -29,10 +41,7 @@ fn same_tree(image: &Path, tag: &str) {
     ok(cas(&root).arg("import").arg(image));
     let (ours, theirs) = (scratch.path().join("ours"), scratch.path().join("theirs"));
     ok(cas(&root).args(["unpack", tag]).arg(&ours));
-    let source = format!("{}:{tag}", image.display());
-    ok(Command::new("umoci")
-        .args(["raw", "unpack", "--image", &source])
-        .arg(&theirs));
+    umoci_unpack(image, tag, &theirs);
     let found = tree::differences(&ours, &theirs);
     assert!(
         found.is_empty(),
@@ -110,10 +119,7 @@ fn nested_indexes_unpack_to_the_trees_of_their_platforms() {
         ("s390x", "linux/s390x"),
     ] {
         let theirs = scratch.path().join(format!("theirs-{tag}"));
-        let source = format!("{}:{tag}", image.display());
-        ok(Command::new("umoci")
-            .args(["raw", "unpack", "--image", &source])
-            .arg(&theirs));
+        umoci_unpack(&image, tag, &theirs);
         for index in ["multi", "nested", "deep"] {
             let ours = scratch.path().join(format!("ours-{tag}-{index}"));
             ok(cas(&root)
@@ -151,12 +157,7 @@ fn skopeo_and_umoci_read_our_store() {
     assert_eq!(names, ["latest", "other:1", "small"]);
 
     let out = scratch.path().join("out");
-    ok(&mut skopeo(&[
-        "copy",
-        "-q",
-        &layout(&store, "small"),
-        &layout(&out, "small"),
-    ]));
+    skopeo_copy(&layout(&store, "small"), &layout(&out, "small"));
     let raw = |path: &Path| ok(&mut skopeo(&["inspect", "--raw", &layout(path, "small")]));
     assert_eq!(raw(&image), raw(&out));
 }
@@ -173,12 +174,7 @@ fn what_skopeo_copies_in_is_seen() {
     let root = scratch.path().join("root");
     ok(cas(&root).arg("images"));
     let store = root.join("store");
-    ok(&mut skopeo(&[
-        "copy",
-        "-q",
-        &layout(&image, "small"),
-        &layout(&store, "theirs"),
-    ]));
+    skopeo_copy(&layout(&image, "small"), &layout(&store, "theirs"));
     assert!(ok(cas(&root).args(["images", "--json"])).contains("\"name\":\"theirs\""));
     ok(cas(&root)
         .args(["unpack", "theirs"])
@@ -196,22 +192,14 @@ fn archives_of_skopeo_are_imported_with_equal_layers() {
     let scratch = tempfile::tempdir().unwrap();
     let root = scratch.path().join("root");
     let theirs = scratch.path().join("theirs");
-    let source = format!("{}:small", image.display());
-    ok(Command::new("umoci")
-        .args(["raw", "unpack", "--image", &source])
-        .arg(&theirs));
+    umoci_unpack(&image, "small", &theirs);
     for (kind, reference) in [
         ("oci-archive", "small"),
         ("docker-archive", "example.test/small:1"),
     ] {
         let file = scratch.path().join(format!("{kind}.tar"));
         let target = format!("{kind}:{}:{reference}", file.display());
-        ok(&mut skopeo(&[
-            "copy",
-            "-q",
-            &layout(&image, "small"),
-            &target,
-        ]));
+        skopeo_copy(&layout(&image, "small"), &target);
         ok(cas(&root).args(["import", "--name", kind]).arg(&file));
         let ours = scratch.path().join(kind);
         ok(cas(&root).args(["unpack", kind]).arg(&ours));
