@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io;
 use std::sync::OnceLock;
 
-use cas_core::content::Stat;
+use cas_core::content::{Stat, Version};
 use cas_core::{Algorithm, Digest, Result};
 use cas_host::Dir;
 use rustix::fs::{FileType, OFlags};
@@ -91,6 +91,7 @@ impl Blobs {
         Ok(self.status(digest)?.map(|stat| Stat {
             digest: *digest,
             size: stat.st_size as u64,
+            version: version(&stat),
         }))
     }
 
@@ -111,11 +112,15 @@ impl Blobs {
         Ok(is_file(&stat).then_some((file, stat.st_size as u64)))
     }
 
-    /// Removes a blob; false when it is absent.
-    pub(crate) fn remove(&self, digest: &Digest) -> io::Result<bool> {
-        match self.directory(digest.algorithm())? {
-            Some(dir) => dir.remove(Name::of(digest).as_c_str()),
-            None => Ok(false),
+    /// Removes a version of a blob; false when it is absent, or another. Whoever takes a name
+    /// away holds the lock of removals meanwhile; whoever gives one takes only what is free.
+    pub(crate) fn remove(&self, digest: &Digest, seen: Version) -> io::Result<bool> {
+        let Some(dir) = self.directory(digest.algorithm())? else {
+            return Ok(false);
+        };
+        match self.status(digest)? {
+            Some(stat) if version(&stat) == seen => dir.remove(Name::of(digest).as_c_str()),
+            _ => Ok(false),
         }
     }
 
@@ -165,6 +170,12 @@ fn smallest(
         }
     }
     Ok(found.into_sorted_vec())
+}
+
+/// The inode alone may be given again; with the time of its last change it is not.
+fn version(stat: &rustix::fs::Stat) -> Version {
+    let nanos = (stat.st_ctime as u64).wrapping_mul(1_000_000_000) + stat.st_ctime_nsec;
+    Version(nanos ^ stat.st_ino.rotate_left(40))
 }
 
 fn is_file(stat: &rustix::fs::Stat) -> bool {

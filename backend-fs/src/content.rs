@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use cas_core::content::{IngestStatus, Stat, check_key};
+use cas_core::content::{IngestStatus, Stat, Version, check_key};
 use cas_core::{
     BlobReader, Capabilities, Capability, ContentStore, Context, Digest, Ingest, Result, pool,
 };
@@ -70,8 +70,8 @@ impl ContentStore for FsContent {
             .during("discard ingest", key)
     }
 
-    async fn remove(&self, digest: &Digest) -> Result<bool> {
-        self.0.blobs.remove(digest).during("remove", digest)
+    async fn remove_version(&self, digest: &Digest, version: Version) -> Result<bool> {
+        self.0.remove(digest, version).during("remove", digest)
     }
 
     async fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<Stat>> {

@@ -9,6 +9,7 @@
 //!   records.db        records of blobs and of images, in SQLite
 //!   ingest/           bytes on their way in
 //!   lock index.lock   held while the layout is made, and while index.json is replaced
+//!   remove.lock       held while the name of a blob is taken away or given to other bytes
 //!   boot unsynced/    what tells, after a power loss, which bytes to doubt
 //! ```
 //!

@@ -160,7 +160,10 @@ impl Shared {
                 ingests.remove(&*staged)?;
                 Ok(())
             }
-            _ => Ok(ingests.rename(&*staged, blobs, name.as_c_str())?),
+            _ => {
+                let _alone = self.removals()?;
+                Ok(ingests.rename(&*staged, blobs, name.as_c_str())?)
+            }
         }
     }
 

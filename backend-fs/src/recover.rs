@@ -47,7 +47,7 @@ fn check_unsynced(ours: &Dir, blobs: &Blobs) -> Result<()> {
                 && !hashes_to(&file, &stat.digest)?
             {
                 tracing::warn!(digest = %stat.digest, "a power loss damaged this blob; removed");
-                blobs.remove(&stat.digest)?;
+                blobs.remove(&stat.digest, stat.version)?;
             }
         }
         match page.get(PAGE - 1) {

@@ -4,8 +4,9 @@ use std::fs::File;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use cas_core::content::Version;
 use cas_core::{Digest, Error, Hasher, Result};
-use cas_host::{Dir, syncfs};
+use cas_host::{Dir, Lock, syncfs};
 
 use crate::blobs::Blobs;
 use crate::ingest::time;
@@ -64,6 +65,17 @@ impl Shared {
     /// `.cas/ingest/`, to write in.
     pub(crate) fn ingests(&self) -> Result<&Dir> {
         self.ingest.as_ref().ok_or_else(read_only)
+    }
+
+    /// Removes a version of a blob.
+    pub(crate) fn remove(&self, digest: &Digest, version: Version) -> Result<bool> {
+        let _alone = self.removals()?;
+        Ok(self.blobs.remove(digest, version)?)
+    }
+
+    /// The lock without which no name of a blob is taken away, in this process or another.
+    pub(crate) fn removals(&self) -> Result<Lock> {
+        Ok(Lock::exclusive(self.ours()?, "remove.lock")?)
     }
 
     /// The blob under its name when it is what the name says. A blob from before this run of the

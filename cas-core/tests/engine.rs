@@ -6,7 +6,7 @@ use cas_core::engine::{
     size,
 };
 use cas_core::platform::{All, Only};
-use cas_core::{Descriptor, Digest, Document, Image, Kind, MediaType, Platform, Store};
+use cas_core::{ContentExt, Descriptor, Digest, Document, Image, Kind, MediaType, Platform, Store};
 
 mod support;
 use support::{image, index, named, parts, put, store};

@@ -104,7 +104,7 @@ async fn list(session: &Session, store: &Store) -> Result<()> {
 }
 
 async fn info(session: &Session, store: &Store, digest: &str) -> Result<()> {
-    let Stat { digest, size } = find(store, digest).await?;
+    let Stat { digest, size, .. } = find(store, digest).await?;
     let mut shown = json!({"digest": digest, "size": size});
     if let Some((record, _)) = store.blobs().load(&digest).await? {
         let time = |time| humantime::format_rfc3339_seconds(time).to_string();

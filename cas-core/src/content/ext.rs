@@ -44,6 +44,19 @@ pub trait ContentExt: ContentStore {
             .map(|committed| committed.digest)
     }
 
+    /// Removes the blob, whichever version is there; false when none is.
+    ///
+    /// # Errors
+    /// Those of the store.
+    async fn remove(&self, digest: &Digest) -> Result<bool> {
+        while let Some(stat) = self.stat(digest).await? {
+            if self.remove_version(digest, stat.version).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// The whole of a document of at most [`limit::DOCUMENT_READ`] bytes, checked against the
     /// descriptor.
     ///

@@ -12,6 +12,7 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 pub use ext::ContentExt;
 pub use writer::{Committed, Expected, Verified, Writer};
@@ -41,7 +42,16 @@ pub struct Stat {
     pub digest: Digest,
     /// Its length in bytes.
     pub size: u64,
+    /// Which storing of these bytes it is.
+    pub version: Version,
 }
+
+/// Which storing of a blob is meant; a blob that is removed and stored again gets another.
+///
+/// A removal that comes late, from a slow collector, can so never hit what was stored after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Version(pub u64);
 
 /// An ingest that is not published yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,8 +97,9 @@ pub trait ContentStore: Send + Sync + 'static {
     /// `Busy` while a writer holds it.
     async fn discard(&self, key: &str) -> Result<bool>;
 
-    /// Removes the blob; false when it is not there.
-    async fn remove(&self, digest: &Digest) -> Result<bool>;
+    /// Removes the blob where it is this version of it; false when it is not there, or is
+    /// another by now. To look and to remove is one step for whoever else removes or publishes.
+    async fn remove_version(&self, digest: &Digest, version: Version) -> Result<bool>;
 
     /// At most `limit` blobs in digest order, those after `after` only.
     ///

@@ -10,32 +10,40 @@ use bytes::Bytes;
 use super::ingest::MemoryIngest;
 use super::{MemoryStore, lock, read, window, write};
 use crate::capability::Capabilities;
-use crate::content::{BlobReader, ContentStore, Ingest, IngestStatus, Stat, check_key};
+use crate::content::{BlobReader, ContentStore, Ingest, IngestStatus, Stat, Version, check_key};
 use crate::digest::Digest;
 use crate::error::Result;
 
 /// The blobs: hashed for the many lookups, sorted for the few listings.
 #[derive(Default)]
 pub(super) struct Shelf {
-    blobs: HashMap<Digest, Bytes>,
+    blobs: HashMap<Digest, (Bytes, Version)>,
     order: BTreeSet<Digest>,
+    stored: u64,
 }
 
 impl Shelf {
     fn stat(&self, digest: &Digest) -> Option<Stat> {
-        self.blobs.get(digest).map(|data| Stat {
+        self.blobs.get(digest).map(|(data, version)| Stat {
             digest: *digest,
             size: data.len() as u64,
+            version: *version,
         })
     }
 
     /// Keeps what is there already.
     pub(super) fn insert(&mut self, digest: Digest, data: Bytes) {
-        self.blobs.entry(digest).or_insert(data);
+        self.stored += 1;
+        let version = Version(self.stored);
+        self.blobs.entry(digest).or_insert((data, version));
         self.order.insert(digest);
     }
 
-    fn remove(&mut self, digest: &Digest) -> bool {
+    fn remove(&mut self, digest: &Digest, version: Version) -> bool {
+        let found = self.blobs.get(digest).map(|(_, found)| *found);
+        if found != Some(version) {
+            return false;
+        }
         self.order.remove(digest);
         self.blobs.remove(digest).is_some()
     }
@@ -62,7 +70,7 @@ impl ContentStore for MemoryStore {
 
     async fn open(&self, digest: &Digest) -> Result<Option<Arc<dyn BlobReader>>> {
         let data = read(&self.0.shelf).blobs.get(digest).cloned();
-        Ok(data.map(|data| Arc::new(MemoryReader(data)) as Arc<dyn BlobReader>))
+        Ok(data.map(|(data, _)| Arc::new(MemoryReader(data)) as Arc<dyn BlobReader>))
     }
 
     async fn begin(&self, key: &str) -> Result<Box<dyn Ingest>> {
@@ -79,8 +87,8 @@ impl ContentStore for MemoryStore {
         lock(&self.0.desk).discard(key)
     }
 
-    async fn remove(&self, digest: &Digest) -> Result<bool> {
-        Ok(write(&self.0.shelf).remove(digest))
+    async fn remove_version(&self, digest: &Digest, version: Version) -> Result<bool> {
+        Ok(write(&self.0.shelf).remove(digest, version))
     }
 
     async fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<Stat>> {

@@ -23,11 +23,13 @@ pub enum Table {
     Images,
     /// Snapshots, by snapshotter and key.
     Snapshots,
+    /// Leases, by id.
+    Leases,
 }
 
 impl Table {
     /// All of them.
-    pub const ALL: [Table; 3] = [Table::Blobs, Table::Images, Table::Snapshots];
+    pub const ALL: [Table; 4] = [Table::Blobs, Table::Images, Table::Snapshots, Table::Leases];
 
     /// The name, as engines store it.
     pub const fn name(self) -> &'static str {
@@ -35,6 +37,7 @@ impl Table {
             Table::Blobs => "blobs",
             Table::Images => "images",
             Table::Snapshots => "snapshots",
+            Table::Leases => "leases",
         }
     }
 }

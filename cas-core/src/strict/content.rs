@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use super::ingest::{StrictIngest, piece};
 use super::{StrictStore, give_way};
 use crate::capability::Capabilities;
-use crate::content::{BlobReader, ContentStore, Ingest, IngestStatus, Stat, check_key};
+use crate::content::{BlobReader, ContentStore, Ingest, IngestStatus, Stat, Version, check_key};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::memory::lock;
@@ -27,6 +27,17 @@ pub(super) struct Bucket {
 struct Pointer {
     upload: u64,
     size: u64,
+}
+
+impl Pointer {
+    /// An upload never changes, so it is the version of the blob that points there.
+    fn stat(self, digest: &Digest) -> Stat {
+        Stat {
+            digest: *digest,
+            size: self.size,
+            version: Version(self.upload),
+        }
+    }
 }
 
 impl StrictStore {
@@ -69,10 +80,7 @@ impl ContentStore for StrictStore {
 
     async fn stat(&self, digest: &Digest) -> Result<Option<Stat>> {
         give_way().await;
-        Ok(self.pointer(digest).map(|Pointer { size, .. }| Stat {
-            digest: *digest,
-            size,
-        }))
+        Ok(self.pointer(digest).map(|pointer| pointer.stat(digest)))
     }
 
     async fn open(&self, digest: &Digest) -> Result<Option<Arc<dyn BlobReader>>> {
@@ -104,13 +112,18 @@ impl ContentStore for StrictStore {
         StrictIngest::discard(self, key)
     }
 
-    async fn remove(&self, digest: &Digest) -> Result<bool> {
+    async fn remove_version(&self, digest: &Digest, version: Version) -> Result<bool> {
         give_way().await;
-        let Some(pointer) = lock(&self.0.bucket).pointers.remove(digest) else {
-            return Ok(false);
-        };
+        {
+            let mut bucket = lock(&self.0.bucket);
+            let found = bucket.pointers.get(digest).map(|pointer| pointer.upload);
+            if found != Some(version.0) {
+                return Ok(false);
+            }
+            bucket.pointers.remove(digest);
+        }
         give_way().await;
-        lock(&self.0.bucket).uploads.remove(&pointer.upload);
+        lock(&self.0.bucket).uploads.remove(&version.0);
         Ok(true)
     }
 
@@ -124,10 +137,7 @@ impl ContentStore for StrictStore {
                 .pointers
                 .range((from, Bound::Unbounded))
                 .next()
-                .map(|(digest, Pointer { size, .. })| Stat {
-                    digest: *digest,
-                    size: *size,
-                });
+                .map(|(digest, pointer)| pointer.stat(digest));
             give_way().await;
             match next {
                 Some(stat) => page.push(stat),

@@ -3,7 +3,7 @@
 use std::fs;
 
 use cas_core::error::Kind;
-use cas_core::{Digest, MediaType};
+use cas_core::{ContentExt, Digest, MediaType};
 use cas_layer::unpack::to_directory;
 
 use crate::source::{Files, zstd};

@@ -7,7 +7,7 @@ use cas_core::engine::UNCOMPRESSED;
 use cas_core::error::Kind as ErrorKind;
 use cas_core::memory::MemoryStore;
 use cas_core::snapshot::{Kind, Mount};
-use cas_core::{Digest, Labels, Snapshotter};
+use cas_core::{ContentExt, Digest, Labels, Snapshotter};
 use cas_layer::unpack::to_snapshots;
 use snapshot_native::NativeSnapshotter;
 

@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cas_core::content::{Durability, IngestStatus, Stat, Verified, check_key};
+use cas_core::content::{Durability, IngestStatus, Stat, Verified, Version, check_key};
 use cas_core::memory::MemoryStore;
 use cas_core::records::Batch;
 use cas_core::{
-    Algorithm, BlobReader, Capabilities, ContentStore, Digest, Error, Ingest, Kind, Result,
+    Algorithm, BlobReader, Capabilities, ContentExt, ContentStore, Digest, Error, Ingest, Kind,
+    Result,
 };
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -18,6 +19,7 @@ pub(super) enum ContentFault {
     ListsBackwards,
     HidesTheEmptyBlob,
     RemovesNothing,
+    RemovesAnyVersion,
     AllowsASecondWriter,
     DamagesBlobsOfAPageAndAByte,
     FailsBeyondTheEnd,
@@ -114,10 +116,11 @@ impl ContentStore for BrokenContent {
         Ok(there || self.fault == Fault::DiscardsTheUnknown)
     }
 
-    async fn remove(&self, digest: &Digest) -> Result<bool> {
+    async fn remove_version(&self, digest: &Digest, version: Version) -> Result<bool> {
         match self.fault {
             Fault::RemovesNothing => Ok(self.store.stat(digest).await?.is_some()),
-            _ => self.store.remove(digest).await,
+            Fault::RemovesAnyVersion => self.store.remove(digest).await,
+            _ => self.store.remove_version(digest, version).await,
         }
     }
 

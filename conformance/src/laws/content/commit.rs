@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cas_core::content::{Durability, Expected, IngestStatus, Stat, Verified, Writer};
+use cas_core::content::{Durability, Expected, IngestStatus, Stat, Verified, Version, Writer};
 use cas_core::records::{Batch, Expect, Revision, Table};
 use cas_core::{BlobReader, Capabilities, ContentExt, ContentStore, Digest, Ingest, Kind, Result};
 
@@ -47,8 +47,8 @@ impl ContentStore for Thief {
     async fn discard(&self, key: &str) -> Result<bool> {
         self.0.discard(key).await
     }
-    async fn remove(&self, digest: &Digest) -> Result<bool> {
-        self.0.remove(digest).await
+    async fn remove_version(&self, digest: &Digest, version: Version) -> Result<bool> {
+        self.0.remove_version(digest, version).await
     }
     async fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<Stat>> {
         self.0.list(after, limit).await
@@ -127,6 +127,23 @@ pub(super) async fn a_removed_blob_can_be_stored_again(subject: Store) {
         .commit(&Batch::new(), Durability::Full)
         .await
         .unwrap();
+    assert_has(&*store, &digest, &data).await;
+}
+
+/// A slow collector removes what it saw, and never what was stored after that.
+pub(super) async fn a_late_removal_spares_what_came_after(subject: Store) {
+    let store = subject.open().await;
+    let data = bytes(1, 10_000);
+    let digest = put(&*store, &data).await;
+    let seen = store.stat(&digest).await.unwrap().unwrap();
+    assert_eq!(put(&*store, &data).await, digest);
+    let again = store.stat(&digest).await.unwrap();
+    assert_eq!(again, Some(seen), "storing twice is storing once");
+    assert_eq!(store.list(None, 9).await.unwrap(), [seen]);
+    assert!(store.remove_version(&digest, seen.version).await.unwrap());
+    assert!(!store.remove_version(&digest, seen.version).await.unwrap());
+    put(&*store, &data).await;
+    assert!(!store.remove_version(&digest, seen.version).await.unwrap());
     assert_has(&*store, &digest, &data).await;
 }
 

@@ -2,7 +2,7 @@
 
 use cas_core::content::{Durability, Expected, Writer};
 use cas_core::records::Batch;
-use cas_core::{Capability, ContentStore, Digest, Kind};
+use cas_core::{Capability, ContentExt, ContentStore, Digest, Kind};
 
 use crate::Subject;
 use crate::material::{assert_absent, assert_has, bytes, digests, kind, put};
@@ -24,6 +24,28 @@ pub(super) async fn a_reopened_store_has_its_blobs(subject: Store) {
         assert_absent(&*store, &removed).await;
         assert_eq!(digests(&*store).await.len(), 2);
     }
+}
+
+/// A collector that was killed goes on with the versions that it noted.
+pub(super) async fn a_reopened_store_has_the_same_versions(subject: Store) {
+    let store = subject.open().await;
+    for (seed, length) in [(1, 10), (2, 300_000)] {
+        put(&*store, &bytes(seed, length)).await;
+    }
+    let before = store.list(None, 9).await.unwrap();
+    drop(store);
+    let store = subject.open().await;
+    assert_eq!(store.list(None, 9).await.unwrap(), before);
+    let gone = before[0];
+    assert!(store.remove(&gone.digest).await.unwrap());
+    drop(store);
+    let store = subject.open().await;
+    for seed in [1, 2] {
+        let length = [10, 300_000][seed as usize - 1];
+        put(&*store, &bytes(seed, length)).await;
+    }
+    let late = store.remove_version(&gone.digest, gone.version).await;
+    assert!(!late.unwrap(), "a version came twice");
 }
 
 /// `Relaxed` may be lost before the flush, not after it.

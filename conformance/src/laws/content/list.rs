@@ -1,7 +1,7 @@
 //! Listing and removing.
 
 use cas_core::content::{Expected, IngestStatus};
-use cas_core::{Algorithm, ContentStore, Digest};
+use cas_core::{Algorithm, ContentExt, ContentStore, Digest};
 
 use crate::Subject;
 use crate::material::{assert_absent, bytes, digests, ingest, put};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cas_core::{ContentStore, Digest};
+use cas_core::{ContentExt, ContentStore, Digest};
 
 use crate::Subject;
 use crate::material::{assert_has, bytes, digests, put, read_all};

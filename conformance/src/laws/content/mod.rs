@@ -50,6 +50,7 @@ laws! { $
         a_foreign_proof_is_refused,
         every_durability_publishes,
         a_removed_blob_can_be_stored_again,
+        a_late_removal_spares_what_came_after,
         blobs_are_copied_between_stores,
     ]
     commit(racy) [a_cancelled_publish_is_whole_or_absent, waiting_ends_with_the_other_writer]
@@ -62,6 +63,7 @@ laws! { $
     model(racy) [any_sequence_agrees_with_a_map]
     durable(needs Durable) [
         a_reopened_store_has_its_blobs,
+        a_reopened_store_has_the_same_versions,
         a_flush_makes_relaxed_durable,
         a_second_opening_is_shared_or_busy,
     ]

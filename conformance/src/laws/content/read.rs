@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use bytes::Bytes;
 use cas_core::content::{Durability, Expected, Writer};
 use cas_core::records::Batch;
-use cas_core::{Algorithm, ContentStore, Digest};
+use cas_core::{Algorithm, ContentExt, ContentStore, Digest};
 
 use crate::Subject;
 use crate::material::{assert_absent, assert_has, bytes, ingest, put, read_all};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cas_core::content::{Durability, Expected, Writer};
 use cas_core::records::Batch;
-use cas_core::{ContentStore, Digest, Kind};
+use cas_core::{ContentExt, ContentStore, Digest, Kind};
 
 use crate::Subject;
 use crate::material::{assert_absent, assert_has, bytes, digests, kind, put};
