@@ -5,6 +5,7 @@
 //! [`Snapshotter`].
 
 pub mod capability;
+pub mod collect;
 pub mod content;
 pub mod descriptor;
 pub mod digest;
@@ -25,6 +26,7 @@ pub mod snapshot;
 mod store;
 pub mod strict;
 mod time;
+pub mod unique;
 
 pub use capability::{Capabilities, Capability};
 pub use content::{BlobReader, ContentExt, ContentStore, Ingest};

@@ -49,7 +49,7 @@ pub struct Info {
     /// When it came into this state.
     #[serde(with = "crate::time")]
     pub created_at: SystemTime,
-    /// When its labels changed last.
+    /// When it was updated last; no two updates have the same time.
     #[serde(with = "crate::time")]
     pub updated_at: SystemTime,
 }
@@ -152,6 +152,13 @@ pub trait Snapshotter: Send + Sync + 'static {
     /// # Errors
     /// `NotFound`; `FailedPrecondition` while it is the parent of others.
     async fn remove(&self, key: &str) -> Result<()>;
+
+    /// Removes a snapshot where it is as it was seen; false when it is not there, or was updated
+    /// since.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` while it is the parent of others.
+    async fn remove_seen(&self, seen: &Info) -> Result<bool>;
 
     /// What is known of it, or nothing.
     async fn stat(&self, key: &str) -> Result<Option<Info>>;

@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::collect::Wanted;
+use crate::collect::hold;
 use crate::content::{Committed, ContentStore, Durability, Expected, Stat, Writer};
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::document::Document;
 use crate::error::{Error, Result};
 use crate::image::ImageStore;
-use crate::records::{Batch, BlobRecord, Blobs, Expect, Records};
+use crate::records::{Blobs, Leases, Records};
 
 /// Bytes, records and names that belong together.
 #[derive(Clone)]
@@ -55,12 +57,19 @@ impl Store {
         Writer::begin(&*self.content, &descriptor.digest.to_string(), expected).await
     }
 
-    /// Publishes what `writer` holds together with its record; the record of a blob that is there
-    /// already stays as it is, but a missing type or missing children are filled in.
+    /// The leases.
+    pub fn leases(&self) -> Leases {
+        Leases::new(Arc::clone(&self.records))
+    }
+
+    /// Publishes what `writer` holds together with its record, kept for a day without a lease; see
+    /// [`Guard::publish`](crate::collect::Guard::publish) for one under a lease. The record of a
+    /// blob that is there already keeps what it has, and learns its type and children.
     ///
     /// # Errors
     /// Those of [`Writer::commit`], `Corrupt` when the bytes are not what `descriptor` says
-    /// whatever the writer was begun with; those of the home.
+    /// whatever the writer was begun with; `Conflict` when the blob was collected meanwhile; those
+    /// of the home.
     pub async fn publish(
         &self,
         mut writer: Writer,
@@ -68,21 +77,9 @@ impl Store {
         children: Vec<Digest>,
         durability: Durability,
     ) -> Result<Committed> {
-        let digest = &descriptor.digest;
-        writer.expect(*digest, descriptor.size);
-        let mut batch = Batch::new();
-        if self.blobs().load(digest).await?.is_none() {
-            let record = BlobRecord {
-                children: children.clone(),
-                ..BlobRecord::new(descriptor.size, Some(descriptor.media_type.clone()))
-            };
-            Blobs::put(&mut batch, digest, &record, Expect::Absent)?;
-        }
-        let committed = writer.commit(&batch, durability).await?;
-        if !committed.batch || batch.is_empty() {
-            self.describe(descriptor, children).await?;
-        }
-        Ok(committed)
+        writer.expect(descriptor.digest, descriptor.size);
+        let wanted = Wanted::described(descriptor, children);
+        hold::publish(self, None, writer, &wanted, durability).await
     }
 
     /// Stores a small blob with its record, edges included where it is a document.
@@ -95,52 +92,27 @@ impl Store {
         data: Bytes,
         durability: Durability,
     ) -> Result<()> {
-        let lists = descriptor.media_type.is_index() || descriptor.media_type.is_manifest();
-        let children: Vec<Digest> = match lists {
-            false => Vec::new(),
-            true => Document::parse(&descriptor.media_type, &data)
-                .map_err(|error| error.operation("store").subject(descriptor.digest))?
-                .children()
-                .map(|child| child.digest)
-                .collect(),
-        };
-        let found = self.content.stat(&descriptor.digest).await?;
-        // A blob of another size is damaged: it is written again.
-        if found.is_some_and(|stat| stat.size == descriptor.size) {
-            if durability != Durability::Relaxed {
-                // Whoever published it may not have synced it.
-                self.content.flush().await?;
-            }
-            return self.describe(descriptor, children).await;
-        }
-        let mut writer = self.writer(descriptor).await?;
-        if writer.offset() > 0 {
-            writer.rewind().await?;
-        }
-        writer.write(data).await?;
-        self.publish(writer, descriptor, children, durability)
-            .await
-            .map(|_| ())
+        let wanted = Wanted::described(descriptor, listed(descriptor, &data)?);
+        hold::put(self, None, &wanted, data, durability).await
     }
 
-    /// Fills in the record of a blob that is there.
+    /// Writes down the type and the children of a blob that is there, and keeps it for a day.
     ///
     /// # Errors
     /// Those of the home.
     pub async fn describe(&self, descriptor: &Descriptor, children: Vec<Digest>) -> Result<()> {
-        let fill = |found: Option<BlobRecord>| {
-            let mut record = found.unwrap_or_else(|| BlobRecord::new(descriptor.size, None));
-            record
-                .media_type
-                .get_or_insert_with(|| descriptor.media_type.clone());
-            if record.children.is_empty() {
-                record.children.clone_from(&children);
-            }
-            Ok(record)
-        };
-        self.blobs()
-            .update(&descriptor.digest, fill)
-            .await
-            .map(|_| ())
+        let wanted = Wanted::described(descriptor, children);
+        hold::hold(self, None, &wanted).await.map(|_| ())
     }
+}
+
+/// What a document lists; nothing for another type.
+pub(crate) fn listed(descriptor: &Descriptor, data: &[u8]) -> Result<Vec<Digest>> {
+    let media_type = &descriptor.media_type;
+    if !media_type.is_index() && !media_type.is_manifest() {
+        return Ok(Vec::new());
+    }
+    let document = Document::parse(media_type, data)
+        .map_err(|error| error.operation("store").subject(descriptor.digest))?;
+    Ok(document.children().map(|child| child.digest).collect())
 }

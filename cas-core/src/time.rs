@@ -19,3 +19,34 @@ pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
 ) -> Result<SystemTime, D::Error> {
     u64::deserialize(deserializer).map(|nanos| UNIX_EPOCH + Duration::from_nanos(nanos))
 }
+
+/// The same of a time that may be absent.
+pub(crate) mod optional {
+    use std::time::SystemTime;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    #[derive(Deserialize)]
+    struct Time(#[serde(with = "super")] SystemTime);
+
+    pub(crate) fn serialize<S: Serializer>(
+        time: &Option<SystemTime>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match time {
+            Some(time) => super::serialize(time, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<SystemTime>, D::Error> {
+        Option::<Time>::deserialize(deserializer).map(|time| time.map(|Time(time)| time))
+    }
+}
+
+/// A time after `last`, now where that is: a clock that stands still makes no two states alike.
+pub(crate) fn later(last: SystemTime) -> SystemTime {
+    SystemTime::now().max(last + Duration::from_nanos(1))
+}

@@ -11,5 +11,4 @@ pub mod flow;
 pub mod import;
 pub mod progress;
 pub mod tar;
-mod unique;
 pub mod unpack;

@@ -248,6 +248,16 @@ impl Snapshotter for NativeSnapshotter {
         committed.map(|_| ()).during("commit snapshot", key)
     }
 
+    async fn remove_seen(&self, seen: &Info) -> Result<bool> {
+        self.usable()?;
+        let removed = self.snapshots.remove_seen(seen).await;
+        let Some(record) = removed.during("remove snapshot", &seen.key)? else {
+            return Ok(false);
+        };
+        self.discard(record.id).await;
+        Ok(true)
+    }
+
     async fn remove(&self, key: &str) -> Result<()> {
         self.usable()?;
         let removed = self.snapshots.remove(key).await;

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use cas::content::{Durability, Expected, Stat, Writer};
-use cas::records::Batch;
 use cas::{Algorithm, Context, Descriptor, Digest, Error, Hasher, MediaType, Result, Store};
 use clap::Subcommand;
 use serde_json::json;
@@ -160,23 +159,23 @@ async fn add(
     let outcome = copy(&mut *source, &mut writer).await;
     let outcome = outcome.during("read", file.display());
     let added = match outcome {
-        Ok(()) => writer.commit(&Batch::new(), Durability::Full).await,
+        Ok(()) => publish(store, writer, media_type).await,
         Err(error) => {
             drop(writer);
             Err(error)
         }
     };
-    let added = match added {
-        Ok(added) => added,
-        Err(error) => {
-            // Nobody will resume it: what was read is forgotten, the first error is told.
-            let _ = store.content.discard(&key).await;
-            return Err(error);
-        }
-    };
-    let descriptor = Descriptor::new(media_type, added.digest, added.size);
-    store.describe(&descriptor, Vec::new()).await?;
-    Ok(descriptor)
+    if added.is_err() {
+        // Nobody will resume it: what was read is forgotten, the first error is told.
+        let _ = store.content.discard(&key).await;
+    }
+    added
+}
+
+async fn publish(store: &Store, writer: Writer, media_type: MediaType) -> Result<Descriptor> {
+    let descriptor = Descriptor::new(media_type, writer.digest()?, writer.offset());
+    let published = store.publish(writer, &descriptor, Vec::new(), Durability::Full);
+    published.await.map(|_| descriptor.clone())
 }
 
 async fn copy(source: &mut dyn Read, writer: &mut Writer) -> Result<()> {
@@ -194,7 +193,7 @@ async fn copy(source: &mut dyn Read, writer: &mut Writer) -> Result<()> {
 }
 
 /// The blob whose digest begins as given; without an algorithm any is meant.
-async fn find(store: &Store, text: &str) -> Result<Stat> {
+pub(crate) async fn find(store: &Store, text: &str) -> Result<Stat> {
     let (algorithms, hex) = match text.split_once(':') {
         Some((name, hex)) => {
             let known = Algorithm::ALL

@@ -112,7 +112,7 @@ impl Tag {
     }
 }
 
-/// Remove names; content stays in the store
+/// Remove names; content stays until `cas gc`
 #[derive(Args)]
 #[command(after_help = "Example:\n  cas rmi app:1 app:latest")]
 pub(crate) struct Rmi {
@@ -130,6 +130,9 @@ impl Rmi {
                 .out
                 .item(&json!({"removed": name}), || format!("removed {name}"))?;
         }
-        Ok(())
+        let free = cas.collect(true).await?;
+        session
+            .out
+            .say(format!("`cas gc` would free {}", super::gc::sum(&free)))
     }
 }

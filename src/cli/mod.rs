@@ -4,9 +4,11 @@ mod backends;
 mod blob;
 mod demo;
 pub(crate) mod exit;
+mod gc;
 mod images;
 mod import;
 mod init;
+mod lease;
 mod output;
 mod progress;
 mod snapshot;
@@ -70,6 +72,10 @@ enum Command {
     Snapshot(snapshot::Snapshot),
     #[command(subcommand)]
     Blob(blob::Blob),
+    #[command(subcommand)]
+    Lease(lease::Leases),
+    Gc(gc::Gc),
+    Why(gc::Why),
     Backends(backends::Backends),
     Demo(demo::Demo),
     /// Print a completion script for a shell
@@ -122,6 +128,9 @@ pub(crate) async fn run(arguments: Arguments) -> Result<()> {
         Command::Unpack(command) => command.run(session).await,
         Command::Snapshot(command) => command.run(session).await,
         Command::Blob(command) => command.run(session).await,
+        Command::Lease(command) => command.run(session).await,
+        Command::Gc(command) => command.run(session).await,
+        Command::Why(command) => command.run(session).await,
         Command::Backends(command) => command.run(session),
         Command::Demo(command) => command.run(session).await,
         Command::Completions { shell } => {

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use cas_core::collect::Collected;
 use cas_core::{Digest, Image, Result};
 use cas_layer::import::{Options, Source};
 use cas_layer::progress::{Progress, Silent};
@@ -78,6 +79,14 @@ impl Cas {
     /// As [`crate::Cas::remove`].
     pub fn remove(&self, name: &str) -> Result<()> {
         self.runtime.block_on(self.inner.remove(name))
+    }
+
+    /// Removes what no name, lease or label holds; with `dry_run` only tells what would go.
+    ///
+    /// # Errors
+    /// As [`crate::Cas::collect`].
+    pub fn collect(&self, dry_run: bool) -> Result<Collected> {
+        self.runtime.block_on(self.inner.collect(dry_run))
     }
 
     /// Writes the root file system of an image, for this machine's platform.

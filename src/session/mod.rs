@@ -1,16 +1,18 @@
 //! One handle on images, their content and their snapshots.
 
 pub mod blocking;
+mod keep;
 
 use std::path::Path;
 use std::sync::Arc;
 
 use backend_fs::SqliteRecords;
+use cas_core::collect::Guard;
 use cas_core::engine::{self, Check, Resolved};
 use cas_core::image::Reference;
 use cas_core::platform::{Matcher as _, Only};
 use cas_core::records::Records;
-use cas_core::{Digest, Error, Image, Kind, Platform, Registry, Result, Snapshotter, Store};
+use cas_core::{Digest, Error, Image, Platform, Registry, Result, Snapshotter, Store};
 use cas_layer::import::{self, Source};
 use cas_layer::progress::Progress;
 use cas_layer::unpack;
@@ -36,6 +38,8 @@ pub struct Options {
 pub struct Cas {
     store: Store,
     snapshotter: Arc<dyn Snapshotter>,
+    /// Whether the store is the root's, and not another for this handle only.
+    own_store: bool,
 }
 
 impl Cas {
@@ -77,7 +81,11 @@ impl Cas {
             .as_deref()
             .unwrap_or(&root.engines.snapshotter);
         let snapshotter = open_snapshotter(&root, name)?;
-        Ok(Cas { store, snapshotter })
+        Ok(Cas {
+            store,
+            snapshotter,
+            own_store: options.store.is_none(),
+        })
     }
 
     /// The store beneath, for everything that is not a verb of its own here.
@@ -130,12 +138,11 @@ impl Cas {
     /// `NotFound`.
     pub async fn tag(&self, from: &str, to: &str) -> Result<Image> {
         let image = Image::new(to.parse()?, self.image(from).await?.target);
-        match self.store.images.create(image.clone()).await {
-            Err(error) if error.kind() == Kind::AlreadyExists => {
-                self.store.images.update(image, &["target"]).await
-            }
-            outcome => outcome,
-        }
+        let guard = Guard::begin(&self.store, "tag").await?;
+        guard.hold_tree(&image.target).await?;
+        let named = guard.name(vec![image], &["target"]).await?;
+        let named = named.into_iter().next();
+        named.ok_or_else(|| Error::internal("a name was not written"))
     }
 
     /// Removes a name.

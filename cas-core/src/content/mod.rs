@@ -101,6 +101,15 @@ pub trait ContentStore: Send + Sync + 'static {
     /// another by now. To look and to remove is one step for whoever else removes or publishes.
     async fn remove_version(&self, digest: &Digest, version: Version) -> Result<bool>;
 
+    /// Removes what a collection condemned: as [`ContentStore::remove_version`] of each, whatever
+    /// became of it.
+    async fn remove_versions(&self, blobs: &[(Digest, Version)]) -> Result<()> {
+        for (digest, version) in blobs {
+            self.remove_version(digest, *version).await?;
+        }
+        Ok(())
+    }
+
     /// At most `limit` blobs in digest order, those after `after` only.
     ///
     /// A page shorter than `limit` is the last.

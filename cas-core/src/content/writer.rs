@@ -148,6 +148,11 @@ impl Writer {
         })
     }
 
+    /// The key of its ingest.
+    pub fn key(&self) -> &str {
+        self.ingest.key()
+    }
+
     /// Bytes written so far, by this writer and before it.
     pub fn offset(&self) -> u64 {
         self.ingest.offset()

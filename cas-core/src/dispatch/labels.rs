@@ -6,6 +6,7 @@ use async_trait::async_trait;
 
 use super::{Handler, Next};
 use crate::Labels;
+use crate::collect::{self, Wanted, hold};
 use crate::descriptor::Descriptor;
 use crate::error::{Error, Result};
 use crate::records::BlobRecord;
@@ -105,6 +106,10 @@ pub async fn set_labels(store: &Store, descriptor: &Descriptor, labels: &Labels)
         return Err(Error::not_found("no such blob in the store")
             .operation("label")
             .subject(descriptor.digest));
+    }
+    // What is referred to must not be condemned before the reference is read.
+    for child in collect::referenced(labels) {
+        hold::hold(store, None, &Wanted::there(child)).await?;
     }
     let media_type = &descriptor.media_type;
     let add = |found: Option<BlobRecord>| {

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use tokio::sync::Semaphore;
 
+use crate::collect::{Guard, Wanted};
 use crate::content::{BlobReader, Durability};
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
@@ -25,11 +26,12 @@ const PIECE: usize = 1 << 20;
 /// # Errors
 /// `NotFound` for content that `from` has not; `Corrupt` for damaged content; those of the stores.
 pub async fn copy(from: &Store, to: &Store, image: &Image) -> Result<Image> {
+    let guard = Guard::begin(to, "copy").await?;
     let leaves = Leaves {
         from,
         to,
+        guard: &guard,
         begun: Mutex::default(),
-        present: Mutex::default(),
         documents: Mutex::default(),
     };
     let limiter = Semaphore::new(CONCURRENT);
@@ -37,32 +39,26 @@ pub async fn copy(from: &Store, to: &Store, image: &Image) -> Result<Image> {
     dispatch(&leaves, Some(&limiter), root).await?;
     // Whoever published what was there may not have synced it.
     to.content.flush().await?;
-    let present = std::mem::take(&mut *lock(&leaves.present));
-    for descriptor in &present {
-        to.describe(descriptor, Vec::new()).await?;
-    }
     let documents = leaves.documents.into_inner();
     let documents = documents.unwrap_or_else(PoisonError::into_inner);
     for document in children_first(image.target.digest, documents) {
         let data = dispatch::read(&*from.content, &document).await?;
-        to.put(&document, data, Durability::Full).await?;
+        guard.put(&document, data, Durability::Full).await?;
     }
-    match to.images.create(image.clone()).await {
-        Err(error) if error.kind() == Kind::AlreadyExists => {
-            to.images.update(image.clone(), &[]).await
-        }
-        outcome => outcome,
-    }
+    let named = guard.name(vec![image.clone()], &[]).await?;
+    named
+        .into_iter()
+        .next()
+        .ok_or_else(|| Error::internal("a name was not written"))
 }
 
 /// Copies what lists nothing, and remembers what does.
 struct Leaves<'a> {
     from: &'a Store,
     to: &'a Store,
+    guard: &'a Guard,
     /// The same bytes may be listed under two types.
     begun: Mutex<HashSet<(Digest, u64)>>,
-    /// What the other store has already.
-    present: Mutex<Vec<Descriptor>>,
     documents: Mutex<HashMap<Digest, Document>>,
 }
 
@@ -78,9 +74,9 @@ impl Handler for Leaves<'_> {
         if !media_type.is_index() && !media_type.is_manifest() {
             let blob = (descriptor.digest, descriptor.size);
             if lock(&self.begun).insert(blob) {
-                match self.to.present(descriptor).await? {
-                    true => lock(&self.present).push(descriptor.clone()),
-                    false => copy_blob(self.from, self.to, descriptor).await?,
+                let wanted = Wanted::described(descriptor, Vec::new());
+                if !self.guard.hold(wanted.clone()).await? {
+                    self.copy(descriptor, &wanted).await?;
                 }
             }
             return Ok(Next::NONE);
@@ -122,38 +118,47 @@ fn children_first(root: Digest, mut documents: HashMap<Digest, Document>) -> Vec
     sorted
 }
 
-async fn copy_blob(from: &Store, to: &Store, descriptor: &Descriptor) -> Result<()> {
-    if descriptor.data.is_some() {
-        let data = dispatch::read(&*from.content, descriptor).await?;
-        return to.put(descriptor, data, Durability::Full).await;
-    }
-    let reader = from.content.open(&descriptor.digest).await?;
-    let reader = reader.ok_or_else(|| {
-        Error::not_found("no such blob in the store it is copied from")
-            .operation("copy")
-            .subject(descriptor.digest)
-    })?;
-    let outcome = pour(&*reader, to, descriptor).await;
-    if outcome
-        .as_ref()
-        .is_err_and(|error| error.kind() == Kind::Corrupt)
-    {
-        // What the ingest holds is no beginning of the blob, so it must not be resumed.
-        to.content.discard(&descriptor.digest.to_string()).await?;
-    }
-    outcome.during("copy", descriptor.digest)
-}
-
-async fn pour(reader: &dyn BlobReader, to: &Store, descriptor: &Descriptor) -> Result<()> {
-    let mut writer = to.writer(descriptor).await?;
-    loop {
-        let piece = reader.read_at(writer.offset(), PIECE).await?;
-        if piece.is_empty() {
-            break;
+impl Leaves<'_> {
+    async fn copy(&self, descriptor: &Descriptor, wanted: &Wanted) -> Result<()> {
+        if descriptor.data.is_some() {
+            let data = dispatch::read(&*self.from.content, descriptor).await?;
+            return self.guard.put(descriptor, data, Durability::Full).await;
         }
-        writer.write(piece).await?;
+        let reader = self.from.content.open(&descriptor.digest).await?;
+        let reader = reader.ok_or_else(|| {
+            Error::not_found("no such blob in the store it is copied from")
+                .operation("copy")
+                .subject(descriptor.digest)
+        })?;
+        let outcome = self.pour(&*reader, descriptor, wanted).await;
+        if outcome
+            .as_ref()
+            .is_err_and(|error| error.kind() == Kind::Corrupt)
+        {
+            // What the ingest holds is no beginning of the blob, so it must not be resumed.
+            self.to
+                .content
+                .discard(&descriptor.digest.to_string())
+                .await?;
+        }
+        outcome.during("copy", descriptor.digest)
     }
-    to.publish(writer, descriptor, Vec::new(), Durability::Full)
-        .await
-        .map(|_| ())
+
+    async fn pour(
+        &self,
+        reader: &dyn BlobReader,
+        descriptor: &Descriptor,
+        wanted: &Wanted,
+    ) -> Result<()> {
+        let mut writer = self.to.writer(descriptor).await?;
+        loop {
+            let piece = reader.read_at(writer.offset(), PIECE).await?;
+            if piece.is_empty() {
+                break;
+            }
+            writer.write(piece).await?;
+        }
+        let published = self.guard.publish(writer, wanted, Durability::Full);
+        published.await.map(|_| ())
+    }
 }

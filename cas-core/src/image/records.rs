@@ -10,10 +10,8 @@ use super::filter::Filters;
 use super::{Image, ImageStore, Reference};
 use crate::descriptor::Descriptor;
 use crate::error::{Context, Error, Kind, Result};
-use crate::records::{Batch, Expect, Record, Records, Revision, Table};
+use crate::records::{ATTEMPTS, Batch, Expect, Record, Records, Revision, Table};
 
-/// How often a lost compare-and-swap is tried again before the caller hears of it.
-const ATTEMPTS: usize = 64;
 /// Records that are loaded at once.
 const PAGE: usize = 256;
 

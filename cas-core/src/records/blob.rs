@@ -1,17 +1,23 @@
 //! The record of a blob: what is known of it beside its bytes.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Batch, Expect, Record, Records, Revision, Table, check_labels};
+use super::{ATTEMPTS, Batch, Expect, Record, Records, Revision, Table, check_labels};
 use crate::Labels;
+use crate::content::Version;
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
 use crate::media_type::MediaType;
 
-/// What a store knows of a blob; written with the publish of its bytes.
+/// How long a blob that was stored without a lease is kept as if it had one.
+pub const UNLEASED: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What a store knows of a blob; written with the publish of its bytes, or before it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlobRecord {
     /// Length in bytes.
@@ -25,6 +31,23 @@ pub struct BlobRecord {
     /// What its document lists, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub children: Vec<Digest>,
+    /// Children that were not stored with it and that it does not keep: those of other platforms,
+    /// layers that are not distributed. Any other child that is missing was lost.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub absent: BTreeSet<Digest>,
+    /// Jobs that count on it: the ids of their leases, some of them ended.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub leases: BTreeSet<String>,
+    /// Until when it is kept without a lease; nothing when it was stored with one.
+    #[serde(
+        default,
+        with = "crate::time::optional",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub expires_at: Option<SystemTime>,
+    /// Set once it is condemned: it counts as absent, and the bytes of this version go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tombstone: Option<Tombstone>,
     /// When it was stored first.
     #[serde(with = "crate::time")]
     pub created_at: SystemTime,
@@ -33,8 +56,15 @@ pub struct BlobRecord {
     pub updated_at: SystemTime,
 }
 
+/// What a collection is about to remove.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tombstone {
+    /// The bytes that go; nothing when there were none.
+    pub version: Option<Version>,
+}
+
 impl BlobRecord {
-    /// The record of a blob stored now.
+    /// The record of a blob stored now, without a lease.
     pub fn new(size: u64, media_type: Option<MediaType>) -> Self {
         let now = SystemTime::now();
         BlobRecord {
@@ -42,14 +72,15 @@ impl BlobRecord {
             media_type,
             labels: Labels::new(),
             children: Vec::new(),
+            absent: BTreeSet::new(),
+            leases: BTreeSet::new(),
+            expires_at: Some(now + UNLEASED),
+            tombstone: None,
             created_at: now,
             updated_at: now,
         }
     }
 }
-
-/// How often a lost compare-and-swap is tried again before the caller hears of it.
-const ATTEMPTS: usize = 64;
 
 /// The view of [`Table::Blobs`] in a home of records.
 #[derive(Clone)]
@@ -61,7 +92,7 @@ impl Blobs {
         Blobs(records)
     }
 
-    /// The record of a blob and its revision.
+    /// The record of a blob, condemned or not, and its revision.
     ///
     /// # Errors
     /// `Corrupt` when it does not parse; those of the store.
@@ -83,9 +114,7 @@ impl Blobs {
         expect: Expect,
     ) -> Result<()> {
         check_labels(&record.labels)?;
-        let value = serde_json::to_vec(record)
-            .map_err(|error| Error::internal("a blob record does not serialise").source(error))?;
-        batch.put(Table::Blobs, digest.to_string(), expect, value.into());
+        batch.put(Table::Blobs, digest.to_string(), expect, encode(record)?);
         Ok(())
     }
 
@@ -93,7 +122,8 @@ impl Blobs {
     /// without a record. Returns what was written.
     ///
     /// # Errors
-    /// Those of `change`; `Conflict` when others keep winning.
+    /// Those of `change`; `NotFound` when the blob is being collected; `Conflict` when others keep
+    /// winning.
     pub async fn update<F>(&self, digest: &Digest, change: F) -> Result<BlobRecord>
     where
         F: Fn(Option<BlobRecord>) -> Result<BlobRecord> + Send,
@@ -103,6 +133,12 @@ impl Blobs {
                 Some((record, revision)) => (Some(record), Expect::Revision(revision)),
                 None => (None, Expect::Absent),
             };
+            if found
+                .as_ref()
+                .is_some_and(|found| found.tombstone.is_some())
+            {
+                return Err(Error::not_found("is being collected; store it again").subject(digest));
+            }
             let before = found.clone();
             let mut record = change(found)?;
             if before.as_ref() == Some(&record) {
@@ -132,7 +168,13 @@ impl Blobs {
     }
 }
 
-fn decode(record: &Record) -> Result<BlobRecord> {
+pub(crate) fn encode(record: &BlobRecord) -> Result<Bytes> {
+    serde_json::to_vec(record)
+        .map(Bytes::from)
+        .map_err(|error| Error::internal("a blob record does not serialise").source(error))
+}
+
+pub(crate) fn decode(record: &Record) -> Result<BlobRecord> {
     serde_json::from_slice(&record.value).map_err(|error| {
         Error::corrupt(format!("the record does not parse: {error}"))
             .operation("read blob record")

@@ -1,17 +1,22 @@
 //! Records: the one small transactional table that a store keeps beside its bytes.
 
-mod blob;
+pub(crate) mod blob;
+mod leases;
 mod snapshots;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
-pub use blob::{BlobRecord, Blobs};
+pub use blob::{BlobRecord, Blobs, Tombstone, UNLEASED};
+pub use leases::{Lease, Leases, Resource};
 pub use snapshots::{New, SnapshotRecord, Snapshots};
 
 use crate::capability::Capabilities;
 use crate::error::{Error, Result};
 use crate::limit;
+
+/// How often a lost compare-and-swap is tried again before the caller hears of it.
+pub(crate) const ATTEMPTS: usize = 64;
 
 /// Which kind of thing a record is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,21 +1,22 @@
 //! The way of blobs into the store, and the way back when the import fails.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use cas_core::collect::{self, Guard, Wanted};
 use cas_core::content::{ContentExt, Durability, Expected};
-use cas_core::error::Kind;
-use cas_core::records::{Batch, BlobRecord, Blobs, Expect};
-use cas_core::{Descriptor, Digest, Error, Result, Store, pool};
+use cas_core::image::Reference;
+use cas_core::records::Batch;
+use cas_core::{Descriptor, Digest, Error, Image, Result, Store, pool};
 
 use super::contents::{Part, Place};
 use crate::buffers::Buffers;
 use crate::progress::Progress;
-use crate::unique;
+use cas_core::unique;
 
 /// How long the writer of the same blob, in another import, is waited for.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -26,9 +27,10 @@ pub(super) trait Pieces: Send {
     fn next(&mut self) -> impl Future<Output = Result<Option<Bytes>>> + Send;
 }
 
-/// Takes blobs in, and remembers what to undo.
+/// Takes blobs in under a lease, and remembers what to undo.
 pub(super) struct Intake<'a> {
     pub(super) store: &'a Store,
+    guard: Guard,
     pub(super) progress: &'a dyn Progress,
     pub(super) buffers: Buffers,
     /// Set by the first failure, so that blobs under way stop at their next piece.
@@ -39,33 +41,52 @@ pub(super) struct Intake<'a> {
 #[derive(Default)]
 struct Ledger {
     /// Blobs that were not there before.
-    created: Vec<Digest>,
+    created: BTreeSet<Digest>,
     /// Keys of ingests that are not published.
     begun: BTreeSet<String>,
 }
 
 impl<'a> Intake<'a> {
-    pub(super) fn new(store: &'a Store, progress: &'a dyn Progress) -> Self {
-        Intake {
+    pub(super) async fn begin(store: &'a Store, progress: &'a dyn Progress) -> Result<Self> {
+        Ok(Intake {
             store,
+            guard: Guard::begin(store, "import").await?,
             progress,
             buffers: Buffers::default(),
             failed: AtomicBool::new(false),
             ledger: Mutex::default(),
-        }
+        })
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the store has these bytes.
-    pub(super) async fn has(&self, digest: &Digest, size: u64) -> Result<bool> {
-        let stat = self.store.content.stat(digest).await?;
-        Ok(stat.is_some_and(|stat| stat.size == size))
+    /// Holds a blob; true when the store has it. A blob of another size is damaged: it counts as
+    /// absent, is written again, and so repaired.
+    pub(super) async fn hold(&self, digest: &Digest, size: u64) -> Result<bool> {
+        let wanted = Wanted {
+            size: Some(size),
+            ..Wanted::there(*digest)
+        };
+        let there = self.guard.hold(wanted).await?;
+        if !there {
+            self.ledger().created.insert(*digest);
+        }
+        Ok(there)
     }
 
-    /// Makes sure that the store has the content of `descriptor`, from `part` where it has not.
+    /// Holds all that the import is going to refer to; which of them the store has. Their records
+    /// come before their bytes, so that a collection finds what a killed import has left.
+    pub(super) async fn hold_all(&self, wanted: &[Wanted]) -> Result<Vec<bool>> {
+        let there = self.guard.hold_all(wanted).await?;
+        let missing = wanted.iter().zip(&there).filter(|(_, there)| !**there);
+        let missing = missing.map(|(wanted, _)| wanted.digest);
+        self.ledger().created.extend(missing);
+        Ok(there)
+    }
+
+    /// Stores the content of `descriptor`, which is held, from `part`.
     ///
     /// # Errors
     /// `Corrupt` when `part` is something else.
@@ -78,13 +99,13 @@ impl<'a> Intake<'a> {
                     .subject(descriptor.digest),
             );
         }
-        // A blob of another size is damaged: it is written again, and so repaired.
-        if self.has(&descriptor.digest, descriptor.size).await? {
-            return Ok(());
-        }
         let key = descriptor.digest.to_string();
         let expected = Expected::exactly(descriptor.digest, descriptor.size);
         let outcome = match &part.place {
+            Place::Stored(found) if *found == descriptor.digest => Err(Error::conflict(
+                "was removed from the store meanwhile; import again",
+            )
+            .subject(descriptor.digest)),
             Place::Stored(found) => Err(Error::corrupt(format!(
                 "expected content {}, found {found}",
                 descriptor.digest
@@ -144,62 +165,40 @@ impl<'a> Intake<'a> {
         }
         self.progress.end(key);
         let digest = writer.digest()?;
-        let new = content.stat(&digest).await?.is_none();
-        let committed = writer.commit(&Batch::new(), Durability::Relaxed).await?;
-        let mut ledger = self.ledger();
-        ledger.begun.remove(key);
-        if new {
-            ledger.created.push(committed.digest);
+        if expected.digest.is_none() && self.hold(&digest, writer.offset()).await? {
+            drop(writer);
+            content.discard(key).await?;
+        } else {
+            writer.commit(&Batch::new(), Durability::Relaxed).await?;
+            self.guard.stored(&digest);
         }
-        Ok(committed.digest)
+        self.ledger().begun.remove(key);
+        Ok(digest)
     }
 
-    /// Makes all blobs durable, then their records, in this order, in one step where the store
-    /// can.
-    pub(super) async fn settle(&self, blobs: &[(Descriptor, Vec<Digest>)]) -> Result<()> {
+    /// Makes all blobs durable, then the names, and ends the lease. What came with the import and
+    /// is not in `planned` goes again.
+    pub(super) async fn finish(
+        self,
+        named: BTreeMap<Reference, Descriptor>,
+        planned: &HashSet<Digest>,
+    ) -> Result<Vec<Image>> {
         self.store.content.flush().await?;
-        let records = self.store.blobs();
-        let mut batch = Batch::new();
-        for (descriptor, children) in blobs {
-            if records.load(&descriptor.digest).await?.is_none() {
-                let media_type = Some(descriptor.media_type.clone());
-                let record = BlobRecord {
-                    children: children.clone(),
-                    ..BlobRecord::new(descriptor.size, media_type)
-                };
-                Blobs::put(&mut batch, &descriptor.digest, &record, Expect::Absent)?;
-            } else {
-                self.store.describe(descriptor, children.clone()).await?;
-            }
+        let images = named
+            .into_iter()
+            .map(|(name, target)| Image::new(name, target))
+            .collect();
+        let mut created = std::mem::take(&mut self.ledger().created);
+        let named = self.guard.name(images, &["target"]).await;
+        if named.is_ok() {
+            created.retain(|made| !planned.contains(made));
         }
-        match self.store.records.commit(&batch).await {
-            // Another import wrote one of them meanwhile.
-            Err(error) if error.kind() == Kind::Conflict => {
-                for (descriptor, children) in blobs {
-                    self.store.describe(descriptor, children.clone()).await?;
-                }
-                Ok(())
-            }
-            outcome => outcome,
-        }
-    }
-
-    /// Removes the blobs that this import made and that are not in `wanted`.
-    pub(super) async fn drop_unwanted(&self, wanted: &HashSet<Digest>) -> Result<()> {
-        let unwanted: Vec<Digest> = {
-            let mut ledger = self.ledger();
-            let (keep, drop) = ledger
-                .created
-                .drain(..)
-                .partition(|made| wanted.contains(made));
-            ledger.created = keep;
-            drop
-        };
-        self.remove(&unwanted).await
+        discard(self.store, created, self.progress).await;
+        named
     }
 
     /// Takes back what was done, as far as it can be.
-    pub(super) async fn undo(&self) {
+    pub(super) async fn undo(self) {
         let Ledger { created, begun } = std::mem::take(&mut *self.ledger());
         for key in begun {
             if let Err(error) = self.store.content.discard(&key).await {
@@ -207,38 +206,26 @@ impl<'a> Intake<'a> {
                     .warn(&format!("the ingest {key} stays: {error}"));
             }
         }
-        if let Err(error) = self.remove(&created).await {
-            self.progress
-                .warn(&format!("blobs of the failed import stay: {error}"));
+        if let Err(error) = self.guard.finish().await {
+            self.progress.warn(&format!(
+                "the lease of the import stays for a while: {error}"
+            ));
         }
+        discard(self.store, created, self.progress).await;
     }
+}
 
-    /// Removes `made` without what an image reaches by now, latest first.
-    async fn remove(&self, made: &[Digest]) -> Result<()> {
-        if made.is_empty() {
-            return Ok(());
-        }
-        let reached = self.reached().await?;
-        for digest in made.iter().rev().filter(|digest| !reached.contains(digest)) {
-            self.store.blobs().remove(digest).await?;
-            self.store.content.remove(digest).await?;
-        }
-        Ok(())
+/// Removes those of the blobs that nothing holds.
+async fn discard(store: &Store, created: BTreeSet<Digest>, progress: &dyn Progress) {
+    if created.is_empty() {
+        return;
     }
-
-    /// What the images of the store reach, by the records of their blobs.
-    async fn reached(&self) -> Result<HashSet<Digest>> {
-        let images = self.store.images.list(&[]).await?;
-        let mut waiting: Vec<Digest> = images.iter().map(|image| image.target.digest).collect();
-        let mut reached = HashSet::new();
-        while let Some(digest) = waiting.pop() {
-            if reached.insert(digest)
-                && let Some((record, _)) = self.store.blobs().load(&digest).await?
-            {
-                waiting.extend(record.children);
-            }
-        }
-        Ok(reached)
+    let options = collect::Options {
+        only: Some(created),
+        ..collect::Options::default()
+    };
+    if let Err(error) = collect::collect(store, &[], &options).await {
+        progress.warn(&format!("blobs that nothing refers to stay: {error}"));
     }
 }
 

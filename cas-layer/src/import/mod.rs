@@ -18,12 +18,13 @@ mod oci;
 mod plan;
 mod stream;
 
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::path::PathBuf;
 
 use cas_core::image::Reference;
-use cas_core::{Context, Error, Image, Platform, Result, Store, pool};
+use cas_core::{Context, Descriptor, Digest, Error, Image, Platform, Result, Store, pool};
 
 use self::contents::Contents;
 use self::intake::Intake;
@@ -66,15 +67,25 @@ pub async fn import(
         Source::Path(path) => path.display().to_string(),
         Source::Stream(_) => "stream".to_owned(),
     };
-    let intake = Intake::new(store, progress);
-    let outcome = run(&intake, source, options).await;
-    if outcome.is_err() {
-        intake.undo().await;
-    }
+    let intake = Intake::begin(store, progress)
+        .await
+        .during("import", &subject)?;
+    let outcome = match run(&intake, source, options).await {
+        Ok((named, planned)) => intake.finish(named, &planned).await,
+        Err(error) => {
+            intake.undo().await;
+            Err(error)
+        }
+    };
     outcome.during("import", subject)
 }
 
-async fn run(intake: &Intake<'_>, source: Source, options: &Options) -> Result<Vec<Image>> {
+/// Stores what the source has; the names it shall get, and all that these reach.
+async fn run(
+    intake: &Intake<'_>,
+    source: Source,
+    options: &Options,
+) -> Result<(BTreeMap<Reference, Descriptor>, HashSet<Digest>)> {
     let contents = open(intake, source).await?;
     let mut plan = Plan::new(intake, &contents, options.platform.as_ref());
     let mut roots = Vec::new();
@@ -88,8 +99,8 @@ async fn run(intake: &Intake<'_>, source: Source, options: &Options) -> Result<V
         return Err(error);
     }
     let named = names::assign(roots, name)?;
-    plan.carry_out().await?;
-    names::point(&intake.store.images, named).await
+    let planned = plan.carry_out().await?;
+    Ok((named, planned))
 }
 
 /// What the source says its images are.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use bytes::Bytes;
+use cas_core::collect::Wanted;
 use cas_core::platform::{Matcher, Only};
 use cas_core::{
     Descriptor, Digest, Document, Error, Index, Manifest, Platform, Result, document, limit,
@@ -97,7 +98,7 @@ impl<'a> Plan<'a> {
                 .subject(descriptor.digest));
             }
             let Some(part) = self.locate(descriptor).await? else {
-                return Err(missing(descriptor));
+                return Err(incomplete(descriptor));
             };
             let kind = &descriptor.media_type;
             if !kind.is_index() && !kind.is_manifest() {
@@ -141,7 +142,7 @@ impl<'a> Plan<'a> {
             match self.locate(child).await? {
                 Some(part) => self.leaf(child.clone(), part)?,
                 None if child.media_type.is_non_distributable() => {}
-                None => return Err(missing(child)),
+                None => return Err(incomplete(child)),
             }
         }
         Ok(true)
@@ -153,7 +154,7 @@ impl<'a> Plan<'a> {
             return Ok(true);
         }
         let Some(part) = self.locate(config).await? else {
-            return Err(missing(config));
+            return Err(incomplete(config));
         };
         let data = self.read(config, &part).await?;
         Ok(self.suits_platform(platform_of(&data)?.as_ref()))
@@ -196,7 +197,8 @@ impl<'a> Plan<'a> {
             return Ok(Some(part));
         }
         let (digest, size) = (descriptor.digest, descriptor.size);
-        let there = self.intake.has(&digest, size).await?;
+        let stat = self.intake.store.content.stat(&digest).await?;
+        let there = stat.is_some_and(|stat| stat.size == size);
         Ok(there.then_some(Part {
             size,
             place: Place::Stored(digest),
@@ -244,11 +246,11 @@ impl<'a> Plan<'a> {
         });
     }
 
-    /// Stores it all and makes it durable.
+    /// Stores it all; it is durable once the import is finished. What it is.
     ///
     /// # Errors
     /// `Corrupt` for content that is not what refers to it says; those of the store.
-    pub(super) async fn carry_out(self) -> Result<()> {
+    pub(super) async fn carry_out(self) -> Result<HashSet<Digest>> {
         let Plan {
             intake,
             mut leaves,
@@ -257,6 +259,10 @@ impl<'a> Plan<'a> {
         } = self;
         // A large blob that begins last would keep one core idle.
         leaves.sort_by_key(|item| std::cmp::Reverse(item.part.size));
+        let planned = leaves.iter().chain(&documents);
+        let planned: HashSet<Digest> = planned.map(|item| item.descriptor.digest).collect();
+        let leaves = missing(intake, leaves, &planned).await?;
+        let documents = missing(intake, documents, &planned).await?;
         let copies = leaves
             .iter()
             .map(|item| intake.copy(&item.descriptor, &item.part));
@@ -269,15 +275,32 @@ impl<'a> Plan<'a> {
         for item in &documents {
             intake.copy(&item.descriptor, &item.part).await?;
         }
-        let stored: Vec<(Descriptor, Vec<Digest>)> = leaves
-            .into_iter()
-            .chain(documents)
-            .map(|item| (item.descriptor, item.children))
-            .collect();
-        intake.settle(&stored).await?;
-        let wanted: HashSet<Digest> = stored.iter().map(|(blob, _)| blob.digest).collect();
-        intake.drop_unwanted(&wanted).await
+        Ok(planned)
     }
+}
+
+/// Holds the blobs of `items`; those that the store has not.
+async fn missing(
+    intake: &Intake<'_>,
+    items: Vec<Item>,
+    planned: &HashSet<Digest>,
+) -> Result<Vec<Item>> {
+    let wanted = |item: &Item| {
+        let mut wanted = Wanted::described(&item.descriptor, item.children.clone());
+        let absent = item
+            .children
+            .iter()
+            .filter(|child| !planned.contains(child));
+        wanted.absent = absent.copied().collect();
+        wanted
+    };
+    let wanted: Vec<Wanted> = items.iter().map(wanted).collect();
+    let there = intake.hold_all(&wanted).await?;
+    let items = items.into_iter().zip(there);
+    Ok(items
+        .filter(|(_, there)| !there)
+        .map(|(item, _)| item)
+        .collect())
 }
 
 /// One digest has one size and one type, or readers could differ.
@@ -293,7 +316,7 @@ fn same(known: &Descriptor, descriptor: &Descriptor) -> Result<()> {
     .subject(descriptor.digest))
 }
 
-fn missing(descriptor: &Descriptor) -> Error {
+fn incomplete(descriptor: &Descriptor) -> Error {
     Error::not_found(format!(
         "the source refers to this {:.200} but has it not; it is incomplete",
         descriptor.media_type

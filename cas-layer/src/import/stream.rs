@@ -107,7 +107,7 @@ async fn file(
     let place = if DOCUMENTS.contains(&path) {
         Place::Held(pieces.document(path).await?)
     } else if let Some(digest) = blob_name(path) {
-        if intake.has(&digest, size).await? {
+        if intake.hold(&digest, size).await? {
             while pieces.next().await?.is_some() {}
         } else {
             let expected = Expected::exactly(digest, size);

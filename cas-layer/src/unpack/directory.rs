@@ -6,9 +6,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use cas_core::collect::Guard;
+use cas_core::error::Kind;
 use cas_core::{Digest, Error, Manifest, Result, Store, pool};
 
-use super::{Layer, note, pairs};
+use super::{Layer, hold, note, pairs};
 use crate::apply::Tree;
 use crate::flow::{self, LayerSource, Sync};
 use crate::progress::Progress;
@@ -25,6 +27,14 @@ pub async fn to_directory(
     directory: &Path,
     progress: &Arc<dyn Progress>,
 ) -> Result<()> {
+    let guard = match Guard::begin(store, "unpack").await {
+        // What cannot be written is not collected here either.
+        Err(error) if error.kind() == Kind::Denied => None,
+        outcome => Some(outcome?),
+    };
+    if let Some(guard) = &guard {
+        hold(guard, manifest).await?;
+    }
     let pairs = pairs(store, manifest).await?;
     let mut sources = Vec::with_capacity(pairs.len());
     for pair in pairs.clone() {
@@ -37,7 +47,10 @@ pub async fn to_directory(
     for (layer, diff_id) in &pairs {
         note(store, layer, diff_id, progress.as_ref()).await;
     }
-    Ok(())
+    match guard {
+        None => Ok(()),
+        Some(guard) => guard.finish().await,
+    }
 }
 
 fn fill(layers: Vec<LayerSource<'_>>, path: &Path, progress: &dyn Progress) -> Result<()> {

@@ -9,6 +9,7 @@ mod blob;
 mod directory;
 mod snapshots;
 
+use cas_core::collect::{Guard, Wanted};
 use cas_core::engine::{self, UNCOMPRESSED};
 use cas_core::records::BlobRecord;
 use cas_core::{Descriptor, Digest, Manifest, Result, Store};
@@ -27,6 +28,15 @@ struct Layer {
     diff_id: Digest,
     blob: Blob,
     compression: Compression,
+}
+
+/// Holds what is read of an image to unpack it.
+async fn hold(guard: &Guard, manifest: &Manifest) -> Result<()> {
+    let parts = std::iter::once(&manifest.config).chain(&manifest.layers);
+    let wanted: Vec<Wanted> = parts
+        .map(|part| Wanted::described(part, Vec::new()))
+        .collect();
+    guard.hold_all(&wanted).await.map(|_| ())
 }
 
 /// The layers of `manifest`, lowest first.

@@ -3,45 +3,51 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use cas_core::collect::{Guard, LEASE};
 use cas_core::error::Kind as ErrorKind;
 use cas_core::snapshot::{Commit, Kind, Mount, chain_ids};
-use cas_core::{Descriptor, Digest, Error, Labels, Manifest, Result, Snapshotter, Store, pool};
+use cas_core::{
+    Descriptor, Digest, Error, Labels, Manifest, Result, Snapshotter, Store, dispatch, pool,
+};
 
-use super::{Layer, note, pairs};
+use super::{Layer, hold, note, pairs};
 use crate::apply::Tree;
 use crate::flow::{self, Sync};
 use crate::progress::Progress;
-use crate::unique;
+use cas_core::unique;
 
 /// Unpacks what the snapshotter does not have yet; the chain id of the whole, which is the name
-/// of its committed snapshot, or nothing for an image without layers.
+/// of its committed snapshot, or nothing for an image without layers. The configuration refers to
+/// that from then on, so that it is kept as long as the image is.
 ///
 /// # Errors
 /// `NotFound` for a layer that is not in the store; `Corrupt` for one that is damaged, or when
 /// manifest and configuration do not fit together; those of the snapshotter. What was being made
-/// is then removed; layers below it stay, and are not unpacked again.
+/// is then removed; layers below it stay until they are collected, and are not unpacked again.
 pub async fn to_snapshots(
     store: &Store,
     snapshotter: &dyn Snapshotter,
     manifest: &Manifest,
     progress: &Arc<dyn Progress>,
 ) -> Result<Option<Digest>> {
+    let guard = Guard::begin(store, "unpack").await?;
+    hold(&guard, manifest).await?;
     let layers = pairs(store, manifest).await?;
     let diff_ids: Vec<Digest> = layers.iter().map(|(_, diff_id)| *diff_id).collect();
     let chain = chain_ids(&diff_ids);
-    let mut there = chain.len();
-    while there > 0 && !is_committed(snapshotter, &chain[there - 1]).await? {
-        there -= 1;
-    }
     let unpack = Unpack {
         store,
         snapshotter,
+        guard: &guard,
         progress,
     };
-    for (place, layer) in layers.into_iter().enumerate().skip(there) {
-        let parent = place.checked_sub(1).map(|below| chain[below]);
-        unpack.layer(layer, parent, &chain[place]).await?;
+    unpack.run(layers, &chain).await?;
+    if let Some(top) = chain.last() {
+        let reference = format!("containerd.io/gc.ref.snapshot.{}", snapshotter.name());
+        let label = Labels::from([(reference, top.to_string())]);
+        dispatch::set_labels(store, &manifest.config, &label).await?;
     }
+    guard.finish().await?;
     Ok(chain.last().copied())
 }
 
@@ -53,10 +59,33 @@ async fn is_committed(snapshotter: &dyn Snapshotter, chain_id: &Digest) -> Resul
 struct Unpack<'a> {
     store: &'a Store,
     snapshotter: &'a dyn Snapshotter,
+    guard: &'a Guard,
     progress: &'a Arc<dyn Progress>,
 }
 
 impl Unpack<'_> {
+    async fn run(&self, layers: Vec<(Descriptor, Digest)>, chain: &[Digest]) -> Result<()> {
+        let names: Vec<String> = chain.iter().map(ToString::to_string).collect();
+        let snapshotter = self.snapshotter.name();
+        self.guard.hold_snapshots(snapshotter, &names).await?;
+        let mut there = chain.len();
+        while there > 0 && !self.holds(&chain[there - 1]).await? {
+            there -= 1;
+        }
+        for (place, layer) in layers.into_iter().enumerate().skip(there) {
+            let parent = place.checked_sub(1).map(|below| chain[below]);
+            self.layer(layer, parent, &chain[place]).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether the snapshot is there, and with all below it stays.
+    async fn holds(&self, chain_id: &Digest) -> Result<bool> {
+        let key = chain_id.to_string();
+        Ok(is_committed(self.snapshotter, chain_id).await?
+            && self.guard.touch_snapshot(self.snapshotter, &key).await?)
+    }
+
     /// Makes the snapshot `chain_id` of a layer on `parent`.
     async fn layer(
         &self,
@@ -67,10 +96,14 @@ impl Unpack<'_> {
         let layer = Layer::open(self.store, layer).await?;
         let (descriptor, diff_id) = (layer.descriptor.clone(), layer.diff_id);
         let key = format!("{} {chain_id}", unique::key("extract"));
+        let keys = std::slice::from_ref(&key);
+        self.guard
+            .hold_snapshots(self.snapshotter.name(), keys)
+            .await?;
         let parent = parent.map(|parent| parent.to_string());
         let prepared = self
             .snapshotter
-            .prepare(&key, parent.as_deref(), Labels::new());
+            .prepare(&key, parent.as_deref(), self.labels());
         let mounts = prepared.await?;
         let outcome = match self.apply(layer, &mounts).await {
             Ok(()) => self.commit(&key, chain_id).await,
@@ -110,13 +143,22 @@ impl Unpack<'_> {
         .await
     }
 
+    /// Says that the snapshot lives by leases and references alone.
+    fn labels(&self) -> Labels {
+        Labels::from([(LEASE.to_owned(), self.guard.id().to_owned())])
+    }
+
     /// Commits; false when somebody else has unpacked the same meanwhile.
     async fn commit(&self, key: &str, chain_id: &Digest) -> Result<bool> {
         let name = chain_id.to_string();
-        match self.snapshotter.commit(&name, key, Commit::default()).await {
+        let options = Commit {
+            labels: self.labels(),
+            ..Commit::default()
+        };
+        match self.snapshotter.commit(&name, key, options).await {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                match is_committed(self.snapshotter, chain_id).await? {
+                match self.holds(chain_id).await? {
                     true => Ok(false),
                     false => Err(error),
                 }

@@ -215,7 +215,7 @@ async fn blobs_nobody_wants_are_not_kept_and_those_of_others_stay() {
         .await
         .blobs
         .iter()
-        .map(|blob| blob.digest)
+        .map(|(digest, _)| *digest)
         .collect();
     assert_eq!(blobs.len(), 5);
     assert!(blobs.contains(&theirs));

@@ -10,11 +10,10 @@ mod source;
 
 use std::sync::Arc;
 
-use cas_core::content::Stat;
 use cas_core::image::RecordImages;
 use cas_core::memory::MemoryStore;
 use cas_core::records::Table;
-use cas_core::{Image, Result, Store};
+use cas_core::{Digest, Image, Result, Store};
 use cas_layer::import::{Options, Source, import};
 use cas_layer::progress::Silent;
 
@@ -48,7 +47,7 @@ async fn take(store: &Store, source: Source, options: &Options) -> Result<Vec<Im
 /// Everything that can be seen of a store, but for times.
 #[derive(Debug, PartialEq)]
 struct Seen {
-    blobs: Vec<Stat>,
+    blobs: Vec<(Digest, u64)>,
     ingests: Vec<String>,
     images: Vec<(String, String)>,
     records: Vec<String>,
@@ -61,9 +60,10 @@ async fn look(store: &Store) -> Seen {
         .scan(Table::Blobs, "", None, 10_000)
         .await
         .unwrap();
+    let blobs = store.content.list(None, 10_000).await.unwrap();
     let ingests = store.content.ingests().await.unwrap();
     Seen {
-        blobs: store.content.list(None, 10_000).await.unwrap(),
+        blobs: blobs.iter().map(|blob| (blob.digest, blob.size)).collect(),
         ingests: ingests.into_iter().map(|ingest| ingest.key).collect(),
         images: images
             .iter()

@@ -18,14 +18,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub use moves::New;
 pub use record::SnapshotRecord;
 
-use super::{Batch, Expect, Records, Revision, Table};
+use super::{ATTEMPTS, Batch, Expect, Records, Revision, Table};
 use crate::Labels;
 use crate::capability::Capability;
 use crate::error::{Error, Kind, Result};
 use crate::snapshot::{Commit, Info, Usage};
 
-/// How often a compare-and-swap lost to another process is tried again.
-const ATTEMPTS: usize = 64;
 /// Ids taken from the records at once; those left over when the process ends are never used.
 const BLOCK: u64 = 64;
 /// Records read at once.
@@ -155,6 +153,14 @@ impl Snapshots {
     /// `NotFound`; `FailedPrecondition` while others stand on it.
     pub async fn remove(&self, key: &str) -> Result<SnapshotRecord> {
         self.settle(|| self.plan_remove(key)).await
+    }
+
+    /// Removes the record of a snapshot where it is as it was seen; nothing when it is not.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` while others stand on it.
+    pub async fn remove_seen(&self, seen: &Info) -> Result<Option<SnapshotRecord>> {
+        self.settle(|| self.plan_remove_seen(seen)).await
     }
 
     /// Changes the labels of a snapshot: all, or those that the field paths name. A label without

@@ -11,6 +11,7 @@ use crate::image::fieldpath::update_labels;
 use crate::limit;
 use crate::records::{Batch, Expect, Table, check_labels};
 use crate::snapshot::{Commit, Info, Kind, Usage};
+use crate::time::later;
 
 /// What a new snapshot is to be.
 #[derive(Clone, Copy, Debug)]
@@ -90,8 +91,28 @@ impl Snapshots {
         Ok((batch, record))
     }
 
+    /// Nothing to do when it is not there, or was updated since it was seen.
+    pub(super) async fn plan_remove_seen(
+        &self,
+        info: &Info,
+    ) -> Result<(Batch, Option<SnapshotRecord>)> {
+        let found = self.seen(&info.key).await?;
+        match found.filter(|found| found.record.info(&info.key) == *info) {
+            None => Ok((Batch::new(), None)),
+            Some(found) => {
+                let (batch, record) = self.removal(&info.key, found).await?;
+                Ok((batch, Some(record)))
+            }
+        }
+    }
+
     pub(super) async fn plan_remove(&self, key: &str) -> Result<(Batch, SnapshotRecord)> {
-        let Seen { record, revision } = self.existing(key).await?;
+        let seen = self.existing(key).await?;
+        self.removal(key, seen).await
+    }
+
+    async fn removal(&self, key: &str, seen: Seen) -> Result<(Batch, SnapshotRecord)> {
+        let Seen { record, revision } = seen;
         if record.children > 0 {
             let message = format!(
                 "{} snapshots stand on it; remove them first",
@@ -120,7 +141,7 @@ impl Snapshots {
         let mut seen = self.existing(key).await?;
         update_labels(&mut seen.record.labels, labels, fieldpaths)?;
         check_labels(&seen.record.labels)?;
-        seen.record.updated_at = SystemTime::now();
+        seen.record.updated_at = later(seen.record.updated_at);
         let mut batch = Batch::new();
         let expect = Expect::Revision(seen.revision);
         self.put(&mut batch, key, &seen.record, expect)?;

@@ -1,0 +1,79 @@
+//! The thread that extends the lease of a job, whatever the job is waiting for.
+
+use std::future::Future;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use crate::error::Kind;
+use crate::pool;
+use crate::records::Leases;
+
+/// Ends its thread when dropped, without waiting for it.
+pub(super) struct Keeper(Arc<Signal>);
+
+#[derive(Default)]
+struct Signal {
+    ended: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Keeper {
+    /// Extends the lease to `ttl` from now, three times in each `ttl`.
+    pub(super) fn start(leases: Leases, id: &Arc<str>, ttl: Duration) -> Self {
+        let signal = Arc::new(Signal::default());
+        let (heard, id) = (Arc::clone(&signal), Arc::clone(id));
+        // Without a thread the lease ends early, which `Guard::finish` notices.
+        let _ = thread::Builder::new()
+            .name("cas-lease".to_owned())
+            .spawn(move || {
+                while !heard.wait(ttl / 3) {
+                    if !extend(&leases, &id, ttl) {
+                        return;
+                    }
+                }
+            });
+        Keeper(signal)
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        *self.0.ended.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.0.changed.notify_all();
+    }
+}
+
+impl Signal {
+    /// Waits; true once it is over.
+    fn wait(&self, pause: Duration) -> bool {
+        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self
+            .changed
+            .wait_timeout_while(ended, pause, |ended| !*ended);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+/// False when the lease is gone.
+fn extend(leases: &Leases, id: &str, ttl: Duration) -> bool {
+    let until = SystemTime::now() + ttl;
+    let extended = pool::wait(leases.update(id, |lease| {
+        lease.expires_at = Some(until);
+        Ok(())
+    }));
+    match extended {
+        Ok(_) => true,
+        Err(error) => {
+            tracing::warn!(lease = id, %error, "a lease was not extended");
+            error.kind() != Kind::NotFound
+        }
+    }
+}
+
+/// Drives a future on a thread of its own; where none can be had it is dropped.
+pub(super) fn in_background(future: impl Future<Output = ()> + Send + 'static) {
+    let _ = thread::Builder::new()
+        .name("cas-lease".to_owned())
+        .spawn(move || pool::wait(future));
+}

@@ -1,0 +1,297 @@
+//! Reads a store in the order that makes a collection safe.
+//!
+//! First the revision of every record is noted, then leases are read, then names, then the records
+//! once more for what they refer to. Whoever makes a root or a reference holds a lease, touches
+//! what it will reach, writes, and ends the lease. So either the touch came after the note, and
+//! the sweep finds another revision; or the lease was there when leases were read; or it had ended
+//! by then, and what was written is read after it.
+
+use std::time::{Duration, SystemTime};
+
+use super::graph::{Graph, Reach, Reason};
+use super::labels::{self, FLAT, LEASE};
+use crate::content::IngestStatus;
+use crate::descriptor::Descriptor;
+use crate::digest::Digest;
+use crate::dispatch;
+use crate::error::{Kind, Result};
+use crate::image::Image;
+use crate::records::blob::decode;
+use crate::records::{BlobRecord, Lease, Record, Resource, Revision, Table, UNLEASED};
+use crate::snapshot::{Info, Snapshotter};
+use crate::store::Store;
+
+/// How far the clocks of machines that share a store may differ.
+const SKEW: Duration = Duration::from_secs(60);
+/// Records and snapshots read at once.
+const PAGE: usize = 1000;
+
+/// What was found.
+pub(super) struct Survey {
+    /// Blobs with a live record, and its revision before anything else was read.
+    pub(super) blobs: Vec<(Digest, Revision)>,
+    /// Blobs that an earlier collection condemned and did not remove.
+    pub(super) condemned: Vec<Digest>,
+    /// Snapshots as they were before anything else was read, by the number of their snapshotter.
+    pub(super) snapshots: Vec<(usize, Info)>,
+    /// Images that have expired.
+    pub(super) expired: Vec<Image>,
+    pub(super) ingests: Vec<IngestStatus>,
+    pub(super) graph: Graph,
+}
+
+/// Reads everything; expired leases are ended on the way unless it is only a look.
+pub(super) async fn survey(
+    store: &Store,
+    snapshotters: &[&dyn Snapshotter],
+    now: SystemTime,
+    look: bool,
+) -> Result<Survey> {
+    let mut survey = Survey {
+        blobs: Vec::new(),
+        condemned: Vec::new(),
+        snapshots: Vec::new(),
+        expired: Vec::new(),
+        ingests: Vec::new(),
+        graph: Graph::default(),
+    };
+    survey.note_blobs(store).await?;
+    for (number, snapshotter) in snapshotters.iter().enumerate() {
+        survey.note_snapshots(number, *snapshotter).await?;
+    }
+    let leases = live_leases(store, now, look).await?;
+    let images = store.images.list(&[]).await?;
+    survey.ingests = store.content.ingests().await?;
+
+    survey.read_blobs(store, &leases, now).await?;
+    survey.read_snapshots(snapshotters, now);
+    survey.read_ingests(now);
+    survey.read_leases(&leases);
+    survey.read_images(store, images, now).await?;
+    survey.graph.settle(now);
+    Ok(survey)
+}
+
+impl Survey {
+    async fn note_blobs(&mut self, store: &Store) -> Result<()> {
+        each_record(store, |record| {
+            let digest = record.key.parse()?;
+            // Most are live, and the look at their text is cheaper than reading them whole.
+            let marked = memchr(&record.value) && decode(record)?.tombstone.is_some();
+            match marked {
+                true => self.condemned.push(digest),
+                false => self.blobs.push((digest, record.revision.clone())),
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn note_snapshots(&mut self, number: usize, snapshotter: &dyn Snapshotter) -> Result<()> {
+        let mut after: Option<String> = None;
+        loop {
+            let page = snapshotter.walk(after.as_deref(), PAGE).await?;
+            let last = page.get(PAGE - 1).map(|info| info.key.clone());
+            self.snapshots
+                .extend(page.into_iter().map(|info| (number, info)));
+            match last {
+                Some(last) => after = Some(last),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    async fn read_blobs(
+        &mut self,
+        store: &Store,
+        leases: &[(String, Lease)],
+        now: SystemTime,
+    ) -> Result<()> {
+        let live: std::collections::HashMap<&str, &Lease> = leases
+            .iter()
+            .map(|(id, lease)| (id.as_str(), lease))
+            .collect();
+        each_record(store, |record| {
+            let (digest, blob): (Digest, BlobRecord) = (record.key.parse()?, decode(record)?);
+            if blob.tombstone.is_some() {
+                return Ok(());
+            }
+            let graph = &mut self.graph;
+            let id = graph.id(&Resource::Content(digest));
+            for child in blob
+                .children
+                .iter()
+                .filter(|child| !blob.absent.contains(child))
+            {
+                graph.refer(id, &Resource::Content(*child));
+            }
+            graph.label(id, &blob.labels);
+            for (holder, lease) in blob
+                .leases
+                .iter()
+                .filter_map(|id| live.get_key_value(&**id))
+            {
+                let until = lease.expires_at;
+                let reason = Reason::Lease {
+                    id: (*holder).to_owned(),
+                    until,
+                };
+                graph.root(id, Reach::Full, reason);
+            }
+            if let Some(until) = blob.expires_at.filter(|until| *until > now) {
+                graph.root(id, Reach::Full, Reason::Young { until });
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    fn read_snapshots(&mut self, snapshotters: &[&dyn Snapshotter], now: SystemTime) {
+        for (number, info) in &self.snapshots {
+            let snapshotter = snapshotters[*number].name();
+            let named = |key: &str| Resource::Snapshot {
+                snapshotter: snapshotter.to_owned(),
+                key: key.to_owned(),
+            };
+            let id = self.graph.id(&named(&info.key));
+            if let Some(parent) = &info.parent {
+                self.graph.consist(id, &named(parent));
+            }
+            self.graph.label(id, &info.labels);
+            let until = info.created_at + UNLEASED;
+            if !info.labels.contains_key(LEASE) && until > now {
+                self.graph.root(id, Reach::Full, Reason::Young { until });
+            }
+        }
+    }
+
+    fn read_ingests(&mut self, now: SystemTime) {
+        for ingest in &self.ingests {
+            let id = self.graph.id(&Resource::Ingest(ingest.key.clone()));
+            // The key of most is what it will be.
+            if let Ok(digest) = ingest.key.parse() {
+                self.graph.refer(id, &Resource::Content(digest));
+            }
+            let until = ingest.updated_at + UNLEASED;
+            if until > now {
+                self.graph.root(id, Reach::Full, Reason::Young { until });
+            }
+        }
+    }
+
+    fn read_leases(&mut self, leases: &[(String, Lease)]) {
+        for (id, lease) in leases {
+            let reach = match lease.labels.contains_key(FLAT) {
+                true => Reach::Flat,
+                false => Reach::Full,
+            };
+            for resource in &lease.resources {
+                let node = self.graph.id(resource);
+                let until = ending(lease);
+                let reason = Reason::Lease {
+                    id: id.clone(),
+                    until,
+                };
+                self.graph.root(node, reach, reason);
+            }
+        }
+    }
+
+    async fn read_images(
+        &mut self,
+        store: &Store,
+        images: Vec<Image>,
+        now: SystemTime,
+    ) -> Result<()> {
+        for image in images {
+            let id = self.graph.id(&Resource::Image(image.name.to_string()));
+            self.graph
+                .consist(id, &Resource::Content(image.target.digest));
+            self.graph.label(id, &image.labels);
+            self.read_documents(store, &image.target).await?;
+            match labels::expiry(&image.labels).is_some_and(|at| at < now) {
+                true => self.expired.push(image),
+                false => self.graph.root(id, Reach::Full, Reason::Name),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what the documents of other programs list, for they have no records.
+    async fn read_documents(&mut self, store: &Store, root: &Descriptor) -> Result<()> {
+        let mut waiting = vec![root.clone()];
+        while let Some(descriptor) = waiting.pop() {
+            let id = self.graph.id(&Resource::Content(descriptor.digest));
+            let media_type = &descriptor.media_type;
+            if self.graph.has_edges(id) || !(media_type.is_index() || media_type.is_manifest()) {
+                continue;
+            }
+            let children = match dispatch::children(&*store.content, &descriptor).await {
+                Err(error) if error.kind() == Kind::NotFound => continue,
+                outcome => outcome?,
+            };
+            for child in children {
+                self.graph.refer(id, &Resource::Content(child.digest));
+                waiting.push(child);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The leases that have not expired. One that has is ended before anything is taken for it: its
+/// job can still extend it, and one of the two loses.
+async fn live_leases(store: &Store, now: SystemTime, look: bool) -> Result<Vec<(String, Lease)>> {
+    let leases = store.leases();
+    let mut live = Vec::new();
+    for (id, mut lease, mut revision) in leases.list().await? {
+        loop {
+            if ending(&lease).is_none_or(|at| at + SKEW > now) {
+                live.push((id, lease));
+                break;
+            }
+            let ended = match look {
+                true => Ok(()),
+                false => leases.remove(&id, revision).await,
+            };
+            match ended {
+                Ok(()) => break,
+                Err(error) if error.kind() == Kind::Conflict => match leases.load(&id).await? {
+                    Some(found) => (lease, revision) = found,
+                    None => break,
+                },
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(live)
+}
+
+/// When a lease ends: as it says itself, or as its label does.
+fn ending(lease: &Lease) -> Option<SystemTime> {
+    let labelled = labels::expiry(&lease.labels);
+    labelled.into_iter().chain(lease.expires_at).min()
+}
+
+/// Whether a record may be that of a condemned blob.
+fn memchr(value: &[u8]) -> bool {
+    const WORD: &[u8] = b"\"tombstone\"";
+    value.windows(WORD.len()).any(|window| window == WORD)
+}
+
+async fn each_record(store: &Store, mut visit: impl FnMut(&Record) -> Result<()>) -> Result<()> {
+    let mut after: Option<String> = None;
+    loop {
+        let page = store
+            .records
+            .scan(Table::Blobs, "", after.as_deref(), PAGE)
+            .await?;
+        for record in &page {
+            visit(record)?;
+        }
+        match page.into_iter().nth(PAGE - 1) {
+            Some(last) => after = Some(last.key),
+            None => return Ok(()),
+        }
+    }
+}

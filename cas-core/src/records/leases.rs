@@ -1,0 +1,273 @@
+//! Leases: what keeps things that no name holds yet, or no more.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use super::{ATTEMPTS, Batch, Expect, Record, Records, Revision, Table, check_labels};
+use crate::Labels;
+use crate::digest::Digest;
+use crate::error::{Error, Kind, Result};
+use crate::limit;
+
+/// Records that are loaded at once.
+const PAGE: usize = 256;
+
+/// A lease, as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// Labels; `containerd.io/gc.expire` and `containerd.io/gc.flat` mean what they mean there.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
+    /// Who made it; nobody else removes it before it has expired.
+    pub owner: String,
+    /// What it keeps, and all below that unless it is flat. Blobs that a job counts on name its
+    /// lease in their own records instead.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub resources: BTreeSet<Resource>,
+    /// When it was made.
+    #[serde(with = "crate::time")]
+    pub created_at: SystemTime,
+    /// When it ends by itself; nothing is never.
+    #[serde(
+        default,
+        with = "crate::time::optional",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub expires_at: Option<SystemTime>,
+}
+
+impl Lease {
+    /// A lease of `owner`, made now, that keeps nothing yet.
+    pub fn new(owner: impl Into<String>, expires_at: Option<SystemTime>) -> Self {
+        Lease {
+            labels: Labels::new(),
+            owner: owner.into(),
+            resources: BTreeSet::new(),
+            created_at: SystemTime::now(),
+            expires_at,
+        }
+    }
+}
+
+/// A thing that a lease keeps, written as containerd does: `content/DIGEST`, `images/NAME`,
+/// `ingests/KEY`, `snapshots/SNAPSHOTTER/KEY`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Resource {
+    /// A blob.
+    Content(Digest),
+    /// An image, by name.
+    Image(String),
+    /// An unfinished ingest, by key.
+    Ingest(String),
+    /// A snapshot.
+    Snapshot {
+        /// Its snapshotter.
+        snapshotter: String,
+        /// Its key.
+        key: String,
+    },
+}
+
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Resource::Content(digest) => write!(f, "content/{digest}"),
+            Resource::Image(name) => write!(f, "images/{name}"),
+            Resource::Ingest(key) => write!(f, "ingests/{key}"),
+            Resource::Snapshot { snapshotter, key } => write!(f, "snapshots/{snapshotter}/{key}"),
+        }
+    }
+}
+
+impl FromStr for Resource {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let fail = || {
+            Error::invalid(
+                "expected content/DIGEST, images/NAME, ingests/KEY or snapshots/SNAPSHOTTER/KEY",
+            )
+            .operation("parse resource")
+            .subject(format!("{text:.200}"))
+        };
+        match text.split_once('/').ok_or_else(fail)? {
+            ("content", digest) => digest.parse().map(Resource::Content),
+            ("images", name) if !name.is_empty() => Ok(Resource::Image(name.to_owned())),
+            ("ingests", key) if !key.is_empty() => Ok(Resource::Ingest(key.to_owned())),
+            ("snapshots", rest) => match rest.split_once('/') {
+                Some((snapshotter, key)) if !snapshotter.is_empty() && !key.is_empty() => {
+                    Ok(Resource::Snapshot {
+                        snapshotter: snapshotter.to_owned(),
+                        key: key.to_owned(),
+                    })
+                }
+                _ => Err(fail()),
+            },
+            _ => Err(fail()),
+        }
+    }
+}
+
+impl Serialize for Resource {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Resource {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// The view of [`Table::Leases`] in a home of records.
+#[derive(Clone)]
+pub struct Leases(Arc<dyn Records>);
+
+impl Leases {
+    /// The view of `records`.
+    pub fn new(records: Arc<dyn Records>) -> Self {
+        Leases(records)
+    }
+
+    /// Makes a lease.
+    ///
+    /// # Errors
+    /// `AlreadyExists`; `InvalidArgument` for an id of other than 1 to [`limit::NAME`] characters
+    /// without blanks, or labels over their bounds.
+    pub async fn create(&self, id: &str, lease: &Lease) -> Result<()> {
+        let blank = |character: char| character.is_control() || character.is_whitespace();
+        if id.is_empty() || id.len() > limit::NAME || id.chars().any(blank) {
+            let expected = limit::NAME;
+            return Err(Error::invalid(format!(
+                "expected an id of 1 to {expected} bytes without blanks"
+            ))
+            .operation("create lease")
+            .subject(format!("{id:.100}")));
+        }
+        match self.write(id, lease, Expect::Absent).await {
+            Err(error) if error.kind() == Kind::Conflict => Err(Error::already_exists(
+                "a lease of this id exists; choose another",
+            )
+            .operation("create lease")
+            .subject(id)),
+            outcome => outcome,
+        }
+    }
+
+    /// The lease and its revision, or nothing; it may have expired.
+    ///
+    /// # Errors
+    /// `Corrupt` when it does not parse; those of the store.
+    pub async fn load(&self, id: &str) -> Result<Option<(Lease, Revision)>> {
+        let record = self.0.load(Table::Leases, id).await?;
+        record
+            .map(|record| decode(&record).map(|lease| (lease, record.revision)))
+            .transpose()
+    }
+
+    /// All leases with their ids and revisions, in the order of their ids.
+    ///
+    /// # Errors
+    /// As [`Leases::load`].
+    pub async fn list(&self) -> Result<Vec<(String, Lease, Revision)>> {
+        let mut leases = Vec::new();
+        let mut after: Option<String> = None;
+        loop {
+            let page = self
+                .0
+                .scan(Table::Leases, "", after.as_deref(), PAGE)
+                .await?;
+            for record in &page {
+                leases.push((record.key.clone(), decode(record)?, record.revision.clone()));
+            }
+            match page.into_iter().nth(PAGE - 1) {
+                Some(last) => after = Some(last.key),
+                None => return Ok(leases),
+            }
+        }
+    }
+
+    /// Changes a lease, again where the compare-and-swap is lost.
+    ///
+    /// # Errors
+    /// `NotFound` when it has ended; those of `change`.
+    pub async fn update<F>(&self, id: &str, change: F) -> Result<Lease>
+    where
+        F: Fn(&mut Lease) -> Result<()> + Send,
+    {
+        for attempt in 1.. {
+            let (mut lease, revision) = self.load(id).await?.ok_or_else(|| ended(id))?;
+            change(&mut lease)?;
+            match self.write(id, &lease, Expect::Revision(revision)).await {
+                Err(error) if error.kind() == Kind::Conflict && attempt < ATTEMPTS => {}
+                outcome => return outcome.map(|()| lease),
+            }
+        }
+        Err(Error::internal("the attempts ended without an outcome"))
+    }
+
+    /// Ends a lease of `owner`; false when it had ended already.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` when another owns it and it has not expired at `now`.
+    pub async fn delete(&self, id: &str, owner: &str, now: SystemTime) -> Result<bool> {
+        for attempt in 1.. {
+            let Some((lease, revision)) = self.load(id).await? else {
+                return Ok(false);
+            };
+            let expired = lease.expires_at.is_some_and(|at| at < now);
+            if lease.owner != owner && !expired {
+                return Err(Error::precondition(format!(
+                    "belongs to {}, which may still work; end that, or wait until it expires",
+                    lease.owner
+                ))
+                .operation("delete lease")
+                .subject(id));
+            }
+            match self.remove(id, revision).await {
+                Err(error) if error.kind() == Kind::Conflict && attempt < ATTEMPTS => {}
+                outcome => return outcome.map(|()| true),
+            }
+        }
+        Err(Error::internal("the attempts ended without an outcome"))
+    }
+
+    /// Removes a lease in the state that was seen.
+    ///
+    /// # Errors
+    /// `Conflict` when it was changed or removed since.
+    pub(crate) async fn remove(&self, id: &str, seen: Revision) -> Result<()> {
+        let mut batch = Batch::new();
+        batch.delete(Table::Leases, id, Expect::Revision(seen));
+        self.0.commit(&batch).await
+    }
+
+    async fn write(&self, id: &str, lease: &Lease, expect: Expect) -> Result<()> {
+        check_labels(&lease.labels)?;
+        let value = serde_json::to_vec(lease)
+            .map_err(|error| Error::internal("a lease does not serialise").source(error))?;
+        let mut batch = Batch::new();
+        batch.put(Table::Leases, id, expect, value.into());
+        self.0.commit(&batch).await
+    }
+}
+
+fn ended(id: &str) -> Error {
+    Error::not_found("no such lease; it has ended or expired").subject(id)
+}
+
+fn decode(record: &Record) -> Result<Lease> {
+    serde_json::from_slice(&record.value).map_err(|error| {
+        Error::corrupt(format!("the record does not parse: {error}"))
+            .operation("read lease")
+            .subject(&record.key)
+            .source(error)
+    })
+}

@@ -1,0 +1,49 @@
+//! Leases and collection.
+
+use std::time::SystemTime;
+
+use cas_core::collect::{self, Collected, Why};
+use cas_core::records::{Lease, Resource};
+use cas_core::{Result, Snapshotter};
+
+use super::Cas;
+
+impl Cas {
+    /// Removes what no name, lease or label holds; with `dry_run` only tells what would go. Others
+    /// may work on the store meanwhile.
+    ///
+    /// # Errors
+    /// As [`collect::collect`].
+    pub async fn collect(&self, dry_run: bool) -> Result<Collected> {
+        let options = collect::Options {
+            dry_run,
+            ..collect::Options::default()
+        };
+        collect::collect(&self.store, &self.collected_snapshotters(), &options).await
+    }
+
+    /// What holds a thing: every way to it from a name, a lease or a label.
+    ///
+    /// # Errors
+    /// As [`collect::collect`].
+    pub async fn why(&self, resource: &Resource) -> Result<Why> {
+        let snapshotters = self.collected_snapshotters();
+        collect::why(&self.store, &snapshotters, resource, SystemTime::now()).await
+    }
+
+    /// Adds something to a lease, and makes sure that it and all below it is there.
+    ///
+    /// # Errors
+    /// As [`collect::keep`].
+    pub async fn keep(&self, lease: &str, resource: Resource) -> Result<Lease> {
+        collect::keep(&self.store, &[&*self.snapshotter], lease, resource).await
+    }
+
+    /// Snapshots belong to the store of the root: another one does not know what holds them.
+    fn collected_snapshotters(&self) -> Vec<&dyn Snapshotter> {
+        match self.own_store {
+            true => vec![&*self.snapshotter],
+            false => Vec::new(),
+        }
+    }
+}
