@@ -1,5 +1,7 @@
 //! The store of files before the law book.
 
+use std::sync::Arc;
+
 use backend_fs::FsStore;
 
 conformance::content_store!(
@@ -15,5 +17,10 @@ conformance::records!(
 conformance::image_store!(
     fs_images,
     |dir| async move { FsStore::open(dir).map(|store| store.images()) },
+    backend_fs::GAPS
+);
+conformance::store!(
+    fs_collection,
+    |dir| async move { FsStore::open(dir).map(|store| Arc::new(store.store())) },
     backend_fs::GAPS
 );

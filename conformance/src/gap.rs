@@ -1,6 +1,6 @@
 //! Declared limits: laws that a store cannot keep, each with the reason.
 
-use crate::laws::{content, images, records, snapshots};
+use crate::laws::{collect, content, images, records, snapshots};
 
 /// Pairs of a law and the reason why a store does not keep it.
 pub type Gaps = &'static [(&'static str, &'static str)];
@@ -11,6 +11,7 @@ pub const KNOWN: &[&[&str]] = &[
     records::NAMES,
     images::NAMES,
     snapshots::NAMES,
+    collect::NAMES,
 ];
 
 /// Refuses, where it is evaluated at compile time, a gap that names no law or gives no reason.

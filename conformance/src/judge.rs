@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::time::Duration;
 
-use cas_core::{Capabilities, Capability, ContentStore, ImageStore, Records, Snapshotter};
+use cas_core::{Capabilities, Capability, ContentStore, ImageStore, Records, Snapshotter, Store};
 
 use crate::crash::victim_home;
 use crate::gap::Gaps;
@@ -62,6 +62,13 @@ impl Promises for dyn ContentStore {
 impl Promises for dyn Records {
     fn promises(&self) -> Capabilities {
         self.capabilities()
+    }
+}
+
+/// What its home of records promises: the protocol of collection needs no more.
+impl Promises for Store {
+    fn promises(&self) -> Capabilities {
+        self.records.capabilities()
     }
 }
 

@@ -7,7 +7,8 @@
 //! makes a module `redb` with one `#[test]` for each law of [`cas_core::ContentStore`]. The
 //! opener is called with a directory of its own, several times where a law drops and reopens the
 //! store. `records!` does the same for [`cas_core::Records`], `image_store!` for
-//! [`cas_core::ImageStore`], `snapshotter!` for [`cas_core::Snapshotter`]. What a store cannot keep
+//! [`cas_core::ImageStore`], `snapshotter!` for [`cas_core::Snapshotter`], and `store!` holds a
+//! whole [`cas_core::Store`] to those of collection. What a store cannot keep
 //! it declares as a third argument, [`Gaps`].
 //!
 //! The laws are data as well: [`laws::content`] lists them, and [`judge`] tells what becomes of
@@ -27,6 +28,7 @@ pub mod gap;
 mod judge;
 pub mod laws;
 mod material;
+pub mod sample;
 mod subject;
 
 pub use gap::Gaps;

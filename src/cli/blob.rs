@@ -159,7 +159,7 @@ async fn add(
     let outcome = copy(&mut *source, &mut writer).await;
     let outcome = outcome.during("read", file.display());
     let added = match outcome {
-        Ok(()) => publish(store, writer, media_type).await,
+        Ok(()) => publish(store, writer, digest, media_type).await,
         Err(error) => {
             drop(writer);
             Err(error)
@@ -172,8 +172,14 @@ async fn add(
     added
 }
 
-async fn publish(store: &Store, writer: Writer, media_type: MediaType) -> Result<Descriptor> {
-    let descriptor = Descriptor::new(media_type, writer.digest()?, writer.offset());
+async fn publish(
+    store: &Store,
+    writer: Writer,
+    expected: Option<Digest>,
+    media_type: MediaType,
+) -> Result<Descriptor> {
+    let digest = expected.map_or_else(|| writer.digest(), Ok)?;
+    let descriptor = Descriptor::new(media_type, digest, writer.offset());
     let published = store.publish(writer, &descriptor, Vec::new(), Durability::Full);
     published.await.map(|_| descriptor.clone())
 }

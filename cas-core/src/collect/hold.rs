@@ -109,7 +109,12 @@ pub(crate) async fn hold_all(
     {
         return Ok(held);
     }
-    stream::iter(wanted.iter().map(|one| hold(store, lease, one)))
+    // A closure here would keep the compiler from seeing that it can be sent.
+    let mut touches = Vec::with_capacity(wanted.len());
+    for one in wanted {
+        touches.push(hold(store, lease, one));
+    }
+    stream::iter(touches)
         .buffered(CONCURRENT)
         .try_collect()
         .await

@@ -72,6 +72,7 @@ macro_rules! laws {
     (@racy $other:tt) => { false };
 }
 
+pub mod collect;
 pub mod content;
 pub mod images;
 pub mod records;

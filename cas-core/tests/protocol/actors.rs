@@ -1,0 +1,135 @@
+//! Who works on the store at once.
+
+use std::future::Future;
+use std::mem::ManuallyDrop;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime};
+
+use cas_core::collect::{self, Guard, Options, Wanted};
+use cas_core::{Image, Kind, Result, Store};
+
+use crate::world::{JOB, World, store_image};
+
+/// One of them, at work.
+pub(crate) type Actor = Pin<Box<dyn Future<Output = ()>>>;
+
+/// Losing a race, or what was to be worked on, is no loss of what was there.
+fn forgive(outcome: Result<()>) -> bool {
+    match outcome {
+        Ok(()) => true,
+        Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Conflict | Kind::Busy) => false,
+        Err(error) => panic!("an actor failed: {error}"),
+    }
+}
+
+/// Imports image `number`.
+pub(crate) fn import(world: &World, number: u8, name: &'static str) -> Actor {
+    let (store, promised) = (world.store.clone(), Arc::clone(&world.promised));
+    Box::pin(async move {
+        if forgive(store_image(&store, number, name).await) {
+            promised.lock().unwrap().insert(name.to_owned());
+        }
+    })
+}
+
+/// The same, killed after so many steps: nothing of it runs any more, not even what it would do
+/// when dropped.
+pub(crate) fn killed(world: &World, number: u8, name: &'static str, steps: usize) -> Actor {
+    let actor = import(world, number, name);
+    Box::pin(Killed(ManuallyDrop::new(actor), steps))
+}
+
+struct Killed(ManuallyDrop<Actor>, usize);
+
+impl Future for Killed {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if self.1 == 0 {
+            return Poll::Ready(());
+        }
+        self.1 -= 1;
+        self.0.as_mut().poll(context)
+    }
+}
+
+/// Gives the image `from` a second name.
+pub(crate) fn tag(world: &World, from: &'static str, to: &'static str) -> Actor {
+    let (store, promised) = (world.store.clone(), Arc::clone(&world.promised));
+    Box::pin(async move {
+        if forgive(tag_once(&store, from, to, true).await) {
+            promised.lock().unwrap().insert(to.to_owned());
+        }
+    })
+}
+
+/// As [`tag`], with a fault: only the root is touched.
+pub(crate) fn tag_root_only(world: &World, from: &'static str, to: &'static str) -> Actor {
+    let store = world.store.clone();
+    Box::pin(async move {
+        forgive(tag_once(&store, from, to, false).await);
+    })
+}
+
+async fn tag_once(store: &Store, from: &str, to: &str, whole: bool) -> Result<()> {
+    let Some(image) = store.images.get(&from.parse()?).await? else {
+        return Err(cas_core::Error::not_found("no such image"));
+    };
+    let guard = Guard::begin_for(store, "tag", JOB).await?;
+    match whole {
+        true => guard.hold_tree(&image.target).await?,
+        false => {
+            guard.hold(Wanted::there(image.target.digest)).await?;
+        }
+    }
+    let image = Image::new(to.parse()?, image.target);
+    guard.name(vec![image], &["target"]).await.map(|_| ())
+}
+
+/// Gives an image another name.
+pub(crate) fn rename(world: &World, from: &'static str, to: &'static str) -> Actor {
+    let (store, promised) = (world.store.clone(), Arc::clone(&world.promised));
+    Box::pin(async move {
+        if forgive(tag_once(&store, from, to, true).await) {
+            promised.lock().unwrap().insert(to.to_owned());
+            promised.lock().unwrap().remove(from);
+            forgive(store.images.delete(&from.parse().unwrap(), None).await);
+        }
+    })
+}
+
+/// Removes a name.
+pub(crate) fn remove(world: &World, name: &'static str) -> Actor {
+    let store = world.store.clone();
+    Box::pin(async move {
+        forgive(store.images.delete(&name.parse().unwrap(), None).await);
+    })
+}
+
+/// Collects.
+pub(crate) fn collect(world: &World) -> Actor {
+    collect_with(world.store.clone())
+}
+
+/// Collects in a store that may be broken.
+pub(crate) fn collect_with(store: Store) -> Actor {
+    collect_at(store, SystemTime::now())
+}
+
+/// Collects by a clock that all leases have expired by.
+pub(crate) fn collect_later(world: &World) -> Actor {
+    let now = SystemTime::now() + JOB + Duration::from_secs(3600);
+    collect_at(world.store.clone(), now)
+}
+
+fn collect_at(store: Store, now: SystemTime) -> Actor {
+    Box::pin(async move {
+        let options = Options {
+            now,
+            ..Options::default()
+        };
+        collect::collect(&store, &[], &options).await.unwrap();
+    })
+}

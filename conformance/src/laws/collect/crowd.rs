@@ -1,0 +1,153 @@
+//! Everybody at once: imports, tags, renames and removals beside collections without a pause.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use cas_core::{Kind, Result, Store};
+
+use super::collect_now;
+use crate::Subject;
+use crate::sample::{Sample, tag, whole};
+
+type Subjected = Subject<Store>;
+
+/// Tasks that work on images.
+const WORKERS: u64 = 4;
+/// How long they do.
+const TIME: Duration = Duration::from_secs(2);
+/// Images that they have in common, so that they meet.
+const IMAGES: u64 = 6;
+
+/// Works until the time is over; how many names were made. Each has names of its own, of images
+/// that all have.
+async fn work(store: Arc<Store>, worker: u64, over: Arc<AtomicBool>) -> usize {
+    let (mut named, mut turn) = (0, worker);
+    while !over.load(Ordering::Relaxed) {
+        turn += 1;
+        // A store in memory never waits, and would keep this thread to itself.
+        tokio::task::yield_now().await;
+        let sample = Sample::of(turn % IMAGES);
+        let (first, second) = (format!("w{worker}:a"), format!("w{worker}:b"));
+        let outcome = async {
+            sample.import(&store, &first).await?;
+            whole(&store, &sample.root()).await?;
+            tag(&store, &first, &second).await?;
+            store.images.delete(&first.parse()?, None).await?;
+            whole(&store, &sample.root()).await?;
+            match turn % 3 {
+                0 => store.images.delete(&second.parse()?, None).await,
+                _ => Ok(()),
+            }
+        };
+        match outcome.await {
+            Ok(()) => named += 2,
+            Err(error) => assert!(is_lost_race(error.kind()), "worker {worker}: {error}"),
+        }
+    }
+    named
+}
+
+/// A job may lose a race and say so; what it has named it never loses.
+fn is_lost_race(kind: Kind) -> bool {
+    matches!(kind, Kind::Conflict | Kind::Busy)
+}
+
+async fn collect_until(store: Arc<Store>, over: Arc<AtomicBool>, count: Arc<AtomicUsize>) {
+    while !over.load(Ordering::Relaxed) {
+        collect_now(&store).await;
+        count.fetch_add(1, Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// Every image that has a name is whole.
+async fn all_whole(store: &Store) -> Result<usize> {
+    let images = store.images.list(&[]).await?;
+    for image in &images {
+        let checked = whole(store, &image.target).await;
+        checked.map_err(|error| error.within(&image.name))?;
+    }
+    Ok(images.len())
+}
+
+async fn storm(workers: Vec<Arc<Store>>, collectors: Vec<Arc<Store>>) {
+    let (over, count) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicUsize::new(0)),
+    );
+    let working: Vec<_> = (0..)
+        .zip(&workers)
+        .map(|(number, store)| tokio::spawn(work(store.clone(), number, over.clone())))
+        .collect();
+    let collecting: Vec<_> = collectors
+        .iter()
+        .map(|store| tokio::spawn(collect_until(store.clone(), over.clone(), count.clone())))
+        .collect();
+    let begun = Instant::now();
+    // At least a few of each, however slow the store is.
+    while begun.elapsed() < TIME || count.load(Ordering::Relaxed) < 3 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    over.store(true, Ordering::Relaxed);
+    let mut named = 0;
+    for worker in working {
+        named += worker.await.expect("a worker lost something it had named");
+    }
+    for collector in collecting {
+        collector.await.expect("a collection failed");
+    }
+    assert!(named > 0, "nobody got anything done");
+    let store = &workers[0];
+    all_whole(store).await.expect("every named image is whole");
+    collect_now(store).await;
+    all_whole(store).await.expect("and stays so");
+}
+
+/// Tasks of one opening.
+pub(super) async fn collections_beside_everything_lose_nothing(subject: Subjected) {
+    let store = subject.open().await;
+    let workers = (0..WORKERS).map(|_| Arc::clone(&store)).collect();
+    storm(workers, vec![store]).await;
+}
+
+/// Two openings, as two machines have them, both collecting.
+pub(super) async fn two_openings_collect_and_import_at_once(subject: Subjected) {
+    let (left, right) = (subject.open().await, subject.open().await);
+    let workers = (0..WORKERS).map(|number| match number % 2 {
+        0 => Arc::clone(&left),
+        _ => Arc::clone(&right),
+    });
+    storm(workers.collect(), vec![Arc::clone(&left), right]).await;
+}
+
+/// Processes that are killed while they import, beside collections of this one.
+pub(super) async fn killed_importers_lose_no_name(subject: Subjected) {
+    if subject.is_victim() {
+        let store = subject.open().await;
+        for turn in 0.. {
+            let name = format!("killed:{}", turn % 10);
+            match Sample::of(turn % IMAGES).import(&store, &name).await {
+                Ok(()) => subject.acknowledge(&name),
+                Err(error) => assert!(is_lost_race(error.kind()), "{error}"),
+            }
+        }
+    }
+    let store = subject.open().await;
+    let over = Arc::new(AtomicBool::new(false));
+    let collecting = tokio::spawn(collect_until(store.clone(), over.clone(), Arc::default()));
+    let said = tokio::task::spawn_blocking(move || {
+        [2, 9, 23].map(|count| subject.kill_after(count)).concat()
+    });
+    let said = said.await.expect("the victims were killed");
+    over.store(true, Ordering::Relaxed);
+    collecting.await.expect("a collection failed");
+    let images = store.images.list(&[]).await.unwrap();
+    for name in said {
+        assert!(
+            images.iter().any(|image| image.name.as_str() == name),
+            "{name} is lost"
+        );
+    }
+    all_whole(&store).await.expect("every named image is whole");
+}

@@ -1,0 +1,271 @@
+//! What holds a blob, and for how long.
+
+use std::time::SystemTime;
+
+use cas_core::collect::{FLAT, Guard, Options, Reason, collect, keep, why};
+use cas_core::content::{ContentExt, Durability};
+use cas_core::records::{Lease, Resource};
+use cas_core::{Descriptor, Kind, MediaType, Store};
+
+use super::{DAY, collect_in, collect_now, sorted, there};
+use crate::Subject;
+use crate::material::{bytes, kind};
+use crate::sample::{JOB, Sample, tag};
+
+type Subjected = Subject<Store>;
+
+/// Two images share a layer: when one of the names goes, the other still has all it lists.
+pub(super) async fn what_a_name_reaches_is_kept(subject: Subjected) {
+    let store = subject.open().await;
+    let (one, other) = (Sample::of(1), Sample::of(2));
+    one.import(&store, "one").await.unwrap();
+    other.import(&store, "other").await.unwrap();
+    assert!(collect_now(&store).await.is_empty());
+    store
+        .images
+        .delete(&"one".parse().unwrap(), None)
+        .await
+        .unwrap();
+    let collected = collect_now(&store).await;
+    assert_eq!(there(&store).await, sorted(other.digests()));
+    assert_eq!(collected.blobs.len(), 3, "{collected:?}");
+    assert!(collect_now(&store).await.is_empty(), "twice is once");
+    one.import(&store, "one").await.unwrap();
+    assert_eq!(
+        there(&store).await.len(),
+        7,
+        "what was collected can come back"
+    );
+}
+
+/// A dry run tells what the next collection does, and does nothing.
+pub(super) async fn a_dry_run_removes_nothing(subject: Subjected) {
+    let store = subject.open().await;
+    Sample::of(1).import(&store, "one").await.unwrap();
+    store
+        .images
+        .delete(&"one".parse().unwrap(), None)
+        .await
+        .unwrap();
+    let before = there(&store).await;
+    let options = Options {
+        dry_run: true,
+        ..Options::default()
+    };
+    let mut told = collect(&store, &[], &options).await.unwrap();
+    assert_eq!(there(&store).await, before);
+    let mut done = collect_now(&store).await;
+    told.blobs.sort();
+    done.blobs.sort();
+    assert_eq!(told, done);
+    assert!(there(&store).await.is_empty());
+}
+
+/// A lease on a manifest keeps the image, name or no name.
+pub(super) async fn a_lease_keeps_what_it_lists_and_all_below(subject: Subjected) {
+    let store = subject.open().await;
+    let sample = Sample::of(1);
+    sample.import(&store, "one").await.unwrap();
+    let leases = store.leases();
+    leases
+        .create("mine", &Lease::new("me", None))
+        .await
+        .unwrap();
+    let root = Resource::Content(sample.root().digest);
+    keep(&store, &[], "mine", root).await.unwrap();
+    store
+        .images
+        .delete(&"one".parse().unwrap(), None)
+        .await
+        .unwrap();
+    assert!(collect_in(&store, DAY).await.is_empty());
+    assert!(
+        leases
+            .delete("mine", "me", SystemTime::now())
+            .await
+            .unwrap()
+    );
+    collect_now(&store).await;
+    assert!(there(&store).await.is_empty());
+}
+
+/// `gc.flat`: the manifest without what it lists; of an image its target.
+pub(super) async fn a_flat_lease_keeps_the_thing_alone(subject: Subjected) {
+    let store = subject.open().await;
+    let sample = Sample::of(1);
+    sample.import(&store, "one").await.unwrap();
+    let mut lease = Lease::new("me", None);
+    lease.labels.insert(FLAT.to_owned(), String::new());
+    store.leases().create("flat", &lease).await.unwrap();
+    let image = Resource::Image("one".to_owned());
+    keep(&store, &[], "flat", image).await.unwrap();
+    assert!(
+        collect_now(&store).await.is_empty(),
+        "the name still holds it"
+    );
+    let root = sample.root().digest;
+    keep(&store, &[], "flat", Resource::Content(root))
+        .await
+        .unwrap();
+    store
+        .images
+        .delete(&"one".parse().unwrap(), None)
+        .await
+        .unwrap();
+    collect_now(&store).await;
+    assert_eq!(there(&store).await, [root]);
+}
+
+/// A job that was killed keeps what it held until its lease ends, and not longer.
+pub(super) async fn an_expired_lease_keeps_nothing(subject: Subjected) {
+    let store = subject.open().await;
+    let guard = Guard::begin_for(&store, "killed", JOB).await.unwrap();
+    Sample::of(1).store(&store, &guard).await.unwrap();
+    // Not even dropped: that would end the lease.
+    std::mem::forget(guard);
+    assert!(collect_in(&store, JOB / 2).await.is_empty());
+    assert_eq!(store.leases().list().await.unwrap().len(), 1);
+    collect_in(&store, JOB * 2).await;
+    assert!(there(&store).await.is_empty());
+    assert_eq!(store.leases().list().await.unwrap(), []);
+}
+
+/// M62 of the field: what cleans up never ends the lease of a pull that runs.
+pub(super) async fn only_the_owner_ends_a_lease(subject: Subjected) {
+    let store = subject.open().await;
+    let (leases, now) = (store.leases(), SystemTime::now());
+    let lease = Lease::new("a pull", Some(now + JOB));
+    leases.create("pull", &lease).await.unwrap();
+    assert_eq!(
+        kind(leases.create("pull", &lease).await),
+        Some(Kind::AlreadyExists)
+    );
+    let refused = leases.delete("pull", "somebody", now).await;
+    assert_eq!(kind(refused), Some(Kind::FailedPrecondition));
+    assert!(
+        leases
+            .delete("pull", "somebody", now + JOB * 2)
+            .await
+            .unwrap()
+    );
+    assert!(!leases.delete("pull", "a pull", now).await.unwrap());
+    for id in ["", "two words", "line\nfeed"] {
+        assert_eq!(
+            kind(leases.create(id, &lease).await),
+            Some(Kind::InvalidArgument)
+        );
+    }
+}
+
+/// Fresh content that nothing refers to yet is not collected under whoever is about to.
+pub(super) async fn a_blob_without_a_lease_lives_a_day(subject: Subjected) {
+    let store = subject.open().await;
+    let data = bytes(1, 1_000);
+    let descriptor = Descriptor::of(MediaType::OCI_LAYER, &data);
+    store
+        .put(&descriptor, data, Durability::Full)
+        .await
+        .unwrap();
+    assert!(collect_in(&store, DAY / 2).await.is_empty());
+    let collected = collect_in(&store, DAY).await;
+    assert_eq!(collected.blobs, [(descriptor.digest, 1_000)]);
+    assert_eq!(collected.bytes(), 1_000);
+}
+
+/// So does what is being written; a writer that still holds its ingest keeps it longer.
+pub(super) async fn an_ingest_lives_a_day(subject: Subjected) {
+    let store = subject.open().await;
+    for key in ["left", "held"] {
+        let mut ingest = store.content.begin(key).await.unwrap();
+        ingest.append(bytes(1, 6_000_000)).await.unwrap();
+    }
+    let held = store.content.begin("held").await.unwrap();
+    let listed = store.content.ingests().await.unwrap().len();
+    collect_in(&store, DAY / 2).await;
+    assert_eq!(store.content.ingests().await.unwrap().len(), listed);
+    let collected = collect_in(&store, DAY).await;
+    assert!(
+        collected.ingests.iter().all(|(key, _)| key == "left"),
+        "{collected:?}"
+    );
+    drop(held);
+    collect_in(&store, DAY).await;
+    assert_eq!(store.content.ingests().await.unwrap(), []);
+    assert_eq!(store.content.begin("left").await.unwrap().offset(), 0);
+}
+
+/// An import that fails ends its lease; what it stored goes at the next collection.
+pub(super) async fn what_an_import_did_not_name_goes(subject: Subjected) {
+    let store = subject.open().await;
+    let kept = Sample::of(1);
+    kept.import(&store, "kept").await.unwrap();
+    let guard = Guard::begin_for(&store, "failing", JOB).await.unwrap();
+    Sample::of(2).store(&store, &guard).await.unwrap();
+    assert!(collect_now(&store).await.is_empty());
+    guard.finish().await.unwrap();
+    collect_now(&store).await;
+    assert_eq!(there(&store).await, sorted(kept.digests()));
+}
+
+/// `why` tells the name and the lease; and nothing, once nothing holds it.
+pub(super) async fn a_path_from_each_holder_is_told(subject: Subjected) {
+    let store = subject.open().await;
+    let sample = Sample::of(1);
+    sample.import(&store, "one").await.unwrap();
+    tag(&store, "one", "two").await.unwrap();
+    let until = SystemTime::now() + JOB;
+    store
+        .leases()
+        .create("mine", &Lease::new("me", Some(until)))
+        .await
+        .unwrap();
+    let root = sample.root().digest;
+    keep(&store, &[], "mine", Resource::Content(root))
+        .await
+        .unwrap();
+    let layer = Resource::Content(sample.digests()[1]);
+    let told = |now| why(&store, &[], &layer, now);
+    let found = told(SystemTime::now()).await.unwrap();
+    let count = |reason: fn(&Reason) -> bool| {
+        found
+            .paths
+            .iter()
+            .filter(|path| reason(&path.reason))
+            .count()
+    };
+    assert_eq!(
+        count(|reason| matches!(reason, Reason::Name)),
+        2,
+        "{found:?}"
+    );
+    assert_eq!(
+        count(|reason| matches!(reason, Reason::Lease { .. })),
+        1,
+        "{found:?}"
+    );
+    assert_eq!(found.until, None, "names do not end by themselves");
+    for name in ["one", "two"] {
+        store
+            .images
+            .delete(&name.parse().unwrap(), None)
+            .await
+            .unwrap();
+    }
+    let found = told(SystemTime::now()).await.unwrap();
+    assert_eq!(
+        (found.paths.len(), found.until.is_some()),
+        (1, true),
+        "{found:?}"
+    );
+    assert_eq!(
+        found.paths[0].steps,
+        [Resource::Content(root), layer.clone()]
+    );
+    let found = told(SystemTime::now() + JOB * 2).await.unwrap();
+    assert_eq!((found.paths.len(), found.until), (0, None));
+    assert!(
+        store.content.remove(&root).await.unwrap(),
+        "a look ends no lease"
+    );
+    assert_eq!(store.leases().list().await.unwrap().len(), 1);
+}

@@ -1,0 +1,138 @@
+//! Labels on records that are in a store; what each label means is tested in `cas-core`.
+
+use cas_core::collect::{Guard, Wanted};
+use cas_core::content::Durability;
+use cas_core::{Descriptor, Digest, Image, Labels, MediaType, Store, dispatch};
+
+use super::{DAY, collect_in, collect_now, there};
+use crate::Subject;
+use crate::material::bytes;
+use crate::sample::{JOB, Sample};
+
+type Subjected = Subject<Store>;
+
+/// Blobs that nothing holds once the guard ends.
+async fn blobs(store: &Store, count: u64) -> Vec<Descriptor> {
+    let guard = Guard::begin_for(store, "law", JOB).await.unwrap();
+    let mut made = Vec::new();
+    for seed in 0..count {
+        let data = bytes(seed + 1, 500);
+        let descriptor = Descriptor::of(MediaType::OCI_LAYER, &data);
+        guard
+            .put(&descriptor, data, Durability::Full)
+            .await
+            .unwrap();
+        made.push(descriptor);
+    }
+    guard.finish().await.unwrap();
+    made
+}
+
+async fn label(store: &Store, on: &Descriptor, key: &str, value: &str) {
+    let labels = Labels::from([(format!("containerd.io/gc.{key}"), value.to_owned())]);
+    dispatch::set_labels(store, on, &labels).await.unwrap();
+}
+
+fn digests(blobs: &[&Descriptor]) -> Vec<Digest> {
+    super::sorted(blobs.iter().map(|blob| blob.digest).collect())
+}
+
+/// `gc.root` with any value.
+pub(super) async fn a_root_label_keeps_a_blob(subject: Subjected) {
+    let store = subject.open().await;
+    let made = blobs(&store, 2).await;
+    label(&store, &made[0], "root", "").await;
+    collect_in(&store, DAY).await;
+    assert_eq!(there(&store).await, digests(&[&made[0]]));
+}
+
+/// `gc.ref.content`, alone or followed by `.` or `/`: nothing else refers.
+pub(super) async fn a_reference_has_the_exact_suffix(subject: Subjected) {
+    let store = subject.open().await;
+    let made = blobs(&store, 5).await;
+    let keys = [
+        "ref.content",
+        "ref.content.l.0",
+        "ref.content/x",
+        "ref.contentx",
+    ];
+    for (key, target) in keys.iter().zip(&made[1..]) {
+        label(&store, &made[0], key, &target.digest.to_string()).await;
+    }
+    label(&store, &made[0], "root", "2026-11-21T08:00:00Z").await;
+    collect_in(&store, DAY).await;
+    let kept = digests(&[&made[0], &made[1], &made[2], &made[3]]);
+    assert_eq!(there(&store).await, kept);
+}
+
+/// `gc.bref.content` and `gc.bref.image`: the child names what keeps it.
+pub(super) async fn a_back_reference_keeps_the_child(subject: Subjected) {
+    let store = subject.open().await;
+    let sample = Sample::of(9);
+    sample.import(&store, "nine").await.unwrap();
+    let made = blobs(&store, 4).await;
+    label(
+        &store,
+        &made[0],
+        "bref.content",
+        &sample.digests()[1].to_string(),
+    )
+    .await;
+    label(&store, &made[1], "bref.image/of", "nine").await;
+    label(&store, &made[2], "bref.image", "ten").await;
+    collect_in(&store, DAY).await;
+    let left = there(&store).await;
+    let has = |blob: &Descriptor| left.contains(&blob.digest);
+    assert_eq!(
+        made.iter().map(has).collect::<Vec<_>>(),
+        [true, true, false, false]
+    );
+    store
+        .images
+        .delete(&"nine".parse().unwrap(), None)
+        .await
+        .unwrap();
+    collect_now(&store).await;
+    assert!(there(&store).await.is_empty());
+}
+
+/// `gc.expire` on an image: its name goes, and what only that held.
+pub(super) async fn an_image_that_expired_goes(subject: Subjected) {
+    let store = subject.open().await;
+    let guard = Guard::begin_for(&store, "law", JOB).await.unwrap();
+    for number in [1, 2, 3] {
+        Sample::of(number).store(&store, &guard).await.unwrap();
+    }
+    let times = [
+        "2020-01-01T00:00:00Z",
+        "2999-01-01T00:00:00+01:00",
+        "no time",
+    ];
+    let images = (1..).zip(times).map(|(number, time)| {
+        let name = format!("image:{number}").parse().unwrap();
+        let mut image = Image::new(name, Sample::of(number).root());
+        image.labels = [("containerd.io/gc.expire".to_owned(), time.to_owned())].into();
+        image
+    });
+    guard.name(images.collect(), &[]).await.unwrap();
+    let collected = collect_now(&store).await;
+    assert_eq!(collected.images, ["image:1"]);
+    assert_eq!(store.images.list(&[]).await.unwrap().len(), 2);
+    assert_eq!(there(&store).await.len(), 7);
+}
+
+/// A condition on a snapshot that is not here holds nothing, and a label that says nothing to a
+/// collection is let be.
+pub(super) async fn a_condition_needs_its_snapshot(subject: Subjected) {
+    let store = subject.open().await;
+    let made = blobs(&store, 2).await;
+    label(&store, &made[0], "root", "x").await;
+    label(&store, &made[0], "cond.snapshot.native", "usedat<2h|key").await;
+    label(&store, &made[0], "ref.content", "no digest").await;
+    label(&store, &made[0], "ref.snapshot.native", "absent").await;
+    collect_in(&store, DAY).await;
+    assert_eq!(there(&store).await, digests(&[&made[0]]));
+    let guard = Guard::begin_for(&store, "law", JOB).await.unwrap();
+    assert!(guard.hold(Wanted::there(made[0].digest)).await.unwrap());
+    assert!(!guard.hold(Wanted::there(made[1].digest)).await.unwrap());
+}

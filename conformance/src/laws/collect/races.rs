@@ -1,0 +1,134 @@
+//! A collection and a job that meet on one blob, made to meet.
+
+use cas_core::collect::{Guard, Options, Wanted, collect};
+use cas_core::content::ContentExt;
+use cas_core::records::{Batch, Blobs, Expect, Tombstone};
+use cas_core::{Digest, Image, Kind, Store};
+
+use super::{collect_in, collect_now, there};
+use crate::Subject;
+use crate::material::kind;
+use crate::sample::{JOB, Sample, tag, whole};
+
+type Subjected = Subject<Store>;
+
+/// Writes the tombstone of a collection that was killed after that.
+async fn condemn(store: &Store, digest: &Digest) -> Tombstone {
+    let stat = store.content.stat(digest).await.unwrap();
+    let tombstone = Tombstone {
+        version: stat.map(|stat| stat.version),
+    };
+    let (mut record, revision) = store.blobs().load(digest).await.unwrap().unwrap();
+    record.tombstone = Some(tombstone);
+    let mut batch = Batch::new();
+    Blobs::put(&mut batch, digest, &record, Expect::Revision(revision)).unwrap();
+    store.records.commit(&batch).await.unwrap();
+    tombstone
+}
+
+/// Whoever wants a condemned blob has it again, and a collector that comes late to its tombstone
+/// does not take it away.
+pub(super) async fn a_condemned_blob_can_be_held_again(subject: Subjected) {
+    let store = subject.open().await;
+    let sample = Sample::of(1);
+    sample.import(&store, "one").await.unwrap();
+    let mut tombstones = Vec::new();
+    for digest in sample.digests() {
+        tombstones.push((digest, condemn(&store, &digest).await));
+    }
+    tag(&store, "one", "two").await.unwrap();
+    for (digest, tombstone) in tombstones {
+        let late = store
+            .content
+            .remove_version(&digest, tombstone.version.unwrap());
+        assert!(
+            !late.await.unwrap(),
+            "{digest} was taken by a late collector"
+        );
+    }
+    assert!(collect_now(&store).await.is_empty());
+    whole(&store, &sample.root()).await.unwrap();
+}
+
+/// A collection that was killed between tombstones and bytes is finished by the next one, whatever
+/// that finds alive.
+pub(super) async fn a_collection_finishes_what_another_began(subject: Subjected) {
+    let store = subject.open().await;
+    let (kept, gone) = (Sample::of(1), Sample::of(2));
+    kept.import(&store, "kept").await.unwrap();
+    gone.import(&store, "gone").await.unwrap();
+    store
+        .images
+        .delete(&"gone".parse().unwrap(), None)
+        .await
+        .unwrap();
+    let (condemned, bare) = (gone.digests()[1], gone.digests()[2]);
+    condemn(&store, &condemned).await;
+    condemn(&store, &bare).await;
+    assert!(store.content.remove(&bare).await.unwrap());
+    collect_now(&store).await;
+    assert_eq!(there(&store).await, super::sorted(kept.digests()));
+    assert_eq!(store.blobs().load(&condemned).await.unwrap(), None);
+    assert_eq!(store.blobs().load(&bare).await.unwrap(), None);
+}
+
+/// The machine slept, the lease expired, a collection came by: no name is made for what is gone.
+pub(super) async fn a_lease_that_expired_in_the_middle_is_noticed(subject: Subjected) {
+    let store = subject.open().await;
+    let sample = Sample::of(1);
+    let image = Image::new("one".parse().unwrap(), sample.root());
+    let guard = Guard::begin_for(&store, "slow", JOB).await.unwrap();
+    sample.store(&store, &guard).await.unwrap();
+    collect_in(&store, JOB * 2).await;
+    assert!(there(&store).await.is_empty());
+    let named = guard.name(vec![image.clone()], &["target"]).await;
+    assert_eq!(kind(named), Some(Kind::Conflict));
+    assert_eq!(store.images.list(&[]).await.unwrap(), []);
+
+    let guard = Guard::begin_for(&store, "slow", JOB).await.unwrap();
+    sample.store(&store, &guard).await.unwrap();
+    assert!(
+        store
+            .leases()
+            .delete(guard.id(), "", sleep())
+            .await
+            .unwrap()
+    );
+    guard.name(vec![image], &["target"]).await.unwrap();
+    collect_now(&store).await;
+    whole(&store, &sample.root()).await.unwrap();
+    assert_eq!(
+        store.leases().list().await.unwrap(),
+        [],
+        "the lease is ended all the same"
+    );
+}
+
+fn sleep() -> std::time::SystemTime {
+    std::time::SystemTime::now() + JOB * 2
+}
+
+/// The compare-and-swap at the sweep: a record that moved since it was noted is passed over.
+pub(super) async fn what_was_touched_since_it_was_noted_stays(subject: Subjected) {
+    let store = subject.open().await;
+    let sample = Sample::of(1);
+    sample.import(&store, "one").await.unwrap();
+    store
+        .images
+        .delete(&"one".parse().unwrap(), None)
+        .await
+        .unwrap();
+    let touched = sample.digests()[0];
+    let options = Options::default();
+    let guard = Guard::begin_for(&store, "law", JOB).await.unwrap();
+    let collection = collect(&store, &[], &options);
+    let touch = guard.hold(Wanted::there(touched));
+    let (collected, held) = tokio::join!(collection, touch);
+    let (_, held) = (collected.unwrap(), held.unwrap());
+    let left = store.content.stat(&touched).await.unwrap();
+    assert_eq!(
+        held,
+        left.is_some(),
+        "held, and gone; or gone, and said to be held"
+    );
+}
