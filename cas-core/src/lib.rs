@@ -5,6 +5,7 @@
 //! [`Snapshotter`].
 
 pub mod capability;
+pub mod compose;
 pub mod content;
 pub mod descriptor;
 pub mod digest;

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use cas_core::Store;
+use cas_core::compose::{Counters, by_size, observe};
 use cas_core::image::RecordImages;
 use cas_core::memory::MemoryStore;
 use cas_core::strict::StrictStore;
@@ -25,3 +27,51 @@ conformance::records!(strict_records, |_| async {
 conformance::image_store!(strict_images, |_| async {
     Ok(Arc::new(RecordImages::new(Arc::new(StrictStore::new()))) as _)
 });
+
+/// Small enough that many laws cross it.
+const THRESHOLD: u64 = 4_000;
+
+fn memory() -> Store {
+    MemoryStore::new().with_images()
+}
+
+fn strict() -> Store {
+    let store = Arc::new(StrictStore::new());
+    Store {
+        content: store.clone(),
+        records: store.clone(),
+        images: Arc::new(RecordImages::new(store)),
+    }
+}
+
+fn sized(small: Store, large: Store) -> Store {
+    by_size(small, large.content, THRESHOLD)
+}
+
+fn observed(store: Store) -> Store {
+    observe(store, Arc::new(Counters::new()))
+}
+
+/// Holds every part of a store to its laws.
+macro_rules! whole_store {
+    ($name:ident, $store:expr) => {
+        mod $name {
+            use super::*;
+
+            conformance::content_store!(content, |_| async { Ok($store.content) });
+            conformance::records!(records, |_| async { Ok($store.records) });
+            conformance::image_store!(images, |_| async { Ok($store.images) });
+        }
+    };
+}
+
+whole_store!(sized_strict, sized(strict(), strict()));
+whole_store!(sized_memory, sized(memory(), memory()));
+whole_store!(sized_memory_strict, sized(memory(), strict()));
+whole_store!(
+    sized_thrice,
+    sized(sized(memory(), strict()), sized(strict(), memory()))
+);
+whole_store!(observed_memory, observed(memory()));
+whole_store!(observed_strict, observed(strict()));
+whole_store!(observed_sized, observed(sized(strict(), memory())));
