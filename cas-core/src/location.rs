@@ -13,6 +13,7 @@ pub struct Location {
     scheme: String,
     place: String,
     options: BTreeMap<String, String>,
+    members: BTreeMap<String, Location>,
 }
 
 impl Location {
@@ -23,13 +24,31 @@ impl Location {
             scheme: scheme.to_owned(),
             place,
             options: BTreeMap::new(),
+            members: BTreeMap::new(),
         }
+    }
+
+    /// The same location, in the directory `path` where it names no place.
+    #[must_use]
+    pub fn or_path(mut self, path: &Path) -> Self {
+        if self.place.is_empty() {
+            self.place = path.to_string_lossy().into_owned();
+        }
+        self
     }
 
     /// The same location with an option set.
     #[must_use]
     pub fn with_option(mut self, option: &str, value: impl Into<String>) -> Self {
         self.options.insert(option.to_owned(), value.into());
+        self
+    }
+
+    /// The same location with the store that a member of a composition is, whatever the option
+    /// of that name says.
+    #[must_use]
+    pub fn with_member(mut self, option: &str, member: Location) -> Self {
+        self.members.insert(option.to_owned(), member);
         self
     }
 
@@ -88,6 +107,9 @@ impl Location {
     /// # Errors
     /// `InvalidArgument`, naming the option, when it is not given or is neither.
     pub fn member(&self, option: &str) -> Result<Location> {
+        if let Some(member) = self.members.get(option) {
+            return Ok(member.clone());
+        }
         let value = self.options.get(option).ok_or_else(|| {
             let scheme = &self.scheme;
             Error::invalid(format!(
@@ -193,6 +215,7 @@ impl FromStr for Location {
             scheme: scheme.to_owned(),
             place: place.to_owned(),
             options,
+            members: BTreeMap::new(),
         })
     }
 }
@@ -271,6 +294,9 @@ mod tests {
         let member = |option| location.member(option).map(|one| one.to_string());
         assert_eq!(member("small").unwrap(), "redb:///y?cache=1MiB");
         assert_eq!(member("large").unwrap(), "fs:///x/large");
+        let fast = Location::of_path("redb", Path::new("/z"));
+        let named = location.clone().with_member("small", fast.clone());
+        assert_eq!(named.member("small").unwrap(), fast);
         let said = member("cold").unwrap_err().to_string();
         assert!(said.contains("add cold=SCHEME"), "{said}");
         let bad = location.with_option("large", "No Scheme").member("large");
