@@ -25,7 +25,7 @@ pub use cas_core::*;
 pub use cas_layer as layer;
 
 #[cfg(all(feature = "fs", feature = "native"))]
-pub use self::root::Engines;
+pub use self::root::{Engines, Table};
 #[cfg(all(feature = "fs", feature = "native"))]
 pub use self::session::{Cas, Options, blocking};
 
@@ -34,9 +34,9 @@ pub use self::session::{Cas, Options, blocking};
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-/// The backends compiled in.
+/// The backends compiled in, and the ways to compose them.
 pub fn registry() -> Registry {
-    let registry = Registry::new();
+    let registry = Registry::new().with_composer(compose::BySize);
     #[cfg(feature = "fs")]
     let registry = registry.with(backend_fs::FsOpener);
     registry

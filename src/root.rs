@@ -4,15 +4,18 @@
 //! ROOT/                0700
 //!   cas.toml           which engines; never a secret
 //!   store/             the fs store, an OCI image layout
+//!   stores/NAME/       a store of the table NAME of cas.toml, or of a composition of that scheme;
+//!                      members of a composition are below it
 //!   snapshots/NAME/    what a snapshotter keeps
 //!   local/records.db   records that are always local: of snapshots
 //! ```
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use cas_core::{Context, Error, Location, Result};
+use cas_core::{Context, Error, Location, Registry, Result};
 use cas_host::{Dir, Lock};
 use serde::{Deserialize, Serialize};
 
@@ -24,10 +27,34 @@ const FORMAT: u32 = 1;
 #[serde(deny_unknown_fields)]
 pub struct Engines {
     format: u32,
-    /// A scheme, for a store inside the root, or the URL of one elsewhere.
+    /// A scheme, for a store inside the root; the URL of one elsewhere; or the name of a table.
     pub store: String,
     /// The snapshotter.
     pub snapshotter: String,
+    /// Stores by name, for what a scheme alone does not say: compositions above all.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub stores: BTreeMap<String, Table>,
+}
+
+/// A store as a table of `cas.toml`: `[stores.NAME]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Table {
+    /// Its scheme.
+    pub kind: String,
+    /// Its options, all of them texts. A member of a composition is a scheme, a URL or the name of another table.
+    #[serde(flatten)]
+    pub options: BTreeMap<String, String>,
+}
+
+impl Table {
+    /// The store of this table in the directory `place`.
+    fn location(&self, place: &Path) -> Location {
+        let location = Location::of_path(&self.kind, place);
+        let options = self.options.iter();
+        options.fold(location, |all, (option, value)| {
+            all.with_option(option, value)
+        })
+    }
 }
 
 impl Default for Engines {
@@ -36,7 +63,51 @@ impl Default for Engines {
             format: FORMAT,
             store: "fs".into(),
             snapshotter: "native".into(),
+            stores: BTreeMap::new(),
         }
+    }
+}
+
+impl Engines {
+    /// The place that `store`, a scheme, a URL or the name of a table, means in the root `path`.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when it is none of these, has a name that is no directory's, or is a
+    /// member of itself.
+    pub(crate) fn locate(&self, store: &str, path: &Path, registry: &Registry) -> Result<Location> {
+        let location = match self.stores.get(store) {
+            Some(table) => {
+                check_name(store)?;
+                table.location(&path.join("stores").join(store))
+            }
+            None if store.contains("://") => store.parse()?,
+            None => Location::of_path(store, &path.join("store")),
+        };
+        let Some(composer) = registry.composer(location.scheme()) else {
+            return Ok(location);
+        };
+        let place = path.join("stores").join(composer.scheme());
+        self.resolve(location.or_path(&place), registry, self.stores.len())
+    }
+
+    /// Puts the store for each member that is the name of a table, at most `depth` tables deep.
+    fn resolve(&self, mut whole: Location, registry: &Registry, depth: usize) -> Result<Location> {
+        let members = registry.composer(whole.scheme()).map(|one| one.members());
+        for member in members.unwrap_or_default() {
+            let name = whole.options().get(*member);
+            let Some(table) = name.and_then(|name| self.stores.get(name)) else {
+                continue;
+            };
+            let place = whole.path()?.join(member);
+            let depth = depth.checked_sub(1).ok_or_else(|| {
+                Error::invalid("a store of cas.toml is a member of itself; name another")
+                    .operation("open store")
+                    .subject(&whole)
+            })?;
+            let part = self.resolve(table.location(&place), registry, depth)?;
+            whole = whole.with_member(member, part);
+        }
+        Ok(whole)
     }
 }
 
@@ -101,17 +172,14 @@ impl Root {
         root(engines)
     }
 
-    /// Where the store is.
-    pub(crate) fn store(&self) -> Result<Location> {
-        self.locate(&self.engines.store)
+    /// Where the root's own store is.
+    pub(crate) fn store(&self, registry: &Registry) -> Result<Location> {
+        self.locate(&self.engines.store, registry)
     }
 
-    /// The place that `store`, a scheme or a URL, means for this root.
-    pub(crate) fn locate(&self, store: &str) -> Result<Location> {
-        if store.contains("://") {
-            return store.parse();
-        }
-        Ok(Location::of_path(store, &self.path.join("store")))
+    /// The place that `store`, a scheme, a URL or the name of a table, means for this root.
+    pub(crate) fn locate(&self, store: &str, registry: &Registry) -> Result<Location> {
+        self.engines.locate(store, &self.path, registry)
     }
 
     /// Where a snapshotter keeps its files.
@@ -137,7 +205,7 @@ fn absolute(path: &Path) -> Result<PathBuf> {
 
 /// A directory with something else in it is never made a root.
 fn refuse_foreign(path: &Path) -> Result<()> {
-    let ours = ["cas.toml", "store", "snapshots", "local"];
+    let ours = ["cas.toml", "store", "stores", "snapshots", "local"];
     for entry in fs::read_dir(path).during("init root", path.display())? {
         let name = entry.during("init root", path.display())?.file_name();
         // Names with a dot are our own temporary files, left by a crash in the middle.
@@ -151,6 +219,19 @@ fn refuse_foreign(path: &Path) -> Result<()> {
             .operation("init root")
             .subject(path.display()));
         }
+    }
+    Ok(())
+}
+
+/// The name of a table is that of a directory.
+fn check_name(name: &str) -> Result<()> {
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    if name.is_empty() || !name.bytes().all(good) {
+        return Err(
+            Error::invalid("a table of stores has letters, digits, - and _ in its name")
+                .operation("open store")
+                .subject(name),
+        );
     }
     Ok(())
 }
@@ -174,4 +255,73 @@ fn parse(text: &str, path: &Path) -> Result<Engines> {
         .subject(path.display()));
     }
     toml::from_str(text).map_err(fail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLES: &str = r#"
+        format = 1
+        store = "mixed"
+        snapshotter = "native"
+        [stores.mixed]
+        kind = "by-size"
+        small = "nested"
+        large = "fs"
+        [stores.nested]
+        kind = "by-size"
+        small = "fs:///elsewhere"
+        large = "fs"
+        threshold = "4KiB"
+    "#;
+
+    fn locate(text: &str, store: &str) -> Result<Location> {
+        let engines = parse(text, Path::new("/root"))?;
+        engines.locate(store, Path::new("/root"), &crate::registry())
+    }
+
+    #[test]
+    fn members_live_below_the_composition() {
+        let mixed = locate(TABLES, "mixed").unwrap();
+        crate::registry().check(&mixed).unwrap();
+        assert_eq!(
+            mixed.member("large").unwrap().place(),
+            "/root/stores/mixed/large"
+        );
+        let nested = mixed.member("small").unwrap();
+        assert_eq!(nested.size_option("threshold").unwrap(), Some(4096));
+        assert_eq!(nested.member("small").unwrap().place(), "/elsewhere");
+        let large = nested.member("large").unwrap();
+        assert_eq!(large.place(), "/root/stores/mixed/small/large");
+    }
+
+    #[test]
+    fn a_url_means_the_same_as_a_table() {
+        let url = locate(TABLES, "by-size://?small=fs&large=nested").unwrap();
+        assert_eq!(url.place(), "/root/stores/by-size");
+        assert_eq!(url.member("large").unwrap().scheme(), "by-size");
+        let away = locate(TABLES, "by-size:///x?small=fs&large=fs").unwrap();
+        assert_eq!(away.member("small").unwrap().place(), "/x/small");
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        let itself = TABLES.replace("fs:///elsewhere", "mixed");
+        let said = locate(&itself, "mixed").unwrap_err().to_string();
+        assert!(said.contains("member of itself"), "{said}");
+        let outside = TABLES.replace("stores.mixed", "stores.\"../x\"");
+        let said = locate(&outside, "../x").unwrap_err().to_string();
+        assert!(said.contains("letters"), "{said}");
+        let number = TABLES.replace("\"4KiB\"", "4096");
+        let said = locate(&number, "mixed").unwrap_err().to_string();
+        assert!(said.contains("expected a string"), "{said}");
+    }
+
+    #[test]
+    fn tables_are_written_as_they_are_read() {
+        let engines = parse(TABLES, Path::new("/root")).unwrap();
+        let text = toml::to_string(&engines).unwrap();
+        assert_eq!(parse(&text, Path::new("/root")).unwrap(), engines);
+    }
 }

@@ -72,6 +72,13 @@ impl Capabilities {
     }
 }
 
+impl FromIterator<Capability> for Capabilities {
+    fn from_iter<I: IntoIterator<Item = Capability>>(all: I) -> Self {
+        let add = |bits, capability| bits | capability as u8;
+        Capabilities(all.into_iter().fold(0, add))
+    }
+}
+
 impl fmt::Debug for Capabilities {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.iter()).finish()

@@ -6,6 +6,7 @@
 
 pub mod capability;
 pub mod collect;
+pub mod compose;
 pub mod content;
 pub mod descriptor;
 pub mod digest;

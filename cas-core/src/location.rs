@@ -13,6 +13,7 @@ pub struct Location {
     scheme: String,
     place: String,
     options: BTreeMap<String, String>,
+    members: BTreeMap<String, Location>,
 }
 
 impl Location {
@@ -23,7 +24,32 @@ impl Location {
             scheme: scheme.to_owned(),
             place,
             options: BTreeMap::new(),
+            members: BTreeMap::new(),
         }
+    }
+
+    /// The same location, in the directory `path` where it names no place.
+    #[must_use]
+    pub fn or_path(mut self, path: &Path) -> Self {
+        if self.place.is_empty() {
+            self.place = path.to_string_lossy().into_owned();
+        }
+        self
+    }
+
+    /// The same location with an option set.
+    #[must_use]
+    pub fn with_option(mut self, option: &str, value: impl Into<String>) -> Self {
+        self.options.insert(option.to_owned(), value.into());
+        self
+    }
+
+    /// The same location with the store that a member of a composition is, whatever the option
+    /// of that name says.
+    #[must_use]
+    pub fn with_member(mut self, option: &str, member: Location) -> Self {
+        self.members.insert(option.to_owned(), member);
+        self
     }
 
     /// The scheme: which backend.
@@ -56,6 +82,55 @@ impl Location {
         &self.options
     }
 
+    /// The number of bytes that an option says, as `512`, `64KiB`, `16MiB`, `1GiB` or `1TiB`;
+    /// nothing when it is not given.
+    ///
+    /// # Errors
+    /// `InvalidArgument`, naming the option.
+    pub fn size_option(&self, option: &str) -> Result<Option<u64>> {
+        let Some(value) = self.options.get(option) else {
+            return Ok(None);
+        };
+        size(value).map(Some).ok_or_else(|| {
+            Error::invalid(format!(
+                "option {option:?} is no size: found {value:?}, expected bytes or a whole number \
+                 of KiB, MiB, GiB or TiB, as in 64KiB"
+            ))
+            .operation("open")
+            .subject(self)
+        })
+    }
+
+    /// The store that an option of a composition names: by a URL, or by a scheme for one in
+    /// `PLACE/OPTION`.
+    ///
+    /// # Errors
+    /// `InvalidArgument`, naming the option, when it is not given or is neither.
+    pub fn member(&self, option: &str) -> Result<Location> {
+        if let Some(member) = self.members.get(option) {
+            return Ok(member.clone());
+        }
+        let value = self.options.get(option).ok_or_else(|| {
+            let scheme = &self.scheme;
+            Error::invalid(format!(
+                "{scheme} needs a store for {option:?}; add {option}=SCHEME or {option}=URL"
+            ))
+            .operation("open")
+            .subject(self)
+        })?;
+        let place = match self.place.as_str() {
+            // The backend says whether it can do without.
+            "" => PathBuf::new(),
+            place => Path::new(place).join(option),
+        };
+        let named = match value.contains("://") {
+            true => value.parse(),
+            false if is_scheme(value) => Ok(Location::of_path(value, &place)),
+            false => Err(Error::invalid("expected a scheme or a URL").subject(value)),
+        };
+        named.map_err(|error: Error| error.within(format!("option {option:?} of {self}")))
+    }
+
     /// Checks that every option is one of `known`.
     ///
     /// # Errors
@@ -82,6 +157,23 @@ impl Location {
     }
 }
 
+fn is_scheme(text: &str) -> bool {
+    let good = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    !text.is_empty() && text.bytes().all(good)
+}
+
+/// The bytes of `64KiB`; nothing when it is no size, or more than there can be.
+fn size(text: &str) -> Option<u64> {
+    const UNITS: [(&str, u32); 4] = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40)];
+    let unit = |(name, shift): &(&str, u32)| Some((text.strip_suffix(*name)?, *shift));
+    let (number, shift) = UNITS.iter().find_map(unit).unwrap_or((text, 0));
+    // A sign would parse as well.
+    if !number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    number.parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://{}", self.scheme, self.place)?;
@@ -106,9 +198,7 @@ impl FromStr for Location {
         let (scheme, rest) = text
             .split_once("://")
             .ok_or_else(|| fail("expected SCHEME://PLACE, as in fs:///var/lib/store"))?;
-        let is_scheme =
-            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-        if scheme.is_empty() || !scheme.bytes().all(is_scheme) {
+        if !is_scheme(scheme) {
             return Err(fail("a scheme has lower-case letters, digits and -"));
         }
         let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
@@ -125,6 +215,7 @@ impl FromStr for Location {
             scheme: scheme.to_owned(),
             place: place.to_owned(),
             options,
+            members: BTreeMap::new(),
         })
     }
 }
@@ -154,5 +245,62 @@ mod tests {
         ] {
             assert!(text.parse::<Location>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn sizes_are_bytes_or_binary_units() {
+        let read = |value: &str| {
+            let location = Location::of_path("redb", Path::new("/x"));
+            location.with_option("cache", value).size_option("cache")
+        };
+        let good = [
+            ("0", 0),
+            ("512", 512),
+            ("64KiB", 64 << 10),
+            ("16MiB", 16 << 20),
+            ("1GiB", 1 << 30),
+            ("3TiB", 3 << 40),
+            ("18446744073709551615", u64::MAX),
+        ];
+        for (text, bytes) in good {
+            assert_eq!(read(text).unwrap(), Some(bytes), "{text}");
+        }
+        let bad = [
+            "",
+            "KiB",
+            "-1",
+            "+1",
+            "1.5MiB",
+            "64 KiB",
+            "64KB",
+            "64kib",
+            "1KiBMiB",
+            "18446744073709551616",
+            "16777216TiB",
+        ];
+        for text in bad {
+            let error = read(text).unwrap_err();
+            assert_eq!(error.kind(), crate::error::Kind::InvalidArgument, "{text}");
+            assert!(error.to_string().contains("\"cache\""), "{error}");
+        }
+        let plain = Location::of_path("redb", Path::new("/x"));
+        assert_eq!(plain.size_option("cache").unwrap(), None);
+    }
+
+    #[test]
+    fn members_are_urls_or_schemes_below_the_place() {
+        let text = "by-size:///x?small=redb:///y?cache=1MiB&large=fs";
+        let location: Location = text.parse().unwrap();
+        let member = |option| location.member(option).map(|one| one.to_string());
+        assert_eq!(member("small").unwrap(), "redb:///y?cache=1MiB");
+        assert_eq!(member("large").unwrap(), "fs:///x/large");
+        let fast = Location::of_path("redb", Path::new("/z"));
+        let named = location.clone().with_member("small", fast.clone());
+        assert_eq!(named.member("small").unwrap(), fast);
+        let said = member("cold").unwrap_err().to_string();
+        assert!(said.contains("add cold=SCHEME"), "{said}");
+        let bad = location.with_option("large", "No Scheme").member("large");
+        let said = bad.unwrap_err().to_string();
+        assert!(said.contains("option \"large\""), "{said}");
     }
 }

@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 
 use crate::capability::Capabilities;
+use crate::compose::Composer;
 use crate::error::{Error, Result};
 use crate::location::Location;
 use crate::store::Store;
@@ -37,10 +38,11 @@ const FEATURES: &[(&str, &str)] = &[
     ("webdav", "webdav"),
 ];
 
-/// The backends of a program; made by it, shared with nobody.
+/// The backends of a program, and how they are composed; made by it, shared with nobody.
 #[derive(Default)]
 pub struct Registry {
     openers: Vec<Box<dyn Opener>>,
+    composers: Vec<Box<dyn Composer>>,
 }
 
 impl Registry {
@@ -58,9 +60,29 @@ impl Registry {
         self
     }
 
+    /// Adds a kind of composition; a later one of the same scheme takes the place of the earlier.
+    #[must_use]
+    pub fn with_composer(mut self, composer: impl Composer) -> Self {
+        self.composers
+            .retain(|known| known.scheme() != composer.scheme());
+        self.composers.push(Box::new(composer));
+        self
+    }
+
     /// The backends in the order they were added.
     pub fn openers(&self) -> impl Iterator<Item = &dyn Opener> {
         self.openers.iter().map(Box::as_ref)
+    }
+
+    /// The kinds of composition in the order they were added.
+    pub fn composers(&self) -> impl Iterator<Item = &dyn Composer> {
+        self.composers.iter().map(Box::as_ref)
+    }
+
+    /// The kind of composition that `scheme` names, if it names one.
+    pub fn composer(&self, scheme: &str) -> Option<&dyn Composer> {
+        self.composers()
+            .find(|composer| composer.scheme() == scheme)
     }
 
     /// The backend of `scheme`.
@@ -71,7 +93,9 @@ impl Registry {
         self.openers()
             .find(|opener| opener.scheme() == scheme)
             .ok_or_else(|| {
-                let compiled: Vec<&str> = self.openers().map(Opener::scheme).collect();
+                let composed = self.composers().map(Composer::scheme);
+                let compiled: Vec<&str> =
+                    self.openers().map(Opener::scheme).chain(composed).collect();
                 let advice = match FEATURES.iter().find(|(known, _)| *known == scheme) {
                     Some((_, feature)) => format!("enable the Cargo feature `{feature}` for it"),
                     None => "no feature brings it".to_owned(),
@@ -85,11 +109,31 @@ impl Registry {
             })
     }
 
+    /// Checks what can be known of a location without opening it: its scheme and, of a
+    /// composition, the options and the members.
+    ///
+    /// # Errors
+    /// As [`Registry::opener`] and [`Composer::check`].
+    pub fn check(&self, location: &Location) -> Result<()> {
+        let Some(composer) = self.composer(location.scheme()) else {
+            return self.opener(location.scheme()).map(|_| ());
+        };
+        composer.check(location)?;
+        composer
+            .members()
+            .iter()
+            .try_for_each(|member| self.check(&location.member(member)?))
+    }
+
     /// Opens the store at `location`.
     ///
     /// # Errors
-    /// As [`Registry::opener`] and [`Opener::open`].
+    /// As [`Registry::check`], [`Opener::open`] and [`Composer::open`].
     pub async fn open(&self, location: &Location) -> Result<Store> {
-        self.opener(location.scheme())?.open(location).await
+        self.check(location)?;
+        match self.composer(location.scheme()) {
+            Some(composer) => composer.open(location, self).await,
+            None => self.opener(location.scheme())?.open(location).await,
+        }
     }
 }

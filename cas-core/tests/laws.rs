@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use cas_core::Store;
+use cas_core::compose::{Counters, by_size, observe};
 use cas_core::image::RecordImages;
 use cas_core::memory::MemoryStore;
 use cas_core::strict::StrictStore;
@@ -27,14 +28,54 @@ conformance::image_store!(strict_images, |_| async {
     Ok(Arc::new(RecordImages::new(Arc::new(StrictStore::new()))) as _)
 });
 
-conformance::store!(memory_collection, |_| async {
-    Ok(Arc::new(MemoryStore::new().with_images()))
-});
-conformance::store!(strict_collection, |_| async {
-    let strict = Arc::new(StrictStore::new());
-    Ok(Arc::new(Store {
-        content: strict.clone(),
-        records: strict.clone(),
-        images: Arc::new(RecordImages::new(strict)),
-    }))
-});
+conformance::store!(memory_collection, |_| async { Ok(Arc::new(memory())) });
+conformance::store!(strict_collection, |_| async { Ok(Arc::new(strict())) });
+
+/// Small enough that many laws cross it.
+const THRESHOLD: u64 = 4_000;
+
+fn memory() -> Store {
+    MemoryStore::new().with_images()
+}
+
+fn strict() -> Store {
+    let store = Arc::new(StrictStore::new());
+    Store {
+        content: store.clone(),
+        records: store.clone(),
+        images: Arc::new(RecordImages::new(store)),
+    }
+}
+
+fn sized(small: Store, large: Store) -> Store {
+    by_size(small, large.content, THRESHOLD)
+}
+
+fn observed(store: Store) -> Store {
+    observe(store, Arc::new(Counters::new()))
+}
+
+/// Holds every part of a store to its laws.
+macro_rules! whole_store {
+    ($name:ident, $store:expr) => {
+        mod $name {
+            use super::*;
+
+            conformance::content_store!(content, |_| async { Ok($store.content) });
+            conformance::records!(records, |_| async { Ok($store.records) });
+            conformance::image_store!(images, |_| async { Ok($store.images) });
+            conformance::store!(collection, |_| async { Ok(Arc::new($store)) });
+        }
+    };
+}
+
+whole_store!(sized_strict, sized(strict(), strict()));
+whole_store!(sized_memory, sized(memory(), memory()));
+whole_store!(sized_memory_strict, sized(memory(), strict()));
+whole_store!(
+    sized_thrice,
+    sized(sized(memory(), strict()), sized(strict(), memory()))
+);
+whole_store!(observed_memory, observed(memory()));
+whole_store!(observed_strict, observed(strict()));
+whole_store!(observed_sized, observed(sized(strict(), memory())));

@@ -1,4 +1,4 @@
-//! `cas backends`: what is compiled in.
+//! `cas backends`: what is compiled in, and how it can be composed.
 
 use cas::Result;
 use clap::Args;
@@ -23,10 +23,14 @@ impl Backends {
                 .collect();
             json!({"kind": "store", "name": opener.scheme(), "capabilities": promises, "gaps": gaps})
         });
+        let compositions = registry.composers().map(|composer| {
+            json!({"kind": "composition", "name": composer.scheme(), "capabilities": [],
+                "gaps": [], "members": composer.members()})
+        });
         let snapshotters = cas::SNAPSHOTTERS.iter().map(
             |name| json!({"kind": "snapshotter", "name": name, "capabilities": [], "gaps": []}),
         );
-        let all: Vec<Value> = stores.chain(snapshotters).collect();
+        let all: Vec<Value> = stores.chain(compositions).chain(snapshotters).collect();
         session
             .out
             .list(&["KIND", "NAME", "CAPABILITIES", "GAPS"], &all, |one| {
@@ -35,11 +39,15 @@ impl Backends {
                     let list = values.as_array().map(Vec::as_slice).unwrap_or_default();
                     list.iter().map(word).collect::<Vec<_>>().join(", ")
                 };
+                let promises = match words(&one["members"], &text) {
+                    none if none.is_empty() => words(&one["capabilities"], &text),
+                    members => format!("as its members: {members}"),
+                };
                 let gap = |gap: &Value| format!("{} ({})", text(&gap["law"]), text(&gap["reason"]));
                 vec![
                     text(&one["kind"]),
                     text(&one["name"]),
-                    words(&one["capabilities"], &text),
+                    promises,
                     words(&one["gaps"], &gap),
                 ]
             })

@@ -8,7 +8,9 @@ use super::Session;
 
 /// Choose the engines of a root once
 #[derive(Args)]
-#[command(after_help = "Example:\n  cas --root /srv/cas --store fs init")]
+#[command(after_help = "Example:
+  cas --root /srv/cas --store fs init
+  cas --root /srv/cas --store 'by-size://?small=fs&large=fs&threshold=64KiB' init")]
 pub(crate) struct Init {}
 
 impl Init {

@@ -32,7 +32,7 @@ pub(crate) struct Arguments {
     /// Directory of the root [default: /var/lib/cas for root, else in the user's data directory]
     #[arg(long, global = true, env = "CAS_ROOT", value_name = "DIR")]
     root: Option<PathBuf>,
-    /// Another store than the root's, for this call: a scheme or a URL
+    /// Another store than the root's, for this call: a scheme, a URL or a table of cas.toml
     #[arg(long, global = true, value_name = "URL")]
     store: Option<String>,
     /// Another snapshotter than the root's, for this call

@@ -23,7 +23,7 @@ use crate::root::{Engines, Root};
 /// How a root is opened.
 #[derive(Default)]
 pub struct Options {
-    /// A store for this handle only: a scheme or a URL; else what the root says.
+    /// A store for this handle only: a scheme, a URL or a table of the root; else what it says.
     pub store: Option<String>,
     /// A snapshotter for this handle only; else what the root says.
     pub snapshotter: Option<String>,
@@ -46,12 +46,13 @@ impl Cas {
     /// Makes a root with these engines; the same again is no error.
     ///
     /// # Errors
-    /// `Unsupported` for an engine that is not compiled in; `AlreadyExists` when the root uses
+    /// `Unsupported` for an engine that is not compiled in; `InvalidArgument` for a composition
+    /// without its members; `AlreadyExists` when the root uses
     /// others; `FailedPrecondition` when the directory holds something else.
     pub fn init(root: impl AsRef<Path>, engines: Engines) -> Result<()> {
         let registry = crate::registry();
-        let scheme = engines.store.split("://").next().unwrap_or_default();
-        registry.opener(scheme)?;
+        let location = engines.locate(&engines.store, root.as_ref(), &registry)?;
+        registry.check(&location)?;
         known_snapshotter(&engines.snapshotter)?;
         Root::init(root.as_ref(), engines).map(|_| ())
     }
@@ -72,8 +73,8 @@ impl Cas {
         let root = Root::open(root.as_ref())?;
         let registry = options.registry.unwrap_or_else(crate::registry);
         let location = match &options.store {
-            Some(store) => root.locate(store)?,
-            None => root.store()?,
+            Some(store) => root.locate(store, &registry)?,
+            None => root.store(&registry)?,
         };
         let store = registry.open(&location).await?;
         let name = options

@@ -1,0 +1,41 @@
+//! `by-size:///place?small=SCHEME&large=SCHEME&threshold=64KiB`.
+
+use async_trait::async_trait;
+
+use super::{THRESHOLD, by_size};
+use crate::compose::Composer;
+use crate::error::Result;
+use crate::location::Location;
+use crate::registry::Registry;
+use crate::store::Store;
+
+/// Opens `by-size`: two members and, if it is not [`THRESHOLD`], how large a small blob may be.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct BySize;
+
+const SMALL: &str = "small";
+const LARGE: &str = "large";
+const OPTION: &str = "threshold";
+
+#[async_trait]
+impl Composer for BySize {
+    fn scheme(&self) -> &'static str {
+        "by-size"
+    }
+
+    fn members(&self) -> &'static [&'static str] {
+        &[SMALL, LARGE]
+    }
+
+    fn check(&self, location: &Location) -> Result<()> {
+        location.check_options(&[SMALL, LARGE, OPTION])?;
+        location.size_option(OPTION).map(|_| ())
+    }
+
+    async fn open(&self, location: &Location, registry: &Registry) -> Result<Store> {
+        let threshold = location.size_option(OPTION)?.unwrap_or(THRESHOLD);
+        let small = registry.open(&location.member(SMALL)?).await?;
+        let large = registry.open(&location.member(LARGE)?).await?;
+        Ok(by_size(small, large.content, threshold))
+    }
+}

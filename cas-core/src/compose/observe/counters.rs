@@ -1,0 +1,86 @@
+//! The observer that most want: sums.
+
+use std::array;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::Serialize;
+
+use super::{Event, Observer, Operation};
+
+/// Counts every operation; any number of threads may tell it and ask it at once.
+pub struct Counters([Counter; Operation::ALL.len()]);
+
+#[derive(Default)]
+struct Counter {
+    calls: AtomicU64,
+    errors: AtomicU64,
+    bytes: AtomicU64,
+    total: AtomicU64,
+    longest: AtomicU64,
+}
+
+/// What one operation came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// Calls that ended.
+    pub calls: u64,
+    /// Those of them that failed.
+    pub errors: u64,
+    /// Bytes moved by the others.
+    pub bytes: u64,
+    /// Nanoseconds of all calls together.
+    pub total_ns: u64,
+    /// Nanoseconds of the longest call.
+    pub longest_ns: u64,
+}
+
+impl Counters {
+    /// Counters at zero.
+    pub fn new() -> Self {
+        Counters(array::from_fn(|_| Counter::default()))
+    }
+
+    /// What one operation came to so far.
+    pub fn of(&self, operation: Operation) -> Counts {
+        let counter = &self.0[operation as usize];
+        Counts {
+            calls: counter.calls.load(Ordering::Relaxed),
+            errors: counter.errors.load(Ordering::Relaxed),
+            bytes: counter.bytes.load(Ordering::Relaxed),
+            total_ns: counter.total.load(Ordering::Relaxed),
+            longest_ns: counter.longest.load(Ordering::Relaxed),
+        }
+    }
+
+    /// What every operation that was called came to, by its name. While calls go on, the numbers
+    /// of one operation may be of moments a few calls apart.
+    pub fn snapshot(&self) -> BTreeMap<&'static str, Counts> {
+        let all = Operation::ALL.iter();
+        all.map(|operation| (operation.name(), self.of(*operation)))
+            .filter(|(_, counts)| counts.calls > 0)
+            .collect()
+    }
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Counters::new()
+    }
+}
+
+impl Observer for Counters {
+    fn observe(&self, event: &Event) {
+        let counter = &self.0[event.operation as usize];
+        let elapsed = u64::try_from(event.elapsed.as_nanos()).unwrap_or(u64::MAX);
+        counter.calls.fetch_add(1, Ordering::Relaxed);
+        counter.total.fetch_add(elapsed, Ordering::Relaxed);
+        counter.longest.fetch_max(elapsed, Ordering::Relaxed);
+        if event.bytes > 0 {
+            counter.bytes.fetch_add(event.bytes, Ordering::Relaxed);
+        }
+        if event.error.is_some() {
+            counter.errors.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Records and images that are watched.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::{Operation, Watch};
+use crate::capability::Capabilities;
+use crate::descriptor::Descriptor;
+use crate::error::Result;
+use crate::image::{Image, ImageStore, Reference};
+use crate::records::{Batch, Record, Records, Table};
+
+pub(super) struct Watched<S: ?Sized> {
+    inner: Arc<S>,
+    watch: Watch,
+}
+
+impl<S: ?Sized> Watched<S> {
+    pub(super) fn new(inner: Arc<S>, watch: Watch) -> Self {
+        Watched { inner, watch }
+    }
+}
+
+#[async_trait]
+impl Records for Watched<dyn Records> {
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    async fn load(&self, table: Table, key: &str) -> Result<Option<Record>> {
+        let call = self.inner.load(table, key);
+        let bytes = |found: &Option<Record>| found.as_ref().map_or(0, |one| one.value.len());
+        self.watch.moves(Operation::Load, call, bytes).await
+    }
+
+    async fn commit(&self, batch: &Batch) -> Result<()> {
+        let call = self.inner.commit(batch);
+        let bytes = |_: &()| {
+            let values = batch.changes().iter().flat_map(|change| &change.value);
+            values.map(|value| value.len()).sum()
+        };
+        self.watch.moves(Operation::Commit, call, bytes).await
+    }
+
+    async fn scan(
+        &self,
+        table: Table,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<Record>> {
+        let call = self.inner.scan(table, prefix, after, limit);
+        let bytes = |page: &Vec<Record>| page.iter().map(|one| one.value.len()).sum();
+        self.watch.moves(Operation::Scan, call, bytes).await
+    }
+}
+
+#[async_trait]
+impl ImageStore for Watched<dyn ImageStore> {
+    async fn get(&self, name: &Reference) -> Result<Option<Image>> {
+        let call = self.inner.get(name);
+        self.watch.call(Operation::Get, call).await
+    }
+
+    async fn list(&self, filters: &[&str]) -> Result<Vec<Image>> {
+        let call = self.inner.list(filters);
+        self.watch.call(Operation::Images, call).await
+    }
+
+    async fn create(&self, image: Image) -> Result<Image> {
+        let call = self.inner.create(image);
+        self.watch.call(Operation::Create, call).await
+    }
+
+    async fn update(&self, image: Image, fieldpaths: &[&str]) -> Result<Image> {
+        let call = self.inner.update(image, fieldpaths);
+        self.watch.call(Operation::Update, call).await
+    }
+
+    async fn delete(&self, name: &Reference, target: Option<&Descriptor>) -> Result<()> {
+        let call = self.inner.delete(name, target);
+        self.watch.call(Operation::Delete, call).await
+    }
+}

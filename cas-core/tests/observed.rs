@@ -1,0 +1,112 @@
+//! What an observer hears, and what it costs nobody else.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use cas_core::compose::observe::{Event, Observer, Operation, Subject};
+use cas_core::compose::{Counters, observe};
+use cas_core::content::Durability;
+use cas_core::memory::MemoryStore;
+use cas_core::{ContentExt, Descriptor, Image, Kind, MediaType, Store};
+
+/// Keeps everything it is told.
+#[derive(Default)]
+struct Diary(Mutex<Vec<Event>>);
+
+impl Observer for Diary {
+    fn observe(&self, event: &Event) {
+        self.0.lock().unwrap().push(*event);
+    }
+}
+
+fn watched(observer: &Arc<impl Observer>) -> Store {
+    let observer: Arc<dyn Observer> = Arc::clone(observer) as _;
+    observe(MemoryStore::new().with_images(), observer)
+}
+
+/// A blob stored with its record, named, and read.
+async fn use_store(store: &Store) -> Descriptor {
+    let data = Bytes::from_static(b"0123456789");
+    let descriptor = Descriptor::of(MediaType::OCI_LAYER, &data);
+    store
+        .put(&descriptor, data, Durability::Full)
+        .await
+        .unwrap();
+    let image = Image::new("app:1".parse().unwrap(), descriptor.clone());
+    store.images.create(image).await.unwrap();
+    store.content.fetch(&descriptor).await.unwrap();
+    descriptor
+}
+
+#[tokio::test]
+async fn every_call_is_told_in_order() {
+    let diary = Arc::new(Diary::default());
+    let descriptor = use_store(&watched(&diary)).await;
+    let told: Vec<_> = diary.0.lock().unwrap().iter().copied().collect();
+    let seen: Vec<_> = told
+        .iter()
+        .map(|one| (one.operation.name(), one.operation.subject(), one.bytes))
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            ("content.stat", Subject::Content, 0),
+            ("content.begin", Subject::Content, 0),
+            ("ingest.append", Subject::Ingest, 10),
+            ("records.load", Subject::Records, 0),
+            ("ingest.publish", Subject::Ingest, 10),
+            ("images.create", Subject::Images, 0),
+            ("content.open", Subject::Content, 0),
+            ("reader.read_at", Subject::Reader, descriptor.size),
+        ]
+    );
+    assert!(told.iter().all(|one| one.error.is_none()));
+}
+
+#[tokio::test]
+async fn a_failure_is_told_by_its_kind_and_passed_on() {
+    let diary = Arc::new(Diary::default());
+    let store = watched(&diary);
+    let name = "absent:1".parse().unwrap();
+    let error = store.images.delete(&name, None).await.unwrap_err();
+    let told = diary.0.lock().unwrap()[0];
+    assert_eq!(told.operation, Operation::Delete);
+    assert_eq!(
+        (told.error, error.kind()),
+        (Some(Kind::NotFound), Kind::NotFound)
+    );
+}
+
+#[tokio::test]
+async fn counters_sum_up_and_serialise() {
+    let counters = Arc::new(Counters::new());
+    let store = watched(&counters);
+    let descriptor = use_store(&store).await;
+    store.content.stat(&descriptor.digest).await.unwrap();
+    assert!(store.content.begin("").await.is_err());
+    let stat = counters.of(Operation::Stat);
+    assert_eq!((stat.calls, stat.errors, stat.bytes), (2, 0, 0));
+    assert!(stat.total_ns >= stat.longest_ns && stat.longest_ns * 2 >= stat.total_ns);
+    let begin = counters.of(Operation::Begin);
+    assert_eq!((begin.calls, begin.errors), (2, 1));
+    assert_eq!(counters.of(Operation::Append).bytes, 10);
+    let json = serde_json::to_value(counters.snapshot()).unwrap();
+    assert_eq!(json["ingest.publish"]["bytes"], 10);
+    assert_eq!(
+        json["records.scan"],
+        serde_json::Value::Null,
+        "never called"
+    );
+}
+
+#[test]
+fn each_operation_has_its_name_below_its_subject() {
+    let names: HashSet<_> = Operation::ALL.iter().map(|one| one.name()).collect();
+    assert_eq!(names.len(), Operation::ALL.len());
+    for operation in Operation::ALL {
+        let subject = format!("{:?}.", operation.subject()).to_lowercase();
+        assert!(operation.name().starts_with(&subject), "{operation:?}");
+    }
+}
