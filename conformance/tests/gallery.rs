@@ -1,7 +1,7 @@
 //! Every broken store is convicted by its law, and by no law that has nothing to do with it.
 
-use conformance::broken::{CONTENT, Exhibit, IMAGES, RECORDS};
-use conformance::laws::{content, images, records};
+use conformance::broken::{CONTENT, Exhibit, IMAGES, RECORDS, STORES};
+use conformance::laws::{collect, content, images, records};
 use conformance::{Law, Promises, Verdict, judge};
 
 /// What the laws say that they should not, or do not say that they should.
@@ -51,6 +51,15 @@ fn every_broken_image_store_is_convicted() {
     let wrong: Vec<String> = IMAGES
         .iter()
         .flat_map(|exhibit| misjudged(images::all(), exhibit))
+        .collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_broken_whole_store_is_convicted() {
+    let wrong: Vec<String> = STORES
+        .iter()
+        .flat_map(|exhibit| misjudged(collect::all(), exhibit))
         .collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

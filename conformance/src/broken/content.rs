@@ -10,7 +10,7 @@ use cas_core::memory::MemoryStore;
 use cas_core::records::Batch;
 use cas_core::{
     Algorithm, BlobReader, Capabilities, ContentExt, ContentStore, Digest, Error, Ingest, Kind,
-    Result,
+    Result, Store,
 };
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -44,6 +44,15 @@ impl BrokenContent {
             store: MemoryStore::new(),
             fault,
             seconds: AtomicUsize::new(0),
+        }
+    }
+
+    /// It with the records and the names of the store that it breaks.
+    pub(super) fn whole(self) -> Store {
+        let store = self.store.clone().with_images();
+        Store {
+            content: Arc::new(self),
+            ..store
         }
     }
 

@@ -9,7 +9,7 @@ mod records;
 
 use std::sync::Arc;
 
-use cas_core::{ContentStore, ImageStore, Records};
+use cas_core::{ContentStore, ImageStore, Records, Store};
 
 use self::content::{BrokenContent, ContentFault};
 use self::images::{BrokenImages, ImageFault};
@@ -100,5 +100,50 @@ pub const IMAGES: &[Exhibit<dyn ImageStore>] = exhibits![BrokenImages, ImageFaul
     InheritsLabels => an_update_replaces_all_but_name_and_birth [
         field_paths_change_what_they_name,
         a_label_without_value_is_none,
+    ]
+];
+
+macro_rules! stores {
+    ($($broken:ident($fault:ident::$name:ident) => $law:ident [$($also:ident),* $(,)?])*) => {
+        &[$(Exhibit {
+            name: stringify!($name),
+            open: |_| Box::pin(async { Ok(Arc::new($broken::new($fault::$name).whole())) }),
+            law: stringify!($law),
+            also: &[$(stringify!($also)),*],
+        }),*]
+    };
+}
+
+/// Whole stores, broken in a part.
+pub const STORES: &[Exhibit<Store>] = stores![
+    BrokenContent(ContentFault::RemovesAnyVersion) => a_condemned_blob_can_be_held_again [
+        collections_beside_everything_lose_nothing,
+    ]
+    BrokenContent(ContentFault::RemovesNothing) => what_a_name_reaches_is_kept [
+        a_dry_run_removes_nothing,
+        a_lease_keeps_what_it_lists_and_all_below,
+        a_flat_lease_keeps_the_thing_alone,
+        an_expired_lease_keeps_nothing,
+        what_an_import_did_not_name_goes,
+        a_path_from_each_holder_is_told,
+        a_root_label_keeps_a_blob,
+        a_reference_has_the_exact_suffix,
+        a_back_reference_keeps_the_child,
+        an_image_that_expired_goes,
+        a_condition_needs_its_snapshot,
+        a_condemned_blob_can_be_held_again,
+        a_collection_finishes_what_another_began,
+        a_lease_that_expired_in_the_middle_is_noticed,
+        what_was_touched_since_it_was_noted_stays,
+        a_blob_without_a_lease_lives_a_day,
+    ]
+    BrokenRecords(RecordFault::ForgetsLeases) => a_lease_keeps_what_it_lists_and_all_below [
+        a_flat_lease_keeps_the_thing_alone,
+        an_expired_lease_keeps_nothing,
+        what_an_import_did_not_name_goes,
+        a_path_from_each_holder_is_told,
+        an_image_that_expired_goes,
+        a_lease_that_expired_in_the_middle_is_noticed,
+        collections_beside_everything_lose_nothing,
     ]
 ];

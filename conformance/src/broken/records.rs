@@ -1,9 +1,12 @@
 //! Homes of records with one fault each.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
+use cas_core::image::RecordImages;
 use cas_core::memory::MemoryStore;
 use cas_core::records::{Batch, Change, Expect, Record, Revision, Table};
-use cas_core::{Capabilities, Digest, Records, Result};
+use cas_core::{Capabilities, Digest, Records, Result, Store};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum RecordFault {
@@ -14,6 +17,8 @@ pub(super) enum RecordFault {
     ReadsPrefixesAsPatterns,
     MixesTables,
     CutsLongValues,
+    /// Only where a whole store is judged.
+    ForgetsLeases,
 }
 
 use RecordFault as Fault;
@@ -27,6 +32,17 @@ impl BrokenRecords {
     pub(super) fn new(fault: Fault) -> Self {
         let store = MemoryStore::new();
         BrokenRecords { store, fault }
+    }
+
+    /// It with the bytes of the store that it breaks.
+    pub(super) fn whole(self) -> Store {
+        let store = self.store.clone();
+        let broken = Arc::new(self);
+        Store {
+            content: Arc::new(store),
+            records: broken.clone(),
+            images: Arc::new(RecordImages::new(broken)),
+        }
     }
 
     fn table(&self, table: Table) -> Table {
@@ -101,6 +117,9 @@ impl Records for BrokenRecords {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<Record>> {
+        if self.fault == Fault::ForgetsLeases && table == Table::Leases {
+            return Ok(Vec::new());
+        }
         let table = self.table(table);
         let page = match self.fault {
             Fault::ReadsPrefixesAsPatterns => {

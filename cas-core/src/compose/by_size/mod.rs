@@ -185,6 +185,27 @@ impl ContentStore for SizedContent {
         self.0.on(side).remove_version(digest, stat.version).await
     }
 
+    /// Those without a twin, which are nearly all, go to their member together.
+    async fn remove_versions(&self, blobs: &[(Digest, Version)]) -> Result<()> {
+        let (mut small, mut large) = (Vec::new(), Vec::new());
+        for (digest, version) in blobs {
+            let side = Side::of(*version);
+            if side == Side::Small && self.0.large.stat(digest).await?.is_some() {
+                self.remove_version(digest, *version).await?;
+                continue;
+            }
+            let stat = self.0.on(side).stat(digest).await?;
+            let seen = stat.filter(|stat| side.tag(*stat).version == *version);
+            let list = match side {
+                Side::Small => &mut small,
+                Side::Large => &mut large,
+            };
+            list.extend(seen.map(|stat| (*digest, stat.version)));
+        }
+        self.0.small.remove_versions(&small).await?;
+        self.0.large.remove_versions(&large).await
+    }
+
     async fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<Stat>> {
         let small = self.0.small.list(after, limit).await?;
         let large = self.0.large.list(after, limit).await?;

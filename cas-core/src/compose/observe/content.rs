@@ -68,6 +68,11 @@ impl ContentStore for Content {
         self.watch.call(Operation::RemoveVersion, call).await
     }
 
+    async fn remove_versions(&self, blobs: &[(Digest, Version)]) -> Result<()> {
+        let call = self.inner.remove_versions(blobs);
+        self.watch.call(Operation::RemoveVersions, call).await
+    }
+
     async fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<Stat>> {
         let call = self.inner.list(after, limit);
         self.watch.call(Operation::List, call).await

@@ -74,6 +74,8 @@ operations! {
     Discard => Content, "content.discard";
     /// [`ContentStore::remove_version`](crate::ContentStore::remove_version).
     RemoveVersion => Content, "content.remove_version";
+    /// [`ContentStore::remove_versions`](crate::ContentStore::remove_versions).
+    RemoveVersions => Content, "content.remove_versions";
     /// [`ContentStore::list`](crate::ContentStore::list).
     List => Content, "content.list";
     /// [`ContentStore::flush`](crate::ContentStore::flush).

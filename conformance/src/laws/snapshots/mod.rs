@@ -1,5 +1,6 @@
 //! Laws of [`cas_core::Snapshotter`]: containerd's states, and what is seen through the mounts.
 
+mod collected;
 mod content;
 mod info;
 mod races;
@@ -56,6 +57,12 @@ laws! { $
         a_view_takes_nothing_of_its_parent,
         a_removal_gives_back_what_it_took,
         cleanup_frees_leftovers_and_nothing_else,
+    ]
+    collected() [
+        what_was_updated_since_it_was_seen_stays,
+        a_collection_takes_chains_leaves_first,
+        what_refers_to_a_snapshot_keeps_its_chain,
+        a_snapshot_without_a_lease_lives_a_day,
     ]
     races(racy) [
         one_of_many_prepares_wins,

@@ -1,0 +1,134 @@
+//! What a collection removes of snapshots.
+
+use std::time::{Duration, SystemTime};
+
+use cas_core::collect::{Collected, Guard, LEASE, Options, collect};
+use cas_core::content::Durability;
+use cas_core::memory::MemoryStore;
+use cas_core::snapshot::Commit;
+use cas_core::{
+    Descriptor, Image, Kind, Labels, MediaType, Snapshotter, Store as Content, dispatch,
+};
+
+use super::scene::{bare_layer, commit, keys, prepare, stat};
+use crate::Subject;
+use crate::material::kind;
+use crate::sample::JOB;
+
+type Store = Subject<dyn Snapshotter>;
+
+async fn collect_in(content: &Content, store: &dyn Snapshotter, hours: u64) -> Collected {
+    let options = Options {
+        now: SystemTime::now() + Duration::from_secs(hours * 3600),
+        ..Options::default()
+    };
+    let collected = collect(content, &[store], &options).await;
+    collected.expect("it is collected")
+}
+
+/// A committed snapshot that a job has made.
+async fn leased_layer(store: &dyn Snapshotter, name: &str, parent: Option<&str>) {
+    let labels = Labels::from([(LEASE.to_owned(), "of a job that ended".to_owned())]);
+    let prepared = store.prepare("making", parent, labels.clone()).await;
+    prepared.expect("it is prepared");
+    let options = Commit {
+        labels,
+        ..Commit::default()
+    };
+    store
+        .commit(name, "making", options)
+        .await
+        .expect("it is committed");
+}
+
+/// An update moves it: who noted it before does not remove it.
+pub(super) async fn what_was_updated_since_it_was_seen_stays(subject: Store) {
+    let store = subject.open().await;
+    bare_layer(&*store, "layer", None).await;
+    let seen = stat(&*store, "layer").await.unwrap();
+    let touch = &["labels.touch"];
+    let updated = store.update("layer", Labels::new(), touch).await.unwrap();
+    assert_ne!(
+        updated.updated_at, seen.updated_at,
+        "two updates at one time"
+    );
+    assert!(!store.remove_seen(&seen).await.unwrap());
+    prepare(&*store, "child", Some("layer")).await.unwrap();
+    let refused = store.remove_seen(&updated).await;
+    assert_eq!(kind(refused), Some(Kind::FailedPrecondition));
+    store.remove("child").await.unwrap();
+    assert!(store.remove_seen(&updated).await.unwrap());
+    assert!(!store.remove_seen(&updated).await.unwrap(), "removed twice");
+    bare_layer(&*store, "layer", None).await;
+    assert!(
+        !store.remove_seen(&seen).await.unwrap(),
+        "another of the same key"
+    );
+}
+
+/// A chain that nothing holds goes whole, each before what it stands on.
+pub(super) async fn a_collection_takes_chains_leaves_first(subject: Store) {
+    let (store, content) = (subject.open().await, MemoryStore::new().with_images());
+    leased_layer(&*store, "a", None).await;
+    leased_layer(&*store, "b", Some("a")).await;
+    leased_layer(&*store, "c", Some("b")).await;
+    leased_layer(&*store, "side", Some("a")).await;
+    prepare(&*store, "young", Some("side")).await.unwrap();
+    let collected = collect_in(&content, &*store, 0).await;
+    let names: Vec<String> = collected
+        .snapshots
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let wanted = ["c", "b"].map(|key| format!("snapshots/{}/{key}", store.name()));
+    assert_eq!(names, wanted);
+    assert_eq!(keys(&*store).await, ["a", "side", "young"]);
+    assert_eq!(collect_in(&content, &*store, 25).await.snapshots.len(), 3);
+}
+
+/// From the configuration of an image, as an unpacked one has it, and by a label of its own.
+pub(super) async fn what_refers_to_a_snapshot_keeps_its_chain(subject: Store) {
+    let (store, content) = (subject.open().await, MemoryStore::new().with_images());
+    for (name, parent) in [("a", None), ("b", Some("a")), ("lost", Some("a"))] {
+        leased_layer(&*store, name, parent).await;
+    }
+    leased_layer(&*store, "rooted", None).await;
+    let root = Labels::from([("containerd.io/gc.root".to_owned(), "x".to_owned())]);
+    store
+        .update("rooted", root, &["labels.containerd.io/gc.root"])
+        .await
+        .unwrap();
+    let guard = Guard::begin_for(&content, "law", JOB).await.unwrap();
+    let config = Descriptor::of(MediaType::OCI_CONFIG, b"{}");
+    guard
+        .put(&config, "{}".into(), Durability::Full)
+        .await
+        .unwrap();
+    let label = format!("containerd.io/gc.ref.snapshot.{}", store.name());
+    let labels = Labels::from([(label, "b".to_owned())]);
+    dispatch::set_labels(&content, &config, &labels)
+        .await
+        .unwrap();
+    let image = Image::new("image".parse().unwrap(), config);
+    guard.name(vec![image], &[]).await.unwrap();
+    collect_in(&content, &*store, 25).await;
+    assert_eq!(keys(&*store).await, ["a", "b", "rooted"]);
+    content
+        .images
+        .delete(&"image".parse().unwrap(), None)
+        .await
+        .unwrap();
+    collect_in(&content, &*store, 25).await;
+    assert_eq!(keys(&*store).await, ["rooted"]);
+}
+
+/// What a person has made is not gone before he can say that he wants it.
+pub(super) async fn a_snapshot_without_a_lease_lives_a_day(subject: Store) {
+    let (store, content) = (subject.open().await, MemoryStore::new().with_images());
+    prepare(&*store, "active", None).await.unwrap();
+    prepare(&*store, "making", None).await.unwrap();
+    commit(&*store, "mine", "making").await.unwrap();
+    assert!(collect_in(&content, &*store, 23).await.is_empty());
+    collect_in(&content, &*store, 25).await;
+    assert!(keys(&*store).await.is_empty());
+}
