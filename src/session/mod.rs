@@ -140,7 +140,9 @@ impl Cas {
     pub async fn tag(&self, from: &str, to: &str) -> Result<Image> {
         let image = Image::new(to.parse()?, self.image(from).await?.target);
         let guard = Guard::begin(&self.store, "tag").await?;
-        guard.hold_tree(&image.target).await?;
+        if let Err(error) = guard.hold_tree(&image.target).await {
+            return guard.settle(Err(error)).await;
+        }
         let named = guard.name(vec![image], &["target"]).await?;
         let named = named.into_iter().next();
         named.ok_or_else(|| Error::internal("a name was not written"))

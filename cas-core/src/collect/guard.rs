@@ -26,7 +26,7 @@ pub const JOB: Duration = Duration::from_secs(600);
 /// The lease of a job: what is held through it no collection takes, wherever it runs.
 ///
 /// The order of a job is: begin, hold what it counts on and publish the rest, write names, finish.
-/// Dropping the guard ends the lease too, in the background.
+/// Dropping the guard ends the lease too, in the background, if the process lives long enough.
 pub struct Guard {
     pub(super) store: Store,
     id: Arc<str>,
@@ -284,6 +284,16 @@ impl Guard {
     /// that were written stand for content that is not whole, and must be taken back.
     pub async fn finish(mut self) -> Result<()> {
         self.end().await
+    }
+
+    /// Ends the lease of a job that came to this outcome.
+    ///
+    /// # Errors
+    /// That of the job; else those of [`Guard::finish`].
+    pub async fn settle<T>(mut self, outcome: Result<T>) -> Result<T> {
+        let ended = self.end().await;
+        let done = outcome?;
+        ended.map(|()| done)
     }
 
     pub(super) async fn end(&mut self) -> Result<()> {

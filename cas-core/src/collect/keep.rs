@@ -21,13 +21,26 @@ pub async fn keep(
     resource: Resource,
 ) -> Result<Lease> {
     let guard = Guard::begin(store, "keep").await?;
-    match &resource {
-        Resource::Content(digest) => guard.hold_tree(&describe(store, digest).await?).await?,
+    let added = match hold(store, snapshotters, &guard, &resource).await {
+        Ok(()) => add(store, id, &resource).await,
+        Err(error) => Err(error),
+    };
+    guard.settle(added).await
+}
+
+async fn hold(
+    store: &Store,
+    snapshotters: &[&dyn Snapshotter],
+    guard: &Guard,
+    resource: &Resource,
+) -> Result<()> {
+    match resource {
+        Resource::Content(digest) => guard.hold_tree(&describe(store, digest).await?).await,
         Resource::Image(name) => {
             let name: Reference = name.parse()?;
             let found = store.images.get(&name).await?;
-            let image = found.ok_or_else(|| missing(&resource))?;
-            guard.hold_tree(&image.target).await?;
+            let image = found.ok_or_else(|| missing(resource))?;
+            guard.hold_tree(&image.target).await
         }
         Resource::Snapshot { snapshotter, key } => {
             let known = snapshotters
@@ -38,21 +51,23 @@ pub async fn keep(
             })?;
             let keys = std::slice::from_ref(key);
             guard.hold_snapshots(snapshotter, keys).await?;
-            if !guard.touch_snapshot(*known, key).await? {
-                return Err(missing(&resource));
+            match guard.touch_snapshot(*known, key).await? {
+                true => Ok(()),
+                false => Err(missing(resource)),
             }
         }
         // Where it is yet to be begun, it is kept from then on.
-        Resource::Ingest(_) => {}
+        Resource::Ingest(_) => Ok(()),
     }
+}
+
+async fn add(store: &Store, id: &str, resource: &Resource) -> Result<Lease> {
     let leases = store.leases();
     let added = leases.update(id, |lease| {
         lease.resources.insert(resource.clone());
         Ok(())
     });
-    let lease = added.await?;
-    guard.finish().await?;
-    Ok(lease)
+    added.await
 }
 
 /// What is known of a blob, to go down from it.

@@ -27,29 +27,33 @@ const PIECE: usize = 1 << 20;
 /// `NotFound` for content that `from` has not; `Corrupt` for damaged content; those of the stores.
 pub async fn copy(from: &Store, to: &Store, image: &Image) -> Result<Image> {
     let guard = Guard::begin(to, "copy").await?;
+    if let Err(error) = copy_content(from, to, &guard, &image.target).await {
+        return guard.settle(Err(error)).await;
+    }
+    let named = guard.name(vec![image.clone()], &[]).await?;
+    let named = named.into_iter().next();
+    named.ok_or_else(|| Error::internal("a name was not written"))
+}
+
+async fn copy_content(from: &Store, to: &Store, guard: &Guard, root: &Descriptor) -> Result<()> {
     let leaves = Leaves {
         from,
         to,
-        guard: &guard,
+        guard,
         begun: Mutex::default(),
         documents: Mutex::default(),
     };
     let limiter = Semaphore::new(CONCURRENT);
-    let root = std::slice::from_ref(&image.target);
-    dispatch(&leaves, Some(&limiter), root).await?;
+    dispatch(&leaves, Some(&limiter), std::slice::from_ref(root)).await?;
     // Whoever published what was there may not have synced it.
     to.content.flush().await?;
     let documents = leaves.documents.into_inner();
     let documents = documents.unwrap_or_else(PoisonError::into_inner);
-    for document in children_first(image.target.digest, documents) {
+    for document in children_first(root.digest, documents) {
         let data = dispatch::read(&*from.content, &document).await?;
         guard.put(&document, data, Durability::Full).await?;
     }
-    let named = guard.name(vec![image.clone()], &[]).await?;
-    named
-        .into_iter()
-        .next()
-        .ok_or_else(|| Error::internal("a name was not written"))
+    Ok(())
 }
 
 /// Copies what lists nothing, and remembers what does.

@@ -32,9 +32,26 @@ pub async fn to_directory(
         Err(error) if error.kind() == Kind::Denied => None,
         outcome => Some(outcome?),
     };
-    if let Some(guard) = &guard {
-        hold(guard, manifest).await?;
+    let unpacked = match &guard {
+        Some(guard) => hold(guard, manifest).await,
+        None => Ok(()),
+    };
+    let unpacked = match unpacked {
+        Ok(()) => unpack(store, manifest, directory, progress).await,
+        Err(error) => Err(error),
+    };
+    match guard {
+        None => unpacked,
+        Some(guard) => guard.settle(unpacked).await,
     }
+}
+
+async fn unpack(
+    store: &Store,
+    manifest: &Manifest,
+    directory: &Path,
+    progress: &Arc<dyn Progress>,
+) -> Result<()> {
     let pairs = pairs(store, manifest).await?;
     let mut sources = Vec::with_capacity(pairs.len());
     for pair in pairs.clone() {
@@ -47,10 +64,7 @@ pub async fn to_directory(
     for (layer, diff_id) in &pairs {
         note(store, layer, diff_id, progress.as_ref()).await;
     }
-    match guard {
-        None => Ok(()),
-        Some(guard) => guard.finish().await,
-    }
+    Ok(())
 }
 
 fn fill(layers: Vec<LayerSource<'_>>, path: &Path, progress: &dyn Progress) -> Result<()> {

@@ -31,24 +31,14 @@ pub async fn to_snapshots(
     progress: &Arc<dyn Progress>,
 ) -> Result<Option<Digest>> {
     let guard = Guard::begin(store, "unpack").await?;
-    hold(&guard, manifest).await?;
-    let layers = pairs(store, manifest).await?;
-    let diff_ids: Vec<Digest> = layers.iter().map(|(_, diff_id)| *diff_id).collect();
-    let chain = chain_ids(&diff_ids);
     let unpack = Unpack {
         store,
         snapshotter,
         guard: &guard,
         progress,
     };
-    unpack.run(layers, &chain).await?;
-    if let Some(top) = chain.last() {
-        let reference = format!("containerd.io/gc.ref.snapshot.{}", snapshotter.name());
-        let label = Labels::from([(reference, top.to_string())]);
-        dispatch::set_labels(store, &manifest.config, &label).await?;
-    }
-    guard.finish().await?;
-    Ok(chain.last().copied())
+    let unpacked = unpack.image(manifest).await;
+    guard.settle(unpacked).await
 }
 
 async fn is_committed(snapshotter: &dyn Snapshotter, chain_id: &Digest) -> Result<bool> {
@@ -64,7 +54,21 @@ struct Unpack<'a> {
 }
 
 impl Unpack<'_> {
-    async fn run(&self, layers: Vec<(Descriptor, Digest)>, chain: &[Digest]) -> Result<()> {
+    async fn image(&self, manifest: &Manifest) -> Result<Option<Digest>> {
+        hold(self.guard, manifest).await?;
+        let layers = pairs(self.store, manifest).await?;
+        let diff_ids: Vec<Digest> = layers.iter().map(|(_, diff_id)| *diff_id).collect();
+        let chain = chain_ids(&diff_ids);
+        self.layers(layers, &chain).await?;
+        if let Some(top) = chain.last() {
+            let reference = format!("containerd.io/gc.ref.snapshot.{}", self.snapshotter.name());
+            let label = Labels::from([(reference, top.to_string())]);
+            dispatch::set_labels(self.store, &manifest.config, &label).await?;
+        }
+        Ok(chain.last().copied())
+    }
+
+    async fn layers(&self, layers: Vec<(Descriptor, Digest)>, chain: &[Digest]) -> Result<()> {
         let names: Vec<String> = chain.iter().map(ToString::to_string).collect();
         let snapshotter = self.snapshotter.name();
         self.guard.hold_snapshots(snapshotter, &names).await?;

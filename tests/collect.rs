@@ -1,0 +1,219 @@
+//! Leases and collection as a person and a script meet them, and `cas gc` in a loop beside
+//! everything else.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test may fail anywhere"
+)]
+
+mod common;
+
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use common::{cas, demo_archive, fails, ok};
+use serde_json::Value;
+
+fn lines(text: &str) -> Vec<Value> {
+    let parse = |line| serde_json::from_str(line).expect(line);
+    text.lines().map(parse).collect()
+}
+
+fn json(root: &Path, arguments: &[&str]) -> Vec<Value> {
+    lines(&ok(cas(root).args(arguments).arg("--json")))
+}
+
+/// The digest of the first layer of an image.
+fn layer(root: &Path, image: &str) -> String {
+    let tree = json(root, &["inspect", image]).remove(0);
+    tree["manifest"]["layers"][0]["digest"]
+        .as_str()
+        .unwrap()
+        .to_owned()
+}
+
+#[test]
+fn what_is_removed_is_freed_and_what_is_held_is_explained() {
+    let scratch = tempfile::tempdir().unwrap();
+    let root = scratch.path().join("root");
+    let archive = demo_archive(scratch.path());
+    ok(cas(&root)
+        .args(["import", "--unpack", "--name", "app:1"])
+        .arg(&archive));
+    ok(cas(&root).args(["tag", "app:1", "app:2"]));
+    assert_eq!(
+        ok(cas(&root).arg("gc")),
+        "freed 0 blobs, 0 snapshots: 0 B\n"
+    );
+
+    let layer = layer(&root, "app:1");
+    let why = ok(cas(&root).args(["why", &layer[..20]]));
+    assert_eq!(why.lines().count(), 2, "{why}");
+    assert!(why.starts_with("name: images/app:"), "{why}");
+    let top = json(&root, &["snapshot", "ls"]).pop().unwrap();
+    let top = format!("snapshots/native/{}", top["info"]["key"].as_str().unwrap());
+    let why = json(&root, &["why", &top]).remove(0);
+    assert_eq!(why["held"], true, "{why}");
+
+    let said = ok(cas(&root).args(["rmi", "app:1"]));
+    assert!(
+        said.ends_with("would free 0 blobs, 0 snapshots: 0 B\n"),
+        "{said}"
+    );
+    let said = ok(cas(&root).args(["rmi", "app:2"]));
+    assert!(said.contains("would free 5 blobs, 3 snapshots"), "{said}");
+    let would = json(&root, &["gc", "--dry-run"]);
+    assert_eq!(would.len(), 8, "{would:?}");
+    let why = ok(cas(&root).args(["why", &layer]));
+    assert!(why.starts_with("nothing holds content/sha256:"), "{why}");
+    assert_eq!(json(&root, &["gc"]).len(), 8);
+    assert!(json(&root, &["blob", "ls"]).is_empty());
+    assert!(json(&root, &["snapshot", "ls"]).is_empty());
+    fails(cas(&root).args(["why", &layer]), 3);
+    fails(cas(&root).args(["why", "snapshots/native"]), 2);
+}
+
+#[test]
+fn a_lease_of_a_person_keeps_an_image_without_a_name() {
+    let scratch = tempfile::tempdir().unwrap();
+    let root = scratch.path().join("root");
+    let archive = demo_archive(scratch.path());
+    ok(cas(&root).args(["import", "--name", "app:1"]).arg(&archive));
+    let made = ok(cas(&root).args(["lease", "create", "--id", "audit", "--expire", "2h"]));
+    assert_eq!(made, "audit\n");
+    fails(cas(&root).args(["lease", "create", "--id", "audit"]), 5);
+    fails(
+        cas(&root).args(["lease", "add", "audit", "images/absent"]),
+        3,
+    );
+    fails(
+        cas(&root).args(["lease", "add", "absent", "images/app:1"]),
+        3,
+    );
+    fails(cas(&root).args(["lease", "add", "audit", "nothing"]), 2);
+    let target = json(&root, &["images"])[0]["target"]["digest"].clone();
+    let target = format!("content/{}", target.as_str().unwrap());
+    ok(cas(&root).args(["lease", "add", "audit", "images/app:1", &target]));
+    let listed = json(&root, &["lease", "ls"]);
+    assert_eq!(listed.len(), 1, "jobs have ended theirs: {listed:?}");
+    assert_eq!(listed[0]["resources"].as_array().unwrap().len(), 2);
+    ok(cas(&root).args(["rmi", "app:1"]));
+    assert!(json(&root, &["gc"]).is_empty());
+    let why = ok(cas(&root).args(["why", &target]));
+    assert!(
+        why.contains("lease audit") && why.contains("held until"),
+        "{why}"
+    );
+    ok(cas(&root).args(["lease", "rm", "audit"]));
+    fails(cas(&root).args(["lease", "rm", "audit"]), 3);
+    assert_eq!(json(&root, &["gc"]).len(), 5);
+}
+
+#[test]
+fn what_a_killed_import_left_goes_when_its_lease_is_ended() {
+    let scratch = tempfile::tempdir().unwrap();
+    let root = scratch.path().join("root");
+    let archive = demo_archive(scratch.path());
+    let image = std::fs::read(&archive).unwrap();
+    // Held up in the middle, for the rest of the archive never comes.
+    let mut import = cas(&root);
+    let import = import
+        .args(["import", "--name", "app:1", "-"])
+        .stdin(Stdio::piped());
+    let mut import = import.stderr(Stdio::null()).spawn().unwrap();
+    let mut input = import.stdin.take().unwrap();
+    std::io::Write::write_all(&mut input, &image[..image.len() - 2048]).unwrap();
+    let begun = Instant::now();
+    while json(&root, &["blob", "ls"]).is_empty() && begun.elapsed() < Duration::from_secs(20) {}
+    assert!(
+        json(&root, &["gc"]).is_empty(),
+        "collected under a running import"
+    );
+    import.kill().unwrap();
+    import.wait().unwrap();
+    assert!(!json(&root, &["blob", "ls"]).is_empty());
+    assert!(
+        json(&root, &["gc"]).is_empty(),
+        "its lease outlives it for a while"
+    );
+    let lease = json(&root, &["lease", "ls"]).remove(0);
+    let id = lease["id"].as_str().unwrap();
+    let refused = fails(cas(&root).args(["lease", "rm", id]), 1);
+    assert!(refused.contains("import of process"), "{refused}");
+    ok(cas(&root).args(["lease", "rm", "--force", id]));
+    ok(cas(&root).arg("gc"));
+    assert!(json(&root, &["blob", "ls"]).is_empty());
+}
+
+/// Imports, tags, unpacks and removes under names of its own until the time is over.
+fn work(root: &Path, archive: &Path, number: usize, over: &AtomicBool) -> usize {
+    let [one, two] = ["a", "b"].map(|name| format!("w{number}:{name}"));
+    let (mut rounds, out) = (0, root.with_file_name(format!("out-{number}")));
+    while !over.load(Ordering::Relaxed) {
+        ok(cas(root)
+            .args(["import", "--unpack", "--name", &one])
+            .arg(archive));
+        ok(cas(root).args(["tag", &one, &two]));
+        ok(cas(root).args(["rmi", &one]));
+        ok(cas(root).args(["unpack", &two]).arg(&out));
+        std::fs::remove_dir_all(&out).unwrap();
+        if rounds % 2 == 0 {
+            ok(cas(root).args(["rmi", &two]));
+        }
+        rounds += 1;
+    }
+    rounds
+}
+
+/// Imports that are killed, sooner or later.
+fn be_killed(root: &Path, archive: &Path, over: &AtomicBool) {
+    let mut after = 1;
+    while !over.load(Ordering::Relaxed) {
+        let mut import = cas(root);
+        let import = import
+            .args(["import", "--unpack", "--name", "killed:1"])
+            .arg(archive);
+        let silent = import.stdout(Stdio::null()).stderr(Stdio::null());
+        let mut import = silent.spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(after));
+        import.kill().unwrap();
+        import.wait().unwrap();
+        after = (after * 7) % 311;
+    }
+}
+
+#[test]
+fn collections_in_a_loop_lose_nothing_of_several_processes() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (root, archive) = (scratch.path().join("root"), demo_archive(scratch.path()));
+    ok(cas(&root).arg("init"));
+    let (over, collections) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let rounds = std::thread::scope(|scope| {
+        let (root, archive, over, collections) = (&root, &archive, &over, &collections);
+        let workers = [0, 1].map(|number| scope.spawn(move || work(root, archive, number, over)));
+        scope.spawn(move || be_killed(root, archive, over));
+        scope.spawn(move || {
+            while !over.load(Ordering::Relaxed) {
+                ok(cas(root).arg("gc"));
+                collections.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        std::thread::sleep(Duration::from_secs(6));
+        over.store(true, Ordering::Relaxed);
+        workers.map(|worker| worker.join().expect("a worker lost something"))
+    });
+    let collections = collections.into_inner();
+    assert!(
+        rounds.iter().all(|rounds| *rounds > 0) && collections > 3,
+        "{rounds:?} {collections}"
+    );
+    for image in json(&root, &["images"]) {
+        let out = scratch.path().join("out");
+        ok(cas(&root)
+            .args(["unpack", image["name"].as_str().unwrap()])
+            .arg(&out));
+        std::fs::remove_dir_all(&out).unwrap();
+    }
+}
