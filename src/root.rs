@@ -3,7 +3,7 @@
 //! ```text
 //! ROOT/                0700
 //!   cas.toml           which engines; never a secret
-//!   store/             the fs store, an OCI image layout
+//!   store/             what the store keeps; that of fs is an OCI image layout
 //!   snapshots/NAME/    what a snapshotter keeps
 //!   local/records.db   records that are always local: of snapshots
 //! ```

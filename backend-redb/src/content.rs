@@ -12,10 +12,12 @@ use cas_core::{
 };
 use redb::ReadableTable;
 
+use crate::body::discard;
 use crate::engine::{Engine, lock};
 use crate::error::{corrupt, sort};
 use crate::group::Change;
-use crate::ingest::{Lease, RedbIngest, discard};
+use crate::ingest::RedbIngest;
+use crate::lease::Lease;
 use crate::reader::Reader;
 use crate::store::CAPABILITIES;
 use crate::tables::{Key, Tables};

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use cas_core::Result;
 use cas_core::content::Durability;
-use redb::{Database, ReadableDatabase};
+use redb::{Database, ReadableDatabase, ReadableTableMetadata};
 
 use crate::error::{Failed, corrupt, sort};
 use crate::group::Queue;
@@ -128,7 +128,9 @@ impl Engine {
 
     /// Removes the rows that nothing points at any more, a few at a time.
     pub(crate) fn reap(&self) -> Result<()> {
-        while self.write(Durability::Relaxed, |tables| tables.reap())? {}
+        while !self.view()?.doomed.is_empty().map_err(sort)? {
+            self.write(Durability::Relaxed, |tables| tables.reap())?;
+        }
         Ok(())
     }
 }

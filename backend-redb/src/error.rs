@@ -42,7 +42,11 @@ pub(crate) fn sort(error: impl Into<redb::Error>) -> Error {
         redb::Error::Io(error) => {
             let error = Error::from(error);
             match error.kind() {
-                Kind::Full => full("the disk is full").source(error),
+                Kind::Full => Error::new(
+                    Kind::Full,
+                    "the disk is full; free some space and open the store anew",
+                )
+                .source(error),
                 _ => error,
             }
         }
@@ -64,12 +68,4 @@ pub(crate) fn corrupt(why: &str) -> Error {
     Error::corrupt(format!(
         "the file is damaged: {why}; nothing was changed, restore a copy or import the images anew"
     ))
-}
-
-/// There is no space.
-pub(crate) fn full(found: &str) -> Error {
-    Error::new(
-        Kind::Full,
-        format!("{found}; free some space or remove blobs"),
-    )
 }

@@ -17,12 +17,14 @@
 //!
 //! One process at a time may open it.
 
+mod body;
 mod content;
 mod disk;
 mod engine;
 mod error;
 mod group;
 mod ingest;
+mod lease;
 mod place;
 mod reader;
 mod records;

@@ -49,15 +49,15 @@ impl Tables<'_> {
         Ok(left)
     }
 
-    /// Removes some of the rows that are to go; false when there are none.
-    pub(crate) fn reap(&mut self) -> Result<bool, Failed> {
-        let Some(number) = self.doomed.first()?.map(|(number, _)| number.value()) else {
-            return Ok(false);
-        };
-        if !self.remove_some(number)? {
+    /// Removes some of the rows that are to go.
+    pub(crate) fn reap(&mut self) -> Result<(), Failed> {
+        let doomed = self.doomed.first()?.map(|(number, _)| number.value());
+        if let Some(number) = doomed
+            && !self.remove_some(number)?
+        {
             self.doomed.remove(number)?;
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Whether more of them are left.

@@ -7,10 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use cas_core::Result;
+use cas_core::{Error, Kind, Result};
 use rustix::fs::FallocateFlags;
-
-use crate::error::full;
 
 const NAME: &str = "reserve";
 /// Size of the reserve: more than the pages of a removal and of an opening.
@@ -78,9 +76,13 @@ impl Space {
         let wanted = (waiting + 2 * bytes + MARGIN).saturating_sub(removed);
         let free = self.free()?;
         if wanted > free {
-            return Err(full(&format!(
-                "expected {wanted} free bytes on the disk, found {free}"
-            )));
+            return Err(Error::new(
+                Kind::Full,
+                format!(
+                    "expected {wanted} free bytes on the disk, found {free}; free some space or \
+                     remove blobs"
+                ),
+            ));
         }
         self.0.unsynced.fetch_add(bytes, Ordering::Relaxed);
         let less = |removed: u64| Some(removed.saturating_sub(bytes));

@@ -147,6 +147,7 @@ pub(crate) struct View {
     pub(crate) blobs: ReadOnlyTable<&'static [u8], (u64, u64)>,
     pub(crate) rows: ReadOnlyTable<(u64, u64), &'static [u8]>,
     pub(crate) ingests: ReadOnlyTable<&'static str, Staged>,
+    pub(crate) doomed: ReadOnlyTable<u64, u64>,
     records: [ReadOnlyTable<&'static str, Value>; Home::ALL.len()],
 }
 
@@ -158,6 +159,7 @@ impl View {
             blobs: tx.open_table(BLOBS)?,
             rows: tx.open_table(ROWS)?,
             ingests: tx.open_table(INGESTS)?,
+            doomed: tx.open_table(DOOMED)?,
             records: [blobs?, images?, snapshots?, leases?],
         })
     }
