@@ -26,16 +26,28 @@ use tokio::runtime::{Builder, Runtime};
 const ROUNDS: usize = 3;
 
 fn main() -> Result<()> {
-    let runtime = Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_time()
-        .build()?;
+    let runtime = Builder::new_current_thread().enable_time().build()?;
     let place = place::Place::new(None)?;
     println!("on {}; median of {ROUNDS} rounds", place.kind());
-    stat::run(&runtime)?;
+    // Names of parts, as `cargo bench --bench redb -- large`; all without any.
+    let named: Vec<String> = std::env::args().skip(1).collect();
+    let named: Vec<&str> = named.iter().map(String::as_str).collect();
+    let parts: Vec<&str> = named
+        .into_iter()
+        .filter(|name| *name != "--bench")
+        .collect();
+    let wanted = |part| parts.is_empty() || parts.contains(&part);
+    if wanted("stat") {
+        stat::run(&runtime)?;
+    }
     place::touch_memory(place.path())?;
-    small::run(&runtime, place.path())?;
-    large::run(&runtime, place.path())
+    if wanted("small") {
+        small::run(&runtime, place.path())?;
+    }
+    if wanted("large") {
+        large::run(&runtime, place.path())?;
+    }
+    Ok(())
 }
 
 /// Opens the store in `directory`, as a program would.

@@ -7,8 +7,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
-use cas::content::Durability;
-use cas::{Descriptor, Digest, MediaType, Store};
+use cas::content::{Durability, Expected, Writer};
+use cas::records::{Batch, BlobRecord, Blobs, Expect};
+use cas::{Digest, MediaType, Store};
 use tokio::runtime::Runtime;
 
 use super::{open, report, time, turns};
@@ -62,10 +63,17 @@ pub(super) fn run(runtime: &Runtime, place: &Path) -> Result<()> {
     remove(runtime, &store)
 }
 
+/// One blob with its record, in one step.
 async fn put(store: &Store, number: u64, durability: Durability) -> Result<()> {
-    let data = blob(number);
-    let descriptor = Descriptor::of(MediaType::OCI_LAYER, &data);
-    Ok(store.put(&descriptor, data.into(), durability).await?)
+    let (content, key) = (&*store.content, number.to_string());
+    let mut writer = Writer::begin(content, &key, Expected::ANY).await?;
+    writer.write(blob(number).into()).await?;
+    let digest = writer.digest()?;
+    let record = BlobRecord::new(SIZE as u64, Some(MediaType::OCI_LAYER));
+    let mut batch = Batch::new();
+    Blobs::put(&mut batch, &digest, &record, Expect::Absent)?;
+    writer.commit(&batch, durability).await?;
+    Ok(())
 }
 
 async fn many(store: &Store, numbers: std::ops::Range<u64>, durability: Durability) -> Result<()> {
