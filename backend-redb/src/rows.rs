@@ -42,7 +42,10 @@ impl Tables<'_> {
     /// Removes the rows of a number that nothing points at any more; where there are many, the
     /// rest is noted for [`Tables::reap`] and the answer is true.
     pub(crate) fn remove_rows(&mut self, number: u64, bytes: u64) -> Result<bool, Failed> {
-        let left = self.remove_some(number)?;
+        // The one row of a small blob is found without a search.
+        let first = self.rows.remove((number, 0))?;
+        let whole = first.is_some_and(|row| row.value().len() as u64 == bytes);
+        let left = !whole && self.remove_some(number)?;
         if left {
             self.doomed.insert(number, bytes)?;
         }

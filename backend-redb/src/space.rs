@@ -1,8 +1,9 @@
 //! Space on the disk: looked at before bytes are added, for an engine that runs out of it in the
 //! middle of a commit takes nothing more; and a reserve for removals on a full disk.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -47,7 +48,9 @@ impl Space {
         if path.exists() {
             return;
         }
-        let taken = File::create(path).and_then(|file| {
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).mode(0o600);
+        let taken = options.open(path).and_then(|file| {
             Ok(rustix::fs::fallocate(
                 file,
                 FallocateFlags::empty(),

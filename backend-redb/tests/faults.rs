@@ -85,10 +85,10 @@ fn a_kill_at_any_call_loses_nothing_that_was_acknowledged() {
         return;
     }
     let temp = in_memory();
-    // Of the many writes some, of the others all.
+    // Of the many writes and syncs some, of the others all.
     for (call, stride) in [
-        ("fdatasync", 1),
-        ("pwrite64", 23),
+        ("fdatasync", 3),
+        ("pwrite64", 67),
         ("ftruncate", 1),
         ("rename", 1),
     ] {
@@ -119,7 +119,7 @@ fn a_failed_sync_or_write_is_never_acknowledged() {
         return;
     }
     let temp = in_memory();
-    for (call, stride) in [("fdatasync", 1), ("pwrite64", 23)] {
+    for (call, stride) in [("fdatasync", 1), ("pwrite64", 67)] {
         let mut failures = 0;
         for number in (1..).step_by(stride) {
             let path = temp.path().join(format!("{call}-{number}"));
