@@ -39,6 +39,8 @@ pub fn registry() -> Registry {
     let registry = Registry::new().with_composer(compose::BySize);
     #[cfg(feature = "fs")]
     let registry = registry.with(backend_fs::FsOpener);
+    #[cfg(feature = "redb")]
+    let registry = registry.with(backend_redb::RedbOpener);
     registry
 }
 

@@ -3,7 +3,7 @@
 //! ```text
 //! ROOT/                0700
 //!   cas.toml           which engines; never a secret
-//!   store/             the fs store, an OCI image layout
+//!   store/             what the store keeps; that of fs is an OCI image layout
 //!   stores/NAME/       a store of the table NAME of cas.toml, or of a composition of that scheme;
 //!                      members of a composition are below it
 //!   snapshots/NAME/    what a snapshotter keeps

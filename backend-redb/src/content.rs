@@ -1,0 +1,167 @@
+//! The content store over the file.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use cas_core::content::{Durability, IngestStatus, Stat, Version, check_key};
+use cas_core::{
+    BlobReader, Capabilities, ContentStore, Context, Digest, Error, Ingest, Result, pool,
+};
+use redb::ReadableTable;
+
+use crate::body::discard;
+use crate::engine::{Engine, lock};
+use crate::error::{corrupt, sort};
+use crate::group::Change;
+use crate::ingest::RedbIngest;
+use crate::lease::Lease;
+use crate::reader::Reader;
+use crate::store::CAPABILITIES;
+use crate::tables::{Key, Tables};
+
+/// The blobs of a store.
+pub(crate) struct RedbContent(pub(crate) Arc<Engine>);
+
+impl RedbContent {
+    fn find(&self, digest: &Digest) -> Result<Option<Stat>> {
+        let view = self.0.view()?;
+        let found = view.blobs.get(Key::of(digest).bytes()).map_err(sort)?;
+        Ok(found.map(|found| stat(*digest, found.value())))
+    }
+}
+
+fn stat(digest: Digest, (size, number): (u64, u64)) -> Stat {
+    Stat {
+        digest,
+        size,
+        version: Version(number),
+    }
+}
+
+#[async_trait]
+impl ContentStore for RedbContent {
+    fn capabilities(&self) -> Capabilities {
+        CAPABILITIES
+    }
+
+    async fn stat(&self, digest: &Digest) -> Result<Option<Stat>> {
+        match self.find(digest) {
+            Ok(found) => Ok(found),
+            Err(error) => Err(error).during("stat", digest),
+        }
+    }
+
+    async fn open(&self, digest: &Digest) -> Result<Option<Arc<dyn BlobReader>>> {
+        let found = self.find(digest).during("open", digest)?;
+        Ok(found.map(|found| {
+            Arc::new(Reader {
+                engine: Arc::clone(&self.0),
+                digest: *digest,
+                number: found.version.0,
+                size: found.size,
+            }) as Arc<dyn BlobReader>
+        }))
+    }
+
+    async fn begin(&self, key: &str) -> Result<Box<dyn Ingest>> {
+        check_key(key)?;
+        let ingest = RedbIngest::begin(&self.0, key).during("begin ingest", key)?;
+        Ok(Box::new(ingest))
+    }
+
+    async fn ingests(&self) -> Result<Vec<IngestStatus>> {
+        let mut found = BTreeMap::new();
+        let view = self.0.view()?;
+        for row in view.ingests.iter().map_err(sort)? {
+            let (key, staged) = row.map_err(sort)?;
+            let (_, offset, millis) = staged.value();
+            let updated_at = SystemTime::UNIX_EPOCH + Duration::from_millis(millis);
+            found.insert(key.value().to_owned(), (offset, updated_at));
+        }
+        // Those who write know more than the file.
+        found.extend(lock(&self.0.held).clone());
+        let status = |(key, (offset, updated_at))| IngestStatus {
+            key,
+            offset,
+            updated_at,
+        };
+        Ok(found.into_iter().map(status).collect())
+    }
+
+    async fn discard(&self, key: &str) -> Result<bool> {
+        check_key(key)?;
+        let discarded = async {
+            let lease = Lease::take(&self.0, key)?;
+            if self.0.view()?.ingests.get(key).map_err(sort)?.is_none() {
+                return Ok(false);
+            }
+            let (engine, owned) = (Arc::clone(&self.0), key.to_owned());
+            pool::run(move || {
+                let _held = lease;
+                discard(&engine, &owned)
+            })
+            .await
+        };
+        discarded.await.during("discard ingest", key)
+    }
+
+    async fn remove_version(&self, digest: &Digest, version: Version) -> Result<bool> {
+        let found = self.find(digest).during("remove", digest)?;
+        if found.is_none_or(|found| found.version != version) {
+            return Ok(false);
+        }
+        let owned = *digest;
+        let change = Change {
+            state: (),
+            bytes: 0,
+            durability: Durability::Relaxed,
+        };
+        let work = move |(): &mut (), tables: &mut Tables<'_>| {
+            let key = Key::of(&owned);
+            let found = tables.blobs.get(key.bytes())?.map(|found| found.value());
+            let Some((size, number)) = found.filter(|(_, number)| *number == version.0) else {
+                return Ok(None);
+            };
+            tables.blobs.remove(key.bytes())?;
+            Ok(Some((size, tables.remove_rows(number, size)?)))
+        };
+        let removed = self.0.together(change, work).await;
+        let Some((size, left)) = removed.during("remove", digest)? else {
+            return Ok(false);
+        };
+        self.0.space.give_back(size);
+        if left {
+            let engine = Arc::clone(&self.0);
+            pool::run(move || engine.reap()).await?;
+        }
+        Ok(true)
+    }
+
+    async fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<Stat>> {
+        let after = after.map(Key::of);
+        let from = match &after {
+            Some(after) => Bound::Excluded(after.bytes()),
+            None => Bound::Unbounded,
+        };
+        let view = self.0.view()?;
+        let rows = view.blobs.range::<&[u8]>((from, Bound::Unbounded));
+        let stats = rows.map_err(sort)?.take(limit).map(|row| {
+            let (key, value) = row.map_err(sort)?;
+            let digest = Key::digest(key.value());
+            let digest = digest.ok_or_else(|| corrupt("the key of a blob is no digest"))?;
+            Ok(stat(digest, value.value()))
+        });
+        stats.collect::<Result<_, Error>>()
+    }
+
+    async fn flush(&self) -> Result<()> {
+        if !self.0.unsynced() {
+            return Ok(());
+        }
+        let engine = Arc::clone(&self.0);
+        pool::run(move || engine.write(Durability::Full, |_| Ok(()))).await
+    }
+}

@@ -1,0 +1,56 @@
+//! The file beneath the engine.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use redb::StorageBackend;
+
+use crate::space::Space;
+
+/// The file, and the space that it may have when there is no other.
+#[derive(Debug)]
+pub(crate) struct Disk {
+    pub(crate) file: File,
+    pub(crate) space: Space,
+}
+
+impl Disk {
+    /// Once more with the reserve, for the engine takes a failed write for the end.
+    fn with_reserve(&self, work: impl Fn() -> io::Result<()>) -> io::Result<()> {
+        match work() {
+            Err(error) if error.kind() == io::ErrorKind::StorageFull && self.space.release() => {
+                work()
+            }
+            done => done,
+        }
+    }
+}
+
+/// Locked by whoever made it; see [`crate::place`].
+impl StorageBackend for Disk {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(out, offset)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.with_reserve(|| self.file.set_len(len))
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.with_reserve(|| self.file.sync_data())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.with_reserve(|| self.file.write_all_at(data, offset))
+    }
+
+    fn close(&self) -> io::Result<()> {
+        // Closing is not enough while a child between fork and exec holds a copy.
+        self.file.unlock()
+    }
+}

@@ -1,0 +1,142 @@
+//! Records: the same file, the same transactions.
+
+use std::collections::HashMap;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use cas_core::content::Durability;
+use cas_core::records::{Batch, Change as Swap, Expect, Record, Revision, Table, conflict};
+use cas_core::{Capabilities, Context, Records, Result};
+use redb::ReadableTable;
+
+use crate::engine::Engine;
+use crate::error::{Failed, sort};
+use crate::group::Change;
+use crate::store::CAPABILITIES;
+use crate::tables::Tables;
+
+/// The records of a store.
+pub(crate) struct RedbRecords(pub(crate) Arc<Engine>);
+
+#[async_trait]
+impl Records for RedbRecords {
+    fn capabilities(&self) -> Capabilities {
+        CAPABILITIES
+    }
+
+    async fn load(&self, table: Table, key: &str) -> Result<Option<Record>> {
+        let view = self.0.view()?;
+        let found = view.records(table).get(key).map_err(sort);
+        let found = found.during("load record", key)?;
+        Ok(found.map(|found| record(key, found.value())))
+    }
+
+    async fn commit(&self, batch: &Batch) -> Result<()> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let bytes = batch.changes().iter().map(bytes).sum();
+        let change = Change {
+            state: batch.clone(),
+            bytes,
+            durability: Durability::Full,
+        };
+        let committed = async {
+            if bytes > 0 {
+                self.0.space.take(bytes)?;
+            }
+            let work = |batch: &mut Batch, tables: &mut Tables<'_>| {
+                check(tables, batch)?;
+                apply(tables, batch)
+            };
+            self.0.together(change, work).await
+        };
+        committed
+            .await
+            .map_err(|error| error.operation("commit record"))
+    }
+
+    async fn scan(
+        &self,
+        table: Table,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<Record>> {
+        let from = match after {
+            Some(after) if after >= prefix => Bound::Excluded(after),
+            _ => Bound::Included(prefix),
+        };
+        let view = self.0.view()?;
+        let mut page = Vec::new();
+        let rows = view.records(table).range::<&str>((from, Bound::Unbounded));
+        for row in rows.map_err(sort)?.take(limit) {
+            let (key, value) = row.map_err(sort)?;
+            if !key.value().starts_with(prefix) {
+                break;
+            }
+            page.push(record(key.value(), value.value()));
+        }
+        Ok(page)
+    }
+}
+
+fn record(key: &str, (revision, value): (u64, &[u8])) -> Record {
+    Record {
+        key: key.to_owned(),
+        value: value.to_vec().into(),
+        revision: Revision::new(revision.to_string()),
+    }
+}
+
+fn bytes(change: &Swap) -> u64 {
+    change.value.as_ref().map_or(0, |value| value.len() as u64)
+}
+
+/// Plays the batch through without writing: a change sees what those before it leave.
+pub(crate) fn check(tables: &mut Tables<'_>, batch: &Batch) -> Result<(), Failed> {
+    let mut written: HashMap<(Table, &str), bool> = HashMap::new();
+    for change in batch.changes() {
+        let place = (change.table, change.key.as_str());
+        let fits = match (&change.expect, written.get(&place)) {
+            (Expect::Any, _) => true,
+            (Expect::Absent, Some(there)) => !there,
+            // Nobody can know the revision that a change of this very batch will make.
+            (Expect::Revision(_), Some(_)) => false,
+            (expect, None) => {
+                let found = tables.records(change.table).get(place.1)?;
+                let found = found.map(|found| found.value().0);
+                match expect {
+                    Expect::Revision(wanted) => {
+                        found.is_some_and(|found| found.to_string() == wanted.as_str())
+                    }
+                    _ => found.is_none(),
+                }
+            }
+        };
+        if !fits {
+            return Err(Failed::Refused(conflict(change)));
+        }
+        written.insert(place, change.value.is_some());
+    }
+    Ok(())
+}
+
+/// Makes the changes of a batch that was checked.
+pub(crate) fn apply(tables: &mut Tables<'_>, batch: &Batch) -> Result<(), Failed> {
+    for change in batch.changes() {
+        let key = change.key.as_str();
+        match &change.value {
+            Some(value) => {
+                let revision = tables.number()?;
+                let table = tables.records(change.table);
+                table.insert(key, (revision, value.as_ref()))?;
+            }
+            None => {
+                tables.records(change.table).remove(key)?;
+            }
+        }
+    }
+    Ok(())
+}

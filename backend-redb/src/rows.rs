@@ -1,0 +1,118 @@
+//! Bytes in rows: a little below a power of two each, in the order of their offsets.
+
+use std::ops::RangeInclusive;
+
+use bytes::{Bytes, BytesMut};
+use redb::ReadableTable;
+
+use crate::error::{Failed, sort};
+use crate::tables::{Tables, View};
+
+/// Most bytes of a row.
+///
+/// The engine gives each large row pages of its own, of a power of two together with a few bytes
+/// of theirs: a row of exactly a power of two would leave half of its pages empty.
+pub(crate) const ROW: usize = (256 << 10) - 512;
+/// Most rows that one transaction removes, so that no other waits long.
+const REMOVED: usize = 64;
+/// Most bytes that are reserved for a read before they are found.
+const RESERVED: usize = 8 << 20;
+
+/// All rows of a number.
+fn all(number: u64) -> RangeInclusive<(u64, u64)> {
+    (number, 0)..=(number, u64::MAX)
+}
+
+impl Tables<'_> {
+    /// Adds `data` at `offset`, in as many rows as it needs.
+    pub(crate) fn write_rows(
+        &mut self,
+        number: u64,
+        offset: u64,
+        data: &[u8],
+    ) -> Result<(), Failed> {
+        let mut offset = offset;
+        for row in data.chunks(ROW) {
+            self.rows.insert((number, offset), row)?;
+            offset += row.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Removes the rows of a number that nothing points at any more; where there are many, the
+    /// rest is noted for [`Tables::reap`] and the answer is true.
+    pub(crate) fn remove_rows(&mut self, number: u64, bytes: u64) -> Result<bool, Failed> {
+        // The one row of a small blob is found without a search.
+        let first = self.rows.remove((number, 0))?;
+        let whole = first.is_some_and(|row| row.value().len() as u64 == bytes);
+        let left = !whole && self.remove_some(number)?;
+        if left {
+            self.doomed.insert(number, bytes)?;
+        }
+        Ok(left)
+    }
+
+    /// Removes some of the rows that are to go.
+    pub(crate) fn reap(&mut self) -> Result<(), Failed> {
+        let doomed = self.doomed.first()?.map(|(number, _)| number.value());
+        if let Some(number) = doomed
+            && !self.remove_some(number)?
+        {
+            self.doomed.remove(number)?;
+        }
+        Ok(())
+    }
+
+    /// Whether more of them are left.
+    fn remove_some(&mut self, number: u64) -> Result<bool, Failed> {
+        let mut removed = 0;
+        for row in self
+            .rows
+            .extract_from_if(all(number), |_, _| true)?
+            .take(REMOVED)
+        {
+            row?;
+            removed += 1;
+        }
+        Ok(removed == REMOVED)
+    }
+}
+
+impl View {
+    /// Up to `length` bytes of the rows of a number; fewer where rows are missing or end.
+    pub(crate) fn read_rows(
+        &self,
+        number: u64,
+        offset: u64,
+        length: usize,
+    ) -> cas_core::Result<Bytes> {
+        let mut data = BytesMut::with_capacity(length.min(RESERVED));
+        let mut before = self
+            .rows
+            .range((number, 0)..=(number, offset))
+            .map_err(sort)?;
+        let Some(first) = before.next_back().transpose().map_err(sort)? else {
+            return Ok(Bytes::new());
+        };
+        let first = first.0.value().1;
+        let rows = self
+            .rows
+            .range((number, first)..=(number, u64::MAX))
+            .map_err(sort)?;
+        for row in rows {
+            let (key, row) = row.map_err(sort)?;
+            let at = offset + data.len() as u64;
+            let (start, row) = (key.value().1, row.value());
+            let skip = usize::try_from(at.saturating_sub(start)).unwrap_or(usize::MAX);
+            let Some(found) = row.get(skip..).filter(|_| start <= at) else {
+                break;
+            };
+            let wanted = found.len().min(length - data.len());
+            data.extend_from_slice(&found[..wanted]);
+            if data.len() == length {
+                break;
+            }
+        }
+        Ok(data.freeze())
+    }
+}

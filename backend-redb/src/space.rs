@@ -1,0 +1,115 @@
+//! Space on the disk: looked at before bytes are added, for an engine that runs out of it in the
+//! middle of a commit takes nothing more; and a reserve for removals on a full disk.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use cas_core::{Error, Kind, Result};
+use rustix::fs::FallocateFlags;
+
+const NAME: &str = "reserve";
+/// Size of the reserve: more than the pages of a removal and of an opening.
+const RESERVE: u64 = 2 << 20;
+/// Left free beside the reserve for what a commit writes of its own.
+const MARGIN: u64 = 1 << 20;
+
+/// The reserve and what is known of the space around it.
+#[derive(Clone, Debug)]
+pub(crate) struct Space(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    reserve: PathBuf,
+    file: File,
+    /// Bytes that were added and may still be in memory only.
+    unsynced: AtomicU64,
+    /// Bytes that were removed and not added again: their pages are in the file, free.
+    removed: AtomicU64,
+}
+
+impl Space {
+    /// The space around the open file `file` in the directory `dir`.
+    pub(crate) fn new(dir: &Path, file: File) -> Self {
+        Space(Arc::new(Inner {
+            reserve: dir.join(NAME),
+            file,
+            unsynced: AtomicU64::new(0),
+            removed: AtomicU64::new(0),
+        }))
+    }
+
+    /// Takes the reserve where it is not there; without space there is none, and nothing is lost.
+    pub(crate) fn keep_back(&self) {
+        let path = &self.0.reserve;
+        if path.exists() {
+            return;
+        }
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).mode(0o600);
+        let taken = options.open(path).and_then(|file| {
+            Ok(rustix::fs::fallocate(
+                file,
+                FallocateFlags::empty(),
+                0,
+                RESERVE,
+            )?)
+        });
+        if taken.is_err() {
+            self.release();
+        }
+    }
+
+    /// Gives the reserve up; false when there was none.
+    pub(crate) fn release(&self) -> bool {
+        std::fs::remove_file(&self.0.reserve).is_ok()
+    }
+
+    /// Checks that `bytes` more fit, and counts them.
+    ///
+    /// # Errors
+    /// `Full`, before the engine meets it.
+    pub(crate) fn take(&self, bytes: u64) -> Result<()> {
+        let removed = self.0.removed.load(Ordering::Relaxed);
+        let waiting = self.0.unsynced.load(Ordering::Relaxed);
+        // A row may take twice its size; what was removed is there to be used again.
+        let wanted = (waiting + 2 * bytes + MARGIN).saturating_sub(removed);
+        let free = self.free()?;
+        if wanted > free {
+            return Err(Error::new(
+                Kind::Full,
+                format!(
+                    "expected {wanted} free bytes on the disk, found {free}; free some space or \
+                     remove blobs"
+                ),
+            ));
+        }
+        self.0.unsynced.fetch_add(bytes, Ordering::Relaxed);
+        let less = |removed: u64| Some(removed.saturating_sub(bytes));
+        let _ = (self.0.removed).fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        Ok(())
+    }
+
+    /// Counts bytes that were removed.
+    pub(crate) fn give_back(&self, bytes: u64) {
+        self.0.removed.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes that a sync which begins now covers.
+    pub(crate) fn unsynced(&self) -> u64 {
+        self.0.unsynced.load(Ordering::Relaxed)
+    }
+
+    /// Tells that so many bytes are on the disk.
+    pub(crate) fn synced(&self, covered: u64) {
+        self.0.unsynced.fetch_sub(covered, Ordering::Relaxed);
+    }
+
+    fn free(&self) -> io::Result<u64> {
+        let status = rustix::fs::fstatvfs(&self.0.file)?;
+        Ok(status.f_bavail.saturating_mul(status.f_frsize))
+    }
+}

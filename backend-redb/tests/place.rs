@@ -1,0 +1,190 @@
+//! One owner, and what is found where a store should be.
+
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "helpers of tests")]
+
+mod support;
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use backend_redb::{RedbOpener, RedbStore};
+use cas_core::{ContentExt, Kind, Opener, pool::wait};
+use support::{command, run_task};
+
+#[test]
+fn task() {
+    run_task();
+}
+
+/// A store with a few blobs in it, closed; its file.
+fn made(path: &Path) -> PathBuf {
+    let store = RedbStore::open(path).unwrap();
+    for number in 0..20_u32 {
+        let data = number.to_le_bytes().repeat(20_000);
+        wait(store.content().put(data.into())).unwrap();
+    }
+    path.join("cas.redb")
+}
+
+/// Opens what must not open: the kind of the error, and that nothing was changed.
+fn refused(path: &Path, file: &Path) -> Kind {
+    let before = std::fs::read(file).unwrap();
+    let error = RedbStore::open(path).err().expect("it is no store");
+    assert!(std::fs::read(file).unwrap() == before, "changed: {error:?}");
+    assert!(
+        error.to_string().contains(&*path.to_string_lossy()),
+        "{error}"
+    );
+    error.kind()
+}
+
+#[test]
+fn a_second_owner_hears_at_once_who_the_first_is() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("store");
+    let mut holder = command(&[], "hold", &path)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(holder.stdout.take().unwrap()).lines();
+    let mut lines = lines.map_while(Result::ok);
+    assert!(lines.any(|line| line.starts_with("acknowledged open")));
+    let error = RedbStore::open(&path).err().unwrap();
+    assert_eq!(error.kind(), Kind::Busy);
+    let pid = format!("process {} has", holder.id());
+    assert!(error.to_string().contains(&pid), "{error}");
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    // The name of the dead is left, and he owns nothing.
+    let left = std::fs::read_to_string(path.join("owner")).unwrap();
+    assert_eq!(left, holder.id().to_string());
+    let store = RedbStore::open(&path).unwrap();
+    let error = RedbStore::open(&path).err().unwrap();
+    let ours = format!("process {} has", std::process::id());
+    assert!(error.to_string().contains(&ours), "{error}");
+    drop(store);
+    RedbStore::open(&path).unwrap();
+}
+
+#[test]
+fn a_truncated_file_is_corrupt_and_left_alone() {
+    let temp = tempfile::tempdir().unwrap();
+    let file = made(temp.path());
+    let whole = std::fs::read(&file).unwrap();
+    for kept in [
+        0,
+        1,
+        8,
+        100,
+        511,
+        512,
+        4096,
+        10_000,
+        whole.len() / 2,
+        whole.len() - 1,
+    ] {
+        std::fs::write(&file, &whole[..kept]).unwrap();
+        assert_eq!(refused(temp.path(), &file), Kind::Corrupt, "{kept} bytes");
+    }
+    std::fs::write(&file, &whole).unwrap();
+    let store = RedbStore::open(temp.path()).unwrap();
+    assert_eq!(wait(store.content().list(None, 100)).unwrap().len(), 20);
+}
+
+/// Wrong bytes in pages are told when they are met, and never a panic.
+#[test]
+fn damaged_pages_are_errors_or_wrong_bytes_and_no_panic() {
+    let temp = tempfile::tempdir().unwrap();
+    let file = made(temp.path());
+    let whole = std::fs::read(&file).unwrap();
+    let mut told = 0;
+    for start in (4096..whole.len()).step_by(whole.len() / 40) {
+        let mut damaged = whole.clone();
+        for byte in damaged.iter_mut().skip(start).take(9000) {
+            *byte ^= 0x5a;
+        }
+        std::fs::write(&file, &damaged).unwrap();
+        let Ok(store) = RedbStore::open(temp.path()) else {
+            told += 1;
+            continue;
+        };
+        let content = store.content();
+        wait(async {
+            let Ok(page) = content.list(None, 100).await else {
+                told += 1;
+                return;
+            };
+            for stat in page {
+                if let Ok(Some(reader)) = content.open(&stat.digest).await {
+                    let _ = reader.read_at(0, 100_000).await;
+                }
+                let _ = content.remove_version(&stat.digest, stat.version).await;
+            }
+            let _ = content.put("more".into()).await;
+        });
+    }
+    assert!(told > 0, "nothing was met");
+}
+
+#[test]
+fn what_is_no_store_is_refused_and_left_alone() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path();
+    let file = path.join("cas.redb");
+    std::fs::write(&file, "no database ".repeat(1000)).unwrap();
+    assert_eq!(refused(path, &file), Kind::Corrupt, "not of redb");
+    std::fs::remove_file(&file).unwrap();
+    std::fs::create_dir(&file).unwrap();
+    let error = RedbStore::open(path).err().unwrap();
+    assert_eq!(error.kind(), Kind::FailedPrecondition, "a directory");
+    std::fs::remove_dir(&file).unwrap();
+    std::fs::write(path.join("theirs"), "").unwrap();
+    let error = RedbStore::open(path).err().unwrap();
+    assert_eq!(error.kind(), Kind::FailedPrecondition, "not empty");
+    let error = RedbStore::open(path.join("theirs")).err().unwrap();
+    assert_eq!(error.kind(), Kind::FailedPrecondition, "a file");
+}
+
+#[test]
+fn a_newer_format_and_a_database_of_others_are_refused() {
+    const META: redb::TableDefinition<&str, u64> = redb::TableDefinition::new("cas");
+    let temp = tempfile::tempdir().unwrap();
+    let file = made(temp.path());
+    let write = |table, format| {
+        let db = redb::Database::create(&file).unwrap();
+        let tx = db.begin_write().unwrap();
+        { tx.open_table::<&str, u64>(table) }
+            .unwrap()
+            .insert("format", format)
+            .unwrap();
+        tx.commit().unwrap();
+    };
+    write(META, 2);
+    let error = RedbStore::open(temp.path()).err().unwrap();
+    assert_eq!(error.kind(), Kind::FailedPrecondition, "{error}");
+    assert!(error.to_string().contains("found 2"), "{error}");
+    std::fs::remove_file(&file).unwrap();
+    write(redb::TableDefinition::new("theirs"), 1);
+    let error = RedbStore::open(temp.path()).err().unwrap();
+    assert_eq!(error.kind(), Kind::FailedPrecondition, "{error}");
+    assert!(error.to_string().contains("another program"), "{error}");
+}
+
+#[test]
+fn options_are_known_or_refused() {
+    let temp = tempfile::tempdir().unwrap();
+    let open = |options: &str| {
+        let location = format!("redb://{}/store{options}", temp.path().display());
+        wait(RedbOpener.open(&location.parse().unwrap())).map(drop)
+    };
+    open("?cache=1MiB").unwrap();
+    for bad in ["?cache=much", "?inline=1KiB", "?cache=-1"] {
+        assert_eq!(
+            open(bad).unwrap_err().kind(),
+            Kind::InvalidArgument,
+            "{bad}"
+        );
+    }
+}
