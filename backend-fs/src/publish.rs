@@ -65,27 +65,34 @@ impl Shared {
 
     /// Publishes together with whoever else is publishing now.
     pub(crate) async fn publish_with_others(self: Arc<Self>, pending: Pending) -> Result<()> {
-        let (done, outcome) = oneshot::channel();
-        let lead = {
+        let (done, mut outcome) = oneshot::channel();
+        let led = {
             let mut queue = self.group.lock();
             queue.waiting.push((pending, done));
-            !mem::replace(&mut queue.led, true)
+            queue.led
         };
-        if lead {
+        let ended = |_| Error::cancelled("the group ended before this publish");
+        if !led {
             let shared = Arc::clone(&self);
-            pool::run(move || {
+            let lead = pool::run(move || {
                 shared.lead();
                 Ok(())
-            })
-            .await?;
+            });
+            tokio::select! {
+                biased;
+                done = &mut outcome => return done.map_err(ended)?,
+                led = lead => led?,
+            }
         }
-        outcome
-            .await
-            .map_err(|_| Error::cancelled("the group ended before this publish"))?
+        outcome.await.map_err(ended)?
     }
 
-    /// Publishes group after group until nobody waits.
+    /// Publishes group after group until nobody waits, unless another thread does. Only a thread
+    /// that is at work leads: one that is promised may be waited for by all that there are.
     fn lead(&self) {
+        if mem::replace(&mut self.group.lock().led, true) {
+            return;
+        }
         loop {
             let group: Vec<Waiting> = {
                 let mut queue = self.group.lock();
