@@ -1,0 +1,121 @@
+//! The main job on every engine: init, import, list, inspect, unpack, remove and collect, with the
+//! same listings and the same tree as on fs.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test may fail anywhere"
+)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use common::tree::{Entry, scan};
+use common::{cas, demo_archive, ok, real_image};
+use serde_json::Value;
+
+/// What a person sees of a store, but for times.
+#[derive(Debug, PartialEq)]
+struct Seen {
+    listings: Vec<Vec<Value>>,
+    tree: BTreeMap<PathBuf, Entry>,
+    collected: Vec<Value>,
+}
+
+fn json(root: &Path, arguments: &[&str]) -> Vec<Value> {
+    let said = ok(cas(root).args(arguments).arg("--json"));
+    let mut items: Vec<Value> = said
+        .lines()
+        .map(|line| serde_json::from_str(line).expect(line))
+        .collect();
+    items.iter_mut().for_each(forget_times);
+    items
+}
+
+fn forget_times(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            members.retain(|name, _| !["created", "updated"].iter().any(|time| name.starts_with(time)));
+            members.values_mut().for_each(forget_times);
+        }
+        Value::Array(items) => items.iter_mut().for_each(forget_times),
+        _ => {}
+    }
+}
+
+/// The main job on a root of its own with this store.
+fn main_job(store: &str, source: &Path, scratch: &Path) -> Seen {
+    let root = scratch.join("root");
+    ok(cas(&root).args(["--store", store, "init"]));
+    ok(cas(&root).args(["import", "--unpack", "--name", "app:1"]).arg(source));
+    ok(cas(&root).args(["tag", "app:1", "app:2"]));
+    let out = scratch.join("tree");
+    ok(cas(&root).args(["unpack", "app:2"]).arg(&out));
+    let mut tree = scan(&out);
+    // When the directory itself was made is no part of the image.
+    tree.remove(Path::new(""));
+    let listings = [
+        &["images"][..],
+        &["inspect", "app:1"],
+        &["tree", "app:2"],
+        &["blob", "ls"],
+        &["snapshot", "ls"],
+    ];
+    let listings = listings.map(|what| json(&root, what)).to_vec();
+    assert!(json(&root, &["gc"]).is_empty(), "collected under names on {store}");
+    ok(cas(&root).args(["rmi", "app:1", "app:2"]));
+    let mut collected = json(&root, &["gc"]);
+    collected.sort_by_key(Value::to_string);
+    assert!(json(&root, &["blob", "ls"]).is_empty(), "left on {store}");
+    Seen {
+        listings,
+        tree,
+        collected,
+    }
+}
+
+fn assert_as_on_fs(store: &str) {
+    let scratch = tempfile::tempdir().unwrap();
+    let sources = [Some(demo_archive(scratch.path())), real_image("small")];
+    for (number, source) in sources.into_iter().flatten().enumerate() {
+        let place = |engine: &str| {
+            let place = scratch.path().join(format!("{engine}-{number}"));
+            std::fs::create_dir(&place).unwrap();
+            place
+        };
+        let expected = main_job("fs", &source, &place("fs"));
+        assert!(!expected.tree.is_empty() && !expected.collected.is_empty());
+        let store = store.replace("NUMBER", &number.to_string());
+        let store = store.replace("PLACE", place("store").to_str().unwrap());
+        let found = main_job(&store, &source, &place("other"));
+        assert_eq!(found.listings, expected.listings, "{store}");
+        assert!(found == expected, "another tree, or something else was collected, on {store}");
+    }
+}
+
+#[test]
+fn redb_shows_what_fs_does() {
+    assert_as_on_fs("redb");
+}
+
+#[test]
+fn redb_for_small_and_fs_for_large_show_what_fs_does() {
+    assert_as_on_fs("by-size://?small=redb&large=fs");
+}
+
+#[cfg(feature = "remote")]
+#[test]
+fn a_directory_through_opendal_shows_what_fs_does() {
+    assert_as_on_fs("dir://PLACE/bucket");
+}
+
+#[cfg(feature = "s3")]
+#[test]
+fn a_bucket_shows_what_fs_does() {
+    let Some(host) = common::moto::service() else {
+        return;
+    };
+    let bucket = common::moto::BUCKET;
+    assert_as_on_fs(&format!("s3://{bucket}/engines-NUMBER?endpoint=http://{host}"));
+}
