@@ -1,0 +1,35 @@
+//! The stores over OpenDAL before the law book.
+
+use std::path::PathBuf;
+
+use backend_remote::{GAPS, RemoteStore};
+
+conformance::content_store!(
+    memory_content,
+    |_dir: PathBuf| async move { RemoteStore::memory().await.map(|store| store.content()) },
+    GAPS
+);
+conformance::records!(
+    memory_records,
+    |_dir: PathBuf| async move { RemoteStore::memory().await.map(|store| store.records()) },
+    GAPS
+);
+conformance::image_store!(
+    memory_images,
+    |_dir: PathBuf| async move { RemoteStore::memory().await.map(|store| store.images()) },
+    GAPS
+);
+
+conformance::content_store!(dir_content, |dir: PathBuf| async move {
+    RemoteStore::open_dir(dir)
+        .await
+        .map(|store| store.content())
+});
+conformance::records!(dir_records, |dir: PathBuf| async move {
+    RemoteStore::open_dir(dir)
+        .await
+        .map(|store| store.records())
+});
+conformance::image_store!(dir_images, |dir: PathBuf| async move {
+    RemoteStore::open_dir(dir).await.map(|store| store.images())
+});
