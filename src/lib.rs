@@ -39,6 +39,10 @@ pub fn registry() -> Registry {
     let registry = Registry::new();
     #[cfg(feature = "fs")]
     let registry = registry.with(backend_fs::FsOpener);
+    #[cfg(feature = "remote")]
+    let registry = registry.with(backend_remote::DirOpener);
+    #[cfg(feature = "s3")]
+    let registry = registry.with(backend_remote::S3Opener);
     registry
 }
 

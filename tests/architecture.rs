@@ -15,6 +15,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("oci-cas-host", &["oci-cas-core"]),
     ("oci-cas-layer", &["oci-cas-core", "oci-cas-host"]),
     ("oci-cas-backend-fs", &["oci-cas-core", "oci-cas-host"]),
+    ("oci-cas-backend-remote", &["oci-cas-core"]),
     ("oci-cas-snapshot-native", &["oci-cas-core", "oci-cas-host"]),
     ("oci-cas-conformance", &["oci-cas-core"]),
     (
@@ -24,6 +25,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "oci-cas-host",
             "oci-cas-layer",
             "oci-cas-backend-fs",
+            "oci-cas-backend-remote",
             "oci-cas-snapshot-native",
         ],
     ),

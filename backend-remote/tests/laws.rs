@@ -2,22 +2,22 @@
 
 use std::path::PathBuf;
 
-use backend_remote::{GAPS, RemoteStore};
+use backend_remote::RemoteStore;
 
 conformance::content_store!(
     memory_content,
     |_dir: PathBuf| async move { RemoteStore::memory().await.map(|store| store.content()) },
-    GAPS
+    backend_remote::GAPS
 );
 conformance::records!(
     memory_records,
     |_dir: PathBuf| async move { RemoteStore::memory().await.map(|store| store.records()) },
-    GAPS
+    backend_remote::GAPS
 );
 conformance::image_store!(
     memory_images,
     |_dir: PathBuf| async move { RemoteStore::memory().await.map(|store| store.images()) },
-    GAPS
+    backend_remote::GAPS
 );
 
 conformance::content_store!(dir_content, |dir: PathBuf| async move {

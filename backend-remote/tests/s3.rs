@@ -5,12 +5,12 @@ mod support;
 
 use std::path::{Path, PathBuf};
 
-use backend_remote::{GAPS, RemoteStore};
+use backend_remote::RemoteStore;
 use cas_core::Result;
 
 /// The store of a law: its directory is the prefix. Without a service it is one in memory, and
 /// what that shows of S3 is said aloud: nothing.
-async fn open(dir: &Path) -> Result<RemoteStore> {
+async fn bucket(dir: &Path) -> Result<RemoteStore> {
     let Some(host) = support::service() else {
         return RemoteStore::memory().await;
     };
@@ -21,16 +21,16 @@ async fn open(dir: &Path) -> Result<RemoteStore> {
 
 conformance::content_store!(
     s3_content,
-    |dir: PathBuf| async move { open(&dir).await.map(|store| store.content()) },
-    GAPS
+    |dir: PathBuf| async move { bucket(&dir).await.map(|store| store.content()) },
+    backend_remote::GAPS
 );
 conformance::records!(
     s3_records,
-    |dir: PathBuf| async move { open(&dir).await.map(|store| store.records()) },
-    GAPS
+    |dir: PathBuf| async move { bucket(&dir).await.map(|store| store.records()) },
+    backend_remote::GAPS
 );
 conformance::image_store!(
     s3_images,
-    |dir: PathBuf| async move { open(&dir).await.map(|store| store.images()) },
-    GAPS
+    |dir: PathBuf| async move { bucket(&dir).await.map(|store| store.images()) },
+    backend_remote::GAPS
 );

@@ -42,6 +42,7 @@ fn main() -> ExitCode {
 const FEATURES: &[&[&str]] = &[
     &["--no-default-features"],
     &["--no-default-features", "--features", "fs,native"],
+    &["--features", "s3"],
 ];
 
 fn check() -> Result<()> {

@@ -18,10 +18,10 @@ use std::time::Duration;
 /// Tells a test binary that a law runs again which service its parent uses.
 const SERVICE: &str = "CAS_TEST_S3";
 /// The bucket of the laws.
-pub const BUCKET: &str = "laws";
+pub(crate) const BUCKET: &str = "laws";
 
 /// Host and port of the service; nothing, said aloud, where moto is not installed.
-pub fn service() -> Option<&'static str> {
+pub(crate) fn service() -> Option<&'static str> {
     static HOST: OnceLock<Option<String>> = OnceLock::new();
     HOST.get_or_init(|| env::var(SERVICE).ok().or_else(start))
         .as_deref()
@@ -69,12 +69,12 @@ fn run_while_we_live(program: PathBuf, host: String) {
 }
 
 /// Makes a bucket; moto checks no signature.
-pub fn make_bucket(host: &str, bucket: &str) {
+pub(crate) fn make_bucket(host: &str, bucket: &str) {
     assert!(ask(host, "PUT", &format!("/{bucket}")).starts_with("HTTP/1.1 200"));
 }
 
 /// Sends a request without a body; the whole answer.
-pub fn ask(host: &str, method: &str, path: &str) -> String {
+pub(crate) fn ask(host: &str, method: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(host).expect("the service listens");
     let request = format!(
         "{method} {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
