@@ -205,3 +205,22 @@ impl Opener for DirOpener {
             .map(|store| store.store())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use cas_core::Kind;
+
+    use super::*;
+
+    /// What a directory holds after a failed sync is not known, and a second one says nothing.
+    #[test]
+    fn the_first_sync_that_fails_is_the_last() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = Folder::open(home.path()).unwrap();
+        pool::wait(folder.settle("uploads/x")).unwrap();
+        folder.check().unwrap();
+        pool::wait(folder.settle("no such folder/x")).unwrap_err();
+        pool::wait(folder.settle("uploads/x")).unwrap();
+        assert_eq!(folder.check().unwrap_err().kind(), Kind::FailedPrecondition);
+    }
+}

@@ -7,6 +7,8 @@ use opendal::ErrorKind;
 
 /// What S3 calls a bucket that is not there.
 const NO_BUCKET: &str = "NoSuchBucket";
+/// What OpenDAL was doing when it found no credentials.
+const SIGNING: &str = "signing";
 
 /// The error of ours for one of a service, about the object `path`.
 pub(crate) fn sort(error: opendal::Error, operation: &'static str, path: &str) -> Error {
@@ -27,21 +29,31 @@ pub(crate) fn sort(error: opendal::Error, operation: &'static str, path: &str) -
         }
         ErrorKind::Unsupported => Error::unsupported(error.message().to_owned()),
         ErrorKind::RateLimited => Error::unavailable("the service asks for patience; retry later"),
-        _ => Error::new(of_system(&error), error.message().to_owned()),
+        _ if error.message().contains(SIGNING) => Error::new(
+            Kind::Denied,
+            "no credentials to sign requests with were found; set AWS_ACCESS_KEY_ID and \
+             AWS_SECRET_ACCESS_KEY in the environment",
+        ),
+        _ => unexpected(&error),
     };
     ours.operation(operation).subject(path).source(error)
 }
 
 /// A directory fails with errors of the system; a service that does not answer is unavailable.
-fn of_system(error: &opendal::Error) -> Kind {
+fn unexpected(error: &opendal::Error) -> Error {
+    let (mut kind, mut last) = (Kind::Unavailable, error.message().to_owned());
     let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {
         if let Some(found) = inner.downcast_ref::<io::Error>() {
-            return Error::from(io::Error::from(found.kind())).kind();
+            kind = Error::from(io::Error::from(found.kind())).kind();
         }
+        last = inner.to_string();
         cause = inner.source();
     }
-    Kind::Unavailable
+    match last == error.message() {
+        true => Error::new(kind, last),
+        false => Error::new(kind, format!("{}: {last}", error.message())),
+    }
 }
 
 #[cfg(test)]

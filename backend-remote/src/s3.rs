@@ -22,8 +22,10 @@ const ENDPOINT: &str = "https://s3.amazonaws.com";
 const REGION: &str = "us-east-1";
 /// How long one request may take, and one piece of its body.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How often a request is sent again that failed for a passing reason.
-const RETRIES: usize = 4;
+/// How often a request is sent again that failed for a passing reason, and after which pause
+/// first; each pause is twice the one before it.
+const RETRIES: usize = 5;
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// Opens `s3://BUCKET/PREFIX`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -136,6 +138,9 @@ impl Asked {
         if let Some(region) = &self.region {
             service = service.region(region);
         }
+        let retry = RetryLayer::new()
+            .with_max_times(RETRIES)
+            .with_min_delay(PAUSE);
         let operator = Operator::new(service)
             .map_err(|error| sort(error, "open store", &self.bucket))?
             .layer(
@@ -143,7 +148,7 @@ impl Asked {
                     .with_timeout(PATIENCE)
                     .with_io_timeout(PATIENCE),
             )
-            .layer(RetryLayer::new().with_max_times(RETRIES).with_jitter());
+            .layer(retry.with_jitter());
         let longest = LONGEST.saturating_sub(self.prefix.len() + 1);
         Ok(Place::new(operator, None, longest))
     }

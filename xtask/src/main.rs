@@ -45,6 +45,9 @@ const FEATURES: &[&[&str]] = &[
     &["--features", "s3"],
 ];
 
+/// Features that are not default, yet are linted, documented and tested with the rest.
+const BESIDES: &str = "s3";
+
 fn check() -> Result<()> {
     peers::set_up()?;
     cargo(&["fmt", "--all", "--check"])?;
@@ -52,6 +55,8 @@ fn check() -> Result<()> {
         "clippy",
         "--workspace",
         "--all-targets",
+        "--features",
+        BESIDES,
         "--",
         "--deny",
         "warnings",
@@ -61,10 +66,10 @@ fn check() -> Result<()> {
     }
     step(
         Command::new("cargo")
-            .args(["doc", "--workspace", "--no-deps"])
+            .args(["doc", "--workspace", "--no-deps", "--features", BESIDES])
             .env("RUSTDOCFLAGS", "-Dwarnings"),
     )?;
-    cargo(&["test", "--workspace"])
+    cargo(&["test", "--workspace", "--features", BESIDES])
 }
 
 fn long() -> Result<()> {
@@ -82,6 +87,8 @@ fn long() -> Result<()> {
         "test",
         "--release",
         "--workspace",
+        "--features",
+        BESIDES,
         "--",
         "--include-ignored",
     ])?;

@@ -6,6 +6,8 @@
     reason = "a test may fail anywhere, and not every one needs all"
 )]
 
+pub(crate) mod proxy;
+
 use std::env;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -17,6 +19,9 @@ use std::time::Duration;
 
 /// Tells a test binary that a law runs again which service its parent uses.
 const SERVICE: &str = "CAS_TEST_S3";
+/// A signature in form; moto checks no more of it.
+const SIGNATURE: &str = "AWS4-HMAC-SHA256 Credential=a/20260101/us-east-1/s3/aws4_request, \
+                         SignedHeaders=host, Signature=0";
 /// The bucket of the laws.
 pub(crate) const BUCKET: &str = "laws";
 
@@ -77,7 +82,8 @@ pub(crate) fn make_bucket(host: &str, bucket: &str) {
 pub(crate) fn ask(host: &str, method: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(host).expect("the service listens");
     let request = format!(
-        "{method} {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        "{method} {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: {SIGNATURE}\r\n\
+         Content-Length: 0\r\nConnection: close\r\n\r\n"
     );
     stream.write_all(request.as_bytes()).expect("it reads");
     let mut answer = Vec::new();
