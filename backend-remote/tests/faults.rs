@@ -1,5 +1,6 @@
 //! Services that fail, lie or vanish, and what the store makes of them.
 #![cfg(feature = "s3")]
+#![allow(clippy::unwrap_used, reason = "a test may fail anywhere")]
 
 mod support;
 
@@ -81,6 +82,42 @@ fn a_single_owner_needs_no_conditions() {
     // Where the service is good, what one made alone can be shared afterwards.
     let shared = open(host, "laws/single", "").unwrap();
     assert_eq!(load(&shared, "k").value, "one");
+}
+
+/// Where a deletion cannot be conditional, a mark stays, and counts as nothing.
+#[test]
+fn a_mark_of_deletion_counts_as_nothing() {
+    let Some(host) = service() else { return };
+    let blunt = proxy::start(Manner::Blunt, host);
+    let store = open(&blunt, "laws/blunt", "").unwrap();
+    let data = Bytes::from_static(b"blob");
+    let digest = wait(store.put(data.clone())).unwrap();
+    let seen = wait(store.stat(&digest)).unwrap().unwrap();
+    put(&store, "k", Expect::Absent, "one").unwrap();
+    let old = load(&store, "k").revision;
+    for _ in 0..2 {
+        let mut batch = Batch::new();
+        batch.delete(Table::Images, "k", Expect::Any);
+        wait(store.commit(&batch)).unwrap();
+        wait(store.remove(&digest)).unwrap();
+    }
+    let marks = [
+        "blunt/records/images/k",
+        &format!("blunt/blobs/sha256/{}", digest.hex()),
+    ];
+    for mark in marks {
+        assert_eq!(keys(host, BUCKET, mark), [mark], "the mark");
+    }
+    assert_eq!(keys(host, BUCKET, "blunt/uploads/"), [""; 0]);
+    assert_eq!(wait(store.scan(Table::Images, "", None, 9)).unwrap(), []);
+    assert_eq!(wait(store.list(None, 9)).unwrap(), []);
+    put(&store, "k", Expect::Absent, "two").unwrap();
+    let late = put(&store, "k", Expect::Revision(old), "three").unwrap_err();
+    assert_eq!(late.kind(), Kind::Conflict);
+    wait(store.put(data)).unwrap();
+    let late = wait(store.remove_version(&digest, seen.version));
+    assert!(!late.unwrap(), "another version by now");
+    assert!(wait(store.stat(&digest)).unwrap().is_some());
 }
 
 /// A write that was done and retried, for its answer was lost, is no lost race.

@@ -12,6 +12,8 @@ use std::time::Duration;
 pub(crate) enum Manner {
     /// Conditions are ignored.
     Deaf,
+    /// Only those of deletions are.
+    Blunt,
     /// It looks first and writes then, and others do so meanwhile.
     Hasty,
     /// The first write of a record is done, and the answer to it lost.
@@ -49,6 +51,12 @@ fn serve(
     let answer = match manner {
         Manner::Deaf => {
             take_conditions(&mut request);
+            send(service, &request)?
+        }
+        Manner::Blunt => {
+            if request.line.starts_with("DELETE") {
+                take_conditions(&mut request);
+            }
             send(service, &request)?
         }
         Manner::Hasty => decide_hastily(service, &mut request)?,
