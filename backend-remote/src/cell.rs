@@ -1,26 +1,25 @@
 //! Cells: small objects that are changed by compare-and-swap only.
-//!
-//! ```text
-//! NUMBER +\n VALUE \nNUMBER      32 hex digits that never come again; `-` for a mark of deletion
-//! ```
+
+mod body;
 
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use cas_core::records::{Expect, Revision};
 use cas_core::{Error, Result};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::sync::{Mutex, MutexGuard};
 
-use crate::place::{Condition, Object, Place, Put};
+use crate::place::{Condition, Place, Put};
 
-/// Length of the number in hex digits.
-const NUMBER: usize = 32;
-/// What stands around a value.
-const HEAD: usize = NUMBER + 3;
-const TAIL: usize = NUMBER + 1;
-/// How often a swap that does not care what is there is tried, and a read that shows two states.
-const ATTEMPTS: usize = 64;
+pub(crate) use body::{number, random};
+
+use body::{Found, decode, encode};
+
+/// How often a swap is tried that others win.
+pub(crate) const ATTEMPTS: usize = 64;
+/// How often a cell is read that shows two states.
+const READS: usize = 3;
 /// Names that are asked for at once, and cells that are read at once.
 const PAGE: usize = 1000;
 const AT_ONCE: usize = 16;
@@ -52,13 +51,6 @@ pub(crate) struct Cells {
 pub(crate) struct Cell {
     pub(crate) value: Bytes,
     pub(crate) revision: Revision,
-}
-
-/// A cell as it lies in the bucket; one without a value is a mark of deletion.
-struct Found {
-    number: String,
-    etag: Option<String>,
-    value: Option<Bytes>,
 }
 
 impl Cells {
@@ -127,7 +119,8 @@ impl Cells {
             }
             Swaps::Service { .. } => match expect {
                 Expect::Revision(seen) => self.replace(path, seen.as_str(), value).await,
-                Expect::Absent => self.swap_found(path, value, false).await,
+                Expect::Absent => Ok(self.create(path, value.as_ref()).await?
+                    || self.swap_found(path, value, false).await?),
                 Expect::Any => self.swap_found(path, value, true).await,
             },
         }
@@ -153,6 +146,13 @@ impl Cells {
         Ok(true)
     }
 
+    /// Makes a cell where no object is; whether it did. Most new cells need no more.
+    async fn create(&self, path: &str, value: Option<&Bytes>) -> Result<bool> {
+        let created =
+            value.is_some() && self.write(path, Condition::Absent, value).await?.is_some();
+        Ok(created)
+    }
+
     /// Swaps what is there, if `any` is welcome, or else nothing; a write that does not say what
     /// it replaces might come late and undo what came after it.
     async fn swap_found(&self, path: &str, value: Option<Bytes>, any: bool) -> Result<bool> {
@@ -165,16 +165,13 @@ impl Cells {
                     let seen = self.revision(&found, path)?;
                     self.replace(path, &seen, value.clone()).await?
                 }
-                None => self
-                    .write(path, Condition::Absent, value.as_ref())
-                    .await?
-                    .is_some(),
+                None => self.create(path, value.as_ref()).await?,
             };
             if swapped {
                 return Ok(true);
             }
         }
-        Err(Error::unavailable("others change it all the time; retry later").subject(path))
+        Err(contended(path))
     }
 
     /// Replaces the object with this ETag by `value`, or by a mark of deletion; whether it did.
@@ -186,8 +183,8 @@ impl Cells {
         if let (Some(Some(mark)), None, Swaps::Service { deletion: true }) =
             (written, value, &self.swaps)
         {
-            // Somebody may have made a cell of the mark already; then there is nothing to tidy.
-            self.place.delete_match(path, &mark).await?;
+            // A mark that stays counts as nothing, and somebody may have made a cell of it already.
+            let _ = self.place.delete_match(path, &mark).await;
         }
         Ok(swapped)
     }
@@ -212,7 +209,7 @@ impl Cells {
     }
 
     async fn find(&self, path: &str) -> Result<Option<Found>> {
-        for _ in 0..ATTEMPTS {
+        for _ in 0..READS {
             let Some(object) = self.place.get(path).await? else {
                 return Ok(None);
             };
@@ -234,6 +231,11 @@ impl Cells {
     }
 }
 
+/// What says that others won every time.
+pub(crate) fn contended(path: &str) -> Error {
+    Error::unavailable("others change it all the time; retry later").subject(path)
+}
+
 /// What says that an object is none that this store wrote.
 pub(crate) fn not_ours(folder: &str, name: &str) -> Error {
     Error::corrupt("the object is damaged, or none of this store; delete it")
@@ -245,65 +247,4 @@ async fn lock<'a>(locks: &'a [Mutex<()>], path: &str) -> MutexGuard<'a, ()> {
     let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(path);
     // There are a few dozen locks, so the remainder fits.
     locks[(hash % locks.len() as u64) as usize].lock().await
-}
-
-fn encode(number: &str, value: Option<&Bytes>) -> Bytes {
-    let kept = value.map_or(&[][..], |value| value);
-    let mut body = BytesMut::with_capacity(HEAD + kept.len() + TAIL);
-    body.extend_from_slice(number.as_bytes());
-    body.extend_from_slice(if value.is_some() { b" +\n" } else { b" -\n" });
-    body.extend_from_slice(kept);
-    body.extend_from_slice(b"\n");
-    body.extend_from_slice(number.as_bytes());
-    body.freeze()
-}
-
-/// Nothing when the two ends do not agree.
-fn decode(object: Object) -> Option<Found> {
-    let body = object.body;
-    let end = body.len().checked_sub(TAIL).filter(|end| *end >= HEAD)?;
-    let number = std::str::from_utf8(&body[..NUMBER]).ok()?.to_owned();
-    let whole = body[end] == b'\n' && body[end + 1..] == *number.as_bytes();
-    let value = match &body[NUMBER..HEAD] {
-        b" +\n" => Some(body.slice(HEAD..end)),
-        b" -\n" => None,
-        _ => return None,
-    };
-    whole.then_some(Found {
-        number,
-        etag: object.etag,
-        value,
-    })
-}
-
-/// A number that never comes again.
-pub(crate) fn number() -> Result<String> {
-    Ok(format!("{:016x}{:016x}", random()?, random()?))
-}
-
-/// 64 random bits.
-pub(crate) fn random() -> Result<u64> {
-    getrandom::u64().map_err(|error| Error::unavailable(format!("no random numbers: {error}")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn object(body: Bytes) -> Object {
-        Object { body, etag: None }
-    }
-
-    #[test]
-    fn what_was_read_over_a_change_is_no_cell() {
-        let (one, other) = (number().unwrap(), number().unwrap());
-        for value in [None, Some(Bytes::new()), Some(Bytes::from_static(b"a\nb"))] {
-            let body = encode(&one, value.as_ref());
-            assert_eq!(decode(object(body.clone())).unwrap().value, value);
-            let later = encode(&other, value.as_ref());
-            let mixed = [&body[..HEAD], &later[HEAD..]].concat();
-            assert!(decode(object(mixed.into())).is_none());
-            assert!(decode(object(body.slice(..body.len() - 1))).is_none());
-        }
-    }
 }

@@ -15,15 +15,13 @@ use tokio::task::JoinSet;
 
 pub(crate) use desk::Desk;
 
-use crate::cell::random;
+use crate::cell::{ATTEMPTS, contended, random};
 use crate::runtime;
 use crate::store::Remote;
-use crate::upload::{PART, Pointer};
+use crate::upload::{PART, Pointer, cell_path};
 
 /// Parts that are on their way at once; more memory than these and the rest is not held.
 const FLYING: usize = 3;
-/// How often a publish meets other publishers and removers of its digest before it gives up.
-const ATTEMPTS: usize = 64;
 
 /// An upload that no cell names yet.
 struct Upload {
@@ -32,6 +30,8 @@ struct Upload {
     sent: u64,
     rest: BytesMut,
     flying: JoinSet<Result<()>>,
+    /// Whether a cell may name it, for a swap that failed may have been done.
+    offered: bool,
 }
 
 impl Upload {
@@ -41,6 +41,7 @@ impl Upload {
             sent: 0,
             rest: BytesMut::new(),
             flying: JoinSet::new(),
+            offered: false,
         })
     }
 
@@ -101,17 +102,20 @@ impl Upload {
             }
             self.finish(remote).await?;
             let pointer = Pointer::new(self.version, size);
+            self.offered = true;
             if remote.point(digest, &pointer, found).await? {
                 return Ok(true);
             }
+            self.offered = false;
         }
-        Err(Error::unavailable(
-            "others store and remove this blob all the time; retry later",
-        ))
+        Err(contended(&cell_path(digest)))
     }
 
-    /// Deletes what was sent.
+    /// Deletes what was sent, unless it may be a blob by now.
     async fn clear(mut self, remote: &Remote) -> Result<()> {
+        if self.offered {
+            return Ok(());
+        }
         // A part that arrives after its deletion would stay.
         while self.flying.join_next().await.is_some() {}
         remote.delete_parts(self.version, self.sent).await

@@ -9,6 +9,7 @@ use cas_core::{Digest, Error, Result};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 
+use crate::cell::{ATTEMPTS, contended};
 use crate::place::Condition;
 use crate::store::Remote;
 
@@ -108,7 +109,8 @@ impl Remote {
         let path = cell_path(digest);
         let pointed = self.cells.swap(&path, &expect, Some(value.into())).await?;
         if let Some(damaged) = damaged.filter(|_| pointed) {
-            self.delete_parts(damaged.version, damaged.parts()).await?;
+            // They are of no use whether they go or not.
+            let _ = self.delete_parts(damaged.version, damaged.parts()).await;
         }
         Ok(pointed)
     }
@@ -128,17 +130,24 @@ impl Remote {
 
     /// Removes the blob where it is this version; whether it was.
     pub(crate) async fn remove(&self, digest: &Digest, version: u64) -> Result<bool> {
-        while let Some((pointer, revision)) = self.pointer(digest).await? {
+        let path = cell_path(digest);
+        for _ in 0..ATTEMPTS {
+            let Some((pointer, revision)) = self.pointer(digest).await? else {
+                return Ok(false);
+            };
             if pointer.version != version {
                 return Ok(false);
             }
-            let expect = Expect::Revision(revision);
-            if self.cells.swap(&cell_path(digest), &expect, None).await? {
+            if self
+                .cells
+                .swap(&path, &Expect::Revision(revision), None)
+                .await?
+            {
                 self.delete_parts(version, pointer.parts()).await?;
                 return Ok(true);
             }
         }
-        Ok(false)
+        Err(contended(&path))
     }
 
     pub(crate) async fn put_part(&self, version: u64, number: u64, body: Bytes) -> Result<()> {

@@ -134,6 +134,21 @@ fn a_lost_answer_is_no_conflict() {
     assert_eq!(load(&store, "k").value, "two");
 }
 
+/// A publish that failed may have been done: then the blob is whole, not a cell without parts.
+#[test]
+fn a_publish_whose_answer_never_came_is_whole() {
+    let Some(host) = service() else { return };
+    let mute = proxy::start(Manner::Mute, host);
+    let store = open(&mute, "laws/mute", "").unwrap();
+    let data = Bytes::from_static(b"blob");
+    let failed = wait(store.put(data.clone())).unwrap_err();
+    assert_eq!(failed.kind(), Kind::Unavailable, "{failed:?}");
+    assert_eq!(wait(store.ingests()).unwrap(), []);
+    let listed = wait(store.list(None, 9)).unwrap();
+    let reader = wait(store.open(&listed[0].digest)).unwrap().unwrap();
+    assert_eq!(wait(reader.read_at(0, 9)).unwrap(), data);
+}
+
 /// Every call says what is the matter, and none of them that there is no such blob.
 #[test]
 fn a_bucket_that_vanishes_is_named() {
