@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Tells a test binary that a law runs again which service its parent uses.
 const SERVICE: &str = "CAS_TEST_S3";
@@ -33,7 +33,7 @@ pub(crate) fn service() -> Option<&'static str> {
 }
 
 fn start() -> Option<String> {
-    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/moto/bin/moto_server");
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/moto/bin/python");
     if !program.exists() {
         eprintln!("SKIPPED: no moto in target/moto; `cargo xtask setup` installs it");
         return None;
@@ -42,7 +42,9 @@ fn start() -> Option<String> {
     let host = free.local_addr().expect("a port").to_string();
     drop(free);
     run_while_we_live(program, host.clone());
+    let deadline = Instant::now() + Duration::from_secs(60);
     while TcpStream::connect(&host).is_err() {
+        assert!(Instant::now() < deadline, "moto does not start");
         thread::sleep(Duration::from_millis(50));
     }
     make_bucket(&host, BUCKET);
@@ -64,7 +66,11 @@ fn run_while_we_live(program: PathBuf, host: String) {
         let mut server = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "--"])
             .arg(program)
-            .args(["-H", ip, "-p", port])
+            .arg(concat!(
+                env!("CARGO_MANIFEST_DIR"),
+                "/tests/support/service.py"
+            ))
+            .args([ip, port])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
