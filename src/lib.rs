@@ -41,6 +41,10 @@ pub fn registry() -> Registry {
     let registry = registry.with(backend_fs::FsOpener);
     #[cfg(feature = "redb")]
     let registry = registry.with(backend_redb::RedbOpener);
+    #[cfg(feature = "remote")]
+    let registry = registry.with(backend_remote::DirOpener);
+    #[cfg(feature = "s3")]
+    let registry = registry.with(backend_remote::S3Opener);
     registry
 }
 

@@ -137,8 +137,9 @@ impl Root {
     ///
     /// # Errors
     /// `AlreadyExists` when it is one with other engines; `FailedPrecondition` when the directory
-    /// holds something else.
+    /// holds something else; `InvalidArgument` for a store with a secret in its URL.
     pub(crate) fn init(path: &Path, engines: Engines) -> Result<Self> {
+        refuse_secret(&engines.store)?;
         let root = |engines| {
             Ok(Root {
                 path: absolute(path)?,
@@ -236,6 +237,30 @@ fn check_name(name: &str) -> Result<()> {
     Ok(())
 }
 
+/// `cas.toml` may be read by others, and is printed. The error does not repeat the URL either.
+fn refuse_secret(store: &str) -> Result<()> {
+    let named = ["secret", "password", "token", "access_key", "credential"];
+    let in_authority = |url: &str| {
+        let (_, rest) = url.split_once("://").unwrap_or_default();
+        let end = rest.find(['/', '?', '&']).unwrap_or(rest.len());
+        rest[..end].contains('@')
+    };
+    let options = store.split_once('?').map_or("", |(_, options)| options);
+    let in_option = |option: &str| {
+        let name = option.split('=').next().unwrap_or_default();
+        let name = name.to_ascii_lowercase();
+        in_authority(option) || named.iter().any(|word| name.contains(word))
+    };
+    if in_authority(store) || options.split('&').any(in_option) {
+        return Err(Error::invalid(
+            "the URL of the store holds a secret; give it in the environment, as the store's \
+             documentation says",
+        )
+        .operation("init root"));
+    }
+    Ok(())
+}
+
 fn parse(text: &str, path: &Path) -> Result<Engines> {
     #[derive(Deserialize)]
     struct Format {
@@ -323,5 +348,24 @@ mod tests {
         let engines = parse(TABLES, Path::new("/root")).unwrap();
         let text = toml::to_string(&engines).unwrap();
         assert_eq!(parse(&text, Path::new("/root")).unwrap(), engines);
+    }
+
+    #[test]
+    fn a_secret_in_a_url_is_refused_and_not_repeated() {
+        for store in [
+            "s3://key:hush@bucket/p",
+            "s3://b?secret_access_key=hush",
+            "s3://b/p?endpoint=http://key:hush@host/x",
+        ] {
+            let error = refuse_secret(store).unwrap_err();
+            assert!(!format!("{error:?}").contains("hush"));
+        }
+        for store in [
+            "fs",
+            "fs:///srv/a@b",
+            "s3://b/p@q?endpoint=http://host:1&region=r",
+        ] {
+            refuse_secret(store).unwrap();
+        }
     }
 }

@@ -16,6 +16,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("oci-cas-layer", &["oci-cas-core", "oci-cas-host"]),
     ("oci-cas-backend-fs", &["oci-cas-core", "oci-cas-host"]),
     ("oci-cas-backend-redb", &["oci-cas-core"]),
+    ("oci-cas-backend-remote", &["oci-cas-core"]),
     ("oci-cas-snapshot-native", &["oci-cas-core", "oci-cas-host"]),
     ("oci-cas-conformance", &["oci-cas-core"]),
     (
@@ -26,6 +27,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "oci-cas-layer",
             "oci-cas-backend-fs",
             "oci-cas-backend-redb",
+            "oci-cas-backend-remote",
             "oci-cas-snapshot-native",
         ],
     ),

@@ -32,6 +32,7 @@ const FEATURES: &[(&str, &str)] = &[
     ("fs", "fs"),
     ("redb", "redb"),
     ("rocksdb", "rocksdb"),
+    ("dir", "remote"),
     ("s3", "s3"),
     ("gcs", "gcs"),
     ("azblob", "azblob"),

@@ -42,7 +42,11 @@ fn main() -> ExitCode {
 const FEATURES: &[&[&str]] = &[
     &["--no-default-features"],
     &["--no-default-features", "--features", "fs,native"],
+    &["--features", "s3"],
 ];
+
+/// Features that are not default, yet are linted, documented and tested with the rest.
+const BESIDES: &str = "s3";
 
 fn check() -> Result<()> {
     peers::set_up()?;
@@ -51,6 +55,8 @@ fn check() -> Result<()> {
         "clippy",
         "--workspace",
         "--all-targets",
+        "--features",
+        BESIDES,
         "--",
         "--deny",
         "warnings",
@@ -60,10 +66,10 @@ fn check() -> Result<()> {
     }
     step(
         Command::new("cargo")
-            .args(["doc", "--workspace", "--no-deps"])
+            .args(["doc", "--workspace", "--no-deps", "--features", BESIDES])
             .env("RUSTDOCFLAGS", "-Dwarnings"),
     )?;
-    cargo(&["test", "--workspace"])
+    cargo(&["test", "--workspace", "--features", BESIDES])
 }
 
 fn long() -> Result<()> {
@@ -81,6 +87,8 @@ fn long() -> Result<()> {
         "test",
         "--release",
         "--workspace",
+        "--features",
+        BESIDES,
         "--",
         "--include-ignored",
     ])?;

@@ -13,7 +13,8 @@ const PEERS: &[(&str, &str)] = &[
     ("skopeo", "skopeo"),
     ("mmdebstrap", "mmdebstrap"),
     ("strace", "strace"),
-    ("python3", "python3"),
+    ("python3", "python3-venv"),
+    ("setpriv", "util-linux"),
     ("setfattr", "attr"),
     ("setfacl", "acl"),
     ("setcap", "libcap2-bin"),
@@ -25,6 +26,9 @@ const PEERS: &[(&str, &str)] = &[
 const SMALL: &[&str] = &["small"];
 /// All of them; some minutes of work.
 pub(crate) const ALL_IMAGES: &[&str] = &["small", "platforms", "multi"];
+
+/// The service of S3 that the store in a bucket is tried on, from the registry of Python.
+const MOTO: &str = "moto[server,s3]==5.2.5";
 
 /// Installs what is missing and makes the small image; says aloud what it cannot do.
 pub(crate) fn set_up() -> Result<()> {
@@ -54,7 +58,23 @@ pub(crate) fn set_up() -> Result<()> {
                 .env("DEBIAN_FRONTEND", "noninteractive"),
         )?;
     }
+    install_moto()?;
     make_images(SMALL)
+}
+
+/// Puts moto under `target/moto`, where it is not yet.
+fn install_moto() -> Result<()> {
+    let home = Path::new("target/moto");
+    if home.join("bin/moto_server").exists() {
+        return Ok(());
+    }
+    let python = |arguments: &[&str]| step(Command::new("python3").args(arguments));
+    let made = python(&["-m", "venv", "target/moto"])
+        .and_then(|()| step(Command::new(home.join("bin/pip")).args(["install", "-q", MOTO])));
+    if let Err(error) = made {
+        eprintln!("NOTE: no moto ({error:#}); tests on S3 say SKIPPED");
+    }
+    Ok(())
 }
 
 /// Makes the images that are not there yet under `target/images`.

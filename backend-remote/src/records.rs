@@ -1,0 +1,107 @@
+//! Records: one cell each, changed one at a time.
+
+use async_trait::async_trait;
+use cas_core::records::{Batch, Change, Record, Records, Table, conflict};
+use cas_core::{Capabilities, Context, Error, Result};
+
+use crate::cell::{Cell, not_ours};
+use crate::name::{escape, unescape};
+use crate::runtime;
+use crate::store::{Remote, RemoteStore};
+
+fn folder(table: Table) -> String {
+    format!("records/{}/", table.name())
+}
+
+fn path(table: Table, key: &str) -> Result<String> {
+    if key.is_empty() {
+        return Err(Error::invalid("a record needs a key").subject(table.name()));
+    }
+    Ok(folder(table) + &escape(key))
+}
+
+impl Remote {
+    async fn record(&self, table: Table, key: &str) -> Result<Option<Record>> {
+        let cell = self.cells.load(&path(table, key)?).await?;
+        Ok(cell.map(|cell| Record {
+            key: key.to_owned(),
+            value: cell.value,
+            revision: cell.revision,
+        }))
+    }
+
+    async fn change(&self, change: &Change) -> Result<()> {
+        let path = path(change.table, &change.key)?;
+        let value = change.value.clone();
+        match self.cells.swap(&path, &change.expect, value).await? {
+            true => Ok(()),
+            false => Err(conflict(change)),
+        }
+    }
+
+    async fn page(
+        &self,
+        table: Table,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<Record>> {
+        let (folder, prefix, after) = (folder(table), escape(prefix), after.map(escape));
+        let page = self.cells.page(&folder, &prefix, after, limit).await?;
+        let record = |(name, cell): (String, Cell)| {
+            let key = unescape(&name).ok_or_else(|| not_ours(&folder, &name))?;
+            let Cell { value, revision } = cell;
+            Ok(Record {
+                key,
+                value,
+                revision,
+            })
+        };
+        page.into_iter().map(record).collect()
+    }
+}
+
+#[async_trait]
+impl Records for RemoteStore {
+    fn capabilities(&self) -> Capabilities {
+        self.0.capabilities
+    }
+
+    async fn load(&self, table: Table, key: &str) -> Result<Option<Record>> {
+        let (remote, key) = (self.0.clone(), key.to_owned());
+        runtime::run(async move {
+            let record = remote.record(table, &key).await;
+            record.during("load record", format_args!("{}/{key}", table.name()))
+        })
+        .await
+    }
+
+    async fn commit(&self, batch: &Batch) -> Result<()> {
+        let (remote, batch) = (self.0.clone(), batch.clone());
+        runtime::run(async move {
+            for change in batch.changes() {
+                let done = remote.change(change).await;
+                let (table, key) = (change.table.name(), &change.key);
+                done.during("commit record", format_args!("{table}/{key}"))?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn scan(
+        &self,
+        table: Table,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<Record>> {
+        let remote = self.0.clone();
+        let (prefix, after) = (prefix.to_owned(), after.map(str::to_owned));
+        runtime::run(async move {
+            let page = remote.page(table, &prefix, after.as_deref(), limit).await;
+            page.during("scan records", table.name())
+        })
+        .await
+    }
+}

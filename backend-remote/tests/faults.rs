@@ -1,0 +1,236 @@
+//! Services that fail, lie or vanish, and what the store makes of them.
+#![cfg(feature = "s3")]
+#![allow(clippy::unwrap_used, reason = "a test may fail anywhere")]
+
+mod support;
+
+use backend_remote::RemoteStore;
+use bytes::Bytes;
+use cas_core::content::{Durability, Expected, Writer};
+use cas_core::pool::wait;
+use cas_core::records::{Batch, Expect, Record, Table};
+use cas_core::{ContentExt, ContentStore, Kind, Records, Result};
+use support::proxy::{self, Manner};
+use support::{BUCKET, ask, service};
+
+fn open(host: &str, place: &str, options: &str) -> Result<RemoteStore> {
+    let location = format!("s3://{place}?endpoint=http://{host}{options}");
+    wait(RemoteStore::open_s3(&location.parse()?))
+}
+
+fn put(records: &dyn Records, key: &str, expect: Expect, value: &'static str) -> Result<()> {
+    let mut batch = Batch::new();
+    batch.put(Table::Images, key, expect, value.into());
+    wait(records.commit(&batch))
+}
+
+fn load(records: &dyn Records, key: &str) -> Record {
+    wait(records.load(Table::Images, key)).unwrap().unwrap()
+}
+
+/// Names of the objects below a prefix of a bucket.
+fn keys(host: &str, bucket: &str, prefix: &str) -> Vec<String> {
+    let listed = ask(
+        host,
+        "GET",
+        &format!("/{bucket}?list-type=2&prefix={prefix}"),
+    );
+    let names = listed.split("<Key>").skip(1);
+    names
+        .map(|rest| rest.split('<').next().unwrap().to_owned())
+        .collect()
+}
+
+/// A service on which compare-and-swap is no such thing is refused, and says what it did.
+#[test]
+fn a_service_without_true_conditions_is_refused() {
+    let Some(host) = service() else { return };
+    for (manner, place, seen) in [
+        (Manner::Deaf, "laws/deaf", "If-None-Match is ignored"),
+        (Manner::Hasty, "laws/hasty", "not decided atomically"),
+    ] {
+        let bad = proxy::start(manner, host);
+        let refused = open(&bad, place, "").err().unwrap();
+        let shown = refused.to_string();
+        assert_eq!(refused.kind(), Kind::FailedPrecondition, "{shown}");
+        assert!(
+            shown.contains(seen) && shown.contains("single=true"),
+            "{shown}"
+        );
+        let left = keys(host, BUCKET, place.trim_start_matches("laws/"));
+        assert_eq!(left, [""; 0], "a probe leaves nothing");
+    }
+}
+
+/// One process needs no conditions: its own locks decide.
+#[test]
+fn a_single_owner_needs_no_conditions() {
+    let Some(host) = service() else { return };
+    let deaf = proxy::start(Manner::Deaf, host);
+    let store = open(&deaf, "laws/single", "&single=true").unwrap();
+    assert!(!ContentStore::capabilities(&store).has(cas_core::Capability::Shared));
+    put(&store, "k", Expect::Absent, "one").unwrap();
+    let late = put(&store, "k", Expect::Absent, "two").unwrap_err();
+    assert_eq!(late.kind(), Kind::Conflict);
+    let digest = wait(store.put(Bytes::from_static(b"blob"))).unwrap();
+    drop(store);
+    let again = open(&deaf, "laws/single", "&single=true").unwrap();
+    assert!(wait(again.stat(&digest)).unwrap().is_some());
+    // Who made it without a probe is not believed by who shares it.
+    let shared = open(&deaf, "laws/single", "").err().unwrap();
+    assert_eq!(shared.kind(), Kind::FailedPrecondition);
+    // Where the service is good, what one made alone can be shared afterwards.
+    let shared = open(host, "laws/single", "").unwrap();
+    assert_eq!(load(&shared, "k").value, "one");
+}
+
+/// Where a deletion cannot be conditional, a mark stays, and counts as nothing.
+#[test]
+fn a_mark_of_deletion_counts_as_nothing() {
+    let Some(host) = service() else { return };
+    let blunt = proxy::start(Manner::Blunt, host);
+    let store = open(&blunt, "laws/blunt", "").unwrap();
+    let data = Bytes::from_static(b"blob");
+    let digest = wait(store.put(data.clone())).unwrap();
+    let seen = wait(store.stat(&digest)).unwrap().unwrap();
+    put(&store, "k", Expect::Absent, "one").unwrap();
+    let old = load(&store, "k").revision;
+    for _ in 0..2 {
+        let mut batch = Batch::new();
+        batch.delete(Table::Images, "k", Expect::Any);
+        wait(store.commit(&batch)).unwrap();
+        wait(store.remove(&digest)).unwrap();
+    }
+    let marks = [
+        "blunt/records/images/k",
+        &format!("blunt/blobs/sha256/{}", digest.hex()),
+    ];
+    for mark in marks {
+        assert_eq!(keys(host, BUCKET, mark), [mark], "the mark");
+    }
+    assert_eq!(keys(host, BUCKET, "blunt/uploads/"), [""; 0]);
+    assert_eq!(wait(store.scan(Table::Images, "", None, 9)).unwrap(), []);
+    assert_eq!(wait(store.list(None, 9)).unwrap(), []);
+    put(&store, "k", Expect::Absent, "two").unwrap();
+    let late = put(&store, "k", Expect::Revision(old), "three").unwrap_err();
+    assert_eq!(late.kind(), Kind::Conflict);
+    wait(store.put(data)).unwrap();
+    let late = wait(store.remove_version(&digest, seen.version));
+    assert!(!late.unwrap(), "another version by now");
+    assert!(wait(store.stat(&digest)).unwrap().is_some());
+}
+
+/// A write that was done and retried, for its answer was lost, is no lost race.
+#[test]
+fn a_lost_answer_is_no_conflict() {
+    let Some(host) = service() else { return };
+    let forgetful = proxy::start(Manner::Forgetful, host);
+    let store = open(&forgetful, "laws/forgetful", "").unwrap();
+    put(&store, "k", Expect::Absent, "one").unwrap();
+    let seen = load(&store, "k");
+    put(&store, "k", Expect::Revision(seen.revision.clone()), "two").unwrap();
+    let late = put(&store, "k", Expect::Revision(seen.revision), "three").unwrap_err();
+    assert_eq!(late.kind(), Kind::Conflict);
+    assert_eq!(load(&store, "k").value, "two");
+}
+
+/// A publish that failed may have been done: then the blob is whole, not a cell without parts.
+#[test]
+fn a_publish_whose_answer_never_came_is_whole() {
+    let Some(host) = service() else { return };
+    let mute = proxy::start(Manner::Mute, host);
+    let store = open(&mute, "laws/mute", "").unwrap();
+    let data = Bytes::from_static(b"blob");
+    let failed = wait(store.put(data.clone())).unwrap_err();
+    assert_eq!(failed.kind(), Kind::Unavailable, "{failed:?}");
+    assert_eq!(wait(store.ingests()).unwrap(), []);
+    let listed = wait(store.list(None, 9)).unwrap();
+    let reader = wait(store.open(&listed[0].digest)).unwrap().unwrap();
+    assert_eq!(wait(reader.read_at(0, 9)).unwrap(), data);
+}
+
+/// Every call says what is the matter, and none of them that there is no such blob.
+#[test]
+fn a_bucket_that_vanishes_is_named() {
+    let Some(host) = service() else { return };
+    support::make_bucket(host, "brief");
+    let store = open(host, "brief", "").unwrap();
+    let digest = wait(store.put(Bytes::from_static(b"blob"))).unwrap();
+    for key in keys(host, "brief", "") {
+        ask(host, "DELETE", &format!("/brief/{key}"));
+    }
+    assert!(ask(host, "DELETE", "/brief").starts_with("HTTP/1.1 204"));
+    let errors = [
+        wait(store.stat(&digest)).err(),
+        wait(store.list(None, 10)).err(),
+        wait(store.put(Bytes::from_static(b"other"))).err(),
+        put(&store, "k", Expect::Any, "v").err(),
+        open(host, "brief", "").err(),
+    ];
+    for error in errors.map(Option::unwrap) {
+        assert_eq!(error.kind(), Kind::FailedPrecondition, "{error:?}");
+        assert!(
+            error.to_string().contains("bucket does not exist"),
+            "{error}"
+        );
+    }
+}
+
+/// What is below the prefix already is never taken for a store.
+#[test]
+fn a_foreign_prefix_is_refused() {
+    let Some(host) = service() else { return };
+    ask(host, "PUT", "/laws/foreign/photo.jpg");
+    let refused = open(host, "laws/foreign", "").err().unwrap();
+    assert_eq!(refused.kind(), Kind::FailedPrecondition);
+    assert!(refused.to_string().contains("photo.jpg"), "{refused}");
+}
+
+/// Parts that no cell names are deleted by whoever knows that they are of no use.
+#[test]
+fn no_parts_are_left_behind() {
+    let Some(host) = service() else { return };
+    let stores = [0, 1].map(|_| open(host, "laws/parts", "").unwrap());
+    let data = Bytes::from(vec![7; 17 << 20]);
+    let write = |store: &RemoteStore| {
+        let (store, data) = (store.clone(), data.clone());
+        std::thread::spawn(move || {
+            let mut writer = wait(Writer::begin(&store, "layer", Expected::ANY))?;
+            wait(writer.write(data))?;
+            wait(writer.commit(&Batch::new(), Durability::Full))
+        })
+    };
+    let racers = stores.each_ref().map(write);
+    let digests = racers.map(|racer| racer.join().unwrap().unwrap().digest);
+    assert_eq!(digests[0], digests[1]);
+    let uploads = || keys(host, BUCKET, "parts/uploads/").len();
+    assert_eq!(uploads(), 3, "one upload of 17 MiB");
+    let store = &stores[0];
+    let mut ingest = wait(store.begin("other")).unwrap();
+    wait(ingest.append(data.clone())).unwrap();
+    drop(ingest);
+    assert!(wait(store.discard("other")).unwrap());
+    assert_eq!(uploads(), 3, "after a discarded ingest");
+    assert!(wait(store.remove(&digests[0])).unwrap());
+    assert_eq!(uploads(), 0, "after the removal");
+}
+
+/// An upload that another program deleted is not taken for the blob when it is stored again.
+#[test]
+fn a_blob_without_its_parts_is_stored_again() {
+    let Some(host) = service() else { return };
+    let store = open(host, "laws/damaged", "").unwrap();
+    let data = Bytes::from_static(b"blob");
+    let digest = wait(store.put(data.clone())).unwrap();
+    for key in keys(host, BUCKET, "damaged/uploads/") {
+        ask(host, "DELETE", &format!("/laws/{key}"));
+    }
+    let reader = wait(store.open(&digest)).unwrap().unwrap();
+    let missing = wait(reader.read_at(0, 4)).unwrap_err();
+    assert!(missing.to_string().contains(&digest.hex()), "{missing}");
+    let mut writer = wait(Writer::begin(&store, "again", Expected::ANY)).unwrap();
+    wait(writer.write(data.clone())).unwrap();
+    wait(writer.commit(&Batch::new(), Durability::Full)).unwrap();
+    let reader = wait(store.open(&digest)).unwrap().unwrap();
+    assert_eq!(wait(reader.read_at(0, 9)).unwrap(), data);
+}

@@ -1,0 +1,42 @@
+//! The store in a bucket of S3 before the law book.
+#![cfg(feature = "s3")]
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use backend_remote::RemoteStore;
+use cas_core::Result;
+
+/// The store of a law: its directory is the prefix. Without a service it is one in memory, and
+/// what that shows of S3 is said aloud: nothing.
+async fn bucket(dir: &Path) -> Result<RemoteStore> {
+    let Some(host) = support::service() else {
+        return RemoteStore::memory().await;
+    };
+    let (bucket, prefix) = (support::BUCKET, dir.display());
+    let location = format!("s3://{bucket}{prefix}?endpoint=http://{host}");
+    RemoteStore::open_s3(&location.parse()?).await
+}
+
+conformance::content_store!(
+    s3_content,
+    |dir: PathBuf| async move { bucket(&dir).await.map(|store| store.content()) },
+    backend_remote::GAPS
+);
+conformance::records!(
+    s3_records,
+    |dir: PathBuf| async move { bucket(&dir).await.map(|store| store.records()) },
+    backend_remote::GAPS
+);
+conformance::image_store!(
+    s3_images,
+    |dir: PathBuf| async move { bucket(&dir).await.map(|store| store.images()) },
+    backend_remote::GAPS
+);
+conformance::store!(
+    s3_collection,
+    |dir: PathBuf| async move { bucket(&dir).await.map(|store| Arc::new(store.store())) },
+    backend_remote::GAPS
+);

@@ -1,0 +1,150 @@
+//! A bad service of S3: a good one, behind a proxy that spoils conditional writes.
+
+use std::collections::HashSet;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+/// What is bad about it.
+#[derive(Clone, Copy)]
+pub(crate) enum Manner {
+    /// Conditions are ignored.
+    Deaf,
+    /// Only those of deletions are.
+    Blunt,
+    /// It looks first and writes then, and others do so meanwhile.
+    Hasty,
+    /// The first write of a record is done, and the answer to it lost.
+    Forgetful,
+    /// Every write of the cell of a blob is answered so.
+    Mute,
+}
+
+struct Request {
+    line: String,
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+}
+
+/// Starts the proxy; its host and port.
+pub(crate) fn start(manner: Manner, service: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let host = listener.local_addr().expect("a port").to_string();
+    let seen = Arc::new(Mutex::new(HashSet::new()));
+    thread::spawn(move || {
+        for client in listener.incoming().map_while(Result::ok) {
+            let seen = Arc::clone(&seen);
+            thread::spawn(move || serve(client, manner, service, &seen));
+        }
+    });
+    host
+}
+
+/// Serves one request; a client that goes away early is no concern of ours.
+fn serve(
+    mut client: TcpStream,
+    manner: Manner,
+    service: &str,
+    seen: &Mutex<HashSet<String>>,
+) -> Option<()> {
+    let mut request = read(&client)?;
+    let answer = match manner {
+        Manner::Deaf => {
+            take_conditions(&mut request);
+            send(service, &request)?
+        }
+        Manner::Blunt => {
+            if request.line.starts_with("DELETE") {
+                take_conditions(&mut request);
+            }
+            send(service, &request)?
+        }
+        Manner::Hasty => decide_hastily(service, &mut request)?,
+        Manner::Forgetful => {
+            let answer = send(service, &request)?;
+            let first = seen.lock().ok()?.insert(request.line.clone());
+            Some(answer).filter(|_| !(first && writes(&request, "/records/")))?
+        }
+        Manner::Mute => send(service, &request).filter(|_| !writes(&request, "/blobs/"))?,
+    };
+    client.write_all(&answer).ok()
+}
+
+fn writes(request: &Request, below: &str) -> bool {
+    request.line.starts_with("PUT") && request.line.contains(below)
+}
+
+fn decide_hastily(service: &str, request: &mut Request) -> Option<Vec<u8>> {
+    let conditions = take_conditions(request);
+    let path = request.line.split(' ').nth(1)?;
+    let signed = |(name, _): &&(String, String)| matches!(&**name, "host" | "authorization");
+    let look = Request {
+        line: format!("HEAD {path} HTTP/1.1"),
+        headers: request.headers.iter().filter(signed).cloned().collect(),
+        body: Vec::new(),
+    };
+    let found = String::from_utf8_lossy(&send(service, &look)?).into_owned();
+    let fits = conditions.iter().all(|(name, value)| match &**name {
+        "if-match" => found.contains(value.as_str()),
+        _ => found.starts_with("HTTP/1.1 404"),
+    });
+    if !fits {
+        return Some(b"HTTP/1.1 412 Precondition Failed\r\nContent-Length: 0\r\n\r\n".to_vec());
+    }
+    if !conditions.is_empty() {
+        thread::sleep(Duration::from_millis(50));
+    }
+    send(service, request)
+}
+
+fn take_conditions(request: &mut Request) -> Vec<(String, String)> {
+    let is_condition = |name: &str| matches!(name, "if-match" | "if-none-match");
+    let headers = std::mem::take(&mut request.headers);
+    let (conditions, others) = headers
+        .into_iter()
+        .partition(|(name, _)| is_condition(name));
+    request.headers = others;
+    conditions
+}
+
+fn read(client: &TcpStream) -> Option<Request> {
+    let mut reader = BufReader::new(client);
+    let mut line = || {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok()?;
+        Some(line.trim_end().to_owned())
+    };
+    let first = line().filter(|line| !line.is_empty())?;
+    let mut headers = Vec::new();
+    while let Some((name, value)) = line()?.split_once(": ") {
+        headers.push((name.to_ascii_lowercase(), value.to_owned()));
+    }
+    let length = headers.iter().find(|(name, _)| name == "content-length");
+    let mut body = vec![0; length.map_or(0, |(_, value)| value.parse().unwrap_or(0))];
+    reader.read_exact(&mut body).ok()?;
+    Some(Request {
+        line: first,
+        headers,
+        body,
+    })
+}
+
+/// Sends it on, for one request a connection; the whole answer.
+fn send(service: &str, request: &Request) -> Option<Vec<u8>> {
+    let mut upstream = TcpStream::connect(service).ok()?;
+    let mut head = format!("{}\r\nConnection: close\r\n", request.line);
+    for (name, value) in request
+        .headers
+        .iter()
+        .filter(|(name, _)| name != "connection")
+    {
+        head += &format!("{name}: {value}\r\n");
+    }
+    upstream.write_all((head + "\r\n").as_bytes()).ok()?;
+    upstream.write_all(&request.body).ok()?;
+    let mut answer = Vec::new();
+    upstream.read_to_end(&mut answer).ok()?;
+    Some(answer)
+}
