@@ -25,7 +25,11 @@ fn done_or_lost(command: &mut Command) -> bool {
     let out = command.output().expect("start");
     let code = out.status.code();
     // 3: what it was about is gone. 5: another was faster, or holds it.
-    assert!(matches!(code, Some(0 | 3 | 5)), "{command:?}: {}", text(&out.stderr));
+    assert!(
+        matches!(code, Some(0 | 3 | 5)),
+        "{command:?}: {}",
+        text(&out.stderr)
+    );
     code == Some(0)
 }
 
@@ -36,9 +40,15 @@ fn work(root: &Path, archive: &Path, worker: &str, over: &AtomicBool) -> usize {
     while !over.load(Ordering::Relaxed) {
         let import = done_or_lost(cas(root).args(["import", "--name", &one]).arg(archive));
         if import && done_or_lost(cas(root).args(["tag", &one, &two])) {
-            assert!(done_or_lost(cas(root).args(["rmi", &one])), "{one} was lost");
+            assert!(
+                done_or_lost(cas(root).args(["rmi", &one])),
+                "{one} was lost"
+            );
             if rounds % 2 == 0 {
-                assert!(done_or_lost(cas(root).args(["rmi", &two])), "{two} was lost");
+                assert!(
+                    done_or_lost(cas(root).args(["rmi", &two])),
+                    "{two} was lost"
+                );
             }
             rounds += 1;
         }
@@ -79,7 +89,10 @@ fn two_roots_on_one_bucket_lose_no_image() {
     };
     let scratch = tempfile::tempdir().unwrap();
     let archive = demo_archive(scratch.path());
-    let store = format!("s3://{}/shared?endpoint=http://{host}", common::moto::BUCKET);
+    let store = format!(
+        "s3://{}/shared?endpoint=http://{host}",
+        common::moto::BUCKET
+    );
     let roots: [PathBuf; 2] = ["left", "right"].map(|name| scratch.path().join(name));
     for root in &roots {
         ok(cas(root).args(["--store", &store, "init"]));
@@ -103,7 +116,10 @@ fn two_roots_on_one_bucket_lose_no_image() {
     });
     let (named, collected) = (named.into_inner(), collected.into_inner());
     println!("{named} rounds of work, {collected} collections");
-    assert!(named > 1 && collected > 1, "{named} rounds of work, {collected} collections");
+    assert!(
+        named > 1 && collected > 1,
+        "{named} rounds of work, {collected} collections"
+    );
     every_named_image_is_whole(&roots, scratch.path());
 }
 
@@ -113,7 +129,9 @@ fn every_named_image_is_whole(roots: &[PathBuf], scratch: &Path) {
         for line in images.lines() {
             let image: Value = serde_json::from_str(line).unwrap();
             let out = scratch.join("out");
-            ok(cas(root).args(["unpack", image["name"].as_str().unwrap()]).arg(&out));
+            ok(cas(root)
+                .args(["unpack", image["name"].as_str().unwrap()])
+                .arg(&out));
             std::fs::remove_dir_all(&out).unwrap();
         }
     }

@@ -36,7 +36,11 @@ fn json(root: &Path, arguments: &[&str]) -> Vec<Value> {
 fn forget_times(value: &mut Value) {
     match value {
         Value::Object(members) => {
-            members.retain(|name, _| !["created", "updated"].iter().any(|time| name.starts_with(time)));
+            members.retain(|name, _| {
+                !["created", "updated"]
+                    .iter()
+                    .any(|time| name.starts_with(time))
+            });
             members.values_mut().for_each(forget_times);
         }
         Value::Array(items) => items.iter_mut().for_each(forget_times),
@@ -48,7 +52,9 @@ fn forget_times(value: &mut Value) {
 fn main_job(store: &str, source: &Path, scratch: &Path) -> Seen {
     let root = scratch.join("root");
     ok(cas(&root).args(["--store", store, "init"]));
-    ok(cas(&root).args(["import", "--unpack", "--name", "app:1"]).arg(source));
+    ok(cas(&root)
+        .args(["import", "--unpack", "--name", "app:1"])
+        .arg(source));
     ok(cas(&root).args(["tag", "app:1", "app:2"]));
     let out = scratch.join("tree");
     ok(cas(&root).args(["unpack", "app:2"]).arg(&out));
@@ -63,7 +69,10 @@ fn main_job(store: &str, source: &Path, scratch: &Path) -> Seen {
         &["snapshot", "ls"],
     ];
     let listings = listings.map(|what| json(&root, what)).to_vec();
-    assert!(json(&root, &["gc"]).is_empty(), "collected under names on {store}");
+    assert!(
+        json(&root, &["gc"]).is_empty(),
+        "collected under names on {store}"
+    );
     ok(cas(&root).args(["rmi", "app:1", "app:2"]));
     let mut collected = json(&root, &["gc"]);
     collected.sort_by_key(Value::to_string);
@@ -90,7 +99,10 @@ fn assert_as_on_fs(store: &str) {
         let store = store.replace("PLACE", place("store").to_str().unwrap());
         let found = main_job(&store, &source, &place("other"));
         assert_eq!(found.listings, expected.listings, "{store}");
-        assert!(found == expected, "another tree, or something else was collected, on {store}");
+        assert!(
+            found == expected,
+            "another tree, or something else was collected, on {store}"
+        );
     }
 }
 
@@ -117,5 +129,7 @@ fn a_bucket_shows_what_fs_does() {
         return;
     };
     let bucket = common::moto::BUCKET;
-    assert_as_on_fs(&format!("s3://{bucket}/engines-NUMBER?endpoint=http://{host}"));
+    assert_as_on_fs(&format!(
+        "s3://{bucket}/engines-NUMBER?endpoint=http://{host}"
+    ));
 }

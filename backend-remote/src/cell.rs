@@ -22,7 +22,7 @@ pub(crate) const ATTEMPTS: usize = 64;
 const READS: usize = 3;
 /// Names that are asked for at once, and cells that are read at once.
 const PAGE: usize = 1000;
-const AT_ONCE: usize = 16;
+pub(crate) const AT_ONCE: usize = 16;
 /// Locks that the cells share.
 const LOCKS: usize = 64;
 

@@ -1,12 +1,14 @@
 //! Blobs: what there is of them, and their removal.
 
+use std::future::ready;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use cas_core::content::{IngestStatus, Stat, Version, check_key};
 use cas_core::{BlobReader, Capabilities, ContentStore, Digest, Ingest, Result};
+use futures_util::{StreamExt, TryStreamExt, stream};
 
-use crate::cell::{Cell, not_ours};
+use crate::cell::{AT_ONCE, Cell, not_ours};
 use crate::ingest::RemoteIngest;
 use crate::reader::RemoteReader;
 use crate::runtime;
@@ -76,6 +78,19 @@ impl ContentStore for RemoteStore {
     async fn remove_version(&self, digest: &Digest, version: Version) -> Result<bool> {
         let (remote, digest) = (self.0.clone(), *digest);
         runtime::run(async move { remote.remove(&digest, version.0).await }).await
+    }
+
+    async fn remove_versions(&self, blobs: &[(Digest, Version)]) -> Result<()> {
+        let (remote, blobs) = (self.0.clone(), blobs.to_vec());
+        runtime::run(async move {
+            let removals = blobs.into_iter().map(|(digest, version)| {
+                let remote = remote.clone();
+                async move { remote.remove(&digest, version.0).await }
+            });
+            let removals = stream::iter(removals).buffer_unordered(AT_ONCE);
+            removals.try_for_each(|_| ready(Ok(()))).await
+        })
+        .await
     }
 
     async fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<Stat>> {
