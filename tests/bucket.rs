@@ -18,7 +18,7 @@ use common::{cas, demo_archive, ok, text};
 use serde_json::Value;
 
 /// How long everybody works.
-const TIME: Duration = Duration::from_secs(25);
+const TIME: Duration = Duration::from_secs(15);
 
 /// Runs a command that may lose a race, and must say so then; whether it was done.
 fn done_or_lost(command: &mut Command) -> bool {
