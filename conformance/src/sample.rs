@@ -63,20 +63,14 @@ impl Sample {
     /// Stores what is not there, as an import does, held by `guard`.
     ///
     /// # Errors
-    /// Those of the store.
+    /// `Busy` while another stores one of its parts; those of the store.
     pub async fn store(&self, store: &Store, guard: &Guard) -> Result<()> {
         for (descriptor, data, children) in &self.parts {
             let wanted = Wanted::described(descriptor, children.clone());
             if guard.hold(wanted.clone()).await? {
                 continue;
             }
-            let patience = Duration::from_secs(10);
-            let key = descriptor.digest.to_string();
-            let expected = cas_core::content::Expected::exactly(descriptor.digest, descriptor.size);
-            let mut writer = store
-                .content
-                .begin_or_wait(&key, expected, patience)
-                .await?;
+            let mut writer = store.writer(descriptor).await?;
             if writer.offset() > 0 {
                 writer.rewind().await?;
             }

@@ -10,8 +10,9 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
+use super::revive::{bury, revive};
 use crate::capability::Capability;
-use crate::content::{BlobReader, Durability, Expected, Stat, Writer};
+use crate::content::{Durability, Expected, Stat, Writer};
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
@@ -19,14 +20,11 @@ use crate::media_type::MediaType;
 use crate::records::{ATTEMPTS, Batch, BlobRecord, Blobs, Expect, Revision, Tombstone, UNLEASED};
 use crate::store::Store;
 use crate::time::later;
-use crate::unique;
 
 /// Touches under way at once, where the home has no transactions.
 const CONCURRENT: usize = 16;
 /// Leases named in a record before those that have ended are looked for.
 const STALE: usize = 8;
-/// Bytes copied at once.
-const PIECE: usize = 1 << 20;
 
 /// A blob that is to be held, and what is known of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -301,7 +299,7 @@ fn enter(record: &mut BlobRecord, lease: Option<&str>, wanted: &Wanted) {
     record.updated_at = later(record.updated_at);
 }
 
-async fn swap(
+pub(super) async fn swap(
     store: &Store,
     digest: &Digest,
     mut record: BlobRecord,
@@ -315,64 +313,6 @@ async fn swap(
         Err(error) if error.kind() == Kind::Conflict => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-/// Makes a condemned blob live. Its bytes are copied, for a slow collector may take away those
-/// that it noted at any time, and nobody can tell it not to.
-async fn revive(
-    store: &Store,
-    digest: &Digest,
-    record: BlobRecord,
-    tombstone: Tombstone,
-    revision: Revision,
-) -> Result<Option<BlobRecord>> {
-    let found = store.content.stat(digest).await?;
-    let condemned = found.filter(|stat| Some(stat.version) == tombstone.version);
-    let copied = match condemned {
-        Some(stat) => copy_aside(store, &stat).await?,
-        None => None,
-    };
-    bury(store, digest, tombstone).await?;
-    if let Some(writer) = copied {
-        writer.commit(&Batch::new(), Durability::Full).await?;
-    }
-    swap(store, digest, record, Expect::Revision(revision)).await
-}
-
-/// The bytes in an ingest of their own; nothing when they are gone or damaged.
-async fn copy_aside(store: &Store, stat: &Stat) -> Result<Option<Writer>> {
-    let Some(reader) = store.content.open(&stat.digest).await? else {
-        return Ok(None);
-    };
-    let key = unique::key("revive");
-    let expected = Expected::exactly(stat.digest, stat.size);
-    let mut writer = Writer::begin(&*store.content, &key, expected).await?;
-    match pour(&*reader, &mut writer).await {
-        Ok(()) if writer.digest()? == stat.digest => return Ok(Some(writer)),
-        Err(error) if error.kind() != Kind::NotFound => return Err(error),
-        _ => {}
-    }
-    drop(writer);
-    store.content.discard(&key).await?;
-    Ok(None)
-}
-
-async fn pour(reader: &dyn BlobReader, writer: &mut Writer) -> Result<()> {
-    loop {
-        let piece = reader.read_at(writer.offset(), PIECE).await?;
-        if piece.is_empty() {
-            return Ok(());
-        }
-        writer.write(piece).await?;
-    }
-}
-
-/// Takes away the bytes that a tombstone names.
-pub(super) async fn bury(store: &Store, digest: &Digest, tombstone: Tombstone) -> Result<()> {
-    if let Some(version) = tombstone.version {
-        store.content.remove_version(digest, version).await?;
-    }
-    Ok(())
 }
 
 /// Drops the ids of leases that have ended; one that is renewed enters itself everywhere again.

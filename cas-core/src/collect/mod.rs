@@ -21,8 +21,10 @@ mod keep;
 mod keeper;
 mod labels;
 mod name;
+mod revive;
 mod survey;
 mod sweep;
+mod tree;
 mod why;
 
 use std::collections::BTreeSet;

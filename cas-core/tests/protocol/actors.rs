@@ -9,8 +9,9 @@ use std::time::{Duration, SystemTime};
 
 use cas_core::collect::{self, Guard, Options, Wanted};
 use cas_core::{Image, Kind, Result, Store};
+use conformance::sample::{JOB, Sample, tag as tag_whole};
 
-use crate::world::{JOB, World, store_image};
+use crate::world::World;
 
 /// One of them, at work.
 pub(crate) type Actor = Pin<Box<dyn Future<Output = ()>>>;
@@ -25,10 +26,10 @@ fn forgive(outcome: Result<()>) -> bool {
 }
 
 /// Imports image `number`.
-pub(crate) fn import(world: &World, number: u8, name: &'static str) -> Actor {
+pub(crate) fn import(world: &World, number: u64, name: &'static str) -> Actor {
     let (store, promised) = (world.store.clone(), Arc::clone(&world.promised));
     Box::pin(async move {
-        if forgive(store_image(&store, number, name).await) {
+        if forgive(Sample::of(number).import(&store, name).await) {
             promised.lock().unwrap().insert(name.to_owned());
         }
     })
@@ -36,7 +37,7 @@ pub(crate) fn import(world: &World, number: u8, name: &'static str) -> Actor {
 
 /// The same, killed after so many steps: nothing of it runs any more, not even what it would do
 /// when dropped.
-pub(crate) fn killed(world: &World, number: u8, name: &'static str, steps: usize) -> Actor {
+pub(crate) fn killed(world: &World, number: u64, name: &'static str, steps: usize) -> Actor {
     let actor = import(world, number, name);
     Box::pin(Killed(ManuallyDrop::new(actor), steps))
 }
@@ -59,7 +60,7 @@ impl Future for Killed {
 pub(crate) fn tag(world: &World, from: &'static str, to: &'static str) -> Actor {
     let (store, promised) = (world.store.clone(), Arc::clone(&world.promised));
     Box::pin(async move {
-        if forgive(tag_once(&store, from, to, true).await) {
+        if forgive(tag_whole(&store, from, to).await) {
             promised.lock().unwrap().insert(to.to_owned());
         }
     })
@@ -69,21 +70,15 @@ pub(crate) fn tag(world: &World, from: &'static str, to: &'static str) -> Actor 
 pub(crate) fn tag_root_only(world: &World, from: &'static str, to: &'static str) -> Actor {
     let store = world.store.clone();
     Box::pin(async move {
-        forgive(tag_once(&store, from, to, false).await);
+        forgive(tag_root(&store, from, to).await);
     })
 }
 
-async fn tag_once(store: &Store, from: &str, to: &str, whole: bool) -> Result<()> {
-    let Some(image) = store.images.get(&from.parse()?).await? else {
-        return Err(cas_core::Error::not_found("no such image"));
-    };
+async fn tag_root(store: &Store, from: &str, to: &str) -> Result<()> {
+    let image = store.images.get(&from.parse()?).await?;
+    let image = image.ok_or_else(|| cas_core::Error::not_found("no such image"))?;
     let guard = Guard::begin_for(store, "tag", JOB).await?;
-    match whole {
-        true => guard.hold_tree(&image.target).await?,
-        false => {
-            guard.hold(Wanted::there(image.target.digest)).await?;
-        }
-    }
+    guard.hold(Wanted::there(image.target.digest)).await?;
     let image = Image::new(to.parse()?, image.target);
     guard.name(vec![image], &["target"]).await.map(|_| ())
 }
@@ -92,7 +87,7 @@ async fn tag_once(store: &Store, from: &str, to: &str, whole: bool) -> Result<()
 pub(crate) fn rename(world: &World, from: &'static str, to: &'static str) -> Actor {
     let (store, promised) = (world.store.clone(), Arc::clone(&world.promised));
     Box::pin(async move {
-        if forgive(tag_once(&store, from, to, true).await) {
+        if forgive(tag_whole(&store, from, to).await) {
             promised.lock().unwrap().insert(to.to_owned());
             promised.lock().unwrap().remove(from);
             forgive(store.images.delete(&from.parse().unwrap(), None).await);
