@@ -122,9 +122,12 @@ impl Asked {
             bucket: bucket.to_owned(),
             prefix: prefix.trim_matches('/').to_owned(),
             endpoint: get("endpoint").unwrap_or(ENDPOINT).to_owned(),
-            region: get("region")
-                .map(str::to_owned)
-                .or_else(|| region(get("endpoint"))),
+            region: match get("region") {
+                Some(region) => Some(region.to_owned()),
+                None => region(get("endpoint")).ok_or_else(|| {
+                    fail("no region is known; add ?region=NAME, or set AWS_REGION".into())
+                })?,
+            },
             single,
         })
     }
@@ -155,11 +158,16 @@ impl Asked {
 }
 
 /// The region of services of others, where neither location nor environment says.
-fn region(endpoint: Option<&str>) -> Option<String> {
+///
+/// Nothing inside where the environment says, nothing at all where nobody does.
+fn region(endpoint: Option<&str>) -> Option<Option<String>> {
     let named = ["AWS_REGION", "AWS_DEFAULT_REGION"]
         .iter()
         .any(|name| env::var_os(name).is_some());
-    (endpoint.is_some() && !named).then(|| REGION.to_owned())
+    match named {
+        true => Some(None),
+        false => endpoint.map(|_| Some(REGION.to_owned())),
+    }
 }
 
 #[cfg(test)]
@@ -180,7 +188,7 @@ mod tests {
         );
         assert_eq!(parts, ("b", "p/q", "http://h:1"));
         assert_eq!((found.region.as_deref(), found.single), (Some("r"), true));
-        assert_eq!(asked("s3://b").unwrap().endpoint, ENDPOINT);
+        assert_eq!(asked("s3://b?region=r").unwrap().endpoint, ENDPOINT);
     }
 
     #[test]

@@ -83,6 +83,19 @@ fn long() -> Result<()> {
         cargo(&["install", "cargo-deny", "--locked"])?;
     }
     cargo(&["deny", "check", "bans", "licenses", "sources"])?;
+    let search = [
+        "test",
+        "--release",
+        "--package",
+        "oci-cas-core",
+        "--test",
+        "protocol",
+    ];
+    step(
+        Command::new("cargo")
+            .args(search)
+            .env("CAS_PREEMPTIONS", "3"),
+    )?;
     cargo(&[
         "test",
         "--release",
