@@ -3,10 +3,12 @@
 use std::ops::RangeInclusive;
 
 use bytes::{Bytes, BytesMut};
+use cas_core::Digest;
+use cas_core::content::Version;
 use redb::ReadableTable;
 
 use crate::error::{Failed, sort};
-use crate::tables::{Tables, View};
+use crate::tables::{Key, Tables, View};
 
 /// Most bytes of a row.
 ///
@@ -23,7 +25,31 @@ fn all(number: u64) -> RangeInclusive<(u64, u64)> {
     (number, 0)..=(number, u64::MAX)
 }
 
+/// A blob that was removed.
+pub(crate) struct Gone {
+    /// Bytes it had.
+    pub(crate) bytes: u64,
+    /// Whether some of its rows are left for [`Tables::reap`].
+    pub(crate) left: bool,
+}
+
 impl Tables<'_> {
+    /// Removes the blob where it is this version of it.
+    pub(crate) fn remove_blob(
+        &mut self,
+        digest: &Digest,
+        version: Version,
+    ) -> Result<Option<Gone>, Failed> {
+        let key = Key::of(digest);
+        let found = self.blobs.get(key.bytes())?.map(|found| found.value());
+        let Some((bytes, number)) = found.filter(|(_, number)| *number == version.0) else {
+            return Ok(None);
+        };
+        self.blobs.remove(key.bytes())?;
+        let left = self.remove_rows(number, bytes)?;
+        Ok(Some(Gone { bytes, left }))
+    }
+
     /// Adds `data` at `offset`, in as many rows as it needs.
     pub(crate) fn write_rows(
         &mut self,
