@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use cas_core::content::{Durability, IngestStatus, Stat, Version, check_key};
 use cas_core::{
     BlobReader, Capabilities, ContentStore, Context, Digest, Error, Ingest, Result, pool,
@@ -63,7 +64,7 @@ impl RedbContent {
     }
 }
 
-fn stat(digest: Digest, (size, number): (u64, u64)) -> Stat {
+fn stat(digest: Digest, (size, number, _): (u64, u64, &[u8])) -> Stat {
     Stat {
         digest,
         size,
@@ -85,13 +86,17 @@ impl ContentStore for RedbContent {
     }
 
     async fn open(&self, digest: &Digest) -> Result<Option<Arc<dyn BlobReader>>> {
-        let found = self.find(digest).during("open", digest)?;
-        Ok(found.map(|found| {
+        let view = self.0.view()?;
+        let found = view.blobs.get(Key::of(digest).bytes()).map_err(sort);
+        Ok(found.during("open", digest)?.map(|found| {
+            let (size, number, bytes) = found.value();
+            let whole = size == bytes.len() as u64;
             Arc::new(Reader {
                 engine: Arc::clone(&self.0),
                 digest: *digest,
-                number: found.version.0,
-                size: found.size,
+                number,
+                size,
+                beside: whole.then(|| Bytes::copy_from_slice(bytes)),
             }) as Arc<dyn BlobReader>
         }))
     }
