@@ -7,13 +7,12 @@ use bytes::{Bytes, BytesMut};
 use cas_core::content::Durability;
 use cas_core::records::Batch;
 use cas_core::{Digest, Result};
-use redb::ReadableTable;
 
 use crate::engine::Engine;
 use crate::error::Failed;
 use crate::lease::Lease;
 use crate::records::{apply, check};
-use crate::rows::ROW;
+use crate::rows::{BESIDE, ROW};
 use crate::tables::{Key, Tables};
 
 /// Bytes after which rows are synced, so that a kill does not cost a long download.
@@ -110,18 +109,13 @@ impl Body {
     ) -> Result<bool, Failed> {
         check(tables, batch)?;
         let (key, size) = (Key::of(digest), self.offset());
-        let found = tables.blobs.get(key.bytes())?.map(|found| found.value());
-        let stale = match found {
+        let stale = match tables.find(&key)? {
             // What is there stays, and our rows go.
-            Some((there, _)) if there == size => self.number.map(|ours| (ours, self.stored)),
+            Some(found) if found.size == size => self.number.map(|ours| (ours, self.stored)),
             other => {
-                let number = match self.number {
-                    Some(number) => number,
-                    None => tables.number()?,
-                };
-                tables.write_rows(number, self.stored, &self.tail)?;
-                tables.blobs.insert(key.bytes(), (size, number))?;
-                other.map(|(size, number)| (number, size))
+                self.insert(tables, &key)?;
+                let other = other.filter(|other| other.in_rows);
+                other.map(|other| (other.number, other.size))
             }
         };
         let left = match stale {
@@ -134,6 +128,21 @@ impl Body {
         apply(tables, batch)?;
         self.keep = false;
         Ok(left)
+    }
+
+    /// Enters the blob, with its bytes beside its size where they are few.
+    fn insert(&self, tables: &mut Tables<'_>, key: &Key) -> Result<(), Failed> {
+        let size = self.offset();
+        let (number, beside) = match self.number {
+            None if self.tail.len() <= BESIDE => (tables.number()?, &*self.tail),
+            None => (tables.number()?, &[][..]),
+            Some(number) => (number, &[][..]),
+        };
+        if beside.is_empty() {
+            tables.write_rows(number, self.stored, &self.tail)?;
+        }
+        tables.blobs.insert(key.bytes(), (size, number, beside))?;
+        Ok(())
     }
 }
 

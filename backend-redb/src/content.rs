@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use cas_core::content::{Durability, IngestStatus, Stat, Version, check_key};
 use cas_core::{
     BlobReader, Capabilities, ContentStore, Context, Digest, Error, Ingest, Result, pool,
@@ -22,6 +23,9 @@ use crate::reader::Reader;
 use crate::store::CAPABILITIES;
 use crate::tables::{Key, Tables};
 
+/// Most blobs that one transaction removes, so that no other waits long.
+const REMOVED: usize = 1024;
+
 /// The blobs of a store.
 pub(crate) struct RedbContent(pub(crate) Arc<Engine>);
 
@@ -31,9 +35,36 @@ impl RedbContent {
         let found = view.blobs.get(Key::of(digest).bytes()).map_err(sort)?;
         Ok(found.map(|found| stat(*digest, found.value())))
     }
+
+    /// Removes those that are still these versions, in one transaction; how many.
+    async fn remove_all(&self, blobs: Vec<(Digest, Version)>) -> Result<usize> {
+        let change = Change {
+            state: (),
+            bytes: 0,
+            durability: Durability::Relaxed,
+        };
+        let work = move |(): &mut (), tables: &mut Tables<'_>| {
+            let (mut removed, mut bytes, mut left) = (0, 0, false);
+            for (digest, version) in &blobs {
+                if let Some(gone) = tables.remove_blob(digest, *version)? {
+                    removed += 1;
+                    bytes += gone.bytes;
+                    left |= gone.left;
+                }
+            }
+            Ok((removed, bytes, left))
+        };
+        let (removed, bytes, left) = self.0.together(change, work).await?;
+        self.0.space.give_back(bytes);
+        if left {
+            let engine = Arc::clone(&self.0);
+            pool::run(move || engine.reap()).await?;
+        }
+        Ok(removed)
+    }
 }
 
-fn stat(digest: Digest, (size, number): (u64, u64)) -> Stat {
+fn stat(digest: Digest, (size, number, _): (u64, u64, &[u8])) -> Stat {
     Stat {
         digest,
         size,
@@ -55,13 +86,17 @@ impl ContentStore for RedbContent {
     }
 
     async fn open(&self, digest: &Digest) -> Result<Option<Arc<dyn BlobReader>>> {
-        let found = self.find(digest).during("open", digest)?;
-        Ok(found.map(|found| {
+        let view = self.0.view()?;
+        let found = view.blobs.get(Key::of(digest).bytes()).map_err(sort);
+        Ok(found.during("open", digest)?.map(|found| {
+            let (size, number, bytes) = found.value();
+            let whole = size == bytes.len() as u64;
             Arc::new(Reader {
                 engine: Arc::clone(&self.0),
                 digest: *digest,
-                number: found.version.0,
-                size: found.size,
+                number,
+                size,
+                beside: whole.then(|| Bytes::copy_from_slice(bytes)),
             }) as Arc<dyn BlobReader>
         }))
     }
@@ -113,31 +148,17 @@ impl ContentStore for RedbContent {
         if found.is_none_or(|found| found.version != version) {
             return Ok(false);
         }
-        let owned = *digest;
-        let change = Change {
-            state: (),
-            bytes: 0,
-            durability: Durability::Relaxed,
-        };
-        let work = move |(): &mut (), tables: &mut Tables<'_>| {
-            let key = Key::of(&owned);
-            let found = tables.blobs.get(key.bytes())?.map(|found| found.value());
-            let Some((size, number)) = found.filter(|(_, number)| *number == version.0) else {
-                return Ok(None);
-            };
-            tables.blobs.remove(key.bytes())?;
-            Ok(Some((size, tables.remove_rows(number, size)?)))
-        };
-        let removed = self.0.together(change, work).await;
-        let Some((size, left)) = removed.during("remove", digest)? else {
-            return Ok(false);
-        };
-        self.0.space.give_back(size);
-        if left {
-            let engine = Arc::clone(&self.0);
-            pool::run(move || engine.reap()).await?;
+        self.remove_all(vec![(*digest, version)])
+            .await
+            .map(|removed| removed > 0)
+            .during("remove", digest)
+    }
+
+    async fn remove_versions(&self, blobs: &[(Digest, Version)]) -> Result<()> {
+        for some in blobs.chunks(REMOVED) {
+            self.remove_all(some.to_vec()).await?;
         }
-        Ok(true)
+        Ok(())
     }
 
     async fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<Stat>> {

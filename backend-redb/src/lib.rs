@@ -3,7 +3,8 @@
 //! ```text
 //! cas.redb          everything; these tables:
 //!   cas             its format, and the first number that was never given
-//!   content         algorithm and hash of a blob -> its size, its number
+//!   content         algorithm and hash of a blob -> its size, its number, up to 512 bytes of it
+//!                   where that is all
 //!   rows            number, offset -> up to 256 KiB less 512 bytes of a blob or an ingest
 //!   ingests         key -> number, bytes in rows, time
 //!   doomed          numbers whose rows are still to be removed

@@ -19,6 +19,8 @@ pub(crate) struct Reader {
     pub(crate) digest: Digest,
     pub(crate) number: u64,
     pub(crate) size: u64,
+    /// All bytes, where they are not in rows.
+    pub(crate) beside: Option<Bytes>,
 }
 
 #[async_trait]
@@ -32,6 +34,12 @@ impl BlobReader for Reader {
         let length = usize::try_from(left).map_or(length, |left| left.min(length));
         if length == 0 {
             return Ok(Bytes::new());
+        }
+        if let Some(bytes) = &self.beside {
+            let start = usize::try_from(offset)
+                .unwrap_or(usize::MAX)
+                .min(bytes.len());
+            return Ok(bytes.slice(start..(start + length).min(bytes.len())));
         }
         let (engine, digest, number) = (Arc::clone(&self.engine), self.digest, self.number);
         let read = move || read(&engine, &digest, number, offset, length);

@@ -5,13 +5,14 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use cas_core::content::Durability;
 use cas_core::records::{Batch, Change as Swap, Expect, Record, Revision, Table, conflict};
 use cas_core::{Capabilities, Context, Records, Result};
 use redb::ReadableTable;
 
 use crate::engine::Engine;
-use crate::error::{Failed, sort};
+use crate::error::{Failed, corrupt, sort};
 use crate::group::Change;
 use crate::store::CAPABILITIES;
 use crate::tables::Tables;
@@ -27,9 +28,9 @@ impl Records for RedbRecords {
 
     async fn load(&self, table: Table, key: &str) -> Result<Option<Record>> {
         let view = self.0.view()?;
-        let found = view.records(table).get(key).map_err(sort);
+        let found = view.records(table).get(key.as_bytes()).map_err(sort);
         let found = found.during("load record", key)?;
-        Ok(found.map(|found| record(key, found.value())))
+        Ok(found.map(|found| record(key.to_owned(), found.value())))
     }
 
     async fn commit(&self, batch: &Batch) -> Result<()> {
@@ -65,27 +66,29 @@ impl Records for RedbRecords {
         limit: usize,
     ) -> Result<Vec<Record>> {
         let from = match after {
-            Some(after) if after >= prefix => Bound::Excluded(after),
-            _ => Bound::Included(prefix),
+            Some(after) if after >= prefix => Bound::Excluded(after.as_bytes()),
+            _ => Bound::Included(prefix.as_bytes()),
         };
         let view = self.0.view()?;
         let mut page = Vec::new();
-        let rows = view.records(table).range::<&str>((from, Bound::Unbounded));
+        let rows = view.records(table).range::<&[u8]>((from, Bound::Unbounded));
         for row in rows.map_err(sort)?.take(limit) {
             let (key, value) = row.map_err(sort)?;
-            if !key.value().starts_with(prefix) {
+            if !key.value().starts_with(prefix.as_bytes()) {
                 break;
             }
-            page.push(record(key.value(), value.value()));
+            let key = String::from_utf8(key.value().to_vec());
+            let key = key.map_err(|_| corrupt("the key of a record is no text"))?;
+            page.push(record(key, value.value()));
         }
         Ok(page)
     }
 }
 
-fn record(key: &str, (revision, value): (u64, &[u8])) -> Record {
+fn record(key: String, (revision, value): (u64, &[u8])) -> Record {
     Record {
-        key: key.to_owned(),
-        value: value.to_vec().into(),
+        key,
+        value: Bytes::copy_from_slice(value),
         revision: Revision::new(revision.to_string()),
     }
 }
@@ -105,11 +108,11 @@ pub(crate) fn check(tables: &mut Tables<'_>, batch: &Batch) -> Result<(), Failed
             // Nobody can know the revision that a change of this very batch will make.
             (Expect::Revision(_), Some(_)) => false,
             (expect, None) => {
-                let found = tables.records(change.table).get(place.1)?;
+                let found = tables.records(change.table).get(place.1.as_bytes())?;
                 let found = found.map(|found| found.value().0);
                 match expect {
                     Expect::Revision(wanted) => {
-                        found.is_some_and(|found| found.to_string() == wanted.as_str())
+                        found.is_some() && found == wanted.as_str().parse().ok()
                     }
                     _ => found.is_none(),
                 }
@@ -126,7 +129,7 @@ pub(crate) fn check(tables: &mut Tables<'_>, batch: &Batch) -> Result<(), Failed
 /// Makes the changes of a batch that was checked.
 pub(crate) fn apply(tables: &mut Tables<'_>, batch: &Batch) -> Result<(), Failed> {
     for change in batch.changes() {
-        let key = change.key.as_str();
+        let key = change.key.as_bytes();
         match &change.value {
             Some(value) => {
                 let revision = tables.number()?;

@@ -3,16 +3,21 @@
 use std::ops::RangeInclusive;
 
 use bytes::{Bytes, BytesMut};
+use cas_core::Digest;
+use cas_core::content::Version;
 use redb::ReadableTable;
 
 use crate::error::{Failed, sort};
-use crate::tables::{Tables, View};
+use crate::tables::{Key, Tables, View};
 
 /// Most bytes of a row.
 ///
 /// The engine gives each large row pages of its own, of a power of two together with a few bytes
 /// of theirs: a row of exactly a power of two would leave half of its pages empty.
 pub(crate) const ROW: usize = (256 << 10) - 512;
+/// Most bytes of a blob that are kept beside its size: a row of their own would cost a page more
+/// to change, and neighbours by digest go together.
+pub(crate) const BESIDE: usize = 512;
 /// Most rows that one transaction removes, so that no other waits long.
 const REMOVED: usize = 64;
 /// Most bytes that are reserved for a read before they are found.
@@ -23,7 +28,55 @@ fn all(number: u64) -> RangeInclusive<(u64, u64)> {
     (number, 0)..=(number, u64::MAX)
 }
 
+/// A blob that is there.
+#[derive(Clone, Copy)]
+pub(crate) struct Found {
+    pub(crate) size: u64,
+    pub(crate) number: u64,
+    /// Whether its bytes are in rows, and not beside its size.
+    pub(crate) in_rows: bool,
+}
+
+/// A blob that was removed.
+pub(crate) struct Gone {
+    /// Bytes it had.
+    pub(crate) bytes: u64,
+    /// Whether some of its rows are left for [`Tables::reap`].
+    pub(crate) left: bool,
+}
+
 impl Tables<'_> {
+    /// Removes the blob where it is this version of it.
+    pub(crate) fn remove_blob(
+        &mut self,
+        digest: &Digest,
+        version: Version,
+    ) -> Result<Option<Gone>, Failed> {
+        let key = Key::of(digest);
+        let Some(found) = self.find(&key)?.filter(|found| found.number == version.0) else {
+            return Ok(None);
+        };
+        self.blobs.remove(key.bytes())?;
+        let left = found.in_rows && self.remove_rows(found.number, found.size)?;
+        Ok(Some(Gone {
+            bytes: found.size,
+            left,
+        }))
+    }
+
+    /// What is there under a key.
+    pub(crate) fn find(&self, key: &Key) -> Result<Option<Found>, Failed> {
+        let found = self.blobs.get(key.bytes())?;
+        Ok(found.map(|found| {
+            let (size, number, bytes) = found.value();
+            Found {
+                size,
+                number,
+                in_rows: size > bytes.len() as u64,
+            }
+        }))
+    }
+
     /// Adds `data` at `offset`, in as many rows as it needs.
     pub(crate) fn write_rows(
         &mut self,

@@ -16,19 +16,22 @@ const NUMBERS: &str = "numbers";
 /// Numbers that one opening takes at a time; what it does not use is lost.
 const BLOCK: u64 = 1 << 32;
 
-const BLOBS: TableDefinition<'static, &[u8], (u64, u64)> = TableDefinition::new("content");
+const BLOBS: TableDefinition<'static, &[u8], Entry> = TableDefinition::new("content");
 const ROWS: TableDefinition<'static, (u64, u64), &[u8]> = TableDefinition::new("rows");
 const INGESTS: TableDefinition<'static, &str, Staged> = TableDefinition::new("ingests");
 const DOOMED: TableDefinition<'static, u64, u64> = TableDefinition::new("doomed");
 
+/// A blob: its size, its number, and its bytes where they are few; others are in rows.
+pub(crate) type Entry = (u64, u64, &'static [u8]);
 /// An ingest: the number of its rows, the bytes in them, and when it last grew, in milliseconds
 /// since 1970.
 pub(crate) type Staged = (u64, u64, u64);
 /// A record: its revision and its value.
 type Value = (u64, &'static [u8]);
 
-/// The table of the records of one kind.
-const fn records(kind: Home) -> TableDefinition<'static, &'static str, Value> {
+/// The table of the records of one kind; keys are text, but an engine that knows checks it at
+/// every comparison.
+const fn records(kind: Home) -> TableDefinition<'static, &'static [u8], Value> {
     TableDefinition::new(kind.name())
 }
 
@@ -84,15 +87,14 @@ pub(crate) struct Numbers {
 /// The tables, open in one write transaction.
 pub(crate) struct Tables<'a> {
     meta: Table<'a, &'static str, u64>,
-    /// Size and number of each blob.
-    pub(crate) blobs: Table<'a, &'static [u8], (u64, u64)>,
+    pub(crate) blobs: Table<'a, &'static [u8], Entry>,
     /// Bytes, by the number of their blob and their offset in it.
     pub(crate) rows: Table<'a, (u64, u64), &'static [u8]>,
     /// Ingests that have rows.
     pub(crate) ingests: Table<'a, &'static str, Staged>,
     /// Numbers whose rows are to go, with the bytes in them.
     pub(crate) doomed: Table<'a, u64, u64>,
-    records: [Table<'a, &'static str, Value>; Home::ALL.len()],
+    records: [Table<'a, &'static [u8], Value>; Home::ALL.len()],
     /// Numbers of this opening.
     pub(crate) numbers: Numbers,
     /// Whether a block of numbers was taken.
@@ -116,7 +118,7 @@ impl<'a> Tables<'a> {
     }
 
     /// The records of one kind.
-    pub(crate) fn records(&mut self, kind: Home) -> &mut Table<'a, &'static str, Value> {
+    pub(crate) fn records(&mut self, kind: Home) -> &mut Table<'a, &'static [u8], Value> {
         &mut self.records[kind as usize]
     }
 
@@ -144,11 +146,11 @@ impl<'a> Tables<'a> {
 
 /// The tables as one commit left them, for readers.
 pub(crate) struct View {
-    pub(crate) blobs: ReadOnlyTable<&'static [u8], (u64, u64)>,
+    pub(crate) blobs: ReadOnlyTable<&'static [u8], Entry>,
     pub(crate) rows: ReadOnlyTable<(u64, u64), &'static [u8]>,
     pub(crate) ingests: ReadOnlyTable<&'static str, Staged>,
     pub(crate) doomed: ReadOnlyTable<u64, u64>,
-    records: [ReadOnlyTable<&'static str, Value>; Home::ALL.len()],
+    records: [ReadOnlyTable<&'static [u8], Value>; Home::ALL.len()],
 }
 
 impl View {
@@ -165,7 +167,7 @@ impl View {
     }
 
     /// The records of one kind.
-    pub(crate) fn records(&self, kind: Home) -> &ReadOnlyTable<&'static str, Value> {
+    pub(crate) fn records(&self, kind: Home) -> &ReadOnlyTable<&'static [u8], Value> {
         &self.records[kind as usize]
     }
 }

@@ -40,6 +40,9 @@ impl Algorithm {
     }
 }
 
+/// Length of the longest text of a digest: that of SHA-512.
+const TEXT: usize = 7 + 128;
+
 /// `algorithm:hex`, as the OCI image specification writes it; ordered as its text is.
 #[derive(Clone, Copy)]
 pub struct Digest {
@@ -82,13 +85,23 @@ impl Digest {
 
     /// The hash in lower-case hexadecimal, without the algorithm.
     pub fn hex(&self) -> String {
+        let mut buffer = [0; TEXT];
+        self.text(&mut buffer)[self.algorithm.name().len() + 1..].to_owned()
+    }
+
+    /// The whole text, written into `buffer`.
+    fn text<'a>(&self, buffer: &'a mut [u8; TEXT]) -> &'a str {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let mut text = String::with_capacity(2 * self.algorithm.size());
-        for byte in self.as_bytes() {
-            text.push(DIGITS[usize::from(byte >> 4)] as char);
-            text.push(DIGITS[usize::from(byte & 15)] as char);
+        let name = self.algorithm.name();
+        buffer[..name.len()].copy_from_slice(name.as_bytes());
+        buffer[name.len()] = b':';
+        let hex = &mut buffer[name.len() + 1..];
+        for (pair, byte) in hex.chunks_exact_mut(2).zip(self.as_bytes()) {
+            pair[0] = DIGITS[usize::from(byte >> 4)];
+            pair[1] = DIGITS[usize::from(byte & 15)];
         }
-        text
+        let length = name.len() + 1 + 2 * self.algorithm.size();
+        str::from_utf8(&buffer[..length]).unwrap_or_default()
     }
 
     /// `algorithm:` and the first twelve digits, for tables.
@@ -99,7 +112,7 @@ impl Digest {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&format!("{}:{}", self.algorithm.name(), self.hex()))
+        f.pad(self.text(&mut [0; TEXT]))
     }
 }
 
@@ -180,7 +193,7 @@ impl Ord for Digest {
 
 impl Serialize for Digest {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        serializer.serialize_str(self.text(&mut [0; TEXT]))
     }
 }
 

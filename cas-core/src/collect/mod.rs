@@ -139,7 +139,9 @@ impl Dead<'_> {
 
     fn blobs(&self, found: &Survey) -> Vec<(Digest, Revision)> {
         let blobs = found.blobs.iter();
-        let dead = blobs.filter(|(digest, _)| self.is(&Resource::Content(*digest)));
+        // One that is condemned is so at another revision by now, or was when it was noted.
+        let live = blobs.filter(|(digest, _)| !found.condemned.contains(digest));
+        let dead = live.filter(|(digest, _)| self.is(&Resource::Content(*digest)));
         dead.cloned().collect()
     }
 
@@ -171,7 +173,8 @@ impl Dead<'_> {
             .iter()
             .map(|(number, key)| self.snapshot(*number, key))
             .collect();
-        collected.blobs = sweep::bury(store, &found.condemned).await?;
+        let condemned: Vec<Digest> = found.condemned.iter().copied().collect();
+        collected.blobs = sweep::bury(store, &condemned).await?;
         collected.blobs.extend(sweep::blobs(store, &blobs).await?);
         for ingest in &found.ingests {
             if self.is(&Resource::Ingest(ingest.key.clone())) {

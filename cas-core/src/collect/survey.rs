@@ -6,6 +6,7 @@
 //! the sweep finds another revision; or the lease was there when leases were read; or it had ended
 //! by then, and what was written is read after it.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
 use super::graph::{Graph, Reach, Reason};
@@ -28,10 +29,10 @@ const PAGE: usize = 1000;
 
 /// What was found.
 pub(super) struct Survey {
-    /// Blobs with a live record, and its revision before anything else was read.
+    /// Blobs with a record, and its revision before anything else was read.
     pub(super) blobs: Vec<(Digest, Revision)>,
     /// Blobs that an earlier collection condemned and did not remove.
-    pub(super) condemned: Vec<Digest>,
+    pub(super) condemned: BTreeSet<Digest>,
     /// Snapshots as they were before anything else was read, by the number of their snapshotter.
     pub(super) snapshots: Vec<(usize, Info)>,
     /// Images that have expired.
@@ -49,7 +50,7 @@ pub(super) async fn survey(
 ) -> Result<Survey> {
     let mut survey = Survey {
         blobs: Vec::new(),
-        condemned: Vec::new(),
+        condemned: BTreeSet::new(),
         snapshots: Vec::new(),
         expired: Vec::new(),
         ingests: Vec::new(),
@@ -76,12 +77,7 @@ impl Survey {
     async fn note_blobs(&mut self, store: &Store) -> Result<()> {
         each_record(store, |record| {
             let digest = record.key.parse()?;
-            // Most are live, and the look at their text is cheaper than reading them whole.
-            let marked = memchr(&record.value) && decode(record)?.tombstone.is_some();
-            match marked {
-                true => self.condemned.push(digest),
-                false => self.blobs.push((digest, record.revision.clone())),
-            }
+            self.blobs.push((digest, record.revision.clone()));
             Ok(())
         })
         .await
@@ -114,6 +110,7 @@ impl Survey {
         each_record(store, |record| {
             let (digest, blob): (Digest, BlobRecord) = (record.key.parse()?, decode(record)?);
             if blob.tombstone.is_some() {
+                self.condemned.insert(digest);
                 return Ok(());
             }
             let graph = &mut self.graph;
@@ -271,12 +268,6 @@ async fn live_leases(store: &Store, now: SystemTime, look: bool) -> Result<Vec<(
 fn ending(lease: &Lease) -> Option<SystemTime> {
     let labelled = labels::expiry(&lease.labels);
     labelled.into_iter().chain(lease.expires_at).min()
-}
-
-/// Whether a record may be that of a condemned blob.
-fn memchr(value: &[u8]) -> bool {
-    const WORD: &[u8] = b"\"tombstone\"";
-    value.windows(WORD.len()).any(|window| window == WORD)
 }
 
 async fn each_record(store: &Store, mut visit: impl FnMut(&Record) -> Result<()>) -> Result<()> {

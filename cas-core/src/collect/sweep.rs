@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::capability::Capability;
 use crate::content::Version;
@@ -13,8 +13,10 @@ use crate::records::{Batch, Change, Expect, Records, Revision, Table, Tombstone}
 use crate::snapshot::{Info, Snapshotter};
 use crate::store::Store;
 
-/// Changes in one transaction: a writer waits for no longer than one of these takes.
+/// Changes in one transaction: a writer waits for no longer than a few of these take.
 const CHUNK: usize = 256;
+/// Chunks under way at once.
+const CHUNKS: usize = 4;
 /// Changes under way at once, where the home has no transactions.
 const CONCURRENT: usize = 16;
 /// How often a batch is tried without those of its changes that have lost, before each is alone.
@@ -26,20 +28,23 @@ pub(super) async fn blobs(
     store: &Store,
     candidates: &[(Digest, Revision)],
 ) -> Result<Vec<(Digest, u64)>> {
-    let mut removed = Vec::new();
-    for chunk in candidates.chunks(CHUNK) {
-        let mut changes = Vec::with_capacity(chunk.len());
-        for (digest, noted) in chunk {
-            changes.extend(condemn(store, digest, noted).await?);
-        }
-        let condemned = commit_each(&*store.records, changes).await?;
-        let digests: Vec<Digest> = condemned
-            .iter()
-            .filter_map(|change| change.key.parse().ok())
-            .collect();
-        removed.extend(bury(store, &digests).await?);
+    // While one waits for its commit, the next is read.
+    let chunks = candidates.chunks(CHUNK);
+    let sweeps: Vec<_> = chunks.map(|chunk| sweep(store, chunk)).collect();
+    let removed: Vec<_> = stream::iter(sweeps).buffered(CHUNKS).try_collect().await?;
+    Ok(removed.concat())
+}
+
+async fn sweep(store: &Store, chunk: &[(Digest, Revision)]) -> Result<Vec<(Digest, u64)>> {
+    let mut changes = Vec::with_capacity(chunk.len());
+    for (digest, noted) in chunk {
+        changes.extend(condemn(store, digest, noted).await?);
     }
-    Ok(removed)
+    let condemned = commit_each(&*store.records, changes).await?;
+    let digests = condemned
+        .iter()
+        .filter_map(|change| change.key.parse().ok());
+    bury(store, &digests.collect::<Vec<_>>()).await
 }
 
 /// The change that makes a tombstone of a record, where it is as noted.
@@ -57,7 +62,7 @@ async fn condemn(store: &Store, digest: &Digest, noted: &Revision) -> Result<Opt
     Ok(Some(Change {
         table: Table::Blobs,
         key,
-        expect: Expect::Revision(noted.clone()),
+        expect: Expect::Revision(found.revision),
         value: Some(encode(&record)?),
     }))
 }
@@ -65,7 +70,7 @@ async fn condemn(store: &Store, digest: &Digest, noted: &Revision) -> Result<Opt
 /// Removes the bytes of blobs that are condemned, and then their records; those that were
 /// revived meanwhile are passed over. Which, and their sizes.
 pub(super) async fn bury(store: &Store, condemned: &[Digest]) -> Result<Vec<(Digest, u64)>> {
-    let mut removed = Vec::new();
+    let mut removed = Vec::with_capacity(condemned.len());
     for chunk in condemned.chunks(CHUNK) {
         let (mut bytes, mut deletions, mut sizes) = (Vec::new(), Vec::new(), HashMap::new());
         for digest in chunk {
@@ -78,13 +83,16 @@ pub(super) async fn bury(store: &Store, condemned: &[Digest]) -> Result<Vec<(Dig
                 continue;
             };
             bytes.extend(tombstone.version.map(|version: Version| (*digest, version)));
+            sizes.insert(
+                key.clone(),
+                (*digest, tombstone.version.map_or(0, |_| record.size)),
+            );
             deletions.push(Change {
                 table: Table::Blobs,
-                key: key.clone(),
+                key,
                 expect: Expect::Revision(found.revision),
                 value: None,
             });
-            sizes.insert(key, (*digest, tombstone.version.map_or(0, |_| record.size)));
         }
         store.content.remove_versions(&bytes).await?;
         for deleted in commit_each(&*store.records, deletions).await? {

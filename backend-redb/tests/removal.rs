@@ -1,0 +1,85 @@
+//! Removal in bulk does what the removals one by one do, and leaves nothing else in the file.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::path::Path;
+
+use backend_redb::RedbStore;
+use cas_core::content::{Stat, Version};
+use cas_core::{ContentExt, ContentStore, Digest, Result, pool::wait};
+use redb::{ReadableDatabase, ReadableTableMetadata, TableHandle};
+
+/// More than the blobs of one transaction.
+const BLOBS: usize = 2_500;
+/// More than the rows that one transaction removes.
+const LARGE: usize = 24 << 20;
+
+/// Numbered blobs, every fifth stored a second time after its removal, and a large one; what is
+/// to go: two of three, some in an older version, some twice, some that are not there.
+async fn fill(content: &dyn ContentStore) -> Result<Vec<(Digest, Version)>> {
+    let mut going = Vec::new();
+    for number in 0..BLOBS {
+        // Some beside their sizes, some in rows.
+        let data = bytes::Bytes::from(number.to_le_bytes().repeat(1 + 100 * (number % 2)));
+        let digest = content.put(data.clone()).await?;
+        let stat = content.stat(&digest).await?.unwrap();
+        if number % 5 == 0 {
+            content.remove(&digest).await?;
+            content.put(data).await?;
+        }
+        let times = number % 3;
+        going.extend(std::iter::repeat_n((digest, stat.version), times));
+        let absent = Digest::sha256(&number.to_be_bytes());
+        going.push((absent, stat.version));
+    }
+    let large = content.put(vec![1; LARGE].into()).await?;
+    let stat = content.stat(&large).await?.unwrap();
+    going.insert(BLOBS / 2, (large, stat.version));
+    Ok(going)
+}
+
+/// The blobs that are left, and how many entries each table has.
+fn left(path: &Path, store: RedbStore) -> (Vec<Stat>, Vec<(String, u64)>) {
+    let blobs = wait(store.content().list(None, 2 * BLOBS)).unwrap();
+    drop(store);
+    let db = redb::Database::open(path.join("cas.redb")).unwrap();
+    let tx = db.begin_read().unwrap();
+    let tables = tx.list_tables().unwrap();
+    let mut counts: Vec<(String, u64)> = tables
+        .map(|table| (table.name().to_owned(), table))
+        .map(|(name, table)| (name, tx.open_untyped_table(table).unwrap().len().unwrap()))
+        .collect();
+    counts.sort();
+    (blobs, counts)
+}
+
+#[test]
+fn in_bulk_is_the_removal_of_each() {
+    let memory = tempfile::tempdir_in("/dev/shm");
+    let temp = memory.or_else(|_| tempfile::tempdir()).unwrap();
+    let results = ["each", "bulk"].map(|how| {
+        let path = temp.path().join(how);
+        let store = RedbStore::open(&path).unwrap();
+        let content = store.content();
+        wait(async {
+            let going = fill(&*content).await.unwrap();
+            if how == "bulk" {
+                content.remove_versions(&going).await.unwrap();
+            } else {
+                for (digest, version) in &going {
+                    content.remove_version(digest, *version).await.unwrap();
+                }
+            }
+            content.flush().await.unwrap();
+        });
+        drop(content);
+        left(&path, store)
+    });
+    let [each, bulk] = results;
+    assert!(!each.0.is_empty() && each.0.len() < BLOBS);
+    let count = |name| each.1.iter().find(|(table, _)| table == name).unwrap().1;
+    let in_rows = each.0.iter().filter(|stat| stat.size > 512).count();
+    assert_eq!(count("rows"), in_rows as u64);
+    assert_eq!(count("doomed"), 0);
+    assert!(each == bulk, "removal in bulk is another");
+}
