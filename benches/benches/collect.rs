@@ -122,7 +122,11 @@ fn on(runtime: &Runtime, scheme: &str, place: &Path, kind: &str) -> Result<()> {
             std::fs::remove_dir_all(&used)?;
         }
         std::fs::remove_dir_all(&filled)?;
-        report(&format!("{scheme} on {kind}, {name}"), &mut times, Some(most));
+        report(
+            &format!("{scheme} on {kind}, {name}"),
+            &mut times,
+            Some(most),
+        );
     }
     Ok(())
 }

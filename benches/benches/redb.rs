@@ -14,6 +14,8 @@ mod place;
 mod small;
 #[path = "redb/stat.rs"]
 mod stat;
+#[path = "../src/bin/peers/warm.rs"]
+mod warm;
 
 use std::path::Path;
 use std::process::Command;
@@ -40,7 +42,7 @@ fn main() -> Result<()> {
     if wanted("stat") {
         stat::run(&runtime)?;
     }
-    place::touch_memory(place.path())?;
+    warm::touch_memory(place.path())?;
     if wanted("small") {
         small::run(&runtime, place.path())?;
     }

@@ -4,7 +4,7 @@
 //! paid once a piece, and never on a thread that may block anyway.
 
 use std::cell::Cell;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
@@ -94,6 +94,20 @@ pub fn wait<T>(future: impl Future<Output = T>) -> T {
             *woken = false;
         }
     })
+}
+
+/// Lets everybody else run first, on whichever executor this is.
+pub(crate) async fn give_way() {
+    let mut gave = false;
+    poll_fn(|context| {
+        if gave {
+            return Poll::Ready(());
+        }
+        gave = true;
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// The one pool: as many threads as cores, at least two so that hashing overlaps writing.

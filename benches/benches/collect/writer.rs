@@ -93,5 +93,8 @@ async fn one(store: &Store, number: u64, data: Vec<u8>) -> cas::Result<()> {
 
 fn p99(waits: &mut [Duration]) -> Duration {
     waits.sort();
-    waits.get(waits.len() * 99 / 100).copied().unwrap_or_default()
+    waits
+        .get(waits.len() * 99 / 100)
+        .copied()
+        .unwrap_or_default()
 }

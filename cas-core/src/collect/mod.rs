@@ -42,6 +42,7 @@ use self::graph::{Graph, Reach};
 use self::survey::{Survey, survey};
 use crate::digest::Digest;
 use crate::error::{Kind, Result};
+use crate::pool;
 use crate::records::{Resource, Revision};
 use crate::snapshot::{Info, Snapshotter};
 use crate::store::Store;
@@ -105,7 +106,11 @@ pub async fn collect(
     options: &Options,
 ) -> Result<Collected> {
     let found = survey(store, snapshotters, options.now, options.dry_run).await?;
-    let marks = found.graph.mark();
+    let (found, marks) = pool::run(move || {
+        let marks = found.graph.mark();
+        Ok((found, marks))
+    })
+    .await?;
     let dead = Dead {
         graph: &found.graph,
         marks: &marks,

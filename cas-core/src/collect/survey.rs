@@ -17,6 +17,7 @@ use crate::digest::Digest;
 use crate::dispatch;
 use crate::error::{Kind, Result};
 use crate::image::Image;
+use crate::pool::give_way;
 use crate::records::blob::decode;
 use crate::records::{BlobRecord, Lease, Record, Resource, Revision, Table, UNLEASED};
 use crate::snapshot::{Info, Snapshotter};
@@ -25,7 +26,7 @@ use crate::store::Store;
 /// How far the clocks of machines that share a store may differ.
 const SKEW: Duration = Duration::from_secs(60);
 /// Records and snapshots read at once.
-const PAGE: usize = 1000;
+const PAGE: usize = 256;
 
 /// What was found.
 pub(super) struct Survey {
@@ -280,6 +281,8 @@ async fn each_record(store: &Store, mut visit: impl FnMut(&Record) -> Result<()>
         for record in &page {
             visit(record)?;
         }
+        // Most stores answer at once, and whoever else is on this thread waits for us.
+        give_way().await;
         match page.into_iter().nth(PAGE - 1) {
             Some(last) => after = Some(last.key),
             None => return Ok(()),

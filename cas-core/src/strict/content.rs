@@ -7,13 +7,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 
+use super::StrictStore;
 use super::ingest::{StrictIngest, piece};
-use super::{StrictStore, give_way};
 use crate::capability::Capabilities;
 use crate::content::{BlobReader, ContentStore, Ingest, IngestStatus, Stat, Version, check_key};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::memory::lock;
+use crate::pool::give_way;
 
 /// The objects, and what the digests point at.
 #[derive(Default)]

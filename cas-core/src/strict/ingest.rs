@@ -6,10 +6,11 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 
-use super::{PART, StrictStore, give_way};
+use super::{PART, StrictStore};
 use crate::content::{Durability, Ingest, IngestStatus, Verified};
 use crate::error::{Error, Result};
 use crate::memory::{lock, window};
+use crate::pool::give_way;
 use crate::records::Batch;
 
 /// An unfinished upload; while a writer holds it, the parts are the writer's.

@@ -11,10 +11,8 @@ mod ingest;
 mod records;
 
 use std::collections::BTreeMap;
-use std::future::poll_fn;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
-use std::task::Poll;
 
 use content::Bucket;
 use ingest::Slot;
@@ -56,18 +54,4 @@ impl StrictStore {
     pub fn new() -> Self {
         StrictStore::default()
     }
-}
-
-/// Lets everybody else run first, on whichever executor this is.
-async fn give_way() {
-    let mut gave = false;
-    poll_fn(|context| {
-        if gave {
-            return Poll::Ready(());
-        }
-        gave = true;
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }

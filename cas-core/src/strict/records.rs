@@ -6,10 +6,11 @@ use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 
-use super::{StrictStore, give_way};
+use super::StrictStore;
 use crate::capability::Capabilities;
 use crate::error::{Error, Result};
 use crate::memory::lock;
+use crate::pool::give_way;
 use crate::records::{Batch, Change, Expect, Record, Records, Revision, Table, conflict};
 
 /// Every table, and the number that the next change gets; it never goes back.

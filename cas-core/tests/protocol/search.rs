@@ -98,7 +98,8 @@ fn play(actors: Vec<Actor>, choices: &[Choice]) -> Vec<Fork> {
         let others = ready.into_iter().filter(|one| *one != current).collect();
         forks.push(Fork { others, preempts });
         let actor = actors[current].as_mut().expect("it is ready");
-        if let Poll::Ready(()) = actor.as_mut().poll(&mut context) {
+        // Work for the pool is done here and now, or steps would not come at the same places.
+        if let Poll::Ready(()) = pool::inline(|| actor.as_mut().poll(&mut context)) {
             actors[current] = None;
         }
     }

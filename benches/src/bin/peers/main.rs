@@ -7,6 +7,7 @@
 
 mod place;
 mod run;
+mod warm;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -119,7 +120,7 @@ impl Job<'_> {
         let mut skopeo = Command::new("skopeo");
         finish(skopeo.args(["copy", "-q", &format!("oci:{layout}:{tag}"), &archive]))?;
         finish(&mut self.import(&self.place.path().join("present")))?;
-        place::touch_memory(self.place.path())
+        warm::touch_memory(self.place.path())
     }
 
     fn archive(&self) -> PathBuf {

@@ -1,7 +1,6 @@
 //! Where the runs happen: a directory that is given, or a journaled ext4 on a loop device.
 
 use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -12,8 +11,6 @@ use super::finish;
 
 /// Size of the file system that is made; the file is sparse.
 const SIZE: u64 = 8 << 30;
-/// Bytes written and removed first, so that no run pays the first touch of memory.
-const WARM: usize = 3 << 30;
 
 /// A directory for the runs; a mount of its own is gone when it is dropped.
 pub(super) struct Place {
@@ -74,17 +71,4 @@ impl Drop for Place {
             let _ = Command::new("umount").arg(point).status();
         }
     }
-}
-
-/// Writes and removes a large file, so that the page cache is no fresh memory.
-pub(super) fn touch_memory(directory: &Path) -> Result<()> {
-    let path = directory.join("warm");
-    let mut file = File::create(&path)?;
-    let piece = vec![1; 1 << 20];
-    for _ in 0..WARM >> 20 {
-        file.write_all(&piece)?;
-    }
-    file.sync_all()?;
-    std::fs::remove_file(path)?;
-    Ok(())
 }
