@@ -200,7 +200,11 @@ fn collections_in_a_loop_lose_nothing_of_several_processes() {
                 collections.fetch_add(1, Ordering::Relaxed);
             }
         });
-        std::thread::sleep(Duration::from_secs(6));
+        let begun = Instant::now();
+        // At least a few collections, however slow the machine is.
+        while begun.elapsed() < Duration::from_secs(6) || collections.load(Ordering::Relaxed) < 4 {
+            std::thread::sleep(Duration::from_millis(50));
+        }
         over.store(true, Ordering::Relaxed);
         workers.map(|worker| worker.join().expect("a worker lost something"))
     });

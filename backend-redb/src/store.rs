@@ -168,46 +168,8 @@ impl Opener for RedbOpener {
     async fn open(&self, location: &Location) -> Result<Store> {
         location.check_options(&["cache"])?;
         let path = location.path()?;
-        let cache = match location.options().get("cache") {
-            Some(text) => size(text).during("open", location)?,
-            None => CACHE,
-        };
+        let cache = location.size_option("cache")?;
+        let cache = cache.map_or(CACHE, |size| usize::try_from(size).unwrap_or(usize::MAX));
         pool::run(move || RedbStore::open_with(&path, cache).map(|store| store.store())).await
-    }
-}
-
-/// Bytes, as in `4096`, `512KiB`, `64MiB` or `2GiB`.
-fn size(text: &str) -> Result<usize> {
-    let digits = text.trim_end_matches(|character: char| !character.is_ascii_digit());
-    let scale = match &text[digits.len()..] {
-        "" => Some(1),
-        "KiB" => Some(1 << 10),
-        "MiB" => Some(1 << 20),
-        "GiB" => Some(1 << 30),
-        _ => None,
-    };
-    let number = digits.parse::<usize>().ok();
-    number
-        .zip(scale)
-        .and_then(|(number, scale)| number.checked_mul(scale))
-        .ok_or_else(|| {
-            Error::invalid(format!(
-                "cache={text:.40} is no size; expected a number of bytes, KiB, MiB or GiB"
-            ))
-        })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_are_read_and_nothing_else() {
-        for (text, expected) in [("0", 0), ("4096", 4096), ("64MiB", 64 << 20)] {
-            assert_eq!(size(text).unwrap(), expected);
-        }
-        for text in ["", "MiB", "1MB", "-1", "1 MiB", "99999999999GiB", "1é"] {
-            assert!(size(text).is_err(), "{text}");
-        }
     }
 }

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 const HELP: &str = "\
 cargo xtask TASK
 
-  check   what CI runs: set up, format, lint, document, test; about ten minutes cold
+  check   what CI runs: set up, format, lint, document, test; about twenty minutes cold
   long    what is too slow for CI: release build, all real images, licences, benches
   setup   the peers and images that tests compare with (root and apt; elsewhere it says so)
   bench   the tables: ours beside the peers, interleaved
