@@ -131,8 +131,10 @@ impl Rmi {
                 .item(&json!({"removed": name}), || format!("removed {name}"))?;
         }
         let free = cas.collect(true).await?;
-        session
-            .out
-            .say(format!("`cas gc` would free {}", super::gc::sum(&free)))
+        let shown = json!({"wouldFree": {"blobs": free.blobs.len(), "bytes": free.bytes(),
+            "snapshots": free.snapshots.len()}});
+        session.out.item(&shown, || {
+            format!("`cas gc` would free {}", super::gc::sum(&free))
+        })
     }
 }

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::{Handler, Next};
 use crate::Labels;
-use crate::collect::{self, Wanted, hold};
+use crate::collect::{self, Guard, JOB, Wanted};
 use crate::descriptor::Descriptor;
 use crate::error::{Error, Result};
 use crate::records::BlobRecord;
@@ -107,10 +107,20 @@ pub async fn set_labels(store: &Store, descriptor: &Descriptor, labels: &Labels)
             .operation("label")
             .subject(descriptor.digest));
     }
-    // What is referred to must not be condemned before the reference is read.
-    for child in collect::referenced(labels) {
-        hold::hold(store, None, &Wanted::there(child)).await?;
+    let children: Vec<Wanted> = collect::referenced(labels).map(Wanted::there).collect();
+    if children.is_empty() {
+        return write(store, descriptor, labels).await;
     }
+    // What is referred to must not be condemned before the reference is read.
+    let guard = Guard::begin_for(store, "label", JOB).await?;
+    let written = match guard.hold_all(&children).await {
+        Ok(_) => write(store, descriptor, labels).await,
+        Err(error) => Err(error),
+    };
+    guard.settle(written).await
+}
+
+async fn write(store: &Store, descriptor: &Descriptor, labels: &Labels) -> Result<()> {
     let media_type = &descriptor.media_type;
     let add = |found: Option<BlobRecord>| {
         let mut record =
