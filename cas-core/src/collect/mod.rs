@@ -14,6 +14,7 @@
 //! Bytes without a record are not touched: whoever is about to write one may have just stored
 //! them.
 
+mod dead;
 mod graph;
 mod guard;
 pub(crate) mod hold;
@@ -38,13 +39,13 @@ pub(crate) use labels::content as referenced;
 pub use labels::{FLAT, LEASE};
 pub use why::{Path, Why, why};
 
-use self::graph::{Graph, Reach};
-use self::survey::{Survey, survey};
+use self::dead::Dead;
+use self::survey::survey;
 use crate::digest::Digest;
-use crate::error::{Kind, Result};
+use crate::error::Result;
 use crate::pool;
-use crate::records::{Resource, Revision};
-use crate::snapshot::{Info, Snapshotter};
+use crate::records::Resource;
+use crate::snapshot::Snapshotter;
 use crate::store::Store;
 
 /// How to collect.
@@ -106,121 +107,13 @@ pub async fn collect(
     options: &Options,
 ) -> Result<Collected> {
     let found = survey(store, snapshotters, options.now, options.dry_run).await?;
-    let (found, marks) = pool::run(move || {
-        let marks = found.graph.mark();
-        Ok((found, marks))
-    })
-    .await?;
-    let dead = Dead {
-        graph: &found.graph,
-        marks: &marks,
-        snapshotters,
-    };
+    let names: Vec<&str> = snapshotters.iter().map(|one| one.name()).collect();
+    let mut dead = pool::run(move || Ok(Dead::of(found, &names))).await?;
+    if let Some(only) = &options.only {
+        dead.limit(only);
+    }
     match options.dry_run {
-        true => dead.tell(store, &found).await,
-        false => dead.remove(store, &found, options.only.as_ref()).await,
-    }
-}
-
-/// What is not marked.
-struct Dead<'a> {
-    graph: &'a Graph,
-    marks: &'a [Option<Reach>],
-    snapshotters: &'a [&'a dyn Snapshotter],
-}
-
-impl Dead<'_> {
-    fn is(&self, resource: &Resource) -> bool {
-        let id = self.graph.find(resource);
-        id.is_none_or(|id| self.marks[id].is_none())
-    }
-
-    fn snapshot(&self, number: usize, key: &str) -> Resource {
-        Resource::Snapshot {
-            snapshotter: self.snapshotters[number].name().to_owned(),
-            key: key.to_owned(),
-        }
-    }
-
-    fn blobs(&self, found: &Survey) -> Vec<(Digest, Revision)> {
-        let blobs = found.blobs.iter();
-        // One that is condemned is so at another revision by now, or was when it was noted.
-        let live = blobs.filter(|(digest, _)| !found.condemned.contains(digest));
-        let dead = live.filter(|(digest, _)| self.is(&Resource::Content(*digest)));
-        dead.cloned().collect()
-    }
-
-    async fn remove(
-        &self,
-        store: &Store,
-        found: &Survey,
-        only: Option<&BTreeSet<Digest>>,
-    ) -> Result<Collected> {
-        let mut collected = Collected::default();
-        let mut blobs = self.blobs(found);
-        if let Some(only) = only {
-            blobs.retain(|(digest, _)| only.contains(digest));
-            collected.blobs = sweep::blobs(store, &blobs).await?;
-            return Ok(collected);
-        }
-        for image in &found.expired {
-            let name = image.name.to_string();
-            if self.is(&Resource::Image(name.clone())) {
-                match store.images.delete(&image.name, Some(&image.target)).await {
-                    Err(error) if error.kind() == Kind::NotFound => {}
-                    outcome => outcome.map(|()| collected.images.push(name))?,
-                }
-            }
-        }
-        let dead = |number, info: &Info| self.is(&self.snapshot(number, &info.key));
-        let gone = sweep::snapshots(self.snapshotters, &found.snapshots, dead).await?;
-        collected.snapshots = gone
-            .iter()
-            .map(|(number, key)| self.snapshot(*number, key))
-            .collect();
-        let condemned: Vec<Digest> = found.condemned.iter().copied().collect();
-        collected.blobs = sweep::bury(store, &condemned).await?;
-        collected.blobs.extend(sweep::blobs(store, &blobs).await?);
-        for ingest in &found.ingests {
-            if self.is(&Resource::Ingest(ingest.key.clone())) {
-                match store.content.discard(&ingest.key).await {
-                    // Somebody goes on with it.
-                    Err(error) if error.kind() == Kind::Busy => {}
-                    Ok(false) => {}
-                    outcome => {
-                        outcome?;
-                        collected.ingests.push((ingest.key.clone(), ingest.offset));
-                    }
-                }
-            }
-        }
-        Ok(collected)
-    }
-
-    async fn tell(&self, store: &Store, found: &Survey) -> Result<Collected> {
-        let mut collected = Collected::default();
-        let candidates = self.blobs(found).into_iter().map(|(digest, _)| digest);
-        for digest in found.condemned.iter().copied().chain(candidates) {
-            let stat = store.content.stat(&digest).await?;
-            collected
-                .blobs
-                .push((digest, stat.map_or(0, |stat| stat.size)));
-        }
-        for (number, info) in &found.snapshots {
-            let resource = self.snapshot(*number, &info.key);
-            if self.is(&resource) {
-                collected.snapshots.push(resource);
-            }
-        }
-        for ingest in &found.ingests {
-            if self.is(&Resource::Ingest(ingest.key.clone())) {
-                collected.ingests.push((ingest.key.clone(), ingest.offset));
-            }
-        }
-        let names = found.expired.iter().map(|image| image.name.to_string());
-        collected.images = names
-            .filter(|name| self.is(&Resource::Image(name.clone())))
-            .collect();
-        Ok(collected)
+        true => dead.tell(store, snapshotters).await,
+        false => dead.remove(store, snapshotters).await,
     }
 }

@@ -147,44 +147,42 @@ async fn still_expected(records: &dyn Records, changes: Vec<Change>) -> Result<V
 /// stays, and so does what it stands on. Which.
 pub(super) async fn snapshots(
     snapshotters: &[&dyn Snapshotter],
-    noted: &[(usize, Info)],
-    dead: impl Fn(usize, &Info) -> bool,
+    dead: &[(usize, Info)],
 ) -> Result<Vec<(usize, String)>> {
+    // What stands on a dead one is dead, or it would be reached from there.
     let mut standing: HashMap<(usize, &str), usize> = HashMap::new();
-    for (number, info) in noted {
+    let mut known: HashMap<(usize, &str), &Info> = HashMap::new();
+    for (number, info) in dead {
+        known.insert((*number, &info.key), info);
         if let Some(parent) = &info.parent {
             *standing.entry((*number, parent)).or_default() += 1;
         }
     }
-    let by_key: HashMap<(usize, &str), &Info> = noted
-        .iter()
-        .map(|(number, info)| ((*number, info.key.as_str()), info))
-        .collect();
-    let is_leaf = |standing: &HashMap<(usize, &str), usize>, key| {
-        standing.get(&key).is_none_or(|count| *count == 0)
-    };
-    let mut waiting: Vec<(usize, &Info)> = noted
+    let mut leaves: Vec<(usize, &Info)> = dead
         .iter()
         .map(|(number, info)| (*number, info))
-        .filter(|(number, info)| is_leaf(&standing, (*number, &info.key)))
+        .filter(|(number, info)| !standing.contains_key(&(*number, info.key.as_str())))
         .collect();
     let mut removed = Vec::new();
-    while let Some((number, info)) = waiting.pop() {
-        if !dead(number, info) || !remove(snapshotters[number], info).await? {
+    while let Some((number, info)) = leaves.pop() {
+        if !remove(snapshotters[number], info).await? {
             continue;
         }
         removed.push((number, info.key.clone()));
         let Some(parent) = info.parent.as_deref() else {
             continue;
         };
-        if let Some(count) = standing.get_mut(&(number, parent)) {
-            *count -= 1;
-        }
-        if is_leaf(&standing, (number, parent))
-            && let Some(info) = by_key.get(&(number, parent))
-        {
-            waiting.push((number, info));
-        }
+        let below = (number, parent);
+        let left = standing.get_mut(&below).map(|left| {
+            *left -= 1;
+            *left
+        });
+        leaves.extend(
+            known
+                .get(&below)
+                .filter(|_| left == Some(0))
+                .map(|info| (number, *info)),
+        );
     }
     Ok(removed)
 }
