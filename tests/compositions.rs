@@ -106,7 +106,7 @@ fn a_composition_that_cannot_be_is_refused_before_anything_is_made() {
     );
     refused(
         "by-size://?small=fs&large=nowhere",
-        "compiled in: fs, by-size",
+        "is not compiled in; compiled in: fs",
     );
     refused("by-size://?small=fs&large=Fs", "option \"large\"");
 }
