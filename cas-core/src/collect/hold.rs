@@ -202,8 +202,11 @@ pub(crate) async fn put(
     durability: Durability,
 ) -> Result<()> {
     let size = data.len() as u64;
-    let held = hold(store, lease, wanted).await?;
-    let stat = held.and_then(|held| held.stat);
+    // What is not there gets its record with its bytes, in one commit where the store can.
+    let stat = match store.content.stat(&wanted.digest).await? {
+        None => None,
+        Some(_) => hold(store, lease, wanted).await?.and_then(|held| held.stat),
+    };
     // A blob of another size is damaged: it is written again.
     if stat.is_some_and(|stat| stat.size == size) {
         return match durability {
