@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
+
 use super::hold::{self, Held, Wanted, lost};
 use super::keeper::Keeper;
 use super::labels;
-use bytes::Bytes;
-
 use crate::content::{Committed, Durability, Writer};
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
@@ -141,7 +141,7 @@ impl Guard {
     }
 
     /// A document to be held, whose children are absent as far as they are not held.
-    pub fn describe(&self, descriptor: &Descriptor, children: Vec<Digest>) -> Wanted {
+    fn describe(&self, descriptor: &Descriptor, children: Vec<Digest>) -> Wanted {
         let mut wanted = Wanted::described(descriptor, children);
         let held = self.lock();
         let absent = wanted
@@ -230,17 +230,11 @@ impl Guard {
     pub(super) async fn end(&mut self) -> Result<()> {
         drop(self.keeper.take());
         let leases = self.store.leases();
-        if leases
-            .delete(&self.id, &self.owner, SystemTime::now())
-            .await?
-        {
-            self.id = "".into();
-            return Ok(());
+        let now = SystemTime::now();
+        if !leases.delete(&self.id, &self.owner, now).await? {
+            self.renew().await?;
+            leases.delete(&self.id, &self.owner, now).await?;
         }
-        self.renew().await?;
-        leases
-            .delete(&self.id, &self.owner, SystemTime::now())
-            .await?;
         self.id = "".into();
         Ok(())
     }

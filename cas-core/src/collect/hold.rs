@@ -274,8 +274,10 @@ async fn plan(store: &Store, lease: Option<&str>, wanted: &Wanted) -> Result<Pla
         forget_ended(store, &mut record).await?;
     }
     enter(&mut record, lease, wanted);
+    // Whatever is written of it from here on is of a live blob.
+    let tombstone = record.tombstone.take();
     let record = Box::new(record);
-    Ok(match record.tombstone {
+    Ok(match tombstone {
         None => Plan::Swap(record, Expect::Revision(revision)),
         Some(tombstone) => Plan::Revive(record, tombstone, revision),
     })
@@ -305,10 +307,9 @@ fn enter(record: &mut BlobRecord, lease: Option<&str>, wanted: &Wanted) {
 pub(super) async fn swap(
     store: &Store,
     digest: &Digest,
-    mut record: BlobRecord,
+    record: BlobRecord,
     expect: Expect,
 ) -> Result<Option<BlobRecord>> {
-    record.tombstone = None;
     let mut batch = Batch::new();
     Blobs::put(&mut batch, digest, &record, expect)?;
     match store.records.commit(&batch).await {

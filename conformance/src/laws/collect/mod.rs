@@ -39,6 +39,7 @@ laws! { $
     ]
     races() [
         a_condemned_blob_can_be_held_again,
+        what_is_stored_over_a_tombstone_is_live,
         a_collection_finishes_what_another_began,
         a_lease_that_expired_in_the_middle_is_noticed,
         what_was_touched_since_it_was_noted_stays,

@@ -1,13 +1,13 @@
 //! A collection and a job that meet on one blob, made to meet.
 
 use cas_core::collect::{Guard, Options, Wanted, collect};
-use cas_core::content::ContentExt;
+use cas_core::content::{ContentExt, Durability};
 use cas_core::records::{Batch, Blobs, Expect, Tombstone};
-use cas_core::{Digest, Image, Kind, Store};
+use cas_core::{Descriptor, Digest, Image, Kind, MediaType, Store};
 
 use super::{collect_in, collect_now, there};
 use crate::Subject;
-use crate::material::kind;
+use crate::material::{bytes, kind};
 use crate::sample::{JOB, Sample, tag, whole};
 
 type Subjected = Subject<Store>;
@@ -48,6 +48,33 @@ pub(super) async fn a_condemned_blob_can_be_held_again(subject: Subjected) {
     }
     assert!(collect_now(&store).await.is_empty());
     whole(&store, &sample.root()).await.unwrap();
+}
+
+/// Bytes that went while their tombstone stayed are stored again: the record is of a live blob, and
+/// not of the condemned one.
+pub(super) async fn what_is_stored_over_a_tombstone_is_live(subject: Subjected) {
+    let store = subject.open().await;
+    let data = bytes(1, 1_000);
+    let descriptor = Descriptor::of(MediaType::OCI_LAYER, &data);
+    let digest = &descriptor.digest;
+    for gone in [true, false] {
+        store
+            .put(&descriptor, data.clone(), Durability::Full)
+            .await
+            .unwrap();
+        condemn(&store, digest).await;
+        if gone {
+            assert!(store.content.remove(digest).await.unwrap());
+        }
+        store
+            .put(&descriptor, data.clone(), Durability::Full)
+            .await
+            .unwrap();
+        let (record, _) = store.blobs().load(digest).await.unwrap().unwrap();
+        assert_eq!(record.tombstone, None);
+        assert!(collect_now(&store).await.is_empty());
+        assert_eq!(there(&store).await, [*digest]);
+    }
 }
 
 /// A collection that was killed between tombstones and bytes is finished by the next one, whatever
