@@ -1,7 +1,7 @@
 //! What an ingest holds: the end of its bytes in memory, what is before it in rows.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use cas_core::content::Durability;
@@ -15,8 +15,9 @@ use crate::records::{apply, check};
 use crate::rows::{BESIDE, ROW};
 use crate::tables::{Key, Tables};
 
-/// Bytes after which rows are synced, so that a kill does not cost a long download.
-const SYNCED: u64 = 64 << 20;
+/// Time after which rows are synced, so that a kill does not cost a long download; bytes that come
+/// fast are soon had again.
+const SYNCED: Duration = Duration::from_secs(5);
 
 /// What an ingest holds. Dropping it writes the end of the bytes, for whoever goes on with it.
 pub(crate) struct Body {
@@ -28,8 +29,8 @@ pub(crate) struct Body {
     pub(crate) stored: u64,
     /// Bytes after them.
     pub(crate) tail: BytesMut,
-    /// Bytes in rows that a crash would take.
-    pub(crate) unsynced: u64,
+    /// When rows were last synced, or the ingest was begun.
+    pub(crate) synced: Instant,
     /// Whether the end is to be kept.
     pub(crate) keep: bool,
     /// Released when all is done.
@@ -49,7 +50,7 @@ impl Body {
         let (rows, left) = rest.split_at(rest.len() - rest.len() % ROW);
         let bytes = (self.tail.len() + rows.len()) as u64;
         self.engine.space.take(bytes)?;
-        let sync = self.unsynced + bytes >= SYNCED;
+        let sync = self.synced.elapsed() >= SYNCED;
         let durability = match sync {
             true => Durability::Full,
             false => Durability::Relaxed,
@@ -63,7 +64,9 @@ impl Body {
         })?;
         self.number = Some(number);
         self.stored += bytes;
-        self.unsynced = if sync { 0 } else { self.unsynced + bytes };
+        if sync {
+            self.synced = Instant::now();
+        }
         self.tail.clear();
         self.tail.extend_from_slice(left);
         Ok(())
@@ -95,7 +98,7 @@ impl Body {
     /// Drops the rows.
     pub(crate) fn forget(&mut self) -> Result<()> {
         discard(&self.engine, &self.key)?;
-        (self.number, self.stored, self.unsynced) = (None, 0, 0);
+        (self.number, self.stored) = (None, 0);
         Ok(())
     }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use bytes::Bytes;
 use cas_core::content::{Durability, IngestStatus, Stat, Version, check_key};
+use cas_core::records::Batch;
 use cas_core::{
     BlobReader, Capabilities, ContentStore, Context, Digest, Error, Ingest, Result, pool,
 };
@@ -20,11 +21,9 @@ use crate::group::Change;
 use crate::ingest::RedbIngest;
 use crate::lease::Lease;
 use crate::reader::Reader;
+use crate::records::{apply, bytes, check};
 use crate::store::CAPABILITIES;
 use crate::tables::{Key, Tables};
-
-/// Most blobs that one transaction removes, so that no other waits long.
-const REMOVED: usize = 1024;
 
 /// The blobs of a store.
 pub(crate) struct RedbContent(pub(crate) Arc<Engine>);
@@ -36,26 +35,32 @@ impl RedbContent {
         Ok(found.map(|found| stat(*digest, found.value())))
     }
 
-    /// Removes those that are still these versions, in one transaction; how many.
-    async fn remove_all(&self, blobs: Vec<(Digest, Version)>) -> Result<usize> {
+    /// Removes those that are still these versions and applies the batch, in one transaction; how
+    /// many were removed.
+    async fn remove_all(&self, blobs: Vec<(Digest, Version)>, batch: Batch) -> Result<usize> {
         let change = Change {
             state: (),
-            bytes: 0,
+            bytes: bytes(&batch),
             durability: Durability::Relaxed,
         };
+        if change.bytes > 0 {
+            self.0.space.take(change.bytes)?;
+        }
         let work = move |(): &mut (), tables: &mut Tables<'_>| {
-            let (mut removed, mut bytes, mut left) = (0, 0, false);
+            check(tables, &batch)?;
+            let (mut removed, mut freed, mut left) = (0, 0, false);
             for (digest, version) in &blobs {
                 if let Some(gone) = tables.remove_blob(digest, *version)? {
                     removed += 1;
-                    bytes += gone.bytes;
+                    freed += gone.bytes;
                     left |= gone.left;
                 }
             }
-            Ok((removed, bytes, left))
+            apply(tables, &batch)?;
+            Ok((removed, freed, left))
         };
-        let (removed, bytes, left) = self.0.together(change, work).await?;
-        self.0.space.give_back(bytes);
+        let (removed, freed, left) = self.0.together(change, work).await?;
+        self.0.space.give_back(freed);
         if left {
             let engine = Arc::clone(&self.0);
             pool::run(move || engine.reap()).await?;
@@ -148,17 +153,17 @@ impl ContentStore for RedbContent {
         if found.is_none_or(|found| found.version != version) {
             return Ok(false);
         }
-        self.remove_all(vec![(*digest, version)])
+        self.remove_all(vec![(*digest, version)], Batch::new())
             .await
             .map(|removed| removed > 0)
             .during("remove", digest)
     }
 
-    async fn remove_versions(&self, blobs: &[(Digest, Version)]) -> Result<()> {
-        for some in blobs.chunks(REMOVED) {
-            self.remove_all(some.to_vec()).await?;
-        }
-        Ok(())
+    async fn remove_versions(&self, blobs: &[(Digest, Version)], batch: &Batch) -> Result<bool> {
+        self.remove_all(blobs.to_vec(), batch.clone())
+            .await
+            .map(|_| true)
+            .map_err(|error| error.operation("remove blobs"))
     }
 
     async fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<Stat>> {

@@ -12,7 +12,7 @@ use crate::error::Failed;
 use crate::tables::Tables;
 
 /// Most changes that share a transaction, so that the first is not kept long.
-const GROUP: usize = 1024;
+const GROUP: usize = 128;
 /// Most bytes that they bring, likewise.
 const BYTES: u64 = 16 << 20;
 

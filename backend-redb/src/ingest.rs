@@ -4,6 +4,7 @@
 //! the number that the blob will have, so that to publish it is to write one entry.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -42,7 +43,7 @@ impl RedbIngest {
             number: found.map(|(number, ..)| number),
             stored,
             tail: BytesMut::new(),
-            unsynced: 0,
+            synced: Instant::now(),
             keep: true,
             lease,
         };

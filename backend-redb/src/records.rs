@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use cas_core::content::Durability;
-use cas_core::records::{Batch, Change as Swap, Expect, Record, Revision, Table, conflict};
+use cas_core::records::{Batch, Expect, Record, Revision, Table, conflict};
 use cas_core::{Capabilities, Context, Records, Result};
 use redb::ReadableTable;
 
@@ -37,7 +37,7 @@ impl Records for RedbRecords {
         if batch.is_empty() {
             return Ok(());
         }
-        let bytes = batch.changes().iter().map(bytes).sum();
+        let bytes = bytes(batch);
         let change = Change {
             state: batch.clone(),
             bytes,
@@ -93,8 +93,10 @@ fn record(key: String, (revision, value): (u64, &[u8])) -> Record {
     }
 }
 
-fn bytes(change: &Swap) -> u64 {
-    change.value.as_ref().map_or(0, |value| value.len() as u64)
+/// Bytes that a batch brings.
+pub(crate) fn bytes(batch: &Batch) -> u64 {
+    let values = batch.changes().iter().flat_map(|change| &change.value);
+    values.map(|value| value.len() as u64).sum()
 }
 
 /// Plays the batch through without writing: a change sees what those before it leave.

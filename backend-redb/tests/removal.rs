@@ -6,6 +6,7 @@ use std::path::Path;
 
 use backend_redb::RedbStore;
 use cas_core::content::{Stat, Version};
+use cas_core::records::Batch;
 use cas_core::{ContentExt, ContentStore, Digest, Result, pool::wait};
 use redb::{ReadableDatabase, ReadableTableMetadata, TableHandle};
 
@@ -64,7 +65,10 @@ fn in_bulk_is_the_removal_of_each() {
         wait(async {
             let going = fill(&*content).await.unwrap();
             if how == "bulk" {
-                content.remove_versions(&going).await.unwrap();
+                content
+                    .remove_versions(&going, &Batch::new())
+                    .await
+                    .unwrap();
             } else {
                 for (digest, version) in &going {
                     content.remove_version(digest, *version).await.unwrap();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use cas_core::content::{IngestStatus, Stat, Version, check_key};
+use cas_core::records::Batch;
 use cas_core::{BlobReader, Capabilities, ContentStore, Digest, Ingest, Result};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
@@ -80,7 +81,7 @@ impl ContentStore for RemoteStore {
         runtime::run(async move { remote.remove(&digest, version.0).await }).await
     }
 
-    async fn remove_versions(&self, blobs: &[(Digest, Version)]) -> Result<()> {
+    async fn remove_versions(&self, blobs: &[(Digest, Version)], _batch: &Batch) -> Result<bool> {
         let (remote, blobs) = (self.0.clone(), blobs.to_vec());
         runtime::run(async move {
             let removals = blobs.into_iter().map(|(digest, version)| {
@@ -88,7 +89,8 @@ impl ContentStore for RemoteStore {
                 async move { remote.remove(&digest, version.0).await }
             });
             let removals = stream::iter(removals).buffer_unordered(AT_ONCE);
-            removals.try_for_each(|_| ready(Ok(()))).await
+            removals.try_for_each(|_| ready(Ok(()))).await?;
+            Ok(false)
         })
         .await
     }

@@ -29,15 +29,16 @@ const ROUNDS: usize = 3;
 
 fn main() -> Result<()> {
     let runtime = Builder::new_current_thread().enable_time().build()?;
-    let place = place::Place::new(None)?;
-    println!("on {}; median of {ROUNDS} rounds", place.kind());
-    // Names of parts, as `cargo bench --bench redb -- large`; all without any.
+    // Names of parts, as `cargo bench --bench redb -- large`, all without any; and a directory to
+    // work in, as `-- small /mnt`.
     let named: Vec<String> = std::env::args().skip(1).collect();
-    let named: Vec<&str> = named.iter().map(String::as_str).collect();
-    let parts: Vec<&str> = named
-        .into_iter()
+    let (given, parts): (Vec<&str>, Vec<&str>) = named
+        .iter()
+        .map(String::as_str)
         .filter(|name| *name != "--bench")
-        .collect();
+        .partition(|name| name.starts_with('/'));
+    let place = place::Place::new(given.first().map(Path::new))?;
+    println!("on {}; median of {ROUNDS} rounds", place.kind());
     let wanted = |part| parts.is_empty() || parts.contains(&part);
     if wanted("stat") {
         stat::run(&runtime)?;

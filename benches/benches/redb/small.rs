@@ -10,11 +10,14 @@ use anyhow::Result;
 use cas::content::{Durability, Expected, Writer};
 use cas::records::{Batch, BlobRecord, Blobs, Expect};
 use cas::{Digest, MediaType, Store};
+use redb::{Database, TableDefinition};
 use tokio::runtime::Runtime;
 
 use super::{open, report, time, turns};
 
 const SIZE: usize = 4096;
+const BYTES: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("bytes");
+const RECORDS: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("records");
 /// Blobs of a round, and how many are published at a time where they share a sync.
 const BLOBS: u64 = 2_000;
 const WRITERS: u64 = 256;
@@ -30,8 +33,9 @@ fn blob(number: u64) -> Vec<u8> {
 
 pub(super) fn run(runtime: &Runtime, place: &Path) -> Result<()> {
     let store = open(runtime, &place.join("small"))?;
-    let [files, alone, together]: [Duration; 3] = turns(|contender, round| {
-        let first = (round as u64 * 3 + contender as u64) * BLOBS;
+    let db = Database::create(place.join("raw"))?;
+    let [files, alone, together, raw]: [Duration; 4] = turns(|contender, round| {
+        let first = (round as u64 * 4 + contender as u64) * BLOBS;
         let numbers = first..first + BLOBS;
         time(|| match contender {
             0 => plain(&place.join(format!("plain{round}")), numbers),
@@ -41,10 +45,12 @@ pub(super) fn run(runtime: &Runtime, place: &Path) -> Result<()> {
                 }
                 Ok(())
             }),
-            _ => runtime.block_on(many(&store, numbers, Durability::Batched)),
+            2 => runtime.block_on(many(&store, numbers, Durability::Batched)),
+            _ => numbers.into_iter().try_for_each(|number| bare(&db, number)),
         })
     })?;
     let rate = |time: Duration| BLOBS as f64 / time.as_secs_f64();
+    println!("4 KiB one by one, redb itself: {:.0} /s", rate(raw));
     let files = rate(files);
     report(
         "4 KiB one by one, beside files",
@@ -111,6 +117,22 @@ fn plain(directory: &Path, numbers: std::ops::Range<u64>) -> Result<()> {
         records.sync_data()?;
     }
     Ok(())
+}
+
+/// The same promise by the engine itself.
+fn bare(db: &Database, number: u64) -> Result<()> {
+    let data = blob(number);
+    let digest = Digest::sha256(&data);
+    let mut tx = db.begin_write()?;
+    tx.set_two_phase_commit(true);
+    {
+        let mut blobs = tx.open_table(BYTES)?;
+        blobs.insert(digest.as_bytes(), &*data)?;
+        let mut records = tx.open_table(RECORDS)?;
+        let record = format!("{SIZE} {}", MediaType::OCI_LAYER);
+        records.insert(digest.as_bytes(), record.as_bytes())?;
+    }
+    Ok(tx.commit()?)
 }
 
 /// What a collection does with the bytes that nobody needs.

@@ -1,7 +1,9 @@
-//! Removes what nothing holds: tombstones first, then the bytes, then the tombstones.
+//! Removes what nothing holds: bytes and record in one step where the store can; elsewhere
+//! tombstones first, then the bytes, then the tombstones.
 
 use std::collections::HashMap;
 
+use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::capability::Capability;
@@ -13,44 +15,100 @@ use crate::records::{Batch, Change, Expect, Records, Revision, Table, Tombstone}
 use crate::snapshot::{Info, Snapshotter};
 use crate::store::Store;
 
-/// Changes in one transaction: a writer waits for no longer than a few of these take.
-const CHUNK: usize = 256;
+/// Removals in one transaction: a writer waits for no longer than a few of these take.
+const CHUNK: usize = 64;
 /// Chunks under way at once.
 const CHUNKS: usize = 4;
+/// Removals after which they are made durable, where a crash would undo them: a store that has
+/// to be able to undo them frees nothing.
+const FLUSHED: usize = 64 * CHUNK;
 /// Changes under way at once, where the home has no transactions.
 const CONCURRENT: usize = 16;
 /// How often a batch is tried without those of its changes that have lost, before each is alone.
 const ROUNDS: usize = 4;
 
-/// Condemns the blobs whose records are still as they were noted, and removes them; which, and
-/// their sizes.
+/// One change of a record on the way of a blob out of the store.
+struct Step {
+    digest: Digest,
+    /// Length of the bytes, where there are any.
+    size: u64,
+    /// The bytes that go in the same step.
+    bytes: Option<Version>,
+    expect: Revision,
+    /// The tombstone; nothing removes the record.
+    value: Option<Bytes>,
+}
+
+impl Step {
+    fn change(&self) -> Change {
+        Change {
+            table: Table::Blobs,
+            key: self.digest.to_string(),
+            expect: Expect::Revision(self.expect.clone()),
+            value: self.value.clone(),
+        }
+    }
+}
+
+/// Whether bytes and record go in one step, so that no tombstone is needed.
+fn joint(store: &Store) -> bool {
+    store.content.capabilities().has(Capability::Joint)
+}
+
+/// Removes the blobs whose records are still as they were noted; which, and their sizes.
 pub(super) async fn blobs(
     store: &Store,
     candidates: &[(Digest, Revision)],
 ) -> Result<Vec<(Digest, u64)>> {
-    // While one waits for its commit, the next is read.
-    let chunks = candidates.chunks(CHUNK);
-    let sweeps: Vec<_> = chunks.map(|chunk| sweep(store, chunk)).collect();
-    let removed: Vec<_> = stream::iter(sweeps).buffered(CHUNKS).try_collect().await?;
-    Ok(removed.concat())
+    let mut removed = Vec::with_capacity(candidates.len());
+    for some in candidates.chunks(FLUSHED) {
+        // While one waits for its commit, the next is read.
+        let chunks = some.chunks(CHUNK);
+        let sweeps: Vec<_> = chunks.map(|chunk| sweep(store, chunk)).collect();
+        let mut sweeps = stream::iter(sweeps).buffered(CHUNKS);
+        while let Some(swept) = sweeps.try_next().await? {
+            removed.extend(swept);
+        }
+        if joint(store) {
+            store.content.flush().await?;
+        }
+    }
+    Ok(removed)
 }
 
 async fn sweep(store: &Store, chunk: &[(Digest, Revision)]) -> Result<Vec<(Digest, u64)>> {
-    let mut changes = Vec::with_capacity(chunk.len());
-    for (digest, noted) in chunk {
-        changes.extend(condemn(store, digest, noted).await?);
+    let mut steps = Vec::with_capacity(chunk.len());
+    if joint(store) {
+        for (digest, noted) in chunk {
+            let stat = store.content.stat(digest).await?;
+            steps.push(Step {
+                digest: *digest,
+                size: stat.map_or(0, |stat| stat.size),
+                bytes: stat.map(|stat| stat.version),
+                expect: noted.clone(),
+                value: None,
+            });
+        }
+        let removed = take_each(store, steps).await?;
+        return Ok(removed
+            .iter()
+            .map(|step| (step.digest, step.size))
+            .collect());
     }
-    let condemned = commit_each(&*store.records, changes).await?;
-    let digests = condemned
-        .iter()
-        .filter_map(|change| change.key.parse().ok());
-    bury(store, &digests.collect::<Vec<_>>()).await
+    for (digest, noted) in chunk {
+        steps.extend(condemn(store, digest, noted).await?);
+    }
+    let condemned = take_each(store, steps).await?;
+    let digests: Vec<Digest> = condemned.iter().map(|step| step.digest).collect();
+    bury(store, &digests).await
 }
 
-/// The change that makes a tombstone of a record, where it is as noted.
-async fn condemn(store: &Store, digest: &Digest, noted: &Revision) -> Result<Option<Change>> {
-    let key = digest.to_string();
-    let found = store.records.load(Table::Blobs, &key).await?;
+/// The step that makes a tombstone of a record, where it is as noted.
+async fn condemn(store: &Store, digest: &Digest, noted: &Revision) -> Result<Option<Step>> {
+    let found = store
+        .records
+        .load(Table::Blobs, &digest.to_string())
+        .await?;
     let Some(found) = found.filter(|found| found.revision == *noted) else {
         return Ok(None);
     };
@@ -59,10 +117,11 @@ async fn condemn(store: &Store, digest: &Digest, noted: &Revision) -> Result<Opt
     record.tombstone = Some(Tombstone {
         version: stat.map(|stat| stat.version),
     });
-    Ok(Some(Change {
-        table: Table::Blobs,
-        key,
-        expect: Expect::Revision(found.revision),
+    Ok(Some(Step {
+        digest: *digest,
+        size: record.size,
+        bytes: None,
+        expect: found.revision,
         value: Some(encode(&record)?),
     }))
 }
@@ -72,72 +131,77 @@ async fn condemn(store: &Store, digest: &Digest, noted: &Revision) -> Result<Opt
 pub(super) async fn bury(store: &Store, condemned: &[Digest]) -> Result<Vec<(Digest, u64)>> {
     let mut removed = Vec::with_capacity(condemned.len());
     for chunk in condemned.chunks(CHUNK) {
-        let (mut bytes, mut deletions, mut sizes) = (Vec::new(), Vec::new(), HashMap::new());
+        let (mut bytes, mut steps) = (Vec::new(), Vec::new());
         for digest in chunk {
-            let key = digest.to_string();
-            let Some(found) = store.records.load(Table::Blobs, &key).await? else {
+            let found = store
+                .records
+                .load(Table::Blobs, &digest.to_string())
+                .await?;
+            let Some(found) = found else {
                 continue;
             };
             let record = decode(&found)?;
-            let Some(tombstone) = record.tombstone else {
+            let Some(Tombstone { version }) = record.tombstone else {
                 continue;
             };
-            bytes.extend(tombstone.version.map(|version: Version| (*digest, version)));
-            sizes.insert(
-                key.clone(),
-                (*digest, tombstone.version.map_or(0, |_| record.size)),
-            );
-            deletions.push(Change {
-                table: Table::Blobs,
-                key,
-                expect: Expect::Revision(found.revision),
+            bytes.extend(version.map(|version| (*digest, version)));
+            steps.push(Step {
+                digest: *digest,
+                size: version.map_or(0, |_| record.size),
+                bytes: None,
+                expect: found.revision,
                 value: None,
             });
         }
-        store.content.remove_versions(&bytes).await?;
-        for deleted in commit_each(&*store.records, deletions).await? {
-            removed.extend(sizes.remove(&deleted.key));
-        }
+        store.content.remove_versions(&bytes, &Batch::new()).await?;
+        let buried = take_each(store, steps).await?;
+        removed.extend(buried.iter().map(|step| (step.digest, step.size)));
     }
     Ok(removed)
 }
 
-/// Commits those of the changes that find what they expect.
-async fn commit_each(records: &dyn Records, mut changes: Vec<Change>) -> Result<Vec<Change>> {
-    if records.capabilities().has(Capability::Atomic) {
+/// Takes those of the steps that find what they expect.
+async fn take_each(store: &Store, mut steps: Vec<Step>) -> Result<Vec<Step>> {
+    if store.records.capabilities().has(Capability::Atomic) {
         for _ in 0..ROUNDS {
-            match commit(records, &changes).await {
+            match take(store, &steps).await {
                 Err(error) if error.kind() == Kind::Conflict => {
-                    changes = still_expected(records, changes).await?;
+                    steps = still_expected(&*store.records, steps).await?;
                 }
-                outcome => return outcome.map(|()| changes),
+                outcome => return outcome.map(|()| steps),
             }
         }
     }
-    let singles = changes.into_iter().map(|change| async move {
-        match commit(records, std::slice::from_ref(&change)).await {
+    let singles = steps.into_iter().map(|step| async move {
+        match take(store, std::slice::from_ref(&step)).await {
             Err(error) if error.kind() == Kind::Conflict => Ok(None),
-            outcome => outcome.map(|()| Some(change)),
+            outcome => outcome.map(|()| Some(step)),
         }
     });
-    let outcomes: Vec<Result<Option<Change>>> =
+    let outcomes: Vec<Result<Option<Step>>> =
         stream::iter(singles).buffered(CONCURRENT).collect().await;
     outcomes.into_iter().filter_map(Result::transpose).collect()
 }
 
-async fn commit(records: &dyn Records, changes: &[Change]) -> Result<()> {
+async fn take(store: &Store, steps: &[Step]) -> Result<()> {
     let mut batch = Batch::new();
-    batch.extend(changes.iter().cloned());
-    records.commit(&batch).await
+    batch.extend(steps.iter().map(Step::change));
+    let bytes = steps
+        .iter()
+        .filter_map(|step| Some((step.digest, step.bytes?)));
+    let bytes: Vec<_> = bytes.collect();
+    if bytes.is_empty() || !store.content.remove_versions(&bytes, &batch).await? {
+        store.records.commit(&batch).await?;
+    }
+    Ok(())
 }
 
-async fn still_expected(records: &dyn Records, changes: Vec<Change>) -> Result<Vec<Change>> {
-    let mut kept = Vec::with_capacity(changes.len());
-    for change in changes {
-        let found = records.load(change.table, &change.key).await?;
-        let found = found.map(|found| Expect::Revision(found.revision));
-        if found.as_ref() == Some(&change.expect) {
-            kept.push(change);
+async fn still_expected(records: &dyn Records, steps: Vec<Step>) -> Result<Vec<Step>> {
+    let mut kept = Vec::with_capacity(steps.len());
+    for step in steps {
+        let found = records.load(Table::Blobs, &step.digest.to_string()).await?;
+        if found.is_some_and(|found| found.revision == step.expect) {
+            kept.push(step);
         }
     }
     Ok(kept)

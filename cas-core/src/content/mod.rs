@@ -101,13 +101,20 @@ pub trait ContentStore: Send + Sync + 'static {
     /// another by now. To look and to remove is one step for whoever else removes or publishes.
     async fn remove_version(&self, digest: &Digest, version: Version) -> Result<bool>;
 
-    /// Removes what a collection condemned: as [`ContentStore::remove_version`] of each, whatever
+    /// Removes what a collection found dead: as [`ContentStore::remove_version`] of each, whatever
     /// became of it.
-    async fn remove_versions(&self, blobs: &[(Digest, Version)]) -> Result<()> {
+    ///
+    /// A store that is [`Joint`](crate::Capability::Joint) applies the batch in the same step and
+    /// answers true; all of it may be undone by a crash until the next [`ContentStore::flush`].
+    /// Any other leaves the batch to the caller, and answers false.
+    ///
+    /// # Errors
+    /// Those of [`Records::commit`](crate::Records::commit) for the batch; nothing is removed then.
+    async fn remove_versions(&self, blobs: &[(Digest, Version)], _batch: &Batch) -> Result<bool> {
         for (digest, version) in blobs {
             self.remove_version(digest, *version).await?;
         }
-        Ok(())
+        Ok(false)
     }
 
     /// At most `limit` blobs in digest order, those after `after` only.

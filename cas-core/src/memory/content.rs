@@ -13,6 +13,7 @@ use crate::capability::Capabilities;
 use crate::content::{BlobReader, ContentStore, Ingest, IngestStatus, Stat, Version, check_key};
 use crate::digest::Digest;
 use crate::error::Result;
+use crate::records::Batch;
 
 /// The blobs: hashed for the many lookups, sorted for the few listings.
 #[derive(Default)]
@@ -89,6 +90,17 @@ impl ContentStore for MemoryStore {
 
     async fn remove_version(&self, digest: &Digest, version: Version) -> Result<bool> {
         Ok(write(&self.0.shelf).remove(digest, version))
+    }
+
+    /// The batch and the removals are one step, or neither is made.
+    async fn remove_versions(&self, blobs: &[(Digest, Version)], batch: &Batch) -> Result<bool> {
+        let mut tables = write(&self.0.tables);
+        let mut shelf = write(&self.0.shelf);
+        tables.commit(batch)?;
+        for (digest, version) in blobs {
+            shelf.remove(digest, *version);
+        }
+        Ok(true)
     }
 
     async fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<Stat>> {

@@ -24,6 +24,7 @@ use crate::capability::{Capabilities, Capability};
 use crate::content::{BlobReader, ContentStore, Ingest, IngestStatus, Stat, Version};
 use crate::digest::Digest;
 use crate::error::Result;
+use crate::records::Batch;
 use crate::store::Store;
 
 /// Largest blob, in bytes, of the small store where nothing else is said.
@@ -186,7 +187,7 @@ impl ContentStore for SizedContent {
     }
 
     /// Those without a twin, which are nearly all, go to their member together.
-    async fn remove_versions(&self, blobs: &[(Digest, Version)]) -> Result<()> {
+    async fn remove_versions(&self, blobs: &[(Digest, Version)], _batch: &Batch) -> Result<bool> {
         let (mut small, mut large) = (Vec::new(), Vec::new());
         for (digest, version) in blobs {
             let side = Side::of(*version);
@@ -202,8 +203,10 @@ impl ContentStore for SizedContent {
             };
             list.extend(seen.map(|stat| (*digest, stat.version)));
         }
-        self.0.small.remove_versions(&small).await?;
-        self.0.large.remove_versions(&large).await
+        let none = Batch::new();
+        self.0.small.remove_versions(&small, &none).await?;
+        self.0.large.remove_versions(&large, &none).await?;
+        Ok(false)
     }
 
     async fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<Stat>> {

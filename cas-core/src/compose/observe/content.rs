@@ -68,8 +68,8 @@ impl ContentStore for Content {
         self.watch.call(Operation::RemoveVersion, call).await
     }
 
-    async fn remove_versions(&self, blobs: &[(Digest, Version)]) -> Result<()> {
-        let call = self.inner.remove_versions(blobs);
+    async fn remove_versions(&self, blobs: &[(Digest, Version)], batch: &Batch) -> Result<bool> {
+        let call = self.inner.remove_versions(blobs, batch);
         self.watch.call(Operation::RemoveVersions, call).await
     }
 
