@@ -1,10 +1,10 @@
 //! From an ingest to a blob: sync the bytes, rename, sync the directory.
 
-use std::mem;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use cas_core::{Algorithm, Digest, Error, Result, pool};
+use cas_core::group::{self, Answer, Grouped, Queue};
+use cas_core::{Algorithm, Digest, Error, Result};
 use cas_host::Existing;
 use rustix::fs::Mode;
 use tokio::sync::oneshot;
@@ -14,7 +14,7 @@ use crate::ingest::Staged;
 use crate::shared::Shared;
 
 /// Most publishes that share one sync of the directory, so that the first is not kept long.
-const GROUP: usize = 64;
+const GROUP: u64 = 64;
 
 /// An ingest that is to become a blob.
 pub(crate) struct Pending {
@@ -23,92 +23,31 @@ pub(crate) struct Pending {
     pub(crate) size: u64,
 }
 
-type Waiting = (Pending, oneshot::Sender<Result<()>>);
+/// A publish and whoever waits for it.
+pub(crate) type Waiting = (Pending, oneshot::Sender<Result<()>>);
 
 /// Publishes that wait for one another's syncs.
 #[derive(Default)]
 pub(crate) struct Group {
-    queue: Mutex<Queue>,
+    queue: Queue<Waiting>,
     /// After a failed sync of directories nobody knows what is on disk.
     failed: AtomicBool,
 }
 
-#[derive(Default)]
-struct Queue {
-    waiting: Vec<Waiting>,
-    led: bool,
-}
+impl Grouped for Shared {
+    type Job = Waiting;
+    const MOST: u64 = GROUP;
 
-impl Group {
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Shared {
-    /// Publishes with all syncs.
-    pub(crate) fn publish(&self, pending: &Pending) -> Result<()> {
-        self.sync_data(pending)?;
-        self.name(pending, true)?;
-        self.sync_names(pending.digest.algorithm())?;
-        pending.staged.forget(self.ingests()?)
+    fn queue(&self) -> &Queue<Waiting> {
+        &self.group.queue
     }
 
-    /// Publishes without a sync; [`crate::recover`] checks the bytes after a power loss.
-    pub(crate) fn publish_unsynced(&self, pending: &Pending) -> Result<()> {
-        set_mode(pending)?;
-        // Held until the bytes have their name: a flush in between would take the note away.
-        let _noted = self.note_unsynced()?;
-        self.name(pending, false)?;
-        pending.staged.forget(self.ingests()?)
-    }
-
-    /// Publishes together with whoever else is publishing now.
-    pub(crate) async fn publish_with_others(self: Arc<Self>, pending: Pending) -> Result<()> {
-        let (done, mut outcome) = oneshot::channel();
-        let led = {
-            let mut queue = self.group.lock();
-            queue.waiting.push((pending, done));
-            queue.led
-        };
-        let ended = |_| Error::cancelled("the group ended before this publish");
-        if !led {
-            let shared = Arc::clone(&self);
-            let lead = pool::run(move || {
-                shared.lead();
-                Ok(())
-            });
-            tokio::select! {
-                biased;
-                done = &mut outcome => return done.map_err(ended)?,
-                led = lead => led?,
-            }
-        }
-        outcome.await.map_err(ended)?
-    }
-
-    /// Publishes group after group until nobody waits, unless another thread does. Only a thread
-    /// that is at work leads: one that is promised may be waited for by all that there are.
-    fn lead(&self) {
-        if mem::replace(&mut self.group.lock().led, true) {
-            return;
-        }
-        loop {
-            let group: Vec<Waiting> = {
-                let mut queue = self.group.lock();
-                let size = queue.waiting.len().min(GROUP);
-                queue.led = size > 0;
-                queue.waiting.drain(..size).collect()
-            };
-            if group.is_empty() {
-                return;
-            }
-            self.publish_group(group);
-        }
+    fn weight(_: &Waiting) -> u64 {
+        1
     }
 
     /// The data of all, then the names of all, then each directory once.
-    fn publish_group(&self, group: Vec<Waiting>) {
+    fn make(&self, group: Vec<Waiting>) -> Vec<Answer> {
         let mut outcomes: Vec<Result<()>> =
             group.iter().map(|(one, _)| self.sync_data(one)).collect();
         for ((one, _), outcome) in group.iter().zip(&mut outcomes) {
@@ -133,11 +72,42 @@ impl Shared {
                 });
             }
         }
-        for ((one, done), outcome) in group.into_iter().zip(outcomes) {
-            let outcome = outcome.and_then(|()| one.staged.forget(self.ingests()?));
-            // Who no longer waits has it all the same.
-            let _ = done.send(outcome);
-        }
+        let settled = group
+            .into_iter()
+            .zip(outcomes)
+            .map(|((one, done), outcome)| {
+                let outcome = outcome.and_then(|()| one.staged.forget(self.ingests()?));
+                Box::new(move || {
+                    // Who no longer waits has it all the same.
+                    let _ = done.send(outcome);
+                }) as Answer
+            });
+        settled.collect()
+    }
+}
+
+impl Shared {
+    /// Publishes with all syncs.
+    pub(crate) fn publish(&self, pending: &Pending) -> Result<()> {
+        self.sync_data(pending)?;
+        self.name(pending, true)?;
+        self.sync_names(pending.digest.algorithm())?;
+        pending.staged.forget(self.ingests()?)
+    }
+
+    /// Publishes without a sync; [`crate::recover`] checks the bytes after a power loss.
+    pub(crate) fn publish_unsynced(&self, pending: &Pending) -> Result<()> {
+        set_mode(pending)?;
+        // Held until the bytes have their name: a flush in between would take the note away.
+        let _noted = self.note_unsynced()?;
+        self.name(pending, false)?;
+        pending.staged.forget(self.ingests()?)
+    }
+
+    /// Publishes together with whoever else is publishing now.
+    pub(crate) async fn publish_with_others(self: Arc<Self>, pending: Pending) -> Result<()> {
+        let (done, outcome) = oneshot::channel();
+        group::join(&self, (pending, done), outcome).await?
     }
 
     fn sync_data(&self, pending: &Pending) -> Result<()> {

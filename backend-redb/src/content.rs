@@ -17,7 +17,7 @@ use redb::ReadableTable;
 use crate::body::discard;
 use crate::engine::{Engine, lock};
 use crate::error::{corrupt, sort};
-use crate::group::Change;
+use crate::group::{Change, weight};
 use crate::ingest::RedbIngest;
 use crate::lease::Lease;
 use crate::reader::Reader;
@@ -38,13 +38,15 @@ impl RedbContent {
     /// Removes those that are still these versions and applies the batch, in one transaction; how
     /// many were removed.
     async fn remove_all(&self, blobs: Vec<(Digest, Version)>, batch: Batch) -> Result<usize> {
+        let brought = bytes(&batch);
         let change = Change {
             state: (),
-            bytes: bytes(&batch),
+            weight: weight(blobs.len(), brought),
+            patient: true,
             durability: Durability::Relaxed,
         };
-        if change.bytes > 0 {
-            self.0.space.take(change.bytes)?;
+        if brought > 0 {
+            self.0.space.take(brought)?;
         }
         let work = move |(): &mut (), tables: &mut Tables<'_>| {
             check(tables, &batch)?;

@@ -8,10 +8,11 @@ use std::time::SystemTime;
 
 use cas_core::Result;
 use cas_core::content::Durability;
+use cas_core::group::Queue;
 use redb::{Database, ReadableDatabase, ReadableTableMetadata};
 
 use crate::error::{Failed, corrupt, sort};
-use crate::group::Queue;
+use crate::group::Job;
 use crate::place::Place;
 use crate::space::Space;
 use crate::tables::{Numbers, Tables, View};
@@ -25,7 +26,7 @@ pub(crate) struct Engine {
     writer: Mutex<Numbers>,
     /// Whether there are commits that a crash would undo.
     unsynced: AtomicBool,
-    pub(crate) queue: Mutex<Queue>,
+    pub(crate) queue: Queue<Box<dyn Job>>,
     /// Ingests that have a writer: the bytes they hold, and when they last grew.
     pub(crate) held: Mutex<BTreeMap<String, (u64, SystemTime)>>,
     pub(crate) space: Space,
@@ -41,7 +42,7 @@ impl Engine {
             db,
             writer: Mutex::default(),
             unsynced: AtomicBool::new(false),
-            queue: Mutex::default(),
+            queue: Queue::default(),
             held: Mutex::default(),
             space,
             place,

@@ -1,46 +1,43 @@
-//! Changes of many callers in one transaction: whoever finds none under way makes it for all.
+//! Changes of many callers in one transaction.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use cas_core::content::Durability;
-use cas_core::{Error, Result, pool};
+use cas_core::group::{self, Answer, Grouped, Queue};
+use cas_core::{Error, Result};
 use tokio::sync::oneshot;
 
-use crate::engine::{Engine, lock};
+use crate::engine::Engine;
 use crate::error::Failed;
 use crate::tables::Tables;
 
-/// Most changes that share a transaction, so that the first is not kept long.
-const GROUP: usize = 128;
-/// Most bytes that they bring, likewise.
+/// Most blobs and records that a group adds or removes, where they bring no bytes.
+const GROUP: u64 = 256;
+/// Most bytes that it adds, where they are in one.
 const BYTES: u64 = 16 << 20;
 
-/// Changes that wait for their transaction.
-#[derive(Default)]
-pub(crate) struct Queue {
-    waiting: VecDeque<Box<dyn Job>>,
-    /// Whether a thread is at work that will take what is put here.
-    led: bool,
-}
-
 /// A change and whoever waits for it.
-trait Job: Send {
-    fn bytes(&self) -> u64;
+pub(crate) trait Job: Send {
+    fn weight(&self) -> u64;
+    fn patient(&self) -> bool;
     fn synced(&self) -> bool;
     fn apply(&mut self, tables: &mut Tables<'_>) -> Result<(), Error>;
     fn settle(self: Box<Self>, lost: Option<&Error>) -> Answer;
 }
 
-/// Tells a caller what became of his change.
-type Answer = Box<dyn FnOnce() + Send>;
+/// What a change weighs that adds or removes so many blobs and records, and adds so many bytes.
+pub(crate) fn weight(rows: usize, bytes: u64) -> u64 {
+    rows as u64 * (BYTES / GROUP) + bytes
+}
 
 /// What a caller wants done.
 pub(crate) struct Change<S> {
     /// What the work needs; dropped after the transaction and before the answer.
     pub(crate) state: S,
-    /// Bytes that it adds.
-    pub(crate) bytes: u64,
+    /// See [`weight`].
+    pub(crate) weight: u64,
+    /// Whether nobody is kept by it.
+    pub(crate) patient: bool,
     /// What it promises.
     pub(crate) durability: Durability,
 }
@@ -58,8 +55,12 @@ where
     T: Send + 'static,
     W: FnOnce(&mut S, &mut Tables<'_>) -> Result<T, Failed> + Send,
 {
-    fn bytes(&self) -> u64 {
-        self.change.bytes
+    fn weight(&self) -> u64 {
+        self.change.weight
+    }
+
+    fn patient(&self) -> bool {
+        self.change.patient
     }
 
     fn synced(&self) -> bool {
@@ -109,77 +110,43 @@ impl Engine {
         T: Send + 'static,
         W: FnOnce(&mut S, &mut Tables<'_>) -> Result<T, Failed> + Send + 'static,
     {
-        let (answer, mut outcome) = oneshot::channel();
+        let (answer, outcome) = oneshot::channel();
         let job = Waiting {
             change,
             work: Some(work),
             outcome: None,
             answer,
         };
-        let led = {
-            let mut queue = lock(&self.queue);
-            queue.waiting.push_back(Box::new(job));
-            queue.led
-        };
-        let gone = |_| Error::internal("a change was lost; open the store anew");
-        if !led {
-            let engine = Arc::clone(self);
-            let lead = pool::run(move || {
-                engine.lead();
-                Ok(())
-            });
-            tokio::select! {
-                biased;
-                answer = &mut outcome => return answer.map_err(gone)?,
-                led = lead => led?,
-            }
-        }
-        outcome.await.map_err(gone)?
+        group::join(self, Box::new(job), outcome).await?
+    }
+}
+
+impl Grouped for Engine {
+    type Job = Box<dyn Job>;
+    const MOST: u64 = BYTES;
+
+    fn queue(&self) -> &Queue<Self::Job> {
+        &self.queue
     }
 
-    /// Makes what waits, group after group, unless another thread does.
-    fn lead(self: Arc<Self>) {
-        if std::mem::replace(&mut lock(&self.queue).led, true) {
-            return;
-        }
-        let mut next = self.next_group();
-        while let Some(group) = next {
-            let answers = self.commit(group);
-            next = self.next_group();
-            if next.is_none() {
-                // Who is answered may drop the last handle, and open the store again.
-                drop(self);
-                answers.into_iter().for_each(|answer| answer());
-                return;
-            }
-            answers.into_iter().for_each(|answer| answer());
-        }
+    fn weight(job: &Self::Job) -> u64 {
+        job.weight()
     }
 
-    /// The next group; with the last one the lead ends, under the same lock.
-    fn next_group(&self) -> Option<Vec<Box<dyn Job>>> {
-        let mut queue = lock(&self.queue);
-        let (mut group, mut bytes) = (Vec::new(), 0);
-        while group.len() < GROUP && bytes < BYTES {
-            let Some(job) = queue.waiting.pop_front() else {
-                break;
-            };
-            bytes += job.bytes();
-            group.push(job);
-        }
-        queue.led = !group.is_empty();
-        queue.led.then_some(group)
+    fn patient(job: &Self::Job) -> bool {
+        job.patient()
     }
 
-    fn commit(&self, mut group: Vec<Box<dyn Job>>) -> Vec<Answer> {
+    /// Makes the changes in one transaction.
+    fn make(&self, mut jobs: Vec<Self::Job>) -> Vec<Answer> {
         let done = self.transact(|tables| {
-            for job in &mut group {
+            for job in &mut jobs {
                 job.apply(tables).map_err(Failed::Broken)?;
             }
-            Ok(((), group.iter().any(|job| job.synced())))
+            Ok(((), jobs.iter().any(|job| job.synced())))
         });
         let lost = done.err().map(Error::from);
         let settle = |job: Box<dyn Job>| job.settle(lost.as_ref());
-        group.into_iter().map(settle).collect()
+        jobs.into_iter().map(settle).collect()
     }
 }

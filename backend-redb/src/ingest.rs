@@ -15,7 +15,7 @@ use cas_core::{Context, Error, Ingest, Result, pool};
 use crate::body::Body;
 use crate::engine::Engine;
 use crate::error::sort;
-use crate::group::Change;
+use crate::group::{Change, weight};
 use crate::lease::Lease;
 use crate::rows::ROW;
 use crate::tables::{Staged, Tables};
@@ -129,7 +129,8 @@ impl Ingest for RedbIngest {
         let bytes = body.tail.len() as u64;
         let change = Change {
             state: body,
-            bytes,
+            weight: weight(1, bytes),
+            patient: false,
             durability,
         };
         let published = async {

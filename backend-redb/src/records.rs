@@ -13,7 +13,7 @@ use redb::ReadableTable;
 
 use crate::engine::Engine;
 use crate::error::{Failed, corrupt, sort};
-use crate::group::Change;
+use crate::group::{Change, weight};
 use crate::store::CAPABILITIES;
 use crate::tables::Tables;
 
@@ -40,7 +40,8 @@ impl Records for RedbRecords {
         let bytes = bytes(batch);
         let change = Change {
             state: batch.clone(),
-            bytes,
+            weight: weight(batch.changes().len(), bytes),
+            patient: false,
             durability: Durability::Full,
         };
         let committed = async {

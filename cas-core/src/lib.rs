@@ -14,6 +14,7 @@ pub mod dispatch;
 pub mod document;
 pub mod engine;
 pub mod error;
+pub mod group;
 pub mod image;
 pub mod limit;
 pub mod location;

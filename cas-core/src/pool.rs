@@ -10,6 +10,8 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 
+use tokio::task::coop::unconstrained;
+
 use crate::error::{Error, Result};
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -44,6 +46,19 @@ where
     answered.await.unwrap_or_else(|_| Err(panicked()))
 }
 
+/// Has a thread of the pool do `work`, whoever asks, and does not wait for it.
+pub(crate) fn start(work: impl FnOnce() + Send + 'static) {
+    // A pool that has ended has no callers.
+    let _ = pool().send(Box::new(move || {
+        let _ = catch_unwind(AssertUnwindSafe(work));
+    }));
+}
+
+/// Whether [`run`] does its work on this thread.
+pub(crate) fn may_block() -> bool {
+    MAY_BLOCK.get()
+}
+
 fn panicked() -> Error {
     Error::internal("work on the pool panicked; please report it")
 }
@@ -73,7 +88,8 @@ pub fn wait<T>(future: impl Future<Output = T>) -> T {
             self.1.notify_one();
         }
     }
-    let mut future = std::pin::pin!(future);
+    // A task of tokio that has done much for one turn would be put off, by nobody who comes back.
+    let mut future = std::pin::pin!(unconstrained(future));
     inline(|| {
         // Most are ready at once, and then nothing is there to wake.
         let mut idle = Context::from_waker(Waker::noop());

@@ -18,11 +18,11 @@ use crate::store::Store;
 /// Removals in one transaction: a writer waits for no longer than a few of these take.
 const CHUNK: usize = 64;
 /// Chunks under way at once.
-const CHUNKS: usize = 4;
+const CHUNKS: usize = 6;
 /// Removals after which they are made durable, where a crash would undo them: a store that has
 /// to be able to undo them frees nothing.
 const FLUSHED: usize = 64 * CHUNK;
-/// Changes under way at once, where the home has no transactions.
+/// Blobs that are looked at at once, and changes made at once where the home has no transactions.
 const CONCURRENT: usize = 16;
 /// How often a batch is tried without those of its changes that have lost, before each is alone.
 const ROUNDS: usize = 4;
@@ -32,7 +32,7 @@ struct Step {
     digest: Digest,
     /// Length of the bytes, where there are any.
     size: u64,
-    /// The bytes that go in the same step.
+    /// The bytes that go in the same step, or before it.
     bytes: Option<Version>,
     expect: Revision,
     /// The tombstone; nothing removes the record.
@@ -40,6 +40,10 @@ struct Step {
 }
 
 impl Step {
+    fn told(&self) -> (Digest, u64) {
+        (self.digest, self.size)
+    }
+
     fn change(&self) -> Change {
         Change {
             table: Table::Blobs,
@@ -62,8 +66,8 @@ pub(super) async fn blobs(
 ) -> Result<Vec<(Digest, u64)>> {
     let mut removed = Vec::with_capacity(candidates.len());
     for some in candidates.chunks(FLUSHED) {
-        // While one waits for its commit, the next is read.
-        let chunks = some.chunks(CHUNK);
+        // While one waits for its commit, the next is looked at.
+        let chunks = some.chunks(CHUNK).map(<[_]>::to_vec);
         let sweeps: Vec<_> = chunks.map(|chunk| sweep(store, chunk)).collect();
         let mut sweeps = stream::iter(sweeps).buffered(CHUNKS);
         while let Some(swept) = sweeps.try_next().await? {
@@ -76,49 +80,62 @@ pub(super) async fn blobs(
     Ok(removed)
 }
 
-async fn sweep(store: &Store, chunk: &[(Digest, Revision)]) -> Result<Vec<(Digest, u64)>> {
-    let mut steps = Vec::with_capacity(chunk.len());
+async fn sweep(store: &Store, chunk: Vec<(Digest, Revision)>) -> Result<Vec<(Digest, u64)>> {
+    let noted = chunk.into_iter();
     if joint(store) {
-        for (digest, noted) in chunk {
-            let stat = store.content.stat(digest).await?;
-            steps.push(Step {
-                digest: *digest,
-                size: stat.map_or(0, |stat| stat.size),
-                bytes: stat.map(|stat| stat.version),
-                expect: noted.clone(),
-                value: None,
-            });
+        let mut removals = Vec::with_capacity(noted.len());
+        for (digest, noted) in noted {
+            removals.push(removal(store, digest, noted).await?);
         }
-        let removed = take_each(store, steps).await?;
-        return Ok(removed
-            .iter()
-            .map(|step| (step.digest, step.size))
-            .collect());
+        let removed = take_each(store, removals).await?;
+        return Ok(removed.iter().map(Step::told).collect());
     }
-    for (digest, noted) in chunk {
-        steps.extend(condemn(store, digest, noted).await?);
-    }
-    let condemned = take_each(store, steps).await?;
+    let condemned = noted.map(|(digest, noted)| condemnation(store, digest, noted));
+    let condemned = take_each(store, each(condemned).await?).await?;
     let digests: Vec<Digest> = condemned.iter().map(|step| step.digest).collect();
     bury(store, &digests).await
 }
 
+/// Finds out about several blobs at once.
+async fn each<F>(found: impl Iterator<Item = F>) -> Result<Vec<Step>>
+where
+    F: Future<Output = Result<Option<Step>>>,
+{
+    let found: Vec<Option<Step>> = stream::iter(found)
+        .buffered(CONCURRENT)
+        .try_collect()
+        .await?;
+    Ok(found.into_iter().flatten().collect())
+}
+
+/// The step that removes a blob whole, where its record is as noted.
+async fn removal(store: &Store, digest: Digest, noted: Revision) -> Result<Step> {
+    let stat = store.content.stat(&digest).await?;
+    Ok(Step {
+        digest,
+        size: stat.map_or(0, |stat| stat.size),
+        bytes: stat.map(|stat| stat.version),
+        expect: noted,
+        value: None,
+    })
+}
+
 /// The step that makes a tombstone of a record, where it is as noted.
-async fn condemn(store: &Store, digest: &Digest, noted: &Revision) -> Result<Option<Step>> {
+async fn condemnation(store: &Store, digest: Digest, noted: Revision) -> Result<Option<Step>> {
     let found = store
         .records
         .load(Table::Blobs, &digest.to_string())
         .await?;
-    let Some(found) = found.filter(|found| found.revision == *noted) else {
+    let Some(found) = found.filter(|found| found.revision == noted) else {
         return Ok(None);
     };
     let mut record = decode(&found)?;
-    let stat = store.content.stat(digest).await?;
+    let stat = store.content.stat(&digest).await?;
     record.tombstone = Some(Tombstone {
         version: stat.map(|stat| stat.version),
     });
     Ok(Some(Step {
-        digest: *digest,
+        digest,
         size: record.size,
         bytes: None,
         expect: found.revision,
@@ -131,33 +148,31 @@ async fn condemn(store: &Store, digest: &Digest, noted: &Revision) -> Result<Opt
 pub(super) async fn bury(store: &Store, condemned: &[Digest]) -> Result<Vec<(Digest, u64)>> {
     let mut removed = Vec::with_capacity(condemned.len());
     for chunk in condemned.chunks(CHUNK) {
-        let (mut bytes, mut steps) = (Vec::new(), Vec::new());
-        for digest in chunk {
-            let found = store
-                .records
-                .load(Table::Blobs, &digest.to_string())
-                .await?;
-            let Some(found) = found else {
-                continue;
-            };
-            let record = decode(&found)?;
-            let Some(Tombstone { version }) = record.tombstone else {
-                continue;
-            };
-            bytes.extend(version.map(|version| (*digest, version)));
-            steps.push(Step {
-                digest: *digest,
-                size: version.map_or(0, |_| record.size),
-                bytes: None,
-                expect: found.revision,
-                value: None,
-            });
-        }
-        store.content.remove_versions(&bytes, &Batch::new()).await?;
-        let buried = take_each(store, steps).await?;
-        removed.extend(buried.iter().map(|step| (step.digest, step.size)));
+        let burials = chunk.to_vec().into_iter();
+        let burials = burials.map(|digest| burial(store, digest));
+        let buried = take_each(store, each(burials).await?).await?;
+        removed.extend(buried.iter().map(Step::told));
     }
     Ok(removed)
+}
+
+/// The step that removes what a tombstone names.
+async fn burial(store: &Store, digest: Digest) -> Result<Option<Step>> {
+    let found = store
+        .records
+        .load(Table::Blobs, &digest.to_string())
+        .await?;
+    let Some(found) = found else {
+        return Ok(None);
+    };
+    let record = decode(&found)?;
+    Ok(record.tombstone.map(|Tombstone { version }| Step {
+        digest,
+        size: version.map_or(0, |_| record.size),
+        bytes: version,
+        expect: found.revision,
+        value: None,
+    }))
 }
 
 /// Takes those of the steps that find what they expect.

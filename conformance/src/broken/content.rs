@@ -20,6 +20,7 @@ pub(super) enum ContentFault {
     HidesTheEmptyBlob,
     RemovesNothing,
     RemovesAnyVersion,
+    RemovesBeforeItLooks,
     AllowsASecondWriter,
     DamagesBlobsOfAPageAndAByte,
     FailsBeyondTheEnd,
@@ -131,6 +132,21 @@ impl ContentStore for BrokenContent {
             Fault::RemovesAnyVersion => self.store.remove(digest).await,
             _ => self.store.remove_version(digest, version).await,
         }
+    }
+
+    async fn remove_versions(&self, blobs: &[(Digest, Version)], batch: &Batch) -> Result<bool> {
+        let first = match self.fault {
+            Fault::RemovesBeforeItLooks | Fault::RemovesAnyVersion => blobs,
+            _ => &[],
+        };
+        for (digest, version) in first {
+            self.remove_version(digest, *version).await?;
+        }
+        let blobs = match self.fault {
+            Fault::RemovesNothing => &[],
+            _ => blobs,
+        };
+        self.store.remove_versions(blobs, batch).await
     }
 
     async fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<Stat>> {

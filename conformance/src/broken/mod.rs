@@ -56,12 +56,14 @@ pub const CONTENT: &[Exhibit<dyn ContentStore>] = exhibits![BrokenContent, Conte
         any_sequence_agrees_with_a_map,
     ]
     RemovesNothing => a_removed_blob_is_gone [
+        a_removal_and_its_batch_are_one_step,
         a_late_removal_spares_what_came_after,
         sha512_names_content_too,
         a_removed_blob_can_be_stored_again,
         any_sequence_agrees_with_a_map,
     ]
-    RemovesAnyVersion => a_late_removal_spares_what_came_after []
+    RemovesAnyVersion => a_late_removal_spares_what_came_after [a_removal_and_its_batch_are_one_step]
+    RemovesBeforeItLooks => a_removal_and_its_batch_are_one_step []
     AllowsASecondWriter => a_second_writer_is_busy [
         waiting_ends_with_the_other_writer,
         any_sequence_agrees_with_a_map,

@@ -268,3 +268,41 @@ pub(super) async fn bytes_and_batch_are_one_step(subject: Store) {
         "the record was there already"
     );
 }
+
+/// A batch that conflicts keeps the bytes; bytes of another version keep nothing.
+pub(super) async fn a_removal_and_its_batch_are_one_step(subject: Store) {
+    let store = subject.open().await;
+    let data = bytes(1, 10_000);
+    let digest = Digest::sha256(&data);
+    let mut record = Batch::new();
+    record.put(Table::Blobs, "record", Expect::Absent, Bytes::new());
+    ingest_with(&*store, &data, &record).await.unwrap();
+    let stat = store.stat(&digest).await.unwrap().unwrap();
+    let absent = (Digest::sha256(b"absent"), stat.version);
+    let blobs = [absent, (digest, stat.version)];
+
+    let mut conflict = Batch::new();
+    let expect = Expect::Revision(Revision::new("never made"));
+    conflict.delete(Table::Blobs, "record", expect);
+    let outcome = store.remove_versions(&blobs, &conflict).await;
+    assert_eq!(kind(outcome), Some(Kind::Conflict));
+    assert_has(&*store, &digest, &data).await;
+
+    let mut deletion = Batch::new();
+    deletion.delete(Table::Blobs, "record", Expect::Any);
+    assert!(
+        store.remove_versions(&blobs, &deletion).await.unwrap(),
+        "a store that promises it says that it was done"
+    );
+    assert_absent(&*store, &digest).await;
+    store.flush().await.unwrap();
+    // The record is gone as well, or this would be refused.
+    ingest_with(&*store, &data, &record).await.unwrap();
+    assert_has(&*store, &digest, &data).await;
+}
+
+async fn ingest_with(store: &dyn ContentStore, data: &Bytes, batch: &Batch) -> Result<()> {
+    let mut writer = Writer::begin(store, "layer", Expected::ANY).await?;
+    writer.write(data.clone()).await?;
+    writer.commit(batch, Durability::Full).await.map(|_| ())
+}

@@ -54,7 +54,7 @@ laws! { $
         blobs_are_copied_between_stores,
     ]
     commit(racy) [a_cancelled_publish_is_whole_or_absent, waiting_ends_with_the_other_writer]
-    commit(needs Joint) [bytes_and_batch_are_one_step]
+    commit(needs Joint) [bytes_and_batch_are_one_step, a_removal_and_its_batch_are_one_step]
     many(racy) [
         forty_writers_of_different_blobs_all_win,
         readers_share_a_blob,
