@@ -52,4 +52,6 @@ pub fn registry() -> Registry {
 pub const SNAPSHOTTERS: &[&str] = &[
     #[cfg(feature = "native")]
     "native",
+    #[cfg(feature = "overlay")]
+    "overlay",
 ];

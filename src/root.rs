@@ -69,6 +69,34 @@ impl Default for Engines {
 }
 
 impl Engines {
+    /// Those of the root in `path`, or that a new one begins with: overlays where they can be had
+    /// there, else copies, and why. The directory is made where it is absent.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn fitting(path: &Path) -> Result<(Self, Option<Error>)> {
+        make(path)?;
+        if let Ok(text) = fs::read_to_string(path.join("cas.toml")) {
+            return Ok((parse(&text, path)?, None));
+        }
+        let mut engines = Engines::default();
+        // What has something else in it is refused as a root.
+        if fs::read_dir(path)
+            .during("read root", path.display())?
+            .next()
+            .is_some()
+        {
+            return Ok((engines, None));
+        }
+        match probe(path) {
+            Ok(snapshotter) => {
+                engines.snapshotter = snapshotter.into();
+                Ok((engines, None))
+            }
+            Err(error) => Ok((engines, Some(error))),
+        }
+    }
+
     /// The place that `store`, a scheme, a URL or the name of a table, means in the root `path`.
     ///
     /// # Errors
@@ -111,6 +139,26 @@ impl Engines {
     }
 }
 
+/// Makes the directory of a root, which is nobody else's.
+fn make(path: &Path) -> Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .during("make root", path.display())
+}
+
+/// The best snapshotter that can be had in a directory, or why it is only the default.
+#[cfg(feature = "overlay")]
+fn probe(path: &Path) -> Result<&'static str> {
+    snapshot_overlay::probe(path).map(|()| snapshot_overlay::NAME)
+}
+
+#[cfg(not(feature = "overlay"))]
+fn probe(_: &Path) -> Result<&'static str> {
+    Ok("native")
+}
+
 /// An open root directory.
 #[derive(Clone, Debug)]
 pub(crate) struct Root {
@@ -127,7 +175,7 @@ impl Root {
                 engines: parse(&text, path)?,
             }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                Self::init(path, Engines::default())
+                Self::init(path, Engines::fitting(path)?.0)
             }
             Err(error) => Err(error).during("open root", path.display()),
         }
@@ -146,11 +194,7 @@ impl Root {
                 engines,
             })
         };
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path)
-            .during("make root", path.display())?;
+        make(path)?;
         let dir = Dir::open(path).during("init root", path.display())?;
         refuse_foreign(path)?;
         let _alone = Lock::exclusive(&dir, ".lock").during("init root", path.display())?;

@@ -18,6 +18,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("oci-cas-backend-redb", &["oci-cas-core"]),
     ("oci-cas-backend-remote", &["oci-cas-core"]),
     ("oci-cas-snapshot-native", &["oci-cas-core", "oci-cas-host"]),
+    (
+        "oci-cas-snapshot-overlay",
+        &["oci-cas-core", "oci-cas-host"],
+    ),
     ("oci-cas-conformance", &["oci-cas-core"]),
     (
         "oci-cas",
@@ -29,6 +33,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "oci-cas-backend-redb",
             "oci-cas-backend-remote",
             "oci-cas-snapshot-native",
+            "oci-cas-snapshot-overlay",
         ],
     ),
     ("oci-cas-benches", &["oci-cas", "oci-cas-core"]),

@@ -15,6 +15,8 @@ use rustix::io::Errno;
 use crate::tree::{At, Visit, proc_path, walk};
 
 const PIECE: usize = 256 << 10;
+/// Attributes that say how a directory lies over others, which a copy does not.
+const OVERLAY: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
 
 /// Copies what lies below `from` into `to`, which is empty and nobody else's.
 ///
@@ -60,7 +62,13 @@ impl Visit for Copier<'_> {
             }
             kind => {
                 rustix::fs::mknodat(&self.here, at.name, kind, Mode::empty(), at.stat.st_rdev)?;
-                rustix::fs::chownat(&self.here, at.name, uid(at), gid(at), AtFlags::empty())?;
+                rustix::fs::chownat(
+                    &self.here,
+                    at.name,
+                    uid(at.stat),
+                    gid(at.stat),
+                    AtFlags::empty(),
+                )?;
                 rustix::fs::chmodat(&self.here, at.name, mode(at.stat), AtFlags::empty())?;
                 self.attributes(at)
             }
@@ -77,7 +85,7 @@ impl Visit for Copier<'_> {
 
     /// A directory gets its attributes when nothing changes in it any more.
     fn leave(&mut self, at: At<'_>, child: BorrowedFd<'_>) -> Result<(), Errno> {
-        self.describe(at, child, self.here.as_fd())?;
+        describe(at.stat, child, self.here.as_fd())?;
         self.path
             .truncate(self.path.len() - at.name.count_bytes() - 1);
         self.here = open_dir(&self.here, c"..")?;
@@ -107,7 +115,7 @@ impl Copier<'_> {
         if at.stat.st_size > 0 && !self.share(&from, &to)? {
             self.ranges(&from, &to, at.stat)?;
         }
-        self.describe(at, from.as_fd(), to.as_fd())
+        describe(at.stat, from.as_fd(), to.as_fd())
     }
 
     /// Shares the bytes of a file, where the file system can.
@@ -181,22 +189,35 @@ impl Copier<'_> {
         Ok(())
     }
 
-    /// Owner, mode, extended attributes and times of a file or a directory; in this order, for
-    /// each of them may undo part of the one after it.
-    fn describe(&self, at: At<'_>, from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
-        rustix::fs::fchown(to, uid(at), gid(at))?;
-        rustix::fs::fchmod(to, mode(at.stat))?;
-        Attributes::Open(from).copy_to(&Attributes::Open(to))?;
-        rustix::fs::futimens(to, &times(at.stat))
-    }
-
     /// Owner, extended attributes and times of what cannot be opened.
     fn attributes(&self, at: At<'_>) -> Result<(), Errno> {
         let (here, nofollow) = (self.here.as_fd(), AtFlags::SYMLINK_NOFOLLOW);
-        rustix::fs::chownat(here, at.name, uid(at), gid(at), nofollow)?;
+        rustix::fs::chownat(here, at.name, uid(at.stat), gid(at.stat), nofollow)?;
         Attributes::named(at.dir, at.name)?.copy_to(&Attributes::named(here, at.name)?)?;
         rustix::fs::utimensat(here, at.name, &times(at.stat), nofollow)
     }
+}
+
+/// Gives the directory `to` owner, mode, extended attributes and times of `from`, but for those
+/// that steer an overlay.
+///
+/// # Errors
+/// Those of the file system.
+pub fn copy_attributes(from: impl AsFd, to: impl AsFd) -> Result<()> {
+    let (from, to) = (from.as_fd(), to.as_fd());
+    let copied = rustix::fs::fstat(from).and_then(|stat| describe(&stat, from, to));
+    copied
+        .map_err(std::io::Error::from)
+        .during("copy", "attributes of a directory")
+}
+
+/// Owner, mode, extended attributes and times of a file or a directory; in this order, for each
+/// of them may undo part of the one after it.
+fn describe(stat: &Stat, from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
+    rustix::fs::fchown(to, uid(stat), gid(stat))?;
+    rustix::fs::fchmod(to, mode(stat))?;
+    Attributes::Open(from).copy_to(&Attributes::Open(to))?;
+    rustix::fs::futimens(to, &times(stat))
 }
 
 /// Where extended attributes are read or written.
@@ -220,6 +241,9 @@ impl Attributes<'_> {
             names => names?,
         };
         for name in names.split_inclusive(|byte| *byte == 0) {
+            if OVERLAY.iter().any(|prefix| name.starts_with(prefix)) {
+                continue;
+            }
             let name = std::ffi::CStr::from_bytes_with_nul(name).map_err(|_| Errno::INVAL)?;
             to.set(name, &self.value(name)?)?;
         }
@@ -277,12 +301,12 @@ fn open_dir(dir: &OwnedFd, name: &std::ffi::CStr) -> Result<OwnedFd, Errno> {
     rustix::fs::openat(dir, name, flags, Mode::empty())
 }
 
-fn uid(at: At<'_>) -> Option<Uid> {
-    Some(Uid::from_raw(at.stat.st_uid))
+fn uid(stat: &Stat) -> Option<Uid> {
+    Some(Uid::from_raw(stat.st_uid))
 }
 
-fn gid(at: At<'_>) -> Option<Gid> {
-    Some(Gid::from_raw(at.stat.st_gid))
+fn gid(stat: &Stat) -> Option<Gid> {
+    Some(Gid::from_raw(stat.st_gid))
 }
 
 fn mode(stat: &Stat) -> Mode {

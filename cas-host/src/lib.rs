@@ -7,13 +7,15 @@
 mod copy;
 mod dir;
 mod lock;
+pub mod mount;
 mod snapshot_dirs;
+pub mod snapshotter;
 mod sync;
 mod tree;
 
-pub use copy::copy_tree;
+pub use copy::{copy_attributes, copy_tree};
 pub use dir::{Dir, Entry, Existing};
 pub use lock::Lock;
-pub use snapshot_dirs::{Held, SnapshotDirs};
+pub use snapshot_dirs::{Held, SnapshotDirs, TREE, make_tree};
 pub use sync::{boot_id, syncfs};
 pub use tree::measure;

@@ -18,10 +18,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use cas_core::error::{Context, Error, Result};
 use cas_core::snapshot::Usage;
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::{syncfs, tree};
+
+/// The root of a snapshot's tree, in its directory.
+pub const TREE: &str = "fs";
 
 /// The numbered directories below a root.
 pub struct SnapshotDirs {
@@ -165,6 +168,18 @@ impl SnapshotDirs {
         let alive = rustix::fs::fstat(&dir)?.st_nlink > 0;
         Ok(alive.then_some(Held(dir)))
     }
+}
+
+/// Makes the empty root of a snapshot's tree in its new directory.
+///
+/// # Errors
+/// Those of the file system.
+pub fn make_tree(held: &Held) -> Result<()> {
+    let mode = Mode::from_raw_mode(0o755);
+    let made = rustix::fs::mkdirat(held, TREE, mode);
+    // The umask had its say.
+    let made = made.and_then(|()| rustix::fs::chmodat(held, TREE, mode, AtFlags::empty()));
+    made.map_err(io::Error::from).during("make directory", TREE)
 }
 
 /// A number as [`SnapshotDirs`] writes it.

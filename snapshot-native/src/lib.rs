@@ -1,331 +1,47 @@
 //! The copying snapshotter: every active snapshot is a whole directory of its own.
 //!
 //! ```text
-//! ROOT/                 0700
-//!   snapshots/          0700
-//!     7/                0700, the directory of snapshot 7, locked while it is built
-//!       fs/             0755 where empty: the root of the snapshot's tree
+//! ROOT/snapshots/7/     see [`cas_host::snapshotter`]
+//!   fs/                 0755 where empty: the root of the snapshot's tree
 //! ```
-//! Which key has which number, kind and parent is in the records, and only there. A directory
-//! that no record names is nothing; [`Snapshotter::cleanup`] removes it.
-//!
 //! - An active snapshot on a parent is a copy of the parent's tree, its bytes shared where the
-//!   file system can (`FICLONE`). The copy is complete before the record is written.
+//!   file system can (`FICLONE`).
 //! - A view is its parent's own tree, read-only; without a parent it is an empty directory.
-//! - A commit makes the content durable, then changes the record; nothing moves on disk.
-//! - A removal deletes the record, then the directory. Numbers are never used again, so that a
-//!   leftover stands in nobody's way.
-//!
-//! What an active snapshot holds is durable once it is committed; after a loss of power before
-//! that, remove it and prepare it again.
 
-use std::collections::BTreeSet;
-use std::fs::File;
-use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use async_trait::async_trait;
-use cas_core::error::{Context, Error, Kind as ErrorKind, Result};
-use cas_core::records::{New, SnapshotRecord, Snapshots};
-use cas_core::snapshot::{Commit, Info, Kind, Mount, Usage};
-use cas_core::{Labels, Records, Snapshotter, pool};
-use cas_host::{Held, SnapshotDirs, copy_tree, measure};
-use rustix::fs::{AtFlags, Mode};
-
-/// Under which name it is registered.
-pub const SCHEME: &str = "native";
-
-/// The root of a snapshot's tree, in its directory.
-const TREE: &str = "fs";
-/// Leftovers that are held at once while they are looked up again.
-const CLAIMS: usize = 64;
+use cas_core::Result;
+use cas_core::records::SnapshotRecord;
+use cas_core::snapshot::{Kind, Mount};
+use cas_host::snapshotter::{DirSnapshotter, Form};
+use cas_host::{Held, SnapshotDirs, TREE, copy_tree, make_tree};
 
 /// Snapshots as plain directories.
-pub struct NativeSnapshotter {
-    snapshots: Snapshots,
-    dirs: Arc<SnapshotDirs>,
-    closed: AtomicBool,
-}
+pub type NativeSnapshotter = DirSnapshotter<Native>;
 
-impl NativeSnapshotter {
-    /// Opens the snapshots below `root`, made where it is new; several processes may.
-    ///
-    /// # Errors
-    /// `Unsupported` when `records` is not atomic; those of the file system.
-    pub fn open(root: impl AsRef<Path>, records: Arc<dyn Records>) -> Result<Self> {
-        Ok(NativeSnapshotter {
-            snapshots: Snapshots::new(records, SCHEME)?,
-            dirs: Arc::new(SnapshotDirs::open(root)?),
-            closed: AtomicBool::new(false),
-        })
+/// A whole tree in each directory, so that a parent cannot come later.
+#[derive(Clone, Copy, Debug)]
+pub struct Native;
+
+impl Form for Native {
+    const NAME: &'static str = "native";
+    const REBASES: bool = false;
+
+    fn open() -> Result<Self> {
+        Ok(Native)
     }
 
-    fn usable(&self) -> Result<()> {
-        if self.closed.load(Ordering::Acquire) {
-            return Err(Error::precondition(
-                "the snapshotter is closed; open it again",
-            ));
-        }
-        Ok(())
-    }
-
-    /// Makes a snapshot: first its directory, then its record.
-    async fn make(&self, new: New<'_>) -> Result<Vec<Mount>> {
-        let parent = self.snapshots.admit(&new).await?;
-        let below = parent.as_ref().map(|parent| parent.id);
-        let (id, held) = match (new.kind, below) {
-            (Kind::View, Some(_)) => (self.snapshots.fresh_id().await?, None),
-            _ => {
-                let (id, held) = self.build(below, &new).await?;
-                (id, Some(held))
-            }
-        };
-        let outcome = self.snapshots.create(&new, id).await;
-        match outcome {
-            Ok(record) => Ok(vec![self.mount(&record, below)]),
-            Err(error) => {
-                // Any other error may have come after the record was written.
-                if held.is_some() && is_final(&error) {
-                    self.discard(id).await;
-                }
-                Err(error)
-            }
+    fn fill(&self, dirs: &SnapshotDirs, new: &Held, parent: Option<u64>) -> Result<()> {
+        match parent {
+            Some(parent) => copy_tree(dirs.hold(parent)?, new),
+            None => make_tree(new),
         }
     }
 
-    /// A new directory, empty or with a copy of a parent's tree.
-    async fn build(&self, parent: Option<u64>, new: &New<'_>) -> Result<(u64, Held)> {
-        loop {
-            let id = self.snapshots.fresh_id().await?;
-            let dirs = Arc::clone(&self.dirs);
-            let built = pool::run(move || build(&dirs, id, parent)).await;
-            match built {
-                Ok(Some(held)) => return Ok((id, held)),
-                // The number is taken by a leftover; the next one may not be.
-                Ok(None) => {}
-                Err(error) => {
-                    self.discard(id).await;
-                    // A parent that was removed meanwhile is the better answer.
-                    self.snapshots.admit(new).await?;
-                    return Err(error);
-                }
-            }
-        }
-    }
-
-    /// Removes a directory that no record names; what cannot be removed is left to `cleanup`.
-    async fn discard(&self, id: u64) {
-        let dirs = Arc::clone(&self.dirs);
-        if let Err(error) = pool::run(move || dirs.remove(id)).await {
-            tracing::warn!(id, %error, "a snapshot's directory is left to cleanup");
-        }
-    }
-
-    fn mount(&self, record: &SnapshotRecord, parent: Option<u64>) -> Mount {
-        let read_only = record.kind == Kind::View;
-        let owner = parent.filter(|_| read_only).unwrap_or(record.id);
+    fn mount(&self, dirs: &SnapshotDirs, snapshot: &SnapshotRecord, below: &[u64]) -> Mount {
+        let read_only = snapshot.kind == Kind::View;
+        let owner = below.first().filter(|_| read_only);
         Mount::Bind {
-            source: self.tree(owner),
+            source: dirs.path(*owner.unwrap_or(&snapshot.id)).join(TREE),
             read_only,
         }
-    }
-
-    fn tree(&self, id: u64) -> PathBuf {
-        self.dirs.path(id).join(TREE)
-    }
-
-    /// Which of these directories no record names, each held so that nobody builds or commits it.
-    async fn leftovers(&self, candidates: &[u64]) -> Result<Vec<(u64, Held)>> {
-        let mut held = Vec::new();
-        for id in candidates {
-            held.extend(self.dirs.claim(*id)?.map(|claim| (*id, claim)));
-        }
-        let named = self.snapshots.named_ids().await?;
-        held.retain(|(id, _)| !named.contains(id));
-        Ok(held)
-    }
-}
-
-/// Whether nothing was recorded for certain.
-fn is_final(error: &Error) -> bool {
-    use ErrorKind::{AlreadyExists, Conflict, InvalidArgument, NotFound};
-    matches!(
-        error.kind(),
-        AlreadyExists | Conflict | InvalidArgument | NotFound
-    )
-}
-
-fn build(dirs: &SnapshotDirs, id: u64, parent: Option<u64>) -> Result<Option<Held>> {
-    let Some(held) = dirs.create(id)? else {
-        return Ok(None);
-    };
-    match parent {
-        Some(parent) => copy_tree(dirs.hold(parent)?, &held)?,
-        None => make_tree(&held).during("make directory", dirs.path(id).display())?,
-    }
-    dirs.sync(&held)?;
-    Ok(Some(held))
-}
-
-fn make_tree(held: &Held) -> io::Result<()> {
-    let mode = Mode::from_raw_mode(0o755);
-    rustix::fs::mkdirat(held, TREE, mode)?;
-    // The umask had its say.
-    rustix::fs::chmodat(held, TREE, mode, AtFlags::empty())?;
-    Ok(())
-}
-
-/// Makes the content of a snapshot durable and measures it; held until its record has changed.
-fn settle(dirs: &SnapshotDirs, id: u64, synced: bool) -> Result<(Held, Usage)> {
-    let held = dirs.hold(id)?;
-    if !synced {
-        dirs.sync_content(&held)?;
-    }
-    let usage = measure(&held)?;
-    Ok((held, usage))
-}
-
-#[async_trait]
-impl Snapshotter for NativeSnapshotter {
-    fn name(&self) -> &'static str {
-        SCHEME
-    }
-
-    /// A tree holds all of its parent's content, so that a parent cannot come later.
-    fn rebases(&self) -> bool {
-        false
-    }
-
-    async fn prepare(&self, key: &str, parent: Option<&str>, labels: Labels) -> Result<Vec<Mount>> {
-        self.usable()?;
-        let new = New {
-            key,
-            kind: Kind::Active,
-            parent,
-            labels: &labels,
-        };
-        self.make(new).await.during("prepare snapshot", key)
-    }
-
-    async fn view(&self, key: &str, parent: Option<&str>, labels: Labels) -> Result<Vec<Mount>> {
-        self.usable()?;
-        let new = New {
-            key,
-            kind: Kind::View,
-            parent,
-            labels: &labels,
-        };
-        self.make(new).await.during("view snapshot", key)
-    }
-
-    async fn mounts(&self, key: &str) -> Result<Vec<Mount>> {
-        self.usable()?;
-        let record = self.snapshots.find(key).await?;
-        if record.kind == Kind::Committed {
-            let message = "a committed snapshot is not mounted; prepare or view one on it";
-            return Err(Error::precondition(message).subject(key));
-        }
-        let parent = match &record.parent {
-            Some(parent) => Some(self.snapshots.find(parent).await?.id),
-            None => None,
-        };
-        Ok(vec![self.mount(&record, parent)])
-    }
-
-    async fn commit(&self, name: &str, key: &str, options: Commit) -> Result<()> {
-        self.usable()?;
-        let record = self.snapshots.find(key).await?;
-        record.must_be_active(key)?;
-        if record.new_parent(key, &options)?.is_some() {
-            let message = "a tree holds its parent's content; prepare it on the parent instead";
-            return Err(Error::unsupported(message).operation("commit").subject(key));
-        }
-        let (dirs, id, synced) = (Arc::clone(&self.dirs), record.id, options.synced);
-        let (_held, usage) = pool::run(move || settle(&dirs, id, synced)).await?;
-        let committed = self.snapshots.commit(name, key, &options, usage).await;
-        committed.map(|_| ()).during("commit snapshot", key)
-    }
-
-    async fn remove_seen(&self, seen: &Info) -> Result<bool> {
-        self.usable()?;
-        let removed = self.snapshots.remove_seen(seen).await;
-        let Some(record) = removed.during("remove snapshot", &seen.key)? else {
-            return Ok(false);
-        };
-        self.discard(record.id).await;
-        Ok(true)
-    }
-
-    async fn remove(&self, key: &str) -> Result<()> {
-        self.usable()?;
-        let removed = self.snapshots.remove(key).await;
-        let record = removed.during("remove snapshot", key)?;
-        self.discard(record.id).await;
-        Ok(())
-    }
-
-    async fn stat(&self, key: &str) -> Result<Option<Info>> {
-        self.usable()?;
-        let record = self.snapshots.load(key).await?;
-        Ok(record.map(|record| record.info(key)))
-    }
-
-    async fn update(&self, key: &str, labels: Labels, fieldpaths: &[&str]) -> Result<Info> {
-        self.usable()?;
-        let updated = self.snapshots.update(key, &labels, fieldpaths).await;
-        updated.during("update snapshot", key)
-    }
-
-    /// A view on a parent takes nothing.
-    async fn usage(&self, key: &str) -> Result<Usage> {
-        self.usable()?;
-        let record = self.snapshots.find(key).await?;
-        if let Some(usage) = record.usage {
-            return Ok(usage);
-        }
-        if record.kind == Kind::View && record.parent.is_some() {
-            return Ok(Usage::default());
-        }
-        let path = self.dirs.path(record.id);
-        pool::run(move || {
-            let dir = File::open(&path).during("measure", path.display())?;
-            measure(&dir)
-        })
-        .await
-    }
-
-    async fn walk(&self, after: Option<&str>, limit: usize) -> Result<Vec<Info>> {
-        self.usable()?;
-        self.snapshots.walk(after, limit).await
-    }
-
-    /// A record may change its key while they are listed, so that candidates are held and looked
-    /// up again: what is held is neither built nor committed.
-    async fn cleanup(&self) -> Result<Usage> {
-        self.usable()?;
-        let there: BTreeSet<u64> = self.dirs.ids()?.into_iter().collect();
-        let named = self.snapshots.named_ids().await?;
-        let candidates: Vec<u64> = there.difference(&named).copied().collect();
-        let mut freed = Usage::default();
-        for some in candidates.chunks(CLAIMS) {
-            let leftovers = self.leftovers(some).await?;
-            let dirs = Arc::clone(&self.dirs);
-            freed += pool::run(move || {
-                let mut freed = Usage::default();
-                for (id, _held) in &leftovers {
-                    freed += dirs.remove(*id)?;
-                }
-                Ok(freed)
-            })
-            .await?;
-        }
-        Ok(freed)
-    }
-
-    async fn close(&self) -> Result<()> {
-        self.closed.store(true, Ordering::Release);
-        Ok(())
     }
 }

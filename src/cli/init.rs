@@ -15,7 +15,13 @@ pub(crate) struct Init {}
 
 impl Init {
     pub(crate) fn run(self, session: &Session) -> Result<()> {
-        let mut engines = Engines::default();
+        let (mut engines, fallen_back) = match session.options.snapshotter {
+            Some(_) => (Engines::default(), None),
+            None => Engines::fitting(&session.root)?,
+        };
+        if let Some(why) = fallen_back {
+            session.progress.warn(&why.to_string());
+        }
         if let Some(store) = &session.options.store {
             engines.store.clone_from(store);
         }

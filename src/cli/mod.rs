@@ -9,6 +9,7 @@ mod images;
 mod import;
 mod init;
 mod lease;
+mod mount;
 mod output;
 mod progress;
 mod snapshot;
@@ -68,6 +69,8 @@ enum Command {
     Rmi(images::Rmi),
     Tree(tree::Tree),
     Unpack(unpack::Unpack),
+    Mount(mount::Mount),
+    Umount(mount::Umount),
     #[command(subcommand)]
     Snapshot(snapshot::Snapshot),
     #[command(subcommand)]
@@ -126,6 +129,8 @@ pub(crate) async fn run(arguments: Arguments) -> Result<()> {
         Command::Rmi(command) => command.run(session).await,
         Command::Tree(command) => command.run(session).await,
         Command::Unpack(command) => command.run(session).await,
+        Command::Mount(command) => command.run(session).await,
+        Command::Umount(command) => command.run(session).await,
         Command::Snapshot(command) => command.run(session).await,
         Command::Blob(command) => command.run(session).await,
         Command::Lease(command) => command.run(session).await,

@@ -2,6 +2,7 @@
 
 pub mod blocking;
 mod keep;
+mod mount;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -238,8 +239,12 @@ fn known_snapshotter(name: &str) -> Result<()> {
 fn open_snapshotter(root: &Root, name: &str) -> Result<Arc<dyn Snapshotter>> {
     known_snapshotter(name)?;
     let local: Arc<dyn Records> = Arc::new(SqliteRecords::open(&root.local()?)?);
-    Ok(Arc::new(NativeSnapshotter::open(
-        root.snapshots(name),
-        local,
-    )?))
+    let place = root.snapshots(name);
+    match name {
+        #[cfg(feature = "overlay")]
+        snapshot_overlay::NAME => Ok(Arc::new(snapshot_overlay::OverlaySnapshotter::open(
+            place, local,
+        )?)),
+        _ => Ok(Arc::new(NativeSnapshotter::open(place, local)?)),
+    }
 }

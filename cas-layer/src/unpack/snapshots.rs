@@ -1,14 +1,11 @@
 //! Layers become committed snapshots, each named by its chain id.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use cas_core::collect::{Guard, LEASE};
 use cas_core::error::Kind as ErrorKind;
 use cas_core::snapshot::{Commit, Kind, Mount, chain_ids};
-use cas_core::{
-    Descriptor, Digest, Error, Labels, Manifest, Result, Snapshotter, Store, dispatch, pool,
-};
+use cas_core::{Descriptor, Digest, Labels, Manifest, Result, Snapshotter, Store, dispatch, pool};
 
 use super::{Layer, hold, note, pairs};
 use crate::apply::Tree;
@@ -129,12 +126,12 @@ impl Unpack<'_> {
     }
 
     async fn apply(&self, layer: Layer, mounts: &[Mount]) -> Result<()> {
-        let directory = writable(mounts)?;
+        let mounts = mounts.to_vec();
         let progress = Arc::clone(self.progress);
         let item = layer.descriptor.digest.to_string();
         pool::run(move || {
             progress.begin(&item, Some(layer.descriptor.size));
-            let tree = Tree::open(&directory)?;
+            let tree = Tree::of(cas_host::mount::open(&mounts)?);
             let advance = |bytes| progress.advance(&item, bytes);
             // The commit syncs.
             let applied = flow::unpack_one(layer.source(), &tree, Sync::Relaxed, &advance)?;
@@ -169,21 +166,5 @@ impl Unpack<'_> {
             }
             Err(error) => Err(error),
         }
-    }
-}
-
-/// The directory of an active snapshot, where it is one.
-fn writable(mounts: &[Mount]) -> Result<PathBuf> {
-    match mounts {
-        [
-            Mount::Bind {
-                source,
-                read_only: false,
-            },
-        ] => Ok(source.clone()),
-        _ => Err(Error::unsupported(
-            "expected one writable directory from the snapshotter, found mounts over each other",
-        )
-        .operation("unpack")),
     }
 }

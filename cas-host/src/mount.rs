@@ -1,0 +1,182 @@
+//! Mounts by descriptors: a tree is whole before anybody can see it, and one that is attached
+//! nowhere is gone with its descriptor, whatever becomes of the process.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use cas_core::error::{Context, Error, Result};
+use cas_core::snapshot::Mount;
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags,
+    UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
+    mount_remount, move_mount, open_tree, unmount as unmount_at,
+};
+
+/// Longest value of one parameter that the kernel takes, without its end.
+const VALUE: usize = 255;
+
+/// The root directory of what `mounts` show, for this process alone.
+///
+/// # Errors
+/// `Unsupported` for more than one mount; `Denied` where overlays need more rights; those of the
+/// file system.
+pub fn open(mounts: &[Mount]) -> Result<OwnedFd> {
+    match single(mounts)? {
+        Mount::Bind { source, .. } => directory(source).during("open directory", source.display()),
+        overlay @ Mount::Overlay { .. } => {
+            let mounted = create(overlay)?;
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let root = rustix::fs::openat(&mounted, c".", flags, Mode::empty());
+            root.map_err(io::Error::from).during("open", "the overlay")
+        }
+    }
+}
+
+/// Shows what `mounts` say at the directory `target`.
+///
+/// # Errors
+/// As [`open`]; `NotFound` or `FailedPrecondition` where `target` is no directory.
+pub fn attach(mounts: &[Mount], target: &Path) -> Result<()> {
+    let mount = single(mounts)?;
+    let tree = match mount {
+        Mount::Bind { source, .. } => {
+            let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+            let tree = open_tree(CWD, source, flags).map_err(io::Error::from);
+            tree.during("mount", source.display())?
+        }
+        overlay @ Mount::Overlay { .. } => create(overlay)?,
+    };
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    let moved = move_mount(&tree, c"", CWD, target, flags).map_err(io::Error::from);
+    moved.during("mount on", target.display())?;
+    if let Mount::Bind {
+        read_only: true, ..
+    } = mount
+    {
+        let flags = MountFlags::BIND | MountFlags::RDONLY;
+        let fixed = mount_remount(target, flags, c"").map_err(io::Error::from);
+        fixed
+            .during("mount read-only", target.display())
+            .inspect_err(|_| {
+                // What cannot be made read-only must not stay; the first error is the one to tell.
+                let _ = unmount(target);
+            })?;
+    }
+    Ok(())
+}
+
+/// Takes away what is mounted at `target`.
+///
+/// # Errors
+/// `Busy` while it is used; `FailedPrecondition` where nothing is mounted; those of the system.
+pub fn unmount(target: &Path) -> Result<()> {
+    match unmount_at(target, UnmountFlags::NOFOLLOW) {
+        Err(Errno::BUSY) => Err(Error::busy(
+            "something in it is in use; end that or leave the directory",
+        )),
+        Err(Errno::INVAL) => Err(Error::precondition("nothing is mounted there")),
+        done => done.map_err(|errno| io::Error::from(errno).into()),
+    }
+    .during("unmount", target.display())
+}
+
+fn single(mounts: &[Mount]) -> Result<&Mount> {
+    match mounts {
+        [mount] => Ok(mount),
+        other => Err(Error::unsupported(format!(
+            "expected one mount from the snapshotter, found {}",
+            other.len()
+        ))
+        .operation("mount")),
+    }
+}
+
+/// Makes an overlay that is attached nowhere yet.
+fn create(mount: &Mount) -> Result<OwnedFd> {
+    let Mount::Overlay {
+        lower,
+        upper,
+        work,
+        options,
+    } = mount
+    else {
+        return Err(Error::internal("only overlays are made; please report it"));
+    };
+    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(io::Error::from);
+    let mut overlay = Overlay {
+        context: context.during("mount", "an overlay")?,
+        layers: Vec::new(),
+    };
+    for path in lower {
+        overlay.layer("lowerdir+", path)?;
+    }
+    if let (Some(upper), Some(work)) = (upper, work) {
+        overlay.layer("upperdir", upper)?;
+        overlay.layer("workdir", work)?;
+    }
+    for option in options {
+        overlay.option(option)?;
+    }
+    let attributes = match upper {
+        Some(_) => MountAttrFlags::empty(),
+        None => MountAttrFlags::MOUNT_ATTR_RDONLY,
+    };
+    let created = fsconfig_create(&overlay.context)
+        .and_then(|()| fsmount(&overlay.context, FsMountFlags::FSMOUNT_CLOEXEC, attributes));
+    created.map_err(|errno| overlay.explain(errno))
+}
+
+/// An overlay that is being described to the kernel.
+struct Overlay {
+    context: OwnedFd,
+    /// Layers whose paths are too long, open until the mount is made.
+    layers: Vec<File>,
+}
+
+impl Overlay {
+    /// A parameter of its own for each layer, so that no number of them is too long.
+    fn layer(&mut self, key: &str, path: &Path) -> Result<()> {
+        let set = match path.as_os_str().len() <= VALUE {
+            true => fsconfig_set_string(&self.context, key, path),
+            false => {
+                let layer = directory(path).during("open directory", path.display())?;
+                let short = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&layer));
+                self.layers.push(File::from(layer));
+                fsconfig_set_string(&self.context, key, short)
+            }
+        };
+        set.map_err(|errno| self.explain(errno).subject(path.display()))
+    }
+
+    fn option(&self, option: &str) -> Result<()> {
+        let set = match option.split_once('=') {
+            Some((key, value)) => fsconfig_set_string(&self.context, key, OsStr::new(value)),
+            None => fsconfig_set_flag(&self.context, option),
+        };
+        set.map_err(|errno| self.explain(errno).subject(option))
+    }
+
+    /// The error with what the kernel says of it, which it does here alone.
+    fn explain(&self, errno: Errno) -> Error {
+        let mut said = [0; 512];
+        let length = rustix::io::read(self.context.as_fd(), &mut said).unwrap_or(0);
+        let said = String::from_utf8_lossy(&said[..length]);
+        let error = io::Error::from(errno);
+        // Each message begins with its kind: `e ` for an error.
+        let error = match said.trim().trim_start_matches("e ") {
+            "" => error,
+            said => io::Error::new(error.kind(), format!("{error}; the kernel says: {said}")),
+        };
+        Error::from(error).operation("mount overlay")
+    }
+}
+
+fn directory(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?)
+}

@@ -1,0 +1,11 @@
+//! The overlay snapshotter before the law book, its records in SQLite as in a real root.
+
+use std::sync::Arc;
+
+use backend_fs::SqliteRecords;
+use snapshot_overlay::OverlaySnapshotter;
+
+conformance::snapshotter!(overlay, |dir| async move {
+    let records = Arc::new(SqliteRecords::open(&dir.join("records.db"))?);
+    Ok(Arc::new(OverlaySnapshotter::open(dir, records)?) as _)
+});

@@ -1,0 +1,97 @@
+//! Images as mounted directories.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cas_core::error::Kind;
+use cas_core::{Context, Error, Labels, Platform, Result, pool, unique};
+use cas_host::mount;
+use cas_layer::progress::Progress;
+
+use super::Cas;
+
+/// Keeps a snapshot from being collected while it is mounted.
+const ROOT: &str = "containerd.io/gc.root";
+
+impl Cas {
+    /// Shows the root file system of an image at `directory`, unpacked into snapshots first where
+    /// it is not yet. What is written to it, where it is writable, is gone with
+    /// [`Cas::unmount`].
+    ///
+    /// # Errors
+    /// As [`Cas::snapshot`]; `NotFound` without the directory; `AlreadyExists` where this root
+    /// has something mounted there; `Denied` without the right to mount.
+    pub async fn mount(
+        &self,
+        name: &str,
+        directory: &Path,
+        platform: Option<&Platform>,
+        writable: bool,
+        progress: &Arc<dyn Progress>,
+    ) -> Result<()> {
+        let directory = place(directory, "mount on")?;
+        let key = key(&directory)?;
+        if self.snapshotter.stat(&key).await?.is_some() {
+            return Err(taken(&directory));
+        }
+        let chain_id = self.snapshot(name, platform, progress).await?;
+        let parent = chain_id.map(|chain_id| chain_id.to_string());
+        let labels = Labels::from([(ROOT.to_owned(), unique::key("mounted"))]);
+        let mounts = match writable {
+            true => self.snapshotter.prepare(&key, parent.as_deref(), labels),
+            false => self.snapshotter.view(&key, parent.as_deref(), labels),
+        };
+        let mounts = mounts.await.map_err(|error| match error.kind() {
+            Kind::AlreadyExists => taken(&directory),
+            _ => error,
+        })?;
+        let target = directory.clone();
+        let mounted = pool::run(move || mount::attach(&mounts, &target)).await;
+        if mounted.is_err() {
+            self.snapshotter.remove(&key).await?;
+        }
+        mounted
+    }
+
+    /// Takes away what [`Cas::mount`] has mounted at `directory`, and what was written to it.
+    ///
+    /// # Errors
+    /// `NotFound` where this root has nothing mounted; `Busy` while it is used.
+    pub async fn unmount(&self, directory: &Path) -> Result<()> {
+        let directory = place(directory, "unmount")?;
+        let key = key(&directory)?;
+        if self.snapshotter.stat(&key).await?.is_none() {
+            return Err(Error::not_found("this root has nothing mounted there")
+                .operation("unmount")
+                .subject(directory.display()));
+        }
+        let unmounted = pool::run(move || mount::unmount(&directory)).await;
+        match unmounted {
+            // The machine was started anew, or somebody else was faster.
+            Err(error) if error.kind() == Kind::FailedPrecondition => {}
+            unmounted => unmounted?,
+        }
+        self.snapshotter.remove(&key).await
+    }
+}
+
+/// The directory by the one path that it has without links.
+fn place(directory: &Path, operation: &'static str) -> Result<PathBuf> {
+    directory
+        .canonicalize()
+        .during(operation, directory.display())
+}
+
+/// The key of the snapshot that is mounted at a place.
+fn key(directory: &Path) -> Result<String> {
+    let path = directory.to_str().ok_or_else(|| {
+        Error::invalid("the path is no text; choose another").subject(directory.display())
+    })?;
+    Ok(format!("mounted {path}"))
+}
+
+fn taken(directory: &Path) -> Error {
+    Error::already_exists("this root has something mounted there; `cas umount` it first")
+        .operation("mount")
+        .subject(directory.display())
+}
