@@ -21,6 +21,8 @@ use serde::{Deserialize, Serialize};
 
 /// The format of `cas.toml` that this version reads and writes.
 const FORMAT: u32 = 1;
+/// The snapshotter that works everywhere.
+const NATIVE: &str = "native";
 
 /// The engines of a root, as `cas.toml` says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,7 +31,7 @@ pub struct Engines {
     format: u32,
     /// A scheme, for a store inside the root; the URL of one elsewhere; or the name of a table.
     pub store: String,
-    /// The snapshotter.
+    /// The snapshotter; empty for a new root is what fits: overlay where it can be had, else native.
     pub snapshotter: String,
     /// Stores by name, for what a scheme alone does not say: compositions above all.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -62,41 +64,13 @@ impl Default for Engines {
         Engines {
             format: FORMAT,
             store: "fs".into(),
-            snapshotter: "native".into(),
+            snapshotter: String::new(),
             stores: BTreeMap::new(),
         }
     }
 }
 
 impl Engines {
-    /// Those of the root in `path`, or that a new one begins with: overlays where they can be had
-    /// there, else copies, and why. The directory is made where it is absent.
-    ///
-    /// # Errors
-    /// Those of the file system.
-    pub fn fitting(path: &Path) -> Result<(Self, Option<Error>)> {
-        make(path)?;
-        if let Ok(text) = fs::read_to_string(path.join("cas.toml")) {
-            return Ok((parse(&text, path)?, None));
-        }
-        let mut engines = Engines::default();
-        // What has something else in it is refused as a root.
-        if fs::read_dir(path)
-            .during("read root", path.display())?
-            .next()
-            .is_some()
-        {
-            return Ok((engines, None));
-        }
-        match probe(path) {
-            Ok(snapshotter) => {
-                engines.snapshotter = snapshotter.into();
-                Ok((engines, None))
-            }
-            Err(error) => Ok((engines, Some(error))),
-        }
-    }
-
     /// The place that `store`, a scheme, a URL or the name of a table, means in the root `path`.
     ///
     /// # Errors
@@ -139,24 +113,20 @@ impl Engines {
     }
 }
 
-/// Makes the directory of a root, which is nobody else's.
-fn make(path: &Path) -> Result<()> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .during("make root", path.display())
-}
-
-/// The best snapshotter that can be had in a directory, or why it is only the default.
+/// The snapshotter that fits the root `path`: overlays where they can be had, else copies; and why
+/// they cannot.
 #[cfg(feature = "overlay")]
-fn probe(path: &Path) -> Result<&'static str> {
-    snapshot_overlay::probe(path).map(|()| snapshot_overlay::NAME)
+fn fitting(path: &Path) -> (&'static str, Option<Error>) {
+    let name = snapshot_overlay::NAME;
+    match snapshot_overlay::probe(&path.join("snapshots").join(name)) {
+        Ok(()) => (name, None),
+        Err(error) => (NATIVE, Some(error)),
+    }
 }
 
 #[cfg(not(feature = "overlay"))]
-fn probe(_: &Path) -> Result<&'static str> {
-    Ok("native")
+fn fitting(_: &Path) -> (&'static str, Option<Error>) {
+    (NATIVE, None)
 }
 
 /// An open root directory.
@@ -175,33 +145,40 @@ impl Root {
                 engines: parse(&text, path)?,
             }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                Self::init(path, Engines::fitting(path)?.0)
+                Self::init(path, Engines::default()).map(|(root, _)| root)
             }
             Err(error) => Err(error).during("open root", path.display()),
         }
     }
 
-    /// Makes a root with these engines.
+    /// Makes a root with these engines; it, and why its snapshotter is only the copying one.
     ///
     /// # Errors
     /// `AlreadyExists` when it is one with other engines; `FailedPrecondition` when the directory
     /// holds something else; `InvalidArgument` for a store with a secret in its URL.
-    pub(crate) fn init(path: &Path, engines: Engines) -> Result<Self> {
+    pub(crate) fn init(path: &Path, mut engines: Engines) -> Result<(Self, Option<Error>)> {
         refuse_secret(&engines.store)?;
         let root = |engines| {
-            Ok(Root {
+            Ok::<_, Error>(Root {
                 path: absolute(path)?,
                 engines,
             })
         };
-        make(path)?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .during("make root", path.display())?;
         let dir = Dir::open(path).during("init root", path.display())?;
         refuse_foreign(path)?;
         let _alone = Lock::exclusive(&dir, ".lock").during("init root", path.display())?;
         if let Ok(text) = fs::read_to_string(path.join("cas.toml")) {
             let found = parse(&text, path)?;
+            if engines.snapshotter.is_empty() {
+                engines.snapshotter.clone_from(&found.snapshotter);
+            }
             if found == engines {
-                return root(found);
+                return Ok((root(found)?, None));
             }
             return Err(Error::already_exists(format!(
                 "this root uses store {:?} and snapshotter {:?}; choose another directory",
@@ -210,11 +187,16 @@ impl Root {
             .operation("init root")
             .subject(path.display()));
         }
+        let mut why = None;
+        if engines.snapshotter.is_empty() {
+            let (snapshotter, fallen_back) = fitting(path);
+            (engines.snapshotter, why) = (snapshotter.into(), fallen_back);
+        }
         let text = toml::to_string(&engines)
             .map_err(|error| Error::internal("cas.toml does not serialise").source(error))?;
         dir.replace("cas.toml", text.as_bytes(), 0o600, (&dir, ".cas.toml"))
             .during("init root", path.display())?;
-        root(engines)
+        Ok((root(engines)?, why))
     }
 
     /// Where the root's own store is.

@@ -312,6 +312,8 @@ fn every_command_has_help_with_an_example() {
         "rmi",
         "tree",
         "unpack",
+        "mount",
+        "umount",
         "snapshot ls",
         "blob ls",
         "blob info",

@@ -53,7 +53,12 @@ fn what_is_removed_is_freed_and_what_is_held_is_explained() {
     assert_eq!(why.lines().count(), 2, "{why}");
     assert!(why.starts_with("name: images/app:"), "{why}");
     let top = json(&root, &["snapshot", "ls"]).pop().unwrap();
-    let top = format!("snapshots/native/{}", top["info"]["key"].as_str().unwrap());
+    let snapshotter = json(&root, &["init"]).remove(0)["snapshotter"].clone();
+    let snapshotter = snapshotter.as_str().unwrap();
+    let top = format!(
+        "snapshots/{snapshotter}/{}",
+        top["info"]["key"].as_str().unwrap()
+    );
     let why = json(&root, &["why", &top]).remove(0);
     assert_eq!(why["held"], true, "{why}");
 

@@ -1,5 +1,6 @@
 //! Whether overlays can be had, found out by making one.
 
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::{fs, io};
 
@@ -46,8 +47,11 @@ pub fn probe(directory: &Path) -> Result<()> {
 
 fn make(place: &Path) -> Result<()> {
     let [base, lower, upper, work] = ["base", "lower", "upper", "work"].map(|one| place.join(one));
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true).mode(0o700);
     for directory in [&base, &lower, &upper, &work] {
-        fs::create_dir_all(directory).during("make directory", directory.display())?;
+        let made = builder.create(directory);
+        made.during("make directory", directory.display())?;
     }
     fs::write(base.join("gone"), "").during("write", base.display())?;
     let root = mount::open(&[Mount::Overlay {

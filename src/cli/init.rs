@@ -15,20 +15,17 @@ pub(crate) struct Init {}
 
 impl Init {
     pub(crate) fn run(self, session: &Session) -> Result<()> {
-        let (mut engines, fallen_back) = match session.options.snapshotter {
-            Some(_) => (Engines::default(), None),
-            None => Engines::fitting(&session.root)?,
-        };
-        if let Some(why) = fallen_back {
-            session.progress.warn(&why.to_string());
-        }
+        let mut engines = Engines::default();
         if let Some(store) = &session.options.store {
             engines.store.clone_from(store);
         }
         if let Some(snapshotter) = &session.options.snapshotter {
             engines.snapshotter.clone_from(snapshotter);
         }
-        Cas::init(&session.root, engines.clone())?;
+        let (engines, fallen_back) = Cas::init(&session.root, engines)?;
+        if let Some(why) = fallen_back {
+            session.progress.warn(&why.to_string());
+        }
         let root = session.root.display().to_string();
         let made =
             json!({"root": root, "store": engines.store, "snapshotter": engines.snapshotter});

@@ -44,18 +44,22 @@ pub struct Cas {
 }
 
 impl Cas {
-    /// Makes a root with these engines; the same again is no error.
+    /// Makes a root with these engines; the same again is no error. Its engines, and where no
+    /// snapshotter was asked for, why it is only the copying one.
     ///
     /// # Errors
     /// `Unsupported` for an engine that is not compiled in; `InvalidArgument` for a composition
     /// without its members; `AlreadyExists` when the root uses
     /// others; `FailedPrecondition` when the directory holds something else.
-    pub fn init(root: impl AsRef<Path>, engines: Engines) -> Result<()> {
+    pub fn init(root: impl AsRef<Path>, engines: Engines) -> Result<(Engines, Option<Error>)> {
         let registry = crate::registry();
         let location = engines.locate(&engines.store, root.as_ref(), &registry)?;
         registry.check(&location)?;
-        known_snapshotter(&engines.snapshotter)?;
-        Root::init(root.as_ref(), engines).map(|_| ())
+        if !engines.snapshotter.is_empty() {
+            known_snapshotter(&engines.snapshotter)?;
+        }
+        let (root, why) = Root::init(root.as_ref(), engines)?;
+        Ok((root.engines, why))
     }
 
     /// Opens a root, made with the default engines where nothing is there.
