@@ -6,9 +6,13 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
+use cas_core::snapshot::Mount;
+use cas_layer::apply::Tree;
 use common::{Cage, Header, Tar, read_all, record};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -219,6 +223,66 @@ fn canonical(tree: BTreeMap<String, Node>) -> BTreeMap<String, Node> {
         .collect()
 }
 
+/// The archives of a stack of layers, and the tree that they mean.
+fn replay(layers: &[Vec<Op>]) -> (Vec<Tar>, BTreeMap<String, Node>) {
+    let mut model = Model::default();
+    let archive = |layer: &Vec<Op>| {
+        model.kept.clear();
+        let mut tar = Tar::new();
+        for op in layer {
+            let saved = model.clone();
+            match model.apply(op) {
+                true => tar = member(tar, op, model.inodes),
+                false => model = saved,
+            }
+        }
+        tar
+    };
+    let tars = layers.iter().map(archive).collect();
+    let tree = model.tree.into_iter();
+    (
+        tars,
+        tree.map(|(path, node)| (path.join("/"), node)).collect(),
+    )
+}
+
+/// A tree without what inodes its links have: an overlay makes a link of its own of each.
+fn single(mut tree: BTreeMap<String, Node>) -> BTreeMap<String, Node> {
+    for node in tree.values_mut() {
+        if let Node::Link(inode) = node {
+            *inode = 0;
+        }
+    }
+    tree
+}
+
+fn can_mount() -> bool {
+    static ROOT: LazyLock<bool> = LazyLock::new(|| {
+        let root = fs::metadata("/proc/self").is_ok_and(|data| data.uid() == 0);
+        if !root {
+            eprintln!("SKIPPED: overlays are mounted by root only");
+        }
+        root
+    });
+    *ROOT
+}
+
+fn overlay(below: &[PathBuf], upper: Option<(&PathBuf, &PathBuf)>) -> OwnedFd {
+    let mount = match (below, upper) {
+        ([], Some((source, _))) | ([source], None) => Mount::Bind {
+            source: source.clone(),
+            read_only: upper.is_none(),
+        },
+        _ => Mount::Overlay {
+            lower: below.to_vec(),
+            upper: upper.map(|(upper, _)| upper.clone()),
+            work: upper.map(|(_, work)| work.clone()),
+            options: vec!["index=off".into()],
+        },
+    };
+    cas_host::mount::open(&[mount]).unwrap()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
@@ -227,24 +291,37 @@ proptest! {
         let cage = Cage::new();
         let time = |path| fs::metadata(path).unwrap().mtime();
         let before = time(cage.root());
-        let mut model = Model::default();
-        for layer in &layers {
-            model.kept.clear();
-            let mut tar = Tar::new();
-            for op in layer {
-                let saved = model.clone();
-                match model.apply(op) {
-                    true => tar = member(tar, op, model.inodes),
-                    false => model = saved,
-                }
-            }
+        let (tars, tree) = replay(&layers);
+        for tar in tars {
             tar.apply(&cage.root()).unwrap();
         }
         let mut found = BTreeMap::new();
         look(&cage.root(), Path::new(""), &mut BTreeMap::new(), &mut found);
-        let tree = model.tree.into_iter().map(|(path, node)| (path.join("/"), node)).collect();
         prop_assert_eq!(canonical(found), canonical(tree));
         prop_assert_eq!(time(cage.root()), before);
+    }
+
+    #[test]
+    fn layers_over_each_other_are_what_they_mean(layers in vec(vec(op(), 0..12), 1..5)) {
+        prop_assume!(can_mount());
+        let cage = Cage::new();
+        let (tars, tree) = replay(&layers);
+        let mut below = Vec::new();
+        for (number, tar) in tars.into_iter().enumerate() {
+            let place = cage.root().join(number.to_string());
+            let (upper, work) = (place.join("fs"), place.join("work"));
+            fs::create_dir_all(&upper).unwrap();
+            fs::create_dir(&work).unwrap();
+            let root = overlay(&below, Some((&upper, &work)));
+            tar.apply_to(&Tree::at(root.as_fd()).unwrap()).unwrap();
+            below.insert(0, upper);
+        }
+        let root = overlay(&below, None);
+        let shown = format!("/proc/self/fd/{}", root.as_raw_fd());
+        let mut found = BTreeMap::new();
+        look(Path::new(&shown), Path::new(""), &mut BTreeMap::new(), &mut found);
+        prop_assert_eq!(single(found), single(tree));
+        cage.assert_untouched();
     }
 
     #[test]

@@ -85,10 +85,20 @@ impl Dir {
 
     /// Sets the times again if something moved them.
     pub(super) fn settle(&self) -> Result<()> {
-        match self.changed.take() {
-            true => os(fs::futimens(&self.fd, &self.times.borrow())),
-            false => Ok(()),
+        if !self.changed.take() {
+            return Ok(());
         }
+        match fs::futimens(&self.fd, &self.times.borrow()) {
+            // Nothing is changed any more in what an overlay no longer shows.
+            Err(_) if self.is_gone() => Ok(()),
+            set => os(set),
+        }
+    }
+
+    /// Whether the directory was removed, as the kernel tells for an open one.
+    fn is_gone(&self) -> bool {
+        let link = format!("/proc/self/fd/{}", self.fd.as_raw_fd());
+        fs::readlink(link, Vec::new()).is_ok_and(|path| path.as_bytes().ends_with(b" (deleted)"))
     }
 
     /// Looks again at what members inherit, after the xattrs changed.

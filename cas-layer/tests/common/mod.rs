@@ -158,7 +158,12 @@ impl Tar {
 
     /// Applies the archive to a directory.
     pub fn apply(self, root: &Path) -> Result<Applied> {
-        Tree::open(root)?.apply(&mut Reader::new(&self.end()[..]))
+        self.apply_to(&Tree::open(root)?)
+    }
+
+    /// Applies the archive to an open tree.
+    pub fn apply_to(self, tree: &Tree) -> Result<Applied> {
+        tree.apply(&mut Reader::new(&self.end()[..]))
     }
 }
 
