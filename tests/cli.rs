@@ -315,6 +315,14 @@ fn every_command_has_help_with_an_example() {
         "mount",
         "umount",
         "snapshot ls",
+        "snapshot info",
+        "snapshot prepare",
+        "snapshot view",
+        "snapshot mounts",
+        "snapshot commit",
+        "snapshot rm",
+        "snapshot usage",
+        "snapshot tree",
         "blob ls",
         "blob info",
         "blob cat",
@@ -328,4 +336,34 @@ fn every_command_has_help_with_an_example() {
     }
     assert!(ok(cas(scratch.path()).args(["completions", "bash"])).contains("_cas"));
     assert!(ok(cas(scratch.path()).arg("backends")).contains("fs"));
+}
+
+#[test]
+fn snapshots_are_made_fixed_shown_and_removed_by_hand() {
+    let scratch = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str]| ok(cas(scratch.path()).arg("snapshot").args(arguments));
+    let refused =
+        |arguments: &[&str], code| fails(cas(scratch.path()).arg("snapshot").args(arguments), code);
+    let made: serde_json::Value =
+        serde_json::from_str(&run(&["prepare", "work", "--json"])).unwrap();
+    assert_eq!(made["type"], "bind");
+    let source = std::path::Path::new(made["source"].as_str().unwrap());
+    std::fs::write(source.join("file"), "text").unwrap();
+    run(&["commit", "sha256:2c26b46b68ff", "work"]);
+    run(&["view", "look", "--parent", "2c26"]);
+    assert!(run(&["mounts", "look"]).contains("ro"));
+    assert_eq!(
+        run(&["tree"]),
+        "sha256:2c26b46b68ff (committed)\n  look (view)\n"
+    );
+    assert!(run(&["info", "look"]).contains("parent   sha256:2c26b46b68ff"));
+    assert!(run(&["usage", "look"]).starts_with("0 B"));
+    refused(&["rm", "2c26"], 1);
+    refused(&["info", "2c"], 3);
+    refused(&["mounts", "2c26"], 1);
+    refused(&["prepare", "look"], 5);
+    refused(&["commit", "other", "absent"], 3);
+    run(&["rm", "look"]);
+    run(&["rm", "2c26"]);
+    assert_eq!(run(&["tree"]), "");
 }
