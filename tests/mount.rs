@@ -6,14 +6,12 @@
 )]
 
 mod common;
-#[path = "common/tree.rs"]
-mod tree;
 
 use std::path::Path;
 use std::process::Command;
 
+use common::tree::differences;
 use common::{can, cas, demo_archive, fails, ok, real_image};
-use tree::differences;
 
 const NAME: &str = "app:1";
 

@@ -148,7 +148,7 @@ async fn condemnation(store: &Store, digest: Digest, noted: Revision) -> Result<
 pub(super) async fn bury(store: &Store, condemned: &[Digest]) -> Result<Vec<(Digest, u64)>> {
     let mut removed = Vec::with_capacity(condemned.len());
     for chunk in condemned.chunks(CHUNK) {
-        let burials = chunk.to_vec().into_iter();
+        let burials = chunk.iter().copied();
         let burials = burials.map(|digest| burial(store, digest));
         let buried = take_each(store, each(burials).await?).await?;
         removed.extend(buried.iter().map(Step::told));
