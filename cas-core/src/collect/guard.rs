@@ -196,15 +196,9 @@ impl Guard {
     /// # Errors
     /// `Conflict` when it did and something held was collected; those of the store.
     pub async fn confirm(&self) -> Result<()> {
-        let until = SystemTime::now() + self.ttl;
-        let leases = self.store.leases();
-        let extended = leases.update(&self.id, |lease| {
-            lease.expires_at = Some(until);
-            Ok(())
-        });
-        match extended.await {
+        match self.store.leases().extend(&self.id, self.ttl).await {
             Err(error) if error.kind() == Kind::NotFound => self.renew().await,
-            outcome => outcome.map(|_| ()),
+            outcome => outcome,
         }
     }
 

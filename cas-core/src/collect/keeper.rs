@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use crate::error::Kind;
 use crate::pool;
@@ -57,13 +57,8 @@ impl Signal {
 
 /// False when the lease is gone.
 fn extend(leases: &Leases, id: &str, ttl: Duration) -> bool {
-    let until = SystemTime::now() + ttl;
-    let extended = pool::wait(leases.update(id, |lease| {
-        lease.expires_at = Some(until);
-        Ok(())
-    }));
-    match extended {
-        Ok(_) => true,
+    match pool::wait(leases.extend(id, ttl)) {
+        Ok(()) => true,
         Err(error) => {
             tracing::warn!(lease = id, %error, "a lease was not extended");
             error.kind() != Kind::NotFound

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
@@ -211,6 +211,19 @@ impl Leases {
             }
         }
         Err(Error::internal("the attempts ended without an outcome"))
+    }
+
+    /// Lets a lease end `ttl` from now.
+    ///
+    /// # Errors
+    /// `NotFound` when it has ended.
+    pub async fn extend(&self, id: &str, ttl: Duration) -> Result<()> {
+        let until = SystemTime::now() + ttl;
+        let extended = self.update(id, |lease| {
+            lease.expires_at = Some(until);
+            Ok(())
+        });
+        extended.await.map(|_| ())
     }
 
     /// Ends a lease of `owner`; false when it had ended already.
