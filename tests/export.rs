@@ -131,7 +131,7 @@ fn failures_have_their_codes_and_leave_no_file() {
     assert_eq!(names(&place), ["out.tar"]);
 }
 
-/// Nobody is there to hear of a lost name, so the lease must have done it.
+/// The name goes while the export is under way: only its lease keeps the blobs.
 #[test]
 fn a_collection_beside_an_export_takes_nothing_away() {
     let scratch = tempfile::tempdir().unwrap();

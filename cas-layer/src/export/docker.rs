@@ -44,19 +44,19 @@ pub(super) async fn manifest(
             return Err(Error::internal("no manifest was chosen for docker").subject(name));
         };
         let digest = one.target.digest;
-        if !places.contains_key(&digest) {
-            places.insert(digest, entries.len());
-            entries.push(
-                entry(store, manifest, plan)
-                    .await
-                    .map_err(|error| error.within(name))?,
-            );
-        }
-        let place = places.get(&digest).and_then(|at| entries.get_mut(*at));
-        match (repo_tag(name), place) {
-            (Some(tag), Some(entry)) => entry.repo_tags.push(tag),
-            _ => progress.warn(&format!(
-                "{name} is no tag to docker, which loads the image without a name"
+        let place = match places.get(&digest) {
+            Some(place) => *place,
+            None => {
+                let entry = entry(store, manifest, plan).await;
+                entries.push(entry.map_err(|error| error.within(name))?);
+                places.insert(digest, entries.len() - 1);
+                entries.len() - 1
+            }
+        };
+        match repo_tag(name) {
+            Some(tag) => entries[place].repo_tags.push(tag),
+            None => progress.warn(&format!(
+                "{name} is no tag to docker, which loads the image without this name"
             )),
         }
     }

@@ -3,6 +3,7 @@
 use std::io::{Error as IoError, ErrorKind, Write};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cas_core::content::ContentExt;
 use cas_core::error::Kind;
@@ -147,6 +148,29 @@ async fn a_target_that_takes_no_more_is_an_error() {
     export(&store, &all, target, &Options::default(), &Silent)
         .await
         .unwrap();
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_leaves_no_file() {
+    let store = memory();
+    take(&store, &source(), None).await;
+    let all = images(&store, false).await;
+    let directory = tempfile::tempdir().unwrap();
+    let count = || std::fs::read_dir(directory.path()).unwrap().count();
+    let (options, file) = (Options::default(), directory.path().join("out.tar"));
+    let mut running = Box::pin(export(&store, &all, Target::Path(file), &options, &Silent));
+    while count() == 0 {
+        let turn = tokio::time::timeout(Duration::from_micros(50), &mut running);
+        assert!(turn.await.is_err(), "it was done before it was begun");
+    }
+    drop(running);
+    for _ in 0..100 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        if count() == 0 && store.leases().list().await.unwrap().is_empty() {
+            return;
+        }
+    }
+    panic!("a file or a lease stayed");
 }
 
 #[tokio::test]
