@@ -217,6 +217,8 @@ fn podman_loads_ours_with_equal_digests_and_we_read_what_it_saves() {
         // Images of one configuration are one to it, with the digest that came first.
         podman(&["rmi", "-f"], Path::new(name));
     }
+    let said = podman(&["load", "-q", "-i"], &shop.export("oci", &[MULTI]));
+    assert!(said.contains(MULTI), "{said}");
     let said = podman(&["load", "-q", "-i"], &shop.export("docker", &ALL));
     assert!(ALL.iter().all(|name| said.contains(name)), "{said}");
 }
