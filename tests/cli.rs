@@ -306,6 +306,7 @@ fn every_command_has_help_with_an_example() {
     for command in [
         "init",
         "import",
+        "export",
         "images",
         "inspect",
         "tag",

@@ -1,6 +1,8 @@
 //! Pieces of memory that are used again: a fresh megabyte costs 256 page faults.
 
+use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -54,6 +56,20 @@ impl Buffers {
 
     fn free(&self) -> std::sync::MutexGuard<'_, Vec<Vec<u8>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Reads a file by position, for its offset is shared.
+pub(crate) struct At<'a> {
+    pub(crate) file: &'a File,
+    pub(crate) from: u64,
+}
+
+impl Read for At<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read_at(out, self.from)?;
+        self.from += read as u64;
+        Ok(read)
     }
 }
 

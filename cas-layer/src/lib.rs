@@ -7,8 +7,10 @@
 pub mod apply;
 mod buffers;
 pub mod codec;
+pub mod export;
 pub mod flow;
 pub mod import;
+mod layout;
 pub mod progress;
 pub mod tar;
 pub mod unpack;

@@ -4,6 +4,7 @@ mod backends;
 mod blob;
 mod demo;
 pub(crate) mod exit;
+mod export;
 mod gc;
 mod images;
 mod import;
@@ -63,6 +64,7 @@ const EXAMPLE: &str = "Example:
 enum Command {
     Init(init::Init),
     Import(import::Import),
+    Export(export::Export),
     Images(images::Images),
     Inspect(images::Inspect),
     Tag(images::Tag),
@@ -123,6 +125,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<()> {
     match arguments.command {
         Command::Init(command) => command.run(session),
         Command::Import(command) => command.run(session).await,
+        Command::Export(command) => command.run(session).await,
         Command::Images(command) => command.run(session).await,
         Command::Inspect(command) => command.run(session).await,
         Command::Tag(command) => command.run(session).await,

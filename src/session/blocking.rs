@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use cas_core::collect::Collected;
 use cas_core::{Digest, Image, Result};
+use cas_layer::export::{self, Target};
 use cas_layer::import::{Options, Source};
 use cas_layer::progress::{Progress, Silent};
 use tokio::runtime::{Builder, Runtime};
@@ -47,6 +48,29 @@ impl Cas {
     pub fn import_with(&self, source: Source, options: &Options) -> Result<Vec<Image>> {
         self.runtime
             .block_on(self.inner.import(source, options, &silent()))
+    }
+
+    /// Writes images into one OCI archive, with all that the store has of them.
+    ///
+    /// # Errors
+    /// As [`crate::Cas::export`].
+    pub fn export(&self, names: &[impl AsRef<str>], file: impl AsRef<Path>) -> Result<Vec<Image>> {
+        let target = Target::Path(file.as_ref().to_owned());
+        self.export_with(names, target, &export::Options::default())
+    }
+
+    /// Exports with options.
+    ///
+    /// # Errors
+    /// As [`crate::Cas::export`].
+    pub fn export_with(
+        &self,
+        names: &[impl AsRef<str>],
+        target: Target,
+        options: &export::Options,
+    ) -> Result<Vec<Image>> {
+        self.runtime
+            .block_on(self.inner.export(names, target, options, &silent()))
     }
 
     /// All images in the order of their names.

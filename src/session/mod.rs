@@ -11,9 +11,10 @@ use backend_fs::SqliteRecords;
 use cas_core::collect::Guard;
 use cas_core::engine::{self, Check, Resolved};
 use cas_core::image::Reference;
-use cas_core::platform::{Matcher as _, Only};
+use cas_core::platform::Only;
 use cas_core::records::Records;
 use cas_core::{Digest, Error, Image, Platform, Registry, Result, Snapshotter, Store};
+use cas_layer::export::{self, Target};
 use cas_layer::import::{self, Source};
 use cas_layer::progress::Progress;
 use cas_layer::unpack;
@@ -117,6 +118,25 @@ impl Cas {
         import::import(&self.store, source, options, &**progress).await
     }
 
+    /// Writes images into one archive; the images with the targets that the archive gives them.
+    ///
+    /// # Errors
+    /// `NotFound` for an unknown name, a platform that an image has not, or content that was lost;
+    /// `Corrupt` for damaged content. A file that has the name of the target stays as it was then.
+    pub async fn export(
+        &self,
+        names: &[impl AsRef<str>],
+        target: Target,
+        options: &export::Options,
+        progress: &Arc<dyn Progress>,
+    ) -> Result<Vec<Image>> {
+        let mut images = Vec::with_capacity(names.len());
+        for name in names {
+            images.push(self.image(name.as_ref()).await?);
+        }
+        export::export(&self.store, &images, target, options, &**progress).await
+    }
+
     /// All images in the order of their names.
     ///
     /// # Errors
@@ -207,23 +227,10 @@ impl Cas {
     /// # Errors
     /// `NotFound` when the image has none for it.
     pub async fn manifest(&self, name: &str, platform: Option<&Platform>) -> Result<Resolved> {
-        let content = &*self.store.content;
         let target = self.image(name).await?.target;
-        let matcher = Only::new(platform.unwrap_or(&Platform::host()));
-        let resolved = engine::manifest(content, &target, &matcher).await?;
-        if let Some(platform) = platform
-            && !target.media_type.is_index()
-        {
-            let found = engine::config_platform(content, &resolved.manifest.config).await?;
-            if !matcher.matches(&found) {
-                return Err(
-                    Error::not_found(format!("has no {platform}, it is for {found} only"))
-                        .operation("resolve image")
-                        .subject(name),
-                );
-            }
-        }
-        Ok(resolved)
+        engine::manifest_for(&*self.store.content, &target, platform)
+            .await
+            .map_err(|error| error.within(name))
     }
 }
 

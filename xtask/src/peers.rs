@@ -11,6 +11,9 @@ use crate::step;
 const PEERS: &[(&str, &str)] = &[
     ("umoci", "umoci"),
     ("skopeo", "skopeo"),
+    ("podman", "podman"),
+    ("containerd", "containerd"),
+    ("ctr", "containerd"),
     ("mmdebstrap", "mmdebstrap"),
     ("strace", "strace"),
     ("python3", "python3-venv"),

@@ -12,4 +12,4 @@ pub use check::{Check, check, size};
 pub use config::{ImageConfig, config, config_platform, image_config, layers, rootfs};
 pub use copy::copy;
 pub use diff_id::{UNCOMPRESSED, diff_id};
-pub use resolve::{Resolved, manifest, platforms};
+pub use resolve::{Resolved, manifest, manifest_for, platforms};

@@ -10,7 +10,7 @@ use crate::descriptor::Descriptor;
 use crate::dispatch::{self, Handler, Next, walk};
 use crate::document::{Document, Manifest};
 use crate::error::{Error, Kind, Result};
-use crate::platform::{Matcher, Platform};
+use crate::platform::{Matcher, Only, Platform};
 
 /// A manifest and where it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +62,33 @@ pub async fn manifest(
         Some(resolved) => Ok(resolved),
         None => Err(no_match(image, &missing)),
     }
+}
+
+/// The manifest of an image for a platform that its caller insists on; without one for this
+/// machine's, where the image leaves a choice.
+///
+/// # Errors
+/// As [`manifest`]; `NotFound`, too, when the image is one manifest, for another platform.
+pub async fn manifest_for(
+    content: &dyn ContentStore,
+    image: &Descriptor,
+    platform: Option<&Platform>,
+) -> Result<Resolved> {
+    let matcher = Only::new(platform.unwrap_or(&Platform::host()));
+    let resolved = manifest(content, image, &matcher).await?;
+    if let Some(platform) = platform
+        && !image.media_type.is_index()
+    {
+        let found = config_platform(content, &resolved.manifest.config).await?;
+        if !matcher.matches(&found) {
+            return Err(
+                Error::not_found(format!("has no {platform}, it is for {found} only"))
+                    .operation("resolve manifest")
+                    .subject(image.digest),
+            );
+        }
+    }
+    Ok(resolved)
 }
 
 /// The best of those manifests whose platform only their configuration names.

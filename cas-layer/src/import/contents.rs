@@ -11,6 +11,8 @@ use bytes::Bytes;
 use cas_core::{Context, Digest, Error, Result, Store, limit, pool};
 use rustix::fs::{Mode, OFlags};
 
+use crate::layout::blob_path;
+
 /// Links that are followed one after the other.
 const LINKS: usize = 16;
 
@@ -65,8 +67,7 @@ impl Contents {
 
     /// The blob `digest` of a layout.
     pub(super) fn blob(&self, digest: &Digest) -> Result<Option<Part>> {
-        let algorithm = digest.algorithm().name();
-        self.find(&format!("blobs/{algorithm}/{}", digest.hex()))
+        self.find(&blob_path(digest))
     }
 }
 

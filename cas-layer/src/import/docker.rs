@@ -13,9 +13,7 @@ use super::contents::Part;
 use super::names::Root;
 use super::plan::{Plan, platform_of};
 use crate::codec::{self, Compression};
-
-/// The file that lists the images.
-pub(super) const MANIFEST: &str = "manifest.json";
+use crate::layout::DOCKER_MANIFEST;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -45,10 +43,12 @@ struct RootFs {
 
 /// The images of a docker archive; their content is planned on the way.
 pub(super) async fn roots(plan: &mut Plan<'_>) -> Result<Vec<Root>> {
-    let listed = find(plan, MANIFEST)?.document(plan.intake.store).await;
+    let listed = find(plan, DOCKER_MANIFEST)?
+        .document(plan.intake.store)
+        .await;
     let entries = listed
         .and_then(|data| parse::<Vec<Entry>>(&data))
-        .map_err(|error| error.operation("read").subject(MANIFEST))?;
+        .map_err(|error| error.operation("read").subject(DOCKER_MANIFEST))?;
     let mut compressed = HashMap::new();
     let mut roots = Vec::new();
     let any_tagged = entries.iter().any(|entry| !entry.tags().is_empty());

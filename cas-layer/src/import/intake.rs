@@ -14,7 +14,7 @@ use cas_core::records::Batch;
 use cas_core::{Descriptor, Digest, Error, Image, Result, Store, pool};
 
 use super::contents::{Part, Place};
-use crate::buffers::Buffers;
+use crate::buffers::{At, Buffers};
 use crate::progress::Progress;
 use cas_core::unique;
 
@@ -268,19 +268,5 @@ impl Pieces for FromPart<'_> {
         }
         self.at += piece.len() as u64;
         Ok(Some(piece))
-    }
-}
-
-/// Reads a file by position, for its offset is shared.
-struct At<'a> {
-    file: &'a std::fs::File,
-    from: u64,
-}
-
-impl std::io::Read for At<'_> {
-    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
-        let read = std::os::unix::fs::FileExt::read_at(self.file, out, self.from)?;
-        self.from += read as u64;
-        Ok(read)
     }
 }

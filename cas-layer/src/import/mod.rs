@@ -30,6 +30,7 @@ use self::contents::Contents;
 use self::intake::Intake;
 use self::plan::Plan;
 use crate::codec::{self, Compression};
+use crate::layout;
 use crate::progress::Progress;
 
 /// Where an image comes from; its kind is detected.
@@ -105,10 +106,10 @@ async fn run(
 
 /// What the source says its images are.
 async fn roots_of(plan: &mut Plan<'_>) -> Result<Vec<names::Root>> {
-    if plan.contents.find(oci::INDEX)?.is_some() {
+    if plan.contents.find(layout::INDEX)?.is_some() {
         return oci::roots(plan).await;
     }
-    if plan.contents.find(docker::MANIFEST)?.is_some() {
+    if plan.contents.find(layout::DOCKER_MANIFEST)?.is_some() {
         return docker::roots(plan).await;
     }
     Err(unrecognised())

@@ -5,16 +5,7 @@ use serde::Deserialize;
 
 use super::names::Root;
 use super::plan::Plan;
-
-/// The file that says which version of the layout it is.
-pub(super) const LAYOUT: &str = "oci-layout";
-/// The file that lists the images.
-pub(super) const INDEX: &str = "index.json";
-/// Names of an entry, best first.
-const NAMES: [&str; 2] = [
-    "io.containerd.image.name",
-    "org.opencontainers.image.ref.name",
-];
+use crate::layout::{INDEX, LAYOUT, NAMES, VERSION};
 
 /// The images of a layout.
 pub(super) async fn roots(plan: &mut Plan<'_>) -> Result<Vec<Root>> {
@@ -49,9 +40,9 @@ fn check_version(data: &[u8]) -> Result<()> {
     let layout: Layout = serde_json::from_slice(data)
         .map_err(|error| Error::corrupt(format!("is no layout file: {error}")).source(error))?;
     match layout.image_layout_version.as_str() {
-        "1.0.0" => Ok(()),
+        VERSION => Ok(()),
         other => Err(Error::unsupported(format!(
-            "the layout has version {:.40}; 1.0.0 is read",
+            "the layout has version {:.40}; {VERSION} is read",
             other.escape_debug()
         ))),
     }

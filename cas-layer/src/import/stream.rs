@@ -12,15 +12,15 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 use super::archive::{Member, Members};
 use super::contents::{Contents, Node, Part, Place};
 use super::intake::{Intake, Pieces};
-use super::{docker, oci};
 use crate::buffers::{Buffers, PIECE};
 use crate::codec::{self, Decoder};
+use crate::layout;
 use crate::tar::Reader;
 
 /// Pieces that may wait between the reader and the store.
 const AHEAD: usize = 4;
 /// Files that are kept in memory instead of the store.
-const DOCUMENTS: [&str; 3] = [oci::LAYOUT, oci::INDEX, docker::MANIFEST];
+const DOCUMENTS: [&str; 3] = [layout::LAYOUT, layout::INDEX, layout::DOCKER_MANIFEST];
 
 enum Event {
     /// A member; the pieces of a file follow.

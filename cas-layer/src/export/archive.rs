@@ -1,0 +1,149 @@
+//! A tar that is written once, from its first byte to its last.
+
+use bytes::Bytes;
+use cas_core::{Error, Hasher, Result, pool};
+use tar::{EntryType, Header};
+
+use super::target::Out;
+
+/// What everything in a tar is padded to.
+const BLOCK: u64 = 512;
+/// The largest size that eleven octal digits tell; beyond it a pax record does.
+const OCTAL: u64 = 0o777_7777_7777;
+
+/// An archive on its way out.
+pub(super) struct Archive {
+    /// Nothing once a write has failed, or was given up.
+    out: Option<Out>,
+}
+
+impl Archive {
+    /// An empty one.
+    pub(super) fn new(out: Out) -> Self {
+        Archive { out: Some(out) }
+    }
+
+    /// Adds a small file.
+    pub(super) async fn file(&mut self, path: &str, data: Bytes) -> Result<()> {
+        let size = data.len() as u64;
+        self.begin(path, size).await?;
+        self.write(move |out| Ok(out.write_all(&data)?)).await?;
+        self.end(size).await
+    }
+
+    /// Begins a file of `size` bytes, which [`Archive::piece`] adds and [`Archive::end`] ends.
+    pub(super) async fn begin(&mut self, path: &str, size: u64) -> Result<()> {
+        let head = head(path, size)?;
+        self.write(move |out| Ok(out.write_all(&head)?)).await
+    }
+
+    /// Adds bytes to the file, and to `hasher`.
+    pub(super) async fn piece(&mut self, data: Bytes, mut hasher: Hasher) -> Result<Hasher> {
+        self.write(move |out| {
+            hasher.update(&data);
+            out.write_all(&data)?;
+            Ok(hasher)
+        })
+        .await
+    }
+
+    /// Ends a file of `size` bytes.
+    pub(super) async fn end(&mut self, size: u64) -> Result<()> {
+        let padding = vec![0; padding(size)];
+        self.write(move |out| Ok(out.write_all(&padding)?)).await
+    }
+
+    /// Ends the archive.
+    pub(super) async fn finish(mut self) -> Result<()> {
+        self.write(|out| {
+            out.write_all(&[0; 2 * BLOCK as usize])?;
+            Ok(out.flush()?)
+        })
+        .await
+    }
+
+    /// Does `work` where it may take as long as a disk or a reader does.
+    async fn write<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut Out) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let out = self.out.take();
+        let mut out = out.ok_or_else(|| Error::cancelled("an earlier write did not end"))?;
+        let (out, done) = pool::run(move || {
+            let done = work(&mut out).map_err(|error| error.operation("write archive"))?;
+            Ok((out, done))
+        })
+        .await?;
+        self.out = Some(out);
+        Ok(done)
+    }
+}
+
+/// The blocks before the bytes of a file.
+fn head(path: &str, size: u64) -> Result<Vec<u8>> {
+    if size <= OCTAL {
+        return header(path, EntryType::Regular, size);
+    }
+    let record = record("size", &size.to_string());
+    let mut head = header("pax", EntryType::XHeader, record.len() as u64)?;
+    head.extend_from_slice(&record);
+    head.resize(head.len() + padding(record.len() as u64), 0);
+    head.extend(header(path, EntryType::Regular, 0)?);
+    Ok(head)
+}
+
+fn header(path: &str, kind: EntryType, size: u64) -> Result<Vec<u8>> {
+    let mut header = Header::new_ustar();
+    header.set_path(path)?;
+    header.set_entry_type(kind);
+    header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header.set_size(size);
+    header.set_cksum();
+    Ok(header.as_bytes().to_vec())
+}
+
+/// A pax record: its own length, a blank, and what it says.
+fn record(key: &str, value: &str) -> Vec<u8> {
+    let rest = format!(" {key}={value}\n");
+    let mut length = rest.len();
+    while length != rest.len() + length.to_string().len() {
+        length = rest.len() + length.to_string().len();
+    }
+    format!("{length}{rest}").into_bytes()
+}
+
+fn padding(size: u64) -> usize {
+    (size.wrapping_neg() % BLOCK) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::BufReader;
+
+    use super::*;
+    use crate::tar::Reader;
+
+    #[test]
+    fn sizes_beyond_octal_are_read_back() {
+        for (size, blocks) in [(0, 1), (OCTAL, 1), (OCTAL + 1, 3), (u64::MAX / 2, 3)] {
+            let head = head("blobs/sha256/ab", size).unwrap();
+            assert_eq!(head.len() as u64, blocks * BLOCK, "{size}");
+            let mut reader = Reader::new(BufReader::new(&head[..]));
+            let entry = reader.next_entry().unwrap().unwrap();
+            assert_eq!(
+                (entry.size, &entry.path[..]),
+                (size, &b"blobs/sha256/ab"[..])
+            );
+        }
+    }
+
+    #[test]
+    fn files_end_on_blocks() {
+        for (size, expected) in [(0, 0), (1, 511), (511, 1), (512, 0), (513, 511)] {
+            assert_eq!(padding(size), expected, "{size}");
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! What makes a layout an archive that `docker load` reads, too: `manifest.json`.
+//!
+//! It names configurations and layers where the layout has them, compressed as they are. Docker,
+//! containerd, podman and skopeo inflate layers as they read; those that read the layout first see
+//! the true manifests besides. Docker itself writes such archives since version 25.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use cas_core::image::Reference;
+use cas_core::{Descriptor, Digest, Error, Manifest, Result, Store, engine};
+use serde::Serialize;
+
+use super::Chosen;
+use super::plan::Plan;
+use crate::layout::blob_path;
+use crate::progress::Progress;
+
+/// Longest tag.
+const TAG: usize = 128;
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Entry {
+    config: String,
+    repo_tags: Vec<String>,
+    layers: Vec<String>,
+}
+
+/// The file that lists the images, an entry a manifest, in the order of their first names.
+///
+/// # Errors
+/// `Unsupported` for what is no image of layers; `NotFound` when the archive has not all of them.
+pub(super) async fn manifest(
+    store: &Store,
+    chosen: &BTreeMap<Reference, Chosen>,
+    plan: &Plan,
+    progress: &dyn Progress,
+) -> Result<Bytes> {
+    let mut places: BTreeMap<Digest, usize> = BTreeMap::new();
+    let mut entries: Vec<Entry> = Vec::new();
+    for (name, one) in chosen {
+        let Some(manifest) = &one.manifest else {
+            return Err(Error::internal("no manifest was chosen for docker").subject(name));
+        };
+        let digest = one.target.digest;
+        let place = match places.get(&digest) {
+            Some(place) => *place,
+            None => {
+                let entry = entry(store, manifest, plan).await;
+                entries.push(entry.map_err(|error| error.within(name))?);
+                places.insert(digest, entries.len() - 1);
+                entries.len() - 1
+            }
+        };
+        match repo_tag(name) {
+            Some(tag) => entries[place].repo_tags.push(tag),
+            None => progress.warn(&format!(
+                "{name} is no tag to docker, which loads the image without this name"
+            )),
+        }
+    }
+    serde_json::to_vec(&entries)
+        .map(Bytes::from)
+        .map_err(|error| Error::internal("a list of images does not serialise").source(error))
+}
+
+async fn entry(store: &Store, manifest: &Manifest, plan: &Plan) -> Result<Entry> {
+    let config = engine::image_config(&*store.content, &manifest.config).await?;
+    let layers = engine::layers(manifest, &config)?;
+    let path = |(layer, _): &(Descriptor, Digest)| -> Result<String> {
+        if !layer.media_type.is_layer() {
+            return Err(Error::unsupported(format!(
+                "docker has no layers of type {:.200}; export with --format oci",
+                layer.media_type
+            ))
+            .subject(layer.digest));
+        }
+        if !plan.has(&layer.digest) {
+            return Err(Error::not_found(
+                "the layer is not in the store, and docker wants all; export with --format oci",
+            )
+            .subject(layer.digest));
+        }
+        Ok(blob_path(&layer.digest))
+    };
+    Ok(Entry {
+        config: blob_path(&manifest.config.digest),
+        repo_tags: Vec::new(),
+        layers: layers.iter().map(path).collect::<Result<_>>()?,
+    })
+}
+
+/// The name as docker's `repository:tag`, `latest` where it has no tag; nothing where docker
+/// would refuse it, and the whole archive with it.
+fn repo_tag(name: &Reference) -> Option<String> {
+    let name = name.as_str();
+    let start = name.rfind('/').map_or(0, |slash| slash + 1);
+    let (repository, tag) = match name[start..].find(':') {
+        Some(colon) => (&name[..start + colon], &name[start + colon + 1..]),
+        None => (name, "latest"),
+    };
+    let word = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    let is_host = |first: &str| first.contains(['.', ':']) || first == "localhost";
+    let (host, path) = match repository.split_once('/') {
+        Some((first, rest)) if is_host(first) => (first, rest),
+        _ => ("", repository),
+    };
+    let (host, port) = host.split_once(':').unwrap_or((host, ""));
+    let hosted = host
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b".-".contains(&byte))
+        && port.bytes().all(|byte| byte.is_ascii_digit());
+    let pathed = path
+        .bytes()
+        .all(|byte| byte == b'/' || word(byte) && !byte.is_ascii_uppercase());
+    let tagged = tag.len() <= TAG && tag.bytes().all(word);
+    // Sixty-four digits and nothing else would be an id.
+    let is_id = repository.len() == 64 && repository.bytes().all(|byte| byte.is_ascii_hexdigit());
+    (hosted && pathed && tagged && !is_id).then(|| format!("{repository}:{tag}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_tags_where_docker_takes_them() {
+        for (name, expected) in [
+            ("small", Some("small:latest")),
+            ("small:1", Some("small:1")),
+            ("a/b--c/d_e:V1.0-x", Some("a/b--c/d_e:V1.0-x")),
+            ("Host.test:5000/a/b", Some("Host.test:5000/a/b:latest")),
+            ("localhost/a:1", Some("localhost/a:1")),
+            ("Upper:1", None),
+            ("x.test/Upper:1", None),
+            ("x.test:port/a:1", None),
+            ("a:1@sha256:ab", None),
+            ("a@b", None),
+            ("a+b:1", None),
+            ("a:1+2", None),
+        ] {
+            assert_eq!(
+                repo_tag(&name.parse().unwrap()).as_deref(),
+                expected,
+                "{name}"
+            );
+        }
+        let id = "ab".repeat(32);
+        assert_eq!(repo_tag(&id.parse().unwrap()), None);
+        let long = format!("a:{}", "t".repeat(TAG + 1));
+        assert_eq!(repo_tag(&long.parse().unwrap()), None);
+    }
+}

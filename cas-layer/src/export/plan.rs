@@ -1,0 +1,227 @@
+//! Which blobs an archive holds, and the way of each into it.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use cas_core::dispatch::{self, Handler, Next};
+use cas_core::{BlobReader, Descriptor, Digest, Error, Hasher, Result, Store, pool};
+use futures_util::future::join;
+
+use super::archive::Archive;
+use crate::buffers::{At, Buffers, PIECE};
+use crate::layout::blob_path;
+use crate::progress::Progress;
+
+/// The blobs of an archive, in its order, each once.
+#[derive(Default)]
+pub(super) struct Plan {
+    blobs: Vec<Blob>,
+    digests: HashSet<Digest>,
+}
+
+/// One of them.
+pub(super) struct Blob(Descriptor);
+
+impl Plan {
+    /// All that `roots`, which are held, reach: each before what it lists.
+    ///
+    /// # Errors
+    /// `NotFound` when a manifest has not all its parts; `Corrupt` for a wrong size.
+    pub(super) async fn of(
+        store: &Store,
+        roots: &[Descriptor],
+        progress: &dyn Progress,
+    ) -> Result<Self> {
+        let found = Gather {
+            store,
+            progress,
+            plan: Mutex::default(),
+        };
+        dispatch::walk(&found, roots).await?;
+        Ok(found
+            .plan
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The blobs.
+    pub(super) fn blobs(&self) -> &[Blob] {
+        &self.blobs
+    }
+
+    /// Whether the archive holds this one.
+    pub(super) fn has(&self, digest: &Digest) -> bool {
+        self.digests.contains(digest)
+    }
+}
+
+/// Walks the images.
+struct Gather<'a> {
+    store: &'a Store,
+    progress: &'a dyn Progress,
+    plan: Mutex<Plan>,
+}
+
+#[async_trait]
+impl Handler for Gather<'_> {
+    async fn handle(&self, descriptor: &Descriptor) -> Result<Next> {
+        if !self.is_there(descriptor).await? {
+            if !descriptor.media_type.is_non_distributable() {
+                return Err(missing(descriptor));
+            }
+            self.leave_out(descriptor, "is not distributed");
+            return Ok(Next::Skip);
+        }
+        self.add(descriptor);
+        let children = dispatch::children(&*self.store.content, descriptor).await?;
+        if !descriptor.media_type.is_index() {
+            return Ok(Next::Children(children));
+        }
+        self.stored(descriptor, children).await.map(Next::Children)
+    }
+}
+
+impl Gather<'_> {
+    /// Whether the bytes are in the store or in the descriptor.
+    async fn is_there(&self, descriptor: &Descriptor) -> Result<bool> {
+        let stat = self.store.content.stat(&descriptor.digest).await?;
+        match stat.filter(|_| descriptor.data.is_none()) {
+            Some(stat) if stat.size != descriptor.size => Err(Error::corrupt(format!(
+                "expected {} bytes, the store has {}; remove the blob and import the image again",
+                descriptor.size, stat.size
+            ))
+            .operation("read")
+            .subject(descriptor.digest)),
+            stat => Ok(stat.is_some() || descriptor.data.is_some()),
+        }
+    }
+
+    fn add(&self, descriptor: &Descriptor) {
+        let mut plan = self.plan();
+        if plan.digests.insert(descriptor.digest) {
+            plan.blobs.push(Blob(descriptor.clone()));
+        }
+    }
+
+    /// The manifests of an index that were stored. The others are of platforms that nobody wanted:
+    /// one that was lost would have been missed when the index was held.
+    async fn stored(&self, index: &Descriptor, listed: Vec<Descriptor>) -> Result<Vec<Descriptor>> {
+        let all = listed.len();
+        let mut stored = Vec::with_capacity(all);
+        for child in listed {
+            match self.is_there(&child).await? {
+                true => stored.push(child),
+                false => self.leave_out(&child, "was never stored"),
+            }
+        }
+        if stored.is_empty() && all > 0 {
+            return Err(Error::not_found(
+                "none of the manifests that it lists is in the store; import the image again",
+            )
+            .operation("read")
+            .subject(index.digest));
+        }
+        Ok(stored)
+    }
+
+    fn leave_out(&self, descriptor: &Descriptor, why: &str) {
+        let platform = descriptor.platform.as_ref();
+        let of = platform.map(|platform| format!(" of {platform}"));
+        self.progress.warn(&format!(
+            "{}{} {why} and is left out",
+            descriptor.digest,
+            of.unwrap_or_default()
+        ));
+    }
+
+    fn plan(&self) -> MutexGuard<'_, Plan> {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn missing(descriptor: &Descriptor) -> Error {
+    Error::not_found(format!(
+        "the image lists this {:.200} but the store has it not; import the image again",
+        descriptor.media_type
+    ))
+    .operation("read")
+    .subject(descriptor.digest)
+}
+
+impl Blob {
+    /// Streams the blob into `archive`, and checks it on the way.
+    ///
+    /// # Errors
+    /// `Corrupt` when it is damaged; the archive is then of no use.
+    pub(super) async fn write(
+        &self,
+        store: &Store,
+        archive: &mut Archive,
+        progress: &dyn Progress,
+    ) -> Result<()> {
+        let Blob(descriptor) = self;
+        let path = blob_path(&descriptor.digest);
+        if descriptor.data.is_some() {
+            let data = dispatch::read(&*store.content, descriptor).await?;
+            return archive.file(&path, data).await;
+        }
+        let reader = store.content.open(&descriptor.digest).await?;
+        let reader = reader.ok_or_else(|| missing(descriptor))?;
+        let item = descriptor.digest.to_string();
+        progress.begin(&item, Some(descriptor.size));
+        archive.begin(&path, descriptor.size).await?;
+        let advance = |bytes| progress.advance(&item, bytes);
+        let copied = self.copy(reader, archive, &advance).await;
+        progress.end(&item);
+        copied.map_err(|error| error.operation("read").subject(descriptor.digest))
+    }
+
+    /// Reads a piece while the one before is hashed and written.
+    async fn copy(
+        &self,
+        reader: Arc<dyn BlobReader>,
+        archive: &mut Archive,
+        advance: &(dyn Fn(u64) + Sync),
+    ) -> Result<()> {
+        let Blob(descriptor) = self;
+        let buffers = Buffers::default();
+        let mut hasher = Hasher::new(descriptor.digest.algorithm());
+        let mut at = 0;
+        let mut piece = read(&reader, at, &buffers).await?;
+        while !piece.is_empty() {
+            let length = piece.len() as u64;
+            at += length;
+            let next = read(&reader, at, &buffers);
+            let (written, next) = join(archive.piece(piece, hasher), next).await;
+            hasher = written?;
+            advance(length);
+            piece = next?;
+        }
+        let found = hasher.finish();
+        if at != descriptor.size || found != descriptor.digest {
+            return Err(Error::corrupt(format!(
+                "the stored bytes are damaged: expected {} bytes of this digest, found {at} bytes \
+                 of {found}; remove the blob and import the image again",
+                descriptor.size
+            )));
+        }
+        archive.end(at).await
+    }
+}
+
+/// The bytes from `at` on, a piece of them; none at the end.
+async fn read(reader: &Arc<dyn BlobReader>, at: u64, buffers: &Buffers) -> Result<Bytes> {
+    if reader.file().is_none() {
+        return reader.read_at(at, PIECE).await;
+    }
+    let (reader, buffers) = (Arc::clone(reader), buffers.clone());
+    pool::run(move || {
+        let Some(file) = reader.file() else {
+            return Err(Error::internal("a reader has lost its file"));
+        };
+        Ok(buffers.read(&mut At { file, from: at }, PIECE as u64)?)
+    })
+    .await
+}

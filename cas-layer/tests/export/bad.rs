@@ -1,0 +1,197 @@
+//! What fails, and that it leaves no file and no lease.
+
+use std::io::{Error as IoError, ErrorKind, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cas_core::content::ContentExt;
+use cas_core::error::Kind;
+use cas_core::memory::MemoryStore;
+use cas_core::{Descriptor, Digest, MediaType, Store};
+use cas_layer::export::{Options, Target, export};
+use cas_layer::progress::Silent;
+use serde_json::json;
+
+use crate::flawed::{Flaw, Flawed};
+use crate::source::{Files, OWN, noise};
+use crate::{bytes_of, docker, for_platform, images, memory, source, store_of, take};
+
+/// Fails so, and leaves the directory of the file as it was.
+async fn refused(store: &Store, options: &Options, kind: Kind) -> String {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("out.tar");
+    std::fs::write(&file, "before").unwrap();
+    let all = images(store, false).await;
+    let error = export(store, &all, Target::Path(file.clone()), options, &Silent)
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), kind, "{error}");
+    assert_eq!(std::fs::read(&file).unwrap(), b"before");
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+    assert_eq!(store.leases().list().await.unwrap().len(), 0);
+    error.to_string()
+}
+
+fn own_layer() -> Digest {
+    Descriptor::of(MediaType::OCI_LAYER, &noise(1, OWN)).digest
+}
+
+#[tokio::test]
+async fn damaged_blobs_are_found_on_the_way() {
+    for flaw in [Flaw::Flipped, Flaw::Cut] {
+        let memory = Arc::new(MemoryStore::new());
+        let good = store_of(memory.clone(), memory.clone());
+        take(&good, &source(), None).await;
+        bytes_of(&good, &Options::default()).await.unwrap();
+        let flawed = Arc::new(Flawed(memory.clone(), own_layer(), flaw));
+        let bad = store_of(flawed, memory);
+        for options in [Options::default(), docker(), for_platform("linux/amd64")] {
+            let said = refused(&bad, &options, Kind::Corrupt).await;
+            assert!(said.contains(&own_layer().to_string()), "{said}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn lost_blobs_are_named() {
+    let store = memory();
+    take(&store, &source(), None).await;
+    store.content.remove(&own_layer()).await.unwrap();
+    for options in [Options::default(), docker(), for_platform("linux/amd64")] {
+        let said = refused(&store, &options, Kind::NotFound).await;
+        assert!(said.contains(&own_layer().to_string()), "{said}");
+        assert!(said.contains("import"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_lost_manifest_of_an_index_is_no_platform_that_was_never_stored() {
+    let store = memory();
+    let imported = take(&store, &source(), None).await;
+    let multi = imported
+        .iter()
+        .find(|image| image.target.media_type.is_index());
+    let target = &multi.unwrap().target;
+    let children = cas_core::dispatch::children(&*store.content, target).await;
+    let lost = children.unwrap()[1].digest;
+    store.content.remove(&lost).await.unwrap();
+    let said = refused(&store, &Options::default(), Kind::NotFound).await;
+    assert!(said.contains(&lost.to_string()), "{said}");
+}
+
+#[tokio::test]
+async fn platforms_that_an_image_has_not_are_refused() {
+    let store = memory();
+    take(&store, &source(), None).await;
+    let said = refused(&store, &for_platform("linux/s390x"), Kind::NotFound).await;
+    assert!(said.contains("other") && said.contains("s390x"), "{said}");
+}
+
+#[tokio::test]
+async fn docker_gets_images_only() {
+    let mut files = Files::layout();
+    let layer = files.blob("text/plain".into(), b"words");
+    let config = files.blob(MediaType::OCI_EMPTY, b"{}");
+    let artifact = files.manifest(config, vec![layer]);
+    files.entries(&[(Some("artifact"), &artifact)]);
+    let store = memory();
+    take(&store, &files.tar(), None).await;
+    bytes_of(&store, &Options::default()).await.unwrap();
+    refused(&store, &docker(), Kind::Unsupported).await;
+
+    let mut files = Files::layout();
+    let layer = files.blob("text/plain".into(), b"words");
+    let config = json!({
+        "os": "linux", "architecture": "amd64",
+        "rootfs": { "type": "layers", "diff_ids": [layer.digest] },
+    });
+    let config = files.blob(MediaType::OCI_CONFIG, config.to_string().as_bytes());
+    let odd = files.manifest(config, vec![layer]);
+    files.entries(&[(Some("odd"), &odd)]);
+    let store = memory();
+    take(&store, &files.tar(), None).await;
+    let said = refused(&store, &docker(), Kind::Unsupported).await;
+    assert!(said.contains("text/plain"), "{said}");
+}
+
+/// Takes some bytes, then none.
+struct Full(usize);
+
+impl Write for Full {
+    fn write(&mut self, data: &[u8]) -> std::io::Result<usize> {
+        self.0 = self
+            .0
+            .checked_sub(data.len())
+            .ok_or_else(|| IoError::from(ErrorKind::StorageFull))?;
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_target_that_takes_no_more_is_an_error() {
+    let store = memory();
+    take(&store, &source(), None).await;
+    let whole = bytes_of(&store, &Options::default()).await.unwrap().len();
+    for room in [0, 600, 5_000, whole - 1] {
+        let target = Target::Stream(Box::new(Full(room)));
+        let all = images(&store, false).await;
+        let failed = export(&store, &all, target, &Options::default(), &Silent).await;
+        assert_eq!(failed.unwrap_err().kind(), Kind::Full, "{room}");
+    }
+    let target = Target::Stream(Box::new(Full(whole)));
+    let all = images(&store, false).await;
+    export(&store, &all, target, &Options::default(), &Silent)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_leaves_no_file() {
+    let store = memory();
+    take(&store, &source(), None).await;
+    let all = images(&store, false).await;
+    let directory = tempfile::tempdir().unwrap();
+    let count = || std::fs::read_dir(directory.path()).unwrap().count();
+    let (options, file) = (Options::default(), directory.path().join("out.tar"));
+    let mut running = Box::pin(export(&store, &all, Target::Path(file), &options, &Silent));
+    while count() == 0 {
+        let turn = tokio::time::timeout(Duration::from_micros(50), &mut running);
+        assert!(turn.await.is_err(), "it was done before it was begun");
+    }
+    drop(running);
+    for _ in 0..100 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        if count() == 0 && store.leases().list().await.unwrap().is_empty() {
+            return;
+        }
+    }
+    panic!("a file or a lease stayed");
+}
+
+#[tokio::test]
+async fn what_is_no_file_is_told() {
+    let store = memory();
+    take(&store, &source(), None).await;
+    let all = images(&store, false).await;
+    let directory = tempfile::tempdir().unwrap();
+    let below = |path: &str| directory.path().join(path);
+    let cases = [
+        (directory.path().to_owned(), Kind::InvalidArgument),
+        (below("absent/out.tar"), Kind::NotFound),
+        (Path::new("..").to_owned(), Kind::InvalidArgument),
+    ];
+    for (path, kind) in cases {
+        let target = Target::Path(path.clone());
+        let failed = export(&store, &all, target, &Options::default(), &Silent).await;
+        assert_eq!(failed.unwrap_err().kind(), kind, "{}", path.display());
+    }
+    let nothing = Target::Path(below("out.tar"));
+    let failed = export(&store, &[], nothing, &Options::default(), &Silent).await;
+    assert_eq!(failed.unwrap_err().kind(), Kind::InvalidArgument);
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+}

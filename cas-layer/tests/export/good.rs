@@ -1,0 +1,233 @@
+//! What is written, and that it comes back.
+
+use std::collections::BTreeSet;
+
+use cas_core::{Descriptor, Document, Image, MediaType};
+use cas_layer::export::{Options, Target, export};
+use cas_layer::progress::Silent;
+use serde_json::{Value, json};
+
+use crate::source::{Files, blob_path, noise, zstd};
+use crate::{
+    Sink, Warned, bytes_of, docker, for_platform, images, members, memory, source, strict, take,
+};
+
+/// An image of one layer in zstd.
+pub(crate) fn zstd_image(files: &mut Files) -> Descriptor {
+    let plain = noise(7, 300_000);
+    let diff_id = Descriptor::of(MediaType::OCI_LAYER, &plain).digest;
+    let layer = files.blob(MediaType::OCI_LAYER_ZSTD, &zstd(&plain));
+    let config = json!({
+        "os": "linux", "architecture": "amd64",
+        "rootfs": { "type": "layers", "diff_ids": [diff_id] },
+    });
+    let config = files.blob(MediaType::OCI_CONFIG, config.to_string().as_bytes());
+    files.manifest(config, vec![layer])
+}
+
+fn told(images: &[Image]) -> Vec<(String, Descriptor)> {
+    let told = |image: &Image| (image.name.to_string(), image.target.clone());
+    images.iter().map(told).collect()
+}
+
+#[tokio::test]
+async fn the_same_images_are_the_same_bytes_from_any_store_in_any_order() {
+    let (one, other) = (memory(), strict());
+    take(&one, &source(), None).await;
+    for options in [Options::default(), docker(), for_platform("linux/amd64")] {
+        let first = bytes_of(&one, &options).await.unwrap();
+        assert_eq!(bytes_of(&one, &options).await.unwrap(), first);
+        let sink = Sink::default();
+        let target = Target::Stream(Box::new(sink.clone()));
+        let twice = [images(&one, true).await, images(&one, false).await].concat();
+        export(&one, &twice, target, &options, &Silent)
+            .await
+            .unwrap();
+        assert_eq!(*sink.0.lock().unwrap(), first, "order and repetition");
+    }
+    let first = bytes_of(&one, &Options::default()).await.unwrap();
+    take(&other, &first, None).await;
+    assert_eq!(bytes_of(&other, &Options::default()).await.unwrap(), first);
+}
+
+#[tokio::test]
+async fn what_is_exported_is_imported_with_equal_names_and_digests() {
+    let (one, other) = (memory(), memory());
+    take(&one, &source(), None).await;
+    let archive = bytes_of(&one, &Options::default()).await.unwrap();
+    take(&other, &archive, None).await;
+    let (before, after) = (images(&one, false).await, images(&other, false).await);
+    assert_eq!(told(&before), told(&after));
+    assert_eq!(before.len(), 4);
+    let blobs = one.content.list(None, 100).await.unwrap();
+    let digests = |stats: &[cas_core::content::Stat]| -> Vec<_> {
+        stats.iter().map(|stat| (stat.digest, stat.size)).collect()
+    };
+    let back = other.content.list(None, 100).await.unwrap();
+    assert_eq!(digests(&blobs), digests(&back));
+}
+
+#[tokio::test]
+async fn every_blob_is_there_once_after_what_lists_it() {
+    let store = memory();
+    take(&store, &source(), None).await;
+    let members = members(&bytes_of(&store, &Options::default()).await.unwrap());
+    let names: Vec<&str> = members.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names[..2], ["oci-layout", "index.json"]);
+    assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len());
+    let stored = store.content.list(None, 100).await.unwrap();
+    assert_eq!(names.len(), 2 + stored.len());
+    let index = Document::parse(&MediaType::OCI_INDEX, &members[1].1).unwrap();
+    let mut listed: BTreeSet<String> = BTreeSet::new();
+    listed.extend(index.children().map(|child| blob_path(&child.digest)));
+    for (name, data) in &members[2..] {
+        assert!(listed.contains(name), "{name} is not listed before it");
+        for kind in [MediaType::OCI_INDEX, MediaType::OCI_MANIFEST] {
+            if let Ok(document) = Document::parse(&kind, data) {
+                listed.extend(document.children().map(|child| blob_path(&child.digest)));
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn both_annotations_have_the_whole_name() {
+    let store = memory();
+    take(&store, &source(), None).await;
+    let members = members(&bytes_of(&store, &Options::default()).await.unwrap());
+    let index: Value = serde_json::from_slice(&members[1].1).unwrap();
+    let of = |entry: &Value, key: &str| entry["annotations"][key].as_str().unwrap().to_owned();
+    for key in [
+        "io.containerd.image.name",
+        "org.opencontainers.image.ref.name",
+    ] {
+        let entries = index["manifests"].as_array().unwrap().iter();
+        let names: Vec<_> = entries.map(|entry| of(entry, key)).collect();
+        assert_eq!(
+            names,
+            ["other", "x.test/multi:1", "x.test/one:1", "x.test/zstd:1"]
+        );
+    }
+}
+
+#[tokio::test]
+async fn one_platform_is_its_manifest() {
+    let (one, other) = (memory(), memory());
+    let imported = take(&one, &source(), None).await;
+    let multi: Vec<Image> = imported
+        .into_iter()
+        .filter(|image| image.name.as_str() == "x.test/multi:1")
+        .collect();
+    let sink = Sink::default();
+    let target = Target::Stream(Box::new(sink.clone()));
+    let options = for_platform("linux/arm64/v8");
+    let exported = export(&one, &multi, target, &options, &Silent)
+        .await
+        .unwrap();
+    let archive = sink.0.lock().unwrap().clone();
+    let back = take(&other, &archive, None).await;
+    assert_eq!(told(&exported), told(&back));
+    assert!(back[0].target.media_type.is_manifest());
+    let platform = back[0].target.platform.as_ref().unwrap();
+    assert_eq!(platform.architecture, "arm64");
+    // A manifest, a configuration, two layers.
+    assert_eq!(other.content.list(None, 100).await.unwrap().len(), 4);
+}
+
+#[tokio::test]
+async fn platforms_that_were_never_stored_are_left_out_aloud() {
+    let (one, other) = (memory(), memory());
+    take(&one, &source(), Some("linux/amd64".parse().unwrap())).await;
+    let sink = Sink::default();
+    let target = Target::Stream(Box::new(sink.clone()));
+    let (all, warned) = (images(&one, false).await, Warned::default());
+    export(&one, &all, target, &Options::default(), &warned)
+        .await
+        .unwrap();
+    let warnings = warned.0.lock().unwrap().join("\n");
+    assert_eq!(warnings.lines().count(), 1, "{warnings}");
+    assert!(warnings.contains("linux/arm64"), "{warnings}");
+    let archive = sink.0.lock().unwrap().clone();
+    let back = take(&other, &archive, None).await;
+    assert_eq!(told(&all), told(&back));
+}
+
+#[tokio::test]
+async fn a_docker_archive_lists_each_image_once_and_keeps_the_layout() {
+    let (one, other) = (memory(), memory());
+    take(&one, &source(), None).await;
+    let options = cas_layer::export::Options {
+        platform: Some("linux/amd64".parse().unwrap()),
+        ..docker()
+    };
+    let archive = bytes_of(&one, &options).await.unwrap();
+    let listed = members(&archive);
+    assert_eq!(listed[2].0, "manifest.json");
+    let entries: Value = serde_json::from_slice(&listed[2].1).unwrap();
+    let tags: Vec<&Value> = entries.as_array().unwrap().iter().collect();
+    let tags: Vec<&Value> = tags.iter().map(|entry| &entry["RepoTags"]).collect();
+    assert_eq!(
+        tags,
+        [
+            &json!(["other:latest", "x.test/multi:1", "x.test/one:1"]),
+            &json!(["x.test/zstd:1"])
+        ]
+    );
+    let there: BTreeSet<&str> = listed.iter().map(|(name, _)| name.as_str()).collect();
+    for entry in entries.as_array().unwrap() {
+        assert!(there.contains(entry["Config"].as_str().unwrap()));
+        for layer in entry["Layers"].as_array().unwrap() {
+            assert!(there.contains(layer.as_str().unwrap()));
+        }
+    }
+    let back = take(&other, &archive, None).await;
+    assert!(
+        back.iter()
+            .all(|image| image.target.media_type.is_manifest())
+    );
+    // By manifest.json alone, as a reader that knows no layout goes, the layers are the same.
+    let mut without = Files::default();
+    for (name, data) in listed.iter().filter(|(name, _)| name != "index.json") {
+        without.add(name, data);
+    }
+    let third = memory();
+    let names: Vec<String> = take(&third, &without.tar(), None)
+        .await
+        .iter()
+        .map(|image| image.name.to_string())
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "other:latest",
+            "x.test/multi:1",
+            "x.test/one:1",
+            "x.test/zstd:1"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_file_replaces_what_had_its_name_and_links_are_followed() {
+    let store = memory();
+    take(&store, &source(), None).await;
+    let directory = tempfile::tempdir().unwrap();
+    let real = directory.path().join("real.tar");
+    std::fs::write(&real, "before").unwrap();
+    let link = directory.path().join("link.tar");
+    std::os::unix::fs::symlink("real.tar", &link).unwrap();
+    let all = images(&store, false).await;
+    let options = Options::default();
+    export(&store, &all, Target::Path(link.clone()), &options, &Silent)
+        .await
+        .unwrap();
+    assert!(link.is_symlink());
+    assert_eq!(
+        std::fs::read(&real).unwrap(),
+        bytes_of(&store, &options).await.unwrap()
+    );
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 2);
+    let null = Target::Path("/dev/null".into());
+    export(&store, &all, null, &options, &Silent).await.unwrap();
+    assert!(!std::fs::metadata("/dev/null").unwrap().is_file());
+}

@@ -1,0 +1,164 @@
+//! Export from the memory store and the strict one: what is written, that it comes back, and that
+//! a failure leaves no file.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod bad;
+mod flawed;
+mod good;
+#[path = "../import/source.rs"]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "the tests of import use all of it"
+)]
+mod source;
+
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+
+use cas_core::image::RecordImages;
+use cas_core::memory::MemoryStore;
+use cas_core::strict::StrictStore;
+use cas_core::{ContentStore, Image, Platform, Records, Result, Store};
+use cas_layer::export::{Format, Options, Target, export};
+use cas_layer::import::{self, import};
+use cas_layer::progress::{Progress, Silent};
+
+use source::{Files, in_stream};
+
+fn store_of(content: Arc<dyn ContentStore>, records: Arc<dyn Records>) -> Store {
+    Store {
+        content,
+        images: Arc::new(RecordImages::new(Arc::clone(&records))),
+        records,
+    }
+}
+
+fn memory() -> Store {
+    let memory = Arc::new(MemoryStore::new());
+    store_of(memory.clone(), memory)
+}
+
+fn strict() -> Store {
+    let strict = Arc::new(StrictStore::new());
+    store_of(strict.clone(), strict)
+}
+
+/// What was written, for whoever looks afterwards.
+#[derive(Clone, Default)]
+struct Sink(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Sink {
+    fn write(&mut self, data: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(data);
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Remembers warnings.
+#[derive(Default)]
+struct Warned(Mutex<Vec<String>>);
+
+impl Progress for Warned {
+    fn begin(&self, _: &str, _: Option<u64>) {}
+    fn advance(&self, _: &str, _: u64) {}
+    fn end(&self, _: &str) {}
+    fn warn(&self, message: &str) {
+        self.0.lock().unwrap().push(message.to_owned());
+    }
+}
+
+/// All images of the store, in the order given by `reversed`.
+async fn images(store: &Store, reversed: bool) -> Vec<Image> {
+    let mut images = store.images.list(&[]).await.unwrap();
+    if reversed {
+        images.reverse();
+    }
+    images
+}
+
+/// Exports all images of the store.
+async fn bytes_of(store: &Store, options: &Options) -> Result<Vec<u8>> {
+    let sink = Sink::default();
+    let target = Target::Stream(Box::new(sink.clone()));
+    export(store, &images(store, false).await, target, options, &Silent).await?;
+    let written = sink.0.lock().unwrap().clone();
+    Ok(written)
+}
+
+async fn take(store: &Store, archive: &[u8], platform: Option<Platform>) -> Vec<Image> {
+    let options = import::Options {
+        name: None,
+        platform,
+    };
+    import(store, in_stream(archive), &options, &Silent)
+        .await
+        .unwrap()
+}
+
+fn docker() -> Options {
+    Options {
+        format: Format::Docker,
+        platform: None,
+    }
+}
+
+fn for_platform(platform: &str) -> Options {
+    Options {
+        format: Format::Oci,
+        platform: Some(platform.parse().unwrap()),
+    }
+}
+
+/// The names of members in their order, and their bytes.
+fn members(archive: &[u8]) -> Vec<(String, Vec<u8>)> {
+    let mut archive = tar::Archive::new(archive);
+    let member = |entry: std::io::Result<tar::Entry<'_, &[u8]>>| {
+        let mut entry = entry.unwrap();
+        let header = entry.header();
+        assert_eq!(header.mode().unwrap(), 0o644);
+        assert_eq!(
+            (
+                header.uid().unwrap(),
+                header.gid().unwrap(),
+                header.mtime().unwrap()
+            ),
+            (0, 0, 0)
+        );
+        let path = entry.path().unwrap().to_str().unwrap().to_owned();
+        let mut data = Vec::new();
+        std::io::Read::read_to_end(&mut entry, &mut data).unwrap();
+        (path, data)
+    };
+    archive.entries().unwrap().map(member).collect()
+}
+
+/// Images that share a layer: for amd64 and arm64 in an index, the first by itself under two
+/// names, and one with layers of zstd.
+fn source() -> Vec<u8> {
+    let mut files = Files::layout();
+    let of = |files: &mut Files, seed, architecture: &str| {
+        let platform = Platform::new("linux", architecture);
+        files.image(seed, architecture).with_platform(platform)
+    };
+    let amd64 = of(&mut files, 1, "amd64");
+    let arm64 = of(&mut files, 2, "arm64");
+    let multi = files.index(vec![amd64.clone(), arm64]);
+    let zstd = good::zstd_image(&mut files);
+    let alone = cas_core::Descriptor {
+        platform: None,
+        ..amd64
+    };
+    files.entries(&[
+        (Some("x.test/multi:1"), &multi),
+        (Some("x.test/one:1"), &alone),
+        (Some("other"), &alone),
+        (Some("x.test/zstd:1"), &zstd),
+    ]);
+    files.tar()
+}

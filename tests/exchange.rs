@@ -1,0 +1,349 @@
+//! Archives that go to skopeo, podman and containerd, and those that come from them: digests stay,
+//! for gzip, zstd and several platforms.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test may fail anywhere"
+)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use cas::{Descriptor, Digest, MediaType};
+use common::{can, cas, demo_archive, ok};
+use serde_json::{Value, json};
+
+const GZIP: &str = "x.test/gzip:1";
+const ZSTD: &str = "x.test/zstd:1";
+const MULTI: &str = "x.test/multi:1";
+const ALL: [&str; 3] = [GZIP, ZSTD, MULTI];
+
+/// A root with an image in gzip, its twin in zstd, and one of two platforms.
+struct Shop {
+    scratch: tempfile::TempDir,
+    root: PathBuf,
+}
+
+/// What names stand for.
+type Names = BTreeMap<String, Digest>;
+
+impl Shop {
+    fn open() -> Self {
+        // In memory, for podman and containerd sync whatever they write.
+        let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
+        let shop = Shop {
+            root: scratch.path().join("root"),
+            scratch,
+        };
+        let demo = format!(
+            "oci-archive:{}",
+            demo_archive(shop.scratch.path()).display()
+        );
+        let gzip = format!("oci:{}:{GZIP}", shop.path("gzip").display());
+        let zstd = format!("oci:{}:{ZSTD}", shop.path("zstd").display());
+        skopeo(&["copy", "-q", &demo, &gzip]);
+        skopeo(&["copy", "-q", "--dest-compress-format", "zstd", &demo, &zstd]);
+        ok(cas(&shop.root).arg("import").arg(shop.path("gzip")));
+        ok(cas(&shop.root).arg("import").arg(shop.path("zstd")));
+        add_platform(&shop.path("gzip"));
+        ok(cas(&shop.root).arg("import").arg(shop.path("gzip")));
+        shop
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.scratch.path().join(name)
+    }
+
+    /// An archive of these images.
+    fn export(&self, format: &str, names: &[&str]) -> PathBuf {
+        let file = self.path("export.tar");
+        let mut command = cas(&self.root);
+        command.args(["export", "--format", format]).args(names);
+        ok(command.arg("-o").arg(&file));
+        file
+    }
+
+    /// What an import of `archive` into a root of its own names.
+    fn import(&self, archive: &Path) -> Names {
+        let root = tempfile::tempdir_in(self.scratch.path()).unwrap();
+        ok(cas(root.path()).arg("import").arg(archive));
+        names(root.path())
+    }
+
+    fn own(&self, wanted: &[&str]) -> Names {
+        let mut names = names(&self.root);
+        names.retain(|name, _| wanted.contains(&name.as_str()));
+        assert_eq!(names.len(), wanted.len());
+        names
+    }
+}
+
+/// Makes the image of a layout one of two platforms, which share their layers.
+fn add_platform(layout: &Path) {
+    let blob = |digest: &Value| {
+        let path = digest.as_str().unwrap().replace(':', "/");
+        fs::read(layout.join("blobs").join(path)).unwrap()
+    };
+    let put = |kind: MediaType, value: &Value| {
+        let data = serde_json::to_vec(value).unwrap();
+        let descriptor = Descriptor::of(kind, &data);
+        let path = descriptor.digest.to_string().replace(':', "/");
+        fs::write(layout.join("blobs").join(path), data).unwrap();
+        serde_json::to_value(descriptor).unwrap()
+    };
+    let index: Value =
+        serde_json::from_slice(&fs::read(layout.join("index.json")).unwrap()).unwrap();
+    let mut first = index["manifests"][0].clone();
+    first["annotations"].take();
+    let mut manifest: Value = serde_json::from_slice(&blob(&first["digest"])).unwrap();
+    let config = blob(&manifest["config"]["digest"]);
+    let mut config: Value = serde_json::from_slice(&config).unwrap();
+    first["platform"] = json!({"os": "linux", "architecture": config["architecture"]});
+    config["architecture"] = json!("s390x");
+    manifest["config"] = put(MediaType::OCI_CONFIG, &config);
+    let mut second = put(MediaType::OCI_MANIFEST, &manifest);
+    second["platform"] = json!({"os": "linux", "architecture": "s390x"});
+    let listed = json!({"schemaVersion": 2, "mediaType": MediaType::OCI_INDEX,
+        "manifests": [first, second]});
+    let mut root = put(MediaType::OCI_INDEX, &listed);
+    root["annotations"] = json!({"org.opencontainers.image.ref.name": MULTI});
+    let index = json!({"schemaVersion": 2, "manifests": [root]});
+    fs::write(layout.join("index.json"), index.to_string()).unwrap();
+}
+
+fn skopeo(arguments: &[&str]) -> String {
+    ok(Command::new("skopeo").args(arguments))
+}
+
+fn names(root: &Path) -> Names {
+    let listed = ok(cas(root).args(["images", "--json"]));
+    let image = |line: &str| {
+        let image: Value = serde_json::from_str(line).unwrap();
+        let digest = image["target"]["digest"].as_str().unwrap();
+        let name = image["name"].as_str().unwrap().to_owned();
+        (name, digest.parse().unwrap())
+    };
+    listed.lines().map(image).collect()
+}
+
+#[test]
+fn skopeo_reads_ours_with_equal_digests_and_we_read_its() {
+    if !can(&["skopeo"]) {
+        return;
+    }
+    let shop = Shop::open();
+    let archive = shop.export("oci", &ALL);
+    for (name, digest) in shop.own(&ALL) {
+        let from = format!("oci-archive:{}:{name}", archive.display());
+        assert_eq!(
+            Digest::sha256(skopeo(&["inspect", "--raw", &from]).as_bytes()),
+            digest
+        );
+        let back = shop.path("back.tar");
+        let to = format!("oci-archive:{}:{name}", back.display());
+        skopeo(&["copy", "-q", "--all", &from, &to]);
+        assert_eq!(shop.import(&back), BTreeMap::from([(name, digest)]));
+        fs::remove_file(back).unwrap();
+    }
+}
+
+#[test]
+fn skopeo_reads_our_docker_archives_with_equal_configurations() {
+    if !can(&["skopeo"]) {
+        return;
+    }
+    let shop = Shop::open();
+    let archive = shop.export("docker", &ALL);
+    for name in ALL {
+        let inspected = ok(cas(&shop.root).args(["inspect", name, "--json"]));
+        let ours: Value = serde_json::from_str(&inspected).unwrap();
+        let from = format!("docker-archive:{}:{name}", archive.display());
+        let theirs: Value = serde_json::from_str(&skopeo(&["inspect", "--raw", &from])).unwrap();
+        assert_eq!(
+            ours["manifest"]["config"]["digest"],
+            theirs["config"]["digest"]
+        );
+        // Their manifest is of the layers inflated, which it checks on the way.
+        let layout = shop.path("layout");
+        skopeo(&["copy", "-q", &from, &format!("oci:{}:x", layout.display())]);
+        fs::remove_dir_all(layout).unwrap();
+    }
+}
+
+#[test]
+fn podman_loads_ours_with_equal_digests_and_we_read_what_it_saves() {
+    if !can(&["skopeo", "podman"]) {
+        return;
+    }
+    let shop = Shop::open();
+    let podman = |arguments: &[&str], file: &Path| {
+        let mut command = Command::new("podman");
+        command.args(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"]);
+        command
+            .args(["--events-backend", "file", "--root"])
+            .arg(shop.path("podman"));
+        command.arg("--runroot").arg(shop.path("podman-run"));
+        ok(command.args(arguments).arg(file))
+    };
+    let digest = |name: &str| {
+        let format = ["image", "inspect", "--format", "{{.Digest}} {{.Id}}"];
+        podman(&format, Path::new(name)).trim().to_owned()
+    };
+    let names = shop.own(&ALL);
+    // It refuses to save for docker what it loaded in zstd.
+    for (name, format, saved) in [
+        (GZIP, "oci", "docker-archive"),
+        (ZSTD, "docker", "oci-archive"),
+    ] {
+        podman(&["load", "-q", "-i"], &shop.export(format, &[name]));
+        let found = digest(name);
+        let (digest, id) = found.split_once(' ').unwrap();
+        assert_eq!(digest, names[name].to_string(), "{name}");
+        let file = shop.path("saved.tar");
+        podman(&["save", "-q", "--format", saved, name, "-o"], &file);
+        let root = shop.path(saved);
+        ok(cas(&root).arg("import").arg(&file));
+        // It saves layers inflated, or packed anew; the configuration is the image's own.
+        let inspected = ok(cas(&root).args(["inspect", name, "--json"]));
+        let inspected: Value = serde_json::from_str(&inspected).unwrap();
+        let config = &inspected["manifest"]["config"]["digest"];
+        assert_eq!(*config, format!("sha256:{id}"));
+        fs::remove_file(file).unwrap();
+        // Images of one configuration are one to it, with the digest that came first.
+        podman(&["rmi", "-f"], Path::new(name));
+    }
+    let said = podman(&["load", "-q", "-i"], &shop.export("oci", &[MULTI]));
+    assert!(said.contains(MULTI), "{said}");
+    let said = podman(&["load", "-q", "-i"], &shop.export("docker", &ALL));
+    assert!(ALL.iter().all(|name| said.contains(name)), "{said}");
+}
+
+/// A containerd of our own.
+struct Containerd<'a> {
+    process: Child,
+    shop: &'a Shop,
+}
+
+impl<'a> Containerd<'a> {
+    fn start(shop: &'a Shop) -> Self {
+        let at = |name: &str| json!(shop.path(name)).to_string();
+        let config = format!(
+            "version = 2\nroot = {}\nstate = {}\n\
+             disabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n\
+             [grpc]\naddress = {}\n[ttrpc]\naddress = {}\n",
+            at("containerd"),
+            at("containerd-run"),
+            at("sock"),
+            at("ttrpc")
+        );
+        fs::write(shop.path("containerd.toml"), config).unwrap();
+        let process = Command::new("containerd")
+            .arg("--config")
+            .arg(shop.path("containerd.toml"))
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let containerd = Containerd { process, shop };
+        for _ in 0..200 {
+            let asked = containerd.ctr().arg("version").output().unwrap();
+            if asked.status.success() {
+                return containerd;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        unreachable!("containerd does not answer");
+    }
+
+    fn ctr(&self) -> Command {
+        let mut command = Command::new("ctr");
+        command.arg("--address").arg(self.shop.path("sock"));
+        command
+    }
+
+    fn images(&self, arguments: &[&str]) -> String {
+        ok(self.ctr().arg("images").args(arguments))
+    }
+
+    fn import(&self, archive: &Path, options: &[&str]) -> Names {
+        let file = archive.to_str().unwrap();
+        self.images(&[&["import", "--no-unpack"], options, &[file]].concat());
+        let listed = self.images(&["ls"]);
+        let name = |line: &str| {
+            let mut words = line.split_whitespace();
+            let name = words.next().unwrap().to_owned();
+            (name, words.nth(1).unwrap().parse().unwrap())
+        };
+        listed.lines().skip(1).map(name).collect()
+    }
+
+    fn forget(&self, names: &Names) {
+        for name in names.keys() {
+            self.images(&["rm", "--sync", name]);
+        }
+    }
+}
+
+impl Drop for Containerd<'_> {
+    fn drop(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
+#[test]
+fn containerd_imports_ours_with_equal_digests_and_we_read_its() {
+    if !can(&["skopeo", "containerd", "ctr"]) {
+        return;
+    }
+    let shop = Shop::open();
+    let containerd = Containerd::start(&shop);
+    let docker = containerd.import(&shop.export("docker", &[GZIP, ZSTD]), &[]);
+    assert_eq!(docker, shop.own(&[GZIP, ZSTD]));
+    containerd.forget(&docker);
+    let oci = containerd.import(&shop.export("oci", &ALL), &["--all-platforms"]);
+    assert_eq!(oci, shop.own(&ALL));
+
+    let theirs = shop.path("theirs.tar");
+    let export = ["export", "--all-platforms", theirs.to_str().unwrap()];
+    containerd.images(&[&export[..], &ALL].concat());
+    assert_eq!(shop.import(&theirs), oci);
+    let unpack = shop.export("oci", &[ZSTD]);
+    let native = [
+        "import",
+        "--snapshotter",
+        "native",
+        unpack.to_str().unwrap(),
+    ];
+    containerd.images(&native);
+}
+
+/// What was imported for one platform goes out as it is; the others take the platform they want.
+#[test]
+fn an_index_without_its_other_platforms_is_read_by_all() {
+    if !can(&["skopeo", "containerd", "ctr"]) {
+        return;
+    }
+    let shop = Shop::open();
+    let whole = shop.export("oci", &[MULTI]);
+    let root = shop.path("sparse");
+    let host = cas::Platform::host().to_string();
+    ok(cas(&root).args(["import", "--platform", &host]).arg(whole));
+    let sparse = shop.path("sparse.tar");
+    ok(cas(&root).args(["export", MULTI, "-o"]).arg(&sparse));
+    let digest = shop.own(&[MULTI]);
+    assert_eq!(shop.import(&sparse), digest);
+    let from = format!("oci-archive:{}", sparse.display());
+    skopeo(&[
+        "copy",
+        "-q",
+        &from,
+        &format!("dir:{}", shop.path("dir").display()),
+    ]);
+    let containerd = Containerd::start(&shop);
+    assert_eq!(containerd.import(&sparse, &[]), digest);
+}

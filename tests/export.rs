@@ -1,0 +1,161 @@
+//! Export at the terminal: files, standard output, exit codes, the same bytes from every engine.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test may fail anywhere"
+)]
+
+mod common;
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use common::{cas, demo_archive, fails, ok};
+use serde_json::Value;
+
+const NAME: &str = "x.test/demo:1";
+
+/// A root with the demo's image.
+fn root(scratch: &Path, store: &str) -> PathBuf {
+    let root = scratch.join(format!("root-{store}"));
+    ok(cas(&root).args(["--store", store, "init"]));
+    ok(cas(&root)
+        .args(["import", "--name", NAME])
+        .arg(demo_archive(scratch)));
+    root
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).unwrap();
+    entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect()
+}
+
+#[test]
+fn every_engine_gives_the_same_bytes() {
+    let scratch = tempfile::tempdir().unwrap();
+    for format in ["oci", "docker"] {
+        let of = |store: &str| {
+            let scratch = tempfile::tempdir_in(scratch.path()).unwrap();
+            let root = root(scratch.path(), store);
+            let file = scratch.path().join("out.tar");
+            ok(cas(&root)
+                .args(["export", NAME, "--format", format, "-o"])
+                .arg(&file));
+            fs::read(file).unwrap()
+        };
+        let fs = of("fs");
+        assert_eq!(fs, of("redb"), "{format}");
+        assert_eq!(fs, of("by-size://?small=redb&large=fs"), "{format}");
+    }
+}
+
+#[test]
+fn standard_output_has_the_archive_and_nothing_but_it() {
+    let scratch = tempfile::tempdir().unwrap();
+    let root = root(scratch.path(), "fs");
+    let (file, piped) = (scratch.path().join("a.tar"), scratch.path().join("b.tar"));
+    let said = ok(cas(&root).args(["export", NAME, "--json", "-o"]).arg(&file));
+    let said: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(said["name"], NAME);
+    assert_eq!(said["output"], file.to_str().unwrap());
+    let listed = ok(cas(&root).args(["images", "--json"]));
+    let listed: Value = serde_json::from_str(&listed).unwrap();
+    assert_eq!(said["target"], listed["target"]);
+    let out = Stdio::from(File::create(&piped).unwrap());
+    let mut command = cas(&root);
+    command
+        .args(["export", NAME, "--json", "-o", "-"])
+        .stdout(out);
+    assert!(command.status().unwrap().success());
+    assert_eq!(fs::read(file).unwrap(), fs::read(&piped).unwrap());
+
+    let other = scratch.path().join("other");
+    let input = Stdio::from(File::open(piped).unwrap());
+    assert_eq!(
+        ok(cas(&other).args(["import", "-"]).stdin(input)),
+        format!("{NAME}\n")
+    );
+}
+
+#[test]
+fn failures_have_their_codes_and_leave_no_file() {
+    let scratch = tempfile::tempdir().unwrap();
+    let root = root(scratch.path(), "fs");
+    let place = scratch.path().join("place");
+    fs::create_dir(&place).unwrap();
+    let fails = |arguments: &[&str], code| {
+        let mut command = cas(&root);
+        command.arg("export").args(arguments);
+        let said = fails(command.arg("-o").arg(place.join("out.tar")), code);
+        assert_eq!(names(&place), Vec::<String>::new(), "{said}");
+        said
+    };
+    fails(&[], 2);
+    fails(&["../x"], 2);
+    fails(&[NAME, "--format", "zip"], 2);
+    fails(&[NAME, "--all-platforms", "--format", "docker"], 2);
+    fails(&[NAME, "--all-platforms", "--platform", "linux/amd64"], 2);
+    let said = fails(&[NAME, "absent"], 3);
+    assert!(
+        said.contains("absent") && said.contains("cas images"),
+        "{said}"
+    );
+    let said = fails(&[NAME, "--platform", "linux/s390x"], 3);
+    assert!(said.contains("s390x"), "{said}");
+
+    let inspected = ok(cas(&root).args(["inspect", NAME, "--json"]));
+    let inspected: Value = serde_json::from_str(&inspected).unwrap();
+    let digest = inspected["manifest"]["layers"][0]["digest"]
+        .as_str()
+        .unwrap();
+    let file = root.join("store/blobs").join(digest.replace(':', "/"));
+    let whole = fs::read(&file).unwrap();
+    let mut bytes = whole.clone();
+    bytes[whole.len() / 2] ^= 1;
+    fs::remove_file(&file).unwrap();
+    for damaged in [bytes, whole[1..].to_vec()] {
+        fs::write(&file, damaged).unwrap();
+        let said = fails(&[NAME], 4);
+        assert!(said.contains(digest), "{said}");
+    }
+    fs::remove_file(&file).unwrap();
+    let said = fails(&[NAME], 3);
+    assert!(said.contains(digest), "{said}");
+    fs::write(&file, whole).unwrap();
+    ok(cas(&root)
+        .args(["export", NAME, "-o"])
+        .arg(place.join("out.tar")));
+    assert_eq!(names(&place), ["out.tar"]);
+}
+
+/// The name goes while the export is under way: only its lease keeps the blobs.
+#[test]
+fn a_collection_beside_an_export_takes_nothing_away() {
+    let scratch = tempfile::tempdir().unwrap();
+    let root = root(scratch.path(), "fs");
+    let pipe = scratch.path().join("pipe");
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let mut export = cas(&root)
+        .args(["-q", "export", NAME, "-o"])
+        .arg(&pipe)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    // The archive is larger than a pipe: once its first bytes are here, the rest waits for us.
+    let mut reader = File::open(&pipe).unwrap();
+    let mut archive = vec![0; 512];
+    std::io::Read::read_exact(&mut reader, &mut archive).unwrap();
+    ok(cas(&root).args(["rmi", NAME]));
+    ok(cas(&root).arg("gc"));
+    std::io::Read::read_to_end(&mut reader, &mut archive).unwrap();
+    assert!(export.wait().unwrap().success());
+    let file = scratch.path().join("out.tar");
+    fs::write(&file, archive).unwrap();
+    ok(cas(&scratch.path().join("other")).arg("import").arg(&file));
+    ok(cas(&root).arg("gc"));
+    assert_eq!(ok(cas(&root).args(["blob", "ls", "--json"])), "");
+}
