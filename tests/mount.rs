@@ -101,7 +101,7 @@ fn a_mount_is_read_only_unless_it_is_asked_for_and_is_kept_by_collections() {
 
 #[test]
 fn a_new_root_takes_copies_where_overlays_cannot_be_had_and_says_why() {
-    if !can(&["unshare"]) {
+    if !can(&["setpriv"]) {
         return;
     }
     let scratch = tempfile::tempdir().unwrap();
