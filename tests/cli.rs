@@ -328,6 +328,7 @@ fn every_command_has_help_with_an_example() {
         "blob info",
         "blob cat",
         "blob add",
+        "df",
         "backends",
         "demo",
         "completions",
@@ -364,6 +365,13 @@ fn snapshots_are_made_fixed_shown_and_removed_by_hand() {
     refused(&["mounts", "2c26"], 1);
     refused(&["prepare", "look"], 5);
     refused(&["commit", "other", "absent"], 3);
+    let df = ok(cas(scratch.path()).args(["df", "--json"]));
+    let snapshots: serde_json::Value = serde_json::from_str(df.lines().last().unwrap()).unwrap();
+    assert_eq!(
+        (&snapshots["kind"], &snapshots["count"]),
+        (&"snapshots".into(), &2.into())
+    );
+    assert!(snapshots["bytes"].as_u64().unwrap() >= 4096, "{snapshots}");
     run(&["rm", "look"]);
     run(&["rm", "2c26"]);
     assert_eq!(run(&["tree"]), "");

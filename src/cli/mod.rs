@@ -3,6 +3,7 @@
 mod backends;
 mod blob;
 mod demo;
+mod df;
 pub(crate) mod exit;
 mod export;
 mod gc;
@@ -81,6 +82,7 @@ enum Command {
     Lease(lease::Leases),
     Gc(gc::Gc),
     Why(gc::Why),
+    Df(df::Df),
     Backends(backends::Backends),
     Demo(demo::Demo),
     /// Print a completion script for a shell
@@ -139,6 +141,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<()> {
         Command::Lease(command) => command.run(session).await,
         Command::Gc(command) => command.run(session).await,
         Command::Why(command) => command.run(session).await,
+        Command::Df(command) => command.run(session).await,
         Command::Backends(command) => command.run(session),
         Command::Demo(command) => command.run(session).await,
         Command::Completions { shell } => {

@@ -1,0 +1,93 @@
+//! `cas df`: what takes the space.
+
+use cas::{Cas, Result};
+use clap::Args;
+use serde::Serialize;
+
+use super::Session;
+use super::output::size;
+
+/// Tell what takes the space of a root
+#[derive(Args)]
+#[command(after_help = "Example:\n  cas df")]
+pub(crate) struct Df {}
+
+/// How many are asked for at a time.
+const PAGE: usize = 1000;
+
+/// Things of one kind, and the bytes they take by themselves.
+#[derive(Serialize)]
+struct Share {
+    kind: &'static str,
+    count: usize,
+    bytes: u64,
+}
+
+impl Share {
+    fn of(kind: &'static str) -> Self {
+        Share {
+            kind,
+            count: 0,
+            bytes: 0,
+        }
+    }
+
+    fn add(&mut self, bytes: u64) {
+        self.count += 1;
+        self.bytes += bytes;
+    }
+}
+
+impl Df {
+    pub(crate) async fn run(self, session: &mut Session) -> Result<()> {
+        let cas = session.cas().await?;
+        let shares = [
+            blobs(&cas).await?,
+            ingests(&cas).await?,
+            snapshots(&cas).await?,
+        ];
+        let columns = ["KIND", "COUNT", "SIZE"];
+        session.out.list(&columns, &shares, |share| {
+            vec![
+                share.kind.into(),
+                share.count.to_string(),
+                size(share.bytes),
+            ]
+        })
+    }
+}
+
+async fn blobs(cas: &Cas) -> Result<Share> {
+    let mut share = Share::of("blobs");
+    let mut after = None;
+    loop {
+        let page = cas.store().content.list(after.as_ref(), PAGE).await?;
+        page.iter().for_each(|blob| share.add(blob.size));
+        match page.get(PAGE - 1) {
+            Some(last) => after = Some(last.digest),
+            None => return Ok(share),
+        }
+    }
+}
+
+async fn ingests(cas: &Cas) -> Result<Share> {
+    let mut share = Share::of("ingests");
+    let found = cas.store().content.ingests().await?;
+    found.iter().for_each(|ingest| share.add(ingest.offset));
+    Ok(share)
+}
+
+async fn snapshots(cas: &Cas) -> Result<Share> {
+    let mut share = Share::of("snapshots");
+    let mut after: Option<String> = None;
+    loop {
+        let page = cas.snapshotter().walk(after.as_deref(), PAGE).await?;
+        for info in &page {
+            share.add(cas.snapshotter().usage(&info.key).await?.bytes);
+        }
+        match page.into_iter().nth(PAGE - 1) {
+            Some(last) => after = Some(last.key),
+            None => return Ok(share),
+        }
+    }
+}
