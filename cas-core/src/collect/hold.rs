@@ -12,7 +12,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::revive::{bury, revive};
 use crate::capability::Capability;
-use crate::content::{Durability, Expected, Stat, Writer};
+use crate::content::{Committed, Durability, Expected, Stat, Writer};
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
@@ -159,7 +159,7 @@ pub(crate) async fn publish(
     mut writer: Writer,
     wanted: &Wanted,
     durability: Durability,
-) -> Result<crate::content::Committed> {
+) -> Result<Committed> {
     let key = writer.key().to_owned();
     let size = writer.offset();
     let digest = &wanted.digest;
@@ -186,11 +186,38 @@ pub(crate) async fn publish(
                 // Nothing was stored, and the ingest is kept.
                 let expected = Expected::exactly(*digest, size);
                 writer = Writer::begin(&*store.content, &key, expected).await?;
+                if writer.offset() != size {
+                    // Another was faster with the same key, and has published what we wrote.
+                    return published(store, lease, wanted, size, durability).await;
+                }
             }
             Err(error) => return Err(error),
         }
     }
     Err(lost(digest))
+}
+
+/// Holds what somebody else has published, as if it were ours.
+async fn published(
+    store: &Store,
+    lease: Option<&str>,
+    wanted: &Wanted,
+    size: u64,
+    durability: Durability,
+) -> Result<Committed> {
+    let held = hold(store, lease, wanted).await?;
+    let stat = held.and_then(|held| held.stat);
+    if stat.is_none_or(|stat| stat.size != size) {
+        return Err(lost(&wanted.digest));
+    }
+    if durability != Durability::Relaxed {
+        store.content.flush().await?;
+    }
+    Ok(Committed {
+        digest: wanted.digest,
+        size,
+        batch: true,
+    })
 }
 
 /// Stores a small blob, held under `lease`; what is there already is not written again.
