@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use crate::tree::{At, Visit, proc_path, walk};
 
 const PIECE: usize = 256 << 10;
-/// Attributes that say how a directory lies over others, which a copy does not.
+/// Attributes that say how a directory lies over others.
 const OVERLAY: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
 
 /// Copies what lies below `from` into `to`, which is empty and nobody else's.
@@ -85,7 +85,7 @@ impl Visit for Copier<'_> {
 
     /// A directory gets its attributes when nothing changes in it any more.
     fn leave(&mut self, at: At<'_>, child: BorrowedFd<'_>) -> Result<(), Errno> {
-        describe(at.stat, child, self.here.as_fd())?;
+        describe(at.stat, child, self.here.as_fd(), all)?;
         self.path
             .truncate(self.path.len() - at.name.count_bytes() - 1);
         self.here = open_dir(&self.here, c"..")?;
@@ -115,7 +115,7 @@ impl Copier<'_> {
         if at.stat.st_size > 0 && !self.share(&from, &to)? {
             self.ranges(&from, &to, at.stat)?;
         }
-        describe(at.stat, from.as_fd(), to.as_fd())
+        describe(at.stat, from.as_fd(), to.as_fd(), all)
     }
 
     /// Shares the bytes of a file, where the file system can.
@@ -193,7 +193,7 @@ impl Copier<'_> {
     fn attributes(&self, at: At<'_>) -> Result<(), Errno> {
         let (here, nofollow) = (self.here.as_fd(), AtFlags::SYMLINK_NOFOLLOW);
         rustix::fs::chownat(here, at.name, uid(at.stat), gid(at.stat), nofollow)?;
-        Attributes::named(at.dir, at.name)?.copy_to(&Attributes::named(here, at.name)?)?;
+        Attributes::named(at.dir, at.name)?.copy_to(&Attributes::named(here, at.name)?, all)?;
         rustix::fs::utimensat(here, at.name, &times(at.stat), nofollow)
     }
 }
@@ -205,7 +205,7 @@ impl Copier<'_> {
 /// Those of the file system.
 pub fn copy_attributes(from: impl AsFd, to: impl AsFd) -> Result<()> {
     let (from, to) = (from.as_fd(), to.as_fd());
-    let copied = rustix::fs::fstat(from).and_then(|stat| describe(&stat, from, to));
+    let copied = rustix::fs::fstat(from).and_then(|stat| describe(&stat, from, to, is_no_overlays));
     copied
         .map_err(std::io::Error::from)
         .during("copy", "attributes of a directory")
@@ -213,11 +213,25 @@ pub fn copy_attributes(from: impl AsFd, to: impl AsFd) -> Result<()> {
 
 /// Owner, mode, extended attributes and times of a file or a directory; in this order, for each
 /// of them may undo part of the one after it.
-fn describe(stat: &Stat, from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
+fn describe(
+    stat: &Stat,
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    wanted: fn(&[u8]) -> bool,
+) -> Result<(), Errno> {
     rustix::fs::fchown(to, uid(stat), gid(stat))?;
     rustix::fs::fchmod(to, mode(stat))?;
-    Attributes::Open(from).copy_to(&Attributes::Open(to))?;
+    Attributes::Open(from).copy_to(&Attributes::Open(to), wanted)?;
     rustix::fs::futimens(to, &times(stat))
+}
+
+/// Every attribute: a tree that is copied may have overlays of its own in it.
+fn all(_: &[u8]) -> bool {
+    true
+}
+
+fn is_no_overlays(name: &[u8]) -> bool {
+    !OVERLAY.iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// Where extended attributes are read or written.
@@ -235,15 +249,14 @@ impl Attributes<'_> {
             .map_err(|_| Errno::INVAL)
     }
 
-    fn copy_to(&self, to: &Attributes<'_>) -> Result<(), Errno> {
+    /// Copies those whose names are wanted.
+    fn copy_to(&self, to: &Attributes<'_>, wanted: fn(&[u8]) -> bool) -> Result<(), Errno> {
         let names = match self.list() {
             Err(Errno::OPNOTSUPP) => return Ok(()),
             names => names?,
         };
-        for name in names.split_inclusive(|byte| *byte == 0) {
-            if OVERLAY.iter().any(|prefix| name.starts_with(prefix)) {
-                continue;
-            }
+        let names = names.split_inclusive(|byte| *byte == 0);
+        for name in names.filter(|name| wanted(name)) {
             let name = std::ffi::CStr::from_bytes_with_nul(name).map_err(|_| Errno::INVAL)?;
             to.set(name, &self.value(name)?)?;
         }
