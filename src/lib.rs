@@ -51,7 +51,7 @@ pub fn registry() -> Registry {
 /// The snapshotters compiled in.
 pub const SNAPSHOTTERS: &[&str] = &[
     #[cfg(feature = "native")]
-    "native",
+    snapshot_native::NAME,
     #[cfg(feature = "overlay")]
-    "overlay",
+    snapshot_overlay::NAME,
 ];

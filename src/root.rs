@@ -21,8 +21,6 @@ use serde::{Deserialize, Serialize};
 
 /// The format of `cas.toml` that this version reads and writes.
 const FORMAT: u32 = 1;
-/// The snapshotter that works everywhere.
-const NATIVE: &str = "native";
 
 /// The engines of a root, as `cas.toml` says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,13 +118,13 @@ fn fitting(path: &Path) -> (&'static str, Option<Error>) {
     let name = snapshot_overlay::NAME;
     match snapshot_overlay::probe(&path.join("snapshots").join(name)) {
         Ok(()) => (name, None),
-        Err(error) => (NATIVE, Some(error)),
+        Err(error) => (snapshot_native::NAME, Some(error)),
     }
 }
 
 #[cfg(not(feature = "overlay"))]
 fn fitting(_: &Path) -> (&'static str, Option<Error>) {
-    (NATIVE, None)
+    (snapshot_native::NAME, None)
 }
 
 /// An open root directory.

@@ -29,9 +29,8 @@ pub fn open(mounts: &[Mount]) -> Result<OwnedFd> {
     match single(mounts)? {
         Mount::Bind { source, .. } => directory(source).during("open directory", source.display()),
         overlay @ Mount::Overlay { .. } => {
-            let mounted = create(overlay)?;
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let root = rustix::fs::openat(&mounted, c".", flags, Mode::empty());
+            let root = rustix::fs::openat(tree(overlay)?, c".", flags, Mode::empty());
             root.map_err(io::Error::from).during("open", "the overlay")
         }
     }
@@ -43,16 +42,8 @@ pub fn open(mounts: &[Mount]) -> Result<OwnedFd> {
 /// As [`open`]; `NotFound` or `FailedPrecondition` where `target` is no directory.
 pub fn attach(mounts: &[Mount], target: &Path) -> Result<()> {
     let mount = single(mounts)?;
-    let tree = match mount {
-        Mount::Bind { source, .. } => {
-            let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-            let tree = open_tree(CWD, source, flags).map_err(io::Error::from);
-            tree.during("mount", source.display())?
-        }
-        overlay @ Mount::Overlay { .. } => create(overlay)?,
-    };
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-    let moved = move_mount(&tree, c"", CWD, target, flags).map_err(io::Error::from);
+    let moved = move_mount(tree(mount)?, c"", CWD, target, flags).map_err(io::Error::from);
     moved.during("mount on", target.display())?;
     if let Mount::Bind {
         read_only: true, ..
@@ -96,16 +87,20 @@ fn single(mounts: &[Mount]) -> Result<&Mount> {
     }
 }
 
-/// Makes an overlay that is attached nowhere yet.
-fn create(mount: &Mount) -> Result<OwnedFd> {
-    let Mount::Overlay {
-        lower,
-        upper,
-        work,
-        options,
-    } = mount
-    else {
-        return Err(Error::internal("only overlays are made; please report it"));
+/// Makes a mount that is attached nowhere yet.
+fn tree(mount: &Mount) -> Result<OwnedFd> {
+    let (lower, upper, work, options) = match mount {
+        Mount::Bind { source, .. } => {
+            let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+            let tree = open_tree(CWD, source, flags).map_err(io::Error::from);
+            return tree.during("mount", source.display());
+        }
+        Mount::Overlay {
+            lower,
+            upper,
+            work,
+            options,
+        } => (lower, upper, work, options),
     };
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(io::Error::from);
     let mut overlay = Overlay {

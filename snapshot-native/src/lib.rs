@@ -14,6 +14,9 @@ use cas_core::snapshot::{Kind, Mount};
 use cas_host::snapshotter::{DirSnapshotter, Form};
 use cas_host::{Held, SnapshotDirs, TREE, copy_tree, make_tree};
 
+/// Under which name it is registered.
+pub const NAME: &str = Native::NAME;
+
 /// Snapshots as plain directories.
 pub type NativeSnapshotter = DirSnapshotter<Native>;
 

@@ -19,8 +19,7 @@ use cas_core::pool::wait;
 use cas_core::records::Snapshots;
 use cas_core::snapshot::{Commit, Kind, Mount, Usage};
 use cas_core::{Labels, Result, Snapshotter};
-use cas_host::snapshotter::Form;
-use snapshot_native::{Native, NativeSnapshotter};
+use snapshot_native::{NAME, NativeSnapshotter};
 
 /// Tells the test binary, run again by itself, in which root to work.
 const ROOT: &str = "CAS_TEST_ROOT";
@@ -130,10 +129,7 @@ fn check(root: &Path, acknowledged: &[String], context: &str) {
             assert!(store.stat("scratch").await.unwrap().is_none(), "{context}");
         }
         store.cleanup().await.expect(context);
-        let named = Snapshots::new(records, Native::NAME)
-            .unwrap()
-            .named_ids()
-            .await;
+        let named = Snapshots::new(records, NAME).unwrap().named_ids().await;
         assert_eq!(directories(root), named.unwrap(), "{context}");
         assert_eq!(
             store.cleanup().await.unwrap(),

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::Session;
 use super::output::size;
+use super::snapshot::all;
 
 /// Tell what takes the space of a root
 #[derive(Args)]
@@ -79,15 +80,8 @@ async fn ingests(cas: &Cas) -> Result<Share> {
 
 async fn snapshots(cas: &Cas) -> Result<Share> {
     let mut share = Share::of("snapshots");
-    let mut after: Option<String> = None;
-    loop {
-        let page = cas.snapshotter().walk(after.as_deref(), PAGE).await?;
-        for info in &page {
-            share.add(cas.snapshotter().usage(&info.key).await?.bytes);
-        }
-        match page.into_iter().nth(PAGE - 1) {
-            Some(last) => after = Some(last.key),
-            None => return Ok(share),
-        }
+    for info in all(cas.snapshotter()).await? {
+        share.add(cas.snapshotter().usage(&info.key).await?.bytes);
     }
+    Ok(share)
 }

@@ -179,7 +179,8 @@ async fn tree(session: &Session, snapshots: &dyn Snapshotter) -> Result<()> {
     }
 }
 
-async fn all(snapshots: &dyn Snapshotter) -> Result<Vec<Info>> {
+/// All snapshots, in the order of their keys.
+pub(super) async fn all(snapshots: &dyn Snapshotter) -> Result<Vec<Info>> {
     let mut found: Vec<Info> = Vec::new();
     loop {
         let after = found.last().map(|info| info.key.clone());
@@ -227,10 +228,8 @@ fn absent(key: &str) -> Error {
 }
 
 fn show(session: &Session, mounts: &[Mount]) -> Result<()> {
-    let items = mounts.iter();
-    items
-        .into_iter()
-        .try_for_each(|mount| (session.out).item(&json!(mount), || line(mount)))
+    let shown = |mount| session.out.item(&json!(mount), || line(mount));
+    mounts.iter().try_for_each(shown)
 }
 
 /// A mount as the arguments of mount(8), which takes as many layers as fit into a page.

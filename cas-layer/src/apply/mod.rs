@@ -69,11 +69,6 @@ impl Tree {
         })
     }
 
-    /// The tree whose root is `root`, opened for reading.
-    pub(crate) fn of(root: OwnedFd) -> Self {
-        Tree { root }
-    }
-
     /// The tree below an open directory.
     ///
     /// # Errors

@@ -79,23 +79,14 @@ pub async fn export(
     progress: &dyn Progress,
 ) -> Result<Vec<Image>> {
     let subject = target.to_string();
-    let exported = write(store, images, target, options, progress).await;
-    exported.during("export", subject)
-}
-
-async fn write(
-    store: &Store,
-    images: &[Image],
-    target: Target,
-    options: &Options,
-    progress: &dyn Progress,
-) -> Result<Vec<Image>> {
-    let (out, place) = target.open().await?;
-    let guard = Guard::begin(store, "export").await?;
-    let written = content(store, &guard, images, out, options, progress).await;
-    let chosen = guard.settle(written).await?;
-    place.keep().await?;
-    Ok(chosen)
+    let exported = async {
+        let (out, place) = target.open().await?;
+        let guard = Guard::begin(store, "export").await?;
+        let written = content(store, &guard, images, out, options, progress).await;
+        let chosen = guard.settle(written).await?;
+        place.keep().await.map(|()| chosen)
+    };
+    exported.await.during("export", subject)
 }
 
 /// Writes all of the archive.

@@ -1,5 +1,6 @@
 //! Layers become committed snapshots, each named by its chain id.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use cas_core::collect::{Guard, LEASE};
@@ -131,7 +132,7 @@ impl Unpack<'_> {
         let item = layer.descriptor.digest.to_string();
         pool::run(move || {
             progress.begin(&item, Some(layer.descriptor.size));
-            let tree = Tree::of(cas_host::mount::open(&mounts)?);
+            let tree = Tree::at(cas_host::mount::open(&mounts)?.as_fd())?;
             let advance = |bytes| progress.advance(&item, bytes);
             // The commit syncs.
             let applied = flow::unpack_one(layer.source(), &tree, Sync::Relaxed, &advance)?;
