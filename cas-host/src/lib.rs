@@ -8,6 +8,7 @@ mod copy;
 mod dir;
 mod lock;
 pub mod mount;
+pub mod overlay;
 mod snapshot_dirs;
 pub mod snapshotter;
 mod sync;

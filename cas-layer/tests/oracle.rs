@@ -13,6 +13,7 @@ use std::sync::LazyLock;
 
 use cas_core::snapshot::Mount;
 use cas_layer::apply::Tree;
+use cas_layer::tar::Reader;
 use common::{Cage, Header, Tar, read_all, record};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -314,6 +315,38 @@ proptest! {
             fs::create_dir(&work).unwrap();
             let root = overlay(&below, Some((&upper, &work)));
             tar.apply_to(&Tree::at(root.as_fd()).unwrap()).unwrap();
+            below.insert(0, upper);
+        }
+        let root = overlay(&below, None);
+        let shown = format!("/proc/self/fd/{}", root.as_raw_fd());
+        let mut found = BTreeMap::new();
+        look(Path::new(&shown), Path::new(""), &mut BTreeMap::new(), &mut found);
+        prop_assert_eq!(single(found), single(tree));
+        cage.assert_untouched();
+    }
+
+    #[test]
+    fn layers_apart_are_what_they_mean(layers in vec(vec(op(), 0..12), 1..5)) {
+        prop_assume!(can_mount());
+        let cage = Cage::new();
+        let (tars, tree) = replay(&layers);
+        let mut below = Vec::new();
+        for (number, tar) in tars.into_iter().enumerate() {
+            let place = cage.root().join(number.to_string());
+            let (upper, work) = (place.join("fs"), place.join("work"));
+            fs::create_dir_all(&upper).unwrap();
+            fs::create_dir(&work).unwrap();
+            let shown = (number > 0).then(|| Tree::at(overlay(&below, None).as_fd()).unwrap());
+            let alone = Tree::open(&upper).unwrap();
+            let archive = tar.0.clone();
+            let (_, assumed) = alone.apply_apart(&mut Reader::new(&tar.end()[..])).unwrap();
+            let settled = assumed.map(|assumed| alone.settle(shown.as_ref(), &assumed).unwrap());
+            if settled != Some(true) {
+                fs::remove_dir_all(&upper).unwrap();
+                fs::create_dir(&upper).unwrap();
+                let root = overlay(&below, Some((&upper, &work)));
+                Tar(archive).apply_to(&Tree::at(root.as_fd()).unwrap()).unwrap();
+            }
             below.insert(0, upper);
         }
         let root = overlay(&below, None);

@@ -20,7 +20,7 @@ use cas_core::records::SnapshotRecord;
 use cas_core::snapshot::{Kind, Mount};
 use cas_core::{Context, Result};
 use cas_host::snapshotter::{DirSnapshotter, Form};
-use cas_host::{Held, SnapshotDirs, TREE, copy_attributes, make_tree};
+use cas_host::{Held, SnapshotDirs, TREE, copy_attributes, make_tree, overlay};
 use rustix::fs::{Mode, OFlags};
 
 mod probe;
@@ -48,7 +48,7 @@ impl Form for Overlay {
     const REBASES: bool = true;
 
     fn open() -> Result<Self> {
-        let options = probe::options()?;
+        let options = overlay::options()?;
         Ok(Overlay { options })
     }
 

@@ -6,26 +6,8 @@ use std::{fs, io};
 
 use cas_core::snapshot::Mount;
 use cas_core::{Context, Error, Result, unique};
-use cas_host::mount;
+use cas_host::{mount, overlay};
 use rustix::fs::AtFlags;
-
-/// The user namespace that the system begins with has all numbers.
-const ALL: &str = "0 0 4294967295";
-
-/// Options that every mount gets.
-///
-/// An index would tie a layer to the work directory that it was made with. In a user namespace
-/// only the attributes of users can be written.
-pub(super) fn options() -> Result<Vec<String>> {
-    const MAP: &str = "/proc/self/uid_map";
-    let map = fs::read_to_string(MAP).during("read", MAP)?;
-    let map: Vec<&str> = map.split_whitespace().collect();
-    let mut options = vec!["index=off".to_owned()];
-    if map.join(" ") != ALL {
-        options.push("userxattr".to_owned());
-    }
-    Ok(options)
-}
 
 /// Makes an overlay in `directory`, which is made where it is absent, and removes a file of a
 /// lower layer.
@@ -58,7 +40,7 @@ fn make(place: &Path) -> Result<()> {
         lower: vec![lower, base],
         upper: Some(upper),
         work: Some(work),
-        options: options()?,
+        options: overlay::options()?,
     }])?;
     let removed = rustix::fs::unlinkat(&root, "gone", AtFlags::empty());
     removed

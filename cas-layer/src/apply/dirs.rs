@@ -10,11 +10,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use cas_core::{Error, Result, limit};
-use rustix::fs::{self, Mode, OFlags, ResolveFlags, Timespec, Timestamps};
+use rustix::fs::{self, Mode, OFlags, ResolveFlags, Timestamps};
 use rustix::io::Errno;
 
+use super::meta::times;
 use super::os;
-use super::path::depth;
+use super::path::{clean, depth};
 use super::seen::Inode;
 
 /// Most directories held open between two members.
@@ -49,10 +50,7 @@ impl Dir {
         Ok(Dir {
             inode: (stat.st_dev, stat.st_ino),
             depth,
-            times: RefCell::new(Timestamps {
-                last_access: timespec(stat.st_atime, stat.st_atime_nsec),
-                last_modification: timespec(stat.st_mtime, stat.st_mtime_nsec),
-            }),
+            times: RefCell::new(times(&stat)),
             changed: Cell::new(false),
             kept: Cell::new(false),
             default_acl: Cell::new(has_default_acl(fd.as_fd())),
@@ -104,17 +102,6 @@ impl Dir {
     /// Looks again at what members inherit, after the xattrs changed.
     pub(super) fn refresh(&self) {
         self.default_acl.set(has_default_acl(self.fd.as_fd()));
-    }
-}
-
-#[allow(
-    clippy::unnecessary_cast,
-    reason = "the fields' types differ between targets"
-)]
-fn timespec(seconds: i64, nanoseconds: u64) -> Timespec {
-    Timespec {
-        tv_sec: seconds,
-        tv_nsec: nanoseconds as _,
     }
 }
 
@@ -170,7 +157,7 @@ impl Dirs {
         let found = match open(ResolveFlags::NO_SYMLINKS) {
             Ok(fd) => Ok((fd, depth(path))),
             Err(Errno::LOOP) => match open(ResolveFlags::NO_MAGICLINKS) {
-                Ok(fd) => self.measure(fd.as_fd()).map(|depth| Ok((fd, depth)))?,
+                Ok(fd) => self.path(fd.as_fd()).map(|path| Ok((fd, depth(&path))))?,
                 Err(errno) => Err(errno),
             },
             Err(errno) => Err(errno),
@@ -183,18 +170,22 @@ impl Dirs {
         }
     }
 
-    /// The depth of a directory that links led to. Walking up instead would cost a hostile layer
-    /// nothing and us 512 calls a member.
-    fn measure(&self, fd: BorrowedFd<'_>) -> Result<usize> {
-        let names = |fd: BorrowedFd<'_>| {
+    /// The clean path of a directory that links may have led to. Walking up instead would cost a
+    /// hostile layer nothing and us 512 calls a member.
+    ///
+    /// # Errors
+    /// `OutOfRange` for one of more than [`limit::PATH`] bytes.
+    pub(super) fn path(&self, fd: BorrowedFd<'_>) -> Result<Vec<u8>> {
+        let whole = |fd: BorrowedFd<'_>| {
             let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
             match fs::readlink(link, Vec::new()) {
-                Ok(path) => Ok(depth(path.as_bytes())),
+                Ok(path) => Ok(path.into_bytes()),
                 Err(Errno::NAMETOOLONG) => Err(too_deep()),
                 Err(errno) => os(Err(errno)),
             }
         };
-        Ok(names(fd)?.saturating_sub(names(self.root.fd.as_fd())?))
+        let (path, root) = (whole(fd)?, whole(self.root.fd.as_fd())?);
+        Ok(clean(path.strip_prefix(&root[..]).unwrap_or(&path)))
     }
 
     /// Keeps an open directory under its path.

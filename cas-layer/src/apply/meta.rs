@@ -22,6 +22,22 @@ pub(super) const EPOCH: Timestamps = {
     }
 };
 
+/// The times that something has.
+#[allow(
+    clippy::unnecessary_cast,
+    reason = "the fields' types differ between targets"
+)]
+pub(super) fn times(stat: &Stat) -> Timestamps {
+    let time = |seconds, nanoseconds: u64| Timespec {
+        tv_sec: seconds,
+        tv_nsec: nanoseconds as _,
+    };
+    Timestamps {
+        last_access: time(stat.st_atime, stat.st_atime_nsec),
+        last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
+    }
+}
+
 /// The access time is that of the modification, for archives seldom know another.
 pub(super) fn timestamps(time: Time) -> Timestamps {
     let time = Timespec {

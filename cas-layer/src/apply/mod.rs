@@ -15,6 +15,7 @@
 //! - The files of a layer may take the free space less a twentieth.
 //! - Times that the file system cannot hold are clamped by the kernel.
 
+mod apart;
 mod body;
 mod dirs;
 mod meta;
@@ -24,6 +25,7 @@ mod place;
 mod purge;
 mod remove;
 mod seen;
+mod settle;
 
 use std::io::BufRead;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -33,8 +35,11 @@ use cas_core::{Context, Error, Result};
 use rustix::fs::{Mode, OFlags};
 
 use crate::tar::Reader;
+use apart::Apart;
 use dirs::Dirs;
 use seen::Seen;
+
+pub use apart::Assumed;
 
 /// A directory tree that layers are applied to.
 #[derive(Debug)]
@@ -86,14 +91,26 @@ impl Tree {
     /// system. The tree is then part old, part new, and should be removed.
     pub fn apply<R: BufRead>(&self, reader: &mut Reader<R>) -> Result<Applied> {
         let mut layer = Layer::new(self.root.as_fd())?;
-        while let Some(entry) = reader.next_entry()? {
-            let placed = layer.place(&entry, reader);
-            placed.during("apply", entry.path.escape_ascii())?;
-        }
-        layer.dirs.flush()?;
-        let mut applied = layer.applied;
-        applied.warnings.extend_from_slice(reader.warnings());
-        Ok(applied)
+        layer.read(reader)?;
+        Ok(layer.applied)
+    }
+
+    /// The same of a layer alone, into an empty tree, which is then its part of an overlay; what
+    /// it takes for granted of the layers below, to be [settled](Tree::settle) when they are
+    /// there. Nothing where the layer means something only on top of them: the tree is then good
+    /// for nothing, and the reader somewhere in the middle.
+    ///
+    /// # Errors
+    /// As [`Tree::apply`].
+    pub fn apply_apart<R: BufRead>(
+        &self,
+        reader: &mut Reader<R>,
+    ) -> Result<(Applied, Option<Assumed>)> {
+        let mut layer = Layer::new(self.root.as_fd())?;
+        layer.begin_apart()?;
+        layer.read(reader)?;
+        let assumed = layer.assumed();
+        Ok((layer.applied, assumed))
     }
 
     /// Writes everything of the tree's file system to the device.
@@ -113,6 +130,8 @@ struct Layer {
     implied: u64,
     /// Bytes that files may take.
     room: u64,
+    /// What is noted where the layers below are not there.
+    apart: Option<Apart>,
     applied: Applied,
 }
 
@@ -123,8 +142,24 @@ impl Layer {
             seen: Seen::default(),
             implied: 0,
             room: room(root)?,
+            apart: None,
             applied: Applied::default(),
         })
+    }
+
+    /// Places all members, as far as that can be done.
+    fn read<R: BufRead>(&mut self, reader: &mut Reader<R>) -> Result<()> {
+        while let Some(entry) = reader.next_entry()? {
+            let placed = self.place(&entry, reader);
+            placed.during("apply", entry.path.escape_ascii())?;
+            if self.is_tangled() {
+                return Ok(());
+            }
+        }
+        self.dirs.flush()?;
+        let warnings = reader.warnings();
+        self.applied.warnings.extend_from_slice(warnings);
+        Ok(())
     }
 
     fn warn(&mut self, warning: &str) {

@@ -7,6 +7,7 @@ use cas_core::{Error, Result, limit};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use super::apart::Origin;
 use super::dirs::{DIRECTORY, Dir, LOOP};
 use super::meta::{EPOCH, own};
 use super::path::{depth, push, split};
@@ -24,7 +25,9 @@ impl Layer {
     pub(super) fn parent(&mut self, path: &[u8]) -> Result<Rc<Dir>> {
         let dir = match self.dirs.find(path)? {
             Some(dir) => dir,
-            None => self.make(path)?,
+            None => self
+                .make(path, For::Member)?
+                .ok_or_else(|| Error::internal("a parent was not made"))?,
         };
         self.keep(&dir)?;
         dir.touch();
@@ -62,8 +65,9 @@ impl Layer {
         new
     }
 
-    /// Walks to a directory name by name, making what is missing, also behind links.
-    fn make(&mut self, path: &[u8]) -> Result<Rc<Dir>> {
+    /// Walks to a directory name by name, making what is missing, also behind links; nothing where
+    /// a whiteout leads through something of this layer that is no directory.
+    pub(super) fn make(&mut self, path: &[u8], why: For) -> Result<Option<Rc<Dir>>> {
         let mut ahead: Vec<Vec<u8>> = names(path);
         let mut at = Vec::new();
         let mut dir = self.dirs.root();
@@ -74,7 +78,8 @@ impl Layer {
                     at.truncate(split(&at).0.len());
                     self.real(&at)?
                 }
-                false => match self.step(&dir, &name)? {
+                false => match self.step(&dir, &name, why)? {
+                    Step::Nowhere => return Ok(None),
                     Step::Into(fd) => {
                         push(&mut at, &name);
                         self.dirs.visit(fd, dir.depth + 1)?
@@ -97,11 +102,11 @@ impl Layer {
             dir = next;
         }
         self.dirs.hold(path, &dir);
-        Ok(dir)
+        Ok(Some(dir))
     }
 
     /// One name on the way: a directory, perhaps new, or a link to follow.
-    fn step(&mut self, dir: &Rc<Dir>, name: &[u8]) -> Result<Step> {
+    fn step(&mut self, dir: &Rc<Dir>, name: &[u8], why: For) -> Result<Step> {
         let found = match fs::statat(&dir.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => None,
             stat => Some(FileType::from_raw_mode(os(stat)?.st_mode)),
@@ -114,17 +119,26 @@ impl Layer {
                 let target = os(fs::readlinkat(&dir.fd, name, Vec::new()))?;
                 Ok(Step::Link(target.into_bytes()))
             }
+            Some(_) if why == For::Whiteout => Ok(Step::Nowhere),
+            None if why == For::Whiteout && self.hides(dir, name) => Ok(Step::Nowhere),
             Some(_) => {
                 dir.touch();
                 remove(dir.fd.as_fd(), name)?;
-                self.imply(dir, name).map(Step::Into)
+                let origin = Origin::Replaces;
+                self.imply(dir, name, origin, why).map(Step::Into)
             }
-            None => self.imply(dir, name).map(Step::Into),
+            None => self.imply(dir, name, Origin::Implied, why).map(Step::Into),
         }
     }
 
     /// Makes a directory that no member has asked for by name.
-    fn imply(&mut self, dir: &Rc<Dir>, name: &[u8]) -> Result<OwnedFd> {
+    fn imply(
+        &mut self,
+        dir: &Rc<Dir>,
+        name: &[u8],
+        origin: Origin,
+        why: For,
+    ) -> Result<OwnedFd> {
         self.implied += 1;
         if self.implied > limit::ENTRIES {
             return Err(Error::out_of_range(format!(
@@ -133,7 +147,9 @@ impl Layer {
             )));
         }
         dir.deeper()?;
-        self.keep(dir)?;
+        if why == For::Member {
+            self.keep(dir)?;
+        }
         dir.touch();
         os(fs::mkdirat(&dir.fd, name, DIRECTORY_MODE))?;
         let fd = os(fs::openat(&dir.fd, name, DIRECTORY, Mode::empty()))?;
@@ -141,7 +157,11 @@ impl Layer {
         let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
         let mode = DIRECTORY_MODE.as_raw_mode();
         own(fd.as_fd(), &stat, uid.as_raw(), gid.as_raw(), mode)?;
-        self.note_kept((stat.st_dev, stat.st_ino));
+        let inode = (stat.st_dev, stat.st_ino);
+        self.begin_directory(dir, name, inode, origin)?;
+        if why == For::Member {
+            self.note_kept(inode);
+        }
         os(fs::futimens(&fd, &EPOCH))?;
         Ok(fd)
     }
@@ -159,9 +179,19 @@ impl Layer {
     }
 }
 
+/// What a directory is looked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum For {
+    /// A member to place in it.
+    Member,
+    /// A whiteout, which alone keeps no directory.
+    Whiteout,
+}
+
 enum Step {
     Into(OwnedFd),
     Link(Vec<u8>),
+    Nowhere,
 }
 
 /// The names of a path, the first one last, ready to be popped.

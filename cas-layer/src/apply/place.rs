@@ -8,6 +8,7 @@ use cas_core::{Error, Kind, Result};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::apart::Origin;
 use super::dirs::{DIRECTORY, Dir};
 use super::meta::{own, timestamps};
 use super::path::{Whiteout, clean, split};
@@ -64,6 +65,7 @@ impl Layer {
             ));
         }
         let root = self.dirs.root();
+        self.seen.insert(&Fact::Described(root.inode));
         self.describe_directory(&root, entry, false)
     }
 
@@ -72,23 +74,30 @@ impl Layer {
         let dir = self.parent(parent)?;
         let depth = dir.deeper()?;
         let mode = Mode::from_raw_mode(entry.mode & 0o777);
-        let fresh = match fs::mkdirat(&dir.fd, name, mode) {
+        let origin = match fs::mkdirat(&dir.fd, name, mode) {
             Err(Errno::EXIST) => {
                 let stat = os(fs::statat(&dir.fd, name, AtFlags::SYMLINK_NOFOLLOW))?;
-                let merge = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-                if !merge {
-                    self.clear(&dir, name)?;
-                    os(fs::mkdirat(&dir.fd, name, mode))?;
+                match FileType::from_raw_mode(stat.st_mode) {
+                    FileType::Directory => Origin::Found,
+                    _ => {
+                        self.clear(&dir, name)?;
+                        os(fs::mkdirat(&dir.fd, name, mode))?;
+                        Origin::Replaces
+                    }
                 }
-                !merge
             }
-            made => os(made).map(|()| true)?,
+            made => os(made).map(|()| Origin::New)?,
         };
         let fd = os(fs::openat(&dir.fd, name, DIRECTORY, Mode::empty()))?;
         let own = self.dirs.adopt(path, fd, depth)?;
+        match origin {
+            Origin::Found => self.seen.insert(&Fact::Described(own.inode)),
+            _ => self.begin_directory(&dir, name, own.inode, origin)?,
+        }
         self.note_kept(own.inode);
         own.kept.set(true);
-        self.describe_directory(&own, entry, fresh && !dir.default_acl.get())
+        let fresh = origin != Origin::Found && !dir.default_acl.get();
+        self.describe_directory(&own, entry, fresh)
     }
 
     fn describe_directory(&mut self, dir: &Dir, entry: &Entry, fresh: bool) -> Result<()> {
@@ -149,15 +158,20 @@ impl Layer {
                 target.escape_ascii()
             ))
         };
-        let from = self.dirs.find(target_parent)?.ok_or_else(missing)?;
+        let from = self.dirs.find(target_parent)?;
+        let Some(from) = from else {
+            return self.tangle_or(missing);
+        };
         let dir = self.parent(parent)?;
         let linked = self.fresh(&dir, name, || {
             fs::linkat(&from.fd, target_name, &dir.fd, name, AtFlags::empty())
         });
-        linked.map_err(|error| match error.kind() {
-            Kind::NotFound | Kind::Denied => missing().source(error),
-            _ => error,
-        })
+        match linked {
+            Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Denied) => {
+                self.tangle_or(|| missing().source(error))
+            }
+            linked => linked,
+        }
     }
 
     fn place_special(
@@ -206,9 +220,14 @@ impl Layer {
         Ok(made)
     }
 
-    fn clear(&mut self, dir: &Rc<Dir>, name: &[u8]) -> Result<()> {
-        if remove(dir.fd.as_fd(), name)? == Removed::Way {
+    /// Removes what stands at `name`.
+    pub(super) fn clear(&mut self, dir: &Dir, name: &[u8]) -> Result<()> {
+        let removed = remove(dir.fd.as_fd(), name)?;
+        if removed.was_way() {
             self.dirs.forget();
+        }
+        if removed == Removed::Tree {
+            self.tangle();
         }
         Ok(())
     }

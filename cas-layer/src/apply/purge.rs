@@ -3,15 +3,16 @@
 //! A directory is read for this at most once in a layer: afterwards all below it is of this
 //! layer, and stays so.
 
-use std::os::fd::AsFd;
+use std::rc::Rc;
 
 use cas_core::{Result, limit};
 use rustix::fs::{self, AtFlags, FileType, Mode, RawDir, SeekFrom};
 use rustix::io::Errno;
 
 use super::dirs::{DIRECTORY, Dir};
+use super::parents::For;
 use super::path::Whiteout;
-use super::remove::{Removed, remove, too_deep};
+use super::remove::too_deep;
 use super::seen::Fact;
 use super::{Layer, os};
 
@@ -22,20 +23,32 @@ impl Layer {
     /// Does what a whiteout in the directory at the clean path `parent` asks for.
     pub(super) fn whiteout(&mut self, parent: &[u8], whiteout: &Whiteout<'_>) -> Result<()> {
         // Below a file, or where nothing is, nothing can be hidden.
-        let Some(dir) = self.dirs.find(parent)? else {
+        let Some(dir) = self.hiding(parent)? else {
             return Ok(());
         };
         dir.touch();
         match whiteout {
-            Whiteout::Opaque => self.purge(&dir, limit::PATH_DEPTH),
+            Whiteout::Opaque => {
+                self.note_opaque(&dir)?;
+                self.purge(&dir, limit::PATH_DEPTH)
+            }
             Whiteout::Name(name) => self.hide(&dir, name, limit::PATH_DEPTH),
+        }
+    }
+
+    /// The directory of a whiteout; of a layer that is applied apart, one that is made for it.
+    fn hiding(&mut self, path: &[u8]) -> Result<Option<Rc<Dir>>> {
+        match self.dirs.find(path)? {
+            None if self.apart.is_some() => self.make(path, For::Whiteout),
+            found => Ok(found),
         }
     }
 
     /// Removes the name in `dir` as far as lower layers put it there.
     fn hide(&mut self, dir: &Dir, name: &[u8], levels: usize) -> Result<()> {
         let stat = match fs::statat(&dir.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG) => return Ok(()),
+            Err(Errno::NOENT) => return self.note_hidden(dir, name),
+            Err(Errno::NOTDIR | Errno::NAMETOOLONG) => return Ok(()),
             stat => os(stat)?,
         };
         let child = (stat.st_dev, stat.st_ino);
@@ -47,16 +60,16 @@ impl Layer {
             let below = os(fs::openat(&dir.fd, name, DIRECTORY, Mode::empty()))?;
             let below = self.dirs.visit(below, dir.depth + 1)?;
             below.touch();
+            if !self.is_alone(dir) {
+                self.note_opaque(&below)?;
+            }
             self.purge(&below, levels)?;
             return below.settle();
         }
         if !is_dir && self.seen.contains(&Fact::Placed(dir.inode, name)) {
             return Ok(());
         }
-        if remove(dir.fd.as_fd(), name)? == Removed::Way {
-            self.dirs.forget();
-        }
-        Ok(())
+        self.clear(dir, name)
     }
 
     /// Removes everything below `dir` that lower layers put there; one descriptor a level.
@@ -64,6 +77,7 @@ impl Layer {
         if self.seen.contains(&Fact::Purged(dir.inode)) {
             return Ok(());
         }
+        self.seen.insert(&Fact::Purged(dir.inode));
         let levels = levels.checked_sub(1).ok_or_else(too_deep)?;
         let mut buffer = Vec::with_capacity(NAMES);
         os(fs::seek(&dir.fd, SeekFrom::Start(0)))?;
@@ -75,7 +89,6 @@ impl Layer {
                 self.hide(dir, name, levels)?;
             }
         }
-        self.seen.insert(&Fact::Purged(dir.inode));
         Ok(())
     }
 }

@@ -16,8 +16,17 @@ pub(super) enum Removed {
     Nothing,
     /// Something that no path leads through.
     Leaf,
-    /// A directory or a symbolic link: resolved paths are no longer valid.
-    Way,
+    /// A symbolic link: paths that led through it are no longer valid.
+    Link,
+    /// A directory: paths that led through it are no longer valid.
+    Tree,
+}
+
+impl Removed {
+    /// Whether a path may have led through it.
+    pub(super) fn was_way(self) -> bool {
+        matches!(self, Removed::Link | Removed::Tree)
+    }
 }
 
 /// Removes the `name` in `parent`.
@@ -27,14 +36,17 @@ pub(super) fn remove(parent: BorrowedFd<'_>, name: &[u8]) -> Result<Removed> {
         stat => os(stat)?,
     };
     match FileType::from_raw_mode(stat.st_mode) {
-        FileType::Directory => remove_tree(parent, name, limit::PATH_DEPTH)?,
-        FileType::Symlink => os(fs::unlinkat(parent, name, AtFlags::empty()))?,
-        _ => {
+        FileType::Directory => {
+            remove_tree(parent, name, limit::PATH_DEPTH).map(|()| Removed::Tree)
+        }
+        other => {
             os(fs::unlinkat(parent, name, AtFlags::empty()))?;
-            return Ok(Removed::Leaf);
+            Ok(match other {
+                FileType::Symlink => Removed::Link,
+                _ => Removed::Leaf,
+            })
         }
     }
-    Ok(Removed::Way)
 }
 
 fn remove_tree(parent: BorrowedFd<'_>, name: &[u8], depth: usize) -> Result<()> {

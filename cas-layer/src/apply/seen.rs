@@ -22,6 +22,10 @@ pub(super) enum Fact<'a> {
     Kept(Inode),
     /// All below the directory is of this layer.
     Purged(Inode),
+    /// The layer hides the name in the directory, which was not there.
+    Hidden(Inode, &'a [u8]),
+    /// A member of this layer describes the directory, which was there before it.
+    Described(Inode),
 }
 
 /// A set of [`Fact`]s.

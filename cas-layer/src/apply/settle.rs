@@ -1,0 +1,167 @@
+//! A tree that was applied apart comes to stand on others, in overlayfs's own form.
+
+use std::collections::HashSet;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use cas_core::{Context, Error, Kind, Result};
+use cas_host::{copy_attributes, overlay};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use super::apart::Assumed;
+use super::dirs::DIRECTORY;
+use super::meta::times;
+use super::path::split;
+use super::{Tree, os};
+
+impl Tree {
+    /// Makes a tree that was [applied apart](Tree::apply_apart) what its layer means on top of
+    /// `below`, which shows all layers under it, or on nothing: implied directories are as below,
+    /// and what is hidden is marked. False where the layer must be applied on top of `below`
+    /// after all, since a link there leads somewhere else; the tree is then good for nothing.
+    ///
+    /// # Errors
+    /// Those of the file systems.
+    pub fn settle(&self, below: Option<&Tree>, assumed: &Assumed) -> Result<bool> {
+        let settled = Settle {
+            tree: self.root.as_fd(),
+            below: below.map(|below| below.root.as_fd()),
+            assumed,
+        };
+        settled.run().during("settle", "a layer on those below it")
+    }
+}
+
+struct Settle<'a> {
+    tree: BorrowedFd<'a>,
+    below: Option<BorrowedFd<'a>>,
+    assumed: &'a Assumed,
+}
+
+impl Settle<'_> {
+    fn run(&self) -> Result<bool> {
+        for implied in &self.assumed.implied {
+            if self.below(&implied.path)? == Some(FileType::Symlink) {
+                return Ok(false);
+            }
+        }
+        for path in &self.assumed.opaque {
+            match path.is_empty() {
+                true => self.clear_root()?,
+                false => self.make_opaque(path)?,
+            }
+        }
+        self.hide()?;
+        // Children first, for what is done to them moves the times of their parents.
+        for implied in self.assumed.implied.iter().rev() {
+            match self.below {
+                Some(below) if self.below(&implied.path)? == Some(FileType::Directory) => {
+                    if !implied.described
+                        && let Some(from) = directory(below, &implied.path)?
+                        && let Some(to) = directory(self.tree, &implied.path)?
+                    {
+                        copy_attributes(from, to)?;
+                    }
+                }
+                _ if implied.needed => {}
+                _ => self.change(&implied.path, |parent, name| {
+                    os(fs::unlinkat(parent, name, AtFlags::REMOVEDIR))
+                })?,
+            }
+        }
+        Ok(true)
+    }
+
+    fn make_opaque(&self, path: &[u8]) -> Result<()> {
+        if self.below(path)? == Some(FileType::Directory)
+            && let Some(dir) = directory(self.tree, path)?
+        {
+            overlay::make_opaque(&dir)?;
+        }
+        Ok(())
+    }
+
+    /// Roots of layers are always merged, so that what is in the one below is hidden one by one.
+    fn clear_root(&self) -> Result<()> {
+        let Some(below) = self.below else {
+            return Ok(());
+        };
+        for child in os(fs::Dir::read_from(below))? {
+            let child = os(child)?;
+            let name = child.file_name().to_bytes();
+            if matches!(name, b"." | b"..") {
+                continue;
+            }
+            match overlay::hide(&self.tree, name) {
+                Err(error) if error.kind() == Kind::AlreadyExists => self.make_opaque(name)?,
+                hidden => hidden?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Marks what is hidden, as far as it would show.
+    fn hide(&self) -> Result<()> {
+        let opaque: HashSet<&[u8]> = self.assumed.opaque.iter().map(Vec::as_slice).collect();
+        for path in &self.assumed.hidden {
+            let mut above = split(path).0;
+            let mut shown = !opaque.contains(above);
+            while shown && !above.is_empty() {
+                above = split(above).0;
+                shown = !opaque.contains(above);
+            }
+            if shown && self.below(path)?.is_some() {
+                self.change(path, |parent, name| overlay::hide(&parent, name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What is shown at a path without the tree.
+    fn below(&self, path: &[u8]) -> Result<Option<FileType>> {
+        let Some(below) = self.below else {
+            return Ok(None);
+        };
+        let Some(found) = open(below, path, OFlags::PATH | OFlags::NOFOLLOW)? else {
+            return Ok(None);
+        };
+        Ok(Some(FileType::from_raw_mode(os(fs::fstat(found))?.st_mode)))
+    }
+
+    /// Changes something in the parent of a path, which keeps its times.
+    fn change(
+        &self,
+        path: &[u8],
+        change: impl FnOnce(BorrowedFd<'_>, &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let (parent, name) = split(path);
+        let Some(parent) = directory(self.tree, parent)? else {
+            return Ok(());
+        };
+        let before = times(&os(fs::fstat(&parent))?);
+        match change(parent.as_fd(), name) {
+            // What this layer has there is shown instead.
+            Err(error) if error.kind() == Kind::AlreadyExists => return Ok(()),
+            changed => changed?,
+        }
+        os(fs::futimens(&parent, &before))
+    }
+}
+
+/// The directory at a path without links, or nothing.
+fn directory(root: BorrowedFd<'_>, path: &[u8]) -> Result<Option<OwnedFd>> {
+    open(root, path, DIRECTORY)
+}
+
+fn open(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<Option<OwnedFd>> {
+    let path = if path.is_empty() { b"." } else { path };
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    let flags = flags | OFlags::CLOEXEC;
+    match fs::openat2(root, path, flags, Mode::empty(), resolve) {
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+        opened => opened.map(Some).map_err(|errno| {
+            let path = path.escape_ascii();
+            Error::from(std::io::Error::from(errno)).within(path)
+        }),
+    }
+}
