@@ -46,6 +46,27 @@ where
     answered.await.unwrap_or_else(|_| Err(panicked()))
 }
 
+/// Runs `work` on a thread of its own: work that waits for others must not keep the pool from
+/// them.
+///
+/// # Errors
+/// Those of `work`; `Internal` when it panicked or no thread could be made.
+pub async fn apart<T, F>(name: &str, work: F) -> Result<T>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Result<T> + Send + 'static,
+{
+    let (answer, answered) = tokio::sync::oneshot::channel();
+    thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || {
+            let outcome = catch_unwind(AssertUnwindSafe(|| inline(work)));
+            // The caller may have gone; its answer then goes nowhere.
+            let _ = answer.send(outcome.unwrap_or_else(|_| Err(panicked())));
+        })?;
+    answered.await.unwrap_or_else(|_| Err(panicked()))
+}
+
 /// Has a thread of the pool do `work`, whoever asks, and does not wait for it.
 pub(crate) fn start(work: impl FnOnce() + Send + 'static) {
     // A pool that has ended has no callers.

@@ -37,6 +37,7 @@ impl Blob {
             digest: Digest::sha256(&self.bytes),
             diff_id: self.diff_id,
             compression: Compression::Gzip,
+            vouched: false,
         }
     }
 }

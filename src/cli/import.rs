@@ -44,16 +44,16 @@ impl Import {
             name,
             platform: self.platform.clone(),
         };
-        let images = cas.import(source, &options, &session.progress).await?;
-        for image in images {
+        let progress = &session.progress;
+        let images = match self.unpack {
+            true => cas.import_unpacked(source, &options, progress).await?,
+            false => {
+                let images = cas.import(source, &options, progress).await?;
+                images.into_iter().map(|image| (image, None)).collect()
+            }
+        };
+        for (image, snapshot) in images {
             let name = image.name.as_str();
-            let snapshot = match self.unpack {
-                true => {
-                    cas.snapshot(name, self.platform.as_ref(), &session.progress)
-                        .await?
-                }
-                false => None,
-            };
             let made = json!({"name": name, "target": image.target, "snapshot": snapshot});
             session.out.item(&made, || match snapshot {
                 Some(snapshot) => format!("{name} snapshot {}", snapshot.short()),

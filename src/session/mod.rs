@@ -40,6 +40,8 @@ pub struct Options {
 pub struct Cas {
     store: Store,
     snapshotter: Arc<dyn Snapshotter>,
+    /// By which unpacks of the same layers take turns.
+    locks: Arc<Path>,
     /// Whether the store is the root's, and not another for this handle only.
     own_store: bool,
 }
@@ -91,6 +93,7 @@ impl Cas {
         Ok(Cas {
             store,
             snapshotter,
+            locks: root.snapshots(name).join("locks").into(),
             own_store: options.store.is_none(),
         })
     }
@@ -116,6 +119,20 @@ impl Cas {
         progress: &Arc<dyn Progress>,
     ) -> Result<Vec<Image>> {
         import::import(&self.store, source, options, &**progress).await
+    }
+
+    /// The same, and unpacks the images into snapshots as [`Cas::snapshot`] does, each with the
+    /// name of its topmost; no name is made before all are unpacked.
+    ///
+    /// # Errors
+    /// As [`Cas::import`] and [`Cas::snapshot`]; nothing is named then.
+    pub async fn import_unpacked(
+        &self,
+        source: Source,
+        options: &import::Options,
+        progress: &Arc<dyn Progress>,
+    ) -> Result<Vec<(Image, Option<Digest>)>> {
+        import::import_unpacked(&self.store, source, options, self.target(), progress).await
     }
 
     /// Writes images into one archive; the images with the targets that the archive gives them.
@@ -218,7 +235,15 @@ impl Cas {
         progress: &Arc<dyn Progress>,
     ) -> Result<Option<Digest>> {
         let manifest = self.manifest(name, platform).await?.manifest;
-        unpack::to_snapshots(&self.store, &*self.snapshotter, &manifest, progress).await
+        unpack::to_snapshots(&self.store, self.target(), &manifest, progress).await
+    }
+
+    /// Where snapshots are made.
+    fn target(&self) -> unpack::Target<'_> {
+        unpack::Target {
+            snapshotter: &*self.snapshotter,
+            locks: &self.locks,
+        }
     }
 
     /// The manifest of an image for a platform; without one for this machine's, where the image

@@ -108,23 +108,42 @@ pub trait ContentExt: ContentStore {
         expected: Expected,
         patience: Duration,
     ) -> Result<Writer> {
-        let deadline = Instant::now() + patience;
-        let mut pause = Duration::from_millis(2);
+        let mut patience = Patience::new(patience);
         loop {
-            let outcome = Writer::begin(self, key, expected).await;
-            let busy = outcome
-                .as_ref()
-                .is_err_and(|error| error.kind() == Kind::Busy);
-            if !busy || Instant::now() + pause > deadline {
-                return outcome;
+            match Writer::begin(self, key, expected).await {
+                Err(error) if error.kind() == Kind::Busy && patience.wait().await => {}
+                outcome => return outcome,
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_millis(250));
         }
     }
 }
 
 impl<S: ContentStore + ?Sized> ContentExt for S {}
+
+/// Waits for what somebody else holds, longer from time to time.
+pub(crate) struct Patience {
+    deadline: Instant,
+    pause: Duration,
+}
+
+impl Patience {
+    pub(crate) fn new(patience: Duration) -> Self {
+        Patience {
+            deadline: Instant::now() + patience,
+            pause: Duration::from_millis(2),
+        }
+    }
+
+    /// Waits for the next attempt; false when there should be none.
+    pub(crate) async fn wait(&mut self) -> bool {
+        if Instant::now() + self.pause > self.deadline {
+            return false;
+        }
+        tokio::time::sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(Duration::from_millis(250));
+        true
+    }
+}
 
 async fn fetch<S: ContentStore + ?Sized>(store: &S, descriptor: &Descriptor) -> Result<Bytes> {
     let expected = descriptor.size;

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 pub use ext::ContentExt;
+pub(crate) use ext::Patience;
 pub use writer::{Committed, Expected, Verified, Writer};
 
 use crate::capability::Capabilities;

@@ -132,13 +132,7 @@ impl Layer {
     }
 
     /// Makes a directory that no member has asked for by name.
-    fn imply(
-        &mut self,
-        dir: &Rc<Dir>,
-        name: &[u8],
-        origin: Origin,
-        why: For,
-    ) -> Result<OwnedFd> {
+    fn imply(&mut self, dir: &Rc<Dir>, name: &[u8], origin: Origin, why: For) -> Result<OwnedFd> {
         self.implied += 1;
         if self.implied > limit::ENTRIES {
             return Err(Error::out_of_range(format!(

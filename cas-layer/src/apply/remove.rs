@@ -36,9 +36,7 @@ pub(super) fn remove(parent: BorrowedFd<'_>, name: &[u8]) -> Result<Removed> {
         stat => os(stat)?,
     };
     match FileType::from_raw_mode(stat.st_mode) {
-        FileType::Directory => {
-            remove_tree(parent, name, limit::PATH_DEPTH).map(|()| Removed::Tree)
-        }
+        FileType::Directory => remove_tree(parent, name, limit::PATH_DEPTH).map(|()| Removed::Tree),
         other => {
             os(fs::unlinkat(parent, name, AtFlags::empty()))?;
             Ok(match other {

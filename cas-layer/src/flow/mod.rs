@@ -1,7 +1,7 @@
 //! The pipeline from blobs to a tree: one thread reads, hashes and inflates, one hashes what was
 //! inflated, and the caller's thread parses and writes.
 //!
-//! Eight buffers of 1 MiB go round between the three, so the first thread runs ahead, into the
+//! Eight buffers of 256 KiB go round between the three, so the first thread runs ahead, into the
 //! next layer too, by no more than they hold. Nothing else bounds or blocks: whoever fails drops
 //! its end, the others then find theirs closed and leave. An error travels in its place among
 //! the bytes, so the first cause is what the caller meets first.
@@ -27,7 +27,7 @@ use source::Source;
 
 /// Buffers that go round, and the bytes of each.
 const BUFFERS: usize = 8;
-const BUFFER: usize = 1 << 20;
+const BUFFER: usize = 256 << 10;
 
 /// One layer to apply.
 pub struct LayerSource<'a> {
@@ -41,6 +41,8 @@ pub struct LayerSource<'a> {
     pub diff_id: Digest,
     /// How they are compressed.
     pub compression: Compression,
+    /// Whether somebody else hashes the stored bytes as they pass, and answers for them.
+    pub vouched: bool,
 }
 
 /// Called with the compressed bytes read since the last call, from another thread.

@@ -11,12 +11,14 @@ use cas_core::collect::{self, Guard, Wanted};
 use cas_core::content::{ContentExt, Durability, Expected};
 use cas_core::image::Reference;
 use cas_core::records::Batch;
-use cas_core::{Descriptor, Digest, Error, Image, Result, Store, pool};
+use cas_core::{Descriptor, Digest, Error, Image, Result, Store, pool, unique};
+use futures_util::{StreamExt, stream};
 
 use super::contents::{Part, Place};
+use super::plan::{AT_ONCE, Item};
 use crate::buffers::{At, Buffers};
 use crate::progress::Progress;
-use cas_core::unique;
+use crate::unpack::{Feed, first_cause};
 
 /// How long the writer of the same blob, in another import, is waited for.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -86,11 +88,39 @@ impl<'a> Intake<'a> {
         Ok(there)
     }
 
-    /// Stores the content of `descriptor`, which is held, from `part`.
+    /// Stores blobs one after the other.
+    pub(super) async fn copy_each(&self, items: &[Item]) -> Result<()> {
+        for item in items {
+            self.copy(item, None).await?;
+        }
+        Ok(())
+    }
+
+    /// Stores blobs, several at once.
+    pub(super) async fn copy_all(&self, items: &[Item]) -> Result<()> {
+        let copies = items.iter().map(|item| self.copy(item, None));
+        // All are waited for: those under way stop by themselves once one has failed.
+        first_cause(
+            stream::iter(copies)
+                .buffer_unordered(AT_ONCE)
+                .collect()
+                .await,
+        )
+    }
+
+    /// Has the blobs under way stop at their next piece.
+    pub(super) fn stop(&self) {
+        self.failed.store(true, Ordering::Relaxed);
+    }
+
+    /// Stores an item, which is held, and hands its bytes on.
     ///
     /// # Errors
-    /// `Corrupt` when `part` is something else.
-    pub(super) async fn copy(&self, descriptor: &Descriptor, part: &Part) -> Result<()> {
+    /// `Corrupt` when its part is something else.
+    pub(super) async fn copy(&self, item: &Item, feed: Option<Feed>) -> Result<()> {
+        let Item {
+            descriptor, part, ..
+        } = item;
         if part.size != descriptor.size {
             let (expected, found) = (descriptor.size, part.size);
             return Err(
@@ -113,12 +143,12 @@ impl<'a> Intake<'a> {
             .operation("read")
             .subject(descriptor.digest)),
             _ => {
-                self.write(&key, expected, &mut FromPart::new(self, part))
+                self.write(&key, expected, &mut FromPart::new(self, part), feed)
                     .await
             }
         };
         if outcome.is_err() {
-            self.failed.store(true, Ordering::Relaxed);
+            self.stop();
         }
         outcome.map(|_| ())
     }
@@ -130,7 +160,7 @@ impl<'a> Intake<'a> {
             digest: None,
             size: Some(size),
         };
-        self.write(&key, expected, pieces).await
+        self.write(&key, expected, pieces, None).await
     }
 
     /// The same of a part.
@@ -141,12 +171,13 @@ impl<'a> Intake<'a> {
         }
     }
 
-    /// Writes one blob; it is durable after [`Intake::settle`].
+    /// Writes one blob, and hands its bytes on; it is durable after [`Intake::finish`].
     pub(super) async fn write(
         &self,
         key: &str,
         expected: Expected,
         pieces: &mut impl Pieces,
+        feed: Option<Feed>,
     ) -> Result<Digest> {
         let content = &self.store.content;
         let mut writer = content.begin_or_wait(key, expected, PATIENCE).await?;
@@ -160,8 +191,17 @@ impl<'a> Intake<'a> {
                 return Err(Error::cancelled("another blob of the import failed").subject(key));
             }
             let length = piece.len() as u64;
-            writer.write(piece).await?;
+            match &feed {
+                None => writer.write(piece).await?,
+                Some(feed) => {
+                    let (written, ()) = tokio::join!(writer.write(piece.clone()), feed.send(piece));
+                    written?;
+                }
+            }
             self.progress.advance(key, length);
+        }
+        if let Some(feed) = feed {
+            feed.end().await;
         }
         self.progress.end(key);
         let digest = writer.digest()?;

@@ -17,11 +17,14 @@ mod names;
 mod oci;
 mod plan;
 mod stream;
+mod unpack;
 
 use std::collections::{BTreeMap, HashSet};
+use std::fmt;
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use cas_core::image::Reference;
 use cas_core::{Context, Descriptor, Digest, Error, Image, Platform, Result, Store, pool};
@@ -29,9 +32,11 @@ use cas_core::{Context, Descriptor, Digest, Error, Image, Platform, Result, Stor
 use self::contents::Contents;
 use self::intake::Intake;
 use self::plan::Plan;
+use self::unpack::{Chains, Unpack};
 use crate::codec::{self, Compression};
 use crate::layout;
 use crate::progress::Progress;
+use crate::unpack::Target;
 
 /// Where an image comes from; its kind is detected.
 pub enum Source {
@@ -39,6 +44,15 @@ pub enum Source {
     Path(PathBuf),
     /// An archive that can be read once.
     Stream(Box<dyn Read + Send>),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Path(path) => path.display().fmt(f),
+            Source::Stream(_) => f.write_str("stream"),
+        }
+    }
 }
 
 /// What is wanted of it.
@@ -64,29 +78,77 @@ pub async fn import(
     options: &Options,
     progress: &dyn Progress,
 ) -> Result<Vec<Image>> {
-    let subject = match &source {
-        Source::Path(path) => path.display().to_string(),
-        Source::Stream(_) => "stream".to_owned(),
+    let subject = source.to_string();
+    let outcome = whole(store, source, options, None, progress).await;
+    let (images, _) = outcome.during("import", subject)?;
+    Ok(images)
+}
+
+/// The same, and unpacks the images for the wanted platform, or else this machine's, into
+/// snapshots; each with its chain id, which an image without layers has not. Layers are read once
+/// for both, where that can be. No name is made before all are unpacked.
+///
+/// # Errors
+/// As [`import`] and [`crate::unpack::to_snapshots`].
+pub async fn import_unpacked(
+    store: &Store,
+    source: Source,
+    options: &Options,
+    target: Target<'_>,
+    progress: &Arc<dyn Progress>,
+) -> Result<Vec<(Image, Option<Digest>)>> {
+    let subject = source.to_string();
+    let unpack = Unpack {
+        target,
+        platform: options.platform.as_ref(),
+        progress,
     };
-    let intake = Intake::begin(store, progress)
-        .await
-        .during("import", &subject)?;
-    let outcome = match run(&intake, source, options).await {
-        Ok((named, planned)) => intake.finish(named, &planned).await,
+    let outcome = whole(store, source, options, Some(&unpack), &**progress).await;
+    let (images, chains) = outcome.during("import", subject)?;
+    let chain = |image: &Image| chains.get(&image.target.digest).copied().flatten();
+    let pairs = images.into_iter().map(|image| {
+        let chain = chain(&image);
+        (image, chain)
+    });
+    Ok(pairs.collect())
+}
+
+async fn whole(
+    store: &Store,
+    source: Source,
+    options: &Options,
+    unpack: Option<&Unpack<'_>>,
+    progress: &dyn Progress,
+) -> Result<(Vec<Image>, Chains)> {
+    let intake = Intake::begin(store, progress).await?;
+    match run(&intake, source, options, unpack).await {
+        Ok(Stored {
+            named,
+            planned,
+            chains,
+        }) => Ok((intake.finish(named, &planned).await?, chains)),
         Err(error) => {
             intake.undo().await;
             Err(error)
         }
-    };
-    outcome.during("import", subject)
+    }
 }
 
-/// Stores what the source has; the names it shall get, and all that these reach.
+/// What a source has brought.
+struct Stored {
+    /// The names it shall get.
+    named: BTreeMap<Reference, Descriptor>,
+    /// All that these reach.
+    planned: HashSet<Digest>,
+    chains: Chains,
+}
+
 async fn run(
     intake: &Intake<'_>,
     source: Source,
     options: &Options,
-) -> Result<(BTreeMap<Reference, Descriptor>, HashSet<Digest>)> {
+    unpack: Option<&Unpack<'_>>,
+) -> Result<Stored> {
     let contents = open(intake, source).await?;
     let mut plan = Plan::new(intake, &contents, options.platform.as_ref());
     let mut roots = Vec::new();
@@ -100,8 +162,15 @@ async fn run(
         return Err(error);
     }
     let named = names::assign(roots, name)?;
-    let planned = plan.carry_out().await?;
-    Ok((named, planned))
+    let mut images: Vec<Descriptor> = named.values().cloned().collect();
+    images.sort_by_key(|image| image.digest);
+    images.dedup_by_key(|image| image.digest);
+    let (planned, chains) = plan.carry_out(unpack, &images).await?;
+    Ok(Stored {
+        named,
+        planned,
+        chains,
+    })
 }
 
 /// What the source says its images are.

@@ -9,20 +9,20 @@ use cas_core::{
     Descriptor, Digest, Document, Error, Index, Manifest, Platform, Result, document, limit,
 };
 use futures_util::future::BoxFuture;
-use futures_util::{StreamExt, stream};
 use serde::Deserialize;
 
 use super::contents::{Contents, Part, Place};
 use super::intake::Intake;
+use super::unpack::{Chains, Unpack};
 
 /// Blobs that are copied at the same time.
-const AT_ONCE: usize = 3;
+pub(super) const AT_ONCE: usize = 3;
 
 /// One blob to store.
 pub(super) struct Item {
-    descriptor: Descriptor,
+    pub(super) descriptor: Descriptor,
     children: Vec<Digest>,
-    part: Part,
+    pub(super) part: Part,
 }
 
 /// The blobs to store, and the way to find them.
@@ -246,11 +246,16 @@ impl<'a> Plan<'a> {
         });
     }
 
-    /// Stores it all; it is durable once the import is finished. What it is.
+    /// Stores it all, and unpacks `images` where that is wanted; it is durable once the import is
+    /// finished. What it is, and what was unpacked.
     ///
     /// # Errors
     /// `Corrupt` for content that is not what refers to it says; those of the store.
-    pub(super) async fn carry_out(self) -> Result<HashSet<Digest>> {
+    pub(super) async fn carry_out(
+        self,
+        unpack: Option<&Unpack<'_>>,
+        images: &[Descriptor],
+    ) -> Result<(HashSet<Digest>, Chains)> {
         let Plan {
             intake,
             mut leaves,
@@ -263,19 +268,18 @@ impl<'a> Plan<'a> {
         let planned: HashSet<Digest> = planned.map(|item| item.descriptor.digest).collect();
         let leaves = missing(intake, leaves, &planned).await?;
         let documents = missing(intake, documents, &planned).await?;
-        let copies = leaves
-            .iter()
-            .map(|item| intake.copy(&item.descriptor, &item.part));
-        // All are waited for: those under way stop by themselves once one has failed.
-        let outcomes: Vec<Result<()>> = stream::iter(copies)
-            .buffer_unordered(AT_ONCE)
-            .collect()
-            .await;
-        outcomes.into_iter().collect::<Result<()>>()?;
-        for item in &documents {
-            intake.copy(&item.descriptor, &item.part).await?;
-        }
-        Ok(planned)
+        let Some(unpack) = unpack else {
+            intake.copy_all(&leaves).await?;
+            intake.copy_each(&documents).await?;
+            return Ok((planned, Chains::new()));
+        };
+        // What describes the layers comes before them, to tell what becomes of each.
+        let is_config = |item: &Item| item.descriptor.media_type.is_config();
+        let (configs, layers): (Vec<Item>, Vec<Item>) = leaves.into_iter().partition(is_config);
+        intake.copy_each(&configs).await?;
+        intake.copy_each(&documents).await?;
+        let chains = unpack.take_in(intake, &layers, images).await?;
+        Ok((planned, chains))
     }
 }
 

@@ -112,7 +112,7 @@ async fn file(
         } else {
             let expected = Expected::exactly(digest, size);
             intake
-                .write(&digest.to_string(), expected, &mut pieces)
+                .write(&digest.to_string(), expected, &mut pieces, None)
                 .await?;
         }
         Place::Stored(digest)

@@ -1,21 +1,28 @@
 //! Unpack: the layers of an image become snapshots, or one plain directory.
 //!
 //! Every layer is verified on the way (size, digest, diff id). A snapshot is committed only when
-//! its layer is whole; a directory that could not be finished is emptied again. A caller that
+//! its layer is whole; where the snapshotter takes parents late, the layers of an image are
+//! unpacked side by side, and committed when all are on the device; a directory that could not be finished is emptied again. A caller that
 //! drops the future leaves what was under way: an active snapshot `extract-…`, a part of a
 //! directory.
 
+mod apart;
 mod blob;
 mod directory;
+mod incoming;
 mod snapshots;
+mod turn;
 
 use cas_core::collect::{Guard, Wanted};
 use cas_core::engine::{self, UNCOMPRESSED};
 use cas_core::records::BlobRecord;
-use cas_core::{Descriptor, Digest, Manifest, Result, Store};
+use cas_core::{Descriptor, Digest, Error, Kind, Manifest, Result, Store};
 
 pub use directory::to_directory;
-pub use snapshots::to_snapshots;
+pub use snapshots::{Target, to_snapshots};
+
+pub(crate) use incoming::{Feed, feed};
+pub(crate) use snapshots::Unpacking;
 
 use self::blob::Blob;
 use crate::codec::Compression;
@@ -28,6 +35,20 @@ struct Layer {
     diff_id: Digest,
     blob: Blob,
     compression: Compression,
+}
+
+/// The outcome of several jobs: those that were cancelled say nothing of the cause.
+pub(crate) fn first_cause(outcomes: Vec<Result<()>>) -> Result<()> {
+    let mut errors = outcomes.into_iter().filter_map(Result::err);
+    let Some(first) = errors.next() else {
+        return Ok(());
+    };
+    let cancelled = |error: &Error| error.kind() == Kind::Cancelled;
+    let cause = match cancelled(&first) {
+        true => errors.find(|error| !cancelled(error)),
+        false => None,
+    };
+    Err(cause.unwrap_or(first))
 }
 
 /// Holds what is read of an image to unpack it.
@@ -66,6 +87,7 @@ impl Layer {
             digest: self.descriptor.digest,
             diff_id: self.diff_id,
             compression: self.compression,
+            vouched: false,
         }
     }
 }

@@ -1,136 +1,229 @@
 //! Layers become committed snapshots, each named by its chain id.
 
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::sync::Arc;
 
 use cas_core::collect::{Guard, LEASE};
 use cas_core::error::Kind as ErrorKind;
 use cas_core::snapshot::{Commit, Kind, Mount, chain_ids};
-use cas_core::{Descriptor, Digest, Labels, Manifest, Result, Snapshotter, Store, dispatch, pool};
+use cas_core::{
+    Descriptor, Digest, Labels, Manifest, Result, Snapshotter, Store, dispatch, pool, unique,
+};
 
+use super::apart::Part;
+use super::turn::Turn;
 use super::{Layer, hold, note, pairs};
 use crate::apply::Tree;
 use crate::flow::{self, Sync};
 use crate::progress::Progress;
-use cas_core::unique;
+
+/// Where the snapshots of an image are made.
+#[derive(Clone, Copy)]
+pub struct Target<'a> {
+    /// What makes them.
+    pub snapshotter: &'a dyn Snapshotter,
+    /// A directory for locks, by which processes take turns; made where it is absent.
+    pub locks: &'a Path,
+}
 
 /// Unpacks what the snapshotter does not have yet; the chain id of the whole, which is the name
 /// of its committed snapshot, or nothing for an image without layers. The configuration refers to
-/// that from then on, so that it is kept as long as the image is.
+/// that from then on, so that it is kept as long as the image is. Another process that unpacks
+/// the same is waited for.
 ///
 /// # Errors
 /// `NotFound` for a layer that is not in the store; `Corrupt` for one that is damaged, or when
 /// manifest and configuration do not fit together; those of the snapshotter. What was being made
-/// is then removed; layers below it stay until they are collected, and are not unpacked again.
+/// is then removed; layers that were committed stay until they are collected, and are not
+/// unpacked again.
 pub async fn to_snapshots(
     store: &Store,
-    snapshotter: &dyn Snapshotter,
+    target: Target<'_>,
     manifest: &Manifest,
     progress: &Arc<dyn Progress>,
 ) -> Result<Option<Digest>> {
-    let guard = Guard::begin(store, "unpack").await?;
-    let unpack = Unpack {
-        store,
-        snapshotter,
-        guard: &guard,
-        progress,
-    };
-    let unpacked = unpack.image(manifest).await;
-    guard.settle(unpacked).await
+    let unpacking = Unpacking::begin(store, target, manifest, progress).await?;
+    unpacking.finish().await
 }
 
-async fn is_committed(snapshotter: &dyn Snapshotter, chain_id: &Digest) -> Result<bool> {
-    let found = snapshotter.stat(&chain_id.to_string()).await?;
-    Ok(found.is_some_and(|info| info.kind == Kind::Committed))
+/// An image on its way into snapshots.
+pub(crate) struct Unpacking<'a> {
+    pub(super) store: &'a Store,
+    pub(super) target: Target<'a>,
+    pub(super) progress: &'a Arc<dyn Progress>,
+    guard: Guard,
+    config: Descriptor,
+    /// All layers with their diff ids, lowest first.
+    pub(super) layers: Vec<(Descriptor, Digest)>,
+    pub(super) chain: Vec<Digest>,
+    /// How many of the layers, from the lowest on, have their snapshots.
+    pub(super) there: usize,
+    /// The layers above those, where they are unpacked side by side.
+    pub(super) parts: Vec<Option<Part>>,
+    turn: Option<Turn>,
 }
 
-struct Unpack<'a> {
-    store: &'a Store,
-    snapshotter: &'a dyn Snapshotter,
-    guard: &'a Guard,
-    progress: &'a Arc<dyn Progress>,
-}
-
-impl Unpack<'_> {
-    async fn image(&self, manifest: &Manifest) -> Result<Option<Digest>> {
-        hold(self.guard, manifest).await?;
-        let layers = pairs(self.store, manifest).await?;
-        let diff_ids: Vec<Digest> = layers.iter().map(|(_, diff_id)| *diff_id).collect();
-        let chain = chain_ids(&diff_ids);
-        self.layers(layers, &chain).await?;
-        if let Some(top) = chain.last() {
-            let reference = format!("containerd.io/gc.ref.snapshot.{}", self.snapshotter.name());
-            let label = Labels::from([(reference, top.to_string())]);
-            dispatch::set_labels(self.store, &manifest.config, &label).await?;
+impl<'a> Unpacking<'a> {
+    /// Finds out what is to be done; `manifest` and its configuration are in the store.
+    ///
+    /// # Errors
+    /// Those of [`to_snapshots`].
+    pub(crate) async fn begin(
+        store: &'a Store,
+        target: Target<'a>,
+        manifest: &Manifest,
+        progress: &'a Arc<dyn Progress>,
+    ) -> Result<Self> {
+        let mut unpacking = Unpacking {
+            store,
+            target,
+            progress,
+            guard: Guard::begin(store, "unpack").await?,
+            config: manifest.config.clone(),
+            layers: Vec::new(),
+            chain: Vec::new(),
+            there: 0,
+            parts: Vec::new(),
+            turn: None,
+        };
+        match unpacking.prepare(manifest).await {
+            Ok(()) => Ok(unpacking),
+            Err(error) => unpacking.end(Err(error)).await,
         }
-        Ok(chain.last().copied())
     }
 
-    async fn layers(&self, layers: Vec<(Descriptor, Digest)>, chain: &[Digest]) -> Result<()> {
-        let names: Vec<String> = chain.iter().map(ToString::to_string).collect();
-        let snapshotter = self.snapshotter.name();
-        self.guard.hold_snapshots(snapshotter, &names).await?;
-        let mut there = chain.len();
-        while there > 0 && !self.holds(&chain[there - 1]).await? {
-            there -= 1;
-        }
-        for (place, layer) in layers.into_iter().enumerate().skip(there) {
-            let parent = place.checked_sub(1).map(|below| chain[below]);
-            self.layer(layer, parent, &chain[place]).await?;
+    async fn prepare(&mut self, manifest: &Manifest) -> Result<()> {
+        hold(&self.guard, manifest).await?;
+        self.layers = pairs(self.store, manifest).await?;
+        let diff_ids: Vec<Digest> = self.layers.iter().map(|(_, diff_id)| *diff_id).collect();
+        self.chain = chain_ids(&diff_ids);
+        let names: Vec<String> = self.chain.iter().map(ToString::to_string).collect();
+        self.hold_snapshots(&names).await?;
+        if self.rebases() {
+            self.turn = self.take_turn().await?;
+            self.prepare_parts().await?;
         }
         Ok(())
     }
 
-    /// Whether the snapshot is there, and with all below it stays.
-    async fn holds(&self, chain_id: &Digest) -> Result<bool> {
-        let key = chain_id.to_string();
-        Ok(is_committed(self.snapshotter, chain_id).await?
-            && self.guard.touch_snapshot(self.snapshotter, &key).await?)
+    /// Waits until the lowest missing layer is nobody else's.
+    async fn take_turn(&mut self) -> Result<Option<Turn>> {
+        loop {
+            self.there = self.committed().await?;
+            let Some(missing) = self.chain.get(self.there) else {
+                return Ok(None);
+            };
+            let turn = self.turn(missing).await?;
+            if self.committed().await? == self.there {
+                return Ok(Some(turn));
+            }
+        }
     }
 
-    /// Makes the snapshot `chain_id` of a layer on `parent`.
-    async fn layer(
-        &self,
-        layer: (Descriptor, Digest),
-        parent: Option<Digest>,
-        chain_id: &Digest,
-    ) -> Result<()> {
-        let layer = Layer::open(self.store, layer).await?;
-        let (descriptor, diff_id) = (layer.descriptor.clone(), layer.diff_id);
-        let key = format!("{} {chain_id}", unique::key("extract"));
-        let keys = std::slice::from_ref(&key);
-        self.guard
-            .hold_snapshots(self.snapshotter.name(), keys)
-            .await?;
-        let parent = parent.map(|parent| parent.to_string());
+    async fn turn(&self, chain_id: &Digest) -> Result<Turn> {
+        Turn::wait(self.target.locks, chain_id, self.progress.as_ref()).await
+    }
+
+    /// How many layers, from the lowest on, have their snapshots.
+    async fn committed(&self) -> Result<usize> {
+        let mut there = self.chain.len();
+        while there > 0 && !self.holds(&self.chain[there - 1]).await? {
+            there -= 1;
+        }
+        Ok(there)
+    }
+
+    /// Unpacks what is left, and commits.
+    ///
+    /// # Errors
+    /// Those of [`to_snapshots`].
+    pub(crate) async fn finish(mut self) -> Result<Option<Digest>> {
+        let outcome = self.complete().await;
+        self.end(outcome).await
+    }
+
+    async fn complete(&mut self) -> Result<Option<Digest>> {
+        match self.rebases() {
+            true => self.side_by_side().await?,
+            false => self.one_by_one().await?,
+        }
+        if let Some(top) = self.chain.last() {
+            let reference = format!("containerd.io/gc.ref.snapshot.{}", self.name());
+            let label = Labels::from([(reference, top.to_string())]);
+            dispatch::set_labels(self.store, &self.config, &label).await?;
+        }
+        Ok(self.chain.last().copied())
+    }
+
+    /// Ends the work with this outcome; what an error leaves unfinished goes.
+    pub(crate) async fn end<T>(self, outcome: Result<T>) -> Result<T> {
+        if outcome.is_err() {
+            for part in self.parts.iter().flatten() {
+                self.give_up(&part.key).await;
+            }
+        }
+        self.guard.settle(outcome).await
+    }
+
+    pub(super) fn rebases(&self) -> bool {
+        self.target.snapshotter.rebases()
+    }
+
+    fn name(&self) -> &'static str {
+        self.target.snapshotter.name()
+    }
+
+    pub(super) async fn hold_snapshots(&self, keys: &[String]) -> Result<()> {
+        self.guard.hold_snapshots(self.name(), keys).await
+    }
+
+    /// Whether the snapshot is there, and with all below it stays.
+    pub(super) async fn holds(&self, chain_id: &Digest) -> Result<bool> {
+        let (snapshotter, key) = (self.target.snapshotter, chain_id.to_string());
+        let found = snapshotter.stat(&key).await?;
+        let committed = found.is_some_and(|info| info.kind == Kind::Committed);
+        Ok(committed && self.guard.touch_snapshot(snapshotter, &key).await?)
+    }
+
+    /// Each layer on its parent.
+    async fn one_by_one(&self) -> Result<()> {
+        for place in self.committed().await?..self.chain.len() {
+            let chain_id = &self.chain[place];
+            let _turn = self.turn(chain_id).await?;
+            if !self.holds(chain_id).await? {
+                self.on_parent(place).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Applies a layer on top of its parent, which is committed, and commits it.
+    pub(super) async fn on_parent(&self, place: usize) -> Result<()> {
+        let layer = Layer::open(self.store, self.layers[place].clone()).await?;
+        let key = self.extract_key(place);
+        self.hold_snapshots(std::slice::from_ref(&key)).await?;
+        let parent = place.checked_sub(1);
+        let parent = parent.map(|below| self.chain[below].to_string());
         let prepared = self
+            .target
             .snapshotter
             .prepare(&key, parent.as_deref(), self.labels());
         let mounts = prepared.await?;
         let outcome = match self.apply(layer, &mounts).await {
-            Ok(()) => self.commit(&key, chain_id).await,
+            Ok(()) => self.commit(place, &key, Commit::default()).await,
             Err(error) => Err(error),
         };
-        match outcome {
-            Ok(true) => {}
-            Ok(false) => self.snapshotter.remove(&key).await?,
-            Err(error) => {
-                if let Err(left) = self.snapshotter.remove(&key).await {
-                    let message = format!("the snapshot {key:?} of a failed unpack stays: {left}");
-                    self.progress.warn(&message);
-                }
-                return Err(error);
-            }
+        if outcome.is_err() {
+            self.give_up(&key).await;
         }
-        note(self.store, &descriptor, &diff_id, self.progress.as_ref()).await;
-        Ok(())
+        outcome
     }
 
     async fn apply(&self, layer: Layer, mounts: &[Mount]) -> Result<()> {
-        let mounts = mounts.to_vec();
-        let progress = Arc::clone(self.progress);
+        let (mounts, progress) = (mounts.to_vec(), Arc::clone(self.progress));
         let item = layer.descriptor.digest.to_string();
-        pool::run(move || {
+        pool::apart("cas-unpack", move || {
             progress.begin(&item, Some(layer.descriptor.size));
             let tree = Tree::at(cas_host::mount::open(&mounts)?.as_fd())?;
             let advance = |bytes| progress.advance(&item, bytes);
@@ -145,27 +238,43 @@ impl Unpack<'_> {
         .await
     }
 
+    /// A key for the snapshot of a layer while it is made.
+    pub(super) fn extract_key(&self, place: usize) -> String {
+        format!("{} {}", unique::key("extract"), self.chain[place])
+    }
+
     /// Says that the snapshot lives by leases and references alone.
-    fn labels(&self) -> Labels {
+    pub(super) fn labels(&self) -> Labels {
         Labels::from([(LEASE.to_owned(), self.guard.id().to_owned())])
     }
 
-    /// Commits; false when somebody else has unpacked the same meanwhile.
-    async fn commit(&self, key: &str, chain_id: &Digest) -> Result<bool> {
-        let name = chain_id.to_string();
+    /// Commits a layer; one that somebody else has committed meanwhile will do.
+    pub(super) async fn commit(&self, place: usize, key: &str, options: Commit) -> Result<()> {
+        let (snapshotter, chain_id) = (self.target.snapshotter, &self.chain[place]);
         let options = Commit {
             labels: self.labels(),
-            ..Commit::default()
+            ..options
         };
-        match self.snapshotter.commit(&name, key, options).await {
-            Ok(()) => Ok(true),
+        let name = chain_id.to_string();
+        match snapshotter.commit(&name, key, options).await {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 match self.holds(chain_id).await? {
-                    true => Ok(false),
-                    false => Err(error),
+                    true => snapshotter.remove(key).await?,
+                    false => return Err(error),
                 }
             }
-            Err(error) => Err(error),
+            committed => committed?,
+        }
+        let (layer, diff_id) = &self.layers[place];
+        note(self.store, layer, diff_id, self.progress.as_ref()).await;
+        Ok(())
+    }
+
+    /// Removes a snapshot that could not be finished.
+    async fn give_up(&self, key: &str) {
+        if let Err(left) = self.target.snapshotter.remove(key).await {
+            let message = format!("the snapshot {key:?} of a failed unpack stays: {left}");
+            self.progress.warn(&message);
         }
     }
 }

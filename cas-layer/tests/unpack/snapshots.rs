@@ -8,13 +8,18 @@ use cas_core::error::Kind as ErrorKind;
 use cas_core::memory::MemoryStore;
 use cas_core::snapshot::{Kind, Mount};
 use cas_core::{ContentExt, Digest, Labels, Snapshotter};
-use cas_layer::unpack::to_snapshots;
+use cas_layer::unpack::{Target, to_snapshots};
 use snapshot_native::NativeSnapshotter;
 
 use crate::{LAYERS, expected, image, silent, store, tree};
 
 fn snapshotter(root: &Path) -> NativeSnapshotter {
     NativeSnapshotter::open(root, Arc::new(MemoryStore::new())).unwrap()
+}
+
+fn target<'a>(snapshotter: &'a dyn Snapshotter, root: &'a tempfile::TempDir) -> Target<'a> {
+    let locks = root.path();
+    Target { snapshotter, locks }
 }
 
 /// The keys of committed snapshots; there must be no others.
@@ -32,7 +37,7 @@ async fn layers_become_a_chain_that_is_made_once() {
     let (store, root) = (store(), tempfile::tempdir().unwrap());
     let snapshotter = snapshotter(root.path());
     let manifest = image(&store, &LAYERS, |_| {}).await;
-    let top = to_snapshots(&store, &snapshotter, &manifest, &silent())
+    let top = to_snapshots(&store, target(&snapshotter, &root), &manifest, &silent())
         .await
         .unwrap();
     let top = top.unwrap().to_string();
@@ -49,12 +54,12 @@ async fn layers_become_a_chain_that_is_made_once() {
     snapshotter.remove("look").await.unwrap();
 
     // Again, and another image on the same two lower layers.
-    to_snapshots(&store, &snapshotter, &manifest, &silent())
+    to_snapshots(&store, target(&snapshotter, &root), &manifest, &silent())
         .await
         .unwrap();
     assert_eq!(committed(&snapshotter).await, made);
     let lower = image(&store, &LAYERS[..2], |_| {}).await;
-    to_snapshots(&store, &snapshotter, &lower, &silent())
+    to_snapshots(&store, target(&snapshotter, &root), &lower, &silent())
         .await
         .unwrap();
     assert_eq!(committed(&snapshotter).await, made);
@@ -64,9 +69,14 @@ async fn layers_become_a_chain_that_is_made_once() {
 async fn the_diff_id_of_a_compressed_layer_is_noted() {
     let (store, root) = (store(), tempfile::tempdir().unwrap());
     let manifest = image(&store, &LAYERS, |_| {}).await;
-    to_snapshots(&store, &snapshotter(root.path()), &manifest, &silent())
-        .await
-        .unwrap();
+    to_snapshots(
+        &store,
+        target(&snapshotter(root.path()), &root),
+        &manifest,
+        &silent(),
+    )
+    .await
+    .unwrap();
     for (place, noted) in [(0, false), (1, true), (2, true)] {
         let digest = manifest.layers[place].digest;
         let (record, _) = store.blobs().load(&digest).await.unwrap().unwrap();
@@ -81,8 +91,8 @@ async fn two_at_once_make_one_chain() {
     let manifest = image(&store, &LAYERS, |_| {}).await;
     let silent = silent();
     let (one, two) = tokio::join!(
-        to_snapshots(&store, &snapshotter, &manifest, &silent),
-        to_snapshots(&store, &snapshotter, &manifest, &silent),
+        to_snapshots(&store, target(&snapshotter, &root), &manifest, &silent),
+        to_snapshots(&store, target(&snapshotter, &root), &manifest, &silent),
     );
     assert_eq!(one.unwrap(), two.unwrap());
     assert_eq!(committed(&snapshotter).await.len(), 3);
@@ -94,7 +104,7 @@ async fn a_bad_layer_leaves_those_below_it_and_nothing_else() {
     let snapshotter = snapshotter(root.path());
     let spoil = |diff_ids: &mut Vec<Digest>| diff_ids[2] = Digest::sha256(b"other");
     let manifest = image(&store, &LAYERS, spoil).await;
-    let outcome = to_snapshots(&store, &snapshotter, &manifest, &silent()).await;
+    let outcome = to_snapshots(&store, target(&snapshotter, &root), &manifest, &silent()).await;
     assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Corrupt);
     assert_eq!(committed(&snapshotter).await.len(), 2);
 }
@@ -109,7 +119,7 @@ async fn fewer_or_more_diff_ids_than_layers_are_refused() {
     ];
     for change in changes {
         let manifest = image(&store, &LAYERS, change).await;
-        let outcome = to_snapshots(&store, &snapshotter, &manifest, &silent()).await;
+        let outcome = to_snapshots(&store, target(&snapshotter, &root), &manifest, &silent()).await;
         assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Corrupt);
         assert_eq!(committed(&snapshotter).await.len(), 0);
     }
@@ -125,7 +135,7 @@ async fn a_missing_layer_is_not_found() {
         .remove(&manifest.layers[1].digest)
         .await
         .unwrap();
-    let outcome = to_snapshots(&store, &snapshotter, &manifest, &silent()).await;
+    let outcome = to_snapshots(&store, target(&snapshotter, &root), &manifest, &silent()).await;
     assert_eq!(outcome.unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!(committed(&snapshotter).await.len(), 1);
 }

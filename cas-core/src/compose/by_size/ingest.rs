@@ -6,17 +6,20 @@
 
 use std::mem;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{Members, Side};
-use crate::content::{ContentStore, Durability, Ingest, Verified};
+use crate::content::{ContentStore, Durability, Ingest, Patience, Verified};
 use crate::error::{Error, Kind, Result};
 use crate::records::Batch;
 
 /// Most bytes that a move holds at once.
 const PIECE: usize = 1 << 20;
+/// How long a publish that nobody waits for any more may hold a key.
+const LETTING_GO: Duration = Duration::from_secs(30);
 
 pub(super) struct SizedIngest {
     members: Arc<Members>,
@@ -60,7 +63,8 @@ impl SizedIngest {
 
     /// Moves what is held to the large store. The small one keeps it until the copy is whole.
     async fn grow(&mut self) -> Result<()> {
-        let mut large = self.members.large.begin(self.ingest.key()).await?;
+        let key = self.ingest.key().to_owned();
+        let mut large = begin_large(&*self.members.large, &key).await?;
         if large.offset() > 0 {
             // Left by a writer whose small store did not outlive a crash.
             large.rewind().await?;
@@ -79,6 +83,18 @@ impl SizedIngest {
         let small = mem::replace(&mut self.ingest, large);
         self.side = Side::Large;
         forget(&*self.members.small, small).await
+    }
+}
+
+/// Nobody else has the key; but one who went away in the middle of a publish may not have let go
+/// of it yet.
+async fn begin_large(store: &dyn ContentStore, key: &str) -> Result<Box<dyn Ingest>> {
+    let mut patience = Patience::new(LETTING_GO);
+    loop {
+        match store.begin(key).await {
+            Err(error) if error.kind() == Kind::Busy && patience.wait().await => {}
+            outcome => return outcome,
+        }
     }
 }
 

@@ -1,0 +1,58 @@
+//! Turns: of many processes that want the same snapshot one makes it, the others wait.
+
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::time::Duration;
+
+use cas_core::{Context, Digest, Result};
+use cas_host::{Dir, Lock};
+
+use crate::progress::Progress;
+
+/// How often it is tried whether the one before has ended.
+const INTERVAL: Duration = Duration::from_millis(20);
+
+/// The turn of this task; it ends with this, or with the process.
+pub(super) struct Turn {
+    dir: Dir,
+    name: String,
+    _lock: Lock,
+}
+
+impl Turn {
+    /// Waits for the turn to make the snapshot `chain_id`.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(super) async fn wait(
+        locks: &Path,
+        chain_id: &Digest,
+        progress: &dyn Progress,
+    ) -> Result<Self> {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(locks);
+        made.during("make directory", locks.display())?;
+        let dir = Dir::open(locks).during("open directory", locks.display())?;
+        let name = chain_id.to_string();
+        let mut told = false;
+        loop {
+            let lock = Lock::try_exclusive(&dir, &name);
+            if let Some(lock) = lock.during("lock", locks.join(&name).display())? {
+                let _lock = lock;
+                return Ok(Turn { dir, name, _lock });
+            }
+            if !std::mem::replace(&mut told, true) {
+                let short = chain_id.short();
+                progress.warn(&format!("waiting for another unpack of {short} to end"));
+            }
+            tokio::time::sleep(INTERVAL).await;
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        // A file that stays is in nobody's way.
+        let _ = self.dir.remove(&*self.name);
+    }
+}
