@@ -1,10 +1,14 @@
-//! The table of `cas` beside skopeo and umoci, run interleaved on a file system of its own.
+//! The table of `cas` beside its peers, run interleaved on a file system of its own.
 //!
-//! `peers [--rounds N] [--on DIR] [--image LAYOUT:TAG]`. Without `--on` it makes a journaled ext4
-//! on a loop device (root), since a file system without a journal would lie. Every run gets a
-//! fresh directory; the order is rotated from round to round; memory is touched first. It prints
-//! medians, ranges, the ratio of medians and the peak memory of each.
+//! `peers [--rounds N] [--on DIR] [--image LAYOUT:TAG] [ROW...]`. Without `--on` it makes a
+//! journaled ext4 on a loop device (root), since a file system without a journal would lie. Every
+//! run gets a fresh directory; the order is rotated from round to round; memory is touched first.
+//! It prints medians, ranges, by what part of each the first of a job is, and the peak memory.
 
+mod daemon;
+mod floor;
+mod images;
+mod jobs;
 mod place;
 mod run;
 mod warm;
@@ -14,54 +18,45 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use daemon::Registry;
+use images::Image;
+use jobs::{Contender, Jobs, Subject};
 use place::Place;
-use run::{Sample, measure};
+use run::Sample;
+
+const USAGE: &str = "usage: peers [--rounds N] [--on DIR] [--image LAYOUT:TAG] \
+                     [import|unpacked|zstd|fat|tree|mount|tall|pull]...";
+
+/// The layers of the tall image.
+const TALL: usize = 128;
 
 struct Options {
     rounds: usize,
     on: Option<PathBuf>,
     image: String,
+    rows: Vec<String>,
 }
 
 fn main() -> Result<()> {
     if let Some(code) = run::as_child()? {
         std::process::exit(code);
     }
+    if floor::as_child()? {
+        return Ok(());
+    }
     let options = options()?;
     let cas = Path::new("target/release/cas").canonicalize().context(
         "no target/release/cas; run `cargo build --release` first, or `cargo xtask bench`",
     )?;
-    let (layout, tag) = options
-        .image
-        .rsplit_once(':')
-        .context("--image is LAYOUT:TAG")?;
-    let layout = Path::new(layout).canonicalize().with_context(|| {
-        format!("no image at {layout}; `cargo xtask long` makes it, see CONTRIBUTING.md")
-    })?;
+    let image = Image::parse(&options.image)?;
     let place = Place::new(options.on.as_deref())?;
     println!("{}\n", header(&place)?);
-    let job = Job {
-        cas,
-        layout,
-        tag: tag.to_owned(),
-        place: &place,
+    let table = Table {
+        jobs: Jobs { cas },
+        place: place.path(),
+        options: &options,
     };
-    job.prepare()?;
-    println!("| job | ours, s (range) | peer, s (range) | ratio | peak, MiB: ours / peer |");
-    println!("|---|---|---|---|---|");
-    job.row(
-        "import of an OCI archive, Full / `skopeo copy` (none)",
-        options.rounds,
-        &|fresh| job.import(fresh),
-        &|fresh| job.skopeo(fresh),
-    )?;
-    job.row(
-        "unpack to a plain tree, synced / `umoci unpack` (not)",
-        options.rounds,
-        &|fresh| job.unpack(fresh),
-        &|fresh| job.umoci(fresh),
-    )?;
-    Ok(())
+    table.print(image)
 }
 
 fn options() -> Result<Options> {
@@ -69,6 +64,7 @@ fn options() -> Result<Options> {
         rounds: 5,
         on: None,
         image: "target/images/debian-multi:plain".into(),
+        rows: Vec::new(),
     };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
@@ -81,7 +77,8 @@ fn options() -> Result<Options> {
             "--rounds" => options.rounds = value()?.parse()?,
             "--on" => options.on = Some(value()?.into()),
             "--image" => options.image = value()?,
-            _ => bail!("usage: peers [--rounds N] [--on DIR] [--image LAYOUT:TAG]"),
+            row if !row.starts_with('-') => options.rows.push(argument),
+            _ => bail!(USAGE),
         }
     }
     Ok(options)
@@ -89,110 +86,100 @@ fn options() -> Result<Options> {
 
 fn header(place: &Place) -> Result<String> {
     let version = |program: &str| -> Result<String> {
-        let out = Command::new(program).arg("--version").output()?;
-        Ok(String::from_utf8_lossy(&out.stdout)
-            .lines()
-            .next()
-            .unwrap_or_default()
-            .to_owned())
+        let out = Command::new(program).arg("--version").output();
+        let out = out.with_context(|| format!("no {program}; `cargo xtask setup` installs it"))?;
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        Ok(text.lines().next().unwrap_or_default().to_owned())
+    };
+    let inflates = match version("unpigz") {
+        Ok(_) => "with pigz",
+        Err(_) => "without pigz",
     };
     Ok(format!(
-        "{}; {}; {}; {} cores",
+        "{}; {}; {} ({inflates}); {}; {} cores",
         version("skopeo")?,
         version("umoci")?,
+        version("containerd")?,
         place.kind(),
         std::thread::available_parallelism()?
     ))
 }
 
-struct Job<'a> {
-    cas: PathBuf,
-    layout: PathBuf,
-    tag: String,
-    place: &'a Place,
+struct Table<'a> {
+    jobs: Jobs,
+    place: &'a Path,
+    options: &'a Options,
 }
 
-impl Job<'_> {
-    /// Makes the archive and a root that has the image.
-    fn prepare(&self) -> Result<()> {
-        let (layout, tag) = (self.layout.display(), &self.tag);
-        let archive = format!("oci-archive:{}:{tag}", self.archive().display());
-        let mut skopeo = Command::new("skopeo");
-        finish(skopeo.args(["copy", "-q", &format!("oci:{layout}:{tag}"), &archive]))?;
-        finish(&mut self.import(&self.place.path().join("present")))?;
-        warm::touch_memory(self.place.path())
+impl Table<'_> {
+    fn wants(&self, row: &str) -> bool {
+        let rows = &self.options.rows;
+        rows.is_empty() || rows.iter().any(|wanted| wanted == row)
     }
 
-    fn archive(&self) -> PathBuf {
-        self.place.path().join("image.oci.tar")
+    fn print(&self, image: Image) -> Result<()> {
+        let at = |name: &str| self.place.join(name);
+        let plain = Subject::new(image, at("plain.tar"))?;
+        let present = at("present");
+        self.jobs.present(&present, &plain.archive)?;
+        warm::touch_memory(self.place)?;
+        println!("| job | by | s (range) | cas / it | peak, MiB |\n|---|---|---|---|---|");
+        if self.wants("import") {
+            self.job("import", &self.jobs.imports(&plain))?;
+        }
+        if self.wants("unpacked") {
+            self.job("import and unpack", &self.jobs.unpacked_imports(&plain))?;
+        }
+        if self.wants("zstd") {
+            let image = images::zstd(&plain.image, &at("zstd"))?;
+            let zstd = Subject::new(image, at("zstd.tar"))?;
+            self.job("the same of zstd", &self.jobs.unpacked_imports(&zstd))?;
+        }
+        if self.wants("fat") {
+            let fat = Subject::new(images::fat(&plain.image, &at("fat"))?, at("fat.tar"))?;
+            self.job("the same in one layer", &self.jobs.unpacked_imports(&fat))?;
+        }
+        if self.wants("tree") {
+            self.job("unpack to a plain tree", &self.jobs.trees(&present, &plain))?;
+        }
+        if self.wants("mount") {
+            self.job("mount of a present image", &self.jobs.mounts(&present))?;
+        }
+        if self.wants("tall") {
+            let tall = Subject::new(images::tall(TALL, &at("tall"))?, at("tall.tar"))?;
+            let present = at("tall-present");
+            self.jobs.present(&present, &tall.archive)?;
+            self.job("the same of 128 layers", &self.jobs.mounts(&present))?;
+        }
+        if self.wants("pull") {
+            let registry = Registry::start(&at("registry"))?;
+            jobs::push(&plain.image, &registry)?;
+            self.job("pull and unpack, loopback", &self.jobs.pulls(&registry))?;
+        }
+        Ok(())
     }
 
-    fn import(&self, root: &Path) -> Command {
-        let mut command = Command::new(&self.cas);
-        command
-            .arg("--root")
-            .arg(root)
-            .args(["-q", "import", "--name", "bench"]);
-        command.arg(self.archive());
-        command
-    }
-
-    fn skopeo(&self, fresh: &Path) -> Command {
-        let mut command = Command::new("skopeo");
-        command.args(["copy", "-q"]);
-        command.arg(format!(
-            "oci-archive:{}:{}",
-            self.archive().display(),
-            self.tag
-        ));
-        command.arg(format!("oci:{}:{}", fresh.display(), self.tag));
-        command
-    }
-
-    fn unpack(&self, fresh: &Path) -> Command {
-        let mut command = Command::new(&self.cas);
-        command.arg("--root").arg(self.place.path().join("present"));
-        command.args(["-q", "unpack", "bench"]).arg(fresh);
-        command
-    }
-
-    fn umoci(&self, fresh: &Path) -> Command {
-        let mut command = Command::new("umoci");
-        command.args(["unpack", "--image"]);
-        command
-            .arg(format!("{}:{}", self.layout.display(), self.tag))
-            .arg(fresh);
-        command
-    }
-
-    fn row(
-        &self,
-        name: &str,
-        rounds: usize,
-        ours: &dyn Fn(&Path) -> Command,
-        peer: &dyn Fn(&Path) -> Command,
-    ) -> Result<()> {
-        let mut samples: [Vec<Sample>; 2] = [Vec::new(), Vec::new()];
-        for round in 0..rounds {
-            for turn in 0..2 {
-                let side = (round + turn) % 2;
-                let fresh = self.place.path().join(format!("run-{round}-{turn}"));
-                let command = if side == 0 {
-                    ours(&fresh)
-                } else {
-                    peer(&fresh)
-                };
-                samples[side].push(measure(&command)?);
+    fn job(&self, name: &str, contenders: &[Contender<'_>]) -> Result<()> {
+        let mut samples: Vec<Vec<Sample>> = contenders.iter().map(|_| Vec::new()).collect();
+        for round in 0..self.options.rounds {
+            for turn in 0..contenders.len() {
+                let one = (round + turn) % contenders.len();
+                let fresh = self.place.join(format!("run-{round}-{turn}"));
+                samples[one].push((contenders[one].run)(&fresh)?);
                 std::fs::remove_dir_all(&fresh)?;
+                // What one leaves to be written is not the next one's.
+                run::finish(Command::new("sync").arg("-f").arg(self.place))?;
             }
         }
-        let [ours, peer] = samples.map(Summary::of);
-        println!(
-            "| {name} | {ours} | {peer} | {:.2} | {} / {} |",
-            ours.median / peer.median,
-            ours.peak >> 20,
-            peer.peak >> 20
-        );
+        let summaries: Vec<Summary> = samples.into_iter().map(Summary::of).collect();
+        for (contender, summary) in contenders.iter().zip(&summaries) {
+            let part = summaries[0].median / summary.median;
+            let peak = summary.peak >> 20;
+            println!(
+                "| {name} | {} | {summary} | {part:.2} | {peak} |",
+                contender.name
+            );
+        }
         Ok(())
     }
 }
@@ -223,14 +210,8 @@ impl Summary {
 
 impl std::fmt::Display for Summary {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:.2} ({:.2}-{:.2})", self.median, self.least, self.most)
+        let digits = if self.median < 0.1 { 4 } else { 2 };
+        let (median, least, most) = (self.median, self.least, self.most);
+        write!(f, "{median:.digits$} ({least:.digits$}-{most:.digits$})")
     }
-}
-
-fn finish(command: &mut Command) -> Result<()> {
-    let status = command.stdout(std::process::Stdio::null()).status()?;
-    if !status.success() {
-        bail!("{command:?} ended with {status}");
-    }
-    Ok(())
 }

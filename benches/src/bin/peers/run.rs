@@ -63,3 +63,12 @@ fn peak_of_children() -> u64 {
     };
     u64::try_from(usage.ru_maxrss).unwrap_or_default() * 1024
 }
+
+/// Runs a command that is no part of what is measured.
+pub(super) fn finish(command: &mut Command) -> Result<()> {
+    let status = command.stdout(Stdio::null()).status()?;
+    if !status.success() {
+        bail!("{command:?} ended with {status}");
+    }
+    Ok(())
+}

@@ -1,0 +1,139 @@
+//! Servers that peers need: containerd, and a registry.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+/// How long one may take to begin.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A server that ends with this.
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let pid = self.0.id().to_string();
+        // One that is asked to end unmounts what it has mounted.
+        let asked = Command::new("kill").arg(pid).status();
+        if asked.is_err() {
+            let _ = self.0.kill();
+        }
+        let _ = self.0.wait();
+    }
+}
+
+impl Server {
+    fn start(command: &mut Command, log: &Path) -> Result<Self> {
+        let out = fs::File::create(log)?;
+        let started = command
+            .stdout(out.try_clone()?)
+            .stderr(out)
+            .stdin(Stdio::null())
+            .spawn();
+        Ok(Server(
+            started.with_context(|| format!("cannot start {command:?}"))?,
+        ))
+    }
+
+    /// The largest resident set so far, in bytes.
+    fn peak(&self) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.0.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kilobytes = line.and_then(|line| line.split_whitespace().next());
+        Ok(kilobytes.context("no VmHWM")?.parse::<u64>()? * 1024)
+    }
+}
+
+fn wait(what: &str, mut ready: impl FnMut() -> bool) -> Result<()> {
+    let begun = Instant::now();
+    while !ready() {
+        if begun.elapsed() > PATIENCE {
+            bail!("{what} did not begin within {PATIENCE:?}");
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// A containerd with an empty root.
+pub(super) struct Containerd {
+    server: Server,
+    socket: PathBuf,
+}
+
+impl Containerd {
+    pub(super) fn start(place: &Path) -> Result<Self> {
+        fs::create_dir_all(place)?;
+        let [root, state, socket, config] =
+            ["root", "state", "socket", "config.toml"].map(|name| place.join(name));
+        let text = format!(
+            "version = 2\nroot = {root:?}\nstate = {state:?}\n\
+             disabled_plugins = [\"io.containerd.grpc.v1.cri\", \"io.containerd.snapshotter.v1.btrfs\", \
+             \"io.containerd.snapshotter.v1.zfs\", \"io.containerd.snapshotter.v1.devmapper\", \
+             \"io.containerd.snapshotter.v1.aufs\"]\n\
+             [grpc]\naddress = {socket:?}\n"
+        );
+        fs::write(&config, text)?;
+        let mut command = Command::new("containerd");
+        command.arg("--config").arg(&config);
+        let server = Server::start(&mut command, &place.join("log"))?;
+        let containerd = Containerd { server, socket };
+        wait("containerd", || {
+            let asked = containerd
+                .ctr()
+                .arg("version")
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .status();
+            asked.is_ok_and(|status| status.success())
+        })?;
+        Ok(containerd)
+    }
+
+    /// A call of its client.
+    pub(super) fn ctr(&self) -> Command {
+        let mut command = Command::new("ctr");
+        command.arg("--address").arg(&self.socket);
+        command
+    }
+
+    pub(super) fn peak(&self) -> Result<u64> {
+        self.server.peak()
+    }
+}
+
+/// A registry on a port of its own.
+pub(super) struct Registry {
+    _server: Server,
+    pub(super) host: String,
+}
+
+impl Registry {
+    pub(super) fn start(place: &Path) -> Result<Self> {
+        fs::create_dir_all(place)?;
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let host = format!("127.0.0.1:{port}");
+        let config = place.join("config.yml");
+        let text = format!(
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {:?}}}}}\n\
+             http: {{addr: {host:?}}}\n",
+            place.join("data")
+        );
+        fs::write(&config, text)?;
+        let mut command = Command::new("docker-registry");
+        command.arg("serve").arg(&config);
+        let server = Server::start(&mut command, &place.join("log"))?;
+        wait("docker-registry", || {
+            std::net::TcpStream::connect(&host).is_ok()
+        })?;
+        Ok(Registry {
+            _server: server,
+            host,
+        })
+    }
+}

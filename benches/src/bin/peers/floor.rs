@@ -1,0 +1,121 @@
+//! The floor of import and unpack: what the machine must do whoever asks for it, without checks,
+//! records or attributes, by one thread. It is the time for which all cores together were busy
+//! with that, by their number: no pipeline can be faster.
+
+use std::fs::{self, File};
+use std::io::{self, BufReader, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use sha2::{Digest, Sha256};
+use tar::EntryType;
+
+/// First argument of the process that does it.
+pub(super) const CHILD: &str = "--floor";
+
+/// In that process: takes layers in and unpacks them below `target`; prints seconds.
+pub(super) fn as_child() -> Result<bool> {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_none_or(|first| first != CHILD) {
+        return Ok(false);
+    }
+    let target = PathBuf::from(arguments.next().context("no target")?);
+    let before = busy()?;
+    for (number, layer) in arguments.enumerate() {
+        let place = target.join(number.to_string());
+        fs::create_dir_all(&place)?;
+        take(Path::new(&layer), &place)?;
+    }
+    let root = File::open(&target)?;
+    // SAFETY: the descriptor is open for the time of the call.
+    if unsafe { libc::syncfs(std::os::fd::AsRawFd::as_raw_fd(&root)) } != 0 {
+        return Err(io::Error::last_os_error().into());
+    }
+    let cores = std::thread::available_parallelism()?.get() as f64;
+    println!("{}", (busy()? - before) / cores);
+    Ok(true)
+}
+
+/// Seconds for which cores were busy since the machine began.
+fn busy() -> Result<f64> {
+    let stat = fs::read_to_string("/proc/stat")?;
+    let fields = stat.lines().next().context("/proc/stat is empty")?;
+    let ticks: Vec<u64> = fields
+        .split_whitespace()
+        .skip(1)
+        .map(|field| field.parse().unwrap_or_default())
+        .collect();
+    // user, nice and system; then, behind the two idle ones, interrupts.
+    let busy: u64 = [0, 1, 2, 5, 6].iter().filter_map(|at| ticks.get(*at)).sum();
+    // SAFETY: a plain question.
+    let hertz = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    Ok(busy as f64 / hertz as f64)
+}
+
+/// Reads a layer once: hashes it, stores it, inflates it, hashes that, writes its files.
+fn take(layer: &Path, place: &Path) -> Result<()> {
+    let blob = Tee {
+        input: File::open(layer)?,
+        copy: File::create(place.join("blob"))?,
+        hash: Sha256::new(),
+    };
+    let mut magic = [0; 4];
+    File::open(layer)?.read_exact(&mut magic)?;
+    let input = BufReader::with_capacity(256 << 10, blob);
+    let inflated: Box<dyn Read> = match magic {
+        [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
+        _ => Box::new(zstd::Decoder::with_buffer(input)?),
+    };
+    let hashed = Tee {
+        input: inflated,
+        copy: io::sink(),
+        hash: Sha256::new(),
+    };
+    let mut archive = tar::Archive::new(BufReader::with_capacity(1 << 20, hashed));
+    for entry in archive.entries()? {
+        let mut entry = entry?;
+        let path = place
+            .join("fs")
+            .join(entry.path()?.strip_prefix("/").unwrap_or(&entry.path()?));
+        match entry.header().entry_type() {
+            EntryType::Directory => {
+                fs::DirBuilder::new()
+                    .recursive(true)
+                    .mode(0o755)
+                    .create(&path)?;
+            }
+            EntryType::Regular => {
+                let mut options = File::options();
+                let mut file = options
+                    .write(true)
+                    .create_new(true)
+                    .mode(0o644)
+                    .open(&path)?;
+                io::copy(&mut entry, &mut file)?;
+            }
+            EntryType::Symlink => {
+                let target = entry.link_name()?.context("a link without target")?;
+                std::os::unix::fs::symlink(target, &path)?;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Hashes and copies what is read.
+struct Tee<R, W> {
+    input: R,
+    copy: W,
+    hash: Sha256,
+}
+
+impl<R: Read, W: Write> Read for Tee<R, W> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let read = self.input.read(out)?;
+        self.hash.update(&out[..read]);
+        self.copy.write_all(&out[..read])?;
+        Ok(read)
+    }
+}

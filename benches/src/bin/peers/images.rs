@@ -1,0 +1,235 @@
+//! Images that are made for the table from the one that is given: OCI layouts, and archives of
+//! them.
+
+use std::fs::{self, File};
+use std::io::{self, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use flate2::bufread::MultiGzDecoder;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::run::finish;
+
+/// A layout and a tag in it.
+pub(super) struct Image {
+    pub(super) layout: PathBuf,
+    pub(super) tag: String,
+}
+
+impl Image {
+    /// From `LAYOUT:TAG`.
+    pub(super) fn parse(text: &str) -> Result<Self> {
+        let (layout, tag) = text.rsplit_once(':').context("an image is LAYOUT:TAG")?;
+        let layout = Path::new(layout).canonicalize().with_context(|| {
+            format!("no image at {layout}; `cargo xtask long` makes it, see CONTRIBUTING.md")
+        })?;
+        Ok(Image {
+            layout,
+            tag: tag.to_owned(),
+        })
+    }
+
+    /// As `skopeo` names it.
+    pub(super) fn source(&self) -> String {
+        format!("oci:{}:{}", self.layout.display(), self.tag)
+    }
+
+    /// Writes an archive of it.
+    pub(super) fn archive(&self, path: &Path) -> Result<()> {
+        let target = format!("oci-archive:{}:{}", path.display(), self.tag);
+        finish(Command::new("skopeo").args(["copy", "-q", &self.source(), &target]))
+    }
+
+    /// The paths of its layers.
+    pub(super) fn layers(&self) -> Result<Vec<PathBuf>> {
+        let index = self.json(Path::new("index.json"))?;
+        let named = |entry: &&Value| {
+            entry["annotations"]["org.opencontainers.image.ref.name"] == self.tag.as_str()
+        };
+        let entries = index["manifests"].as_array();
+        let entry = entries.and_then(|all| all.iter().find(named));
+        let manifest = self.json(&blob(&entry.context("no such tag")?["digest"])?)?;
+        let layers = manifest["layers"].as_array().context("no layers")?;
+        let path = |layer: &Value| Ok(self.layout.join(blob(&layer["digest"])?));
+        layers.iter().map(path).collect()
+    }
+
+    fn json(&self, path: &Path) -> Result<Value> {
+        let path = self.layout.join(path);
+        let data = fs::read(&path).with_context(|| format!("no {}", path.display()))?;
+        Ok(serde_json::from_slice(&data)?)
+    }
+}
+
+fn blob(digest: &Value) -> Result<PathBuf> {
+    let digest = digest.as_str().context("no digest")?;
+    Ok(Path::new("blobs").join(digest.replace(':', "/")))
+}
+
+/// An image of one layer that has all members of the layers of `image`.
+pub(super) fn fat(image: &Image, layout: &Path) -> Result<Image> {
+    let mut made = Layout::new(layout)?;
+    made.layer(|out| {
+        let mut tar = tar::Builder::new(out);
+        for layer in image.layers()? {
+            let layer = MultiGzDecoder::new(BufReader::new(File::open(layer)?));
+            for member in tar::Archive::new(layer).entries()?.raw(true) {
+                let mut member = member?;
+                tar.append(&member.header().clone(), &mut member)?;
+            }
+        }
+        Ok(tar.finish()?)
+    })?;
+    made.finish()
+}
+
+/// An image of as many layers with a file each.
+pub(super) fn tall(layers: usize, layout: &Path) -> Result<Image> {
+    let mut made = Layout::new(layout)?;
+    for layer in 0..layers {
+        made.layer(|out| {
+            let mut tar = tar::Builder::new(out);
+            let mut header = tar::Header::new_gnu();
+            header.set_size(1);
+            header.set_mode(0o644);
+            tar.append_data(&mut header, format!("file-{layer}"), &b"x"[..])?;
+            Ok(tar.finish()?)
+        })?;
+    }
+    made.finish()
+}
+
+/// The same image with layers of zstd, at the level that tools use.
+pub(super) fn zstd(image: &Image, layout: &Path) -> Result<Image> {
+    let mut made = Layout::new(layout)?;
+    for layer in image.layers()? {
+        let mut layer = MultiGzDecoder::new(BufReader::new(File::open(layer)?));
+        made.layer_as("zstd", |out| Ok(io::copy(&mut layer, out).map(|_| ())?))?;
+    }
+    made.finish()
+}
+
+/// A layout that is being written.
+struct Layout {
+    path: PathBuf,
+    layers: Vec<Value>,
+    diff_ids: Vec<String>,
+}
+
+impl Layout {
+    fn new(path: &Path) -> Result<Self> {
+        fs::create_dir_all(path.join("blobs/sha256"))?;
+        Ok(Layout {
+            path: path.to_owned(),
+            layers: Vec::new(),
+            diff_ids: Vec::new(),
+        })
+    }
+
+    fn layer(&mut self, fill: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
+        self.layer_as("gzip", fill)
+    }
+
+    fn layer_as(
+        &mut self,
+        compression: &str,
+        fill: impl FnOnce(&mut dyn Write) -> Result<()>,
+    ) -> Result<()> {
+        let path = self.path.join("layer");
+        let file = File::create(&path)?;
+        let diff_id = match compression {
+            "gzip" => {
+                let gzip = flate2::write::GzEncoder::new(file, flate2::Compression::default());
+                let mut hashed = Hashed::new(gzip);
+                fill(&mut hashed)?;
+                hashed.end(|gzip| gzip.finish().map(drop))?
+            }
+            _ => {
+                let mut hashed = Hashed::new(zstd::Encoder::new(file, 3)?);
+                fill(&mut hashed)?;
+                hashed.end(|zstd| zstd.finish().map(drop))?
+            }
+        };
+        let mut hash = Hashed::new(io::sink());
+        let size = io::copy(&mut File::open(&path)?, &mut hash)?;
+        let digest = hash.end(|_| Ok(()))?;
+        fs::rename(&path, self.path.join("blobs/sha256").join(&digest))?;
+        let kind = format!("application/vnd.oci.image.layer.v1.tar+{compression}");
+        self.layers.push(json!({
+            "mediaType": kind, "digest": format!("sha256:{digest}"), "size": size
+        }));
+        self.diff_ids.push(format!("sha256:{diff_id}"));
+        Ok(())
+    }
+
+    fn document(&self, kind: &str, value: &Value) -> Result<Value> {
+        let data = serde_json::to_vec(value)?;
+        let digest = hex(&Sha256::digest(&data));
+        fs::write(self.path.join("blobs/sha256").join(&digest), &data)?;
+        Ok(json!({
+            "mediaType": kind, "digest": format!("sha256:{digest}"), "size": data.len()
+        }))
+    }
+
+    fn finish(self) -> Result<Image> {
+        let config = json!({
+            "os": "linux", "architecture": "amd64",
+            "rootfs": {"type": "layers", "diff_ids": self.diff_ids}
+        });
+        let config = self.document("application/vnd.oci.image.config.v1+json", &config)?;
+        let manifest = json!({
+            "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": config, "layers": self.layers
+        });
+        let kind = "application/vnd.oci.image.manifest.v1+json";
+        let mut manifest = self.document(kind, &manifest)?;
+        manifest["annotations"] = json!({"org.opencontainers.image.ref.name": "bench"});
+        let index = json!({"schemaVersion": 2, "manifests": [manifest]});
+        fs::write(self.path.join("index.json"), serde_json::to_vec(&index)?)?;
+        let version = r#"{"imageLayoutVersion":"1.0.0"}"#;
+        fs::write(self.path.join("oci-layout"), version)?;
+        Ok(Image {
+            layout: self.path,
+            tag: "bench".to_owned(),
+        })
+    }
+}
+
+/// Hashes what passes.
+struct Hashed<W> {
+    inner: W,
+    hash: Sha256,
+}
+
+impl<W: Write> Hashed<W> {
+    fn new(inner: W) -> Self {
+        Hashed {
+            inner,
+            hash: Sha256::new(),
+        }
+    }
+
+    fn end(self, end: impl FnOnce(W) -> io::Result<()>) -> Result<String> {
+        end(self.inner)?;
+        Ok(hex(&self.hash.finalize()))
+    }
+}
+
+impl<W: Write> Write for Hashed<W> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(data)?;
+        self.hash.update(&data[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,203 @@
+//! What is measured: each job by `cas`, by its peers, and at the floor where there is one.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use super::daemon::{Containerd, Registry};
+use super::floor;
+use super::images::Image;
+use super::run::{Sample, finish, measure};
+
+/// One of those that do a job, in a fresh directory.
+pub(super) struct Contender<'a> {
+    pub(super) name: String,
+    pub(super) run: Box<dyn Fn(&Path) -> Result<Sample> + 'a>,
+}
+
+impl<'a> Contender<'a> {
+    fn new(name: impl Into<String>, run: impl Fn(&Path) -> Result<Sample> + 'a) -> Self {
+        Contender {
+            name: name.into(),
+            run: Box::new(run),
+        }
+    }
+
+    /// One that is a command.
+    fn command(name: impl Into<String>, command: impl Fn(&Path) -> Command + 'a) -> Self {
+        Contender::new(name, move |fresh| measure(&command(fresh)))
+    }
+}
+
+/// An image in the forms that the jobs want.
+pub(super) struct Subject {
+    pub(super) image: Image,
+    pub(super) archive: PathBuf,
+}
+
+impl Subject {
+    pub(super) fn new(image: Image, archive: PathBuf) -> Result<Self> {
+        image.archive(&archive)?;
+        Ok(Subject { image, archive })
+    }
+}
+
+/// The jobs of our tool.
+pub(super) struct Jobs {
+    pub(super) cas: PathBuf,
+}
+
+impl Jobs {
+    fn cas(&self, root: &Path) -> Command {
+        let mut command = Command::new(&self.cas);
+        command.arg("--root").arg(root).arg("-q");
+        command
+    }
+
+    fn import(&self, root: &Path, archive: &Path) -> Command {
+        let mut command = self.cas(root);
+        command.args(["import", "--name", "bench"]).arg(archive);
+        command
+    }
+
+    /// Makes a root that has an image, and its snapshots.
+    pub(super) fn present(&self, root: &Path, archive: &Path) -> Result<()> {
+        finish(self.import(root, archive).arg("--unpack"))
+    }
+
+    /// Archive to store.
+    pub(super) fn imports<'a>(&'a self, subject: &'a Subject) -> Vec<Contender<'a>> {
+        let skopeo = |fresh: &Path| {
+            let (archive, tag) = (subject.archive.display(), &subject.image.tag);
+            let mut command = Command::new("skopeo");
+            command.args(["copy", "-q", &format!("oci-archive:{archive}:{tag}")]);
+            command.arg(format!("oci:{}:{tag}", fresh.display()));
+            command
+        };
+        vec![
+            Contender::command("cas import, Full", |fresh| {
+                self.import(fresh, &subject.archive)
+            }),
+            Contender::command("skopeo copy, not synced", skopeo),
+        ]
+    }
+
+    /// Archive to snapshots that can be mounted.
+    pub(super) fn unpacked_imports<'a>(&'a self, subject: &'a Subject) -> Vec<Contender<'a>> {
+        let ctr = |fresh: &Path| {
+            let containerd = Containerd::start(fresh)?;
+            let mut import = containerd.ctr();
+            import.args(["images", "import", "--base-name", "bench"]);
+            let sample = measure(import.arg(&subject.archive))?;
+            with_server(sample, &containerd)
+        };
+        vec![
+            Contender::command("cas import --unpack, Full", |fresh| {
+                let mut command = self.import(fresh, &subject.archive);
+                command.arg("--unpack");
+                command
+            }),
+            Contender::new("ctr images import, layers not synced", ctr),
+            self.floor(subject),
+        ]
+    }
+
+    fn floor<'a>(&self, subject: &'a Subject) -> Contender<'a> {
+        Contender::new("floor, synced", |fresh| {
+            let mut command = Command::new(std::env::current_exe()?);
+            command.arg(floor::CHILD).arg(fresh);
+            let out = command.args(subject.image.layers()?).output()?;
+            let seconds = String::from_utf8(out.stdout)?;
+            let seconds = seconds.trim().parse().context("the floor is mute")?;
+            Ok(Sample { seconds, peak: 0 })
+        })
+    }
+
+    /// Present image to a plain tree.
+    pub(super) fn trees<'a>(
+        &'a self,
+        present: &'a Path,
+        subject: &'a Subject,
+    ) -> Vec<Contender<'a>> {
+        vec![
+            Contender::command("cas unpack, synced", |fresh| {
+                let mut command = self.cas(present);
+                command.args(["unpack", "bench"]).arg(fresh);
+                command
+            }),
+            Contender::command("umoci unpack, not synced", |fresh| {
+                let Image { layout, tag } = &subject.image;
+                let mut command = Command::new("umoci");
+                command.args(["unpack", "--image", &format!("{}:{tag}", layout.display())]);
+                command.arg(fresh);
+                command
+            }),
+        ]
+    }
+
+    /// Present snapshots to one more root that is mounted.
+    pub(super) fn mounts<'a>(&'a self, present: &'a Path) -> Vec<Contender<'a>> {
+        let mount = |writable: bool| {
+            move |fresh: &Path| {
+                fs::create_dir_all(fresh)?;
+                let mut command = self.cas(present);
+                command.args(["mount", "bench"]).arg(fresh);
+                if writable {
+                    command.arg("--rw");
+                }
+                let sample = measure(&command)?;
+                finish(self.cas(present).arg("umount").arg(fresh))?;
+                Ok(sample)
+            }
+        };
+        vec![
+            Contender::new("cas mount", mount(false)),
+            Contender::new("cas mount --rw", mount(true)),
+        ]
+    }
+
+    /// Registry to snapshots that can be mounted.
+    pub(super) fn pulls<'a>(&'a self, registry: &'a Registry) -> Vec<Contender<'a>> {
+        let reference = format!("{}/bench:1", registry.host);
+        let ctr_reference = reference.clone();
+        let ctr = move |fresh: &Path| {
+            let containerd = Containerd::start(fresh)?;
+            let mut pull = containerd.ctr();
+            pull.args(["images", "pull", "--plain-http", &ctr_reference]);
+            let sample = measure(&pull)?;
+            with_server(sample, &containerd)
+        };
+        vec![
+            Contender::command("cas pull --unpack, Full", move |fresh| {
+                let mut command = self.cas(fresh);
+                command.args(["pull", "--plain-http", "--unpack", &reference]);
+                command
+            }),
+            Contender::new("ctr images pull, layers not synced", ctr),
+        ]
+    }
+}
+
+/// Puts an image into a registry.
+pub(super) fn push(image: &Image, registry: &Registry) -> Result<()> {
+    let target = format!("docker://{}/bench:1", registry.host);
+    let mut command = Command::new("skopeo");
+    command.args([
+        "copy",
+        "-q",
+        "--dest-tls-verify=false",
+        &image.source(),
+        &target,
+    ]);
+    finish(&mut command)
+}
+
+/// A client's time with the memory that its server took.
+fn with_server(sample: Sample, containerd: &Containerd) -> Result<Sample> {
+    Ok(Sample {
+        peak: sample.peak.max(containerd.peak()?),
+        ..sample
+    })
+}

@@ -1,0 +1,292 @@
+//! Layers that are unpacked side by side are what they are on top of each other, whoever is
+//! killed and however many do it at once.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test may fail anywhere"
+)]
+
+#[path = "../cas-layer/tests/common/mod.rs"]
+mod archive;
+mod common;
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use archive::{Header, Tar};
+use cas::Digest;
+use common::tree::differences;
+use common::{can, cas, ok, real_image};
+use serde_json::{Value, json};
+
+const NAME: &str = "app:1";
+/// The names that the real image gets, which has two tags.
+const REAL: [&str; 2] = ["app:latest", "app:small"];
+
+/// Writes a layout with an image of these layers.
+fn layout(path: &Path, layers: Vec<Tar>) {
+    fs::create_dir_all(path.join("blobs/sha256")).unwrap();
+    let blob = |data: &[u8]| {
+        let digest = Digest::sha256(data).to_string();
+        fs::write(path.join("blobs").join(digest.replace(':', "/")), data).unwrap();
+        json!({"digest": digest, "size": data.len()})
+    };
+    let document = |kind: &str, value: Value| {
+        let mut descriptor = blob(value.to_string().as_bytes());
+        descriptor["mediaType"] = format!("application/vnd.oci.image.{kind}+json").into();
+        descriptor
+    };
+    let layers: Vec<Value> = layers
+        .into_iter()
+        .map(|layer| {
+            let mut descriptor = blob(&layer.end());
+            descriptor["mediaType"] = "application/vnd.oci.image.layer.v1.tar".into();
+            descriptor
+        })
+        .collect();
+    let diff_ids: Vec<&Value> = layers.iter().map(|layer| &layer["digest"]).collect();
+    let rootfs = json!({"type": "layers", "diff_ids": diff_ids});
+    let config = json!({"os": "linux", "architecture": "amd64", "rootfs": rootfs});
+    let config = document("config.v1", config);
+    let manifest = json!({"schemaVersion": 2, "config": config, "layers": layers});
+    let manifest = document("manifest.v1", manifest);
+    let index = json!({"schemaVersion": 2, "manifests": [manifest]});
+    fs::write(path.join("index.json"), index.to_string()).unwrap();
+    fs::write(path.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+}
+
+/// A tree whose directories are remarkable, so that it is seen when one is made anew.
+fn base() -> Tar {
+    let odd = |name: &str| Header::new(b'5', name).mode(0o1750).owner(7, 8);
+    let attribute: (&str, &[u8]) = ("SCHILY.xattr.user.odd", b"yes");
+    Tar::new()
+        .pax(&[attribute])
+        .member(Header::new(b'5', "./").mode(0o711).owner(3, 4), b"")
+        .pax(&[attribute])
+        .member(odd("a"), b"")
+        .member(odd("a/b"), b"")
+        .file("a/b/one", "1")
+        .file("a/b/two", "2")
+        .member(odd("gone"), b"")
+        .file("gone/x", "x")
+        .member(odd("again"), b"")
+        .file("again/old", "old")
+        .file("file", "f")
+        .symlink("link", "a/b")
+}
+
+/// What a layer on [`base`] may ask of what is below it, each with its name.
+fn changes() -> Vec<(&'static str, Tar)> {
+    vec![
+        ("a link into it", Tar::new().hardlink("a/hard", "a/b/one")),
+        (
+            "implied parents",
+            Tar::new().file("a/b/three", "3").file("new/deep/x", "x"),
+        ),
+        (
+            "whiteouts",
+            Tar::new().file("a/b/.wh.one", "").file(".wh.gone", ""),
+        ),
+        (
+            "whiteouts of nothing",
+            Tar::new().file("no/.wh.x", "").file("a/.wh.no", ""),
+        ),
+        ("a whiteout below a file", Tar::new().file("file/.wh.x", "")),
+        (
+            "an opaque directory",
+            Tar::new().file("a/b/.wh..wh..opq", "").file("a/b/new", "n"),
+        ),
+        (
+            "an opaque root",
+            Tar::new().file(".wh..wh..opq", "").file("a/b/new", "n"),
+        ),
+        ("an opaque nothing", Tar::new().file("no/.wh..wh..opq", "")),
+        (
+            "made again",
+            Tar::new().file(".wh.again", "").file("again/new", "n"),
+        ),
+        (
+            "taken away after",
+            Tar::new().file("again/new", "n").file(".wh.again", ""),
+        ),
+        ("a parent that is a link", Tar::new().file("link/new", "n")),
+        (
+            "a whiteout through a link",
+            Tar::new().file("link/.wh.one", ""),
+        ),
+        ("a parent that is a file", Tar::new().file("file/new", "n")),
+        (
+            "a file for a directory",
+            Tar::new().file("gone", "now a file"),
+        ),
+        (
+            "a directory for a link",
+            Tar::new().dir("link").file("link/new", "n"),
+        ),
+        (
+            "both, one after the other",
+            Tar::new().file("gone", "f").dir("gone").file("gone/y", "y"),
+        ),
+    ]
+}
+
+/// Imports the layout at `source` into a fresh root, unpacked, and says how its tree differs from
+/// the plain one.
+fn compared(scratch: &Path, snapshotter: &str, source: &Path) -> Vec<String> {
+    let [root, mounted, plain] = ["root", "mounted", "plain"].map(|name| scratch.join(name));
+    fs::create_dir_all(&mounted).unwrap();
+    ok(cas(&root).args(["--snapshotter", snapshotter, "init"]));
+    ok(cas(&root)
+        .args(["-q", "import", "--unpack", "--name", NAME])
+        .arg(source));
+    ok(cas(&root).args(["-q", "unpack", NAME]).arg(&plain));
+    ok(cas(&root).args(["-q", "mount", NAME]).arg(&mounted));
+    let found = differences(&plain, &mounted);
+    ok(cas(&root).arg("umount").arg(&mounted));
+    for made in [root, plain] {
+        fs::remove_dir_all(made).unwrap();
+    }
+    found
+}
+
+#[test]
+fn whatever_a_layer_asks_of_those_below_it_gets() {
+    if !can(&[]) {
+        return;
+    }
+    let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
+    let source = scratch.path().join("layout");
+    let mut all = vec![base()];
+    for (what, change) in changes() {
+        layout(&source, vec![base(), change.clone()]);
+        let found = compared(scratch.path(), "overlay", &source);
+        assert!(found.is_empty(), "{what}: {found:#?}");
+        all.push(change);
+    }
+    layout(&source, all);
+    for snapshotter in ["overlay", "native"] {
+        let found = compared(scratch.path(), snapshotter, &source);
+        assert!(found.is_empty(), "{snapshotter}: {found:#?}");
+    }
+}
+
+#[test]
+fn an_unpack_that_is_killed_anywhere_and_repeated_gives_the_right_tree() {
+    let Some(source) = real_image("small").filter(|_| can(&[])) else {
+        return;
+    };
+    let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
+    let [root, mounted, plain] = ["root", "mounted", "plain"].map(|name| scratch.path().join(name));
+    fs::create_dir_all(&mounted).unwrap();
+    let import = || {
+        let mut command = cas(&root);
+        command
+            .args(["-q", "import", "--unpack", "--name", "app"])
+            .arg(&source);
+        command
+    };
+    let begun = Instant::now();
+    ok(&mut import());
+    let whole = begun.elapsed();
+    for part in 0..12 {
+        ok(cas(&root).args(["rmi"].iter().chain(&REAL)));
+        ok(cas(&root).arg("gc"));
+        let mut child = import().stdout(Stdio::null()).spawn().unwrap();
+        thread::sleep(whole * part / 12);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // Whoever comes next need not wait for one that is dead, nor for a collection.
+        ok(&mut import());
+    }
+    ok(cas(&root).args(["-q", "unpack", REAL[0]]).arg(&plain));
+    ok(cas(&root).args(["-q", "mount", REAL[0]]).arg(&mounted));
+    let found = differences(&plain, &mounted);
+    ok(cas(&root).arg("umount").arg(&mounted));
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn two_processes_unpack_each_layer_once() {
+    let Some(source) = real_image("small").filter(|_| can(&[])) else {
+        return;
+    };
+    for snapshotter in ["overlay", "native"] {
+        let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
+        let root = scratch.path().join("root");
+        ok(cas(&root).args(["--snapshotter", snapshotter, "init"]));
+        ok(cas(&root)
+            .args(["-q", "import", "--name", "app"])
+            .arg(&source));
+        let snapshots = || {
+            let mut command = cas(&root);
+            command
+                .args(["-q", "import", "--unpack", "--name", "app"])
+                .arg(&source);
+            command.stdout(Stdio::null()).spawn().unwrap()
+        };
+        let both = [snapshots(), snapshots()];
+        for mut one in both {
+            assert!(one.wait().unwrap().success());
+        }
+        // Each snapshot that was ever prepared has taken the next number.
+        let made = fs::read_dir(root.join("snapshots").join(snapshotter).join("snapshots"));
+        let numbers = made.unwrap().map(|one| one.unwrap().file_name());
+        let numbers = numbers.map(|name| name.to_str().unwrap().parse::<u64>().unwrap());
+        assert_eq!(numbers.max(), Some(5), "{snapshotter}");
+    }
+}
+
+#[test]
+fn a_lock_that_somebody_holds_is_waited_for() {
+    let Some(source) = real_image("small").filter(|_| can(&["flock"])) else {
+        return;
+    };
+    let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
+    let root = scratch.path().join("root");
+    ok(cas(&root).args(["--snapshotter", "overlay", "init"]));
+    ok(cas(&root)
+        .args(["-q", "import", "--name", "app"])
+        .arg(&source));
+    let config = ok(cas(&root).args(["--json", "inspect", REAL[0]]));
+    let config: Value = serde_json::from_str(&config).unwrap();
+    let lowest = find(&config, "diff_ids").unwrap()[0]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let locks = root.join("snapshots/overlay/locks");
+    fs::create_dir_all(&locks).unwrap();
+    let held = Duration::from_secs(1);
+    let mut holder = Command::new("flock")
+        .arg(locks.join(lowest))
+        .args(["sleep", &held.as_secs().to_string()])
+        .spawn()
+        .unwrap();
+    thread::sleep(held / 4);
+    let begun = Instant::now();
+    let mut import = cas(&root);
+    let out = import
+        .args(["import", "--unpack", "--name", "app"])
+        .arg(&source)
+        .output()
+        .unwrap();
+    assert!(out.status.success());
+    assert!(begun.elapsed() > held / 2, "{:?}", begun.elapsed());
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(said.contains("waiting for another unpack"), "{said}");
+    holder.wait().unwrap();
+}
+
+/// The value under this key, wherever it is.
+fn find<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
+    match value {
+        Value::Object(map) => map
+            .get(key)
+            .or_else(|| map.values().find_map(|value| find(value, key))),
+        Value::Array(list) => list.iter().find_map(|value| find(value, key)),
+        _ => None,
+    }
+}
