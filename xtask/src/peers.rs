@@ -13,6 +13,7 @@ const PEERS: &[(&str, &str)] = &[
     ("skopeo", "skopeo"),
     ("podman", "podman"),
     ("containerd", "containerd"),
+    ("unpigz", "pigz"),
     ("ctr", "containerd"),
     ("mmdebstrap", "mmdebstrap"),
     ("strace", "strace"),

@@ -24,7 +24,7 @@ pub(super) fn as_child() -> Result<bool> {
     let before = busy()?;
     for (number, layer) in arguments.enumerate() {
         let place = target.join(number.to_string());
-        fs::create_dir_all(&place)?;
+        fs::create_dir_all(place.join("fs"))?;
         take(Path::new(&layer), &place)?;
     }
     let root = File::open(&target)?;
@@ -75,31 +75,36 @@ fn take(layer: &Path, place: &Path) -> Result<()> {
     let mut archive = tar::Archive::new(BufReader::with_capacity(1 << 20, hashed));
     for entry in archive.entries()? {
         let mut entry = entry?;
+        let path = entry.path()?;
         let path = place
             .join("fs")
-            .join(entry.path()?.strip_prefix("/").unwrap_or(&entry.path()?));
-        match entry.header().entry_type() {
-            EntryType::Directory => {
-                fs::DirBuilder::new()
-                    .recursive(true)
-                    .mode(0o755)
-                    .create(&path)?;
-            }
-            EntryType::Regular => {
-                let mut options = File::options();
-                let mut file = options
-                    .write(true)
-                    .create_new(true)
-                    .mode(0o644)
-                    .open(&path)?;
-                io::copy(&mut entry, &mut file)?;
-            }
-            EntryType::Symlink => {
-                let target = entry.link_name()?.context("a link without target")?;
-                std::os::unix::fs::symlink(target, &path)?;
-            }
-            _ => {}
+            .join(path.strip_prefix("/").unwrap_or(&path));
+        write(&mut entry, &path).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn write<R: Read>(entry: &mut tar::Entry<'_, R>, path: &Path) -> Result<()> {
+    if let Some(parent) = path.parent().filter(|parent| !parent.exists()) {
+        fs::create_dir_all(parent)?;
+    }
+    match entry.header().entry_type() {
+        EntryType::Directory => {
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o755)
+                .create(path)?;
         }
+        EntryType::Regular => {
+            let mut options = File::options();
+            options.write(true).create_new(true).mode(0o644);
+            io::copy(entry, &mut options.open(path)?)?;
+        }
+        EntryType::Symlink => {
+            let target = entry.link_name()?.context("a link without target")?;
+            std::os::unix::fs::symlink(target, path)?;
+        }
+        _ => {}
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 
@@ -108,7 +108,10 @@ impl Jobs {
         Contender::new("floor, synced", |fresh| {
             let mut command = Command::new(std::env::current_exe()?);
             command.arg(floor::CHILD).arg(fresh);
-            let out = command.args(subject.image.layers()?).output()?;
+            command
+                .args(subject.image.layers()?)
+                .stderr(Stdio::inherit());
+            let out = command.output()?;
             let seconds = String::from_utf8(out.stdout)?;
             let seconds = seconds.trim().parse().context("the floor is mute")?;
             Ok(Sample { seconds, peak: 0 })
