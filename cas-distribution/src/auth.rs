@@ -10,6 +10,7 @@ use tokio::sync::Mutex;
 use crate::challenge::{self, Challenge};
 use crate::credentials::{self, Credentials};
 use crate::error::REGISTRY;
+use crate::http::Http;
 use crate::{origin, token};
 
 /// What is shown to one registry.
@@ -46,7 +47,7 @@ impl Auth {
     /// `Denied` when there is no answer; those of the token service.
     pub(crate) async fn answer(
         &self,
-        client: &reqwest::Client,
+        http: &Http,
         before: &Shown,
         refusal: &HeaderMap,
         scope: &str,
@@ -57,7 +58,7 @@ impl Auth {
         }
         let values = refusal.get_all(WWW_AUTHENTICATE).iter();
         let challenges = challenge::parse(values.filter_map(|value| value.to_str().ok()));
-        let header = self.header(client, challenges, scope).await?;
+        let header = self.header(http, challenges, scope).await?;
         let mut header = HeaderValue::try_from(header)
             .map_err(|_| denied("the credentials for it are no text".to_owned()))?;
         header.set_sensitive(true);
@@ -70,7 +71,7 @@ impl Auth {
 
     async fn header(
         &self,
-        client: &reqwest::Client,
+        http: &Http,
         challenges: Vec<Challenge>,
         scope: &str,
     ) -> Result<String> {
@@ -86,7 +87,7 @@ impl Auth {
                     .parse()
                     .map_err(|_| denied("it names no address of a token service".to_owned()))?;
                 let (service, asked) = (service.as_deref(), asked.as_deref());
-                self.bearer(client, realm, service, scope, asked).await
+                self.bearer(http, realm, service, scope, asked).await
             }
             Some(Challenge::Basic) => match find(&self.registry).await? {
                 Some(Credentials::Password { name, password }) => {
@@ -108,7 +109,7 @@ impl Auth {
 
     async fn bearer(
         &self,
-        client: &reqwest::Client,
+        http: &Http,
         realm: Url,
         service: Option<&str>,
         scope: &str,
@@ -128,7 +129,7 @@ impl Auth {
             service,
             scopes,
         };
-        let token = token::fetch(client, wanted, credentials.as_ref()).await?;
+        let token = token::fetch(http, wanted, credentials.as_ref()).await?;
         Ok(format!("Bearer {token}"))
     }
 }

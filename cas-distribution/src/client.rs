@@ -15,13 +15,14 @@ use reqwest::{Method, Response, StatusCode, Url};
 use crate::auth::Auth;
 use crate::body;
 use crate::error::{self, REGISTRY};
+use crate::http::Http;
 use crate::{RemoteRef, http, origin, runtime};
 
 /// Redirects that are followed for one request.
 const REDIRECTS: usize = 5;
 /// How often one request may be told to show who asks.
 const REFUSALS: usize = 2;
-/// How long a registry on this machine may take to say that it speaks TLS.
+/// How long a registry on this machine may take to say that it wants TLS.
 const PROBE: Duration = Duration::from_secs(5);
 /// The documents that are understood.
 const DOCUMENTS: &str = "application/vnd.oci.image.index.v1+json, \
@@ -45,7 +46,7 @@ pub struct Options {
 pub struct Client(pub(crate) Arc<Inner>);
 
 pub(crate) struct Inner {
-    pub(crate) http: reqwest::Client,
+    pub(crate) http: Http,
     /// `https://HOST/v2/REPOSITORY/`.
     base: Url,
     pub(crate) reference: RemoteRef,
@@ -71,17 +72,17 @@ pub(crate) struct Ask {
 
 impl Client {
     /// A client for `reference`. Nobody is asked anything yet, but whether a registry on this
-    /// machine speaks TLS.
+    /// machine wants TLS.
     ///
     /// # Errors
     /// `Unavailable` when the roots of trust of this system cannot be read.
     pub async fn connect(reference: &RemoteRef, options: Options) -> Result<Self> {
         let reference = reference.clone();
         runtime::run(async move {
-            let mut base = base(&reference, "https")?;
-            let http = http::client(&base)?;
-            if options.plain_http || origin::is_local(&base) && !speaks_tls(&http, &base).await {
-                base = self::base(&reference, "http")?;
+            let mut base = base(&reference, "http")?;
+            let http = Http::new(&base)?;
+            if !options.plain_http && (!origin::is_local(&base) || wants_tls(&http, &base).await) {
+                base = self::base(&reference, "https")?;
             }
             Ok(Client(Arc::new(Inner {
                 http,
@@ -114,9 +115,16 @@ fn base(reference: &RemoteRef, scheme: &str) -> Result<Url> {
     url.map_err(|error| Error::invalid(format!("no address: {error}")).subject(reference))
 }
 
-async fn speaks_tls(http: &reqwest::Client, base: &Url) -> bool {
-    let asked = tokio::time::timeout(PROBE, http.head(base.clone()).send());
-    matches!(asked.await, Ok(Ok(_)))
+/// Whether a registry on this machine refuses to be spoken to in the plain. It is shown nothing.
+async fn wants_tls(http: &Http, base: &Url) -> bool {
+    let Ok(request) = http.request(Method::HEAD, base) else {
+        return true;
+    };
+    match tokio::time::timeout(PROBE, request.send()).await {
+        Ok(Ok(response)) => response.status() == StatusCode::BAD_REQUEST,
+        Ok(Err(error)) => !error.is_connect(),
+        Err(_) => false,
+    }
 }
 
 #[async_trait]
@@ -247,7 +255,7 @@ impl Inner {
         loop {
             let own = origin::same(&self.base, &ask.url);
             let shown = self.auth.current().await;
-            let mut request = self.http.request(ask.method.clone(), ask.url.clone());
+            let mut request = self.http.request(ask.method.clone(), &ask.url)?;
             request = request.headers(ask.headers.clone()).body(ask.body.clone());
             if let Some(header) = shown.header.as_ref().filter(|_| own) {
                 request = request.header(AUTHORIZATION, header.clone());

@@ -53,7 +53,7 @@ pub(crate) async fn refused(response: Response) -> Error {
                  `docker login` or `podman login --compat-auth-file` writes to docker's config.json"
             ),
         ),
-        StatusCode::NOT_FOUND => Error::not_found(answered),
+        StatusCode::NOT_FOUND => Error::not_found(format!("{answered}: it has no such thing")),
         StatusCode::PAYLOAD_TOO_LARGE => Error::out_of_range(answered),
         StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => {
             let wait = wait.map_or("later".to_owned(), |wait| {

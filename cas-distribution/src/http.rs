@@ -1,10 +1,11 @@
 //! One request and its answer, with bounds on waiting.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use cas_core::{Error, Result};
-use reqwest::{RequestBuilder, Response, Url, redirect};
+use reqwest::{ClientBuilder, Method, RequestBuilder, Response, Url, redirect};
 use tokio::time::timeout;
 
 use crate::error;
@@ -17,12 +18,52 @@ pub(crate) const IDLE: Duration = Duration::from_secs(60);
 /// The longest answer that is neither document nor blob: of errors, of token services.
 pub(crate) const ANSWER: usize = 1 << 20;
 
-/// A client for a registry. It follows no redirect by itself, and leaves bytes as they are.
-///
-/// # Errors
-/// `Unavailable` when the roots of trust of this system cannot be read.
-pub(crate) fn client(registry: &Url) -> Result<reqwest::Client> {
-    let mut builder = reqwest::Client::builder()
+/// Connections to a registry, and to where it leads. No redirect is followed by itself, and bytes
+/// are left as they are.
+pub(crate) struct Http {
+    plain: reqwest::Client,
+    /// Made when it is needed: to read the roots of trust takes a tenth of a second.
+    encrypted: OnceLock<reqwest::Client>,
+    local: bool,
+}
+
+impl Http {
+    /// For a registry at this address.
+    ///
+    /// # Errors
+    /// `Unavailable` when the system has not what it takes.
+    pub(crate) fn new(registry: &Url) -> Result<Self> {
+        let local = is_local(registry);
+        let plain = builder(local).tls_certs_only([]).build();
+        Ok(Http {
+            plain: plain.map_err(|error| error::broken(error, registry))?,
+            encrypted: OnceLock::new(),
+            local,
+        })
+    }
+
+    /// A request to `url`.
+    ///
+    /// # Errors
+    /// `Unavailable` when the roots of trust of this system cannot be read.
+    pub(crate) fn request(&self, method: Method, url: &Url) -> Result<RequestBuilder> {
+        if url.scheme() == "http" {
+            return Ok(self.plain.request(method, url.clone()));
+        }
+        let client = match self.encrypted.get() {
+            Some(client) => client,
+            None => {
+                let made = builder(self.local).build();
+                let made = made.map_err(|error| error::broken(error, url))?;
+                self.encrypted.get_or_init(|| made)
+            }
+        };
+        Ok(client.request(method, url.clone()))
+    }
+}
+
+fn builder(local: bool) -> ClientBuilder {
+    let builder = reqwest::Client::builder()
         .user_agent(concat!("cas/", env!("CARGO_PKG_VERSION")))
         .redirect(redirect::Policy::none())
         .referer(false)
@@ -31,10 +72,8 @@ pub(crate) fn client(registry: &Url) -> Result<reqwest::Client> {
         .no_zstd()
         .no_deflate()
         .connect_timeout(CONNECT);
-    if is_local(registry) {
-        builder = builder.no_proxy();
-    }
-    builder.build().map_err(|error| error::broken(error, registry))
+    // What is on this machine is not asked for elsewhere.
+    if local { builder.no_proxy() } else { builder }
 }
 
 /// Sends a request whose body is short; the answer, whatever its status.

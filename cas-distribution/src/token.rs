@@ -1,12 +1,13 @@
 //! Tokens: asked of the service that a registry names, for one repository.
 
 use cas_core::{Error, Kind, Result};
-use reqwest::Url;
 use reqwest::header::CONTENT_TYPE;
+use reqwest::{Method, Url};
 use serde::Deserialize;
 
 use crate::credentials::Credentials;
-use crate::{error, http};
+use crate::error;
+use crate::http::{self, Http};
 
 /// What a token is asked for.
 pub(crate) struct Wanted<'a> {
@@ -29,21 +30,20 @@ struct Answer {
 /// # Errors
 /// `Denied` when the service refuses; `Unavailable`.
 pub(crate) async fn fetch(
-    client: &reqwest::Client,
+    http: &Http,
     wanted: Wanted<'_>,
     credentials: Option<&Credentials>,
 ) -> Result<String> {
     let realm = wanted.realm.clone();
     let request = match credentials {
-        Some(Credentials::Identity(token)) => {
-            let form = form(&wanted, token);
-            let kind = "application/x-www-form-urlencoded";
-            client.post(realm.clone()).header(CONTENT_TYPE, kind).body(form)
-        }
-        Some(Credentials::Password { name, password }) => {
-            client.get(query(wanted)).basic_auth(name, Some(password))
-        }
-        Some(Credentials::Registry(_)) | None => client.get(query(wanted)),
+        Some(Credentials::Identity(token)) => http
+            .request(Method::POST, &realm)?
+            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .body(form(&wanted, token)),
+        Some(Credentials::Password { name, password }) => http
+            .request(Method::GET, &query(wanted))?
+            .basic_auth(name, Some(password)),
+        Some(Credentials::Registry(_)) | None => http.request(Method::GET, &query(wanted))?,
     };
     let response = http::send(request, &realm).await?;
     if !response.status().is_success() {

@@ -80,7 +80,7 @@ impl Inner {
         let gone = Gone::default();
         let mut request = self
             .http
-            .put(place.clone())
+            .request(Method::PUT, &place)?
             .header(CONTENT_TYPE, "application/octet-stream")
             .header(CONTENT_LENGTH, descriptor.size)
             .body(gone.body(content.boxed()));
