@@ -22,6 +22,8 @@ const PEERS: &[(&str, &str)] = &[
     ("setfacl", "acl"),
     ("setcap", "libcap2-bin"),
     ("zstd", "zstd"),
+    ("docker-registry", "docker-registry"),
+    ("htpasswd", "apache2-utils"),
     ("mkfs.ext4", "e2fsprogs"),
 ];
 
