@@ -69,12 +69,7 @@ impl Auth {
         Ok(())
     }
 
-    async fn header(
-        &self,
-        http: &Http,
-        challenges: Vec<Challenge>,
-        scope: &str,
-    ) -> Result<String> {
+    async fn header(&self, http: &Http, challenges: Vec<Challenge>, scope: &str) -> Result<String> {
         let bearer = |one: &&Challenge| matches!(one, Challenge::Bearer { .. });
         let chosen = challenges.iter().find(bearer).or(challenges.first());
         match chosen {

@@ -124,7 +124,15 @@ mod tests {
     #[test]
     fn ends_with_whatever_it_is_given() {
         for header in [
-            "", ",", "=", "Bearer", "Bearer realm=\"open", "Bearer =", "a=b=c", "\"", "Bearer \\",
+            "",
+            ",",
+            "=",
+            "Bearer",
+            "Bearer realm=\"open",
+            "Bearer =",
+            "a=b=c",
+            "\"",
+            "Bearer \\",
         ] {
             assert_eq!(parse(std::iter::once(header)), vec![], "{header}");
         }

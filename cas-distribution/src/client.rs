@@ -266,7 +266,9 @@ impl Inner {
                 refused += 1;
                 let scope = self.scope(ask.action);
                 let refusal = response.headers();
-                self.auth.answer(&self.http, &shown, refusal, &scope).await?;
+                self.auth
+                    .answer(&self.http, &shown, refusal, &scope)
+                    .await?;
             } else if status.is_redirection() && ask.reads() && redirected < REDIRECTS {
                 redirected += 1;
                 ask.url = self.location(&response)?;

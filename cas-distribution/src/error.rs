@@ -40,7 +40,10 @@ pub(crate) async fn refused(response: Response) -> Error {
     let (code, said) = match problem {
         Some(problem) => {
             let said = format!("{} {}", problem.code, problem.message);
-            (problem.code, format!(" {:.SAID$}", said.escape_debug().to_string()))
+            (
+                problem.code,
+                format!(" {:.SAID$}", said.escape_debug().to_string()),
+            )
         }
         None => (String::new(), String::new()),
     };
@@ -57,16 +60,19 @@ pub(crate) async fn refused(response: Response) -> Error {
         StatusCode::PAYLOAD_TOO_LARGE => Error::out_of_range(answered),
         StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => {
             let wait = wait.map_or("later".to_owned(), |wait| {
-                format!("after {:.50} (seconds, or that time)", wait.escape_debug().to_string())
+                format!(
+                    "after {:.50} (seconds, or that time)",
+                    wait.escape_debug().to_string()
+                )
             });
             Error::unavailable(format!("{answered}; try again {wait}"))
         }
         status if status.is_server_error() => {
             Error::unavailable(format!("{answered}; try again later"))
         }
-        _ if code == "DIGEST_INVALID" => Error::corrupt(format!(
-            "{answered}; the bytes in the store may be damaged"
-        )),
+        _ if code == "DIGEST_INVALID" => {
+            Error::corrupt(format!("{answered}; the bytes in the store may be damaged"))
+        }
         _ => Error::new(Kind::Denied, answered),
     };
     error.backend(REGISTRY)

@@ -27,7 +27,9 @@ struct Answer {
 pub(crate) fn ask(name: &str, host: &str) -> Result<Option<Credentials>> {
     let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     if !name.bytes().all(letter) {
-        return Err(Error::invalid("the name of a credential helper is no program's").subject(name));
+        return Err(
+            Error::invalid("the name of a credential helper is no program's").subject(name),
+        );
     }
     let program = format!("docker-credential-{name}");
     get(&program, host).during("ask", program)

@@ -44,7 +44,10 @@ pub(crate) fn check(registry: &Url, to: &Url) -> Result<()> {
     };
     Err(Error::new(
         Kind::Denied,
-        format!("the registry leads to {}, {why}; it is not followed", shown(to)),
+        format!(
+            "the registry leads to {}, {why}; it is not followed",
+            shown(to)
+        ),
     ))
 }
 
@@ -56,7 +59,10 @@ pub(crate) fn is_local(url: &Url) -> bool {
         return true;
     }
     let plain = host.trim_start_matches('[').trim_end_matches(']');
-    match plain.parse::<IpAddr>().map(|address| address.to_canonical()) {
+    match plain
+        .parse::<IpAddr>()
+        .map(|address| address.to_canonical())
+    {
         Ok(IpAddr::V4(address)) => {
             address.is_loopback() || address.is_link_local() || address.is_unspecified()
         }
@@ -95,8 +101,14 @@ mod tests {
             assert_eq!(same_site(&registry, &url(service)), known, "{service}");
         }
         // The top level is nobody's site, and addresses have none.
-        assert!(!same_site(&url("https://x.test/"), &url("https://evil.test/")));
-        assert!(!same_site(&url("https://10.0.0.1/"), &url("https://10.0.0.2/")));
+        assert!(!same_site(
+            &url("https://x.test/"),
+            &url("https://evil.test/")
+        ));
+        assert!(!same_site(
+            &url("https://10.0.0.1/"),
+            &url("https://10.0.0.2/")
+        ));
         assert!(!same_site(
             &url("http://127.0.0.1:1/"),
             &url("http://127.0.0.1:2/")

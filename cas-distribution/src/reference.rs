@@ -122,8 +122,7 @@ fn parse(text: &str) -> Result<RemoteRef> {
 fn is_host(host: &str) -> bool {
     let (name, port) = host.split_once(':').unwrap_or((host, "443"));
     let good = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    name.bytes()
-        .all(|byte| good(byte) || b".-".contains(&byte))
+    name.bytes().all(|byte| good(byte) || b".-".contains(&byte))
         && name.bytes().next().is_some_and(good)
         && port.bytes().all(|byte| byte.is_ascii_digit())
         && port.parse::<u16>().is_ok()
@@ -158,7 +157,10 @@ mod tests {
         for (text, whole) in [
             ("x.test/a", "x.test/a:latest".to_owned()),
             ("localhost/a", "localhost/a:latest".to_owned()),
-            ("x:5000/a/b-c__d:1.2-x_", "x:5000/a/b-c__d:1.2-x_".to_owned()),
+            (
+                "x:5000/a/b-c__d:1.2-x_",
+                "x:5000/a/b-c__d:1.2-x_".to_owned(),
+            ),
             (&format!("x.test/a@{digest}"), format!("x.test/a@{digest}")),
             (
                 &format!("x.test/a:1@{digest}"),

@@ -54,8 +54,11 @@ pub(crate) async fn fetch(
     let token = answer.and_then(|answer| answer.token.or(answer.access_token));
     token.filter(|token| !token.is_empty()).ok_or_else(|| {
         let from = crate::origin::shown(&realm);
-        Error::new(Kind::Denied, format!("the token service {from} gave no token"))
-            .backend(error::REGISTRY)
+        Error::new(
+            Kind::Denied,
+            format!("the token service {from} gave no token"),
+        )
+        .backend(error::REGISTRY)
     })
 }
 

@@ -10,10 +10,8 @@ use super::Session;
 
 /// Pull an image from a registry
 #[derive(Args)]
-#[command(
-    after_help = "Example:\n  cas pull localhost:5000/app:1\n  \
-    cas pull registry.example/team/app:1 --platform linux/arm64 --unpack"
-)]
+#[command(after_help = "Example:\n  cas pull localhost:5000/app:1\n  \
+    cas pull registry.example/team/app:1 --platform linux/arm64 --unpack")]
 pub(crate) struct Pull {
     /// HOST[:PORT]/REPOSITORY[:TAG][@DIGEST]; no host is the default
     #[arg(value_name = "REF")]
@@ -27,10 +25,8 @@ pub(crate) struct Pull {
 
 /// Push an image to a registry
 #[derive(Args)]
-#[command(
-    after_help = "Example:\n  cas push app:1 localhost:5000/app:1\n  \
-    cas push registry.example/team/app:1"
-)]
+#[command(after_help = "Example:\n  cas push app:1 localhost:5000/app:1\n  \
+    cas push registry.example/team/app:1")]
 pub(crate) struct Push {
     /// Name of the image
     image: String,
@@ -75,7 +71,9 @@ impl Pull {
         let cas = session.cas().await?;
         let (choice, options) = (self.remote.choice(), self.remote.options());
         let progress = &session.progress;
-        let image = cas.pull(&self.reference, &choice, options, progress).await?;
+        let image = cas
+            .pull(&self.reference, &choice, options, progress)
+            .await?;
         let name = image.name.as_str();
         let platform = self.remote.platform.as_ref();
         let snapshot = match self.unpack {
@@ -103,6 +101,8 @@ impl Push {
         let target = pushed.await?;
         let name = reference.to_string();
         let made = json!({"image": self.image, "name": name, "target": target});
-        session.out.item(&made, || format!("{} -> {name}", self.image))
+        session
+            .out
+            .item(&made, || format!("{} -> {name}", self.image))
     }
 }

@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use cas_core::collect::Collected;
 #[cfg(feature = "registry")]
 use cas_core::Descriptor;
+use cas_core::collect::Collected;
 use cas_core::{Digest, Image, Result};
 use cas_layer::export::{self, Target};
 use cas_layer::import::{Options, Source};
@@ -95,7 +95,9 @@ impl Cas {
     pub fn push(&self, name: &str, reference: &str) -> Result<Descriptor> {
         let (choice, options) = Default::default();
         let (reference, progress) = (reference.parse()?, silent());
-        let pushed = self.inner.push(name, &reference, &choice, options, &progress);
+        let pushed = self
+            .inner
+            .push(name, &reference, &choice, options, &progress);
         self.runtime.block_on(pushed)
     }
 

@@ -46,7 +46,9 @@ pub async fn pull(
         Ok(target) => target,
         Err(error) => return guard.settle(Err(error)).await,
     };
-    let named = guard.name(vec![Image::new(name, target)], &["target"]).await?;
+    let named = guard
+        .name(vec![Image::new(name, target)], &["target"])
+        .await?;
     let named = named.into_iter().next();
     named.ok_or_else(|| Error::internal("a name was not written"))
 }
@@ -193,11 +195,11 @@ impl Pull<'_> {
         let found = config_platform(&*self.store.content, &manifest.config).await?;
         match Only::new(platform).matches(&found) {
             true => Ok(()),
-            false => Err(Error::not_found(format!(
-                "has no {platform}, it is for {found} only"
-            ))
-            .operation("pull")
-            .subject(own.digest)),
+            false => Err(
+                Error::not_found(format!("has no {platform}, it is for {found} only"))
+                    .operation("pull")
+                    .subject(own.digest),
+            ),
         }
     }
 

@@ -135,7 +135,9 @@ impl Handler for Push<'_> {
         }
         if !media_type.is_index() && !media_type.is_manifest() {
             let pushed = self.blob(descriptor).await;
-            return pushed.during("push", descriptor.digest).map(|()| Next::NONE);
+            return pushed
+                .during("push", descriptor.digest)
+                .map(|()| Next::NONE);
         }
         if descriptor.size > limit::DOCUMENT_WRITE {
             let (found, allowed) = (descriptor.size, limit::DOCUMENT_WRITE);
