@@ -18,8 +18,6 @@ use crate::error::{self, REGISTRY};
 use crate::http::Http;
 use crate::{RemoteRef, http, origin, runtime};
 
-/// Redirects that are followed for one request.
-const REDIRECTS: usize = 5;
 /// How often one request may be told to show who asks.
 const REFUSALS: usize = 2;
 /// How long a registry on this machine may take to say that it wants TLS.
@@ -200,7 +198,7 @@ impl Inner {
         let asked = Ask::new(Method::GET, url, Action::Pull).with(ACCEPT, DOCUMENTS);
         let response = self.expect(asked, &[StatusCode::OK]).await?;
         let media_type = known(response.headers());
-        let data = http::body(response, limit::DOCUMENT_READ as usize).await?;
+        let data = http::body(response, limit::DOCUMENT_READ).await?;
         let said = || serde_json::from_slice::<Said>(&data).ok()?.media_type;
         let media_type = media_type.or_else(said).filter(is_document);
         let media_type = media_type.ok_or_else(|| {
@@ -269,7 +267,7 @@ impl Inner {
                 self.auth
                     .answer(&self.http, &shown, refusal, &scope)
                     .await?;
-            } else if status.is_redirection() && ask.reads() && redirected < REDIRECTS {
+            } else if status.is_redirection() && ask.reads() && redirected < limit::REDIRECTS {
                 redirected += 1;
                 ask.url = self.location(&response)?;
             } else {

@@ -1,6 +1,6 @@
 //! What registries answer, sorted by what the caller must do.
 
-use cas_core::{Error, Kind};
+use cas_core::{Error, Kind, limit};
 use reqwest::header::RETRY_AFTER;
 use reqwest::{Response, StatusCode, Url};
 use serde::Deserialize;
@@ -34,7 +34,9 @@ pub(crate) async fn refused(response: Response) -> Error {
     let from = shown(response.url());
     let wait = response.headers().get(RETRY_AFTER);
     let wait = wait.and_then(|wait| wait.to_str().ok()).map(str::to_owned);
-    let body = http::body(response, http::ANSWER).await.unwrap_or_default();
+    let body = http::body(response, limit::ANSWER)
+        .await
+        .unwrap_or_default();
     let problem = serde_json::from_slice::<Answer>(&body).ok();
     let problem = problem.and_then(|answer| answer.errors.into_iter().next());
     let (code, said) = match problem {
@@ -52,8 +54,8 @@ pub(crate) async fn refused(response: Response) -> Error {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Error::new(
             Kind::Denied,
             format!(
-                "{answered}; it may not exist, or be for others: cas has the credentials that \
-                 `docker login` or `podman login --compat-auth-file` writes to docker's config.json"
+                "{answered}; it may not exist, or be for others: `docker login` writes credentials \
+                 to docker's config.json, where cas looks for them"
             ),
         ),
         StatusCode::NOT_FOUND => Error::not_found(format!("{answered}: it has no such thing")),

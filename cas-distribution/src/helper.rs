@@ -3,13 +3,11 @@
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 
-use cas_core::{Context, Error, Result};
+use cas_core::{Context, Error, Result, limit};
 use serde::Deserialize;
 
 use crate::credentials::Credentials;
 
-/// The longest answer of a helper.
-const ANSWER: u64 = 64 << 10;
 /// The name a helper gives with a token instead of a password.
 const TOKEN: &str = "<token>";
 
@@ -49,7 +47,7 @@ fn get(program: &str, host: &str) -> Result<Option<Credentials>> {
     }
     let mut answer = Vec::new();
     if let Some(output) = child.stdout.take() {
-        output.take(ANSWER).read_to_end(&mut answer)?;
+        output.take(limit::ANSWER).read_to_end(&mut answer)?;
     }
     let status = child.wait()?;
     if !status.success() {

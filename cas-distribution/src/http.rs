@@ -15,8 +15,6 @@ use crate::origin::is_local;
 const CONNECT: Duration = Duration::from_secs(20);
 /// How long a connection may be silent.
 pub(crate) const IDLE: Duration = Duration::from_secs(60);
-/// The longest answer that is neither document nor blob: of errors, of token services.
-pub(crate) const ANSWER: usize = 1 << 20;
 
 /// Connections to a registry, and to where it leads. No redirect is followed by itself, and bytes
 /// are left as they are.
@@ -100,10 +98,10 @@ pub(crate) async fn chunk(response: &mut Response) -> Result<Option<Bytes>> {
 ///
 /// # Errors
 /// `OutOfRange` when it is longer; as [`chunk`].
-pub(crate) async fn body(mut response: Response, allowed: usize) -> Result<Bytes> {
+pub(crate) async fn body(mut response: Response, allowed: u64) -> Result<Bytes> {
     let mut data = BytesMut::new();
     while let Some(piece) = chunk(&mut response).await? {
-        if data.len() + piece.len() > allowed {
+        if (data.len() + piece.len()) as u64 > allowed {
             return Err(Error::out_of_range(format!(
                 "an answer of more than {allowed} bytes"
             )));

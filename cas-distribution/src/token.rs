@@ -1,6 +1,6 @@
 //! Tokens: asked of the service that a registry names, for one repository.
 
-use cas_core::{Error, Kind, Result};
+use cas_core::{Error, Kind, Result, limit};
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Method, Url};
 use serde::Deserialize;
@@ -49,7 +49,7 @@ pub(crate) async fn fetch(
     if !response.status().is_success() {
         return Err(error::refused(response).await);
     }
-    let body = http::body(response, http::ANSWER).await?;
+    let body = http::body(response, limit::ANSWER).await?;
     let answer = serde_json::from_slice::<Answer>(&body).ok();
     let token = answer.and_then(|answer| answer.token.or(answer.access_token));
     token.filter(|token| !token.is_empty()).ok_or_else(|| {

@@ -40,16 +40,25 @@ pub async fn fetch(
         descriptor,
         progress,
     };
-    let outcome = match job.attempt().await {
+    let mut resumed = false;
+    let mut outcome = job.attempt(&mut resumed).await;
+    if resumed && is_corrupt(&outcome) {
         // The damage may be in what was there before.
-        Err(Failed { error, resumed }) if resumed && error.kind() == Kind::Corrupt => {
-            job.attempt().await
-        }
-        outcome => outcome,
-    };
-    outcome
-        .map_err(|failed| failed.error)
-        .during("fetch", descriptor.digest)
+        outcome = job.attempt(&mut resumed).await;
+    }
+    outcome.during("fetch", descriptor.digest)
+}
+
+fn is_corrupt(outcome: &Result<()>) -> bool {
+    let error = outcome.as_ref().err();
+    error.is_some_and(|error| error.kind() == Kind::Corrupt)
+}
+
+/// Whether the content of `descriptor` is there; in another size it is damaged, and counts as
+/// absent.
+pub(super) async fn is_there(store: &Store, descriptor: &Descriptor) -> Result<bool> {
+    let stat = store.content.stat(&descriptor.digest).await?;
+    Ok(stat.is_some_and(|stat| stat.size == descriptor.size))
 }
 
 struct Job<'a> {
@@ -60,23 +69,9 @@ struct Job<'a> {
     progress: &'a dyn Progress,
 }
 
-struct Failed {
-    error: Error,
-    /// Whether it went on from what was there.
-    resumed: bool,
-}
-
-impl From<Error> for Failed {
-    fn from(error: Error) -> Self {
-        Failed {
-            error,
-            resumed: false,
-        }
-    }
-}
-
 impl Job<'_> {
-    async fn attempt(&self) -> Result<(), Failed> {
+    /// Fetches it once, and says whether it went on from what was there.
+    async fn attempt(&self, resumed: &mut bool) -> Result<()> {
         let key = self.descriptor.digest.to_string();
         let content = &self.store.content;
         let wanted = Wanted::described(self.descriptor, Vec::new());
@@ -85,7 +80,7 @@ impl Job<'_> {
         }
         let expected = Expected::exactly(self.descriptor.digest, self.descriptor.size);
         let mut writer = content.begin_or_wait(&key, expected, PATIENCE).await?;
-        if self.store.present(self.descriptor).await? {
+        if is_there(self.store, self.descriptor).await? {
             // Whoever was waited for has stored it.
             drop(writer);
             content.discard(&key).await?;
@@ -94,15 +89,13 @@ impl Job<'_> {
         if writer.offset() > self.descriptor.size {
             writer.rewind().await?;
         }
-        let resumed = writer.offset() > 0;
+        *resumed = writer.offset() > 0;
         let outcome = self.pour(writer, &wanted).await;
-        if let Err(error) = &outcome
-            && error.kind() == Kind::Corrupt
-        {
+        if is_corrupt(&outcome) {
             // What the ingest holds is no beginning of the blob, so it must not be resumed.
             content.discard(&key).await?;
         }
-        outcome.map_err(|error| Failed { error, resumed })
+        outcome
     }
 
     async fn pour(&self, mut writer: Writer, wanted: &Wanted) -> Result<()> {

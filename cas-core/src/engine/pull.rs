@@ -140,8 +140,7 @@ impl Pull<'_> {
     }
 
     async fn read(&self, descriptor: &Descriptor) -> Result<Bytes> {
-        let stat = self.store.content.stat(&descriptor.digest).await?;
-        let there = stat.is_some_and(|stat| stat.size == descriptor.size);
+        let there = fetch::is_there(self.store, descriptor).await?;
         match there || descriptor.data.is_some() {
             true => dispatch::read(&*self.store.content, descriptor).await,
             false => fetch::document(self.fetcher, descriptor).await,
