@@ -164,7 +164,7 @@ async fn the_chosen_platform_comes_and_the_others_later() {
 }
 
 #[tokio::test]
-async fn a_blob_of_another_size_is_damaged_and_fetched_again() {
+async fn a_blob_that_was_lost_is_fetched_again() {
     let (from, to) = (store(), store());
     let root = image(&from, &Platform::host().to_string()).await;
     let yard = Yard::new(&from, &root);
