@@ -112,6 +112,19 @@ async fn is_whole(store: &Store, root: &Descriptor, platform: &str) -> bool {
     found.is_complete()
 }
 
+/// What is lost later, was pulled once, and is never taken for what was not chosen.
+async fn assert_absent_is_what_was_never_pulled(store: &Store, root: &Descriptor) {
+    let mut waiting = vec![root.digest];
+    while let Some(digest) = waiting.pop() {
+        let record = store.blobs().load(&digest).await.unwrap().unwrap().0;
+        for child in record.children {
+            let there = store.content.stat(&child).await.unwrap().is_some();
+            assert_eq!(there, !record.absent.contains(&child), "{child}");
+            waiting.extend(there.then_some(child));
+        }
+    }
+}
+
 /// An index of three platforms, one of them in an index of its own.
 async fn made(store: &Store) -> Descriptor {
     let nested = index(store, &[named(store, "linux/s390x").await]).await;
@@ -153,6 +166,7 @@ async fn the_chosen_platform_comes_and_the_others_later() {
         pulled(&to, &yard, &choice).await.unwrap();
         assert!(is_whole(&to, &root, platform).await);
         assert!(!is_whole(&to, &root, later).await);
+        assert_absent_is_what_was_never_pulled(&to, &root).await;
     }
     let choice = Choice::One("linux/riscv64".parse().unwrap());
     let error = pulled(&to, &yard, &choice).await.unwrap_err();
