@@ -3,10 +3,11 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cas_core::collect::{Options, collect};
+use cas_core::collect::{JOB, Options, collect};
 use cas_core::content::Durability;
 use cas_core::engine::{check, pull, push};
 use cas_core::image::RecordImages;
@@ -51,7 +52,12 @@ impl Fetcher for Yard {
     async fn fetch(&self, descriptor: &Descriptor, start: u64) -> Result<Pieces> {
         self.fetched.fetch_add(1, Ordering::SeqCst);
         if let Some(store) = &self.beside {
-            collect(store, &[], &Options::default()).await?;
+            // Later than a lease that nobody keeps would be borne.
+            let options = Options {
+                now: SystemTime::now() + JOB / 2,
+                ..Options::default()
+            };
+            collect(store, &[], &options).await?;
         }
         let reader = self.store.content.open(&descriptor.digest).await?;
         let reader = reader.ok_or_else(|| Error::not_found("not in the yard"))?;
