@@ -23,7 +23,25 @@ pub(crate) struct Registry {
 impl Registry {
     /// A registry below `place` that asks nobody who is there.
     pub(crate) fn open(place: &Path) -> Self {
-        Self::start(place, "")
+        Self::start(place, "", "")
+    }
+
+    /// One that speaks TLS, by the certificate `certificate.pem` that it makes below `place`.
+    pub(crate) fn encrypted(place: &Path) -> Self {
+        let [certificate, key] = ["certificate.pem", "key.pem"].map(|name| place.join(name));
+        let mut openssl = Command::new("openssl");
+        openssl.args("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes".split(' '));
+        openssl.args([
+            "-subj",
+            "/CN=test",
+            "-addext",
+            "subjectAltName=IP:127.0.0.1",
+        ]);
+        openssl.args(["-addext", "basicConstraints=critical,CA:FALSE", "-keyout"]);
+        ok(openssl.arg(&key).arg("-out").arg(&certificate));
+        let (certificate, key) = (certificate.display(), key.display());
+        let tls = format!(", tls: {{certificate: {certificate}, key: {key}}}");
+        Self::start(place, &tls, "")
     }
 
     /// One that wants name and password.
@@ -33,6 +51,7 @@ impl Registry {
         let path = place.join("htpasswd");
         Self::start(
             place,
+            "",
             &format!(
                 "auth: {{htpasswd: {{realm: x, path: {}}}}}\n",
                 path.display()
@@ -40,7 +59,7 @@ impl Registry {
         )
     }
 
-    fn start(place: &Path, auth: &str) -> Self {
+    fn start(place: &Path, tls: &str, auth: &str) -> Self {
         let port = {
             let free = TcpListener::bind("127.0.0.1:0").unwrap();
             free.local_addr().unwrap().port()
@@ -49,7 +68,7 @@ impl Registry {
         let storage = place.join("registry");
         let config = format!(
             "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {}}}}}\n\
-             http: {{addr: '{host}'}}\n{auth}log: {{level: error, accesslog: {{disabled: true}}}}\n",
+             http: {{addr: '{host}'{tls}}}\n{auth}log: {{level: error, accesslog: {{disabled: true}}}}\n",
             storage.display()
         );
         let file = place.join("registry.yml");

@@ -73,6 +73,32 @@ fn name_and_password_open_the_registry_of_the_field() {
     assert!(!said.contains("wrong") && said.contains("401"), "{said}");
 }
 
+/// On this machine, too, where plain http would do.
+#[test]
+fn tls_is_spoken_with_whom_the_system_trusts() {
+    if !can(&["skopeo", PROGRAM, "openssl"]) {
+        return;
+    }
+    let shop = Shop::open();
+    let registry = Registry::encrypted(shop.scratch.path());
+    let there = registry.at("app:1");
+    let tool = |root: &str| cas(&shop.path(root), shop.scratch.path());
+    let said = fails(tool("root").args(["push", GZIP, &there]), 7);
+    assert!(
+        said.contains("https") && said.contains("certificate"),
+        "{said}"
+    );
+    let certificate = shop.path("certificate.pem");
+    let trust = |mut command: std::process::Command| {
+        command.env("SSL_CERT_FILE", &certificate);
+        command
+    };
+    ok(trust(tool("root")).args(["push", GZIP, &there]));
+    ok(trust(tool("empty")).args(["pull", &there]));
+    // Whoever asks for the plain gets it, and what it makes of that.
+    fails(tool("empty").args(["pull", "--plain-http", &there]), 7);
+}
+
 #[test]
 fn a_token_is_asked_for_once_with_the_password_of_its_origin() {
     let sample = Sample::new(&[1000, 2000, 3000, 4000]);

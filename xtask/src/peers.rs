@@ -24,6 +24,7 @@ const PEERS: &[(&str, &str)] = &[
     ("zstd", "zstd"),
     ("docker-registry", "docker-registry"),
     ("htpasswd", "apache2-utils"),
+    ("openssl", "openssl"),
     ("mkfs.ext4", "e2fsprogs"),
 ];
 
