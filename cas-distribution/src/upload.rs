@@ -10,10 +10,11 @@ use futures_util::StreamExt;
 use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE};
 use reqwest::{Method, StatusCode, Url};
 
-use crate::Client;
 use crate::body::Gone;
-use crate::client::{Action, Ask, CONTENT_DIGEST, Inner};
+use crate::client::{Client, Inner};
 use crate::error;
+use crate::fetch::CONTENT_DIGEST;
+use crate::request::{Action, Ask};
 
 /// How many times the silence that is borne elsewhere a registry may take to store a blob that
 /// has arrived.
