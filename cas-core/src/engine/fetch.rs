@@ -56,7 +56,7 @@ fn is_corrupt(outcome: &Result<()>) -> bool {
 
 /// Whether the content of `descriptor` is there; in another size it is damaged, and counts as
 /// absent.
-pub(super) async fn is_there(store: &Store, descriptor: &Descriptor) -> Result<bool> {
+async fn is_there(store: &Store, descriptor: &Descriptor) -> Result<bool> {
     let stat = store.content.stat(&descriptor.digest).await?;
     Ok(stat.is_some_and(|stat| stat.size == descriptor.size))
 }

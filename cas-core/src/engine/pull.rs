@@ -140,7 +140,9 @@ impl Pull<'_> {
     }
 
     async fn read(&self, descriptor: &Descriptor) -> Result<Bytes> {
-        let there = fetch::is_there(self.store, descriptor).await?;
+        // Held first, what is there stays until it is read.
+        let wanted = Wanted::described(descriptor, Vec::new());
+        let there = self.guard.hold(wanted).await?;
         match there || descriptor.data.is_some() {
             true => dispatch::read(&*self.store.content, descriptor).await,
             false => fetch::document(self.fetcher, descriptor).await,
