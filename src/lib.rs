@@ -22,6 +22,8 @@ mod root;
 mod session;
 
 pub use cas_core::*;
+#[cfg(feature = "registry")]
+pub use cas_distribution as distribution;
 pub use cas_layer as layer;
 
 #[cfg(all(feature = "fs", feature = "native"))]

@@ -12,6 +12,7 @@ use cargo_metadata::{DependencyKind, MetadataCommand};
 /// Packages of the workspace and what each may depend on among them.
 const ARROWS: &[(&str, &[&str])] = &[
     ("oci-cas-core", &[]),
+    ("oci-cas-distribution", &["oci-cas-core"]),
     ("oci-cas-host", &["oci-cas-core"]),
     ("oci-cas-layer", &["oci-cas-core", "oci-cas-host"]),
     ("oci-cas-backend-fs", &["oci-cas-core", "oci-cas-host"]),
@@ -27,6 +28,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "oci-cas",
         &[
             "oci-cas-core",
+            "oci-cas-distribution",
             "oci-cas-host",
             "oci-cas-layer",
             "oci-cas-backend-fs",

@@ -14,51 +14,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use cas::{Descriptor, Digest, MediaType};
-use common::{can, cas, demo_archive, ok};
+use cas::Digest;
+use common::shop::{ALL, GZIP, MULTI, Names, Shop, ZSTD, names, skopeo};
+use common::{can, cas, ok};
 use serde_json::{Value, json};
 
-const GZIP: &str = "x.test/gzip:1";
-const ZSTD: &str = "x.test/zstd:1";
-const MULTI: &str = "x.test/multi:1";
-const ALL: [&str; 3] = [GZIP, ZSTD, MULTI];
-
-/// A root with an image in gzip, its twin in zstd, and one of two platforms.
-struct Shop {
-    scratch: tempfile::TempDir,
-    root: PathBuf,
-}
-
-/// What names stand for.
-type Names = BTreeMap<String, Digest>;
-
 impl Shop {
-    fn open() -> Self {
-        // In memory, for podman and containerd sync whatever they write.
-        let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
-        let shop = Shop {
-            root: scratch.path().join("root"),
-            scratch,
-        };
-        let demo = format!(
-            "oci-archive:{}",
-            demo_archive(shop.scratch.path()).display()
-        );
-        let gzip = format!("oci:{}:{GZIP}", shop.path("gzip").display());
-        let zstd = format!("oci:{}:{ZSTD}", shop.path("zstd").display());
-        skopeo(&["copy", "-q", &demo, &gzip]);
-        skopeo(&["copy", "-q", "--dest-compress-format", "zstd", &demo, &zstd]);
-        ok(cas(&shop.root).arg("import").arg(shop.path("gzip")));
-        ok(cas(&shop.root).arg("import").arg(shop.path("zstd")));
-        add_platform(&shop.path("gzip"));
-        ok(cas(&shop.root).arg("import").arg(shop.path("gzip")));
-        shop
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.scratch.path().join(name)
-    }
-
     /// An archive of these images.
     fn export(&self, format: &str, names: &[&str]) -> PathBuf {
         let file = self.path("export.tar");
@@ -74,61 +35,6 @@ impl Shop {
         ok(cas(root.path()).arg("import").arg(archive));
         names(root.path())
     }
-
-    fn own(&self, wanted: &[&str]) -> Names {
-        let mut names = names(&self.root);
-        names.retain(|name, _| wanted.contains(&name.as_str()));
-        assert_eq!(names.len(), wanted.len());
-        names
-    }
-}
-
-/// Makes the image of a layout one of two platforms, which share their layers.
-fn add_platform(layout: &Path) {
-    let blob = |digest: &Value| {
-        let path = digest.as_str().unwrap().replace(':', "/");
-        fs::read(layout.join("blobs").join(path)).unwrap()
-    };
-    let put = |kind: MediaType, value: &Value| {
-        let data = serde_json::to_vec(value).unwrap();
-        let descriptor = Descriptor::of(kind, &data);
-        let path = descriptor.digest.to_string().replace(':', "/");
-        fs::write(layout.join("blobs").join(path), data).unwrap();
-        serde_json::to_value(descriptor).unwrap()
-    };
-    let index: Value =
-        serde_json::from_slice(&fs::read(layout.join("index.json")).unwrap()).unwrap();
-    let mut first = index["manifests"][0].clone();
-    first["annotations"].take();
-    let mut manifest: Value = serde_json::from_slice(&blob(&first["digest"])).unwrap();
-    let config = blob(&manifest["config"]["digest"]);
-    let mut config: Value = serde_json::from_slice(&config).unwrap();
-    first["platform"] = json!({"os": "linux", "architecture": config["architecture"]});
-    config["architecture"] = json!("s390x");
-    manifest["config"] = put(MediaType::OCI_CONFIG, &config);
-    let mut second = put(MediaType::OCI_MANIFEST, &manifest);
-    second["platform"] = json!({"os": "linux", "architecture": "s390x"});
-    let listed = json!({"schemaVersion": 2, "mediaType": MediaType::OCI_INDEX,
-        "manifests": [first, second]});
-    let mut root = put(MediaType::OCI_INDEX, &listed);
-    root["annotations"] = json!({"org.opencontainers.image.ref.name": MULTI});
-    let index = json!({"schemaVersion": 2, "manifests": [root]});
-    fs::write(layout.join("index.json"), index.to_string()).unwrap();
-}
-
-fn skopeo(arguments: &[&str]) -> String {
-    ok(Command::new("skopeo").args(arguments))
-}
-
-fn names(root: &Path) -> Names {
-    let listed = ok(cas(root).args(["images", "--json"]));
-    let image = |line: &str| {
-        let image: Value = serde_json::from_str(line).unwrap();
-        let digest = image["target"]["digest"].as_str().unwrap();
-        let name = image["name"].as_str().unwrap().to_owned();
-        (name, digest.parse().unwrap())
-    };
-    listed.lines().map(image).collect()
 }
 
 #[test]

@@ -172,6 +172,11 @@ impl Error {
         self.0.kind
     }
 
+    /// The backend that answered, where that is said.
+    pub fn answered_by(&self) -> Option<&'static str> {
+        self.0.backend
+    }
+
     /// Whether the same call may succeed later without any change by the caller.
     pub fn retry(&self) -> bool {
         matches!(self.0.kind, Kind::Busy | Kind::Unavailable)

@@ -15,6 +15,10 @@ pub const DESCRIPTORS: usize = 4096;
 pub const INDEX_DEPTH: usize = 4;
 /// Most descriptors, repeated ones included, that one walk of an image meets.
 pub const WALK: usize = 65_536;
+/// Longest answer of a registry, a token service or a credential helper that is no content.
+pub const ANSWER: u64 = 1 << 20;
+/// Most redirects that one request follows.
+pub const REDIRECTS: usize = 5;
 /// Most layers of one image.
 pub const LAYERS: usize = 512;
 /// Longest image name.

@@ -123,6 +123,18 @@ impl FromStr for Platform {
     }
 }
 
+/// Which platforms of an image are wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Choice {
+    /// This machine's, where the image leaves a choice.
+    #[default]
+    Own,
+    /// This one and no other.
+    One(Platform),
+    /// All that there are.
+    All,
+}
+
 /// Chooses platforms, and says which of two is the better match.
 pub trait Matcher: Send + Sync {
     /// Whether an image for `platform` will do.

@@ -11,6 +11,7 @@ pub mod export;
 pub mod flow;
 pub mod import;
 mod layout;
-pub mod progress;
 pub mod tar;
 pub mod unpack;
+
+pub use cas_core::progress;

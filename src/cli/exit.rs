@@ -13,17 +13,20 @@ pub(crate) fn report(error: &Error, verbose: bool) -> ExitCode {
         eprintln!("  because: {inner}");
         cause = inner.source();
     }
-    ExitCode::from(code(error.kind()))
+    ExitCode::from(code(error))
 }
 
-fn code(kind: Kind) -> u8 {
-    match kind {
+fn code(error: &Error) -> u8 {
+    match error.kind() {
         Kind::InvalidArgument | Kind::Unsupported => 2,
         Kind::NotFound => 3,
         Kind::Corrupt => 4,
         Kind::Busy | Kind::Conflict | Kind::AlreadyExists => 5,
         Kind::Full | Kind::OutOfRange => 6,
         Kind::Unavailable => 7,
+        // Refused by a remote, and not by this system.
+        #[cfg(feature = "registry")]
+        Kind::Denied if error.answered_by() == Some(cas::distribution::REGISTRY) => 7,
         _ => 1,
     }
 }

@@ -14,6 +14,8 @@ mod lease;
 mod mount;
 mod output;
 mod progress;
+#[cfg(feature = "registry")]
+mod remote;
 mod snapshot;
 mod tree;
 mod unpack;
@@ -66,6 +68,10 @@ enum Command {
     Init(init::Init),
     Import(import::Import),
     Export(export::Export),
+    #[cfg(feature = "registry")]
+    Pull(remote::Pull),
+    #[cfg(feature = "registry")]
+    Push(remote::Push),
     Images(images::Images),
     Inspect(images::Inspect),
     Tag(images::Tag),
@@ -128,6 +134,10 @@ pub(crate) async fn run(arguments: Arguments) -> Result<()> {
         Command::Init(command) => command.run(session),
         Command::Import(command) => command.run(session).await,
         Command::Export(command) => command.run(session).await,
+        #[cfg(feature = "registry")]
+        Command::Pull(command) => command.run(session).await,
+        #[cfg(feature = "registry")]
+        Command::Push(command) => command.run(session).await,
         Command::Images(command) => command.run(session).await,
         Command::Inspect(command) => command.run(session).await,
         Command::Tag(command) => command.run(session).await,

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+#[cfg(feature = "registry")]
+use cas_core::Descriptor;
 use cas_core::collect::Collected;
 use cas_core::{Digest, Image, Result};
 use cas_layer::export::{self, Target};
@@ -71,6 +73,32 @@ impl Cas {
     ) -> Result<Vec<Image>> {
         self.runtime
             .block_on(self.inner.export(names, target, options, &silent()))
+    }
+
+    /// Pulls an image, for this machine's platform, from the registry whose host `reference` says.
+    ///
+    /// # Errors
+    /// As [`crate::Cas::pull`].
+    #[cfg(feature = "registry")]
+    pub fn pull(&self, reference: &str) -> Result<Image> {
+        let (choice, options) = Default::default();
+        let (reference, progress) = (reference.parse()?, silent());
+        self.runtime
+            .block_on(self.inner.pull(&reference, &choice, options, &progress))
+    }
+
+    /// Pushes the image `name` to `reference`; what that stands for now.
+    ///
+    /// # Errors
+    /// As [`crate::Cas::push`].
+    #[cfg(feature = "registry")]
+    pub fn push(&self, name: &str, reference: &str) -> Result<Descriptor> {
+        let (choice, options) = Default::default();
+        let (reference, progress) = (reference.parse()?, silent());
+        let pushed = self
+            .inner
+            .push(name, &reference, &choice, options, &progress);
+        self.runtime.block_on(pushed)
     }
 
     /// All images in the order of their names.

@@ -3,6 +3,8 @@
 pub mod blocking;
 mod keep;
 mod mount;
+#[cfg(feature = "registry")]
+mod remote;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -23,6 +23,9 @@ const PEERS: &[(&str, &str)] = &[
     ("setfacl", "acl"),
     ("setcap", "libcap2-bin"),
     ("zstd", "zstd"),
+    ("docker-registry", "docker-registry"),
+    ("htpasswd", "apache2-utils"),
+    ("openssl", "openssl"),
     ("mkfs.ext4", "e2fsprogs"),
 ];
 

@@ -60,8 +60,12 @@ pub async fn document(content: &dyn ContentStore, descriptor: &Descriptor) -> Re
         .operation("read document")
         .subject(descriptor.digest));
     }
-    let data = read(content, descriptor).await?;
-    let document = Document::parse(media_type, &data)
+    parse(descriptor, &read(content, descriptor).await?)
+}
+
+/// The manifest or index that `data`, the content of `descriptor`, is.
+pub(crate) fn parse(descriptor: &Descriptor, data: &[u8]) -> Result<Document> {
+    let document = Document::parse(&descriptor.media_type, data)
         .map_err(|error| error.operation("parse document").subject(descriptor.digest))?;
     document.children().try_for_each(check_empty)?;
     Ok(document)

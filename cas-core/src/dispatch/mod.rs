@@ -14,12 +14,13 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+pub(crate) use children::parse;
 pub use children::{children, children_handler, document, read};
 pub use labels::{
     child_gc_labels, child_gc_labels_filter_layers, set_children_labels,
     set_children_mapped_labels, set_labels,
 };
-pub(crate) use platforms::{best_first, suits};
+pub(crate) use platforms::{best_first, choose, suits};
 pub use platforms::{filter_platforms, limit_manifests};
 pub use walk::{dispatch, walk, walk_not_empty};
 

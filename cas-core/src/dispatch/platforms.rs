@@ -87,6 +87,20 @@ pub(crate) fn suits(descriptor: &Descriptor, matcher: &dyn Matcher) -> bool {
         .is_none_or(|platform| matcher.matches(platform))
 }
 
+/// Those that match as well as the best does, and those that name no platform.
+pub(crate) fn choose(listed: &[Descriptor], matcher: &dyn Matcher) -> Vec<Descriptor> {
+    let said = listed.iter().filter_map(|child| child.platform.as_ref());
+    let best = said
+        .filter(|said| matcher.matches(said))
+        .min_by(|a, b| matcher.compare(a, b));
+    let wanted = |child: &&Descriptor| match (&child.platform, best) {
+        (None, _) => true,
+        (Some(said), Some(best)) => matcher.matches(said) && matcher.compare(said, best).is_eq(),
+        (Some(_), None) => false,
+    };
+    listed.iter().filter(wanted).cloned().collect()
+}
+
 /// The order of manifests: the best match first, those without a platform last.
 pub(crate) fn best_first(matcher: &dyn Matcher, a: &Descriptor, b: &Descriptor) -> Ordering {
     match (&a.platform, &b.platform) {

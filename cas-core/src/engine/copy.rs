@@ -66,9 +66,10 @@ struct Leaves<'a> {
     documents: Mutex<HashMap<Digest, Document>>,
 }
 
-struct Document {
-    descriptor: Descriptor,
-    children: Vec<Digest>,
+/// A document, and what it lists.
+pub(super) struct Document {
+    pub(super) descriptor: Descriptor,
+    pub(super) children: Vec<Digest>,
 }
 
 #[async_trait]
@@ -95,13 +96,16 @@ impl Handler for Leaves<'_> {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Documents in an order that puts each after those it lists. On a stack of its own: shared
 /// indexes can be chained longer than any of them is nested.
-fn children_first(root: Digest, mut documents: HashMap<Digest, Document>) -> Vec<Descriptor> {
+pub(super) fn children_first(
+    root: Digest,
+    mut documents: HashMap<Digest, Document>,
+) -> Vec<Descriptor> {
     enum Step {
         Enter(Digest),
         Leave(Box<Descriptor>),

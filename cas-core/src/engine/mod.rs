@@ -5,11 +5,17 @@ mod check;
 mod config;
 mod copy;
 mod diff_id;
+mod fetch;
 mod image;
+mod pull;
+mod push;
 mod resolve;
 
 pub use check::{Check, check, size};
 pub use config::{ImageConfig, config, config_platform, image_config, layers, rootfs};
 pub use copy::copy;
 pub use diff_id::{UNCOMPRESSED, diff_id};
+pub use fetch::fetch;
+pub use pull::pull;
+pub use push::push;
 pub use resolve::{Resolved, manifest, manifest_for, platforms};

@@ -1,0 +1,287 @@
+//! Pulls and pushes, between stores: the engines without a protocol.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use cas_core::collect::{JOB, Options, collect};
+use cas_core::content::Durability;
+use cas_core::engine::{check, pull, push};
+use cas_core::image::RecordImages;
+use cas_core::platform::{All, Choice, Only};
+use cas_core::progress::{Progress, Silent};
+use cas_core::remote::{Fetcher, Pieces, Pusher};
+use cas_core::strict::StrictStore;
+use cas_core::{ContentExt, Descriptor, Digest, Error, Kind, MediaType, Platform, Result, Store};
+use futures_util::{StreamExt, stream};
+
+mod support;
+use support::{image, index, named, parts, put, store};
+
+/// A store as a remote with one name.
+struct Yard {
+    store: Store,
+    root: Mutex<Descriptor>,
+    /// Collected before every fetch.
+    beside: Option<Store>,
+    fetched: AtomicUsize,
+    pushed: Mutex<Vec<Digest>>,
+}
+
+impl Yard {
+    fn new(store: &Store, root: &Descriptor) -> Self {
+        Yard {
+            store: store.clone(),
+            root: Mutex::new(root.clone()),
+            beside: None,
+            fetched: AtomicUsize::new(0),
+            pushed: Mutex::default(),
+        }
+    }
+}
+
+#[async_trait]
+impl Fetcher for Yard {
+    async fn resolve(&self) -> Result<Descriptor> {
+        Ok(self.root.lock().unwrap().clone())
+    }
+
+    async fn fetch(&self, descriptor: &Descriptor, start: u64) -> Result<Pieces> {
+        self.fetched.fetch_add(1, Ordering::SeqCst);
+        if let Some(store) = &self.beside {
+            // Later than a lease that nobody keeps would be borne.
+            let options = Options {
+                now: SystemTime::now() + JOB / 2,
+                ..Options::default()
+            };
+            collect(store, &[], &options).await?;
+        }
+        let reader = self.store.content.open(&descriptor.digest).await?;
+        let reader = reader.ok_or_else(|| Error::not_found("not in the yard"))?;
+        let data = reader.read_at(start, usize::MAX >> 1).await?;
+        let pieces: Vec<_> = data.chunks(3).map(Bytes::copy_from_slice).collect();
+        Ok(stream::iter(pieces.into_iter().map(Ok)).boxed())
+    }
+}
+
+#[async_trait]
+impl Pusher for Yard {
+    async fn exists(&self, descriptor: &Descriptor) -> Result<bool> {
+        self.store.present(descriptor).await
+    }
+
+    async fn push(&self, descriptor: &Descriptor, mut content: Pieces) -> Result<()> {
+        let mut data = Vec::new();
+        while let Some(piece) = content.next().await.transpose()? {
+            data.extend_from_slice(&piece);
+        }
+        self.pushed.lock().unwrap().push(descriptor.digest);
+        let data = Bytes::from(data);
+        self.store.put(descriptor, data, Durability::Full).await
+    }
+
+    async fn push_document(&self, descriptor: &Descriptor, data: Bytes, root: bool) -> Result<()> {
+        self.push(descriptor, stream::iter([Ok(data)]).boxed())
+            .await?;
+        if root {
+            *self.root.lock().unwrap() = descriptor.clone();
+        }
+        Ok(())
+    }
+}
+
+fn silent() -> Arc<dyn Progress> {
+    Arc::new(Silent)
+}
+
+fn strict() -> Store {
+    let store = Arc::new(StrictStore::new());
+    Store {
+        content: store.clone(),
+        records: store.clone(),
+        images: Arc::new(RecordImages::new(store)),
+    }
+}
+
+async fn pulled(to: &Store, yard: &Yard, choice: &Choice) -> Result<Descriptor> {
+    let name = "yard.test/app:1".parse().unwrap();
+    let image = pull(to, yard, name, choice, &silent()).await?;
+    Ok(image.target)
+}
+
+async fn is_whole(store: &Store, root: &Descriptor, platform: &str) -> bool {
+    let only = Only::new(&platform.parse::<Platform>().unwrap());
+    let found = check(&*store.content, root, &only).await.unwrap();
+    found.is_complete()
+}
+
+/// What is lost later, was pulled once, and is never taken for what was not chosen.
+async fn assert_absent_is_what_was_never_pulled(store: &Store, root: &Descriptor) {
+    let mut waiting = vec![root.digest];
+    while let Some(digest) = waiting.pop() {
+        let record = store.blobs().load(&digest).await.unwrap().unwrap().0;
+        for child in record.children {
+            let there = store.content.stat(&child).await.unwrap().is_some();
+            assert_eq!(there, !record.absent.contains(&child), "{child}");
+            waiting.extend(there.then_some(child));
+        }
+    }
+}
+
+/// An index of three platforms, one of them in an index of its own.
+async fn made(store: &Store) -> Descriptor {
+    let nested = index(store, &[named(store, "linux/s390x").await]).await;
+    let amd64 = named(store, "linux/amd64").await;
+    let arm64 = named(store, "linux/arm64").await;
+    index(store, &[arm64, nested, amd64]).await
+}
+
+/// Everything that nobody holds is collected before each fetch, and nothing is missed.
+#[tokio::test]
+async fn a_pull_is_whole_beside_collections_and_fetches_nothing_twice() {
+    for to in [store(), strict()] {
+        let from = store();
+        let root = made(&from).await;
+        let mut yard = Yard::new(&from, &root);
+        yard.beside = Some(to.clone());
+        for fetched in [11, 11] {
+            assert_eq!(pulled(&to, &yard, &Choice::All).await.unwrap(), root);
+            assert_eq!(yard.fetched.load(Ordering::SeqCst), fetched);
+        }
+        collect(&to, &[], &Options::default()).await.unwrap();
+        for platform in ["linux/amd64", "linux/arm64", "linux/s390x"] {
+            assert!(is_whole(&to, &root, platform).await, "{platform}");
+        }
+        assert!(to.leases().list().await.unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn the_chosen_platform_comes_and_the_others_later() {
+    let (from, to) = (store(), store());
+    let root = made(&from).await;
+    let yard = Yard::new(&from, &root);
+    for (platform, later) in [
+        ("linux/s390x", "linux/arm64"),
+        ("linux/arm64", "linux/amd64"),
+    ] {
+        let choice = Choice::One(platform.parse().unwrap());
+        pulled(&to, &yard, &choice).await.unwrap();
+        assert!(is_whole(&to, &root, platform).await);
+        assert!(!is_whole(&to, &root, later).await);
+        assert_absent_is_what_was_never_pulled(&to, &root).await;
+    }
+    let choice = Choice::One("linux/riscv64".parse().unwrap());
+    let error = pulled(&to, &yard, &choice).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::NotFound);
+    assert!(
+        error.to_string().contains("linux/amd64, linux/arm64"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_blob_that_was_lost_is_fetched_again() {
+    let (from, to) = (store(), store());
+    let root = image(&from, &Platform::host().to_string()).await;
+    let yard = Yard::new(&from, &root);
+    pulled(&to, &yard, &Choice::Own).await.unwrap();
+    let layer = parts(&from, &root).await.remove(1);
+    assert!(to.content.remove(&layer.digest).await.unwrap());
+    pulled(&to, &yard, &Choice::Own).await.unwrap();
+    assert_eq!(yard.fetched.load(Ordering::SeqCst), 4);
+    assert!(to.present(&layer).await.unwrap());
+}
+
+#[tokio::test]
+async fn what_is_not_whole_or_not_right_gets_no_name() {
+    let from = store();
+    let layer = Descriptor::of(MediaType::OCI_LAYER, b"nowhere");
+    let config = support::config(&from, "linux/amd64", &[]).await;
+    let holed = support::manifest(&from, config.clone(), std::slice::from_ref(&layer)).await;
+    let lied = Descriptor {
+        size: config.size + 1,
+        ..config.clone()
+    };
+    let lying = support::manifest(&from, lied, &[]).await;
+    let mut deep = image(&from, "linux/amd64").await;
+    for _ in 0..=cas_core::limit::INDEX_DEPTH {
+        deep = index(&from, &[deep]).await;
+    }
+    let both = br#"{"schemaVersion":2,"manifests":[],"layers":[]}"#;
+    let mut confused = put(&from, "any/thing".into(), both).await;
+    confused.media_type = MediaType::OCI_INDEX;
+    for (root, kind) in [
+        (holed, Kind::NotFound),
+        (lying, Kind::Corrupt),
+        (deep, Kind::OutOfRange),
+        (confused, Kind::Corrupt),
+    ] {
+        let to = store();
+        let error = pulled(&to, &Yard::new(&from, &root), &Choice::All).await;
+        assert_eq!(error.unwrap_err().kind(), kind);
+        assert!(to.images.list(&[]).await.unwrap().is_empty());
+        collect(&to, &[], &Options::default()).await.unwrap();
+        assert!(to.content.list(None, 1).await.unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_push_sends_children_first_and_what_is_there_not_again() {
+    let (from, there) = (store(), store());
+    let root = made(&from).await;
+    let yard = Yard::new(&there, &layer_of(&from, &root).await);
+    push(&from, &yard, &root, &Choice::All, &silent())
+        .await
+        .unwrap();
+    let pushed = yard.pushed.lock().unwrap().clone();
+    assert_eq!(pushed.len(), 11);
+    assert_eq!(pushed.last(), Some(&root.digest));
+    assert_eq!(*yard.root.lock().unwrap(), root);
+    for (at, digest) in pushed.iter().enumerate() {
+        let record = from.blobs().load(digest).await.unwrap().unwrap().0;
+        let earlier = &pushed[..at];
+        assert!(record.children.iter().all(|child| earlier.contains(child)));
+    }
+    push(&from, &yard, &root, &Choice::Own, &silent())
+        .await
+        .unwrap();
+    assert_eq!(yard.pushed.lock().unwrap().len(), 12, "the root alone");
+    let only = check(&*there.content, &root, &All).await.unwrap();
+    assert!(only.is_complete());
+}
+
+async fn layer_of(store: &Store, root: &Descriptor) -> Descriptor {
+    let manifest = cas_core::engine::manifest(&*store.content, root, &All).await;
+    manifest.unwrap().manifest.layers.remove(0)
+}
+
+#[tokio::test]
+async fn a_push_of_what_is_not_whole_is_one_platform_or_an_error() {
+    let (from, sparse, there) = (store(), store(), store());
+    let host = Platform::host().to_string();
+    let own = named(&from, &host).await;
+    let root = index(&from, &[own.clone(), named(&from, "linux/riscv64").await]).await;
+    pulled(&sparse, &Yard::new(&from, &root), &Choice::Own)
+        .await
+        .unwrap();
+    let yard = Yard::new(&there, &root);
+    let pushed = push(&sparse, &yard, &root, &Choice::Own, &silent())
+        .await
+        .unwrap();
+    assert_eq!(pushed.digest, own.digest);
+    assert_eq!(yard.pushed.lock().unwrap().len(), 3);
+    let error = push(&sparse, &yard, &root, &Choice::All, &silent())
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), Kind::NotFound);
+    let other = Choice::One("linux/riscv64".parse().unwrap());
+    let error = push(&sparse, &yard, &root, &other, &silent())
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), Kind::NotFound);
+    assert_eq!(yard.pushed.lock().unwrap().len(), 3);
+}

@@ -1,0 +1,102 @@
+//! Bodies that are streams.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::{Bytes, BytesMut};
+use cas_core::Result;
+use cas_core::remote::Pieces;
+use futures_util::{StreamExt, stream};
+use reqwest::{Body, Response, Url};
+use tokio::sync::mpsc::{Sender, channel};
+
+use crate::{error, http, runtime};
+
+/// Size of the pieces that are handed out; those of the network are a tenth of it, and each costs
+/// whoever stores it a step.
+const PIECE: usize = 256 << 10;
+/// Pieces that may wait for whoever takes them.
+const AHEAD: usize = 4;
+
+/// The body of an answer but its first `skip` bytes, read ahead a little.
+pub(crate) fn stream(response: Response, skip: u64) -> Result<Pieces> {
+    let (sender, receiver) = channel(AHEAD);
+    runtime::handle()?.spawn(async move {
+        if let Err(error) = pump(response, skip, &sender).await {
+            // Whoever asked may have gone.
+            let _ = sender.send(Err(error)).await;
+        }
+    });
+    let next = |mut receiver: tokio::sync::mpsc::Receiver<_>| async move {
+        receiver.recv().await.map(|piece| (piece, receiver))
+    };
+    Ok(stream::unfold(receiver, next).boxed())
+}
+
+async fn pump(mut response: Response, mut skip: u64, sender: &Sender<Result<Bytes>>) -> Result<()> {
+    let mut gathered = BytesMut::with_capacity(PIECE);
+    loop {
+        let chunk = tokio::select! {
+            () = sender.closed() => return Ok(()),
+            chunk = http::chunk(&mut response) => chunk?,
+        };
+        let ended = chunk.is_none();
+        let chunk = chunk.unwrap_or_default();
+        let skipped = skip.min(chunk.len() as u64);
+        skip -= skipped;
+        gathered.extend_from_slice(&chunk[skipped as usize..]);
+        if gathered.len() >= PIECE || ended && !gathered.is_empty() {
+            let piece = gathered.split().freeze();
+            if sender.send(Ok(piece)).await.is_err() {
+                return Ok(());
+            }
+            gathered.reserve(PIECE);
+        }
+        if ended {
+            return Ok(());
+        }
+    }
+}
+
+/// How much of an upload has gone.
+#[derive(Clone, Default)]
+pub(crate) struct Gone(Arc<AtomicU64>);
+
+impl Gone {
+    /// A body of `pieces` that is counted.
+    pub(crate) fn body(&self, pieces: Pieces) -> Body {
+        let gone = Arc::clone(&self.0);
+        Body::wrap_stream(pieces.inspect(move |piece| {
+            let length = piece.as_ref().map_or(0, Bytes::len);
+            gone.fetch_add(length as u64, Ordering::Relaxed);
+        }))
+    }
+
+    /// Waits for the answer to an upload of `size` bytes for as long as it moves; and when all
+    /// has gone for `patience` turns more, for the registry may have to copy and hash it.
+    ///
+    /// # Errors
+    /// `Unavailable` when it does not move.
+    pub(crate) async fn watch<T>(
+        &self,
+        answer: impl Future<Output = T>,
+        url: &Url,
+        size: u64,
+        patience: u32,
+    ) -> Result<T> {
+        let mut answer = std::pin::pin!(answer);
+        let (mut before, mut still) = (0, 0);
+        loop {
+            tokio::select! {
+                answered = &mut answer => return Ok(answered),
+                () = tokio::time::sleep(http::IDLE) => {}
+            }
+            let now = self.0.load(Ordering::Relaxed);
+            still = if now == before { still + 1 } else { 0 };
+            before = now;
+            if still > if now == size { patience } else { 0 } {
+                return Err(error::silent(url));
+            }
+        }
+    }
+}

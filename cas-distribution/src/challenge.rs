@@ -1,0 +1,140 @@
+//! The header `WWW-Authenticate`: what a registry wants to see.
+
+use std::collections::HashMap;
+
+/// One way to show who asks.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Challenge {
+    /// Name and password.
+    Basic,
+    /// A token of the service `realm`.
+    Bearer {
+        realm: String,
+        service: Option<String>,
+        scope: Option<String>,
+    },
+}
+
+/// The challenges in the values of the header that are understood.
+pub(crate) fn parse<'a>(values: impl Iterator<Item = &'a str>) -> Vec<Challenge> {
+    values.flat_map(parse_one).collect()
+}
+
+/// A comma stands between challenges, and between the parameters of one.
+fn parse_one(value: &str) -> Vec<Challenge> {
+    let mut found = Vec::new();
+    let mut rest = value;
+    while let Some((scheme, parameters, after)) = next(rest) {
+        rest = after;
+        if scheme.eq_ignore_ascii_case("basic") {
+            found.push(Challenge::Basic);
+        } else if scheme.eq_ignore_ascii_case("bearer") {
+            let mut parameters = parameters;
+            if let Some(realm) = parameters.remove("realm") {
+                found.push(Challenge::Bearer {
+                    realm,
+                    service: parameters.remove("service"),
+                    scope: parameters.remove("scope"),
+                });
+            }
+        }
+    }
+    found
+}
+
+/// The next scheme, its parameters, and what comes after them.
+fn next(text: &str) -> Option<(&str, HashMap<String, String>, &str)> {
+    let text = text.trim_start_matches([' ', ',', '\t']);
+    let end = text.find([' ', ',', '\t']).unwrap_or(text.len());
+    let (scheme, mut rest) = text.split_at(end);
+    if scheme.is_empty() {
+        return None;
+    }
+    let mut parameters = HashMap::new();
+    while let Some((key, value, after)) = parameter(rest) {
+        parameters.insert(key.to_ascii_lowercase(), value);
+        rest = after;
+    }
+    Some((scheme, parameters, rest))
+}
+
+/// `key=value` or `key="value"`; nothing where another scheme begins.
+fn parameter(text: &str) -> Option<(&str, String, &str)> {
+    let text = text.trim_start_matches([' ', ',', '\t']);
+    let (key, rest) = text.split_once('=')?;
+    if key.is_empty() || key.contains([' ', ',', '\t', '"']) {
+        return None;
+    }
+    let Some(quoted) = rest.strip_prefix('"') else {
+        let end = rest.find([',', ' ']).unwrap_or(rest.len());
+        return Some((key, rest[..end].to_owned(), &rest[end..]));
+    };
+    let (mut value, mut escaped) = (String::new(), false);
+    for (at, letter) in quoted.char_indices() {
+        match letter {
+            _ if escaped => {
+                value.push(letter);
+                escaped = false;
+            }
+            '\\' => escaped = true,
+            '"' => return Some((key, value, &quoted[at + 1..])),
+            _ => value.push(letter),
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bearer(realm: &str, service: Option<&str>, scope: Option<&str>) -> Challenge {
+        Challenge::Bearer {
+            realm: realm.into(),
+            service: service.map(Into::into),
+            scope: scope.map(Into::into),
+        }
+    }
+
+    #[test]
+    fn reads_what_registries_write() {
+        for (header, expected) in [
+            ("Basic realm=\"x\"", vec![Challenge::Basic]),
+            (
+                "Bearer realm=\"https://x.test/t\",service=\"s\",scope=\"repository:a:pull,push\"",
+                vec![bearer(
+                    "https://x.test/t",
+                    Some("s"),
+                    Some("repository:a:pull,push"),
+                )],
+            ),
+            (
+                "bearer service=s, realm=\"q\\\"uote\" , error=\"invalid_token\"",
+                vec![bearer("q\"uote", Some("s"), None)],
+            ),
+            (
+                "Negotiate, Basic realm=x, Bearer realm=y",
+                vec![Challenge::Basic, bearer("y", None, None)],
+            ),
+        ] {
+            assert_eq!(parse(std::iter::once(header)), expected, "{header}");
+        }
+    }
+
+    #[test]
+    fn ends_with_whatever_it_is_given() {
+        for header in [
+            "",
+            ",",
+            "=",
+            "Bearer",
+            "Bearer realm=\"open",
+            "Bearer =",
+            "a=b=c",
+            "\"",
+            "Bearer \\",
+        ] {
+            assert_eq!(parse(std::iter::once(header)), vec![], "{header}");
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! One name in one repository, over HTTP.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cas_core::{Descriptor, Error, Result};
+use reqwest::{Method, StatusCode, Url};
+
+use crate::auth::Auth;
+use crate::http::Http;
+use crate::{RemoteRef, origin, runtime};
+
+/// How long a registry on this machine may take to say that it wants TLS.
+const PROBE: Duration = Duration::from_secs(5);
+
+/// How a registry is reached.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// By http. Otherwise by https; a registry on this machine that speaks no TLS by http, too.
+    pub plain_http: bool,
+}
+
+/// A name in a repository of a registry. Cheap to clone; clones share what shows who asks.
+///
+/// It works on any executor, for what it does runs on a runtime of its own.
+#[derive(Clone)]
+pub struct Client(pub(crate) Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) http: Http,
+    /// `https://HOST/v2/REPOSITORY/`.
+    pub(crate) base: Url,
+    pub(crate) reference: RemoteRef,
+    pub(crate) auth: Auth,
+}
+
+impl Client {
+    /// A client for `reference`. Nobody is asked anything yet, but whether a registry on this
+    /// machine wants TLS.
+    ///
+    /// # Errors
+    /// `Unavailable` when the roots of trust of this system cannot be read.
+    pub async fn connect(reference: &RemoteRef, options: Options) -> Result<Self> {
+        let reference = reference.clone();
+        runtime::run(async move {
+            let mut base = base(&reference, "http")?;
+            let http = Http::new(&base)?;
+            if !options.plain_http && (!origin::is_local(&base) || wants_tls(&http, &base).await) {
+                base = self::base(&reference, "https")?;
+            }
+            Ok(Client(Arc::new(Inner {
+                http,
+                auth: Auth::new(base.clone()),
+                base,
+                reference,
+            })))
+        })
+        .await
+    }
+
+    /// Does `work` on the runtime.
+    pub(crate) async fn run<T, F>(&self, work: impl FnOnce(Arc<Inner>) -> F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        runtime::run(work(Arc::clone(&self.0))).await
+    }
+}
+
+fn base(reference: &RemoteRef, scheme: &str) -> Result<Url> {
+    let (host, repository) = (reference.host(), reference.repository());
+    let url = format!("{scheme}://{host}/v2/{repository}/").parse();
+    url.map_err(|error| Error::invalid(format!("no address: {error}")).subject(reference))
+}
+
+/// Whether a registry on this machine refuses to be spoken to in the plain. It is shown nothing.
+async fn wants_tls(http: &Http, base: &Url) -> bool {
+    let Ok(request) = http.request(Method::HEAD, base) else {
+        return true;
+    };
+    match tokio::time::timeout(PROBE, request.send()).await {
+        Ok(Ok(response)) => response.status() == StatusCode::BAD_REQUEST,
+        Ok(Err(error)) => !error.is_connect(),
+        Err(_) => false,
+    }
+}
+
+impl Inner {
+    /// The address of a document or a blob.
+    pub(crate) fn url(&self, kind: &str, name: &str) -> Result<Url> {
+        let url = self.base.join(&format!("{kind}/{name}"));
+        url.map_err(|error| Error::invalid(format!("no address: {error}")).subject(name))
+    }
+
+    /// Where the content of a descriptor is.
+    pub(crate) fn content(&self, descriptor: &Descriptor) -> Result<Url> {
+        let media_type = &descriptor.media_type;
+        let kind = match media_type.is_index() || media_type.is_manifest() {
+            true => "manifests",
+            false => "blobs",
+        };
+        self.url(kind, &descriptor.digest.to_string())
+    }
+}

@@ -1,0 +1,179 @@
+//! Credentials, from where docker keeps them: `config.json` and the helpers it names.
+//!
+//! The file is in `$DOCKER_CONFIG`, else in `~/.docker`. It is read when a registry asks who is
+//! there, and not before.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use cas_core::{Context, Error, Result, limit};
+use serde::Deserialize;
+
+use crate::helper;
+
+/// What shows who asks. It has no `Debug`, for it must not be shown.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) enum Credentials {
+    /// Name and password.
+    Password { name: String, password: String },
+    /// A token that the token service gives tokens for.
+    Identity(String),
+    /// A token for the registry itself.
+    Registry(String),
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct Config {
+    auths: BTreeMap<String, Auth>,
+    cred_helpers: BTreeMap<String, String>,
+    creds_store: String,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Auth {
+    auth: String,
+    username: String,
+    password: String,
+    identitytoken: String,
+    registrytoken: String,
+}
+
+/// The credentials for the registry `host`, a host with its port where it has one.
+///
+/// # Errors
+/// `InvalidArgument` for a file that does not parse; `FailedPrecondition` for a helper that fails.
+pub(crate) fn find(host: &str) -> Result<Option<Credentials>> {
+    let Some(path) = path() else {
+        return Ok(None);
+    };
+    match read(&path).during("read", path.display())? {
+        Some(data) => of(&data, host).during("read", path.display()),
+        None => Ok(None),
+    }
+}
+
+fn path() -> Option<PathBuf> {
+    let var = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    let directory = var("DOCKER_CONFIG").map(PathBuf::from);
+    let directory = directory.or_else(|| var("HOME").map(|home| Path::new(&home).join(".docker")));
+    directory.map(|directory| directory.join("config.json"))
+}
+
+fn read(path: &Path) -> Result<Option<Vec<u8>>> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        outcome => outcome?,
+    };
+    let mut data = Vec::new();
+    file.take(limit::DOCUMENT_READ).read_to_end(&mut data)?;
+    Ok(Some(data))
+}
+
+fn of(data: &[u8], host: &str) -> Result<Option<Credentials>> {
+    // What serde says of it could hold a secret.
+    let config: Config = serde_json::from_slice(data)
+        .map_err(|error| Error::invalid(format!("line {} does not parse", error.line())))?;
+    let own = config.cred_helpers.get(host);
+    let helper = own.unwrap_or(&config.creds_store);
+    if !helper.is_empty()
+        && let Some(found) = helper::ask(helper, host)?
+    {
+        return Ok(Some(found));
+    }
+    let exact = config.auths.get(host);
+    let similar = || {
+        let mut auths = config.auths.iter();
+        auths.find(|(key, _)| host_of(key) == host)
+    };
+    match exact.or_else(|| similar().map(|(_, auth)| auth)) {
+        Some(auth) => auth.credentials(),
+        None => Ok(None),
+    }
+}
+
+/// The host in a key, which may be a whole address.
+fn host_of(key: &str) -> &str {
+    let key = key.split_once("://").map_or(key, |(_, rest)| rest);
+    key.split_once('/').map_or(key, |(host, _)| host)
+}
+
+impl Auth {
+    fn credentials(&self) -> Result<Option<Credentials>> {
+        if !self.registrytoken.is_empty() {
+            return Ok(Some(Credentials::Registry(self.registrytoken.clone())));
+        }
+        if !self.identitytoken.is_empty() {
+            return Ok(Some(Credentials::Identity(self.identitytoken.clone())));
+        }
+        if self.auth.is_empty() {
+            let named = !self.username.is_empty();
+            return Ok(named.then(|| Credentials::Password {
+                name: self.username.clone(),
+                password: self.password.clone(),
+            }));
+        }
+        let decoded = BASE64_STANDARD.decode(&self.auth).ok();
+        let decoded = decoded.and_then(|bytes| String::from_utf8(bytes).ok());
+        let pair = decoded.as_deref().and_then(|text| text.split_once(':'));
+        let (name, password) = pair.ok_or_else(|| {
+            Error::invalid("an `auth` is not NAME:PASSWORD in base64; log in again")
+        })?;
+        Ok(Some(Credentials::Password {
+            name: name.to_owned(),
+            password: password.trim_end_matches('\0').to_owned(),
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn password(name: &str, password: &str) -> Option<Credentials> {
+        Some(Credentials::Password {
+            name: name.into(),
+            password: password.into(),
+        })
+    }
+
+    #[test]
+    fn reads_what_docker_writes() {
+        // me:pass:word
+        let config = br#"{
+            "auths": {
+                "x.test:5000": {"auth": "bWU6cGFzczp3b3Jk"},
+                "https://y.test/v1/": {"username": "you", "password": "p"},
+                "z.test": {"auth": "bWU6cGFzczp3b3Jk", "identitytoken": "id"},
+                "t.test": {"registrytoken": "tok"},
+                "none.test": {}
+            },
+            "currentContext": "other"
+        }"#;
+        let found = |host| of(config, host).unwrap();
+        assert!(found("x.test:5000") == password("me", "pass:word"));
+        assert!(found("y.test") == password("you", "p"));
+        assert!(found("z.test") == Some(Credentials::Identity("id".into())));
+        assert!(found("t.test") == Some(Credentials::Registry("tok".into())));
+        for other in ["x.test", "x.test:5001", "none.test", "test", ""] {
+            assert!(found(other).is_none(), "{other}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_parse_is_told_without_its_secrets() {
+        for bad in [
+            r#"{"auths": {"x.test": {"auth": "c2VjcmV0"}}}"#,
+            r#"{"auths": {"x.test": "secret"}}"#,
+            r#"{"auths": {"x.test": {"auth": "secret!"}}}"#,
+        ] {
+            let error = of(bad.as_bytes(), "x.test").err().unwrap();
+            assert!(!format!("{error:?}").contains("secret"), "{error:?}");
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! What registries answer, sorted by what the caller must do.
+
+use cas_core::{Error, Kind, limit};
+use reqwest::header::RETRY_AFTER;
+use reqwest::{Response, StatusCode, Url};
+use serde::Deserialize;
+
+use crate::http;
+use crate::origin::shown;
+
+/// The backend that errors name which are answers of a registry.
+pub const REGISTRY: &str = "registry";
+
+/// Longest text of theirs that is repeated.
+const SAID: usize = 300;
+
+#[derive(Deserialize)]
+struct Answer {
+    #[serde(default)]
+    errors: Vec<Problem>,
+}
+
+#[derive(Deserialize)]
+struct Problem {
+    #[serde(default)]
+    code: String,
+    #[serde(default)]
+    message: String,
+}
+
+/// The error for an answer that is none of success.
+pub(crate) async fn refused(response: Response) -> Error {
+    let status = response.status();
+    let from = shown(response.url());
+    let wait = response.headers().get(RETRY_AFTER);
+    let wait = wait.and_then(|wait| wait.to_str().ok()).map(str::to_owned);
+    let body = http::body(response, limit::ANSWER)
+        .await
+        .unwrap_or_default();
+    let problem = serde_json::from_slice::<Answer>(&body).ok();
+    let problem = problem.and_then(|answer| answer.errors.into_iter().next());
+    let (code, said) = match problem {
+        Some(problem) => {
+            let said = format!("{} {}", problem.code, problem.message);
+            (
+                problem.code,
+                format!(" {:.SAID$}", said.escape_debug().to_string()),
+            )
+        }
+        None => (String::new(), String::new()),
+    };
+    let answered = format!("{from} answered {status}{said}");
+    let error = match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Error::new(
+            Kind::Denied,
+            format!(
+                "{answered}; it may not exist, or be for others: `docker login` writes credentials \
+                 to docker's config.json, where cas looks for them"
+            ),
+        ),
+        StatusCode::NOT_FOUND => Error::not_found(format!("{answered}: it has no such thing")),
+        StatusCode::PAYLOAD_TOO_LARGE => Error::out_of_range(answered),
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => {
+            let wait = wait.map_or("later".to_owned(), |wait| {
+                format!(
+                    "after {:.50} (seconds, or that time)",
+                    wait.escape_debug().to_string()
+                )
+            });
+            Error::unavailable(format!("{answered}; try again {wait}"))
+        }
+        status if status.is_server_error() => {
+            Error::unavailable(format!("{answered}; try again later"))
+        }
+        _ if code == "DIGEST_INVALID" => {
+            Error::corrupt(format!("{answered}; the bytes in the store may be damaged"))
+        }
+        _ => Error::new(Kind::Denied, answered),
+    };
+    error.backend(REGISTRY)
+}
+
+/// The error of a connection to `url`.
+pub(crate) fn broken(error: reqwest::Error, url: &Url) -> Error {
+    let error = error.without_url();
+    let mut last = error.to_string();
+    let mut cause = std::error::Error::source(&error);
+    while let Some(inner) = cause {
+        last = inner.to_string();
+        cause = inner.source();
+    }
+    let what = match error.is_connect() {
+        true => "cannot connect to",
+        false => "lost the connection to",
+    };
+    let from = shown(url);
+    Error::unavailable(format!("{what} {from}: {last}"))
+        .source(error)
+        .backend(REGISTRY)
+}
+
+/// The error of a connection to `url` on which nothing comes.
+pub(crate) fn silent(url: &Url) -> Error {
+    let seconds = http::IDLE.as_secs();
+    Error::unavailable(format!("{} is silent for {seconds} s", shown(url))).backend(REGISTRY)
+}
+
+/// The error of an answer that the protocol has no place for.
+pub(crate) fn odd(url: &Url, what: &str) -> Error {
+    Error::unavailable(format!("{} {what}; is it a registry?", shown(url))).backend(REGISTRY)
+}

@@ -1,0 +1,51 @@
+//! The runtime that HTTP wants: ours, for callers may be on any executor or none.
+
+use std::future::Future;
+use std::sync::OnceLock;
+
+use cas_core::{Error, Result};
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::task::JoinSet;
+
+const THREADS: usize = 2;
+/// Threads for name look-ups and credential helpers, which block; tokio alone would start 512.
+const BLOCKING: usize = 8;
+
+/// Runs `work` on the runtime; it ends where it waits when the caller goes away.
+///
+/// # Errors
+/// Those of `work`; `Internal` when it panicked.
+pub(crate) async fn run<T, F>(work: F) -> Result<T>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T>> + Send + 'static,
+{
+    let mut alone = JoinSet::new();
+    alone.spawn_on(work, handle()?);
+    match alone.join_next().await {
+        Some(Ok(outcome)) => outcome,
+        _ => Err(Error::internal(
+            "work on the runtime panicked; please report it",
+        )),
+    }
+}
+
+/// The runtime, started by who asks first.
+///
+/// # Errors
+/// `Unavailable` when the system gives it no threads.
+pub(crate) fn handle() -> Result<&'static Handle> {
+    static RUNTIME: OnceLock<std::io::Result<Runtime>> = OnceLock::new();
+    let started = RUNTIME.get_or_init(|| {
+        Builder::new_multi_thread()
+            .worker_threads(THREADS)
+            .max_blocking_threads(BLOCKING)
+            .thread_name("cas-registry")
+            .enable_all()
+            .build()
+    });
+    match started {
+        Ok(runtime) => Ok(runtime.handle()),
+        Err(error) => Err(Error::unavailable(format!("cannot start threads: {error}"))),
+    }
+}

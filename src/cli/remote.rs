@@ -1,0 +1,108 @@
+//! `cas pull` and `cas push`: images from registries, and to them.
+
+use cas::distribution::{Options, RemoteRef};
+use cas::platform::Choice;
+use cas::{Platform, Result};
+use clap::Args;
+use serde_json::json;
+
+use super::Session;
+
+/// Pull an image from a registry
+#[derive(Args)]
+#[command(after_help = "Example:\n  cas pull localhost:5000/app:1\n  \
+    cas pull registry.example/team/app:1 --platform linux/arm64 --unpack")]
+pub(crate) struct Pull {
+    /// HOST[:PORT]/REPOSITORY[:TAG][@DIGEST]; no host is the default
+    #[arg(value_name = "REF")]
+    reference: RemoteRef,
+    #[command(flatten)]
+    remote: Remote,
+    /// Unpack the image into snapshots as well
+    #[arg(long)]
+    unpack: bool,
+}
+
+/// Push an image to a registry
+#[derive(Args)]
+#[command(after_help = "Example:\n  cas push app:1 localhost:5000/app:1\n  \
+    cas push registry.example/team/app:1")]
+pub(crate) struct Push {
+    /// Name of the image
+    image: String,
+    /// Where to [default: the name of the image]
+    #[arg(value_name = "REF")]
+    reference: Option<RemoteRef>,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+#[derive(Args)]
+struct Remote {
+    /// This platform only [default: pull this machine's, push all, where the image leaves a choice]
+    #[arg(long, conflicts_with = "all_platforms")]
+    platform: Option<Platform>,
+    /// All platforms of the image
+    #[arg(long)]
+    all_platforms: bool,
+    /// Speak http; a registry on this machine that speaks no TLS needs no asking
+    #[arg(long)]
+    plain_http: bool,
+}
+
+impl Remote {
+    fn choice(&self) -> Choice {
+        match &self.platform {
+            Some(platform) => Choice::One(platform.clone()),
+            None if self.all_platforms => Choice::All,
+            None => Choice::Own,
+        }
+    }
+
+    fn options(&self) -> Options {
+        Options {
+            plain_http: self.plain_http,
+        }
+    }
+}
+
+impl Pull {
+    pub(crate) async fn run(self, session: &mut Session) -> Result<()> {
+        let cas = session.cas().await?;
+        let (choice, options) = (self.remote.choice(), self.remote.options());
+        let progress = &session.progress;
+        let image = cas
+            .pull(&self.reference, &choice, options, progress)
+            .await?;
+        let name = image.name.as_str();
+        let platform = self.remote.platform.as_ref();
+        let snapshot = match self.unpack {
+            true => cas.snapshot(name, platform, progress).await?,
+            false => None,
+        };
+        let made = json!({"name": name, "target": image.target, "snapshot": snapshot});
+        session.out.item(&made, || match snapshot {
+            Some(snapshot) => format!("{name} snapshot {}", snapshot.short()),
+            None => name.to_owned(),
+        })
+    }
+}
+
+impl Push {
+    pub(crate) async fn run(self, session: &mut Session) -> Result<()> {
+        let cas = session.cas().await?;
+        let reference = match self.reference {
+            Some(reference) => reference,
+            None => self.image.parse()?,
+        };
+        let (choice, options) = (self.remote.choice(), self.remote.options());
+        let progress = &session.progress;
+        let pushed = cas.push(&self.image, &reference, &choice, options, progress);
+        let target = pushed.await?;
+        let name = reference.to_string();
+        let made = json!({"image": self.image, "name": name, "target": target});
+        session
+            .out
+            .item(&made, || format!("{} -> {name}", self.image))
+    }
+}

@@ -1,0 +1,114 @@
+//! The registry of Debian, on a port of its own.
+
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use crate::common::ok;
+
+pub(crate) const PROGRAM: &str = "docker-registry";
+pub(crate) const USER: &str = "me";
+pub(crate) const PASSWORD: &str = "pass:word";
+
+/// A registry that ends with its value.
+pub(crate) struct Registry {
+    process: Child,
+    /// Host and port.
+    pub(crate) host: String,
+    storage: PathBuf,
+}
+
+impl Registry {
+    /// A registry below `place` that asks nobody who is there.
+    pub(crate) fn open(place: &Path) -> Self {
+        Self::start(place, "", "")
+    }
+
+    /// One that speaks TLS, by the certificate `certificate.pem` that it makes below `place`.
+    pub(crate) fn encrypted(place: &Path) -> Self {
+        let [certificate, key] = ["certificate.pem", "key.pem"].map(|name| place.join(name));
+        let mut openssl = Command::new("openssl");
+        openssl.args("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes".split(' '));
+        openssl.args([
+            "-subj",
+            "/CN=test",
+            "-addext",
+            "subjectAltName=IP:127.0.0.1",
+        ]);
+        openssl.args(["-addext", "basicConstraints=critical,CA:FALSE", "-keyout"]);
+        ok(openssl.arg(&key).arg("-out").arg(&certificate));
+        let (certificate, key) = (certificate.display(), key.display());
+        let tls = format!(", tls: {{certificate: {certificate}, key: {key}}}");
+        Self::start(place, &tls, "")
+    }
+
+    /// One that wants name and password.
+    pub(crate) fn closed(place: &Path) -> Self {
+        let line = ok(Command::new("htpasswd").args(["-nbB", USER, PASSWORD]));
+        fs::write(place.join("htpasswd"), line).unwrap();
+        let path = place.join("htpasswd");
+        Self::start(
+            place,
+            "",
+            &format!(
+                "auth: {{htpasswd: {{realm: x, path: {}}}}}\n",
+                path.display()
+            ),
+        )
+    }
+
+    fn start(place: &Path, tls: &str, auth: &str) -> Self {
+        let port = {
+            let free = TcpListener::bind("127.0.0.1:0").unwrap();
+            free.local_addr().unwrap().port()
+        };
+        let host = format!("127.0.0.1:{port}");
+        let storage = place.join("registry");
+        let config = format!(
+            "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {}}}}}\n\
+             http: {{addr: '{host}'{tls}}}\n{auth}log: {{level: error, accesslog: {{disabled: true}}}}\n",
+            storage.display()
+        );
+        let file = place.join("registry.yml");
+        fs::write(&file, config).unwrap();
+        let process = Command::new(PROGRAM)
+            .arg("serve")
+            .arg(file)
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let registry = Registry {
+            process,
+            host,
+            storage,
+        };
+        for _ in 0..200 {
+            if TcpStream::connect(&registry.host).is_ok() {
+                return registry;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        unreachable!("the registry does not listen");
+    }
+
+    /// A reference to `name` here.
+    pub(crate) fn at(&self, name: &str) -> String {
+        format!("{}/{name}", self.host)
+    }
+
+    /// The file of a blob on its disk.
+    pub(crate) fn blob(&self, digest: &str) -> PathBuf {
+        let (algorithm, hex) = digest.split_once(':').unwrap();
+        let blobs = self.storage.join("docker/registry/v2/blobs");
+        blobs.join(algorithm).join(&hex[..2]).join(hex).join("data")
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}

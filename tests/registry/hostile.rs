@@ -1,0 +1,210 @@
+//! Registries that lie, break off or lead astray: nothing is named, and the exit code says why.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::Duration;
+
+use cas::MediaType;
+use serde_json::json;
+
+use crate::cas;
+use crate::common::shop::names;
+use crate::common::{fails, ok};
+use crate::fake::{Answer, Fake, Request};
+use crate::sample::Sample;
+
+/// Pulls from a registry whose answers are spoiled; what the tool says as it ends with `code`.
+fn refused(
+    sample: &Sample,
+    code: i32,
+    spoil: impl Fn(&Request, Answer) -> Answer + Send + Sync + 'static,
+) -> String {
+    let good = sample.clone();
+    let registry = Fake::start(move |request| spoil(request, good.answer(request)));
+    let scratch = tempfile::tempdir().unwrap();
+    let root = scratch.path().join("root");
+    let said = fails(
+        cas(&root, scratch.path()).args(["pull", &registry.image()]),
+        code,
+    );
+    assert!(names(&root).is_empty());
+    assert!(said.contains("team/app"), "{said}");
+    said
+}
+
+#[test]
+fn other_bytes_than_their_digest_are_refused() {
+    let sample = Sample::new(&[70_000]);
+    let layer = sample.layers[0].digest.to_string();
+    for length in [69_999, 70_000, 70_001, 0] {
+        let (lie, layer) = (vec![7; length], layer.clone());
+        let said = refused(&sample, 4, move |request, good| {
+            match request.path.ends_with(&layer) {
+                true => Answer::new(200).body(&lie),
+                false => good,
+            }
+        });
+        assert!(said.contains("expected"), "{said}");
+    }
+    refused(&sample, 4, |request, good| {
+        match request.is("GET", "/manifests/") {
+            true => good.body(b"{}"),
+            false => good,
+        }
+    });
+}
+
+#[test]
+fn a_body_that_breaks_off_is_a_lost_connection() {
+    let sample = Sample::new(&[70_000]);
+    let layer = sample.layers[0].digest.to_string();
+    let said = refused(&sample, 7, move |request, good| {
+        match request.path.ends_with(&layer) {
+            true => good.cut(1000),
+            false => good,
+        }
+    });
+    assert!(said.contains("lost the connection"), "{said}");
+}
+
+#[test]
+fn a_document_over_the_bound_is_not_read() {
+    let sample = Sample::new(&[10]);
+    let large = (cas::limit::DOCUMENT_READ + 1).to_string();
+    let claimed = large.clone();
+    let said = refused(&sample, 6, move |request, good| {
+        match request.method.as_str() {
+            "HEAD" => good.with("Content-Length", &claimed),
+            _ => good,
+        }
+    });
+    assert!(said.contains(&large), "{said}");
+    // Without a size before, it ends where the bound is.
+    let body = vec![b' '; cas::limit::DOCUMENT_READ as usize + 1];
+    refused(&sample, 6, move |request, good| {
+        let good = good.without("Docker-Content-Digest");
+        match request.is("GET", "/manifests/") {
+            true => good.body(&body),
+            false => good,
+        }
+    });
+}
+
+#[test]
+fn what_is_no_image_is_not_taken_for_one() {
+    let sample = Sample::new(&[10]);
+    refused(&sample, 2, |_, good| {
+        good.without("Content-Type")
+            .with("Content-Type", MediaType::DOCKER_SCHEMA1.as_str())
+            .body(b"{\"schemaVersion\":1}")
+    });
+    let index = MediaType::OCI_INDEX;
+    refused(&sample, 4, move |_, good| {
+        good.without("Content-Type")
+            .with("Content-Type", index.as_str())
+    });
+}
+
+#[test]
+fn statuses_become_exit_codes() {
+    let sample = Sample::new(&[10]);
+    for (status, code, word) in [
+        (401, 7, "docker login"),
+        (403, 7, "docker login"),
+        (404, 3, "no such thing"),
+        (418, 7, "418"),
+        (429, 7, "after 30"),
+        (500, 7, "later"),
+        (503, 7, "later"),
+    ] {
+        let blob = sample.layers[0].digest.to_string();
+        for part in ["/manifests/".to_owned(), blob] {
+            let said = refused(&sample, code, move |request, good| {
+                match request.path.contains(&part) {
+                    true => {
+                        Answer::error(status, "SO", "it \\u001b[31mis").with("Retry-After", "30")
+                    }
+                    false => good,
+                }
+            });
+            let word = if status == 401 { "" } else { word };
+            assert!(said.contains(word), "{said}");
+            assert!(!said.contains('\u{1b}'), "{said:?}");
+        }
+    }
+}
+
+#[test]
+fn nobody_is_led_in_circles_or_astray() {
+    let sample = Sample::new(&[10]);
+    let own = Arc::new(OnceLock::new());
+    let host = Arc::clone(&own);
+    let registry = Fake::start(move |request| {
+        let host: &String = host.get().unwrap();
+        Answer::new(302).with("Location", &format!("http://{host}{}", request.path))
+    });
+    own.set(registry.host.clone()).unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    let root = scratch.path().join("root");
+    fails(
+        cas(&root, scratch.path()).args(["pull", &registry.image()]),
+        7,
+    );
+    assert_eq!(registry.seen().len(), 6);
+    for location in [
+        "ftp://x.test/",
+        "http://me:secret@127.0.0.1/",
+        "nowhere:",
+        "http://",
+    ] {
+        refused(&sample, 7, move |_, _| {
+            Answer::new(302).with("Location", location)
+        });
+    }
+}
+
+/// What a descriptor says of other places is for nobody to follow.
+#[test]
+fn addresses_in_a_manifest_are_never_followed() {
+    let trap = Fake::start(|_| Answer::new(200).body(b"trapped"));
+    let url = format!("http://{}/layer", trap.host);
+    let sample = Sample::with(&[10, 20], |manifest| {
+        manifest["layers"][0]["urls"] = json!([url]);
+        manifest["layers"][1]["urls"] = json!([url]);
+        manifest["layers"][1]["mediaType"] = json!(MediaType::DOCKER_LAYER_FOREIGN);
+    });
+    let good = sample.clone();
+    let registry = Fake::start(move |request| good.answer(request));
+    let scratch = tempfile::tempdir().unwrap();
+    let root = scratch.path().join("root");
+    let out = cas(&root, scratch.path())
+        .args(["pull", &registry.image()])
+        .output()
+        .unwrap();
+    assert!(out.status.success());
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(said.contains("do not hand out"), "{said}");
+    assert_eq!(trap.seen().len(), 0);
+    assert_eq!(registry.count("GET", "/blobs/"), 2);
+}
+
+#[test]
+fn layers_come_three_at_a_time() {
+    let sizes: Vec<usize> = (100..109).collect();
+    let sample = Sample::new(&sizes);
+    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (good, counted, high) = (sample.clone(), now, Arc::clone(&most));
+    let registry = Fake::start(move |request| {
+        if request.path.contains("/blobs/") {
+            let under_way = counted.fetch_add(1, Ordering::SeqCst) + 1;
+            high.fetch_max(under_way, Ordering::SeqCst);
+            thread::sleep(Duration::from_millis(100));
+            counted.fetch_sub(1, Ordering::SeqCst);
+        }
+        good.answer(request)
+    });
+    let scratch = tempfile::tempdir().unwrap();
+    ok(cas(&scratch.path().join("root"), scratch.path()).args(["pull", &registry.image()]));
+    assert_eq!(most.load(Ordering::SeqCst), 3);
+}

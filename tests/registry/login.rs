@@ -1,0 +1,251 @@
+//! Who asks: name and password, tokens, helpers; and who is shown none of it.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::json;
+
+use crate::cas;
+use crate::common::shop::{GZIP, Shop};
+use crate::common::{can, fails, ok};
+use crate::docker::{PASSWORD, PROGRAM, Registry, USER};
+use crate::fake::{Answer, Fake, Request};
+use crate::sample::Sample;
+
+/// `me:pass:word`.
+const AUTH: &str = "bWU6cGFzczp3b3Jk";
+
+/// Writes docker's file with these credentials for `host`.
+fn log_in(home: &Path, host: &str, credentials: &serde_json::Value) {
+    let config = json!({"auths": {host: credentials}});
+    fs::write(home.join("config.json"), config.to_string()).unwrap();
+}
+
+/// A registry that wants a token of the service at `realm`, and has one there itself.
+fn closed(sample: &Sample, realm: Option<String>) -> Fake {
+    let sample = sample.clone();
+    let host = Arc::new(std::sync::OnceLock::<String>::new());
+    let own = Arc::clone(&host);
+    let fake = Fake::start(move |request| {
+        if request.path.starts_with("/token") {
+            return token(request);
+        }
+        if request.header("authorization") == Some("Bearer good") {
+            return sample.answer(request);
+        }
+        let own = || format!("http://{}/token", own.get().unwrap());
+        let realm = realm.clone().unwrap_or_else(own);
+        let challenge =
+            format!("Bearer realm=\"{realm}\",service=\"fake\",scope=\"repository:team/app:pull\"");
+        Answer::error(401, "UNAUTHORIZED", "show a token").with("WWW-Authenticate", &challenge)
+    });
+    host.set(fake.host.clone()).unwrap();
+    fake
+}
+
+fn token(_: &Request) -> Answer {
+    Answer::new(200).body(br#"{"token":"good","expires_in":60}"#)
+}
+
+#[test]
+fn name_and_password_open_the_registry_of_the_field() {
+    if !can(&["skopeo", PROGRAM, "htpasswd"]) {
+        return;
+    }
+    let shop = Shop::open();
+    let registry = Registry::closed(shop.scratch.path());
+    let home = shop.scratch.path();
+    let there = registry.at("app:1");
+    let said = fails(cas(&shop.root, home).args(["push", GZIP, &there]), 7);
+    assert!(said.contains("config.json"), "{said}");
+    log_in(home, &registry.host, &json!({"auth": AUTH}));
+    assert_eq!((USER, PASSWORD), ("me", "pass:word"));
+    ok(cas(&shop.root, home).args(["push", GZIP, &there]));
+    ok(cas(&shop.path("empty"), home).args(["pull", &there]));
+    log_in(
+        home,
+        &registry.host,
+        &json!({"username": USER, "password": "wrong"}),
+    );
+    let said = fails(cas(&shop.path("empty"), home).args(["pull", &there]), 7);
+    assert!(!said.contains("wrong") && said.contains("401"), "{said}");
+}
+
+/// On this machine, too, where plain http would do.
+#[test]
+fn tls_is_spoken_with_whom_the_system_trusts() {
+    if !can(&["skopeo", PROGRAM, "openssl"]) {
+        return;
+    }
+    let shop = Shop::open();
+    let registry = Registry::encrypted(shop.scratch.path());
+    let there = registry.at("app:1");
+    let tool = |root: &str| cas(&shop.path(root), shop.scratch.path());
+    let said = fails(tool("root").args(["push", GZIP, &there]), 7);
+    assert!(
+        said.contains("https") && said.contains("certificate"),
+        "{said}"
+    );
+    let certificate = shop.path("certificate.pem");
+    let trust = |mut command: std::process::Command| {
+        command.env("SSL_CERT_FILE", &certificate);
+        command
+    };
+    ok(trust(tool("root")).args(["push", GZIP, &there]));
+    ok(trust(tool("empty")).args(["pull", &there]));
+    // Whoever asks for the plain gets it, and what it makes of that.
+    fails(tool("empty").args(["pull", "--plain-http", &there]), 7);
+}
+
+#[test]
+fn a_token_is_asked_for_once_with_the_password_of_its_origin() {
+    let sample = Sample::new(&[1000, 2000, 3000, 4000]);
+    let registry = closed(&sample, None);
+    let scratch = tempfile::tempdir().unwrap();
+    let home = scratch.path();
+    log_in(home, &registry.host, &json!({"auth": AUTH}));
+    ok(cas(&home.join("root"), home).args(["pull", &registry.image()]));
+    assert_eq!(registry.count("GET", "/token"), 1);
+    let asked = registry.seen();
+    let asked = asked.iter().find(|one| one.is("GET", "/token")).unwrap();
+    let password = format!("Basic {AUTH}");
+    assert_eq!(asked.header("authorization"), Some(password.as_str()));
+    let query = "/token?service=fake&scope=repository%3Ateam%2Fapp%3Apull";
+    assert_eq!(asked.path, query);
+    let shown = registry.seen();
+    let mut shown = shown.iter().filter(|one| one.path.starts_with("/v2"));
+    assert!(shown.all(|one| one.header("authorization") != Some(password.as_str())));
+}
+
+#[test]
+fn a_token_service_elsewhere_is_shown_what_is_its_own_or_nothing() {
+    let sample = Sample::new(&[1000]);
+    let service = Fake::start(token);
+    let registry = closed(&sample, Some(format!("http://{}/elsewhere", service.host)));
+    let scratch = tempfile::tempdir().unwrap();
+    let home = scratch.path();
+    log_in(home, &registry.host, &json!({"auth": AUTH}));
+    ok(cas(&home.join("one"), home).args(["pull", &registry.image()]));
+    assert_eq!(service.seen().len(), 1);
+    assert_eq!(service.seen()[0].header("authorization"), None);
+    log_in(home, &service.host, &json!({"auth": AUTH}));
+    ok(cas(&home.join("two"), home).args(["pull", &registry.image()]));
+    let password = format!("Basic {AUTH}");
+    assert_eq!(
+        service.seen()[1].header("authorization"),
+        Some(password.as_str())
+    );
+}
+
+#[test]
+fn an_identity_token_goes_in_the_body_and_a_registry_token_as_it_is() {
+    let sample = Sample::new(&[1000]);
+    let registry = closed(&sample, None);
+    let scratch = tempfile::tempdir().unwrap();
+    let home = scratch.path();
+    log_in(
+        home,
+        &registry.host,
+        &json!({"auth": AUTH, "identitytoken": "id"}),
+    );
+    ok(cas(&home.join("one"), home).args(["pull", &registry.image()]));
+    let seen = registry.seen();
+    let asked = seen.iter().find(|one| one.is("POST", "/token")).unwrap();
+    let body = String::from_utf8(asked.body.clone()).unwrap();
+    assert!(body.contains("grant_type=refresh_token") && body.contains("refresh_token=id"));
+    assert_eq!(asked.header("authorization"), None);
+    log_in(home, &registry.host, &json!({"registrytoken": "good"}));
+    ok(cas(&home.join("two"), home).args(["pull", &registry.image()]));
+    assert_eq!(registry.count("", "/token"), 0);
+    assert_eq!(registry.count("GET", "/token"), 0);
+}
+
+#[test]
+fn a_helper_is_asked_for_the_registry() {
+    let sample = Sample::new(&[1000]);
+    let registry = closed(&sample, None);
+    let scratch = tempfile::tempdir().unwrap();
+    let home = scratch.path();
+    let helper = home.join("docker-credential-test");
+    let script = "#!/bin/sh\ntest \"$1\" = get || exit 9\nread -r host || :\n\
+        echo \"$host\" >> \"$DOCKER_CONFIG/asked\"\n\
+        echo '{\"ServerURL\":\"x\",\"Username\":\"me\",\"Secret\":\"pass:word\"}'\n";
+    fs::write(&helper, script).unwrap();
+    fs::set_permissions(&helper, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", home.display(), std::env::var("PATH").unwrap());
+    for config in [
+        json!({"credsStore": "test"}),
+        json!({"credHelpers": {registry.host.as_str(): "test"}, "credsStore": "absent"}),
+    ] {
+        fs::write(home.join("config.json"), config.to_string()).unwrap();
+        let root = tempfile::tempdir_in(home).unwrap();
+        let mut pull = cas(&root.path().join("root"), home);
+        ok(pull.env("PATH", &path).args(["pull", &registry.image()]));
+    }
+    let asked = fs::read_to_string(home.join("asked")).unwrap();
+    assert_eq!(asked, format!("{0}\n{0}\n", registry.host));
+    fs::write(home.join("config.json"), r#"{"credsStore": "../x"}"#).unwrap();
+    let said = fails(
+        cas(&home.join("root"), home).args(["pull", &registry.image()]),
+        2,
+    );
+    assert!(said.contains("../x"), "{said}");
+    fs::write(home.join("config.json"), r#"{"credsStore": "absent"}"#).unwrap();
+    let said = fails(
+        cas(&home.join("root"), home).args(["pull", &registry.image()]),
+        1,
+    );
+    assert!(said.contains("docker-credential-absent"), "{said}");
+}
+
+/// A redirect to a store of blobs, and an upload to one, as clouds do it.
+#[test]
+fn another_origin_is_shown_nothing() {
+    let sample = Sample::new(&[100_000]);
+    let blobs = sample.clone();
+    let store = Fake::start(move |request| match request.method.as_str() {
+        "PUT" => Answer::new(201),
+        _ => blobs.answer(request),
+    });
+    let (there, own) = (store.host.clone(), sample.clone());
+    let registry = Fake::start(move |request| {
+        let basic = format!("Basic {AUTH}");
+        if request.header("authorization") != Some(basic.as_str()) {
+            return Answer::new(401).with("WWW-Authenticate", "Basic realm=\"x\"");
+        }
+        match request.method.as_str() {
+            "GET" if request.path.contains("/blobs/") => {
+                Answer::new(307).with("Location", &format!("http://{there}{}", request.path))
+            }
+            "HEAD" if request.path.contains("/new/") => Answer::new(404),
+            "POST" => Answer::new(202).with("Location", &format!("http://{there}/put?state=1")),
+            "PUT" => Answer::new(201),
+            _ => own.answer(request),
+        }
+    });
+    let scratch = tempfile::tempdir().unwrap();
+    let home = scratch.path();
+    log_in(home, &registry.host, &json!({"auth": AUTH}));
+    let root = home.join("root");
+    ok(cas(&root, home).args(["pull", &registry.image()]));
+    assert_eq!(store.count("GET", "/blobs/"), 2);
+    ok(cas(&root, home).args([
+        "push",
+        &registry.image(),
+        &format!("{}/new/app:1", registry.host),
+    ]));
+    let layer = &sample.layers[0];
+    let put = store.seen();
+    let put = put
+        .iter()
+        .find(|one| one.body.len() as u64 == layer.size)
+        .unwrap();
+    let digest = layer.digest.to_string().replace(':', "%3A");
+    assert_eq!(put.path, format!("/put?state=1&digest={digest}"));
+    assert_eq!(put.body, sample.data(layer));
+    for request in store.seen() {
+        assert_eq!(request.header("authorization"), None, "{request:?}");
+    }
+}

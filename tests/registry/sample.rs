@@ -1,0 +1,87 @@
+//! A small image in memory, and how a good registry hands it out.
+
+use std::collections::BTreeMap;
+
+use cas::{Descriptor, MediaType};
+use serde_json::{Value, json};
+
+use crate::fake::{Answer, Request};
+
+/// A manifest with its configuration and layers.
+#[derive(Clone)]
+pub(crate) struct Sample {
+    pub(crate) root: Descriptor,
+    pub(crate) layers: Vec<Descriptor>,
+    /// Under their digests.
+    pub(crate) content: BTreeMap<String, Vec<u8>>,
+}
+
+impl Sample {
+    /// An image with layers of these sizes, of bytes that do not repeat.
+    pub(crate) fn new(layers: &[usize]) -> Self {
+        Self::with(layers, |_| {})
+    }
+
+    /// The same, with its manifest changed.
+    pub(crate) fn with(layers: &[usize], change: impl Fn(&mut Value)) -> Self {
+        let mut content = BTreeMap::new();
+        let mut put = |media_type: MediaType, data: Vec<u8>| {
+            let descriptor = Descriptor::of(media_type, &data);
+            content.insert(descriptor.digest.to_string(), data);
+            descriptor
+        };
+        let layer = |(number, size): (usize, &usize)| {
+            let mut state = number as u32 + 1;
+            let byte = |_| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (state >> 24) as u8
+            };
+            put(MediaType::OCI_LAYER, (0..*size).map(byte).collect())
+        };
+        let layers: Vec<Descriptor> = layers.iter().enumerate().map(layer).collect();
+        let host = cas::Platform::host();
+        let config = json!({"os": host.os, "architecture": host.architecture,
+            "rootfs": {"type": "layers", "diff_ids": []}});
+        let config = put(MediaType::OCI_CONFIG, config.to_string().into_bytes());
+        let mut manifest = json!({"schemaVersion": 2, "mediaType": MediaType::OCI_MANIFEST,
+            "config": config, "layers": layers});
+        change(&mut manifest);
+        let root = put(MediaType::OCI_MANIFEST, manifest.to_string().into_bytes());
+        Sample {
+            root,
+            layers,
+            content,
+        }
+    }
+
+    pub(crate) fn data(&self, descriptor: &Descriptor) -> &[u8] {
+        &self.content[&descriptor.digest.to_string()]
+    }
+
+    /// The answer of a good registry.
+    pub(crate) fn answer(&self, request: &Request) -> Answer {
+        let last = request.path.rsplit('/').next().unwrap_or_default();
+        let root = self.root.digest.to_string();
+        let digest = match request.path.contains("/manifests/") {
+            true => root.as_str(),
+            false => last,
+        };
+        let Some(data) = self.content.get(digest) else {
+            return Answer::error(404, "MANIFEST_UNKNOWN", "unknown here");
+        };
+        let range = request.header("range");
+        let start = range.map(|range| range.strip_prefix("bytes=").unwrap().trim_end_matches('-'));
+        let start = start.map_or(0, |start| start.parse::<usize>().unwrap());
+        let answer = match range {
+            None => Answer::new(200),
+            Some(_) => Answer::new(206).with(
+                "Content-Range",
+                &format!("bytes {start}-{}/{}", data.len() - 1, data.len()),
+            ),
+        };
+        answer
+            .with("Content-Type", self.root.media_type.as_str())
+            .with("Docker-Content-Digest", digest)
+            .body(&data[start..])
+    }
+}
