@@ -74,7 +74,7 @@ pub struct User {
     pub uid: u32,
     /// The group.
     pub gid: u32,
-    /// Other groups.
+    /// All its groups.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub additional_gids: Vec<u32>,
 }

@@ -42,7 +42,10 @@ pub(super) fn find(rootfs: &Rootfs, wanted: &str) -> Result<Account> {
     let groups = rootfs.read(GROUP, limit::ACCOUNTS)?.unwrap_or_default();
     let (gid, additional_gids) = match group {
         "" => (gid, memberships(&groups, name, gid)),
-        group => (group_id(&groups, group)?, Vec::new()),
+        group => {
+            let gid = group_id(&groups, group)?;
+            (gid, vec![gid])
+        }
     };
     Ok(Account {
         user: User {
@@ -88,11 +91,12 @@ fn groups(text: &str) -> impl Iterator<Item = (&str, u32, &str)> {
     })
 }
 
-/// The groups that the user `name` is a member of besides `own`.
+/// The groups that the user `name` is a member of, its `own` too: without that in the list, a
+/// program that gives its group up could do what is denied to the group.
 fn memberships(text: &str, name: &str, own: u32) -> Vec<u32> {
     let member = |members: &str| !name.is_empty() && members.split(',').any(|one| one == name);
-    let all = groups(text).filter(|(_, gid, members)| *gid != own && member(members));
-    let mut all: Vec<u32> = all.map(|(_, gid, _)| gid).collect();
+    let all = groups(text).filter(|(_, _, members)| member(members));
+    let mut all: Vec<u32> = all.map(|(_, gid, _)| gid).chain([own]).collect();
     all.sort_unstable();
     all.dedup();
     all
@@ -168,16 +172,16 @@ mod tests {
     fn names_and_numbers_are_found_as_the_configuration_page_says() {
         let (_temp, rootfs) = image();
         for (wanted, expected) in [
-            ("", account(0, 0, &[], "/root")),
-            ("root", account(0, 0, &[], "/root")),
-            ("app", account(1000, 1001, &[5, 6], "/home/app")),
-            ("1000", account(1000, 1001, &[5, 6], "/home/app")),
-            ("app:disk", account(1000, 6, &[], "/home/app")),
-            ("app:12", account(1000, 12, &[], "/home/app")),
-            ("5000:none", account(5000, 9, &[], "/")),
-            ("5000", account(5000, 0, &[], "/")),
-            (":app", account(0, 1001, &[], "/root")),
-            ("7up", account(77, 78, &[], "/")),
+            ("", account(0, 0, &[0], "/root")),
+            ("root", account(0, 0, &[0], "/root")),
+            ("app", account(1000, 1001, &[5, 6, 1001], "/home/app")),
+            ("1000", account(1000, 1001, &[5, 6, 1001], "/home/app")),
+            ("app:disk", account(1000, 6, &[6], "/home/app")),
+            ("app:12", account(1000, 12, &[12], "/home/app")),
+            ("5000:none", account(5000, 9, &[9], "/")),
+            ("5000", account(5000, 0, &[0], "/")),
+            (":app", account(0, 1001, &[1001], "/root")),
+            ("7up", account(77, 78, &[78], "/")),
         ] {
             assert_eq!(find(&rootfs, wanted).unwrap(), expected, "{wanted}");
         }
@@ -201,7 +205,7 @@ mod tests {
             assert_eq!(error.kind(), kind, "{wanted}: {error}");
         }
         fs::remove_dir_all(temp.path().join("etc")).unwrap();
-        assert_eq!(find(&rootfs, "3:4").unwrap(), account(3, 4, &[], "/"));
+        assert_eq!(find(&rootfs, "3:4").unwrap(), account(3, 4, &[4], "/"));
         let error = find(&rootfs, "app").unwrap_err().to_string();
         assert!(error.contains("/etc/passwd"), "{error}");
     }
