@@ -16,6 +16,7 @@
 //! - Times that the file system cannot hold are clamped by the kernel.
 
 mod body;
+mod denied;
 mod dirs;
 mod meta;
 mod parents;
