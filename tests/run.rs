@@ -1,4 +1,4 @@
-//! Bundles of images, and programs of images, by runc and in a chroot.
+//! Bundles of images, and programs of images, by runc, by crun and in a chroot.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -11,6 +11,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use common::tree::differences;
@@ -21,7 +22,40 @@ use serde_json::Value;
 const USERS: &str = "root:x:0:0::/root:/bin/sh\napp:x:1000:1001::/home/app:/bin/sh\n";
 const GROUPS: &str = "app:x:1001:\naudio:x:29:app\nvideo:x:44:other,app\n";
 
-/// A root with the image `small`, and with `app`: that with users, and with more to say.
+/// A layout with the image `small`; with `app`, that with users and more to say; and with
+/// `unknown`, whose user it does not have. Made once a test binary.
+fn layout(small: &Path) -> &'static Path {
+    static MADE: OnceLock<PathBuf> = OnceLock::new();
+    MADE.get_or_init(|| {
+        let layout = Path::new(env!("CARGO_TARGET_TMPDIR")).join("run");
+        if layout.exists() {
+            fs::remove_dir_all(&layout).unwrap();
+        }
+        ok(Command::new("cp").arg("-a").arg(small).arg(&layout));
+        let image = |tag: &str| format!("{}:{tag}", layout.display());
+        ok(Command::new("umoci")
+            .args(["config", "--image", &image("small"), "--tag", "unknown"])
+            .args(["--config.user", "nobody-here"]));
+        ok(Command::new("umoci")
+            .args(["config", "--image", &image("small"), "--tag", "app"])
+            .args(["--config.user", "app", "--config.workingdir", "/srv/work"])
+            .args(["--config.env", "GREETING=two words", "--config.cmd", "id"])
+            .args(["--config.stopsignal", "SIGUSR1"])
+            .args(["--config.label", "run.oci.hooks.stdout=/etc/passwd"]));
+        for (name, text) in [("passwd", USERS), ("group", GROUPS)] {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            fs::write(&file, text).unwrap();
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+            ok(Command::new("umoci")
+                .args(["insert", "--image", &image("app")])
+                .arg(file.path())
+                .arg(format!("/etc/{name}")));
+        }
+        layout
+    })
+}
+
+/// A root with the images of [`layout`].
 struct Scene {
     dir: tempfile::TempDir,
 }
@@ -33,24 +67,8 @@ impl Scene {
         let scene = Scene {
             dir: tempfile::tempdir_in("/dev/shm").unwrap(),
         };
-        let layout = scene.path("layout");
-        ok(Command::new("cp").arg("-a").arg(small).arg(&layout));
-        let image = |tag: &str| format!("{}:{tag}", layout.display());
-        ok(Command::new("umoci")
-            .args(["config", "--image", &image("small"), "--tag", "app"])
-            .args(["--config.user", "app", "--config.workingdir", "/srv/work"])
-            .args(["--config.env", "GREETING=two words", "--config.cmd", "id"])
-            .args(["--config.stopsignal", "SIGUSR1"])
-            .args(["--config.label", "run.oci.hooks.stdout=/etc/passwd"]));
-        for (name, text) in [("passwd", USERS), ("group", GROUPS)] {
-            let file = scene.path(name);
-            fs::write(&file, text).unwrap();
-            ok(Command::new("umoci")
-                .args(["insert", "--image", &image("app")])
-                .arg(file)
-                .arg(format!("/etc/{name}")));
-        }
-        ok(cas(&scene.root()).args(["-q", "import"]).arg(&layout));
+        let layout = layout(&small);
+        ok(cas(&scene.root()).args(["-q", "import"]).arg(layout));
         Some(scene)
     }
 
@@ -60,6 +78,18 @@ impl Scene {
 
     fn root(&self) -> PathBuf {
         self.path("root")
+    }
+
+    /// Those of [`RUNTIMES`], and crun where it can be had.
+    fn runtimes(&self) -> Vec<String> {
+        let mut runtimes = RUNTIMES.map(str::to_owned).to_vec();
+        if can(&["crun", "unshare"]) {
+            let crun = self.path("crun");
+            fs::write(&crun, CRUN).unwrap();
+            fs::set_permissions(&crun, fs::Permissions::from_mode(0o755)).unwrap();
+            runtimes.push(crun.to_str().unwrap().to_owned());
+        }
+        runtimes
     }
 
     /// `cas run` of `image` by `runtime`, with what follows.
@@ -92,6 +122,13 @@ impl Scene {
 
 const RUNTIMES: [&str; 2] = ["runc", "chroot"];
 
+/// crun refuses to start where cgroups of both versions are mounted, or where it may not set their
+/// filters of devices: so a runtime that gives it a place of its own.
+const CRUN: &str = "#!/bin/sh
+exec unshare -m sh -c 'umount -R /sys/fs/cgroup; mount -t cgroup2 none /sys/fs/cgroup || exit
+exec crun --cgroup-manager=disabled \"$@\"' sh \"$@\"
+";
+
 fn printed(output: &Output) -> String {
     format!("{}{}", text(&output.stdout), text(&output.stderr))
 }
@@ -114,7 +151,7 @@ fn signal(child: &Child, signal: Signal) {
 #[test]
 fn a_program_has_what_the_image_says_and_its_code_is_ours() {
     let Some(scene) = Scene::new() else { return };
-    for runtime in RUNTIMES {
+    for runtime in &scene.runtimes() {
         let script = "echo $0; pwd; id; echo $GREETING; echo $HOME; echo x > /opt/new; exit 7";
         let output = scene.run(runtime, "small", &["sh", "-c", script]).output();
         let output = output.unwrap();
@@ -134,7 +171,7 @@ fn a_program_has_what_the_image_says_and_its_code_is_ours() {
         let said = ok(&mut scene.run(runtime, "app", &["sh", "-c", script]));
         let expected = "/srv/work\ntwo words\n/home/app\n";
         assert!(said.starts_with(expected), "{runtime}: {said}");
-        if runtime == "runc" {
+        if runtime != "chroot" {
             assert!(said.ends_with("NoNewPrivs:\t1\n"), "{said}");
         }
         // What was written is gone.
@@ -155,7 +192,7 @@ fn what_cannot_be_run_has_the_codes_of_shells() {
         run.arg("run").args(arguments).stdin(Stdio::null());
         run
     };
-    for runtime in RUNTIMES {
+    for runtime in &scene.runtimes() {
         let with =
             |entrypoint: &str| run(&["--runtime", runtime, "--entrypoint", entrypoint, "app"]);
         let absent = fails(&mut with("/absent"), 127);
@@ -183,18 +220,25 @@ fn signals_are_the_programs_and_what_does_not_end_is_ended() {
     let Some(scene) = Scene::new() else { return };
     let patient = "trap 'exit 9' TERM; echo up; while :; do sleep 0.1; done";
     let deaf = "exec perl -e '$| = 1; $SIG{INT} = q(IGNORE); print qq(up\n); sleep 1 while 1'";
-    for runtime in RUNTIMES {
-        let mut child = started(scene.run(runtime, "small", &["sh", "-c", patient]));
+    let runtimes = scene.runtimes();
+    let start = |script: &str| -> Vec<_> {
+        let start = |one| started(scene.run(one, "small", &["sh", "-c", script]));
+        runtimes.iter().map(|one| (one, start(one))).collect()
+    };
+    for (runtime, mut child) in start(patient) {
         signal(&child, Signal::TERM);
         assert_eq!(child.wait().unwrap().code(), Some(9), "{runtime}");
-
-        let mut child = started(scene.run(runtime, "small", &["sh", "-c", deaf]));
-        let begun = Instant::now();
-        signal(&child, Signal::INT);
+    }
+    let mut deaf = start(deaf);
+    let begun = Instant::now();
+    for (_, child) in &deaf {
+        signal(child, Signal::INT);
+    }
+    for (runtime, child) in &mut deaf {
         assert_eq!(child.wait().unwrap().code(), Some(137), "{runtime}");
         assert!(begun.elapsed() >= Duration::from_secs(9), "it had no grace");
-        scene.assert_clean();
     }
+    scene.assert_clean();
 }
 
 #[test]
@@ -226,19 +270,23 @@ fn what_a_killed_run_leaves_is_found_by_the_next_collection_or_run() {
     }
 }
 
-/// Kills the tool wherever it may be.
+/// Kills the tool wherever it may be; what it has started ends by itself.
 #[test]
 fn a_run_killed_at_any_moment_leaves_nothing_that_is_not_found() {
     let Some(scene) = Scene::new() else { return };
     ok(&mut scene.run("chroot", "small", &["true"]));
-    for step in 0..40 {
-        let mut child = scene.run("chroot", "small", &["true"]).spawn().unwrap();
-        std::thread::sleep(Duration::from_millis(step * 4));
-        child.kill().unwrap();
-        child.wait().unwrap();
+    for runtime in RUNTIMES {
+        for step in 0..25 {
+            let mut child = scene.run(runtime, "small", &["true"]).spawn().unwrap();
+            std::thread::sleep(Duration::from_millis(step * 6));
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
     }
-    std::thread::sleep(Duration::from_millis(200));
-    ok(cas(&scene.root()).arg("gc"));
+    let begun = Instant::now();
+    while !scene.leftovers().is_empty() && begun.elapsed() < Duration::from_secs(20) {
+        ok(cas(&scene.root()).arg("gc"));
+    }
     scene.assert_clean();
 }
 
@@ -261,17 +309,14 @@ fn a_bundle_is_what_runtimes_start() {
         let mode = fs::metadata(&bundle).unwrap().permissions().mode();
         assert_eq!(mode & 0o7777, 0o700);
 
-        let output = Command::new("runc")
-            .arg("--root")
-            .arg(scene.path("state"))
-            .args(["run", "--bundle"])
-            .arg(&bundle)
-            .arg("bundle")
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
-        assert_eq!(text(&output.stdout), "runs\n", "{}", printed(&output));
-        assert_eq!(output.status.code(), Some(4));
+        for runtime in scene.runtimes().iter().filter(|one| *one != "chroot") {
+            let mut run = Command::new(runtime);
+            run.arg("--root").arg(scene.path("state"));
+            run.args(["run", "--bundle"]).arg(&bundle).arg("bundle");
+            let output = run.stdin(Stdio::null()).output().unwrap();
+            assert_eq!(text(&output.stdout), "runs\n", "{}", printed(&output));
+            assert_eq!(output.status.code(), Some(4));
+        }
 
         // It stays as it is where something is there already.
         let before = fs::metadata(bundle.join("config.json")).unwrap().ino();
@@ -297,13 +342,7 @@ fn a_bundle_is_what_runtimes_start() {
 #[test]
 fn a_bundle_that_cannot_be_made_leaves_nothing() {
     let Some(scene) = Scene::new() else { return };
-    let layout = scene.path("layout");
-    let image = format!("{}:small", layout.display());
-    ok(Command::new("umoci")
-        .args(["config", "--image", &image, "--tag", "unknown"])
-        .args(["--config.user", "nobody-here"]));
     let root = scene.root();
-    ok(cas(&root).args(["-q", "import"]).arg(&layout));
     let (fresh, empty) = (scene.path("fresh"), scene.path("empty"));
     fs::create_dir(&empty).unwrap();
     for directory in [&fresh, &empty] {

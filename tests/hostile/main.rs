@@ -7,7 +7,6 @@
     reason = "a test may fail anywhere"
 )]
 
-#[allow(dead_code, unreachable_pub)]
 #[path = "../../cas-layer/tests/common/mod.rs"]
 mod archive;
 mod cage;

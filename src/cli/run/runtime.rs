@@ -1,12 +1,13 @@
 //! Programs that start a bundle.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, ExitStatus};
 use std::time::Duration;
 
-use cas::{Context, Result};
+use cas::{Context, Error, Result};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{self, SignalKind};
@@ -112,28 +113,34 @@ fn note(place: &Place, runtime: &Path) -> Result<()> {
     std::fs::write(&file, runtime.as_os_str().as_bytes()).during("write", file.display())
 }
 
-/// Ends the container of a run whose runtime is gone, if there is one.
-pub(super) async fn end(place: &Place) -> Result<()> {
+/// Asks the runtime of a run for something; false when it has no container there any more.
+async fn ask(place: &Place, arguments: &[&str]) -> Result<bool> {
     use std::os::unix::ffi::OsStringExt;
     let state = place.bundle().join("state").join(place.id());
     if !state.exists() {
-        return Ok(());
+        return Ok(false);
     }
     let file = place.bundle().join("runtime");
     let runtime = std::fs::read(&file).during("read", file.display())?;
-    let runtime = PathBuf::from(std::ffi::OsString::from_vec(runtime));
-    let mut command = oci(place, &runtime);
-    command.args(["delete", "--force", place.id()]);
-    let output = command.output().await;
+    let runtime = PathBuf::from(OsString::from_vec(runtime));
+    let output = oci(place, &runtime).args(arguments).output().await;
     let output = output.during("start", runtime.display())?;
-    match output.status.success() {
-        true => Ok(()),
+    // It may have ended by itself meanwhile.
+    match output.status.success() || !state.exists() {
+        true => Ok(true),
         false => {
             let said = String::from_utf8_lossy(&output.stderr);
             let why = format!("the container does not end: {}", said.trim_end());
-            Err(cas::Error::busy(why)).during("end", place.id())
+            Err(Error::busy(why)).during("run", runtime.display())
         }
     }
+}
+
+/// Ends the container of a run whose runtime is gone, if there is one.
+pub(super) async fn end(place: &Place) -> Result<()> {
+    ask(place, &["delete", "--force", place.id()])
+        .await
+        .map(|_| ())
 }
 
 /// Signals that ask the tool to end: they are the program's.
@@ -157,7 +164,7 @@ impl Signals {
     /// does not is killed; a key on a terminal asks the program, which may have its own use for it.
     async fn attend(&mut self, child: &mut Child, place: &Place) -> Result<ExitStatus> {
         let at_terminal = std::io::IsTerminal::is_terminal(&std::io::stdin());
-        let mut deadline = None;
+        let (mut deadline, mut killed) = (None, false);
         loop {
             let last = deadline.unwrap_or_else(Instant::now);
             tokio::select! {
@@ -176,11 +183,11 @@ impl Signals {
                     deadline.get_or_insert(Instant::now() + GRACE);
                 }
                 () = sleep_until(last), if deadline.is_some() => {
-                    // The runtime tells how its container ended, once it has.
-                    end(place).await?;
-                    if !place.bundle().join("state").exists() {
+                    // The runtime tells how its container ended, and is itself the last resort.
+                    if killed || !ask(place, &["kill", place.id(), "KILL"]).await? {
                         child.start_kill().during("end", "the program")?;
                     }
+                    killed = true;
                     deadline = Some(Instant::now() + GRACE);
                 }
             }
