@@ -102,8 +102,11 @@ impl Scene {
 
     /// What the runs of this root have: bundles, mounts and snapshots.
     fn leftovers(&self) -> Vec<String> {
-        let runs = fs::read_dir(self.root().join("run")).unwrap();
-        let runs = runs.map(|one| one.unwrap().file_name().into_string().unwrap());
+        let runs = fs::read_dir(self.root().join("run"));
+        let runs = runs
+            .into_iter()
+            .flatten()
+            .map(|one| one.unwrap().file_name().into_string().unwrap());
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         let root = self.root();
         let mounts = mounts
@@ -337,6 +340,38 @@ fn a_bundle_is_what_runtimes_start() {
     let stop = &document["annotations"]["org.opencontainers.image.stopSignal"];
     assert_eq!(stop, "SIGUSR1");
     assert_eq!(document["process"]["user"]["additionalGids"][1], 44);
+}
+
+/// A killed `bundle --mount` is ended as a finished one.
+#[test]
+fn a_bundle_killed_at_any_moment_is_removed_like_a_whole_one() {
+    let Some(scene) = Scene::new() else { return };
+    let (root, bundle) = (scene.root(), scene.path("bundle"));
+    ok(cas(&root).args(["bundle", "--mount", "small"]).arg(&bundle));
+    for step in 0..25 {
+        if bundle.join("rootfs").exists() {
+            let ended = cas(&root).arg("umount").arg(bundle.join("rootfs")).output();
+            let code = ended.unwrap().status.code();
+            assert!(matches!(code, Some(0 | 3)), "{code:?}");
+        }
+        if bundle.exists() {
+            fs::remove_dir_all(&bundle).unwrap();
+        }
+        scene.assert_clean();
+        let mut make = cas(&root);
+        make.args(["bundle", "--mount", "small"]).arg(&bundle);
+        let mut child = make.stdout(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(step * 5));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // What is there is either whole, or has no document.
+        if bundle.join("config.json").exists() {
+            let document = fs::read(bundle.join("config.json")).unwrap();
+            serde_json::from_slice::<Value>(&document).unwrap();
+        }
+    }
+    let _ = cas(&root).arg("umount").arg(bundle.join("rootfs")).output();
+    scene.assert_clean();
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! OCI runtime bundles: what `crun run` or `runc run` starts.
 //!
 //! ```text
-//! DIR/                 0700: set-user-id programs of an image are nobody's to reach
+//! DIR/                 0700 where it is made: nobody reaches set-user-id programs of an image
 //!   rootfs/            the image's root file system, a plain tree or a mounted snapshot
 //!   config.json        0600, written last: without it the bundle is not finished
 //! ```

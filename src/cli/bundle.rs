@@ -10,11 +10,11 @@ use super::Session;
 
 /// Make an OCI runtime bundle of an image: config.json and rootfs
 #[derive(Args)]
-#[command(
-    after_help = "Example:\n  cas bundle app:1 /tmp/app && runc run --bundle /tmp/app app\n\n\
-    rootfs is a plain tree, which needs nothing of the root any more. With --mount it is a \
-    snapshot: there at once, kept from `cas gc`, and ended by `cas umount DIR/rootfs`."
-)]
+#[command(after_help = "Example:
+  cas bundle app:1 /tmp/app && runc run --bundle /tmp/app app
+
+rootfs is a plain tree, which needs nothing of the root any more. With --mount it is a snapshot:
+there at once, kept from `cas gc`, and ended by `cas umount DIR/rootfs`.")]
 pub(crate) struct Bundle {
     /// Name of the image
     image: String,

@@ -18,14 +18,17 @@ use super::bundle::Process;
 
 /// Run a program of an image; the exit code is the program's
 #[derive(Args)]
-#[command(
-    after_help = "Example:\n  cas run app:1\n  cas run app:1 -- sh -c 'echo hello; exit 7'\n\n\
-    What follows -- replaces the image's command and comes after its entrypoint, as with \
-    docker. runc or crun is used, the first that can start it; where there is neither, a chroot, \
-    which isolates nothing. What the program writes is gone when it ends.\n\n\
-    Exit codes: the program's; 128 and the signal that ended it; 126 when it cannot be executed, \
-    127 when it is not there; else those of cas."
-)]
+#[command(after_help = "Example:
+  cas run app:1
+  cas run app:1 -- sh -c 'echo hello; exit 7'
+
+What follows -- replaces the image's command and comes after its entrypoint, as with docker;
+where the image says nothing either, it is sh. runc or crun is used, the first that can start it;
+where there is neither, a chroot, which isolates nothing. The network is a loopback alone. What
+the program writes is gone when it ends.
+
+Exit codes: the program's; 128 and the signal that ended it; 126 when it cannot be executed, 127
+when it is not there; else those of cas.")]
 pub(crate) struct Run {
     /// Name of the image
     image: String,

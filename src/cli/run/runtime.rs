@@ -41,7 +41,11 @@ impl Runtime {
     pub(super) fn choose(wanted: Option<&str>) -> Vec<Self> {
         match wanted {
             Some("chroot") => vec![Runtime::Chroot],
-            Some(path) => vec![Runtime::Oci(path.into())],
+            // Others find it again, wherever they are.
+            Some(path) => vec![Runtime::Oci(match path.contains('/') {
+                true => std::path::absolute(path).unwrap_or_else(|_| path.into()),
+                false => on_path(path).unwrap_or_else(|| path.into()),
+            })],
             None => {
                 let found = ["runc", "crun"].into_iter().filter_map(on_path);
                 let found: Vec<Self> = found.map(Runtime::Oci).collect();
@@ -138,9 +142,8 @@ async fn ask(place: &Place, arguments: &[&str]) -> Result<bool> {
 
 /// Ends the container of a run whose runtime is gone, if there is one.
 pub(super) async fn end(place: &Place) -> Result<()> {
-    ask(place, &["delete", "--force", place.id()])
-        .await
-        .map(|_| ())
+    let ended = ask(place, &["delete", "--force", place.id()]).await;
+    ended.map(|_| ())
 }
 
 /// Signals that ask the tool to end: they are the program's.
