@@ -91,7 +91,7 @@ impl Cage {
         let mut state: Vec<String> = self.outside().iter().map(|path| describe(path)).collect();
         // And nothing new beside the roots.
         for (place, known) in [
-            (".", &["canary", "plain", "native", "overlay"][..]),
+            (".", &["canary", "plain", "native", "overlay", "locks"][..]),
             ("plain", &["snapshots"]),
             ("plain/snapshots", &["0"]),
             ("plain/snapshots/0", &["fs"]),
