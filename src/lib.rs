@@ -17,6 +17,8 @@
 //! Backends are chosen by Cargo features; [`registry()`] holds those compiled in.
 
 #[cfg(all(feature = "fs", feature = "native"))]
+pub mod bundle;
+#[cfg(all(feature = "fs", feature = "native"))]
 mod root;
 #[cfg(all(feature = "fs", feature = "native"))]
 mod session;

@@ -12,12 +12,12 @@ fn main() -> ExitCode {
     let verbose = arguments.verbose;
     raise_descriptor_limit();
     let outcome = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
+        .enable_all()
         .build()
         .map_err(cas::Error::from)
         .and_then(|runtime| runtime.block_on(cli::run(arguments)));
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => cli::exit::report(&error, verbose),
     }
 }

@@ -8,6 +8,7 @@
 //!                      members of a composition are below it
 //!   snapshots/NAME/    what a snapshotter keeps
 //!   local/records.db   records that are always local: of snapshots
+//!   run/               bundles of `cas run`, while they run
 //! ```
 
 use std::collections::BTreeMap;
@@ -230,7 +231,7 @@ fn absolute(path: &Path) -> Result<PathBuf> {
 
 /// A directory with something else in it is never made a root.
 fn refuse_foreign(path: &Path) -> Result<()> {
-    let ours = ["cas.toml", "store", "stores", "snapshots", "local"];
+    let ours = ["cas.toml", "store", "stores", "snapshots", "local", "run"];
     for entry in fs::read_dir(path).during("init root", path.display())? {
         let name = entry.during("init root", path.display())?.file_name();
         // Names with a dot are our own temporary files, left by a crash in the middle.

@@ -62,3 +62,7 @@ pub const RATIO_ZSTD: u64 = 10_000;
 /// Most members of an image archive; and facts about a layer that are held unsorted, before they
 /// join the sorted ones at 8 bytes each.
 pub const ENTRIES_IN_MEMORY: usize = 100_000;
+/// Longest `/etc/passwd` or `/etc/group` of an image that is read.
+pub const ACCOUNTS: u64 = 1 << 20;
+/// Largest number of a user or a group that a process runs as: runtimes take no more.
+pub const ID: u32 = i32::MAX as u32;

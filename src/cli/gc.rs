@@ -22,7 +22,11 @@ pub(crate) struct Gc {
 
 impl Gc {
     pub(crate) async fn run(self, session: &mut Session) -> Result<()> {
-        let collected = session.cas().await?.collect(self.dry_run).await?;
+        let cas = session.cas().await?;
+        if !self.dry_run {
+            super::run::place::sweep(&cas, &session.root, &*session.progress).await?;
+        }
+        let collected = cas.collect(self.dry_run).await?;
         let out = &session.out;
         if out.is_json() || self.dry_run {
             list(out, &collected)?;

@@ -2,6 +2,7 @@
 
 mod backends;
 mod blob;
+mod bundle;
 mod demo;
 mod df;
 pub(crate) mod exit;
@@ -16,11 +17,13 @@ mod output;
 mod progress;
 #[cfg(feature = "registry")]
 mod remote;
+mod run;
 mod snapshot;
 mod tree;
 mod unpack;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use cas::layer::progress::Progress;
@@ -78,6 +81,10 @@ enum Command {
     Rmi(images::Rmi),
     Tree(tree::Tree),
     Unpack(unpack::Unpack),
+    Bundle(bundle::Bundle),
+    Run(run::Run),
+    #[command(hide = true)]
+    RunInChroot(run::chroot::RunInChroot),
     Mount(mount::Mount),
     Umount(mount::Umount),
     #[command(subcommand)]
@@ -110,12 +117,17 @@ pub(crate) struct Session {
 impl Session {
     /// Opens the root.
     pub(crate) async fn cas(&mut self) -> Result<Cas> {
-        Cas::open_with(&self.root, std::mem::take(&mut self.options)).await
+        let options = Options {
+            store: self.options.store.clone(),
+            snapshotter: self.options.snapshotter.clone(),
+            registry: None,
+        };
+        Cas::open_with(&self.root, options).await
     }
 }
 
-/// Runs one command.
-pub(crate) async fn run(arguments: Arguments) -> Result<()> {
+/// Runs one command; the exit code is that of the tool, or of what it has run.
+pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let mut session = Session {
         root: arguments.root.map_or_else(default_root, Ok)?,
         options: Options {
@@ -144,6 +156,9 @@ pub(crate) async fn run(arguments: Arguments) -> Result<()> {
         Command::Rmi(command) => command.run(session).await,
         Command::Tree(command) => command.run(session).await,
         Command::Unpack(command) => command.run(session).await,
+        Command::Bundle(command) => command.run(session).await,
+        Command::Run(command) => return command.run(session).await,
+        Command::RunInChroot(command) => return command.run(),
         Command::Mount(command) => command.run(session).await,
         Command::Umount(command) => command.run(session).await,
         Command::Snapshot(command) => command.run(session).await,
@@ -159,7 +174,8 @@ pub(crate) async fn run(arguments: Arguments) -> Result<()> {
             clap_complete::generate(shell, &mut Arguments::command(), "cas", &mut script);
             session.out.bytes(&script)
         }
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// `/var/lib/cas` for root, else `cas` in the user's data directory.

@@ -1,6 +1,7 @@
 //! One handle on images, their content and their snapshots.
 
 pub mod blocking;
+mod bundle;
 mod keep;
 mod mount;
 #[cfg(feature = "registry")]

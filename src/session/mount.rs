@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cas_core::error::Kind;
-use cas_core::{Context, Error, Labels, Platform, Result, pool, unique};
+use cas_core::{Context, Error, Labels, Manifest, Platform, Result, pool, unique};
 use cas_host::mount;
 use cas_layer::progress::Progress;
+use cas_layer::unpack;
 
 use super::Cas;
 
@@ -29,12 +30,26 @@ impl Cas {
         writable: bool,
         progress: &Arc<dyn Progress>,
     ) -> Result<()> {
+        let manifest = self.manifest(name, platform).await?.manifest;
+        self.mount_manifest(&manifest, directory, writable, progress)
+            .await
+    }
+
+    /// As [`Cas::mount`], for an image whose manifest is known.
+    pub(super) async fn mount_manifest(
+        &self,
+        manifest: &Manifest,
+        directory: &Path,
+        writable: bool,
+        progress: &Arc<dyn Progress>,
+    ) -> Result<()> {
         let directory = place(directory, "mount on")?;
         let key = key(&directory)?;
         if self.snapshotter.stat(&key).await?.is_some() {
             return Err(taken(&directory));
         }
-        let chain_id = self.snapshot(name, platform, progress).await?;
+        let unpacked = unpack::to_snapshots(&self.store, self.target(), manifest, progress);
+        let chain_id = unpacked.await?;
         let parent = chain_id.map(|chain_id| chain_id.to_string());
         let labels = Labels::from([(ROOT.to_owned(), unique::key("mounted"))]);
         let mounts = match writable {

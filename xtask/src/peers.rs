@@ -12,6 +12,8 @@ const PEERS: &[(&str, &str)] = &[
     ("umoci", "umoci"),
     ("skopeo", "skopeo"),
     ("podman", "podman"),
+    ("runc", "runc"),
+    ("crun", "crun"),
     ("containerd", "containerd"),
     ("unpigz", "pigz"),
     ("ctr", "containerd"),

@@ -7,7 +7,7 @@ use rustix::fs::{self, AtFlags, Gid, Mode, OFlags, Stat, Timespec, Timestamps, U
 use rustix::io::Errno;
 
 use super::dirs::Dir;
-use super::{Layer, os};
+use super::{Layer, denied, os};
 use crate::tar::{Entry, EntryKind, Time};
 
 /// The times of directories that no member describes.
@@ -54,11 +54,8 @@ pub(super) fn timestamps(time: Time) -> Timestamps {
 pub(super) fn own(fd: BorrowedFd<'_>, stat: &Stat, uid: u32, gid: u32, mode: u32) -> Result<()> {
     let owned = (stat.st_uid, stat.st_gid) == (uid, gid);
     if !owned {
-        os(fs::fchown(
-            fd,
-            Some(Uid::from_raw(uid)),
-            Some(Gid::from_raw(gid)),
-        ))?;
+        let (user, group) = (Uid::from_raw(uid), Gid::from_raw(gid));
+        fs::fchown(fd, Some(user), Some(group)).map_err(|errno| denied::owner(errno, uid, gid))?;
     }
     // A change of owner may have taken setuid and setgid away.
     if stat.st_mode & 0o7777 != mode || (!owned && mode & 0o6000 != 0) {
@@ -111,13 +108,8 @@ impl Layer {
         let owned = (stat.st_uid, stat.st_gid) == (entry.uid, entry.gid);
         if !owned {
             let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
-            os(fs::chownat(
-                &node,
-                "",
-                Some(uid),
-                Some(gid),
-                AtFlags::EMPTY_PATH,
-            ))?;
+            fs::chownat(&node, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
+                .map_err(|errno| denied::owner(errno, entry.uid, entry.gid))?;
         }
         let link = matches!(entry.kind, EntryKind::Symlink(_));
         if !link && (stat.st_mode & 0o7777 != entry.mode || (!owned && entry.mode & 0o6000 != 0)) {

@@ -17,6 +17,7 @@
 
 mod apart;
 mod body;
+mod denied;
 mod dirs;
 mod meta;
 mod parents;

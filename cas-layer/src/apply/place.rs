@@ -14,7 +14,7 @@ use super::meta::{own, timestamps};
 use super::path::{Whiteout, clean, split};
 use super::remove::{Removed, remove};
 use super::seen::Fact;
-use super::{Layer, os};
+use super::{Layer, denied, os};
 use crate::tar::{Device, Entry, EntryKind, Reader};
 
 impl Layer {
@@ -184,9 +184,17 @@ impl Layer {
     ) -> Result<()> {
         let mode = Mode::from_raw_mode(entry.mode & 0o777);
         let device = fs::makedev(device.major, device.minor);
-        self.place_node(entry, parent, name, |dir| {
+        let dir = self.parent(parent)?;
+        let made = self.fresh(&dir, name, || {
             fs::mknodat(&dir.fd, name, kind, mode, device)
-        })
+        });
+        match made {
+            Err(error) if denied::device(kind, &error) => {
+                self.warn(denied::DEVICES);
+                Ok(())
+            }
+            made => made.and_then(|()| self.describe_node(&dir, name, entry)),
+        }
     }
 
     fn place_node(

@@ -11,10 +11,13 @@ use super::floor;
 use super::images::Image;
 use super::run::{Sample, finish, measure};
 
+/// Does the job in a directory, which it may make.
+type Run<'a> = Box<dyn Fn(&Path) -> Result<Sample> + 'a>;
+
 /// One of those that do a job, in a fresh directory.
 pub(super) struct Contender<'a> {
     pub(super) name: String,
-    pub(super) run: Box<dyn Fn(&Path) -> Result<Sample> + 'a>,
+    pub(super) run: Run<'a>,
 }
 
 impl<'a> Contender<'a> {

@@ -22,7 +22,7 @@ use daemon::Registry;
 use images::Image;
 use jobs::{Contender, Jobs, Subject};
 use place::Place;
-use run::Sample;
+use run::{Sample, finish};
 
 const USAGE: &str = "usage: peers [--rounds N] [--on DIR] [--image LAYOUT:TAG] \
                      [import|unpacked|zstd|fat|tree|mount|tall|pull]...";
@@ -168,7 +168,7 @@ impl Table<'_> {
                 samples[one].push((contenders[one].run)(&fresh)?);
                 std::fs::remove_dir_all(&fresh)?;
                 // What one leaves to be written is not the next one's.
-                run::finish(Command::new("sync").arg("-f").arg(self.place))?;
+                finish(Command::new("sync").arg("-f").arg(self.place))?;
             }
         }
         let summaries: Vec<Summary> = samples.into_iter().map(Summary::of).collect();

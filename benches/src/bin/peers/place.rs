@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use tempfile::TempDir;
 
-use super::run::finish;
+use super::finish;
 
 /// Size of the file system that is made; the file is sparse.
 const SIZE: u64 = 8 << 30;

@@ -1,0 +1,36 @@
+//! What is denied to those who are not root of the whole system, in words that help.
+
+use cas_core::{Error, Kind};
+use rustix::fs::FileType;
+use rustix::io::Errno;
+
+/// Told once a layer.
+pub(super) const DEVICES: &str = "devices of the layer are left out: only root outside of user \
+                                  namespaces can make them";
+
+/// Whether a node could not be made because it is a device, and this process may make none.
+pub(super) fn device(kind: FileType, error: &Error) -> bool {
+    matches!(kind, FileType::CharacterDevice | FileType::BlockDevice)
+        && error.kind() == Kind::Denied
+}
+
+/// The error of giving a file to an owner.
+pub(super) fn owner(errno: Errno, uid: u32, gid: u32) -> Error {
+    let io = std::io::Error::from(errno);
+    match errno {
+        Errno::INVAL => Error::precondition(format!(
+            "its owner {uid}:{gid} is not mapped in this user namespace; map more users and \
+             groups (/etc/subuid, /etc/subgid, `unshare --map-auto`), or unpack as root"
+        ))
+        .source(io),
+        Errno::PERM => Error::new(
+            Kind::Denied,
+            format!(
+                "only root can give a file to its owner {uid}:{gid}; unpack as root, or in a user \
+                 namespace (`unshare --map-auto --map-root-user`)"
+            ),
+        )
+        .source(io),
+        _ => io.into(),
+    }
+}

@@ -1,0 +1,123 @@
+//! Files of a root file system that somebody else has made: nothing outside it is ever opened.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use cas_core::{Context, Error, Result};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::io::Errno;
+
+use super::Process;
+
+/// Tries of a resolution that mounts and renames elsewhere on the machine can disturb.
+const TRIES: usize = 64;
+
+/// A root file system whose paths are resolved inside it.
+#[derive(Debug)]
+pub struct Rootfs(OwnedFd);
+
+/// Whether a process can be started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// Its program is there.
+    Found,
+    /// No file has its name.
+    Absent,
+    /// What has its name is no file that anybody may execute.
+    NotExecutable,
+}
+
+impl AsFd for Rootfs {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Rootfs {
+    /// Opens the root file system at `path`.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn open(path: &Path) -> Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let opened = rustix::fs::open(path, flags, Mode::empty()).map_err(io::Error::from);
+        Ok(Rootfs(opened.during("open", path.display())?))
+    }
+
+    /// Whether the program of `process` is there, as `execvp` would look for it. What a runtime
+    /// mounts over the root file system is not seen.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn program(&self, process: &Process) -> Result<Program> {
+        let name = process.args.first().map_or("", String::as_str);
+        let path = process.env.iter().find_map(|one| one.strip_prefix("PATH="));
+        let folders = match name.contains('/') {
+            true => "",
+            false => path.unwrap_or(super::spec::PATH),
+        };
+        let mut found = Program::Absent;
+        for folder in folders.split(':').filter(|_| !name.is_empty()) {
+            let path = Path::new(&process.cwd).join(folder).join(name);
+            let Some((_, stat)) = self.find(&path).during("look for", path.display())? else {
+                continue;
+            };
+            if is_file(&stat) && stat.st_mode & 0o111 != 0 {
+                return Ok(Program::Found);
+            }
+            found = Program::NotExecutable;
+        }
+        Ok(found)
+    }
+
+    /// The text of a file, or nothing where there is none.
+    ///
+    /// # Errors
+    /// `Corrupt` when it is no regular file; `OutOfRange` beyond `limit` bytes; those of the file
+    /// system.
+    pub(super) fn read(&self, path: &str, limit: u64) -> Result<Option<String>> {
+        let read = || -> Result<Option<String>> {
+            let Some((file, stat)) = self.find(Path::new(path))? else {
+                return Ok(None);
+            };
+            if !is_file(&stat) {
+                return Err(Error::corrupt("expected a regular file"));
+            }
+            // Only now, for to open a device or a pipe has effects of its own.
+            let file = File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+            let mut text = Vec::new();
+            file.take(limit.saturating_add(1)).read_to_end(&mut text)?;
+            if text.len() as u64 > limit {
+                let why = format!("has more than {limit} bytes, and no more are read");
+                return Err(Error::out_of_range(why));
+            }
+            Ok(Some(String::from_utf8_lossy(&text).into_owned()))
+        };
+        read().during("read of the image", path)
+    }
+
+    fn find(&self, path: &Path) -> io::Result<Option<(OwnedFd, Stat)>> {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        for _ in 0..TRIES {
+            match rustix::fs::openat2(&self.0, path, flags, Mode::empty(), resolve) {
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG) => {
+                    return Ok(None);
+                }
+                Err(Errno::AGAIN) => {}
+                found => {
+                    let found = found?;
+                    let stat = rustix::fs::fstat(&found)?;
+                    return Ok(Some((found, stat)));
+                }
+            }
+        }
+        Err(Errno::AGAIN.into())
+    }
+}
+
+fn is_file(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+}

@@ -1,0 +1,280 @@
+//! The document of a bundle, `config.json` of the runtime-spec.
+
+use cas_core::{Error, Labels, Result};
+use serde_json::{Value, json};
+
+use super::user::Account;
+use super::{Capabilities, Config, Options, Process, ROOTFS};
+
+/// Where programs are looked for, if the image does not say.
+pub(super) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The version of the runtime-spec that has all that is used here.
+const VERSION: &str = "1.0.2";
+
+/// What root may do in a container; nobody else may do anything.
+const CAPABILITIES: &[&str] = &[
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_SETFCAP",
+    "CAP_SETGID",
+    "CAP_SETPCAP",
+    "CAP_SETUID",
+    "CAP_SYS_CHROOT",
+];
+
+/// Beginnings of annotations that tell a runtime or a service manager what to do on the host.
+const OBEYED: &[&str] = &[
+    "io.katacontainers.",
+    "krun.",
+    "org.criu.",
+    "org.systemd.property.",
+    "run.oci.",
+];
+
+const MASKED: &[&str] = &[
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+
+const READ_ONLY: &[&str] = &[
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
+
+/// The document for a configuration, and what of that was left out.
+///
+/// # Errors
+/// `Corrupt` for a text that no process can be given.
+pub(super) fn document(
+    config: &Config,
+    options: &Options,
+    account: &Account,
+) -> Result<(Value, Vec<String>)> {
+    let (annotations, warnings) = annotations(&config.annotations);
+    let namespaces = ["pid", "network", "ipc", "uts", "mount"];
+    let document = json!({
+        "ociVersion": VERSION,
+        "process": process(config, options, account)?,
+        "root": {"path": ROOTFS},
+        "hostname": "cas",
+        "mounts": mounts(),
+        "annotations": annotations,
+        "linux": {
+            "namespaces": namespaces.map(|kind| json!({"type": kind})),
+            "resources": {"devices": [{"allow": false, "access": "rwm"}]},
+            "maskedPaths": MASKED,
+            "readonlyPaths": READ_ONLY,
+        },
+    });
+    Ok((document, warnings))
+}
+
+fn process(config: &Config, options: &Options, account: &Account) -> Result<Process> {
+    let mut args = match &options.entrypoint {
+        Some(entrypoint) => vec![entrypoint.clone()],
+        None => config.entrypoint.clone(),
+    };
+    match options.command.is_empty() && options.entrypoint.is_none() {
+        true => args.extend_from_slice(&config.cmd),
+        false => args.extend_from_slice(&options.command),
+    }
+    if args.is_empty() {
+        args.push("sh".to_owned());
+    }
+    let mut env = config.env.clone();
+    let mut default = |name: &str, value: &str| {
+        let has = |one: &String| one.split('=').next() == Some(name);
+        if !env.iter().any(has) {
+            env.push(format!("{name}={value}"));
+        }
+    };
+    default("PATH", PATH);
+    default("HOME", &account.home);
+    if options.terminal {
+        default("TERM", "xterm");
+    }
+    let cwd = match config.working_dir.starts_with('/') {
+        true => config.working_dir.clone(),
+        false => format!("/{}", config.working_dir),
+    };
+    let texts = args.iter().chain(&env).chain([&cwd]);
+    if let Some(text) = texts.into_iter().find(|text| text.contains('\0')) {
+        let why = "an argument, a variable or the working directory has a zero byte in it";
+        return Err(Error::corrupt(why)
+            .operation("make process")
+            .subject(text.escape_default()));
+    }
+    let held = || match account.user.uid {
+        0 => all(CAPABILITIES),
+        _ => Vec::new(),
+    };
+    Ok(Process {
+        terminal: options.terminal,
+        user: account.user.clone(),
+        args,
+        env,
+        cwd,
+        capabilities: Capabilities {
+            bounding: all(CAPABILITIES),
+            effective: held(),
+            permitted: held(),
+        },
+        no_new_privileges: true,
+    })
+}
+
+fn all(names: &[&str]) -> Vec<String> {
+    names.iter().map(|&name| name.to_owned()).collect()
+}
+
+fn annotations(wanted: &Labels) -> (Labels, Vec<String>) {
+    let refused = |key: &str| key.is_empty() || OBEYED.iter().any(|begin| key.starts_with(begin));
+    let (left_out, taken): (Labels, Labels) = wanted
+        .clone()
+        .into_iter()
+        .partition(|(key, _)| refused(key));
+    let warning = |key: String| format!("the label {key:?} is left out: runtimes would obey it");
+    (taken, left_out.into_keys().map(warning).collect())
+}
+
+fn mounts() -> Value {
+    let mount = |destination: &str, kind: &str, source: &str, options: &[&str]| json!({"destination": destination, "type": kind, "source": source, "options": options});
+    let closed = ["nosuid", "noexec", "nodev"];
+    let terminals = [
+        "nosuid",
+        "noexec",
+        "newinstance",
+        "ptmxmode=0666",
+        "mode=0620",
+        "gid=5",
+    ];
+    json!([
+        mount("/proc", "proc", "proc", &closed),
+        mount(
+            "/dev",
+            "tmpfs",
+            "tmpfs",
+            &["nosuid", "strictatime", "mode=755", "size=65536k"]
+        ),
+        mount("/dev/pts", "devpts", "devpts", &terminals),
+        mount(
+            "/dev/shm",
+            "tmpfs",
+            "shm",
+            &[&closed[..], &["mode=1777", "size=65536k"]].concat()
+        ),
+        mount("/dev/mqueue", "mqueue", "mqueue", &closed),
+        mount("/sys", "sysfs", "sysfs", &[&closed[..], &["ro"]].concat()),
+        mount(
+            "/sys/fs/cgroup",
+            "cgroup",
+            "cgroup",
+            &[&closed[..], &["relatime", "ro"]].concat()
+        ),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONFIG: &str = r#"{
+        "os": "linux", "architecture": "amd64", "author": null, "created": "2026-01-01T00:00:00Z",
+        "config": {
+            "User": "app", "Entrypoint": ["/bin/e"], "Cmd": ["c", "d"],
+            "Env": ["A=1", "HOME=/mine", "PATHS=x"], "WorkingDir": "srv", "StopSignal": "SIGINT",
+            "Labels": {"org.opencontainers.image.os": "mine", "x": "", "": "y",
+                "run.oci.hooks.stdout": "/etc/passwd"},
+            "ExposedPorts": {"80/tcp": {}, "443/tcp": {}}, "Volumes": {"/data": {}}
+        }
+    }"#;
+
+    fn made(config: &str, options: &Options, uid: u32) -> (Value, Vec<String>) {
+        let config = Config::parse(config.as_bytes()).unwrap();
+        let user = super::super::User {
+            uid,
+            ..Default::default()
+        };
+        let home = "/root".to_owned();
+        document(&config, options, &Account { user, home }).unwrap()
+    }
+
+    #[test]
+    fn a_configuration_is_converted_as_the_image_spec_says() {
+        let (document, warnings) = made(CONFIG, &Options::default(), 7);
+        let process = &document["process"];
+        assert_eq!(process["args"], json!(["/bin/e", "c", "d"]));
+        let path = format!("PATH={PATH}");
+        assert_eq!(
+            process["env"],
+            json!(["A=1", "HOME=/mine", "PATHS=x", path])
+        );
+        assert_eq!(process["cwd"], "/srv");
+        assert_eq!(process["terminal"], false);
+        assert_eq!(process["capabilities"]["effective"], json!([]));
+        let annotations = json!({
+            "org.opencontainers.image.os": "mine",
+            "org.opencontainers.image.architecture": "amd64",
+            "org.opencontainers.image.created": "2026-01-01T00:00:00Z",
+            "org.opencontainers.image.stopSignal": "SIGINT",
+            "org.opencontainers.image.exposedPorts": "443/tcp,80/tcp",
+            "x": "",
+        });
+        assert_eq!(document["annotations"], annotations);
+        assert_eq!(warnings.len(), 2, "{warnings:?}");
+        assert!(warnings[1].contains("run.oci.hooks.stdout"), "{warnings:?}");
+    }
+
+    #[test]
+    fn what_the_caller_gives_replaces_what_the_image_says() {
+        let command = vec!["x".to_owned()];
+        let args = |entrypoint: Option<&str>, command: &[String], config: &str| {
+            let options = Options {
+                entrypoint: entrypoint.map(str::to_owned),
+                command: command.to_vec(),
+                terminal: true,
+                ..Options::default()
+            };
+            made(config, &options, 0).0["process"].clone()
+        };
+        assert_eq!(args(None, &command, CONFIG)["args"], json!(["/bin/e", "x"]));
+        assert_eq!(args(Some("e"), &[], CONFIG)["args"], json!(["e"]));
+        assert_eq!(args(Some("e"), &command, CONFIG)["args"], json!(["e", "x"]));
+        let nothing = args(None, &[], r#"{"config": {"Env": null, "Cmd": null}}"#);
+        assert_eq!(nothing["args"], json!(["sh"]));
+        assert_eq!(nothing["cwd"], "/");
+        assert_eq!(nothing["capabilities"]["effective"], json!(CAPABILITIES));
+        let env = json!([format!("PATH={PATH}"), "HOME=/root", "TERM=xterm"]);
+        assert_eq!(nothing["env"], env);
+    }
+
+    #[test]
+    fn a_zero_byte_is_refused() {
+        let config = r#"{"config": {"Env": ["A=1\u0000B=2"]}}"#;
+        let config = Config::parse(config.as_bytes()).unwrap();
+        let account = Account {
+            user: super::super::User::default(),
+            home: "/".to_owned(),
+        };
+        let refused = document(&config, &Options::default(), &account).unwrap_err();
+        assert_eq!(refused.kind(), cas_core::Kind::Corrupt);
+    }
+}

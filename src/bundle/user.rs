@@ -1,0 +1,251 @@
+//! Who a process runs as, by the image's own `/etc/passwd` and `/etc/group`.
+
+use cas_core::{Error, Result, limit};
+
+use super::{Rootfs, User};
+
+const PASSWD: &str = "/etc/passwd";
+const GROUP: &str = "/etc/group";
+
+/// A user, and where it is at home.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Account {
+    pub(super) user: User,
+    pub(super) home: String,
+}
+
+/// Finds `USER[:GROUP]`, each a name or a number; nothing is root.
+///
+/// A number need not be known to the image. Without a group the user's own and its other groups
+/// count, as the image's files give them; with one, only that.
+///
+/// # Errors
+/// `NotFound` for a name that the image does not have; `Corrupt` for a number that is no user's,
+/// or for a file that is none; `OutOfRange` for one that is too long.
+pub(super) fn find(rootfs: &Rootfs, wanted: &str) -> Result<Account> {
+    let (user, group) = wanted.split_once(':').unwrap_or((wanted, ""));
+    let text = rootfs.read(PASSWD, limit::ACCOUNTS)?.unwrap_or_default();
+    let number = match user {
+        "" => Some(0),
+        name => number(name)?,
+    };
+    let mut lines = text.lines().filter_map(Line::parse);
+    let line = lines.find(|line| match number {
+        Some(uid) => line.uid == uid,
+        None => line.name == user,
+    });
+    let (name, uid, gid, home) = match (line, number) {
+        (Some(line), _) => (line.name, line.uid, line.gid, line.home),
+        (None, Some(uid)) => ("", uid, 0, "/"),
+        (None, None) => return Err(unknown("user", user, PASSWD)),
+    };
+    let groups = rootfs.read(GROUP, limit::ACCOUNTS)?.unwrap_or_default();
+    let (gid, additional_gids) = match group {
+        "" => (gid, memberships(&groups, name, gid)),
+        group => {
+            let gid = group_id(&groups, group)?;
+            (gid, vec![gid])
+        }
+    };
+    Ok(Account {
+        user: User {
+            uid,
+            gid,
+            additional_gids,
+        },
+        home: home.to_owned(),
+    })
+}
+
+/// A line of `/etc/passwd`.
+struct Line<'a> {
+    name: &'a str,
+    uid: u32,
+    gid: u32,
+    home: &'a str,
+}
+
+impl<'a> Line<'a> {
+    /// Nothing for a line that is none.
+    fn parse(line: &'a str) -> Option<Self> {
+        let mut fields = line.split(':');
+        let (name, _) = (fields.next()?, fields.next()?);
+        let (uid, gid) = (number(fields.next()?), number(fields.next()?));
+        let home = fields.nth(1).filter(|home| !home.is_empty());
+        Some(Line {
+            name,
+            uid: uid.ok()??,
+            gid: gid.ok()??,
+            home: home.unwrap_or("/"),
+        })
+    }
+}
+
+/// The groups of a file: name, number, members.
+fn groups(text: &str) -> impl Iterator<Item = (&str, u32, &str)> {
+    text.lines().filter_map(|line| {
+        let mut fields = line.split(':');
+        let (name, _) = (fields.next()?, fields.next()?);
+        let gid = number(fields.next()?).ok()??;
+        Some((name, gid, fields.next().unwrap_or_default()))
+    })
+}
+
+/// The groups that the user `name` is a member of, its `own` too: without that in the list, a
+/// program that gives its group up could do what is denied to the group.
+fn memberships(text: &str, name: &str, own: u32) -> Vec<u32> {
+    let member = |members: &str| !name.is_empty() && members.split(',').any(|one| one == name);
+    let all = groups(text).filter(|(_, _, members)| member(members));
+    let mut all: Vec<u32> = all.map(|(_, gid, _)| gid).chain([own]).collect();
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+fn group_id(text: &str, group: &str) -> Result<u32> {
+    if let Some(gid) = number(group)? {
+        return Ok(gid);
+    }
+    let found = groups(text).find(|(name, ..)| *name == group);
+    found
+        .map(|(_, gid, _)| gid)
+        .ok_or_else(|| unknown("group", group, GROUP))
+}
+
+/// The number that a text is, nothing for a name.
+fn number(text: &str) -> Result<Option<u32>> {
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Ok(None);
+    }
+    match text.parse() {
+        Ok(id) if id <= limit::ID => Ok(Some(id)),
+        _ => Err(Error::corrupt(format!(
+            "expected a user or group up to {}, found {text:.40}",
+            limit::ID
+        ))
+        .operation("find user")),
+    }
+}
+
+fn unknown(what: &str, name: &str, file: &str) -> Error {
+    Error::not_found(format!(
+        "the image runs as the {what} {name:?}, which its {file} does not have; its author must \
+         add it or give a number"
+    ))
+    .operation("find user")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cas_core::Kind;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    const USERS: &str = "root:x:0:0:root:/root:/bin/sh\n# odd\nodd:x:y:1::/:\n\
+        huge:x:4294967295:1::/:\napp:x:1000:1001:,,,:/home/app:/bin/sh\n7up:x:77:78\n";
+    const GROUPS: &str =
+        "root:x:0:\napp:x:1001:app\ndisk:x:6:other,app\naudio:x:5:app\nbad:x:z:app\nnone:x:9\n";
+
+    fn image() -> (tempfile::TempDir, Rootfs) {
+        let temp = tempfile::tempdir().unwrap();
+        fs::create_dir(temp.path().join("etc")).unwrap();
+        fs::write(temp.path().join("etc/passwd"), USERS).unwrap();
+        fs::write(temp.path().join("etc/group"), GROUPS).unwrap();
+        let rootfs = Rootfs::open(temp.path()).unwrap();
+        (temp, rootfs)
+    }
+
+    fn account(uid: u32, gid: u32, others: &[u32], home: &str) -> Account {
+        let additional_gids = others.to_vec();
+        Account {
+            user: User {
+                uid,
+                gid,
+                additional_gids,
+            },
+            home: home.to_owned(),
+        }
+    }
+
+    #[test]
+    fn names_and_numbers_are_found_as_the_configuration_page_says() {
+        let (_temp, rootfs) = image();
+        for (wanted, expected) in [
+            ("", account(0, 0, &[0], "/root")),
+            ("root", account(0, 0, &[0], "/root")),
+            ("app", account(1000, 1001, &[5, 6, 1001], "/home/app")),
+            ("1000", account(1000, 1001, &[5, 6, 1001], "/home/app")),
+            ("app:disk", account(1000, 6, &[6], "/home/app")),
+            ("app:12", account(1000, 12, &[12], "/home/app")),
+            ("5000:none", account(5000, 9, &[9], "/")),
+            ("5000", account(5000, 0, &[0], "/")),
+            (":app", account(0, 1001, &[1001], "/root")),
+            ("7up", account(77, 78, &[78], "/")),
+        ] {
+            assert_eq!(find(&rootfs, wanted).unwrap(), expected, "{wanted}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_user_is_an_error_that_names_it() {
+        let (temp, rootfs) = image();
+        for (wanted, kind) in [
+            ("nobody", Kind::NotFound),
+            ("odd", Kind::NotFound),
+            ("huge", Kind::NotFound),
+            ("app:nogroup", Kind::NotFound),
+            ("app:bad", Kind::NotFound),
+            ("-1", Kind::NotFound),
+            ("2147483648", Kind::Corrupt),
+            ("4294967296:0", Kind::Corrupt),
+            ("0:99999999999999999999", Kind::Corrupt),
+        ] {
+            let error = find(&rootfs, wanted).unwrap_err();
+            assert_eq!(error.kind(), kind, "{wanted}: {error}");
+        }
+        fs::remove_dir_all(temp.path().join("etc")).unwrap();
+        assert_eq!(find(&rootfs, "3:4").unwrap(), account(3, 4, &[4], "/"));
+        let error = find(&rootfs, "app").unwrap_err().to_string();
+        assert!(error.contains("/etc/passwd"), "{error}");
+    }
+
+    #[test]
+    fn hostile_files_are_never_opened_outside_nor_waited_for() {
+        let (temp, rootfs) = image();
+        let passwd = temp.path().join("etc/passwd");
+        let canary = tempfile::tempdir().unwrap();
+        let outside = canary.path().join("passwd");
+        fs::write(&outside, "app:x:66:66::/:\n").unwrap();
+        let up = format!("../../../../../../../..{}", outside.display());
+        for target in [outside.to_str().unwrap(), &up] {
+            fs::remove_file(&passwd).unwrap();
+            symlink(target, &passwd).unwrap();
+            let error = find(&rootfs, "app").unwrap_err();
+            assert_eq!(error.kind(), Kind::NotFound, "{error}");
+        }
+        // The same name inside is what the link means.
+        let inside = temp.path().join(outside.strip_prefix("/").unwrap());
+        fs::create_dir_all(inside.parent().unwrap()).unwrap();
+        fs::write(&inside, "app:x:55:55::/:\n").unwrap();
+        assert_eq!(find(&rootfs, "app:1").unwrap().user.uid, 55);
+
+        fs::remove_file(&passwd).unwrap();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &passwd,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RWXU,
+            0,
+        )
+        .unwrap();
+        assert_eq!(find(&rootfs, "app").unwrap_err().kind(), Kind::Corrupt);
+        fs::remove_file(&passwd).unwrap();
+        symlink("passwd", &passwd).unwrap();
+        assert_eq!(find(&rootfs, "app").unwrap_err().kind(), Kind::NotFound);
+        fs::remove_file(&passwd).unwrap();
+        fs::File::create(&passwd).unwrap().set_len(1 << 40).unwrap();
+        let error = find(&rootfs, "app").unwrap_err();
+        assert_eq!(error.kind(), Kind::OutOfRange, "{error}");
+    }
+}

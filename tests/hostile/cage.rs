@@ -1,0 +1,168 @@
+//! A place with three roots to unpack into, and beside them what nothing may touch.
+
+use std::ffi::CString;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, FileType, Mode, OFlags, Timespec, Timestamps, XattrFlags};
+
+/// ```text
+/// canary/                         never touched
+/// plain/snapshots/0/fs/           a plain tree, as deep as those of snapshots
+/// native/snapshots/N/fs/          a copying snapshotter
+/// overlay/snapshots/N/{fs,work}/  an overlay one
+/// ```
+/// So that `../../../../canary` is the canary from each root.
+pub(crate) struct Cage {
+    dir: tempfile::TempDir,
+    before: Vec<String>,
+}
+
+impl Cage {
+    pub(crate) fn new() -> Self {
+        // Beside the system's own file systems, so that a link may aim at those as well.
+        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+        let canary = dir.path().join("canary");
+        fs::create_dir_all(canary.join("dir/deep")).unwrap();
+        fs::create_dir_all(dir.path().join("plain/snapshots/0")).unwrap();
+        fs::write(canary.join("file"), "alive").unwrap();
+        fs::write(canary.join("dir/deep/file"), "alive too").unwrap();
+        fs::hard_link(canary.join("file"), canary.join("second")).unwrap();
+        symlink("file", canary.join("link")).unwrap();
+        let node = |name: &str, kind, device| {
+            let path = canary.join(name);
+            rustix::fs::mknodat(CWD, path, kind, Mode::from_raw_mode(0o640), device).unwrap();
+        };
+        node("pipe", FileType::Fifo, 0);
+        node("null", FileType::CharacterDevice, rustix::fs::makedev(1, 3));
+        let attribute = XattrFlags::empty();
+        rustix::fs::lsetxattr(canary.join("file"), "user.canary", b"sings", attribute).unwrap();
+        let set_user_id = fs::Permissions::from_mode(0o4711);
+        fs::set_permissions(canary.join("file"), set_user_id).unwrap();
+        fs::set_permissions(canary.join("dir"), fs::Permissions::from_mode(0o700)).unwrap();
+        let mut cage = Cage {
+            dir,
+            before: Vec::new(),
+        };
+        for path in cage.outside() {
+            // Never read since it was written, so that the kernel notes a reading.
+            let time = |seconds| Timespec {
+                tv_sec: seconds,
+                tv_nsec: 0,
+            };
+            let times = Timestamps {
+                last_access: time(1),
+                last_modification: time(2),
+            };
+            let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+            rustix::fs::utimensat(CWD, &path, &times, flags).unwrap();
+        }
+        cage.before = cage.state();
+        cage
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The absolute path of the canary, as a layer would have it.
+    pub(crate) fn canary(&self) -> String {
+        self.path("canary").to_str().unwrap().to_owned()
+    }
+
+    /// What is outside the roots, deepest first.
+    fn outside(&self) -> Vec<PathBuf> {
+        let mut paths = vec![self.path("canary")];
+        let mut next = 0;
+        while let Some(path) = paths.get(next).cloned() {
+            if fs::symlink_metadata(&path).unwrap().is_dir() {
+                paths.extend(fs::read_dir(&path).unwrap().map(|one| one.unwrap().path()));
+            }
+            next += 1;
+        }
+        paths.sort();
+        paths.reverse();
+        paths
+    }
+
+    fn state(&self) -> Vec<String> {
+        let mut state: Vec<String> = self.outside().iter().map(|path| describe(path)).collect();
+        // And nothing new beside the roots.
+        for (place, known) in [
+            (".", &["canary", "plain", "native", "overlay", "locks"][..]),
+            ("plain", &["snapshots"]),
+            ("plain/snapshots", &["0"]),
+            ("plain/snapshots/0", &["fs"]),
+            ("native", &["snapshots"]),
+            ("overlay", &["snapshots"]),
+        ] {
+            state.extend(strange(&self.path(place), known));
+        }
+        for snapshots in ["native/snapshots", "overlay/snapshots"] {
+            for snapshot in fs::read_dir(self.path(snapshots)).into_iter().flatten() {
+                state.extend(strange(&snapshot.unwrap().path(), &["fs", "work"]));
+            }
+        }
+        state
+    }
+
+    /// Fails unless everything outside the roots is as it was.
+    #[track_caller]
+    pub(crate) fn assert_untouched(&self, what: &str) {
+        assert_eq!(self.state(), self.before, "{what}");
+    }
+
+    /// Fails if the system has anything mounted here.
+    #[track_caller]
+    pub(crate) fn assert_no_mount(&self) {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(!mounts.contains(self.dir.path().to_str().unwrap()));
+    }
+}
+
+/// Names in a directory besides those that are known.
+fn strange(place: &Path, known: &[&str]) -> Vec<String> {
+    let names = fs::read_dir(place).into_iter().flatten();
+    let names = names.map(|one| one.unwrap().file_name().to_string_lossy().into_owned());
+    names
+        .filter(|name| !known.contains(&&**name))
+        .map(|name| format!("{}: {name}", place.display()))
+        .collect()
+}
+
+/// All that there is to know of an entry; to look changes nothing of it.
+fn describe(path: &Path) -> String {
+    let data = fs::symlink_metadata(path).unwrap();
+    let times = (data.atime(), data.mtime(), data.ctime(), data.ctime_nsec());
+    let id = (
+        data.ino(),
+        data.nlink(),
+        data.mode(),
+        data.uid(),
+        data.gid(),
+    );
+    let content = match data.is_file() {
+        true => {
+            let flags = OFlags::RDONLY | OFlags::NOATIME;
+            let file = rustix::fs::open(path, flags, Mode::empty()).unwrap();
+            std::io::read_to_string(fs::File::from(file)).unwrap()
+        }
+        false => format!("{:?}", fs::read_link(path).ok()),
+    };
+    // Directories and links are read right here, which moves their access times.
+    let times = match data.is_file() {
+        true => times,
+        false => (0, times.1, times.2, times.3),
+    };
+    let mut xattrs = vec![0; 4096];
+    let name = CString::new(path.as_os_str().as_bytes()).unwrap();
+    let length = rustix::fs::llistxattr(&*name, &mut xattrs[..]).unwrap();
+    let names = xattrs[..length].escape_ascii().to_string();
+    let mut value = [0; 64];
+    let length = rustix::fs::lgetxattr(path, "user.canary", &mut value[..]).unwrap_or(0);
+    let value = value[..length].escape_ascii();
+    let path = path.display();
+    format!("{path} {id:?} {times:?} {content} {names} {value}")
+}

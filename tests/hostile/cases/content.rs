@@ -1,0 +1,221 @@
+//! What is in a layer: whiteouts, special files, attributes, and bytes that lie or cost.
+
+use std::io::Write;
+
+use cas::{Digest, Kind, MediaType, limit};
+
+use super::{CORRUPT, Case, Make, harmless, pax, refused};
+use crate::archive::{Header, Tar, record};
+
+pub(super) const ALL: &[Make] = &[
+    // Whiteouts, and what an overlay takes for its own.
+    |_| {
+        refused(
+            "a whiteout of nothing",
+            CORRUPT,
+            vec![Tar::new().file(".wh.", "")],
+        )
+    },
+    |_| {
+        let below = Tar::new().dir("d").file("d/x", "");
+        refused(
+            "a whiteout of `.`",
+            CORRUPT,
+            vec![below, Tar::new().file("d/.wh..", "")],
+        )
+    },
+    |_| {
+        let below = Tar::new().dir("d").file("d/x", "");
+        refused(
+            "a whiteout of `..`",
+            CORRUPT,
+            vec![below, Tar::new().file("d/.wh...", "")],
+        )
+    },
+    |_| {
+        let below = Tar::new().file("x", "1").file("y", "2");
+        let whiteouts = Tar::new().file(".wh.absent", "").file("no/where/.wh.x", "");
+        let whiteouts = whiteouts.file("../.wh.x", "").file("/.wh.y", "");
+        harmless("whiteouts of what is not there", vec![below, whiteouts])
+    },
+    |_| {
+        let below = Tar::new().file("x", "1").dir("d").file("d/y", "2");
+        let same = Tar::new()
+            .file("x", "3")
+            .file(".wh.x", "")
+            .file(".wh.d", "");
+        harmless(
+            "whiteouts of the same layer",
+            vec![below, same.file("d/z", "4")],
+        )
+    },
+    |_| {
+        let below = Tar::new().dir("d").file("d/below", "1").file("gone", "2");
+        let attributes = ["opaque", "redirect", "metacopy", "origin", "whiteout"];
+        let tar = attributes.iter().fold(Tar::new(), |tar, name| {
+            let [trusted, user] =
+                ["trusted", "user"].map(|one| format!("SCHILY.xattr.{one}.overlay.{name}"));
+            let records: [(&str, &[u8]); 2] = [(&trusted, b"y"), (&user, b"/../../../canary")];
+            let tar = tar.pax(&records).dir("d").pax(&records);
+            tar.file(format!("file-{name}"), "")
+        });
+        harmless("attributes of overlays", vec![below, tar])
+    },
+    |_| {
+        let below = Tar::new().dir("d").file("d/below", "1").file("x", "2");
+        let zero = |name: &str| Header::new(b'3', name).device(0, 0);
+        let tar = Tar::new()
+            .member(zero("x"), b"")
+            .member(zero("d/below"), b"");
+        harmless("devices that overlays take for whiteouts", vec![below, tar])
+    },
+    |_| {
+        let below = Tar::new().dir("d").file("d/below", "1");
+        let name = Tar::new()
+            .file("d/.wh..wh..plnk", "")
+            .file(".wh..wh.aufs", "");
+        harmless("control files of aufs", vec![below, name])
+    },
+    // Special files, and attributes.
+    |_| {
+        let node = |flag: u8, name: &str| Header::new(flag, name).mode(0o666).device(8, 0);
+        let tar = Tar::new()
+            .member(node(b'4', "disk"), b"")
+            .member(node(b'6', "pipe"), b"")
+            .member(node(b'3', "tty"), b"");
+        let next = Tar::new()
+            .file("pipe", "not waited for")
+            .file("disk", "not written to");
+        harmless("devices, and files in their place", vec![tar, next])
+    },
+    |_| {
+        let tar = Tar::new()
+            .member(Header::new(b'6', "p"), b"")
+            .file("p/x", "");
+        harmless("a pipe that becomes a parent", vec![tar])
+    },
+    |_| {
+        let root = Header::new(b'0', "su").mode(0o6755).owner(0, 0).size(1);
+        let tar = Tar::new().member(Header::new(b'5', "shared").mode(0o3777).owner(0, 50), b"");
+        let tar = tar.member(root, "x").file("shared/x", "");
+        harmless("set-user-id and set-group-id", vec![tar])
+    },
+    |_| {
+        refused(
+            "an owner that means nobody",
+            Kind::OutOfRange,
+            vec![pax("uid", b"4294967295")],
+        )
+    },
+    |_| refused("an owner in letters", CORRUPT, vec![pax("uid", b"root")]),
+    |_| {
+        refused(
+            "a time that is no number",
+            CORRUPT,
+            vec![pax("mtime", b"NaN")],
+        )
+    },
+    |_| {
+        refused(
+            "a time out of the world",
+            CORRUPT,
+            vec![pax("mtime", b"1e30")],
+        )
+    },
+    |_| {
+        let value = vec![b'v'; limit::XATTR + 1];
+        let tar = pax("SCHILY.xattr.user.x", &value);
+        refused("an attribute too large", Kind::OutOfRange, vec![tar])
+    },
+    |_| {
+        let many = (0..40_000).flat_map(|n| record(&format!("SCHILY.xattr.user.{n:05}"), "v"));
+        let tar = Tar::new()
+            .extension(b'x', many.collect::<Vec<u8>>())
+            .file("f", "");
+        refused("too many attributes", Kind::OutOfRange, vec![tar])
+    },
+    // What the reader must see through.
+    |_| {
+        let inner = Tar::new().file("../../../../canary/file", "dead").end();
+        let size = inner.len().to_string();
+        let tar = Tar::new()
+            .pax(&[("size", size.as_bytes())])
+            .raw(Header::new(b'0', "inner.tar").size(0).sealed(false))
+            .raw(inner);
+        harmless("an archive in a file without a size", vec![tar])
+    },
+    |_| {
+        refused(
+            "a record of no length",
+            CORRUPT,
+            vec![Tar::new().extension(b'x', b"0 a=b\n")],
+        )
+    },
+    |_| {
+        let tar = Tar::new().raw(Header::new(b'x', "x").size(1 << 30).sealed(false));
+        refused("a record of a gigabyte", Kind::OutOfRange, vec![tar])
+    },
+    |_| {
+        let tar = Tar::new().raw(Header::new(b'L', "x").size(100 << 20).sealed(false));
+        refused("a name of 100 megabytes", Kind::OutOfRange, vec![tar])
+    },
+    |_| {
+        refused(
+            "an unknown kind",
+            CORRUPT,
+            vec![Tar::new().member(Header::new(b'M', "x"), b"")],
+        )
+    },
+    |_| {
+        let mut header = Header::new(b'0', "x").sealed(false);
+        header[0] ^= 1;
+        refused(
+            "a wrong checksum",
+            CORRUPT,
+            vec![Tar::new().file("a", "").raw(header)],
+        )
+    },
+    |_| {
+        let mut cut = refused("cut off in a body", CORRUPT, Vec::new());
+        let below = Tar::new().file("below", "1").end();
+        let whole = Tar::new().file("a", "1").file("b", vec![b'x'; 5000]).0;
+        cut.layers = vec![below, whole[..whole.len() - 2000].to_vec()];
+        cut
+    },
+    // What costs more than it should.
+    |_| {
+        let records = [
+            ("GNU.sparse.major", &b"1"[..]),
+            ("GNU.sparse.minor", b"0"),
+            ("GNU.sparse.name", b"sparse"),
+            ("GNU.sparse.realsize", b"9223372036854775807"),
+        ];
+        let map = [b"0\n".to_vec(), vec![0; 510]].concat();
+        refused(
+            "a sparse file of 8 EiB",
+            Kind::OutOfRange,
+            vec![Tar::new().pax(&records).file("x", map)],
+        )
+    },
+    |_| bomb(),
+    |_| {
+        let mut lie = refused("a layer that is not its diff id", CORRUPT, vec![Tar::new()]);
+        lie.diff_id = Some(Digest::sha256(b"another"));
+        lie
+    },
+];
+
+/// Zeros that take a thousandth of their size, many times over.
+fn bomb() -> Case {
+    let mut bomb = refused("a bomb of gzip", CORRUPT, Vec::new());
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    let header = Header::new(b'0', "zeros").size(64 << 20).sealed(false);
+    encoder.write_all(&header).unwrap();
+    for _ in 0..64 {
+        encoder.write_all(&vec![0; 1 << 20]).unwrap();
+    }
+    bomb.layers = vec![encoder.finish().unwrap()];
+    bomb.media_type = MediaType::OCI_LAYER_GZIP;
+    bomb.diff_id = Some(Digest::sha256(b"nobody gets as far"));
+    bomb
+}

@@ -1,0 +1,61 @@
+//! The layers. Each aims at something outside its root, at what an overlay takes for its own, or
+//! at the one who unpacks it; `cas-layer` tests the rules for each of them one by one.
+
+mod content;
+mod paths;
+
+use cas::{Digest, Kind, MediaType};
+
+use crate::archive::Tar;
+use crate::cage::Cage;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Unpacked, into the root and nowhere else.
+    Harmless,
+    Refused(Kind),
+}
+
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    pub(crate) layers: Vec<Vec<u8>>,
+    pub(crate) media_type: MediaType,
+    /// Of a compressed layer.
+    pub(crate) diff_id: Option<Digest>,
+    pub(crate) outcome: Outcome,
+}
+
+fn case(name: &'static str, outcome: Outcome, layers: Vec<Tar>) -> Case {
+    // The root is described too, for its time is that of the unpacking otherwise.
+    let whole = |layer: Tar| Tar::new().dir("./").raw(layer.0).end();
+    Case {
+        name,
+        layers: layers.into_iter().map(whole).collect(),
+        media_type: MediaType::OCI_LAYER,
+        diff_id: None,
+        outcome,
+    }
+}
+
+fn harmless(name: &'static str, layers: Vec<Tar>) -> Case {
+    case(name, Outcome::Harmless, layers)
+}
+
+/// Refused at the last of its layers.
+fn refused(name: &'static str, kind: Kind, layers: Vec<Tar>) -> Case {
+    case(name, Outcome::Refused(kind), layers)
+}
+
+const CORRUPT: Kind = Kind::Corrupt;
+
+type Make = fn(&Cage) -> Case;
+
+pub(crate) const ALL: [&[Make]; 2] = [paths::ALL, content::ALL];
+
+/// A file with one record before it.
+fn pax(key: &str, value: &[u8]) -> Tar {
+    Tar::new()
+        .file("before", "x")
+        .pax(&[(key, value)])
+        .file("f", "")
+}

@@ -1,0 +1,255 @@
+//! Names and links that lead out of the root.
+
+use cas::{Kind, limit};
+
+use super::{CORRUPT, Make, harmless, pax, refused};
+use crate::archive::{Header, Tar};
+
+/// Up to the cage, from each of its roots.
+const UP: &str = "../../../..";
+
+pub(super) const ALL: &[Make] = &[
+    // Names.
+    |_| harmless("names that climb", vec![climbing()]),
+    |cage| {
+        let canary = cage.canary();
+        let tar = Tar::new()
+            .file(format!("{canary}/file"), "dead")
+            .file(format!("/{canary}/dir/deep/file"), "dead")
+            .member(Header::new(b'5', format!("{canary}/dir")).mode(0o777), b"");
+        harmless("absolute names", vec![tar])
+    },
+    |_| {
+        refused(
+            "the root as a link",
+            CORRUPT,
+            vec![Tar::new().symlink(".", "/")],
+        )
+    },
+    |_| {
+        refused(
+            "the root as a link by a slash",
+            CORRUPT,
+            vec![Tar::new().symlink("./", UP)],
+        )
+    },
+    |_| {
+        refused(
+            "the root by `..` as a link",
+            CORRUPT,
+            vec![Tar::new().symlink("..", "/")],
+        )
+    },
+    |_| {
+        refused(
+            "the root as a file",
+            CORRUPT,
+            vec![Tar::new().file("/", "x")],
+        )
+    },
+    |_| {
+        refused(
+            "the root as a hard link",
+            CORRUPT,
+            vec![Tar::new().hardlink(".", "x")],
+        )
+    },
+    |_| {
+        refused(
+            "a name with a zero byte",
+            CORRUPT,
+            vec![pax("path", b"a\0b")],
+        )
+    },
+    |_| {
+        let tar = Tar::new().file("new\nline", "").file("back\\slash", "");
+        let tar = tar.file(b"latin-\xe9", "").file("x".repeat(100), "");
+        harmless("odd names", vec![tar.dir("case").file("CASE", "")])
+    },
+    |_| {
+        refused(
+            "a name too long",
+            Kind::OutOfRange,
+            vec![pax("path", &[b'x'; 256])],
+        )
+    },
+    |_| {
+        let path = format!("{}x", "abcdefg/".repeat(limit::PATH / 8));
+        refused(
+            "a path too long",
+            Kind::OutOfRange,
+            vec![pax("path", path.as_bytes())],
+        )
+    },
+    |_| {
+        let path = "a/".repeat(limit::PATH_DEPTH + 1);
+        refused(
+            "a path too deep",
+            Kind::OutOfRange,
+            vec![pax("path", path.as_bytes())],
+        )
+    },
+    // Links.
+    |cage| {
+        let tar = Tar::new()
+            .symlink("out", cage.canary())
+            .file("out/file", "dead");
+        harmless("through an absolute link", vec![tar.file("out/new", "x")])
+    },
+    |_| {
+        let tar = Tar::new().symlink("out", format!("{UP}/canary"));
+        harmless(
+            "through a relative link",
+            vec![tar.file("out/file", "dead").dir("out/dir")],
+        )
+    },
+    |_| {
+        let chain = (1..30).fold(Tar::new().symlink("l0", UP), |tar, n| {
+            tar.symlink(format!("l{n}"), format!("l{}", n - 1))
+        });
+        harmless(
+            "through a chain of links",
+            vec![chain.file("l29/canary/file", "dead")],
+        )
+    },
+    |_| {
+        let tar = Tar::new()
+            .symlink("a", "b")
+            .symlink("b", "a")
+            .file("a/x", "");
+        refused("through a loop of links", CORRUPT, vec![tar])
+    },
+    |cage| {
+        let next = Tar::new().file("out/file", "dead").file("out/dir/new", "x");
+        harmless(
+            "through a link of the layer below",
+            vec![Tar::new().symlink("out", cage.canary()), next],
+        )
+    },
+    |cage| {
+        let next = Tar::new()
+            .file("out/.wh.file", "")
+            .file("out/dir/.wh..wh..opq", "");
+        harmless(
+            "a whiteout through a link",
+            vec![Tar::new().symlink("out", cage.canary()), next],
+        )
+    },
+    |cage| {
+        let canary = cage.canary();
+        let tar = Tar::new()
+            .dir("d")
+            .file("d/x", "")
+            .symlink("d", &canary)
+            .file("d/file", "dead");
+        harmless("a directory that becomes a link", vec![tar])
+    },
+    |cage| {
+        let first = Tar::new().dir("d").file("d/x", "");
+        let second = Tar::new()
+            .symlink("d", cage.canary())
+            .file("d/file", "dead");
+        harmless(
+            "a directory of the layer below that becomes a link",
+            vec![first, second, Tar::new().file("d/dir/deep/file", "dead")],
+        )
+    },
+    |cage| {
+        let target = format!("{}/file", cage.canary());
+        let tar = Tar::new().symlink("f", &target).member(
+            Header::new(b'0', "f").mode(0o777).owner(7, 7).size(4),
+            "dead",
+        );
+        harmless("a link that becomes a file", vec![tar])
+    },
+    |cage| {
+        let target = format!("{}/dir", cage.canary());
+        let tar = Tar::new()
+            .symlink("d", &target)
+            .member(Header::new(b'5', "d").mode(0o777).owner(7, 7), b"");
+        harmless("a link that becomes a directory", vec![tar])
+    },
+    |cage| {
+        let target = format!("{}/file", cage.canary());
+        let tar = Tar::new()
+            .pax(&[("SCHILY.xattr.trusted.mine", b"x")])
+            .member(
+                Header::new(b'2', "f").link(&target).mode(0o777).owner(7, 7),
+                b"",
+            );
+        harmless("attributes of a link", vec![tar])
+    },
+    |cage| {
+        let target = format!("{}/pipe", cage.canary());
+        harmless(
+            "a link to a pipe, written to",
+            vec![
+                Tar::new().symlink("p", &target),
+                Tar::new().file("p", "dead"),
+            ],
+        )
+    },
+    |_| {
+        let tar = Tar::new().symlink("magic", "/proc/self/root");
+        harmless("through a magic link", vec![tar.file("magic/new", "x")])
+    },
+    // Hard links.
+    |cage| {
+        let target = format!("{}/file", cage.canary());
+        refused(
+            "a hard link out",
+            CORRUPT,
+            vec![Tar::new().hardlink("h", &target)],
+        )
+    },
+    |_| {
+        let target = format!("{UP}/canary/file");
+        refused(
+            "a hard link that climbs",
+            CORRUPT,
+            vec![Tar::new().hardlink("h", &target)],
+        )
+    },
+    |cage| {
+        let tar = Tar::new().symlink("out", cage.canary());
+        refused(
+            "a hard link through a link",
+            CORRUPT,
+            vec![tar.hardlink("h", "out/file")],
+        )
+    },
+    |cage| {
+        let first = Tar::new().symlink("out", cage.canary());
+        let second = Tar::new().hardlink("h", "out/file");
+        refused(
+            "a hard link through a link below",
+            CORRUPT,
+            vec![first, second],
+        )
+    },
+    |cage| {
+        let target = format!("{}/file", cage.canary());
+        let tar = Tar::new()
+            .symlink("l", &target)
+            .hardlink("h", "l")
+            .file("h", "dead");
+        harmless("a hard link to a link, written to", vec![tar])
+    },
+    |_| {
+        let tar = Tar::new().dir("d").hardlink("h", "d");
+        refused("a hard link to a directory", CORRUPT, vec![tar])
+    },
+];
+
+fn climbing() -> Tar {
+    Tar::new()
+        .file(format!("{UP}/canary/file"), "dead")
+        .file("../canary", "x")
+        .file("x/../../../../../../canary/new", "x")
+        .dir("../..")
+        .symlink(format!("{UP}/canary/link"), "dead")
+        .member(
+            Header::new(b'5', format!("{UP}/canary/dir")).mode(0o777),
+            b"",
+        )
+}

@@ -1,0 +1,185 @@
+//! Hostile layers, applied to a plain tree and to snapshots of both kinds: each has the outcome
+//! that it should, the same three times, and nothing outside is touched.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test may fail anywhere"
+)]
+
+#[path = "../../cas-layer/tests/common/mod.rs"]
+mod archive;
+mod cage;
+mod cases;
+#[path = "../common/mod.rs"]
+mod common;
+
+use std::fs;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::sync::Arc;
+
+use cas::image::RecordImages;
+use cas::layer::progress::{Progress, Silent};
+use cas::layer::unpack::{Target, to_directory, to_snapshots};
+use cas::memory::MemoryStore;
+use cas::snapshot::Kind as State;
+use cas::{ContentExt, Descriptor, Digest, Kind, Labels, Manifest, MediaType};
+use cas::{Result, Snapshotter, Store};
+use serde_json::json;
+use snapshot_native::NativeSnapshotter;
+use snapshot_overlay::OverlaySnapshotter;
+
+use cage::Cage;
+use cases::{Case, Outcome};
+
+fn store() -> Store {
+    let memory = Arc::new(MemoryStore::new());
+    Store {
+        content: memory.clone(),
+        images: Arc::new(RecordImages::new(memory.clone())),
+        records: memory,
+    }
+}
+
+/// Stores an image of these layers, lowest first.
+async fn image(store: &Store, case: &Case) -> Manifest {
+    let mut layers = Vec::new();
+    for blob in &case.layers {
+        layers.push(Descriptor::of(case.media_type.clone(), blob));
+        store.content.put(blob.clone().into()).await.unwrap();
+    }
+    let diff_ids: Vec<String> = match &case.diff_id {
+        Some(diff_id) => vec![diff_id.to_string()],
+        None => layers.iter().map(|one| one.digest.to_string()).collect(),
+    };
+    let config = json!({ "os": "linux", "architecture": "amd64",
+        "rootfs": { "type": "layers", "diff_ids": diff_ids } });
+    let config = config.to_string().into_bytes();
+    let descriptor = Descriptor::of(MediaType::OCI_CONFIG, &config);
+    store.content.put(config.into()).await.unwrap();
+    Manifest {
+        schema_version: 2,
+        media_type: Some(MediaType::OCI_MANIFEST),
+        artifact_type: None,
+        config: descriptor,
+        layers,
+        subject: None,
+        annotations: None,
+    }
+}
+
+/// What unpacking came to: nothing, or the kind of its error.
+fn outcome<T>(unpacked: &Result<T>) -> Outcome {
+    match unpacked {
+        Ok(_) => Outcome::Harmless,
+        Err(error) => Outcome::Refused(error.kind()),
+    }
+}
+
+#[tokio::test]
+async fn hostile_layers_do_the_same_everywhere_and_nothing_outside() {
+    if !common::can(&[]) {
+        return;
+    }
+    let mut wrong = Vec::new();
+    for make in cases::ALL.into_iter().flatten() {
+        let cage = Cage::new();
+        let case = make(&cage);
+        let store = store();
+        let manifest = image(&store, &case).await;
+        let progress: Arc<dyn Progress> = Arc::new(Silent);
+
+        let plain = cage.path("plain/snapshots/0/fs");
+        let unpacked = to_directory(&store, &manifest, &plain, &progress).await;
+        cage.assert_untouched(case.name);
+        let mut check = |what: &str, found: Outcome, said: String| {
+            if found != case.outcome {
+                let name = case.name;
+                wrong.push(format!(
+                    "{name}, {what}: {found:?}, not {:?}: {said}",
+                    case.outcome
+                ));
+            }
+        };
+        let made = unpacked.is_ok();
+        check("plain", outcome(&unpacked), format!("{:?}", unpacked.err()));
+        assert_eq!(plain.exists(), made, "{}", case.name);
+
+        let records = Arc::new(MemoryStore::new());
+        let native = NativeSnapshotter::open(cage.path("native"), records.clone()).unwrap();
+        let overlay = OverlaySnapshotter::open(cage.path("overlay"), records).unwrap();
+        let snapshotters: [&dyn Snapshotter; 2] = [&native, &overlay];
+        for snapshotter in snapshotters {
+            let name = snapshotter.name();
+            let target = Target {
+                snapshotter,
+                locks: &cage.path("locks"),
+            };
+            let unpacked = to_snapshots(&store, target, &manifest, &progress).await;
+            cage.assert_untouched(case.name);
+            check(
+                name,
+                outcome(&unpacked),
+                format!("{:?}", unpacked.as_ref().err()),
+            );
+            match unpacked {
+                Ok(top) => same_tree(&case, snapshotter, &top.unwrap(), &plain).await,
+                Err(_) => nothing_under_way(&case, snapshotter).await,
+            }
+            cage.assert_untouched(case.name);
+            remove_all(snapshotter, &cage.path(name).join("snapshots")).await;
+        }
+        if plain.exists() {
+            fs::remove_dir_all(&plain).unwrap();
+        }
+        cage.assert_untouched(case.name);
+        cage.assert_no_mount();
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The snapshot `top` shows the tree that was unpacked.
+async fn same_tree(case: &Case, snapshotter: &dyn Snapshotter, top: &Digest, plain: &Path) {
+    let top = top.to_string();
+    let mounts = snapshotter.view("look", Some(&top), Labels::new()).await;
+    let root = cas_host::mount::open(&mounts.unwrap()).unwrap();
+    let shown = format!("/proc/self/fd/{}", root.as_raw_fd());
+    let found = common::tree::differences(plain, Path::new(&shown));
+    drop(root);
+    snapshotter.remove("look").await.unwrap();
+    assert!(
+        found.is_empty(),
+        "{} {}: {found:#?}",
+        case.name,
+        snapshotter.name()
+    );
+}
+
+/// A layer that was refused is no snapshot, and those below it are whole.
+async fn nothing_under_way(case: &Case, snapshotter: &dyn Snapshotter) {
+    let all = snapshotter.walk(None, 100).await.unwrap();
+    let committed = all.iter().all(|info| info.kind == State::Committed);
+    assert!(
+        committed && all.len() < case.layers.len(),
+        "{} {all:?}",
+        case.name
+    );
+}
+
+/// Removes all snapshots, the topmost first; their directories are gone with them.
+async fn remove_all(snapshotter: &dyn Snapshotter, directory: &Path) {
+    loop {
+        let all = snapshotter.walk(None, 100).await.unwrap();
+        if all.is_empty() {
+            break;
+        }
+        for info in all {
+            match snapshotter.remove(&info.key).await {
+                Err(error) if error.kind() == Kind::FailedPrecondition => {}
+                removed => removed.unwrap(),
+            }
+        }
+    }
+    assert_eq!(fs::read_dir(directory).unwrap().count(), 0);
+}

@@ -1,0 +1,122 @@
+//! A root with images that have something to say, and what is left of runs there.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use crate::common::{can, cas, ok, real_image};
+
+const USERS: &str = "root:x:0:0::/root:/bin/sh\napp:x:1000:1001::/home/app:/bin/sh\n";
+const GROUPS: &str = "app:x:1001:\naudio:x:29:app\nvideo:x:44:other,app\n";
+
+/// A layout with the image `small`; with `app`, that with users and more to say; and with
+/// `unknown`, whose user it does not have. Made once a test binary.
+fn layout(small: &Path) -> &'static Path {
+    static MADE: OnceLock<PathBuf> = OnceLock::new();
+    MADE.get_or_init(|| {
+        let layout = Path::new(env!("CARGO_TARGET_TMPDIR")).join("run");
+        if layout.exists() {
+            fs::remove_dir_all(&layout).unwrap();
+        }
+        ok(Command::new("cp").arg("-a").arg(small).arg(&layout));
+        let image = |tag: &str| format!("{}:{tag}", layout.display());
+        ok(Command::new("umoci")
+            .args(["config", "--image", &image("small"), "--tag", "unknown"])
+            .args(["--config.user", "nobody-here"]));
+        ok(Command::new("umoci")
+            .args(["config", "--image", &image("small"), "--tag", "app"])
+            .args(["--config.user", "app", "--config.workingdir", "/srv/work"])
+            .args(["--config.env", "GREETING=two words", "--config.cmd", "id"])
+            .args(["--config.stopsignal", "SIGUSR1"])
+            .args(["--config.label", "run.oci.hooks.stdout=/etc/passwd"]));
+        for (name, text) in [("passwd", USERS), ("group", GROUPS)] {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            fs::write(&file, text).unwrap();
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+            ok(Command::new("umoci")
+                .args(["insert", "--image", &image("app")])
+                .arg(file.path())
+                .arg(format!("/etc/{name}")));
+        }
+        layout
+    })
+}
+
+/// A root with the images of [`layout`].
+pub(crate) struct Scene {
+    dir: tempfile::TempDir,
+}
+
+impl Scene {
+    /// Nothing where something is missing, which is said.
+    pub(crate) fn new() -> Option<Self> {
+        let small = real_image("small").filter(|_| can(&["umoci", "runc"]))?;
+        let scene = Scene {
+            dir: tempfile::tempdir_in("/dev/shm").unwrap(),
+        };
+        let layout = layout(&small);
+        ok(cas(&scene.root()).args(["-q", "import"]).arg(layout));
+        Some(scene)
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub(crate) fn root(&self) -> PathBuf {
+        self.path("root")
+    }
+
+    /// Those of [`RUNTIMES`], and crun where it can be had.
+    pub(crate) fn runtimes(&self) -> Vec<String> {
+        let mut runtimes = RUNTIMES.map(str::to_owned).to_vec();
+        if can(&["crun", "unshare"]) {
+            let crun = self.path("crun");
+            fs::write(&crun, CRUN).unwrap();
+            fs::set_permissions(&crun, fs::Permissions::from_mode(0o755)).unwrap();
+            runtimes.push(crun.to_str().unwrap().to_owned());
+        }
+        runtimes
+    }
+
+    /// `cas run` of `image` by `runtime`, with what follows.
+    pub(crate) fn run(&self, runtime: &str, image: &str, command: &[&str]) -> Command {
+        let mut run = cas(&self.root());
+        run.args(["run", "--runtime", runtime, image, "--"]);
+        run.args(command).stdin(Stdio::null());
+        run
+    }
+
+    /// What the runs of this root have: bundles, mounts and snapshots.
+    pub(crate) fn leftovers(&self) -> Vec<String> {
+        let runs = fs::read_dir(self.root().join("run"));
+        let runs = runs
+            .into_iter()
+            .flatten()
+            .map(|one| one.unwrap().file_name().into_string().unwrap());
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let root = self.root();
+        let mounts = mounts
+            .lines()
+            .filter(|line| line.contains(root.to_str().unwrap()));
+        let snapshots = ok(cas(&root).args(["--json", "snapshot", "ls"]));
+        let active = snapshots.lines().filter(|line| line.contains("mounted"));
+        let more = mounts.chain(active).map(str::to_owned);
+        runs.chain(more).collect()
+    }
+
+    pub(crate) fn assert_clean(&self) {
+        assert_eq!(self.leftovers(), Vec::<String>::new());
+    }
+}
+
+pub(crate) const RUNTIMES: [&str; 2] = ["runc", "chroot"];
+
+/// crun refuses to start where cgroups of both versions are mounted, or where it may not set their
+/// filters of devices: so a runtime that gives it a place of its own.
+const CRUN: &str = "#!/bin/sh
+exec unshare -m sh -c 'umount -R /sys/fs/cgroup; mount -t cgroup2 none /sys/fs/cgroup || exit
+exec crun --cgroup-manager=disabled \"$@\"' sh \"$@\"
+";
