@@ -108,7 +108,7 @@ fn strict() -> Store {
 
 async fn pulled(to: &Store, yard: &Yard, choice: &Choice) -> Result<Descriptor> {
     let name = "yard.test/app:1".parse().unwrap();
-    let image = pull(to, yard, name, choice, &silent()).await?;
+    let image = pull(to, yard, name, choice, None, &silent()).await?;
     Ok(image.target)
 }
 

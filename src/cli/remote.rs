@@ -71,15 +71,18 @@ impl Pull {
         let cas = session.cas().await?;
         let (choice, options) = (self.remote.choice(), self.remote.options());
         let progress = &session.progress;
-        let image = cas
-            .pull(&self.reference, &choice, options, progress)
-            .await?;
-        let name = image.name.as_str();
-        let platform = self.remote.platform.as_ref();
-        let snapshot = match self.unpack {
-            true => cas.snapshot(name, platform, progress).await?,
-            false => None,
+        let reference = &self.reference;
+        let (image, snapshot) = match self.unpack {
+            true => {
+                let pulled = cas.pull_unpacked(reference, &choice, options, progress);
+                pulled.await?
+            }
+            false => {
+                let image = cas.pull(reference, &choice, options, progress).await?;
+                (image, None)
+            }
         };
+        let name = image.name.as_str();
         let made = json!({"name": name, "target": image.target, "snapshot": snapshot});
         session.out.item(&made, || match snapshot {
             Some(snapshot) => format!("{name} snapshot {}", snapshot.short()),

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use cas_core::platform::Choice;
-use cas_core::{Descriptor, Image, Result, engine};
+use cas_core::{Descriptor, Digest, Image, Result, engine};
 use cas_distribution::{Client, Options, RemoteRef};
 use cas_layer::progress::Progress;
+use cas_layer::unpack::LiveUnpacker;
 
 use super::Cas;
 
@@ -26,7 +27,40 @@ impl Cas {
     ) -> Result<Image> {
         let name = reference.name()?;
         let client = Client::connect(reference, options).await?;
-        engine::pull(&self.store, &client, name, choice, progress).await
+        engine::pull(&self.store, &client, name, choice, None, progress).await
+    }
+
+    /// The same, and unpacks the image for the chosen platform into snapshots as [`Cas::snapshot`]
+    /// does, while it comes; with the name of its topmost. Of all platforms it unpacks this
+    /// machine's, when all are there.
+    ///
+    /// # Errors
+    /// As [`Cas::pull`] and [`Cas::snapshot`].
+    pub async fn pull_unpacked(
+        &self,
+        reference: &RemoteRef,
+        choice: &Choice,
+        options: Options,
+        progress: &Arc<dyn Progress>,
+    ) -> Result<(Image, Option<Digest>)> {
+        if *choice == Choice::All {
+            let image = self.pull(reference, choice, options, progress).await?;
+            let snapshot = self.snapshot(image.name.as_str(), None, progress).await?;
+            return Ok((image, snapshot));
+        }
+        let name = reference.name()?;
+        let client = Client::connect(reference, options).await?;
+        let unpacker = LiveUnpacker::new(&self.store, self.target(), progress);
+        let pulled = engine::pull(
+            &self.store,
+            &client,
+            name,
+            choice,
+            Some(&unpacker),
+            progress,
+        );
+        let image = pulled.await?;
+        Ok((image, unpacker.into_chain_id()))
     }
 
     /// Pushes the image `name`; what `reference` stands for now.

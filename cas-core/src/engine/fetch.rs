@@ -15,13 +15,16 @@ use crate::progress::Progress;
 use crate::remote::Fetcher;
 use crate::store::Store;
 
+use super::unpacker::{Feed, Receiving, Unpacker, write_through};
+
 /// How long the writer of the same blob, in another pull, is waited for.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Fetches the content of `descriptor` into the store, where it is not there yet, held by `guard`.
 /// It is durable after the next flush.
 ///
-/// What an earlier attempt has left is kept, and only the rest is fetched.
+/// What an earlier attempt has left is kept, and only the rest is fetched. A layer that comes from
+/// its first byte on is offered to `unpacker`.
 ///
 /// # Errors
 /// `Corrupt` when the remote has other bytes than `descriptor` says, and nothing is kept of them
@@ -31,6 +34,7 @@ pub async fn fetch(
     guard: &Guard,
     fetcher: &dyn Fetcher,
     descriptor: &Descriptor,
+    unpacker: Option<&dyn Unpacker>,
     progress: &dyn Progress,
 ) -> Result<()> {
     let job = Job {
@@ -38,6 +42,7 @@ pub async fn fetch(
         guard,
         fetcher,
         descriptor,
+        unpacker,
         progress,
     };
     let mut resumed = false;
@@ -66,6 +71,7 @@ struct Job<'a> {
     guard: &'a Guard,
     fetcher: &'a dyn Fetcher,
     descriptor: &'a Descriptor,
+    unpacker: Option<&'a dyn Unpacker>,
     progress: &'a dyn Progress,
 }
 
@@ -90,15 +96,27 @@ impl Job<'_> {
             writer.rewind().await?;
         }
         *resumed = writer.offset() > 0;
-        let outcome = self.pour(writer, &wanted).await;
+        let receiving = self.unpacker.filter(|_| !*resumed);
+        let receiving = receiving.and_then(|unpacker| unpacker.receive(self.descriptor));
+        let Some(Receiving { feed, unpacked }) = receiving else {
+            return self.poured(writer, &wanted, None).await;
+        };
+        let poured = self.poured(writer, &wanted, Some(feed));
+        let (poured, unpacked) = tokio::join!(poured, unpacked);
+        poured.and(unpacked)
+    }
+
+    async fn poured(&self, writer: Writer, wanted: &Wanted, feed: Option<Feed>) -> Result<()> {
+        let key = writer.key().to_owned();
+        let outcome = self.pour(writer, wanted, feed).await;
         if is_corrupt(&outcome) {
             // What the ingest holds is no beginning of the blob, so it must not be resumed.
-            content.discard(&key).await?;
+            self.store.content.discard(&key).await?;
         }
         outcome
     }
 
-    async fn pour(&self, mut writer: Writer, wanted: &Wanted) -> Result<()> {
+    async fn pour(&self, mut writer: Writer, wanted: &Wanted, feed: Option<Feed>) -> Result<()> {
         let item = self.descriptor.digest.to_string();
         self.progress.begin(&item, Some(self.descriptor.size));
         self.progress.advance(&item, writer.offset());
@@ -107,13 +125,16 @@ impl Job<'_> {
             let mut pieces = self.fetcher.fetch(self.descriptor, start).await?;
             while let Some(piece) = pieces.next().await.transpose()? {
                 let length = piece.len() as u64;
-                writer.write(piece).await?;
+                write_through(&mut writer, piece, feed.as_ref()).await?;
                 self.progress.advance(&item, length);
             }
         }
         self.guard
             .publish(writer, wanted, Durability::Relaxed)
             .await?;
+        if let Some(feed) = feed {
+            feed.end().await;
+        }
         self.progress.end(&item);
         Ok(())
     }

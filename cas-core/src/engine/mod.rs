@@ -10,6 +10,7 @@ mod image;
 mod pull;
 mod push;
 mod resolve;
+mod unpacker;
 
 pub use check::{Check, check, size};
 pub use config::{ImageConfig, config, config_platform, image_config, layers, rootfs};
@@ -19,3 +20,4 @@ pub use fetch::fetch;
 pub use pull::pull;
 pub use push::push;
 pub use resolve::{Resolved, manifest, manifest_for, platforms};
+pub use unpacker::{Feed, Incoming, Receiving, Unpacker, feed, write_through};

@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 
 use super::config::config_platform;
 use super::fetch;
+use super::unpacker::Unpacker;
 use crate::collect::{Guard, Wanted};
 use crate::content::Durability;
 use crate::descriptor::Descriptor;
@@ -39,12 +40,19 @@ pub async fn pull(
     fetcher: &dyn Fetcher,
     name: Reference,
     choice: &Choice,
+    unpacker: Option<&dyn Unpacker>,
     progress: &Arc<dyn Progress>,
 ) -> Result<Image> {
     let guard = Guard::begin(store, "pull").await?;
-    let target = match target(store, &guard, fetcher, &name, choice, &**progress).await {
+    let pulled = target(store, &guard, fetcher, &name, choice, unpacker, &**progress).await;
+    let target = match pulled {
         Ok(target) => target,
-        Err(error) => return guard.settle(Err(error)).await,
+        Err(error) => {
+            if let Some(unpacker) = unpacker {
+                unpacker.abandon().await;
+            }
+            return guard.settle(Err(error)).await;
+        }
     };
     let named = guard
         .name(vec![Image::new(name, target)], &["target"])
@@ -60,6 +68,7 @@ async fn target(
     fetcher: &dyn Fetcher,
     name: &Reference,
     choice: &Choice,
+    unpacker: Option<&dyn Unpacker>,
     progress: &dyn Progress,
 ) -> Result<Descriptor> {
     let root = fetcher.resolve().await?;
@@ -72,6 +81,7 @@ async fn target(
         store,
         guard,
         fetcher,
+        unpacker,
         progress,
         root: &root,
         only: wanted.as_ref().map(Only::new),
@@ -84,6 +94,9 @@ async fn target(
     if let Some(platform) = &wanted {
         pull.check_found(platform).during("pull", name)?;
     }
+    if let Some(unpacker) = unpacker {
+        unpacker.finish().await?;
+    }
     store.content.flush().await?;
     Ok(root)
 }
@@ -92,6 +105,7 @@ struct Pull<'a> {
     store: &'a Store,
     guard: &'a Guard,
     fetcher: &'a dyn Fetcher,
+    unpacker: Option<&'a dyn Unpacker>,
     progress: &'a dyn Progress,
     root: &'a Descriptor,
     only: Option<Only>,
@@ -122,12 +136,13 @@ impl Pull<'_> {
     /// Stores a document under the records of what is going to be fetched of its children; these.
     async fn document(&self, descriptor: &Descriptor) -> Result<Vec<Descriptor>> {
         let data = self.read(descriptor).await?;
-        let chosen = match dispatch::parse(descriptor, &data)? {
+        let document = dispatch::parse(descriptor, &data)?;
+        let chosen = match &document {
             Document::Index(index) => self.choose(&index.manifests),
             Document::Manifest(manifest) => {
                 self.met().manifests += 1;
-                self.check_platform(descriptor, &manifest).await?;
-                self.distributed(*manifest)
+                self.check_platform(descriptor, manifest).await?;
+                self.distributed(manifest)
             }
         };
         let wanted = |child| Wanted::described(child, Vec::new());
@@ -136,6 +151,10 @@ impl Pull<'_> {
         self.guard
             .put(descriptor, data, Durability::Relaxed)
             .await?;
+        if let (Some(unpacker), Document::Manifest(manifest)) = (self.unpacker, &document) {
+            self.blob(&manifest.config).await?;
+            unpacker.begin(manifest).await?;
+        }
         Ok(chosen)
     }
 
@@ -154,8 +173,15 @@ impl Pull<'_> {
             let data = dispatch::read(&*self.store.content, descriptor).await?;
             return self.guard.put(descriptor, data, Durability::Relaxed).await;
         }
-        let (store, guard) = (self.store, self.guard);
-        fetch::fetch(store, guard, self.fetcher, descriptor, self.progress).await
+        let Pull {
+            store,
+            guard,
+            fetcher,
+            unpacker,
+            progress,
+            ..
+        } = *self;
+        fetch::fetch(store, guard, fetcher, descriptor, unpacker, progress).await
     }
 
     fn choose(&self, listed: &[Descriptor]) -> Vec<Descriptor> {
@@ -171,9 +197,9 @@ impl Pull<'_> {
 
     /// Without the layers that registries do not hand out; the addresses that descriptors give
     /// for these are never followed.
-    fn distributed(&self, manifest: Manifest) -> Vec<Descriptor> {
-        let mut children = manifest.layers;
-        children.insert(0, manifest.config);
+    fn distributed(&self, manifest: &Manifest) -> Vec<Descriptor> {
+        let children = std::iter::once(&manifest.config).chain(&manifest.layers);
+        let mut children: Vec<Descriptor> = children.cloned().collect();
         children.retain(|child| {
             let kept = !child.media_type.is_non_distributable();
             if !kept {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cas_core::collect::{self, Guard, Wanted};
 use cas_core::content::{ContentExt, Durability, Expected};
+use cas_core::engine::{self, Feed};
 use cas_core::image::Reference;
 use cas_core::records::Batch;
 use cas_core::{Descriptor, Digest, Error, Image, Result, Store, pool, unique};
@@ -18,7 +19,7 @@ use super::contents::{Part, Place};
 use super::plan::{AT_ONCE, Item};
 use crate::buffers::{At, Buffers};
 use crate::progress::Progress;
-use crate::unpack::{Feed, first_cause};
+use crate::unpack::first_cause;
 
 /// How long the writer of the same blob, in another import, is waited for.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -191,13 +192,7 @@ impl<'a> Intake<'a> {
                 return Err(Error::cancelled("another blob of the import failed").subject(key));
             }
             let length = piece.len() as u64;
-            match &feed {
-                None => writer.write(piece).await?,
-                Some(feed) => {
-                    let (written, ()) = tokio::join!(writer.write(piece.clone()), feed.send(piece));
-                    written?;
-                }
-            }
+            engine::write_through(&mut writer, piece, feed.as_ref()).await?;
             self.progress.advance(key, length);
         }
         if let Some(feed) = feed {

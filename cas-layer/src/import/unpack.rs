@@ -10,7 +10,7 @@ use futures_util::{StreamExt, stream};
 use super::intake::Intake;
 use super::plan::{AT_ONCE, Item};
 use crate::progress::Progress;
-use crate::unpack::{Target, Unpacking, feed, first_cause};
+use crate::unpack::{Target, Unpacking, first_cause};
 
 /// The chain ids of images that were unpacked, by the digests of their targets.
 pub(super) type Chains = BTreeMap<Digest, Option<Digest>>;
@@ -81,7 +81,7 @@ async fn copy(intake: &Intake<'_>, item: &Item, unpacking: &Unpacking<'_>) -> Re
     let Some(place) = unpacking.wants(&item.descriptor.digest) else {
         return intake.copy(item, None).await;
     };
-    let (feed, incoming) = feed();
+    let (feed, incoming) = engine::feed();
     let unpacked = async {
         let unpacked = unpacking.receive(place, incoming).await;
         unpacked.inspect_err(|_| intake.stop())

@@ -7,16 +7,17 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use cas_core::error::Context;
+use cas_core::engine::Incoming;
+use cas_core::error::{Context, Kind};
 use cas_core::snapshot::{Commit, Mount};
 use cas_core::{Digest, Error, Labels, Result, pool, unique};
 use cas_host::{mount, overlay, syncfs};
 use futures_util::{StreamExt, stream};
 
-use super::incoming::Incoming;
 use super::snapshots::Unpacking;
 use super::{Layer, first_cause};
 use crate::apply::{Assumed, Tree};
+use crate::codec;
 use crate::flow::{self, LayerSource};
 use crate::tar::Reader;
 
@@ -87,16 +88,17 @@ impl Unpacking<'_> {
         })
     }
 
-    /// Applies a layer while its bytes come to the store, which checks them.
+    /// Applies a layer while its bytes come to the store, which checks them. Where they end early
+    /// the layer is applied when it is there.
     ///
     /// # Errors
-    /// `Corrupt` when it does not have its diff id, or no tree can hold it; `Cancelled` when its
-    /// bytes end early; those of the file system.
+    /// `Corrupt` when it does not have its diff id, or no tree can hold it; those of the file
+    /// system.
     pub(crate) async fn receive(&self, place: usize, mut bytes: Incoming) -> Result<()> {
         let (descriptor, diff_id) = self.layers[place].clone();
         let source = move || {
             Ok(LayerSource {
-                compression: bytes.compression()?,
+                compression: codec::detect(bytes.peek()?),
                 blob: Box::new(bytes),
                 size: descriptor.size,
                 digest: descriptor.digest,
@@ -104,7 +106,14 @@ impl Unpacking<'_> {
                 vouched: true,
             })
         };
-        self.apply_apart(place, source, false).await
+        match self.apply_apart(place, source, false).await {
+            Err(error) if error.kind() == Kind::Cancelled => {
+                // What is in its tree is a part of it.
+                *self.part(place)?.state() = State::Applied(None);
+                Ok(())
+            }
+            applied => applied,
+        }
     }
 
     /// Applies a layer that is in the store.

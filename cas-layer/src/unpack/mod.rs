@@ -9,7 +9,7 @@
 mod apart;
 mod blob;
 mod directory;
-mod incoming;
+mod live;
 mod snapshots;
 mod turn;
 
@@ -19,9 +19,9 @@ use cas_core::records::BlobRecord;
 use cas_core::{Descriptor, Digest, Error, Kind, Manifest, Result, Store};
 
 pub use directory::to_directory;
+pub use live::LiveUnpacker;
 pub use snapshots::{Target, to_snapshots};
 
-pub(crate) use incoming::{Feed, feed};
 pub(crate) use snapshots::Unpacking;
 
 use self::blob::Blob;
