@@ -229,4 +229,24 @@ fn a_real_image_goes_there_and_back() {
     }
     let differences = tree::differences(&at("one-tree"), &at("two-tree"));
     assert_eq!(differences, Vec::<String>::new());
+
+    // And while it comes, whatever was killed before.
+    let pull = || {
+        let mut command = cas(&at("three"), scratch.path());
+        command.args(["-q", "pull", "--unpack", &there]);
+        command
+    };
+    for tenths in 1..8 {
+        let mut killed = pull().spawn().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(100 * tenths));
+        killed.kill().unwrap();
+        killed.wait().unwrap();
+    }
+    ok(&mut pull());
+    std::fs::create_dir(at("mounted")).unwrap();
+    let tool = || cas(&at("three"), scratch.path());
+    ok(tool().args(["mount", &there]).arg(at("mounted")));
+    let differences = tree::differences(&at("one-tree"), &at("mounted"));
+    ok(tool().arg("umount").arg(at("mounted")));
+    assert_eq!(differences, Vec::<String>::new());
 }

@@ -7,8 +7,8 @@ use std::io::{self, BufReader, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
-use sha2::{Digest, Sha256};
+use anyhow::{Context as _, Result};
+use aws_lc_rs::digest::{Context, SHA256};
 use tar::EntryType;
 
 /// First argument of the process that does it.
@@ -58,7 +58,7 @@ fn take(layer: &Path, place: &Path) -> Result<()> {
     let blob = Tee {
         input: File::open(layer)?,
         copy: File::create(place.join("blob"))?,
-        hash: Sha256::new(),
+        hash: Context::new(&SHA256),
     };
     let mut magic = [0; 4];
     File::open(layer)?.read_exact(&mut magic)?;
@@ -70,7 +70,7 @@ fn take(layer: &Path, place: &Path) -> Result<()> {
     let hashed = Tee {
         input: inflated,
         copy: io::sink(),
-        hash: Sha256::new(),
+        hash: Context::new(&SHA256),
     };
     let mut archive = tar::Archive::new(BufReader::with_capacity(1 << 20, hashed));
     for entry in archive.entries()? {
@@ -113,7 +113,7 @@ fn write<R: Read>(entry: &mut tar::Entry<'_, R>, path: &Path) -> Result<()> {
 struct Tee<R, W> {
     input: R,
     copy: W,
-    hash: Sha256,
+    hash: Context,
 }
 
 impl<R: Read, W: Write> Read for Tee<R, W> {
