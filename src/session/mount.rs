@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cas_core::error::Kind;
-use cas_core::{Context, Error, Labels, Manifest, Platform, Result, pool, unique};
+use cas_core::snapshot::Mount;
+use cas_core::{Context, Digest, Error, Labels, Manifest, Platform, Result, pool, unique};
 use cas_host::mount;
 use cas_layer::progress::Progress;
 use cas_layer::unpack;
@@ -48,15 +49,8 @@ impl Cas {
         if self.snapshotter.stat(&key).await?.is_some() {
             return Err(taken(&directory));
         }
-        let unpacked = unpack::to_snapshots(&self.store, self.target(), manifest, progress);
-        let chain_id = unpacked.await?;
-        let parent = chain_id.map(|chain_id| chain_id.to_string());
-        let labels = Labels::from([(ROOT.to_owned(), unique::key("mounted"))]);
-        let mounts = match writable {
-            true => self.snapshotter.prepare(&key, parent.as_deref(), labels),
-            false => self.snapshotter.view(&key, parent.as_deref(), labels),
-        };
-        let mounts = mounts.await.map_err(|error| match error.kind() {
+        let shown = self.show(manifest, &key, writable, progress).await;
+        let mounts = shown.map_err(|error| match error.kind() {
             Kind::AlreadyExists => taken(&directory),
             _ => error,
         })?;
@@ -66,6 +60,37 @@ impl Cas {
             self.snapshotter.remove(&key).await?;
         }
         mounted
+    }
+
+    /// Makes the snapshot that is mounted. One on a parent that is there holds it, so that nothing
+    /// else needs to be.
+    async fn show(
+        &self,
+        manifest: &Manifest,
+        key: &str,
+        writable: bool,
+        progress: &Arc<dyn Progress>,
+    ) -> Result<Vec<Mount>> {
+        let make = async |parent: Option<Digest>| {
+            let parent = parent.map(|chain_id| chain_id.to_string());
+            let labels = Labels::from([(ROOT.to_owned(), unique::key("mounted"))]);
+            match writable {
+                true => {
+                    self.snapshotter
+                        .prepare(key, parent.as_deref(), labels)
+                        .await
+                }
+                false => self.snapshotter.view(key, parent.as_deref(), labels).await,
+            }
+        };
+        let parent = unpack::chain_id(&self.store, manifest).await?;
+        match make(parent).await {
+            // It is not unpacked yet, or was collected.
+            Err(error) if error.kind() == Kind::NotFound => {}
+            made => return made,
+        }
+        let unpacked = unpack::to_snapshots(&self.store, self.target(), manifest, progress);
+        make(unpacked.await?).await
     }
 
     /// Takes away what [`Cas::mount`] has mounted at `directory`, and what was written to it.

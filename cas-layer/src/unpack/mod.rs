@@ -16,6 +16,7 @@ mod turn;
 use cas_core::collect::{Guard, Wanted};
 use cas_core::engine::{self, UNCOMPRESSED};
 use cas_core::records::BlobRecord;
+use cas_core::snapshot::chain_ids;
 use cas_core::{Descriptor, Digest, Error, Kind, Manifest, Result, Store};
 
 pub use directory::to_directory;
@@ -58,6 +59,23 @@ async fn hold(guard: &Guard, manifest: &Manifest) -> Result<()> {
         .map(|part| Wanted::described(part, Vec::new()))
         .collect();
     guard.hold_all(&wanted).await.map(|_| ())
+}
+
+/// The name that the snapshot of an image has once it is unpacked; an image without layers has
+/// none.
+///
+/// # Errors
+/// `NotFound` without the configuration; `Corrupt` when manifest and configuration do not fit
+/// together.
+pub async fn chain_id(store: &Store, manifest: &Manifest) -> Result<Option<Digest>> {
+    let chain = chain(&pairs(store, manifest).await?);
+    Ok(chain.last().copied())
+}
+
+/// The chain ids of layers, lowest first.
+fn chain(layers: &[(Descriptor, Digest)]) -> Vec<Digest> {
+    let diff_ids: Vec<Digest> = layers.iter().map(|(_, diff_id)| *diff_id).collect();
+    chain_ids(&diff_ids)
 }
 
 /// The layers of `manifest`, lowest first.

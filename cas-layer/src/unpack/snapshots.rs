@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use cas_core::collect::{Guard, LEASE};
 use cas_core::error::Kind as ErrorKind;
-use cas_core::snapshot::{Commit, Kind, Mount, chain_ids};
+use cas_core::snapshot::{Commit, Kind, Mount};
 use cas_core::{
     Descriptor, Digest, Labels, Manifest, Result, Snapshotter, Store, dispatch, pool, unique,
 };
 
 use super::apart::Part;
 use super::turn::Turn;
-use super::{Layer, hold, note, pairs};
+use super::{Layer, chain, hold, note, pairs};
 use crate::apply::Tree;
 use crate::flow::{self, Sync};
 use crate::progress::Progress;
@@ -96,8 +96,7 @@ impl<'a> Unpacking<'a> {
     async fn prepare(&mut self, manifest: &Manifest) -> Result<()> {
         hold(&self.guard, manifest).await?;
         self.layers = pairs(self.store, manifest).await?;
-        let diff_ids: Vec<Digest> = self.layers.iter().map(|(_, diff_id)| *diff_id).collect();
-        self.chain = chain_ids(&diff_ids);
+        self.chain = chain(&self.layers);
         let names: Vec<String> = self.chain.iter().map(ToString::to_string).collect();
         self.hold_snapshots(&names).await?;
         if self.rebases() {
