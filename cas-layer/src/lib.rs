@@ -1,7 +1,7 @@
 //! A layer's bytes and a directory tree: codecs, a strict tar reader, applying, and the pipeline.
 //!
 //! Everything here is synchronous and runs on threads of the caller. Bytes flow one way:
-//! [`flow`] reads a blob and hashes it, [`codec`] inflates it, [`tar`] cuts it into entries and
+//! [`flow`] reads a blob, [`codec`] inflates it, [`tar`] cuts it into entries and
 //! [`apply`] writes them below one directory, never outside it.
 
 pub mod apply;

@@ -35,9 +35,8 @@ impl Blob {
             blob: Box::new(&self.bytes[..]),
             size: self.bytes.len() as u64,
             digest: Digest::sha256(&self.bytes),
-            diff_id: self.diff_id,
+            diff_id: Some(self.diff_id),
             compression: Compression::Gzip,
-            vouched: false,
         }
     }
 }
@@ -119,21 +118,14 @@ fn what_lies_is_corrupt() {
     );
     check(
         LayerSource {
-            digest: other,
-            ..good.source()
-        },
-        other.to_string(),
-    );
-    check(
-        LayerSource {
-            diff_id: other,
+            diff_id: Some(other),
             ..good.source()
         },
         good.diff_id.to_string(),
     );
     check(
         LayerSource {
-            diff_id: good.diff_id,
+            diff_id: Some(good.diff_id),
             ..tail.source()
         },
         tail.diff_id.to_string(),

@@ -1,14 +1,14 @@
-//! The pipeline from blobs to a tree: one thread reads, hashes and inflates, one hashes what was
-//! inflated, and the caller's thread parses and writes.
+//! The pipeline from blobs to a tree: one thread reads and inflates, one hashes what was inflated,
+//! and the caller's thread parses and writes.
 //!
 //! Eight buffers of 256 KiB go round between the three, so the first thread runs ahead, into the
 //! next layer too, by no more than they hold. Nothing else bounds or blocks: whoever fails drops
 //! its end, the others then find theirs closed and leave. An error travels in its place among
 //! the bytes, so the first cause is what the caller meets first.
 //!
-//! A layer is good when the whole blob has its size and digest and the whole of what it inflates
-//! to has the diff id, trailing bytes included. That is known only after the last byte: a tree is
-//! not to be used before its layers are verified.
+//! A layer is good when the whole blob has its size and the whole of what it inflates to has the
+//! diff id, trailing bytes included; whatever else was changed in a blob changes no tree. That is
+//! known only after the last byte: a tree is not to be used before its layers are verified.
 
 mod pipe;
 mod source;
@@ -35,14 +35,12 @@ pub struct LayerSource<'a> {
     pub blob: Box<dyn Read + Send + 'a>,
     /// How many they must be.
     pub size: u64,
-    /// What they must hash to.
+    /// Their name in messages; whoever stores them checks it.
     pub digest: Digest,
-    /// What they must hash to when inflated.
-    pub diff_id: Digest,
+    /// What they must hash to when inflated; nothing where whoever stores them checks just that.
+    pub diff_id: Option<Digest>,
     /// How they are compressed.
     pub compression: Compression,
-    /// Whether somebody else hashes the stored bytes as they pass, and answers for them.
-    pub vouched: bool,
 }
 
 /// Called with the compressed bytes read since the last call, from another thread.
@@ -61,7 +59,7 @@ pub enum Sync {
 /// Applies all layers, lowest first, to one tree; gives what each did.
 ///
 /// # Errors
-/// `Corrupt` for a blob that is not what its digests say, and all of
+/// `Corrupt` for a blob that does not inflate to its diff id, and all of
 /// [`Tree::apply`] and [`crate::codec::Decoder`]. The tree is then unfinished; remove it.
 pub fn unpack(
     layers: Vec<LayerSource<'_>>,
@@ -98,7 +96,7 @@ pub fn unpack_one(
 /// verifies them; the bytes that `apply` leaves are read and verified too.
 ///
 /// # Errors
-/// Those of `apply`, of the blobs, and `Corrupt` for what does not have its digests.
+/// Those of `apply`, of the blobs, and `Corrupt` for what does not have its size or diff id.
 pub fn stream(
     layers: Vec<LayerSource<'_>>,
     progress: Progress<'_>,
@@ -111,7 +109,7 @@ pub fn stream(
         // Never fails: the other end is in this function.
         let _ = spent.send(Vec::new());
     }
-    let diff_ids: Vec<Digest> = layers.iter().map(|layer| layer.diff_id).collect();
+    let diff_ids: Vec<Option<Digest>> = layers.iter().map(|layer| layer.diff_id).collect();
     let digests: Vec<Digest> = layers.iter().map(|layer| layer.digest).collect();
     thread::scope(|scope| {
         let inlet = Inlet::new(raw, free, progress);

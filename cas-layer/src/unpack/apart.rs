@@ -17,7 +17,7 @@ use futures_util::{StreamExt, stream};
 use super::snapshots::Unpacking;
 use super::{Layer, first_cause};
 use crate::apply::{Assumed, Tree};
-use crate::codec;
+use crate::codec::{self, Compression};
 use crate::flow::{self, LayerSource};
 use crate::tar::Reader;
 
@@ -97,13 +97,15 @@ impl Unpacking<'_> {
     pub(crate) async fn receive(&self, place: usize, mut bytes: Incoming) -> Result<()> {
         let (descriptor, diff_id) = self.layers[place].clone();
         let source = move || {
+            let compression = codec::detect(bytes.peek()?);
+            // Of a layer that is not compressed both are the same.
+            let checked = compression == Compression::None && diff_id == descriptor.digest;
             Ok(LayerSource {
-                compression: codec::detect(bytes.peek()?),
+                compression,
                 blob: Box::new(bytes),
                 size: descriptor.size,
                 digest: descriptor.digest,
-                diff_id,
-                vouched: true,
+                diff_id: (!checked).then_some(diff_id),
             })
         };
         match self.apply_apart(place, source, false).await {

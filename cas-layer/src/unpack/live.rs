@@ -21,7 +21,7 @@ pub struct LiveUnpacker<'a> {
 
 enum State<'a> {
     Waiting,
-    Running(Unpacking<'a>),
+    Running(Box<Unpacking<'a>>),
     Ended(Option<Digest>),
 }
 
@@ -63,7 +63,7 @@ impl Unpacker for LiveUnpacker<'_> {
         let mut state = self.state.write().await;
         if let State::Waiting = *state {
             let begun = Unpacking::begin(self.store, self.target, manifest, self.progress);
-            *state = State::Running(begun.await?);
+            *state = State::Running(Box::new(begun.await?));
         }
         Ok(())
     }

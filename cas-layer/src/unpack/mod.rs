@@ -1,6 +1,6 @@
 //! Unpack: the layers of an image become snapshots, or one plain directory.
 //!
-//! Every layer is verified on the way (size, digest, diff id). A snapshot is committed only when
+//! Every layer is verified on the way: its size and its diff id, which the configuration says. A snapshot is committed only when
 //! its layer is whole; where the snapshotter takes parents late, the layers of an image are
 //! unpacked side by side, and committed when all are on the device; a directory that could not be finished is emptied again. A caller that
 //! drops the future leaves what was under way: an active snapshot `extract-…`, a part of a
@@ -103,9 +103,8 @@ impl Layer {
             blob: Box::new(self.blob),
             size: self.descriptor.size,
             digest: self.descriptor.digest,
-            diff_id: self.diff_id,
+            diff_id: Some(self.diff_id),
             compression: self.compression,
-            vouched: false,
         }
     }
 }

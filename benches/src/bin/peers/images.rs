@@ -78,6 +78,12 @@ pub(super) fn fat(image: &Image, layout: &Path) -> Result<Image> {
             let layer = MultiGzDecoder::new(BufReader::new(File::open(layer)?));
             for member in tar::Archive::new(layer).entries()?.raw(true) {
                 let mut member = member?;
+                // containerd lets a whiteout hide what the same layer has.
+                let path = member.path()?.into_owned();
+                let name = path.file_name().unwrap_or_default();
+                if name.as_encoded_bytes().starts_with(b".wh.") {
+                    continue;
+                }
                 tar.append(&member.header().clone(), &mut member)?;
             }
         }
