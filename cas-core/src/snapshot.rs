@@ -116,7 +116,8 @@ pub trait Snapshotter: Send + Sync + 'static {
     fn name(&self) -> &'static str;
 
     /// Whether a commit may give a parent to a snapshot that has none, its content then being
-    /// what changes on top of that parent.
+    /// what changes on top of that parent. Such a snapshot is shown as one directory, in which
+    /// overlayfs's own marks say what is hidden, and which may be a layer of overlays.
     fn rebases(&self) -> bool;
 
     /// Makes an active snapshot, empty or on a committed parent.

@@ -91,7 +91,20 @@ impl<F: Form> DirSnapshotter<F> {
     }
 
     /// Makes a snapshot: first its directory, then its record.
-    async fn make(&self, new: New<'_>) -> Result<Vec<Mount>> {
+    async fn make(
+        &self,
+        key: &str,
+        kind: Kind,
+        parent: Option<&str>,
+        labels: &Labels,
+    ) -> Result<Vec<Mount>> {
+        self.usable()?;
+        let new = New {
+            key,
+            kind,
+            parent,
+            labels,
+        };
         let parent = self.snapshots.admit(&new).await?;
         let below = parent.as_ref().map(|parent| parent.id);
         let (id, held) = match (new.kind, below) {
@@ -205,25 +218,13 @@ impl<F: Form> Snapshotter for DirSnapshotter<F> {
     }
 
     async fn prepare(&self, key: &str, parent: Option<&str>, labels: Labels) -> Result<Vec<Mount>> {
-        self.usable()?;
-        let new = New {
-            key,
-            kind: Kind::Active,
-            parent,
-            labels: &labels,
-        };
-        self.make(new).await.during("prepare snapshot", key)
+        let made = self.make(key, Kind::Active, parent, &labels).await;
+        made.during("prepare snapshot", key)
     }
 
     async fn view(&self, key: &str, parent: Option<&str>, labels: Labels) -> Result<Vec<Mount>> {
-        self.usable()?;
-        let new = New {
-            key,
-            kind: Kind::View,
-            parent,
-            labels: &labels,
-        };
-        self.make(new).await.during("view snapshot", key)
+        let made = self.make(key, Kind::View, parent, &labels).await;
+        made.during("view snapshot", key)
     }
 
     async fn mounts(&self, key: &str) -> Result<Vec<Mount>> {
