@@ -14,7 +14,7 @@ use bytes::Bytes;
 use cas_core::content::{Durability, IngestStatus, Verified};
 use cas_core::records::Batch;
 use cas_core::{Context, Digest, Error, Ingest, Result, limit, pool};
-use cas_host::{Dir, Lock};
+use cas_host::{Dir, Lock, begin_write};
 use rustix::fs::OFlags;
 
 use crate::publish::Pending;
@@ -24,6 +24,8 @@ use crate::shared::Shared;
 /// Longest key file: a boot id, a line feed and a key.
 const KEY_FILE: u64 = 64 + limit::KEY as u64;
 const SUFFIX: &str = ".key";
+/// Bytes from which on the device is set to work before the publish.
+const LARGE: usize = 256 << 10;
 
 /// One ingest, locked by this process.
 pub(crate) struct FsIngest {
@@ -103,8 +105,12 @@ impl Ingest for FsIngest {
             file.write_all_at(&data, offset).map_err(|error| {
                 // What was written of it would only hold space that is missing.
                 let _ = file.set_len(offset);
-                error.into()
-            })
+                Error::from(error)
+            })?;
+            if data.len() >= LARGE {
+                begin_write(&*file, offset, data.len() as u64);
+            }
+            Ok(())
         })
         .await
         .during("append to ingest", &self.key)?;

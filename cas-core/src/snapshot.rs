@@ -105,6 +105,8 @@ pub struct Commit {
     /// The caller has synced the file system of the mounts (`syncfs`) after the last write to
     /// them: one sync for all layers of an image instead of one each.
     pub synced: bool,
+    /// What [`Snapshotter::usage`] says of it after the last write, where the caller has asked.
+    pub usage: Option<Usage>,
 }
 
 /// Makes and keeps snapshots.

@@ -197,13 +197,14 @@ fn build<F: Form>(
     Ok(Some(held))
 }
 
-/// Makes the content of a snapshot durable and measures it; held until its record has changed.
-fn settle(dirs: &SnapshotDirs, id: u64, synced: bool) -> Result<(Held, Usage)> {
+/// Makes the content of a snapshot durable and measures it, as far as that is not done; held until
+/// its record has changed.
+fn settle(dirs: &SnapshotDirs, id: u64, options: &Commit) -> Result<(Held, Usage)> {
     let held = dirs.hold(id)?;
-    if !synced {
+    if !options.synced {
         dirs.sync_content(&held)?;
     }
-    let usage = measure(&held)?;
+    let usage = options.usage.map_or_else(|| measure(&held), Ok)?;
     Ok((held, usage))
 }
 
@@ -245,8 +246,8 @@ impl<F: Form> Snapshotter for DirSnapshotter<F> {
             let message = "a tree holds its parent's content; prepare it on the parent instead";
             return Err(Error::unsupported(message).operation("commit").subject(key));
         }
-        let (dirs, id, synced) = (Arc::clone(&self.dirs), record.id, options.synced);
-        let (_held, usage) = pool::run(move || settle(&dirs, id, synced)).await?;
+        let (dirs, id, how) = (Arc::clone(&self.dirs), record.id, options.clone());
+        let (_held, usage) = pool::run(move || settle(&dirs, id, &how)).await?;
         let committed = self.snapshots.commit(name, key, &options, usage).await;
         committed.map(|_| ()).during("commit snapshot", key)
     }

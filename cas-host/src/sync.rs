@@ -1,7 +1,7 @@
 //! Whole file systems, and the run of the kernel that may have left something unwritten.
 
 use std::fs;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 use cas_core::{Context, Error, Result};
 
@@ -13,6 +13,17 @@ pub fn syncfs(file: &impl AsFd) -> Result<()> {
     rustix::fs::syncfs(file)
         .map_err(std::io::Error::from)
         .during("sync", "the file system")
+}
+
+/// Has the kernel begin to write a part of a file to its device, so that the sync that follows
+/// some day finds less to do. A hint: nothing is promised, and nothing fails.
+pub fn begin_write(file: &impl AsFd, offset: u64, length: u64) {
+    let (Ok(offset), Ok(length)) = (i64::try_from(offset), i64::try_from(length)) else {
+        return;
+    };
+    let file = file.as_fd().as_raw_fd();
+    // SAFETY: the descriptor is open for the time of the call, which touches no memory of ours.
+    let _ = unsafe { libc::sync_file_range(file, offset, length, libc::SYNC_FILE_RANGE_WRITE) };
 }
 
 /// The identity of this run of the kernel: another one means that unsynced bytes were lost.

@@ -4,11 +4,17 @@ use std::io::BufRead;
 use std::os::fd::BorrowedFd;
 
 use cas_core::{Error, Kind, Result};
+use cas_host::begin_write;
 use rustix::fs;
 use rustix::io::{Errno, pwrite};
 
 use super::os;
 use crate::tar::{Entry, Reader, Region};
+
+/// Bytes of a file from which on the device is set to work before the sync, and after how many it
+/// is set to work again.
+const LARGE: u64 = 256 << 10;
+const WINDOW: u64 = 8 << 20;
 
 /// Writes the stored bytes where they belong, leaving holes open; gives how many they were.
 pub(super) fn write<R: BufRead>(
@@ -40,6 +46,7 @@ fn region<R: BufRead>(
     }: Region,
     reader: &mut Reader<R>,
 ) -> Result<()> {
+    let mut begun = offset;
     while length > 0 {
         let bytes = reader.fill_buf()?;
         if bytes.is_empty() {
@@ -58,6 +65,11 @@ fn region<R: BufRead>(
         reader.consume(written);
         offset += written as u64;
         length -= written as u64;
+        let waiting = offset - begun;
+        if waiting >= WINDOW || (length == 0 && waiting >= LARGE) {
+            begin_write(&file, begun, waiting);
+            begun = offset;
+        }
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cas_core::engine::Incoming;
 use cas_core::error::{Context, Kind};
-use cas_core::snapshot::{Commit, Mount};
+use cas_core::snapshot::{Commit, Mount, Usage};
 use cas_core::{Digest, Error, Labels, Result, pool, unique};
 use cas_host::{mount, overlay, syncfs};
 use futures_util::{StreamExt, stream};
@@ -21,7 +21,7 @@ use crate::codec::{self, Compression};
 use crate::flow::{self, LayerSource};
 use crate::tar::Reader;
 
-/// Layers that are applied at the same time; each has three threads and 2 MiB of buffers.
+/// Layers that are applied at the same time; each has three threads and 6 MiB of buffers.
 const AT_ONCE: usize = 3;
 
 /// A layer that is applied apart.
@@ -220,22 +220,34 @@ impl Unpacking<'_> {
         Ok(trees.collect())
     }
 
+    async fn measure(&self, settled: &[(usize, PathBuf)]) -> Result<Vec<Usage>> {
+        let mut usages = Vec::with_capacity(settled.len());
+        for (place, _) in settled {
+            let key = &self.part(*place)?.key;
+            usages.push(self.target.snapshotter.usage(key).await?);
+        }
+        Ok(usages)
+    }
+
     /// Commits layers whose trees are as they shall be.
     async fn commit_settled(&mut self, settled: &mut Vec<(usize, PathBuf)>) -> Result<()> {
         let Some((_, tree)) = settled.first().cloned() else {
             return Ok(());
         };
-        pool::run(move || {
+        let synced = pool::run(move || {
             let tree = File::open(&tree).during("open directory", tree.display())?;
             syncfs(&tree)
-        })
-        .await?;
-        for (place, _) in settled.drain(..) {
+        });
+        // They are measured meanwhile, for the sync leaves a core idle.
+        let (synced, usages) = tokio::join!(synced, self.measure(settled));
+        synced?;
+        for ((place, _), usage) in settled.drain(..).zip(usages?) {
             let below = place.checked_sub(1);
             let options = Commit {
                 labels: Labels::new(),
                 parent: below.map(|below| self.chain[below].to_string()),
                 synced: true,
+                usage: Some(usage),
             };
             let key = self.part(place)?.key.clone();
             self.commit(place, &key, options).await?;
