@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use archive::{Header, Tar};
 use cas::Digest;
 use common::tree::differences;
-use common::{can, cas, ok, real_image};
+use common::{can, cas, fails, ok, real_image};
 use serde_json::{Value, json};
 
 const NAME: &str = "app:1";
@@ -207,6 +207,32 @@ fn an_unpack_that_is_killed_anywhere_and_repeated_gives_the_right_tree() {
     let found = differences(&plain, &mounted);
     ok(cas(&root).arg("umount").arg(&mounted));
     assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn a_layer_whose_diff_id_is_noted_is_held_to_its_digest() {
+    let Some(source) = real_image("small").filter(|_| can(&[])) else {
+        return;
+    };
+    let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
+    let [root, tree] = ["root", "tree"].map(|name| scratch.path().join(name));
+    let mut import = cas(&root);
+    import.args(["-q", "import", "--unpack", "--name", "app"]);
+    ok(import.arg(&source));
+    ok(cas(&root).args(["-q", "unpack", REAL[0]]).arg(&tree));
+    fs::remove_dir_all(&tree).unwrap();
+    // The time in the head of a gzip stream, which changes nothing of what it inflates to.
+    let blobs = fs::read_dir(root.join("store/blobs/sha256")).unwrap();
+    let blobs = blobs.map(|blob| blob.unwrap().path());
+    let largest = blobs
+        .max_by_key(|blob| blob.metadata().unwrap().len())
+        .unwrap();
+    let mut bytes = fs::read(&largest).unwrap();
+    bytes[4] ^= 1;
+    fs::write(&largest, bytes).unwrap();
+    let said = fails(cas(&root).args(["unpack", REAL[0]]).arg(&tree), 4);
+    assert!(said.contains("was expected"), "{said}");
+    assert!(!tree.exists());
 }
 
 #[test]

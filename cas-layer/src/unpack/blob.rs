@@ -3,16 +3,20 @@
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread;
 
 use bytes::{Buf, Bytes};
-use cas_core::{BlobReader, Context, Descriptor, Error, Result, Store, pool};
+use cas_core::{BlobReader, Context, Descriptor, Digest, Error, Hasher, Result, Store, pool};
 use tokio::runtime::Handle;
 
-use crate::buffers::PIECE;
+use crate::buffers::{Buffers, PIECE};
 use crate::codec::{self, Compression};
 
 /// Bytes that tell the compression.
 const MAGIC: usize = 8;
+/// Pieces that are hashed ahead.
+const AHEAD: usize = 2;
 
 pub(super) struct Blob {
     reader: Arc<dyn BlobReader>,
@@ -57,6 +61,77 @@ impl Read for Blob {
             let _entered = self.reactor.as_ref().map(Handle::enter);
             self.ahead = pool::wait(self.reader.read_at(self.at, PIECE))?;
             self.at += self.ahead.len() as u64;
+        }
+        let read = self.ahead.len().min(out.len());
+        self.ahead.copy_to_slice(&mut out[..read]);
+        Ok(read)
+    }
+}
+
+/// A blob that a thread of its own reads and hashes ahead of whoever takes its bytes; at their end
+/// it says whether they have their digest.
+pub(super) struct Checked {
+    digest: Digest,
+    /// Until the first byte is wanted.
+    blob: Option<Blob>,
+    pieces: Option<Receiver<io::Result<Bytes>>>,
+    ahead: Bytes,
+}
+
+impl Checked {
+    pub(super) fn new(blob: Blob, digest: Digest) -> Self {
+        Checked {
+            digest,
+            blob: Some(blob),
+            pieces: None,
+            ahead: Bytes::new(),
+        }
+    }
+
+    fn begin(&mut self, mut blob: Blob) -> io::Result<()> {
+        let (sender, pieces) = sync_channel(AHEAD);
+        let (digest, buffers) = (self.digest, Buffers::default());
+        let work = move || {
+            let mut hash = Hasher::new(digest.algorithm());
+            loop {
+                let piece = match buffers.read(&mut blob, u64::MAX) {
+                    Ok(piece) if piece.is_empty() => check(hash.clone().finish(), digest),
+                    piece => piece.inspect(|piece| hash.update(piece)),
+                };
+                let last = piece.as_ref().map_or(true, Bytes::is_empty);
+                // Nobody listens any more after an error on the other side.
+                if sender.send(piece).is_err() || last {
+                    return;
+                }
+            }
+        };
+        thread::Builder::new()
+            .name("cas-hash".to_owned())
+            .spawn(work)?;
+        self.pieces = Some(pieces);
+        Ok(())
+    }
+}
+
+/// The end of the bytes, if they are the right ones.
+fn check(found: Digest, expected: Digest) -> io::Result<Bytes> {
+    match found == expected {
+        true => Ok(Bytes::new()),
+        false => Err(Error::corrupt(format!(
+            "the blob hashes to {found}, {expected} was expected"
+        ))
+        .into()),
+    }
+}
+
+impl Read for Checked {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if let Some(blob) = self.blob.take() {
+            self.begin(blob)?;
+        }
+        if let (true, Some(pieces)) = (self.ahead.is_empty(), &self.pieces) {
+            // A thread that has said its last word has said the end.
+            self.ahead = pieces.recv().unwrap_or_else(|_| Ok(Bytes::new()))?;
         }
         let read = self.ahead.len().min(out.len());
         self.ahead.copy_to_slice(&mut out[..read]);

@@ -1,6 +1,7 @@
 //! Unpack: the layers of an image become snapshots, or one plain directory.
 //!
-//! Every layer is verified on the way: its size and its diff id, which the configuration says. A snapshot is committed only when
+//! Every layer is verified on the way: its size, and its diff id, which the configuration says, or
+//! its digest, where it is noted that what has that has this diff id. A snapshot is committed only when
 //! its layer is whole; where the snapshotter takes parents late, the layers of an image are
 //! unpacked side by side, and committed when all are on the device; a directory that could not be finished is emptied again. A caller that
 //! drops the future leaves what was under way: an active snapshot `extract-…`, a part of a
@@ -12,6 +13,8 @@ mod directory;
 mod live;
 mod snapshots;
 mod turn;
+
+use std::io::Read;
 
 use cas_core::collect::{Guard, Wanted};
 use cas_core::engine::{self, UNCOMPRESSED};
@@ -25,7 +28,7 @@ pub use snapshots::{Target, to_snapshots};
 
 pub(crate) use snapshots::Unpacking;
 
-use self::blob::Blob;
+use self::blob::{Blob, Checked};
 use crate::codec::Compression;
 use crate::flow::LayerSource;
 use crate::progress::Progress;
@@ -36,6 +39,8 @@ struct Layer {
     diff_id: Digest,
     blob: Blob,
     compression: Compression,
+    /// Whether it is noted that these bytes inflate to this diff id.
+    noted: bool,
 }
 
 /// The outcome of several jobs: those that were cancelled say nothing of the cause.
@@ -85,25 +90,34 @@ async fn pairs(store: &Store, manifest: &Manifest) -> Result<Vec<(Descriptor, Di
 }
 
 impl Layer {
-    /// Opens one; how it is compressed its bytes tell, for types are known to lie, and the diff
-    /// id decides.
+    /// Opens one; how it is compressed its bytes tell, for types are known to lie.
     async fn open(store: &Store, (descriptor, diff_id): (Descriptor, Digest)) -> Result<Self> {
         let (blob, compression) = Blob::open(store, &descriptor).await?;
+        let record = store.blobs().load(&descriptor.digest).await?;
+        let label = record.and_then(|(mut record, _)| record.labels.remove(UNCOMPRESSED));
+        let noted = label.is_some_and(|label| label == diff_id.to_string());
         Ok(Layer {
             descriptor,
             diff_id,
             blob,
             compression,
+            noted,
         })
     }
 
-    /// As the pipeline wants it.
+    /// As the pipeline wants it. Either digest says the same of bytes whose diff id is noted; that
+    /// of the stored bytes takes less time.
     fn source(self) -> LayerSource<'static> {
+        let digest = self.descriptor.digest;
+        let (blob, diff_id): (Box<dyn Read + Send>, _) = match self.noted {
+            true => (Box::new(Checked::new(self.blob, digest)), None),
+            false => (Box::new(self.blob), Some(self.diff_id)),
+        };
         LayerSource {
-            blob: Box::new(self.blob),
+            blob,
             size: self.descriptor.size,
-            digest: self.descriptor.digest,
-            diff_id: Some(self.diff_id),
+            digest,
+            diff_id,
             compression: self.compression,
         }
     }
