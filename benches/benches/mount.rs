@@ -1,0 +1,64 @@
+//! One more root of an image that is unpacked already: from the call to the mounted directory, and
+//! what the same takes on 128 layers. Without the start of a process, which `peers mount` has.
+//!
+//! `cargo bench --bench mount`, as root.
+#![allow(missing_docs, reason = "a bench has no API")]
+
+#[path = "../src/bin/peers/images.rs"]
+#[allow(dead_code, reason = "the table makes other images of it, too")]
+mod images;
+#[path = "../src/bin/peers/place.rs"]
+mod place;
+#[path = "../src/bin/peers/run.rs"]
+#[allow(dead_code, reason = "the table measures processes with it")]
+mod run;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use cas::Cas;
+use cas::layer::import::{Options, Source};
+use cas::layer::progress::{Progress, Silent};
+use run::finish;
+use tokio::runtime::Builder;
+
+const ROUNDS: usize = 50;
+const TALL: usize = 128;
+
+fn main() -> Result<()> {
+    let runtime = Builder::new_current_thread().enable_time().build()?;
+    let place = place::Place::new(None)?;
+    println!("median of {ROUNDS}, {}", place.kind());
+    for layers in [6, TALL] {
+        let layout = place.path().join(format!("layout-{layers}"));
+        images::tall(layers, &layout)?;
+        let root = place.path().join(format!("root-{layers}"));
+        for (name, writable) in [("read-only", false), ("writable", true)] {
+            let took = runtime.block_on(mounted(&root, &layout, writable))?;
+            println!("{layers} layers, {name}: {took:.2?}");
+        }
+    }
+    Ok(())
+}
+
+async fn mounted(root: &Path, layout: &Path, writable: bool) -> Result<Duration> {
+    let progress: Arc<dyn Progress> = Arc::new(Silent);
+    let cas = Cas::open(root).await?;
+    let source = Source::Path(layout.to_owned());
+    cas.import_unpacked(source, &Options::default(), &progress)
+        .await?;
+    let target = root.join("mounted");
+    std::fs::create_dir_all(&target)?;
+    let mut took = Vec::with_capacity(ROUNDS);
+    for _ in 0..ROUNDS {
+        let begun = Instant::now();
+        cas.mount("bench", &target, None, writable, &progress)
+            .await?;
+        took.push(begun.elapsed());
+        cas.unmount(&target).await?;
+    }
+    took.sort();
+    Ok(took[ROUNDS / 2])
+}
