@@ -35,6 +35,17 @@ impl Shop {
         ok(cas(root.path()).arg("import").arg(archive));
         names(root.path())
     }
+
+    /// A podman of our own.
+    fn podman(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new("podman");
+        command.args(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"]);
+        command
+            .args(["--events-backend", "file", "--root"])
+            .arg(self.path("podman"));
+        command.arg("--runroot").arg(self.path("podman-run"));
+        ok(command.args(arguments))
+    }
 }
 
 #[test]
@@ -88,13 +99,7 @@ fn podman_loads_ours_with_equal_digests_and_we_read_what_it_saves() {
     }
     let shop = Shop::open();
     let podman = |arguments: &[&str], file: &Path| {
-        let mut command = Command::new("podman");
-        command.args(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"]);
-        command
-            .args(["--events-backend", "file", "--root"])
-            .arg(shop.path("podman"));
-        command.arg("--runroot").arg(shop.path("podman-run"));
-        ok(command.args(arguments).arg(file))
+        shop.podman(&[arguments, &[file.to_str().unwrap()]].concat())
     };
     let digest = |name: &str| {
         let format = ["image", "inspect", "--format", "{{.Digest}} {{.Id}}"];
@@ -127,6 +132,54 @@ fn podman_loads_ours_with_equal_digests_and_we_read_what_it_saves() {
     assert!(said.contains(MULTI), "{said}");
     let said = podman(&["load", "-q", "-i"], &shop.export("docker", &ALL));
     assert!(ALL.iter().all(|name| said.contains(name)), "{said}");
+}
+
+/// It packs layers anew when it pushes, and lists platforms, into archives as to a registry.
+#[test]
+fn podman_pushes_zstd_and_platforms_and_we_read_them_with_equal_digests() {
+    if !can(&["skopeo", "podman"]) {
+        return;
+    }
+    let shop = Shop::open();
+    let archive = shop.export("oci", &[GZIP]);
+    shop.podman(&["load", "-q", "-i", archive.to_str().unwrap()]);
+    let read = |file: &str| {
+        let file = shop.path(file);
+        let raw = skopeo(&[
+            "inspect",
+            "--raw",
+            &format!("oci-archive:{}", file.display()),
+        ]);
+        let name = "x.test/theirs:1";
+        let named = shop.import(&file);
+        assert_eq!(named[name], Digest::sha256(raw.as_bytes()));
+        serde_json::from_str::<Value>(&raw).unwrap()
+    };
+    let to = |file: &str| format!("oci-archive:{}:x.test/theirs:1", shop.path(file).display());
+    let zstd = [
+        "push",
+        "-q",
+        "--compression-format",
+        "zstd",
+        GZIP,
+        &to("zstd.tar"),
+    ];
+    shop.podman(&zstd);
+    let manifest = read("zstd.tar");
+    let layers = manifest["layers"].as_array().unwrap();
+    let kind = "application/vnd.oci.image.layer.v1.tar+zstd";
+    assert!(
+        layers.iter().all(|layer| layer["mediaType"] == kind),
+        "{manifest}"
+    );
+
+    let multi = shop.export("oci", &[MULTI]);
+    let multi = format!("oci-archive:{}:{MULTI}", multi.display());
+    shop.podman(&["manifest", "create", "list"]);
+    shop.podman(&["manifest", "add", "--all", "list", &multi]);
+    shop.podman(&["manifest", "push", "-q", "--all", "list", &to("list.tar")]);
+    let list = read("list.tar");
+    assert_eq!(list["manifests"].as_array().unwrap().len(), 2, "{list}");
 }
 
 /// A containerd of our own.

@@ -155,6 +155,57 @@ fn a_full_disk_is_said_and_the_store_stays_as_it_was() {
         .arg(scratch.path().join("tree")));
 }
 
+/// Wherever it ends: in a blob, in a record, in a tree.
+#[test]
+fn a_disk_that_fills_up_while_layers_become_snapshots_is_said_and_nothing_stays() {
+    if !can(&["mount", "umount"]) {
+        return;
+    }
+    let scratch = scratch();
+    let archive = demo_archive(scratch.path());
+    let target = scratch.path().join("mnt");
+    fs::create_dir(&target).unwrap();
+    let disk = Disk::mount(scratch.path().join("disk"), "64m");
+    let root = disk.0.join("root");
+    ok(cas(&root).args(["--snapshotter", "overlay", "init"]));
+    let snapshots = || ok(cas(&root).args(["snapshot", "ls", "--json"]));
+    assert_eq!(snapshots(), "");
+    let fails_full = |command: &mut Command, left: u64| {
+        let filler = disk.fill(left << 10);
+        let said = fails(command, 6);
+        assert!(said.contains("space"), "{left} KiB: {said}");
+        assert_eq!(snapshots(), "", "{left} KiB: {said}");
+        let trees = root.join("snapshots/overlay/snapshots");
+        assert!(is_empty(&trees), "{left} KiB: {said}");
+        assert!(is_empty(&root.join("store/.cas/ingest")), "{left} KiB");
+        fs::remove_file(filler).unwrap();
+    };
+    let import = |unpack: &[&str]| {
+        let mut import = cas(&root);
+        import.args(["import", "--name", "app"]).args(unpack);
+        import.arg(&archive);
+        import
+    };
+    for left in [160, 320, 512, 768, 1280, 2048, 3072] {
+        fails_full(&mut import(&["--unpack"]), left);
+        assert_eq!(ok(cas(&root).args(["images", "--json"])), "", "{left} KiB");
+    }
+    ok(&mut import(&[]));
+    let mount = || {
+        let mut mount = cas(&root);
+        mount.args(["mount", "app"]).arg(&target);
+        mount
+    };
+    for left in [64, 512, 2048] {
+        fails_full(&mut mount(), left);
+        assert!(is_empty(&target));
+    }
+    ok(&mut import(&["--unpack"]));
+    ok(&mut mount());
+    assert!(target.join("app/run").exists());
+    ok(cas(&root).arg("umount").arg(&target));
+}
+
 #[test]
 fn many_open_a_fresh_root_at_once() {
     // On a disk, which takes its time to make a directory.

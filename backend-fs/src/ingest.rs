@@ -51,11 +51,13 @@ impl FsIngest {
         let name = name_of(key);
         let lock = lock(dir, &name)?;
         let known = read_key(lock.file())?;
-        if known.as_ref() != Some(&(shared.boot.clone(), key.to_owned())) || is_blob(dir, &name)? {
-            dir.remove(&*name)?;
-            lock.file().set_len(0)?;
-            lock.file()
-                .write_all_at(format!("{}\n{key}", shared.boot).as_bytes(), 0)?;
+        let resumed = known.as_ref() == Some(&(shared.boot.clone(), key.to_owned()));
+        if !resumed || is_blob(dir, &name)? {
+            let remark = format!("{}\n{key}", shared.boot);
+            claim(dir, &name, lock.file(), &remark).inspect_err(|_| {
+                // Without its remark nobody would find it again.
+                let _ = dir.remove(&*format!("{name}{SUFFIX}"));
+            })?;
         }
         let file = dir.open_file(&*name, OFlags::RDWR | OFlags::CREATE, 0o600)?;
         let offset = file.metadata()?.len();
@@ -231,6 +233,15 @@ pub(crate) fn clean(dir: &Dir, boot: &str) -> Result<()> {
 fn lock(dir: &Dir, name: &str) -> Result<Lock> {
     Lock::try_exclusive(dir, &format!("{name}{SUFFIX}"))?
         .ok_or_else(|| Error::busy("another writer holds this ingest; wait for it to end"))
+}
+
+/// Says in the key file whose the ingest is, and makes it empty.
+fn claim(dir: &Dir, name: &str, key_file: &File, remark: &str) -> std::io::Result<()> {
+    dir.remove(name)?;
+    key_file.set_len(0)?;
+    key_file.write_all_at(remark.as_bytes(), 0)?;
+    dir.open_file(name, OFlags::RDWR | OFlags::CREATE, 0o600)
+        .map(|_| ())
 }
 
 /// Whether the bytes have a second name: a publish by links was cut off before it took away the

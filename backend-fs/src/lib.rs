@@ -25,6 +25,7 @@ mod publish;
 mod reader;
 mod records;
 mod recover;
+mod reserve;
 mod shared;
 mod store;
 

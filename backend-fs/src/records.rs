@@ -10,6 +10,8 @@ use cas_core::{Capabilities, Capability, Context, Error, Kind, Records, Result, 
 use cas_host::{Dir, Lock};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, Transaction};
 
+use crate::reserve::Reserve;
+
 /// Version of the schema, kept in `user_version`.
 const VERSION: i64 = 1;
 /// How long a commit waits for those of other processes.
@@ -33,11 +35,14 @@ pub struct SqliteRecords(Arc<Connections>);
 struct Connections {
     reader: Mutex<Connection>,
     writer: Mutex<Connection>,
+    /// None for a database that is only read.
+    reserve: Option<Reserve>,
 }
 
 impl SqliteRecords {
-    /// Opens the database at `path`, making it where it is absent. Beside it come its log, and
-    /// `NAME.lock`, which openings take turns with.
+    /// Opens the database at `path`, making it where it is absent. Beside it come its log,
+    /// `NAME.lock`, which openings take turns with, and `reserve`, which makes that a full disk
+    /// can still be read and have something removed.
     ///
     /// # Errors
     /// `FailedPrecondition` for a newer schema; `Corrupt` for what is no database; `Full`.
@@ -52,14 +57,15 @@ impl SqliteRecords {
         };
         let dir = Dir::open(parent)?;
         let lock = Lock::exclusive(&dir, &format!("{name}.lock"))?;
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let writer = connect(path, flags | OpenFlags::SQLITE_OPEN_CREATE)?;
-        prepare(&writer)?;
+        let reserve = Reserve(dir);
+        let (reader, writer) = match connect_both(path) {
+            Err(error) if error.kind() == Kind::Full && reserve.give_up() => connect_both(path)?,
+            opened => opened.inspect(|_| reserve.take())?,
+        };
         // The database itself is synced by SQLite, its name is not.
-        dir.sync()?;
-        let reader = connect(path, flags)?;
+        reserve.0.sync()?;
         drop(lock);
-        Ok(Self::of(reader, writer))
+        Ok(Self::of(reader, writer, Some(reserve)))
     }
 
     /// Opens the database of a store that cannot be written; none is as good as an empty one.
@@ -79,13 +85,15 @@ impl SqliteRecords {
         Ok(Self::of(
             open().during("open records", path.display())?,
             open().during("open records", path.display())?,
+            None,
         ))
     }
 
-    fn of(reader: Connection, writer: Connection) -> Self {
+    fn of(reader: Connection, writer: Connection, reserve: Option<Reserve>) -> Self {
         SqliteRecords(Arc::new(Connections {
             reader: Mutex::new(reader),
             writer: Mutex::new(writer),
+            reserve,
         }))
     }
 
@@ -103,6 +111,18 @@ impl SqliteRecords {
 
     /// [`Records::commit`] for a thread that may block.
     pub(crate) fn write(&self, batch: &Batch) -> Result<()> {
+        let removes = || batch.changes().iter().any(|change| change.value.is_none());
+        match (self.try_write(batch), &self.0.reserve) {
+            (Err(error), Some(reserve))
+                if error.kind() == Kind::Full && removes() && reserve.give_up() =>
+            {
+                self.try_write(batch)
+            }
+            (outcome, _) => outcome,
+        }
+    }
+
+    fn try_write(&self, batch: &Batch) -> Result<()> {
         if batch.is_empty() {
             return Ok(());
         }
@@ -161,6 +181,14 @@ impl Records for SqliteRecords {
         };
         scan().map_err(sort).during("scan records", prefix)
     }
+}
+
+/// A connection that reads and one that writes.
+fn connect_both(path: &Path) -> Result<(Connection, Connection)> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let writer = connect(path, flags | OpenFlags::SQLITE_OPEN_CREATE)?;
+    prepare(&writer)?;
+    Ok((connect(path, flags)?, writer))
 }
 
 fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use cas_core::{
-    Capabilities, ContentStore, Context, ImageStore, Kind, Location, Opener, Records, Result,
-    Store, pool,
+    Capabilities, ContentStore, Context, ImageStore, Location, Opener, Records, Result, Store, pool,
 };
 
 use crate::content::{CAPABILITIES, FsContent};
@@ -17,9 +16,6 @@ use crate::shared::Shared;
 
 /// Laws that this store does not keep: none.
 pub const GAPS: &[(&str, &str)] = &[];
-
-/// Space that is kept back, so that a store on a full disk still opens.
-const RESERVE: u64 = 256 << 10;
 
 /// A store in a directory.
 pub struct FsStore {
@@ -46,7 +42,7 @@ impl FsStore {
         let shared = Arc::new(Shared::open(Layout::open(path)?)?);
         let database = path.join(".cas/records.db");
         let records = match shared.layout.writable {
-            true => open_records(&shared, &database)?,
+            true => SqliteRecords::open(&database)?,
             false => SqliteRecords::open_read_only(&database)?,
         };
         Ok(FsStore {
@@ -78,30 +74,6 @@ impl FsStore {
             records: self.records(),
             images: self.images(),
         }
-    }
-}
-
-/// The log of the records needs space even to be read; on a full disk the reserve gives it.
-fn open_records(shared: &Shared, database: &Path) -> Result<SqliteRecords> {
-    const NAME: &str = "reserve";
-    let ours = shared.ours()?;
-    match SqliteRecords::open(database) {
-        Err(error) if error.kind() == Kind::Full && ours.remove(NAME)? => {
-            SqliteRecords::open(database)
-        }
-        opened => opened.inspect(|_| keep_back(ours, NAME)),
-    }
-}
-
-/// Takes the reserve where it is not there; without space there is none, and nothing is lost.
-fn keep_back(ours: &cas_host::Dir, name: &str) {
-    use rustix::fs::{FallocateFlags, OFlags};
-    let flags = OFlags::WRONLY | OFlags::CREATE;
-    if let Ok(None) = ours.stat(name)
-        && let Ok(file) = ours.open_file(name, flags, 0o600)
-        && rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, RESERVE).is_err()
-    {
-        let _ = ours.remove(name);
     }
 }
 

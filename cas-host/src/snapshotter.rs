@@ -175,10 +175,10 @@ impl<F: Form> DirSnapshotter<F> {
 
 /// Whether nothing was recorded for certain.
 fn is_final(error: &Error) -> bool {
-    use ErrorKind::{AlreadyExists, Conflict, InvalidArgument, NotFound};
+    use ErrorKind::{AlreadyExists, Conflict, Full, InvalidArgument, NotFound};
     matches!(
         error.kind(),
-        AlreadyExists | Conflict | InvalidArgument | NotFound
+        AlreadyExists | Conflict | Full | InvalidArgument | NotFound
     )
 }
 

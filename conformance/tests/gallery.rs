@@ -1,32 +1,7 @@
 //! Every broken store is convicted by its law, and by no law that has nothing to do with it.
 
-use conformance::broken::{CONTENT, Exhibit, IMAGES, RECORDS, STORES};
+use conformance::broken::{CONTENT, IMAGES, RECORDS, STORES, misjudged};
 use conformance::laws::{collect, content, images, records};
-use conformance::{Law, Promises, Verdict, judge};
-
-/// What the laws say that they should not, or do not say that they should.
-fn misjudged<S>(laws: &[Law<S>], exhibit: &Exhibit<S>) -> Vec<String>
-where
-    S: ?Sized + Promises + 'static,
-{
-    let mut wrong = Vec::new();
-    for law in laws {
-        let broken = match judge(law, exhibit.open, &[], None) {
-            Verdict::Broken(seen) => Some(seen),
-            _ => None,
-        };
-        match broken {
-            None if law.name == exhibit.law => {
-                wrong.push(format!("{}: {} sees nothing", exhibit.name, law.name));
-            }
-            Some(seen) if law.name != exhibit.law && !exhibit.also.contains(&law.name) => {
-                wrong.push(format!("{}: {} sees {seen}", exhibit.name, law.name));
-            }
-            _ => {}
-        }
-    }
-    wrong
-}
 
 #[test]
 fn every_broken_content_store_is_convicted() {

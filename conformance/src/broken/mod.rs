@@ -1,7 +1,8 @@
 //! The gallery: stores that are broken on purpose, to hold the laws themselves to account.
 //!
 //! Each is the memory store with one fault. It must be convicted by the law named for it, and by
-//! none outside the ones listed beside that.
+//! none outside the ones listed beside that. Broken snapshotters are the overlay's tests, for they
+//! need one that is whole.
 
 mod content;
 mod images;
@@ -14,6 +15,7 @@ use cas_core::{ContentStore, ImageStore, Records, Store};
 use self::content::{BrokenContent, ContentFault};
 use self::images::{BrokenImages, ImageFault};
 use self::records::{BrokenRecords, RecordFault};
+use crate::judge::{Law, Promises, Verdict, judge};
 use crate::subject::Open;
 
 /// A broken store and the laws that see it.
@@ -26,6 +28,35 @@ pub struct Exhibit<S: ?Sized + 'static> {
     pub law: &'static str,
     /// Laws that may convict it too.
     pub also: &'static [&'static str],
+}
+
+/// What the laws say of it that they should not, or do not say that they should; a line each. Laws
+/// whose outcome depends on timing are asked only where they are named.
+///
+/// # Panics
+/// As [`judge`].
+pub fn misjudged<S>(laws: &[Law<S>], exhibit: &Exhibit<S>) -> Vec<String>
+where
+    S: ?Sized + Promises + 'static,
+{
+    let mut wrong = Vec::new();
+    let named = |law: &Law<S>| law.name == exhibit.law || exhibit.also.contains(&law.name);
+    for law in laws.iter().filter(|law| !law.racy || named(law)) {
+        let broken = match judge(law, exhibit.open, &[], None) {
+            Verdict::Broken(seen) => Some(seen),
+            _ => None,
+        };
+        match broken {
+            None if law.name == exhibit.law => {
+                wrong.push(format!("{}: {} sees nothing", exhibit.name, law.name));
+            }
+            Some(seen) if !named(law) => {
+                wrong.push(format!("{}: {} sees {seen}", exhibit.name, law.name));
+            }
+            _ => {}
+        }
+    }
+    wrong
 }
 
 macro_rules! exhibits {

@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use cas_core::Snapshotter;
 use cas_core::snapshot::Mount;
 
-use super::scene::{Tree, bare_layer, can_mount, commit, layer, prepare, view};
+use super::scene::{Tree, bare_layer, can_mount, commit, is_root, layer, prepare, view};
 use crate::subject::Subject;
 
 type It = Subject<dyn Snapshotter>;
@@ -103,7 +103,12 @@ pub(super) async fn a_view_shows_its_parent_and_is_read_only(subject: It) {
         let mounts = view(&*store, &format!("view of {parent}"), Some(parent)).await;
         let mounts = mounts.unwrap();
         assert!(is_read_only(&mounts), "{mounts:?} can be written to");
-        assert_eq!(Tree::mount(&mounts).names(), names);
+        let tree = Tree::mount(&mounts);
+        assert_eq!(tree.names(), names);
+        if let [Mount::Overlay { .. }] = &mounts[..] {
+            let refused = fs::write(tree.path.join("new"), "").unwrap_err();
+            assert_eq!(refused.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+        }
     }
     let mounts = prepare(&*store, "active", Some("two")).await.unwrap();
     assert!(!is_read_only(&mounts), "{mounts:?} cannot be written to");
@@ -204,7 +209,12 @@ pub(super) async fn a_chain_may_be_long(subject: It) {
     let mounts = view(&*store, "top", parent.as_deref()).await.unwrap();
     match &mounts[..] {
         [Mount::Bind { .. }] => assert_eq!(Tree::mount(&mounts).names().len(), 128),
-        [Mount::Overlay { lower, .. }] => assert_eq!(lower.len(), 128),
+        [Mount::Overlay { lower, .. }] => {
+            assert_eq!(lower.len(), 128);
+            if is_root() {
+                assert_eq!(Tree::mount(&mounts).names(), ["0"]);
+            }
+        }
         other => panic!("one mount is expected, found {other:?}"),
     }
 }

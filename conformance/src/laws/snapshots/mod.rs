@@ -1,5 +1,6 @@
 //! Laws of [`cas_core::Snapshotter`]: containerd's states, and what is seen through the mounts.
 
+mod changes;
 mod collected;
 mod content;
 mod info;
@@ -21,6 +22,7 @@ laws! { $
         a_parent_must_be_committed,
         only_an_active_snapshot_is_committed,
         a_name_is_committed_once,
+        a_commit_needs_another_name,
         a_commit_frees_the_key,
         a_commit_cannot_move_to_another_parent,
         a_commit_gives_a_parent_or_says_that_it_cannot,
@@ -31,6 +33,7 @@ laws! { $
         keys_and_labels_have_bounds,
         odd_keys_name_snapshots,
         a_closed_snapshotter_refuses,
+        closing_twice_is_no_error,
     ]
     info() [
         stat_tells_what_it_is,
@@ -51,11 +54,18 @@ laws! { $
         a_key_used_again_starts_anew,
         a_chain_may_be_long,
     ]
+    changes() [
+        a_directory_made_anew_is_empty,
+        owners_and_modes_go_through_layers,
+        names_move_out_of_their_layer,
+        a_layer_given_a_parent_shows_it,
+    ]
     space() [
         hard_links_count_once,
         usage_is_fixed_by_the_commit,
         a_view_takes_nothing_of_its_parent,
         a_removal_gives_back_what_it_took,
+        a_removal_spares_what_is_mounted_in_it,
         cleanup_frees_leftovers_and_nothing_else,
     ]
     collected() [

@@ -80,12 +80,17 @@ pub(super) async fn can_mount(store: &dyn Snapshotter) -> bool {
         store.remove(key).await.expect("it is removed");
     }
     let plain = all.iter().all(|mount| matches!(mount, Mount::Bind { .. }));
-    let root = Command::new("id").arg("-u").output();
-    let able = plain || root.is_ok_and(|id| id.stdout == b"0\n");
-    if !able {
-        eprintln!("SKIPPED: overlays are mounted by root only; contents were not looked at");
+    plain || is_root()
+}
+
+/// Whether this is root; says aloud what is left out where it is not.
+pub(super) fn is_root() -> bool {
+    let id = Command::new("id").arg("-u").output();
+    let root = id.is_ok_and(|id| id.stdout == b"0\n");
+    if !root {
+        eprintln!("SKIPPED: only root mounts and gives away; contents were not looked at");
     }
-    able
+    root
 }
 
 /// The tree of a snapshot, as its mounts show it; unmounted at the end.
@@ -110,23 +115,29 @@ impl Tree {
                     options,
                 },
             ] => {
-                let join = |path: &PathBuf| path.display().to_string();
-                let lower = lower.iter().map(join).collect::<Vec<_>>().join(":");
+                // Names from where all are: the options have a page for all their paths.
+                let from = lower[0].ancestors().nth(2).expect("it is below a root");
+                let name = |path: &PathBuf| {
+                    let path = path.strip_prefix(from).unwrap_or(path);
+                    path.display().to_string()
+                };
+                let lower = lower.iter().map(name).collect::<Vec<_>>().join(":");
                 let mut all = vec![format!("lowerdir={lower}")];
-                all.extend(upper.iter().map(|path| format!("upperdir={}", join(path))));
-                all.extend(work.iter().map(|path| format!("workdir={}", join(path))));
+                all.extend(upper.iter().map(|path| format!("upperdir={}", name(path))));
+                all.extend(work.iter().map(|path| format!("workdir={}", name(path))));
                 all.extend(options.iter().cloned());
-                Tree::overlay(&all.join(","))
+                Tree::overlay(from, &all.join(","))
             }
             other => panic!("one mount is expected, found {other:?}"),
         }
     }
 
-    fn overlay(options: &str) -> Tree {
+    fn overlay(from: &Path, options: &str) -> Tree {
         let dir = tempfile::tempdir().expect("a directory to mount on");
         let status = Command::new("mount")
             .args(["-t", "overlay", "overlay", "-o", options])
             .arg(dir.path())
+            .current_dir(from)
             .status();
         assert!(
             status.is_ok_and(|status| status.success()),
@@ -149,7 +160,12 @@ impl Tree {
 
     /// The names in its root, in order.
     pub(super) fn names(&self) -> Vec<String> {
-        let entries = std::fs::read_dir(&self.path).expect("the tree can be listed");
+        self.names_in("")
+    }
+
+    /// The names in a directory of it, in order.
+    pub(super) fn names_in(&self, dir: &str) -> Vec<String> {
+        let entries = std::fs::read_dir(self.path.join(dir)).expect("the tree can be listed");
         let name = |entry: std::io::Result<std::fs::DirEntry>| {
             let entry = entry.expect("an entry");
             entry.file_name().to_string_lossy().into_owned()

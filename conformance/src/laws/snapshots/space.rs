@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 
 use cas_core::Snapshotter;
 use cas_core::snapshot::{Mount, Usage};
 
-use super::scene::{Tree, bare_layer, can_mount, commit, keys, layer, prepare, view};
+use super::scene::{Tree, bare_layer, can_mount, commit, is_root, keys, layer, prepare, view};
 use crate::material::bytes;
 use crate::subject::Subject;
 
@@ -109,6 +110,32 @@ pub(super) async fn a_removal_gives_back_what_it_took(subject: It) {
             assert!(!directory.exists(), "{} stays", directory.display());
         }
     }
+}
+
+/// Somebody's home may be mounted in a container: what is below a mount is not the snapshot's.
+pub(super) async fn a_removal_spares_what_is_mounted_in_it(subject: It) {
+    let store = subject.open().await;
+    if !is_root() {
+        return;
+    }
+    let home = subject.dir().join("home");
+    fs::create_dir(&home).unwrap();
+    fs::write(home.join("file"), "text").unwrap();
+    let mounts = prepare(&*store, "key", None).await.unwrap();
+    let tree = directories(&mounts).remove(0);
+    let inside = tree.join("home");
+    fs::create_dir(&inside).unwrap();
+    let run = |command: &mut Command| assert!(command.status().unwrap().success());
+    run(Command::new("mount").arg("--bind").args([&home, &inside]));
+    // Whether the removal says that it is busy, or leaves the rest to a cleanup.
+    let removed = store.remove("key").await;
+    run(Command::new("umount").arg(&inside));
+    assert_eq!(fs::read_to_string(home.join("file")).unwrap(), "text");
+    if removed.is_err() {
+        store.remove("key").await.unwrap();
+    }
+    store.cleanup().await.unwrap();
+    assert!(!tree.exists(), "{} stays", tree.display());
 }
 
 /// A leftover is a directory beside those of snapshots that no record names, as a crash leaves it.

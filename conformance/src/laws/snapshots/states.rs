@@ -69,6 +69,15 @@ pub(super) async fn a_name_is_committed_once(subject: It) {
     commit(&*store, "other", "late").await.unwrap();
 }
 
+/// The key is a name that is taken until the commit is done.
+pub(super) async fn a_commit_needs_another_name(subject: It) {
+    let store = subject.open().await;
+    prepare(&*store, "key", None).await.unwrap();
+    let done = commit(&*store, "key", "key").await;
+    assert_eq!(kind(done), Some(Kind::AlreadyExists));
+    assert_eq!(stat(&*store, "key").await.unwrap().kind, State::Active);
+}
+
 pub(super) async fn a_commit_frees_the_key(subject: It) {
     let store = subject.open().await;
     for name in ["one", "two"] {
@@ -121,8 +130,24 @@ pub(super) async fn a_commit_gives_a_parent_or_says_that_it_cannot(subject: It) 
         parent: Some("absent".to_owned()),
         ..options
     };
-    let done = store.commit("top", "late", absent).await;
+    let done = store.commit("top", "late", absent.clone()).await;
     assert_eq!(kind(done), Some(Kind::NotFound));
+    prepare(&*store, "active", None).await.unwrap();
+    for parent in ["active", "late"] {
+        let parent = Some(parent.to_owned());
+        let done = store
+            .commit(
+                "top",
+                "late",
+                Commit {
+                    parent,
+                    ..absent.clone()
+                },
+            )
+            .await;
+        assert_eq!(kind(done), Some(Kind::InvalidArgument));
+    }
+    assert_eq!(keys(&*store).await, ["active", "base", "late", "name"]);
 }
 
 pub(super) async fn a_committed_snapshot_has_no_mounts(subject: It) {
@@ -265,4 +290,10 @@ pub(super) async fn a_closed_snapshotter_refuses(subject: It) {
     assert_eq!(answers, [Some(Kind::FailedPrecondition); 10]);
     drop(store);
     assert_eq!(keys(&*subject.open().await).await, ["base", "key"]);
+}
+
+pub(super) async fn closing_twice_is_no_error(subject: It) {
+    let store = subject.open().await;
+    store.close().await.unwrap();
+    store.close().await.unwrap();
 }

@@ -1,0 +1,222 @@
+//! Snapshotters that are broken on purpose, to hold the laws themselves to account: each is the
+//! overlay's with one fault, convicted by the law named for it and by none outside the ones listed.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use backend_fs::SqliteRecords;
+use cas_core::snapshot::{Commit, Info, Mount, Usage};
+use cas_core::{Labels, Result, Snapshotter};
+use conformance::broken::{Exhibit, misjudged};
+use conformance::laws::snapshots;
+use snapshot_overlay::OverlaySnapshotter;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    LosesTheNewParent,
+    CommitsNothing,
+    LetsViewsBeWritten,
+    WritesIntoTheParent,
+    InheritsLabels,
+    RemovesWhatWasUpdated,
+    CountsTheParents,
+}
+
+struct Broken {
+    store: OverlaySnapshotter,
+    fault: Fault,
+}
+
+impl Broken {
+    fn open(root: &Path, fault: Fault) -> Result<Arc<dyn Snapshotter>> {
+        let records = Arc::new(SqliteRecords::open(&root.join("records.db"))?);
+        let store = OverlaySnapshotter::open(root, records)?;
+        Ok(Arc::new(Broken { store, fault }))
+    }
+
+    fn is(&self, fault: Fault) -> bool {
+        self.fault == fault
+    }
+
+    fn shown(&self, mut mounts: Vec<Mount>) -> Vec<Mount> {
+        for mount in &mut mounts {
+            match mount {
+                Mount::Bind { read_only, .. } if self.is(Fault::LetsViewsBeWritten) => {
+                    *read_only = false;
+                }
+                Mount::Overlay { lower, upper, .. }
+                    if self.is(Fault::WritesIntoTheParent) && upper.is_some() =>
+                {
+                    *mount = Mount::Bind {
+                        source: lower[0].clone(),
+                        read_only: false,
+                    };
+                }
+                _ => {}
+            }
+        }
+        mounts
+    }
+}
+
+/// Empties the directory that is written to.
+fn empty(mounts: &[Mount]) -> Result<()> {
+    let tree = match mounts {
+        [
+            Mount::Overlay {
+                upper: Some(dir), ..
+            },
+        ]
+        | [Mount::Bind { source: dir, .. }] => dir,
+        _ => return Ok(()),
+    };
+    fs::remove_dir_all(tree)?;
+    Ok(fs::create_dir(tree)?)
+}
+
+#[async_trait]
+impl Snapshotter for Broken {
+    fn name(&self) -> &'static str {
+        self.store.name()
+    }
+
+    fn rebases(&self) -> bool {
+        true
+    }
+
+    async fn prepare(&self, key: &str, parent: Option<&str>, labels: Labels) -> Result<Vec<Mount>> {
+        let made = self.store.prepare(key, parent, labels).await;
+        made.map(|mounts| self.shown(mounts))
+    }
+
+    async fn view(&self, key: &str, parent: Option<&str>, labels: Labels) -> Result<Vec<Mount>> {
+        let made = self.store.view(key, parent, labels).await;
+        made.map(|mounts| self.shown(mounts))
+    }
+
+    async fn mounts(&self, key: &str) -> Result<Vec<Mount>> {
+        let mounts = self.store.mounts(key).await;
+        mounts.map(|mounts| self.shown(mounts))
+    }
+
+    async fn commit(&self, name: &str, key: &str, mut options: Commit) -> Result<()> {
+        let before = self.store.stat(key).await?;
+        let stands = before.as_ref().is_some_and(|info| info.parent.is_some());
+        if self.is(Fault::LosesTheNewParent) && !stands {
+            options.parent = None;
+        }
+        if self.is(Fault::InheritsLabels) {
+            let active = before.map(|info| info.labels).unwrap_or_default();
+            options.labels.extend(active);
+        }
+        if self.is(Fault::CommitsNothing)
+            && let Ok(mounts) = self.store.mounts(key).await
+        {
+            empty(&mounts)?;
+        }
+        self.store.commit(name, key, options).await
+    }
+
+    async fn remove(&self, key: &str) -> Result<()> {
+        self.store.remove(key).await
+    }
+
+    async fn remove_seen(&self, seen: &Info) -> Result<bool> {
+        match self.store.stat(&seen.key).await? {
+            Some(now) if self.is(Fault::RemovesWhatWasUpdated) => {
+                self.store.remove_seen(&now).await
+            }
+            _ => self.store.remove_seen(seen).await,
+        }
+    }
+
+    async fn stat(&self, key: &str) -> Result<Option<Info>> {
+        self.store.stat(key).await
+    }
+
+    async fn update(&self, key: &str, labels: Labels, fieldpaths: &[&str]) -> Result<Info> {
+        self.store.update(key, labels, fieldpaths).await
+    }
+
+    async fn usage(&self, key: &str) -> Result<Usage> {
+        let mut usage = self.store.usage(key).await?;
+        let mut above = self.store.stat(key).await?;
+        while let Some(parent) = above.and_then(|info| info.parent)
+            && self.is(Fault::CountsTheParents)
+        {
+            usage += self.store.usage(&parent).await?;
+            above = self.store.stat(&parent).await?;
+        }
+        Ok(usage)
+    }
+
+    async fn walk(&self, after: Option<&str>, limit: usize) -> Result<Vec<Info>> {
+        self.store.walk(after, limit).await
+    }
+
+    async fn cleanup(&self) -> Result<Usage> {
+        self.store.cleanup().await
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.store.close().await
+    }
+}
+
+/// A test for each, so that they are judged side by side.
+macro_rules! convicted {
+    ($($test:ident: $fault:ident => $law:ident [$($also:ident),* $(,)?])*) => {
+        $(#[test]
+        fn $test() {
+            if !rustix::process::geteuid().is_root() {
+                eprintln!("SKIPPED: overlays are mounted by root only");
+                return;
+            }
+            let wrong = misjudged(snapshots::all(), &Exhibit {
+                name: stringify!($fault),
+                open: |dir| Box::pin(async move { Broken::open(&dir, Fault::$fault) }),
+                law: stringify!($law),
+                also: &[$(stringify!($also)),*],
+            });
+            assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        })*
+    };
+}
+
+convicted! {
+    one_that_loses_the_new_parent: LosesTheNewParent =>
+        a_commit_gives_a_parent_or_says_that_it_cannot [a_layer_given_a_parent_shows_it]
+    one_that_commits_nothing: CommitsNothing => a_chain_shows_all_its_layers [
+        a_child_leaves_its_parent_alone,
+        a_view_shows_its_parent_and_is_read_only,
+        a_child_has_the_attributes_of_its_parent,
+        a_chain_may_be_long,
+        a_directory_made_anew_is_empty,
+        owners_and_modes_go_through_layers,
+        names_move_out_of_their_layer,
+        a_layer_given_a_parent_shows_it,
+        usage_is_fixed_by_the_commit,
+    ]
+    one_that_lets_views_be_written: LetsViewsBeWritten =>
+        a_view_shows_its_parent_and_is_read_only [a_view_of_nothing_is_empty]
+    one_that_writes_into_the_parent: WritesIntoTheParent => a_child_leaves_its_parent_alone [
+        everything_is_there_after_reopening,
+        a_chain_shows_all_its_layers,
+        siblings_do_not_see_each_other,
+        a_view_shows_its_parent_and_is_read_only,
+        a_chain_may_be_long,
+        a_directory_made_anew_is_empty,
+        owners_and_modes_go_through_layers,
+        names_move_out_of_their_layer,
+        a_layer_given_a_parent_shows_it,
+        usage_is_fixed_by_the_commit,
+        a_removal_gives_back_what_it_took,
+        cleanup_frees_leftovers_and_nothing_else,
+    ]
+    one_that_inherits_labels: InheritsLabels => a_commit_replaces_labels_and_time []
+    one_that_removes_what_was_updated: RemovesWhatWasUpdated =>
+        what_was_updated_since_it_was_seen_stays []
+    one_that_counts_the_parents: CountsTheParents => a_view_takes_nothing_of_its_parent []
+}
