@@ -25,7 +25,7 @@ use crate::tar::Reader;
 const AT_ONCE: usize = 3;
 
 /// A layer that is applied apart.
-pub(crate) struct Part {
+pub(super) struct Part {
     /// Of its snapshot.
     pub(super) key: String,
     /// Its tree.
@@ -82,7 +82,7 @@ impl Unpacking<'_> {
     }
 
     /// Where a layer is wanted whose bytes are about to come; it counts as begun then.
-    pub(crate) fn wants(&self, layer: &Digest) -> Option<usize> {
+    pub(super) fn wants(&self, layer: &Digest) -> Option<usize> {
         (self.there..self.layers.len()).find(|place| {
             self.layers[*place].0.digest == *layer && self.part(*place).is_ok_and(Part::begin)
         })
@@ -94,7 +94,7 @@ impl Unpacking<'_> {
     /// # Errors
     /// `Corrupt` when it does not have its diff id, or no tree can hold it; those of the file
     /// system.
-    pub(crate) async fn receive(&self, place: usize, mut bytes: Incoming) -> Result<()> {
+    pub(super) async fn receive(&self, place: usize, mut bytes: Incoming) -> Result<()> {
         let (descriptor, diff_id) = self.layers[place].clone();
         let source = move || {
             let compression = codec::detect(bytes.peek()?);

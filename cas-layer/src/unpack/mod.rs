@@ -26,8 +26,6 @@ pub use directory::to_directory;
 pub use live::LiveUnpacker;
 pub use snapshots::{Target, to_snapshots};
 
-pub(crate) use snapshots::Unpacking;
-
 use self::blob::{Blob, Checked};
 use crate::codec::Compression;
 use crate::flow::LayerSource;

@@ -48,7 +48,7 @@ pub async fn to_snapshots(
 }
 
 /// An image on its way into snapshots.
-pub(crate) struct Unpacking<'a> {
+pub(super) struct Unpacking<'a> {
     pub(super) store: &'a Store,
     pub(super) target: Target<'a>,
     pub(super) progress: &'a Arc<dyn Progress>,
@@ -69,7 +69,7 @@ impl<'a> Unpacking<'a> {
     ///
     /// # Errors
     /// Those of [`to_snapshots`].
-    pub(crate) async fn begin(
+    pub(super) async fn begin(
         store: &'a Store,
         target: Target<'a>,
         manifest: &Manifest,
@@ -137,7 +137,7 @@ impl<'a> Unpacking<'a> {
     ///
     /// # Errors
     /// Those of [`to_snapshots`].
-    pub(crate) async fn finish(mut self) -> Result<Option<Digest>> {
+    pub(super) async fn finish(mut self) -> Result<Option<Digest>> {
         let outcome = self.complete().await;
         self.end(outcome).await
     }
@@ -156,7 +156,7 @@ impl<'a> Unpacking<'a> {
     }
 
     /// Ends the work with this outcome; what an error leaves unfinished goes.
-    pub(crate) async fn end<T>(self, outcome: Result<T>) -> Result<T> {
+    pub(super) async fn end<T>(self, outcome: Result<T>) -> Result<T> {
         if outcome.is_err() {
             for part in self.parts.iter().flatten() {
                 self.give_up(&part.key).await;
