@@ -31,7 +31,7 @@ pub use cas_layer as layer;
 #[cfg(all(feature = "fs", feature = "native"))]
 pub use self::root::{Engines, Table};
 #[cfg(all(feature = "fs", feature = "native"))]
-pub use self::session::{Cas, Options, blocking};
+pub use self::session::{Cas, MountOptions, Options, blocking};
 
 /// The code of the page that people read first compiles.
 #[cfg(doctest)]

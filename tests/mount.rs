@@ -7,6 +7,8 @@
 
 mod common;
 
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 
@@ -96,6 +98,65 @@ fn a_mount_is_read_only_unless_it_is_asked_for_and_is_kept_by_collections() {
                 .arg(scratch.path().join("absent")),
             3,
         );
+    }
+}
+
+/// Owners of the image are others outside, and what those write is the image's owners' on disk.
+#[test]
+fn ids_are_mapped_both_ways() {
+    if !can(&["setpriv"]) {
+        return;
+    }
+    let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
+    let target = scratch.path().join("mnt");
+    std::fs::set_permissions(scratch.path(), Permissions::from_mode(0o755)).unwrap();
+    let archive = demo_archive(scratch.path());
+    for snapshotter in ["overlay", "native"] {
+        let (root, name) = imported(scratch.path(), snapshotter, &archive);
+        let mount = |options: &[&str]| {
+            let mut mount = cas(&root);
+            mount.args(["mount", &name]).arg(&target).args(options);
+            mount
+        };
+        for bad in ["0:1", "0:1:0", "x:0:1", "1:4294967290:10"] {
+            fails(&mut mount(&["--map-ids", bad]), 2);
+        }
+        fails(
+            &mut mount(&["--map-ids", "0:1:9", "--map-ids", "5:20:9"]),
+            2,
+        );
+        let mapped = [
+            "--map-ids",
+            "0:100000:1000",
+            "--map-ids",
+            "1000:200000:64536",
+        ];
+        for writable in [false, true] {
+            let rw: &[&str] = if writable { &["--rw"] } else { &[] };
+            ok(&mut mount(&[&mapped, rw].concat()));
+            let seen = std::fs::metadata(target.join("app/run")).unwrap();
+            assert_eq!(
+                (seen.uid(), seen.gid()),
+                (100_000, 100_000),
+                "{snapshotter}"
+            );
+            if writable {
+                let script = "echo new > new; echo more >> app/run; mkdir dir; mv new dir/new";
+                ok(Command::new("setpriv")
+                    .args(["--reuid", "100000", "--regid", "100000", "--clear-groups"])
+                    .args(["sh", "-ec", script])
+                    .current_dir(&target));
+                let on_disk = root.join("snapshots").join(snapshotter).join("snapshots");
+                let stored = ok(Command::new("find").arg(on_disk).args([
+                    "-path",
+                    "*/fs/dir/new",
+                    "-printf",
+                    "%U:%G",
+                ]));
+                assert_eq!(stored, "0:0", "{snapshotter}");
+            }
+            ok(cas(&root).arg("umount").arg(&target));
+        }
     }
 }
 

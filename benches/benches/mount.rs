@@ -18,9 +18,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use cas::Cas;
 use cas::layer::import::{Options, Source};
 use cas::layer::progress::{Progress, Silent};
+use cas::{Cas, MountOptions};
 use run::finish;
 use tokio::runtime::Builder;
 
@@ -53,8 +53,12 @@ async fn mounted(root: &Path, layout: &Path, writable: bool) -> Result<Duration>
     std::fs::create_dir_all(&target)?;
     let mut took = Vec::with_capacity(ROUNDS);
     for _ in 0..ROUNDS {
+        let options = MountOptions {
+            writable,
+            ..MountOptions::default()
+        };
         let begun = Instant::now();
-        cas.mount("bench", &target, None, writable, &progress)
+        cas.mount("bench", &target, None, options, &progress)
             .await?;
         took.push(begun.elapsed());
         cas.unmount(&target).await?;

@@ -9,6 +9,7 @@ mod dir;
 mod lock;
 pub mod mount;
 pub mod overlay;
+mod owners;
 mod snapshot_dirs;
 pub mod snapshotter;
 mod sync;

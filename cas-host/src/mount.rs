@@ -4,8 +4,8 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 use cas_core::error::{Context, Error, Result};
 use cas_core::snapshot::Mount;
@@ -16,6 +16,8 @@ use rustix::mount::{
     UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
     mount_remount, move_mount, open_tree, unmount as unmount_at,
 };
+
+use crate::owners;
 
 /// Longest value of one parameter that the kernel takes, without its end.
 const VALUE: usize = 255;
@@ -30,20 +32,25 @@ pub fn open(mounts: &[Mount]) -> Result<OwnedFd> {
         Mount::Bind { source, .. } => directory(source).during("open directory", source.display()),
         overlay @ Mount::Overlay { .. } => {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let root = rustix::fs::openat(tree(overlay)?, c".", flags, Mode::empty());
+            let root = rustix::fs::openat(tree(overlay, None)?, c".", flags, Mode::empty());
             root.map_err(io::Error::from).during("open", "the overlay")
         }
     }
 }
 
-/// Shows what `mounts` say at the directory `target`.
+/// Shows what `mounts` say at the directory `target`; with the owners that a user namespace, where
+/// there is one, maps those on disk to.
+///
+/// The kernel makes an overlay's work directory as the user who mounts, so that the namespace must
+/// have him, as whomever.
 ///
 /// # Errors
-/// As [`open`]; `NotFound` or `FailedPrecondition` where `target` is no directory.
-pub fn attach(mounts: &[Mount], target: &Path) -> Result<()> {
+/// As [`open`]; `NotFound` or `FailedPrecondition` where `target` is no directory; `Unsupported`
+/// where the kernel or the file system cannot map owners.
+pub fn attach(mounts: &[Mount], target: &Path, owners: Option<BorrowedFd<'_>>) -> Result<()> {
     let mount = single(mounts)?;
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-    let moved = move_mount(tree(mount)?, c"", CWD, target, flags).map_err(io::Error::from);
+    let moved = move_mount(tree(mount, owners)?, c"", CWD, target, flags).map_err(io::Error::from);
     moved.during("mount on", target.display())?;
     if let Mount::Bind {
         read_only: true, ..
@@ -88,13 +95,9 @@ fn single(mounts: &[Mount]) -> Result<&Mount> {
 }
 
 /// Makes a mount that is attached nowhere yet.
-fn tree(mount: &Mount) -> Result<OwnedFd> {
+fn tree(mount: &Mount, owners: Option<BorrowedFd<'_>>) -> Result<OwnedFd> {
     let (lower, upper, work, options) = match mount {
-        Mount::Bind { source, .. } => {
-            let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-            let tree = open_tree(CWD, source, flags).map_err(io::Error::from);
-            return tree.during("mount", source.display());
-        }
+        Mount::Bind { source, .. } => return clone(source, owners),
         Mount::Overlay {
             lower,
             upper,
@@ -108,11 +111,29 @@ fn tree(mount: &Mount) -> Result<OwnedFd> {
         layers: Vec::new(),
     };
     for path in lower {
-        overlay.layer("lowerdir+", path)?;
+        match owners {
+            Some(owners) => {
+                let mapped = overlay.mapped(path, owners)?;
+                overlay.layer("lowerdir+", &mapped)?;
+            }
+            None => overlay.layer("lowerdir+", path)?,
+        }
     }
     if let (Some(upper), Some(work)) = (upper, work) {
-        overlay.layer("upperdir", upper)?;
-        overlay.layer("workdir", work)?;
+        // The kernel wants both in one mount.
+        let both = match (owners, upper.parent()) {
+            (Some(owners), Some(dir)) => Some((dir, overlay.mapped(dir, owners)?)),
+            _ => None,
+        };
+        for (key, path) in [("upperdir", upper), ("workdir", work)] {
+            match &both {
+                Some((dir, mapped)) => {
+                    let below = path.strip_prefix(dir).unwrap_or(path);
+                    overlay.layer(key, &mapped.join(below))?;
+                }
+                None => overlay.layer(key, path)?,
+            }
+        }
     }
     for option in options {
         overlay.option(option)?;
@@ -123,25 +144,56 @@ fn tree(mount: &Mount) -> Result<OwnedFd> {
     };
     let created = fsconfig_create(&overlay.context)
         .and_then(|()| fsmount(&overlay.context, FsMountFlags::FSMOUNT_CLOEXEC, attributes));
-    created.map_err(|errno| overlay.explain(errno))
+    created.map_err(|errno| {
+        let error = overlay.explain(errno);
+        match (owners, errno) {
+            (Some(_), Errno::INVAL) => Error::unsupported(format!(
+                "overlays show other owners from Linux 6.15 on; mount without a map of ids: {error}"
+            ))
+            .operation("map owners"),
+            _ => error,
+        }
+    })
+}
+
+/// A mount of the directory that is attached nowhere.
+fn clone(path: &Path, owners: Option<BorrowedFd<'_>>) -> Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let tree = open_tree(CWD, path, flags).map_err(io::Error::from);
+    let tree = tree.during("mount", path.display())?;
+    if let Some(owners) = owners {
+        owners::map(&tree, owners).map_err(|error| error.subject(path.display()))?;
+    }
+    Ok(tree)
 }
 
 /// An overlay that is being described to the kernel.
 struct Overlay {
     context: OwnedFd,
-    /// Layers whose paths are too long, open until the mount is made.
+    /// Layers whose paths are too long, or whose owners are mapped, open until the mount is made.
     layers: Vec<File>,
 }
 
 impl Overlay {
+    /// A mount of the directory that has mapped owners.
+    fn mapped(&mut self, path: &Path, owners: BorrowedFd<'_>) -> Result<PathBuf> {
+        Ok(self.keep(clone(path, Some(owners))?))
+    }
+
+    /// Keeps it open; its path until then.
+    fn keep(&mut self, layer: OwnedFd) -> PathBuf {
+        let path = format!("/proc/self/fd/{}", layer.as_raw_fd());
+        self.layers.push(File::from(layer));
+        path.into()
+    }
+
     /// A parameter of its own for each layer, so that no number of them is too long.
     fn layer(&mut self, key: &str, path: &Path) -> Result<()> {
         let set = match path.as_os_str().len() <= VALUE {
             true => fsconfig_set_string(&self.context, key, path),
             false => {
                 let layer = directory(path).during("open directory", path.display())?;
-                let short = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&layer));
-                self.layers.push(File::from(layer));
+                let short = self.keep(layer);
                 fsconfig_set_string(&self.context, key, short)
             }
         };

@@ -14,6 +14,7 @@ mod init;
 mod lease;
 mod mount;
 mod output;
+mod owners;
 mod progress;
 #[cfg(feature = "registry")]
 mod remote;
@@ -85,6 +86,8 @@ enum Command {
     Run(run::Run),
     #[command(hide = true)]
     RunInChroot(run::chroot::RunInChroot),
+    #[command(hide = true)]
+    HoldNamespace(owners::HoldNamespace),
     Mount(mount::Mount),
     Umount(mount::Umount),
     #[command(subcommand)]
@@ -159,6 +162,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Bundle(command) => command.run(session).await,
         Command::Run(command) => return command.run(session).await,
         Command::RunInChroot(command) => return command.run(),
+        Command::HoldNamespace(command) => return command.run(),
         Command::Mount(command) => command.run(session).await,
         Command::Umount(command) => command.run(session).await,
         Command::Snapshot(command) => command.run(session).await,

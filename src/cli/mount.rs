@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use cas::{Platform, Result};
+use cas::{MountOptions, Platform, Result};
 use clap::Args;
 use serde_json::json;
 
 use super::Session;
+use super::owners::{self, Range};
 
 /// Show an image's root file system at a directory
 #[derive(Args)]
@@ -19,6 +20,9 @@ pub(crate) struct Mount {
     /// Let it be written to; what is written is gone after `cas umount`
     #[arg(long)]
     rw: bool,
+    /// Show users and groups from INSIDE on as those from OUTSIDE on; may be given several times
+    #[arg(long, value_name = "INSIDE:OUTSIDE:COUNT")]
+    map_ids: Vec<Range>,
     /// The platform [default: this machine's, where the image leaves a choice]
     #[arg(long)]
     platform: Option<Platform>,
@@ -36,14 +40,22 @@ impl Mount {
     pub(crate) async fn run(self, session: &mut Session) -> Result<()> {
         let cas = session.cas().await?;
         let platform = self.platform.as_ref();
-        cas.mount(
+        let owners = match self.map_ids.is_empty() {
+            true => None,
+            false => Some(owners::namespace(&self.map_ids)?),
+        };
+        let options = MountOptions {
+            writable: self.rw,
+            owners,
+        };
+        let mounted = cas.mount(
             &self.image,
             &self.directory,
             platform,
-            self.rw,
+            options,
             &session.progress,
-        )
-        .await?;
+        );
+        mounted.await?;
         let directory = self.directory.display().to_string();
         let made = json!({"image": self.image, "directory": directory, "writable": self.rw});
         session

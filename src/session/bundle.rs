@@ -11,6 +11,7 @@ use cas_layer::progress::Progress;
 use cas_layer::unpack;
 
 use super::Cas;
+use super::mount::MountOptions;
 use crate::bundle::{self, Config, Options, ROOTFS};
 
 impl Cas {
@@ -53,7 +54,13 @@ impl Cas {
         match options.mounted {
             true => {
                 fs::create_dir(&rootfs).during("make directory", rootfs.display())?;
-                let mounted = self.mount_manifest(manifest, &rootfs, true, progress).await;
+                let writable = MountOptions {
+                    writable: true,
+                    ..MountOptions::default()
+                };
+                let mounted = self
+                    .mount_manifest(manifest, &rootfs, writable, progress)
+                    .await;
                 mounted.inspect_err(|_| {
                     let _ = fs::remove_dir(&rootfs);
                 })?;

@@ -23,6 +23,7 @@ use cas_layer::progress::Progress;
 use cas_layer::unpack;
 use snapshot_native::NativeSnapshotter;
 
+pub use self::mount::MountOptions;
 use crate::root::{Engines, Root};
 
 /// How a root is opened.

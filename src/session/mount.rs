@@ -1,5 +1,6 @@
 //! Images as mounted directories.
 
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,6 +16,15 @@ use super::Cas;
 /// Keeps a snapshot from being collected while it is mounted.
 const ROOT: &str = "containerd.io/gc.root";
 
+/// How an image is mounted.
+#[derive(Debug, Default)]
+pub struct MountOptions {
+    /// Whether it can be written to.
+    pub writable: bool,
+    /// A user namespace that maps the owners on disk to those that are seen.
+    pub owners: Option<OwnedFd>,
+}
+
 impl Cas {
     /// Shows the root file system of an image at `directory`, unpacked into snapshots first where
     /// it is not yet. What is written to it, where it is writable, is gone with
@@ -22,17 +32,18 @@ impl Cas {
     ///
     /// # Errors
     /// As [`Cas::snapshot`]; `NotFound` without the directory; `AlreadyExists` where this root
-    /// has something mounted there; `Denied` without the right to mount.
+    /// has something mounted there; `Denied` without the right to mount; `Unsupported` where owners
+    /// cannot be mapped.
     pub async fn mount(
         &self,
         name: &str,
         directory: &Path,
         platform: Option<&Platform>,
-        writable: bool,
+        options: MountOptions,
         progress: &Arc<dyn Progress>,
     ) -> Result<()> {
         let manifest = self.manifest(name, platform).await?.manifest;
-        self.mount_manifest(&manifest, directory, writable, progress)
+        self.mount_manifest(&manifest, directory, options, progress)
             .await
     }
 
@@ -41,7 +52,7 @@ impl Cas {
         &self,
         manifest: &Manifest,
         directory: &Path,
-        writable: bool,
+        options: MountOptions,
         progress: &Arc<dyn Progress>,
     ) -> Result<()> {
         let directory = place(directory, "mount on")?;
@@ -49,13 +60,17 @@ impl Cas {
         if self.snapshotter.stat(&key).await?.is_some() {
             return Err(taken(&directory));
         }
-        let shown = self.show(manifest, &key, writable, progress).await;
+        let shown = self.show(manifest, &key, options.writable, progress).await;
         let mounts = shown.map_err(|error| match error.kind() {
             Kind::AlreadyExists => taken(&directory),
             _ => error,
         })?;
         let target = directory.clone();
-        let mounted = pool::run(move || mount::attach(&mounts, &target)).await;
+        let mounted = pool::run(move || {
+            let owners = options.owners.as_ref().map(AsFd::as_fd);
+            mount::attach(&mounts, &target, owners)
+        })
+        .await;
         if mounted.is_err() {
             self.snapshotter.remove(&key).await?;
         }

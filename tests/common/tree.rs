@@ -1,6 +1,6 @@
 //! A tree as data: all that a right unpacker decides.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::{self, Metadata};
 use std::io::Read;
@@ -56,7 +56,23 @@ pub(crate) fn scan(root: &Path) -> BTreeMap<PathBuf, Entry> {
         };
         (path, entry)
     };
-    paths.into_iter().map(entry).collect()
+    let mut entries: BTreeMap<PathBuf, Entry> = paths.into_iter().map(entry).collect();
+    forget_hidden_names(&mut entries);
+    entries
+}
+
+/// An overlay counts names that an upper layer hides: who has no other name here is not linked.
+fn forget_hidden_names(entries: &mut BTreeMap<PathBuf, Entry>) {
+    let others = |(path, entry): (&PathBuf, &Entry)| {
+        let first = entry.linked_to.as_ref();
+        first.filter(|first| *first != path).cloned()
+    };
+    let linked: BTreeSet<PathBuf> = entries.iter().filter_map(others).collect();
+    for (path, entry) in entries {
+        if entry.linked_to.as_ref() == Some(path) && !linked.contains(path) {
+            entry.linked_to = None;
+        }
+    }
 }
 
 /// What differs between two trees, a line each.
