@@ -1,7 +1,7 @@
 //! The pipeline from blobs to a tree: one thread reads and inflates, one hashes what was inflated,
 //! and the caller's thread parses and writes.
 //!
-//! 24 buffers of 256 KiB go round between the three, so the first thread runs ahead, into the
+//! Sixteen buffers of 256 KiB go round between the three, so the first thread runs ahead, into the
 //! next layer too, by no more than they hold. Nothing else bounds or blocks: whoever fails drops
 //! its end, the others then find theirs closed and leave. An error travels in its place among
 //! the bytes, so the first cause is what the caller meets first.
@@ -26,7 +26,7 @@ use pipe::{Inlet, Message, check};
 use source::Source;
 
 /// Buffers that go round, and the bytes of each.
-const BUFFERS: usize = 24;
+const BUFFERS: usize = 16;
 const BUFFER: usize = 256 << 10;
 
 /// One layer to apply.

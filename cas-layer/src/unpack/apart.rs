@@ -21,7 +21,7 @@ use crate::codec::{self, Compression};
 use crate::flow::{self, LayerSource};
 use crate::tar::Reader;
 
-/// Layers that are applied at the same time; each has three threads and 6 MiB of buffers.
+/// Layers that are applied at the same time; each has three threads and 4 MiB of buffers.
 const AT_ONCE: usize = 3;
 
 /// A layer that is applied apart.

@@ -3,7 +3,7 @@
 //! with that, by their number: no pipeline can be faster.
 
 use std::fs::{self, File};
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufReader, ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -98,15 +98,27 @@ fn write<R: Read>(entry: &mut tar::Entry<'_, R>, path: &Path) -> Result<()> {
         EntryType::Regular => {
             let mut options = File::options();
             options.write(true).create_new(true).mode(0o644);
-            io::copy(entry, &mut options.open(path)?)?;
+            let mut file = anew(path, || options.open(path))?;
+            io::copy(entry, &mut file)?;
         }
         EntryType::Symlink => {
             let target = entry.link_name()?.context("a link without target")?;
-            std::os::unix::fs::symlink(target, path)?;
+            anew(path, || std::os::unix::fs::symlink(&target, path))?;
         }
         _ => {}
     }
     Ok(())
+}
+
+/// Makes something in the place of what an earlier member has put there.
+fn anew<T>(path: &Path, make: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    match make() {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            fs::remove_file(path)?;
+            make()
+        }
+        made => made,
+    }
 }
 
 /// Hashes and copies what is read.
