@@ -20,8 +20,8 @@ pub use labels::{
     child_gc_labels, child_gc_labels_filter_layers, set_children_labels,
     set_children_mapped_labels, set_labels,
 };
-pub(crate) use platforms::{best_first, choose, suits};
-pub use platforms::{filter_platforms, limit_manifests};
+pub(crate) use platforms::{best_first, suits};
+pub use platforms::{choose, filter_platforms, limit_manifests};
 pub use walk::{dispatch, walk, walk_not_empty};
 
 use crate::descriptor::Descriptor;

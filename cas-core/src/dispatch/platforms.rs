@@ -88,7 +88,7 @@ pub(crate) fn suits(descriptor: &Descriptor, matcher: &dyn Matcher) -> bool {
 }
 
 /// Those that match as well as the best does, and those that name no platform.
-pub(crate) fn choose(listed: &[Descriptor], matcher: &dyn Matcher) -> Vec<Descriptor> {
+pub fn choose(listed: &[Descriptor], matcher: &dyn Matcher) -> Vec<Descriptor> {
     let said = listed.iter().filter_map(|child| child.platform.as_ref());
     let best = said
         .filter(|said| matcher.matches(said))

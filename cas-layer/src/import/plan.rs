@@ -6,7 +6,8 @@ use bytes::Bytes;
 use cas_core::collect::Wanted;
 use cas_core::platform::{Matcher, Only};
 use cas_core::{
-    Descriptor, Digest, Document, Error, Index, Manifest, Platform, Result, document, limit,
+    Descriptor, Digest, Document, Error, Index, Manifest, Platform, Result, dispatch, document,
+    limit,
 };
 use futures_util::future::BoxFuture;
 use serde::Deserialize;
@@ -174,21 +175,11 @@ impl<'a> Plan<'a> {
         let Some(only) = &self.only else {
             return listed.to_vec();
         };
-        let said = || listed.iter().filter_map(|entry| entry.platform.as_ref());
-        self.platforms.extend(
-            said()
-                .filter(|said| !said.is_unknown())
-                .map(|said| said.normalized().to_string()),
-        );
-        let best = said()
-            .filter(|said| only.matches(said))
-            .min_by(|a, b| only.compare(a, b));
-        let wanted = |entry: &&Descriptor| match (&entry.platform, best) {
-            (None, _) => true,
-            (Some(said), Some(best)) => only.matches(said) && only.compare(said, best).is_eq(),
-            (Some(_), None) => false,
-        };
-        listed.iter().filter(wanted).cloned().collect()
+        let said = listed.iter().filter_map(|entry| entry.platform.as_ref());
+        let known = said.filter(|said| !said.is_unknown());
+        self.platforms
+            .extend(known.map(|said| said.normalized().to_string()));
+        dispatch::choose(listed, only)
     }
 
     /// Where the content of `descriptor` is: in the source, or in the store already.
