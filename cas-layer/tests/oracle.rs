@@ -284,6 +284,25 @@ fn overlay(below: &[PathBuf], upper: Option<(&PathBuf, &PathBuf)>) -> OwnedFd {
     cas_host::mount::open(&[mount]).unwrap()
 }
 
+/// The directories of one layer.
+fn place(cage: &Cage, number: usize) -> (PathBuf, PathBuf) {
+    let place = cage.root().join(number.to_string());
+    let (upper, work) = (place.join("fs"), place.join("work"));
+    fs::create_dir_all(&upper).unwrap();
+    fs::create_dir(&work).unwrap();
+    (upper, work)
+}
+
+/// What layers show over each other.
+fn shown(layers: &[PathBuf]) -> BTreeMap<String, Node> {
+    let root = overlay(layers, None);
+    let path = format!("/proc/self/fd/{}", root.as_raw_fd());
+    let mut found = BTreeMap::new();
+    let (path, none) = (Path::new(&path), Path::new(""));
+    look(path, none, &mut BTreeMap::new(), &mut found);
+    found
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
@@ -309,19 +328,12 @@ proptest! {
         let (tars, tree) = replay(&layers);
         let mut below = Vec::new();
         for (number, tar) in tars.into_iter().enumerate() {
-            let place = cage.root().join(number.to_string());
-            let (upper, work) = (place.join("fs"), place.join("work"));
-            fs::create_dir_all(&upper).unwrap();
-            fs::create_dir(&work).unwrap();
+            let (upper, work) = place(&cage, number);
             let root = overlay(&below, Some((&upper, &work)));
             tar.apply_to(&Tree::at(root.as_fd()).unwrap()).unwrap();
             below.insert(0, upper);
         }
-        let root = overlay(&below, None);
-        let shown = format!("/proc/self/fd/{}", root.as_raw_fd());
-        let mut found = BTreeMap::new();
-        look(Path::new(&shown), Path::new(""), &mut BTreeMap::new(), &mut found);
-        prop_assert_eq!(single(found), single(tree));
+        prop_assert_eq!(single(shown(&below)), single(tree));
         cage.assert_untouched();
     }
 
@@ -332,15 +344,12 @@ proptest! {
         let (tars, tree) = replay(&layers);
         let mut below = Vec::new();
         for (number, tar) in tars.into_iter().enumerate() {
-            let place = cage.root().join(number.to_string());
-            let (upper, work) = (place.join("fs"), place.join("work"));
-            fs::create_dir_all(&upper).unwrap();
-            fs::create_dir(&work).unwrap();
-            let shown = (number > 0).then(|| Tree::at(overlay(&below, None).as_fd()).unwrap());
+            let (upper, work) = place(&cage, number);
+            let under = (number > 0).then(|| Tree::at(overlay(&below, None).as_fd()).unwrap());
             let alone = Tree::open(&upper).unwrap();
             let archive = tar.0.clone();
             let (_, assumed) = alone.apply_apart(&mut Reader::new(&tar.end()[..])).unwrap();
-            let settled = assumed.map(|assumed| alone.settle(shown.as_ref(), &assumed).unwrap());
+            let settled = assumed.map(|assumed| alone.settle(under.as_ref(), &assumed).unwrap());
             if settled != Some(true) {
                 fs::remove_dir_all(&upper).unwrap();
                 fs::create_dir(&upper).unwrap();
@@ -349,11 +358,7 @@ proptest! {
             }
             below.insert(0, upper);
         }
-        let root = overlay(&below, None);
-        let shown = format!("/proc/self/fd/{}", root.as_raw_fd());
-        let mut found = BTreeMap::new();
-        look(Path::new(&shown), Path::new(""), &mut BTreeMap::new(), &mut found);
-        prop_assert_eq!(single(found), single(tree));
+        prop_assert_eq!(single(shown(&below)), single(tree));
         cage.assert_untouched();
     }
 
