@@ -66,9 +66,14 @@ impl Unpacking<'_> {
         for key in keys {
             let snapshotter = self.target.snapshotter;
             let mounts = snapshotter.prepare(&key, None, self.labels()).await?;
+            let tree = only_tree(mounts)?;
+            if self.watch.is_none() {
+                let opened = File::open(&tree).during("open directory", tree.display());
+                self.watch = Some(Arc::new(opened?));
+            }
             self.parts.push(Some(Part {
                 key,
-                tree: only_tree(mounts)?,
+                tree,
                 state: Mutex::new(State::Waiting),
             }));
         }
@@ -231,13 +236,10 @@ impl Unpacking<'_> {
 
     /// Commits layers whose trees are as they shall be.
     async fn commit_settled(&mut self, settled: &mut Vec<(usize, PathBuf)>) -> Result<()> {
-        let Some((_, tree)) = settled.first().cloned() else {
+        let Some(watch) = self.watch.clone().filter(|_| !settled.is_empty()) else {
             return Ok(());
         };
-        let synced = pool::run(move || {
-            let tree = File::open(&tree).during("open directory", tree.display())?;
-            syncfs(&tree)
-        });
+        let synced = pool::run(move || syncfs(&*watch));
         // They are measured meanwhile, for the sync leaves a core idle.
         let (synced, usages) = tokio::join!(synced, self.measure(settled));
         synced?;

@@ -1,5 +1,6 @@
 //! Layers become committed snapshots, each named by its chain id.
 
+use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -61,6 +62,9 @@ pub(super) struct Unpacking<'a> {
     pub(super) there: usize,
     /// The layers above those, where they are unpacked side by side.
     pub(super) parts: Vec<Option<Part>>,
+    /// The file system of their trees, open since before the first write to it: a failure that
+    /// somebody else was told of meanwhile is told here as well.
+    pub(super) watch: Option<Arc<File>>,
     turn: Option<Turn>,
 }
 
@@ -85,6 +89,7 @@ impl<'a> Unpacking<'a> {
             chain: Vec::new(),
             there: 0,
             parts: Vec::new(),
+            watch: None,
             turn: None,
         };
         match unpacking.prepare(manifest).await {
