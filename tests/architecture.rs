@@ -14,9 +14,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("oci-cas-core", &[]),
     ("oci-cas-distribution", &["oci-cas-core"]),
     ("oci-cas-host", &["oci-cas-core"]),
+    ("oci-cas-kv", &["oci-cas-core"]),
     ("oci-cas-layer", &["oci-cas-core", "oci-cas-host"]),
     ("oci-cas-backend-fs", &["oci-cas-core", "oci-cas-host"]),
-    ("oci-cas-backend-redb", &["oci-cas-core"]),
+    ("oci-cas-backend-redb", &["oci-cas-core", "oci-cas-kv"]),
     ("oci-cas-backend-remote", &["oci-cas-core"]),
     ("oci-cas-snapshot-native", &["oci-cas-core", "oci-cas-host"]),
     (

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 
 use redb::StorageBackend;
 
-use crate::space::Space;
+use cas_kv::Space;
 
 /// The file, and the space that it may have when there is no other.
 #[derive(Debug)]

@@ -1,39 +1,12 @@
 //! Errors of redb, sorted by what the caller does about them.
 
 use cas_core::{Error, Kind};
+use cas_kv::Failed;
 
-/// Why a change was not made.
-pub(crate) enum Failed {
-    /// It does not fit what is there, and has changed nothing: others in its transaction go on.
-    Refused(Error),
-    /// The engine failed in the middle: the transaction is lost.
-    Broken(Error),
+/// What redb failed with in the middle of a transaction.
+pub(crate) fn broken(error: impl Into<redb::Error>) -> Failed {
+    Failed::Broken(sort(error))
 }
-
-impl From<Failed> for Error {
-    fn from(failed: Failed) -> Self {
-        match failed {
-            Failed::Refused(error) | Failed::Broken(error) => error,
-        }
-    }
-}
-
-macro_rules! broken {
-    ($($engine:ident),*) => {$(
-        impl From<redb::$engine> for Failed {
-            fn from(error: redb::$engine) -> Self {
-                Failed::Broken(sort(error))
-            }
-        }
-    )*};
-}
-broken!(
-    StorageError,
-    TableError,
-    TransactionError,
-    CommitError,
-    SetDurabilityError
-);
 
 /// The error of ours that stands for one of redb.
 pub(crate) fn sort(error: impl Into<redb::Error>) -> Error {

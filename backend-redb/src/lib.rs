@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cas.redb          everything; these tables:
-//!   cas             its format, and the first number that was never given
+//!   cas             text -> number: its format, and the first number that was never given
 //!   content         algorithm and hash of a blob -> its size, its number, up to 512 bytes of it
 //!                   where that is all
 //!   rows            number, offset -> up to 256 KiB less 512 bytes of a blob or an ingest
@@ -13,25 +13,15 @@
 //! reserve           space that a removal on a full disk may use
 //! ```
 //!
-//! A number is given once, to the rows of one storing of a blob, of which it is the version, and
-//! to each state of a record, of which it is the revision.
-//!
-//! One process at a time may open it.
+//! What stands on these tables is in `cas-kv`. One process at a time may open it.
 
-mod body;
-mod content;
 mod disk;
 mod engine;
 mod error;
-mod group;
-mod ingest;
-mod lease;
-mod place;
-mod reader;
-mod records;
+mod file;
 mod rows;
-mod space;
 mod store;
 mod tables;
+mod view;
 
 pub use store::{GAPS, RedbOpener, RedbStore};

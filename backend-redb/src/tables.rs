@@ -1,192 +1,150 @@
 //! The tables in the file, and one write transaction over them.
 
+use cas_core::Digest;
 use cas_core::records::Table as Home;
-use cas_core::{Algorithm, Digest};
-use redb::{
-    ReadOnlyTable, ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction,
-};
+use cas_kv::{Failed, Found, Key, Rows, Staged, Transaction};
+use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
 
-use crate::error::Failed;
+use crate::error::broken;
 
-/// What the store says of itself: its format, and the first number that nobody was given.
+/// Numbers that the store keeps of itself.
 pub(crate) const META: TableDefinition<'static, &str, u64> = TableDefinition::new("cas");
-/// The key of the format in [`META`].
-pub(crate) const FORMAT: &str = "format";
-const NUMBERS: &str = "numbers";
-/// Numbers that one opening takes at a time; what it does not use is lost.
-const BLOCK: u64 = 1 << 32;
-
-const BLOBS: TableDefinition<'static, &[u8], Entry> = TableDefinition::new("content");
-const ROWS: TableDefinition<'static, (u64, u64), &[u8]> = TableDefinition::new("rows");
-const INGESTS: TableDefinition<'static, &str, Staged> = TableDefinition::new("ingests");
-const DOOMED: TableDefinition<'static, u64, u64> = TableDefinition::new("doomed");
+/// Blobs.
+pub(crate) const BLOBS: TableDefinition<'static, &[u8], Entry> = TableDefinition::new("content");
+/// Bytes, by the number of their blob and their offset in it.
+pub(crate) const ROWS: TableDefinition<'static, (u64, u64), &[u8]> = TableDefinition::new("rows");
+/// Ingests that have rows.
+pub(crate) const INGESTS: TableDefinition<'static, &str, Noted> = TableDefinition::new("ingests");
+/// Numbers whose rows are to go, with the bytes in them.
+pub(crate) const DOOMED: TableDefinition<'static, u64, u64> = TableDefinition::new("doomed");
 
 /// A blob: its size, its number, and its bytes where they are few; others are in rows.
 pub(crate) type Entry = (u64, u64, &'static [u8]);
 /// An ingest: the number of its rows, the bytes in them, and when it last grew, in milliseconds
 /// since 1970.
-pub(crate) type Staged = (u64, u64, u64);
+pub(crate) type Noted = (u64, u64, u64);
 /// A record: its revision and its value.
-type Value = (u64, &'static [u8]);
+pub(crate) type Value = (u64, &'static [u8]);
 
 /// The table of the records of one kind; keys are text, but an engine that knows checks it at
 /// every comparison.
-const fn records(kind: Home) -> TableDefinition<'static, &'static [u8], Value> {
+pub(crate) const fn records(kind: Home) -> TableDefinition<'static, &'static [u8], Value> {
     TableDefinition::new(kind.name())
 }
 
-/// The key of a blob: its algorithm, then its hash, so that keys sort as digests do.
-pub(crate) struct Key {
-    bytes: [u8; 65],
-    length: usize,
-}
-
-impl Key {
-    /// The key of `digest`.
-    pub(crate) fn of(digest: &Digest) -> Self {
-        let hash = digest.as_bytes();
-        let mut bytes = [0; 65];
-        bytes[0] = match digest.algorithm() {
-            Algorithm::Sha256 => 1,
-            Algorithm::Sha512 => 2,
-        };
-        bytes[1..=hash.len()].copy_from_slice(hash);
-        Key {
-            bytes,
-            length: 1 + hash.len(),
-        }
-    }
-
-    /// The key as the engine takes it.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        &self.bytes[..self.length]
-    }
-
-    /// The digest of a key; nothing when it is none.
-    pub(crate) fn digest(key: &[u8]) -> Option<Digest> {
-        let (algorithm, hash) = key.split_first()?;
-        let algorithm = match algorithm {
-            1 => Algorithm::Sha256,
-            2 => Algorithm::Sha512,
-            _ => return None,
-        };
-        Digest::from_bytes(algorithm, hash)
+/// What an entry says.
+pub(crate) fn found((size, number, beside): (u64, u64, &[u8])) -> Found {
+    Found {
+        size,
+        number,
+        rows: match size == beside.len() as u64 {
+            true => Rows::Beside,
+            false => Rows::Many,
+        },
     }
 }
 
-/// Numbers that are never given twice, for the rows and the version of a blob and for revisions.
-///
-/// A block of them is taken durably before any is used, so that none comes again even where what
-/// it was given to was lost.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Numbers {
-    next: u64,
-    end: u64,
+/// What a note says.
+pub(crate) fn staged((number, offset, millis): Noted) -> Staged {
+    Staged {
+        number,
+        offset,
+        millis,
+    }
 }
 
 /// The tables, open in one write transaction.
 pub(crate) struct Tables<'a> {
     meta: Table<'a, &'static str, u64>,
-    pub(crate) blobs: Table<'a, &'static [u8], Entry>,
-    /// Bytes, by the number of their blob and their offset in it.
+    blobs: Table<'a, &'static [u8], Entry>,
     pub(crate) rows: Table<'a, (u64, u64), &'static [u8]>,
-    /// Ingests that have rows.
-    pub(crate) ingests: Table<'a, &'static str, Staged>,
-    /// Numbers whose rows are to go, with the bytes in them.
+    ingests: Table<'a, &'static str, Noted>,
     pub(crate) doomed: Table<'a, u64, u64>,
     records: [Table<'a, &'static [u8], Value>; Home::ALL.len()],
-    /// Numbers of this opening.
-    pub(crate) numbers: Numbers,
-    /// Whether a block of numbers was taken.
-    pub(crate) took_numbers: bool,
 }
 
 impl<'a> Tables<'a> {
     /// Opens them, and makes those that are absent.
-    pub(crate) fn open(tx: &'a WriteTransaction, numbers: Numbers) -> Result<Self, Failed> {
-        let [blobs, images, snapshots, leases] = Home::ALL.map(|kind| tx.open_table(records(kind)));
+    pub(crate) fn open(tx: &'a WriteTransaction) -> Result<Self, Failed> {
+        let [blobs, images, snapshots, leases] =
+            Home::ALL.map(|kind| tx.open_table(records(kind)).map_err(broken));
         Ok(Tables {
-            meta: tx.open_table(META)?,
-            blobs: tx.open_table(BLOBS)?,
-            rows: tx.open_table(ROWS)?,
-            ingests: tx.open_table(INGESTS)?,
-            doomed: tx.open_table(DOOMED)?,
+            meta: tx.open_table(META).map_err(broken)?,
+            blobs: tx.open_table(BLOBS).map_err(broken)?,
+            rows: tx.open_table(ROWS).map_err(broken)?,
+            ingests: tx.open_table(INGESTS).map_err(broken)?,
+            doomed: tx.open_table(DOOMED).map_err(broken)?,
             records: [blobs?, images?, snapshots?, leases?],
-            numbers,
-            took_numbers: false,
         })
     }
 
     /// The records of one kind.
-    pub(crate) fn records(&mut self, kind: Home) -> &mut Table<'a, &'static [u8], Value> {
+    fn records(&mut self, kind: Home) -> &mut Table<'a, &'static [u8], Value> {
         &mut self.records[kind as usize]
     }
+}
 
-    /// A number that was never given before.
-    pub(crate) fn number(&mut self) -> Result<u64, Failed> {
-        if self.numbers.next == self.numbers.end {
-            let first = self.meta.get(NUMBERS)?.map_or(1, |first| first.value());
-            self.meta.insert(NUMBERS, first + BLOCK)?;
-            self.numbers = Numbers {
-                next: first,
-                end: first + BLOCK,
-            };
-            self.took_numbers = true;
-        }
-        self.numbers.next += 1;
-        Ok(self.numbers.next - 1)
+impl Transaction for Tables<'_> {
+    fn meta(&mut self, name: &str) -> Result<Option<u64>, Failed> {
+        let found = self.meta.get(name).map_err(broken)?;
+        Ok(found.map(|found| found.value()))
     }
 
-    /// Writes what the store is into a file that is new.
-    pub(crate) fn set_format(&mut self, format: u64) -> Result<(), Failed> {
-        self.meta.insert(FORMAT, format)?;
+    fn set_meta(&mut self, name: &str, number: u64) -> Result<(), Failed> {
+        self.meta.insert(name, number).map_err(broken)?;
         Ok(())
     }
-}
 
-/// The tables as one commit left them, for readers.
-pub(crate) struct View {
-    pub(crate) blobs: ReadOnlyTable<&'static [u8], Entry>,
-    pub(crate) rows: ReadOnlyTable<(u64, u64), &'static [u8]>,
-    pub(crate) ingests: ReadOnlyTable<&'static str, Staged>,
-    pub(crate) doomed: ReadOnlyTable<u64, u64>,
-    records: [ReadOnlyTable<&'static [u8], Value>; Home::ALL.len()],
-}
-
-impl View {
-    /// Opens them.
-    pub(crate) fn open(tx: &ReadTransaction) -> Result<Self, redb::TableError> {
-        let [blobs, images, snapshots, leases] = Home::ALL.map(|kind| tx.open_table(records(kind)));
-        Ok(View {
-            blobs: tx.open_table(BLOBS)?,
-            rows: tx.open_table(ROWS)?,
-            ingests: tx.open_table(INGESTS)?,
-            doomed: tx.open_table(DOOMED)?,
-            records: [blobs?, images?, snapshots?, leases?],
-        })
+    fn find(&mut self, digest: &Digest) -> Result<Option<Found>, Failed> {
+        let entry = self.blobs.get(Key::of(digest).bytes()).map_err(broken)?;
+        Ok(entry.map(|entry| found(entry.value())))
     }
 
-    /// The records of one kind.
-    pub(crate) fn records(&self, kind: Home) -> &ReadOnlyTable<&'static [u8], Value> {
-        &self.records[kind as usize]
+    fn enter(&mut self, digest: &Digest, found: Found, beside: &[u8]) -> Result<(), Failed> {
+        let entry = (found.size, found.number, beside);
+        let key = Key::of(digest);
+        self.blobs.insert(key.bytes(), entry).map_err(broken)?;
+        Ok(())
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+    fn leave(&mut self, digest: &Digest) -> Result<(), Failed> {
+        self.blobs.remove(Key::of(digest).bytes()).map_err(broken)?;
+        Ok(())
+    }
 
-    #[test]
-    fn keys_sort_as_digests_do_and_come_back() {
-        let mut digests: Vec<Digest> = (0..50_u8)
-            .flat_map(|n| Algorithm::ALL.map(|algorithm| Digest::of(algorithm, &[n])))
-            .collect();
-        digests.sort();
-        let keys: Vec<Key> = digests.iter().map(Key::of).collect();
-        assert!(keys.is_sorted_by_key(Key::bytes));
-        let back = keys.iter().map(|key| Key::digest(key.bytes()));
-        assert!(back.eq(digests.into_iter().map(Some)));
-        assert_eq!(Key::digest(b""), None);
-        assert_eq!(Key::digest(b"\x01short"), None);
+    fn write(&mut self, number: u64, offset: u64, row: &[u8]) -> Result<(), Failed> {
+        self.rows.insert((number, offset), row).map_err(broken)?;
+        Ok(())
+    }
+
+    fn erase(&mut self, found: Found) -> Result<bool, Failed> {
+        self.remove_rows(found.number, found.size).map_err(broken)
+    }
+
+    fn note(&mut self, key: &str, staged: Staged) -> Result<(), Failed> {
+        let noted = (staged.number, staged.offset, staged.millis);
+        self.ingests.insert(key, noted).map_err(broken)?;
+        Ok(())
+    }
+
+    fn forget(&mut self, key: &str) -> Result<Option<Staged>, Failed> {
+        let noted = self.ingests.remove(key).map_err(broken)?;
+        Ok(noted.map(|noted| staged(noted.value())))
+    }
+
+    fn revision(&mut self, table: Home, key: &str) -> Result<Option<u64>, Failed> {
+        let found = self.records(table).get(key.as_bytes()).map_err(broken)?;
+        Ok(found.map(|found| found.value().0))
+    }
+
+    fn put(&mut self, table: Home, key: &str, revision: u64, value: &[u8]) -> Result<(), Failed> {
+        let table = self.records(table);
+        let put = table.insert(key.as_bytes(), (revision, value));
+        put.map_err(broken).map(|_| ())
+    }
+
+    fn delete(&mut self, table: Home, key: &str) -> Result<(), Failed> {
+        let deleted = self.records(table).remove(key.as_bytes());
+        deleted.map_err(broken).map(|_| ())
     }
 }

@@ -101,6 +101,23 @@ impl Location {
         })
     }
 
+    /// The value of an option; `expected` says what it must be, as in "true or false".
+    ///
+    /// # Errors
+    /// `InvalidArgument`, naming the option, when it is something else.
+    pub fn parsed_option<T: FromStr>(&self, option: &str, expected: &str) -> Result<Option<T>> {
+        let parse = |value: &String| {
+            value.parse().map_err(|_| {
+                Error::invalid(format!(
+                    "option {option:?}: expected {expected}, found {value:?}"
+                ))
+                .operation("open")
+                .subject(self)
+            })
+        };
+        self.options.get(option).map(parse).transpose()
+    }
+
     /// The store that an option of a composition names: by a URL, or by a scheme for one in
     /// `PLACE/OPTION`.
     ///

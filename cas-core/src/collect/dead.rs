@@ -92,6 +92,9 @@ impl Dead {
                 }
             }
         }
+        if !collected.is_empty() {
+            store.content.compact().await?;
+        }
         Ok(collected)
     }
 

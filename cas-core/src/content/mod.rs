@@ -126,6 +126,12 @@ pub trait ContentStore: Send + Sync + 'static {
     /// Makes every blob that is there durable, whoever published it: what was acknowledged as
     /// [`Durability::Relaxed`], and what another process has named but not acknowledged yet.
     async fn flush(&self) -> Result<()>;
+
+    /// Gives back to the file system what removals have left in files that hold more, as far as
+    /// that is worth its work. A collection calls it at its end; whoever reads and writes goes on.
+    async fn compact(&self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// Reads one blob at any offset, from any number of tasks.

@@ -219,6 +219,11 @@ impl ContentStore for SizedContent {
         self.0.small.flush().await?;
         self.0.large.flush().await
     }
+
+    async fn compact(&self) -> Result<()> {
+        self.0.small.compact().await?;
+        self.0.large.compact().await
+    }
 }
 
 /// Two pages in one order; of twins the small store's is shown.

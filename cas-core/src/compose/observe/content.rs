@@ -82,6 +82,11 @@ impl ContentStore for Content {
         let call = self.inner.flush();
         self.watch.call(Operation::Flush, call).await
     }
+
+    async fn compact(&self) -> Result<()> {
+        let call = self.inner.compact();
+        self.watch.call(Operation::Compact, call).await
+    }
 }
 
 struct Reader {

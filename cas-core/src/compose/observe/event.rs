@@ -80,6 +80,8 @@ operations! {
     List => Content, "content.list";
     /// [`ContentStore::flush`](crate::ContentStore::flush).
     Flush => Content, "content.flush";
+    /// [`ContentStore::compact`](crate::ContentStore::compact).
+    Compact => Content, "content.compact";
     /// [`BlobReader::read_at`](crate::BlobReader::read_at); the bytes are those read.
     ReadAt => Reader, "reader.read_at";
     /// [`Ingest::append`](crate::Ingest::append); the bytes are those appended.

@@ -1,7 +1,6 @@
-//! Records: the same file, the same transactions.
+//! Records: the same tables, the same transactions.
 
 use std::collections::HashMap;
-use std::ops::Bound;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -9,28 +8,26 @@ use bytes::Bytes;
 use cas_core::content::Durability;
 use cas_core::records::{Batch, Expect, Record, Revision, Table, conflict};
 use cas_core::{Capabilities, Context, Records, Result};
-use redb::ReadableTable;
 
-use crate::engine::Engine;
-use crate::error::{Failed, corrupt, sort};
+use crate::engine::Failed;
 use crate::group::{Change, weight};
+use crate::kv::{Kv, Tables};
 use crate::store::CAPABILITIES;
-use crate::tables::Tables;
 
 /// The records of a store.
-pub(crate) struct RedbRecords(pub(crate) Arc<Engine>);
+pub(crate) struct KvRecords(pub(crate) Arc<Kv>);
 
 #[async_trait]
-impl Records for RedbRecords {
+impl Records for KvRecords {
     fn capabilities(&self) -> Capabilities {
         CAPABILITIES
     }
 
     async fn load(&self, table: Table, key: &str) -> Result<Option<Record>> {
-        let view = self.0.view()?;
-        let found = view.records(table).get(key.as_bytes()).map_err(sort);
+        let found = self.0.engine.view();
+        let found = found.and_then(|view| view.record(table, key));
         let found = found.during("load record", key)?;
-        Ok(found.map(|found| record(key.to_owned(), found.value())))
+        Ok(found.map(|(revision, value)| record(key.to_owned(), revision, value)))
     }
 
     async fn commit(&self, batch: &Batch) -> Result<()> {
@@ -46,7 +43,7 @@ impl Records for RedbRecords {
         };
         let committed = async {
             if bytes > 0 {
-                self.0.space.take(bytes)?;
+                self.0.engine.space().take(bytes)?;
             }
             let work = |batch: &mut Batch, tables: &mut Tables<'_>| {
                 check(tables, batch)?;
@@ -66,30 +63,20 @@ impl Records for RedbRecords {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<Record>> {
-        let from = match after {
-            Some(after) if after >= prefix => Bound::Excluded(after.as_bytes()),
-            _ => Bound::Included(prefix.as_bytes()),
-        };
-        let view = self.0.view()?;
-        let mut page = Vec::new();
-        let rows = view.records(table).range::<&[u8]>((from, Bound::Unbounded));
-        for row in rows.map_err(sort)?.take(limit) {
-            let (key, value) = row.map_err(sort)?;
-            if !key.value().starts_with(prefix.as_bytes()) {
-                break;
-            }
-            let key = String::from_utf8(key.value().to_vec());
-            let key = key.map_err(|_| corrupt("the key of a record is no text"))?;
-            page.push(record(key, value.value()));
-        }
-        Ok(page)
+        let after = after.filter(|after| *after >= prefix);
+        let found = self.0.engine.view();
+        let found = found.and_then(|view| view.records(table, prefix, after, limit));
+        let found = found.during("list records", prefix)?.into_iter();
+        Ok(found
+            .map(|(key, revision, value)| record(key, revision, value))
+            .collect())
     }
 }
 
-fn record(key: String, (revision, value): (u64, &[u8])) -> Record {
+fn record(key: String, revision: u64, value: Bytes) -> Record {
     Record {
         key,
-        value: Bytes::copy_from_slice(value),
+        value,
         revision: Revision::new(revision.to_string()),
     }
 }
@@ -111,8 +98,7 @@ pub(crate) fn check(tables: &mut Tables<'_>, batch: &Batch) -> Result<(), Failed
             // Nobody can know the revision that a change of this very batch will make.
             (Expect::Revision(_), Some(_)) => false,
             (expect, None) => {
-                let found = tables.records(change.table).get(place.1.as_bytes())?;
-                let found = found.map(|found| found.value().0);
+                let found = tables.tables.revision(place.0, place.1)?;
                 match expect {
                     Expect::Revision(wanted) => {
                         found.is_some() && found == wanted.as_str().parse().ok()
@@ -132,16 +118,12 @@ pub(crate) fn check(tables: &mut Tables<'_>, batch: &Batch) -> Result<(), Failed
 /// Makes the changes of a batch that was checked.
 pub(crate) fn apply(tables: &mut Tables<'_>, batch: &Batch) -> Result<(), Failed> {
     for change in batch.changes() {
-        let key = change.key.as_bytes();
         match &change.value {
             Some(value) => {
                 let revision = tables.number()?;
-                let table = tables.records(change.table);
-                table.insert(key, (revision, value.as_ref()))?;
+                (tables.tables).put(change.table, &change.key, revision, value)?;
             }
-            None => {
-                tables.records(change.table).remove(key)?;
-            }
+            None => tables.tables.delete(change.table, &change.key)?,
         }
     }
     Ok(())

@@ -11,20 +11,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use cas_core::{Error, Kind, Result};
 use rustix::fs::FallocateFlags;
 
-const NAME: &str = "reserve";
-/// Size of the reserve: more than the pages of a removal and of an opening.
-const RESERVE: u64 = 2 << 20;
+/// The name of the reserve.
+pub(crate) const RESERVE: &str = "reserve";
 /// Left free beside the reserve for what a commit writes of its own.
 const MARGIN: u64 = 1 << 20;
 
 /// The reserve and what is known of the space around it.
 #[derive(Clone, Debug)]
-pub(crate) struct Space(Arc<Inner>);
+pub struct Space(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     reserve: PathBuf,
-    file: File,
+    size: u64,
+    reuses: bool,
+    dir: File,
     /// Bytes that were added and may still be in memory only.
     unsynced: AtomicU64,
     /// Bytes that were removed and not added again: their pages are in the file, free.
@@ -32,14 +33,18 @@ struct Inner {
 }
 
 impl Space {
-    /// The space around the open file `file` in the directory `dir`.
-    pub(crate) fn new(dir: &Path, file: File) -> Self {
-        Space(Arc::new(Inner {
-            reserve: dir.join(NAME),
-            file,
+    /// The space in the directory `dir`. The reserve has `size` bytes,
+    /// more than a removal and an opening write; an engine that `reuses` what was removed has as
+    /// much more.
+    pub fn new(dir: &Path, size: u64, reuses: bool) -> io::Result<Self> {
+        Ok(Space(Arc::new(Inner {
+            reserve: dir.join(RESERVE),
+            size,
+            reuses,
+            dir: File::open(dir)?,
             unsynced: AtomicU64::new(0),
             removed: AtomicU64::new(0),
-        }))
+        })))
     }
 
     /// Takes the reserve where it is not there; without space there is none, and nothing is lost.
@@ -55,7 +60,7 @@ impl Space {
                 file,
                 FallocateFlags::empty(),
                 0,
-                RESERVE,
+                self.0.size,
             )?)
         });
         if taken.is_err() {
@@ -64,7 +69,7 @@ impl Space {
     }
 
     /// Gives the reserve up; false when there was none.
-    pub(crate) fn release(&self) -> bool {
+    pub fn release(&self) -> bool {
         std::fs::remove_file(&self.0.reserve).is_ok()
     }
 
@@ -95,21 +100,33 @@ impl Space {
 
     /// Counts bytes that were removed.
     pub(crate) fn give_back(&self, bytes: u64) {
-        self.0.removed.fetch_add(bytes, Ordering::Relaxed);
+        if self.0.reuses {
+            self.0.removed.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// Bytes that were removed and not added again since the store was opened.
+    pub fn removed(&self) -> u64 {
+        self.0.removed.load(Ordering::Relaxed)
+    }
+
+    /// Tells that the file system has them again.
+    pub fn reused(&self) {
+        self.0.removed.store(0, Ordering::Relaxed);
     }
 
     /// Bytes that a sync which begins now covers.
-    pub(crate) fn unsynced(&self) -> u64 {
+    pub fn unsynced(&self) -> u64 {
         self.0.unsynced.load(Ordering::Relaxed)
     }
 
     /// Tells that so many bytes are on the disk.
-    pub(crate) fn synced(&self, covered: u64) {
+    pub fn synced(&self, covered: u64) {
         self.0.unsynced.fetch_sub(covered, Ordering::Relaxed);
     }
 
     fn free(&self) -> io::Result<u64> {
-        let status = rustix::fs::fstatvfs(&self.0.file)?;
+        let status = rustix::fs::fstatvfs(&self.0.dir)?;
         Ok(status.f_bavail.saturating_mul(status.f_frsize))
     }
 }

@@ -7,9 +7,8 @@ use cas_core::group::{self, Answer, Grouped, Queue};
 use cas_core::{Error, Result};
 use tokio::sync::oneshot;
 
-use crate::engine::Engine;
-use crate::error::Failed;
-use crate::tables::Tables;
+use crate::engine::Failed;
+use crate::kv::{Kv, Tables};
 
 /// Most blobs and records that a group adds or removes, where they bring no bytes.
 const GROUP: u64 = 256;
@@ -100,7 +99,7 @@ where
     }
 }
 
-impl Engine {
+impl Kv {
     /// Makes a change together with whoever else makes one now.
     ///
     /// `work` refuses before it changes anything, or not at all.
@@ -121,7 +120,7 @@ impl Engine {
     }
 }
 
-impl Grouped for Engine {
+impl Grouped for Kv {
     type Job = Box<dyn Job>;
     const MOST: u64 = BYTES;
 

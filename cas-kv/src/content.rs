@@ -1,38 +1,31 @@
-//! The content store over the file.
+//! The content store over the engine.
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use cas_core::content::{Durability, IngestStatus, Stat, Version, check_key};
 use cas_core::records::Batch;
-use cas_core::{
-    BlobReader, Capabilities, ContentStore, Context, Digest, Error, Ingest, Result, pool,
-};
-use redb::ReadableTable;
+use cas_core::{BlobReader, Capabilities, ContentStore, Context, Digest, Ingest, Result, pool};
 
 use crate::body::discard;
-use crate::engine::{Engine, lock};
-use crate::error::{corrupt, sort};
+use crate::engine::Found;
 use crate::group::{Change, weight};
-use crate::ingest::RedbIngest;
+use crate::ingest::KvIngest;
+use crate::kv::{Kv, Tables, lock};
 use crate::lease::Lease;
 use crate::reader::Reader;
 use crate::records::{apply, bytes, check};
 use crate::store::CAPABILITIES;
-use crate::tables::{Key, Tables};
 
 /// The blobs of a store.
-pub(crate) struct RedbContent(pub(crate) Arc<Engine>);
+pub(crate) struct KvContent(pub(crate) Arc<Kv>);
 
-impl RedbContent {
+impl KvContent {
     fn find(&self, digest: &Digest) -> Result<Option<Stat>> {
-        let view = self.0.view()?;
-        let found = view.blobs.get(Key::of(digest).bytes()).map_err(sort)?;
-        Ok(found.map(|found| stat(*digest, found.value())))
+        let found = self.0.engine.view()?.find(digest)?;
+        Ok(found.map(|found| stat(*digest, found)))
     }
 
     /// Removes those that are still these versions and applies the batch, in one transaction; how
@@ -46,41 +39,44 @@ impl RedbContent {
             durability: Durability::Relaxed,
         };
         if brought > 0 {
-            self.0.space.take(brought)?;
+            self.0.engine.space().take(brought)?;
         }
+        let kv = Arc::clone(&self.0);
         let work = move |(): &mut (), tables: &mut Tables<'_>| {
             check(tables, &batch)?;
             let (mut removed, mut freed, mut left) = (0, 0, false);
             for (digest, version) in &blobs {
-                if let Some(gone) = tables.remove_blob(digest, *version)? {
+                let found = tables.tables.find(digest)?;
+                if let Some(gone) = found.filter(|found| found.number == version.0) {
+                    tables.tables.leave(digest)?;
+                    left |= gone.in_rows() && tables.tables.erase(gone)?;
                     removed += 1;
-                    freed += gone.bytes;
-                    left |= gone.left;
+                    freed += kv.engine.footprint(gone.size);
                 }
             }
             apply(tables, &batch)?;
             Ok((removed, freed, left))
         };
         let (removed, freed, left) = self.0.together(change, work).await?;
-        self.0.space.give_back(freed);
+        self.0.engine.space().give_back(freed);
         if left {
-            let engine = Arc::clone(&self.0);
-            pool::run(move || engine.reap()).await?;
+            let kv = Arc::clone(&self.0);
+            pool::run(move || kv.engine.reap()).await?;
         }
         Ok(removed)
     }
 }
 
-fn stat(digest: Digest, (size, number, _): (u64, u64, &[u8])) -> Stat {
+fn stat(digest: Digest, found: Found) -> Stat {
     Stat {
         digest,
-        size,
-        version: Version(number),
+        size: found.size,
+        version: Version(found.number),
     }
 }
 
 #[async_trait]
-impl ContentStore for RedbContent {
+impl ContentStore for KvContent {
     fn capabilities(&self) -> Capabilities {
         CAPABILITIES
     }
@@ -93,37 +89,33 @@ impl ContentStore for RedbContent {
     }
 
     async fn open(&self, digest: &Digest) -> Result<Option<Arc<dyn BlobReader>>> {
-        let view = self.0.view()?;
-        let found = view.blobs.get(Key::of(digest).bytes()).map_err(sort);
-        Ok(found.during("open", digest)?.map(|found| {
-            let (size, number, bytes) = found.value();
-            let whole = size == bytes.len() as u64;
+        let found = self.0.engine.view().and_then(|view| view.open(digest));
+        Ok(found.during("open", digest)?.map(|(found, bytes)| {
             Arc::new(Reader {
-                engine: Arc::clone(&self.0),
+                kv: Arc::clone(&self.0),
                 digest: *digest,
-                number,
-                size,
-                beside: whole.then(|| Bytes::copy_from_slice(bytes)),
+                number: found.number,
+                size: found.size,
+                beside: (!found.in_rows()).then_some(bytes),
             }) as Arc<dyn BlobReader>
         }))
     }
 
     async fn begin(&self, key: &str) -> Result<Box<dyn Ingest>> {
         check_key(key)?;
-        let ingest = RedbIngest::begin(&self.0, key).during("begin ingest", key)?;
+        let ingest = KvIngest::begin(&self.0, key).during("begin ingest", key)?;
         Ok(Box::new(ingest))
     }
 
     async fn ingests(&self) -> Result<Vec<IngestStatus>> {
-        let mut found = BTreeMap::new();
-        let view = self.0.view()?;
-        for row in view.ingests.iter().map_err(sort)? {
-            let (key, staged) = row.map_err(sort)?;
-            let (_, offset, millis) = staged.value();
-            let updated_at = SystemTime::UNIX_EPOCH + Duration::from_millis(millis);
-            found.insert(key.value().to_owned(), (offset, updated_at));
-        }
-        // Those who write know more than the file.
+        let stored = self.0.engine.view()?.ingests()?.into_iter();
+        let mut found: BTreeMap<String, _> = stored
+            .map(|(key, staged)| {
+                let updated_at = SystemTime::UNIX_EPOCH + Duration::from_millis(staged.millis);
+                (key, (staged.offset, updated_at))
+            })
+            .collect();
+        // Those who write know more than the engine.
         found.extend(lock(&self.0.held).clone());
         let status = |(key, (offset, updated_at))| IngestStatus {
             key,
@@ -137,13 +129,13 @@ impl ContentStore for RedbContent {
         check_key(key)?;
         let discarded = async {
             let lease = Lease::take(&self.0, key)?;
-            if self.0.view()?.ingests.get(key).map_err(sort)?.is_none() {
+            if self.0.engine.view()?.ingest(key)?.is_none() {
                 return Ok(false);
             }
-            let (engine, owned) = (Arc::clone(&self.0), key.to_owned());
+            let (kv, owned) = (Arc::clone(&self.0), key.to_owned());
             pool::run(move || {
                 let _held = lease;
-                discard(&engine, &owned)
+                discard(&kv, &owned)
             })
             .await
         };
@@ -169,27 +161,18 @@ impl ContentStore for RedbContent {
     }
 
     async fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<Stat>> {
-        let after = after.map(Key::of);
-        let from = match &after {
-            Some(after) => Bound::Excluded(after.bytes()),
-            None => Bound::Unbounded,
-        };
-        let view = self.0.view()?;
-        let rows = view.blobs.range::<&[u8]>((from, Bound::Unbounded));
-        let stats = rows.map_err(sort)?.take(limit).map(|row| {
-            let (key, value) = row.map_err(sort)?;
-            let digest = Key::digest(key.value());
-            let digest = digest.ok_or_else(|| corrupt("the key of a blob is no digest"))?;
-            Ok(stat(digest, value.value()))
-        });
-        stats.collect::<Result<_, Error>>()
+        let found = self.0.engine.view()?.list(after, limit)?;
+        let stats = found.into_iter().map(|(digest, found)| stat(digest, found));
+        Ok(stats.collect())
     }
 
     async fn flush(&self) -> Result<()> {
-        if !self.0.unsynced() {
-            return Ok(());
-        }
-        let engine = Arc::clone(&self.0);
-        pool::run(move || engine.write(Durability::Full, |_| Ok(()))).await
+        let kv = Arc::clone(&self.0);
+        pool::run(move || kv.engine.sync()).await
+    }
+
+    async fn compact(&self) -> Result<()> {
+        let kv = Arc::clone(&self.0);
+        pool::run(move || kv.engine.compact()).await
     }
 }

@@ -13,41 +13,38 @@ use cas_core::records::Batch;
 use cas_core::{Context, Error, Ingest, Result, pool};
 
 use crate::body::Body;
-use crate::engine::Engine;
-use crate::error::sort;
 use crate::group::{Change, weight};
+use crate::kv::{Kv, Tables};
 use crate::lease::Lease;
-use crate::rows::ROW;
-use crate::tables::{Staged, Tables};
 
 /// Bytes that are held in memory before they become rows.
-const HELD: usize = 4 * ROW;
+const HELD: usize = 1 << 20;
+
 /// One ingest; its body is away while work on the pool has it, and gone when that failed.
-pub(crate) struct RedbIngest {
+pub(crate) struct KvIngest {
     key: String,
     offset: u64,
     body: Option<Body>,
 }
 
-impl RedbIngest {
+impl KvIngest {
     /// Begins the ingest or resumes it; nothing is written.
-    pub(crate) fn begin(engine: &Arc<Engine>, key: &str) -> Result<Self> {
-        let lease = Lease::take(engine, key)?;
-        let found = engine.view()?.ingests.get(key).map_err(sort)?;
-        let found: Option<Staged> = found.map(|found| found.value());
-        let stored = found.map_or(0, |(_, offset, _)| offset);
+    pub(crate) fn begin(kv: &Arc<Kv>, key: &str) -> Result<Self> {
+        let lease = Lease::take(kv, key)?;
+        let found = kv.engine.view()?.ingest(key)?;
+        let stored = found.map_or(0, |staged| staged.offset);
         lease.note(stored);
         let body = Body {
-            engine: Arc::clone(engine),
+            kv: Arc::clone(kv),
             key: key.to_owned(),
-            number: found.map(|(number, ..)| number),
+            number: found.map(|staged| staged.number),
             stored,
             tail: BytesMut::new(),
             synced: Instant::now(),
             keep: true,
             lease,
         };
-        Ok(RedbIngest {
+        Ok(KvIngest {
             key: key.to_owned(),
             offset: stored,
             body: Some(body),
@@ -76,7 +73,7 @@ impl RedbIngest {
 }
 
 #[async_trait]
-impl Ingest for RedbIngest {
+impl Ingest for KvIngest {
     fn key(&self) -> &str {
         &self.key
     }
@@ -125,7 +122,8 @@ impl Ingest for RedbIngest {
     ) -> Result<bool> {
         verified.check(&self.key, self.offset)?;
         let body = self.body.take().ok_or_else(|| gone(&self.key))?;
-        let (engine, digest, batch) = (Arc::clone(&body.engine), *verified.digest(), batch.clone());
+        let (kv, digest, batch) = (Arc::clone(&body.kv), *verified.digest(), batch.clone());
+        let staged = body.number.is_some();
         let bytes = body.tail.len() as u64;
         let change = Change {
             state: body,
@@ -134,14 +132,18 @@ impl Ingest for RedbIngest {
             durability,
         };
         let published = async {
-            engine.space.take(bytes)?;
+            kv.engine.space().take(bytes)?;
+            if staged {
+                let kv = Arc::clone(&kv);
+                pool::run(move || kv.engine.settle()).await?;
+            }
             let work = move |body: &mut Body, tables: &mut Tables<'_>| {
                 body.publish(tables, &digest, &batch)
             };
-            let left = engine.together(change, work).await?;
+            let left = kv.together(change, work).await?;
             if left {
-                let engine = Arc::clone(&engine);
-                pool::run(move || engine.reap()).await?;
+                let kv = Arc::clone(&kv);
+                pool::run(move || kv.engine.reap()).await?;
             }
             Ok::<_, Error>(true)
         };

@@ -9,37 +9,53 @@ use std::time::Duration;
 
 use cas_core::{Error, Result};
 
-/// The file of a store.
-pub(crate) const FILE: &str = "cas.redb";
-/// The same while it is made for the first time.
-const NEW: &str = "cas.redb.new";
+use crate::space::RESERVE;
+
 const OWNER: &str = "owner";
-/// What may be in the directory of a store whose making was cut off.
-const OURS: [&str; 4] = [FILE, NEW, OWNER, "reserve"];
 /// How often a name that cannot be the owner's is read again.
 const LOOKS: usize = 20;
 /// The time in which a new owner has written his.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// A directory that this process owns until it is dropped.
-pub(crate) struct Place {
+/// What an engine calls what it keeps.
+#[derive(Clone, Copy, Debug)]
+pub struct Names {
+    /// The engine.
+    pub engine: &'static str,
+    /// The file or directory of the database.
+    pub database: &'static str,
+    /// The same while it is made for the first time.
+    pub new: &'static str,
+}
+
+/// A directory that this process owns until it is dropped: the database, and beside it `owner`,
+/// with the pid of the process that has it open, and `reserve`, the [`Space`](crate::Space) that a
+/// removal on a full disk may use.
+#[derive(Debug)]
+pub struct Place {
     dir: PathBuf,
+    names: Names,
     owner: File,
 }
 
 impl Place {
     /// Makes the directory where it is absent, and becomes its owner.
-    pub(crate) fn own(dir: &Path) -> Result<Self> {
+    ///
+    /// # Errors
+    /// `Busy`, naming the owner; `FailedPrecondition` where something else is; those of the file
+    /// system.
+    pub fn own(dir: &Path, names: Names) -> Result<Self> {
         if dir.is_file() {
-            return Err(Error::precondition(
-                "expected a directory, found a file; name the directory that holds cas.redb",
-            ));
+            return Err(Error::precondition(format!(
+                "expected a directory, found a file; name the directory that holds {}",
+                names.database
+            )));
         }
         if !dir.is_dir() {
             DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
             sync_parent(dir)?;
         }
-        refuse_foreign(dir)?;
+        refuse_foreign(dir, names)?;
         let owner = open(&dir.join(OWNER), true)?;
         match owner.try_lock() {
             Ok(()) => {}
@@ -48,55 +64,40 @@ impl Place {
         }
         let place = Place {
             dir: dir.to_owned(),
+            names,
             owner,
         };
         place.sign(&std::process::id().to_string());
         Ok(place)
     }
 
-    /// The file of the store, locked, or nothing where there is none yet.
-    pub(crate) fn file(&self) -> Result<Option<File>> {
-        let path = self.dir.join(FILE);
-        if path.is_dir() {
-            return Err(Error::precondition(format!(
-                "expected the file {FILE}, found a directory; choose another place"
-            )));
-        }
-        let file = match open(&path, false) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            file => file?,
+    /// Gives what holds a whole store its name, durably.
+    pub(crate) fn publish(&self) -> io::Result<()> {
+        fs::rename(self.dir.join(self.names.new), self.database())?;
+        File::open(&self.dir)?.sync_all()
+    }
+
+    /// Removes what a making that was cut off has left; where to make the database.
+    pub(crate) fn clear(&self) -> io::Result<PathBuf> {
+        let new = self.dir.join(self.names.new);
+        let cleared = match new.is_dir() {
+            true => fs::remove_dir_all(&new),
+            false => fs::remove_file(&new),
         };
-        if file.metadata()?.len() == 0 {
-            return Err(Error::corrupt(format!(
-                "{FILE} is empty, and no store ever is; restore a copy, or remove the file to \
-                 begin anew"
-            )));
+        match cleared {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(new),
         }
-        lock(&file)?;
-        Ok(Some(file))
-    }
-
-    /// A file to make a store in; it has its name when [`Place::publish`] was called.
-    pub(crate) fn new_file(&self) -> Result<File> {
-        let path = self.dir.join(NEW);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
-            _ => {}
-        }
-        let file = open(&path, true)?;
-        lock(&file)?;
-        Ok(file)
-    }
-
-    /// Gives a file that holds a whole store its name.
-    pub(crate) fn publish(&self) -> Result<()> {
-        fs::rename(self.dir.join(NEW), self.dir.join(FILE))?;
-        Ok(File::open(&self.dir)?.sync_all()?)
     }
 
     /// Where it is.
-    pub(crate) fn dir(&self) -> &Path {
+    pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// Where the database is, or will be.
+    pub(crate) fn database(&self) -> PathBuf {
+        self.dir.join(self.names.database)
     }
 
     /// Says who the owner is; a remark for people, which a full disk may do without.
@@ -127,17 +128,6 @@ fn open(path: &Path, create: bool) -> io::Result<File> {
         .open(path)
 }
 
-/// Other programs that read such files heed this lock.
-fn lock(file: &File) -> Result<()> {
-    match file.try_lock() {
-        Ok(()) => Ok(()),
-        Err(TryLockError::WouldBlock) => Err(Error::busy(format!(
-            "another program has {FILE} open; wait for it to end"
-        ))),
-        Err(TryLockError::Error(error)) => Err(error.into()),
-    }
-}
-
 /// The new name is in the parent; what is above was there, or is as durable as its makers.
 fn sync_parent(dir: &Path) -> io::Result<()> {
     match dir.canonicalize()?.parent() {
@@ -147,16 +137,23 @@ fn sync_parent(dir: &Path) -> io::Result<()> {
 }
 
 /// A directory with something else in it is never made a store.
-fn refuse_foreign(dir: &Path) -> Result<()> {
-    if dir.join(FILE).exists() {
+fn refuse_foreign(dir: &Path, names: Names) -> Result<()> {
+    let Names {
+        engine,
+        database,
+        new,
+    } = names;
+    if dir.join(database).exists() {
         return Ok(());
     }
+    // What may be there where the making of a store was cut off.
+    let ours = [new, OWNER, RESERVE];
     for entry in fs::read_dir(dir)? {
         let name = entry?.file_name();
-        if !OURS.iter().any(|ours| name == *ours) {
+        if !ours.iter().any(|ours| name == *ours) {
             return Err(Error::precondition(format!(
-                "it is not empty (there is {name:?}) and no store of redb (there is no {FILE}); \
-                 choose another directory"
+                "it is not empty (there is {name:?}) and no store of {engine} (there is no \
+                 {database}); choose another directory"
             )));
         }
     }

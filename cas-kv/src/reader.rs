@@ -6,16 +6,14 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cas_core::{BlobReader, Context, Digest, Error, Result, pool};
 
-use crate::engine::Engine;
-use crate::error::{corrupt, sort};
-use crate::tables::Key;
+use crate::kv::Kv;
 
 /// Up to this many bytes a hop to another thread costs more than the read.
 const INLINE: usize = 64 << 10;
 
 /// A blob; it is read as long as its rows are there, and no others have their number.
 pub(crate) struct Reader {
-    pub(crate) engine: Arc<Engine>,
+    pub(crate) kv: Arc<Kv>,
     pub(crate) digest: Digest,
     pub(crate) number: u64,
     pub(crate) size: u64,
@@ -41,8 +39,8 @@ impl BlobReader for Reader {
                 .min(bytes.len());
             return Ok(bytes.slice(start..(start + length).min(bytes.len())));
         }
-        let (engine, digest, number) = (Arc::clone(&self.engine), self.digest, self.number);
-        let read = move || read(&engine, &digest, number, offset, length);
+        let (kv, digest, number) = (Arc::clone(&self.kv), self.digest, self.number);
+        let read = move || read(&kv, &digest, number, offset, length);
         let data = match length <= INLINE {
             true => read(),
             false => pool::run(read).await,
@@ -51,21 +49,17 @@ impl BlobReader for Reader {
     }
 }
 
-fn read(
-    engine: &Engine,
-    digest: &Digest,
-    number: u64,
-    offset: u64,
-    length: usize,
-) -> Result<Bytes> {
-    let view = engine.view()?;
-    let data = view.read_rows(number, offset, length)?;
+fn read(kv: &Kv, digest: &Digest, number: u64, offset: u64, length: usize) -> Result<Bytes> {
+    let view = kv.engine.view()?;
+    let data = view.read(number, offset, length)?;
     if data.len() == length {
         return Ok(data);
     }
-    let found = view.blobs.get(Key::of(digest).bytes()).map_err(sort)?;
-    match found.is_some_and(|found| found.value().1 == number) {
-        true => Err(corrupt("bytes of a blob are missing")),
+    let found = view.find(digest)?;
+    match found.is_some_and(|found| found.number == number) {
+        true => Err(Error::corrupt(
+            "bytes of the blob are missing; remove it and import it again",
+        )),
         false => Err(Error::not_found("the blob was removed")),
     }
 }

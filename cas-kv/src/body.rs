@@ -8,12 +8,10 @@ use cas_core::content::Durability;
 use cas_core::records::Batch;
 use cas_core::{Digest, Result};
 
-use crate::engine::Engine;
-use crate::error::Failed;
+use crate::engine::{Failed, Found, Rows, Staged};
+use crate::kv::{Kv, Tables};
 use crate::lease::Lease;
 use crate::records::{apply, check};
-use crate::rows::{BESIDE, ROW};
-use crate::tables::{Key, Tables};
 
 /// Time after which rows are synced, so that a kill does not cost a long download; bytes that come
 /// fast are soon had again.
@@ -21,7 +19,7 @@ const SYNCED: Duration = Duration::from_secs(5);
 
 /// What an ingest holds. Dropping it writes the end of the bytes, for whoever goes on with it.
 pub(crate) struct Body {
-    pub(crate) engine: Arc<Engine>,
+    pub(crate) kv: Arc<Kv>,
     pub(crate) key: String,
     /// The number of the rows, where there are any.
     pub(crate) number: Option<u64>,
@@ -42,24 +40,34 @@ impl Body {
         self.stored + self.tail.len() as u64
     }
 
+    /// What is in rows.
+    fn staged(&self) -> Option<Found> {
+        self.number.map(|number| Found {
+            size: self.stored,
+            number,
+            rows: Rows::Many,
+        })
+    }
+
     /// Turns the end and `data` into rows, but for what fills none.
     pub(crate) fn spill(&mut self, data: &[u8]) -> Result<()> {
-        let fill = data.len().min((ROW - self.tail.len() % ROW) % ROW);
+        let row = self.kv.engine.row();
+        let fill = data.len().min((row - self.tail.len() % row) % row);
         let (first, rest) = data.split_at(fill);
         self.tail.extend_from_slice(first);
-        let (rows, left) = rest.split_at(rest.len() - rest.len() % ROW);
+        let (rows, left) = rest.split_at(rest.len() - rest.len() % row);
         let bytes = (self.tail.len() + rows.len()) as u64;
-        self.engine.space.take(bytes)?;
+        self.kv.engine.space().take(bytes)?;
         let sync = self.synced.elapsed() >= SYNCED;
         let durability = match sync {
             true => Durability::Full,
             false => Durability::Relaxed,
         };
         let (tail, offset) = (&self.tail, self.stored);
-        let number = self.engine.write(durability, |tables| {
+        let number = self.kv.write(durability, |tables| {
             let number = stage(tables, &self.key, self.number, offset + bytes)?;
-            tables.write_rows(number, offset, tail)?;
-            tables.write_rows(number, offset + tail.len() as u64, rows)?;
+            tables.stage(number, offset, tail)?;
+            tables.stage(number, offset + tail.len() as u64, rows)?;
             Ok(number)
         })?;
         self.number = Some(number);
@@ -75,10 +83,8 @@ impl Body {
     pub(crate) fn read(&self, offset: u64, length: usize) -> Result<Bytes> {
         let left = usize::try_from(self.stored.saturating_sub(offset)).unwrap_or(usize::MAX);
         if let Some(number) = self.number.filter(|_| left > 0) {
-            return self
-                .engine
-                .view()?
-                .read_rows(number, offset, length.min(left));
+            let view = self.kv.engine.view()?;
+            return view.read(number, offset, length.min(left));
         }
         let skip = usize::try_from(offset - self.stored.min(offset)).unwrap_or(usize::MAX);
         let held = self.tail.get(skip..).unwrap_or_default();
@@ -88,16 +94,16 @@ impl Body {
     /// Writes the end of the bytes.
     fn park(&self) -> Result<()> {
         let bytes = self.tail.len() as u64;
-        self.engine.space.take(bytes)?;
-        self.engine.write(Durability::Relaxed, |tables| {
+        self.kv.engine.space().take(bytes)?;
+        self.kv.write(Durability::Relaxed, |tables| {
             let number = stage(tables, &self.key, self.number, self.stored + bytes)?;
-            tables.write_rows(number, self.stored, &self.tail)
+            tables.stage(number, self.stored, &self.tail)
         })
     }
 
     /// Drops the rows.
     pub(crate) fn forget(&mut self) -> Result<()> {
-        discard(&self.engine, &self.key)?;
+        discard(&self.kv, &self.key)?;
         (self.number, self.stored) = (None, 0);
         Ok(())
     }
@@ -111,22 +117,21 @@ impl Body {
         batch: &Batch,
     ) -> Result<bool, Failed> {
         check(tables, batch)?;
-        let (key, size) = (Key::of(digest), self.offset());
-        let stale = match tables.find(&key)? {
+        let size = self.offset();
+        let stale = match tables.tables.find(digest)? {
             // What is there stays, and our rows go.
-            Some(found) if found.size == size => self.number.map(|ours| (ours, self.stored)),
+            Some(found) if found.size == size => self.staged(),
             other => {
-                self.insert(tables, &key)?;
-                let other = other.filter(|other| other.in_rows);
-                other.map(|other| (other.number, other.size))
+                self.enter(tables, digest)?;
+                other.filter(Found::in_rows)
             }
         };
         let left = match stale {
-            Some((number, bytes)) => tables.remove_rows(number, bytes)?,
+            Some(found) => tables.tables.erase(found)?,
             None => false,
         };
         if self.number.is_some() {
-            tables.ingests.remove(&*self.key)?;
+            tables.tables.forget(&self.key)?;
         }
         apply(tables, batch)?;
         self.keep = false;
@@ -134,18 +139,29 @@ impl Body {
     }
 
     /// Enters the blob, with its bytes beside its size where they are few.
-    fn insert(&self, tables: &mut Tables<'_>, key: &Key) -> Result<(), Failed> {
-        let size = self.offset();
-        let (number, beside) = match self.number {
-            None if self.tail.len() <= BESIDE => (tables.number()?, &*self.tail),
-            None => (tables.number()?, &[][..]),
-            Some(number) => (number, &[][..]),
+    fn enter(&self, tables: &mut Tables<'_>, digest: &Digest) -> Result<(), Failed> {
+        let rows = match self.number {
+            None if self.tail.len() <= tables.beside => Rows::Beside,
+            None if self.tail.len() <= tables.row => Rows::One,
+            _ => Rows::Many,
         };
-        if beside.is_empty() {
-            tables.write_rows(number, self.stored, &self.tail)?;
+        let number = match self.number {
+            Some(number) => number,
+            None => tables.number()?,
+        };
+        let found = Found {
+            size: self.offset(),
+            number,
+            rows,
+        };
+        if found.in_rows() {
+            tables.write(number, self.stored, &self.tail)?;
         }
-        tables.blobs.insert(key.bytes(), (size, number, beside))?;
-        Ok(())
+        let beside = match rows {
+            Rows::Beside => &*self.tail,
+            _ => &[],
+        };
+        tables.tables.enter(digest, found, beside)
     }
 }
 
@@ -172,28 +188,34 @@ fn stage(
         None => tables.number()?,
     };
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let now = now.map_or(0, |since| {
+    let millis = now.map_or(0, |since| {
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     });
-    tables.ingests.insert(key, (number, offset, now))?;
+    let staged = Staged {
+        number,
+        offset,
+        millis,
+    };
+    tables.tables.note(key, staged)?;
     Ok(number)
 }
 
 /// Forgets the rows of an ingest that nobody writes; false when it has none.
-pub(crate) fn discard(engine: &Engine, key: &str) -> Result<bool> {
-    let removed = engine.write(Durability::Relaxed, |tables| {
-        let found = tables.ingests.remove(key)?.map(|found| found.value());
-        match found {
-            Some((number, bytes, _)) => Ok(Some((bytes, tables.remove_rows(number, bytes)?))),
-            None => Ok(None),
-        }
+pub(crate) fn discard(kv: &Kv, key: &str) -> Result<bool> {
+    let removed = kv.write(Durability::Relaxed, |tables| {
+        let tables = &mut *tables.tables;
+        let Some(staged) = tables.forget(key)? else {
+            return Ok(None);
+        };
+        let left = tables.erase(staged.rows())?;
+        Ok(Some((staged.offset, left)))
     })?;
     let Some((bytes, left)) = removed else {
         return Ok(false);
     };
-    engine.space.give_back(bytes);
+    kv.engine.space().give_back(kv.engine.footprint(bytes));
     if left {
-        engine.reap()?;
+        kv.engine.reap()?;
     }
     Ok(true)
 }

@@ -1,0 +1,166 @@
+//! What the handles of one open store have in common.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use cas_core::content::Durability;
+use cas_core::group::Queue;
+use cas_core::{Error, Result};
+
+use crate::engine::{Engine, Failed, Transaction};
+use crate::group::Job;
+use crate::place::Place;
+
+/// The name of the format in the numbers of a store.
+const FORMAT: &str = "format";
+/// The format of the tables that this version reads and writes.
+const VERSION: u64 = 1;
+/// The name of the first number that nobody was given.
+const NUMBERS: &str = "numbers";
+/// Numbers that one opening takes at a time; what it does not use is lost.
+const BLOCK: u64 = 1 << 32;
+
+/// An open engine, and who writes to it.
+pub(crate) struct Kv {
+    pub(crate) engine: Box<dyn Engine>,
+    numbers: Mutex<Numbers>,
+    pub(crate) queue: Queue<Box<dyn Job>>,
+    /// Ingests that have a writer: the bytes they hold, and when they last grew.
+    pub(crate) held: Mutex<BTreeMap<String, (u64, SystemTime)>>,
+    /// Dropped last: the place is another's when the engine is closed.
+    _place: Place,
+}
+
+/// Numbers that are never given twice, for the rows and the version of a blob and for revisions.
+///
+/// A block of them is taken durably before any is used, so that none comes again even where what
+/// it was given to was lost.
+#[derive(Clone, Copy, Default)]
+struct Numbers {
+    next: u64,
+    end: u64,
+}
+
+/// A transaction, and the numbers it may give.
+pub(crate) struct Tables<'a> {
+    pub(crate) tables: &'a mut dyn Transaction,
+    numbers: Numbers,
+    took_numbers: bool,
+    pub(crate) row: usize,
+    pub(crate) beside: usize,
+}
+
+impl Kv {
+    /// Makes an empty engine a store.
+    pub(crate) fn make(engine: &dyn Engine) -> Result<()> {
+        engine.transact(&mut |tables| {
+            tables.set_meta(FORMAT, VERSION)?;
+            Ok(true)
+        })?;
+        engine.sync()
+    }
+
+    /// The store in an engine.
+    pub(crate) fn open(engine: Box<dyn Engine>, place: Place) -> Result<Self> {
+        let kv = Kv {
+            engine,
+            numbers: Mutex::default(),
+            queue: Queue::default(),
+            held: Mutex::default(),
+            _place: place,
+        };
+        kv.check_format()?;
+        kv.engine.reap()?;
+        kv.engine.space().keep_back();
+        Ok(kv)
+    }
+
+    fn check_format(&self) -> Result<()> {
+        match self.engine.view()?.meta(FORMAT)? {
+            Some(VERSION) => Ok(()),
+            Some(newer) => Err(Error::precondition(format!(
+                "expected format {VERSION}, found {newer}; use the release that wrote it"
+            ))),
+            None => Err(Error::precondition(
+                "it is a database of another program; choose another directory",
+            )),
+        }
+    }
+
+    /// Makes changes in a transaction of their own.
+    pub(crate) fn write<T>(
+        &self,
+        durability: Durability,
+        work: impl FnOnce(&mut Tables<'_>) -> Result<T, Failed>,
+    ) -> Result<T> {
+        Ok(self.transact(|tables| Ok((work(tables)?, durability != Durability::Relaxed)))?)
+    }
+
+    /// Makes changes in one transaction, which is synced where `work` says so.
+    pub(crate) fn transact<T>(
+        &self,
+        work: impl FnOnce(&mut Tables<'_>) -> Result<(T, bool), Failed>,
+    ) -> Result<T, Failed> {
+        let mut numbers = lock(&self.numbers);
+        let (mut work, mut done, mut left) = (Some(work), None, *numbers);
+        self.engine.transact(&mut |tables| {
+            let mut tables = Tables {
+                tables,
+                numbers: left,
+                took_numbers: false,
+                row: self.engine.row(),
+                beside: self.engine.beside(),
+            };
+            let Some(work) = work.take() else {
+                return Err(internal("a transaction ran twice"));
+            };
+            let (out, synced) = work(&mut tables)?;
+            (done, left) = (Some(out), tables.numbers);
+            // Where the taking of numbers is lost, one might come twice.
+            Ok(synced || tables.took_numbers)
+        })?;
+        *numbers = left;
+        done.ok_or_else(|| internal("a transaction did not run"))
+    }
+}
+
+fn internal(seen: &str) -> Failed {
+    Failed::Broken(Error::internal(format!("{seen}; please report it")))
+}
+
+impl Tables<'_> {
+    /// A number that was never given before.
+    pub(crate) fn number(&mut self) -> Result<u64, Failed> {
+        if self.numbers.next == self.numbers.end {
+            let first = self.tables.meta(NUMBERS)?.unwrap_or(1);
+            self.tables.set_meta(NUMBERS, first + BLOCK)?;
+            self.numbers = Numbers {
+                next: first,
+                end: first + BLOCK,
+            };
+            self.took_numbers = true;
+        }
+        self.numbers.next += 1;
+        Ok(self.numbers.next - 1)
+    }
+
+    /// Adds `data` at `offset`, in as many rows as it needs.
+    pub(crate) fn write(&mut self, number: u64, offset: u64, data: &[u8]) -> Result<(), Failed> {
+        let offsets = (offset..).step_by(self.row);
+        let mut rows = offsets.zip(data.chunks(self.row));
+        rows.try_for_each(|(offset, row)| self.tables.write(number, offset, row))
+    }
+
+    /// Adds `data` at `offset` to an ingest.
+    pub(crate) fn stage(&mut self, number: u64, offset: u64, data: &[u8]) -> Result<(), Failed> {
+        let offsets = (offset..).step_by(self.row);
+        let mut rows = offsets.zip(data.chunks(self.row));
+        rows.try_for_each(|(offset, row)| self.tables.stage(number, offset, row))
+    }
+}
+
+/// Nothing that these locks guard is left half changed by a panic.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
