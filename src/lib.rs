@@ -45,6 +45,8 @@ pub fn registry() -> Registry {
     let registry = registry.with(backend_fs::FsOpener);
     #[cfg(feature = "redb")]
     let registry = registry.with(backend_redb::RedbOpener);
+    #[cfg(feature = "rocksdb")]
+    let registry = registry.with(backend_rocksdb::RocksOpener);
     #[cfg(feature = "remote")]
     let registry = registry.with(backend_remote::DirOpener);
     #[cfg(feature = "s3")]

@@ -18,6 +18,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("oci-cas-layer", &["oci-cas-core", "oci-cas-host"]),
     ("oci-cas-backend-fs", &["oci-cas-core", "oci-cas-host"]),
     ("oci-cas-backend-redb", &["oci-cas-core", "oci-cas-kv"]),
+    ("oci-cas-backend-rocksdb", &["oci-cas-core", "oci-cas-kv"]),
     ("oci-cas-backend-remote", &["oci-cas-core"]),
     ("oci-cas-snapshot-native", &["oci-cas-core", "oci-cas-host"]),
     (
@@ -34,6 +35,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "oci-cas-layer",
             "oci-cas-backend-fs",
             "oci-cas-backend-redb",
+            "oci-cas-backend-rocksdb",
             "oci-cas-backend-remote",
             "oci-cas-snapshot-native",
             "oci-cas-snapshot-overlay",

@@ -112,6 +112,12 @@ fn redb_shows_what_fs_does() {
     assert_as_on_fs("redb", &["small"]);
 }
 
+#[cfg(feature = "rocksdb")]
+#[test]
+fn rocksdb_shows_what_fs_does() {
+    assert_as_on_fs("rocksdb", &["small"]);
+}
+
 #[test]
 fn redb_for_small_and_fs_for_large_show_what_fs_does() {
     assert_as_on_fs("by-size://?small=redb&large=fs", &[]);

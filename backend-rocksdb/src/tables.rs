@@ -1,0 +1,169 @@
+//! One transaction: changes gathered for one write, which sees what it has gathered.
+
+use std::collections::HashMap;
+
+use cas_core::Digest;
+use cas_core::records::Table;
+use cas_kv::{Failed, Found, Key, Rows, Staged, Transaction};
+use rocksdb::WriteBatch;
+
+use crate::error::broken;
+use crate::family::{self, CONTENT, INGESTS, META, ROWS};
+use crate::view::Database;
+
+/// A family and a key in it.
+type Place = (&'static str, Box<[u8]>);
+
+/// Changes that are not written yet.
+pub(crate) struct Tables<'a> {
+    db: &'a Database,
+    logged: WriteBatch,
+    staged: StagedRows,
+    /// What the changes leave, but for rows.
+    left: HashMap<Place, Option<Box<[u8]>>>,
+    erased: u64,
+}
+
+/// Rows that go past the log.
+#[derive(Default)]
+pub(crate) struct StagedRows {
+    pub(crate) rows: WriteBatch,
+    /// Whether they are the first of an ingest.
+    pub(crate) first: bool,
+}
+
+impl<'a> Tables<'a> {
+    /// No changes.
+    pub(crate) fn new(db: &'a Database) -> Self {
+        Tables {
+            db,
+            logged: WriteBatch::default(),
+            staged: StagedRows::default(),
+            left: HashMap::new(),
+            erased: 0,
+        }
+    }
+
+    /// What is to be written through the log, what past it, and the bytes of rows that go.
+    pub(crate) fn end(self) -> (WriteBatch, StagedRows, u64) {
+        (self.logged, self.staged, self.erased)
+    }
+
+    /// What `read` makes of the value under a key.
+    fn get<T>(
+        &self,
+        family: &'static str,
+        key: &[u8],
+        read: impl FnOnce(&[u8]) -> cas_core::Result<T>,
+    ) -> Result<Option<T>, Failed> {
+        let read = |value: &[u8]| read(value).map_err(Failed::Broken);
+        if let Some(left) = self.left.get(&(family, key.into())) {
+            return left.as_deref().map(read).transpose();
+        }
+        let family = self.db.family(family).map_err(Failed::Broken)?;
+        let found = self.db.db.get_pinned_cf(family, key).map_err(broken)?;
+        found.as_deref().map(read).transpose()
+    }
+
+    fn set(
+        &mut self,
+        family: &'static str,
+        key: &[u8],
+        value: Option<&[u8]>,
+    ) -> Result<(), Failed> {
+        let handle = self.db.family(family).map_err(Failed::Broken)?;
+        match value {
+            Some(value) => self.logged.put_cf(handle, key, value),
+            None => self.logged.delete_cf(handle, key),
+        }
+        let value = value.map(Into::into);
+        self.left.insert((family, key.into()), value);
+        Ok(())
+    }
+}
+
+impl Transaction for Tables<'_> {
+    fn meta(&mut self, name: &str) -> Result<Option<u64>, Failed> {
+        self.get(META, name.as_bytes(), family::number)
+    }
+
+    fn set_meta(&mut self, name: &str, number: u64) -> Result<(), Failed> {
+        self.set(META, name.as_bytes(), Some(&number.to_le_bytes()))
+    }
+
+    fn find(&mut self, digest: &Digest) -> Result<Option<Found>, Failed> {
+        self.get(CONTENT, Key::of(digest).bytes(), |entry| {
+            Ok(family::found(entry)?.0)
+        })
+    }
+
+    fn enter(&mut self, digest: &Digest, found: Found, beside: &[u8]) -> Result<(), Failed> {
+        let entry = family::entry(found, beside);
+        self.set(CONTENT, Key::of(digest).bytes(), Some(&entry))
+    }
+
+    fn leave(&mut self, digest: &Digest) -> Result<(), Failed> {
+        self.set(CONTENT, Key::of(digest).bytes(), None)
+    }
+
+    fn write(&mut self, number: u64, offset: u64, row: &[u8]) -> Result<(), Failed> {
+        let rows = self.db.family(ROWS).map_err(Failed::Broken)?;
+        self.logged.put_cf(rows, family::row(number, offset), row);
+        Ok(())
+    }
+
+    fn stage(&mut self, number: u64, offset: u64, row: &[u8]) -> Result<(), Failed> {
+        let rows = self.db.family(ROWS).map_err(Failed::Broken)?;
+        let key = family::row(number, offset);
+        self.staged.rows.put_cf(rows, key, row);
+        Ok(())
+    }
+
+    fn erase(&mut self, found: Found) -> Result<bool, Failed> {
+        let rows = self.db.family(ROWS).map_err(Failed::Broken)?;
+        let first = family::row(found.number, 0);
+        match found.rows {
+            Rows::Beside => {}
+            Rows::One => self.logged.delete_cf(rows, first),
+            Rows::Many => {
+                let end = family::row(found.number, u64::MAX);
+                self.logged.delete_range_cf(rows, first, end);
+            }
+        }
+        self.erased += found.size;
+        Ok(false)
+    }
+
+    fn note(&mut self, key: &str, staged: Staged) -> Result<(), Failed> {
+        let known = self.get(INGESTS, key.as_bytes(), |_| Ok(()))?;
+        self.staged.first |= known.is_none();
+        self.set(INGESTS, key.as_bytes(), Some(&family::note(staged)))
+    }
+
+    fn forget(&mut self, key: &str) -> Result<Option<Staged>, Failed> {
+        let noted = self.get(INGESTS, key.as_bytes(), family::noted)?;
+        let Some((number, millis)) = noted else {
+            return Ok(None);
+        };
+        self.set(INGESTS, key.as_bytes(), None)?;
+        let offset = self.db.end(number).map_err(Failed::Broken)?;
+        Ok(Some(Staged {
+            number,
+            offset,
+            millis,
+        }))
+    }
+
+    fn revision(&mut self, table: Table, key: &str) -> Result<Option<u64>, Failed> {
+        self.get(table.name(), key.as_bytes(), family::number)
+    }
+
+    fn put(&mut self, table: Table, key: &str, revision: u64, value: &[u8]) -> Result<(), Failed> {
+        let record = family::record(revision, value);
+        self.set(table.name(), key.as_bytes(), Some(&record))
+    }
+
+    fn delete(&mut self, table: Table, key: &str) -> Result<(), Failed> {
+        self.set(table.name(), key.as_bytes(), None)
+    }
+}
