@@ -26,6 +26,8 @@ const PAGE: u64 = 4 << 10;
 const ROW_HEAD: u64 = 64;
 /// The part of the file that removals must have freed to make a compaction worth its work.
 const WORTH: u64 = 4;
+/// Free bytes of the disk without which none is begun: the engine ends at a full disk.
+const ROOM: u64 = 32 << 20;
 /// How often a compaction looks whether the last reader has gone, before it is left to the next.
 const LOOKS: usize = 100;
 /// The time between.
@@ -191,10 +193,11 @@ impl Engine for RedbEngine {
         Ok(())
     }
 
-    /// Moves rows down the file, a few at a time, so that the engine, which wants the file alone
+    /// Where removals have freed much of it, moves rows down the file, a few at a time, so that the engine, which wants the file alone
     /// for it, has little left to do but to cut it.
     fn compact(&self) -> Result<()> {
-        if self.space.removed() < self.allocated()? / WORTH {
+        let worth = self.space.removed() >= self.allocated()? / WORTH;
+        if !worth || self.space.free()? < ROOM {
             return Ok(());
         }
         let mut from = Some((0, 0));

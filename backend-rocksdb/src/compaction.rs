@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use cas_core::Result;
+use cas_kv::Space;
 use rocksdb::{BottommostLevelCompaction, CompactOptions};
 
 use crate::error::sort;
@@ -14,6 +15,15 @@ use crate::view::Database;
 const ALL: &str = "rocksdb.live-blob-file-size";
 /// Bytes of dead rows in blob files, as far as compactions have met them.
 const DEAD: &str = "rocksdb.live-blob-file-garbage-size";
+
+/// The option that has compactions write anew what lives in the oldest files.
+const GARBAGE: &str = "enable_blob_garbage_collection";
+/// Passes that write all files anew, each the oldest of them.
+const PASSES: u64 = 4;
+/// The part of the files that one pass writes anew.
+pub(crate) const OLDEST: f64 = 1.0 / PASSES as f64;
+/// Free bytes of the disk that are left to others.
+const ROOM: u64 = 16 << 20;
 
 /// What was removed since space last came back.
 pub(crate) struct Compaction {
@@ -37,34 +47,43 @@ impl Compaction {
 
     /// Takes dead rows away: their keys first, which is cheap and shows how many bytes are dead;
     /// the bytes, with those that live beside them written anew, when they are many.
-    pub(crate) fn run(&self, database: &Database) -> Result<()> {
+    pub(crate) fn run(&self, database: &Database, space: &Space) -> Result<()> {
         if self.erased.swap(0, Ordering::Relaxed) == 0 {
             return Ok(());
         }
-        for name in family::all() {
-            database.db.flush_cf(database.family(name)?).map_err(sort)?;
-        }
+        database.flush()?;
         for name in family::all() {
             compact(database, name, BottommostLevelCompaction::ForceOptimized)?;
         }
-        let rows = database.family(ROWS)?;
-        let size = |name| {
-            let size = database.db.property_int_value_cf(rows, name).map_err(sort);
-            Ok::<u64, cas_core::Error>(size?.unwrap_or(0))
-        };
-        let dead = size(DEAD)?;
-        if dead == 0 || dead * 100 < size(ALL)? * self.garbage {
+        let (dead, all) = (database.size(DEAD)?, database.size(ALL)?);
+        if dead * 100 < all * self.garbage {
             return Ok(());
         }
-        let collect = |on| {
-            let options = [("enable_blob_garbage_collection", on)];
-            database.db.set_options_cf(rows, &options).map_err(sort)
-        };
-        collect("true")?;
-        let done = compact(database, ROWS, BottommostLevelCompaction::Force);
-        collect("false")?;
+        collect_garbage(database, true)?;
+        let done = renew(database, space);
+        collect_garbage(database, false)?;
         done
     }
+}
+
+/// Writes the living of all blob files anew, the oldest first, as long as there is room for them
+/// beside the old: the engine ends at a full disk.
+fn renew(database: &Database, space: &Space) -> Result<()> {
+    for _ in 0..PASSES {
+        let (dead, all) = (database.size(DEAD)?, database.size(ALL)?);
+        if dead == 0 || space.free()? < all.saturating_sub(dead) / PASSES + ROOM {
+            break;
+        }
+        compact(database, ROWS, BottommostLevelCompaction::Force)?;
+    }
+    Ok(())
+}
+
+/// Whether compactions write the living of the oldest blob files anew.
+fn collect_garbage(database: &Database, on: bool) -> Result<()> {
+    let options = [(GARBAGE, if on { "true" } else { "false" })];
+    let rows = database.family(ROWS)?;
+    database.db.set_options_cf(rows, &options).map_err(sort)
 }
 
 /// Compacts a whole family, beside which others go on.

@@ -20,6 +20,9 @@ pub(crate) const ROW: usize = 64 << 10;
 /// Most bytes of a blob that are kept beside its size.
 const BESIDE: usize = 512;
 
+/// Bytes of rows in memory.
+const IN_MEMORY: &str = "rocksdb.size-all-mem-tables";
+
 /// A database of RocksDB, open.
 pub(crate) struct RocksEngine {
     db: Arc<Database>,
@@ -36,12 +39,12 @@ impl RocksEngine {
     /// Opens a database, or makes it. Where the disk is full it is given the reserve.
     pub(crate) fn open(path: &Path, new: bool, space: Space, tuning: Tuning) -> Result<Self> {
         let open = || {
-            let options = tuning.database(new);
+            let options = tuning.database(new)?;
             let db = DB::open_cf_descriptors(&options, path, tuning.families());
-            db.map(|db| Database { db, options })
+            db.map(|db| Database { db, options }).map_err(sort)
         };
-        let opened = match open().map_err(sort) {
-            Err(error) if error.kind() == Kind::Full && space.release() => open().map_err(sort),
+        let opened = match open() {
+            Err(error) if error.kind() == Kind::Full && space.release() => open(),
             opened => opened,
         };
         Ok(RocksEngine {
@@ -60,6 +63,15 @@ impl RocksEngine {
     }
 }
 
+/// What is in the log only is written to where it stays: while there is room for it.
+impl Drop for RocksEngine {
+    fn drop(&mut self) {
+        if let Err(error) = self.db.flush() {
+            tracing::warn!(%error, "what the log holds is left in it");
+        }
+    }
+}
+
 impl Engine for RocksEngine {
     fn row(&self) -> usize {
         ROW
@@ -67,6 +79,11 @@ impl Engine for RocksEngine {
 
     fn beside(&self) -> usize {
         BESIDE
+    }
+
+    /// What is in memory and in the log only.
+    fn owed(&self) -> Result<u64> {
+        self.db.size(IN_MEMORY)
     }
 
     fn view(&self) -> Result<Arc<dyn View>> {
@@ -129,7 +146,7 @@ impl Engine for RocksEngine {
     }
 
     fn compact(&self) -> Result<()> {
-        self.compaction.run(&self.db)
+        self.compaction.run(&self.db, &self.space)
     }
 
     fn space(&self) -> &Space {

@@ -8,6 +8,8 @@ use rocksdb::{
     Options,
 };
 
+use crate::compaction::OLDEST;
+use crate::error::sort;
 use crate::family::{self, CONTENT, ROWS};
 
 /// Least bytes of a row that goes into a blob file.
@@ -76,8 +78,14 @@ impl Tuning {
     }
 
     /// Options of the database.
-    pub(crate) fn database(&self, new: bool) -> Options {
-        let mut options = Options::default();
+    ///
+    /// # Errors
+    /// Those of the engine for its own words.
+    pub(crate) fn database(&self, new: bool) -> Result<Options> {
+        // A log that is read is not written elsewhere at once: a full disk has no room for it.
+        let mut options = Options::default()
+            .get_options_from_string("avoid_flush_during_recovery=true")
+            .map_err(sort)?;
         options.create_if_missing(new);
         options.create_missing_column_families(new);
         options.set_paranoid_checks(true);
@@ -98,7 +106,7 @@ impl Tuning {
         } else {
             options.set_stats_dump_period_sec(0);
         }
-        options
+        Ok(options)
     }
 
     /// The column families, with options of their own.
@@ -120,6 +128,7 @@ impl Tuning {
                     options.set_max_write_buffer_number(3);
                     options.set_enable_blob_files(true);
                     options.set_min_blob_size(BLOB);
+                    options.set_blob_gc_age_cutoff(OLDEST);
                 }
                 CONTENT => {
                     options.set_memtable_whole_key_filtering(true);

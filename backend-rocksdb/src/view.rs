@@ -25,6 +25,18 @@ impl Database {
         family.ok_or_else(|| corrupt(&format!("the column family {name} is missing")))
     }
 
+    /// Writes all that is in memory to files, and begins a new log.
+    pub(crate) fn flush(&self) -> Result<()> {
+        let flush = |name| self.db.flush_cf(self.family(name)?).map_err(sort);
+        family::all().try_for_each(flush)
+    }
+
+    /// What the engine says of the rows, in bytes.
+    pub(crate) fn size(&self, property: &str) -> Result<u64> {
+        let size = self.db.property_int_value_cf(self.family(ROWS)?, property);
+        Ok(size.map_err(sort)?.unwrap_or(0))
+    }
+
     fn get(&self, family: &str, key: &[u8]) -> Result<Option<DBPinnableSlice<'_>>> {
         let found = self.db.get_pinned_cf(self.family(family)?, key);
         found.map_err(sort)

@@ -57,7 +57,7 @@ impl Body {
         self.tail.extend_from_slice(first);
         let (rows, left) = rest.split_at(rest.len() - rest.len() % row);
         let bytes = (self.tail.len() + rows.len()) as u64;
-        self.kv.engine.space().take(bytes)?;
+        self.kv.take(bytes)?;
         let sync = self.synced.elapsed() >= SYNCED;
         let durability = match sync {
             true => Durability::Full,
@@ -94,7 +94,7 @@ impl Body {
     /// Writes the end of the bytes.
     fn park(&self) -> Result<()> {
         let bytes = self.tail.len() as u64;
-        self.kv.engine.space().take(bytes)?;
+        self.kv.take(bytes)?;
         self.kv.write(Durability::Relaxed, |tables| {
             let number = stage(tables, &self.key, self.number, self.stored + bytes)?;
             tables.stage(number, self.stored, &self.tail)

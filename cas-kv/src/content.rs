@@ -39,7 +39,7 @@ impl KvContent {
             durability: Durability::Relaxed,
         };
         if brought > 0 {
-            self.0.engine.space().take(brought)?;
+            self.0.take(brought)?;
         }
         let kv = Arc::clone(&self.0);
         let work = move |(): &mut (), tables: &mut Tables<'_>| {

@@ -24,6 +24,14 @@ pub trait Engine: Send + Sync + 'static {
         bytes
     }
 
+    /// Bytes that it has taken and will write once more.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    fn owed(&self) -> Result<u64> {
+        Ok(0)
+    }
+
     /// What is there now; held no longer than a call.
     ///
     /// # Errors

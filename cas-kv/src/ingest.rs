@@ -132,7 +132,7 @@ impl Ingest for KvIngest {
             durability,
         };
         let published = async {
-            kv.engine.space().take(bytes)?;
+            kv.take(bytes)?;
             if staged {
                 let kv = Arc::clone(&kv);
                 pool::run(move || kv.engine.settle()).await?;

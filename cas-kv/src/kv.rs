@@ -88,6 +88,14 @@ impl Kv {
         }
     }
 
+    /// Checks that `bytes` more fit, beside what the engine has yet to write.
+    ///
+    /// # Errors
+    /// `Full`, before the engine meets it.
+    pub(crate) fn take(&self, bytes: u64) -> Result<()> {
+        self.engine.space().take(bytes, self.engine.owed()?)
+    }
+
     /// Makes changes in a transaction of their own.
     pub(crate) fn write<T>(
         &self,

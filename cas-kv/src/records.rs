@@ -43,7 +43,7 @@ impl Records for KvRecords {
         };
         let committed = async {
             if bytes > 0 {
-                self.0.engine.space().take(bytes)?;
+                self.0.take(bytes)?;
             }
             let work = |batch: &mut Batch, tables: &mut Tables<'_>| {
                 check(tables, batch)?;

@@ -73,15 +73,15 @@ impl Space {
         std::fs::remove_file(&self.0.reserve).is_ok()
     }
 
-    /// Checks that `bytes` more fit, and counts them.
+    /// Checks that `bytes` more fit beside those that are `owed`, and counts them.
     ///
     /// # Errors
     /// `Full`, before the engine meets it.
-    pub(crate) fn take(&self, bytes: u64) -> Result<()> {
+    pub(crate) fn take(&self, bytes: u64, owed: u64) -> Result<()> {
         let removed = self.0.removed.load(Ordering::Relaxed);
         let waiting = self.0.unsynced.load(Ordering::Relaxed);
         // A row may take twice its size; what was removed is there to be used again.
-        let wanted = (waiting + 2 * bytes + MARGIN).saturating_sub(removed);
+        let wanted = (waiting + owed + 2 * bytes + MARGIN).saturating_sub(removed);
         let free = self.free()?;
         if wanted > free {
             return Err(Error::new(
@@ -125,7 +125,11 @@ impl Space {
         self.0.unsynced.fetch_sub(covered, Ordering::Relaxed);
     }
 
-    fn free(&self) -> io::Result<u64> {
+    /// Bytes that are free on the disk.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn free(&self) -> io::Result<u64> {
         let status = rustix::fs::fstatvfs(&self.0.dir)?;
         Ok(status.f_bavail.saturating_mul(status.f_frsize))
     }

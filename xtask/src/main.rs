@@ -38,38 +38,43 @@ fn main() -> ExitCode {
     }
 }
 
-/// Feature sets that must build besides the default one.
+/// Feature sets that must build besides the default one and that of the tests.
 const FEATURES: &[&[&str]] = &[
     &["--no-default-features"],
     &["--no-default-features", "--features", "fs,native"],
-    &["--features", "s3"],
+    &["--no-default-features", "--features", "redb,registry"],
+    &["--features", "remote"],
 ];
 
-/// Features that are not default, yet are linted, documented and tested with the rest.
-const BESIDES: &str = "s3";
+/// The whole workspace with features that are not default, as it is linted, documented and tested.
+fn everything() -> &'static [&'static str] {
+    match peers::can_build_rocksdb() {
+        true => &["--workspace", "--features", "s3,rocksdb"],
+        false => &[
+            "--workspace",
+            "--features",
+            "s3",
+            "--exclude",
+            "oci-cas-backend-rocksdb",
+        ],
+    }
+}
 
 fn check() -> Result<()> {
     peers::set_up()?;
+    let everything = everything();
     cargo(&["fmt", "--all", "--check"])?;
-    cargo(&[
-        "clippy",
-        "--workspace",
-        "--all-targets",
-        "--features",
-        BESIDES,
-        "--",
-        "--deny",
-        "warnings",
-    ])?;
+    let strict = ["--all-targets", "--", "--deny", "warnings"];
+    cargo(&[&["clippy"], everything, &strict].concat())?;
     for features in FEATURES {
         cargo(&[&["check", "--package", "oci-cas", "--lib"], *features].concat())?;
     }
     step(
         Command::new("cargo")
-            .args(["doc", "--workspace", "--no-deps", "--features", BESIDES])
+            .args([&["doc", "--no-deps"], everything].concat())
             .env("RUSTDOCFLAGS", "-Dwarnings"),
     )?;
-    cargo(&["test", "--workspace", "--features", BESIDES])
+    cargo(&[&["test"], everything].concat())
 }
 
 fn long() -> Result<()> {
@@ -96,15 +101,8 @@ fn long() -> Result<()> {
             .args(search)
             .env("CAS_PREEMPTIONS", "3"),
     )?;
-    cargo(&[
-        "test",
-        "--release",
-        "--workspace",
-        "--features",
-        BESIDES,
-        "--",
-        "--include-ignored",
-    ])?;
+    let ignored = ["--release", "--", "--include-ignored"];
+    cargo(&[&["test"], everything(), &ignored].concat())?;
     bench()
 }
 

@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use crate::step;
 
-/// Programs that tests call, each with the package of Debian that brings it.
+/// Programs that builds and tests call, each with a package of Debian that it wants.
 const PEERS: &[(&str, &str)] = &[
     ("umoci", "umoci"),
     ("skopeo", "skopeo"),
@@ -29,6 +29,9 @@ const PEERS: &[(&str, &str)] = &[
     ("htpasswd", "apache2-utils"),
     ("openssl", "openssl"),
     ("mkfs.ext4", "e2fsprogs"),
+    ("g++", "g++"),
+    ("clang", "clang"),
+    ("clang", "libclang-dev"),
 ];
 
 /// The image that every run of the tests uses.
@@ -120,6 +123,15 @@ pub(crate) fn make_images(images: &[&str]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether RocksDB can be built; says so where it cannot.
+pub(crate) fn can_build_rocksdb() -> bool {
+    let can = ["g++", "clang"].into_iter().all(on_path);
+    if !can {
+        eprintln!("SKIPPED: RocksDB wants g++, clang and libclang, and they are not installed");
+    }
+    can
 }
 
 fn on_path(program: &str) -> bool {

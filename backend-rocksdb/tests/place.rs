@@ -1,0 +1,160 @@
+//! What is found where a database should be, and how an engine is set up.
+
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use backend_rocksdb::{RocksOpener, RocksStore, Tuning};
+use cas_core::{ContentExt, Error, Kind, Opener, pool::wait};
+use rocksdb::{DB, Options};
+
+const BLOBS: u32 = 20;
+
+/// A store with blobs in it, closed; its database.
+fn made(path: &Path) -> PathBuf {
+    let store = RocksStore::open(path).unwrap();
+    for number in 0..BLOBS {
+        let data = number.to_le_bytes().repeat(20_000);
+        wait(store.content().put(data.into())).unwrap();
+    }
+    path.join("db")
+}
+
+fn blobs(path: &Path) -> usize {
+    let store = RocksStore::open(path).unwrap();
+    wait(store.content().list(None, 100)).unwrap().len()
+}
+
+/// Whether a file of the database says what is in it, or holds it.
+fn matters(file: &Path) -> bool {
+    let name = file.file_name().unwrap().to_str().unwrap();
+    let data = name.ends_with(".sst") || name.ends_with(".blob");
+    data || name == "CURRENT" || name.starts_with("MANIFEST")
+}
+
+/// Opens and reads what cannot be whole: the first error, nothing where all was found whole.
+fn met(path: &Path) -> Result<(), Error> {
+    let store = RocksStore::open(path)?;
+    let content = store.content();
+    wait(async {
+        let page = content.list(None, 100).await?;
+        for stat in &page {
+            if let Some(reader) = content.open(&stat.digest).await? {
+                reader.read_at(0, 100_000).await?;
+            }
+        }
+        assert_eq!(page.len(), BLOBS as usize, "and nothing said why");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_truncated_or_missing_file_is_told() {
+    let temp = tempfile::tempdir().unwrap();
+    let db = made(temp.path());
+    let whole: Vec<(PathBuf, Vec<u8>)> = fs::read_dir(&db)
+        .unwrap()
+        .map(|file| file.unwrap().path())
+        .map(|file| (file.clone(), fs::read(&file).unwrap()))
+        .collect();
+    let restore = || {
+        fs::remove_dir_all(&db).unwrap();
+        fs::create_dir(&db).unwrap();
+        whole
+            .iter()
+            .for_each(|(file, data)| fs::write(file, data).unwrap());
+    };
+    let matter: Vec<_> = whole.iter().filter(|(file, _)| matters(file)).collect();
+    assert!(matter.len() >= 4, "{matter:?}");
+    for (file, data) in matter {
+        for kept in [0, 1, data.len() / 2, data.len() - 1] {
+            restore();
+            fs::write(file, &data[..kept]).unwrap();
+            let context = format!("{kept} of {} bytes of {}", data.len(), file.display());
+            let error = met(temp.path()).expect_err(&context);
+            assert_eq!(error.kind(), Kind::Corrupt, "{context}: {error}");
+        }
+        restore();
+        fs::remove_file(file).unwrap();
+        let error = met(temp.path()).expect_err("a file is missing");
+        assert_eq!(error.kind(), Kind::Corrupt, "{file:?}: {error}");
+    }
+    restore();
+    met(temp.path()).expect("all is there again");
+}
+
+#[test]
+fn a_newer_format_and_a_database_of_others_are_refused() {
+    let temp = tempfile::tempdir().unwrap();
+    let db = made(temp.path());
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    let write = |format: u64| {
+        let names = DB::list_cf(&options, &db).unwrap_or(vec!["default".into()]);
+        let database = DB::open_cf(&options, &db, names).unwrap();
+        database.put("format", format.to_le_bytes()).unwrap();
+    };
+    write(2);
+    let error = RocksStore::open(temp.path()).err().unwrap();
+    assert_eq!(error.kind(), Kind::FailedPrecondition, "{error}");
+    assert!(error.to_string().contains("found 2"), "{error}");
+    write(1);
+    assert_eq!(blobs(temp.path()), BLOBS as usize);
+    fs::remove_dir_all(&db).unwrap();
+    write(1);
+    let error = RocksStore::open(temp.path()).err().unwrap();
+    assert_eq!(error.kind(), Kind::FailedPrecondition, "{error}");
+    assert!(error.to_string().contains("another program"), "{error}");
+    let held = DB::open(&options, &db).unwrap();
+    let error = RocksStore::open(temp.path()).err().unwrap();
+    assert_eq!(error.kind(), Kind::Busy, "{error}");
+    drop(held);
+}
+
+#[test]
+fn a_making_that_was_cut_off_is_begun_anew() {
+    let temp = tempfile::tempdir().unwrap();
+    let new = temp.path().join("db.new");
+    fs::create_dir(&new).unwrap();
+    fs::write(new.join("CURRENT"), "half").unwrap();
+    made(temp.path());
+    assert!(!new.exists());
+    assert_eq!(blobs(temp.path()), BLOBS as usize);
+}
+
+#[test]
+fn options_are_known_or_refused() {
+    let temp = tempfile::tempdir().unwrap();
+    let open = |options: &str| {
+        let location = format!("rocksdb://{}/store{options}", temp.path().display());
+        wait(RocksOpener.open(&location.parse().unwrap())).map(drop)
+    };
+    open("?cache=1MiB&buffer=1MiB&jobs=3&garbage=10&statistics=true").unwrap();
+    for bad in [
+        "?cache=much",
+        "?inline=1KiB",
+        "?jobs=0",
+        "?garbage=-1",
+        "?statistics=1",
+    ] {
+        let error = open(bad).expect_err(bad);
+        assert_eq!(error.kind(), Kind::InvalidArgument, "{bad}: {error}");
+    }
+}
+
+#[test]
+fn statistics_are_counted_where_they_are_wanted() {
+    let temp = tempfile::tempdir().unwrap();
+    let store = RocksStore::open(temp.path()).unwrap();
+    assert!(store.statistics().is_none());
+    drop(store);
+    let tuning = Tuning {
+        statistics: true,
+        ..Tuning::default()
+    };
+    let store = RocksStore::open_with(temp.path(), tuning).unwrap();
+    wait(store.content().put("counted".into())).unwrap();
+    let said = store.statistics().unwrap();
+    assert!(said.contains("rocksdb.wal.synced"), "{said}");
+}

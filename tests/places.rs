@@ -1,0 +1,237 @@
+//! What every engine says of a place that is not its own, is in use, is read-only or is full: an
+//! error of the right kind that tells what to do, with all that was there left as it was.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test may fail anywhere"
+)]
+#![cfg(feature = "cli")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use cas::content::Durability;
+use cas::pool::wait;
+use cas::{ContentExt, Descriptor, Error, Kind, Location, MediaType, Result, Store};
+use common::{can, ok};
+
+/// Engines that keep a store in a directory.
+const ENGINES: &[&str] = &[
+    "fs",
+    #[cfg(feature = "redb")]
+    "redb",
+    #[cfg(feature = "rocksdb")]
+    "rocksdb",
+    #[cfg(feature = "remote")]
+    "dir",
+];
+/// Says which store a process is to hold.
+const HOLD: &str = "CAS_HOLD";
+
+fn open(engine: &str, path: &Path) -> Result<Store> {
+    wait(cas::registry().open(&Location::of_path(engine, path)))
+}
+
+fn blob(number: u32) -> Vec<u8> {
+    number.to_le_bytes().repeat(32 << 10)
+}
+
+fn target(number: u32) -> Descriptor {
+    Descriptor::of(MediaType::OCI_LAYER, &blob(number))
+}
+
+fn put(store: &Store, number: u32) -> Result<()> {
+    wait(store.put(&target(number), blob(number).into(), Durability::Full))
+}
+
+/// A store with three blobs, closed.
+fn made(engine: &str, path: &Path) {
+    let store = open(engine, path).unwrap();
+    (0..3).for_each(|number| put(&store, number).unwrap());
+}
+
+/// All files and what is in them, but for who owns a store.
+fn files(path: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut left = vec![path.to_owned()];
+    while let Some(dir) = left.pop() {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => left.push(path),
+                false => drop(found.insert(path.clone(), fs::read(&path).unwrap())),
+            }
+        }
+    }
+    found
+}
+
+/// The error of an opening that must fail, which names the place.
+fn refused(engine: &str, path: &Path) -> Error {
+    let error = open(engine, path).err();
+    let error = error.expect(engine);
+    let said = error.to_string();
+    assert!(said.contains(path.to_str().unwrap()), "{engine}: {said}");
+    error
+}
+
+#[test]
+fn the_place_of_another_engine_is_left_alone() {
+    for made_by in ENGINES {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("store");
+        made(made_by, &path);
+        let before = files(&path);
+        for engine in ENGINES.iter().filter(|engine| *engine != made_by) {
+            let error = refused(engine, &path);
+            let context = format!("{engine} in a store of {made_by}: {error}");
+            assert_eq!(error.kind(), Kind::FailedPrecondition, "{context}");
+            assert!(error.to_string().contains("choose another"), "{context}");
+            assert!(files(&path) == before, "{context}: it was changed");
+        }
+        let store = open(made_by, &path).unwrap();
+        assert!(wait(store.present(&target(2))).unwrap());
+    }
+}
+
+#[test]
+fn holder() {
+    let Ok(held) = std::env::var(HOLD) else {
+        return;
+    };
+    let (engine, path) = held.split_once(' ').unwrap();
+    let store = open(engine, Path::new(path)).unwrap();
+    println!("\nopen");
+    std::io::stdin().read_line(&mut String::new()).unwrap();
+    drop(store);
+}
+
+#[test]
+fn a_second_process_shares_or_is_told_who_the_first_is() {
+    for engine in ENGINES {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("store");
+        made(engine, &path);
+        let mut holder = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "holder", "--nocapture", "--test-threads=1"])
+            .env(HOLD, format!("{engine} {}", path.display()))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(holder.stdout.take().unwrap()).lines();
+        assert!(lines.any(|line| line.unwrap() == "open"), "{engine}");
+        match open(engine, &path) {
+            Ok(store) => assert!(wait(store.present(&target(0))).unwrap()),
+            Err(error) => {
+                assert_eq!(error.kind(), Kind::Busy, "{error}");
+                let pid = format!("process {}", holder.id());
+                assert!(error.to_string().contains(&pid), "{error}");
+            }
+        }
+        drop(holder.stdin.take());
+        holder.wait().unwrap();
+        let store = open(engine, &path).unwrap();
+        assert!(wait(store.present(&target(0))).unwrap(), "{engine}");
+    }
+}
+
+/// A file system of its own, gone with this value.
+struct Disk(PathBuf);
+
+impl Disk {
+    fn mount(at: PathBuf, size: &str) -> Self {
+        fs::create_dir(&at).unwrap();
+        ok(Command::new("mount")
+            .args(["-t", "tmpfs", "-o", size, "none"])
+            .arg(&at));
+        Disk(at)
+    }
+
+    fn remount(&self, how: &str) {
+        ok(Command::new("mount")
+            .args(["-o", &format!("remount,{how}")])
+            .arg(&self.0));
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        ok(Command::new("umount").arg("-l").arg(&self.0));
+    }
+}
+
+#[test]
+fn a_read_only_mount_is_told_and_loses_nothing() {
+    if !can(&["mount"]) {
+        return;
+    }
+    for engine in ENGINES {
+        let temp = tempfile::tempdir().unwrap();
+        let disk = Disk::mount(temp.path().join("disk"), "size=100m");
+        let path = disk.0.join("store");
+        made(engine, &path);
+        let before = files(&path);
+        disk.remount("ro");
+        match open(engine, &path) {
+            // What needs no write is read, and a write is told.
+            Ok(store) => {
+                assert!(wait(store.content.fetch(&target(1))).is_ok(), "{engine}");
+                let error = put(&store, 7).expect_err(engine);
+                assert_eq!(error.kind(), Kind::Denied, "{engine}: {error}");
+            }
+            Err(error) => assert_eq!(error.kind(), Kind::Denied, "{engine}: {error}"),
+        }
+        assert!(files(&path) == before, "{engine}");
+        disk.remount("rw");
+        let store = open(engine, &path).unwrap();
+        assert!(wait(store.content.fetch(&target(1))).is_ok(), "{engine}");
+    }
+}
+
+#[test]
+fn a_full_disk_is_told_and_the_store_opens_and_frees() {
+    if !can(&["mount"]) {
+        return;
+    }
+    for engine in ENGINES {
+        let temp = tempfile::tempdir().unwrap();
+        let disk = Disk::mount(temp.path().join("disk"), "size=64m");
+        let path = disk.0.join("store");
+        let store = open(engine, &path).unwrap();
+        let mut stored = 0;
+        let error = loop {
+            match put(&store, stored) {
+                Ok(()) => stored += 1,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), Kind::Full, "{engine}: {error}");
+        assert!(stored > 60, "{engine}: only {stored}");
+        assert!(wait(store.content.fetch(&target(0))).is_ok(), "{engine}");
+        drop(store);
+        // Not a byte is left for anyone.
+        let mut filler = fs::File::create(disk.0.join("filler")).unwrap();
+        while std::io::Write::write(&mut filler, &[0; 4096]).is_ok_and(|written| written > 0) {}
+        let store = open(engine, &path).expect(engine);
+        for number in 0..stored {
+            assert!(wait(store.present(&target(number))).unwrap(), "{engine}");
+        }
+        let removed = wait(async {
+            for number in 0..stored / 2 {
+                let digest = target(number).digest;
+                store.content.remove(&digest).await?;
+                store.blobs().remove(&digest).await?;
+            }
+            store.content.flush().await?;
+            store.content.compact().await
+        });
+        removed.expect(engine);
+        put(&store, stored).expect(engine);
+    }
+}
