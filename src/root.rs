@@ -85,7 +85,7 @@ impl Engines {
             None => Location::of_path(store, &path.join("store")),
         };
         let Some(composer) = registry.composer(location.scheme()) else {
-            return Ok(location);
+            return Ok(location.or_path(&path.join("store")));
         };
         let place = path.join("stores").join(composer.scheme());
         self.resolve(location.or_path(&place), registry, self.stores.len())

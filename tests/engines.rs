@@ -112,6 +112,11 @@ fn redb_shows_what_fs_does() {
     assert_as_on_fs("redb", &["small"]);
 }
 
+#[test]
+fn a_url_without_a_place_is_in_the_root() {
+    assert_as_on_fs("redb://?cache=1MiB", &[]);
+}
+
 #[cfg(feature = "rocksdb")]
 #[test]
 fn rocksdb_shows_what_fs_does() {
