@@ -4,7 +4,7 @@
 //! bytes of an earlier run may be torn, and are dropped.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -14,7 +14,7 @@ use bytes::Bytes;
 use cas_core::content::{Durability, IngestStatus, Verified};
 use cas_core::records::Batch;
 use cas_core::{Context, Digest, Error, Ingest, Result, limit, pool};
-use cas_host::{Dir, Lock, begin_write};
+use cas_host::{Dir, Lock, begin_write, copy_range};
 use rustix::fs::OFlags;
 
 use crate::publish::Pending;
@@ -75,6 +75,34 @@ impl FsIngest {
         })
     }
 
+    /// Adds what `write` puts behind the bytes that are there; how much that is.
+    async fn grow<F>(&mut self, write: F) -> Result<usize>
+    where
+        F: FnOnce(&File, u64) -> io::Result<usize> + Send + 'static,
+    {
+        self.check_usable()?;
+        // Until all is written: a dropped future leaves an end that nobody knows.
+        self.poisoned = true;
+        let (file, offset) = (Arc::clone(&self.staged.file), self.offset);
+        let lock = Arc::clone(&self.staged.lock);
+        let written = pool::run(move || {
+            let _held = lock;
+            let written = write(&file, offset).map_err(|error| {
+                // What was written of it would only hold space that is missing.
+                let _ = file.set_len(offset);
+                Error::from(error)
+            })?;
+            if written >= LARGE {
+                begin_write(&*file, offset, written as u64);
+            }
+            Ok(written)
+        });
+        let written = written.await.during("append to ingest", &self.key)?;
+        self.offset += written as u64;
+        self.poisoned = false;
+        Ok(written)
+    }
+
     fn check_usable(&self) -> Result<()> {
         match self.poisoned {
             false => Ok(()),
@@ -97,28 +125,17 @@ impl Ingest for FsIngest {
     }
 
     async fn append(&mut self, data: Bytes) -> Result<()> {
-        self.check_usable()?;
-        // Until all is written: a dropped future leaves an end that nobody knows.
-        self.poisoned = true;
-        let (file, offset, length) = (Arc::clone(&self.staged.file), self.offset, data.len());
-        let lock = Arc::clone(&self.staged.lock);
-        pool::run(move || {
-            let _held = lock;
-            file.write_all_at(&data, offset).map_err(|error| {
-                // What was written of it would only hold space that is missing.
-                let _ = file.set_len(offset);
-                Error::from(error)
-            })?;
-            if data.len() >= LARGE {
-                begin_write(&*file, offset, data.len() as u64);
-            }
-            Ok(())
-        })
-        .await
-        .during("append to ingest", &self.key)?;
-        self.offset += length as u64;
-        self.poisoned = false;
-        Ok(())
+        let write = move |file: &File, offset| {
+            file.write_all_at(&data, offset)?;
+            Ok(data.len())
+        };
+        self.grow(write).await.map(|_| ())
+    }
+
+    async fn adopt(&mut self, from: &Arc<File>, at: u64, length: usize) -> Result<usize> {
+        let from = Arc::clone(from);
+        let share = move |file: &File, offset| copy_range(&from, at, file, offset, length);
+        self.grow(share).await
     }
 
     async fn read_back(&mut self, offset: u64, length: usize) -> Result<Bytes> {

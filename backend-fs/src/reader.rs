@@ -33,7 +33,7 @@ impl BlobReader for Reader {
         pool::run(move || read(&file, offset, length)).await
     }
 
-    fn file(&self) -> Option<&File> {
+    fn file(&self) -> Option<&Arc<File>> {
         Some(&self.file)
     }
 }

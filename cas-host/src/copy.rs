@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::ffi::CString;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use cas_core::error::{Context, Result};
@@ -33,6 +34,35 @@ pub fn copy_tree(from: impl AsFd, to: impl AsFd) -> Result<()> {
         buffer: vec![0; PIECE],
     };
     walk(from, &mut copier)
+}
+
+/// Copies up to `length` bytes of a file into another without a way through this process, shared
+/// where the file system can; how many. None where the first ends, or the kernel cannot.
+///
+/// # Errors
+/// Those of the file system.
+pub fn copy_range(
+    from: impl AsFd,
+    at: u64,
+    to: impl AsFd,
+    offset: u64,
+    length: usize,
+) -> io::Result<usize> {
+    Ok(range(from.as_fd(), at, to.as_fd(), offset, length)?)
+}
+
+fn range(
+    from: BorrowedFd<'_>,
+    mut at: u64,
+    to: BorrowedFd<'_>,
+    mut offset: u64,
+    length: usize,
+) -> Result<usize, Errno> {
+    let (read, written) = (Some(&mut at), Some(&mut offset));
+    match rustix::fs::copy_file_range(from, read, to, written, length) {
+        Err(Errno::XDEV | Errno::NOSYS | Errno::INVAL | Errno::OPNOTSUPP) => Ok(0),
+        copied => copied,
+    }
 }
 
 struct Copier<'a> {
@@ -150,17 +180,12 @@ impl Copier<'_> {
     }
 
     fn range(&mut self, from: &OwnedFd, to: &OwnedFd, start: u64, end: u64) -> Result<(), Errno> {
-        let (mut read, mut written) = (start, start);
-        while read < end {
-            let rest = usize::try_from(end - read).unwrap_or(usize::MAX);
-            let ends = (Some(&mut read), Some(&mut written));
-            match rustix::fs::copy_file_range(from, ends.0, to, ends.1, rest) {
-                Ok(0) => return Err(Errno::IO),
-                Ok(_) => {}
-                Err(Errno::XDEV | Errno::NOSYS | Errno::INVAL | Errno::OPNOTSUPP) => {
-                    return self.through_memory(from, to, read, end);
-                }
-                Err(error) => return Err(error),
+        let mut at = start;
+        while at < end {
+            let rest = usize::try_from(end - at).unwrap_or(usize::MAX);
+            match range(from.as_fd(), at, to.as_fd(), at, rest)? {
+                0 => return self.through_memory(from, to, at, end),
+                copied => at += copied as u64,
             }
         }
         Ok(())

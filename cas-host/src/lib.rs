@@ -15,7 +15,7 @@ pub mod snapshotter;
 mod sync;
 mod tree;
 
-pub use copy::{copy_attributes, copy_tree};
+pub use copy::{copy_attributes, copy_range, copy_tree};
 pub use dir::{Dir, Entry, Existing};
 pub use lock::Lock;
 pub use snapshot_dirs::{Held, SnapshotDirs, TREE, make_tree};

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{Read, stdin};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use cas::content::{Durability, Expected, Stat, Writer};
@@ -148,15 +149,18 @@ async fn add(
     digest: Option<Digest>,
     media_type: MediaType,
 ) -> Result<Descriptor> {
-    let mut source: Box<dyn Read> = match file.to_str() {
-        Some("-") => Box::new(stdin().lock()),
-        _ => Box::new(File::open(file).during("open", file.display())?),
+    let source = match file.to_str() {
+        Some("-") => None,
+        _ => Some(File::open(file).during("open", file.display())?),
     };
     let expected = Expected { digest, size: None };
     let key = format!("blob-add-{}", std::process::id());
     let mut writer = Writer::begin(&*store.content, &key, expected).await?;
     writer.rewind().await?;
-    let outcome = copy(&mut *source, &mut writer).await;
+    let outcome = match source {
+        Some(file) => copy_file(file, &mut writer).await,
+        None => copy(&mut stdin().lock(), &mut writer).await,
+    };
     let outcome = outcome.during("read", file.display());
     let added = match outcome {
         Ok(()) => publish(store, writer, digest, media_type).await,
@@ -182,6 +186,19 @@ async fn publish(
     let descriptor = Descriptor::new(media_type, digest, writer.offset());
     let published = store.publish(writer, &descriptor, Vec::new(), Durability::Full);
     published.await.map(|_| descriptor.clone())
+}
+
+/// What has a length is a file that the store may share; a pipe has none.
+async fn copy_file(mut file: File, writer: &mut Writer) -> Result<()> {
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return copy(&mut file, writer).await;
+    }
+    let file = Arc::new(file);
+    writer
+        .write_file(&file, 0, metadata.len())
+        .await
+        .map(|_| ())
 }
 
 async fn copy(source: &mut dyn Read, writer: &mut Writer) -> Result<()> {

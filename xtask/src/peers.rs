@@ -29,6 +29,7 @@ const PEERS: &[(&str, &str)] = &[
     ("htpasswd", "apache2-utils"),
     ("openssl", "openssl"),
     ("mkfs.ext4", "e2fsprogs"),
+    ("mkfs.xfs", "xfsprogs"),
     ("g++", "g++"),
     ("clang", "clang"),
     ("clang", "libclang-dev"),

@@ -80,13 +80,7 @@ pub trait ContentExt: ContentStore {
         })?;
         let expected = Expected::exactly(*digest, reader.size());
         let mut writer = Writer::begin(self, &digest.to_string(), expected).await?;
-        while writer.offset() < reader.size() {
-            let piece = reader.read_at(writer.offset(), PIECE).await?;
-            if piece.is_empty() {
-                break;
-            }
-            writer.write(piece).await?;
-        }
+        writer.write_blob(&*reader).await?;
         let committed = writer.commit(&Batch::new(), Durability::Full).await;
         if committed
             .as_ref()

@@ -147,7 +147,7 @@ pub trait BlobReader: Send + Sync {
 
     /// The blob as a file, where the store keeps it as one; its offset is shared, so read by
     /// position only.
-    fn file(&self) -> Option<&File> {
+    fn file(&self) -> Option<&Arc<File>> {
         None
     }
 }
@@ -163,6 +163,15 @@ pub trait Ingest: Send {
 
     /// Adds bytes at the end: all of them, or an error that poisons the ingest.
     async fn append(&mut self, data: Bytes) -> Result<()>;
+
+    /// Adds up to `length` bytes of a file from `offset`, shared or copied within the kernel; how
+    /// many. None where the file ends, or the store cannot: they are read and appended then.
+    ///
+    /// # Errors
+    /// As [`Ingest::append`].
+    async fn adopt(&mut self, _file: &Arc<File>, _offset: u64, _length: usize) -> Result<usize> {
+        Ok(0)
+    }
 
     /// Up to `length` bytes from `offset` of what was appended, to hash a resumed ingest.
     async fn read_back(&mut self, offset: u64, length: usize) -> Result<Bytes>;

@@ -1,8 +1,12 @@
 //! The one way into a store: hash what passes, check it, publish.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
 use bytes::Bytes;
 
-use super::{ContentStore, Durability, Ingest};
+use super::{BlobReader, ContentStore, Durability, Ingest};
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Error, Result};
 use crate::pool;
@@ -173,19 +177,70 @@ impl Writer {
     /// `Corrupt` when it is more than expected; those of the store, after which the writer is
     /// of no use.
     pub async fn write(&mut self, data: Bytes) -> Result<()> {
-        let end = self.ingest.offset() + data.len() as u64;
-        if let Some(expected) = self.expected.size.filter(|expected| end > *expected) {
-            return Err(
-                Error::corrupt(format!("expected {expected} bytes, found more"))
-                    .operation("write")
-                    .subject(self.ingest.key()),
-            );
-        }
+        self.check_room(data.len() as u64)?;
         let hasher = self.hasher.take().ok_or_else(poisoned)?;
         let (hashed, appended) = tokio::join!(hash(hasher, data.clone()), self.ingest.append(data));
         appended?;
         self.hasher = Some(hashed?);
         Ok(())
+    }
+
+    /// Writes `length` bytes of a file from `offset`, fewer where it ends: shared or copied within
+    /// the kernel where the store can, and hashed as they are in the ingest, whatever becomes of
+    /// the file meanwhile. How many they were.
+    ///
+    /// # Errors
+    /// As [`Writer::write`]; those of the file.
+    pub async fn write_file(&mut self, file: &Arc<File>, offset: u64, length: u64) -> Result<u64> {
+        self.check_room(length)?;
+        let mut hasher = self.hasher.take().ok_or_else(poisoned)?;
+        let (mut at, end, mut last) = (offset, offset + length, Bytes::new());
+        while at < end {
+            let wanted = usize::try_from(end - at).map_or(PIECE, |left| left.min(PIECE));
+            let next = take(&mut *self.ingest, file, at, wanted);
+            // One piece is hashed while the next is had.
+            let (hashed, next) = tokio::join!(hash(hasher, last), next);
+            (hasher, last) = (hashed?, next?);
+            if last.is_empty() {
+                break;
+            }
+            at += last.len() as u64;
+        }
+        self.hasher = Some(hash(hasher, last).await?);
+        Ok(at - offset)
+    }
+
+    /// Writes what is missing of a blob of another store, whose bytes at the offset go on those that
+    /// are there.
+    ///
+    /// # Errors
+    /// As [`Writer::write`]; those of the reader.
+    pub async fn write_blob(&mut self, reader: &dyn BlobReader) -> Result<()> {
+        let left = |writer: &Self| reader.size().saturating_sub(writer.offset());
+        if let Some(file) = reader.file() {
+            let (offset, length) = (self.offset(), left(self));
+            return self.write_file(file, offset, length).await.map(|_| ());
+        }
+        while left(self) > 0 {
+            let piece = reader.read_at(self.offset(), PIECE).await?;
+            if piece.is_empty() {
+                break;
+            }
+            self.write(piece).await?;
+        }
+        Ok(())
+    }
+
+    fn check_room(&self, length: u64) -> Result<()> {
+        let end = self.ingest.offset() + length;
+        match self.expected.size.filter(|expected| end > *expected) {
+            Some(expected) => Err(
+                Error::corrupt(format!("expected {expected} bytes, found more"))
+                    .operation("write")
+                    .subject(self.ingest.key()),
+            ),
+            None => Ok(()),
+        }
     }
 
     /// Expects these bytes and no others from now on.
@@ -227,6 +282,32 @@ impl Writer {
             batch,
         })
     }
+}
+
+/// Adds bytes of a file to an ingest; them as the ingest has them.
+async fn take(
+    ingest: &mut dyn Ingest,
+    file: &Arc<File>,
+    offset: u64,
+    length: usize,
+) -> Result<Bytes> {
+    let before = ingest.offset();
+    let adopted = ingest.adopt(file, offset, length).await?;
+    if adopted > 0 {
+        return ingest.read_back(before, adopted).await;
+    }
+    let file = Arc::clone(file);
+    let data = pool::run(move || {
+        let mut data = vec![0; length];
+        let read = file.read_at(&mut data, offset)?;
+        data.truncate(read);
+        Ok(Bytes::from(data))
+    })
+    .await?;
+    if !data.is_empty() {
+        ingest.append(data.clone()).await?;
+    }
+    Ok(data)
 }
 
 async fn hash(mut hasher: Hasher, data: Bytes) -> Result<Hasher> {

@@ -17,8 +17,6 @@ use crate::store::Store;
 
 /// Blobs that are copied at once.
 const CONCURRENT: usize = 4;
-/// Bytes that are read at once.
-const PIECE: usize = 1 << 20;
 
 /// Copies everything below the target of `image`, children before what lists them, and then the
 /// name; a name that is there is updated. What the other store has already is not read.
@@ -159,13 +157,7 @@ impl Leaves<'_> {
         wanted: &Wanted,
     ) -> Result<()> {
         let mut writer = self.to.writer(descriptor).await?;
-        loop {
-            let piece = reader.read_at(writer.offset(), PIECE).await?;
-            if piece.is_empty() {
-                break;
-            }
-            writer.write(piece).await?;
-        }
+        writer.write_blob(reader).await?;
         let published = self.guard.publish(writer, wanted, Durability::Full);
         published.await.map(|_| ())
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cas_core::collect::{self, Guard, Wanted};
-use cas_core::content::{ContentExt, Durability, Expected};
+use cas_core::content::{ContentExt, Durability, Expected, Writer};
 use cas_core::engine::{self, Feed};
 use cas_core::image::Reference;
 use cas_core::records::Batch;
@@ -23,11 +23,35 @@ use crate::unpack::first_cause;
 
 /// How long the writer of the same blob, in another import, is waited for.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// Bytes of a file that are taken at once, where they need not come through memory.
+const SHARED: u64 = 16 << 20;
 
 /// Where the bytes of a blob come from, piece by piece.
 pub(super) trait Pieces: Send {
     /// The next piece; nothing at the end.
     fn next(&mut self) -> impl Future<Output = Result<Option<Bytes>>> + Send;
+
+    /// Writes the next of them, and hands it on; how many bytes, none at the end.
+    fn pour(
+        &mut self,
+        writer: &mut Writer,
+        feed: Option<&Feed>,
+    ) -> impl Future<Output = Result<u64>> + Send {
+        write_next(self, writer, feed)
+    }
+}
+
+async fn write_next(
+    pieces: &mut (impl Pieces + ?Sized),
+    writer: &mut Writer,
+    feed: Option<&Feed>,
+) -> Result<u64> {
+    let Some(piece) = pieces.next().await? else {
+        return Ok(0);
+    };
+    let length = piece.len() as u64;
+    engine::write_through(writer, piece, feed).await?;
+    Ok(length)
 }
 
 /// Takes blobs in under a lease, and remembers what to undo.
@@ -187,13 +211,14 @@ impl<'a> Intake<'a> {
             writer.rewind().await?;
         }
         self.progress.begin(key, expected.size);
-        while let Some(piece) = pieces.next().await? {
+        loop {
             if self.failed.load(Ordering::Relaxed) {
                 return Err(Error::cancelled("another blob of the import failed").subject(key));
             }
-            let length = piece.len() as u64;
-            engine::write_through(&mut writer, piece, feed.as_ref()).await?;
-            self.progress.advance(key, length);
+            match pieces.pour(&mut writer, feed.as_ref()).await? {
+                0 => break,
+                length => self.progress.advance(key, length),
+            }
         }
         if let Some(feed) = feed {
             feed.end().await;
@@ -296,12 +321,33 @@ impl Pieces for FromPart<'_> {
             }
             Place::Stored(_) => return Err(Error::internal("a stored blob is not copied")),
         };
-        if piece.is_empty() {
+        self.took(piece.len() as u64)?;
+        Ok(Some(piece))
+    }
+
+    /// Where nobody else wants the bytes of a file, they need not come through memory.
+    async fn pour(&mut self, writer: &mut Writer, feed: Option<&Feed>) -> Result<u64> {
+        let (Place::File(file, offset), None) = (&self.part.place, feed) else {
+            return write_next(self, writer, feed).await;
+        };
+        let some = (self.part.size - self.at).min(SHARED);
+        let written = writer.write_file(file, offset + self.at, some).await?;
+        if some > 0 {
+            self.took(written)?;
+        }
+        Ok(written)
+    }
+}
+
+impl FromPart<'_> {
+    fn took(&mut self, length: u64) -> Result<()> {
+        if length == 0 {
+            let left = self.part.size - self.at;
             return Err(Error::corrupt(format!(
                 "the file ends {left} bytes too early"
             )));
         }
-        self.at += piece.len() as u64;
-        Ok(Some(piece))
+        self.at += length;
+        Ok(())
     }
 }

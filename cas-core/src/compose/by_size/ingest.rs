@@ -4,6 +4,7 @@
 //! one at a time across both. Whatever a crash leaves, each of the two holds a beginning of the
 //! same bytes, and who resumes takes the longer.
 
+use std::fs::File;
 use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
@@ -128,6 +129,14 @@ impl Ingest for SizedIngest {
             self.grow().await?;
         }
         self.ingest.append(data).await
+    }
+
+    /// What may be small comes through memory, as it is moved when it is not.
+    async fn adopt(&mut self, file: &Arc<File>, offset: u64, length: usize) -> Result<usize> {
+        match self.side {
+            Side::Small => Ok(0),
+            Side::Large => self.ingest.adopt(file, offset, length).await,
+        }
     }
 
     async fn read_back(&mut self, offset: u64, length: usize) -> Result<Bytes> {

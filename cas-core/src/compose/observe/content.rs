@@ -106,7 +106,7 @@ impl BlobReader for Reader {
     }
 
     /// What is read through the file is not told.
-    fn file(&self) -> Option<&File> {
+    fn file(&self) -> Option<&Arc<File>> {
         self.inner.file()
     }
 }
@@ -130,6 +130,13 @@ impl Ingest for Watched {
         let length = data.len();
         let call = self.inner.append(data);
         self.watch.moves(Operation::Append, call, |()| length).await
+    }
+
+    async fn adopt(&mut self, file: &Arc<File>, offset: u64, length: usize) -> Result<usize> {
+        let call = self.inner.adopt(file, offset, length);
+        self.watch
+            .moves(Operation::Adopt, call, |adopted| *adopted)
+            .await
     }
 
     async fn read_back(&mut self, offset: u64, length: usize) -> Result<Bytes> {

@@ -86,6 +86,8 @@ operations! {
     ReadAt => Reader, "reader.read_at";
     /// [`Ingest::append`](crate::Ingest::append); the bytes are those appended.
     Append => Ingest, "ingest.append";
+    /// [`Ingest::adopt`](crate::Ingest::adopt); the bytes are those added.
+    Adopt => Ingest, "ingest.adopt";
     /// [`Ingest::read_back`](crate::Ingest::read_back); the bytes are those read.
     ReadBack => Ingest, "ingest.read_back";
     /// [`Ingest::rewind`](crate::Ingest::rewind).
