@@ -22,8 +22,14 @@ pub type Trial = Pin<Box<dyn Future<Output = ()>>>;
 
 /// A rule that a store of kind `S` keeps.
 pub struct Law<S: ?Sized + 'static> {
+    /// The group it is in, as [`Rule::group`](crate::laws::Rule::group).
+    pub group: &'static str,
     /// Its name, unique among all laws.
     pub name: &'static str,
+    /// What goes wrong for a user without it, in one sentence.
+    pub why: &'static str,
+    /// Where the rule comes from.
+    pub source: &'static str,
     /// The promise it is about; stores that do not make it need not keep the law.
     pub needs: Option<Capability>,
     /// Whether its outcome depends on timing; such a law is not run where it is a gap.
