@@ -28,11 +28,12 @@ pub mod gap;
 mod judge;
 pub mod laws;
 mod material;
+pub mod report;
 pub mod sample;
 mod subject;
 
 pub use gap::Gaps;
-pub use judge::{Law, Promises, Trial, Verdict, judge, test};
+pub use judge::{Law, Promises, Trial, Verdict, judge, skip, test};
 pub use subject::{Open, Opening, Subject, opening};
 
 #[doc(hidden)]

@@ -1,5 +1,6 @@
 //! `cargo xtask TASK`: the one entry point for every habit of this workspace.
 
+mod laws;
 mod peers;
 
 use std::env;
@@ -15,6 +16,7 @@ cargo xtask TASK
   long    what is too slow for CI: release build, all real images, licences, benches
   setup   the peers and images that tests compare with (root and apt; elsewhere it says so)
   bench   the tables: ours beside the peers, interleaved
+  report  holds every store to the law book and writes docs/BACKENDS.md
 ";
 
 fn main() -> ExitCode {
@@ -24,6 +26,7 @@ fn main() -> ExitCode {
         "long" => long(),
         "setup" => peers::set_up(),
         "bench" => bench(),
+        "report" => laws::report(),
         _ => {
             eprint!("{HELP}");
             return ExitCode::from(2);
