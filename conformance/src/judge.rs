@@ -125,7 +125,10 @@ where
     }
     match verdict {
         Verdict::Kept | Verdict::Skipped(_) => {}
-        Verdict::Broken(seen) => panic!("{test} is broken: {seen}"),
+        Verdict::Broken(seen) => panic!(
+            "{test} is broken: {seen}\n  without it: {}\n  source: {}",
+            law.why, law.source
+        ),
         Verdict::NotClaimed(capability) => {
             eprintln!("{name}: not claimed: {}", capability.name());
         }
