@@ -72,7 +72,21 @@ fn check() -> Result<()> {
             .args(["doc", "--workspace", "--no-deps", "--features", BESIDES])
             .env("RUSTDOCFLAGS", "-Dwarnings"),
     )?;
-    cargo(&["test", "--workspace", "--features", BESIDES])
+    cargo(&["test", "--workspace", "--features", BESIDES])?;
+    check_example()
+}
+
+/// The backend that stands for those of strangers, a workspace of its own.
+fn check_example() -> Result<()> {
+    let on = |task: &'static str, options: &[&'static str]| {
+        let manifest = ["--manifest-path", "examples/new-backend/Cargo.toml"];
+        cargo(&[&[task], &manifest[..], options].concat())
+    };
+    let shared = ["--locked", "--target-dir", "target"];
+    on("fmt", &["--check"])?;
+    let deny = ["--all-targets", "--", "--deny", "warnings"];
+    on("clippy", &[&shared[..], &deny].concat())?;
+    on("test", &shared)
 }
 
 fn long() -> Result<()> {

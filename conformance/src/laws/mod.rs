@@ -41,10 +41,11 @@ macro_rules! laws {
                     #[allow(unused_imports)]
                     use super::*;
 
-                    const GAPS: $d crate::Gaps = $d gaps;
-                    const _: () = $d crate::gap::check(GAPS);
+                    // The names of whoever calls are seen here: those of ours must not be theirs.
+                    const __GAPS: $d crate::Gaps = $d gaps;
+                    const _: () = $d crate::gap::check(__GAPS);
 
-                    fn open(dir: ::std::path::PathBuf) -> $d crate::Opening<$store> {
+                    fn __open(dir: ::std::path::PathBuf) -> $d crate::Opening<$store> {
                         $d crate::opening(dir, $d open)
                     }
 
@@ -62,8 +63,8 @@ macro_rules! laws {
                     $d crate::test(
                         $d crate::laws::$group::all(),
                         stringify!($law),
-                        open,
-                        GAPS,
+                        __open,
+                        __GAPS,
                         concat!(module_path!(), "::", stringify!($law)),
                     );
                 }
