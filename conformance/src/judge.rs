@@ -1,17 +1,19 @@
 //! What becomes of one law on one store.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::fs;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cas_core::{Capabilities, Capability, ContentStore, ImageStore, Records, Snapshotter, Store};
 
 use crate::crash::victim_home;
 use crate::gap::Gaps;
+use crate::report;
 use crate::subject::{Open, Subject};
 
 /// A law that takes longer is broken: the store hangs.
@@ -22,8 +24,14 @@ pub type Trial = Pin<Box<dyn Future<Output = ()>>>;
 
 /// A rule that a store of kind `S` keeps.
 pub struct Law<S: ?Sized + 'static> {
+    /// The group it is in, as [`Rule::group`](crate::laws::Rule::group).
+    pub group: &'static str,
     /// Its name, unique among all laws.
     pub name: &'static str,
+    /// What goes wrong for a user without it, in one sentence.
+    pub why: &'static str,
+    /// Where the rule comes from.
+    pub source: &'static str,
     /// The promise it is about; stores that do not make it need not keep the law.
     pub needs: Option<Capability>,
     /// Whether its outcome depends on timing; such a law is not run where it is a gap.
@@ -45,6 +53,20 @@ pub enum Verdict {
     Gap(&'static str),
     /// The store declares a limit that it does not have.
     Outgrown,
+    /// What the law needs is not here, as a service, a tool or root: [`skip`] said so.
+    Skipped(&'static str),
+}
+
+thread_local! {
+    /// What the law that this thread runs could not look at.
+    static SKIPPED: Cell<Option<&'static str>> = const { Cell::new(None) };
+}
+
+/// Says aloud that a law cannot look at all that it should, and what is missing for that. To be
+/// called by the law, or by the opener of a store that needs a service.
+pub fn skip(missing: &'static str) {
+    eprintln!("SKIPPED: {missing}");
+    SKIPPED.set(Some(missing));
 }
 
 /// A kind of store that says what it promises.
@@ -96,9 +118,17 @@ where
 {
     let law = laws.iter().find(|law| law.name == name);
     let law = law.unwrap_or_else(|| panic!("no law has the name {name}"));
-    match judge(law, open, gaps, Some(test)) {
-        Verdict::Kept => {}
-        Verdict::Broken(seen) => panic!("{test} is broken: {seen}"),
+    let begun = Instant::now();
+    let verdict = judge(law, open, gaps, Some(test));
+    if victim_home().is_none() {
+        report::note(law.group, test, &verdict, begun.elapsed());
+    }
+    match verdict {
+        Verdict::Kept | Verdict::Skipped(_) => {}
+        Verdict::Broken(seen) => panic!(
+            "{test} is broken: {seen}\n  without it: {}\n  source: {}",
+            law.why, law.source
+        ),
         Verdict::NotClaimed(capability) => {
             eprintln!("{name}: not claimed: {}", capability.name());
         }
@@ -113,6 +143,17 @@ where
 /// # Panics
 /// When no directory or runtime can be had.
 pub fn judge<S>(law: &Law<S>, open: Open<S>, gaps: Gaps, test: Option<&'static str>) -> Verdict
+where
+    S: ?Sized + Promises + 'static,
+{
+    SKIPPED.take();
+    match (look(law, open, gaps, test), SKIPPED.take()) {
+        (Verdict::Kept | Verdict::NotClaimed(_), Some(missing)) => Verdict::Skipped(missing),
+        (verdict, _) => verdict,
+    }
+}
+
+fn look<S>(law: &Law<S>, open: Open<S>, gaps: Gaps, test: Option<&'static str>) -> Verdict
 where
     S: ?Sized + Promises + 'static,
 {

@@ -1,5 +1,6 @@
 //! `cargo xtask TASK`: the one entry point for every habit of this workspace.
 
+mod laws;
 mod peers;
 
 use std::env;
@@ -15,6 +16,7 @@ cargo xtask TASK
   long    what is too slow for CI: release build, all real images, licences, benches
   setup   the peers and images that tests compare with (root and apt; elsewhere it says so)
   bench   the tables: ours beside the peers, interleaved
+  report  holds every store to the law book and writes docs/BACKENDS.md
 ";
 
 fn main() -> ExitCode {
@@ -24,6 +26,7 @@ fn main() -> ExitCode {
         "long" => long(),
         "setup" => peers::set_up(),
         "bench" => bench(),
+        "report" => laws::report(),
         _ => {
             eprint!("{HELP}");
             return ExitCode::from(2);
@@ -74,7 +77,21 @@ fn check() -> Result<()> {
             .args([&["doc", "--no-deps"], everything].concat())
             .env("RUSTDOCFLAGS", "-Dwarnings"),
     )?;
-    cargo(&[&["test"], everything].concat())
+    cargo(&[&["test"], everything].concat())?;
+    check_example()
+}
+
+/// The backend that stands for those of strangers, a workspace of its own.
+fn check_example() -> Result<()> {
+    let on = |task: &'static str, options: &[&'static str]| {
+        let manifest = ["--manifest-path", "examples/new-backend/Cargo.toml"];
+        cargo(&[&[task], &manifest[..], options].concat())
+    };
+    let shared = ["--locked", "--target-dir", "target"];
+    on("fmt", &["--check"])?;
+    let deny = ["--all-targets", "--", "--deny", "warnings"];
+    on("clippy", &[&shared[..], &deny].concat())?;
+    on("test", &shared)
 }
 
 fn long() -> Result<()> {

@@ -29,9 +29,15 @@ pub(super) enum ContentFault {
     FoldsKeys,
     KeepsWhatIsRewound,
     LosesSha512,
+    SkipsAfterTheCursor,
+    ForgetsAnIngest,
+    ReadsShort,
+    TakesForeignProofs,
 }
 
 use ContentFault as Fault;
+
+const MIB: usize = 1 << 20;
 
 pub(super) struct BrokenContent {
     store: MemoryStore,
@@ -112,13 +118,21 @@ impl ContentStore for BrokenContent {
             ingest.append(held.slice(..length - 1)).await?;
         }
         Ok(match self.fault {
-            Fault::KeepsWhatIsRewound => Box::new(Rewound { ingest, hidden: 0 }),
+            Fault::KeepsWhatIsRewound | Fault::TakesForeignProofs => Box::new(BrokenIngest {
+                ingest,
+                hidden: 0,
+                fault: self.fault,
+            }),
             _ => ingest,
         })
     }
 
     async fn ingests(&self) -> Result<Vec<IngestStatus>> {
-        self.store.ingests().await
+        let mut ingests = self.store.ingests().await?;
+        if self.fault == Fault::ForgetsAnIngest {
+            ingests.truncate(2);
+        }
+        Ok(ingests)
     }
 
     async fn discard(&self, key: &str) -> Result<bool> {
@@ -152,6 +166,9 @@ impl ContentStore for BrokenContent {
     async fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<Stat>> {
         let mut page = self.store.list(after, limit).await?;
         page.retain(|stat| !self.hides(stat));
+        if self.fault == Fault::SkipsAfterTheCursor && after.is_some() && page.len() > 1 {
+            page.remove(0);
+        }
         if self.fault == Fault::ListsBackwards && limit == usize::MAX {
             page.reverse();
         }
@@ -180,6 +197,7 @@ impl BlobReader for BrokenReader {
             Fault::FailsBeyondTheEnd if offset > self.size() => {
                 Err(Error::out_of_range("beyond the end"))
             }
+            Fault::ReadsShort if length > MIB => Ok(data.slice(..data.len().min(MIB))),
             Fault::DamagesBlobsOfAPageAndAByte if self.size() == 4_097 => {
                 Ok(data.iter().map(|byte| byte ^ 1).collect())
             }
@@ -188,14 +206,15 @@ impl BlobReader for BrokenReader {
     }
 }
 
-/// Says that it was rewound, and keeps the bytes.
-struct Rewound {
+struct BrokenIngest {
     ingest: Box<dyn Ingest>,
+    /// Bytes that it says were rewound, and keeps.
     hidden: u64,
+    fault: Fault,
 }
 
 #[async_trait]
-impl Ingest for Rewound {
+impl Ingest for BrokenIngest {
     fn key(&self) -> &str {
         self.ingest.key()
     }
@@ -213,6 +232,9 @@ impl Ingest for Rewound {
     }
 
     async fn rewind(&mut self) -> Result<()> {
+        if self.fault != Fault::KeepsWhatIsRewound {
+            return self.ingest.rewind().await;
+        }
         self.hidden = self.ingest.offset();
         Ok(())
     }
@@ -223,6 +245,10 @@ impl Ingest for Rewound {
         batch: &Batch,
         durability: Durability,
     ) -> Result<bool> {
+        let ours = verified.check(self.key(), self.offset());
+        if self.fault == Fault::TakesForeignProofs && ours.is_err() {
+            return Ok(true);
+        }
         self.ingest.publish(verified, batch, durability).await
     }
 }

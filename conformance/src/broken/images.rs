@@ -1,6 +1,7 @@
 //! Image stores with one fault each.
 
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use async_trait::async_trait;
 use cas_core::image::{Image, Reference};
@@ -13,6 +14,13 @@ pub(super) enum ImageFault {
     DeletesWhateverItStandsFor,
     ListsBackwards,
     InheritsLabels,
+    IgnoresFieldPaths,
+    PassesOverUnknownFieldPaths,
+    UpdatesIntoBeing,
+    MatchesPartsOfNames,
+    TakesBadFilters,
+    KeepsTheTimesOfCallers,
+    TakesAnyTarget,
 }
 
 use ImageFault as Fault;
@@ -36,7 +44,20 @@ impl ImageStore for BrokenImages {
     }
 
     async fn list(&self, filters: &[&str]) -> Result<Vec<Image>> {
-        let mut images = self.store.list(filters).await?;
+        let parts: Vec<String> = filters
+            .iter()
+            .map(|filter| match filter.strip_prefix("name==") {
+                Some(name) if self.fault == Fault::MatchesPartsOfNames && !name.contains('"') => {
+                    format!("name~=/{name}/")
+                }
+                _ => (*filter).to_owned(),
+            })
+            .collect();
+        let filters: Vec<&str> = parts.iter().map(String::as_str).collect();
+        let mut images = match self.store.list(&filters).await {
+            Err(_) if self.fault == Fault::TakesBadFilters => self.store.list(&[]).await?,
+            found => found?,
+        };
         if self.fault == Fault::ListsBackwards {
             images.reverse();
         }
@@ -44,7 +65,15 @@ impl ImageStore for BrokenImages {
     }
 
     async fn create(&self, image: Image) -> Result<Image> {
+        let given = image.created_at;
         match self.store.create(image.clone()).await {
+            Ok(created) if given == UNIX_EPOCH && self.fault == Fault::KeepsTheTimesOfCallers => {
+                Ok(Image {
+                    created_at: given,
+                    ..created
+                })
+            }
+            Err(_) if image.target.size == 0 && self.fault == Fault::TakesAnyTarget => Ok(image),
             Err(error)
                 if error.kind() == Kind::AlreadyExists && self.fault == Fault::ClobbersOnCreate =>
             {
@@ -62,7 +91,24 @@ impl ImageStore for BrokenImages {
                 image.labels.entry(label).or_insert(value);
             }
         }
-        self.store.update(image, fieldpaths).await
+        let known = |path: &&&str| {
+            let fields = ["labels", "annotations", "target"];
+            fields.iter().any(|field| path.starts_with(field))
+        };
+        let understood: Vec<&str> = fieldpaths.iter().filter(known).copied().collect();
+        let fieldpaths = match self.fault {
+            Fault::IgnoresFieldPaths => &[],
+            Fault::PassesOverUnknownFieldPaths => &understood[..],
+            _ => fieldpaths,
+        };
+        match self.store.update(image.clone(), fieldpaths).await {
+            Err(error)
+                if error.kind() == Kind::NotFound && self.fault == Fault::UpdatesIntoBeing =>
+            {
+                self.store.create(image).await
+            }
+            outcome => outcome,
+        }
     }
 
     async fn delete(&self, name: &Reference, target: Option<&Descriptor>) -> Result<()> {

@@ -110,6 +110,10 @@ pub const CONTENT: &[Exhibit<dyn ContentStore>] = exhibits![BrokenContent, Conte
         pages_make_up_the_list,
         a_removed_blob_is_gone,
     ]
+    SkipsAfterTheCursor => pages_make_up_the_list [a_removed_blob_is_gone]
+    ForgetsAnIngest => ingests_are_listed_by_key []
+    ReadsShort => bytes_of_many_parts_come_back []
+    TakesForeignProofs => a_foreign_proof_is_refused []
 ];
 
 /// Broken homes of records.
@@ -123,6 +127,18 @@ pub const RECORDS: &[Exhibit<dyn Records>] = exhibits![BrokenRecords, RecordFaul
     ReadsPrefixesAsPatterns => a_prefix_is_taken_literally []
     MixesTables => tables_are_separate [a_batch_is_applied_in_order]
     CutsLongValues => values_of_any_length_come_back []
+    CreatesOverWhatIsThere => absent_is_expected_once [
+        a_batch_sees_its_own_changes,
+        a_conflict_applies_nothing,
+        a_conflict_leaves_a_prefix_at_most,
+        one_creator_of_a_key_wins,
+    ]
+    AppliesBackwards => a_batch_is_applied_in_order [
+        a_batch_sees_its_own_changes,
+        a_conflict_applies_nothing,
+    ]
+    FoldsCase => odd_keys_are_keys [a_scan_is_in_key_order, a_prefix_is_taken_literally]
+    PagesWithoutLimit => a_scan_is_in_key_order [a_prefix_is_taken_literally]
 ];
 
 /// Broken image stores.
@@ -134,6 +150,16 @@ pub const IMAGES: &[Exhibit<dyn ImageStore>] = exhibits![BrokenImages, ImageFaul
         field_paths_change_what_they_name,
         a_label_without_value_is_none,
     ]
+    IgnoresFieldPaths => field_paths_change_what_they_name [
+        unknown_field_paths_are_refused,
+        updates_of_different_labels_lose_none,
+    ]
+    PassesOverUnknownFieldPaths => unknown_field_paths_are_refused []
+    UpdatesIntoBeing => an_update_of_nothing_is_not_found []
+    MatchesPartsOfNames => filters_choose_images []
+    TakesBadFilters => bad_filters_are_refused []
+    KeepsTheTimesOfCallers => the_store_sets_the_times []
+    TakesAnyTarget => an_image_needs_a_target []
 ];
 
 macro_rules! stores {

@@ -17,6 +17,10 @@ pub(super) enum RecordFault {
     ReadsPrefixesAsPatterns,
     MixesTables,
     CutsLongValues,
+    CreatesOverWhatIsThere,
+    AppliesBackwards,
+    FoldsCase,
+    PagesWithoutLimit,
     /// Only where a whole store is judged.
     ForgetsLeases,
 }
@@ -65,6 +69,10 @@ impl BrokenRecords {
             Fault::IgnoresExpectations if matches!(change.expect, Expect::Revision(_)) => {
                 change.expect = Expect::Any;
             }
+            Fault::CreatesOverWhatIsThere if change.expect == Expect::Absent => {
+                change.expect = Expect::Any;
+            }
+            Fault::FoldsCase => change.key.make_ascii_lowercase(),
             Fault::CutsLongValues => {
                 change.value = change
                     .value
@@ -91,13 +99,22 @@ impl Records for BrokenRecords {
     }
 
     async fn load(&self, table: Table, key: &str) -> Result<Option<Record>> {
+        let folded = key.to_ascii_lowercase();
+        let key = match self.fault {
+            Fault::FoldsCase => &folded,
+            _ => key,
+        };
         let found = self.store.load(self.table(table), key).await?;
         Ok(found.map(|record| self.shown(record)))
     }
 
     async fn commit(&self, batch: &Batch) -> Result<()> {
         let mut whole = Batch::new();
-        for change in batch.changes() {
+        let mut changes: Vec<&Change> = batch.changes().iter().collect();
+        if self.fault == Fault::AppliesBackwards {
+            changes.reverse();
+        }
+        for change in changes {
             let change = self.changed(change.clone()).await?;
             if self.fault == Fault::AppliesHalfABatch {
                 let mut single = Batch::new();
@@ -128,6 +145,7 @@ impl Records for BrokenRecords {
                 page.truncate(limit);
                 page
             }
+            Fault::PagesWithoutLimit => self.store.scan(table, prefix, after, usize::MAX).await?,
             _ => self.store.scan(table, prefix, after, limit).await?,
         };
         Ok(page.into_iter().map(|record| self.shown(record)).collect())

@@ -3,19 +3,23 @@
 /// Lists the laws of one group and makes from the list: a function that returns it, `NAMES`, and
 /// an exported macro that turns each law into a `#[test]`.
 ///
-/// `THEME() [law, ...]` names functions of the module THEME. `THEME(needs Capability)` is for
-/// stores that promise it, `THEME(racy)` for laws whose outcome depends on timing, and
+/// `THEME() [law: "why" ["source"], ...]` names functions of the module THEME, says of each what
+/// goes wrong for a user without it, and where the rule comes from. `THEME(needs Capability)` is
+/// for stores that promise it, `THEME(racy)` for laws whose outcome depends on timing, and
 /// `THEME(needs Capability, racy)` for both.
 macro_rules! laws {
     (
         $d:tt $(#[$doc:meta])* $macro:ident!, $tests:ident!, $group:ident: $store:ty;
-        $($theme:ident $when:tt [$($law:ident),* $(,)?])*
+        $($theme:ident $when:tt [$($law:ident: $why:literal [$source:literal]),* $(,)?])*
     ) => {
         /// The names, for checking gaps.
         pub const NAMES: &[&str] = &[$($(stringify!($law),)*)*];
 
         const LAWS: &[$crate::Law<$store>] = &[$($($crate::Law {
+            group: stringify!($group),
             name: stringify!($law),
+            why: $why,
+            source: $source,
             needs: laws!(@needs $when),
             racy: laws!(@racy $when),
             run: |subject| Box::pin($theme::$law(subject)),
@@ -37,10 +41,11 @@ macro_rules! laws {
                     #[allow(unused_imports)]
                     use super::*;
 
-                    const GAPS: $d crate::Gaps = $d gaps;
-                    const _: () = $d crate::gap::check(GAPS);
+                    // The names of whoever calls are seen here: those of ours must not be theirs.
+                    const __GAPS: $d crate::Gaps = $d gaps;
+                    const _: () = $d crate::gap::check(__GAPS);
 
-                    fn open(dir: ::std::path::PathBuf) -> $d crate::Opening<$store> {
+                    fn __open(dir: ::std::path::PathBuf) -> $d crate::Opening<$store> {
                         $d crate::opening(dir, $d open)
                     }
 
@@ -58,8 +63,8 @@ macro_rules! laws {
                     $d crate::test(
                         $d crate::laws::$group::all(),
                         stringify!($law),
-                        open,
-                        GAPS,
+                        __open,
+                        __GAPS,
                         concat!(module_path!(), "::", stringify!($law)),
                     );
                 }
@@ -77,3 +82,61 @@ pub mod content;
 pub mod images;
 pub mod records;
 pub mod snapshots;
+
+use crate::judge::Law;
+
+/// What the book says of one law, whatever store it is held to.
+#[derive(Clone, Copy, Debug)]
+pub struct Rule {
+    /// The trait that it is about, or `collect` for a whole store.
+    pub group: &'static str,
+    /// Its name, unique among all laws.
+    pub name: &'static str,
+    /// What goes wrong for a user without it.
+    pub why: &'static str,
+    /// Where the rule comes from.
+    pub source: &'static str,
+    /// The promise it is about.
+    pub needs: Option<cas_core::Capability>,
+}
+
+/// All laws of all groups.
+pub fn book() -> impl Iterator<Item = Rule> {
+    fn rules<S: ?Sized>(laws: &'static [Law<S>]) -> impl Iterator<Item = Rule> {
+        laws.iter().map(|law| Rule {
+            group: law.group,
+            name: law.name,
+            why: law.why,
+            source: law.source,
+            needs: law.needs,
+        })
+    }
+    rules(content::all())
+        .chain(rules(records::all()))
+        .chain(rules(images::all()))
+        .chain(rules(collect::all()))
+        .chain(rules(snapshots::all()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A table of the law that strangers read: no row is empty, none points into this machine.
+    #[test]
+    fn every_law_says_why_and_where_it_comes_from() {
+        for rule in book() {
+            let (why, source) = (rule.why, rule.source);
+            assert!(
+                why.len() > 20 && !why.ends_with('.'),
+                "{}: {why}",
+                rule.name
+            );
+            assert!(
+                !source.is_empty() && !source.starts_with('/'),
+                "{}: {source}",
+                rule.name
+            );
+        }
+    }
+}

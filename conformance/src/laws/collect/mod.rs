@@ -19,35 +19,83 @@ laws! { $
     /// nothing; the gaps, [`Gaps`](crate::Gaps), may be left out.
     store!, __store_tests!, collect: cas_core::Store;
     holds() [
-        what_a_name_reaches_is_kept,
-        a_dry_run_removes_nothing,
-        a_lease_keeps_what_it_lists_and_all_below,
-        a_flat_lease_keeps_the_thing_alone,
-        an_expired_lease_keeps_nothing,
-        only_the_owner_ends_a_lease,
-        a_blob_without_a_lease_lives_a_day,
-        an_ingest_lives_a_day,
-        what_an_import_did_not_name_goes,
-        a_path_from_each_holder_is_told,
+        what_a_name_reaches_is_kept:
+            "Removing one image would break another that shares its layers"
+            ["docs/DURABILITY.md, Leases and collection"],
+        a_dry_run_removes_nothing:
+            "Who asks what would go would lose it by asking"
+            ["cas_core::collect::Options"],
+        a_lease_keeps_what_it_lists_and_all_below:
+            "A pull would lose its first layers while it fetches the last"
+            ["containerd leases.Manager; lf-edge/eve#1248"],
+        a_flat_lease_keeps_the_thing_alone:
+            "A job that wants a manifest only would hold gigabytes"
+            ["containerd docs/garbage-collection.md, gc.flat"],
+        an_expired_lease_keeps_nothing:
+            "What killed jobs have held would never come back as space"
+            ["containerd docs/garbage-collection.md, gc.expire"],
+        only_the_owner_ends_a_lease:
+            "Cleaning up would end the lease of a pull that runs, and its layers go"
+            ["moby#53321"],
+        a_blob_without_a_lease_lives_a_day:
+            "A blob would go between its upload and the manifest that names it"
+            ["docs/DURABILITY.md, Leases and collection; quay/quay#6318"],
+        an_ingest_lives_a_day:
+            "A download would be taken away under its writer, or its leftovers stay for ever"
+            ["containerd metadata, ingest expireat of 24 h"],
+        what_an_import_did_not_name_goes:
+            "Every failed import would leave its layers on the disk"
+            ["docs/DURABILITY.md, Leases and collection"],
+        a_path_from_each_holder_is_told:
+            "Nobody could say why something is kept, and so nobody dares to remove it"
+            ["containerd#10548"],
     ]
     labels() [
-        a_root_label_keeps_a_blob,
-        a_reference_has_the_exact_suffix,
-        a_back_reference_keeps_the_child,
-        an_image_that_expired_goes,
-        a_condition_needs_its_snapshot,
+        a_root_label_keeps_a_blob:
+            "Tools written for containerd pin content by this label, and it would go"
+            ["containerd docs/garbage-collection.md, gc.root"],
+        a_reference_has_the_exact_suffix:
+            "A label that only looks like a reference would keep content for ever"
+            ["containerd docs/garbage-collection.md, gc.ref"],
+        a_back_reference_keeps_the_child:
+            "A signature or an index beside an image would go while the image stays"
+            ["containerd docs/garbage-collection.md, gc.bref"],
+        an_image_that_expired_goes:
+            "What was meant for an hour would stay"
+            ["containerd docs/garbage-collection.md, gc.expire"],
+        a_condition_needs_its_snapshot:
+            "A condition that cannot come true would hold content for ever"
+            ["containerd docs/garbage-collection.md, gc.cond"],
     ]
     races() [
-        a_condemned_blob_can_be_held_again,
-        what_is_stored_over_a_tombstone_is_live,
-        a_collection_finishes_what_another_began,
-        a_lease_that_expired_in_the_middle_is_noticed,
-        what_was_touched_since_it_was_noted_stays,
+        a_condemned_blob_can_be_held_again:
+            "A pull that finds a layer present would lose it a moment later"
+            ["distribution/distribution#3544"],
+        what_is_stored_over_a_tombstone_is_live:
+            "A layer that was pulled again would be removed by the tombstone of its predecessor"
+            ["docs/DURABILITY.md, Leases and collection"],
+        a_collection_finishes_what_another_began:
+            "A killed collection would leave tombstones that keep their space"
+            ["docs/DURABILITY.md, Leases and collection"],
+        a_lease_that_expired_in_the_middle_is_noticed:
+            "A laptop that slept would name an image whose layers are gone"
+            ["docs/DURABILITY.md, Leases and collection"],
+        what_was_touched_since_it_was_noted_stays:
+            "A collection would remove what a job took hold of while it marked"
+            ["containerd#1674; distribution/distribution#3544"],
     ]
-    crowd(racy) [collections_beside_everything_lose_nothing]
+    crowd(racy) [
+        collections_beside_everything_lose_nothing:
+            "A collection could only run while nothing else does"
+            ["docs/DURABILITY.md, Leases and collection; containerd#2695"],
+    ]
     crowd(needs Shared, racy) [
-        two_openings_collect_and_import_at_once,
-        killed_importers_lose_no_name,
+        two_openings_collect_and_import_at_once:
+            "Of two machines that share a store one would collect what the other pulls"
+            ["docs/DURABILITY.md, Leases and collection"],
+        killed_importers_lose_no_name:
+            "A killed import would take an image with it that another has named"
+            ["docs/DURABILITY.md, Names"],
     ]
 }
 

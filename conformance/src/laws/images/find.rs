@@ -42,7 +42,7 @@ pub(super) async fn filters_choose_images(subject: Store) {
     let images = subject.open().await;
     fill(&*images).await;
     let digest = format!("target.digest=={}", target("db:1").digest);
-    let cases: [(&[&str], &[&str]); 8] = [
+    let cases: [(&[&str], &[&str]); 9] = [
         (&["name==web:1"], &["web:1"]),
         (&["name~=/^web/"], &["web:1", "web:2"]),
         (&["labels.\"x.io/tier\"==front,name!=web:2"], &["web:1"]),
@@ -57,6 +57,7 @@ pub(super) async fn filters_choose_images(subject: Store) {
             &["db:1", "plain", "web:1", "web:2"],
         ),
         (&["name==none"], &[]),
+        (&["name==web"], &[]),
     ];
     for (filters, expected) in cases {
         assert_eq!(names(&*images, filters).await, expected, "{filters:?}");

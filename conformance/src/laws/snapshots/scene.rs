@@ -88,7 +88,7 @@ pub(super) fn is_root() -> bool {
     let id = Command::new("id").arg("-u").output();
     let root = id.is_ok_and(|id| id.stdout == b"0\n");
     if !root {
-        eprintln!("SKIPPED: only root mounts and gives away; contents were not looked at");
+        crate::skip("only root mounts and gives away; contents were not looked at");
     }
     root
 }

@@ -1,0 +1,41 @@
+//! Prints what became of the laws: `law-report DIRECTORY [--json]`.
+//!
+//! The directory is what `CONFORMANCE_REPORT` named when the tests ran. Ends with 1 when a law is
+//! broken or nothing was judged, with 2 when it is called wrongly.
+
+use std::env;
+use std::path::Path;
+use std::process::ExitCode;
+
+use conformance::report::Report;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let (directory, json) = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [directory] if !directory.starts_with('-') => (directory, false),
+        [directory, "--json"] | ["--json", directory] => (directory, true),
+        _ => {
+            eprintln!("law-report DIRECTORY [--json]");
+            return ExitCode::from(2);
+        }
+    };
+    match Report::read(Path::new(directory)) {
+        Ok(report) if report.is_empty() => {
+            eprintln!(
+                "law-report: {directory} has no verdicts; run the tests with CONFORMANCE_REPORT={directory}"
+            );
+            ExitCode::FAILURE
+        }
+        Ok(report) => {
+            match json {
+                true => println!("{:#}", report.json()),
+                false => print!("{}", report.markdown()),
+            }
+            ExitCode::from(u8::from(report.has_broken()))
+        }
+        Err(error) => {
+            eprintln!("law-report: cannot read {directory}: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

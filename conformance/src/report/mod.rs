@@ -1,0 +1,275 @@
+//! What became of each law on each store, as a table.
+//!
+//! Where the environment names a directory as [`DIRECTORY`], every test of a law adds one line of
+//! JSON to a file of its own process there: a [`Line`]. [`Report::read`] puts together what a run
+//! has left, and writes it as Markdown or JSON; the program `law-report` prints either.
+
+mod markdown;
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::path::Path;
+use std::time::Duration;
+use std::{env, process};
+
+use cas_core::Capability;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::judge::Verdict;
+use crate::laws::{Rule, book};
+
+/// The environment variable that names the directory; it is made where it is not there. One that
+/// holds the lines of an earlier run gives a report of both.
+pub const DIRECTORY: &str = "CONFORMANCE_REPORT";
+
+/// A verdict in one word, from the best to the worst.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// [`Verdict::Kept`].
+    Kept,
+    /// [`Verdict::NotClaimed`].
+    NotClaimed,
+    /// [`Verdict::Gap`].
+    Gap,
+    /// [`Verdict::Skipped`].
+    Skipped,
+    /// [`Verdict::Outgrown`].
+    Outgrown,
+    /// [`Verdict::Broken`].
+    Broken,
+}
+
+impl Outcome {
+    const ALL: [Outcome; 6] = [
+        Outcome::Kept,
+        Outcome::NotClaimed,
+        Outcome::Gap,
+        Outcome::Skipped,
+        Outcome::Outgrown,
+        Outcome::Broken,
+    ];
+
+    fn words(self) -> &'static str {
+        match self {
+            Outcome::Kept => "kept",
+            Outcome::NotClaimed => "not claimed",
+            Outcome::Gap => "gap",
+            Outcome::Skipped => "skipped",
+            Outcome::Outgrown => "outgrown gap",
+            Outcome::Broken => "broken",
+        }
+    }
+
+    fn of(verdict: &Verdict) -> (Outcome, Option<String>) {
+        let because = |why: &str| Some(why.to_owned());
+        match verdict {
+            Verdict::Kept => (Outcome::Kept, None),
+            Verdict::NotClaimed(needed) => (Outcome::NotClaimed, because(needed.name())),
+            Verdict::Gap(reason) => (Outcome::Gap, because(reason)),
+            Verdict::Skipped(missing) => (Outcome::Skipped, because(missing)),
+            Verdict::Outgrown => (Outcome::Outgrown, None),
+            Verdict::Broken(seen) => (Outcome::Broken, because(seen)),
+        }
+    }
+}
+
+/// One law on one store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Line {
+    /// The package whose test it was; empty where cargo did not run it.
+    pub package: String,
+    /// The module of the test, as `laws::mine_content`.
+    pub suite: String,
+    /// The group of the law.
+    pub group: String,
+    /// Its name.
+    pub law: String,
+    /// What became of it.
+    pub verdict: Outcome,
+    /// The reason of a gap, what was missing, or what was seen.
+    pub reason: Option<String>,
+    /// Milliseconds that it took.
+    pub ms: u64,
+}
+
+impl Line {
+    /// Suites that differ only in what they are about are of one store: its name.
+    fn store(&self) -> &str {
+        let about = ["content", "records", "images", "collection", "snapshots"];
+        let named = about.iter().find_map(|what| self.suite.strip_suffix(what));
+        let name = named.unwrap_or(&self.suite).trim_end_matches(['_', ':']);
+        if name.is_empty() { &self.suite } else { name }
+    }
+}
+
+/// Writes down what became of a law, where somebody asked for it.
+///
+/// # Panics
+/// When the directory that was named takes no line: a report must not lack what was asked for.
+pub(crate) fn note(group: &str, test: &str, verdict: &Verdict, took: Duration) {
+    let Some(directory) = env::var_os(DIRECTORY) else {
+        return;
+    };
+    let (suite, law) = test.rsplit_once("::").unwrap_or(("", test));
+    let (verdict, reason) = Outcome::of(verdict);
+    let line = Line {
+        package: env::var("CARGO_PKG_NAME").unwrap_or_default(),
+        suite: suite.to_owned(),
+        group: group.to_owned(),
+        law: law.to_owned(),
+        verdict,
+        reason,
+        ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+    };
+    append(Path::new(&directory), &line).expect("the report takes a line");
+}
+
+/// One write a line, so that those of tests side by side do not mix.
+fn append(directory: &Path, line: &Line) -> io::Result<()> {
+    fs::create_dir_all(directory)?;
+    let mut text = serde_json::to_vec(line)?;
+    text.push(b'\n');
+    let name = format!("{}-{}.jsonl", line.package, process::id());
+    let mut options = OpenOptions::new();
+    let mut file = options
+        .create(true)
+        .append(true)
+        .open(directory.join(name))?;
+    file.write_all(&text)
+}
+
+/// All verdicts of a run.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// By package, suite and law.
+    lines: BTreeMap<(String, String, String), Line>,
+}
+
+impl Report {
+    /// Reads the lines below `directory`. Of a law that ran twice the worse verdict stays.
+    ///
+    /// # Errors
+    /// Those of the file system; `InvalidData` for what is no line of a report.
+    pub fn read(directory: &Path) -> io::Result<Report> {
+        let mut report = Report::default();
+        for entry in fs::read_dir(directory)? {
+            let path = entry?.path();
+            if path.extension().is_none_or(|ending| ending != "jsonl") {
+                continue;
+            }
+            for text in fs::read_to_string(&path)?.lines() {
+                report.add(serde_json::from_str(text).map_err(|error| {
+                    let what = format!("{}: {error}", path.display());
+                    io::Error::new(io::ErrorKind::InvalidData, what)
+                })?);
+            }
+        }
+        Ok(report)
+    }
+
+    fn add(&mut self, line: Line) {
+        let key = (line.package.clone(), line.suite.clone(), line.law.clone());
+        let known = self.lines.entry(key).or_insert_with(|| line.clone());
+        if line.verdict > known.verdict {
+            *known = line;
+        }
+    }
+
+    /// Whether nothing was judged.
+    pub fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
+    /// Whether a law is broken, or a gap on one outgrown.
+    pub fn has_broken(&self) -> bool {
+        self.lines
+            .values()
+            .any(|line| line.verdict >= Outcome::Outgrown)
+    }
+
+    /// The stores, each with its package.
+    fn stores(&self) -> BTreeMap<(&str, &str), Vec<&Line>> {
+        let mut stores: BTreeMap<_, Vec<&Line>> = BTreeMap::new();
+        for line in self.lines.values() {
+            let store = (line.package.as_str(), line.store());
+            stores.entry(store).or_default().push(line);
+        }
+        stores
+    }
+
+    /// All of it: each store with what it promises and its counts, the gaps, the law book, and
+    /// every line.
+    pub fn json(&self) -> Value {
+        let stores = self.stores().into_iter().map(|((package, store), lines)| {
+            let groups = groups().into_iter().filter_map(|group| {
+                let counts = Counts::of(group, &lines)?;
+                Some((group.to_owned(), json!(counts.by_outcome)))
+            });
+            json!({
+                "package": package,
+                "store": store,
+                "promises": promises(&lines),
+                "groups": Value::Object(groups.collect()),
+            })
+        });
+        let laws = book().map(|rule| {
+            json!({
+                "group": rule.group,
+                "law": rule.name,
+                "needs": rule.needs.map(Capability::name),
+                "why": rule.why,
+                "source": rule.source,
+            })
+        });
+        json!({
+            "stores": stores.collect::<Vec<_>>(),
+            "laws": laws.collect::<Vec<_>>(),
+            "verdicts": self.lines.values().collect::<Vec<_>>(),
+        })
+    }
+}
+
+/// The groups in the order of the book.
+fn groups() -> Vec<&'static str> {
+    let mut groups: Vec<&str> = book().map(|rule| rule.group).collect();
+    groups.dedup();
+    groups
+}
+
+/// What a store promises: the capabilities of those laws that it did not turn away.
+fn promises(lines: &[&Line]) -> Vec<&'static str> {
+    let needed = |rule: &Rule, capability| rule.needs == Some(capability);
+    let made = |capability: Capability| {
+        book().filter(|rule| needed(rule, capability)).any(|rule| {
+            let mut of_it = lines.iter().filter(|line| line.law == rule.name);
+            of_it.any(|line| line.verdict != Outcome::NotClaimed)
+        })
+    };
+    let all = Capability::ALL.into_iter().filter(|one| made(*one));
+    all.map(Capability::name).collect()
+}
+
+/// What became of the laws of one group on one store.
+struct Counts {
+    by_outcome: BTreeMap<Outcome, usize>,
+    /// Laws of the group that the run left out.
+    not_run: usize,
+}
+
+impl Counts {
+    fn of(group: &str, lines: &[&Line]) -> Option<Counts> {
+        let mut by_outcome = BTreeMap::new();
+        for line in lines.iter().filter(|line| line.group == group) {
+            *by_outcome.entry(line.verdict).or_insert(0) += 1;
+        }
+        let all = book().filter(|rule| rule.group == group).count();
+        let run: usize = by_outcome.values().sum();
+        (run > 0).then(|| Counts {
+            by_outcome,
+            not_run: all.saturating_sub(run),
+        })
+    }
+}

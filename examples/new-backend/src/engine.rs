@@ -1,0 +1,140 @@
+//! The database: a connection that writes and one that reads, so that readers wait for no commit.
+
+use std::collections::BTreeSet;
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use cas_core::{Error, Kind, Result};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+
+use crate::error::Failed;
+
+/// Version of the schema, kept in `user_version`.
+const VERSION: i64 = 1;
+
+const SCHEMA: &str = "
+    CREATE TABLE blobs (
+        digest TEXT PRIMARY KEY, size INTEGER NOT NULL, id INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE ingests (
+        key TEXT PRIMARY KEY, id INTEGER NOT NULL, size INTEGER NOT NULL,
+        updated INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE pieces (
+        id INTEGER NOT NULL, at INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (id, at)) STRICT;
+    CREATE TABLE records (
+        kind TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, revision INTEGER NOT NULL,
+        PRIMARY KEY (kind, key)) STRICT, WITHOUT ROWID;
+    CREATE TABLE numbers (last INTEGER NOT NULL) STRICT;
+    INSERT INTO numbers VALUES (0);
+    PRAGMA user_version = 1;";
+
+pub(crate) struct Engine {
+    reader: Mutex<Connection>,
+    writer: Mutex<Writer>,
+    /// Keys of the ingests that somebody writes.
+    pub(crate) held: Mutex<BTreeSet<String>>,
+    /// Its lock is freed by the kernel, however this process ends.
+    _owner: File,
+}
+
+struct Writer {
+    connection: Connection,
+    /// Whether the device failed: nobody knows what it has kept of what came before.
+    failed: bool,
+}
+
+impl Engine {
+    /// Opens the store in the directory `path`, and makes it where nothing is.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+        let mut options = OpenOptions::new();
+        let owner = options.create(true).append(true).open(path.join("owner"))?;
+        owner.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => Error::busy("it is open already; end the other owner"),
+            TryLockError::Error(error) => error.into(),
+        })?;
+        let file = path.join("cas.sqlite");
+        let opened = connect(&file).and_then(|writer| {
+            prepare(&writer)?;
+            Ok((connect(&file)?, writer))
+        });
+        let (reader, connection) = opened.map_err(|Failed(error)| error)?;
+        // SQLite syncs the database, but not its name.
+        File::open(path)?.sync_all()?;
+        Ok(Engine {
+            reader: Mutex::new(reader),
+            writer: Mutex::new(Writer {
+                connection,
+                failed: false,
+            }),
+            held: Mutex::default(),
+            _owner: owner,
+        })
+    }
+
+    pub(crate) fn read<T>(&self, work: impl FnOnce(&Connection) -> Result<T, Failed>) -> Result<T> {
+        work(&lock(&self.reader)).map_err(|Failed(error)| error)
+    }
+
+    /// Does `work` in one transaction, or nothing of it. Where it is `synced` all that was written
+    /// before is on the device too when this returns.
+    pub(crate) fn write<T>(
+        &self,
+        synced: bool,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, Failed>,
+    ) -> Result<T> {
+        let mut writer = lock(&self.writer);
+        if writer.failed {
+            let advice = "the device failed before; check it and open the store anew";
+            return Err(Error::precondition(advice));
+        }
+        let outcome = transact(&mut writer.connection, synced, work);
+        outcome.map_err(|Failed(error)| {
+            writer.failed = error.kind() == Kind::Unavailable;
+            error
+        })
+    }
+}
+
+fn transact<T>(
+    connection: &mut Connection,
+    synced: bool,
+    work: impl FnOnce(&Transaction<'_>) -> Result<T, Failed>,
+) -> Result<T, Failed> {
+    // NORMAL leaves the log unsynced; the next commit that is FULL syncs all of it.
+    let level = if synced { "FULL" } else { "NORMAL" };
+    connection.pragma_update(None, "synchronous", level)?;
+    let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let done = work(&tx)?;
+    tx.commit()?;
+    Ok(done)
+}
+
+/// The next number, which no id and no revision had before.
+pub(crate) fn number(tx: &Transaction<'_>) -> rusqlite::Result<i64> {
+    tx.prepare_cached("UPDATE numbers SET last = last + 1 RETURNING last")?
+        .query_row((), |row| row.get(0))
+}
+
+fn connect(file: &Path) -> Result<Connection, Failed> {
+    let connection = Connection::open(file)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    Ok(connection)
+}
+
+/// Makes the schema, in one transaction, or checks its version.
+fn prepare(connection: &Connection) -> Result<(), Failed> {
+    match connection.query_row("PRAGMA user_version", (), |row| row.get::<_, i64>(0))? {
+        VERSION => Ok(()),
+        0 => Ok(connection.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA} COMMIT;"))?),
+        found => Err(Failed(Error::precondition(format!(
+            "expected schema {VERSION}, found {found}; use the release that wrote it"
+        )))),
+    }
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A transaction that a panic left open was rolled back when it was dropped.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,59 @@
+//! What became of every law on every store, for people to read.
+
+use std::env;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::{everything, peers, step};
+
+/// The page, and the lines in it that what is generated stands between.
+const PAGE: &str = "docs/BACKENDS.md";
+const BEGIN: &str = "<!-- laws -->";
+const END: &str = "<!-- /laws -->";
+
+/// The test targets, of whichever package, that hold a store to laws.
+const SUITES: &[&str] = &["laws", "composed", "s3"];
+
+/// Judges all stores, compositions and snapshotters, and writes the page; fails after that where a
+/// law is broken.
+pub(crate) fn report() -> Result<()> {
+    peers::set_up()?;
+    let verdicts = env::current_dir()?.join("target/laws");
+    if verdicts.exists() {
+        fs::remove_dir_all(&verdicts)?;
+    }
+    let suites = SUITES.iter().flat_map(|suite| ["--test", suite]);
+    let judged = step(
+        Command::new("cargo")
+            .args(["test", "--no-fail-fast"])
+            .args(everything())
+            .args(suites)
+            .env("CONFORMANCE_REPORT", &verdicts),
+    );
+    let told = Command::new("cargo")
+        .args(["run", "--quiet", "--package", "oci-cas-conformance"])
+        .args(["--bin", "law-report", "--"])
+        .arg(&verdicts)
+        .output()
+        .context("cannot start law-report")?;
+    if told.stdout.is_empty() {
+        bail!("law-report: {}", String::from_utf8_lossy(&told.stderr));
+    }
+    write_between(Path::new(PAGE), &String::from_utf8(told.stdout)?)?;
+    judged
+}
+
+/// Replaces what stands between the two marks of the page.
+fn write_between(page: &Path, text: &str) -> Result<()> {
+    let old =
+        fs::read_to_string(page).with_context(|| format!("cannot read {}", page.display()))?;
+    let (Some((before, rest)), true) = (old.split_once(BEGIN), old.contains(END)) else {
+        bail!("{} has no lines {BEGIN} and {END}", page.display());
+    };
+    let after = rest.split_once(END).map_or("", |(_, after)| after);
+    fs::write(page, format!("{before}{BEGIN}\n{text}{END}{after}"))?;
+    Ok(())
+}
