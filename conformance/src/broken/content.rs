@@ -1,5 +1,7 @@
 //! Content stores with one fault each.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -33,6 +35,8 @@ pub(super) enum ContentFault {
     ForgetsAnIngest,
     ReadsShort,
     TakesForeignProofs,
+    AdoptsFromTheBeginning,
+    CompactsALivingBlob,
 }
 
 use ContentFault as Fault;
@@ -118,7 +122,9 @@ impl ContentStore for BrokenContent {
             ingest.append(held.slice(..length - 1)).await?;
         }
         Ok(match self.fault {
-            Fault::KeepsWhatIsRewound | Fault::TakesForeignProofs => Box::new(BrokenIngest {
+            Fault::KeepsWhatIsRewound
+            | Fault::TakesForeignProofs
+            | Fault::AdoptsFromTheBeginning => Box::new(BrokenIngest {
                 ingest,
                 hidden: 0,
                 fault: self.fault,
@@ -178,6 +184,15 @@ impl ContentStore for BrokenContent {
     async fn flush(&self) -> Result<()> {
         self.store.flush().await
     }
+
+    async fn compact(&self) -> Result<()> {
+        if self.fault == Fault::CompactsALivingBlob {
+            for stat in self.store.list(None, 1).await? {
+                self.store.remove(&stat.digest).await?;
+            }
+        }
+        Ok(())
+    }
 }
 
 struct BrokenReader {
@@ -225,6 +240,17 @@ impl Ingest for BrokenIngest {
 
     async fn append(&mut self, data: Bytes) -> Result<()> {
         self.ingest.append(data).await
+    }
+
+    async fn adopt(&mut self, file: &Arc<File>, _offset: u64, length: usize) -> Result<usize> {
+        if self.fault != Fault::AdoptsFromTheBeginning {
+            return Ok(0);
+        }
+        let mut data = vec![0; length];
+        let read = file.read_at(&mut data, 0)?;
+        data.truncate(read);
+        self.ingest.append(data.into()).await?;
+        Ok(read)
     }
 
     async fn read_back(&mut self, offset: u64, length: usize) -> Result<Bytes> {

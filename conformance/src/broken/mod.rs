@@ -81,6 +81,8 @@ pub const CONTENT: &[Exhibit<dyn ContentStore>] = exhibits![BrokenContent, Conte
         bytes_and_batch_are_one_step,
         any_sequence_agrees_with_a_map,
     ]
+    AdoptsFromTheBeginning => a_file_becomes_its_bytes []
+    CompactsALivingBlob => a_compaction_keeps_what_is_there []
     ListsBackwards => a_list_is_in_digest_order []
     HidesTheEmptyBlob => an_empty_blob_is_a_blob [
         sizes_around_pieces_come_back,

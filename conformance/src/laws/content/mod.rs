@@ -3,6 +3,7 @@
 mod commit;
 mod crash;
 mod durable;
+mod files;
 mod ingest;
 mod list;
 mod many;
@@ -43,6 +44,14 @@ laws! { $
         a_file_has_the_bytes:
             "The kernel copies the file as it is; one that holds more or less is a wrong layer"
             ["cas_core::BlobReader::file"],
+    ]
+    files() [
+        a_file_becomes_its_bytes:
+            "A file that is shared with the store and changes later would be a blob that lies"
+            ["cas_core::Ingest::adopt"],
+        a_compaction_keeps_what_is_there:
+            "Disk that comes back at the cost of one living layer is no gain"
+            ["cas_core::ContentStore::compact"],
     ]
     ingest() [
         a_dropped_writer_is_resumed:
