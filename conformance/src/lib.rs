@@ -29,6 +29,7 @@ mod judge;
 pub mod laws;
 mod material;
 pub mod sample;
+mod strace;
 mod subject;
 
 pub use gap::Gaps;

@@ -3,6 +3,7 @@
 mod commit;
 mod crash;
 mod durable;
+mod fault;
 mod ingest;
 mod list;
 mod many;
@@ -70,6 +71,12 @@ laws! { $
     durable(needs Resume) [an_ingest_outlives_its_store]
     crash(needs Durable, racy) [a_killed_process_keeps_its_blobs]
     crash(needs Resume, racy) [a_killed_writer_leaves_a_prefix]
+    fault(needs Durable, racy) [
+        a_kill_at_any_call_keeps_the_blobs,
+        a_failed_call_keeps_the_blobs,
+        a_full_disk_keeps_the_blobs,
+        an_acknowledged_publish_was_synced,
+    ]
     shared(needs Shared) [openings_see_the_same_blobs, openings_share_the_key]
     shared(needs Shared, racy) [openings_agree_on_one_digest]
 }
