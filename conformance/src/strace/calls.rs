@@ -70,9 +70,18 @@ impl Call {
 
     /// Whether it may have changed something below `dir`.
     pub(super) fn changes(&self, dir: &str) -> bool {
-        let opens = matches!(self.name.as_str(), "open" | "openat");
-        let changes = !opens || self.creates() || self.given.contains("O_TRUNC");
+        let changes = !self.opens() || self.creates() || self.given.contains("O_TRUNC");
         changes && self.given.contains(dir)
+    }
+
+    /// Whether it asks for what was written to be kept.
+    pub(super) fn syncs(&self) -> bool {
+        self.name.contains("sync")
+    }
+
+    /// Whether it is an open.
+    pub(super) fn opens(&self) -> bool {
+        matches!(self.name.as_str(), "open" | "openat")
     }
 
     /// Whether it opens a file that need not be there.

@@ -60,8 +60,7 @@ impl<S: ?Sized + 'static> Subject<S> {
 impl Disk<'_> {
     fn see(&mut self, call: &Call) {
         match call.name.as_str() {
-            "write" | "pwrite64" | "writev" | "pwritev" | "pwritev2" | "ftruncate"
-            | "fallocate" => self.write(call),
+            "write" | "pwrite64" | "writev" | "pwritev" | "pwritev2" => self.write(call),
             "fsync" | "fdatasync" => self.sync(call.file(0)),
             "syncfs" => {
                 self.names.clear();

@@ -2,6 +2,7 @@
 //! whoever else is at work.
 
 mod crowd;
+mod fault;
 mod holds;
 mod labels;
 mod races;
@@ -45,6 +46,12 @@ laws! { $
         what_was_touched_since_it_was_noted_stays,
     ]
     crowd(racy) [collections_beside_everything_lose_nothing]
+    fault(needs Durable, racy) [
+        a_kill_at_any_call_keeps_the_store,
+        a_failed_call_keeps_the_store,
+        a_full_disk_keeps_the_store,
+        an_acknowledged_name_was_synced,
+    ]
     crowd(needs Shared, racy) [
         two_openings_collect_and_import_at_once,
         killed_importers_lose_no_name,

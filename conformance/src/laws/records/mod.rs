@@ -2,6 +2,7 @@
 
 mod batch;
 mod durable;
+mod fault;
 mod race;
 mod scan;
 mod swap;
@@ -38,6 +39,12 @@ laws! { $
     ]
     durable(needs Durable) [a_reopened_home_has_its_records]
     durable(needs Durable, racy) [a_killed_process_keeps_its_records]
+    fault(needs Durable, racy) [
+        a_kill_at_any_call_keeps_the_records,
+        a_failed_call_keeps_the_records,
+        a_full_disk_keeps_the_records,
+        an_acknowledged_record_was_synced,
+    ]
     race(needs Shared, racy) [incrementers_of_two_openings_lose_nothing]
     durable(needs Shared) [openings_see_the_same_records]
 }
