@@ -5,6 +5,7 @@
 //! need one that is whole.
 
 mod content;
+pub mod files;
 mod images;
 mod records;
 

@@ -163,10 +163,7 @@ mod tests {
             [("openat", 1), ("write", 1), ("write", 1), ("write", 2)]
         );
         assert_eq!(calls[0].path(1), Some("/s/a/b".into()));
-        assert_eq!(
-            calls[2].arguments(),
-            ["4</s/a/b>", "\"x, \\\")\"", "5"]
-        );
+        assert_eq!(calls[2].arguments(), ["4</s/a/b>", "\"x, \\\")\"", "5"]);
         assert_eq!(calls[2].file(0), Some("/s/a/b".into()));
         assert!(calls[0].changes("/s/a") && calls[2].succeeded() && !calls[3].succeeded());
     }

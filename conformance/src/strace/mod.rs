@@ -7,11 +7,13 @@ mod calls;
 mod order;
 
 use std::fs;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io::{BufRead, BufReader, Write, stderr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::process::{Command, exit};
+use std::pin::pin;
+use std::process::{Command, abort};
+use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
@@ -89,7 +91,7 @@ impl<S: ?Sized + 'static> Subject<S> {
         thread::spawn(|| {
             thread::sleep(PATIENCE);
             eprintln!("no end after {} s", PATIENCE.as_secs());
-            exit(1);
+            abort();
         });
         // The test's other thread writes a little: a call of its that fails would end both.
         for _ in 0..OTHERS {
@@ -106,7 +108,7 @@ impl<S: ?Sized + 'static> Subject<S> {
 
     /// Has victims of this law hurt at each call that changes the disk, or at an even choice of
     /// many, and `check`s what each has left.
-    pub(crate) fn at_every_call<F>(&self, fault: Fault, check: impl Fn(Hurt<S>) -> F)
+    pub(crate) async fn at_every_call<F>(&self, fault: Fault, check: impl Fn(Hurt<S>) -> F)
     where
         F: Future<Output = ()>,
     {
@@ -134,19 +136,25 @@ impl<S: ?Sized + 'static> Subject<S> {
             );
             let home = in_memory();
             let subject = self.elsewhere(&home);
-            let ended = subject.hurt(call, fault);
+            let ended = subject.hurt(call, fault, &call.name);
             if !ended.was_hit(fault) {
                 continue;
             }
             hits += 1;
-            judged(&context, &ended.other, || {
+            let judged = async {
                 ended.check_kind(fault, call);
-                pool::wait(check(Hurt {
+                let said = ended.said.clone();
+                let at_sync = call.syncs();
+                check(Hurt {
                     subject,
-                    said: ended.said.clone(),
-                    at_sync: call.syncs(),
-                }));
-            });
+                    said,
+                    at_sync,
+                })
+                .await;
+            };
+            if let Err(seen) = caught(judged).await {
+                panic!("{context}: {seen}\n{}", ended.other);
+            }
         }
         // Where a store has threads of its own, some points are missed.
         assert!(hits * 2 >= points.len(), "{hits} of {} hit", points.len());
@@ -175,10 +183,11 @@ impl<S: ?Sized + 'static> Subject<S> {
         Subject::new(self.opener(), dir, self.test())
     }
 
-    fn hurt(&self, call: &Call, fault: Fault) -> Ended {
+    /// Runs a victim that is hurt at `call`, and traces `calls`.
+    fn hurt(&self, call: &Call, fault: Fault, calls: &str) -> Ended {
         let (name, nth) = (&call.name, call.nth);
         let inject = format!("inject={name}:{}:when={nth}", fault.injection());
-        self.traced(name, &["-e".to_owned(), inject])
+        self.traced(calls, &["-e".to_owned(), inject])
     }
 
     fn traced(&self, calls: &str, options: &[String]) -> Ended {
@@ -225,7 +234,10 @@ impl Ended {
         match fault {
             Fault::Kill => !self.is_whole(),
             _ => {
-                let mut hit = self.trace.lines().filter(|line| line.contains("(INJECTED)"));
+                let mut hit = self
+                    .trace
+                    .lines()
+                    .filter(|line| line.contains("(INJECTED)"));
                 hit.any(|line| line.contains(&self.store))
             }
         }
@@ -276,11 +288,18 @@ fn in_memory() -> TempDir {
     made.expect("a directory can be made for the victim")
 }
 
-/// Says at which call it was that `check` found a law broken.
-fn judged(context: &str, other: &str, check: impl FnOnce()) {
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(check)) {
-        panic!("{context}: {}\n{other}", words(panic.as_ref()));
-    }
+/// What a check says when it panics, or has no end.
+async fn caught(check: impl Future<Output = ()>) -> Result<(), String> {
+    let mut check = pin!(check);
+    let caught = poll_fn(|context| {
+        let turn = catch_unwind(AssertUnwindSafe(|| check.as_mut().poll(context)));
+        match turn {
+            Ok(turn) => turn.map(Ok),
+            Err(panic) => Poll::Ready(Err(words(panic.as_ref()))),
+        }
+    });
+    let ended = tokio::time::timeout(PATIENCE, caught).await;
+    ended.unwrap_or_else(|_| Err(format!("no end after {} s", PATIENCE.as_secs())))
 }
 
 #[cfg(test)]

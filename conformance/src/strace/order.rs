@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use super::calls::{Call, parse};
+use super::calls::{CALLS, Call, parse};
+use super::{Ended, Fault, in_memory, points};
 use crate::Subject;
 use crate::crash::MARK;
 
@@ -13,58 +14,80 @@ struct Disk<'a> {
     marker: &'a str,
     /// Below which files count.
     store: PathBuf,
-    /// Files that those bytes were written to.
-    files: BTreeMap<PathBuf, State>,
+    /// Files that those bytes were written to, and whether they may lose some.
+    files: BTreeMap<PathBuf, bool>,
     /// Names that their directories may lose.
     names: BTreeSet<PathBuf>,
     /// Paths that are there.
     known: BTreeSet<PathBuf>,
-}
-
-#[derive(Clone, Copy, Default)]
-struct State {
-    /// It may lose bytes.
-    dirty: bool,
-    /// It was given its name by a rename or a link, which says that it is whole.
-    named: bool,
+    /// Files and names whose sync failed: what the kernel says of a second one means nothing.
+    lost: BTreeSet<PathBuf>,
 }
 
 impl<S: ?Sized + 'static> Subject<S> {
     /// Watches a victim of this law, whose bytes contain `marker`: at each acknowledgement the
-    /// files that have them are synced, and so are their names.
+    /// files that have them are synced, and so are their names. Then fails each sync in turn, after
+    /// which nothing that it was for is acknowledged.
     pub(crate) fn syncs_before_it_acknowledges(&self, marker: &str) {
         let Some(whole) = self.watched() else {
             return;
         };
-        let mut disk = Disk {
-            marker,
-            store: whole.store.into(),
-            files: BTreeMap::new(),
-            names: BTreeSet::new(),
-            known: BTreeSet::new(),
-        };
-        for call in parse(&whole.trace) {
-            match call.given.split_once(&format!("\"{MARK}")) {
-                Some((_, said)) => disk.check(said.split("\\n").next().unwrap_or_default()),
-                None if call.succeeded() => disk.see(&call),
-                None => {}
-            }
-        }
+        let seen = Disk::watch(marker, &whole);
         assert!(
-            !disk.files.is_empty(),
+            seen.is_some(),
             "no call is seen that writes the bytes below the store's directory"
         );
+        let calls = parse(&whole.trace);
+        let syncs: Vec<_> = calls
+            .iter()
+            .filter(|call| call.syncs() && call.changes(&whole.store))
+            .collect();
+        for at in points(syncs.len()) {
+            let ended = self
+                .elsewhere(&in_memory())
+                .hurt(syncs[at], Fault::Broken, CALLS);
+            Disk::watch(marker, &ended);
+        }
     }
 }
 
-impl Disk<'_> {
+impl<'a> Disk<'a> {
+    /// Follows a victim through its trace; nothing when the bytes in question are in none of it.
+    fn watch(marker: &'a str, ended: &Ended) -> Option<()> {
+        let mut disk = Disk {
+            marker,
+            store: ended.store.clone().into(),
+            files: BTreeMap::new(),
+            names: BTreeSet::new(),
+            known: BTreeSet::new(),
+            lost: BTreeSet::new(),
+        };
+        let mut seen = None;
+        for call in parse(&ended.trace) {
+            match call.given.split_once(&format!("\"{MARK}")) {
+                Some((_, said)) => {
+                    let step = said.split("\\n").next().unwrap_or_default();
+                    // A step is one word; what was refused is more.
+                    if !step.contains(' ') {
+                        disk.check(step);
+                    }
+                }
+                None if call.succeeded() => disk.see(&call),
+                None if call.syncs() => disk.lose(call.file(0)),
+                None => {}
+            }
+            seen = seen.or((!disk.files.is_empty()).then_some(()));
+        }
+        seen
+    }
+
     fn see(&mut self, call: &Call) {
         match call.name.as_str() {
             "write" | "pwrite64" | "writev" | "pwritev" | "pwritev2" => self.write(call),
             "fsync" | "fdatasync" => self.sync(call.file(0)),
             "syncfs" => {
                 self.names.clear();
-                self.files.values_mut().for_each(|file| file.dirty = false);
+                self.files.values_mut().for_each(|dirty| *dirty = false);
             }
             "open" if call.creates() => self.create(call.path(0)),
             "openat" if call.creates() => self.create(call.path(1)),
@@ -84,20 +107,25 @@ impl Disk<'_> {
         let path = call.file(0).filter(|path| path.starts_with(&self.store));
         let Some(path) = path else { return };
         if call.given.contains(self.marker) {
-            self.files.entry(path.clone()).or_default();
-        }
-        if let Some(file) = self.files.get_mut(&path) {
-            assert!(!file.named, "{path:?} is written to after it had its name");
-            file.dirty = true;
+            self.files.insert(path, true);
+        } else if let Some(dirty) = self.files.get_mut(&path) {
+            *dirty = true;
         }
     }
 
     fn sync(&mut self, path: Option<PathBuf>) {
         let Some(path) = path else { return };
-        if let Some(file) = self.files.get_mut(&path) {
-            file.dirty = false;
+        if let Some(dirty) = self.files.get_mut(&path) {
+            *dirty = false;
         }
         self.names.retain(|name| name.parent() != Some(&path));
+    }
+
+    fn lose(&mut self, path: Option<PathBuf>) {
+        let Some(path) = path else { return };
+        let below = |name: &&PathBuf| name.parent() == Some(&path);
+        self.lost.extend(self.names.iter().filter(below).cloned());
+        self.lost.insert(path);
     }
 
     fn create(&mut self, path: Option<PathBuf>) {
@@ -112,14 +140,17 @@ impl Disk<'_> {
             return;
         };
         let file = self.files.get(&from).copied();
+        self.lost.remove(&to);
+        if self.lost.contains(&from) {
+            self.lost.insert(to.clone());
+        }
         if moves {
             self.forget(Some(from));
         }
         match file {
-            Some(file) => {
-                assert!(!file.dirty, "{to:?} has its name before it is synced");
-                let named = State { named: true, ..file };
-                self.files.insert(to.clone(), named);
+            Some(dirty) => {
+                assert!(!dirty, "{to:?} has its name before it is synced");
+                self.files.insert(to.clone(), dirty);
             }
             None => {
                 self.files.remove(&to);
@@ -134,15 +165,20 @@ impl Disk<'_> {
         self.files.remove(&path);
         self.names.remove(&path);
         self.known.remove(&path);
+        self.lost.remove(&path);
     }
 
     /// What must hold when the store says that `step` is done.
     fn check(&self, step: &str) {
-        for (path, file) in &self.files {
-            assert!(!file.dirty, "{step}: {path:?} is not synced");
-            let lost = |name: &&Path| self.names.contains(*name);
-            if let Some(name) = path.ancestors().find(lost) {
+        for (path, dirty) in &self.files {
+            assert!(!dirty, "{step}: {path:?} is not synced");
+            if let Some(name) = path.ancestors().find(|name| self.names.contains(*name)) {
                 panic!("{step}: the directory of {name:?} is not synced");
+            }
+            let below = |name: &&Path| name.starts_with(&self.store) && **name != self.store;
+            let mut below = path.ancestors().filter(below);
+            if let Some(name) = below.find(|name| self.lost.contains(*name)) {
+                panic!("{step}: {name:?} is acknowledged after its sync failed");
             }
         }
     }

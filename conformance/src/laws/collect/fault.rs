@@ -20,24 +20,24 @@ const LABEL: &str = "relabelled";
 /// Nothing is acknowledged and lost, no name is of less than all of its image, and what was left is
 /// collected.
 pub(super) async fn a_kill_at_any_call_keeps_the_store(subject: Subjected) {
-    hurt(&subject, Fault::Kill);
+    hurt(&subject, Fault::Kill).await;
 }
 
 /// An error of the device is told or absorbed, never acknowledged and lost.
 pub(super) async fn a_failed_call_keeps_the_store(subject: Subjected) {
-    hurt(&subject, Fault::Broken);
+    hurt(&subject, Fault::Broken).await;
 }
 
 /// So is a full disk, whichever call finds it.
 pub(super) async fn a_full_disk_keeps_the_store(subject: Subjected) {
-    hurt(&subject, Fault::Full);
+    hurt(&subject, Fault::Full).await;
 }
 
-fn hurt(subject: &Subjected, fault: Fault) {
+async fn hurt(subject: &Subjected, fault: Fault) {
     if subject.is_victim() {
         return subject.perform(job(subject));
     }
-    subject.at_every_call(fault, check);
+    subject.at_every_call(fault, check).await;
 }
 
 /// Imports, relabels, removes and collects, and leaves an ingest.
@@ -92,7 +92,10 @@ async fn check(hurt: Hurt<Store>) {
         let held = store.blobs().load(&Sample::of(2).root().digest).await;
         assert!(held.unwrap().is_some(), "a record is lost");
     }
-    assert!(named("two").is_none() || !hurt.has("untagged"), "a name came back");
+    assert!(
+        named("two").is_none() || !hurt.has("untagged"),
+        "a name came back"
+    );
     if hurt.has("large") {
         let (descriptor, data) = large();
         let found = store.content.fetch(&descriptor).await;

@@ -30,24 +30,24 @@ fn blobs() -> [(&'static str, Bytes); 3] {
 
 /// Nothing is acknowledged and lost, and nothing is wrong under its name.
 pub(super) async fn a_kill_at_any_call_keeps_the_blobs(subject: Store) {
-    hurt(&subject, Fault::Kill);
+    hurt(&subject, Fault::Kill).await;
 }
 
 /// An error of the device is told or absorbed, never acknowledged and lost.
 pub(super) async fn a_failed_call_keeps_the_blobs(subject: Store) {
-    hurt(&subject, Fault::Broken);
+    hurt(&subject, Fault::Broken).await;
 }
 
 /// So is a full disk, whichever call finds it.
 pub(super) async fn a_full_disk_keeps_the_blobs(subject: Store) {
-    hurt(&subject, Fault::Full);
+    hurt(&subject, Fault::Full).await;
 }
 
-fn hurt(subject: &Store, fault: Fault) {
+async fn hurt(subject: &Store, fault: Fault) {
     if subject.is_victim() {
         return subject.perform(job(subject));
     }
-    subject.at_every_call(fault, check);
+    subject.at_every_call(fault, check).await;
 }
 
 /// Stores small and large, removes, flushes, and leaves an ingest.
