@@ -113,7 +113,7 @@ async fn check(hurt: Hurt<Store>) {
 }
 
 /// Every blob is what its name says, and every image whole.
-async fn agrees(store: &Store) {
+pub(super) async fn agrees(store: &Store) {
     for digest in there(store).await {
         let found = read(&*store.content, &digest).await;
         let found = found.expect("what is listed is there");

@@ -6,6 +6,7 @@ mod fault;
 mod holds;
 mod labels;
 mod races;
+mod repeat;
 
 use std::time::{Duration, SystemTime};
 
@@ -44,6 +45,10 @@ laws! { $
         a_collection_finishes_what_another_began,
         a_lease_that_expired_in_the_middle_is_noticed,
         what_was_touched_since_it_was_noted_stays,
+    ]
+    repeat() [
+        a_job_can_be_repeated_after_any_failed_call,
+        a_job_can_be_repeated_after_any_lost_answer,
     ]
     crowd(racy) [collections_beside_everything_lose_nothing]
     fault(needs Durable, racy) [
