@@ -170,6 +170,8 @@ pub const STORES: &[Exhibit<Store>] = stores![
         a_lease_that_expired_in_the_middle_is_noticed,
         what_was_touched_since_it_was_noted_stays,
         a_blob_without_a_lease_lives_a_day,
+        a_job_can_be_repeated_after_any_failed_call,
+        a_job_can_be_repeated_after_any_lost_answer,
     ]
     BrokenRecords(RecordFault::ForgetsLeases) => a_lease_keeps_what_it_lists_and_all_below [
         a_flat_lease_keeps_the_thing_alone,

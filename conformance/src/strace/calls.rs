@@ -74,9 +74,12 @@ impl Call {
         changes && self.given.contains(dir)
     }
 
-    /// Whether it asks for what was written to be kept.
+    /// Whether it asks for what was written to be kept; `sync_file_range` is advice.
     pub(super) fn syncs(&self) -> bool {
-        self.name.contains("sync")
+        matches!(
+            self.name.as_str(),
+            "fsync" | "fdatasync" | "syncfs" | "msync"
+        )
     }
 
     /// Whether it is an open.
