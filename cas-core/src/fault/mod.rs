@@ -85,7 +85,7 @@ impl Plan {
             Choice::After(more) => (false, Some(Choice::After(more - 1))),
             Choice::OneIn(seed, count) => {
                 let seed = mixed(seed);
-                (seed % count == 0, Some(Choice::OneIn(seed, count)))
+                (seed.is_multiple_of(count), Some(Choice::OneIn(seed, count)))
             }
         };
         state.next = next.map(|next| (next, fault));
