@@ -14,6 +14,8 @@ pub mod dispatch;
 pub mod document;
 pub mod engine;
 pub mod error;
+#[cfg(feature = "fault")]
+pub mod fault;
 pub mod group;
 pub mod image;
 pub mod limit;

@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use crate::Subject;
 
 const HOME: &str = "CONFORMANCE_VICTIM";
-const MARK: &str = "acknowledged ";
+pub(crate) const MARK: &str = "acknowledged ";
 
 /// Where the store of a victim is; nothing in other processes.
 pub(crate) fn victim_home() -> Option<PathBuf> {
@@ -25,22 +25,42 @@ impl<S: ?Sized> Subject<S> {
         victim_home().is_some()
     }
 
-    /// Says that the store acknowledged `what`.
+    /// Says that the store acknowledged `what`, where this process is a victim.
     pub(crate) fn acknowledge(&self, what: impl Display) {
-        writeln!(stderr(), "{MARK}{what}").expect("the other process listens");
+        if !self.is_victim() {
+            return;
+        }
+        // One write, so that a kill leaves no half of it.
+        let line = format!("{MARK}{what}\n");
+        let said = stderr().write_all(line.as_bytes());
+        said.expect("the other process listens");
+    }
+
+    /// The command that runs this law as a victim, behind the words of another program.
+    pub(crate) fn victim(&self, before: &[String]) -> Command {
+        let test = self.test().expect("a kill law runs in a test of its own");
+        let (_, test) = test.split_once("::").expect("a test is in a module");
+        let binary = env::current_exe().expect("the test binary is known");
+        let mut command = match before.split_first() {
+            None => Command::new(binary),
+            Some((program, words)) => {
+                let mut command = Command::new(program);
+                command.args(words).arg(binary);
+                command
+            }
+        };
+        command
+            .args([test, "--exact", "--nocapture", "--test-threads=1"])
+            .env(HOME, self.dir())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        command
     }
 
     /// Runs this law as a victim, kills it after `count` acknowledgements; all that it made.
     pub(crate) fn kill_after(&self, count: usize) -> Vec<String> {
-        let test = self.test().expect("a kill law runs in a test of its own");
-        let (_, test) = test.split_once("::").expect("a test is in a module");
-        let mut victim = Command::new(env::current_exe().expect("the test binary is known"))
-            .args([test, "--exact", "--nocapture", "--test-threads=1"])
-            .env(HOME, self.dir())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the test binary runs again");
+        let victim = self.victim(&[]).spawn();
+        let mut victim = victim.expect("the test binary runs again");
         let lines = BufReader::new(victim.stderr.take().expect("stderr is a pipe")).lines();
         let (mut said, mut other) = (Vec::new(), Vec::new());
         for line in lines.map_while(Result::ok) {

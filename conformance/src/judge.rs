@@ -164,7 +164,8 @@ where
     let temporary = tempfile::Builder::new().prefix("law-").tempdir();
     let temporary = temporary.expect("a directory can be made for the law");
     let home = victim_home().unwrap_or_else(|| temporary.path().to_owned());
-    if let Some(needed) = law.needs {
+    // A victim was asked before it was started.
+    if let Some(needed) = law.needs.filter(|_| victim_home().is_none()) {
         match lacks(needed, open, &home) {
             Ok(false) => {}
             Ok(true) => return Verdict::NotClaimed(needed),
@@ -210,7 +211,7 @@ fn run<T>(law: impl Future<Output = T>) -> Result<T, String> {
     }
 }
 
-fn words(panic: &(dyn Any + Send)) -> String {
+pub(crate) fn words(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(ToString::to_string);
     text.or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "a panic without words".to_owned())

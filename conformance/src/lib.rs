@@ -47,6 +47,7 @@ pub mod laws;
 mod material;
 pub mod report;
 pub mod sample;
+mod strace;
 mod subject;
 
 pub use gap::Gaps;

@@ -66,8 +66,15 @@ impl<S: ?Sized> Subject<S> {
 
     fn place(&self, name: &str) -> PathBuf {
         let dir = self.dir.join(name);
-        fs::create_dir_all(&dir).expect("the directory of a law can be made");
+        if !dir.is_dir() {
+            fs::create_dir_all(&dir).expect("the directory of a law can be made");
+        }
         dir
+    }
+
+    /// What opens it.
+    pub(crate) fn opener(&self) -> Open<S> {
+        self.open
     }
 
     /// A directory for the law's own files.

@@ -5,6 +5,7 @@
 //! need one that is whole.
 
 mod content;
+pub mod files;
 mod images;
 mod records;
 
@@ -89,6 +90,7 @@ pub const CONTENT: &[Exhibit<dyn ContentStore>] = exhibits![BrokenContent, Conte
         any_sequence_agrees_with_a_map,
     ]
     RemovesNothing => a_removed_blob_is_gone [
+        a_compaction_keeps_what_is_there,
         a_removal_and_its_batch_are_one_step,
         a_late_removal_spares_what_came_after,
         sha512_names_content_too,
@@ -197,6 +199,8 @@ pub const STORES: &[Exhibit<Store>] = stores![
         a_lease_that_expired_in_the_middle_is_noticed,
         what_was_touched_since_it_was_noted_stays,
         a_blob_without_a_lease_lives_a_day,
+        a_job_can_be_repeated_after_any_failed_call,
+        a_job_can_be_repeated_after_any_lost_answer,
     ]
     BrokenRecords(RecordFault::ForgetsLeases) => a_lease_keeps_what_it_lists_and_all_below [
         a_flat_lease_keeps_the_thing_alone,

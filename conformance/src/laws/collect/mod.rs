@@ -2,9 +2,11 @@
 //! whoever else is at work.
 
 mod crowd;
+mod fault;
 mod holds;
 mod labels;
 mod races;
+mod repeat;
 
 use std::time::{Duration, SystemTime};
 
@@ -83,6 +85,28 @@ laws! { $
         what_was_touched_since_it_was_noted_stays:
             "A collection would remove what a job took hold of while it marked"
             ["containerd#1674; distribution/distribution#3544"],
+    ]
+    repeat() [
+        a_job_can_be_repeated_after_any_failed_call:
+            "An import that failed once would fail for ever, or leave what nobody collects"
+            ["docs/DURABILITY.md, Bytes: to repeat a call is always safe"],
+        a_job_can_be_repeated_after_any_lost_answer:
+            "A call that was done, and of which nobody heard, would be done wrong the second time"
+            ["docs/DURABILITY.md, Bytes: to repeat a call is always safe"],
+    ]
+    fault(needs Durable, racy) [
+        a_kill_at_any_call_keeps_the_store:
+            "A name would stand for content that a crash took, or an import leave what nothing finds"
+            ["docs/DURABILITY.md, Leases and collection"],
+        a_failed_call_keeps_the_store:
+            "An error in the middle of a collection would take what a name reaches"
+            ["docs/DURABILITY.md, Leases and collection"],
+        a_full_disk_keeps_the_store:
+            "A full disk could not be collected, which is what it needs most"
+            ["docs/DURABILITY.md; facebook/rocksdb#7784"],
+        an_acknowledged_name_was_synced:
+            "A loss of power would take the name of an image that was pulled"
+            ["docs/DURABILITY.md, Names"],
     ]
     crowd(racy) [
         collections_beside_everything_lose_nothing:

@@ -3,6 +3,7 @@
 mod commit;
 mod crash;
 mod durable;
+mod fault;
 mod files;
 mod ingest;
 mod list;
@@ -184,6 +185,20 @@ laws! { $
         a_killed_writer_leaves_a_prefix:
             "A resumed download would go on behind bytes that never came, and fail at its end"
             ["docs/DURABILITY.md, Order in the store of files"],
+    ]
+    fault(needs Durable, racy) [
+        a_kill_at_any_call_keeps_the_blobs:
+            "A blob that was acknowledged would be gone, or half there, after a crash at a bad time"
+            ["docs/DURABILITY.md, Bytes (2)"],
+        a_failed_call_keeps_the_blobs:
+            "An error of the device would be swallowed, and the layer is missed when it is needed"
+            ["docs/DURABILITY.md, Bytes; PostgreSQL's fsync errors of 2018"],
+        a_full_disk_keeps_the_blobs:
+            "A disk that fills up would cost what was stored before"
+            ["docs/DURABILITY.md, Bytes; facebook/rocksdb#7784"],
+        an_acknowledged_publish_was_synced:
+            "A loss of power would take a layer that a registry was told is stored"
+            ["docs/DURABILITY.md, Bytes (2); facebook/rocksdb#10573"],
     ]
     shared(needs Shared) [
         openings_see_the_same_blobs:

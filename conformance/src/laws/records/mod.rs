@@ -2,6 +2,7 @@
 
 mod batch;
 mod durable;
+mod fault;
 mod race;
 mod scan;
 mod swap;
@@ -79,6 +80,20 @@ laws! { $
         a_killed_process_keeps_its_records:
             "A lease that was granted would be gone after a crash, and what it held with it"
             ["docs/DURABILITY.md, Bytes (3); containerd#9929"],
+    ]
+    fault(needs Durable, racy) [
+        a_kill_at_any_call_keeps_the_records:
+            "A lease that was granted would be gone after a crash, and what it held with it"
+            ["docs/DURABILITY.md, Bytes (3)"],
+        a_failed_call_keeps_the_records:
+            "A change would be acknowledged that the device never took"
+            ["docs/DURABILITY.md, Bytes; PostgreSQL's fsync errors of 2018"],
+        a_full_disk_keeps_the_records:
+            "A disk that fills up would cost the records of what is on it"
+            ["docs/DURABILITY.md, Bytes; facebook/rocksdb#7784"],
+        an_acknowledged_record_was_synced:
+            "A loss of power would take the lease of a job that goes on"
+            ["docs/DURABILITY.md, Bytes (2)"],
     ]
     race(needs Shared, racy) [
         incrementers_of_two_openings_lose_nothing:

@@ -1,0 +1,135 @@
+//! Content and ingests that fail by a plan.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::Plan;
+use crate::capability::Capabilities;
+use crate::content::{
+    BlobReader, ContentStore, Durability, Ingest, IngestStatus, Stat, Verified, Version,
+};
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::records::Batch;
+
+pub(super) struct Content {
+    inner: Arc<dyn ContentStore>,
+    plan: Arc<Plan>,
+}
+
+impl Content {
+    pub(super) fn new(inner: Arc<dyn ContentStore>, plan: &Arc<Plan>) -> Self {
+        let plan = Arc::clone(plan);
+        Content { inner, plan }
+    }
+}
+
+#[async_trait]
+impl ContentStore for Content {
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    async fn stat(&self, digest: &Digest) -> Result<Option<Stat>> {
+        self.inner.stat(digest).await
+    }
+
+    async fn open(&self, digest: &Digest) -> Result<Option<Arc<dyn BlobReader>>> {
+        self.inner.open(digest).await
+    }
+
+    async fn begin(&self, key: &str) -> Result<Box<dyn Ingest>> {
+        let inner = self.plan.call("begin", self.inner.begin(key)).await?;
+        Ok(Box::new(Writing {
+            inner,
+            plan: Arc::clone(&self.plan),
+            poisoned: false,
+        }))
+    }
+
+    async fn ingests(&self) -> Result<Vec<IngestStatus>> {
+        self.inner.ingests().await
+    }
+
+    async fn discard(&self, key: &str) -> Result<bool> {
+        self.plan.call("discard", self.inner.discard(key)).await
+    }
+
+    async fn remove_version(&self, digest: &Digest, version: Version) -> Result<bool> {
+        let call = self.inner.remove_version(digest, version);
+        self.plan.call("remove", call).await
+    }
+
+    async fn remove_versions(&self, blobs: &[(Digest, Version)], batch: &Batch) -> Result<bool> {
+        let call = self.inner.remove_versions(blobs, batch);
+        self.plan.call("remove", call).await
+    }
+
+    async fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<Stat>> {
+        self.inner.list(after, limit).await
+    }
+
+    async fn flush(&self) -> Result<()> {
+        self.plan.call("flush", self.inner.flush()).await
+    }
+}
+
+struct Writing {
+    inner: Box<dyn Ingest>,
+    plan: Arc<Plan>,
+    poisoned: bool,
+}
+
+impl Writing {
+    /// As any ingest after an error of its device.
+    fn check(&self) -> Result<()> {
+        match self.poisoned {
+            true => Err(Error::precondition("the ingest has failed; begin it anew")
+                .subject(self.inner.key())),
+            false => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl Ingest for Writing {
+    fn key(&self) -> &str {
+        self.inner.key()
+    }
+
+    fn offset(&self) -> u64 {
+        self.inner.offset()
+    }
+
+    async fn append(&mut self, data: Bytes) -> Result<()> {
+        self.check()?;
+        let outcome = self.plan.call("append", self.inner.append(data)).await;
+        self.poisoned = outcome.is_err();
+        outcome
+    }
+
+    async fn read_back(&mut self, offset: u64, length: usize) -> Result<Bytes> {
+        self.check()?;
+        self.inner.read_back(offset, length).await
+    }
+
+    async fn rewind(&mut self) -> Result<()> {
+        self.check()?;
+        let outcome = self.plan.call("rewind", self.inner.rewind()).await;
+        self.poisoned = outcome.is_err();
+        outcome
+    }
+
+    async fn publish(
+        self: Box<Self>,
+        verified: &Verified,
+        batch: &Batch,
+        durability: Durability,
+    ) -> Result<bool> {
+        self.check()?;
+        let call = self.inner.publish(verified, batch, durability);
+        self.plan.call("publish", call).await
+    }
+}

@@ -1,0 +1,74 @@
+//! Records and names that fail by a plan.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::Plan;
+use crate::capability::Capabilities;
+use crate::descriptor::Descriptor;
+use crate::error::Result;
+use crate::image::{Image, ImageStore, Reference};
+use crate::records::{Batch, Record, Records, Table};
+
+pub(super) struct Faulty<S: ?Sized> {
+    inner: Arc<S>,
+    plan: Arc<Plan>,
+}
+
+impl<S: ?Sized> Faulty<S> {
+    pub(super) fn new(inner: Arc<S>, plan: &Arc<Plan>) -> Self {
+        let plan = Arc::clone(plan);
+        Faulty { inner, plan }
+    }
+}
+
+#[async_trait]
+impl Records for Faulty<dyn Records> {
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    async fn load(&self, table: Table, key: &str) -> Result<Option<Record>> {
+        self.inner.load(table, key).await
+    }
+
+    async fn commit(&self, batch: &Batch) -> Result<()> {
+        self.plan.call("commit", self.inner.commit(batch)).await
+    }
+
+    async fn scan(
+        &self,
+        table: Table,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<Record>> {
+        self.inner.scan(table, prefix, after, limit).await
+    }
+}
+
+#[async_trait]
+impl ImageStore for Faulty<dyn ImageStore> {
+    async fn get(&self, name: &Reference) -> Result<Option<Image>> {
+        self.inner.get(name).await
+    }
+
+    async fn list(&self, filters: &[&str]) -> Result<Vec<Image>> {
+        self.inner.list(filters).await
+    }
+
+    async fn create(&self, image: Image) -> Result<Image> {
+        self.plan.call("create", self.inner.create(image)).await
+    }
+
+    async fn update(&self, image: Image, fieldpaths: &[&str]) -> Result<Image> {
+        let call = self.inner.update(image, fieldpaths);
+        self.plan.call("update", call).await
+    }
+
+    async fn delete(&self, name: &Reference, target: Option<&Descriptor>) -> Result<()> {
+        let call = self.inner.delete(name, target);
+        self.plan.call("delete", call).await
+    }
+}

@@ -1,0 +1,160 @@
+//! What a whole store has after a fault at any system call that changes the disk: names that are
+//! whole, records that agree with bytes, and nothing that a collection does not find.
+
+use cas_core::content::{ContentExt, Durability};
+use cas_core::records::Table;
+use cas_core::{Descriptor, Digest, Image, MediaType, Result, Store};
+
+use super::{DAY, collect_in, sorted, there};
+use crate::Subject;
+use crate::material::{bytes, read, scan};
+use crate::sample::{Sample, whole};
+use crate::strace::{Fault, Hurt};
+
+type Subjected = Subject<Store>;
+
+/// In pieces of this many bytes.
+const PIECE: usize = 300_000;
+const LABEL: &str = "relabelled";
+
+/// Nothing is acknowledged and lost, no name is of less than all of its image, and what was left is
+/// collected.
+pub(super) async fn a_kill_at_any_call_keeps_the_store(subject: Subjected) {
+    hurt(&subject, Fault::Kill).await;
+}
+
+/// An error of the device is told or absorbed, never acknowledged and lost.
+pub(super) async fn a_failed_call_keeps_the_store(subject: Subjected) {
+    hurt(&subject, Fault::Broken).await;
+}
+
+/// So is a full disk, whichever call finds it.
+pub(super) async fn a_full_disk_keeps_the_store(subject: Subjected) {
+    hurt(&subject, Fault::Full).await;
+}
+
+async fn hurt(subject: &Subjected, fault: Fault) {
+    if subject.is_victim() {
+        return subject.perform(job(subject));
+    }
+    subject.at_every_call(fault, check).await;
+}
+
+/// Imports, relabels, removes and collects, and leaves an ingest.
+async fn job(subject: &Subjected) -> Result<()> {
+    let store = subject.try_open().await?;
+    Sample::of(1).import(&store, "one").await?;
+    subject.acknowledge("one");
+    store_large(&store).await?;
+    subject.acknowledge("large");
+    let mut image = Image::new("one".parse()?, Sample::of(1).root());
+    image.labels.insert(LABEL.to_owned(), String::from("yes"));
+    store.images.update(image, &["labels"]).await?;
+    subject.acknowledge(LABEL);
+    Sample::of(2).import(&store, "two").await?;
+    subject.acknowledge("two");
+    store.images.delete(&"two".parse()?, None).await?;
+    subject.acknowledge("untagged");
+    let options = cas_core::collect::Options::default();
+    cas_core::collect::collect(&store, &[], &options).await?;
+    subject.acknowledge("collected");
+    let mut ingest = store.content.begin("unfinished").await?;
+    ingest.append(bytes(2, PIECE)).await
+}
+
+fn large() -> (Descriptor, bytes::Bytes) {
+    let data = bytes(1, 3 * PIECE);
+    (Descriptor::of(MediaType::OCI_LAYER, &data), data)
+}
+
+async fn store_large(store: &Store) -> Result<()> {
+    let (descriptor, data) = large();
+    let mut writer = store.writer(&descriptor).await?;
+    let begun = usize::try_from(writer.offset()).unwrap();
+    for piece in data.slice(begun..).chunks(PIECE) {
+        writer.write(data.slice_ref(piece)).await?;
+    }
+    let published = store.publish(writer, &descriptor, Vec::new(), Durability::Full);
+    published.await.map(|_| ())
+}
+
+async fn check(hurt: Hurt<Store>) {
+    let store = hurt.subject.open().await;
+    agrees(&store).await;
+    let images = store.images.list(&[]).await.expect("names are listed");
+    let named = |name: &str| images.iter().find(|image| image.name.as_str() == name);
+    assert!(named("one").is_some() || !hurt.has("one"), "a name is lost");
+    let labelled = named("one").is_some_and(|image| image.labels.contains_key(LABEL));
+    assert!(labelled || !hurt.has(LABEL), "a label is lost");
+    let last = hurt.said.iter().rev().find(|said| !said.contains(' '));
+    if last.is_some_and(|said| said == "two") {
+        // Perhaps it was being removed.
+        let held = store.blobs().load(&Sample::of(2).root().digest).await;
+        assert!(held.unwrap().is_some(), "a record is lost");
+    }
+    assert!(
+        named("two").is_none() || !hurt.has("untagged"),
+        "a name came back"
+    );
+    if hurt.has("large") {
+        let (descriptor, data) = large();
+        let found = store.content.fetch(&descriptor).await;
+        assert!(found.expect("it is there") == data, "other bytes");
+        let record = store.blobs().load(&descriptor.digest).await;
+        assert!(record.unwrap().is_some(), "its record is lost");
+    }
+    drop(store);
+    // Whatever was left, the same work then succeeds.
+    let again = job(&hurt.subject).await;
+    again.expect("the interrupted work can be done again");
+    let store = hurt.subject.open().await;
+    agrees(&store).await;
+    nothing_dead(&store, sorted(Sample::of(1).digests())).await;
+}
+
+/// Every blob is what its name says, and every image whole.
+pub(super) async fn agrees(store: &Store) {
+    for digest in there(store).await {
+        let found = read(&*store.content, &digest).await;
+        let found = found.expect("what is listed is there");
+        assert_eq!(Digest::sha256(&found), digest, "other bytes under a digest");
+    }
+    for image in store.images.list(&[]).await.expect("names are listed") {
+        let checked = whole(store, &image.target).await;
+        checked.unwrap_or_else(|error| panic!("{} is not whole: {error}", image.name));
+    }
+}
+
+/// When every job has ended, a collection leaves exactly these blobs, with their records.
+pub(super) async fn nothing_dead(store: &Store, alive: Vec<Digest>) {
+    collect_in(store, DAY).await;
+    assert_eq!(there(store).await, alive, "blobs that are left");
+    let records = scan(&*store.records, Table::Blobs, "", 100).await;
+    let mut keys: Vec<String> = records.into_iter().map(|record| record.key).collect();
+    keys.sort();
+    let mut wanted: Vec<String> = alive.iter().map(Digest::to_string).collect();
+    wanted.sort();
+    assert_eq!(keys, wanted, "records that are left");
+    assert_eq!(store.leases().list().await.unwrap(), [], "leases");
+    assert_eq!(store.content.ingests().await.unwrap(), [], "ingests");
+}
+
+/// What no other file has.
+const MARKER: &str = "conformance-name";
+
+/// Between the write of a name and its acknowledgement it is synced, and so are the names of the
+/// files that have it.
+pub(super) async fn an_acknowledged_name_was_synced(subject: Subjected) {
+    if !subject.is_victim() {
+        return subject.syncs_before_it_acknowledges(MARKER);
+    }
+    subject.perform(async {
+        let store = subject.try_open().await?;
+        for number in 1..3 {
+            let name = format!("{MARKER}:{number}");
+            Sample::of(number).import(&store, &name).await?;
+            subject.acknowledge(name);
+        }
+        Ok(())
+    });
+}

@@ -1,0 +1,134 @@
+//! What is there after a fault at any system call that changes the disk, and what is synced before
+//! a commit is acknowledged.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use cas_core::records::{Batch, Expect, Table};
+use cas_core::{Capability, Records, Result};
+
+use crate::Subject;
+use crate::material::{scan, write};
+use crate::strace::{Fault, Hurt};
+
+const T: Table = Table::Snapshots;
+
+type Store = Subject<dyn Records>;
+/// What is under each key.
+type Content = BTreeMap<String, Bytes>;
+
+/// Nothing is acknowledged and lost, and no batch is there in another order than it was made.
+pub(super) async fn a_kill_at_any_call_keeps_the_records(subject: Store) {
+    hurt(&subject, Fault::Kill).await;
+}
+
+/// An error of the device is told or absorbed, never acknowledged and lost.
+pub(super) async fn a_failed_call_keeps_the_records(subject: Store) {
+    hurt(&subject, Fault::Broken).await;
+}
+
+/// So is a full disk, whichever call finds it.
+pub(super) async fn a_full_disk_keeps_the_records(subject: Store) {
+    hurt(&subject, Fault::Full).await;
+}
+
+async fn hurt(subject: &Store, fault: Fault) {
+    if subject.is_victim() {
+        return subject.perform(job(subject, 0));
+    }
+    subject.at_every_call(fault, check).await;
+}
+
+/// The batches of the job: creations, changes and deletions, short and long.
+fn batches() -> Vec<Batch> {
+    let put = |batch: &mut Batch, key: &str, length: usize| {
+        batch.put(T, key, Expect::Any, Bytes::from(vec![b'x'; length]));
+    };
+    (0..6)
+        .map(|number| {
+            let mut batch = Batch::new();
+            put(&mut batch, "each", number);
+            put(&mut batch, &format!("one {number}"), 100);
+            put(&mut batch, &format!("long {number}"), 20_000);
+            if let Some(before) = number.checked_sub(1) {
+                batch.delete(T, format!("one {before}"), Expect::Any);
+            }
+            batch
+        })
+        .collect()
+}
+
+/// Commits all but the first `done` batches.
+async fn job(subject: &Store, done: usize) -> Result<()> {
+    let records = subject.try_open().await?;
+    for (number, batch) in batches().iter().enumerate().skip(done) {
+        records.commit(batch).await?;
+        subject.acknowledge(number);
+    }
+    Ok(())
+}
+
+/// What is there after so many batches and so many changes of the next.
+fn after(done: usize, begun: usize) -> Content {
+    let batches = batches();
+    let whole = batches[..done].iter().flat_map(Batch::changes);
+    let next = batches.get(done).into_iter().flat_map(Batch::changes);
+    let mut content = Content::new();
+    for change in whole.chain(next.take(begun)) {
+        match &change.value {
+            Some(value) => content.insert(change.key.clone(), value.clone()),
+            None => content.remove(&change.key),
+        };
+    }
+    content
+}
+
+async fn content(records: &dyn Records) -> Content {
+    let all = scan(records, T, "", 100).await;
+    all.into_iter().map(|one| (one.key, one.value)).collect()
+}
+
+/// The batch that was not acknowledged is there or not; where batches are not atomic a beginning of
+/// it may be.
+async fn check(hurt: Hurt<dyn Records>) {
+    let numbers = hurt.said.iter().filter_map(|said| said.parse().ok());
+    let done = numbers.next_back().map_or(0, |number: usize| number + 1);
+    let records = hurt.subject.open().await;
+    let length = batches().get(done).map_or(0, |batch| batch.changes().len());
+    let allowed = match records.capabilities().has(Capability::Atomic) {
+        true => vec![0, length],
+        false => (0..=length).collect(),
+    };
+    let found = content(&*records).await;
+    let right = allowed.iter().any(|begun| after(done, *begun) == found);
+    assert!(
+        right,
+        "{done} batches of {length} were acknowledged, found {:?}",
+        found.keys()
+    );
+    drop(records);
+    let again = job(&hurt.subject, done).await;
+    again.expect("the interrupted work can be done again");
+    let records = hurt.subject.open().await;
+    assert_eq!(content(&*records).await, after(batches().len(), 0));
+}
+
+/// What no other file has.
+const MARKER: &str = "conformance-record";
+
+/// Between the write of a record and its acknowledgement it is synced, and so are the names of the
+/// files that have it.
+pub(super) async fn an_acknowledged_record_was_synced(subject: Store) {
+    if !subject.is_victim() {
+        return subject.syncs_before_it_acknowledges(MARKER);
+    }
+    subject.perform(async {
+        let records = subject.try_open().await?;
+        for (key, times) in [("short", 1), ("long", 1_000), ("short", 2)] {
+            let value = MARKER.repeat(times);
+            write(&*records, T, key, Expect::Any, value.as_bytes()).await?;
+            subject.acknowledge(key);
+        }
+        Ok(())
+    });
+}

@@ -1,0 +1,173 @@
+//! What a trace of strace says: the calls, in the order in which they came back.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+/// The calls that change the disk, or make it keep a change. What a machine does not have is
+/// marked, for strace refuses unknown names.
+pub(super) const CALLS: &str = "write,pwrite64,writev,pwritev,pwritev2,copy_file_range,ftruncate,\
+    ?truncate,fallocate,fsync,fdatasync,sync_file_range,syncfs,msync,?open,?creat,openat,?rename,\
+    ?renameat,renameat2,?link,linkat,?symlink,symlinkat,?unlink,unlinkat,?mkdir,mkdirat,?rmdir";
+
+/// One call that came back.
+#[derive(Clone, Debug)]
+pub(super) struct Call {
+    /// Its name.
+    pub(super) name: String,
+    /// What it was given, as strace writes it.
+    pub(super) given: String,
+    /// What it returned.
+    pub(super) result: String,
+    /// Which of its thread's calls of this name it was, from 1: so does strace count.
+    pub(super) nth: usize,
+}
+
+/// The calls of a trace with `-f`.
+pub(super) fn parse(trace: &str) -> Vec<Call> {
+    let mut counts: HashMap<(&str, String), usize> = HashMap::new();
+    let mut begun: HashMap<&str, (String, String, usize)> = HashMap::new();
+    let mut calls = Vec::new();
+    for line in trace.lines() {
+        let Some((thread, text)) = line.split_once(' ') else {
+            continue;
+        };
+        let text = text.trim_start();
+        let (name, given, nth) = if let Some(text) = text.strip_prefix("<... ") {
+            let Some((name, mut given, nth)) = begun.remove(thread) else {
+                continue;
+            };
+            given.push_str(text.split_once("resumed>").map_or("", |(_, rest)| rest));
+            (name, given, nth)
+        } else if let Some((name, given)) = text.split_once('(') {
+            let name = name.to_owned();
+            let nth = counts.entry((thread, name.clone())).or_default();
+            *nth += 1;
+            if let Some((given, _)) = given.split_once("<unfinished ...>") {
+                begun.insert(thread, (name, given.to_owned(), *nth));
+                continue;
+            }
+            (name, given.to_owned(), *nth)
+        } else {
+            continue;
+        };
+        if let Some((given, result)) = given.rsplit_once(") = ") {
+            calls.push(Call {
+                name,
+                given: given.to_owned(),
+                result: result.to_owned(),
+                nth,
+            });
+        }
+    }
+    calls
+}
+
+impl Call {
+    /// Whether it did what it was asked for.
+    pub(super) fn succeeded(&self) -> bool {
+        !self.result.starts_with(['-', '?'])
+    }
+
+    /// Whether it may have changed something below `dir`.
+    pub(super) fn changes(&self, dir: &str) -> bool {
+        let changes = !self.opens() || self.creates() || self.given.contains("O_TRUNC");
+        changes && self.given.contains(dir)
+    }
+
+    /// Whether it asks for what was written to be kept; `sync_file_range` is advice.
+    pub(super) fn syncs(&self) -> bool {
+        matches!(
+            self.name.as_str(),
+            "fsync" | "fdatasync" | "syncfs" | "msync"
+        )
+    }
+
+    /// Whether it is an open.
+    pub(super) fn opens(&self) -> bool {
+        matches!(self.name.as_str(), "open" | "openat")
+    }
+
+    /// Whether it opens a file that need not be there.
+    pub(super) fn creates(&self) -> bool {
+        self.given.contains("O_CREAT")
+    }
+
+    /// Its arguments, apart.
+    pub(super) fn arguments(&self) -> Vec<&str> {
+        let (mut parts, mut start) = (Vec::new(), 0);
+        let (mut quoted, mut escaped, mut depth) = (false, false, 0_usize);
+        for (at, byte) in self.given.bytes().enumerate() {
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' if quoted => escaped = true,
+                b'"' => quoted = !quoted,
+                _ if quoted => {}
+                b'[' | b'{' => depth += 1,
+                b']' | b'}' => depth = depth.saturating_sub(1),
+                b',' if depth == 0 => {
+                    parts.push(self.given[start..at].trim());
+                    start = at + 1;
+                }
+                _ => {}
+            }
+        }
+        parts.push(self.given[start..].trim());
+        parts
+    }
+
+    /// The file of the descriptor that is its argument number `at`.
+    pub(super) fn file(&self, at: usize) -> Option<PathBuf> {
+        described(self.arguments().get(at)?)
+    }
+
+    /// The path in its argument number `at`, below the directory that is the one before, if one is.
+    pub(super) fn path(&self, at: usize) -> Option<PathBuf> {
+        let arguments = self.arguments();
+        let name = arguments.get(at)?.strip_prefix('"')?.strip_suffix('"')?;
+        let before = at.checked_sub(1).and_then(|at| arguments.get(at));
+        let dir = before.filter(|dir| !dir.starts_with('"'));
+        let dir = dir.and_then(|dir| described(dir)).unwrap_or_default();
+        Some(match name {
+            "" => dir,
+            name => dir.join(name),
+        })
+    }
+}
+
+/// What `-y` says of a descriptor: `3</path>`.
+fn described(argument: &str) -> Option<PathBuf> {
+    let (_, path) = argument.split_once('<')?;
+    let path = path.split_once('>')?.0;
+    let path = path.strip_suffix(" (deleted)").unwrap_or(path);
+    Some(Path::new(path).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_strace_writes() {
+        let trace = "\
+7 openat(3</s/a>, \"b\", O_RDWR|O_CREAT, 0666) = 4</s/a/b>
+7 write(4</s/a/b>, \"x, \\\")\", 5 <unfinished ...>
+8 write(5</s/c>, \"\", 0) = 0
+7 <... write resumed>) = 5
+7 write(4</s/a/b>, \"\"..., 9) = -1 EIO (Input/output error) (INJECTED)
+7 +++ exited with 0 +++
+";
+        let calls = parse(trace);
+        let seen: Vec<_> = calls
+            .iter()
+            .map(|call| (call.name.as_str(), call.nth))
+            .collect();
+        assert_eq!(
+            seen,
+            [("openat", 1), ("write", 1), ("write", 1), ("write", 2)]
+        );
+        assert_eq!(calls[0].path(1), Some("/s/a/b".into()));
+        assert_eq!(calls[2].arguments(), ["4</s/a/b>", "\"x, \\\")\"", "5"]);
+        assert_eq!(calls[2].file(0), Some("/s/a/b".into()));
+        assert!(calls[0].changes("/s/a") && calls[2].succeeded() && !calls[3].succeeded());
+    }
+}

@@ -1,0 +1,183 @@
+//! What reaches the disk before what: no crash that a test can make shows a sync that is missing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use super::calls::{CALLS, Call, parse};
+use super::{ALL, Ended, Fault, in_memory, points};
+use crate::Subject;
+use crate::crash::MARK;
+
+/// What is known of the files of a store at one moment of a trace.
+struct Disk<'a> {
+    /// What the bytes in question contain.
+    marker: &'a str,
+    /// Below which files count.
+    store: PathBuf,
+    /// Files that those bytes were written to, and whether they may lose some.
+    files: BTreeMap<PathBuf, bool>,
+    /// Names that their directories may lose.
+    names: BTreeSet<PathBuf>,
+    /// Paths that are there.
+    known: BTreeSet<PathBuf>,
+    /// Files whose sync failed: what the kernel says of a second one means nothing.
+    lost: BTreeSet<PathBuf>,
+}
+
+impl<S: ?Sized + 'static> Subject<S> {
+    /// Watches a victim of this law, whose bytes contain `marker`: at each acknowledgement the
+    /// files that have them are synced, and so are their names. Then fails each sync in turn, after
+    /// which nothing that it was for is acknowledged.
+    pub(crate) fn syncs_before_it_acknowledges(&self, marker: &str) {
+        let Some(whole) = self.watched() else {
+            return;
+        };
+        let seen = Disk::watch(marker, &whole);
+        assert!(
+            seen.is_some(),
+            "no call is seen that writes the bytes below the store's directory"
+        );
+        let calls = parse(&whole.trace);
+        let syncs: Vec<_> = calls
+            .iter()
+            .filter(|call| call.syncs() && call.changes(&whole.store))
+            .collect();
+        for at in points(syncs.len()) {
+            let ended = self
+                .elsewhere(&in_memory())
+                .hurt(syncs[at], Fault::Broken, CALLS);
+            Disk::watch(marker, &ended);
+        }
+    }
+}
+
+impl<'a> Disk<'a> {
+    /// Follows a victim through its trace; nothing when the bytes in question are in none of it.
+    fn watch(marker: &'a str, ended: &Ended) -> Option<()> {
+        let mut disk = Disk {
+            marker,
+            store: ended.store.clone().into(),
+            files: BTreeMap::new(),
+            names: BTreeSet::new(),
+            known: BTreeSet::new(),
+            lost: BTreeSet::new(),
+        };
+        let mut seen = None;
+        for call in parse(&ended.trace) {
+            match call.given.split_once(&format!("\"{MARK}")) {
+                Some((_, said)) => {
+                    let step = said.split("\\n").next().unwrap_or_default();
+                    // What was refused is more than one word; the end is no step.
+                    if step != ALL && !step.contains(' ') {
+                        disk.check(step);
+                    }
+                }
+                None if call.succeeded() => disk.see(&call),
+                None if call.syncs() => disk.lose(call.file(0)),
+                None => {}
+            }
+            seen = seen.or((!disk.files.is_empty()).then_some(()));
+        }
+        seen
+    }
+
+    fn see(&mut self, call: &Call) {
+        match call.name.as_str() {
+            "write" | "pwrite64" | "writev" | "pwritev" | "pwritev2" => self.write(call),
+            "fsync" | "fdatasync" => self.sync(call.file(0)),
+            "syncfs" => {
+                self.names.clear();
+                self.files.values_mut().for_each(|dirty| *dirty = false);
+            }
+            "open" if call.creates() => self.create(call.path(0)),
+            "openat" if call.creates() => self.create(call.path(1)),
+            "creat" | "mkdir" => self.create(call.path(0)),
+            "mkdirat" => self.create(call.path(1)),
+            "rename" => self.name(call.path(0), call.path(1), true),
+            "renameat" | "renameat2" => self.name(call.path(1), call.path(3), true),
+            "link" => self.name(call.path(0), call.path(1), false),
+            "linkat" => self.name(call.path(1), call.path(3), false),
+            "unlink" | "rmdir" => self.forget(call.path(0)),
+            "unlinkat" => self.forget(call.path(1)),
+            _ => {}
+        }
+    }
+
+    fn write(&mut self, call: &Call) {
+        let path = call.file(0).filter(|path| path.starts_with(&self.store));
+        let Some(path) = path else { return };
+        if call.given.contains(self.marker) {
+            self.files.insert(path, true);
+        } else if let Some(dirty) = self.files.get_mut(&path) {
+            *dirty = true;
+        }
+    }
+
+    fn sync(&mut self, path: Option<PathBuf>) {
+        let Some(path) = path else { return };
+        if let Some(dirty) = self.files.get_mut(&path) {
+            *dirty = false;
+        }
+        self.names.retain(|name| name.parent() != Some(&path));
+    }
+
+    fn lose(&mut self, path: Option<PathBuf>) {
+        let files = |path: &PathBuf| self.files.contains_key(path);
+        self.lost.extend(path.filter(files));
+    }
+
+    fn create(&mut self, path: Option<PathBuf>) {
+        let path = path.filter(|path| path.starts_with(&self.store));
+        if let Some(path) = path.filter(|path| self.known.insert(path.clone())) {
+            self.names.insert(path);
+        }
+    }
+
+    fn name(&mut self, from: Option<PathBuf>, to: Option<PathBuf>, moves: bool) {
+        let (Some(from), Some(to)) = (from, to) else {
+            return;
+        };
+        let file = self.files.get(&from).copied();
+        self.lost.remove(&to);
+        if self.lost.contains(&from) {
+            self.lost.insert(to.clone());
+        }
+        if moves {
+            self.forget(Some(from));
+        }
+        match file {
+            Some(dirty) => {
+                assert!(!dirty, "{to:?} has its name before it is synced");
+                self.files.insert(to.clone(), dirty);
+            }
+            None => {
+                self.files.remove(&to);
+            }
+        }
+        self.known.insert(to.clone());
+        self.names.insert(to);
+    }
+
+    fn forget(&mut self, path: Option<PathBuf>) {
+        let Some(path) = path else { return };
+        self.files.remove(&path);
+        self.names.remove(&path);
+        self.known.remove(&path);
+        self.lost.remove(&path);
+    }
+
+    /// What must hold when the store says that `step` is done.
+    fn check(&self, step: &str) {
+        for (path, dirty) in &self.files {
+            assert!(!dirty, "{step}: {path:?} is not synced");
+            if let Some(name) = path.ancestors().find(|name| self.names.contains(*name)) {
+                panic!("{step}: the directory of {name:?} is not synced");
+            }
+            let lost = self.lost.contains(path);
+            assert!(
+                !lost,
+                "{step}: {path:?} is synced after a sync of it failed"
+            );
+        }
+    }
+}
