@@ -1,6 +1,7 @@
 //! What a person types; each command is one file of thin calls on [`cas::Cas`].
 
 mod backends;
+mod bench;
 mod blob;
 mod bundle;
 mod demo;
@@ -100,6 +101,9 @@ enum Command {
     Why(gc::Why),
     Df(df::Df),
     Backends(backends::Backends),
+    Bench(bench::Bench),
+    #[command(hide = true)]
+    BenchTask(bench::BenchTask),
     Demo(demo::Demo),
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  cas completions bash > /etc/bash_completion.d/cas")]
@@ -115,6 +119,8 @@ pub(crate) struct Session {
     options: Options,
     pub(crate) out: Output,
     pub(crate) progress: Arc<dyn Progress>,
+    /// Whether progress is wanted at all.
+    speaks: bool,
 }
 
 impl Session {
@@ -131,6 +137,7 @@ impl Session {
 
 /// Runs one command; the exit code is that of the tool, or of what it has run.
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
+    let silent = arguments.no_progress || arguments.json;
     let mut session = Session {
         root: arguments.root.map_or_else(default_root, Ok)?,
         options: Options {
@@ -139,10 +146,8 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
             registry: None,
         },
         out: Output::new(arguments.json, arguments.quiet),
-        progress: Arc::new(Bars::new(
-            arguments.quiet,
-            arguments.no_progress || arguments.json,
-        )),
+        progress: Arc::new(Bars::new(arguments.quiet, silent)),
+        speaks: !arguments.quiet && !silent,
     };
     let session = &mut session;
     match arguments.command {
@@ -172,6 +177,8 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Why(command) => command.run(session).await,
         Command::Df(command) => command.run(session).await,
         Command::Backends(command) => command.run(session),
+        Command::Bench(command) => command.run(session).await,
+        Command::BenchTask(command) => command.run().await,
         Command::Demo(command) => command.run(session).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();

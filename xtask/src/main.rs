@@ -15,7 +15,7 @@ cargo xtask TASK
   check   what CI runs: set up, format, lint, document, test; about twenty minutes cold
   long    what is too slow for CI: release build, all real images, licences, benches
   setup   the peers and images that tests compare with (root and apt; elsewhere it says so)
-  bench   the tables: ours beside the peers, interleaved
+  bench   the curves, the table of all backends (docs/BACKENDS.md), ours beside the peers
   report  holds every store to the law book and writes docs/BACKENDS.md
 ";
 
@@ -126,6 +126,19 @@ fn long() -> Result<()> {
 fn bench() -> Result<()> {
     cargo(&["build", "--release", "--package", "oci-cas"])?;
     cargo(&["bench", "--package", "oci-cas-benches"])?;
+    cargo(&[
+        "run",
+        "--release",
+        "--package",
+        "oci-cas-benches",
+        "--bin",
+        "table",
+        "--",
+        "--write",
+        "docs/BACKENDS.md",
+        "--plots",
+        "docs/plots",
+    ])?;
     cargo(&[
         "run",
         "--release",

@@ -27,6 +27,8 @@ use run::{Sample, finish};
 const USAGE: &str = "usage: peers [--rounds N] [--on DIR] [--image LAYOUT:TAG] \
                      [import|unpacked|zstd|fat|tree|mount|tall|pull]...";
 
+/// Size of the file system that is made; the file is sparse.
+const SIZE: u64 = 8 << 30;
 /// The layers of the tall image.
 const TALL: usize = 128;
 
@@ -49,7 +51,7 @@ fn main() -> Result<()> {
         "no target/release/cas; run `cargo build --release` first, or `cargo xtask bench`",
     )?;
     let image = Image::parse(&options.image)?;
-    let place = Place::new(options.on.as_deref())?;
+    let place = Place::new(options.on.as_deref(), SIZE)?;
     println!("{}\n", header(&place)?);
     let table = Table {
         jobs: Jobs { cas },

@@ -9,9 +9,6 @@ use tempfile::TempDir;
 
 use super::finish;
 
-/// Size of the file system that is made; the file is sparse.
-const SIZE: u64 = 8 << 30;
-
 /// A directory for the runs; a mount of its own is gone when it is dropped.
 pub(super) struct Place {
     scratch: TempDir,
@@ -19,7 +16,8 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub(super) fn new(given: Option<&Path>) -> Result<Self> {
+    /// The directory that is given, or a file system of `size` bytes in a sparse file.
+    pub(super) fn new(given: Option<&Path>, size: u64) -> Result<Self> {
         if let Some(directory) = given {
             let scratch = TempDir::new_in(directory)?;
             return Ok(Place {
@@ -34,9 +32,13 @@ impl Place {
             TempDir::new()?
         };
         let (disk, point) = (scratch.path().join("disk"), scratch.path().join("mount"));
-        File::create(&disk)?.set_len(SIZE)?;
+        File::create(&disk)?.set_len(size)?;
         std::fs::create_dir(&point)?;
-        finish(Command::new("mkfs.ext4").arg("-q").arg(&disk))?;
+        finish(
+            Command::new("mkfs.ext4")
+                .args(["-q", "-i", "8192"])
+                .arg(&disk),
+        )?;
         finish(
             Command::new("mount")
                 .args(["-o", "loop"])

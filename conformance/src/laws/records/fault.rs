@@ -91,7 +91,7 @@ async fn content(records: &dyn Records) -> Content {
 /// The batch that was not acknowledged is there or not; where batches are not atomic a beginning of
 /// it may be.
 async fn check(hurt: Hurt<dyn Records>) {
-    let numbers = hurt.said.iter().filter_map(|said| said.parse().ok());
+    let mut numbers = hurt.said.iter().filter_map(|said| said.parse().ok());
     let done = numbers.next_back().map_or(0, |number: usize| number + 1);
     let records = hurt.subject.open().await;
     let length = batches().get(done).map_or(0, |batch| batch.changes().len());

@@ -1,0 +1,135 @@
+//! The one table: every column on a file system of its own.
+//!
+//! `table [--on DIR] [--rows A,B] [--quick|--full] [--write DOC] [--plots DIR]`. Without `--on` it
+//! makes a journaled ext4 on a loop device (root). `--write` puts the table between the markers of
+//! a page, else it is printed.
+
+#[path = "../peers/place.rs"]
+mod place;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Instant, SystemTime};
+
+use anyhow::{Context, Result, bail, ensure};
+use conformance::workload::{Again, Plan, Scale, Table, rows, run, task};
+use oci_cas_benches::columns;
+use place::Place;
+
+const USAGE: &str = "usage: table [--on DIR] [--rows ROW,ROW] [--columns NAME,NAME] \
+                     [--quick|--full] [--write PAGE] [--plots DIR]";
+/// First argument of a process that was started again for one task.
+const CHILD: &str = "--task";
+/// Room for all columns at once; the file is sparse.
+const SIZE: u64 = 32 << 30;
+/// Between these stands the table in its page.
+const MARKS: [&str; 2] = ["<!-- table -->", "<!-- /table -->"];
+
+#[derive(Default)]
+struct Options {
+    on: Option<PathBuf>,
+    rows: Vec<String>,
+    columns: Vec<String>,
+    scale: Scale,
+    page: Option<PathBuf>,
+    plots: Option<PathBuf>,
+}
+
+fn main() -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [first, column, one, directory] = &arguments[..]
+        && first == CHILD
+    {
+        let contenders = columns::all();
+        let done = task(&contenders, column, one, Path::new(directory));
+        return Ok(runtime.block_on(done)?);
+    }
+    let options = options(arguments)?;
+    let mut contenders = columns::all();
+    let wanted = |name: &String| options.columns.is_empty() || options.columns.contains(name);
+    contenders.retain(|contender| wanted(&contender.name));
+    let place = Place::new(options.on.as_deref(), SIZE)?;
+    let begun = Instant::now();
+    let plan = Plan {
+        scale: options.scale,
+        rows: rows(&options.rows)?,
+        contenders: &contenders,
+        again: Again {
+            program: std::env::current_exe()?,
+            arguments: vec![CHILD.into()],
+        },
+        directory: place.path(),
+        date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+        tell: &|what| eprintln!("{:6.1} s  {what}", begun.elapsed().as_secs_f64()),
+    };
+    let mut table = runtime.block_on(run(&plan))?;
+    table.machine.disk = format!("{} ({})", table.machine.disk, place.kind());
+    eprintln!("{:6.1} s  done", begun.elapsed().as_secs_f64());
+    publish(&table, options.page.as_deref(), options.plots.as_deref())
+}
+
+fn options(arguments: Vec<String>) -> Result<Options> {
+    let mut options = Options::default();
+    let mut arguments = arguments.into_iter();
+    while let Some(argument) = arguments.next() {
+        let mut value = || {
+            arguments
+                .next()
+                .with_context(|| format!("{argument} wants a value"))
+        };
+        let names = |text: String| text.split(',').map(str::to_owned).collect();
+        match argument.as_str() {
+            "--on" => options.on = Some(value()?.into()),
+            "--rows" => options.rows = names(value()?),
+            "--columns" => options.columns = names(value()?),
+            "--quick" => options.scale = Scale::quick(),
+            "--full" => options.scale = Scale::full(),
+            "--write" => options.page = Some(value()?.into()),
+            "--plots" => options.plots = Some(value()?.into()),
+            _ => bail!(USAGE),
+        }
+    }
+    Ok(options)
+}
+
+/// Writes the table into its page, or prints it; and the plots.
+fn publish(table: &Table, page: Option<&Path>, plots: Option<&Path>) -> Result<()> {
+    let text = table.markdown();
+    match page {
+        None => print!("{text}"),
+        Some(page) => {
+            let before = std::fs::read_to_string(page)
+                .with_context(|| format!("cannot read {}", page.display()))?;
+            std::fs::write(page, between(&before, &text)?)?;
+        }
+    }
+    if let Some(directory) = plots {
+        std::fs::create_dir_all(directory)?;
+        for (row, plot) in table.plots() {
+            std::fs::write(directory.join(format!("{row}.svg")), plot)?;
+        }
+    }
+    Ok(())
+}
+
+/// The page with another text between the markers.
+fn between(page: &str, text: &str) -> Result<String> {
+    let [from, to] = MARKS;
+    let (head, rest) = page
+        .split_once(from)
+        .with_context(|| format!("no {from} in the page"))?;
+    let (_, tail) = rest
+        .split_once(to)
+        .with_context(|| format!("no {to} in the page"))?;
+    Ok(format!("{head}{from}\n{text}{to}{tail}"))
+}
+
+/// Runs a command that must succeed.
+fn finish(command: &mut Command) -> Result<()> {
+    let output = command.output()?;
+    ensure!(output.status.success(), "{command:?}: {output:?}");
+    Ok(())
+}

@@ -1,0 +1,78 @@
+//! Every column: our stores, the raw engines, and the crate cacache.
+
+mod cached;
+mod raw_redb;
+mod raw_sqlite;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use cas::compose::{Counters, observe};
+use cas::memory::MemoryStore;
+use cas::{Error, Location, Records, Result, Snapshotter, Store};
+use conformance::workload::{Contender, Open, Promise, floors, plain, stores};
+use snapshot_overlay::OverlaySnapshotter;
+
+/// All columns, in the order of the table; the floors last.
+pub fn all() -> Vec<Contender> {
+    let mut all = ours();
+    all.push(raw_redb::contender());
+    all.push(raw_sqlite::contender());
+    all.push(plain());
+    all.push(cached::contender());
+    all.extend(floors());
+    all
+}
+
+/// Our stores.
+pub fn ours() -> Vec<Contender> {
+    let mut all: Vec<Contender> = ["fs", "redb", "dir"].into_iter().map(backend).collect();
+    let by_size: Open = Arc::new(|directory| Box::pin(by_size(directory)));
+    let observed: Open = Arc::new(|directory| Box::pin(observed(directory)));
+    let memory: Open = Arc::new(|_| Box::pin(async { Ok(MemoryStore::new().with_images()) }));
+    all.push(stores(
+        "by-size redb+fs",
+        Promise::Durable,
+        by_size,
+        Some(overlay),
+    ));
+    all.push(stores(
+        "fs observed",
+        Promise::Durable,
+        observed,
+        Some(overlay),
+    ));
+    all.push(stores("memory", Promise::Volatile, memory, Some(overlay)));
+    all
+}
+
+fn backend(scheme: &'static str) -> Contender {
+    let open: Open = Arc::new(move |directory: PathBuf| {
+        let location = Location::of_path(scheme, &directory);
+        Box::pin(async move { cas::registry().open(&location).await })
+    });
+    stores(scheme, Promise::Durable, open, Some(overlay))
+}
+
+async fn by_size(directory: PathBuf) -> Result<Store> {
+    let location = Location::of_path("by-size", &directory)
+        .with_option("small", "redb")
+        .with_option("large", "fs");
+    cas::registry().open(&location).await
+}
+
+async fn observed(directory: PathBuf) -> Result<Store> {
+    let store = cas::registry()
+        .open(&Location::of_path("fs", &directory))
+        .await?;
+    Ok(observe(store, Arc::new(Counters::new())))
+}
+
+fn overlay(directory: &std::path::Path, records: Arc<dyn Records>) -> Result<Arc<dyn Snapshotter>> {
+    Ok(Arc::new(OverlaySnapshotter::open(directory, records)?))
+}
+
+/// An error of an engine that is called directly.
+fn failed(error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::internal(error.to_string()).source(error)
+}

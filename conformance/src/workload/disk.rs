@@ -1,0 +1,34 @@
+//! What a directory takes, and what is free.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use cas_core::{Context, Result};
+
+/// Bytes of the blocks that files below `directory` take.
+pub(super) fn taken(directory: &Path) -> Result<u64> {
+    let mut bytes = 0;
+    let mut left = vec![directory.to_owned()];
+    while let Some(directory) = left.pop() {
+        for entry in std::fs::read_dir(&directory).during("list", directory.display())? {
+            let entry = entry?;
+            let metadata = entry.metadata().during("stat", entry.path().display())?;
+            bytes += metadata.blocks() * 512;
+            if metadata.is_dir() {
+                left.push(entry.path());
+            }
+        }
+    }
+    Ok(bytes)
+}
+
+/// Bytes that are free where `directory` is.
+///
+/// # Errors
+/// `NotFound` without the directory; those of the system.
+pub fn free(directory: &Path) -> Result<u64> {
+    let found = rustix::fs::statvfs(directory)
+        .map_err(std::io::Error::from)
+        .during("look at the free space of", directory.display())?;
+    Ok(found.f_bavail * found.f_frsize)
+}

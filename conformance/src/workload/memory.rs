@@ -1,0 +1,36 @@
+//! The peak of this process's memory.
+
+use cas_core::{Context, Error, Result};
+
+const RESET: &str = "/proc/self/clear_refs";
+const STATUS: &str = "/proc/self/status";
+
+/// Peak of the resident set since it was begun, beyond what was resident then.
+pub(super) struct Peak {
+    before: u64,
+}
+
+impl Peak {
+    /// Forgets the peak so far.
+    pub(super) fn begin() -> Result<Self> {
+        std::fs::write(RESET, "5").during("reset the peak of memory", RESET)?;
+        Ok(Peak {
+            before: field("VmRSS:")?,
+        })
+    }
+
+    /// In MiB.
+    pub(super) fn end(self) -> Result<f64> {
+        let bytes = field("VmHWM:")?.saturating_sub(self.before);
+        Ok(bytes as f64 / f64::from(1 << 20))
+    }
+}
+
+/// A field of the status, in bytes.
+fn field(name: &str) -> Result<u64> {
+    let status = std::fs::read_to_string(STATUS).during("read", STATUS)?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+    kib.map(|kib| kib << 10)
+        .ok_or_else(|| Error::unsupported(format!("{STATUS} has no {name}")))
+}

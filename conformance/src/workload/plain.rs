@@ -1,0 +1,250 @@
+//! The baseline: plain files that keep the same promise. A blob is written aside, synced and
+//! renamed, its directory synced, and a line about it appended and synced. And the floors, below
+//! which no store can be.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use cas_core::{Algorithm, Context, Digest, Error, Hasher, Result};
+
+use super::column::{Blob, Column, Contender, ImageBlobs, Promise, Role};
+use super::data;
+
+/// The column of plain files.
+pub fn plain() -> Contender {
+    Contender::new(
+        "plain files",
+        Role::Other,
+        Promise::Durable,
+        |directory| async move {
+            Plain::open(&directory).map(|column| Box::new(column) as Box<dyn Column>)
+        },
+    )
+}
+
+struct Plain {
+    blobs: PathBuf,
+    names: PathBuf,
+    records: Mutex<File>,
+}
+
+impl Plain {
+    fn open(directory: &Path) -> Result<Self> {
+        let (blobs, names) = (directory.join("blobs"), directory.join("names"));
+        for made in [&blobs, &names] {
+            fs::create_dir_all(made).during("make", made.display())?;
+        }
+        let records = directory.join("records");
+        let opened = File::options().append(true).create(true).open(&records);
+        Ok(Plain {
+            blobs,
+            names,
+            records: Mutex::new(opened.during("open", records.display())?),
+        })
+    }
+
+    fn path(&self, digest: &Digest) -> PathBuf {
+        self.blobs.join(digest.hex())
+    }
+
+    fn note(&self, lines: &str) -> Result<()> {
+        let mut records = self
+            .records
+            .lock()
+            .map_err(|_| Error::internal("a writer panicked"))?;
+        records.write_all(lines.as_bytes())?;
+        Ok(records.sync_data()?)
+    }
+
+    fn put_one(&self, blob: &Blob) -> Result<()> {
+        check(blob)?;
+        durable(&self.blobs, &blob.digest.hex(), |file| {
+            file.write_all(&blob.data)
+        })?;
+        self.note(&format!("{} {}\n", blob.digest, blob.data.len()))
+    }
+}
+
+/// Writes a file aside, syncs and renames it, and syncs the directory.
+fn durable(
+    directory: &Path,
+    name: &str,
+    write: impl FnOnce(&mut File) -> std::io::Result<()>,
+) -> Result<()> {
+    let aside = directory.join("aside");
+    let mut file = File::create(&aside).during("make", aside.display())?;
+    write(&mut file)?;
+    file.sync_data()?;
+    fs::rename(&aside, directory.join(name))?;
+    Ok(File::open(directory)?.sync_all()?)
+}
+
+fn check(blob: &Blob) -> Result<()> {
+    match Digest::sha256(&blob.data) == blob.digest {
+        true => Ok(()),
+        false => Err(Error::corrupt("has another digest").subject(blob.digest)),
+    }
+}
+
+#[async_trait]
+impl Column for Plain {
+    async fn put(&self, blobs: &[Blob]) -> Result<()> {
+        for blob in blobs {
+            self.put_one(blob)?;
+            // Whoever wants to stop all this is heard.
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    }
+
+    async fn fill(&self, images: &[ImageBlobs]) -> Result<()> {
+        let mut lines = String::new();
+        for image in images {
+            for blob in image.children.iter().chain([&image.root]) {
+                check(blob)?;
+                fs::write(self.path(&blob.digest), &blob.data)?;
+                lines.push_str(&format!("{} {}\n", blob.digest, blob.data.len()));
+            }
+            tokio::task::yield_now().await;
+        }
+        let root = File::open(&self.blobs)?;
+        rustix::fs::syncfs(&root).map_err(std::io::Error::from)?;
+        self.note(&lines)?;
+        for image in images {
+            self.tag(std::slice::from_ref(&image.name), &image.root)
+                .await?;
+        }
+        Ok(())
+    }
+
+    async fn put_large(&self, seed: u64, size: u64) -> Result<()> {
+        let mut hasher = Hasher::new(Algorithm::Sha256);
+        let name = format!("large-{seed}");
+        durable(&self.blobs, &name, |file| {
+            data::pieces(seed, size).try_for_each(|piece| {
+                hasher.update(&piece);
+                file.write_all(&piece)
+            })
+        })?;
+        let digest = hasher.finish();
+        fs::rename(self.blobs.join(name), self.path(&digest))?;
+        File::open(&self.blobs)?.sync_all()?;
+        self.note(&format!("{digest} {size}\n"))
+    }
+
+    async fn stat(&self, digests: &[Digest]) -> Result<usize> {
+        let there = digests
+            .iter()
+            .filter(|digest| fs::metadata(self.path(digest)).is_ok());
+        Ok(there.count())
+    }
+
+    async fn read(&self, digests: &[Digest]) -> Result<u64> {
+        let read = digests.iter().map(|digest| {
+            let path = self.path(digest);
+            fs::read(&path)
+                .during("read", path.display())
+                .map(|data| data.len() as u64)
+        });
+        read.sum()
+    }
+
+    async fn read_ranges(&self, digest: &Digest, offsets: &[u64], length: usize) -> Result<u64> {
+        let path = self.path(digest);
+        let file = File::open(&path).during("open", path.display())?;
+        let mut bytes = 0;
+        for offset in offsets {
+            // As a reader of ours does, each range gets memory of its own.
+            let mut piece = vec![0; length];
+            bytes += file.read_at(&mut piece, *offset)? as u64;
+            std::hint::black_box(piece);
+        }
+        Ok(bytes)
+    }
+
+    async fn list(&self) -> Result<usize> {
+        let mut count = 0;
+        for entry in fs::read_dir(&self.blobs)? {
+            count += usize::from(entry?.metadata()?.is_file());
+        }
+        Ok(count)
+    }
+
+    async fn label(&self, digests: &[Digest], value: &str) -> Result<()> {
+        for digest in digests {
+            self.note(&format!("{digest} {value}\n"))?;
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    }
+
+    async fn tag(&self, names: &[String], target: &Blob) -> Result<()> {
+        let text = target.digest.to_string();
+        for name in names {
+            let file = name.replace('/', "%");
+            durable(&self.names, &file, |file| file.write_all(text.as_bytes()))?;
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    }
+
+    async fn resolve(&self, names: &[String]) -> Result<usize> {
+        let read = names
+            .iter()
+            .map(|name| fs::read(self.names.join(name.replace('/', "%"))));
+        Ok(read.filter(|found| found.is_ok()).count())
+    }
+
+    async fn edges(&self, images: &[ImageBlobs]) -> Result<()> {
+        let mut lines = String::new();
+        for image in images {
+            for child in &image.children {
+                lines.push_str(&format!("{} {}\n", image.root.digest, child.digest));
+            }
+        }
+        self.note(&lines)
+    }
+}
+
+/// The floors of large blobs: to hash them, and to write them to the page cache.
+pub fn floors() -> [Contender; 2] {
+    [
+        Contender::new("SHA-256", Role::Floor, Promise::Volatile, |_| async {
+            Ok(Box::new(Hashing) as Box<dyn Column>)
+        }),
+        Contender::new(
+            "page cache",
+            Role::Floor,
+            Promise::Written,
+            |directory| async { Ok(Box::new(Writing(directory)) as Box<dyn Column>) },
+        ),
+    ]
+}
+
+struct Hashing;
+
+#[async_trait]
+impl Column for Hashing {
+    async fn put_large(&self, seed: u64, size: u64) -> Result<()> {
+        std::hint::black_box(data::digest(seed, size));
+        Ok(())
+    }
+}
+
+struct Writing(PathBuf);
+
+#[async_trait]
+impl Column for Writing {
+    async fn put_large(&self, seed: u64, size: u64) -> Result<()> {
+        fs::create_dir_all(&self.0)?;
+        let mut file = File::create(self.0.join(seed.to_string()))?;
+        for piece in data::pieces(seed, size) {
+            file.write_all(&piece)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,171 @@
+//! The table as Markdown and as JSON.
+
+use std::fmt::Write;
+
+use serde_json::{Value, json};
+
+use super::table::{Cell, Table};
+use super::targets::{self, Target};
+
+impl Table {
+    /// The table in Markdown, the ratios below it.
+    pub fn markdown(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string does not fail.
+        let _ = self.write(&mut text);
+        text
+    }
+
+    fn write(&self, text: &mut String) -> std::fmt::Result {
+        let rounds = self.scale.rounds;
+        writeln!(
+            text,
+            "{}; {}; {}.\n",
+            self.machine.processor, self.machine.disk, self.date
+        )?;
+        writeln!(
+            text,
+            "Medians of {rounds} rounds, or of one of what takes long, contenders in turn; ± is half \
+             the range. Best in **bold**, \
+             and what ties with it: ranges that meet, or within 2 %, 10 % where a row is measured \
+             once. Columns that do not sync compete only where they read. Memory is the peak \
+             beyond that of the opened store.\n"
+        )?;
+        self.heads(text)?;
+        for (number, row) in self.rows.iter().enumerate() {
+            let best = self.best(number);
+            write!(text, "| {}, {} |", (row.title)(&self.scale), row.unit)?;
+            for column in self.shown() {
+                let value = shown(&self.cells[number][column]);
+                match best.contains(&column) {
+                    true => write!(text, " **{value}** |")?,
+                    false => write!(text, " {value} |")?,
+                }
+            }
+            writeln!(text)?;
+        }
+        self.remarks(text)?;
+        ratios(text, &targets::of(self))
+    }
+
+    fn heads(&self, text: &mut String) -> std::fmt::Result {
+        write!(text, "| durability |")?;
+        for column in self.shown() {
+            let head = &self.columns[column];
+            write!(text, " {}<br>{} |", head.name, head.promise.text())?;
+        }
+        writeln!(text, "\n|---|{}", "---:|".repeat(self.shown().count()))
+    }
+
+    /// Why cells are empty, where that is no operation that a column simply has not.
+    fn remarks(&self, text: &mut String) -> std::fmt::Result {
+        let mut remarks: Vec<String> = Vec::new();
+        for (row, cells) in self.rows.iter().zip(&self.cells) {
+            for column in self.shown() {
+                let (cell, name) = (&cells[column], &self.columns[column].name);
+                let plain = super::gap().to_string();
+                if let Some(failure) = cell.failure() {
+                    remarks.push(format!("- {name}, {}: FAILED: {failure}", row.key));
+                } else if let Some(reason) = cell.missing().filter(|reason| *reason != plain) {
+                    remarks.push(format!("- {name}, {}: {reason}", row.key));
+                }
+            }
+        }
+        match remarks.is_empty() {
+            true => Ok(()),
+            false => writeln!(text, "\n{}", remarks.join("\n")),
+        }
+    }
+
+    /// The table as one document.
+    pub fn json(&self) -> Value {
+        let cell = |cell: &Cell| match (cell.failure(), cell.range()) {
+            (Some(failure), _) => json!({"failed": failure}),
+            (None, None) => json!({"missing": cell.missing()}),
+            (None, Some((least, most))) => {
+                json!({"median": cell.median(), "least": least, "most": most})
+            }
+        };
+        let rows = self.rows.iter().zip(&self.cells).enumerate();
+        let rows = rows.map(|(number, (row, cells))| {
+            let best = self.best(number);
+            let values = self.shown().map(|column| {
+                let mut value = cell(&cells[column]);
+                value["best"] = best.contains(&column).into();
+                (self.columns[column].name.clone(), value)
+            });
+            let values: serde_json::Map<String, Value> = values.collect();
+            json!({"row": row.key, "title": (row.title)(&self.scale), "unit": row.unit,
+                "columns": values})
+        });
+        let columns = self.shown().map(|column| {
+            let head = &self.columns[column];
+            json!({"name": head.name, "durability": head.promise.text()})
+        });
+        let ratios = targets::of(self).into_iter().map(|target| {
+            json!({"what": target.what, "ratio": target.ratio, "goal": target.goal,
+                "met": target.met()})
+        });
+        json!({"machine": self.machine.processor, "disk": self.machine.disk, "date": self.date,
+            "columns": columns.collect::<Vec<_>>(), "rows": rows.collect::<Vec<_>>(),
+            "ratios": ratios.collect::<Vec<_>>()})
+    }
+}
+
+fn ratios(text: &mut String, targets: &[Target]) -> std::fmt::Result {
+    if targets.is_empty() {
+        return Ok(());
+    }
+    writeln!(text, "\n| ratio | found | goal | |\n|---|---:|---:|---|")?;
+    for target in targets {
+        let met = if target.met() { "met" } else { "MISSED" };
+        let (what, ratio, goal) = (&target.what, number(target.ratio), number(target.goal));
+        let sign = target.sign();
+        writeln!(text, "| {what} | {ratio} | {sign} {goal} | {met} |")?;
+    }
+    Ok(())
+}
+
+fn shown(cell: &Cell) -> String {
+    match (cell.median(), cell.range()) {
+        (Some(median), Some((least, most))) if least < most && median > 0.0 => {
+            let percent = (most - least) / 2.0 / median * 100.0;
+            format!("{} ±{percent:.0}%", number(median))
+        }
+        (Some(median), _) => number(median),
+        (None, _) if cell.failure().is_some() => "FAILED".to_owned(),
+        _ => "N/A".to_owned(),
+    }
+}
+
+/// Three digits that count, thousands apart.
+pub(super) fn number(value: f64) -> String {
+    if value == 0.0 {
+        return "0".to_owned();
+    }
+    let digits = 2 - value.abs().log10().floor() as i32;
+    let text = format!("{value:.*}", digits.clamp(0, 6) as usize);
+    let (whole, rest) = text.split_at(text.find('.').unwrap_or(text.len()));
+    let mut apart = String::new();
+    for (number, digit) in whole.chars().enumerate() {
+        if number > 0 && (whole.len() - number) % 3 == 0 {
+            apart.push(',');
+        }
+        apart.push(digit);
+    }
+    apart + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::number;
+
+    #[test]
+    fn numbers_have_three_digits_that_count() {
+        let shown = [0.0, 0.01234, 1.0, 12.34, 999.4, 12345.6, 1234567.0].map(number);
+        assert_eq!(
+            shown,
+            ["0", "0.0123", "1.00", "12.3", "999", "12,346", "1,234,567"]
+        );
+    }
+}

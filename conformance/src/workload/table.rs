@@ -1,0 +1,196 @@
+//! What was measured.
+
+use super::column::{Promise, Role};
+use super::machine::Machine;
+use super::rows::{Better, Row, Scale};
+
+/// Values that differ by less than this tie, however often they were measured.
+const NOISE: f64 = 0.02;
+/// The same, where a row is measured but once.
+const ONCE: f64 = 0.1;
+
+/// The head of a column.
+#[derive(Clone, Debug)]
+pub struct Head {
+    /// Its name.
+    pub name: String,
+    /// What it is there for.
+    pub role: Role,
+    /// What its acknowledgement means.
+    pub promise: Promise,
+}
+
+/// What was measured of one row in one column.
+#[derive(Clone, Debug, Default)]
+pub struct Cell {
+    /// One value a round, in the order of their size.
+    values: Vec<f64>,
+    gap: Option<String>,
+    failure: Option<String>,
+}
+
+impl Cell {
+    pub(super) fn add(&mut self, value: Option<f64>) {
+        self.values.extend(value);
+        self.values.sort_by(f64::total_cmp);
+    }
+
+    pub(super) fn gap(&mut self, reason: String) {
+        self.gap = Some(reason);
+    }
+
+    pub(super) fn fail(&mut self, reason: String) {
+        self.failure.get_or_insert(reason);
+    }
+
+    /// The median of the values; nothing for a gap, or where the row failed.
+    pub fn median(&self) -> Option<f64> {
+        match self.failure {
+            None => self.values.get(self.values.len() / 2).copied(),
+            Some(_) => None,
+        }
+    }
+
+    /// The least and the largest value.
+    pub fn range(&self) -> Option<(f64, f64)> {
+        self.median()?;
+        Some((*self.values.first()?, *self.values.last()?))
+    }
+
+    /// Why the column does not do it.
+    pub fn missing(&self) -> Option<&str> {
+        self.gap.as_deref()
+    }
+
+    /// How it failed.
+    pub fn failure(&self) -> Option<&str> {
+        self.failure.as_deref()
+    }
+
+    /// The values that count as the same as the median.
+    fn spread(&self) -> Option<(f64, f64)> {
+        let (median, (least, most)) = (self.median()?, self.range()?);
+        let noise = median * if self.values.len() == 1 { ONCE } else { NOISE };
+        Some((least.min(median - noise), most.max(median + noise)))
+    }
+}
+
+/// The one table.
+#[derive(Clone, Debug)]
+pub struct Table {
+    /// Where it was measured.
+    pub machine: Machine,
+    /// When.
+    pub date: String,
+    /// How much was done.
+    pub scale: Scale,
+    /// The columns.
+    pub columns: Vec<Head>,
+    /// The rows.
+    pub rows: Vec<Row>,
+    /// The cells, by row and column.
+    pub cells: Vec<Vec<Cell>>,
+}
+
+impl Table {
+    /// The cell of a row in a column.
+    pub fn cell(&self, row: &str, column: &str) -> Option<&Cell> {
+        let row = self.rows.iter().position(|one| one.key == row)?;
+        let column = self.columns.iter().position(|one| one.name == column)?;
+        self.cells.get(row)?.get(column)
+    }
+
+    /// Numbers of the columns that are shown: all but the floors.
+    pub(super) fn shown(&self) -> impl Iterator<Item = usize> {
+        let shown = |number: &usize| self.columns[*number].role != Role::Floor;
+        (0..self.columns.len()).filter(shown)
+    }
+
+    /// The columns that are best in a row: the one with the best median, and those whose spread
+    /// meets its own.
+    pub(super) fn best(&self, row: usize) -> Vec<usize> {
+        let (what, cells) = (&self.rows[row], &self.cells[row]);
+        let competes = |number: &usize| match self.columns[*number].promise {
+            Promise::Durable => true,
+            Promise::Written => !what.durable,
+            Promise::Volatile => false,
+        };
+        let competing: Vec<usize> = self
+            .shown()
+            .filter(competes)
+            .filter(|number| cells[*number].median().is_some())
+            .collect();
+        let by_median = |left: &&usize, right: &&usize| {
+            let median = |number: usize| cells[number].median().unwrap_or_default();
+            let order = median(**left).total_cmp(&median(**right));
+            match what.better {
+                Better::Higher => order,
+                Better::Lower => order.reverse(),
+            }
+        };
+        let best = competing.iter().max_by(by_median);
+        let spread = best.and_then(|best| cells[*best].spread());
+        let Some((least, most)) = spread else {
+            return Vec::new();
+        };
+        let ties = |number: &usize| {
+            let spread = cells[*number].spread();
+            spread.is_some_and(|(low, high)| low <= most && least <= high)
+        };
+        competing.into_iter().filter(ties).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workload::rows;
+
+    fn cell(values: &[f64]) -> Cell {
+        let mut cell = Cell::default();
+        values.iter().for_each(|value| cell.add(Some(*value)));
+        cell
+    }
+
+    fn table(row: &str, columns: &[(Promise, Role, &[f64])]) -> Table {
+        let head = |(promise, role, _): &(Promise, Role, &[f64])| Head {
+            name: "x".to_owned(),
+            role: *role,
+            promise: *promise,
+        };
+        Table {
+            machine: Machine::of(std::path::Path::new("/")),
+            date: "today".to_owned(),
+            scale: Scale::default(),
+            columns: columns.iter().map(head).collect(),
+            rows: rows(&[row.to_owned()]).unwrap(),
+            cells: vec![columns.iter().map(|(.., values)| cell(values)).collect()],
+        }
+    }
+
+    #[test]
+    fn ties_are_all_best_and_floors_do_not_compete() {
+        use Promise::Durable;
+        let columns: [(Promise, Role, &[f64]); 4] = [
+            (Durable, Role::Store, &[90.0, 101.0, 102.0]),
+            (Durable, Role::Other, &[100.0, 104.0, 120.0]),
+            (Durable, Role::Store, &[50.0, 60.0, 70.0]),
+            (Durable, Role::Floor, &[999.0]),
+        ];
+        assert_eq!(table("put", &columns).best(0), [0, 1]);
+        assert_eq!(table("stat", &columns).best(0), [2]);
+    }
+
+    #[test]
+    fn who_does_not_sync_competes_in_reads_alone() {
+        let columns: [(Promise, Role, &[f64]); 4] = [
+            (Promise::Written, Role::Other, &[1.0, 1.0]),
+            (Promise::Volatile, Role::Store, &[0.1, 0.1]),
+            (Promise::Durable, Role::Store, &[5.0, 5.0]),
+            (Promise::Durable, Role::Store, &[]),
+        ];
+        assert_eq!(table("read", &columns).best(0), [0]);
+        assert_eq!(table("label", &columns).best(0), [2]);
+        assert!(table("label", &columns[3..]).best(0).is_empty());
+    }
+}

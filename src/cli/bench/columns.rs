@@ -1,0 +1,95 @@
+//! The columns of `cas bench`: the stores that are named, plain files, and the floors.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cas::{Capability, Error, Location, Records, Result, Snapshotter};
+use conformance::workload::{Contender, Open, Promise, floors, plain, stores};
+
+/// The columns.
+///
+/// # Errors
+/// As [`cas::Registry::check`]; `Unsupported` for a store that no directory can hold.
+pub(super) fn all(named: &[String]) -> Result<Vec<Contender>> {
+    let mut all = named
+        .iter()
+        .map(|name| store(name))
+        .collect::<Result<Vec<_>>>()?;
+    all.push(plain());
+    all.extend(floors());
+    Ok(all)
+}
+
+/// Where to work when nothing is said: below the place of the first URL that names one, which is
+/// not touched itself.
+pub(super) fn place(named: &[String]) -> Result<PathBuf> {
+    for name in named.iter().filter(|name| name.contains("://")) {
+        let location: Location = name.parse()?;
+        let above = Path::new(location.place())
+            .ancestors()
+            .find(|above| above.is_dir());
+        if let Some(above) = above {
+            return Ok(above.to_owned());
+        }
+    }
+    Ok(std::env::current_dir()?)
+}
+
+fn store(name: &str) -> Result<Contender> {
+    let registry = cas::registry();
+    let location = locate(name, Path::new("/"))?;
+    registry.check(&location)?;
+    let kept = |scheme: &str| match registry.opener(scheme) {
+        Ok(opener) => opener.capabilities().has(Capability::Durable),
+        // A composition keeps what its members keep; those that do not are no store of a root.
+        Err(_) => true,
+    };
+    let promise = match kept(location.scheme()) {
+        true => Promise::Durable,
+        false => Promise::Volatile,
+    };
+    let options = location.options().iter();
+    let options: Vec<String> = options
+        .map(|(option, value)| format!("{option}={value}"))
+        .collect();
+    let head = match options.is_empty() {
+        true => location.scheme().to_owned(),
+        false => format!("{}?{}", location.scheme(), options.join("&")),
+    };
+    let name = name.to_owned();
+    let open: Open = Arc::new(move |directory| {
+        let location = locate(&name, &directory);
+        Box::pin(async move { cas::registry().open(&location?).await })
+    });
+    Ok(stores(head, promise, open, Some(overlay)))
+}
+
+/// The store that is named, in another place.
+fn locate(name: &str, directory: &Path) -> Result<Location> {
+    if !name.contains("://") {
+        return Ok(Location::of_path(name, directory));
+    }
+    let location: Location = name.parse()?;
+    let elsewhere = location
+        .options()
+        .values()
+        .any(|value| value.contains("://"));
+    if elsewhere || !(location.place().is_empty() || location.place().starts_with('/')) {
+        return Err(Error::unsupported(
+            "only stores in a directory are measured, in a fresh one each; name members by their \
+             schemes",
+        )
+        .operation("bench")
+        .subject(&location));
+    }
+    let fresh = Location::of_path(location.scheme(), directory);
+    let options = location.options().iter();
+    Ok(options.fold(fresh, |fresh, (option, value)| {
+        fresh.with_option(option, value)
+    }))
+}
+
+fn overlay(directory: &Path, records: Arc<dyn Records>) -> Result<Arc<dyn Snapshotter>> {
+    let snapshotter = snapshot_overlay::OverlaySnapshotter::open(directory, records)?;
+    Ok(Arc::new(snapshotter))
+}
