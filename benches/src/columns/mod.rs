@@ -2,6 +2,8 @@
 
 mod cached;
 mod raw_redb;
+#[cfg(feature = "rocksdb")]
+mod raw_rocksdb;
 mod raw_sqlite;
 
 use std::path::PathBuf;
@@ -17,6 +19,8 @@ use snapshot_overlay::OverlaySnapshotter;
 pub fn all() -> Vec<Contender> {
     let mut all = ours();
     all.push(raw_redb::contender());
+    #[cfg(feature = "rocksdb")]
+    all.push(raw_rocksdb::contender());
     all.push(raw_sqlite::contender());
     all.push(plain());
     all.push(cached::contender());
@@ -24,9 +28,18 @@ pub fn all() -> Vec<Contender> {
     all
 }
 
+/// Schemes of stores in directories.
+const BACKENDS: &[&str] = &[
+    "fs",
+    "redb",
+    #[cfg(feature = "rocksdb")]
+    "rocksdb",
+    "dir",
+];
+
 /// Our stores.
 pub fn ours() -> Vec<Contender> {
-    let mut all: Vec<Contender> = ["fs", "redb", "dir"].into_iter().map(backend).collect();
+    let mut all: Vec<Contender> = BACKENDS.iter().copied().map(backend).collect();
     let by_size: Open = Arc::new(|directory| Box::pin(by_size(directory)));
     let observed: Open = Arc::new(|directory| Box::pin(observed(directory)));
     let memory: Open = Arc::new(|_| Box::pin(async { Ok(MemoryStore::new().with_images()) }));

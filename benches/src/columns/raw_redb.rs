@@ -50,6 +50,9 @@ fn open(directory: &Path) -> Result<Raw> {
 
 struct Raw(Database);
 
+/// Pieces, by the key of their blob and their offset in it.
+type Bytes = ReadOnlyTable<(&'static [u8], u64), &'static [u8]>;
+
 impl Raw {
     fn write(&self, work: impl FnOnce(&WriteTransaction) -> Result<()>) -> Result<()> {
         let mut tx = self.0.begin_write().map_err(failed)?;
@@ -64,7 +67,7 @@ impl Raw {
         tx.open_table(RECORDS).map_err(failed)
     }
 
-    fn bytes(&self) -> Result<ReadOnlyTable<(&'static [u8], u64), &'static [u8]>> {
+    fn bytes(&self) -> Result<Bytes> {
         let tx = self.0.begin_read().map_err(failed)?;
         tx.open_table(BYTES).map_err(failed)
     }
