@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cas_core::{Kind, Result};
 use cas_kv::{Engine, Failed, Space, Transaction, View};
-use rocksdb::{DB, WriteOptions};
+use rocksdb::{DB, ReadOptions, WriteOptions};
 
 use crate::compaction::Compaction;
 use crate::error::{broken, sort};
@@ -41,7 +41,14 @@ impl RocksEngine {
         let open = || {
             let options = tuning.database(new)?;
             let db = DB::open_cf_descriptors(&options, path, tuning.families());
-            db.map(|db| Database { db, options }).map_err(sort)
+            let mut unchecked = ReadOptions::default();
+            unchecked.set_verify_checksums(false);
+            let database = |db| Database {
+                db,
+                options,
+                unchecked,
+            };
+            db.map(database).map_err(sort)
         };
         let opened = match open() {
             Err(error) if error.kind() == Kind::Full && space.release() => open(),

@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use cas_core::records::Table;
 use cas_core::{Digest, Result};
 use cas_kv::{Found, Key, Staged, View};
-use rocksdb::{ColumnFamily, DB, DBPinnableSlice, DBRawIterator, Options};
+use rocksdb::{ColumnFamily, DB, DBPinnableSlice, DBRawIterator, Options, ReadOptions};
 
 use crate::error::{corrupt, sort};
 use crate::family::{self, CONTENT, INGESTS, META, ROWS};
@@ -16,6 +16,8 @@ const RESERVED: usize = 8 << 20;
 pub(crate) struct Database {
     pub(crate) db: DB,
     pub(crate) options: Options,
+    /// Of rows: their digests decide what is right, as they do of the bytes of every store.
+    pub(crate) unchecked: ReadOptions,
 }
 
 impl Database {
@@ -39,6 +41,12 @@ impl Database {
 
     fn get(&self, family: &str, key: &[u8]) -> Result<Option<DBPinnableSlice<'_>>> {
         let found = self.db.get_pinned_cf(self.family(family)?, key);
+        found.map_err(sort)
+    }
+
+    fn row(&self, number: u64, offset: u64) -> Result<Option<DBPinnableSlice<'_>>> {
+        let (rows, key) = (self.family(ROWS)?, family::row(number, offset));
+        let found = self.db.get_pinned_cf_opt(rows, key, &self.unchecked);
         found.map_err(sort)
     }
 
@@ -145,14 +153,14 @@ impl View for Database {
         // not.
         let row = crate::engine::ROW as u64;
         let mut start = offset - offset % row;
-        let mut found = self.get(ROWS, &family::row(number, start))?;
+        let mut found = self.row(number, start)?;
         let covers = |row: &DBPinnableSlice<'_>| start + row.len() as u64 > offset;
         if !found.as_ref().is_some_and(covers) {
             let Some((first, _)) = self.last(number, offset)? else {
                 return Ok(Bytes::new());
             };
             start = first;
-            found = self.get(ROWS, &family::row(number, start))?;
+            found = self.row(number, start)?;
         }
         let mut data = BytesMut::with_capacity(length.min(RESERVED));
         while let Some(row) = found {
@@ -164,7 +172,7 @@ impl View for Database {
                 break;
             }
             start += row.len() as u64;
-            found = self.get(ROWS, &family::row(number, start))?;
+            found = self.row(number, start)?;
         }
         Ok(data.freeze())
     }

@@ -29,7 +29,7 @@ const TALL: usize = 128;
 
 fn main() -> Result<()> {
     let runtime = Builder::new_current_thread().enable_time().build()?;
-    let place = place::Place::new(None, 8 << 30)?;
+    let place = place::Place::new(None, Path::new(place::MEMORY), 8 << 30)?;
     println!("median of {ROUNDS}, {}", place.kind());
     for layers in [6, TALL] {
         let layout = place.path().join(format!("layout-{layers}"));

@@ -1,4 +1,9 @@
 //! The laws of faults see what each broken store on files does, and nothing in one that is whole.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test may fail anywhere"
+)]
 
 use std::path::PathBuf;
 

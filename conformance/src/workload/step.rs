@@ -59,8 +59,8 @@ const PREPARED: usize = 20;
 const SAME: u64 = 16 << 20;
 const WRITERS: usize = 8;
 /// Puts that are traced.
-const TRACED: usize = 100;
-const TRACED_BATCH: usize = 1024;
+const TRACED: usize = 1000;
+const TRACED_BATCH: usize = 4096;
 
 /// What all columns are given.
 pub(super) struct Shared {

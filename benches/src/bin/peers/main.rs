@@ -51,7 +51,7 @@ fn main() -> Result<()> {
         "no target/release/cas; run `cargo build --release` first, or `cargo xtask bench`",
     )?;
     let image = Image::parse(&options.image)?;
-    let place = Place::new(options.on.as_deref(), SIZE)?;
+    let place = Place::new(options.on.as_deref(), Path::new(place::MEMORY), SIZE)?;
     println!("{}\n", header(&place)?);
     let table = Table {
         jobs: Jobs { cas },

@@ -1,4 +1,5 @@
-//! Where the runs happen: a directory that is given, or a journaled ext4 on a loop device.
+//! Where the runs happen: a directory that is given, or a journaled ext4 on a loop device, whose
+//! file is in memory or on a disk.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -9,6 +10,9 @@ use tempfile::TempDir;
 
 use super::finish;
 
+/// A file system in memory, where syncs cost next to nothing.
+pub(super) const MEMORY: &str = "/dev/shm";
+
 /// A directory for the runs; a mount of its own is gone when it is dropped.
 pub(super) struct Place {
     scratch: TempDir,
@@ -16,8 +20,9 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// The directory that is given, or a file system of `size` bytes in a sparse file.
-    pub(super) fn new(given: Option<&Path>, size: u64) -> Result<Self> {
+    /// The directory that is given, or a file system of `size` bytes in a sparse file below
+    /// `beneath`.
+    pub(super) fn new(given: Option<&Path>, beneath: &Path, size: u64) -> Result<Self> {
         if let Some(directory) = given {
             let scratch = TempDir::new_in(directory)?;
             return Ok(Place {
@@ -25,12 +30,7 @@ impl Place {
                 mounted: None,
             });
         }
-        let memory = Path::new("/dev/shm");
-        let scratch = if memory.is_dir() {
-            TempDir::new_in(memory)?
-        } else {
-            TempDir::new()?
-        };
+        let scratch = TempDir::new_in(beneath)?;
         let (disk, point) = (scratch.path().join("disk"), scratch.path().join("mount"));
         File::create(&disk)?.set_len(size)?;
         std::fs::create_dir(&point)?;
@@ -60,7 +60,10 @@ impl Place {
 
     pub(super) fn kind(&self) -> &'static str {
         match self.mounted {
-            Some(_) => "journaled ext4 on a loop device over tmpfs",
+            Some(_) if self.scratch.path().starts_with(MEMORY) => {
+                "journaled ext4 on a loop device over tmpfs"
+            }
+            Some(_) => "journaled ext4 on a loop device over a disk",
             None => "the directory given with --on",
         }
     }
@@ -69,7 +72,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         if let Some(point) = &self.mounted {
-            // A failure leaves a mount under /dev/shm, which umount then shows by itself.
+            // A failure leaves a mount, which is seen.
             let _ = Command::new("umount").arg(point).status();
         }
     }

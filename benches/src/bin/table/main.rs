@@ -1,8 +1,7 @@
 //! The one table: every column on a file system of its own.
 //!
-//! `table [--on DIR] [--rows A,B] [--quick|--full] [--write DOC] [--plots DIR]`. Without `--on` it
-//! makes a journaled ext4 on a loop device (root). `--write` puts the table between the markers of
-//! a page, else it is printed.
+//! Without `--on` it makes a journaled ext4 on a loop device (root). `--write` puts the table between
+//! the markers of a page, else it is printed.
 
 #[path = "../peers/place.rs"]
 mod place;
@@ -49,16 +48,22 @@ fn main() -> Result<()> {
     }
     let options = options(arguments)?;
     let mut contenders = columns::all();
-    let wanted = |name: &String| options.columns.is_empty() || options.columns.contains(name);
+    let wanted = |name: &String| match &options.columns[..] {
+        [] => name != columns::SLOW,
+        named => named.contains(name),
+    };
     contenders.retain(|contender| wanted(&contender.name));
-    let place = Place::new(options.on.as_deref(), SIZE)?;
+    // On a disk, for what a sync costs is what the rows are about.
+    let program = std::env::current_exe()?;
+    let beneath = program.parent().context("the program is nowhere")?;
+    let place = Place::new(options.on.as_deref(), beneath, SIZE)?;
     let begun = Instant::now();
     let plan = Plan {
         scale: options.scale,
         rows: rows(&options.rows)?,
         contenders: &contenders,
         again: Again {
-            program: std::env::current_exe()?,
+            program: program.clone(),
             arguments: vec![CHILD.into()],
         },
         directory: place.path(),
@@ -89,7 +94,11 @@ fn options(arguments: Vec<String>) -> Result<Options> {
             "--full" => options.scale = Scale::full(),
             "--write" => options.page = Some(value()?.into()),
             "--plots" => options.plots = Some(value()?.into()),
-            _ => bail!(USAGE),
+            "--help" | "-h" => {
+                println!("{USAGE}");
+                std::process::exit(0);
+            }
+            _ => bail!("{argument:?} is unknown\n{USAGE}"),
         }
     }
     Ok(options)
