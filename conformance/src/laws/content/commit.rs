@@ -145,6 +145,10 @@ pub(super) async fn a_late_removal_spares_what_came_after(subject: Store) {
     put(&*store, &data).await;
     assert!(!store.remove_version(&digest, seen.version).await.unwrap());
     assert_has(&*store, &digest, &data).await;
+    // Many at once are spared as one is.
+    let late = [(digest, seen.version)];
+    store.remove_versions(&late, &Batch::new()).await.unwrap();
+    assert_has(&*store, &digest, &data).await;
 }
 
 /// Pull, mirror and migration are this copy; it goes on where an earlier one stopped.
