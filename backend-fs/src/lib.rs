@@ -21,6 +21,7 @@ mod images;
 mod index;
 mod ingest;
 mod layout;
+mod names;
 mod publish;
 mod reader;
 mod records;
