@@ -75,7 +75,8 @@ impl ContentStore for FsContent {
     }
 
     async fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<Stat>> {
-        self.0.blobs.list(after, limit)
+        let (shared, after) = (Arc::clone(&self.0), after.copied());
+        pool::run(move || shared.blobs.list(after.as_ref(), limit)).await
     }
 
     async fn flush(&self) -> Result<()> {

@@ -21,6 +21,7 @@ mod images;
 mod index;
 mod ingest;
 mod layout;
+mod listing;
 mod names;
 mod publish;
 mod reader;
