@@ -16,6 +16,7 @@
 //! Any number of processes may use it at once.
 
 mod blobs;
+mod commit;
 mod content;
 mod images;
 mod index;
