@@ -52,15 +52,18 @@ impl FsIngest {
         let lock = lock(dir, &name)?;
         let known = read_key(lock.file())?;
         let resumed = known.as_ref() == Some(&(shared.boot.clone(), key.to_owned()));
-        if !resumed || is_blob(dir, &name)? {
+        let (file, offset) = if resumed && !is_blob(dir, &name)? {
+            let file = dir.open_file(&*name, OFlags::RDWR | OFlags::CREATE, 0o600)?;
+            let offset = file.metadata()?.len();
+            (file, offset)
+        } else {
             let remark = format!("{}\n{key}", shared.boot);
-            claim(dir, &name, lock.file(), &remark).inspect_err(|_| {
+            let file = claim(dir, &name, lock.file(), &remark).inspect_err(|_| {
                 // Without its remark nobody would find it again.
                 let _ = dir.remove(&*format!("{name}{SUFFIX}"));
             })?;
-        }
-        let file = dir.open_file(&*name, OFlags::RDWR | OFlags::CREATE, 0o600)?;
-        let offset = file.metadata()?.len();
+            (file, 0)
+        };
         let staged = Staged {
             name,
             file: Arc::new(file),
@@ -252,13 +255,21 @@ fn lock(dir: &Dir, name: &str) -> Result<Lock> {
         .ok_or_else(|| Error::busy("another writer holds this ingest; wait for it to end"))
 }
 
-/// Says in the key file whose the ingest is, and makes it empty.
-fn claim(dir: &Dir, name: &str, key_file: &File, remark: &str) -> std::io::Result<()> {
-    dir.remove(name)?;
-    key_file.set_len(0)?;
+/// Makes the ingest empty, and says in the key file whose it is; its bytes.
+fn claim(dir: &Dir, name: &str, key_file: &File, remark: &str) -> io::Result<File> {
+    let make = || dir.open_file(name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL, 0o600);
+    let file = match make() {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            dir.remove(name)?;
+            make()?
+        }
+        made => made?,
+    };
+    if key_file.metadata()?.len() > 0 {
+        key_file.set_len(0)?;
+    }
     key_file.write_all_at(remark.as_bytes(), 0)?;
-    dir.open_file(name, OFlags::RDWR | OFlags::CREATE, 0o600)
-        .map(|_| ())
+    Ok(file)
 }
 
 /// Whether the bytes have a second name: a publish by links was cut off before it took away the
