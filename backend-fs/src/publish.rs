@@ -16,7 +16,7 @@ use crate::shared::Shared;
 /// Most publishes that share their syncs, so that the first is not kept long.
 const GROUP: u64 = 256;
 /// From so many on one sync of the file system costs less than one of each file: see
-/// `docs/decisions/0013-one-sync-for-many-blobs.md`.
+/// `docs/decisions/0013`.
 const MANY: usize = 8;
 
 /// An ingest that is to become a blob.

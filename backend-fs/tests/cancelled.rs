@@ -61,22 +61,25 @@ fn a_write_that_nobody_waits_for_keeps_the_key() {
 /// A publish by a link and an unlink, cut off between the two.
 #[test]
 fn an_ingest_that_is_a_blob_already_is_not_written_to() {
-    let temp = tempfile::tempdir().unwrap();
-    let content = FsStore::open(temp.path()).unwrap().content();
-    pool::wait(async {
-        let mut ingest = content.begin("key").await.unwrap();
-        ingest.append("bytes".into()).await.unwrap();
-        drop(ingest);
-        let staged = temp
-            .path()
-            .join(".cas/ingest")
-            .join(Digest::sha256(b"key").hex());
-        let digest = Digest::sha256(b"bytes");
-        let blob = temp.path().join("blobs/sha256").join(digest.hex());
-        std::fs::hard_link(staged, &blob).unwrap();
-        let mut ingest = content.begin("key").await.unwrap();
-        ingest.rewind().await.unwrap();
-        ingest.append("other".into()).await.unwrap();
-        assert_eq!(std::fs::read(&blob).unwrap(), b"bytes");
-    });
+    for key in ["key", &Digest::sha256(b"key").to_string()] {
+        let temp = tempfile::tempdir().unwrap();
+        let content = FsStore::open(temp.path()).unwrap().content();
+        let staged = match key {
+            "key" => Digest::sha256(b"key").hex(),
+            digest => digest.to_owned(),
+        };
+        let staged = temp.path().join(".cas/ingest").join(staged);
+        pool::wait(async {
+            let mut ingest = content.begin(key).await.unwrap();
+            ingest.append("bytes".into()).await.unwrap();
+            drop(ingest);
+            let digest = Digest::sha256(b"bytes");
+            let blob = temp.path().join("blobs/sha256").join(digest.hex());
+            std::fs::hard_link(staged, &blob).unwrap();
+            let mut ingest = content.begin(key).await.unwrap();
+            assert_eq!(ingest.offset(), 0);
+            ingest.append("other".into()).await.unwrap();
+            assert_eq!(std::fs::read(&blob).unwrap(), b"bytes");
+        });
+    }
 }
