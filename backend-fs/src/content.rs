@@ -47,8 +47,7 @@ impl ContentStore for FsContent {
 
     async fn begin(&self, key: &str) -> Result<Box<dyn Ingest>> {
         check_key(key)?;
-        let (shared, owned) = (Arc::clone(&self.0), key.to_owned());
-        let ingest = pool::run(move || FsIngest::begin(shared, &owned)).await;
+        let ingest = FsIngest::begin(Arc::clone(&self.0), key);
         Ok(Box::new(ingest.during("begin ingest", key)?))
     }
 

@@ -20,7 +20,7 @@ use cas_host::{Dir, Lock, begin_write, copy_range};
 use rustix::fs::OFlags;
 
 use crate::publish::Pending;
-use crate::reader;
+use crate::reader::{self, INLINE};
 use crate::shared::Shared;
 
 /// Longest key file: a boot id, a line feed and a key.
@@ -70,8 +70,8 @@ impl FsIngest {
         })
     }
 
-    /// Adds what `write` puts behind the bytes that are there; how much that is.
-    async fn grow<F>(&mut self, write: F) -> Result<usize>
+    /// Adds what `write` puts behind the bytes that are there, at most `length`; how much that is.
+    async fn grow<F>(&mut self, length: usize, write: F) -> Result<usize>
     where
         F: FnOnce(&File, u64) -> io::Result<usize> + Send + 'static,
     {
@@ -80,7 +80,7 @@ impl FsIngest {
         self.poisoned = true;
         let (file, offset) = (Arc::clone(&self.staged.file), self.offset);
         let lock = Arc::clone(&self.staged.lock);
-        let written = pool::run(move || {
+        let work = move || {
             let _held = lock;
             let written = write(&file, offset).map_err(|error| {
                 // What was written of it would only hold space that is missing.
@@ -91,8 +91,12 @@ impl FsIngest {
                 begin_write(&*file, offset, written as u64);
             }
             Ok(written)
-        });
-        let written = written.await.during("append to ingest", &self.key)?;
+        };
+        let written = match length <= INLINE {
+            true => work(),
+            false => pool::run(work).await,
+        };
+        let written = written.during("append to ingest", &self.key)?;
         self.offset += written as u64;
         self.poisoned = false;
         Ok(written)
@@ -120,17 +124,18 @@ impl Ingest for FsIngest {
     }
 
     async fn append(&mut self, data: Bytes) -> Result<()> {
+        let length = data.len();
         let write = move |file: &File, offset| {
             file.write_all_at(&data, offset)?;
-            Ok(data.len())
+            Ok(length)
         };
-        self.grow(write).await.map(|_| ())
+        self.grow(length, write).await.map(|_| ())
     }
 
     async fn adopt(&mut self, from: &Arc<File>, at: u64, length: usize) -> Result<usize> {
         let from = Arc::clone(from);
         let share = move |file: &File, offset| copy_range(&from, at, file, offset, length);
-        self.grow(share).await
+        self.grow(length, share).await
     }
 
     async fn read_back(&mut self, offset: u64, length: usize) -> Result<Bytes> {

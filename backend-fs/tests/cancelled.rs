@@ -30,6 +30,9 @@ fn block_the_pool() -> (Arc<Barrier>, Vec<thread::JoinHandle<()>>) {
     (barrier, blockers)
 }
 
+/// More than is written where it is called.
+const LENGTH: usize = 1 << 20;
+
 /// Bytes that come late must not land among those of the next writer.
 #[test]
 fn a_write_that_nobody_waits_for_keeps_the_key() {
@@ -38,7 +41,7 @@ fn a_write_that_nobody_waits_for_keeps_the_key() {
     let mut ingest = pool::wait(content.begin("key")).unwrap();
     let (barrier, blockers) = block_the_pool();
     {
-        let mut append = ingest.append("late".into());
+        let mut append = ingest.append(vec![1; LENGTH].into());
         let pending = append
             .as_mut()
             .poll(&mut Context::from_waker(Waker::noop()));
@@ -55,7 +58,7 @@ fn a_write_that_nobody_waits_for_keeps_the_key() {
             begun => break begun.unwrap().offset(),
         }
     };
-    assert_eq!(offset, 4);
+    assert_eq!(offset, LENGTH as u64);
 }
 
 /// A publish by a link and an unlink, cut off between the two.
