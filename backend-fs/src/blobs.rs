@@ -1,6 +1,5 @@
 //! The files under `blobs/`: names, status, listing.
 
-use std::collections::BinaryHeap;
 use std::ffi::CStr;
 use std::fs::File;
 use std::io;
@@ -11,6 +10,8 @@ use cas_core::{Algorithm, Digest, Result};
 use cas_host::Dir;
 use rustix::fs::{FileType, OFlags};
 
+use crate::listing::Listing;
+
 /// What opening a symbolic link fails with here.
 const LOOP: i32 = rustix::io::Errno::LOOP.raw_os_error();
 
@@ -19,6 +20,8 @@ pub(crate) struct Blobs {
     root: Dir,
     sha256: Dir,
     sha512: OnceLock<Dir>,
+    /// In the order of [`Algorithm::ALL`].
+    listings: [Listing; Algorithm::ALL.len()],
 }
 
 impl Blobs {
@@ -29,6 +32,7 @@ impl Blobs {
             root,
             sha256,
             sha512: OnceLock::new(),
+            listings: Default::default(),
         })
     }
 
@@ -127,13 +131,18 @@ impl Blobs {
     /// A page of blobs in digest order. Names that are no digests, and directories, are passed over.
     pub(crate) fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<Stat>> {
         let mut page = Vec::new();
-        for algorithm in Algorithm::ALL {
+        for (algorithm, listing) in Algorithm::ALL.into_iter().zip(&self.listings) {
             let Some(dir) = self.directory(algorithm)? else {
                 continue;
             };
+            // Digests are in the order of their algorithms first.
+            if after.is_some_and(|after| after.algorithm() > algorithm) {
+                continue;
+            }
             let mut after = after.copied();
             while page.len() < limit {
-                let digests = smallest(dir, algorithm, after.as_ref(), limit - page.len())?;
+                let left = limit - page.len();
+                let digests = listing.page(dir, algorithm, after.as_ref(), left)?;
                 after = digests.last().copied();
                 if after.is_none() {
                     break;
@@ -146,30 +155,6 @@ impl Blobs {
         }
         Ok(page)
     }
-}
-
-/// The smallest `limit` digests of a directory beyond `after`, in order.
-fn smallest(
-    dir: &Dir,
-    algorithm: Algorithm,
-    after: Option<&Digest>,
-    limit: usize,
-) -> io::Result<Vec<Digest>> {
-    let mut found = BinaryHeap::new();
-    for entry in dir.entries()? {
-        let name = entry?.name;
-        let Ok(digest) = format!("{}:{name}", algorithm.name()).parse::<Digest>() else {
-            continue;
-        };
-        if after.is_some_and(|after| digest <= *after) {
-            continue;
-        }
-        found.push(digest);
-        if found.len() > limit {
-            found.pop();
-        }
-    }
-    Ok(found.into_sorted_vec())
 }
 
 /// The inode alone may be given again; with the time of its last change it is not.
@@ -204,9 +189,31 @@ impl Name {
         }
     }
 
+    /// The digest whose file has this name.
+    pub(crate) fn read(algorithm: Algorithm, name: &str) -> Option<Digest> {
+        let mut hash = [0; 64];
+        let hash = hash.get_mut(..algorithm.size())?;
+        if name.len() != 2 * hash.len() {
+            return None;
+        }
+        for (byte, pair) in hash.iter_mut().zip(name.as_bytes().chunks_exact(2)) {
+            *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+        }
+        Digest::from_bytes(algorithm, hash)
+    }
+
     /// The name for a system call.
     pub(crate) fn as_c_str(&self) -> &CStr {
         CStr::from_bytes_with_nul(&self.text[..=self.length]).unwrap_or_default()
+    }
+}
+
+/// Other programs know a blob by lower case alone.
+fn digit(text: u8) -> Option<u8> {
+    match text {
+        b'0'..=b'9' => Some(text - b'0'),
+        b'a'..=b'f' => Some(text - b'a' + 10),
+        _ => None,
     }
 }
 
@@ -219,6 +226,15 @@ mod tests {
         for algorithm in Algorithm::ALL {
             let digest = Digest::of(algorithm, b"x");
             assert_eq!(Name::of(&digest).as_c_str().to_str(), Ok(&*digest.hex()));
+            assert_eq!(Name::read(algorithm, &digest.hex()), Some(digest));
+            for other in [
+                &*digest.hex().to_uppercase(),
+                &digest.hex()[1..],
+                "",
+                "lock",
+            ] {
+                assert_eq!(Name::read(algorithm, other), None);
+            }
         }
     }
 }

@@ -47,8 +47,7 @@ impl ContentStore for FsContent {
 
     async fn begin(&self, key: &str) -> Result<Box<dyn Ingest>> {
         check_key(key)?;
-        let (shared, owned) = (Arc::clone(&self.0), key.to_owned());
-        let ingest = pool::run(move || FsIngest::begin(shared, &owned)).await;
+        let ingest = FsIngest::begin(Arc::clone(&self.0), key);
         Ok(Box::new(ingest.during("begin ingest", key)?))
     }
 
@@ -75,7 +74,8 @@ impl ContentStore for FsContent {
     }
 
     async fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<Stat>> {
-        self.0.blobs.list(after, limit)
+        let (shared, after) = (Arc::clone(&self.0), after.copied());
+        pool::run(move || shared.blobs.list(after.as_ref(), limit)).await
     }
 
     async fn flush(&self) -> Result<()> {

@@ -12,10 +12,10 @@ use cas_core::image::filter::Filters;
 use cas_core::image::{Image, Reference};
 use cas_core::records::{Batch, Expect, Table};
 use cas_core::{Context, Descriptor, Error, ImageStore, Result, pool};
-use cas_host::Lock;
 
-use crate::index::{FILE, Index};
+use crate::index::Index;
 use crate::ingest::time;
+use crate::names::Names;
 use crate::records::SqliteRecords;
 use crate::shared::Shared;
 
@@ -23,13 +23,18 @@ use crate::shared::Shared;
 #[derive(Clone)]
 pub(crate) struct FsImages {
     shared: Arc<Shared>,
+    names: Arc<Names>,
     records: SqliteRecords,
 }
 
 impl FsImages {
     /// The names in the layout of `shared`.
     pub(crate) fn new(shared: Arc<Shared>, records: SqliteRecords) -> Self {
-        FsImages { shared, records }
+        FsImages {
+            shared,
+            names: Arc::default(),
+            records,
+        }
     }
 
     async fn run<T, F>(&self, work: F) -> Result<T>
@@ -41,27 +46,13 @@ impl FsImages {
         pool::run(move || work(&images)).await
     }
 
-    fn index(&self) -> Result<Index> {
-        Index::read(&self.shared.layout.root).during("read", FILE)
+    fn index(&self) -> Result<Arc<Index>> {
+        self.names.read(&self.shared.layout.root)
     }
 
-    /// Changes the index under the lock that all of our processes take.
-    ///
-    /// Others take none: when the file is not the one that was read, all is done again.
     fn change<T>(&self, work: impl Fn(&mut Index) -> Result<T>) -> Result<T> {
-        let (root, ours) = (&self.shared.layout.root, self.shared.ours()?);
-        let _lock = Lock::exclusive(ours, "index.lock")?;
-        loop {
-            let before = identity(root)?;
-            let mut index = self.index()?;
-            let outcome = work(&mut index)?;
-            let data = index.encode().during("write", FILE)?;
-            if identity(root)? == before {
-                root.replace(FILE, &data, 0o644, (ours, "index.new"))
-                    .during("write", FILE)?;
-                return Ok(outcome);
-            }
-        }
+        let directories = (&self.shared.layout.root, self.shared.ours()?);
+        self.names.change(directories, work)
     }
 
     /// The image of a name that stands for `target`.
@@ -172,10 +163,16 @@ impl FsImages {
 #[async_trait]
 impl ImageStore for FsImages {
     async fn get(&self, name: &Reference) -> Result<Option<Image>> {
-        let wanted = name.clone();
-        self.run(move |images| images.load(&images.index()?, &wanted))
-            .await
-            .during("get image", name)
+        let known = self.names.known(&self.shared.layout.root);
+        let found = match known {
+            Ok(Some(index)) => self.load(&index, name),
+            _ => {
+                let wanted = name.clone();
+                let load = move |images: &FsImages| images.load(&*images.index()?, &wanted);
+                self.run(load).await
+            }
+        };
+        found.during("get image", name)
     }
 
     async fn list(&self, filters: &[&str]) -> Result<Vec<Image>> {
@@ -226,12 +223,6 @@ impl ImageStore for FsImages {
 /// The key of the record of a name while it stands for `target`; no name has a space.
 fn key(name: &Reference, target: &Descriptor) -> String {
     format!("{name} {}", target.digest)
-}
-
-/// What changes whenever `index.json` is replaced or written.
-fn identity(root: &cas_host::Dir) -> Result<Option<(u64, i64, u64, i64)>> {
-    let stat = root.stat(FILE)?;
-    Ok(stat.map(|stat| (stat.st_ino, stat.st_mtime, stat.st_mtime_nsec, stat.st_size)))
 }
 
 fn absent() -> Error {

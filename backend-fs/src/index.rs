@@ -1,36 +1,50 @@
 //! `index.json`: the names. Whatever others wrote in it survives our changes.
 
+use std::collections::HashMap;
+use std::sync::OnceLock;
+
 use cas_core::document::check_json;
 use cas_core::image::Reference;
 use cas_core::{Descriptor, Error, Kind, Result, limit};
-use cas_host::Dir;
 use serde_json::{Map, Value, json};
 
-pub(crate) const FILE: &str = "index.json";
 /// The annotation of an entry that is its name.
 const NAME: &str = "org.opencontainers.image.ref.name";
 
 /// The document, parsed no further than needed.
-pub(crate) struct Index(Map<String, Value>);
+pub(crate) struct Index {
+    document: Map<String, Value>,
+    /// The places of the entries of each name, once one was looked for.
+    places: OnceLock<HashMap<String, Vec<usize>>>,
+}
 
 impl Index {
-    /// Reads it.
-    pub(crate) fn read(root: &Dir) -> Result<Self> {
-        let data = root
-            .read(FILE, limit::DOCUMENT_READ)?
-            .ok_or_else(|| Error::corrupt("it is gone; no image layout is without it"))?;
-        check_json(&data)?;
-        let index: Map<String, Value> = serde_json::from_slice(&data)
+    /// Parses it.
+    pub(crate) fn parse(data: &[u8]) -> Result<Self> {
+        check_json(data)?;
+        let document: Map<String, Value> = serde_json::from_slice(data)
             .map_err(|error| Error::corrupt(format!("is no index: {error}")).source(error))?;
-        match index.get("manifests") {
-            Some(Value::Array(_) | Value::Null) | None => Ok(Index(index)),
+        match document.get("manifests") {
+            Some(Value::Array(_) | Value::Null) | None => Ok(Self::of(document)),
             Some(_) => Err(Error::corrupt("is no index: its manifests are no list")),
         }
     }
 
+    fn of(document: Map<String, Value>) -> Self {
+        Index {
+            document,
+            places: OnceLock::new(),
+        }
+    }
+
+    /// Another, to be changed.
+    pub(crate) fn copy(&self) -> Self {
+        Self::of(self.document.clone())
+    }
+
     /// Its bytes.
     pub(crate) fn encode(&self) -> Result<Vec<u8>> {
-        let data = serde_json::to_vec(&self.0)
+        let data = serde_json::to_vec(&self.document)
             .map_err(|error| Error::internal("the index does not serialise").source(error))?;
         match data.len() as u64 > limit::DOCUMENT_WRITE {
             false => Ok(data),
@@ -66,8 +80,9 @@ impl Index {
     /// # Errors
     /// `Corrupt` when one of its entries is no descriptor.
     pub(crate) fn targets(&self, name: &Reference) -> Result<Vec<Descriptor>> {
-        let named = self.entries().filter(|entry| is_named(entry, name));
-        named.map(target).collect()
+        let (entries, places) = (self.entries(), self.places.get_or_init(|| self.places()));
+        let places = places.get(name.as_str()).into_iter().flatten();
+        places.map(|place| target(&entries[*place])).collect()
     }
 
     /// All names and what they stand for, in the order of the names; entries without a name, or
@@ -75,6 +90,7 @@ impl Index {
     pub(crate) fn list(&self) -> Vec<(Reference, Descriptor)> {
         let mut list: Vec<_> = self
             .entries()
+            .iter()
             .filter_map(|entry| {
                 Some((
                     name_of(entry)?.parse::<Reference>().ok()?,
@@ -92,7 +108,10 @@ impl Index {
             .map_err(|error| Error::internal("a descriptor does not serialise").source(error))?;
         entry["annotations"][NAME] = json!(name.as_str());
         self.remove(name);
-        let manifests = self.0.entry("manifests").or_insert_with(|| json!([]));
+        let manifests = self
+            .document
+            .entry("manifests")
+            .or_insert_with(|| json!([]));
         match manifests {
             Value::Array(list) => list.push(entry),
             other => *other = json!([entry]),
@@ -102,14 +121,25 @@ impl Index {
 
     /// Removes the entries of a name.
     pub(crate) fn remove(&mut self, name: &Reference) {
-        if let Some(Value::Array(list)) = self.0.get_mut("manifests") {
+        self.places.take();
+        if let Some(Value::Array(list)) = self.document.get_mut("manifests") {
             list.retain(|entry| !is_named(entry, name));
         }
     }
 
-    fn entries(&self) -> impl Iterator<Item = &Value> {
-        let manifests = self.0.get("manifests").and_then(Value::as_array);
-        manifests.into_iter().flatten()
+    fn entries(&self) -> &[Value] {
+        let manifests = self.document.get("manifests").and_then(Value::as_array);
+        manifests.map_or(&[], Vec::as_slice)
+    }
+
+    fn places(&self) -> HashMap<String, Vec<usize>> {
+        let mut places: HashMap<String, Vec<usize>> = HashMap::new();
+        for (place, entry) in self.entries().iter().enumerate() {
+            if let Some(name) = name_of(entry) {
+                places.entry(name.to_owned()).or_default().push(place);
+            }
+        }
+        places
     }
 }
 
@@ -145,7 +175,7 @@ mod tests {
 
     #[test]
     fn what_others_wrote_survives_and_duplicates_are_told() {
-        let mut index = Index(serde_json::from_str(FOREIGN).unwrap());
+        let mut index = Index::parse(FOREIGN.as_bytes()).unwrap();
         let name: Reference = "x.io/a:1".parse().unwrap();
         let mut target = Descriptor::of(MediaType::OCI_MANIFEST, b"{}");
         target.annotations.insert("k".into(), "v".into());

@@ -1,11 +1,13 @@
-//! Bytes on their way in: `ingest/HASH` holds them, `ingest/HASH.key` says whose they are.
+//! Bytes on their way in. Where the key is a digest, as it is for most, `ingest/KEY` holds them and
+//! is the lock: what a blob costs is one file. Else `ingest/HASH` holds them, and `ingest/HASH.key`,
+//! the lock, says whose they are.
 //!
-//! The key file is the lock. It begins with the run of the kernel in which the ingest was begun:
-//! bytes of an earlier run may be torn, and are dropped.
+//! Bytes of an earlier run of the kernel may be torn. The first opening in another drops them; a
+//! key file begins with the run in which the ingest was begun.
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -18,7 +20,7 @@ use cas_host::{Dir, Lock, begin_write, copy_range};
 use rustix::fs::OFlags;
 
 use crate::publish::Pending;
-use crate::reader;
+use crate::reader::{self, INLINE};
 use crate::shared::Shared;
 
 /// Longest key file: a boot id, a line feed and a key.
@@ -49,17 +51,10 @@ impl FsIngest {
     pub(crate) fn begin(shared: Arc<Shared>, key: &str) -> Result<Self> {
         let dir = shared.ingests()?;
         let name = name_of(key);
-        let lock = lock(dir, &name)?;
-        let known = read_key(lock.file())?;
-        let resumed = known.as_ref() == Some(&(shared.boot.clone(), key.to_owned()));
-        if !resumed || is_blob(dir, &name)? {
-            let remark = format!("{}\n{key}", shared.boot);
-            claim(dir, &name, lock.file(), &remark).inspect_err(|_| {
-                // Without its remark nobody would find it again.
-                let _ = dir.remove(&*format!("{name}{SUFFIX}"));
-            })?;
-        }
-        let file = dir.open_file(&*name, OFlags::RDWR | OFlags::CREATE, 0o600)?;
+        let (lock, file) = match says_its_key(&name) {
+            true => lock_bytes(dir, &name)?,
+            false => lock_key(dir, &name, &shared.boot, key)?,
+        };
         let offset = file.metadata()?.len();
         let staged = Staged {
             name,
@@ -75,8 +70,8 @@ impl FsIngest {
         })
     }
 
-    /// Adds what `write` puts behind the bytes that are there; how much that is.
-    async fn grow<F>(&mut self, write: F) -> Result<usize>
+    /// Adds what `write` puts behind the bytes that are there, at most `length`; how much that is.
+    async fn grow<F>(&mut self, length: usize, write: F) -> Result<usize>
     where
         F: FnOnce(&File, u64) -> io::Result<usize> + Send + 'static,
     {
@@ -85,7 +80,7 @@ impl FsIngest {
         self.poisoned = true;
         let (file, offset) = (Arc::clone(&self.staged.file), self.offset);
         let lock = Arc::clone(&self.staged.lock);
-        let written = pool::run(move || {
+        let work = move || {
             let _held = lock;
             let written = write(&file, offset).map_err(|error| {
                 // What was written of it would only hold space that is missing.
@@ -96,8 +91,12 @@ impl FsIngest {
                 begin_write(&*file, offset, written as u64);
             }
             Ok(written)
-        });
-        let written = written.await.during("append to ingest", &self.key)?;
+        };
+        let written = match length <= INLINE {
+            true => work(),
+            false => pool::run(work).await,
+        };
+        let written = written.during("append to ingest", &self.key)?;
         self.offset += written as u64;
         self.poisoned = false;
         Ok(written)
@@ -125,17 +124,18 @@ impl Ingest for FsIngest {
     }
 
     async fn append(&mut self, data: Bytes) -> Result<()> {
+        let length = data.len();
         let write = move |file: &File, offset| {
             file.write_all_at(&data, offset)?;
-            Ok(data.len())
+            Ok(length)
         };
-        self.grow(write).await.map(|_| ())
+        self.grow(length, write).await.map(|_| ())
     }
 
     async fn adopt(&mut self, from: &Arc<File>, at: u64, length: usize) -> Result<usize> {
         let from = Arc::clone(from);
         let share = move |file: &File, offset| copy_range(&from, at, file, offset, length);
-        self.grow(share).await
+        self.grow(length, share).await
     }
 
     async fn read_back(&mut self, offset: u64, length: usize) -> Result<Bytes> {
@@ -189,7 +189,9 @@ impl Staged {
 
     /// Removes the key file of an ingest whose bytes have a new name.
     pub(crate) fn forget(&self, dir: &Dir) -> Result<()> {
-        dir.remove(&*format!("{}{SUFFIX}", self.name))?;
+        if !says_its_key(&self.name) {
+            dir.remove(&*lock_name(&self.name))?;
+        }
         Ok(())
     }
 }
@@ -198,10 +200,10 @@ impl Staged {
 pub(crate) fn discard(dir: &Dir, key: &str) -> Result<bool> {
     let name = name_of(key);
     let there = dir.stat(&*name)?.is_some();
-    if there || dir.stat(&*format!("{name}{SUFFIX}"))?.is_some() {
+    if there || dir.stat(&*lock_name(&name))?.is_some() {
         let _lock = lock(dir, &name)?;
         dir.remove(&*name)?;
-        dir.remove(&*format!("{name}{SUFFIX}"))?;
+        dir.remove(&*lock_name(&name))?;
     }
     Ok(there)
 }
@@ -211,21 +213,25 @@ pub(crate) fn list(dir: &Dir) -> Result<Vec<IngestStatus>> {
     let mut found = Vec::new();
     for entry in dir.entries()? {
         let entry = entry?.name;
-        let Some(name) = entry.strip_suffix(SUFFIX) else {
+        let Some(name) = ingest_of(&entry) else {
             continue;
         };
         // Any of the files may go while we look.
-        let (Some(stat), Ok(file)) = (dir.stat(name)?, dir.open_file(&*entry, OFlags::RDONLY, 0))
-        else {
+        let Some(stat) = dir.stat(name)? else {
             continue;
         };
-        if let Some((_, key)) = read_key(&file)? {
-            found.push(IngestStatus {
-                key,
-                offset: stat.st_size as u64,
-                updated_at: time(stat.st_mtime, stat.st_mtime_nsec),
-            });
-        }
+        let key = match says_its_key(name) {
+            true => Some(name.to_owned()),
+            false => match dir.open_file(&*entry, OFlags::RDONLY, 0) {
+                Ok(file) => read_key(&file)?.map(|(_, key)| key),
+                Err(_) => None,
+            },
+        };
+        found.extend(key.map(|key| IngestStatus {
+            key,
+            offset: stat.st_size as u64,
+            updated_at: time(stat.st_mtime, stat.st_mtime_nsec),
+        }));
     }
     found.sort_by(|a, b| a.key.cmp(&b.key));
     Ok(found)
@@ -237,34 +243,63 @@ pub(crate) fn clean(dir: &Dir, boot: &str) -> Result<()> {
         .entries()?
         .map(|entry| entry.map(|entry| entry.name))
         .collect::<Result<_, _>>()?;
-    for name in names.iter().filter_map(|name| name.strip_suffix(SUFFIX)) {
+    for name in names.iter().filter_map(|name| ingest_of(name)) {
         let Ok(lock) = lock(dir, name) else { continue };
-        if read_key(lock.file())?.is_none_or(|(of, _)| of != boot) {
+        if says_its_key(name) || read_key(lock.file())?.is_none_or(|(of, _)| of != boot) {
             dir.remove(name)?;
-            dir.remove(&*format!("{name}{SUFFIX}"))?;
+            dir.remove(&*lock_name(name))?;
         }
     }
     Ok(())
 }
 
 fn lock(dir: &Dir, name: &str) -> Result<Lock> {
-    Lock::try_exclusive(dir, &format!("{name}{SUFFIX}"))?
+    Lock::try_exclusive(dir, &lock_name(name))?
         .ok_or_else(|| Error::busy("another writer holds this ingest; wait for it to end"))
 }
 
-/// Says in the key file whose the ingest is, and makes it empty.
-fn claim(dir: &Dir, name: &str, key_file: &File, remark: &str) -> std::io::Result<()> {
+/// Locks an ingest that is named by its key, made where it is absent.
+fn lock_bytes(dir: &Dir, name: &str) -> Result<(Lock, File)> {
+    let mut held = lock(dir, name)?;
+    if is_blob(held.file())? {
+        dir.remove(name)?;
+        drop(held);
+        held = lock(dir, name)?;
+    }
+    let file = held.file().try_clone()?;
+    Ok((held, file))
+}
+
+/// Locks the key file of an ingest, and makes it anew where it is another's or of another run.
+fn lock_key(dir: &Dir, name: &str, boot: &str, key: &str) -> Result<(Lock, File)> {
+    let lock = lock(dir, name)?;
+    let ours = Some((boot.to_owned(), key.to_owned()));
+    if read_key(lock.file())? == ours {
+        let file = dir.open_file(name, OFlags::RDWR | OFlags::CREATE, 0o600)?;
+        if !is_blob(&file)? {
+            return Ok((lock, file));
+        }
+    }
+    let remark = format!("{boot}\n{key}");
+    let file = claim(dir, name, lock.file(), &remark).inspect_err(|_| {
+        // Without its remark nobody would find it again.
+        let _ = dir.remove(&*lock_name(name));
+    })?;
+    Ok((lock, file))
+}
+
+/// Makes the ingest empty, and says in the key file whose it is; its bytes.
+fn claim(dir: &Dir, name: &str, key_file: &File, remark: &str) -> io::Result<File> {
     dir.remove(name)?;
     key_file.set_len(0)?;
     key_file.write_all_at(remark.as_bytes(), 0)?;
     dir.open_file(name, OFlags::RDWR | OFlags::CREATE, 0o600)
-        .map(|_| ())
 }
 
 /// Whether the bytes have a second name: a publish by links was cut off before it took away the
 /// first, and who wrote on would write to a blob.
-fn is_blob(dir: &Dir, name: &str) -> Result<bool> {
-    Ok(dir.stat(name)?.is_some_and(|stat| stat.st_nlink > 1))
+fn is_blob(file: &File) -> io::Result<bool> {
+    Ok(file.metadata()?.nlink() > 1)
 }
 
 /// The boot and the key in a key file; nothing when it was cut off.
@@ -278,9 +313,33 @@ fn read_key(file: &File) -> Result<Option<(String, String)>> {
     Ok(parts.map(|(boot, key)| (boot.to_owned(), key.to_owned())))
 }
 
-/// Keys have any characters; their hash is a file name.
+/// Keys have any characters, and their hash is a file name; a digest is one itself.
 fn name_of(key: &str) -> String {
-    Digest::sha256(key.as_bytes()).hex()
+    match says_its_key(key) {
+        true => key.to_owned(),
+        false => Digest::sha256(key.as_bytes()).hex(),
+    }
+}
+
+/// Whether an ingest has its key for a name.
+fn says_its_key(name: &str) -> bool {
+    name.parse::<Digest>().is_ok()
+}
+
+/// The file that is locked for an ingest.
+fn lock_name(name: &str) -> String {
+    match says_its_key(name) {
+        true => name.to_owned(),
+        false => format!("{name}{SUFFIX}"),
+    }
+}
+
+/// The ingest whose lock a file is.
+fn ingest_of(file: &str) -> Option<&str> {
+    match says_its_key(file) {
+        true => Some(file),
+        false => file.strip_suffix(SUFFIX),
+    }
 }
 
 pub(crate) fn time(seconds: i64, nanos: u64) -> SystemTime {

@@ -7,7 +7,7 @@
 //! .cas/               ours, 0700
 //!   format.json       kind and version of the store
 //!   records.db        records of blobs and of images, in SQLite
-//!   ingest/           bytes on their way in
+//!   ingest/           bytes on their way in, under their keys
 //!   lock index.lock   held while the layout is made, and while index.json is replaced
 //!   remove.lock       held while the name of a blob is taken away or given to other bytes
 //!   boot unsynced/    what tells, after a power loss, which bytes to doubt
@@ -16,11 +16,14 @@
 //! Any number of processes may use it at once.
 
 mod blobs;
+mod commit;
 mod content;
 mod images;
 mod index;
 mod ingest;
 mod layout;
+mod listing;
+mod names;
 mod publish;
 mod reader;
 mod records;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use cas_core::group::{self, Answer, Grouped, Queue};
 use cas_core::{Algorithm, Digest, Error, Result};
-use cas_host::Existing;
+use cas_host::{Existing, check_written, syncfs};
 use rustix::fs::Mode;
 use tokio::sync::oneshot;
 
@@ -13,8 +13,11 @@ use crate::blobs::Name;
 use crate::ingest::Staged;
 use crate::shared::Shared;
 
-/// Most publishes that share one sync of the directory, so that the first is not kept long.
-const GROUP: u64 = 64;
+/// Most publishes that share their syncs, so that the first is not kept long.
+const GROUP: u64 = 256;
+/// From so many on one sync of the file system costs less than one of each file: see
+/// `docs/decisions/0013`.
+const MANY: usize = 8;
 
 /// An ingest that is to become a blob.
 pub(crate) struct Pending {
@@ -48,8 +51,7 @@ impl Grouped for Shared {
 
     /// The data of all, then the names of all, then each directory once.
     fn make(&self, group: Vec<Waiting>) -> Vec<Answer> {
-        let mut outcomes: Vec<Result<()>> =
-            group.iter().map(|(one, _)| self.sync_data(one)).collect();
+        let mut outcomes = self.sync_group(&group);
         for ((one, _), outcome) in group.iter().zip(&mut outcomes) {
             if outcome.is_ok() {
                 *outcome = self.name(one, true);
@@ -113,8 +115,30 @@ impl Shared {
     fn sync_data(&self, pending: &Pending) -> Result<()> {
         self.check_synced()?;
         set_mode(pending)?;
-        pending.staged.file.sync_data().map_err(|error| {
-            // The kernel has dropped the dirty pages: a second sync would say yes to lost bytes.
+        self.settle(pending, pending.staged.file.sync_data())
+    }
+
+    /// Syncs the bytes of all: one by one where they are few, else with the whole file system.
+    fn sync_group(&self, group: &[Waiting]) -> Vec<Result<()>> {
+        let all = || group.iter().map(|(one, _)| one);
+        if group.len() < MANY || self.sync_together(all()).is_err() {
+            // A file whose bytes are lost says so itself, whichever sync found that out first.
+            return all().map(|one| self.sync_data(one)).collect();
+        }
+        let written = |one: &Pending| self.settle(one, check_written(&*one.staged.file));
+        all().map(written).collect()
+    }
+
+    fn sync_together<'a>(&self, mut all: impl Iterator<Item = &'a Pending>) -> Result<()> {
+        self.check_synced()?;
+        all.try_for_each(set_mode)?;
+        syncfs(&self.layout.root)
+    }
+
+    /// After a failed sync the kernel has dropped the dirty pages, and a second would say yes to
+    /// lost bytes.
+    fn settle(&self, pending: &Pending, synced: std::io::Result<()>) -> Result<()> {
+        synced.map_err(|error| {
             let _ = self.ingests().map(|dir| pending.staged.remove(dir));
             error.into()
         })

@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cas_core::{BlobReader, Result, pool};
 
-/// Up to this many bytes a hop to another thread costs more than the read.
-const INLINE: usize = 64 << 10;
+/// Up to this many bytes a hop to another thread costs more than to read or to write them.
+pub(crate) const INLINE: usize = 64 << 10;
 
 /// An open blob; it can be read on after the blob was removed.
 pub(crate) struct Reader {

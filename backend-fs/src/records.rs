@@ -1,15 +1,18 @@
-//! Records in SQLite: write-ahead log, one sync a commit, many processes.
+//! Records in SQLite: write-ahead log, one sync a group of commits, many processes.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cas_core::records::{Batch, Change, Expect, Record, Revision, Table, conflict};
-use cas_core::{Capabilities, Capability, Context, Error, Kind, Records, Result, pool};
+use cas_core::group::{self, Queue};
+use cas_core::records::{Batch, Record, Revision, Table};
+use cas_core::{Capabilities, Capability, Context, Error, Kind, Records, Result};
 use cas_host::{Dir, Lock};
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, Transaction};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row};
+use tokio::sync::oneshot;
 
+use crate::commit::Waiting;
 use crate::reserve::Reserve;
 
 /// Version of the schema, kept in `user_version`.
@@ -32,11 +35,12 @@ const SCHEMA: &str = "
 pub struct SqliteRecords(Arc<Connections>);
 
 /// Readers do not wait for a commit that waits for the disk.
-struct Connections {
+pub(crate) struct Connections {
     reader: Mutex<Connection>,
-    writer: Mutex<Connection>,
+    pub(crate) writer: Mutex<Connection>,
     /// None for a database that is only read.
-    reserve: Option<Reserve>,
+    pub(crate) reserve: Option<Reserve>,
+    pub(crate) queue: Queue<Waiting>,
 }
 
 impl SqliteRecords {
@@ -94,6 +98,7 @@ impl SqliteRecords {
             reader: Mutex::new(reader),
             writer: Mutex::new(writer),
             reserve,
+            queue: Queue::default(),
         }))
     }
 
@@ -109,29 +114,9 @@ impl SqliteRecords {
             .map_err(sort)
     }
 
-    /// [`Records::commit`] for a thread that may block.
+    /// [`Records::commit`] for a thread that may block, in a transaction of its own.
     pub(crate) fn write(&self, batch: &Batch) -> Result<()> {
-        let removes = || batch.changes().iter().any(|change| change.value.is_none());
-        match (self.try_write(batch), &self.0.reserve) {
-            (Err(error), Some(reserve))
-                if error.kind() == Kind::Full && removes() && reserve.give_up() =>
-            {
-                self.try_write(batch)
-            }
-            (outcome, _) => outcome,
-        }
-    }
-
-    fn try_write(&self, batch: &Batch) -> Result<()> {
-        if batch.is_empty() {
-            return Ok(());
-        }
-        let mut connection = lock(&self.0.writer);
-        let transaction = connection
-            .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
-            .map_err(sort)?;
-        apply(&transaction, batch)?;
-        transaction.commit().map_err(sort)
+        self.0.write(batch)
     }
 }
 
@@ -146,9 +131,10 @@ impl Records for SqliteRecords {
     }
 
     async fn commit(&self, batch: &Batch) -> Result<()> {
-        let (records, batch) = (self.clone(), batch.clone());
-        pool::run(move || records.write(&batch))
-            .await
+        let (done, outcome) = oneshot::channel();
+        let committed = group::join(&self.0, (batch.clone(), done), outcome).await;
+        committed
+            .and_then(|outcome| outcome)
             .map_err(|error| error.operation("commit record"))
     }
 
@@ -246,62 +232,6 @@ fn has_schema(connection: &Connection) -> Result<bool> {
     }
 }
 
-fn apply(transaction: &Transaction<'_>, batch: &Batch) -> Result<()> {
-    let mut revision: i64 = transaction
-        .prepare_cached("SELECT last FROM revisions")
-        .and_then(|mut statement| statement.query_row((), |row| row.get(0)))
-        .map_err(sort)?;
-    for change in batch.changes() {
-        check(transaction, change)?;
-        revision += 1;
-        change_one(transaction, change, revision).map_err(sort)?;
-    }
-    transaction
-        .prepare_cached("UPDATE revisions SET last = ?")
-        .and_then(|mut statement| statement.execute((revision,)))
-        .map_err(sort)?;
-    Ok(())
-}
-
-/// Compares what is there with what the change expects.
-fn check(transaction: &Transaction<'_>, change: &Change) -> Result<()> {
-    if change.expect == Expect::Any {
-        return Ok(());
-    }
-    let found: Option<i64> = transaction
-        .prepare_cached("SELECT revision FROM records WHERE kind = ? AND key = ?")
-        .and_then(|mut statement| {
-            statement
-                .query_row((change.table.name(), &change.key), |row| row.get(0))
-                .optional()
-        })
-        .map_err(sort)?;
-    let as_expected = match &change.expect {
-        Expect::Any => true,
-        Expect::Absent => found.is_none(),
-        Expect::Revision(expected) => {
-            found.is_some_and(|found| found.to_string() == expected.as_str())
-        }
-    };
-    match as_expected {
-        true => Ok(()),
-        false => Err(conflict(change)),
-    }
-}
-
-fn change_one(tx: &Transaction<'_>, change: &Change, revision: i64) -> rusqlite::Result<()> {
-    let (kind, key) = (change.table.name(), &change.key);
-    match &change.value {
-        Some(value) => tx
-            .prepare_cached("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?)")?
-            .execute((kind, key, value.as_ref(), revision))?,
-        None => tx
-            .prepare_cached("DELETE FROM records WHERE kind = ? AND key = ?")?
-            .execute((kind, key))?,
-    };
-    Ok(())
-}
-
 fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
     Ok(Record {
         key: row.get(0)?,
@@ -310,13 +240,13 @@ fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
     })
 }
 
-fn lock(connection: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
+pub(crate) fn lock(connection: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
     // A transaction that a panic left open was rolled back when it was dropped.
     connection.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Sorts an error of SQLite by what the caller does about it.
-fn sort(error: rusqlite::Error) -> Error {
+pub(crate) fn sort(error: rusqlite::Error) -> Error {
     /// The shared index of the log could not be made larger.
     const IOERR_SHMSIZE: i32 = 10 | 19 << 8;
     let (kind, advice) = match error.sqlite_error() {

@@ -81,7 +81,6 @@ fn a_kill_at_any_call_loses_nothing_that_was_acknowledged() {
         "fdatasync",
         "renameat",
         "renameat2",
-        "unlinkat",
         "mkdirat",
         "fchmod",
     ] {

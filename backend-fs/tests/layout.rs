@@ -142,3 +142,28 @@ fn a_read_only_store_reads_and_says_why_it_does_not_write() {
     }
     assert!(run("umount", &[mount]));
 }
+
+/// Bytes of another run may be torn; those of a writer that lives are of this one.
+#[test]
+fn another_run_drops_ingests_that_are_named_by_their_digest_unless_they_are_held() {
+    let temp = tempfile::tempdir().unwrap();
+    let content = FsStore::open(temp.path()).unwrap().content();
+    let begin = |key: &Digest| {
+        let mut ingest = wait(content.begin(&key.to_string())).unwrap();
+        wait(ingest.append("torn?".into())).unwrap();
+        ingest
+    };
+    let [left, held] = [b"left", b"held"].map(|data| Digest::sha256(data));
+    drop(begin(&left));
+    let writer = begin(&held);
+    assert_eq!(wait(content.ingests()).unwrap().len(), 2);
+    fs::write(temp.path().join(".cas/boot"), "another boot").unwrap();
+    let content = FsStore::open(temp.path()).unwrap().content();
+    let [ingest] = &wait(content.ingests()).unwrap()[..] else {
+        panic!("expected one ingest");
+    };
+    assert_eq!((&ingest.key, ingest.offset), (&held.to_string(), 5));
+    drop(writer);
+    assert!(wait(content.discard(&held.to_string())).unwrap());
+    assert_eq!(wait(content.ingests()).unwrap(), []);
+}

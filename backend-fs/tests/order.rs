@@ -55,6 +55,7 @@ fn task() {
         "flush" => flush_while_publishing(path),
         "replace" => replace_what_cannot_be_synced(path),
         "meet" => meet_what_is_not_synced(path),
+        "together" => println!("\nrefused {}", together(path)),
         "adopt" => {
             let content = FsStore::open(path).unwrap().content();
             let digest = Digest::of(Algorithm::Sha512, b"x");
@@ -203,4 +204,101 @@ fn the_names_of_directories_are_synced_whoever_made_them() {
     );
     let root = format!("<{}>)", path.display());
     assert!(trace.contains(&root), "{trace}");
+}
+
+const TOGETHER: u32 = 64;
+
+/// Publishes many blobs at a time; how many of them were refused, which are then not there.
+fn together(path: &Path) -> usize {
+    let content = FsStore::open(path).unwrap().content();
+    let publishing = async {
+        let mut writers = Vec::new();
+        for number in 0..TOGETHER {
+            let key = number.to_string();
+            let begun = Writer::begin(&*content, &key, Expected::ANY).await;
+            let mut writer = begun.unwrap();
+            writer.write(key.into()).await.unwrap();
+            writers.push(writer);
+        }
+        let mut all = tokio::task::JoinSet::new();
+        for writer in writers {
+            let content = Arc::clone(&content);
+            all.spawn(async move {
+                let digest = writer.digest().unwrap();
+                let committed = writer.commit(&Batch::new(), Durability::Batched).await;
+                let stat = content.stat(&digest).await.unwrap();
+                assert_eq!(stat.is_some(), committed.is_ok());
+                committed.is_err()
+            });
+        }
+        all.join_all().await
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread();
+    let refused = { runtime }.build().unwrap().block_on(publishing);
+    refused.into_iter().filter(|refused| *refused).count()
+}
+
+/// How many were refused, and the calls that sync files and rename them.
+fn run_together(fault: &str) -> (usize, Vec<String>) {
+    let calls = "trace=fdatasync,syncfs,sync_file_range,renameat2";
+    let temp = tempfile::tempdir().unwrap();
+    let (output, trace) = traced(
+        "together",
+        &temp.path().join("store"),
+        &["-e", calls, "-e", fault],
+    );
+    assert!(output.status.success(), "{output:?}");
+    let said = String::from_utf8(output.stdout).unwrap();
+    let refused = said
+        .lines()
+        .find_map(|line| line.strip_prefix("refused ")?.parse().ok());
+    // Each line begins with a thread.
+    let lines = trace.lines().filter_map(|line| line.split_once(' '));
+    let lines = lines.map(|(_, call)| call.trim().to_owned()).collect();
+    (refused.expect(&said), lines)
+}
+
+fn count(lines: &[String], call: &str) -> usize {
+    lines.iter().filter(|line| line.starts_with(call)).count()
+}
+
+#[test]
+fn blobs_published_together_share_a_sync_and_have_no_name_before_it() {
+    if !installed("strace") {
+        return;
+    }
+    let (refused, lines) = run_together("trace=fdatasync,syncfs,sync_file_range,renameat2");
+    assert_eq!(refused, 0);
+    assert!(count(&lines, "fdatasync(") < 32, "{lines:#?}");
+    let (mut written, mut synced, mut named) = (false, 0, 0);
+    for line in &lines {
+        match line.split('(').next() {
+            Some("syncfs") => written = true,
+            Some("fdatasync") => synced += 1,
+            Some("sync_file_range") => synced += usize::from(written),
+            _ => named += 1,
+        }
+        assert!(named <= synced, "a name before the bytes: {lines:#?}");
+    }
+    assert_eq!(named, TOGETHER as usize);
+}
+
+#[test]
+fn where_the_shared_sync_fails_each_file_is_asked() {
+    if !installed("strace") {
+        return;
+    }
+    let (refused, lines) = run_together("inject=syncfs:error=EIO");
+    assert_eq!(refused, 0);
+    assert!(count(&lines, "syncfs(") > 0 && count(&lines, "fdatasync(") == TOGETHER as usize);
+    let (refused, _) = run_together("inject=syncfs,fdatasync:error=EIO");
+    assert_eq!(refused, TOGETHER as usize);
+}
+
+#[test]
+fn a_file_that_was_not_written_is_refused_alone() {
+    if installed("strace") {
+        let (refused, _) = run_together("inject=sync_file_range:error=EIO:when=3");
+        assert_eq!(refused, 1);
+    }
 }

@@ -58,3 +58,46 @@ fn a_database_that_cannot_be_written_is_read_as_far_as_it_was_made() {
     let error = SqliteRecords::open_read_only(&path).err().unwrap();
     assert_eq!(error.kind(), Kind::FailedPrecondition, "{error:?}");
 }
+
+/// All but the first wait for one transaction, in which one batch alone finds what it expects.
+#[test]
+fn a_batch_that_is_refused_leaves_nothing_and_the_others_alone() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("records.db");
+    let records = SqliteRecords::open(&path).unwrap();
+    let other = rusqlite::Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread();
+    let outcomes = { runtime }.build().unwrap().block_on(async {
+        let mut all = tokio::task::JoinSet::new();
+        for number in 0..40 {
+            let records = records.clone();
+            all.spawn(async move {
+                let mut batch = Batch::new();
+                let key = number.to_string();
+                batch.put(Table::Blobs, &key, Expect::Absent, "own".into());
+                if number % 2 == 0 {
+                    batch.put(Table::Blobs, "one", Expect::Absent, key.clone().into());
+                }
+                (key, records.commit(&batch).await)
+            });
+        }
+        tokio::task::yield_now().await;
+        other.execute_batch("COMMIT").unwrap();
+        all.join_all().await
+    });
+    let mut winners = 0;
+    for (key, outcome) in outcomes {
+        let own = wait(records.load(Table::Blobs, &key)).unwrap();
+        assert_eq!(own.is_some(), outcome.is_ok(), "{key}");
+        if key.parse::<u32>().unwrap() % 2 == 1 {
+            outcome.unwrap();
+            continue;
+        }
+        match outcome {
+            Ok(()) => winners += 1,
+            Err(error) => assert_eq!(error.kind(), Kind::Conflict),
+        }
+    }
+    assert_eq!(winners, 1);
+}

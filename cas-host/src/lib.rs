@@ -19,5 +19,5 @@ pub use copy::{copy_attributes, copy_range, copy_tree};
 pub use dir::{Dir, Entry, Existing};
 pub use lock::Lock;
 pub use snapshot_dirs::{Held, SnapshotDirs, TREE, make_tree};
-pub use sync::{begin_write, boot_id, syncfs};
+pub use sync::{begin_write, boot_id, check_written, syncfs};
 pub use tree::measure;

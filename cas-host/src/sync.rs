@@ -1,6 +1,7 @@
 //! Whole file systems, and the run of the kernel that may have left something unwritten.
 
 use std::fs;
+use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
 use cas_core::{Context, Error, Result};
@@ -13,6 +14,25 @@ pub fn syncfs(file: &impl AsFd) -> Result<()> {
     rustix::fs::syncfs(file)
         .map_err(std::io::Error::from)
         .during("sync", "the file system")
+}
+
+/// Whether what [`syncfs`] has written of this file is on the device, which kernels before 5.8 do
+/// not say of all files. It waits for what is being written, and begins nothing.
+///
+/// # Errors
+/// Those of the device, of writes since the file was opened that nobody has been told of.
+pub fn check_written(of: &impl AsFd) -> io::Result<()> {
+    let file = of.as_fd().as_raw_fd();
+    // SAFETY: the descriptor is open for the time of the call, which touches no memory of ours.
+    let done = unsafe { libc::sync_file_range(file, 0, 0, libc::SYNC_FILE_RANGE_WAIT_BEFORE) };
+    match done {
+        0 => Ok(()),
+        _ => match io::Error::last_os_error() {
+            // A kernel that is not Linux may not have it.
+            error if error.raw_os_error() == Some(libc::ENOSYS) => Ok(rustix::fs::fdatasync(of)?),
+            error => Err(error),
+        },
+    }
 }
 
 /// Has the kernel begin to write a part of a file to its device, so that the sync that follows
