@@ -1,5 +1,7 @@
 //! The open database.
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -38,6 +40,9 @@ pub(crate) struct RocksEngine {
 impl RocksEngine {
     /// Opens a database, or makes it. Where the disk is full it is given the reserve.
     pub(crate) fn open(path: &Path, new: bool, space: Space, tuning: Tuning) -> Result<Self> {
+        if new {
+            DirBuilder::new().mode(0o700).create(path)?;
+        }
         let open = || {
             let options = tuning.database(new)?;
             let db = DB::open_cf_descriptors(&options, path, tuning.families());

@@ -22,7 +22,7 @@ pub(crate) fn sort(error: rocksdb::Error) -> Error {
             Kind::Denied,
             format!("{said}; mount it writable and be its owner"),
         ),
-        ErrorKind::IOError if says("lock") => {
+        ErrorKind::IOError if says("temporarily unavailable") || says("lock hold by") => {
             Error::busy("another program has the database open; wait for it to end")
         }
         ErrorKind::IOError if says("No such file or directory") => {
