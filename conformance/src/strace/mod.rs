@@ -29,7 +29,7 @@ use crate::judge::words;
 const POINTS: usize = 24;
 const FIRST: usize = 10;
 /// After this a law tries no more of them, for its judge does not wait for ever.
-const BUDGET: Duration = Duration::from_secs(60);
+const BUDGET: Duration = Duration::from_secs(30);
 /// A victim that takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -114,35 +114,32 @@ impl<S: ?Sized + 'static> Subject<S> {
     where
         F: Future<Output = ()>,
     {
-        let Some(whole) = self.watched() else {
+        let (Some(whole), Some(other)) = (self.watched(), self.watched()) else {
             return;
         };
-        let calls = parse(&whole.trace);
-        let calls: Vec<_> = calls
-            .iter()
-            .filter(|call| call.succeeded() && call.changes(&whole.store))
-            .collect();
+        let all = parse(&whole.trace);
+        let changes = |at: &usize| all[*at].succeeded() && all[*at].changes(&whole.store);
+        let calls: Vec<_> = (0..all.len()).filter(changes).collect();
         assert!(
             !calls.is_empty(),
             "no call changes the disk below the store's directory: nothing can be hurt there"
         );
         let (begun, mut tried, mut hits) = (Instant::now(), 0, 0);
-        for at in points(calls.len()) {
+        for point in points(calls.len()) {
+            let call = &all[calls[point]];
+            let aim = Aim::at(&all, calls[point], &whole, &other);
+            if aim.path.is_none() && fault != Fault::Kill && is_of_threads(&all, &call.name) {
+                continue;
+            }
             if begun.elapsed() > BUDGET {
                 break;
             }
             tried += 1;
-            let call = calls[at];
-            let context = format!(
-                "{fault:?} at call {} of {}, {} number {}",
-                at + 1,
-                calls.len(),
-                call.name,
-                call.nth
-            );
+            let number = point + 1;
+            let context = format!("{fault:?} at call {number} of {}, {aim:?}", calls.len());
             let home = in_memory();
             let subject = self.elsewhere(&home);
-            let ended = subject.hurt(call, fault, &call.name);
+            let ended = subject.hurt(&aim, fault, &call.name);
             if !ended.was_hit(fault) {
                 continue;
             }
@@ -189,11 +186,16 @@ impl<S: ?Sized + 'static> Subject<S> {
         Subject::new(self.opener(), dir, self.test())
     }
 
-    /// Runs a victim that is hurt at `call`, and traces `calls`.
-    fn hurt(&self, call: &Call, fault: Fault, calls: &str) -> Ended {
-        let (name, nth) = (&call.name, call.nth);
+    /// Runs a victim that is hurt at the call of this aim, and traces `calls`.
+    fn hurt(&self, aim: &Aim, fault: Fault, calls: &str) -> Ended {
+        let (name, nth) = (&aim.name, aim.nth);
         let inject = format!("inject={name}:{}:when={nth}", fault.injection());
-        self.traced(calls, &["-e".to_owned(), inject])
+        let mut options = vec!["-e".to_owned(), inject];
+        if let Some(path) = &aim.path {
+            let store = self.dir().join("store").display().to_string();
+            options.extend(["-P".to_owned(), path.replace(HERE, &store)]);
+        }
+        self.traced(calls, &options)
     }
 
     fn traced(&self, calls: &str, options: &[String]) -> Ended {
@@ -231,6 +233,54 @@ impl<S: ?Sized + 'static> Subject<S> {
     }
 }
 
+/// Stands for the store's directory, which is another for each victim.
+const HERE: &str = "{store}";
+
+/// How strace is told which call to hurt.
+#[derive(Debug)]
+struct Aim {
+    name: String,
+    /// Calls about another path are passed over, where the same is seen again each time.
+    path: Option<String>,
+    /// Of each thread's calls of this name, from 1.
+    nth: usize,
+}
+
+impl Aim {
+    /// By its number alone.
+    fn by_number(call: &Call) -> Self {
+        let (name, nth) = (call.name.clone(), call.nth);
+        let path = None;
+        Aim { name, path, nth }
+    }
+
+    /// By the path too, where two victims have it.
+    fn at(calls: &[Call], at: usize, whole: &Ended, other: &Ended) -> Self {
+        let call = &calls[at];
+        let Some(path) = call.about() else {
+            return Aim::by_number(call);
+        };
+        let again = path.replace(&whole.store, &other.store);
+        if !parse(&other.trace).iter().any(|call| call.is_about(&again)) {
+            return Aim::by_number(call);
+        }
+        let same =
+            |one: &&Call| one.thread == call.thread && one.name == call.name && one.is_about(&path);
+        Aim {
+            name: call.name.clone(),
+            nth: calls[..=at].iter().filter(same).count(),
+            path: Some(path.replace(&whole.store, HERE)),
+        }
+    }
+}
+
+/// Whether threads wake each other by calls of this name: one that fails there is no fault of a
+/// disk.
+fn is_of_threads(calls: &[Call], name: &str) -> bool {
+    let mut calls = calls.iter().filter(|call| call.name == name);
+    calls.any(|call| call.given.contains("<anon_inode:"))
+}
+
 impl Ended {
     fn is_whole(&self) -> bool {
         self.said.last().is_some_and(|said| said == ALL)
@@ -249,21 +299,16 @@ impl Ended {
         }
     }
 
-    /// An error says that it is of the device, and where there was no space for bytes or a name that
-    /// there was none. Why it could not open a file or sync it an engine need not know.
+    /// An error says that the device failed, or that it is full. Why it could not make a file an
+    /// engine need not know; a store whose sync failed may take nothing more until it is opened anew.
     fn check_kind(&self, fault: Fault, call: &Call) {
         let told = self.said.last().and_then(|said| said.strip_prefix(REFUSED));
         let kinds: &[Kind] = match fault {
             Fault::Kill => &[],
-            Fault::Full if !call.syncs() && !call.opens() => &[Kind::Full],
-            // A store whose sync failed takes nothing more until it is opened anew.
-            _ if !call.opens() => &[Kind::Unavailable, Kind::Full, Kind::FailedPrecondition],
-            _ => &[
-                Kind::Unavailable,
-                Kind::Full,
-                Kind::FailedPrecondition,
-                Kind::Denied,
-            ],
+            Fault::Full if call.opens() => &[Kind::Full, Kind::Unavailable],
+            Fault::Full if call.syncs() => &[Kind::Full, Kind::FailedPrecondition],
+            Fault::Full => &[Kind::Full],
+            Fault::Broken => &[Kind::Unavailable, Kind::FailedPrecondition],
         };
         assert!(
             fault == Fault::Kill || self.is_whole() || told.is_some(),
