@@ -1,5 +1,7 @@
 //! The laws of faults see what each broken store on files does, and nothing in one that is whole.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+
 use std::path::PathBuf;
 
 use conformance::broken::files::{FileFault, FileStore};

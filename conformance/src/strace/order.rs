@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use super::aim::Aim;
 use super::calls::{CALLS, Call, parse};
-use super::{ALL, Aim, Ended, Fault, in_memory, points};
+use super::{ALL, Ended, Fault, in_memory, points};
 use crate::Subject;
 use crate::crash::MARK;
 
