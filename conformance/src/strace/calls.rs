@@ -74,7 +74,8 @@ impl Call {
     /// Whether it may have changed something below `dir`.
     pub(super) fn changes(&self, dir: &str) -> bool {
         let changes = !self.opens() || self.creates() || self.given.contains("O_TRUNC");
-        changes && self.given.contains(dir)
+        // What is sent to a service may well name it.
+        changes && self.paths().iter().any(|path| path.starts_with(dir))
     }
 
     /// Whether it asks for what was written to be kept; `sync_file_range` is advice.
