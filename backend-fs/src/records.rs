@@ -1,5 +1,6 @@
 //! Records in SQLite: write-ahead log, one sync a group of commits, many processes.
 
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use cas_core::group::{self, Queue};
 use cas_core::records::{Batch, Record, Revision, Table};
 use cas_core::{Capabilities, Capability, Context, Error, Kind, Records, Result};
 use cas_host::{Dir, Lock};
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row};
+use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags, OptionalExtension, Row};
 use tokio::sync::oneshot;
 
 use crate::commit::Waiting;
@@ -62,12 +63,12 @@ impl SqliteRecords {
         let dir = Dir::open(parent)?;
         let lock = Lock::exclusive(&dir, &format!("{name}.lock"))?;
         let reserve = Reserve(dir);
-        let (reader, writer) = match connect_both(path) {
-            Err(error) if error.kind() == Kind::Full && reserve.give_up() => connect_both(path)?,
+        let (reader, writer) = match connect_both(path, &reserve.0) {
+            Err(error) if error.kind() == Kind::Full && reserve.give_up() => {
+                connect_both(path, &reserve.0)?
+            }
             opened => opened.inspect(|_| reserve.take())?,
         };
-        // The database itself is synced by SQLite, its name is not.
-        reserve.0.sync()?;
         drop(lock);
         Ok(Self::of(reader, writer, Some(reserve)))
     }
@@ -170,15 +171,26 @@ impl Records for SqliteRecords {
 }
 
 /// A connection that reads and one that writes.
-fn connect_both(path: &Path) -> Result<(Connection, Connection)> {
+fn connect_both(path: &Path, dir: &Dir) -> Result<(Connection, Connection)> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let writer = connect(path, flags | OpenFlags::SQLITE_OPEN_CREATE)?;
-    prepare(&writer)?;
+    let is_made = has_schema(&writer)?;
+    // Database and log have their names now. SQLite syncs only that of the log, and goes on where
+    // it cannot.
+    dir.sync()?;
+    if !is_made {
+        let schema = format!("BEGIN IMMEDIATE; {SCHEMA} COMMIT;");
+        writer.execute_batch(&schema).map_err(sort)?;
+    }
     Ok((connect(path, flags)?, writer))
 }
 
 fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
     let connection = Connection::open_with_flags(path, flags).map_err(sort)?;
+    // What SQLite cannot open to write it opens to read; the system still knows why.
+    if connection.is_readonly(MAIN_DB).map_err(sort)? {
+        return Err(io::Error::last_os_error().into());
+    }
     let configure = || -> rusqlite::Result<()> {
         connection.busy_timeout(PATIENCE)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
@@ -210,16 +222,6 @@ fn empty() -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// Makes the schema, in one transaction, or checks its version.
-fn prepare(connection: &Connection) -> Result<()> {
-    match has_schema(connection)? {
-        true => Ok(()),
-        false => connection
-            .execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA} COMMIT;"))
-            .map_err(sort),
-    }
-}
-
 /// Whether the schema was made, of the version that this code reads.
 fn has_schema(connection: &Connection) -> Result<bool> {
     let version = connection.query_row("PRAGMA user_version", (), |row| row.get::<_, i64>(0));
@@ -247,26 +249,26 @@ pub(crate) fn lock(connection: &Mutex<Connection>) -> MutexGuard<'_, Connection>
 
 /// Sorts an error of SQLite by what the caller does about it.
 pub(crate) fn sort(error: rusqlite::Error) -> Error {
-    /// The shared index of the log could not be made larger.
-    const IOERR_SHMSIZE: i32 = 10 | 19 << 8;
-    let (kind, advice) = match error.sqlite_error() {
-        Some(cause) if cause.extended_code == IOERR_SHMSIZE => (Kind::Full, "free some space"),
-        Some(cause) => match cause.code {
-            ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => {
-                (Kind::Busy, "another process holds the records; retry")
-            }
-            ErrorCode::DiskFull => (Kind::Full, "free some space"),
-            ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen => {
-                (Kind::Denied, "the records cannot be written here")
-            }
-            ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => (
-                Kind::Corrupt,
-                "the records are damaged; run fsck --repair to rebuild them",
-            ),
-            ErrorCode::SystemIoFailure => (Kind::Unavailable, "the device failed"),
-            _ => (Kind::Internal, "unexpected; please report it"),
+    // Of a call that failed SQLite says which; why, the system said last.
+    let cause = Error::from(io::Error::last_os_error()).kind();
+    let full = (Kind::Full, "free some space");
+    let denied = (Kind::Denied, "the records cannot be written here");
+    let (kind, advice) = match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            (Kind::Busy, "another process holds the records; retry")
+        }
+        Some(ErrorCode::DiskFull) => full,
+        Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => denied,
+        Some(ErrorCode::CannotOpen | ErrorCode::SystemIoFailure) => match cause {
+            Kind::Full => full,
+            Kind::Denied => denied,
+            _ => (Kind::Unavailable, "the device failed"),
         },
-        None => (Kind::Internal, "unexpected; please report it"),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => (
+            Kind::Corrupt,
+            "the records are damaged; run fsck --repair to rebuild them",
+        ),
+        _ => (Kind::Internal, "unexpected; please report it"),
     };
     Error::new(kind, format!("{error}; {advice}")).source(error)
 }

@@ -2,17 +2,34 @@
 
 mod support;
 
-use std::process::Stdio;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use backend_fs::FsStore;
 use cas_core::content::{Durability, Expected, Writer};
+use cas_core::image::Image;
 use cas_core::records::Batch;
-use cas_core::{ContentExt, Digest, Kind, pool::wait};
-use support::{command, name, run_task};
+use cas_core::{ContentExt, Descriptor, Digest, Kind, MediaType, pool::wait};
+use support::name;
 
+const TASK: &str = "CAS_FS_TASK";
+
+/// What the processes do that this binary starts: one stores a blob and names it.
 #[test]
 fn task() {
-    run_task();
+    let Ok(task) = std::env::var(TASK) else {
+        return;
+    };
+    let (step, path) = task.split_once(' ').unwrap();
+    let store = FsStore::open(Path::new(path)).unwrap().store();
+    let data = step.as_bytes().repeat(20_000);
+    let target = Descriptor::of(MediaType::OCI_LAYER, &data);
+    wait(async {
+        let put = store.put(&target, data.into(), Durability::Full);
+        put.await.unwrap();
+        let image = Image::new(name(step), target.clone());
+        store.images.create(image).await.unwrap();
+    });
 }
 
 #[test]
@@ -23,7 +40,9 @@ fn forty_processes_lose_no_name() {
     let children: Vec<_> = steps
         .iter()
         .map(|step| {
-            command(&[], step, &path)
+            Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "task", "--nocapture", "--test-threads=1"])
+                .env(TASK, format!("{step} {}", path.display()))
                 .stdout(Stdio::piped())
                 .spawn()
                 .unwrap()

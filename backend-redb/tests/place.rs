@@ -2,19 +2,25 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "helpers of tests")]
 
-mod support;
-
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, stdin};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use backend_redb::{RedbOpener, RedbStore};
 use cas_core::{ContentExt, Kind, Opener, pool::wait};
-use support::{command, run_task};
 
+/// Says which store a process is to hold.
+const HOLD: &str = "CAS_REDB_HOLD";
+
+/// Holds it until the standard input ends.
 #[test]
-fn task() {
-    run_task();
+fn holder() {
+    let Ok(path) = std::env::var(HOLD) else {
+        return;
+    };
+    let _store = RedbStore::open(Path::new(&path)).unwrap();
+    println!("\nopen");
+    stdin().read_line(&mut String::new()).unwrap();
 }
 
 /// A store with a few blobs in it, closed; its file.
@@ -43,14 +49,16 @@ fn refused(path: &Path, file: &Path) -> Kind {
 fn a_second_owner_hears_at_once_who_the_first_is() {
     let temp = tempfile::tempdir().unwrap();
     let path = temp.path().join("store");
-    let mut holder = command(&[], "hold", &path)
+    let mut holder = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "holder", "--nocapture", "--test-threads=1"])
+        .env(HOLD, &path)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     let lines = BufReader::new(holder.stdout.take().unwrap()).lines();
     let mut lines = lines.map_while(Result::ok);
-    assert!(lines.any(|line| line.starts_with("acknowledged open")));
+    assert!(lines.any(|line| line == "open"));
     let error = RedbStore::open(&path).err().unwrap();
     assert_eq!(error.kind(), Kind::Busy);
     let pid = format!("process {} has", holder.id());

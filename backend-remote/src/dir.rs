@@ -31,7 +31,14 @@ const OURS: &[&str] = &["lock", BESIDE, "blobs", "records", "uploads"];
 pub(crate) struct Folder {
     root: Arc<Path>,
     failed: AtomicBool,
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for Folder {
+    /// A child that was forked just now holds the lock too, until it runs its own program.
+    fn drop(&mut self) {
+        let _ = self.lock.unlock();
+    }
 }
 
 impl Folder {
@@ -48,7 +55,7 @@ impl Folder {
         let folder = Folder {
             root: root.into(),
             failed: AtomicBool::new(false),
-            _lock: lock,
+            lock,
         };
         folder.furnish()?;
         Ok(folder)

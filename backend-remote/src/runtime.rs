@@ -41,11 +41,15 @@ pub(crate) fn patiently<F: Future>(answer: F) -> impl Future<Output = F::Output>
 pub(crate) fn handle() -> Result<&'static Handle> {
     static RUNTIME: OnceLock<std::io::Result<Runtime>> = OnceLock::new();
     let started = RUNTIME.get_or_init(|| {
-        Builder::new_multi_thread()
+        let mut runtime = Builder::new_multi_thread();
+        // Only a service is reached over sockets.
+        #[cfg(feature = "s3")]
+        runtime.enable_io();
+        runtime
             .worker_threads(THREADS)
             .max_blocking_threads(BLOCKING)
             .thread_name("cas-remote")
-            .enable_all()
+            .enable_time()
             .build()
     });
     match started {

@@ -56,6 +56,8 @@ pub mod report;
 #[cfg(feature = "laws")]
 pub mod sample;
 #[cfg(feature = "laws")]
+mod seed;
+#[cfg(feature = "laws")]
 mod strace;
 #[cfg(feature = "laws")]
 mod subject;

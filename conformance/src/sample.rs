@@ -10,9 +10,12 @@ use cas_core::{Descriptor, Digest, Document, Image, Manifest, MediaType, Result,
 /// Longer than any law; a lease of it has expired a day later.
 pub const JOB: Duration = Duration::from_secs(3600);
 
+/// A blob, and what it lists.
+pub(crate) type Part = (Descriptor, Bytes, Vec<Digest>);
+
 /// The blobs of an image, each after what it lists.
 pub struct Sample {
-    parts: Vec<(Descriptor, Bytes, Vec<Digest>)>,
+    parts: Vec<Part>,
 }
 
 impl Sample {
@@ -53,6 +56,11 @@ impl Sample {
     /// Never: it has parts.
     pub fn root(&self) -> Descriptor {
         self.parts.last().expect("it has parts").0.clone()
+    }
+
+    /// Its blobs, in the order of [`Sample::digests`].
+    pub(crate) fn parts(&self) -> &[Part] {
+        &self.parts
     }
 
     /// All its digests: base, layer, configuration, manifest.

@@ -1,9 +1,5 @@
 //! The laws of faults see what each broken store on files does, and nothing in one that is whole.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test may fail anywhere"
-)]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
 use std::path::PathBuf;
 

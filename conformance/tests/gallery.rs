@@ -2,6 +2,7 @@
 
 use conformance::broken::{CONTENT, IMAGES, RECORDS, STORES, misjudged};
 use conformance::laws::{collect, content, images, records};
+use conformance::{Verdict, judge};
 
 #[test]
 fn every_broken_content_store_is_convicted() {
@@ -37,4 +38,19 @@ fn every_broken_whole_store_is_convicted() {
         .flat_map(|exhibit| misjudged(collect::all(), exhibit))
         .collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Its random choice is wide enough to find each of them within its time.
+#[test]
+fn sequences_convict_every_whole_store_that_names_them() {
+    let name = "any_sequence_agrees_with_plain_maps";
+    let law = collect::all().iter().find(|law| law.name == name).unwrap();
+    let named = STORES
+        .iter()
+        .filter(|exhibit| exhibit.law == name || exhibit.also.contains(&name));
+    let missed: Vec<&str> = named
+        .filter(|exhibit| !matches!(judge(law, exhibit.open, &[], None), Verdict::Broken(_)))
+        .map(|exhibit| exhibit.name)
+        .collect();
+    assert!(missed.is_empty(), "{missed:?}");
 }

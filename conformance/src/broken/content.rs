@@ -2,8 +2,8 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -37,6 +37,8 @@ pub(super) enum ContentFault {
     TakesForeignProofs,
     AdoptsFromTheBeginning,
     CompactsALivingBlob,
+    /// A removal takes what was published and not yet flushed with it.
+    RemovesWhatIsNotFlushed,
 }
 
 use ContentFault as Fault;
@@ -47,6 +49,8 @@ pub(super) struct BrokenContent {
     store: MemoryStore,
     fault: Fault,
     seconds: AtomicUsize,
+    /// What was published since the last flush, and need not be synced.
+    relaxed: Arc<Mutex<Vec<Digest>>>,
 }
 
 impl BrokenContent {
@@ -55,6 +59,7 @@ impl BrokenContent {
             store: MemoryStore::new(),
             fault,
             seconds: AtomicUsize::new(0),
+            relaxed: Arc::default(),
         }
     }
 
@@ -124,10 +129,12 @@ impl ContentStore for BrokenContent {
         Ok(match self.fault {
             Fault::KeepsWhatIsRewound
             | Fault::TakesForeignProofs
-            | Fault::AdoptsFromTheBeginning => Box::new(BrokenIngest {
+            | Fault::AdoptsFromTheBeginning
+            | Fault::RemovesWhatIsNotFlushed => Box::new(BrokenIngest {
                 ingest,
                 hidden: 0,
                 fault: self.fault,
+                relaxed: Arc::clone(&self.relaxed),
             }),
             _ => ingest,
         })
@@ -150,6 +157,13 @@ impl ContentStore for BrokenContent {
         match self.fault {
             Fault::RemovesNothing => Ok(self.store.stat(digest).await?.is_some()),
             Fault::RemovesAnyVersion => self.store.remove(digest).await,
+            Fault::RemovesWhatIsNotFlushed => {
+                let relaxed = std::mem::take(&mut *self.relaxed.lock().unwrap());
+                for digest in relaxed {
+                    self.store.remove(&digest).await?;
+                }
+                self.store.remove_version(digest, version).await
+            }
             _ => self.store.remove_version(digest, version).await,
         }
     }
@@ -182,6 +196,7 @@ impl ContentStore for BrokenContent {
     }
 
     async fn flush(&self) -> Result<()> {
+        self.relaxed.lock().unwrap().clear();
         self.store.flush().await
     }
 
@@ -226,6 +241,7 @@ struct BrokenIngest {
     /// Bytes that it says were rewound, and keeps.
     hidden: u64,
     fault: Fault,
+    relaxed: Arc<Mutex<Vec<Digest>>>,
 }
 
 #[async_trait]
@@ -274,6 +290,9 @@ impl Ingest for BrokenIngest {
         let ours = verified.check(self.key(), self.offset());
         if self.fault == Fault::TakesForeignProofs && ours.is_err() {
             return Ok(true);
+        }
+        if durability == Durability::Relaxed {
+            self.relaxed.lock().unwrap().push(*verified.digest());
         }
         self.ingest.publish(verified, batch, durability).await
     }

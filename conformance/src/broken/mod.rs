@@ -179,6 +179,8 @@ macro_rules! stores {
 
 /// Whole stores, broken in a part.
 pub const STORES: &[Exhibit<Store>] = stores![
+    BrokenContent(ContentFault::RemovesWhatIsNotFlushed) => any_sequence_agrees_with_plain_maps []
+    BrokenRecords(RecordFault::ForgetsLabels) => any_sequence_agrees_with_plain_maps []
     BrokenContent(ContentFault::RemovesAnyVersion) => a_condemned_blob_can_be_held_again [
         collections_beside_everything_lose_nothing,
     ]
@@ -201,6 +203,7 @@ pub const STORES: &[Exhibit<Store>] = stores![
         a_blob_without_a_lease_lives_a_day,
         a_job_can_be_repeated_after_any_failed_call,
         a_job_can_be_repeated_after_any_lost_answer,
+        any_sequence_agrees_with_plain_maps,
     ]
     BrokenRecords(RecordFault::ForgetsLeases) => a_lease_keeps_what_it_lists_and_all_below [
         a_flat_lease_keeps_the_thing_alone,
@@ -210,5 +213,6 @@ pub const STORES: &[Exhibit<Store>] = stores![
         an_image_that_expired_goes,
         a_lease_that_expired_in_the_middle_is_noticed,
         collections_beside_everything_lose_nothing,
+        any_sequence_agrees_with_plain_maps,
     ]
 ];

@@ -7,6 +7,7 @@ use cas_core::image::RecordImages;
 use cas_core::memory::MemoryStore;
 use cas_core::records::{Batch, Change, Expect, Record, Revision, Table};
 use cas_core::{Capabilities, Digest, Records, Result, Store};
+use serde_json::Value;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum RecordFault {
@@ -23,6 +24,8 @@ pub(super) enum RecordFault {
     PagesWithoutLimit,
     /// Only where a whole store is judged.
     ForgetsLeases,
+    /// So is this: the record of a blob loses them where it is written with the same ones.
+    ForgetsLabels,
 }
 
 use RecordFault as Fault;
@@ -63,6 +66,21 @@ impl BrokenRecords {
         record
     }
 
+    async fn forget_labels(&self, change: &mut Change) -> Result<()> {
+        let labels = |record: &Value| record.get("labels").cloned();
+        let found = self.store.load(change.table, &change.key).await?;
+        let (Some(found), Some(value)) = (found, &change.value) else {
+            return Ok(());
+        };
+        let before: Value = serde_json::from_slice(&found.value).unwrap();
+        let mut after: Value = serde_json::from_slice(value).unwrap();
+        if labels(&before) == labels(&after) {
+            after.as_object_mut().unwrap().remove("labels");
+            change.value = Some(after.to_string().into());
+        }
+        Ok(())
+    }
+
     async fn changed(&self, mut change: Change) -> Result<Change> {
         change.table = self.table(change.table);
         match self.fault {
@@ -77,6 +95,9 @@ impl BrokenRecords {
                 change.value = change
                     .value
                     .map(|value| value.slice(..value.len().min(65_535)));
+            }
+            Fault::ForgetsLabels if change.table == Table::Blobs => {
+                self.forget_labels(&mut change).await?;
             }
             Fault::RepeatsRevisions => {
                 let found = self.store.load(change.table, &change.key).await?;

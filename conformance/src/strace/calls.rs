@@ -12,6 +12,8 @@ pub(super) const CALLS: &str = "write,pwrite64,writev,pwritev,pwritev2,copy_file
 /// One call that came back.
 #[derive(Clone, Debug)]
 pub(super) struct Call {
+    /// Who made it.
+    pub(super) thread: String,
     /// Its name.
     pub(super) name: String,
     /// What it was given, as strace writes it.
@@ -52,6 +54,7 @@ pub(super) fn parse(trace: &str) -> Vec<Call> {
         };
         if let Some((given, result)) = given.rsplit_once(") = ") {
             calls.push(Call {
+                thread: thread.to_owned(),
                 name,
                 given: given.to_owned(),
                 result: result.to_owned(),
@@ -71,7 +74,8 @@ impl Call {
     /// Whether it may have changed something below `dir`.
     pub(super) fn changes(&self, dir: &str) -> bool {
         let changes = !self.opens() || self.creates() || self.given.contains("O_TRUNC");
-        changes && self.given.contains(dir)
+        // What is sent to a service may well name it.
+        changes && self.paths().iter().any(|path| path.starts_with(dir))
     }
 
     /// Whether it asks for what was written to be kept; `sync_file_range` is advice.
@@ -113,6 +117,31 @@ impl Call {
         }
         parts.push(self.given[start..].trim());
         parts
+    }
+
+    /// The last path in its arguments, by which strace tells it from others: of a descriptor, or as
+    /// it was written.
+    pub(super) fn about(&self) -> Option<String> {
+        self.paths().pop()
+    }
+
+    /// Whether strace takes it for a call about `path`.
+    pub(super) fn is_about(&self, path: &str) -> bool {
+        self.paths().iter().any(|found| found == path)
+    }
+
+    fn paths(&self) -> Vec<String> {
+        let mut arguments = self.arguments();
+        if self.name.contains("write") {
+            // What follows is bytes.
+            arguments.truncate(1);
+        }
+        let path = |argument: &&str| match argument.strip_prefix('"') {
+            Some(written) => written.strip_suffix('"').map(str::to_owned),
+            None if argument.starts_with("AT_FDCWD") => None,
+            None => Some(described(argument)?.to_str()?.to_owned()),
+        };
+        arguments.iter().filter_map(path).collect()
     }
 
     /// The file of the descriptor that is its argument number `at`.
@@ -168,6 +197,9 @@ mod tests {
         assert_eq!(calls[0].path(1), Some("/s/a/b".into()));
         assert_eq!(calls[2].arguments(), ["4</s/a/b>", "\"x, \\\")\"", "5"]);
         assert_eq!(calls[2].file(0), Some("/s/a/b".into()));
+        assert_eq!(calls[0].about().as_deref(), Some("b"));
+        assert_eq!(calls[2].about().as_deref(), Some("/s/a/b"));
+        assert!(calls[0].is_about("/s/a") && !calls[0].is_about("/s"));
         assert!(calls[0].changes("/s/a") && calls[2].succeeded() && !calls[3].succeeded());
     }
 }

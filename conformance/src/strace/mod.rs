@@ -3,6 +3,7 @@
 //! The victim does its job on one thread, for strace counts the calls of each. A first run is
 //! only watched; from its trace come the points at which the later ones are hurt.
 
+mod aim;
 mod calls;
 mod order;
 
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant};
 use cas_core::{Kind, Result, pool};
 use tempfile::TempDir;
 
+use self::aim::{Aim, HERE, is_of_threads};
 use self::calls::{CALLS, Call, parse};
 use crate::Subject;
 use crate::crash::MARK;
@@ -29,7 +31,7 @@ use crate::judge::words;
 const POINTS: usize = 24;
 const FIRST: usize = 10;
 /// After this a law tries no more of them, for its judge does not wait for ever.
-const BUDGET: Duration = Duration::from_secs(60);
+const BUDGET: Duration = Duration::from_secs(30);
 /// A victim that takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -114,35 +116,27 @@ impl<S: ?Sized + 'static> Subject<S> {
     where
         F: Future<Output = ()>,
     {
-        let Some(whole) = self.watched() else {
-            return;
-        };
-        let calls = parse(&whole.trace);
-        let calls: Vec<_> = calls
-            .iter()
-            .filter(|call| call.succeeded() && call.changes(&whole.store))
-            .collect();
-        assert!(
-            !calls.is_empty(),
-            "no call changes the disk below the store's directory: nothing can be hurt there"
-        );
+        let Some(whole) = self.watched() else { return };
+        let Some(other) = self.watched() else { return };
+        let all = parse(&whole.trace);
+        let changes = |at: &usize| all[*at].succeeded() && all[*at].changes(&whole.store);
+        let calls: Vec<_> = (0..all.len()).filter(changes).collect();
         let (begun, mut tried, mut hits) = (Instant::now(), 0, 0);
-        for at in points(calls.len()) {
+        for point in points(calls.len()) {
+            let call = &all[calls[point]];
+            let aim = Aim::at(&all, calls[point], &whole, &other);
+            if aim.path.is_none() && fault != Fault::Kill && is_of_threads(&all, &call.name) {
+                continue;
+            }
             if begun.elapsed() > BUDGET {
                 break;
             }
             tried += 1;
-            let call = calls[at];
-            let context = format!(
-                "{fault:?} at call {} of {}, {} number {}",
-                at + 1,
-                calls.len(),
-                call.name,
-                call.nth
-            );
+            let number = point + 1;
+            let context = format!("{fault:?} at call {number} of {}, {aim:?}", calls.len());
             let home = in_memory();
             let subject = self.elsewhere(&home);
-            let ended = subject.hurt(call, fault, &call.name);
+            let ended = subject.hurt(&aim, fault, &call.name);
             if !ended.was_hit(fault) {
                 continue;
             }
@@ -167,7 +161,8 @@ impl<S: ?Sized + 'static> Subject<S> {
         eprintln!("{fault:?}: {tried} of {} calls, {hits} hit", calls.len());
     }
 
-    /// Runs a victim that is not hurt. Nothing, said aloud, where strace is not installed.
+    /// Runs a victim that is not hurt. Nothing, said aloud, where strace is not installed, or the
+    /// store is on no disk of this machine.
     fn watched(&self) -> Option<Ended> {
         if Command::new("strace").arg("-V").output().is_err() {
             crate::judge::skip("strace is not installed");
@@ -181,6 +176,11 @@ impl<S: ?Sized + 'static> Subject<S> {
             "the job fails without a fault: {}",
             ended.other
         );
+        let mut calls = parse(&ended.trace).into_iter();
+        if !calls.any(|call| call.succeeded() && call.changes(&ended.store)) {
+            crate::judge::skip("no call changes the disk below the store's directory");
+            return None;
+        }
         Some(ended)
     }
 
@@ -189,11 +189,16 @@ impl<S: ?Sized + 'static> Subject<S> {
         Subject::new(self.opener(), dir, self.test())
     }
 
-    /// Runs a victim that is hurt at `call`, and traces `calls`.
-    fn hurt(&self, call: &Call, fault: Fault, calls: &str) -> Ended {
-        let (name, nth) = (&call.name, call.nth);
+    /// Runs a victim that is hurt at the call of this aim, and traces `calls`.
+    fn hurt(&self, aim: &Aim, fault: Fault, calls: &str) -> Ended {
+        let (name, nth) = (&aim.name, aim.nth);
         let inject = format!("inject={name}:{}:when={nth}", fault.injection());
-        self.traced(calls, &["-e".to_owned(), inject])
+        let mut options = vec!["-e".to_owned(), inject];
+        if let Some(path) = &aim.path {
+            let store = self.dir().join("store").display().to_string();
+            options.extend(["-P".to_owned(), path.replace(HERE, &store)]);
+        }
+        self.traced(calls, &options)
     }
 
     fn traced(&self, calls: &str, options: &[String]) -> Ended {
@@ -249,21 +254,16 @@ impl Ended {
         }
     }
 
-    /// An error says that it is of the device, and where there was no space for bytes or a name that
-    /// there was none. Why it could not open a file or sync it an engine need not know.
+    /// An error says that the device failed, or that it is full. Why it could not make a file an
+    /// engine need not know; a store whose sync failed may take nothing more until it is opened anew.
     fn check_kind(&self, fault: Fault, call: &Call) {
         let told = self.said.last().and_then(|said| said.strip_prefix(REFUSED));
         let kinds: &[Kind] = match fault {
             Fault::Kill => &[],
-            Fault::Full if !call.syncs() && !call.opens() => &[Kind::Full],
-            // A store whose sync failed takes nothing more until it is opened anew.
-            _ if !call.opens() => &[Kind::Unavailable, Kind::Full, Kind::FailedPrecondition],
-            _ => &[
-                Kind::Unavailable,
-                Kind::Full,
-                Kind::FailedPrecondition,
-                Kind::Denied,
-            ],
+            Fault::Full if call.opens() => &[Kind::Full, Kind::Unavailable],
+            Fault::Full if call.syncs() => &[Kind::Full, Kind::FailedPrecondition],
+            Fault::Full => &[Kind::Full],
+            Fault::Broken => &[Kind::Unavailable, Kind::FailedPrecondition],
         };
         assert!(
             fault == Fault::Kill || self.is_whole() || told.is_some(),

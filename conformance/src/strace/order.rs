@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use super::aim::Aim;
 use super::calls::{CALLS, Call, parse};
 use super::{ALL, Ended, Fault, in_memory, points};
 use crate::Subject;
@@ -43,9 +44,10 @@ impl<S: ?Sized + 'static> Subject<S> {
             .filter(|call| call.syncs() && call.changes(&whole.store))
             .collect();
         for at in points(syncs.len()) {
+            let aim = Aim::by_number(syncs[at]);
             let ended = self
                 .elsewhere(&in_memory())
-                .hurt(syncs[at], Fault::Broken, CALLS);
+                .hurt(&aim, Fault::Broken, CALLS);
             Disk::watch(marker, &ended);
         }
     }

@@ -5,6 +5,7 @@ mod crowd;
 mod fault;
 mod holds;
 mod labels;
+mod model;
 mod races;
 mod repeat;
 
@@ -93,6 +94,11 @@ laws! { $
         a_job_can_be_repeated_after_any_lost_answer:
             "A call that was done, and of which nobody heard, would be done wrong the second time"
             ["docs/DURABILITY.md, Bytes: to repeat a call is always safe"],
+    ]
+    model(racy) [
+        any_sequence_agrees_with_plain_maps:
+            "What one operation keeps another would lose, in an order that nobody has tried"
+            ["RocksDB db_stress: an oracle of the expected state, faults among the operations"],
     ]
     fault(needs Durable, racy) [
         a_kill_at_any_call_keeps_the_store:

@@ -8,11 +8,11 @@ use cas_core::content::{Durability, Expected, Writer};
 use cas_core::records::Batch;
 use cas_core::{Capability, ContentExt, ContentStore, Digest, Kind, pool};
 use proptest::prelude::*;
-use proptest::test_runner::{Config, TestRunner};
 use proptest_state_machine::ReferenceStateMachine;
 
 use crate::Subject;
 use crate::material::{assert_absent, assert_has, bytes, digests, kind};
+use crate::seed::runner;
 
 const CASES: u32 = 24;
 const LONGEST: usize = 24;
@@ -121,21 +121,16 @@ impl ReferenceStateMachine for Oracle {
 
 /// The laws above, in any order: what a store keeps of one is not lost by another.
 pub(super) async fn any_sequence_agrees_with_a_map(subject: Store) {
-    let config = Config {
-        cases: CASES,
-        failure_persistence: None,
-        max_shrink_iters: 256,
-        ..Config::default()
-    };
+    let (mut runner, seed) = runner(CASES);
     let rounds = AtomicUsize::new(0);
     let sequences = Oracle::sequential_strategy(1..LONGEST);
-    let outcome = TestRunner::new(config).run(&sequences, |(oracle, steps, seen)| {
+    let outcome = runner.run(&sequences, |(oracle, steps, seen)| {
         let place = format!("sequence {}", rounds.fetch_add(1, Ordering::SeqCst));
         pool::wait(play(&subject, &place, oracle, &steps, seen));
         Ok(())
     });
     if let Err(error) = outcome {
-        panic!("the shortest sequence that disagrees: {error}");
+        panic!("with {seed} the shortest sequence that disagrees: {error}");
     }
 }
 

@@ -1,0 +1,135 @@
+//! The steps of a sequence.
+
+use cas_core::content::Durability;
+use cas_core::fault::Side;
+use proptest::prelude::*;
+
+/// Writers that are at work side by side, each with an ingest of its own.
+pub(super) const KEYS: [&str; 3] = ["a", "b", "a/b"];
+pub(super) const NAMES: [&str; 3] = ["one", "two", "three:4"];
+pub(super) const LEASES: [&str; 2] = ["mine", "yours"];
+/// As many as there are in [`blobs`](super::oracle::blobs).
+const BLOBS: usize = 8;
+/// A step makes no more changing calls that fail.
+const CALLS: usize = 5;
+
+/// One operation of a user, on things by their numbers. What it needs and is not there makes it
+/// none.
+#[derive(Clone, Debug)]
+pub(super) enum Step {
+    /// Adds half of what is left of the blob to the ingest.
+    Write {
+        key: usize,
+        blob: usize,
+    },
+    /// Writes what is left, and publishes it.
+    Publish {
+        key: usize,
+        blob: usize,
+        durability: Durability,
+    },
+    /// Publishes what is there under a digest that it does not have.
+    Lie {
+        key: usize,
+    },
+    Discard {
+        key: usize,
+    },
+    /// Removes bytes and record.
+    Remove {
+        blob: usize,
+    },
+    Label {
+        blob: usize,
+        label: Label,
+        value: u8,
+    },
+    /// Stores an image and names it.
+    Import {
+        name: usize,
+        image: u64,
+    },
+    /// Gives a blob the name.
+    Name {
+        name: usize,
+        blob: usize,
+    },
+    Relabel {
+        name: usize,
+        value: u8,
+    },
+    Unname {
+        name: usize,
+    },
+    Hold {
+        lease: usize,
+        blob: usize,
+    },
+    Release {
+        lease: usize,
+    },
+    Flush,
+    /// A day later, so that nothing is kept for being new.
+    Collect,
+    Compact,
+    Reopen,
+}
+
+/// A label of a blob.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Label {
+    /// One that says nothing to a collection.
+    Plain,
+    /// One that keeps the blob.
+    Root,
+}
+
+impl Label {
+    pub(super) fn key(self) -> &'static str {
+        match self {
+            Label::Plain => "conformance",
+            Label::Root => "containerd.io/gc.root",
+        }
+    }
+}
+
+/// A call of a step that fails: its number, and whether it was done.
+pub(super) type Failing = Option<(usize, Side)>;
+
+/// Steps in a row, some of which fail.
+pub(super) fn sequence(longest: usize) -> impl Strategy<Value = Vec<(Step, Failing)>> {
+    let side = prop_oneof![Just(Side::Before), Just(Side::After)];
+    let failing = prop::option::weighted(0.15, (1..=CALLS, side));
+    prop::collection::vec((step(), failing), 1..longest)
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let key = || 0..KEYS.len();
+    let (blob, name, lease) = (|| 0..BLOBS, || 0..NAMES.len(), || 0..LEASES.len());
+    let durability = prop_oneof![
+        Just(Durability::Full),
+        Just(Durability::Batched),
+        Just(Durability::Relaxed),
+    ];
+    let label = prop_oneof![2 => Just(Label::Plain), 1 => Just(Label::Root)];
+    prop_oneof![
+        3 => (key(), blob()).prop_map(|(key, blob)| Step::Write { key, blob }),
+        8 => (key(), blob(), durability)
+            .prop_map(|(key, blob, durability)| Step::Publish { key, blob, durability }),
+        1 => key().prop_map(|key| Step::Lie { key }),
+        1 => key().prop_map(|key| Step::Discard { key }),
+        3 => blob().prop_map(|blob| Step::Remove { blob }),
+        3 => (blob(), label, 0..3_u8)
+            .prop_map(|(blob, label, value)| Step::Label { blob, label, value }),
+        2 => (name(), 1..3_u64).prop_map(|(name, image)| Step::Import { name, image }),
+        2 => (name(), blob()).prop_map(|(name, blob)| Step::Name { name, blob }),
+        1 => (name(), 0..3_u8).prop_map(|(name, value)| Step::Relabel { name, value }),
+        2 => name().prop_map(|name| Step::Unname { name }),
+        2 => (lease(), blob()).prop_map(|(lease, blob)| Step::Hold { lease, blob }),
+        1 => lease().prop_map(|lease| Step::Release { lease }),
+        1 => Just(Step::Flush),
+        3 => Just(Step::Collect),
+        1 => Just(Step::Compact),
+        2 => Just(Step::Reopen),
+    ]
+}
