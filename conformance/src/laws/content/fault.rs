@@ -23,7 +23,7 @@ const LEFT: &str = "left ";
 fn blobs() -> [(&'static str, Bytes); 3] {
     [
         ("small", bytes(1, 100)),
-        ("large", bytes(2, 1_000_000)),
+        ("large", bytes(2, 2_500_000)),
         ("again", bytes(3, 20_000)),
     ]
 }
