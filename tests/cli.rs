@@ -160,9 +160,9 @@ fn wrong_usage_is_told_apart() {
     let scratch = tempfile::tempdir().unwrap();
     let root = scratch.path().join("root");
     fails(cas(&root).arg("nonsense"), 2);
-    let said = fails(cas(&root).args(["--store", "rocksdb", "images"]), 2);
+    let said = fails(cas(&root).args(["--store", "gcs", "images"]), 2);
     assert!(
-        said.contains("compiled in: fs") && said.contains("feature `rocksdb`"),
+        said.contains("compiled in: fs") && said.contains("feature `gcs`"),
         "{said}"
     );
     fails(cas(&root).args(["--store", "nowhere:///x", "images"]), 2);

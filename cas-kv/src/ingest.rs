@@ -30,6 +30,7 @@ pub(crate) struct KvIngest {
 impl KvIngest {
     /// Begins the ingest or resumes it; nothing is written.
     pub(crate) fn begin(kv: &Arc<Kv>, key: &str) -> Result<Self> {
+        kv.check_whole()?;
         let lease = Lease::take(kv, key)?;
         let found = kv.engine.view()?.ingest(key)?;
         let stored = found.map_or(0, |staged| staged.offset);

@@ -1,6 +1,7 @@
 //! What the handles of one open store have in common.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -28,6 +29,9 @@ pub(crate) struct Kv {
     pub(crate) queue: Queue<Box<dyn Job>>,
     /// Ingests that have a writer: the bytes they hold, and when they last grew.
     pub(crate) held: Mutex<BTreeMap<String, (u64, SystemTime)>>,
+    /// Whether the engine failed in the middle of a transaction: what it holds may be less than it
+    /// shows.
+    failed: AtomicBool,
     /// Dropped last: the place is another's when the engine is closed.
     _place: Place,
 }
@@ -68,6 +72,7 @@ impl Kv {
             numbers: Mutex::default(),
             queue: Queue::default(),
             held: Mutex::default(),
+            failed: AtomicBool::new(false),
             _place: place,
         };
         kv.check_format()?;
@@ -96,6 +101,17 @@ impl Kv {
         self.engine.space().take(bytes, self.engine.owed()?)
     }
 
+    /// # Errors
+    /// `FailedPrecondition` after a transaction that the engine failed in.
+    pub(crate) fn check_whole(&self) -> Result<()> {
+        match self.failed.load(Ordering::Acquire) {
+            false => Ok(()),
+            true => Err(Error::precondition(
+                "an earlier write failed; check the device and open the store anew",
+            )),
+        }
+    }
+
     /// Makes changes in a transaction of their own.
     pub(crate) fn write<T>(
         &self,
@@ -112,7 +128,7 @@ impl Kv {
     ) -> Result<T, Failed> {
         let mut numbers = lock(&self.numbers);
         let (mut work, mut done, mut left) = (Some(work), None, *numbers);
-        self.engine.transact(&mut |tables| {
+        let outcome = self.engine.transact(&mut |tables| {
             let mut tables = Tables {
                 tables,
                 numbers: left,
@@ -127,7 +143,11 @@ impl Kv {
             (done, left) = (Some(out), tables.numbers);
             // Where the taking of numbers is lost, one might come twice.
             Ok(synced || tables.took_numbers)
-        })?;
+        });
+        if let Err(Failed::Broken(_)) = outcome {
+            self.failed.store(true, Ordering::Release);
+        }
+        outcome?;
         *numbers = left;
         done.ok_or_else(|| internal("a transaction did not run"))
     }
