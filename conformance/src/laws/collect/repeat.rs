@@ -1,6 +1,8 @@
 //! Jobs of which one call fails: whichever it is, what was acknowledged stays, and the same job
 //! then succeeds.
 
+use std::time::{Duration, Instant};
+
 use cas_core::collect::{Options, collect};
 use cas_core::engine::copy;
 use cas_core::fault::{Fault, Plan, Side, faulty};
@@ -24,17 +26,21 @@ pub(super) async fn a_job_can_be_repeated_after_any_lost_answer(subject: Subject
     fail_each(&subject, Side::After).await;
 }
 
-/// Fails the first changing call of the job, then the second, until it makes fewer.
+/// Time that a law may take on a store whose calls take long.
+const BUDGET: Duration = Duration::from_secs(30);
+/// Calls of the job that change something, or more.
+const CALLS: f64 = 80.0;
+
+/// Fails the first changing call of the job, then the second, until it makes fewer; of a slow store
+/// some of them, evenly.
 async fn fail_each(subject: &Subjected, side: Side) {
     let (store, plan) = (subject.open().await, Plan::new());
     let from = MemoryStore::new().with_images();
     Sample::of(2).import(&from, "copied").await.unwrap();
     let both = [1, 2].map(|number| Sample::of(number).digests()).concat();
-    for nth in 1.. {
-        let kind = match nth % 2 {
-            0 => Kind::Full,
-            _ => Kind::Unavailable,
-        };
+    let (mut nth, mut stride) = (1, None);
+    for kind in [Kind::Unavailable, Kind::Full].into_iter().cycle() {
+        let begun = Instant::now();
         plan.fail_nth(nth, Fault { kind, side });
         let mut done = Vec::new();
         let outcome = job(&faulty(&store, &plan), &from, &mut done).await;
@@ -58,6 +64,10 @@ async fn fail_each(subject: &Subjected, side: Side) {
             assert!(nth > 20, "only {nth} calls change anything");
             return;
         }
+        nth += *stride.get_or_insert_with(|| {
+            let all = begun.elapsed().mul_f64(CALLS);
+            1 + all.div_duration_f64(BUDGET) as usize
+        });
     }
 }
 
