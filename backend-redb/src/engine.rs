@@ -193,8 +193,8 @@ impl Engine for RedbEngine {
         Ok(())
     }
 
-    /// Where removals have freed much of it, moves rows down the file, a few at a time, so that the engine, which wants the file alone
-    /// for it, has little left to do but to cut it.
+    /// Where removals have freed much of it, moves rows down the file, a few at a time, so that the
+    /// engine, which wants the file alone for it, has little left to do but to cut it.
     fn compact(&self) -> Result<()> {
         let worth = self.space.removed() >= self.allocated()? / WORTH;
         if !worth || self.space.free()? < ROOM {

@@ -101,6 +101,8 @@ impl Kv {
         self.engine.space().take(bytes, self.engine.owed()?)
     }
 
+    /// Refuses what would build on an engine that failed.
+    ///
     /// # Errors
     /// `FailedPrecondition` after a transaction that the engine failed in.
     pub(crate) fn check_whole(&self) -> Result<()> {

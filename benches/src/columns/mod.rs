@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use cas::compose::{Counters, observe};
 use cas::memory::MemoryStore;
-use cas::{Error, Location, Records, Result, Snapshotter, Store};
-use conformance::workload::{Contender, Open, Promise, floors, plain, stores};
+use cas::{Algorithm, Digest, Error, Hasher, Location, Records, Result, Snapshotter, Store};
+use conformance::workload::{Contender, Open, Promise, data, floors, plain, stores};
 use snapshot_overlay::OverlaySnapshotter;
 
 /// All columns, in the order of the table; the floors last.
@@ -88,6 +88,18 @@ async fn observed(directory: PathBuf) -> Result<Store> {
 
 fn overlay(directory: &std::path::Path, records: Arc<dyn Records>) -> Result<Arc<dyn Snapshotter>> {
     Ok(Arc::new(OverlaySnapshotter::open(directory, records)?))
+}
+
+/// The row about a blob in an engine that is called directly.
+fn record(size: u64) -> String {
+    format!(r#"{{"size":{size},"media_type":"application/vnd.oci.image.layer.v1.tar"}}"#)
+}
+
+/// The digest of a large blob, for a thread that hashes while another writes.
+fn hash(seed: u64, size: u64) -> Digest {
+    let mut hasher = Hasher::new(Algorithm::Sha256);
+    data::pieces(seed, size).for_each(|piece| hasher.update(&piece));
+    hasher.finish()
 }
 
 /// An error of an engine that is called directly.

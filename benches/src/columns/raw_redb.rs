@@ -5,14 +5,14 @@ use std::ops::Bound;
 use std::path::Path;
 
 use async_trait::async_trait;
-use cas::{Algorithm, Digest, Hasher, Result};
+use cas::{Digest, Result};
 use conformance::workload::{Blob, Column, Contender, ImageBlobs, Promise, Role, data};
 use redb::{
     Builder, Database, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition,
     WriteTransaction,
 };
 
-use super::failed;
+use super::{failed, hash, record};
 
 const RECORDS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("records");
 const BYTES: TableDefinition<(&[u8], u64), &[u8]> = TableDefinition::new("bytes");
@@ -94,10 +94,6 @@ fn put<'a>(tx: &WriteTransaction, blobs: impl Iterator<Item = &'a Blob>) -> Resu
     Ok(())
 }
 
-fn record(size: u64) -> String {
-    format!(r#"{{"size":{size},"media_type":"application/vnd.oci.image.layer.v1.tar"}}"#)
-}
-
 #[async_trait]
 impl Column for Raw {
     async fn put(&self, blobs: &[Blob]) -> Result<()> {
@@ -130,11 +126,7 @@ impl Column for Raw {
         // meanwhile, as ours does.
         let key = seed.to_le_bytes();
         std::thread::scope(|scope| {
-            let hashed = scope.spawn(|| {
-                let mut hasher = Hasher::new(Algorithm::Sha256);
-                data::pieces(seed, size).for_each(|piece| hasher.update(&piece));
-                hasher.finish()
-            });
+            let hashed = scope.spawn(|| hash(seed, size));
             self.write(|tx| {
                 let mut bytes = tx.open_table(BYTES).map_err(failed)?;
                 let mut at = 0;

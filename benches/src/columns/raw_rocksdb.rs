@@ -4,12 +4,12 @@
 use std::path::Path;
 
 use async_trait::async_trait;
-use cas::{Algorithm, Digest, Error, Hasher, Result};
+use cas::{Digest, Error, Result};
 use conformance::workload::{Blob, Column, Contender, ImageBlobs, Promise, Role, data};
 use rocksdb::{BlockBasedOptions, ColumnFamily, ColumnFamilyDescriptor, DB, Options};
 use rocksdb::{WriteBatch, WriteOptions};
 
-use super::failed;
+use super::{failed, hash, record};
 
 const RECORDS: &str = "records";
 const BYTES: &str = "bytes";
@@ -82,10 +82,6 @@ impl Raw {
     }
 }
 
-fn record(size: u64) -> String {
-    format!(r#"{{"size":{size},"media_type":"application/vnd.oci.image.layer.v1.tar"}}"#)
-}
-
 fn row(key: &[u8], offset: u64) -> Vec<u8> {
     [key, &offset.to_be_bytes()].concat()
 }
@@ -124,11 +120,7 @@ impl Column for Raw {
         // hashes meanwhile, as ours does.
         let key = seed.to_le_bytes();
         std::thread::scope(|scope| {
-            let hashed = scope.spawn(|| {
-                let mut hasher = Hasher::new(Algorithm::Sha256);
-                data::pieces(seed, size).for_each(|piece| hasher.update(&piece));
-                hasher.finish()
-            });
+            let hashed = scope.spawn(|| hash(seed, size));
             let (bytes, mut at) = (self.family(BYTES)?, 0);
             for piece in data::pieces(seed, size) {
                 let mut batch = WriteBatch::default();
