@@ -16,6 +16,9 @@ const ALL: &str = "rocksdb.live-blob-file-size";
 /// Bytes of dead rows in blob files, as far as compactions have met them.
 const DEAD: &str = "rocksdb.live-blob-file-garbage-size";
 
+/// The part of the bytes in blob files that removals must have come to, before all keys are passed
+/// over for them.
+const WORTH: u64 = 32;
 /// The option that has compactions write anew what lives in the oldest files.
 const GARBAGE: &str = "enable_blob_garbage_collection";
 /// Passes that write all files anew, each the oldest of them.
@@ -45,12 +48,14 @@ impl Compaction {
         self.erased.fetch_add(erased, Ordering::Relaxed);
     }
 
-    /// Takes dead rows away: their keys first, which is cheap and shows how many bytes are dead;
+    /// Takes dead rows away, when they are more than a few: their keys first, which is cheap and shows how many bytes are dead;
     /// the bytes, with those that live beside them written anew, when they are many.
     pub(crate) fn run(&self, database: &Database, space: &Space) -> Result<()> {
-        if self.erased.swap(0, Ordering::Relaxed) == 0 {
+        let erased = self.erased.load(Ordering::Relaxed);
+        if erased == 0 || erased < database.size(ALL)? / WORTH {
             return Ok(());
         }
+        self.erased.fetch_sub(erased, Ordering::Relaxed);
         database.flush()?;
         for name in family::all() {
             compact(database, name, BottommostLevelCompaction::ForceOptimized)?;
