@@ -221,10 +221,10 @@ fn together(path: &Path) -> usize {
             writers.push(writer);
         }
         let mut all = tokio::task::JoinSet::new();
-        for writer in writers {
+        for mut writer in writers {
             let content = Arc::clone(&content);
             all.spawn(async move {
-                let digest = writer.digest().unwrap();
+                let digest = writer.digest().await.unwrap();
                 let committed = writer.commit(&Batch::new(), Durability::Batched).await;
                 let stat = content.stat(&digest).await.unwrap();
                 assert_eq!(stat.is_some(), committed.is_ok());

@@ -113,11 +113,13 @@ impl Engine for RocksEngine {
         let mut options = WriteOptions::default();
         // The note of an ingest comes before its rows, or nobody would find them after a crash.
         options.set_sync(synced || staged.first);
-        if !synced {
+        if !synced && !logged.is_empty() {
             // Before it can be seen: a flush that sees it must not think that it is synced.
             self.unsynced.store(true, Ordering::Release);
         }
-        self.db.db.write_opt(logged, &options).map_err(broken)?;
+        if synced || !logged.is_empty() {
+            self.db.db.write_opt(logged, &options).map_err(broken)?;
+        }
         if !staged.rows.is_empty() {
             let written = self.db.db.write_without_wal(staged.rows);
             self.staged.fetch_add(1, Ordering::AcqRel);

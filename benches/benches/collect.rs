@@ -127,7 +127,7 @@ async fn one(store: &Store, number: u64, data: Vec<u8>) -> cas::Result<()> {
     writer.write(data.into()).await?;
     let mut batch = Batch::new();
     let record = BlobRecord::new(SIZE as u64, Some(MediaType::OCI_LAYER));
-    Blobs::put(&mut batch, &writer.digest()?, &record, Expect::Absent)?;
+    Blobs::put(&mut batch, &writer.digest().await?, &record, Expect::Absent)?;
     writer.commit(&batch, Durability::Full).await?;
     Ok(())
 }

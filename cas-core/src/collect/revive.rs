@@ -42,7 +42,7 @@ async fn copy_aside(store: &Store, stat: &Stat) -> Result<Option<Writer>> {
     let expected = Expected::exactly(stat.digest, stat.size);
     let mut writer = Writer::begin(&*store.content, &key, expected).await?;
     match pour(&*reader, &mut writer).await {
-        Ok(()) if writer.digest()? == stat.digest => return Ok(Some(writer)),
+        Ok(()) if writer.digest().await? == stat.digest => return Ok(Some(writer)),
         Err(error) if error.kind() != Kind::NotFound => return Err(error),
         _ => {}
     }

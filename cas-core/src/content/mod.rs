@@ -4,6 +4,7 @@
 //! and mints the [`Verified`] token that [`Ingest::publish`] wants.
 
 mod ext;
+mod hashing;
 mod writer;
 
 use std::fs::File;

@@ -6,15 +6,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::hashing::Hashing;
 use super::{BlobReader, ContentStore, Durability, Ingest};
-use crate::digest::{Algorithm, Digest, Hasher};
+use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
 use crate::pool;
 use crate::records::Batch;
 
-/// Below this a hop to another thread costs more than it hides.
-const OVERLAP: usize = 64 << 10;
-/// Piece in which a resumed ingest is read back.
+/// Piece in which a resumed ingest is read back, and a file is taken.
 const PIECE: usize = 1 << 20;
 
 /// What the caller knows of the bytes before they come.
@@ -118,7 +117,8 @@ pub struct Committed {
 pub struct Writer {
     ingest: Box<dyn Ingest>,
     expected: Expected,
-    hasher: Option<Hasher>,
+    /// None after a failed write.
+    hashing: Option<Hashing>,
 }
 
 impl Writer {
@@ -131,7 +131,7 @@ impl Writer {
         S: ContentStore + ?Sized,
     {
         let mut ingest = store.begin(key).await?;
-        let mut hasher = Hasher::new(expected.algorithm());
+        let hashing = Hashing::new(expected.algorithm());
         let mut at = 0;
         while at < ingest.offset() {
             let piece = ingest.read_back(at, PIECE).await?;
@@ -143,12 +143,13 @@ impl Writer {
                 );
             }
             at += piece.len() as u64;
-            hasher = hash(hasher, piece).await?;
+            hashing.push(piece);
+            hashing.keep_up().await;
         }
         Ok(Writer {
             ingest,
             expected,
-            hasher: Some(hasher),
+            hashing: Some(hashing),
         })
     }
 
@@ -166,22 +167,23 @@ impl Writer {
     ///
     /// # Errors
     /// `FailedPrecondition` after a failed write.
-    pub fn digest(&self) -> Result<Digest> {
-        let hasher = self.hasher.clone().ok_or_else(poisoned)?;
-        Ok(hasher.finish())
+    pub async fn digest(&mut self) -> Result<Digest> {
+        let hashing = self.hashing.as_ref().ok_or_else(poisoned)?;
+        Ok(hashing.digest().await)
     }
 
-    /// Writes `data`, hashing it at the same time.
+    /// Writes `data`; its hashing goes on meanwhile, and may end after.
     ///
     /// # Errors
     /// `Corrupt` when it is more than expected; those of the store, after which the writer is
     /// of no use.
     pub async fn write(&mut self, data: Bytes) -> Result<()> {
         self.check_room(data.len() as u64)?;
-        let hasher = self.hasher.take().ok_or_else(poisoned)?;
-        let (hashed, appended) = tokio::join!(hash(hasher, data.clone()), self.ingest.append(data));
-        appended?;
-        self.hasher = Some(hashed?);
+        let hashing = self.hashing.take().ok_or_else(poisoned)?;
+        hashing.push(data.clone());
+        self.ingest.append(data).await?;
+        hashing.keep_up().await;
+        self.hashing = Some(hashing);
         Ok(())
     }
 
@@ -193,20 +195,19 @@ impl Writer {
     /// As [`Writer::write`]; those of the file.
     pub async fn write_file(&mut self, file: &Arc<File>, offset: u64, length: u64) -> Result<u64> {
         self.check_room(length)?;
-        let mut hasher = self.hasher.take().ok_or_else(poisoned)?;
-        let (mut at, end, mut last) = (offset, offset + length, Bytes::new());
+        let hashing = self.hashing.take().ok_or_else(poisoned)?;
+        let (mut at, end) = (offset, offset + length);
         while at < end {
             let wanted = usize::try_from(end - at).map_or(PIECE, |left| left.min(PIECE));
-            let next = take(&mut *self.ingest, file, at, wanted);
-            // One piece is hashed while the next is had.
-            let (hashed, next) = tokio::join!(hash(hasher, last), next);
-            (hasher, last) = (hashed?, next?);
-            if last.is_empty() {
+            let piece = take(&mut *self.ingest, file, at, wanted).await?;
+            if piece.is_empty() {
                 break;
             }
-            at += last.len() as u64;
+            at += piece.len() as u64;
+            hashing.push(piece);
+            hashing.keep_up().await;
         }
-        self.hasher = Some(hash(hasher, last).await?);
+        self.hashing = Some(hashing);
         Ok(at - offset)
     }
 
@@ -253,9 +254,9 @@ impl Writer {
     /// # Errors
     /// Those of the store.
     pub async fn rewind(&mut self) -> Result<()> {
-        self.hasher = None;
+        self.hashing = None;
         self.ingest.rewind().await?;
-        self.hasher = Some(Hasher::new(self.expected.algorithm()));
+        self.hashing = Some(Hashing::new(self.expected.algorithm()));
         Ok(())
     }
 
@@ -265,7 +266,7 @@ impl Writer {
     /// `Corrupt` when digest or size are not the expected; the ingest is then kept, so that the
     /// right bytes may still be committed by whoever knows them. Those of the store.
     pub async fn commit(mut self, batch: &Batch, durability: Durability) -> Result<Committed> {
-        let digest = self.hasher.take().ok_or_else(poisoned)?.finish();
+        let digest = self.digest().await?;
         let size = self.ingest.offset();
         self.expected
             .check(&digest, size)
@@ -308,18 +309,6 @@ async fn take(
         ingest.append(data.clone()).await?;
     }
     Ok(data)
-}
-
-async fn hash(mut hasher: Hasher, data: Bytes) -> Result<Hasher> {
-    if data.len() < OVERLAP {
-        hasher.update(&data);
-        return Ok(hasher);
-    }
-    pool::run(move || {
-        hasher.update(&data);
-        Ok(hasher)
-    })
-    .await
 }
 
 fn poisoned() -> Error {

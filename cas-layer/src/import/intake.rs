@@ -224,7 +224,7 @@ impl<'a> Intake<'a> {
             feed.end().await;
         }
         self.progress.end(key);
-        let digest = writer.digest()?;
+        let digest = writer.digest().await?;
         if expected.digest.is_none() && self.hold(&digest, writer.offset()).await? {
             drop(writer);
             content.discard(key).await?;

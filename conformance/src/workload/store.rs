@@ -251,7 +251,7 @@ async fn large(store: Store, key: &str, seed: u64, size: u64, expected: Expected
     for piece in data::pieces(seed, size) {
         writer.write(piece).await?;
     }
-    let descriptor = Descriptor::new(MediaType::OCI_LAYER, writer.digest()?, size);
+    let descriptor = Descriptor::new(MediaType::OCI_LAYER, writer.digest().await?, size);
     let published = store.publish(writer, &descriptor, Vec::new(), Durability::Full);
     published.await.map(|_| ())
 }

@@ -125,9 +125,13 @@ async fn check(hurt: Hurt<dyn ContentStore>) {
     }
     right(&*store).await;
     let writer = Writer::begin(&*store, UNFINISHED, Expected::ANY).await;
-    let writer = writer.expect("the ingest can be gone on with");
+    let mut writer = writer.expect("the ingest can be gone on with");
     let held = bytes(4, 2 * PIECE).slice(..usize::try_from(writer.offset()).unwrap());
-    assert_eq!(writer.digest().unwrap(), Digest::sha256(&held), "no prefix");
+    assert_eq!(
+        writer.digest().await.unwrap(),
+        Digest::sha256(&held),
+        "no prefix"
+    );
 }
 
 /// Every blob is what its name says.

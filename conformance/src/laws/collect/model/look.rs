@@ -92,9 +92,9 @@ impl Play<'_> {
     /// Takes what an ingest holds, which begins as before, or as `data`.
     pub(super) async fn adopt_ingest(&mut self, key: &'static str, data: &Bytes) {
         let writer = Writer::begin(&*self.store.content, key, Expected::ANY).await;
-        let writer = writer.expect("an ingest can be gone on with");
+        let mut writer = writer.expect("an ingest can be gone on with");
         let length = usize::try_from(writer.offset()).unwrap();
-        let found = writer.digest().unwrap();
+        let found = writer.digest().await.unwrap();
         let before = self.oracle.held(key);
         let held = [data, &before].into_iter().find(|whole| {
             let beginning = whole.get(..length);
