@@ -48,8 +48,9 @@ impl Compaction {
         self.erased.fetch_add(erased, Ordering::Relaxed);
     }
 
-    /// Takes dead rows away, when they are more than a few: their keys first, which is cheap and shows how many bytes are dead;
-    /// the bytes, with those that live beside them written anew, when they are many.
+    /// Takes dead rows away, when they are more than a few: their keys first, which is cheap and
+    /// shows how many bytes are dead; the bytes, with those that live beside them written anew,
+    /// when they are many.
     pub(crate) fn run(&self, database: &Database, space: &Space) -> Result<()> {
         let erased = self.erased.load(Ordering::Relaxed);
         if erased == 0 || erased < database.size(ALL)? / WORTH {
