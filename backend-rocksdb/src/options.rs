@@ -16,8 +16,10 @@ use crate::family::{self, CONTENT, ROWS};
 const BLOB: u64 = 1 << 10;
 /// Bits of a filter for each key of a blob: one absent in a hundred is looked for.
 const FILTER: f64 = 10.0;
-/// Memory for entries and records on their way to the disk, for each family.
+/// Memory for records on their way to the disk, for each table of them.
 const SMALL: usize = 4 << 20;
+/// Memory for entries: those of a hundred thousand blobs are found in one place.
+const ENTRIES: usize = 16 << 20;
 /// Size from which a new log of the engine is begun, of which two are kept.
 const ENGINE_LOG: usize = 1 << 20;
 
@@ -131,6 +133,7 @@ impl Tuning {
                     options.set_blob_gc_age_cutoff(OLDEST);
                 }
                 CONTENT => {
+                    options.set_write_buffer_size(ENTRIES);
                     options.set_memtable_whole_key_filtering(true);
                     options.set_memtable_prefix_bloom_ratio(0.1);
                 }

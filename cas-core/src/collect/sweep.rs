@@ -21,7 +21,7 @@ const CHUNK: usize = 64;
 const CHUNKS: usize = 6;
 /// Removals after which they are made durable, where a crash would undo them: a store that has
 /// to be able to undo them frees nothing.
-const FLUSHED: usize = 64 * CHUNK;
+const FLUSHED: usize = 32 * CHUNK;
 /// Blobs that are looked at at once, and changes made at once where the home has no transactions.
 const CONCURRENT: usize = 16;
 /// How often a batch is tried without those of its changes that have lost, before each is alone.
