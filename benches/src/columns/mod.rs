@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use cas::compose::{Counters, observe};
 use cas::memory::MemoryStore;
-use cas::{Algorithm, Digest, Error, Hasher, Location, Records, Result, Snapshotter, Store};
-use conformance::workload::{Contender, Open, Promise, data, floors, plain, stores};
+use cas::{Error, Location, Records, Result, Snapshotter, Store};
+use conformance::workload::{Contender, Open, Promise, floors, plain, stores};
 use snapshot_overlay::OverlaySnapshotter;
 
 /// All columns, in the order of the table; the floors last.
@@ -55,7 +55,7 @@ pub fn ours() -> Vec<Contender> {
         Some(overlay),
     ));
     all.push(stores(
-        "fs observed",
+        "redb observed",
         Promise::Durable,
         observed,
         Some(overlay),
@@ -81,7 +81,7 @@ async fn by_size(directory: PathBuf) -> Result<Store> {
 
 async fn observed(directory: PathBuf) -> Result<Store> {
     let store = cas::registry()
-        .open(&Location::of_path("fs", &directory))
+        .open(&Location::of_path("redb", &directory))
         .await?;
     Ok(observe(store, Arc::new(Counters::new())))
 }
@@ -93,13 +93,6 @@ fn overlay(directory: &std::path::Path, records: Arc<dyn Records>) -> Result<Arc
 /// The row about a blob in an engine that is called directly.
 fn record(size: u64) -> String {
     format!(r#"{{"size":{size},"media_type":"application/vnd.oci.image.layer.v1.tar"}}"#)
-}
-
-/// The digest of a large blob, for a thread that hashes while another writes.
-fn hash(seed: u64, size: u64) -> Digest {
-    let mut hasher = Hasher::new(Algorithm::Sha256);
-    data::pieces(seed, size).for_each(|piece| hasher.update(&piece));
-    hasher.finish()
 }
 
 /// An error of an engine that is called directly.

@@ -12,7 +12,7 @@ use redb::{
     WriteTransaction,
 };
 
-use super::{failed, hash, record};
+use super::{failed, record};
 
 const RECORDS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("records");
 const BYTES: TableDefinition<(&[u8], u64), &[u8]> = TableDefinition::new("bytes");
@@ -126,7 +126,7 @@ impl Column for Raw {
         // meanwhile, as ours does.
         let key = seed.to_le_bytes();
         std::thread::scope(|scope| {
-            let hashed = scope.spawn(|| hash(seed, size));
+            let hashed = scope.spawn(|| data::hash(seed, size));
             self.write(|tx| {
                 let mut bytes = tx.open_table(BYTES).map_err(failed)?;
                 let mut at = 0;

@@ -9,7 +9,7 @@ use conformance::workload::{Blob, Column, Contender, ImageBlobs, Promise, Role, 
 use rocksdb::{BlockBasedOptions, ColumnFamily, ColumnFamilyDescriptor, DB, Options};
 use rocksdb::{WriteBatch, WriteOptions};
 
-use super::{failed, hash, record};
+use super::{failed, record};
 
 const RECORDS: &str = "records";
 const BYTES: &str = "bytes";
@@ -120,7 +120,7 @@ impl Column for Raw {
         // hashes meanwhile, as ours does.
         let key = seed.to_le_bytes();
         std::thread::scope(|scope| {
-            let hashed = scope.spawn(|| hash(seed, size));
+            let hashed = scope.spawn(|| data::hash(seed, size));
             let (bytes, mut at) = (self.family(BYTES)?, 0);
             for piece in data::pieces(seed, size) {
                 let mut batch = WriteBatch::default();

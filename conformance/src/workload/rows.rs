@@ -12,7 +12,7 @@ use super::step::Step;
 pub struct Scale {
     /// Small blobs of one round.
     pub small: usize,
-    /// Large blobs of one round.
+    /// Large blobs, each a round of its own.
     pub larges: u64,
     /// Bytes of a large blob.
     pub large: u64,
@@ -34,11 +34,11 @@ impl Default for Scale {
             small: 10_000,
             larges: 4,
             large: 256 << 20,
-            stream: 2 << 30,
+            stream: 1 << 30,
             images: 1000,
             layers: 128,
             rounds: 3,
-            patience: Duration::from_secs(3),
+            patience: Duration::from_secs(2),
         }
     }
 }
@@ -56,7 +56,7 @@ impl Scale {
     pub fn quick() -> Self {
         Scale {
             small: 1000,
-            larges: 1,
+            larges: 3,
             large: 64 << 20,
             stream: 256 << 20,
             images: 100,
@@ -75,8 +75,7 @@ impl Scale {
         // A small blob takes blocks for its bytes, its name, its record and the journal of each.
         let many = u64::from(self.many()) * (16 << 10);
         let small = self.small as u64 * 2 * self.rounds as u64 * (16 << 10);
-        let large = (self.larges + 1) * self.large;
-        (columns as u64 * many.max(small)).max(2 * self.stream.max(large))
+        (columns as u64 * many.max(small)).max(2 * self.stream.max(self.large))
     }
 }
 

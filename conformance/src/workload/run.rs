@@ -185,9 +185,11 @@ impl Run<'_> {
     }
 
     fn rounds(&self, step: Step) -> usize {
-        match step.once() {
-            true => 1,
-            false => self.plan.scale.rounds,
+        match step {
+            // Each of them takes long, and is as good as a round.
+            Step::Large => usize::try_from(self.plan.scale.larges).unwrap_or(usize::MAX),
+            step if step.once() => 1,
+            _ => self.plan.scale.rounds,
         }
     }
 

@@ -51,7 +51,10 @@ fn main() -> Result<()> {
     let known = |name: &&String| contenders.iter().any(|contender| contender.name == **name);
     if let Some(unknown) = options.columns.iter().find(|name| !known(name)) {
         let names: Vec<_> = contenders.iter().map(|known| &*known.name).collect();
-        bail!("{unknown}: no such column; columns are: {}", names.join(", "));
+        bail!(
+            "{unknown}: no such column; columns are: {}",
+            names.join(", ")
+        );
     }
     let wanted = |name: &String| match &options.columns[..] {
         [] => name != columns::SLOW,
