@@ -178,11 +178,14 @@ async fn add(
 
 async fn publish(
     store: &Store,
-    writer: Writer,
+    mut writer: Writer,
     expected: Option<Digest>,
     media_type: MediaType,
 ) -> Result<Descriptor> {
-    let digest = expected.map_or_else(|| writer.digest(), Ok)?;
+    let digest = match expected {
+        Some(digest) => digest,
+        None => writer.digest().await?,
+    };
     let descriptor = Descriptor::new(media_type, digest, writer.offset());
     let published = store.publish(writer, &descriptor, Vec::new(), Durability::Full);
     published.await.map(|_| descriptor.clone())
