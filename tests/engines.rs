@@ -68,7 +68,11 @@ fn main_job(store: &str, source: &Path, scratch: &Path) -> Seen {
         &["blob", "ls"],
         &["snapshot", "ls"],
     ];
-    let listings = listings.map(|what| json(&root, what)).to_vec();
+    let mut listings = listings.map(|what| json(&root, what)).to_vec();
+    // Blocks are the file system's: a file in more extents takes more of them.
+    for snapshot in listings.last_mut().into_iter().flatten() {
+        snapshot["usage"]["bytes"].take();
+    }
     assert!(
         json(&root, &["gc"]).is_empty(),
         "collected under names on {store}"
