@@ -69,7 +69,8 @@ fn main_job(store: &str, source: &Path, scratch: &Path) -> Seen {
         &["snapshot", "ls"],
     ];
     let mut listings = listings.map(|what| json(&root, what)).to_vec();
-    // Blocks are the file system's: a file in more extents takes more of them.
+    // Blocks are the file system's: on a scattered ext4 the same 8 MiB took 17 KiB more once they
+    // were written back, in 1,286 extents.
     for snapshot in listings.last_mut().into_iter().flatten() {
         snapshot["usage"]["bytes"].take();
     }

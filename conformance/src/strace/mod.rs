@@ -254,14 +254,17 @@ impl Ended {
         }
     }
 
-    /// An error says that the device failed, or that it is full. Why it could not make a file an
-    /// engine need not know; a store whose sync failed may take nothing more until it is opened anew.
+    /// An error says that the device failed, or that it is full. Why a file could not be made or
+    /// synced an engine need not know (SQLite does not tell); a store whose sync failed may take
+    /// nothing more until it is opened anew.
     fn check_kind(&self, fault: Fault, call: &Call) {
         let told = self.said.last().and_then(|said| said.strip_prefix(REFUSED));
         let kinds: &[Kind] = match fault {
             Fault::Kill => &[],
             Fault::Full if call.opens() => &[Kind::Full, Kind::Unavailable],
-            Fault::Full if call.syncs() => &[Kind::Full, Kind::FailedPrecondition],
+            Fault::Full if call.syncs() => {
+                &[Kind::Full, Kind::Unavailable, Kind::FailedPrecondition]
+            }
             Fault::Full => &[Kind::Full],
             Fault::Broken => &[Kind::Unavailable, Kind::FailedPrecondition],
         };

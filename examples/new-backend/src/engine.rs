@@ -34,8 +34,17 @@ pub(crate) struct Engine {
     writer: Mutex<Writer>,
     /// Keys of the ingests that somebody writes.
     pub(crate) held: Mutex<BTreeSet<String>>,
-    /// Its lock is freed by the kernel, however this process ends.
-    _owner: File,
+    _owner: Owner,
+}
+
+/// The locked file; the kernel frees it, however this process ends.
+struct Owner(File);
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        // Closing is not enough while a child between fork and exec holds a copy.
+        let _ = self.0.unlock();
+    }
 }
 
 struct Writer {
@@ -69,7 +78,7 @@ impl Engine {
                 failed: false,
             }),
             held: Mutex::default(),
-            _owner: owner,
+            _owner: Owner(owner),
         })
     }
 

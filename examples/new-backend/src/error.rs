@@ -21,7 +21,11 @@ impl From<rusqlite::Error> for Failed {
                 Kind::Corrupt,
                 "restore the file, or begin with another directory",
             ),
-            Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => {
+            Some(ErrorCode::CannotOpen) => (
+                Kind::Unavailable,
+                "check the rights of the directory, and its disk",
+            ),
+            Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
                 (Kind::Denied, "the file cannot be written here")
             }
             _ => (Kind::Internal, "unexpected; please report it"),
