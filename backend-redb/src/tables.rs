@@ -3,9 +3,13 @@
 use cas_core::Digest;
 use cas_core::records::Table as Home;
 use cas_kv::{Failed, Found, Key, Rows, Staged, Transaction};
-use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
+use redb::{ReadableTable, StorageError, Table, TableDefinition, WriteTransaction};
 
 use crate::error::broken;
+
+/// Keys from which on they may be removed in one pass, and rows for each that it may pass.
+const MANY: usize = 8;
+const NEAR: usize = 4;
 
 /// Numbers that the store keeps of itself.
 pub(crate) const META: TableDefinition<'static, &str, u64> = TableDefinition::new("cas");
@@ -107,9 +111,10 @@ impl Transaction for Tables<'_> {
         Ok(())
     }
 
-    fn leave(&mut self, digest: &Digest) -> Result<(), Failed> {
-        self.blobs.remove(Key::of(digest).bytes()).map_err(broken)?;
-        Ok(())
+    fn leave(&mut self, digests: &[&Digest]) -> Result<(), Failed> {
+        let keys: Vec<Key> = digests.iter().map(|digest| Key::of(digest)).collect();
+        let keys: Vec<&[u8]> = keys.iter().map(Key::bytes).collect();
+        remove_all(&mut self.blobs, &keys).map_err(broken)
     }
 
     fn write(&mut self, number: u64, offset: u64, row: &[u8]) -> Result<(), Failed> {
@@ -132,9 +137,13 @@ impl Transaction for Tables<'_> {
         Ok(noted.map(|noted| staged(noted.value())))
     }
 
-    fn revision(&mut self, table: Home, key: &str) -> Result<Option<u64>, Failed> {
-        let found = self.records(table).get(key.as_bytes()).map_err(broken)?;
-        Ok(found.map(|found| found.value().0))
+    fn revisions(&mut self, table: Home, keys: &[&str]) -> Result<Vec<Option<u64>>, Failed> {
+        let records = self.records(table);
+        let revision = |key: &&str| {
+            let found = records.get(key.as_bytes()).map_err(broken)?;
+            Ok(found.map(|found| found.value().0))
+        };
+        keys.iter().map(revision).collect()
     }
 
     fn put(&mut self, table: Home, key: &str, revision: u64, value: &[u8]) -> Result<(), Failed> {
@@ -143,8 +152,39 @@ impl Transaction for Tables<'_> {
         put.map_err(broken).map(|_| ())
     }
 
-    fn delete(&mut self, table: Home, key: &str) -> Result<(), Failed> {
-        let deleted = self.records(table).remove(key.as_bytes());
-        deleted.map_err(broken).map(|_| ())
+    fn delete(&mut self, table: Home, keys: &[&str]) -> Result<(), Failed> {
+        let keys: Vec<&[u8]> = keys.iter().map(|key| key.as_bytes()).collect();
+        remove_all(self.records(table), &keys).map_err(broken)
     }
+}
+
+/// Removes keys: those that are in order and neighbours in one pass, which balances the tree once
+/// and not for each.
+fn remove_all<V: redb::Value + 'static>(
+    table: &mut Table<'_, &'static [u8], V>,
+    keys: &[&[u8]],
+) -> Result<(), StorageError> {
+    if !are_neighbours(table, keys)? {
+        return (keys.iter()).try_for_each(|key| table.remove(key).map(drop));
+    }
+    let mut wanted = keys.iter().copied().peekable();
+    table.retain_in::<&[u8], _>(keys[0]..=keys[keys.len() - 1], |key, _| {
+        while wanted.next_if(|wanted| *wanted < key).is_some() {}
+        wanted.peek() != Some(&key)
+    })
+}
+
+/// Whether many keys are in order, with few others between them.
+fn are_neighbours<V: redb::Value + 'static>(
+    table: &Table<'_, &'static [u8], V>,
+    keys: &[&[u8]],
+) -> Result<bool, StorageError> {
+    let (Some(first), Some(last)) = (keys.first(), keys.last()) else {
+        return Ok(false);
+    };
+    if keys.len() < MANY || !keys.is_sorted() {
+        return Ok(false);
+    }
+    let between = table.range::<&[u8]>(*first..=*last)?;
+    Ok(between.take(NEAR * keys.len() + 1).count() <= NEAR * keys.len())
 }

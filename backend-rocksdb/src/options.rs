@@ -97,6 +97,8 @@ impl Tuning {
         options.set_track_and_verify_wals_in_manifest(true);
         options.set_max_total_wal_size(4 * self.buffer as u64);
         options.set_max_background_jobs(i32::from(self.jobs.get()));
+        // One writes at a time; what comes in order then needs no search for its place.
+        options.set_allow_concurrent_memtable_write(false);
         // The device begins before the last piece is there.
         options.set_bytes_per_sync(1 << 20);
         options.set_max_open_files(512);

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use cas_core::Digest;
 use cas_core::records::Table;
 use cas_kv::{Failed, Found, Key, Rows, Staged, Transaction};
-use rocksdb::WriteBatch;
+use rocksdb::{DBRawIterator, WriteBatch};
 
 use crate::error::broken;
 use crate::family::{self, CONTENT, INGESTS, META, ROWS};
@@ -14,16 +14,21 @@ use crate::view::Database;
 /// Milliseconds that the time of an ingest may be behind; where its rows end, they say.
 const NOTED: u64 = 1000;
 
-/// A family and a key in it.
-type Place = (&'static str, Box<[u8]>);
+/// Keys from which on they are looked for by one iterator, and rows that it passes over before it
+/// seeks.
+const MANY: usize = 8;
+const NEAR: usize = 4;
+
+/// What changes leave of keys; nothing of one that is deleted.
+type Left = HashMap<Box<[u8]>, Option<Box<[u8]>>>;
 
 /// Changes that are not written yet.
 pub(crate) struct Tables<'a> {
     db: &'a Database,
     logged: WriteBatch,
     staged: StagedRows,
-    /// What the changes leave, but for rows.
-    left: HashMap<Place, Option<Box<[u8]>>>,
+    /// What the changes leave in each family, but for rows.
+    left: HashMap<&'static str, Left>,
     erased: u64,
 }
 
@@ -60,12 +65,43 @@ impl<'a> Tables<'a> {
         read: impl FnOnce(&[u8]) -> cas_core::Result<T>,
     ) -> Result<Option<T>, Failed> {
         let read = |value: &[u8]| read(value).map_err(Failed::Broken);
-        if let Some(left) = self.left.get(&(family, key.into())) {
-            return left.as_deref().map(read).transpose();
+        if let Some(left) = self.left(family, key) {
+            return left.map(read).transpose();
         }
         let family = self.db.family(family).map_err(Failed::Broken)?;
         let found = self.db.db.get_pinned_cf(family, key).map_err(broken)?;
         found.as_deref().map(read).transpose()
+    }
+
+    /// What `read` makes of the values under keys; it is quick for many that are neighbours.
+    fn get_all<T>(
+        &self,
+        family: &'static str,
+        keys: &[&[u8]],
+        read: impl Fn(&[u8]) -> cas_core::Result<T>,
+    ) -> Result<Vec<Option<T>>, Failed> {
+        if keys.len() < MANY {
+            return keys
+                .iter()
+                .map(|key| self.get(family, key, &read))
+                .collect();
+        }
+        let mut rows = self.db.iterate(family).map_err(Failed::Broken)?;
+        let mut all = Vec::with_capacity(keys.len());
+        for key in keys {
+            let value = match self.left(family, key) {
+                Some(left) => left,
+                None => find(&mut rows, key).map_err(broken)?,
+            };
+            all.push(value.map(&read).transpose().map_err(Failed::Broken)?);
+        }
+        Ok(all)
+    }
+
+    /// What the changes leave under a key that they touch.
+    fn left(&self, family: &str, key: &[u8]) -> Option<Option<&[u8]>> {
+        let left = self.left.get(family)?.get(key)?;
+        Some(left.as_deref())
     }
 
     fn set(
@@ -80,9 +116,31 @@ impl<'a> Tables<'a> {
             None => self.logged.delete_cf(handle, key),
         }
         let value = value.map(Into::into);
-        self.left.insert((family, key.into()), value);
+        let left = self.left.entry(family).or_default();
+        left.insert(key.into(), value);
         Ok(())
     }
+}
+
+/// The value under a key, which is mostly a few rows after the last that was looked for.
+fn find<'a>(
+    rows: &'a mut DBRawIterator<'_>,
+    key: &[u8],
+) -> Result<Option<&'a [u8]>, rocksdb::Error> {
+    for _ in 0..NEAR {
+        match rows.key() {
+            Some(at) if at < key => rows.next(),
+            _ => break,
+        }
+    }
+    if rows.key() != Some(key) {
+        rows.seek(key);
+    }
+    rows.status()?;
+    Ok(rows
+        .item()
+        .filter(|(at, _)| *at == key)
+        .map(|(_, value)| value))
 }
 
 impl Transaction for Tables<'_> {
@@ -100,13 +158,20 @@ impl Transaction for Tables<'_> {
         })
     }
 
+    fn find_all(&mut self, digests: &[&Digest]) -> Result<Vec<Option<Found>>, Failed> {
+        let keys: Vec<Key> = digests.iter().map(|digest| Key::of(digest)).collect();
+        let keys: Vec<&[u8]> = keys.iter().map(Key::bytes).collect();
+        self.get_all(CONTENT, &keys, |entry| Ok(family::found(entry)?.0))
+    }
+
     fn enter(&mut self, digest: &Digest, found: Found, beside: &[u8]) -> Result<(), Failed> {
         let entry = family::entry(found, beside);
         self.set(CONTENT, Key::of(digest).bytes(), Some(&entry))
     }
 
-    fn leave(&mut self, digest: &Digest) -> Result<(), Failed> {
-        self.set(CONTENT, Key::of(digest).bytes(), None)
+    fn leave(&mut self, digests: &[&Digest]) -> Result<(), Failed> {
+        let mut keys = digests.iter().map(|digest| Key::of(digest));
+        keys.try_for_each(|key| self.set(CONTENT, key.bytes(), None))
     }
 
     fn write(&mut self, number: u64, offset: u64, row: &[u8]) -> Result<(), Failed> {
@@ -162,8 +227,9 @@ impl Transaction for Tables<'_> {
         }))
     }
 
-    fn revision(&mut self, table: Table, key: &str) -> Result<Option<u64>, Failed> {
-        self.get(table.name(), key.as_bytes(), family::number)
+    fn revisions(&mut self, table: Table, keys: &[&str]) -> Result<Vec<Option<u64>>, Failed> {
+        let keys: Vec<&[u8]> = keys.iter().map(|key| key.as_bytes()).collect();
+        self.get_all(table.name(), &keys, family::number)
     }
 
     fn put(&mut self, table: Table, key: &str, revision: u64, value: &[u8]) -> Result<(), Failed> {
@@ -171,7 +237,8 @@ impl Transaction for Tables<'_> {
         self.set(table.name(), key.as_bytes(), Some(&record))
     }
 
-    fn delete(&mut self, table: Table, key: &str) -> Result<(), Failed> {
-        self.set(table.name(), key.as_bytes(), None)
+    fn delete(&mut self, table: Table, keys: &[&str]) -> Result<(), Failed> {
+        let mut keys = keys.iter().map(|key| key.as_bytes());
+        keys.try_for_each(|key| self.set(table.name(), key, None))
     }
 }

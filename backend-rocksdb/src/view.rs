@@ -50,7 +50,7 @@ impl Database {
         found.map_err(sort)
     }
 
-    fn iterate(&self, family: &str) -> Result<DBRawIterator<'_>> {
+    pub(crate) fn iterate(&self, family: &str) -> Result<DBRawIterator<'_>> {
         Ok(self.db.raw_iterator_cf(self.family(family)?))
     }
 

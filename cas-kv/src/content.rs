@@ -44,18 +44,19 @@ impl KvContent {
         let kv = Arc::clone(&self.0);
         let work = move |(): &mut (), tables: &mut Tables<'_>| {
             check(tables, &batch)?;
-            let (mut removed, mut freed, mut left) = (0, 0, false);
-            for (digest, version) in &blobs {
-                let found = tables.tables.find(digest)?;
-                if let Some(gone) = found.filter(|found| found.number == version.0) {
-                    tables.tables.leave(digest)?;
-                    left |= gone.in_rows() && tables.tables.erase(gone)?;
-                    removed += 1;
-                    freed += kv.engine.footprint(gone.size);
+            let digests: Vec<&Digest> = blobs.iter().map(|(digest, _)| digest).collect();
+            let found = tables.tables.find_all(&digests)?;
+            let (mut gone, mut freed, mut left) = (Vec::with_capacity(blobs.len()), 0, false);
+            for ((digest, version), found) in blobs.iter().zip(found) {
+                if let Some(found) = found.filter(|found| found.number == version.0) {
+                    left |= found.in_rows() && tables.tables.erase(found)?;
+                    freed += kv.engine.footprint(found.size);
+                    gone.push(digest);
                 }
             }
+            tables.tables.leave(&gone)?;
             apply(tables, &batch)?;
-            Ok((removed, freed, left))
+            Ok((gone.len(), freed, left))
         };
         let (removed, freed, left) = self.0.together(change, work).await?;
         self.0.engine.space().give_back(freed);

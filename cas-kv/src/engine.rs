@@ -173,10 +173,14 @@ pub trait Transaction {
     fn set_meta(&mut self, name: &str, number: u64) -> Result<(), Failed>;
     /// A blob.
     fn find(&mut self, digest: &Digest) -> Result<Option<Found>, Failed>;
+    /// Blobs, in the order of the digests.
+    fn find_all(&mut self, digests: &[&Digest]) -> Result<Vec<Option<Found>>, Failed> {
+        digests.iter().map(|digest| self.find(digest)).collect()
+    }
     /// Enters a blob, with its bytes where they are beside its size.
     fn enter(&mut self, digest: &Digest, found: Found, beside: &[u8]) -> Result<(), Failed>;
-    /// Takes the entry of a blob away.
-    fn leave(&mut self, digest: &Digest) -> Result<(), Failed>;
+    /// Takes the entries of blobs away.
+    fn leave(&mut self, digests: &[&Digest]) -> Result<(), Failed>;
     /// Adds a row.
     fn write(&mut self, number: u64, offset: u64, row: &[u8]) -> Result<(), Failed>;
     /// Adds a row of an ingest; a crash may lose it and those after it.
@@ -189,12 +193,12 @@ pub trait Transaction {
     fn note(&mut self, key: &str, staged: Staged) -> Result<(), Failed>;
     /// Forgets an ingest.
     fn forget(&mut self, key: &str) -> Result<Option<Staged>, Failed>;
-    /// The revision of a record.
-    fn revision(&mut self, table: Table, key: &str) -> Result<Option<u64>, Failed>;
+    /// Revisions of records, in the order of the keys.
+    fn revisions(&mut self, table: Table, keys: &[&str]) -> Result<Vec<Option<u64>>, Failed>;
     /// Writes a record.
     fn put(&mut self, table: Table, key: &str, revision: u64, value: &[u8]) -> Result<(), Failed>;
-    /// Deletes a record.
-    fn delete(&mut self, table: Table, key: &str) -> Result<(), Failed>;
+    /// Deletes records.
+    fn delete(&mut self, table: Table, keys: &[&str]) -> Result<(), Failed>;
 }
 
 /// Why a change was not made.

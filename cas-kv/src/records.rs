@@ -6,11 +6,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use cas_core::content::Durability;
-use cas_core::records::{Batch, Expect, Record, Revision, Table, conflict};
+use cas_core::records::{Batch, Change, Expect, Record, Revision, Table, conflict};
 use cas_core::{Capabilities, Context, Records, Result};
 
 use crate::engine::Failed;
-use crate::group::{Change, weight};
+use crate::group::{self, weight};
 use crate::kv::{Kv, Tables};
 use crate::store::CAPABILITIES;
 
@@ -35,7 +35,7 @@ impl Records for KvRecords {
             return Ok(());
         }
         let bytes = bytes(batch);
-        let change = Change {
+        let change = group::Change {
             state: batch.clone(),
             weight: weight(batch.changes().len(), bytes),
             patient: false,
@@ -90,6 +90,7 @@ pub(crate) fn bytes(batch: &Batch) -> u64 {
 /// Plays the batch through without writing: a change sees what those before it leave.
 pub(crate) fn check(tables: &mut Tables<'_>, batch: &Batch) -> Result<(), Failed> {
     let mut written: HashMap<(Table, &str), bool> = HashMap::new();
+    let mut asked = Vec::new();
     for change in batch.changes() {
         let place = (change.table, change.key.as_str());
         let fits = match (&change.expect, written.get(&place)) {
@@ -97,14 +98,9 @@ pub(crate) fn check(tables: &mut Tables<'_>, batch: &Batch) -> Result<(), Failed
             (Expect::Absent, Some(there)) => !there,
             // Nobody can know the revision that a change of this very batch will make.
             (Expect::Revision(_), Some(_)) => false,
-            (expect, None) => {
-                let found = tables.tables.revision(place.0, place.1)?;
-                match expect {
-                    Expect::Revision(wanted) => {
-                        found.is_some() && found == wanted.as_str().parse().ok()
-                    }
-                    _ => found.is_none(),
-                }
+            (_, None) => {
+                asked.push(change);
+                true
             }
         };
         if !fits {
@@ -112,18 +108,42 @@ pub(crate) fn check(tables: &mut Tables<'_>, batch: &Batch) -> Result<(), Failed
         }
         written.insert(place, change.value.is_some());
     }
+    for asked in asked.chunk_by(|one, next| one.table == next.table) {
+        let keys: Vec<&str> = asked.iter().map(|change| &*change.key).collect();
+        let found = tables.tables.revisions(asked[0].table, &keys)?;
+        for (change, found) in asked.iter().zip(found) {
+            let fits = match &change.expect {
+                Expect::Revision(wanted) => {
+                    found.is_some() && found == wanted.as_str().parse().ok()
+                }
+                _ => found.is_none(),
+            };
+            if !fits {
+                return Err(Failed::Refused(conflict(change)));
+            }
+        }
+    }
     Ok(())
 }
 
 /// Makes the changes of a batch that was checked.
 pub(crate) fn apply(tables: &mut Tables<'_>, batch: &Batch) -> Result<(), Failed> {
-    for change in batch.changes() {
-        match &change.value {
+    let together = |one: &Change, next: &Change| {
+        one.table == next.table && one.value.is_none() && next.value.is_none()
+    };
+    for run in batch.changes().chunk_by(together) {
+        let Change {
+            table, key, value, ..
+        } = &run[0];
+        match value {
             Some(value) => {
                 let revision = tables.number()?;
-                (tables.tables).put(change.table, &change.key, revision, value)?;
+                tables.tables.put(*table, key, revision, value)?;
             }
-            None => tables.tables.delete(change.table, &change.key)?,
+            None => {
+                let keys: Vec<&str> = run.iter().map(|change| &*change.key).collect();
+                tables.tables.delete(*table, &keys)?;
+            }
         }
     }
     Ok(())

@@ -18,7 +18,7 @@ use crate::store::Store;
 /// Removals in one transaction: a writer waits for no longer than a few of these take.
 const CHUNK: usize = 64;
 /// Chunks under way at once.
-const CHUNKS: usize = 6;
+const CHUNKS: usize = 8;
 /// Removals after which they are made durable, where a crash would undo them: a store that has
 /// to be able to undo them frees nothing.
 const FLUSHED: usize = 32 * CHUNK;
@@ -81,15 +81,11 @@ pub(super) async fn blobs(
 }
 
 async fn sweep(store: &Store, chunk: Vec<(Digest, Revision)>) -> Result<Vec<(Digest, u64)>> {
-    let noted = chunk.into_iter();
     if joint(store) {
-        let mut removals = Vec::with_capacity(noted.len());
-        for (digest, noted) in noted {
-            removals.push(removal(store, digest, noted).await?);
-        }
-        let removed = take_each(store, removals).await?;
+        let removed = take_each(store, removals(store, chunk).await?).await?;
         return Ok(removed.iter().map(Step::told).collect());
     }
+    let noted = chunk.into_iter();
     let condemned = noted.map(|(digest, noted)| condemnation(store, digest, noted));
     let condemned = take_each(store, each(condemned).await?).await?;
     let digests: Vec<Digest> = condemned.iter().map(|step| step.digest).collect();
@@ -108,16 +104,28 @@ where
     Ok(found.into_iter().flatten().collect())
 }
 
-/// The step that removes a blob whole, where its record is as noted.
-async fn removal(store: &Store, digest: Digest, noted: Revision) -> Result<Step> {
-    let stat = store.content.stat(&digest).await?;
-    Ok(Step {
-        digest,
-        size: stat.map_or(0, |stat| stat.size),
-        bytes: stat.map(|stat| stat.version),
-        expect: noted,
-        value: None,
-    })
+/// The steps that remove blobs whole, where their records are as noted.
+async fn removals(store: &Store, noted: Vec<(Digest, Revision)>) -> Result<Vec<Step>> {
+    // Where most is garbage a page of the list tells of all, for less than a look at each.
+    let listed = match noted.first() {
+        Some((first, _)) => store.content.list(Some(first), 2 * CHUNK).await?,
+        None => Vec::new(),
+    };
+    let mut steps = Vec::with_capacity(noted.len());
+    for (digest, noted) in noted {
+        let stat = match listed.binary_search_by(|stat| stat.digest.cmp(&digest)) {
+            Ok(at) => Some(listed[at]),
+            Err(_) => store.content.stat(&digest).await?,
+        };
+        steps.push(Step {
+            digest,
+            size: stat.map_or(0, |stat| stat.size),
+            bytes: stat.map(|stat| stat.version),
+            expect: noted,
+            value: None,
+        });
+    }
+    Ok(steps)
 }
 
 /// The step that makes a tombstone of a record, where it is as noted.

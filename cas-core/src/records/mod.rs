@@ -4,6 +4,8 @@ pub(crate) mod blob;
 mod leases;
 mod snapshots;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 
@@ -49,11 +51,11 @@ impl Table {
 
 /// Which state of a record was seen; made by the store, compared by nobody else.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Revision(Box<str>);
+pub struct Revision(Arc<str>);
 
 impl Revision {
     /// A revision from the store's own text; it never repeats for one key.
-    pub fn new(text: impl Into<Box<str>>) -> Self {
+    pub fn new(text: impl Into<Arc<str>>) -> Self {
         Revision(text.into())
     }
 
@@ -103,17 +105,17 @@ pub struct Change {
 /// Write blobs before edges before references: where the store is not `Atomic`, a crash leaves a
 /// prefix.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Batch(Vec<Change>);
+pub struct Batch(Arc<Vec<Change>>);
 
 impl Batch {
     /// No changes.
-    pub const fn new() -> Self {
-        Batch(Vec::new())
+    pub fn new() -> Self {
+        Batch::default()
     }
 
     /// Adds a write.
     pub fn put(&mut self, table: Table, key: impl Into<String>, expect: Expect, value: Bytes) {
-        self.0.push(Change {
+        Arc::make_mut(&mut self.0).push(Change {
             table,
             key: key.into(),
             expect,
@@ -123,7 +125,7 @@ impl Batch {
 
     /// Adds a deletion; deleting what is absent under [`Expect::Any`] is no error.
     pub fn delete(&mut self, table: Table, key: impl Into<String>, expect: Expect) {
-        self.0.push(Change {
+        Arc::make_mut(&mut self.0).push(Change {
             table,
             key: key.into(),
             expect,
@@ -144,7 +146,7 @@ impl Batch {
 
 impl Extend<Change> for Batch {
     fn extend<I: IntoIterator<Item = Change>>(&mut self, changes: I) {
-        self.0.extend(changes);
+        Arc::make_mut(&mut self.0).extend(changes);
     }
 }
 
