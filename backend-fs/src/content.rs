@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use cas_core::content::{IngestStatus, Stat, Version, check_key};
+use cas_core::records::Batch;
 use cas_core::{
     BlobReader, Capabilities, Capability, ContentStore, Context, Digest, Ingest, Result, pool,
 };
@@ -70,7 +71,13 @@ impl ContentStore for FsContent {
     }
 
     async fn remove_version(&self, digest: &Digest, version: Version) -> Result<bool> {
-        self.0.remove(digest, version).during("remove", digest)
+        Ok(self.0.remove(&[(*digest, version)])? > 0)
+    }
+
+    async fn remove_versions(&self, blobs: &[(Digest, Version)], _batch: &Batch) -> Result<bool> {
+        let (shared, blobs) = (Arc::clone(&self.0), blobs.to_vec());
+        pool::run(move || shared.remove(&blobs)).await?;
+        Ok(false)
     }
 
     async fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<Stat>> {

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use cas_core::content::Version;
-use cas_core::{Digest, Error, Hasher, Result};
+use cas_core::{Context, Digest, Error, Hasher, Result};
 use cas_host::{Dir, Lock, syncfs};
 
 use crate::blobs::Blobs;
@@ -67,10 +67,16 @@ impl Shared {
         self.ingest.as_ref().ok_or_else(read_only)
     }
 
-    /// Removes a version of a blob.
-    pub(crate) fn remove(&self, digest: &Digest, version: Version) -> Result<bool> {
-        let _alone = self.removals()?;
-        Ok(self.blobs.remove(digest, version)?)
+    /// Removes versions of blobs; how many were there.
+    pub(crate) fn remove(&self, blobs: &[(Digest, Version)]) -> Result<usize> {
+        let alone = self.removals();
+        let _alone = alone.map_err(|error| error.operation("remove blobs"))?;
+        let mut removed = 0;
+        for (digest, version) in blobs {
+            let gone = self.blobs.remove(digest, *version);
+            removed += usize::from(gone.during("remove", digest)?);
+        }
+        Ok(removed)
     }
 
     /// The lock without which no name of a blob is taken away, in this process or another.

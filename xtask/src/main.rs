@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 const HELP: &str = "\
 cargo xtask TASK
 
-  check   what CI runs: set up, format, lint, document, test; about an hour cold, RocksDB's build among it
+  check   what CI runs: set up, format, lint, document, test; about an hour cold, with RocksDB
   long    what is too slow for CI: release build, all real images, licences, benches
   setup   the peers and images that tests compare with (root and apt; elsewhere it says so)
   bench   the curves, the table of all backends (docs/BACKENDS.md), ours beside the peers
