@@ -167,3 +167,73 @@ impl Engine for RocksEngine {
         &self.space
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may fail anywhere")]
+
+    use std::fs;
+
+    use cas_kv::Staged;
+    use rocksdb::statistics::Ticker;
+
+    use super::*;
+
+    fn opened(directory: &Path, new: bool) -> RocksEngine {
+        let space = Space::new(directory, 0, false).unwrap();
+        let tuning = Tuning {
+            statistics: true,
+            ..Tuning::default()
+        };
+        RocksEngine::open(&directory.join("db"), new, space, tuning).unwrap()
+    }
+
+    /// Adds a row of 100 bytes to an ingest that has `offset`.
+    fn spill(engine: &RocksEngine, offset: u64, synced: bool) {
+        let staged = Staged {
+            number: 1,
+            offset: offset + 100,
+            millis: 1,
+        };
+        let mut work = |tables: &mut dyn Transaction| {
+            tables.note("key", staged)?;
+            tables.stage(1, offset, &[7; 100])?;
+            Ok(synced)
+        };
+        engine.transact(&mut work).unwrap();
+    }
+
+    /// What the ingest has where this process is killed now.
+    fn after_a_kill(engine: &RocksEngine) -> Option<u64> {
+        let copy = tempfile::tempdir().unwrap();
+        fs::create_dir(copy.path().join("db")).unwrap();
+        for file in fs::read_dir(engine.db.db.path()).unwrap() {
+            let file = file.unwrap();
+            fs::copy(file.path(), copy.path().join("db").join(file.file_name())).unwrap();
+        }
+        let copied = opened(copy.path(), false);
+        let found = copied.view().unwrap().ingest("key").unwrap();
+        found.map(|staged| staged.offset)
+    }
+
+    #[test]
+    fn an_ingest_is_known_on_the_disk_before_its_first_row() {
+        let temp = tempfile::tempdir().unwrap();
+        let engine = opened(temp.path(), true);
+        let syncs = || engine.db.options.get_ticker_count(Ticker::WalFileSynced);
+        let before = syncs();
+        spill(&engine, 0, false);
+        assert_eq!(syncs(), before + 1);
+        spill(&engine, 100, false);
+        assert_eq!(syncs(), before + 1, "the next rows need no other note");
+    }
+
+    #[test]
+    fn rows_that_were_synced_outlive_a_kill() {
+        let temp = tempfile::tempdir().unwrap();
+        let engine = opened(temp.path(), true);
+        spill(&engine, 0, true);
+        spill(&engine, 100, false);
+        assert_eq!(after_a_kill(&engine), Some(100));
+    }
+}

@@ -114,6 +114,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
+    use futures_util::FutureExt;
+
     use super::*;
 
     /// Small and large pieces in turn, more of them than may be behind.
@@ -125,6 +129,20 @@ mod tests {
             assert!(lock(&hashing.0.queue).behind <= BEHIND);
         }
         hashing.digest().await
+    }
+
+    #[tokio::test]
+    async fn a_digest_waits_for_the_piece_that_is_being_hashed() {
+        let hashing = Hashing::new(Algorithm::Sha256);
+        let piece = Bytes::from(vec![7; OVERLAP]);
+        let hasher = lock(&hashing.0.hasher);
+        hashing.push(piece.clone());
+        let mut digest = pin!(hashing.digest());
+        let early = digest.as_mut().now_or_never();
+        assert_eq!(early, None, "nothing is hashed yet");
+        assert_eq!(lock(&hashing.0.queue).behind, OVERLAP);
+        drop(hasher);
+        assert_eq!(digest.await, Digest::sha256(&piece));
     }
 
     #[tokio::test]

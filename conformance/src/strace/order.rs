@@ -17,6 +17,8 @@ struct Disk<'a> {
     store: PathBuf,
     /// Files that those bytes were written to, and whether they may lose some.
     files: BTreeMap<PathBuf, bool>,
+    /// Whether any were written since the last acknowledgement.
+    written: bool,
     /// Names that their directories may lose.
     names: BTreeSet<PathBuf>,
     /// Paths that are there.
@@ -60,6 +62,7 @@ impl<'a> Disk<'a> {
             marker,
             store: ended.store.clone().into(),
             files: BTreeMap::new(),
+            written: false,
             names: BTreeSet::new(),
             known: BTreeSet::new(),
             lost: BTreeSet::new(),
@@ -109,6 +112,7 @@ impl<'a> Disk<'a> {
         let path = call.file(0).filter(|path| path.starts_with(&self.store));
         let Some(path) = path else { return };
         if call.given.contains(self.marker) {
+            self.written = true;
             self.files.insert(path, true);
         } else if let Some(dirty) = self.files.get_mut(&path) {
             *dirty = true;
@@ -169,7 +173,12 @@ impl<'a> Disk<'a> {
     }
 
     /// What must hold when the store says that `step` is done.
-    fn check(&self, step: &str) {
+    fn check(&mut self, step: &str) {
+        let written = std::mem::take(&mut self.written);
+        assert!(
+            written,
+            "{step}: none of it is written below the store's directory"
+        );
         for (path, dirty) in &self.files {
             assert!(!dirty, "{step}: {path:?} is not synced");
             if let Some(name) = path.ancestors().find(|name| self.names.contains(*name)) {

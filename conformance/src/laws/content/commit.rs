@@ -12,7 +12,7 @@ use cas_core::records::{Batch, Expect, Revision, Table};
 use cas_core::{BlobReader, Capabilities, ContentExt, ContentStore, Digest, Ingest, Kind, Result};
 
 use crate::Subject;
-use crate::material::{assert_absent, assert_has, bytes, ingest, kind, put, read};
+use crate::material::{assert_absent, assert_has, bytes, digests, ingest, kind, put, read};
 
 type Store = Subject<dyn ContentStore>;
 
@@ -303,6 +303,40 @@ pub(super) async fn a_removal_and_its_batch_are_one_step(subject: Store) {
     // The record is gone as well, or this would be refused.
     ingest_with(&*store, &data, &record).await.unwrap();
     assert_has(&*store, &digest, &data).await;
+}
+
+/// Neighbours or far from each other, in whatever order they are named.
+pub(super) async fn a_removal_of_many_takes_those_alone(subject: Store) {
+    let store = subject.open().await;
+    let mut there = Vec::new();
+    for number in 0..48 {
+        there.push(put(&*store, &bytes(number, 100)).await);
+    }
+    there.sort();
+    let far: Vec<Digest> = there.iter().step_by(6).copied().collect();
+    remove_all(&*store, &mut there, &far).await;
+    let first = there[..12].to_vec();
+    remove_all(&*store, &mut there, &first).await;
+    let backwards: Vec<Digest> = there.iter().step_by(2).rev().copied().collect();
+    remove_all(&*store, &mut there, &backwards).await;
+    let rest = there.clone();
+    remove_all(&*store, &mut there, &rest).await;
+}
+
+/// Removes these of all that are there.
+async fn remove_all(store: &dyn ContentStore, there: &mut Vec<Digest>, gone: &[Digest]) {
+    let mut blobs = Vec::new();
+    for digest in gone {
+        let stat = store.stat(digest).await.unwrap();
+        blobs.push((*digest, stat.expect("it is there").version));
+    }
+    let removed = store.remove_versions(&blobs, &Batch::new()).await;
+    removed.expect("they are removed");
+    there.retain(|digest| !gone.contains(digest));
+    assert_eq!(digests(store).await, *there, "what is left");
+    for digest in gone {
+        assert_absent(store, digest).await;
+    }
 }
 
 async fn ingest_with(store: &dyn ContentStore, data: &Bytes, batch: &Batch) -> Result<()> {

@@ -121,6 +121,9 @@ laws! { $
         a_late_removal_spares_what_came_after:
             "A slow collector would remove what was pulled after it had looked"
             ["containerd#2695; docs/DURABILITY.md, Leases and collection"],
+        a_removal_of_many_takes_those_alone:
+            "A collection that removes neighbours together would take what lies between them"
+            ["cas_core::ContentStore::remove_versions"],
         blobs_are_copied_between_stores:
             "Migration and mirror are this copy, and would begin anew when interrupted"
             ["containerd content.Copy"],

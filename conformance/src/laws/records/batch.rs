@@ -5,7 +5,7 @@ use cas_core::records::{Batch, Expect, Table};
 use cas_core::{Capability, Kind, Records};
 
 use crate::Subject;
-use crate::material::{kind, value, write};
+use crate::material::{kind, record, scan, value, write};
 
 const T: Table = Table::Blobs;
 
@@ -115,4 +115,59 @@ pub(super) async fn a_conflict_leaves_a_prefix_at_most(subject: Store) {
         value(&*records, T, "taken").await.as_deref(),
         Some(&b"mine"[..])
     );
+}
+
+/// However many it has, and in whatever order.
+pub(super) async fn a_batch_of_many_keys_is_one_step(subject: Store) {
+    let records = subject.open().await;
+    let key = |number: usize| format!("key {number:02}");
+    let forwards: Vec<usize> = (0..40).collect();
+    let backwards: Vec<usize> = (0..40).rev().collect();
+    let mixed: Vec<usize> = (0..40).map(|number| number * 7 % 40).collect();
+    for order in [forwards, backwards, mixed] {
+        let mut created = Batch::new();
+        for number in &order {
+            created.put(T, key(*number), Expect::Absent, text("old"));
+        }
+        for taken in [0, 13, 39] {
+            write(&*records, T, &key(taken), Expect::Any, b"taken")
+                .await
+                .unwrap();
+            let outcome = records.commit(&created).await;
+            assert_eq!(kind(outcome), Some(Kind::Conflict), "{taken} is there");
+            assert_eq!(keys(&*records).await, [key(taken)]);
+            let seen = record(&*records, T, &key(taken)).await;
+            let expect = Expect::Revision(seen.revision);
+            let mut deleted = Batch::new();
+            deleted.delete(T, key(taken), expect);
+            records.commit(&deleted).await.unwrap();
+        }
+        records.commit(&created).await.expect("none is there");
+
+        let (mut some, mut rest) = (Batch::new(), Batch::new());
+        for number in &order {
+            let seen = record(&*records, T, &key(*number)).await;
+            let batch = if number % 5 == 3 {
+                &mut rest
+            } else {
+                &mut some
+            };
+            batch.delete(T, key(*number), Expect::Revision(seen.revision));
+        }
+        let mut stale = some.clone();
+        stale.delete(T, key(40), some.changes()[0].expect.clone());
+        assert_eq!(kind(records.commit(&stale).await), Some(Kind::Conflict));
+        assert_eq!(keys(&*records).await.len(), 40, "nothing was deleted");
+        records.commit(&some).await.expect("all are as expected");
+        let left: Vec<String> = (0..40).filter(|number| number % 5 == 3).map(key).collect();
+        assert_eq!(keys(&*records).await, left);
+        assert_eq!(kind(records.commit(&some).await), Some(Kind::Conflict));
+        records.commit(&rest).await.expect("all are as expected");
+        assert!(keys(&*records).await.is_empty());
+    }
+}
+
+async fn keys(records: &dyn Records) -> Vec<String> {
+    let all = scan(records, T, "", 100).await;
+    all.into_iter().map(|record| record.key).collect()
 }

@@ -59,6 +59,14 @@ laws! { $
         a_conflict_applies_nothing:
             "A lost race would leave half a change, which the next attempt trips over"
             ["cas_core::Capability::Atomic"],
+        a_batch_of_many_keys_is_one_step:
+            "A collection would remove records that it did not mean, or overwrite those of a job"
+            ["cas_core::Capability::Atomic"],
+    ]
+    race(needs Atomic, racy) [
+        one_creator_of_many_keys_wins:
+            "Two jobs would each own a half of what belongs together"
+            ["cas_core::Capability::Atomic"],
     ]
     race(racy) [
         eight_incrementers_lose_nothing:

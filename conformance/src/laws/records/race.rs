@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use cas_core::records::{Expect, Table};
+use bytes::Bytes;
+use cas_core::records::{Batch, Expect, Table};
 use cas_core::{Kind, Records};
 
 use crate::Subject;
@@ -58,6 +59,36 @@ pub(super) async fn eight_incrementers_lose_nothing(subject: Store) {
 /// The same between processes.
 pub(super) async fn incrementers_of_two_openings_lose_nothing(subject: Store) {
     count_with(vec![subject.open().await, subject.open().await]).await;
+}
+
+/// What is created together is one creator's.
+pub(super) async fn one_creator_of_many_keys_wins(subject: Store) {
+    let records = subject.open().await;
+    for round in 0..5 {
+        let racers: Vec<_> = (0..8)
+            .map(|number: u8| {
+                let mut batch = Batch::new();
+                for key in 0..16 {
+                    let value = Bytes::from(vec![number]);
+                    batch.put(T, format!("{round} {key}"), Expect::Absent, value);
+                }
+                let records = Arc::clone(&records);
+                tokio::spawn(async move { records.commit(&batch).await })
+            })
+            .collect();
+        let mut winners = Vec::new();
+        for (number, racer) in (0..).zip(racers) {
+            match racer.await.unwrap() {
+                Ok(()) => winners.push(number),
+                Err(error) => assert_eq!(error.kind(), Kind::Conflict, "{error}"),
+            }
+        }
+        assert_eq!(winners.len(), 1, "{winners:?} all believe that they won");
+        for key in 0..16 {
+            let found = value(&*records, T, &format!("{round} {key}")).await;
+            assert_eq!(found, Some(winners.clone()), "the value of the winner");
+        }
+    }
 }
 
 /// R6: of many creators exactly one wins, and its value stands.

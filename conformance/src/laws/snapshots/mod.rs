@@ -3,6 +3,7 @@
 mod changes;
 mod collected;
 mod content;
+mod durable;
 mod info;
 mod races;
 mod scene;
@@ -182,5 +183,10 @@ laws! { $
         cleanup_spares_what_is_being_made:
             "Cleaning up would take the directory of a layer that another process unpacks"
             ["containerd snapshots.Cleaner"],
+    ]
+    durable(racy) [
+        a_committed_snapshot_was_synced:
+            "After a loss of power a layer would be there with empty files in it"
+            ["docs/DURABILITY.md, Snapshots; containerd#9929"],
     ]
 }

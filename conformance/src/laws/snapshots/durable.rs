@@ -1,0 +1,38 @@
+//! What is synced before a commit is acknowledged.
+
+use std::fs;
+
+use cas_core::Snapshotter;
+use cas_core::snapshot::Mount;
+
+use super::scene::{commit, prepare};
+use crate::Subject;
+
+/// What no other file has.
+const MARKER: &str = "conformance-layer";
+
+/// Between the write of a layer's files and the acknowledgement of its commit they are synced, and
+/// so are their names.
+pub(super) async fn a_committed_snapshot_was_synced(subject: Subject<dyn Snapshotter>) {
+    if !subject.is_victim() {
+        let store = subject.open().await;
+        let mounts = prepare(&*store, "probe", None).await;
+        if !matches!(mounts.expect("it is prepared")[..], [Mount::Bind { .. }]) {
+            return crate::skip("what is under a mount is not seen in a trace");
+        }
+        return subject.syncs_before_it_acknowledges(MARKER);
+    }
+    subject.perform(async {
+        let store = subject.try_open().await?;
+        for name in ["one", "two"] {
+            let key = format!("making {name}");
+            if let [Mount::Bind { source, .. }] = &prepare(&*store, &key, None).await?[..] {
+                fs::create_dir(source.join("bin"))?;
+                fs::write(source.join("bin/file"), MARKER.repeat(100))?;
+            }
+            commit(&*store, name, &key).await?;
+            subject.acknowledge(name);
+        }
+        Ok(())
+    });
+}
