@@ -23,6 +23,8 @@ pub(super) enum ContentFault {
     RemovesNothing,
     RemovesAnyVersion,
     RemovesBeforeItLooks,
+    /// Where it is told to remove many.
+    RemovesWhatIsBetween,
     AllowsASecondWriter,
     DamagesBlobsOfAPageAndAByte,
     FailsBeyondTheEnd,
@@ -44,6 +46,8 @@ pub(super) enum ContentFault {
 use ContentFault as Fault;
 
 const MIB: usize = 1 << 20;
+/// From which on some engines do otherwise.
+pub(super) const MANY: usize = 8;
 
 pub(super) struct BrokenContent {
     store: MemoryStore,
@@ -175,6 +179,15 @@ impl ContentStore for BrokenContent {
         };
         for (digest, version) in first {
             self.remove_version(digest, *version).await?;
+        }
+        if self.fault == Fault::RemovesWhatIsBetween && blobs.len() >= MANY {
+            let digests = || blobs.iter().map(|(digest, _)| digest);
+            let (first, last) = (digests().min(), digests().max());
+            for stat in self.store.list(first, usize::MAX).await? {
+                if Some(&stat.digest) < last {
+                    self.store.remove(&stat.digest).await?;
+                }
+            }
         }
         let blobs = match self.fault {
             Fault::RemovesNothing => &[],

@@ -92,6 +92,7 @@ pub const CONTENT: &[Exhibit<dyn ContentStore>] = exhibits![BrokenContent, Conte
     RemovesNothing => a_removed_blob_is_gone [
         a_compaction_keeps_what_is_there,
         a_removal_and_its_batch_are_one_step,
+        a_removal_of_many_takes_those_alone,
         a_late_removal_spares_what_came_after,
         sha512_names_content_too,
         a_removed_blob_can_be_stored_again,
@@ -99,6 +100,7 @@ pub const CONTENT: &[Exhibit<dyn ContentStore>] = exhibits![BrokenContent, Conte
     ]
     RemovesAnyVersion => a_late_removal_spares_what_came_after [a_removal_and_its_batch_are_one_step]
     RemovesBeforeItLooks => a_removal_and_its_batch_are_one_step []
+    RemovesWhatIsBetween => a_removal_of_many_takes_those_alone []
     AllowsASecondWriter => a_second_writer_is_busy [
         waiting_ends_with_the_other_writer,
         any_sequence_agrees_with_a_map,
@@ -114,7 +116,10 @@ pub const CONTENT: &[Exhibit<dyn ContentStore>] = exhibits![BrokenContent, Conte
         pages_make_up_the_list,
         a_removed_blob_is_gone,
     ]
-    SkipsAfterTheCursor => pages_make_up_the_list [a_removed_blob_is_gone]
+    SkipsAfterTheCursor => pages_make_up_the_list [
+        a_removed_blob_is_gone,
+        a_removal_of_many_takes_those_alone,
+    ]
     ForgetsAnIngest => ingests_are_listed_by_key []
     ReadsShort => bytes_of_many_parts_come_back []
     TakesForeignProofs => a_foreign_proof_is_refused []
@@ -124,9 +129,14 @@ pub const CONTENT: &[Exhibit<dyn ContentStore>] = exhibits![BrokenContent, Conte
 pub const RECORDS: &[Exhibit<dyn Records>] = exhibits![BrokenRecords, RecordFault:
     IgnoresExpectations => a_revision_is_good_for_one_change [
         a_revision_never_comes_back,
+        a_batch_of_many_keys_is_one_step,
         eight_incrementers_lose_nothing,
     ]
-    AppliesHalfABatch => a_conflict_applies_nothing [a_conflict_leaves_a_prefix_at_most]
+    AppliesHalfABatch => a_conflict_applies_nothing [
+        a_conflict_leaves_a_prefix_at_most,
+        a_batch_of_many_keys_is_one_step,
+    ]
+    LooksAtTheFirst => a_batch_of_many_keys_is_one_step []
     RepeatsRevisions => a_revision_never_comes_back [eight_incrementers_lose_nothing]
     ReadsPrefixesAsPatterns => a_prefix_is_taken_literally []
     MixesTables => tables_are_separate [a_batch_is_applied_in_order]
@@ -135,6 +145,7 @@ pub const RECORDS: &[Exhibit<dyn Records>] = exhibits![BrokenRecords, RecordFaul
         a_batch_sees_its_own_changes,
         a_conflict_applies_nothing,
         a_conflict_leaves_a_prefix_at_most,
+        a_batch_of_many_keys_is_one_step,
         one_creator_of_a_key_wins,
     ]
     AppliesBackwards => a_batch_is_applied_in_order [

@@ -9,10 +9,14 @@ use cas_core::records::{Batch, Change, Expect, Record, Revision, Table};
 use cas_core::{Capabilities, Digest, Records, Result, Store};
 use serde_json::Value;
 
+use super::content::MANY;
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum RecordFault {
     IgnoresExpectations,
     AppliesHalfABatch,
+    /// Of the keys of a batch.
+    LooksAtTheFirst,
     /// A revision is the hash of the value, as some services make their entity tags.
     RepeatsRevisions,
     ReadsPrefixesAsPatterns,
@@ -135,8 +139,11 @@ impl Records for BrokenRecords {
         if self.fault == Fault::AppliesBackwards {
             changes.reverse();
         }
-        for change in changes {
-            let change = self.changed(change.clone()).await?;
+        for (number, change) in changes.into_iter().enumerate() {
+            let mut change = self.changed(change.clone()).await?;
+            if self.fault == Fault::LooksAtTheFirst && number >= MANY {
+                change.expect = Expect::Any;
+            }
             if self.fault == Fault::AppliesHalfABatch {
                 let mut single = Batch::new();
                 single.extend([change]);
