@@ -34,7 +34,7 @@ impl Default for Scale {
             small: 10_000,
             larges: 4,
             large: 256 << 20,
-            stream: 1 << 30,
+            stream: 512 << 20,
             images: 1000,
             layers: 128,
             rounds: 3,
