@@ -61,58 +61,46 @@ pub(super) async fn incrementers_of_two_openings_lose_nothing(subject: Store) {
     count_with(vec![subject.open().await, subject.open().await]).await;
 }
 
-/// What is created together is one creator's.
-pub(super) async fn one_creator_of_many_keys_wins(subject: Store) {
-    let records = subject.open().await;
-    for round in 0..5 {
-        let racers: Vec<_> = (0..8)
-            .map(|number: u8| {
-                let mut batch = Batch::new();
-                for key in 0..16 {
-                    let value = Bytes::from(vec![number]);
-                    batch.put(T, format!("{round} {key}"), Expect::Absent, value);
-                }
-                let records = Arc::clone(&records);
-                tokio::spawn(async move { records.commit(&batch).await })
-            })
-            .collect();
-        let mut winners = Vec::new();
-        for (number, racer) in (0..).zip(racers) {
-            match racer.await.unwrap() {
-                Ok(()) => winners.push(number),
-                Err(error) => assert_eq!(error.kind(), Kind::Conflict, "{error}"),
-            }
-        }
-        assert_eq!(winners.len(), 1, "{winners:?} all believe that they won");
-        for key in 0..16 {
-            let found = value(&*records, T, &format!("{round} {key}")).await;
-            assert_eq!(found, Some(winners.clone()), "the value of the winner");
-        }
-    }
-}
-
 /// R6: of many creators exactly one wins, and its value stands.
 pub(super) async fn one_creator_of_a_key_wins(subject: Store) {
     let records = subject.open().await;
     for round in 0..5 {
-        let key = format!("k{round}");
-        let racers: Vec<_> = (0..8)
-            .map(|number: u8| {
-                let (records, key) = (Arc::clone(&records), key.clone());
-                tokio::spawn(
-                    async move { write(&*records, T, &key, Expect::Absent, &[number]).await },
-                )
-            })
-            .collect();
-        let mut winners = Vec::new();
-        for (number, racer) in (0..).zip(racers) {
-            match racer.await.unwrap() {
-                Ok(()) => winners.push(number),
-                Err(error) => assert_eq!(error.kind(), Kind::Conflict, "{error}"),
+        one_creator_wins(&records, &[format!("k{round}")]).await;
+    }
+}
+
+/// What is created together is one creator's.
+pub(super) async fn one_creator_of_many_keys_wins(subject: Store) {
+    let records = subject.open().await;
+    for round in 0..5 {
+        let keys: Vec<String> = (0..16).map(|key| format!("{round} {key}")).collect();
+        one_creator_wins(&records, &keys).await;
+    }
+}
+
+/// Eight create the keys, each with a value of its own.
+async fn one_creator_wins(records: &Arc<dyn Records>, keys: &[String]) {
+    let racers: Vec<_> = (0..8)
+        .map(|number: u8| {
+            let mut batch = Batch::new();
+            for key in keys {
+                batch.put(T, key, Expect::Absent, Bytes::from(vec![number]));
             }
+            let records = Arc::clone(records);
+            tokio::spawn(async move { records.commit(&batch).await })
+        })
+        .collect();
+    let mut winners = Vec::new();
+    for (number, racer) in (0..).zip(racers) {
+        match racer.await.unwrap() {
+            Ok(()) => winners.push(number),
+            Err(error) => assert_eq!(error.kind(), Kind::Conflict, "{error}"),
         }
-        assert_eq!(winners.len(), 1, "winners of one key");
-        assert_eq!(value(&*records, T, &key).await, Some(winners));
+    }
+    assert_eq!(winners.len(), 1, "{winners:?} all believe that they won");
+    for key in keys {
+        let found = value(&**records, T, key).await;
+        assert_eq!(found, Some(winners.clone()), "the value of the winner");
     }
 }
 
