@@ -108,7 +108,7 @@ where
 async fn removals(store: &Store, noted: Vec<(Digest, Revision)>) -> Result<Vec<Step>> {
     // Where most is garbage a page of the list tells of all, for less than a look at each.
     let listed = match noted.first() {
-        Some((first, _)) => store.content.list(Some(first), 2 * CHUNK).await?,
+        Some((first, _)) => store.content.list(Some(first), 2 * noted.len()).await?,
         None => Vec::new(),
     };
     let mut steps = Vec::with_capacity(noted.len());
