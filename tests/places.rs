@@ -17,7 +17,7 @@ use std::process::{Command, Stdio};
 
 use cas::content::Durability;
 use cas::pool::wait;
-use cas::{ContentExt, Descriptor, Error, Kind, Location, MediaType, Result, Store};
+use cas::{ContentExt, Descriptor, Error, ErrorKind, Location, MediaType, Result, Store};
 use common::{can, ok};
 
 /// Engines that keep a store in a directory.
@@ -90,7 +90,7 @@ fn the_place_of_another_engine_is_left_alone() {
         for engine in ENGINES.iter().filter(|engine| *engine != made_by) {
             let error = refused(engine, &path);
             let context = format!("{engine} in a store of {made_by}: {error}");
-            assert_eq!(error.kind(), Kind::FailedPrecondition, "{context}");
+            assert_eq!(error.kind(), ErrorKind::FailedPrecondition, "{context}");
             assert!(error.to_string().contains("choose another"), "{context}");
             assert!(files(&path) == before, "{context}: it was changed");
         }
@@ -129,7 +129,7 @@ fn a_second_process_shares_or_is_told_who_the_first_is() {
         match open(engine, &path) {
             Ok(store) => assert!(wait(store.present(&target(0))).unwrap()),
             Err(error) => {
-                assert_eq!(error.kind(), Kind::Busy, "{error}");
+                assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
                 let pid = format!("process {}", holder.id());
                 assert!(error.to_string().contains(&pid), "{error}");
             }
@@ -183,9 +183,9 @@ fn a_read_only_mount_is_told_and_loses_nothing() {
             Ok(store) => {
                 assert!(wait(store.content.fetch(&target(1))).is_ok(), "{engine}");
                 let error = put(&store, 7).expect_err(engine);
-                assert_eq!(error.kind(), Kind::Denied, "{engine}: {error}");
+                assert_eq!(error.kind(), ErrorKind::Denied, "{engine}: {error}");
             }
-            Err(error) => assert_eq!(error.kind(), Kind::Denied, "{engine}: {error}"),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Denied, "{engine}: {error}"),
         }
         assert!(files(&path) == before, "{engine}");
         disk.remount("rw");
@@ -211,7 +211,7 @@ fn a_full_disk_is_told_and_the_store_opens_and_frees() {
                 Err(error) => break error,
             }
         };
-        assert_eq!(error.kind(), Kind::Full, "{engine}: {error}");
+        assert_eq!(error.kind(), ErrorKind::Full, "{engine}: {error}");
         assert!(stored > 60, "{engine}: only {stored}");
         assert!(wait(store.content.fetch(&target(0))).is_ok(), "{engine}");
         drop(store);

@@ -2,7 +2,7 @@
 
 use cas_core::group::{Answer, Grouped, Queue};
 use cas_core::records::{Batch, Change, Expect, conflict};
-use cas_core::{Error, Kind, Result};
+use cas_core::{Error, ErrorKind, Result};
 use rusqlite::{OptionalExtension, Transaction, TransactionBehavior};
 use tokio::sync::oneshot;
 
@@ -48,7 +48,7 @@ impl Connections {
         let removes = || batch.changes().iter().any(|change| change.value.is_none());
         match (self.try_write(batch), &self.reserve) {
             (Err(error), Some(reserve))
-                if error.kind() == Kind::Full && removes() && reserve.give_up() =>
+                if error.kind() == ErrorKind::Full && removes() && reserve.give_up() =>
             {
                 self.try_write(batch)
             }
@@ -71,7 +71,7 @@ impl Connections {
                 let begun = *last;
                 let point = Point::set(transaction, batch)?;
                 match apply(transaction, batch, last) {
-                    Err(error) if error.kind() == Kind::Conflict => {
+                    Err(error) if error.kind() == ErrorKind::Conflict => {
                         *last = begun;
                         point.back()?;
                         Ok(Err(error))
@@ -88,7 +88,7 @@ impl Connections {
         match written {
             Ok(outcomes) => outcomes,
             // What is too much for the disk together may not be one by one.
-            Err(error) if error.kind() == Kind::Full => {
+            Err(error) if error.kind() == ErrorKind::Full => {
                 group.iter().map(|(batch, _)| self.write(batch)).collect()
             }
             Err(error) => {

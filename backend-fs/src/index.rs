@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use cas_core::document::check_json;
 use cas_core::image::Reference;
-use cas_core::{Descriptor, Error, Kind, Result, limit};
+use cas_core::{Descriptor, Error, ErrorKind, Result, limit};
 use serde_json::{Map, Value, json};
 
 /// The annotation of an entry that is its name.
@@ -49,7 +49,7 @@ impl Index {
         match data.len() as u64 > limit::DOCUMENT_WRITE {
             false => Ok(data),
             true => Err(Error::new(
-                Kind::Full,
+                ErrorKind::Full,
                 format!(
                     "would have {} bytes, at most {}; remove images that are not needed",
                     data.len(),
@@ -183,7 +183,7 @@ mod tests {
         assert_eq!(index.get(&name).unwrap(), Some(target));
         assert_eq!(index.list().len(), 3);
         let twice = index.get(&"twice".parse().unwrap()).unwrap_err();
-        assert_eq!(twice.kind(), Kind::FailedPrecondition);
+        assert_eq!(twice.kind(), ErrorKind::FailedPrecondition);
         index.remove(&name);
         let back: Value = serde_json::from_slice(&index.encode().unwrap()).unwrap();
         assert_eq!(back, serde_json::from_str::<Value>(FOREIGN).unwrap());

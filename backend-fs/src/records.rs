@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cas_core::group::{self, Queue};
 use cas_core::records::{Batch, Record, Revision, Table};
-use cas_core::{Capabilities, Capability, Context, Error, Kind, Records, Result};
+use cas_core::{Capabilities, Capability, Context, Error, ErrorKind, Records, Result};
 use cas_host::{Dir, Lock};
 use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags, OptionalExtension, Row};
 use tokio::sync::oneshot;
@@ -64,7 +64,7 @@ impl SqliteRecords {
         let lock = Lock::exclusive(&dir, &format!("{name}.lock"))?;
         let reserve = Reserve(dir);
         let (reader, writer) = match connect_both(path, &reserve.0) {
-            Err(error) if error.kind() == Kind::Full && reserve.give_up() => {
+            Err(error) if error.kind() == ErrorKind::Full && reserve.give_up() => {
                 connect_both(path, &reserve.0)?
             }
             opened => opened.inspect(|_| reserve.take())?,
@@ -251,24 +251,24 @@ pub(crate) fn lock(connection: &Mutex<Connection>) -> MutexGuard<'_, Connection>
 pub(crate) fn sort(error: rusqlite::Error) -> Error {
     // Of a call that failed SQLite says which; why, the system said last.
     let cause = Error::from(io::Error::last_os_error()).kind();
-    let full = (Kind::Full, "free some space");
-    let denied = (Kind::Denied, "the records cannot be written here");
+    let full = (ErrorKind::Full, "free some space");
+    let denied = (ErrorKind::Denied, "the records cannot be written here");
     let (kind, advice) = match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-            (Kind::Busy, "another process holds the records; retry")
+            (ErrorKind::Busy, "another process holds the records; retry")
         }
         Some(ErrorCode::DiskFull) => full,
         Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => denied,
         Some(ErrorCode::CannotOpen | ErrorCode::SystemIoFailure) => match cause {
-            Kind::Full => full,
-            Kind::Denied => denied,
-            _ => (Kind::Unavailable, "the device failed"),
+            ErrorKind::Full => full,
+            ErrorKind::Denied => denied,
+            _ => (ErrorKind::Unavailable, "the device failed"),
         },
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => (
-            Kind::Corrupt,
+            ErrorKind::Corrupt,
             "the records are damaged; run fsck --repair to rebuild them",
         ),
-        _ => (Kind::Internal, "unexpected; please report it"),
+        _ => (ErrorKind::Internal, "unexpected; please report it"),
     };
     Error::new(kind, format!("{error}; {advice}")).source(error)
 }

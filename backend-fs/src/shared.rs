@@ -143,7 +143,7 @@ pub(crate) fn hashes_to(file: &File, digest: &Digest) -> Result<bool> {
 
 fn read_only() -> Error {
     Error::new(
-        cas_core::Kind::Denied,
+        cas_core::ErrorKind::Denied,
         "the store was opened where it cannot be written",
     )
 }

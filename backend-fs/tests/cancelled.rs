@@ -7,7 +7,7 @@ use std::task::{Context, Waker};
 use std::thread;
 
 use backend_fs::FsStore;
-use cas_core::{Digest, Kind, pool};
+use cas_core::{Digest, ErrorKind, pool};
 
 /// Keeps every thread of the pool busy until both have met the barrier again.
 fn block_the_pool() -> (Arc<Barrier>, Vec<thread::JoinHandle<()>>) {
@@ -49,12 +49,12 @@ fn a_write_that_nobody_waits_for_keeps_the_key() {
     }
     drop(ingest);
     let second = pool::wait(content.begin("key")).map(|ingest| ingest.offset());
-    assert_eq!(second.unwrap_err().kind(), Kind::Busy);
+    assert_eq!(second.unwrap_err().kind(), ErrorKind::Busy);
     barrier.wait();
     blockers.into_iter().for_each(|one| one.join().unwrap());
     let offset = loop {
         match pool::wait(content.begin("key")) {
-            Err(error) if error.kind() == Kind::Busy => thread::yield_now(),
+            Err(error) if error.kind() == ErrorKind::Busy => thread::yield_now(),
             begun => break begun.unwrap().offset(),
         }
     };

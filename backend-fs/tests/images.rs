@@ -6,7 +6,7 @@ use std::fs;
 
 use backend_fs::FsStore;
 use cas_core::image::{Image, Reference};
-use cas_core::{Descriptor, Kind, Labels, MediaType, pool::wait};
+use cas_core::{Descriptor, ErrorKind, Labels, MediaType, pool::wait};
 use serde_json::{Value, json};
 
 fn entry(target: &Descriptor, name: &str) -> Value {
@@ -31,7 +31,7 @@ fn entries_of_others_survive_our_changes() {
     fs::write(&path, foreign.to_string()).unwrap();
     let name = |text: &str| text.parse::<Reference>().unwrap();
     let twice = wait(images.get(&name("twice"))).unwrap_err();
-    assert_eq!(twice.kind(), Kind::FailedPrecondition);
+    assert_eq!(twice.kind(), ErrorKind::FailedPrecondition);
     for digest in [target.digest, other.digest] {
         assert!(twice.to_string().contains(&digest.to_string()), "{twice}");
     }
@@ -43,7 +43,7 @@ fn entries_of_others_survive_our_changes() {
     assert_eq!(after, foreign);
     // The way out of a name that is there twice.
     let ambiguous = wait(images.delete(&name("twice"), Some(&target))).unwrap_err();
-    assert_eq!(ambiguous.kind(), Kind::NotFound);
+    assert_eq!(ambiguous.kind(), ErrorKind::NotFound);
     wait(images.delete(&name("twice"), None)).unwrap();
     assert_eq!(wait(images.get(&name("twice"))).unwrap(), None);
     assert_eq!(wait(images.list(&[])).unwrap().len(), 1);
@@ -64,7 +64,7 @@ fn labels_go_with_the_target_and_stay_with_the_name() {
     assert_eq!(moved.created_at, made.created_at);
     assert_eq!(wait(images.get(&image.name)).unwrap(), Some(moved));
     let stale = wait(images.delete(&image.name, Some(&first))).unwrap_err();
-    assert_eq!(stale.kind(), Kind::NotFound);
+    assert_eq!(stale.kind(), ErrorKind::NotFound);
     wait(images.delete(&image.name, None)).unwrap();
     // What was kept of the name is gone with it.
     image.labels.clear();

@@ -7,9 +7,9 @@ use std::path::Path;
 
 use backend_fs::FsStore;
 use cas_core::image::Image;
-use cas_core::{ContentExt, Descriptor, Digest, Kind, MediaType, pool::wait};
+use cas_core::{ContentExt, Descriptor, Digest, ErrorKind, MediaType, pool::wait};
 
-fn refused(path: &Path, kind: Kind, word: &str) {
+fn refused(path: &Path, kind: ErrorKind, word: &str) {
     let error = FsStore::open(path).err().expect(word);
     assert_eq!(error.kind(), kind, "{error}");
     assert!(error.to_string().contains(word), "{error}");
@@ -19,7 +19,7 @@ fn refused(path: &Path, kind: Kind, word: &str) {
 fn a_directory_of_something_else_is_refused_and_left_alone() {
     let temp = tempfile::tempdir().unwrap();
     fs::write(temp.path().join("notes"), "x").unwrap();
-    refused(temp.path(), Kind::FailedPrecondition, "notes");
+    refused(temp.path(), ErrorKind::FailedPrecondition, "notes");
     assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 1);
 }
 
@@ -29,11 +29,11 @@ fn another_kind_and_a_newer_format_are_refused() {
     drop(FsStore::open(temp.path()).unwrap());
     let format = temp.path().join(".cas/format.json");
     fs::write(&format, r#"{"kind":"redb","version":1}"#).unwrap();
-    refused(temp.path(), Kind::FailedPrecondition, "redb");
+    refused(temp.path(), ErrorKind::FailedPrecondition, "redb");
     fs::write(&format, r#"{"kind":"fs","version":2}"#).unwrap();
-    refused(temp.path(), Kind::FailedPrecondition, "found 2");
+    refused(temp.path(), ErrorKind::FailedPrecondition, "found 2");
     fs::write(&format, "{").unwrap();
-    refused(temp.path(), Kind::Corrupt, "format.json");
+    refused(temp.path(), ErrorKind::Corrupt, "format.json");
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn a_read_only_store_reads_and_says_why_it_does_not_write() {
         eprintln!("SKIPPED: a bind mount needs root");
         return;
     }
-    let denied = |error: cas_core::Error| assert_eq!(error.kind(), Kind::Denied, "{error:?}");
+    let denied = |error: cas_core::Error| assert_eq!(error.kind(), ErrorKind::Denied, "{error:?}");
     // Once beside a handle whose log is not folded in yet, and once after it.
     for writer in [Some(writer), None] {
         let store = FsStore::open(mount).unwrap().store();

@@ -14,10 +14,10 @@ use std::time::Duration;
 
 use backend_fs::FsStore;
 use cas_core::content::{Durability, Expected, Writer};
-use cas_core::engine::copy;
 use cas_core::image::Image;
 use cas_core::pool::wait;
 use cas_core::records::Batch;
+use cas_core::transfer::copy;
 use cas_core::{Algorithm, ContentExt, ContentStore, Descriptor, Digest, MediaType};
 use support::{installed, name};
 

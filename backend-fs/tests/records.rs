@@ -2,7 +2,7 @@
 
 use backend_fs::SqliteRecords;
 use cas_core::records::{Batch, Expect, Table};
-use cas_core::{Kind, Records, pool::wait};
+use cas_core::{ErrorKind, Records, pool::wait};
 
 #[test]
 fn a_revision_never_comes_twice_even_after_a_deletion_and_a_reopening() {
@@ -35,13 +35,13 @@ fn what_is_no_database_and_a_newer_schema_are_told() {
     let path = temp.path().join("records.db");
     std::fs::write(&path, "no database ".repeat(1000)).unwrap();
     let error = SqliteRecords::open(&path).err().unwrap();
-    assert_eq!(error.kind(), Kind::Corrupt, "{error:?}");
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error:?}");
     std::fs::remove_file(&path).unwrap();
     let newer = rusqlite::Connection::open(&path).unwrap();
     newer.pragma_update(None, "user_version", 2).unwrap();
     drop(newer);
     let error = SqliteRecords::open(&path).err().unwrap();
-    assert_eq!(error.kind(), Kind::FailedPrecondition, "{error:?}");
+    assert_eq!(error.kind(), ErrorKind::FailedPrecondition, "{error:?}");
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn a_database_that_cannot_be_written_is_read_as_far_as_it_was_made() {
     newer.pragma_update(None, "user_version", 2).unwrap();
     drop(newer);
     let error = SqliteRecords::open_read_only(&path).err().unwrap();
-    assert_eq!(error.kind(), Kind::FailedPrecondition, "{error:?}");
+    assert_eq!(error.kind(), ErrorKind::FailedPrecondition, "{error:?}");
 }
 
 /// All but the first wait for one transaction, in which one batch alone finds what it expects.
@@ -96,7 +96,7 @@ fn a_batch_that_is_refused_leaves_nothing_and_the_others_alone() {
         }
         match outcome {
             Ok(()) => winners += 1,
-            Err(error) => assert_eq!(error.kind(), Kind::Conflict),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Conflict),
         }
     }
     assert_eq!(winners, 1);

@@ -9,7 +9,7 @@ use backend_fs::FsStore;
 use cas_core::content::{Durability, Expected, Writer};
 use cas_core::image::Image;
 use cas_core::records::Batch;
-use cas_core::{ContentExt, Descriptor, Digest, Kind, MediaType, pool::wait};
+use cas_core::{ContentExt, Descriptor, Digest, ErrorKind, MediaType, pool::wait};
 use support::name;
 
 const TASK: &str = "CAS_FS_TASK";
@@ -74,8 +74,11 @@ fn one_writer_a_key_and_another_handle_resumes() {
         let mut writer = Writer::begin(&*one, "a key", Expected::ANY).await.unwrap();
         writer.write("first".into()).await.unwrap();
         let busy = Writer::begin(&*two, "a key", Expected::ANY).await;
-        assert_eq!(busy.err().unwrap().kind(), Kind::Busy);
-        assert_eq!(two.discard("a key").await.unwrap_err().kind(), Kind::Busy);
+        assert_eq!(busy.err().unwrap().kind(), ErrorKind::Busy);
+        assert_eq!(
+            two.discard("a key").await.unwrap_err().kind(),
+            ErrorKind::Busy
+        );
         drop(writer);
         let listed = two.ingests().await.unwrap();
         assert_eq!((&*listed[0].key, listed[0].offset), ("a key", 5));

@@ -4,7 +4,7 @@ use backend_fs::FsStore;
 use cas_core::content::{Durability, Expected, Writer};
 use cas_core::image::Image;
 use cas_core::records::Batch;
-use cas_core::{ContentExt, Descriptor, Kind, MediaType, pool::wait};
+use cas_core::{ContentExt, Descriptor, ErrorKind, MediaType, pool::wait};
 
 #[test]
 fn an_image_goes_in_and_is_found_by_another_handle() {
@@ -22,7 +22,7 @@ fn an_image_goes_in_and_is_found_by_another_handle() {
         let image = store.images.create(image).await.unwrap();
         assert_eq!(other.images.get(&name).await.unwrap(), Some(image.clone()));
         let again = other.images.create(image).await.unwrap_err();
-        assert_eq!(again.kind(), Kind::AlreadyExists);
+        assert_eq!(again.kind(), ErrorKind::AlreadyExists);
         assert_eq!(&other.content.fetch(&target).await.unwrap()[..], manifest);
         assert_eq!(other.content.list(None, 9).await.unwrap().len(), 1);
         let (record, _) = other.blobs().load(&target.digest).await.unwrap().unwrap();

@@ -1,6 +1,6 @@
 //! Errors of redb, sorted by what the caller does about them.
 
-use cas_core::{Error, Kind};
+use cas_core::{Error, ErrorKind};
 use cas_kv::Failed;
 
 /// What redb failed with in the middle of a transaction.
@@ -15,8 +15,8 @@ pub(crate) fn sort(error: impl Into<redb::Error>) -> Error {
         redb::Error::Io(error) => {
             let error = Error::from(error);
             match error.kind() {
-                Kind::Full => Error::new(
-                    Kind::Full,
+                ErrorKind::Full => Error::new(
+                    ErrorKind::Full,
                     "the disk is full; free some space and open the store anew",
                 )
                 .source(error),

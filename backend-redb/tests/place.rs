@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use backend_redb::{RedbOpener, RedbStore};
-use cas_core::{ContentExt, Kind, Opener, pool::wait};
+use cas_core::{ContentExt, ErrorKind, Opener, pool::wait};
 
 /// Says which store a process is to hold.
 const HOLD: &str = "CAS_REDB_HOLD";
@@ -34,7 +34,7 @@ fn made(path: &Path) -> PathBuf {
 }
 
 /// Opens what must not open: the kind of the error, and that nothing was changed.
-fn refused(path: &Path, file: &Path) -> Kind {
+fn refused(path: &Path, file: &Path) -> ErrorKind {
     let before = std::fs::read(file).unwrap();
     let error = RedbStore::open(path).err().expect("it is no store");
     assert!(std::fs::read(file).unwrap() == before, "changed: {error:?}");
@@ -60,7 +60,7 @@ fn a_second_owner_hears_at_once_who_the_first_is() {
     let mut lines = lines.map_while(Result::ok);
     assert!(lines.any(|line| line == "open"));
     let error = RedbStore::open(&path).err().unwrap();
-    assert_eq!(error.kind(), Kind::Busy);
+    assert_eq!(error.kind(), ErrorKind::Busy);
     let pid = format!("process {} has", holder.id());
     assert!(error.to_string().contains(&pid), "{error}");
     holder.kill().unwrap();
@@ -94,7 +94,11 @@ fn a_truncated_file_is_corrupt_and_left_alone() {
         whole.len() - 1,
     ] {
         std::fs::write(&file, &whole[..kept]).unwrap();
-        assert_eq!(refused(temp.path(), &file), Kind::Corrupt, "{kept} bytes");
+        assert_eq!(
+            refused(temp.path(), &file),
+            ErrorKind::Corrupt,
+            "{kept} bytes"
+        );
     }
     std::fs::write(&file, &whole).unwrap();
     let store = RedbStore::open(temp.path()).unwrap();
@@ -142,17 +146,17 @@ fn what_is_no_store_is_refused_and_left_alone() {
     let path = temp.path();
     let file = path.join("cas.redb");
     std::fs::write(&file, "no database ".repeat(1000)).unwrap();
-    assert_eq!(refused(path, &file), Kind::Corrupt, "not of redb");
+    assert_eq!(refused(path, &file), ErrorKind::Corrupt, "not of redb");
     std::fs::remove_file(&file).unwrap();
     std::fs::create_dir(&file).unwrap();
     let error = RedbStore::open(path).err().unwrap();
-    assert_eq!(error.kind(), Kind::FailedPrecondition, "a directory");
+    assert_eq!(error.kind(), ErrorKind::FailedPrecondition, "a directory");
     std::fs::remove_dir(&file).unwrap();
     std::fs::write(path.join("theirs"), "").unwrap();
     let error = RedbStore::open(path).err().unwrap();
-    assert_eq!(error.kind(), Kind::FailedPrecondition, "not empty");
+    assert_eq!(error.kind(), ErrorKind::FailedPrecondition, "not empty");
     let error = RedbStore::open(path.join("theirs")).err().unwrap();
-    assert_eq!(error.kind(), Kind::FailedPrecondition, "a file");
+    assert_eq!(error.kind(), ErrorKind::FailedPrecondition, "a file");
 }
 
 #[test]
@@ -171,12 +175,12 @@ fn a_newer_format_and_a_database_of_others_are_refused() {
     };
     write(META, 2);
     let error = RedbStore::open(temp.path()).err().unwrap();
-    assert_eq!(error.kind(), Kind::FailedPrecondition, "{error}");
+    assert_eq!(error.kind(), ErrorKind::FailedPrecondition, "{error}");
     assert!(error.to_string().contains("found 2"), "{error}");
     std::fs::remove_file(&file).unwrap();
     write(redb::TableDefinition::new("theirs"), 1);
     let error = RedbStore::open(temp.path()).err().unwrap();
-    assert_eq!(error.kind(), Kind::FailedPrecondition, "{error}");
+    assert_eq!(error.kind(), ErrorKind::FailedPrecondition, "{error}");
     assert!(error.to_string().contains("another program"), "{error}");
 }
 
@@ -191,7 +195,7 @@ fn options_are_known_or_refused() {
     for bad in ["?cache=much", "?inline=1KiB", "?cache=-1"] {
         assert_eq!(
             open(bad).unwrap_err().kind(),
-            Kind::InvalidArgument,
+            ErrorKind::InvalidArgument,
             "{bad}"
         );
     }

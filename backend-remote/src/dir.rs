@@ -215,7 +215,7 @@ impl Opener for DirOpener {
 
 #[cfg(test)]
 mod tests {
-    use cas_core::Kind;
+    use cas_core::ErrorKind;
 
     use super::*;
 
@@ -228,6 +228,9 @@ mod tests {
         folder.check().unwrap();
         pool::wait(folder.settle("no such folder/x")).unwrap_err();
         pool::wait(folder.settle("uploads/x")).unwrap();
-        assert_eq!(folder.check().unwrap_err().kind(), Kind::FailedPrecondition);
+        assert_eq!(
+            folder.check().unwrap_err().kind(),
+            ErrorKind::FailedPrecondition
+        );
     }
 }

@@ -2,8 +2,7 @@
 
 use std::io;
 
-use cas_core::{Error, Kind};
-use opendal::ErrorKind;
+use cas_core::{Error, ErrorKind};
 
 /// What S3 calls a bucket that is not there.
 const NO_BUCKET: &str = "NoSuchBucket";
@@ -13,24 +12,28 @@ const SIGNING: &str = "signing";
 /// The error of ours for one of a service, about the object `path`.
 pub(crate) fn sort(error: opendal::Error, operation: &'static str, path: &str) -> Error {
     let ours = match error.kind() {
-        ErrorKind::ConfigInvalid if error.message().contains(NO_BUCKET) => Error::precondition(
-            "the bucket does not exist, or not any more; make it, or name another",
-        ),
-        ErrorKind::NotFound => Error::not_found("no such object"),
-        ErrorKind::PermissionDenied => Error::new(
-            Kind::Denied,
+        opendal::ErrorKind::ConfigInvalid if error.message().contains(NO_BUCKET) => {
+            Error::precondition(
+                "the bucket does not exist, or not any more; make it, or name another",
+            )
+        }
+        opendal::ErrorKind::NotFound => Error::not_found("no such object"),
+        opendal::ErrorKind::PermissionDenied => Error::new(
+            ErrorKind::Denied,
             format!("the service refused: {}", error.message()),
         ),
-        ErrorKind::ConditionNotMatch | ErrorKind::Conflict => {
+        opendal::ErrorKind::ConditionNotMatch | opendal::ErrorKind::Conflict => {
             Error::conflict("somebody else was quicker")
         }
-        ErrorKind::ConfigInvalid | ErrorKind::IsADirectory | ErrorKind::NotADirectory => {
-            Error::invalid(error.message().to_owned())
+        opendal::ErrorKind::ConfigInvalid
+        | opendal::ErrorKind::IsADirectory
+        | opendal::ErrorKind::NotADirectory => Error::invalid(error.message().to_owned()),
+        opendal::ErrorKind::Unsupported => Error::unsupported(error.message().to_owned()),
+        opendal::ErrorKind::RateLimited => {
+            Error::unavailable("the service asks for patience; retry later")
         }
-        ErrorKind::Unsupported => Error::unsupported(error.message().to_owned()),
-        ErrorKind::RateLimited => Error::unavailable("the service asks for patience; retry later"),
         _ if error.message().contains(SIGNING) => Error::new(
-            Kind::Denied,
+            ErrorKind::Denied,
             "no credentials to sign requests with were found; set AWS_ACCESS_KEY_ID and \
              AWS_SECRET_ACCESS_KEY in the environment",
         ),
@@ -41,7 +44,7 @@ pub(crate) fn sort(error: opendal::Error, operation: &'static str, path: &str) -
 
 /// A directory fails with errors of the system; a service that does not answer is unavailable.
 fn unexpected(error: &opendal::Error) -> Error {
-    let (mut kind, mut last) = (Kind::Unavailable, error.message().to_owned());
+    let (mut kind, mut last) = (ErrorKind::Unavailable, error.message().to_owned());
     let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {
         if let Some(found) = inner.downcast_ref::<io::Error>() {
@@ -65,23 +68,23 @@ mod tests {
         let full = io::Error::from(io::ErrorKind::StorageFull);
         let sorted = [
             (
-                opendal::Error::new(ErrorKind::Unexpected, "reset"),
-                Kind::Unavailable,
+                opendal::Error::new(opendal::ErrorKind::Unexpected, "reset"),
+                ErrorKind::Unavailable,
             ),
             (
-                opendal::Error::new(ErrorKind::Unexpected, "disk").set_source(full),
-                Kind::Full,
+                opendal::Error::new(opendal::ErrorKind::Unexpected, "disk").set_source(full),
+                ErrorKind::Full,
             ),
             (
                 opendal::Error::new(
-                    ErrorKind::ConfigInvalid,
+                    opendal::ErrorKind::ConfigInvalid,
                     "S3Error { code: \"NoSuchBucket\" }",
                 ),
-                Kind::FailedPrecondition,
+                ErrorKind::FailedPrecondition,
             ),
             (
-                opendal::Error::new(ErrorKind::PermissionDenied, "no"),
-                Kind::Denied,
+                opendal::Error::new(opendal::ErrorKind::PermissionDenied, "no"),
+                ErrorKind::Denied,
             ),
         ];
         for (error, kind) in sorted {

@@ -6,7 +6,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use cas_core::{Error, Result};
 use futures_util::TryStreamExt;
-use opendal::{Buffer, ErrorKind, Operator};
+use opendal::{Buffer, Operator};
 
 use crate::dir::Folder;
 use crate::error::sort;
@@ -62,7 +62,7 @@ impl Place {
                     .metadata()
                     .and_then(|found| found.etag().map(str::to_owned)),
             })),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == opendal::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(sort(error, "read", path)),
         }
     }
@@ -71,7 +71,7 @@ impl Place {
     pub(crate) async fn get_range(&self, path: &str, range: Range<u64>) -> Result<Option<Bytes>> {
         match self.operator.read_with(path).range(range).await {
             Ok(body) => Ok(Some(body.to_bytes())),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == opendal::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(sort(error, "read", path)),
         }
     }
@@ -80,7 +80,7 @@ impl Place {
     pub(crate) async fn length(&self, path: &str) -> Result<Option<u64>> {
         match self.operator.stat(path).await {
             Ok(found) => Ok(Some(found.content_length())),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == opendal::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(sort(error, "stat", path)),
         }
     }
@@ -192,13 +192,18 @@ impl Place {
 }
 
 /// Whether the error says that the condition did not hold; an object to match may be gone.
-fn lost(condition: Condition<'_>, found: ErrorKind) -> bool {
+fn lost(condition: Condition<'_>, found: opendal::ErrorKind) -> bool {
     match condition {
         Condition::Any => false,
-        Condition::Absent => matches!(found, ErrorKind::ConditionNotMatch | ErrorKind::Conflict),
+        Condition::Absent => matches!(
+            found,
+            opendal::ErrorKind::ConditionNotMatch | opendal::ErrorKind::Conflict
+        ),
         Condition::Match(_) => matches!(
             found,
-            ErrorKind::ConditionNotMatch | ErrorKind::Conflict | ErrorKind::NotFound
+            opendal::ErrorKind::ConditionNotMatch
+                | opendal::ErrorKind::Conflict
+                | opendal::ErrorKind::NotFound
         ),
     }
 }

@@ -199,7 +199,7 @@ mod tests {
             "s3://b?endpoint=http://key:hush@h",
         ] {
             let error = asked(text).unwrap_err();
-            assert_eq!(error.kind(), cas_core::Kind::InvalidArgument);
+            assert_eq!(error.kind(), cas_core::ErrorKind::InvalidArgument);
             let shown = format!("{error} {error:?}");
             assert!(
                 shown.contains("environment") && !shown.contains("hush"),

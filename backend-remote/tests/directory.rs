@@ -6,14 +6,14 @@ use backend_remote::{DirOpener, RemoteStore};
 use bytes::Bytes;
 use cas_core::pool::wait;
 use cas_core::records::{Batch, Expect, Table};
-use cas_core::{ContentExt, ContentStore, Kind, Opener};
+use cas_core::{ContentExt, ContentStore, ErrorKind, Opener};
 
 #[test]
 fn a_second_owner_hears_who_the_first_is() {
     let home = tempfile::tempdir().unwrap();
     let store = wait(RemoteStore::open_dir(home.path())).unwrap();
     let second = wait(RemoteStore::open_dir(home.path())).err().unwrap();
-    assert_eq!(second.kind(), Kind::Busy);
+    assert_eq!(second.kind(), ErrorKind::Busy);
     let process = format!("process {} ", std::process::id());
     assert!(second.to_string().contains(&process), "{second}");
     drop(store);
@@ -25,11 +25,11 @@ fn a_directory_of_others_is_refused_and_left_alone() {
     let home = tempfile::tempdir().unwrap();
     fs::write(home.path().join("photo.jpg"), "x").unwrap();
     let refused = wait(RemoteStore::open_dir(home.path())).err().unwrap();
-    assert_eq!(refused.kind(), Kind::FailedPrecondition);
+    assert_eq!(refused.kind(), ErrorKind::FailedPrecondition);
     assert_eq!(fs::read_dir(home.path()).unwrap().count(), 1);
     fs::write(home.path().join("format"), "{}").unwrap();
     let refused = wait(RemoteStore::open_dir(home.path())).err().unwrap();
-    assert_eq!(refused.kind(), Kind::FailedPrecondition);
+    assert_eq!(refused.kind(), ErrorKind::FailedPrecondition);
 }
 
 #[test]
@@ -64,5 +64,5 @@ fn long_keys_fit_and_options_do_not() {
     drop(store);
     let odd = format!("{location}?single=true").parse().unwrap();
     let refused = wait(DirOpener.open(&odd)).err().unwrap();
-    assert_eq!(refused.kind(), Kind::InvalidArgument);
+    assert_eq!(refused.kind(), ErrorKind::InvalidArgument);
 }

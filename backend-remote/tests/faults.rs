@@ -9,7 +9,7 @@ use bytes::Bytes;
 use cas_core::content::{Durability, Expected, Writer};
 use cas_core::pool::wait;
 use cas_core::records::{Batch, Expect, Record, Table};
-use cas_core::{ContentExt, ContentStore, Kind, Records, Result};
+use cas_core::{ContentExt, ContentStore, ErrorKind, Records, Result};
 use support::proxy::{self, Manner};
 use support::{BUCKET, ask, service};
 
@@ -52,7 +52,7 @@ fn a_service_without_true_conditions_is_refused() {
         let bad = proxy::start(manner, host);
         let refused = open(&bad, place, "").err().unwrap();
         let shown = refused.to_string();
-        assert_eq!(refused.kind(), Kind::FailedPrecondition, "{shown}");
+        assert_eq!(refused.kind(), ErrorKind::FailedPrecondition, "{shown}");
         assert!(
             shown.contains(seen) && shown.contains("single=true"),
             "{shown}"
@@ -71,14 +71,14 @@ fn a_single_owner_needs_no_conditions() {
     assert!(!ContentStore::capabilities(&store).has(cas_core::Capability::Shared));
     put(&store, "k", Expect::Absent, "one").unwrap();
     let late = put(&store, "k", Expect::Absent, "two").unwrap_err();
-    assert_eq!(late.kind(), Kind::Conflict);
+    assert_eq!(late.kind(), ErrorKind::Conflict);
     let digest = wait(store.put(Bytes::from_static(b"blob"))).unwrap();
     drop(store);
     let again = open(&deaf, "laws/single", "&single=true").unwrap();
     assert!(wait(again.stat(&digest)).unwrap().is_some());
     // Who made it without a probe is not believed by who shares it.
     let shared = open(&deaf, "laws/single", "").err().unwrap();
-    assert_eq!(shared.kind(), Kind::FailedPrecondition);
+    assert_eq!(shared.kind(), ErrorKind::FailedPrecondition);
     // Where the service is good, what one made alone can be shared afterwards.
     let shared = open(host, "laws/single", "").unwrap();
     assert_eq!(load(&shared, "k").value, "one");
@@ -113,7 +113,7 @@ fn a_mark_of_deletion_counts_as_nothing() {
     assert_eq!(wait(store.list(None, 9)).unwrap(), []);
     put(&store, "k", Expect::Absent, "two").unwrap();
     let late = put(&store, "k", Expect::Revision(old), "three").unwrap_err();
-    assert_eq!(late.kind(), Kind::Conflict);
+    assert_eq!(late.kind(), ErrorKind::Conflict);
     wait(store.put(data)).unwrap();
     let late = wait(store.remove_version(&digest, seen.version));
     assert!(!late.unwrap(), "another version by now");
@@ -130,7 +130,7 @@ fn a_lost_answer_is_no_conflict() {
     let seen = load(&store, "k");
     put(&store, "k", Expect::Revision(seen.revision.clone()), "two").unwrap();
     let late = put(&store, "k", Expect::Revision(seen.revision), "three").unwrap_err();
-    assert_eq!(late.kind(), Kind::Conflict);
+    assert_eq!(late.kind(), ErrorKind::Conflict);
     assert_eq!(load(&store, "k").value, "two");
 }
 
@@ -142,7 +142,7 @@ fn a_publish_whose_answer_never_came_is_whole() {
     let store = open(&mute, "laws/mute", "").unwrap();
     let data = Bytes::from_static(b"blob");
     let failed = wait(store.put(data.clone())).unwrap_err();
-    assert_eq!(failed.kind(), Kind::Unavailable, "{failed:?}");
+    assert_eq!(failed.kind(), ErrorKind::Unavailable, "{failed:?}");
     assert_eq!(wait(store.ingests()).unwrap(), []);
     let listed = wait(store.list(None, 9)).unwrap();
     let reader = wait(store.open(&listed[0].digest)).unwrap().unwrap();
@@ -168,7 +168,7 @@ fn a_bucket_that_vanishes_is_named() {
         open(host, "brief", "").err(),
     ];
     for error in errors.map(Option::unwrap) {
-        assert_eq!(error.kind(), Kind::FailedPrecondition, "{error:?}");
+        assert_eq!(error.kind(), ErrorKind::FailedPrecondition, "{error:?}");
         assert!(
             error.to_string().contains("bucket does not exist"),
             "{error}"
@@ -182,7 +182,7 @@ fn a_foreign_prefix_is_refused() {
     let Some(host) = service() else { return };
     ask(host, "PUT", "/laws/foreign/photo.jpg");
     let refused = open(host, "laws/foreign", "").err().unwrap();
-    assert_eq!(refused.kind(), Kind::FailedPrecondition);
+    assert_eq!(refused.kind(), ErrorKind::FailedPrecondition);
     assert!(refused.to_string().contains("photo.jpg"), "{refused}");
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cas_core::{Kind, Result};
+use cas_core::{ErrorKind, Result};
 use cas_kv::{Engine, Failed, Space, Transaction, View};
 use rocksdb::{DB, ReadOptions, WriteOptions};
 
@@ -56,7 +56,7 @@ impl RocksEngine {
             db.map(database).map_err(sort)
         };
         let opened = match open() {
-            Err(error) if error.kind() == Kind::Full && space.release() => open(),
+            Err(error) if error.kind() == ErrorKind::Full && space.release() => open(),
             opened => opened,
         };
         Ok(RocksEngine {

@@ -1,8 +1,7 @@
 //! Errors of RocksDB, sorted by what the caller does about them.
 
-use cas_core::{Error, Kind};
+use cas_core::{Error, ErrorKind};
 use cas_kv::Failed;
-use rocksdb::ErrorKind;
 
 /// What RocksDB failed with in the middle of a transaction.
 pub(crate) fn broken(error: rocksdb::Error) -> Failed {
@@ -15,30 +14,30 @@ pub(crate) fn sort(error: rocksdb::Error) -> Error {
     let says = |words: &str| said.contains(words);
     let sorted = match error.kind() {
         _ if says("No space left on device") => Error::new(
-            Kind::Full,
+            ErrorKind::Full,
             "the disk is full; free some space and open the store anew",
         ),
         _ if says("Read-only file system") || says("Permission denied") => Error::new(
-            Kind::Denied,
+            ErrorKind::Denied,
             format!("{said}; mount it writable and be its owner"),
         ),
-        ErrorKind::IOError if says("temporarily unavailable") || says("lock hold by") => {
+        rocksdb::ErrorKind::IOError if says("temporarily unavailable") || says("lock hold by") => {
             Error::busy("another program has the database open; wait for it to end")
         }
-        ErrorKind::IOError if says("No such file or directory") => {
+        rocksdb::ErrorKind::IOError if says("No such file or directory") => {
             corrupt(&format!("a file is missing: {said}"))
         }
-        ErrorKind::IOError => {
+        rocksdb::ErrorKind::IOError => {
             Error::precondition(format!("{said}; check the device and open the store anew"))
         }
-        ErrorKind::Corruption => corrupt(&said),
-        ErrorKind::InvalidArgument if says("does not exist") => {
+        rocksdb::ErrorKind::Corruption => corrupt(&said),
+        rocksdb::ErrorKind::InvalidArgument if says("does not exist") => {
             corrupt(&format!("a file is missing: {said}"))
         }
-        ErrorKind::InvalidArgument if says("olumn famil") => {
+        rocksdb::ErrorKind::InvalidArgument if says("olumn famil") => {
             Error::precondition("it is a database of another program; choose another directory")
         }
-        ErrorKind::NotSupported => {
+        rocksdb::ErrorKind::NotSupported => {
             Error::precondition(format!("{said}; use the release that wrote it"))
         }
         _ => Error::internal(format!("{said}; please report it")),

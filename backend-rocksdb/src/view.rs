@@ -151,7 +151,7 @@ impl View for Database {
     fn read(&self, number: u64, offset: u64, length: usize) -> Result<Bytes> {
         // Most rows begin where the length of a row says; the first is looked for where they do
         // not.
-        let row = crate::engine::ROW as u64;
+        let row = crate::transfer::ROW as u64;
         let mut start = offset - offset % row;
         let mut found = self.row(number, start)?;
         let covers = |row: &DBPinnableSlice<'_>| start + row.len() as u64 > offset;

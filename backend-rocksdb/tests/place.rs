@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use backend_rocksdb::{RocksOpener, RocksStore, Tuning};
-use cas_core::{ContentExt, Error, Kind, Opener, pool::wait};
+use cas_core::{ContentExt, Error, ErrorKind, Opener, pool::wait};
 use rocksdb::{DB, Options};
 
 const BLOBS: u32 = 20;
@@ -73,12 +73,12 @@ fn a_truncated_or_missing_file_is_told() {
             fs::write(file, &data[..kept]).unwrap();
             let context = format!("{kept} of {} bytes of {}", data.len(), file.display());
             let error = met(temp.path()).expect_err(&context);
-            assert_eq!(error.kind(), Kind::Corrupt, "{context}: {error}");
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{context}: {error}");
         }
         restore();
         fs::remove_file(file).unwrap();
         let error = met(temp.path()).expect_err("a file is missing");
-        assert_eq!(error.kind(), Kind::Corrupt, "{file:?}: {error}");
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{file:?}: {error}");
     }
     restore();
     met(temp.path()).expect("all is there again");
@@ -97,18 +97,18 @@ fn a_newer_format_and_a_database_of_others_are_refused() {
     };
     write(2);
     let error = RocksStore::open(temp.path()).err().unwrap();
-    assert_eq!(error.kind(), Kind::FailedPrecondition, "{error}");
+    assert_eq!(error.kind(), ErrorKind::FailedPrecondition, "{error}");
     assert!(error.to_string().contains("found 2"), "{error}");
     write(1);
     assert_eq!(blobs(temp.path()), BLOBS as usize);
     fs::remove_dir_all(&db).unwrap();
     write(1);
     let error = RocksStore::open(temp.path()).err().unwrap();
-    assert_eq!(error.kind(), Kind::FailedPrecondition, "{error}");
+    assert_eq!(error.kind(), ErrorKind::FailedPrecondition, "{error}");
     assert!(error.to_string().contains("another program"), "{error}");
     let held = DB::open(&options, &db).unwrap();
     let error = RocksStore::open(temp.path()).err().unwrap();
-    assert_eq!(error.kind(), Kind::Busy, "{error}");
+    assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
     drop(held);
 }
 
@@ -139,7 +139,7 @@ fn options_are_known_or_refused() {
         "?statistics=1",
     ] {
         let error = open(bad).expect_err(bad);
-        assert_eq!(error.kind(), Kind::InvalidArgument, "{bad}: {error}");
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{bad}: {error}");
     }
 }
 

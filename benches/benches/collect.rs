@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Result;
-use cas::collect::{Options, collect};
 use cas::content::{Durability, Expected, Writer};
+use cas::gc::{GcOptions, collect};
 use cas::records::{Batch, BlobRecord, Blobs, Expect};
 use cas::{Descriptor, Location, MediaType, Store, pool};
 use conformance::workload::{ImageBlobs, data};
@@ -88,10 +88,10 @@ fn beside(store: &Store, number: &mut u64) -> Result<(Vec<Duration>, Duration)> 
     let ended = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let collection = scope.spawn(|| {
-            let options = Options {
+            let options = GcOptions {
                 // Two days from now nothing is young any more.
                 now: SystemTime::now() + Duration::from_secs(2 * 24 * 60 * 60),
-                ..Options::default()
+                ..GcOptions::default()
             };
             let runtime = Builder::new_current_thread().build()?;
             let begun = Instant::now();

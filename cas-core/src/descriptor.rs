@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::error::{Error, Result};
 use crate::media_type::MediaType;
 use crate::platform::Platform;
 
@@ -87,41 +86,9 @@ impl Descriptor {
     }
 }
 
-impl TryFrom<&oci_spec::image::Descriptor> for Descriptor {
-    type Error = Error;
-
-    fn try_from(theirs: &oci_spec::image::Descriptor) -> Result<Self> {
-        through_json(theirs)
-    }
-}
-
-impl TryFrom<&Descriptor> for oci_spec::image::Descriptor {
-    type Error = Error;
-
-    fn try_from(ours: &Descriptor) -> Result<Self> {
-        through_json(ours)
-    }
-}
-
-/// Both sides write the specification's JSON, so it is the bridge.
-fn through_json<A: Serialize, B: serde::de::DeserializeOwned>(from: &A) -> Result<B> {
-    serde_json::to_value(from)
-        .and_then(serde_json::from_value)
-        .map_err(|error| Error::invalid(format!("not a descriptor: {error}")).source(error))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn crosses_the_bridge_and_comes_back() {
-        let mut ours = Descriptor::of(MediaType::OCI_MANIFEST, b"{}")
-            .with_platform("linux/arm/v6".parse().unwrap());
-        ours.annotations.insert("a".into(), "b".into());
-        let theirs = oci_spec::image::Descriptor::try_from(&ours).unwrap();
-        assert_eq!(Descriptor::try_from(&theirs).unwrap(), ours);
-    }
 
     #[test]
     fn negative_size_and_wild_digest_do_not_parse() {

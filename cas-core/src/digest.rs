@@ -347,7 +347,7 @@ mod tests {
         ];
         for text in bad {
             let error = text.parse::<Digest>().unwrap_err();
-            assert_eq!(error.kind(), crate::error::Kind::InvalidArgument);
+            assert_eq!(error.kind(), crate::error::ErrorKind::InvalidArgument);
             assert!(error.to_string().len() < 1000);
         }
     }

@@ -77,7 +77,7 @@ impl Document {
     }
 
     fn read(media_type: &MediaType, data: &[u8]) -> Result<Self> {
-        if !media_type.is_index() && !media_type.is_manifest() {
+        if !media_type.is_document() {
             return Err(Error::unsupported(
                 "expected the media type of a manifest or an index",
             ));
@@ -216,7 +216,7 @@ mod tests {
     fn refuses_confused_documents() {
         let refused = |kind: &MediaType, text: &str| {
             let error = Document::parse(kind, text.as_bytes()).unwrap_err();
-            assert_eq!(error.kind(), crate::error::Kind::Corrupt, "{text}");
+            assert_eq!(error.kind(), crate::error::ErrorKind::Corrupt, "{text}");
         };
         let manifest_kind = MediaType::OCI_MANIFEST;
         refused(&manifest_kind, &manifest(r#","manifests":[]"#));

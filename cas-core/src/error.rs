@@ -9,7 +9,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// What went wrong, by what the caller does about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Kind {
+pub enum ErrorKind {
     /// The thing does not exist.
     NotFound,
     /// The thing exists and would be clobbered.
@@ -40,24 +40,24 @@ pub enum Kind {
     Internal,
 }
 
-impl Kind {
+impl ErrorKind {
     /// The kind in words, for messages.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Kind::NotFound => "not found",
-            Kind::AlreadyExists => "already exists",
-            Kind::Conflict => "conflict",
-            Kind::Busy => "busy",
-            Kind::InvalidArgument => "invalid argument",
-            Kind::FailedPrecondition => "failed precondition",
-            Kind::OutOfRange => "out of range",
-            Kind::Corrupt => "corrupt",
-            Kind::Unsupported => "unsupported",
-            Kind::Denied => "denied",
-            Kind::Full => "full",
-            Kind::Unavailable => "unavailable",
-            Kind::Cancelled => "cancelled",
-            Kind::Internal => "internal error",
+            ErrorKind::NotFound => "not found",
+            ErrorKind::AlreadyExists => "already exists",
+            ErrorKind::Conflict => "conflict",
+            ErrorKind::Busy => "busy",
+            ErrorKind::InvalidArgument => "invalid argument",
+            ErrorKind::FailedPrecondition => "failed precondition",
+            ErrorKind::OutOfRange => "out of range",
+            ErrorKind::Corrupt => "corrupt",
+            ErrorKind::Unsupported => "unsupported",
+            ErrorKind::Denied => "denied",
+            ErrorKind::Full => "full",
+            ErrorKind::Unavailable => "unavailable",
+            ErrorKind::Cancelled => "cancelled",
+            ErrorKind::Internal => "internal error",
         }
     }
 }
@@ -68,7 +68,7 @@ impl Kind {
 pub struct Error(Box<Inner>);
 
 struct Inner {
-    kind: Kind,
+    kind: ErrorKind,
     message: Cow<'static, str>,
     operation: Option<&'static str>,
     subject: Option<String>,
@@ -80,7 +80,7 @@ macro_rules! constructors {
     ($($(#[$doc:meta])* $name:ident => $kind:ident),* $(,)?) => {$(
         $(#[$doc])*
         pub fn $name(message: impl Into<Cow<'static, str>>) -> Self {
-            Self::new(Kind::$kind, message)
+            Self::new(ErrorKind::$kind, message)
         }
     )*};
 }
@@ -88,7 +88,7 @@ macro_rules! constructors {
 impl Error {
     /// An error of `kind`. The message says what was expected, what was found and what to do.
     #[cold]
-    pub fn new(kind: Kind, message: impl Into<Cow<'static, str>>) -> Self {
+    pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
         Error(Box::new(Inner {
             kind,
             message: message.into(),
@@ -100,29 +100,29 @@ impl Error {
     }
 
     constructors! {
-        /// [`Kind::NotFound`].
+        /// [`ErrorKind::NotFound`].
         not_found => NotFound,
-        /// [`Kind::AlreadyExists`].
+        /// [`ErrorKind::AlreadyExists`].
         already_exists => AlreadyExists,
-        /// [`Kind::Conflict`].
+        /// [`ErrorKind::Conflict`].
         conflict => Conflict,
-        /// [`Kind::Busy`].
+        /// [`ErrorKind::Busy`].
         busy => Busy,
-        /// [`Kind::InvalidArgument`].
+        /// [`ErrorKind::InvalidArgument`].
         invalid => InvalidArgument,
-        /// [`Kind::FailedPrecondition`].
+        /// [`ErrorKind::FailedPrecondition`].
         precondition => FailedPrecondition,
-        /// [`Kind::OutOfRange`].
+        /// [`ErrorKind::OutOfRange`].
         out_of_range => OutOfRange,
-        /// [`Kind::Corrupt`].
+        /// [`ErrorKind::Corrupt`].
         corrupt => Corrupt,
-        /// [`Kind::Unsupported`].
+        /// [`ErrorKind::Unsupported`].
         unsupported => Unsupported,
-        /// [`Kind::Unavailable`].
+        /// [`ErrorKind::Unavailable`].
         unavailable => Unavailable,
-        /// [`Kind::Cancelled`].
+        /// [`ErrorKind::Cancelled`].
         cancelled => Cancelled,
-        /// [`Kind::Internal`].
+        /// [`ErrorKind::Internal`].
         internal => Internal,
     }
 
@@ -168,7 +168,7 @@ impl Error {
     }
 
     /// What the caller must do about it.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
@@ -179,7 +179,7 @@ impl Error {
 
     /// Whether the same call may succeed later without any change by the caller.
     pub fn retry(&self) -> bool {
-        matches!(self.0.kind, Kind::Busy | Kind::Unavailable)
+        matches!(self.0.kind, ErrorKind::Busy | ErrorKind::Unavailable)
     }
 }
 
@@ -231,22 +231,22 @@ impl From<std::io::Error> for Error {
             return Error::internal("an error was lost");
         }
         let kind = match error.kind() {
-            Io::NotFound => Kind::NotFound,
-            Io::AlreadyExists => Kind::AlreadyExists,
-            Io::PermissionDenied | Io::ReadOnlyFilesystem => Kind::Denied,
-            Io::StorageFull | Io::QuotaExceeded | Io::FileTooLarge => Kind::Full,
-            Io::UnexpectedEof | Io::InvalidData => Kind::Corrupt,
+            Io::NotFound => ErrorKind::NotFound,
+            Io::AlreadyExists => ErrorKind::AlreadyExists,
+            Io::PermissionDenied | Io::ReadOnlyFilesystem => ErrorKind::Denied,
+            Io::StorageFull | Io::QuotaExceeded | Io::FileTooLarge => ErrorKind::Full,
+            Io::UnexpectedEof | Io::InvalidData => ErrorKind::Corrupt,
             Io::InvalidInput | Io::InvalidFilename | Io::ArgumentListTooLong => {
-                Kind::InvalidArgument
+                ErrorKind::InvalidArgument
             }
-            Io::Unsupported | Io::CrossesDevices | Io::NotSeekable => Kind::Unsupported,
-            Io::WouldBlock | Io::ResourceBusy | Io::ExecutableFileBusy => Kind::Busy,
+            Io::Unsupported | Io::CrossesDevices | Io::NotSeekable => ErrorKind::Unsupported,
+            Io::WouldBlock | Io::ResourceBusy | Io::ExecutableFileBusy => ErrorKind::Busy,
             Io::DirectoryNotEmpty | Io::NotADirectory | Io::IsADirectory | Io::TooManyLinks => {
-                Kind::FailedPrecondition
+                ErrorKind::FailedPrecondition
             }
             // The standard library has no stable name for it.
-            _ if error.raw_os_error() == Some(ELOOP) => Kind::FailedPrecondition,
-            _ => Kind::Unavailable,
+            _ if error.raw_os_error() == Some(ELOOP) => ErrorKind::FailedPrecondition,
+            _ => ErrorKind::Unavailable,
         };
         Error::new(kind, error.to_string()).source(error)
     }
@@ -296,16 +296,16 @@ mod tests {
     #[test]
     fn errors_of_the_system_are_sorted_by_what_to_do() {
         let sorted = [
-            ("EINTR", 4, Kind::Unavailable),
-            ("EIO", 5, Kind::Unavailable),
-            ("EAGAIN", 11, Kind::Busy),
-            ("EXDEV", 18, Kind::Unsupported),
-            ("EMFILE", 24, Kind::Unavailable),
-            ("EMLINK", 31, Kind::FailedPrecondition),
-            ("ENAMETOOLONG", 36, Kind::InvalidArgument),
-            ("ENOTEMPTY", 39, Kind::FailedPrecondition),
-            ("ELOOP", ELOOP, Kind::FailedPrecondition),
-            ("ETIMEDOUT", 110, Kind::Unavailable),
+            ("EINTR", 4, ErrorKind::Unavailable),
+            ("EIO", 5, ErrorKind::Unavailable),
+            ("EAGAIN", 11, ErrorKind::Busy),
+            ("EXDEV", 18, ErrorKind::Unsupported),
+            ("EMFILE", 24, ErrorKind::Unavailable),
+            ("EMLINK", 31, ErrorKind::FailedPrecondition),
+            ("ENAMETOOLONG", 36, ErrorKind::InvalidArgument),
+            ("ENOTEMPTY", 39, ErrorKind::FailedPrecondition),
+            ("ELOOP", ELOOP, ErrorKind::FailedPrecondition),
+            ("ETIMEDOUT", 110, ErrorKind::Unavailable),
         ];
         for (name, number, kind) in sorted {
             let error = Error::from(std::io::Error::from_raw_os_error(number));
@@ -319,7 +319,7 @@ mod tests {
         let back = Error::from(io);
         assert_eq!(
             (back.kind(), back.to_string().as_str()),
-            (Kind::Corrupt, "x: bad digest")
+            (ErrorKind::Corrupt, "x: bad digest")
         );
     }
 }

@@ -7,12 +7,13 @@
 
 use std::collections::VecDeque;
 use std::mem;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use tokio::sync::{Notify, oneshot};
 
 use crate::error::{Error, Result};
 use crate::pool;
+use crate::sync::lock;
 
 /// Tells a caller what became of its job.
 pub type Answer = Box<dyn FnOnce() + Send>;
@@ -75,7 +76,7 @@ impl<J> Inner<J> {
 
 impl<J> Queue<J> {
     fn lock(&self) -> MutexGuard<'_, Inner<J>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

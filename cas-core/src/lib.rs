@@ -5,33 +5,34 @@
 //! [`Snapshotter`].
 
 pub mod capability;
-pub mod collect;
 pub mod compose;
 pub mod content;
 pub mod descriptor;
 pub mod digest;
 pub mod dispatch;
 pub mod document;
-pub mod engine;
 pub mod error;
-#[cfg(feature = "fault")]
-pub mod fault;
+pub mod gc;
 pub mod group;
 pub mod image;
+pub mod labels;
+pub mod lease;
 pub mod limit;
 pub mod location;
 pub mod media_type;
-pub mod memory;
+#[cfg(feature = "oci-spec")]
+mod oci_spec;
 pub mod platform;
 pub mod pool;
 pub mod progress;
 pub mod records;
 pub mod registry;
-pub mod remote;
 pub mod snapshot;
 mod store;
-pub mod strict;
+pub mod sync;
+pub mod testing;
 mod time;
+pub mod transfer;
 pub mod unique;
 
 pub use capability::{Capabilities, Capability};
@@ -40,8 +41,9 @@ pub use descriptor::Descriptor;
 pub use digest::{Algorithm, Digest, Hasher};
 pub use dispatch::{Handler, Next};
 pub use document::{Document, Index, Manifest};
-pub use error::{Context, Error, Kind, Result};
+pub use error::{Context, Error, ErrorKind, Result};
 pub use image::{Image, ImageStore};
+pub use labels::Labels;
 pub use location::Location;
 pub use media_type::MediaType;
 pub use platform::Platform;
@@ -49,6 +51,3 @@ pub use records::Records;
 pub use registry::{Opener, Registry};
 pub use snapshot::Snapshotter;
 pub use store::Store;
-
-/// Labels of a blob, an image or a snapshot.
-pub type Labels = std::collections::BTreeMap<String, String>;

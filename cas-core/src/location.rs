@@ -297,7 +297,11 @@ mod tests {
         ];
         for text in bad {
             let error = read(text).unwrap_err();
-            assert_eq!(error.kind(), crate::error::Kind::InvalidArgument, "{text}");
+            assert_eq!(
+                error.kind(),
+                crate::error::ErrorKind::InvalidArgument,
+                "{text}"
+            );
             assert!(error.to_string().contains("\"cache\""), "{error}");
         }
         let plain = Location::of_path("redb", Path::new("/x"));

@@ -91,6 +91,11 @@ impl MediaType {
         [Self::OCI_MANIFEST, Self::DOCKER_MANIFEST].contains(self)
     }
 
+    /// Whether content of this type is a document that lists other content: an index or a manifest.
+    pub fn is_document(&self) -> bool {
+        self.is_index() || self.is_manifest()
+    }
+
     /// An image configuration; containerd's checkpoints are none.
     pub fn is_config(&self) -> bool {
         [Self::OCI_CONFIG, Self::DOCKER_CONFIG].contains(self)
@@ -268,7 +273,11 @@ mod tests {
             "x/y+gzip".into(),
         ] {
             let error = other.diff_compression().unwrap_err();
-            assert_eq!(error.kind(), crate::error::Kind::Unsupported, "{other}");
+            assert_eq!(
+                error.kind(),
+                crate::error::ErrorKind::Unsupported,
+                "{other}"
+            );
         }
     }
 }

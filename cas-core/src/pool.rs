@@ -13,6 +13,7 @@ use std::thread;
 use tokio::task::coop::unconstrained;
 
 use crate::error::{Error, Result};
+use crate::sync::lock;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -105,7 +106,7 @@ pub fn wait<T>(future: impl Future<Output = T>) -> T {
     struct Signal(Mutex<bool>, Condvar);
     impl Wake for Signal {
         fn wake(self: Arc<Self>) {
-            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+            *lock(&self.0) = true;
             self.1.notify_one();
         }
     }
@@ -124,7 +125,7 @@ pub fn wait<T>(future: impl Future<Output = T>) -> T {
             if let Poll::Ready(out) = future.as_mut().poll(&mut context) {
                 return out;
             }
-            let mut woken = signal.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut woken = lock(&signal.0);
             while !*woken {
                 woken = signal.1.wait(woken).unwrap_or_else(PoisonError::into_inner);
             }
@@ -171,7 +172,7 @@ fn pool() -> &'static mpsc::Sender<Job> {
 }
 
 fn next(queue: &Mutex<mpsc::Receiver<Job>>) -> std::result::Result<Job, mpsc::RecvError> {
-    queue.lock().unwrap_or_else(PoisonError::into_inner).recv()
+    lock(&queue).recv()
 }
 
 #[cfg(test)]
@@ -194,7 +195,10 @@ mod tests {
     async fn a_panic_is_an_error_and_the_pool_lives_on() {
         for _ in 0..8 {
             let failed = run::<(), _>(|| panic!("planted")).await;
-            assert_eq!(failed.unwrap_err().kind(), crate::error::Kind::Internal);
+            assert_eq!(
+                failed.unwrap_err().kind(),
+                crate::error::ErrorKind::Internal
+            );
         }
         assert_eq!(run(|| Ok(1)).await.unwrap(), 1);
     }

@@ -3,7 +3,6 @@
 use async_trait::async_trait;
 
 use crate::capability::Capabilities;
-use crate::compose::Composer;
 use crate::error::{Error, Result};
 use crate::location::Location;
 use crate::store::Store;
@@ -25,6 +24,29 @@ pub trait Opener: Send + Sync + 'static {
     /// # Errors
     /// `FailedPrecondition` when something else is there; `Busy` when another process owns it.
     async fn open(&self, location: &Location) -> Result<Store>;
+}
+
+/// Opens the stores of one kind of composition, members first.
+#[async_trait]
+pub trait Composer: Send + Sync + 'static {
+    /// The scheme.
+    fn scheme(&self) -> &'static str;
+
+    /// The options that name its members: each holds a URL, or a scheme for a store below the
+    /// place of the composition; see [`Location::member`].
+    fn members(&self) -> &'static [&'static str];
+
+    /// Checks the other options, before anything is opened.
+    ///
+    /// # Errors
+    /// `InvalidArgument`, naming the option.
+    fn check(&self, location: &Location) -> Result<()>;
+
+    /// Opens the members from `registry`, and the composition over them.
+    ///
+    /// # Errors
+    /// Those of the members.
+    async fn open(&self, location: &Location, registry: &Registry) -> Result<Store>;
 }
 
 /// Schemes that exist but may be left out of a build, and the feature that brings each.

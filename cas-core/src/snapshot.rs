@@ -6,14 +6,14 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::Labels;
 use crate::digest::Digest;
 use crate::error::Result;
+use crate::labels::Labels;
 
 /// State of a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum SnapshotKind {
     /// Read-only, of a committed parent; ends by removal.
     View,
     /// Writable; ends by commit or removal.
@@ -22,13 +22,13 @@ pub enum Kind {
     Committed,
 }
 
-impl Kind {
+impl SnapshotKind {
     /// The state in words, for messages and lists.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Kind::View => "view",
-            Kind::Active => "active",
-            Kind::Committed => "committed",
+            SnapshotKind::View => "view",
+            SnapshotKind::Active => "active",
+            SnapshotKind::Committed => "committed",
         }
     }
 }
@@ -39,7 +39,7 @@ pub struct Info {
     /// Its name; active, view and committed ones share one space of names.
     pub key: String,
     /// Its state.
-    pub kind: Kind,
+    pub kind: SnapshotKind,
     /// The committed snapshot it stands on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<String>,

@@ -4,12 +4,15 @@
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use cas_core::dispatch::{
-    child_gc_labels, child_gc_labels_filter_layers, children, children_handler, dispatch,
-    filter_platforms, handler_fn, handlers, limit_manifests, read, set_children_labels,
+    children, children_handler, dispatch, filter_platforms, handler_fn, handlers, limit_manifests,
+    read,
+};
+use cas_core::lease::{
+    child_gc_labels, child_gc_labels_filter_layers, set_children_labels,
     set_children_mapped_labels, set_labels,
 };
 use cas_core::platform::{All, Only};
-use cas_core::{Descriptor, Digest, Handler, Kind, Labels, MediaType, Next, Store};
+use cas_core::{Descriptor, Digest, ErrorKind, Handler, Labels, MediaType, Next, Store};
 
 mod support;
 use support::{config, image, index, manifest, named, parts, put, store};
@@ -38,7 +41,7 @@ async fn a_manifest_lists_config_and_layers_and_a_leaf_nothing() {
     }
     let absent = Descriptor::of(MediaType::OCI_INDEX, b"absent");
     let error = handler.handle(&absent).await.unwrap_err();
-    assert_eq!(error.kind(), Kind::NotFound);
+    assert_eq!(error.kind(), ErrorKind::NotFound);
 }
 
 /// The bytes are stored as an opaque blob, and then listed as a document.
@@ -66,7 +69,7 @@ async fn confused_documents_are_refused() {
         let opaque = put(&store, MediaType::from("x/y"), text.as_bytes()).await;
         let listed = Descriptor::new(media_type, opaque.digest, opaque.size);
         let error = children(&*store.content, &listed).await.unwrap_err();
-        assert_eq!(error.kind(), Kind::Corrupt, "{text}");
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{text}");
     }
 }
 
@@ -85,7 +88,7 @@ async fn embedded_data_is_checked_and_used_instead_of_the_store() {
     ] {
         descriptor.data = Some(wrong);
         let error = read(&*store.content, &descriptor).await.unwrap_err();
-        assert_eq!(error.kind(), Kind::Corrupt);
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
     }
 }
 
@@ -135,7 +138,7 @@ async fn platforms_are_filtered_ordered_and_limited() {
     let none = || filter_platforms(children(), &plan9);
     assert_eq!(left(limit_manifests(none(), &plan9, 0), &root).await, "");
     let error = limit_manifests(none(), &plan9, 1).handle(&root).await;
-    assert_eq!(error.unwrap_err().kind(), Kind::NotFound);
+    assert_eq!(error.unwrap_err().kind(), ErrorKind::NotFound);
 }
 
 async fn labels(store: &Store, blob: &Descriptor) -> Labels {
@@ -232,7 +235,7 @@ async fn labels_are_numbered_and_others_stay() {
     let absent = Descriptor::new(MediaType::OCI_MANIFEST, Digest::sha256(b"absent"), 6);
     let handler = set_children_mapped_labels(&store, lists(), map);
     let error = handler.handle(&absent).await.unwrap_err();
-    assert_eq!(error.kind(), Kind::NotFound);
+    assert_eq!(error.kind(), ErrorKind::NotFound);
 }
 
 /// More labels than an author may set, for a parent may have more children than that.

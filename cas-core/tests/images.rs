@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use cas_core::image::{Reference, fieldpath};
-use cas_core::{Descriptor, Image, ImageStore, Kind, MediaType};
+use cas_core::{Descriptor, ErrorKind, Image, ImageStore, MediaType};
 
 mod support;
 use support::store;
@@ -33,7 +33,7 @@ async fn created_once_with_times_of_the_store() {
     assert!(made.created_at > UNIX_EPOCH && made.labels.is_empty());
     assert_eq!(images.get(&made.name).await.unwrap(), Some(made));
     let error = images.create(given).await.unwrap_err();
-    assert_eq!(error.kind(), Kind::AlreadyExists);
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists);
 }
 
 #[tokio::test]
@@ -44,7 +44,7 @@ async fn refuses_a_target_that_can_be_no_image() {
     labelled.labels.insert("k".into(), "v".repeat(4096));
     for bad in [image("a", b""), untyped, labelled] {
         let error = images().create(bad.clone()).await.unwrap_err();
-        assert_eq!(error.kind(), Kind::InvalidArgument);
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
         assert!(fieldpath::check_image(&bad).is_err());
     }
 }
@@ -67,9 +67,9 @@ async fn update_replaces_what_is_named_and_keeps_the_rest() {
     );
     assert_eq!(images.get(&made.name).await.unwrap(), Some(updated));
     let wrong = images.update(update, &["name"]).await.unwrap_err();
-    assert_eq!(wrong.kind(), Kind::InvalidArgument);
+    assert_eq!(wrong.kind(), ErrorKind::InvalidArgument);
     let absent = images.update(image("b", b"1"), &[]).await.unwrap_err();
-    assert_eq!(absent.kind(), Kind::NotFound);
+    assert_eq!(absent.kind(), ErrorKind::NotFound);
 }
 
 #[tokio::test]
@@ -78,11 +78,11 @@ async fn deleted_only_while_it_stands_for_the_target() {
     let made = images.create(image("a", b"1")).await.unwrap();
     let other = image("a", b"2").target;
     let error = images.delete(&made.name, Some(&other)).await.unwrap_err();
-    assert_eq!(error.kind(), Kind::NotFound);
+    assert_eq!(error.kind(), ErrorKind::NotFound);
     images.delete(&made.name, Some(&made.target)).await.unwrap();
     assert_eq!(images.get(&made.name).await.unwrap(), None);
     let error = images.delete(&made.name, None).await.unwrap_err();
-    assert_eq!(error.kind(), Kind::NotFound);
+    assert_eq!(error.kind(), ErrorKind::NotFound);
 }
 
 #[tokio::test]
@@ -98,7 +98,7 @@ async fn listed_in_order_over_many_pages_and_filtered() {
     let some = ["name==docker.io/library/i:0007", "name~=/:059[0-9]$/"];
     assert_eq!(images.list(&some).await.unwrap().len(), 11);
     let error = images.list(&["name="]).await.unwrap_err();
-    assert_eq!(error.kind(), Kind::InvalidArgument);
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
 }
 
 /// Each writer adds its own label; a lost compare-and-swap would lose one.

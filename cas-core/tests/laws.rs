@@ -5,8 +5,8 @@ use std::sync::Arc;
 use cas_core::Store;
 use cas_core::compose::{Counters, by_size, observe};
 use cas_core::image::RecordImages;
-use cas_core::memory::MemoryStore;
-use cas_core::strict::StrictStore;
+use cas_core::testing::memory::MemoryStore;
+use cas_core::testing::strict::StrictStore;
 
 conformance::content_store!(memory_content, |_| async {
     Ok(Arc::new(MemoryStore::new()) as _)

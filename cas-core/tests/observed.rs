@@ -8,8 +8,8 @@ use bytes::Bytes;
 use cas_core::compose::observe::{Event, Observer, Operation, Subject};
 use cas_core::compose::{Counters, observe};
 use cas_core::content::Durability;
-use cas_core::memory::MemoryStore;
-use cas_core::{ContentExt, Descriptor, Image, Kind, MediaType, Store};
+use cas_core::testing::memory::MemoryStore;
+use cas_core::{ContentExt, Descriptor, ErrorKind, Image, MediaType, Store};
 
 /// Keeps everything it is told.
 #[derive(Default)]
@@ -75,7 +75,7 @@ async fn a_failure_is_told_by_its_kind_and_passed_on() {
     assert_eq!(told.operation, Operation::Delete);
     assert_eq!(
         (told.error, error.kind()),
-        (Some(Kind::NotFound), Kind::NotFound)
+        (Some(ErrorKind::NotFound), ErrorKind::NotFound)
     );
 }
 

@@ -7,15 +7,19 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cas_core::collect::{JOB, Options, collect};
 use cas_core::content::Durability;
-use cas_core::engine::{check, pull, push};
+use cas_core::gc::{GcOptions, collect};
 use cas_core::image::RecordImages;
+use cas_core::image::check;
+use cas_core::lease::LEASE_TTL;
 use cas_core::platform::{All, Choice, Only};
 use cas_core::progress::{Progress, Silent};
-use cas_core::remote::{Fetcher, Pieces, Pusher};
-use cas_core::strict::StrictStore;
-use cas_core::{ContentExt, Descriptor, Digest, Error, Kind, MediaType, Platform, Result, Store};
+use cas_core::testing::strict::StrictStore;
+use cas_core::transfer::{Fetcher, Pieces, Pusher};
+use cas_core::transfer::{pull, push};
+use cas_core::{
+    ContentExt, Descriptor, Digest, Error, ErrorKind, MediaType, Platform, Result, Store,
+};
 use futures_util::{StreamExt, stream};
 
 mod support;
@@ -25,7 +29,7 @@ use support::{image, index, named, parts, put, store};
 struct Yard {
     store: Store,
     root: Mutex<Descriptor>,
-    /// Collected before every fetch.
+    /// Removed before every fetch.
     beside: Option<Store>,
     fetched: AtomicUsize,
     pushed: Mutex<Vec<Digest>>,
@@ -53,9 +57,9 @@ impl Fetcher for Yard {
         self.fetched.fetch_add(1, Ordering::SeqCst);
         if let Some(store) = &self.beside {
             // Later than a lease that nobody keeps would be borne.
-            let options = Options {
-                now: SystemTime::now() + JOB / 2,
-                ..Options::default()
+            let options = GcOptions {
+                now: SystemTime::now() + LEASE_TTL / 2,
+                ..GcOptions::default()
             };
             collect(store, &[], &options).await?;
         }
@@ -151,7 +155,7 @@ async fn a_pull_is_whole_beside_collections_and_fetches_nothing_twice() {
             assert_eq!(pulled(&to, &yard, &Choice::All).await.unwrap(), root);
             assert_eq!(yard.fetched.load(Ordering::SeqCst), fetched);
         }
-        collect(&to, &[], &Options::default()).await.unwrap();
+        collect(&to, &[], &GcOptions::default()).await.unwrap();
         for platform in ["linux/amd64", "linux/arm64", "linux/s390x"] {
             assert!(is_whole(&to, &root, platform).await, "{platform}");
         }
@@ -176,7 +180,7 @@ async fn the_chosen_platform_comes_and_the_others_later() {
     }
     let choice = Choice::One("linux/riscv64".parse().unwrap());
     let error = pulled(&to, &yard, &choice).await.unwrap_err();
-    assert_eq!(error.kind(), Kind::NotFound);
+    assert_eq!(error.kind(), ErrorKind::NotFound);
     assert!(
         error.to_string().contains("linux/amd64, linux/arm64"),
         "{error}"
@@ -215,16 +219,16 @@ async fn what_is_not_whole_or_not_right_gets_no_name() {
     let mut confused = put(&from, "any/thing".into(), both).await;
     confused.media_type = MediaType::OCI_INDEX;
     for (root, kind) in [
-        (holed, Kind::NotFound),
-        (lying, Kind::Corrupt),
-        (deep, Kind::OutOfRange),
-        (confused, Kind::Corrupt),
+        (holed, ErrorKind::NotFound),
+        (lying, ErrorKind::Corrupt),
+        (deep, ErrorKind::OutOfRange),
+        (confused, ErrorKind::Corrupt),
     ] {
         let to = store();
         let error = pulled(&to, &Yard::new(&from, &root), &Choice::All).await;
         assert_eq!(error.unwrap_err().kind(), kind);
         assert!(to.images.list(&[]).await.unwrap().is_empty());
-        collect(&to, &[], &Options::default()).await.unwrap();
+        collect(&to, &[], &GcOptions::default()).await.unwrap();
         assert!(to.content.list(None, 1).await.unwrap().is_empty());
     }
 }
@@ -255,7 +259,7 @@ async fn a_push_sends_children_first_and_what_is_there_not_again() {
 }
 
 async fn layer_of(store: &Store, root: &Descriptor) -> Descriptor {
-    let manifest = cas_core::engine::manifest(&*store.content, root, &All).await;
+    let manifest = cas_core::image::manifest(&*store.content, root, &All).await;
     manifest.unwrap().manifest.layers.remove(0)
 }
 
@@ -277,11 +281,11 @@ async fn a_push_of_what_is_not_whole_is_one_platform_or_an_error() {
     let error = push(&sparse, &yard, &root, &Choice::All, &silent())
         .await
         .unwrap_err();
-    assert_eq!(error.kind(), Kind::NotFound);
+    assert_eq!(error.kind(), ErrorKind::NotFound);
     let other = Choice::One("linux/riscv64".parse().unwrap());
     let error = push(&sparse, &yard, &root, &other, &silent())
         .await
         .unwrap_err();
-    assert_eq!(error.kind(), Kind::NotFound);
+    assert_eq!(error.kind(), ErrorKind::NotFound);
     assert_eq!(yard.pushed.lock().unwrap().len(), 3);
 }

@@ -10,10 +10,12 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use cas_core::compose::by_size;
 use cas_core::content::{Durability, Expected, Version, Writer};
-use cas_core::memory::MemoryStore;
 use cas_core::records::{Batch, Expect, Table};
-use cas_core::strict::StrictStore;
-use cas_core::{ContentExt, ContentStore, Descriptor, Digest, Kind, MediaType, Records, Store};
+use cas_core::testing::memory::MemoryStore;
+use cas_core::testing::strict::StrictStore;
+use cas_core::{
+    ContentExt, ContentStore, Descriptor, Digest, ErrorKind, MediaType, Records, Store,
+};
 
 const THRESHOLD: u64 = 100;
 const KEY: &str = "layer";
@@ -216,11 +218,11 @@ async fn a_second_writer_is_busy_at_every_step_of_a_move() {
             let second = scene.store.begin(KEY).await.map(drop);
             assert_eq!(
                 second.unwrap_err().kind(),
-                Kind::Busy,
+                ErrorKind::Busy,
                 "after {steps} steps"
             );
             let discarded = scene.store.discard(KEY).await;
-            assert_eq!(discarded.unwrap_err().kind(), Kind::Busy);
+            assert_eq!(discarded.unwrap_err().kind(), ErrorKind::Busy);
             if !ended {
                 write.await.unwrap();
             }
@@ -398,7 +400,7 @@ async fn a_failed_home_leaves_bytes_that_can_be_described() {
         let descriptor = Descriptor::of(MediaType::OCI_LAYER, &data);
         scene.small.fail_after(0);
         let outcome = store.put(&descriptor, data.clone(), Durability::Full).await;
-        assert_eq!(outcome.unwrap_err().kind(), Kind::Unavailable);
+        assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Unavailable);
         assert!(store.present(&descriptor).await.unwrap());
         assert_eq!(store.blobs().load(&descriptor.digest).await.unwrap(), None);
         let again = store.put(&descriptor, data, Durability::Full).await;

@@ -4,9 +4,10 @@
 use std::io::Read;
 
 use cas_core::content::{Durability, Expected, Writer};
-use cas_core::engine::{UNCOMPRESSED, copy, diff_id};
+use cas_core::image::{UNCOMPRESSED, diff_id};
 use cas_core::media_type::DiffCompression;
-use cas_core::{ContentExt, Descriptor, Digest, Error, Image, Kind, MediaType, Result, Store};
+use cas_core::transfer::copy;
+use cas_core::{ContentExt, Descriptor, Digest, Error, ErrorKind, Image, MediaType, Result, Store};
 
 mod support;
 use support::{image, index, put, store};
@@ -39,10 +40,10 @@ async fn a_plain_layer_is_its_own_diff_id() {
     );
     let config = Descriptor::of(MediaType::OCI_CONFIG, b"absent");
     let error = diff_id(&store, &config, never).await.unwrap_err();
-    assert_eq!(error.kind(), Kind::Unsupported);
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
     let absent = Descriptor::of(MediaType::OCI_LAYER_GZIP, b"absent");
     let error = diff_id(&store, &absent, never).await.unwrap_err();
-    assert_eq!(error.kind(), Kind::NotFound);
+    assert_eq!(error.kind(), ErrorKind::NotFound);
 }
 
 /// Docker's plain type says nothing of compression, so the codec looks.
@@ -64,7 +65,7 @@ async fn a_wrapped_layer_needs_its_label() {
     let wrapped = MediaType::from("application/vnd.oci.image.layer.v1.tar+gzip+encrypted");
     let layer = put(&store, wrapped, b"abcd").await;
     let error = diff_id(&store, &layer, never).await.unwrap_err();
-    assert_eq!(error.kind(), Kind::Unsupported);
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
 }
 
 #[tokio::test]
@@ -76,11 +77,11 @@ async fn damaged_bytes_get_no_label() {
         ..layer.clone()
     };
     let error = diff_id(&store, &claimed, flip).await.unwrap_err();
-    assert_eq!(error.kind(), Kind::Corrupt);
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
     let broken = |_, _| -> Result<Stream> { Err(Error::corrupt("no gzip")) };
     assert_eq!(
         diff_id(&store, &layer, broken).await.unwrap_err().kind(),
-        Kind::Corrupt
+        ErrorKind::Corrupt
     );
     assert_eq!(label(&store, &layer).await, None);
 }
@@ -139,7 +140,7 @@ async fn a_failed_copy_leaves_no_document_and_no_name() {
     let parts = support::parts(&from, &documents[2]).await;
     from.content.remove(&parts[1].digest).await.unwrap();
     let error = copy(&from, &to, &image).await.unwrap_err();
-    assert_eq!(error.kind(), Kind::NotFound);
+    assert_eq!(error.kind(), ErrorKind::NotFound);
     assert_eq!(to.images.get(&image.name).await.unwrap(), None);
     for document in documents.iter().chain([&image.target]) {
         assert_eq!(edges(&to, document).await, None);
@@ -156,7 +157,7 @@ async fn a_wrong_beginning_is_not_resumed_twice() {
     writer.write(b"wrong"[..].into()).await.unwrap();
     drop(writer);
     let error = copy(&from, &to, &image).await.unwrap_err();
-    assert_eq!(error.kind(), Kind::Corrupt);
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
     copy(&from, &to, &image).await.unwrap();
     assert!(to.content.ingests().await.unwrap().is_empty());
 }
@@ -194,7 +195,7 @@ async fn a_copy_after_a_damaged_one_begins_anew() {
     let from = store();
     from.content.put("good".into()).await.unwrap();
     let copy = async || to.content.copy_from(&*from.content, &digest).await;
-    assert_eq!(copy().await.unwrap_err().kind(), Kind::Corrupt);
+    assert_eq!(copy().await.unwrap_err().kind(), ErrorKind::Corrupt);
     assert_eq!(copy().await.unwrap(), 4);
 }
 
@@ -208,6 +209,6 @@ async fn bytes_are_not_published_as_others() {
         .unwrap();
     writer.write("done".into()).await.unwrap();
     let published = store.publish(writer, &target, Vec::new(), Durability::Full);
-    assert_eq!(published.await.unwrap_err().kind(), Kind::Corrupt);
+    assert_eq!(published.await.unwrap_err().kind(), ErrorKind::Corrupt);
     assert!(store.blobs().load(&target.digest).await.unwrap().is_none());
 }

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use cas_core::dispatch::{children_handler, dispatch, handler_fn, handlers, walk, walk_not_empty};
-use cas_core::{Descriptor, Digest, Error, Handler, Kind, MediaType, Next, Result, limit, pool};
+use cas_core::{
+    Descriptor, Digest, Error, ErrorKind, Handler, MediaType, Next, Result, limit, pool,
+};
 use tokio::sync::Semaphore;
 
 mod support;
@@ -126,7 +128,7 @@ async fn what_is_skipped_or_stopped_has_nothing_below() {
 async fn an_empty_walk_is_an_error_where_that_is_asked_for() {
     let graph = Graph::new(DIAMOND);
     let error = walk_not_empty(&graph, &[node("g")]).await.unwrap_err();
-    assert_eq!(error.kind(), Kind::NotFound);
+    assert_eq!(error.kind(), ErrorKind::NotFound);
     walk_not_empty(&graph, &[node("a")]).await.unwrap();
 }
 
@@ -200,13 +202,13 @@ async fn the_first_error_ends_the_others_and_is_what_returns() {
     let roots = [node("a"), node("bad"), node("b")];
     let limiter = Semaphore::new(3);
     let outcome = in_time(dispatch(&failing, Some(&limiter), &roots)).await;
-    assert_eq!(outcome.unwrap_err().kind(), Kind::Corrupt);
+    assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Corrupt);
     assert_eq!(busy.most.load(Ordering::SeqCst), 3);
     assert_eq!(busy.running.load(Ordering::SeqCst), 0, "one still runs");
     assert_eq!(limiter.available_permits(), 3);
     limiter.close();
     let closed = dispatch(&failing, Some(&limiter), &roots).await;
-    assert_eq!(closed.unwrap_err().kind(), Kind::Cancelled);
+    assert_eq!(closed.unwrap_err().kind(), ErrorKind::Cancelled);
 }
 
 #[tokio::test]
@@ -234,7 +236,7 @@ async fn an_index_bomb_ends_at_once() {
         dispatch(&children, None, roots).await,
         dispatch(&children, Some(&Semaphore::new(1)), roots).await,
     ] {
-        assert_eq!(outcome.unwrap_err().kind(), Kind::OutOfRange);
+        assert_eq!(outcome.unwrap_err().kind(), ErrorKind::OutOfRange);
     }
     assert!(begun.elapsed() < Duration::from_secs(1));
     walk(&children, &[deepest_allowed.unwrap()]).await.unwrap();
@@ -251,7 +253,7 @@ async fn a_listing_without_end_meets_the_budget() {
         walk(&endless, &[node("root")]).await,
         in_time(dispatch(&endless, None, &[node("root")])).await,
     ] {
-        assert_eq!(outcome.unwrap_err().kind(), Kind::OutOfRange);
+        assert_eq!(outcome.unwrap_err().kind(), ErrorKind::OutOfRange);
     }
     assert!(next.load(Ordering::SeqCst) <= 2 * (limit::WALK + 100));
 }

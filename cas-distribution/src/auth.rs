@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use cas_core::{Error, Kind, Result};
+use cas_core::{Error, ErrorKind, Result};
 use reqwest::Url;
 use reqwest::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use tokio::sync::Mutex;
@@ -141,5 +141,5 @@ async fn find(url: &Url) -> Result<Option<Credentials>> {
 }
 
 fn denied(why: String) -> Error {
-    Error::new(Kind::Denied, format!("the registry refused: {why}")).backend(REGISTRY)
+    Error::new(ErrorKind::Denied, format!("the registry refused: {why}")).backend(REGISTRY)
 }

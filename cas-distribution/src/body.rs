@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use cas_core::Result;
-use cas_core::remote::Pieces;
+use cas_core::transfer::Pieces;
 use futures_util::{StreamExt, stream};
 use reqwest::{Body, Response, Url};
 use tokio::sync::mpsc::{Sender, channel};

@@ -1,6 +1,6 @@
 //! What registries answer, sorted by what the caller must do.
 
-use cas_core::{Error, Kind, limit};
+use cas_core::{Error, ErrorKind, limit};
 use reqwest::header::RETRY_AFTER;
 use reqwest::{Response, StatusCode, Url};
 use serde::Deserialize;
@@ -52,7 +52,7 @@ pub(crate) async fn refused(response: Response) -> Error {
     let answered = format!("{from} answered {status}{said}");
     let error = match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Error::new(
-            Kind::Denied,
+            ErrorKind::Denied,
             format!(
                 "{answered}; it may not exist, or be for others: `docker login` writes credentials \
                  to docker's config.json, where cas looks for them"
@@ -75,7 +75,7 @@ pub(crate) async fn refused(response: Response) -> Error {
         _ if code == "DIGEST_INVALID" => {
             Error::corrupt(format!("{answered}; the bytes in the store may be damaged"))
         }
-        _ => Error::new(Kind::Denied, answered),
+        _ => Error::new(ErrorKind::Denied, answered),
     };
     error.backend(REGISTRY)
 }

@@ -1,7 +1,7 @@
 //! What a name stands for, and its content.
 
 use async_trait::async_trait;
-use cas_core::remote::{Fetcher, Pieces};
+use cas_core::transfer::{Fetcher, Pieces};
 use cas_core::{Algorithm, Descriptor, Digest, Error, MediaType, Result, limit};
 use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, RANGE};
 use reqwest::{Method, Response, StatusCode, Url};

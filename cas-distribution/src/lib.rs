@@ -1,7 +1,7 @@
 //! The client of OCI registries: what an image is pulled from and pushed to, over HTTP.
 //!
 //! A [`Client`] speaks for one [`RemoteRef`], a name in one repository, and hands out blobs as
-//! streams; what is verified and stored is the business of `cas_core::engine::{pull, push}`.
+//! streams; what is verified and stored is the business of `cas_core::transfer::{pull, push}`.
 //!
 //! Rules that hold for every request:
 //! - Credentials are bound to their origin: scheme, host and port. A redirect, or the place of an

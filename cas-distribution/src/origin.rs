@@ -1,6 +1,6 @@
 //! Who may be sent where, and who may know what.
 
-use cas_core::{Error, Kind, Result};
+use cas_core::{Error, ErrorKind, Result};
 use reqwest::Url;
 
 /// Whether both are one origin: scheme, host and port.
@@ -43,7 +43,7 @@ pub(crate) fn check(registry: &Url, to: &Url) -> Result<()> {
         return Ok(());
     };
     Err(Error::new(
-        Kind::Denied,
+        ErrorKind::Denied,
         format!(
             "the registry leads to {}, {why}; it is not followed",
             shown(to)

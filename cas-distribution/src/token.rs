@@ -1,6 +1,6 @@
 //! Tokens: asked of the service that a registry names, for one repository.
 
-use cas_core::{Error, Kind, Result, limit};
+use cas_core::{Error, ErrorKind, Result, limit};
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Method, Url};
 use serde::Deserialize;
@@ -55,7 +55,7 @@ pub(crate) async fn fetch(
     token.filter(|token| !token.is_empty()).ok_or_else(|| {
         let from = crate::origin::shown(&realm);
         Error::new(
-            Kind::Denied,
+            ErrorKind::Denied,
             format!("the token service {from} gave no token"),
         )
         .backend(error::REGISTRY)

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cas_core::remote::{Pieces, Pusher};
+use cas_core::transfer::{Pieces, Pusher};
 use cas_core::{Descriptor, Error, Result};
 use futures_util::StreamExt;
 use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE};

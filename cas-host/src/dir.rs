@@ -236,7 +236,7 @@ mod tests {
         dir.replace("x", b"two", 0o644, (&staging, "new")).unwrap();
         assert_eq!(dir.read("x", 3).unwrap().unwrap(), b"two");
         let too_large = Error::from(dir.read("x", 2).unwrap_err());
-        assert_eq!(too_large.kind(), cas_core::Kind::OutOfRange);
+        assert_eq!(too_large.kind(), cas_core::ErrorKind::OutOfRange);
         assert_eq!(staging.entries().unwrap().count(), 0);
     }
 

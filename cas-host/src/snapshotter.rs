@@ -24,9 +24,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use cas_core::error::{Context, Error, Kind as ErrorKind, Result};
+use cas_core::error::{Context, Error, ErrorKind, Result};
 use cas_core::records::{New, SnapshotRecord, Snapshots};
-use cas_core::snapshot::{Commit, Info, Kind, Mount, Usage};
+use cas_core::snapshot::{Commit, Info, Mount, SnapshotKind, Usage};
 use cas_core::{Labels, Records, Snapshotter, pool};
 
 use crate::{Held, SnapshotDirs, measure};
@@ -94,7 +94,7 @@ impl<F: Form> DirSnapshotter<F> {
     async fn make(
         &self,
         key: &str,
-        kind: Kind,
+        kind: SnapshotKind,
         parent: Option<&str>,
         labels: &Labels,
     ) -> Result<Vec<Mount>> {
@@ -108,7 +108,7 @@ impl<F: Form> DirSnapshotter<F> {
         let parent = self.snapshots.admit(&new).await?;
         let below = parent.as_ref().map(|parent| parent.id);
         let (id, held) = match (new.kind, below) {
-            (Kind::View, Some(_)) => (self.snapshots.fresh_id().await?, None),
+            (SnapshotKind::View, Some(_)) => (self.snapshots.fresh_id().await?, None),
             _ => {
                 let (id, held) = self.build(below, &new).await?;
                 (id, Some(held))
@@ -219,19 +219,19 @@ impl<F: Form> Snapshotter for DirSnapshotter<F> {
     }
 
     async fn prepare(&self, key: &str, parent: Option<&str>, labels: Labels) -> Result<Vec<Mount>> {
-        let made = self.make(key, Kind::Active, parent, &labels).await;
+        let made = self.make(key, SnapshotKind::Active, parent, &labels).await;
         made.during("prepare snapshot", key)
     }
 
     async fn view(&self, key: &str, parent: Option<&str>, labels: Labels) -> Result<Vec<Mount>> {
-        let made = self.make(key, Kind::View, parent, &labels).await;
+        let made = self.make(key, SnapshotKind::View, parent, &labels).await;
         made.during("view snapshot", key)
     }
 
     async fn mounts(&self, key: &str) -> Result<Vec<Mount>> {
         self.usable()?;
         let record = self.snapshots.find(key).await?;
-        if record.kind == Kind::Committed {
+        if record.kind == SnapshotKind::Committed {
             let message = "a committed snapshot is not mounted; prepare or view one on it";
             return Err(Error::precondition(message).subject(key));
         }
@@ -289,7 +289,7 @@ impl<F: Form> Snapshotter for DirSnapshotter<F> {
         if let Some(usage) = record.usage {
             return Ok(usage);
         }
-        if record.kind == Kind::View && record.parent.is_some() {
+        if record.kind == SnapshotKind::View && record.parent.is_some() {
             return Ok(Usage::default());
         }
         let path = self.dirs.path(record.id);

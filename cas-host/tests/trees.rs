@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, UNIX_EPOCH};
 
-use cas_core::Kind;
+use cas_core::ErrorKind;
 use cas_host::{SnapshotDirs, copy_tree, measure};
 use rustix::fs::{FileType, Mode, XattrFlags};
 
@@ -187,7 +187,7 @@ fn a_removal_stops_at_a_mount() {
     assert!(bind.unwrap().success());
     let error = dirs.remove(7).unwrap_err();
     let unmounted = Command::new("umount").arg(&at).status();
-    assert_eq!(error.kind(), Kind::Busy, "{error}");
+    assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
     assert!(unmounted.unwrap().success());
     assert_eq!(fs::read_to_string(live.join("file")).unwrap(), "text");
     dirs.remove(7).unwrap();
@@ -208,5 +208,5 @@ fn a_directory_in_use_is_not_claimed() {
     fs::create_dir(temp.path().join("snapshots/lost+found")).unwrap();
     fs::create_dir(temp.path().join("snapshots/01")).unwrap();
     assert_eq!(dirs.ids().unwrap(), [1], "only what we made");
-    assert_eq!(dirs.hold(5).err().unwrap().kind(), Kind::NotFound);
+    assert_eq!(dirs.hold(5).err().unwrap().kind(), ErrorKind::NotFound);
 }

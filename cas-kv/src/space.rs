@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use cas_core::{Error, Kind, Result};
+use cas_core::{Error, ErrorKind, Result};
 use rustix::fs::FallocateFlags;
 
 /// The name of the reserve.
@@ -85,7 +85,7 @@ impl Space {
         let free = self.free()?;
         if wanted > free {
             return Err(Error::new(
-                Kind::Full,
+                ErrorKind::Full,
                 format!(
                     "expected {wanted} free bytes on the disk, found {free}; free some space or \
                      remove blobs"

@@ -4,7 +4,7 @@
 
 use std::io::{self, Read, Write};
 
-use cas_core::{Error, Kind};
+use cas_core::{Error, ErrorKind};
 use cas_layer::codec::{Compression, Decoder, detect};
 use flate2::write::GzEncoder;
 
@@ -83,25 +83,25 @@ fn damage_is_corrupt() {
         for cut in [0, 1, 5, 20, good.len() / 2, good.len() - 1] {
             assert_eq!(
                 kind(&good[..cut]),
-                Kind::Corrupt,
+                ErrorKind::Corrupt,
                 "{compression:?} cut at {cut}"
             );
         }
         for tail in [&b"junk"[..], &[0; 512], &good[..10]] {
             assert_eq!(
                 kind(&[&good, tail].concat()),
-                Kind::Corrupt,
+                ErrorKind::Corrupt,
                 "{compression:?}"
             );
         }
-        assert_eq!(kind(b"no such stream at all"), Kind::Corrupt);
+        assert_eq!(kind(b"no such stream at all"), ErrorKind::Corrupt);
     }
     let mut flipped = gzip(&bytes);
     let last = flipped.len() - 6;
     flipped[last] ^= 1;
     assert_eq!(
         decode(&flipped, Compression::Gzip).unwrap_err().kind(),
-        Kind::Corrupt
+        ErrorKind::Corrupt
     );
 }
 
@@ -117,7 +117,7 @@ fn budgets_end_a_bomb() {
             io::copy(&mut decoder, &mut io::sink()).map_err(Error::from)
         };
         assert_eq!(decoded(20_000).unwrap(), 20_000);
-        assert_eq!(decoded(19_999).unwrap_err().kind(), Kind::OutOfRange);
+        assert_eq!(decoded(19_999).unwrap_err().kind(), ErrorKind::OutOfRange);
     }
     // 16 GiB of zeros in half a MiB: the ratio ends it after the first GiB.
     let block = zstd(&vec![0; 64 << 20]);
@@ -128,7 +128,7 @@ fn budgets_end_a_bomb() {
     };
     let mut decoder = Decoder::new(source, Compression::Zstd).unwrap();
     let error = io::copy(&mut decoder, &mut io::sink()).unwrap_err();
-    assert_eq!(Error::from(error).kind(), Kind::OutOfRange);
+    assert_eq!(Error::from(error).kind(), ErrorKind::OutOfRange);
     assert!(
         decoder.produced() < (1 << 30) + (64 << 20),
         "{}",
@@ -158,7 +158,7 @@ fn a_window_of_two_gigabytes_is_refused() {
     // A frame header with window descriptor 0xa8: 2^31 bytes; then an empty last raw block.
     let frame = [0x28, 0xb5, 0x2f, 0xfd, 0x00, 0xa8, 0x01, 0x00, 0x00];
     let error = decode(&frame, Compression::Zstd).unwrap_err();
-    assert_eq!(error.kind(), Kind::OutOfRange, "{error}");
+    assert_eq!(error.kind(), ErrorKind::OutOfRange, "{error}");
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn errors_of_the_source_stay_what_they_are() {
         let error = Error::from(decoder.read(&mut [0; 10]).unwrap_err());
         assert_eq!(
             (error.kind(), error.to_string().as_str()),
-            (Kind::Unavailable, "the line is down")
+            (ErrorKind::Unavailable, "the line is down")
         );
     }
 }

@@ -8,7 +8,7 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use cas_core::{Digest, Error, Kind};
+use cas_core::{Digest, Error, ErrorKind};
 use cas_layer::apply::Tree;
 use cas_layer::codec::Compression;
 use cas_layer::flow::{LayerSource, Sync, stream, unpack, unpack_one};
@@ -95,7 +95,7 @@ fn what_lies_is_corrupt() {
     let tree = Tree::open(&cage.root()).unwrap();
     let check = |layer: LayerSource<'_>, named: String| {
         let error = unpack_one(layer, &tree, Sync::Relaxed, &|_| {}).unwrap_err();
-        assert_eq!(error.kind(), Kind::Corrupt, "{error}");
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
         assert!(
             error.to_string().contains(&named),
             "{error} does not name {named}"
@@ -138,7 +138,7 @@ fn what_lies_is_corrupt() {
         unpack_one(plain, &tree, Sync::Relaxed, &|_| {})
             .unwrap_err()
             .kind(),
-        Kind::Corrupt
+        ErrorKind::Corrupt
     );
 }
 
@@ -170,11 +170,17 @@ fn a_failure_anywhere_ends_everything_with_its_cause() {
             blob: Box::new(Failing(Box::new(io::Cursor::new(cut.clone())))),
             ..fat.source()
         };
-        assert_eq!(run(vec![broken(), fat.source()]).kind(), Kind::Unavailable);
-        assert_eq!(run(vec![fat.source(), broken()]).kind(), Kind::Unavailable);
+        assert_eq!(
+            run(vec![broken(), fat.source()]).kind(),
+            ErrorKind::Unavailable
+        );
+        assert_eq!(
+            run(vec![fat.source(), broken()]).kind(),
+            ErrorKind::Unavailable
+        );
         // The archive is refused while far more is on its way.
         let error = run(vec![bad.source(), fat.source(), fat.source()]);
-        assert_eq!(error.kind(), Kind::Corrupt);
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
         assert!(error.to_string().contains("checksum"), "{error}");
     }
     let mut calls = 0;
@@ -185,7 +191,10 @@ fn a_failure_anywhere_ends_everything_with_its_cause() {
             _ => Err(Error::cancelled("enough")),
         }
     });
-    assert_eq!((error.unwrap_err().kind(), calls), (Kind::Cancelled, 2));
+    assert_eq!(
+        (error.unwrap_err().kind(), calls),
+        (ErrorKind::Cancelled, 2)
+    );
     assert!(
         threads() <= before + 4,
         "threads leaked: {before} became {}",

@@ -4,12 +4,12 @@
 
 mod common;
 
-use cas_core::{Kind, limit};
+use cas_core::{ErrorKind, limit};
 use cas_layer::tar::{EntryKind, Region};
 use common::{Header, Tar, read_all, record};
 
 #[track_caller]
-fn refused(archive: &[u8]) -> Kind {
+fn refused(archive: &[u8]) -> ErrorKind {
     read_all(archive)
         .expect_err("the archive must be refused")
         .kind()
@@ -83,13 +83,13 @@ fn one_size_for_body_and_next_header() {
         .pax(&[("size", b"512")])
         .file("f", [7; 1024])
         .end();
-    assert_eq!(refused(&archive), Kind::Corrupt);
+    assert_eq!(refused(&archive), ErrorKind::Corrupt);
     // Bytes for what is no file; a hard link's size says nothing about bytes.
     for flag in *b"23456" {
         let header = Header::new(flag, "x").link("y").size(512).device(1, 3);
         assert_eq!(
             refused(&Tar::new().member(header, [0; 512]).end()),
-            Kind::Corrupt
+            ErrorKind::Corrupt
         );
     }
     let link = Header::new(b'1', "x").link("y").size(5000);
@@ -110,7 +110,12 @@ fn malformed_extensions_are_never_skipped() {
     for flag in *b"xg" {
         for body in bad {
             let archive = Tar::new().extension(flag, body).file("f", "").end();
-            assert_eq!(refused(&archive), Kind::Corrupt, "{}", body.escape_ascii());
+            assert_eq!(
+                refused(&archive),
+                ErrorKind::Corrupt,
+                "{}",
+                body.escape_ascii()
+            );
         }
     }
     for (key, value) in [
@@ -123,7 +128,7 @@ fn malformed_extensions_are_never_skipped() {
         ("GNU.sparse.major", b"2"),
     ] {
         let archive = Tar::new().pax(&[(key, value)]).file("f", "").end();
-        assert_eq!(refused(&archive), Kind::Corrupt, "{key}");
+        assert_eq!(refused(&archive), ErrorKind::Corrupt, "{key}");
     }
     let global = |key| {
         Tar::new()
@@ -131,24 +136,24 @@ fn malformed_extensions_are_never_skipped() {
             .file("f", "")
             .end()
     };
-    assert_eq!(refused(&global("size")), Kind::Corrupt);
-    assert_eq!(refused(&global("path")), Kind::Corrupt);
+    assert_eq!(refused(&global("size")), ErrorKind::Corrupt);
+    assert_eq!(refused(&global("path")), ErrorKind::Corrupt);
     assert_eq!(read_all(&global("uid")).unwrap().1.len(), 1);
     let twice = Tar::new()
         .pax(&[("uid", b"1")])
         .pax(&[("uid", b"2")])
         .file("f", "")
         .end();
-    assert_eq!(refused(&twice), Kind::Corrupt);
+    assert_eq!(refused(&twice), ErrorKind::Corrupt);
     let two_names = Tar::new()
         .extension(b'L', "a\0")
         .pax(&[("path", b"b")])
         .file("f", "")
         .end();
-    assert_eq!(refused(&two_names), Kind::Corrupt);
+    assert_eq!(refused(&two_names), ErrorKind::Corrupt);
     for end in [vec![], vec![0; 1024]] {
         let alone = Tar::new().extension(b'L', "a\0").raw(end).0;
-        assert_eq!(refused(&alone), Kind::Corrupt);
+        assert_eq!(refused(&alone), ErrorKind::Corrupt);
     }
 }
 
@@ -164,27 +169,30 @@ fn bounds_hold_before_anything_is_read() {
         let archive = Tar::new()
             .raw(Header::new(flag, "e").size(size).sealed(false))
             .0;
-        assert_eq!(refused(&archive), Kind::OutOfRange);
+        assert_eq!(refused(&archive), ErrorKind::OutOfRange);
     }
     let path = |path: String| refused(&Tar::new().pax(&[("path", path.as_bytes())]).dir("x").end());
-    assert_eq!(path("a/".repeat(10_000)), Kind::OutOfRange);
-    assert_eq!(path("a/".repeat(limit::PATH_DEPTH + 1)), Kind::OutOfRange);
-    assert_eq!(path("a".repeat(256)), Kind::OutOfRange);
+    assert_eq!(path("a/".repeat(10_000)), ErrorKind::OutOfRange);
+    assert_eq!(
+        path("a/".repeat(limit::PATH_DEPTH + 1)),
+        ErrorKind::OutOfRange
+    );
+    assert_eq!(path("a".repeat(256)), ErrorKind::OutOfRange);
     assert_eq!(
         path(format!("{}x", "abcdefg/".repeat(512))),
-        Kind::OutOfRange
+        ErrorKind::OutOfRange
     );
     let big = vec![b'v'; limit::XATTR + 1];
     let xattr = Tar::new()
         .pax(&[("SCHILY.xattr.user.x", &big)])
         .file("f", "")
         .end();
-    assert_eq!(refused(&xattr), Kind::OutOfRange);
+    assert_eq!(refused(&xattr), ErrorKind::OutOfRange);
     let many: Vec<u8> = (0..40_000)
         .flat_map(|n| record(&format!("SCHILY.xattr.user.{n:05}"), "v"))
         .collect();
     let many = Tar::new().extension(b'x', many).file("f", "").end();
-    assert_eq!(refused(&many), Kind::OutOfRange);
+    assert_eq!(refused(&many), ErrorKind::OutOfRange);
     let huge = Header::new(b'0', "f").size(0o77_777_777_777);
     assert!(read_all(&Tar::new().raw(huge.sealed(false)).0).is_err());
 }
@@ -196,8 +204,8 @@ fn numbers_and_checksums() {
         header.put(at, &vec![0xff; length]);
         read_all(&Tar::new().member(header, b"").end())
     };
-    assert_eq!(negative(124, 12).unwrap_err().kind(), Kind::Corrupt);
-    assert_eq!(negative(108, 8).unwrap_err().kind(), Kind::OutOfRange);
+    assert_eq!(negative(124, 12).unwrap_err().kind(), ErrorKind::Corrupt);
+    assert_eq!(negative(108, 8).unwrap_err().kind(), ErrorKind::OutOfRange);
     assert_eq!(negative(136, 12).unwrap().0[0].0.mtime.seconds, -1);
     // M28: 2^32-1 means "leave the owner" to the kernel, so it can be nobody's.
     for (value, fine) in [
@@ -215,17 +223,17 @@ fn numbers_and_checksums() {
     assert!(read_all(&Tar::new().raw(header.clone().sealed(true)).end()).is_ok());
     let mut broken = header.sealed(false);
     broken[0] ^= 1;
-    assert_eq!(refused(&Tar::new().raw(broken).end()), Kind::Corrupt);
+    assert_eq!(refused(&Tar::new().raw(broken).end()), ErrorKind::Corrupt);
     for flag in *b"8DMNVXZ\xff" {
         assert_eq!(
             refused(&Tar::new().member(Header::new(flag, "f"), b"").end()),
-            Kind::Corrupt
+            ErrorKind::Corrupt
         );
     }
     let device = Header::new(b'3', "d").device(0o10000, 0);
     assert_eq!(
         refused(&Tar::new().member(device, b"").end()),
-        Kind::OutOfRange
+        ErrorKind::OutOfRange
     );
 }
 
@@ -249,11 +257,11 @@ fn ends_of_all_kinds() {
     }
     // M20: inside a header, inside data, inside an end block, and a header after one end block.
     for cut in [100, 512, 1024 + 511, 1024 + 512 + 1] {
-        assert_eq!(refused(&complete[..cut]), Kind::Corrupt, "{cut}");
+        assert_eq!(refused(&complete[..cut]), ErrorKind::Corrupt, "{cut}");
     }
-    assert_eq!(refused(&complete[..complete.len() - 3]), Kind::Corrupt);
+    assert_eq!(refused(&complete[..complete.len() - 3]), ErrorKind::Corrupt);
     let lone = [&whole[..], &[0; 512], &complete].concat();
-    assert_eq!(refused(&lone), Kind::Corrupt);
+    assert_eq!(refused(&lone), ErrorKind::Corrupt);
 }
 
 #[test]
@@ -344,13 +352,13 @@ fn sparse_maps_that_lie() {
         "a,5",
         ",",
     ] {
-        assert_eq!(pax(b"100", map.as_bytes()), Kind::Corrupt, "{map}");
+        assert_eq!(pax(b"100", map.as_bytes()), ErrorKind::Corrupt, "{map}");
     }
-    assert_eq!(pax(b"9223372036854775807", b"0,5"), Kind::OutOfRange);
+    assert_eq!(pax(b"9223372036854775807", b"0,5"), ErrorKind::OutOfRange);
     let many = "0,0,".repeat(limit::SPARSE_REGIONS + 1);
     assert_eq!(
         pax(b"100", many.trim_end_matches(',').as_bytes()),
-        Kind::OutOfRange
+        ErrorKind::OutOfRange
     );
     for map in [
         "99999999999\n",
@@ -364,6 +372,10 @@ fn sparse_maps_that_lie() {
         body.extend(b"abcde");
         let records: &[(&str, &[u8])] =
             &[("GNU.sparse.major", b"1"), ("GNU.sparse.realsize", b"100")];
-        assert_eq!(refused(&sparse_pax(records, &body)), Kind::Corrupt, "{map}");
+        assert_eq!(
+            refused(&sparse_pax(records, &body)),
+            ErrorKind::Corrupt,
+            "{map}"
+        );
     }
 }

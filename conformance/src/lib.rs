@@ -2,7 +2,7 @@
 //!
 //! ```
 //! use std::sync::Arc;
-//! use cas_core::memory::MemoryStore;
+//! use cas_core::testing::memory::MemoryStore;
 //!
 //! conformance::content_store!(mine_content, |_dir| async {
 //!     Ok(Arc::new(MemoryStore::new()) as _)

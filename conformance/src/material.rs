@@ -4,7 +4,8 @@ use bytes::Bytes;
 use cas_core::content::{Committed, Durability, Expected, Writer};
 use cas_core::records::{Batch, Expect, Record, Table};
 use cas_core::{
-    BlobReader, ContentStore, Descriptor, Digest, Error, Image, Kind, MediaType, Records, Result,
+    BlobReader, ContentStore, Descriptor, Digest, Error, ErrorKind, Image, MediaType, Records,
+    Result,
 };
 
 /// `length` bytes that differ from those of another seed and do not repeat (xorshift).
@@ -110,7 +111,7 @@ pub(crate) async fn digests(store: &dyn ContentStore) -> Vec<Digest> {
 }
 
 /// The kind of an error.
-pub(crate) fn kind<T>(outcome: Result<T>) -> Option<Kind> {
+pub(crate) fn kind<T>(outcome: Result<T>) -> Option<ErrorKind> {
     outcome.err().as_ref().map(Error::kind)
 }
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use cas_core::collect::{Guard, Wanted};
 use cas_core::content::{ContentExt, Durability};
+use cas_core::lease::{BlobRef, LeaseGuard};
 use cas_core::{Descriptor, Digest, Document, Image, Manifest, MediaType, Result, Store, dispatch};
 
 /// Longer than any law; a lease of it has expired a day later.
@@ -72,10 +72,10 @@ impl Sample {
     ///
     /// # Errors
     /// `Busy` while another stores one of its parts; those of the store.
-    pub async fn store(&self, store: &Store, guard: &Guard) -> Result<()> {
+    pub async fn store(&self, store: &Store, guard: &LeaseGuard) -> Result<()> {
         for (descriptor, data, children) in &self.parts {
-            let wanted = Wanted::described(descriptor, children.clone());
-            if guard.hold(wanted.clone()).await? {
+            let wanted = BlobRef::of(descriptor, children.clone());
+            if guard.pin(wanted.clone()).await? {
                 continue;
             }
             let mut writer = store.writer(descriptor).await?;
@@ -93,7 +93,7 @@ impl Sample {
     /// # Errors
     /// Those of the store.
     pub async fn import(&self, store: &Store, name: &str) -> Result<()> {
-        let guard = Guard::begin_for(store, "import", JOB).await?;
+        let guard = LeaseGuard::begin_for(store, "import", JOB).await?;
         self.store(store, &guard).await?;
         let image = Image::new(name.parse()?, self.root());
         guard.name(vec![image], &["target"]).await.map(|_| ())
@@ -107,8 +107,8 @@ impl Sample {
 pub async fn tag(store: &Store, from: &str, to: &str) -> Result<()> {
     let image = store.images.get(&from.parse()?).await?;
     let image = image.ok_or_else(|| cas_core::Error::not_found("no such image").subject(from))?;
-    let guard = Guard::begin_for(store, "tag", JOB).await?;
-    guard.hold_tree(&image.target).await?;
+    let guard = LeaseGuard::begin_for(store, "tag", JOB).await?;
+    guard.pin_tree(&image.target).await?;
     let image = Image::new(to.parse()?, image.target);
     guard.name(vec![image], &["target"]).await.map(|_| ())
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use cas_core::memory::MemoryStore;
+use cas_core::testing::memory::MemoryStore;
 use conformance::broken::{Exhibit, RECORDS};
 use conformance::report::{DIRECTORY, Outcome, Report};
 

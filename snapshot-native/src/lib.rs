@@ -10,7 +10,7 @@
 
 use cas_core::Result;
 use cas_core::records::SnapshotRecord;
-use cas_core::snapshot::{Kind, Mount};
+use cas_core::snapshot::{Mount, SnapshotKind};
 use cas_host::snapshotter::{DirSnapshotter, Form};
 use cas_host::{Held, SnapshotDirs, TREE, copy_tree, make_tree};
 
@@ -40,7 +40,7 @@ impl Form for Native {
     }
 
     fn mount(&self, dirs: &SnapshotDirs, snapshot: &SnapshotRecord, below: &[u64]) -> Mount {
-        let read_only = snapshot.kind == Kind::View;
+        let read_only = snapshot.kind == SnapshotKind::View;
         let owner = below.first().filter(|_| read_only);
         Mount::Bind {
             source: dirs.path(*owner.unwrap_or(&snapshot.id)).join(TREE),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use backend_fs::SqliteRecords;
 use cas_core::pool::wait;
 use cas_core::snapshot::Commit;
-use cas_core::{Kind, Labels, Snapshotter};
+use cas_core::{ErrorKind, Labels, Snapshotter};
 use snapshot_native::NativeSnapshotter;
 
 /// Tells the test binary, run again by itself, in which root to work.
@@ -29,7 +29,10 @@ fn task() {
             let outcome = store.commit("name", "key", Commit::default()).await;
             kinds.push(outcome.unwrap_err().kind());
         }
-        assert_eq!(kinds, [Kind::Unavailable, Kind::FailedPrecondition]);
+        assert_eq!(
+            kinds,
+            [ErrorKind::Unavailable, ErrorKind::FailedPrecondition]
+        );
         assert!(store.stat("name").await.unwrap().is_none());
     });
 }

@@ -17,7 +17,7 @@
 use std::io;
 
 use cas_core::records::SnapshotRecord;
-use cas_core::snapshot::{Kind, Mount};
+use cas_core::snapshot::{Mount, SnapshotKind};
 use cas_core::{Context, Result};
 use cas_host::snapshotter::{DirSnapshotter, Form};
 use cas_host::{Held, SnapshotDirs, TREE, copy_attributes, make_tree, overlay};
@@ -65,7 +65,7 @@ impl Form for Overlay {
 
     fn mount(&self, dirs: &SnapshotDirs, snapshot: &SnapshotRecord, below: &[u64]) -> Mount {
         let tree = |id: u64| dirs.path(id).join(TREE);
-        let read_only = snapshot.kind == Kind::View;
+        let read_only = snapshot.kind == SnapshotKind::View;
         match below {
             [] => Mount::Bind {
                 source: tree(snapshot.id),

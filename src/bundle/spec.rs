@@ -275,6 +275,6 @@ mod tests {
             home: "/".to_owned(),
         };
         let refused = document(&config, &Options::default(), &account).unwrap_err();
-        assert_eq!(refused.kind(), cas_core::Kind::Corrupt);
+        assert_eq!(refused.kind(), cas_core::ErrorKind::Corrupt);
     }
 }

@@ -138,7 +138,7 @@ fn unknown(what: &str, name: &str, file: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cas_core::Kind;
+    use cas_core::ErrorKind;
     use std::fs;
     use std::os::unix::fs::symlink;
 
@@ -191,15 +191,15 @@ mod tests {
     fn what_is_no_user_is_an_error_that_names_it() {
         let (temp, rootfs) = image();
         for (wanted, kind) in [
-            ("nobody", Kind::NotFound),
-            ("odd", Kind::NotFound),
-            ("huge", Kind::NotFound),
-            ("app:nogroup", Kind::NotFound),
-            ("app:bad", Kind::NotFound),
-            ("-1", Kind::NotFound),
-            ("2147483648", Kind::Corrupt),
-            ("4294967296:0", Kind::Corrupt),
-            ("0:99999999999999999999", Kind::Corrupt),
+            ("nobody", ErrorKind::NotFound),
+            ("odd", ErrorKind::NotFound),
+            ("huge", ErrorKind::NotFound),
+            ("app:nogroup", ErrorKind::NotFound),
+            ("app:bad", ErrorKind::NotFound),
+            ("-1", ErrorKind::NotFound),
+            ("2147483648", ErrorKind::Corrupt),
+            ("4294967296:0", ErrorKind::Corrupt),
+            ("0:99999999999999999999", ErrorKind::Corrupt),
         ] {
             let error = find(&rootfs, wanted).unwrap_err();
             assert_eq!(error.kind(), kind, "{wanted}: {error}");
@@ -222,7 +222,7 @@ mod tests {
             fs::remove_file(&passwd).unwrap();
             symlink(target, &passwd).unwrap();
             let error = find(&rootfs, "app").unwrap_err();
-            assert_eq!(error.kind(), Kind::NotFound, "{error}");
+            assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
         }
         // The same name inside is what the link means.
         let inside = temp.path().join(outside.strip_prefix("/").unwrap());
@@ -239,13 +239,16 @@ mod tests {
             0,
         )
         .unwrap();
-        assert_eq!(find(&rootfs, "app").unwrap_err().kind(), Kind::Corrupt);
+        assert_eq!(find(&rootfs, "app").unwrap_err().kind(), ErrorKind::Corrupt);
         fs::remove_file(&passwd).unwrap();
         symlink("passwd", &passwd).unwrap();
-        assert_eq!(find(&rootfs, "app").unwrap_err().kind(), Kind::NotFound);
+        assert_eq!(
+            find(&rootfs, "app").unwrap_err().kind(),
+            ErrorKind::NotFound
+        );
         fs::remove_file(&passwd).unwrap();
         fs::File::create(&passwd).unwrap().set_len(1 << 40).unwrap();
         let error = find(&rootfs, "app").unwrap_err();
-        assert_eq!(error.kind(), Kind::OutOfRange, "{error}");
+        assert_eq!(error.kind(), ErrorKind::OutOfRange, "{error}");
     }
 }

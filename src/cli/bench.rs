@@ -121,7 +121,7 @@ fn make_sure_of_space(directory: &Path, needed: u64) -> Result<()> {
     let (needed_text, free_text) = (size(needed), size(free));
     if free < needed {
         return Err(Error::new(
-            cas::Kind::Full,
+            cas::ErrorKind::Full,
             format!("needs up to {needed_text}, {free_text} are free; try --quick or another --on"),
         )
         .operation("bench")

@@ -3,7 +3,7 @@
 use std::error::Error as _;
 use std::process::ExitCode;
 
-use cas::{Error, Kind};
+use cas::{Error, ErrorKind};
 
 /// Prints the error and gives the exit code of its kind.
 pub(crate) fn report(error: &Error, verbose: bool) -> ExitCode {
@@ -18,15 +18,15 @@ pub(crate) fn report(error: &Error, verbose: bool) -> ExitCode {
 
 fn code(error: &Error) -> u8 {
     match error.kind() {
-        Kind::InvalidArgument | Kind::Unsupported => 2,
-        Kind::NotFound => 3,
-        Kind::Corrupt => 4,
-        Kind::Busy | Kind::Conflict | Kind::AlreadyExists => 5,
-        Kind::Full | Kind::OutOfRange => 6,
-        Kind::Unavailable => 7,
+        ErrorKind::InvalidArgument | ErrorKind::Unsupported => 2,
+        ErrorKind::NotFound => 3,
+        ErrorKind::Corrupt => 4,
+        ErrorKind::Busy | ErrorKind::Conflict | ErrorKind::AlreadyExists => 5,
+        ErrorKind::Full | ErrorKind::OutOfRange => 6,
+        ErrorKind::Unavailable => 7,
         // Refused by a remote, and not by this system.
         #[cfg(feature = "registry")]
-        Kind::Denied if error.answered_by() == Some(cas::distribution::REGISTRY) => 7,
+        ErrorKind::Denied if error.answered_by() == Some(cas::distribution::REGISTRY) => 7,
         _ => 1,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use cas::collect::{Collected, Path, Reason};
+use cas::gc::{Reason, Removed, RootPath};
 use cas::records::Resource;
 use cas::{Result, Store};
 use clap::Args;
@@ -36,7 +36,7 @@ impl Gc {
     }
 }
 
-fn list(out: &Output, collected: &Collected) -> Result<()> {
+fn list(out: &Output, collected: &Removed) -> Result<()> {
     let blobs = collected.blobs.iter();
     let blobs = blobs.map(|(digest, bytes)| (Resource::Content(*digest), Some(*bytes)));
     let ingests = collected.ingests.iter();
@@ -60,7 +60,7 @@ fn list(out: &Output, collected: &Collected) -> Result<()> {
 }
 
 /// What was collected, in a few words.
-pub(crate) fn sum(collected: &Collected) -> String {
+pub(crate) fn sum(collected: &Removed) -> String {
     let mut parts = vec![
         count(collected.blobs.len(), "blob"),
         count(collected.snapshots.len(), "snapshot"),
@@ -115,7 +115,7 @@ async fn resource(store: &Store, text: &str) -> Result<Resource> {
     }
 }
 
-fn describe(path: &Path) -> Value {
+fn describe(path: &RootPath) -> Value {
     let reason = match &path.reason {
         Reason::Name => json!({"kind": "name"}),
         Reason::Lease { id, until } => {
@@ -127,7 +127,7 @@ fn describe(path: &Path) -> Value {
     json!({"reason": reason, "steps": path.steps})
 }
 
-fn text(resource: &Resource, paths: &[Path], until: Option<SystemTime>) -> String {
+fn text(resource: &Resource, paths: &[RootPath], until: Option<SystemTime>) -> String {
     let mut lines: Vec<String> = paths.iter().map(line).collect();
     lines.push(match (paths.is_empty(), until) {
         (true, _) => {
@@ -140,7 +140,7 @@ fn text(resource: &Resource, paths: &[Path], until: Option<SystemTime>) -> Strin
     lines.join("\n")
 }
 
-fn line(path: &Path) -> String {
+fn line(path: &RootPath) -> String {
     let reason = match &path.reason {
         Reason::Name => "name".to_owned(),
         Reason::Lease { id, .. } => format!("lease {id}"),

@@ -1,6 +1,6 @@
 //! `cas images`, `inspect`, `tag` and `rmi`.
 
-use cas::engine::{self, Resolved};
+use cas::image::{self, Resolved};
 use cas::platform::{All, Only};
 use cas::{Image, Platform, Result, dispatch};
 use clap::Args;
@@ -24,7 +24,7 @@ impl Images {
         let filters: Vec<&str> = self.filters.iter().map(String::as_str).collect();
         let mut rows = Vec::new();
         for image in cas.store().images.list(&filters).await? {
-            let size = engine::size(&*cas.store().content, &image.target, &All)
+            let size = image::size(&*cas.store().content, &image.target, &All)
                 .await
                 .ok();
             rows.push((image, size));
@@ -76,14 +76,14 @@ impl Inspect {
         let platform = self.platform.as_ref();
         let matcher = Only::new(platform.unwrap_or(&Platform::host()));
         let content = &*cas.store().content;
-        let platforms = engine::platforms(content, &image.target).await?;
+        let platforms = image::platforms(content, &image.target).await?;
         let Resolved {
             descriptor,
             manifest,
         } = cas.manifest(&self.image, platform).await?;
         let config = dispatch::read(content, &manifest.config).await?;
         let config: Value = serde_json::from_slice(&config).unwrap_or(Value::Null);
-        let size = engine::size(content, &image.target, &matcher).await?;
+        let size = image::size(content, &image.target, &matcher).await?;
         let mut shown = describe(&image, Some(size));
         shown["platforms"] = platforms.iter().map(ToString::to_string).collect();
         shown["descriptor"] = json!(descriptor);

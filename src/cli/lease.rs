@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use cas::records::{Lease, Resource};
-use cas::{Error, Result, collect, unique};
+use cas::{Error, Result, labels, unique};
 use clap::Subcommand;
 use serde_json::{Value, json};
 
@@ -72,7 +72,9 @@ impl Leases {
                 let mut lease = Lease::new(OWNER, expire.map(|expire| SystemTime::now() + expire));
                 lease.labels.extend(label);
                 if flat {
-                    lease.labels.insert(collect::FLAT.to_owned(), String::new());
+                    lease
+                        .labels
+                        .insert(labels::GC_FLAT.to_owned(), String::new());
                 }
                 leases.create(&id, &lease).await?;
                 session.out.item(&shown(&id, &lease), || id.clone())

@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::io::IsTerminal;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use cas::layer::progress::Progress;
+use cas::sync::lock;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 /// Elsewhere than on a terminal an item is worth a line when it took this long.
@@ -98,10 +99,6 @@ impl Progress for Bars {
             _ => eprintln!("cas: warning: {message}"),
         }
     }
-}
-
-fn lock<T>(items: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    items.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn style(known: bool) -> ProgressStyle {

@@ -8,7 +8,7 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use cas::bundle::{self, Program, Rootfs};
-use cas::{Error, Kind, Result};
+use cas::{Error, ErrorKind, Result};
 use clap::Args;
 
 use self::place::Place;
@@ -100,5 +100,5 @@ async fn start(place: &Place, runtimes: &[Runtime], signals: &mut Signals) -> Re
     }
     let why = "no runtime could start it, and what they said stands above; `--runtime chroot` \
                starts it without isolation";
-    Err(Error::new(Kind::FailedPrecondition, why).operation("run"))
+    Err(Error::new(ErrorKind::FailedPrecondition, why).operation("run"))
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 #[cfg(feature = "registry")]
 use cas_core::Descriptor;
-use cas_core::collect::Collected;
+use cas_core::gc::Removed;
 use cas_core::{Digest, Image, Result};
 use cas_layer::export::{self, Target};
 use cas_layer::import::{Options, Source};
@@ -137,7 +137,7 @@ impl Cas {
     ///
     /// # Errors
     /// As [`crate::Cas::collect`].
-    pub fn collect(&self, dry_run: bool) -> Result<Collected> {
+    pub fn collect(&self, dry_run: bool) -> Result<Removed> {
         self.runtime.block_on(self.inner.collect(dry_run))
     }
 

@@ -2,7 +2,8 @@
 
 use std::time::SystemTime;
 
-use cas_core::collect::{self, Collected, Why};
+use cas_core::gc::{self, Explanation, GcOptions, Removed};
+use cas_core::lease;
 use cas_core::records::{Lease, Resource};
 use cas_core::{Result, Snapshotter};
 
@@ -13,30 +14,30 @@ impl Cas {
     /// may work on the store meanwhile.
     ///
     /// # Errors
-    /// As [`collect::collect`].
-    pub async fn collect(&self, dry_run: bool) -> Result<Collected> {
-        let options = collect::Options {
+    /// As [`gc::collect`].
+    pub async fn collect(&self, dry_run: bool) -> Result<Removed> {
+        let options = GcOptions {
             dry_run,
-            ..collect::Options::default()
+            ..GcOptions::default()
         };
-        collect::collect(&self.store, &self.collected_snapshotters(), &options).await
+        gc::collect(&self.store, &self.collected_snapshotters(), &options).await
     }
 
     /// What holds a thing: every way to it from a name, a lease or a label.
     ///
     /// # Errors
-    /// As [`collect::collect`].
-    pub async fn why(&self, resource: &Resource) -> Result<Why> {
+    /// As [`gc::collect`].
+    pub async fn why(&self, resource: &Resource) -> Result<Explanation> {
         let snapshotters = self.collected_snapshotters();
-        collect::why(&self.store, &snapshotters, resource, SystemTime::now()).await
+        gc::explain(&self.store, &snapshotters, resource, SystemTime::now()).await
     }
 
     /// Adds something to a lease, and makes sure that it and all below it is there.
     ///
     /// # Errors
-    /// As [`collect::keep`].
+    /// As [`lease::add_to_lease`].
     pub async fn keep(&self, lease: &str, resource: Resource) -> Result<Lease> {
-        collect::keep(&self.store, &[&*self.snapshotter], lease, resource).await
+        lease::add_to_lease(&self.store, &[&*self.snapshotter], lease, resource).await
     }
 
     /// Snapshots belong to the store of the root: another one does not know what holds them.

@@ -11,9 +11,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use backend_fs::SqliteRecords;
-use cas_core::collect::Guard;
-use cas_core::engine::{self, Check, Resolved};
-use cas_core::image::Reference;
+use cas_core::image::{self, Check, Reference, Resolved};
+use cas_core::lease::LeaseGuard;
 use cas_core::platform::Only;
 use cas_core::records::Records;
 use cas_core::{Digest, Error, Image, Platform, Registry, Result, Snapshotter, Store};
@@ -185,13 +184,11 @@ impl Cas {
     /// `NotFound`.
     pub async fn tag(&self, from: &str, to: &str) -> Result<Image> {
         let image = Image::new(to.parse()?, self.image(from).await?.target);
-        let guard = Guard::begin(&self.store, "tag").await?;
-        if let Err(error) = guard.hold_tree(&image.target).await {
-            return guard.settle(Err(error)).await;
+        let guard = LeaseGuard::begin(&self.store, "tag").await?;
+        if let Err(error) = guard.pin_tree(&image.target).await {
+            return guard.finish_with(Err(error)).await;
         }
-        let named = guard.name(vec![image], &["target"]).await?;
-        let named = named.into_iter().next();
-        named.ok_or_else(|| Error::internal("a name was not written"))
+        guard.name_one(image, &["target"]).await
     }
 
     /// Removes a name.
@@ -208,7 +205,7 @@ impl Cas {
     /// `Corrupt` when a document of it is.
     pub async fn check(&self, name: &str, platform: &Platform) -> Result<Check> {
         let target = self.image(name).await?.target;
-        engine::check(&*self.store.content, &target, &Only::new(platform)).await
+        image::check(&*self.store.content, &target, &Only::new(platform)).await
     }
 
     /// Writes the root file system of an image into `directory`, which must be absent or empty.
@@ -257,7 +254,7 @@ impl Cas {
     /// `NotFound` when the image has none for it.
     pub async fn manifest(&self, name: &str, platform: Option<&Platform>) -> Result<Resolved> {
         let target = self.image(name).await?.target;
-        engine::manifest_for(&*self.store.content, &target, platform)
+        image::manifest_for(&*self.store.content, &target, platform)
             .await
             .map_err(|error| error.within(name))
     }

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cas_core::error::Kind;
+use cas_core::error::ErrorKind;
 use cas_core::snapshot::Mount;
 use cas_core::{Context, Digest, Error, Labels, Manifest, Platform, Result, pool, unique};
 use cas_host::mount;
@@ -62,7 +62,7 @@ impl Cas {
         }
         let shown = self.show(manifest, &key, options.writable, progress).await;
         let mounts = shown.map_err(|error| match error.kind() {
-            Kind::AlreadyExists => taken(&directory),
+            ErrorKind::AlreadyExists => taken(&directory),
             _ => error,
         })?;
         let target = directory.clone();
@@ -101,7 +101,7 @@ impl Cas {
         let parent = unpack::chain_id(&self.store, manifest).await?;
         match make(parent).await {
             // It is not unpacked yet, or was collected.
-            Err(error) if error.kind() == Kind::NotFound => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
             made => return made,
         }
         let unpacked = unpack::to_snapshots(&self.store, self.target(), manifest, progress);
@@ -123,7 +123,7 @@ impl Cas {
         let unmounted = pool::run(move || mount::unmount(&directory)).await;
         match unmounted {
             // The machine was started anew, or somebody else was faster.
-            Err(error) if error.kind() == Kind::FailedPrecondition => {}
+            Err(error) if error.kind() == ErrorKind::FailedPrecondition => {}
             unmounted => unmounted?,
         }
         self.snapshotter.remove(&key).await

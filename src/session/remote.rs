@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cas_core::platform::Choice;
-use cas_core::{Descriptor, Digest, Image, Result, engine};
+use cas_core::{Descriptor, Digest, Image, Result, transfer};
 use cas_distribution::{Client, Options, RemoteRef};
 use cas_layer::progress::Progress;
 use cas_layer::unpack::LiveUnpacker;
@@ -27,7 +27,7 @@ impl Cas {
     ) -> Result<Image> {
         let name = reference.name()?;
         let client = Client::connect(reference, options).await?;
-        engine::pull(&self.store, &client, name, choice, None, progress).await
+        transfer::pull(&self.store, &client, name, choice, None, progress).await
     }
 
     /// The same, and unpacks the image for the chosen platform into snapshots as [`Cas::snapshot`]
@@ -51,7 +51,7 @@ impl Cas {
         let name = reference.name()?;
         let client = Client::connect(reference, options).await?;
         let unpacker = LiveUnpacker::new(&self.store, self.target(), progress);
-        let pulled = engine::pull(
+        let pulled = transfer::pull(
             &self.store,
             &client,
             name,
@@ -78,7 +78,7 @@ impl Cas {
     ) -> Result<Descriptor> {
         let target = self.image(name).await?.target;
         let client = Client::connect(reference, options).await?;
-        let pushed = engine::push(&self.store, &client, &target, choice, progress).await;
+        let pushed = transfer::push(&self.store, &client, &target, choice, progress).await;
         pushed.map_err(|error| error.operation("push").within(reference))
     }
 }

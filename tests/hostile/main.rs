@@ -22,9 +22,9 @@ use std::sync::Arc;
 use cas::image::RecordImages;
 use cas::layer::progress::{Progress, Silent};
 use cas::layer::unpack::{Target, to_directory, to_snapshots};
-use cas::memory::MemoryStore;
-use cas::snapshot::Kind as State;
-use cas::{ContentExt, Descriptor, Digest, Kind, Labels, Manifest, MediaType};
+use cas::snapshot::SnapshotKind;
+use cas::testing::memory::MemoryStore;
+use cas::{ContentExt, Descriptor, Digest, ErrorKind, Labels, Manifest, MediaType};
 use cas::{Result, Snapshotter, Store};
 use serde_json::json;
 use snapshot_native::NativeSnapshotter;
@@ -159,7 +159,7 @@ async fn same_tree(case: &Case, snapshotter: &dyn Snapshotter, top: &Digest, pla
 /// A layer that was refused is no snapshot, and those below it are whole.
 async fn nothing_under_way(case: &Case, snapshotter: &dyn Snapshotter) {
     let all = snapshotter.walk(None, 100).await.unwrap();
-    let committed = all.iter().all(|info| info.kind == State::Committed);
+    let committed = all.iter().all(|info| info.kind == SnapshotKind::Committed);
     assert!(
         committed && all.len() < case.layers.len(),
         "{} {all:?}",
@@ -176,7 +176,7 @@ async fn remove_all(snapshotter: &dyn Snapshotter, directory: &Path) {
         }
         for info in all {
             match snapshotter.remove(&info.key).await {
-                Err(error) if error.kind() == Kind::FailedPrecondition => {}
+                Err(error) if error.kind() == ErrorKind::FailedPrecondition => {}
                 removed => removed.unwrap(),
             }
         }

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use cas::compose::{Counters, observe};
-use cas::memory::MemoryStore;
+use cas::testing::memory::MemoryStore;
 use cas::{Error, Location, Records, Result, Snapshotter, Store};
 use conformance::workload::{Contender, Open, Promise, floors, plain, stores};
 use snapshot_overlay::OverlaySnapshotter;

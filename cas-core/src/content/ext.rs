@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::{BlobReader, ContentStore, Durability, Expected, Writer};
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::limit;
 use crate::records::Batch;
 
@@ -84,7 +84,7 @@ pub trait ContentExt: ContentStore {
         let committed = writer.commit(&Batch::new(), Durability::Full).await;
         if committed
             .as_ref()
-            .is_err_and(|error| error.kind() == Kind::Corrupt)
+            .is_err_and(|error| error.kind() == ErrorKind::Corrupt)
         {
             // What the ingest holds is no beginning of the blob, so it must not be resumed.
             self.discard(&digest.to_string()).await?;
@@ -105,7 +105,7 @@ pub trait ContentExt: ContentStore {
         let mut patience = Patience::new(patience);
         loop {
             match Writer::begin(self, key, expected).await {
-                Err(error) if error.kind() == Kind::Busy && patience.wait().await => {}
+                Err(error) if error.kind() == ErrorKind::Busy && patience.wait().await => {}
                 outcome => return outcome,
             }
         }

@@ -2,13 +2,14 @@
 //! the other: a store takes its pieces in bursts.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use tokio::sync::Notify;
 
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::pool;
+use crate::sync::lock;
 
 /// Below this a hop to another thread costs more than it hides.
 const OVERLAP: usize = 64 << 10;
@@ -106,10 +107,6 @@ impl Shared {
         self.hashed.notify_one();
         true
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

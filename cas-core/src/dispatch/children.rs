@@ -53,7 +53,7 @@ fn embedded(text: &str, descriptor: &Descriptor) -> Result<Bytes> {
 /// Those of [`read`] and [`Document::parse`]; `Unsupported` for another type, unread.
 pub async fn document(content: &dyn ContentStore, descriptor: &Descriptor) -> Result<Document> {
     let media_type = &descriptor.media_type;
-    if !media_type.is_index() && !media_type.is_manifest() {
+    if !media_type.is_document() {
         return Err(Error::unsupported(format!(
             "expected a manifest or an index, found {media_type:.200}"
         ))
@@ -96,7 +96,7 @@ pub async fn children(
     descriptor: &Descriptor,
 ) -> Result<Vec<Descriptor>> {
     let media_type = &descriptor.media_type;
-    if media_type.is_index() || media_type.is_manifest() {
+    if media_type.is_document() {
         let document = document(content, descriptor).await?;
         return Ok(document.children().cloned().collect());
     }

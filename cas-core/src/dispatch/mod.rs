@@ -5,7 +5,6 @@
 //! index can keep them busy. They spawn nothing: any executor will do.
 
 mod children;
-mod labels;
 mod platforms;
 mod walk;
 
@@ -16,10 +15,6 @@ use async_trait::async_trait;
 
 pub(crate) use children::parse;
 pub use children::{children, children_handler, document, read};
-pub use labels::{
-    child_gc_labels, child_gc_labels_filter_layers, set_children_labels,
-    set_children_mapped_labels, set_labels,
-};
 pub(crate) use platforms::{best_first, suits};
 pub use platforms::{choose, filter_platforms, limit_manifests};
 pub use walk::{dispatch, walk, walk_not_empty};

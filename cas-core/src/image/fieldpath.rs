@@ -1,9 +1,8 @@
 //! Field paths: which parts of a record an update replaces.
 
 use super::Image;
-use crate::Labels;
 use crate::error::{Error, Result};
-use crate::records::check_labels;
+use crate::labels::{Labels, check_labels};
 
 /// Changes `image` into what `update` says of the paths: `target`, `labels`, `labels.<key>`,
 /// `annotations`, `annotations.<key>` (of the target). Without paths all is replaced but the name
@@ -93,7 +92,7 @@ fn set(labels: &mut Labels, update: &Labels, key: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Kind;
+    use crate::error::ErrorKind;
     use crate::{Descriptor, MediaType};
 
     fn map(pairs: &[(&str, &str)]) -> Labels {
@@ -161,7 +160,7 @@ mod tests {
         ] {
             let (mut old, new) = pair();
             let error = update_image(&mut old, &new, &[path]).unwrap_err();
-            assert_eq!(error.kind(), Kind::InvalidArgument, "{path}");
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{path}");
         }
         let mut labels = Labels::new();
         assert!(update_labels(&mut labels, &Labels::new(), &["target"]).is_err());

@@ -9,8 +9,8 @@ use std::borrow::Cow;
 use regex_lite::{Regex, RegexBuilder};
 
 use super::Image;
-use crate::Labels;
 use crate::error::{Error, Result};
+use crate::labels::Labels;
 use crate::limit;
 
 /// Bytes that a regular expression may take when compiled.
@@ -320,7 +320,7 @@ mod tests {
             let error = Filters::parse(&[bad]).unwrap_err();
             assert_eq!(
                 error.kind(),
-                crate::error::Kind::InvalidArgument,
+                crate::error::ErrorKind::InvalidArgument,
                 "{bad:.50}"
             );
         }

@@ -1,21 +1,30 @@
-//! Images: names for content.
+//! Images: names for content, and questions that an image answers.
 
+mod check;
+mod config;
+mod diff_id;
 pub mod fieldpath;
 pub mod filter;
+mod questions;
 mod records;
 mod reference;
+mod resolve;
 
 use std::time::SystemTime;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+pub use check::{Check, check, size};
+pub use config::{ImageConfig, config_platform, image_config, layers, rootfs};
+pub use diff_id::{UNCOMPRESSED, diff_id};
 pub use records::RecordImages;
 pub use reference::Reference;
+pub use resolve::{Resolved, config, manifest, manifest_for, platforms};
 
-use crate::Labels;
 use crate::descriptor::Descriptor;
 use crate::error::Result;
+use crate::labels::Labels;
 
 /// A name, what it stands for, and labels.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

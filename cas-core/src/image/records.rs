@@ -9,11 +9,8 @@ use super::fieldpath::{check_image, update_image};
 use super::filter::Filters;
 use super::{Image, ImageStore, Reference};
 use crate::descriptor::Descriptor;
-use crate::error::{Context, Error, Kind, Result};
-use crate::records::{ATTEMPTS, Batch, Expect, Record, Records, Revision, Table};
-
-/// Records that are loaded at once.
-const PAGE: usize = 256;
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::records::{Batch, Expect, Record, Records, Revision, Table, each, retry};
 
 /// An [`ImageStore`] over [`Table::Images`] of a home of records.
 #[derive(Clone)]
@@ -72,23 +69,16 @@ impl ImageStore for RecordImages {
 
     async fn list(&self, filters: &[&str]) -> Result<Vec<Image>> {
         let filters = Filters::parse(filters)?;
-        let (mut images, mut after) = (Vec::new(), None::<String>);
-        loop {
-            let page = self
-                .0
-                .scan(Table::Images, "", after.as_deref(), PAGE)
-                .await?;
-            for record in &page {
-                let image = decode(record)?;
-                if filters.matches(&image) {
-                    images.push(image);
-                }
+        let mut images = Vec::new();
+        each(&*self.0, Table::Images, "", |record| {
+            let image = decode(record)?;
+            if filters.matches(&image) {
+                images.push(image);
             }
-            match page.into_iter().nth(PAGE - 1) {
-                Some(last) => after = Some(last.key),
-                None => return Ok(images),
-            }
-        }
+            Ok(())
+        })
+        .await?;
+        Ok(images)
     }
 
     async fn create(&self, image: Image) -> Result<Image> {
@@ -98,7 +88,7 @@ impl ImageStore for RecordImages {
         };
         image.labels.retain(|_, value| !value.is_empty());
         match self.write(&image, Expect::Absent).await {
-            Err(error) if error.kind() == Kind::Conflict => Err(Error::already_exists(
+            Err(error) if error.kind() == ErrorKind::Conflict => Err(Error::already_exists(
                 "an image of this name exists; update it, or delete it first",
             )
             .source(error)),
@@ -108,23 +98,13 @@ impl ImageStore for RecordImages {
     }
 
     async fn update(&self, image: Image, fieldpaths: &[&str]) -> Result<Image> {
-        let mut attempts = ATTEMPTS;
-        loop {
-            match self.update_once(&image, fieldpaths).await {
-                Err(error) if error.kind() == Kind::Conflict && attempts > 1 => attempts -= 1,
-                outcome => return outcome.during("update image", &image.name),
-            }
-        }
+        let outcome = retry(|| self.update_once(&image, fieldpaths)).await;
+        outcome.during("update image", &image.name)
     }
 
     async fn delete(&self, name: &Reference, target: Option<&Descriptor>) -> Result<()> {
-        let mut attempts = ATTEMPTS;
-        loop {
-            match self.delete_once(name, target).await {
-                Err(error) if error.kind() == Kind::Conflict && attempts > 1 => attempts -= 1,
-                outcome => return outcome.during("delete image", name),
-            }
-        }
+        let outcome = retry(|| self.delete_once(name, target)).await;
+        outcome.during("delete image", name)
     }
 }
 

@@ -2,20 +2,18 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{ATTEMPTS, Batch, Expect, Record, Records, Revision, Table, check_labels};
-use crate::Labels;
+use super::retry::retry;
+use super::{Batch, Expect, Record, Records, Revision, Table, UNLEASED_TTL};
 use crate::content::Version;
 use crate::digest::Digest;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
+use crate::labels::{Labels, check_labels};
 use crate::media_type::MediaType;
-
-/// How long a blob that was stored without a lease is kept as if it had one.
-pub const UNLEASED: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What a store knows of a blob; written with the publish of its bytes, or before it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,7 +72,7 @@ impl BlobRecord {
             children: Vec::new(),
             absent: BTreeSet::new(),
             leases: BTreeSet::new(),
-            expires_at: Some(now + UNLEASED),
+            expires_at: Some(now + UNLEASED_TTL),
             tombstone: None,
             created_at: now,
             updated_at: now,
@@ -126,33 +124,32 @@ impl Blobs {
     /// winning.
     pub async fn update<F>(&self, digest: &Digest, change: F) -> Result<BlobRecord>
     where
-        F: Fn(Option<BlobRecord>) -> Result<BlobRecord> + Send,
+        F: Fn(Option<BlobRecord>) -> Result<BlobRecord> + Send + Sync,
     {
-        for attempt in 1.. {
-            let (found, expect) = match self.load(digest).await? {
-                Some((record, revision)) => (Some(record), Expect::Revision(revision)),
-                None => (None, Expect::Absent),
-            };
-            if found
-                .as_ref()
-                .is_some_and(|found| found.tombstone.is_some())
-            {
-                return Err(Error::not_found("is being collected; store it again").subject(digest));
-            }
-            let before = found.clone();
-            let mut record = change(found)?;
-            if before.as_ref() == Some(&record) {
-                return Ok(record);
-            }
-            record.updated_at = SystemTime::now();
-            let mut batch = Batch::new();
-            Self::put(&mut batch, digest, &record, expect)?;
-            match self.0.commit(&batch).await {
-                Err(error) if error.kind() == Kind::Conflict && attempt < ATTEMPTS => {}
-                outcome => return outcome.map(|()| record),
-            }
+        retry(|| self.update_once(digest, &change)).await
+    }
+
+    async fn update_once<F>(&self, digest: &Digest, change: &F) -> Result<BlobRecord>
+    where
+        F: Fn(Option<BlobRecord>) -> Result<BlobRecord> + Send + Sync,
+    {
+        let (found, expect) = match self.load(digest).await? {
+            Some((record, revision)) => (Some(record), Expect::Revision(revision)),
+            None => (None, Expect::Absent),
+        };
+        let dead = |record: &BlobRecord| record.tombstone.is_some();
+        if found.as_ref().is_some_and(dead) {
+            return Err(Error::not_found("is being collected; store it again").subject(digest));
         }
-        Err(Error::internal("the attempts ended without an outcome"))
+        let before = found.clone();
+        let mut record = change(found)?;
+        if before.as_ref() == Some(&record) {
+            return Ok(record);
+        }
+        record.updated_at = SystemTime::now();
+        let mut batch = Batch::new();
+        Self::put(&mut batch, digest, &record, expect)?;
+        self.0.commit(&batch).await.map(|()| record)
     }
 
     /// Removes the record; false when there is none.

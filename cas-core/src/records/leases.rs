@@ -8,14 +8,13 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::{ATTEMPTS, Batch, Expect, Record, Records, Revision, Table, check_labels};
-use crate::Labels;
+use super::each::each;
+use super::retry::retry;
+use super::{Batch, Expect, Record, Records, Revision, Table};
 use crate::digest::Digest;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, ErrorKind, Result};
+use crate::labels::{Labels, check_labels};
 use crate::limit;
-
-/// Records that are loaded at once.
-const PAGE: usize = 256;
 
 /// A lease, as it is kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -152,7 +151,7 @@ impl Leases {
             .subject(format!("{id:.100}")));
         }
         match self.write(id, lease, Expect::Absent).await {
-            Err(error) if error.kind() == Kind::Conflict => Err(Error::already_exists(
+            Err(error) if error.kind() == ErrorKind::Conflict => Err(Error::already_exists(
                 "a lease of this id exists; choose another",
             )
             .operation("create lease")
@@ -178,20 +177,12 @@ impl Leases {
     /// As [`Leases::load`].
     pub async fn list(&self) -> Result<Vec<(String, Lease, Revision)>> {
         let mut leases = Vec::new();
-        let mut after: Option<String> = None;
-        loop {
-            let page = self
-                .0
-                .scan(Table::Leases, "", after.as_deref(), PAGE)
-                .await?;
-            for record in &page {
-                leases.push((record.key.clone(), decode(record)?, record.revision.clone()));
-            }
-            match page.into_iter().nth(PAGE - 1) {
-                Some(last) => after = Some(last.key),
-                None => return Ok(leases),
-            }
-        }
+        each(&*self.0, Table::Leases, "", |record| {
+            leases.push((record.key.clone(), decode(record)?, record.revision.clone()));
+            Ok(())
+        })
+        .await?;
+        Ok(leases)
     }
 
     /// Changes a lease, again where the compare-and-swap is lost.
@@ -200,17 +191,16 @@ impl Leases {
     /// `NotFound` when it has ended; those of `change`.
     pub async fn update<F>(&self, id: &str, change: F) -> Result<Lease>
     where
-        F: Fn(&mut Lease) -> Result<()> + Send,
+        F: Fn(&mut Lease) -> Result<()> + Send + Sync,
     {
-        for attempt in 1.. {
+        let change = &change;
+        retry(|| async move {
             let (mut lease, revision) = self.load(id).await?.ok_or_else(|| ended(id))?;
             change(&mut lease)?;
-            match self.write(id, &lease, Expect::Revision(revision)).await {
-                Err(error) if error.kind() == Kind::Conflict && attempt < ATTEMPTS => {}
-                outcome => return outcome.map(|()| lease),
-            }
-        }
-        Err(Error::internal("the attempts ended without an outcome"))
+            let written = self.write(id, &lease, Expect::Revision(revision)).await;
+            written.map(|()| lease)
+        })
+        .await
     }
 
     /// Lets a lease end `ttl` from now.
@@ -231,7 +221,7 @@ impl Leases {
     /// # Errors
     /// `FailedPrecondition` when another owns it and it has not expired at `now`.
     pub async fn delete(&self, id: &str, owner: &str, now: SystemTime) -> Result<bool> {
-        for attempt in 1.. {
+        retry(|| async move {
             let Some((lease, revision)) = self.load(id).await? else {
                 return Ok(false);
             };
@@ -244,12 +234,9 @@ impl Leases {
                 .operation("delete lease")
                 .subject(id));
             }
-            match self.remove(id, revision).await {
-                Err(error) if error.kind() == Kind::Conflict && attempt < ATTEMPTS => {}
-                outcome => return outcome.map(|()| true),
-            }
-        }
-        Err(Error::internal("the attempts ended without an outcome"))
+            self.remove(id, revision).await.map(|()| true)
+        })
+        .await
     }
 
     /// Removes a lease in the state that was seen.

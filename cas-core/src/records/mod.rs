@@ -1,7 +1,10 @@
 //! Records: the one small transactional table that a store keeps beside its bytes.
 
 pub(crate) mod blob;
+mod each;
 mod leases;
+mod lifetime;
+mod retry;
 mod snapshots;
 
 use std::sync::Arc;
@@ -9,16 +12,15 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-pub use blob::{BlobRecord, Blobs, Tombstone, UNLEASED};
+pub use blob::{BlobRecord, Blobs, Tombstone};
+pub(crate) use each::each;
 pub use leases::{Lease, Leases, Resource};
+pub use lifetime::{CLOCK_SKEW, LEASE_TTL, UNLEASED_TTL};
+pub(crate) use retry::{ATTEMPTS, retry};
 pub use snapshots::{New, SnapshotRecord, Snapshots};
 
 use crate::capability::Capabilities;
 use crate::error::{Error, Result};
-use crate::limit;
-
-/// How often a lost compare-and-swap is tried again before the caller hears of it.
-pub(crate) const ATTEMPTS: usize = 64;
 
 /// Which kind of thing a record is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -191,37 +193,4 @@ pub fn conflict(change: &Change) -> Error {
     Error::conflict(format!("{found}; load it again and retry"))
         .operation("commit record")
         .subject(format!("{}/{}", change.table.name(), change.key))
-}
-
-/// Labels that refer to other content, one for each child of a document.
-const EDGES: &str = "containerd.io/gc.ref.";
-
-/// Checks labels against [`limit::LABEL`], [`limit::LABELS`] and, for those that refer to
-/// children, [`limit::DESCRIPTORS`].
-///
-/// # Errors
-/// `InvalidArgument`, naming the label.
-pub fn check_labels(labels: &crate::Labels) -> Result<()> {
-    let edges = labels.keys().filter(|key| key.starts_with(EDGES)).count();
-    let found = labels.len() - edges;
-    if found > limit::LABELS || edges > limit::DESCRIPTORS {
-        return Err(Error::invalid(format!(
-            "{found} labels and {edges} references to children, at most {} and {}",
-            limit::LABELS,
-            limit::DESCRIPTORS
-        )));
-    }
-    match labels
-        .iter()
-        .find(|(key, value)| key.len() + value.len() > limit::LABEL)
-    {
-        None => Ok(()),
-        Some((key, value)) => Err(Error::invalid(format!(
-            "key and value have {} bytes, at most {}",
-            key.len() + value.len(),
-            limit::LABEL
-        ))
-        .operation("check label")
-        .subject(format!("{key:.100}"))),
-    }
 }

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
-use cas_core::collect::{self, Guard, Options, Wanted};
-use cas_core::{Image, Kind, Result, Store};
+use cas_core::gc::{self, GcOptions};
+use cas_core::lease::{BlobRef, LeaseGuard};
+use cas_core::{ErrorKind, Image, Result, Store};
 use conformance::sample::{JOB, Sample, tag as tag_whole};
 
 use crate::world::World;
@@ -20,7 +21,14 @@ pub(crate) type Actor = Pin<Box<dyn Future<Output = ()>>>;
 fn forgive(outcome: Result<()>) -> bool {
     match outcome {
         Ok(()) => true,
-        Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Conflict | Kind::Busy) => false,
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::NotFound | ErrorKind::Conflict | ErrorKind::Busy
+            ) =>
+        {
+            false
+        }
         Err(error) => panic!("an actor failed: {error}"),
     }
 }
@@ -77,8 +85,8 @@ pub(crate) fn tag_root_only(world: &World, from: &'static str, to: &'static str)
 async fn tag_root(store: &Store, from: &str, to: &str) -> Result<()> {
     let image = store.images.get(&from.parse()?).await?;
     let image = image.ok_or_else(|| cas_core::Error::not_found("no such image"))?;
-    let guard = Guard::begin_for(store, "tag", JOB).await?;
-    guard.hold(Wanted::there(image.target.digest)).await?;
+    let guard = LeaseGuard::begin_for(store, "tag", JOB).await?;
+    guard.pin(BlobRef::existing(image.target.digest)).await?;
     let image = Image::new(to.parse()?, image.target);
     guard.name(vec![image], &["target"]).await.map(|_| ())
 }
@@ -121,10 +129,10 @@ pub(crate) fn collect_later(world: &World) -> Actor {
 
 fn collect_at(store: Store, now: SystemTime) -> Actor {
     Box::pin(async move {
-        let options = Options {
+        let options = GcOptions {
             now,
-            ..Options::default()
+            ..GcOptions::default()
         };
-        collect::collect(&store, &[], &options).await.unwrap();
+        gc::collect(&store, &[], &options).await.unwrap();
     })
 }

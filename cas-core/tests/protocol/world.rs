@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use cas_core::Store;
-use cas_core::collect::Options;
+use cas_core::gc::GcOptions;
 use cas_core::image::RecordImages;
-use cas_core::strict::StrictStore;
+use cas_core::testing::strict::StrictStore;
 use conformance::sample::{Sample, whole};
 
 /// One store and what was promised of it.
@@ -48,11 +48,11 @@ impl World {
         if let Some(wrong) = self.look().await {
             return Some(wrong);
         }
-        let later = Options {
+        let later = GcOptions {
             now: SystemTime::now() + Duration::from_secs(3 * 86_400),
-            ..Options::default()
+            ..GcOptions::default()
         };
-        cas_core::collect::collect(&self.store, &[], &later)
+        cas_core::gc::collect(&self.store, &[], &later)
             .await
             .unwrap();
         self.look()

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cas_core::content::Durability;
 use cas_core::image::RecordImages;
-use cas_core::memory::MemoryStore;
+use cas_core::testing::memory::MemoryStore;
 use cas_core::{Descriptor, Digest, Index, Manifest, MediaType, Store};
 
 /// An empty store.

@@ -14,7 +14,7 @@
 
 use std::os::fd::AsFd;
 
-use cas_core::{Error, Kind, Result};
+use cas_core::{Error, ErrorKind, Result};
 
 use super::Layer;
 use super::dirs::Dir;
@@ -213,7 +213,7 @@ impl Layer {
     /// The real path of a directory; nothing where it is too long to be noted.
     fn path(&mut self, dir: &Dir) -> Result<Option<Vec<u8>>> {
         match self.dirs.path(dir.fd.as_fd()) {
-            Err(error) if error.kind() == Kind::OutOfRange => {
+            Err(error) if error.kind() == ErrorKind::OutOfRange => {
                 self.tangle();
                 Ok(None)
             }

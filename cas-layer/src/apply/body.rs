@@ -3,7 +3,7 @@
 use std::io::BufRead;
 use std::os::fd::BorrowedFd;
 
-use cas_core::{Error, Kind, Result};
+use cas_core::{Error, ErrorKind, Result};
 use cas_host::begin_write;
 use rustix::fs;
 use rustix::io::{Errno, pwrite};
@@ -59,7 +59,7 @@ fn region<R: BufRead>(
             .min(usize::try_from(length).unwrap_or(usize::MAX));
         let written = match pwrite(file, &bytes[..most], offset) {
             Err(Errno::INTR) => continue,
-            Ok(0) => return Err(Error::new(Kind::Full, "no byte could be written")),
+            Ok(0) => return Err(Error::new(ErrorKind::Full, "no byte could be written")),
             written => os(written)?,
         };
         reader.consume(written);

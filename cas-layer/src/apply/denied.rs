@@ -1,6 +1,6 @@
 //! What is denied to those who are not root of the whole system, in words that help.
 
-use cas_core::{Error, Kind};
+use cas_core::{Error, ErrorKind};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
@@ -11,7 +11,7 @@ pub(super) const DEVICES: &str = "devices of the layer are left out: only root o
 /// Whether a node could not be made because it is a device, and this process may make none.
 pub(super) fn device(kind: FileType, error: &Error) -> bool {
     matches!(kind, FileType::CharacterDevice | FileType::BlockDevice)
-        && error.kind() == Kind::Denied
+        && error.kind() == ErrorKind::Denied
 }
 
 /// The error of giving a file to an owner.
@@ -24,7 +24,7 @@ pub(super) fn owner(errno: Errno, uid: u32, gid: u32) -> Error {
         ))
         .source(io),
         Errno::PERM => Error::new(
-            Kind::Denied,
+            ErrorKind::Denied,
             format!(
                 "only root can give a file to its owner {uid}:{gid}; unpack as root, or in a user \
                  namespace (`unshare --map-auto --map-root-user`)"

@@ -4,7 +4,7 @@ use std::io::BufRead;
 use std::os::fd::AsFd;
 use std::rc::Rc;
 
-use cas_core::{Error, Kind, Result};
+use cas_core::{Error, ErrorKind, Result};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -138,7 +138,7 @@ impl Layer {
         };
         let Some(room) = self.room.checked_sub(stored) else {
             return Err(Error::new(
-                Kind::Full,
+                ErrorKind::Full,
                 format!(
                     "{stored} bytes do not fit into the {} that the layer may take",
                     self.room
@@ -167,7 +167,7 @@ impl Layer {
             fs::linkat(&from.fd, target_name, &dir.fd, name, AtFlags::empty())
         });
         match linked {
-            Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Denied) => {
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Denied) => {
                 self.tangle_or(|| missing().source(error))
             }
             linked => linked,

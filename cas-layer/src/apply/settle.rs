@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use cas_core::{Context, Error, Kind, Result};
+use cas_core::{Context, Error, ErrorKind, Result};
 use cas_host::{copy_attributes, overlay};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -93,7 +93,7 @@ impl Settle<'_> {
                 continue;
             }
             match overlay::hide(&self.tree, name) {
-                Err(error) if error.kind() == Kind::AlreadyExists => self.make_opaque(name)?,
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => self.make_opaque(name)?,
                 hidden => hidden?,
             }
         }
@@ -141,7 +141,7 @@ impl Settle<'_> {
         let before = times(&os(fs::fstat(&parent))?);
         match change(parent.as_fd(), name) {
             // What this layer has there is shown instead.
-            Err(error) if error.kind() == Kind::AlreadyExists => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(()),
             changed => changed?,
         }
         os(fs::futimens(&parent, &before))

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use cas_core::image::Reference;
-use cas_core::{Descriptor, Digest, Error, Manifest, Result, Store, engine};
+use cas_core::{Descriptor, Digest, Error, Manifest, Result, Store, image};
 use serde::Serialize;
 
 use super::Chosen;
@@ -66,8 +66,8 @@ pub(super) async fn manifest(
 }
 
 async fn entry(store: &Store, manifest: &Manifest, plan: &Plan) -> Result<Entry> {
-    let config = engine::image_config(&*store.content, &manifest.config).await?;
-    let layers = engine::layers(manifest, &config)?;
+    let config = image::image_config(&*store.content, &manifest.config).await?;
+    let layers = image::layers(manifest, &config)?;
     let path = |(layer, _): &(Descriptor, Digest)| -> Result<String> {
         if !layer.media_type.is_layer() {
             return Err(Error::unsupported(format!(

@@ -22,9 +22,9 @@ mod target;
 
 use std::collections::BTreeMap;
 
-use cas_core::collect::Guard;
 use cas_core::image::Reference;
-use cas_core::{Context, Descriptor, Error, Image, Manifest, Platform, Result, Store, engine};
+use cas_core::lease::LeaseGuard;
+use cas_core::{Context, Descriptor, Error, Image, Manifest, Platform, Result, Store, image};
 
 pub use self::target::Target;
 
@@ -81,9 +81,9 @@ pub async fn export(
     let subject = target.to_string();
     let exported = async {
         let (out, place) = target.open().await?;
-        let guard = Guard::begin(store, "export").await?;
+        let guard = LeaseGuard::begin(store, "export").await?;
         let written = content(store, &guard, images, out, options, progress).await;
-        let chosen = guard.settle(written).await?;
+        let chosen = guard.finish_with(written).await?;
         place.keep().await.map(|()| chosen)
     };
     exported.await.during("export", subject)
@@ -92,7 +92,7 @@ pub async fn export(
 /// Writes all of the archive.
 async fn content(
     store: &Store,
-    guard: &Guard,
+    guard: &LeaseGuard,
     images: &[Image],
     out: target::Out,
     options: &Options,
@@ -101,7 +101,7 @@ async fn content(
     let chosen = choose(store, images, options).await?;
     let roots: Vec<Descriptor> = chosen.values().map(|one| one.target.clone()).collect();
     for root in &roots {
-        guard.hold_tree(root).await?;
+        guard.pin_tree(root).await?;
     }
     let plan = Plan::of(store, &roots, progress).await?;
     let mut archive = Archive::new(out);
@@ -136,7 +136,7 @@ async fn choose(
                 target: image.target.clone(),
                 manifest: None,
             },
-            _ => engine::manifest_for(&*store.content, &image.target, platform)
+            _ => image::manifest_for(&*store.content, &image.target, platform)
                 .await
                 .map(|resolved| Chosen {
                     target: resolved.descriptor,

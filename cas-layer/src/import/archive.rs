@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::BufReader;
 use std::sync::Arc;
 
-use cas_core::error::Kind;
+use cas_core::error::ErrorKind;
 use cas_core::{Error, Result, limit};
 
 use super::contents::{Contents, Node, Part, Place, clean};
@@ -67,7 +67,7 @@ impl Members {
         reader: &mut Reader<R>,
     ) -> Result<Option<Entry>> {
         let entry = reader.next_entry().map_err(|error| match error.kind() {
-            Kind::Corrupt if self.entries == 0 => unrecognised().source(error),
+            ErrorKind::Corrupt if self.entries == 0 => unrecognised().source(error),
             _ => error,
         })?;
         self.entries += 1;

@@ -220,6 +220,6 @@ mod tests {
         let link = |to: &str| Node::Link(Some(to.to_owned()));
         let nodes = HashMap::from([("a".to_owned(), link("b")), ("b".to_owned(), link("a"))]);
         let error = Contents::Archive(nodes).find("a").err().unwrap();
-        assert_eq!(error.kind(), cas_core::error::Kind::Corrupt);
+        assert_eq!(error.kind(), cas_core::error::ErrorKind::Corrupt);
     }
 }

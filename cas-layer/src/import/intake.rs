@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use cas_core::collect::{self, Guard, Wanted};
 use cas_core::content::{ContentExt, Durability, Expected, Writer};
-use cas_core::engine::{self, Feed};
+use cas_core::gc;
 use cas_core::image::Reference;
+use cas_core::lease::{BlobRef, LeaseGuard};
 use cas_core::records::Batch;
+use cas_core::transfer::{self, Feed};
 use cas_core::{Descriptor, Digest, Error, Image, Result, Store, pool, unique};
 use futures_util::{StreamExt, stream};
 
@@ -50,14 +51,14 @@ async fn write_next(
         return Ok(0);
     };
     let length = piece.len() as u64;
-    engine::write_through(writer, piece, feed).await?;
+    transfer::write_through(writer, piece, feed).await?;
     Ok(length)
 }
 
 /// Takes blobs in under a lease, and remembers what to undo.
 pub(super) struct Intake<'a> {
     pub(super) store: &'a Store,
-    guard: Guard,
+    guard: LeaseGuard,
     pub(super) progress: &'a dyn Progress,
     pub(super) buffers: Buffers,
     /// Set by the first failure, so that blobs under way stop at their next piece.
@@ -77,7 +78,7 @@ impl<'a> Intake<'a> {
     pub(super) async fn begin(store: &'a Store, progress: &'a dyn Progress) -> Result<Self> {
         Ok(Intake {
             store,
-            guard: Guard::begin(store, "import").await?,
+            guard: LeaseGuard::begin(store, "import").await?,
             progress,
             buffers: Buffers::default(),
             failed: AtomicBool::new(false),
@@ -92,11 +93,11 @@ impl<'a> Intake<'a> {
     /// Holds a blob; true when the store has it. A blob of another size is damaged: it counts as
     /// absent, is written again, and so repaired.
     pub(super) async fn hold(&self, digest: &Digest, size: u64) -> Result<bool> {
-        let wanted = Wanted {
+        let wanted = BlobRef {
             size: Some(size),
-            ..Wanted::there(*digest)
+            ..BlobRef::existing(*digest)
         };
-        let there = self.guard.hold(wanted).await?;
+        let there = self.guard.pin(wanted).await?;
         if !there {
             self.ledger().created.insert(*digest);
         }
@@ -105,8 +106,8 @@ impl<'a> Intake<'a> {
 
     /// Holds all that the import is going to refer to; which of them the store has. Their records
     /// come before their bytes, so that a collection finds what a killed import has left.
-    pub(super) async fn hold_all(&self, wanted: &[Wanted]) -> Result<Vec<bool>> {
-        let there = self.guard.hold_all(wanted).await?;
+    pub(super) async fn pin_all(&self, wanted: &[BlobRef]) -> Result<Vec<bool>> {
+        let there = self.guard.pin_all(wanted).await?;
         let missing = wanted.iter().zip(&there).filter(|(_, there)| !**there);
         let missing = missing.map(|(wanted, _)| wanted.digest);
         self.ledger().created.extend(missing);
@@ -280,11 +281,11 @@ async fn discard(store: &Store, created: BTreeSet<Digest>, progress: &dyn Progre
     if created.is_empty() {
         return;
     }
-    let options = collect::Options {
+    let options = gc::GcOptions {
         only: Some(created),
-        ..collect::Options::default()
+        ..gc::GcOptions::default()
     };
-    if let Err(error) = collect::collect(store, &[], &options).await {
+    if let Err(error) = gc::collect(store, &[], &options).await {
         progress.warn(&format!("blobs that nothing refers to stay: {error}"));
     }
 }

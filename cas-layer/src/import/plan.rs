@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use bytes::Bytes;
-use cas_core::collect::Wanted;
+use cas_core::lease::BlobRef;
 use cas_core::platform::{Matcher, Only};
 use cas_core::{
     Descriptor, Digest, Document, Error, Index, Manifest, Platform, Result, dispatch, document,
@@ -281,7 +281,7 @@ async fn missing(
     planned: &HashSet<Digest>,
 ) -> Result<Vec<Item>> {
     let wanted = |item: &Item| {
-        let mut wanted = Wanted::described(&item.descriptor, item.children.clone());
+        let mut wanted = BlobRef::of(&item.descriptor, item.children.clone());
         let absent = item
             .children
             .iter()
@@ -289,8 +289,8 @@ async fn missing(
         wanted.absent = absent.copied().collect();
         wanted
     };
-    let wanted: Vec<Wanted> = items.iter().map(wanted).collect();
-    let there = intake.hold_all(&wanted).await?;
+    let wanted: Vec<BlobRef> = items.iter().map(wanted).collect();
+    let there = intake.pin_all(&wanted).await?;
     let items = items.into_iter().zip(there);
     Ok(items
         .filter(|(_, there)| !there)

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use cas_core::engine::{self, Receiving, Unpacker};
-use cas_core::{Descriptor, Digest, Platform, Result};
+use cas_core::transfer::{Receiving, Unpacker};
+use cas_core::{Descriptor, Digest, Platform, Result, image};
 use futures_util::{StreamExt, stream};
 
 use super::intake::Intake;
@@ -37,7 +37,7 @@ impl Unpack<'_> {
     ) -> Result<Chains> {
         let mut manifests = Vec::new();
         for image in images {
-            let resolved = engine::manifest_for(&*intake.store.content, image, self.platform);
+            let resolved = image::manifest_for(&*intake.store.content, image, self.platform);
             manifests.push((image.digest, resolved.await?.manifest));
         }
         let mut manifests = manifests.into_iter();

@@ -7,9 +7,9 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use cas_core::engine::Incoming;
-use cas_core::error::{Context, Kind};
+use cas_core::error::{Context, ErrorKind};
 use cas_core::snapshot::{Commit, Mount, Usage};
+use cas_core::transfer::Incoming;
 use cas_core::{Digest, Error, Labels, Result, pool, unique};
 use cas_host::{mount, overlay, syncfs};
 use futures_util::{StreamExt, stream};
@@ -62,7 +62,7 @@ impl Unpacking<'_> {
         let keys: Vec<String> = (self.there..self.chain.len())
             .map(|place| self.extract_key(place))
             .collect();
-        self.hold_snapshots(&keys).await?;
+        self.pin_snapshots(&keys).await?;
         for key in keys {
             let snapshotter = self.target.snapshotter;
             let mounts = snapshotter.prepare(&key, None, self.labels()).await?;
@@ -114,7 +114,7 @@ impl Unpacking<'_> {
             })
         };
         match self.apply_apart(place, source, false).await {
-            Err(error) if error.kind() == Kind::Cancelled => {
+            Err(error) if error.kind() == ErrorKind::Cancelled => {
                 // What is in its tree is a part of it.
                 *self.part(place)?.state() = State::Applied(None);
                 Ok(())

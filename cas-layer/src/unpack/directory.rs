@@ -1,13 +1,13 @@
 //! All layers into one plain directory.
 
 use std::fs::{self, Permissions};
-use std::io::ErrorKind;
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use cas_core::collect::Guard;
-use cas_core::error::Kind;
+use cas_core::error::ErrorKind;
+use cas_core::lease::LeaseGuard;
 use cas_core::{Digest, Error, Manifest, Result, Store, pool};
 
 use super::{Layer, hold, note, pairs};
@@ -27,9 +27,9 @@ pub async fn to_directory(
     directory: &Path,
     progress: &Arc<dyn Progress>,
 ) -> Result<()> {
-    let guard = match Guard::begin(store, "unpack").await {
+    let guard = match LeaseGuard::begin(store, "unpack").await {
         // What cannot be written is not collected here either.
-        Err(error) if error.kind() == Kind::Denied => None,
+        Err(error) if error.kind() == ErrorKind::Denied => None,
         outcome => Some(outcome?),
     };
     let unpacked = match &guard {
@@ -42,7 +42,7 @@ pub async fn to_directory(
     };
     match guard {
         None => unpacked,
-        Some(guard) => guard.settle(unpacked).await,
+        Some(guard) => guard.finish_with(unpacked).await,
     }
 }
 
@@ -104,8 +104,8 @@ fn begin(path: &Path) -> Result<bool> {
             fs::set_permissions(path, Permissions::from_mode(0o755))?;
             return Ok(true);
         }
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-        Err(error) if error.kind() == ErrorKind::NotFound => {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let why = "the directory that it shall be made in is not there; make that first";
             return Err(Error::not_found(why).source(error));
         }

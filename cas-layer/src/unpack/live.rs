@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use cas_core::engine::{Receiving, Unpacker, feed};
+use cas_core::transfer::{Receiving, Unpacker, feed};
 use cas_core::{Descriptor, Digest, Error, Manifest, Result, Store};
 use tokio::sync::RwLock;
 

@@ -16,11 +16,11 @@ mod turn;
 
 use std::io::Read;
 
-use cas_core::collect::{Guard, Wanted};
-use cas_core::engine::{self, UNCOMPRESSED};
+use cas_core::image::{self, UNCOMPRESSED};
+use cas_core::lease::{BlobRef, LeaseGuard};
 use cas_core::records::BlobRecord;
 use cas_core::snapshot::chain_ids;
-use cas_core::{Descriptor, Digest, Error, Kind, Manifest, Result, Store};
+use cas_core::{Descriptor, Digest, Error, ErrorKind, Manifest, Result, Store};
 
 pub use directory::to_directory;
 pub use live::LiveUnpacker;
@@ -47,7 +47,7 @@ pub(crate) fn first_cause(outcomes: Vec<Result<()>>) -> Result<()> {
     let Some(first) = errors.next() else {
         return Ok(());
     };
-    let cancelled = |error: &Error| error.kind() == Kind::Cancelled;
+    let cancelled = |error: &Error| error.kind() == ErrorKind::Cancelled;
     let cause = match cancelled(&first) {
         true => errors.find(|error| !cancelled(error)),
         false => None,
@@ -56,12 +56,10 @@ pub(crate) fn first_cause(outcomes: Vec<Result<()>>) -> Result<()> {
 }
 
 /// Holds what is read of an image to unpack it.
-async fn hold(guard: &Guard, manifest: &Manifest) -> Result<()> {
+async fn hold(guard: &LeaseGuard, manifest: &Manifest) -> Result<()> {
     let parts = std::iter::once(&manifest.config).chain(&manifest.layers);
-    let wanted: Vec<Wanted> = parts
-        .map(|part| Wanted::described(part, Vec::new()))
-        .collect();
-    guard.hold_all(&wanted).await.map(|_| ())
+    let wanted: Vec<BlobRef> = parts.map(|part| BlobRef::of(part, Vec::new())).collect();
+    guard.pin_all(&wanted).await.map(|_| ())
 }
 
 /// The name that the snapshot of an image has once it is unpacked; an image without layers has
@@ -83,8 +81,8 @@ fn chain(layers: &[(Descriptor, Digest)]) -> Vec<Digest> {
 
 /// The layers of `manifest`, lowest first.
 async fn pairs(store: &Store, manifest: &Manifest) -> Result<Vec<(Descriptor, Digest)>> {
-    let config = engine::image_config(store.content.as_ref(), &manifest.config).await?;
-    engine::layers(manifest, &config)
+    let config = image::image_config(store.content.as_ref(), &manifest.config).await?;
+    image::layers(manifest, &config)
 }
 
 impl Layer {

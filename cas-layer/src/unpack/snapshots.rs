@@ -5,12 +5,11 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use cas_core::collect::{Guard, LEASE};
-use cas_core::error::Kind as ErrorKind;
-use cas_core::snapshot::{Commit, Kind, Mount};
-use cas_core::{
-    Descriptor, Digest, Labels, Manifest, Result, Snapshotter, Store, dispatch, pool, unique,
-};
+use cas_core::error::ErrorKind;
+use cas_core::labels::LEASE;
+use cas_core::lease::{self, LeaseGuard};
+use cas_core::snapshot::{Commit, Mount, SnapshotKind};
+use cas_core::{Descriptor, Digest, Labels, Manifest, Result, Snapshotter, Store, pool, unique};
 
 use super::apart::Part;
 use super::turn::Turn;
@@ -53,7 +52,7 @@ pub(super) struct Unpacking<'a> {
     pub(super) store: &'a Store,
     pub(super) target: Target<'a>,
     pub(super) progress: &'a Arc<dyn Progress>,
-    guard: Guard,
+    guard: LeaseGuard,
     config: Descriptor,
     /// All layers with their diff ids, lowest first.
     pub(super) layers: Vec<(Descriptor, Digest)>,
@@ -83,7 +82,7 @@ impl<'a> Unpacking<'a> {
             store,
             target,
             progress,
-            guard: Guard::begin(store, "unpack").await?,
+            guard: LeaseGuard::begin(store, "unpack").await?,
             config: manifest.config.clone(),
             layers: Vec::new(),
             chain: Vec::new(),
@@ -103,7 +102,7 @@ impl<'a> Unpacking<'a> {
         self.layers = pairs(self.store, manifest).await?;
         self.chain = chain(&self.layers);
         let names: Vec<String> = self.chain.iter().map(ToString::to_string).collect();
-        self.hold_snapshots(&names).await?;
+        self.pin_snapshots(&names).await?;
         if self.rebases() {
             self.turn = self.take_turn().await?;
             self.prepare_parts().await?;
@@ -155,7 +154,7 @@ impl<'a> Unpacking<'a> {
         if let Some(top) = self.chain.last() {
             let reference = format!("containerd.io/gc.ref.snapshot.{}", self.name());
             let label = Labels::from([(reference, top.to_string())]);
-            dispatch::set_labels(self.store, &self.config, &label).await?;
+            lease::set_labels(self.store, &self.config, &label).await?;
         }
         Ok(self.chain.last().copied())
     }
@@ -167,7 +166,7 @@ impl<'a> Unpacking<'a> {
                 self.give_up(&part.key).await;
             }
         }
-        self.guard.settle(outcome).await
+        self.guard.finish_with(outcome).await
     }
 
     pub(super) fn rebases(&self) -> bool {
@@ -178,16 +177,16 @@ impl<'a> Unpacking<'a> {
         self.target.snapshotter.name()
     }
 
-    pub(super) async fn hold_snapshots(&self, keys: &[String]) -> Result<()> {
-        self.guard.hold_snapshots(self.name(), keys).await
+    pub(super) async fn pin_snapshots(&self, keys: &[String]) -> Result<()> {
+        self.guard.pin_snapshots(self.name(), keys).await
     }
 
     /// Whether the snapshot is there, and with all below it stays.
     pub(super) async fn holds(&self, chain_id: &Digest) -> Result<bool> {
         let (snapshotter, key) = (self.target.snapshotter, chain_id.to_string());
         let found = snapshotter.stat(&key).await?;
-        let committed = found.is_some_and(|info| info.kind == Kind::Committed);
-        Ok(committed && self.guard.touch_snapshot(snapshotter, &key).await?)
+        let committed = found.is_some_and(|info| info.kind == SnapshotKind::Committed);
+        Ok(committed && self.guard.bump_snapshot(snapshotter, &key).await?)
     }
 
     /// Each layer on its parent.
@@ -206,7 +205,7 @@ impl<'a> Unpacking<'a> {
     pub(super) async fn on_parent(&self, place: usize) -> Result<()> {
         let layer = Layer::open(self.store, self.layers[place].clone()).await?;
         let key = self.extract_key(place);
-        self.hold_snapshots(std::slice::from_ref(&key)).await?;
+        self.pin_snapshots(std::slice::from_ref(&key)).await?;
         let parent = place.checked_sub(1);
         let parent = parent.map(|below| self.chain[below].to_string());
         let prepared = self

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use cas_core::Kind;
+use cas_core::ErrorKind;
 
 use cas_core::limit;
 
@@ -120,7 +120,7 @@ fn whiteouts_spare_their_own_layer() {
             .file(bad, "")
             .apply(&Cage::new().root())
             .unwrap_err();
-        assert_eq!(error.kind(), Kind::Corrupt, "{bad}");
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{bad}");
     }
 }
 

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use cas_core::Kind;
+use cas_core::ErrorKind;
 
 use crate::common::{Cage, Header, Tar};
 use crate::{names, read};
@@ -57,7 +57,10 @@ fn links_cannot_be_loops_or_chains_without_end() {
     assert_eq!(read(cage.root().join("f")), "x");
     for path in ["l59/f", "loop/f"] {
         let tar = chain.clone().symlink("loop", "loop").file(path, "x");
-        assert_eq!(tar.apply(&cage.root()).unwrap_err().kind(), Kind::Corrupt);
+        assert_eq!(
+            tar.apply(&cage.root()).unwrap_err().kind(),
+            ErrorKind::Corrupt
+        );
     }
     // Links that double at each step.
     let mut bomb = Tar::new().symlink("b0", ".");
@@ -65,7 +68,7 @@ fn links_cannot_be_loops_or_chains_without_end() {
         bomb = bomb.symlink(format!("b{n}"), format!("b{0}/b{0}", n - 1));
     }
     let error = bomb.file("b29/f", "x").apply(&cage.root()).unwrap_err();
-    assert_eq!(error.kind(), Kind::Corrupt);
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
     cage.assert_untouched();
 }
 
@@ -86,7 +89,7 @@ fn hard_links_stay_inside_and_need_a_target() {
             .hardlink("self", target)
             .file("later", "");
         let error = tar.apply(&cage.root()).unwrap_err();
-        assert_eq!(error.kind(), Kind::Corrupt, "{target}: {error}");
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{target}: {error}");
     }
     Tar::new()
         .symlink("out", &canary)
@@ -104,7 +107,7 @@ fn hard_links_stay_inside_and_need_a_target() {
     let through = Tar::new().symlink("out", &canary).hardlink("h", "out/file");
     assert_eq!(
         through.apply(&cage.root()).unwrap_err().kind(),
-        Kind::Corrupt
+        ErrorKind::Corrupt
     );
     // A new file in place of one name leaves the other name alone.
     Tar::new().file("two", "new").apply(&cage.root()).unwrap();
@@ -128,7 +131,7 @@ fn the_root_stays_a_directory() {
                 .member(member, b"")
                 .apply(&cage.root())
                 .unwrap_err();
-            assert_eq!(error.kind(), Kind::Corrupt, "{name} {flag}");
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{name} {flag}");
         }
     }
     let root = Header::new(b'5', "./").mode(0o711).owner(7, 8);
@@ -183,7 +186,7 @@ fn links_lead_no_deeper_than_a_tree_can_be_removed() {
             .pax(&[("path", path.as_bytes())])
             .file("x", "");
         let error = tar.apply(&cage.root()).unwrap_err();
-        assert_eq!(error.kind(), Kind::OutOfRange, "{error}");
+        assert_eq!(error.kind(), ErrorKind::OutOfRange, "{error}");
         assert!(cage.root().join(&deep).join("fits").exists());
     }
 }

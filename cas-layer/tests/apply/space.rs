@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 
-use cas_core::Kind;
+use cas_core::ErrorKind;
 
 use crate::common::{Cage, Tar};
 
@@ -53,6 +53,6 @@ fn a_full_file_system_is_said_before_it_is_full() {
         .status()
         .unwrap();
     assert!(unmounted.success());
-    assert_eq!(big.unwrap_err().kind(), Kind::Full);
-    assert_eq!(many.unwrap_err().kind(), Kind::Full);
+    assert_eq!(big.unwrap_err().kind(), ErrorKind::Full);
+    assert_eq!(many.unwrap_err().kind(), ErrorKind::Full);
 }

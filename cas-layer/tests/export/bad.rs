@@ -1,13 +1,13 @@
 //! What fails, and that it leaves no file and no lease.
 
-use std::io::{Error as IoError, ErrorKind, Write};
+use std::io::{Error as IoError, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cas_core::content::ContentExt;
-use cas_core::error::Kind;
-use cas_core::memory::MemoryStore;
+use cas_core::error::ErrorKind;
+use cas_core::testing::memory::MemoryStore;
 use cas_core::{Descriptor, Digest, MediaType, Store};
 use cas_layer::export::{Options, Target, export};
 use cas_layer::progress::Silent;
@@ -18,7 +18,7 @@ use crate::source::{Files, OWN, noise};
 use crate::{bytes_of, docker, for_platform, images, memory, source, store_of, take};
 
 /// Fails so, and leaves the directory of the file as it was.
-async fn refused(store: &Store, options: &Options, kind: Kind) -> String {
+async fn refused(store: &Store, options: &Options, kind: ErrorKind) -> String {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("out.tar");
     std::fs::write(&file, "before").unwrap();
@@ -47,7 +47,7 @@ async fn damaged_blobs_are_found_on_the_way() {
         let flawed = Arc::new(Flawed(memory.clone(), own_layer(), flaw));
         let bad = store_of(flawed, memory);
         for options in [Options::default(), docker(), for_platform("linux/amd64")] {
-            let said = refused(&bad, &options, Kind::Corrupt).await;
+            let said = refused(&bad, &options, ErrorKind::Corrupt).await;
             assert!(said.contains(&own_layer().to_string()), "{said}");
         }
     }
@@ -59,7 +59,7 @@ async fn lost_blobs_are_named() {
     take(&store, &source(), None).await;
     store.content.remove(&own_layer()).await.unwrap();
     for options in [Options::default(), docker(), for_platform("linux/amd64")] {
-        let said = refused(&store, &options, Kind::NotFound).await;
+        let said = refused(&store, &options, ErrorKind::NotFound).await;
         assert!(said.contains(&own_layer().to_string()), "{said}");
         assert!(said.contains("import"), "{said}");
     }
@@ -76,7 +76,7 @@ async fn a_lost_manifest_of_an_index_is_no_platform_that_was_never_stored() {
     let children = cas_core::dispatch::children(&*store.content, target).await;
     let lost = children.unwrap()[1].digest;
     store.content.remove(&lost).await.unwrap();
-    let said = refused(&store, &Options::default(), Kind::NotFound).await;
+    let said = refused(&store, &Options::default(), ErrorKind::NotFound).await;
     assert!(said.contains(&lost.to_string()), "{said}");
 }
 
@@ -84,7 +84,7 @@ async fn a_lost_manifest_of_an_index_is_no_platform_that_was_never_stored() {
 async fn platforms_that_an_image_has_not_are_refused() {
     let store = memory();
     take(&store, &source(), None).await;
-    let said = refused(&store, &for_platform("linux/s390x"), Kind::NotFound).await;
+    let said = refused(&store, &for_platform("linux/s390x"), ErrorKind::NotFound).await;
     assert!(said.contains("other") && said.contains("s390x"), "{said}");
 }
 
@@ -98,7 +98,7 @@ async fn docker_gets_images_only() {
     let store = memory();
     take(&store, &files.tar(), None).await;
     bytes_of(&store, &Options::default()).await.unwrap();
-    refused(&store, &docker(), Kind::Unsupported).await;
+    refused(&store, &docker(), ErrorKind::Unsupported).await;
 
     let mut files = Files::layout();
     let layer = files.blob("text/plain".into(), b"words");
@@ -111,7 +111,7 @@ async fn docker_gets_images_only() {
     files.entries(&[(Some("odd"), &odd)]);
     let store = memory();
     take(&store, &files.tar(), None).await;
-    let said = refused(&store, &docker(), Kind::Unsupported).await;
+    let said = refused(&store, &docker(), ErrorKind::Unsupported).await;
     assert!(said.contains("text/plain"), "{said}");
 }
 
@@ -123,7 +123,7 @@ impl Write for Full {
         self.0 = self
             .0
             .checked_sub(data.len())
-            .ok_or_else(|| IoError::from(ErrorKind::StorageFull))?;
+            .ok_or_else(|| IoError::from(std::io::ErrorKind::StorageFull))?;
         Ok(data.len())
     }
 
@@ -141,7 +141,7 @@ async fn a_target_that_takes_no_more_is_an_error() {
         let target = Target::Stream(Box::new(Full(room)));
         let all = images(&store, false).await;
         let failed = export(&store, &all, target, &Options::default(), &Silent).await;
-        assert_eq!(failed.unwrap_err().kind(), Kind::Full, "{room}");
+        assert_eq!(failed.unwrap_err().kind(), ErrorKind::Full, "{room}");
     }
     let target = Target::Stream(Box::new(Full(whole)));
     let all = images(&store, false).await;
@@ -181,9 +181,9 @@ async fn what_is_no_file_is_told() {
     let directory = tempfile::tempdir().unwrap();
     let below = |path: &str| directory.path().join(path);
     let cases = [
-        (directory.path().to_owned(), Kind::InvalidArgument),
-        (below("absent/out.tar"), Kind::NotFound),
-        (Path::new("..").to_owned(), Kind::InvalidArgument),
+        (directory.path().to_owned(), ErrorKind::InvalidArgument),
+        (below("absent/out.tar"), ErrorKind::NotFound),
+        (Path::new("..").to_owned(), ErrorKind::InvalidArgument),
     ];
     for (path, kind) in cases {
         let target = Target::Path(path.clone());
@@ -192,6 +192,6 @@ async fn what_is_no_file_is_told() {
     }
     let nothing = Target::Path(below("out.tar"));
     let failed = export(&store, &[], nothing, &Options::default(), &Silent).await;
-    assert_eq!(failed.unwrap_err().kind(), Kind::InvalidArgument);
+    assert_eq!(failed.unwrap_err().kind(), ErrorKind::InvalidArgument);
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
 }

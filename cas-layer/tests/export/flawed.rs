@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cas_core::capability::Capabilities;
 use cas_core::content::{IngestStatus, Stat, Version};
-use cas_core::memory::MemoryStore;
+use cas_core::testing::memory::MemoryStore;
 use cas_core::{BlobReader, ContentStore, Digest, Ingest, Result};
 
 /// What became of the blob.

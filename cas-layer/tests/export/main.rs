@@ -18,8 +18,8 @@ use std::io::Write;
 use std::sync::{Arc, Mutex};
 
 use cas_core::image::RecordImages;
-use cas_core::memory::MemoryStore;
-use cas_core::strict::StrictStore;
+use cas_core::testing::memory::MemoryStore;
+use cas_core::testing::strict::StrictStore;
 use cas_core::{ContentStore, Image, Platform, Records, Result, Store};
 use cas_layer::export::{Format, Options, Target, export};
 use cas_layer::import::{self, import};

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 
-use cas_core::error::Kind;
+use cas_core::error::ErrorKind;
 use cas_core::{Descriptor, MediaType};
 use cas_layer::import::{Options, Source};
 
@@ -14,7 +14,7 @@ use crate::{for_platform, look, store, take};
 type Change = fn(&mut Files, Descriptor);
 
 /// A store with an image that shares a layer with the bad source, and the source itself.
-async fn refused(what: &str, kind: Kind, source: Source, options: &Options) {
+async fn refused(what: &str, kind: ErrorKind, source: Source, options: &Options) {
     let store = store();
     let mut other = Files::layout();
     let image = other.image(99, "amd64");
@@ -46,28 +46,28 @@ fn relist(files: &mut Files, entries: &[(Option<&str>, &Descriptor)]) {
 
 #[tokio::test]
 async fn damage_in_a_layout_is_refused_from_every_kind_of_source() {
-    let changes: [(&str, Kind, Change); 13] = [
-        ("flipped bit", Kind::Corrupt, |files, _| {
+    let changes: [(&str, ErrorKind, Change); 13] = [
+        ("flipped bit", ErrorKind::Corrupt, |files, _| {
             files.file(&own_layer())[9] ^= 1
         }),
-        ("longer blob", Kind::Corrupt, |files, _| {
+        ("longer blob", ErrorKind::Corrupt, |files, _| {
             files.file(&own_layer()).push(0)
         }),
-        ("shorter blob", Kind::Corrupt, |files, _| {
+        ("shorter blob", ErrorKind::Corrupt, |files, _| {
             files.file(&own_layer()).pop();
         }),
-        ("swapped manifest", Kind::Corrupt, |files, image| {
+        ("swapped manifest", ErrorKind::Corrupt, |files, image| {
             *files.file(&blob_path(&image.digest)) = noise(5, image.size as usize);
         }),
-        ("layer missing", Kind::NotFound, |files, _| {
+        ("layer missing", ErrorKind::NotFound, |files, _| {
             files.remove(&own_layer())
         }),
-        ("manifest missing", Kind::NotFound, |files, image| {
+        ("manifest missing", ErrorKind::NotFound, |files, image| {
             files.remove(&blob_path(&image.digest));
         }),
         (
             "manifest described as an index",
-            Kind::Corrupt,
+            ErrorKind::Corrupt,
             |files, image| {
                 let image = Descriptor {
                     media_type: MediaType::OCI_INDEX,
@@ -76,35 +76,43 @@ async fn damage_in_a_layout_is_refused_from_every_kind_of_source() {
                 relist(files, &[(Some("latest"), &image)]);
             },
         ),
-        ("wrong size in the index", Kind::Corrupt, |files, image| {
-            let image = Descriptor {
-                size: image.size + 1,
-                ..image
-            };
-            relist(files, &[(Some("latest"), &image)]);
-        }),
-        ("one name for two", Kind::Corrupt, |files, image| {
+        (
+            "wrong size in the index",
+            ErrorKind::Corrupt,
+            |files, image| {
+                let image = Descriptor {
+                    size: image.size + 1,
+                    ..image
+                };
+                relist(files, &[(Some("latest"), &image)]);
+            },
+        ),
+        ("one name for two", ErrorKind::Corrupt, |files, image| {
             let second = files.image(2, "amd64");
             relist(
                 files,
                 &[(Some("latest"), &image), (Some("latest"), &second)],
             );
         }),
-        ("two types for one digest", Kind::Corrupt, |files, image| {
-            let layer = Descriptor {
-                media_type: MediaType::OCI_LAYER,
-                ..image.clone()
-            };
-            let odd = files.index(vec![layer, image]);
-            relist(files, &[(Some("latest"), &odd)]);
-        }),
-        ("no name", Kind::InvalidArgument, |files, image| {
+        (
+            "two types for one digest",
+            ErrorKind::Corrupt,
+            |files, image| {
+                let layer = Descriptor {
+                    media_type: MediaType::OCI_LAYER,
+                    ..image.clone()
+                };
+                let odd = files.index(vec![layer, image]);
+                relist(files, &[(Some("latest"), &odd)]);
+            },
+        ),
+        ("no name", ErrorKind::InvalidArgument, |files, image| {
             relist(files, &[(None, &image)])
         }),
-        ("wild name", Kind::InvalidArgument, |files, image| {
+        ("wild name", ErrorKind::InvalidArgument, |files, image| {
             relist(files, &[(Some("../x"), &image)]);
         }),
-        ("newer layout", Kind::Unsupported, |files, _| {
+        ("newer layout", ErrorKind::Unsupported, |files, _| {
             *files.file("oci-layout") = br#"{"imageLayoutVersion":"1.1.0"}"#.to_vec();
         }),
     ];
@@ -138,13 +146,13 @@ async fn an_archive_cut_anywhere_is_refused() {
         let cut = &tar[..tar.len() * part / of];
         let options = Options::default();
         let kind = match cut.len() % 512 {
-            _ if cut.len() + 4096 > tar.len() => Kind::InvalidArgument,
-            _ => Kind::Corrupt,
+            _ if cut.len() + 4096 > tar.len() => ErrorKind::InvalidArgument,
+            _ => ErrorKind::Corrupt,
         };
         refused("cut file", kind, in_file(scratch.path(), cut), &options).await;
         refused("cut stream", kind, in_stream(cut), &options).await;
         let cut = &packed[..packed.len() * part / of];
-        refused("cut gzip", Kind::Corrupt, in_stream(cut), &options).await;
+        refused("cut gzip", ErrorKind::Corrupt, in_stream(cut), &options).await;
     }
 }
 
@@ -158,7 +166,7 @@ async fn what_is_no_image_is_not_recognised() {
         for source in [in_file(scratch.path(), &data), in_stream(&data)] {
             refused(
                 "no image",
-                Kind::InvalidArgument,
+                ErrorKind::InvalidArgument,
                 source,
                 &Options::default(),
             )
@@ -168,13 +176,13 @@ async fn what_is_no_image_is_not_recognised() {
     let directory = Source::Path(scratch.path().to_owned());
     refused(
         "directory",
-        Kind::InvalidArgument,
+        ErrorKind::InvalidArgument,
         directory,
         &Options::default(),
     )
     .await;
     let absent = Source::Path(scratch.path().join("absent"));
-    refused("absent", Kind::NotFound, absent, &Options::default()).await;
+    refused("absent", ErrorKind::NotFound, absent, &Options::default()).await;
 }
 
 #[tokio::test]
@@ -186,7 +194,13 @@ async fn a_member_twice_is_refused() {
         in_file(scratch.path(), &files.tar()),
         in_stream(&files.tar()),
     ] {
-        refused("member twice", Kind::Corrupt, source, &Options::default()).await;
+        refused(
+            "member twice",
+            ErrorKind::Corrupt,
+            source,
+            &Options::default(),
+        )
+        .await;
     }
 }
 
@@ -203,7 +217,7 @@ async fn an_index_of_four_gibibytes_is_not_read() {
     let options = Options::default();
     refused(
         "directory",
-        Kind::OutOfRange,
+        ErrorKind::OutOfRange,
         Source::Path(directory),
         &options,
     )
@@ -215,12 +229,12 @@ async fn an_index_of_four_gibibytes_is_not_read() {
     archive.write_all(&head).unwrap();
     archive.seek(SeekFrom::Current(SIZE as i64)).unwrap();
     archive.write_all(&[0; 1024]).unwrap();
-    refused("file", Kind::OutOfRange, Source::Path(path), &options).await;
+    refused("file", ErrorKind::OutOfRange, Source::Path(path), &options).await;
 
     let endless = std::io::Cursor::new(head).chain(std::io::repeat(b' '));
     refused(
         "stream",
-        Kind::OutOfRange,
+        ErrorKind::OutOfRange,
         Source::Stream(Box::new(endless)),
         &options,
     )
@@ -237,7 +251,7 @@ async fn deep_indexes_end() {
     relist(&mut files, &[(Some("bomb"), &nested)]);
     refused(
         "bomb",
-        Kind::OutOfRange,
+        ErrorKind::OutOfRange,
         in_stream(&files.tar()),
         &Options::default(),
     )
@@ -250,7 +264,7 @@ async fn nothing_for_the_platform_is_not_found() {
     let options = for_platform("linux/riscv64");
     refused(
         "platform",
-        Kind::NotFound,
+        ErrorKind::NotFound,
         in_stream(&files.tar()),
         &options,
     )

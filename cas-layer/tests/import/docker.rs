@@ -1,7 +1,7 @@
 //! Archives of `docker save`.
 
 use cas_core::content::ContentExt;
-use cas_core::error::Kind;
+use cas_core::error::ErrorKind;
 use cas_core::{Descriptor, Digest, Document, MediaType, Store};
 use cas_layer::import::Options;
 use serde_json::json;
@@ -106,7 +106,7 @@ async fn without_tags_a_name_must_be_given() {
     let error = take(&store(), in_stream(&tar), &Options::default())
         .await
         .unwrap_err();
-    assert_eq!(error.kind(), Kind::InvalidArgument);
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
     assert!(error.to_string().contains("--name"), "{error}");
     assert!(take(&store(), in_stream(&tar), &named("a")).await.is_ok());
 }
@@ -118,27 +118,27 @@ async fn another_platform_is_not_found() {
     let error = take(&store(), in_stream(&files.tar()), &options)
         .await
         .unwrap_err();
-    assert_eq!(error.kind(), Kind::NotFound);
+    assert_eq!(error.kind(), ErrorKind::NotFound);
     assert!(error.to_string().contains("linux/amd64"), "{error}");
 }
 
 #[tokio::test]
 async fn refuses_what_does_not_fit_together() {
-    let changes: [(&str, Kind, Change); 5] = [
-        ("layer is not its diff id", Kind::Corrupt, |files| {
+    let changes: [(&str, ErrorKind, Change); 5] = [
+        ("layer is not its diff id", ErrorKind::Corrupt, |files| {
             files.file("bb.tar")[0] ^= 1
         }),
-        ("layer missing", Kind::NotFound, |files| {
+        ("layer missing", ErrorKind::NotFound, |files| {
             files.remove("bb.tar")
         }),
-        ("config missing", Kind::NotFound, |files| {
+        ("config missing", ErrorKind::NotFound, |files| {
             files.remove("config.json")
         }),
-        ("link in a circle", Kind::Corrupt, |files| {
+        ("link in a circle", ErrorKind::Corrupt, |files| {
             files.remove("bb.tar");
             files.link("bb.tar", "bb/layer.tar");
         }),
-        ("a layer too many", Kind::Corrupt, |files| {
+        ("a layer too many", ErrorKind::Corrupt, |files| {
             let listed = String::from_utf8(files.file("manifest.json").clone()).unwrap();
             let listed = listed.replace("[\"aa", "[\"bb.tar\",\"aa");
             *files.file("manifest.json") = listed.into_bytes();

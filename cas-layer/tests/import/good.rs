@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use cas_core::content::ContentExt;
-use cas_core::error::Kind;
+use cas_core::error::ErrorKind;
 use cas_core::image::Reference;
 use cas_core::{Descriptor, Digest, Error, Image, ImageStore, MediaType, Platform, Result, Store};
 use cas_layer::import::{Options, Source};
@@ -282,7 +282,7 @@ impl ImageStore for Refusing {
     }
     async fn create(&self, image: Image) -> Result<Image> {
         match image.name.as_str() {
-            "x.io/a:v1" => Err(Error::new(Kind::Full, "planted")),
+            "x.io/a:v1" => Err(Error::new(ErrorKind::Full, "planted")),
             _ => self.0.create(image).await,
         }
     }
@@ -309,6 +309,6 @@ async fn when_one_name_cannot_be_made_none_is() {
     let error = take(&store, in_stream(&files.tar()), &Options::default())
         .await
         .unwrap_err();
-    assert_eq!(error.kind(), Kind::Full);
+    assert_eq!(error.kind(), ErrorKind::Full);
     assert_eq!(before, look(&store).await);
 }

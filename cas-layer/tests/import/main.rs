@@ -11,8 +11,8 @@ mod source;
 use std::sync::Arc;
 
 use cas_core::image::RecordImages;
-use cas_core::memory::MemoryStore;
 use cas_core::records::Table;
+use cas_core::testing::memory::MemoryStore;
 use cas_core::{Digest, Image, Result, Store};
 use cas_layer::import::{Options, Source, import};
 use cas_layer::progress::Silent;

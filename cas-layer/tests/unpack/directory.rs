@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use cas_core::error::Kind;
+use cas_core::error::ErrorKind;
 use cas_core::{ContentExt, Digest, MediaType};
 use cas_layer::unpack::to_directory;
 
@@ -29,7 +29,7 @@ async fn a_directory_with_anything_in_it_is_left_alone() {
     let manifest = image(&store, &LAYERS, |_| {}).await;
     fs::write(scratch.path().join("mine"), "mine").unwrap();
     let outcome = to_directory(&store, &manifest, scratch.path(), &silent()).await;
-    assert_eq!(outcome.unwrap_err().kind(), Kind::FailedPrecondition);
+    assert_eq!(outcome.unwrap_err().kind(), ErrorKind::FailedPrecondition);
     assert_eq!(
         tree(scratch.path()),
         [("mine".to_owned(), "mine".to_owned())]
@@ -45,7 +45,7 @@ async fn what_was_made_before_a_failure_is_removed() {
     fs::create_dir(&empty).unwrap();
     for directory in [&empty, &absent] {
         let outcome = to_directory(&store, &manifest, directory, &silent()).await;
-        assert_eq!(outcome.unwrap_err().kind(), Kind::Corrupt);
+        assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Corrupt);
     }
     assert_eq!(fs::read_dir(&empty).unwrap().count(), 0);
     assert!(!absent.exists());
@@ -62,7 +62,7 @@ async fn a_missing_layer_is_noticed_before_anything_is_made() {
         .unwrap();
     let absent = scratch.path().join("absent");
     let outcome = to_directory(&store, &manifest, &absent, &silent()).await;
-    assert_eq!(outcome.unwrap_err().kind(), Kind::NotFound);
+    assert_eq!(outcome.unwrap_err().kind(), ErrorKind::NotFound);
     assert!(!absent.exists());
 }
 
@@ -83,6 +83,6 @@ async fn a_bomb_ends_by_its_ratio_and_leaves_nothing() {
     let absent = scratch.path().join("absent");
     let outcome = to_directory(&store, &manifest, &absent, &silent()).await;
     let error = outcome.unwrap_err();
-    assert_eq!(error.kind(), Kind::OutOfRange, "{error}");
+    assert_eq!(error.kind(), ErrorKind::OutOfRange, "{error}");
     assert!(!absent.exists());
 }

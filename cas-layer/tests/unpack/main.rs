@@ -11,11 +11,11 @@ mod source;
 use std::path::Path;
 use std::sync::Arc;
 
-use cas_core::engine;
+use cas_core::image;
 use cas_core::image::RecordImages;
 use cas_core::media_type::DiffCompression;
-use cas_core::memory::MemoryStore;
 use cas_core::platform::All;
+use cas_core::testing::memory::MemoryStore;
 use cas_core::{Descriptor, Digest, Manifest, MediaType, Store};
 use cas_layer::import::{Options, import};
 use cas_layer::progress::{Progress, Silent};
@@ -104,7 +104,7 @@ async fn image_of(
 }
 
 async fn manifest(store: &Store, target: &Descriptor) -> Manifest {
-    let resolved = engine::manifest(store.content.as_ref(), target, &All).await;
+    let resolved = image::manifest(store.content.as_ref(), target, &All).await;
     resolved.unwrap().manifest
 }
 

@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use cas_core::engine::UNCOMPRESSED;
-use cas_core::error::Kind as ErrorKind;
-use cas_core::memory::MemoryStore;
-use cas_core::snapshot::{Kind, Mount};
+use cas_core::error::ErrorKind;
+use cas_core::image::UNCOMPRESSED;
+use cas_core::snapshot::{Mount, SnapshotKind};
+use cas_core::testing::memory::MemoryStore;
 use cas_core::{ContentExt, Digest, Labels, Snapshotter};
 use cas_layer::unpack::{Target, to_snapshots};
 use snapshot_native::NativeSnapshotter;
@@ -26,7 +26,7 @@ fn target<'a>(snapshotter: &'a dyn Snapshotter, root: &'a tempfile::TempDir) -> 
 async fn committed(snapshotter: &dyn Snapshotter) -> Vec<String> {
     let all = snapshotter.walk(None, 1000).await.unwrap();
     assert!(
-        all.iter().all(|info| info.kind == Kind::Committed),
+        all.iter().all(|info| info.kind == SnapshotKind::Committed),
         "{all:?}"
     );
     all.into_iter().map(|info| info.key).collect()

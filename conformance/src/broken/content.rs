@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use bytes::Bytes;
 use cas_core::content::{Durability, IngestStatus, Stat, Verified, Version, check_key};
-use cas_core::memory::MemoryStore;
 use cas_core::records::Batch;
+use cas_core::testing::memory::MemoryStore;
 use cas_core::{
-    Algorithm, BlobReader, Capabilities, ContentExt, ContentStore, Digest, Error, Ingest, Kind,
-    Result, Store,
+    Algorithm, BlobReader, Capabilities, ContentExt, ContentStore, Digest, Error, ErrorKind,
+    Ingest, Result, Store,
 };
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -118,7 +118,7 @@ impl ContentStore for BrokenContent {
     async fn begin(&self, key: &str) -> Result<Box<dyn Ingest>> {
         let mut ingest = match self.store.begin(&self.key(key)).await {
             Err(error)
-                if error.kind() == Kind::Busy && self.fault == Fault::AllowsASecondWriter =>
+                if error.kind() == ErrorKind::Busy && self.fault == Fault::AllowsASecondWriter =>
             {
                 self.begin_second(key).await?
             }

@@ -12,8 +12,8 @@ use bytes::Bytes;
 use cas_core::content::{Durability, IngestStatus, Stat, Verified, Version};
 use cas_core::records::Batch;
 use cas_core::{
-    Algorithm, BlobReader, Capabilities, Capability, ContentStore, Digest, Error, Ingest, Kind,
-    Result,
+    Algorithm, BlobReader, Capabilities, Capability, ContentStore, Digest, Error, ErrorKind,
+    Ingest, Result,
 };
 
 /// What is wrong with a store on files.
@@ -64,7 +64,7 @@ impl FileStore {
 /// `None` for what is not there.
 fn there<T>(outcome: std::io::Result<T>) -> Result<Option<T>> {
     match outcome.map_err(Error::from) {
-        Err(error) if error.kind() == Kind::NotFound => Ok(None),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         outcome => outcome.map(Some),
     }
 }

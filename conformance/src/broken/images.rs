@@ -5,8 +5,8 @@ use std::time::UNIX_EPOCH;
 
 use async_trait::async_trait;
 use cas_core::image::{Image, Reference};
-use cas_core::memory::MemoryStore;
-use cas_core::{Descriptor, ImageStore, Kind, Result};
+use cas_core::testing::memory::MemoryStore;
+use cas_core::{Descriptor, ErrorKind, ImageStore, Result};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum ImageFault {
@@ -75,7 +75,8 @@ impl ImageStore for BrokenImages {
             }
             Err(_) if image.target.size == 0 && self.fault == Fault::TakesAnyTarget => Ok(image),
             Err(error)
-                if error.kind() == Kind::AlreadyExists && self.fault == Fault::ClobbersOnCreate =>
+                if error.kind() == ErrorKind::AlreadyExists
+                    && self.fault == Fault::ClobbersOnCreate =>
             {
                 self.store.update(image, &[]).await
             }
@@ -103,7 +104,7 @@ impl ImageStore for BrokenImages {
         };
         match self.store.update(image.clone(), fieldpaths).await {
             Err(error)
-                if error.kind() == Kind::NotFound && self.fault == Fault::UpdatesIntoBeing =>
+                if error.kind() == ErrorKind::NotFound && self.fault == Fault::UpdatesIntoBeing =>
             {
                 self.store.create(image).await
             }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use cas_core::image::RecordImages;
-use cas_core::memory::MemoryStore;
 use cas_core::records::{Batch, Change, Expect, Record, Revision, Table};
+use cas_core::testing::memory::MemoryStore;
 use cas_core::{Capabilities, Digest, Records, Result, Store};
 use serde_json::Value;
 

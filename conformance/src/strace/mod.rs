@@ -18,7 +18,7 @@ use std::task::Poll;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use cas_core::{Kind, Result, pool};
+use cas_core::{ErrorKind, Result, pool};
 use tempfile::TempDir;
 
 use self::aim::{Aim, HERE, is_of_threads};
@@ -259,14 +259,16 @@ impl Ended {
     /// nothing more until it is opened anew.
     fn check_kind(&self, fault: Fault, call: &Call) {
         let told = self.said.last().and_then(|said| said.strip_prefix(REFUSED));
-        let kinds: &[Kind] = match fault {
+        let kinds: &[ErrorKind] = match fault {
             Fault::Kill => &[],
-            Fault::Full if call.opens() => &[Kind::Full, Kind::Unavailable],
-            Fault::Full if call.syncs() => {
-                &[Kind::Full, Kind::Unavailable, Kind::FailedPrecondition]
-            }
-            Fault::Full => &[Kind::Full],
-            Fault::Broken => &[Kind::Unavailable, Kind::FailedPrecondition],
+            Fault::Full if call.opens() => &[ErrorKind::Full, ErrorKind::Unavailable],
+            Fault::Full if call.syncs() => &[
+                ErrorKind::Full,
+                ErrorKind::Unavailable,
+                ErrorKind::FailedPrecondition,
+            ],
+            Fault::Full => &[ErrorKind::Full],
+            Fault::Broken => &[ErrorKind::Unavailable, ErrorKind::FailedPrecondition],
         };
         assert!(
             fault == Fault::Kill || self.is_whole() || told.is_some(),

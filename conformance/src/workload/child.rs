@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use cas_core::{Context, Error, Kind, Result};
+use cas_core::{Context, Error, ErrorKind, Result};
 
 use super::column::{Column, Contender, gap};
 use super::data;
@@ -166,7 +166,7 @@ pub async fn task(
         _ => Err(Error::invalid("no such task").subject(task)),
     };
     match done {
-        Err(error) if error.kind() == Kind::Unsupported => say(GAP),
+        Err(error) if error.kind() == ErrorKind::Unsupported => say(GAP),
         done => done,
     }
 }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::Path;
 use std::time::Instant;
 
-use cas_core::{Context, Kind, Result};
+use cas_core::{Context, ErrorKind, Result};
 
 use super::child::Again;
 use super::column::Contender;
@@ -224,7 +224,7 @@ impl Run<'_> {
                     let found = notes.iter().find(|(key, _)| *key == row.key);
                     cell.add(found.map(|(_, value)| *value));
                 }
-                Err(error) if error.kind() == Kind::Unsupported => cell.gap(error.to_string()),
+                Err(error) if error.kind() == ErrorKind::Unsupported => cell.gap(error.to_string()),
                 Err(error) => cell.fail(error.to_string()),
             }
         }

@@ -320,7 +320,9 @@ async fn whole(lane: &mut Lane<'_>) -> Result<Notes> {
     if lane.round == 0 {
         let column = lane.column().await?;
         match column.put_batched(&blobs).await {
-            Err(error) if error.kind() == cas_core::Kind::Unsupported => column.put(&blobs).await?,
+            Err(error) if error.kind() == cas_core::ErrorKind::Unsupported => {
+                column.put(&blobs).await?
+            }
             outcome => outcome?,
         }
         lane.stored += (READ * data::SMALL) as u64;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
-use cas_core::collect::{Options, collect};
 use cas_core::content::{Durability, Expected, Writer};
+use cas_core::gc::{GcOptions, collect};
 use cas_core::records::{Batch, Blobs, Expect};
 use cas_core::{
     Descriptor, Digest, Error, Image, Labels, MediaType, Records, Result, Snapshotter, Store,
@@ -198,10 +198,10 @@ impl Column for Stored {
     }
 
     async fn collect(&self) -> Result<usize> {
-        let options = Options {
+        let options = GcOptions {
             // In two days nothing is young any more.
             now: SystemTime::now() + Duration::from_secs(2 * 24 * 60 * 60),
-            ..Options::default()
+            ..GcOptions::default()
         };
         let collected = collect(&self.store, &[], &options).await?;
         Ok(collected.blobs.len())

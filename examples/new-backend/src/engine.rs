@@ -6,7 +6,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use cas_core::{Error, Kind, Result};
+use cas_core::{Error, ErrorKind, Result};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use crate::error::Failed;
@@ -100,7 +100,7 @@ impl Engine {
         }
         let outcome = transact(&mut writer.connection, synced, work);
         outcome.map_err(|Failed(error)| {
-            writer.failed = error.kind() == Kind::Unavailable;
+            writer.failed = error.kind() == ErrorKind::Unavailable;
             error
         })
     }

@@ -1,6 +1,6 @@
 //! Errors of SQLite, sorted by what the caller does about them.
 
-use cas_core::{Error, Kind};
+use cas_core::{Error, ErrorKind};
 use rusqlite::ErrorCode;
 
 /// Why a transaction was not made: an error of ours, or one of SQLite.
@@ -15,20 +15,20 @@ impl From<Error> for Failed {
 impl From<rusqlite::Error> for Failed {
     fn from(error: rusqlite::Error) -> Self {
         let (kind, advice) = match error.sqlite_error_code() {
-            Some(ErrorCode::DiskFull) => (Kind::Full, "free some space"),
-            Some(ErrorCode::SystemIoFailure) => (Kind::Unavailable, "the device failed"),
+            Some(ErrorCode::DiskFull) => (ErrorKind::Full, "free some space"),
+            Some(ErrorCode::SystemIoFailure) => (ErrorKind::Unavailable, "the device failed"),
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => (
-                Kind::Corrupt,
+                ErrorKind::Corrupt,
                 "restore the file, or begin with another directory",
             ),
             Some(ErrorCode::CannotOpen) => (
-                Kind::Unavailable,
+                ErrorKind::Unavailable,
                 "check the rights of the directory, and its disk",
             ),
             Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
-                (Kind::Denied, "the file cannot be written here")
+                (ErrorKind::Denied, "the file cannot be written here")
             }
-            _ => (Kind::Internal, "unexpected; please report it"),
+            _ => (ErrorKind::Internal, "unexpected; please report it"),
         };
         Failed(Error::new(kind, format!("{error}; {advice}")).source(error))
     }

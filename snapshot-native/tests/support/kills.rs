@@ -11,7 +11,7 @@ use std::sync::Arc;
 use backend_fs::SqliteRecords;
 use cas_core::pool::wait;
 use cas_core::records::Snapshots;
-use cas_core::snapshot::{Info, Kind, Mount, Usage};
+use cas_core::snapshot::{Info, Mount, SnapshotKind, Usage};
 use cas_core::{Labels, Result, Snapshotter};
 use cas_host::mount;
 
@@ -124,7 +124,7 @@ fn check<S: Scene>(root: &Path, acknowledged: &[String], context: &str) {
 
 /// What is recorded has its directories, and a layer shows its own content and that of all below.
 async fn check_snapshot<S: Scene>(store: &dyn Snapshotter, info: &Info, context: &str) {
-    if info.kind != Kind::Committed {
+    if info.kind != SnapshotKind::Committed {
         for dir in store.mounts(&info.key).await.unwrap().iter().flat_map(dirs) {
             assert!(dir.is_dir(), "{context}: {} lacks {dir:?}", info.key);
         }

@@ -16,7 +16,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use cas::layer::progress::Progress;
-use cas::{Cas, Context, Kind, Result, unique};
+use cas::{Cas, Context, ErrorKind, Result, unique};
 use cas_host::{Dir, Lock};
 
 use super::runtime;
@@ -95,7 +95,7 @@ impl Place {
             runtime::end(&self).await?;
             match cas.unmount(&self.rootfs()).await {
                 // It was not made yet, or the last clearing came as far as here.
-                Err(error) if error.kind() == Kind::NotFound => {}
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
                 unmounted => unmounted?,
             }
             self.remove().during("remove", self.bundle.display())?;

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use cas::{Digest, Kind, MediaType, limit};
+use cas::{Digest, ErrorKind, MediaType, limit};
 
 use super::{CORRUPT, Case, Make, harmless, pax, refused};
 use crate::archive::{Header, Tar, record};
@@ -103,7 +103,7 @@ pub(super) const ALL: &[Make] = &[
     |_| {
         refused(
             "an owner that means nobody",
-            Kind::OutOfRange,
+            ErrorKind::OutOfRange,
             vec![pax("uid", b"4294967295")],
         )
     },
@@ -125,14 +125,14 @@ pub(super) const ALL: &[Make] = &[
     |_| {
         let value = vec![b'v'; limit::XATTR + 1];
         let tar = pax("SCHILY.xattr.user.x", &value);
-        refused("an attribute too large", Kind::OutOfRange, vec![tar])
+        refused("an attribute too large", ErrorKind::OutOfRange, vec![tar])
     },
     |_| {
         let many = (0..40_000).flat_map(|n| record(&format!("SCHILY.xattr.user.{n:05}"), "v"));
         let tar = Tar::new()
             .extension(b'x', many.collect::<Vec<u8>>())
             .file("f", "");
-        refused("too many attributes", Kind::OutOfRange, vec![tar])
+        refused("too many attributes", ErrorKind::OutOfRange, vec![tar])
     },
     // What the reader must see through.
     |_| {
@@ -153,11 +153,11 @@ pub(super) const ALL: &[Make] = &[
     },
     |_| {
         let tar = Tar::new().raw(Header::new(b'x', "x").size(1 << 30).sealed(false));
-        refused("a record of a gigabyte", Kind::OutOfRange, vec![tar])
+        refused("a record of a gigabyte", ErrorKind::OutOfRange, vec![tar])
     },
     |_| {
         let tar = Tar::new().raw(Header::new(b'L', "x").size(100 << 20).sealed(false));
-        refused("a name of 100 megabytes", Kind::OutOfRange, vec![tar])
+        refused("a name of 100 megabytes", ErrorKind::OutOfRange, vec![tar])
     },
     |_| {
         refused(
@@ -193,7 +193,7 @@ pub(super) const ALL: &[Make] = &[
         let map = [b"0\n".to_vec(), vec![0; 510]].concat();
         refused(
             "a sparse file of 8 EiB",
-            Kind::OutOfRange,
+            ErrorKind::OutOfRange,
             vec![Tar::new().pax(&records).file("x", map)],
         )
     },

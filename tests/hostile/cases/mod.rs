@@ -4,7 +4,7 @@
 mod content;
 mod paths;
 
-use cas::{Digest, Kind, MediaType};
+use cas::{Digest, ErrorKind, MediaType};
 
 use crate::archive::Tar;
 use crate::cage::Cage;
@@ -13,7 +13,7 @@ use crate::cage::Cage;
 pub(crate) enum Outcome {
     /// Unpacked, into the root and nowhere else.
     Harmless,
-    Refused(Kind),
+    Refused(ErrorKind),
 }
 
 pub(crate) struct Case {
@@ -42,11 +42,11 @@ fn harmless(name: &'static str, layers: Vec<Tar>) -> Case {
 }
 
 /// Refused at the last of its layers.
-fn refused(name: &'static str, kind: Kind, layers: Vec<Tar>) -> Case {
+fn refused(name: &'static str, kind: ErrorKind, layers: Vec<Tar>) -> Case {
     case(name, Outcome::Refused(kind), layers)
 }
 
-const CORRUPT: Kind = Kind::Corrupt;
+const CORRUPT: ErrorKind = ErrorKind::Corrupt;
 
 type Make = fn(&Cage) -> Case;
 

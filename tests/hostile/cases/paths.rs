@@ -1,6 +1,6 @@
 //! Names and links that lead out of the root.
 
-use cas::{Kind, limit};
+use cas::{ErrorKind, limit};
 
 use super::{CORRUPT, Make, harmless, pax, refused};
 use crate::archive::{Header, Tar};
@@ -69,7 +69,7 @@ pub(super) const ALL: &[Make] = &[
     |_| {
         refused(
             "a name too long",
-            Kind::OutOfRange,
+            ErrorKind::OutOfRange,
             vec![pax("path", &[b'x'; 256])],
         )
     },
@@ -77,7 +77,7 @@ pub(super) const ALL: &[Make] = &[
         let path = format!("{}x", "abcdefg/".repeat(limit::PATH / 8));
         refused(
             "a path too long",
-            Kind::OutOfRange,
+            ErrorKind::OutOfRange,
             vec![pax("path", path.as_bytes())],
         )
     },
@@ -85,7 +85,7 @@ pub(super) const ALL: &[Make] = &[
         let path = "a/".repeat(limit::PATH_DEPTH + 1);
         refused(
             "a path too deep",
-            Kind::OutOfRange,
+            ErrorKind::OutOfRange,
             vec![pax("path", path.as_bytes())],
         )
     },

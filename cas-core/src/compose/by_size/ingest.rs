@@ -14,7 +14,7 @@ use bytes::Bytes;
 
 use super::{Members, Side};
 use crate::content::{ContentStore, Durability, Ingest, Patience, Verified};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::records::Batch;
 
 /// Most bytes that a move holds at once.
@@ -93,7 +93,7 @@ async fn begin_large(store: &dyn ContentStore, key: &str) -> Result<Box<dyn Inge
     let mut patience = Patience::new(LETTING_GO);
     loop {
         match store.begin(key).await {
-            Err(error) if error.kind() == Kind::Busy && patience.wait().await => {}
+            Err(error) if error.kind() == ErrorKind::Busy && patience.wait().await => {}
             outcome => return outcome,
         }
     }
@@ -108,7 +108,7 @@ async fn forget(store: &dyn ContentStore, mut ingest: Box<dyn Ingest>) -> Result
     }
     drop(ingest);
     match store.discard(&key).await {
-        Err(error) if error.kind() == Kind::Busy => Ok(()),
+        Err(error) if error.kind() == ErrorKind::Busy => Ok(()),
         outcome => outcome.map(|_| ()),
     }
 }

@@ -3,10 +3,9 @@
 use async_trait::async_trait;
 
 use super::{THRESHOLD, by_size};
-use crate::compose::Composer;
 use crate::error::Result;
 use crate::location::Location;
-use crate::registry::Registry;
+use crate::registry::{Composer, Registry};
 use crate::store::Store;
 
 /// Opens `by-size`: two members and, if it is not [`THRESHOLD`], how large a small blob may be.

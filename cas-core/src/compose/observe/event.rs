@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::error::Kind;
+use crate::error::ErrorKind;
 
 /// A call that ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,7 +14,7 @@ pub struct Event {
     /// How long it took.
     pub elapsed: Duration,
     /// How it failed, if it did.
-    pub error: Option<Kind>,
+    pub error: Option<ErrorKind>,
 }
 
 /// What a call is about.

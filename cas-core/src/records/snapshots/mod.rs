@@ -13,21 +13,21 @@ mod record;
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
-pub use moves::New;
-pub use record::SnapshotRecord;
+pub use record::{New, SnapshotRecord};
 
-use super::{ATTEMPTS, Batch, Expect, Records, Revision, Table};
-use crate::Labels;
+use super::each::each;
+use super::retry::retry;
+use super::{Batch, Expect, Records, Revision, Table};
 use crate::capability::Capability;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
+use crate::labels::Labels;
 use crate::snapshot::{Commit, Info, Usage};
+use crate::sync::lock;
 
 /// Ids taken from the records at once; those left over when the process ends are never used.
 const BLOCK: u64 = 64;
-/// Records read at once.
-const PAGE: usize = 256;
 
 /// The view of [`Table::Snapshots`] that belongs to one snapshotter.
 pub struct Snapshots {
@@ -68,11 +68,11 @@ impl Snapshots {
     /// # Errors
     /// `Corrupt` when the counter does not parse; those of the store.
     pub async fn fresh_id(&self) -> Result<u64> {
-        if let Some(id) = self.ids().next() {
+        if let Some(id) = lock(&self.ids).next() {
             return Ok(id);
         }
-        let block = self.settle(|| self.plan_block()).await?;
-        *self.ids() = block.start + 1..block.end;
+        let block = self.commit_plan(|| self.plan_block()).await?;
+        *lock(&self.ids) = block.start + 1..block.end;
         Ok(block.start)
     }
 
@@ -129,7 +129,7 @@ impl Snapshots {
     /// `AlreadyExists`; `NotFound` for the parent; `InvalidArgument` when the parent is not
     /// committed, or for a key or labels out of bounds; `Conflict` when others keep winning.
     pub async fn create(&self, new: &New<'_>, id: u64) -> Result<SnapshotRecord> {
-        self.settle(|| self.plan_create(new, id)).await
+        self.commit_plan(|| self.plan_create(new, id)).await
     }
 
     /// Makes the active snapshot `key` the committed one `name`, with what it takes by itself.
@@ -143,7 +143,7 @@ impl Snapshots {
         options: &Commit,
         usage: Usage,
     ) -> Result<SnapshotRecord> {
-        self.settle(|| self.plan_commit(name, key, options, usage))
+        self.commit_plan(|| self.plan_commit(name, key, options, usage))
             .await
     }
 
@@ -152,7 +152,7 @@ impl Snapshots {
     /// # Errors
     /// `NotFound`; `FailedPrecondition` while others stand on it.
     pub async fn remove(&self, key: &str) -> Result<SnapshotRecord> {
-        self.settle(|| self.plan_remove(key)).await
+        self.commit_plan(|| self.plan_remove(key)).await
     }
 
     /// Removes the record of a snapshot where it is as it was seen; nothing when it is not.
@@ -160,7 +160,7 @@ impl Snapshots {
     /// # Errors
     /// `FailedPrecondition` while others stand on it.
     pub async fn remove_seen(&self, seen: &Info) -> Result<Option<SnapshotRecord>> {
-        self.settle(|| self.plan_remove_seen(seen)).await
+        self.commit_plan(|| self.plan_remove_seen(seen)).await
     }
 
     /// Changes the labels of a snapshot: all, or those that the field paths name. A label without
@@ -169,7 +169,7 @@ impl Snapshots {
     /// # Errors
     /// `NotFound`; `InvalidArgument` for another field path, or labels out of bounds.
     pub async fn update(&self, key: &str, labels: &Labels, fieldpaths: &[&str]) -> Result<Info> {
-        self.settle(|| self.plan_update(key, labels, fieldpaths))
+        self.commit_plan(|| self.plan_update(key, labels, fieldpaths))
             .await
     }
 
@@ -189,15 +189,12 @@ impl Snapshots {
     /// As `walk`.
     pub async fn named_ids(&self) -> Result<BTreeSet<u64>> {
         let mut ids = BTreeSet::new();
-        let mut after: Option<String> = None;
-        loop {
-            let page = self.page(after.as_deref(), PAGE).await?;
-            ids.extend(page.iter().map(|(_, record)| record.id));
-            match page.into_iter().nth(PAGE - 1) {
-                Some((last, _)) => after = Some(last),
-                None => return Ok(ids),
-            }
-        }
+        each(&*self.records, Table::Snapshots, &self.row(""), |record| {
+            ids.insert(SnapshotRecord::decode(record)?.id);
+            Ok(())
+        })
+        .await?;
+        Ok(ids)
     }
 
     async fn page(
@@ -235,20 +232,18 @@ impl Snapshots {
 
     /// Plans and commits, again where another process was faster. Within the process moves take
     /// turns, so that they do not wear each other out.
-    async fn settle<T, F>(&self, plan: impl Fn() -> F + Send + Sync) -> Result<T>
+    async fn commit_plan<T, F>(&self, plan: impl Fn() -> F + Send + Sync) -> Result<T>
     where
         T: Send,
         F: Future<Output = Result<(Batch, T)>> + Send,
     {
         let _turn = self.turn.lock().await;
-        for attempt in 1.. {
+        let plan = &plan;
+        retry(|| async move {
             let (batch, outcome) = plan().await?;
-            match self.records.commit(&batch).await {
-                Err(error) if error.kind() == Kind::Conflict && attempt < ATTEMPTS => {}
-                committed => return committed.map(|()| outcome),
-            }
-        }
-        Err(Error::internal("the attempts ended without an outcome"))
+            self.records.commit(&batch).await.map(|()| outcome)
+        })
+        .await
     }
 
     /// The next ids, and the counter behind them.
@@ -269,10 +264,6 @@ impl Snapshots {
         let value = next.to_string().into();
         batch.put(Table::Snapshots, self.snapshotter, expect, value);
         Ok((batch, first..next))
-    }
-
-    fn ids(&self) -> std::sync::MutexGuard<'_, Range<u64>> {
-        self.ids.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The key of a record.

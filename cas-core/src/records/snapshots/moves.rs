@@ -4,27 +4,15 @@
 
 use std::time::SystemTime;
 
-use super::{Seen, SnapshotRecord, Snapshots};
-use crate::Labels;
+use super::record::{New, SnapshotRecord};
+use super::{Seen, Snapshots};
 use crate::error::{Error, Result};
 use crate::image::fieldpath::update_labels;
+use crate::labels::{Labels, check_labels};
 use crate::limit;
-use crate::records::{Batch, Expect, Table, check_labels};
-use crate::snapshot::{Commit, Info, Kind, Usage};
+use crate::records::{Batch, Expect, Table};
+use crate::snapshot::{Commit, Info, SnapshotKind, Usage};
 use crate::time::later;
-
-/// What a new snapshot is to be.
-#[derive(Clone, Copy, Debug)]
-pub struct New<'a> {
-    /// Its key.
-    pub key: &'a str,
-    /// Active or view.
-    pub kind: Kind,
-    /// The committed snapshot it stands on.
-    pub parent: Option<&'a str>,
-    /// Its labels.
-    pub labels: &'a Labels,
-}
 
 impl Snapshots {
     /// Checks that `new` may be made; its parent.
@@ -79,7 +67,7 @@ impl Snapshots {
         }
         let now = SystemTime::now();
         let record = SnapshotRecord {
-            kind: Kind::Committed,
+            kind: SnapshotKind::Committed,
             labels: options.labels.clone(),
             created_at: now,
             updated_at: now,
@@ -153,7 +141,7 @@ impl Snapshots {
         let seen = self.seen(key).await?;
         let seen = seen.ok_or_else(|| Error::not_found("no such parent").subject(key))?;
         match seen.record.kind {
-            Kind::Committed => Ok(seen),
+            SnapshotKind::Committed => Ok(seen),
             kind => {
                 let found = kind.as_str();
                 let message = format!("a parent must be committed, and this snapshot is {found}");
@@ -186,7 +174,7 @@ impl SnapshotRecord {
     /// `FailedPrecondition` when it is a view or committed.
     pub fn must_be_active(&self, key: &str) -> Result<()> {
         match self.kind {
-            Kind::Active => Ok(()),
+            SnapshotKind::Active => Ok(()),
             kind => {
                 let found = kind.as_str();
                 let message = format!("only an active snapshot can be committed; this is {found}");

@@ -5,11 +5,23 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::New;
-use crate::Labels;
 use crate::error::{Error, Result};
+use crate::labels::Labels;
 use crate::records::Record;
-use crate::snapshot::{Info, Kind, Usage};
+use crate::snapshot::{Info, SnapshotKind, Usage};
+
+/// What a new snapshot is to be.
+#[derive(Clone, Copy, Debug)]
+pub struct New<'a> {
+    /// Its key.
+    pub key: &'a str,
+    /// Active or view.
+    pub kind: SnapshotKind,
+    /// The committed snapshot it stands on.
+    pub parent: Option<&'a str>,
+    /// Its labels.
+    pub labels: &'a Labels,
+}
 
 /// What is kept of a snapshot beside its directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,7 +29,7 @@ pub struct SnapshotRecord {
     /// Its directory; unique in the home, and never used again.
     pub id: u64,
     /// Its state.
-    pub kind: Kind,
+    pub kind: SnapshotKind,
     /// The committed snapshot it stands on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<String>,

@@ -1,8 +1,9 @@
 //! The moves, over the store in memory; races between two views of it, as two processes have.
 
 use super::*;
-use crate::memory::MemoryStore;
-use crate::snapshot::Kind as State;
+use crate::error::ErrorKind;
+use crate::snapshot::SnapshotKind;
+use crate::testing::memory::MemoryStore;
 
 fn two_views() -> [Arc<Snapshots>; 2] {
     let store = Arc::new(MemoryStore::new());
@@ -12,7 +13,7 @@ fn two_views() -> [Arc<Snapshots>; 2] {
 async fn make(view: &Snapshots, key: &str, parent: Option<&str>) -> Result<SnapshotRecord> {
     let new = New {
         key,
-        kind: State::Active,
+        kind: SnapshotKind::Active,
         parent,
         labels: &Labels::new(),
     };
@@ -25,7 +26,7 @@ async fn layer(view: &Snapshots, name: &str, parent: Option<&str>) -> SnapshotRe
     view.commit(name, "tmp", &options, usage).await.unwrap()
 }
 
-fn kind<T>(outcome: Result<T>) -> Option<Kind> {
+fn kind<T>(outcome: Result<T>) -> Option<ErrorKind> {
     outcome.err().map(|error| error.kind())
 }
 
@@ -52,30 +53,30 @@ async fn a_commit_gives_a_parent_where_there_was_none() {
     let refused = view
         .commit("top", "diff", &to("absent"), Usage::default())
         .await;
-    assert_eq!(kind(refused), Some(Kind::NotFound));
+    assert_eq!(kind(refused), Some(ErrorKind::NotFound));
     make(&view, "active", None).await.unwrap();
     let refused = view
         .commit("top", "diff", &to("active"), Usage::default())
         .await;
-    assert_eq!(kind(refused), Some(Kind::InvalidArgument));
+    assert_eq!(kind(refused), Some(ErrorKind::InvalidArgument));
     let top = view
         .commit("top", "diff", &to("base"), Usage::default())
         .await;
     assert_eq!(top.unwrap().parent.as_deref(), Some("base"));
     assert_eq!(
         kind(view.remove("base").await),
-        Some(Kind::FailedPrecondition)
+        Some(ErrorKind::FailedPrecondition)
     );
 
     make(&view, "above", Some("base")).await.unwrap();
     let moved = view
         .commit("x", "above", &to("other"), Usage::default())
         .await;
-    assert_eq!(kind(moved), Some(Kind::InvalidArgument));
+    assert_eq!(kind(moved), Some(ErrorKind::InvalidArgument));
     let same = view
         .commit("x", "above", &to("base"), Usage::default())
         .await;
-    assert_eq!(same.unwrap().kind, State::Committed);
+    assert_eq!(same.unwrap().kind, SnapshotKind::Committed);
 }
 
 #[tokio::test]
@@ -105,7 +106,7 @@ async fn a_parent_removed_by_another_never_leaves_an_orphan() {
         let lost = kind(taken).or(kind(removed));
         assert!(matches!(
             lost,
-            Some(Kind::NotFound | Kind::FailedPrecondition)
+            Some(ErrorKind::NotFound | ErrorKind::FailedPrecondition)
         ));
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use cas_core::{Kind, Result, Store};
+use cas_core::{ErrorKind, Result, Store};
 
 use super::collect_now;
 use crate::Subject;
@@ -49,8 +49,8 @@ async fn work(store: Arc<Store>, worker: u64, over: Arc<AtomicBool>) -> usize {
 }
 
 /// A job may lose a race and say so; what it has named it never loses.
-fn is_lost_race(kind: Kind) -> bool {
-    matches!(kind, Kind::Conflict | Kind::Busy)
+fn is_lost_race(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::Conflict | ErrorKind::Busy)
 }
 
 async fn collect_until(store: Arc<Store>, over: Arc<AtomicBool>, count: Arc<AtomicUsize>) {

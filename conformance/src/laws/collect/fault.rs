@@ -55,8 +55,8 @@ async fn job(subject: &Subjected) -> Result<()> {
     subject.acknowledge("two");
     store.images.delete(&"two".parse()?, None).await?;
     subject.acknowledge("untagged");
-    let options = cas_core::collect::Options::default();
-    cas_core::collect::collect(&store, &[], &options).await?;
+    let options = cas_core::gc::GcOptions::default();
+    cas_core::gc::collect(&store, &[], &options).await?;
     subject.acknowledge("collected");
     let mut ingest = store.content.begin("unfinished").await?;
     ingest.append(bytes(2, PIECE)).await

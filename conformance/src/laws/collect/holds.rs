@@ -2,10 +2,11 @@
 
 use std::time::SystemTime;
 
-use cas_core::collect::{FLAT, Guard, Options, Reason, collect, keep, why};
 use cas_core::content::{ContentExt, Durability};
+use cas_core::gc::{GcOptions, Reason, collect, explain};
+use cas_core::lease::{LeaseGuard, add_to_lease};
 use cas_core::records::{Lease, Resource};
-use cas_core::{Descriptor, Kind, MediaType, Store};
+use cas_core::{Descriptor, ErrorKind, MediaType, Store};
 
 use super::{DAY, collect_in, collect_now, sorted, there};
 use crate::Subject;
@@ -48,9 +49,9 @@ pub(super) async fn a_dry_run_removes_nothing(subject: Subjected) {
         .await
         .unwrap();
     let before = there(&store).await;
-    let options = Options {
+    let options = GcOptions {
         dry_run: true,
-        ..Options::default()
+        ..GcOptions::default()
     };
     let mut told = collect(&store, &[], &options).await.unwrap();
     assert_eq!(there(&store).await, before);
@@ -72,7 +73,7 @@ pub(super) async fn a_lease_keeps_what_it_lists_and_all_below(subject: Subjected
         .await
         .unwrap();
     let root = Resource::Content(sample.root().digest);
-    keep(&store, &[], "mine", root).await.unwrap();
+    add_to_lease(&store, &[], "mine", root).await.unwrap();
     store
         .images
         .delete(&"one".parse().unwrap(), None)
@@ -95,16 +96,18 @@ pub(super) async fn a_flat_lease_keeps_the_thing_alone(subject: Subjected) {
     let sample = Sample::of(1);
     sample.import(&store, "one").await.unwrap();
     let mut lease = Lease::new("me", None);
-    lease.labels.insert(FLAT.to_owned(), String::new());
+    lease
+        .labels
+        .insert(cas_core::labels::GC_FLAT.to_owned(), String::new());
     store.leases().create("flat", &lease).await.unwrap();
     let image = Resource::Image("one".to_owned());
-    keep(&store, &[], "flat", image).await.unwrap();
+    add_to_lease(&store, &[], "flat", image).await.unwrap();
     assert!(
         collect_now(&store).await.is_empty(),
         "the name still holds it"
     );
     let root = sample.root().digest;
-    keep(&store, &[], "flat", Resource::Content(root))
+    add_to_lease(&store, &[], "flat", Resource::Content(root))
         .await
         .unwrap();
     store
@@ -119,7 +122,7 @@ pub(super) async fn a_flat_lease_keeps_the_thing_alone(subject: Subjected) {
 /// A job that was killed keeps what it held until its lease ends, and not longer.
 pub(super) async fn an_expired_lease_keeps_nothing(subject: Subjected) {
     let store = subject.open().await;
-    let guard = Guard::begin_for(&store, "killed", JOB).await.unwrap();
+    let guard = LeaseGuard::begin_for(&store, "killed", JOB).await.unwrap();
     Sample::of(1).store(&store, &guard).await.unwrap();
     // Not even dropped: that would end the lease.
     std::mem::forget(guard);
@@ -138,10 +141,10 @@ pub(super) async fn only_the_owner_ends_a_lease(subject: Subjected) {
     leases.create("pull", &lease).await.unwrap();
     assert_eq!(
         kind(leases.create("pull", &lease).await),
-        Some(Kind::AlreadyExists)
+        Some(ErrorKind::AlreadyExists)
     );
     let refused = leases.delete("pull", "somebody", now).await;
-    assert_eq!(kind(refused), Some(Kind::FailedPrecondition));
+    assert_eq!(kind(refused), Some(ErrorKind::FailedPrecondition));
     assert!(
         leases
             .delete("pull", "somebody", now + JOB * 2)
@@ -152,7 +155,7 @@ pub(super) async fn only_the_owner_ends_a_lease(subject: Subjected) {
     for id in ["", "two words", "line\nfeed"] {
         assert_eq!(
             kind(leases.create(id, &lease).await),
-            Some(Kind::InvalidArgument)
+            Some(ErrorKind::InvalidArgument)
         );
     }
 }
@@ -199,7 +202,7 @@ pub(super) async fn what_an_import_did_not_name_goes(subject: Subjected) {
     let store = subject.open().await;
     let kept = Sample::of(1);
     kept.import(&store, "kept").await.unwrap();
-    let guard = Guard::begin_for(&store, "failing", JOB).await.unwrap();
+    let guard = LeaseGuard::begin_for(&store, "failing", JOB).await.unwrap();
     Sample::of(2).store(&store, &guard).await.unwrap();
     assert!(collect_now(&store).await.is_empty());
     guard.finish().await.unwrap();
@@ -220,11 +223,11 @@ pub(super) async fn a_path_from_each_holder_is_told(subject: Subjected) {
         .await
         .unwrap();
     let root = sample.root().digest;
-    keep(&store, &[], "mine", Resource::Content(root))
+    add_to_lease(&store, &[], "mine", Resource::Content(root))
         .await
         .unwrap();
     let layer = Resource::Content(sample.digests()[1]);
-    let told = |now| why(&store, &[], &layer, now);
+    let told = |now| explain(&store, &[], &layer, now);
     let found = told(SystemTime::now()).await.unwrap();
     let count = |reason: fn(&Reason) -> bool| {
         found

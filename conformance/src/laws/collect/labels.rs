@@ -1,8 +1,8 @@
 //! Labels on records that are in a store; what each label means is tested in `cas-core`.
 
-use cas_core::collect::{Guard, Wanted};
 use cas_core::content::Durability;
-use cas_core::{Descriptor, Digest, Image, Labels, MediaType, Store, dispatch};
+use cas_core::lease::{self, BlobRef, LeaseGuard};
+use cas_core::{Descriptor, Digest, Image, Labels, MediaType, Store};
 
 use super::{DAY, collect_in, collect_now, there};
 use crate::Subject;
@@ -13,7 +13,7 @@ type Subjected = Subject<Store>;
 
 /// Blobs that nothing holds once the guard ends.
 async fn blobs(store: &Store, count: u64) -> Vec<Descriptor> {
-    let guard = Guard::begin_for(store, "law", JOB).await.unwrap();
+    let guard = LeaseGuard::begin_for(store, "law", JOB).await.unwrap();
     let mut made = Vec::new();
     for seed in 0..count {
         let data = bytes(seed + 1, 500);
@@ -30,7 +30,7 @@ async fn blobs(store: &Store, count: u64) -> Vec<Descriptor> {
 
 async fn label(store: &Store, on: &Descriptor, key: &str, value: &str) {
     let labels = Labels::from([(format!("containerd.io/gc.{key}"), value.to_owned())]);
-    dispatch::set_labels(store, on, &labels).await.unwrap();
+    lease::set_labels(store, on, &labels).await.unwrap();
 }
 
 fn digests(blobs: &[&Descriptor]) -> Vec<Digest> {
@@ -99,7 +99,7 @@ pub(super) async fn a_back_reference_keeps_the_child(subject: Subjected) {
 /// `gc.expire` on an image: its name goes, and what only that held.
 pub(super) async fn an_image_that_expired_goes(subject: Subjected) {
     let store = subject.open().await;
-    let guard = Guard::begin_for(&store, "law", JOB).await.unwrap();
+    let guard = LeaseGuard::begin_for(&store, "law", JOB).await.unwrap();
     for number in [1, 2, 3] {
         Sample::of(number).store(&store, &guard).await.unwrap();
     }
@@ -132,7 +132,7 @@ pub(super) async fn a_condition_needs_its_snapshot(subject: Subjected) {
     label(&store, &made[0], "ref.snapshot.native", "absent").await;
     collect_in(&store, DAY).await;
     assert_eq!(there(&store).await, digests(&[&made[0]]));
-    let guard = Guard::begin_for(&store, "law", JOB).await.unwrap();
-    assert!(guard.hold(Wanted::there(made[0].digest)).await.unwrap());
-    assert!(!guard.hold(Wanted::there(made[1].digest)).await.unwrap());
+    let guard = LeaseGuard::begin_for(&store, "law", JOB).await.unwrap();
+    assert!(guard.pin(BlobRef::existing(made[0].digest)).await.unwrap());
+    assert!(!guard.pin(BlobRef::existing(made[1].digest)).await.unwrap());
 }

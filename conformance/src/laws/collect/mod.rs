@@ -11,8 +11,8 @@ mod repeat;
 
 use std::time::{Duration, SystemTime};
 
-use cas_core::collect::{Collected, Options, collect};
 use cas_core::content::Stat;
+use cas_core::gc::{GcOptions, Removed, collect};
 use cas_core::{Digest, Store};
 
 laws! { $
@@ -27,7 +27,7 @@ laws! { $
             ["docs/DURABILITY.md, Leases and collection"],
         a_dry_run_removes_nothing:
             "Who asks what would go would lose it by asking"
-            ["cas_core::collect::Options"],
+            ["cas_core::gc::GcOptions"],
         a_lease_keeps_what_it_lists_and_all_below:
             "A pull would lose its first layers while it fetches the last"
             ["containerd leases.Manager; lf-edge/eve#1248"],
@@ -130,17 +130,17 @@ laws! { $
 }
 
 /// Collects by a clock that is `ahead` of the real one.
-async fn collect_in(store: &Store, ahead: Duration) -> Collected {
-    let options = Options {
+async fn collect_in(store: &Store, ahead: Duration) -> Removed {
+    let options = GcOptions {
         now: SystemTime::now() + ahead,
-        ..Options::default()
+        ..GcOptions::default()
     };
     collect(store, &[], &options)
         .await
         .expect("it is collected")
 }
 
-async fn collect_now(store: &Store) -> Collected {
+async fn collect_now(store: &Store) -> Removed {
     collect_in(store, Duration::ZERO).await
 }
 

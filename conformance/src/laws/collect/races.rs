@@ -1,9 +1,10 @@
 //! A collection and a job that meet on one blob, made to meet.
 
-use cas_core::collect::{Guard, Options, Wanted, collect};
 use cas_core::content::{ContentExt, Durability};
+use cas_core::gc::{GcOptions, collect};
+use cas_core::lease::{BlobRef, LeaseGuard};
 use cas_core::records::{Batch, Blobs, Expect, Tombstone};
-use cas_core::{Descriptor, Digest, Image, Kind, MediaType, Store};
+use cas_core::{Descriptor, Digest, ErrorKind, Image, MediaType, Store};
 
 use super::{collect_in, collect_now, there};
 use crate::Subject;
@@ -104,15 +105,15 @@ pub(super) async fn a_lease_that_expired_in_the_middle_is_noticed(subject: Subje
     let store = subject.open().await;
     let sample = Sample::of(1);
     let image = Image::new("one".parse().unwrap(), sample.root());
-    let guard = Guard::begin_for(&store, "slow", JOB).await.unwrap();
+    let guard = LeaseGuard::begin_for(&store, "slow", JOB).await.unwrap();
     sample.store(&store, &guard).await.unwrap();
     collect_in(&store, JOB * 2).await;
     assert!(there(&store).await.is_empty());
     let named = guard.name(vec![image.clone()], &["target"]).await;
-    assert_eq!(kind(named), Some(Kind::Conflict));
+    assert_eq!(kind(named), Some(ErrorKind::Conflict));
     assert_eq!(store.images.list(&[]).await.unwrap(), []);
 
-    let guard = Guard::begin_for(&store, "slow", JOB).await.unwrap();
+    let guard = LeaseGuard::begin_for(&store, "slow", JOB).await.unwrap();
     sample.store(&store, &guard).await.unwrap();
     assert!(
         store
@@ -146,10 +147,10 @@ pub(super) async fn what_was_touched_since_it_was_noted_stays(subject: Subjected
         .await
         .unwrap();
     let touched = sample.digests()[0];
-    let options = Options::default();
-    let guard = Guard::begin_for(&store, "law", JOB).await.unwrap();
+    let options = GcOptions::default();
+    let guard = LeaseGuard::begin_for(&store, "law", JOB).await.unwrap();
     let collection = collect(&store, &[], &options);
-    let touch = guard.hold(Wanted::there(touched));
+    let touch = guard.pin(BlobRef::existing(touched));
     let (collected, held) = tokio::join!(collection, touch);
     let (_, held) = (collected.unwrap(), held.unwrap());
     let left = store.content.stat(&touched).await.unwrap();

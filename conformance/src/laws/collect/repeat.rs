@@ -3,11 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-use cas_core::collect::{Options, collect};
-use cas_core::engine::copy;
-use cas_core::fault::{Fault, Plan, Side, faulty};
-use cas_core::memory::MemoryStore;
-use cas_core::{Kind, Result, Store};
+use cas_core::gc::{GcOptions, collect};
+use cas_core::testing::fault::{Fault, Plan, Side, faulty};
+use cas_core::testing::memory::MemoryStore;
+use cas_core::transfer::copy;
+use cas_core::{ErrorKind, Result, Store};
 
 use super::fault::{agrees, nothing_dead};
 use super::sorted;
@@ -39,7 +39,10 @@ async fn fail_each(subject: &Subjected, side: Side) {
     Sample::of(2).import(&from, "copied").await.unwrap();
     let both = [1, 2].map(|number| Sample::of(number).digests()).concat();
     let (mut nth, mut stride) = (1, None);
-    for kind in [Kind::Unavailable, Kind::Full].into_iter().cycle() {
+    for kind in [ErrorKind::Unavailable, ErrorKind::Full]
+        .into_iter()
+        .cycle()
+    {
         let begun = Instant::now();
         plan.fail_nth(nth, Fault { kind, side });
         let mut done = Vec::new();
@@ -82,7 +85,7 @@ async fn job(store: &Store, from: &Store, done: &mut Vec<&'static str>) -> Resul
     done.push("tagged");
     store.images.delete(&"imported".parse()?, None).await?;
     done.push("removed");
-    collect(store, &[], &Options::default()).await.map(|_| ())
+    collect(store, &[], &GcOptions::default()).await.map(|_| ())
 }
 
 /// The names that were acknowledged are there, each of a whole image.

@@ -9,7 +9,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cas_core::content::{Durability, Expected, IngestStatus, Stat, Verified, Version, Writer};
 use cas_core::records::{Batch, Expect, Revision, Table};
-use cas_core::{BlobReader, Capabilities, ContentExt, ContentStore, Digest, Ingest, Kind, Result};
+use cas_core::{
+    BlobReader, Capabilities, ContentExt, ContentStore, Digest, ErrorKind, Ingest, Result,
+};
 
 use crate::Subject;
 use crate::material::{assert_absent, assert_has, bytes, digests, ingest, kind, put, read};
@@ -91,7 +93,7 @@ pub(super) async fn a_foreign_proof_is_refused(subject: Store) {
     let thief = Thief(Arc::clone(&store));
     let data = bytes(1, 1_000);
     let outcome = ingest(&thief, "proven", &data, Expected::ANY).await;
-    assert_eq!(kind(outcome), Some(Kind::Internal));
+    assert_eq!(kind(outcome), Some(ErrorKind::Internal));
     assert_absent(&*store, &Digest::sha256(&data)).await;
     assert_absent(&*store, &Digest::sha256(&bytes(2, 1_000))).await;
 }
@@ -165,7 +167,7 @@ pub(super) async fn blobs_are_copied_between_stores(subject: Store) {
     let absent = Digest::sha256(b"absent");
     assert_eq!(
         kind(to.copy_from(&*from, &absent).await),
-        Some(Kind::NotFound)
+        Some(ErrorKind::NotFound)
     );
 }
 
@@ -213,7 +215,7 @@ pub(super) async fn waiting_ends_with_the_other_writer(subject: Store) {
     let first = store.begin("layer").await.unwrap();
     let patience = Duration::from_millis(20);
     let late = store.begin_or_wait("layer", Expected::ANY, patience).await;
-    assert_eq!(kind(late), Some(Kind::Busy));
+    assert_eq!(kind(late), Some(ErrorKind::Busy));
     let waiting = tokio::spawn({
         let store = Arc::clone(&store);
         async move {
@@ -242,7 +244,7 @@ pub(super) async fn bytes_and_batch_are_one_step(subject: Store) {
         .unwrap();
     writer.write(data.clone()).await.unwrap();
     let outcome = writer.commit(&batch, Durability::Full).await;
-    assert_eq!(kind(outcome), Some(Kind::Conflict));
+    assert_eq!(kind(outcome), Some(ErrorKind::Conflict));
     assert_absent(&*store, &digest).await;
     let mut batch = Batch::new();
     batch.put(
@@ -268,7 +270,7 @@ pub(super) async fn bytes_and_batch_are_one_step(subject: Store) {
     let again = writer.commit(&batch, Durability::Full).await;
     assert_eq!(
         kind(again),
-        Some(Kind::Conflict),
+        Some(ErrorKind::Conflict),
         "the record was there already"
     );
 }
@@ -289,7 +291,7 @@ pub(super) async fn a_removal_and_its_batch_are_one_step(subject: Store) {
     let expect = Expect::Revision(Revision::new("never made"));
     conflict.delete(Table::Blobs, "record", expect);
     let outcome = store.remove_versions(&blobs, &conflict).await;
-    assert_eq!(kind(outcome), Some(Kind::Conflict));
+    assert_eq!(kind(outcome), Some(ErrorKind::Conflict));
     assert_has(&*store, &digest, &data).await;
 
     let mut deletion = Batch::new();

@@ -2,7 +2,7 @@
 
 use cas_core::content::{Durability, Expected, Writer};
 use cas_core::records::Batch;
-use cas_core::{Capability, ContentExt, ContentStore, Digest, Kind};
+use cas_core::{Capability, ContentExt, ContentStore, Digest, ErrorKind};
 
 use crate::Subject;
 use crate::material::{assert_absent, assert_has, bytes, digests, kind, put};
@@ -73,7 +73,7 @@ pub(super) async fn a_second_opening_is_shared_or_busy(subject: Store) {
             store.capabilities().has(Capability::Shared),
             "opened twice without the promise to share"
         ),
-        Err(error) => assert_eq!(error.kind(), Kind::Busy, "{error}"),
+        Err(error) => assert_eq!(error.kind(), ErrorKind::Busy, "{error}"),
     }
     let digest = put(&*store, &bytes(1, 10)).await;
     assert_has(&*store, &digest, &bytes(1, 10)).await;

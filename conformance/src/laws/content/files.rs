@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use cas_core::content::{Durability, Expected, Writer};
 use cas_core::records::Batch;
-use cas_core::{ContentExt, ContentStore, Digest, Kind};
+use cas_core::{ContentExt, ContentStore, Digest, ErrorKind};
 
 use crate::Subject;
 use crate::material::{assert_absent, assert_has, bytes, kind, put};
@@ -51,7 +51,7 @@ pub(super) async fn a_file_becomes_its_bytes(subject: Store) {
     };
     let mut writer = Writer::begin(&*store, "short", short).await.unwrap();
     let more = writer.write_file(&file, 0, 11).await;
-    assert_eq!(kind(more), Some(Kind::Corrupt), "more than expected");
+    assert_eq!(kind(more), Some(ErrorKind::Corrupt), "more than expected");
 }
 
 /// A collection ends with it, beside whoever reads and writes.

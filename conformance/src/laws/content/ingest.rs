@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cas_core::content::{Durability, Expected, Writer};
 use cas_core::records::Batch;
-use cas_core::{ContentStore, Digest, Kind, limit};
+use cas_core::{ContentStore, Digest, ErrorKind, limit};
 
 use crate::Subject;
 use crate::material::{assert_absent, assert_has, bytes, digests, ingest, kind, put};
@@ -47,8 +47,11 @@ pub(super) async fn a_second_writer_is_busy(subject: Store) {
         .await
         .unwrap();
     first.write(bytes(1, 10)).await.unwrap();
-    assert_eq!(kind(store.begin("layer").await.map(drop)), Some(Kind::Busy));
-    assert_eq!(kind(store.discard("layer").await), Some(Kind::Busy));
+    assert_eq!(
+        kind(store.begin("layer").await.map(drop)),
+        Some(ErrorKind::Busy)
+    );
+    assert_eq!(kind(store.discard("layer").await), Some(ErrorKind::Busy));
     first.write(bytes(2, 10)).await.unwrap();
     drop(first);
     let again = store
@@ -88,7 +91,7 @@ pub(super) async fn a_wrong_digest_stays_invisible(subject: Store) {
     let store = subject.open().await;
     let (data, wanted) = (bytes(1, 1_000), Digest::sha256(&bytes(2, 1_000)));
     let outcome = ingest(&*store, "layer", &data, Expected::exactly(wanted, 1_000)).await;
-    assert_eq!(kind(outcome), Some(Kind::Corrupt));
+    assert_eq!(kind(outcome), Some(ErrorKind::Corrupt));
     assert_absent(&*store, &wanted).await;
     assert_absent(&*store, &Digest::sha256(&data)).await;
 }
@@ -100,7 +103,7 @@ pub(super) async fn a_wrong_size_stays_invisible(subject: Store) {
     let digest = Digest::sha256(&data);
     for (key, size) in [("long", 999), ("short", 1_001)] {
         let outcome = ingest(&*store, key, &data, Expected::exactly(digest, size)).await;
-        assert_eq!(kind(outcome), Some(Kind::Corrupt), "{size} expected");
+        assert_eq!(kind(outcome), Some(ErrorKind::Corrupt), "{size} expected");
         assert_absent(&*store, &digest).await;
     }
 }
@@ -112,7 +115,7 @@ pub(super) async fn a_failed_commit_can_be_made_right(subject: Store) {
     let wrong = Expected::digest(Digest::sha256(b"else"));
     assert_eq!(
         kind(ingest(&*store, "layer", &data, wrong).await),
-        Some(Kind::Corrupt)
+        Some(ErrorKind::Corrupt)
     );
     let right = Expected::exactly(Digest::sha256(&data), 80_000);
     let writer = Writer::begin(&*store, "layer", right).await.unwrap();
@@ -181,7 +184,11 @@ pub(super) async fn bad_keys_are_refused(subject: Store) {
     let store = subject.open().await;
     for bad in ["", "a\nb", "\0", &"k".repeat(limit::KEY + 1)] {
         let outcome = store.begin(bad).await.map(drop);
-        assert_eq!(kind(outcome), Some(Kind::InvalidArgument), "{bad:.20?}");
+        assert_eq!(
+            kind(outcome),
+            Some(ErrorKind::InvalidArgument),
+            "{bad:.20?}"
+        );
     }
     let odd = [
         "../../x",

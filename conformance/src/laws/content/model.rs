@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cas_core::content::{Durability, Expected, Writer};
 use cas_core::records::Batch;
-use cas_core::{Capability, ContentExt, ContentStore, Digest, Kind, pool};
+use cas_core::{Capability, ContentExt, ContentStore, Digest, ErrorKind, pool};
 use proptest::prelude::*;
 use proptest_state_machine::ReferenceStateMachine;
 
@@ -176,7 +176,7 @@ async fn check_step(store: &dyn ContentStore, oracle: &Oracle, step: &Step) {
             let _held = begin(store, oracle, key, Expected::ANY).await;
             assert_eq!(
                 kind(store.begin(KEYS[key]).await.map(drop)),
-                Some(Kind::Busy)
+                Some(ErrorKind::Busy)
             );
         }
         Step::Remove { nth } => {
@@ -210,7 +210,7 @@ async fn commit(store: &dyn ContentStore, oracle: &Oracle, key: usize, right: bo
     let outcome = writer.commit(&Batch::new(), Durability::Full).await;
     match right {
         true => assert_has(store, &outcome.unwrap().digest, held).await,
-        false => assert_eq!(kind(outcome), Some(Kind::Corrupt)),
+        false => assert_eq!(kind(outcome), Some(ErrorKind::Corrupt)),
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cas_core::content::{Durability, Expected, Writer};
 use cas_core::records::Batch;
-use cas_core::{ContentExt, ContentStore, Digest, Kind};
+use cas_core::{ContentExt, ContentStore, Digest, ErrorKind};
 
 use crate::Subject;
 use crate::material::{assert_absent, assert_has, bytes, digests, kind, put};
@@ -30,8 +30,11 @@ pub(super) async fn openings_share_the_key(subject: Store) {
     let data = bytes(1, 50_000);
     let mut first = Writer::begin(&*left, "layer", Expected::ANY).await.unwrap();
     first.write(data.slice(..20_000)).await.unwrap();
-    assert_eq!(kind(right.begin("layer").await.map(drop)), Some(Kind::Busy));
-    assert_eq!(kind(right.discard("layer").await), Some(Kind::Busy));
+    assert_eq!(
+        kind(right.begin("layer").await.map(drop)),
+        Some(ErrorKind::Busy)
+    );
+    assert_eq!(kind(right.discard("layer").await), Some(ErrorKind::Busy));
     drop(first);
     let mut second = Writer::begin(&*right, "layer", Expected::ANY)
         .await

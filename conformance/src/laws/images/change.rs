@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cas_core::{Image, ImageStore, Kind, Labels};
+use cas_core::{ErrorKind, Image, ImageStore, Labels};
 
 use crate::Subject;
 use crate::material::{image, kind, target};
@@ -92,7 +92,7 @@ pub(super) async fn unknown_field_paths_are_refused(subject: Store) {
         let outcome = images
             .update(with("two", &[], &[]), &["labels", path])
             .await;
-        assert_eq!(kind(outcome), Some(Kind::InvalidArgument), "{path:?}");
+        assert_eq!(kind(outcome), Some(ErrorKind::InvalidArgument), "{path:?}");
     }
     assert_eq!(images.get(&old.name).await.unwrap(), Some(old));
 }
@@ -102,7 +102,7 @@ pub(super) async fn an_update_of_nothing_is_not_found(subject: Store) {
     let images = subject.open().await;
     for paths in [&[][..], &["labels"][..]] {
         let outcome = images.update(image("a", "one"), paths).await;
-        assert_eq!(kind(outcome), Some(Kind::NotFound));
+        assert_eq!(kind(outcome), Some(ErrorKind::NotFound));
     }
     assert_eq!(images.list(&[]).await.unwrap(), []);
 }

@@ -1,6 +1,6 @@
 //! Listing, and containerd's filters.
 
-use cas_core::{ImageStore, Kind};
+use cas_core::{ErrorKind, ImageStore};
 
 use crate::Subject;
 use crate::material::{image, kind, target};
@@ -70,6 +70,6 @@ pub(super) async fn bad_filters_are_refused(subject: Store) {
     fill(&*images).await;
     for bad in ["name=", "name==\"open", ",", "name~=/(/", "a b"] {
         let outcome = images.list(&["name==web:1", bad]).await;
-        assert_eq!(kind(outcome), Some(Kind::InvalidArgument), "{bad:?}");
+        assert_eq!(kind(outcome), Some(ErrorKind::InvalidArgument), "{bad:?}");
     }
 }

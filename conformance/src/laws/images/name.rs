@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cas_core::image::Reference;
-use cas_core::{Descriptor, Digest, Image, ImageStore, Kind, MediaType, limit};
+use cas_core::{Descriptor, Digest, ErrorKind, Image, ImageStore, MediaType, limit};
 
 use crate::Subject;
 use crate::material::{image, kind, target};
@@ -26,7 +26,7 @@ pub(super) async fn a_name_is_created_once(subject: Store) {
     );
     for text in ["one", "two"] {
         let again = images.create(image("a", text)).await;
-        assert_eq!(kind(again), Some(Kind::AlreadyExists), "{text}");
+        assert_eq!(kind(again), Some(ErrorKind::AlreadyExists), "{text}");
     }
     assert_eq!(images.get(&named("a")).await.unwrap(), Some(created));
 }
@@ -91,7 +91,7 @@ pub(super) async fn an_image_needs_a_target(subject: Store) {
     let images = subject.open().await;
     let empty = Descriptor::new(MediaType::OCI_MANIFEST, Digest::sha256(b""), 0);
     let outcome = images.create(Image::new(named("a"), empty)).await;
-    assert_eq!(kind(outcome), Some(Kind::InvalidArgument));
+    assert_eq!(kind(outcome), Some(ErrorKind::InvalidArgument));
     assert_eq!(images.get(&named("a")).await.unwrap(), None);
 }
 
@@ -104,7 +104,7 @@ pub(super) async fn labels_have_bounds(subject: Store) {
         .insert("k".to_owned(), "v".repeat(limit::LABEL));
     assert_eq!(
         kind(images.create(given.clone()).await),
-        Some(Kind::InvalidArgument)
+        Some(ErrorKind::InvalidArgument)
     );
     given
         .labels
@@ -116,7 +116,7 @@ pub(super) async fn labels_have_bounds(subject: Store) {
         .insert("k".to_owned(), "v".repeat(limit::LABEL));
     assert_eq!(
         kind(images.update(given, &["labels"]).await),
-        Some(Kind::InvalidArgument)
+        Some(ErrorKind::InvalidArgument)
     );
     assert_eq!(images.get(&named("a")).await.unwrap(), Some(created));
 }
@@ -126,7 +126,7 @@ pub(super) async fn a_deleted_name_is_not_found(subject: Store) {
     let images = subject.open().await;
     assert_eq!(
         kind(images.delete(&named("a"), None).await),
-        Some(Kind::NotFound)
+        Some(ErrorKind::NotFound)
     );
     images.create(image("a", "one")).await.unwrap();
     images.create(image("b", "one")).await.unwrap();
@@ -135,7 +135,7 @@ pub(super) async fn a_deleted_name_is_not_found(subject: Store) {
     assert_eq!(images.list(&[]).await.unwrap().len(), 1);
     assert_eq!(
         kind(images.delete(&named("a"), None).await),
-        Some(Kind::NotFound)
+        Some(ErrorKind::NotFound)
     );
     images
         .create(image("a", "two"))
@@ -148,7 +148,7 @@ pub(super) async fn deletion_asks_for_the_target(subject: Store) {
     let images = subject.open().await;
     images.create(image("a", "one")).await.unwrap();
     let other = images.delete(&named("a"), Some(&target("two"))).await;
-    assert_eq!(kind(other), Some(Kind::NotFound));
+    assert_eq!(kind(other), Some(ErrorKind::NotFound));
     assert!(images.get(&named("a")).await.unwrap().is_some());
     images
         .delete(&named("a"), Some(&target("one")))
@@ -185,7 +185,7 @@ pub(super) async fn one_creator_of_a_name_wins(subject: Store) {
     for task in tasks {
         match task.await.unwrap() {
             Ok(won) => winners.push(won),
-            Err(error) => assert_eq!(error.kind(), Kind::AlreadyExists, "{error}"),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error}"),
         }
     }
     assert_eq!(winners.len(), 1, "winners of one name");

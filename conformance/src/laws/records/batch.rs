@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use cas_core::records::{Batch, Expect, Table};
-use cas_core::{Capability, Kind, Records};
+use cas_core::{Capability, ErrorKind, Records};
 
 use crate::Subject;
 use crate::material::{kind, record, scan, value, write};
@@ -63,7 +63,10 @@ pub(super) async fn a_batch_sees_its_own_changes(subject: Store) {
     let mut twice = Batch::new();
     twice.put(T, "new", Expect::Absent, text("one"));
     twice.put(T, "new", Expect::Absent, text("two"));
-    assert_eq!(kind(records.commit(&twice).await), Some(Kind::Conflict));
+    assert_eq!(
+        kind(records.commit(&twice).await),
+        Some(ErrorKind::Conflict)
+    );
 }
 
 /// Where batches are atomic a lost race leaves no trace, wherever in the batch it was lost.
@@ -81,7 +84,10 @@ pub(super) async fn a_conflict_applies_nothing(subject: Store) {
             }
         }
         batch.delete(T, "taken", Expect::Any);
-        assert_eq!(kind(records.commit(&batch).await), Some(Kind::Conflict));
+        assert_eq!(
+            kind(records.commit(&batch).await),
+            Some(ErrorKind::Conflict)
+        );
         for at in 0..3 {
             assert_eq!(value(&*records, T, &format!("new {at}")).await, None);
         }
@@ -104,7 +110,10 @@ pub(super) async fn a_conflict_leaves_a_prefix_at_most(subject: Store) {
     }
     batch.put(T, "taken", Expect::Absent, text("yours"));
     batch.put(T, "3", Expect::Absent, text("new"));
-    assert_eq!(kind(records.commit(&batch).await), Some(Kind::Conflict));
+    assert_eq!(
+        kind(records.commit(&batch).await),
+        Some(ErrorKind::Conflict)
+    );
     let mut there = Vec::new();
     for key in ["1", "2", "3"] {
         there.push(value(&*records, T, key).await.is_some());
@@ -134,7 +143,7 @@ pub(super) async fn a_batch_of_many_keys_is_one_step(subject: Store) {
                 .await
                 .unwrap();
             let outcome = records.commit(&created).await;
-            assert_eq!(kind(outcome), Some(Kind::Conflict), "{taken} is there");
+            assert_eq!(kind(outcome), Some(ErrorKind::Conflict), "{taken} is there");
             assert_eq!(keys(&*records).await, [key(taken)]);
             let seen = record(&*records, T, &key(taken)).await;
             let expect = Expect::Revision(seen.revision);
@@ -156,12 +165,15 @@ pub(super) async fn a_batch_of_many_keys_is_one_step(subject: Store) {
         }
         let mut stale = some.clone();
         stale.delete(T, key(40), some.changes()[0].expect.clone());
-        assert_eq!(kind(records.commit(&stale).await), Some(Kind::Conflict));
+        assert_eq!(
+            kind(records.commit(&stale).await),
+            Some(ErrorKind::Conflict)
+        );
         assert_eq!(keys(&*records).await.len(), 40, "nothing was deleted");
         records.commit(&some).await.expect("all are as expected");
         let left: Vec<String> = (0..40).filter(|number| number % 5 == 3).map(key).collect();
         assert_eq!(keys(&*records).await, left);
-        assert_eq!(kind(records.commit(&some).await), Some(Kind::Conflict));
+        assert_eq!(kind(records.commit(&some).await), Some(ErrorKind::Conflict));
         records.commit(&rest).await.expect("all are as expected");
         assert!(keys(&*records).await.is_empty());
     }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use cas_core::records::{Batch, Expect, Table};
-use cas_core::{Capability, Kind, Records};
+use cas_core::{Capability, ErrorKind, Records};
 
 use crate::Subject;
 use crate::material::{delete, kind, record, scan, value, write};
@@ -35,7 +35,7 @@ pub(super) async fn a_reopened_home_has_its_records(subject: Store) {
     let late = write(&*records, T, "gone", Expect::Revision(old), b"late").await;
     assert_eq!(
         kind(late),
-        Some(Kind::Conflict),
+        Some(ErrorKind::Conflict),
         "a revision came back after reopening"
     );
     let expect = Expect::Revision(kept.revision);
@@ -104,7 +104,7 @@ pub(super) async fn openings_see_the_same_records(subject: Store) {
     .await
     .unwrap();
     let late = write(&*left, T, "k", Expect::Revision(seen.revision), b"three").await;
-    assert_eq!(kind(late), Some(Kind::Conflict));
+    assert_eq!(kind(late), Some(ErrorKind::Conflict));
     assert_eq!(value(&*left, T, "k").await.as_deref(), Some(&b"two"[..]));
     assert_eq!(
         scan(&*left, T, "", 10).await,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cas_core::records::{Batch, Expect, Table};
-use cas_core::{Kind, Records};
+use cas_core::{ErrorKind, Records};
 
 use crate::Subject;
 use crate::material::{delete, record, scan, value, write};
@@ -23,7 +23,7 @@ async fn increment(records: &dyn Records) {
         let expect = Expect::Revision(seen.revision);
         match write(records, T, "counter", expect, next.as_bytes()).await {
             Ok(()) => return,
-            Err(error) if error.kind() == Kind::Conflict => tokio::task::yield_now().await,
+            Err(error) if error.kind() == ErrorKind::Conflict => tokio::task::yield_now().await,
             Err(error) => panic!("neither won nor lost: {error}"),
         }
     }
@@ -94,7 +94,7 @@ async fn one_creator_wins(records: &Arc<dyn Records>, keys: &[String]) {
     for (number, racer) in (0..).zip(racers) {
         match racer.await.unwrap() {
             Ok(()) => winners.push(number),
-            Err(error) => assert_eq!(error.kind(), Kind::Conflict, "{error}"),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Conflict, "{error}"),
         }
     }
     assert_eq!(winners.len(), 1, "{winners:?} all believe that they won");

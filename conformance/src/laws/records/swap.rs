@@ -1,7 +1,7 @@
 //! One compare-and-swap at a time: all that collection and images are built on.
 
 use cas_core::records::{Expect, Revision, Table};
-use cas_core::{Kind, Records};
+use cas_core::{ErrorKind, Records};
 
 use crate::Subject;
 use crate::material::{bytes, delete, kind, record, value, write};
@@ -18,7 +18,7 @@ pub(super) async fn absent_is_expected_once(subject: Store) {
         .await
         .unwrap();
     let second = write(&*records, T, "k", Expect::Absent, b"two").await;
-    assert_eq!(kind(second), Some(Kind::Conflict));
+    assert_eq!(kind(second), Some(ErrorKind::Conflict));
     assert_eq!(value(&*records, T, "k").await.as_deref(), Some(&b"one"[..]));
     delete(&*records, T, "k", Expect::Any).await.unwrap();
     write(&*records, T, "k", Expect::Absent, b"three")
@@ -50,7 +50,7 @@ pub(super) async fn a_revision_is_good_for_one_change(subject: Store) {
         delete(&*records, T, "k", Expect::Revision(seen.clone())).await,
         write(&*records, T, "absent", Expect::Revision(seen), b"four").await,
     ] {
-        assert_eq!(kind(late), Some(Kind::Conflict));
+        assert_eq!(kind(late), Some(ErrorKind::Conflict));
     }
     assert_eq!(value(&*records, T, "k").await.as_deref(), Some(&b"two"[..]));
     assert_eq!(value(&*records, T, "absent").await, None);
@@ -97,7 +97,7 @@ pub(super) async fn a_revision_never_comes_back(subject: Store) {
     }
     for old in seen {
         let late = write(&*records, T, "k", Expect::Revision(old), b"late").await;
-        assert_eq!(kind(late), Some(Kind::Conflict));
+        assert_eq!(kind(late), Some(ErrorKind::Conflict));
     }
 }
 

@@ -1,12 +1,11 @@
 //! Laws of what a layer does to those below it: what containerd's suite for snapshotters asks.
 
 use std::fs;
-use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 
 use cas_core::snapshot::Commit;
-use cas_core::{Kind, Snapshotter};
+use cas_core::{ErrorKind, Snapshotter};
 
 use super::scene::{Tree, bare_layer, can_mount, is_root, layer, prepare, view};
 use crate::material::kind;
@@ -109,7 +108,7 @@ pub(super) async fn names_move_out_of_their_layer(subject: It) {
         fs::remove_dir_all(dir.join("linked")).unwrap();
         match fs::rename(dir.join("moved"), dir.join("renamed")) {
             Ok(()) => whole = "renamed",
-            Err(error) => assert_eq!(error.kind(), ErrorKind::CrossesDevices),
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::CrossesDevices),
         }
     })
     .await;
@@ -155,5 +154,5 @@ pub(super) async fn a_layer_given_a_parent_shows_it(subject: It) {
         assert_eq!(tree.read("all").as_deref(), Some(parent));
     }
     let gone = store.remove("one").await;
-    assert_eq!(kind(gone), Some(Kind::FailedPrecondition));
+    assert_eq!(kind(gone), Some(ErrorKind::FailedPrecondition));
 }

@@ -2,13 +2,13 @@
 
 use std::time::{Duration, SystemTime};
 
-use cas_core::collect::{Collected, Guard, LEASE, Options, collect};
 use cas_core::content::Durability;
-use cas_core::memory::MemoryStore;
+use cas_core::gc::{GcOptions, Removed, collect};
+use cas_core::labels::LEASE;
+use cas_core::lease::{self, LeaseGuard};
 use cas_core::snapshot::Commit;
-use cas_core::{
-    Descriptor, Image, Kind, Labels, MediaType, Snapshotter, Store as Content, dispatch,
-};
+use cas_core::testing::memory::MemoryStore;
+use cas_core::{Descriptor, ErrorKind, Image, Labels, MediaType, Snapshotter, Store as Content};
 
 use super::scene::{bare_layer, commit, keys, prepare, stat};
 use crate::Subject;
@@ -17,10 +17,10 @@ use crate::sample::JOB;
 
 type Store = Subject<dyn Snapshotter>;
 
-async fn collect_in(content: &Content, store: &dyn Snapshotter, hours: u64) -> Collected {
-    let options = Options {
+async fn collect_in(content: &Content, store: &dyn Snapshotter, hours: u64) -> Removed {
+    let options = GcOptions {
         now: SystemTime::now() + Duration::from_secs(hours * 3600),
-        ..Options::default()
+        ..GcOptions::default()
     };
     let collected = collect(content, &[store], &options).await;
     collected.expect("it is collected")
@@ -55,7 +55,7 @@ pub(super) async fn what_was_updated_since_it_was_seen_stays(subject: Store) {
     assert!(!store.remove_seen(&seen).await.unwrap());
     prepare(&*store, "child", Some("layer")).await.unwrap();
     let refused = store.remove_seen(&updated).await;
-    assert_eq!(kind(refused), Some(Kind::FailedPrecondition));
+    assert_eq!(kind(refused), Some(ErrorKind::FailedPrecondition));
     store.remove("child").await.unwrap();
     assert!(store.remove_seen(&updated).await.unwrap());
     assert!(!store.remove_seen(&updated).await.unwrap(), "removed twice");
@@ -98,7 +98,7 @@ pub(super) async fn what_refers_to_a_snapshot_keeps_its_chain(subject: Store) {
         .update("rooted", root, &["labels.containerd.io/gc.root"])
         .await
         .unwrap();
-    let guard = Guard::begin_for(&content, "law", JOB).await.unwrap();
+    let guard = LeaseGuard::begin_for(&content, "law", JOB).await.unwrap();
     let config = Descriptor::of(MediaType::OCI_CONFIG, b"{}");
     guard
         .put(&config, "{}".into(), Durability::Full)
@@ -106,9 +106,7 @@ pub(super) async fn what_refers_to_a_snapshot_keeps_its_chain(subject: Store) {
         .unwrap();
     let label = format!("containerd.io/gc.ref.snapshot.{}", store.name());
     let labels = Labels::from([(label, "b".to_owned())]);
-    dispatch::set_labels(&content, &config, &labels)
-        .await
-        .unwrap();
+    lease::set_labels(&content, &config, &labels).await.unwrap();
     let image = Image::new("image".parse().unwrap(), config);
     guard.name(vec![image], &[]).await.unwrap();
     collect_in(&content, &*store, 25).await;

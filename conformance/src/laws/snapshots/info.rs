@@ -2,8 +2,8 @@
 
 use std::time::SystemTime;
 
-use cas_core::snapshot::{Commit, Kind as State};
-use cas_core::{Kind, Labels, Snapshotter};
+use cas_core::snapshot::{Commit, SnapshotKind};
+use cas_core::{ErrorKind, Labels, Snapshotter};
 
 use super::scene::{bare_layer, keys, prepare, stat, view};
 use crate::material::kind;
@@ -29,11 +29,14 @@ pub(super) async fn stat_tells_what_it_is(subject: It) {
     let base = stat(&*store, "base").await.unwrap();
     let active = stat(&*store, "active").await.unwrap();
     let seen = stat(&*store, "view").await.unwrap();
-    assert_eq!((base.kind, base.parent), (State::Committed, None));
-    assert_eq!(active.kind, State::Active);
+    assert_eq!((base.kind, base.parent), (SnapshotKind::Committed, None));
+    assert_eq!(active.kind, SnapshotKind::Active);
     assert_eq!(active.parent.as_deref(), Some("base"));
     assert_eq!((&*active.key, active.labels), ("active", given));
-    assert_eq!((seen.kind, seen.labels), (State::View, Labels::new()));
+    assert_eq!(
+        (seen.kind, seen.labels),
+        (SnapshotKind::View, Labels::new())
+    );
     assert!(before <= base.created_at && base.created_at <= active.created_at);
     assert!(active.created_at <= SystemTime::now());
 }
@@ -86,7 +89,7 @@ pub(super) async fn an_update_changes_what_its_paths_name(subject: It) {
     assert_eq!(told.labels, expected);
     for path in ["", "kind", "parent", "labels.", "created_at"] {
         let told = store.update("name", labels(&[("a", "3")]), &[path]).await;
-        assert_eq!(kind(told), Some(Kind::InvalidArgument), "{path:?}");
+        assert_eq!(kind(told), Some(ErrorKind::InvalidArgument), "{path:?}");
     }
     assert_eq!(stat(&*store, "name").await.unwrap().labels, expected);
 }
@@ -123,7 +126,7 @@ pub(super) async fn everything_is_there_after_reopening(subject: It) {
     assert_eq!(store.usage("base").await.unwrap(), usage);
     assert_eq!(
         kind(store.remove("base").await),
-        Some(Kind::FailedPrecondition)
+        Some(ErrorKind::FailedPrecondition)
     );
     prepare(&*store, "next", Some("base")).await.unwrap();
     assert_ne!(store.mounts("next").await.unwrap(), mounts);

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use cas_core::snapshot::{Kind as State, Mount};
-use cas_core::{Kind, Snapshotter};
+use cas_core::snapshot::{Mount, SnapshotKind};
+use cas_core::{ErrorKind, Snapshotter};
 use tokio::task::JoinSet;
 
 use super::scene::{Shared, bare_layer, commit, keys, prepare, stat};
@@ -36,7 +36,7 @@ pub(super) async fn one_of_many_prepares_wins(subject: It) {
         let lost = outcomes
             .iter()
             .flatten()
-            .all(|kind| *kind == Kind::AlreadyExists);
+            .all(|kind| *kind == ErrorKind::AlreadyExists);
         assert!(lost, "{outcomes:?}");
         assert!(stores[1].mounts(&key).await.is_ok());
         stores[0].remove(&key).await.unwrap();
@@ -72,7 +72,7 @@ pub(super) async fn one_of_many_commits_wins(subject: It) {
         assert_eq!(left, RIVALS - 1);
         assert_eq!(
             stat(&*stores[1], &name).await.unwrap().kind,
-            State::Committed
+            SnapshotKind::Committed
         );
     }
 }

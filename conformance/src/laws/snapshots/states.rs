@@ -1,7 +1,7 @@
 //! Laws of the states: which move is allowed when.
 
-use cas_core::snapshot::{Commit, Kind as State};
-use cas_core::{Kind, Labels, Snapshotter};
+use cas_core::snapshot::{Commit, SnapshotKind};
+use cas_core::{ErrorKind, Labels, Snapshotter};
 
 use super::scene::{bare_layer, commit, keys, prepare, stat, view};
 use crate::material::kind;
@@ -17,18 +17,18 @@ pub(super) async fn a_key_is_taken_once(subject: It) {
     view(&*store, "view", Some("committed")).await.unwrap();
     for key in ["committed", "active", "view"] {
         let again = prepare(&*store, key, None).await;
-        assert_eq!(kind(again), Some(Kind::AlreadyExists), "prepare {key}");
+        assert_eq!(kind(again), Some(ErrorKind::AlreadyExists), "prepare {key}");
         let again = view(&*store, key, Some("committed")).await;
-        assert_eq!(kind(again), Some(Kind::AlreadyExists), "view {key}");
+        assert_eq!(kind(again), Some(ErrorKind::AlreadyExists), "view {key}");
     }
 }
 
 pub(super) async fn a_parent_must_exist(subject: It) {
     let store = subject.open().await;
     let made = prepare(&*store, "a", Some("absent")).await;
-    assert_eq!(kind(made), Some(Kind::NotFound));
+    assert_eq!(kind(made), Some(ErrorKind::NotFound));
     let made = view(&*store, "v", Some("absent")).await;
-    assert_eq!(kind(made), Some(Kind::NotFound));
+    assert_eq!(kind(made), Some(ErrorKind::NotFound));
     assert!(keys(&*store).await.is_empty(), "a refused one is listed");
 }
 
@@ -39,9 +39,9 @@ pub(super) async fn a_parent_must_be_committed(subject: It) {
     view(&*store, "view", Some("base")).await.unwrap();
     for parent in ["active", "view"] {
         let made = prepare(&*store, "child", Some(parent)).await;
-        assert_eq!(kind(made), Some(Kind::InvalidArgument), "on {parent}");
+        assert_eq!(kind(made), Some(ErrorKind::InvalidArgument), "on {parent}");
         let made = view(&*store, "child", Some(parent)).await;
-        assert_eq!(kind(made), Some(Kind::InvalidArgument), "on {parent}");
+        assert_eq!(kind(made), Some(ErrorKind::InvalidArgument), "on {parent}");
     }
 }
 
@@ -51,9 +51,16 @@ pub(super) async fn only_an_active_snapshot_is_committed(subject: It) {
     view(&*store, "view", Some("base")).await.unwrap();
     for key in ["base", "view"] {
         let done = commit(&*store, "name", key).await;
-        assert_eq!(kind(done), Some(Kind::FailedPrecondition), "commit {key}");
+        assert_eq!(
+            kind(done),
+            Some(ErrorKind::FailedPrecondition),
+            "commit {key}"
+        );
     }
-    assert_eq!(stat(&*store, "view").await.unwrap().kind, State::View);
+    assert_eq!(
+        stat(&*store, "view").await.unwrap().kind,
+        SnapshotKind::View
+    );
     assert_eq!(stat(&*store, "name").await, None);
 }
 
@@ -63,9 +70,12 @@ pub(super) async fn a_name_is_committed_once(subject: It) {
     let before = stat(&*store, "name").await;
     prepare(&*store, "late", None).await.unwrap();
     let done = commit(&*store, "name", "late").await;
-    assert_eq!(kind(done), Some(Kind::AlreadyExists));
+    assert_eq!(kind(done), Some(ErrorKind::AlreadyExists));
     assert_eq!(stat(&*store, "name").await, before);
-    assert_eq!(stat(&*store, "late").await.unwrap().kind, State::Active);
+    assert_eq!(
+        stat(&*store, "late").await.unwrap().kind,
+        SnapshotKind::Active
+    );
     commit(&*store, "other", "late").await.unwrap();
 }
 
@@ -74,8 +84,11 @@ pub(super) async fn a_commit_needs_another_name(subject: It) {
     let store = subject.open().await;
     prepare(&*store, "key", None).await.unwrap();
     let done = commit(&*store, "key", "key").await;
-    assert_eq!(kind(done), Some(Kind::AlreadyExists));
-    assert_eq!(stat(&*store, "key").await.unwrap().kind, State::Active);
+    assert_eq!(kind(done), Some(ErrorKind::AlreadyExists));
+    assert_eq!(
+        stat(&*store, "key").await.unwrap().kind,
+        SnapshotKind::Active
+    );
 }
 
 pub(super) async fn a_commit_frees_the_key(subject: It) {
@@ -84,7 +97,10 @@ pub(super) async fn a_commit_frees_the_key(subject: It) {
         prepare(&*store, "key", None).await.unwrap();
         commit(&*store, name, "key").await.unwrap();
         assert_eq!(stat(&*store, "key").await, None);
-        assert_eq!(stat(&*store, name).await.unwrap().kind, State::Committed);
+        assert_eq!(
+            stat(&*store, name).await.unwrap().kind,
+            SnapshotKind::Committed
+        );
     }
     assert_eq!(keys(&*store).await, ["one", "two"]);
 }
@@ -99,7 +115,7 @@ pub(super) async fn a_commit_cannot_move_to_another_parent(subject: It) {
         ..Commit::default()
     };
     let moved = store.commit("name", "key", onto("two")).await;
-    assert_eq!(kind(moved), Some(Kind::InvalidArgument));
+    assert_eq!(kind(moved), Some(ErrorKind::InvalidArgument));
     store.commit("name", "key", onto("one")).await.unwrap();
     let parent = stat(&*store, "name").await.unwrap().parent;
     assert_eq!(parent.as_deref(), Some("one"));
@@ -116,7 +132,7 @@ pub(super) async fn a_commit_gives_a_parent_or_says_that_it_cannot(subject: It) 
     };
     let done = store.commit("name", "key", options.clone()).await;
     if !store.rebases() {
-        assert_eq!(kind(done), Some(Kind::Unsupported));
+        assert_eq!(kind(done), Some(ErrorKind::Unsupported));
         assert_eq!(keys(&*store).await, ["base", "key"]);
         return;
     }
@@ -124,14 +140,14 @@ pub(super) async fn a_commit_gives_a_parent_or_says_that_it_cannot(subject: It) 
     let parent = stat(&*store, "name").await.unwrap().parent;
     assert_eq!(parent.as_deref(), Some("base"));
     let gone = store.remove("base").await;
-    assert_eq!(kind(gone), Some(Kind::FailedPrecondition));
+    assert_eq!(kind(gone), Some(ErrorKind::FailedPrecondition));
     prepare(&*store, "late", None).await.unwrap();
     let absent = Commit {
         parent: Some("absent".to_owned()),
         ..options
     };
     let done = store.commit("top", "late", absent.clone()).await;
-    assert_eq!(kind(done), Some(Kind::NotFound));
+    assert_eq!(kind(done), Some(ErrorKind::NotFound));
     prepare(&*store, "active", None).await.unwrap();
     for parent in ["active", "late"] {
         let parent = Some(parent.to_owned());
@@ -145,7 +161,7 @@ pub(super) async fn a_commit_gives_a_parent_or_says_that_it_cannot(subject: It) 
                 },
             )
             .await;
-        assert_eq!(kind(done), Some(Kind::InvalidArgument));
+        assert_eq!(kind(done), Some(ErrorKind::InvalidArgument));
     }
     assert_eq!(keys(&*store).await, ["active", "base", "late", "name"]);
 }
@@ -154,7 +170,7 @@ pub(super) async fn a_committed_snapshot_has_no_mounts(subject: It) {
     let store = subject.open().await;
     bare_layer(&*store, "base", None).await;
     let mounts = store.mounts("base").await;
-    assert_eq!(kind(mounts), Some(Kind::FailedPrecondition));
+    assert_eq!(kind(mounts), Some(ErrorKind::FailedPrecondition));
 }
 
 pub(super) async fn mounts_stay_the_same(subject: It) {
@@ -183,13 +199,13 @@ pub(super) async fn a_parent_is_not_removed(subject: It) {
     for (child, parents) in [("active", &["layer", "base"]), ("view", &["layer", "base"])] {
         for parent in parents {
             let gone = store.remove(parent).await;
-            assert_eq!(kind(gone), Some(Kind::FailedPrecondition), "{parent}");
+            assert_eq!(kind(gone), Some(ErrorKind::FailedPrecondition), "{parent}");
         }
         store.remove(child).await.unwrap();
     }
     assert_eq!(
         kind(store.remove("base").await),
-        Some(Kind::FailedPrecondition)
+        Some(ErrorKind::FailedPrecondition)
     );
     store.remove("layer").await.unwrap();
     store.remove("base").await.unwrap();
@@ -206,7 +222,7 @@ pub(super) async fn what_is_unknown_is_not_found(subject: It) {
         kind(store.usage("absent").await),
         kind(store.update("absent", Labels::new(), &[]).await),
     ];
-    assert_eq!(answers, [Some(Kind::NotFound); 5]);
+    assert_eq!(answers, [Some(ErrorKind::NotFound); 5]);
 }
 
 pub(super) async fn keys_and_labels_have_bounds(subject: It) {
@@ -215,22 +231,22 @@ pub(super) async fn keys_and_labels_have_bounds(subject: It) {
     prepare(&*store, "key", None).await.unwrap();
     for bad in ["", "line\nbreak", &long] {
         let made = prepare(&*store, bad, None).await;
-        assert_eq!(kind(made), Some(Kind::InvalidArgument), "prepare");
+        assert_eq!(kind(made), Some(ErrorKind::InvalidArgument), "prepare");
         let done = commit(&*store, bad, "key").await;
-        assert_eq!(kind(done), Some(Kind::InvalidArgument), "commit");
+        assert_eq!(kind(done), Some(ErrorKind::InvalidArgument), "commit");
     }
     let value = "v".repeat(cas_core::limit::LABEL);
     let labels = Labels::from([("label".to_owned(), value)]);
     let made = store.prepare("labelled", None, labels.clone()).await;
-    assert_eq!(kind(made), Some(Kind::InvalidArgument));
+    assert_eq!(kind(made), Some(ErrorKind::InvalidArgument));
     let updated = store.update("key", labels.clone(), &[]).await;
-    assert_eq!(kind(updated), Some(Kind::InvalidArgument));
+    assert_eq!(kind(updated), Some(ErrorKind::InvalidArgument));
     let options = Commit {
         labels,
         ..Commit::default()
     };
     let done = store.commit("name", "key", options).await;
-    assert_eq!(kind(done), Some(Kind::InvalidArgument));
+    assert_eq!(kind(done), Some(ErrorKind::InvalidArgument));
     assert_eq!(keys(&*store).await, ["key"]);
 }
 
@@ -287,7 +303,7 @@ pub(super) async fn a_closed_snapshotter_refuses(subject: It) {
         kind(store.walk(None, 1).await),
         kind(store.cleanup().await),
     ];
-    assert_eq!(answers, [Some(Kind::FailedPrecondition); 10]);
+    assert_eq!(answers, [Some(ErrorKind::FailedPrecondition); 10]);
     drop(store);
     assert_eq!(keys(&*subject.open().await).await, ["base", "key"]);
 }

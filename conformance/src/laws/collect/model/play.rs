@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use cas_core::collect::{Options, collect};
 use cas_core::content::{ContentExt, Durability, Expected, Writer};
-use cas_core::fault::{Fault, Plan, faulty};
-use cas_core::{Capability, Descriptor, Digest, Kind, Labels, MediaType, Result, Store};
+use cas_core::gc::{GcOptions, collect};
+use cas_core::testing::fault::{Fault, Plan, faulty};
+use cas_core::{Capability, Descriptor, Digest, ErrorKind, Labels, MediaType, Result, Store};
 
 use super::super::DAY;
 use super::oracle::{Oracle, State, blobs};
@@ -43,7 +43,7 @@ impl<'a> Play<'a> {
         };
         for (step, failing) in steps {
             if let Some((nth, side)) = *failing {
-                let kind = Kind::Unavailable;
+                let kind = ErrorKind::Unavailable;
                 play.plan.fail_nth(nth, Fault { kind, side });
             }
             play = play.step(step).await;
@@ -168,7 +168,7 @@ impl<'a> Play<'a> {
         };
         let error = outcome.await.expect_err("a lie is published");
         if self.plan.end().is_empty() {
-            assert_eq!(error.kind(), Kind::Corrupt, "{error:?}");
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{error:?}");
         } else {
             self.adopt_ingest(key, &held).await;
         }
@@ -206,9 +206,9 @@ impl<'a> Play<'a> {
     /// What is held stays, whatever fails; what is not goes where nothing does.
     async fn collect(&mut self) {
         let (kept, perhaps) = (self.oracle.reached(false), self.oracle.reached(true));
-        let options = Options {
+        let options = GcOptions {
             now: SystemTime::now() + DAY,
-            ..Options::default()
+            ..GcOptions::default()
         };
         let outcome = collect(&self.faulty, &[], &options).await;
         let is_whole = self.ended(outcome).is_some();

@@ -1,7 +1,7 @@
 //! The steps of a sequence.
 
 use cas_core::content::Durability;
-use cas_core::fault::Side;
+use cas_core::testing::fault::Side;
 use proptest::prelude::*;
 
 /// Writers that are at work side by side, each with an ingest of its own.

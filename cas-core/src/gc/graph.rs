@@ -1,0 +1,243 @@
+//! What there is, what refers to what, and what holds it.
+
+use std::collections::HashMap;
+use std::time::SystemTime;
+
+use super::labels::{self, Age, Effect};
+use crate::labels::Labels;
+use crate::records::Resource;
+
+/// Explanation something is kept though nothing refers to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// It is an image: a name.
+    Name,
+    /// A lease keeps it.
+    Lease {
+        /// The id of the lease.
+        id: String,
+        /// When that ends by itself.
+        until: Option<SystemTime>,
+    },
+    /// A label says so.
+    Label,
+    /// It was stored or begun without a lease, not long ago.
+    Young {
+        /// Until when it is kept for that.
+        until: SystemTime,
+    },
+}
+
+/// How far the reach of a root goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Reach {
+    /// To itself and what it is made of: the target of an image, the parents of a snapshot.
+    Flat,
+    /// To all that is referred to.
+    Full,
+}
+
+/// A number of a resource in the graph.
+pub(super) type Id = usize;
+
+pub(super) struct Root {
+    pub(super) id: Id,
+    pub(super) reach: Reach,
+    pub(super) reason: Reason,
+}
+
+/// Resources and references by number; what is referred to need not exist.
+#[derive(Default)]
+pub(super) struct Graph {
+    ids: HashMap<Resource, Id>,
+    nodes: Vec<Resource>,
+    /// Each with the least reach that follows it.
+    edges: Vec<Vec<(Id, Reach)>>,
+    pub(super) roots: Vec<Root>,
+    conditions: Vec<(Id, Id, Age)>,
+    used: HashMap<Id, SystemTime>,
+}
+
+impl Graph {
+    /// The number of a resource, which is in the graph from then on.
+    pub(super) fn id(&mut self, resource: &Resource) -> Id {
+        if let Some(id) = self.ids.get(resource) {
+            return *id;
+        }
+        let id = self.nodes.len();
+        self.ids.insert(resource.clone(), id);
+        self.nodes.push(resource.clone());
+        self.edges.push(Vec::new());
+        id
+    }
+
+    /// The number of a resource that is in the graph.
+    pub(super) fn find(&self, resource: &Resource) -> Option<Id> {
+        self.ids.get(resource).copied()
+    }
+
+    pub(super) fn node(&self, id: Id) -> &Resource {
+        &self.nodes[id]
+    }
+
+    pub(super) fn edges(&self, id: Id) -> &[(Id, Reach)] {
+        &self.edges[id]
+    }
+
+    /// How many resources there are; their numbers are below.
+    pub(super) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Whether anything is said of what the resource refers to.
+    pub(super) fn has_edges(&self, id: Id) -> bool {
+        !self.edges[id].is_empty()
+    }
+
+    pub(super) fn root(&mut self, id: Id, reach: Reach, reason: Reason) {
+        self.roots.push(Root { id, reach, reason });
+    }
+
+    /// A reference that only a full reach follows.
+    pub(super) fn refer(&mut self, from: Id, to: &Resource) {
+        let to = self.id(to);
+        self.edges[from].push((to, Reach::Full));
+    }
+
+    /// A reference to what the resource is made of.
+    pub(super) fn consist(&mut self, from: Id, of: &Resource) {
+        let of = self.id(of);
+        self.edges[from].push((of, Reach::Flat));
+    }
+
+    /// Enters what the labels of a resource say.
+    pub(super) fn label(&mut self, id: Id, labels: &Labels) {
+        for effect in labels::effects(labels) {
+            match effect {
+                Effect::Root if !matches!(self.nodes[id], Resource::Image(_)) => {
+                    self.root(id, Reach::Full, Reason::Label);
+                }
+                Effect::Root => {}
+                Effect::Reference(to) => self.refer(id, &to),
+                Effect::BackReference(from) => {
+                    let from = self.id(&from);
+                    self.edges[from].push((id, Reach::Full));
+                }
+                Effect::Condition(snapshot, age) => {
+                    let snapshot = self.id(&snapshot);
+                    self.conditions.push((id, snapshot, age));
+                }
+                Effect::UsedAt(time) => {
+                    self.used.insert(id, time);
+                }
+            }
+        }
+    }
+
+    /// Makes references of the conditions that hold, once all labels are known.
+    pub(super) fn resolve_conditions(&mut self, now: SystemTime) {
+        for (from, snapshot, age) in std::mem::take(&mut self.conditions) {
+            if self
+                .used
+                .get(&snapshot)
+                .is_some_and(|used| age.fits(*used, now))
+            {
+                self.edges[from].push((snapshot, Reach::Full));
+            }
+        }
+    }
+
+    /// How far each resource is reached from the roots.
+    pub(super) fn mark(&self) -> Vec<Option<Reach>> {
+        let mut marks = vec![None; self.nodes.len()];
+        let mut waiting: Vec<(Id, Reach)> = self
+            .roots
+            .iter()
+            .map(|root| (root.id, root.reach))
+            .collect();
+        while let Some((id, reach)) = waiting.pop() {
+            if marks[id] >= Some(reach) {
+                continue;
+            }
+            marks[id] = Some(reach);
+            let followed = self.edges[id].iter().filter(|(_, least)| *least <= reach);
+            waiting.extend(followed.map(|(to, _)| (*to, reach)));
+        }
+        marks
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn image(name: &str) -> Resource {
+        Resource::Image(name.into())
+    }
+
+    fn graph(edges: &[(&str, &str)]) -> Graph {
+        let mut graph = Graph::default();
+        for (from, to) in edges {
+            let from = graph.id(&image(from));
+            graph.refer(from, &image(to));
+        }
+        graph
+    }
+
+    fn reached(graph: &Graph) -> String {
+        let marks = graph.mark();
+        let name = |id: usize| match graph.node(id) {
+            Resource::Image(name) => name.clone(),
+            _ => String::new(),
+        };
+        let mut names: Vec<_> = (0..marks.len()).filter(|id| marks[*id].is_some()).collect();
+        names.sort_by_key(|id| name(*id));
+        names.into_iter().map(name).collect()
+    }
+
+    #[test]
+    fn what_a_root_reaches_is_marked_and_circles_end() {
+        let mut graph = graph(&[("a", "b"), ("b", "c"), ("c", "a"), ("d", "b"), ("e", "e")]);
+        let a = graph.id(&image("a"));
+        graph.root(a, Reach::Full, Reason::Name);
+        assert_eq!(reached(&graph), "abc");
+    }
+
+    #[test]
+    fn a_flat_root_keeps_what_it_consists_of_and_a_full_one_beside_it_the_rest() {
+        let mut graph = graph(&[("a", "x"), ("b", "y")]);
+        let a = graph.id(&image("a"));
+        graph.consist(a, &image("b"));
+        graph.root(a, Reach::Flat, Reason::Name);
+        assert_eq!(reached(&graph), "ab");
+        graph.root(a, Reach::Full, Reason::Name);
+        assert_eq!(reached(&graph), "abxy");
+    }
+
+    #[test]
+    fn conditions_are_references_while_they_hold() {
+        let now = SystemTime::now();
+        let snapshot = Resource::Snapshot {
+            snapshotter: "o".into(),
+            key: "k".into(),
+        };
+        for (age, reached) in [("1h", false), ("3h", true)] {
+            let mut graph = Graph::default();
+            let (a, s) = (graph.id(&image("a")), graph.id(&snapshot));
+            let condition = (
+                "containerd.io/gc.cond.snapshot.o".into(),
+                format!("usedat<{age}|k"),
+            );
+            graph.label(a, &[condition].into());
+            let used = now - std::time::Duration::from_secs(7200);
+            let used = humantime::format_rfc3339(used).to_string();
+            graph.label(
+                s,
+                &[("containerd.io/gc.cond.value-usedat".into(), used)].into(),
+            );
+            graph.resolve_conditions(now);
+            graph.root(a, Reach::Full, Reason::Name);
+            assert_eq!(graph.mark()[s].is_some(), reached, "{age}");
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! Labels that mean something to a collection, as containerd reads them.
+//!
+//! | label | on | means |
+//! |---|---|---|
+//! | `gc.root…` | blobs, snapshots | kept, with all below |
+//! | `gc.ref.content`, `.ref.snapshot.NAME`, `.ref.image` | all | refers to that |
+//! | `gc.bref.content`, `.bref.snapshot.NAME`, `.bref.image` | all | that refers to this |
+//! | `gc.cond.snapshot.NAME` = `usedat<2h\|KEY` | blobs, images | refers to that on a condition |
+//! | `gc.cond.value-usedat` | snapshots | what the condition compares |
+//! | `gc.expire`, `gc.flat` | leases, images | see [`expiry`] and [`GC_FLAT`](crate::labels::GC_FLAT) |
+//!
+//! all of them with `containerd.io/` before. After `content` and `image` a key ends, or goes on
+//! with `.` or `/` and any text; after `snapshot.` comes the snapshotter, ended by `/` or the key.
+
+use std::time::{Duration, SystemTime};
+
+use crate::digest::Digest;
+use crate::labels::{
+    GC, GC_BACK_REF, GC_CONDITION, GC_EXPIRE, GC_REF, GC_ROOT, GC_USED_AT, Labels,
+};
+use crate::records::Resource;
+
+/// What one label says of the thing it is on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Effect {
+    Root,
+    Reference(Resource),
+    BackReference(Resource),
+    /// A reference to a snapshot, while the age of its last use fits.
+    Condition(Resource, Age),
+    UsedAt(SystemTime),
+}
+
+/// A bound on how long ago something was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Age {
+    Below(Duration),
+    Above(Duration),
+}
+
+impl Age {
+    /// Whether what was at `time` fits, seen from `now`; what is still to come is of no age.
+    pub(super) fn fits(self, time: SystemTime, now: SystemTime) -> bool {
+        let age = now.duration_since(time).unwrap_or_default();
+        match self {
+            Age::Below(bound) => age < bound,
+            Age::Above(bound) => age > bound,
+        }
+    }
+}
+
+/// What the labels say; those that say nothing to a collection, or nothing that can be read, are
+/// passed over.
+pub(super) fn effects(labels: &Labels) -> impl Iterator<Item = Effect> {
+    let ours = labels.range(GC.to_owned()..);
+    ours.take_while(|(key, _)| key.starts_with(GC))
+        .flat_map(|(key, value)| read(key, value))
+}
+
+fn read(key: &str, value: &str) -> Vec<Effect> {
+    if key.starts_with(GC_ROOT) {
+        return vec![Effect::Root];
+    }
+    if let Some(kind) = key.strip_prefix(GC_REF) {
+        return target(kind, value)
+            .map(Effect::Reference)
+            .into_iter()
+            .collect();
+    }
+    if let Some(kind) = key.strip_prefix(GC_BACK_REF) {
+        return target(kind, value)
+            .map(Effect::BackReference)
+            .into_iter()
+            .collect();
+    }
+    if let Some(snapshotter) = key.strip_prefix(GC_CONDITION) {
+        return conditions(snapshotter.trim_start_matches(['.', '/']), value);
+    }
+    match time(value) {
+        Some(used) if key.starts_with(GC_USED_AT) => vec![Effect::UsedAt(used)],
+        _ => Vec::new(),
+    }
+}
+
+/// The digests that `gc.ref.content` labels refer to.
+pub(crate) fn referenced_content(labels: &Labels) -> impl Iterator<Item = Digest> {
+    effects(labels).filter_map(|effect| match effect {
+        Effect::Reference(Resource::Content(digest)) => Some(digest),
+        _ => None,
+    })
+}
+
+/// When a lease or an image with these labels ends; one that does not parse is none.
+pub(super) fn expiry(labels: &Labels) -> Option<SystemTime> {
+    labels.get(GC_EXPIRE).and_then(|text| time(text))
+}
+
+/// The thing of the kind in a key, called `value`.
+fn target(kind: &str, value: &str) -> Option<Resource> {
+    if let Some(snapshotter) = kind.strip_prefix("snapshot.") {
+        return Some(snapshot(snapshotter, value));
+    }
+    let is = |name: &str| {
+        let rest = kind.strip_prefix(name);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '/']))
+    };
+    if is("content") {
+        value.parse().ok().map(Resource::Content)
+    } else if is("image") {
+        Some(Resource::Image(value.to_owned()))
+    } else {
+        None
+    }
+}
+
+fn snapshot(snapshotter: &str, key: &str) -> Resource {
+    let name = snapshotter.split('/').next().unwrap_or_default();
+    Resource::Snapshot {
+        snapshotter: name.to_owned(),
+        key: key.to_owned(),
+    }
+}
+
+/// The conditions before the first `|`, any of which is enough, on the snapshot behind it.
+fn conditions(snapshotter: &str, value: &str) -> Vec<Effect> {
+    let Some((conditions, key)) = value.split_once('|') else {
+        return Vec::new();
+    };
+    let node = snapshot(snapshotter, key);
+    let ages = conditions.split(',').filter_map(|text| {
+        let bound = text.strip_prefix("usedat")?;
+        match bound.split_at_checked(1)? {
+            ("<", age) => humantime::parse_duration(age).ok().map(Age::Below),
+            (">", age) => humantime::parse_duration(age).ok().map(Age::Above),
+            _ => None,
+        }
+    });
+    ages.map(|age| Effect::Condition(node.clone(), age))
+        .collect()
+}
+
+/// A time as RFC 3339 writes it, in any zone.
+fn time(text: &str) -> Option<SystemTime> {
+    let Some((local, sign, zone)) = zoned(text) else {
+        return humantime::parse_rfc3339(text).ok();
+    };
+    let (hours, minutes) = zone.split_once(':')?;
+    let seconds = hours.parse::<u64>().ok()? * 3600 + minutes.parse::<u64>().ok()? * 60;
+    let (time, ahead) = (
+        humantime::parse_rfc3339(&format!("{local}Z")).ok()?,
+        Duration::from_secs(seconds),
+    );
+    match sign {
+        '+' => time.checked_sub(ahead),
+        _ => time.checked_add(ahead),
+    }
+}
+
+/// The local time, and how it is off: `+` or `-`, and the hours and minutes.
+fn zoned(text: &str) -> Option<(&str, char, &str)> {
+    let (local, zone) = text.split_at_checked(text.len().checked_sub(6)?)?;
+    let sign = zone.chars().next().filter(|sign| "+-".contains(*sign))?;
+    Some((local, sign, &zone[1..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all(pairs: &[(&str, &str)]) -> Vec<Effect> {
+        let labels = pairs
+            .iter()
+            .map(|(key, value)| (format!("containerd.io/gc.{key}"), (*value).to_owned()));
+        effects(&labels.collect()).collect()
+    }
+
+    fn node(name: &str, key: &str) -> Resource {
+        Resource::Snapshot {
+            snapshotter: name.into(),
+            key: key.into(),
+        }
+    }
+
+    #[test]
+    fn a_reference_ends_or_goes_on_with_a_dot_or_a_slash() {
+        let digest = Digest::sha256(b"x");
+        let text = digest.to_string();
+        for suffix in ["", ".l.0", "/layer", ".config"] {
+            let key = format!("ref.content{suffix}");
+            let wanted = Effect::Reference(Resource::Content(digest));
+            assert_eq!(all(&[(&key, &text)]), [wanted], "{key}");
+        }
+        for key in [
+            "ref.contentbad",
+            "ref.conten",
+            "refs.content",
+            "ref.snapshot",
+            "ref.imagex",
+        ] {
+            assert_eq!(all(&[(key, &text)]), [], "{key}");
+        }
+        assert_eq!(all(&[("ref.content", "sha256:../../x")]), []);
+        let image = Effect::Reference(Resource::Image("a:1".into()));
+        assert_eq!(all(&[("ref.image.base", "a:1")]), [image]);
+    }
+
+    #[test]
+    fn a_snapshotter_is_named_in_the_key() {
+        for key in ["ref.snapshot.overlay", "ref.snapshot.overlay/top"] {
+            assert_eq!(
+                all(&[(key, "k")]),
+                [Effect::Reference(node("overlay", "k"))]
+            );
+        }
+        let back = Effect::BackReference(node("native", "a/b"));
+        assert_eq!(all(&[("bref.snapshot.native", "a/b")]), [back]);
+        let back = Effect::BackReference(Resource::Image("a".into()));
+        assert_eq!(all(&[("bref.image", "a"), ("bref.container", "c")]), [back]);
+        assert_eq!(
+            all(&[("root", ""), ("rooted", "x")]),
+            [Effect::Root, Effect::Root]
+        );
+    }
+
+    #[test]
+    fn any_of_several_conditions_is_enough_and_unknown_ones_are_none() {
+        let hours = |hours: u64| Duration::from_secs(hours * 3600);
+        let read = all(&[(
+            "cond.snapshot.overlay",
+            "usedat<2h,size>3,usedat>48h|key|with|bars",
+        )]);
+        let node = node("overlay", "key|with|bars");
+        assert_eq!(
+            read,
+            [
+                Effect::Condition(node.clone(), Age::Below(hours(2))),
+                Effect::Condition(node, Age::Above(hours(48))),
+            ]
+        );
+        for value in [
+            "usedat<2h",
+            "usedat=2h|k",
+            "usedat<=2h|k",
+            "usedat<x|k",
+            "|k",
+        ] {
+            assert_eq!(all(&[("cond.snapshot.overlay", value)]), [], "{value}");
+        }
+        let (now, ago) = (SystemTime::now(), |age| SystemTime::now() - age);
+        assert!(Age::Below(hours(2)).fits(ago(hours(1)), now));
+        assert!(!Age::Below(hours(2)).fits(ago(hours(3)), now));
+        assert!(Age::Above(hours(2)).fits(ago(hours(3)), now));
+    }
+
+    #[test]
+    fn times_have_any_zone_and_bad_ones_are_none() {
+        let at = |text: &str| expiry(&[(GC_EXPIRE.to_owned(), text.to_owned())].into());
+        let utc = at("2026-11-21T08:00:00Z").unwrap();
+        assert_eq!(at("2026-11-21T10:00:00+02:00"), Some(utc));
+        assert_eq!(at("2026-11-21T03:30:00.0-04:30"), Some(utc));
+        for bad in [
+            "",
+            "tomorrow",
+            "2026-11-21",
+            "2026-11-21T10:00:00+0200",
+            "+02:00",
+            "é+02:00",
+        ] {
+            assert_eq!(at(bad), None, "{bad}");
+        }
+        assert_eq!(
+            all(&[("cond.value-usedat", "2026-11-21T08:00:00Z")]),
+            [Effect::UsedAt(utc)]
+        );
+    }
+}

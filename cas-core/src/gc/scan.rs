@@ -1,0 +1,278 @@
+//! Reads a store in the order that makes a collection safe.
+//!
+//! First the revision of every record is noted, then leases are read, then names, then the records
+//! once more for what they refer to. Whoever makes a root or a reference holds a lease, touches
+//! what it will reach, writes, and ends the lease. So either the touch came after the note, and
+//! the sweep finds another revision; or the lease was there when leases were read; or it had ended
+//! by then, and what was written is read after it.
+
+use std::collections::BTreeSet;
+use std::time::SystemTime;
+
+use super::graph::{Graph, Reach, Reason};
+use super::labels;
+use crate::content::IngestStatus;
+use crate::descriptor::Descriptor;
+use crate::digest::Digest;
+use crate::dispatch;
+use crate::error::{ErrorKind, Result};
+use crate::image::Image;
+use crate::labels::{GC_FLAT, LEASE};
+use crate::records::blob::decode;
+use crate::records::{
+    BlobRecord, CLOCK_SKEW, Lease, Resource, Revision, Table, UNLEASED_TTL, each,
+};
+use crate::snapshot::{Info, Snapshotter};
+use crate::store::Store;
+
+/// Snapshots read at once.
+const PAGE: usize = 256;
+
+/// What was found.
+pub(super) struct Scan {
+    /// Blobs with a record, and its revision before anything else was read.
+    pub(super) blobs: Vec<(Digest, Revision)>,
+    /// Blobs that an earlier collection tombstoned and did not remove.
+    pub(super) tombstoned: BTreeSet<Digest>,
+    /// Snapshots as they were before anything else was read, by the number of their snapshotter.
+    pub(super) snapshots: Vec<(usize, Info)>,
+    /// Images that have expired.
+    pub(super) expired: Vec<Image>,
+    pub(super) ingests: Vec<IngestStatus>,
+    pub(super) graph: Graph,
+}
+
+/// Reads everything; expired leases are ended on the way unless it is only a look.
+pub(super) async fn scan(
+    store: &Store,
+    snapshotters: &[&dyn Snapshotter],
+    now: SystemTime,
+    look: bool,
+) -> Result<Scan> {
+    let mut scan = Scan {
+        blobs: Vec::new(),
+        tombstoned: BTreeSet::new(),
+        snapshots: Vec::new(),
+        expired: Vec::new(),
+        ingests: Vec::new(),
+        graph: Graph::default(),
+    };
+    scan.read_revisions(store).await?;
+    for (number, snapshotter) in snapshotters.iter().enumerate() {
+        scan.read_snapshot_list(number, *snapshotter).await?;
+    }
+    let leases = live_leases(store, now, look).await?;
+    let images = store.images.list(&[]).await?;
+    scan.ingests = store.content.ingests().await?;
+
+    scan.read_blobs(store, &leases, now).await?;
+    scan.read_snapshots(snapshotters, now);
+    scan.read_ingests(now);
+    scan.read_leases(&leases);
+    scan.read_images(store, images, now).await?;
+    scan.graph.resolve_conditions(now);
+    Ok(scan)
+}
+
+impl Scan {
+    async fn read_revisions(&mut self, store: &Store) -> Result<()> {
+        each(&*store.records, Table::Blobs, "", |record| {
+            let digest = record.key.parse()?;
+            self.blobs.push((digest, record.revision.clone()));
+            Ok(())
+        })
+        .await
+    }
+
+    async fn read_snapshot_list(
+        &mut self,
+        number: usize,
+        snapshotter: &dyn Snapshotter,
+    ) -> Result<()> {
+        let mut after: Option<String> = None;
+        loop {
+            let page = snapshotter.walk(after.as_deref(), PAGE).await?;
+            let last = page.get(PAGE - 1).map(|info| info.key.clone());
+            self.snapshots
+                .extend(page.into_iter().map(|info| (number, info)));
+            match last {
+                Some(last) => after = Some(last),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    async fn read_blobs(
+        &mut self,
+        store: &Store,
+        leases: &[(String, Lease)],
+        now: SystemTime,
+    ) -> Result<()> {
+        let live: std::collections::HashMap<&str, &Lease> = leases
+            .iter()
+            .map(|(id, lease)| (id.as_str(), lease))
+            .collect();
+        each(&*store.records, Table::Blobs, "", |record| {
+            let (digest, blob): (Digest, BlobRecord) = (record.key.parse()?, decode(record)?);
+            if blob.tombstone.is_some() {
+                self.tombstoned.insert(digest);
+                return Ok(());
+            }
+            let graph = &mut self.graph;
+            let id = graph.id(&Resource::Content(digest));
+            for child in blob
+                .children
+                .iter()
+                .filter(|child| !blob.absent.contains(child))
+            {
+                graph.refer(id, &Resource::Content(*child));
+            }
+            graph.label(id, &blob.labels);
+            for (holder, lease) in blob
+                .leases
+                .iter()
+                .filter_map(|id| live.get_key_value(&**id))
+            {
+                let until = lease.expires_at;
+                let reason = Reason::Lease {
+                    id: (*holder).to_owned(),
+                    until,
+                };
+                graph.root(id, Reach::Full, reason);
+            }
+            if let Some(until) = blob.expires_at.filter(|until| *until > now) {
+                graph.root(id, Reach::Full, Reason::Young { until });
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    fn read_snapshots(&mut self, snapshotters: &[&dyn Snapshotter], now: SystemTime) {
+        for (number, info) in &self.snapshots {
+            let snapshotter = snapshotters[*number].name();
+            let named = |key: &str| Resource::Snapshot {
+                snapshotter: snapshotter.to_owned(),
+                key: key.to_owned(),
+            };
+            let id = self.graph.id(&named(&info.key));
+            if let Some(parent) = &info.parent {
+                self.graph.consist(id, &named(parent));
+            }
+            self.graph.label(id, &info.labels);
+            let until = info.created_at + UNLEASED_TTL;
+            if !info.labels.contains_key(LEASE) && until > now {
+                self.graph.root(id, Reach::Full, Reason::Young { until });
+            }
+        }
+    }
+
+    fn read_ingests(&mut self, now: SystemTime) {
+        for ingest in &self.ingests {
+            let id = self.graph.id(&Resource::Ingest(ingest.key.clone()));
+            // The key of most is what it will be.
+            if let Ok(digest) = ingest.key.parse() {
+                self.graph.refer(id, &Resource::Content(digest));
+            }
+            let until = ingest.updated_at + UNLEASED_TTL;
+            if until > now {
+                self.graph.root(id, Reach::Full, Reason::Young { until });
+            }
+        }
+    }
+
+    fn read_leases(&mut self, leases: &[(String, Lease)]) {
+        for (id, lease) in leases {
+            let reach = match lease.labels.contains_key(GC_FLAT) {
+                true => Reach::Flat,
+                false => Reach::Full,
+            };
+            for resource in &lease.resources {
+                let node = self.graph.id(resource);
+                let until = ending(lease);
+                let reason = Reason::Lease {
+                    id: id.clone(),
+                    until,
+                };
+                self.graph.root(node, reach, reason);
+            }
+        }
+    }
+
+    async fn read_images(
+        &mut self,
+        store: &Store,
+        images: Vec<Image>,
+        now: SystemTime,
+    ) -> Result<()> {
+        for image in images {
+            let id = self.graph.id(&Resource::Image(image.name.to_string()));
+            self.graph
+                .consist(id, &Resource::Content(image.target.digest));
+            self.graph.label(id, &image.labels);
+            self.read_documents(store, &image.target).await?;
+            match labels::expiry(&image.labels).is_some_and(|at| at < now) {
+                true => self.expired.push(image),
+                false => self.graph.root(id, Reach::Full, Reason::Name),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what the documents of other programs list, for they have no records.
+    async fn read_documents(&mut self, store: &Store, root: &Descriptor) -> Result<()> {
+        let mut waiting = vec![root.clone()];
+        while let Some(descriptor) = waiting.pop() {
+            let id = self.graph.id(&Resource::Content(descriptor.digest));
+            let media_type = &descriptor.media_type;
+            if self.graph.has_edges(id) || !media_type.is_document() {
+                continue;
+            }
+            let children = match dispatch::children(&*store.content, &descriptor).await {
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                outcome => outcome?,
+            };
+            for child in children {
+                self.graph.refer(id, &Resource::Content(child.digest));
+                waiting.push(child);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The leases that have not expired. One that has is ended before anything is taken for it: its
+/// job can still extend it, and one of the two loses.
+async fn live_leases(store: &Store, now: SystemTime, look: bool) -> Result<Vec<(String, Lease)>> {
+    let leases = store.leases();
+    let mut live = Vec::new();
+    for (id, mut lease, mut revision) in leases.list().await? {
+        loop {
+            if ending(&lease).is_none_or(|at| at + CLOCK_SKEW > now) {
+                live.push((id, lease));
+                break;
+            }
+            let ended = match look {
+                true => Ok(()),
+                false => leases.remove(&id, revision).await,
+            };
+            match ended {
+                Ok(()) => break,
+                Err(error) if error.kind() == ErrorKind::Conflict => {
+                    match leases.load(&id).await? {
+                        Some(found) => (lease, revision) = found,
+                        None => break,
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(live)
+}
+
+/// When a lease ends: as it says itself, or as its label does.
+fn ending(lease: &Lease) -> Option<SystemTime> {
+    let labelled = labels::expiry(&lease.labels);
+    labelled.into_iter().chain(lease.expires_at).min()
+}

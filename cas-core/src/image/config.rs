@@ -1,0 +1,144 @@
+//! The configuration of an image, as far as storing and unpacking it want to know.
+
+use serde::Deserialize;
+
+use crate::content::ContentStore;
+use crate::descriptor::Descriptor;
+use crate::digest::Digest;
+use crate::dispatch::read;
+use crate::document::{Manifest, check_json};
+use crate::error::{Context, Error, Result};
+use crate::limit;
+use crate::platform::Platform;
+
+/// What an image configuration says of platform and layers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageConfig {
+    /// What it is made for, normalised; empty where it does not say.
+    pub platform: Platform,
+    /// How the root file system is given: `layers`.
+    pub rootfs_type: String,
+    /// Digests of the uncompressed layers, lowest first.
+    pub diff_ids: Vec<Digest>,
+}
+
+#[derive(Deserialize)]
+struct Raw {
+    #[serde(default)]
+    os: String,
+    #[serde(default)]
+    architecture: String,
+    #[serde(default)]
+    variant: Option<String>,
+    #[serde(rename = "os.version", default)]
+    os_version: Option<String>,
+    #[serde(rename = "os.features", default)]
+    os_features: Option<Vec<String>>,
+    #[serde(default)]
+    rootfs: Option<RawRootFs>,
+}
+
+#[derive(Deserialize, Default)]
+struct RawRootFs {
+    #[serde(rename = "type", default)]
+    kind: String,
+    /// Go writes `null` for none.
+    #[serde(default)]
+    diff_ids: Option<Vec<Digest>>,
+}
+
+impl ImageConfig {
+    /// Reads a configuration; members that are not known are passed over.
+    ///
+    /// # Errors
+    /// `Corrupt` when it does not parse, or is over the bounds of [`limit`].
+    pub fn parse(data: &[u8]) -> Result<Self> {
+        check_json(data)?;
+        // serde would fill the members from an array as well.
+        if !data.trim_ascii_start().starts_with(b"{") {
+            return Err(Error::corrupt("is no JSON object"));
+        }
+        let raw: Raw = serde_json::from_slice(data).map_err(|error| {
+            Error::corrupt(format!("is no image configuration: {error}")).source(error)
+        })?;
+        let rootfs = raw.rootfs.unwrap_or_default();
+        let diff_ids = rootfs.diff_ids.unwrap_or_default();
+        if diff_ids.len() > limit::LAYERS {
+            let (found, allowed) = (diff_ids.len(), limit::LAYERS);
+            return Err(Error::corrupt(format!(
+                "has {found} diff ids, at most {allowed}"
+            )));
+        }
+        let platform = Platform {
+            os: raw.os,
+            architecture: raw.architecture,
+            variant: raw.variant,
+            os_version: raw.os_version,
+            os_features: raw.os_features.unwrap_or_default(),
+        };
+        Ok(ImageConfig {
+            platform: platform.normalized(),
+            rootfs_type: rootfs.kind,
+            diff_ids,
+        })
+    }
+}
+
+/// The configuration that a descriptor stands for.
+///
+/// # Errors
+/// `NotFound`; `Corrupt`; `Unsupported` when the descriptor is of another type.
+pub async fn image_config(content: &dyn ContentStore, config: &Descriptor) -> Result<ImageConfig> {
+    if !config.media_type.is_config() {
+        let found = &config.media_type;
+        return Err(Error::unsupported(format!(
+            "expected an image configuration, found {found:.200}"
+        ))
+        .operation("read configuration")
+        .subject(config.digest));
+    }
+    let data = read(content, config).await?;
+    ImageConfig::parse(&data).during("read configuration", config.digest)
+}
+
+/// The platform that a configuration names, normalised.
+///
+/// # Errors
+/// As [`image_config`].
+pub async fn config_platform(content: &dyn ContentStore, config: &Descriptor) -> Result<Platform> {
+    Ok(image_config(content, config).await?.platform)
+}
+
+/// The diff ids that a configuration names, lowest layer first.
+///
+/// # Errors
+/// As [`image_config`].
+pub async fn rootfs(content: &dyn ContentStore, config: &Descriptor) -> Result<Vec<Digest>> {
+    Ok(image_config(content, config).await?.diff_ids)
+}
+
+/// The layers of an image, lowest first, each with the digest it must have when uncompressed.
+///
+/// # Errors
+/// `Corrupt` when manifest and configuration differ in their number, or the root file system is
+/// not given as layers.
+pub fn layers(manifest: &Manifest, config: &ImageConfig) -> Result<Vec<(Descriptor, Digest)>> {
+    let wrong = |why: String| {
+        let digest = manifest.config.digest;
+        Err(Error::corrupt(why).operation("pair layers").subject(digest))
+    };
+    if config.rootfs_type != "layers" {
+        let found = &config.rootfs_type;
+        return wrong(format!(
+            "expected a root file system of type \"layers\", found {found:.100?}"
+        ));
+    }
+    let (found, expected) = (config.diff_ids.len(), manifest.layers.len());
+    if found != expected {
+        return wrong(format!(
+            "the manifest has {expected} layers, the configuration {found} diff ids"
+        ));
+    }
+    let layers = manifest.layers.iter().cloned();
+    Ok(layers.zip(config.diff_ids.iter().copied()).collect())
+}

@@ -1,0 +1,168 @@
+//! The digest of a layer without its compression.
+
+use std::io::Read;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use bytes::{Buf, Bytes};
+
+use crate::content::BlobReader;
+use crate::descriptor::Descriptor;
+use crate::digest::{Algorithm, Digest, Hasher};
+use crate::error::{Context, Error, Result};
+use crate::lease::set_labels;
+use crate::limit;
+use crate::media_type::DiffCompression;
+use crate::pool;
+use crate::store::Store;
+use crate::sync::lock;
+
+/// The label of a compressed layer that remembers its diff id.
+pub const UNCOMPRESSED: &str = "containerd.io/uncompressed";
+
+/// Bytes that are read at once.
+const PIECE: usize = 1 << 20;
+
+/// The diff id of a layer: its own digest where the type says that it is not compressed, or what
+/// its label [`UNCOMPRESSED`] says, or else it is decompressed and hashed and the label stored.
+///
+/// `decompress` is the codec: it is told what the type says of the compression, which may be
+/// `Unknown`, and turns the compressed stream into the plain one. It runs where it may block.
+///
+/// # Errors
+/// `NotFound`; `Unsupported` for another type, or one that is wrapped, as by encryption; `Corrupt`
+/// when the blob is not what the descriptor says; `OutOfRange` for more than [`limit::LAYER`]
+/// bytes; those of the codec.
+pub async fn diff_id<C>(store: &Store, layer: &Descriptor, decompress: C) -> Result<Digest>
+where
+    C: FnOnce(DiffCompression, Box<dyn Read + Send>) -> Result<Box<dyn Read + Send>>
+        + Send
+        + 'static,
+{
+    let compression = layer.media_type.diff_compression()?;
+    let wrapped = layer.media_type.as_str().contains('+');
+    if compression == DiffCompression::None && !wrapped {
+        return Ok(layer.digest);
+    }
+    let record = store.blobs().load(&layer.digest).await?;
+    let label = record.and_then(|(record, _)| record.labels.get(UNCOMPRESSED)?.parse().ok());
+    if let Some(diff_id) = label {
+        return Ok(diff_id);
+    }
+    if compression == DiffCompression::None {
+        return Err(Error::unsupported(format!(
+            "a layer of type {:.200} has to be unwrapped before its diff id is known",
+            layer.media_type
+        ))
+        .operation("diff id")
+        .subject(layer.digest));
+    }
+    let reader = store.content.open(&layer.digest).await?;
+    let reader = reader.ok_or_else(|| {
+        Error::not_found("no such blob in the store")
+            .operation("diff id")
+            .subject(layer.digest)
+    })?;
+    let (expected, reactor) = (layer.clone(), tokio::runtime::Handle::try_current().ok());
+    let diff_id = pool::run(move || {
+        let _entered = reactor.as_ref().map(|handle| handle.enter());
+        hash_plain(reader, &expected, |stream| decompress(compression, stream))
+    })
+    .await
+    .during("diff id", layer.digest)?;
+    let label = [(UNCOMPRESSED.to_owned(), diff_id.to_string())];
+    set_labels(store, layer, &label.into()).await?;
+    Ok(diff_id)
+}
+
+/// Hashes what comes out of the codec, and what went in, so that a damaged blob gets no label.
+fn hash_plain(
+    reader: Arc<dyn BlobReader>,
+    layer: &Descriptor,
+    decompress: impl FnOnce(Box<dyn Read + Send>) -> Result<Box<dyn Read + Send>>,
+) -> Result<Digest> {
+    let mut source = Source::new(reader, layer);
+    let mut plain = decompress(Box::new(source.clone()))?.take(limit::LAYER + 1);
+    // Diff ids are SHA-256, whatever the blob is named by.
+    let mut hasher = Hasher::new(Algorithm::Sha256);
+    let mut piece = vec![0; PIECE];
+    let size = drain(&mut plain, &mut piece, |data| hasher.update(data))?;
+    if size > limit::LAYER {
+        let allowed = limit::LAYER;
+        return Err(Error::out_of_range(format!(
+            "decompresses to more than {allowed} bytes"
+        )));
+    }
+    // A codec may stop before the end of the blob; the digest is of all of it.
+    drain(&mut source, &mut piece, |_| {})?;
+    source.check(layer)?;
+    Ok(hasher.finish())
+}
+
+fn drain(from: &mut impl Read, piece: &mut [u8], mut each: impl FnMut(&[u8])) -> Result<u64> {
+    let mut size = 0;
+    loop {
+        match from.read(piece) {
+            Ok(0) => return Ok(size),
+            Ok(read) => {
+                size += read as u64;
+                each(&piece[..read]);
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// A blob as a stream; its clones share one position and one hash.
+#[derive(Clone)]
+struct Source(Arc<Mutex<State>>);
+
+struct State {
+    reader: Arc<dyn BlobReader>,
+    offset: u64,
+    ahead: Bytes,
+    hasher: Hasher,
+}
+
+impl Source {
+    fn new(reader: Arc<dyn BlobReader>, layer: &Descriptor) -> Self {
+        Source(Arc::new(Mutex::new(State {
+            reader,
+            offset: 0,
+            ahead: Bytes::new(),
+            hasher: Hasher::new(layer.digest.algorithm()),
+        })))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.0)
+    }
+
+    fn check(&self, layer: &Descriptor) -> Result<()> {
+        let state = self.lock();
+        let (size, found) = (state.offset, state.hasher.clone().finish());
+        if size == layer.size && found == layer.digest {
+            return Ok(());
+        }
+        Err(Error::corrupt(format!(
+            "expected {} bytes, found {size} that hash to {found}; remove the blob and import \
+             it again",
+            layer.size
+        )))
+    }
+}
+
+impl Read for Source {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let mut state = self.lock();
+        if state.ahead.is_empty() {
+            let piece = pool::wait(state.reader.read_at(state.offset, PIECE))?;
+            state.offset += piece.len() as u64;
+            state.hasher.update(&piece);
+            state.ahead = piece;
+        }
+        let read = state.ahead.len().min(buffer.len());
+        state.ahead.copy_to_slice(&mut buffer[..read]);
+        Ok(read)
+    }
+}

@@ -1,0 +1,86 @@
+//! Labels, and every label key that has a meaning to us.
+//!
+//! containerd's keys are taken over unchanged; [`gc::labels`](crate::gc) says how a collection
+//! reads them.
+
+use std::collections::BTreeMap;
+
+use crate::descriptor::Descriptor;
+use crate::error::{Error, Result};
+use crate::limit;
+
+/// Labels of a blob, an image, a snapshot or a lease.
+pub type Labels = BTreeMap<String, String>;
+
+/// Every garbage-collection label begins with this.
+pub const GC: &str = "containerd.io/gc.";
+/// Keeps what it is on, with everything below it.
+pub const GC_ROOT: &str = "containerd.io/gc.root";
+/// Refers to something; the kind of the target follows.
+pub const GC_REF: &str = "containerd.io/gc.ref.";
+/// Refers to a blob.
+pub const GC_REF_CONTENT: &str = "containerd.io/gc.ref.content";
+/// Refers back: the target keeps what the label is on; the kind of the target follows.
+pub const GC_BACK_REF: &str = "containerd.io/gc.bref.";
+/// Refers to a snapshot on a condition; the snapshotter follows.
+pub const GC_CONDITION: &str = "containerd.io/gc.cond.snapshot";
+/// On a snapshot: the time that conditions compare.
+pub const GC_USED_AT: &str = "containerd.io/gc.cond.value-usedat";
+/// On a lease or an image: when it expires, as RFC 3339.
+pub const GC_EXPIRE: &str = "containerd.io/gc.expire";
+/// On a lease: it keeps only its resources, and of snapshots the parents.
+pub const GC_FLAT: &str = "containerd.io/gc.flat";
+/// On a snapshot: the lease of the job that made it. A snapshot without it is kept for a day.
+pub const LEASE: &str = "cas.lease";
+
+/// Returns the key under which a snapshot of `snapshotter` is referred to.
+pub fn gc_ref_snapshot(snapshotter: &str) -> String {
+    format!("{GC_REF}snapshot.{snapshotter}")
+}
+
+/// Returns the key under which a parent refers to `child`, by the child's media type. A key that
+/// ends with a dot is completed by a number.
+pub fn gc_ref_child(child: &Descriptor) -> String {
+    let media_type = &child.media_type;
+    let suffix = if media_type.is_known_config() {
+        "config"
+    } else if media_type.is_manifest() {
+        "m."
+    } else if media_type.is_layer() {
+        "l."
+    } else {
+        ""
+    };
+    format!("{GC_REF_CONTENT}.{suffix}")
+}
+
+/// Checks labels against [`limit::LABEL`] and [`limit::LABELS`], and references to children
+/// against [`limit::DESCRIPTORS`].
+///
+/// # Errors
+/// `InvalidArgument`, naming the label.
+pub fn check_labels(labels: &Labels) -> Result<()> {
+    let references = labels.keys().filter(|key| key.starts_with(GC_REF)).count();
+    let found = labels.len() - references;
+    if found > limit::LABELS || references > limit::DESCRIPTORS {
+        return Err(Error::invalid(format!(
+            "{found} labels and {references} references to children: at most {} and {} are allowed",
+            limit::LABELS,
+            limit::DESCRIPTORS
+        )));
+    }
+    let length = |key: &str, value: &str| key.len() + value.len();
+    let too_long = labels
+        .iter()
+        .find(|(key, value)| length(key, value) > limit::LABEL);
+    match too_long {
+        None => Ok(()),
+        Some((key, value)) => Err(Error::invalid(format!(
+            "key and value have {} bytes: at most {} are allowed",
+            length(key, value),
+            limit::LABEL
+        ))
+        .operation("check label")
+        .subject(format!("{key:.100}"))),
+    }
+}

@@ -1,0 +1,85 @@
+//! Leases that people make: they keep things for longer than a job.
+
+use super::guard::LeaseGuard;
+use crate::descriptor::Descriptor;
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::image::Reference;
+use crate::records::{Lease, Resource};
+use crate::snapshot::Snapshotter;
+use crate::store::Store;
+
+/// Adds a resource to the lease `id`, and makes sure that what it reaches is there and stays.
+///
+/// # Errors
+/// `NotFound` for the lease, for the resource, or for something below it that was lost;
+/// `Unsupported` for a snapshot of a snapshotter that is not in `snapshotters`.
+pub async fn add_to_lease(
+    store: &Store,
+    snapshotters: &[&dyn Snapshotter],
+    id: &str,
+    resource: Resource,
+) -> Result<Lease> {
+    let guard = LeaseGuard::begin(store, "keep").await?;
+    let added = match pin(store, snapshotters, &guard, &resource).await {
+        Ok(()) => add(store, id, &resource).await,
+        Err(error) => Err(error),
+    };
+    guard.finish_with(added).await
+}
+
+async fn pin(
+    store: &Store,
+    snapshotters: &[&dyn Snapshotter],
+    guard: &LeaseGuard,
+    resource: &Resource,
+) -> Result<()> {
+    match resource {
+        Resource::Content(digest) => guard.pin_tree(&describe(store, digest).await?).await,
+        Resource::Image(name) => {
+            let name: Reference = name.parse()?;
+            let found = store.images.get(&name).await?;
+            let image = found.ok_or_else(|| missing(resource))?;
+            guard.pin_tree(&image.target).await
+        }
+        Resource::Snapshot { snapshotter, key } => {
+            let known = snapshotters
+                .iter()
+                .find(|known| known.name() == snapshotter);
+            let known = known.ok_or_else(|| {
+                Error::unsupported("no such snapshotter here").subject(snapshotter)
+            })?;
+            let keys = std::slice::from_ref(key);
+            guard.pin_snapshots(snapshotter, keys).await?;
+            match guard.bump_snapshot(*known, key).await? {
+                true => Ok(()),
+                false => Err(missing(resource)),
+            }
+        }
+        // Where it is yet to be begun, it is kept from then on.
+        Resource::Ingest(_) => Ok(()),
+    }
+}
+
+async fn add(store: &Store, id: &str, resource: &Resource) -> Result<Lease> {
+    let leases = store.leases();
+    let added = leases.update(id, |lease| {
+        lease.resources.insert(resource.clone());
+        Ok(())
+    });
+    added.await
+}
+
+/// What is known of a blob, to go down from it.
+async fn describe(store: &Store, digest: &Digest) -> Result<Descriptor> {
+    let stat = store.content.stat(digest).await?;
+    let stat = stat.ok_or_else(|| missing(&Resource::Content(*digest)))?;
+    let record = store.blobs().load(digest).await?;
+    let known = record.and_then(|(record, _)| record.media_type);
+    let media_type = known.unwrap_or_else(|| "application/octet-stream".into());
+    Ok(Descriptor::new(media_type, *digest, stat.size))
+}
+
+fn missing(resource: &Resource) -> Error {
+    Error::not_found("there is no such thing to keep").subject(resource)
+}

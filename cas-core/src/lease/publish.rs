@@ -1,0 +1,134 @@
+//! Publishing a blob together with its record, pinned under a lease.
+
+use bytes::Bytes;
+
+use super::pin::{BlobRef, Plan, pin, plan};
+use super::revive::reap;
+use super::swap::lost;
+use crate::capability::Capability;
+use crate::content::{Committed, Durability, Expected, Writer};
+use crate::error::{Error, ErrorKind, Result};
+use crate::records::{ATTEMPTS, Batch, Blobs, Expect};
+use crate::store::Store;
+
+/// Publishes what `writer` holds with its record, pinned under `lease`.
+pub(crate) async fn publish(
+    store: &Store,
+    lease: Option<&str>,
+    mut writer: Writer,
+    blob: &BlobRef,
+    durability: Durability,
+) -> Result<Committed> {
+    let key = writer.key().to_owned();
+    let size = writer.offset();
+    let digest = &blob.digest;
+    let joint = store.content.capabilities().has(Capability::Joint);
+    for _ in 0..ATTEMPTS {
+        let mut batch = Batch::new();
+        let (record, expect) = match plan(store, lease, blob).await? {
+            Plan::Nothing => return Err(Error::internal("a publish without a size")),
+            Plan::Swap(record, expect) => (record, expect),
+            Plan::Revive(record, tombstone, revision) => {
+                // What is condemned goes first, so that ours is stored as new.
+                reap(store, digest, tombstone).await?;
+                (record, Expect::Revision(revision))
+            }
+        };
+        Blobs::put(&mut batch, digest, &record, expect)?;
+        match writer.commit(&batch, durability).await {
+            Ok(committed) if committed.batch => return Ok(committed),
+            Ok(committed) => {
+                record_published(store, lease, blob, &batch).await?;
+                return Ok(committed);
+            }
+            Err(error) if joint && error.kind() == ErrorKind::Conflict => {
+                // Nothing was stored, and the ingest is kept.
+                let expected = Expected::exactly(*digest, size);
+                writer = Writer::begin(&*store.content, &key, expected).await?;
+                if writer.offset() != size {
+                    // Another was faster with the same key, and has published what we wrote.
+                    return published(store, lease, blob, size, durability).await;
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(lost(digest))
+}
+
+/// Holds what somebody else has published, as if it were ours.
+async fn published(
+    store: &Store,
+    lease: Option<&str>,
+    blob: &BlobRef,
+    size: u64,
+    durability: Durability,
+) -> Result<Committed> {
+    let pinned = pin(store, lease, blob).await?;
+    let stat = pinned.and_then(|pinned| pinned.stat);
+    if stat.is_none_or(|stat| stat.size != size) {
+        return Err(lost(&blob.digest));
+    }
+    if durability != Durability::Relaxed {
+        store.content.flush().await?;
+    }
+    Ok(Committed {
+        digest: blob.digest,
+        size,
+        batch: true,
+    })
+}
+
+/// Stores a small blob, pinned under `lease`; what is there already is not written again.
+pub(crate) async fn put(
+    store: &Store,
+    lease: Option<&str>,
+    blob: &BlobRef,
+    data: Bytes,
+    durability: Durability,
+) -> Result<()> {
+    let size = data.len() as u64;
+    // What is not there gets its record with its bytes, in one commit where the store can.
+    let stat = match store.content.stat(&blob.digest).await? {
+        None => None,
+        Some(_) => pin(store, lease, blob)
+            .await?
+            .and_then(|pinned| pinned.stat),
+    };
+    // A blob of another size is damaged: it is written again.
+    if stat.is_some_and(|stat| stat.size == size) {
+        return match durability {
+            Durability::Relaxed => Ok(()),
+            // Whoever published it may not have synced it.
+            _ => store.content.flush().await,
+        };
+    }
+    let expected = Expected::exactly(blob.digest, blob.size.unwrap_or(size));
+    let key = blob.digest.to_string();
+    let mut writer = Writer::begin(&*store.content, &key, expected).await?;
+    if writer.offset() > 0 {
+        writer.rewind().await?;
+    }
+    writer.write(data).await?;
+    let published = publish(store, lease, writer, blob, durability);
+    published.await.map(|_| ())
+}
+
+/// Commits the record of bytes that were published without it.
+async fn record_published(
+    store: &Store,
+    lease: Option<&str>,
+    blob: &BlobRef,
+    batch: &Batch,
+) -> Result<()> {
+    match store.records.commit(batch).await {
+        Err(error) if error.kind() == ErrorKind::Conflict => {
+            pin(store, lease, blob).await?;
+        }
+        outcome => outcome?,
+    }
+    match store.content.stat(&blob.digest).await? {
+        Some(_) => Ok(()),
+        None => Err(lost(&blob.digest)),
+    }
+}

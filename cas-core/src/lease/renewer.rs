@@ -1,0 +1,75 @@
+//! The thread that extends the lease of a job, whatever the job is waiting for.
+
+use std::future::Future;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use crate::error::ErrorKind;
+use crate::pool;
+use crate::records::Leases;
+use crate::sync::lock;
+
+/// Ends its thread when dropped, without waiting for it.
+pub(super) struct LeaseRenewer(Arc<Signal>);
+
+#[derive(Default)]
+struct Signal {
+    ended: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl LeaseRenewer {
+    /// Extends the lease to `ttl` from now, three times in each `ttl`.
+    pub(super) fn start(leases: Leases, id: &Arc<str>, ttl: Duration) -> Self {
+        let signal = Arc::new(Signal::default());
+        let (heard, id) = (Arc::clone(&signal), Arc::clone(id));
+        // Without a thread the lease ends early, which `LeaseGuard::finish` notices.
+        let _ = thread::Builder::new()
+            .name("cas-lease".to_owned())
+            .spawn(move || {
+                while !heard.wait(ttl / 3) {
+                    if !extend(&leases, &id, ttl) {
+                        return;
+                    }
+                }
+            });
+        LeaseRenewer(signal)
+    }
+}
+
+impl Drop for LeaseRenewer {
+    fn drop(&mut self) {
+        *lock(&self.0.ended) = true;
+        self.0.changed.notify_all();
+    }
+}
+
+impl Signal {
+    /// Waits; true once it is over.
+    fn wait(&self, pause: Duration) -> bool {
+        let ended = lock(&self.ended);
+        let waited = self
+            .changed
+            .wait_timeout_while(ended, pause, |ended| !*ended);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+/// False when the lease is gone.
+fn extend(leases: &Leases, id: &str, ttl: Duration) -> bool {
+    match pool::wait(leases.extend(id, ttl)) {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::warn!(lease = id, %error, "a lease was not extended");
+            error.kind() != ErrorKind::NotFound
+        }
+    }
+}
+
+/// Drives a future on a thread of its own; where none can be had it is dropped.
+pub(super) fn in_background(future: impl Future<Output = ()> + Send + 'static) {
+    let _ = thread::Builder::new()
+        .name("cas-lease".to_owned())
+        .spawn(move || pool::wait(future));
+}

@@ -1,0 +1,70 @@
+//! The way back from a tombstone, for whoever wants the blob after all.
+
+use super::swap::swap;
+use crate::content::{BlobReader, Durability, Expected, Stat, Writer};
+use crate::digest::Digest;
+use crate::error::{ErrorKind, Result};
+use crate::records::{Batch, BlobRecord, Expect, Revision, Tombstone};
+use crate::store::Store;
+use crate::unique;
+
+/// Bytes copied at once.
+const PIECE: usize = 1 << 20;
+
+/// Makes a condemned blob live. Its bytes are copied, for a slow collector may take away those
+/// that it noted at any time, and nobody can tell it not to.
+pub(super) async fn revive(
+    store: &Store,
+    digest: &Digest,
+    record: BlobRecord,
+    tombstone: Tombstone,
+    revision: Revision,
+) -> Result<Option<BlobRecord>> {
+    let found = store.content.stat(digest).await?;
+    let condemned = found.filter(|stat| Some(stat.version) == tombstone.version);
+    let copied = match condemned {
+        Some(stat) => copy_aside(store, &stat).await?,
+        None => None,
+    };
+    reap(store, digest, tombstone).await?;
+    if let Some(writer) = copied {
+        writer.commit(&Batch::new(), Durability::Full).await?;
+    }
+    swap(store, digest, record, Expect::Revision(revision)).await
+}
+
+/// The bytes in an ingest of their own; nothing when they are gone or damaged.
+async fn copy_aside(store: &Store, stat: &Stat) -> Result<Option<Writer>> {
+    let Some(reader) = store.content.open(&stat.digest).await? else {
+        return Ok(None);
+    };
+    let key = unique::key("revive");
+    let expected = Expected::exactly(stat.digest, stat.size);
+    let mut writer = Writer::begin(&*store.content, &key, expected).await?;
+    match pour(&*reader, &mut writer).await {
+        Ok(()) if writer.digest().await? == stat.digest => return Ok(Some(writer)),
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    drop(writer);
+    store.content.discard(&key).await?;
+    Ok(None)
+}
+
+async fn pour(reader: &dyn BlobReader, writer: &mut Writer) -> Result<()> {
+    loop {
+        let piece = reader.read_at(writer.offset(), PIECE).await?;
+        if piece.is_empty() {
+            return Ok(());
+        }
+        writer.write(piece).await?;
+    }
+}
+
+/// Takes away the bytes that a tombstone names.
+pub(super) async fn reap(store: &Store, digest: &Digest, tombstone: Tombstone) -> Result<()> {
+    if let Some(version) = tombstone.version {
+        store.content.remove_version(digest, version).await?;
+    }
+    Ok(())
+}

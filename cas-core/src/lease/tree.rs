@@ -1,0 +1,109 @@
+//! A whole image, pinned from its root down.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use super::guard::LeaseGuard;
+use super::pin::{self, BlobRef, Pinned};
+use crate::descriptor::Descriptor;
+use crate::digest::Digest;
+use crate::dispatch;
+use crate::error::{Error, Result};
+use crate::gc;
+use crate::media_type::MediaType;
+
+impl LeaseGuard {
+    /// Holds an image and all below it, as far as it was stored, snapshots excepted.
+    ///
+    /// # Errors
+    /// `NotFound` when its root, or a child that was stored with it, is not there.
+    pub async fn pin_tree(&self, root: &Descriptor) -> Result<()> {
+        let mut seen = BTreeSet::from([root.digest]);
+        let mut waiting =
+            VecDeque::from([(BlobRef::existing(root.digest), Some(root.clone()), false)]);
+        while let Some((blob, descriptor, optional)) = waiting.pop_front() {
+            let pinned = pin::pin(&self.store, Some(&self.id), &blob).await?;
+            let there = self.note(&blob, pinned.as_ref());
+            if !there && !optional {
+                return Err(gone(&blob.digest, root));
+            }
+            let Some(pinned) = pinned.filter(|_| there) else {
+                continue;
+            };
+            let listed = self.listed(&pinned, descriptor.as_ref()).await?;
+            for child in listed.children {
+                if seen.insert(child.digest) {
+                    let optional = listed.absent.contains(&child.digest);
+                    let digest = child.digest;
+                    waiting.push_back((BlobRef::existing(digest), child.descriptor, optional));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What a pinned blob refers to: as its record says, or where that is silent, its document.
+    async fn listed(&self, pinned: &Pinned, descriptor: Option<&Descriptor>) -> Result<Listed> {
+        let record = &pinned.record;
+        let lists = MediaType::is_document;
+        let mut listed = match descriptor.filter(|own| lists(&own.media_type)) {
+            Some(own) if record.children.is_empty() => self.read(own).await?,
+            _ => Listed {
+                children: record.children.iter().copied().map(Child::of).collect(),
+                absent: record.absent.clone(),
+            },
+        };
+        for digest in gc::referenced_content(&record.labels) {
+            listed.absent.insert(digest);
+            listed.children.push(Child::of(digest));
+        }
+        Ok(listed)
+    }
+
+    /// Reads the document of another program, and writes down what it lists.
+    async fn read(&self, own: &Descriptor) -> Result<Listed> {
+        let children = dispatch::children(&*self.store.content, own).await?;
+        let mut blob = BlobRef::of(own, Vec::new());
+        for child in &children {
+            blob.children.push(child.digest);
+            if self.store.content.stat(&child.digest).await?.is_none() {
+                blob.absent.insert(child.digest);
+            }
+        }
+        pin::pin(&self.store, Some(&self.id), &blob).await?;
+        let child = |descriptor: Descriptor| Child {
+            digest: descriptor.digest,
+            descriptor: Some(descriptor),
+        };
+        Ok(Listed {
+            children: children.into_iter().map(child).collect(),
+            absent: blob.absent,
+        })
+    }
+}
+
+struct Listed {
+    children: Vec<Child>,
+    /// Those that need not be there.
+    absent: BTreeSet<Digest>,
+}
+
+struct Child {
+    digest: Digest,
+    descriptor: Option<Descriptor>,
+}
+
+impl Child {
+    fn of(digest: Digest) -> Self {
+        Child {
+            digest,
+            descriptor: None,
+        }
+    }
+}
+
+fn gone(digest: &Digest, root: &Descriptor) -> Error {
+    Error::not_found("is not in the store, or was collected; import the image again")
+        .operation("hold")
+        .subject(digest)
+        .within(root.digest)
+}

@@ -1,0 +1,21 @@
+//! Trying a lost compare-and-swap again.
+
+use crate::error::{ErrorKind, Result};
+
+/// How many attempts a compare-and-swap gets before its conflict is returned.
+pub(crate) const ATTEMPTS: usize = 64;
+
+/// Runs `attempt` until it is not lost to another writer, at most [`ATTEMPTS`] times. Returns what
+/// it returned last.
+pub(crate) async fn retry<T, F>(attempt: impl Fn() -> F + Send) -> Result<T>
+where
+    F: Future<Output = Result<T>> + Send,
+{
+    for _ in 1..ATTEMPTS {
+        match attempt().await {
+            Err(error) if error.kind() == ErrorKind::Conflict => {}
+            outcome => return outcome,
+        }
+    }
+    attempt().await
+}

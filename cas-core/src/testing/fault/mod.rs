@@ -1,0 +1,181 @@
+//! Faults on purpose, for tests: a store whose changing calls fail when a [`Plan`] says so.
+//!
+//! A call fails before it has an effect, or after it, so that only the answer is lost. What reads
+//! is left alone.
+
+mod content;
+mod records;
+
+use std::future::Future;
+use std::sync::{Arc, Mutex};
+
+use crate::content::ContentStore;
+use crate::error::{Error, ErrorKind, Result};
+use crate::store::Store;
+use crate::sync::lock;
+
+/// On which side of its effect a call fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Nothing is done.
+    Before,
+    /// All is done, and the answer is lost.
+    After,
+}
+
+/// Which changing calls fail, and how; shared by all parts of a store.
+#[derive(Debug, Default)]
+pub struct Plan(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    next: Option<(Choice, Fault)>,
+    failed: Vec<&'static str>,
+}
+
+/// How a call fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// What the caller is told.
+    pub kind: ErrorKind,
+    /// Whether it was done.
+    pub side: Side,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Choice {
+    /// After so many calls, one.
+    After(usize),
+    /// One call in so many, by a generator in this state.
+    OneIn(u64, u64),
+}
+
+impl Plan {
+    /// Nothing fails.
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// The `nth` call from now, counted from 1, fails, and then none.
+    pub fn fail_nth(&self, nth: usize, fault: Fault) {
+        self.set(Some((Choice::After(nth.saturating_sub(1)), fault)));
+    }
+
+    /// From now on one call in `count` fails; which ones, `seed` decides.
+    pub fn fail_some(&self, seed: u64, count: u64, fault: Fault) {
+        self.set(Some((Choice::OneIn(seed, count.max(1)), fault)));
+    }
+
+    /// Nothing fails from now on. What has failed since the last change of the plan, in order.
+    pub fn end(&self) -> Vec<&'static str> {
+        self.set(None)
+    }
+
+    fn set(&self, next: Option<(Choice, Fault)>) -> Vec<&'static str> {
+        let mut state = lock(&self.0);
+        state.next = next;
+        std::mem::take(&mut state.failed)
+    }
+
+    /// What becomes of the next call.
+    fn draw(&self, call: &'static str) -> Option<Fault> {
+        let mut state = lock(&self.0);
+        let (choice, fault) = state.next?;
+        let (fails, next) = match choice {
+            Choice::After(0) => (true, None),
+            Choice::After(more) => (false, Some(Choice::After(more - 1))),
+            Choice::OneIn(seed, count) => {
+                let seed = mixed(seed);
+                (seed.is_multiple_of(count), Some(Choice::OneIn(seed, count)))
+            }
+        };
+        state.next = next.map(|next| (next, fault));
+        if fails {
+            state.failed.push(call);
+        }
+        fails.then_some(fault)
+    }
+
+    /// Makes a call, or lets it fail.
+    async fn call<T>(
+        &self,
+        name: &'static str,
+        call: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let Some(fault) = self.draw(name) else {
+            return call.await;
+        };
+        if fault.side == Side::After {
+            call.await?;
+        }
+        Err(Error::new(fault.kind, "a planted fault").operation(name))
+    }
+}
+
+/// The next state of a generator (splitmix).
+fn mixed(seed: u64) -> u64 {
+    let mut next = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    next = (next ^ (next >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    next = (next ^ (next >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    next ^ (next >> 31)
+}
+
+/// `store`, whose calls fail by `plan`.
+pub fn faulty(store: &Store, plan: &Arc<Plan>) -> Store {
+    Store {
+        content: faulty_content(store.content.clone(), plan),
+        records: Arc::new(records::Faulty::new(store.records.clone(), plan)),
+        images: Arc::new(records::Faulty::new(store.images.clone(), plan)),
+    }
+}
+
+/// `store`, whose calls fail by `plan`.
+pub fn faulty_content(store: Arc<dyn ContentStore>, plan: &Arc<Plan>) -> Arc<dyn ContentStore> {
+    Arc::new(content::Content::new(store, plan))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::Digest;
+    use crate::testing::memory::MemoryStore;
+    use crate::{ContentExt, pool::wait};
+
+    const LOST: Fault = Fault {
+        kind: ErrorKind::Unavailable,
+        side: Side::After,
+    };
+
+    #[test]
+    fn the_nth_call_fails_on_its_side() {
+        let plan = Plan::new();
+        let store = faulty_content(Arc::new(MemoryStore::new()), &plan);
+        let put = |data: &'static str| wait(store.put(data.into()));
+        let there = |data: &str| wait(store.stat(&Digest::sha256(data.as_bytes()))).unwrap();
+        // begin, rewind, append, publish
+        for (data, side) in [("a", Side::Before), ("b", Side::After)] {
+            plan.fail_nth(4, Fault { side, ..LOST });
+            assert_eq!(put(data).unwrap_err().kind(), ErrorKind::Unavailable);
+            assert_eq!(there(data).is_some(), side == Side::After);
+            assert_eq!(plan.end(), ["publish"]);
+        }
+        plan.fail_nth(3, LOST);
+        assert!(put("c").is_err() && there("c").is_none());
+        put("c").unwrap();
+        assert_eq!(plan.end(), ["append"]);
+    }
+
+    #[test]
+    fn a_seed_always_chooses_the_same_calls() {
+        let failed = |seed| {
+            let plan = Plan::new();
+            plan.fail_some(seed, 5, LOST);
+            let drawn = (0..100).map(|_| plan.draw("call").is_some());
+            drawn.collect::<Vec<_>>()
+        };
+        assert_eq!(failed(7), failed(7));
+        assert_ne!(failed(7), failed(8));
+        let count = failed(7).iter().filter(|failed| **failed).count();
+        assert!((5..50).contains(&count), "{count}");
+    }
+}

@@ -1,0 +1,6 @@
+//! Stores for tests: in memory, stricter than any real engine, and failing on request.
+
+#[cfg(feature = "fault")]
+pub mod fault;
+pub mod memory;
+pub mod strict;

@@ -1,0 +1,263 @@
+//! Questions asked of an image: which manifest, which platforms, what it needs, how large.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use cas_core::image::{
+    ImageConfig, check, config, config_platform, image_config, layers, manifest, platforms, rootfs,
+    size,
+};
+use cas_core::platform::{All, Only};
+use cas_core::{
+    ContentExt, Descriptor, Digest, Document, ErrorKind, Image, MediaType, Platform, Store,
+};
+
+mod support;
+use support::{image, index, named, parts, put, store};
+
+fn only(text: &str) -> Only {
+    Only::new(&text.parse().unwrap())
+}
+
+async fn resolve(store: &Store, root: &Descriptor, platform: &str) -> Descriptor {
+    let resolved = manifest(&*store.content, root, &only(platform)).await;
+    resolved.unwrap().descriptor
+}
+
+async fn unresolved(store: &Store, root: &Descriptor, platform: &str) -> cas_core::Error {
+    let resolved = manifest(&*store.content, root, &only(platform)).await;
+    resolved.unwrap_err()
+}
+
+#[tokio::test]
+async fn a_root_that_is_no_index_is_returned_as_it_is() {
+    let store = store();
+    let root = image(&store, "linux/amd64").await;
+    let resolved = manifest(&*store.content, &root, &only("plan9/mips"))
+        .await
+        .unwrap();
+    assert_eq!(resolved.descriptor, root);
+    assert_eq!(resolved.manifest.layers.len(), 1);
+    let layer = &resolved.manifest.layers[0];
+    assert_eq!(
+        unresolved(&store, layer, "linux/amd64").await.kind(),
+        ErrorKind::Unsupported
+    );
+}
+
+#[tokio::test]
+async fn the_best_match_of_all_indexes_is_chosen() {
+    let store = store();
+    let (v5, v7) = (
+        named(&store, "linux/arm/v5").await,
+        named(&store, "linux/arm/v7").await,
+    );
+    let amd64 = named(&store, "linux/amd64").await;
+    let nested = index(&store, std::slice::from_ref(&v7)).await;
+    let root = index(&store, &[amd64.clone(), v5.clone(), nested]).await;
+    assert_eq!(resolve(&store, &root, "linux/arm/v7").await, v7);
+    assert_eq!(resolve(&store, &root, "linux/arm/v6").await, v5);
+    let first = manifest(&*store.content, &root, &All).await.unwrap();
+    assert_eq!(first.descriptor, amd64);
+    let error = unresolved(&store, &root, "linux/s390x").await;
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(
+        error.to_string().contains("no match for platform"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn without_a_platform_the_configuration_says_it() {
+    let store = store();
+    let artifact = {
+        let empty = put(&store, MediaType::OCI_EMPTY, b"{}").await;
+        support::manifest(&store, empty, &[]).await
+    };
+    let (arm, v6) = (
+        image(&store, "linux/arm64").await,
+        image(&store, "linux/arm/v6").await,
+    );
+    let v7 = image(&store, "linux/arm/v7").await;
+    let root = index(&store, &[artifact, arm.clone(), v6, v7.clone()]).await;
+    assert_eq!(resolve(&store, &root, "linux/aarch64").await, arm);
+    assert_eq!(resolve(&store, &root, "linux/arm/v7").await, v7);
+    assert_eq!(
+        unresolved(&store, &root, "linux/amd64").await.kind(),
+        ErrorKind::NotFound
+    );
+    // What names its platform goes first, even when its match is the worse.
+    let v5 = named(&store, "linux/arm/v5").await;
+    let root = index(&store, &[v7, v5.clone()]).await;
+    assert_eq!(resolve(&store, &root, "linux/arm/v7").await, v5);
+}
+
+#[tokio::test]
+async fn a_missing_best_match_is_passed_over() {
+    let store = store();
+    let (v7, v6) = (
+        named(&store, "linux/arm/v7").await,
+        named(&store, "linux/arm/v6").await,
+    );
+    let absent_index = Descriptor::of(MediaType::OCI_INDEX, b"absent");
+    let root = index(&store, &[absent_index, v6.clone(), v7.clone()]).await;
+    assert_eq!(resolve(&store, &root, "linux/arm/v7").await, v7);
+    store.content.remove(&v7.digest).await.unwrap();
+    assert_eq!(resolve(&store, &root, "linux/arm/v7").await, v6);
+    store.content.remove(&v6.digest).await.unwrap();
+    let error = unresolved(&store, &root, "linux/arm/v7").await;
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(
+        error.to_string().contains(&v7.digest.to_string()),
+        "{error}"
+    );
+    store.content.remove(&root.digest).await.unwrap();
+    assert_eq!(
+        unresolved(&store, &root, "linux/arm/v7").await.kind(),
+        ErrorKind::NotFound
+    );
+}
+
+#[tokio::test]
+async fn platforms_are_listed_without_attestations() {
+    let store = store();
+    let amd64 = named(&store, "linux/x86_64").await;
+    let attestation = amd64
+        .clone()
+        .with_platform(Platform::new("unknown", "unknown"));
+    let nested = index(
+        &store,
+        &[image(&store, "linux/arm64/v8").await, amd64.clone()],
+    )
+    .await;
+    let root = index(&store, &[amd64, attestation, nested]).await;
+    let found = platforms(&*store.content, &root).await.unwrap();
+    let expected: [Platform; 2] = ["linux/amd64", "linux/arm64"].map(|text| text.parse().unwrap());
+    assert_eq!(found, expected);
+    let absent = Descriptor::of(MediaType::OCI_INDEX, b"elsewhere");
+    let sparse = index(&store, &[root, absent]).await;
+    let found = platforms(&*store.content, &sparse).await.unwrap();
+    assert_eq!(found, expected);
+    let alone = image(&store, "linux/arm").await;
+    let found = platforms(&*store.content, &alone).await.unwrap();
+    assert_eq!(found, ["linux/arm/v7".parse().unwrap()]);
+}
+
+#[tokio::test]
+async fn check_tells_what_is_there_and_what_is_not() {
+    let store = store();
+    let arm = named(&store, "linux/arm64").await;
+    let root = index(&store, &[arm.clone(), named(&store, "linux/amd64").await]).await;
+    let parts = parts(&store, &arm).await;
+    let matcher = only("linux/arm64");
+    let ask = async || check(&*store.content, &root, &matcher).await;
+    let whole = ask().await.unwrap();
+    assert!(whole.available && whole.is_complete());
+    assert_eq!((&whole.required, &whole.present), (&parts, &parts));
+    store.content.remove(&parts[1].digest).await.unwrap();
+    let partial = ask().await.unwrap();
+    assert!(partial.available && !partial.is_complete());
+    assert_eq!(
+        (&partial.required, &partial.missing[..]),
+        (&parts, &parts[1..])
+    );
+    store.content.remove(&arm.digest).await.unwrap();
+    let none = ask().await.unwrap();
+    assert!(!none.available && none.present.is_empty());
+    assert_eq!(
+        (&none.required, &none.missing),
+        (&vec![root.clone()], &vec![root.clone()])
+    );
+
+    let lying = Descriptor {
+        size: 1,
+        ..parts[0].clone()
+    };
+    let liar = support::manifest(&store, lying, &[]).await;
+    let error = check(&*store.content, &liar, &matcher).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+}
+
+#[tokio::test]
+async fn an_image_answers_for_its_config_its_diff_ids_and_its_size() {
+    let store = store();
+    let layer = put(&store, MediaType::OCI_LAYER, b"twice").await;
+    let diff_ids = [layer.digest, Digest::sha256(b"2")];
+    let settings = support::config(&store, "linux/arm64/v8", &diff_ids).await;
+    let arm = support::manifest(&store, settings.clone(), &[layer.clone(), layer.clone()]).await;
+    let arm = arm.with_platform("linux/arm64".parse().unwrap());
+    let root = index(&store, &[named(&store, "linux/amd64").await, arm.clone()]).await;
+    let named = Image::new("a".parse().unwrap(), root.clone());
+    let (content, matcher) = (&*store.content, only("linux/arm64"));
+    assert_eq!(named.config(content, &matcher).await.unwrap(), settings);
+    assert_eq!(config(content, &root, &matcher).await.unwrap(), settings);
+    assert_eq!(named.rootfs(content, &matcher).await.unwrap(), diff_ids);
+    assert_eq!(rootfs(content, &settings).await.unwrap(), diff_ids);
+    let platform = config_platform(content, &settings).await.unwrap();
+    assert_eq!(platform, "linux/arm64".parse().unwrap());
+    let total = root.size + arm.size + settings.size + layer.size;
+    assert_eq!(named.size(content, &matcher).await.unwrap(), total);
+
+    let huge = Descriptor {
+        size: u64::MAX,
+        ..layer
+    };
+    let root = support::manifest(&store, settings.clone(), &[huge]).await;
+    let error = size(content, &root, &matcher).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OutOfRange);
+    let error = image_config(content, &root).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+}
+
+#[tokio::test]
+async fn layers_and_diff_ids_must_pair() {
+    let store = store();
+    let root = image(&store, "linux/amd64").await;
+    let document = cas_core::dispatch::document(&*store.content, &root).await;
+    let Ok(Document::Manifest(manifest)) = document else {
+        panic!("expected a manifest");
+    };
+    let config = image_config(&*store.content, &manifest.config)
+        .await
+        .unwrap();
+    let pairs = layers(&manifest, &config).unwrap();
+    assert_eq!(
+        pairs,
+        [(manifest.layers[0].clone(), manifest.layers[0].digest)]
+    );
+    let mut more = config.clone();
+    more.diff_ids.push(Digest::sha256(b""));
+    let fewer = ImageConfig {
+        diff_ids: Vec::new(),
+        ..config.clone()
+    };
+    let other = ImageConfig {
+        rootfs_type: "overlay".into(),
+        ..config
+    };
+    for wrong in [more, fewer, other] {
+        assert_eq!(
+            layers(&manifest, &wrong).unwrap_err().kind(),
+            ErrorKind::Corrupt
+        );
+    }
+}
+
+#[test]
+fn configurations_are_read_within_bounds() {
+    let scratch = br#"{"os":"linux","architecture":"x86_64","rootfs":{"type":"layers","diff_ids":null},"x":1}"#;
+    let config = ImageConfig::parse(scratch).unwrap();
+    assert!(config.diff_ids.is_empty() && config.platform.architecture == "amd64");
+    let many = vec![Digest::sha256(b""); cas_core::limit::LAYERS + 1];
+    let many = serde_json::json!({ "rootfs": { "type": "layers", "diff_ids": many } });
+    for bad in [
+        b"[]".to_vec(),
+        b"{".to_vec(),
+        br#"{"rootfs":{"diff_ids":["sha256:../x"]}}"#.to_vec(),
+        "[".repeat(1000).into_bytes(),
+        many.to_string().into_bytes(),
+    ] {
+        assert_eq!(
+            ImageConfig::parse(&bad).unwrap_err().kind(),
+            ErrorKind::Corrupt
+        );
+    }
+}
