@@ -38,9 +38,23 @@ pub use self::session::{Cas, MountOptions, Options, blocking};
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-/// The backends compiled in, and the ways to compose them.
+/// Schemes that a build may leave out, each with the Cargo feature that brings it.
+const FEATURES: &[(&str, &str)] = &[
+    ("fs", "fs"),
+    ("redb", "redb"),
+    ("rocksdb", "rocksdb"),
+    ("dir", "remote"),
+    ("s3", "s3"),
+    ("native", "native"),
+    ("overlay", "overlay"),
+];
+
+/// Returns what is compiled in: backends, compositions and snapshotters. A new root uses the first
+/// snapshotter that works on its machine.
 pub fn registry() -> Registry {
-    let registry = Registry::new().with_composer(compose::BySize);
+    let registry = Registry::new()
+        .with_composer(compose::BySize)
+        .with_features(FEATURES);
     #[cfg(feature = "fs")]
     let registry = registry.with(backend_fs::FsOpener);
     #[cfg(feature = "redb")]
@@ -51,13 +65,9 @@ pub fn registry() -> Registry {
     let registry = registry.with(backend_remote::DirOpener);
     #[cfg(feature = "s3")]
     let registry = registry.with(backend_remote::S3Opener);
+    #[cfg(feature = "overlay")]
+    let registry = registry.with_snapshotter(snapshot_overlay::OverlayOpener);
+    #[cfg(feature = "native")]
+    let registry = registry.with_snapshotter(snapshot_native::NativeOpener);
     registry
 }
-
-/// The snapshotters compiled in.
-pub const SNAPSHOTTERS: &[&str] = &[
-    #[cfg(feature = "native")]
-    snapshot_native::NAME,
-    #[cfg(feature = "overlay")]
-    snapshot_overlay::NAME,
-];

@@ -16,7 +16,7 @@ use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use cas_core::{Context, Error, Location, Registry, Result};
+use cas_core::{Context, Error, Location, Opener, Registry, Result};
 use cas_host::{Dir, Lock};
 use serde::{Deserialize, Serialize};
 
@@ -70,6 +70,19 @@ impl Default for Engines {
 }
 
 impl Engines {
+    /// Returns the engines of a new root: the store `fs`, or the first backend of `registry` if
+    /// that is not in it.
+    pub(crate) fn for_registry(registry: &Registry) -> Self {
+        let schemes: Vec<&str> = registry.openers().map(Opener::scheme).collect();
+        let mut engines = Engines::default();
+        if let Some(first) = schemes.first()
+            && !schemes.contains(&engines.store.as_str())
+        {
+            engines.store = (*first).to_owned();
+        }
+        engines
+    }
+
     /// The place that `store`, a scheme, a URL or the name of a table, means in the root `path`.
     ///
     /// # Errors
@@ -112,20 +125,21 @@ impl Engines {
     }
 }
 
-/// The snapshotter that fits the root `path`: overlays where they can be had, else copies; and why
-/// they cannot.
-#[cfg(feature = "overlay")]
-fn fitting(path: &Path) -> (&'static str, Option<Error>) {
-    let name = snapshot_overlay::NAME;
-    match snapshot_overlay::probe(&path.join("snapshots").join(name)) {
-        Ok(()) => (name, None),
-        Err(error) => (snapshot_native::NAME, Some(error)),
+/// Returns the first snapshotter of `registry` that works in the root `path`, and why those before
+/// it do not.
+fn first_usable(path: &Path, registry: &Registry) -> Result<(String, Option<Error>)> {
+    let mut refused = None;
+    for opener in registry.snapshotters() {
+        match opener.probe(&path.join("snapshots").join(opener.scheme())) {
+            Ok(()) => return Ok((opener.scheme().to_owned(), refused)),
+            Err(error) => refused = refused.or(Some(error)),
+        }
     }
-}
-
-#[cfg(not(feature = "overlay"))]
-fn fitting(_: &Path) -> (&'static str, Option<Error>) {
-    (snapshot_native::NAME, None)
+    match refused {
+        // The root works without one, until something is unpacked into snapshots.
+        None => Ok((String::new(), None)),
+        Some(error) => Err(error),
+    }
 }
 
 /// An open root directory.
@@ -136,26 +150,32 @@ pub(crate) struct Root {
 }
 
 impl Root {
-    /// Opens a root, or makes one with the default engines where nothing is there.
-    pub(crate) fn open(path: &Path) -> Result<Self> {
+    /// Opens a root, and makes one with the default engines if there is none.
+    pub(crate) fn open(path: &Path, registry: &Registry) -> Result<Self> {
         match fs::read_to_string(path.join("cas.toml")) {
             Ok(text) => Ok(Root {
                 path: absolute(path)?,
                 engines: parse(&text, path)?,
             }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                Self::init(path, Engines::default()).map(|(root, _)| root)
+                let engines = Engines::for_registry(registry);
+                Self::init(path, engines, registry).map(|(root, _)| root)
             }
             Err(error) => Err(error).during("open root", path.display()),
         }
     }
 
-    /// Makes a root with these engines; it, and why its snapshotter is only the copying one.
+    /// Makes a root with these engines. Returns it, and if no snapshotter was chosen, why the
+    /// preferred one does not work here.
     ///
     /// # Errors
     /// `AlreadyExists` when it is one with other engines; `FailedPrecondition` when the directory
     /// holds something else; `InvalidArgument` for a store with a secret in its URL.
-    pub(crate) fn init(path: &Path, mut engines: Engines) -> Result<(Self, Option<Error>)> {
+    pub(crate) fn init(
+        path: &Path,
+        mut engines: Engines,
+        registry: &Registry,
+    ) -> Result<(Self, Option<Error>)> {
         refuse_secret(&engines.store)?;
         let root = |engines| {
             Ok::<_, Error>(Root {
@@ -188,8 +208,7 @@ impl Root {
         }
         let mut why = None;
         if engines.snapshotter.is_empty() {
-            let (snapshotter, fallen_back) = fitting(path);
-            (engines.snapshotter, why) = (snapshotter.into(), fallen_back);
+            (engines.snapshotter, why) = first_usable(path, registry)?;
         }
         let text = toml::to_string(&engines)
             .map_err(|error| Error::internal("cas.toml does not serialise").source(error))?;
@@ -223,6 +242,24 @@ impl Root {
             .during("make", directory.display())?;
         Ok(directory.join("records.db"))
     }
+}
+
+/// Reads what names a snapshotter: a scheme, or a scheme with options, `overlay://?NAME=VALUE`.
+///
+/// # Errors
+/// `InvalidArgument` if it is neither; a directory cannot be chosen.
+pub(crate) fn snapshotter(text: &str) -> Result<Location> {
+    if !text.contains("://") {
+        return Ok(Location::of_path(text, Path::new("")));
+    }
+    let location: Location = text.parse()?;
+    if !location.place().is_empty() {
+        let message = "a snapshotter keeps its files below the root; leave the path out";
+        return Err(Error::invalid(message)
+            .operation("open snapshotter")
+            .subject(text));
+    }
+    Ok(location)
 }
 
 fn absolute(path: &Path) -> Result<PathBuf> {

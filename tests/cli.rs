@@ -161,12 +161,10 @@ fn wrong_usage_is_told_apart() {
     let root = scratch.path().join("root");
     fails(cas(&root).arg("nonsense"), 2);
     let said = fails(cas(&root).args(["--store", "gcs", "images"]), 2);
-    assert!(
-        said.contains("compiled in: fs") && said.contains("feature `gcs`"),
-        "{said}"
-    );
+    assert!(said.contains("compiled in: fs"), "{said}");
+    let said = fails(cas(&root).args(["--snapshotter", "zfs", "images"]), 2);
+    assert!(said.contains("compiled in: overlay, native"), "{said}");
     fails(cas(&root).args(["--store", "nowhere:///x", "images"]), 2);
-    fails(cas(&root).args(["--snapshotter", "zfs", "images"]), 2);
     fails(cas(&root).args(["tag", "a", "../b"]), 2);
     fails(cas(&root).args(["images", "--filter", "name=="]), 2);
     fails(

@@ -48,6 +48,6 @@ pub use location::Location;
 pub use media_type::MediaType;
 pub use platform::Platform;
 pub use records::Records;
-pub use registry::{Opener, Registry};
+pub use registry::{Composer, Opener, Registry, SnapshotterOpener, SnapshotterParts};
 pub use snapshot::Snapshotter;
 pub use store::Store;

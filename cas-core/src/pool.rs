@@ -172,7 +172,7 @@ fn pool() -> &'static mpsc::Sender<Job> {
 }
 
 fn next(queue: &Mutex<mpsc::Receiver<Job>>) -> std::result::Result<Job, mpsc::RecvError> {
-    lock(&queue).recv()
+    lock(queue).recv()
 }
 
 #[cfg(test)]

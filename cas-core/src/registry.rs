@@ -1,10 +1,17 @@
-//! Which backends are compiled in, and how each is opened.
+//! What a program is built from: the backends, compositions and snapshotters it can open, by
+//! scheme.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
 use crate::capability::Capabilities;
 use crate::error::{Error, Result};
 use crate::location::Location;
+use crate::records::Records;
+use crate::snapshot::Snapshotter;
 use crate::store::Store;
 
 /// Opens the stores of one scheme.
@@ -19,7 +26,7 @@ pub trait Opener: Send + Sync + 'static {
     /// Laws that its stores do not keep, each with the reason.
     fn gaps(&self) -> &'static [(&'static str, &'static str)];
 
-    /// Opens the store at `location`, making it where nothing is there yet.
+    /// Opens the store at `location`, and makes it if there is none.
     ///
     /// # Errors
     /// `FailedPrecondition` when something else is there; `Busy` when another process owns it.
@@ -32,8 +39,8 @@ pub trait Composer: Send + Sync + 'static {
     /// The scheme.
     fn scheme(&self) -> &'static str;
 
-    /// The options that name its members: each holds a URL, or a scheme for a store below the
-    /// place of the composition; see [`Location::member`].
+    /// The options that name its members. Each holds a URL, or a scheme for a store below the
+    /// directory of the composition; see [`Location::member`].
     fn members(&self) -> &'static [&'static str];
 
     /// Checks the other options, before anything is opened.
@@ -45,91 +52,177 @@ pub trait Composer: Send + Sync + 'static {
     /// Opens the members from `registry`, and the composition over them.
     ///
     /// # Errors
-    /// Those of the members.
+    /// Errors of the members.
     async fn open(&self, location: &Location, registry: &Registry) -> Result<Store>;
 }
 
-/// Schemes that exist but may be left out of a build, and the feature that brings each.
-const FEATURES: &[(&str, &str)] = &[
-    ("fs", "fs"),
-    ("redb", "redb"),
-    ("rocksdb", "rocksdb"),
-    ("dir", "remote"),
-    ("s3", "s3"),
-    ("gcs", "gcs"),
-    ("azblob", "azblob"),
-    ("webdav", "webdav"),
-];
+/// Opens the snapshotter of one scheme.
+#[async_trait]
+pub trait SnapshotterOpener: Send + Sync + 'static {
+    /// The scheme, which is the [name](Snapshotter::name) of the snapshotter.
+    fn scheme(&self) -> &'static str;
 
-/// The backends of a program, and how they are composed; made by it, shared with nobody.
+    /// Checks that this machine lets the snapshotter work in `directory`, which need not exist.
+    /// A new root uses the first snapshotter of its registry that passes.
+    ///
+    /// # Errors
+    /// Says what is missing, and what to do.
+    fn probe(&self, directory: &Path) -> Result<()>;
+
+    /// Opens the snapshotter.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for an option that it does not know; errors of the directory and of the
+    /// records.
+    async fn open(&self, parts: SnapshotterParts) -> Result<Arc<dyn Snapshotter>>;
+}
+
+/// What a snapshotter is opened with.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct SnapshotterParts {
+    /// The directory for its files, which need not exist. Nothing else writes there.
+    pub directory: PathBuf,
+    /// Where its records go: a store of records on this machine, whose batches are atomic.
+    pub records: Arc<dyn Records>,
+    /// The store whose layers it unpacks.
+    pub store: Store,
+    /// Its options, by name.
+    pub options: BTreeMap<String, String>,
+}
+
+impl SnapshotterParts {
+    /// Parts without options.
+    pub fn new(directory: impl Into<PathBuf>, records: Arc<dyn Records>, store: Store) -> Self {
+        SnapshotterParts {
+            directory: directory.into(),
+            records,
+            store,
+            options: BTreeMap::new(),
+        }
+    }
+
+    /// The same parts with an option.
+    #[must_use]
+    pub fn with_option(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.options.insert(name.into(), value.into());
+        self
+    }
+
+    /// Checks that every option is one of `known`.
+    ///
+    /// # Errors
+    /// `InvalidArgument`, naming the first that is not, and those that are.
+    pub fn check_options(&self, known: &[&str]) -> Result<()> {
+        match self
+            .options
+            .keys()
+            .find(|name| !known.contains(&name.as_str()))
+        {
+            None => Ok(()),
+            Some(name) => Err(Error::invalid(format!(
+                "unknown option {name:?}; known: {}",
+                listed(known.iter().copied())
+            ))
+            .operation("open snapshotter")),
+        }
+    }
+}
+
+/// The backends, compositions and snapshotters of a program. A program makes its own; there is no
+/// global one.
+///
+/// A scheme is registered once: a second one of the same kind is an error of every later call.
 #[derive(Default)]
 pub struct Registry {
     openers: Vec<Box<dyn Opener>>,
     composers: Vec<Box<dyn Composer>>,
+    snapshotters: Vec<Box<dyn SnapshotterOpener>>,
+    features: &'static [(&'static str, &'static str)],
+    twice: Option<&'static str>,
 }
 
 impl Registry {
-    /// No backends.
+    /// An empty registry.
     pub fn new() -> Self {
         Registry::default()
     }
 
-    /// Adds a backend; a later one of the same scheme takes the place of the earlier.
+    /// Adds a backend.
     #[must_use]
     pub fn with(mut self, opener: impl Opener) -> Self {
-        self.openers
-            .retain(|known| known.scheme() != opener.scheme());
+        self.refuse_store(opener.scheme());
         self.openers.push(Box::new(opener));
         self
     }
 
-    /// Adds a kind of composition; a later one of the same scheme takes the place of the earlier.
+    /// Adds a kind of composition. It shares its schemes with the backends.
     #[must_use]
     pub fn with_composer(mut self, composer: impl Composer) -> Self {
-        self.composers
-            .retain(|known| known.scheme() != composer.scheme());
+        self.refuse_store(composer.scheme());
         self.composers.push(Box::new(composer));
         self
     }
 
-    /// The backends in the order they were added.
+    /// Adds a snapshotter. A new root uses the first one that works on its machine.
+    #[must_use]
+    pub fn with_snapshotter(mut self, opener: impl SnapshotterOpener) -> Self {
+        let scheme = opener.scheme();
+        if self.snapshotters().any(|known| known.scheme() == scheme) {
+            self.twice = Some(scheme);
+        }
+        self.snapshotters.push(Box::new(opener));
+        self
+    }
+
+    /// Names the Cargo features that would bring schemes this build does not have, for the error
+    /// messages: pairs of a scheme and a feature.
+    #[must_use]
+    pub fn with_features(mut self, features: &'static [(&'static str, &'static str)]) -> Self {
+        self.features = features;
+        self
+    }
+
+    /// Returns the backends in the order in which they were added.
     pub fn openers(&self) -> impl Iterator<Item = &dyn Opener> {
         self.openers.iter().map(Box::as_ref)
     }
 
-    /// The kinds of composition in the order they were added.
+    /// Returns the kinds of composition in the order in which they were added.
     pub fn composers(&self) -> impl Iterator<Item = &dyn Composer> {
         self.composers.iter().map(Box::as_ref)
     }
 
-    /// The kind of composition that `scheme` names, if it names one.
+    /// Returns the snapshotters in the order in which they were added.
+    pub fn snapshotters(&self) -> impl Iterator<Item = &dyn SnapshotterOpener> {
+        self.snapshotters.iter().map(Box::as_ref)
+    }
+
+    /// Returns the kind of composition that `scheme` names, if it names one.
     pub fn composer(&self, scheme: &str) -> Option<&dyn Composer> {
         self.composers()
             .find(|composer| composer.scheme() == scheme)
     }
 
-    /// The backend of `scheme`.
+    /// Returns the backend of `scheme`.
     ///
     /// # Errors
     /// `Unsupported`, listing the schemes that are compiled in and the feature to enable.
     pub fn opener(&self, scheme: &str) -> Result<&dyn Opener> {
-        self.openers()
-            .find(|opener| opener.scheme() == scheme)
-            .ok_or_else(|| {
-                let composed = self.composers().map(Composer::scheme);
-                let compiled: Vec<&str> =
-                    self.openers().map(Opener::scheme).chain(composed).collect();
-                let advice = match FEATURES.iter().find(|(known, _)| *known == scheme) {
-                    Some((_, feature)) => format!("enable the Cargo feature `{feature}` for it"),
-                    None => "no feature brings it".to_owned(),
-                };
-                Error::unsupported(format!(
-                    "this scheme is not compiled in; compiled in: {}; {advice}",
-                    compiled.join(", ")
-                ))
-                .operation("open store")
-                .subject(scheme)
-            })
+        self.check_registered()?;
+        let found = self.openers().find(|opener| opener.scheme() == scheme);
+        found.ok_or_else(|| self.unknown("open store", scheme, self.store_schemes()))
+    }
+
+    /// Returns the snapshotter of `scheme`.
+    ///
+    /// # Errors
+    /// `Unsupported`, listing the snapshotters that are compiled in and the feature to enable.
+    pub fn snapshotter(&self, scheme: &str) -> Result<&dyn SnapshotterOpener> {
+        self.check_registered()?;
+        let found = self.snapshotters().find(|opener| opener.scheme() == scheme);
+        let known = self.snapshotters().map(SnapshotterOpener::scheme);
+        found.ok_or_else(|| self.unknown("open snapshotter", scheme, known))
     }
 
     /// Checks what can be known of a location without opening it: its scheme and, of a
@@ -138,6 +231,7 @@ impl Registry {
     /// # Errors
     /// As [`Registry::opener`] and [`Composer::check`].
     pub fn check(&self, location: &Location) -> Result<()> {
+        self.check_registered()?;
         let Some(composer) = self.composer(location.scheme()) else {
             return self.opener(location.scheme()).map(|_| ());
         };
@@ -157,6 +251,148 @@ impl Registry {
         match self.composer(location.scheme()) {
             Some(composer) => composer.open(location, self).await,
             None => self.opener(location.scheme())?.open(location).await,
+        }
+    }
+
+    /// Remembers that the scheme of a store is registered again.
+    fn refuse_store(&mut self, scheme: &'static str) {
+        if self.store_schemes().any(|known| known == scheme) {
+            self.twice = Some(scheme);
+        }
+    }
+
+    fn check_registered(&self) -> Result<()> {
+        let Some(scheme) = self.twice else {
+            return Ok(());
+        };
+        let snapshotters = self.snapshotters().map(SnapshotterOpener::scheme);
+        Err(Error::already_exists(format!(
+            "the scheme is registered twice; registered: {}; rename one of the two",
+            listed(self.store_schemes().chain(snapshotters))
+        ))
+        .operation("use registry")
+        .subject(scheme))
+    }
+
+    fn store_schemes(&self) -> impl Iterator<Item = &'static str> {
+        let composers = self.composers().map(Composer::scheme);
+        self.openers().map(Opener::scheme).chain(composers)
+    }
+
+    fn unknown(
+        &self,
+        operation: &'static str,
+        scheme: &str,
+        known: impl Iterator<Item = &'static str>,
+    ) -> Error {
+        let feature = self
+            .features
+            .iter()
+            .find(|(left_out, _)| *left_out == scheme);
+        let advice = match feature {
+            Some((_, feature)) => format!("; build with the Cargo feature `{feature}` for it"),
+            None => String::new(),
+        };
+        Error::unsupported(format!(
+            "unknown scheme; compiled in: {}{advice}",
+            listed(known)
+        ))
+        .operation(operation)
+        .subject(scheme)
+    }
+}
+
+/// Returns the names separated by commas, or `none`.
+fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let names: Vec<&str> = names.collect();
+    if names.is_empty() {
+        "none".to_owned()
+    } else {
+        names.join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    struct Named(&'static str);
+
+    #[async_trait]
+    impl Opener for Named {
+        fn scheme(&self) -> &'static str {
+            self.0
+        }
+
+        fn capabilities(&self) -> Capabilities {
+            Capabilities::of(&[])
+        }
+
+        fn gaps(&self) -> &'static [(&'static str, &'static str)] {
+            &[]
+        }
+
+        async fn open(&self, _: &Location) -> Result<Store> {
+            Err(Error::internal("not for opening"))
+        }
+    }
+
+    #[async_trait]
+    impl SnapshotterOpener for Named {
+        fn scheme(&self) -> &'static str {
+            self.0
+        }
+
+        fn probe(&self, _: &Path) -> Result<()> {
+            Ok(())
+        }
+
+        async fn open(&self, _: SnapshotterParts) -> Result<Arc<dyn Snapshotter>> {
+            Err(Error::internal("not for opening"))
+        }
+    }
+
+    #[test]
+    fn an_unknown_scheme_is_told_with_the_known_ones_and_the_feature() {
+        let registry = Registry::new()
+            .with(Named("a"))
+            .with(Named("b"))
+            .with_snapshotter(Named("c"))
+            .with_features(&[("d", "brings-d"), ("e", "brings-e")]);
+        let store = registry.opener("d").err().unwrap();
+        assert_eq!(store.kind(), ErrorKind::Unsupported);
+        let message = store.to_string();
+        assert!(message.contains("compiled in: a, b;"), "{message}");
+        assert!(message.contains("`brings-d`"), "{message}");
+        let message = registry.snapshotter("x").err().unwrap().to_string();
+        assert!(message.contains("compiled in: c"), "{message}");
+        assert!(!message.contains("feature"), "{message}");
+    }
+
+    #[test]
+    fn a_scheme_is_registered_once_a_kind() {
+        let fine = Registry::new()
+            .with(Named("a"))
+            .with_snapshotter(Named("a"));
+        fine.opener("a").unwrap();
+        for twice in [
+            Registry::new().with(Named("a")).with(Named("a")),
+            Registry::new()
+                .with_snapshotter(Named("a"))
+                .with_snapshotter(Named("a")),
+        ] {
+            let error = twice
+                .opener("a")
+                .err()
+                .or(twice.snapshotter("a").err())
+                .unwrap();
+            assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+            let message = error.to_string();
+            assert!(
+                message.contains("registered twice; registered: a"),
+                "{message}"
+            );
         }
     }
 }

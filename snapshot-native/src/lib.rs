@@ -14,6 +14,10 @@ use cas_core::snapshot::{Mount, SnapshotKind};
 use cas_host::snapshotter::{DirSnapshotter, Form};
 use cas_host::{Held, SnapshotDirs, TREE, copy_tree, make_tree};
 
+mod opener;
+
+pub use opener::NativeOpener;
+
 /// Under which name it is registered.
 pub const NAME: &str = Native::NAME;
 

@@ -23,8 +23,10 @@ use cas_host::snapshotter::{DirSnapshotter, Form};
 use cas_host::{Held, SnapshotDirs, TREE, copy_attributes, make_tree, overlay};
 use rustix::fs::{Mode, OFlags};
 
+mod opener;
 mod probe;
 
+pub use opener::OverlayOpener;
 pub use probe::probe;
 
 /// Under which name it is registered.

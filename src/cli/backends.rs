@@ -27,9 +27,9 @@ impl Backends {
             json!({"kind": "composition", "name": composer.scheme(), "capabilities": [],
                 "gaps": [], "members": composer.members()})
         });
-        let snapshotters = cas::SNAPSHOTTERS.iter().map(
-            |name| json!({"kind": "snapshotter", "name": name, "capabilities": [], "gaps": []}),
-        );
+        let snapshotters = registry.snapshotters().map(|opener| {
+            json!({"kind": "snapshotter", "name": opener.scheme(), "capabilities": [], "gaps": []})
+        });
         let all: Vec<Value> = stores.chain(compositions).chain(snapshotters).collect();
         session
             .out

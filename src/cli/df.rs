@@ -80,8 +80,8 @@ async fn ingests(cas: &Cas) -> Result<Share> {
 
 async fn snapshots(cas: &Cas) -> Result<Share> {
     let mut share = Share::of("snapshots");
-    for info in all(cas.snapshotter()).await? {
-        share.add(cas.snapshotter().usage(&info.key).await?.bytes);
+    for info in all(cas.snapshotter()?).await? {
+        share.add(cas.snapshotter()?.usage(&info.key).await?.bytes);
     }
     Ok(share)
 }

@@ -77,7 +77,7 @@ const PREFIX: usize = 4;
 impl Snapshot {
     pub(crate) async fn run(self, session: &mut Session) -> Result<()> {
         let cas = session.cas().await?;
-        let snapshots = cas.snapshotter();
+        let snapshots = cas.snapshotter()?;
         match self {
             Snapshot::Ls => list(session, snapshots).await,
             Snapshot::Tree => tree(session, snapshots).await,

@@ -37,14 +37,13 @@ impl Cas {
     /// # Errors
     /// As [`lease::add_to_lease`].
     pub async fn keep(&self, lease: &str, resource: Resource) -> Result<Lease> {
-        lease::add_to_lease(&self.store, &[&*self.snapshotter], lease, resource).await
+        let snapshotters: Vec<&dyn Snapshotter> = self.snapshotter.as_deref().into_iter().collect();
+        lease::add_to_lease(&self.store, &snapshotters, lease, resource).await
     }
 
     /// Snapshots belong to the store of the root: another one does not know what holds them.
     fn collected_snapshotters(&self) -> Vec<&dyn Snapshotter> {
-        match self.own_store {
-            true => vec![&*self.snapshotter],
-            false => Vec::new(),
-        }
+        let own = self.snapshotter.as_deref().filter(|_| self.own_store);
+        own.into_iter().collect()
     }
 }

@@ -15,15 +15,16 @@ use cas_core::image::{self, Check, Reference, Resolved};
 use cas_core::lease::LeaseGuard;
 use cas_core::platform::Only;
 use cas_core::records::Records;
-use cas_core::{Digest, Error, Image, Platform, Registry, Result, Snapshotter, Store};
+use cas_core::{
+    Digest, Error, Image, Platform, Registry, Result, Snapshotter, SnapshotterParts, Store,
+};
 use cas_layer::export::{self, Target};
 use cas_layer::import::{self, Source};
 use cas_layer::progress::Progress;
 use cas_layer::unpack;
-use snapshot_native::NativeSnapshotter;
 
 pub use self::mount::MountOptions;
-use crate::root::{Engines, Root};
+use crate::root::{self, Engines, Root};
 
 /// How a root is opened.
 #[derive(Default)]
@@ -42,7 +43,8 @@ pub struct Options {
 #[derive(Clone)]
 pub struct Cas {
     store: Store,
-    snapshotter: Arc<dyn Snapshotter>,
+    /// None if the root was made by a build without snapshotters.
+    snapshotter: Option<Arc<dyn Snapshotter>>,
     /// By which unpacks of the same layers take turns.
     locks: Arc<Path>,
     /// Whether the store is the root's, and not another for this handle only.
@@ -50,21 +52,33 @@ pub struct Cas {
 }
 
 impl Cas {
-    /// Makes a root with these engines; the same again is no error. Its engines, and where no
-    /// snapshotter was asked for, why it is only the copying one.
+    /// Makes a root with these engines. It may exist already with the same ones. Returns the
+    /// engines, and if no snapshotter was chosen, why the preferred one does not work here.
     ///
     /// # Errors
     /// `Unsupported` for an engine that is not compiled in; `InvalidArgument` for a composition
-    /// without its members; `AlreadyExists` when the root uses
-    /// others; `FailedPrecondition` when the directory holds something else.
+    /// without its members; `AlreadyExists` if the root uses other engines; `FailedPrecondition`
+    /// if the directory holds something else.
     pub fn init(root: impl AsRef<Path>, engines: Engines) -> Result<(Engines, Option<Error>)> {
-        let registry = crate::registry();
-        let location = engines.locate(&engines.store, root.as_ref(), &registry)?;
+        Self::init_with(root, engines, &crate::registry())
+    }
+
+    /// As [`Cas::init`], with the backends and snapshotters of `registry`. The root is opened with
+    /// the same registry in [`Options::registry`].
+    ///
+    /// # Errors
+    /// As [`Cas::init`].
+    pub fn init_with(
+        root: impl AsRef<Path>,
+        engines: Engines,
+        registry: &Registry,
+    ) -> Result<(Engines, Option<Error>)> {
+        let location = engines.locate(&engines.store, root.as_ref(), registry)?;
         registry.check(&location)?;
         if !engines.snapshotter.is_empty() {
-            known_snapshotter(&engines.snapshotter)?;
+            registry.snapshotter(root::snapshotter(&engines.snapshotter)?.scheme())?;
         }
-        let (root, why) = Root::init(root.as_ref(), engines)?;
+        let (root, why) = Root::init(root.as_ref(), engines, registry)?;
         Ok((root.engines, why))
     }
 
@@ -81,22 +95,29 @@ impl Cas {
     /// # Errors
     /// As [`Cas::open`].
     pub async fn open_with(root: impl AsRef<Path>, options: Options) -> Result<Self> {
-        let root = Root::open(root.as_ref())?;
         let registry = options.registry.unwrap_or_else(crate::registry);
+        let root = Root::open(root.as_ref(), &registry)?;
         let location = match &options.store {
             Some(store) => root.locate(store, &registry)?,
             None => root.store(&registry)?,
         };
         let store = registry.open(&location).await?;
-        let name = options
-            .snapshotter
-            .as_deref()
-            .unwrap_or(&root.engines.snapshotter);
-        let snapshotter = open_snapshotter(&root, name)?;
+        let chosen = options.snapshotter.as_ref();
+        let chosen = root::snapshotter(chosen.unwrap_or(&root.engines.snapshotter))?;
+        let directory = root.snapshots(chosen.scheme());
+        let locks = directory.join("locks").into();
+        let snapshotter = if chosen.scheme().is_empty() {
+            None
+        } else {
+            let records: Arc<dyn Records> = Arc::new(SqliteRecords::open(&root.local()?)?);
+            let mut parts = SnapshotterParts::new(directory, records, store.clone());
+            parts.options.clone_from(chosen.options());
+            Some(registry.snapshotter(chosen.scheme())?.open(parts).await?)
+        };
         Ok(Cas {
             store,
             snapshotter,
-            locks: root.snapshots(name).join("locks").into(),
+            locks,
             own_store: options.store.is_none(),
         })
     }
@@ -106,9 +127,18 @@ impl Cas {
         &self.store
     }
 
-    /// The snapshotter beneath.
-    pub fn snapshotter(&self) -> &dyn Snapshotter {
-        &*self.snapshotter
+    /// Returns the snapshotter beneath.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` if the root was made without one.
+    pub fn snapshotter(&self) -> Result<&dyn Snapshotter> {
+        self.snapshotter.as_deref().ok_or_else(|| {
+            Error::precondition(
+                "the root was made without a snapshotter; choose one for this call, or make a new \
+                 root with a build that has one",
+            )
+            .operation("open snapshotter")
+        })
     }
 
     /// Imports an archive or a layout; the images it named.
@@ -135,7 +165,7 @@ impl Cas {
         options: &import::Options,
         progress: &Arc<dyn Progress>,
     ) -> Result<Vec<(Image, Option<Digest>)>> {
-        import::import_unpacked(&self.store, source, options, self.target(), progress).await
+        import::import_unpacked(&self.store, source, options, self.target()?, progress).await
     }
 
     /// Writes images into one archive; the images with the targets that the archive gives them.
@@ -236,15 +266,15 @@ impl Cas {
         progress: &Arc<dyn Progress>,
     ) -> Result<Option<Digest>> {
         let manifest = self.manifest(name, platform).await?.manifest;
-        unpack::to_snapshots(&self.store, self.target(), &manifest, progress).await
+        unpack::to_snapshots(&self.store, self.target()?, &manifest, progress).await
     }
 
-    /// Where snapshots are made.
-    fn target(&self) -> unpack::Target<'_> {
-        unpack::Target {
-            snapshotter: &*self.snapshotter,
+    /// Returns where snapshots are made.
+    fn target(&self) -> Result<unpack::Target<'_>> {
+        Ok(unpack::Target {
+            snapshotter: self.snapshotter()?,
             locks: &self.locks,
-        }
+        })
     }
 
     /// The manifest of an image for a platform; without one for this machine's, where the image
@@ -257,31 +287,5 @@ impl Cas {
         image::manifest_for(&*self.store.content, &target, platform)
             .await
             .map_err(|error| error.within(name))
-    }
-}
-
-fn known_snapshotter(name: &str) -> Result<()> {
-    if crate::SNAPSHOTTERS.contains(&name) {
-        return Ok(());
-    }
-    let compiled = crate::SNAPSHOTTERS.join(", ");
-    Err(
-        Error::unsupported(format!("no such snapshotter; compiled in: {compiled}"))
-            .operation("open snapshotter")
-            .subject(name),
-    )
-}
-
-/// Snapshots are local, whatever the store is: so are their records.
-fn open_snapshotter(root: &Root, name: &str) -> Result<Arc<dyn Snapshotter>> {
-    known_snapshotter(name)?;
-    let local: Arc<dyn Records> = Arc::new(SqliteRecords::open(&root.local()?)?);
-    let place = root.snapshots(name);
-    match name {
-        #[cfg(feature = "overlay")]
-        snapshot_overlay::NAME => Ok(Arc::new(snapshot_overlay::OverlaySnapshotter::open(
-            place, local,
-        )?)),
-        _ => Ok(Arc::new(NativeSnapshotter::open(place, local)?)),
     }
 }

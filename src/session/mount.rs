@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cas_core::error::ErrorKind;
+use cas_core::labels::GC_ROOT;
 use cas_core::snapshot::Mount;
 use cas_core::{Context, Digest, Error, Labels, Manifest, Platform, Result, pool, unique};
 use cas_host::mount;
@@ -12,9 +13,6 @@ use cas_layer::progress::Progress;
 use cas_layer::unpack;
 
 use super::Cas;
-
-/// Keeps a snapshot from being collected while it is mounted.
-const ROOT: &str = "containerd.io/gc.root";
 
 /// How an image is mounted.
 #[derive(Debug, Default)]
@@ -57,7 +55,7 @@ impl Cas {
     ) -> Result<()> {
         let directory = place(directory, "mount on")?;
         let key = key(&directory)?;
-        if self.snapshotter.stat(&key).await?.is_some() {
+        if self.snapshotter()?.stat(&key).await?.is_some() {
             return Err(taken(&directory));
         }
         let shown = self.show(manifest, &key, options.writable, progress).await;
@@ -72,7 +70,7 @@ impl Cas {
         })
         .await;
         if mounted.is_err() {
-            self.snapshotter.remove(&key).await?;
+            self.snapshotter()?.remove(&key).await?;
         }
         mounted
     }
@@ -86,16 +84,15 @@ impl Cas {
         writable: bool,
         progress: &Arc<dyn Progress>,
     ) -> Result<Vec<Mount>> {
+        let snapshotter = self.snapshotter()?;
         let make = async |parent: Option<Digest>| {
             let parent = parent.map(|chain_id| chain_id.to_string());
-            let labels = Labels::from([(ROOT.to_owned(), unique::key("mounted"))]);
-            match writable {
-                true => {
-                    self.snapshotter
-                        .prepare(key, parent.as_deref(), labels)
-                        .await
-                }
-                false => self.snapshotter.view(key, parent.as_deref(), labels).await,
+            // A label keeps the snapshot while it is mounted.
+            let labels = Labels::from([(GC_ROOT.to_owned(), unique::key("mounted"))]);
+            if writable {
+                snapshotter.prepare(key, parent.as_deref(), labels).await
+            } else {
+                snapshotter.view(key, parent.as_deref(), labels).await
             }
         };
         let parent = unpack::chain_id(&self.store, manifest).await?;
@@ -104,7 +101,7 @@ impl Cas {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             made => return made,
         }
-        let unpacked = unpack::to_snapshots(&self.store, self.target(), manifest, progress);
+        let unpacked = unpack::to_snapshots(&self.store, self.target()?, manifest, progress);
         make(unpacked.await?).await
     }
 
@@ -115,7 +112,7 @@ impl Cas {
     pub async fn unmount(&self, directory: &Path) -> Result<()> {
         let directory = place(directory, "unmount")?;
         let key = key(&directory)?;
-        if self.snapshotter.stat(&key).await?.is_none() {
+        if self.snapshotter()?.stat(&key).await?.is_none() {
             return Err(Error::not_found("this root has nothing mounted there")
                 .operation("unmount")
                 .subject(directory.display()));
@@ -126,7 +123,7 @@ impl Cas {
             Err(error) if error.kind() == ErrorKind::FailedPrecondition => {}
             unmounted => unmounted?,
         }
-        self.snapshotter.remove(&key).await
+        self.snapshotter()?.remove(&key).await
     }
 }
 

@@ -50,7 +50,7 @@ impl Cas {
         }
         let name = reference.name()?;
         let client = Client::connect(reference, options).await?;
-        let unpacker = LiveUnpacker::new(&self.store, self.target(), progress);
+        let unpacker = LiveUnpacker::new(&self.store, self.target()?, progress);
         let pulled = transfer::pull(
             &self.store,
             &client,

@@ -33,8 +33,8 @@ pub(super) struct Place {
 }
 
 /// How the runs begin that have snapshots of the snapshotter of `cas`; it knows no others.
-fn prefix(cas: &Cas) -> String {
-    format!("cas-{}", cas.snapshotter().name())
+fn prefix(cas: &Cas) -> Result<String> {
+    Ok(format!("cas-{}", cas.snapshotter()?.name()))
 }
 
 /// The directory of all runs.
@@ -55,7 +55,7 @@ impl Place {
     /// Makes the place of a new run.
     pub(super) fn make(cas: &Cas, root: &Path) -> Result<Self> {
         let (runs, path) = runs(root)?;
-        let id = unique::key(&prefix(cas));
+        let id = unique::key(&prefix(cas)?);
         let lock = Lock::exclusive(&runs, &format!("{id}{LOCK}"));
         let lock = lock.during("lock", path.display())?;
         let bundle = path.join(&id);
@@ -117,11 +117,11 @@ impl Place {
 /// Removes what runs have left that were killed.
 pub(in super::super) async fn sweep(cas: &Cas, root: &Path, progress: &dyn Progress) -> Result<()> {
     let (dir, path) = runs(root)?;
-    let mut ids = Vec::new();
+    let (prefix, mut ids) = (format!("{}-", prefix(cas)?), Vec::new());
     for entry in dir.entries().during("list", path.display())? {
         let name = entry.during("list", path.display())?.name;
         let id = name.strip_suffix(LOCK);
-        let ours = id.filter(|id| id.starts_with(&format!("{}-", prefix(cas))));
+        let ours = id.filter(|id| id.starts_with(&prefix));
         ids.extend(ours.map(str::to_owned));
     }
     for id in ids {

@@ -1,0 +1,31 @@
+//! Opens the snapshotter by its scheme.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use cas_core::{Result, Snapshotter, SnapshotterOpener, SnapshotterParts};
+
+use crate::{NAME, NativeSnapshotter};
+
+/// Opens [`NativeSnapshotter`]; it takes no options.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NativeOpener;
+
+#[async_trait]
+impl SnapshotterOpener for NativeOpener {
+    fn scheme(&self) -> &'static str {
+        NAME
+    }
+
+    /// Copying works everywhere.
+    fn probe(&self, _: &Path) -> Result<()> {
+        Ok(())
+    }
+
+    async fn open(&self, parts: SnapshotterParts) -> Result<Arc<dyn Snapshotter>> {
+        parts.check_options(&[])?;
+        let opened = NativeSnapshotter::open(parts.directory, parts.records)?;
+        Ok(Arc::new(opened))
+    }
+}

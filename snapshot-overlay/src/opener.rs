@@ -1,0 +1,31 @@
+//! Opens the snapshotter by its scheme.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use cas_core::{Result, Snapshotter, SnapshotterOpener, SnapshotterParts};
+
+use crate::{NAME, OverlaySnapshotter, probe};
+
+/// Opens [`OverlaySnapshotter`]; it takes no options.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OverlayOpener;
+
+#[async_trait]
+impl SnapshotterOpener for OverlayOpener {
+    fn scheme(&self) -> &'static str {
+        NAME
+    }
+
+    /// Mounts an overlay below the directory, as [`probe`] says.
+    fn probe(&self, directory: &Path) -> Result<()> {
+        probe(directory)
+    }
+
+    async fn open(&self, parts: SnapshotterParts) -> Result<Arc<dyn Snapshotter>> {
+        parts.check_options(&[])?;
+        let opened = OverlaySnapshotter::open(parts.directory, parts.records)?;
+        Ok(Arc::new(opened))
+    }
+}
