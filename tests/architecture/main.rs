@@ -2,8 +2,12 @@
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::panic,
     reason = "a test may fail anywhere"
 )]
+
+mod budget;
+mod modules;
 
 use std::collections::{BTreeMap, BTreeSet};
 
