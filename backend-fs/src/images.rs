@@ -12,11 +12,11 @@ use cas_core::image::filter::Filters;
 use cas_core::image::{Image, Reference};
 use cas_core::records::{Batch, Expect, Table};
 use cas_core::{Context, Descriptor, Error, ImageStore, Result, pool};
+use cas_records_sqlite::SqliteRecords;
 
 use crate::index::Index;
 use crate::ingest::time;
 use crate::names::Names;
-use crate::records::SqliteRecords;
 use crate::shared::Shared;
 
 /// The names of a store.
@@ -57,7 +57,7 @@ impl FsImages {
 
     /// The image of a name that stands for `target`.
     fn image(&self, name: Reference, target: Descriptor) -> Result<Image> {
-        match self.records.read(Table::Images, &key(&name, &target))? {
+        match self.records.load_blocking(Table::Images, &key(&name, &target))? {
             Some(record) => {
                 let image: Image = serde_json::from_slice(&record.value).map_err(|error| {
                     Error::corrupt(format!("the record does not parse: {error}")).source(error)
@@ -92,13 +92,13 @@ impl FsImages {
         let mut batch = Batch::new();
         let key = key(&image.name, &image.target);
         batch.put(Table::Images, key, Expect::Any, value.into());
-        self.records.write(&batch)
+        self.records.commit_blocking(&batch)
     }
 
     fn remove_record(&self, name: &Reference, target: &Descriptor) -> Result<()> {
         let mut batch = Batch::new();
         batch.delete(Table::Images, key(name, target), Expect::Any);
-        self.records.write(&batch)
+        self.records.commit_blocking(&batch)
     }
 
     fn create_now(&self, mut image: Image) -> Result<Image> {

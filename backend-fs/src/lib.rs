@@ -16,7 +16,6 @@
 //! Any number of processes may use it at once.
 
 mod blobs;
-mod commit;
 mod content;
 mod images;
 mod index;
@@ -26,11 +25,8 @@ mod listing;
 mod names;
 mod publish;
 mod reader;
-mod records;
 mod recover;
-mod reserve;
 mod shared;
 mod store;
 
-pub use records::SqliteRecords;
 pub use store::{FsOpener, FsStore, GAPS};

@@ -7,11 +7,11 @@ use async_trait::async_trait;
 use cas_core::{
     Capabilities, ContentStore, Context, ImageStore, Location, Opener, Records, Result, Store, pool,
 };
+use cas_records_sqlite::SqliteRecords;
 
 use crate::content::{CAPABILITIES, FsContent};
 use crate::images::FsImages;
 use crate::layout::Layout;
-use crate::records::SqliteRecords;
 use crate::shared::Shared;
 
 /// Laws that this store does not keep: none.

@@ -13,7 +13,7 @@ mod kills;
 use std::path::Path;
 use std::sync::Arc;
 
-use backend_fs::SqliteRecords;
+use cas_records_sqlite::SqliteRecords;
 use cas_core::snapshot::Commit;
 use cas_core::{Labels, Result, Snapshotter};
 use kills::{LAYERS, Scene, fill, say, tree};

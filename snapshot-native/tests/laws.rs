@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use backend_fs::SqliteRecords;
+use cas_records_sqlite::SqliteRecords;
 use snapshot_native::NativeSnapshotter;
 
 conformance::snapshotter!(native, |dir| async move {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use backend_fs::SqliteRecords;
+use cas_records_sqlite::SqliteRecords;
 use cas_core::pool::wait;
 use cas_core::snapshot::Commit;
 use cas_core::{ErrorKind, Labels, Snapshotter};

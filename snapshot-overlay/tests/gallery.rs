@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use backend_fs::SqliteRecords;
+use cas_records_sqlite::SqliteRecords;
 use cas_core::snapshot::{Commit, Info, Mount, Usage};
 use cas_core::{Labels, Result, Snapshotter};
 use conformance::broken::{Exhibit, misjudged};

@@ -15,7 +15,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use backend_fs::SqliteRecords;
+use cas_records_sqlite::SqliteRecords;
 use cas_core::snapshot::Commit;
 use cas_core::{Labels, Result, Snapshotter};
 use cas_host::{overlay, syncfs};

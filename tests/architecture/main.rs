@@ -20,7 +20,11 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("oci-cas-host", &["oci-cas-core"]),
     ("oci-cas-kv", &["oci-cas-core"]),
     ("oci-cas-layer", &["oci-cas-core", "oci-cas-host"]),
-    ("oci-cas-backend-fs", &["oci-cas-core", "oci-cas-host"]),
+    ("oci-cas-records-sqlite", &["oci-cas-core", "oci-cas-host"]),
+    (
+        "oci-cas-backend-fs",
+        &["oci-cas-core", "oci-cas-host", "oci-cas-records-sqlite"],
+    ),
     ("oci-cas-backend-redb", &["oci-cas-core", "oci-cas-kv"]),
     ("oci-cas-backend-rocksdb", &["oci-cas-core", "oci-cas-kv"]),
     ("oci-cas-backend-remote", &["oci-cas-core"]),
@@ -37,6 +41,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "oci-cas-distribution",
             "oci-cas-host",
             "oci-cas-layer",
+            "oci-cas-records-sqlite",
             "oci-cas-backend-fs",
             "oci-cas-backend-redb",
             "oci-cas-backend-rocksdb",
@@ -59,7 +64,7 @@ fn test_arrows(package: &str) -> BTreeSet<&'static str> {
     match package {
         name if name.starts_with("oci-cas-backend-") => ["oci-cas-conformance"].into(),
         name if name.starts_with("oci-cas-snapshot-") => {
-            ["oci-cas-conformance", "oci-cas-backend-fs"].into()
+            ["oci-cas-conformance", "oci-cas-records-sqlite"].into()
         }
         "oci-cas-core" => ["oci-cas-conformance"].into(),
         // Unpacking is tested into the simplest snapshotter there is.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 
-use backend_fs::SqliteRecords;
+use cas_records_sqlite::SqliteRecords;
 use cas_core::pool::wait;
 use cas_core::records::Snapshots;
 use cas_core::snapshot::{Info, Mount, SnapshotKind, Usage};

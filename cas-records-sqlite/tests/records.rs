@@ -1,8 +1,8 @@
 //! The database of records on its own, as a root uses it for its snapshots.
 
-use backend_fs::SqliteRecords;
 use cas_core::records::{Batch, Expect, Table};
 use cas_core::{ErrorKind, Records, pool::wait};
+use cas_records_sqlite::SqliteRecords;
 
 #[test]
 fn a_revision_never_comes_twice_even_after_a_deletion_and_a_reopening() {

@@ -103,8 +103,12 @@ impl SqliteRecords {
         }))
     }
 
-    /// [`Records::load`] for a thread that may block.
-    pub(crate) fn read(&self, table: Table, key: &str) -> Result<Option<Record>> {
+    /// Loads a record as [`Records::load`] does, on a thread that may block. The error does not
+    /// name the operation.
+    ///
+    /// # Errors
+    /// As [`Records::load`].
+    pub fn load_blocking(&self, table: Table, key: &str) -> Result<Option<Record>> {
         let connection = lock(&self.0.reader);
         let mut statement = connection
             .prepare_cached("SELECT key, value, revision FROM records WHERE kind = ? AND key = ?")
@@ -115,8 +119,12 @@ impl SqliteRecords {
             .map_err(sort)
     }
 
-    /// [`Records::commit`] for a thread that may block, in a transaction of its own.
-    pub(crate) fn write(&self, batch: &Batch) -> Result<()> {
+    /// Commits a batch as [`Records::commit`] does, on a thread that may block, in a transaction
+    /// that it shares with no other batch. The error does not name the operation.
+    ///
+    /// # Errors
+    /// As [`Records::commit`].
+    pub fn commit_blocking(&self, batch: &Batch) -> Result<()> {
         self.0.write(batch)
     }
 }
@@ -128,7 +136,7 @@ impl Records for SqliteRecords {
     }
 
     async fn load(&self, table: Table, key: &str) -> Result<Option<Record>> {
-        self.read(table, key).during("load record", key)
+        self.load_blocking(table, key).during("load record", key)
     }
 
     async fn commit(&self, batch: &Batch) -> Result<()> {
