@@ -1,7 +1,6 @@
 //! `cas`: pluggable content, image and snapshot storage for container images.
 //!
 //! ```no_run
-//! # #[cfg(all(feature = "fs", feature = "native"))]
 //! fn main() -> cas::Result<()> {
 //!     let cas = cas::blocking::Cas::open("/tmp/cas")?;
 //!     for image in cas.import("image.tar")? {
@@ -10,17 +9,14 @@
 //!     }
 //!     Ok(())
 //! }
-//! # #[cfg(not(all(feature = "fs", feature = "native")))]
-//! # fn main() {}
 //! ```
 //!
-//! Backends are chosen by Cargo features; [`registry()`] holds those compiled in.
+//! Cargo features choose the backends and snapshotters; [`registry()`] holds those compiled in. One
+//! backend is enough. Without a snapshotter, images can be stored and unpacked into directories, but
+//! not into snapshots or mounts.
 
-#[cfg(all(feature = "fs", feature = "native"))]
 pub mod bundle;
-#[cfg(all(feature = "fs", feature = "native"))]
 mod root;
-#[cfg(all(feature = "fs", feature = "native"))]
 mod session;
 
 pub use cas_core::*;
@@ -28,9 +24,7 @@ pub use cas_core::*;
 pub use cas_distribution as distribution;
 pub use cas_layer as layer;
 
-#[cfg(all(feature = "fs", feature = "native"))]
 pub use self::root::{Engines, Table};
-#[cfg(all(feature = "fs", feature = "native"))]
 pub use self::session::{Cas, MountOptions, Options, blocking};
 
 /// The code of the page that people read first compiles.

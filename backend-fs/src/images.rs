@@ -57,7 +57,10 @@ impl FsImages {
 
     /// The image of a name that stands for `target`.
     fn image(&self, name: Reference, target: Descriptor) -> Result<Image> {
-        match self.records.load_blocking(Table::Images, &key(&name, &target))? {
+        match self
+            .records
+            .load_blocking(Table::Images, &key(&name, &target))?
+        {
             Some(record) => {
                 let image: Image = serde_json::from_slice(&record.value).map_err(|error| {
                     Error::corrupt(format!("the record does not parse: {error}")).source(error)

@@ -13,9 +13,9 @@ mod kills;
 use std::path::Path;
 use std::sync::Arc;
 
-use cas_records_sqlite::SqliteRecords;
 use cas_core::snapshot::Commit;
 use cas_core::{Labels, Result, Snapshotter};
+use cas_records_sqlite::SqliteRecords;
 use kills::{LAYERS, Scene, fill, say, tree};
 use snapshot_native::NativeSnapshotter;
 

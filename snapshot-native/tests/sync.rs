@@ -4,10 +4,10 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use cas_records_sqlite::SqliteRecords;
 use cas_core::pool::wait;
 use cas_core::snapshot::Commit;
 use cas_core::{ErrorKind, Labels, Snapshotter};
+use cas_records_sqlite::SqliteRecords;
 use snapshot_native::NativeSnapshotter;
 
 /// Tells the test binary, run again by itself, in which root to work.

@@ -6,9 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use cas_records_sqlite::SqliteRecords;
 use cas_core::snapshot::{Commit, Info, Mount, Usage};
 use cas_core::{Labels, Result, Snapshotter};
+use cas_records_sqlite::SqliteRecords;
 use conformance::broken::{Exhibit, misjudged};
 use conformance::laws::snapshots;
 use snapshot_overlay::OverlaySnapshotter;

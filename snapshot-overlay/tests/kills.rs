@@ -15,10 +15,10 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use cas_records_sqlite::SqliteRecords;
 use cas_core::snapshot::Commit;
 use cas_core::{Labels, Result, Snapshotter};
 use cas_host::{overlay, syncfs};
+use cas_records_sqlite::SqliteRecords;
 use kills::{LAYERS, Scene, fill, say, tree};
 use snapshot_overlay::OverlaySnapshotter;
 

@@ -80,8 +80,12 @@ async fn ingests(cas: &Cas) -> Result<Share> {
 
 async fn snapshots(cas: &Cas) -> Result<Share> {
     let mut share = Share::of("snapshots");
-    for info in all(cas.snapshotter()?).await? {
-        share.add(cas.snapshotter()?.usage(&info.key).await?.bytes);
+    // A root without a snapshotter has no snapshots.
+    let Ok(snapshotter) = cas.snapshotter() else {
+        return Ok(share);
+    };
+    for info in all(snapshotter).await? {
+        share.add(snapshotter.usage(&info.key).await?.bytes);
     }
     Ok(share)
 }

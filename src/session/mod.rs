@@ -10,7 +10,6 @@ mod remote;
 use std::path::Path;
 use std::sync::Arc;
 
-use backend_fs::SqliteRecords;
 use cas_core::image::{self, Check, Reference, Resolved};
 use cas_core::lease::LeaseGuard;
 use cas_core::platform::Only;
@@ -22,6 +21,7 @@ use cas_layer::export::{self, Target};
 use cas_layer::import::{self, Source};
 use cas_layer::progress::Progress;
 use cas_layer::unpack;
+use cas_records_sqlite::SqliteRecords;
 
 pub use self::mount::MountOptions;
 use crate::root::{self, Engines, Root};
@@ -287,5 +287,29 @@ impl Cas {
         image::manifest_for(&*self.store.content, &target, platform)
             .await
             .map_err(|error| error.within(name))
+    }
+}
+
+#[cfg(all(test, feature = "redb"))]
+mod tests {
+    use cas_core::{ErrorKind, pool::wait};
+
+    use super::*;
+
+    #[test]
+    fn a_root_without_a_snapshotter_has_images_and_says_that_it_has_no_snapshotter() {
+        let temp = tempfile::tempdir().unwrap();
+        let root = temp.path().join("root");
+        let registry = || Registry::new().with(backend_redb::RedbOpener);
+        let options = Options {
+            registry: Some(registry()),
+            ..Options::default()
+        };
+        let cas = wait(Cas::open_with(&root, options)).unwrap();
+        assert_eq!(wait(cas.images()).unwrap(), []);
+        wait(cas.collect(true)).unwrap();
+        let error = cas.snapshotter().err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
+        assert!(error.to_string().contains("snapshotter"), "{error}");
     }
 }

@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 
-use cas_records_sqlite::SqliteRecords;
 use cas_core::pool::wait;
 use cas_core::records::Snapshots;
 use cas_core::snapshot::{Info, Mount, SnapshotKind, Usage};
 use cas_core::{Labels, Result, Snapshotter};
 use cas_host::mount;
+use cas_records_sqlite::SqliteRecords;
 
 /// Tells the test binary, run again by itself, in which root to work.
 const ROOT: &str = "CAS_TEST_ROOT";

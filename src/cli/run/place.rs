@@ -116,8 +116,12 @@ impl Place {
 
 /// Removes what runs have left that were killed.
 pub(in super::super) async fn sweep(cas: &Cas, root: &Path, progress: &dyn Progress) -> Result<()> {
+    // A root without a snapshotter has no runs.
+    let Ok(prefix) = prefix(cas) else {
+        return Ok(());
+    };
     let (dir, path) = runs(root)?;
-    let (prefix, mut ids) = (format!("{}-", prefix(cas)?), Vec::new());
+    let (prefix, mut ids) = (format!("{prefix}-"), Vec::new());
     for entry in dir.entries().during("list", path.display())? {
         let name = entry.during("list", path.display())?.name;
         let id = name.strip_suffix(LOCK);
