@@ -1,18 +1,46 @@
-//! Batches of records in transactions: one transaction, and one sync, for all who commit at a time.
+//! Commits of batches. Batches that are committed at the same time share a transaction and a sync.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cas_core::group::{Answer, Grouped, Queue};
 use cas_core::records::{Batch, Change, Expect, conflict};
 use cas_core::{Error, ErrorKind, Result};
-use rusqlite::{OptionalExtension, Transaction, TransactionBehavior};
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 use tokio::sync::oneshot;
 
-use crate::records::{Connections, lock, sort};
+use crate::error::classify;
+use crate::reserve::Reserve;
 
-/// Most changes of a group, so that the first is not kept long and the log stays short.
+/// Maximum number of changes in a group, to bound the latency of its first batch and the log.
 const GROUP: u64 = 512;
 
-/// A batch and whoever waits for it.
+/// A batch, and the channel for its outcome.
 pub(crate) type Waiting = (Batch, oneshot::Sender<Result<()>>);
+
+/// The connections to one database. A reader does not wait for a commit that waits for the disk.
+pub(crate) struct Connections {
+    pub(crate) reader: Mutex<Connection>,
+    writer: Mutex<Connection>,
+    /// `None` for a read-only database.
+    reserve: Option<Reserve>,
+    queue: Queue<Waiting>,
+}
+
+impl Connections {
+    pub(crate) fn new(reader: Connection, writer: Connection, reserve: Option<Reserve>) -> Self {
+        Connections {
+            reader: Mutex::new(reader),
+            writer: Mutex::new(writer),
+            reserve,
+            queue: Queue::default(),
+        }
+    }
+}
+
+pub(crate) fn lock(connection: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
+    // A panic drops its open transaction, which rolls it back.
+    connection.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 impl Grouped for Connections {
     type Job = Waiting;
@@ -31,24 +59,23 @@ impl Grouped for Connections {
             [(batch, _)] => vec![self.write(batch)],
             _ => self.write_all(&group),
         };
-        let settled = group.into_iter().zip(outcomes);
         let answer = |((_, done), outcome): (Waiting, Result<()>)| {
             Box::new(move || {
-                // Who no longer waits has it all the same.
+                // A caller that no longer waits needs no answer.
                 let _ = done.send(outcome);
             }) as Answer
         };
-        settled.map(answer).collect()
+        group.into_iter().zip(outcomes).map(answer).collect()
     }
 }
 
 impl Connections {
-    /// Writes a batch in a transaction of its own; one that removes may use up the reserve.
+    /// Writes a batch in its own transaction. A batch with a removal may use up the reserve.
     pub(crate) fn write(&self, batch: &Batch) -> Result<()> {
         let removes = || batch.changes().iter().any(|change| change.value.is_none());
         match (self.try_write(batch), &self.reserve) {
             (Err(error), Some(reserve))
-                if error.kind() == ErrorKind::Full && removes() && reserve.give_up() =>
+                if error.kind() == ErrorKind::Full && removes() && reserve.release() =>
             {
                 self.try_write(batch)
             }
@@ -57,28 +84,28 @@ impl Connections {
     }
 
     fn try_write(&self, batch: &Batch) -> Result<()> {
-        match batch.is_empty() {
-            true => Ok(()),
-            false => self.transact(|transaction, last| apply(transaction, batch, last)),
+        if batch.is_empty() {
+            return Ok(());
         }
+        self.transact(|transaction, last| apply(transaction, batch, last))
     }
 
-    /// Writes all in one transaction; a batch that finds another state than it expects leaves the
-    /// others alone.
+    /// Writes all batches in one transaction. A batch whose expectations fail does not affect the
+    /// others.
     fn write_all(&self, group: &[Waiting]) -> Vec<Result<()>> {
         let written = self.transact(|transaction, last| {
             let outcomes = group.iter().map(|(batch, _)| {
-                let begun = *last;
-                let point = Point::set(transaction, batch)?;
+                let before = *last;
+                let savepoint = Savepoint::set(transaction, batch)?;
                 match apply(transaction, batch, last) {
                     Err(error) if error.kind() == ErrorKind::Conflict => {
-                        *last = begun;
-                        point.back()?;
+                        *last = before;
+                        savepoint.roll_back()?;
                         Ok(Err(error))
                     }
                     outcome => {
                         outcome?;
-                        point.release()?;
+                        savepoint.release()?;
                         Ok(Ok(()))
                     }
                 }
@@ -87,53 +114,53 @@ impl Connections {
         });
         match written {
             Ok(outcomes) => outcomes,
-            // What is too much for the disk together may not be one by one.
+            // The disk may have space for some of them.
             Err(error) if error.kind() == ErrorKind::Full => {
                 group.iter().map(|(batch, _)| self.write(batch)).collect()
             }
             Err(error) => {
-                let again = || Err(Error::new(error.kind(), error.to_string()));
-                group.iter().map(|_| again()).collect()
+                let copy = || Err(Error::new(error.kind(), error.to_string()));
+                group.iter().map(|_| copy()).collect()
             }
         }
     }
 
-    /// Does `work` in a transaction, with the last revision that was given, which it moves on.
+    /// Runs `work` in a transaction, with the last revision that was given, which `work` advances.
     fn transact<T>(&self, work: impl FnOnce(&Transaction<'_>, &mut i64) -> Result<T>) -> Result<T> {
         let mut connection = lock(&self.writer);
         let transaction = connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
-            .map_err(sort)?;
+            .map_err(classify)?;
         let mut last: i64 = transaction
             .prepare_cached("SELECT last FROM revisions")
             .and_then(|mut statement| statement.query_row((), |row| row.get(0)))
-            .map_err(sort)?;
+            .map_err(classify)?;
         let done = work(&transaction, &mut last)?;
         transaction
             .prepare_cached("UPDATE revisions SET last = ?")
             .and_then(|mut statement| statement.execute((last,)))
-            .map_err(sort)?;
-        transaction.commit().map_err(sort)?;
+            .map_err(classify)?;
+        transaction.commit().map_err(classify)?;
         Ok(done)
     }
 }
 
-/// Where the transaction goes back to when a batch is refused; a batch of one change is refused
-/// before it changes anything, and needs none.
-struct Point<'a>(Option<&'a Transaction<'a>>);
+/// The state that a transaction rolls back to if a batch is refused. A batch of one change is
+/// refused before it changes anything, so it has no savepoint.
+struct Savepoint<'a>(Option<&'a Transaction<'a>>);
 
-impl<'a> Point<'a> {
+impl<'a> Savepoint<'a> {
     fn set(transaction: &'a Transaction<'a>, batch: &Batch) -> Result<Self> {
-        let point = Point((batch.changes().len() > 1).then_some(transaction));
-        point.run("SAVEPOINT batch")?;
-        Ok(point)
+        let savepoint = Savepoint((batch.changes().len() > 1).then_some(transaction));
+        savepoint.run("SAVEPOINT batch")?;
+        Ok(savepoint)
     }
 
     fn release(self) -> Result<()> {
         self.run("RELEASE batch")
     }
 
-    fn back(self) -> Result<()> {
+    fn roll_back(self) -> Result<()> {
         self.run("ROLLBACK TO batch")?;
         self.run("RELEASE batch")
     }
@@ -146,7 +173,7 @@ impl<'a> Point<'a> {
             .prepare_cached(statement)
             .and_then(|mut statement| statement.execute(()))
             .map(|_| ())
-            .map_err(sort)
+            .map_err(classify)
     }
 }
 
@@ -154,12 +181,12 @@ fn apply(transaction: &Transaction<'_>, batch: &Batch, last: &mut i64) -> Result
     for change in batch.changes() {
         check(transaction, change)?;
         *last += 1;
-        change_one(transaction, change, *last).map_err(sort)?;
+        change_one(transaction, change, *last).map_err(classify)?;
     }
     Ok(())
 }
 
-/// Compares what is there with what the change expects.
+/// Compares the stored record with the expectation of the change.
 fn check(transaction: &Transaction<'_>, change: &Change) -> Result<()> {
     if change.expect == Expect::Any {
         return Ok(());
@@ -171,7 +198,7 @@ fn check(transaction: &Transaction<'_>, change: &Change) -> Result<()> {
                 .query_row((change.table.name(), &change.key), |row| row.get(0))
                 .optional()
         })
-        .map_err(sort)?;
+        .map_err(classify)?;
     let as_expected = match &change.expect {
         Expect::Any => true,
         Expect::Absent => found.is_none(),
@@ -179,9 +206,10 @@ fn check(transaction: &Transaction<'_>, change: &Change) -> Result<()> {
             found.is_some_and(|found| found.to_string() == expected.as_str())
         }
     };
-    match as_expected {
-        true => Ok(()),
-        false => Err(conflict(change)),
+    if as_expected {
+        Ok(())
+    } else {
+        Err(conflict(change))
     }
 }
 

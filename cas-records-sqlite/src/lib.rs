@@ -1,14 +1,17 @@
-//! Records in an SQLite database: those of the store of files, and the local records of every root.
+//! Records in an SQLite database. `backend-fs` keeps its records in one, and every root keeps the
+//! records of its snapshots in one.
 //!
 //! ```text
 //! NAME         the database; NAME-wal and NAME-shm next to it are SQLite's
 //! NAME.lock    held while the database is opened
-//! reserve      space that is given up on a full disk, so that records can still be removed
+//! reserve      space for reading and removing records on a full disk
 //! ```
 //!
 //! Any number of processes may use one database at once.
 
 mod commit;
+mod connection;
+mod error;
 mod records;
 mod reserve;
 

@@ -1,11 +1,11 @@
-//! The database of records on its own, as a root uses it for its snapshots.
+//! A database of records without a store, as a root uses it for its snapshots.
 
 use cas_core::records::{Batch, Expect, Table};
 use cas_core::{ErrorKind, Records, pool::wait};
 use cas_records_sqlite::SqliteRecords;
 
 #[test]
-fn a_revision_never_comes_twice_even_after_a_deletion_and_a_reopening() {
+fn a_revision_is_never_given_twice_even_after_a_deletion_and_a_reopening() {
     let temp = tempfile::tempdir().unwrap();
     let path = temp.path().join("snapshots.db");
     let mut seen = Vec::new();
@@ -30,10 +30,10 @@ fn a_revision_never_comes_twice_even_after_a_deletion_and_a_reopening() {
 }
 
 #[test]
-fn what_is_no_database_and_a_newer_schema_are_told() {
+fn a_file_that_is_not_a_database_and_a_newer_schema_are_refused() {
     let temp = tempfile::tempdir().unwrap();
     let path = temp.path().join("records.db");
-    std::fs::write(&path, "no database ".repeat(1000)).unwrap();
+    std::fs::write(&path, "not a database ".repeat(1000)).unwrap();
     let error = SqliteRecords::open(&path).err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Corrupt, "{error:?}");
     std::fs::remove_file(&path).unwrap();
@@ -45,10 +45,10 @@ fn what_is_no_database_and_a_newer_schema_are_told() {
 }
 
 #[test]
-fn a_database_that_cannot_be_written_is_read_as_far_as_it_was_made() {
+fn an_unfinished_database_reads_as_empty_if_it_is_read_only() {
     let temp = tempfile::tempdir().unwrap();
     let path = temp.path().join("records.db");
-    // The first opening was cut off before it made the schema.
+    // The first opening was interrupted before it wrote the schema.
     std::fs::write(&path, "").unwrap();
     let records = SqliteRecords::open_read_only(&path).unwrap();
     assert_eq!(wait(records.load(Table::Blobs, "key")).unwrap(), None);
@@ -59,9 +59,9 @@ fn a_database_that_cannot_be_written_is_read_as_far_as_it_was_made() {
     assert_eq!(error.kind(), ErrorKind::FailedPrecondition, "{error:?}");
 }
 
-/// All but the first wait for one transaction, in which one batch alone finds what it expects.
+/// All batches but the first share a transaction. Of those that write the same key one succeeds.
 #[test]
-fn a_batch_that_is_refused_leaves_nothing_and_the_others_alone() {
+fn a_refused_batch_writes_nothing_and_does_not_affect_the_others() {
     let temp = tempfile::tempdir().unwrap();
     let path = temp.path().join("records.db");
     let records = SqliteRecords::open(&path).unwrap();

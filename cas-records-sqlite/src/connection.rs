@@ -1,0 +1,106 @@
+//! Connections to a database, and the schema in it.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use cas_core::{Error, Result};
+use cas_host::Dir;
+use rusqlite::{Connection, MAIN_DB, OpenFlags};
+
+use crate::error::classify;
+
+/// Version of the schema, stored in `user_version`.
+const VERSION: i64 = 1;
+/// How long a commit waits for commits of other processes.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Pages of 4 KiB after which the log is folded into the database.
+const CHECKPOINT: u32 = 256;
+/// The one row of `revisions` is the last revision that was given, so that none is given twice.
+const SCHEMA: &str = "
+    CREATE TABLE records (
+        kind TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, revision INTEGER NOT NULL,
+        PRIMARY KEY (kind, key)) STRICT, WITHOUT ROWID;
+    CREATE TABLE revisions (last INTEGER NOT NULL) STRICT;
+    INSERT INTO revisions VALUES (0);
+    PRAGMA user_version = 1;";
+
+/// Opens a connection for reading and one for writing, and creates the database if it is absent.
+pub(crate) fn connect_both(path: &Path, dir: &Dir) -> Result<(Connection, Connection)> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let writer = connect(path, flags | OpenFlags::SQLITE_OPEN_CREATE)?;
+    let is_made = has_schema(&writer)?;
+    // The files have their names now. SQLite syncs only the name of the log, and ignores a failure.
+    dir.sync()?;
+    if !is_made {
+        let schema = format!("BEGIN IMMEDIATE; {SCHEMA} COMMIT;");
+        writer.execute_batch(&schema).map_err(classify)?;
+    }
+    Ok((connect(path, flags)?, writer))
+}
+
+/// Opens a connection that changes nothing. An absent or unfinished database reads as empty.
+pub(crate) fn connect_read_only(path: &Path) -> Result<Connection> {
+    if path.exists() {
+        let connection = open_read_only(path).map_err(classify)?;
+        if has_schema(&connection)? {
+            return Ok(connection);
+        }
+    }
+    empty().map_err(classify)
+}
+
+fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
+    let connection = Connection::open_with_flags(path, flags).map_err(classify)?;
+    // SQLite falls back to reading a file that it cannot write; the system still has the reason.
+    if connection.is_readonly(MAIN_DB).map_err(classify)? {
+        return Err(io::Error::last_os_error().into());
+    }
+    let configure = || -> rusqlite::Result<()> {
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT)?;
+        connection.pragma_update(None, "synchronous", "FULL")
+    };
+    configure().map_err(classify)?;
+    Ok(connection)
+}
+
+fn open_read_only(path: &Path) -> rusqlite::Result<Connection> {
+    // A log with data must be read through its index. Without one the database cannot change.
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    let live = std::fs::metadata(log).is_ok_and(|log| log.len() > 0);
+    let option = if live { "" } else { "?immutable=1" };
+    let uri = format!("file:{}{option}", encode(path));
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+    Connection::open_with_flags(uri, flags)
+}
+
+/// Opens a database in memory that has no records and refuses to be written.
+fn empty() -> rusqlite::Result<Connection> {
+    let connection = Connection::open_in_memory()?;
+    connection.execute_batch(SCHEMA)?;
+    connection.pragma_update(None, "query_only", true)?;
+    Ok(connection)
+}
+
+/// Whether the database has the schema that this code reads; an error if it has another.
+fn has_schema(connection: &Connection) -> Result<bool> {
+    let version = connection.query_row("PRAGMA user_version", (), |row| row.get::<_, i64>(0));
+    match version.map_err(classify)? {
+        VERSION => Ok(true),
+        0 => Ok(false),
+        found => Err(Error::precondition(format!(
+            "expected schema {VERSION}, found {found}; use the newer release that wrote it"
+        ))),
+    }
+}
+
+/// Encodes a path for a URI of SQLite.
+fn encode(path: &Path) -> String {
+    path.to_string_lossy()
+        .replace('%', "%25")
+        .replace('?', "%3f")
+        .replace('#', "%23")
+}

@@ -1,0 +1,32 @@
+//! Errors of SQLite as errors of `cas`.
+
+use std::io;
+
+use cas_core::{Error, ErrorKind};
+use rusqlite::ErrorCode;
+
+/// Classifies an error of SQLite by what the caller must do about it.
+pub(crate) fn classify(error: rusqlite::Error) -> Error {
+    // SQLite names the call that failed; the reason is the last error of the system.
+    let cause = Error::from(io::Error::last_os_error()).kind();
+    let full = (ErrorKind::Full, "free some disk space");
+    let denied = (ErrorKind::Denied, "the database of records is not writable");
+    let (kind, advice) = match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            (ErrorKind::Busy, "another process is writing records; retry")
+        }
+        Some(ErrorCode::DiskFull) => full,
+        Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => denied,
+        Some(ErrorCode::CannotOpen | ErrorCode::SystemIoFailure) => match cause {
+            ErrorKind::Full => full,
+            ErrorKind::Denied => denied,
+            _ => (ErrorKind::Unavailable, "the device failed"),
+        },
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => (
+            ErrorKind::Corrupt,
+            "the database of records is damaged; restore it from a backup",
+        ),
+        _ => (ErrorKind::Internal, "unexpected; please report it"),
+    };
+    Error::new(kind, format!("{error}; {advice}")).source(error)
+}
