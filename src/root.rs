@@ -17,7 +17,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use cas_core::{Context, Error, Location, Opener, Registry, Result};
-use cas_host::{Dir, Lock};
+use cas_host::{Dir, Lock, find_foreign, make_private_dir};
 use serde::{Deserialize, Serialize};
 
 /// The format of `cas.toml` that this version reads and writes.
@@ -183,13 +183,9 @@ impl Root {
                 engines,
             })
         };
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path)
-            .during("make root", path.display())?;
+        make_private_dir(path).during("make root", path.display())?;
         let dir = Dir::open(path).during("init root", path.display())?;
-        refuse_foreign(path)?;
+        refuse_foreign(&dir).during("init root", path.display())?;
         let _alone = Lock::exclusive(&dir, ".lock").during("init root", path.display())?;
         if let Ok(text) = fs::read_to_string(path.join("cas.toml")) {
             let found = parse(&text, path)?;
@@ -266,22 +262,15 @@ fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).during("open root", path.display())
 }
 
-/// A directory with something else in it is never made a root.
-fn refuse_foreign(path: &Path) -> Result<()> {
+/// Refuses a directory that has other files in it.
+fn refuse_foreign(dir: &Dir) -> Result<()> {
     let ours = ["cas.toml", "store", "stores", "snapshots", "local", "run"];
-    for entry in fs::read_dir(path).during("init root", path.display())? {
-        let name = entry.during("init root", path.display())?.file_name();
-        // Names with a dot are our own temporary files, left by a crash in the middle.
-        let known = name
-            .to_str()
-            .is_some_and(|name| ours.contains(&name) || name.starts_with('.'));
-        if !known {
-            return Err(Error::precondition(format!(
-                "the directory is not empty and no root: it has {name:?}; choose another"
-            ))
-            .operation("init root")
-            .subject(path.display()));
-        }
+    // Names that begin with a dot are temporary files that a crash left.
+    let is_ours = |name: &str| ours.contains(&name) || name.starts_with('.');
+    if let Some(foreign) = find_foreign(dir, is_ours)? {
+        return Err(Error::precondition(format!(
+            "the directory is not empty and not a root: it has {foreign:?}; choose another"
+        )));
     }
     Ok(())
 }
@@ -371,6 +360,7 @@ mod tests {
     #[test]
     fn members_live_below_the_composition() {
         let mixed = locate(TABLES, "mixed").unwrap();
+        #[cfg(feature = "fs")]
         crate::registry().check(&mixed).unwrap();
         assert_eq!(
             mixed.member("large").unwrap().place(),

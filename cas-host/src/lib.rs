@@ -4,6 +4,7 @@
 //! Everything goes through descriptors of directories, so that a path is walked once and nothing
 //! can be swapped underneath.
 
+mod claim;
 mod copy;
 mod dir;
 mod lock;
@@ -15,6 +16,7 @@ pub mod snapshotter;
 mod sync;
 mod tree;
 
+pub use claim::{find_foreign, make_private_dir};
 pub use copy::{copy_attributes, copy_range, copy_tree};
 pub use dir::{Dir, Entry, Existing};
 pub use lock::Lock;

@@ -1,0 +1,65 @@
+//! Directories that a store or a root claims for itself.
+
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+
+use crate::Dir;
+
+/// Creates the directory `path` durably, with its missing parents, for the owner alone (0700).
+/// Leaves an existing directory as it is.
+///
+/// # Errors
+/// Errors of the file system.
+pub fn make_private_dir(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    // Syncs only the name of the last directory.
+    match path.canonicalize()?.parent() {
+        Some(parent) => Dir::open(parent)?.sync(),
+        None => Ok(()),
+    }
+}
+
+/// Finds a name in `dir` for which `is_ours` returns false, so that a directory with other files
+/// is not claimed. Returns `None` if there is none.
+///
+/// # Errors
+/// Errors of the file system.
+pub fn find_foreign(dir: &Dir, is_ours: impl Fn(&str) -> bool) -> io::Result<Option<String>> {
+    for entry in rustix::fs::Dir::read_from(dir)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy();
+        if !matches!(&*name, "." | "..") && !is_ours(&name) {
+            return Ok(Some(name.into_owned()));
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_new_directory_is_private_and_foreign_files_are_found() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("a/b");
+        make_private_dir(&path).unwrap();
+        make_private_dir(&path).unwrap();
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+        let dir = Dir::open(&path).unwrap();
+        let find = || find_foreign(&dir, |name| name == "ours").unwrap();
+        fs::write(path.join("ours"), "").unwrap();
+        assert_eq!(find(), None);
+        fs::write(path.join("other"), "").unwrap();
+        assert_eq!(find().as_deref(), Some("other"));
+    }
+}
