@@ -1,6 +1,5 @@
-//! The files under `blobs/`: names, status, listing.
+//! The files under `blobs/`.
 
-use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::sync::OnceLock;
@@ -10,12 +9,13 @@ use cas_core::{Algorithm, Digest, Result};
 use cas_host::Dir;
 use rustix::fs::{FileType, OFlags};
 
+use crate::blob_name::BlobName;
 use crate::listing::Listing;
 
-/// What opening a symbolic link fails with here.
+/// The error of opening a symbolic link.
 const LOOP: i32 = rustix::io::Errno::LOOP.raw_os_error();
 
-/// The directories of blobs, held open; that of SHA-512 is made when it is needed.
+/// The open directories of blobs. The directory for SHA-512 is created when it is needed.
 pub(crate) struct Blobs {
     root: Dir,
     sha256: Dir,
@@ -36,7 +36,7 @@ impl Blobs {
         })
     }
 
-    /// The directory of an algorithm, if there is one.
+    /// Returns the directory of an algorithm, or `None` if it is absent.
     fn directory(&self, algorithm: Algorithm) -> io::Result<Option<&Dir>> {
         if algorithm == Algorithm::Sha256 {
             return Ok(Some(&self.sha256));
@@ -51,7 +51,7 @@ impl Blobs {
         }
     }
 
-    /// The directory that a blob of `algorithm` is published in.
+    /// Returns the directory of an algorithm, and creates it if it is absent.
     pub(crate) fn directory_for(&self, algorithm: Algorithm) -> io::Result<&Dir> {
         match self.directory(algorithm)? {
             Some(dir) => Ok(dir),
@@ -62,7 +62,7 @@ impl Blobs {
         }
     }
 
-    /// Makes all names outlive a crash.
+    /// Makes the names of all blobs durable.
     pub(crate) fn sync(&self) -> io::Result<()> {
         for algorithm in Algorithm::ALL {
             if self.directory(algorithm)?.is_some() {
@@ -72,25 +72,25 @@ impl Blobs {
         Ok(())
     }
 
-    /// Makes the names of the blobs of `algorithm` outlive a crash.
+    /// Makes the names of the blobs of `algorithm` durable.
     pub(crate) fn sync_names(&self, algorithm: Algorithm) -> io::Result<()> {
         self.directory_for(algorithm)?.sync()?;
         match algorithm {
             Algorithm::Sha256 => Ok(()),
-            // Whoever made the directory may have been killed before its own name was synced.
+            // A process that created the directory may have died before it synced the name.
             Algorithm::Sha512 => self.root.sync(),
         }
     }
 
-    /// The status of a blob; a name that is no plain file is no blob.
+    /// Returns the status of a blob. A name that is not a regular file is not a blob.
     pub(crate) fn status(&self, digest: &Digest) -> io::Result<Option<rustix::fs::Stat>> {
         let Some(dir) = self.directory(digest.algorithm())? else {
             return Ok(None);
         };
-        Ok(dir.stat(Name::of(digest).as_c_str())?.filter(is_file))
+        Ok(dir.stat(BlobName::of(digest).as_c_str())?.filter(is_file))
     }
 
-    /// The size of a blob.
+    /// Returns the size and version of a blob.
     pub(crate) fn stat(&self, digest: &Digest) -> io::Result<Option<Stat>> {
         Ok(self.status(digest)?.map(|stat| Stat {
             digest: *digest,
@@ -99,16 +99,16 @@ impl Blobs {
         }))
     }
 
-    /// The blob as a file, and its size.
+    /// Opens a blob. Returns the file and its size.
     pub(crate) fn open_blob(&self, digest: &Digest) -> io::Result<Option<(File, u64)>> {
         let Some(dir) = self.directory(digest.algorithm())? else {
             return Ok(None);
         };
-        // A foreign pipe under the name of a blob must not make us wait for its writer.
+        // Without NONBLOCK a pipe with the name of a blob would block until it has a writer.
         let flags = OFlags::RDONLY | OFlags::NONBLOCK;
-        let file = match dir.open_file(Name::of(digest).as_c_str(), flags, 0) {
+        let file = match dir.open_file(BlobName::of(digest).as_c_str(), flags, 0) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            // A symbolic link is no blob, wherever it leads.
+            // A symbolic link is not a blob.
             Err(error) if error.raw_os_error() == Some(LOOP) => return Ok(None),
             opened => opened?,
         };
@@ -116,26 +116,26 @@ impl Blobs {
         Ok(is_file(&stat).then_some((file, stat.st_size as u64)))
     }
 
-    /// Removes a version of a blob; false when it is absent, or another. Whoever takes a name
-    /// away holds the lock of removals meanwhile; whoever gives one takes only what is free.
+    /// Removes a version of a blob. Returns false if the blob is absent or has another version. The
+    /// caller holds the lock on removals, so that no other process replaces the file meanwhile.
     pub(crate) fn remove(&self, digest: &Digest, seen: Version) -> io::Result<bool> {
         let Some(dir) = self.directory(digest.algorithm())? else {
             return Ok(false);
         };
         match self.status(digest)? {
-            Some(stat) if version(&stat) == seen => dir.remove(Name::of(digest).as_c_str()),
+            Some(stat) if version(&stat) == seen => dir.remove(BlobName::of(digest).as_c_str()),
             _ => Ok(false),
         }
     }
 
-    /// A page of blobs in digest order. Names that are no digests, and directories, are passed over.
+    /// Lists a page of blobs in digest order. Skips names that are not digests, and directories.
     pub(crate) fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<Stat>> {
         let mut page = Vec::new();
         for (algorithm, listing) in Algorithm::ALL.into_iter().zip(&self.listings) {
             let Some(dir) = self.directory(algorithm)? else {
                 continue;
             };
-            // Digests are in the order of their algorithms first.
+            // Digests are ordered by algorithm first.
             if after.is_some_and(|after| after.algorithm() > algorithm) {
                 continue;
             }
@@ -147,7 +147,7 @@ impl Blobs {
                 if after.is_none() {
                     break;
                 }
-                // One that was removed meanwhile leaves room for another.
+                // A blob may have been removed meanwhile; the next round fills the page.
                 for digest in digests {
                     page.extend(self.stat(&digest)?);
                 }
@@ -157,7 +157,7 @@ impl Blobs {
     }
 }
 
-/// The inode alone may be given again; with the time of its last change it is not.
+/// Combines the inode with the time of its last change, because an inode alone may be reused.
 fn version(stat: &rustix::fs::Stat) -> Version {
     let nanos = (stat.st_ctime as u64).wrapping_mul(1_000_000_000) + stat.st_ctime_nsec;
     Version(nanos ^ stat.st_ino.rotate_left(40))
@@ -165,76 +165,4 @@ fn version(stat: &rustix::fs::Stat) -> Version {
 
 fn is_file(stat: &rustix::fs::Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
-}
-
-/// The file name of a blob, made without the heap: `stat` is called for every blob of a pull.
-pub(crate) struct Name {
-    text: [u8; 129],
-    length: usize,
-}
-
-impl Name {
-    /// The name of the file of `digest`.
-    pub(crate) fn of(digest: &Digest) -> Self {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let mut text = [0; 129];
-        let hash = digest.as_bytes();
-        for (pair, byte) in text.chunks_exact_mut(2).zip(hash) {
-            pair[0] = DIGITS[usize::from(byte >> 4)];
-            pair[1] = DIGITS[usize::from(byte & 15)];
-        }
-        Name {
-            text,
-            length: 2 * hash.len(),
-        }
-    }
-
-    /// The digest whose file has this name.
-    pub(crate) fn read(algorithm: Algorithm, name: &str) -> Option<Digest> {
-        let mut hash = [0; 64];
-        let hash = hash.get_mut(..algorithm.size())?;
-        if name.len() != 2 * hash.len() {
-            return None;
-        }
-        for (byte, pair) in hash.iter_mut().zip(name.as_bytes().chunks_exact(2)) {
-            *byte = digit(pair[0])? << 4 | digit(pair[1])?;
-        }
-        Digest::from_bytes(algorithm, hash)
-    }
-
-    /// The name for a system call.
-    pub(crate) fn as_c_str(&self) -> &CStr {
-        CStr::from_bytes_with_nul(&self.text[..=self.length]).unwrap_or_default()
-    }
-}
-
-/// Other programs know a blob by lower case alone.
-fn digit(text: u8) -> Option<u8> {
-    match text {
-        b'0'..=b'9' => Some(text - b'0'),
-        b'a'..=b'f' => Some(text - b'a' + 10),
-        _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_is_the_hexadecimal_of_the_digest() {
-        for algorithm in Algorithm::ALL {
-            let digest = Digest::of(algorithm, b"x");
-            assert_eq!(Name::of(&digest).as_c_str().to_str(), Ok(&*digest.hex()));
-            assert_eq!(Name::read(algorithm, &digest.hex()), Some(digest));
-            for other in [
-                &*digest.hex().to_uppercase(),
-                &digest.hex()[1..],
-                "",
-                "lock",
-            ] {
-                assert_eq!(Name::read(algorithm, other), None);
-            }
-        }
-    }
 }

@@ -1,4 +1,4 @@
-//! The content store over the directory.
+//! The content store.
 
 use std::sync::Arc;
 
@@ -9,11 +9,12 @@ use cas_core::{
     BlobReader, Capabilities, Capability, ContentStore, Context, Digest, Ingest, Result, pool,
 };
 
-use crate::ingest::{self, FsIngest};
+use crate::ingest::FsIngest;
 use crate::reader::Reader;
 use crate::shared::Shared;
+use crate::staging;
 
-/// What the files of a directory promise.
+/// The capabilities of a store of files.
 pub(crate) const CAPABILITIES: Capabilities = Capabilities::of(&[
     Capability::Durable,
     Capability::Resume,
@@ -54,9 +55,9 @@ impl ContentStore for FsContent {
 
     async fn ingests(&self) -> Result<Vec<IngestStatus>> {
         let shared = Arc::clone(&self.0);
-        pool::run(move || match shared.ingests() {
-            Ok(dir) => ingest::list(dir),
-            // A store that cannot be written has none that anyone could go on with.
+        pool::run(move || match shared.ingest_dir() {
+            Ok(dir) => staging::list(dir),
+            // A read-only store has no ingest that could be resumed.
             Err(_) => Ok(Vec::new()),
         })
         .await
@@ -65,7 +66,7 @@ impl ContentStore for FsContent {
     async fn discard(&self, key: &str) -> Result<bool> {
         check_key(key)?;
         let (shared, owned) = (Arc::clone(&self.0), key.to_owned());
-        pool::run(move || ingest::discard(shared.ingests()?, &owned))
+        pool::run(move || staging::discard(shared.ingest_dir()?, &owned))
             .await
             .during("discard ingest", key)
     }

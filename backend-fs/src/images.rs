@@ -1,7 +1,7 @@
-//! Names: `index.json` says what they stand for, a record keeps the rest.
+//! The image store: `index.json` has the targets of names, records have the labels and times.
 //!
-//! The record is found by name and digest, so that a name which another program moved does not
-//! inherit the labels of what it stood for.
+//! The key of a record is the name and the digest, so that a name that another program moved does
+//! not inherit the labels of its old target.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -15,24 +15,24 @@ use cas_core::{Context, Descriptor, Error, ImageStore, Result, pool};
 use cas_records_sqlite::SqliteRecords;
 
 use crate::index::Index;
-use crate::ingest::time;
-use crate::names::Names;
+use crate::index_file::IndexFile;
 use crate::shared::Shared;
+use crate::time;
 
 /// The names of a store.
 #[derive(Clone)]
 pub(crate) struct FsImages {
     shared: Arc<Shared>,
-    names: Arc<Names>,
+    index_file: Arc<IndexFile>,
     records: SqliteRecords,
 }
 
 impl FsImages {
-    /// The names in the layout of `shared`.
+    /// Returns the names in the layout of `shared`.
     pub(crate) fn new(shared: Arc<Shared>, records: SqliteRecords) -> Self {
         FsImages {
             shared,
-            names: Arc::default(),
+            index_file: Arc::default(),
             records,
         }
     }
@@ -47,15 +47,15 @@ impl FsImages {
     }
 
     fn index(&self) -> Result<Arc<Index>> {
-        self.names.read(&self.shared.layout.root)
+        self.index_file.read(&self.shared.layout.root)
     }
 
     fn change<T>(&self, work: impl Fn(&mut Index) -> Result<T>) -> Result<T> {
-        let directories = (&self.shared.layout.root, self.shared.ours()?);
-        self.names.change(directories, work)
+        let directories = (&self.shared.layout.root, self.shared.cas_dir()?);
+        self.index_file.change(directories, work)
     }
 
-    /// The image of a name that stands for `target`.
+    /// Returns the image of a name whose target is `target`.
     fn image(&self, name: Reference, target: Descriptor) -> Result<Image> {
         match self
             .records
@@ -63,16 +63,15 @@ impl FsImages {
         {
             Some(record) => {
                 let image: Image = serde_json::from_slice(&record.value).map_err(|error| {
-                    Error::corrupt(format!("the record does not parse: {error}")).source(error)
+                    Error::corrupt(format!("the record of the image does not parse: {error}"))
+                        .source(error)
                 })?;
                 Ok(Image { target, ..image })
             }
             None => {
-                // Another program made the name: the age of what it stands for is the best guess.
+                // Another program made the name, so the age of its target is the best guess.
                 let stat = self.shared.blobs.status(&target.digest)?;
-                let made = stat.map_or(SystemTime::UNIX_EPOCH, |stat| {
-                    time(stat.st_mtime, stat.st_mtime_nsec)
-                });
+                let made = stat.as_ref().map_or(SystemTime::UNIX_EPOCH, time::modified);
                 Ok(Image {
                     created_at: made,
                     updated_at: made,
@@ -114,7 +113,7 @@ impl FsImages {
                 ));
             }
             index.set(&image.name, &image.target)?;
-            // First, so that no name is ever without its labels; alone it is of no consequence.
+            // First, so that no name is ever without its labels. A record alone has no effect.
             self.write_record(&image)
         })?;
         Ok(image)
@@ -127,7 +126,7 @@ impl FsImages {
             update_image(&mut after, update, fieldpaths)?;
             after.updated_at = SystemTime::now();
             check_image(&after)?;
-            // The entry may have members of others; it is left alone where it can be.
+            // The entry may have fields of other programs, so it is not replaced without need.
             if after.target != before.target {
                 index.set(&after.name, &after.target)?;
             }
@@ -150,7 +149,7 @@ impl FsImages {
                 && let Some(other) = found.iter().find(|one| one.digest != expected.digest)
             {
                 return Err(Error::not_found(format!(
-                    "expected it to stand for {}, found {}",
+                    "expected the target {}, found {}",
                     expected.digest, other.digest
                 )));
             }
@@ -166,8 +165,8 @@ impl FsImages {
 #[async_trait]
 impl ImageStore for FsImages {
     async fn get(&self, name: &Reference) -> Result<Option<Image>> {
-        let known = self.names.known(&self.shared.layout.root);
-        let found = match known {
+        let cached = self.index_file.cached(&self.shared.layout.root);
+        let found = match cached {
             Ok(Some(index)) => self.load(&index, name),
             _ => {
                 let wanted = name.clone();
@@ -223,11 +222,11 @@ impl ImageStore for FsImages {
     }
 }
 
-/// The key of the record of a name while it stands for `target`; no name has a space.
+/// Returns the key of the record of a name with this target. Names contain no spaces.
 fn key(name: &Reference, target: &Descriptor) -> String {
     format!("{name} {}", target.digest)
 }
 
 fn absent() -> Error {
-    Error::not_found("no image of this name in the store")
+    Error::not_found("the store has no image of this name")
 }

@@ -1,4 +1,4 @@
-//! `index.json`: the names. Whatever others wrote in it survives our changes.
+//! The document of `index.json`, in memory. Changes keep everything that other programs wrote.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -8,85 +8,92 @@ use cas_core::image::Reference;
 use cas_core::{Descriptor, Error, ErrorKind, Result, limit};
 use serde_json::{Map, Value, json};
 
-/// The annotation of an entry that is its name.
+/// The annotation that holds the name of an entry.
 const NAME: &str = "org.opencontainers.image.ref.name";
 
-/// The document, parsed no further than needed.
+/// The document. Entries are parsed only when they are used.
 pub(crate) struct Index {
     document: Map<String, Value>,
-    /// The places of the entries of each name, once one was looked for.
-    places: OnceLock<HashMap<String, Vec<usize>>>,
+    /// The positions of the entries of each name, computed at the first lookup.
+    positions: OnceLock<HashMap<String, Vec<usize>>>,
 }
 
 impl Index {
-    /// Parses it.
+    /// Parses the document.
     pub(crate) fn parse(data: &[u8]) -> Result<Self> {
         check_json(data)?;
-        let document: Map<String, Value> = serde_json::from_slice(data)
-            .map_err(|error| Error::corrupt(format!("is no index: {error}")).source(error))?;
+        let document: Map<String, Value> = serde_json::from_slice(data).map_err(|error| {
+            Error::corrupt(format!("not an image index: {error}")).source(error)
+        })?;
         match document.get("manifests") {
             Some(Value::Array(_) | Value::Null) | None => Ok(Self::of(document)),
-            Some(_) => Err(Error::corrupt("is no index: its manifests are no list")),
+            Some(_) => Err(Error::corrupt(
+                "not an image index: `manifests` is not an array",
+            )),
         }
     }
 
     fn of(document: Map<String, Value>) -> Self {
         Index {
             document,
-            places: OnceLock::new(),
+            positions: OnceLock::new(),
         }
     }
 
-    /// Another, to be changed.
+    /// Returns a copy that can be changed.
     pub(crate) fn copy(&self) -> Self {
         Self::of(self.document.clone())
     }
 
-    /// Its bytes.
+    /// Serialises the document.
     pub(crate) fn encode(&self) -> Result<Vec<u8>> {
         let data = serde_json::to_vec(&self.document)
             .map_err(|error| Error::internal("the index does not serialise").source(error))?;
-        match data.len() as u64 > limit::DOCUMENT_WRITE {
-            false => Ok(data),
-            true => Err(Error::new(
+        if data.len() as u64 > limit::DOCUMENT_WRITE {
+            return Err(Error::new(
                 ErrorKind::Full,
                 format!(
-                    "would have {} bytes, at most {}; remove images that are not needed",
+                    "would have {} bytes, at most {} are allowed; remove images that are not needed",
                     data.len(),
                     limit::DOCUMENT_WRITE
                 ),
-            )),
+            ));
         }
+        Ok(data)
     }
 
-    /// What a name stands for.
+    /// Returns the target of a name, or `None` if there is no entry.
     ///
     /// # Errors
-    /// `FailedPrecondition` when several entries have the name; `Corrupt` when its entry is none.
+    /// `FailedPrecondition` if several entries have the name; `Corrupt` if the entry is not a
+    /// descriptor.
     pub(crate) fn get(&self, name: &Reference) -> Result<Option<Descriptor>> {
         let mut targets = self.targets(name)?;
         match &targets[..] {
             [first, second, ..] => Err(Error::precondition(format!(
-                "index.json has this name twice, for {} and for {}; delete the name, which takes \
-                 both away, and make it again",
+                "index.json has this name twice, for {} and for {}; delete the name, which removes \
+                 both entries, and create it again",
                 first.digest, second.digest,
             ))),
             _ => Ok(targets.pop()),
         }
     }
 
-    /// All that a name stands for; several only where another program wrote them.
+    /// Returns all targets of a name. Only other programs write more than one.
     ///
     /// # Errors
-    /// `Corrupt` when one of its entries is no descriptor.
+    /// `Corrupt` if one of the entries is not a descriptor.
     pub(crate) fn targets(&self, name: &Reference) -> Result<Vec<Descriptor>> {
-        let (entries, places) = (self.entries(), self.places.get_or_init(|| self.places()));
-        let places = places.get(name.as_str()).into_iter().flatten();
-        places.map(|place| target(&entries[*place])).collect()
+        let entries = self.entries();
+        let positions = self.positions.get_or_init(|| self.find_positions());
+        let positions = positions.get(name.as_str()).into_iter().flatten();
+        positions
+            .map(|position| target(&entries[*position]))
+            .collect()
     }
 
-    /// All names and what they stand for, in the order of the names; entries without a name, or
-    /// that are no descriptors, are passed over.
+    /// Lists all names with their targets, in the order of the names. Skips entries without a name
+    /// and entries that are not descriptors.
     pub(crate) fn list(&self) -> Vec<(Reference, Descriptor)> {
         let mut list: Vec<_> = self
             .entries()
@@ -102,7 +109,7 @@ impl Index {
         list
     }
 
-    /// Makes `name` stand for `target` and nothing else.
+    /// Makes `target` the only target of `name`.
     pub(crate) fn set(&mut self, name: &Reference, target: &Descriptor) -> Result<()> {
         let mut entry = serde_json::to_value(target)
             .map_err(|error| Error::internal("a descriptor does not serialise").source(error))?;
@@ -121,7 +128,7 @@ impl Index {
 
     /// Removes the entries of a name.
     pub(crate) fn remove(&mut self, name: &Reference) {
-        self.places.take();
+        self.positions.take();
         if let Some(Value::Array(list)) = self.document.get_mut("manifests") {
             list.retain(|entry| !is_named(entry, name));
         }
@@ -132,14 +139,14 @@ impl Index {
         manifests.map_or(&[], Vec::as_slice)
     }
 
-    fn places(&self) -> HashMap<String, Vec<usize>> {
-        let mut places: HashMap<String, Vec<usize>> = HashMap::new();
-        for (place, entry) in self.entries().iter().enumerate() {
+    fn find_positions(&self) -> HashMap<String, Vec<usize>> {
+        let mut positions: HashMap<String, Vec<usize>> = HashMap::new();
+        for (position, entry) in self.entries().iter().enumerate() {
             if let Some(name) = name_of(entry) {
-                places.entry(name.to_owned()).or_default().push(place);
+                positions.entry(name.to_owned()).or_default().push(position);
             }
         }
-        places
+        positions
     }
 }
 
@@ -151,10 +158,13 @@ fn is_named(entry: &Value, name: &Reference) -> bool {
     name_of(entry) == Some(name.as_str())
 }
 
-/// The descriptor of an entry, without the name.
+/// Returns the descriptor of an entry, without the annotation of the name.
 fn target(entry: &Value) -> Result<Descriptor> {
-    let mut target: Descriptor = serde_json::from_value(entry.clone())
-        .map_err(|error| Error::corrupt(format!("its entry is no descriptor: {error}")))?;
+    let mut target: Descriptor = serde_json::from_value(entry.clone()).map_err(|error| {
+        Error::corrupt(format!(
+            "the entry of index.json is not a descriptor: {error}"
+        ))
+    })?;
     target.annotations.remove(NAME);
     Ok(target)
 }
@@ -174,7 +184,7 @@ mod tests {
          "annotations":{"org.opencontainers.image.ref.name":"twice"}}]}"#;
 
     #[test]
-    fn what_others_wrote_survives_and_duplicates_are_told() {
+    fn changes_keep_what_others_wrote_and_a_name_with_two_entries_is_an_error() {
         let mut index = Index::parse(FOREIGN.as_bytes()).unwrap();
         let name: Reference = "x.io/a:1".parse().unwrap();
         let mut target = Descriptor::of(MediaType::OCI_MANIFEST, b"{}");

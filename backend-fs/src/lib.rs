@@ -1,32 +1,39 @@
-//! A store of files, whose directory is an OCI image layout that skopeo, umoci and podman read:
+//! A store of files. Its directory is an OCI image layout, which skopeo, umoci and podman can read:
 //!
 //! ```text
 //! oci-layout          {"imageLayoutVersion":"1.0.0"}
-//! index.json          names -> descriptors; this file alone says what a name stands for
-//! blobs/sha256/HEX    blobs, never written again
-//! .cas/               ours, 0700
+//! index.json          names -> descriptors; the only place that maps a name to its target
+//! blobs/sha256/HEX    blobs, immutable
+//! .cas/               private to this crate, 0700
 //!   format.json       kind and version of the store
 //!   records.db        records of blobs and of images, in SQLite
-//!   ingest/           bytes on their way in, under their keys
-//!   lock index.lock   held while the layout is made, and while index.json is replaced
-//!   remove.lock       held while the name of a blob is taken away or given to other bytes
-//!   boot unsynced/    what tells, after a power loss, which bytes to doubt
+//!   ingest/           the bytes of ingests, by key
+//!   lock              held while the layout is made, and for recovery after a boot
+//!   index.lock        held while index.json is replaced
+//!   remove.lock       held while a blob is removed or replaced
+//!   boot              the boot in which the store was last opened
+//!   unsynced/         markers: blobs were published without a sync, check them after a power loss
 //! ```
 //!
 //! Any number of processes may use it at once.
 
+mod blob_name;
 mod blobs;
 mod content;
 mod images;
 mod index;
+mod index_file;
 mod ingest;
 mod layout;
 mod listing;
-mod names;
+mod pending;
 mod publish;
 mod reader;
 mod recover;
 mod shared;
+mod staging;
 mod store;
+mod time;
+mod unsynced;
 
 pub use store::{FsOpener, FsStore, GAPS};

@@ -1,11 +1,11 @@
-//! The names of a directory in order, a page at a time.
+//! The digests in a directory, in order and by pages.
 //!
-//! A directory gives its names in no order, so that each page would cost a reading of them all.
-//! What one reading found is kept for the pages that follow, for a while.
+//! The system returns the names of a directory in no order, so each page would need a scan of the
+//! whole directory. The result of a scan is therefore kept for the pages that follow, for a while.
 //!
-//! A list shows what is there from its first page to its last. So a reading serves only pages that
-//! go on where a page ended; any other, the first of a list above all, has the directory read
-//! again, and an older reading never takes the place of a newer.
+//! A list contains at least what existed from its first page to its last. So a kept scan is used
+//! only for a page that continues after another page. Every other page, such as the first of a
+//! list, scans again, and an older scan never replaces a newer one.
 
 use std::collections::{BinaryHeap, VecDeque};
 use std::io;
@@ -15,28 +15,28 @@ use std::time::{Duration, Instant};
 use cas_core::{Algorithm, Digest};
 use cas_host::Dir;
 
-use crate::blobs::Name;
+use crate::blob_name::BlobName;
 
-/// Most digests of a reading, in 4 MiB.
+/// Maximum number of digests in a scan (4 MiB).
 const WINDOW: usize = 64 << 10;
-/// How long a reading serves.
+/// How long a scan is used.
 const FRESH: Duration = Duration::from_secs(10);
-/// Most lists that go on with one reading.
+/// Maximum number of lists that continue with a kept scan.
 const LISTS: usize = 16;
 
-/// The lists of one directory.
+/// The lists of one directory that are under way.
 #[derive(Default)]
 pub(crate) struct Listing(Mutex<Inner>);
 
 #[derive(Default)]
 struct Inner {
-    latest: Option<Arc<Reading>>,
-    /// Ends of pages that no page has followed yet, the latest last.
+    latest: Option<Arc<Scan>>,
+    /// The last digests of pages that no page has followed yet, the latest last.
     ends: VecDeque<Digest>,
 }
 
 impl Listing {
-    /// The smallest digests of `dir` beyond `after` in order: `limit`, or all that there are.
+    /// Returns the first digests of `dir` after `after` in order, at most `limit`.
     pub(crate) fn page(
         &self,
         dir: &Dir,
@@ -44,37 +44,38 @@ impl Listing {
         after: Option<&Digest>,
         limit: usize,
     ) -> io::Result<Vec<Digest>> {
-        let known = after.and_then(|after| self.lock().follow(after));
-        let mut reading = match known {
-            Some(known) => known,
-            None => self.read(dir, algorithm, after)?,
+        let kept = after.and_then(|after| self.lock().take_scan(after));
+        let mut scan = match kept {
+            Some(kept) => kept,
+            None => self.scan(dir, algorithm, after)?,
         };
         let mut page = Vec::new();
         loop {
-            let more = reading.beyond(page.last().or(after));
+            let more = scan.after(page.last().or(after));
             page.extend(more.iter().take(limit - page.len()));
-            if page.len() == limit || reading.whole {
+            if page.len() == limit || scan.complete {
                 break;
             }
-            reading = self.read(dir, algorithm, page.last().or(after))?;
+            scan = self.scan(dir, algorithm, page.last().or(after))?;
         }
-        self.lock().end(page.last().filter(|_| page.len() == limit));
+        let continues = page.len() == limit;
+        self.lock().add_end(page.last().filter(|_| continues));
         Ok(page)
     }
 
-    fn read(
+    fn scan(
         &self,
         dir: &Dir,
         algorithm: Algorithm,
         after: Option<&Digest>,
-    ) -> io::Result<Arc<Reading>> {
-        let reading = Arc::new(Reading::of(dir, algorithm, after)?);
+    ) -> io::Result<Arc<Scan>> {
+        let scan = Arc::new(Scan::of(dir, algorithm, after)?);
         let mut inner = self.lock();
-        let newer = |latest: &Arc<Reading>| latest.begun > reading.begun;
+        let newer = |latest: &Arc<Scan>| latest.begun > scan.begun;
         if !inner.latest.as_ref().is_some_and(newer) {
-            inner.latest = Some(Arc::clone(&reading));
+            inner.latest = Some(Arc::clone(&scan));
         }
-        Ok(reading)
+        Ok(scan)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -83,16 +84,16 @@ impl Listing {
 }
 
 impl Inner {
-    /// The reading that serves the page after the one that ended with `after`.
-    fn follow(&mut self, after: &Digest) -> Option<Arc<Reading>> {
-        let place = self.ends.iter().position(|end| end == after)?;
-        self.ends.remove(place);
+    /// Returns the scan for the page that continues after `after`, if one is kept.
+    fn take_scan(&mut self, after: &Digest) -> Option<Arc<Scan>> {
+        let position = self.ends.iter().position(|end| end == after)?;
+        self.ends.remove(position);
         let latest = self.latest.as_ref();
-        latest.filter(|latest| latest.serves(after)).cloned()
+        latest.filter(|latest| latest.covers(after)).cloned()
     }
 
-    /// A page ended here, or was the last of its list.
-    fn end(&mut self, end: Option<&Digest>) {
+    /// Notes the end of a page, or `None` after the last page of a list.
+    fn add_end(&mut self, end: Option<&Digest>) {
         if self.ends.len() == LISTS {
             self.ends.pop_front();
         }
@@ -103,29 +104,29 @@ impl Inner {
     }
 }
 
-/// The smallest digests beyond one, as the directory gave them.
-struct Reading {
-    beyond: Option<Digest>,
+/// The first digests of a directory after one of them.
+struct Scan {
+    start: Option<Digest>,
     found: Vec<Digest>,
     /// Whether there were no more.
-    whole: bool,
+    complete: bool,
     begun: Instant,
 }
 
-impl Reading {
+impl Scan {
     fn of(dir: &Dir, algorithm: Algorithm, after: Option<&Digest>) -> io::Result<Self> {
-        let (begun, mut whole) = (Instant::now(), true);
+        let (begun, mut complete) = (Instant::now(), true);
         let mut smallest = BinaryHeap::new();
         for entry in dir.entries()? {
-            // Names that are no digests are no blobs.
-            let Some(digest) = Name::read(algorithm, &entry?.name) else {
+            // Other names are not blobs.
+            let Some(digest) = BlobName::parse(algorithm, &entry?.name) else {
                 continue;
             };
             if after.is_some_and(|after| digest <= *after) {
                 continue;
             }
             if smallest.len() == WINDOW {
-                whole = false;
+                complete = false;
                 match smallest.peek_mut() {
                     Some(mut greatest) if digest < *greatest => *greatest = digest,
                     _ => {}
@@ -134,26 +135,26 @@ impl Reading {
                 smallest.push(digest);
             }
         }
-        Ok(Reading {
-            beyond: after.copied(),
+        Ok(Scan {
+            start: after.copied(),
             found: smallest.into_sorted_vec(),
-            whole,
+            complete,
             begun,
         })
     }
 
-    /// What it found beyond a digest.
-    fn beyond(&self, after: Option<&Digest>) -> &[Digest] {
+    /// Returns what was found after a digest.
+    fn after(&self, after: Option<&Digest>) -> &[Digest] {
         match after {
             None => &self.found,
             Some(after) => &self.found[self.found.partition_point(|one| one <= after)..],
         }
     }
 
-    /// Whether it knows what comes next after a digest, and is not too old.
-    fn serves(&self, after: &Digest) -> bool {
-        let begins = self.beyond.is_none_or(|beyond| beyond <= *after);
-        let goes_on = self.whole || self.found.last().is_some_and(|last| after < last);
+    /// Whether it contains what follows a digest, and is not too old.
+    fn covers(&self, after: &Digest) -> bool {
+        let begins = self.start.is_none_or(|start| start <= *after);
+        let goes_on = self.complete || self.found.last().is_some_and(|last| after < last);
         begins && goes_on && self.begun.elapsed() < FRESH
     }
 }
@@ -172,9 +173,9 @@ mod tests {
         }
     }
 
-    /// Pages of a list that has more digests than a reading keeps.
+    /// The list has more digests than one scan keeps.
     #[test]
-    fn pages_across_readings_make_up_the_list() {
+    fn pages_across_scans_make_up_the_list() {
         const COUNT: u32 = WINDOW as u32 + 5_000;
         let temp = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
         let temp = temp.unwrap();
@@ -194,13 +195,12 @@ mod tests {
         expected.sort();
         assert!(all == expected, "{} of {COUNT}", all.len());
         assert_eq!(pages, COUNT / 1000 + 1);
-        assert!(listing.lock().latest.is_none(), "kept for nobody");
+        assert!(listing.lock().latest.is_none(), "no list continues");
     }
 
-    /// A list that was begun before and goes on after must not hide from another what came
-    /// between.
+    /// An older list that continues must not hide new blobs from a list that began after them.
     #[test]
-    fn a_list_shows_what_was_there_when_it_began() {
+    fn a_list_contains_what_existed_when_it_began() {
         let temp = tempfile::tempdir().unwrap();
         let (dir, listing) = (Dir::open(temp.path()).unwrap(), Listing::default());
         let page = |after: Option<&Digest>, limit| {
@@ -214,7 +214,7 @@ mod tests {
         assert_eq!(page(follows.last(), 100).last(), page(None, 100).last());
         let rest = page(new.last(), 100);
         assert_eq!(new.len() + rest.len(), 40);
-        // Whoever begins in the middle has followed nobody.
+        // A list that begins in the middle does not continue another.
         make(temp.path(), 40..60);
         let middle = digest(20);
         let expected = (0..60).filter(|number| digest(*number) > middle).count();

@@ -1,4 +1,4 @@
-//! Reads one blob by position.
+//! Reading blobs.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -6,12 +6,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cas_core::{BlobReader, Result, pool};
+use cas_core::{BlobReader, Digest, Hasher, Result, pool};
 
-/// Up to this many bytes a hop to another thread costs more than to read or to write them.
+/// Maximum number of bytes that are read or written inline, because another thread would cost more.
 pub(crate) const INLINE: usize = 64 << 10;
+/// Bytes that are read at a time to hash a file.
+const PIECE: usize = 1 << 20;
 
-/// An open blob; it can be read on after the blob was removed.
+/// An open blob. It stays readable after the blob is removed.
 pub(crate) struct Reader {
     pub(crate) file: Arc<File>,
     pub(crate) size: u64,
@@ -38,7 +40,7 @@ impl BlobReader for Reader {
     }
 }
 
-/// Reads `length` bytes, or fewer where the file ends.
+/// Reads `length` bytes, or fewer at the end of the file.
 pub(crate) fn read(file: &File, offset: u64, length: usize) -> Result<Bytes> {
     let mut data = vec![0; length];
     let mut filled = 0;
@@ -52,4 +54,18 @@ pub(crate) fn read(file: &File, offset: u64, length: usize) -> Result<Bytes> {
     }
     data.truncate(filled);
     Ok(data.into())
+}
+
+/// Whether the bytes of `file` have the digest `digest`.
+pub(crate) fn hashes_to(file: &File, digest: &Digest) -> Result<bool> {
+    let mut hasher = Hasher::new(digest.algorithm());
+    let mut at = 0;
+    loop {
+        let piece = read(file, at, PIECE)?;
+        if piece.is_empty() {
+            return Ok(hasher.finish() == *digest);
+        }
+        at += piece.len() as u64;
+        hasher.update(&piece);
+    }
 }

@@ -1,4 +1,4 @@
-//! The store as a whole, and how it is opened.
+//! The whole store, and its opener.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use crate::images::FsImages;
 use crate::layout::Layout;
 use crate::shared::Shared;
 
-/// Laws that this store does not keep: none.
+/// The laws that this store does not keep. There are none.
 pub const GAPS: &[(&str, &str)] = &[];
 
-/// A store in a directory.
+/// A store of files in a directory.
 pub struct FsStore {
     content: Arc<FsContent>,
     records: SqliteRecords,
@@ -25,12 +25,13 @@ pub struct FsStore {
 }
 
 impl FsStore {
-    /// Opens the store in the directory `path`; makes it where nothing is, adopts an image layout
-    /// of others. On a read-only file system what is there can be read.
+    /// Opens the store in the directory `path`. Creates it if the directory is absent or empty, and
+    /// adopts an image layout that another program made. On a read-only file system the store is
+    /// read-only.
     ///
     /// # Errors
-    /// `FailedPrecondition` for a directory with something else in it, a store of another kind or
-    /// of a newer format; `Corrupt`; those of the file system.
+    /// `FailedPrecondition` if the directory has other files in it, or a store of another kind or
+    /// of a newer format; `Corrupt`; errors of the file system.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         Self::open_at(path)
@@ -41,9 +42,10 @@ impl FsStore {
     fn open_at(path: &Path) -> Result<Self> {
         let shared = Arc::new(Shared::open(Layout::open(path)?)?);
         let database = path.join(".cas/records.db");
-        let records = match shared.layout.writable {
-            true => SqliteRecords::open(&database)?,
-            false => SqliteRecords::open_read_only(&database)?,
+        let records = if shared.layout.writable {
+            SqliteRecords::open(&database)?
+        } else {
+            SqliteRecords::open_read_only(&database)?
         };
         Ok(FsStore {
             images: Arc::new(FsImages::new(Arc::clone(&shared), records.clone())),
@@ -52,22 +54,22 @@ impl FsStore {
         })
     }
 
-    /// The bytes.
+    /// Returns the store of blobs.
     pub fn content(&self) -> Arc<dyn ContentStore> {
         self.content.clone()
     }
 
-    /// The home of records.
+    /// Returns the store of records.
     pub fn records(&self) -> Arc<dyn Records> {
         Arc::new(self.records.clone())
     }
 
-    /// The names.
+    /// Returns the store of names.
     pub fn images(&self) -> Arc<dyn ImageStore> {
         self.images.clone()
     }
 
-    /// All three as one.
+    /// Returns the three stores as one.
     pub fn store(&self) -> Store {
         Store {
             content: self.content(),
@@ -77,7 +79,7 @@ impl FsStore {
     }
 }
 
-/// Opens `fs:///path`.
+/// Opens stores at `fs:///path`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FsOpener;
 

@@ -1,0 +1,160 @@
+//! The file `index.json`: reading, caching, locking and replacing it.
+//!
+//! Any program may replace the file or write to it at any time, so its status is compared before
+//! each use of the cache. Two changes within one tick of the kernel's clock can leave the same
+//! status, so a status that young is not trusted, and the bytes are compared instead.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use cas_core::{Context, Error, Result, limit};
+use cas_host::{Dir, Lock};
+
+use crate::index::Index;
+use crate::time;
+
+const FILE: &str = "index.json";
+/// More than a tick of the clock for the times of files, which is at most 10 ms.
+const TICK: Duration = Duration::from_millis(50);
+
+/// The file, with the index that was read last.
+#[derive(Default)]
+pub(crate) struct IndexFile(Mutex<Option<Cached>>);
+
+#[derive(Clone)]
+struct Cached {
+    /// The status of the unchanged file, or `None` if the status was too young to be trusted.
+    status: Option<Status>,
+    data: Arc<[u8]>,
+    index: Arc<Index>,
+}
+
+impl IndexFile {
+    /// Returns the index if it is cached and the file has not changed.
+    pub(crate) fn cached(&self, root: &Dir) -> Result<Option<Arc<Index>>> {
+        let status = Status::of(root)?;
+        let cached = self.lock();
+        let unchanged = cached
+            .as_ref()
+            .filter(|cached| cached.status == Some(status));
+        Ok(unchanged.map(|cached| Arc::clone(&cached.index)))
+    }
+
+    /// Returns the index, from the cache if the file has not changed.
+    pub(crate) fn read(&self, root: &Dir) -> Result<Arc<Index>> {
+        let read = || match self.cached(root)? {
+            Some(index) => Ok(index),
+            None => self.read_file(root),
+        };
+        read().during("read", FILE)
+    }
+
+    fn read_file(&self, root: &Dir) -> Result<Arc<Index>> {
+        let (now, status) = (SystemTime::now(), Status::of(root)?);
+        let data = root.read(FILE, limit::DOCUMENT_READ)?.ok_or_else(missing)?;
+        let cached = self.lock().clone();
+        let index = match cached.filter(|cached| *cached.data == *data) {
+            Some(cached) => cached.index,
+            None => Arc::new(Index::parse(&data)?),
+        };
+        let trusted = status.changed + TICK < now && Status::of(root)? == status;
+        *self.lock() = Some(Cached {
+            status: trusted.then_some(status),
+            data: data.into(),
+            index: Arc::clone(&index),
+        });
+        Ok(index)
+    }
+
+    /// Changes the index under the lock that all processes with this crate take.
+    ///
+    /// Other programs take no lock. If one of them changed the file since it was read, `work` runs
+    /// again on the new index.
+    pub(crate) fn change<T>(
+        &self,
+        (root, cas_dir): (&Dir, &Dir),
+        work: impl Fn(&mut Index) -> Result<T>,
+    ) -> Result<T> {
+        let _lock = Lock::exclusive(cas_dir, "index.lock")?;
+        loop {
+            let before = Status::of(root)?;
+            let mut index = self.read(root)?.copy();
+            let outcome = work(&mut index)?;
+            let data = index.encode().during("write", FILE)?;
+            if Status::of(root)? == before {
+                root.replace(FILE, &data, 0o644, (cas_dir, "index.new"))
+                    .during("write", FILE)?;
+                *self.lock() = Some(Cached {
+                    status: None,
+                    data: data.into(),
+                    index: Arc::new(index),
+                });
+                return Ok(outcome);
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Cached>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The status of the file. It changes with every change except within one tick of the clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Status {
+    file: (u64, u64),
+    size: i64,
+    modified: SystemTime,
+    changed: SystemTime,
+}
+
+impl Status {
+    fn of(root: &Dir) -> Result<Self> {
+        let stat = root.stat(FILE)?.ok_or_else(missing)?;
+        Ok(Status {
+            file: (stat.st_dev, stat.st_ino),
+            size: stat.st_size,
+            modified: time::modified(&stat),
+            changed: time::changed(&stat),
+        })
+    }
+}
+
+fn missing() -> Error {
+    Error::corrupt("index.json is missing; not a valid OCI image layout")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A program that writes to the file keeps its inode and, within one tick, its status.
+    #[test]
+    fn changes_of_other_programs_are_seen_at_once() {
+        let temp = tempfile::tempdir().unwrap();
+        let (root, file) = (Dir::open(temp.path()).unwrap(), IndexFile::default());
+        let text = |number: u32| {
+            let digest = cas_core::Digest::sha256(&number.to_le_bytes());
+            let entry = r#""mediaType":"a/b","size":1,"annotations""#;
+            let name = r#"{"org.opencontainers.image.ref.name":"x"}"#;
+            format!(r#"{{"manifests":[{{"digest":"{digest}",{entry}:{name}}}]}}"#)
+        };
+        let name = "x".parse().unwrap();
+        for number in 0..500u32 {
+            std::fs::write(temp.path().join(FILE), text(number)).unwrap();
+            if number % 100 == 0 {
+                // Old enough that its status is trusted.
+                std::thread::sleep(TICK * 2);
+            }
+            for _ in 0..2 {
+                let target = file.read(&root).unwrap().get(&name).unwrap().unwrap();
+                let expected = cas_core::Digest::sha256(&number.to_le_bytes());
+                assert_eq!(target.digest, expected, "{number}");
+            }
+        }
+        assert!(file.cached(&root).unwrap().is_none(), "too young");
+        std::thread::sleep(TICK * 2);
+        file.read(&root).unwrap();
+        assert!(file.cached(&root).unwrap().is_some());
+    }
+}

@@ -1,0 +1,214 @@
+//! The files of ingests.
+//!
+//! If the key is a digest, as most are, the file `ingest/KEY` holds the bytes and is also the lock,
+//! so that a blob costs one file. Otherwise `ingest/HASH` holds the bytes, and `ingest/HASH.key` is
+//! the lock and contains the key.
+//!
+//! Bytes from before a reboot may be torn, so the first opening after one removes them. A key file
+//! starts with the boot in which its ingest began.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::sync::Arc;
+
+use cas_core::content::IngestStatus;
+use cas_core::{Digest, Error, Result, limit};
+use cas_host::{Dir, Lock};
+use rustix::fs::OFlags;
+
+use crate::time;
+
+/// Maximum size of a key file: a boot ID, a line feed and a key.
+const KEY_FILE: u64 = 64 + limit::KEY as u64;
+const SUFFIX: &str = ".key";
+
+/// The open files of an ingest and the lock on them.
+pub(crate) struct Staged {
+    pub(crate) name: String,
+    pub(crate) file: Arc<File>,
+    /// Shared with work on the pool, which may outlive its caller.
+    pub(crate) lock: Arc<Lock>,
+}
+
+impl Staged {
+    /// Locks the ingest of `key` in `dir`, and creates it if there is none to resume.
+    pub(crate) fn open(dir: &Dir, boot: &str, key: &str) -> Result<Self> {
+        let name = name_of(key);
+        let (lock, file) = if is_digest(&name) {
+            lock_bytes(dir, &name)?
+        } else {
+            lock_key(dir, &name, boot, key)?
+        };
+        Ok(Staged {
+            name,
+            file: Arc::new(file),
+            lock: Arc::new(lock),
+        })
+    }
+
+    /// Removes the files. The lock is held until this is dropped.
+    pub(crate) fn remove(&self, dir: &Dir) -> Result<()> {
+        dir.remove(&*self.name)?;
+        self.remove_key_file(dir)
+    }
+
+    /// Removes the key file, if there is one, of an ingest that was published.
+    pub(crate) fn remove_key_file(&self, dir: &Dir) -> Result<()> {
+        if !is_digest(&self.name) {
+            dir.remove(&*lock_file(&self.name))?;
+        }
+        Ok(())
+    }
+}
+
+/// Discards the ingest of `key`. Returns false if there is none.
+pub(crate) fn discard(dir: &Dir, key: &str) -> Result<bool> {
+    let name = name_of(key);
+    let exists = dir.stat(&*name)?.is_some();
+    if exists || dir.stat(&*lock_file(&name))?.is_some() {
+        let _lock = lock(dir, &name)?;
+        dir.remove(&*name)?;
+        dir.remove(&*lock_file(&name))?;
+    }
+    Ok(exists)
+}
+
+/// Lists the ingests in the order of their keys.
+pub(crate) fn list(dir: &Dir) -> Result<Vec<IngestStatus>> {
+    let mut found = Vec::new();
+    for entry in dir.entries()? {
+        let entry = entry?.name;
+        let Some(name) = ingest_of(&entry) else {
+            continue;
+        };
+        // Any file may be removed meanwhile.
+        let Some(stat) = dir.stat(name)? else {
+            continue;
+        };
+        let key = if is_digest(name) {
+            Some(name.to_owned())
+        } else if let Ok(file) = dir.open_file(&*entry, OFlags::RDONLY, 0) {
+            read_key(&file)?.map(|(_, key)| key)
+        } else {
+            None
+        };
+        found.extend(key.map(|key| IngestStatus {
+            key,
+            offset: stat.st_size as u64,
+            updated_at: time::modified(&stat),
+        }));
+    }
+    found.sort_by(|a, b| a.key.cmp(&b.key));
+    Ok(found)
+}
+
+/// Removes the ingests that began before the boot `boot`.
+pub(crate) fn remove_stale(dir: &Dir, boot: &str) -> Result<()> {
+    let names: Vec<String> = dir
+        .entries()?
+        .map(|entry| entry.map(|entry| entry.name))
+        .collect::<Result<_, _>>()?;
+    for name in names.iter().filter_map(|name| ingest_of(name)) {
+        let Ok(lock) = lock(dir, name) else { continue };
+        if is_digest(name) || read_key(lock.file())?.is_none_or(|(of, _)| of != boot) {
+            dir.remove(name)?;
+            dir.remove(&*lock_file(name))?;
+        }
+    }
+    Ok(())
+}
+
+fn lock(dir: &Dir, name: &str) -> Result<Lock> {
+    Lock::try_exclusive(dir, &lock_file(name))?
+        .ok_or_else(|| Error::busy("another writer holds this ingest; wait for it to end"))
+}
+
+/// Locks an ingest whose name is its key, and creates it if it is absent.
+fn lock_bytes(dir: &Dir, name: &str) -> Result<(Lock, File)> {
+    let mut held = lock(dir, name)?;
+    if is_hard_linked(held.file())? {
+        dir.remove(name)?;
+        drop(held);
+        held = lock(dir, name)?;
+    }
+    let file = held.file().try_clone()?;
+    Ok((held, file))
+}
+
+/// Locks the key file of an ingest. Resets the ingest if it has another key or is from another
+/// boot.
+fn lock_key(dir: &Dir, name: &str, boot: &str, key: &str) -> Result<(Lock, File)> {
+    let lock = lock(dir, name)?;
+    let ours = Some((boot.to_owned(), key.to_owned()));
+    if read_key(lock.file())? == ours {
+        let file = dir.open_file(name, OFlags::RDWR | OFlags::CREATE, 0o600)?;
+        if !is_hard_linked(&file)? {
+            return Ok((lock, file));
+        }
+    }
+    let content = format!("{boot}\n{key}");
+    let file = reset(dir, name, lock.file(), &content).inspect_err(|_| {
+        // A key file without its key would never be found again.
+        let _ = dir.remove(&*lock_file(name));
+    })?;
+    Ok((lock, file))
+}
+
+/// Empties an ingest and writes its key file. Returns the file for the bytes.
+fn reset(dir: &Dir, name: &str, key_file: &File, content: &str) -> io::Result<File> {
+    dir.remove(name)?;
+    key_file.set_len(0)?;
+    key_file.write_all_at(content.as_bytes(), 0)?;
+    dir.open_file(name, OFlags::RDWR | OFlags::CREATE, 0o600)
+}
+
+/// Whether the file is hard-linked: a publish was interrupted between link and unlink, so writing
+/// would modify a blob.
+fn is_hard_linked(file: &File) -> io::Result<bool> {
+    Ok(file.metadata()?.nlink() > 1)
+}
+
+/// Reads the boot and the key from a key file. Returns `None` if the file is incomplete.
+fn read_key(file: &File) -> Result<Option<(String, String)>> {
+    let mut data = Vec::new();
+    let mut file = file;
+    std::io::Seek::rewind(&mut file)?;
+    file.take(KEY_FILE).read_to_end(&mut data)?;
+    let text = String::from_utf8(data).unwrap_or_default();
+    let parts = text.split_once('\n').filter(|(_, key)| !key.is_empty());
+    Ok(parts.map(|(boot, key)| (boot.to_owned(), key.to_owned())))
+}
+
+/// Returns the file name of an ingest. A key may have any characters, so one that is not a digest
+/// is hashed.
+fn name_of(key: &str) -> String {
+    if is_digest(key) {
+        key.to_owned()
+    } else {
+        Digest::sha256(key.as_bytes()).hex()
+    }
+}
+
+/// Whether the name of an ingest is its key.
+fn is_digest(name: &str) -> bool {
+    name.parse::<Digest>().is_ok()
+}
+
+/// Returns the name of the file that is locked for the ingest `name`.
+fn lock_file(name: &str) -> String {
+    if is_digest(name) {
+        name.to_owned()
+    } else {
+        format!("{name}{SUFFIX}")
+    }
+}
+
+/// Returns the name of the ingest whose lock is `file`, or `None` if it is not a lock.
+fn ingest_of(file: &str) -> Option<&str> {
+    if is_digest(file) {
+        Some(file)
+    } else {
+        file.strip_suffix(SUFFIX)
+    }
+}

@@ -1,0 +1,89 @@
+//! Markers of blobs that may not be on disk.
+//!
+//! An open store that publishes without a sync first writes a marker file under `unsynced/`. After
+//! a power loss a marker that is left tells [`crate::recover`] to check all blobs.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use cas_core::Result;
+use cas_host::{Dir, Lock};
+
+const MARKERS: &str = "unsynced";
+
+/// The marker of one open store. It is locked as long as the store is open.
+pub(crate) struct Marker {
+    name: String,
+    _lock: Lock,
+}
+
+impl Marker {
+    /// Writes the marker durably.
+    pub(crate) fn write(cas_dir: &Dir, boot: &str) -> Result<Self> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{boot}-{}-{number}", std::process::id());
+        let dir = cas_dir.make_dir(MARKERS, 0o700)?;
+        let lock = Lock::exclusive(&dir, &name)?;
+        dir.sync()?;
+        Ok(Marker { name, _lock: lock })
+    }
+}
+
+/// The markers that exist before a sync.
+pub(crate) struct Markers {
+    dir: Dir,
+    /// The names, each with its lock if its writer is gone.
+    found: Vec<(String, Option<Lock>)>,
+}
+
+impl Markers {
+    /// Finds the markers, and locks those whose writers are gone.
+    pub(crate) fn find(cas_dir: &Dir) -> Result<Self> {
+        let dir = cas_dir.make_dir(MARKERS, 0o700)?;
+        let mut found = Vec::new();
+        for name in names(&dir)? {
+            let lock = Lock::try_exclusive(&dir, &name)?;
+            found.push((name, lock));
+        }
+        Ok(Markers { dir, found })
+    }
+
+    /// Whether there are none, so that every blob was synced when it was published.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.found.is_empty()
+    }
+
+    /// Removes `own` and the markers whose writers are gone, after a sync. Other writers may
+    /// publish more.
+    pub(crate) fn remove_synced(self, own: Option<Marker>) -> Result<()> {
+        let gone = self.found.iter().filter(|(_, lock)| lock.is_some());
+        let own = own.iter().map(|own| &own.name);
+        for name in gone.map(|(name, _)| name).chain(own) {
+            self.dir.remove(&**name)?;
+        }
+        Ok(())
+    }
+
+    /// Runs `check` if there is a marker, then removes all markers. For recovery, when no store is
+    /// open.
+    pub(crate) fn check_and_remove(
+        cas_dir: &Dir,
+        check: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        let dir = cas_dir.make_dir(MARKERS, 0o700)?;
+        let names = names(&dir)?;
+        if names.is_empty() {
+            return Ok(());
+        }
+        check()?;
+        for name in &names {
+            dir.remove(&**name)?;
+        }
+        Ok(())
+    }
+}
+
+fn names(dir: &Dir) -> Result<Vec<String>> {
+    let names = dir.entries()?.map(|entry| entry.map(|entry| entry.name));
+    Ok(names.collect::<Result<_, _>>()?)
+}
