@@ -180,5 +180,5 @@ fn a_new_root_takes_copies_where_overlays_cannot_be_had_and_says_why() {
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(said.contains("snapshotter native"), "{said}");
     let why = String::from_utf8_lossy(&output.stderr);
-    assert!(why.contains("overlays cannot be had here"), "{why}");
+    assert!(why.contains("overlayfs is not usable here"), "{why}");
 }

@@ -53,7 +53,7 @@ impl Index {
             return Err(Error::new(
                 ErrorKind::Full,
                 format!(
-                    "would have {} bytes, at most {} are allowed; remove images that are not needed",
+                    "would have {} bytes, at most {} are allowed; remove images",
                     data.len(),
                     limit::DOCUMENT_WRITE
                 ),
@@ -62,7 +62,7 @@ impl Index {
         Ok(data)
     }
 
-    /// Returns the target of a name, or `None` if there is no entry.
+    /// Returns the target of a name, or `None` if it has no entry.
     ///
     /// # Errors
     /// `FailedPrecondition` if several entries have the name; `Corrupt` if the entry is not a

@@ -4,9 +4,10 @@
 //! each use of the cache. Two changes within one tick of the kernel's clock can leave the same
 //! status, so a status that young is not trusted, and the bytes are compared instead.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use cas_core::sync::lock;
 use cas_core::{Context, Error, Result, limit};
 use cas_host::{Dir, Lock};
 
@@ -33,7 +34,7 @@ impl IndexFile {
     /// Returns the index if it is cached and the file has not changed.
     pub(crate) fn cached(&self, root: &Dir) -> Result<Option<Arc<Index>>> {
         let status = Status::of(root)?;
-        let cached = self.lock();
+        let cached = lock(&self.0);
         let unchanged = cached
             .as_ref()
             .filter(|cached| cached.status == Some(status));
@@ -52,13 +53,13 @@ impl IndexFile {
     fn read_file(&self, root: &Dir) -> Result<Arc<Index>> {
         let (now, status) = (SystemTime::now(), Status::of(root)?);
         let data = root.read(FILE, limit::DOCUMENT_READ)?.ok_or_else(missing)?;
-        let cached = self.lock().clone();
+        let cached = lock(&self.0).clone();
         let index = match cached.filter(|cached| *cached.data == *data) {
             Some(cached) => cached.index,
             None => Arc::new(Index::parse(&data)?),
         };
         let trusted = status.changed + TICK < now && Status::of(root)? == status;
-        *self.lock() = Some(Cached {
+        *lock(&self.0) = Some(Cached {
             status: trusted.then_some(status),
             data: data.into(),
             index: Arc::clone(&index),
@@ -84,7 +85,7 @@ impl IndexFile {
             if Status::of(root)? == before {
                 root.replace(FILE, &data, 0o644, (cas_dir, "index.new"))
                     .during("write", FILE)?;
-                *self.lock() = Some(Cached {
+                *lock(&self.0) = Some(Cached {
                     status: None,
                     data: data.into(),
                     index: Arc::new(index),
@@ -92,10 +93,6 @@ impl IndexFile {
                 return Ok(outcome);
             }
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Cached>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

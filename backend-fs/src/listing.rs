@@ -9,9 +9,10 @@
 
 use std::collections::{BinaryHeap, VecDeque};
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use cas_core::sync::lock;
 use cas_core::{Algorithm, Digest};
 use cas_host::Dir;
 
@@ -44,7 +45,7 @@ impl Listing {
         after: Option<&Digest>,
         limit: usize,
     ) -> io::Result<Vec<Digest>> {
-        let kept = after.and_then(|after| self.lock().take_scan(after));
+        let kept = after.and_then(|after| lock(&self.0).take_scan(after));
         let mut scan = match kept {
             Some(kept) => kept,
             None => self.scan(dir, algorithm, after)?,
@@ -59,7 +60,7 @@ impl Listing {
             scan = self.scan(dir, algorithm, page.last().or(after))?;
         }
         let continues = page.len() == limit;
-        self.lock().add_end(page.last().filter(|_| continues));
+        lock(&self.0).add_end(page.last().filter(|_| continues));
         Ok(page)
     }
 
@@ -70,16 +71,12 @@ impl Listing {
         after: Option<&Digest>,
     ) -> io::Result<Arc<Scan>> {
         let scan = Arc::new(Scan::of(dir, algorithm, after)?);
-        let mut inner = self.lock();
+        let mut inner = lock(&self.0);
         let newer = |latest: &Arc<Scan>| latest.begun > scan.begun;
         if !inner.latest.as_ref().is_some_and(newer) {
             inner.latest = Some(Arc::clone(&scan));
         }
         Ok(scan)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -195,7 +192,7 @@ mod tests {
         expected.sort();
         assert!(all == expected, "{} of {COUNT}", all.len());
         assert_eq!(pages, COUNT / 1000 + 1);
-        assert!(listing.lock().latest.is_none(), "no list continues");
+        assert!(lock(&listing.0).latest.is_none(), "no list continues");
     }
 
     /// An older list that continues must not hide new blobs from a list that began after them.

@@ -1,10 +1,11 @@
 //! What all handles of one open store share.
 
 use std::fs::File;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::SystemTime;
 
 use cas_core::content::Version;
+use cas_core::sync::lock;
 use cas_core::{Context, Digest, Error, ErrorKind, Result};
 use cas_host::{Dir, Lock, syncfs};
 
@@ -101,7 +102,7 @@ impl Shared {
     /// Writes the marker of unsynced blobs, before the first of them. No flush ends while the
     /// returned guard is held.
     pub(crate) fn mark_unsynced(&self) -> Result<MutexGuard<'_, Option<Marker>>> {
-        let mut marker = self.marker();
+        let mut marker = lock(&self.marker);
         if marker.is_none() {
             *marker = Some(Marker::write(self.cas_dir()?, &self.boot)?);
         }
@@ -115,7 +116,7 @@ impl Shared {
         let Ok(cas_dir) = self.cas_dir() else {
             return Ok(());
         };
-        let mut marker = self.marker();
+        let mut marker = lock(&self.marker);
         let markers = Markers::find(cas_dir)?;
         self.publishes.sync_once(|| {
             if markers.is_empty() {
@@ -125,10 +126,6 @@ impl Shared {
             }
         })?;
         markers.remove_synced(marker.take())
-    }
-
-    fn marker(&self) -> MutexGuard<'_, Option<Marker>> {
-        self.marker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

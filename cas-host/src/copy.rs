@@ -1,5 +1,5 @@
-//! Copying a tree with all that belongs to it: owners, modes, extended attributes, times, hard
-//! links, devices and holes. Bytes are shared where the file system can.
+//! Copying a tree with owners, modes, extended attributes, times, hard links, devices and holes.
+//! File systems with reflinks share the bytes.
 
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -16,13 +16,13 @@ use rustix::io::Errno;
 use crate::tree::{At, Visit, proc_path, walk};
 
 const PIECE: usize = 256 << 10;
-/// Attributes that say how a directory lies over others.
+/// Prefixes of the attributes of overlayfs.
 const OVERLAY: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
 
-/// Copies what lies below `from` into `to`, which is empty and nobody else's.
+/// Copies everything below `from` into `to`, which is empty and used by no other process.
 ///
 /// # Errors
-/// `Busy` where something is mounted below; those of the file system, naming the path.
+/// `Busy` at a mount point; errors of the file system, with the path.
 pub fn copy_tree(from: impl AsFd, to: impl AsFd) -> Result<()> {
     let root = to.as_fd();
     let mut copier = Copier {
@@ -30,17 +30,18 @@ pub fn copy_tree(from: impl AsFd, to: impl AsFd) -> Result<()> {
         here: root.try_clone_to_owned().during("copy", "a tree")?,
         path: Vec::new(),
         links: HashMap::new(),
-        reflink: true,
+        can_reflink: true,
         buffer: vec![0; PIECE],
     };
     walk(from, &mut copier)
 }
 
-/// Copies up to `length` bytes of a file into another without a way through this process, shared
-/// where the file system can; how many. None where the first ends, or the kernel cannot.
+/// Copies up to `length` bytes from one file to another in the kernel, by reflink if the file
+/// system has them. Returns the number of bytes: zero at the end of the first file, or if the
+/// kernel cannot copy between these files.
 ///
 /// # Errors
-/// Those of the file system.
+/// Errors of the file system.
 pub fn copy_range(
     from: impl AsFd,
     at: u64,
@@ -48,10 +49,16 @@ pub fn copy_range(
     offset: u64,
     length: usize,
 ) -> io::Result<usize> {
-    Ok(range(from.as_fd(), at, to.as_fd(), offset, length)?)
+    Ok(try_copy_range(
+        from.as_fd(),
+        at,
+        to.as_fd(),
+        offset,
+        length,
+    )?)
 }
 
-fn range(
+fn try_copy_range(
     from: BorrowedFd<'_>,
     mut at: u64,
     to: BorrowedFd<'_>,
@@ -67,28 +74,28 @@ fn range(
 
 struct Copier<'a> {
     root: BorrowedFd<'a>,
-    /// The directory that is being filled.
+    /// The directory that is being written.
     here: OwnedFd,
-    /// Its path below `root`, each name with a slash behind it.
+    /// Its path below `root`, with a slash after each name.
     path: Vec<u8>,
-    /// The first name of each inode that has several.
+    /// The first copied name of each inode with several names.
     links: HashMap<(u64, u64), CString>,
-    /// Whether sharing bytes has not yet been refused.
-    reflink: bool,
+    /// False after a reflink has failed.
+    can_reflink: bool,
     buffer: Vec<u8>,
 }
 
 impl Visit for Copier<'_> {
     fn entry(&mut self, at: At<'_>) -> Result<(), Errno> {
-        if at.stat.st_nlink > 1 && self.linked(at)? {
+        if at.stat.st_nlink > 1 && self.link_to_copy(at)? {
             return Ok(());
         }
         match at.file_type() {
-            FileType::RegularFile => self.file(at),
+            FileType::RegularFile => self.copy_file(at),
             FileType::Symlink => {
                 let target = rustix::fs::readlinkat(at.dir, at.name, Vec::new())?;
                 rustix::fs::symlinkat(&target, &self.here, at.name)?;
-                self.attributes(at)
+                self.copy_metadata_by_name(at)
             }
             kind => {
                 rustix::fs::mknodat(&self.here, at.name, kind, Mode::empty(), at.stat.st_rdev)?;
@@ -100,7 +107,7 @@ impl Visit for Copier<'_> {
                     AtFlags::empty(),
                 )?;
                 rustix::fs::chmodat(&self.here, at.name, mode(at.stat), AtFlags::empty())?;
-                self.attributes(at)
+                self.copy_metadata_by_name(at)
             }
         }
     }
@@ -113,9 +120,9 @@ impl Visit for Copier<'_> {
         Ok(())
     }
 
-    /// A directory gets its attributes when nothing changes in it any more.
+    /// Copies the metadata of a directory last, because changes in it change its times.
     fn leave(&mut self, at: At<'_>, child: BorrowedFd<'_>) -> Result<(), Errno> {
-        describe(at.stat, child, self.here.as_fd(), all)?;
+        copy_metadata(at.stat, child, self.here.as_fd(), all)?;
         self.path
             .truncate(self.path.len() - at.name.count_bytes() - 1);
         self.here = open_dir(&self.here, c"..")?;
@@ -124,8 +131,8 @@ impl Visit for Copier<'_> {
 }
 
 impl Copier<'_> {
-    /// Links to the copy of the same inode, where there is one.
-    fn linked(&mut self, at: At<'_>) -> Result<bool, Errno> {
+    /// Links to the copy of the same inode. Returns false if there is none yet.
+    fn link_to_copy(&mut self, at: At<'_>) -> Result<bool, Errno> {
         if let Some(first) = self.links.get(&at.identity()) {
             let plain = AtFlags::empty();
             rustix::fs::linkat(self.root, first, &self.here, at.name, plain)?;
@@ -137,61 +144,67 @@ impl Copier<'_> {
         Ok(false)
     }
 
-    fn file(&mut self, at: At<'_>) -> Result<(), Errno> {
+    fn copy_file(&mut self, at: At<'_>) -> Result<(), Errno> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let from = rustix::fs::openat(at.dir, at.name, flags, Mode::empty())?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let to = rustix::fs::openat(&self.here, at.name, flags, Mode::RUSR | Mode::WUSR)?;
-        if at.stat.st_size > 0 && !self.share(&from, &to)? {
-            self.ranges(&from, &to, at.stat)?;
+        if at.stat.st_size > 0 && !self.reflink(&from, &to)? {
+            self.copy_data(&from, &to, at.stat)?;
         }
-        describe(at.stat, from.as_fd(), to.as_fd(), all)
+        copy_metadata(at.stat, from.as_fd(), to.as_fd(), all)
     }
 
-    /// Shares the bytes of a file, where the file system can.
-    fn share(&mut self, from: &OwnedFd, to: &OwnedFd) -> Result<bool, Errno> {
-        if !self.reflink {
+    /// Shares the bytes of a file. Returns false if the file system cannot.
+    fn reflink(&mut self, from: &OwnedFd, to: &OwnedFd) -> Result<bool, Errno> {
+        if !self.can_reflink {
             return Ok(false);
         }
         match rustix::fs::ioctl_ficlone(to, from) {
             Ok(()) => Ok(true),
             Err(Errno::OPNOTSUPP | Errno::XDEV | Errno::INVAL | Errno::NOTTY | Errno::NOSYS) => {
-                self.reflink = false;
+                self.can_reflink = false;
                 Ok(false)
             }
             Err(error) => Err(error),
         }
     }
 
-    /// Copies the bytes of a file and leaves its holes.
-    fn ranges(&mut self, from: &OwnedFd, to: &OwnedFd, stat: &Stat) -> Result<(), Errno> {
+    /// Copies the bytes of a file, and keeps its holes.
+    fn copy_data(&mut self, from: &OwnedFd, to: &OwnedFd, stat: &Stat) -> Result<(), Errno> {
         let size = u64::try_from(stat.st_size).unwrap_or(0);
         let dense = u64::try_from(stat.st_blocks).unwrap_or(0) * 512 >= size;
         if dense {
-            return self.range(from, to, 0, size);
+            return self.copy_extent(from, to, 0, size);
         }
         let mut at = 0;
         while let Some(start) = seek(from, SeekFrom::Data(at), size)? {
             let end = seek(from, SeekFrom::Hole(start), size)?.unwrap_or(size);
-            self.range(from, to, start, end)?;
+            self.copy_extent(from, to, start, end)?;
             at = end;
         }
         rustix::fs::ftruncate(to, size)
     }
 
-    fn range(&mut self, from: &OwnedFd, to: &OwnedFd, start: u64, end: u64) -> Result<(), Errno> {
+    fn copy_extent(
+        &mut self,
+        from: &OwnedFd,
+        to: &OwnedFd,
+        start: u64,
+        end: u64,
+    ) -> Result<(), Errno> {
         let mut at = start;
         while at < end {
             let rest = usize::try_from(end - at).unwrap_or(usize::MAX);
-            match range(from.as_fd(), at, to.as_fd(), at, rest)? {
-                0 => return self.through_memory(from, to, at, end),
+            match try_copy_range(from.as_fd(), at, to.as_fd(), at, rest)? {
+                0 => return self.copy_through_memory(from, to, at, end),
                 copied => at += copied as u64,
             }
         }
         Ok(())
     }
 
-    fn through_memory(
+    fn copy_through_memory(
         &mut self,
         from: &OwnedFd,
         to: &OwnedFd,
@@ -214,8 +227,8 @@ impl Copier<'_> {
         Ok(())
     }
 
-    /// Owner, extended attributes and times of what cannot be opened.
-    fn attributes(&self, at: At<'_>) -> Result<(), Errno> {
+    /// Copies owner, extended attributes and times of an entry that cannot be opened.
+    fn copy_metadata_by_name(&self, at: At<'_>) -> Result<(), Errno> {
         let (here, nofollow) = (self.here.as_fd(), AtFlags::SYMLINK_NOFOLLOW);
         rustix::fs::chownat(here, at.name, uid(at.stat), gid(at.stat), nofollow)?;
         Attributes::named(at.dir, at.name)?.copy_to(&Attributes::named(here, at.name)?, all)?;
@@ -223,22 +236,23 @@ impl Copier<'_> {
     }
 }
 
-/// Gives the directory `to` owner, mode, extended attributes and times of `from`, but for those
-/// that steer an overlay.
+/// Copies owner, mode, extended attributes and times from one directory to another, without the
+/// attributes of overlayfs.
 ///
 /// # Errors
-/// Those of the file system.
+/// Errors of the file system.
 pub fn copy_attributes(from: impl AsFd, to: impl AsFd) -> Result<()> {
     let (from, to) = (from.as_fd(), to.as_fd());
-    let copied = rustix::fs::fstat(from).and_then(|stat| describe(&stat, from, to, is_no_overlays));
+    let copied = rustix::fs::fstat(from)
+        .and_then(|stat| copy_metadata(&stat, from, to, is_not_of_overlayfs));
     copied
         .map_err(std::io::Error::from)
         .during("copy", "attributes of a directory")
 }
 
-/// Owner, mode, extended attributes and times of a file or a directory; in this order, for each
-/// of them may undo part of the one after it.
-fn describe(
+/// Copies owner, mode, extended attributes and times of a file or a directory. They are set in this
+/// order because setting one may reset a later one.
+fn copy_metadata(
     stat: &Stat,
     from: BorrowedFd<'_>,
     to: BorrowedFd<'_>,
@@ -250,19 +264,19 @@ fn describe(
     rustix::fs::futimens(to, &times(stat))
 }
 
-/// Every attribute: a tree that is copied may have overlays of its own in it.
+/// Selects every attribute, because a copied tree may contain layers of other overlays.
 fn all(_: &[u8]) -> bool {
     true
 }
 
-fn is_no_overlays(name: &[u8]) -> bool {
+fn is_not_of_overlayfs(name: &[u8]) -> bool {
     !OVERLAY.iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// Where extended attributes are read or written.
+/// The file whose extended attributes are read or written.
 enum Attributes<'a> {
     Open(BorrowedFd<'a>),
-    /// A path that is not followed.
+    /// A path. A link is not followed.
     Named(CString),
 }
 
@@ -274,7 +288,7 @@ impl Attributes<'_> {
             .map_err(|_| Errno::INVAL)
     }
 
-    /// Copies those whose names are wanted.
+    /// Copies the attributes whose names are `wanted`.
     fn copy_to(&self, to: &Attributes<'_>, wanted: fn(&[u8]) -> bool) -> Result<(), Errno> {
         let names = match self.list() {
             Err(Errno::OPNOTSUPP) => return Ok(()),
@@ -289,14 +303,14 @@ impl Attributes<'_> {
     }
 
     fn list(&self) -> Result<Vec<u8>, Errno> {
-        whole(|buffer| match self {
+        read_all(|buffer| match self {
             Attributes::Open(fd) => rustix::fs::flistxattr(fd, buffer),
             Attributes::Named(path) => rustix::fs::llistxattr(path, buffer),
         })
     }
 
     fn value(&self, name: &std::ffi::CStr) -> Result<Vec<u8>, Errno> {
-        whole(|buffer| match self {
+        read_all(|buffer| match self {
             Attributes::Open(fd) => rustix::fs::fgetxattr(fd, name, buffer),
             Attributes::Named(path) => rustix::fs::lgetxattr(path, name, buffer),
         })
@@ -312,8 +326,8 @@ impl Attributes<'_> {
     }
 }
 
-/// All of a list of names or of a value; most are short, and none is longer than the limit.
-fn whole(read: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
+/// Reads a list of names or a value. Most are short, and none is longer than the limit.
+fn read_all(read: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
     let mut buffer = vec![0; 256];
     let length = match read(&mut buffer) {
         Err(Errno::RANGE) => {

@@ -1,4 +1,4 @@
-//! An open directory, and the changes in it that must outlive a crash.
+//! An open directory, with durable changes.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -10,25 +10,25 @@ use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 use rustix::path::Arg;
 
-/// A directory that is held open.
+/// An open directory.
 #[derive(Debug)]
 pub struct Dir(OwnedFd);
 
-/// What [`Dir::rename_new`] found under the new name.
+/// What [`Dir::rename_new`] found at the new name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Existing {
-    /// Nothing; the file has it now.
+    /// Nothing. The file has the new name now.
     Nothing,
-    /// Something, which stays; the file keeps its old name.
+    /// Another file, which is kept. The file keeps its old name.
     Something,
 }
 
-/// A name in a directory.
+/// An entry of a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// The name; one that is not UTF-8 is not listed.
+    /// The name. Names that are not UTF-8 are not listed.
     pub name: String,
-    /// What it is, as far as the directory says.
+    /// The type, if the directory has it.
     pub kind: FileType,
 }
 
@@ -40,48 +40,48 @@ impl Dir {
     /// Opens the directory at `path`.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// Errors of the file system.
     pub fn open(path: impl AsRef<Path>) -> io::Result<Self> {
         Ok(Dir(fs::open(path.as_ref(), DIRECTORY, Mode::empty())?))
     }
 
-    /// Opens a directory in this one; a symbolic link is refused.
+    /// Opens a subdirectory. Refuses a symbolic link.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// Errors of the file system.
     pub fn open_dir(&self, name: &str) -> io::Result<Self> {
         let flags = DIRECTORY | OFlags::NOFOLLOW;
         Ok(Dir(fs::openat(&self.0, name, flags, Mode::empty())?))
     }
 
-    /// Opens a directory in this one, and makes it durably first where it is absent.
+    /// Opens a subdirectory, and creates it durably if it is absent.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// Errors of the file system.
     pub fn make_dir(&self, name: &str, mode: u32) -> io::Result<Self> {
         match fs::mkdirat(&self.0, name, Mode::from_raw_mode(mode)) {
             Ok(()) => self.sync()?,
             Err(Errno::EXIST) => {}
-            // What is there already may be read on a read-only file system.
+            // On a read-only file system an existing directory can still be read.
             Err(error) => return self.open_dir(name).map_err(|_| error.into()),
         }
         self.open_dir(name)
     }
 
-    /// Opens a file; never through a symbolic link, never inherited by a child.
+    /// Opens a file. Refuses a symbolic link; child processes do not inherit the descriptor.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// Errors of the file system.
     pub fn open_file(&self, name: impl Arg, flags: OFlags, mode: u32) -> io::Result<File> {
         let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let file = fs::openat(&self.0, name, flags, Mode::from_raw_mode(mode))?;
         Ok(File::from(file))
     }
 
-    /// The status of a name, or nothing when it is absent.
+    /// Returns the status of a name, or `None` if it is absent.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// Errors of the file system.
     pub fn stat(&self, name: impl Arg) -> io::Result<Option<Stat>> {
         match fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(stat)),
@@ -90,20 +90,20 @@ impl Dir {
         }
     }
 
-    /// Whether `name` is this very file.
+    /// Whether `name` is the open file `file`.
     ///
     /// # Errors
-    /// Those of the file system.
-    pub fn holds(&self, name: &str, file: &File) -> io::Result<bool> {
+    /// Errors of the file system.
+    pub fn is_file(&self, name: &str, file: &File) -> io::Result<bool> {
         let ours = fs::fstat(file)?;
         let found = self.stat(name)?;
         Ok(found.is_some_and(|found| (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino)))
     }
 
-    /// The bytes of a file, or nothing when it is absent.
+    /// Reads a file. Returns `None` if it is absent.
     ///
     /// # Errors
-    /// [`Error`] `OutOfRange` beyond `limit` bytes; those of the file system.
+    /// [`Error`] `OutOfRange` if it has more than `limit` bytes; errors of the file system.
     pub fn read(&self, name: &str, limit: u64) -> io::Result<Option<Vec<u8>>> {
         let file = match self.open_file(name, OFlags::RDONLY | OFlags::NONBLOCK, 0) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -112,19 +112,19 @@ impl Dir {
         let mut data = Vec::new();
         file.take(limit.saturating_add(1)).read_to_end(&mut data)?;
         if data.len() as u64 > limit {
-            let text = format!("{name} has more than {limit} bytes, and no more are read");
+            let text = format!("{name} has more than {limit} bytes, which is the limit");
             return Err(Error::out_of_range(text).into());
         }
         Ok(Some(data))
     }
 
-    /// Gives `name` these bytes in one step that outlives a crash; readers see the old or the new.
+    /// Replaces the content of `name` atomically and durably.
     ///
-    /// They are written to the file `temporary` of `staging` first, which the caller holds a lock
-    /// on. The new file has `mode`, whatever the umask.
+    /// `staging` is the directory and name of the temporary file, which the caller has locked. The
+    /// new file has the mode `mode`, regardless of the umask.
     ///
     /// # Errors
-    /// Those of the file system; the old bytes are then there, or the new.
+    /// Errors of the file system. The file then has the old content or the new.
     pub fn replace(
         &self,
         name: &str,
@@ -141,29 +141,29 @@ impl Dir {
             .and_then(|()| file.sync_all())
             .and_then(|()| dir.rename(temporary, self, name));
         if let Err(error) = written {
-            // Half a file must not keep the space that it may have failed for.
+            // The write may have failed for lack of space.
             let _ = dir.remove(temporary);
             return Err(error);
         }
         self.sync()
     }
 
-    /// Renames over whatever has the new name.
+    /// Renames a file, and replaces a file that has the new name.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// Errors of the file system.
     pub fn rename(&self, from: impl Arg, dir: &Dir, to: impl Arg) -> io::Result<()> {
         Ok(fs::renameat(&self.0, from, &dir.0, to)?)
     }
 
-    /// Renames where the new name is free.
+    /// Renames a file unless another has the new name. Returns whether one has.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// Errors of the file system.
     pub fn rename_new<A: Arg + Copy>(&self, from: A, dir: &Dir, to: A) -> io::Result<Existing> {
         let renamed = fs::renameat_with(&self.0, from, &dir.0, to, RenameFlags::NOREPLACE);
         let outcome = match renamed {
-            // File systems without the flag have links, or none of this works on them.
+            // File systems without the flag must have hard links.
             Err(Errno::INVAL | Errno::NOSYS) => {
                 fs::linkat(&self.0, from, &dir.0, to, AtFlags::empty())
                     .and_then(|()| fs::unlinkat(&self.0, from, AtFlags::empty()))
@@ -177,10 +177,10 @@ impl Dir {
         }
     }
 
-    /// Removes a file; false when it is absent.
+    /// Removes a file. Returns false if it is absent.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// Errors of the file system.
     pub fn remove(&self, name: impl Arg) -> io::Result<bool> {
         match fs::unlinkat(&self.0, name, AtFlags::empty()) {
             Ok(()) => Ok(true),
@@ -189,18 +189,18 @@ impl Dir {
         }
     }
 
-    /// Makes the names of this directory outlive a crash.
+    /// Makes the names in this directory durable.
     ///
     /// # Errors
-    /// Those of the device.
+    /// Errors of the device.
     pub fn sync(&self) -> io::Result<()> {
         Ok(fs::fsync(&self.0)?)
     }
 
-    /// The names in the directory as they come, without `.` and `..`.
+    /// Returns the entries in no particular order, without `.` and `..`.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// Errors of the file system.
     pub fn entries(&self) -> io::Result<impl Iterator<Item = io::Result<Entry>>> {
         let entries = fs::Dir::read_from(&self.0)?;
         Ok(entries.filter_map(|entry| match entry {
@@ -227,7 +227,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn replace_keeps_the_old_bytes_until_the_new_are_whole() {
+    fn replace_changes_the_content_and_leaves_no_temporary_file() {
         let temp = tempfile::tempdir().unwrap();
         let dir = Dir::open(temp.path()).unwrap();
         let staging = dir.make_dir("staging", 0o700).unwrap();
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn rename_new_never_clobbers() {
+    fn rename_new_never_replaces_a_file() {
         let temp = tempfile::tempdir().unwrap();
         let dir = Dir::open(temp.path()).unwrap();
         for name in ["a", "b"] {

@@ -1,16 +1,16 @@
-//! What the kernel gives: directories with durable changes, locks that die with their owner,
-//! trees copied, measured and removed.
+//! The file system and mounts of the host: durable files, locks, copying and removing trees,
+//! mounting, and what snapshotters of directories share.
 //!
-//! Everything goes through descriptors of directories, so that a path is walked once and nothing
-//! can be swapped underneath.
+//! Directories are used through descriptors, so that a path is resolved only once and cannot be
+//! replaced meanwhile.
 
 mod claim;
 mod copy;
 mod dir;
+mod idmap;
 mod lock;
 pub mod mount;
 pub mod overlay;
-mod owners;
 mod snapshot_dirs;
 pub mod snapshotter;
 mod sync;
@@ -19,7 +19,8 @@ mod tree;
 pub use claim::{find_foreign, make_private_dir};
 pub use copy::{copy_attributes, copy_range, copy_tree};
 pub use dir::{Dir, Entry, Existing};
+pub use idmap::IdMap;
 pub use lock::Lock;
-pub use snapshot_dirs::{Held, SnapshotDirs, TREE, make_tree};
+pub use snapshot_dirs::{LockedDir, SnapshotDirs, TREE, make_tree};
 pub use sync::{begin_write, boot_id, check_written, syncfs};
 pub use tree::measure;

@@ -1,7 +1,7 @@
-//! Locks of open files: the kernel releases them when their owner dies.
+//! Locks on files. The kernel releases them when their owner dies.
 //!
-//! `flock` belongs to the open file description, so two openings exclude each other within one
-//! process as well as between processes.
+//! An `flock` belongs to the open file description, so it also excludes a second owner within one
+//! process.
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -10,31 +10,32 @@ use rustix::fs::OFlags;
 
 use crate::Dir;
 
-/// A held lock; dropping it releases it.
+/// A lock, released on drop.
 #[derive(Debug)]
 pub struct Lock {
     file: File,
 }
 
 impl Lock {
-    /// Waits for the lock of the file `name`, which is made where it is absent.
+    /// Locks the file `name`, which is created if it is absent. Waits until the lock is free.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// Errors of the file system.
     pub fn exclusive(dir: &Dir, name: &str) -> io::Result<Self> {
         loop {
             let file = open(dir, name)?;
             file.lock()?;
-            if dir.holds(name, &file)? {
+            if dir.is_file(name, &file)? {
                 return Ok(Lock { file });
             }
         }
     }
 
-    /// Takes the lock of the file `name`, made where it is absent, or nothing while it is held.
+    /// Locks the file `name`, which is created if it is absent. Returns `None` if another owner
+    /// has the lock.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// Errors of the file system.
     pub fn try_exclusive(dir: &Dir, name: &str) -> io::Result<Option<Self>> {
         loop {
             let file = open(dir, name)?;
@@ -43,14 +44,14 @@ impl Lock {
                 Err(TryLockError::WouldBlock) => return Ok(None),
                 Err(TryLockError::Error(error)) => return Err(error),
             }
-            // The last owner may have removed the file between the opening and the lock.
-            if dir.holds(name, &file)? {
+            // The last owner may have removed the file after it was opened here.
+            if dir.is_file(name, &file)? {
                 return Ok(Some(Lock { file }));
             }
         }
     }
 
-    /// The locked file, to keep a remark in.
+    /// Returns the locked file, which may have content.
     pub fn file(&self) -> &File {
         &self.file
     }
@@ -58,7 +59,7 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Closing is not enough while a child between fork and exec holds a copy.
+        // Closing is not enough: a child between fork and exec may have a copy of the descriptor.
         let _ = self.file.unlock();
     }
 }
@@ -72,13 +73,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_owner_and_a_removed_file_is_no_lock() {
+    fn a_lock_has_one_owner_and_ends_when_its_file_is_removed() {
         let temp = tempfile::tempdir().unwrap();
         let dir = Dir::open(temp.path()).unwrap();
         let held = Lock::try_exclusive(&dir, "x").unwrap().unwrap();
         assert!(Lock::try_exclusive(&dir, "x").unwrap().is_none());
         dir.remove("x").unwrap();
-        // The name is free again: the old lock is of a file that nobody can find.
+        // The name is free: the first lock is on a file that has no name any more.
         let fresh = Lock::try_exclusive(&dir, "x").unwrap().unwrap();
         drop((held, fresh));
         assert!(Lock::try_exclusive(&dir, "x").unwrap().is_some());

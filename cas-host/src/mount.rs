@@ -1,10 +1,10 @@
-//! Mounts by descriptors: a tree is whole before anybody can see it, and one that is attached
-//! nowhere is gone with its descriptor, whatever becomes of the process.
+//! Mounting by descriptors. A mount is complete before it is visible, and one that is not attached
+//! ends with its descriptor, even if the process is killed.
 
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use cas_core::error::{Context, Error, Result};
@@ -17,16 +17,16 @@ use rustix::mount::{
     mount_remount, move_mount, open_tree, unmount as unmount_at,
 };
 
-use crate::owners;
+use crate::IdMap;
 
-/// Longest value of one parameter that the kernel takes, without its end.
+/// Maximum length in bytes of a mount parameter, without the final zero.
 const VALUE: usize = 255;
 
-/// The root directory of what `mounts` show, for this process alone.
+/// Opens the root directory of `mounts` without attaching them, for this process only.
 ///
 /// # Errors
-/// `Unsupported` for more than one mount; `Denied` where overlays need more rights; those of the
-/// file system.
+/// `Unsupported` for more than one mount; `Denied` without the right to mount overlays; errors of
+/// the file system.
 pub fn open(mounts: &[Mount]) -> Result<OwnedFd> {
     match single(mounts)? {
         Mount::Bind { source, .. } => directory(source).during("open directory", source.display()),
@@ -38,19 +38,18 @@ pub fn open(mounts: &[Mount]) -> Result<OwnedFd> {
     }
 }
 
-/// Shows what `mounts` say at the directory `target`; with the owners that a user namespace, where
-/// there is one, maps those on disk to.
+/// Mounts `mounts` at the directory `target`, with owners mapped by `idmap`.
 ///
-/// The kernel makes an overlay's work directory as the user who mounts, so that the namespace must
-/// have him, as whomever.
+/// The kernel creates the work directory of an overlay as the user who mounts, so the map must
+/// contain that user.
 ///
 /// # Errors
-/// As [`open`]; `NotFound` or `FailedPrecondition` where `target` is no directory; `Unsupported`
-/// where the kernel or the file system cannot map owners.
-pub fn attach(mounts: &[Mount], target: &Path, owners: Option<BorrowedFd<'_>>) -> Result<()> {
+/// As [`open`]; `NotFound` or `FailedPrecondition` if `target` is not a directory; `Unsupported` if
+/// the kernel or the file system cannot map IDs.
+pub fn attach(mounts: &[Mount], target: &Path, idmap: Option<IdMap<'_>>) -> Result<()> {
     let mount = single(mounts)?;
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-    let moved = move_mount(tree(mount, owners)?, c"", CWD, target, flags).map_err(io::Error::from);
+    let moved = move_mount(tree(mount, idmap)?, c"", CWD, target, flags).map_err(io::Error::from);
     moved.during("mount on", target.display())?;
     if let Mount::Bind {
         read_only: true, ..
@@ -61,21 +60,22 @@ pub fn attach(mounts: &[Mount], target: &Path, owners: Option<BorrowedFd<'_>>) -
         fixed
             .during("mount read-only", target.display())
             .inspect_err(|_| {
-                // What cannot be made read-only must not stay; the first error is the one to tell.
+                // A mount that is not read-only must not stay. The first error is returned.
                 let _ = unmount(target);
             })?;
     }
     Ok(())
 }
 
-/// Takes away what is mounted at `target`.
+/// Unmounts `target`.
 ///
 /// # Errors
-/// `Busy` while it is used; `FailedPrecondition` where nothing is mounted; those of the system.
+/// `Busy` while it is in use; `FailedPrecondition` if nothing is mounted there; errors of the
+/// system.
 pub fn unmount(target: &Path) -> Result<()> {
     match unmount_at(target, UnmountFlags::NOFOLLOW) {
         Err(Errno::BUSY) => Err(Error::busy(
-            "something in it is in use; end that or leave the directory",
+            "a process uses a file or directory in it; end that process or leave the directory",
         )),
         Err(Errno::INVAL) => Err(Error::precondition("nothing is mounted there")),
         done => done.map_err(|errno| io::Error::from(errno).into()),
@@ -94,10 +94,10 @@ fn single(mounts: &[Mount]) -> Result<&Mount> {
     }
 }
 
-/// Makes a mount that is attached nowhere yet.
-fn tree(mount: &Mount, owners: Option<BorrowedFd<'_>>) -> Result<OwnedFd> {
+/// Creates a mount that is not attached yet.
+fn tree(mount: &Mount, idmap: Option<IdMap<'_>>) -> Result<OwnedFd> {
     let (lower, upper, work, options) = match mount {
-        Mount::Bind { source, .. } => return clone(source, owners),
+        Mount::Bind { source, .. } => return clone(source, idmap),
         Mount::Overlay {
             lower,
             upper,
@@ -111,18 +111,18 @@ fn tree(mount: &Mount, owners: Option<BorrowedFd<'_>>) -> Result<OwnedFd> {
         layers: Vec::new(),
     };
     for path in lower {
-        match owners {
-            Some(owners) => {
-                let mapped = overlay.mapped(path, owners)?;
+        match idmap {
+            Some(idmap) => {
+                let mapped = overlay.map_owners(path, idmap)?;
                 overlay.layer("lowerdir+", &mapped)?;
             }
             None => overlay.layer("lowerdir+", path)?,
         }
     }
     if let (Some(upper), Some(work)) = (upper, work) {
-        // The kernel wants both in one mount.
-        let both = match (owners, upper.parent()) {
-            (Some(owners), Some(dir)) => Some((dir, overlay.mapped(dir, owners)?)),
+        // The kernel requires both directories in one mount.
+        let both = match (idmap, upper.parent()) {
+            (Some(idmap), Some(dir)) => Some((dir, overlay.map_owners(dir, idmap)?)),
             _ => None,
         };
         for (key, path) in [("upperdir", upper), ("workdir", work)] {
@@ -146,9 +146,9 @@ fn tree(mount: &Mount, owners: Option<BorrowedFd<'_>>) -> Result<OwnedFd> {
         .and_then(|()| fsmount(&overlay.context, FsMountFlags::FSMOUNT_CLOEXEC, attributes));
     created.map_err(|errno| {
         let error = overlay.explain(errno);
-        match (owners, errno) {
+        match (idmap, errno) {
             (Some(_), Errno::INVAL) => Error::unsupported(format!(
-                "overlays show other owners from Linux 6.15 on; mount without a map of ids: {error}"
+                "overlays with an ID map need Linux 6.15; mount without an ID map: {error}"
             ))
             .operation("map owners"),
             _ => error,
@@ -156,46 +156,46 @@ fn tree(mount: &Mount, owners: Option<BorrowedFd<'_>>) -> Result<OwnedFd> {
     })
 }
 
-/// A mount of the directory that is attached nowhere.
-fn clone(path: &Path, owners: Option<BorrowedFd<'_>>) -> Result<OwnedFd> {
+/// Creates a bind mount of the directory that is not attached yet.
+fn clone(path: &Path, idmap: Option<IdMap<'_>>) -> Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let tree = open_tree(CWD, path, flags).map_err(io::Error::from);
     let tree = tree.during("mount", path.display())?;
-    if let Some(owners) = owners {
-        owners::map(&tree, owners).map_err(|error| error.subject(path.display()))?;
+    if let Some(idmap) = idmap {
+        let mapped = idmap.apply(&tree);
+        mapped.map_err(|error| error.subject(path.display()))?;
     }
     Ok(tree)
 }
 
-/// An overlay that is being described to the kernel.
+/// An overlay that is being configured.
 struct Overlay {
     context: OwnedFd,
-    /// Layers whose paths are too long, or whose owners are mapped, open until the mount is made.
+    /// Layers with a long path or with mapped owners, open until the mount is created.
     layers: Vec<File>,
 }
 
 impl Overlay {
-    /// A mount of the directory that has mapped owners.
-    fn mapped(&mut self, path: &Path, owners: BorrowedFd<'_>) -> Result<PathBuf> {
-        Ok(self.keep(clone(path, Some(owners))?))
+    /// Mounts the directory with mapped owners. Returns the path of the mount.
+    fn map_owners(&mut self, path: &Path, idmap: IdMap<'_>) -> Result<PathBuf> {
+        Ok(self.keep_open(clone(path, Some(idmap))?))
     }
 
-    /// Keeps it open; its path until then.
-    fn keep(&mut self, layer: OwnedFd) -> PathBuf {
+    /// Keeps a layer open until the mount is created. Returns a path to it.
+    fn keep_open(&mut self, layer: OwnedFd) -> PathBuf {
         let path = format!("/proc/self/fd/{}", layer.as_raw_fd());
         self.layers.push(File::from(layer));
         path.into()
     }
 
-    /// A parameter of its own for each layer, so that no number of them is too long.
+    /// Sets one layer. Each layer is one parameter, so their number is not bounded by its length.
     fn layer(&mut self, key: &str, path: &Path) -> Result<()> {
-        let set = match path.as_os_str().len() <= VALUE {
-            true => fsconfig_set_string(&self.context, key, path),
-            false => {
-                let layer = directory(path).during("open directory", path.display())?;
-                let short = self.keep(layer);
-                fsconfig_set_string(&self.context, key, short)
-            }
+        let set = if path.as_os_str().len() <= VALUE {
+            fsconfig_set_string(&self.context, key, path)
+        } else {
+            let layer = directory(path).during("open directory", path.display())?;
+            let short = self.keep_open(layer);
+            fsconfig_set_string(&self.context, key, short)
         };
         set.map_err(|errno| self.explain(errno).subject(path.display()))
     }
@@ -208,16 +208,16 @@ impl Overlay {
         set.map_err(|errno| self.explain(errno).subject(option))
     }
 
-    /// The error with what the kernel says of it, which it does here alone.
+    /// Returns the error with the message of the kernel, which the context holds.
     fn explain(&self, errno: Errno) -> Error {
-        let mut said = [0; 512];
-        let length = rustix::io::read(self.context.as_fd(), &mut said).unwrap_or(0);
-        let said = String::from_utf8_lossy(&said[..length]);
+        let mut message = [0; 512];
+        let length = rustix::io::read(self.context.as_fd(), &mut message).unwrap_or(0);
+        let message = String::from_utf8_lossy(&message[..length]);
         let error = io::Error::from(errno);
-        // Each message begins with its kind: `e ` for an error.
-        let error = match said.trim().trim_start_matches("e ") {
+        // A message begins with its kind: `e ` for an error.
+        let error = match message.trim().trim_start_matches("e ") {
             "" => error,
-            said => io::Error::new(error.kind(), format!("{error}; the kernel says: {said}")),
+            message => io::Error::new(error.kind(), format!("{error}; kernel: {message}")),
         };
         Error::from(error).operation("mount overlay")
     }

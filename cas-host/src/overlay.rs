@@ -1,4 +1,4 @@
-//! How overlayfs marks what a layer hides, and overlays of several trees.
+//! Whiteouts, opaque directories and mounts of overlayfs.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
@@ -9,11 +9,10 @@ use cas_core::snapshot::Mount;
 use rustix::fs::{FileType, Mode, XattrFlags, makedev, mknodat};
 use rustix::path::Arg;
 
-/// The user namespace that the system begins with has all numbers.
+/// The ID map of the initial user namespace, which maps every ID to itself.
 const ALL: &str = "0 0 4294967295";
 
-/// Whether this process is in a user namespace, where only the attributes of users can be
-/// written.
+/// Whether this process is in a user namespace, where it can only write `user.*` attributes.
 fn in_user_namespace() -> Result<bool> {
     const MAP: &str = "/proc/self/uid_map";
     let map = fs::read_to_string(MAP).during("read", MAP)?;
@@ -21,12 +20,12 @@ fn in_user_namespace() -> Result<bool> {
     Ok(map.join(" ") != ALL)
 }
 
-/// Options of every mount.
+/// Returns the options for every overlay mount.
 ///
 /// # Errors
-/// Those of `/proc`.
+/// Errors of reading `/proc`.
 pub fn options() -> Result<Vec<String>> {
-    // An index would tie a layer to the work directory that it was made with.
+    // With an index, a layer could only be used with the work directory of its first mount.
     let mut options = vec!["index=off".to_owned()];
     if in_user_namespace()? {
         options.push("userxattr".to_owned());
@@ -34,7 +33,8 @@ pub fn options() -> Result<Vec<String>> {
     Ok(options)
 }
 
-/// What shows the trees over each other, topmost first, read-only; nothing where there are none.
+/// Returns a read-only mount of the trees over each other, topmost first, or `None` if there are
+/// none.
 ///
 /// # Errors
 /// As [`options`].
@@ -58,24 +58,25 @@ pub fn stack(mut trees: Vec<PathBuf>) -> Result<Option<Mount>> {
     }))
 }
 
-/// Hides the name in a directory of a layer.
+/// Writes a whiteout: hides the name in the layers below.
 ///
 /// # Errors
-/// `AlreadyExists` where the layer has something there; those of the file system.
+/// `AlreadyExists` if this layer has the name; errors of the file system.
 pub fn hide(dir: &BorrowedFd<'_>, name: impl Arg) -> Result<()> {
     let whiteout = FileType::CharacterDevice;
     let made = mknodat(dir, name, whiteout, Mode::empty(), makedev(0, 0));
     Ok(made.map_err(io::Error::from)?)
 }
 
-/// Hides everything that the layers below have in a directory.
+/// Makes a directory opaque: hides everything that the layers below have in it.
 ///
 /// # Errors
-/// Those of the file system.
+/// Errors of the file system.
 pub fn make_opaque(dir: impl AsFd) -> Result<()> {
-    let name = match in_user_namespace()? {
-        true => "user.overlay.opaque",
-        false => "trusted.overlay.opaque",
+    let name = if in_user_namespace()? {
+        "user.overlay.opaque"
+    } else {
+        "trusted.overlay.opaque"
     };
     let set = rustix::fs::fsetxattr(dir, name, b"y", XattrFlags::empty());
     Ok(set.map_err(io::Error::from)?)

@@ -1,13 +1,14 @@
-//! The directories of a snapshotter, numbered, safe between processes.
+//! The numbered directories of a snapshotter. Several processes may use them.
 //!
 //! ```text
 //! ROOT/                 0700
 //!   snapshots/          0700
-//!     7/                0700, one snapshot; whoever builds or commits it holds a lock on it
+//!     7/                0700, one snapshot; locked while it is built or committed
 //! ```
-//! A directory is made under a number that was never used and is built in place: it is nothing
-//! until a record names it. The lock (`flock`) lives in the directory itself and dies with its
-//! owner, so [`SnapshotDirs::claim`] tells a leftover from one that is still being built.
+//! A directory gets a number that was never used and is built in place. It has no meaning until a
+//! record names it. The lock (`flock`) is on the directory itself and ends with its owner, so
+//! [`SnapshotDirs::try_lock_exclusive`] distinguishes a leftover from a directory that is being
+//! built.
 
 use std::fs::{DirBuilder, File};
 use std::io;
@@ -23,31 +24,31 @@ use rustix::io::Errno;
 
 use crate::{syncfs, tree};
 
-/// The root of a snapshot's tree, in its directory.
+/// The name of the root of a snapshot's tree in its directory.
 pub const TREE: &str = "fs";
 
-/// The numbered directories below a root.
+/// The numbered directories of a snapshotter.
 pub struct SnapshotDirs {
     path: PathBuf,
     dir: File,
-    /// After a failed sync nobody knows which content is on disk.
+    /// After a failed sync it is unknown which content is on disk.
     failed: AtomicBool,
 }
 
-/// A snapshot's directory under lock; the lock ends with this.
-pub struct Held(File);
+/// A locked directory of a snapshot. Dropping it releases the lock.
+pub struct LockedDir(File);
 
-impl AsFd for Held {
+impl AsFd for LockedDir {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
 }
 
 impl SnapshotDirs {
-    /// Opens the directories below `root`, made where it is new.
+    /// Opens the directories below `root`, which is created if it is absent.
     ///
     /// # Errors
-    /// Those of the file system, naming the path.
+    /// Errors of the file system, with the path.
     pub fn open(root: impl AsRef<Path>) -> Result<Self> {
         let path = std::path::absolute(root.as_ref().join("snapshots"))?;
         let mut builder = DirBuilder::new();
@@ -61,81 +62,82 @@ impl SnapshotDirs {
         })
     }
 
-    /// Where the directory of `id` is.
+    /// Returns the path of the directory of `id`.
     pub fn path(&self, id: u64) -> PathBuf {
         self.path.join(id.to_string())
     }
 
-    /// Makes the directory of `id` and holds it; nothing when the number was used before.
+    /// Creates and locks the directory of `id`. Returns `None` if it exists already.
     ///
     /// # Errors
-    /// Those of the file system, naming the path.
-    pub fn create(&self, id: u64) -> Result<Option<Held>> {
+    /// Errors of the file system, with the path.
+    pub fn create(&self, id: u64) -> Result<Option<LockedDir>> {
         match rustix::fs::mkdirat(&self.dir, id.to_string(), Mode::RWXU) {
             Err(Errno::EXIST) => Ok(None),
             made => {
                 let made = made.map_err(io::Error::from);
                 made.during("make directory", self.path(id).display())?;
-                self.claim(id)
+                self.try_lock_exclusive(id)
             }
         }
     }
 
-    /// Makes the entries of a new directory, and its own, outlive a loss of power.
+    /// Makes the names in a new directory and the name of the directory durable.
     ///
     /// # Errors
-    /// Those of the device.
-    pub fn sync(&self, held: &Held) -> Result<()> {
-        held.0.sync_all().during("sync", self.path.display())?;
+    /// Errors of the device.
+    pub fn sync(&self, dir: &LockedDir) -> Result<()> {
+        dir.0.sync_all().during("sync", self.path.display())?;
         self.dir.sync_all().during("sync", self.path.display())
     }
 
-    /// Makes all content durable, that of the others on the same file system too. The kernel tells
-    /// a failure once and then says yes, so that the first is final.
+    /// Makes all content on the file system durable. The kernel reports a failure only once, so the
+    /// first failure is final.
     ///
     /// # Errors
-    /// Those of the device; `FailedPrecondition` once there was one.
-    pub fn sync_content(&self, held: &Held) -> Result<()> {
+    /// Errors of the device; `FailedPrecondition` after the first.
+    pub fn sync_content(&self, dir: &LockedDir) -> Result<()> {
         if self.failed.load(Ordering::Acquire) {
-            let message = "an earlier sync failed; check the device, open the snapshotter anew, \
-                           and make again what is not committed";
+            let message = "an earlier sync failed; check the device, reopen the snapshotter and \
+                           prepare every snapshot again that is not committed";
             return Err(Error::precondition(message)).during("sync", self.path.display());
         }
-        syncfs(held).inspect_err(|_| self.failed.store(true, Ordering::Release))
+        syncfs(dir).inspect_err(|_| self.failed.store(true, Ordering::Release))
     }
 
-    /// Holds the directory against [`Self::claim`], together with others that do.
+    /// Locks the directory together with other users, against [`Self::try_lock_exclusive`]. Waits
+    /// until the lock is free.
     ///
     /// # Errors
-    /// `NotFound` when it is gone; those of the file system.
-    pub fn hold(&self, id: u64) -> Result<Held> {
-        let held = self.lock(id, FlockOperation::LockShared)?;
-        held.ok_or_else(|| {
-            Error::not_found("the directory of a snapshot is gone; remove the snapshot")
+    /// `NotFound` if the directory is absent; errors of the file system.
+    pub fn lock_shared(&self, id: u64) -> Result<LockedDir> {
+        let locked = self.lock(id, FlockOperation::LockShared)?;
+        locked.ok_or_else(|| {
+            Error::not_found("the directory of a snapshot is missing; remove the snapshot")
                 .subject(self.path(id).display())
         })
     }
 
-    /// Holds the directory alone; nothing while others hold it, or when it is gone.
+    /// Locks the directory for one user. Returns `None` if it is locked or absent.
     ///
     /// # Errors
-    /// Those of the file system, naming the path.
-    pub fn claim(&self, id: u64) -> Result<Option<Held>> {
+    /// Errors of the file system, with the path.
+    pub fn try_lock_exclusive(&self, id: u64) -> Result<Option<LockedDir>> {
         self.lock(id, FlockOperation::NonBlockingLockExclusive)
     }
 
-    /// The numbers of all directories that are there.
+    /// Returns the numbers of all directories.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// Errors of the file system.
     pub fn ids(&self) -> Result<Vec<u64>> {
         self.list().during("list", self.path.display())
     }
 
-    /// Removes the directory of `id` with all that is in it; what came back.
+    /// Removes the directory of `id` with everything in it. Returns the freed space.
     ///
     /// # Errors
-    /// `Busy` where something is mounted in it; those of the file system, naming the path.
+    /// `Busy` if something is mounted in it; errors of the file system, with the path.
     pub fn remove(&self, id: u64) -> Result<Usage> {
         tree::remove(&self.dir, &id.to_string())
     }
@@ -143,18 +145,18 @@ impl SnapshotDirs {
     fn list(&self) -> io::Result<Vec<u64>> {
         let mut ids = Vec::new();
         for entry in rustix::fs::Dir::read_from(&self.dir)? {
-            // What has another name is none of ours.
+            // Other names were not made here.
             ids.extend(entry?.file_name().to_str().ok().and_then(number));
         }
         Ok(ids)
     }
 
-    fn lock(&self, id: u64, operation: FlockOperation) -> Result<Option<Held>> {
-        let held = self.try_lock(id, operation);
-        held.during("lock", self.path(id).display())
+    fn lock(&self, id: u64, operation: FlockOperation) -> Result<Option<LockedDir>> {
+        let locked = self.try_lock(id, operation);
+        locked.during("lock", self.path(id).display())
     }
 
-    fn try_lock(&self, id: u64, operation: FlockOperation) -> io::Result<Option<Held>> {
+    fn try_lock(&self, id: u64, operation: FlockOperation) -> io::Result<Option<LockedDir>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let dir = match rustix::fs::openat(&self.dir, id.to_string(), flags, Mode::empty()) {
             Err(Errno::NOENT) => return Ok(None),
@@ -165,24 +167,24 @@ impl SnapshotDirs {
             locked => locked?,
         }
         // It may have been removed before it was locked.
-        let alive = rustix::fs::fstat(&dir)?.st_nlink > 0;
-        Ok(alive.then_some(Held(dir)))
+        let exists = rustix::fs::fstat(&dir)?.st_nlink > 0;
+        Ok(exists.then_some(LockedDir(dir)))
     }
 }
 
-/// Makes the empty root of a snapshot's tree in its new directory.
+/// Creates the empty root of a snapshot's tree in its new directory.
 ///
 /// # Errors
-/// Those of the file system.
-pub fn make_tree(held: &Held) -> Result<()> {
+/// Errors of the file system.
+pub fn make_tree(dir: &LockedDir) -> Result<()> {
     let mode = Mode::from_raw_mode(0o755);
-    let made = rustix::fs::mkdirat(held, TREE, mode);
-    // The umask had its say.
-    let made = made.and_then(|()| rustix::fs::chmodat(held, TREE, mode, AtFlags::empty()));
+    let made = rustix::fs::mkdirat(dir, TREE, mode);
+    // The umask may have changed the mode.
+    let made = made.and_then(|()| rustix::fs::chmodat(dir, TREE, mode, AtFlags::empty()));
     made.map_err(io::Error::from).during("make directory", TREE)
 }
 
-/// A number as [`SnapshotDirs`] writes it.
+/// Parses a number in the form that [`SnapshotDirs`] writes.
 fn number(name: &str) -> Option<u64> {
     let id: u64 = name.parse().ok()?;
     (id.to_string() == name).then_some(id)

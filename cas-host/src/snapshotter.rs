@@ -1,21 +1,21 @@
-//! A snapshotter of numbered directories; a [`Form`] says what is in them.
+//! A snapshotter of numbered directories. A [`SnapshotLayout`] defines what is in them.
 //!
 //! ```text
 //! ROOT/                 0700
 //!   snapshots/          0700
 //!     7/                0700, the directory of snapshot 7, locked while it is built
 //! ```
-//! Which key has which number, kind and parent is in the records, and only there. A directory
-//! that no record names is nothing; [`Snapshotter::cleanup`] removes it.
+//! Only the records have the number, kind and parent of a key. A directory that no record names has
+//! no meaning, and [`Snapshotter::cleanup`] removes it.
 //!
 //! - A directory is complete before its record is written.
-//! - A view on a parent has no directory of its own.
-//! - A commit makes the content durable, then changes the record; nothing moves on disk.
-//! - A removal deletes the record, then the directory. Numbers are never used again, so that a
-//!   leftover stands in nobody's way.
+//! - A view on a parent has no directory.
+//! - A commit makes the content durable, then changes the record. It moves nothing on disk.
+//! - A removal deletes the record, then the directory. Numbers are never reused, so a leftover
+//!   directory does no harm.
 //!
-//! What an active snapshot holds is durable once it is committed; after a loss of power before
-//! that, remove it and prepare it again.
+//! The content of an active snapshot becomes durable when it is committed. After an earlier power
+//! loss, remove the snapshot and prepare it again.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -29,59 +29,60 @@ use cas_core::records::{New, SnapshotRecord, Snapshots};
 use cas_core::snapshot::{Commit, Info, Mount, SnapshotKind, Usage};
 use cas_core::{Labels, Records, Snapshotter, pool};
 
-use crate::{Held, SnapshotDirs, measure};
+use crate::{LockedDir, SnapshotDirs, measure};
 
-/// Leftovers that are held at once while they are looked up again.
-const CLAIMS: usize = 64;
+/// Number of leftovers that `cleanup` locks at a time.
+const LOCKED_LEFTOVERS: usize = 64;
 
-/// What the directories of a snapshotter hold, and how they are shown.
-pub trait Form: Sized + Send + Sync + 'static {
-    /// The scheme of the snapshotter.
+/// The content of a snapshotter's directories, and how it is mounted.
+pub trait SnapshotLayout: Sized + Send + Sync + 'static {
+    /// The name of the snapshotter.
     const NAME: &'static str;
 
     /// See [`Snapshotter::rebases`].
     const REBASES: bool;
 
-    /// The form as this system has it.
+    /// Returns the layout with what it needs to know of this system.
     ///
     /// # Errors
-    /// Those of the system.
+    /// Errors of the system.
     fn open() -> Result<Self>;
 
     /// Fills the new directory of a snapshot on `parent`.
     ///
     /// # Errors
-    /// Those of the file system; the directory is then removed.
-    fn fill(&self, dirs: &SnapshotDirs, new: &Held, parent: Option<u64>) -> Result<()>;
+    /// Errors of the file system. The directory is then removed.
+    fn fill(&self, dirs: &SnapshotDirs, new: &LockedDir, parent: Option<u64>) -> Result<()>;
 
-    /// How an active snapshot or a view is mounted; `below` are those it stands on, nearest first.
+    /// Returns the mount of an active snapshot or a view. `below` are its ancestors, nearest first.
     fn mount(&self, dirs: &SnapshotDirs, snapshot: &SnapshotRecord, below: &[u64]) -> Mount;
 }
 
 /// Snapshots as numbered directories.
-pub struct DirSnapshotter<F> {
-    form: Arc<F>,
+pub struct DirSnapshotter<L> {
+    layout: Arc<L>,
     snapshots: Snapshots,
     dirs: Arc<SnapshotDirs>,
     closed: AtomicBool,
 }
 
-impl<F: Form> DirSnapshotter<F> {
-    /// Opens the snapshots below `root`, made where it is new; several processes may.
+impl<L: SnapshotLayout> DirSnapshotter<L> {
+    /// Opens the snapshots below `root`, which is created if it is absent. Several processes may
+    /// open the same snapshots.
     ///
     /// # Errors
-    /// `Unsupported` when `records` is not atomic; those of the system.
+    /// `Unsupported` if `records` is not atomic; errors of the system.
     pub fn open(root: impl AsRef<Path>, records: Arc<dyn Records>) -> Result<Self> {
-        let snapshots = Snapshots::new(records, F::NAME)?;
+        let snapshots = Snapshots::new(records, L::NAME)?;
         Ok(DirSnapshotter {
-            form: Arc::new(F::open().during("open snapshotter", F::NAME)?),
+            layout: Arc::new(L::open().during("open snapshotter", L::NAME)?),
             snapshots,
             dirs: Arc::new(SnapshotDirs::open(root)?),
             closed: AtomicBool::new(false),
         })
     }
 
-    fn usable(&self) -> Result<()> {
+    fn check_open(&self) -> Result<()> {
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::precondition(
                 "the snapshotter is closed; open it again",
@@ -90,15 +91,15 @@ impl<F: Form> DirSnapshotter<F> {
         Ok(())
     }
 
-    /// Makes a snapshot: first its directory, then its record.
-    async fn make(
+    /// Creates a snapshot: first its directory, then its record.
+    async fn create(
         &self,
         key: &str,
         kind: SnapshotKind,
         parent: Option<&str>,
         labels: &Labels,
     ) -> Result<Vec<Mount>> {
-        self.usable()?;
+        self.check_open()?;
         let new = New {
             key,
             kind,
@@ -107,39 +108,39 @@ impl<F: Form> DirSnapshotter<F> {
         };
         let parent = self.snapshots.admit(&new).await?;
         let below = parent.as_ref().map(|parent| parent.id);
-        let (id, held) = match (new.kind, below) {
+        let (id, dir) = match (new.kind, below) {
             (SnapshotKind::View, Some(_)) => (self.snapshots.fresh_id().await?, None),
             _ => {
-                let (id, held) = self.build(below, &new).await?;
-                (id, Some(held))
+                let (id, dir) = self.build(below, &new).await?;
+                (id, Some(dir))
             }
         };
         let outcome = self.snapshots.create(&new, id).await;
         match outcome {
-            Ok(record) => self.shown(&record).await,
+            Ok(record) => self.mounts_of(&record).await,
             Err(error) => {
-                // Any other error may have come after the record was written.
-                if held.is_some() && is_final(&error) {
-                    self.discard(id).await;
+                // After any other error the record may have been written.
+                if dir.is_some() && is_certain(&error) {
+                    self.remove_dir(id).await;
                 }
                 Err(error)
             }
         }
     }
 
-    /// A new directory.
-    async fn build(&self, parent: Option<u64>, new: &New<'_>) -> Result<(u64, Held)> {
+    /// Creates and fills a new directory.
+    async fn build(&self, parent: Option<u64>, new: &New<'_>) -> Result<(u64, LockedDir)> {
         loop {
             let id = self.snapshots.fresh_id().await?;
-            let (form, dirs) = (Arc::clone(&self.form), Arc::clone(&self.dirs));
-            let built = pool::run(move || build(&*form, &dirs, id, parent)).await;
+            let (layout, dirs) = (Arc::clone(&self.layout), Arc::clone(&self.dirs));
+            let built = pool::run(move || build(&*layout, &dirs, id, parent)).await;
             match built {
-                Ok(Some(held)) => return Ok((id, held)),
-                // The number is taken by a leftover; the next one may not be.
+                Ok(Some(dir)) => return Ok((id, dir)),
+                // A leftover has this number; try the next.
                 Ok(None) => {}
                 Err(error) => {
-                    self.discard(id).await;
-                    // A parent that was removed meanwhile is the better answer.
+                    self.remove_dir(id).await;
+                    // If the parent was removed meanwhile, that is the better error.
                     self.snapshots.admit(new).await?;
                     return Err(error);
                 }
@@ -147,34 +148,36 @@ impl<F: Form> DirSnapshotter<F> {
         }
     }
 
-    /// Removes a directory that no record names; what cannot be removed is left to `cleanup`.
-    async fn discard(&self, id: u64) {
+    /// Removes a directory that no record names. If that fails, it is left to `cleanup`.
+    async fn remove_dir(&self, id: u64) {
         let dirs = Arc::clone(&self.dirs);
         if let Err(error) = pool::run(move || dirs.remove(id)).await {
-            tracing::warn!(id, %error, "a snapshot's directory is left to cleanup");
+            tracing::warn!(id, %error, "a directory of a snapshot was not removed; cleanup will");
         }
     }
 
-    async fn shown(&self, record: &SnapshotRecord) -> Result<Vec<Mount>> {
+    async fn mounts_of(&self, record: &SnapshotRecord) -> Result<Vec<Mount>> {
         let below = self.snapshots.ancestors(record).await?;
         let below: Vec<u64> = below.iter().map(|record| record.id).collect();
-        Ok(vec![self.form.mount(&self.dirs, record, &below)])
+        Ok(vec![self.layout.mount(&self.dirs, record, &below)])
     }
 
-    /// Which of these directories no record names, each held so that nobody builds or commits it.
-    async fn leftovers(&self, candidates: &[u64]) -> Result<Vec<(u64, Held)>> {
-        let mut held = Vec::new();
+    /// Returns the directories that no record names, locked so that no process builds or commits
+    /// them.
+    async fn lock_leftovers(&self, candidates: &[u64]) -> Result<Vec<(u64, LockedDir)>> {
+        let mut locked = Vec::new();
         for id in candidates {
-            held.extend(self.dirs.claim(*id)?.map(|claim| (*id, claim)));
+            let dir = self.dirs.try_lock_exclusive(*id)?;
+            locked.extend(dir.map(|dir| (*id, dir)));
         }
         let named = self.snapshots.named_ids().await?;
-        held.retain(|(id, _)| !named.contains(id));
-        Ok(held)
+        locked.retain(|(id, _)| !named.contains(id));
+        Ok(locked)
     }
 }
 
-/// Whether nothing was recorded for certain.
-fn is_final(error: &Error) -> bool {
+/// Whether it is certain after this error that no record was written.
+fn is_certain(error: &Error) -> bool {
     use ErrorKind::{AlreadyExists, Conflict, Full, InvalidArgument, NotFound};
     matches!(
         error.kind(),
@@ -182,109 +185,113 @@ fn is_final(error: &Error) -> bool {
     )
 }
 
-/// Makes the directory of a snapshot; nothing where its number is taken.
-fn build<F: Form>(
-    form: &F,
+/// Creates and fills the directory of a snapshot. Returns `None` if its number is taken.
+fn build<L: SnapshotLayout>(
+    layout: &L,
     dirs: &SnapshotDirs,
     id: u64,
     parent: Option<u64>,
-) -> Result<Option<Held>> {
-    let Some(held) = dirs.create(id)? else {
+) -> Result<Option<LockedDir>> {
+    let Some(dir) = dirs.create(id)? else {
         return Ok(None);
     };
-    form.fill(dirs, &held, parent)?;
-    dirs.sync(&held)?;
-    Ok(Some(held))
+    layout.fill(dirs, &dir, parent)?;
+    dirs.sync(&dir)?;
+    Ok(Some(dir))
 }
 
-/// Makes the content of a snapshot durable and measures it, as far as that is not done; held until
-/// its record has changed.
-fn settle(dirs: &SnapshotDirs, id: u64, options: &Commit) -> Result<(Held, Usage)> {
-    let held = dirs.hold(id)?;
+/// Makes the content of a snapshot durable and measures it, unless the caller has. The directory
+/// stays locked until the record is changed.
+fn sync_and_measure(dirs: &SnapshotDirs, id: u64, options: &Commit) -> Result<(LockedDir, Usage)> {
+    let dir = dirs.lock_shared(id)?;
     if !options.synced {
-        dirs.sync_content(&held)?;
+        dirs.sync_content(&dir)?;
     }
-    let usage = options.usage.map_or_else(|| measure(&held), Ok)?;
-    Ok((held, usage))
+    let usage = options.usage.map_or_else(|| measure(&dir), Ok)?;
+    Ok((dir, usage))
 }
 
 #[async_trait]
-impl<F: Form> Snapshotter for DirSnapshotter<F> {
+impl<L: SnapshotLayout> Snapshotter for DirSnapshotter<L> {
     fn name(&self) -> &'static str {
-        F::NAME
+        L::NAME
     }
 
     fn rebases(&self) -> bool {
-        F::REBASES
+        L::REBASES
     }
 
     async fn prepare(&self, key: &str, parent: Option<&str>, labels: Labels) -> Result<Vec<Mount>> {
-        let made = self.make(key, SnapshotKind::Active, parent, &labels).await;
+        let made = self
+            .create(key, SnapshotKind::Active, parent, &labels)
+            .await;
         made.during("prepare snapshot", key)
     }
 
     async fn view(&self, key: &str, parent: Option<&str>, labels: Labels) -> Result<Vec<Mount>> {
-        let made = self.make(key, SnapshotKind::View, parent, &labels).await;
+        let made = self.create(key, SnapshotKind::View, parent, &labels).await;
         made.during("view snapshot", key)
     }
 
     async fn mounts(&self, key: &str) -> Result<Vec<Mount>> {
-        self.usable()?;
+        self.check_open()?;
         let record = self.snapshots.find(key).await?;
         if record.kind == SnapshotKind::Committed {
-            let message = "a committed snapshot is not mounted; prepare or view one on it";
+            let message =
+                "a committed snapshot cannot be mounted; prepare or view a snapshot on it";
             return Err(Error::precondition(message).subject(key));
         }
-        self.shown(&record).await
+        self.mounts_of(&record).await
     }
 
     async fn commit(&self, name: &str, key: &str, options: Commit) -> Result<()> {
-        self.usable()?;
+        self.check_open()?;
         let record = self.snapshots.find(key).await?;
         record.must_be_active(key)?;
-        if record.new_parent(key, &options)?.is_some() && !F::REBASES {
-            let message = "a tree holds its parent's content; prepare it on the parent instead";
+        if record.new_parent(key, &options)?.is_some() && !L::REBASES {
+            let message = "this snapshotter cannot change the parent of a snapshot; prepare the \
+                           snapshot on that parent";
             return Err(Error::unsupported(message).operation("commit").subject(key));
         }
         let (dirs, id, how) = (Arc::clone(&self.dirs), record.id, options.clone());
-        let (_held, usage) = pool::run(move || settle(&dirs, id, &how)).await?;
+        let (_dir, usage) = pool::run(move || sync_and_measure(&dirs, id, &how)).await?;
         let committed = self.snapshots.commit(name, key, &options, usage).await;
         committed.map(|_| ()).during("commit snapshot", key)
     }
 
     async fn remove_seen(&self, seen: &Info) -> Result<bool> {
-        self.usable()?;
+        self.check_open()?;
         let removed = self.snapshots.remove_seen(seen).await;
         let Some(record) = removed.during("remove snapshot", &seen.key)? else {
             return Ok(false);
         };
-        self.discard(record.id).await;
+        self.remove_dir(record.id).await;
         Ok(true)
     }
 
     async fn remove(&self, key: &str) -> Result<()> {
-        self.usable()?;
+        self.check_open()?;
         let removed = self.snapshots.remove(key).await;
         let record = removed.during("remove snapshot", key)?;
-        self.discard(record.id).await;
+        self.remove_dir(record.id).await;
         Ok(())
     }
 
     async fn stat(&self, key: &str) -> Result<Option<Info>> {
-        self.usable()?;
+        self.check_open()?;
         let record = self.snapshots.load(key).await?;
         Ok(record.map(|record| record.info(key)))
     }
 
     async fn update(&self, key: &str, labels: Labels, fieldpaths: &[&str]) -> Result<Info> {
-        self.usable()?;
+        self.check_open()?;
         let updated = self.snapshots.update(key, &labels, fieldpaths).await;
         updated.during("update snapshot", key)
     }
 
-    /// A view on a parent takes nothing.
+    /// A view on a parent takes no space.
     async fn usage(&self, key: &str) -> Result<Usage> {
-        self.usable()?;
+        self.check_open()?;
         let record = self.snapshots.find(key).await?;
         if let Some(usage) = record.usage {
             return Ok(usage);
@@ -301,24 +308,24 @@ impl<F: Form> Snapshotter for DirSnapshotter<F> {
     }
 
     async fn walk(&self, after: Option<&str>, limit: usize) -> Result<Vec<Info>> {
-        self.usable()?;
+        self.check_open()?;
         self.snapshots.walk(after, limit).await
     }
 
-    /// A record may change its key while they are listed, so that candidates are held and looked
-    /// up again: what is held is neither built nor committed.
+    /// A record may change its key while the records are listed, so the candidates are locked and
+    /// looked up again. A locked directory is neither built nor committed.
     async fn cleanup(&self) -> Result<Usage> {
-        self.usable()?;
-        let there: BTreeSet<u64> = self.dirs.ids()?.into_iter().collect();
+        self.check_open()?;
+        let found: BTreeSet<u64> = self.dirs.ids()?.into_iter().collect();
         let named = self.snapshots.named_ids().await?;
-        let candidates: Vec<u64> = there.difference(&named).copied().collect();
+        let candidates: Vec<u64> = found.difference(&named).copied().collect();
         let mut freed = Usage::default();
-        for some in candidates.chunks(CLAIMS) {
-            let leftovers = self.leftovers(some).await?;
+        for some in candidates.chunks(LOCKED_LEFTOVERS) {
+            let leftovers = self.lock_leftovers(some).await?;
             let dirs = Arc::clone(&self.dirs);
             freed += pool::run(move || {
                 let mut freed = Usage::default();
-                for (id, _held) in &leftovers {
+                for (id, _dir) in &leftovers {
                     freed += dirs.remove(*id)?;
                 }
                 Ok(freed)

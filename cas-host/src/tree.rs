@@ -1,7 +1,7 @@
-//! Walking a directory tree through descriptors: to measure it, to remove it, to copy it.
+//! Walking a directory tree through descriptors, to measure, remove or copy it.
 //!
-//! No link is followed and no mount is crossed. One descriptor is open however deep the tree is:
-//! the way back up goes through `..`, which must be the directory that was left.
+//! A walk follows no links and crosses no mounts. It keeps one descriptor open for any depth: it
+//! returns to a parent through `..`, and checks that this is the directory it came from.
 
 use std::collections::HashSet;
 use std::ffi::{CStr, CString};
@@ -13,7 +13,7 @@ use cas_core::snapshot::Usage;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
-/// An entry of a directory, not followed.
+/// An entry of a directory. Links are not followed.
 #[derive(Clone, Copy)]
 pub(crate) struct At<'a> {
     pub(crate) dir: BorrowedFd<'a>,
@@ -26,35 +26,35 @@ impl At<'_> {
         FileType::from_raw_mode(self.stat.st_mode)
     }
 
-    /// Device and inode.
+    /// Returns device and inode.
     pub(crate) fn identity(&self) -> (u64, u64) {
         (self.stat.st_dev, self.stat.st_ino)
     }
 }
 
-/// What is done on the way.
+/// The actions of a walk.
 pub(crate) trait Visit {
-    /// Meets what is not a directory.
+    /// Visits an entry that is not a directory.
     fn entry(&mut self, at: At<'_>) -> Result<(), Errno>;
 
-    /// Opens a directory, by default as it is.
+    /// Opens a directory.
     fn open(&mut self, at: At<'_>) -> Result<OwnedFd, Errno> {
         open_below(at)
     }
 
-    /// Goes into a directory.
+    /// Enters a directory.
     fn enter(&mut self, at: At<'_>) -> Result<(), Errno>;
 
-    /// Has seen all of a directory.
+    /// Leaves a directory, after everything in it was visited.
     fn leave(&mut self, at: At<'_>, child: BorrowedFd<'_>) -> Result<(), Errno>;
 
-    /// Meets a directory on which something is mounted.
+    /// Visits a mount point, which is not entered.
     fn mounted(&mut self) -> Result<()> {
         Err(Error::busy("something is mounted here; unmount it first"))
     }
 }
 
-/// A directory that has been left for one below it.
+/// A directory on the path from the root to the current one.
 struct Above {
     identity: (u64, u64),
     pending: Vec<(CString, Stat)>,
@@ -62,16 +62,20 @@ struct Above {
     stat: Stat,
 }
 
-/// Visits everything below `root`. What vanishes meanwhile is passed over.
+/// Visits everything below `root`. Entries that are removed meanwhile are skipped.
 ///
 /// # Errors
-/// `Busy` at a mount; those of the visitor and the file system, naming the path.
+/// `Busy` at a mount point; errors of the visitor and the file system, with the path.
 pub(crate) fn walk(root: impl AsFd, visit: &mut impl Visit) -> Result<()> {
     let mut above = Vec::new();
-    pace(root.as_fd(), &mut above, visit).during("walk", Path(&above, None))
+    walk_below(root.as_fd(), &mut above, visit).during("walk", Path(&above, None))
 }
 
-fn pace(root: BorrowedFd<'_>, above: &mut Vec<Above>, visit: &mut impl Visit) -> io::Result<()> {
+fn walk_below(
+    root: BorrowedFd<'_>,
+    above: &mut Vec<Above>,
+    visit: &mut impl Visit,
+) -> io::Result<()> {
     let mut here = open_again(root, c".")?;
     let mut pending = list(&here, above, visit)?;
     loop {
@@ -101,7 +105,7 @@ fn pace(root: BorrowedFd<'_>, above: &mut Vec<Above>, visit: &mut impl Visit) ->
     }
 }
 
-/// Opens a directory and enters it; nothing where it vanished or is skipped.
+/// Opens a directory and enters it. Returns `None` if it was removed or is skipped.
 fn descend(at: At<'_>, visit: &mut impl Visit) -> io::Result<Option<OwnedFd>> {
     match visit.open(at) {
         Ok(child) => {
@@ -114,7 +118,7 @@ fn descend(at: At<'_>, visit: &mut impl Visit) -> io::Result<Option<OwnedFd>> {
     }
 }
 
-/// Leaves a directory; the one above.
+/// Leaves a directory. Returns its parent.
 fn ascend(here: OwnedFd, last: &Above, visit: &mut impl Visit) -> io::Result<OwnedFd> {
     let parent = open_again(here.as_fd(), c"..")?;
     if identity(&parent)? != last.identity {
@@ -130,7 +134,7 @@ fn ascend(here: OwnedFd, last: &Above, visit: &mut impl Visit) -> io::Result<Own
     Ok(parent)
 }
 
-/// Visits what is not a directory; the directories.
+/// Visits all entries that are not directories. Returns the directories.
 fn list(
     dir: &OwnedFd,
     above: &[Above],
@@ -179,7 +183,7 @@ fn identity(dir: &OwnedFd) -> Result<(u64, u64), Errno> {
     rustix::fs::fstat(dir).map(|stat| (stat.st_dev, stat.st_ino))
 }
 
-/// The path of an entry below the root, put together only where it is printed.
+/// The path of an entry below the root, which is built only when it is printed.
 struct Path<'a>(&'a [Above], Option<&'a CString>);
 
 impl fmt::Display for Path<'_> {
@@ -190,7 +194,7 @@ impl fmt::Display for Path<'_> {
     }
 }
 
-/// What a tree takes: every inode once, however many names it has.
+/// Measures a tree. An inode with several names counts once.
 #[derive(Default)]
 struct Meter {
     usage: Usage,
@@ -224,23 +228,23 @@ impl Visit for Meter {
         Ok(())
     }
 
-    /// What is mounted there takes its space elsewhere.
+    /// A mount takes no space in this tree.
     fn mounted(&mut self) -> Result<()> {
         Ok(())
     }
 }
 
-/// What lies below `dir` takes on disk; hard links count once.
+/// Measures the disk usage of everything below `dir`. Hard links count once.
 ///
 /// # Errors
-/// Those of the file system, naming the path.
+/// Errors of the file system, with the path.
 pub fn measure(dir: impl AsFd) -> Result<Usage> {
     let mut meter = Meter::default();
     walk(dir, &mut meter)?;
     Ok(meter.usage)
 }
 
-/// Removes while it measures.
+/// Removes a tree and measures it.
 struct Remover {
     meter: Meter,
     privileged: bool,
@@ -249,10 +253,10 @@ struct Remover {
 impl Visit for Remover {
     fn entry(&mut self, at: At<'_>) -> Result<(), Errno> {
         self.meter.count(at);
-        gone(rustix::fs::unlinkat(at.dir, at.name, AtFlags::empty()))
+        ignore_absent(rustix::fs::unlinkat(at.dir, at.name, AtFlags::empty()))
     }
 
-    /// An owner without privileges first gives himself the permission to empty the directory.
+    /// Without privileges, removing entries needs permissions that the directory may not grant.
     fn open(&mut self, at: At<'_>) -> Result<OwnedFd, Errno> {
         if !self.privileged && at.stat.st_mode & 0o700 != 0o700 {
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -268,29 +272,29 @@ impl Visit for Remover {
     }
 
     fn leave(&mut self, at: At<'_>, _: BorrowedFd<'_>) -> Result<(), Errno> {
-        gone(rustix::fs::unlinkat(at.dir, at.name, AtFlags::REMOVEDIR))
+        ignore_absent(rustix::fs::unlinkat(at.dir, at.name, AtFlags::REMOVEDIR))
     }
 }
 
-/// The name under which the kernel shows a descriptor of ours.
+/// Returns the path by which the kernel shows a descriptor of this process.
 pub(crate) fn proc_path(fd: BorrowedFd<'_>) -> String {
     use std::os::fd::AsRawFd;
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
-/// Another process may be removing the same tree.
-fn gone(outcome: Result<(), Errno>) -> Result<(), Errno> {
+/// Ignores that the entry is absent, because another process may be removing the same tree.
+fn ignore_absent(outcome: Result<(), Errno>) -> Result<(), Errno> {
     match outcome {
         Err(Errno::NOENT) => Ok(()),
         other => other,
     }
 }
 
-/// Removes the directory `name` in `parent` and all below it; what came back. An absent one is
-/// no error.
+/// Removes the directory `name` in `parent` and everything below it. Returns the freed space. An
+/// absent directory is not an error.
 ///
 /// # Errors
-/// `Busy` where something is mounted below; those of the file system, naming the path.
+/// `Busy` at a mount point; errors of the file system, with the path.
 pub(crate) fn remove(parent: impl AsFd, name: &str) -> Result<Usage> {
     let mut remover = Remover {
         meter: Meter::default(),

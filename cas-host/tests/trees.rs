@@ -1,4 +1,4 @@
-//! Trees with everything in them, copied, measured and removed.
+//! Copying, measuring and removing trees with all kinds of entries.
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -64,7 +64,7 @@ fn fill(dir: &Path) {
     }
 }
 
-/// Everything that a copy must keep, one line an entry.
+/// Describes everything that a copy must keep, one line for each entry.
 fn describe(dir: &Path, out: &mut Vec<String>) {
     let mut entries: Vec<_> = fs::read_dir(dir)
         .unwrap()
@@ -77,13 +77,11 @@ fn describe(dir: &Path, out: &mut Vec<String>) {
         let kind = stat.file_type();
         let mut names = vec![0; 1024];
         let length = rustix::fs::llistxattr(&path, &mut names[..]).unwrap();
-        let data = match kind.is_file() {
-            true => fs::read(&path)
-                .unwrap()
-                .iter()
-                .map(|byte| u64::from(*byte))
-                .sum(),
-            false => 0,
+        let data = if kind.is_file() {
+            let data = fs::read(&path).unwrap();
+            data.iter().map(|byte| u64::from(*byte)).sum()
+        } else {
+            0
         };
         out.push(format!(
             "{:?} {:o} {}:{} {} links, device {} {}, {}.{}, {data} {:?} {:?}",
@@ -106,7 +104,7 @@ fn describe(dir: &Path, out: &mut Vec<String>) {
 }
 
 #[test]
-fn a_copy_has_all_that_belongs_to_a_tree() {
+fn a_copy_keeps_all_metadata_links_and_holes() {
     if !is_root() {
         return;
     }
@@ -138,9 +136,9 @@ fn a_copy_has_all_that_belongs_to_a_tree() {
     assert_eq!(sizes[0].inodes, 8);
 }
 
-/// Deeper than any path may be long and than descriptors are many.
+/// The tree is deeper than the limits of paths and of open descriptors.
 #[test]
-fn depth_has_no_end() {
+fn a_tree_may_have_any_depth() {
     let temp = tempfile::tempdir().unwrap();
     let dirs = SnapshotDirs::open(temp.path()).unwrap();
     let (from, to) = (
@@ -163,12 +161,12 @@ fn depth_has_no_end() {
     assert_eq!(
         dirs.remove(2).unwrap().inodes,
         0,
-        "an absent one is no error"
+        "an absent directory is not an error"
     );
 }
 
 #[test]
-fn a_removal_stops_at_a_mount() {
+fn a_removal_stops_at_a_mount_point() {
     if !is_root() {
         return;
     }
@@ -194,19 +192,22 @@ fn a_removal_stops_at_a_mount() {
 }
 
 #[test]
-fn a_directory_in_use_is_not_claimed() {
+fn a_directory_in_use_cannot_be_locked() {
     let temp = tempfile::tempdir().unwrap();
     let dirs = SnapshotDirs::open(temp.path()).unwrap();
     let made = dirs.create(1).unwrap().unwrap();
     assert!(dirs.create(1).unwrap().is_none(), "a number is used once");
-    assert!(dirs.claim(1).unwrap().is_none());
+    assert!(dirs.try_lock_exclusive(1).unwrap().is_none());
     drop(made);
-    let (one, two) = (dirs.hold(1).unwrap(), dirs.hold(1).unwrap());
-    assert!(dirs.claim(1).unwrap().is_none());
+    let (one, two) = (dirs.lock_shared(1).unwrap(), dirs.lock_shared(1).unwrap());
+    assert!(dirs.try_lock_exclusive(1).unwrap().is_none());
     drop((one, two));
-    assert!(dirs.claim(1).unwrap().is_some());
+    assert!(dirs.try_lock_exclusive(1).unwrap().is_some());
     fs::create_dir(temp.path().join("snapshots/lost+found")).unwrap();
     fs::create_dir(temp.path().join("snapshots/01")).unwrap();
-    assert_eq!(dirs.ids().unwrap(), [1], "only what we made");
-    assert_eq!(dirs.hold(5).err().unwrap().kind(), ErrorKind::NotFound);
+    assert_eq!(dirs.ids().unwrap(), [1], "only the directories made here");
+    assert_eq!(
+        dirs.lock_shared(5).err().unwrap().kind(),
+        ErrorKind::NotFound
+    );
 }

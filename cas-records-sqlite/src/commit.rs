@@ -1,9 +1,10 @@
 //! Commits of batches. Batches that are committed at the same time share a transaction and a sync.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 
 use cas_core::group::{Answer, Grouped, Queue};
 use cas_core::records::{Batch, Change, Expect, conflict};
+use cas_core::sync::lock;
 use cas_core::{Error, ErrorKind, Result};
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 use tokio::sync::oneshot;
@@ -35,11 +36,6 @@ impl Connections {
             queue: Queue::default(),
         }
     }
-}
-
-pub(crate) fn lock(connection: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
-    // A panic drops its open transaction, which rolls it back.
-    connection.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Grouped for Connections {
@@ -127,6 +123,7 @@ impl Connections {
 
     /// Runs `work` in a transaction, with the last revision that was given, which `work` advances.
     fn transact<T>(&self, work: impl FnOnce(&Transaction<'_>, &mut i64) -> Result<T>) -> Result<T> {
+        // A panic drops its open transaction, which rolls it back.
         let mut connection = lock(&self.writer);
         let transaction = connection
             .transaction_with_behavior(TransactionBehavior::Immediate)

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use cas_core::group;
 use cas_core::records::{Batch, Record, Revision, Table};
+use cas_core::sync::lock;
 use cas_core::{Capabilities, Capability, Context, Error, ErrorKind, Records, Result};
 use cas_host::{Dir, Lock};
 use rusqlite::{OptionalExtension, Row};
 use tokio::sync::oneshot;
 
-use crate::commit::{Connections, lock};
+use crate::commit::Connections;
 use crate::connection::{connect_both, connect_read_only};
 use crate::error::classify;
 use crate::reserve::Reserve;

@@ -1,34 +1,34 @@
-//! The copying snapshotter: every active snapshot is a whole directory of its own.
+//! The copying snapshotter: every active snapshot is a complete directory tree.
 //!
 //! ```text
 //! ROOT/snapshots/7/     see [`cas_host::snapshotter`]
-//!   fs/                 0755 where empty: the root of the snapshot's tree
+//!   fs/                 the root of the snapshot's tree, 0755 if it is new
 //! ```
-//! - An active snapshot on a parent is a copy of the parent's tree, its bytes shared where the
-//!   file system can (`FICLONE`).
-//! - A view is its parent's own tree, read-only; without a parent it is an empty directory.
+//! - An active snapshot on a parent is a copy of the parent's tree. File systems with reflinks
+//!   (`FICLONE`) share the bytes.
+//! - A view is the parent's tree, read-only. Without a parent it is an empty directory.
 
 use cas_core::Result;
 use cas_core::records::SnapshotRecord;
 use cas_core::snapshot::{Mount, SnapshotKind};
-use cas_host::snapshotter::{DirSnapshotter, Form};
-use cas_host::{Held, SnapshotDirs, TREE, copy_tree, make_tree};
+use cas_host::snapshotter::{DirSnapshotter, SnapshotLayout};
+use cas_host::{LockedDir, SnapshotDirs, TREE, copy_tree, make_tree};
 
 mod opener;
 
 pub use opener::NativeOpener;
 
-/// Under which name it is registered.
+/// The name of the snapshotter.
 pub const NAME: &str = Native::NAME;
 
-/// Snapshots as plain directories.
+/// The copying snapshotter.
 pub type NativeSnapshotter = DirSnapshotter<Native>;
 
-/// A whole tree in each directory, so that a parent cannot come later.
+/// A layout with a complete tree in each directory, so that the parent cannot be changed later.
 #[derive(Clone, Copy, Debug)]
 pub struct Native;
 
-impl Form for Native {
+impl SnapshotLayout for Native {
     const NAME: &'static str = "native";
     const REBASES: bool = false;
 
@@ -36,18 +36,18 @@ impl Form for Native {
         Ok(Native)
     }
 
-    fn fill(&self, dirs: &SnapshotDirs, new: &Held, parent: Option<u64>) -> Result<()> {
+    fn fill(&self, dirs: &SnapshotDirs, new: &LockedDir, parent: Option<u64>) -> Result<()> {
         match parent {
-            Some(parent) => copy_tree(dirs.hold(parent)?, new),
+            Some(parent) => copy_tree(dirs.lock_shared(parent)?, new),
             None => make_tree(new),
         }
     }
 
     fn mount(&self, dirs: &SnapshotDirs, snapshot: &SnapshotRecord, below: &[u64]) -> Mount {
         let read_only = snapshot.kind == SnapshotKind::View;
-        let owner = below.first().filter(|_| read_only);
+        let parent = below.first().filter(|_| read_only);
         Mount::Bind {
-            source: dirs.path(*owner.unwrap_or(&snapshot.id)).join(TREE),
+            source: dirs.path(*parent.unwrap_or(&snapshot.id)).join(TREE),
             read_only,
         }
     }

@@ -1,26 +1,26 @@
-//! The overlay snapshotter: a directory holds what its snapshot changes on top of those below.
+//! The overlay snapshotter: a directory has only the changes of its snapshot to its parent.
 //!
 //! ```text
 //! ROOT/snapshots/7/     see [`cas_host::snapshotter`]
-//!   fs/                 what is new here, with overlayfs's own marks for what is gone
-//!   work/               0700, the kernel's, while the snapshot is mounted writable
+//!   fs/                 what the snapshot adds or changes, and whiteouts for what it removes
+//!   work/               0700, used by the kernel while the snapshot is mounted writable
 //! ```
-//! - An active snapshot on others is an overlay of its `fs` over theirs; one that stands on nothing
-//!   is its `fs` as it is.
-//! - A view on one snapshot is that one's `fs`, read-only; on more it is an overlay of theirs.
-//! - Nothing is mounted here: what is told is mounted by [`cas_host::mount`], or by anybody else
-//!   whose way takes as many layers.
+//! - An active snapshot with ancestors is an overlay of its `fs` over theirs. Without a parent it
+//!   is a bind mount of its `fs`.
+//! - A view on one snapshot is a read-only bind mount of the snapshot's `fs`. On several it is an
+//!   overlay of theirs.
+//! - This crate mounts nothing except to probe. [`cas_host::mount`] mounts what it returns; so can
+//!   any other program that supports as many layers.
 //!
-//! As on every overlay, a file with several names that lies below is one file no more once it is
-//! written to through one of them.
+//! As on every overlay, writing to a hard link of a file in a lower layer breaks the link.
 
 use std::io;
 
 use cas_core::records::SnapshotRecord;
 use cas_core::snapshot::{Mount, SnapshotKind};
 use cas_core::{Context, Result};
-use cas_host::snapshotter::{DirSnapshotter, Form};
-use cas_host::{Held, SnapshotDirs, TREE, copy_attributes, make_tree, overlay};
+use cas_host::snapshotter::{DirSnapshotter, SnapshotLayout};
+use cas_host::{LockedDir, SnapshotDirs, TREE, copy_attributes, make_tree, overlay};
 use rustix::fs::{Mode, OFlags};
 
 mod opener;
@@ -29,23 +29,23 @@ mod probe;
 pub use opener::OverlayOpener;
 pub use probe::probe;
 
-/// Under which name it is registered.
+/// The name of the snapshotter.
 pub const NAME: &str = Overlay::NAME;
 
-/// Snapshots as layers of overlays.
+/// The overlay snapshotter.
 pub type OverlaySnapshotter = DirSnapshotter<Overlay>;
 
-/// Where the kernel keeps what is under way.
+/// The name of the work directory, which overlayfs needs for writes.
 const WORK: &str = "work";
 
-/// What each snapshot changes in a directory.
+/// A layout with the changes of each snapshot in its directory.
 #[derive(Clone, Debug)]
 pub struct Overlay {
-    /// Options of every mount.
+    /// The options of every mount.
     options: Vec<String>,
 }
 
-impl Form for Overlay {
+impl SnapshotLayout for Overlay {
     const NAME: &'static str = "overlay";
     const REBASES: bool = true;
 
@@ -54,13 +54,13 @@ impl Form for Overlay {
         Ok(Overlay { options })
     }
 
-    /// The root of a tree is shown as the topmost layer has it, so that it begins as the parent's.
-    fn fill(&self, dirs: &SnapshotDirs, new: &Held, parent: Option<u64>) -> Result<()> {
+    /// Copies the attributes of the parent's root, because an overlay shows those of the top layer.
+    fn fill(&self, dirs: &SnapshotDirs, new: &LockedDir, parent: Option<u64>) -> Result<()> {
         make_tree(new)?;
         let work = rustix::fs::mkdirat(new, WORK, Mode::RWXU).map_err(io::Error::from);
         work.during("make directory", WORK)?;
         match parent {
-            Some(parent) => copy_attributes(tree(&dirs.hold(parent)?)?, tree(new)?),
+            Some(parent) => copy_attributes(tree(&dirs.lock_shared(parent)?)?, tree(new)?),
             None => Ok(()),
         }
     }
@@ -87,9 +87,9 @@ impl Form for Overlay {
     }
 }
 
-fn tree(held: &Held) -> Result<rustix::fd::OwnedFd> {
+fn tree(dir: &LockedDir) -> Result<rustix::fd::OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let opened = rustix::fs::openat(held, TREE, flags, Mode::empty());
+    let opened = rustix::fs::openat(dir, TREE, flags, Mode::empty());
     opened
         .map_err(io::Error::from)
         .during("open directory", TREE)

@@ -1,4 +1,4 @@
-//! Whether overlays can be had, found out by making one.
+//! Probing whether overlayfs is usable, by mounting an overlay.
 
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
@@ -9,26 +9,27 @@ use cas_core::{Context, Error, Result, unique};
 use cas_host::{mount, overlay};
 use rustix::fs::AtFlags;
 
-/// Makes an overlay in `directory`, which is made where it is absent, and removes a file of a
+/// Mounts an overlay in `directory`, which is created if it is absent, and removes a file of a
 /// lower layer.
 ///
 /// # Errors
-/// `Unsupported`, saying what the kernel says.
+/// `Unsupported`, with the message of the kernel.
 pub fn probe(directory: &Path) -> Result<()> {
-    let place = directory.join(unique::key("probe"));
-    let tried = make(&place).map_err(|error| {
+    let scratch = directory.join(unique::key("probe"));
+    let tried = mount_and_remove(&scratch).map_err(|error| {
         Error::unsupported(format!(
-            "overlays cannot be had here ({error}); use the snapshotter native"
+            "overlayfs is not usable here ({error}); use the native snapshotter"
         ))
         .subject(directory.display())
         .source(error)
     });
-    let cleaned = fs::remove_dir_all(&place).during("remove", place.display());
+    let cleaned = fs::remove_dir_all(&scratch).during("remove", scratch.display());
     tried.and(cleaned)
 }
 
-fn make(place: &Path) -> Result<()> {
-    let [base, lower, upper, work] = ["base", "lower", "upper", "work"].map(|one| place.join(one));
+fn mount_and_remove(scratch: &Path) -> Result<()> {
+    let [base, lower, upper, work] =
+        ["base", "lower", "upper", "work"].map(|one| scratch.join(one));
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true).mode(0o700);
     for directory in [&base, &lower, &upper, &work] {

@@ -8,7 +8,7 @@ use cas_core::error::ErrorKind;
 use cas_core::labels::GC_ROOT;
 use cas_core::snapshot::Mount;
 use cas_core::{Context, Digest, Error, Labels, Manifest, Platform, Result, pool, unique};
-use cas_host::mount;
+use cas_host::{IdMap, mount};
 use cas_layer::progress::Progress;
 use cas_layer::unpack;
 
@@ -65,8 +65,8 @@ impl Cas {
         })?;
         let target = directory.clone();
         let mounted = pool::run(move || {
-            let owners = options.owners.as_ref().map(AsFd::as_fd);
-            mount::attach(&mounts, &target, owners)
+            let idmap = options.owners.as_ref().map(|one| IdMap::of(one.as_fd()));
+            mount::attach(&mounts, &target, idmap)
         })
         .await;
         if mounted.is_err() {
