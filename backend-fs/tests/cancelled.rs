@@ -1,4 +1,4 @@
-//! A writer that is dropped in the middle of a write.
+//! Writers that are dropped during a write, and publishes that are interrupted.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -9,7 +9,7 @@ use std::thread;
 use backend_fs::FsStore;
 use cas_core::{Digest, ErrorKind, pool};
 
-/// Keeps every thread of the pool busy until both have met the barrier again.
+/// Keeps every thread of the pool busy until the caller waits at the barrier once more.
 fn block_the_pool() -> (Arc<Barrier>, Vec<thread::JoinHandle<()>>) {
     let threads = thread::available_parallelism().map_or(2, |cores| cores.get().max(2));
     let barrier = Arc::new(Barrier::new(threads + 1));
@@ -30,12 +30,12 @@ fn block_the_pool() -> (Arc<Barrier>, Vec<thread::JoinHandle<()>>) {
     (barrier, blockers)
 }
 
-/// More than is written where it is called.
+/// More bytes than a writer writes inline.
 const LENGTH: usize = 1 << 20;
 
-/// Bytes that come late must not land among those of the next writer.
+/// A late write must not change the bytes of the next writer.
 #[test]
-fn a_write_that_nobody_waits_for_keeps_the_key() {
+fn a_write_of_a_dropped_writer_keeps_the_key_locked() {
     let temp = tempfile::tempdir().unwrap();
     let content = FsStore::open(temp.path()).unwrap().content();
     let mut ingest = pool::wait(content.begin("key")).unwrap();
@@ -61,9 +61,9 @@ fn a_write_that_nobody_waits_for_keeps_the_key() {
     assert_eq!(offset, LENGTH as u64);
 }
 
-/// A publish by a link and an unlink, cut off between the two.
+/// A publish was interrupted between link and unlink.
 #[test]
-fn an_ingest_that_is_a_blob_already_is_not_written_to() {
+fn an_ingest_that_is_hard_linked_to_a_blob_is_not_written_to() {
     for key in ["key", &Digest::sha256(b"key").to_string()] {
         let temp = tempfile::tempdir().unwrap();
         let content = FsStore::open(temp.path()).unwrap().content();

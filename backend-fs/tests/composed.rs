@@ -1,5 +1,5 @@
-//! Compositions of stores of files before the law book: what they promise of crashes, of other
-//! processes and of resuming is promised by both members together.
+//! The laws for compositions of stores of files. A composition promises what both members promise
+//! about crashes, other processes and resuming.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use bytes::Bytes;
 use cas_core::compose::{Counters, by_size, observe};
 use cas_core::{ContentExt, Result, Store, pool};
 
-/// Small enough that many laws cross it.
+/// Small enough that many laws use both members.
 const THRESHOLD: u64 = 4_000;
 
 fn sized(dir: PathBuf) -> Result<Store> {
@@ -45,7 +45,7 @@ conformance::content_store!(
     backend_fs::GAPS
 );
 
-/// A blob that was cut short in one member is replaced by the right one in the other.
+/// A truncated blob in one member is replaced by an intact one in the other.
 #[test]
 fn a_damaged_blob_of_an_older_threshold_is_replaced() {
     let scratch = tempfile::tempdir().unwrap();
@@ -66,7 +66,7 @@ fn a_damaged_blob_of_an_older_threshold_is_replaced() {
             .unwrap();
         let store = open(after);
         assert_eq!(pool::wait(store.put(data.clone())).unwrap(), digest);
-        assert!(!file.exists(), "the damaged one is gone");
+        assert!(!file.exists(), "the damaged blob is removed");
         let reader = pool::wait(store.open(&digest)).unwrap().unwrap();
         assert_eq!(pool::wait(reader.read_at(0, 20_000)).unwrap(), data);
         assert!(pool::wait(store.remove(&digest)).unwrap());

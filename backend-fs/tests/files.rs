@@ -1,4 +1,4 @@
-//! A file that becomes a blob is shared where the file system can, and is hashed as it was taken.
+//! A file that is stored as a blob shares its bytes by reflink, and is hashed as it was read.
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -15,7 +15,7 @@ use cas_core::{Digest, pool::wait};
 
 const LENGTH: usize = 64 << 20;
 
-/// A file system with shared extents on a loop device, unmounted in the end.
+/// A file system with reflinks on a loop device. It is unmounted on drop.
 struct Xfs(tempfile::TempDir);
 
 impl Xfs {
@@ -38,7 +38,7 @@ impl Xfs {
         {
             return Some(Xfs(memory));
         }
-        eprintln!("SKIPPED: no XFS to share in; it wants root and xfsprogs");
+        eprintln!("SKIPPED: an XFS with reflinks needs root and xfsprogs");
         None
     }
 
@@ -66,7 +66,7 @@ fn data() -> Vec<u8> {
 }
 
 #[test]
-fn a_file_is_shared_with_the_blob_that_it_becomes() {
+fn a_file_shares_its_bytes_with_its_blob() {
     let Some(xfs) = Xfs::mount() else { return };
     let source = xfs.path().join("file");
     fs::write(&source, data()).unwrap();
@@ -87,7 +87,7 @@ fn a_file_is_shared_with_the_blob_that_it_becomes() {
             .unwrap();
         let written = writer.write_file(&file, 0, LENGTH as u64).await.unwrap();
         assert_eq!(written, LENGTH as u64);
-        // What the file becomes later is no business of the blob.
+        // Later changes of the file must not change the blob.
         file.write_all_at(&[0; 4096], 0).unwrap();
         let committed = writer.commit(&Batch::new(), Durability::Full).await;
         committed.unwrap().digest

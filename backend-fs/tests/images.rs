@@ -1,4 +1,4 @@
-//! Names as they stand in `index.json`, also where others wrote it.
+//! Names in `index.json`, also in entries that other programs wrote.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -17,7 +17,7 @@ fn entry(target: &Descriptor, name: &str) -> Value {
 }
 
 #[test]
-fn entries_of_others_survive_our_changes() {
+fn changes_keep_entries_of_other_programs() {
     let temp = tempfile::tempdir().unwrap();
     let images = FsStore::open(temp.path()).unwrap().images();
     let target = Descriptor::of(MediaType::OCI_MANIFEST, b"{}");
@@ -41,7 +41,7 @@ fn entries_of_others_survive_our_changes() {
     wait(images.delete(&name("ours"), Some(&target))).unwrap();
     let after: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     assert_eq!(after, foreign);
-    // The way out of a name that is there twice.
+    // A name with two entries can only be deleted without a target.
     let ambiguous = wait(images.delete(&name("twice"), Some(&target))).unwrap_err();
     assert_eq!(ambiguous.kind(), ErrorKind::NotFound);
     wait(images.delete(&name("twice"), None)).unwrap();
@@ -50,7 +50,7 @@ fn entries_of_others_survive_our_changes() {
 }
 
 #[test]
-fn labels_go_with_the_target_and_stay_with_the_name() {
+fn labels_stay_with_a_name_that_moves_and_end_with_a_deleted_name() {
     let temp = tempfile::tempdir().unwrap();
     let images = FsStore::open(temp.path()).unwrap().images();
     let first = Descriptor::of(MediaType::OCI_MANIFEST, b"{}");
@@ -66,7 +66,7 @@ fn labels_go_with_the_target_and_stay_with_the_name() {
     let stale = wait(images.delete(&image.name, Some(&first))).unwrap_err();
     assert_eq!(stale.kind(), ErrorKind::NotFound);
     wait(images.delete(&image.name, None)).unwrap();
-    // What was kept of the name is gone with it.
+    // The record of the name is deleted, too.
     image.labels.clear();
     let again = wait(images.create(image)).unwrap();
     assert!(again.labels.is_empty());

@@ -1,4 +1,4 @@
-//! skopeo and umoci on our directory: what we write they read, what they write we see.
+//! skopeo and umoci read what this store writes, and this store reads what they write.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -13,7 +13,7 @@ use cas_core::image::Image;
 use cas_core::{Descriptor, Digest, Labels, MediaType, Store, pool::wait};
 use support::installed;
 
-/// Stores an image of one layer and gives it `name`; its manifest.
+/// Stores an image of one layer under `name`. Returns its manifest.
 fn make_image(store: &Store, name: &str) -> Descriptor {
     wait(async {
         let put = async |kind: MediaType, data: Vec<u8>| {
@@ -75,7 +75,7 @@ fn skopeo_copies_out_and_in_with_equal_digests() {
         .unwrap();
     assert!(seen.target.same_content(&manifest));
     assert_eq!(wait(store.images.list(&[])).unwrap().len(), 2);
-    // Their layout is adopted as it is.
+    // The layout of skopeo is adopted.
     let adopted = FsStore::open(&theirs).unwrap().store();
     let image = wait(adopted.images.get(&"out".parse().unwrap()))
         .unwrap()
@@ -84,7 +84,7 @@ fn skopeo_copies_out_and_in_with_equal_digests() {
 }
 
 #[test]
-fn umoci_lists_our_names_and_a_tag_of_its_own_inherits_no_labels() {
+fn umoci_lists_our_names_and_a_tag_by_umoci_inherits_no_labels() {
     if !installed("umoci") {
         return;
     }
@@ -103,7 +103,7 @@ fn umoci_lists_our_names_and_a_tag_of_its_own_inherits_no_labels() {
     );
     run("umoci", &["gc", "--layout", path.to_str().unwrap()]);
     assert!(wait(store.present(&first)).unwrap());
-    // A foreign program makes another image, under the name that has labels of ours.
+    // umoci makes another image under a name that has labels.
     let image = oci(&path, "first");
     let image = image.strip_prefix("oci:").unwrap();
     run(

@@ -1,4 +1,4 @@
-//! What may be opened, what is refused, and what strangers leave in the directory.
+//! Which directories can be opened, and foreign files in a store.
 
 #![allow(clippy::expect_used, reason = "helpers of tests")]
 
@@ -16,7 +16,7 @@ fn refused(path: &Path, kind: ErrorKind, word: &str) {
 }
 
 #[test]
-fn a_directory_of_something_else_is_refused_and_left_alone() {
+fn a_directory_with_other_files_is_refused_and_not_changed() {
     let temp = tempfile::tempdir().unwrap();
     fs::write(temp.path().join("notes"), "x").unwrap();
     refused(temp.path(), ErrorKind::FailedPrecondition, "notes");
@@ -37,7 +37,7 @@ fn another_kind_and_a_newer_format_are_refused() {
 }
 
 #[test]
-fn strangers_among_the_blobs_do_not_break_the_list() {
+fn foreign_files_among_the_blobs_are_not_listed() {
     let temp = tempfile::tempdir().unwrap();
     let content = FsStore::open(temp.path()).unwrap().content();
     let blobs = temp.path().join("blobs/sha256");
@@ -54,15 +54,15 @@ fn strangers_among_the_blobs_do_not_break_the_list() {
         listed.iter().map(|stat| stat.digest).collect::<Vec<_>>(),
         [digest]
     );
-    for stranger in ["directory", "link"] {
-        let digest = Digest::sha256(stranger.as_bytes());
-        assert!(wait(content.stat(&digest)).unwrap().is_none(), "{stranger}");
-        assert!(wait(content.open(&digest)).unwrap().is_none(), "{stranger}");
+    for foreign in ["directory", "link"] {
+        let digest = Digest::sha256(foreign.as_bytes());
+        assert!(wait(content.stat(&digest)).unwrap().is_none(), "{foreign}");
+        assert!(wait(content.open(&digest)).unwrap().is_none(), "{foreign}");
     }
 }
 
 #[test]
-fn bytes_of_an_earlier_run_of_the_kernel_are_doubted() {
+fn bytes_from_before_a_reboot_are_verified() {
     let temp = tempfile::tempdir().unwrap();
     let data = b"bytes that a power loss tears";
     let digest = Digest::sha256(data);
@@ -71,7 +71,7 @@ fn bytes_of_an_earlier_run_of_the_kernel_are_doubted() {
         wait(content.put(data[..].into())).unwrap();
         wait(content.begin("left")).unwrap();
     }
-    // The machine went down with a note of unsynced blobs; two of them are torn.
+    // A power loss left a marker of unsynced blobs and a torn blob.
     let blob = |digest: &Digest| temp.path().join("blobs/sha256").join(digest.hex());
     let torn = Digest::sha256(b"torn");
     fs::write(blob(&torn), "tor\0").unwrap();
@@ -81,10 +81,10 @@ fn bytes_of_an_earlier_run_of_the_kernel_are_doubted() {
     let content = FsStore::open(temp.path()).unwrap().content();
     assert!(wait(content.stat(&torn)).unwrap().is_none());
     assert!(wait(content.stat(&digest)).unwrap().is_some());
-    // The key file has this boot, so it could be of a writer that lives.
+    // The key file has this boot, so its writer may be running.
     assert_eq!(wait(content.ingests()).unwrap().len(), 1);
     drop(content);
-    // Without a note, the bytes are read again before "there already" is answered.
+    // Without a marker, a blob is hashed before a publish keeps it.
     std::thread::sleep(std::time::Duration::from_millis(20));
     fs::remove_file(blob(&digest)).unwrap();
     fs::write(blob(&digest), "BYTES that a power loss tears").unwrap();
@@ -104,7 +104,7 @@ fn bytes_of_an_earlier_run_of_the_kernel_are_doubted() {
 }
 
 #[test]
-fn a_read_only_store_reads_and_says_why_it_does_not_write() {
+fn a_read_only_store_can_be_read_and_refuses_writes() {
     let temp = tempfile::tempdir().unwrap();
     let (source, mount) = (temp.path().join("source"), temp.path().join("mount"));
     let target = Descriptor::of(MediaType::OCI_LAYER, b"x");
@@ -126,7 +126,7 @@ fn a_read_only_store_reads_and_says_why_it_does_not_write() {
         return;
     }
     let denied = |error: cas_core::Error| assert_eq!(error.kind(), ErrorKind::Denied, "{error:?}");
-    // Once beside a handle whose log is not folded in yet, and once after it.
+    // First while another handle has a log that is not folded in, then without it.
     for writer in [Some(writer), None] {
         let store = FsStore::open(mount).unwrap().store();
         assert!(wait(store.content.fetch(&target)).is_ok());
@@ -143,9 +143,9 @@ fn a_read_only_store_reads_and_says_why_it_does_not_write() {
     assert!(run("umount", &[mount]));
 }
 
-/// Bytes of another run may be torn; those of a writer that lives are of this one.
+/// Bytes from before a reboot may be torn. An ingest that is locked is from this boot.
 #[test]
-fn another_run_drops_ingests_that_are_named_by_their_digest_unless_they_are_held() {
+fn a_reboot_removes_ingests_that_are_named_by_their_digest_unless_they_are_locked() {
     let temp = tempfile::tempdir().unwrap();
     let content = FsStore::open(temp.path()).unwrap().content();
     let begin = |key: &Digest| {

@@ -1,5 +1,5 @@
-//! What reaches the disk before what, seen in the system calls: no crash that a test can make
-//! shows an order that is wrong.
+//! The order of writes to the disk, checked in the system calls, because no crash that a test can
+//! cause reveals a wrong order.
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -43,7 +43,7 @@ fn publish_as(
     });
 }
 
-/// What the traced processes do.
+/// The body of the traced processes.
 #[test]
 fn task() {
     let Ok(task) = std::env::var(TASK) else {
@@ -65,7 +65,7 @@ fn task() {
     }
 }
 
-/// Runs a task under strace; its output and the trace.
+/// Runs a task under strace. Returns its output and the trace.
 fn traced(task: &str, path: &Path, options: &[&str]) -> (Output, String) {
     let trace = path.with_extension("trace");
     let output = std::process::Command::new("strace")
@@ -79,7 +79,7 @@ fn traced(task: &str, path: &Path, options: &[&str]) -> (Output, String) {
     (output, std::fs::read_to_string(&trace).unwrap())
 }
 
-/// A task that judges itself.
+/// Runs a task that fails by itself. Returns the trace.
 fn run(task: &str, options: &[&str]) -> String {
     let temp = tempfile::tempdir().unwrap();
     let (output, trace) = traced(task, &temp.path().join("store"), options);
@@ -87,7 +87,7 @@ fn run(task: &str, options: &[&str]) -> String {
     trace
 }
 
-/// Every rename takes a while, so that the flush comes in the middle of a publish.
+/// Every rename is delayed, so that the flush happens during a publish.
 fn flush_while_publishing(path: &Path) {
     let content = FsStore::open(path).unwrap().content();
     publish(&*content, "first", "first", Durability::Relaxed);
@@ -99,22 +99,22 @@ fn flush_while_publishing(path: &Path) {
     wait(content.flush()).unwrap();
     let flushed = wait(content.stat(&Digest::sha256(b"second"))).unwrap();
     second.join().unwrap();
-    let notes = path.join(".cas/unsynced").read_dir().unwrap().count();
+    let markers = path.join(".cas/unsynced").read_dir().unwrap().count();
     assert!(
-        flushed.is_some() || notes > 0,
-        "not synced, and nothing says so"
+        flushed.is_some() || markers > 0,
+        "not synced, and no marker is left"
     );
 }
 
 #[test]
-fn a_flush_does_not_forget_who_is_publishing() {
+fn a_flush_keeps_the_marker_of_a_publish_that_is_under_way() {
     if installed("strace") {
         let delay = "inject=renameat2:delay_enter=500000";
         run("flush", &["-e", "trace=renameat2", "-e", delay]);
     }
 }
 
-/// The second `fdatasync` of the thread is that of the bytes that were there.
+/// The second `fdatasync` of the thread syncs the blob that exists.
 fn replace_what_cannot_be_synced(path: &Path) {
     let content = FsStore::open(path).unwrap().content();
     publish(&*content, "one", "same", Durability::Relaxed);
@@ -125,7 +125,7 @@ fn replace_what_cannot_be_synced(path: &Path) {
     thread::spawn(move || publish(&*content, "two", "same", Durability::Full))
         .join()
         .unwrap();
-    assert_ne!(inode(), before, "bytes that may be lost keep their name");
+    assert_ne!(inode(), before, "a blob whose bytes may be lost is kept");
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn a_blob_whose_sync_fails_is_replaced() {
     }
 }
 
-/// Three ways to store what another handle has published without a sync.
+/// Stores in three ways what another handle has published without a sync.
 fn meet_what_is_not_synced(path: &Path) {
     let open = || FsStore::open(path).unwrap().store();
     let (other, store) = (open(), open());
@@ -152,7 +152,7 @@ fn meet_what_is_not_synced(path: &Path) {
 }
 
 #[test]
-fn what_another_has_not_synced_is_synced_before_it_counts_as_there() {
+fn an_unsynced_blob_of_another_handle_is_synced_before_it_is_kept() {
     if installed("strace") {
         let trace = run("meet", &["-e", "trace=syncfs"]);
         assert_eq!(trace.matches("syncfs(").count(), 3, "{trace}");
@@ -160,30 +160,30 @@ fn what_another_has_not_synced_is_synced_before_it_counts_as_there() {
 }
 
 #[test]
-fn the_note_of_one_who_is_gone_goes_with_the_next_flush() {
+fn a_flush_removes_the_markers_of_stores_that_are_closed() {
     let temp = tempfile::tempdir().unwrap();
     let open = || FsStore::open(temp.path()).unwrap().content();
-    let notes = || {
+    let markers = || {
         temp.path()
             .join(".cas/unsynced")
             .read_dir()
             .unwrap()
             .count()
     };
-    let (gone, here) = (open(), open());
-    publish(&*gone, "one", "one", Durability::Relaxed);
-    publish(&*here, "two", "two", Durability::Relaxed);
-    drop(gone);
+    let (closed, other) = (open(), open());
+    publish(&*closed, "one", "one", Durability::Relaxed);
+    publish(&*other, "two", "two", Durability::Relaxed);
+    drop(closed);
     let third = open();
     wait(third.flush()).unwrap();
-    assert_eq!(notes(), 1, "the one who is here publishes on");
-    wait(here.flush()).unwrap();
-    assert_eq!(notes(), 0);
+    assert_eq!(markers(), 1, "the other store may publish more");
+    wait(other.flush()).unwrap();
+    assert_eq!(markers(), 0);
 }
 
-/// Directories that are there already may have been made by one who was killed before he synced.
+/// The process that created a directory may have been killed before it synced the name.
 #[test]
-fn the_names_of_directories_are_synced_whoever_made_them() {
+fn the_names_of_existing_directories_are_synced() {
     if !installed("strace") {
         return;
     }
@@ -208,7 +208,7 @@ fn the_names_of_directories_are_synced_whoever_made_them() {
 
 const TOGETHER: u32 = 64;
 
-/// Publishes many blobs at a time; how many of them were refused, which are then not there.
+/// Publishes many blobs at a time. Returns how many were refused; these do not exist.
 fn together(path: &Path) -> usize {
     let content = FsStore::open(path).unwrap().content();
     let publishing = async {
@@ -238,7 +238,7 @@ fn together(path: &Path) -> usize {
     refused.into_iter().filter(|refused| *refused).count()
 }
 
-/// How many were refused, and the calls that sync files and rename them.
+/// Returns how many were refused, and the calls that sync and rename files.
 fn run_together(fault: &str) -> (usize, Vec<String>) {
     let calls = "trace=fdatasync,syncfs,sync_file_range,renameat2";
     let temp = tempfile::tempdir().unwrap();
@@ -248,14 +248,14 @@ fn run_together(fault: &str) -> (usize, Vec<String>) {
         &["-e", calls, "-e", fault],
     );
     assert!(output.status.success(), "{output:?}");
-    let said = String::from_utf8(output.stdout).unwrap();
-    let refused = said
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let refused = printed
         .lines()
         .find_map(|line| line.strip_prefix("refused ")?.parse().ok());
-    // Each line begins with a thread.
+    // Each line begins with the ID of a thread.
     let lines = trace.lines().filter_map(|line| line.split_once(' '));
     let lines = lines.map(|(_, call)| call.trim().to_owned()).collect();
-    (refused.expect(&said), lines)
+    (refused.expect(&printed), lines)
 }
 
 fn count(lines: &[String], call: &str) -> usize {
@@ -278,13 +278,16 @@ fn blobs_published_together_share_a_sync_and_have_no_name_before_it() {
             Some("sync_file_range") => synced += usize::from(written),
             _ => named += 1,
         }
-        assert!(named <= synced, "a name before the bytes: {lines:#?}");
+        assert!(
+            named <= synced,
+            "renamed before the bytes were synced: {lines:#?}"
+        );
     }
     assert_eq!(named, TOGETHER as usize);
 }
 
 #[test]
-fn where_the_shared_sync_fails_each_file_is_asked() {
+fn if_the_shared_sync_fails_each_file_is_synced() {
     if !installed("strace") {
         return;
     }
@@ -296,7 +299,7 @@ fn where_the_shared_sync_fails_each_file_is_asked() {
 }
 
 #[test]
-fn a_file_that_was_not_written_is_refused_alone() {
+fn only_the_file_that_was_not_written_is_refused() {
     if installed("strace") {
         let (refused, _) = run_together("inject=sync_file_range:error=EIO:when=3");
         assert_eq!(refused, 1);

@@ -1,4 +1,4 @@
-//! Many processes and many handles on one store.
+//! Several processes and handles on one store.
 
 mod support;
 
@@ -14,7 +14,7 @@ use support::name;
 
 const TASK: &str = "CAS_FS_TASK";
 
-/// What the processes do that this binary starts: one stores a blob and names it.
+/// The body of the processes that this binary starts: stores a blob and names it.
 #[test]
 fn task() {
     let Ok(task) = std::env::var(TASK) else {
@@ -66,7 +66,7 @@ fn forty_processes_lose_no_name() {
 }
 
 #[test]
-fn one_writer_a_key_and_another_handle_resumes() {
+fn a_key_has_one_writer_and_another_handle_can_resume_it() {
     let temp = tempfile::tempdir().unwrap();
     let (one, two) = (FsStore::open(temp.path()), FsStore::open(temp.path()));
     let (one, two) = (one.unwrap().content(), two.unwrap().content());
@@ -109,7 +109,7 @@ fn concurrent_publishes_of_one_and_of_many_blobs_all_succeed() {
                 tokio::spawn(async move {
                     let key = format!("key {number}");
                     let mut writer = Writer::begin(&*content, &key, Expected::ANY).await?;
-                    // Every third is the same blob.
+                    // Every third task stores the same blob.
                     let data = (if number % 3 == 0 { 0 } else { number }).to_string();
                     writer.write(data.into_bytes().into()).await?;
                     writer.commit(&Batch::new(), Durability::Batched).await

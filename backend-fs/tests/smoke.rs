@@ -1,4 +1,4 @@
-//! The main path: an image goes in, is found again by another handle, and goes.
+//! The main path: an image is stored, found by another handle, and removed.
 
 use backend_fs::FsStore;
 use cas_core::content::{Durability, Expected, Writer};
@@ -7,7 +7,7 @@ use cas_core::records::Batch;
 use cas_core::{ContentExt, Descriptor, ErrorKind, MediaType, pool::wait};
 
 #[test]
-fn an_image_goes_in_and_is_found_by_another_handle() {
+fn an_image_is_stored_and_found_by_another_handle() {
     let temp = tempfile::tempdir().unwrap();
     let path = temp.path().join("store");
     let manifest = br#"{"schemaVersion":2}"#;

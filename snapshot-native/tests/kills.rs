@@ -1,4 +1,4 @@
-//! Layers on each other, as an unpacker makes them of copies, killed at every change.
+//! An unpacker that makes one layer after the other, killed at every change of the disk.
 
 #![allow(
     clippy::expect_used,
@@ -16,12 +16,12 @@ use std::sync::Arc;
 use cas_core::snapshot::Commit;
 use cas_core::{Labels, Result, Snapshotter};
 use cas_records_sqlite::SqliteRecords;
-use kills::{LAYERS, Scene, fill, say, tree};
+use kills::{LAYERS, Scenario, acknowledge, fill, tree};
 use snapshot_native::NativeSnapshotter;
 
 struct Native;
 
-impl Scene for Native {
+impl Scenario for Native {
     const CALLS: &'static [&'static str] = &[
         "mkdirat",
         "flock",
@@ -39,17 +39,17 @@ impl Scene for Native {
     }
 
     async fn make_layers(store: &dyn Snapshotter) -> Result<()> {
-        for (place, name) in LAYERS.into_iter().enumerate() {
+        for (index, name) in LAYERS.into_iter().enumerate() {
             if store.stat(name).await?.is_none() {
                 if store.stat("unpacking").await?.is_some() {
                     store.remove("unpacking").await?;
                 }
-                let parent = place.checked_sub(1).map(|below| LAYERS[below]);
+                let parent = index.checked_sub(1).map(|below| LAYERS[below]);
                 let mounts = store.prepare("unpacking", parent, Labels::new()).await?;
                 fill(&tree(&mounts), name)?;
                 store.commit(name, "unpacking", Commit::default()).await?;
             }
-            say(name);
+            acknowledge(name);
         }
         Ok(())
     }
@@ -61,6 +61,6 @@ fn task() {
 }
 
 #[test]
-fn a_kill_at_any_call_leaves_nothing_in_the_way() {
+fn after_a_kill_at_any_call_the_work_succeeds() {
     kills::kill_everywhere::<Native>();
 }

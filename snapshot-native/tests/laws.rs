@@ -1,4 +1,4 @@
-//! The copying snapshotter before the law book, its records in SQLite as in a real root.
+//! The laws for the copying snapshotter, with its records in SQLite as in a root.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! A sync that fails: the second would say yes to bytes that are lost.
+//! A failed sync is final, because a second sync would succeed although bytes are lost.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,7 +10,7 @@ use cas_core::{ErrorKind, Labels, Snapshotter};
 use cas_records_sqlite::SqliteRecords;
 use snapshot_native::NativeSnapshotter;
 
-/// Tells the test binary, run again by itself, in which root to work.
+/// The root for the test binary when it runs itself.
 const ROOT: &str = "CAS_TEST_SYNC_ROOT";
 
 /// The first `syncfs` of this process fails.

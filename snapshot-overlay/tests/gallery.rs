@@ -1,5 +1,5 @@
-//! Snapshotters that are broken on purpose, to hold the laws themselves to account: each is the
-//! overlay's with one fault, convicted by the law named for it and by none outside the ones listed.
+//! Snapshotters that are broken on purpose, to test the laws. Each is the overlay snapshotter with
+//! one fault. The named law must convict it, and no law that is not listed may.
 
 use std::fs;
 use std::path::Path;
@@ -61,7 +61,7 @@ impl Broken {
     }
 }
 
-/// Empties the directory that is written to.
+/// Empties the writable directory.
 fn empty(mounts: &[Mount]) -> Result<()> {
     let tree = match mounts {
         [
@@ -103,8 +103,8 @@ impl Snapshotter for Broken {
 
     async fn commit(&self, name: &str, key: &str, mut options: Commit) -> Result<()> {
         let before = self.store.stat(key).await?;
-        let stands = before.as_ref().is_some_and(|info| info.parent.is_some());
-        if self.is(Fault::LosesTheNewParent) && !stands {
+        let has_parent = before.as_ref().is_some_and(|info| info.parent.is_some());
+        if self.is(Fault::LosesTheNewParent) && !has_parent {
             options.parent = None;
         }
         if self.is(Fault::InheritsLabels) {
@@ -165,7 +165,7 @@ impl Snapshotter for Broken {
     }
 }
 
-/// A test for each, so that they are judged side by side.
+/// Makes one test for each, so that they run in parallel.
 macro_rules! convicted {
     ($($test:ident: $fault:ident => $law:ident [$($also:ident),* $(,)?])*) => {
         $(#[test]

@@ -1,4 +1,4 @@
-//! Layers side by side, as an unpacker makes them of overlays, killed at every change.
+//! An unpacker that makes layers side by side, killed at every change of the disk.
 
 #![allow(
     clippy::expect_used,
@@ -19,12 +19,12 @@ use cas_core::snapshot::Commit;
 use cas_core::{Labels, Result, Snapshotter};
 use cas_host::{overlay, syncfs};
 use cas_records_sqlite::SqliteRecords;
-use kills::{LAYERS, Scene, fill, say, tree};
+use kills::{LAYERS, Scenario, acknowledge, fill, tree};
 use snapshot_overlay::OverlaySnapshotter;
 
 struct Overlay;
 
-impl Scene for Overlay {
+impl Scenario for Overlay {
     const CALLS: &'static [&'static str] = &[
         "mkdirat",
         "mkdir",
@@ -46,51 +46,51 @@ impl Scene for Overlay {
         Ok(Arc::new(OverlaySnapshotter::open(root, records)?))
     }
 
-    /// All trees first, then one sync, then the commits from the lowest on.
+    /// Fills all trees, then syncs once, then commits from the lowest layer up.
     async fn make_layers(store: &dyn Snapshotter) -> Result<()> {
-        let mut there = 0;
-        while there < LAYERS.len() && store.stat(LAYERS[there]).await?.is_some() {
-            say(LAYERS[there]);
-            there += 1;
+        let mut done = 0;
+        while done < LAYERS.len() && store.stat(LAYERS[done]).await?.is_some() {
+            acknowledge(LAYERS[done]);
+            done += 1;
         }
         let mut synced = None;
-        for (place, name) in LAYERS.iter().enumerate().skip(there) {
+        for (index, name) in LAYERS.iter().enumerate().skip(done) {
             let key = format!("unpacking {name}");
             if store.stat(&key).await?.is_some() {
                 store.remove(&key).await?;
             }
             let tree = tree(&store.prepare(&key, None, Labels::new()).await?);
             fill(&tree, name)?;
-            change(&tree, place)?;
+            change(&tree, index)?;
             synced = Some(File::open(&tree)?);
         }
         if let Some(tree) = synced {
             syncfs(&tree)?;
         }
-        for (place, name) in LAYERS.iter().enumerate().skip(there) {
+        for (index, name) in LAYERS.iter().enumerate().skip(done) {
             let options = Commit {
-                parent: place.checked_sub(1).map(|below| LAYERS[below].to_owned()),
+                parent: index.checked_sub(1).map(|below| LAYERS[below].to_owned()),
                 synced: true,
                 ..Commit::default()
             };
             let key = format!("unpacking {name}");
             store.commit(name, &key, options).await?;
-            say(name);
+            acknowledge(name);
         }
         Ok(())
     }
 
-    fn check_tree(tree: &Path, place: usize) {
-        assert_eq!(tree.join("gone").exists(), place == 0, "{place}");
-        assert_eq!(tree.join("dir/old").exists(), place == 0, "{place}");
-        assert_eq!(tree.join("dir/new").exists(), place > 0, "{place}");
+    fn check_tree(tree: &Path, index: usize) {
+        assert_eq!(tree.join("gone").exists(), index == 0, "{index}");
+        assert_eq!(tree.join("dir/old").exists(), index == 0, "{index}");
+        assert_eq!(tree.join("dir/new").exists(), index > 0, "{index}");
     }
 }
 
-/// The second layer hides a file of the first, and all that a directory of it has.
-fn change(tree: &Path, place: usize) -> Result<()> {
+/// Lets the second layer hide a file of the first and everything in one of its directories.
+fn change(tree: &Path, index: usize) -> Result<()> {
     let dir = tree.join("dir");
-    match place {
+    match index {
         0 => {
             fs::create_dir(&dir)?;
             fs::write(dir.join("old"), "")?;
@@ -113,7 +113,7 @@ fn task() {
 }
 
 #[test]
-fn a_kill_at_any_call_leaves_nothing_in_the_way() {
+fn after_a_kill_at_any_call_the_work_succeeds() {
     if !rustix::process::geteuid().is_root() {
         eprintln!("SKIPPED: overlays are mounted by root only");
         return;

@@ -1,4 +1,4 @@
-//! The overlay snapshotter before the law book, its records in SQLite as in a real root.
+//! The laws for the overlay snapshotter, with its records in SQLite as in a root.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What several test binaries need.
+//! Helpers for several test binaries.
 
 #![allow(
     dead_code,
@@ -8,12 +8,12 @@
 
 use std::process::Command;
 
-/// The name that the step `step` makes.
+/// Returns the name that the step `step` makes.
 pub(crate) fn name(step: &str) -> cas_core::image::Reference {
     format!("x.io/{step}:1").parse().unwrap()
 }
 
-/// Whether a program is there; says so where it is not.
+/// Whether a program is installed. Prints a line if it is not.
 pub(crate) fn installed(program: &str) -> bool {
     let found = Command::new(program).arg("--version").output().is_ok();
     if !found {

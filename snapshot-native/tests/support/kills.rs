@@ -1,5 +1,6 @@
-//! A snapshotter killed at every system call that changes the disk: what was acknowledged is there
-//! with its content, records and directories agree, and the same work then succeeds.
+//! A snapshotter that is killed at every system call that changes the disk. What was acknowledged
+//! must exist with its content, records and directories must agree, and the same work must then
+//! succeed.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -15,29 +16,28 @@ use cas_core::{Labels, Result, Snapshotter};
 use cas_host::mount;
 use cas_records_sqlite::SqliteRecords;
 
-/// Tells the test binary, run again by itself, in which root to work.
+/// The root for the test binary when it runs itself.
 const ROOT: &str = "CAS_TEST_ROOT";
 
-/// The layers that are made, each on the one before.
+/// The layers that are made, each on the previous one.
 pub(crate) const LAYERS: [&str; 3] = ["one", "two", "three"];
 
-/// A snapshotter and the work that it is killed at.
-pub(crate) trait Scene {
-    /// The system calls of that work that change the disk.
+/// A snapshotter, and the work during which it is killed.
+pub(crate) trait Scenario {
+    /// The system calls of the work that change the disk.
     const CALLS: &'static [&'static str];
 
     fn open(root: &Path, records: Arc<SqliteRecords>) -> Result<Arc<dyn Snapshotter>>;
 
-    /// Makes those of [`LAYERS`] that are missing, over whatever an earlier run left, and
-    /// [`say`]s each that is committed.
+    /// Makes the missing [`LAYERS`] after an interrupted run, and [`acknowledge`]s each layer that
+    /// is committed.
     async fn make_layers(store: &dyn Snapshotter) -> Result<()>;
 
-    /// Panics unless `tree` shows what the layer of that place has beside [`fill`], and those
-    /// below it.
-    fn check_tree(_tree: &Path, _place: usize) {}
+    /// Panics unless `tree` shows what the layers up to `index` have in addition to [`fill`].
+    fn check_tree(_tree: &Path, _index: usize) {}
 }
 
-/// The content that the layer `name` has in each scene.
+/// Writes the content that the layer `name` has in each scenario.
 pub(crate) fn fill(tree: &Path, name: &str) -> std::io::Result<()> {
     std::fs::create_dir(tree.join(name))?;
     std::fs::write(tree.join(name).join("file"), name)?;
@@ -45,7 +45,7 @@ pub(crate) fn fill(tree: &Path, name: &str) -> std::io::Result<()> {
     std::os::unix::fs::symlink("file", tree.join(name).join("symlink"))
 }
 
-/// The directory of a snapshot that is a single one.
+/// Returns the directory of a snapshot that is a bind mount.
 pub(crate) fn tree(mounts: &[Mount]) -> PathBuf {
     match mounts {
         [Mount::Bind { source, .. }] => source.clone(),
@@ -54,15 +54,15 @@ pub(crate) fn tree(mounts: &[Mount]) -> PathBuf {
 }
 
 /// Acknowledges a step.
-pub(crate) fn say(step: &str) {
+pub(crate) fn acknowledge(step: &str) {
     let mut out = std::io::stdout().lock();
     writeln!(out, "did {step}").unwrap();
     out.flush().unwrap();
 }
 
-/// The body of the test `task`, which is the process that is killed; one thread does all, for
-/// strace counts the calls of each.
-pub(crate) fn task<S: Scene>() {
+/// The body of the test `task`, which is the process that is killed. It uses one thread, because
+/// strace counts the calls of each thread.
+pub(crate) fn task<S: Scenario>() {
     let Some(root) = std::env::var_os(ROOT) else {
         return;
     };
@@ -70,11 +70,11 @@ pub(crate) fn task<S: Scene>() {
     wait(async {
         S::make_layers(&*store).await.unwrap();
         scratch(&*store).await.unwrap();
-        say("scratch");
+        acknowledge("scratch");
     });
 }
 
-/// A container that comes and goes.
+/// Prepares and removes the snapshot of a container.
 async fn scratch(store: &dyn Snapshotter) -> Result<()> {
     if store.stat("scratch").await?.is_none() {
         let top = LAYERS.last().copied();
@@ -83,7 +83,7 @@ async fn scratch(store: &dyn Snapshotter) -> Result<()> {
     store.remove("scratch").await
 }
 
-fn open<S: Scene>(root: &Path) -> (Arc<dyn Snapshotter>, Arc<SqliteRecords>) {
+fn open<S: Scenario>(root: &Path) -> (Arc<dyn Snapshotter>, Arc<SqliteRecords>) {
     let records = Arc::new(SqliteRecords::open(&root.join("records.db")).unwrap());
     (S::open(root, records.clone()).unwrap(), records)
 }
@@ -102,16 +102,16 @@ fn acknowledged(output: &Output) -> Vec<String> {
     steps.map(str::to_owned).collect()
 }
 
-/// Opens the root and checks all of it against what was acknowledged.
-fn check<S: Scene>(root: &Path, acknowledged: &[String], context: &str) {
+/// Opens the root and checks it against what was acknowledged.
+fn check<S: Scenario>(root: &Path, acknowledged: &[String], context: &str) {
     let (store, records) = open::<S>(root);
     wait(async {
         for info in store.walk(None, 100).await.expect(context) {
             check_snapshot::<S>(&*store, &info, context).await;
         }
         for step in acknowledged {
-            let there = store.stat(step).await.unwrap().is_some();
-            assert_eq!(there, step != "scratch", "{context}: {step}");
+            let exists = store.stat(step).await.unwrap().is_some();
+            assert_eq!(exists, step != "scratch", "{context}: {step}");
         }
         store.cleanup().await.expect(context);
         let named = Snapshots::new(records, store.name()).unwrap();
@@ -122,8 +122,8 @@ fn check<S: Scene>(root: &Path, acknowledged: &[String], context: &str) {
     });
 }
 
-/// What is recorded has its directories, and a layer shows its own content and that of all below.
-async fn check_snapshot<S: Scene>(store: &dyn Snapshotter, info: &Info, context: &str) {
+/// Checks that a recorded snapshot has its directories, and a layer all content up to it.
+async fn check_snapshot<S: Scenario>(store: &dyn Snapshotter, info: &Info, context: &str) {
     if info.kind != SnapshotKind::Committed {
         for dir in store.mounts(&info.key).await.unwrap().iter().flat_map(dirs) {
             assert!(dir.is_dir(), "{context}: {} lacks {dir:?}", info.key);
@@ -133,13 +133,13 @@ async fn check_snapshot<S: Scene>(store: &dyn Snapshotter, info: &Info, context:
     let mounts = store.view("look", Some(&info.key), Labels::new()).await;
     let root = mount::open(&mounts.unwrap()).expect(context);
     let tree = PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd()));
-    let place = LAYERS.iter().position(|name| *name == info.key).unwrap();
-    for below in &LAYERS[..=place] {
+    let index = LAYERS.iter().position(|name| *name == info.key).unwrap();
+    for below in &LAYERS[..=index] {
         let text = std::fs::read_to_string(tree.join(below).join("symlink"));
         assert_eq!(text.expect(context), *below, "{context}: {}", info.key);
         assert!(tree.join(below).join("link").exists(), "{context}");
     }
-    S::check_tree(&tree, place);
+    S::check_tree(&tree, index);
     drop(root);
     store.remove("look").await.unwrap();
 }
@@ -161,27 +161,28 @@ fn directories(root: &Path) -> BTreeSet<u64> {
         .collect()
 }
 
-/// A process that is killed loses nothing that the kernel has, so that no disk need be waited for.
+/// Returns a directory in memory: a kill loses nothing that the kernel has, so a disk would only be
+/// slower.
 fn in_memory() -> tempfile::TempDir {
     let memory = tempfile::tempdir_in("/dev/shm");
     memory.or_else(|_| tempfile::tempdir()).unwrap()
 }
 
-/// Kills the task at each of the calls, and holds it to its word.
-pub(crate) fn kill_everywhere<S: Scene>() {
+/// Kills the task at each of the calls, and checks what it acknowledged.
+pub(crate) fn kill_everywhere<S: Scenario>() {
     if Command::new("strace").arg("-V").output().is_err() {
         eprintln!("SKIPPED: strace is not installed");
         return;
     }
     for call in S::CALLS {
         let kills = (1..).find(|number| !kill::<S>(call, *number)).unwrap() - 1;
-        assert!(kills > 0, "{call} was never made: nothing was tested");
+        assert!(kills > 0, "{call} was never called: nothing was tested");
         eprintln!("{call}: killed {kills} times");
     }
 }
 
-/// Kills a task of its own at the `number`th such call; false where it made fewer.
-fn kill<S: Scene>(call: &str, number: usize) -> bool {
+/// Starts a task and kills it at the call number `number`. Returns false if it made fewer calls.
+fn kill<S: Scenario>(call: &str, number: usize) -> bool {
     let temp = in_memory();
     let root = temp.path();
     let trace = format!("trace={call}");
