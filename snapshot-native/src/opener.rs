@@ -1,4 +1,4 @@
-//! Opens the snapshotter by its scheme.
+//! The opener of the snapshotter.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use cas_core::{Result, Snapshotter, SnapshotterOpener, SnapshotterParts};
 
 use crate::{NAME, NativeSnapshotter};
 
-/// Opens [`NativeSnapshotter`]; it takes no options.
+/// Opens [`NativeSnapshotter`]. It takes no options.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NativeOpener;
 

@@ -1,4 +1,4 @@
-//! Opens the snapshotter by its scheme.
+//! The opener of the snapshotter.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use cas_core::{Result, Snapshotter, SnapshotterOpener, SnapshotterParts};
 
 use crate::{NAME, OverlaySnapshotter, probe};
 
-/// Opens [`OverlaySnapshotter`]; it takes no options.
+/// Opens [`OverlaySnapshotter`]. It takes no options.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OverlayOpener;
 
@@ -18,7 +18,7 @@ impl SnapshotterOpener for OverlayOpener {
         NAME
     }
 
-    /// Mounts an overlay below the directory, as [`probe`] says.
+    /// Mounts an overlay below the directory: see [`probe`].
     fn probe(&self, directory: &Path) -> Result<()> {
         probe(directory)
     }
