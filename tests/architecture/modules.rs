@@ -20,6 +20,9 @@ const CRATES: &[&str] = &[
     "cas-host",
     "cas-kv",
     "cas-layer",
+    "cas-records-sqlite",
+    "snapshot-native",
+    "snapshot-overlay",
 ];
 
 #[test]

@@ -44,7 +44,6 @@ fn main() -> ExitCode {
 /// Feature sets that must build besides the default one and that of the tests.
 const FEATURES: &[&[&str]] = &[
     &["--no-default-features"],
-    &["--no-default-features", "--features", "redb"],
     &["--no-default-features", "--features", "fs,native"],
     &["--no-default-features", "--features", "redb,registry"],
     &["--features", "remote"],
