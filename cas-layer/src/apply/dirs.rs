@@ -13,10 +13,10 @@ use cas_core::{Error, Result, limit};
 use rustix::fs::{self, Mode, OFlags, ResolveFlags, Timestamps};
 use rustix::io::Errno;
 
-use super::meta::times;
 use super::os;
 use super::path::{clean, depth};
 use super::seen::Inode;
+use super::times::times;
 
 /// Most directories held open between two members.
 const OPEN: usize = 128;

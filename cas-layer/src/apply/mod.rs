@@ -27,6 +27,7 @@ mod purge;
 mod remove;
 mod seen;
 mod settle;
+mod times;
 
 use std::io::BufRead;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

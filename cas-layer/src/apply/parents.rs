@@ -9,10 +9,11 @@ use rustix::io::Errno;
 
 use super::apart::Origin;
 use super::dirs::{DIRECTORY, Dir, LOOP};
-use super::meta::{EPOCH, own};
+use super::meta::own;
 use super::path::{depth, push, split};
 use super::remove::remove;
 use super::seen::Fact;
+use super::times::EPOCH;
 use super::{Layer, os};
 
 /// Most symbolic links followed on the way to one parent, as in the kernel.

@@ -10,10 +10,11 @@ use rustix::io::Errno;
 
 use super::apart::Origin;
 use super::dirs::{DIRECTORY, Dir};
-use super::meta::{own, timestamps};
+use super::meta::own;
 use super::path::{Whiteout, clean, split};
 use super::remove::{Removed, remove};
 use super::seen::Fact;
+use super::times::timestamps;
 use super::{Layer, denied, os};
 use crate::tar::{Device, Entry, EntryKind, Reader};
 

@@ -10,8 +10,8 @@ use rustix::io::Errno;
 
 use super::apart::Assumed;
 use super::dirs::DIRECTORY;
-use super::meta::times;
 use super::path::split;
+use super::times::times;
 use super::{Tree, os};
 
 impl Tree {

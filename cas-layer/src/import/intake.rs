@@ -17,7 +17,7 @@ use cas_core::{Descriptor, Digest, Error, Image, Result, Store, pool, unique};
 use futures_util::{StreamExt, stream};
 
 use super::contents::{Part, Place};
-use super::plan::{AT_ONCE, Item};
+use super::item::{AT_ONCE, Item};
 use crate::buffers::{At, Buffers};
 use crate::progress::Progress;
 use crate::unpack::first_cause;
@@ -106,7 +106,7 @@ impl<'a> Intake<'a> {
 
     /// Holds all that the import is going to refer to; which of them the store has. Their records
     /// come before their bytes, so that a collection finds what a killed import has left.
-    pub(super) async fn pin_all(&self, wanted: &[BlobRef]) -> Result<Vec<bool>> {
+    pub(super) async fn hold_all(&self, wanted: &[BlobRef]) -> Result<Vec<bool>> {
         let there = self.guard.pin_all(wanted).await?;
         let missing = wanted.iter().zip(&there).filter(|(_, there)| !**there);
         let missing = missing.map(|(wanted, _)| wanted.digest);

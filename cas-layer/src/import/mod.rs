@@ -13,6 +13,7 @@ mod archive;
 mod contents;
 mod docker;
 mod intake;
+mod item;
 mod names;
 mod oci;
 mod plan;
@@ -27,10 +28,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use cas_core::image::Reference;
+use cas_core::lease::BlobRef;
 use cas_core::{Context, Descriptor, Digest, Error, Image, Platform, Result, Store, pool};
 
 use self::contents::Contents;
 use self::intake::Intake;
+use self::item::Item;
 use self::plan::Plan;
 use self::unpack::{Chains, Unpack};
 use crate::codec::{self, Compression};
@@ -165,12 +168,72 @@ async fn run(
     let mut images: Vec<Descriptor> = named.values().cloned().collect();
     images.sort_by_key(|image| image.digest);
     images.dedup_by_key(|image| image.digest);
-    let (planned, chains) = plan.carry_out(unpack, &images).await?;
+    let (planned, chains) = carry_out(plan, unpack, &images).await?;
     Ok(Stored {
         named,
         planned,
         chains,
     })
+}
+
+/// Stores it all, and unpacks `images` where that is wanted; it is durable once the import is
+/// finished. What it is, and what was unpacked.
+///
+/// # Errors
+/// `Corrupt` for content that is not what refers to it says; those of the store.
+async fn carry_out(
+    plan: Plan<'_>,
+    unpack: Option<&Unpack<'_>>,
+    images: &[Descriptor],
+) -> Result<(HashSet<Digest>, Chains)> {
+    let Plan {
+        intake,
+        mut leaves,
+        documents,
+        ..
+    } = plan;
+    // A large blob that begins last would keep one core idle.
+    leaves.sort_by_key(|item| std::cmp::Reverse(item.part.size));
+    let planned = leaves.iter().chain(&documents);
+    let planned: HashSet<Digest> = planned.map(|item| item.descriptor.digest).collect();
+    let leaves = missing(intake, leaves, &planned).await?;
+    let documents = missing(intake, documents, &planned).await?;
+    let Some(unpack) = unpack else {
+        intake.copy_all(&leaves).await?;
+        intake.copy_each(&documents).await?;
+        return Ok((planned, Chains::new()));
+    };
+    // What describes the layers comes before them, to tell what becomes of each.
+    let is_config = |item: &Item| item.descriptor.media_type.is_config();
+    let (configs, layers): (Vec<Item>, Vec<Item>) = leaves.into_iter().partition(is_config);
+    intake.copy_each(&configs).await?;
+    intake.copy_each(&documents).await?;
+    let chains = unpack.take_in(intake, &layers, images).await?;
+    Ok((planned, chains))
+}
+
+/// Holds the blobs of `items`; those that the store has not.
+async fn missing(
+    intake: &Intake<'_>,
+    items: Vec<Item>,
+    planned: &HashSet<Digest>,
+) -> Result<Vec<Item>> {
+    let wanted = |item: &Item| {
+        let mut wanted = BlobRef::of(&item.descriptor, item.children.clone());
+        let absent = item
+            .children
+            .iter()
+            .filter(|child| !planned.contains(child));
+        wanted.absent = absent.copied().collect();
+        wanted
+    };
+    let wanted: Vec<BlobRef> = items.iter().map(wanted).collect();
+    let there = intake.hold_all(&wanted).await?;
+    let items = items.into_iter().zip(there);
+    Ok(items
+        .filter(|(_, there)| !there)
+        .map(|(item, _)| item)
+        .collect())
 }
 
 /// What the source says its images are.

@@ -1,9 +1,8 @@
 //! What an import will store: found by walking the documents first, carried out then.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
 use bytes::Bytes;
-use cas_core::lease::BlobRef;
 use cas_core::platform::{Matcher, Only};
 use cas_core::{
     Descriptor, Digest, Document, Error, Index, Manifest, Platform, Result, dispatch, document,
@@ -14,17 +13,7 @@ use serde::Deserialize;
 
 use super::contents::{Contents, Part, Place};
 use super::intake::Intake;
-use super::unpack::{Chains, Unpack};
-
-/// Blobs that are copied at the same time.
-pub(super) const AT_ONCE: usize = 3;
-
-/// One blob to store.
-pub(super) struct Item {
-    pub(super) descriptor: Descriptor,
-    children: Vec<Digest>,
-    pub(super) part: Part,
-}
+use super::item::Item;
 
 /// The blobs to store, and the way to find them.
 pub(super) struct Plan<'a> {
@@ -32,9 +21,9 @@ pub(super) struct Plan<'a> {
     pub(super) contents: &'a Contents,
     platform: Option<&'a Platform>,
     only: Option<Only>,
-    leaves: Vec<Item>,
+    pub(super) leaves: Vec<Item>,
     /// Children before their parents.
-    documents: Vec<Item>,
+    pub(super) documents: Vec<Item>,
     /// What was visited, and whether it led to an image.
     visited: HashMap<Digest, (Descriptor, bool)>,
     platforms: BTreeSet<String>,
@@ -236,66 +225,6 @@ impl<'a> Plan<'a> {
             part,
         });
     }
-
-    /// Stores it all, and unpacks `images` where that is wanted; it is durable once the import is
-    /// finished. What it is, and what was unpacked.
-    ///
-    /// # Errors
-    /// `Corrupt` for content that is not what refers to it says; those of the store.
-    pub(super) async fn carry_out(
-        self,
-        unpack: Option<&Unpack<'_>>,
-        images: &[Descriptor],
-    ) -> Result<(HashSet<Digest>, Chains)> {
-        let Plan {
-            intake,
-            mut leaves,
-            documents,
-            ..
-        } = self;
-        // A large blob that begins last would keep one core idle.
-        leaves.sort_by_key(|item| std::cmp::Reverse(item.part.size));
-        let planned = leaves.iter().chain(&documents);
-        let planned: HashSet<Digest> = planned.map(|item| item.descriptor.digest).collect();
-        let leaves = missing(intake, leaves, &planned).await?;
-        let documents = missing(intake, documents, &planned).await?;
-        let Some(unpack) = unpack else {
-            intake.copy_all(&leaves).await?;
-            intake.copy_each(&documents).await?;
-            return Ok((planned, Chains::new()));
-        };
-        // What describes the layers comes before them, to tell what becomes of each.
-        let is_config = |item: &Item| item.descriptor.media_type.is_config();
-        let (configs, layers): (Vec<Item>, Vec<Item>) = leaves.into_iter().partition(is_config);
-        intake.copy_each(&configs).await?;
-        intake.copy_each(&documents).await?;
-        let chains = unpack.take_in(intake, &layers, images).await?;
-        Ok((planned, chains))
-    }
-}
-
-/// Holds the blobs of `items`; those that the store has not.
-async fn missing(
-    intake: &Intake<'_>,
-    items: Vec<Item>,
-    planned: &HashSet<Digest>,
-) -> Result<Vec<Item>> {
-    let wanted = |item: &Item| {
-        let mut wanted = BlobRef::of(&item.descriptor, item.children.clone());
-        let absent = item
-            .children
-            .iter()
-            .filter(|child| !planned.contains(child));
-        wanted.absent = absent.copied().collect();
-        wanted
-    };
-    let wanted: Vec<BlobRef> = items.iter().map(wanted).collect();
-    let there = intake.pin_all(&wanted).await?;
-    let items = items.into_iter().zip(there);
-    Ok(items
-        .filter(|(_, there)| !there)
-        .map(|(item, _)| item)
-        .collect())
 }
 
 /// One digest has one size and one type, or readers could differ.

@@ -9,7 +9,7 @@ use cas_core::{Descriptor, Digest, Platform, Result, image};
 use futures_util::{StreamExt, stream};
 
 use super::intake::Intake;
-use super::plan::{AT_ONCE, Item};
+use super::item::{AT_ONCE, Item};
 use crate::progress::Progress;
 use crate::unpack::{LiveUnpacker, Target, first_cause, to_snapshots};
 

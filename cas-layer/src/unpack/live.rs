@@ -7,7 +7,7 @@ use cas_core::transfer::{Receiving, Unpacker, feed};
 use cas_core::{Descriptor, Digest, Error, Manifest, Result, Store};
 use tokio::sync::RwLock;
 
-use super::snapshots::{Target, Unpacking};
+use super::unpacking::{Target, Unpacking};
 use crate::progress::Progress;
 
 /// Unpacks one image into snapshots while it comes to the store, where the snapshotter takes

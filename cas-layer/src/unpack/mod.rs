@@ -7,12 +7,14 @@
 //! drops the future leaves what was under way: an active snapshot `extract-…`, a part of a
 //! directory.
 
-mod apart;
 mod blob;
 mod directory;
 mod live;
-mod snapshots;
+mod parallel;
+mod part;
+mod serial;
 mod turn;
+mod unpacking;
 
 use std::io::Read;
 
@@ -24,7 +26,7 @@ use cas_core::{Descriptor, Digest, Error, ErrorKind, Manifest, Result, Store};
 
 pub use directory::to_directory;
 pub use live::LiveUnpacker;
-pub use snapshots::{Target, to_snapshots};
+pub use unpacking::{Target, to_snapshots};
 
 use self::blob::{Blob, Checked};
 use crate::codec::Compression;

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use cas_core::error::{Context, ErrorKind};
 use cas_core::snapshot::{Commit, Mount, Usage};
@@ -14,7 +14,8 @@ use cas_core::{Digest, Error, Labels, Result, pool, unique};
 use cas_host::{mount, overlay, syncfs};
 use futures_util::{StreamExt, stream};
 
-use super::snapshots::Unpacking;
+use super::part::{Part, State};
+use super::unpacking::Unpacking;
 use super::{Layer, first_cause};
 use crate::apply::{Assumed, Tree};
 use crate::codec::{self, Compression};
@@ -24,45 +25,13 @@ use crate::tar::Reader;
 /// Layers that are applied at the same time; each has three threads and 4 MiB of buffers.
 const AT_ONCE: usize = 3;
 
-/// A layer that is applied apart.
-pub(super) struct Part {
-    /// Of its snapshot.
-    pub(super) key: String,
-    /// Its tree.
-    tree: PathBuf,
-    state: Mutex<State>,
-}
-
-enum State {
-    Waiting,
-    Begun,
-    /// With what it takes for granted; nothing where it can only be applied on its parent.
-    Applied(Option<Assumed>),
-}
-
-impl Part {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Begins, where nobody has yet.
-    fn begin(&self) -> bool {
-        let mut state = self.state();
-        let waiting = matches!(*state, State::Waiting);
-        if waiting {
-            *state = State::Begun;
-        }
-        waiting
-    }
-}
-
 impl Unpacking<'_> {
     /// Makes a snapshot without parent for each layer that is missing, before the disk is busy.
     pub(super) async fn prepare_parts(&mut self) -> Result<()> {
         let keys: Vec<String> = (self.there..self.chain.len())
             .map(|place| self.extract_key(place))
             .collect();
-        self.pin_snapshots(&keys).await?;
+        self.hold_snapshots(&keys).await?;
         for key in keys {
             let snapshotter = self.target.snapshotter;
             let mounts = snapshotter.prepare(&key, None, self.labels()).await?;
@@ -71,11 +40,7 @@ impl Unpacking<'_> {
                 let opened = File::open(&tree).during("open directory", tree.display());
                 self.watch = Some(Arc::new(opened?));
             }
-            self.parts.push(Some(Part {
-                key,
-                tree,
-                state: Mutex::new(State::Waiting),
-            }));
+            self.parts.push(Some(Part::new(key, tree)));
         }
         Ok(())
     }

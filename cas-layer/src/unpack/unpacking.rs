@@ -1,21 +1,18 @@
 //! Layers become committed snapshots, each named by its chain id.
 
 use std::fs::File;
-use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 
 use cas_core::error::ErrorKind;
 use cas_core::labels::LEASE;
 use cas_core::lease::{self, LeaseGuard};
-use cas_core::snapshot::{Commit, Mount, SnapshotKind};
-use cas_core::{Descriptor, Digest, Labels, Manifest, Result, Snapshotter, Store, pool, unique};
+use cas_core::snapshot::{Commit, SnapshotKind};
+use cas_core::{Descriptor, Digest, Labels, Manifest, Result, Snapshotter, Store, unique};
 
-use super::apart::Part;
+use super::part::Part;
 use super::turn::Turn;
-use super::{Layer, chain, hold, note, pairs};
-use crate::apply::Tree;
-use crate::flow::{self, Sync};
+use super::{chain, hold, note, pairs};
 use crate::progress::Progress;
 
 /// Where the snapshots of an image are made.
@@ -102,7 +99,7 @@ impl<'a> Unpacking<'a> {
         self.layers = pairs(self.store, manifest).await?;
         self.chain = chain(&self.layers);
         let names: Vec<String> = self.chain.iter().map(ToString::to_string).collect();
-        self.pin_snapshots(&names).await?;
+        self.hold_snapshots(&names).await?;
         if self.rebases() {
             self.turn = self.take_turn().await?;
             self.prepare_parts().await?;
@@ -124,12 +121,12 @@ impl<'a> Unpacking<'a> {
         }
     }
 
-    async fn turn(&self, chain_id: &Digest) -> Result<Turn> {
+    pub(super) async fn turn(&self, chain_id: &Digest) -> Result<Turn> {
         Turn::wait(self.target.locks, chain_id, self.progress.as_ref()).await
     }
 
     /// How many layers, from the lowest on, have their snapshots.
-    async fn committed(&self) -> Result<usize> {
+    pub(super) async fn committed(&self) -> Result<usize> {
         let mut there = self.chain.len();
         while there > 0 && !self.holds(&self.chain[there - 1]).await? {
             there -= 1;
@@ -177,7 +174,7 @@ impl<'a> Unpacking<'a> {
         self.target.snapshotter.name()
     }
 
-    pub(super) async fn pin_snapshots(&self, keys: &[String]) -> Result<()> {
+    pub(super) async fn hold_snapshots(&self, keys: &[String]) -> Result<()> {
         self.guard.pin_snapshots(self.name(), keys).await
     }
 
@@ -187,58 +184,6 @@ impl<'a> Unpacking<'a> {
         let found = snapshotter.stat(&key).await?;
         let committed = found.is_some_and(|info| info.kind == SnapshotKind::Committed);
         Ok(committed && self.guard.bump_snapshot(snapshotter, &key).await?)
-    }
-
-    /// Each layer on its parent.
-    async fn one_by_one(&self) -> Result<()> {
-        for place in self.committed().await?..self.chain.len() {
-            let chain_id = &self.chain[place];
-            let _turn = self.turn(chain_id).await?;
-            if !self.holds(chain_id).await? {
-                self.on_parent(place).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Applies a layer on top of its parent, which is committed, and commits it.
-    pub(super) async fn on_parent(&self, place: usize) -> Result<()> {
-        let layer = Layer::open(self.store, self.layers[place].clone()).await?;
-        let key = self.extract_key(place);
-        self.pin_snapshots(std::slice::from_ref(&key)).await?;
-        let parent = place.checked_sub(1);
-        let parent = parent.map(|below| self.chain[below].to_string());
-        let prepared = self
-            .target
-            .snapshotter
-            .prepare(&key, parent.as_deref(), self.labels());
-        let mounts = prepared.await?;
-        let outcome = match self.apply(layer, &mounts).await {
-            Ok(()) => self.commit(place, &key, Commit::default()).await,
-            Err(error) => Err(error),
-        };
-        if outcome.is_err() {
-            self.give_up(&key).await;
-        }
-        outcome
-    }
-
-    async fn apply(&self, layer: Layer, mounts: &[Mount]) -> Result<()> {
-        let (mounts, progress) = (mounts.to_vec(), Arc::clone(self.progress));
-        let item = layer.descriptor.digest.to_string();
-        pool::apart("cas-unpack", move || {
-            progress.begin(&item, Some(layer.descriptor.size));
-            let tree = Tree::at(cas_host::mount::open(&mounts)?.as_fd())?;
-            let advance = |bytes| progress.advance(&item, bytes);
-            // The commit syncs.
-            let applied = flow::unpack_one(layer.source(), &tree, Sync::Relaxed, &advance)?;
-            for warning in applied.warnings {
-                progress.warn(&format!("{item}: {warning}"));
-            }
-            progress.end(&item);
-            Ok(())
-        })
-        .await
     }
 
     /// A key for the snapshot of a layer while it is made.
@@ -274,7 +219,7 @@ impl<'a> Unpacking<'a> {
     }
 
     /// Removes a snapshot that could not be finished.
-    async fn give_up(&self, key: &str) {
+    pub(super) async fn give_up(&self, key: &str) {
         if let Err(left) = self.target.snapshotter.remove(key).await {
             let message = format!("the snapshot {key:?} of a failed unpack stays: {left}");
             self.progress.warn(&message);

@@ -1,0 +1,45 @@
+//! Times as the file system takes them.
+
+use rustix::fs::{Stat, Timespec, Timestamps};
+
+use crate::tar::Time;
+
+/// The times of directories that no member describes.
+pub(super) const EPOCH: Timestamps = {
+    let zero = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    Timestamps {
+        last_access: zero,
+        last_modification: zero,
+    }
+};
+
+/// The times that something has.
+#[allow(
+    clippy::unnecessary_cast,
+    reason = "the fields' types differ between targets"
+)]
+pub(super) fn times(stat: &Stat) -> Timestamps {
+    let time = |seconds, nanoseconds: u64| Timespec {
+        tv_sec: seconds,
+        tv_nsec: nanoseconds as _,
+    };
+    Timestamps {
+        last_access: time(stat.st_atime, stat.st_atime_nsec),
+        last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
+    }
+}
+
+/// The access time is that of the modification, for archives seldom know another.
+pub(super) fn timestamps(time: Time) -> Timestamps {
+    let time = Timespec {
+        tv_sec: time.seconds,
+        tv_nsec: i64::from(time.nanoseconds) as _,
+    };
+    Timestamps {
+        last_access: time,
+        last_modification: time,
+    }
+}
