@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use cas::layer::import::{Options, Source};
+use cas::layer::import::{ImportOptions, Source};
 use cas::layer::progress::{Progress, Silent};
 use cas::{Cas, MountOptions};
 use run::finish;
@@ -47,7 +47,7 @@ async fn mounted(root: &Path, layout: &Path, writable: bool) -> Result<Duration>
     let progress: Arc<dyn Progress> = Arc::new(Silent);
     let cas = Cas::open(root).await?;
     let source = Source::Path(layout.to_owned());
-    cas.import_unpacked(source, &Options::default(), &progress)
+    cas.import_unpacked(source, &ImportOptions::default(), &progress)
         .await?;
     let target = root.join("mounted");
     std::fs::create_dir_all(&target)?;

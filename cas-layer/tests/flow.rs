@@ -8,10 +8,11 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use cas_core::content::Durability;
 use cas_core::{Digest, Error, ErrorKind};
 use cas_layer::apply::Tree;
 use cas_layer::codec::Compression;
-use cas_layer::flow::{LayerSource, Sync, stream, unpack, unpack_one};
+use cas_layer::flow::{LayerSource, stream, unpack, unpack_one};
 use common::{Cage, Tar};
 
 /// A layer that is what it says, compressed.
@@ -74,7 +75,7 @@ fn many_layers_run_through_few_buffers() {
     };
     let layers = blobs.iter().map(Blob::source).collect();
     let tree = Tree::open(&cage.root()).unwrap();
-    let applied = unpack(layers, &tree, Sync::Full, &count).unwrap();
+    let applied = unpack(layers, &tree, Durability::Full, &count).unwrap();
     assert_eq!(applied.len(), blobs.len());
     assert_eq!(
         applied[44].warnings,
@@ -94,7 +95,7 @@ fn what_lies_is_corrupt() {
     let cage = Cage::new();
     let tree = Tree::open(&cage.root()).unwrap();
     let check = |layer: LayerSource<'_>, named: String| {
-        let error = unpack_one(layer, &tree, Sync::Relaxed, &|_| {}).unwrap_err();
+        let error = unpack_one(layer, &tree, Durability::Relaxed, &|_| {}).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
         assert!(
             error.to_string().contains(&named),
@@ -135,7 +136,7 @@ fn what_lies_is_corrupt() {
         ..good.source()
     };
     assert_eq!(
-        unpack_one(plain, &tree, Sync::Relaxed, &|_| {})
+        unpack_one(plain, &tree, Durability::Relaxed, &|_| {})
             .unwrap_err()
             .kind(),
         ErrorKind::Corrupt
@@ -163,7 +164,7 @@ fn a_failure_anywhere_ends_everything_with_its_cause() {
     for round in 0..8 {
         let cage = Cage::new();
         let tree = Tree::open(&cage.root()).unwrap();
-        let run = |layers| unpack(layers, &tree, Sync::Relaxed, &|_| {}).unwrap_err();
+        let run = |layers| unpack(layers, &tree, Durability::Relaxed, &|_| {}).unwrap_err();
         // The blob fails in the middle of a layer, and in the one after a fat one.
         let cut = fat.bytes[..round * fat.bytes.len() / 8].to_vec();
         let broken = || LayerSource {

@@ -232,9 +232,10 @@ fn replay(layers: &[Vec<Op>]) -> (Vec<Tar>, BTreeMap<String, Node>) {
         let mut tar = Tar::new();
         for op in layer {
             let saved = model.clone();
-            match model.apply(op) {
-                true => tar = member(tar, op, model.inodes),
-                false => model = saved,
+            if model.apply(op) {
+                tar = member(tar, op, model.inodes);
+            } else {
+                model = saved;
             }
         }
         tar
@@ -348,9 +349,9 @@ proptest! {
             let under = (number > 0).then(|| Tree::at(overlay(&below, None).as_fd()).unwrap());
             let alone = Tree::open(&upper).unwrap();
             let archive = tar.0.clone();
-            let (_, assumed) = alone.apply_apart(&mut Reader::new(&tar.end()[..])).unwrap();
-            let settled = assumed.map(|assumed| alone.settle(under.as_ref(), &assumed).unwrap());
-            if settled != Some(true) {
+            let (_, effects) = alone.apply_standalone(&mut Reader::new(&tar.end()[..])).unwrap();
+            let resolved = effects.map(|effects| alone.resolve_onto(under.as_ref(), &effects).unwrap());
+            if resolved != Some(true) {
                 fs::remove_dir_all(&upper).unwrap();
                 fs::create_dir(&upper).unwrap();
                 let root = overlay(&below, Some((&upper, &work)));

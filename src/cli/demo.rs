@@ -5,7 +5,8 @@ mod archive;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use cas::layer::import::{Options, Source};
+use cas::image::Reference;
+use cas::layer::import::{ImportOptions, Source};
 use cas::{Cas, Context, Error, Result};
 use clap::Args;
 
@@ -60,10 +61,7 @@ async fn steps(session: &mut Session, place: &Path) -> Result<()> {
     let cas = Cas::open(&root).await?;
     step.done(&format!("opened a root at {}", root.display()))?;
 
-    let options = Options {
-        name: Some(NAME.parse()?),
-        platform: None,
-    };
+    let options = ImportOptions::default().with_name(NAME.parse::<Reference>()?);
     let images = cas
         .import(Source::Path(file), &options, &step.session.progress)
         .await?;

@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
-use cas::layer::export::{Format, Options, Target};
+use cas::layer::export::{ExportOptions, Format, Target};
 use cas::{Context, Error, Platform, Result};
 use clap::{Args, ValueEnum};
 use serde_json::json;
@@ -54,13 +54,13 @@ impl Export {
             true => standard_output()?,
             false => Target::Path(self.output.clone()),
         };
-        let options = Options {
-            format: match self.format {
-                Kind::Oci => Format::Oci,
-                Kind::Docker => Format::Docker,
-            },
-            platform: self.platform,
+        let format = match self.format {
+            Kind::Oci => Format::Oci,
+            Kind::Docker => Format::Docker,
         };
+        let options = ExportOptions::default()
+            .with_format(format)
+            .with_platform(self.platform);
         let cas = session.cas().await?;
         let exported = cas.export(&self.images, target, &options, &session.progress);
         for image in exported.await? {

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use cas::layer::import::{Options, Source};
+use cas::image::Reference;
+use cas::layer::import::{ImportOptions, Source};
 use cas::{Platform, Result};
 use clap::Args;
 use serde_json::json;
@@ -39,11 +40,13 @@ impl Import {
             Some("-") => Source::Stream(Box::new(std::io::stdin())),
             _ => Source::Path(self.source),
         };
-        let name = self.name.map(|name| name.parse()).transpose()?;
-        let options = Options {
-            name,
-            platform: self.platform.clone(),
-        };
+        let name = self
+            .name
+            .map(|name| name.parse::<Reference>())
+            .transpose()?;
+        let options = ImportOptions::default()
+            .with_name(name)
+            .with_platform(self.platform.clone());
         let progress = &session.progress;
         let images = match self.unpack {
             true => cas.import_unpacked(source, &options, progress).await?,

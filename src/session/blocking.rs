@@ -7,8 +7,8 @@ use std::sync::Arc;
 use cas_core::Descriptor;
 use cas_core::gc::Removed;
 use cas_core::{Digest, Image, Result};
-use cas_layer::export::{self, Target};
-use cas_layer::import::{Options, Source};
+use cas_layer::export::{ExportOptions, Target};
+use cas_layer::import::{ImportOptions, Source};
 use cas_layer::progress::{Progress, Silent};
 use tokio::runtime::{Builder, Runtime};
 
@@ -40,14 +40,14 @@ impl Cas {
     /// As [`crate::Cas::import`].
     pub fn import(&self, source: impl AsRef<Path>) -> Result<Vec<Image>> {
         let source = Source::Path(source.as_ref().to_owned());
-        self.import_with(source, &Options::default())
+        self.import_with(source, &ImportOptions::default())
     }
 
     /// Imports with options.
     ///
     /// # Errors
     /// As [`crate::Cas::import`].
-    pub fn import_with(&self, source: Source, options: &Options) -> Result<Vec<Image>> {
+    pub fn import_with(&self, source: Source, options: &ImportOptions) -> Result<Vec<Image>> {
         self.runtime
             .block_on(self.inner.import(source, options, &silent()))
     }
@@ -58,7 +58,7 @@ impl Cas {
     /// As [`crate::Cas::export`].
     pub fn export(&self, names: &[impl AsRef<str>], file: impl AsRef<Path>) -> Result<Vec<Image>> {
         let target = Target::Path(file.as_ref().to_owned());
-        self.export_with(names, target, &export::Options::default())
+        self.export_with(names, target, &ExportOptions::default())
     }
 
     /// Exports with options.
@@ -69,7 +69,7 @@ impl Cas {
         &self,
         names: &[impl AsRef<str>],
         target: Target,
-        options: &export::Options,
+        options: &ExportOptions,
     ) -> Result<Vec<Image>> {
         self.runtime
             .block_on(self.inner.export(names, target, options, &silent()))

@@ -148,7 +148,7 @@ impl Cas {
     pub async fn import(
         &self,
         source: Source,
-        options: &import::Options,
+        options: &import::ImportOptions,
         progress: &Arc<dyn Progress>,
     ) -> Result<Vec<Image>> {
         import::import(&self.store, source, options, &**progress).await
@@ -162,7 +162,7 @@ impl Cas {
     pub async fn import_unpacked(
         &self,
         source: Source,
-        options: &import::Options,
+        options: &import::ImportOptions,
         progress: &Arc<dyn Progress>,
     ) -> Result<Vec<(Image, Option<Digest>)>> {
         import::import_unpacked(&self.store, source, options, self.target()?, progress).await
@@ -177,7 +177,7 @@ impl Cas {
         &self,
         names: &[impl AsRef<str>],
         target: Target,
-        options: &export::Options,
+        options: &export::ExportOptions,
         progress: &Arc<dyn Progress>,
     ) -> Result<Vec<Image>> {
         let mut images = Vec::with_capacity(names.len());

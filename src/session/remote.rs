@@ -6,7 +6,7 @@ use cas_core::platform::Choice;
 use cas_core::{Descriptor, Digest, Image, Result, transfer};
 use cas_distribution::{Client, Options, RemoteRef};
 use cas_layer::progress::Progress;
-use cas_layer::unpack::LiveUnpacker;
+use cas_layer::unpack::StreamingUnpacker;
 
 use super::Cas;
 
@@ -50,7 +50,7 @@ impl Cas {
         }
         let name = reference.name()?;
         let client = Client::connect(reference, options).await?;
-        let unpacker = LiveUnpacker::new(&self.store, self.target()?, progress);
+        let unpacker = StreamingUnpacker::new(&self.store, self.target()?, progress);
         let pulled = transfer::pull(
             &self.store,
             &client,

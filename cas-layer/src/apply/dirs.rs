@@ -71,7 +71,7 @@ impl Dir {
     }
 
     /// Says that the directory is about to change, so that its times must be set again.
-    pub(super) fn touch(&self) {
+    pub(super) fn mark_changed(&self) {
         self.changed.set(true);
     }
 
@@ -82,7 +82,7 @@ impl Dir {
     }
 
     /// Sets the times again if something moved them.
-    pub(super) fn settle(&self) -> Result<()> {
+    pub(super) fn restore_times(&self) -> Result<()> {
         if !self.changed.take() {
             return Ok(());
         }
@@ -163,7 +163,7 @@ impl Dirs {
             Err(errno) => Err(errno),
         };
         match found {
-            Ok((fd, depth)) => self.adopt(path, fd, depth).map(Some),
+            Ok((fd, depth)) => self.insert(path, fd, depth).map(Some),
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
             Err(Errno::LOOP) => Err(Error::corrupt(LOOP)),
             Err(errno) => os(Err(errno)),
@@ -189,14 +189,14 @@ impl Dirs {
     }
 
     /// Keeps an open directory under its path.
-    pub(super) fn adopt(&mut self, path: &[u8], fd: OwnedFd, depth: usize) -> Result<Rc<Dir>> {
-        let dir = self.visit(fd, depth)?;
-        self.hold(path, &dir);
+    pub(super) fn insert(&mut self, path: &[u8], fd: OwnedFd, depth: usize) -> Result<Rc<Dir>> {
+        let dir = self.handle(fd, depth)?;
+        self.cache(path, &dir);
         Ok(dir)
     }
 
     /// Keeps a visited directory under its path.
-    pub(super) fn hold(&mut self, path: &[u8], dir: &Rc<Dir>) {
+    pub(super) fn cache(&mut self, path: &[u8], dir: &Rc<Dir>) {
         self.by_inode
             .entry(dir.inode)
             .or_insert_with(|| dir.clone());
@@ -204,7 +204,7 @@ impl Dirs {
     }
 
     /// An open directory: the one held, or one that the caller settles when it leaves it.
-    pub(super) fn visit(&self, fd: OwnedFd, depth: usize) -> Result<Rc<Dir>> {
+    pub(super) fn handle(&self, fd: OwnedFd, depth: usize) -> Result<Rc<Dir>> {
         let dir = Dir::new(fd, depth)?;
         match self.by_inode.get(&dir.inode) {
             Some(held) => Ok(held.clone()),
@@ -213,12 +213,12 @@ impl Dirs {
     }
 
     /// Forgets which path is which directory, after one was removed or a link replaced.
-    pub(super) fn forget(&mut self) {
+    pub(super) fn forget_paths(&mut self) {
         self.by_path.clear();
     }
 
     /// Makes room between two members, when no directory is in use.
-    pub(super) fn make_room(&mut self) -> Result<()> {
+    pub(super) fn close_excess(&mut self) -> Result<()> {
         match self.by_inode.len() {
             ..OPEN => Ok(()),
             _ => self.flush(),
@@ -229,7 +229,7 @@ impl Dirs {
     pub(super) fn flush(&mut self) -> Result<()> {
         self.by_path.clear();
         for dir in self.by_inode.values() {
-            dir.settle()?;
+            dir.restore_times()?;
         }
         let root = self.root.clone();
         self.by_inode.retain(|&inode, _| inode == root.inode);

@@ -2,7 +2,7 @@
 //!
 //! Paths are resolved by the kernel inside the tree (`openat2` with `RESOLVE_IN_ROOT`), so a
 //! layer may write through its own links and never outside; the last component is never
-//! followed. The tree must belong to the caller alone while a layer is applied.
+//! followed. The tree must belong to the caller isolated while a layer is applied.
 //!
 //! - Owner, then mode, then xattrs, then times. Modes do not depend on the umask.
 //! - An existing path is replaced unless both are directories. A directory changed only by
@@ -15,19 +15,19 @@
 //! - The files of a layer may take the free space less a twentieth.
 //! - Times that the file system cannot hold are clamped by the kernel.
 
-mod apart;
 mod body;
 mod denied;
 mod dirs;
+mod member;
 mod meta;
 mod parents;
 mod path;
-mod place;
-mod purge;
 mod remove;
+mod resolve;
 mod seen;
-mod settle;
+mod standalone;
 mod times;
+mod whiteout;
 
 use std::io::BufRead;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -37,11 +37,11 @@ use cas_core::{Context, Error, Result};
 use rustix::fs::{Mode, OFlags};
 
 use crate::tar::Reader;
-use apart::Apart;
 use dirs::Dirs;
 use seen::Seen;
+use standalone::Recorder;
 
-pub use apart::Assumed;
+pub use standalone::DeferredEffects;
 
 /// A directory tree that layers are applied to.
 #[derive(Debug)]
@@ -97,22 +97,22 @@ impl Tree {
         Ok(layer.applied)
     }
 
-    /// The same of a layer alone, into an empty tree, which is then its part of an overlay; what
-    /// it takes for granted of the layers below, to be [settled](Tree::settle) when they are
+    /// The same of a layer isolated, into an empty tree, which is then its part of an overlay; what
+    /// it takes for granted of the layers below, to be [settled](Tree::resolve_onto) when they are
     /// there. Nothing where the layer means something only on top of them: the tree is then good
     /// for nothing, and the reader somewhere in the middle.
     ///
     /// # Errors
     /// As [`Tree::apply`].
-    pub fn apply_apart<R: BufRead>(
+    pub fn apply_standalone<R: BufRead>(
         &self,
         reader: &mut Reader<R>,
-    ) -> Result<(Applied, Option<Assumed>)> {
+    ) -> Result<(Applied, Option<DeferredEffects>)> {
         let mut layer = Layer::new(self.root.as_fd())?;
-        layer.begin_apart()?;
+        layer.begin_standalone()?;
         layer.read(reader)?;
-        let assumed = layer.assumed();
-        Ok((layer.applied, assumed))
+        let effects = layer.take_effects();
+        Ok((layer.applied, effects))
     }
 
     /// Writes everything of the tree's file system to the device.
@@ -131,9 +131,9 @@ struct Layer {
     /// Parents made without a member of their own.
     implied: u64,
     /// Bytes that files may take.
-    room: u64,
+    budget: u64,
     /// What is noted where the layers below are not there.
-    apart: Option<Apart>,
+    standalone: Option<Recorder>,
     applied: Applied,
 }
 
@@ -143,8 +143,8 @@ impl Layer {
             dirs: Dirs::new(root)?,
             seen: Seen::default(),
             implied: 0,
-            room: room(root)?,
-            apart: None,
+            budget: write_budget(root)?,
+            standalone: None,
             applied: Applied::default(),
         })
     }
@@ -152,9 +152,9 @@ impl Layer {
     /// Places all members, as far as that can be done.
     fn read<R: BufRead>(&mut self, reader: &mut Reader<R>) -> Result<()> {
         while let Some(entry) = reader.next_entry()? {
-            let placed = self.place(&entry, reader);
-            placed.during("apply", entry.path.escape_ascii())?;
-            if self.is_tangled() {
+            let applied = self.apply_member(&entry, reader);
+            applied.during("apply", entry.path.escape_ascii())?;
+            if self.needs_parents() {
                 return Ok(());
             }
         }
@@ -173,7 +173,7 @@ impl Layer {
 }
 
 /// Free bytes of the file system, less a twentieth; no bound where it does not tell.
-fn room(root: BorrowedFd<'_>) -> Result<u64> {
+fn write_budget(root: BorrowedFd<'_>) -> Result<u64> {
     let stat = os(rustix::fs::fstatvfs(root))?;
     let free = stat.f_bavail.saturating_mul(stat.f_frsize);
     Ok(match stat.f_blocks {

@@ -7,12 +7,12 @@ use cas_core::{Error, Result, limit};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use super::apart::Origin;
 use super::dirs::{DIRECTORY, Dir, LOOP};
 use super::meta::own;
 use super::path::{depth, push, split};
 use super::remove::remove;
 use super::seen::Fact;
+use super::standalone::Origin;
 use super::times::EPOCH;
 use super::{Layer, os};
 
@@ -27,17 +27,17 @@ impl Layer {
         let dir = match self.dirs.find(path)? {
             Some(dir) => dir,
             None => self
-                .make(path, For::Member)?
+                .make_directories(path, Purpose::Member)?
                 .ok_or_else(|| Error::internal("a parent was not made"))?,
         };
         self.keep(&dir)?;
-        dir.touch();
+        dir.mark_changed();
         Ok(dir)
     }
 
     /// Notes that a directory and all above it have something of this layer in them.
     fn keep(&mut self, dir: &Dir) -> Result<()> {
-        if dir.kept.replace(true) || !self.note_kept(dir.inode) {
+        if dir.kept.replace(true) || !self.mark_kept(dir.inode) {
             return Ok(());
         }
         let root = self.dirs.root().inode;
@@ -48,7 +48,7 @@ impl Layer {
             let up = os(fs::openat(fd, "..", DIRECTORY, Mode::empty()))?;
             let stat = os(fs::fstat(&up))?;
             inode = (stat.st_dev, stat.st_ino);
-            if !self.note_kept(inode) {
+            if !self.mark_kept(inode) {
                 break;
             }
             above = Some(up);
@@ -57,7 +57,7 @@ impl Layer {
     }
 
     /// Notes one directory as kept; false if it was already, and so all above it.
-    pub(super) fn note_kept(&mut self, inode: super::seen::Inode) -> bool {
+    pub(super) fn mark_kept(&mut self, inode: super::seen::Inode) -> bool {
         let fact = Fact::Kept(inode);
         let new = !self.seen.contains(&fact);
         if new {
@@ -68,22 +68,25 @@ impl Layer {
 
     /// Walks to a directory name by name, making what is missing, also behind links; nothing where
     /// a whiteout leads through something of this layer that is no directory.
-    pub(super) fn make(&mut self, path: &[u8], why: For) -> Result<Option<Rc<Dir>>> {
+    pub(super) fn make_directories(
+        &mut self,
+        path: &[u8],
+        purpose: Purpose,
+    ) -> Result<Option<Rc<Dir>>> {
         let mut ahead: Vec<Vec<u8>> = names(path);
         let mut at = Vec::new();
         let mut dir = self.dirs.root();
         let mut links = 0;
         while let Some(name) = ahead.pop() {
-            let next = match name == b".." {
-                true => {
-                    at.truncate(split(&at).0.len());
-                    self.real(&at)?
-                }
-                false => match self.step(&dir, &name, why)? {
+            let next = if name == b".." {
+                at.truncate(split(&at).0.len());
+                self.real(&at)?
+            } else {
+                match self.step(&dir, &name, purpose)? {
                     Step::Nowhere => return Ok(None),
                     Step::Into(fd) => {
                         push(&mut at, &name);
-                        self.dirs.visit(fd, dir.depth + 1)?
+                        self.dirs.handle(fd, dir.depth + 1)?
                     }
                     Step::Link(target) => {
                         links += 1;
@@ -97,17 +100,17 @@ impl Layer {
                         at.clear();
                         self.dirs.root()
                     }
-                },
+                }
             };
-            dir.settle()?;
+            dir.restore_times()?;
             dir = next;
         }
-        self.dirs.hold(path, &dir);
+        self.dirs.cache(path, &dir);
         Ok(Some(dir))
     }
 
     /// One name on the way: a directory, perhaps new, or a link to follow.
-    fn step(&mut self, dir: &Rc<Dir>, name: &[u8], why: For) -> Result<Step> {
+    fn step(&mut self, dir: &Rc<Dir>, name: &[u8], purpose: Purpose) -> Result<Step> {
         let found = match fs::statat(&dir.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => None,
             stat => Some(FileType::from_raw_mode(os(stat)?.st_mode)),
@@ -120,20 +123,29 @@ impl Layer {
                 let target = os(fs::readlinkat(&dir.fd, name, Vec::new()))?;
                 Ok(Step::Link(target.into_bytes()))
             }
-            Some(_) if why == For::Whiteout => Ok(Step::Nowhere),
-            None if why == For::Whiteout && self.hides(dir, name) => Ok(Step::Nowhere),
+            Some(_) if purpose == Purpose::Whiteout => Ok(Step::Nowhere),
+            None if purpose == Purpose::Whiteout && self.hides(dir, name) => Ok(Step::Nowhere),
             Some(_) => {
-                dir.touch();
+                dir.mark_changed();
                 remove(dir.fd.as_fd(), name)?;
                 let origin = Origin::Replaces;
-                self.imply(dir, name, origin, why).map(Step::Into)
+                self.make_implied(dir, name, origin, purpose)
+                    .map(Step::Into)
             }
-            None => self.imply(dir, name, Origin::Implied, why).map(Step::Into),
+            None => self
+                .make_implied(dir, name, Origin::Implied, purpose)
+                .map(Step::Into),
         }
     }
 
     /// Makes a directory that no member has asked for by name.
-    fn imply(&mut self, dir: &Rc<Dir>, name: &[u8], origin: Origin, why: For) -> Result<OwnedFd> {
+    fn make_implied(
+        &mut self,
+        dir: &Rc<Dir>,
+        name: &[u8],
+        origin: Origin,
+        purpose: Purpose,
+    ) -> Result<OwnedFd> {
         self.implied += 1;
         if self.implied > limit::ENTRIES {
             return Err(Error::out_of_range(format!(
@@ -142,10 +154,10 @@ impl Layer {
             )));
         }
         dir.deeper()?;
-        if why == For::Member {
+        if purpose == Purpose::Member {
             self.keep(dir)?;
         }
-        dir.touch();
+        dir.mark_changed();
         os(fs::mkdirat(&dir.fd, name, DIRECTORY_MODE))?;
         let fd = os(fs::openat(&dir.fd, name, DIRECTORY, Mode::empty()))?;
         let stat = os(fs::fstat(&fd))?;
@@ -153,9 +165,9 @@ impl Layer {
         let mode = DIRECTORY_MODE.as_raw_mode();
         own(fd.as_fd(), &stat, uid.as_raw(), gid.as_raw(), mode)?;
         let inode = (stat.st_dev, stat.st_ino);
-        self.begin_directory(dir, name, inode, origin)?;
-        if why == For::Member {
-            self.note_kept(inode);
+        self.record_directory(dir, name, inode, origin)?;
+        if purpose == Purpose::Member {
+            self.mark_kept(inode);
         }
         os(fs::futimens(&fd, &EPOCH))?;
         Ok(fd)
@@ -170,16 +182,16 @@ impl Layer {
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
         let root = self.dirs.root();
         let fd = os(fs::openat2(&root.fd, path, flags, Mode::empty(), resolve))?;
-        self.dirs.visit(fd, depth(path))
+        self.dirs.handle(fd, depth(path))
     }
 }
 
 /// What a directory is looked for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum For {
+pub(super) enum Purpose {
     /// A member to place in it.
     Member,
-    /// A whiteout, which alone keeps no directory.
+    /// A whiteout, which isolated keeps no directory.
     Whiteout,
 }
 

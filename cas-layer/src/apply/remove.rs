@@ -24,7 +24,7 @@ pub(super) enum Removed {
 
 impl Removed {
     /// Whether a path may have led through it.
-    pub(super) fn was_way(self) -> bool {
+    pub(super) fn invalidates_paths(self) -> bool {
         matches!(self, Removed::Link | Removed::Tree)
     }
 }

@@ -17,7 +17,7 @@ pub(super) type Inode = (u64, u64);
 #[derive(Hash)]
 pub(super) enum Fact<'a> {
     /// The name in the directory is of this layer.
-    Placed(Inode, &'a [u8]),
+    Added(Inode, &'a [u8]),
     /// The directory is, or something below it is, of this layer.
     Kept(Inode),
     /// All below the directory is of this layer.
@@ -33,23 +33,23 @@ pub(super) enum Fact<'a> {
 pub(super) struct Seen {
     keys: RandomState,
     recent: HashSet<u64>,
-    settled: Vec<u64>,
+    sorted: Vec<u64>,
 }
 
 impl Seen {
     pub(super) fn insert(&mut self, fact: &Fact<'_>) {
         self.recent.insert(self.keys.hash_one(fact));
         if self.recent.len() >= limit::ENTRIES_IN_MEMORY {
-            self.settled.extend(self.recent.drain());
+            self.sorted.extend(self.recent.drain());
             // The old part is sorted already: the stable sort only merges.
-            self.settled.sort();
-            self.settled.dedup();
+            self.sorted.sort();
+            self.sorted.dedup();
         }
     }
 
     pub(super) fn contains(&self, fact: &Fact<'_>) -> bool {
         let key = self.keys.hash_one(fact);
-        self.recent.contains(&key) || self.settled.binary_search(&key).is_ok()
+        self.recent.contains(&key) || self.sorted.binary_search(&key).is_ok()
     }
 }
 
@@ -58,15 +58,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn remembers_across_settling() {
+    fn remembers_across_merges() {
         let mut seen = Seen::default();
         let count = limit::ENTRIES_IN_MEMORY as u64 * 2 + 7;
         for n in 0..count {
-            seen.insert(&Fact::Placed((1, n % 10), &n.to_le_bytes()));
+            seen.insert(&Fact::Added((1, n % 10), &n.to_le_bytes()));
         }
         for n in 0..count {
-            assert!(seen.contains(&Fact::Placed((1, n % 10), &n.to_le_bytes())));
-            assert!(!seen.contains(&Fact::Placed((2, n % 10), &n.to_le_bytes())));
+            assert!(seen.contains(&Fact::Added((1, n % 10), &n.to_le_bytes())));
+            assert!(!seen.contains(&Fact::Added((2, n % 10), &n.to_le_bytes())));
             assert!(!seen.contains(&Fact::Kept((1, n))));
         }
     }

@@ -37,24 +37,24 @@ pub(super) async fn manifest(
     plan: &Plan,
     progress: &dyn Progress,
 ) -> Result<Bytes> {
-    let mut places: BTreeMap<Digest, usize> = BTreeMap::new();
+    let mut indexes: BTreeMap<Digest, usize> = BTreeMap::new();
     let mut entries: Vec<Entry> = Vec::new();
     for (name, one) in chosen {
         let Some(manifest) = &one.manifest else {
             return Err(Error::internal("no manifest was chosen for docker").subject(name));
         };
         let digest = one.target.digest;
-        let place = match places.get(&digest) {
-            Some(place) => *place,
+        let index = match indexes.get(&digest) {
+            Some(index) => *index,
             None => {
                 let entry = entry(store, manifest, plan).await;
                 entries.push(entry.map_err(|error| error.within(name))?);
-                places.insert(digest, entries.len() - 1);
+                indexes.insert(digest, entries.len() - 1);
                 entries.len() - 1
             }
         };
         match repo_tag(name) {
-            Some(tag) => entries[place].repo_tags.push(tag),
+            Some(tag) => entries[index].repo_tags.push(tag),
             None => progress.warn(&format!(
                 "{name} is no tag to docker, which loads the image without this name"
             )),

@@ -6,12 +6,12 @@
 //! order of a walk from them, parents before children, and all files belong to root, with mode 644
 //! and times of 1970.
 //!
-//! Blobs keep their bytes, so every digest stays: those of layers, whatever they are compressed
+//! Blobs publish their bytes, so every digest stays: those of layers, whatever they are compressed
 //! with, of manifests, and of an index. For one platform, `index.json` names the manifest of that
 //! platform itself, not the index that lists it; without a choice it names what the store does.
 //!
 //! What is read is held by a lease and checked against its digest on the way. A file gets its name
-//! only when it is whole and on the device; a kill leaves a hidden file beside it. A caller that
+//! only when it is whole and on the device; a kill leaves a hidden file file it. A caller that
 //! drops the future leaves nothing.
 
 mod archive;
@@ -46,12 +46,29 @@ pub enum Format {
 
 /// What is wanted of the images.
 #[derive(Clone, Debug, Default)]
-pub struct Options {
+#[non_exhaustive]
+pub struct ExportOptions {
     /// What the archive is made for.
     pub format: Format,
     /// The manifest for this platform only. Without it all that the store has; for docker that of
     /// this machine's platform, where an image leaves a choice.
     pub platform: Option<Platform>,
+}
+
+impl ExportOptions {
+    /// Sets [`format`](Self::format).
+    #[must_use]
+    pub fn with_format(mut self, format: Format) -> Self {
+        self.format = format;
+        self
+    }
+
+    /// Sets [`platform`](Self::platform).
+    #[must_use]
+    pub fn with_platform(mut self, platform: impl Into<Option<Platform>>) -> Self {
+        self.platform = platform.into();
+        self
+    }
 }
 
 /// An image as the archive has it.
@@ -75,27 +92,27 @@ pub async fn export(
     store: &Store,
     images: &[Image],
     target: Target,
-    options: &Options,
+    options: &ExportOptions,
     progress: &dyn Progress,
 ) -> Result<Vec<Image>> {
     let subject = target.to_string();
     let exported = async {
-        let (out, place) = target.open().await?;
+        let (out, pending) = target.open().await?;
         let guard = LeaseGuard::begin(store, "export").await?;
-        let written = content(store, &guard, images, out, options, progress).await;
+        let written = write_archive(store, &guard, images, out, options, progress).await;
         let chosen = guard.finish_with(written).await?;
-        place.keep().await.map(|()| chosen)
+        pending.publish().await.map(|()| chosen)
     };
     exported.await.during("export", subject)
 }
 
 /// Writes all of the archive.
-async fn content(
+async fn write_archive(
     store: &Store,
     guard: &LeaseGuard,
     images: &[Image],
     out: target::Out,
-    options: &Options,
+    options: &ExportOptions,
     progress: &dyn Progress,
 ) -> Result<Vec<Image>> {
     let chosen = choose(store, images, options).await?;
@@ -123,7 +140,7 @@ async fn content(
 async fn choose(
     store: &Store,
     images: &[Image],
-    options: &Options,
+    options: &ExportOptions,
 ) -> Result<BTreeMap<Reference, Chosen>> {
     if images.is_empty() {
         return Err(Error::invalid("no image is given; name one"));

@@ -34,7 +34,7 @@ impl Plan {
         roots: &[Descriptor],
         progress: &dyn Progress,
     ) -> Result<Self> {
-        let found = Gather {
+        let found = Planner {
             store,
             progress,
             plan: Mutex::default(),
@@ -58,20 +58,20 @@ impl Plan {
 }
 
 /// Walks the images.
-struct Gather<'a> {
+struct Planner<'a> {
     store: &'a Store,
     progress: &'a dyn Progress,
     plan: Mutex<Plan>,
 }
 
 #[async_trait]
-impl Handler for Gather<'_> {
+impl Handler for Planner<'_> {
     async fn handle(&self, descriptor: &Descriptor) -> Result<Next> {
-        if !self.is_there(descriptor).await? {
+        if !self.is_present(descriptor).await? {
             if !descriptor.media_type.is_non_distributable() {
                 return Err(missing(descriptor));
             }
-            self.leave_out(descriptor, "is not distributed");
+            self.warn_left_out(descriptor, "is not distributed");
             return Ok(Next::Skip);
         }
         self.add(descriptor);
@@ -83,19 +83,10 @@ impl Handler for Gather<'_> {
     }
 }
 
-impl Gather<'_> {
+impl Planner<'_> {
     /// Whether the bytes are in the store or in the descriptor.
-    async fn is_there(&self, descriptor: &Descriptor) -> Result<bool> {
-        let stat = self.store.content.stat(&descriptor.digest).await?;
-        match stat.filter(|_| descriptor.data.is_none()) {
-            Some(stat) if stat.size != descriptor.size => Err(Error::corrupt(format!(
-                "expected {} bytes, the store has {}; remove the blob and import the image again",
-                descriptor.size, stat.size
-            ))
-            .operation("read")
-            .subject(descriptor.digest)),
-            stat => Ok(stat.is_some() || descriptor.data.is_some()),
-        }
+    async fn is_present(&self, descriptor: &Descriptor) -> Result<bool> {
+        Ok(descriptor.data.is_some() || self.store.present(descriptor).await?)
     }
 
     fn add(&self, descriptor: &Descriptor) {
@@ -111,9 +102,10 @@ impl Gather<'_> {
         let all = listed.len();
         let mut stored = Vec::with_capacity(all);
         for child in listed {
-            match self.is_there(&child).await? {
-                true => stored.push(child),
-                false => self.leave_out(&child, "was never stored"),
+            if self.is_present(&child).await? {
+                stored.push(child);
+            } else {
+                self.warn_left_out(&child, "was never stored");
             }
         }
         if stored.is_empty() && all > 0 {
@@ -126,7 +118,7 @@ impl Gather<'_> {
         Ok(stored)
     }
 
-    fn leave_out(&self, descriptor: &Descriptor, why: &str) {
+    fn warn_left_out(&self, descriptor: &Descriptor, why: &str) {
         let platform = descriptor.platform.as_ref();
         let of = platform.map(|platform| format!(" of {platform}"));
         self.progress.warn(&format!(

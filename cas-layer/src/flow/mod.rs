@@ -17,12 +17,13 @@ use std::io::{BufRead, Read};
 use std::sync::mpsc;
 use std::thread;
 
+use cas_core::content::Durability;
 use cas_core::{Digest, Error, Result};
 
 use crate::apply::{Applied, Tree};
 use crate::codec::Compression;
 use crate::tar::Reader;
-use pipe::{Inlet, Message, check};
+use pipe::{Inflater, Message, verify};
 use source::Source;
 
 /// Buffers that go round, and the bytes of each.
@@ -44,17 +45,7 @@ pub struct LayerSource<'a> {
 }
 
 /// Called with the compressed bytes read since the last call, from another thread.
-pub type Progress<'a> = &'a (dyn Fn(u64) + std::marker::Sync);
-
-/// How safely the tree is stored when the call returns.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Sync {
-    /// On the device, by one `syncfs`.
-    #[default]
-    Full,
-    /// Wherever the kernel has it; the caller syncs later.
-    Relaxed,
-}
+pub type OnRead<'a> = &'a (dyn Fn(u64) + Sync);
 
 /// Applies all layers, lowest first, to one tree; gives what each did.
 ///
@@ -64,15 +55,15 @@ pub enum Sync {
 pub fn unpack(
     layers: Vec<LayerSource<'_>>,
     tree: &Tree,
-    sync: Sync,
-    progress: Progress<'_>,
+    durability: Durability,
+    on_read: OnRead<'_>,
 ) -> Result<Vec<Applied>> {
     let mut applied = Vec::with_capacity(layers.len());
-    stream(layers, progress, |_, bytes| {
+    stream(layers, on_read, |_, bytes| {
         applied.push(tree.apply(&mut Reader::new(bytes))?);
         Ok(())
     })?;
-    if sync == Sync::Full {
+    if durability != Durability::Relaxed {
         tree.sync()?;
     }
     Ok(applied)
@@ -85,10 +76,10 @@ pub fn unpack(
 pub fn unpack_one(
     layer: LayerSource<'_>,
     tree: &Tree,
-    sync: Sync,
-    progress: Progress<'_>,
+    durability: Durability,
+    on_read: OnRead<'_>,
 ) -> Result<Applied> {
-    let applied = unpack(vec![layer], tree, sync, progress)?.pop();
+    let applied = unpack(vec![layer], tree, durability, on_read)?.pop();
     applied.ok_or_else(|| Error::internal("no layer was applied"))
 }
 
@@ -99,7 +90,7 @@ pub fn unpack_one(
 /// Those of `apply`, of the blobs, and `Corrupt` for what does not have its size or diff id.
 pub fn stream(
     layers: Vec<LayerSource<'_>>,
-    progress: Progress<'_>,
+    on_read: OnRead<'_>,
     mut apply: impl FnMut(usize, &mut dyn BufRead) -> Result<()>,
 ) -> Result<()> {
     let (raw, inflated) = mpsc::channel();
@@ -112,10 +103,10 @@ pub fn stream(
     let diff_ids: Vec<Option<Digest>> = layers.iter().map(|layer| layer.diff_id).collect();
     let digests: Vec<Digest> = layers.iter().map(|layer| layer.digest).collect();
     thread::scope(|scope| {
-        let inlet = Inlet::new(raw, free, progress);
+        let inflater = Inflater::new(raw, free, on_read);
         let named = |name: &str| thread::Builder::new().name(name.to_owned());
-        named("cas-inflate").spawn_scoped(scope, move || inlet.run(layers))?;
-        named("cas-hash").spawn_scoped(scope, move || check(&diff_ids, &inflated, &hashed))?;
+        named("cas-inflate").spawn_scoped(scope, move || inflater.run(layers))?;
+        named("cas-hash").spawn_scoped(scope, move || verify(&diff_ids, &inflated, &hashed))?;
         let mut source = Source::new(whole, spent);
         for (layer, digest) in digests.into_iter().enumerate() {
             apply(layer, &mut source)

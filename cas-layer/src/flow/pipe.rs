@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, Sender};
 
 use cas_core::{Context, Digest, Error, Hasher, Result};
 
-use super::{BUFFER, LayerSource, Progress};
+use super::{BUFFER, LayerSource, OnRead};
 use crate::codec::Decoder;
 
 /// What travels from thread to thread, in the order of the bytes.
@@ -19,28 +19,24 @@ pub(super) enum Message {
 }
 
 /// The first thread: reads blobs and inflates them.
-pub(super) struct Inlet<'a> {
+pub(super) struct Inflater<'a> {
     out: Sender<Message>,
     free: Receiver<Vec<u8>>,
     /// A buffer that the end of a layer left over.
     spare: Option<Vec<u8>>,
-    progress: Progress<'a>,
+    on_read: OnRead<'a>,
 }
 
 /// The other end is gone: somebody failed already, and says so himself.
 struct Closed;
 
-impl<'a> Inlet<'a> {
-    pub(super) fn new(
-        out: Sender<Message>,
-        free: Receiver<Vec<u8>>,
-        progress: Progress<'a>,
-    ) -> Self {
-        Inlet {
+impl<'a> Inflater<'a> {
+    pub(super) fn new(out: Sender<Message>, free: Receiver<Vec<u8>>, on_read: OnRead<'a>) -> Self {
+        Inflater {
             out,
             free,
             spare: None,
-            progress,
+            on_read,
         }
     }
 
@@ -64,7 +60,7 @@ impl<'a> Inlet<'a> {
             source: layer.blob,
             read: 0,
             size: layer.size,
-            progress: self.progress,
+            on_read: self.on_read,
         };
         let mut decoder = Decoder::new(blob, layer.compression)?;
         loop {
@@ -112,7 +108,7 @@ struct Blob<'a, 'b> {
     source: Box<dyn Read + Send + 'b>,
     read: u64,
     size: u64,
-    progress: Progress<'a>,
+    on_read: OnRead<'a>,
 }
 
 impl Read for Blob<'_, '_> {
@@ -126,13 +122,13 @@ impl Read for Blob<'_, '_> {
             ))
             .into());
         }
-        (self.progress)(read as u64);
+        (self.on_read)(read as u64);
         Ok(read)
     }
 }
 
 /// The second thread: hashes the inflated bytes and compares each layer's diff id.
-pub(super) fn check(
+pub(super) fn verify(
     diff_ids: &[Option<Digest>],
     inflated: &Receiver<Message>,
     out: &Sender<Message>,

@@ -40,7 +40,7 @@ impl Source {
     }
 
     /// The next buffer, the last one going back to be filled again.
-    fn turn(&mut self) -> Result<()> {
+    fn next_buffer(&mut self) -> Result<()> {
         let spent = std::mem::take(&mut self.buffer);
         self.at = 0;
         if spent.capacity() > 0 {
@@ -70,7 +70,7 @@ impl Read for Source {
 impl BufRead for Source {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         while self.at == self.buffer.len() && !self.ended {
-            self.turn()?;
+            self.next_buffer()?;
         }
         Ok(&self.buffer[self.at..])
     }

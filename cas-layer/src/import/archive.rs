@@ -8,8 +8,7 @@ use std::sync::Arc;
 use cas_core::error::ErrorKind;
 use cas_core::{Error, Result, limit};
 
-use super::contents::{Contents, Node, Part, Place, clean};
-use super::unrecognised;
+use super::contents::{Contents, Location, Node, Part, clean, unrecognised};
 use crate::tar::{Entry, EntryKind, Reader};
 
 /// Where the files of an archive are.
@@ -25,7 +24,7 @@ pub(super) fn scan(file: File) -> Result<Contents> {
         let node = match member.link {
             Some(link) => link,
             None => {
-                let offset = reader.leap()?;
+                let offset = reader.skip_body_seek()?;
                 if length.saturating_sub(offset) < entry.size {
                     return Err(Error::corrupt(format!(
                         "the archive ends {} bytes before the end of the file",
@@ -36,7 +35,7 @@ pub(super) fn scan(file: File) -> Result<Contents> {
                 }
                 Node::File(Part {
                     size: entry.size,
-                    place: Place::File(Arc::clone(&file), offset),
+                    location: Location::File(Arc::clone(&file), offset),
                 })
             }
         };

@@ -39,16 +39,16 @@ pub(super) struct Part {
     /// How many.
     pub(super) size: u64,
     /// Where they are.
-    pub(super) place: Place,
+    pub(super) location: Location,
 }
 
 /// Where bytes are.
 #[derive(Clone)]
-pub(super) enum Place {
+pub(super) enum Location {
     /// In a file from this offset on.
     File(Arc<File>, u64),
     /// In memory.
-    Held(Bytes),
+    Memory(Bytes),
     /// In the store already.
     Stored(Digest),
 }
@@ -89,7 +89,7 @@ fn open(path: PathBuf) -> Result<Option<Part>> {
     }
     Ok(Some(Part {
         size: metadata.len(),
-        place: Place::File(Arc::new(file), 0),
+        location: Location::File(Arc::new(file), 0),
     }))
 }
 
@@ -129,12 +129,34 @@ pub(super) fn clean(base: &str, path: &[u8]) -> Option<String> {
     (!components.is_empty()).then(|| components.join("/"))
 }
 
+/// Refuses a document that is too large to be read into memory.
+///
+/// # Errors
+/// `OutOfRange` over [`limit::DOCUMENT_READ`].
+pub(super) fn check_document_size(size: u64) -> Result<()> {
+    if size <= limit::DOCUMENT_READ {
+        return Ok(());
+    }
+    let allowed = limit::DOCUMENT_READ;
+    Err(Error::out_of_range(format!(
+        "the document has {size} bytes; at most {allowed} are allowed"
+    )))
+}
+
+/// The error for a source that is not an image.
+pub(super) fn unrecognised() -> Error {
+    Error::invalid(
+        "unrecognised image format: expected an OCI layout directory, or a tar archive (plain, \
+         gzip or zstd) with an OCI layout or with docker's manifest.json",
+    )
+}
+
 impl Part {
     /// A part in memory.
-    pub(super) fn held(data: Bytes) -> Self {
+    pub(super) fn in_memory(data: Bytes) -> Self {
         Part {
             size: data.len() as u64,
-            place: Place::Held(data),
+            location: Location::Memory(data),
         }
     }
 
@@ -143,21 +165,16 @@ impl Part {
     /// # Errors
     /// `OutOfRange` over [`limit::DOCUMENT_READ`]; `Corrupt` when it ends early.
     pub(super) async fn document(&self, store: &Store) -> Result<Bytes> {
-        if self.size > limit::DOCUMENT_READ {
-            let (found, allowed) = (self.size, limit::DOCUMENT_READ);
-            return Err(Error::out_of_range(format!(
-                "a document of {found} bytes, at most {allowed} are read"
-            )));
-        }
+        check_document_size(self.size)?;
         self.head(store, self.size as usize).await
     }
 
     /// Its first `length` bytes; fewer where it is shorter.
     pub(super) async fn head(&self, store: &Store, length: usize) -> Result<Bytes> {
         let length = self.size.min(length as u64) as usize;
-        match &self.place {
-            Place::Held(data) => Ok(data.slice(..length)),
-            Place::File(file, offset) => {
+        match &self.location {
+            Location::Memory(data) => Ok(data.slice(..length)),
+            Location::File(file, offset) => {
                 let (file, offset) = (Arc::clone(file), *offset);
                 pool::run(move || {
                     let mut data = vec![0; length];
@@ -166,7 +183,7 @@ impl Part {
                 })
                 .await
             }
-            Place::Stored(digest) => {
+            Location::Stored(digest) => {
                 let reader = store.content.open(digest).await?;
                 let reader = reader.ok_or_else(|| {
                     Error::not_found("went from the store during the import; import again")

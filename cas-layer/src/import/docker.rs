@@ -44,7 +44,7 @@ struct RootFs {
 /// The images of a docker archive; their content is planned on the way.
 pub(super) async fn roots(plan: &mut Plan<'_>) -> Result<Vec<Root>> {
     let listed = find(plan, DOCKER_MANIFEST)?
-        .document(plan.intake.store)
+        .document(plan.importer.store)
         .await;
     let entries = listed
         .and_then(|data| parse::<Vec<Entry>>(&data))
@@ -68,7 +68,7 @@ pub(super) async fn roots(plan: &mut Plan<'_>) -> Result<Vec<Root>> {
             roots.push(Root { name: None, target });
         }
     }
-    if let (true, false, Some(error)) = (roots.is_empty(), entries.is_empty(), plan.unsuited()) {
+    if let (true, false, Some(error)) = (roots.is_empty(), entries.is_empty(), plan.no_platform()) {
         return Err(error);
     }
     Ok(roots)
@@ -82,7 +82,7 @@ async fn image(
 ) -> Result<Option<Descriptor>> {
     let named = |error: Error| error.operation("read").subject(&entry.config);
     let part = find(plan, &entry.config)?;
-    let data = part.document(plan.intake.store).await.map_err(named)?;
+    let data = part.document(plan.importer.store).await.map_err(named)?;
     let diff_ids = parse::<Config>(&data)
         .map_err(named)?
         .rootfs
@@ -93,7 +93,7 @@ async fn image(
         return Ok(None);
     }
     let config = Descriptor::of(MediaType::OCI_CONFIG, &data);
-    plan.leaf(config.clone(), Part::held(data))?;
+    plan.add_leaf(config.clone(), Part::in_memory(data))?;
     let paths = entry.layers.as_deref().unwrap_or_default();
     if paths.len() != diff_ids.len() || paths.len() > limit::LAYERS {
         return Err(named(Error::corrupt(format!(
@@ -121,19 +121,19 @@ async fn layer(
         return Ok(known.clone());
     }
     let part = find(plan, path)?;
-    let magic = part.head(plan.intake.store, 8).await?;
+    let magic = part.head(plan.importer.store, 8).await?;
     let media_type = match codec::detect(&magic) {
         Compression::None => {
             let descriptor = Descriptor::new(MediaType::OCI_LAYER, diff_id, part.size);
-            plan.leaf(descriptor.clone(), part)?;
+            plan.add_leaf(descriptor.clone(), part)?;
             return Ok(descriptor);
         }
         Compression::Gzip => MediaType::OCI_LAYER_GZIP,
         Compression::Zstd => MediaType::OCI_LAYER_ZSTD,
     };
-    let digest = plan.intake.absorb_part(&part).await?;
+    let digest = plan.importer.store_unnamed_part(&part).await?;
     let descriptor = Descriptor::new(media_type, digest, part.size);
-    plan.leaf(descriptor.clone(), part)?;
+    plan.add_leaf(descriptor.clone(), part)?;
     compressed.insert(path.to_owned(), descriptor.clone());
     Ok(descriptor)
 }
@@ -160,7 +160,7 @@ fn manifest(
     let data = serde_json::to_vec(&manifest)
         .map_err(|error| Error::internal("a manifest does not serialise").source(error))?;
     let descriptor = Descriptor::of(MediaType::OCI_MANIFEST, &data);
-    plan.document(descriptor.clone(), children, Part::held(data.into()));
+    plan.add_document(descriptor.clone(), children, Part::in_memory(data.into()));
     Ok(descriptor)
 }
 

@@ -4,10 +4,7 @@ use cas_core::{Descriptor, Digest};
 
 use super::contents::Part;
 
-/// Blobs that are stored at the same time.
-pub(super) const AT_ONCE: usize = 3;
-
-/// A blob to store.
+/// A blob to store, and where its bytes are.
 pub(super) struct Item {
     pub(super) descriptor: Descriptor,
     /// The blobs that it lists.

@@ -1,102 +1,104 @@
-//! Import: an OCI layout, an OCI archive or a docker archive becomes images of a store.
+//! Import: images of an OCI layout, an OCI archive or a docker archive go into a store.
 //!
-//! What can be sought in (a directory, a plain tar file) is read where it lies: only what the
-//! chosen images reach, several blobs at once. A stream (a pipe, a compressed archive) is read
-//! once and every file of it is stored as it comes; what no image wants goes again.
+//! A directory or an uncompressed tar file is read in place: only the blobs that the chosen
+//! images reach, several at once. A stream (a pipe or a compressed archive) is read once, and
+//! every file in it is stored as it arrives; files that no image reaches are removed afterwards.
 //!
-//! The order is blobs, flush, records, names: no name is made before what it stands for is
-//! durable. After an error, names are as they were, and the blobs and ingests that this import
-//! made are removed unless an image reaches them by now; a caller that drops the future, or a
-//! crash, leaves them to the collector.
+//! The order is: blobs, flush, records, names. A name is written only after everything it stands
+//! for is durable. If an import fails, names are unchanged, and the blobs and ingests that it
+//! created are removed unless an image reaches them by then. If the caller drops the future, or
+//! the process crashes, the garbage collector removes them.
 
 mod archive;
 mod contents;
 mod docker;
-mod intake;
+mod importer;
 mod item;
 mod names;
 mod oci;
+mod pieces;
 mod plan;
+mod source;
 mod stream;
 mod unpack;
 
 use std::collections::{BTreeMap, HashSet};
-use std::fmt;
-use std::fs::File;
-use std::io::{Read, Seek};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use cas_core::image::Reference;
 use cas_core::lease::BlobRef;
-use cas_core::{Context, Descriptor, Digest, Error, Image, Platform, Result, Store, pool};
+use cas_core::{Context, Descriptor, Digest, Image, Platform, Result, Store};
 
-use self::contents::Contents;
-use self::intake::Intake;
+pub use self::source::Source;
+
+use self::importer::BlobImporter;
 use self::item::Item;
 use self::plan::Plan;
-use self::unpack::{Chains, Unpack};
-use crate::codec::{self, Compression};
-use crate::layout;
+use self::unpack::{ChainIds, Unpack};
 use crate::progress::Progress;
 use crate::unpack::Target;
 
-/// Where an image comes from; its kind is detected.
-pub enum Source {
-    /// A directory or an archive.
-    Path(PathBuf),
-    /// An archive that can be read once.
-    Stream(Box<dyn Read + Send>),
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Source::Path(path) => path.display().fmt(f),
-            Source::Stream(_) => f.write_str("stream"),
-        }
-    }
-}
-
-/// What is wanted of it.
+/// Options of an import.
 #[derive(Clone, Debug, Default)]
-pub struct Options {
-    /// The name of the image; where the source holds several tags, `name:tag` each.
+#[non_exhaustive]
+pub struct ImportOptions {
+    /// The name of the image. If the source has several tags, the images get `name:tag` each.
+    /// Without it the images get the names that the source gives them.
     pub name: Option<Reference>,
-    /// Import content for this platform only; an index stays as it is, with the rest missing.
-    /// Without it, everything that the source has.
+    /// Import only content for this platform. An index is stored unchanged, and the manifests of
+    /// other platforms stay absent. Without it everything in the source is imported.
     pub platform: Option<Platform>,
 }
 
-/// Imports the images of `source`, and makes or re-points their names; importing again changes
-/// nothing.
+impl ImportOptions {
+    /// Sets [`name`](Self::name).
+    #[must_use]
+    pub fn with_name(mut self, name: impl Into<Option<Reference>>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Sets [`platform`](Self::platform).
+    #[must_use]
+    pub fn with_platform(mut self, platform: impl Into<Option<Platform>>) -> Self {
+        self.platform = platform.into();
+        self
+    }
+}
+
+/// Imports the images of `source`, and creates or re-points their names. Importing the same
+/// source again changes nothing.
+///
+/// Returns the images in the order of their names.
 ///
 /// # Errors
-/// `InvalidArgument` when the source is no image, or has no name and none is given; `Corrupt`
-/// when anything in it is not what refers to it says; `NotFound` when it has nothing for the
-/// platform; those of the store.
+/// `InvalidArgument` if the source is not an image, or has no name and `options` gives none;
+/// `Corrupt` if a file of the source does not match its descriptor; `NotFound` if the source has
+/// nothing for the platform; errors of the store.
 pub async fn import(
     store: &Store,
     source: Source,
-    options: &Options,
+    options: &ImportOptions,
     progress: &dyn Progress,
 ) -> Result<Vec<Image>> {
     let subject = source.to_string();
-    let outcome = whole(store, source, options, None, progress).await;
+    let outcome = import_or_roll_back(store, source, options, None, progress).await;
     let (images, _) = outcome.during("import", subject)?;
     Ok(images)
 }
 
-/// The same, and unpacks the images for the wanted platform, or else this machine's, into
-/// snapshots; each with its chain id, which an image without layers has not. Layers are read once
-/// for both, where that can be. No name is made before all are unpacked.
+/// Imports like [`import`], and unpacks the images into snapshots, for the platform of `options`
+/// or else of this machine. The layers of the first image are read once for both. Names are
+/// written after everything is unpacked.
+///
+/// Returns each image with its chain ID, which is `None` for an image without layers.
 ///
 /// # Errors
 /// As [`import`] and [`crate::unpack::to_snapshots`].
 pub async fn import_unpacked(
     store: &Store,
     source: Source,
-    options: &Options,
+    options: &ImportOptions,
     target: Target<'_>,
     progress: &Arc<dyn Progress>,
 ) -> Result<Vec<(Image, Option<Digest>)>> {
@@ -106,171 +108,136 @@ pub async fn import_unpacked(
         platform: options.platform.as_ref(),
         progress,
     };
-    let outcome = whole(store, source, options, Some(&unpack), &**progress).await;
-    let (images, chains) = outcome.during("import", subject)?;
-    let chain = |image: &Image| chains.get(&image.target.digest).copied().flatten();
-    let pairs = images.into_iter().map(|image| {
-        let chain = chain(&image);
-        (image, chain)
-    });
-    Ok(pairs.collect())
+    let outcome = import_or_roll_back(store, source, options, Some(&unpack), &**progress).await;
+    let (images, chain_ids) = outcome.during("import", subject)?;
+    let with_chain_id = |image: Image| {
+        let chain_id = chain_ids.get(&image.target.digest).copied().flatten();
+        (image, chain_id)
+    };
+    Ok(images.into_iter().map(with_chain_id).collect())
 }
 
-async fn whole(
+/// Runs an import under one lease, and undoes it if it fails before the names are written.
+async fn import_or_roll_back(
     store: &Store,
     source: Source,
-    options: &Options,
+    options: &ImportOptions,
     unpack: Option<&Unpack<'_>>,
     progress: &dyn Progress,
-) -> Result<(Vec<Image>, Chains)> {
-    let intake = Intake::begin(store, progress).await?;
-    match run(&intake, source, options, unpack).await {
-        Ok(Stored {
-            named,
-            planned,
-            chains,
-        }) => Ok((intake.finish(named, &planned).await?, chains)),
+) -> Result<(Vec<Image>, ChainIds)> {
+    let importer = BlobImporter::begin(store, progress).await?;
+    match store_images(&importer, source, options, unpack).await {
+        Ok(stored) => {
+            let images = importer.finish(stored.named, &stored.planned).await?;
+            Ok((images, stored.chain_ids))
+        }
         Err(error) => {
-            intake.undo().await;
+            importer.roll_back().await;
             Err(error)
         }
     }
 }
 
-/// What a source has brought.
+/// What an import has stored.
 struct Stored {
-    /// The names it shall get.
+    /// The names to write.
     named: BTreeMap<Reference, Descriptor>,
-    /// All that these reach.
+    /// All blobs that the named images reach.
     planned: HashSet<Digest>,
-    chains: Chains,
+    chain_ids: ChainIds,
 }
 
-async fn run(
-    intake: &Intake<'_>,
+/// Finds the images of the source, and stores and unpacks their content.
+async fn store_images(
+    importer: &BlobImporter<'_>,
     source: Source,
-    options: &Options,
+    options: &ImportOptions,
     unpack: Option<&Unpack<'_>>,
 ) -> Result<Stored> {
-    let contents = open(intake, source).await?;
-    let mut plan = Plan::new(intake, &contents, options.platform.as_ref());
+    let contents = source::open(importer, source).await?;
+    let mut plan = Plan::new(importer, &contents, options.platform.as_ref());
     let mut roots = Vec::new();
     let name = options.name.as_ref();
-    for root in names::candidates(roots_of(&mut plan).await?, name)? {
+    for root in names::candidates(source::roots(&mut plan).await?, name)? {
         if plan.visit(&root.target).await? {
             roots.push(root);
         }
     }
-    if let (true, Some(error)) = (roots.is_empty(), plan.unsuited()) {
+    if roots.is_empty()
+        && let Some(error) = plan.no_platform()
+    {
         return Err(error);
     }
     let named = names::assign(roots, name)?;
     let mut images: Vec<Descriptor> = named.values().cloned().collect();
     images.sort_by_key(|image| image.digest);
     images.dedup_by_key(|image| image.digest);
-    let (planned, chains) = carry_out(plan, unpack, &images).await?;
+    let (planned, chain_ids) = store_planned(plan, unpack, &images).await?;
     Ok(Stored {
         named,
         planned,
-        chains,
+        chain_ids,
     })
 }
 
-/// Stores it all, and unpacks `images` where that is wanted; it is durable once the import is
-/// finished. What it is, and what was unpacked.
+/// Stores the planned blobs, and unpacks `images` if asked to. The blobs are durable once the
+/// importer is finished.
+///
+/// Returns the digests of all planned blobs, and the chain IDs of the unpacked images.
 ///
 /// # Errors
-/// `Corrupt` for content that is not what refers to it says; those of the store.
-async fn carry_out(
+/// `Corrupt` if a blob does not match its descriptor; errors of the store.
+async fn store_planned(
     plan: Plan<'_>,
     unpack: Option<&Unpack<'_>>,
     images: &[Descriptor],
-) -> Result<(HashSet<Digest>, Chains)> {
+) -> Result<(HashSet<Digest>, ChainIds)> {
     let Plan {
-        intake,
+        importer,
         mut leaves,
         documents,
         ..
     } = plan;
-    // A large blob that begins last would keep one core idle.
+    // A large blob that begins last would leave one core idle.
     leaves.sort_by_key(|item| std::cmp::Reverse(item.part.size));
     let planned = leaves.iter().chain(&documents);
     let planned: HashSet<Digest> = planned.map(|item| item.descriptor.digest).collect();
-    let leaves = missing(intake, leaves, &planned).await?;
-    let documents = missing(intake, documents, &planned).await?;
+    let leaves = pin_missing(importer, leaves, &planned).await?;
+    let documents = pin_missing(importer, documents, &planned).await?;
     let Some(unpack) = unpack else {
-        intake.copy_all(&leaves).await?;
-        intake.copy_each(&documents).await?;
-        return Ok((planned, Chains::new()));
+        importer.store_all(&leaves).await?;
+        importer.store_in_order(&documents).await?;
+        return Ok((planned, ChainIds::new()));
     };
-    // What describes the layers comes before them, to tell what becomes of each.
+    // Configurations and manifests come first: they say how each layer is to be unpacked.
     let is_config = |item: &Item| item.descriptor.media_type.is_config();
     let (configs, layers): (Vec<Item>, Vec<Item>) = leaves.into_iter().partition(is_config);
-    intake.copy_each(&configs).await?;
-    intake.copy_each(&documents).await?;
-    let chains = unpack.take_in(intake, &layers, images).await?;
-    Ok((planned, chains))
+    importer.store_in_order(&configs).await?;
+    importer.store_in_order(&documents).await?;
+    let chain_ids = unpack.store_and_unpack(importer, &layers, images).await?;
+    Ok((planned, chain_ids))
 }
 
-/// Holds the blobs of `items`; those that the store has not.
-async fn missing(
-    intake: &Intake<'_>,
+/// Pins the blobs of `items`. Returns the items whose blobs the store does not have.
+async fn pin_missing(
+    importer: &BlobImporter<'_>,
     items: Vec<Item>,
     planned: &HashSet<Digest>,
 ) -> Result<Vec<Item>> {
-    let wanted = |item: &Item| {
-        let mut wanted = BlobRef::of(&item.descriptor, item.children.clone());
+    let pin = |item: &Item| {
+        let mut pin = BlobRef::of(&item.descriptor, item.children.clone());
         let absent = item
             .children
             .iter()
             .filter(|child| !planned.contains(child));
-        wanted.absent = absent.copied().collect();
-        wanted
+        pin.absent = absent.copied().collect();
+        pin
     };
-    let wanted: Vec<BlobRef> = items.iter().map(wanted).collect();
-    let there = intake.hold_all(&wanted).await?;
-    let items = items.into_iter().zip(there);
+    let pins: Vec<BlobRef> = items.iter().map(pin).collect();
+    let present = importer.pin_all(&pins).await?;
+    let items = items.into_iter().zip(present);
     Ok(items
-        .filter(|(_, there)| !there)
+        .filter(|(_, present)| !present)
         .map(|(item, _)| item)
         .collect())
-}
-
-/// What the source says its images are.
-async fn roots_of(plan: &mut Plan<'_>) -> Result<Vec<names::Root>> {
-    if plan.contents.find(layout::INDEX)?.is_some() {
-        return oci::roots(plan).await;
-    }
-    if plan.contents.find(layout::DOCKER_MANIFEST)?.is_some() {
-        return docker::roots(plan).await;
-    }
-    Err(unrecognised())
-}
-
-fn unrecognised() -> Error {
-    Error::invalid(
-        "unrecognised image format: expected an OCI layout directory, or a tar archive (plain, \
-         gzip or zstd) with an OCI layout or with docker's manifest.json",
-    )
-}
-
-async fn open(intake: &Intake<'_>, source: Source) -> Result<Contents> {
-    let path = match source {
-        Source::Stream(input) => return stream::receive(intake, input).await,
-        Source::Path(path) => path,
-    };
-    if path.is_dir() {
-        return Ok(Contents::Directory(path));
-    }
-    let mut file = File::open(&path)?;
-    let regular = file.metadata()?.is_file();
-    let mut magic = Vec::new();
-    if regular {
-        (&mut file).take(8).read_to_end(&mut magic)?;
-        file.rewind()?;
-    }
-    if regular && codec::detect(&magic) == Compression::None {
-        return pool::run(move || archive::scan(file)).await;
-    }
-    stream::receive(intake, Box::new(file)).await
 }

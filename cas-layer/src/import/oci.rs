@@ -3,13 +3,14 @@
 use cas_core::{Descriptor, Document, Error, MediaType, Result, document};
 use serde::Deserialize;
 
+use super::contents::unrecognised;
 use super::names::Root;
 use super::plan::Plan;
 use crate::layout::{INDEX, LAYOUT, NAMES, VERSION};
 
 /// The images of a layout.
 pub(super) async fn roots(plan: &mut Plan<'_>) -> Result<Vec<Root>> {
-    let store = plan.intake.store;
+    let store = plan.importer.store;
     match plan.contents.find(LAYOUT)? {
         Some(part) => {
             let named = |error: Error| error.operation("read").subject(LAYOUT);
@@ -17,12 +18,12 @@ pub(super) async fn roots(plan: &mut Plan<'_>) -> Result<Vec<Root>> {
             check_version(&data).map_err(named)?;
         }
         None => plan
-            .intake
+            .importer
             .progress
             .warn("the source has no oci-layout file; taken as 1.0.0"),
     }
     let Some(part) = plan.contents.find(INDEX)? else {
-        return Err(super::unrecognised());
+        return Err(unrecognised());
     };
     let named = |error: Error| error.operation("read").subject(INDEX);
     let data = part.document(store).await.map_err(named)?;

@@ -11,20 +11,20 @@ use cas_core::{
 use futures_util::future::BoxFuture;
 use serde::Deserialize;
 
-use super::contents::{Contents, Part, Place};
-use super::intake::Intake;
+use super::contents::{Contents, Location, Part};
+use super::importer::BlobImporter;
 use super::item::Item;
 
 /// The blobs to store, and the way to find them.
 pub(super) struct Plan<'a> {
-    pub(super) intake: &'a Intake<'a>,
+    pub(super) importer: &'a BlobImporter<'a>,
     pub(super) contents: &'a Contents,
     platform: Option<&'a Platform>,
     only: Option<Only>,
     pub(super) leaves: Vec<Item>,
     /// Children before their parents.
     pub(super) documents: Vec<Item>,
-    /// What was visited, and whether it led to an image.
+    /// What was visited, and whether it leads_to_image to an image.
     visited: HashMap<Digest, (Descriptor, bool)>,
     platforms: BTreeSet<String>,
 }
@@ -32,12 +32,12 @@ pub(super) struct Plan<'a> {
 impl<'a> Plan<'a> {
     /// An empty plan, for `platform` only where one is given.
     pub(super) fn new(
-        intake: &'a Intake<'a>,
+        importer: &'a BlobImporter<'a>,
         contents: &'a Contents,
         platform: Option<&'a Platform>,
     ) -> Self {
         Plan {
-            intake,
+            importer,
             contents,
             platform,
             only: platform.map(Only::new),
@@ -49,7 +49,7 @@ impl<'a> Plan<'a> {
     }
 
     /// The error when no image is for the wanted platform; nothing when any would do.
-    pub(super) fn unsuited(&self) -> Option<Error> {
+    pub(super) fn no_platform(&self) -> Option<Error> {
         let wanted = self.platform?;
         let known: Vec<&str> = self.platforms.iter().map(String::as_str).collect();
         let known = known.join(", ");
@@ -61,7 +61,7 @@ impl<'a> Plan<'a> {
     /// Adds what `root` reaches; false when none of it is for the wanted platform.
     ///
     /// # Errors
-    /// `Corrupt` or `NotFound` for what is damaged or missing.
+    /// `Corrupt` or `NotFound` for what is damaged or pin_missing.
     pub(super) async fn visit(&mut self, root: &Descriptor) -> Result<bool> {
         let chosen = self.chosen(std::slice::from_ref(root));
         match chosen.first() {
@@ -76,9 +76,9 @@ impl<'a> Plan<'a> {
         depth: usize,
     ) -> BoxFuture<'b, Result<bool>> {
         Box::pin(async move {
-            if let Some((known, led)) = self.visited.get(&descriptor.digest) {
-                same(known, descriptor)?;
-                return Ok(*led);
+            if let Some((known, leads_to_image)) = self.visited.get(&descriptor.digest) {
+                check_same(known, descriptor)?;
+                return Ok(*leads_to_image);
             }
             if depth > limit::INDEX_DEPTH {
                 let allowed = limit::INDEX_DEPTH;
@@ -92,36 +92,36 @@ impl<'a> Plan<'a> {
             };
             let kind = &descriptor.media_type;
             if !kind.is_index() && !kind.is_manifest() {
-                self.leaf(descriptor.clone(), part)?;
+                self.add_leaf(descriptor.clone(), part)?;
                 return Ok(true);
             }
             let data = self.read(descriptor, &part).await?;
             let document = Document::parse(kind, &data)
                 .map_err(|error| error.operation("read").subject(descriptor.digest))?;
             let children = document.children().map(|child| child.digest).collect();
-            let led = match document {
+            let leads_to_image = match document {
                 Document::Index(index) => self.index(&index, depth).await?,
                 Document::Manifest(manifest) => self.manifest(descriptor, &manifest).await?,
             };
-            if led {
-                self.document(descriptor.clone(), children, part);
+            if leads_to_image {
+                self.add_document(descriptor.clone(), children, part);
             } else {
                 self.visited
                     .insert(descriptor.digest, (descriptor.clone(), false));
             }
-            Ok(led)
+            Ok(leads_to_image)
         })
     }
 
-    /// Follows the children that the source has; the rest of an index may be missing.
+    /// Follows the children that the source has; the rest of an index may be pin_missing.
     async fn index(&mut self, index: &Index, depth: usize) -> Result<bool> {
-        let mut led = index.manifests.is_empty();
+        let mut leads_to_image = index.manifests.is_empty();
         for child in self.chosen(&index.manifests) {
             if self.locate(&child).await?.is_some() {
-                led |= self.descend(&child, depth + 1).await?;
+                leads_to_image |= self.descend(&child, depth + 1).await?;
             }
         }
-        Ok(led)
+        Ok(leads_to_image)
     }
 
     async fn manifest(&mut self, own: &Descriptor, manifest: &Manifest) -> Result<bool> {
@@ -130,7 +130,7 @@ impl<'a> Plan<'a> {
         }
         for child in std::iter::once(&manifest.config).chain(&manifest.layers) {
             match self.locate(child).await? {
-                Some(part) => self.leaf(child.clone(), part)?,
+                Some(part) => self.add_leaf(child.clone(), part)?,
                 None if child.media_type.is_non_distributable() => {}
                 None => return Err(incomplete(child)),
             }
@@ -177,18 +177,18 @@ impl<'a> Plan<'a> {
             return Ok(Some(part));
         }
         let (digest, size) = (descriptor.digest, descriptor.size);
-        let stat = self.intake.store.content.stat(&digest).await?;
+        let stat = self.importer.store.content.stat(&digest).await?;
         let there = stat.is_some_and(|stat| stat.size == size);
         Ok(there.then_some(Part {
             size,
-            place: Place::Stored(digest),
+            location: Location::Stored(digest),
         }))
     }
 
     /// The bytes of a document, checked.
     async fn read(&self, descriptor: &Descriptor, part: &Part) -> Result<Bytes> {
         let named = |error: Error| error.operation("read").subject(descriptor.digest);
-        let data = part.document(self.intake.store).await.map_err(named)?;
+        let data = part.document(self.importer.store).await.map_err(named)?;
         let found = Digest::of(descriptor.digest.algorithm(), &data);
         if data.len() as u64 != descriptor.size || found != descriptor.digest {
             return Err(named(Error::corrupt(format!(
@@ -201,9 +201,9 @@ impl<'a> Plan<'a> {
     }
 
     /// Adds a blob that refers to nothing.
-    pub(super) fn leaf(&mut self, descriptor: Descriptor, part: Part) -> Result<()> {
+    pub(super) fn add_leaf(&mut self, descriptor: Descriptor, part: Part) -> Result<()> {
         if let Some((known, _)) = self.visited.get(&descriptor.digest) {
-            return same(known, &descriptor);
+            return check_same(known, &descriptor);
         }
         self.visited
             .insert(descriptor.digest, (descriptor.clone(), true));
@@ -216,7 +216,12 @@ impl<'a> Plan<'a> {
     }
 
     /// Adds a manifest or an index, after its children.
-    pub(super) fn document(&mut self, descriptor: Descriptor, children: Vec<Digest>, part: Part) {
+    pub(super) fn add_document(
+        &mut self,
+        descriptor: Descriptor,
+        children: Vec<Digest>,
+        part: Part,
+    ) {
         self.visited
             .insert(descriptor.digest, (descriptor.clone(), true));
         self.documents.push(Item {
@@ -228,7 +233,7 @@ impl<'a> Plan<'a> {
 }
 
 /// One digest has one size and one type, or readers could differ.
-fn same(known: &Descriptor, descriptor: &Descriptor) -> Result<()> {
+fn check_same(known: &Descriptor, descriptor: &Descriptor) -> Result<()> {
     if known.size == descriptor.size && known.media_type == descriptor.media_type {
         return Ok(());
     }

@@ -6,12 +6,13 @@ use std::thread;
 
 use bytes::Bytes;
 use cas_core::content::Expected;
-use cas_core::{Digest, Error, Result, limit};
+use cas_core::{Context, Digest, Error, Result};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use super::archive::{Member, Members};
-use super::contents::{Contents, Node, Part, Place};
-use super::intake::{Intake, Pieces};
+use super::contents::{Contents, Location, Node, Part, check_document_size};
+use super::importer::BlobImporter;
+use super::pieces::Pieces;
 use crate::buffers::{Buffers, PIECE};
 use crate::codec::{self, Decoder};
 use crate::layout;
@@ -32,9 +33,12 @@ enum Event {
 }
 
 /// Stores the files of the archive in `input`.
-pub(super) async fn receive(intake: &Intake<'_>, input: Box<dyn Read + Send>) -> Result<Contents> {
+pub(super) async fn receive(
+    importer: &BlobImporter<'_>,
+    input: Box<dyn Read + Send>,
+) -> Result<Contents> {
     let (events, mut archive) = channel(AHEAD);
-    let buffers = intake.buffers.clone();
+    let buffers = importer.buffers.clone();
     thread::Builder::new()
         .name("cas-import".to_owned())
         .spawn(move || {
@@ -48,7 +52,7 @@ pub(super) async fn receive(intake: &Intake<'_>, input: Box<dyn Read + Send>) ->
             Some(Event::Member(member, size)) => {
                 let node = match member.link {
                     Some(link) => link,
-                    None => Node::File(file(intake, &member.path, size, &mut archive).await?),
+                    None => Node::File(file(importer, &member.path, size, &mut archive).await?),
                 };
                 members.add(member.path, node)?;
             }
@@ -95,7 +99,7 @@ fn read(
 
 /// Takes in the current file.
 async fn file(
-    intake: &Intake<'_>,
+    importer: &BlobImporter<'_>,
     path: &str,
     size: u64,
     archive: &mut Receiver<Result<Event>>,
@@ -104,22 +108,22 @@ async fn file(
         archive,
         left: size,
     };
-    let place = if DOCUMENTS.contains(&path) {
-        Place::Held(pieces.document(path).await?)
+    let location = if DOCUMENTS.contains(&path) {
+        Location::Memory(pieces.document(path).await?)
     } else if let Some(digest) = blob_name(path) {
-        if intake.hold(&digest, size).await? {
+        if importer.pin(&digest, size).await? {
             while pieces.next().await?.is_some() {}
         } else {
             let expected = Expected::exactly(digest, size);
-            intake
+            importer
                 .write(&digest.to_string(), expected, &mut pieces, None)
                 .await?;
         }
-        Place::Stored(digest)
+        Location::Stored(digest)
     } else {
-        Place::Stored(intake.absorb(size, &mut pieces).await?)
+        Location::Stored(importer.store_unnamed(size, &mut pieces).await?)
     };
-    Ok(Part { size, place })
+    Ok(Part { size, location })
 }
 
 /// The digest that `blobs/<algorithm>/<hex>` promises.
@@ -135,14 +139,7 @@ struct FromArchive<'a> {
 
 impl FromArchive<'_> {
     async fn document(&mut self, path: &str) -> Result<Bytes> {
-        if self.left > limit::DOCUMENT_READ {
-            let (found, allowed) = (self.left, limit::DOCUMENT_READ);
-            return Err(Error::out_of_range(format!(
-                "a document of {found} bytes, at most {allowed} are read"
-            ))
-            .operation("read")
-            .subject(path));
-        }
+        check_document_size(self.left).during("read", path)?;
         let mut data = Vec::new();
         while let Some(piece) = self.next().await? {
             data.extend_from_slice(&piece);

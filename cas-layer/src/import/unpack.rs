@@ -1,22 +1,21 @@
-//! Images that are unpacked with the import: the first one while its layers come, so that they
-//! are read once; further ones from the store.
+//! Unpacks images during their import: the first one while its layers are stored, so that they
+//! are read once, and further ones from the store.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cas_core::transfer::{Receiving, Unpacker};
 use cas_core::{Descriptor, Digest, Platform, Result, image};
-use futures_util::{StreamExt, stream};
 
-use super::intake::Intake;
-use super::item::{AT_ONCE, Item};
+use super::importer::{BlobImporter, in_parallel};
+use super::item::Item;
 use crate::progress::Progress;
-use crate::unpack::{LiveUnpacker, Target, first_cause, to_snapshots};
+use crate::unpack::{StreamingUnpacker, Target, first_cause, to_snapshots};
 
-/// The chain ids of images that were unpacked, by the digests of their targets.
-pub(super) type Chains = BTreeMap<Digest, Option<Digest>>;
+/// The chain IDs of unpacked images, by the digests of their targets.
+pub(super) type ChainIds = BTreeMap<Digest, Option<Digest>>;
 
-/// What is unpacked, and where.
+/// What to unpack, and where.
 pub(super) struct Unpack<'a> {
     pub(super) target: Target<'a>,
     pub(super) platform: Option<&'a Platform>,
@@ -27,59 +26,53 @@ impl Unpack<'_> {
     /// Stores the blobs of `items`, and unpacks the images, whose documents are in the store.
     ///
     /// # Errors
-    /// `NotFound` for an image that has nothing for the platform; those of the import and of
+    /// `NotFound` for an image that has nothing for the platform; errors of the import and of
     /// [`to_snapshots`].
-    pub(super) async fn take_in(
+    pub(super) async fn store_and_unpack(
         &self,
-        intake: &Intake<'_>,
+        importer: &BlobImporter<'_>,
         items: &[Item],
         images: &[Descriptor],
-    ) -> Result<Chains> {
+    ) -> Result<ChainIds> {
         let mut manifests = Vec::new();
         for image in images {
-            let resolved = image::manifest_for(&*intake.store.content, image, self.platform);
+            let resolved = image::manifest_for(&*importer.store.content, image, self.platform);
             manifests.push((image.digest, resolved.await?.manifest));
         }
         let mut manifests = manifests.into_iter();
-        let mut chains = Chains::new();
-        let unpacker = LiveUnpacker::new(intake.store, self.target, self.progress);
+        let mut chain_ids = ChainIds::new();
+        let unpacker = StreamingUnpacker::new(importer.store, self.target, self.progress);
         let first = manifests.next();
         if let Some((_, manifest)) = &first {
             unpacker.begin(manifest).await?;
         }
-        if let Err(error) = copy_all(intake, items, &unpacker).await {
+        let jobs = items.iter().map(|item| store(importer, item, &unpacker));
+        if let Err(error) = in_parallel(jobs).await {
             unpacker.abandon().await;
             return Err(error);
         }
         unpacker.finish().await?;
         if let Some((image, _)) = first {
-            chains.insert(image, unpacker.into_chain_id());
+            chain_ids.insert(image, unpacker.into_chain_id());
         }
         for (image, manifest) in manifests {
-            let unpacked = to_snapshots(intake.store, self.target, &manifest, self.progress);
-            chains.insert(image, unpacked.await?);
+            let unpacked = to_snapshots(importer.store, self.target, &manifest, self.progress);
+            chain_ids.insert(image, unpacked.await?);
         }
-        Ok(chains)
+        Ok(chain_ids)
     }
 }
 
-/// Stores blobs, several at once, and hands on those that are unpacked.
-async fn copy_all(intake: &Intake<'_>, items: &[Item], unpacker: &LiveUnpacker<'_>) -> Result<()> {
-    let copies = items.iter().map(|item| copy(intake, item, unpacker));
-    // All are waited for: those under way stop by themselves once one has failed.
-    first_cause(
-        stream::iter(copies)
-            .buffer_unordered(AT_ONCE)
-            .collect()
-            .await,
-    )
-}
-
-async fn copy(intake: &Intake<'_>, item: &Item, unpacker: &LiveUnpacker<'_>) -> Result<()> {
+/// Stores a blob, and unpacks it meanwhile if it is a layer of the first image.
+async fn store(
+    importer: &BlobImporter<'_>,
+    item: &Item,
+    unpacker: &StreamingUnpacker<'_>,
+) -> Result<()> {
     let Some(Receiving { feed, unpacked }) = unpacker.receive(&item.descriptor) else {
-        return intake.copy(item, None).await;
+        return importer.store(item, None).await;
     };
-    let unpacked = async { unpacked.await.inspect_err(|_| intake.stop()) };
-    let (copied, unpacked) = tokio::join!(intake.copy(item, Some(feed)), unpacked);
-    first_cause(vec![copied, unpacked])
+    let unpacked = async { unpacked.await.inspect_err(|_| importer.stop()) };
+    let (stored, unpacked) = tokio::join!(importer.store(item, Some(feed)), unpacked);
+    first_cause(vec![stored, unpacked])
 }

@@ -9,9 +9,9 @@
 
 mod entry;
 mod header;
-mod leap;
 mod member;
 mod pax;
+mod seek;
 mod sparse;
 
 use std::io::{self, BufRead, Read};
@@ -226,12 +226,12 @@ impl<R: BufRead> Reader<R> {
             )));
         }
         let pax = Pax::parse(&body)?;
-        if pax.shapes() {
+        if pax.affects_layout() {
             return Err(Error::corrupt(
                 "a global pax header sets a path, a link, a size or a sparse map",
             ));
         }
-        if pax.describes() {
+        if pax.sets_metadata() {
             self.warn("a global pax header is ignored, as container engines ignore it");
         }
         Ok(())

@@ -56,12 +56,12 @@ impl Pax {
     }
 
     /// Whether a record is there that moves or cuts the bytes of members.
-    pub(super) fn shapes(&self) -> bool {
+    pub(super) fn affects_layout(&self) -> bool {
         self.path.is_some() || self.link.is_some() || self.size.is_some() || self.sparse.is_some()
     }
 
     /// Whether a record is there that changes what is known about members.
-    pub(super) fn describes(&self) -> bool {
+    pub(super) fn sets_metadata(&self) -> bool {
         let ids = self.uid.or(self.gid).is_some();
         ids || self.mtime.is_some() || !self.xattrs.is_empty()
     }

@@ -70,7 +70,7 @@ impl Read for Blob {
 
 /// A blob that a thread of its own reads and hashes ahead of whoever takes its bytes; at their end
 /// it says whether they have their digest.
-pub(super) struct Checked {
+pub(super) struct CheckedBlob {
     digest: Digest,
     /// Until the first byte is wanted.
     blob: Option<Blob>,
@@ -78,9 +78,9 @@ pub(super) struct Checked {
     ahead: Bytes,
 }
 
-impl Checked {
+impl CheckedBlob {
     pub(super) fn new(blob: Blob, digest: Digest) -> Self {
-        Checked {
+        CheckedBlob {
             digest,
             blob: Some(blob),
             pieces: None,
@@ -115,16 +115,16 @@ impl Checked {
 
 /// The end of the bytes, if they are the right ones.
 fn check(found: Digest, expected: Digest) -> io::Result<Bytes> {
-    match found == expected {
-        true => Ok(Bytes::new()),
-        false => Err(Error::corrupt(format!(
-            "the blob hashes to {found}, {expected} was expected"
-        ))
-        .into()),
+    if found == expected {
+        return Ok(Bytes::new());
     }
+    Err(Error::corrupt(format!(
+        "the blob hashes to {found}, {expected} was expected"
+    ))
+    .into())
 }
 
-impl Read for Checked {
+impl Read for CheckedBlob {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         if let Some(blob) = self.blob.take() {
             self.begin(blob)?;

@@ -6,13 +6,14 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use cas_core::content::Durability;
 use cas_core::error::ErrorKind;
 use cas_core::lease::LeaseGuard;
 use cas_core::{Digest, Error, Manifest, Result, Store, pool};
 
-use super::{Layer, hold, note, pairs};
+use super::{StoredLayer, layers_with_diff_ids, pin_image, record_diff_id};
 use crate::apply::Tree;
-use crate::flow::{self, LayerSource, Sync};
+use crate::flow::{self, LayerSource};
 use crate::progress::Progress;
 
 /// Unpacks an image into `directory`, which must be absent or empty: the root file system as the
@@ -33,7 +34,7 @@ pub async fn to_directory(
         outcome => Some(outcome?),
     };
     let unpacked = match &guard {
-        Some(guard) => hold(guard, manifest).await,
+        Some(guard) => pin_image(guard, manifest).await,
         None => Ok(()),
     };
     let unpacked = match unpacked {
@@ -52,17 +53,17 @@ async fn unpack(
     directory: &Path,
     progress: &Arc<dyn Progress>,
 ) -> Result<()> {
-    let pairs = pairs(store, manifest).await?;
-    let mut sources = Vec::with_capacity(pairs.len());
-    for pair in pairs.clone() {
-        sources.push(Layer::open(store, pair).await?.source());
+    let layers = layers_with_diff_ids(store, manifest).await?;
+    let mut sources = Vec::with_capacity(layers.len());
+    for layer in layers.clone() {
+        sources.push(StoredLayer::open(store, layer).await?.source());
     }
-    let (path, hears) = (directory.to_owned(), Arc::clone(progress));
-    pool::run(move || fill(sources, &path, hears.as_ref()))
+    let (path, reporter) = (directory.to_owned(), Arc::clone(progress));
+    pool::run(move || fill(sources, &path, reporter.as_ref()))
         .await
         .map_err(|error| error.operation("unpack").within(directory.display()))?;
-    for (layer, diff_id) in &pairs {
-        note(store, layer, diff_id, progress.as_ref()).await;
+    for (layer, diff_id) in &layers {
+        record_diff_id(store, layer, diff_id, progress.as_ref()).await;
     }
     Ok(())
 }
@@ -86,7 +87,7 @@ fn apply(layers: Vec<LayerSource<'_>>, path: &Path, progress: &dyn Progress) -> 
     progress.begin(&item, Some(total));
     let tree = Tree::open(path)?;
     let advance = |bytes| progress.advance(&item, bytes);
-    let applied = flow::unpack(layers, &tree, Sync::Full, &advance)?;
+    let applied = flow::unpack(layers, &tree, Durability::Full, &advance)?;
     for (layer, applied) in digests.iter().zip(applied) {
         for warning in applied.warnings {
             progress.warn(&format!("{layer}: {warning}"));
@@ -127,9 +128,10 @@ fn clear(path: &Path, made: bool) -> Result<()> {
     }
     for entry in fs::read_dir(path)? {
         let entry = entry?;
-        match entry.file_type()?.is_dir() {
-            true => fs::remove_dir_all(entry.path())?,
-            false => fs::remove_file(entry.path())?,
+        if entry.file_type()?.is_dir() {
+            fs::remove_dir_all(entry.path())?;
+        } else {
+            fs::remove_file(entry.path())?;
         }
     }
     Ok(())

@@ -8,12 +8,12 @@
 //! directory.
 
 mod blob;
+mod chain_lock;
 mod directory;
-mod live;
 mod parallel;
-mod part;
 mod serial;
-mod turn;
+mod standalone;
+mod streaming;
 mod unpacking;
 
 use std::io::Read;
@@ -25,22 +25,22 @@ use cas_core::snapshot::chain_ids;
 use cas_core::{Descriptor, Digest, Error, ErrorKind, Manifest, Result, Store};
 
 pub use directory::to_directory;
-pub use live::LiveUnpacker;
+pub use streaming::StreamingUnpacker;
 pub use unpacking::{Target, to_snapshots};
 
-use self::blob::{Blob, Checked};
+use self::blob::{Blob, CheckedBlob};
 use crate::codec::Compression;
 use crate::flow::LayerSource;
 use crate::progress::Progress;
 
 /// A layer that is in the store.
-struct Layer {
+struct StoredLayer {
     descriptor: Descriptor,
     diff_id: Digest,
     blob: Blob,
     compression: Compression,
     /// Whether it is noted that these bytes inflate to this diff id.
-    noted: bool,
+    diff_id_known: bool,
 }
 
 /// The outcome of several jobs: those that were cancelled say nothing of the cause.
@@ -50,15 +50,16 @@ pub(crate) fn first_cause(outcomes: Vec<Result<()>>) -> Result<()> {
         return Ok(());
     };
     let cancelled = |error: &Error| error.kind() == ErrorKind::Cancelled;
-    let cause = match cancelled(&first) {
-        true => errors.find(|error| !cancelled(error)),
-        false => None,
-    };
-    Err(cause.unwrap_or(first))
+    if cancelled(&first)
+        && let Some(cause) = errors.find(|error| !cancelled(error))
+    {
+        return Err(cause);
+    }
+    Err(first)
 }
 
 /// Holds what is read of an image to unpack it.
-async fn hold(guard: &LeaseGuard, manifest: &Manifest) -> Result<()> {
+async fn pin_image(guard: &LeaseGuard, manifest: &Manifest) -> Result<()> {
     let parts = std::iter::once(&manifest.config).chain(&manifest.layers);
     let wanted: Vec<BlobRef> = parts.map(|part| BlobRef::of(part, Vec::new())).collect();
     guard.pin_all(&wanted).await.map(|_| ())
@@ -71,35 +72,38 @@ async fn hold(guard: &LeaseGuard, manifest: &Manifest) -> Result<()> {
 /// `NotFound` without the configuration; `Corrupt` when manifest and configuration do not fit
 /// together.
 pub async fn chain_id(store: &Store, manifest: &Manifest) -> Result<Option<Digest>> {
-    let chain = chain(&pairs(store, manifest).await?);
-    Ok(chain.last().copied())
+    let chain_ids = chain_ids_of(&layers_with_diff_ids(store, manifest).await?);
+    Ok(chain_ids.last().copied())
 }
 
 /// The chain ids of layers, lowest first.
-fn chain(layers: &[(Descriptor, Digest)]) -> Vec<Digest> {
+fn chain_ids_of(layers: &[(Descriptor, Digest)]) -> Vec<Digest> {
     let diff_ids: Vec<Digest> = layers.iter().map(|(_, diff_id)| *diff_id).collect();
     chain_ids(&diff_ids)
 }
 
 /// The layers of `manifest`, lowest first.
-async fn pairs(store: &Store, manifest: &Manifest) -> Result<Vec<(Descriptor, Digest)>> {
+async fn layers_with_diff_ids(
+    store: &Store,
+    manifest: &Manifest,
+) -> Result<Vec<(Descriptor, Digest)>> {
     let config = image::image_config(store.content.as_ref(), &manifest.config).await?;
     image::layers(manifest, &config)
 }
 
-impl Layer {
+impl StoredLayer {
     /// Opens one; how it is compressed its bytes tell, for types are known to lie.
     async fn open(store: &Store, (descriptor, diff_id): (Descriptor, Digest)) -> Result<Self> {
         let (blob, compression) = Blob::open(store, &descriptor).await?;
         let record = store.blobs().load(&descriptor.digest).await?;
         let label = record.and_then(|(mut record, _)| record.labels.remove(UNCOMPRESSED));
-        let noted = label.is_some_and(|label| label == diff_id.to_string());
-        Ok(Layer {
+        let diff_id_known = label.is_some_and(|label| label == diff_id.to_string());
+        Ok(StoredLayer {
             descriptor,
             diff_id,
             blob,
             compression,
-            noted,
+            diff_id_known,
         })
     }
 
@@ -107,9 +111,10 @@ impl Layer {
     /// of the stored bytes takes less time.
     fn source(self) -> LayerSource<'static> {
         let digest = self.descriptor.digest;
-        let (blob, diff_id): (Box<dyn Read + Send>, _) = match self.noted {
-            true => (Box::new(Checked::new(self.blob, digest)), None),
-            false => (Box::new(self.blob), Some(self.diff_id)),
+        let (blob, diff_id): (Box<dyn Read + Send>, _) = if self.diff_id_known {
+            (Box::new(CheckedBlob::new(self.blob, digest)), None)
+        } else {
+            (Box::new(self.blob), Some(self.diff_id))
         };
         LayerSource {
             blob,
@@ -123,7 +128,12 @@ impl Layer {
 
 /// Notes the diff id of a layer that was verified, so that nobody needs to inflate it for that.
 /// It is only a saving: where it fails, that is a warning.
-async fn note(store: &Store, layer: &Descriptor, diff_id: &Digest, progress: &dyn Progress) {
+async fn record_diff_id(
+    store: &Store,
+    layer: &Descriptor,
+    diff_id: &Digest,
+    progress: &dyn Progress,
+) {
     if layer.digest == *diff_id {
         return;
     }

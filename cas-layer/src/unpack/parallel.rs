@@ -1,5 +1,5 @@
-//! Layers side by side: each is applied apart from the others, then they are settled on top of
-//! each other from the lowest on, written to the device by one sync, and committed.
+//! Unpacks layers in parallel: each is applied without its parents. Then, from the lowest layer
+//! up, each tree is resolved onto the layers below it, all are synced together, and committed.
 
 use std::cmp::Reverse;
 use std::fs::File;
@@ -14,74 +14,90 @@ use cas_core::{Digest, Error, Labels, Result, pool, unique};
 use cas_host::{mount, overlay, syncfs};
 use futures_util::{StreamExt, stream};
 
-use super::part::{Part, State};
+use super::standalone::{StandaloneLayer, State};
 use super::unpacking::Unpacking;
-use super::{Layer, first_cause};
-use crate::apply::{Assumed, Tree};
+use super::{StoredLayer, first_cause};
+use crate::apply::{DeferredEffects, Tree};
 use crate::codec::{self, Compression};
 use crate::flow::{self, LayerSource};
 use crate::tar::Reader;
 
-/// Layers that are applied at the same time; each has three threads and 4 MiB of buffers.
-const AT_ONCE: usize = 3;
+/// Layers that are applied at the same time. Each needs three threads and 4 MiB of buffers.
+const MAX_PARALLEL: usize = 3;
+
+/// Whether the progress of the bytes is reported here, or by the job that brings them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reports {
+    Bytes,
+    WarningsOnly,
+}
 
 impl Unpacking<'_> {
-    /// Makes a snapshot without parent for each layer that is missing, before the disk is busy.
-    pub(super) async fn prepare_parts(&mut self) -> Result<()> {
-        let keys: Vec<String> = (self.there..self.chain.len())
-            .map(|place| self.extract_key(place))
+    /// Prepares a snapshot without parent for each missing layer, before the disk is busy.
+    pub(super) async fn prepare_standalone(&mut self) -> Result<()> {
+        let keys: Vec<String> = (self.existing..self.chain.len())
+            .map(|index| self.extract_key(index))
             .collect();
-        self.hold_snapshots(&keys).await?;
+        self.pin_snapshots(&keys).await?;
         for key in keys {
             let snapshotter = self.target.snapshotter;
             let mounts = snapshotter.prepare(&key, None, self.labels()).await?;
             let tree = only_tree(mounts)?;
-            if self.watch.is_none() {
+            if self.device.is_none() {
                 let opened = File::open(&tree).during("open directory", tree.display());
-                self.watch = Some(Arc::new(opened?));
+                self.device = Some(Arc::new(opened?));
             }
-            self.parts.push(Some(Part::new(key, tree)));
+            self.standalone.push(Some(StandaloneLayer::new(key, tree)));
         }
         Ok(())
     }
 
-    fn part(&self, place: usize) -> Result<&Part> {
-        let part = place.checked_sub(self.there);
-        let part = part.and_then(|at| self.parts.get(at)?.as_ref());
-        part.ok_or_else(|| Error::internal("a layer is unpacked twice"))
+    fn standalone_layer(&self, index: usize) -> Result<&StandaloneLayer> {
+        let missing = index.checked_sub(self.existing);
+        let layer = missing.and_then(|at| self.standalone.get(at)?.as_ref());
+        layer.ok_or_else(|| Error::internal("a layer is unpacked twice"))
     }
 
-    /// Where a layer is wanted whose bytes are about to come; it counts as begun then.
-    pub(super) fn wants(&self, layer: &Digest) -> Option<usize> {
-        (self.there..self.layers.len()).find(|place| {
-            self.layers[*place].0.digest == *layer && self.part(*place).is_ok_and(Part::begin)
-        })
+    /// Claims a layer of this digest that nobody has begun. Returns its index, or `None` if there
+    /// is none.
+    pub(super) fn claim(&self, digest: &Digest) -> Option<usize> {
+        (self.existing..self.layers.len())
+            .find(|index| self.layers[*index].0.digest == *digest && self.begin_layer(*index))
     }
 
-    /// Applies a layer while its bytes come to the store, which checks them. Where they end early
-    /// the layer is applied when it is there.
+    /// Marks a layer as begun. Returns `false` if it is not waiting.
+    fn begin_layer(&self, index: usize) -> bool {
+        self.standalone_layer(index)
+            .is_ok_and(StandaloneLayer::begin)
+    }
+
+    /// Applies a claimed layer while its bytes are stored; the writer verifies the digest. If the
+    /// bytes end early, the layer is applied later, from the store.
     ///
     /// # Errors
-    /// `Corrupt` when it does not have its diff id, or no tree can hold it; those of the file
-    /// system.
-    pub(super) async fn receive(&self, place: usize, mut bytes: Incoming) -> Result<()> {
-        let (descriptor, diff_id) = self.layers[place].clone();
+    /// `Corrupt` if the layer does not match its diff ID or no tree can hold it; errors of the
+    /// file system.
+    pub(super) async fn apply_incoming(&self, index: usize, mut bytes: Incoming) -> Result<()> {
+        let (descriptor, diff_id) = self.layers[index].clone();
         let source = move || {
             let compression = codec::detect(bytes.peek()?);
-            // Of a layer that is not compressed both are the same.
-            let checked = compression == Compression::None && diff_id == descriptor.digest;
+            // An uncompressed layer has its digest as diff ID, which the writer verifies.
+            let verified = compression == Compression::None && diff_id == descriptor.digest;
             Ok(LayerSource {
                 compression,
                 blob: Box::new(bytes),
                 size: descriptor.size,
                 digest: descriptor.digest,
-                diff_id: (!checked).then_some(diff_id),
+                diff_id: (!verified).then_some(diff_id),
             })
         };
-        match self.apply_apart(place, source, false).await {
+        match self
+            .apply_standalone(index, source, Reports::WarningsOnly)
+            .await
+        {
             Err(error) if error.kind() == ErrorKind::Cancelled => {
-                // What is in its tree is a part of it.
-                *self.part(place)?.state() = State::Applied(None);
+                // The tree holds a part of the layer only.
+                *self.standalone_layer(index)?.state() = State::Applied(None);
                 Ok(())
             }
             applied => applied,
@@ -89,22 +105,24 @@ impl Unpacking<'_> {
     }
 
     /// Applies a layer that is in the store.
-    async fn take(&self, place: usize) -> Result<()> {
-        let layer = Layer::open(self.store, self.layers[place].clone()).await?;
-        self.apply_apart(place, || Ok(layer.source()), true).await
+    async fn apply_stored(&self, index: usize) -> Result<()> {
+        let layer = StoredLayer::open(self.store, self.layers[index].clone()).await?;
+        self.apply_standalone(index, || Ok(layer.source()), Reports::Bytes)
+            .await
     }
 
-    async fn apply_apart(
+    async fn apply_standalone(
         &self,
-        place: usize,
+        index: usize,
         source: impl FnOnce() -> Result<LayerSource<'static>> + Send + 'static,
-        shown: bool,
+        reports: Reports,
     ) -> Result<()> {
-        let part = self.part(place)?;
-        let (path, progress) = (part.tree.clone(), Arc::clone(self.progress));
-        let layer = &self.layers[place].0;
+        let standalone = self.standalone_layer(index)?;
+        let (path, progress) = (standalone.tree.clone(), Arc::clone(self.progress));
+        let layer = &self.layers[index].0;
         let (item, size) = (layer.digest.to_string(), layer.size);
         let applied = pool::apart("cas-unpack", move || {
+            let shown = reports == Reports::Bytes;
             if shown {
                 progress.begin(&item, Some(size));
             }
@@ -114,69 +132,72 @@ impl Unpacking<'_> {
                     progress.advance(&item, bytes);
                 }
             };
-            let mut taken = None;
+            let mut deferred = None;
             flow::stream(vec![source()?], &advance, |_, bytes| {
-                let (applied, assumed) = tree.apply_apart(&mut Reader::new(bytes))?;
-                if assumed.is_some() {
+                let (applied, effects) = tree.apply_standalone(&mut Reader::new(bytes))?;
+                // Otherwise the layer is applied again, and warns then.
+                if effects.is_some() {
                     for warning in applied.warnings {
                         progress.warn(&format!("{item}: {warning}"));
                     }
                 }
-                taken = assumed;
+                deferred = effects;
                 Ok(())
             })?;
             if shown {
                 progress.end(&item);
             }
-            Ok(taken)
+            Ok(deferred)
         });
-        let assumed = applied.await?;
-        *part.state() = State::Applied(assumed);
+        let effects = applied.await?;
+        *standalone.state() = State::Applied(effects);
         Ok(())
     }
 
     /// Applies the layers that nobody has begun, and commits all.
-    pub(super) async fn side_by_side(&mut self) -> Result<()> {
-        let mut waiting: Vec<usize> = (self.there..self.chain.len())
-            .filter(|place| self.part(*place).is_ok_and(Part::begin))
+    pub(super) async fn unpack_parallel(&mut self) -> Result<()> {
+        let mut waiting: Vec<usize> = (self.existing..self.chain.len())
+            .filter(|index| self.begin_layer(*index))
             .collect();
-        // A large layer that begins last would keep one core idle.
-        waiting.sort_by_key(|place| Reverse(self.layers[*place].0.size));
+        // A large layer that begins last would leave one core idle.
+        waiting.sort_by_key(|index| Reverse(self.layers[*index].0.size));
         let this = &*self;
-        let applied = stream::iter(waiting).map(|place| this.take(place));
-        first_cause(applied.buffer_unordered(AT_ONCE).collect().await)?;
-        self.settle_all().await
+        let applied = stream::iter(waiting).map(|index| this.apply_stored(index));
+        first_cause(applied.buffer_unordered(MAX_PARALLEL).collect().await)?;
+        self.commit_all().await
     }
 
-    async fn settle_all(&mut self) -> Result<()> {
-        if self.parts.is_empty() {
+    /// Resolves all layers onto their parents, lowest first, and commits them. A layer that needs
+    /// its parents is applied again on top of them.
+    async fn commit_all(&mut self) -> Result<()> {
+        if self.standalone.is_empty() {
             return Ok(());
         }
-        let mut settled = Vec::new();
-        let mut base = self.base(self.there).await?;
-        for place in self.there..self.chain.len() {
-            let part = self.part(place)?;
-            let State::Applied(assumed) = std::mem::replace(&mut *part.state(), State::Begun)
+        let mut resolved = Vec::new();
+        let mut committed_trees = self.trees_of_lowest(self.existing).await?;
+        for index in self.existing..self.chain.len() {
+            let layer = self.standalone_layer(index)?;
+            let State::Applied(effects) = std::mem::replace(&mut *layer.state(), State::Begun)
             else {
                 return Err(Error::internal("a layer is committed that was not applied"));
             };
-            if settle(part.tree.clone(), assumed, &settled, &base).await? {
-                settled.push((place, part.tree.clone()));
+            if resolve(layer.tree.clone(), effects, &resolved, &committed_trees).await? {
+                resolved.push((index, layer.tree.clone()));
                 continue;
             }
-            self.commit_settled(&mut settled).await?;
-            if let Some(part) = self.parts[place - self.there].take() {
-                self.target.snapshotter.remove(&part.key).await?;
+            self.commit_resolved(&mut resolved).await?;
+            if let Some(layer) = self.standalone[index - self.existing].take() {
+                self.target.snapshotter.remove(&layer.key).await?;
             }
-            self.on_parent(place).await?;
-            base = self.base(place + 1).await?;
+            self.unpack_on_parent(index).await?;
+            committed_trees = self.trees_of_lowest(index + 1).await?;
         }
-        self.commit_settled(&mut settled).await
+        self.commit_resolved(&mut resolved).await
     }
 
-    /// The trees of the lowest `layers`, which are committed, topmost first.
-    async fn base(&self, layers: usize) -> Result<Vec<PathBuf>> {
-        let Some(top) = layers.checked_sub(1) else {
+    /// Returns the trees of the lowest `count` layers, which are committed, topmost first.
+    async fn trees_of_lowest(&self, count: usize) -> Result<Vec<PathBuf>> {
+        let Some(top) = count.checked_sub(1) else {
             return Ok(Vec::new());
         };
         let (snapshotter, key) = (self.target.snapshotter, unique::key("look"));
@@ -190,66 +211,67 @@ impl Unpacking<'_> {
         Ok(trees.collect())
     }
 
-    async fn measure(&self, settled: &[(usize, PathBuf)]) -> Result<Vec<Usage>> {
-        let mut usages = Vec::with_capacity(settled.len());
-        for (place, _) in settled {
-            let key = &self.part(*place)?.key;
+    async fn measure(&self, resolved: &[(usize, PathBuf)]) -> Result<Vec<Usage>> {
+        let mut usages = Vec::with_capacity(resolved.len());
+        for (index, _) in resolved {
+            let key = &self.standalone_layer(*index)?.key;
             usages.push(self.target.snapshotter.usage(key).await?);
         }
         Ok(usages)
     }
 
-    /// Commits layers whose trees are as they shall be.
-    async fn commit_settled(&mut self, settled: &mut Vec<(usize, PathBuf)>) -> Result<()> {
-        let Some(watch) = self.watch.clone().filter(|_| !settled.is_empty()) else {
+    /// Syncs and commits the layers that are resolved onto their parents.
+    async fn commit_resolved(&mut self, resolved: &mut Vec<(usize, PathBuf)>) -> Result<()> {
+        let Some(device) = self.device.clone().filter(|_| !resolved.is_empty()) else {
             return Ok(());
         };
-        let synced = pool::run(move || syncfs(&*watch));
-        // They are measured meanwhile, for the sync leaves a core idle.
-        let (synced, usages) = tokio::join!(synced, self.measure(settled));
+        let synced = pool::run(move || syncfs(&*device));
+        // The sync leaves a core idle, so the trees are measured meanwhile.
+        let (synced, usages) = tokio::join!(synced, self.measure(resolved));
         synced?;
-        for ((place, _), usage) in settled.drain(..).zip(usages?) {
-            let below = place.checked_sub(1);
+        for ((index, _), usage) in resolved.drain(..).zip(usages?) {
+            let parent = index.checked_sub(1);
             let options = Commit {
                 labels: Labels::new(),
-                parent: below.map(|below| self.chain[below].to_string()),
+                parent: parent.map(|parent| self.chain[parent].to_string()),
                 synced: true,
                 usage: Some(usage),
             };
-            let key = self.part(place)?.key.clone();
-            self.commit(place, &key, options).await?;
-            self.parts[place - self.there] = None;
+            let key = self.standalone_layer(index)?.key.clone();
+            self.commit(index, &key, options).await?;
+            self.standalone[index - self.existing] = None;
         }
         Ok(())
     }
 }
 
-/// Makes a tree that was applied apart stand on those below it; false where it can not.
-async fn settle(
+/// Resolves a standalone tree onto the layers below it: the `resolved` ones, lowest first, on top
+/// of the `committed_trees`. Returns `false` if the layer needs its parents.
+async fn resolve(
     tree: PathBuf,
-    assumed: Option<Assumed>,
-    settled: &[(usize, PathBuf)],
-    base: &[PathBuf],
+    effects: Option<DeferredEffects>,
+    resolved: &[(usize, PathBuf)],
+    committed_trees: &[PathBuf],
 ) -> Result<bool> {
-    let Some(assumed) = assumed else {
+    let Some(effects) = effects else {
         return Ok(false);
     };
-    if assumed.is_empty() {
+    if effects.is_empty() {
         return Ok(true);
     }
-    let below = settled.iter().rev().map(|(_, tree)| tree);
-    let below = overlay::stack(below.chain(base).cloned().collect())?;
+    let parents = resolved.iter().rev().map(|(_, tree)| tree);
+    let parents = overlay::stack(parents.chain(committed_trees).cloned().collect())?;
     pool::run(move || {
-        let below = match below {
-            Some(below) => Some(Tree::at(mount::open(&[below])?.as_fd())?),
+        let parents = match parents {
+            Some(parents) => Some(Tree::at(mount::open(&[parents])?.as_fd())?),
             None => None,
         };
-        Tree::open(&tree)?.settle(below.as_ref(), &assumed)
+        Tree::open(&tree)?.resolve_onto(parents.as_ref(), &effects)
     })
     .await
 }
 
-/// The directory that a snapshot without parent is.
+/// Returns the directory of a snapshot without parent.
 fn only_tree(mut mounts: Vec<Mount>) -> Result<PathBuf> {
     match (mounts.pop(), mounts.is_empty()) {
         (Some(Mount::Bind { source, .. }), true) => Ok(source),

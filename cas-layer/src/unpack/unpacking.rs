@@ -10,9 +10,9 @@ use cas_core::lease::{self, LeaseGuard};
 use cas_core::snapshot::{Commit, SnapshotKind};
 use cas_core::{Descriptor, Digest, Labels, Manifest, Result, Snapshotter, Store, unique};
 
-use super::part::Part;
-use super::turn::Turn;
-use super::{chain, hold, note, pairs};
+use super::chain_lock::ChainLock;
+use super::standalone::StandaloneLayer;
+use super::{chain_ids_of, layers_with_diff_ids, pin_image, record_diff_id};
 use crate::progress::Progress;
 
 /// Where the snapshots of an image are made.
@@ -55,13 +55,13 @@ pub(super) struct Unpacking<'a> {
     pub(super) layers: Vec<(Descriptor, Digest)>,
     pub(super) chain: Vec<Digest>,
     /// How many of the layers, from the lowest on, have their snapshots.
-    pub(super) there: usize,
+    pub(super) existing: usize,
     /// The layers above those, where they are unpacked side by side.
-    pub(super) parts: Vec<Option<Part>>,
+    pub(super) standalone: Vec<Option<StandaloneLayer>>,
     /// The file system of their trees, open since before the first write to it: a failure that
     /// somebody else was told of meanwhile is told here as well.
-    pub(super) watch: Option<Arc<File>>,
-    turn: Option<Turn>,
+    pub(super) device: Option<Arc<File>>,
+    lock: Option<ChainLock>,
 }
 
 impl<'a> Unpacking<'a> {
@@ -83,10 +83,10 @@ impl<'a> Unpacking<'a> {
             config: manifest.config.clone(),
             layers: Vec::new(),
             chain: Vec::new(),
-            there: 0,
-            parts: Vec::new(),
-            watch: None,
-            turn: None,
+            existing: 0,
+            standalone: Vec::new(),
+            device: None,
+            lock: None,
         };
         match unpacking.prepare(manifest).await {
             Ok(()) => Ok(unpacking),
@@ -95,43 +95,43 @@ impl<'a> Unpacking<'a> {
     }
 
     async fn prepare(&mut self, manifest: &Manifest) -> Result<()> {
-        hold(&self.guard, manifest).await?;
-        self.layers = pairs(self.store, manifest).await?;
-        self.chain = chain(&self.layers);
+        pin_image(&self.guard, manifest).await?;
+        self.layers = layers_with_diff_ids(self.store, manifest).await?;
+        self.chain = chain_ids_of(&self.layers);
         let names: Vec<String> = self.chain.iter().map(ToString::to_string).collect();
-        self.hold_snapshots(&names).await?;
+        self.pin_snapshots(&names).await?;
         if self.rebases() {
-            self.turn = self.take_turn().await?;
-            self.prepare_parts().await?;
+            self.lock = self.lock_first_missing().await?;
+            self.prepare_standalone().await?;
         }
         Ok(())
     }
 
     /// Waits until the lowest missing layer is nobody else's.
-    async fn take_turn(&mut self) -> Result<Option<Turn>> {
+    async fn lock_first_missing(&mut self) -> Result<Option<ChainLock>> {
         loop {
-            self.there = self.committed().await?;
-            let Some(missing) = self.chain.get(self.there) else {
+            self.existing = self.count_committed().await?;
+            let Some(missing) = self.chain.get(self.existing) else {
                 return Ok(None);
             };
-            let turn = self.turn(missing).await?;
-            if self.committed().await? == self.there {
-                return Ok(Some(turn));
+            let lock = self.lock(missing).await?;
+            if self.count_committed().await? == self.existing {
+                return Ok(Some(lock));
             }
         }
     }
 
-    pub(super) async fn turn(&self, chain_id: &Digest) -> Result<Turn> {
-        Turn::wait(self.target.locks, chain_id, self.progress.as_ref()).await
+    pub(super) async fn lock(&self, chain_id: &Digest) -> Result<ChainLock> {
+        ChainLock::wait(self.target.locks, chain_id, self.progress.as_ref()).await
     }
 
     /// How many layers, from the lowest on, have their snapshots.
-    pub(super) async fn committed(&self) -> Result<usize> {
-        let mut there = self.chain.len();
-        while there > 0 && !self.holds(&self.chain[there - 1]).await? {
-            there -= 1;
+    pub(super) async fn count_committed(&self) -> Result<usize> {
+        let mut existing = self.chain.len();
+        while existing > 0 && !self.pin_committed(&self.chain[existing - 1]).await? {
+            existing -= 1;
         }
-        Ok(there)
+        Ok(existing)
     }
 
     /// Unpacks what is left, and commits.
@@ -144,9 +144,10 @@ impl<'a> Unpacking<'a> {
     }
 
     async fn complete(&mut self) -> Result<Option<Digest>> {
-        match self.rebases() {
-            true => self.side_by_side().await?,
-            false => self.one_by_one().await?,
+        if self.rebases() {
+            self.unpack_parallel().await?;
+        } else {
+            self.unpack_serial().await?;
         }
         if let Some(top) = self.chain.last() {
             let reference = format!("containerd.io/gc.ref.snapshot.{}", self.name());
@@ -159,8 +160,8 @@ impl<'a> Unpacking<'a> {
     /// Ends the work with this outcome; what an error leaves unfinished goes.
     pub(super) async fn end<T>(self, outcome: Result<T>) -> Result<T> {
         if outcome.is_err() {
-            for part in self.parts.iter().flatten() {
-                self.give_up(&part.key).await;
+            for layer in self.standalone.iter().flatten() {
+                self.remove_unfinished(&layer.key).await;
             }
         }
         self.guard.finish_with(outcome).await
@@ -174,12 +175,12 @@ impl<'a> Unpacking<'a> {
         self.target.snapshotter.name()
     }
 
-    pub(super) async fn hold_snapshots(&self, keys: &[String]) -> Result<()> {
+    pub(super) async fn pin_snapshots(&self, keys: &[String]) -> Result<()> {
         self.guard.pin_snapshots(self.name(), keys).await
     }
 
-    /// Whether the snapshot is there, and with all below it stays.
-    pub(super) async fn holds(&self, chain_id: &Digest) -> Result<bool> {
+    /// Whether the snapshot is existing, and with all below it stays.
+    pub(super) async fn pin_committed(&self, chain_id: &Digest) -> Result<bool> {
         let (snapshotter, key) = (self.target.snapshotter, chain_id.to_string());
         let found = snapshotter.stat(&key).await?;
         let committed = found.is_some_and(|info| info.kind == SnapshotKind::Committed);
@@ -187,8 +188,8 @@ impl<'a> Unpacking<'a> {
     }
 
     /// A key for the snapshot of a layer while it is made.
-    pub(super) fn extract_key(&self, place: usize) -> String {
-        format!("{} {}", unique::key("extract"), self.chain[place])
+    pub(super) fn extract_key(&self, index: usize) -> String {
+        format!("{} {}", unique::key("extract"), self.chain[index])
     }
 
     /// Says that the snapshot lives by leases and references alone.
@@ -197,8 +198,8 @@ impl<'a> Unpacking<'a> {
     }
 
     /// Commits a layer; one that somebody else has committed meanwhile will do.
-    pub(super) async fn commit(&self, place: usize, key: &str, options: Commit) -> Result<()> {
-        let (snapshotter, chain_id) = (self.target.snapshotter, &self.chain[place]);
+    pub(super) async fn commit(&self, index: usize, key: &str, options: Commit) -> Result<()> {
+        let (snapshotter, chain_id) = (self.target.snapshotter, &self.chain[index]);
         let options = Commit {
             labels: self.labels(),
             ..options
@@ -206,20 +207,20 @@ impl<'a> Unpacking<'a> {
         let name = chain_id.to_string();
         match snapshotter.commit(&name, key, options).await {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                match self.holds(chain_id).await? {
-                    true => snapshotter.remove(key).await?,
-                    false => return Err(error),
+                if !self.pin_committed(chain_id).await? {
+                    return Err(error);
                 }
+                snapshotter.remove(key).await?;
             }
             committed => committed?,
         }
-        let (layer, diff_id) = &self.layers[place];
-        note(self.store, layer, diff_id, self.progress.as_ref()).await;
+        let (layer, diff_id) = &self.layers[index];
+        record_diff_id(self.store, layer, diff_id, self.progress.as_ref()).await;
         Ok(())
     }
 
     /// Removes a snapshot that could not be finished.
-    pub(super) async fn give_up(&self, key: &str) {
+    pub(super) async fn remove_unfinished(&self, key: &str) {
         if let Err(left) = self.target.snapshotter.remove(key).await {
             let message = format!("the snapshot {key:?} of a failed unpack stays: {left}");
             self.progress.warn(&message);

@@ -86,13 +86,11 @@ impl Header {
     /// With its checksum over unsigned bytes, or over signed ones.
     pub fn sealed(mut self, signed: bool) -> [u8; 512] {
         self.put(148, b"        ");
-        let sum: i64 = match signed {
-            true => self
-                .0
-                .iter()
-                .map(|&byte| i64::from(byte.cast_signed()))
-                .sum(),
-            false => self.0.iter().map(|&byte| i64::from(byte)).sum(),
+        let bytes = self.0.iter();
+        let sum: i64 = if signed {
+            bytes.map(|&byte| i64::from(byte.cast_signed())).sum()
+        } else {
+            bytes.map(|&byte| i64::from(byte)).sum()
         };
         self.put(148, format!("{sum:06o}\0 ").as_bytes());
         self.0
@@ -242,9 +240,10 @@ impl Cage {
         for dir in [self.dir.path(), &canary] {
             for entry in fs::read_dir(dir).unwrap() {
                 let path = entry.unwrap().path();
-                match path == self.root() {
-                    true => state.push("root".to_owned()),
-                    false => state.push(describe(path)),
+                if path == self.root() {
+                    state.push("root".to_owned());
+                } else {
+                    state.push(describe(path));
                 }
             }
         }

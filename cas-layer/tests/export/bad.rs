@@ -9,7 +9,7 @@ use cas_core::content::ContentExt;
 use cas_core::error::ErrorKind;
 use cas_core::testing::memory::MemoryStore;
 use cas_core::{Descriptor, Digest, MediaType, Store};
-use cas_layer::export::{Options, Target, export};
+use cas_layer::export::{ExportOptions, Target, export};
 use cas_layer::progress::Silent;
 use serde_json::json;
 
@@ -18,7 +18,7 @@ use crate::source::{Files, OWN, noise};
 use crate::{bytes_of, docker, for_platform, images, memory, source, store_of, take};
 
 /// Fails so, and leaves the directory of the file as it was.
-async fn refused(store: &Store, options: &Options, kind: ErrorKind) -> String {
+async fn refused(store: &Store, options: &ExportOptions, kind: ErrorKind) -> String {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("out.tar");
     std::fs::write(&file, "before").unwrap();
@@ -43,10 +43,14 @@ async fn damaged_blobs_are_found_on_the_way() {
         let memory = Arc::new(MemoryStore::new());
         let good = store_of(memory.clone(), memory.clone());
         take(&good, &source(), None).await;
-        bytes_of(&good, &Options::default()).await.unwrap();
+        bytes_of(&good, &ExportOptions::default()).await.unwrap();
         let flawed = Arc::new(Flawed(memory.clone(), own_layer(), flaw));
         let bad = store_of(flawed, memory);
-        for options in [Options::default(), docker(), for_platform("linux/amd64")] {
+        for options in [
+            ExportOptions::default(),
+            docker(),
+            for_platform("linux/amd64"),
+        ] {
             let said = refused(&bad, &options, ErrorKind::Corrupt).await;
             assert!(said.contains(&own_layer().to_string()), "{said}");
         }
@@ -58,7 +62,11 @@ async fn lost_blobs_are_named() {
     let store = memory();
     take(&store, &source(), None).await;
     store.content.remove(&own_layer()).await.unwrap();
-    for options in [Options::default(), docker(), for_platform("linux/amd64")] {
+    for options in [
+        ExportOptions::default(),
+        docker(),
+        for_platform("linux/amd64"),
+    ] {
         let said = refused(&store, &options, ErrorKind::NotFound).await;
         assert!(said.contains(&own_layer().to_string()), "{said}");
         assert!(said.contains("import"), "{said}");
@@ -76,7 +84,7 @@ async fn a_lost_manifest_of_an_index_is_no_platform_that_was_never_stored() {
     let children = cas_core::dispatch::children(&*store.content, target).await;
     let lost = children.unwrap()[1].digest;
     store.content.remove(&lost).await.unwrap();
-    let said = refused(&store, &Options::default(), ErrorKind::NotFound).await;
+    let said = refused(&store, &ExportOptions::default(), ErrorKind::NotFound).await;
     assert!(said.contains(&lost.to_string()), "{said}");
 }
 
@@ -97,7 +105,7 @@ async fn docker_gets_images_only() {
     files.entries(&[(Some("artifact"), &artifact)]);
     let store = memory();
     take(&store, &files.tar(), None).await;
-    bytes_of(&store, &Options::default()).await.unwrap();
+    bytes_of(&store, &ExportOptions::default()).await.unwrap();
     refused(&store, &docker(), ErrorKind::Unsupported).await;
 
     let mut files = Files::layout();
@@ -136,16 +144,19 @@ impl Write for Full {
 async fn a_target_that_takes_no_more_is_an_error() {
     let store = memory();
     take(&store, &source(), None).await;
-    let whole = bytes_of(&store, &Options::default()).await.unwrap().len();
+    let whole = bytes_of(&store, &ExportOptions::default())
+        .await
+        .unwrap()
+        .len();
     for room in [0, 600, 5_000, whole - 1] {
         let target = Target::Stream(Box::new(Full(room)));
         let all = images(&store, false).await;
-        let failed = export(&store, &all, target, &Options::default(), &Silent).await;
+        let failed = export(&store, &all, target, &ExportOptions::default(), &Silent).await;
         assert_eq!(failed.unwrap_err().kind(), ErrorKind::Full, "{room}");
     }
     let target = Target::Stream(Box::new(Full(whole)));
     let all = images(&store, false).await;
-    export(&store, &all, target, &Options::default(), &Silent)
+    export(&store, &all, target, &ExportOptions::default(), &Silent)
         .await
         .unwrap();
 }
@@ -157,7 +168,7 @@ async fn a_caller_that_goes_away_leaves_no_file() {
     let all = images(&store, false).await;
     let directory = tempfile::tempdir().unwrap();
     let count = || std::fs::read_dir(directory.path()).unwrap().count();
-    let (options, file) = (Options::default(), directory.path().join("out.tar"));
+    let (options, file) = (ExportOptions::default(), directory.path().join("out.tar"));
     let mut running = Box::pin(export(&store, &all, Target::Path(file), &options, &Silent));
     while count() == 0 {
         let turn = tokio::time::timeout(Duration::from_micros(50), &mut running);
@@ -187,11 +198,11 @@ async fn what_is_no_file_is_told() {
     ];
     for (path, kind) in cases {
         let target = Target::Path(path.clone());
-        let failed = export(&store, &all, target, &Options::default(), &Silent).await;
+        let failed = export(&store, &all, target, &ExportOptions::default(), &Silent).await;
         assert_eq!(failed.unwrap_err().kind(), kind, "{}", path.display());
     }
     let nothing = Target::Path(below("out.tar"));
-    let failed = export(&store, &[], nothing, &Options::default(), &Silent).await;
+    let failed = export(&store, &[], nothing, &ExportOptions::default(), &Silent).await;
     assert_eq!(failed.unwrap_err().kind(), ErrorKind::InvalidArgument);
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
 }

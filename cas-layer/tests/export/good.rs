@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use cas_core::{Descriptor, Document, Image, MediaType};
-use cas_layer::export::{Options, Target, export};
+use cas_core::{Descriptor, Document, Image, MediaType, Platform};
+use cas_layer::export::{ExportOptions, Target, export};
 use cas_layer::progress::Silent;
 use serde_json::{Value, json};
 
@@ -34,7 +34,11 @@ fn told(images: &[Image]) -> Vec<(String, Descriptor)> {
 async fn the_same_images_are_the_same_bytes_from_any_store_in_any_order() {
     let (one, other) = (memory(), strict());
     take(&one, &source(), None).await;
-    for options in [Options::default(), docker(), for_platform("linux/amd64")] {
+    for options in [
+        ExportOptions::default(),
+        docker(),
+        for_platform("linux/amd64"),
+    ] {
         let first = bytes_of(&one, &options).await.unwrap();
         assert_eq!(bytes_of(&one, &options).await.unwrap(), first);
         let sink = Sink::default();
@@ -45,16 +49,19 @@ async fn the_same_images_are_the_same_bytes_from_any_store_in_any_order() {
             .unwrap();
         assert_eq!(*sink.0.lock().unwrap(), first, "order and repetition");
     }
-    let first = bytes_of(&one, &Options::default()).await.unwrap();
+    let first = bytes_of(&one, &ExportOptions::default()).await.unwrap();
     take(&other, &first, None).await;
-    assert_eq!(bytes_of(&other, &Options::default()).await.unwrap(), first);
+    assert_eq!(
+        bytes_of(&other, &ExportOptions::default()).await.unwrap(),
+        first
+    );
 }
 
 #[tokio::test]
 async fn what_is_exported_is_imported_with_equal_names_and_digests() {
     let (one, other) = (memory(), memory());
     take(&one, &source(), None).await;
-    let archive = bytes_of(&one, &Options::default()).await.unwrap();
+    let archive = bytes_of(&one, &ExportOptions::default()).await.unwrap();
     take(&other, &archive, None).await;
     let (before, after) = (images(&one, false).await, images(&other, false).await);
     assert_eq!(told(&before), told(&after));
@@ -71,7 +78,7 @@ async fn what_is_exported_is_imported_with_equal_names_and_digests() {
 async fn every_blob_is_there_once_after_what_lists_it() {
     let store = memory();
     take(&store, &source(), None).await;
-    let members = members(&bytes_of(&store, &Options::default()).await.unwrap());
+    let members = members(&bytes_of(&store, &ExportOptions::default()).await.unwrap());
     let names: Vec<&str> = members.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names[..2], ["oci-layout", "index.json"]);
     assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len());
@@ -94,7 +101,7 @@ async fn every_blob_is_there_once_after_what_lists_it() {
 async fn both_annotations_have_the_whole_name() {
     let store = memory();
     take(&store, &source(), None).await;
-    let members = members(&bytes_of(&store, &Options::default()).await.unwrap());
+    let members = members(&bytes_of(&store, &ExportOptions::default()).await.unwrap());
     let index: Value = serde_json::from_slice(&members[1].1).unwrap();
     let of = |entry: &Value, key: &str| entry["annotations"][key].as_str().unwrap().to_owned();
     for key in [
@@ -141,7 +148,7 @@ async fn platforms_that_were_never_stored_are_left_out_aloud() {
     let sink = Sink::default();
     let target = Target::Stream(Box::new(sink.clone()));
     let (all, warned) = (images(&one, false).await, Warned::default());
-    export(&one, &all, target, &Options::default(), &warned)
+    export(&one, &all, target, &ExportOptions::default(), &warned)
         .await
         .unwrap();
     let warnings = warned.0.lock().unwrap().join("\n");
@@ -156,10 +163,7 @@ async fn platforms_that_were_never_stored_are_left_out_aloud() {
 async fn a_docker_archive_lists_each_image_once_and_keeps_the_layout() {
     let (one, other) = (memory(), memory());
     take(&one, &source(), None).await;
-    let options = cas_layer::export::Options {
-        platform: Some("linux/amd64".parse().unwrap()),
-        ..docker()
-    };
+    let options = docker().with_platform("linux/amd64".parse::<Platform>().unwrap());
     let archive = bytes_of(&one, &options).await.unwrap();
     let listed = members(&archive);
     assert_eq!(listed[2].0, "manifest.json");
@@ -217,7 +221,7 @@ async fn a_file_replaces_what_had_its_name_and_links_are_followed() {
     let link = directory.path().join("link.tar");
     std::os::unix::fs::symlink("real.tar", &link).unwrap();
     let all = images(&store, false).await;
-    let options = Options::default();
+    let options = ExportOptions::default();
     export(&store, &all, Target::Path(link.clone()), &options, &Silent)
         .await
         .unwrap();

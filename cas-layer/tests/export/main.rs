@@ -21,8 +21,8 @@ use cas_core::image::RecordImages;
 use cas_core::testing::memory::MemoryStore;
 use cas_core::testing::strict::StrictStore;
 use cas_core::{ContentStore, Image, Platform, Records, Result, Store};
-use cas_layer::export::{Format, Options, Target, export};
-use cas_layer::import::{self, import};
+use cas_layer::export::{ExportOptions, Format, Target, export};
+use cas_layer::import::{ImportOptions, import};
 use cas_layer::progress::{Progress, Silent};
 
 use source::{Files, in_stream};
@@ -83,7 +83,7 @@ async fn images(store: &Store, reversed: bool) -> Vec<Image> {
 }
 
 /// Exports all images of the store.
-async fn bytes_of(store: &Store, options: &Options) -> Result<Vec<u8>> {
+async fn bytes_of(store: &Store, options: &ExportOptions) -> Result<Vec<u8>> {
     let sink = Sink::default();
     let target = Target::Stream(Box::new(sink.clone()));
     export(store, &images(store, false).await, target, options, &Silent).await?;
@@ -92,27 +92,18 @@ async fn bytes_of(store: &Store, options: &Options) -> Result<Vec<u8>> {
 }
 
 async fn take(store: &Store, archive: &[u8], platform: Option<Platform>) -> Vec<Image> {
-    let options = import::Options {
-        name: None,
-        platform,
-    };
+    let options = ImportOptions::default().with_platform(platform);
     import(store, in_stream(archive), &options, &Silent)
         .await
         .unwrap()
 }
 
-fn docker() -> Options {
-    Options {
-        format: Format::Docker,
-        platform: None,
-    }
+fn docker() -> ExportOptions {
+    ExportOptions::default().with_format(Format::Docker)
 }
 
-fn for_platform(platform: &str) -> Options {
-    Options {
-        format: Format::Oci,
-        platform: Some(platform.parse().unwrap()),
-    }
+fn for_platform(platform: &str) -> ExportOptions {
+    ExportOptions::default().with_platform(platform.parse::<Platform>().unwrap())
 }
 
 /// The names of members in their order, and their bytes.

@@ -5,7 +5,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 
 use cas_core::error::ErrorKind;
 use cas_core::{Descriptor, MediaType};
-use cas_layer::import::{Options, Source};
+use cas_layer::import::{ImportOptions, Source};
 
 use crate::source::{Files, OWN, blob_path, gzip, header, in_file, in_stream, noise};
 use crate::{for_platform, look, store, take};
@@ -14,12 +14,12 @@ use crate::{for_platform, look, store, take};
 type Change = fn(&mut Files, Descriptor);
 
 /// A store with an image that shares a layer with the bad source, and the source itself.
-async fn refused(what: &str, kind: ErrorKind, source: Source, options: &Options) {
+async fn refused(what: &str, kind: ErrorKind, source: Source, options: &ImportOptions) {
     let store = store();
     let mut other = Files::layout();
     let image = other.image(99, "amd64");
     other.entries(&[(Some("latest"), &image), (Some("other"), &image)]);
-    take(&store, in_stream(&other.tar()), &Options::default())
+    take(&store, in_stream(&other.tar()), &ImportOptions::default())
         .await
         .unwrap();
     let before = look(&store).await;
@@ -122,7 +122,7 @@ async fn damage_in_a_layout_is_refused_from_every_kind_of_source() {
         let scratch = tempfile::tempdir().unwrap();
         let directory = tempfile::tempdir().unwrap();
         files.write(directory.path());
-        let options = Options::default();
+        let options = ImportOptions::default();
         refused(
             what,
             kind,
@@ -144,7 +144,7 @@ async fn an_archive_cut_anywhere_is_refused() {
     let packed = gzip(&tar);
     for (part, of) in [(1, 4), (2, 4), (3, 4), (99, 100)] {
         let cut = &tar[..tar.len() * part / of];
-        let options = Options::default();
+        let options = ImportOptions::default();
         let kind = match cut.len() % 512 {
             _ if cut.len() + 4096 > tar.len() => ErrorKind::InvalidArgument,
             _ => ErrorKind::Corrupt,
@@ -168,7 +168,7 @@ async fn what_is_no_image_is_not_recognised() {
                 "no image",
                 ErrorKind::InvalidArgument,
                 source,
-                &Options::default(),
+                &ImportOptions::default(),
             )
             .await;
         }
@@ -178,11 +178,17 @@ async fn what_is_no_image_is_not_recognised() {
         "directory",
         ErrorKind::InvalidArgument,
         directory,
-        &Options::default(),
+        &ImportOptions::default(),
     )
     .await;
     let absent = Source::Path(scratch.path().join("absent"));
-    refused("absent", ErrorKind::NotFound, absent, &Options::default()).await;
+    refused(
+        "absent",
+        ErrorKind::NotFound,
+        absent,
+        &ImportOptions::default(),
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -198,7 +204,7 @@ async fn a_member_twice_is_refused() {
             "member twice",
             ErrorKind::Corrupt,
             source,
-            &Options::default(),
+            &ImportOptions::default(),
         )
         .await;
     }
@@ -214,7 +220,7 @@ async fn an_index_of_four_gibibytes_is_not_read() {
         .unwrap()
         .set_len(SIZE)
         .unwrap();
-    let options = Options::default();
+    let options = ImportOptions::default();
     refused(
         "directory",
         ErrorKind::OutOfRange,
@@ -253,7 +259,7 @@ async fn deep_indexes_end() {
         "bomb",
         ErrorKind::OutOfRange,
         in_stream(&files.tar()),
-        &Options::default(),
+        &ImportOptions::default(),
     )
     .await;
 }

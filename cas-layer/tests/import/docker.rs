@@ -3,7 +3,7 @@
 use cas_core::content::ContentExt;
 use cas_core::error::ErrorKind;
 use cas_core::{Descriptor, Digest, Document, MediaType, Store};
-use cas_layer::import::Options;
+use cas_layer::import::ImportOptions;
 use serde_json::json;
 
 use crate::source::{Files, gzip, in_file, in_stream, noise};
@@ -55,7 +55,9 @@ async fn becomes_an_oci_image_with_the_same_configuration() {
         in_file(directory.path(), &files.tar()),
     ] {
         let store = store();
-        let images = take(&store, source, &Options::default()).await.unwrap();
+        let images = take(&store, source, &ImportOptions::default())
+            .await
+            .unwrap();
         assert_eq!(images.len(), 2);
         let children = children(&store, &images[0].target).await;
         assert_eq!(store.content.fetch(&children[0]).await.unwrap(), config);
@@ -89,7 +91,9 @@ async fn compressed_layers_stay_compressed() {
         in_file(directory.path(), &files.tar()),
     ] {
         let store = store();
-        let images = take(&store, source, &Options::default()).await.unwrap();
+        let images = take(&store, source, &ImportOptions::default())
+            .await
+            .unwrap();
         let layer = &children(&store, &images[0].target).await[1];
         assert_eq!(
             *layer,
@@ -103,7 +107,7 @@ async fn compressed_layers_stay_compressed() {
 async fn without_tags_a_name_must_be_given() {
     let (files, _) = saved(json!(null));
     let tar = files.tar();
-    let error = take(&store(), in_stream(&tar), &Options::default())
+    let error = take(&store(), in_stream(&tar), &ImportOptions::default())
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidArgument);
@@ -154,7 +158,9 @@ async fn refuses_what_does_not_fit_together() {
         ] {
             let store = store();
             let before = look(&store).await;
-            let error = take(&store, source, &Options::default()).await.unwrap_err();
+            let error = take(&store, source, &ImportOptions::default())
+                .await
+                .unwrap_err();
             assert_eq!(error.kind(), kind, "{what}: {error}");
             assert_eq!(before, look(&store).await, "{what}");
         }

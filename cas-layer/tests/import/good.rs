@@ -8,7 +8,7 @@ use cas_core::content::ContentExt;
 use cas_core::error::ErrorKind;
 use cas_core::image::Reference;
 use cas_core::{Descriptor, Digest, Error, Image, ImageStore, MediaType, Platform, Result, Store};
-use cas_layer::import::{Options, Source};
+use cas_layer::import::{ImportOptions, Source};
 
 use crate::source::{Files, OWN, blob_path, gzip, in_file, in_stream, noise, zstd};
 use crate::{Seen, for_platform, look, named, store, take};
@@ -41,7 +41,9 @@ async fn every_kind_of_source_gives_the_same_store() {
     let mut expected: Option<Seen> = None;
     for source in sources {
         let store = store();
-        let images = take(&store, source, &Options::default()).await.unwrap();
+        let images = take(&store, source, &ImportOptions::default())
+            .await
+            .unwrap();
         assert_eq!(names(&images), ["latest", "x.io/a:v1"]);
         assert!(images.iter().all(|made| made.target == image));
         let (record, _) = store.blobs().load(&image.digest).await.unwrap().unwrap();
@@ -58,7 +60,9 @@ async fn every_kind_of_source_gives_the_same_store() {
     }
     let compressed = in_file(scratch.path(), &gzip(&tar));
     let store = store();
-    take(&store, compressed, &Options::default()).await.unwrap();
+    take(&store, compressed, &ImportOptions::default())
+        .await
+        .unwrap();
     assert_eq!(expected.unwrap(), look(&store).await);
 }
 
@@ -66,11 +70,11 @@ async fn every_kind_of_source_gives_the_same_store() {
 async fn importing_again_changes_nothing_and_a_name_is_re_pointed() {
     let (files, first) = two_tags();
     let store = store();
-    take(&store, in_stream(&files.tar()), &Options::default())
+    take(&store, in_stream(&files.tar()), &ImportOptions::default())
         .await
         .unwrap();
     let before = look(&store).await;
-    take(&store, in_stream(&files.tar()), &Options::default())
+    take(&store, in_stream(&files.tar()), &ImportOptions::default())
         .await
         .unwrap();
     assert_eq!(before, look(&store).await);
@@ -78,7 +82,7 @@ async fn importing_again_changes_nothing_and_a_name_is_re_pointed() {
     let mut files = Files::layout();
     let second = files.image(2, "amd64");
     files.entries(&[(Some("latest"), &second)]);
-    take(&store, in_stream(&files.tar()), &Options::default())
+    take(&store, in_stream(&files.tar()), &ImportOptions::default())
         .await
         .unwrap();
     let target = |name: &str| {
@@ -98,7 +102,7 @@ async fn the_full_name_of_containerd_comes_before_the_short_one() {
     let short = r#""org.opencontainers.image.ref.name":"latest""#;
     assert!(index.contains(short), "{index}");
     *files.file("index.json") = index.replace(short, both).into_bytes();
-    let images = take(&store(), in_stream(&files.tar()), &Options::default())
+    let images = take(&store(), in_stream(&files.tar()), &ImportOptions::default())
         .await
         .unwrap();
     assert_eq!(names(&images), ["x.io/a:v1", "x.io/full:1"]);
@@ -158,7 +162,7 @@ async fn one_platform_is_imported_and_the_index_stays_whole() {
         assert_eq!(look(&store).await.blobs.len(), 6);
     }
     let store = store();
-    take(&store, in_stream(&files.tar()), &Options::default())
+    take(&store, in_stream(&files.tar()), &ImportOptions::default())
         .await
         .unwrap();
     assert_eq!(present(&store, &all).await, [true; 4]);
@@ -191,7 +195,7 @@ async fn a_sparse_index_is_taken_as_it_is() {
     let (mut files, all) = platforms();
     files.remove(&blob_path(&all[1].digest));
     let store = store();
-    take(&store, in_stream(&files.tar()), &Options::default())
+    take(&store, in_stream(&files.tar()), &ImportOptions::default())
         .await
         .unwrap();
     assert_eq!(present(&store, &all).await, [true, false, true, true]);
@@ -208,7 +212,7 @@ async fn blobs_nobody_wants_are_not_kept_and_those_of_others_stay() {
         .put("somebody had this before".into())
         .await
         .unwrap();
-    take(&store, in_stream(&files.tar()), &Options::default())
+    take(&store, in_stream(&files.tar()), &ImportOptions::default())
         .await
         .unwrap();
     let blobs: BTreeSet<Digest> = look(&store)
@@ -232,7 +236,9 @@ async fn blobs_that_are_there_are_not_read() {
     let directory = tempfile::tempdir().unwrap();
     files.write(directory.path());
     let source = Source::Path(directory.path().to_owned());
-    take(&store, source, &Options::default()).await.unwrap();
+    take(&store, source, &ImportOptions::default())
+        .await
+        .unwrap();
     let descriptor = Descriptor::new(MediaType::OCI_LAYER, digest, layer.len() as u64);
     assert_eq!(store.content.fetch(&descriptor).await.unwrap(), layer);
 }
@@ -248,7 +254,9 @@ async fn names_outside_the_archive_touch_nothing() {
         in_stream(&files.tar()),
         in_file(directory.path(), &files.tar()),
     ] {
-        take(&store, source, &Options::default()).await.unwrap();
+        take(&store, source, &ImportOptions::default())
+            .await
+            .unwrap();
         assert_eq!(look(&store).await.blobs.len(), 4);
     }
 }
@@ -261,7 +269,7 @@ async fn a_directory_without_layout_file_is_taken() {
     files.write(directory.path());
     let source = Source::Path(directory.path().to_owned());
     assert_eq!(
-        take(&store(), source, &Options::default())
+        take(&store(), source, &ImportOptions::default())
             .await
             .unwrap()
             .len(),
@@ -300,13 +308,13 @@ async fn when_one_name_cannot_be_made_none_is() {
     let mut files = Files::layout();
     let first = files.image(7, "amd64");
     files.entries(&[(Some("latest"), &first)]);
-    take(&store, in_stream(&files.tar()), &Options::default())
+    take(&store, in_stream(&files.tar()), &ImportOptions::default())
         .await
         .unwrap();
     let before = look(&store).await;
     store.images = Arc::new(Refusing(store.images));
     let (files, _) = two_tags();
-    let error = take(&store, in_stream(&files.tar()), &Options::default())
+    let error = take(&store, in_stream(&files.tar()), &ImportOptions::default())
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Full);

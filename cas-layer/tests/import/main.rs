@@ -10,11 +10,11 @@ mod source;
 
 use std::sync::Arc;
 
-use cas_core::image::RecordImages;
+use cas_core::image::{RecordImages, Reference};
 use cas_core::records::Table;
 use cas_core::testing::memory::MemoryStore;
-use cas_core::{Digest, Image, Result, Store};
-use cas_layer::import::{Options, Source, import};
+use cas_core::{Digest, Image, Platform, Result, Store};
+use cas_layer::import::{ImportOptions, Source, import};
 use cas_layer::progress::Silent;
 
 fn store() -> Store {
@@ -26,21 +26,15 @@ fn store() -> Store {
     }
 }
 
-fn named(name: &str) -> Options {
-    Options {
-        name: Some(name.parse().unwrap()),
-        platform: None,
-    }
+fn named(name: &str) -> ImportOptions {
+    ImportOptions::default().with_name(name.parse::<Reference>().unwrap())
 }
 
-fn for_platform(platform: &str) -> Options {
-    Options {
-        name: None,
-        platform: Some(platform.parse().unwrap()),
-    }
+fn for_platform(platform: &str) -> ImportOptions {
+    ImportOptions::default().with_platform(platform.parse::<Platform>().unwrap())
 }
 
-async fn take(store: &Store, source: Source, options: &Options) -> Result<Vec<Image>> {
+async fn take(store: &Store, source: Source, options: &ImportOptions) -> Result<Vec<Image>> {
     import(store, source, options, &Silent).await
 }
 

@@ -17,7 +17,7 @@ use cas_core::media_type::DiffCompression;
 use cas_core::platform::All;
 use cas_core::testing::memory::MemoryStore;
 use cas_core::{Descriptor, Digest, Manifest, MediaType, Store};
-use cas_layer::import::{Options, import};
+use cas_layer::import::{ImportOptions, import};
 use cas_layer::progress::{Progress, Silent};
 use serde_json::json;
 
@@ -97,7 +97,7 @@ async fn image_of(
     let target = files.manifest(config, descriptors);
     files.entries(&[(Some("image"), &target)]);
     let source = in_stream(&files.tar());
-    let images = import(store, source, &Options::default(), &Silent)
+    let images = import(store, source, &ImportOptions::default(), &Silent)
         .await
         .unwrap();
     manifest(store, &images[0].target).await
@@ -115,12 +115,11 @@ fn tree(root: &Path) -> Vec<(String, String)> {
     while let Some(directory) = waiting.pop() {
         for entry in std::fs::read_dir(directory).unwrap() {
             let path = entry.unwrap().path();
-            match path.is_dir() {
-                true => waiting.push(path),
-                false => {
-                    let name = path.strip_prefix(root).unwrap().to_str().unwrap();
-                    files.push((name.to_owned(), std::fs::read_to_string(&path).unwrap()));
-                }
+            if path.is_dir() {
+                waiting.push(path);
+            } else {
+                let name = path.strip_prefix(root).unwrap().to_str().unwrap();
+                files.push((name.to_owned(), std::fs::read_to_string(&path).unwrap()));
             }
         }
     }

@@ -13,7 +13,7 @@ impl<R: BufRead + Seek> Reader<R> {
     ///
     /// # Errors
     /// Those of `input`.
-    pub fn leap(&mut self) -> Result<u64> {
+    pub fn skip_body_seek(&mut self) -> Result<u64> {
         let position = self.input.stream_position()?;
         self.input.seek_relative(self.body.cast_signed())?;
         self.body = 0;

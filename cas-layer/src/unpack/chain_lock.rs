@@ -14,13 +14,13 @@ use crate::progress::Progress;
 const INTERVAL: Duration = Duration::from_millis(20);
 
 /// The turn of this task; it ends with this, or with the process.
-pub(super) struct Turn {
+pub(super) struct ChainLock {
     dir: Dir,
     name: String,
     _lock: Lock,
 }
 
-impl Turn {
+impl ChainLock {
     /// Waits for the turn to make the snapshot `chain_id`.
     ///
     /// # Errors
@@ -39,7 +39,7 @@ impl Turn {
             let lock = Lock::try_exclusive(&dir, &name);
             if let Some(lock) = lock.during("lock", locks.join(&name).display())? {
                 let _lock = lock;
-                return Ok(Turn { dir, name, _lock });
+                return Ok(ChainLock { dir, name, _lock });
             }
             if !std::mem::replace(&mut told, true) {
                 let short = chain_id.short();
@@ -50,7 +50,7 @@ impl Turn {
     }
 }
 
-impl Drop for Turn {
+impl Drop for ChainLock {
     fn drop(&mut self) {
         // A file that stays is in nobody's way.
         let _ = self.dir.remove(&*self.name);

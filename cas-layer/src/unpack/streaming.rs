@@ -12,7 +12,7 @@ use crate::progress::Progress;
 
 /// Unpacks one image into snapshots while it comes to the store, where the snapshotter takes
 /// parents late; else from the store, when all is there.
-pub struct LiveUnpacker<'a> {
+pub struct StreamingUnpacker<'a> {
     store: &'a Store,
     target: Target<'a>,
     progress: &'a Arc<dyn Progress>,
@@ -25,10 +25,10 @@ enum State<'a> {
     Ended(Option<Digest>),
 }
 
-impl<'a> LiveUnpacker<'a> {
+impl<'a> StreamingUnpacker<'a> {
     /// One that waits for an image to come to `store`.
     pub fn new(store: &'a Store, target: Target<'a>, progress: &'a Arc<dyn Progress>) -> Self {
-        LiveUnpacker {
+        StreamingUnpacker {
             store,
             target,
             progress,
@@ -58,7 +58,7 @@ impl<'a> LiveUnpacker<'a> {
 }
 
 #[async_trait]
-impl Unpacker for LiveUnpacker<'_> {
+impl Unpacker for StreamingUnpacker<'_> {
     async fn begin(&self, manifest: &Manifest) -> Result<()> {
         let mut state = self.state.write().await;
         if let State::Waiting = *state {
@@ -74,11 +74,11 @@ impl Unpacker for LiveUnpacker<'_> {
         let State::Running(unpacking) = &*state else {
             return None;
         };
-        let place = unpacking.wants(&layer.digest)?;
+        let index = unpacking.claim(&layer.digest)?;
         let (feed, incoming) = feed();
         let unpacked = async move {
             match &*self.state.read().await {
-                State::Running(unpacking) => unpacking.receive(place, incoming).await,
+                State::Running(unpacking) => unpacking.apply_incoming(index, incoming).await,
                 _ => Err(Error::internal("a layer comes after its image")),
             }
         };

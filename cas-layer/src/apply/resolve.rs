@@ -8,52 +8,55 @@ use cas_host::{copy_attributes, overlay};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use super::apart::Assumed;
 use super::dirs::DIRECTORY;
 use super::path::split;
+use super::standalone::DeferredEffects;
 use super::times::times;
 use super::{Tree, os};
 
 impl Tree {
-    /// Makes a tree that was [applied apart](Tree::apply_apart) what its layer means on top of
+    /// Makes a tree that was [applied apart](Tree::apply_standalone) what its layer means on top of
     /// `below`, which shows all layers under it, or on nothing: implied directories are as below,
     /// and what is hidden is marked. False where the layer must be applied on top of `below`
     /// after all, since a link there leads somewhere else; the tree is then good for nothing.
     ///
     /// # Errors
     /// Those of the file systems.
-    pub fn settle(&self, below: Option<&Tree>, assumed: &Assumed) -> Result<bool> {
-        let settled = Settle {
+    pub fn resolve_onto(&self, below: Option<&Tree>, effects: &DeferredEffects) -> Result<bool> {
+        let resolver = Resolver {
             tree: self.root.as_fd(),
             below: below.map(|below| below.root.as_fd()),
-            assumed,
+            effects,
         };
-        settled.run().during("settle", "a layer on those below it")
+        resolver
+            .resolve()
+            .during("settle", "a layer on those below it")
     }
 }
 
-struct Settle<'a> {
+struct Resolver<'a> {
     tree: BorrowedFd<'a>,
     below: Option<BorrowedFd<'a>>,
-    assumed: &'a Assumed,
+    effects: &'a DeferredEffects,
 }
 
-impl Settle<'_> {
-    fn run(&self) -> Result<bool> {
-        for implied in &self.assumed.implied {
+impl Resolver<'_> {
+    fn resolve(&self) -> Result<bool> {
+        for implied in &self.effects.implied {
             if self.below(&implied.path)? == Some(FileType::Symlink) {
                 return Ok(false);
             }
         }
-        for path in &self.assumed.opaque {
-            match path.is_empty() {
-                true => self.clear_root()?,
-                false => self.make_opaque(path)?,
+        for path in &self.effects.opaque {
+            if path.is_empty() {
+                self.clear_root()?;
+            } else {
+                self.make_opaque(path)?;
             }
         }
         self.hide()?;
         // Children first, for what is done to them moves the times of their parents.
-        for implied in self.assumed.implied.iter().rev() {
+        for implied in self.effects.implied.iter().rev() {
             match self.below {
                 Some(below) if self.below(&implied.path)? == Some(FileType::Directory) => {
                     if !implied.described
@@ -102,8 +105,8 @@ impl Settle<'_> {
 
     /// Marks what is hidden, as far as it would show.
     fn hide(&self) -> Result<()> {
-        let opaque: HashSet<&[u8]> = self.assumed.opaque.iter().map(Vec::as_slice).collect();
-        for path in &self.assumed.hidden {
+        let opaque: HashSet<&[u8]> = self.effects.opaque.iter().map(Vec::as_slice).collect();
+        for path in &self.effects.hidden {
             let mut above = split(path).0;
             let mut shown = !opaque.contains(above);
             while shown && !above.is_empty() {

@@ -8,38 +8,39 @@ use cas_core::{Error, ErrorKind, Result};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::apart::Origin;
 use super::dirs::{DIRECTORY, Dir};
 use super::meta::own;
-use super::path::{Whiteout, clean, split};
+use super::path::{clean, split};
 use super::remove::{Removed, remove};
 use super::seen::Fact;
+use super::standalone::Origin;
 use super::times::timestamps;
+use super::whiteout::Whiteout;
 use super::{Layer, denied, os};
 use crate::tar::{Device, Entry, EntryKind, Reader};
 
 impl Layer {
     /// Applies one member, whose body `reader` gives.
-    pub(super) fn place<R: BufRead>(
+    pub(super) fn apply_member<R: BufRead>(
         &mut self,
         entry: &Entry,
         reader: &mut Reader<R>,
     ) -> Result<()> {
-        self.dirs.make_room()?;
+        self.dirs.close_excess()?;
         self.applied.entries += 1;
         let path = clean(&entry.path);
         if path.is_empty() {
-            return self.place_root(entry);
+            return self.apply_root(entry);
         }
         let (parent, name) = split(&path);
         if let Some(whiteout) = Whiteout::parse(name)? {
-            return self.whiteout(parent, &whiteout);
+            return self.apply_whiteout(parent, &whiteout);
         }
         match &entry.kind {
-            EntryKind::Directory => self.place_directory(entry, &path),
-            EntryKind::File => self.place_file(entry, parent, name, reader),
-            EntryKind::Hardlink(target) => self.place_hardlink(target, parent, name),
-            EntryKind::Symlink(target) => self.place_node(entry, parent, name, |dir| {
+            EntryKind::Directory => self.apply_directory(entry, &path),
+            EntryKind::File => self.apply_file(entry, parent, name, reader),
+            EntryKind::Hardlink(target) => self.apply_hardlink(target, parent, name),
+            EntryKind::Symlink(target) => self.apply_node(entry, parent, name, |dir| {
                 fs::symlinkat(&target[..], &dir.fd, name)
             }),
             EntryKind::Char(Device { major: 0, minor: 0 }) => {
@@ -47,19 +48,19 @@ impl Layer {
                 Ok(())
             }
             EntryKind::Char(device) => {
-                self.place_special(entry, parent, name, FileType::CharacterDevice, *device)
+                self.apply_special(entry, parent, name, FileType::CharacterDevice, *device)
             }
             EntryKind::Block(device) => {
-                self.place_special(entry, parent, name, FileType::BlockDevice, *device)
+                self.apply_special(entry, parent, name, FileType::BlockDevice, *device)
             }
             EntryKind::Fifo => {
                 let none = Device { major: 0, minor: 0 };
-                self.place_special(entry, parent, name, FileType::Fifo, none)
+                self.apply_special(entry, parent, name, FileType::Fifo, none)
             }
         }
     }
 
-    fn place_root(&mut self, entry: &Entry) -> Result<()> {
+    fn apply_root(&mut self, entry: &Entry) -> Result<()> {
         if entry.kind != EntryKind::Directory {
             return Err(Error::corrupt(
                 "the root of the tree can only be a directory; the layer makes it something else",
@@ -70,7 +71,7 @@ impl Layer {
         self.describe_directory(&root, entry, false)
     }
 
-    fn place_directory(&mut self, entry: &Entry, path: &[u8]) -> Result<()> {
+    fn apply_directory(&mut self, entry: &Entry, path: &[u8]) -> Result<()> {
         let (parent, name) = split(path);
         let dir = self.parent(parent)?;
         let depth = dir.deeper()?;
@@ -90,12 +91,12 @@ impl Layer {
             made => os(made).map(|()| Origin::New)?,
         };
         let fd = os(fs::openat(&dir.fd, name, DIRECTORY, Mode::empty()))?;
-        let own = self.dirs.adopt(path, fd, depth)?;
+        let own = self.dirs.insert(path, fd, depth)?;
         match origin {
             Origin::Found => self.seen.insert(&Fact::Described(own.inode)),
-            _ => self.begin_directory(&dir, name, own.inode, origin)?,
+            _ => self.record_directory(&dir, name, own.inode, origin)?,
         }
-        self.note_kept(own.inode);
+        self.mark_kept(own.inode);
         own.kept.set(true);
         let fresh = origin != Origin::Found && !dir.default_acl.get();
         self.describe_directory(&own, entry, fresh)
@@ -110,7 +111,7 @@ impl Layer {
         Ok(())
     }
 
-    fn place_file<R: BufRead>(
+    fn apply_file<R: BufRead>(
         &mut self,
         entry: &Entry,
         parent: &[u8],
@@ -137,20 +138,20 @@ impl Layer {
             Some(regions) => regions.iter().map(|region| region.length).sum(),
             None => entry.size,
         };
-        let Some(room) = self.room.checked_sub(stored) else {
+        let Some(budget) = self.budget.checked_sub(stored) else {
             return Err(Error::new(
                 ErrorKind::Full,
                 format!(
                     "{stored} bytes do not fit into the {} that the layer may take",
-                    self.room
+                    self.budget
                 ),
             ));
         };
-        self.room = room;
+        self.budget = budget;
         Ok(())
     }
 
-    fn place_hardlink(&mut self, target: &[u8], parent: &[u8], name: &[u8]) -> Result<()> {
+    fn apply_hardlink(&mut self, target: &[u8], parent: &[u8], name: &[u8]) -> Result<()> {
         let path = clean(target);
         let (target_parent, target_name) = split(&path);
         let missing = || {
@@ -161,7 +162,7 @@ impl Layer {
         };
         let from = self.dirs.find(target_parent)?;
         let Some(from) = from else {
-            return self.tangle_or(missing);
+            return self.require_parents_or(missing);
         };
         let dir = self.parent(parent)?;
         let linked = self.fresh(&dir, name, || {
@@ -169,13 +170,13 @@ impl Layer {
         });
         match linked {
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Denied) => {
-                self.tangle_or(|| missing().source(error))
+                self.require_parents_or(|| missing().source(error))
             }
             linked => linked,
         }
     }
 
-    fn place_special(
+    fn apply_special(
         &mut self,
         entry: &Entry,
         parent: &[u8],
@@ -198,7 +199,7 @@ impl Layer {
         }
     }
 
-    fn place_node(
+    fn apply_node(
         &mut self,
         entry: &Entry,
         parent: &[u8],
@@ -225,18 +226,18 @@ impl Layer {
             made => made,
         };
         let made = os(made)?;
-        self.seen.insert(&Fact::Placed(dir.inode, name));
+        self.seen.insert(&Fact::Added(dir.inode, name));
         Ok(made)
     }
 
     /// Removes what stands at `name`.
     pub(super) fn clear(&mut self, dir: &Dir, name: &[u8]) -> Result<()> {
         let removed = remove(dir.fd.as_fd(), name)?;
-        if removed.was_way() {
-            self.dirs.forget();
+        if removed.invalidates_paths() {
+            self.dirs.forget_paths();
         }
         if removed == Removed::Tree {
-            self.tangle();
+            self.require_parents();
         }
         Ok(())
     }

@@ -5,13 +5,12 @@
 
 use std::rc::Rc;
 
-use cas_core::{Result, limit};
+use cas_core::{Error, Result, limit};
 use rustix::fs::{self, AtFlags, FileType, Mode, RawDir, SeekFrom};
 use rustix::io::Errno;
 
 use super::dirs::{DIRECTORY, Dir};
-use super::parents::For;
-use super::path::Whiteout;
+use super::parents::Purpose;
 use super::remove::too_deep;
 use super::seen::Fact;
 use super::{Layer, os};
@@ -19,17 +18,41 @@ use super::{Layer, os};
 /// Bytes of names that are read from a directory at once.
 const NAMES: usize = 4096;
 
+/// What the last name of a member asks to hide.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Whiteout<'a> {
+    /// The sibling of this name.
+    Name(&'a [u8]),
+    /// Everything in the directory that lower layers put there.
+    Opaque,
+}
+
+impl<'a> Whiteout<'a> {
+    /// The whiteout that `name` is, or nothing for an ordinary name.
+    pub(super) fn parse(name: &'a [u8]) -> Result<Option<Self>> {
+        match name.strip_prefix(b".wh.") {
+            None => Ok(None),
+            Some(b".wh..opq") => Ok(Some(Whiteout::Opaque)),
+            Some(b"" | b"." | b"..") => Err(Error::corrupt(format!(
+                "the whiteout {:?} names nothing that can be removed",
+                name.escape_ascii().to_string()
+            ))),
+            Some(hidden) => Ok(Some(Whiteout::Name(hidden))),
+        }
+    }
+}
+
 impl Layer {
     /// Does what a whiteout in the directory at the clean path `parent` asks for.
-    pub(super) fn whiteout(&mut self, parent: &[u8], whiteout: &Whiteout<'_>) -> Result<()> {
+    pub(super) fn apply_whiteout(&mut self, parent: &[u8], whiteout: &Whiteout<'_>) -> Result<()> {
         // Below a file, or where nothing is, nothing can be hidden.
-        let Some(dir) = self.hiding(parent)? else {
+        let Some(dir) = self.whiteout_directory(parent)? else {
             return Ok(());
         };
-        dir.touch();
+        dir.mark_changed();
         match whiteout {
             Whiteout::Opaque => {
-                self.note_opaque(&dir)?;
+                self.record_opaque(&dir)?;
                 self.purge(&dir, limit::PATH_DEPTH)
             }
             Whiteout::Name(name) => self.hide(&dir, name, limit::PATH_DEPTH),
@@ -37,9 +60,9 @@ impl Layer {
     }
 
     /// The directory of a whiteout; of a layer that is applied apart, one that is made for it.
-    fn hiding(&mut self, path: &[u8]) -> Result<Option<Rc<Dir>>> {
+    fn whiteout_directory(&mut self, path: &[u8]) -> Result<Option<Rc<Dir>>> {
         match self.dirs.find(path)? {
-            None if self.apart.is_some() => self.make(path, For::Whiteout),
+            None if self.standalone.is_some() => self.make_directories(path, Purpose::Whiteout),
             found => Ok(found),
         }
     }
@@ -47,7 +70,7 @@ impl Layer {
     /// Removes the name in `dir` as far as lower layers put it there.
     fn hide(&mut self, dir: &Dir, name: &[u8], levels: usize) -> Result<()> {
         let stat = match fs::statat(&dir.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Err(Errno::NOENT) => return self.note_hidden(dir, name),
+            Err(Errno::NOENT) => return self.record_hidden(dir, name),
             Err(Errno::NOTDIR | Errno::NAMETOOLONG) => return Ok(()),
             stat => os(stat)?,
         };
@@ -58,15 +81,15 @@ impl Layer {
                 return Ok(());
             }
             let below = os(fs::openat(&dir.fd, name, DIRECTORY, Mode::empty()))?;
-            let below = self.dirs.visit(below, dir.depth + 1)?;
-            below.touch();
-            if !self.is_alone(dir) {
-                self.note_opaque(&below)?;
+            let below = self.dirs.handle(below, dir.depth + 1)?;
+            below.mark_changed();
+            if !self.is_isolated(dir) {
+                self.record_opaque(&below)?;
             }
             self.purge(&below, levels)?;
-            return below.settle();
+            return below.restore_times();
         }
-        if !is_dir && self.seen.contains(&Fact::Placed(dir.inode, name)) {
+        if !is_dir && self.seen.contains(&Fact::Added(dir.inode, name)) {
             return Ok(());
         }
         self.clear(dir, name)
@@ -90,5 +113,21 @@ impl Layer {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whiteouts_that_name_nothing() {
+        for bad in [".wh.", ".wh..", ".wh..."] {
+            assert!(Whiteout::parse(bad.as_bytes()).is_err(), "{bad}");
+        }
+        let parse = |name| Whiteout::parse(name).ok().flatten();
+        assert_eq!(parse(b".wh..wh..opq"), Some(Whiteout::Opaque));
+        assert_eq!(parse(b".wh.x"), Some(Whiteout::Name(b"x")));
+        assert_eq!(parse(b".whx"), None);
     }
 }

@@ -3,28 +3,28 @@
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::apply::Assumed;
+use crate::apply::DeferredEffects;
 
-/// A layer that is applied apart.
-pub(super) struct Part {
-    /// Of its snapshot.
+/// A layer that is applied without its parents.
+pub(super) struct StandaloneLayer {
+    /// The key of its active snapshot.
     pub(super) key: String,
-    /// Its tree.
+    /// The directory that it is applied to.
     pub(super) tree: PathBuf,
     state: Mutex<State>,
 }
 
-/// What has become of it.
+/// How far a layer is.
 pub(super) enum State {
     Waiting,
     Begun,
-    /// With what it takes for granted; nothing where it can only be applied on its parent.
-    Applied(Option<Assumed>),
+    /// With its deferred effects, or `None` if it needs its parents.
+    Applied(Option<DeferredEffects>),
 }
 
-impl Part {
+impl StandaloneLayer {
     pub(super) fn new(key: String, tree: PathBuf) -> Self {
-        Part {
+        StandaloneLayer {
             key,
             tree,
             state: Mutex::new(State::Waiting),
@@ -35,7 +35,7 @@ impl Part {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins, where nobody has yet.
+    /// Marks the layer as begun. Returns `false` if it is not waiting.
     pub(super) fn begin(&self) -> bool {
         let mut state = self.state();
         let waiting = matches!(*state, State::Waiting);

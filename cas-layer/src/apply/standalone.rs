@@ -10,7 +10,7 @@
 //!
 //! What cannot be known without the layers below makes the layer *tangled*: a hard link to
 //! something of theirs, a directory of its own that it takes away again, more notes than
-//! [`NOTES`]. It must then be applied on top of them. Layers that tools make seldom are.
+//! [`MAX_RECORDED`]. It must then be applied on top of them. Layers that tools make seldom are.
 
 use std::os::fd::AsFd;
 
@@ -22,11 +22,11 @@ use super::path::push;
 use super::seen::{Fact, Inode};
 
 /// Most bytes of paths that are noted of one layer.
-const NOTES: usize = 4 << 20;
+const MAX_RECORDED: usize = 4 << 20;
 
 /// What a layer that was applied apart takes for granted of those below it.
 #[derive(Debug, Default)]
-pub struct Assumed {
+pub struct DeferredEffects {
     /// Directories that no member asked for when they were made, parents before children.
     pub(super) implied: Vec<Implied>,
     /// Names that are hidden.
@@ -40,13 +40,13 @@ pub struct Assumed {
 pub(super) struct Implied {
     pub(super) path: Vec<u8>,
     inode: Inode,
-    /// Whether something of the layer is in it; else it is there for whiteouts alone.
+    /// Whether something of the layer is in it; else it is there for whiteouts isolated.
     pub(super) needed: bool,
     /// Whether a later member says how it is.
     pub(super) described: bool,
 }
 
-impl Assumed {
+impl DeferredEffects {
     /// Whether nothing is, so that any layers may be below.
     pub fn is_empty(&self) -> bool {
         self.implied.is_empty() && self.hidden.is_empty() && self.opaque.is_empty()
@@ -55,10 +55,10 @@ impl Assumed {
 
 /// The notes of a layer that is being applied apart.
 #[derive(Default)]
-pub(super) struct Apart {
-    assumed: Assumed,
+pub(super) struct Recorder {
+    effects: DeferredEffects,
     bytes: usize,
-    tangled: bool,
+    needs_parents: bool,
 }
 
 /// Where a directory comes from.
@@ -76,130 +76,132 @@ pub(super) enum Origin {
 
 impl Layer {
     /// Takes notes from now on.
-    pub(super) fn begin_apart(&mut self) -> Result<()> {
-        self.apart = Some(Apart::default());
+    pub(super) fn begin_standalone(&mut self) -> Result<()> {
+        self.standalone = Some(Recorder::default());
         let root = self.dirs.root();
-        self.note_kept(root.inode);
-        self.note_implied(Vec::new(), root.inode);
+        self.mark_kept(root.inode);
+        self.record_implied(Vec::new(), root.inode);
         Ok(())
     }
 
     /// The notes, unless the layer is tangled.
-    pub(super) fn assumed(&mut self) -> Option<Assumed> {
-        let Apart {
-            mut assumed,
-            tangled,
+    pub(super) fn take_effects(&mut self) -> Option<DeferredEffects> {
+        let Recorder {
+            mut effects,
+            needs_parents,
             ..
-        } = self.apart.take()?;
-        for implied in &mut assumed.implied {
+        } = self.standalone.take()?;
+        for implied in &mut effects.implied {
             implied.needed = self.seen.contains(&Fact::Kept(implied.inode));
             implied.described = self.seen.contains(&Fact::Described(implied.inode));
         }
-        (!tangled).then_some(assumed)
+        (!needs_parents).then_some(effects)
     }
 
-    pub(super) fn is_tangled(&self) -> bool {
-        self.apart.as_ref().is_some_and(|apart| apart.tangled)
+    pub(super) fn needs_parents(&self) -> bool {
+        self.standalone
+            .as_ref()
+            .is_some_and(|recorder| recorder.needs_parents)
     }
 
     /// Gives the layer up, where it is applied apart.
-    pub(super) fn tangle(&mut self) {
-        if let Some(apart) = &mut self.apart {
-            apart.tangled = true;
+    pub(super) fn require_parents(&mut self) {
+        if let Some(recorder) = &mut self.standalone {
+            recorder.needs_parents = true;
         }
     }
 
     /// The same where something is missing, which is an error otherwise.
-    pub(super) fn tangle_or(&mut self, missing: impl FnOnce() -> Error) -> Result<()> {
-        if self.apart.is_none() {
+    pub(super) fn require_parents_or(&mut self, missing: impl FnOnce() -> Error) -> Result<()> {
+        if self.standalone.is_none() {
             return Err(missing());
         }
-        self.tangle();
+        self.require_parents();
         Ok(())
     }
 
     /// Whether nothing of the layers below can show in a directory of a layer applied apart.
-    pub(super) fn is_alone(&self, dir: &Dir) -> bool {
-        self.apart.is_some() && self.seen.contains(&Fact::Purged(dir.inode))
+    pub(super) fn is_isolated(&self, dir: &Dir) -> bool {
+        self.standalone.is_some() && self.seen.contains(&Fact::Purged(dir.inode))
     }
 
     /// Whether the layer hides what the layers below may have at the name.
     pub(super) fn hides(&self, dir: &Dir, name: &[u8]) -> bool {
-        self.apart.is_some()
-            && (self.is_alone(dir) || self.seen.contains(&Fact::Hidden(dir.inode, name)))
+        self.standalone.is_some()
+            && (self.is_isolated(dir) || self.seen.contains(&Fact::Hidden(dir.inode, name)))
     }
 
     /// Notes what a directory made as `name` in `dir` may have below it.
-    pub(super) fn begin_directory(
+    pub(super) fn record_directory(
         &mut self,
         dir: &Dir,
         name: &[u8],
         inode: Inode,
         origin: Origin,
     ) -> Result<()> {
-        if self.apart.is_none() {
+        if self.standalone.is_none() {
             return Ok(());
         }
-        let alone = self.is_alone(dir);
-        if alone || origin == Origin::Replaces || self.hides(dir, name) {
+        let isolated = self.is_isolated(dir);
+        if isolated || origin == Origin::Replaces || self.hides(dir, name) {
             self.seen.insert(&Fact::Purged(inode));
-            if !alone && let Some(path) = self.named(dir, name)? {
-                self.note(path, |assumed| &mut assumed.opaque);
+            if !isolated && let Some(path) = self.named(dir, name)? {
+                self.record(path, |effects| &mut effects.opaque);
             }
         } else if origin == Origin::Implied
             && let Some(path) = self.named(dir, name)?
         {
-            self.note_implied(path, inode);
+            self.record_implied(path, inode);
         }
         Ok(())
     }
 
     /// Notes that nothing from below is shown in a directory.
-    pub(super) fn note_opaque(&mut self, dir: &Dir) -> Result<()> {
-        if self.apart.is_some()
-            && !self.is_alone(dir)
+    pub(super) fn record_opaque(&mut self, dir: &Dir) -> Result<()> {
+        if self.standalone.is_some()
+            && !self.is_isolated(dir)
             && let Some(path) = self.path(dir)?
         {
-            self.note(path, |assumed| &mut assumed.opaque);
+            self.record(path, |effects| &mut effects.opaque);
         }
         Ok(())
     }
 
     /// Notes that a name is hidden, at which this layer has nothing.
-    pub(super) fn note_hidden(&mut self, dir: &Dir, name: &[u8]) -> Result<()> {
-        if self.apart.is_some()
+    pub(super) fn record_hidden(&mut self, dir: &Dir, name: &[u8]) -> Result<()> {
+        if self.standalone.is_some()
             && !self.hides(dir, name)
             && let Some(path) = self.named(dir, name)?
         {
             self.seen.insert(&Fact::Hidden(dir.inode, name));
-            self.note(path, |assumed| &mut assumed.hidden);
+            self.record(path, |effects| &mut effects.hidden);
         }
         Ok(())
     }
 
-    fn note_implied(&mut self, path: Vec<u8>, inode: Inode) {
+    fn record_implied(&mut self, path: Vec<u8>, inode: Inode) {
         let implied = Implied {
             path,
             inode,
             needed: false,
             described: false,
         };
-        if let Some(apart) = self.room_for(implied.path.len()) {
-            apart.assumed.implied.push(implied);
+        if let Some(recorder) = self.room_for(implied.path.len()) {
+            recorder.effects.implied.push(implied);
         }
     }
 
-    fn note(&mut self, path: Vec<u8>, list: fn(&mut Assumed) -> &mut Vec<Vec<u8>>) {
-        if let Some(apart) = self.room_for(path.len()) {
-            list(&mut apart.assumed).push(path);
+    fn record(&mut self, path: Vec<u8>, list: fn(&mut DeferredEffects) -> &mut Vec<Vec<u8>>) {
+        if let Some(recorder) = self.room_for(path.len()) {
+            list(&mut recorder.effects).push(path);
         }
     }
 
-    fn room_for(&mut self, bytes: usize) -> Option<&mut Apart> {
-        let apart = self.apart.as_mut()?;
-        apart.bytes += bytes + size_of::<Implied>();
-        apart.tangled |= apart.bytes > NOTES;
-        Some(apart)
+    fn room_for(&mut self, bytes: usize) -> Option<&mut Recorder> {
+        let recorder = self.standalone.as_mut()?;
+        recorder.bytes += bytes + size_of::<Implied>();
+        recorder.needs_parents |= recorder.bytes > MAX_RECORDED;
+        Some(recorder)
     }
 
     fn named(&mut self, dir: &Dir, name: &[u8]) -> Result<Option<Vec<u8>>> {
@@ -214,7 +216,7 @@ impl Layer {
     fn path(&mut self, dir: &Dir) -> Result<Option<Vec<u8>>> {
         match self.dirs.path(dir.fd.as_fd()) {
             Err(error) if error.kind() == ErrorKind::OutOfRange => {
-                self.tangle();
+                self.require_parents();
                 Ok(None)
             }
             path => path.map(Some),

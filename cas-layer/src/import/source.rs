@@ -1,0 +1,69 @@
+//! Where images come from, and which kind of source that is.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::path::PathBuf;
+
+use cas_core::{Result, pool};
+
+use super::contents::{Contents, unrecognised};
+use super::importer::BlobImporter;
+use super::names::Root;
+use super::plan::Plan;
+use super::{archive, docker, oci, stream};
+use crate::codec::{self, Compression};
+use crate::layout;
+
+/// Where images come from. The kind is detected from the content.
+pub enum Source {
+    /// A directory or an archive.
+    Path(PathBuf),
+    /// An archive that can be read only once.
+    Stream(Box<dyn Read + Send>),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Path(path) => path.display().fmt(f),
+            Source::Stream(_) => f.write_str("stream"),
+        }
+    }
+}
+
+/// Opens a source. A source that can be read only once is stored on the way.
+pub(super) async fn open(importer: &BlobImporter<'_>, source: Source) -> Result<Contents> {
+    let path = match source {
+        Source::Stream(input) => return stream::receive(importer, input).await,
+        Source::Path(path) => path,
+    };
+    if path.is_dir() {
+        return Ok(Contents::Directory(path));
+    }
+    let mut file = File::open(&path)?;
+    let regular = file.metadata()?.is_file();
+    let mut magic = Vec::new();
+    if regular {
+        (&mut file).take(8).read_to_end(&mut magic)?;
+        file.rewind()?;
+    }
+    if regular && codec::detect(&magic) == Compression::None {
+        return pool::run(move || archive::scan(file)).await;
+    }
+    stream::receive(importer, Box::new(file)).await
+}
+
+/// Returns the images that the source lists.
+///
+/// # Errors
+/// `InvalidArgument` if the source is neither an OCI layout nor a docker archive.
+pub(super) async fn roots(plan: &mut Plan<'_>) -> Result<Vec<Root>> {
+    if plan.contents.find(layout::INDEX)?.is_some() {
+        return oci::roots(plan).await;
+    }
+    if plan.contents.find(layout::DOCKER_MANIFEST)?.is_some() {
+        return docker::roots(plan).await;
+    }
+    Err(unrecognised())
+}
