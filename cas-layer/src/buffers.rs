@@ -1,4 +1,4 @@
-//! Pieces of memory that are used again: a fresh megabyte costs 256 page faults.
+//! Reusable memory buffers: a fresh megabyte costs 256 page faults.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
-/// Bytes of one piece.
+/// Size of a piece in bytes.
 pub(crate) const PIECE: usize = 1 << 20;
 
-/// Where pieces come from, and go back to when the last reader drops them.
+/// A pool of pieces. A piece returns to it when its last reader drops it.
 #[derive(Clone, Default)]
 pub(crate) struct Buffers(Arc<Mutex<Vec<Vec<u8>>>>);
 
@@ -34,7 +34,7 @@ impl Drop for Lent {
 }
 
 impl Buffers {
-    /// The next piece of `input`, at most `limit` bytes; shorter only where `input` ends.
+    /// Reads the next piece of `input`, at most `limit` bytes. It is shorter only at the end.
     pub(crate) fn read(&self, input: &mut impl Read, limit: u64) -> io::Result<Bytes> {
         let memory = self.free().pop().unwrap_or_else(|| vec![0; PIECE]);
         let mut lent = Lent {
@@ -59,7 +59,7 @@ impl Buffers {
     }
 }
 
-/// Reads a file by position, for its offset is shared.
+/// Reads a file by position, because other readers share its offset.
 pub(crate) struct At<'a> {
     pub(crate) file: &'a File,
     pub(crate) from: u64,

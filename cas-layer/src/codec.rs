@@ -1,8 +1,8 @@
-//! Compression of layers: what a blob is compressed with, and a streaming decoder with budgets.
+//! Compression of layers: detection, and a streaming decoder with size limits.
 //!
-//! A stream is whole or it is an error. What follows the last gzip member or zstd frame must be
-//! another member or frame; anything else, zero padding included, is damage, as it is to Go's
-//! gzip and so to every container engine.
+//! A stream is either complete or an error. Only another member or frame may follow a gzip member
+//! or zstd frame. Anything else, including zero padding, is an error, as in Go's gzip and
+//! therefore in every container engine.
 
 use std::io::{self, BufRead, ErrorKind, Read};
 
@@ -11,22 +11,22 @@ use flate2::bufread::MultiGzDecoder;
 
 /// Bytes read from the source at once.
 const INPUT: usize = 256 << 10;
-/// Decompressed bytes below which the ratio of a stream is not judged.
+/// Decompressed bytes below which the compression ratio is not checked.
 const RATIO_FLOOR_GZIP: u64 = 1 << 20;
 const RATIO_FLOOR_ZSTD: u64 = 1 << 30;
 
 /// How the bytes of a layer are compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Compression {
-    /// Not at all.
+    /// Not compressed.
     None,
-    /// gzip, of one or many members.
+    /// gzip, with one or more members.
     Gzip,
-    /// Zstandard, of one or many frames, skippable ones included.
+    /// Zstandard, with one or more frames, including skippable ones.
     Zstd,
 }
 
-/// The compression that the first bytes of a stream tell; eight bytes are enough.
+/// Detects the compression from the first bytes of a stream. Eight bytes are enough.
 pub fn detect(magic: &[u8]) -> Compression {
     match *magic {
         [0x1f, 0x8b, 0x08, ..] => Compression::Gzip,
@@ -38,8 +38,8 @@ pub fn detect(magic: &[u8]) -> Compression {
 
 /// A reader of the decompressed bytes of `R`.
 ///
-/// Errors travel inside [`io::Error`] as [`cas_core::Error`]: `Corrupt` for a damaged or
-/// truncated stream, `OutOfRange` for a budget, and the source's own errors as they are.
+/// Errors are [`cas_core::Error`] inside [`io::Error`]: `Corrupt` for a damaged or truncated
+/// stream, `OutOfRange` for an exceeded limit, and errors of the source unchanged.
 pub struct Decoder<R: Read> {
     stream: Stream<Input<R>>,
     produced: u64,
@@ -53,7 +53,7 @@ enum Stream<I: BufRead> {
 }
 
 impl<R: Read> Decoder<R> {
-    /// A decoder of `source` that gives at most [`limit::LAYER`] bytes.
+    /// Creates a decoder of `source` that returns at most [`limit::LAYER`] bytes.
     ///
     /// # Errors
     /// `Internal` if the codec cannot be set up.
@@ -61,7 +61,7 @@ impl<R: Read> Decoder<R> {
         Self::with_budget(source, compression, limit::LAYER)
     }
 
-    /// A decoder of `source` that gives at most `budget` bytes, and never more than
+    /// Creates a decoder of `source` that returns at most `budget` bytes, and never more than
     /// [`limit::LAYER`].
     ///
     /// # Errors
@@ -82,12 +82,12 @@ impl<R: Read> Decoder<R> {
         })
     }
 
-    /// Compressed bytes taken from the source so far.
+    /// Returns the number of compressed bytes read from the source so far.
     pub fn consumed(&self) -> u64 {
         self.input().total
     }
 
-    /// Decompressed bytes given so far.
+    /// Returns the number of decompressed bytes returned so far.
     pub fn produced(&self) -> u64 {
         self.produced
     }
@@ -103,7 +103,7 @@ impl<R: Read> Decoder<R> {
     fn check(&self) -> Result<(), Error> {
         if self.produced > self.budget {
             return Err(Error::out_of_range(format!(
-                "the layer has more than the {} decompressed bytes it may have",
+                "the layer has more than the {} decompressed bytes allowed",
                 self.budget
             )));
         }
@@ -115,7 +115,7 @@ impl<R: Read> Decoder<R> {
         let consumed = self.consumed();
         if self.produced > floor && self.produced > consumed.saturating_mul(ratio) {
             return Err(Error::out_of_range(format!(
-                "{consumed} compressed bytes became {}; at most {ratio} for one are allowed",
+                "{consumed} compressed bytes became {}; at most {ratio} per byte are allowed",
                 self.produced
             )));
         }
@@ -138,7 +138,7 @@ impl<R: Read> Read for Decoder<R> {
         }?;
         let compressed = !matches!(self.stream, Stream::Plain(_));
         if read == 0 && !out.is_empty() && compressed && self.consumed() == 0 {
-            return Err(Error::corrupt("a compressed stream was expected, found no bytes").into());
+            return Err(Error::corrupt("expected a compressed stream, found no bytes").into());
         }
         self.produced += read as u64;
         self.check()?;
@@ -146,16 +146,16 @@ impl<R: Read> Read for Decoder<R> {
     }
 }
 
-/// Sorts an error of a codec; one of the source passes as it is.
+/// Classifies an error of a codec. An error of the source is returned unchanged.
 fn damaged(codec: &str, error: io::Error) -> io::Error {
     if error.get_ref().is_some_and(|inner| inner.is::<Error>()) {
         return error;
     }
-    // The zstd library tells its errors apart by text only.
+    // The zstd library distinguishes its errors by text only.
     if error.to_string().contains("too much memory") {
         let allowed = 1u64 << limit::ZSTD_WINDOW_LOG;
         return Error::out_of_range(format!(
-            "the zstd frame wants a larger window than the {allowed} bytes allowed"
+            "the zstd frame needs a larger window than the {allowed} bytes allowed"
         ))
         .source(error)
         .into();
@@ -169,7 +169,7 @@ fn damaged(codec: &str, error: io::Error) -> io::Error {
         .into()
 }
 
-/// The source, buffered, counted, and with its errors sorted.
+/// The source, with a buffer, a byte count, and classified errors.
 struct Input<R> {
     source: R,
     buffer: Box<[u8]>,
@@ -205,7 +205,7 @@ impl<R: Read> Input<R> {
 
 impl<R: Read> Read for Input<R> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        // Nothing is buffered for a plain stream: its bytes go straight to the caller.
+        // Nothing is buffered for an uncompressed stream: its bytes go straight to the caller.
         if self.start == self.end {
             return Self::pull(&mut self.source, out, &mut self.total);
         }

@@ -1,8 +1,9 @@
-//! A layer's bytes and a directory tree: codecs, a strict tar reader, applying, and the pipeline.
+//! Layers of container images: compression, a strict tar reader, applying to a directory tree,
+//! and import, export and unpack of whole images.
 //!
-//! Everything here is synchronous and runs on threads of the caller. Bytes flow one way:
-//! [`flow`] reads a blob, [`codec`] inflates it, [`tar`] cuts it into entries and
-//! [`apply`] writes them below one directory, never outside it.
+//! Bytes flow one way: [`flow`] reads a blob, [`codec`] decompresses it, [`tar`] splits it into
+//! members, and [`apply`] writes them below one directory, never outside it. These four are
+//! synchronous and run on threads of the caller.
 
 pub mod apply;
 mod buffers;

@@ -1,4 +1,4 @@
-//! Decoding: everything legal is read to its end, everything else is a typed error.
+//! Decoding: every valid stream is read to its end, everything else is a typed error.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -106,7 +106,7 @@ fn damage_is_corrupt() {
 }
 
 #[test]
-fn budgets_end_a_bomb() {
+fn limits_stop_a_bomb() {
     for (compression, stream) in [
         (Compression::None, vec![0; 20_000]),
         (Compression::Gzip, gzip(&[0; 20_000])),
@@ -119,7 +119,7 @@ fn budgets_end_a_bomb() {
         assert_eq!(decoded(20_000).unwrap(), 20_000);
         assert_eq!(decoded(19_999).unwrap_err().kind(), ErrorKind::OutOfRange);
     }
-    // 16 GiB of zeros in half a MiB: the ratio ends it after the first GiB.
+    // 16 GiB of zeros in half a MiB: the ratio stops it after the first GiB.
     let block = zstd(&vec![0; 64 << 20]);
     let source = Repeated {
         block,
@@ -162,7 +162,7 @@ fn a_window_of_two_gigabytes_is_refused() {
 }
 
 #[test]
-fn errors_of_the_source_stay_what_they_are() {
+fn errors_of_the_source_are_unchanged() {
     struct Failing;
     impl Read for Failing {
         fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {

@@ -1,4 +1,4 @@
-//! The pipeline: verified to the last byte, and never stuck.
+//! The pipeline: everything is verified to the last byte, and nothing gets stuck.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -15,7 +15,7 @@ use cas_layer::codec::Compression;
 use cas_layer::flow::{LayerSource, stream, unpack, unpack_one};
 use common::{Cage, Tar};
 
-/// A layer that is what it says, compressed.
+/// A valid layer, compressed.
 struct Blob {
     bytes: Vec<u8>,
     diff_id: Digest,
@@ -87,8 +87,8 @@ fn many_layers_run_through_few_buffers() {
 }
 
 #[test]
-fn what_lies_is_corrupt() {
-    // M46, and a diff id that covers what follows the archive.
+fn a_blob_that_does_not_match_its_descriptor_is_corrupt() {
+    // Also a diff ID that covers what follows the archive.
     let good = Blob::new(&Tar::new().file("f", "x").end());
     let tail = Blob::new(&[Tar::new().file("f", "x").end(), vec![0; 512]].concat());
     let other = Digest::sha256(b"other");
@@ -156,7 +156,7 @@ impl Read for Failing {
 }
 
 #[test]
-fn a_failure_anywhere_ends_everything_with_its_cause() {
+fn a_failure_anywhere_stops_the_pipeline_with_its_cause() {
     let threads = || fs::read_dir("/proc/self/task").unwrap().count();
     let before = threads();
     let fat = Blob::new(&big("fat", 16));
@@ -165,7 +165,7 @@ fn a_failure_anywhere_ends_everything_with_its_cause() {
         let cage = Cage::new();
         let tree = Tree::open(&cage.root()).unwrap();
         let run = |layers| unpack(layers, &tree, Durability::Relaxed, &|_| {}).unwrap_err();
-        // The blob fails in the middle of a layer, and in the one after a fat one.
+        // The blob fails in the middle of a layer, and in the layer after a large one.
         let cut = fat.bytes[..round * fat.bytes.len() / 8].to_vec();
         let broken = || LayerSource {
             blob: Box::new(Failing(Box::new(io::Cursor::new(cut.clone())))),
@@ -179,7 +179,7 @@ fn a_failure_anywhere_ends_everything_with_its_cause() {
             run(vec![fat.source(), broken()]).kind(),
             ErrorKind::Unavailable
         );
-        // The archive is refused while far more is on its way.
+        // The archive is refused while far more bytes are on their way.
         let error = run(vec![bad.source(), fat.source(), fat.source()]);
         assert_eq!(error.kind(), ErrorKind::Corrupt);
         assert!(error.to_string().contains("checksum"), "{error}");

@@ -1,4 +1,4 @@
-//! Random stacks of layers against a model of what a layer means, and random damage.
+//! Random stacks of layers, compared with a model of what layers mean, and random damage.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -24,7 +24,7 @@ type Names = Vec<&'static str>;
 enum Op {
     File(Names),
     Dir(Names),
-    /// A link to the directory `/s`, through which other members may then lead.
+    /// A link to the directory `/s`, through which other members may lead.
     Link(Names),
     Hard(Names, Names),
     Hide(Names),
@@ -35,12 +35,12 @@ enum Op {
 enum Node {
     /// A directory and its time.
     Dir(i64),
-    /// A file: its inode, which is its content too.
+    /// A file, by its inode, which is also its content.
     File(usize),
     Link(usize),
 }
 
-/// A tree in memory, and what the layer at hand placed in it.
+/// A tree in memory, and what the current layer added to it.
 #[derive(Clone, Default)]
 struct Model {
     tree: BTreeMap<Names, Node>,
@@ -71,7 +71,7 @@ impl Model {
         self.tree.retain(|other, _| !other.starts_with(path));
     }
 
-    /// Puts a node at a path and notes it and all above it as of this layer.
+    /// Adds a node at a path, and records the path and its ancestors as kept.
     fn place(&mut self, names: &[&'static str], node: Node) {
         let path = self.place_of(names);
         let merge = matches!(
@@ -103,7 +103,7 @@ impl Model {
         }
     }
 
-    /// Does what the operation means; false if no layer may ask for it.
+    /// Applies an operation. Returns `false` if no layer may contain it.
     fn apply(&mut self, op: &Op) -> bool {
         self.inodes += 1;
         match op {
@@ -163,7 +163,7 @@ fn member(tar: Tar, op: &Op, content: usize) -> Tar {
     tar.file(format!("{base}/{marker}"), "")
 }
 
-/// What is on the disk, in the words of the model; files by content, which is their inode.
+/// Reads a tree from the disk into the model's form. Files are identified by their content.
 fn look(
     root: &Path,
     at: &Path,
@@ -207,7 +207,7 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// Renumbers what names inodes by the order of their first path.
+/// Renumbers inodes in the order of their first path.
 fn canonical(tree: BTreeMap<String, Node>) -> BTreeMap<String, Node> {
     let mut seen = BTreeMap::new();
     let rename = |node| match node {
@@ -224,7 +224,7 @@ fn canonical(tree: BTreeMap<String, Node>) -> BTreeMap<String, Node> {
         .collect()
 }
 
-/// The archives of a stack of layers, and the tree that they mean.
+/// Returns the archives of a stack of layers, and the tree that they mean.
 fn replay(layers: &[Vec<Op>]) -> (Vec<Tar>, BTreeMap<String, Node>) {
     let mut model = Model::default();
     let archive = |layer: &Vec<Op>| {
@@ -248,7 +248,7 @@ fn replay(layers: &[Vec<Op>]) -> (Vec<Tar>, BTreeMap<String, Node>) {
     )
 }
 
-/// A tree without what inodes its links have: an overlay makes a link of its own of each.
+/// Removes the inodes of links from a tree, because an overlay copies each link.
 fn single(mut tree: BTreeMap<String, Node>) -> BTreeMap<String, Node> {
     for node in tree.values_mut() {
         if let Node::Link(inode) = node {
@@ -285,7 +285,7 @@ fn overlay(below: &[PathBuf], upper: Option<(&PathBuf, &PathBuf)>) -> OwnedFd {
     cas_host::mount::open(&[mount]).unwrap()
 }
 
-/// The directories of one layer.
+/// Creates the directories of one layer.
 fn place(cage: &Cage, number: usize) -> (PathBuf, PathBuf) {
     let place = cage.root().join(number.to_string());
     let (upper, work) = (place.join("fs"), place.join("work"));
@@ -294,7 +294,7 @@ fn place(cage: &Cage, number: usize) -> (PathBuf, PathBuf) {
     (upper, work)
 }
 
-/// What layers show over each other.
+/// Returns what layers show when they are stacked.
 fn shown(layers: &[PathBuf]) -> BTreeMap<String, Node> {
     let root = overlay(layers, None);
     let path = format!("/proc/self/fd/{}", root.as_raw_fd());
@@ -308,7 +308,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
     #[test]
-    fn stacks_of_layers_are_what_they_mean(layers in vec(vec(op(), 0..12), 1..5)) {
+    fn stacked_layers_match_the_model(layers in vec(vec(op(), 0..12), 1..5)) {
         let cage = Cage::new();
         let time = |path| fs::metadata(path).unwrap().mtime();
         let before = time(cage.root());
@@ -323,7 +323,7 @@ proptest! {
     }
 
     #[test]
-    fn layers_over_each_other_are_what_they_mean(layers in vec(vec(op(), 0..12), 1..5)) {
+    fn layers_in_an_overlay_match_the_model(layers in vec(vec(op(), 0..12), 1..5)) {
         prop_assume!(can_mount());
         let cage = Cage::new();
         let (tars, tree) = replay(&layers);
@@ -339,7 +339,7 @@ proptest! {
     }
 
     #[test]
-    fn layers_apart_are_what_they_mean(layers in vec(vec(op(), 0..12), 1..5)) {
+    fn standalone_layers_match_the_model(layers in vec(vec(op(), 0..12), 1..5)) {
         prop_assume!(can_mount());
         let cage = Cage::new();
         let (tars, tree) = replay(&layers);
@@ -350,7 +350,8 @@ proptest! {
             let alone = Tree::open(&upper).unwrap();
             let archive = tar.0.clone();
             let (_, effects) = alone.apply_standalone(&mut Reader::new(&tar.end()[..])).unwrap();
-            let resolved = effects.map(|effects| alone.resolve_onto(under.as_ref(), &effects).unwrap());
+            let resolved = effects
+                .map(|effects| alone.resolve_onto(under.as_ref(), &effects).unwrap());
             if resolved != Some(true) {
                 fs::remove_dir_all(&upper).unwrap();
                 fs::create_dir(&upper).unwrap();
@@ -364,7 +365,7 @@ proptest! {
     }
 
     #[test]
-    fn damage_is_an_error_or_a_tree_but_never_more(
+    fn damage_is_an_error_or_stays_inside_the_tree(
         flips in vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
         cut in any::<prop::sample::Index>(),
         swap in any::<(prop::sample::Index, prop::sample::Index)>(),
@@ -397,7 +398,7 @@ proptest! {
     }
 }
 
-/// An archive with a bit of everything, small enough that damage meets each bit.
+/// An archive with a bit of everything, so small that random damage meets all of it.
 fn specimen(cage: &Cage) -> Vec<u8> {
     let mut map = b"1\n600\n3\n".to_vec();
     map.resize(512, 0);

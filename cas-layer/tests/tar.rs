@@ -1,4 +1,4 @@
-//! The reader against archives that are right in every dialect, and wrong in every way.
+//! The reader on archives that are valid in every dialect, and invalid in every way.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -24,7 +24,7 @@ fn sparse_pax(records: &[(&str, &[u8])], body: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn extensions_bind_to_the_next_member_only() {
+fn extensions_apply_to_the_next_member_only() {
     let long = "d/".repeat(90) + "name";
     let archive = Tar::new()
         .pax(&[
@@ -63,7 +63,7 @@ fn extensions_bind_to_the_next_member_only() {
 
 #[test]
 fn one_size_for_body_and_next_header() {
-    // M13: the header says nothing, pax says all: the nested archive stays a body.
+    // The header has no size, pax has the whole size: the nested archive stays a body.
     let nested = Tar::new().file("smuggled", "evil").0;
     let size = nested.len().to_string();
     let archive = Tar::new()
@@ -78,13 +78,13 @@ fn one_size_for_body_and_next_header() {
         (&members[0].1, &members[1].0.path[..]),
         (&nested, &b"after"[..])
     );
-    // M14: the two disagree.
+    // The two sizes differ.
     let archive = Tar::new()
         .pax(&[("size", b"512")])
         .file("f", [7; 1024])
         .end();
     assert_eq!(refused(&archive), ErrorKind::Corrupt);
-    // Bytes for what is no file; a hard link's size says nothing about bytes.
+    // A body where none is allowed; the size of a hard link is ignored.
     for flag in *b"23456" {
         let header = Header::new(flag, "x").link("y").size(512).device(1, 3);
         assert_eq!(
@@ -158,8 +158,8 @@ fn malformed_extensions_are_never_skipped() {
 }
 
 #[test]
-fn bounds_hold_before_anything_is_read() {
-    // M16, M17: the declared size is refused although not a byte of it is there.
+fn limits_are_checked_before_anything_is_read() {
+    // The declared size is refused although none of the bytes are there.
     for (flag, size) in [
         (b'x', 1 << 30),
         (b'g', 1 << 30),
@@ -207,7 +207,7 @@ fn numbers_and_checksums() {
     assert_eq!(negative(124, 12).unwrap_err().kind(), ErrorKind::Corrupt);
     assert_eq!(negative(108, 8).unwrap_err().kind(), ErrorKind::OutOfRange);
     assert_eq!(negative(136, 12).unwrap().0[0].0.mtime.seconds, -1);
-    // M28: 2^32-1 means "leave the owner" to the kernel, so it can be nobody's.
+    // 2^32-1 means "unchanged" to the kernel, so it is not a valid owner.
     for (value, fine) in [
         ("2147483648", true),
         ("4294967294", true),
@@ -238,7 +238,7 @@ fn numbers_and_checksums() {
 }
 
 #[test]
-fn ends_of_all_kinds() {
+fn every_way_to_end_an_archive() {
     let whole = Tar::new().file("a", "x").file("b", "yy").0;
     let complete = [&whole[..], &[0; 1024]].concat();
     assert_eq!(read_all(&complete).unwrap().1, [""; 0]);
@@ -255,7 +255,7 @@ fn ends_of_all_kinds() {
         assert_eq!(members.len(), if archive.is_empty() { 0 } else { 2 });
         assert_eq!(!warnings.is_empty(), warned, "{warnings:?}");
     }
-    // M20: inside a header, inside data, inside an end block, and a header after one end block.
+    // Inside a header, inside data, inside an end block, and a header after one end block.
     for cut in [100, 512, 1024 + 511, 1024 + 512 + 1] {
         assert_eq!(refused(&complete[..cut]), ErrorKind::Corrupt, "{cut}");
     }
@@ -265,7 +265,7 @@ fn ends_of_all_kinds() {
 }
 
 #[test]
-fn sparse_in_every_form() {
+fn every_format_of_sparse_files() {
     let regions = vec![
         Region {
             offset: 4096,
@@ -335,7 +335,7 @@ fn sparse_in_every_form() {
 }
 
 #[test]
-fn sparse_maps_that_lie() {
+fn invalid_sparse_maps_are_refused() {
     let pax = |size: &[u8], map: &[u8]| {
         refused(&sparse_pax(
             &[("GNU.sparse.size", size), ("GNU.sparse.map", map)],

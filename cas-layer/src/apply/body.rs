@@ -1,4 +1,4 @@
-//! The bytes of a file, from the archive to the disk.
+//! Copies the bytes of a file from the archive to the disk.
 
 use std::io::BufRead;
 use std::os::fd::BorrowedFd;
@@ -11,12 +11,12 @@ use rustix::io::{Errno, pwrite};
 use super::os;
 use crate::tar::{Entry, Reader, Region};
 
-/// Bytes of a file from which on the device is set to work before the sync, and after how many it
-/// is set to work again.
+/// Writeback of a file of at least this many bytes is started ahead of the sync.
 const LARGE: u64 = 256 << 10;
+/// Writeback of a larger file is started each time this many bytes are written.
 const WINDOW: u64 = 8 << 20;
 
-/// Writes the stored bytes where they belong, leaving holes open; gives how many they were.
+/// Writes the stored bytes to their offsets and leaves holes. Returns the bytes written.
 pub(super) fn write<R: BufRead>(
     file: BorrowedFd<'_>,
     entry: &Entry,
@@ -50,9 +50,7 @@ fn region<R: BufRead>(
     while length > 0 {
         let bytes = reader.fill_buf()?;
         if bytes.is_empty() {
-            return Err(Error::internal(
-                "a member has fewer bytes than its own size",
-            ));
+            return Err(Error::internal("a member has fewer bytes than its size"));
         }
         let most = bytes
             .len()

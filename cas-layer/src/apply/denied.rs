@@ -1,20 +1,20 @@
-//! What is denied to those who are not root of the whole system, in words that help.
+//! Errors of operations that only root may do, with advice.
 
 use cas_core::{Error, ErrorKind};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
-/// Told once a layer.
+/// The warning, once per layer, that devices could not be created.
 pub(super) const DEVICES: &str = "devices of the layer are left out: only root outside of user \
                                   namespaces can make them";
 
-/// Whether a node could not be made because it is a device, and this process may make none.
+/// Whether a node could not be created because this process may not create devices.
 pub(super) fn device(kind: FileType, error: &Error) -> bool {
     matches!(kind, FileType::CharacterDevice | FileType::BlockDevice)
         && error.kind() == ErrorKind::Denied
 }
 
-/// The error of giving a file to an owner.
+/// Returns the error for an owner that could not be set.
 pub(super) fn owner(errno: Errno, uid: u32, gid: u32) -> Error {
     let io = std::io::Error::from(errno);
     match errno {

@@ -1,8 +1,8 @@
-//! Open directories: a small cache that also brings their times back.
+//! Open directories: a small cache that also preserves directory times.
 //!
-//! Whatever changes in a directory moves its times. So a directory is looked at once, when it is
-//! opened, and its times are set again when it leaves the cache, in one call whatever happened in
-//! between. Two paths of one directory share one handle, or the second would note moved times.
+//! Every change in a directory updates its times. Therefore the times are read once, when the
+//! directory is opened, and are restored once, when it leaves the cache. Two paths of one
+//! directory share one handle. Otherwise the second handle would read changed times.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -18,13 +18,13 @@ use super::path::{clean, depth};
 use super::seen::Inode;
 use super::times::times;
 
-/// Most directories held open between two members.
+/// Directories that may stay open between two members.
 const OPEN: usize = 128;
 
-/// Why a path with more links than the kernel follows is refused.
+/// The error for a path with more links than the kernel follows.
 pub(super) const LOOP: &str = "more than 40 symbolic links lead to the parent";
 
-/// Flags that open a directory itself.
+/// Flags that open a directory without following a link.
 pub(super) const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
     .union(OFlags::NOFOLLOW)
@@ -34,13 +34,13 @@ pub(super) const DIRECTORY: OFlags = OFlags::RDONLY
 pub(super) struct Dir {
     pub(super) fd: OwnedFd,
     pub(super) inode: Inode,
-    /// Names between the root and it, links resolved.
+    /// Number of names between the root and the directory, links resolved.
     pub(super) depth: usize,
     times: RefCell<Timestamps>,
     changed: Cell<bool>,
-    /// Whether its ancestors and itself are noted as kept.
+    /// Whether the directory and its ancestors are recorded as kept.
     pub(super) kept: Cell<bool>,
-    /// Whether new members inherit an access list from it.
+    /// Whether it has a default access list, which new members inherit.
     pub(super) default_acl: Cell<bool>,
 }
 
@@ -58,8 +58,8 @@ impl Dir {
         })
     }
 
-    /// The depth of a directory in this one. Without a bound, links to links would make a tree
-    /// deeper than any that can be removed.
+    /// Returns the depth of a subdirectory. Without a limit, links to links would make a tree that
+    /// is too deep to be removed.
     ///
     /// # Errors
     /// `OutOfRange` for more than [`limit::PATH_DEPTH`].
@@ -70,36 +70,36 @@ impl Dir {
         Ok(self.depth + 1)
     }
 
-    /// Says that the directory is about to change, so that its times must be set again.
+    /// Marks the directory as changed, so that its times are restored later.
     pub(super) fn mark_changed(&self) {
         self.changed.set(true);
     }
 
-    /// The times that the directory shall have in the end.
+    /// Sets the times that the directory has in the end.
     pub(super) fn set_times(&self, times: Timestamps) {
         self.times.replace(times);
         self.changed.set(true);
     }
 
-    /// Sets the times again if something moved them.
+    /// Restores the times if the directory was changed.
     pub(super) fn restore_times(&self) -> Result<()> {
         if !self.changed.take() {
             return Ok(());
         }
         match fs::futimens(&self.fd, &self.times.borrow()) {
-            // Nothing is changed any more in what an overlay no longer shows.
+            // A directory that an overlay no longer shows cannot be changed.
             Err(_) if self.is_gone() => Ok(()),
             set => os(set),
         }
     }
 
-    /// Whether the directory was removed, as the kernel tells for an open one.
+    /// Whether the directory was removed, according to the kernel.
     fn is_gone(&self) -> bool {
         let link = format!("/proc/self/fd/{}", self.fd.as_raw_fd());
         fs::readlink(link, Vec::new()).is_ok_and(|path| path.as_bytes().ends_with(b" (deleted)"))
     }
 
-    /// Looks again at what members inherit, after the xattrs changed.
+    /// Reads again what members inherit, after the xattrs changed.
     pub(super) fn refresh(&self) {
         self.default_acl.set(has_default_acl(self.fd.as_fd()));
     }
@@ -141,7 +141,7 @@ impl Dirs {
         self.root.clone()
     }
 
-    /// The directory at a clean path, or nothing if there is none.
+    /// Opens the directory at a clean path. Returns `None` if there is none.
     pub(super) fn find(&mut self, path: &[u8]) -> Result<Option<Rc<Dir>>> {
         if path.is_empty() {
             return Ok(Some(self.root()));
@@ -170,11 +170,11 @@ impl Dirs {
         }
     }
 
-    /// The clean path of a directory that links may have led to. Walking up instead would cost a
-    /// hostile layer nothing and us 512 calls a member.
+    /// Returns the clean path of an open directory, links resolved. To walk up instead would cost
+    /// 512 calls per member of a hostile layer.
     ///
     /// # Errors
-    /// `OutOfRange` for one of more than [`limit::PATH`] bytes.
+    /// `OutOfRange` for a path of more than [`limit::PATH`] bytes.
     pub(super) fn path(&self, fd: BorrowedFd<'_>) -> Result<Vec<u8>> {
         let whole = |fd: BorrowedFd<'_>| {
             let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
@@ -188,14 +188,14 @@ impl Dirs {
         Ok(clean(path.strip_prefix(&root[..]).unwrap_or(&path)))
     }
 
-    /// Keeps an open directory under its path.
+    /// Adds an open directory to the cache, under its path.
     pub(super) fn insert(&mut self, path: &[u8], fd: OwnedFd, depth: usize) -> Result<Rc<Dir>> {
         let dir = self.handle(fd, depth)?;
         self.cache(path, &dir);
         Ok(dir)
     }
 
-    /// Keeps a visited directory under its path.
+    /// Adds the handle of a directory to the cache, under its path.
     pub(super) fn cache(&mut self, path: &[u8], dir: &Rc<Dir>) {
         self.by_inode
             .entry(dir.inode)
@@ -203,7 +203,7 @@ impl Dirs {
         self.by_path.insert(path.to_vec(), dir.clone());
     }
 
-    /// An open directory: the one held, or one that the caller settles when it leaves it.
+    /// Returns the cached handle of a directory, or a new one, whose times the caller must restore.
     pub(super) fn handle(&self, fd: OwnedFd, depth: usize) -> Result<Rc<Dir>> {
         let dir = Dir::new(fd, depth)?;
         match self.by_inode.get(&dir.inode) {
@@ -212,12 +212,12 @@ impl Dirs {
         }
     }
 
-    /// Forgets which path is which directory, after one was removed or a link replaced.
+    /// Forgets all paths, after a directory was removed or a link replaced.
     pub(super) fn forget_paths(&mut self) {
         self.by_path.clear();
     }
 
-    /// Makes room between two members, when no directory is in use.
+    /// Closes the cached directories if they are too many. No directory may be in use.
     pub(super) fn close_excess(&mut self) -> Result<()> {
         match self.by_inode.len() {
             ..OPEN => Ok(()),
@@ -225,7 +225,7 @@ impl Dirs {
         }
     }
 
-    /// Sets the times of all changed directories and closes them.
+    /// Restores the times of all changed directories and closes them.
     pub(super) fn flush(&mut self) -> Result<()> {
         self.by_path.clear();
         for dir in self.by_inode.values() {

@@ -1,4 +1,4 @@
-//! Placing one member at its path.
+//! Applies one member of a layer at its path.
 
 use std::io::BufRead;
 use std::os::fd::AsFd;
@@ -20,7 +20,7 @@ use super::{Layer, denied, os};
 use crate::tar::{Device, Entry, EntryKind, Reader};
 
 impl Layer {
-    /// Applies one member, whose body `reader` gives.
+    /// Applies one member. Its body is read from `reader`.
     pub(super) fn apply_member<R: BufRead>(
         &mut self,
         entry: &Entry,
@@ -63,7 +63,7 @@ impl Layer {
     fn apply_root(&mut self, entry: &Entry) -> Result<()> {
         if entry.kind != EntryKind::Directory {
             return Err(Error::corrupt(
-                "the root of the tree can only be a directory; the layer makes it something else",
+                "the layer replaces the root of the tree, which must be a directory",
             ));
         }
         let root = self.dirs.root();
@@ -125,14 +125,14 @@ impl Layer {
         let mode = Mode::from_raw_mode(entry.mode & 0o777);
         let file = self.fresh(&dir, name, || fs::openat(&dir.fd, name, flags, mode))?;
         self.applied.bytes += super::body::write(file.as_fd(), entry, reader)?;
-        // Writing takes capabilities away, so what describes the file comes after its bytes.
+        // Writing removes capabilities, so the metadata is set after the bytes are written.
         let stat = os(fs::fstat(&file))?;
         own(file.as_fd(), &stat, entry.uid, entry.gid, entry.mode)?;
         self.set_xattrs(file.as_fd(), entry, !dir.default_acl.get())?;
         os(fs::futimens(&file, &timestamps(entry.mtime)))
     }
 
-    /// Refuses a file that would fill the file system, before a byte of it is written.
+    /// Refuses a file that would fill the file system, before any of its bytes are written.
     fn reserve(&mut self, entry: &Entry) -> Result<()> {
         let stored = match &entry.regions {
             Some(regions) => regions.iter().map(|region| region.length).sum(),
@@ -142,7 +142,7 @@ impl Layer {
             return Err(Error::new(
                 ErrorKind::Full,
                 format!(
-                    "{stored} bytes do not fit into the {} that the layer may take",
+                    "{stored} bytes do not fit into the {} that the layer may still write",
                     self.budget
                 ),
             ));
@@ -156,7 +156,7 @@ impl Layer {
         let (target_parent, target_name) = split(&path);
         let missing = || {
             Error::corrupt(format!(
-                "the hard link's target {} is not there, or is a directory",
+                "the target {} of the hard link does not exist or is a directory",
                 target.escape_ascii()
             ))
         };
@@ -211,7 +211,7 @@ impl Layer {
         self.describe_node(&dir, name, entry)
     }
 
-    /// Makes something new at `name`, removing first what stands there.
+    /// Creates something at `name`, after removing what is there.
     fn fresh<T>(
         &mut self,
         dir: &Rc<Dir>,
@@ -230,7 +230,7 @@ impl Layer {
         Ok(made)
     }
 
-    /// Removes what stands at `name`.
+    /// Removes what is at `name`.
     pub(super) fn clear(&mut self, dir: &Dir, name: &[u8]) -> Result<()> {
         let removed = remove(dir.fd.as_fd(), name)?;
         if removed.invalidates_paths() {

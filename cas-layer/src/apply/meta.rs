@@ -1,4 +1,4 @@
-//! Owner, mode, extended attributes and times of what a layer placed.
+//! Owner, mode, extended attributes and times of the files of a layer.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
@@ -11,24 +11,24 @@ use super::times::timestamps;
 use super::{Layer, denied, os};
 use crate::tar::{Entry, EntryKind};
 
-/// Owner and mode of an open file or directory, by as few calls as it needs.
+/// Sets owner and mode of an open file or directory, with as few calls as possible.
 pub(super) fn own(fd: BorrowedFd<'_>, stat: &Stat, uid: u32, gid: u32, mode: u32) -> Result<()> {
     let owned = (stat.st_uid, stat.st_gid) == (uid, gid);
     if !owned {
         let (user, group) = (Uid::from_raw(uid), Gid::from_raw(gid));
         fs::fchown(fd, Some(user), Some(group)).map_err(|errno| denied::owner(errno, uid, gid))?;
     }
-    // A change of owner may have taken setuid and setgid away.
+    // A change of owner may have removed setuid and setgid.
     if stat.st_mode & 0o7777 != mode || (!owned && mode & 0o6000 != 0) {
         os(fs::fchmod(fd, Mode::from_raw_mode(mode)))?;
     }
     Ok(())
 }
 
-/// What an attribute is to us.
+/// Whether an attribute is set.
 enum Policy {
     Set,
-    /// The host's business: neither set nor taken away.
+    /// Belongs to the host: neither set nor removed.
     Leave,
 }
 
@@ -42,8 +42,8 @@ fn policy(name: &[u8]) -> Policy {
 }
 
 impl Layer {
-    /// Makes the attributes of an open file or directory those of the member. A `fresh` one has
-    /// none yet, unless it inherited an access list.
+    /// Makes the attributes of an open file or directory equal to those of the member. If it is
+    /// `fresh`, it has no attributes that would have to be removed.
     pub(super) fn set_xattrs(
         &mut self,
         fd: BorrowedFd<'_>,
@@ -61,7 +61,7 @@ impl Layer {
         Ok(())
     }
 
-    /// Owner, mode, attributes and times of what cannot be opened: links, devices, pipes.
+    /// Sets owner, mode, attributes and times of what cannot be opened: links, devices, pipes.
     pub(super) fn describe_node(&mut self, dir: &Dir, name: &[u8], entry: &Entry) -> Result<()> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let node = os(fs::openat(&dir.fd, name, flags, Mode::empty()))?;
@@ -74,7 +74,7 @@ impl Layer {
         }
         let link = matches!(entry.kind, EntryKind::Symlink(_));
         if !link && (stat.st_mode & 0o7777 != entry.mode || (!owned && entry.mode & 0o6000 != 0)) {
-            // Through the descriptor, so that it is this very node whatever the name means now.
+            // Through the descriptor, so that it is this node even if the name changes.
             let through = format!("/proc/self/fd/{}", node.as_raw_fd());
             os(fs::chmod(through, Mode::from_raw_mode(entry.mode)))?;
         }
@@ -112,7 +112,9 @@ impl Layer {
         }
         match set(name) {
             Err(Errno::NOTSUP) => {
-                self.warn(&format!("the file system cannot hold the xattr {shown}"));
+                self.warn(&format!(
+                    "the file system does not support the xattr {shown}"
+                ));
                 Ok(())
             }
             set => os(set).during("set xattr", shown),
@@ -120,7 +122,7 @@ impl Layer {
     }
 }
 
-/// Takes away attributes that the member does not have.
+/// Removes the attributes that the member does not have.
 fn clear_xattrs(fd: BorrowedFd<'_>, entry: &Entry) -> Result<()> {
     let mut names = vec![0u8; 64 << 10];
     let length = match fs::flistxattr(fd, &mut names[..]) {

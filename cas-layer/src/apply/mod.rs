@@ -1,19 +1,20 @@
-//! Applying the members of a layer to a directory tree.
+//! Applies the members of a layer to a directory tree.
 //!
-//! Paths are resolved by the kernel inside the tree (`openat2` with `RESOLVE_IN_ROOT`), so a
-//! layer may write through its own links and never outside; the last component is never
-//! followed. The tree must belong to the caller isolated while a layer is applied.
+//! The kernel resolves paths inside the tree (`openat2` with `RESOLVE_IN_ROOT`), so a layer may
+//! write through its own links, but never outside the tree. The last component of a path is never
+//! followed. No other process may change the tree while a layer is applied.
 //!
-//! - Owner, then mode, then xattrs, then times. Modes do not depend on the umask.
-//! - An existing path is replaced unless both are directories. A directory changed only by
-//!   members below it keeps its times.
-//! - Missing parents are made 0755, owned by the caller, with the time 1970, so that two
-//!   applications give equal trees. A parent that is no directory is replaced by one.
-//! - Whiteouts never touch members of the same layer, in whatever order they come.
-//! - Never set: `security.selinux`, `system.nfs4_acl`, and `*.overlay.*` xattrs, which would be
-//!   control data of an overlay. The device 0:0 is skipped, for it would be a whiteout there.
-//! - The files of a layer may take the free space less a twentieth.
-//! - Times that the file system cannot hold are clamped by the kernel.
+//! - The order is owner, mode, xattrs, times. Modes do not depend on the umask.
+//! - An existing path is replaced unless both are directories. A directory that changes only
+//!   because of members below it keeps its times.
+//! - Missing parents are created with mode 0755, the caller as owner, and the time 1970, so that
+//!   applying twice gives equal trees. A parent that is not a directory is replaced by one.
+//! - Whiteouts never affect members of the same layer, in any order.
+//! - Never set: `security.selinux`, `system.nfs4_acl`, and `*.overlay.*` xattrs, which would
+//!   control an overlay. The character device 0:0 is skipped, because it would be a whiteout in an
+//!   overlay.
+//! - The files of a layer may use the free space less a twentieth.
+//! - The kernel clamps times that the file system cannot store.
 
 mod body;
 mod denied;
@@ -49,17 +50,18 @@ pub struct Tree {
     root: OwnedFd,
 }
 
-/// Most different warnings kept of one layer.
+/// Different warnings that are kept for one layer.
 const WARNINGS: usize = 32;
 
-/// What applying a layer did.
+/// What applying a layer has done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
-    /// Members read, whiteouts included.
+    /// Members read, including whiteouts.
     pub entries: u64,
-    /// Bytes written into files.
+    /// Bytes written to files.
     pub bytes: u64,
-    /// What was odd or left out, each once; the first 32 of applying, then those of the archive.
+    /// What was unusual or left out, each once: at most 32 warnings of applying the members, then
+    /// the warnings of the reader.
     pub warnings: Vec<String>,
 }
 
@@ -67,7 +69,7 @@ impl Tree {
     /// Opens the directory at `path`.
     ///
     /// # Errors
-    /// Those of the file system; `FailedPrecondition` if it is no directory.
+    /// `FailedPrecondition` if it is not a directory; errors of the file system.
     pub fn open(path: &Path) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = os(rustix::fs::open(path, flags, Mode::empty()));
@@ -76,31 +78,33 @@ impl Tree {
         })
     }
 
-    /// The tree below an open directory.
+    /// Uses the tree below an open directory.
     ///
     /// # Errors
-    /// Those of the file system; `FailedPrecondition` if it is no directory.
+    /// `FailedPrecondition` if it is not a directory; errors of the file system.
     pub fn at(directory: BorrowedFd<'_>) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = os(rustix::fs::openat(directory, ".", flags, Mode::empty()))?;
         Ok(Tree { root })
     }
 
-    /// Applies all members that `reader` gives, and reads it to the end.
+    /// Applies all members of `reader`, and reads it to the end.
     ///
     /// # Errors
-    /// Those of the reader; `Corrupt` for a member that no tree can hold; those of the file
-    /// system. The tree is then part old, part new, and should be removed.
+    /// `Corrupt` for a member that cannot be applied to any tree; errors of the reader and of the
+    /// file system. The tree is then a mix of old and new, and should be removed.
     pub fn apply<R: BufRead>(&self, reader: &mut Reader<R>) -> Result<Applied> {
         let mut layer = Layer::new(self.root.as_fd())?;
         layer.read(reader)?;
         Ok(layer.applied)
     }
 
-    /// The same of a layer isolated, into an empty tree, which is then its part of an overlay; what
-    /// it takes for granted of the layers below, to be [settled](Tree::resolve_onto) when they are
-    /// there. Nothing where the layer means something only on top of them: the tree is then good
-    /// for nothing, and the reader somewhere in the middle.
+    /// Applies a layer without the layers below it, into an empty tree, which becomes the layer's
+    /// directory in an overlay.
+    ///
+    /// Returns also the effects on the layers below. They are deferred until those layers are
+    /// there: pass them to [`Tree::resolve_onto`]. They are `None` if the layer can only be applied
+    /// on top of its parents. The tree is then useless, and the reader is not at its end.
     ///
     /// # Errors
     /// As [`Tree::apply`].
@@ -115,10 +119,10 @@ impl Tree {
         Ok((layer.applied, effects))
     }
 
-    /// Writes everything of the tree's file system to the device.
+    /// Syncs the whole file system of the tree.
     ///
     /// # Errors
-    /// Those of the file system; the tree must then be taken as lost.
+    /// Errors of the file system. The tree must then be considered lost.
     pub fn sync(&self) -> Result<()> {
         os(rustix::fs::syncfs(&self.root)).during("sync", "the tree")
     }
@@ -128,11 +132,11 @@ impl Tree {
 struct Layer {
     dirs: Dirs,
     seen: Seen,
-    /// Parents made without a member of their own.
+    /// Parents created without a member of their own.
     implied: u64,
-    /// Bytes that files may take.
+    /// Bytes that files may still take.
     budget: u64,
-    /// What is noted where the layers below are not there.
+    /// Records effects on the layers below, if the layer is applied without them.
     standalone: Option<Recorder>,
     applied: Applied,
 }
@@ -149,7 +153,7 @@ impl Layer {
         })
     }
 
-    /// Places all members, as far as that can be done.
+    /// Applies all members, until it turns out that the layer needs its parents.
     fn read<R: BufRead>(&mut self, reader: &mut Reader<R>) -> Result<()> {
         while let Some(entry) = reader.next_entry()? {
             let applied = self.apply_member(&entry, reader);
@@ -172,7 +176,7 @@ impl Layer {
     }
 }
 
-/// Free bytes of the file system, less a twentieth; no bound where it does not tell.
+/// Returns the free bytes of the file system less a twentieth, without limit if it is unknown.
 fn write_budget(root: BorrowedFd<'_>) -> Result<u64> {
     let stat = os(rustix::fs::fstatvfs(root))?;
     let free = stat.f_bavail.saturating_mul(stat.f_frsize);
@@ -182,7 +186,7 @@ fn write_budget(root: BorrowedFd<'_>) -> Result<u64> {
     })
 }
 
-/// The result of a system call as one of ours.
+/// Converts the result of a system call.
 fn os<T>(result: rustix::io::Result<T>) -> Result<T> {
     result.map_err(|errno| Error::from(std::io::Error::from(errno)))
 }

@@ -1,4 +1,4 @@
-//! Parents of members: found, or made where they are missing.
+//! Finds the parents of members, and creates missing ones.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
@@ -16,26 +16,26 @@ use super::standalone::Origin;
 use super::times::EPOCH;
 use super::{Layer, os};
 
-/// Most symbolic links followed on the way to one parent, as in the kernel.
+/// Symbolic links that are followed on the way to one parent, as in the kernel.
 const LINKS: usize = 40;
 
 const DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o755);
 
 impl Layer {
-    /// The parent that a member shall be placed in, made if need be.
+    /// Returns the parent directory for a member. Creates it if it does not exist.
     pub(super) fn parent(&mut self, path: &[u8]) -> Result<Rc<Dir>> {
         let dir = match self.dirs.find(path)? {
             Some(dir) => dir,
             None => self
                 .make_directories(path, Purpose::Member)?
-                .ok_or_else(|| Error::internal("a parent was not made"))?,
+                .ok_or_else(|| Error::internal("a parent was not created"))?,
         };
         self.keep(&dir)?;
         dir.mark_changed();
         Ok(dir)
     }
 
-    /// Notes that a directory and all above it have something of this layer in them.
+    /// Records that a directory and its ancestors contain something of this layer.
     fn keep(&mut self, dir: &Dir) -> Result<()> {
         if dir.kept.replace(true) || !self.mark_kept(dir.inode) {
             return Ok(());
@@ -56,7 +56,7 @@ impl Layer {
         Ok(())
     }
 
-    /// Notes one directory as kept; false if it was already, and so all above it.
+    /// Records one directory as kept. Returns `false` if it already was, and so its ancestors.
     pub(super) fn mark_kept(&mut self, inode: super::seen::Inode) -> bool {
         let fact = Fact::Kept(inode);
         let new = !self.seen.contains(&fact);
@@ -66,8 +66,8 @@ impl Layer {
         new
     }
 
-    /// Walks to a directory name by name, making what is missing, also behind links; nothing where
-    /// a whiteout leads through something of this layer that is no directory.
+    /// Walks to a directory name by name and creates what is missing, also behind links. Returns
+    /// `None` if the path of a whiteout leads through a file of this layer.
     pub(super) fn make_directories(
         &mut self,
         path: &[u8],
@@ -109,7 +109,7 @@ impl Layer {
         Ok(Some(dir))
     }
 
-    /// One name on the way: a directory, perhaps new, or a link to follow.
+    /// Makes one step: into a directory, perhaps a new one, or to a link to follow.
     fn step(&mut self, dir: &Rc<Dir>, name: &[u8], purpose: Purpose) -> Result<Step> {
         let found = match fs::statat(&dir.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => None,
@@ -138,7 +138,7 @@ impl Layer {
         }
     }
 
-    /// Makes a directory that no member has asked for by name.
+    /// Creates a directory that no member has described.
     fn make_implied(
         &mut self,
         dir: &Rc<Dir>,
@@ -173,7 +173,7 @@ impl Layer {
         Ok(fd)
     }
 
-    /// A directory at a clean path that has no links in it.
+    /// Opens a directory at a clean path without links.
     fn real(&self, path: &[u8]) -> Result<Rc<Dir>> {
         if path.is_empty() {
             return Ok(self.dirs.root());
@@ -186,12 +186,12 @@ impl Layer {
     }
 }
 
-/// What a directory is looked for.
+/// Why a directory is needed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// A member to place in it.
+    /// To add a member to it.
     Member,
-    /// A whiteout, which isolated keeps no directory.
+    /// For a whiteout. This alone is not a reason to keep the directory.
     Whiteout,
 }
 
@@ -201,7 +201,7 @@ enum Step {
     Nowhere,
 }
 
-/// The names of a path, the first one last, ready to be popped.
+/// Returns the names of a path in reverse order, ready to be popped.
 fn names(path: &[u8]) -> Vec<Vec<u8>> {
     let names = path.split(|&byte| byte == b'/');
     let names = names.filter(|name| !matches!(*name, b"" | b"."));

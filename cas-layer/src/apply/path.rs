@@ -1,6 +1,6 @@
-//! Paths of members, cleaned to be relative to the tree.
+//! Paths of members, relative to the tree.
 
-/// `path` without empty, `.` and `..` names; `..` takes a name away and ends at the root.
+/// Removes empty, `.` and `..` names from `path`. `..` removes a name, and stops at the root.
 pub(super) fn clean(path: &[u8]) -> Vec<u8> {
     let mut clean = Vec::with_capacity(path.len());
     for name in path.split(|&byte| byte == b'/') {
@@ -21,14 +21,14 @@ pub(super) fn push(path: &mut Vec<u8>, name: &[u8]) {
     path.extend_from_slice(name);
 }
 
-/// The names of a clean path.
+/// Returns the number of names in a clean path.
 pub(super) fn depth(path: &[u8]) -> usize {
     path.split(|&byte| byte == b'/')
         .filter(|name| !name.is_empty())
         .count()
 }
 
-/// A clean path's parent and last name; both empty for the root.
+/// Returns the parent and the last name of a clean path. Both are empty for the root.
 pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|&byte| byte == b'/') {
         Some(slash) => (&path[..slash], &path[slash + 1..]),

@@ -1,4 +1,4 @@
-//! Removing whatever is at a name, whole trees too, following no link.
+//! Removes what is at a name, including whole trees, without following links.
 
 use std::os::fd::BorrowedFd;
 
@@ -12,24 +12,24 @@ use super::os;
 /// What was removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Removed {
-    /// Nothing was there.
+    /// There was nothing.
     Nothing,
-    /// Something that no path leads through.
+    /// Something that cannot be part of a longer path.
     Leaf,
-    /// A symbolic link: paths that led through it are no longer valid.
+    /// A symbolic link: paths through it are no longer valid.
     Link,
-    /// A directory: paths that led through it are no longer valid.
+    /// A directory: paths through it are no longer valid.
     Tree,
 }
 
 impl Removed {
-    /// Whether a path may have led through it.
+    /// Whether paths through it are no longer valid.
     pub(super) fn invalidates_paths(self) -> bool {
         matches!(self, Removed::Link | Removed::Tree)
     }
 }
 
-/// Removes the `name` in `parent`.
+/// Removes `name` in `parent`.
 pub(super) fn remove(parent: BorrowedFd<'_>, name: &[u8]) -> Result<Removed> {
     let stat = match fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
         Err(Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG) => return Ok(Removed::Nothing),
@@ -72,7 +72,7 @@ fn remove_tree(parent: BorrowedFd<'_>, name: &[u8], depth: usize) -> Result<()> 
     os(fs::unlinkat(parent, name, AtFlags::REMOVEDIR))
 }
 
-/// A tree deeper than any path of a layer can only be hostile.
+/// The error for a tree deeper than any path of a layer, which must be hostile.
 pub(super) fn too_deep() -> Error {
     Error::out_of_range(format!(
         "a directory to be removed is more than {} levels deep",

@@ -1,4 +1,4 @@
-//! A tree that was applied apart comes to stand on others, in overlayfs's own form.
+//! Resolves a standalone tree onto the layers below it, in the format of overlayfs.
 
 use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,13 +15,15 @@ use super::times::times;
 use super::{Tree, os};
 
 impl Tree {
-    /// Makes a tree that was [applied apart](Tree::apply_standalone) what its layer means on top of
-    /// `below`, which shows all layers under it, or on nothing: implied directories are as below,
-    /// and what is hidden is marked. False where the layer must be applied on top of `below`
-    /// after all, since a link there leads somewhere else; the tree is then good for nothing.
+    /// Makes a [standalone](Tree::apply_standalone) tree what its layer means on top of `below`,
+    /// which shows all layers under it, or on top of nothing: directories that the layer only
+    /// implies get the attributes they have below, and hidden names get overlay whiteouts.
+    ///
+    /// Returns `false` if the layer must be applied on top of `below` after all, because a link
+    /// there leads elsewhere. The tree is then useless.
     ///
     /// # Errors
-    /// Those of the file systems.
+    /// Errors of the file systems.
     pub fn resolve_onto(&self, below: Option<&Tree>, effects: &DeferredEffects) -> Result<bool> {
         let resolver = Resolver {
             tree: self.root.as_fd(),
@@ -30,7 +32,7 @@ impl Tree {
         };
         resolver
             .resolve()
-            .during("settle", "a layer on those below it")
+            .during("resolve", "a layer onto those below it")
     }
 }
 
@@ -55,7 +57,7 @@ impl Resolver<'_> {
             }
         }
         self.hide()?;
-        // Children first, for what is done to them moves the times of their parents.
+        // Children first, because changing them updates the times of their parents.
         for implied in self.effects.implied.iter().rev() {
             match self.below {
                 Some(below) if self.below(&implied.path)? == Some(FileType::Directory) => {
@@ -84,7 +86,7 @@ impl Resolver<'_> {
         Ok(())
     }
 
-    /// Roots of layers are always merged, so that what is in the one below is hidden one by one.
+    /// Hides everything below the root name by name, because overlayfs always merges the roots.
     fn clear_root(&self) -> Result<()> {
         let Some(below) = self.below else {
             return Ok(());
@@ -103,7 +105,7 @@ impl Resolver<'_> {
         Ok(())
     }
 
-    /// Marks what is hidden, as far as it would show.
+    /// Creates whiteouts for hidden names that would show.
     fn hide(&self) -> Result<()> {
         let opaque: HashSet<&[u8]> = self.effects.opaque.iter().map(Vec::as_slice).collect();
         for path in &self.effects.hidden {
@@ -120,7 +122,7 @@ impl Resolver<'_> {
         Ok(())
     }
 
-    /// What is shown at a path without the tree.
+    /// Returns the type of what the layers below have at a path.
     fn below(&self, path: &[u8]) -> Result<Option<FileType>> {
         let Some(below) = self.below else {
             return Ok(None);
@@ -131,7 +133,7 @@ impl Resolver<'_> {
         Ok(Some(FileType::from_raw_mode(os(fs::fstat(found))?.st_mode)))
     }
 
-    /// Changes something in the parent of a path, which keeps its times.
+    /// Changes something in the parent of a path, and preserves the times of the parent.
     fn change(
         &self,
         path: &[u8],
@@ -143,7 +145,7 @@ impl Resolver<'_> {
         };
         let before = times(&os(fs::fstat(&parent))?);
         match change(parent.as_fd(), name) {
-            // What this layer has there is shown instead.
+            // Something of this layer is there, and hides what is below.
             Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(()),
             changed => changed?,
         }
@@ -151,7 +153,7 @@ impl Resolver<'_> {
     }
 }
 
-/// The directory at a path without links, or nothing.
+/// Opens the directory at a path without links. Returns `None` if there is none.
 fn directory(root: BorrowedFd<'_>, path: &[u8]) -> Result<Option<OwnedFd>> {
     open(root, path, DIRECTORY)
 }

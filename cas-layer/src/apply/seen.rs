@@ -1,30 +1,30 @@
-//! What this layer has placed, kept as 64-bit keyed hashes: 8 bytes each, 16 MB for the most
-//! entries a layer may have.
+//! What this layer has added, stored as 64-bit keyed hashes: 8 bytes each, 16 MB for the maximum
+//! number of members.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 
 use cas_core::limit;
 
-/// An inode: device and number.
+/// The identity of a file: device and inode number.
 pub(super) type Inode = (u64, u64);
 
 /// A fact about the tree that this layer made true.
 ///
-/// Directories are told by their inodes, so it does not matter through which links a path led to
-/// them. A number that is used again belongs to a directory made by this layer, whose content is
-/// of this layer too, so a stale fact is still right.
+/// Directories are identified by inode, so it does not matter through which links a path led to
+/// them. If an inode number is reused, the new directory was created by this layer, and so was its
+/// content. Therefore an old fact is still right.
 #[derive(Hash)]
 pub(super) enum Fact<'a> {
-    /// The name in the directory is of this layer.
+    /// The name in the directory was added by this layer.
     Added(Inode, &'a [u8]),
-    /// The directory is, or something below it is, of this layer.
+    /// The directory, or something below it, belongs to this layer.
     Kept(Inode),
-    /// All below the directory is of this layer.
+    /// Everything below the directory belongs to this layer.
     Purged(Inode),
-    /// The layer hides the name in the directory, which was not there.
+    /// The layer hides the name in the directory, which did not exist there.
     Hidden(Inode, &'a [u8]),
-    /// A member of this layer describes the directory, which was there before it.
+    /// A member of this layer describes the directory, which existed before.
     Described(Inode),
 }
 
@@ -41,7 +41,7 @@ impl Seen {
         self.recent.insert(self.keys.hash_one(fact));
         if self.recent.len() >= limit::ENTRIES_IN_MEMORY {
             self.sorted.extend(self.recent.drain());
-            // The old part is sorted already: the stable sort only merges.
+            // The old part is already sorted, so the stable sort only merges.
             self.sorted.sort();
             self.sorted.dedup();
         }

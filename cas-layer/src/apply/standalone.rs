@@ -1,16 +1,17 @@
-//! A layer applied without those below it: what it takes for granted of them is noted, by the
-//! real paths of its own tree.
+//! Applies a layer without the layers below it. Its effects on them are recorded and deferred, by
+//! the real paths in its own tree.
 //!
-//! - A directory that the layer only implies is made plainly; below, it may be there with other
-//!   attributes, or be a link that leads elsewhere.
-//! - A whiteout hides what may not be there. The directory that it stands in is made as well, and
-//!   goes again if nothing needs it.
-//! - A directory in the place of what the layer hid, or had placed otherwise before, shows
-//!   nothing of the layers below.
+//! - A directory that the layer only implies is created with default attributes. In the layers
+//!   below it may have other attributes, or be a link that leads elsewhere.
+//! - A whiteout hides a name that may not exist below. Its directory is created as well, and is
+//!   removed later if nothing needs it.
+//! - A directory that replaces something that the layer hid or added before must show nothing of
+//!   the layers below.
 //!
-//! What cannot be known without the layers below makes the layer *tangled*: a hard link to
-//! something of theirs, a directory of its own that it takes away again, more notes than
-//! [`MAX_RECORDED`]. It must then be applied on top of them. Layers that tools make seldom are.
+//! A layer *needs its parents* if its effects cannot be known without them: it has a hard link to
+//! a file of theirs, removes a directory that it added itself, or has more effects than
+//! [`MAX_RECORDED`]. It must then be applied on top of them. Layers made by common tools rarely
+//! need this.
 
 use std::os::fd::AsFd;
 
@@ -21,17 +22,17 @@ use super::dirs::Dir;
 use super::path::push;
 use super::seen::{Fact, Inode};
 
-/// Most bytes of paths that are noted of one layer.
+/// Bytes of paths that are recorded for one layer.
 const MAX_RECORDED: usize = 4 << 20;
 
-/// What a layer that was applied apart takes for granted of those below it.
+/// The effects of a standalone layer on the layers below it, to be resolved when they are there.
 #[derive(Debug, Default)]
 pub struct DeferredEffects {
-    /// Directories that no member asked for when they were made, parents before children.
+    /// Directories that no member described when they were created, parents before children.
     pub(super) implied: Vec<Implied>,
-    /// Names that are hidden.
+    /// Hidden names.
     pub(super) hidden: Vec<Vec<u8>>,
-    /// Directories in which nothing from below is shown.
+    /// Directories that show nothing of the layers below.
     pub(super) opaque: Vec<Vec<u8>>,
 }
 
@@ -40,20 +41,20 @@ pub struct DeferredEffects {
 pub(super) struct Implied {
     pub(super) path: Vec<u8>,
     inode: Inode,
-    /// Whether something of the layer is in it; else it is there for whiteouts isolated.
+    /// Whether it contains something of the layer. Otherwise it exists only for whiteouts.
     pub(super) needed: bool,
-    /// Whether a later member says how it is.
+    /// Whether a later member describes it.
     pub(super) described: bool,
 }
 
 impl DeferredEffects {
-    /// Whether nothing is, so that any layers may be below.
+    /// Whether there are no effects, so that the layer fits on any layers below.
     pub fn is_empty(&self) -> bool {
         self.implied.is_empty() && self.hidden.is_empty() && self.opaque.is_empty()
     }
 }
 
-/// The notes of a layer that is being applied apart.
+/// Records the effects of a layer while it is applied.
 #[derive(Default)]
 pub(super) struct Recorder {
     effects: DeferredEffects,
@@ -61,21 +62,21 @@ pub(super) struct Recorder {
     needs_parents: bool,
 }
 
-/// Where a directory comes from.
+/// How a directory came to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
-    /// It was there.
+    /// It existed.
     Found,
-    /// A member asked for it, and nothing was there.
+    /// A member describes it, and there was nothing at its path.
     New,
-    /// Something must be in it, and nothing was there.
+    /// Something must be in it, and there was nothing at its path.
     Implied,
-    /// It took the place of something else.
+    /// It replaced something else.
     Replaces,
 }
 
 impl Layer {
-    /// Takes notes from now on.
+    /// Starts recording.
     pub(super) fn begin_standalone(&mut self) -> Result<()> {
         self.standalone = Some(Recorder::default());
         let root = self.dirs.root();
@@ -84,7 +85,7 @@ impl Layer {
         Ok(())
     }
 
-    /// The notes, unless the layer is tangled.
+    /// Returns the recorded effects, or `None` if the layer needs its parents.
     pub(super) fn take_effects(&mut self) -> Option<DeferredEffects> {
         let Recorder {
             mut effects,
@@ -104,14 +105,15 @@ impl Layer {
             .is_some_and(|recorder| recorder.needs_parents)
     }
 
-    /// Gives the layer up, where it is applied apart.
+    /// Gives up applying the layer standalone. Has no effect if its parents are there.
     pub(super) fn require_parents(&mut self) {
         if let Some(recorder) = &mut self.standalone {
             recorder.needs_parents = true;
         }
     }
 
-    /// The same where something is missing, which is an error otherwise.
+    /// Gives up applying the layer standalone. If its parents are there, this is the error
+    /// `missing`.
     pub(super) fn require_parents_or(&mut self, missing: impl FnOnce() -> Error) -> Result<()> {
         if self.standalone.is_none() {
             return Err(missing());
@@ -120,18 +122,18 @@ impl Layer {
         Ok(())
     }
 
-    /// Whether nothing of the layers below can show in a directory of a layer applied apart.
+    /// Whether a directory of a standalone layer shows nothing of the layers below.
     pub(super) fn is_isolated(&self, dir: &Dir) -> bool {
         self.standalone.is_some() && self.seen.contains(&Fact::Purged(dir.inode))
     }
 
-    /// Whether the layer hides what the layers below may have at the name.
+    /// Whether a standalone layer hides what the layers below may have at the name.
     pub(super) fn hides(&self, dir: &Dir, name: &[u8]) -> bool {
         self.standalone.is_some()
             && (self.is_isolated(dir) || self.seen.contains(&Fact::Hidden(dir.inode, name)))
     }
 
-    /// Notes what a directory made as `name` in `dir` may have below it.
+    /// Records what a directory, created as `name` in `dir`, means for the layers below.
     pub(super) fn record_directory(
         &mut self,
         dir: &Dir,
@@ -156,7 +158,7 @@ impl Layer {
         Ok(())
     }
 
-    /// Notes that nothing from below is shown in a directory.
+    /// Records that a directory shows nothing of the layers below.
     pub(super) fn record_opaque(&mut self, dir: &Dir) -> Result<()> {
         if self.standalone.is_some()
             && !self.is_isolated(dir)
@@ -167,7 +169,7 @@ impl Layer {
         Ok(())
     }
 
-    /// Notes that a name is hidden, at which this layer has nothing.
+    /// Records that a name is hidden at which this layer has nothing.
     pub(super) fn record_hidden(&mut self, dir: &Dir, name: &[u8]) -> Result<()> {
         if self.standalone.is_some()
             && !self.hides(dir, name)
@@ -212,7 +214,7 @@ impl Layer {
         }))
     }
 
-    /// The real path of a directory; nothing where it is too long to be noted.
+    /// Returns the real path of a directory, or `None` if it is too long to be recorded.
     fn path(&mut self, dir: &Dir) -> Result<Option<Vec<u8>>> {
         match self.dirs.path(dir.fd.as_fd()) {
             Err(error) if error.kind() == ErrorKind::OutOfRange => {

@@ -1,4 +1,4 @@
-//! Times as the file system takes them.
+//! Conversion of file times.
 
 use rustix::fs::{Stat, Timespec, Timestamps};
 
@@ -16,7 +16,7 @@ pub(super) const EPOCH: Timestamps = {
     }
 };
 
-/// The times that something has.
+/// Returns the access and modification time of a file.
 #[allow(
     clippy::unnecessary_cast,
     reason = "the fields' types differ between targets"
@@ -32,7 +32,7 @@ pub(super) fn times(stat: &Stat) -> Timestamps {
     }
 }
 
-/// The access time is that of the modification, for archives seldom know another.
+/// Converts the time of a member. It is the access time as well, because archives rarely have one.
 pub(super) fn timestamps(time: Time) -> Timestamps {
     let time = Timespec {
         tv_sec: time.seconds,

@@ -1,7 +1,8 @@
-//! Whiteouts on a plain tree: what is hidden is removed, unless this layer placed it.
+//! Whiteouts: parsing their names, and applying them to a plain tree. Hidden names are removed
+//! unless this layer added them.
 //!
-//! A directory is read for this at most once in a layer: afterwards all below it is of this
-//! layer, and stays so.
+//! A directory is read at most once per layer for this. Afterwards everything below it belongs to
+//! this layer.
 
 use std::rc::Rc;
 
@@ -18,23 +19,23 @@ use super::{Layer, os};
 /// Bytes of names that are read from a directory at once.
 const NAMES: usize = 4096;
 
-/// What the last name of a member asks to hide.
+/// A whiteout: what the last name of a member hides.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Whiteout<'a> {
-    /// The sibling of this name.
+    /// The sibling with this name.
     Name(&'a [u8]),
-    /// Everything in the directory that lower layers put there.
+    /// Everything in the directory that lower layers added.
     Opaque,
 }
 
 impl<'a> Whiteout<'a> {
-    /// The whiteout that `name` is, or nothing for an ordinary name.
+    /// Parses the name of a member. Returns `None` for an ordinary name.
     pub(super) fn parse(name: &'a [u8]) -> Result<Option<Self>> {
         match name.strip_prefix(b".wh.") {
             None => Ok(None),
             Some(b".wh..opq") => Ok(Some(Whiteout::Opaque)),
             Some(b"" | b"." | b"..") => Err(Error::corrupt(format!(
-                "the whiteout {:?} names nothing that can be removed",
+                "the whiteout {:?} does not name anything that can be removed",
                 name.escape_ascii().to_string()
             ))),
             Some(hidden) => Ok(Some(Whiteout::Name(hidden))),
@@ -43,9 +44,9 @@ impl<'a> Whiteout<'a> {
 }
 
 impl Layer {
-    /// Does what a whiteout in the directory at the clean path `parent` asks for.
+    /// Applies a whiteout in the directory at the clean path `parent`.
     pub(super) fn apply_whiteout(&mut self, parent: &[u8], whiteout: &Whiteout<'_>) -> Result<()> {
-        // Below a file, or where nothing is, nothing can be hidden.
+        // There is nothing to hide below a file, or in a directory that does not exist.
         let Some(dir) = self.whiteout_directory(parent)? else {
             return Ok(());
         };
@@ -59,7 +60,7 @@ impl Layer {
         }
     }
 
-    /// The directory of a whiteout; of a layer that is applied apart, one that is made for it.
+    /// Returns the directory of a whiteout. It is created for a standalone layer.
     fn whiteout_directory(&mut self, path: &[u8]) -> Result<Option<Rc<Dir>>> {
         match self.dirs.find(path)? {
             None if self.standalone.is_some() => self.make_directories(path, Purpose::Whiteout),
@@ -67,7 +68,7 @@ impl Layer {
         }
     }
 
-    /// Removes the name in `dir` as far as lower layers put it there.
+    /// Removes the name in `dir` as far as lower layers added it.
     fn hide(&mut self, dir: &Dir, name: &[u8], levels: usize) -> Result<()> {
         let stat = match fs::statat(&dir.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => return self.record_hidden(dir, name),
@@ -95,7 +96,7 @@ impl Layer {
         self.clear(dir, name)
     }
 
-    /// Removes everything below `dir` that lower layers put there; one descriptor a level.
+    /// Removes everything below `dir` that lower layers added. Needs one descriptor per level.
     fn purge(&mut self, dir: &Dir, levels: usize) -> Result<()> {
         if self.seen.contains(&Fact::Purged(dir.inode)) {
             return Ok(());

@@ -1,4 +1,4 @@
-//! A tar that is written once, from its first byte to its last.
+//! Writes a tar archive, once, from start to end.
 
 use bytes::Bytes;
 use cas_core::{Error, Hasher, Result, pool};
@@ -6,19 +6,19 @@ use tar::{EntryType, Header};
 
 use super::target::Out;
 
-/// What everything in a tar is padded to.
+/// The block size of tar, to which files are padded.
 const BLOCK: u64 = 512;
-/// The largest size that eleven octal digits tell; beyond it a pax record does.
+/// The largest size that fits into eleven octal digits. A larger one needs a pax record.
 const OCTAL: u64 = 0o777_7777_7777;
 
-/// An archive on its way out.
+/// An archive that is being written.
 pub(super) struct Archive {
-    /// Nothing once a write has failed, or was given up.
+    /// `None` after a failed or cancelled write.
     out: Option<Out>,
 }
 
 impl Archive {
-    /// An empty one.
+    /// Begins an archive.
     pub(super) fn new(out: Out) -> Self {
         Archive { out: Some(out) }
     }
@@ -37,7 +37,7 @@ impl Archive {
         self.write(move |out| Ok(out.write_all(&head)?)).await
     }
 
-    /// Adds bytes to the file, and to `hasher`.
+    /// Adds bytes to the file, and hashes them with `hasher`.
     pub(super) async fn piece(&mut self, data: Bytes, mut hasher: Hasher) -> Result<Hasher> {
         self.write(move |out| {
             hasher.update(&data);
@@ -62,13 +62,13 @@ impl Archive {
         .await
     }
 
-    /// Does `work` where it may take as long as a disk or a reader does.
+    /// Runs `work` on the pool, because writing may block.
     async fn write<T: Send + 'static>(
         &mut self,
         work: impl FnOnce(&mut Out) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let out = self.out.take();
-        let mut out = out.ok_or_else(|| Error::cancelled("an earlier write did not end"))?;
+        let mut out = out.ok_or_else(|| Error::cancelled("an earlier write was not finished"))?;
         let (out, done) = pool::run(move || {
             let done = work(&mut out).map_err(|error| error.operation("write archive"))?;
             Ok((out, done))
@@ -79,7 +79,7 @@ impl Archive {
     }
 }
 
-/// The blocks before the bytes of a file.
+/// Returns the header blocks of a file.
 fn head(path: &str, size: u64) -> Result<Vec<u8>> {
     if size <= OCTAL {
         return header(path, EntryType::Regular, size);
@@ -105,7 +105,7 @@ fn header(path: &str, kind: EntryType, size: u64) -> Result<Vec<u8>> {
     Ok(header.as_bytes().to_vec())
 }
 
-/// A pax record: its own length, a blank, and what it says.
+/// Returns a pax record: its own length, a space, key and value.
 fn record(key: &str, value: &str) -> Vec<u8> {
     let rest = format!(" {key}={value}\n");
     let mut length = rest.len();

@@ -1,8 +1,8 @@
-//! What makes a layout an archive that `docker load` reads, too: `manifest.json`.
+//! `manifest.json`, which makes an OCI layout an archive that `docker load` reads too.
 //!
-//! It names configurations and layers where the layout has them, compressed as they are. Docker,
-//! containerd, podman and skopeo inflate layers as they read; those that read the layout first see
-//! the true manifests besides. Docker itself writes such archives since version 25.
+//! It lists the configurations and layers at their paths in the layout, compressed as they are.
+//! Docker, containerd, podman and skopeo decompress layers while reading. A reader that prefers
+//! the layout sees the original manifests. Docker itself writes such archives since version 25.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use super::plan::Plan;
 use crate::layout::blob_path;
 use crate::progress::Progress;
 
-/// Longest tag.
+/// Maximum length of a tag.
 const TAG: usize = 128;
 
 #[derive(Serialize)]
@@ -27,10 +27,12 @@ struct Entry {
     layers: Vec<String>,
 }
 
-/// The file that lists the images, an entry a manifest, in the order of their first names.
+/// Returns the file that lists the images, one entry per manifest, in the order of their first
+/// names.
 ///
 /// # Errors
-/// `Unsupported` for what is no image of layers; `NotFound` when the archive has not all of them.
+/// `Unsupported` for a manifest that is not an image of layers; `NotFound` if the archive does not
+/// contain all its layers.
 pub(super) async fn manifest(
     store: &Store,
     chosen: &BTreeMap<Reference, Chosen>,
@@ -56,13 +58,13 @@ pub(super) async fn manifest(
         match repo_tag(name) {
             Some(tag) => entries[index].repo_tags.push(tag),
             None => progress.warn(&format!(
-                "{name} is no tag to docker, which loads the image without this name"
+                "docker does not accept the name {name}; it will load the image without it"
             )),
         }
     }
     serde_json::to_vec(&entries)
         .map(Bytes::from)
-        .map_err(|error| Error::internal("a list of images does not serialise").source(error))
+        .map_err(|error| Error::internal("a list of images could not be serialised").source(error))
 }
 
 async fn entry(store: &Store, manifest: &Manifest, plan: &Plan) -> Result<Entry> {
@@ -71,14 +73,15 @@ async fn entry(store: &Store, manifest: &Manifest, plan: &Plan) -> Result<Entry>
     let path = |(layer, _): &(Descriptor, Digest)| -> Result<String> {
         if !layer.media_type.is_layer() {
             return Err(Error::unsupported(format!(
-                "docker has no layers of type {:.200}; export with --format oci",
+                "docker does not support layers of type {:.200}; export with --format oci",
                 layer.media_type
             ))
             .subject(layer.digest));
         }
         if !plan.has(&layer.digest) {
             return Err(Error::not_found(
-                "the layer is not in the store, and docker wants all; export with --format oci",
+                "the layer is not in the store, and docker needs all layers; export with \
+                 --format oci",
             )
             .subject(layer.digest));
         }
@@ -91,8 +94,8 @@ async fn entry(store: &Store, manifest: &Manifest, plan: &Plan) -> Result<Entry>
     })
 }
 
-/// The name as docker's `repository:tag`, `latest` where it has no tag; nothing where docker
-/// would refuse it, and the whole archive with it.
+/// Returns the name as docker's `repository:tag`, with the tag `latest` if it has none. Returns
+/// `None` if docker would refuse it, and the whole archive with it.
 fn repo_tag(name: &Reference) -> Option<String> {
     let name = name.as_str();
     let start = name.rfind('/').map_or(0, |slash| slash + 1);
@@ -115,7 +118,7 @@ fn repo_tag(name: &Reference) -> Option<String> {
         .bytes()
         .all(|byte| byte == b'/' || word(byte) && !byte.is_ascii_uppercase());
     let tagged = tag.len() <= TAG && tag.bytes().all(word);
-    // Sixty-four digits and nothing else would be an id.
+    // 64 hexadecimal digits alone would be an ID.
     let is_id = repository.len() == 64 && repository.bytes().all(|byte| byte.is_ascii_hexdigit());
     (hosted && pathed && tagged && !is_id).then(|| format!("{repository}:{tag}"))
 }

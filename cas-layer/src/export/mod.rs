@@ -1,18 +1,18 @@
-//! Export: images of a store become an archive, the way back of [`import`](mod@crate::import).
+//! Export: images of a store become an archive, which [`import`](mod@crate::import) can read.
 //!
-//! An archive is a tar of an OCI image layout: `oci-layout`, `index.json`, for docker
-//! `manifest.json`, and every blob once. The same images give the same bytes, whatever store they
-//! are in and however they are asked for: images stand in the order of their names, blobs in the
-//! order of a walk from them, parents before children, and all files belong to root, with mode 644
-//! and times of 1970.
+//! An archive is a tar of an OCI image layout: `oci-layout`, `index.json`, for docker also
+//! `manifest.json`, and every blob once. The same images always give the same bytes, from any
+//! store and in any order of arguments: images are sorted by name, blobs follow the order of a
+//! walk from them, parents before children, and all files belong to root, with mode 644 and the
+//! time 1970.
 //!
-//! Blobs publish their bytes, so every digest stays: those of layers, whatever they are compressed
-//! with, of manifests, and of an index. For one platform, `index.json` names the manifest of that
-//! platform itself, not the index that lists it; without a choice it names what the store does.
+//! Blobs are copied unchanged, so the digests of layers, manifests and indexes stay the same. With
+//! a platform, `index.json` names the manifest of that platform instead of the index that lists
+//! it. Without one it names what the store does.
 //!
-//! What is read is held by a lease and checked against its digest on the way. A file gets its name
-//! only when it is whole and on the device; a kill leaves a hidden file file it. A caller that
-//! drops the future leaves nothing.
+//! All content is pinned by a lease and verified while it is read. The file gets its name only
+//! when it is complete and on the device. A killed export leaves a hidden file next to it. A
+//! caller that drops the future leaves nothing behind.
 
 mod archive;
 mod docker;
@@ -33,25 +33,25 @@ use self::plan::Plan;
 use crate::layout;
 use crate::progress::Progress;
 
-/// What an archive is made for.
+/// The readers that an archive is made for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
-    /// Readers of OCI archives: any platforms.
+    /// Readers of OCI archives. Any number of platforms.
     #[default]
     Oci,
-    /// `docker load` and readers of its archives as well: one platform an image. Docker before
-    /// version 23 does not read layers of zstd.
+    /// `docker load` and similar readers too. One platform per image. Docker before version 23
+    /// does not read zstd layers.
     Docker,
 }
 
-/// What is wanted of the images.
+/// Options of an export.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct ExportOptions {
-    /// What the archive is made for.
+    /// The readers that the archive is made for.
     pub format: Format,
-    /// The manifest for this platform only. Without it all that the store has; for docker that of
-    /// this machine's platform, where an image leaves a choice.
+    /// Export only the manifest for this platform. Without it: everything that the store has; or
+    /// for docker, the manifest for the platform of this machine if the image has several.
     pub platform: Option<Platform>,
 }
 
@@ -71,23 +71,22 @@ impl ExportOptions {
     }
 }
 
-/// An image as the archive has it.
+/// An image as it is in the archive.
 struct Chosen {
     target: Descriptor,
-    /// Where the target is one manifest, chosen for a platform.
+    /// The manifest, if one was chosen for a platform.
     manifest: Option<Manifest>,
 }
 
-/// Writes `images` into one archive, blobs that they share once; the images with the targets that
-/// the archive gives them.
+/// Writes `images` into one archive. Blobs that they share are written once. Platforms of an index
+/// that were never stored are left out with a warning, and the index stays unchanged.
 ///
-/// Platforms of an index that were never stored are left out, with a warning; the index stays as
-/// it is.
+/// Returns the images with the targets that they have in the archive.
 ///
 /// # Errors
-/// `NotFound` for content that was lost, or a platform that an image has not; `Corrupt` for
-/// damaged content; `Unsupported` for what docker cannot load; those of the store and the target.
-/// A file under the name of the target is then as it was.
+/// `NotFound` if content was lost, or an image does not have the platform; `Corrupt` for damaged
+/// content; `Unsupported` for an image that docker cannot load; errors of the store and of the
+/// target. An existing file with the name of the target is then unchanged.
 pub async fn export(
     store: &Store,
     images: &[Image],
@@ -106,7 +105,7 @@ pub async fn export(
     exported.await.during("export", subject)
 }
 
-/// Writes all of the archive.
+/// Writes the whole archive. Returns the images with their targets in it.
 async fn write_archive(
     store: &Store,
     guard: &LeaseGuard,
@@ -136,14 +135,14 @@ async fn write_archive(
     Ok(chosen.into_iter().map(image).collect())
 }
 
-/// What of each image goes into the archive, in the order of names.
+/// Chooses what of each image goes into the archive, sorted by name.
 async fn choose(
     store: &Store,
     images: &[Image],
     options: &ExportOptions,
 ) -> Result<BTreeMap<Reference, Chosen>> {
     if images.is_empty() {
-        return Err(Error::invalid("no image is given; name one"));
+        return Err(Error::invalid("no image is given; name at least one"));
     }
     let mut chosen = BTreeMap::new();
     for image in images {

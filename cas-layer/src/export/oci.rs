@@ -9,13 +9,13 @@ use cas_core::{Descriptor, Error, Index, MediaType, Result};
 use super::Chosen;
 use crate::layout::{NAMES, VERSION};
 
-/// The file that says which version of the layout it is.
+/// Returns the file with the version of the layout.
 pub(super) fn version() -> Bytes {
     format!(r#"{{"imageLayoutVersion":"{VERSION}"}}"#).into()
 }
 
-/// The file that lists the images: an entry a name. Both annotations have the whole name, for
-/// readers differ in which they take, and tags alone may be the same.
+/// Returns the file that lists the images, one entry per name. Both annotations have the whole
+/// name, because readers differ in which they use, and tags alone may be equal.
 pub(super) fn index(chosen: &BTreeMap<Reference, Chosen>) -> Result<Bytes> {
     let entry = |(name, chosen): (&Reference, &Chosen)| -> Descriptor {
         let mut entry = chosen.target.clone();
@@ -33,5 +33,5 @@ pub(super) fn index(chosen: &BTreeMap<Reference, Chosen>) -> Result<Bytes> {
     };
     serde_json::to_vec(&index)
         .map(Bytes::from)
-        .map_err(|error| Error::internal("an index does not serialise").source(error))
+        .map_err(|error| Error::internal("an index could not be serialised").source(error))
 }

@@ -1,4 +1,4 @@
-//! Which blobs an archive holds, and the way of each into it.
+//! Which blobs an archive contains, and how they are written to it.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,21 +14,22 @@ use crate::buffers::{At, Buffers, PIECE};
 use crate::layout::blob_path;
 use crate::progress::Progress;
 
-/// The blobs of an archive, in its order, each once.
+/// The blobs of an archive, in order, each once.
 #[derive(Default)]
 pub(super) struct Plan {
     blobs: Vec<Blob>,
     digests: HashSet<Digest>,
 }
 
-/// One of them.
+/// A blob of the plan.
 pub(super) struct Blob(Descriptor);
 
 impl Plan {
-    /// All that `roots`, which are held, reach: each before what it lists.
+    /// Finds all blobs that `roots` reach, each before the blobs that it lists. The roots are
+    /// pinned.
     ///
     /// # Errors
-    /// `NotFound` when a manifest has not all its parts; `Corrupt` for a wrong size.
+    /// `NotFound` if a part of a manifest is missing; `Corrupt` for a wrong size.
     pub(super) async fn of(
         store: &Store,
         roots: &[Descriptor],
@@ -46,12 +47,12 @@ impl Plan {
             .unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The blobs.
+    /// Returns the blobs in their order.
     pub(super) fn blobs(&self) -> &[Blob] {
         &self.blobs
     }
 
-    /// Whether the archive holds this one.
+    /// Whether the archive contains this blob.
     pub(super) fn has(&self, digest: &Digest) -> bool {
         self.digests.contains(digest)
     }
@@ -96,8 +97,8 @@ impl Planner<'_> {
         }
     }
 
-    /// The manifests of an index that were stored. The others are of platforms that nobody wanted:
-    /// one that was lost would have been missed when the index was held.
+    /// Returns the manifests of an index that are stored. The others were not selected when the
+    /// image was stored: a lost manifest would have been noticed when the index was pinned.
     async fn stored(&self, index: &Descriptor, listed: Vec<Descriptor>) -> Result<Vec<Descriptor>> {
         let all = listed.len();
         let mut stored = Vec::with_capacity(all);
@@ -110,7 +111,7 @@ impl Planner<'_> {
         }
         if stored.is_empty() && all > 0 {
             return Err(Error::not_found(
-                "none of the manifests that it lists is in the store; import the image again",
+                "none of the listed manifests is in the store; import the image again",
             )
             .operation("read")
             .subject(index.digest));
@@ -135,7 +136,7 @@ impl Planner<'_> {
 
 fn missing(descriptor: &Descriptor) -> Error {
     Error::not_found(format!(
-        "the image lists this {:.200} but the store has it not; import the image again",
+        "the image lists this {:.200} but the store does not have it; import the image again",
         descriptor.media_type
     ))
     .operation("read")
@@ -143,10 +144,10 @@ fn missing(descriptor: &Descriptor) -> Error {
 }
 
 impl Blob {
-    /// Streams the blob into `archive`, and checks it on the way.
+    /// Writes the blob to `archive` and verifies it.
     ///
     /// # Errors
-    /// `Corrupt` when it is damaged; the archive is then of no use.
+    /// `Corrupt` if it is damaged. The archive is then useless.
     pub(super) async fn write(
         &self,
         store: &Store,
@@ -170,7 +171,7 @@ impl Blob {
         copied.map_err(|error| error.operation("read").subject(descriptor.digest))
     }
 
-    /// Reads a piece while the one before is hashed and written.
+    /// Reads each piece while the previous one is hashed and written.
     async fn copy(
         &self,
         reader: Arc<dyn BlobReader>,
@@ -194,8 +195,8 @@ impl Blob {
         let found = hasher.finish();
         if at != descriptor.size || found != descriptor.digest {
             return Err(Error::corrupt(format!(
-                "the stored bytes are damaged: expected {} bytes of this digest, found {at} bytes \
-                 of {found}; remove the blob and import the image again",
+                "the stored blob is damaged: expected {} bytes of this digest, found {at} bytes \
+                 of {found}; remove the image with `cas rmi`, run `cas gc`, and import it again",
                 descriptor.size
             )));
         }
@@ -203,7 +204,7 @@ impl Blob {
     }
 }
 
-/// The bytes from `at` on, a piece of them; none at the end.
+/// Reads a piece of the blob, starting at `at`. The piece is empty at the end.
 async fn read(reader: &Arc<dyn BlobReader>, at: u64, buffers: &Buffers) -> Result<Bytes> {
     if reader.file().is_none() {
         return reader.read_at(at, PIECE).await;
@@ -211,7 +212,7 @@ async fn read(reader: &Arc<dyn BlobReader>, at: u64, buffers: &Buffers) -> Resul
     let (reader, buffers) = (Arc::clone(reader), buffers.clone());
     pool::run(move || {
         let Some(file) = reader.file() else {
-            return Err(Error::internal("a reader has lost its file"));
+            return Err(Error::internal("a reader no longer has its file"));
         };
         Ok(buffers.read(&mut At { file, from: at }, PIECE as u64)?)
     })

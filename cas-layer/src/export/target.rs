@@ -1,4 +1,4 @@
-//! Where an archive goes.
+//! Where an archive is written.
 
 use std::fmt;
 use std::fs::{self, OpenOptions};
@@ -9,15 +9,15 @@ use cas_core::{Context, Error, Result, pool, unique};
 use cas_host::Dir;
 use rustix::fs::OFlags;
 
-/// What takes the bytes.
+/// A writer for the bytes of an archive.
 pub(super) type Out = Box<dyn Write + Send>;
 
-/// Where an archive goes.
+/// Where an archive is written.
 pub enum Target {
-    /// A file, written file and renamed over what has its name once it is whole and on the
-    /// device. What is no regular file (a pipe, a device) is written as it is.
+    /// A file. It is written under a temporary name, and renamed when it is complete and on the
+    /// device. Anything that is not a regular file (a pipe, a device) is written directly.
     Path(PathBuf),
-    /// Anything that takes bytes; after an error it has got a part of them.
+    /// A stream. After an error it has received a part of the archive.
     Stream(Box<dyn Write + Send>),
 }
 
@@ -31,10 +31,10 @@ impl fmt::Display for Target {
 }
 
 impl Target {
-    /// The way out, and the pending that the archive gets when it is whole.
+    /// Opens the target. Returns a writer, and what to publish when the archive is complete.
     ///
     /// # Errors
-    /// `InvalidArgument` for a path without file name; those of the file system.
+    /// `InvalidArgument` for a path without a file name; errors of the file system.
     pub(super) async fn open(self) -> Result<(Out, Pending)> {
         match self {
             Target::Stream(out) => Ok((out, Pending(None))),
@@ -44,18 +44,18 @@ impl Target {
 }
 
 fn open(path: PathBuf) -> Result<(Out, Pending)> {
-    // What a link leads to is replaced, not the link.
+    // If the path is a link, its target is replaced, not the link.
     let path = fs::canonicalize(&path).unwrap_or(path);
     let there = fs::metadata(&path).ok();
     if there.as_ref().is_some_and(fs::Metadata::is_dir) {
-        return Err(Error::invalid("is a directory; name a file in it"));
+        return Err(Error::invalid("the path is a directory; name a file in it"));
     }
     if there.is_some_and(|there| !there.is_file()) {
         let out = OpenOptions::new().write(true).open(&path)?;
         return Ok((Box::new(out), Pending(None)));
     }
     let name = path.file_name().and_then(|name| name.to_str());
-    let name = name.ok_or_else(|| Error::invalid("is no path of a file in UTF-8"))?;
+    let name = name.ok_or_else(|| Error::invalid("the path does not end in a UTF-8 file name"))?;
     let parent = path.parent().filter(|parent| *parent != Path::new(""));
     let parent = parent.unwrap_or(Path::new("."));
     let dir = Dir::open(parent).during("open", parent.display())?;
@@ -72,10 +72,10 @@ fn open(path: PathBuf) -> Result<(Out, Pending)> {
     Ok((out, Pending(Some(file))))
 }
 
-/// The pending of an archive; dropped before it is kept, nothing of it stays.
+/// An archive that is not published yet. Dropping it removes the file.
 pub(super) struct Pending(Option<TemporaryFile>);
 
-/// A file file its pending.
+/// A file under a temporary name.
 struct TemporaryFile {
     dir: Dir,
     file: fs::File,
@@ -84,7 +84,7 @@ struct TemporaryFile {
 }
 
 impl Pending {
-    /// Gives the archive its name, in a way that outlives a crash.
+    /// Syncs the file and gives it its name, so that it survives a crash.
     pub(super) async fn publish(mut self) -> Result<()> {
         let Some(file) = self.0.take() else {
             return Ok(());
@@ -100,7 +100,7 @@ impl Pending {
 }
 
 impl Drop for TemporaryFile {
-    /// After the rename there is nothing to remove.
+    /// Removes the file. Fails after the rename, when there is nothing to remove.
     fn drop(&mut self) {
         let _ = self.dir.remove(&*self.temporary);
     }

@@ -1,14 +1,14 @@
-//! The pipeline from blobs to a tree: one thread reads and inflates, one hashes what was inflated,
+//! The pipeline from blobs to a tree: one thread reads and decompresses, one hashes the result,
 //! and the caller's thread parses and writes.
 //!
-//! Sixteen buffers of 256 KiB go round between the three, so the first thread runs ahead, into the
-//! next layer too, by no more than they hold. Nothing else bounds or blocks: whoever fails drops
-//! its end, the others then find theirs closed and leave. An error travels in its place among
-//! the bytes, so the first cause is what the caller meets first.
+//! Sixteen buffers of 256 KiB circulate between the three, so the first thread runs ahead, even
+//! into the next layer, by at most that much. There is no other limit and no lock: a thread that
+//! fails drops its end of the channels, and the others then stop. An error takes its place among
+//! the bytes, so the caller sees the first cause first.
 //!
-//! A layer is good when the whole blob has its size and the whole of what it inflates to has the
-//! diff id, trailing bytes included; whatever else was changed in a blob changes no tree. That is
-//! known only after the last byte: a tree is not to be used before its layers are verified.
+//! A layer is verified when the whole blob has its size and the whole decompressed stream has its
+//! diff ID, including trailing bytes. Any other change to a blob does not change the tree. This is
+//! known only after the last byte: do not use a tree before its layers are verified.
 
 mod pipe;
 mod source;
@@ -26,32 +26,35 @@ use crate::tar::Reader;
 use pipe::{Inflater, Message, verify};
 use source::Source;
 
-/// Buffers that go round, and the bytes of each.
+/// How many buffers circulate, and the bytes of each.
 const BUFFERS: usize = 16;
 const BUFFER: usize = 256 << 10;
 
 /// One layer to apply.
 pub struct LayerSource<'a> {
-    /// The bytes as they are stored. A read must end some day: nothing interrupts it.
+    /// The stored bytes. A read must return eventually, because nothing interrupts it.
     pub blob: Box<dyn Read + Send + 'a>,
-    /// How many they must be.
+    /// The expected number of stored bytes.
     pub size: u64,
-    /// Their name in messages; whoever stores them checks it.
+    /// The digest of the blob, for messages. It is verified by the writer or the store.
     pub digest: Digest,
-    /// What they must hash to when inflated; nothing where whoever stores them checks just that.
+    /// The expected digest of the decompressed bytes. `None` if the source verifies the bytes.
     pub diff_id: Option<Digest>,
     /// How they are compressed.
     pub compression: Compression,
 }
 
-/// Called with the compressed bytes read since the last call, from another thread.
+/// Called from another thread with the number of compressed bytes read since the last call.
 pub type OnRead<'a> = &'a (dyn Fn(u64) + Sync);
 
-/// Applies all layers, lowest first, to one tree; gives what each did.
+/// Applies all layers, lowest first, to one tree.
+///
+/// With [`Durability::Relaxed`] the caller must sync the tree. Otherwise the tree is on the device
+/// when this returns, by one `syncfs`. Returns what each layer did.
 ///
 /// # Errors
-/// `Corrupt` for a blob that does not inflate to its diff id, and all of
-/// [`Tree::apply`] and [`crate::codec::Decoder`]. The tree is then unfinished; remove it.
+/// `Corrupt` for a blob that does not match its diff ID, and the errors of [`Tree::apply`] and
+/// [`crate::codec::Decoder`]. The tree is then incomplete; remove it.
 pub fn unpack(
     layers: Vec<LayerSource<'_>>,
     tree: &Tree,
@@ -72,7 +75,7 @@ pub fn unpack(
 /// Applies one layer to one tree.
 ///
 /// # Errors
-/// Those of [`unpack`].
+/// As [`unpack`].
 pub fn unpack_one(
     layer: LayerSource<'_>,
     tree: &Tree,
@@ -83,11 +86,12 @@ pub fn unpack_one(
     applied.ok_or_else(|| Error::internal("no layer was applied"))
 }
 
-/// Gives the inflated bytes of each layer in turn to `apply`, with the layer's place, and
-/// verifies them; the bytes that `apply` leaves are read and verified too.
+/// Passes the decompressed bytes of each layer to `apply`, with the index of the layer, and
+/// verifies them. Bytes that `apply` does not read are read and verified too.
 ///
 /// # Errors
-/// Those of `apply`, of the blobs, and `Corrupt` for what does not have its size or diff id.
+/// Errors of `apply` and of the blobs; `Corrupt` for a layer that does not match its size or diff
+/// ID.
 pub fn stream(
     layers: Vec<LayerSource<'_>>,
     on_read: OnRead<'_>,
@@ -97,7 +101,7 @@ pub fn stream(
     let (hashed, whole) = mpsc::channel();
     let (spent, free) = mpsc::channel();
     for _ in 0..BUFFERS {
-        // Never fails: the other end is in this function.
+        // Never fails: the receiver is in this function.
         let _ = spent.send(Vec::new());
     }
     let diff_ids: Vec<Option<Digest>> = layers.iter().map(|layer| layer.diff_id).collect();

@@ -1,4 +1,4 @@
-//! The two threads of the pipeline, and what passes between them.
+//! The two threads of the pipeline, and the messages between them.
 
 use std::io::{self, Read};
 use std::sync::mpsc::{Receiver, Sender};
@@ -8,26 +8,26 @@ use cas_core::{Context, Digest, Error, Hasher, Result};
 use super::{BUFFER, LayerSource, OnRead};
 use crate::codec::Decoder;
 
-/// What travels from thread to thread, in the order of the bytes.
+/// What one thread sends to the next, in the order of the bytes.
 pub(super) enum Message {
-    /// Inflated bytes: all of the vector.
+    /// Decompressed bytes: all of the vector.
     Bytes(Vec<u8>),
-    /// The layer is whole and verified.
+    /// The layer is complete and verified.
     End,
-    /// The layer, and with it the pipeline, failed.
+    /// The layer failed, and with it the pipeline.
     Failed(Error),
 }
 
-/// The first thread: reads blobs and inflates them.
+/// The first thread: reads blobs and decompresses them.
 pub(super) struct Inflater<'a> {
     out: Sender<Message>,
     free: Receiver<Vec<u8>>,
-    /// A buffer that the end of a layer left over.
+    /// A buffer that was left over at the end of a layer.
     spare: Option<Vec<u8>>,
     on_read: OnRead<'a>,
 }
 
-/// The other end is gone: somebody failed already, and says so himself.
+/// The receiver is gone: another thread failed first and has reported the error.
 struct Closed;
 
 impl<'a> Inflater<'a> {
@@ -82,7 +82,7 @@ impl<'a> Inflater<'a> {
         drop(decoder);
         if read != layer.size {
             return Err(Error::corrupt(format!(
-                "the blob has {read} bytes, its descriptor says {}",
+                "the blob has {read} bytes; its descriptor says {}",
                 layer.size
             )));
         }
@@ -90,7 +90,7 @@ impl<'a> Inflater<'a> {
     }
 }
 
-/// Reads until the buffer is full or the stream ends.
+/// Reads until the buffer is full or the stream ends. Returns the bytes read.
 fn fill(source: &mut impl Read, buffer: &mut Vec<u8>) -> Result<usize> {
     buffer.resize(BUFFER, 0);
     let mut filled = 0;
@@ -103,7 +103,7 @@ fn fill(source: &mut impl Read, buffer: &mut Vec<u8>) -> Result<usize> {
     Ok(filled)
 }
 
-/// A blob on its way into the decoder: counted, and never longer than it says.
+/// A blob on its way into the decoder: counted, and never longer than its descriptor says.
 struct Blob<'a, 'b> {
     source: Box<dyn Read + Send + 'b>,
     read: u64,
@@ -127,7 +127,7 @@ impl Read for Blob<'_, '_> {
     }
 }
 
-/// The second thread: hashes the inflated bytes and compares each layer's diff id.
+/// The second thread: hashes the decompressed bytes and compares the diff ID of each layer.
 pub(super) fn verify(
     diff_ids: &[Option<Digest>],
     inflated: &Receiver<Message>,
@@ -170,7 +170,7 @@ fn compare(found: Option<Digest>, expected: Option<Digest>) -> Result<()> {
         return Ok(());
     }
     Err(Error::corrupt(format!(
-        "the layer inflates to {found}, the configuration says {expected}"
+        "the layer decompresses to {found}; the image configuration says {expected}"
     )))
     .during("verify layer", expected)
 }

@@ -1,4 +1,4 @@
-//! The end of the pipeline as a reader.
+//! The end of the pipeline, as a reader.
 
 use std::io::{self, BufRead, Read};
 use std::sync::mpsc::{Receiver, Sender};
@@ -7,7 +7,8 @@ use cas_core::{Error, Result};
 
 use super::Message;
 
-/// The inflated bytes of one layer after the other; at each end it stays until the next begins.
+/// The decompressed bytes of one layer after the other. It stays at the end of a layer until
+/// [`Source::finish`].
 pub(super) struct Source {
     input: Receiver<Message>,
     spent: Sender<Vec<u8>>,
@@ -27,7 +28,7 @@ impl Source {
         }
     }
 
-    /// Reads the layer to its verified end and turns to the next.
+    /// Reads to the verified end of the layer, and moves on to the next layer.
     pub(super) fn finish(&mut self) -> Result<()> {
         loop {
             let amount = self.fill_buf()?.len();
@@ -39,12 +40,12 @@ impl Source {
         }
     }
 
-    /// The next buffer, the last one going back to be filled again.
+    /// Receives the next buffer, and gives the last one back to be filled again.
     fn next_buffer(&mut self) -> Result<()> {
         let spent = std::mem::take(&mut self.buffer);
         self.at = 0;
         if spent.capacity() > 0 {
-            // Nobody fills buffers any more after the last layer.
+            // Fails after the last layer, when no buffers are filled any more.
             let _ = self.spent.send(spent);
         }
         match self.input.recv() {

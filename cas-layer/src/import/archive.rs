@@ -1,4 +1,4 @@
-//! A plain tar file: one pass over its headers says where every file is.
+//! An uncompressed tar file: one pass over its headers finds the position of every file.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -11,7 +11,7 @@ use cas_core::{Error, Result, limit};
 use super::contents::{Contents, Location, Node, Part, clean, unrecognised};
 use crate::tar::{Entry, EntryKind, Reader};
 
-/// Where the files of an archive are.
+/// Finds the files of an archive.
 pub(super) fn scan(file: File) -> Result<Contents> {
     let length = file.metadata()?.len();
     let file = Arc::new(file);
@@ -44,23 +44,23 @@ pub(super) fn scan(file: File) -> Result<Contents> {
     Ok(members.finish())
 }
 
-/// The members of an archive, gathered.
+/// The members of an archive that were found so far.
 #[derive(Default)]
 pub(super) struct Members {
     nodes: HashMap<String, Node>,
     entries: usize,
 }
 
-/// A member that counts: a file, or a link that leads on.
+/// A relevant member: a file, or a link.
 pub(super) struct Member {
     /// Its clean path.
     pub(super) path: String,
-    /// Where it leads; nothing for a file.
+    /// The target of a link; `None` for a file.
     pub(super) link: Option<Node>,
 }
 
 impl Members {
-    /// The next entry; a stream that does not even begin as an archive is no image.
+    /// Returns the next entry. A stream that does not begin like an archive is not an image.
     pub(super) fn next<R: std::io::BufRead>(
         &mut self,
         reader: &mut Reader<R>,
@@ -73,14 +73,14 @@ impl Members {
         if self.entries > limit::ENTRIES_IN_MEMORY {
             let allowed = limit::ENTRIES_IN_MEMORY;
             return Err(Error::out_of_range(format!(
-                "the archive has more than {allowed} members; no image archive has"
+                "the archive has more than the {allowed} members allowed"
             )));
         }
         Ok(entry)
     }
 
-    /// The entry as a member; nothing for directories, devices and names outside the archive,
-    /// which nothing in an image refers to.
+    /// Returns the entry as a member. Returns `None` for directories, devices and names outside
+    /// the archive, because nothing in an image refers to them.
     pub(super) fn member(&self, entry: &Entry) -> Result<Option<Member>> {
         let Some(path) = clean("", &entry.path) else {
             return Ok(None);
@@ -95,11 +95,11 @@ impl Members {
             _ => return Ok(None),
         };
         if entry.regions.is_some() {
-            return Err(
-                Error::unsupported("is stored sparse; make the archive without holes")
-                    .operation("read")
-                    .subject(path),
-            );
+            return Err(Error::unsupported(
+                "the file is sparse; create the archive without sparse files",
+            )
+            .operation("read")
+            .subject(path));
         }
         Ok(Some(Member { path, link }))
     }
@@ -107,10 +107,10 @@ impl Members {
     /// Adds a member.
     ///
     /// # Errors
-    /// `Corrupt` when the archive has it twice: readers would differ in which they take.
+    /// `Corrupt` if the path exists already, because readers differ in which member they use.
     pub(super) fn add(&mut self, path: String, node: Node) -> Result<()> {
         if self.nodes.contains_key(&path) {
-            return Err(Error::corrupt("the archive has this member twice")
+            return Err(Error::corrupt("the archive contains this path twice")
                 .operation("read")
                 .subject(path));
         }
@@ -118,7 +118,7 @@ impl Members {
         Ok(())
     }
 
-    /// All of them.
+    /// Returns all members.
     pub(super) fn finish(self) -> Contents {
         Contents::Archive(self.nodes)
     }

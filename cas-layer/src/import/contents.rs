@@ -1,4 +1,4 @@
-//! What a source holds: files under their paths, wherever their bytes are.
+//! The files of a source, by path, and where their bytes are.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -13,13 +13,13 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::layout::blob_path;
 
-/// Links that are followed one after the other.
+/// Links that are followed for one path.
 const LINKS: usize = 16;
 
 /// The files of a source.
 pub(super) enum Contents {
-    /// A directory; links in it are followed, for tools make layouts of links, and digests tell
-    /// what is at their ends.
+    /// A directory. Links in it are followed, because tools create layouts of links; the digests
+    /// verify what they lead to.
     Directory(PathBuf),
     /// An archive, by the clean paths of its members.
     Archive(HashMap<String, Node>),
@@ -29,32 +29,32 @@ pub(super) enum Contents {
 pub(super) enum Node {
     /// A file.
     File(Part),
-    /// Another path, made clean; nothing when it leaves the archive.
+    /// The clean path that a link leads to, or `None` if that is outside the archive.
     Link(Option<String>),
 }
 
-/// Bytes of a source.
+/// A file of a source.
 #[derive(Clone)]
 pub(super) struct Part {
-    /// How many.
+    /// Its size in bytes.
     pub(super) size: u64,
-    /// Where they are.
+    /// Where its bytes are.
     pub(super) location: Location,
 }
 
 /// Where bytes are.
 #[derive(Clone)]
 pub(super) enum Location {
-    /// In a file from this offset on.
+    /// In a file, starting at this offset.
     File(Arc<File>, u64),
     /// In memory.
     Memory(Bytes),
-    /// In the store already.
+    /// Already in the store.
     Stored(Digest),
 }
 
 impl Contents {
-    /// The file at `path`, links followed; nothing when there is none.
+    /// Finds the file at `path`, following links. Returns `None` if there is none.
     pub(super) fn find(&self, path: &str) -> Result<Option<Part>> {
         let Some(path) = clean("", path.as_bytes()) else {
             return Ok(None);
@@ -65,14 +65,14 @@ impl Contents {
         }
     }
 
-    /// The blob `digest` of a layout.
+    /// Finds the blob `digest` of a layout.
     pub(super) fn blob(&self, digest: &Digest) -> Result<Option<Part>> {
         self.find(&blob_path(digest))
     }
 }
 
 fn open(path: PathBuf) -> Result<Option<Part>> {
-    // Without NONBLOCK a named pipe would hold us up before we can see what it is.
+    // NONBLOCK, because opening a named pipe would block otherwise.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let file = match rustix::fs::open(&path, flags, Mode::empty()).map_err(std::io::Error::from) {
         Ok(file) => File::from(file),
@@ -103,14 +103,14 @@ fn resolve(nodes: &HashMap<String, Node>, path: String) -> Result<Option<Part>> 
         }
     }
     Err(Error::corrupt(format!(
-        "leads through more than {LINKS} links, or in a circle"
+        "the path leads through more than {LINKS} links, or through a loop"
     ))
     .operation("follow links")
     .subject(path))
 }
 
-/// `path`, relative to the directory `base`, without empty, `.` and `..` components; nothing
-/// when it is absolute, leaves the source, names nothing or is no UTF-8.
+/// Returns `path`, relative to the directory `base`, without empty, `.` and `..` components.
+/// Returns `None` if it is absolute, leaves the source, is empty or is not UTF-8.
 pub(super) fn clean(base: &str, path: &[u8]) -> Option<String> {
     let path = std::str::from_utf8(path).ok()?;
     if path.starts_with('/') {
@@ -152,7 +152,7 @@ pub(super) fn unrecognised() -> Error {
 }
 
 impl Part {
-    /// A part in memory.
+    /// Creates a part in memory.
     pub(super) fn in_memory(data: Bytes) -> Self {
         Part {
             size: data.len() as u64,
@@ -160,16 +160,16 @@ impl Part {
         }
     }
 
-    /// All of it, for a document.
+    /// Reads the whole part, for a document.
     ///
     /// # Errors
-    /// `OutOfRange` over [`limit::DOCUMENT_READ`]; `Corrupt` when it ends early.
+    /// `OutOfRange` over [`limit::DOCUMENT_READ`]; `Corrupt` if it ends early.
     pub(super) async fn document(&self, store: &Store) -> Result<Bytes> {
         check_document_size(self.size)?;
         self.head(store, self.size as usize).await
     }
 
-    /// Its first `length` bytes; fewer where it is shorter.
+    /// Reads its first `length` bytes, or all if it is shorter.
     pub(super) async fn head(&self, store: &Store, length: usize) -> Result<Bytes> {
         let length = self.size.min(length as u64) as usize;
         match &self.location {
@@ -186,8 +186,10 @@ impl Part {
             Location::Stored(digest) => {
                 let reader = store.content.open(digest).await?;
                 let reader = reader.ok_or_else(|| {
-                    Error::not_found("went from the store during the import; import again")
-                        .subject(digest)
+                    Error::not_found(
+                        "the blob was removed from the store during the import; import again",
+                    )
+                    .subject(digest)
                 })?;
                 let mut data = Vec::with_capacity(length);
                 while data.len() < length {
@@ -195,9 +197,8 @@ impl Part {
                         .read_at(data.len() as u64, length - data.len())
                         .await?;
                     if piece.is_empty() {
-                        return Err(
-                            Error::corrupt("is shorter than the store says").subject(digest)
-                        );
+                        return Err(Error::corrupt("the blob is shorter than the store says")
+                            .subject(digest));
                     }
                     data.extend_from_slice(&piece);
                 }

@@ -1,8 +1,8 @@
-//! The archive of `docker save`: `manifest.json`, configurations and layers under any names.
+//! The archive of `docker save`: `manifest.json`, and configurations and layers under any names.
 //!
-//! It has no manifests, so one of OCI types is made; see `docs/decisions/0002`. Configurations
-//! stay as they are, byte for byte, and so do layers. A plain layer is its own diff id, and must
-//! be; a compressed one is checked against it when it is unpacked, as always.
+//! It has no OCI manifests, so one is created for each image; see `docs/decisions/0002`.
+//! Configurations and layers are stored unchanged. An uncompressed layer is verified against its
+//! diff ID during the import, and a compressed one when it is unpacked.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -41,7 +41,7 @@ struct RootFs {
     diff_ids: Option<Vec<Digest>>,
 }
 
-/// The images of a docker archive; their content is planned on the way.
+/// Returns the images of a docker archive, and plans their content.
 pub(super) async fn roots(plan: &mut Plan<'_>) -> Result<Vec<Root>> {
     let listed = find(plan, DOCKER_MANIFEST)?
         .document(plan.importer.store)
@@ -68,13 +68,16 @@ pub(super) async fn roots(plan: &mut Plan<'_>) -> Result<Vec<Root>> {
             roots.push(Root { name: None, target });
         }
     }
-    if let (true, false, Some(error)) = (roots.is_empty(), entries.is_empty(), plan.no_platform()) {
+    if roots.is_empty()
+        && !entries.is_empty()
+        && let Some(error) = plan.no_platform()
+    {
         return Err(error);
     }
     Ok(roots)
 }
 
-/// Plans one image; nothing when it is for another platform.
+/// Plans one image. Returns `None` if it is for another platform.
 async fn image(
     plan: &mut Plan<'_>,
     entry: &Entry,
@@ -97,7 +100,7 @@ async fn image(
     let paths = entry.layers.as_deref().unwrap_or_default();
     if paths.len() != diff_ids.len() || paths.len() > limit::LAYERS {
         return Err(named(Error::corrupt(format!(
-            "has {} diff ids for {} layers; expected as many, at most {}",
+            "the image has {} diff IDs for {} layers; expected as many, at most {}",
             diff_ids.len(),
             paths.len(),
             limit::LAYERS
@@ -110,7 +113,7 @@ async fn image(
     manifest(plan, config, layers).map(Some)
 }
 
-/// Plans one layer.
+/// Plans one layer. Returns its descriptor.
 async fn layer(
     plan: &mut Plan<'_>,
     path: &str,
@@ -138,7 +141,7 @@ async fn layer(
     Ok(descriptor)
 }
 
-/// Plans the manifest that the archive does not have.
+/// Plans the manifest, which the archive does not have. Returns its descriptor.
 fn manifest(
     plan: &mut Plan<'_>,
     config: Descriptor,
@@ -158,7 +161,7 @@ fn manifest(
         annotations: None::<BTreeMap<String, String>>,
     };
     let data = serde_json::to_vec(&manifest)
-        .map_err(|error| Error::internal("a manifest does not serialise").source(error))?;
+        .map_err(|error| Error::internal("a manifest could not be serialised").source(error))?;
     let descriptor = Descriptor::of(MediaType::OCI_MANIFEST, &data);
     plan.add_document(descriptor.clone(), children, Part::in_memory(data.into()));
     Ok(descriptor)
@@ -166,7 +169,7 @@ fn manifest(
 
 fn find(plan: &Plan<'_>, path: &str) -> Result<Part> {
     plan.contents.find(path)?.ok_or_else(|| {
-        Error::not_found("the archive refers to this file but has it not; it is incomplete")
+        Error::not_found("the archive is incomplete: it lists this file but does not contain it")
             .operation("read")
             .subject(format!("{path:.200}"))
     })
@@ -175,5 +178,5 @@ fn find(plan: &Plan<'_>, path: &str) -> Result<Part> {
 fn parse<T: serde::de::DeserializeOwned>(data: &[u8]) -> Result<T> {
     document::check_json(data)?;
     serde_json::from_slice(data)
-        .map_err(|error| Error::corrupt(format!("is no valid document: {error}")).source(error))
+        .map_err(|error| Error::corrupt(format!("invalid document: {error}")).source(error))
 }

@@ -1,4 +1,4 @@
-//! The names that an import makes.
+//! The names that an import writes.
 
 use std::collections::BTreeMap;
 
@@ -7,38 +7,37 @@ use cas_core::{Descriptor, Error, Result};
 
 /// An image of the source.
 pub(super) struct Root {
-    /// What the source calls it.
+    /// Its name in the source.
     pub(super) name: Option<String>,
-    /// What it is.
+    /// Its manifest or index.
     pub(super) target: Descriptor,
 }
 
-/// The images that get names: those that have one, or the only one there is.
+/// Returns the images that get names: those that have one in the source, or the only image.
 ///
 /// # Errors
-/// `InvalidArgument` when there is no name for any, and none is given.
+/// `InvalidArgument` if no image has a name, and none is given.
 pub(super) fn candidates(mut roots: Vec<Root>, name: Option<&Reference>) -> Result<Vec<Root>> {
     if roots.iter().any(|root| root.name.is_some()) {
         roots.retain(|root| root.name.is_some());
         return Ok(roots);
     }
     match (roots.len(), name) {
-        (0, _) => Err(Error::invalid("the source lists no image")),
+        (0, _) => Err(Error::invalid("the source does not list any image")),
         (1, None) => Err(Error::invalid(
-            "the source has no name for its image; give one with --name",
+            "the image has no name in the source; give one with --name",
         )),
         (1, Some(_)) => Ok(roots),
         (count, _) => Err(Error::invalid(format!(
-            "the source has {count} images and a name for none of them; name them there"
+            "the source lists {count} images without names; name them in its index",
         ))),
     }
 }
 
-/// Which name each image gets.
+/// Assigns a name to each image.
 ///
 /// # Errors
-/// `InvalidArgument` for what is no image name; `Corrupt` when one name would stand for two
-/// images.
+/// `InvalidArgument` for an invalid image name; `Corrupt` if two images get the same name.
 pub(super) fn assign(
     roots: Vec<Root>,
     name: Option<&Reference>,
@@ -66,7 +65,8 @@ pub(super) fn assign(
     Ok(named)
 }
 
-/// The tag in a name: what follows the last colon of its last component, or all of the name.
+/// Returns the tag of a name: what follows the last colon of its last component, or the whole
+/// component.
 fn tag(name: &str) -> &str {
     let last = name.rsplit_once('/').map_or(name, |(_, last)| last);
     last.rsplit_once(':').map_or(last, |(_, tag)| tag)

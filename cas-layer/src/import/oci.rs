@@ -8,7 +8,7 @@ use super::names::Root;
 use super::plan::Plan;
 use crate::layout::{INDEX, LAYOUT, NAMES, VERSION};
 
-/// The images of a layout.
+/// Returns the images of a layout.
 pub(super) async fn roots(plan: &mut Plan<'_>) -> Result<Vec<Root>> {
     let store = plan.importer.store;
     match plan.contents.find(LAYOUT)? {
@@ -20,7 +20,7 @@ pub(super) async fn roots(plan: &mut Plan<'_>) -> Result<Vec<Root>> {
         None => plan
             .importer
             .progress
-            .warn("the source has no oci-layout file; taken as 1.0.0"),
+            .warn("the source has no oci-layout file; version 1.0.0 is assumed"),
     }
     let Some(part) = plan.contents.find(INDEX)? else {
         return Err(unrecognised());
@@ -39,17 +39,18 @@ fn check_version(data: &[u8]) -> Result<()> {
     }
     document::check_json(data)?;
     let layout: Layout = serde_json::from_slice(data)
-        .map_err(|error| Error::corrupt(format!("is no layout file: {error}")).source(error))?;
+        .map_err(|error| Error::corrupt(format!("invalid layout file: {error}")).source(error))?;
     match layout.image_layout_version.as_str() {
         VERSION => Ok(()),
         other => Err(Error::unsupported(format!(
-            "the layout has version {:.40}; {VERSION} is read",
+            "unsupported layout version {:.40}; {VERSION} is supported",
             other.escape_debug()
         ))),
     }
 }
 
-/// The entry as an image: its name is taken off, for it is the name's and not the content's.
+/// Converts an entry of the index. The annotations with its name do not belong to the image, so
+/// they are removed.
 fn root(mut target: Descriptor) -> Root {
     let names = NAMES.map(|key| target.annotations.remove(key));
     let name = names.into_iter().flatten().find(|name| !name.is_empty());

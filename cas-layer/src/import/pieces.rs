@@ -89,7 +89,7 @@ impl Pieces for FromPart<'_> {
         Ok(Some(piece))
     }
 
-    /// Copies from file to file if nobody else needs the bytes.
+    /// Copies from file to file if the bytes need not be sent to a feed.
     async fn copy_next(&mut self, writer: &mut Writer, feed: Option<&Feed>) -> Result<u64> {
         let (Location::File(file, offset), None) = (&self.part.location, feed) else {
             return write_next(self, writer, feed).await;

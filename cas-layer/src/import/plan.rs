@@ -1,4 +1,4 @@
-//! What an import will store: found by walking the documents first, carried out then.
+//! Which blobs an import stores: found by walking the manifests and indexes of the source.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -15,7 +15,7 @@ use super::contents::{Contents, Location, Part};
 use super::importer::BlobImporter;
 use super::item::Item;
 
-/// The blobs to store, and the way to find them.
+/// The blobs to store, and what is needed to find them.
 pub(super) struct Plan<'a> {
     pub(super) importer: &'a BlobImporter<'a>,
     pub(super) contents: &'a Contents,
@@ -24,13 +24,13 @@ pub(super) struct Plan<'a> {
     pub(super) leaves: Vec<Item>,
     /// Children before their parents.
     pub(super) documents: Vec<Item>,
-    /// What was visited, and whether it leads_to_image to an image.
+    /// The visited blobs, and whether each leads to an image.
     visited: HashMap<Digest, (Descriptor, bool)>,
     platforms: BTreeSet<String>,
 }
 
 impl<'a> Plan<'a> {
-    /// An empty plan, for `platform` only where one is given.
+    /// Creates an empty plan, for `platform` only if one is given.
     pub(super) fn new(
         importer: &'a BlobImporter<'a>,
         contents: &'a Contents,
@@ -48,20 +48,21 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// The error when no image is for the wanted platform; nothing when any would do.
+    /// Returns the error for a source without an image for the platform, or `None` if any platform
+    /// is accepted.
     pub(super) fn no_platform(&self) -> Option<Error> {
         let wanted = self.platform?;
         let known: Vec<&str> = self.platforms.iter().map(String::as_str).collect();
         let known = known.join(", ");
         Some(Error::not_found(format!(
-            "has nothing for {wanted}; it has: {known}"
+            "the source has nothing for {wanted}; it has: {known}"
         )))
     }
 
-    /// Adds what `root` reaches; false when none of it is for the wanted platform.
+    /// Adds what `root` reaches. Returns `false` if none of it is for the platform.
     ///
     /// # Errors
-    /// `Corrupt` or `NotFound` for what is damaged or pin_missing.
+    /// `Corrupt` for damaged content; `NotFound` for missing content.
     pub(super) async fn visit(&mut self, root: &Descriptor) -> Result<bool> {
         let chosen = self.chosen(std::slice::from_ref(root));
         match chosen.first() {
@@ -83,7 +84,7 @@ impl<'a> Plan<'a> {
             if depth > limit::INDEX_DEPTH {
                 let allowed = limit::INDEX_DEPTH;
                 return Err(Error::out_of_range(format!(
-                    "indexes are nested deeper than {allowed} levels"
+                    "indexes are nested more than {allowed} levels deep"
                 ))
                 .subject(descriptor.digest));
             }
@@ -113,7 +114,7 @@ impl<'a> Plan<'a> {
         })
     }
 
-    /// Follows the children that the source has; the rest of an index may be pin_missing.
+    /// Follows the children that the source contains. The others may be absent.
     async fn index(&mut self, index: &Index, depth: usize) -> Result<bool> {
         let mut leads_to_image = index.manifests.is_empty();
         for child in self.chosen(&index.manifests) {
@@ -138,7 +139,7 @@ impl<'a> Plan<'a> {
         Ok(true)
     }
 
-    /// Whether the configuration of a manifest without platform is for the wanted one.
+    /// Whether the configuration of a manifest without platform is for the wanted platform.
     async fn suits(&mut self, config: &Descriptor) -> Result<bool> {
         if self.only.is_none() || !config.media_type.is_config() {
             return Ok(true);
@@ -150,7 +151,7 @@ impl<'a> Plan<'a> {
         Ok(self.suits_platform(platform_of(&data)?.as_ref()))
     }
 
-    /// Whether an image for `platform` is wanted; one that does not say is.
+    /// Whether an image for `platform` is wanted. An image without platform is.
     pub(super) fn suits_platform(&mut self, platform: Option<&Platform>) -> bool {
         let (Some(only), Some(platform)) = (&self.only, platform) else {
             return true;
@@ -159,7 +160,7 @@ impl<'a> Plan<'a> {
         only.matches(platform)
     }
 
-    /// The entries for the wanted platform: the best matches, and those that do not say.
+    /// Returns the entries for the wanted platform: the best matches, and those without platform.
     fn chosen(&mut self, listed: &[Descriptor]) -> Vec<Descriptor> {
         let Some(only) = &self.only else {
             return listed.to_vec();
@@ -171,7 +172,8 @@ impl<'a> Plan<'a> {
         dispatch::choose(listed, only)
     }
 
-    /// Where the content of `descriptor` is: in the source, or in the store already.
+    /// Finds the content of `descriptor` in the source, or else in the store. A stored blob of
+    /// another size is damaged and counts as absent.
     async fn locate(&self, descriptor: &Descriptor) -> Result<Option<Part>> {
         if let Some(part) = self.contents.blob(&descriptor.digest)? {
             return Ok(Some(part));
@@ -185,7 +187,7 @@ impl<'a> Plan<'a> {
         }))
     }
 
-    /// The bytes of a document, checked.
+    /// Reads and verifies a document.
     async fn read(&self, descriptor: &Descriptor, part: &Part) -> Result<Bytes> {
         let named = |error: Error| error.operation("read").subject(descriptor.digest);
         let data = part.document(self.importer.store).await.map_err(named)?;
@@ -200,7 +202,7 @@ impl<'a> Plan<'a> {
         Ok(data)
     }
 
-    /// Adds a blob that refers to nothing.
+    /// Adds a blob without children.
     pub(super) fn add_leaf(&mut self, descriptor: Descriptor, part: Part) -> Result<()> {
         if let Some((known, _)) = self.visited.get(&descriptor.digest) {
             return check_same(known, &descriptor);
@@ -215,7 +217,7 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    /// Adds a manifest or an index, after its children.
+    /// Adds a manifest or an index. Its children must have been added before.
     pub(super) fn add_document(
         &mut self,
         descriptor: Descriptor,
@@ -232,13 +234,13 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// One digest has one size and one type, or readers could differ.
+/// Checks that a digest has one size and one media type only. Otherwise readers could differ.
 fn check_same(known: &Descriptor, descriptor: &Descriptor) -> Result<()> {
     if known.size == descriptor.size && known.media_type == descriptor.media_type {
         return Ok(());
     }
     Err(Error::corrupt(format!(
-        "is described as {} bytes of {:.200} and as {} bytes of {:.200}",
+        "described both as {} bytes of {:.200} and as {} bytes of {:.200}",
         known.size, known.media_type, descriptor.size, descriptor.media_type
     ))
     .operation("read")
@@ -247,14 +249,14 @@ fn check_same(known: &Descriptor, descriptor: &Descriptor) -> Result<()> {
 
 fn incomplete(descriptor: &Descriptor) -> Error {
     Error::not_found(format!(
-        "the source refers to this {:.200} but has it not; it is incomplete",
+        "the source is incomplete: it lists this {:.200} but does not contain it",
         descriptor.media_type
     ))
     .operation("read")
     .subject(descriptor.digest)
 }
 
-/// The platform that a configuration is for, where it says.
+/// Returns the platform that a configuration is for, if it says so.
 pub(super) fn platform_of(config: &[u8]) -> Result<Option<Platform>> {
     #[derive(Deserialize)]
     struct Said {

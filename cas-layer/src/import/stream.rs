@@ -1,5 +1,5 @@
-//! An archive that can be read once: a thread of its own reads and inflates it, and every file is
-//! stored as it comes.
+//! An archive that can be read only once: a thread reads and decompresses it, and every file is
+//! stored as it arrives.
 
 use std::io::{BufReader, Read};
 use std::thread;
@@ -20,7 +20,7 @@ use crate::tar::Reader;
 
 /// Pieces that may wait between the reader and the store.
 const AHEAD: usize = 4;
-/// Files that are kept in memory instead of the store.
+/// Files that are kept in memory and not stored.
 const DOCUMENTS: [&str; 3] = [layout::LAYOUT, layout::INDEX, layout::DOCKER_MANIFEST];
 
 enum Event {
@@ -28,7 +28,7 @@ enum Event {
     Member(Member, u64),
     /// A piece of the current file.
     Piece(Bytes),
-    /// The archive ended as it should, and all before belongs to it.
+    /// The archive ended properly.
     End,
 }
 
@@ -43,7 +43,7 @@ pub(super) async fn receive(
         .name("cas-import".to_owned())
         .spawn(move || {
             let outcome = read(input, &buffers, &events);
-            // Nobody listens after an error on the other side.
+            // The receiver is gone if the other side failed.
             let _ = events.blocking_send(outcome.map(|()| Event::End));
         })?;
     let mut members = Members::default();
@@ -64,7 +64,7 @@ pub(super) async fn receive(
     }
 }
 
-/// The reader's side.
+/// Reads the archive and sends what it finds.
 fn read(
     mut input: Box<dyn Read + Send>,
     buffers: &Buffers,
@@ -97,7 +97,7 @@ fn read(
     Ok(())
 }
 
-/// Takes in the current file.
+/// Stores the current file, or keeps it in memory.
 async fn file(
     importer: &BlobImporter<'_>,
     path: &str,
@@ -126,7 +126,7 @@ async fn file(
     Ok(Part { size, location })
 }
 
-/// The digest that `blobs/<algorithm>/<hex>` promises.
+/// Returns the digest that a path `blobs/<algorithm>/<hex>` promises.
 fn blob_name(path: &str) -> Option<Digest> {
     let (algorithm, hex) = path.strip_prefix("blobs/")?.split_once('/')?;
     format!("{algorithm}:{hex}").parse().ok()

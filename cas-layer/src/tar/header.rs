@@ -1,11 +1,11 @@
-//! One 512-byte header block and its fields.
+//! One header block of 512 bytes, and its fields.
 
 use cas_core::{Error, Result};
 
 /// Size of a block.
 pub(super) const BLOCK: usize = 512;
 
-/// A header block whose checksum was right.
+/// A header block with a valid checksum.
 pub(super) struct Header(pub(super) [u8; BLOCK]);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -17,7 +17,8 @@ enum Format {
 }
 
 impl Header {
-    /// Checks the sum, over unsigned bytes or, as some old writers did, over signed ones.
+    /// Verifies the checksum, over unsigned bytes or, as some old writers computed it, over signed
+    /// bytes.
     pub(super) fn new(block: [u8; BLOCK]) -> Result<Self> {
         let header = Header(block);
         let stored = header.number(148..156, "checksum")?;
@@ -30,7 +31,7 @@ impl Header {
         let signed: i64 = bytes().map(|byte| i64::from(byte.cast_signed())).sum();
         if stored != unsigned && stored != signed {
             return Err(Error::corrupt(format!(
-                "the tar header's checksum is {unsigned}, it says {stored}"
+                "the checksum of the tar header is {unsigned}; the header says {stored}"
             )));
         }
         Ok(header)
@@ -61,7 +62,7 @@ impl Header {
         self.format() == Format::Gnu
     }
 
-    /// Major and minor number of a device.
+    /// Returns the major and minor number of a device.
     pub(super) fn device(&self) -> Result<(i64, i64)> {
         if self.format() == Format::V7 {
             return Ok((0, 0));
@@ -70,13 +71,13 @@ impl Header {
         Ok((major, self.number(337..345, "device minor")?))
     }
 
-    /// The stored size, in bytes.
+    /// Returns the stored size in bytes.
     pub(super) fn size(&self) -> Result<u64> {
         let size = self.number(124..136, "size")?;
         u64::try_from(size).map_err(|_| malformed("size", &self.0[124..136]))
     }
 
-    /// A numeric field, octal or base-256; an empty one is zero.
+    /// Returns a numeric field, octal or base-256. An empty field is zero.
     pub(super) fn number(&self, field: std::ops::Range<usize>, name: &str) -> Result<i64> {
         let bytes = &self.0[field];
         number(bytes).ok_or_else(|| malformed(name, bytes))
@@ -94,17 +95,18 @@ impl Header {
 
 fn malformed(name: &str, bytes: &[u8]) -> Error {
     Error::corrupt(format!(
-        "the tar header's {name} {:?} is no number that fits",
+        "invalid {name} in the tar header: {:?} is not a number in range",
         bytes.escape_ascii().to_string()
     ))
 }
 
-/// The bytes before the first NUL.
+/// Returns the bytes before the first NUL.
 pub(super) fn text(field: &[u8]) -> &[u8] {
     field.split(|&byte| byte == 0).next().unwrap_or(field)
 }
 
-/// Octal digits in spaces and NULs, or base-256 in two's complement; nothing if it is neither.
+/// Parses octal digits among spaces and NULs, or base-256 in two's complement. Returns `None` if
+/// the field is neither.
 pub(super) fn number(field: &[u8]) -> Option<i64> {
     match field.first() {
         Some(first) if first & 0x80 != 0 => base256(field),

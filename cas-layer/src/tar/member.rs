@@ -1,4 +1,4 @@
-//! A header and its extensions merged into one member, in a fixed order.
+//! Merges a header and its extensions into one member, in a fixed order.
 
 use std::io::BufRead;
 
@@ -11,12 +11,12 @@ use super::sparse::{self, Map};
 use super::{Extensions, Reader};
 
 impl<R: BufRead> Reader<R> {
-    /// The member of `header`; its body becomes the current one.
+    /// Returns the member of `header`. Its body becomes the current body.
     pub(super) fn member(&mut self, header: &Header, waiting: Extensions) -> Result<Entry> {
         self.entries += 1;
         if self.entries > limit::ENTRIES {
             return Err(Error::out_of_range(format!(
-                "the layer has more than the {} entries allowed",
+                "the layer has more than the {} members allowed",
                 limit::ENTRIES
             )));
         }
@@ -56,11 +56,11 @@ impl<R: BufRead> Reader<R> {
         })
     }
 
-    /// Makes the stored bytes the current body and takes a sparse map off their front.
+    /// Makes the stored bytes the current body, and reads a sparse map from its start.
     fn map(&mut self, header: &Header, pax: &Pax, stored: u64) -> Result<Option<Map>> {
         if header.type_flag() == b'S' {
             if pax.sparse.is_some() {
-                return Err(Error::corrupt("the file is sparse in two forms at once"));
+                return Err(Error::corrupt("the file has sparse maps of two formats"));
             }
             let map = sparse::old_gnu(header, || match self.block()? {
                 Some(block) => Ok(block),
@@ -85,43 +85,43 @@ impl<R: BufRead> Reader<R> {
                 regions: Vec::new(),
                 size,
             },
-            _ => return Err(Error::corrupt("the sparse file has no single map")),
+            _ => return Err(Error::corrupt("the sparse file must have exactly one map")),
         };
         let count = map.regions.len() as u64;
         if pax.sparse.count.is_some_and(|declared| declared != count) {
-            return Err(Error::corrupt("the sparse map's count of regions is wrong"));
+            return Err(Error::corrupt("the sparse map has a wrong region count"));
         }
         map.check(self.body).map(Some)
     }
 }
 
-/// The one value that GNU and pax extensions give together.
+/// Returns the value that the GNU and pax extensions agree on.
 fn agreed(gnu: Option<Vec<u8>>, pax: Option<Vec<u8>>) -> Result<Option<Vec<u8>>> {
     match (gnu, pax) {
         (Some(gnu), Some(pax)) if gnu != pax => Err(Error::corrupt(
-            "a GNU and a pax extension give one member two different names",
+            "a GNU and a pax extension give the member two different names",
         )),
         (gnu, pax) => Ok(pax.or(gnu)),
     }
 }
 
-/// Bytes stored for the member: one number for its body and for where the next header is.
+/// Returns the bytes stored for the member. The same number locates the next header.
 fn stored(header: &Header, pax: &Pax, kind: &EntryKind) -> Result<u64> {
     let declared = header.size()?;
     let size = match pax.size {
         Some(size) if declared != 0 && declared != size => {
             return Err(Error::corrupt(format!(
-                "the pax size is {size}, the header's is {declared}"
+                "the pax size is {size}; the size in the header is {declared}"
             )));
         }
         Some(size) => size,
-        // Some writers leave the target's size in a hard link; no reader expects bytes there.
+        // Some writers store the size of the target in a hard link, but no bytes follow.
         None if matches!(kind, EntryKind::Hardlink(_)) => 0,
         None => declared,
     };
     if *kind != EntryKind::File && size != 0 {
         return Err(Error::corrupt(format!(
-            "{size} bytes are stored for what is no file"
+            "{size} bytes are stored for a member that is not a file"
         )));
     }
     if size > limit::LAYER {
@@ -146,7 +146,7 @@ fn kind(header: &Header, path: &[u8], link: Vec<u8>) -> Result<EntryKind> {
         b'6' => EntryKind::Fifo,
         other => {
             return Err(Error::corrupt(format!(
-                "the tar type flag {:?} is not known",
+                "unknown tar type flag {:?}",
                 other.escape_ascii().to_string()
             )));
         }
@@ -156,7 +156,7 @@ fn kind(header: &Header, path: &[u8], link: Vec<u8>) -> Result<EntryKind> {
 fn target(link: Vec<u8>) -> Result<Vec<u8>> {
     if link.is_empty() || link.len() >= limit::PATH {
         return Err(Error::corrupt(format!(
-            "the link's target has {} bytes; 1 to {} are allowed",
+            "the link target has {} bytes; 1 to {} are allowed",
             link.len(),
             limit::PATH - 1
         )));
@@ -169,7 +169,7 @@ fn device(header: &Header) -> Result<Device> {
     match (u32::try_from(major), u32::try_from(minor)) {
         (Ok(major @ 0..=0xfff), Ok(minor @ 0..=0xf_ffff)) => Ok(Device { major, minor }),
         _ => Err(Error::out_of_range(format!(
-            "there is no device {major}:{minor}"
+            "device number {major}:{minor} is out of range"
         ))),
     }
 }
@@ -180,7 +180,7 @@ fn id(pax: Option<u64>, header: i64) -> Result<u32> {
         None => u32::try_from(header).ok(),
     };
     value.filter(|&value| value != u32::MAX).ok_or_else(|| {
-        Error::out_of_range("the owner or group is no number from 0 to 4,294,967,294")
+        Error::out_of_range("the owner or group is not a number from 0 to 4,294,967,294")
     })
 }
 
@@ -191,7 +191,7 @@ fn check_path(path: &[u8]) -> Result<()> {
     };
     if path.len() > limit::PATH {
         return fail(format!(
-            "the path has {} bytes, at most {}",
+            "the path has {} bytes; at most {} are allowed",
             path.len(),
             limit::PATH
         ));
@@ -202,7 +202,7 @@ fn check_path(path: &[u8]) -> Result<()> {
     };
     if let Some(name) = names().find(|name| name.len() > limit::COMPONENT) {
         return fail(format!(
-            "a name has {} bytes, at most {}",
+            "a name has {} bytes; at most {} are allowed",
             name.len(),
             limit::COMPONENT
         ));

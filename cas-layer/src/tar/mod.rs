@@ -1,11 +1,12 @@
-//! A strict, streaming reader of tar.
+//! A strict, streaming tar reader.
 //!
-//! It reads ustar, pax, GNU long names, base-256 numbers and all sparse forms, and refuses what
-//! two readers could understand in two ways: a malformed extension is an error and never skipped,
-//! a member has one size for its body and for where the next header is, and extensions bind to
-//! the next member only. Two customs of the engines that made the layers are kept: a stream may
-//! end without padding and end blocks after a whole member, and a global pax header changes
-//! nothing; both leave a warning. A global header that would move or cut bytes is refused.
+//! It reads ustar, pax, GNU long names, base-256 numbers and all sparse formats. It refuses what
+//! two readers could understand in two ways: a malformed extension is an error and is never
+//! skipped, one size is used both for the body and for the position of the next header, and
+//! extensions apply to the next member only. Two habits of existing container engines are
+//! accepted with a warning: a stream may end without padding and end blocks after a complete
+//! member, and a global pax header has no effect. A global header that would move or cut bytes is
+//! refused.
 
 mod entry;
 mod header;
@@ -22,10 +23,10 @@ pub use entry::{Device, Entry, EntryKind, Region, Time};
 use header::{BLOCK, Header};
 use pax::Pax;
 
-/// Reads members from `R`; as a reader itself, it gives the stored bytes of the current one.
+/// Reads members from `R`. As a reader itself, it returns the stored bytes of the current member.
 pub struct Reader<R> {
     input: R,
-    /// Stored bytes of the current member not read yet.
+    /// Stored bytes of the current member that are not read yet.
     body: u64,
     /// Bytes from the end of the body to the next header.
     padding: u64,
@@ -35,7 +36,7 @@ pub struct Reader<R> {
     warnings: Vec<String>,
 }
 
-/// Extension headers that wait for their member.
+/// Extension headers that apply to the next member.
 #[derive(Default)]
 struct Extensions {
     pax: Option<Pax>,
@@ -50,7 +51,7 @@ impl Extensions {
 }
 
 impl<R: BufRead> Reader<R> {
-    /// A reader of the archive in `input`.
+    /// Creates a reader of the archive in `input`.
     pub fn new(input: R) -> Self {
         Reader {
             input,
@@ -63,12 +64,12 @@ impl<R: BufRead> Reader<R> {
         }
     }
 
-    /// The next member, skipping what is left of the last; nothing at the end of the archive,
-    /// when `input` has been read to its end.
+    /// Skips the rest of the current member and returns the next one. Returns `None` at the end of
+    /// the archive, after reading `input` to its end.
     ///
     /// # Errors
-    /// `Corrupt` for anything malformed or cut short, `OutOfRange` for a bound of
-    /// [`limit`], and the errors of `input`.
+    /// `Corrupt` if the archive is malformed or truncated; `OutOfRange` if a bound of [`limit`] is
+    /// exceeded; errors of `input`.
     pub fn next_entry(&mut self) -> Result<Option<Entry>> {
         let mut waiting = Extensions::default();
         while let Some(header) = self.header(&waiting)? {
@@ -92,12 +93,12 @@ impl<R: BufRead> Reader<R> {
         Ok(None)
     }
 
-    /// What was odd about the archive but is accepted.
+    /// Returns what was unusual about the archive but accepted.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
 
-    /// The next header, or nothing at the end.
+    /// Returns the next header, or `None` at the end.
     fn header(&mut self, waiting: &Extensions) -> Result<Option<Header>> {
         if self.ended || !self.skip()? {
             return self.end(waiting);
@@ -122,7 +123,7 @@ impl<R: BufRead> Reader<R> {
     fn end(&mut self, waiting: &Extensions) -> Result<Option<Header>> {
         if !waiting.is_empty() {
             return Err(Error::corrupt(
-                "an extension header is followed by no member",
+                "an extension header is not followed by a member",
             ));
         }
         self.drain()?;
@@ -130,7 +131,7 @@ impl<R: BufRead> Reader<R> {
         Ok(None)
     }
 
-    /// Reads what follows the archive, for the digests are over all of it.
+    /// Reads what follows the archive, because the digests cover all of it.
     fn drain(&mut self) -> Result<()> {
         let mut junk = false;
         loop {
@@ -148,7 +149,8 @@ impl<R: BufRead> Reader<R> {
         Ok(())
     }
 
-    /// Skips the rest of the body and its padding; false when the stream ends in the padding.
+    /// Skips the rest of the body and its padding. Returns `false` if the stream ends in the
+    /// padding.
     fn skip(&mut self) -> Result<bool> {
         loop {
             let amount = self.fill_buf()?.len();
@@ -170,7 +172,7 @@ impl<R: BufRead> Reader<R> {
         Ok(true)
     }
 
-    /// One block; nothing at the end of the stream.
+    /// Reads one block. Returns `None` at the end of the stream.
     fn block(&mut self) -> Result<Option<[u8; BLOCK]>> {
         let mut block = [0; BLOCK];
         let mut filled = 0;
@@ -179,7 +181,7 @@ impl<R: BufRead> Reader<R> {
                 0 if filled == 0 => return Ok(None),
                 0 => {
                     return Err(Error::corrupt(format!(
-                        "the archive ends after {filled} of a block's {BLOCK} bytes"
+                        "the archive ends after {filled} of the {BLOCK} bytes of a block"
                     )));
                 }
                 read => filled += read,
@@ -188,7 +190,7 @@ impl<R: BufRead> Reader<R> {
         Ok(Some(block))
     }
 
-    /// The next block of the current body, which a sparse map needs.
+    /// Reads the next block of the current body, for a sparse map.
     fn body_block(&mut self) -> Result<[u8; BLOCK]> {
         let mut block = [0; BLOCK];
         self.read_exact(&mut block)
@@ -199,7 +201,7 @@ impl<R: BufRead> Reader<R> {
         Ok(block)
     }
 
-    /// The whole body of an extension header.
+    /// Reads the whole body of an extension header.
     fn extension(&mut self, header: &Header, most: u64) -> Result<Vec<u8>> {
         let size = header.size()?;
         if size > most {
@@ -237,7 +239,7 @@ impl<R: BufRead> Reader<R> {
         Ok(())
     }
 
-    /// Makes `size` bytes the current body.
+    /// Makes the next `size` bytes the current body.
     fn begin(&mut self, size: u64) {
         self.body = size;
         self.padding = size.wrapping_neg() % BLOCK as u64;
@@ -254,7 +256,7 @@ fn once<T>(slot: &mut Option<T>, value: T) -> Result<()> {
     match slot.replace(value) {
         None => Ok(()),
         Some(_) => Err(Error::corrupt(
-            "two extension headers of one kind for one member",
+            "a member has two extension headers of the same kind",
         )),
     }
 }

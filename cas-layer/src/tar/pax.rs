@@ -1,4 +1,4 @@
-//! Pax extension records: `LENGTH KEY=VALUE\n`, all well-formed or none.
+//! Pax extension records, `LENGTH KEY=VALUE\n`. One malformed record makes the header an error.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use super::entry::{Region, Time};
 
 const XATTR: &[u8] = b"SCHILY.xattr.";
 
-/// The records that change the member after them.
+/// The records that change the next member.
 #[derive(Default)]
 pub(super) struct Pax {
     pub(super) path: Option<Vec<u8>>,
@@ -25,7 +25,7 @@ pub(super) struct Pax {
 #[derive(Default)]
 pub(super) struct Sparse {
     pub(super) name: Option<Vec<u8>>,
-    /// Version 1 keeps the map at the start of the body.
+    /// Version 1 stores the map at the start of the body.
     pub(super) in_body: bool,
     pub(super) size: Option<u64>,
     pub(super) count: Option<u64>,
@@ -34,7 +34,7 @@ pub(super) struct Sparse {
 }
 
 impl Pax {
-    /// Reads all records of one extension header.
+    /// Parses all records of one extension header.
     pub(super) fn parse(mut body: &[u8]) -> Result<Self> {
         let mut pax = Pax::default();
         while !body.is_empty() {
@@ -49,18 +49,20 @@ impl Pax {
             body = rest;
         }
         if pax.sparse.offset.is_some() {
-            return Err(bad(b"GNU.sparse.offset", b"without a GNU.sparse.numbytes"));
+            return Err(Error::corrupt(
+                "the pax record GNU.sparse.offset is not followed by GNU.sparse.numbytes",
+            ));
         }
         pax.bound_xattrs()?;
         Ok(pax)
     }
 
-    /// Whether a record is there that moves or cuts the bytes of members.
+    /// Whether a record moves or cuts the bytes of members.
     pub(super) fn affects_layout(&self) -> bool {
         self.path.is_some() || self.link.is_some() || self.size.is_some() || self.sparse.is_some()
     }
 
-    /// Whether a record is there that changes what is known about members.
+    /// Whether a record changes the metadata of members.
     pub(super) fn sets_metadata(&self) -> bool {
         let ids = self.uid.or(self.gid).is_some();
         ids || self.mtime.is_some() || !self.xattrs.is_empty()
@@ -70,7 +72,7 @@ impl Pax {
         if let Some(name) = key.strip_prefix(XATTR) {
             return self.set_xattr(name, value);
         }
-        // By POSIX an empty value takes a record back.
+        // POSIX: an empty value deletes the record.
         let some = !value.is_empty();
         match key {
             b"path" => self.path = some.then(|| name(key, value)).transpose()?,
@@ -157,7 +159,7 @@ impl Sparse {
     }
 }
 
-/// Adds a region to a map that may not grow without bound.
+/// Adds a region to a map, up to the limit.
 pub(super) fn push(map: &mut Vec<Region>, offset: u64, length: u64) -> Result<()> {
     if map.len() == limit::SPARSE_REGIONS {
         return Err(Error::out_of_range(format!(
@@ -169,7 +171,7 @@ pub(super) fn push(map: &mut Vec<Region>, offset: u64, length: u64) -> Result<()
     Ok(())
 }
 
-/// The first record's key and value, and what follows it.
+/// Returns the key and value of the first record, and the rest.
 fn record(body: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let space = body.iter().take(20).position(|&byte| byte == b' ')?;
     let length = usize::try_from(digits(&body[..space])?).ok()?;
@@ -185,7 +187,7 @@ fn digits(text: &[u8]) -> Option<u64> {
     str::from_utf8(text).ok().filter(|_| sound)?.parse().ok()
 }
 
-/// A decimal number, or an error that names the record.
+/// Parses a decimal number. The error names the record.
 pub(super) fn decimal(key: &[u8], value: &[u8]) -> Result<u64> {
     digits(value).ok_or_else(|| bad(key, value))
 }
@@ -197,7 +199,7 @@ fn name(key: &[u8], value: &[u8]) -> Result<Vec<u8>> {
     Ok(value.to_vec())
 }
 
-/// Decimal seconds with an optional fraction, cut after nanoseconds.
+/// Parses decimal seconds with an optional fraction, truncated to nanoseconds.
 fn time(value: &[u8]) -> Result<Time> {
     parse_time(value).ok_or_else(|| bad(b"mtime", value))
 }
@@ -238,7 +240,7 @@ fn parse_time(value: &[u8]) -> Option<Time> {
 fn bad(key: &[u8], value: &[u8]) -> Error {
     let shown = &value[..value.len().min(60)];
     Error::corrupt(format!(
-        "the pax record {} has the value {:?}, which it cannot have",
+        "the pax record {} has the invalid value {:?}",
         key.escape_ascii(),
         shown.escape_ascii().to_string()
     ))

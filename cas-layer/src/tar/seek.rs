@@ -1,4 +1,4 @@
-//! Leaping over members where the archive can be sought in.
+//! Skipping members of an archive that supports seeking.
 
 use std::io::{BufRead, Seek};
 
@@ -7,12 +7,13 @@ use cas_core::Result;
 use super::Reader;
 
 impl<R: BufRead + Seek> Reader<R> {
-    /// Leaps over what is left of the current member; where in the input that began.
+    /// Skips the rest of the current member's body by seeking. Returns the position in the input
+    /// at which the skipped bytes begin.
     ///
     /// The input may end before the member does: compare with its length.
     ///
     /// # Errors
-    /// Those of `input`.
+    /// Errors of `input`.
     pub fn skip_body_seek(&mut self) -> Result<u64> {
         let position = self.input.stream_position()?;
         self.input.seek_relative(self.body.cast_signed())?;

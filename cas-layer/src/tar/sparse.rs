@@ -1,4 +1,4 @@
-//! Maps of sparse files: old GNU blocks, and the map that pax 1.0 puts before the data.
+//! Maps of sparse files: old GNU blocks, and the map that pax 1.0 stores before the data.
 
 use cas_core::{Error, Result, limit};
 
@@ -6,16 +6,16 @@ use super::entry::Region;
 use super::header::{BLOCK, Header, number};
 use super::pax::{decimal, push};
 
-/// A map as a header declares it, and the size of the file with its holes.
+/// A map as declared by a header, and the size of the file including holes.
 pub(super) struct Map {
     pub(super) regions: Vec<Region>,
     pub(super) size: u64,
 }
 
 impl Map {
-    /// Checks that regions ascend inside the file and hold exactly `stored` bytes.
+    /// Checks that regions are in order, inside the file, and cover exactly `stored` bytes.
     pub(super) fn check(self, stored: u64) -> Result<Self> {
-        let fail = |why: &str| Error::corrupt(format!("the sparse map is wrong: {why}"));
+        let fail = |why: &str| Error::corrupt(format!("invalid sparse map: {why}"));
         if self.size > limit::LAYER {
             return Err(Error::out_of_range(format!(
                 "the sparse file has {} bytes; at most {} are allowed",
@@ -34,19 +34,19 @@ impl Map {
             sum += region.length;
         }
         if sum != stored {
-            return Err(fail(&format!("it places {sum} bytes of {stored} stored")));
+            return Err(fail(&format!("it covers {sum} of {stored} stored bytes")));
         }
         Ok(self)
     }
 }
 
-/// The old GNU form: four regions in the header, 21 in each block that follows.
+/// Reads the old GNU format: four regions in the header, 21 in each block that follows.
 pub(super) fn old_gnu(
     header: &Header,
     mut next: impl FnMut() -> Result<[u8; BLOCK]>,
 ) -> Result<Map> {
     let size = number(&header.0[483..495]).and_then(|size| u64::try_from(size).ok());
-    let size = size.ok_or_else(|| Error::corrupt("the size of the sparse file is no number"))?;
+    let size = size.ok_or_else(|| Error::corrupt("the size of the sparse file is not a number"))?;
     let mut regions = Vec::new();
     let mut more = table(&header.0[386..482], &mut regions)? && header.0[482] != 0;
     while more {
@@ -56,7 +56,7 @@ pub(super) fn old_gnu(
     Ok(Map { regions, size })
 }
 
-/// Reads a table of offsets and lengths; false when it ended before its last slot.
+/// Reads a table of offsets and lengths. Returns `false` if it ended before its last slot.
 fn table(slots: &[u8], regions: &mut Vec<Region>) -> Result<bool> {
     for slot in slots.chunks_exact(24) {
         if slot[0] == 0 && slot[12] == 0 {
@@ -66,14 +66,14 @@ fn table(slots: &[u8], regions: &mut Vec<Region>) -> Result<bool> {
         let Some((Ok(offset), Ok(length))) =
             numbers.map(|(offset, length)| (u64::try_from(offset), u64::try_from(length)))
         else {
-            return Err(Error::corrupt("a sparse region is no pair of numbers"));
+            return Err(Error::corrupt("a sparse region is not a pair of numbers"));
         };
         push(regions, offset, length)?;
     }
     Ok(true)
 }
 
-/// The pax 1.0 form: lines of decimal numbers, the first their count, padded to a block.
+/// Reads the pax 1.0 format: lines of decimal numbers, first their count, padded to a block.
 pub(super) fn in_body(size: u64, mut next: impl FnMut() -> Result<[u8; BLOCK]>) -> Result<Map> {
     const KEY: &[u8] = b"GNU.sparse.map";
     let mut block = next()?;

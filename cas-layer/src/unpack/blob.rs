@@ -1,4 +1,4 @@
-//! A blob of a store as a stream for threads that may block.
+//! A blob of a store as a blocking reader.
 
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
@@ -13,24 +13,24 @@ use tokio::runtime::Handle;
 use crate::buffers::{Buffers, PIECE};
 use crate::codec::{self, Compression};
 
-/// Bytes that tell the compression.
+/// Bytes that are needed to detect the compression.
 const MAGIC: usize = 8;
-/// Pieces that are hashed ahead.
+/// Pieces that are hashed ahead of the reader.
 const AHEAD: usize = 2;
 
 pub(super) struct Blob {
     reader: Arc<dyn BlobReader>,
-    /// Entered while the reader works: a remote one wants its reactor.
+    /// Entered while the blob is read, because a remote store needs its reactor.
     reactor: Option<Handle>,
     at: u64,
     ahead: Bytes,
 }
 
 impl Blob {
-    /// The blob of a descriptor, and how it is compressed.
+    /// Opens the blob of a descriptor, and detects its compression.
     ///
     /// # Errors
-    /// `NotFound`.
+    /// `NotFound` if the store does not have it.
     pub(super) async fn open(
         store: &Store,
         descriptor: &Descriptor,
@@ -68,11 +68,11 @@ impl Read for Blob {
     }
 }
 
-/// A blob that a thread of its own reads and hashes ahead of whoever takes its bytes; at their end
-/// it says whether they have their digest.
+/// A blob that is read and hashed ahead on a thread. The end of its bytes is an error if they do
+/// not match the digest.
 pub(super) struct CheckedBlob {
     digest: Digest,
-    /// Until the first byte is wanted.
+    /// Present until the first read.
     blob: Option<Blob>,
     pieces: Option<Receiver<io::Result<Bytes>>>,
     ahead: Bytes,
@@ -99,7 +99,7 @@ impl CheckedBlob {
                     piece => piece.inspect(|piece| hash.update(piece)),
                 };
                 let last = piece.as_ref().map_or(true, Bytes::is_empty);
-                // Nobody listens any more after an error on the other side.
+                // The receiver is gone if the other side failed.
                 if sender.send(piece).is_err() || last {
                     return;
                 }
@@ -113,7 +113,7 @@ impl CheckedBlob {
     }
 }
 
-/// The end of the bytes, if they are the right ones.
+/// Returns an empty piece, which is the end, if the bytes match their digest.
 fn check(found: Digest, expected: Digest) -> io::Result<Bytes> {
     if found == expected {
         return Ok(Bytes::new());
@@ -130,7 +130,7 @@ impl Read for CheckedBlob {
             self.begin(blob)?;
         }
         if let (true, Some(pieces)) = (self.ahead.is_empty(), &self.pieces) {
-            // A thread that has said its last word has said the end.
+            // The thread is gone only after it has sent the end or an error.
             self.ahead = pieces.recv().unwrap_or_else(|_| Ok(Bytes::new()))?;
         }
         let read = self.ahead.len().min(out.len());

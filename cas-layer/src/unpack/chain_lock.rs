@@ -1,4 +1,4 @@
-//! Turns: of many processes that want the same snapshot one makes it, the others wait.
+//! A lock per chain ID: one process makes a snapshot, others that need it wait.
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
@@ -10,10 +10,10 @@ use cas_host::{Dir, Lock};
 
 use crate::progress::Progress;
 
-/// How often it is tried whether the one before has ended.
+/// Time between two attempts to take the lock.
 const INTERVAL: Duration = Duration::from_millis(20);
 
-/// The turn of this task; it ends with this, or with the process.
+/// The lock of one chain ID. It is released when it is dropped, or when the process ends.
 pub(super) struct ChainLock {
     dir: Dir,
     name: String,
@@ -21,10 +21,10 @@ pub(super) struct ChainLock {
 }
 
 impl ChainLock {
-    /// Waits for the turn to make the snapshot `chain_id`.
+    /// Waits for the lock of the snapshot `chain_id`.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// Errors of the file system.
     pub(super) async fn wait(
         locks: &Path,
         chain_id: &Digest,
@@ -52,7 +52,7 @@ impl ChainLock {
 
 impl Drop for ChainLock {
     fn drop(&mut self) {
-        // A file that stays is in nobody's way.
+        // A file that is left behind does no harm.
         let _ = self.dir.remove(&*self.name);
     }
 }

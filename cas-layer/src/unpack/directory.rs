@@ -1,4 +1,4 @@
-//! All layers into one plain directory.
+//! Unpacks all layers into one plain directory.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -16,12 +16,12 @@ use crate::apply::Tree;
 use crate::flow::{self, LayerSource};
 use crate::progress::Progress;
 
-/// Unpacks an image into `directory`, which must be absent or empty: the root file system as the
-/// layers give it, on the device when this returns.
+/// Unpacks an image into `directory`, which must be absent or empty. The result is the root file
+/// system as the layers describe it. It is on the device when this returns.
 ///
 /// # Errors
-/// `FailedPrecondition` when something is there; `NotFound` for a layer that is not in the store;
-/// `Corrupt` for one that is damaged; those of the file system. What was made is removed again.
+/// `FailedPrecondition` if the directory is not empty; `NotFound` for a layer that is not in the
+/// store; `Corrupt` for a damaged layer; errors of the file system. What was unpacked is removed.
 pub async fn to_directory(
     store: &Store,
     manifest: &Manifest,
@@ -29,7 +29,7 @@ pub async fn to_directory(
     progress: &Arc<dyn Progress>,
 ) -> Result<()> {
     let guard = match LeaseGuard::begin(store, "unpack").await {
-        // What cannot be written is not collected here either.
+        // A store that cannot be written is not collected from here either.
         Err(error) if error.kind() == ErrorKind::Denied => None,
         outcome => Some(outcome?),
     };
@@ -75,7 +75,9 @@ fn fill(layers: Vec<LayerSource<'_>>, path: &Path, progress: &dyn Progress) -> R
         && let Err(error) = clear(path, made)
     {
         let path = path.display();
-        progress.warn(&format!("what was unpacked into {path} stays: {error}"));
+        progress.warn(&format!(
+            "what was unpacked into {path} could not be removed: {error}"
+        ));
     }
     outcome
 }
@@ -97,17 +99,17 @@ fn apply(layers: Vec<LayerSource<'_>>, path: &Path, progress: &dyn Progress) -> 
     Ok(())
 }
 
-/// Makes the directory where it is absent; true when it did.
+/// Creates the directory if it is absent. Returns whether it did.
 fn begin(path: &Path) -> Result<bool> {
     match fs::create_dir(path) {
         Ok(()) => {
-            // The umask had its say.
+            // The umask may have removed permissions.
             fs::set_permissions(path, Permissions::from_mode(0o755))?;
             return Ok(true);
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let why = "the directory that it shall be made in is not there; make that first";
+            let why = "the parent directory does not exist; create it first";
             return Err(Error::not_found(why).source(error));
         }
         Err(error) => return Err(error.into()),
@@ -115,13 +117,13 @@ fn begin(path: &Path) -> Result<bool> {
     match fs::read_dir(path)?.next() {
         None => Ok(false),
         Some(_) => Err(Error::precondition(
-            "the directory is not empty; give one that is, or that is absent, or remove what an \
+            "the directory is not empty; name one that is empty or absent, or remove what an \
              interrupted unpack has left in it",
         )),
     }
 }
 
-/// Removes what was unpacked, and the directory where it was made for that.
+/// Removes what was unpacked, and the directory itself if it was created for that.
 fn clear(path: &Path, made: bool) -> Result<()> {
     if made {
         return Ok(fs::remove_dir_all(path)?);

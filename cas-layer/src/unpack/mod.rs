@@ -1,11 +1,11 @@
 //! Unpack: the layers of an image become snapshots, or one plain directory.
 //!
-//! Every layer is verified on the way: its size, and its diff id, which the configuration says, or
-//! its digest, where it is noted that what has that has this diff id. A snapshot is committed only when
-//! its layer is whole; where the snapshotter takes parents late, the layers of an image are
-//! unpacked side by side, and committed when all are on the device; a directory that could not be finished is emptied again. A caller that
-//! drops the future leaves what was under way: an active snapshot `extract-…`, a part of a
-//! directory.
+//! Every layer is verified: its size, and its diff ID; or its digest, if a label already records
+//! which diff ID belongs to it. A snapshot is committed only when its layer is complete. If the
+//! snapshotter can set parents late, the layers of an image are unpacked in parallel, and
+//! committed when all are on the device. A directory is emptied again if it could not be
+//! completed. A caller that drops the future leaves unfinished work behind: an active snapshot
+//! `extract-…`, or a part of a directory.
 
 mod blob;
 mod chain_lock;
@@ -39,11 +39,12 @@ struct StoredLayer {
     diff_id: Digest,
     blob: Blob,
     compression: Compression,
-    /// Whether it is noted that these bytes inflate to this diff id.
+    /// Whether a label records that these bytes decompress to this diff ID.
     diff_id_known: bool,
 }
 
-/// The outcome of several jobs: those that were cancelled say nothing of the cause.
+/// Returns the outcome of several jobs: the first error that is not `Cancelled`, because a job
+/// that was cancelled does not know the cause.
 pub(crate) fn first_cause(outcomes: Vec<Result<()>>) -> Result<()> {
     let mut errors = outcomes.into_iter().filter_map(Result::err);
     let Some(first) = errors.next() else {
@@ -58,31 +59,31 @@ pub(crate) fn first_cause(outcomes: Vec<Result<()>>) -> Result<()> {
     Err(first)
 }
 
-/// Holds what is read of an image to unpack it.
+/// Pins the blobs that are read to unpack an image.
 async fn pin_image(guard: &LeaseGuard, manifest: &Manifest) -> Result<()> {
     let parts = std::iter::once(&manifest.config).chain(&manifest.layers);
     let wanted: Vec<BlobRef> = parts.map(|part| BlobRef::of(part, Vec::new())).collect();
     guard.pin_all(&wanted).await.map(|_| ())
 }
 
-/// The name that the snapshot of an image has once it is unpacked; an image without layers has
-/// none.
+/// Returns the chain ID of an image, which is the name of its snapshot once it is unpacked. An
+/// image without layers has none.
 ///
 /// # Errors
-/// `NotFound` without the configuration; `Corrupt` when manifest and configuration do not fit
-/// together.
+/// `NotFound` without the configuration; `Corrupt` if the manifest and the configuration do not
+/// match.
 pub async fn chain_id(store: &Store, manifest: &Manifest) -> Result<Option<Digest>> {
     let chain_ids = chain_ids_of(&layers_with_diff_ids(store, manifest).await?);
     Ok(chain_ids.last().copied())
 }
 
-/// The chain ids of layers, lowest first.
+/// Returns the chain IDs of layers, lowest first.
 fn chain_ids_of(layers: &[(Descriptor, Digest)]) -> Vec<Digest> {
     let diff_ids: Vec<Digest> = layers.iter().map(|(_, diff_id)| *diff_id).collect();
     chain_ids(&diff_ids)
 }
 
-/// The layers of `manifest`, lowest first.
+/// Returns the layers of `manifest` with their diff IDs, lowest first.
 async fn layers_with_diff_ids(
     store: &Store,
     manifest: &Manifest,
@@ -92,7 +93,7 @@ async fn layers_with_diff_ids(
 }
 
 impl StoredLayer {
-    /// Opens one; how it is compressed its bytes tell, for types are known to lie.
+    /// Opens a layer. Compression is detected from the bytes, because media types are unreliable.
     async fn open(store: &Store, (descriptor, diff_id): (Descriptor, Digest)) -> Result<Self> {
         let (blob, compression) = Blob::open(store, &descriptor).await?;
         let record = store.blobs().load(&descriptor.digest).await?;
@@ -107,8 +108,8 @@ impl StoredLayer {
         })
     }
 
-    /// As the pipeline wants it. Either digest says the same of bytes whose diff id is noted; that
-    /// of the stored bytes takes less time.
+    /// Returns the layer as a source for the pipeline. If the diff ID is known from a label, the
+    /// digest of the stored bytes is verified instead, which is faster.
     fn source(self) -> LayerSource<'static> {
         let digest = self.descriptor.digest;
         let (blob, diff_id): (Box<dyn Read + Send>, _) = if self.diff_id_known {
@@ -126,8 +127,8 @@ impl StoredLayer {
     }
 }
 
-/// Notes the diff id of a layer that was verified, so that nobody needs to inflate it for that.
-/// It is only a saving: where it fails, that is a warning.
+/// Records the diff ID of a verified layer in a label, so that it need not be decompressed for
+/// that. This is only an optimisation: a failure is a warning.
 async fn record_diff_id(
     store: &Store,
     layer: &Descriptor,
@@ -146,7 +147,7 @@ async fn record_diff_id(
     };
     if let Err(error) = store.blobs().update(&layer.digest, label).await {
         progress.warn(&format!(
-            "the diff id of {} is not noted: {error}",
+            "the diff ID of {} could not be recorded: {error}",
             layer.digest
         ));
     }

@@ -58,8 +58,7 @@ impl Unpacking<'_> {
         layer.ok_or_else(|| Error::internal("a layer is unpacked twice"))
     }
 
-    /// Claims a layer of this digest that nobody has begun. Returns its index, or `None` if there
-    /// is none.
+    /// Claims a waiting layer of this digest. Returns its index, or `None` if there is none.
     pub(super) fn claim(&self, digest: &Digest) -> Option<usize> {
         (self.existing..self.layers.len())
             .find(|index| self.layers[*index].0.digest == *digest && self.begin_layer(*index))
@@ -154,7 +153,7 @@ impl Unpacking<'_> {
         Ok(())
     }
 
-    /// Applies the layers that nobody has begun, and commits all.
+    /// Applies the layers that are still waiting, and commits all.
     pub(super) async fn unpack_parallel(&mut self) -> Result<()> {
         let mut waiting: Vec<usize> = (self.existing..self.chain.len())
             .filter(|index| self.begin_layer(*index))

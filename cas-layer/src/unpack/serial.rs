@@ -1,4 +1,4 @@
-//! Layers one by one: each is applied on top of its parent, and committed.
+//! Unpacks layers one by one: each is applied on top of its parent, and committed.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::apply::Tree;
 use crate::flow;
 
 impl Unpacking<'_> {
-    /// Each layer on its parent.
+    /// Unpacks each missing layer on top of its parent.
     pub(super) async fn unpack_serial(&self) -> Result<()> {
         for index in self.count_committed().await?..self.chain.len() {
             let chain_id = &self.chain[index];

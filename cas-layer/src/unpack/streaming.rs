@@ -1,4 +1,4 @@
-//! An image that is unpacked while it comes from somewhere.
+//! Unpacks an image while it arrives in the store.
 
 use std::sync::Arc;
 
@@ -10,8 +10,8 @@ use tokio::sync::RwLock;
 use super::unpacking::{Target, Unpacking};
 use crate::progress::Progress;
 
-/// Unpacks one image into snapshots while it comes to the store, where the snapshotter takes
-/// parents late; else from the store, when all is there.
+/// Unpacks one image into snapshots while it arrives in the store, if the snapshotter can set
+/// parents late. Otherwise the image is unpacked from the store when it is complete.
 pub struct StreamingUnpacker<'a> {
     store: &'a Store,
     target: Target<'a>,
@@ -26,7 +26,7 @@ enum State<'a> {
 }
 
 impl<'a> StreamingUnpacker<'a> {
-    /// One that waits for an image to come to `store`.
+    /// Creates an unpacker for an image that will arrive in `store`.
     pub fn new(store: &'a Store, target: Target<'a>, progress: &'a Arc<dyn Progress>) -> Self {
         StreamingUnpacker {
             store,
@@ -36,7 +36,7 @@ impl<'a> StreamingUnpacker<'a> {
         }
     }
 
-    /// The chain id of the image, once it is unpacked; an image without layers has none.
+    /// Returns the chain ID of the unpacked image. An image without layers has none.
     pub fn into_chain_id(self) -> Option<Digest> {
         match self.state.into_inner() {
             State::Ended(chain_id) => chain_id,
@@ -69,7 +69,7 @@ impl Unpacker for StreamingUnpacker<'_> {
     }
 
     fn receive(&self, layer: &Descriptor) -> Option<Receiving<'_>> {
-        // While another image is looked at, this layer can as well be read from the store later.
+        // The lock is taken while another image begins. The layer is then read from the store.
         let state = self.state.try_read().ok()?;
         let State::Running(unpacking) = &*state else {
             return None;
@@ -79,7 +79,9 @@ impl Unpacker for StreamingUnpacker<'_> {
         let unpacked = async move {
             match &*self.state.read().await {
                 State::Running(unpacking) => unpacking.apply_incoming(index, incoming).await,
-                _ => Err(Error::internal("a layer comes after its image")),
+                _ => Err(Error::internal(
+                    "a layer arrived after its image was finished",
+                )),
             }
         };
         Some(Receiving {
@@ -93,9 +95,9 @@ impl Unpacker for StreamingUnpacker<'_> {
     }
 
     async fn abandon(&self) {
-        // The caller has the error that matters.
+        // The caller already has the error that matters.
         let _ = self
-            .end(Err(Error::cancelled("the image did not come")))
+            .end(Err(Error::cancelled("the image did not arrive")))
             .await;
     }
 }

@@ -1,4 +1,4 @@
-//! Layers become committed snapshots, each named by its chain id.
+//! Unpacks an image into committed snapshots, each named by its chain ID.
 
 use std::fs::File;
 use std::path::Path;
@@ -18,22 +18,23 @@ use crate::progress::Progress;
 /// Where the snapshots of an image are made.
 #[derive(Clone, Copy)]
 pub struct Target<'a> {
-    /// What makes them.
+    /// The snapshotter that makes them.
     pub snapshotter: &'a dyn Snapshotter,
-    /// A directory for locks, by which processes take turns; made where it is absent.
+    /// A directory for the locks between processes. It is created if it is absent.
     pub locks: &'a Path,
 }
 
-/// Unpacks what the snapshotter does not have yet; the chain id of the whole, which is the name
-/// of its committed snapshot, or nothing for an image without layers. The configuration refers to
-/// that from then on, so that it is kept as long as the image is. Another process that unpacks
-/// the same is waited for.
+/// Unpacks the layers that have no snapshot yet. If another process unpacks the same layers, this
+/// waits for it. The configuration of the image then references the topmost snapshot, so that it
+/// is kept as long as the image.
+///
+/// Returns the chain ID of the image, which is the name of its topmost snapshot. An image without
+/// layers has none.
 ///
 /// # Errors
-/// `NotFound` for a layer that is not in the store; `Corrupt` for one that is damaged, or when
-/// manifest and configuration do not fit together; those of the snapshotter. What was being made
-/// is then removed; layers that were committed stay until they are collected, and are not
-/// unpacked again.
+/// `NotFound` for a layer that is not in the store; `Corrupt` for a damaged layer, or if the
+/// manifest and the configuration do not match; errors of the snapshotter. Unfinished snapshots
+/// are removed. Committed layers stay until they are collected, and are not unpacked again.
 pub async fn to_snapshots(
     store: &Store,
     target: Target<'_>,
@@ -44,31 +45,31 @@ pub async fn to_snapshots(
     unpacking.finish().await
 }
 
-/// An image on its way into snapshots.
+/// An image that is being unpacked into snapshots.
 pub(super) struct Unpacking<'a> {
     pub(super) store: &'a Store,
     pub(super) target: Target<'a>,
     pub(super) progress: &'a Arc<dyn Progress>,
     guard: LeaseGuard,
     config: Descriptor,
-    /// All layers with their diff ids, lowest first.
+    /// All layers with their diff IDs, lowest first.
     pub(super) layers: Vec<(Descriptor, Digest)>,
     pub(super) chain: Vec<Digest>,
-    /// How many of the layers, from the lowest on, have their snapshots.
+    /// How many layers, from the lowest up, have a snapshot already.
     pub(super) existing: usize,
-    /// The layers above those, where they are unpacked side by side.
+    /// The layers above those, if they are unpacked in parallel. `None` when committed.
     pub(super) standalone: Vec<Option<StandaloneLayer>>,
-    /// The file system of their trees, open since before the first write to it: a failure that
-    /// somebody else was told of meanwhile is told here as well.
+    /// A handle on the file system of their trees, opened before the first write, so that its
+    /// sync also reports a write error that another process has seen in between.
     pub(super) device: Option<Arc<File>>,
     lock: Option<ChainLock>,
 }
 
 impl<'a> Unpacking<'a> {
-    /// Finds out what is to be done; `manifest` and its configuration are in the store.
+    /// Finds out which layers are missing. The manifest and its configuration are in the store.
     ///
     /// # Errors
-    /// Those of [`to_snapshots`].
+    /// As [`to_snapshots`].
     pub(super) async fn begin(
         store: &'a Store,
         target: Target<'a>,
@@ -107,7 +108,7 @@ impl<'a> Unpacking<'a> {
         Ok(())
     }
 
-    /// Waits until the lowest missing layer is nobody else's.
+    /// Waits for the lock of the lowest missing layer.
     async fn lock_first_missing(&mut self) -> Result<Option<ChainLock>> {
         loop {
             self.existing = self.count_committed().await?;
@@ -125,7 +126,7 @@ impl<'a> Unpacking<'a> {
         ChainLock::wait(self.target.locks, chain_id, self.progress.as_ref()).await
     }
 
-    /// How many layers, from the lowest on, have their snapshots.
+    /// Returns how many layers, from the lowest up, have a snapshot.
     pub(super) async fn count_committed(&self) -> Result<usize> {
         let mut existing = self.chain.len();
         while existing > 0 && !self.pin_committed(&self.chain[existing - 1]).await? {
@@ -134,10 +135,10 @@ impl<'a> Unpacking<'a> {
         Ok(existing)
     }
 
-    /// Unpacks what is left, and commits.
+    /// Unpacks the remaining layers, and commits them.
     ///
     /// # Errors
-    /// Those of [`to_snapshots`].
+    /// As [`to_snapshots`].
     pub(super) async fn finish(mut self) -> Result<Option<Digest>> {
         let outcome = self.complete().await;
         self.end(outcome).await
@@ -157,7 +158,7 @@ impl<'a> Unpacking<'a> {
         Ok(self.chain.last().copied())
     }
 
-    /// Ends the work with this outcome; what an error leaves unfinished goes.
+    /// Ends the work with this outcome. After an error, unfinished snapshots are removed.
     pub(super) async fn end<T>(self, outcome: Result<T>) -> Result<T> {
         if outcome.is_err() {
             for layer in self.standalone.iter().flatten() {
@@ -179,7 +180,7 @@ impl<'a> Unpacking<'a> {
         self.guard.pin_snapshots(self.name(), keys).await
     }
 
-    /// Whether the snapshot is existing, and with all below it stays.
+    /// Pins a snapshot and all below it. Returns whether it exists and is committed.
     pub(super) async fn pin_committed(&self, chain_id: &Digest) -> Result<bool> {
         let (snapshotter, key) = (self.target.snapshotter, chain_id.to_string());
         let found = snapshotter.stat(&key).await?;
@@ -187,17 +188,17 @@ impl<'a> Unpacking<'a> {
         Ok(committed && self.guard.bump_snapshot(snapshotter, &key).await?)
     }
 
-    /// A key for the snapshot of a layer while it is made.
+    /// Returns a key for the active snapshot of a layer.
     pub(super) fn extract_key(&self, index: usize) -> String {
         format!("{} {}", unique::key("extract"), self.chain[index])
     }
 
-    /// Says that the snapshot lives by leases and references alone.
+    /// Returns labels that keep a snapshot only while a lease or a reference does.
     pub(super) fn labels(&self) -> Labels {
         Labels::from([(LEASE.to_owned(), self.guard.id().to_owned())])
     }
 
-    /// Commits a layer; one that somebody else has committed meanwhile will do.
+    /// Commits a layer. If another process has committed it already, that snapshot is used.
     pub(super) async fn commit(&self, index: usize, key: &str, options: Commit) -> Result<()> {
         let (snapshotter, chain_id) = (self.target.snapshotter, &self.chain[index]);
         let options = Commit {
@@ -219,10 +220,10 @@ impl<'a> Unpacking<'a> {
         Ok(())
     }
 
-    /// Removes a snapshot that could not be finished.
+    /// Removes an unfinished snapshot.
     pub(super) async fn remove_unfinished(&self, key: &str) {
         if let Err(left) = self.target.snapshotter.remove(key).await {
-            let message = format!("the snapshot {key:?} of a failed unpack stays: {left}");
+            let message = format!("the unfinished snapshot {key:?} could not be removed: {left}");
             self.progress.warn(&message);
         }
     }

@@ -1,4 +1,4 @@
-//! What a layer does to the layers below it: replacing, hiding, keeping times.
+//! How a layer changes the layers below it: replacing, hiding, and preserving times.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -15,7 +15,7 @@ use crate::{names, read};
 fn types_replace_each_other() {
     let cage = Cage::new();
     let root = cage.root();
-    // M08, M12: a directory becomes a link, then gets a child, in one layer and over two.
+    // A directory becomes a link and then gets a child, in one layer and across two.
     Tar::new()
         .file("d/old", "")
         .dir("real")
@@ -39,7 +39,7 @@ fn types_replace_each_other() {
         .apply(&root)
         .unwrap();
     assert_eq!(fs::read_link(root.join("n")).unwrap(), Path::new("z"));
-    // A directory over a link replaces it; a parent that is a file becomes a directory.
+    // A directory replaces a link; a parent that is a file becomes a directory.
     Tar::new()
         .dir("n")
         .file("N/deep/er", "e")
@@ -52,7 +52,7 @@ fn types_replace_each_other() {
         (parent.mode() & 0o7777, parent.uid(), parent.mtime()),
         (0o755, 0, 0)
     );
-    // A link that leads nowhere is a promise of a directory.
+    // The target of a dangling link is created as a directory.
     Tar::new()
         .symlink("lib", "usr/lib")
         .file("lib/so", "s")
@@ -63,7 +63,7 @@ fn types_replace_each_other() {
 }
 
 #[test]
-fn whiteouts_spare_their_own_layer() {
+fn whiteouts_do_not_affect_their_own_layer() {
     let lower = || {
         Tar::new()
             .file("gone", "")
@@ -91,7 +91,7 @@ fn whiteouts_spare_their_own_layer() {
             for whiteout in whiteouts {
                 tar = tar.file(whiteout, "");
             }
-            // The opaque marker goes through a link, the members do not.
+            // The opaque marker is reached through a link, the members are not.
             tar.file("link/.wh..wh..opq", "")
                 .file("o/sub/.wh..wh..opq", "")
         };
@@ -125,7 +125,7 @@ fn whiteouts_spare_their_own_layer() {
 }
 
 #[test]
-fn an_opaque_root_spares_parents_of_members() {
+fn an_opaque_root_keeps_parents_of_members() {
     let cage = Cage::new();
     Tar::new()
         .file("a/b/low", "")
@@ -146,7 +146,7 @@ fn an_opaque_root_spares_parents_of_members() {
 }
 
 #[test]
-fn times_of_directories_come_back() {
+fn times_of_directories_are_restored() {
     let cage = Cage::new();
     let root = cage.root();
     Tar::new()
@@ -158,7 +158,7 @@ fn times_of_directories_come_back() {
         .unwrap();
     let mtime = |path: &str| fs::metadata(root.join(path)).unwrap().mtime();
     assert_eq!((mtime("d"), mtime("d/e")), (1_000_000_000, 1_000_000_000));
-    // Through a link, by whiteouts, and by more directories than are held open.
+    // Through a link, by whiteouts, and with more directories than are kept open.
     let mut tar = Tar::new().file("l/g", "").file("d/e/.wh.f", "");
     for n in 0..300 {
         tar = tar.file(format!("many/{n}/f"), "");
@@ -172,8 +172,8 @@ fn times_of_directories_come_back() {
 }
 
 #[test]
-fn cost_grows_with_the_layer_only() {
-    // M31: whiteouts in one directory, an opaque marker for each of many members, nested ones.
+fn cost_grows_with_the_size_of_the_layer_only() {
+    // Whiteouts in one directory, an opaque marker for each of many members, nested markers.
     let time = |n: usize| {
         let cage = Cage::new();
         let mut lower = Tar::new();
@@ -200,12 +200,12 @@ fn cost_grows_with_the_layer_only() {
     };
     time(200);
     let (small, large) = (time(1500), time(12_000));
-    // Eight times the work; the square of it would be 64 times.
+    // Eight times the work; quadratic cost would be 64 times.
     assert!(large < small * 24, "{small:?} {large:?}");
 }
 
 #[test]
-fn the_deepest_tree_is_hidden_and_purged_within_the_usual_descriptors() {
+fn the_deepest_tree_is_hidden_and_purged_within_the_default_descriptor_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let found = getrlimit(Resource::Nofile);
     let usual = rustix::process::Rlimit {
@@ -220,7 +220,7 @@ fn the_deepest_tree_is_hidden_and_purged_within_the_usual_descriptors() {
             .pax(&[("path", path("low").as_bytes())])
             .file("x", "")
     };
-    // Purged: the directories stay, for the upper layer has something at their end.
+    // Purged: the directories stay, because the upper layer has a file at their end.
     lower().apply(&cage.root()).unwrap();
     let upper = Tar::new()
         .pax(&[("path", path("up").as_bytes())])
@@ -228,7 +228,7 @@ fn the_deepest_tree_is_hidden_and_purged_within_the_usual_descriptors() {
         .file(".wh..wh..opq", "");
     upper.apply(&cage.root()).unwrap();
     assert_eq!(names(cage.root().join(path(""))), ["up"]);
-    // Hidden: they go.
+    // Hidden: the directories are removed.
     Tar::new().file(".wh.d", "").apply(&cage.root()).unwrap();
     assert_eq!(names(cage.root()), [""; 0]);
 }

@@ -1,4 +1,4 @@
-//! Applying layers, friendly and hostile, with a canary beside the tree.
+//! Applying benign and hostile layers, with a canary next to the tree.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

@@ -68,7 +68,7 @@ fn metadata_is_exact() {
 }
 
 #[test]
-fn control_data_of_others_is_never_set() {
+fn xattrs_that_control_the_host_are_never_set() {
     let cage = Cage::new();
     let root = cage.root();
     let forbidden = [
@@ -107,7 +107,8 @@ fn control_data_of_others_is_never_set() {
 fn xattrs_are_those_of_the_last_member() {
     let cage = Cage::new();
     let path = cage.root().join("d");
-    let acl = b"\x02\0\0\0\x01\0\x07\0\xff\xff\xff\xff\x04\0\x05\0\xff\xff\xff\xff\x20\0\0\0\xff\xff\xff\xff";
+    let acl = b"\x02\0\0\0\x01\0\x07\0\xff\xff\xff\xff\
+                \x04\0\x05\0\xff\xff\xff\xff\x20\0\0\0\xff\xff\xff\xff";
     Tar::new()
         .pax(&[
             ("SCHILY.xattr.user.a", b"1"),

@@ -1,4 +1,4 @@
-//! Paths and links, hostile ones above all: nothing outside the tree is touched.
+//! Paths and links, mostly hostile: nothing outside the tree is touched.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -15,7 +15,7 @@ use crate::{names, read};
 fn hostile_paths_stay_inside() {
     let cage = Cage::new();
     let canary = cage.canary();
-    // M01 to M04: names, links, chains of links.
+    // Names, links, and chains of links.
     Tar::new()
         .file("../canary/file", "dead")
         .file("/abs", "1")
@@ -29,7 +29,7 @@ fn hostile_paths_stay_inside() {
         .unwrap();
     assert_eq!(read(cage.root().join("canary/file")), "dead");
     assert_eq!(read(cage.root().join(format!(".{canary}/file"))), "dead");
-    // M05: the link of one layer, the write of the next; whiteouts through links too.
+    // A link of one layer and a write of the next; whiteouts through links too.
     Tar::new()
         .file("a/later", "in")
         .file("a/.wh.file", "")
@@ -43,7 +43,7 @@ fn hostile_paths_stay_inside() {
 }
 
 #[test]
-fn links_cannot_be_loops_or_chains_without_end() {
+fn link_loops_and_endless_chains_are_refused() {
     let cage = Cage::new();
     let mut chain = Tar::new().symlink("l0", "..");
     for n in 1..60 {
@@ -62,7 +62,7 @@ fn links_cannot_be_loops_or_chains_without_end() {
             ErrorKind::Corrupt
         );
     }
-    // Links that double at each step.
+    // Links whose path doubles at each step.
     let mut bomb = Tar::new().symlink("b0", ".");
     for n in 1..30 {
         bomb = bomb.symlink(format!("b{n}"), format!("b{0}/b{0}", n - 1));
@@ -109,7 +109,7 @@ fn hard_links_stay_inside_and_need_a_target() {
         through.apply(&cage.root()).unwrap_err().kind(),
         ErrorKind::Corrupt
     );
-    // A new file in place of one name leaves the other name alone.
+    // A new file at one name of a hard link leaves the other name unchanged.
     Tar::new().file("two", "new").apply(&cage.root()).unwrap();
     assert_eq!(
         (

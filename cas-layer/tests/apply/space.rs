@@ -1,4 +1,4 @@
-//! What a layer takes of the disk.
+//! How much disk space a layer uses.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -9,7 +9,7 @@ use cas_core::ErrorKind;
 use crate::common::{Cage, Tar};
 
 #[test]
-fn holes_stay_holes() {
+fn sparse_files_stay_sparse() {
     let cage = Cage::new();
     let size = (32u64 << 30).to_string();
     Tar::new()
@@ -30,7 +30,7 @@ fn holes_stay_holes() {
 }
 
 #[test]
-fn a_full_file_system_is_said_before_it_is_full() {
+fn a_file_that_does_not_fit_is_refused_before_it_is_written() {
     let cage = Cage::new();
     let root = cage.root();
     let mounted = Command::new("mount")

@@ -1,8 +1,8 @@
-//! A small writer of archives, right and wrong ones, and what tests need around it.
+//! Writes valid and invalid archives, and applies them.
 #![allow(
     dead_code,
     unreachable_pub,
-    reason = "each test binary uses its own part"
+    reason = "each test binary uses some of it"
 )]
 
 use std::fs;
@@ -14,7 +14,7 @@ use cas_core::Result;
 use cas_layer::apply::{Applied, Tree};
 use cas_layer::tar::{Entry, Reader};
 
-/// Bytes of a pax record.
+/// Returns the bytes of a pax record.
 pub fn record(key: &str, value: impl AsRef<[u8]>) -> Vec<u8> {
     let rest = [b" ", key.as_bytes(), b"=", value.as_ref(), b"\n"].concat();
     let mut length = rest.len();
@@ -24,7 +24,7 @@ pub fn record(key: &str, value: impl AsRef<[u8]>) -> Vec<u8> {
     [length.to_string().as_bytes(), &rest].concat()
 }
 
-/// One header, ready to be bent.
+/// A header whose fields can be changed.
 #[derive(Clone)]
 pub struct Header(pub [u8; 512]);
 
@@ -83,7 +83,7 @@ impl Header {
         self
     }
 
-    /// With its checksum over unsigned bytes, or over signed ones.
+    /// Adds the checksum, over unsigned or signed bytes.
     pub fn sealed(mut self, signed: bool) -> [u8; 512] {
         self.put(148, b"        ");
         let bytes = self.0.iter();
@@ -97,7 +97,7 @@ impl Header {
     }
 }
 
-/// An archive that grows member by member.
+/// An archive that is built member by member.
 #[derive(Clone, Default)]
 pub struct Tar(pub Vec<u8>);
 
@@ -111,7 +111,7 @@ impl Tar {
         self
     }
 
-    /// A header as it is, with a body padded to blocks.
+    /// Adds a header, unchanged, with a body padded to blocks.
     pub fn member(self, header: Header, body: impl AsRef<[u8]>) -> Self {
         let body = body.as_ref();
         let padding = vec![0; body.len().wrapping_neg() % 512];
@@ -135,7 +135,7 @@ impl Tar {
         self.member(Header::new(b'1', name).link(target), b"")
     }
 
-    /// A pax header for the member after it.
+    /// Adds a pax header for the next member.
     pub fn pax(self, records: &[(&str, &[u8])]) -> Self {
         let body: Vec<u8> = records
             .iter()
@@ -149,7 +149,7 @@ impl Tar {
         self.member(Header::new(flag, "extension").size(size), body)
     }
 
-    /// The archive with its end blocks.
+    /// Returns the archive with its end blocks.
     pub fn end(self) -> Vec<u8> {
         self.raw([0; 1024]).0
     }
@@ -168,7 +168,7 @@ impl Tar {
 /// Members with their stored bytes.
 pub type Members = Vec<(Entry, Vec<u8>)>;
 
-/// All members of an archive with their stored bytes, read in pieces of an odd size.
+/// Reads all members with their stored bytes, in pieces of an odd size.
 pub fn read_all(archive: &[u8]) -> Result<(Members, Vec<String>)> {
     use std::io::Read;
     let mut reader = Reader::new(BufReader::with_capacity(333, archive));
@@ -181,7 +181,7 @@ pub fn read_all(archive: &[u8]) -> Result<(Members, Vec<String>)> {
     Ok((members, reader.warnings().to_vec()))
 }
 
-/// A tree to apply to, and a canary beside it that nothing may touch.
+/// A tree to apply to, and a canary next to it that must stay untouched.
 pub struct Cage {
     pub dir: tempfile::TempDir,
     before: Vec<String>,
@@ -208,7 +208,7 @@ impl Cage {
         self.dir.path().join("root")
     }
 
-    /// The canary's directory, as a path that a link inside the tree could hold.
+    /// Returns the canary's directory, as a path that a link inside the tree could hold.
     pub fn canary(&self) -> String {
         self.dir.path().join("canary").to_str().unwrap().to_owned()
     }
@@ -230,13 +230,13 @@ impl Cage {
                 meta.gid(),
                 meta.size(),
             );
-            // Directories are read right here, which moves their access times.
+            // Directories are read right here, which changes their access times.
             let read = if meta.is_dir() { 0 } else { meta.atime() };
             format!("{} {id:?} {times:?} {read}", path.display())
         };
         let canary = PathBuf::from(self.canary());
         let mut state = vec![describe(canary.clone())];
-        // Everything beside the tree, so that a new name is seen too.
+        // Everything next to the tree, so that a new name is noticed too.
         for dir in [self.dir.path(), &canary] {
             for entry in fs::read_dir(dir).unwrap() {
                 let path = entry.unwrap().path();
@@ -251,7 +251,7 @@ impl Cage {
         state
     }
 
-    /// Fails unless everything outside the tree is as it was.
+    /// Fails unless everything outside the tree is unchanged.
     #[track_caller]
     pub fn assert_untouched(&self) {
         assert_eq!(self.canary_state(), self.before);

@@ -1,4 +1,4 @@
-//! What fails, and that it leaves no file and no lease.
+//! Exports that fail: they leave no file and no lease.
 
 use std::io::{Error as IoError, Write};
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::flawed::{Flaw, Flawed};
 use crate::source::{Files, OWN, noise};
 use crate::{bytes_of, docker, for_platform, images, memory, source, store_of, take};
 
-/// Fails so, and leaves the directory of the file as it was.
+/// Fails with `kind`, and leaves the existing file and its directory unchanged.
 async fn refused(store: &Store, options: &ExportOptions, kind: ErrorKind) -> String {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("out.tar");
@@ -38,7 +38,7 @@ fn own_layer() -> Digest {
 }
 
 #[tokio::test]
-async fn damaged_blobs_are_found_on_the_way() {
+async fn damaged_blobs_are_detected() {
     for flaw in [Flaw::Flipped, Flaw::Cut] {
         let memory = Arc::new(MemoryStore::new());
         let good = store_of(memory.clone(), memory.clone());
@@ -58,7 +58,7 @@ async fn damaged_blobs_are_found_on_the_way() {
 }
 
 #[tokio::test]
-async fn lost_blobs_are_named() {
+async fn the_error_names_a_lost_blob() {
     let store = memory();
     take(&store, &source(), None).await;
     store.content.remove(&own_layer()).await.unwrap();
@@ -74,7 +74,7 @@ async fn lost_blobs_are_named() {
 }
 
 #[tokio::test]
-async fn a_lost_manifest_of_an_index_is_no_platform_that_was_never_stored() {
+async fn a_lost_manifest_of_an_index_is_not_mistaken_for_a_platform_that_was_never_stored() {
     let store = memory();
     let imported = take(&store, &source(), None).await;
     let multi = imported
@@ -89,7 +89,7 @@ async fn a_lost_manifest_of_an_index_is_no_platform_that_was_never_stored() {
 }
 
 #[tokio::test]
-async fn platforms_that_an_image_has_not_are_refused() {
+async fn platforms_that_an_image_does_not_have_are_refused() {
     let store = memory();
     take(&store, &source(), None).await;
     let said = refused(&store, &for_platform("linux/s390x"), ErrorKind::NotFound).await;
@@ -97,7 +97,7 @@ async fn platforms_that_an_image_has_not_are_refused() {
 }
 
 #[tokio::test]
-async fn docker_gets_images_only() {
+async fn docker_archives_contain_images_only() {
     let mut files = Files::layout();
     let layer = files.blob("text/plain".into(), b"words");
     let config = files.blob(MediaType::OCI_EMPTY, b"{}");
@@ -123,7 +123,7 @@ async fn docker_gets_images_only() {
     assert!(said.contains("text/plain"), "{said}");
 }
 
-/// Takes some bytes, then none.
+/// Accepts some bytes, then fails.
 struct Full(usize);
 
 impl Write for Full {
@@ -141,7 +141,7 @@ impl Write for Full {
 }
 
 #[tokio::test]
-async fn a_target_that_takes_no_more_is_an_error() {
+async fn a_full_target_is_an_error() {
     let store = memory();
     take(&store, &source(), None).await;
     let whole = bytes_of(&store, &ExportOptions::default())
@@ -162,7 +162,7 @@ async fn a_target_that_takes_no_more_is_an_error() {
 }
 
 #[tokio::test]
-async fn a_caller_that_goes_away_leaves_no_file() {
+async fn a_dropped_export_leaves_no_file() {
     let store = memory();
     take(&store, &source(), None).await;
     let all = images(&store, false).await;
@@ -185,7 +185,7 @@ async fn a_caller_that_goes_away_leaves_no_file() {
 }
 
 #[tokio::test]
-async fn what_is_no_file_is_told() {
+async fn a_target_that_is_not_a_file_is_an_error() {
     let store = memory();
     take(&store, &source(), None).await;
     let all = images(&store, false).await;

@@ -1,4 +1,4 @@
-//! A store whose device has gone bad under one blob.
+//! A store in which one blob is damaged.
 
 use std::sync::Arc;
 
@@ -9,16 +9,16 @@ use cas_core::content::{IngestStatus, Stat, Version};
 use cas_core::testing::memory::MemoryStore;
 use cas_core::{BlobReader, ContentStore, Digest, Ingest, Result};
 
-/// What became of the blob.
+/// The damage.
 #[derive(Clone, Copy)]
 pub(crate) enum Flaw {
-    /// One bit of its last byte.
+    /// One bit of the last byte is flipped.
     Flipped,
-    /// Its last byte, although its size is told as before.
+    /// The last byte is missing, but the size is reported as before.
     Cut,
 }
 
-/// The store, the blob, and its flaw.
+/// The store, the damaged blob, and the damage.
 pub(crate) struct Flawed(
     pub(crate) Arc<MemoryStore>,
     pub(crate) Digest,

@@ -1,4 +1,4 @@
-//! What is written, and that it comes back.
+//! Exports that succeed.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use crate::{
     Sink, Warned, bytes_of, docker, for_platform, images, members, memory, source, strict, take,
 };
 
-/// An image of one layer in zstd.
+/// An image of one zstd layer.
 pub(crate) fn zstd_image(files: &mut Files) -> Descriptor {
     let plain = noise(7, 300_000);
     let diff_id = Descriptor::of(MediaType::OCI_LAYER, &plain).digest;
@@ -75,7 +75,7 @@ async fn what_is_exported_is_imported_with_equal_names_and_digests() {
 }
 
 #[tokio::test]
-async fn every_blob_is_there_once_after_what_lists_it() {
+async fn every_blob_is_written_once_and_after_what_lists_it() {
     let store = memory();
     take(&store, &source(), None).await;
     let members = members(&bytes_of(&store, &ExportOptions::default()).await.unwrap());
@@ -98,7 +98,7 @@ async fn every_blob_is_there_once_after_what_lists_it() {
 }
 
 #[tokio::test]
-async fn both_annotations_have_the_whole_name() {
+async fn both_annotations_hold_the_whole_name() {
     let store = memory();
     take(&store, &source(), None).await;
     let members = members(&bytes_of(&store, &ExportOptions::default()).await.unwrap());
@@ -118,7 +118,7 @@ async fn both_annotations_have_the_whole_name() {
 }
 
 #[tokio::test]
-async fn one_platform_is_its_manifest() {
+async fn one_platform_exports_its_manifest() {
     let (one, other) = (memory(), memory());
     let imported = take(&one, &source(), None).await;
     let multi: Vec<Image> = imported
@@ -142,7 +142,7 @@ async fn one_platform_is_its_manifest() {
 }
 
 #[tokio::test]
-async fn platforms_that_were_never_stored_are_left_out_aloud() {
+async fn platforms_that_were_never_stored_are_left_out_with_a_warning() {
     let (one, other) = (memory(), memory());
     take(&one, &source(), Some("linux/amd64".parse().unwrap())).await;
     let sink = Sink::default();
@@ -189,7 +189,7 @@ async fn a_docker_archive_lists_each_image_once_and_keeps_the_layout() {
         back.iter()
             .all(|image| image.target.media_type.is_manifest())
     );
-    // By manifest.json alone, as a reader that knows no layout goes, the layers are the same.
+    // Read by manifest.json alone, like a reader that does not know layouts: the layers are equal.
     let mut without = Files::default();
     for (name, data) in listed.iter().filter(|(name, _)| name != "index.json") {
         without.add(name, data);
@@ -212,7 +212,7 @@ async fn a_docker_archive_lists_each_image_once_and_keeps_the_layout() {
 }
 
 #[tokio::test]
-async fn a_file_replaces_what_had_its_name_and_links_are_followed() {
+async fn an_existing_file_is_replaced_and_links_are_followed() {
     let store = memory();
     take(&store, &source(), None).await;
     let directory = tempfile::tempdir().unwrap();

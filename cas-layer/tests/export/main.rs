@@ -1,5 +1,5 @@
-//! Export from the memory store and the strict one: what is written, that it comes back, and that
-//! a failure leaves no file.
+//! Export from the memory store and the strict store: what is written, that it can be imported,
+//! and that a failure leaves no file.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -45,7 +45,7 @@ fn strict() -> Store {
     store_of(strict.clone(), strict)
 }
 
-/// What was written, for whoever looks afterwards.
+/// Collects what is written.
 #[derive(Clone, Default)]
 struct Sink(Arc<Mutex<Vec<u8>>>);
 
@@ -60,7 +60,7 @@ impl Write for Sink {
     }
 }
 
-/// Remembers warnings.
+/// Collects warnings.
 #[derive(Default)]
 struct Warned(Mutex<Vec<String>>);
 
@@ -73,7 +73,7 @@ impl Progress for Warned {
     }
 }
 
-/// All images of the store, in the order given by `reversed`.
+/// All images of the store, by name.
 async fn images(store: &Store, reversed: bool) -> Vec<Image> {
     let mut images = store.images.list(&[]).await.unwrap();
     if reversed {
@@ -106,7 +106,7 @@ fn for_platform(platform: &str) -> ExportOptions {
     ExportOptions::default().with_platform(platform.parse::<Platform>().unwrap())
 }
 
-/// The names of members in their order, and their bytes.
+/// The names of the members in order, with their bytes.
 fn members(archive: &[u8]) -> Vec<(String, Vec<u8>)> {
     let mut archive = tar::Archive::new(archive);
     let member = |entry: std::io::Result<tar::Entry<'_, &[u8]>>| {
@@ -129,8 +129,8 @@ fn members(archive: &[u8]) -> Vec<(String, Vec<u8>)> {
     archive.entries().unwrap().map(member).collect()
 }
 
-/// Images that share a layer: for amd64 and arm64 in an index, the first by itself under two
-/// names, and one with layers of zstd.
+/// Images that share a layer: an index for amd64 and arm64, the manifest for amd64 under two more
+/// names, and an image with a zstd layer.
 fn source() -> Vec<u8> {
     let mut files = Files::layout();
     let of = |files: &mut Files, seed, architecture: &str| {

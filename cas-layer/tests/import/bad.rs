@@ -1,4 +1,4 @@
-//! What is refused, and that the store is then as it was.
+//! Imports that are refused, and leave the store unchanged.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -10,10 +10,10 @@ use cas_layer::import::{ImportOptions, Source};
 use crate::source::{Files, OWN, blob_path, gzip, header, in_file, in_stream, noise};
 use crate::{for_platform, look, store, take};
 
-/// Makes a good layout bad.
+/// Makes a valid layout invalid.
 type Change = fn(&mut Files, Descriptor);
 
-/// A store with an image that shares a layer with the bad source, and the source itself.
+/// Imports the source into a store whose image shares a layer with it, and expects `kind`.
 async fn refused(what: &str, kind: ErrorKind, source: Source, options: &ImportOptions) {
     let store = store();
     let mut other = Files::layout();
@@ -157,7 +157,7 @@ async fn an_archive_cut_anywhere_is_refused() {
 }
 
 #[tokio::test]
-async fn what_is_no_image_is_not_recognised() {
+async fn a_source_that_is_not_an_image_is_not_recognised() {
     let mut other = Files::default();
     other.add("readme", b"a tar of something else");
     let empty = Files::default();
@@ -192,7 +192,7 @@ async fn what_is_no_image_is_not_recognised() {
 }
 
 #[tokio::test]
-async fn a_member_twice_is_refused() {
+async fn an_archive_with_a_path_twice_is_refused() {
     let (mut files, _) = good();
     files.add(&own_layer(), b"another");
     let scratch = tempfile::tempdir().unwrap();
@@ -248,7 +248,7 @@ async fn an_index_of_four_gibibytes_is_not_read() {
 }
 
 #[tokio::test]
-async fn deep_indexes_end() {
+async fn nested_indexes_are_limited() {
     let (mut files, image) = good();
     let mut nested = image;
     for _ in 0..30 {

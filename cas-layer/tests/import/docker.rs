@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::source::{Files, gzip, in_file, in_stream, noise};
 use crate::{for_platform, look, named, store, take};
 
-/// Makes a good archive bad.
+/// Makes a valid archive invalid.
 type Change = fn(&mut Files);
 
 fn config(diff_ids: &[Digest]) -> Vec<u8> {
@@ -21,7 +21,7 @@ fn config(diff_ids: &[Digest]) -> Vec<u8> {
     config.to_string().into_bytes()
 }
 
-/// Two layers as files and the second again as a link in a directory, as Docker wrote them.
+/// Two layers as files, and the second also as a link in a directory, as Docker wrote them.
 fn saved(tags: serde_json::Value) -> (Files, Vec<u8>) {
     let layers = [noise(1, 2 << 20), noise(2, 5_000)];
     let config = config(&layers.each_ref().map(|layer| Digest::sha256(layer)));
@@ -127,7 +127,7 @@ async fn another_platform_is_not_found() {
 }
 
 #[tokio::test]
-async fn refuses_what_does_not_fit_together() {
+async fn inconsistent_archives_are_refused() {
     let changes: [(&str, ErrorKind, Change); 5] = [
         ("layer is not its diff id", ErrorKind::Corrupt, |files| {
             files.file("bb.tar")[0] ^= 1

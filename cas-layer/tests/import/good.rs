@@ -1,4 +1,4 @@
-//! What is taken.
+//! Imports that succeed.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -67,7 +67,7 @@ async fn every_kind_of_source_gives_the_same_store() {
 }
 
 #[tokio::test]
-async fn importing_again_changes_nothing_and_a_name_is_re_pointed() {
+async fn importing_again_changes_nothing_and_a_name_can_be_re_pointed() {
     let (files, first) = two_tags();
     let store = store();
     take(&store, in_stream(&files.tar()), &ImportOptions::default())
@@ -94,7 +94,7 @@ async fn importing_again_changes_nothing_and_a_name_is_re_pointed() {
 }
 
 #[tokio::test]
-async fn the_full_name_of_containerd_comes_before_the_short_one() {
+async fn the_full_name_of_containerd_is_preferred_over_the_short_one() {
     let (mut files, _) = two_tags();
     let index = String::from_utf8(files.file("index.json").clone()).unwrap();
     let both =
@@ -109,7 +109,7 @@ async fn the_full_name_of_containerd_comes_before_the_short_one() {
 }
 
 #[tokio::test]
-async fn a_given_name_is_the_images_or_comes_before_the_tags() {
+async fn a_given_name_replaces_the_name_or_becomes_a_prefix_of_the_tags() {
     let (files, image) = two_tags();
     let images = take(&store(), in_stream(&files.tar()), &named("x.io/n"))
         .await
@@ -125,7 +125,7 @@ async fn a_given_name_is_the_images_or_comes_before_the_tags() {
     assert_eq!(names(&images), ["x.io/n:1"]);
 }
 
-/// amd64 and arm v6 in a nested index, and arm v7 beside it.
+/// amd64 and arm v6 in a nested index, and arm v7 in the outer index.
 fn platforms() -> (Files, Vec<Descriptor>) {
     let mut files = Files::layout();
     let of = |files: &mut Files, seed, platform: &str| {
@@ -145,7 +145,7 @@ fn platforms() -> (Files, Vec<Descriptor>) {
 }
 
 #[tokio::test]
-async fn one_platform_is_imported_and_the_index_stays_whole() {
+async fn one_platform_is_imported_and_the_index_is_unchanged() {
     let (files, all) = platforms();
     let directory = tempfile::tempdir().unwrap();
     for source in [
@@ -177,7 +177,7 @@ async fn present(store: &Store, all: &[Descriptor]) -> Vec<bool> {
 }
 
 #[tokio::test]
-async fn of_tagged_images_only_those_for_the_platform_are_taken() {
+async fn of_several_tagged_images_only_those_for_the_platform_are_imported() {
     let mut files = Files::layout();
     let (one, two) = (files.image(1, "amd64"), files.image(2, "arm64"));
     files.entries(&[(Some("one"), &one), (Some("two"), &two)]);
@@ -191,7 +191,7 @@ async fn of_tagged_images_only_those_for_the_platform_are_taken() {
 }
 
 #[tokio::test]
-async fn a_sparse_index_is_taken_as_it_is() {
+async fn a_sparse_index_is_imported_unchanged() {
     let (mut files, all) = platforms();
     files.remove(&blob_path(&all[1].digest));
     let store = store();
@@ -202,7 +202,7 @@ async fn a_sparse_index_is_taken_as_it_is() {
 }
 
 #[tokio::test]
-async fn blobs_nobody_wants_are_not_kept_and_those_of_others_stay() {
+async fn unreferenced_blobs_are_removed_unless_they_existed_before() {
     let (mut files, _) = two_tags();
     files.blob(MediaType::OCI_LAYER, b"nobody wants this");
     files.blob(MediaType::OCI_LAYER, b"somebody had this before");
@@ -226,12 +226,12 @@ async fn blobs_nobody_wants_are_not_kept_and_those_of_others_stay() {
 }
 
 #[tokio::test]
-async fn blobs_that_are_there_are_not_read() {
+async fn existing_blobs_are_not_read_from_the_source() {
     let (mut files, _) = two_tags();
     let layer = noise(1, OWN);
     let store = store();
     let digest = store.content.put(layer.clone().into()).await.unwrap();
-    // Damage in the source would be noticed by whoever reads it.
+    // The blob in the source is damaged, so reading it would fail.
     files.file(&blob_path(&digest))[5] ^= 1;
     let directory = tempfile::tempdir().unwrap();
     files.write(directory.path());
@@ -244,7 +244,7 @@ async fn blobs_that_are_there_are_not_read() {
 }
 
 #[tokio::test]
-async fn names_outside_the_archive_touch_nothing() {
+async fn names_outside_the_archive_are_ignored() {
     let (mut files, _) = two_tags();
     files.add("../../outside", b"x");
     files.add("/absolute", b"x");
@@ -262,7 +262,7 @@ async fn names_outside_the_archive_touch_nothing() {
 }
 
 #[tokio::test]
-async fn a_directory_without_layout_file_is_taken() {
+async fn a_directory_without_layout_file_is_imported() {
     let (mut files, _) = two_tags();
     files.remove("oci-layout");
     let directory = tempfile::tempdir().unwrap();
@@ -277,7 +277,7 @@ async fn a_directory_without_layout_file_is_taken() {
     );
 }
 
-/// Refuses to make the name `x.io/a:v1`.
+/// Refuses to create the name `x.io/a:v1`.
 struct Refusing(Arc<dyn ImageStore>);
 
 #[async_trait]
@@ -303,7 +303,7 @@ impl ImageStore for Refusing {
 }
 
 #[tokio::test]
-async fn when_one_name_cannot_be_made_none_is() {
+async fn if_one_name_cannot_be_created_none_is() {
     let mut store = store();
     let mut files = Files::layout();
     let first = files.image(7, "amd64");

@@ -1,5 +1,5 @@
-//! Import into the memory store: what is taken, what is refused, and that a refusal leaves the
-//! store as it was.
+//! Import into the memory store: what is accepted, what is refused, and that a refused import
+//! leaves the store unchanged.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -38,7 +38,7 @@ async fn take(store: &Store, source: Source, options: &ImportOptions) -> Result<
     import(store, source, options, &Silent).await
 }
 
-/// Everything that can be seen of a store, but for times.
+/// The visible state of a store, without times.
 #[derive(Debug, PartialEq)]
 struct Seen {
     blobs: Vec<(Digest, u64)>,

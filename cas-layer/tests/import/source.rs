@@ -1,4 +1,4 @@
-//! Small layouts and archives, good ones and bad ones.
+//! Small layouts and archives, valid and invalid.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,14 +9,14 @@ use cas_core::{Descriptor, Digest, Index, Manifest, MediaType};
 use cas_layer::import::Source;
 use serde_json::json;
 
-/// A member of an archive: its path, and its bytes or where it links.
+/// A member of an archive: its bytes, or the target of a link.
 #[derive(Clone)]
 pub(crate) enum Member {
     File(Vec<u8>),
     Link(String),
 }
 
-/// Files of a source, in order.
+/// The files of a source, in order.
 #[derive(Clone, Default)]
 pub(crate) struct Files(pub(crate) Vec<(String, Member)>);
 
@@ -24,10 +24,10 @@ pub(crate) fn blob_path(digest: &Digest) -> String {
     format!("blobs/{}/{}", digest.algorithm().name(), digest.hex())
 }
 
-/// Bytes of an image's own layer: more than one piece.
+/// Size of the layer that only one image has: more than one piece.
 pub(crate) const OWN: usize = (1 << 20) + 70_000;
 
-/// Bytes that look random, a layer of a size that spans several pieces.
+/// Returns bytes that look random.
 pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     (0..length)
@@ -41,7 +41,7 @@ pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
 }
 
 impl Files {
-    /// The beginning of a layout.
+    /// Begins a layout.
     pub(crate) fn layout() -> Self {
         let mut files = Files::default();
         files.add("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#);
@@ -80,7 +80,7 @@ impl Files {
         self.blob(MediaType::OCI_MANIFEST, &data)
     }
 
-    /// An image of two layers, one of them common to all images.
+    /// Adds an image of two layers. One of them is the same for all images.
     pub(crate) fn image(&mut self, seed: u64, architecture: &str) -> Descriptor {
         let own = noise(seed, OWN);
         let layers = vec![
@@ -104,7 +104,7 @@ impl Files {
         self.blob(MediaType::OCI_INDEX, &data)
     }
 
-    /// Ends a layout with its `index.json`.
+    /// Completes a layout with its `index.json`.
     pub(crate) fn entries(&mut self, entries: &[(Option<&str>, &Descriptor)]) {
         let named = entries.iter().map(|(name, target)| {
             let mut target = (*target).clone();
@@ -162,7 +162,7 @@ impl Files {
     }
 }
 
-/// A header with any path, which `tar` itself would refuse.
+/// Returns a header with any path, including paths that `tar` would refuse.
 pub(crate) fn header(path: &str, size: u64) -> tar::Header {
     let mut header = tar::Header::new_ustar();
     header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
@@ -194,14 +194,14 @@ pub(crate) fn zstd(data: &[u8]) -> Vec<u8> {
     zstd::encode_all(data, 1).unwrap()
 }
 
-/// A source from these bytes in a file of `directory`.
+/// Writes these bytes to a file in `directory`, as a source.
 pub(crate) fn in_file(directory: &Path, data: &[u8]) -> Source {
     let path = directory.join("archive");
     fs::write(&path, data).unwrap();
     Source::Path(path)
 }
 
-/// A source that cannot be sought in.
+/// Returns a source that does not support seeking.
 pub(crate) fn in_stream(data: &[u8]) -> Source {
     Source::Stream(Box::new(std::io::Cursor::new(data.to_vec())))
 }

@@ -1,4 +1,4 @@
-//! Into one plain directory.
+//! Unpack into one plain directory.
 
 use std::fs;
 
@@ -24,7 +24,7 @@ async fn an_absent_or_an_empty_directory_is_filled() {
 }
 
 #[tokio::test]
-async fn a_directory_with_anything_in_it_is_left_alone() {
+async fn a_directory_that_is_not_empty_is_unchanged() {
     let (store, scratch) = (store(), tempfile::tempdir().unwrap());
     let manifest = image(&store, &LAYERS, |_| {}).await;
     fs::write(scratch.path().join("mine"), "mine").unwrap();
@@ -37,7 +37,7 @@ async fn a_directory_with_anything_in_it_is_left_alone() {
 }
 
 #[tokio::test]
-async fn what_was_made_before_a_failure_is_removed() {
+async fn a_failed_unpack_removes_what_it_created() {
     let (store, scratch) = (store(), tempfile::tempdir().unwrap());
     let spoil = |diff_ids: &mut Vec<Digest>| diff_ids[2] = Digest::sha256(b"other");
     let manifest = image(&store, &LAYERS, spoil).await;
@@ -52,7 +52,7 @@ async fn what_was_made_before_a_failure_is_removed() {
 }
 
 #[tokio::test]
-async fn a_missing_layer_is_noticed_before_anything_is_made() {
+async fn a_missing_layer_is_noticed_before_anything_is_created() {
     let (store, scratch) = (store(), tempfile::tempdir().unwrap());
     let manifest = image(&store, &LAYERS, |_| {}).await;
     store
@@ -67,11 +67,11 @@ async fn a_missing_layer_is_noticed_before_anything_is_made() {
 }
 
 #[tokio::test]
-async fn a_bomb_ends_by_its_ratio_and_leaves_nothing() {
+async fn a_bomb_is_stopped_by_its_ratio_and_leaves_nothing() {
     let (store, scratch) = (store(), tempfile::tempdir().unwrap());
     let mut members = Files::default();
     members.add("first", b"1");
-    // The zeros stand behind the archive, so that they cost no disk; 42 kB are 1.25 GiB.
+    // The zeros follow the archive, so they need no disk space; 42 kB become 1.25 GiB.
     let mut bomb = zstd(&members.tar());
     let zeros = zstd(&vec![0; 64 << 20]);
     for _ in 0..20 {

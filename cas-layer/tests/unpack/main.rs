@@ -42,7 +42,7 @@ struct Layer {
     kind: MediaType,
 }
 
-/// Three layers, each compressed in another way; the last two change what is below them.
+/// Three layers with different compressions. The last two change what is below them.
 const LAYERS: [Layer; 3] = [
     Layer {
         members: &[("etc/one", "1"), ("etc/two", "2"), ("usr/three", "3")],
@@ -58,7 +58,7 @@ const LAYERS: [Layer; 3] = [
     },
 ];
 
-/// Stores an image of `layers`; `change` may spoil its diff ids.
+/// Stores an image of `layers`. `change` may spoil its diff IDs.
 async fn image(store: &Store, layers: &[Layer], change: fn(&mut Vec<Digest>)) -> Manifest {
     let (mut blobs, mut diff_ids) = (Vec::new(), Vec::new());
     for layer in layers {
@@ -108,7 +108,7 @@ async fn manifest(store: &Store, target: &Descriptor) -> Manifest {
     resolved.unwrap().manifest
 }
 
-/// The files below a directory and what is in them.
+/// Returns the files below a directory, with their content.
 fn tree(root: &Path) -> Vec<(String, String)> {
     let mut files = Vec::new();
     let mut waiting = vec![root.to_owned()];
@@ -127,7 +127,7 @@ fn tree(root: &Path) -> Vec<(String, String)> {
     files
 }
 
-/// What [`LAYERS`] are when applied.
+/// Returns what [`LAYERS`] are when applied.
 fn expected() -> Vec<(String, String)> {
     [
         ("etc/four", "4"),

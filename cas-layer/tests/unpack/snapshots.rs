@@ -1,4 +1,4 @@
-//! Into snapshots of the copying snapshotter.
+//! Unpack into snapshots of the native snapshotter.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ fn target<'a>(snapshotter: &'a dyn Snapshotter, root: &'a tempfile::TempDir) -> 
     Target { snapshotter, locks }
 }
 
-/// The keys of committed snapshots; there must be no others.
+/// Returns the keys of committed snapshots. Fails if there are others.
 async fn committed(snapshotter: &dyn Snapshotter) -> Vec<String> {
     let all = snapshotter.walk(None, 1000).await.unwrap();
     assert!(
@@ -33,7 +33,7 @@ async fn committed(snapshotter: &dyn Snapshotter) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn layers_become_a_chain_that_is_made_once() {
+async fn layers_become_a_chain_of_snapshots_only_once() {
     let (store, root) = (store(), tempfile::tempdir().unwrap());
     let snapshotter = snapshotter(root.path());
     let manifest = image(&store, &LAYERS, |_| {}).await;
@@ -53,7 +53,7 @@ async fn layers_become_a_chain_that_is_made_once() {
     assert_eq!(tree(source), expected());
     snapshotter.remove("look").await.unwrap();
 
-    // Again, and another image on the same two lower layers.
+    // The same image again, and another image on the same two lower layers.
     to_snapshots(&store, target(&snapshotter, &root), &manifest, &silent())
         .await
         .unwrap();
@@ -66,7 +66,7 @@ async fn layers_become_a_chain_that_is_made_once() {
 }
 
 #[tokio::test]
-async fn the_diff_id_of_a_compressed_layer_is_noted() {
+async fn the_diff_id_of_a_compressed_layer_is_recorded() {
     let (store, root) = (store(), tempfile::tempdir().unwrap());
     let manifest = image(&store, &LAYERS, |_| {}).await;
     to_snapshots(
@@ -85,7 +85,7 @@ async fn the_diff_id_of_a_compressed_layer_is_noted() {
 }
 
 #[tokio::test]
-async fn two_at_once_make_one_chain() {
+async fn two_concurrent_unpacks_make_one_chain() {
     let (store, root) = (store(), tempfile::tempdir().unwrap());
     let snapshotter = snapshotter(root.path());
     let manifest = image(&store, &LAYERS, |_| {}).await;
@@ -99,7 +99,7 @@ async fn two_at_once_make_one_chain() {
 }
 
 #[tokio::test]
-async fn a_bad_layer_leaves_those_below_it_and_nothing_else() {
+async fn a_bad_layer_leaves_only_the_layers_below_it() {
     let (store, root) = (store(), tempfile::tempdir().unwrap());
     let snapshotter = snapshotter(root.path());
     let spoil = |diff_ids: &mut Vec<Digest>| diff_ids[2] = Digest::sha256(b"other");
