@@ -3,9 +3,10 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
+use cas_core::sync::lock;
 
 /// Size of a piece in bytes.
 pub(crate) const PIECE: usize = 1 << 20;
@@ -54,8 +55,8 @@ impl Buffers {
         Ok(Bytes::from_owner(lent))
     }
 
-    fn free(&self) -> std::sync::MutexGuard<'_, Vec<Vec<u8>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn free(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
+        lock(&self.0)
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use cas_core::dispatch::{self, Handler, Next};
+use cas_core::sync::lock;
 use cas_core::{BlobReader, Descriptor, Digest, Error, Hasher, Result, Store, pool};
 use futures_util::future::join;
 
@@ -35,13 +36,13 @@ impl Plan {
         roots: &[Descriptor],
         progress: &dyn Progress,
     ) -> Result<Self> {
-        let found = Planner {
+        let planner = Planner {
             store,
             progress,
             plan: Mutex::default(),
         };
-        dispatch::walk(&found, roots).await?;
-        Ok(found
+        dispatch::walk(&planner, roots).await?;
+        Ok(planner
             .plan
             .into_inner()
             .unwrap_or_else(PoisonError::into_inner))
@@ -130,7 +131,7 @@ impl Planner<'_> {
     }
 
     fn plan(&self) -> MutexGuard<'_, Plan> {
-        self.plan.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.plan)
     }
 }
 

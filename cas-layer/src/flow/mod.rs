@@ -2,7 +2,7 @@
 //! and the caller's thread parses and writes.
 //!
 //! Sixteen buffers of 256 KiB circulate between the three, so the first thread runs ahead, even
-//! into the next layer, by at most that much. There is no other limit and no lock: a thread that
+//! into the next layer, by at most that much. There are no locks and no other limits: a thread that
 //! fails drops its end of the channels, and the others then stop. An error takes its place among
 //! the bytes, so the caller sees the first cause first.
 //!

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use cas_core::content::{ContentExt, Durability, Expected};
@@ -11,6 +11,7 @@ use cas_core::gc;
 use cas_core::image::Reference;
 use cas_core::lease::{BlobRef, LeaseGuard};
 use cas_core::records::Batch;
+use cas_core::sync::lock;
 use cas_core::transfer::Feed;
 use cas_core::{Descriptor, Digest, Error, Image, Result, Store, unique};
 use futures_util::{StreamExt, stream};
@@ -59,7 +60,7 @@ impl<'a> BlobImporter<'a> {
     }
 
     fn created(&self) -> MutexGuard<'_, Created> {
-        self.created.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.created)
     }
 
     /// Pins a blob. Returns whether the store has it. A stored blob of another size is damaged: it

@@ -92,7 +92,7 @@ impl<'a> Plan<'a> {
                 return Err(incomplete(descriptor));
             };
             let kind = &descriptor.media_type;
-            if !kind.is_index() && !kind.is_manifest() {
+            if !kind.is_document() {
                 self.add_leaf(descriptor.clone(), part)?;
                 return Ok(true);
             }

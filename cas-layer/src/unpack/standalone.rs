@@ -1,7 +1,9 @@
 //! A layer that is applied without its parents.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
+
+use cas_core::sync::lock;
 
 use crate::apply::DeferredEffects;
 
@@ -32,7 +34,7 @@ impl StandaloneLayer {
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Marks the layer as begun. Returns `false` if it is not waiting.
