@@ -1,48 +1,48 @@
-//! What services answer, sorted by what the caller must do.
+//! Errors of services, classified by what the caller must do.
 
+use std::fmt::Display;
 use std::io;
 
 use cas_core::{Error, ErrorKind};
 
-/// What S3 calls a bucket that is not there.
+/// S3's code for a missing bucket.
 const NO_BUCKET: &str = "NoSuchBucket";
-/// What OpenDAL was doing when it found no credentials.
+/// The step at which OpenDAL fails without credentials.
 const SIGNING: &str = "signing";
 
-/// The error of ours for one of a service, about the object `path`.
-pub(crate) fn sort(error: opendal::Error, operation: &'static str, path: &str) -> Error {
-    let ours = match error.kind() {
+/// Converts an error of a service about the object `path`.
+pub(crate) fn classify(error: opendal::Error, operation: &'static str, path: &str) -> Error {
+    let classified = match error.kind() {
         opendal::ErrorKind::ConfigInvalid if error.message().contains(NO_BUCKET) => {
-            Error::precondition(
-                "the bucket does not exist, or not any more; make it, or name another",
-            )
+            Error::precondition("the bucket does not exist; create it or name another")
         }
         opendal::ErrorKind::NotFound => Error::not_found("no such object"),
         opendal::ErrorKind::PermissionDenied => Error::new(
             ErrorKind::Denied,
-            format!("the service refused: {}", error.message()),
+            format!("the service denied access: {}", error.message()),
         ),
         opendal::ErrorKind::ConditionNotMatch | opendal::ErrorKind::Conflict => {
-            Error::conflict("somebody else was quicker")
+            Error::conflict("another writer changed the object first; retry")
         }
         opendal::ErrorKind::ConfigInvalid
         | opendal::ErrorKind::IsADirectory
         | opendal::ErrorKind::NotADirectory => Error::invalid(error.message().to_owned()),
         opendal::ErrorKind::Unsupported => Error::unsupported(error.message().to_owned()),
         opendal::ErrorKind::RateLimited => {
-            Error::unavailable("the service asks for patience; retry later")
+            Error::unavailable("the service limits the rate of requests; retry later")
         }
         _ if error.message().contains(SIGNING) => Error::new(
             ErrorKind::Denied,
-            "no credentials to sign requests with were found; set AWS_ACCESS_KEY_ID and \
+            "no credentials for signing requests were found; set AWS_ACCESS_KEY_ID and \
              AWS_SECRET_ACCESS_KEY in the environment",
         ),
         _ => unexpected(&error),
     };
-    ours.operation(operation).subject(path).source(error)
+    classified.operation(operation).subject(path).source(error)
 }
 
-/// A directory fails with errors of the system; a service that does not answer is unavailable.
+/// Returns the kind of the system's error if there is one, as for a directory, or `Unavailable`
+/// for a service that does not answer.
 fn unexpected(error: &opendal::Error) -> Error {
     let (mut kind, mut last) = (ErrorKind::Unavailable, error.message().to_owned());
     let mut cause = std::error::Error::source(error);
@@ -53,10 +53,18 @@ fn unexpected(error: &opendal::Error) -> Error {
         last = inner.to_string();
         cause = inner.source();
     }
-    match last == error.message() {
-        true => Error::new(kind, last),
-        false => Error::new(kind, format!("{}: {last}", error.message())),
+    if last == error.message() {
+        Error::new(kind, last)
+    } else {
+        Error::new(kind, format!("{}: {last}", error.message()))
     }
+}
+
+/// Returns the error for an object that this store cannot have written.
+pub(crate) fn foreign_object(path: impl Display) -> Error {
+    Error::corrupt("the object is damaged, or was not written by this store; delete it")
+        .operation("read")
+        .subject(path)
 }
 
 #[cfg(test)]
@@ -64,9 +72,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kinds_say_what_to_do() {
+    fn errors_are_classified_by_what_the_caller_must_do() {
         let full = io::Error::from(io::ErrorKind::StorageFull);
-        let sorted = [
+        let expected = [
             (
                 opendal::Error::new(opendal::ErrorKind::Unexpected, "reset"),
                 ErrorKind::Unavailable,
@@ -87,9 +95,9 @@ mod tests {
                 ErrorKind::Denied,
             ),
         ];
-        for (error, kind) in sorted {
+        for (error, kind) in expected {
             let shown = error.to_string();
-            assert_eq!(sort(error, "read", "x").kind(), kind, "{shown}");
+            assert_eq!(classify(error, "read", "x").kind(), kind, "{shown}");
         }
     }
 }

@@ -1,92 +1,112 @@
-//! The object `format`: what this store is, and what a probe found when it was made.
+//! The object `format`: marks a store, and keeps what a probe found when the store was created.
 
 use bytes::Bytes;
 use cas_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::place::{Condition, Place, Put};
+use crate::prefix::Prefix;
+#[cfg(feature = "s3")]
+use crate::prefix::conditional::Deletion;
 
-/// Its name.
+/// The name of the object.
 pub(crate) const PATH: &str = "format";
-/// What every store of this crate calls itself.
+/// The kind of every store of this crate.
 const KIND: &str = "oci-cas remote";
-/// The version that is read and written.
+/// The only version that is read and written.
 const VERSION: u32 = 1;
-/// Objects that are looked at to tell an empty place.
-const GLANCE: usize = 1000;
+/// Most names listed to find out whether a prefix is empty. A probe leaves fewer.
+const LISTED: usize = 1000;
 
 /// The object, parsed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Format {
     kind: String,
     version: u32,
-    /// The endpoint that was probed; none where one process uses the store alone.
+    /// The endpoint that was probed. `None` if one process uses the store alone.
     pub(crate) endpoint: Option<String>,
-    /// Whether that endpoint deletes conditionally.
-    pub(crate) conditional_deletion: bool,
+    /// Whether that endpoint honours conditions on deletes.
+    conditional_deletion: bool,
 }
 
 impl Format {
-    pub(crate) fn new(endpoint: Option<String>, conditional_deletion: bool) -> Self {
+    /// Returns the format of a store that one process uses alone.
+    pub(crate) fn single() -> Self {
         Format {
             kind: KIND.to_owned(),
             version: VERSION,
-            endpoint,
-            conditional_deletion,
+            endpoint: None,
+            conditional_deletion: false,
         }
     }
 
+    /// Returns the format of a store that several processes share.
+    #[cfg(feature = "s3")]
+    pub(crate) fn shared(endpoint: String, deletion: Deletion) -> Self {
+        Format {
+            endpoint: Some(endpoint),
+            conditional_deletion: deletion == Deletion::Conditional,
+            ..Format::single()
+        }
+    }
+
+    #[cfg(feature = "s3")]
+    pub(crate) fn deletion(&self) -> Deletion {
+        if self.conditional_deletion {
+            Deletion::Conditional
+        } else {
+            Deletion::Unconditional
+        }
+    }
+
+    /// Returns the object as it is stored.
     pub(crate) fn body(&self) -> Result<Bytes> {
         let text = serde_json::to_vec_pretty(self);
         text.map(Bytes::from)
-            .map_err(|error| Error::internal("the format does not serialise").source(error))
+            .map_err(|error| Error::internal("cannot serialise the format").source(error))
     }
 
-    /// The format of the store that is there; nothing where the place is empty.
+    /// Returns the format of the store, or `None` if the prefix is empty.
     ///
     /// # Errors
-    /// `FailedPrecondition` where something else is there, or a newer store.
-    pub(crate) async fn load(place: &Place) -> Result<Option<Self>> {
-        if let Some(found) = Self::read(place).await? {
+    /// `FailedPrecondition` if the prefix contains something else, or a newer store.
+    pub(crate) async fn load(prefix: &Prefix) -> Result<Option<Self>> {
+        if let Some(found) = Self::read(prefix).await? {
             return Ok(Some(found));
         }
-        let names = place.names("", "", None, GLANCE).await?;
-        // Another process may be about to make the store, or just have made it.
-        let ours = |name: &str| name.starts_with("probe/") || name == "lock";
-        match names.iter().find(|name| !ours(name)) {
-            None => Ok(None),
-            Some(name) => match Self::read(place).await? {
-                Some(found) => Ok(Some(found)),
-                None => Err(Error::precondition(format!(
-                    "something that is no store of cas is there: it has {name:?}; name an empty \
-                     place"
-                ))),
-            },
+        let names = prefix.list("", "", None, LISTED).await?;
+        // Another process may be creating the store right now.
+        let foreign = |name: &&String| !name.starts_with("probe/") && *name != "lock";
+        let Some(name) = names.iter().find(foreign) else {
+            return Ok(None);
+        };
+        // It may also have created the store since the first read.
+        match Self::read(prefix).await? {
+            Some(found) => Ok(Some(found)),
+            None => Err(Error::precondition(format!(
+                "the location is neither empty nor a store of cas: it contains {name:?}; name an \
+                 empty location"
+            ))),
         }
     }
 
-    async fn read(place: &Place) -> Result<Option<Self>> {
-        let Some(object) = place.get(PATH).await? else {
+    async fn read(prefix: &Prefix) -> Result<Option<Self>> {
+        let Some(object) = prefix.get(PATH).await? else {
             return Ok(None);
         };
         let found: Format = serde_json::from_slice(&object.body).map_err(|error| {
-            Error::precondition(format!("this is no format of a store of cas: {error}"))
-                .subject(PATH)
+            Error::precondition(format!(
+                "expected the format of a store of cas: {error}; name an empty location"
+            ))
+            .subject(PATH)
         })?;
         if found.kind != KIND || found.version != VERSION {
             return Err(Error::precondition(format!(
-                "expected {KIND:?} of version {VERSION}, found {:?} of version {}; use the cas \
-                 that made it",
+                "expected {KIND:?} of version {VERSION}, found {:?} of version {}; use the \
+                 version of cas that created it",
                 found.kind, found.version
             ))
             .subject(PATH));
         }
         Ok(Some(found))
-    }
-
-    /// Writes it under the condition; false when another process did.
-    pub(crate) async fn write(&self, place: &Place, condition: Condition<'_>) -> Result<bool> {
-        let put = place.put(PATH, self.body()?, condition).await?;
-        Ok(matches!(put, Put::Done(_)))
     }
 }

@@ -3,49 +3,51 @@
 //!
 //! ```text
 //! PREFIX/
-//!   format                    kind, version, and what a probe found of the endpoint, as JSON
-//!   blobs/ALGORITHM/HEX       cell: version, size and length of a part of the blob, as JSON
-//!   uploads/VERSION.NUMBER    the parts of that storing of the blob, 8 MiB each but the last
-//!   records/TABLE/NAME        cell: the value of a record; NAME is its key, see `name`
-//!   probe/RANDOM/             what a probe tries its hands on, for a moment
+//!   format                    kind, version, and the result of a probe of the endpoint, as JSON
+//!   blobs/ALGORITHM/HEX       cell: version, size and part size of a blob, as JSON
+//!   uploads/VERSION.NUMBER    the parts of that version of the blob, 8 MiB each but the last
+//!   records/TABLE/NAME        cell: the value of a record; NAME is the escaped key
+//!   probe/RANDOM/             objects of a running probe
 //! ```
 //!
-//! A cell is a small object that is only ever replaced by compare-and-swap, on its ETag where the
-//! service has conditional writes. A number that never comes again stands at both its ends: so no
-//! ETag comes twice, a write whose answer was lost is told from one of somebody else, and a read
-//! that was resumed over a change shows. A cell that is deleted becomes a mark that counts as
-//! nothing, which goes too where the service has conditional deletion and stays elsewhere.
+//! A cell is a small object that is only replaced by compare-and-swap, on its ETag if the service
+//! has conditional writes. It begins and ends with the same nonce. The nonce makes every ETag
+//! unique, identifies a write whose reply was lost, and reveals a read that spans a change. A
+//! deleted cell becomes a tombstone, which is then deleted if the service has conditional deletes.
 //!
-//! Parts are written once, under a version drawn from 64 random bits, so a deletion that comes
-//! late hits nothing newer, and a part is read or resumed before the whole is published. The
-//! order is parts, cell of the blob; and backwards when it is removed. What a kill leaves in
-//! between is parts that no cell names: they take space, and nothing else.
+//! Parts are written once, under a version of 64 random bits. So a late deletion never hits a
+//! newer blob, and parts can be read back or resumed before the blob is published. A publish
+//! writes the parts and then the cell; a removal goes in the opposite order. A kill in between
+//! leaves parts that no cell points to: they take space, and nothing else.
 //!
-//! Services that ignore conditions, or do not decide them atomically, are told by a probe and
-//! refused, unless `single=true` says that one process alone uses the store. A directory has one
-//! owner, which holds `lock` in it.
+//! Some services ignore conditions or do not decide them atomically. A probe finds that out, and
+//! they are refused unless `single=true` promises that only one process uses the store. A
+//! directory belongs to one process, which locks the file `lock` in it.
 
-// Services want more of what is shared than a directory does.
-#![cfg_attr(not(feature = "s3"), allow(dead_code))]
-
+mod blob;
 mod cell;
 mod content;
-mod dir;
+mod dir_opener;
 mod error;
+mod folder;
 mod format;
 mod ingest;
-mod name;
-mod place;
+mod nonce;
+mod object_name;
+mod prefix;
+#[cfg(feature = "s3")]
 mod probe;
 mod reader;
 mod records;
+mod retry;
 mod runtime;
 #[cfg(feature = "s3")]
 mod s3;
+#[cfg(feature = "s3")]
+mod shared;
 mod store;
-mod upload;
 
-pub use dir::DirOpener;
+pub use dir_opener::DirOpener;
 #[cfg(feature = "s3")]
 pub use s3::S3Opener;
 pub use store::{GAPS, RemoteStore};

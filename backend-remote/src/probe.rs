@@ -1,92 +1,99 @@
-//! What a service does with conditions, found out by trying.
+//! Finds out how a service treats conditions, by trying.
 //!
-//! S3 says that a write may ask for nothing, or for one ETag, to be there. Some services ignore
-//! that, and some look first and write then, so that several writers win. Both lose records.
+//! S3 lets a write require that an object does not exist (`If-None-Match: *`) or has a given ETag
+//! (`If-Match`). Some services ignore these headers. Others check first and write afterwards, so
+//! that several writers succeed. Both lose records.
 
+use bytes::Bytes;
 use cas_core::{Error, Result};
 use futures_util::{StreamExt, stream};
 
-use crate::cell::number;
 use crate::format::{self, Format};
-use crate::place::{Condition, Place, Put};
+use crate::nonce::nonce;
+use crate::prefix::Prefix;
+use crate::prefix::conditional::{Condition, Deletion, Outcome};
 
 /// An ETag that no object has.
-const NONE: &str = "\"00000000000000000000000000000000\"";
-/// Races of each kind, and their writers.
+const UNUSED_ETAG: &str = "\"00000000000000000000000000000000\"";
+/// Races for each condition, and the writers in each.
 const ROUNDS: usize = 3;
 const RACERS: usize = 8;
 
-/// Tries everything in a folder of its own; whether deletion is conditional too.
+/// Tries everything in a new folder, which it removes. Returns how the service deletes.
 ///
 /// # Errors
-/// `FailedPrecondition` with what was seen, where compare-and-swap cannot be built on it.
-pub(crate) async fn examine(place: &Place) -> Result<bool> {
-    let folder = format!("probe/{}/", number()?);
-    let found = examine_in(place, &folder).await;
-    for name in place.names(&folder, "", None, ROUNDS + 1).await? {
-        place.delete(&format!("{folder}{name}")).await?;
+/// `FailedPrecondition` with what was observed, if compare-and-swap is impossible on the service.
+pub(crate) async fn full(prefix: &Prefix) -> Result<Deletion> {
+    let folder = format!("probe/{}/", nonce()?);
+    let found = full_in(prefix, &folder).await;
+    for name in prefix.list(&folder, "", None, ROUNDS + 1).await? {
+        prefix.delete(&format!("{folder}{name}")).await?;
     }
     found
 }
 
-async fn examine_in(place: &Place, folder: &str) -> Result<bool> {
+async fn full_in(prefix: &Prefix, folder: &str) -> Result<Deletion> {
     let path = format!("{folder}alone");
-    let first = write(place, &path, Condition::Absent).await?;
-    let first = first.ok_or_else(|| refuse("a new object was said to be there already"))?;
-    expect_refusals(place, &path, None).await?;
-    let second = write(place, &path, Condition::Match(&first)).await?;
+    let first = write(prefix, &path, Condition::Absent).await?;
+    let first = first.ok_or_else(|| refuse("a new object was reported as existing"))?;
+    expect_refusals(prefix, &path, None).await?;
+    let second = write(prefix, &path, Condition::Match(&first)).await?;
     let second = second.ok_or_else(|| refuse("a write with the right ETag was refused"))?;
     if first == second {
-        return Err(refuse("two writes of different bytes got one ETag"));
+        return Err(refuse("two writes of different bytes got the same ETag"));
     }
-    if write(place, &path, Condition::Match(&first))
-        .await?
-        .is_some()
-    {
+    let stale = write(prefix, &path, Condition::Match(&first)).await?;
+    if stale.is_some() {
         return Err(refuse(
-            "a write with an old ETag was done: If-Match is ignored",
+            "a write with an old ETag succeeded: If-Match is ignored",
         ));
     }
     for round in 0..ROUNDS {
         let path = format!("{folder}race-{round}");
-        let etag = race(place, &path, Condition::Absent, "If-None-Match").await?;
-        race(place, &path, Condition::Match(&etag), "If-Match").await?;
+        let etag = race(prefix, &path, Condition::Absent, "If-None-Match").await?;
+        race(prefix, &path, Condition::Match(&etag), "If-Match").await?;
     }
-    deletes_conditionally(place, &path, &second).await
+    probe_deletion(prefix, &path, &second).await
 }
 
-/// The cheap part, on the format itself: what is refused changes nothing, and what is not writes
-/// the same bytes.
+/// Tries the cheap part on the format itself. A refused write changes nothing, and any other
+/// writes the same bytes.
 ///
 /// # Errors
-/// As [`examine`].
-pub(crate) async fn glance(place: &Place, format: &Format) -> Result<()> {
-    expect_refusals(place, format::PATH, Some(format)).await
+/// As [`full`].
+pub(crate) async fn quick(prefix: &Prefix, format: &Format) -> Result<()> {
+    expect_refusals(prefix, format::PATH, Some(format)).await
 }
 
-/// Checks that a write is refused that wants nothing there, or what is not there.
-async fn expect_refusals(place: &Place, path: &str, format: Option<&Format>) -> Result<()> {
+/// Checks that the service refuses a write to an existing object if the write requires that there
+/// is none, or another ETag.
+async fn expect_refusals(prefix: &Prefix, path: &str, format: Option<&Format>) -> Result<()> {
     for (condition, header) in [
         (Condition::Absent, "If-None-Match"),
-        (Condition::Match(NONE), "If-Match"),
+        (Condition::Match(UNUSED_ETAG), "If-Match"),
     ] {
         let body = match format {
             Some(format) => format.body()?,
-            None => number()?.into(),
+            None => Bytes::from(nonce()?),
         };
-        if let Put::Done(_) = place.put(path, body, condition).await? {
+        if let Outcome::Done(_) = prefix.put_if(path, body, condition).await? {
             return Err(refuse(format!(
-                "a write that must be refused was done: {header} is ignored"
+                "a write succeeded that had to be refused: {header} is ignored"
             )));
         }
     }
     Ok(())
 }
 
-/// Lets several writers want the same; the ETag of the one that won.
-async fn race(place: &Place, path: &str, want: Condition<'_>, header: &str) -> Result<String> {
+/// Lets several writers race for one object. Returns the ETag of the only winner.
+async fn race(
+    prefix: &Prefix,
+    path: &str,
+    condition: Condition<'_>,
+    header: &str,
+) -> Result<String> {
     let outcomes: Vec<Result<Option<String>>> = stream::iter(0..RACERS)
-        .map(|_| write(place, path, want))
+        .map(|_| write(prefix, path, condition))
         .buffer_unordered(RACERS)
         .collect()
         .await;
@@ -98,43 +105,46 @@ async fn race(place: &Place, path: &str, want: Condition<'_>, header: &str) -> R
     match winners.pop() {
         Some(etag) if won == 1 => Ok(etag),
         _ => Err(refuse(format!(
-            "{won} of {RACERS} writers won one race: {header} is not decided atomically"
+            "{won} of {RACERS} writers won the same race: {header} is not decided atomically"
         ))),
     }
 }
 
-/// Writes bytes that never come again; the ETag, or nothing when it was refused. A write whose
-/// answer was lost is refused when it is sent again, and yet was done.
-async fn write(place: &Place, path: &str, condition: Condition<'_>) -> Result<Option<String>> {
-    let number = number()?;
-    let etag = match place.put(path, number.clone(), condition).await? {
-        Put::Done(etag) => etag,
-        Put::Refused => match place.get(path).await? {
-            Some(found) if found.body == number => found.etag,
+/// Writes a nonce. Returns the ETag, or `None` if the write was refused.
+///
+/// If the reply to a successful write is lost, its retry is refused, so the object is compared.
+async fn write(prefix: &Prefix, path: &str, condition: Condition<'_>) -> Result<Option<String>> {
+    let nonce = Bytes::from(nonce()?);
+    let etag = match prefix.put_if(path, nonce.clone(), condition).await? {
+        Outcome::Done(etag) => etag,
+        Outcome::Refused => match prefix.get(path).await? {
+            Some(found) if found.body == nonce => found.etag,
             _ => return Ok(None),
         },
     };
     etag.map(Some)
-        .ok_or_else(|| refuse("a write was answered without an ETag"))
+        .ok_or_else(|| refuse("a write returned no ETag"))
 }
 
-/// Whether a deletion with another ETag is refused, and one with the right ETag done.
-async fn deletes_conditionally(place: &Place, path: &str, etag: &str) -> Result<bool> {
-    for (asked, done) in [(NONE, false), (etag, true)] {
-        match place.delete_match(path, asked).await {
-            Ok(Put::Done(_)) if done => {}
-            Ok(Put::Refused) if !done && place.get(path).await?.is_some() => {}
-            // Also where it is an error: records can do without.
-            _ => return Ok(false),
-        }
+/// Returns `Conditional` if the service refuses to delete an object with another ETag, and
+/// deletes one with the right ETag.
+async fn probe_deletion(prefix: &Prefix, path: &str, etag: &str) -> Result<Deletion> {
+    // An error counts as a missing feature: records work without it.
+    let refused = prefix.delete_if_match(path, UNUSED_ETAG).await;
+    if !matches!(refused, Ok(Outcome::Refused)) || prefix.get(path).await?.is_none() {
+        return Ok(Deletion::Unconditional);
     }
-    Ok(place.get(path).await?.is_none())
+    let done = prefix.delete_if_match(path, etag).await;
+    if !matches!(done, Ok(Outcome::Done(_))) || prefix.get(path).await?.is_some() {
+        return Ok(Deletion::Unconditional);
+    }
+    Ok(Deletion::Conditional)
 }
 
-fn refuse(seen: impl AsRef<str>) -> Error {
+fn refuse(observed: impl AsRef<str>) -> Error {
     Error::precondition(format!(
-        "several processes cannot share a store here: {}; with ?single=true one process alone may \
-         use it",
-        seen.as_ref()
+        "several processes cannot share a store here: {}; add ?single=true if only one process \
+         uses it",
+        observed.as_ref()
     ))
 }

@@ -1,18 +1,15 @@
-//! Reading a blob: a range of it is ranges of its parts, several at once.
-
-use std::sync::Arc;
+//! Reads a blob: a range of it is made of ranges of its parts, several read at once.
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use cas_core::{BlobReader, Digest, Result};
 
+use crate::blob::{Blobs, Pointer};
 use crate::runtime;
-use crate::store::Remote;
-use crate::upload::Pointer;
 
-/// A blob as its cell was when it was opened.
+/// A blob with the pointer that its cell had when it was opened.
 pub(crate) struct RemoteReader {
-    pub(crate) remote: Arc<Remote>,
+    pub(crate) blobs: Blobs,
     pub(crate) digest: Digest,
     pub(crate) pointer: Pointer,
 }
@@ -24,9 +21,9 @@ impl BlobReader for RemoteReader {
     }
 
     async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes> {
-        let (remote, pointer, digest) = (self.remote.clone(), self.pointer, self.digest);
+        let (blobs, pointer, digest) = (self.blobs.clone(), self.pointer, self.digest);
         runtime::run(async move {
-            let data = remote.read(&pointer, offset, length as u64).await;
+            let data = blobs.read(&pointer, offset, length as u64).await;
             data.map_err(|error| error.within(digest))
         })
         .await

@@ -1,11 +1,12 @@
-//! Records: one cell each, changed one at a time.
+//! The records store: one cell per record. A batch is applied change by change, not atomically.
 
 use async_trait::async_trait;
 use cas_core::records::{Batch, Change, Record, Records, Table, conflict};
 use cas_core::{Capabilities, Context, Error, Result};
 
-use crate::cell::{Cell, not_ours};
-use crate::name::{escape, unescape};
+use crate::cell::Cell;
+use crate::error::foreign_object;
+use crate::object_name::{escape, unescape};
 use crate::runtime;
 use crate::store::{Remote, RemoteStore};
 
@@ -15,7 +16,7 @@ fn folder(table: Table) -> String {
 
 fn path(table: Table, key: &str) -> Result<String> {
     if key.is_empty() {
-        return Err(Error::invalid("a record needs a key").subject(table.name()));
+        return Err(Error::invalid("the key of a record is empty; name one").subject(table.name()));
     }
     Ok(folder(table) + &escape(key))
 }
@@ -33,9 +34,10 @@ impl Remote {
     async fn change(&self, change: &Change) -> Result<()> {
         let path = path(change.table, &change.key)?;
         let value = change.value.clone();
-        match self.cells.swap(&path, &change.expect, value).await? {
-            true => Ok(()),
-            false => Err(conflict(change)),
+        if self.cells.swap(&path, &change.expect, value).await? {
+            Ok(())
+        } else {
+            Err(conflict(change))
         }
     }
 
@@ -47,9 +49,10 @@ impl Remote {
         limit: usize,
     ) -> Result<Vec<Record>> {
         let (folder, prefix, after) = (folder(table), escape(prefix), after.map(escape));
-        let page = self.cells.page(&folder, &prefix, after, limit).await?;
+        let page = self.cells.list(&folder, &prefix, after, limit).await?;
         let record = |(name, cell): (String, Cell)| {
-            let key = unescape(&name).ok_or_else(|| not_ours(&folder, &name))?;
+            let key =
+                unescape(&name).ok_or_else(|| foreign_object(format_args!("{folder}{name}")))?;
             let Cell { value, revision } = cell;
             Ok(Record {
                 key,

@@ -1,4 +1,5 @@
-//! The runtime that the clients of services want: ours, for callers may be on any executor or none.
+//! The tokio runtime of this crate. OpenDAL needs one, and callers may use another executor or
+//! none.
 
 use std::future::Future;
 use std::sync::OnceLock;
@@ -7,42 +8,40 @@ use cas_core::{Error, Result};
 use tokio::runtime::{Builder, Handle, Runtime};
 
 const THREADS: usize = 2;
-/// Threads for files, which block; tokio alone would start 512.
+/// Threads for file I/O, which blocks. The default of tokio is 512.
 const BLOCKING: usize = 8;
 
-/// Runs `work` on the runtime. It goes on to its end when the caller goes away: a step that
-/// changes the bucket is not left half done by a caller that lost patience.
+/// Runs `work` on the runtime. It runs to its end even if the caller drops the future, so that a
+/// cancelled caller does not leave a change of the bucket half done.
 ///
 /// # Errors
-/// Those of `work`; `Internal` when it panicked.
+/// Errors of `work`; `Internal` if it panicked.
 pub(crate) async fn run<T, F>(work: F) -> Result<T>
 where
     T: Send + 'static,
     F: Future<Output = Result<T>> + Send + 'static,
 {
-    match patiently(handle()?.spawn(work)).await {
+    match unconstrained(handle()?.spawn(work)).await {
         Ok(outcome) => outcome,
-        Err(_) => Err(Error::internal(
-            "work on the runtime panicked; please report it",
-        )),
+        Err(_) => Err(Error::internal("a task panicked; please report this bug")),
     }
 }
 
-/// Waits outside of tokio's budget: where that is used up tokio wakes only after the task that
-/// asks has yielded, which one that blocks in `cas_core::pool::wait` never does.
-pub(crate) fn patiently<F: Future>(answer: F) -> impl Future<Output = F::Output> {
-    tokio::task::coop::unconstrained(answer)
+/// Polls a future outside of tokio's cooperative budget. When that budget is used up, tokio wakes
+/// a task only after it has yielded, which a caller in `cas_core::pool::wait` never does.
+pub(crate) fn unconstrained<F: Future>(future: F) -> impl Future<Output = F::Output> {
+    tokio::task::coop::unconstrained(future)
 }
 
-/// The runtime, started by who asks first.
+/// Returns the runtime. The first call starts it.
 ///
 /// # Errors
-/// `Unavailable` when the system gives it no threads.
+/// `Unavailable` if no threads can be started.
 pub(crate) fn handle() -> Result<&'static Handle> {
     static RUNTIME: OnceLock<std::io::Result<Runtime>> = OnceLock::new();
     let started = RUNTIME.get_or_init(|| {
         let mut runtime = Builder::new_multi_thread();
-        // Only a service is reached over sockets.
+        // Only services are reached over sockets.
         #[cfg(feature = "s3")]
         runtime.enable_io();
         runtime

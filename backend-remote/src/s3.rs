@@ -1,7 +1,8 @@
-//! S3 and what speaks like it: `s3://BUCKET/PREFIX?endpoint=URL&region=NAME&single=true`.
+//! A store in a bucket of S3 or a compatible service:
+//! `s3://BUCKET/PREFIX?endpoint=URL&region=NAME&single=true`.
 //!
-//! Credentials come from where the tools of S3 look for them: `AWS_ACCESS_KEY_ID`,
-//! `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN`, a profile, the role of the machine.
+//! Credentials come from where other S3 tools find them: `AWS_ACCESS_KEY_ID`,
+//! `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN`, a profile, or the role of the machine.
 
 use std::env;
 use std::time::Duration;
@@ -12,20 +13,21 @@ use opendal::Operator;
 use opendal::layers::{RetryLayer, TimeoutLayer};
 use opendal::services::S3;
 
-use crate::error::sort;
-use crate::place::Place;
-use crate::store::{GAPS, LONGEST, RemoteStore};
+use crate::error::classify;
+use crate::prefix::Prefix;
+use crate::shared;
+use crate::store::{GAPS, MAX_NAME, RemoteStore};
 
 const OPTIONS: &[&str] = &["endpoint", "region", "single"];
-const ENDPOINT: &str = "https://s3.amazonaws.com";
-/// What services that have no regions are told.
-const REGION: &str = "us-east-1";
-/// How long one request may take, and one piece of its body.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// How often a request is sent again that failed for a passing reason, and after which pause
-/// first; each pause is twice the one before it.
+const DEFAULT_ENDPOINT: &str = "https://s3.amazonaws.com";
+/// The region sent to services that have none.
+const DEFAULT_REGION: &str = "us-east-1";
+/// Time limit of one request, and of each piece of its body.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// Retries of a request that failed temporarily.
 const RETRIES: usize = 5;
-const PAUSE: Duration = Duration::from_millis(200);
+/// Pause before the first retry. It doubles before each further one.
+const FIRST_BACKOFF: Duration = Duration::from_millis(200);
 
 /// Opens `s3://BUCKET/PREFIX`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -38,7 +40,7 @@ impl Opener for S3Opener {
     }
 
     fn capabilities(&self) -> Capabilities {
-        RemoteStore::OF_BUCKET
+        shared::CAPABILITIES
     }
 
     fn gaps(&self) -> &'static [(&'static str, &'static str)] {
@@ -53,46 +55,48 @@ impl Opener for S3Opener {
 }
 
 impl RemoteStore {
-    /// Opens the store in a bucket of S3, making it where the prefix is empty.
+    /// Opens the store in a bucket, and creates it if the prefix is empty.
     ///
     /// # Errors
-    /// `InvalidArgument` for options that are not known, and for secrets in the location;
-    /// `FailedPrecondition` without a bucket, where something else is below the prefix, and where
-    /// the service does not decide conditions atomically; `Denied`; `Unavailable`.
+    /// `InvalidArgument` if the location has an unknown option or contains credentials;
+    /// `FailedPrecondition` if the bucket does not exist, if the prefix contains something else,
+    /// or if the service does not decide conditions atomically; `Denied`; `Unavailable`.
     pub async fn open_s3(location: &Location) -> Result<Self> {
-        let asked = Asked::of(location)?;
-        let shown = format!("s3://{}/{}", asked.bucket, asked.prefix);
-        let opened = match asked.single {
-            true => {
-                Self::open_alone(asked.place()?, Capabilities::of(&[Capability::Durable])).await
-            }
-            false => Self::open_shared(asked.place()?, asked.endpoint.clone()).await,
+        let location = S3Location::parse(location)?;
+        let shown = format!("s3://{}/{}", location.bucket, location.prefix);
+        let prefix = location.open_prefix()?;
+        let opened = if location.single {
+            Self::open_single(prefix, Capabilities::of(&[Capability::Durable])).await
+        } else {
+            Self::open_shared(prefix, location.endpoint).await
         };
         opened.map_err(|error| error.operation("open store").within(shown))
     }
 }
 
-/// A location, understood.
+/// A parsed location.
 #[derive(Debug, PartialEq, Eq)]
-struct Asked {
+struct S3Location {
     bucket: String,
     prefix: String,
     endpoint: String,
+    /// `None` if the environment names the region.
     region: Option<String>,
+    /// Whether only this process uses the store.
     single: bool,
 }
 
-impl Asked {
-    /// No error repeats the location, for it may hold what should not be shown.
-    fn of(location: &Location) -> Result<Self> {
+impl S3Location {
+    /// Parses a location. No error repeats it, because it may contain a secret.
+    fn parse(location: &Location) -> Result<Self> {
         let fail = |why: String| Error::invalid(why).operation("open store").subject("s3");
         let options = location.options();
         let get = |name: &str| options.get(name).map(String::as_str);
-        let in_url = |text: &str| text.contains('@');
-        if in_url(location.place()) || get("endpoint").is_some_and(in_url) {
+        let has_login = |text: &str| text.contains('@');
+        if has_login(location.place()) || get("endpoint").is_some_and(has_login) {
             return Err(fail(
-                "credentials do not belong in a location; set AWS_ACCESS_KEY_ID and \
-                 AWS_SECRET_ACCESS_KEY in the environment"
+                "the location contains credentials; set AWS_ACCESS_KEY_ID and \
+                 AWS_SECRET_ACCESS_KEY in the environment instead"
                     .into(),
             ));
         }
@@ -101,7 +105,7 @@ impl Asked {
             .find(|name| !OPTIONS.contains(&name.as_str()))
         {
             return Err(fail(format!(
-                "option {unknown:?} is unknown; s3 knows: {}; credentials come from the \
+                "option {unknown:?} is unknown; s3 knows: {}; credentials are read from the \
                  environment only",
                 OPTIONS.join(", ")
             )));
@@ -111,28 +115,36 @@ impl Asked {
             .split_once('/')
             .unwrap_or((location.place(), ""));
         if bucket.is_empty() {
-            return Err(fail("names no bucket; expected s3://BUCKET/PREFIX".into()));
+            return Err(fail(
+                "the bucket is missing; expected s3://BUCKET/PREFIX".into(),
+            ));
         }
         let single = match get("single").unwrap_or("false") {
             "true" => true,
             "false" => false,
-            _ => return Err(fail("option single is true or false".into())),
+            _ => return Err(fail("option \"single\" must be true or false".into())),
         };
-        Ok(Asked {
+        Ok(S3Location {
             bucket: bucket.to_owned(),
             prefix: prefix.trim_matches('/').to_owned(),
-            endpoint: get("endpoint").unwrap_or(ENDPOINT).to_owned(),
+            endpoint: get("endpoint").unwrap_or(DEFAULT_ENDPOINT).to_owned(),
             region: match get("region") {
                 Some(region) => Some(region.to_owned()),
-                None => region(get("endpoint")).ok_or_else(|| {
-                    fail("no region is known; add ?region=NAME, or set AWS_REGION".into())
-                })?,
+                None if environment_names_region() => None,
+                // Services other than Amazon's accept any region.
+                None if get("endpoint").is_some() => Some(DEFAULT_REGION.to_owned()),
+                None => {
+                    return Err(fail(
+                        "the region is missing; add ?region=NAME or set AWS_REGION".into(),
+                    ));
+                }
             },
             single,
         })
     }
 
-    fn place(&self) -> Result<Place> {
+    /// Connects to the prefix. Sends no request yet.
+    fn open_prefix(&self) -> Result<Prefix> {
         opendal::install_default();
         let mut service = S3::default()
             .bucket(&self.bucket)
@@ -143,44 +155,37 @@ impl Asked {
         }
         let retry = RetryLayer::new()
             .with_max_times(RETRIES)
-            .with_min_delay(PAUSE);
+            .with_min_delay(FIRST_BACKOFF);
         let operator = Operator::new(service)
-            .map_err(|error| sort(error, "open store", &self.bucket))?
+            .map_err(|error| classify(error, "open store", &self.bucket))?
             .layer(
                 TimeoutLayer::new()
-                    .with_timeout(PATIENCE)
-                    .with_io_timeout(PATIENCE),
+                    .with_timeout(TIMEOUT)
+                    .with_io_timeout(TIMEOUT),
             )
             .layer(retry.with_jitter());
-        let longest = LONGEST.saturating_sub(self.prefix.len() + 1);
-        Ok(Place::new(operator, None, longest))
+        let max_name = MAX_NAME.saturating_sub(self.prefix.len() + 1);
+        Ok(Prefix::new(operator, None, max_name))
     }
 }
 
-/// The region of services of others, where neither location nor environment says.
-///
-/// Nothing inside where the environment says, nothing at all where nobody does.
-fn region(endpoint: Option<&str>) -> Option<Option<String>> {
-    let named = ["AWS_REGION", "AWS_DEFAULT_REGION"]
+fn environment_names_region() -> bool {
+    ["AWS_REGION", "AWS_DEFAULT_REGION"]
         .iter()
-        .any(|name| env::var_os(name).is_some());
-    match named {
-        true => Some(None),
-        false => endpoint.map(|_| Some(REGION.to_owned())),
-    }
+        .any(|name| env::var_os(name).is_some())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn asked(text: &str) -> Result<Asked> {
-        Asked::of(&text.parse().unwrap())
+    fn parse(text: &str) -> Result<S3Location> {
+        S3Location::parse(&text.parse().unwrap())
     }
 
     #[test]
-    fn a_location_names_bucket_prefix_and_service() {
-        let found = asked("s3://b/p/q/?endpoint=http://h:1&region=r&single=true").unwrap();
+    fn a_location_has_a_bucket_a_prefix_and_options() {
+        let found = parse("s3://b/p/q/?endpoint=http://h:1&region=r&single=true").unwrap();
         let parts = (
             found.bucket.as_str(),
             found.prefix.as_str(),
@@ -188,17 +193,17 @@ mod tests {
         );
         assert_eq!(parts, ("b", "p/q", "http://h:1"));
         assert_eq!((found.region.as_deref(), found.single), (Some("r"), true));
-        assert_eq!(asked("s3://b?region=r").unwrap().endpoint, ENDPOINT);
+        assert_eq!(parse("s3://b?region=r").unwrap().endpoint, DEFAULT_ENDPOINT);
     }
 
     #[test]
-    fn secrets_are_refused_and_not_repeated() {
+    fn secrets_are_refused_and_not_shown() {
         for text in [
             "s3://key:hush@b/p",
             "s3://b?secret_access_key=hush",
             "s3://b?endpoint=http://key:hush@h",
         ] {
-            let error = asked(text).unwrap_err();
+            let error = parse(text).unwrap_err();
             assert_eq!(error.kind(), cas_core::ErrorKind::InvalidArgument);
             let shown = format!("{error} {error:?}");
             assert!(
@@ -207,7 +212,7 @@ mod tests {
             );
         }
         for text in ["s3://", "s3:///p", "s3://b?single=1", "s3://b?colour=red"] {
-            assert!(asked(text).is_err(), "{text}");
+            assert!(parse(text).is_err(), "{text}");
         }
     }
 }

@@ -8,21 +8,25 @@ use std::time::SystemTime;
 use cas_core::content::IngestStatus;
 use cas_core::{Error, Result};
 
-use super::Upload;
+use super::upload::Upload;
 
 /// Ingests by key.
 #[derive(Default)]
-pub(crate) struct Desk(Mutex<BTreeMap<String, Slot>>);
+pub(crate) struct OpenIngests(Mutex<BTreeMap<String, IngestSlot>>);
 
-/// An ingest; while a writer holds it, the upload is the writer's.
-struct Slot {
+struct IngestSlot {
+    /// `None` while a writer has it.
     upload: Option<Upload>,
     offset: u64,
     updated_at: SystemTime,
 }
 
-impl Desk {
-    pub(super) fn take(&self, key: &str) -> Result<Upload> {
+impl OpenIngests {
+    /// Hands the upload of `key` to a writer. Creates one if there is none.
+    ///
+    /// # Errors
+    /// `Busy` while another writer has it.
+    pub(super) fn acquire(&self, key: &str) -> Result<Upload> {
         match self.slots().entry(key.to_owned()) {
             Entry::Occupied(mut slot) => slot
                 .get_mut()
@@ -31,7 +35,7 @@ impl Desk {
                 .ok_or_else(|| busy("begin", key)),
             Entry::Vacant(free) => {
                 let upload = Upload::new()?;
-                free.insert(Slot {
+                free.insert(IngestSlot {
                     upload: None,
                     offset: 0,
                     updated_at: SystemTime::now(),
@@ -41,8 +45,8 @@ impl Desk {
         }
     }
 
-    /// Gives up a writer's hold; without an upload the ingest is over.
-    pub(super) fn put_back(&self, key: &str, upload: Option<Upload>) {
+    /// Takes the upload back from its writer. Without an upload the ingest is over.
+    pub(super) fn release(&self, key: &str, upload: Option<Upload>) {
         let mut slots = self.slots();
         match (slots.get_mut(key), upload) {
             (Some(slot), Some(upload)) => slot.upload = Some(upload),
@@ -52,8 +56,11 @@ impl Desk {
         }
     }
 
-    /// Takes out an ingest that nobody holds.
-    pub(super) fn discard(&self, key: &str) -> Result<Option<Upload>> {
+    /// Removes an ingest. Returns `None` if there is none.
+    ///
+    /// # Errors
+    /// `Busy` while a writer has it.
+    pub(super) fn remove(&self, key: &str) -> Result<Option<Upload>> {
         let mut slots = self.slots();
         match slots.get(key) {
             None => Ok(None),
@@ -62,15 +69,16 @@ impl Desk {
         }
     }
 
-    pub(super) fn note(&self, key: &str, offset: u64) {
+    pub(super) fn set_offset(&self, key: &str, offset: u64) {
         if let Some(slot) = self.slots().get_mut(key) {
             slot.offset = offset;
             slot.updated_at = SystemTime::now();
         }
     }
 
+    /// Returns the status of each ingest, in the order of their keys.
     pub(crate) fn list(&self) -> Vec<IngestStatus> {
-        let status = |(key, slot): (&String, &Slot)| IngestStatus {
+        let status = |(key, slot): (&String, &IngestSlot)| IngestStatus {
             key: key.clone(),
             offset: slot.offset,
             updated_at: slot.updated_at,
@@ -78,14 +86,14 @@ impl Desk {
         self.slots().iter().map(status).collect()
     }
 
-    /// No panic leaves a slot half changed: each change is one assignment.
-    fn slots(&self) -> MutexGuard<'_, BTreeMap<String, Slot>> {
+    /// Ignores poisoning: each change is one assignment, so a panic leaves no slot half changed.
+    fn slots(&self) -> MutexGuard<'_, BTreeMap<String, IngestSlot>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 fn busy(operation: &'static str, key: &str) -> Error {
-    Error::busy("another writer holds this ingest; wait for it to end")
+    Error::busy("another writer has this ingest open; wait until it ends")
         .operation(operation)
         .subject(key)
 }

@@ -1,24 +1,26 @@
-//! Names of objects for keys: every key has one, and they are in the order of the keys.
+//! Escapes the key of a record into the name of an object. Names sort like their keys.
 //!
-//! Letters, digits and `-` stand for themselves. Every other byte is a sign and two hex digits,
-//! and the sign sorts as the byte does: `!` for what comes before `-`, `.` for `.` and `/`, `=`
-//! for `:` to `@`, `_` for `[` to the back-quote, `~` for what comes after `z`. A long name is
-//! cut into folders that end in `+`, which sorts before all of them, so that it fits a directory.
+//! Letters, digits and `-` stay as they are. Every other byte becomes a sign and two hex digits,
+//! and the sign sorts as the byte does: `!` for bytes before `-`, `.` for `.` and `/`, `=` for `:`
+//! to `@`, `_` for `[` to the back-quote, `~` for bytes after `z`. A long name is split into
+//! folders whose names end in `+`, which sorts before all of these, to respect the limits of file
+//! systems.
 
-/// Longest name of a file or folder; what the directory service adds to it stays below 255.
-const PIECE: usize = 200;
+/// Longest name of a file or folder in bytes. File systems take 255, and OpenDAL adds a suffix to
+/// a temporary file.
+const MAX_COMPONENT: usize = 200;
 
-/// The name of `key`; the name of a beginning of it is a beginning of the name.
+/// Returns the name of `key`. The name of a prefix of the key is a prefix of the name.
 pub(crate) fn escape(key: &str) -> String {
     let mut name = String::with_capacity(key.len() + key.len() / 4);
-    let mut piece = 0;
+    let mut length = 0;
     let mut push = |letter: char| {
-        if piece == PIECE {
+        if length == MAX_COMPONENT {
             name.push_str("+/");
-            piece = 0;
+            length = 0;
         }
         name.push(letter);
-        piece += 1;
+        length += 1;
     };
     for byte in key.bytes() {
         match sign(byte) {
@@ -33,7 +35,7 @@ pub(crate) fn escape(key: &str) -> String {
     name
 }
 
-/// The key of a name; nothing where it is no name of ours.
+/// Returns the key of a name, or `None` if [`escape`] cannot have made the name.
 pub(crate) fn unescape(name: &str) -> Option<String> {
     let joined = name.replace("+/", "");
     let mut letters = joined.bytes();
@@ -51,7 +53,7 @@ pub(crate) fn unescape(name: &str) -> Option<String> {
     (escape(&key) == name).then_some(key)
 }
 
-/// What introduces a byte that does not stand for itself.
+/// Returns the sign before an escaped byte, or `None` if the byte stays as it is.
 fn sign(byte: u8) -> Option<char> {
     match byte {
         b'-' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => None,
@@ -74,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_can_be_read() {
+    fn common_keys_have_readable_names() {
         assert_eq!(
             escape("docker.io/library/a:3.20"),
             "docker.2eio.2flibrary.2fa=3a3.2e20"
@@ -84,13 +86,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_name_has_no_key() {
+    fn an_invalid_name_has_no_key() {
         for name in ["!", "a!2", "a/b", ".2E", "!61", "~ff", "a+/b", "é"] {
             assert_eq!(unescape(name), None, "{name}");
         }
     }
 
-    /// Keys near each other, and longer than a piece.
+    /// Generates keys that sort close together, and keys longer than a component.
     fn key() -> impl Strategy<Value = String> {
         let long = ("[a./]{190,210}", any::<String>()).prop_map(|(one, other)| one + &other);
         prop_oneof![any::<String>(), "[-./:@A\\[_`a{z~ ]{0,6}", long]
@@ -103,8 +105,9 @@ mod tests {
             prop_assert_eq!(unescape(&escape(&one)), Some(one.clone()));
             let whole = one.clone() + &other;
             prop_assert!(escape(&whole).starts_with(&escape(&one)));
-            for piece in escape(&whole).split('/') {
-                prop_assert!(piece.len() <= PIECE + 1 && piece != "." && piece != "..");
+            for component in escape(&whole).split('/') {
+                prop_assert!(component.len() <= MAX_COMPONENT + 1);
+                prop_assert!(component != "." && component != "..");
             }
         }
     }

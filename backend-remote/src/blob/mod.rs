@@ -1,0 +1,183 @@
+//! Blobs: parts that are written once, and a cell per blob that points to them.
+
+mod pointer;
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use cas_core::content::Stat;
+use cas_core::records::{Expect, Revision};
+use cas_core::{Digest, Error, Result};
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use crate::cell::{Cell, Cells};
+use crate::error::foreign_object;
+use crate::retry::{ATTEMPTS, contended};
+
+pub(crate) use pointer::{PART_SIZE, Pointer};
+
+const FOLDER: &str = "blobs/";
+/// Parts that are read at once.
+const PARALLEL_READS: usize = 4;
+/// Parts that are deleted at once.
+const PARALLEL_DELETES: usize = 16;
+
+/// The blobs of a store.
+#[derive(Clone)]
+pub(crate) struct Blobs {
+    cells: Arc<Cells>,
+}
+
+/// Returns the path of a blob's cell.
+pub(crate) fn cell_path(digest: &Digest) -> String {
+    format!("{FOLDER}{}/{}", digest.algorithm().name(), digest.hex())
+}
+
+fn part_path(version: u64, number: u64) -> String {
+    format!("uploads/{version:020}.{number:08}")
+}
+
+impl Blobs {
+    pub(crate) fn new(cells: Arc<Cells>) -> Self {
+        Blobs { cells }
+    }
+
+    /// Returns the blob's size and version, or `None` if it does not exist.
+    pub(crate) async fn stat(&self, digest: &Digest) -> Result<Option<Stat>> {
+        let found = self.pointer(digest).await?;
+        Ok(found.map(|(pointer, _)| pointer.stat(digest)))
+    }
+
+    /// Returns at most `limit` blobs after `after`, in digest order.
+    pub(crate) async fn list(&self, after: Option<Digest>, limit: usize) -> Result<Vec<Stat>> {
+        let after = after.map(|digest| cell_path(&digest).split_off(FOLDER.len()));
+        let page = self.cells.list(FOLDER, "", after, limit).await?;
+        let stat = |(name, cell): (String, Cell)| {
+            let path = format!("{FOLDER}{name}");
+            let digest = name.replace('/', ":").parse();
+            let digest: Digest = digest.map_err(|_| foreign_object(&path))?;
+            Ok(Pointer::parse(&cell.value, &path)?.stat(&digest))
+        };
+        page.into_iter().map(stat).collect()
+    }
+
+    /// Returns the value of the blob's cell and its revision, or `None` if it does not exist.
+    pub(crate) async fn pointer(&self, digest: &Digest) -> Result<Option<(Pointer, Revision)>> {
+        let path = cell_path(digest);
+        let Some(cell) = self.cells.load(&path).await? else {
+            return Ok(None);
+        };
+        Ok(Some((Pointer::parse(&cell.value, &path)?, cell.revision)))
+    }
+
+    /// Replaces the damaged pointer `found`, or creates the cell if there is none. Returns false
+    /// if another writer changed the cell.
+    pub(crate) async fn set_pointer(
+        &self,
+        digest: &Digest,
+        pointer: &Pointer,
+        found: Option<(Pointer, Revision)>,
+    ) -> Result<bool> {
+        let value = serde_json::to_vec(pointer)
+            .map_err(|error| Error::internal("cannot serialise a blob's pointer").source(error))?;
+        let (damaged, expect) = match found {
+            None => (None, Expect::Absent),
+            Some((damaged, revision)) => (Some(damaged), Expect::Revision(revision)),
+        };
+        let path = cell_path(digest);
+        let swapped = self.cells.swap(&path, &expect, Some(value.into())).await?;
+        if let Some(damaged) = damaged.filter(|_| swapped) {
+            // If this fails, the old parts take space and nothing else.
+            let _ = self.delete_parts(damaged.version, damaged.parts()).await;
+        }
+        Ok(swapped)
+    }
+
+    /// Returns whether the last part exists with the right length, which implies all before it.
+    pub(crate) async fn is_complete(&self, pointer: &Pointer) -> Result<bool> {
+        let Some((last, length)) = pointer.last_part() else {
+            return Ok(true);
+        };
+        let path = part_path(pointer.version, last);
+        Ok(self.cells.prefix().length(&path).await? == Some(length))
+    }
+
+    /// Removes this version of the blob. Returns false if the blob does not exist or has another
+    /// version.
+    pub(crate) async fn remove(&self, digest: &Digest, version: u64) -> Result<bool> {
+        let path = cell_path(digest);
+        for _ in 0..ATTEMPTS {
+            let Some((pointer, revision)) = self.pointer(digest).await? else {
+                return Ok(false);
+            };
+            if pointer.version != version {
+                return Ok(false);
+            }
+            let expect = Expect::Revision(revision);
+            if self.cells.swap(&path, &expect, None).await? {
+                self.delete_parts(version, pointer.parts()).await?;
+                return Ok(true);
+            }
+        }
+        Err(contended(&path))
+    }
+
+    pub(crate) async fn put_part(&self, version: u64, number: u64, body: Bytes) -> Result<()> {
+        let path = part_path(version, number);
+        self.cells.prefix().put(&path, body).await
+    }
+
+    /// Deletes the parts 0 to `count` of an upload.
+    pub(crate) async fn delete_parts(&self, version: u64, count: u64) -> Result<()> {
+        stream::iter((0..count).map(Ok))
+            .try_for_each_concurrent(PARALLEL_DELETES, |number| async move {
+                let path = part_path(version, number);
+                self.cells.prefix().delete(&path).await
+            })
+            .await
+    }
+
+    /// Returns up to `length` bytes of a blob from `offset`.
+    pub(crate) async fn read(&self, pointer: &Pointer, offset: u64, length: u64) -> Result<Bytes> {
+        let end = offset.saturating_add(length).min(pointer.size);
+        if offset >= end {
+            return Ok(Bytes::new());
+        }
+        let mut pieces = stream::iter(pointer.pieces(offset..end))
+            .map(|(number, range)| self.read_part(pointer.version, number, range))
+            .buffered(PARALLEL_READS);
+        let first = pieces.try_next().await?.unwrap_or_default();
+        if first.len() as u64 == end - offset {
+            return Ok(first);
+        }
+        let mut data = BytesMut::from(first);
+        while let Some(piece) = pieces.try_next().await? {
+            data.extend_from_slice(&piece);
+        }
+        Ok(data.freeze())
+    }
+
+    async fn read_part(&self, version: u64, number: u64, range: Range<u64>) -> Result<Bytes> {
+        let path = part_path(version, number);
+        let expected = range.end - range.start;
+        let Some(data) = self.cells.prefix().get_range(&path, range).await? else {
+            return Err(Error::not_found(
+                "a part of the blob is missing: the blob was removed during the read, or another \
+                 program deleted the part; store the blob again",
+            )
+            .operation("read")
+            .subject(path));
+        };
+        let found = data.len() as u64;
+        if found != expected {
+            return Err(Error::corrupt(format!(
+                "expected {expected} bytes of this part, found {found}; remove the blob and store \
+                 it again"
+            ))
+            .operation("read")
+            .subject(path));
+        }
+        Ok(data)
+    }
+}

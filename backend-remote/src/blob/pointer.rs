@@ -1,0 +1,97 @@
+//! The value of a blob's cell: which parts hold its bytes.
+
+use std::ops::Range;
+
+use cas_core::content::{Stat, Version};
+use cas_core::{Digest, Error, Result};
+use serde::{Deserialize, Serialize};
+
+/// Length of every part but the last, in bytes.
+pub(crate) const PART_SIZE: usize = 8 << 20;
+/// Shortest accepted part size in bytes. A smaller one would cost a request for every few bytes.
+const MIN_PART_SIZE: u64 = 64 << 10;
+
+/// Points to the parts of a blob. Stored as JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Pointer {
+    pub(crate) version: u64,
+    /// Length of the blob in bytes.
+    pub(crate) size: u64,
+    /// Length of every part but the last, in bytes.
+    #[serde(rename = "part")]
+    part_size: u64,
+}
+
+impl Pointer {
+    pub(crate) fn new(version: u64, size: u64) -> Self {
+        Pointer {
+            version,
+            size,
+            part_size: PART_SIZE as u64,
+        }
+    }
+
+    /// Parses the value of the cell `path`.
+    ///
+    /// # Errors
+    /// `Corrupt` if the value is not a pointer.
+    pub(crate) fn parse(value: &[u8], path: &str) -> Result<Self> {
+        let pointer = serde_json::from_slice(value).ok();
+        let pointer = pointer.filter(|pointer: &Pointer| pointer.part_size >= MIN_PART_SIZE);
+        pointer.ok_or_else(|| {
+            Error::corrupt("the object does not say where the blob's bytes are; delete it")
+                .operation("read")
+                .subject(path)
+        })
+    }
+
+    pub(crate) fn stat(&self, digest: &Digest) -> Stat {
+        Stat {
+            digest: *digest,
+            size: self.size,
+            version: Version(self.version),
+        }
+    }
+
+    /// Returns the number of parts.
+    pub(super) fn parts(&self) -> u64 {
+        self.size.div_ceil(self.part_size)
+    }
+
+    /// Returns the number and the length of the last part, or `None` if the blob is empty.
+    pub(super) fn last_part(&self) -> Option<(u64, u64)> {
+        let last = self.parts().checked_sub(1)?;
+        Some((last, self.size - last * self.part_size))
+    }
+
+    /// Returns the parts of a range of the blob, and which bytes of each.
+    pub(super) fn pieces(
+        &self,
+        range: Range<u64>,
+    ) -> impl Iterator<Item = (u64, Range<u64>)> + use<> {
+        let part_size = self.part_size;
+        (range.start / part_size..range.end.div_ceil(part_size)).map(move |number| {
+            let begin = number * part_size;
+            let from = range.start.max(begin) - begin;
+            (number, from..range.end.min(begin + part_size) - begin)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_make_up_the_range() {
+        let part = PART_SIZE as u64;
+        let pointer = Pointer::new(1, 3 * part - 5);
+        let pieces = |range| pointer.pieces(range).collect::<Vec<_>>();
+        assert_eq!(pieces(0..1), [(0, 0..1)]);
+        assert_eq!(pieces(part - 1..part + 1), [(0, part - 1..part), (1, 0..1)]);
+        assert_eq!(pieces(part..2 * part), [(1, 0..part)]);
+        assert_eq!(pieces(2 * part..pointer.size), [(2, 0..part - 5)]);
+        assert_eq!((pointer.parts(), Pointer::new(1, 0).parts()), (3, 0));
+        assert_eq!(pointer.last_part(), Some((2, part - 5)));
+    }
+}

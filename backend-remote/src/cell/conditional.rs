@@ -1,0 +1,152 @@
+//! Compare-and-swap by conditional requests to a service that other processes use too.
+
+use bytes::Bytes;
+use cas_core::records::{Expect, Revision};
+use cas_core::{Error, Result};
+
+use super::stored::{self, Cell, encode};
+use crate::nonce::nonce;
+use crate::prefix::conditional::{Condition, Deletion, Outcome};
+use crate::prefix::{Object, Prefix};
+use crate::retry::{ATTEMPTS, contended};
+
+/// Returns the cell, or `None` if it does not exist.
+pub(super) async fn load(prefix: &Prefix, path: &str) -> Result<Option<Cell>> {
+    let Some((cell, object)) = stored::read(prefix, path).await? else {
+        return Ok(None);
+    };
+    let revision = Revision::new(etag(object, path)?);
+    Ok(cell.value.map(|value| Cell { value, revision }))
+}
+
+/// Conditional writes and, if the service has them, conditional deletes. The revision of a cell
+/// is its ETag.
+pub(super) struct ConditionalSwap {
+    deletion: Deletion,
+}
+
+/// What a swap does with a cell that exists.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum IfPresent {
+    Replace,
+    Refuse,
+}
+
+impl ConditionalSwap {
+    pub(super) fn new(deletion: Deletion) -> Self {
+        ConditionalSwap { deletion }
+    }
+
+    /// Writes `value`, or deletes the cell if there is none, unless the cell differs from what is
+    /// expected. Returns whether it did.
+    pub(super) async fn swap(
+        &self,
+        prefix: &Prefix,
+        path: &str,
+        expect: &Expect,
+        value: Option<Bytes>,
+    ) -> Result<bool> {
+        match expect {
+            Expect::Revision(seen) => self.replace(prefix, path, seen.as_str(), value).await,
+            Expect::Absent => {
+                // Most new cells need no more than this one request.
+                if create(prefix, path, value.as_ref()).await? {
+                    return Ok(true);
+                }
+                self.swap_current(prefix, path, value, IfPresent::Refuse)
+                    .await
+            }
+            Expect::Any => {
+                self.swap_current(prefix, path, value, IfPresent::Replace)
+                    .await
+            }
+        }
+    }
+
+    /// Reads the cell and swaps exactly what it found. An unconditional write could arrive late
+    /// and undo a newer one.
+    async fn swap_current(
+        &self,
+        prefix: &Prefix,
+        path: &str,
+        value: Option<Bytes>,
+        if_present: IfPresent,
+    ) -> Result<bool> {
+        for _ in 0..ATTEMPTS {
+            let swapped = match stored::read(prefix, path).await? {
+                Some((cell, _)) if cell.value.is_some() && if_present == IfPresent::Refuse => {
+                    return Ok(false);
+                }
+                None if value.is_none() => return Ok(true),
+                Some((cell, _)) if cell.value.is_none() && value.is_none() => return Ok(true),
+                Some((_, object)) => {
+                    let seen = etag(object, path)?;
+                    self.replace(prefix, path, &seen, value.clone()).await?
+                }
+                None => create(prefix, path, value.as_ref()).await?,
+            };
+            if swapped {
+                return Ok(true);
+            }
+        }
+        Err(contended(path))
+    }
+
+    /// Replaces the object with this ETag by `value`, or by a tombstone. Returns whether it did.
+    async fn replace(
+        &self,
+        prefix: &Prefix,
+        path: &str,
+        etag: &str,
+        value: Option<Bytes>,
+    ) -> Result<bool> {
+        let written = write(prefix, path, Condition::Match(etag), value.as_ref()).await?;
+        let swapped = written.is_some();
+        if let (Some(Some(tombstone)), None, Deletion::Conditional) =
+            (written, value, self.deletion)
+        {
+            // A tombstone may stay, and another writer may have replaced it already.
+            let _ = prefix.delete_if_match(path, &tombstone).await;
+        }
+        Ok(swapped)
+    }
+}
+
+/// Returns the ETag of an object.
+///
+/// # Errors
+/// `Unsupported` if the service returned none.
+fn etag(object: Object, path: &str) -> Result<String> {
+    object
+        .etag
+        .ok_or_else(|| Error::unsupported("the service returned no ETag").subject(path))
+}
+
+/// Creates a cell if there is no object. Returns whether it did.
+async fn create(prefix: &Prefix, path: &str, value: Option<&Bytes>) -> Result<bool> {
+    let created = value.is_some()
+        && write(prefix, path, Condition::Absent, value)
+            .await?
+            .is_some();
+    Ok(created)
+}
+
+/// Writes a cell if the condition holds. Returns `None` if it does not, and otherwise the new
+/// ETag, if the service returned one.
+async fn write(
+    prefix: &Prefix,
+    path: &str,
+    condition: Condition<'_>,
+    value: Option<&Bytes>,
+) -> Result<Option<Option<String>>> {
+    let nonce = nonce()?;
+    let body = encode(&nonce, value);
+    match prefix.put_if(path, body, condition).await? {
+        Outcome::Done(etag) => Ok(Some(etag)),
+        // If the reply to the first attempt was lost, the retry finds what that attempt wrote.
+        Outcome::Refused => Ok(match stored::read(prefix, path).await? {
+            Some((cell, object)) if cell.nonce == nonce => Some(object.etag),
+            _ => None,
+        }),
+    }
+}

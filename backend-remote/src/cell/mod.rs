@@ -1,0 +1,116 @@
+//! Cells: small objects that are only changed by compare-and-swap.
+
+#[cfg(feature = "s3")]
+mod conditional;
+mod local;
+mod stored;
+
+use bytes::Bytes;
+use cas_core::records::Expect;
+use cas_core::{Error, Result};
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use crate::prefix::Prefix;
+#[cfg(feature = "s3")]
+use crate::prefix::conditional::Deletion;
+
+#[cfg(feature = "s3")]
+use conditional::ConditionalSwap;
+use local::LocalSwap;
+
+pub(crate) use stored::Cell;
+
+/// Names that are listed at once.
+const PAGE: usize = 1000;
+/// Cells that are read or changed at once.
+pub(crate) const CONCURRENCY: usize = 16;
+
+/// The cells of a store.
+pub(crate) struct Cells {
+    prefix: Prefix,
+    swap: Swap,
+}
+
+/// What decides a compare-and-swap.
+enum Swap {
+    Local(LocalSwap),
+    #[cfg(feature = "s3")]
+    Conditional(ConditionalSwap),
+}
+
+impl Cells {
+    /// Returns the cells of a store that this process uses alone.
+    pub(crate) fn local(prefix: Prefix) -> Self {
+        let swap = Swap::Local(LocalSwap::new());
+        Cells { prefix, swap }
+    }
+
+    /// Returns the cells of a store that other processes may use too.
+    #[cfg(feature = "s3")]
+    pub(crate) fn shared(prefix: Prefix, deletion: Deletion) -> Self {
+        let swap = Swap::Conditional(ConditionalSwap::new(deletion));
+        Cells { prefix, swap }
+    }
+
+    /// Returns the prefix that the cells are stored in.
+    pub(crate) fn prefix(&self) -> &Prefix {
+        &self.prefix
+    }
+
+    /// Returns the cell, or `None` if it does not exist.
+    pub(crate) async fn load(&self, path: &str) -> Result<Option<Cell>> {
+        match &self.swap {
+            Swap::Local(_) => local::load(&self.prefix, path).await,
+            #[cfg(feature = "s3")]
+            Swap::Conditional(_) => conditional::load(&self.prefix, path).await,
+        }
+    }
+
+    /// Returns at most `limit` cells with their names, as [`Prefix::list`] lists them.
+    ///
+    /// A listed name may be a tombstone, so one page may take several lists.
+    pub(crate) async fn list(
+        &self,
+        folder: &str,
+        prefix: &str,
+        mut after: Option<String>,
+        limit: usize,
+    ) -> Result<Vec<(String, Cell)>> {
+        let mut page = Vec::new();
+        while page.len() < limit {
+            let wanted = (limit - page.len()).min(PAGE);
+            let names = self.prefix.list(folder, prefix, after.as_deref(), wanted);
+            let names = names.await?;
+            let full = names.len() == wanted;
+            after = names.last().cloned();
+            let found: Vec<_> = stream::iter(names)
+                .map(|name| async move {
+                    let cell = self.load(&format!("{folder}{name}")).await?;
+                    Ok::<_, Error>(cell.map(|cell| (name, cell)))
+                })
+                .buffered(CONCURRENCY)
+                .try_collect()
+                .await?;
+            page.extend(found.into_iter().flatten());
+            if !full {
+                break;
+            }
+        }
+        Ok(page)
+    }
+
+    /// Writes `value`, or deletes the cell if there is none, unless the cell differs from what is
+    /// expected. Returns whether it did.
+    pub(crate) async fn swap(
+        &self,
+        path: &str,
+        expect: &Expect,
+        value: Option<Bytes>,
+    ) -> Result<bool> {
+        match &self.swap {
+            Swap::Local(local) => local.swap(&self.prefix, path, expect, value).await,
+            #[cfg(feature = "s3")]
+            Swap::Conditional(service) => service.swap(&self.prefix, path, expect, value).await,
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! How a cell is stored in an object.
+//!
+//! ```text
+//! NONCE +\n VALUE \nNONCE      32 hex digits that never repeat; `-` instead of `+` in a tombstone
+//! ```
+
+use bytes::{Bytes, BytesMut};
+use cas_core::Result;
+use cas_core::records::Revision;
+
+use crate::error::foreign_object;
+use crate::nonce::NONCE;
+use crate::prefix::{Object, Prefix};
+
+/// Bytes before and after a value.
+const HEAD: usize = NONCE + 3;
+const TAIL: usize = NONCE + 1;
+/// How often an object is read whose two ends disagree.
+const READS: usize = 3;
+
+/// A cell with a value.
+pub(crate) struct Cell {
+    pub(crate) value: Bytes,
+    pub(crate) revision: Revision,
+}
+
+/// The content of an object.
+pub(super) struct StoredCell {
+    pub(super) nonce: String,
+    /// `None` in a tombstone.
+    pub(super) value: Option<Bytes>,
+}
+
+/// Reads a cell and its object. Returns `None` if the object does not exist.
+///
+/// # Errors
+/// `Corrupt` if the object is not a cell.
+pub(super) async fn read(prefix: &Prefix, path: &str) -> Result<Option<(StoredCell, Object)>> {
+    for _ in 0..READS {
+        let Some(object) = prefix.get(path).await? else {
+            return Ok(None);
+        };
+        if let Some(cell) = decode(&object.body) {
+            return Ok(Some((cell, object)));
+        }
+    }
+    Err(foreign_object(path))
+}
+
+/// Returns the body of a cell, or of a tombstone without a value.
+pub(super) fn encode(nonce: &str, value: Option<&Bytes>) -> Bytes {
+    let kept = value.map_or(&[][..], |value| value);
+    let mut body = BytesMut::with_capacity(HEAD + kept.len() + TAIL);
+    body.extend_from_slice(nonce.as_bytes());
+    body.extend_from_slice(if value.is_some() { b" +\n" } else { b" -\n" });
+    body.extend_from_slice(kept);
+    body.extend_from_slice(b"\n");
+    body.extend_from_slice(nonce.as_bytes());
+    body.freeze()
+}
+
+/// Returns `None` if the body is not a cell, or was read across a change: then its two ends
+/// disagree.
+fn decode(body: &Bytes) -> Option<StoredCell> {
+    let end = body.len().checked_sub(TAIL).filter(|end| *end >= HEAD)?;
+    let nonce = std::str::from_utf8(&body[..NONCE]).ok()?.to_owned();
+    let whole = body[end] == b'\n' && body[end + 1..] == *nonce.as_bytes();
+    let value = match &body[NONCE..HEAD] {
+        b" +\n" => Some(body.slice(HEAD..end)),
+        b" -\n" => None,
+        _ => return None,
+    };
+    whole.then_some(StoredCell { nonce, value })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::nonce::nonce;
+
+    use super::*;
+
+    #[test]
+    fn a_body_read_across_a_change_is_not_a_cell() {
+        let (one, other) = (nonce().unwrap(), nonce().unwrap());
+        for value in [None, Some(Bytes::new()), Some(Bytes::from_static(b"a\nb"))] {
+            let body = encode(&one, value.as_ref());
+            assert_eq!(decode(&body).unwrap().value, value);
+            let later = encode(&other, value.as_ref());
+            let mixed = [&body[..HEAD], &later[HEAD..]].concat();
+            assert!(decode(&mixed.into()).is_none());
+            assert!(decode(&body.slice(..body.len() - 1)).is_none());
+        }
+    }
+}

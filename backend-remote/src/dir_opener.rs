@@ -1,0 +1,70 @@
+//! A store in a local directory, owned by one process: `dir:///path`.
+
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use cas_core::{Capabilities, Capability, Context, Location, Opener, Result, Store, pool};
+use opendal::Operator;
+use opendal::services::Fs;
+
+use crate::error::classify;
+use crate::folder::{Folder, TEMP_DIR};
+use crate::prefix::Prefix;
+use crate::store::RemoteStore;
+
+/// Longest name of an object in bytes. Linux takes paths of 4095, which leaves a few hundred for
+/// the root.
+const MAX_NAME: usize = 3500;
+const CAPABILITIES: Capabilities = Capabilities::of(&[Capability::Durable]);
+
+impl RemoteStore {
+    /// Opens the store in the directory `path`, and creates it if the directory is empty or does
+    /// not exist.
+    ///
+    /// # Errors
+    /// `Busy` while the store is open elsewhere, naming that process; `FailedPrecondition` if the
+    /// directory contains something else; `Corrupt`; errors of the file system.
+    pub async fn open_dir(path: impl Into<PathBuf>) -> Result<Self> {
+        let path = path.into();
+        let root = path.clone();
+        let folder = pool::run(move || Folder::open(&root)).await;
+        let folder = folder.during("open store", path.display())?;
+        let (root, temp) = (path.to_string_lossy(), path.join(TEMP_DIR));
+        let service = Fs::default()
+            .root(&root)
+            .atomic_write_dir(&temp.to_string_lossy());
+        // No retries: after a failed sync, the success of a second one would prove nothing.
+        let operator =
+            Operator::new(service).map_err(|error| classify(error, "open store", &root))?;
+        let prefix = Prefix::new(operator, Some(folder), MAX_NAME);
+        Self::open_single(prefix, CAPABILITIES)
+            .await
+            .during("open store", path.display())
+    }
+}
+
+/// Opens `dir:///path`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DirOpener;
+
+#[async_trait]
+impl Opener for DirOpener {
+    fn scheme(&self) -> &'static str {
+        "dir"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        CAPABILITIES
+    }
+
+    fn gaps(&self) -> &'static [(&'static str, &'static str)] {
+        &[]
+    }
+
+    async fn open(&self, location: &Location) -> Result<Store> {
+        location.check_options(&[])?;
+        RemoteStore::open_dir(location.path()?)
+            .await
+            .map(|store| store.store())
+    }
+}

@@ -1,0 +1,182 @@
+//! The directory under a `dir:` store: its lock, its folders and their syncs.
+//!
+//! OpenDAL writes a file to `beside/`, syncs it and renames it. It does not sync directories, so
+//! [`Folder`] does.
+
+use std::fs::{self, DirBuilder, File, TryLockError};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use cas_core::records::Table;
+use cas_core::{Algorithm, Context, Error, Result, pool};
+
+/// Where files are written before they are renamed.
+pub(crate) const TEMP_DIR: &str = "beside";
+/// What a kill may leave of a store that has no `format` yet.
+const OWN_NAMES: &[&str] = &["lock", TEMP_DIR, "blobs", "records", "uploads"];
+
+/// A locked directory, and whether its names can still be trusted.
+pub(crate) struct Folder {
+    root: Arc<Path>,
+    sync_failed: AtomicBool,
+    lock: File,
+}
+
+impl Drop for Folder {
+    /// Unlocks explicitly: a child forked just now shares the lock until it calls `exec`.
+    fn drop(&mut self) {
+        let _ = self.lock.unlock();
+    }
+}
+
+impl Folder {
+    /// Locks the directory, and creates it if it does not exist.
+    ///
+    /// # Errors
+    /// `Busy` if it is locked; `FailedPrecondition` if it contains something else; errors of the
+    /// file system.
+    pub(crate) fn open(root: &Path) -> Result<Self> {
+        DirBuilder::new().recursive(true).mode(0o700).create(root)?;
+        refuse_foreign(root)?;
+        let lock = lock(&root.join("lock"))?;
+        // Files that a kill left half written are still in here.
+        match fs::remove_dir_all(root.join(TEMP_DIR)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+        let folder = Folder {
+            root: root.into(),
+            sync_failed: AtomicBool::new(false),
+            lock,
+        };
+        folder.create_subfolders()?;
+        Ok(folder)
+    }
+
+    /// Creates the folders that every store has, so that a write only ever creates the last
+    /// folder of a path.
+    fn create_subfolders(&self) -> Result<()> {
+        let blobs = Algorithm::ALL.map(|algorithm| format!("blobs/{}", algorithm.name()));
+        let tables = Table::ALL.map(|table| format!("records/{}", table.name()));
+        for folder in blobs
+            .iter()
+            .chain(&tables)
+            .map(String::as_str)
+            .chain(["uploads"])
+        {
+            fs::create_dir_all(self.root.join(folder))?;
+        }
+        for folder in ["blobs", "records", "", ".."] {
+            sync(&self.root.join(folder))?;
+        }
+        Ok(())
+    }
+
+    /// Checks that every sync so far has succeeded.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` after a failed sync.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.sync_failed.load(Ordering::SeqCst) {
+            return Err(Error::precondition(
+                "an earlier sync of a directory failed, so recent writes may be lost; reopen the \
+                 store",
+            )
+            .subject(self.root.display()));
+        }
+        Ok(())
+    }
+
+    /// Syncs the folder in which `path` was written or deleted, and the folders above it if its
+    /// name was split.
+    ///
+    /// A failed sync is final: the kernel may report success the second time although data was
+    /// lost.
+    pub(crate) async fn sync_parents(&self, path: &str) -> Result<()> {
+        let root = Arc::clone(&self.root);
+        let path = PathBuf::from(path);
+        let synced = pool::run(move || {
+            for folder in path.ancestors().skip(1) {
+                sync(&root.join(folder))?;
+                if !folder.to_string_lossy().ends_with('+') {
+                    break;
+                }
+            }
+            Ok(())
+        });
+        synced
+            .await
+            .inspect_err(|_| self.sync_failed.store(true, Ordering::SeqCst))
+    }
+}
+
+fn sync(folder: &Path) -> Result<()> {
+    let opened = File::open(folder).and_then(|folder| folder.sync_all());
+    opened.during("sync directory", folder.display())
+}
+
+/// Refuses a directory that is not a store and contains other files.
+fn refuse_foreign(root: &Path) -> Result<()> {
+    if root.join("format").exists() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(root)? {
+        let name = entry?.file_name();
+        if !name.to_str().is_some_and(|name| OWN_NAMES.contains(&name)) {
+            return Err(Error::precondition(format!(
+                "the directory is not empty and not a store: it contains {name:?}; choose another"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Locks the file and writes the id of this process into it.
+fn lock(path: &Path) -> Result<File> {
+    let mut file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)?;
+    match file.try_lock() {
+        Ok(()) => {
+            file.set_len(0)?;
+            writeln!(file, "{}", std::process::id())?;
+            Ok(file)
+        }
+        Err(TryLockError::WouldBlock) => {
+            let mut owner = String::new();
+            file.read_to_string(&mut owner)?;
+            Err(Error::busy(format!(
+                "process {} has the store open; wait until it ends",
+                owner.trim()
+            )))
+        }
+        Err(TryLockError::Error(error)) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+
+    use super::*;
+
+    /// After a failed sync the state on disk is unknown, and a later success proves nothing.
+    #[test]
+    fn a_failed_sync_is_final() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = Folder::open(home.path()).unwrap();
+        pool::wait(folder.sync_parents("uploads/x")).unwrap();
+        folder.check().unwrap();
+        pool::wait(folder.sync_parents("no such folder/x")).unwrap_err();
+        pool::wait(folder.sync_parents("uploads/x")).unwrap();
+        assert_eq!(
+            folder.check().unwrap_err().kind(),
+            cas_core::ErrorKind::FailedPrecondition
+        );
+    }
+}

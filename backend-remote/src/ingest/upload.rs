@@ -1,0 +1,143 @@
+//! The bytes of one ingest, on their way into parts.
+
+use bytes::{Bytes, BytesMut};
+use cas_core::{Digest, Error, Result};
+use tokio::task::JoinSet;
+
+use crate::blob::{Blobs, PART_SIZE, Pointer, cell_path};
+use crate::nonce::random;
+use crate::retry::{ATTEMPTS, contended};
+use crate::runtime;
+
+/// Parts that are sent at once. An upload holds these and at most one more in memory.
+const PARALLEL_WRITES: usize = 3;
+
+/// An upload that no cell points to yet.
+pub(super) struct Upload {
+    version: u64,
+    /// Parts that were sent or are being sent.
+    parts: u64,
+    /// Bytes that were not sent yet.
+    buffer: BytesMut,
+    sending: JoinSet<Result<()>>,
+    /// Whether a cell may point to it: a swap that failed may still have been done.
+    maybe_published: bool,
+}
+
+impl Upload {
+    pub(super) fn new() -> Result<Self> {
+        Ok(Upload {
+            version: random()?,
+            parts: 0,
+            buffer: BytesMut::new(),
+            sending: JoinSet::new(),
+            maybe_published: false,
+        })
+    }
+
+    /// Returns how many bytes it holds. Correct until [`Upload::publish`] sends a short part.
+    pub(super) fn offset(&self) -> u64 {
+        self.sent() + self.buffer.len() as u64
+    }
+
+    /// Returns how many bytes were sent in parts, or are being sent.
+    pub(super) fn sent(&self) -> u64 {
+        self.parts * PART_SIZE as u64
+    }
+
+    /// Adds bytes and sends the parts that are full. Cancelling it loses no bytes.
+    pub(super) async fn append(&mut self, blobs: &Blobs, data: &[u8]) -> Result<()> {
+        self.buffer.extend_from_slice(data);
+        self.send_full_parts(blobs).await
+    }
+
+    /// Returns a pointer to the parts that were sent, once they have arrived.
+    pub(super) async fn sent_parts(&mut self) -> Result<Pointer> {
+        self.wait_for_parts(0).await?;
+        Ok(Pointer::new(self.version, self.sent()))
+    }
+
+    /// Returns up to `length` bytes from `offset`, which is not below [`Upload::sent`].
+    pub(super) fn read_buffer(&self, offset: u64, length: usize) -> Bytes {
+        let held = self.buffer.len();
+        let start = usize::try_from(offset - self.sent()).map_or(held, |start| start.min(held));
+        let end = start.saturating_add(length).min(held);
+        Bytes::copy_from_slice(&self.buffer[start..end])
+    }
+
+    /// Points the blob to this upload, unless the store has the blob already. Returns whether it
+    /// did.
+    pub(super) async fn publish(
+        &mut self,
+        blobs: &Blobs,
+        digest: &Digest,
+        size: u64,
+    ) -> Result<bool> {
+        for _ in 0..ATTEMPTS {
+            let found = blobs.pointer(digest).await?;
+            if let Some((pointer, _)) = &found
+                && pointer.size == size
+                && blobs.is_complete(pointer).await?
+            {
+                return Ok(false);
+            }
+            self.send_all(blobs).await?;
+            let pointer = Pointer::new(self.version, size);
+            self.maybe_published = true;
+            if blobs.set_pointer(digest, &pointer, found).await? {
+                return Ok(true);
+            }
+            self.maybe_published = false;
+        }
+        Err(contended(&cell_path(digest)))
+    }
+
+    /// Deletes its parts, unless a cell may point to them.
+    pub(super) async fn discard(mut self, blobs: &Blobs) -> Result<()> {
+        if self.maybe_published {
+            return Ok(());
+        }
+        // A part that arrived after its deletion would stay.
+        while self.sending.join_next().await.is_some() {}
+        blobs.delete_parts(self.version, self.parts).await
+    }
+
+    async fn send_full_parts(&mut self, blobs: &Blobs) -> Result<()> {
+        while self.buffer.len() >= PART_SIZE {
+            self.wait_for_parts(PARALLEL_WRITES - 1).await?;
+            let part = self.buffer.split_to(PART_SIZE).freeze();
+            self.send(blobs, part)?;
+        }
+        Ok(())
+    }
+
+    /// Sends everything, the last part short, and waits for it. No bytes can be added afterwards.
+    async fn send_all(&mut self, blobs: &Blobs) -> Result<()> {
+        self.send_full_parts(blobs).await?;
+        if !self.buffer.is_empty() {
+            let rest = self.buffer.split().freeze();
+            self.send(blobs, rest)?;
+        }
+        self.wait_for_parts(0).await
+    }
+
+    fn send(&mut self, blobs: &Blobs, part: Bytes) -> Result<()> {
+        let (blobs, version, number) = (blobs.clone(), self.version, self.parts);
+        let put = async move { blobs.put_part(version, number, part).await };
+        self.sending.spawn_on(put, runtime::handle()?);
+        self.parts += 1;
+        Ok(())
+    }
+
+    /// Waits until at most `most` parts are being sent.
+    async fn wait_for_parts(&mut self, most: usize) -> Result<()> {
+        while self.sending.len() > most {
+            match runtime::unconstrained(self.sending.join_next()).await {
+                None | Some(Ok(Ok(()))) => {}
+                Some(Ok(Err(error))) => return Err(error),
+                Some(Err(_)) => return Err(Error::internal("the upload of a part panicked")),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,77 @@
+//! Requests that a service carries out only if a condition holds.
+//!
+//! Only services have these, so there is no directory to sync.
+
+use bytes::Bytes;
+use cas_core::Result;
+use opendal::ErrorKind;
+
+use super::Prefix;
+use crate::error::classify;
+
+/// What a conditional request expects to find.
+#[derive(Clone, Copy)]
+pub(crate) enum Condition<'a> {
+    /// The object does not exist.
+    Absent,
+    /// The object has this ETag.
+    Match(&'a str),
+}
+
+/// The outcome of a conditional request.
+pub(crate) enum Outcome {
+    /// Done. A write has the new ETag, if the service returned one.
+    Done(Option<String>),
+    /// The condition did not hold.
+    Refused,
+}
+
+/// How a service deletes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Deletion {
+    /// It honours conditions.
+    Conditional,
+    /// It ignores or rejects conditions.
+    Unconditional,
+}
+
+impl Prefix {
+    /// Writes an object if the condition holds.
+    pub(crate) async fn put_if(
+        &self,
+        path: &str,
+        body: Bytes,
+        condition: Condition<'_>,
+    ) -> Result<Outcome> {
+        self.check_name(path)?;
+        let write = self.operator.write_with(path, body);
+        let outcome = match condition {
+            Condition::Absent => write.if_not_exists(true).await,
+            Condition::Match(etag) => write.if_match(etag).await,
+        };
+        match outcome {
+            Ok(written) => Ok(Outcome::Done(written.etag().map(str::to_owned))),
+            Err(error) if is_refusal(condition, error.kind()) => Ok(Outcome::Refused),
+            Err(error) => Err(classify(error, "write", path)),
+        }
+    }
+
+    /// Deletes an object if it has this ETag.
+    pub(crate) async fn delete_if_match(&self, path: &str, etag: &str) -> Result<Outcome> {
+        match self.operator.delete_with(path).if_match(etag).await {
+            Ok(()) => Ok(Outcome::Done(None)),
+            Err(error) if is_refusal(Condition::Match(etag), error.kind()) => Ok(Outcome::Refused),
+            Err(error) => Err(classify(error, "delete", path)),
+        }
+    }
+}
+
+/// Returns whether the error means that the condition did not hold. The object to match may not
+/// exist.
+fn is_refusal(condition: Condition<'_>, kind: ErrorKind) -> bool {
+    match kind {
+        ErrorKind::ConditionNotMatch | ErrorKind::Conflict => true,
+        ErrorKind::NotFound => matches!(condition, Condition::Match(_)),
+        _ => false,
+    }
+}

@@ -1,0 +1,158 @@
+//! The objects below a prefix of a bucket, or in a directory.
+
+#[cfg(feature = "s3")]
+pub(crate) mod conditional;
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use bytes::Bytes;
+use cas_core::{Error, Result};
+use futures_util::TryStreamExt;
+use opendal::{ErrorKind, Operator};
+
+use crate::error::classify;
+use crate::folder::Folder;
+
+/// Where the objects of a store are.
+pub(crate) struct Prefix {
+    operator: Operator,
+    /// The directory, unless a service keeps the objects.
+    folder: Option<Folder>,
+    /// Longest name of an object below the prefix, in bytes.
+    max_name: usize,
+}
+
+/// A small object, read whole.
+pub(crate) struct Object {
+    pub(crate) body: Bytes,
+    /// The ETag, if the service returned one. Only conditional requests need it.
+    #[cfg(feature = "s3")]
+    pub(crate) etag: Option<String>,
+}
+
+impl Prefix {
+    pub(crate) fn new(operator: Operator, folder: Option<Folder>, max_name: usize) -> Self {
+        Prefix {
+            operator,
+            folder,
+            max_name,
+        }
+    }
+
+    /// Reads a small object whole. Returns `None` if it does not exist.
+    pub(crate) async fn get(&self, path: &str) -> Result<Option<Object>> {
+        let reader = self.operator.reader(path).await;
+        let reader = reader.map_err(|error| classify(error, "read", path))?;
+        match reader.read(..).await {
+            Ok(body) => Ok(Some(Object {
+                body: body.to_bytes(),
+                #[cfg(feature = "s3")]
+                etag: reader
+                    .metadata()
+                    .and_then(|metadata| metadata.etag().map(str::to_owned)),
+            })),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(classify(error, "read", path)),
+        }
+    }
+
+    /// Reads a range of an object. Returns `None` if the object does not exist.
+    pub(crate) async fn get_range(&self, path: &str, range: Range<u64>) -> Result<Option<Bytes>> {
+        match self.operator.read_with(path).range(range).await {
+            Ok(body) => Ok(Some(body.to_bytes())),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(classify(error, "read", path)),
+        }
+    }
+
+    /// Returns the length of an object in bytes, or `None` if it does not exist.
+    pub(crate) async fn length(&self, path: &str) -> Result<Option<u64>> {
+        match self.operator.stat(path).await {
+            Ok(metadata) => Ok(Some(metadata.content_length())),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(classify(error, "stat", path)),
+        }
+    }
+
+    /// Writes an object, replacing any that exists.
+    pub(crate) async fn put(&self, path: &str, body: Bytes) -> Result<()> {
+        self.check_name(path)?;
+        self.check_folder()?;
+        let outcome = self.operator.write(path, body).await;
+        outcome.map_err(|error| classify(error, "write", path))?;
+        self.sync_parents(path).await
+    }
+
+    /// Deletes an object. Succeeds if it does not exist.
+    pub(crate) async fn delete(&self, path: &str) -> Result<()> {
+        self.check_folder()?;
+        let outcome = self.operator.delete(path).await;
+        outcome.map_err(|error| classify(error, "delete", path))?;
+        self.sync_parents(path).await
+    }
+
+    /// Lists the names of objects in `folder`, which ends in `/`. Returns at most `limit` names
+    /// that begin with `prefix` and come after `after`, in byte order.
+    ///
+    /// A service that cannot start a list in the middle is asked for all of it.
+    pub(crate) async fn list(
+        &self,
+        folder: &str,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<String>> {
+        let fail = |error| classify(error, "list", folder);
+        let ordered = self.operator.info().capability().list_with_start_after;
+        let path = format!("{folder}{prefix}");
+        let mut list = self.operator.lister_with(&path).recursive(true);
+        if let Some(after) = after.filter(|_| ordered) {
+            list = list.start_after(&format!("{folder}{after}"));
+        }
+        let mut list = list.await.map_err(fail)?;
+        let mut names = BTreeSet::new();
+        while let Some(entry) = list.try_next().await.map_err(fail)? {
+            let Some(name) = entry.path().strip_prefix(folder) else {
+                continue;
+            };
+            let wanted = name.starts_with(prefix) && after.is_none_or(|after| name > after);
+            if !wanted || entry.metadata().is_dir() {
+                continue;
+            }
+            names.insert(name.to_owned());
+            if names.len() > limit {
+                names.pop_last();
+            }
+            if ordered && names.len() == limit {
+                break;
+            }
+        }
+        Ok(names.into_iter().collect())
+    }
+
+    fn check_name(&self, path: &str) -> Result<()> {
+        if path.len() > self.max_name {
+            return Err(Error::invalid(format!(
+                "the name of the object would have {} bytes, expected at most {}; use a shorter \
+                 one",
+                path.len(),
+                self.max_name
+            ))
+            .subject(format!("{path:.100}...")));
+        }
+        Ok(())
+    }
+
+    fn check_folder(&self) -> Result<()> {
+        self.folder.as_ref().map_or(Ok(()), Folder::check)
+    }
+
+    /// Makes the name of a written or deleted object durable. A service does that itself.
+    async fn sync_parents(&self, path: &str) -> Result<()> {
+        match &self.folder {
+            Some(folder) => folder.sync_parents(path).await,
+            None => Ok(()),
+        }
+    }
+}
