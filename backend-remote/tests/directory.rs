@@ -1,4 +1,4 @@
-//! A directory as a bucket: one owner, no foreigners, everything there after a kill.
+//! A store in a directory: it has one owner, refuses foreign files and cleans up after a kill.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use cas_core::records::{Batch, Expect, Table};
 use cas_core::{ContentExt, ContentStore, ErrorKind, Opener};
 
 #[test]
-fn a_second_owner_hears_who_the_first_is() {
+fn a_second_opening_is_told_which_process_has_the_store() {
     let home = tempfile::tempdir().unwrap();
     let store = wait(RemoteStore::open_dir(home.path())).unwrap();
     let second = wait(RemoteStore::open_dir(home.path())).err().unwrap();
@@ -21,7 +21,7 @@ fn a_second_owner_hears_who_the_first_is() {
 }
 
 #[test]
-fn a_directory_of_others_is_refused_and_left_alone() {
+fn a_foreign_directory_is_refused_and_left_unchanged() {
     let home = tempfile::tempdir().unwrap();
     fs::write(home.path().join("photo.jpg"), "x").unwrap();
     let refused = wait(RemoteStore::open_dir(home.path())).err().unwrap();
@@ -33,7 +33,7 @@ fn a_directory_of_others_is_refused_and_left_alone() {
 }
 
 #[test]
-fn what_was_half_written_is_swept_away() {
+fn half_written_files_are_removed() {
     let home = tempfile::tempdir().unwrap();
     let store = wait(RemoteStore::open_dir(home.path())).unwrap();
     let digest = wait(store.put(Bytes::from_static(b"blob"))).unwrap();
@@ -44,9 +44,9 @@ fn what_was_half_written_is_swept_away() {
     assert!(wait(store.stat(&digest)).unwrap().is_some());
 }
 
-/// A key may be longer than a name of a file, and every option is a mistake.
+/// A key may be longer than a file name, and `dir` has no options.
 #[test]
-fn long_keys_fit_and_options_do_not() {
+fn long_keys_are_accepted_and_options_refused() {
     let home = tempfile::tempdir().unwrap();
     let location = format!("dir://{}", home.path().display());
     let store = wait(DirOpener.open(&location.parse().unwrap())).unwrap();

@@ -1,6 +1,6 @@
-//! Services that fail, lie or vanish, and what the store makes of them.
+//! How the store handles services that fail, ignore conditions or lose a bucket.
 #![cfg(feature = "s3")]
-#![allow(clippy::unwrap_used, reason = "a test may fail anywhere")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 mod support;
 
@@ -10,11 +10,11 @@ use cas_core::content::{Durability, Expected, Writer};
 use cas_core::pool::wait;
 use cas_core::records::{Batch, Expect, Record, Table};
 use cas_core::{ContentExt, ContentStore, ErrorKind, Records, Result};
-use support::proxy::{self, Manner};
+use support::proxy::{self, Fault};
 use support::{BUCKET, ask, service};
 
-fn open(host: &str, place: &str, options: &str) -> Result<RemoteStore> {
-    let location = format!("s3://{place}?endpoint=http://{host}{options}");
+fn open(host: &str, path: &str, options: &str) -> Result<RemoteStore> {
+    let location = format!("s3://{path}?endpoint=http://{host}{options}");
     wait(RemoteStore::open_s3(&location.parse()?))
 }
 
@@ -28,7 +28,7 @@ fn load(records: &dyn Records, key: &str) -> Record {
     wait(records.load(Table::Images, key)).unwrap().unwrap()
 }
 
-/// Names of the objects below a prefix of a bucket.
+/// Returns the names of the objects below a prefix of a bucket.
 fn keys(host: &str, bucket: &str, prefix: &str) -> Vec<String> {
     let listed = ask(
         host,
@@ -41,55 +41,63 @@ fn keys(host: &str, bucket: &str, prefix: &str) -> Vec<String> {
         .collect()
 }
 
-/// A service on which compare-and-swap is no such thing is refused, and says what it did.
+/// A service without atomic conditions is refused, and the error says what was observed.
 #[test]
-fn a_service_without_true_conditions_is_refused() {
+fn a_service_without_atomic_conditions_is_refused() {
     let Some(host) = service() else { return };
-    for (manner, place, seen) in [
-        (Manner::Deaf, "laws/deaf", "If-None-Match is ignored"),
-        (Manner::Hasty, "laws/hasty", "not decided atomically"),
+    for (fault, path, observed) in [
+        (
+            Fault::IgnoresConditions,
+            "laws/ignored",
+            "If-None-Match is ignored",
+        ),
+        (
+            Fault::ChecksThenWrites,
+            "laws/racy",
+            "not decided atomically",
+        ),
     ] {
-        let bad = proxy::start(manner, host);
-        let refused = open(&bad, place, "").err().unwrap();
+        let bad = proxy::start(fault, host);
+        let refused = open(&bad, path, "").err().unwrap();
         let shown = refused.to_string();
         assert_eq!(refused.kind(), ErrorKind::FailedPrecondition, "{shown}");
         assert!(
-            shown.contains(seen) && shown.contains("single=true"),
+            shown.contains(observed) && shown.contains("single=true"),
             "{shown}"
         );
-        let left = keys(host, BUCKET, place.trim_start_matches("laws/"));
-        assert_eq!(left, [""; 0], "a probe leaves nothing");
+        let left = keys(host, BUCKET, path.trim_start_matches("laws/"));
+        assert_eq!(left, [""; 0], "objects left by the probe");
     }
 }
 
-/// One process needs no conditions: its own locks decide.
+/// With `single=true` the locks of the process decide, not the service.
 #[test]
 fn a_single_owner_needs_no_conditions() {
     let Some(host) = service() else { return };
-    let deaf = proxy::start(Manner::Deaf, host);
-    let store = open(&deaf, "laws/single", "&single=true").unwrap();
+    let bad = proxy::start(Fault::IgnoresConditions, host);
+    let store = open(&bad, "laws/single", "&single=true").unwrap();
     assert!(!ContentStore::capabilities(&store).has(cas_core::Capability::Shared));
     put(&store, "k", Expect::Absent, "one").unwrap();
     let late = put(&store, "k", Expect::Absent, "two").unwrap_err();
     assert_eq!(late.kind(), ErrorKind::Conflict);
     let digest = wait(store.put(Bytes::from_static(b"blob"))).unwrap();
     drop(store);
-    let again = open(&deaf, "laws/single", "&single=true").unwrap();
+    let again = open(&bad, "laws/single", "&single=true").unwrap();
     assert!(wait(again.stat(&digest)).unwrap().is_some());
-    // Who made it without a probe is not believed by who shares it.
-    let shared = open(&deaf, "laws/single", "").err().unwrap();
+    // A store created without a probe is probed before it is shared.
+    let shared = open(&bad, "laws/single", "").err().unwrap();
     assert_eq!(shared.kind(), ErrorKind::FailedPrecondition);
-    // Where the service is good, what one made alone can be shared afterwards.
+    // On a good service, a store created by a single owner can be shared later.
     let shared = open(host, "laws/single", "").unwrap();
     assert_eq!(load(&shared, "k").value, "one");
 }
 
-/// Where a deletion cannot be conditional, a mark stays, and counts as nothing.
+/// Without conditional deletes a tombstone stays, and counts as absent.
 #[test]
-fn a_mark_of_deletion_counts_as_nothing() {
+fn a_tombstone_counts_as_absent() {
     let Some(host) = service() else { return };
-    let blunt = proxy::start(Manner::Blunt, host);
-    let store = open(&blunt, "laws/blunt", "").unwrap();
+    let bad = proxy::start(Fault::IgnoresDeleteConditions, host);
+    let store = open(&bad, "laws/tombstones", "").unwrap();
     let data = Bytes::from_static(b"blob");
     let digest = wait(store.put(data.clone())).unwrap();
     let seen = wait(store.stat(&digest)).unwrap().unwrap();
@@ -101,14 +109,14 @@ fn a_mark_of_deletion_counts_as_nothing() {
         wait(store.commit(&batch)).unwrap();
         wait(store.remove(&digest)).unwrap();
     }
-    let marks = [
-        "blunt/records/images/k",
-        &format!("blunt/blobs/sha256/{}", digest.hex()),
+    let tombstones = [
+        "tombstones/records/images/k",
+        &format!("tombstones/blobs/sha256/{}", digest.hex()),
     ];
-    for mark in marks {
-        assert_eq!(keys(host, BUCKET, mark), [mark], "the mark");
+    for path in tombstones {
+        assert_eq!(keys(host, BUCKET, path), [path]);
     }
-    assert_eq!(keys(host, BUCKET, "blunt/uploads/"), [""; 0]);
+    assert_eq!(keys(host, BUCKET, "tombstones/uploads/"), [""; 0]);
     assert_eq!(wait(store.scan(Table::Images, "", None, 9)).unwrap(), []);
     assert_eq!(wait(store.list(None, 9)).unwrap(), []);
     put(&store, "k", Expect::Absent, "two").unwrap();
@@ -116,16 +124,16 @@ fn a_mark_of_deletion_counts_as_nothing() {
     assert_eq!(late.kind(), ErrorKind::Conflict);
     wait(store.put(data)).unwrap();
     let late = wait(store.remove_version(&digest, seen.version));
-    assert!(!late.unwrap(), "another version by now");
+    assert!(!late.unwrap(), "removed a newer version");
     assert!(wait(store.stat(&digest)).unwrap().is_some());
 }
 
-/// A write that was done and retried, for its answer was lost, is no lost race.
+/// The reply to a write is lost and the client retries: the retry is not a lost race.
 #[test]
-fn a_lost_answer_is_no_conflict() {
+fn a_lost_reply_is_not_a_conflict() {
     let Some(host) = service() else { return };
-    let forgetful = proxy::start(Manner::Forgetful, host);
-    let store = open(&forgetful, "laws/forgetful", "").unwrap();
+    let bad = proxy::start(Fault::LosesFirstReply, host);
+    let store = open(&bad, "laws/lost-reply", "").unwrap();
     put(&store, "k", Expect::Absent, "one").unwrap();
     let seen = load(&store, "k");
     put(&store, "k", Expect::Revision(seen.revision.clone()), "two").unwrap();
@@ -134,12 +142,12 @@ fn a_lost_answer_is_no_conflict() {
     assert_eq!(load(&store, "k").value, "two");
 }
 
-/// A publish that failed may have been done: then the blob is whole, not a cell without parts.
+/// A publish that failed may still have been done. Its parts must stay, so that the blob is whole.
 #[test]
-fn a_publish_whose_answer_never_came_is_whole() {
+fn a_publish_without_a_reply_leaves_a_whole_blob() {
     let Some(host) = service() else { return };
-    let mute = proxy::start(Manner::Mute, host);
-    let store = open(&mute, "laws/mute", "").unwrap();
+    let bad = proxy::start(Fault::NeverRepliesToPublish, host);
+    let store = open(&bad, "laws/no-reply", "").unwrap();
     let data = Bytes::from_static(b"blob");
     let failed = wait(store.put(data.clone())).unwrap_err();
     assert_eq!(failed.kind(), ErrorKind::Unavailable, "{failed:?}");
@@ -149,9 +157,9 @@ fn a_publish_whose_answer_never_came_is_whole() {
     assert_eq!(wait(reader.read_at(0, 9)).unwrap(), data);
 }
 
-/// Every call says what is the matter, and none of them that there is no such blob.
+/// Every call reports the missing bucket, and not a missing blob.
 #[test]
-fn a_bucket_that_vanishes_is_named() {
+fn a_deleted_bucket_is_reported() {
     let Some(host) = service() else { return };
     support::make_bucket(host, "brief");
     let store = open(host, "brief", "").unwrap();
@@ -176,7 +184,7 @@ fn a_bucket_that_vanishes_is_named() {
     }
 }
 
-/// What is below the prefix already is never taken for a store.
+/// A prefix with other objects is never made a store.
 #[test]
 fn a_foreign_prefix_is_refused() {
     let Some(host) = service() else { return };
@@ -186,7 +194,7 @@ fn a_foreign_prefix_is_refused() {
     assert!(refused.to_string().contains("photo.jpg"), "{refused}");
 }
 
-/// Parts that no cell names are deleted by whoever knows that they are of no use.
+/// A lost race, a discard and a removal delete their parts.
 #[test]
 fn no_parts_are_left_behind() {
     let Some(host) = service() else { return };
@@ -215,7 +223,7 @@ fn no_parts_are_left_behind() {
     assert_eq!(uploads(), 0, "after the removal");
 }
 
-/// An upload that another program deleted is not taken for the blob when it is stored again.
+/// Another program deleted the parts: storing the blob again uploads it again.
 #[test]
 fn a_blob_without_its_parts_is_stored_again() {
     let Some(host) = service() else { return };

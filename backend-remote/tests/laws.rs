@@ -1,4 +1,4 @@
-//! The stores over OpenDAL before the law book.
+//! Runs the conformance suite on the stores in memory and in a directory.
 
 use std::path::PathBuf;
 use std::sync::Arc;

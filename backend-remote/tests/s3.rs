@@ -1,4 +1,4 @@
-//! The store in a bucket of S3 before the law book.
+//! Runs the conformance suite on the store in a bucket of S3.
 #![cfg(feature = "s3")]
 
 mod support;
@@ -9,8 +9,8 @@ use std::sync::Arc;
 use backend_remote::RemoteStore;
 use cas_core::Result;
 
-/// The store of a law: its directory is the prefix. Without a service it is one in memory, and
-/// what that shows of S3 is said aloud: nothing.
+/// Opens the store of a law, with the law's directory as the prefix. Without a service it skips
+/// the law and returns a store in memory.
 async fn bucket(dir: &Path) -> Result<RemoteStore> {
     let Some(host) = support::service() else {
         conformance::skip("no moto in target/moto; `cargo xtask setup` installs it");

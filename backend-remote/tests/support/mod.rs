@@ -1,9 +1,9 @@
-//! A service of S3 for tests: moto, started once for a test binary, and what it is asked.
+//! An S3 service for tests: moto, started once per test binary.
 #![allow(
     dead_code,
     clippy::unwrap_used,
     clippy::expect_used,
-    reason = "a test may fail anywhere, and not every one needs all"
+    reason = "a panic fails the test, and each test binary uses only a part"
 )]
 
 pub(crate) mod proxy;
@@ -17,15 +17,15 @@ use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Tells a test binary that a law runs again which service its parent uses.
+/// Tells a test binary started by a law which service its parent uses.
 const SERVICE: &str = "CAS_TEST_S3";
-/// A signature in form; moto checks no more of it.
+/// Has the form of a signature. Moto checks nothing else.
 const SIGNATURE: &str = "AWS4-HMAC-SHA256 Credential=a/20260101/us-east-1/s3/aws4_request, \
                          SignedHeaders=host, Signature=0";
 /// The bucket of the laws.
 pub(crate) const BUCKET: &str = "laws";
 
-/// Host and port of the service; nothing, said aloud, where moto is not installed.
+/// Returns host and port of the service, or `None` with a notice if moto is not installed.
 pub(crate) fn service() -> Option<&'static str> {
     static HOST: OnceLock<Option<String>> = OnceLock::new();
     HOST.get_or_init(|| env::var(SERVICE).ok().or_else(start))
@@ -41,7 +41,7 @@ fn start() -> Option<String> {
     let free = TcpListener::bind("127.0.0.1:0").expect("a port");
     let host = free.local_addr().expect("a port").to_string();
     drop(free);
-    run_while_we_live(program, host.clone());
+    run_until_we_exit(program, host.clone());
     let deadline = Instant::now() + Duration::from_secs(60);
     while TcpStream::connect(&host).is_err() {
         assert!(Instant::now() < deadline, "moto does not start");
@@ -53,22 +53,22 @@ fn start() -> Option<String> {
         ("AWS_SECRET_ACCESS_KEY", "b"),
         (SERVICE, &host),
     ] {
-        // SAFETY: all of this process reads the environment through std, which locks it.
+        // SAFETY: this process reads the environment only through std, which locks it.
         unsafe { env::set_var(name, value) };
     }
     Some(host)
 }
 
-/// Whichever package of the workspace this is compiled into.
+/// Returns the root of the workspace, whichever package this file is compiled into.
 fn workspace() -> &'static Path {
-    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut above = own.ancestors();
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut above = package.ancestors();
     let found = above.find(|folder| folder.join("backend-remote").is_dir());
     found.expect("a package is in the workspace")
 }
 
-/// The kernel ends it with the thread that started it, so that one never ends before us.
-fn run_while_we_live(program: PathBuf, host: String) {
+/// The kernel kills the service when its parent thread ends, so this thread waits for it.
+fn run_until_we_exit(program: PathBuf, host: String) {
     thread::spawn(move || {
         let (ip, port) = host.split_once(':').expect("a port");
         let mut server = Command::new("setpriv")
@@ -84,20 +84,24 @@ fn run_while_we_live(program: PathBuf, host: String) {
     });
 }
 
-/// Makes a bucket; moto checks no signature.
+/// Creates a bucket.
 pub(crate) fn make_bucket(host: &str, bucket: &str) {
     assert!(ask(host, "PUT", &format!("/{bucket}")).starts_with("HTTP/1.1 200"));
 }
 
-/// Sends a request without a body; the whole answer.
+/// Sends a request without a body. Returns the whole response.
 pub(crate) fn ask(host: &str, method: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(host).expect("the service listens");
     let request = format!(
         "{method} {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: {SIGNATURE}\r\n\
          Content-Length: 0\r\nConnection: close\r\n\r\n"
     );
-    stream.write_all(request.as_bytes()).expect("it reads");
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).expect("it answers");
-    String::from_utf8_lossy(&answer).into_owned()
+    stream
+        .write_all(request.as_bytes())
+        .expect("the service reads");
+    let mut response = Vec::new();
+    stream
+        .read_to_end(&mut response)
+        .expect("the service responds");
+    String::from_utf8_lossy(&response).into_owned()
 }

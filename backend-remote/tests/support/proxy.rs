@@ -1,4 +1,4 @@
-//! A bad service of S3: a good one, behind a proxy that spoils conditional writes.
+//! A faulty S3 service: a good one behind a proxy that breaks conditional requests.
 
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -7,19 +7,19 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-/// What is bad about it.
+/// How the service misbehaves.
 #[derive(Clone, Copy)]
-pub(crate) enum Manner {
-    /// Conditions are ignored.
-    Deaf,
-    /// Only those of deletions are.
-    Blunt,
-    /// It looks first and writes then, and others do so meanwhile.
-    Hasty,
-    /// The first write of a record is done, and the answer to it lost.
-    Forgetful,
-    /// Every write of the cell of a blob is answered so.
-    Mute,
+pub(crate) enum Fault {
+    /// It ignores all conditions.
+    IgnoresConditions,
+    /// It ignores the conditions of deletes.
+    IgnoresDeleteConditions,
+    /// It checks a condition and writes a moment later, so that others write in between.
+    ChecksThenWrites,
+    /// It writes a record, but the reply to the first attempt is lost.
+    LosesFirstReply,
+    /// It writes the cell of a blob, but every reply is lost.
+    NeverRepliesToPublish,
 }
 
 struct Request {
@@ -28,69 +28,71 @@ struct Request {
     body: Vec<u8>,
 }
 
-/// Starts the proxy; its host and port.
-pub(crate) fn start(manner: Manner, service: &'static str) -> String {
+/// Starts the proxy. Returns its host and port.
+pub(crate) fn start(fault: Fault, service: &'static str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let host = listener.local_addr().expect("a port").to_string();
     let seen = Arc::new(Mutex::new(HashSet::new()));
     thread::spawn(move || {
         for client in listener.incoming().map_while(Result::ok) {
             let seen = Arc::clone(&seen);
-            thread::spawn(move || serve(client, manner, service, &seen));
+            thread::spawn(move || serve(client, fault, service, &seen));
         }
     });
     host
 }
 
-/// Serves one request; a client that goes away early is no concern of ours.
+/// Serves one request. Returns `None` if a connection breaks, or if the reply is to be lost.
 fn serve(
     mut client: TcpStream,
-    manner: Manner,
+    fault: Fault,
     service: &str,
     seen: &Mutex<HashSet<String>>,
 ) -> Option<()> {
     let mut request = read(&client)?;
-    let answer = match manner {
-        Manner::Deaf => {
-            take_conditions(&mut request);
+    let response = match fault {
+        Fault::IgnoresConditions => {
+            remove_conditions(&mut request);
             send(service, &request)?
         }
-        Manner::Blunt => {
+        Fault::IgnoresDeleteConditions => {
             if request.line.starts_with("DELETE") {
-                take_conditions(&mut request);
+                remove_conditions(&mut request);
             }
             send(service, &request)?
         }
-        Manner::Hasty => decide_hastily(service, &mut request)?,
-        Manner::Forgetful => {
-            let answer = send(service, &request)?;
+        Fault::ChecksThenWrites => check_then_write(service, &mut request)?,
+        Fault::LosesFirstReply => {
+            let response = send(service, &request)?;
             let first = seen.lock().ok()?.insert(request.line.clone());
-            Some(answer).filter(|_| !(first && writes(&request, "/records/")))?
+            Some(response).filter(|_| !(first && writes(&request, "/records/")))?
         }
-        Manner::Mute => send(service, &request).filter(|_| !writes(&request, "/blobs/"))?,
+        Fault::NeverRepliesToPublish => {
+            send(service, &request).filter(|_| !writes(&request, "/blobs/"))?
+        }
     };
-    client.write_all(&answer).ok()
+    client.write_all(&response).ok()
 }
 
 fn writes(request: &Request, below: &str) -> bool {
     request.line.starts_with("PUT") && request.line.contains(below)
 }
 
-fn decide_hastily(service: &str, request: &mut Request) -> Option<Vec<u8>> {
-    let conditions = take_conditions(request);
+fn check_then_write(service: &str, request: &mut Request) -> Option<Vec<u8>> {
+    let conditions = remove_conditions(request);
     let path = request.line.split(' ').nth(1)?;
     let signed = |(name, _): &&(String, String)| matches!(&**name, "host" | "authorization");
-    let look = Request {
+    let head = Request {
         line: format!("HEAD {path} HTTP/1.1"),
         headers: request.headers.iter().filter(signed).cloned().collect(),
         body: Vec::new(),
     };
-    let found = String::from_utf8_lossy(&send(service, &look)?).into_owned();
-    let fits = conditions.iter().all(|(name, value)| match &**name {
+    let found = String::from_utf8_lossy(&send(service, &head)?).into_owned();
+    let holds = conditions.iter().all(|(name, value)| match &**name {
         "if-match" => found.contains(value.as_str()),
         _ => found.starts_with("HTTP/1.1 404"),
     });
-    if !fits {
+    if !holds {
         return Some(b"HTTP/1.1 412 Precondition Failed\r\nContent-Length: 0\r\n\r\n".to_vec());
     }
     if !conditions.is_empty() {
@@ -99,7 +101,7 @@ fn decide_hastily(service: &str, request: &mut Request) -> Option<Vec<u8>> {
     send(service, request)
 }
 
-fn take_conditions(request: &mut Request) -> Vec<(String, String)> {
+fn remove_conditions(request: &mut Request) -> Vec<(String, String)> {
     let is_condition = |name: &str| matches!(name, "if-match" | "if-none-match");
     let headers = std::mem::take(&mut request.headers);
     let (conditions, others) = headers
@@ -131,7 +133,7 @@ fn read(client: &TcpStream) -> Option<Request> {
     })
 }
 
-/// Sends it on, for one request a connection; the whole answer.
+/// Forwards a request on a new connection. Returns the whole response.
 fn send(service: &str, request: &Request) -> Option<Vec<u8>> {
     let mut upstream = TcpStream::connect(service).ok()?;
     let mut head = format!("{}\r\nConnection: close\r\n", request.line);
@@ -144,7 +146,7 @@ fn send(service: &str, request: &Request) -> Option<Vec<u8>> {
     }
     upstream.write_all((head + "\r\n").as_bytes()).ok()?;
     upstream.write_all(&request.body).ok()?;
-    let mut answer = Vec::new();
-    upstream.read_to_end(&mut answer).ok()?;
-    Some(answer)
+    let mut response = Vec::new();
+    upstream.read_to_end(&mut response).ok()?;
+    Some(response)
 }

@@ -1,7 +1,7 @@
-"""moto as a service of S3 that answers one request after another: python service.py HOST PORT
+"""Moto as an S3 service that handles one request at a time: python service.py HOST PORT
 
-moto_server has a thread for each request, and looks at a condition before it writes: under load
-two writers win one race. That is what the probe refuses, and it did.
+moto_server has a thread per request and checks a condition before it writes, so that under load
+two writers can win the same race. The probe refuses such a service.
 """
 
 import sys
