@@ -14,7 +14,7 @@ pub(crate) const PATH: &str = "format";
 const KIND: &str = "oci-cas remote";
 /// The only version that is read and written.
 const VERSION: u32 = 1;
-/// Most names listed to find out whether a prefix is empty. A probe leaves fewer.
+/// Names listed to find out whether a prefix is empty. Running probes of other processes add some.
 const LISTED: usize = 1000;
 
 /// The object, parsed.

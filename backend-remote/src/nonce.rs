@@ -1,4 +1,4 @@
-//! Random numbers that never repeat.
+//! Random numbers, long enough to never repeat.
 
 use cas_core::{Error, Result};
 

@@ -2,7 +2,7 @@
 
 use cas_core::Error;
 
-/// How often a swap is tried that other writers win.
+/// Attempts of a swap, each of which another writer may win.
 pub(crate) const ATTEMPTS: usize = 64;
 
 /// Returns the error for a swap that lost all its attempts.

@@ -131,7 +131,7 @@ impl S3Location {
             region: match get("region") {
                 Some(region) => Some(region.to_owned()),
                 None if environment_names_region() => None,
-                // Services other than Amazon's accept any region.
+                // The service at a given endpoint may not have regions.
                 None if get("endpoint").is_some() => Some(DEFAULT_REGION.to_owned()),
                 None => {
                     return Err(fail(
@@ -143,7 +143,7 @@ impl S3Location {
         })
     }
 
-    /// Connects to the prefix. Sends no request yet.
+    /// Returns a client for the prefix. Sends no request.
     fn open_prefix(&self) -> Result<Prefix> {
         opendal::install_default();
         let mut service = S3::default()

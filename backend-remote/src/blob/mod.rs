@@ -128,7 +128,7 @@ impl Blobs {
         self.cells.prefix().put(&path, body).await
     }
 
-    /// Deletes the parts 0 to `count` of an upload.
+    /// Deletes the first `count` parts of an upload.
     pub(crate) async fn delete_parts(&self, version: u64, count: u64) -> Result<()> {
         stream::iter((0..count).map(Ok))
             .try_for_each_concurrent(PARALLEL_DELETES, |number| async move {

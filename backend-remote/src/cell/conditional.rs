@@ -37,8 +37,8 @@ impl ConditionalSwap {
         ConditionalSwap { deletion }
     }
 
-    /// Writes `value`, or deletes the cell if there is none, unless the cell differs from what is
-    /// expected. Returns whether it did.
+    /// Writes `value`, or deletes the cell if `value` is `None`. Returns false and changes nothing
+    /// if the cell is not as expected.
     pub(super) async fn swap(
         &self,
         prefix: &Prefix,

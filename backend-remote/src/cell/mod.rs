@@ -99,8 +99,8 @@ impl Cells {
         Ok(page)
     }
 
-    /// Writes `value`, or deletes the cell if there is none, unless the cell differs from what is
-    /// expected. Returns whether it did.
+    /// Writes `value`, or deletes the cell if `value` is `None`. Returns false and changes nothing
+    /// if the cell is not as expected.
     pub(crate) async fn swap(
         &self,
         path: &str,

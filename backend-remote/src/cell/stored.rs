@@ -15,7 +15,7 @@ use crate::prefix::{Object, Prefix};
 /// Bytes before and after a value.
 const HEAD: usize = NONCE + 3;
 const TAIL: usize = NONCE + 1;
-/// How often an object is read whose two ends disagree.
+/// Reads of an object before it counts as damaged: a read across a change looks the same.
 const READS: usize = 3;
 
 /// A cell with a value.

@@ -9,7 +9,7 @@ use crate::nonce::random;
 use crate::retry::{ATTEMPTS, contended};
 use crate::runtime;
 
-/// Parts that are sent at once. An upload holds these and at most one more in memory.
+/// Parts that are sent at once. An upload holds only these and its buffer in memory.
 const PARALLEL_WRITES: usize = 3;
 
 /// An upload that no cell points to yet.

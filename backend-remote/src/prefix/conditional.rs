@@ -66,8 +66,8 @@ impl Prefix {
     }
 }
 
-/// Returns whether the error means that the condition did not hold. The object to match may not
-/// exist.
+/// Returns whether the error means that the condition did not hold. For a match, the object may
+/// also be missing.
 fn is_refusal(condition: Condition<'_>, kind: ErrorKind) -> bool {
     match kind {
         ErrorKind::ConditionNotMatch | ErrorKind::Conflict => true,
