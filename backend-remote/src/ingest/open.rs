@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::SystemTime;
 
 use cas_core::content::IngestStatus;
+use cas_core::sync::lock;
 use cas_core::{Error, Result};
 
 use super::upload::Upload;
@@ -86,9 +87,9 @@ impl OpenIngests {
         self.slots().iter().map(status).collect()
     }
 
-    /// Ignores poisoning: each change is one assignment, so a panic leaves no slot half changed.
+    /// Each change is one assignment, so a panic leaves no slot half changed.
     fn slots(&self) -> MutexGuard<'_, BTreeMap<String, IngestSlot>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 
