@@ -7,9 +7,9 @@ use cas_core::Result;
 use cas_kv::Space;
 use rocksdb::{BottommostLevelCompaction, CompactOptions};
 
+use crate::database::Database;
 use crate::error::sort;
 use crate::family::{self, ROWS};
-use crate::view::Database;
 
 /// Bytes in blob files, dead ones among them.
 const ALL: &str = "rocksdb.live-blob-file-size";

@@ -11,14 +11,12 @@ use cas_kv::{Engine, Failed, Space, Transaction, View};
 use rocksdb::{DB, ReadOptions, WriteOptions};
 
 use crate::compaction::Compaction;
+use crate::database::Database;
 use crate::error::{broken, sort};
-use crate::family::ROWS;
+use crate::family::{ROW, ROWS};
 use crate::options::Tuning;
 use crate::tables::Tables;
-use crate::view::Database;
 
-/// Most bytes of a row: what is read where one byte of it is wanted.
-pub(crate) const ROW: usize = 64 << 10;
 /// Most bytes of a blob that are kept beside its size.
 const BESIDE: usize = 512;
 

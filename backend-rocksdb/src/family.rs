@@ -16,6 +16,9 @@ pub(crate) const ROWS: &str = "rows";
 /// Ingests that have rows.
 pub(crate) const INGESTS: &str = "ingests";
 
+/// Most bytes of a row: what is read where one byte of it is wanted.
+pub(crate) const ROW: usize = 64 << 10;
+
 /// All of them.
 pub(crate) fn all() -> impl Iterator<Item = &'static str> {
     let records = Table::ALL.map(Table::name);

@@ -20,11 +20,11 @@
 //! into the log.
 
 mod compaction;
+mod database;
 mod engine;
 mod error;
 mod family;
 mod options;
-
 mod store;
 mod tables;
 mod view;

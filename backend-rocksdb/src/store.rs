@@ -8,9 +8,9 @@ use async_trait::async_trait;
 use cas_core::{Capabilities, Context, Location, Opener, Result, Store, pool};
 use cas_kv::{KvStore, Names, Place, Space};
 
+use crate::database::Database;
 use crate::engine::RocksEngine;
 use crate::options::Tuning;
-use crate::view::Database;
 
 /// Laws that this store does not keep: none.
 pub const GAPS: &[(&str, &str)] = &[];

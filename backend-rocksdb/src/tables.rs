@@ -7,9 +7,9 @@ use cas_core::records::Table;
 use cas_kv::{Failed, Found, Key, Rows, Staged, Transaction};
 use rocksdb::{DBRawIterator, WriteBatch};
 
+use crate::database::Database;
 use crate::error::broken;
 use crate::family::{self, CONTENT, INGESTS, META, ROWS};
-use crate::view::Database;
 
 /// Milliseconds that the time of an ingest may be behind; where its rows end, they say.
 const NOTED: u64 = 1000;

@@ -8,10 +8,11 @@ use cas_core::content::Durability;
 use cas_core::records::Batch;
 use cas_core::{Digest, Result};
 
+use crate::batch::{apply, check};
 use crate::engine::{Failed, Found, Rows, Staged};
-use crate::kv::{Kv, Tables};
+use crate::kv::Kv;
 use crate::lease::Lease;
-use crate::records::{apply, check};
+use crate::tables::Tables;
 
 /// Time after which rows are synced, so that a kill does not cost a long download; bytes that come
 /// fast are soon had again.

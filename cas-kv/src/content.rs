@@ -9,15 +9,16 @@ use cas_core::content::{Durability, IngestStatus, Stat, Version, check_key};
 use cas_core::records::Batch;
 use cas_core::{BlobReader, Capabilities, ContentStore, Context, Digest, Ingest, Result, pool};
 
+use crate::CAPABILITIES;
+use crate::batch::{apply, bytes, check};
 use crate::body::discard;
 use crate::engine::Found;
-use crate::group::{Change, weight};
 use crate::ingest::KvIngest;
-use crate::kv::{Kv, Tables, lock};
+use crate::job::{Change, weight};
+use crate::kv::{Kv, lock};
 use crate::lease::Lease;
 use crate::reader::Reader;
-use crate::records::{apply, bytes, check};
-use crate::store::CAPABILITIES;
+use crate::tables::Tables;
 
 /// The blobs of a store.
 pub(crate) struct KvContent(pub(crate) Arc<Kv>);

@@ -13,9 +13,10 @@ use cas_core::records::Batch;
 use cas_core::{Context, Error, Ingest, Result, pool};
 
 use crate::body::Body;
-use crate::group::{Change, weight};
-use crate::kv::{Kv, Tables};
+use crate::job::{Change, weight};
+use crate::kv::Kv;
 use crate::lease::Lease;
+use crate::tables::Tables;
 
 /// Bytes that are held in memory before they become rows.
 const HELD: usize = 1 << 20;

@@ -16,11 +16,13 @@
 //!
 //! One process at a time may open a [`Place`], the directory of such a store.
 
+mod batch;
 mod body;
 mod content;
 mod engine;
 mod group;
 mod ingest;
+mod job;
 mod key;
 mod kv;
 mod lease;
@@ -29,9 +31,20 @@ mod reader;
 mod records;
 mod space;
 mod store;
+mod tables;
+
+use cas_core::{Capabilities, Capability};
 
 pub use engine::{Engine, Failed, Found, Rows, Staged, Transaction, View};
 pub use key::Key;
 pub use place::{Names, Place};
 pub use space::Space;
-pub use store::{CAPABILITIES, KvStore};
+pub use store::KvStore;
+
+/// What such a store promises.
+pub const CAPABILITIES: Capabilities = Capabilities::of(&[
+    Capability::Durable,
+    Capability::Resume,
+    Capability::Atomic,
+    Capability::Joint,
+]);

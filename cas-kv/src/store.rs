@@ -4,21 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cas_core::image::RecordImages;
-use cas_core::{Capabilities, Capability, ContentStore, ImageStore, Records, Result, Store};
+use cas_core::{ContentStore, ImageStore, Records, Result, Store};
 
 use crate::content::KvContent;
 use crate::engine::Engine;
 use crate::kv::Kv;
 use crate::place::Place;
 use crate::records::KvRecords;
-
-/// What such a store promises.
-pub const CAPABILITIES: Capabilities = Capabilities::of(&[
-    Capability::Durable,
-    Capability::Resume,
-    Capability::Atomic,
-    Capability::Joint,
-]);
 
 /// A store over an engine.
 #[derive(Clone)]

@@ -12,11 +12,11 @@ use cas_core::{
 };
 use rusqlite::OptionalExtension;
 
+use crate::CAPABILITIES;
 use crate::engine::{Engine, number};
 use crate::error::Failed;
 use crate::ingest::{Lease, SqliteIngest, integer, length_of, read, remove_pieces};
 use crate::records::apply;
-use crate::store::CAPABILITIES;
 
 pub(crate) struct SqliteContent(pub(crate) Arc<Engine>);
 

@@ -20,4 +20,14 @@ mod ingest;
 mod records;
 mod store;
 
+use cas_core::{Capabilities, Capability};
+
 pub use store::{GAPS, SqliteOpener, SqliteStore};
+
+/// What one file promises.
+pub(crate) const CAPABILITIES: Capabilities = Capabilities::of(&[
+    Capability::Durable,
+    Capability::Resume,
+    Capability::Atomic,
+    Capability::Joint,
+]);

@@ -7,9 +7,9 @@ use cas_core::records::{Batch, Change, Expect, Record, Revision, Table, conflict
 use cas_core::{Capabilities, Context, Records, Result, pool};
 use rusqlite::{OptionalExtension, Row, Transaction};
 
+use crate::CAPABILITIES;
 use crate::engine::{Engine, number};
 use crate::error::Failed;
-use crate::store::CAPABILITIES;
 
 pub(crate) struct SqliteRecords(pub(crate) Arc<Engine>);
 

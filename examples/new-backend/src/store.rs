@@ -6,21 +6,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use cas_core::image::RecordImages;
 use cas_core::{
-    Capabilities, Capability, ContentStore, Context, ImageStore, Location, Opener, Records, Result,
-    Store, pool,
+    Capabilities, ContentStore, Context, ImageStore, Location, Opener, Records, Result, Store, pool,
 };
 
+use crate::CAPABILITIES;
 use crate::content::SqliteContent;
 use crate::engine::Engine;
 use crate::records::SqliteRecords;
-
-/// What one file promises.
-pub(crate) const CAPABILITIES: Capabilities = Capabilities::of(&[
-    Capability::Durable,
-    Capability::Resume,
-    Capability::Atomic,
-    Capability::Joint,
-]);
 
 /// Laws that this store does not keep: none.
 pub const GAPS: &[(&str, &str)] = &[];
