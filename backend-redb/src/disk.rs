@@ -1,4 +1,4 @@
-//! The file beneath the engine.
+//! The file that redb reads and writes.
 
 use std::fs::File;
 use std::io;
@@ -8,7 +8,7 @@ use redb::StorageBackend;
 
 use cas_kv::Space;
 
-/// The file, and the space that it may have when there is no other.
+/// The file, and the reserve that is given up when the disk is full.
 #[derive(Debug)]
 pub(crate) struct Disk {
     pub(crate) file: File,
@@ -16,10 +16,13 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    /// Once more with the reserve, for the engine takes a failed write for the end.
+    /// Does `work`. If the disk is full, gives up the reserve and tries once more, because redb
+    /// accepts no more writes after one that failed.
     fn with_reserve(&self, work: impl Fn() -> io::Result<()>) -> io::Result<()> {
         match work() {
-            Err(error) if error.kind() == io::ErrorKind::StorageFull && self.space.release() => {
+            Err(error)
+                if error.kind() == io::ErrorKind::StorageFull && self.space.release_reserve() =>
+            {
                 work()
             }
             done => done,
@@ -27,7 +30,7 @@ impl Disk {
     }
 }
 
-/// Locked by whoever made it; see [`crate::place`].
+/// The file is locked by [`crate::file::open`].
 impl StorageBackend for Disk {
     fn len(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
@@ -50,7 +53,7 @@ impl StorageBackend for Disk {
     }
 
     fn close(&self) -> io::Result<()> {
-        // Closing is not enough while a child between fork and exec holds a copy.
+        // Closing is not enough: a child between fork and exec may hold a copy of the descriptor.
         self.file.unlock()
     }
 }

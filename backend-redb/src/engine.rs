@@ -1,4 +1,4 @@
-//! The open file: one view for all who read, one transaction at a time for those who write.
+//! The open database: one view shared by all readers, one write transaction at a time.
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
@@ -13,34 +13,35 @@ use cas_kv::{Engine, Failed, Space, Transaction, View};
 use redb::{Builder, CompactionError, Database, ReadableDatabase, ReadableTableMetadata};
 
 use crate::disk::Disk;
-use crate::error::{broken, corrupt, sort};
-use crate::rows::{BESIDE, ROW};
+use crate::error::{broken, classify, corrupt};
+use crate::rows::{INLINE_MAX, ROW_SIZE};
 use crate::tables::Tables;
 use crate::view::RedbView;
 
-/// What [`MetadataExt::blocks`] counts in, in bytes.
+/// The unit of [`MetadataExt::blocks`] in bytes.
 const SECTOR: u64 = 512;
-/// Bytes of a page of the engine.
+/// Size of a page in bytes.
 const PAGE: u64 = 4 << 10;
-/// Bytes of a page with one row that are not of the row, at most.
-const ROW_HEAD: u64 = 64;
-/// The part of the file that removals must have freed to make a compaction worth its work.
-const WORTH: u64 = 4;
-/// Free bytes of the disk without which none is begun: the engine ends at a full disk.
-const ROOM: u64 = 32 << 20;
-/// How often a compaction looks whether the last reader has gone, before it is left to the next.
-const LOOKS: usize = 100;
-/// The time between.
-const LOOK: Duration = Duration::from_millis(1);
+/// Maximum overhead in bytes of a page with one row.
+const ROW_OVERHEAD: u64 = 64;
+/// A compaction runs if removals have freed at least one part in this many of the file.
+const COMPACT_PART: u64 = 4;
+/// Free bytes on the disk that a compaction requires, because a full disk would stop the engine.
+const COMPACT_FREE: u64 = 32 << 20;
+/// How often a compaction checks for open readers before it leaves the work to the next one.
+const READER_CHECKS: usize = 100;
+/// Time between these checks.
+const READER_DELAY: Duration = Duration::from_millis(1);
 
-/// A file of redb, open.
+/// An open redb file.
 pub(crate) struct RedbEngine {
-    /// What the last commit left, opened by the first who reads after it. It stands for no caller
-    /// and is dropped with the next commit, so that it keeps nothing from being freed.
+    /// The tables as of the last commit, opened by the first reader after it. Dropped with the next
+    /// commit, so that it does not keep removed pages from being used again.
     view: RwLock<Option<Arc<RedbView>>>,
-    /// Read by whoever uses it, written by a compaction, which wants it alone.
+    /// Locked for reading by every user of the database, and for writing by a compaction, which
+    /// needs exclusive access.
     db: RwLock<Database>,
-    /// Held by a transaction until what it did to the space is told.
+    /// Held from the start of a transaction until its space is accounted for.
     writer: Mutex<()>,
     /// Whether there are commits that a crash would undo.
     unsynced: AtomicBool,
@@ -49,7 +50,9 @@ pub(crate) struct RedbEngine {
 }
 
 impl RedbEngine {
-    /// Opens a file, which is locked. The engine gives up on some damaged ones with a panic.
+    /// Opens a locked file. `cache` is the size of the page cache in bytes.
+    ///
+    /// redb panics on some damaged files. This returns an error for those.
     pub(crate) fn open(file: File, space: Space, cache: usize) -> Result<Self> {
         let disk = Disk {
             file: file.try_clone()?,
@@ -61,10 +64,10 @@ impl RedbEngine {
                 .create_with_backend(disk)
         };
         let opened = catch_unwind(AssertUnwindSafe(open));
-        let opened = opened.map_err(|_| corrupt("the engine cannot read it"))?;
+        let opened = opened.map_err(|_| corrupt("redb cannot read it"))?;
         Ok(RedbEngine {
             view: RwLock::new(None),
-            db: RwLock::new(opened.map_err(sort)?),
+            db: RwLock::new(opened.map_err(classify)?),
             writer: Mutex::new(()),
             unsynced: AtomicBool::new(false),
             file,
@@ -78,25 +81,26 @@ impl RedbEngine {
             return Ok(Arc::clone(view));
         }
         drop(view);
-        // Begun under the lock, so that no commit ends between it and what is kept of it.
+        // Opened under the lock, so that no commit ends before the view is stored.
         let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(view) = &*view {
             return Ok(Arc::clone(view));
         }
         let db = self.db.read().unwrap_or_else(PoisonError::into_inner);
-        let tx = db.begin_read().map_err(sort)?;
+        let tx = db.begin_read().map_err(classify)?;
         Ok(Arc::clone(view.insert(Arc::new(RedbView::open(&tx)?))))
     }
 
-    /// What a damaged file makes the engine panic with is an error here.
+    /// Runs a transaction, which is synced if `work` returns `true`. A panic of redb on a damaged
+    /// file becomes an error.
     fn commit(
         &self,
         work: impl FnOnce(&mut Tables<'_>) -> Result<bool, Failed>,
     ) -> Result<(), Failed> {
-        let _alone = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let done = catch_unwind(AssertUnwindSafe(|| self.transaction(work)));
         *self.view.write().unwrap_or_else(PoisonError::into_inner) = None;
-        done.unwrap_or_else(|_| Err(Failed::Broken(corrupt("the engine gave up on it"))))
+        done.unwrap_or_else(|_| Err(Failed::Broken(corrupt("redb cannot change it"))))
     }
 
     fn transaction(
@@ -108,15 +112,15 @@ impl RedbEngine {
         let mut tables = Tables::open(&tx)?;
         let synced = work(&mut tables)?;
         drop(tables);
-        let covered = self.space.unsynced();
+        let covered = self.space.unsynced_bytes();
         if synced {
             tx.set_two_phase_commit(true);
             tx.commit().map_err(broken)?;
             self.unsynced.store(false, Ordering::Release);
-            self.space.synced(covered);
+            self.space.mark_synced(covered);
         } else {
             tx.set_durability(redb::Durability::None).map_err(broken)?;
-            // Before it can be seen: a flush that sees it must not think that it is synced.
+            // Set before the commit is visible: a `sync` that sees the commit must not skip it.
             self.unsynced.store(true, Ordering::Release);
             tx.commit().map_err(broken)?;
         }
@@ -125,24 +129,25 @@ impl RedbEngine {
 }
 
 impl RedbEngine {
-    /// Bytes of the disk that the file takes.
+    /// Returns the bytes on disk that the file takes.
     fn allocated(&self) -> Result<u64> {
         Ok(self.file.metadata()?.blocks() * SECTOR)
     }
 
-    /// Lets the engine cut the file, when no reader is left of before.
-    fn cut(&self) -> Result<()> {
-        // Held, so that no reader begins meanwhile.
+    /// Truncates the file, once no reader of an older state is left. Leaves it to the next
+    /// compaction if readers stay open.
+    fn truncate(&self) -> Result<()> {
+        // Held, so that no new reader starts.
         let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
         *view = None;
         let mut db = self.db.write().unwrap_or_else(PoisonError::into_inner);
-        for _ in 0..LOOKS {
-            let cut = catch_unwind(AssertUnwindSafe(|| db.compact()));
-            match cut.map_err(|_| corrupt("the engine gave up on it"))? {
-                Err(CompactionError::TransactionInProgress) => thread::sleep(LOOK),
-                Err(error) => return Err(sort(error)),
+        for _ in 0..READER_CHECKS {
+            let compacted = catch_unwind(AssertUnwindSafe(|| db.compact()));
+            match compacted.map_err(|_| corrupt("redb cannot compact it"))? {
+                Err(CompactionError::TransactionInProgress) => thread::sleep(READER_DELAY),
+                Err(error) => return Err(classify(error)),
                 Ok(_) => {
-                    self.space.reused();
+                    self.space.reset_removed();
                     return Ok(());
                 }
             }
@@ -152,18 +157,18 @@ impl RedbEngine {
 }
 
 impl Engine for RedbEngine {
-    fn row(&self) -> usize {
-        ROW
+    fn row_size(&self) -> usize {
+        ROW_SIZE
     }
 
-    fn beside(&self) -> usize {
-        BESIDE
+    fn inline_max(&self) -> usize {
+        INLINE_MAX
     }
 
-    /// A row has pages of its own, of a power of two.
+    /// A row larger than a page takes pages of a power of two.
     fn footprint(&self, bytes: u64) -> u64 {
-        match bytes + ROW_HEAD {
-            page if page > PAGE && bytes <= ROW as u64 => page.next_power_of_two(),
+        match bytes + ROW_OVERHEAD {
+            page if page > PAGE && bytes <= ROW_SIZE as u64 => page.next_power_of_two(),
             _ => bytes,
         }
     }
@@ -180,34 +185,35 @@ impl Engine for RedbEngine {
     }
 
     fn sync(&self) -> Result<()> {
-        match self.unsynced.load(Ordering::Acquire) {
-            true => Ok(self.commit(|_| Ok(true))?),
-            false => Ok(()),
-        }
-    }
-
-    fn reap(&self) -> Result<()> {
-        while !self.redb_view()?.doomed.is_empty().map_err(sort)? {
-            self.commit(|tables| tables.reap().map(|()| false))?;
+        if self.unsynced.load(Ordering::Acquire) {
+            self.commit(|_| Ok(true))?;
         }
         Ok(())
     }
 
-    /// Where removals have freed much of it, moves rows down the file, a few at a time, so that the
-    /// engine, which wants the file alone for it, has little left to do but to cut it.
+    fn finish_removals(&self) -> Result<()> {
+        while !self.redb_view()?.doomed.is_empty().map_err(classify)? {
+            self.commit(|tables| tables.finish_removal().map(|()| false))?;
+        }
+        Ok(())
+    }
+
+    /// If removals have freed a large part of the file, moves rows to its start in small
+    /// transactions, and then truncates it. Only the last step needs exclusive access, and it has
+    /// little left to move.
     fn compact(&self) -> Result<()> {
-        let worth = self.space.removed() >= self.allocated()? / WORTH;
-        if !worth || self.space.free()? < ROOM {
+        let worthwhile = self.space.removed_bytes() >= self.allocated()? / COMPACT_PART;
+        if !worthwhile || self.space.free_bytes()? < COMPACT_FREE {
             return Ok(());
         }
-        let mut from = Some((0, 0));
-        while let Some(first) = from {
+        let mut next = Some((0, 0));
+        while let Some(first) = next {
             self.commit(|tables| {
-                from = tables.move_rows(first)?;
+                next = tables.move_rows(first)?;
                 Ok(true)
             })?;
         }
-        self.cut()
+        self.truncate()
     }
 
     fn space(&self) -> &Space {

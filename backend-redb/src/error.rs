@@ -1,15 +1,15 @@
-//! Errors of redb, sorted by what the caller does about them.
+//! Errors of redb, classified by what the caller can do about them.
 
 use cas_core::{Error, ErrorKind};
 use cas_kv::Failed;
 
-/// What redb failed with in the middle of a transaction.
+/// Converts an error of redb inside a transaction.
 pub(crate) fn broken(error: impl Into<redb::Error>) -> Failed {
-    Failed::Broken(sort(error))
+    Failed::Broken(classify(error))
 }
 
-/// The error of ours that stands for one of redb.
-pub(crate) fn sort(error: impl Into<redb::Error>) -> Error {
+/// Converts an error of redb.
+pub(crate) fn classify(error: impl Into<redb::Error>) -> Error {
     let error = error.into();
     match error {
         redb::Error::Io(error) => {
@@ -17,14 +17,14 @@ pub(crate) fn sort(error: impl Into<redb::Error>) -> Error {
             match error.kind() {
                 ErrorKind::Full => Error::new(
                     ErrorKind::Full,
-                    "the disk is full; free some space and open the store anew",
+                    "the disk is full; free some space and reopen the store",
                 )
                 .source(error),
                 _ => error,
             }
         }
         redb::Error::PreviousIo => Error::precondition(
-            "an earlier read or write failed; check the device and open the store anew",
+            "an earlier read or write failed; check the device and reopen the store",
         ),
         redb::Error::Corrupted(why) => corrupt(&why),
         redb::Error::UpgradeRequired(found) => Error::precondition(format!(
@@ -36,9 +36,9 @@ pub(crate) fn sort(error: impl Into<redb::Error>) -> Error {
     }
 }
 
-/// What is in the file cannot be right.
+/// Returns the error for a damaged file. `why` says what was found.
 pub(crate) fn corrupt(why: &str) -> Error {
     Error::corrupt(format!(
-        "the file is damaged: {why}; nothing was changed, restore a copy or import the images anew"
+        "the file is damaged: {why}; nothing was changed, restore a copy or import the images again"
     ))
 }

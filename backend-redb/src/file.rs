@@ -1,28 +1,29 @@
-//! The file of a store, as the file system has it.
+//! Opening and locking the database file.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use cas_core::{Error, Result};
-use cas_kv::Names;
+use cas_kv::{FileNames, OpenMode};
 
-/// What is in the directory of a store.
-pub(crate) const NAMES: Names = Names {
+/// File names in the directory of a store.
+pub(crate) const NAMES: FileNames = FileNames {
     engine: "redb",
     database: "cas.redb",
     new: "cas.redb.new",
 };
 
-/// Opens the file, or makes it, and locks it: other programs that read such files heed this lock.
-/// Never through a symbolic link to what is not ours.
-pub(crate) fn open(path: &Path, new: bool) -> Result<File> {
+/// Opens or creates the file, and locks it against other programs that read redb files. Does not
+/// follow a symbolic link, which another user may have placed there.
+pub(crate) fn open(path: &Path, mode: OpenMode) -> Result<File> {
     let name = NAMES.database;
     if path.is_dir() {
         return Err(Error::precondition(format!(
-            "expected the file {name}, found a directory; choose another place"
+            "expected the file {name}, found a directory; choose another directory for the store"
         )));
     }
+    let new = mode == OpenMode::Create;
     let file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -32,14 +33,13 @@ pub(crate) fn open(path: &Path, new: bool) -> Result<File> {
         .open(path)?;
     if !new && file.metadata()?.len() == 0 {
         return Err(Error::corrupt(format!(
-            "{name} is empty, and no store ever is; restore a copy, or remove the file to begin \
-             anew"
+            "{name} is empty; restore a copy, or remove the file to create a new store"
         )));
     }
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(Error::busy(format!(
-            "another program has {name} open; wait for it to end"
+            "another program has {name} open; wait until it closes the file"
         ))),
         Err(TryLockError::Error(error)) => Err(error.into()),
     }

@@ -1,19 +1,19 @@
-//! A store in one file of redb, in a directory of its own:
+//! A store in one redb file. Directory of the store:
 //!
 //! ```text
-//! cas.redb          everything; these tables:
-//!   cas             text -> number: its format, and the first number that was never given
-//!   content         algorithm and hash of a blob -> its size, its number, up to 512 bytes of it
-//!                   where that is all
+//! cas.redb          the database, with these tables:
+//!   cas             text -> number: its format, and the first unallocated number
+//!   content         algorithm and hash of a blob -> its size, its number, and all of its bytes if
+//!                   there are at most 512
 //!   rows            number, offset -> up to 256 KiB less 512 bytes of a blob or an ingest
 //!   ingests         key -> number, bytes in rows, time
 //!   doomed          numbers whose rows are still to be removed
 //!   blobs images snapshots leases          records: key -> revision, value
-//! owner             locked by the process that has the store open; its pid
-//! reserve           space that a removal on a full disk may use
+//! owner             locked by the process that has the store open; contains its pid
+//! reserve           disk space for removals on a full disk
 //! ```
 //!
-//! What stands on these tables is in `cas-kv`. One process at a time may open it.
+//! The store over these tables is the crate `cas-kv`. One process at a time may open it.
 
 mod disk;
 mod engine;

@@ -1,4 +1,4 @@
-//! Bytes in rows: a little below a power of two each, in the order of their offsets.
+//! Rows: the bytes of blobs, each row a little smaller than a power of two.
 
 use std::ops::RangeInclusive;
 
@@ -8,59 +8,64 @@ use redb::{ReadableTable, StorageError};
 use crate::error::broken;
 use crate::tables::Tables;
 
-/// Most bytes of a row.
+/// Maximum size of a row in bytes.
 ///
-/// The engine gives each large row pages of its own, of a power of two together with a few bytes
-/// of theirs: a row of exactly a power of two would leave half of its pages empty.
-pub(crate) const ROW: usize = (256 << 10) - 512;
-/// Most bytes of a blob that are kept beside its size: a row of their own would cost a page more
-/// to change, and neighbours by digest go together.
-pub(crate) const BESIDE: usize = 512;
-/// Most rows that one transaction removes, so that no other waits long.
-const REMOVED: usize = 64;
-/// Most rows that one transaction moves, and most bytes of them but for the last.
-const MOVED: usize = 4096;
-const MOVED_BYTES: usize = 8 << 20;
+/// redb stores each large row, with a small header, in pages of a power of two. A row of exactly a
+/// power of two would leave half of its pages unused.
+pub(crate) const ROW_SIZE: usize = (256 << 10) - 512;
+/// Maximum size in bytes of a blob that is stored inline, in its entry. A row would cost one more
+/// page per change, and entries of similar digests share pages, so they are removed together.
+pub(crate) const INLINE_MAX: usize = 512;
+/// Maximum number of rows that one transaction removes, so that others do not wait long.
+const REMOVE_ROWS: usize = 64;
+/// Maximum number of rows that one transaction moves.
+const MOVE_ROWS: usize = 4096;
+/// Bytes after which a transaction moves no more rows.
+const MOVE_BYTES: usize = 8 << 20;
 
-/// All rows of a number.
+/// Returns the keys of all rows with this number.
 fn all(number: u64) -> RangeInclusive<(u64, u64)> {
     (number, 0)..=(number, u64::MAX)
 }
 
 impl Tables<'_> {
-    /// Removes the rows of a number that nothing points at any more; where there are many, the
-    /// rest is noted for [`Tables::reap`] and the answer is true.
-    pub(crate) fn remove_rows(&mut self, number: u64, bytes: u64) -> Result<bool, StorageError> {
-        // The one row of a small blob is found without a search.
+    /// Removes the rows of a blob that has no entry any more. Returns whether some remain: those
+    /// are recorded for [`Tables::finish_removal`].
+    pub(crate) fn remove_all_rows(
+        &mut self,
+        number: u64,
+        bytes: u64,
+    ) -> Result<bool, StorageError> {
+        // The only row of a small blob is removed without a search.
         let first = self.rows.remove((number, 0))?;
         let whole = first.is_some_and(|row| row.value().len() as u64 == bytes);
-        let left = !whole && self.remove_some(number)?;
+        let left = !whole && self.remove_some_rows(number)?;
         if left {
             self.doomed.insert(number, bytes)?;
         }
         Ok(left)
     }
 
-    /// Removes some of the rows that are to go.
-    pub(crate) fn reap(&mut self) -> Result<(), Failed> {
+    /// Removes some of the rows that [`Tables::remove_all_rows`] left.
+    pub(crate) fn finish_removal(&mut self) -> Result<(), Failed> {
         let doomed = self.doomed.first().map_err(broken)?;
         let doomed = doomed.map(|(number, _)| number.value());
         if let Some(number) = doomed
-            && !self.remove_some(number).map_err(broken)?
+            && !self.remove_some_rows(number).map_err(broken)?
         {
             self.doomed.remove(number).map_err(broken)?;
         }
         Ok(())
     }
 
-    /// Writes some rows from `first` on anew, which puts them into the lowest free pages; the first
-    /// of those that are left.
+    /// Writes some rows again, starting at the key `first`. That moves them to the lowest free
+    /// pages. Returns the key of the next row, or `None` after the last.
     pub(crate) fn move_rows(&mut self, first: (u64, u64)) -> Result<Option<(u64, u64)>, Failed> {
-        let (mut moved, mut bytes, mut left) = (Vec::new(), 0, None);
+        let (mut moved, mut bytes, mut next) = (Vec::new(), 0, None);
         for row in self.rows.range(first..).map_err(broken)? {
             let (key, row) = row.map_err(broken)?;
-            if moved.len() == MOVED || bytes >= MOVED_BYTES {
-                left = Some(key.value());
+            if moved.len() == MOVE_ROWS || bytes >= MOVE_BYTES {
+                next = Some(key.value());
                 break;
             }
             bytes += row.value().len();
@@ -69,17 +74,17 @@ impl Tables<'_> {
         for (key, row) in moved {
             self.rows.insert(key, row.as_slice()).map_err(broken)?;
         }
-        Ok(left)
+        Ok(next)
     }
 
-    /// Whether more of them are left.
-    fn remove_some(&mut self, number: u64) -> Result<bool, StorageError> {
+    /// Removes up to [`REMOVE_ROWS`] rows. Returns whether more may remain.
+    fn remove_some_rows(&mut self, number: u64) -> Result<bool, StorageError> {
         let rows = self.rows.extract_from_if(all(number), |_, _| true)?;
         let mut removed = 0;
-        for row in rows.take(REMOVED) {
+        for row in rows.take(REMOVE_ROWS) {
             row?;
             removed += 1;
         }
-        Ok(removed == REMOVED)
+        Ok(removed == REMOVE_ROWS)
     }
 }

@@ -1,33 +1,33 @@
-//! The store as a whole, and how it is opened.
+//! The store, and how a location opens it.
 
 use std::ops::Deref;
 use std::path::Path;
 
 use async_trait::async_trait;
 use cas_core::{Capabilities, Context, Location, Opener, Result, Store, pool};
-use cas_kv::{KvStore, Place, Space};
+use cas_kv::{KvStore, OwnedDir, Reuse, Space};
 
 use crate::engine::RedbEngine;
 use crate::file::{self, NAMES};
 
-/// Laws that this store does not keep: none.
+/// Conformance laws that this store does not keep: none.
 pub const GAPS: &[(&str, &str)] = &[];
 
-/// Memory that the engine keeps pages in, unless the location says otherwise.
+/// Default size of the page cache in bytes.
 const CACHE: usize = 64 << 20;
-/// Size of the reserve: more than the pages of a removal and of an opening.
+/// Size of the reserve in bytes: more than redb writes to remove a blob and to open the file.
 const RESERVE: u64 = 2 << 20;
 
-/// A store in one file.
+/// A store in one redb file.
 pub struct RedbStore(KvStore);
 
 impl RedbStore {
-    /// Opens the store in the directory `path`, and makes it where nothing is. This process is
-    /// its only owner until the last handle is dropped.
+    /// Opens the store in the directory `path`, or creates it. Other processes cannot open it until
+    /// the last handle is dropped.
     ///
     /// # Errors
-    /// `Busy`, naming the process that has it open; `FailedPrecondition` for a directory with
-    /// something else in it or a newer format; `Corrupt`; `Full`; those of the file system.
+    /// `Busy`, with the pid of the process that has it open; `FailedPrecondition` for a directory
+    /// with other contents or for a newer format; `Corrupt`; `Full`; errors of the file system.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(path.as_ref(), CACHE)
     }
@@ -40,7 +40,7 @@ impl RedbStore {
     }
 }
 
-/// Its bytes, records and names.
+/// Gives access to its content, records and images.
 impl Deref for RedbStore {
     type Target = KvStore;
 
@@ -50,15 +50,15 @@ impl Deref for RedbStore {
 }
 
 fn open(path: &Path, cache: usize) -> Result<KvStore> {
-    let place = Place::own(path, NAMES)?;
-    let space = Space::new(place.dir(), RESERVE, true)?;
-    KvStore::open(place, |path, new| {
-        RedbEngine::open(file::open(path, new)?, space.clone(), cache)
+    let dir = OwnedDir::claim(path, NAMES)?;
+    let space = Space::new(dir.path(), RESERVE, Reuse::Immediate)?;
+    KvStore::open(dir, |path, mode| {
+        RedbEngine::open(file::open(path, mode)?, space.clone(), cache)
     })
 }
 
-/// Opens `redb:///path?cache=64MiB`: a directory, with the file in it. `cache` is the memory that
-/// pages are kept in, read and written.
+/// Opens `redb:///path?cache=64MiB`. The path is the directory that contains the file; `cache` is
+/// the size of the cache for read and written pages, by default 64 MiB.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RedbOpener;
 

@@ -1,56 +1,62 @@
-//! The tables in the file, and one write transaction over them.
+//! The tables of the file, and a write transaction on them.
 
 use cas_core::Digest;
-use cas_core::records::Table as Home;
-use cas_kv::{Failed, Found, Key, Rows, Staged, Transaction};
+use cas_core::records::Table as RecordTable;
+use cas_kv::{BlobEntry, Failed, IngestEntry, Key, Rows, Transaction};
 use redb::{ReadableTable, StorageError, Table, TableDefinition, WriteTransaction};
 
 use crate::error::broken;
 
-/// Keys from which on they may be removed in one pass, and rows for each that it may pass.
-const MANY: usize = 8;
-const NEAR: usize = 4;
+/// Minimum number of keys that are removed in one pass over the table.
+const PASS_KEYS: usize = 8;
+/// Maximum number of rows that such a pass visits for each key.
+const PASS_ROWS: usize = 4;
 
-/// Numbers that the store keeps of itself.
+/// The format, and the first unallocated number.
 pub(crate) const META: TableDefinition<'static, &str, u64> = TableDefinition::new("cas");
-/// Blobs.
-pub(crate) const BLOBS: TableDefinition<'static, &[u8], Entry> = TableDefinition::new("content");
-/// Bytes, by the number of their blob and their offset in it.
+/// Entries of blobs.
+pub(crate) const BLOBS: TableDefinition<'static, &[u8], BlobValue> =
+    TableDefinition::new("content");
+/// Rows of bytes, by the number of their blob and their offset in it.
 pub(crate) const ROWS: TableDefinition<'static, (u64, u64), &[u8]> = TableDefinition::new("rows");
 /// Ingests that have rows.
-pub(crate) const INGESTS: TableDefinition<'static, &str, Noted> = TableDefinition::new("ingests");
-/// Numbers whose rows are to go, with the bytes in them.
+pub(crate) const INGESTS: TableDefinition<'static, &str, IngestValue> =
+    TableDefinition::new("ingests");
+/// Numbers whose rows are still to be removed, with the bytes in them.
 pub(crate) const DOOMED: TableDefinition<'static, u64, u64> = TableDefinition::new("doomed");
 
-/// A blob: its size, its number, and its bytes where they are few; others are in rows.
-pub(crate) type Entry = (u64, u64, &'static [u8]);
-/// An ingest: the number of its rows, the bytes in them, and when it last grew, in milliseconds
-/// since 1970.
-pub(crate) type Noted = (u64, u64, u64);
+/// A blob: its size, its number, and its bytes if they are inline.
+pub(crate) type BlobValue = (u64, u64, &'static [u8]);
+/// An ingest: the number of its rows, the bytes in them, and the time of the last write in
+/// milliseconds since 1970.
+pub(crate) type IngestValue = (u64, u64, u64);
 /// A record: its revision and its value.
-pub(crate) type Value = (u64, &'static [u8]);
+pub(crate) type RecordValue = (u64, &'static [u8]);
 
-/// The table of the records of one kind; keys are text, but an engine that knows checks it at
-/// every comparison.
-pub(crate) const fn records(kind: Home) -> TableDefinition<'static, &'static [u8], Value> {
-    TableDefinition::new(kind.name())
+/// Returns the definition of a records table. Keys are text, but stored as bytes, because redb
+/// would validate text at every comparison.
+pub(crate) const fn records(
+    table: RecordTable,
+) -> TableDefinition<'static, &'static [u8], RecordValue> {
+    TableDefinition::new(table.name())
 }
 
-/// What an entry says.
-pub(crate) fn found((size, number, beside): (u64, u64, &[u8])) -> Found {
-    Found {
+/// Decodes the entry of a blob.
+pub(crate) fn blob_entry((size, number, inline): (u64, u64, &[u8])) -> BlobEntry {
+    BlobEntry {
         size,
         number,
-        rows: match size == beside.len() as u64 {
-            true => Rows::Beside,
-            false => Rows::Many,
+        rows: if size == inline.len() as u64 {
+            Rows::Inline
+        } else {
+            Rows::Many
         },
     }
 }
 
-/// What a note says.
-pub(crate) fn staged((number, offset, millis): Noted) -> Staged {
-    Staged {
+/// Decodes the entry of an ingest.
+pub(crate) fn ingest_entry((number, offset, millis): IngestValue) -> IngestEntry {
+    IngestEntry {
         number,
         offset,
         millis,
@@ -60,18 +66,18 @@ pub(crate) fn staged((number, offset, millis): Noted) -> Staged {
 /// The tables, open in one write transaction.
 pub(crate) struct Tables<'a> {
     meta: Table<'a, &'static str, u64>,
-    blobs: Table<'a, &'static [u8], Entry>,
+    blobs: Table<'a, &'static [u8], BlobValue>,
     pub(crate) rows: Table<'a, (u64, u64), &'static [u8]>,
-    ingests: Table<'a, &'static str, Noted>,
+    ingests: Table<'a, &'static str, IngestValue>,
     pub(crate) doomed: Table<'a, u64, u64>,
-    records: [Table<'a, &'static [u8], Value>; Home::ALL.len()],
+    records: [Table<'a, &'static [u8], RecordValue>; RecordTable::ALL.len()],
 }
 
 impl<'a> Tables<'a> {
-    /// Opens them, and makes those that are absent.
+    /// Opens the tables, and creates those that do not exist.
     pub(crate) fn open(tx: &'a WriteTransaction) -> Result<Self, Failed> {
         let [blobs, images, snapshots, leases] =
-            Home::ALL.map(|kind| tx.open_table(records(kind)).map_err(broken));
+            RecordTable::ALL.map(|table| tx.open_table(records(table)).map_err(broken));
         Ok(Tables {
             meta: tx.open_table(META).map_err(broken)?,
             blobs: tx.open_table(BLOBS).map_err(broken)?,
@@ -82,9 +88,8 @@ impl<'a> Tables<'a> {
         })
     }
 
-    /// The records of one kind.
-    fn records(&mut self, kind: Home) -> &mut Table<'a, &'static [u8], Value> {
-        &mut self.records[kind as usize]
+    fn records(&mut self, table: RecordTable) -> &mut Table<'a, &'static [u8], RecordValue> {
+        &mut self.records[table as usize]
     }
 }
 
@@ -99,45 +104,50 @@ impl Transaction for Tables<'_> {
         Ok(())
     }
 
-    fn find(&mut self, digest: &Digest) -> Result<Option<Found>, Failed> {
-        let entry = self.blobs.get(Key::of(digest).bytes()).map_err(broken)?;
-        Ok(entry.map(|entry| found(entry.value())))
+    fn find_blob(&mut self, digest: &Digest) -> Result<Option<BlobEntry>, Failed> {
+        let found = self.blobs.get(Key::of(digest).bytes()).map_err(broken)?;
+        Ok(found.map(|found| blob_entry(found.value())))
     }
 
-    fn enter(&mut self, digest: &Digest, found: Found, beside: &[u8]) -> Result<(), Failed> {
-        let entry = (found.size, found.number, beside);
+    fn insert_blob(
+        &mut self,
+        digest: &Digest,
+        blob: BlobEntry,
+        inline: &[u8],
+    ) -> Result<(), Failed> {
+        let value = (blob.size, blob.number, inline);
         let key = Key::of(digest);
-        self.blobs.insert(key.bytes(), entry).map_err(broken)?;
+        self.blobs.insert(key.bytes(), value).map_err(broken)?;
         Ok(())
     }
 
-    fn leave(&mut self, digests: &[&Digest]) -> Result<(), Failed> {
+    fn remove_blobs(&mut self, digests: &[&Digest]) -> Result<(), Failed> {
         let keys: Vec<Key> = digests.iter().map(|digest| Key::of(digest)).collect();
         let keys: Vec<&[u8]> = keys.iter().map(Key::bytes).collect();
         remove_all(&mut self.blobs, &keys).map_err(broken)
     }
 
-    fn write(&mut self, number: u64, offset: u64, row: &[u8]) -> Result<(), Failed> {
+    fn write_row(&mut self, number: u64, offset: u64, row: &[u8]) -> Result<(), Failed> {
         self.rows.insert((number, offset), row).map_err(broken)?;
         Ok(())
     }
 
-    fn erase(&mut self, found: Found) -> Result<bool, Failed> {
-        self.remove_rows(found.number, found.size).map_err(broken)
+    fn remove_rows(&mut self, blob: BlobEntry) -> Result<bool, Failed> {
+        self.remove_all_rows(blob.number, blob.size).map_err(broken)
     }
 
-    fn note(&mut self, key: &str, staged: Staged) -> Result<(), Failed> {
-        let noted = (staged.number, staged.offset, staged.millis);
-        self.ingests.insert(key, noted).map_err(broken)?;
+    fn put_ingest(&mut self, key: &str, ingest: IngestEntry) -> Result<(), Failed> {
+        let value = (ingest.number, ingest.offset, ingest.millis);
+        self.ingests.insert(key, value).map_err(broken)?;
         Ok(())
     }
 
-    fn forget(&mut self, key: &str) -> Result<Option<Staged>, Failed> {
-        let noted = self.ingests.remove(key).map_err(broken)?;
-        Ok(noted.map(|noted| staged(noted.value())))
+    fn remove_ingest(&mut self, key: &str) -> Result<Option<IngestEntry>, Failed> {
+        let removed = self.ingests.remove(key).map_err(broken)?;
+        Ok(removed.map(|removed| ingest_entry(removed.value())))
     }
 
-    fn revisions(&mut self, table: Home, keys: &[&str]) -> Result<Vec<Option<u64>>, Failed> {
+    fn revisions(&mut self, table: RecordTable, keys: &[&str]) -> Result<Vec<Option<u64>>, Failed> {
         let records = self.records(table);
         let revision = |key: &&str| {
             let found = records.get(key.as_bytes()).map_err(broken)?;
@@ -146,25 +156,31 @@ impl Transaction for Tables<'_> {
         keys.iter().map(revision).collect()
     }
 
-    fn put(&mut self, table: Home, key: &str, revision: u64, value: &[u8]) -> Result<(), Failed> {
+    fn put_record(
+        &mut self,
+        table: RecordTable,
+        key: &str,
+        revision: u64,
+        value: &[u8],
+    ) -> Result<(), Failed> {
         let table = self.records(table);
         let put = table.insert(key.as_bytes(), (revision, value));
         put.map_err(broken).map(|_| ())
     }
 
-    fn delete(&mut self, table: Home, keys: &[&str]) -> Result<(), Failed> {
+    fn remove_records(&mut self, table: RecordTable, keys: &[&str]) -> Result<(), Failed> {
         let keys: Vec<&[u8]> = keys.iter().map(|key| key.as_bytes()).collect();
         remove_all(self.records(table), &keys).map_err(broken)
     }
 }
 
-/// Removes keys: those that are in order and neighbours in one pass, which balances the tree once
-/// and not for each.
+/// Removes keys. Sorted keys that are close together are removed in one pass, which rebalances the
+/// tree once instead of for each key.
 fn remove_all<V: redb::Value + 'static>(
     table: &mut Table<'_, &'static [u8], V>,
     keys: &[&[u8]],
 ) -> Result<(), StorageError> {
-    if !are_neighbours(table, keys)? {
+    if !are_close(table, keys)? {
         return (keys.iter()).try_for_each(|key| table.remove(key).map(drop));
     }
     let mut wanted = keys.iter().copied().peekable();
@@ -174,17 +190,17 @@ fn remove_all<V: redb::Value + 'static>(
     })
 }
 
-/// Whether many keys are in order, with few others between them.
-fn are_neighbours<V: redb::Value + 'static>(
+/// Returns whether the keys are many and sorted, with few other keys between them.
+fn are_close<V: redb::Value + 'static>(
     table: &Table<'_, &'static [u8], V>,
     keys: &[&[u8]],
 ) -> Result<bool, StorageError> {
     let (Some(first), Some(last)) = (keys.first(), keys.last()) else {
         return Ok(false);
     };
-    if keys.len() < MANY || !keys.is_sorted() {
+    if keys.len() < PASS_KEYS || !keys.is_sorted() {
         return Ok(false);
     }
     let between = table.range::<&[u8]>(*first..=*last)?;
-    Ok(between.take(NEAR * keys.len() + 1).count() <= NEAR * keys.len())
+    Ok(between.take(PASS_ROWS * keys.len() + 1).count() <= PASS_ROWS * keys.len())
 }

@@ -1,105 +1,109 @@
-//! The tables as one commit left them.
+//! The tables as of one commit.
 
 use std::ops::Bound;
 
 use bytes::{Bytes, BytesMut};
-use cas_core::records::Table as Home;
+use cas_core::records::Table as RecordTable;
 use cas_core::{Digest, Error, Result};
-use cas_kv::{Found, Key, Staged, View};
+use cas_kv::{BlobEntry, IngestEntry, Key, View};
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, TableError};
 
-use crate::error::{corrupt, sort};
-use crate::tables::records;
-use crate::tables::{BLOBS, DOOMED, Entry, INGESTS, META, Noted, ROWS, Value, found, staged};
+use crate::error::{classify, corrupt};
+use crate::tables::{BLOBS, DOOMED, INGESTS, META, ROWS};
+use crate::tables::{BlobValue, IngestValue, RecordValue, blob_entry, ingest_entry, records};
 
-/// Most bytes that are reserved for a read before they are found.
-const RESERVED: usize = 8 << 20;
+/// Maximum size in bytes of the buffer that a read allocates before it finds any rows.
+const BUFFER_MAX: usize = 8 << 20;
 
-/// The tables, for readers.
+/// The tables in a read transaction.
 pub(crate) struct RedbView {
     meta: ReadOnlyTable<&'static str, u64>,
-    blobs: ReadOnlyTable<&'static [u8], Entry>,
+    blobs: ReadOnlyTable<&'static [u8], BlobValue>,
     rows: ReadOnlyTable<(u64, u64), &'static [u8]>,
-    ingests: ReadOnlyTable<&'static str, Noted>,
+    ingests: ReadOnlyTable<&'static str, IngestValue>,
     pub(crate) doomed: ReadOnlyTable<u64, u64>,
-    records: [ReadOnlyTable<&'static [u8], Value>; Home::ALL.len()],
+    records: [ReadOnlyTable<&'static [u8], RecordValue>; RecordTable::ALL.len()],
 }
 
 impl RedbView {
-    /// Opens them.
+    /// Opens the tables.
     pub(crate) fn open(tx: &ReadTransaction) -> Result<Self> {
         let [blobs, images, snapshots, leases] =
-            Home::ALL.map(|kind| tx.open_table(records(kind)).map_err(absent));
+            RecordTable::ALL.map(|table| tx.open_table(records(table)).map_err(missing));
         Ok(RedbView {
-            meta: tx.open_table(META).map_err(absent)?,
-            blobs: tx.open_table(BLOBS).map_err(absent)?,
-            rows: tx.open_table(ROWS).map_err(absent)?,
-            ingests: tx.open_table(INGESTS).map_err(absent)?,
-            doomed: tx.open_table(DOOMED).map_err(absent)?,
+            meta: tx.open_table(META).map_err(missing)?,
+            blobs: tx.open_table(BLOBS).map_err(missing)?,
+            rows: tx.open_table(ROWS).map_err(missing)?,
+            ingests: tx.open_table(INGESTS).map_err(missing)?,
+            doomed: tx.open_table(DOOMED).map_err(missing)?,
             records: [blobs?, images?, snapshots?, leases?],
         })
     }
 }
 
-/// A file without these tables was never ours.
-fn absent(error: TableError) -> Error {
+/// Converts the error for a table that cannot be opened. A store always has all of them.
+fn missing(error: TableError) -> Error {
     match error {
-        TableError::Storage(error) => sort(error),
-        _ => Error::precondition("it is a database of another program; choose another directory"),
+        TableError::Storage(error) => classify(error),
+        _ => {
+            Error::precondition("the database belongs to another program; choose another directory")
+        }
     }
 }
 
 impl View for RedbView {
     fn meta(&self, name: &str) -> Result<Option<u64>> {
-        let found = self.meta.get(name).map_err(sort)?;
+        let found = self.meta.get(name).map_err(classify)?;
         Ok(found.map(|found| found.value()))
     }
 
-    fn find(&self, digest: &Digest) -> Result<Option<Found>> {
-        let entry = self.blobs.get(Key::of(digest).bytes()).map_err(sort)?;
-        Ok(entry.map(|entry| found(entry.value())))
+    fn find_blob(&self, digest: &Digest) -> Result<Option<BlobEntry>> {
+        let found = self.blobs.get(Key::of(digest).bytes());
+        Ok(found
+            .map_err(classify)?
+            .map(|found| blob_entry(found.value())))
     }
 
-    fn open(&self, digest: &Digest) -> Result<Option<(Found, Bytes)>> {
-        let entry = self.blobs.get(Key::of(digest).bytes()).map_err(sort)?;
-        Ok(entry.map(|entry| {
-            let entry = entry.value();
-            (found(entry), Bytes::copy_from_slice(entry.2))
+    fn open_blob(&self, digest: &Digest) -> Result<Option<(BlobEntry, Bytes)>> {
+        let found = self.blobs.get(Key::of(digest).bytes());
+        Ok(found.map_err(classify)?.map(|found| {
+            let value = found.value();
+            (blob_entry(value), Bytes::copy_from_slice(value.2))
         }))
     }
 
-    fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<(Digest, Found)>> {
+    fn list_blobs(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<(Digest, BlobEntry)>> {
         let after = after.map(Key::of);
         let from = match &after {
             Some(after) => Bound::Excluded(after.bytes()),
             None => Bound::Unbounded,
         };
         let rows = self.blobs.range::<&[u8]>((from, Bound::Unbounded));
-        let blobs = rows.map_err(sort)?.take(limit).map(|row| {
-            let (key, entry) = row.map_err(sort)?;
+        let blobs = rows.map_err(classify)?.take(limit).map(|row| {
+            let (key, value) = row.map_err(classify)?;
             let digest = Key::digest(key.value());
-            let digest = digest.ok_or_else(|| corrupt("the key of a blob is no digest"))?;
-            Ok((digest, found(entry.value())))
+            let digest = digest.ok_or_else(|| corrupt("a blob has an invalid key"))?;
+            Ok((digest, blob_entry(value.value())))
         });
         blobs.collect()
     }
 
-    fn read(&self, number: u64, offset: u64, length: usize) -> Result<Bytes> {
-        let mut data = BytesMut::with_capacity(length.min(RESERVED));
+    fn read_rows(&self, number: u64, offset: u64, length: usize) -> Result<Bytes> {
+        let mut data = BytesMut::with_capacity(length.min(BUFFER_MAX));
         let mut before = self
             .rows
             .range((number, 0)..=(number, offset))
-            .map_err(sort)?;
-        let Some(first) = before.next_back().transpose().map_err(sort)? else {
+            .map_err(classify)?;
+        let Some(first) = before.next_back().transpose().map_err(classify)? else {
             return Ok(Bytes::new());
         };
         let first = first.0.value().1;
         let rows = self
             .rows
             .range((number, first)..=(number, u64::MAX))
-            .map_err(sort)?;
+            .map_err(classify)?;
         for row in rows {
-            let (key, row) = row.map_err(sort)?;
+            let (key, row) = row.map_err(classify)?;
             let at = offset + data.len() as u64;
             let (start, row) = (key.value().1, row.value());
             let skip = usize::try_from(at.saturating_sub(start)).unwrap_or(usize::MAX);
@@ -115,23 +119,23 @@ impl View for RedbView {
         Ok(data.freeze())
     }
 
-    fn ingest(&self, key: &str) -> Result<Option<Staged>> {
-        let noted = self.ingests.get(key).map_err(sort)?;
-        Ok(noted.map(|noted| staged(noted.value())))
+    fn ingest(&self, key: &str) -> Result<Option<IngestEntry>> {
+        let found = self.ingests.get(key).map_err(classify)?;
+        Ok(found.map(|found| ingest_entry(found.value())))
     }
 
-    fn ingests(&self) -> Result<Vec<(String, Staged)>> {
-        let rows = self.ingests.iter().map_err(sort)?;
+    fn ingests(&self) -> Result<Vec<(String, IngestEntry)>> {
+        let rows = self.ingests.iter().map_err(classify)?;
         rows.map(|row| {
-            let (key, noted) = row.map_err(sort)?;
-            Ok((key.value().to_owned(), staged(noted.value())))
+            let (key, value) = row.map_err(classify)?;
+            Ok((key.value().to_owned(), ingest_entry(value.value())))
         })
         .collect()
     }
 
-    fn record(&self, table: Home, key: &str) -> Result<Option<(u64, Bytes)>> {
+    fn record(&self, table: RecordTable, key: &str) -> Result<Option<(u64, Bytes)>> {
         let found = self.records[table as usize].get(key.as_bytes());
-        Ok(found.map_err(sort)?.map(|found| {
+        Ok(found.map_err(classify)?.map(|found| {
             let (revision, value) = found.value();
             (revision, Bytes::copy_from_slice(value))
         }))
@@ -139,7 +143,7 @@ impl View for RedbView {
 
     fn records(
         &self,
-        table: Home,
+        table: RecordTable,
         prefix: &str,
         after: Option<&str>,
         limit: usize,
@@ -150,13 +154,13 @@ impl View for RedbView {
         };
         let mut page = Vec::new();
         let rows = self.records[table as usize].range::<&[u8]>((from, Bound::Unbounded));
-        for row in rows.map_err(sort)?.take(limit) {
-            let (key, value) = row.map_err(sort)?;
+        for row in rows.map_err(classify)?.take(limit) {
+            let (key, value) = row.map_err(classify)?;
             if !key.value().starts_with(prefix.as_bytes()) {
                 break;
             }
             let key = String::from_utf8(key.value().to_vec());
-            let key = key.map_err(|_| corrupt("the key of a record is no text"))?;
+            let key = key.map_err(|_| corrupt("the key of a record is not UTF-8"))?;
             let (revision, value) = value.value();
             page.push((key, revision, Bytes::copy_from_slice(value)));
         }

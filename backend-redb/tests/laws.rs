@@ -1,4 +1,4 @@
-//! The store in one file before the law book.
+//! Runs the conformance laws on the store.
 
 use backend_redb::RedbStore;
 

@@ -1,4 +1,4 @@
-//! Removal in bulk does what the removals one by one do, and leaves nothing else in the file.
+//! Removing many blobs at once leaves the same file contents as removing them one by one.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -10,17 +10,19 @@ use cas_core::records::Batch;
 use cas_core::{ContentExt, ContentStore, Digest, Result, pool::wait};
 use redb::{ReadableDatabase, ReadableTableMetadata, TableHandle};
 
-/// More than the blobs of one transaction.
+/// More blobs than one transaction removes.
 const BLOBS: usize = 2_500;
-/// More than the rows that one transaction removes.
+/// Bytes of more rows than one transaction removes.
 const LARGE: usize = 24 << 20;
 
-/// Numbered blobs, every fifth stored a second time after its removal, and a large one; what is
-/// to go: two of three, some in an older version, some twice, some that are not there.
+/// Stores numbered blobs, every fifth a second time after its removal, and one large blob.
+///
+/// Returns the blobs to remove: two of three, some with an old version, some twice, and some that
+/// do not exist.
 async fn fill(content: &dyn ContentStore) -> Result<Vec<(Digest, Version)>> {
-    let mut going = Vec::new();
+    let mut doomed = Vec::new();
     for number in 0..BLOBS {
-        // Some beside their sizes, some in rows.
+        // Some are stored inline, some in rows.
         let data = bytes::Bytes::from(number.to_le_bytes().repeat(1 + 100 * (number % 2)));
         let digest = content.put(data.clone()).await?;
         let stat = content.stat(&digest).await?.unwrap();
@@ -29,18 +31,18 @@ async fn fill(content: &dyn ContentStore) -> Result<Vec<(Digest, Version)>> {
             content.put(data).await?;
         }
         let times = number % 3;
-        going.extend(std::iter::repeat_n((digest, stat.version), times));
+        doomed.extend(std::iter::repeat_n((digest, stat.version), times));
         let absent = Digest::sha256(&number.to_be_bytes());
-        going.push((absent, stat.version));
+        doomed.push((absent, stat.version));
     }
     let large = content.put(vec![1; LARGE].into()).await?;
     let stat = content.stat(&large).await?.unwrap();
-    going.insert(BLOBS / 2, (large, stat.version));
-    Ok(going)
+    doomed.insert(BLOBS / 2, (large, stat.version));
+    Ok(doomed)
 }
 
-/// The blobs that are left, and how many entries each table has.
-fn left(path: &Path, store: RedbStore) -> (Vec<Stat>, Vec<(String, u64)>) {
+/// Closes the store. Returns its blobs, and the number of entries of each table.
+fn contents(path: &Path, store: RedbStore) -> (Vec<Stat>, Vec<(String, u64)>) {
     let blobs = wait(store.content().list(None, 2 * BLOBS)).unwrap();
     drop(store);
     let db = redb::Database::open(path.join("cas.redb")).unwrap();
@@ -55,7 +57,7 @@ fn left(path: &Path, store: RedbStore) -> (Vec<Stat>, Vec<(String, u64)>) {
 }
 
 #[test]
-fn in_bulk_is_the_removal_of_each() {
+fn bulk_removal_equals_single_removals() {
     let memory = tempfile::tempdir_in("/dev/shm");
     let temp = memory.or_else(|_| tempfile::tempdir()).unwrap();
     let results = ["each", "bulk"].map(|how| {
@@ -63,21 +65,21 @@ fn in_bulk_is_the_removal_of_each() {
         let store = RedbStore::open(&path).unwrap();
         let content = store.content();
         wait(async {
-            let going = fill(&*content).await.unwrap();
+            let doomed = fill(&*content).await.unwrap();
             if how == "bulk" {
                 content
-                    .remove_versions(&going, &Batch::new())
+                    .remove_versions(&doomed, &Batch::new())
                     .await
                     .unwrap();
             } else {
-                for (digest, version) in &going {
+                for (digest, version) in &doomed {
                     content.remove_version(digest, *version).await.unwrap();
                 }
             }
             content.flush().await.unwrap();
         });
         drop(content);
-        left(&path, store)
+        contents(&path, store)
     });
     let [each, bulk] = results;
     assert!(!each.0.is_empty() && each.0.len() < BLOBS);
@@ -85,5 +87,8 @@ fn in_bulk_is_the_removal_of_each() {
     let in_rows = each.0.iter().filter(|stat| stat.size > 512).count();
     assert_eq!(count("rows"), in_rows as u64);
     assert_eq!(count("doomed"), 0);
-    assert!(each == bulk, "removal in bulk is another");
+    assert!(
+        each == bulk,
+        "bulk and single removals leave different contents"
+    );
 }

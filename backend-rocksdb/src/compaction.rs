@@ -1,5 +1,5 @@
-//! Space that comes back: removals leave dead rows in blob files, which the engine takes away when
-//! all of a file are dead, and writes the living of a file anew when it is told to.
+//! Returning space to the file system. Removals leave dead rows in blob files. RocksDB deletes a
+//! blob file whose rows are all dead, and rewrites the live rows of other files on request.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -8,76 +8,80 @@ use cas_kv::Space;
 use rocksdb::{BottommostLevelCompaction, CompactOptions};
 
 use crate::database::Database;
-use crate::error::sort;
+use crate::error::classify;
 use crate::family::{self, ROWS};
 
-/// Bytes in blob files, dead ones among them.
-const ALL: &str = "rocksdb.live-blob-file-size";
-/// Bytes of dead rows in blob files, as far as compactions have met them.
+/// The property with the bytes in blob files, live and dead.
+const TOTAL: &str = "rocksdb.live-blob-file-size";
+/// The property with the bytes of dead rows in blob files that compactions have found so far.
 const DEAD: &str = "rocksdb.live-blob-file-garbage-size";
 
-/// The part of the bytes in blob files that removals must have come to, before all keys are passed
-/// over for them.
-const WORTH: u64 = 32;
-/// The option that has compactions write anew what lives in the oldest files.
-const GARBAGE: &str = "enable_blob_garbage_collection";
-/// Passes that write all files anew, each the oldest of them.
+/// Keys are compacted if at least one part in this many of the bytes in blob files was removed.
+const COMPACT_PART: u64 = 32;
+/// The option with which a compaction rewrites the live rows of the oldest blob files.
+const BLOB_GC: &str = "enable_blob_garbage_collection";
+/// Compactions that together rewrite all blob files.
 const PASSES: u64 = 4;
-/// The part of the files that one pass writes anew.
-pub(crate) const OLDEST: f64 = 1.0 / PASSES as f64;
-/// Free bytes of the disk that are left to others.
-const ROOM: u64 = 16 << 20;
+/// The part of the blob files, the oldest, that one compaction rewrites.
+pub(crate) const PASS_PART: f64 = 1.0 / PASSES as f64;
+/// Bytes that a compaction leaves free on the disk.
+const FREE_MIN: u64 = 16 << 20;
 
-/// What was removed since space last came back.
+/// Decides when to compact.
 pub(crate) struct Compaction {
+    /// Percentage of dead bytes from which blob files are rewritten.
     garbage: u64,
-    erased: AtomicU64,
+    /// Bytes of rows removed since the last compaction.
+    removed: AtomicU64,
 }
 
 impl Compaction {
-    /// Writes files anew from `garbage` percent of dead bytes on.
+    /// Returns a compaction that rewrites blob files if at least `garbage` percent of their bytes
+    /// are dead.
     pub(crate) fn new(garbage: u8) -> Self {
         Compaction {
             garbage: u64::from(garbage),
-            erased: AtomicU64::new(0),
+            removed: AtomicU64::new(0),
         }
     }
 
-    /// Notes bytes of rows that were removed.
-    pub(crate) fn note(&self, erased: u64) {
-        self.erased.fetch_add(erased, Ordering::Relaxed);
+    /// Counts `bytes` of removed rows.
+    pub(crate) fn add_removed(&self, bytes: u64) {
+        self.removed.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Takes dead rows away, when they are more than a few: their keys first, which is cheap and
-    /// shows how many bytes are dead; the bytes, with those that live beside them written anew,
-    /// when they are many.
+    /// Removes dead rows, if there are more than a few. Compacts keys first, which is cheap and
+    /// tells how many bytes are dead. Rewrites blob files only if many are.
     pub(crate) fn run(&self, database: &Database, space: &Space) -> Result<()> {
-        let erased = self.erased.load(Ordering::Relaxed);
-        if erased == 0 || erased < database.size(ALL)? / WORTH {
+        let removed = self.removed.load(Ordering::Relaxed);
+        if removed == 0 || removed < database.rows_property(TOTAL)? / COMPACT_PART {
             return Ok(());
         }
-        self.erased.fetch_sub(erased, Ordering::Relaxed);
+        self.removed.fetch_sub(removed, Ordering::Relaxed);
         database.flush()?;
         for name in family::all() {
             compact(database, name, BottommostLevelCompaction::ForceOptimized)?;
         }
-        let (dead, all) = (database.size(DEAD)?, database.size(ALL)?);
-        if dead * 100 < all * self.garbage {
+        let dead = database.rows_property(DEAD)?;
+        let total = database.rows_property(TOTAL)?;
+        if dead * 100 < total * self.garbage {
             return Ok(());
         }
-        collect_garbage(database, true)?;
-        let done = renew(database, space);
-        collect_garbage(database, false)?;
-        done
+        set_blob_gc(database, "true")?;
+        let rewritten = rewrite_blob_files(database, space);
+        set_blob_gc(database, "false")?;
+        rewritten
     }
 }
 
-/// Writes the living of all blob files anew, the oldest first, as long as there is room for them
-/// beside the old: the engine ends at a full disk.
-fn renew(database: &Database, space: &Space) -> Result<()> {
+/// Rewrites the live rows of all blob files, the oldest first. Stops when the disk has no room for
+/// old and new files together, because RocksDB accepts no writes after it met a full disk.
+fn rewrite_blob_files(database: &Database, space: &Space) -> Result<()> {
     for _ in 0..PASSES {
-        let (dead, all) = (database.size(DEAD)?, database.size(ALL)?);
-        if dead == 0 || space.free()? < all.saturating_sub(dead) / PASSES + ROOM {
+        let dead = database.rows_property(DEAD)?;
+        let total = database.rows_property(TOTAL)?;
+        let needed = total.saturating_sub(dead) / PASSES + FREE_MIN;
+        if dead == 0 || space.free_bytes()? < needed {
             break;
         }
         compact(database, ROWS, BottommostLevelCompaction::Force)?;
@@ -85,14 +89,14 @@ fn renew(database: &Database, space: &Space) -> Result<()> {
     Ok(())
 }
 
-/// Whether compactions write the living of the oldest blob files anew.
-fn collect_garbage(database: &Database, on: bool) -> Result<()> {
-    let options = [(GARBAGE, if on { "true" } else { "false" })];
+/// Sets whether a compaction rewrites blob files: `"true"` or `"false"`.
+fn set_blob_gc(database: &Database, value: &str) -> Result<()> {
     let rows = database.family(ROWS)?;
-    database.db.set_options_cf(rows, &options).map_err(sort)
+    let set = database.db.set_options_cf(rows, &[(BLOB_GC, value)]);
+    set.map_err(classify)
 }
 
-/// Compacts a whole family, beside which others go on.
+/// Compacts all keys of a column family. Other compactions may run at the same time.
 fn compact(database: &Database, name: &str, bottom: BottommostLevelCompaction) -> Result<()> {
     let mut options = CompactOptions::default();
     options.set_exclusive_manual_compaction(false);

@@ -2,79 +2,84 @@
 
 use bytes::Bytes;
 use cas_core::Result;
-use cas_kv::Staged;
+use cas_kv::IngestEntry;
 use rocksdb::{ColumnFamily, DB, DBPinnableSlice, DBRawIterator, Options, ReadOptions};
 
-use crate::error::{corrupt, sort};
+use crate::error::{classify, corrupt};
 use crate::family::{self, ROWS};
 
-/// The database, and the options that it counts in.
+/// An open database.
 pub(crate) struct Database {
     pub(crate) db: DB,
+    /// The options of the database, which collect its statistics.
     pub(crate) options: Options,
-    /// Of rows: their digests decide what is right, as they do of the bytes of every store.
+    /// Options for reads of rows, without RocksDB's checksums: readers check bytes of a blob
+    /// against its digest, as with every store.
     pub(crate) unchecked: ReadOptions,
 }
 
 impl Database {
-    /// The handle of a family.
+    /// Returns the handle of a column family.
     pub(crate) fn family(&self, name: &str) -> Result<&ColumnFamily> {
         let family = self.db.cf_handle(name);
         family.ok_or_else(|| corrupt(&format!("the column family {name} is missing")))
     }
 
-    /// Writes all that is in memory to files, and begins a new log.
+    /// Writes everything in memory to files, and starts a new log.
     pub(crate) fn flush(&self) -> Result<()> {
-        let flush = |name| self.db.flush_cf(self.family(name)?).map_err(sort);
+        let flush = |name| self.db.flush_cf(self.family(name)?).map_err(classify);
         family::all().try_for_each(flush)
     }
 
-    /// What the engine says of the rows, in bytes.
-    pub(crate) fn size(&self, property: &str) -> Result<u64> {
+    /// Returns a property of the rows that RocksDB reports, in bytes.
+    pub(crate) fn rows_property(&self, property: &str) -> Result<u64> {
         let size = self.db.property_int_value_cf(self.family(ROWS)?, property);
-        Ok(size.map_err(sort)?.unwrap_or(0))
+        Ok(size.map_err(classify)?.unwrap_or(0))
     }
 
     pub(crate) fn get(&self, family: &str, key: &[u8]) -> Result<Option<DBPinnableSlice<'_>>> {
         let found = self.db.get_pinned_cf(self.family(family)?, key);
-        found.map_err(sort)
+        found.map_err(classify)
     }
 
+    /// Returns the row of a number that starts at `offset`.
     pub(crate) fn row(&self, number: u64, offset: u64) -> Result<Option<DBPinnableSlice<'_>>> {
-        let (rows, key) = (self.family(ROWS)?, family::row(number, offset));
+        let (rows, key) = (self.family(ROWS)?, family::row_key(number, offset));
         let found = self.db.get_pinned_cf_opt(rows, key, &self.unchecked);
-        found.map_err(sort)
+        found.map_err(classify)
     }
 
     pub(crate) fn iterate(&self, family: &str) -> Result<DBRawIterator<'_>> {
         Ok(self.db.raw_iterator_cf(self.family(family)?))
     }
 
-    /// How far the rows of an ingest go: those that a crash took were the last.
-    pub(crate) fn end(&self, number: u64) -> Result<u64> {
-        Ok(match self.last(number, u64::MAX)? {
+    /// Returns the offset at which the rows of an ingest end. A crash loses only the last rows, so
+    /// there are no gaps before it.
+    pub(crate) fn end_of_rows(&self, number: u64) -> Result<u64> {
+        Ok(match self.last_row(number, u64::MAX)? {
             Some((offset, row)) => offset + row.len() as u64,
             None => 0,
         })
     }
 
-    /// The last row of a number that begins at an offset or before it.
-    pub(crate) fn last(&self, number: u64, offset: u64) -> Result<Option<(u64, Bytes)>> {
+    /// Returns the last row of a number that starts at `offset` or before it, and its offset.
+    pub(crate) fn last_row(&self, number: u64, offset: u64) -> Result<Option<(u64, Bytes)>> {
         let mut rows = self.iterate(ROWS)?;
-        rows.seek_for_prev(family::row(number, offset));
+        rows.seek_for_prev(family::row_key(number, offset));
         if let Some((key, row)) = rows.item() {
-            let (found, offset) = family::row_of(key)?;
+            let (found, offset) = family::decode_row_key(key)?;
             let row = (found == number).then(|| (offset, Bytes::copy_from_slice(row)));
             return Ok(row);
         }
-        rows.status().map_err(sort).map(|()| None)
+        rows.status().map_err(classify).map(|()| None)
     }
 
-    pub(crate) fn staged(&self, note: &[u8]) -> Result<Staged> {
-        let (number, millis) = family::noted(note)?;
-        Ok(Staged {
+    /// Returns the entry of an ingest from its value in the column family.
+    pub(crate) fn ingest_entry(&self, value: &[u8]) -> Result<IngestEntry> {
+        let (number, millis) = family::decode_ingest(value)?;
+        Ok(IngestEntry {
             number,
-            offset: self.end(number)?,
+            offset: self.end_of_rows(number)?,
             millis,
         })
     }

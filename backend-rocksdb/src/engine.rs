@@ -7,28 +7,29 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cas_core::{ErrorKind, Result};
-use cas_kv::{Engine, Failed, Space, Transaction, View};
+use cas_kv::{Engine, Failed, OpenMode, Space, Transaction, View};
 use rocksdb::{DB, ReadOptions, WriteOptions};
 
 use crate::compaction::Compaction;
 use crate::database::Database;
-use crate::error::{broken, sort};
-use crate::family::{ROW, ROWS};
+use crate::error::{broken, classify};
+use crate::family::{ROW_SIZE, ROWS};
 use crate::options::Tuning;
 use crate::tables::Tables;
 
-/// Most bytes of a blob that are kept beside its size.
-const BESIDE: usize = 512;
+/// Maximum size in bytes of a blob that is stored inline, in its entry.
+const INLINE_MAX: usize = 512;
 
-/// Bytes of rows in memory.
+/// The property with the bytes of rows in memory.
 const IN_MEMORY: &str = "rocksdb.size-all-mem-tables";
 
-/// A database of RocksDB, open.
+/// An open RocksDB database.
 pub(crate) struct RocksEngine {
     db: Arc<Database>,
-    /// Writes of rows that went past the log, and how many of them are on the disk.
+    /// How many writes of rows have bypassed the log.
     staged: AtomicU64,
-    settled: Mutex<u64>,
+    /// How many of those writes are durable.
+    flushed: Mutex<u64>,
     /// Whether there are commits that a crash would undo.
     unsynced: AtomicBool,
     compaction: Compaction,
@@ -36,13 +37,13 @@ pub(crate) struct RocksEngine {
 }
 
 impl RocksEngine {
-    /// Opens a database, or makes it. Where the disk is full it is given the reserve.
-    pub(crate) fn open(path: &Path, new: bool, space: Space, tuning: Tuning) -> Result<Self> {
-        if new {
+    /// Opens or creates a database. If the disk is full, gives up the reserve and tries once more.
+    pub(crate) fn open(path: &Path, mode: OpenMode, space: Space, tuning: Tuning) -> Result<Self> {
+        if mode == OpenMode::Create {
             DirBuilder::new().mode(0o700).create(path)?;
         }
         let open = || {
-            let options = tuning.database(new)?;
+            let options = tuning.database(mode)?;
             let db = DB::open_cf_descriptors(&options, path, tuning.families());
             let mut unchecked = ReadOptions::default();
             unchecked.set_verify_checksums(false);
@@ -51,49 +52,49 @@ impl RocksEngine {
                 options,
                 unchecked,
             };
-            db.map(database).map_err(sort)
+            db.map(database).map_err(classify)
         };
         let opened = match open() {
-            Err(error) if error.kind() == ErrorKind::Full && space.release() => open(),
+            Err(error) if error.kind() == ErrorKind::Full && space.release_reserve() => open(),
             opened => opened,
         };
         Ok(RocksEngine {
             db: Arc::new(opened?),
             staged: AtomicU64::new(0),
-            settled: Mutex::new(0),
+            flushed: Mutex::new(0),
             unsynced: AtomicBool::new(false),
             compaction: Compaction::new(tuning.garbage),
             space,
         })
     }
 
-    /// The database, for its statistics.
+    /// Returns the database, for its statistics.
     pub(crate) fn database(&self) -> Arc<Database> {
         Arc::clone(&self.db)
     }
 }
 
-/// What is in the log only is written to where it stays: while there is room for it.
+/// Moves the contents of the log to table files, while the disk has room for them.
 impl Drop for RocksEngine {
     fn drop(&mut self) {
         if let Err(error) = self.db.flush() {
-            tracing::warn!(%error, "what the log holds is left in it");
+            tracing::warn!(%error, "the log was not flushed; the next opening reads it");
         }
     }
 }
 
 impl Engine for RocksEngine {
-    fn row(&self) -> usize {
-        ROW
+    fn row_size(&self) -> usize {
+        ROW_SIZE
     }
 
-    fn beside(&self) -> usize {
-        BESIDE
+    fn inline_max(&self) -> usize {
+        INLINE_MAX
     }
 
-    /// What is in memory and in the log only.
-    fn owed(&self) -> Result<u64> {
-        self.db.size(IN_MEMORY)
+    /// Returns the bytes that are only in memory or in the log.
+    fn pending_bytes(&self) -> Result<u64> {
+        self.db.rows_property(IN_MEMORY)
     }
 
     fn view(&self) -> Result<Arc<dyn View>> {
@@ -106,13 +107,14 @@ impl Engine for RocksEngine {
     ) -> Result<(), Failed> {
         let mut tables = Tables::new(&self.db);
         let synced = work(&mut tables)?;
-        let covered = self.space.unsynced();
-        let (logged, staged, erased) = tables.end();
+        let covered = self.space.unsynced_bytes();
+        let (logged, staged, removed) = tables.into_parts();
         let mut options = WriteOptions::default();
-        // The note of an ingest comes before its rows, or nobody would find them after a crash.
+        // The entry of an ingest must be durable before its rows, or a crash could leave rows that
+        // no entry refers to.
         options.set_sync(synced || staged.first);
         if !synced && !logged.is_empty() {
-            // Before it can be seen: a flush that sees it must not think that it is synced.
+            // Set before the write is visible: a `sync` that sees the write must not skip it.
             self.unsynced.store(true, Ordering::Release);
         }
         if synced || !logged.is_empty() {
@@ -123,32 +125,32 @@ impl Engine for RocksEngine {
             self.staged.fetch_add(1, Ordering::AcqRel);
             written.map_err(broken)?;
             if synced {
-                self.settle().map_err(Failed::Broken)?;
+                self.flush_staged().map_err(Failed::Broken)?;
             }
         }
         if synced {
             self.unsynced.store(false, Ordering::Release);
-            self.space.synced(covered);
+            self.space.mark_synced(covered);
         }
-        self.compaction.note(erased);
+        self.compaction.add_removed(removed);
         Ok(())
     }
 
-    fn settle(&self) -> Result<()> {
+    fn flush_staged(&self) -> Result<()> {
         let wanted = self.staged.load(Ordering::Acquire);
-        let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
-        if *settled < wanted {
+        let mut flushed = self.flushed.lock().unwrap_or_else(PoisonError::into_inner);
+        if *flushed < wanted {
             let covered = self.staged.load(Ordering::Acquire);
             let rows = self.db.family(ROWS)?;
-            self.db.db.flush_cf(rows).map_err(sort)?;
-            *settled = covered;
+            self.db.db.flush_cf(rows).map_err(classify)?;
+            *flushed = covered;
         }
         Ok(())
     }
 
     fn sync(&self) -> Result<()> {
         if self.unsynced.swap(false, Ordering::AcqRel) {
-            let synced = self.db.db.flush_wal(true).map_err(sort);
+            let synced = self.db.db.flush_wal(true).map_err(classify);
             if synced.is_err() {
                 self.unsynced.store(true, Ordering::Release);
             }
@@ -172,36 +174,36 @@ mod tests {
 
     use std::fs;
 
-    use cas_kv::Staged;
+    use cas_kv::{IngestEntry, Reuse};
     use rocksdb::statistics::Ticker;
 
     use super::*;
 
-    fn opened(directory: &Path, new: bool) -> RocksEngine {
-        let space = Space::new(directory, 0, false).unwrap();
+    fn open(directory: &Path, mode: OpenMode) -> RocksEngine {
+        let space = Space::new(directory, 0, Reuse::AfterCompaction).unwrap();
         let tuning = Tuning {
             statistics: true,
             ..Tuning::default()
         };
-        RocksEngine::open(&directory.join("db"), new, space, tuning).unwrap()
+        RocksEngine::open(&directory.join("db"), mode, space, tuning).unwrap()
     }
 
-    /// Adds a row of 100 bytes to an ingest that has `offset`.
-    fn spill(engine: &RocksEngine, offset: u64, synced: bool) {
-        let staged = Staged {
+    /// Appends a row of 100 bytes to the ingest at `offset`.
+    fn append_row(engine: &RocksEngine, offset: u64, synced: bool) {
+        let ingest = IngestEntry {
             number: 1,
             offset: offset + 100,
             millis: 1,
         };
         let mut work = |tables: &mut dyn Transaction| {
-            tables.note("key", staged)?;
-            tables.stage(1, offset, &[7; 100])?;
+            tables.put_ingest("key", ingest)?;
+            tables.stage_row(1, offset, &[7; 100])?;
             Ok(synced)
         };
         engine.transact(&mut work).unwrap();
     }
 
-    /// What the ingest has where this process is killed now.
+    /// Returns the size of the ingest that a kill of this process would leave now.
     fn after_a_kill(engine: &RocksEngine) -> Option<u64> {
         let copy = tempfile::tempdir().unwrap();
         fs::create_dir(copy.path().join("db")).unwrap();
@@ -209,29 +211,29 @@ mod tests {
             let file = file.unwrap();
             fs::copy(file.path(), copy.path().join("db").join(file.file_name())).unwrap();
         }
-        let copied = opened(copy.path(), false);
+        let copied = open(copy.path(), OpenMode::Existing);
         let found = copied.view().unwrap().ingest("key").unwrap();
-        found.map(|staged| staged.offset)
+        found.map(|ingest| ingest.offset)
     }
 
     #[test]
-    fn an_ingest_is_known_on_the_disk_before_its_first_row() {
+    fn the_entry_of_an_ingest_is_synced_before_its_first_row() {
         let temp = tempfile::tempdir().unwrap();
-        let engine = opened(temp.path(), true);
+        let engine = open(temp.path(), OpenMode::Create);
         let syncs = || engine.db.options.get_ticker_count(Ticker::WalFileSynced);
         let before = syncs();
-        spill(&engine, 0, false);
+        append_row(&engine, 0, false);
         assert_eq!(syncs(), before + 1);
-        spill(&engine, 100, false);
-        assert_eq!(syncs(), before + 1, "the next rows need no other note");
+        append_row(&engine, 100, false);
+        assert_eq!(syncs(), before + 1, "later rows need no sync");
     }
 
     #[test]
-    fn rows_that_were_synced_outlive_a_kill() {
+    fn synced_rows_survive_a_kill() {
         let temp = tempfile::tempdir().unwrap();
-        let engine = opened(temp.path(), true);
-        spill(&engine, 0, true);
-        spill(&engine, 100, false);
+        let engine = open(temp.path(), OpenMode::Create);
+        append_row(&engine, 0, true);
+        append_row(&engine, 100, false);
         assert_eq!(after_a_kill(&engine), Some(100));
     }
 }

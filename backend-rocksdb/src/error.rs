@@ -1,54 +1,54 @@
-//! Errors of RocksDB, sorted by what the caller does about them.
+//! Errors of RocksDB, classified by what the caller can do about them.
 
 use cas_core::{Error, ErrorKind};
 use cas_kv::Failed;
 
-/// What RocksDB failed with in the middle of a transaction.
+/// Converts an error of RocksDB inside a transaction.
 pub(crate) fn broken(error: rocksdb::Error) -> Failed {
-    Failed::Broken(sort(error))
+    Failed::Broken(classify(error))
 }
 
-/// The error of ours that stands for one of RocksDB, whose kinds are fewer than its words.
-pub(crate) fn sort(error: rocksdb::Error) -> Error {
-    let said = error.to_string();
-    let says = |words: &str| said.contains(words);
-    let sorted = match error.kind() {
-        _ if says("No space left on device") => Error::new(
+/// Converts an error of RocksDB. Its kinds are too coarse, so the message decides too.
+pub(crate) fn classify(error: rocksdb::Error) -> Error {
+    let message = error.to_string();
+    let has = |words: &str| message.contains(words);
+    let classified = match error.kind() {
+        _ if has("No space left on device") => Error::new(
             ErrorKind::Full,
-            "the disk is full; free some space and open the store anew",
+            "the disk is full; free some space and reopen the store",
         ),
-        _ if says("Read-only file system") || says("Permission denied") => Error::new(
+        _ if has("Read-only file system") || has("Permission denied") => Error::new(
             ErrorKind::Denied,
-            format!("{said}; mount it writable and be its owner"),
+            format!("{message}; mount it writable and be its owner"),
         ),
-        rocksdb::ErrorKind::IOError if says("temporarily unavailable") || says("lock hold by") => {
-            Error::busy("another program has the database open; wait for it to end")
+        rocksdb::ErrorKind::IOError if has("temporarily unavailable") || has("lock hold by") => {
+            Error::busy("another program has the database open; wait until it closes it")
         }
-        rocksdb::ErrorKind::IOError if says("No such file or directory") => {
-            corrupt(&format!("a file is missing: {said}"))
+        rocksdb::ErrorKind::IOError if has("No such file or directory") => {
+            corrupt(&format!("a file is missing: {message}"))
         }
         rocksdb::ErrorKind::IOError => {
-            Error::precondition(format!("{said}; check the device and open the store anew"))
+            Error::precondition(format!("{message}; check the device and reopen the store"))
         }
-        rocksdb::ErrorKind::Corruption => corrupt(&said),
-        rocksdb::ErrorKind::InvalidArgument if says("does not exist") => {
-            corrupt(&format!("a file is missing: {said}"))
+        rocksdb::ErrorKind::Corruption => corrupt(&message),
+        rocksdb::ErrorKind::InvalidArgument if has("does not exist") => {
+            corrupt(&format!("a file is missing: {message}"))
         }
-        rocksdb::ErrorKind::InvalidArgument if says("olumn famil") => {
-            Error::precondition("it is a database of another program; choose another directory")
+        rocksdb::ErrorKind::InvalidArgument if has("olumn famil") => {
+            Error::precondition("the database belongs to another program; choose another directory")
         }
         rocksdb::ErrorKind::NotSupported => {
-            Error::precondition(format!("{said}; use the release that wrote it"))
+            Error::precondition(format!("{message}; use the release that wrote it"))
         }
-        _ => Error::internal(format!("{said}; please report it")),
+        _ => Error::internal(format!("{message}; please report it")),
     };
-    sorted.source(error)
+    classified.source(error)
 }
 
-/// What is in the database cannot be right.
+/// Returns the error for a damaged database. `why` says what was found.
 pub(crate) fn corrupt(why: &str) -> Error {
     Error::corrupt(format!(
         "the database is damaged: {why}; nothing was changed, restore a copy or import the images \
-         anew"
+         again"
     ))
 }

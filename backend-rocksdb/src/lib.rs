@@ -1,23 +1,23 @@
-//! A store in one database of RocksDB, in a directory of its own:
+//! A store in one RocksDB database. Directory of the store:
 //!
 //! ```text
-//! db                the database; these column families, numbers big-endian in keys, little-endian
-//!                   in values, of eight bytes each:
-//!   default         text -> number: its format, and the first number that was never given
+//! db                the database, with these column families; numbers have eight bytes, big-endian
+//!                   in keys and little-endian in values:
+//!   default         text -> number: its format, and the first unallocated number
 //!   content         algorithm and hash of a blob -> its size, its number, where its bytes are
-//!                   (one byte), up to 512 bytes of it where that is all
+//!                   (one byte), and all of its bytes if there are at most 512
 //!   rows            number, offset -> up to 64 KiB of a blob or an ingest, in blob files
 //!   ingests         key -> number, time
 //!   blobs images snapshots leases          records: key -> revision, value
-//! owner             locked by the process that has the store open; its pid
-//! reserve           space that a removal on a full disk may use
+//! owner             locked by the process that has the store open; contains its pid
+//! reserve           disk space for removals on a full disk
 //! ```
 //!
-//! What stands on these tables is in `cas-kv`. One process at a time may open it.
+//! The store over these tables is the crate `cas-kv`. One process at a time may open it.
 //!
-//! A small blob goes through the log with its records, in one synced write. Rows of a larger one do
-//! not: they are written to blob files once, and are on the disk before the entry of the blob goes
-//! into the log.
+//! A small blob is written to the log together with its records, in one synced write. The rows of
+//! a larger blob bypass the log. They are written once, to blob files, and are durable before the
+//! entry of the blob is written to the log.
 
 mod compaction;
 mod database;

@@ -1,43 +1,44 @@
-//! How the engine is set up.
+//! Options of the engine.
 
 use std::num::NonZeroU8;
 
 use cas_core::{Location, Result};
+use cas_kv::OpenMode;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBRecoveryMode, DataBlockIndexType, LogLevel,
     Options,
 };
 
-use crate::compaction::OLDEST;
-use crate::error::sort;
+use crate::compaction::PASS_PART;
+use crate::error::classify;
 use crate::family::{self, CONTENT, ROWS};
 
-/// Least bytes of a row that goes into a blob file.
-const BLOB: u64 = 1 << 10;
-/// Bits of a filter for each key of a blob: one absent in a hundred is looked for.
-const FILTER: f64 = 10.0;
-/// Memory for records on their way to the disk, for each table of them.
-const SMALL: usize = 4 << 20;
-/// Memory for entries: those of a hundred thousand blobs are found in one place.
-const ENTRIES: usize = 16 << 20;
-/// Size from which a new log of the engine is begun, of which two are kept.
-const ENGINE_LOG: usize = 1 << 20;
+/// Minimum size in bytes of a row that is stored in a blob file.
+const BLOB_FILE_MIN: u64 = 1 << 10;
+/// Bits per key of the Bloom filters: about one lookup of an absent key in a hundred reads a block.
+const FILTER_BITS: f64 = 10.0;
+/// Size of the write buffer of each records table in bytes.
+const RECORDS_BUFFER: usize = 4 << 20;
+/// Size of the write buffer of blob entries in bytes: it holds about a hundred thousand of them.
+const CONTENT_BUFFER: usize = 16 << 20;
+/// Maximum size in bytes of the file with RocksDB's log messages. Two are kept.
+const MESSAGES_MAX: usize = 1 << 20;
 
-/// What a user may set.
+/// Options that a user can set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tuning {
-    /// Bytes of memory for entries, records and indexes that were read; bytes of blobs are in the
-    /// kernel's cache. 64 MiB.
+    /// Size in bytes of the cache for entries, records and indexes. Bytes of blobs are cached by
+    /// the kernel. Default: 64 MiB.
     pub cache: usize,
-    /// Bytes of memory that rows are gathered in before they become a blob file; three times as
-    /// much while they do. 16 MiB.
+    /// Size in bytes of the write buffer of rows, which becomes one blob file. Up to three buffers
+    /// are in memory while files are written. Default: 16 MiB.
     pub buffer: usize,
-    /// Threads that write and compact in the background. 2.
+    /// Number of background threads that flush and compact. Default: 2.
     pub jobs: NonZeroU8,
-    /// Percent of the bytes in blob files that may be of removed blobs before a collection writes
-    /// the files anew. 25.
+    /// Percentage of the bytes in blob files that must belong to removed blobs before a garbage
+    /// collection rewrites the files. Default: 25.
     pub garbage: u8,
-    /// Whether the engine counts what it does; see [`RocksStore::statistics`].
+    /// Whether the engine collects statistics, see [`RocksStore::statistics`]. Default: `false`.
     ///
     /// [`RocksStore::statistics`]: crate::RocksStore::statistics
     pub statistics: bool,
@@ -56,12 +57,12 @@ impl Default for Tuning {
 }
 
 impl Tuning {
-    /// What the options of a location say: `cache`, `buffer` (sizes), `jobs`, `garbage` (numbers)
-    /// and `statistics` (`true` or `false`).
+    /// Returns the options in a location: `cache` and `buffer` (sizes), `jobs` and `garbage`
+    /// (numbers), and `statistics` (`true` or `false`).
     ///
     /// # Errors
-    /// `InvalidArgument` for another option or value.
-    pub(crate) fn of(location: &Location) -> Result<Self> {
+    /// `InvalidArgument` for an unknown option or an invalid value.
+    pub(crate) fn from_location(location: &Location) -> Result<Self> {
         location.check_options(&["cache", "buffer", "jobs", "garbage", "statistics"])?;
         let default = Tuning::default();
         let size = |name, default| -> Result<usize> {
@@ -79,31 +80,31 @@ impl Tuning {
         })
     }
 
-    /// Options of the database.
+    /// Returns the options of the database.
     ///
     /// # Errors
-    /// Those of the engine for its own words.
-    pub(crate) fn database(&self, new: bool) -> Result<Options> {
-        // A log that is read is not written elsewhere at once: a full disk has no room for it.
+    /// Errors of the engine, which parses some options itself.
+    pub(crate) fn database(&self, mode: OpenMode) -> Result<Options> {
+        // Do not copy the log to table files on open: a full disk has no room for them.
         let mut options = Options::default()
             .get_options_from_string("avoid_flush_during_recovery=true")
-            .map_err(sort)?;
-        options.create_if_missing(new);
-        options.create_missing_column_families(new);
+            .map_err(classify)?;
+        options.create_if_missing(mode == OpenMode::Create);
+        options.create_missing_column_families(mode == OpenMode::Create);
         options.set_paranoid_checks(true);
-        // What was not synced may be torn anywhere after a crash: all before is whole, and nothing
-        // after it was promised.
+        // After a crash, the unsynced end of the log may be torn. Everything before the tear is
+        // intact, and nothing after it was acknowledged.
         options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
         options.set_track_and_verify_wals_in_manifest(true);
         options.set_max_total_wal_size(4 * self.buffer as u64);
         options.set_max_background_jobs(i32::from(self.jobs.get()));
-        // One writes at a time; what comes in order then needs no search for its place.
+        // There is one writer at a time. Keys that arrive in order are then inserted faster.
         options.set_allow_concurrent_memtable_write(false);
-        // The device begins before the last piece is there.
+        // Let the device start to write before the file is complete.
         options.set_bytes_per_sync(1 << 20);
         options.set_max_open_files(512);
         options.set_log_level(LogLevel::Warn);
-        options.set_max_log_file_size(ENGINE_LOG);
+        options.set_max_log_file_size(MESSAGES_MAX);
         options.set_keep_log_file_num(2);
         if self.statistics {
             options.enable_statistics();
@@ -113,29 +114,29 @@ impl Tuning {
         Ok(options)
     }
 
-    /// The column families, with options of their own.
+    /// Returns the column families with their options.
     pub(crate) fn families(&self) -> Vec<ColumnFamilyDescriptor> {
         let cache = Cache::new_lru_cache(self.cache);
         let descriptor = |name| {
             let mut table = BlockBasedOptions::default();
             table.set_block_cache(&cache);
-            table.set_bloom_filter(FILTER, false);
+            table.set_bloom_filter(FILTER_BITS, false);
             table.set_data_block_index_type(DataBlockIndexType::BinaryAndHash);
             table.set_cache_index_and_filter_blocks(true);
             table.set_pin_l0_filter_and_index_blocks_in_cache(true);
             let mut options = Options::default();
             options.set_block_based_table_factory(&table);
-            options.set_write_buffer_size(SMALL);
+            options.set_write_buffer_size(RECORDS_BUFFER);
             match name {
                 ROWS => {
                     options.set_write_buffer_size(self.buffer);
                     options.set_max_write_buffer_number(3);
                     options.set_enable_blob_files(true);
-                    options.set_min_blob_size(BLOB);
-                    options.set_blob_gc_age_cutoff(OLDEST);
+                    options.set_min_blob_size(BLOB_FILE_MIN);
+                    options.set_blob_gc_age_cutoff(PASS_PART);
                 }
                 CONTENT => {
-                    options.set_write_buffer_size(ENTRIES);
+                    options.set_write_buffer_size(CONTENT_BUFFER);
                     options.set_memtable_whole_key_filtering(true);
                     options.set_memtable_prefix_bloom_ratio(0.1);
                 }

@@ -1,4 +1,4 @@
-//! The store as a whole, and how it is opened.
+//! The store, and how a location opens it.
 
 use std::ops::Deref;
 use std::path::Path;
@@ -6,45 +6,45 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use async_trait::async_trait;
 use cas_core::{Capabilities, Context, Location, Opener, Result, Store, pool};
-use cas_kv::{KvStore, Names, Place, Space};
+use cas_kv::{FileNames, KvStore, OwnedDir, Reuse, Space};
 
 use crate::database::Database;
 use crate::engine::RocksEngine;
 use crate::options::Tuning;
 
-/// Laws that this store does not keep: none.
+/// Conformance laws that this store does not keep: none.
 pub const GAPS: &[(&str, &str)] = &[];
 
-/// What is in the directory of a store.
-const NAMES: Names = Names {
+/// File names in the directory of a store.
+const NAMES: FileNames = FileNames {
     engine: "RocksDB",
     database: "db",
     new: "db.new",
 };
-/// Size of the reserve: more than an opening and a removal write.
+/// Size of the reserve in bytes: more than RocksDB writes to open a database and to remove a blob.
 const RESERVE: u64 = 8 << 20;
 
-/// A store in one database.
+/// A store in one RocksDB database.
 pub struct RocksStore {
     store: KvStore,
     database: Weak<Database>,
 }
 
 impl RocksStore {
-    /// Opens the store in the directory `path`, and makes it where nothing is. This process is
-    /// its only owner until the last handle is dropped.
+    /// Opens the store in the directory `path`, or creates it. Other processes cannot open it until
+    /// the last handle is dropped.
     ///
     /// # Errors
-    /// `Busy`, naming the process that has it open; `FailedPrecondition` for a directory with
-    /// something else in it or a newer format; `Corrupt`; `Full`; those of the file system.
+    /// `Busy`, with the pid of the process that has it open; `FailedPrecondition` for a directory
+    /// with other contents or for a newer format; `Corrupt`; `Full`; errors of the file system.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(path, Tuning::default())
     }
 
-    /// The same with an engine that is set up otherwise.
+    /// Opens the store like [`RocksStore::open`], with other options.
     ///
     /// # Errors
-    /// As [`RocksStore::open`].
+    /// Those of [`RocksStore::open`].
     pub fn open_with(path: impl AsRef<Path>, tuning: Tuning) -> Result<Self> {
         let path = path.as_ref();
         open(path, tuning)
@@ -52,14 +52,14 @@ impl RocksStore {
             .during("open store", path.display())
     }
 
-    /// What the engine has counted since it was opened, as its own text; nothing without
+    /// Returns the statistics of the engine since it was opened, as text, or `None` without
     /// [`Tuning::statistics`].
     pub fn statistics(&self) -> Option<String> {
         self.database.upgrade()?.options.get_statistics()
     }
 }
 
-/// Its bytes, records and names.
+/// Gives access to its content, records and images.
 impl Deref for RocksStore {
     type Target = KvStore;
 
@@ -69,11 +69,11 @@ impl Deref for RocksStore {
 }
 
 fn open(path: &Path, tuning: Tuning) -> Result<RocksStore> {
-    let place = Place::own(path, NAMES)?;
-    let space = Space::new(place.dir(), RESERVE, false)?;
+    let dir = OwnedDir::claim(path, NAMES)?;
+    let space = Space::new(dir.path(), RESERVE, Reuse::AfterCompaction)?;
     let last = Mutex::new(Weak::new());
-    let store = KvStore::open(place, |path, new| {
-        let engine = RocksEngine::open(path, new, space.clone(), tuning)?;
+    let store = KvStore::open(dir, |path, mode| {
+        let engine = RocksEngine::open(path, mode, space.clone(), tuning)?;
         *last.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&engine.database());
         Ok(engine)
     })?;
@@ -81,8 +81,8 @@ fn open(path: &Path, tuning: Tuning) -> Result<RocksStore> {
     Ok(RocksStore { store, database })
 }
 
-/// Opens `rocksdb:///path?cache=64MiB&buffer=16MiB&jobs=2&garbage=25&statistics=true`: a directory,
-/// with the database in it; see [`Tuning`].
+/// Opens `rocksdb:///path?cache=64MiB&buffer=16MiB&jobs=2&garbage=25&statistics=true`. The path is
+/// the directory that contains the database; [`Tuning`] describes the options.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RocksOpener;
 
@@ -101,7 +101,7 @@ impl Opener for RocksOpener {
     }
 
     async fn open(&self, location: &Location) -> Result<Store> {
-        let tuning = Tuning::of(location)?;
+        let tuning = Tuning::from_location(location)?;
         let path = location.path()?;
         pool::run(move || RocksStore::open_with(&path, tuning).map(|store| store.store())).await
     }

@@ -1,20 +1,22 @@
-//! What is in the database now. A read that finds rows gone says so: their number has no others.
+//! The current state of the database. It is not a snapshot: a read fails if its rows were removed,
+//! and never returns other bytes, because a number is not used twice.
 
 use bytes::{Bytes, BytesMut};
 use cas_core::records::Table;
 use cas_core::{Digest, Result};
-use cas_kv::{Found, Key, Staged, View};
+use cas_kv::{BlobEntry, IngestEntry, Key, View};
 use rocksdb::{DBPinnableSlice, DBRawIterator};
 
 use crate::database::Database;
-use crate::error::{corrupt, sort};
-use crate::family::{self, CONTENT, INGESTS, META, ROW};
+use crate::error::{classify, corrupt};
+use crate::family::{self, CONTENT, INGESTS, META, ROW_SIZE};
 
-/// Most bytes that are reserved for a read before they are found.
-const RESERVED: usize = 8 << 20;
+/// Maximum size in bytes of the buffer that a read allocates before it finds any rows.
+const BUFFER_MAX: usize = 8 << 20;
 
-/// Calls `each` with the rows of an iterator that was moved to the first, as long as it wants more.
-fn pass(
+/// Calls `each` with the rows of an iterator, from its current position on, until `each` returns
+/// `false`.
+fn for_each(
     mut rows: DBRawIterator<'_>,
     mut each: impl FnMut(&[u8], &[u8]) -> Result<bool>,
 ) -> Result<()> {
@@ -24,36 +26,36 @@ fn pass(
         }
         rows.next();
     }
-    rows.status().map_err(sort)
+    rows.status().map_err(classify)
 }
 
-/// The key of a record or an ingest.
+/// Decodes the key of a record or an ingest.
 fn text(key: &[u8]) -> Result<String> {
     let text = String::from_utf8(key.to_vec());
-    text.map_err(|_| corrupt("the key of a record is no text"))
+    text.map_err(|_| corrupt("the key of a record is not UTF-8"))
 }
 
 impl View for Database {
     fn meta(&self, name: &str) -> Result<Option<u64>> {
         let found = self.get(META, name.as_bytes())?;
-        found.as_deref().map(family::number).transpose()
+        found.as_deref().map(family::decode_number).transpose()
     }
 
-    fn find(&self, digest: &Digest) -> Result<Option<Found>> {
-        let entry = self.get(CONTENT, Key::of(digest).bytes())?;
-        let found = |entry| Ok(family::found(entry)?.0);
-        entry.as_deref().map(found).transpose()
+    fn find_blob(&self, digest: &Digest) -> Result<Option<BlobEntry>> {
+        let found = self.get(CONTENT, Key::of(digest).bytes())?;
+        let decode = |value| Ok(family::decode_blob(value)?.0);
+        found.as_deref().map(decode).transpose()
     }
 
-    fn open(&self, digest: &Digest) -> Result<Option<(Found, Bytes)>> {
-        let Some(entry) = self.get(CONTENT, Key::of(digest).bytes())? else {
+    fn open_blob(&self, digest: &Digest) -> Result<Option<(BlobEntry, Bytes)>> {
+        let Some(value) = self.get(CONTENT, Key::of(digest).bytes())? else {
             return Ok(None);
         };
-        let (found, beside) = family::found(&entry)?;
-        Ok(Some((found, Bytes::copy_from_slice(beside))))
+        let (blob, inline) = family::decode_blob(&value)?;
+        Ok(Some((blob, Bytes::copy_from_slice(inline))))
     }
 
-    fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<(Digest, Found)>> {
+    fn list_blobs(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<(Digest, BlobEntry)>> {
         let mut rows = self.iterate(CONTENT)?;
         match after.map(Key::of) {
             None => rows.seek_to_first(),
@@ -65,33 +67,32 @@ impl View for Database {
             }
         }
         let mut page = Vec::new();
-        pass(rows, |key, entry| {
+        for_each(rows, |key, value| {
             if page.len() == limit {
                 return Ok(false);
             }
             let digest = Key::digest(key);
-            let digest = digest.ok_or_else(|| corrupt("the key of a blob is no digest"))?;
-            page.push((digest, family::found(entry)?.0));
+            let digest = digest.ok_or_else(|| corrupt("a blob has an invalid key"))?;
+            page.push((digest, family::decode_blob(value)?.0));
             Ok(true)
         })?;
         Ok(page)
     }
 
-    fn read(&self, number: u64, offset: u64, length: usize) -> Result<Bytes> {
-        // Most rows begin where the length of a row says; the first is looked for where they do
-        // not.
-        let row = ROW as u64;
-        let mut start = offset - offset % row;
+    fn read_rows(&self, number: u64, offset: u64, length: usize) -> Result<Bytes> {
+        // Most rows start at a multiple of the row size. If this one does not, search for it.
+        let row_size = ROW_SIZE as u64;
+        let mut start = offset - offset % row_size;
         let mut found = self.row(number, start)?;
         let covers = |row: &DBPinnableSlice<'_>| start + row.len() as u64 > offset;
         if !found.as_ref().is_some_and(covers) {
-            let Some((first, _)) = self.last(number, offset)? else {
+            let Some((first, _)) = self.last_row(number, offset)? else {
                 return Ok(Bytes::new());
             };
             start = first;
             found = self.row(number, start)?;
         }
-        let mut data = BytesMut::with_capacity(length.min(RESERVED));
+        let mut data = BytesMut::with_capacity(length.min(BUFFER_MAX));
         while let Some(row) = found {
             let at = offset + data.len() as u64;
             let skip = usize::try_from(at - start).unwrap_or(usize::MAX);
@@ -106,17 +107,17 @@ impl View for Database {
         Ok(data.freeze())
     }
 
-    fn ingest(&self, key: &str) -> Result<Option<Staged>> {
-        let note = self.get(INGESTS, key.as_bytes())?;
-        note.map(|note| self.staged(&note)).transpose()
+    fn ingest(&self, key: &str) -> Result<Option<IngestEntry>> {
+        let found = self.get(INGESTS, key.as_bytes())?;
+        found.map(|value| self.ingest_entry(&value)).transpose()
     }
 
-    fn ingests(&self) -> Result<Vec<(String, Staged)>> {
+    fn ingests(&self) -> Result<Vec<(String, IngestEntry)>> {
         let mut rows = self.iterate(INGESTS)?;
         rows.seek_to_first();
         let mut found = Vec::new();
-        pass(rows, |key, note| {
-            found.push((text(key)?, self.staged(note)?));
+        for_each(rows, |key, value| {
+            found.push((text(key)?, self.ingest_entry(value)?));
             Ok(true)
         })?;
         Ok(found)
@@ -124,7 +125,7 @@ impl View for Database {
 
     fn record(&self, table: Table, key: &str) -> Result<Option<(u64, Bytes)>> {
         let record = self.get(table.name(), key.as_bytes())?;
-        record.as_deref().map(family::recorded).transpose()
+        record.as_deref().map(family::decode_record).transpose()
     }
 
     fn records(
@@ -140,11 +141,11 @@ impl View for Database {
             rows.next();
         }
         let mut page = Vec::new();
-        pass(rows, |key, record| {
+        for_each(rows, |key, record| {
             if page.len() == limit || !key.starts_with(prefix.as_bytes()) {
                 return Ok(false);
             }
-            let (revision, value) = family::recorded(record)?;
+            let (revision, value) = family::decode_record(record)?;
             page.push((text(key)?, revision, value));
             Ok(true)
         })?;

@@ -1,4 +1,4 @@
-//! The store over RocksDB before the law book.
+//! Runs the conformance laws on the store.
 
 use backend_rocksdb::RocksStore;
 

@@ -1,4 +1,4 @@
-//! What an ingest holds: the end of its bytes in memory, what is before it in rows.
+//! The bytes of an ingest: the last of them in memory, all others in rows.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -9,31 +9,30 @@ use cas_core::records::Batch;
 use cas_core::{Digest, Result};
 
 use crate::batch::{apply, check};
-use crate::engine::{Failed, Found, Rows, Staged};
+use crate::engine::{BlobEntry, Failed, IngestEntry, Rows};
+use crate::ingest_lock::IngestLock;
 use crate::kv::Kv;
-use crate::lease::Lease;
-use crate::tables::Tables;
+use crate::tx::Tx;
 
-/// Time after which rows are synced, so that a kill does not cost a long download; bytes that come
-/// fast are soon had again.
-const SYNCED: Duration = Duration::from_secs(5);
+/// Time between syncs of the rows. A crash costs at most the download time of one interval.
+const SYNC_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What an ingest holds. Dropping it writes the end of the bytes, for whoever goes on with it.
+/// The bytes of an ingest. Dropping it writes the tail to rows, so that the ingest can be resumed.
 pub(crate) struct Body {
     pub(crate) kv: Arc<Kv>,
     pub(crate) key: String,
-    /// The number of the rows, where there are any.
+    /// The number of the rows, if there are any.
     pub(crate) number: Option<u64>,
     /// Bytes in rows.
     pub(crate) stored: u64,
-    /// Bytes after them.
+    /// The bytes after them.
     pub(crate) tail: BytesMut,
-    /// When rows were last synced, or the ingest was begun.
-    pub(crate) synced: Instant,
-    /// Whether the end is to be kept.
-    pub(crate) keep: bool,
-    /// Released when all is done.
-    pub(crate) lease: Lease,
+    /// When the rows were last synced, or when the ingest was opened.
+    pub(crate) synced_at: Instant,
+    /// Whether to write the tail to rows on drop.
+    pub(crate) save_tail: bool,
+    /// Released after the tail is written.
+    pub(crate) lock: IngestLock,
 }
 
 impl Body {
@@ -41,182 +40,179 @@ impl Body {
         self.stored + self.tail.len() as u64
     }
 
-    /// What is in rows.
-    fn staged(&self) -> Option<Found> {
-        self.number.map(|number| Found {
+    /// Returns the rows of this ingest as a blob entry.
+    fn stored_rows(&self) -> Option<BlobEntry> {
+        self.number.map(|number| BlobEntry {
             size: self.stored,
             number,
             rows: Rows::Many,
         })
     }
 
-    /// Turns the end and `data` into rows, but for what fills none.
+    /// Writes the tail and `data` to rows, except for the last bytes that do not fill a row.
     pub(crate) fn spill(&mut self, data: &[u8]) -> Result<()> {
-        let row = self.kv.engine.row();
+        let row = self.kv.engine.row_size();
         let fill = data.len().min((row - self.tail.len() % row) % row);
         let (first, rest) = data.split_at(fill);
         self.tail.extend_from_slice(first);
         let (rows, left) = rest.split_at(rest.len() - rest.len() % row);
         let bytes = (self.tail.len() + rows.len()) as u64;
-        self.kv.take(bytes)?;
-        let sync = self.synced.elapsed() >= SYNCED;
-        let durability = match sync {
-            true => Durability::Full,
-            false => Durability::Relaxed,
+        self.kv.claim_space(bytes)?;
+        let sync = self.synced_at.elapsed() >= SYNC_INTERVAL;
+        let durability = if sync {
+            Durability::Full
+        } else {
+            Durability::Relaxed
         };
         let (tail, offset) = (&self.tail, self.stored);
-        let number = self.kv.write(durability, |tables| {
-            let number = stage(tables, &self.key, self.number, offset + bytes)?;
-            tables.stage(number, offset, tail)?;
-            tables.stage(number, offset + tail.len() as u64, rows)?;
+        let number = self.kv.write(durability, |tx| {
+            let number = put_ingest(tx, &self.key, self.number, offset + bytes)?;
+            tx.stage_rows(number, offset, tail)?;
+            tx.stage_rows(number, offset + tail.len() as u64, rows)?;
             Ok(number)
         })?;
         self.number = Some(number);
         self.stored += bytes;
         if sync {
-            self.synced = Instant::now();
+            self.synced_at = Instant::now();
         }
         self.tail.clear();
         self.tail.extend_from_slice(left);
         Ok(())
     }
 
+    /// Returns up to `length` bytes from `offset`, fewer at the end of the rows.
     pub(crate) fn read(&self, offset: u64, length: usize) -> Result<Bytes> {
         let left = usize::try_from(self.stored.saturating_sub(offset)).unwrap_or(usize::MAX);
         if let Some(number) = self.number.filter(|_| left > 0) {
             let view = self.kv.engine.view()?;
-            return view.read(number, offset, length.min(left));
+            return view.read_rows(number, offset, length.min(left));
         }
         let skip = usize::try_from(offset - self.stored.min(offset)).unwrap_or(usize::MAX);
-        let held = self.tail.get(skip..).unwrap_or_default();
-        Ok(Bytes::copy_from_slice(&held[..held.len().min(length)]))
+        let rest = self.tail.get(skip..).unwrap_or_default();
+        Ok(Bytes::copy_from_slice(&rest[..rest.len().min(length)]))
     }
 
-    /// Writes the end of the bytes.
-    fn park(&self) -> Result<()> {
+    /// Writes the tail to rows.
+    fn write_tail(&self) -> Result<()> {
         let bytes = self.tail.len() as u64;
-        self.kv.take(bytes)?;
-        self.kv.write(Durability::Relaxed, |tables| {
-            let number = stage(tables, &self.key, self.number, self.stored + bytes)?;
-            tables.stage(number, self.stored, &self.tail)
+        self.kv.claim_space(bytes)?;
+        self.kv.write(Durability::Relaxed, |tx| {
+            let number = put_ingest(tx, &self.key, self.number, self.stored + bytes)?;
+            tx.stage_rows(number, self.stored, &self.tail)
         })
     }
 
-    /// Drops the rows.
-    pub(crate) fn forget(&mut self) -> Result<()> {
+    /// Removes the rows and the entry of the ingest.
+    pub(crate) fn remove_rows(&mut self) -> Result<()> {
         discard(&self.kv, &self.key)?;
         (self.number, self.stored) = (None, 0);
         Ok(())
     }
 
-    /// Makes a blob of the bytes, unless there is one, and applies the batch; whether rows are
-    /// left to remove.
+    /// Turns the ingest into a blob, unless the blob exists, and applies the batch. Returns whether
+    /// rows remain to be removed.
     pub(crate) fn publish(
         &mut self,
-        tables: &mut Tables<'_>,
+        tx: &mut Tx<'_>,
         digest: &Digest,
         batch: &Batch,
     ) -> Result<bool, Failed> {
-        check(tables, batch)?;
+        check(tx, batch)?;
         let size = self.offset();
-        let stale = match tables.tables.find(digest)? {
-            // What is there stays, and our rows go.
-            Some(found) if found.size == size => self.staged(),
+        let stale = match tx.inner.find_blob(digest)? {
+            // The stored blob is kept, and the rows of this ingest are removed.
+            Some(found) if found.size == size => self.stored_rows(),
             other => {
-                self.enter(tables, digest)?;
-                other.filter(Found::in_rows)
+                self.insert_blob(tx, digest)?;
+                other.filter(BlobEntry::in_rows)
             }
         };
         let left = match stale {
-            Some(found) => tables.tables.erase(found)?,
+            Some(stale) => tx.inner.remove_rows(stale)?,
             None => false,
         };
         if self.number.is_some() {
-            tables.tables.forget(&self.key)?;
+            tx.inner.remove_ingest(&self.key)?;
         }
-        apply(tables, batch)?;
-        self.keep = false;
+        apply(tx, batch)?;
+        self.save_tail = false;
         Ok(left)
     }
 
-    /// Enters the blob, with its bytes beside its size where they are few.
-    fn enter(&self, tables: &mut Tables<'_>, digest: &Digest) -> Result<(), Failed> {
+    /// Inserts the entry of the blob, and its bytes that are not in rows yet.
+    fn insert_blob(&self, tx: &mut Tx<'_>, digest: &Digest) -> Result<(), Failed> {
         let rows = match self.number {
-            None if self.tail.len() <= tables.beside => Rows::Beside,
-            None if self.tail.len() <= tables.row => Rows::One,
+            None if self.tail.len() <= tx.inline_max => Rows::Inline,
+            None if self.tail.len() <= tx.row_size => Rows::One,
             _ => Rows::Many,
         };
         let number = match self.number {
             Some(number) => number,
-            None => tables.number()?,
+            None => tx.next_number()?,
         };
-        let found = Found {
+        let blob = BlobEntry {
             size: self.offset(),
             number,
             rows,
         };
-        if found.in_rows() {
-            tables.write(number, self.stored, &self.tail)?;
+        if blob.in_rows() {
+            tx.write_rows(number, self.stored, &self.tail)?;
         }
-        let beside = match rows {
-            Rows::Beside => &*self.tail,
+        let inline = match rows {
+            Rows::Inline => &*self.tail,
             _ => &[],
         };
-        tables.tables.enter(digest, found, beside)
+        tx.inner.insert_blob(digest, blob, inline)
     }
 }
 
 impl Drop for Body {
     fn drop(&mut self) {
-        if !self.keep || self.tail.is_empty() {
+        if !self.save_tail || self.tail.is_empty() {
             return;
         }
-        if let Err(error) = self.park() {
-            tracing::warn!(key = self.key, %error, "the end of an unfinished ingest is lost");
+        if let Err(error) = self.write_tail() {
+            let key = &*self.key;
+            tracing::warn!(key, %error, "the last bytes of an unfinished ingest are lost");
         }
     }
 }
 
-/// Notes that an ingest has so many bytes in rows; the number of its rows.
-fn stage(
-    tables: &mut Tables<'_>,
-    key: &str,
-    known: Option<u64>,
-    offset: u64,
-) -> Result<u64, Failed> {
+/// Records that an ingest has `offset` bytes in rows. Returns the number of its rows.
+fn put_ingest(tx: &mut Tx<'_>, key: &str, known: Option<u64>, offset: u64) -> Result<u64, Failed> {
     let number = match known {
         Some(number) => number,
-        None => tables.number()?,
+        None => tx.next_number()?,
     };
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let millis = now.map_or(0, |since| {
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     });
-    let staged = Staged {
+    let ingest = IngestEntry {
         number,
         offset,
         millis,
     };
-    tables.tables.note(key, staged)?;
+    tx.inner.put_ingest(key, ingest)?;
     Ok(number)
 }
 
-/// Forgets the rows of an ingest that nobody writes; false when it has none.
+/// Removes an ingest and its rows. The caller holds its lock. Returns whether it had rows.
 pub(crate) fn discard(kv: &Kv, key: &str) -> Result<bool> {
-    let removed = kv.write(Durability::Relaxed, |tables| {
-        let tables = &mut *tables.tables;
-        let Some(staged) = tables.forget(key)? else {
+    let removed = kv.write(Durability::Relaxed, |tx| {
+        let Some(ingest) = tx.inner.remove_ingest(key)? else {
             return Ok(None);
         };
-        let left = tables.erase(staged.rows())?;
-        Ok(Some((staged.offset, left)))
+        let left = tx.inner.remove_rows(ingest.as_blob())?;
+        Ok(Some((ingest.offset, left)))
     })?;
     let Some((bytes, left)) = removed else {
         return Ok(false);
     };
-    kv.engine.space().give_back(kv.engine.footprint(bytes));
+    kv.engine.space().add_removed(kv.engine.footprint(bytes));
     if left {
-        kv.engine.reap()?;
+        kv.engine.finish_removals()?;
     }
     Ok(true)
 }

@@ -1,4 +1,4 @@
-//! The content store over the engine.
+//! Blobs and ingests, through the interface of the content store.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,66 +10,66 @@ use cas_core::records::Batch;
 use cas_core::{BlobReader, Capabilities, ContentStore, Context, Digest, Ingest, Result, pool};
 
 use crate::CAPABILITIES;
-use crate::batch::{apply, bytes, check};
+use crate::batch::{apply, check, value_bytes};
 use crate::body::discard;
-use crate::engine::Found;
+use crate::engine::BlobEntry;
 use crate::ingest::KvIngest;
+use crate::ingest_lock::IngestLock;
 use crate::job::{Change, weight};
 use crate::kv::{Kv, lock};
-use crate::lease::Lease;
 use crate::reader::Reader;
-use crate::tables::Tables;
+use crate::tx::Tx;
 
-/// The blobs of a store.
+/// The content store.
 pub(crate) struct KvContent(pub(crate) Arc<Kv>);
 
 impl KvContent {
     fn find(&self, digest: &Digest) -> Result<Option<Stat>> {
-        let found = self.0.engine.view()?.find(digest)?;
+        let found = self.0.engine.view()?.find_blob(digest)?;
         Ok(found.map(|found| stat(*digest, found)))
     }
 
-    /// Removes those that are still these versions and applies the batch, in one transaction; how
-    /// many were removed.
+    /// Removes blobs that still have the given versions and applies the batch, in one transaction.
+    /// Returns the number of removed blobs.
     async fn remove_all(&self, blobs: Vec<(Digest, Version)>, batch: Batch) -> Result<usize> {
-        let brought = bytes(&batch);
+        let bytes = value_bytes(&batch);
         let change = Change {
             state: (),
-            weight: weight(blobs.len(), brought),
-            patient: true,
+            weight: weight(blobs.len(), bytes),
+            low_priority: true,
             durability: Durability::Relaxed,
         };
-        if brought > 0 {
-            self.0.take(brought)?;
+        if bytes > 0 {
+            self.0.claim_space(bytes)?;
         }
         let kv = Arc::clone(&self.0);
-        let work = move |(): &mut (), tables: &mut Tables<'_>| {
-            check(tables, &batch)?;
+        let work = move |(): &mut (), tx: &mut Tx<'_>| {
+            check(tx, &batch)?;
             let digests: Vec<&Digest> = blobs.iter().map(|(digest, _)| digest).collect();
-            let found = tables.tables.find_all(&digests)?;
-            let (mut gone, mut freed, mut left) = (Vec::with_capacity(blobs.len()), 0, false);
+            let found = tx.inner.find_blobs(&digests)?;
+            let (mut removed, mut freed, mut left) = (Vec::with_capacity(blobs.len()), 0, false);
             for ((digest, version), found) in blobs.iter().zip(found) {
                 if let Some(found) = found.filter(|found| found.number == version.0) {
-                    left |= found.in_rows() && tables.tables.erase(found)?;
+                    left |= found.in_rows() && tx.inner.remove_rows(found)?;
                     freed += kv.engine.footprint(found.size);
-                    gone.push(digest);
+                    removed.push(digest);
                 }
             }
-            tables.tables.leave(&gone)?;
-            apply(tables, &batch)?;
-            Ok((gone.len(), freed, left))
+            tx.inner.remove_blobs(&removed)?;
+            apply(tx, &batch)?;
+            Ok((removed.len(), freed, left))
         };
-        let (removed, freed, left) = self.0.together(change, work).await?;
-        self.0.engine.space().give_back(freed);
+        let (removed, freed, left) = self.0.submit(change, work).await?;
+        self.0.engine.space().add_removed(freed);
         if left {
             let kv = Arc::clone(&self.0);
-            pool::run(move || kv.engine.reap()).await?;
+            pool::run(move || kv.engine.finish_removals()).await?;
         }
         Ok(removed)
     }
 }
 
-fn stat(digest: Digest, found: Found) -> Stat {
+fn stat(digest: Digest, found: BlobEntry) -> Stat {
     Stat {
         digest,
         size: found.size,
@@ -91,14 +91,14 @@ impl ContentStore for KvContent {
     }
 
     async fn open(&self, digest: &Digest) -> Result<Option<Arc<dyn BlobReader>>> {
-        let found = self.0.engine.view().and_then(|view| view.open(digest));
+        let found = self.0.engine.view().and_then(|view| view.open_blob(digest));
         Ok(found.during("open", digest)?.map(|(found, bytes)| {
             Arc::new(Reader {
                 kv: Arc::clone(&self.0),
                 digest: *digest,
                 number: found.number,
                 size: found.size,
-                beside: (!found.in_rows()).then_some(bytes),
+                inline: (!found.in_rows()).then_some(bytes),
             }) as Arc<dyn BlobReader>
         }))
     }
@@ -112,13 +112,13 @@ impl ContentStore for KvContent {
     async fn ingests(&self) -> Result<Vec<IngestStatus>> {
         let stored = self.0.engine.view()?.ingests()?.into_iter();
         let mut found: BTreeMap<String, _> = stored
-            .map(|(key, staged)| {
-                let updated_at = SystemTime::UNIX_EPOCH + Duration::from_millis(staged.millis);
-                (key, (staged.offset, updated_at))
+            .map(|(key, ingest)| {
+                let updated_at = SystemTime::UNIX_EPOCH + Duration::from_millis(ingest.millis);
+                (key, (ingest.offset, updated_at))
             })
             .collect();
-        // Those who write know more than the engine.
-        found.extend(lock(&self.0.held).clone());
+        // Open ingests have bytes in memory that the engine does not know.
+        found.extend(lock(&self.0.open_ingests).clone());
         let status = |(key, (offset, updated_at))| IngestStatus {
             key,
             offset,
@@ -130,13 +130,13 @@ impl ContentStore for KvContent {
     async fn discard(&self, key: &str) -> Result<bool> {
         check_key(key)?;
         let discarded = async {
-            let lease = Lease::take(&self.0, key)?;
+            let lock = IngestLock::acquire(&self.0, key)?;
             if self.0.engine.view()?.ingest(key)?.is_none() {
                 return Ok(false);
             }
             let (kv, owned) = (Arc::clone(&self.0), key.to_owned());
             pool::run(move || {
-                let _held = lease;
+                let _lock = lock;
                 discard(&kv, &owned)
             })
             .await
@@ -163,7 +163,7 @@ impl ContentStore for KvContent {
     }
 
     async fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<Stat>> {
-        let found = self.0.engine.view()?.list(after, limit)?;
+        let found = self.0.engine.view()?.list_blobs(after, limit)?;
         let stats = found.into_iter().map(|(digest, found)| stat(digest, found));
         Ok(stats.collect())
     }

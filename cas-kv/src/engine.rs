@@ -1,4 +1,4 @@
-//! What an engine brings.
+//! The interface between this store and an embedded key-value engine.
 
 use std::sync::Arc;
 
@@ -8,84 +8,86 @@ use cas_core::{Digest, Error, Result};
 
 use crate::space::Space;
 
-/// An open database. Dropping it closes the file and gives the place free.
+/// An open database. Dropping it closes the database.
 ///
-/// What waits for a disk is called where it may block; [`Engine::view`] and what a [`View`] does is
-/// quick, but for long reads.
+/// Methods that may wait for the disk are called from threads that may block. [`Engine::view`] and
+/// the methods of [`View`] are called from any thread, so they must be fast, except for long reads.
 pub trait Engine: Send + Sync + 'static {
-    /// Most bytes of a row, which decides how much a read of a few bytes costs.
-    fn row(&self) -> usize;
+    /// Returns the maximum size of a row in bytes. A read of one byte may read a whole row.
+    fn row_size(&self) -> usize;
 
-    /// Most bytes of a blob that are kept beside its size and not in a row.
-    fn beside(&self) -> usize;
+    /// Returns the maximum size in bytes of a blob that is stored inline, in its entry, instead of
+    /// in rows.
+    fn inline_max(&self) -> usize;
 
-    /// Bytes of the disk that a blob of so many bytes takes.
+    /// Returns the bytes on disk that a blob of `bytes` bytes takes.
     fn footprint(&self, bytes: u64) -> u64 {
         bytes
     }
 
-    /// Bytes that it has taken and will write once more.
+    /// Returns the accepted bytes that will be written again, for example by a flush of the log.
     ///
     /// # Errors
-    /// Those of the engine.
-    fn owed(&self) -> Result<u64> {
+    /// Errors of the engine.
+    fn pending_bytes(&self) -> Result<u64> {
         Ok(0)
     }
 
-    /// What is there now; held no longer than a call.
+    /// Returns the current state of the tables. Callers drop it at the end of one operation.
     ///
     /// # Errors
-    /// Those of the engine.
+    /// Errors of the engine.
     fn view(&self) -> Result<Arc<dyn View>>;
 
-    /// Makes the changes of `work` in one transaction, which is synced where `work` answers true.
-    /// One runs at a time.
+    /// Applies the changes of `work` in one transaction, which is synced if `work` returns `true`.
+    /// One transaction runs at a time.
     ///
     /// # Errors
-    /// What `work` failed with, or the engine; nothing is changed then.
+    /// The error of `work`, or an error of the engine. Nothing is changed in either case.
     fn transact(
         &self,
         work: &mut dyn FnMut(&mut dyn Transaction) -> Result<bool, Failed>,
     ) -> Result<(), Failed>;
 
-    /// Makes staged rows durable, as far as a transaction that enters their blob does not.
+    /// Makes staged rows durable. An engine overrides this if the transaction that inserts the
+    /// blob does not sync its staged rows too.
     ///
     /// # Errors
-    /// Those of the engine.
-    fn settle(&self) -> Result<()> {
+    /// Errors of the engine.
+    fn flush_staged(&self) -> Result<()> {
         Ok(())
     }
 
-    /// Makes all that is there durable.
+    /// Makes all committed changes durable.
     ///
     /// # Errors
-    /// Those of the engine.
+    /// Errors of the engine.
     fn sync(&self) -> Result<()>;
 
-    /// Ends removals of rows that were left, a few at a time.
+    /// Removes the rows that [`Transaction::remove_rows`] left, in small transactions.
     ///
     /// # Errors
-    /// Those of the engine.
-    fn reap(&self) -> Result<()> {
+    /// Errors of the engine.
+    fn finish_removals(&self) -> Result<()> {
         Ok(())
     }
 
-    /// Gives the file system back what removals freed, where that is worth its work.
+    /// Returns removed space to the file system, if there is enough of it to justify the work.
     ///
     /// # Errors
-    /// Those of the engine.
+    /// Errors of the engine.
     fn compact(&self) -> Result<()>;
 
-    /// The space around it.
+    /// Returns the disk space accounting of this database.
     fn space(&self) -> &Space;
 }
 
-/// A blob that is there.
+/// The entry of a stored blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Found {
-    /// Its length in bytes.
+pub struct BlobEntry {
+    /// Length of the blob in bytes.
     pub size: u64,
-    /// The number of its rows, and its version.
+    /// The number of its rows, which is also its version.
     pub number: u64,
     /// Where its bytes are.
     pub rows: Rows,
@@ -94,36 +96,36 @@ pub struct Found {
 /// Where the bytes of a blob are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rows {
-    /// Beside its size.
-    Beside,
+    /// In the entry of the blob.
+    Inline,
     /// In one row.
     One,
     /// In any number of rows.
     Many,
 }
 
-/// An ingest that has rows.
+/// The entry of an ingest that has rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Staged {
+pub struct IngestEntry {
     /// The number of its rows.
     pub number: u64,
-    /// Bytes in them.
+    /// Bytes in those rows.
     pub offset: u64,
-    /// When it last grew, in milliseconds since 1970.
+    /// Time of the last write, in milliseconds since 1970.
     pub millis: u64,
 }
 
-impl Found {
-    /// Whether there are rows.
+impl BlobEntry {
+    /// Returns whether the bytes are in rows.
     pub(crate) fn in_rows(&self) -> bool {
-        self.rows != Rows::Beside
+        self.rows != Rows::Inline
     }
 }
 
-impl Staged {
-    /// The rows, as those of a blob.
-    pub(crate) fn rows(&self) -> Found {
-        Found {
+impl IngestEntry {
+    /// Returns the entry of a blob with the rows of this ingest.
+    pub(crate) fn as_blob(&self) -> BlobEntry {
+        BlobEntry {
             size: self.offset,
             number: self.number,
             rows: Rows::Many,
@@ -131,28 +133,30 @@ impl Staged {
     }
 }
 
-/// The tables as one commit left them. A record is its revision and its value.
+/// The tables as of one commit. Records are given as their revision and value.
+///
+/// # Errors
+/// Every method fails with the errors of the engine, and with `Corrupt` if a row cannot be decoded.
 pub trait View: Send + Sync {
-    /// A number under its name.
-    ///
-    /// # Errors
-    /// As all of these: those of the engine, `Corrupt` for what is no such row.
+    /// Returns the number stored in the table `meta` under `name`.
     fn meta(&self, name: &str) -> Result<Option<u64>>;
-    /// A blob.
-    fn find(&self, digest: &Digest) -> Result<Option<Found>>;
-    /// A blob, and the bytes that are beside its size.
-    fn open(&self, digest: &Digest) -> Result<Option<(Found, Bytes)>>;
-    /// At most `limit` blobs after one, in the order of digests.
-    fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<(Digest, Found)>>;
-    /// Up to `length` bytes of the rows of a number; fewer where rows are missing or end.
-    fn read(&self, number: u64, offset: u64, length: usize) -> Result<Bytes>;
-    /// An ingest.
-    fn ingest(&self, key: &str) -> Result<Option<Staged>>;
-    /// All ingests.
-    fn ingests(&self) -> Result<Vec<(String, Staged)>>;
-    /// A record.
+    /// Returns the entry of a blob.
+    fn find_blob(&self, digest: &Digest) -> Result<Option<BlobEntry>>;
+    /// Returns the entry of a blob, and its bytes if they are inline.
+    fn open_blob(&self, digest: &Digest) -> Result<Option<(BlobEntry, Bytes)>>;
+    /// Returns up to `limit` blobs after the digest `after`, sorted by digest.
+    fn list_blobs(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<(Digest, BlobEntry)>>;
+    /// Returns up to `length` bytes from the rows with this number, fewer if rows are missing or
+    /// end before that.
+    fn read_rows(&self, number: u64, offset: u64, length: usize) -> Result<Bytes>;
+    /// Returns the entry of an ingest.
+    fn ingest(&self, key: &str) -> Result<Option<IngestEntry>>;
+    /// Returns all ingests that have rows.
+    fn ingests(&self) -> Result<Vec<(String, IngestEntry)>>;
+    /// Returns a record.
     fn record(&self, table: Table, key: &str) -> Result<Option<(u64, Bytes)>>;
-    /// At most `limit` records after a key and under a prefix, in the order of keys.
+    /// Returns up to `limit` records whose keys start with `prefix` and sort after `after`, sorted
+    /// by key.
     fn records(
         &self,
         table: Table,
@@ -162,51 +166,66 @@ pub trait View: Send + Sync {
     ) -> Result<Vec<(String, u64, Bytes)>>;
 }
 
-/// The tables in a transaction, which sees what it wrote.
+/// The tables in a write transaction, which reads its own writes.
+///
+/// # Errors
+/// Every method fails with [`Failed::Broken`] if the engine fails.
 pub trait Transaction {
-    /// A number under its name.
-    ///
-    /// # Errors
-    /// As all of these: `Broken`, those of the engine.
+    /// Returns the number stored in the table `meta` under `name`.
     fn meta(&mut self, name: &str) -> Result<Option<u64>, Failed>;
-    /// Sets a number under a name.
+    /// Stores a number in the table `meta` under `name`.
     fn set_meta(&mut self, name: &str, number: u64) -> Result<(), Failed>;
-    /// A blob.
-    fn find(&mut self, digest: &Digest) -> Result<Option<Found>, Failed>;
-    /// Blobs, in the order of the digests.
-    fn find_all(&mut self, digests: &[&Digest]) -> Result<Vec<Option<Found>>, Failed> {
-        digests.iter().map(|digest| self.find(digest)).collect()
+    /// Returns the entry of a blob.
+    fn find_blob(&mut self, digest: &Digest) -> Result<Option<BlobEntry>, Failed>;
+    /// Returns the entries of many blobs, in the order of `digests`.
+    fn find_blobs(&mut self, digests: &[&Digest]) -> Result<Vec<Option<BlobEntry>>, Failed> {
+        let find = |digest: &&Digest| self.find_blob(digest);
+        digests.iter().map(find).collect()
     }
-    /// Enters a blob, with its bytes where they are beside its size.
-    fn enter(&mut self, digest: &Digest, found: Found, beside: &[u8]) -> Result<(), Failed>;
-    /// Takes the entries of blobs away.
-    fn leave(&mut self, digests: &[&Digest]) -> Result<(), Failed>;
-    /// Adds a row.
-    fn write(&mut self, number: u64, offset: u64, row: &[u8]) -> Result<(), Failed>;
-    /// Adds a row of an ingest; a crash may lose it and those after it.
-    fn stage(&mut self, number: u64, offset: u64, row: &[u8]) -> Result<(), Failed> {
-        self.write(number, offset, row)
+    /// Inserts or replaces the entry of a blob. `inline` has the bytes of the blob if they are
+    /// stored in the entry, and is empty otherwise.
+    fn insert_blob(
+        &mut self,
+        digest: &Digest,
+        blob: BlobEntry,
+        inline: &[u8],
+    ) -> Result<(), Failed>;
+    /// Removes the entries of blobs.
+    fn remove_blobs(&mut self, digests: &[&Digest]) -> Result<(), Failed>;
+    /// Writes a row of a blob.
+    fn write_row(&mut self, number: u64, offset: u64, row: &[u8]) -> Result<(), Failed>;
+    /// Writes a row of an ingest. A crash may lose the last staged rows until
+    /// [`Engine::flush_staged`] returns.
+    fn stage_row(&mut self, number: u64, offset: u64, row: &[u8]) -> Result<(), Failed> {
+        self.write_row(number, offset, row)
     }
-    /// Removes the rows of a blob that has them; true where some are left for [`Engine::reap`].
-    fn erase(&mut self, found: Found) -> Result<bool, Failed>;
-    /// Notes an ingest.
-    fn note(&mut self, key: &str, staged: Staged) -> Result<(), Failed>;
-    /// Forgets an ingest.
-    fn forget(&mut self, key: &str) -> Result<Option<Staged>, Failed>;
-    /// Revisions of records, in the order of the keys.
+    /// Removes the rows of a blob. Returns whether some remain for [`Engine::finish_removals`].
+    fn remove_rows(&mut self, blob: BlobEntry) -> Result<bool, Failed>;
+    /// Inserts or replaces the entry of an ingest.
+    fn put_ingest(&mut self, key: &str, ingest: IngestEntry) -> Result<(), Failed>;
+    /// Removes the entry of an ingest. Returns the removed entry.
+    fn remove_ingest(&mut self, key: &str) -> Result<Option<IngestEntry>, Failed>;
+    /// Returns the revisions of records, in the order of `keys`.
     fn revisions(&mut self, table: Table, keys: &[&str]) -> Result<Vec<Option<u64>>, Failed>;
-    /// Writes a record.
-    fn put(&mut self, table: Table, key: &str, revision: u64, value: &[u8]) -> Result<(), Failed>;
-    /// Deletes records.
-    fn delete(&mut self, table: Table, keys: &[&str]) -> Result<(), Failed>;
+    /// Inserts or replaces a record.
+    fn put_record(
+        &mut self,
+        table: Table,
+        key: &str,
+        revision: u64,
+        value: &[u8],
+    ) -> Result<(), Failed>;
+    /// Removes records.
+    fn remove_records(&mut self, table: Table, keys: &[&str]) -> Result<(), Failed>;
 }
 
 /// Why a change was not made.
 #[derive(Debug)]
 pub enum Failed {
-    /// It does not fit what is there, and has changed nothing: others in its transaction go on.
+    /// The change conflicts with stored data and wrote nothing. Other changes in the same
+    /// transaction are unaffected.
     Refused(Error),
-    /// The engine failed in the middle: the transaction is lost.
+    /// The engine failed, and the whole transaction is lost.
     Broken(Error),
 }
 

@@ -1,4 +1,4 @@
-//! Changes of many callers in one transaction.
+//! Group commit: concurrent changes share one transaction.
 
 use std::sync::Arc;
 
@@ -7,22 +7,23 @@ use cas_core::{Error, Result};
 use tokio::sync::oneshot;
 
 use crate::engine::Failed;
-use crate::job::{BYTES, Change, Job, Waiting};
+use crate::job::{Change, GROUP_BYTES, Job, Queued};
 use crate::kv::Kv;
-use crate::tables::Tables;
+use crate::tx::Tx;
 
 impl Kv {
-    /// Makes a change together with whoever else makes one now.
+    /// Makes a change in one transaction with other changes that are waiting. Returns the result
+    /// of `work`.
     ///
-    /// `work` refuses before it changes anything, or not at all.
-    pub(crate) async fn together<S, T, W>(self: &Arc<Self>, change: Change<S>, work: W) -> Result<T>
+    /// `work` must write nothing before it returns [`Failed::Refused`].
+    pub(crate) async fn submit<S, T, W>(self: &Arc<Self>, change: Change<S>, work: W) -> Result<T>
     where
         S: Send + 'static,
         T: Send + 'static,
-        W: FnOnce(&mut S, &mut Tables<'_>) -> Result<T, Failed> + Send + 'static,
+        W: FnOnce(&mut S, &mut Tx<'_>) -> Result<T, Failed> + Send + 'static,
     {
         let (answer, outcome) = oneshot::channel();
-        let job = Waiting {
+        let job = Queued {
             change,
             work: Some(work),
             outcome: None,
@@ -34,7 +35,7 @@ impl Kv {
 
 impl Grouped for Kv {
     type Job = Box<dyn Job>;
-    const MOST: u64 = BYTES;
+    const MOST: u64 = GROUP_BYTES;
 
     fn queue(&self) -> &Queue<Self::Job> {
         &self.queue
@@ -45,19 +46,19 @@ impl Grouped for Kv {
     }
 
     fn patient(job: &Self::Job) -> bool {
-        job.patient()
+        job.is_low_priority()
     }
 
-    /// Makes the changes in one transaction.
+    /// Makes all changes in one transaction.
     fn make(&self, mut jobs: Vec<Self::Job>) -> Vec<Answer> {
-        let done = self.transact(|tables| {
+        let done = self.transact(|tx| {
             for job in &mut jobs {
-                job.apply(tables).map_err(Failed::Broken)?;
+                job.apply(tx).map_err(Failed::Broken)?;
             }
-            Ok(((), jobs.iter().any(|job| job.synced())))
+            Ok(((), jobs.iter().any(|job| job.is_synced())))
         });
         let lost = done.err().map(Error::from);
-        let settle = |job: Box<dyn Job>| job.settle(lost.as_ref());
-        jobs.into_iter().map(settle).collect()
+        let finish = |job: Box<dyn Job>| job.finish(lost.as_ref());
+        jobs.into_iter().map(finish).collect()
     }
 }

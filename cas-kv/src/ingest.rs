@@ -1,7 +1,7 @@
-//! Bytes on their way in: the end of them in memory, what is before it in rows.
+//! Writing a blob: the last bytes stay in memory, all others go to rows.
 //!
-//! A blob that fits into memory costs one transaction, its publish. The rows of a larger one have
-//! the number that the blob will have, so that to publish it is to write one entry.
+//! A blob that fits into memory costs one transaction, its publish. The rows of a larger one keep
+//! their number when it is published, so publishing writes one entry.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,15 +13,15 @@ use cas_core::records::Batch;
 use cas_core::{Context, Error, Ingest, Result, pool};
 
 use crate::body::Body;
+use crate::ingest_lock::IngestLock;
 use crate::job::{Change, weight};
 use crate::kv::Kv;
-use crate::lease::Lease;
-use crate::tables::Tables;
+use crate::tx::Tx;
 
-/// Bytes that are held in memory before they become rows.
-const HELD: usize = 1 << 20;
+/// Bytes kept in memory before they are written to rows.
+const TAIL_MAX: usize = 1 << 20;
 
-/// One ingest; its body is away while work on the pool has it, and gone when that failed.
+/// An open ingest. `body` is `None` while work on the pool uses it, and after that work failed.
 pub(crate) struct KvIngest {
     key: String,
     offset: u64,
@@ -29,22 +29,22 @@ pub(crate) struct KvIngest {
 }
 
 impl KvIngest {
-    /// Begins the ingest or resumes it; nothing is written.
+    /// Begins the ingest or resumes it. Writes nothing.
     pub(crate) fn begin(kv: &Arc<Kv>, key: &str) -> Result<Self> {
-        kv.check_whole()?;
-        let lease = Lease::take(kv, key)?;
+        kv.check_usable()?;
+        let lock = IngestLock::acquire(kv, key)?;
         let found = kv.engine.view()?.ingest(key)?;
-        let stored = found.map_or(0, |staged| staged.offset);
-        lease.note(stored);
+        let stored = found.map_or(0, |ingest| ingest.offset);
+        lock.set_offset(stored);
         let body = Body {
             kv: Arc::clone(kv),
             key: key.to_owned(),
-            number: found.map(|staged| staged.number),
+            number: found.map(|ingest| ingest.number),
             stored,
             tail: BytesMut::new(),
-            synced: Instant::now(),
-            keep: true,
-            lease,
+            synced_at: Instant::now(),
+            save_tail: true,
+            lock,
         };
         Ok(KvIngest {
             key: key.to_owned(),
@@ -54,19 +54,19 @@ impl KvIngest {
     }
 
     fn body(&mut self) -> Result<&mut Body> {
-        self.body.as_mut().ok_or_else(|| gone(&self.key))
+        self.body.as_mut().ok_or_else(|| failed(&self.key))
     }
 
-    /// Lends the body to work on the pool, where it ends with the work that fails or that nobody
-    /// waits for.
-    async fn lend<F>(&mut self, work: F) -> Result<()>
+    /// Runs `work` on the pool with the body. The body is dropped if `work` fails, or if this
+    /// future is dropped before `work` ends.
+    async fn run<F>(&mut self, work: F) -> Result<()>
     where
         F: FnOnce(&mut Body) -> Result<()> + Send + 'static,
     {
-        let mut body = self.body.take().ok_or_else(|| gone(&self.key))?;
+        let mut body = self.body.take().ok_or_else(|| failed(&self.key))?;
         let body = pool::run(move || {
             let done = work(&mut body);
-            body.keep = done.is_ok();
+            body.save_tail = done.is_ok();
             done.map(|()| body)
         });
         self.body = Some(body.await?);
@@ -87,15 +87,15 @@ impl Ingest for KvIngest {
     async fn append(&mut self, data: Bytes) -> Result<()> {
         let length = data.len();
         let body = self.body()?;
-        if body.tail.len() + length < HELD {
+        if body.tail.len() + length < TAIL_MAX {
             body.tail.extend_from_slice(&data);
         } else {
-            let spilled = self.lend(move |body| body.spill(&data)).await;
+            let spilled = self.run(move |body| body.spill(&data)).await;
             spilled.during("append to ingest", &self.key)?;
         }
         self.offset += length as u64;
         let offset = self.offset;
-        self.body()?.lease.note(offset);
+        self.body()?.lock.set_offset(offset);
         Ok(())
     }
 
@@ -108,11 +108,11 @@ impl Ingest for KvIngest {
         let body = self.body()?;
         body.tail.clear();
         if body.number.is_some() {
-            let forgotten = self.lend(Body::forget).await;
-            forgotten.during("rewind", &self.key)?;
+            let removed = self.run(Body::remove_rows).await;
+            removed.during("rewind", &self.key)?;
         }
         self.offset = 0;
-        self.body()?.lease.note(0);
+        self.body()?.lock.set_offset(0);
         Ok(())
     }
 
@@ -123,29 +123,27 @@ impl Ingest for KvIngest {
         durability: Durability,
     ) -> Result<bool> {
         verified.check(&self.key, self.offset)?;
-        let body = self.body.take().ok_or_else(|| gone(&self.key))?;
+        let body = self.body.take().ok_or_else(|| failed(&self.key))?;
         let (kv, digest, batch) = (Arc::clone(&body.kv), *verified.digest(), batch.clone());
         let staged = body.number.is_some();
         let bytes = body.tail.len() as u64;
         let change = Change {
             state: body,
             weight: weight(1, bytes),
-            patient: false,
+            low_priority: false,
             durability,
         };
         let published = async {
-            kv.take(bytes)?;
+            kv.claim_space(bytes)?;
             if staged {
                 let kv = Arc::clone(&kv);
-                pool::run(move || kv.engine.settle()).await?;
+                pool::run(move || kv.engine.flush_staged()).await?;
             }
-            let work = move |body: &mut Body, tables: &mut Tables<'_>| {
-                body.publish(tables, &digest, &batch)
-            };
-            let left = kv.together(change, work).await?;
+            let work = move |body: &mut Body, tx: &mut Tx<'_>| body.publish(tx, &digest, &batch);
+            let left = kv.submit(change, work).await?;
             if left {
                 let kv = Arc::clone(&kv);
-                pool::run(move || kv.engine.reap()).await?;
+                pool::run(move || kv.engine.finish_removals()).await?;
             }
             Ok::<_, Error>(true)
         };
@@ -153,6 +151,6 @@ impl Ingest for KvIngest {
     }
 }
 
-fn gone(key: &str) -> Error {
-    Error::precondition("an earlier write failed; begin the ingest anew").subject(key)
+fn failed(key: &str) -> Error {
+    Error::precondition("an earlier write failed; begin the ingest again").subject(key)
 }

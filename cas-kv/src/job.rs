@@ -1,4 +1,4 @@
-//! A change of one caller, on its way into a transaction of many.
+//! Changes that wait for a group commit.
 
 use cas_core::content::Durability;
 use cas_core::group::Answer;
@@ -6,70 +6,72 @@ use cas_core::{Error, Result};
 use tokio::sync::oneshot;
 
 use crate::engine::Failed;
-use crate::tables::Tables;
+use crate::tx::Tx;
 
-/// Most blobs and records that a group adds or removes, where they bring no bytes.
-const GROUP: u64 = 256;
-/// Most bytes that it adds, where they are in one.
-pub(crate) const BYTES: u64 = 16 << 20;
+/// Maximum number of blobs and records that a group adds or removes, if they add no bytes.
+const GROUP_ROWS: u64 = 256;
+/// Maximum number of bytes that a group adds.
+pub(crate) const GROUP_BYTES: u64 = 16 << 20;
 
-/// A change and whoever waits for it.
+/// A change that waits in the queue, of any result type.
 pub(crate) trait Job: Send {
     fn weight(&self) -> u64;
-    fn patient(&self) -> bool;
-    fn synced(&self) -> bool;
-    fn apply(&mut self, tables: &mut Tables<'_>) -> Result<(), Error>;
-    fn settle(self: Box<Self>, lost: Option<&Error>) -> Answer;
+    fn is_low_priority(&self) -> bool;
+    fn is_synced(&self) -> bool;
+    /// Makes the change. An error means that the whole transaction failed.
+    fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(), Error>;
+    /// Returns the answer for the caller. `lost` is the error if the transaction failed.
+    fn finish(self: Box<Self>, lost: Option<&Error>) -> Answer;
 }
 
-/// What a change weighs that adds or removes so many blobs and records, and adds so many bytes.
+/// Returns the weight in a group of a change of `rows` blobs and records that adds `bytes` bytes.
 pub(crate) fn weight(rows: usize, bytes: u64) -> u64 {
-    rows as u64 * (BYTES / GROUP) + bytes
+    rows as u64 * (GROUP_BYTES / GROUP_ROWS) + bytes
 }
 
-/// What a caller wants done.
+/// Parameters of a change.
 pub(crate) struct Change<S> {
-    /// What the work needs; dropped after the transaction and before the answer.
+    /// State of the work, dropped after the transaction and before the answer is sent.
     pub(crate) state: S,
     /// See [`weight`].
     pub(crate) weight: u64,
-    /// Whether nobody is kept by it.
-    pub(crate) patient: bool,
-    /// What it promises.
+    /// Whether other changes go first.
+    pub(crate) low_priority: bool,
+    /// Whether the transaction must be synced.
     pub(crate) durability: Durability,
 }
 
-pub(crate) struct Waiting<S, T, W> {
+/// A change together with its work and the channel for its answer.
+pub(crate) struct Queued<S, T, W> {
     pub(crate) change: Change<S>,
     pub(crate) work: Option<W>,
     pub(crate) outcome: Option<Result<T>>,
     pub(crate) answer: oneshot::Sender<Result<T>>,
 }
 
-impl<S, T, W> Job for Waiting<S, T, W>
+impl<S, T, W> Job for Queued<S, T, W>
 where
     S: Send,
     T: Send + 'static,
-    W: FnOnce(&mut S, &mut Tables<'_>) -> Result<T, Failed> + Send,
+    W: FnOnce(&mut S, &mut Tx<'_>) -> Result<T, Failed> + Send,
 {
     fn weight(&self) -> u64 {
         self.change.weight
     }
 
-    fn patient(&self) -> bool {
-        self.change.patient
+    fn is_low_priority(&self) -> bool {
+        self.change.low_priority
     }
 
-    fn synced(&self) -> bool {
+    fn is_synced(&self) -> bool {
         self.change.durability != Durability::Relaxed
     }
 
-    /// An error is that of the transaction, not of this change alone.
-    fn apply(&mut self, tables: &mut Tables<'_>) -> Result<(), Error> {
+    fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(), Error> {
         let Some(work) = self.work.take() else {
             return Ok(());
         };
-        self.outcome = match work(&mut self.change.state, tables) {
+        self.outcome = match work(&mut self.change.state, tx) {
             Ok(done) => Some(Ok(done)),
             Err(Failed::Refused(error)) => Some(Err(error)),
             Err(Failed::Broken(error)) => return Err(error),
@@ -77,8 +79,8 @@ where
         Ok(())
     }
 
-    fn settle(self: Box<Self>, lost: Option<&Error>) -> Answer {
-        let Waiting {
+    fn finish(self: Box<Self>, lost: Option<&Error>) -> Answer {
+        let Queued {
             outcome,
             answer,
             change,
@@ -91,7 +93,7 @@ where
             (None, None) => Err(Error::internal("a change was not made; please report it")),
         };
         Box::new(move || {
-            // Who no longer waits has it all the same.
+            // The change is made even if the caller no longer waits for the answer.
             let _ = answer.send(outcome);
         })
     }

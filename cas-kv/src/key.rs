@@ -1,8 +1,8 @@
-//! Digests as keys.
+//! Digests as keys of a table.
 
 use cas_core::{Algorithm, Digest};
 
-/// The key of a blob: its algorithm, then its hash, so that keys sort as digests do.
+/// The key of a blob: one byte for the algorithm, then the hash. Keys sort like digests.
 #[derive(Clone, Copy, Debug)]
 pub struct Key {
     bytes: [u8; 65],
@@ -10,7 +10,7 @@ pub struct Key {
 }
 
 impl Key {
-    /// The key of `digest`.
+    /// Returns the key of `digest`.
     pub fn of(digest: &Digest) -> Self {
         let hash = digest.as_bytes();
         let mut bytes = [0; 65];
@@ -25,12 +25,12 @@ impl Key {
         }
     }
 
-    /// The key as an engine takes it: 33 or 65 bytes.
+    /// Returns the bytes of the key: 33 for SHA-256, 65 for SHA-512.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes[..self.length]
     }
 
-    /// The digest of a key; nothing when it is none.
+    /// Returns the digest of a key, or `None` if `key` is not the key of a digest.
     pub fn digest(key: &[u8]) -> Option<Digest> {
         let (algorithm, hash) = key.split_first()?;
         let algorithm = match algorithm {
@@ -47,15 +47,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_sort_as_digests_do_and_come_back() {
+    fn keys_sort_like_digests_and_decode_to_them() {
         let mut digests: Vec<Digest> = (0..50_u8)
             .flat_map(|n| Algorithm::ALL.map(|algorithm| Digest::of(algorithm, &[n])))
             .collect();
         digests.sort();
         let keys: Vec<Key> = digests.iter().map(Key::of).collect();
         assert!(keys.is_sorted_by_key(Key::bytes));
-        let back = keys.iter().map(|key| Key::digest(key.bytes()));
-        assert!(back.eq(digests.into_iter().map(Some)));
+        let decoded = keys.iter().map(|key| Key::digest(key.bytes()));
+        assert!(decoded.eq(digests.into_iter().map(Some)));
         assert_eq!(Key::digest(b""), None);
         assert_eq!(Key::digest(b"\x01short"), None);
     }

@@ -1,4 +1,4 @@
-//! What the handles of one open store have in common.
+//! The state that all handles of one open store share.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,50 +11,51 @@ use cas_core::{Error, Result};
 
 use crate::engine::{Engine, Failed};
 use crate::job::Job;
-use crate::place::Place;
-use crate::tables::{Numbers, Tables};
+use crate::owned_dir::OwnedDir;
+use crate::tx::{Numbers, Tx};
 
-/// The name of the format in the numbers of a store.
+/// The key in `meta` of the format.
 const FORMAT: &str = "format";
-/// The format of the tables that this version reads and writes.
+/// The format that this version reads and writes.
 const VERSION: u64 = 1;
-/// An open engine, and who writes to it.
+
+/// An open engine and its writers.
 pub(crate) struct Kv {
     pub(crate) engine: Box<dyn Engine>,
     numbers: Mutex<Numbers>,
     pub(crate) queue: Queue<Box<dyn Job>>,
-    /// Ingests that have a writer: the bytes they hold, and when they last grew.
-    pub(crate) held: Mutex<BTreeMap<String, (u64, SystemTime)>>,
-    /// Whether the engine failed in the middle of a transaction: what it holds may be less than it
+    /// Ingests that have a writer: their size in bytes, and the time of their last write.
+    pub(crate) open_ingests: Mutex<BTreeMap<String, (u64, SystemTime)>>,
+    /// Whether the engine failed inside a transaction. It may then have lost data that it still
     /// shows.
     failed: AtomicBool,
-    /// Dropped last: the place is another's when the engine is closed.
-    _place: Place,
+    /// Dropped last, so that the directory is unlocked after the engine has closed its files.
+    _dir: OwnedDir,
 }
 
 impl Kv {
-    /// Makes an empty engine a store.
-    pub(crate) fn make(engine: &dyn Engine) -> Result<()> {
-        engine.transact(&mut |tables| {
-            tables.set_meta(FORMAT, VERSION)?;
+    /// Writes the format into an empty database.
+    pub(crate) fn init(engine: &dyn Engine) -> Result<()> {
+        engine.transact(&mut |tx| {
+            tx.set_meta(FORMAT, VERSION)?;
             Ok(true)
         })?;
         engine.sync()
     }
 
-    /// The store in an engine.
-    pub(crate) fn open(engine: Box<dyn Engine>, place: Place) -> Result<Self> {
+    /// Opens the store in a database that [`Kv::init`] has prepared.
+    pub(crate) fn open(engine: Box<dyn Engine>, dir: OwnedDir) -> Result<Self> {
         let kv = Kv {
             engine,
             numbers: Mutex::default(),
             queue: Queue::default(),
-            held: Mutex::default(),
+            open_ingests: Mutex::default(),
             failed: AtomicBool::new(false),
-            _place: place,
+            _dir: dir,
         };
         kv.check_format()?;
-        kv.engine.reap()?;
-        kv.engine.space().keep_back();
+        kv.engine.finish_removals()?;
+        kv.engine.space().create_reserve();
         Ok(kv)
     }
 
@@ -65,63 +66,66 @@ impl Kv {
                 "expected format {VERSION}, found {newer}; use the release that wrote it"
             ))),
             None => Err(Error::precondition(
-                "it is a database of another program; choose another directory",
+                "the database belongs to another program; choose another directory",
             )),
         }
     }
 
-    /// Checks that `bytes` more fit, beside what the engine has yet to write.
+    /// Checks that the disk has room for `bytes` more and for the pending bytes of the engine, and
+    /// counts them as written.
     ///
     /// # Errors
-    /// `Full`, before the engine meets it.
-    pub(crate) fn take(&self, bytes: u64) -> Result<()> {
-        self.engine.space().take(bytes, self.engine.owed()?)
+    /// `Full` if it does not, before the engine writes anything.
+    pub(crate) fn claim_space(&self, bytes: u64) -> Result<()> {
+        self.engine
+            .space()
+            .claim(bytes, self.engine.pending_bytes()?)
     }
 
-    /// Refuses what would build on an engine that failed.
+    /// Checks that the engine has not failed.
     ///
     /// # Errors
-    /// `FailedPrecondition` after a transaction that the engine failed in.
-    pub(crate) fn check_whole(&self) -> Result<()> {
-        match self.failed.load(Ordering::Acquire) {
-            false => Ok(()),
-            true => Err(Error::precondition(
-                "an earlier write failed; check the device and open the store anew",
-            )),
+    /// `FailedPrecondition` after a transaction in which the engine failed.
+    pub(crate) fn check_usable(&self) -> Result<()> {
+        if self.failed.load(Ordering::Acquire) {
+            return Err(Error::precondition(
+                "an earlier write failed; check the device and reopen the store",
+            ));
         }
+        Ok(())
     }
 
-    /// Makes changes in a transaction of their own.
+    /// Makes changes in a separate transaction, not in a group. Returns the result of `work`.
     pub(crate) fn write<T>(
         &self,
         durability: Durability,
-        work: impl FnOnce(&mut Tables<'_>) -> Result<T, Failed>,
+        work: impl FnOnce(&mut Tx<'_>) -> Result<T, Failed>,
     ) -> Result<T> {
-        Ok(self.transact(|tables| Ok((work(tables)?, durability != Durability::Relaxed)))?)
+        Ok(self.transact(|tx| Ok((work(tx)?, durability != Durability::Relaxed)))?)
     }
 
-    /// Makes changes in one transaction, which is synced where `work` says so.
+    /// Makes changes in one transaction. `work` returns its result, and whether to sync.
     pub(crate) fn transact<T>(
         &self,
-        work: impl FnOnce(&mut Tables<'_>) -> Result<(T, bool), Failed>,
+        work: impl FnOnce(&mut Tx<'_>) -> Result<(T, bool), Failed>,
     ) -> Result<T, Failed> {
         let mut numbers = lock(&self.numbers);
         let (mut work, mut done, mut left) = (Some(work), None, *numbers);
-        let outcome = self.engine.transact(&mut |tables| {
-            let mut tables = Tables {
-                tables,
+        let outcome = self.engine.transact(&mut |inner| {
+            let mut tx = Tx {
+                inner,
                 numbers: left,
-                took_numbers: false,
-                row: self.engine.row(),
-                beside: self.engine.beside(),
+                reserved: false,
+                row_size: self.engine.row_size(),
+                inline_max: self.engine.inline_max(),
             };
             let Some(work) = work.take() else {
                 return Err(internal("a transaction ran twice"));
             };
-            let (out, synced) = work(&mut tables)?;
-            (done, left) = (Some(out), tables.numbers);
-            // Where the taking of numbers is lost, one might come twice.
-            Ok(synced || tables.took_numbers)
+            let (out, synced) = work(&mut tx)?;
+            (done, left) = (Some(out), tx.numbers);
+            // If a crash lost the reservation, numbers of that block would be allocated twice.
+            Ok(synced || tx.reserved)
         });
         if let Err(Failed::Broken(_)) = outcome {
             self.failed.store(true, Ordering::Release);
@@ -132,11 +136,11 @@ impl Kv {
     }
 }
 
-fn internal(seen: &str) -> Failed {
-    Failed::Broken(Error::internal(format!("{seen}; please report it")))
+fn internal(found: &str) -> Failed {
+    Failed::Broken(Error::internal(format!("{found}; please report it")))
 }
 
-/// Nothing that these locks guard is left half changed by a panic.
+/// Locks a mutex, poisoned or not: a panic leaves none of the values here half changed.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

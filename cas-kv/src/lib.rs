@@ -1,20 +1,21 @@
-//! A store over an embedded key-value engine: what redb, RocksDB and their like have in common.
+//! A store over an embedded key-value engine such as redb or RocksDB.
 //!
-//! An [`Engine`] brings tables and transactions; bytes, records and names on top of them are here.
-//! These are the tables, whatever their encoding:
+//! An [`Engine`] provides tables and transactions; this crate stores blobs, records and image
+//! names in them, in the same way over every engine. Each engine chooses its own encoding for
+//! these tables:
 //!
 //! ```text
-//! meta              text -> number: the format, and the first number that was never given
-//! content           digest -> size, number, all of the bytes where they are few
+//! meta              text -> number: the format, and the first unallocated number
+//! content           digest -> size, number, and all bytes of a small blob
 //! rows              number, offset -> a piece of a blob or an ingest
 //! ingests           key -> number, bytes in rows, time
 //! blobs images snapshots leases          records: key -> revision, value
 //! ```
 //!
-//! A number is given once, to the rows of one storing of a blob, of which it is the version, and
-//! to each state of a record, of which it is the revision.
+//! A number is allocated once. It identifies the rows of one stored blob and is that blob's
+//! version, or it is the revision of one state of a record.
 //!
-//! One process at a time may open a [`Place`], the directory of such a store.
+//! The store lives in an [`OwnedDir`], which one process at a time may open.
 
 mod batch;
 mod body;
@@ -22,26 +23,26 @@ mod content;
 mod engine;
 mod group;
 mod ingest;
+mod ingest_lock;
 mod job;
 mod key;
 mod kv;
-mod lease;
-mod place;
+mod owned_dir;
 mod reader;
 mod records;
 mod space;
 mod store;
-mod tables;
+mod tx;
 
 use cas_core::{Capabilities, Capability};
 
-pub use engine::{Engine, Failed, Found, Rows, Staged, Transaction, View};
+pub use engine::{BlobEntry, Engine, Failed, IngestEntry, Rows, Transaction, View};
 pub use key::Key;
-pub use place::{Names, Place};
-pub use space::Space;
-pub use store::KvStore;
+pub use owned_dir::{FileNames, OwnedDir};
+pub use space::{Reuse, Space};
+pub use store::{KvStore, OpenMode};
 
-/// What such a store promises.
+/// What every store over an [`Engine`] promises.
 pub const CAPABILITIES: Capabilities = Capabilities::of(&[
     Capability::Durable,
     Capability::Resume,

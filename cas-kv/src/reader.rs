@@ -8,17 +8,17 @@ use cas_core::{BlobReader, Context, Digest, Error, Result, pool};
 
 use crate::kv::Kv;
 
-/// Up to this many bytes a hop to another thread costs more than the read.
-const INLINE: usize = 64 << 10;
+/// Maximum size of a read on the caller's thread. For these the pool would cost more than the read.
+const DIRECT_READ_MAX: usize = 64 << 10;
 
-/// A blob; it is read as long as its rows are there, and no others have their number.
+/// A blob. Reads fail after its rows are removed, because no other rows get its number.
 pub(crate) struct Reader {
     pub(crate) kv: Arc<Kv>,
     pub(crate) digest: Digest,
     pub(crate) number: u64,
     pub(crate) size: u64,
-    /// All bytes, where they are not in rows.
-    pub(crate) beside: Option<Bytes>,
+    /// All bytes, if they are not in rows.
+    pub(crate) inline: Option<Bytes>,
 }
 
 #[async_trait]
@@ -33,7 +33,7 @@ impl BlobReader for Reader {
         if length == 0 {
             return Ok(Bytes::new());
         }
-        if let Some(bytes) = &self.beside {
+        if let Some(bytes) = &self.inline {
             let start = usize::try_from(offset)
                 .unwrap_or(usize::MAX)
                 .min(bytes.len());
@@ -41,9 +41,10 @@ impl BlobReader for Reader {
         }
         let (kv, digest, number) = (Arc::clone(&self.kv), self.digest, self.number);
         let read = move || read(&kv, &digest, number, offset, length);
-        let data = match length <= INLINE {
-            true => read(),
-            false => pool::run(read).await,
+        let data = if length <= DIRECT_READ_MAX {
+            read()
+        } else {
+            pool::run(read).await
         };
         data.during("read", self.digest)
     }
@@ -51,15 +52,15 @@ impl BlobReader for Reader {
 
 fn read(kv: &Kv, digest: &Digest, number: u64, offset: u64, length: usize) -> Result<Bytes> {
     let view = kv.engine.view()?;
-    let data = view.read(number, offset, length)?;
+    let data = view.read_rows(number, offset, length)?;
     if data.len() == length {
         return Ok(data);
     }
-    let found = view.find(digest)?;
-    match found.is_some_and(|found| found.number == number) {
-        true => Err(Error::corrupt(
+    let found = view.find_blob(digest)?;
+    if found.is_some_and(|found| found.number == number) {
+        return Err(Error::corrupt(
             "bytes of the blob are missing; remove it and import it again",
-        )),
-        false => Err(Error::not_found("the blob was removed")),
+        ));
     }
+    Err(Error::not_found("the blob was removed"))
 }

@@ -1,4 +1,4 @@
-//! Records: the same tables, the same transactions.
+//! Records, in the same database as the blobs.
 
 use std::sync::Arc;
 
@@ -9,12 +9,12 @@ use cas_core::records::{Batch, Record, Revision, Table};
 use cas_core::{Capabilities, Context, Records, Result};
 
 use crate::CAPABILITIES;
-use crate::batch::{apply, bytes, check};
+use crate::batch::{apply, check, value_bytes};
 use crate::job::{Change, weight};
 use crate::kv::Kv;
-use crate::tables::Tables;
+use crate::tx::Tx;
 
-/// The records of a store.
+/// The records store.
 pub(crate) struct KvRecords(pub(crate) Arc<Kv>);
 
 #[async_trait]
@@ -34,22 +34,22 @@ impl Records for KvRecords {
         if batch.is_empty() {
             return Ok(());
         }
-        let bytes = bytes(batch);
+        let bytes = value_bytes(batch);
         let change = Change {
             state: batch.clone(),
             weight: weight(batch.changes().len(), bytes),
-            patient: false,
+            low_priority: false,
             durability: Durability::Full,
         };
         let committed = async {
             if bytes > 0 {
-                self.0.take(bytes)?;
+                self.0.claim_space(bytes)?;
             }
-            let work = |batch: &mut Batch, tables: &mut Tables<'_>| {
-                check(tables, batch)?;
-                apply(tables, batch)
+            let work = |batch: &mut Batch, tx: &mut Tx<'_>| {
+                check(tx, batch)?;
+                apply(tx, batch)
             };
-            self.0.together(change, work).await
+            self.0.submit(change, work).await
         };
         committed
             .await

@@ -1,5 +1,5 @@
-//! Space on the disk: looked at before bytes are added, for an engine that runs out of it in the
-//! middle of a commit takes nothing more; and a reserve for removals on a full disk.
+//! Disk space: checked before bytes are added, because an engine that runs out of space inside a
+//! commit accepts no more writes. A reserve makes removals possible on a full disk.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -11,12 +11,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use cas_core::{Error, ErrorKind, Result};
 use rustix::fs::FallocateFlags;
 
-/// The name of the reserve.
+/// The file name of the reserve.
 pub(crate) const RESERVE: &str = "reserve";
-/// Left free beside the reserve for what a commit writes of its own.
+/// Bytes kept free, in addition to the reserve, for the overhead of a commit.
 const MARGIN: u64 = 1 << 20;
 
-/// The reserve and what is known of the space around it.
+/// When an engine can write to the space of removed rows again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reuse {
+    /// At once: the space stays in the file, as free pages.
+    Immediate,
+    /// After a compaction.
+    AfterCompaction,
+}
+
+/// Disk space accounting of one database, and its reserve.
 #[derive(Clone, Debug)]
 pub struct Space(Arc<Inner>);
 
@@ -24,38 +33,40 @@ pub struct Space(Arc<Inner>);
 struct Inner {
     reserve: PathBuf,
     size: u64,
-    reuses: bool,
+    reuse: Reuse,
     dir: File,
-    /// Bytes that were added and may still be in memory only.
+    /// Bytes that were added and may be in memory only.
     unsynced: AtomicU64,
-    /// Bytes that were removed and not added again: their pages are in the file, free.
+    /// Bytes that were removed and whose space is not used again yet.
     removed: AtomicU64,
 }
 
 impl Space {
-    /// The space in the directory `dir`. The reserve has `size` bytes,
-    /// more than a removal and an opening write; an engine that `reuses` what was removed has as
-    /// much more.
-    pub fn new(dir: &Path, size: u64, reuses: bool) -> io::Result<Self> {
+    /// Returns the accounting for a database in `dir`. `size` is the size of the reserve in bytes:
+    /// more than the engine writes to remove a blob and to open the database.
+    ///
+    /// # Errors
+    /// Errors of the file system.
+    pub fn new(dir: &Path, size: u64, reuse: Reuse) -> io::Result<Self> {
         Ok(Space(Arc::new(Inner {
             reserve: dir.join(RESERVE),
             size,
-            reuses,
+            reuse,
             dir: File::open(dir)?,
             unsynced: AtomicU64::new(0),
             removed: AtomicU64::new(0),
         })))
     }
 
-    /// Takes the reserve where it is not there; without space there is none, and nothing is lost.
-    pub(crate) fn keep_back(&self) {
+    /// Creates the reserve if it does not exist. On a full disk the store works without it.
+    pub(crate) fn create_reserve(&self) {
         let path = &self.0.reserve;
         if path.exists() {
             return;
         }
         let mut options = OpenOptions::new();
         options.write(true).create_new(true).mode(0o600);
-        let taken = options.open(path).and_then(|file| {
+        let created = options.open(path).and_then(|file| {
             Ok(rustix::fs::fallocate(
                 file,
                 FallocateFlags::empty(),
@@ -63,31 +74,32 @@ impl Space {
                 self.0.size,
             )?)
         });
-        if taken.is_err() {
-            self.release();
+        if created.is_err() {
+            self.release_reserve();
         }
     }
 
-    /// Gives the reserve up; false when there was none.
-    pub fn release(&self) -> bool {
+    /// Removes the reserve, to free its space. Returns whether there was one.
+    pub fn release_reserve(&self) -> bool {
         std::fs::remove_file(&self.0.reserve).is_ok()
     }
 
-    /// Checks that `bytes` more fit beside those that are `owed`, and counts them.
+    /// Checks that the disk has room for `bytes` more and for `pending` bytes of the engine, and
+    /// counts `bytes` as added.
     ///
     /// # Errors
-    /// `Full`, before the engine meets it.
-    pub(crate) fn take(&self, bytes: u64, owed: u64) -> Result<()> {
+    /// `Full` if it does not, before the engine writes anything.
+    pub(crate) fn claim(&self, bytes: u64, pending: u64) -> Result<()> {
         let removed = self.0.removed.load(Ordering::Relaxed);
-        let waiting = self.0.unsynced.load(Ordering::Relaxed);
-        // A row may take twice its size; what was removed is there to be used again.
-        let wanted = (waiting + owed + 2 * bytes + MARGIN).saturating_sub(removed);
-        let free = self.free()?;
-        if wanted > free {
+        let unsynced = self.0.unsynced.load(Ordering::Relaxed);
+        // A row may take twice its size. The space of removed rows is used again.
+        let needed = (unsynced + pending + 2 * bytes + MARGIN).saturating_sub(removed);
+        let free = self.free_bytes()?;
+        if needed > free {
             return Err(Error::new(
                 ErrorKind::Full,
                 format!(
-                    "expected {wanted} free bytes on the disk, found {free}; free some space or \
+                    "expected {needed} free bytes on the disk, found {free}; free some space or \
                      remove blobs"
                 ),
             ));
@@ -98,38 +110,39 @@ impl Space {
         Ok(())
     }
 
-    /// Counts bytes that were removed.
-    pub(crate) fn give_back(&self, bytes: u64) {
-        if self.0.reuses {
+    /// Counts `bytes` as removed.
+    pub(crate) fn add_removed(&self, bytes: u64) {
+        if self.0.reuse == Reuse::Immediate {
             self.0.removed.fetch_add(bytes, Ordering::Relaxed);
         }
     }
 
-    /// Bytes that were removed and not added again since the store was opened.
-    pub fn removed(&self) -> u64 {
+    /// Returns the bytes that were removed since the store was opened and whose space is not used
+    /// again yet.
+    pub fn removed_bytes(&self) -> u64 {
         self.0.removed.load(Ordering::Relaxed)
     }
 
-    /// Tells that the file system has them again.
-    pub fn reused(&self) {
+    /// Counts no bytes as removed, after the engine has returned their space to the file system.
+    pub fn reset_removed(&self) {
         self.0.removed.store(0, Ordering::Relaxed);
     }
 
-    /// Bytes that a sync which begins now covers.
-    pub fn unsynced(&self) -> u64 {
+    /// Returns the bytes that a sync starting now makes durable.
+    pub fn unsynced_bytes(&self) -> u64 {
         self.0.unsynced.load(Ordering::Relaxed)
     }
 
-    /// Tells that so many bytes are on the disk.
-    pub fn synced(&self, covered: u64) {
-        self.0.unsynced.fetch_sub(covered, Ordering::Relaxed);
+    /// Counts `bytes` as synced: the value of [`Space::unsynced_bytes`] before the sync.
+    pub fn mark_synced(&self, bytes: u64) {
+        self.0.unsynced.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// Bytes that are free on the disk.
+    /// Returns the free bytes of the file system.
     ///
     /// # Errors
-    /// Those of the file system.
-    pub fn free(&self) -> io::Result<u64> {
+    /// Errors of the file system.
+    pub fn free_bytes(&self) -> io::Result<u64> {
         let status = rustix::fs::fstatvfs(&self.0.dir)?;
         Ok(status.f_bavail.saturating_mul(status.f_frsize))
     }

@@ -1,4 +1,4 @@
-//! The store as a whole.
+//! The store and its three parts.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,8 +9,17 @@ use cas_core::{ContentStore, ImageStore, Records, Result, Store};
 use crate::content::KvContent;
 use crate::engine::Engine;
 use crate::kv::Kv;
-use crate::place::Place;
+use crate::owned_dir::OwnedDir;
 use crate::records::KvRecords;
+
+/// Whether a database is to be created.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenMode {
+    /// Create a database; none exists at the path.
+    Create,
+    /// Open the database at the path.
+    Existing,
+}
 
 /// A store over an engine.
 #[derive(Clone)]
@@ -21,44 +30,50 @@ pub struct KvStore {
 }
 
 impl KvStore {
-    /// The store at `place`, over the engine that `open` brings for a database at a path, and makes
-    /// there where it is told that it is new.
+    /// Opens the store in `dir`, or creates it. `open` opens or creates a database at a path.
+    ///
+    /// A new database is prepared under a temporary name first, so a crash leaves either no store
+    /// or a complete one.
     ///
     /// # Errors
-    /// `FailedPrecondition` where there is another format or none; those of the engine.
-    pub fn open<E: Engine>(place: Place, open: impl Fn(&Path, bool) -> Result<E>) -> Result<Self> {
-        if !place.database().try_exists()? {
-            let new = place.clear()?;
-            Kv::make(&open(&new, true)?)?;
-            place.publish()?;
+    /// `FailedPrecondition` if the database has a newer format or is not of this store; errors of
+    /// the engine and of the file system.
+    pub fn open<E: Engine>(
+        dir: OwnedDir,
+        open: impl Fn(&Path, OpenMode) -> Result<E>,
+    ) -> Result<Self> {
+        if !dir.database().try_exists()? {
+            let new = dir.remove_unfinished()?;
+            Kv::init(&open(&new, OpenMode::Create)?)?;
+            dir.publish()?;
         }
-        let engine = open(&place.database(), false)?;
-        let kv = Arc::new(Kv::open(Box::new(engine), place)?);
+        let engine = open(&dir.database(), OpenMode::Existing)?;
+        let kv = Arc::new(Kv::open(Box::new(engine), dir)?);
         let records = Arc::new(KvRecords(Arc::clone(&kv)));
-        let home: Arc<dyn Records> = records.clone();
+        let images = RecordImages::new(records.clone());
         Ok(KvStore {
             content: Arc::new(KvContent(kv)),
-            images: Arc::new(RecordImages::new(home)),
             records,
+            images: Arc::new(images),
         })
     }
 
-    /// The bytes.
+    /// Returns the content store.
     pub fn content(&self) -> Arc<dyn ContentStore> {
         self.content.clone()
     }
 
-    /// The home of records.
+    /// Returns the records store.
     pub fn records(&self) -> Arc<dyn Records> {
         self.records.clone()
     }
 
-    /// The names, which are records too.
+    /// Returns the image store, which keeps image names in the records store.
     pub fn images(&self) -> Arc<dyn ImageStore> {
         self.images.clone()
     }
 
-    /// All three as one.
+    /// Returns all three parts.
     pub fn store(&self) -> Store {
         Store {
             content: self.content(),

@@ -1,4 +1,4 @@
-//! One owner, and what is found where a store should be.
+//! Opening a store: its owner, damaged and foreign files, and options.
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -9,13 +9,13 @@ use std::process::{Command, Stdio};
 use backend_redb::{RedbOpener, RedbStore};
 use cas_core::{ContentExt, ErrorKind, Opener, pool::wait};
 
-/// Says which store a process is to hold.
-const HOLD: &str = "CAS_REDB_HOLD";
+/// The environment variable with the store that the process [`owner`] opens.
+const STORE: &str = "CAS_REDB_STORE";
 
-/// Holds it until the standard input ends.
+/// Runs in another process: keeps the store open until standard input ends.
 #[test]
-fn holder() {
-    let Ok(path) = std::env::var(HOLD) else {
+fn owner() {
+    let Ok(path) = std::env::var(STORE) else {
         return;
     };
     let _store = RedbStore::open(Path::new(&path)).unwrap();
@@ -23,8 +23,8 @@ fn holder() {
     stdin().read_line(&mut String::new()).unwrap();
 }
 
-/// A store with a few blobs in it, closed; its file.
-fn made(path: &Path) -> PathBuf {
+/// Creates a store with a few blobs and closes it. Returns its file.
+fn create(path: &Path) -> PathBuf {
     let store = RedbStore::open(path).unwrap();
     for number in 0..20_u32 {
         let data = number.to_le_bytes().repeat(20_000);
@@ -33,10 +33,12 @@ fn made(path: &Path) -> PathBuf {
     path.join("cas.redb")
 }
 
-/// Opens what must not open: the kind of the error, and that nothing was changed.
+/// Checks that the store does not open, and that its file is unchanged. Returns the kind of error.
 fn refused(path: &Path, file: &Path) -> ErrorKind {
     let before = std::fs::read(file).unwrap();
-    let error = RedbStore::open(path).err().expect("it is no store");
+    let error = RedbStore::open(path)
+        .err()
+        .expect("the store must not open");
     assert!(std::fs::read(file).unwrap() == before, "changed: {error:?}");
     assert!(
         error.to_string().contains(&*path.to_string_lossy()),
@@ -46,28 +48,28 @@ fn refused(path: &Path, file: &Path) -> ErrorKind {
 }
 
 #[test]
-fn a_second_owner_hears_at_once_who_the_first_is() {
+fn a_second_owner_fails_with_the_pid_of_the_first() {
     let temp = tempfile::tempdir().unwrap();
     let path = temp.path().join("store");
-    let mut holder = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "holder", "--nocapture", "--test-threads=1"])
-        .env(HOLD, &path)
+    let mut first = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "owner", "--nocapture", "--test-threads=1"])
+        .env(STORE, &path)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let lines = BufReader::new(holder.stdout.take().unwrap()).lines();
+    let lines = BufReader::new(first.stdout.take().unwrap()).lines();
     let mut lines = lines.map_while(Result::ok);
     assert!(lines.any(|line| line == "open"));
     let error = RedbStore::open(&path).err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Busy);
-    let pid = format!("process {} has", holder.id());
+    let pid = format!("process {} has", first.id());
     assert!(error.to_string().contains(&pid), "{error}");
-    holder.kill().unwrap();
-    holder.wait().unwrap();
-    // The name of the dead is left, and he owns nothing.
+    first.kill().unwrap();
+    first.wait().unwrap();
+    // The pid of a killed owner stays in the file, but the lock is free.
     let left = std::fs::read_to_string(path.join("owner")).unwrap();
-    assert_eq!(left, holder.id().to_string());
+    assert_eq!(left, first.id().to_string());
     let store = RedbStore::open(&path).unwrap();
     let error = RedbStore::open(&path).err().unwrap();
     let ours = format!("process {} has", std::process::id());
@@ -77,9 +79,9 @@ fn a_second_owner_hears_at_once_who_the_first_is() {
 }
 
 #[test]
-fn a_truncated_file_is_corrupt_and_left_alone() {
+fn a_truncated_file_is_corrupt_and_unchanged() {
     let temp = tempfile::tempdir().unwrap();
-    let file = made(temp.path());
+    let file = create(temp.path());
     let whole = std::fs::read(&file).unwrap();
     for kept in [
         0,
@@ -105,13 +107,13 @@ fn a_truncated_file_is_corrupt_and_left_alone() {
     assert_eq!(wait(store.content().list(None, 100)).unwrap().len(), 20);
 }
 
-/// Wrong bytes in pages are told when they are met, and never a panic.
+/// Damaged pages cause errors when they are read, or wrong bytes, but never a panic.
 #[test]
-fn damaged_pages_are_errors_or_wrong_bytes_and_no_panic() {
+fn damaged_pages_do_not_panic() {
     let temp = tempfile::tempdir().unwrap();
-    let file = made(temp.path());
+    let file = create(temp.path());
     let whole = std::fs::read(&file).unwrap();
-    let mut told = 0;
+    let mut errors = 0;
     for start in (4096..whole.len()).step_by(whole.len() / 40) {
         let mut damaged = whole.clone();
         for byte in damaged.iter_mut().skip(start).take(9000) {
@@ -119,13 +121,13 @@ fn damaged_pages_are_errors_or_wrong_bytes_and_no_panic() {
         }
         std::fs::write(&file, &damaged).unwrap();
         let Ok(store) = RedbStore::open(temp.path()) else {
-            told += 1;
+            errors += 1;
             continue;
         };
         let content = store.content();
         wait(async {
             let Ok(page) = content.list(None, 100).await else {
-                told += 1;
+                errors += 1;
                 return;
             };
             for stat in page {
@@ -137,16 +139,16 @@ fn damaged_pages_are_errors_or_wrong_bytes_and_no_panic() {
             let _ = content.put("more".into()).await;
         });
     }
-    assert!(told > 0, "nothing was met");
+    assert!(errors > 0, "no damage was detected");
 }
 
 #[test]
-fn what_is_no_store_is_refused_and_left_alone() {
+fn a_directory_without_a_store_is_refused_and_unchanged() {
     let temp = tempfile::tempdir().unwrap();
     let path = temp.path();
     let file = path.join("cas.redb");
-    std::fs::write(&file, "no database ".repeat(1000)).unwrap();
-    assert_eq!(refused(path, &file), ErrorKind::Corrupt, "not of redb");
+    std::fs::write(&file, "not a database ".repeat(1000)).unwrap();
+    assert_eq!(refused(path, &file), ErrorKind::Corrupt, "not a redb file");
     std::fs::remove_file(&file).unwrap();
     std::fs::create_dir(&file).unwrap();
     let error = RedbStore::open(path).err().unwrap();
@@ -160,10 +162,10 @@ fn what_is_no_store_is_refused_and_left_alone() {
 }
 
 #[test]
-fn a_newer_format_and_a_database_of_others_are_refused() {
+fn a_newer_format_and_a_foreign_database_are_refused() {
     const META: redb::TableDefinition<&str, u64> = redb::TableDefinition::new("cas");
     let temp = tempfile::tempdir().unwrap();
-    let file = made(temp.path());
+    let file = create(temp.path());
     let write = |table, format| {
         let db = redb::Database::create(&file).unwrap();
         let tx = db.begin_write().unwrap();
@@ -185,7 +187,7 @@ fn a_newer_format_and_a_database_of_others_are_refused() {
 }
 
 #[test]
-fn options_are_known_or_refused() {
+fn unknown_options_are_refused() {
     let temp = tempfile::tempdir().unwrap();
     let open = |options: &str| {
         let location = format!("redb://{}/store{options}", temp.path().display());

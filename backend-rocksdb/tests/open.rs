@@ -1,4 +1,4 @@
-//! What is found where a database should be, and how an engine is set up.
+//! Opening a store: damaged and foreign databases, and options.
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -11,8 +11,8 @@ use rocksdb::{DB, Options};
 
 const BLOBS: u32 = 20;
 
-/// A store with blobs in it, closed; its database.
-fn made(path: &Path) -> PathBuf {
+/// Creates a store with blobs and closes it. Returns its database.
+fn create(path: &Path) -> PathBuf {
     let store = RocksStore::open(path).unwrap();
     for number in 0..BLOBS {
         let data = number.to_le_bytes().repeat(20_000);
@@ -26,15 +26,15 @@ fn blobs(path: &Path) -> usize {
     wait(store.content().list(None, 100)).unwrap().len()
 }
 
-/// Whether a file of the database says what is in it, or holds it.
-fn matters(file: &Path) -> bool {
+/// Returns whether a file of the database has data, or lists the files that have.
+fn is_essential(file: &Path) -> bool {
     let name = file.file_name().unwrap().to_str().unwrap();
     let data = name.ends_with(".sst") || name.ends_with(".blob");
     data || name == "CURRENT" || name.starts_with("MANIFEST")
 }
 
-/// Opens and reads what cannot be whole: the first error, nothing where all was found whole.
-fn met(path: &Path) -> Result<(), Error> {
+/// Opens the store and reads all blobs. Returns the first error.
+fn read_all(path: &Path) -> Result<(), Error> {
     let store = RocksStore::open(path)?;
     let content = store.content();
     wait(async {
@@ -44,15 +44,19 @@ fn met(path: &Path) -> Result<(), Error> {
                 reader.read_at(0, 100_000).await?;
             }
         }
-        assert_eq!(page.len(), BLOBS as usize, "and nothing said why");
+        assert_eq!(
+            page.len(),
+            BLOBS as usize,
+            "blobs are missing without an error"
+        );
         Ok(())
     })
 }
 
 #[test]
-fn a_truncated_or_missing_file_is_told() {
+fn a_truncated_or_missing_file_is_detected() {
     let temp = tempfile::tempdir().unwrap();
-    let db = made(temp.path());
+    let db = create(temp.path());
     let whole: Vec<(PathBuf, Vec<u8>)> = fs::read_dir(&db)
         .unwrap()
         .map(|file| file.unwrap().path())
@@ -65,29 +69,32 @@ fn a_truncated_or_missing_file_is_told() {
             .iter()
             .for_each(|(file, data)| fs::write(file, data).unwrap());
     };
-    let matter: Vec<_> = whole.iter().filter(|(file, _)| matters(file)).collect();
-    assert!(matter.len() >= 4, "{matter:?}");
-    for (file, data) in matter {
+    let essential: Vec<_> = whole
+        .iter()
+        .filter(|(file, _)| is_essential(file))
+        .collect();
+    assert!(essential.len() >= 4, "{essential:?}");
+    for (file, data) in essential {
         for kept in [0, 1, data.len() / 2, data.len() - 1] {
             restore();
             fs::write(file, &data[..kept]).unwrap();
             let context = format!("{kept} of {} bytes of {}", data.len(), file.display());
-            let error = met(temp.path()).expect_err(&context);
+            let error = read_all(temp.path()).expect_err(&context);
             assert_eq!(error.kind(), ErrorKind::Corrupt, "{context}: {error}");
         }
         restore();
         fs::remove_file(file).unwrap();
-        let error = met(temp.path()).expect_err("a file is missing");
+        let error = read_all(temp.path()).expect_err("a file is missing");
         assert_eq!(error.kind(), ErrorKind::Corrupt, "{file:?}: {error}");
     }
     restore();
-    met(temp.path()).expect("all is there again");
+    read_all(temp.path()).expect("all files are restored");
 }
 
 #[test]
-fn a_newer_format_and_a_database_of_others_are_refused() {
+fn a_newer_format_and_a_foreign_database_are_refused() {
     let temp = tempfile::tempdir().unwrap();
-    let db = made(temp.path());
+    let db = create(temp.path());
     let mut options = Options::default();
     options.create_if_missing(true);
     let write = |format: u64| {
@@ -113,18 +120,18 @@ fn a_newer_format_and_a_database_of_others_are_refused() {
 }
 
 #[test]
-fn a_making_that_was_cut_off_is_begun_anew() {
+fn an_interrupted_creation_is_started_again() {
     let temp = tempfile::tempdir().unwrap();
     let new = temp.path().join("db.new");
     fs::create_dir(&new).unwrap();
     fs::write(new.join("CURRENT"), "half").unwrap();
-    made(temp.path());
+    create(temp.path());
     assert!(!new.exists());
     assert_eq!(blobs(temp.path()), BLOBS as usize);
 }
 
 #[test]
-fn options_are_known_or_refused() {
+fn unknown_options_are_refused() {
     let temp = tempfile::tempdir().unwrap();
     let open = |options: &str| {
         let location = format!("rocksdb://{}/store{options}", temp.path().display());
@@ -144,7 +151,7 @@ fn options_are_known_or_refused() {
 }
 
 #[test]
-fn statistics_are_counted_where_they_are_wanted() {
+fn statistics_are_collected_on_request() {
     let temp = tempfile::tempdir().unwrap();
     let store = RocksStore::open(temp.path()).unwrap();
     assert!(store.statistics().is_none());
@@ -155,6 +162,6 @@ fn statistics_are_counted_where_they_are_wanted() {
     };
     let store = RocksStore::open_with(temp.path(), tuning).unwrap();
     wait(store.content().put("counted".into())).unwrap();
-    let said = store.statistics().unwrap();
-    assert!(said.contains("rocksdb.wal.synced"), "{said}");
+    let statistics = store.statistics().unwrap();
+    assert!(statistics.contains("rocksdb.wal.synced"), "{statistics}");
 }

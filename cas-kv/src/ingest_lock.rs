@@ -1,0 +1,47 @@
+//! One writer at a time for each ingest key.
+
+use std::collections::btree_map::Entry;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use cas_core::{Error, Result};
+
+use crate::kv::{Kv, lock};
+
+/// The exclusive right to write under a key, until it is dropped.
+pub(crate) struct IngestLock {
+    kv: Arc<Kv>,
+    key: String,
+}
+
+impl IngestLock {
+    /// Locks `key`.
+    ///
+    /// # Errors
+    /// `Busy` if another writer holds the lock.
+    pub(crate) fn acquire(kv: &Arc<Kv>, key: &str) -> Result<Self> {
+        match lock(&kv.open_ingests).entry(key.to_owned()) {
+            Entry::Occupied(_) => Err(Error::busy(
+                "another writer holds this ingest; wait until it finishes",
+            )),
+            Entry::Vacant(vacant) => {
+                vacant.insert((0, SystemTime::now()));
+                Ok(IngestLock {
+                    kv: Arc::clone(kv),
+                    key: key.to_owned(),
+                })
+            }
+        }
+    }
+
+    /// Sets the number of bytes that `ContentStore::ingests` reports for this ingest.
+    pub(crate) fn set_offset(&self, offset: u64) {
+        lock(&self.kv.open_ingests).insert(self.key.clone(), (offset, SystemTime::now()));
+    }
+}
+
+impl Drop for IngestLock {
+    fn drop(&mut self) {
+        lock(&self.kv.open_ingests).remove(&self.key);
+    }
+}

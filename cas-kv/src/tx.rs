@@ -1,0 +1,69 @@
+//! A write transaction that allocates numbers.
+
+use crate::engine::{Failed, Transaction};
+
+/// The key in `meta` of the first unallocated number.
+const NUMBERS: &str = "numbers";
+/// Numbers reserved by one write. Those unused when the store closes are skipped.
+const BLOCK: u64 = 1 << 32;
+
+/// Numbers for the rows and versions of blobs and for revisions of records. None is used twice.
+///
+/// A block of numbers is reserved durably before its first number is used, so none is repeated
+/// even if the transaction that used it is lost in a crash.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Numbers {
+    next: u64,
+    end: u64,
+}
+
+/// A transaction of the engine, and the numbers that it may allocate.
+pub(crate) struct Tx<'a> {
+    pub(crate) inner: &'a mut dyn Transaction,
+    pub(crate) numbers: Numbers,
+    /// Whether a block of numbers was reserved, so the transaction must be synced.
+    pub(crate) reserved: bool,
+    pub(crate) row_size: usize,
+    pub(crate) inline_max: usize,
+}
+
+impl Tx<'_> {
+    /// Returns a number that was never allocated before.
+    pub(crate) fn next_number(&mut self) -> Result<u64, Failed> {
+        if self.numbers.next == self.numbers.end {
+            let first = self.inner.meta(NUMBERS)?.unwrap_or(1);
+            self.inner.set_meta(NUMBERS, first + BLOCK)?;
+            self.numbers = Numbers {
+                next: first,
+                end: first + BLOCK,
+            };
+            self.reserved = true;
+        }
+        self.numbers.next += 1;
+        Ok(self.numbers.next - 1)
+    }
+
+    /// Writes `data` at `offset` of a blob, split into rows.
+    pub(crate) fn write_rows(
+        &mut self,
+        number: u64,
+        offset: u64,
+        data: &[u8],
+    ) -> Result<(), Failed> {
+        let offsets = (offset..).step_by(self.row_size);
+        let mut rows = offsets.zip(data.chunks(self.row_size));
+        rows.try_for_each(|(offset, row)| self.inner.write_row(number, offset, row))
+    }
+
+    /// Writes `data` at `offset` of an ingest, split into rows.
+    pub(crate) fn stage_rows(
+        &mut self,
+        number: u64,
+        offset: u64,
+        data: &[u8],
+    ) -> Result<(), Failed> {
+        let offsets = (offset..).step_by(self.row_size);
+        let mut rows = offsets.zip(data.chunks(self.row_size));
+        rows.try_for_each(|(offset, row)| self.inner.stage_row(number, offset, row))
+    }
+}
