@@ -1,11 +1,11 @@
-//! Blobs: rows under an id, which the digest names.
+//! Blobs: a digest refers to an id, and the id to rows.
 
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cas_core::content::{IngestStatus, Stat, Version, check_key};
+use cas_core::content::{Durability, IngestStatus, Stat, Version, check_key};
 use cas_core::records::Batch;
 use cas_core::{
     BlobReader, Capabilities, ContentStore, Context, Digest, Error, Ingest, Result, pool,
@@ -15,18 +15,18 @@ use rusqlite::OptionalExtension;
 use crate::CAPABILITIES;
 use crate::engine::{Engine, number};
 use crate::error::Failed;
-use crate::ingest::{Lease, SqliteIngest, integer, length_of, read, remove_pieces};
+use crate::ingest::{IngestLock, SqliteIngest, integer, length_of, read, remove_pieces};
 use crate::records::apply;
 
 pub(crate) struct SqliteContent(pub(crate) Arc<Engine>);
 
 impl SqliteContent {
-    /// Removes those that are still these versions and applies the batch, in one transaction; how
-    /// many were removed.
+    /// Removes blobs that still have the given versions and applies the batch, in one transaction.
+    /// Returns the number of removed blobs.
     async fn remove_all(&self, blobs: Vec<(Digest, Version)>, batch: Batch) -> Result<usize> {
         let engine = Arc::clone(&self.0);
         let remove = move || {
-            engine.write(false, |tx| {
+            engine.write(Durability::Relaxed, |tx| {
                 apply(tx, &batch)?;
                 let mut removed = 0;
                 for (digest, Version(id)) in &blobs {
@@ -78,8 +78,8 @@ impl ContentStore for SqliteContent {
 
     async fn begin(&self, key: &str) -> Result<Box<dyn Ingest>> {
         check_key(key)?;
-        let lease = Lease::take(&self.0, key).during("begin ingest", key)?;
-        let begun = pool::run(move || SqliteIngest::begin(lease)).await;
+        let lock = IngestLock::acquire(&self.0, key).during("begin ingest", key)?;
+        let begun = pool::run(move || SqliteIngest::begin(lock)).await;
         Ok(Box::new(begun.during("begin ingest", key)?))
     }
 
@@ -100,8 +100,8 @@ impl ContentStore for SqliteContent {
 
     async fn discard(&self, key: &str) -> Result<bool> {
         check_key(key)?;
-        let lease = Lease::take(&self.0, key).during("discard ingest", key)?;
-        let discarded = pool::run(move || lease.discard()).await;
+        let lock = IngestLock::acquire(&self.0, key).during("discard ingest", key)?;
+        let discarded = pool::run(move || lock.discard()).await;
         discarded.during("discard ingest", key)
     }
 
@@ -118,7 +118,7 @@ impl ContentStore for SqliteContent {
     }
 
     async fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<Stat>> {
-        // The order of digests is that of their text, which is in byte order here.
+        // Digests sort like their text, which SQLite compares byte by byte.
         let after = after.map(Digest::to_string).unwrap_or_default();
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         self.0.read(|db| {
@@ -140,12 +140,12 @@ impl ContentStore for SqliteContent {
 
     async fn flush(&self) -> Result<()> {
         let engine = Arc::clone(&self.0);
-        // A transaction that changes nothing is not synced.
-        pool::run(move || engine.write(true, |tx| Ok(number(tx)?)).map(|_| ())).await
+        // SQLite does not sync a transaction without changes, so change something.
+        pool::run(move || engine.write(Durability::Full, |tx| Ok(number(tx).map(drop)?))).await
     }
 }
 
-/// Finds nothing once its blob was removed, for no id comes twice.
+/// Reads fail after the blob is removed, because its id is never used again.
 struct Reader {
     engine: Arc<Engine>,
     stat: Stat,

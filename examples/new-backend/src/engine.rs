@@ -1,4 +1,5 @@
-//! The database: a connection that writes and one that reads, so that readers wait for no commit.
+//! The database: one connection for writing and one for reading, so that reads do not wait for
+//! commits.
 
 use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
@@ -6,12 +7,13 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use cas_core::content::Durability;
 use cas_core::{Error, ErrorKind, Result};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use crate::error::Failed;
 
-/// Version of the schema, kept in `user_version`.
+/// Version of the schema, stored in `user_version`.
 const VERSION: i64 = 1;
 
 const SCHEMA: &str = "
@@ -32,35 +34,35 @@ const SCHEMA: &str = "
 pub(crate) struct Engine {
     reader: Mutex<Connection>,
     writer: Mutex<Writer>,
-    /// Keys of the ingests that somebody writes.
-    pub(crate) held: Mutex<BTreeSet<String>>,
+    /// Keys of the ingests that have a writer.
+    pub(crate) locked: Mutex<BTreeSet<String>>,
     _owner: Owner,
 }
 
-/// The locked file; the kernel frees it, however this process ends.
+/// The locked file `owner`. The kernel releases the lock when this process ends.
 struct Owner(File);
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        // Closing is not enough while a child between fork and exec holds a copy.
+        // Closing is not enough: a child between fork and exec may hold a copy of the descriptor.
         let _ = self.0.unlock();
     }
 }
 
 struct Writer {
     connection: Connection,
-    /// Whether the device failed: nobody knows what it has kept of what came before.
+    /// Whether the device failed. It may then have lost earlier unsynced writes.
     failed: bool,
 }
 
 impl Engine {
-    /// Opens the store in the directory `path`, and makes it where nothing is.
+    /// Opens the store in the directory `path`, or creates it.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(path)?;
         let mut options = OpenOptions::new();
         let owner = options.create(true).append(true).open(path.join("owner"))?;
         owner.try_lock().map_err(|error| match error {
-            TryLockError::WouldBlock => Error::busy("it is open already; end the other owner"),
+            TryLockError::WouldBlock => Error::busy("the store is already open; close it first"),
             TryLockError::Error(error) => error.into(),
         })?;
         let file = path.join("cas.sqlite");
@@ -69,7 +71,7 @@ impl Engine {
             Ok((connect(&file)?, writer))
         });
         let (reader, connection) = opened.map_err(|Failed(error)| error)?;
-        // SQLite syncs the database, but not its name.
+        // SQLite syncs the database, but not its directory entry.
         File::open(path)?.sync_all()?;
         Ok(Engine {
             reader: Mutex::new(reader),
@@ -77,7 +79,7 @@ impl Engine {
                 connection,
                 failed: false,
             }),
-            held: Mutex::default(),
+            locked: Mutex::default(),
             _owner: Owner(owner),
         })
     }
@@ -86,19 +88,19 @@ impl Engine {
         work(&lock(&self.reader)).map_err(|Failed(error)| error)
     }
 
-    /// Does `work` in one transaction, or nothing of it. Where it is `synced` all that was written
-    /// before is on the device too when this returns.
+    /// Does `work` in one transaction, completely or not at all. Unless the durability is `Relaxed`,
+    /// all earlier writes are durable too when this returns.
     pub(crate) fn write<T>(
         &self,
-        synced: bool,
+        durability: Durability,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, Failed>,
     ) -> Result<T> {
         let mut writer = lock(&self.writer);
         if writer.failed {
-            let advice = "the device failed before; check it and open the store anew";
+            let advice = "the device failed earlier; check it and reopen the store";
             return Err(Error::precondition(advice));
         }
-        let outcome = transact(&mut writer.connection, synced, work);
+        let outcome = transact(&mut writer.connection, durability, work);
         outcome.map_err(|Failed(error)| {
             writer.failed = error.kind() == ErrorKind::Unavailable;
             error
@@ -108,11 +110,14 @@ impl Engine {
 
 fn transact<T>(
     connection: &mut Connection,
-    synced: bool,
+    durability: Durability,
     work: impl FnOnce(&Transaction<'_>) -> Result<T, Failed>,
 ) -> Result<T, Failed> {
-    // NORMAL leaves the log unsynced; the next commit that is FULL syncs all of it.
-    let level = if synced { "FULL" } else { "NORMAL" };
+    // NORMAL leaves the log unsynced. The next FULL commit syncs all of it.
+    let level = match durability {
+        Durability::Relaxed => "NORMAL",
+        _ => "FULL",
+    };
     connection.pragma_update(None, "synchronous", level)?;
     let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let done = work(&tx)?;
@@ -120,7 +125,7 @@ fn transact<T>(
     Ok(done)
 }
 
-/// The next number, which no id and no revision had before.
+/// Returns a number that was never used as an id or a revision.
 pub(crate) fn number(tx: &Transaction<'_>) -> rusqlite::Result<i64> {
     tx.prepare_cached("UPDATE numbers SET last = last + 1 RETURNING last")?
         .query_row((), |row| row.get(0))
@@ -132,7 +137,7 @@ fn connect(file: &Path) -> Result<Connection, Failed> {
     Ok(connection)
 }
 
-/// Makes the schema, in one transaction, or checks its version.
+/// Creates the schema in one transaction, or checks its version.
 fn prepare(connection: &Connection) -> Result<(), Failed> {
     match connection.query_row("PRAGMA user_version", (), |row| row.get::<_, i64>(0))? {
         VERSION => Ok(()),
@@ -144,6 +149,6 @@ fn prepare(connection: &Connection) -> Result<(), Failed> {
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A transaction that a panic left open was rolled back when it was dropped.
+    // A panic cannot leave a transaction open: dropping it rolls it back.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,9 +1,9 @@
-//! Errors of SQLite, sorted by what the caller does about them.
+//! Errors of SQLite, classified by what the caller can do about them.
 
 use cas_core::{Error, ErrorKind};
 use rusqlite::ErrorCode;
 
-/// Why a transaction was not made: an error of ours, or one of SQLite.
+/// Why a transaction failed: an error of this store or of SQLite.
 pub(crate) struct Failed(pub(crate) Error);
 
 impl From<Error> for Failed {
@@ -16,19 +16,19 @@ impl From<rusqlite::Error> for Failed {
     fn from(error: rusqlite::Error) -> Self {
         let (kind, advice) = match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => (ErrorKind::Full, "free some space"),
-            Some(ErrorCode::SystemIoFailure) => (ErrorKind::Unavailable, "the device failed"),
+            Some(ErrorCode::SystemIoFailure) => (ErrorKind::Unavailable, "check the device"),
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => (
                 ErrorKind::Corrupt,
-                "restore the file, or begin with another directory",
+                "restore the file, or choose another directory",
             ),
             Some(ErrorCode::CannotOpen) => (
                 ErrorKind::Unavailable,
-                "check the rights of the directory, and its disk",
+                "check the permissions of the directory, and the disk",
             ),
             Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
-                (ErrorKind::Denied, "the file cannot be written here")
+                (ErrorKind::Denied, "make the file writable")
             }
-            _ => (ErrorKind::Internal, "unexpected; please report it"),
+            _ => (ErrorKind::Internal, "please report it"),
         };
         Failed(Error::new(kind, format!("{error}; {advice}")).source(error))
     }

@@ -1,4 +1,4 @@
-//! Bytes on their way in: rows that are appended, and become a blob when its digest is known.
+//! Writing a blob: rows are appended to an ingest, which becomes a blob when it is published.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -14,31 +14,32 @@ use crate::engine::{Engine, lock, number};
 use crate::error::Failed;
 use crate::records::apply;
 
-/// Most bytes of a row.
+/// Maximum size of a row in bytes.
 const PIECE: usize = 256 << 10;
 
-/// The right to write under a key; work that outlives its caller holds it too.
-pub(crate) struct Lease {
+/// The exclusive right to write under a key, until the last copy is dropped. Work on the pool
+/// holds a copy, because its caller may be gone before it ends.
+pub(crate) struct IngestLock {
     engine: Arc<Engine>,
     key: String,
 }
 
-impl Lease {
-    /// The right, or `Busy`.
-    pub(crate) fn take(engine: &Arc<Engine>, key: &str) -> Result<Arc<Self>> {
-        if !lock(&engine.held).insert(key.to_owned()) {
-            let busy = "another writer holds this ingest; wait for it to end";
+impl IngestLock {
+    /// Locks `key`. Fails with `Busy` if another writer holds the lock.
+    pub(crate) fn acquire(engine: &Arc<Engine>, key: &str) -> Result<Arc<Self>> {
+        if !lock(&engine.locked).insert(key.to_owned()) {
+            let busy = "another writer holds this ingest; wait until it finishes";
             return Err(Error::busy(busy));
         }
-        Ok(Arc::new(Lease {
+        Ok(Arc::new(IngestLock {
             engine: Arc::clone(engine),
             key: key.to_owned(),
         }))
     }
 
-    /// Forgets what was written; whether there was anything to forget.
+    /// Removes the ingest. Returns whether there was one.
     pub(crate) fn discard(&self) -> Result<bool> {
-        self.engine.write(false, |tx| {
+        self.engine.write(Durability::Relaxed, |tx| {
             let Some((id, _)) = find(tx, &self.key)? else {
                 return Ok(false);
             };
@@ -49,62 +50,63 @@ impl Lease {
     }
 }
 
-impl Drop for Lease {
+impl Drop for IngestLock {
     fn drop(&mut self) {
-        lock(&self.engine.held).remove(&self.key);
+        lock(&self.engine.locked).remove(&self.key);
     }
 }
 
 pub(crate) struct SqliteIngest {
-    lease: Arc<Lease>,
+    lock: Arc<IngestLock>,
     id: i64,
     size: u64,
-    /// Whether `size` is what the file holds: not after an append that failed or was given up.
-    sound: bool,
+    /// Whether `size` is the size in the file. It may not be, after an append that failed or whose
+    /// future was dropped.
+    usable: bool,
 }
 
 impl SqliteIngest {
-    /// Begins, or goes on with what is there.
-    pub(crate) fn begin(lease: Arc<Lease>) -> Result<Self> {
-        let (id, size) = lease.engine.write(false, |tx| {
-            if let Some(found) = find(tx, &lease.key)? {
+    /// Begins the ingest, or resumes it at its size.
+    pub(crate) fn begin(lock: Arc<IngestLock>) -> Result<Self> {
+        let (id, size) = lock.engine.write(Durability::Relaxed, |tx| {
+            if let Some(found) = find(tx, &lock.key)? {
                 return Ok(found);
             }
             let id = number(tx)?;
             tx.prepare_cached("INSERT INTO ingests VALUES (?, ?, 0, ?)")?
-                .execute((&lease.key, id, now()))?;
+                .execute((&lock.key, id, now()))?;
             Ok((id, 0))
         })?;
         Ok(SqliteIngest {
-            lease,
+            lock,
             id,
             size,
-            sound: true,
+            usable: true,
         })
     }
 
-    /// Does `work` with the ingest on the pool; it is unsound unless that ends well.
+    /// Runs `work` on the pool. The ingest is unusable if that fails, or if this future is dropped.
     async fn run<T: Send + 'static>(
         &mut self,
         operation: &'static str,
-        work: impl FnOnce(&Lease, i64, u64) -> Result<T> + Send + 'static,
+        work: impl FnOnce(&IngestLock, i64, u64) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let (lease, id, size) = (Arc::clone(&self.lease), self.id, self.size);
-        if !self.sound {
-            let advice = "an earlier write did not end; begin the ingest again";
-            return Err(Error::precondition(advice)).during(operation, &lease.key);
+        let (lock, id, size) = (Arc::clone(&self.lock), self.id, self.size);
+        if !self.usable {
+            let advice = "an earlier write failed; begin the ingest again";
+            return Err(Error::precondition(advice)).during(operation, &lock.key);
         }
-        self.sound = false;
-        let done = pool::run(move || work(&lease, id, size)).await;
-        self.sound = done.is_ok();
-        done.during(operation, &self.lease.key)
+        self.usable = false;
+        let done = pool::run(move || work(&lock, id, size)).await;
+        self.usable = done.is_ok();
+        done.during(operation, &self.lock.key)
     }
 }
 
 #[async_trait]
 impl Ingest for SqliteIngest {
     fn key(&self) -> &str {
-        &self.lease.key
+        &self.lock.key
     }
 
     fn offset(&self) -> u64 {
@@ -113,14 +115,14 @@ impl Ingest for SqliteIngest {
 
     async fn append(&mut self, data: Bytes) -> Result<()> {
         let grown = self.size + data.len() as u64;
-        self.run("append", move |lease, id, mut at| {
-            lease.engine.write(false, |tx| {
+        self.run("append", move |lock, id, mut at| {
+            lock.engine.write(Durability::Relaxed, |tx| {
                 for piece in data.chunks(PIECE) {
                     tx.prepare_cached("INSERT INTO pieces VALUES (?, ?, ?)")?
                         .execute((id, integer(at), piece))?;
                     at += piece.len() as u64;
                 }
-                set_size(tx, &lease.key, at)
+                set_size(tx, &lock.key, at)
             })
         })
         .await?;
@@ -129,17 +131,17 @@ impl Ingest for SqliteIngest {
     }
 
     async fn read_back(&mut self, offset: u64, length: usize) -> Result<Bytes> {
-        self.run("read back", move |lease, id, size| {
-            lease.engine.read(|db| read(db, id, size, offset, length))
+        self.run("read back", move |lock, id, size| {
+            lock.engine.read(|db| read(db, id, size, offset, length))
         })
         .await
     }
 
     async fn rewind(&mut self) -> Result<()> {
-        self.run("rewind", |lease, id, _| {
-            lease.engine.write(false, |tx| {
+        self.run("rewind", |lock, id, _| {
+            lock.engine.write(Durability::Relaxed, |tx| {
                 remove_pieces(tx, id)?;
-                set_size(tx, &lease.key, 0)
+                set_size(tx, &lock.key, 0)
             })
         })
         .await?;
@@ -147,17 +149,17 @@ impl Ingest for SqliteIngest {
         Ok(())
     }
 
-    /// The blob, its records and the end of the ingest are one transaction.
+    /// Adds the blob, changes the records and removes the ingest in one transaction.
     async fn publish(
         mut self: Box<Self>,
         verified: &Verified,
         batch: &Batch,
         durability: Durability,
     ) -> Result<bool> {
-        verified.check(&self.lease.key, self.size)?;
+        verified.check(&self.lock.key, self.size)?;
         let (digest, batch) = (verified.digest().to_string(), batch.clone());
-        self.run("publish", move |lease, id, size| {
-            lease.engine.write(durability != Durability::Relaxed, |tx| {
+        self.run("publish", move |lock, id, size| {
+            lock.engine.write(durability, |tx| {
                 apply(tx, &batch)?;
                 let added = tx
                     .prepare_cached("INSERT OR IGNORE INTO blobs VALUES (?, ?, ?)")?
@@ -165,7 +167,7 @@ impl Ingest for SqliteIngest {
                 if added == 0 {
                     remove_pieces(tx, id)?;
                 }
-                tx.execute("DELETE FROM ingests WHERE key = ?", (&lease.key,))?;
+                tx.execute("DELETE FROM ingests WHERE key = ?", (&lock.key,))?;
                 Ok(true)
             })
         })
@@ -173,7 +175,7 @@ impl Ingest for SqliteIngest {
     }
 }
 
-/// Up to `length` bytes from `offset` of the `size` bytes under `id`.
+/// Returns up to `length` bytes from `offset` of the `size` bytes under `id`.
 pub(crate) fn read(
     db: &Connection,
     id: i64,
@@ -200,10 +202,10 @@ pub(crate) fn read(
         };
         found.extend_from_slice(&data[within(offset)..within(end)]);
     }
-    match found.len() as u64 == end - offset {
-        true => Ok(found.into()),
-        false => Err(Failed(Error::not_found("it was removed while it was read"))),
+    if found.len() as u64 != end - offset {
+        return Err(Failed(Error::not_found("removed during the read")));
     }
+    Ok(found.into())
 }
 
 pub(crate) fn remove_pieces(tx: &Transaction<'_>, id: i64) -> rusqlite::Result<usize> {
@@ -223,7 +225,7 @@ fn set_size(tx: &Transaction<'_>, key: &str, size: u64) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Milliseconds since 1970.
+/// Returns the time in milliseconds since 1970.
 fn now() -> i64 {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -231,7 +233,7 @@ fn now() -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// SQLite has no unsigned numbers; no length comes near the end of the signed ones.
+/// Converts a length for SQLite, which has no unsigned numbers. No length is near the limit.
 pub(crate) fn integer(length: u64) -> i64 {
     i64::try_from(length).unwrap_or(i64::MAX)
 }

@@ -1,4 +1,4 @@
-//! A store in one SQLite file, in a directory of its own:
+//! A store in one SQLite file. Directory of the store:
 //!
 //! ```text
 //! cas.sqlite   these tables:
@@ -6,12 +6,12 @@
 //!   ingests    key -> id, bytes so far, time
 //!   pieces     id, offset -> up to 256 KiB of a blob or an ingest
 //!   records    kind, key -> value, revision
-//!   numbers    the last number that was given, to an id or a revision
+//!   numbers    the last number that was used as an id or a revision
 //! owner        locked by the process that has the store open
 //! ```
 //!
-//! A blob is an ingest whose id moved to its digest, so publishing copies nothing and goes in one
-//! transaction with its records. No number comes twice.
+//! To publish an ingest, its id moves to a digest. That copies no bytes, and fits into one
+//! transaction with the records of the blob. A number is never used twice.
 
 mod content;
 mod engine;
@@ -24,7 +24,7 @@ use cas_core::{Capabilities, Capability};
 
 pub use store::{GAPS, SqliteOpener, SqliteStore};
 
-/// What one file promises.
+/// What this store promises.
 pub(crate) const CAPABILITIES: Capabilities = Capabilities::of(&[
     Capability::Durable,
     Capability::Resume,

@@ -1,8 +1,9 @@
-//! Records: a row each, changed by compare-and-swap in the transaction of their batch.
+//! Records: one row each. A batch is one transaction of compare-and-swap changes.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use cas_core::content::Durability;
 use cas_core::records::{Batch, Change, Expect, Record, Revision, Table, conflict};
 use cas_core::{Capabilities, Context, Records, Result, pool};
 use rusqlite::{OptionalExtension, Row, Transaction};
@@ -35,7 +36,8 @@ impl Records for SqliteRecords {
             return Ok(());
         }
         let (engine, batch) = (Arc::clone(&self.0), batch.clone());
-        pool::run(move || engine.write(true, |tx| apply(tx, &batch))).await
+        let commit = move || engine.write(Durability::Full, |tx| apply(tx, &batch));
+        pool::run(commit).await
     }
 
     async fn scan(
@@ -48,7 +50,7 @@ impl Records for SqliteRecords {
         let sql = "SELECT key, value, revision FROM records
                    WHERE kind = ?1 AND key >= ?2 AND (?3 IS NULL OR key > ?3) ORDER BY key LIMIT ?4";
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        // From a cursor beyond the prefix the range begins there, or the index is walked.
+        // Start at the cursor, not at the prefix, or each page would scan the pages before it.
         let from = after.map_or(prefix, |after| after.max(prefix));
         let page = self.0.read(|db| {
             let mut statement = db.prepare_cached(sql)?;
@@ -71,7 +73,7 @@ fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
     })
 }
 
-/// The changes of a batch in order, or the conflict that undoes the transaction.
+/// Applies the changes of a batch in order. A conflict rolls the transaction back.
 pub(crate) fn apply(tx: &Transaction<'_>, batch: &Batch) -> Result<(), Failed> {
     for change in batch.changes() {
         let (kind, key) = (change.table.name(), change.key.as_str());

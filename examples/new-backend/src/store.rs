@@ -1,4 +1,4 @@
-//! The store as a whole, and how it is opened.
+//! The store, and how a location opens it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,19 +14,19 @@ use crate::content::SqliteContent;
 use crate::engine::Engine;
 use crate::records::SqliteRecords;
 
-/// Laws that this store does not keep: none.
+/// Conformance laws that this store does not keep: none.
 pub const GAPS: &[(&str, &str)] = &[];
 
 /// A store in one SQLite file.
 pub struct SqliteStore(Arc<Engine>);
 
 impl SqliteStore {
-    /// Opens the store in the directory `path`, and makes it where nothing is. This process is
-    /// its only owner until the last handle is dropped.
+    /// Opens the store in the directory `path`, or creates it. It cannot be opened again until the
+    /// last handle is dropped.
     ///
     /// # Errors
-    /// `Busy` while it is open elsewhere; `FailedPrecondition` for a newer schema; `Corrupt` for
-    /// what is no database; `Full`; those of the file system.
+    /// `Busy` if it is already open; `FailedPrecondition` for a newer schema; `Corrupt` for a file
+    /// that is not a database; `Full`; errors of the file system.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let engine = Engine::open(path).map_err(|error| error.backend("sqlite"));
@@ -35,22 +35,22 @@ impl SqliteStore {
         )))
     }
 
-    /// The bytes.
+    /// Returns the content store.
     pub fn content(&self) -> Arc<dyn ContentStore> {
         Arc::new(SqliteContent(Arc::clone(&self.0)))
     }
 
-    /// The home of records.
+    /// Returns the records store.
     pub fn records(&self) -> Arc<dyn Records> {
         Arc::new(SqliteRecords(Arc::clone(&self.0)))
     }
 
-    /// The names, which are records too.
+    /// Returns the image store, which keeps image names in the records store.
     pub fn images(&self) -> Arc<dyn ImageStore> {
         Arc::new(RecordImages::new(self.records()))
     }
 
-    /// All three as one.
+    /// Returns all three parts.
     pub fn store(&self) -> Store {
         Store {
             content: self.content(),
@@ -60,7 +60,7 @@ impl SqliteStore {
     }
 }
 
-/// Opens `sqlite:///path`: a directory, with the file in it.
+/// Opens `sqlite:///path`. The path is the directory that contains the file.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SqliteOpener;
 

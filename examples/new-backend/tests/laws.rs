@@ -1,4 +1,4 @@
-//! The store before the law book.
+//! Runs the conformance laws on the store.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! A program of somebody else: the facade `cas` with the store beside those that it brings.
+//! A program that adds this store to those of the facade `cas`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use cas::progress::{Progress, Silent};
 use cas::{Cas, Options, Result};
 use conformance::sample::{Sample, whole};
 
-/// Opens a root whose images are in `store`.
+/// Opens a root that keeps its images in `store`.
 async fn open(root: &Path, store: &str) -> Result<Cas> {
     let options = Options {
         store: Some(store.to_owned()),
@@ -21,7 +21,7 @@ async fn open(root: &Path, store: &str) -> Result<Cas> {
 }
 
 #[tokio::test]
-async fn an_image_goes_through_it_alone_and_composed() -> Result<()> {
+async fn an_image_passes_through_the_store_alone_and_composed() -> Result<()> {
     let scratch = tempfile::tempdir()?;
     let archive = scratch.path().join("app.tar");
     let quiet: Arc<dyn Progress> = Arc::new(Silent);
@@ -43,7 +43,7 @@ async fn an_image_goes_through_it_alone_and_composed() -> Result<()> {
     assert_eq!(
         cas.collect(false).await?.blobs.len(),
         0,
-        "what has a name stays"
+        "a named image is kept"
     );
     Ok(())
 }
