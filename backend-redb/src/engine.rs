@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use cas_core::Result;
+use cas_core::sync::lock;
 use cas_kv::{Engine, Failed, Space, Transaction, View};
 use redb::{Builder, CompactionError, Database, ReadableDatabase, ReadableTableMetadata};
 
@@ -97,7 +98,7 @@ impl RedbEngine {
         &self,
         work: impl FnOnce(&mut Tables<'_>) -> Result<bool, Failed>,
     ) -> Result<(), Failed> {
-        let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let _writer = lock(&self.writer);
         let done = catch_unwind(AssertUnwindSafe(|| self.transaction(work)));
         *self.view.write().unwrap_or_else(PoisonError::into_inner) = None;
         done.unwrap_or_else(|_| Err(Failed::Broken(corrupt("redb cannot change it"))))

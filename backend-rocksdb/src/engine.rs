@@ -4,8 +4,9 @@ use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
+use cas_core::sync::lock;
 use cas_core::{ErrorKind, Result};
 use cas_kv::{Engine, Failed, OpenMode, Space, Transaction, View};
 use rocksdb::{DB, ReadOptions, WriteOptions};
@@ -138,7 +139,7 @@ impl Engine for RocksEngine {
 
     fn flush_staged(&self) -> Result<()> {
         let wanted = self.staged.load(Ordering::Acquire);
-        let mut flushed = self.flushed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut flushed = lock(&self.flushed);
         if *flushed < wanted {
             let covered = self.staged.load(Ordering::Acquire);
             let rows = self.db.family(ROWS)?;

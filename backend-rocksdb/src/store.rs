@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use async_trait::async_trait;
+use cas_core::sync::lock;
 use cas_core::{Capabilities, Context, Location, Opener, Result, Store, pool};
 use cas_kv::{FileNames, KvStore, OwnedDir, Reuse, Space};
 
@@ -74,7 +75,7 @@ fn open(path: &Path, tuning: Tuning) -> Result<RocksStore> {
     let last = Mutex::new(Weak::new());
     let store = KvStore::open(dir, |path, mode| {
         let engine = RocksEngine::open(path, mode, space.clone(), tuning)?;
-        *last.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&engine.database());
+        *lock(&last) = Arc::downgrade(&engine.database());
         Ok(engine)
     })?;
     let database = last.into_inner().unwrap_or_else(PoisonError::into_inner);

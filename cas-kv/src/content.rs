@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use cas_core::content::{Durability, IngestStatus, Stat, Version, check_key};
 use cas_core::records::Batch;
+use cas_core::sync::lock;
 use cas_core::{BlobReader, Capabilities, ContentStore, Context, Digest, Ingest, Result, pool};
 
 use crate::CAPABILITIES;
@@ -16,7 +17,7 @@ use crate::engine::BlobEntry;
 use crate::ingest::KvIngest;
 use crate::ingest_lock::IngestLock;
 use crate::job::{Change, weight};
-use crate::kv::{Kv, lock};
+use crate::kv::Kv;
 use crate::reader::Reader;
 use crate::tx::Tx;
 

@@ -4,9 +4,10 @@ use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use cas_core::sync::lock;
 use cas_core::{Error, Result};
 
-use crate::kv::{Kv, lock};
+use crate::kv::Kv;
 
 /// The exclusive right to write under a key, until it is dropped.
 pub(crate) struct IngestLock {

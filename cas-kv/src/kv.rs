@@ -1,12 +1,13 @@
 //! The state that all handles of one open store share.
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use cas_core::content::Durability;
 use cas_core::group::Queue;
+use cas_core::sync::lock;
 use cas_core::{Error, Result};
 
 use crate::engine::{Engine, Failed};
@@ -138,9 +139,4 @@ impl Kv {
 
 fn internal(found: &str) -> Failed {
     Failed::Broken(Error::internal(format!("{found}; please report it")))
-}
-
-/// Locks a mutex, poisoned or not: a panic leaves none of the values here half changed.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
