@@ -16,6 +16,7 @@
 //! not into snapshots or mounts.
 
 pub mod bundle;
+mod registries;
 mod root;
 mod session;
 
@@ -24,6 +25,7 @@ pub use cas_core::*;
 pub use cas_distribution as distribution;
 pub use cas_layer as layer;
 
+pub use self::registries::RegistryTable;
 pub use self::root::{Engines, Table};
 pub use self::session::{Cas, MountOptions, Options, blocking};
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! ROOT/                0700
-//!   cas.toml           which engines; never a secret
+//!   cas.toml           which engines, and what registries are allowed; never a secret
 //!   store/             what the store keeps; that of fs is an OCI image layout
 //!   stores/NAME/       a store of the table NAME of cas.toml, or of a composition of that scheme;
 //!                      members of a composition are below it
@@ -20,6 +20,8 @@ use cas_core::{Context, Error, Location, Opener, Registry, Result};
 use cas_host::{Dir, Lock, find_foreign, make_private_dir};
 use serde::{Deserialize, Serialize};
 
+use crate::registries::RegistryTable;
+
 /// The format of `cas.toml` that this version reads and writes.
 const FORMAT: u32 = 1;
 
@@ -35,6 +37,9 @@ pub struct Engines {
     /// Stores by name, for what a scheme alone does not say: compositions above all.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub stores: BTreeMap<String, Table>,
+    /// Registries by host, with the port if their references have one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub registries: BTreeMap<String, RegistryTable>,
 }
 
 /// A store as a table of `cas.toml`: `[stores.NAME]`.
@@ -65,6 +70,7 @@ impl Default for Engines {
             store: "fs".into(),
             snapshotter: String::new(),
             stores: BTreeMap::new(),
+            registries: BTreeMap::new(),
         }
     }
 }
@@ -192,6 +198,9 @@ impl Root {
             if engines.snapshotter.is_empty() {
                 engines.snapshotter.clone_from(&found.snapshotter);
             }
+            if engines.registries.is_empty() {
+                engines.registries.clone_from(&found.registries);
+            }
             if found == engines {
                 return Ok((root(found)?, None));
             }
@@ -221,6 +230,16 @@ impl Root {
     /// The place that `store`, a scheme, a URL or the name of a table, means for this root.
     pub(crate) fn locate(&self, store: &str, registry: &Registry) -> Result<Location> {
         self.engines.locate(store, &self.path, registry)
+    }
+
+    /// Returns the hosts of token services that `cas.toml` names for the registry at `host`.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if it names something that is not a host.
+    #[cfg(feature = "registry")]
+    pub(crate) fn token_hosts(&self, host: &str) -> Result<Vec<cas_distribution::Host>> {
+        let file = self.path.join("cas.toml");
+        crate::registries::token_hosts(&self.engines.registries, host, &file)
     }
 
     /// Where a snapshotter keeps its files.

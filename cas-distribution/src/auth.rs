@@ -1,4 +1,4 @@
-//! Who asks: nothing is shown until a registry wants to see it, and then only to that.
+//! The answer to a registry's challenge: the login for it, or a token. Nothing is shown before.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -10,27 +10,42 @@ use tokio::sync::Mutex;
 use crate::challenge::{self, Challenge};
 use crate::credentials::{self, Credentials};
 use crate::error::REGISTRY;
+use crate::host::Host;
 use crate::http::Http;
-use crate::{origin, token};
+use crate::{origin, token, trust};
 
 /// What is shown to one registry.
 pub(crate) struct Auth {
     registry: Url,
+    /// The registry's host, as references and the configuration name it.
+    host: String,
+    /// Hosts of token services that the configuration names for the registry.
+    token_hosts: Vec<Host>,
     shown: Mutex<Shown>,
 }
 
-/// The header, and how often it was made anew.
+/// The header, what was withheld for it, and how often it was made.
 #[derive(Clone, Default)]
 pub(crate) struct Shown {
     pub(crate) header: Option<HeaderValue>,
+    /// The message that a login was withheld, if one was.
+    pub(crate) withheld: Option<String>,
     round: u64,
 }
 
+/// What answers a challenge.
+struct Answer {
+    header: String,
+    withheld: Option<String>,
+}
+
 impl Auth {
-    /// For the registry at this address; at first nothing.
-    pub(crate) fn new(registry: Url) -> Self {
+    /// For the registry at this address, which references name `host`; at first nothing is shown.
+    pub(crate) fn new(registry: Url, host: &str, token_hosts: Vec<Host>) -> Self {
         Auth {
             registry,
+            host: host.to_owned(),
+            token_hosts,
             shown: Mutex::default(),
         }
     }
@@ -40,11 +55,11 @@ impl Auth {
         self.shown.lock().await.clone()
     }
 
-    /// Answers the refusal of a request that showed `before`; requests that are refused together
-    /// ask for one token.
+    /// Answers the refusal of a request that showed `before` and needs `scope`; requests that are
+    /// refused together ask for one token.
     ///
     /// # Errors
-    /// `Denied` when there is no answer; those of the token service.
+    /// `Denied` when there is no answer; errors of the token service.
     pub(crate) async fn answer(
         &self,
         http: &Http,
@@ -58,84 +73,101 @@ impl Auth {
         }
         let values = refusal.get_all(WWW_AUTHENTICATE).iter();
         let challenges = challenge::parse(values.filter_map(|value| value.to_str().ok()));
-        let header = self.header(http, challenges, scope).await?;
-        let mut header = HeaderValue::try_from(header)
-            .map_err(|_| denied("the credentials for it are no text".to_owned()))?;
+        let answer = self.meet(http, challenges, scope).await?;
+        let mut header = HeaderValue::try_from(answer.header)
+            .map_err(|_| denied("the credentials for it are not text".to_owned()))?;
         header.set_sensitive(true);
         *shown = Shown {
             header: Some(header),
+            withheld: answer.withheld,
             round: shown.round + 1,
         };
         Ok(())
     }
 
-    async fn header(&self, http: &Http, challenges: Vec<Challenge>, scope: &str) -> Result<String> {
+    async fn meet(&self, http: &Http, challenges: Vec<Challenge>, scope: &str) -> Result<Answer> {
         let bearer = |one: &&Challenge| matches!(one, Challenge::Bearer { .. });
         let chosen = challenges.iter().find(bearer).or(challenges.first());
         match chosen {
-            Some(Challenge::Bearer {
-                realm,
-                service,
-                scope: asked,
-            }) => {
+            Some(Challenge::Bearer { realm, service }) => {
                 let realm: Url = realm
                     .parse()
                     .map_err(|_| denied("it names no address of a token service".to_owned()))?;
-                let (service, asked) = (service.as_deref(), asked.as_deref());
-                self.bearer(http, realm, service, scope, asked).await
+                self.bearer(http, realm, service.as_deref(), scope).await
             }
-            Some(Challenge::Basic) => match find(&self.registry).await? {
-                Some(Credentials::Password { name, password }) => {
-                    let pair = BASE64_STANDARD.encode(format!("{name}:{password}"));
-                    Ok(format!("Basic {pair}"))
-                }
-                Some(Credentials::Registry(token)) => Ok(format!("Bearer {token}")),
-                Some(Credentials::Identity(_)) | None => Err(denied(
-                    "it wants name and password, and docker's config.json has none for it; \
-                     `docker login` writes them"
-                        .to_owned(),
-                )),
-            },
+            Some(Challenge::Basic) => self.basic().await,
             None => Err(denied(
                 "it refuses without saying what it wants to see".to_owned(),
             )),
         }
     }
 
+    /// Shows the login to the registry itself.
+    async fn basic(&self) -> Result<Answer> {
+        let header = match find(&self.registry).await? {
+            Some(Credentials::Password { name, password }) => {
+                let pair = BASE64_STANDARD.encode(format!("{name}:{password}"));
+                format!("Basic {pair}")
+            }
+            Some(Credentials::Registry(token)) => {
+                trust::check(&self.registry, &self.registry, &[])
+                    .map_err(|reason| denied(reason.explain(&self.host, &self.registry)))?;
+                format!("Bearer {token}")
+            }
+            Some(Credentials::Identity(_)) | None => {
+                return Err(denied(
+                    "it wants name and password, and docker's config.json has none for it; \
+                     `docker login` writes them"
+                        .to_owned(),
+                ));
+            }
+        };
+        Ok(Answer {
+            header,
+            withheld: None,
+        })
+    }
+
+    /// Shows a token: the login's own, or one of the service at `realm`, which sees the login only
+    /// if [`trust`] allows it.
     async fn bearer(
         &self,
         http: &Http,
         realm: Url,
         service: Option<&str>,
         scope: &str,
-        asked: Option<&str>,
-    ) -> Result<String> {
+    ) -> Result<Answer> {
         origin::check(&self.registry, &realm).map_err(|error| error.backend(REGISTRY))?;
-        let trusted = origin::same_site(&self.registry, &realm);
-        let owner = if trusted { &self.registry } else { &realm };
-        let credentials = find(owner).await?;
-        if let (true, Some(Credentials::Registry(token))) = (trusted, &credentials) {
-            return Ok(format!("Bearer {token}"));
+        let login = find(&self.registry).await?;
+        // A registry token is shown to the registry itself.
+        let to = match &login {
+            Some(Credentials::Registry(_)) => &self.registry,
+            _ => &realm,
+        };
+        let reason = trust::check(&self.registry, to, &self.token_hosts).err();
+        let reason = login.as_ref().and(reason);
+        let withheld = reason.map(|reason| reason.explain(&self.host, to));
+        let login = login.filter(|_| withheld.is_none());
+        if let Some(Credentials::Registry(token)) = login {
+            let header = format!("Bearer {token}");
+            return Ok(Answer { header, withheld });
         }
-        let mut scopes = vec![scope];
-        scopes.extend(asked.filter(|asked| !asked.is_empty() && *asked != scope));
         let wanted = token::Wanted {
             realm,
             service,
-            scopes,
+            scope,
+            login: login.as_ref(),
+            withheld: withheld.as_deref(),
         };
-        let token = token::fetch(http, wanted, credentials.as_ref()).await?;
-        Ok(format!("Bearer {token}"))
+        let token = token::fetch(http, wanted).await?;
+        let header = format!("Bearer {token}");
+        Ok(Answer { header, withheld })
     }
 }
 
 /// Looks credentials up, which may read files and start programs.
 async fn find(url: &Url) -> Result<Option<Credentials>> {
-    let host = url.host_str().unwrap_or_default();
-    let host = match url.port() {
-        Some(port) => format!("{host}:{port}"),
-        None => host.to_owned(),
-    };
+    let host = origin::authority(url);
     let found = tokio::task::spawn_blocking(move || credentials::find(&host)).await;
     found.map_err(|_| Error::internal("looking credentials up panicked; please report it"))?
 }

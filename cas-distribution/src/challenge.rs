@@ -7,11 +7,11 @@ use std::collections::HashMap;
 pub(crate) enum Challenge {
     /// Name and password.
     Basic,
-    /// A token of the service `realm`.
+    /// A token of the service `realm`. The scope that a registry asks for is not kept: the
+    /// operation decides that.
     Bearer {
         realm: String,
         service: Option<String>,
-        scope: Option<String>,
     },
 }
 
@@ -34,7 +34,6 @@ fn parse_one(value: &str) -> Vec<Challenge> {
                 found.push(Challenge::Bearer {
                     realm,
                     service: parameters.remove("service"),
-                    scope: parameters.remove("scope"),
                 });
             }
         }
@@ -88,11 +87,10 @@ fn parameter(text: &str) -> Option<(&str, String, &str)> {
 mod tests {
     use super::*;
 
-    fn bearer(realm: &str, service: Option<&str>, scope: Option<&str>) -> Challenge {
+    fn bearer(realm: &str, service: Option<&str>) -> Challenge {
         Challenge::Bearer {
             realm: realm.into(),
             service: service.map(Into::into),
-            scope: scope.map(Into::into),
         }
     }
 
@@ -102,19 +100,15 @@ mod tests {
             ("Basic realm=\"x\"", vec![Challenge::Basic]),
             (
                 "Bearer realm=\"https://x.test/t\",service=\"s\",scope=\"repository:a:pull,push\"",
-                vec![bearer(
-                    "https://x.test/t",
-                    Some("s"),
-                    Some("repository:a:pull,push"),
-                )],
+                vec![bearer("https://x.test/t", Some("s"))],
             ),
             (
                 "bearer service=s, realm=\"q\\\"uote\" , error=\"invalid_token\"",
-                vec![bearer("q\"uote", Some("s"), None)],
+                vec![bearer("q\"uote", Some("s"))],
             ),
             (
                 "Negotiate, Basic realm=x, Bearer realm=y",
-                vec![Challenge::Basic, bearer("y", None, None)],
+                vec![Challenge::Basic, bearer("y", None)],
             ),
         ] {
             assert_eq!(parse(std::iter::once(header)), expected, "{header}");

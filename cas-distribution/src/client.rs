@@ -8,16 +8,19 @@ use reqwest::{Method, StatusCode, Url};
 
 use crate::auth::Auth;
 use crate::http::Http;
-use crate::{RemoteRef, origin, runtime};
+use crate::{Host, RemoteRef, origin, runtime};
 
 /// How long a registry on this machine may take to say that it wants TLS.
 const PROBE: Duration = Duration::from_secs(5);
 
 /// How a registry is reached.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
     /// By http. Otherwise by https; a registry on this machine that speaks no TLS by http, too.
     pub plain_http: bool,
+    /// Hosts of token services that may see the login for the registry, in addition to the
+    /// registry's own host and the hosts below it.
+    pub token_hosts: Vec<Host>,
 }
 
 /// A name in a repository of a registry. Cheap to clone; clones share what shows who asks.
@@ -50,12 +53,18 @@ impl Client {
             }
             Ok(Client(Arc::new(Inner {
                 http,
-                auth: Auth::new(base.clone()),
+                auth: Auth::new(base.clone(), reference.host(), options.token_hosts),
                 base,
                 reference,
             })))
         })
         .await
+    }
+
+    /// Returns the message that the login for the registry was withheld from its token service, if
+    /// it was; what was done was done without a login.
+    pub async fn withheld(&self) -> Option<String> {
+        self.0.auth.current().await.withheld
     }
 
     /// Does `work` on the runtime.

@@ -28,8 +28,13 @@ struct Problem {
     message: String,
 }
 
-/// The error for an answer that is none of success.
-pub(crate) async fn refused(response: Response) -> Error {
+/// What to do when a registry refuses.
+const LOG_IN: &str =
+    "`docker login` writes credentials to docker's config.json, where cas looks for them";
+
+/// The error for an answer that is not a success. `withheld` is the message that a login was
+/// withheld, if one was: it may be why.
+pub(crate) async fn refused(response: Response, withheld: Option<&str>) -> Error {
     let status = response.status();
     let from = shown(response.url());
     let wait = response.headers().get(RETRY_AFTER);
@@ -50,15 +55,18 @@ pub(crate) async fn refused(response: Response) -> Error {
         None => (String::new(), String::new()),
     };
     let answered = format!("{from} answered {status}{said}");
+    let note = withheld.map_or(String::new(), |withheld| format!("; {withheld}"));
     let error = match status {
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Error::new(
-            ErrorKind::Denied,
-            format!(
-                "{answered}; it may not exist, or be for others: `docker login` writes credentials \
-                 to docker's config.json, where cas looks for them"
-            ),
-        ),
-        StatusCode::NOT_FOUND => Error::not_found(format!("{answered}: it has no such thing")),
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            let advice = withheld.unwrap_or(LOG_IN);
+            Error::new(
+                ErrorKind::Denied,
+                format!("{answered}; it may not exist, or be for others: {advice}"),
+            )
+        }
+        StatusCode::NOT_FOUND => {
+            Error::not_found(format!("{answered}: it has no such thing{note}"))
+        }
         StatusCode::PAYLOAD_TOO_LARGE => Error::out_of_range(answered),
         StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => {
             let wait = wait.map_or("later".to_owned(), |wait| {
@@ -75,7 +83,7 @@ pub(crate) async fn refused(response: Response) -> Error {
         _ if code == "DIGEST_INVALID" => {
             Error::corrupt(format!("{answered}; the bytes in the store may be damaged"))
         }
-        _ => Error::new(ErrorKind::Denied, answered),
+        _ => Error::new(ErrorKind::Denied, format!("{answered}{note}")),
     };
     error.backend(REGISTRY)
 }

@@ -1,4 +1,6 @@
-//! Who may be sent where, and who may know what.
+//! Where a registry may lead to, and what is on this machine.
+
+use std::net::IpAddr;
 
 use cas_core::{Error, ErrorKind, Result};
 use reqwest::Url;
@@ -6,23 +8,6 @@ use reqwest::Url;
 /// Whether both are one origin: scheme, host and port.
 pub(crate) fn same(a: &Url, b: &Url) -> bool {
     a.origin() == b.origin()
-}
-
-/// Whether a token service may know the credentials of a registry: it is the same origin, or
-/// reached over https at the domain that the registry's host is in, or beside it.
-pub(crate) fn same_site(registry: &Url, service: &Url) -> bool {
-    if same(registry, service) {
-        return true;
-    }
-    let (Some(registry_host), Some(host)) = (registry.domain(), service.domain()) else {
-        return false;
-    };
-    let Some((_, site)) = registry_host.split_once('.') else {
-        return false;
-    };
-    let below = |host: &str| host.strip_suffix(site).is_some_and(|at| at.ends_with('.'));
-    let encrypted = registry.scheme() == "https" && service.scheme() == "https";
-    encrypted && site.contains('.') && (host == site || host == registry_host || below(host))
 }
 
 /// Checks an address that a registry leads to: a redirect, an upload, a token service.
@@ -51,25 +36,40 @@ pub(crate) fn check(registry: &Url, to: &Url) -> Result<()> {
     ))
 }
 
+/// Whether a host is on loopback.
+pub(crate) fn is_loopback(url: &Url) -> bool {
+    is_localhost(url) || address(url).is_some_and(|address| address.is_loopback())
+}
+
 /// Whether a host is loopback, or an address of this link only: where clouds keep secrets.
 pub(crate) fn is_local(url: &Url) -> bool {
-    use std::net::IpAddr;
+    let is_link_local = |address: IpAddr| match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    let here = |address: IpAddr| is_link_local(address) || address.is_unspecified();
+    is_loopback(url) || address(url).is_some_and(here)
+}
+
+fn is_localhost(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
-    if host == "localhost" || host.ends_with(".localhost") {
-        return true;
-    }
+    host == "localhost" || host.ends_with(".localhost")
+}
+
+/// The host as an IP address, if it is one.
+fn address(url: &Url) -> Option<IpAddr> {
+    let host = url.host_str()?;
     let plain = host.trim_start_matches('[').trim_end_matches(']');
-    match plain
-        .parse::<IpAddr>()
-        .map(|address| address.to_canonical())
-    {
-        Ok(IpAddr::V4(address)) => {
-            address.is_loopback() || address.is_link_local() || address.is_unspecified()
-        }
-        Ok(IpAddr::V6(address)) => {
-            address.is_loopback() || address.is_unicast_link_local() || address.is_unspecified()
-        }
-        Err(_) => false,
+    let address = plain.parse::<IpAddr>().ok()?;
+    Some(address.to_canonical())
+}
+
+/// The host of an address, with its port unless the scheme implies it.
+pub(crate) fn authority(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    match url.port() {
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_owned(),
     }
 }
 
@@ -84,35 +84,6 @@ mod tests {
 
     fn url(text: &str) -> Url {
         text.parse().unwrap()
-    }
-
-    #[test]
-    fn credentials_stay_on_their_site() {
-        let registry = url("https://registry.x.test/v2/");
-        for (service, known) in [
-            ("https://registry.x.test/token", true),
-            ("https://x.test/token", true),
-            ("https://auth.x.test/token", true),
-            ("https://x.test.evil.test/token", false),
-            ("https://evilx.test/token", false),
-            ("https://evil.test/token", false),
-            ("http://auth.x.test/token", false),
-        ] {
-            assert_eq!(same_site(&registry, &url(service)), known, "{service}");
-        }
-        // The top level is nobody's site, and addresses have none.
-        assert!(!same_site(
-            &url("https://x.test/"),
-            &url("https://evil.test/")
-        ));
-        assert!(!same_site(
-            &url("https://10.0.0.1/"),
-            &url("https://10.0.0.2/")
-        ));
-        assert!(!same_site(
-            &url("http://127.0.0.1:1/"),
-            &url("http://127.0.0.1:2/")
-        ));
     }
 
     #[test]

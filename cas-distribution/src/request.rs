@@ -1,7 +1,7 @@
 //! Requests that may be repeated: when the registry wants to see who asks, and where it leads on.
 
 use bytes::Bytes;
-use cas_core::{MediaType, Result, limit};
+use cas_core::{Error, MediaType, Result, limit};
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, LOCATION};
 use reqwest::{Method, Response, StatusCode, Url};
 
@@ -64,8 +64,14 @@ impl Inner {
         let response = self.send(ask).await?;
         match accepted.contains(&response.status()) {
             true => Ok(response),
-            false => Err(error::refused(response).await),
+            false => Err(self.refused(response).await),
         }
+    }
+
+    /// The error for an answer of the registry that is not a success.
+    pub(crate) async fn refused(&self, response: Response) -> Error {
+        let withheld = self.auth.current().await.withheld;
+        error::refused(response, withheld.as_deref()).await
     }
 
     /// Sends a request, shows who asks where the registry wants to see it, and follows redirects

@@ -15,8 +15,12 @@ pub(crate) struct Wanted<'a> {
     pub(crate) realm: Url,
     /// How the registry calls itself.
     pub(crate) service: Option<&'a str>,
-    /// What shall be allowed.
-    pub(crate) scopes: Vec<&'a str>,
+    /// What the operation needs.
+    pub(crate) scope: &'a str,
+    /// The login of the registry, if the service may see it.
+    pub(crate) login: Option<&'a Credentials>,
+    /// The message that a login was withheld, if one was.
+    pub(crate) withheld: Option<&'a str>,
 }
 
 #[derive(Deserialize)]
@@ -25,35 +29,34 @@ struct Answer {
     access_token: Option<String>,
 }
 
-/// Asks for a token; without credentials for what everybody may do.
+/// Asks for a token; without a login, for what everybody may do. Redirects are not followed.
 ///
 /// # Errors
 /// `Denied` when the service refuses; `Unavailable`.
-pub(crate) async fn fetch(
-    http: &Http,
-    wanted: Wanted<'_>,
-    credentials: Option<&Credentials>,
-) -> Result<String> {
-    let realm = wanted.realm.clone();
-    let request = match credentials {
+pub(crate) async fn fetch(http: &Http, wanted: Wanted<'_>) -> Result<String> {
+    let realm = &address(&wanted.realm);
+    let request = match wanted.login {
         Some(Credentials::Identity(token)) => http
-            .request(Method::POST, &realm)?
+            .request(Method::POST, realm)?
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .body(form(&wanted, token)),
         Some(Credentials::Password { name, password }) => http
-            .request(Method::GET, &query(wanted))?
+            .request(Method::GET, &query(realm, &wanted))?
             .basic_auth(name, Some(password)),
-        Some(Credentials::Registry(_)) | None => http.request(Method::GET, &query(wanted))?,
+        // A registry token is for the registry alone.
+        Some(Credentials::Registry(_)) | None => {
+            http.request(Method::GET, &query(realm, &wanted))?
+        }
     };
-    let response = http::send(request, &realm).await?;
+    let response = http::send(request, realm).await?;
     if !response.status().is_success() {
-        return Err(error::refused(response).await);
+        return Err(error::refused(response, wanted.withheld).await);
     }
     let body = http::body(response, limit::ANSWER).await?;
     let answer = serde_json::from_slice::<Answer>(&body).ok();
     let token = answer.and_then(|answer| answer.token.or(answer.access_token));
     token.filter(|token| !token.is_empty()).ok_or_else(|| {
-        let from = crate::origin::shown(&realm);
+        let from = crate::origin::shown(realm);
         Error::new(
             ErrorKind::Denied,
             format!("the token service {from} gave no token"),
@@ -62,21 +65,31 @@ pub(crate) async fn fetch(
     })
 }
 
-fn query(wanted: Wanted<'_>) -> Url {
-    let mut url = wanted.realm;
-    {
-        let mut query = url.query_pairs_mut();
-        if let Some(service) = wanted.service {
-            query.append_pair("service", service);
-        }
-        for scope in wanted.scopes {
-            query.append_pair("scope", scope);
+/// Returns the address of the service without any scopes that the registry has put into it.
+fn address(realm: &Url) -> Url {
+    let mut url = realm.clone();
+    url.set_query(None);
+    for (key, value) in realm.query_pairs() {
+        if !key.to_ascii_lowercase().contains("scope") {
+            url.query_pairs_mut().append_pair(&key, &value);
         }
     }
     url
 }
 
-/// The same, for whoever has an identity token, as OAuth 2 writes it.
+fn query(address: &Url, wanted: &Wanted<'_>) -> Url {
+    let mut url = address.clone();
+    {
+        let mut query = url.query_pairs_mut();
+        if let Some(service) = wanted.service {
+            query.append_pair("service", service);
+        }
+        query.append_pair("scope", wanted.scope);
+    }
+    url
+}
+
+/// The same for an identity token, in the form of OAuth 2.
 fn form(wanted: &Wanted<'_>, token: &str) -> String {
     let mut form = wanted.realm.clone();
     form.query_pairs_mut()
@@ -84,7 +97,30 @@ fn form(wanted: &Wanted<'_>, token: &str) -> String {
         .append_pair("grant_type", "refresh_token")
         .append_pair("client_id", "cas")
         .append_pair("service", wanted.service.unwrap_or_default())
-        .append_pair("scope", &wanted.scopes.join(" "))
+        .append_pair("scope", wanted.scope)
         .append_pair("refresh_token", token);
     form.query().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_registry_adds_no_scopes() {
+        for (realm, expected) in [
+            ("https://x.test/token", "https://x.test/token"),
+            ("https://x.test/t?a=b&c", "https://x.test/t?a=b&c="),
+            ("https://x.test/t?scope=s", "https://x.test/t"),
+            ("https://x.test/t?a=b&s%63ope=s", "https://x.test/t?a=b"),
+            ("https://x.test/t?Scope[]=s&a=b", "https://x.test/t?a=b"),
+            // Some servers separate parameters by a semicolon as well.
+            (
+                "https://x.test/t?a=b;scope=s",
+                "https://x.test/t?a=b%3Bscope%3Ds",
+            ),
+        ] {
+            assert_eq!(address(&realm.parse().unwrap()).as_str(), expected);
+        }
+    }
 }

@@ -96,7 +96,7 @@ impl Inner {
         let response = answer.map_err(|error| error::broken(error, &place))?;
         match response.status() {
             StatusCode::CREATED | StatusCode::NO_CONTENT => Ok(()),
-            _ => Err(error::refused(response).await),
+            _ => Err(self.refused(response).await),
         }
     }
 

@@ -62,6 +62,7 @@ impl Remote {
     fn options(&self) -> Options {
         Options {
             plain_http: self.plain_http,
+            ..Options::default()
         }
     }
 }

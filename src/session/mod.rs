@@ -49,6 +49,8 @@ pub struct Cas {
     locks: Arc<Path>,
     /// Whether the store is the root's, and not another for this handle only.
     own_store: bool,
+    #[cfg(feature = "registry")]
+    root: Arc<Root>,
 }
 
 impl Cas {
@@ -119,6 +121,8 @@ impl Cas {
             snapshotter,
             locks,
             own_store: options.store.is_none(),
+            #[cfg(feature = "registry")]
+            root: Arc::new(root),
         })
     }
 

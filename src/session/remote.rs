@@ -15,6 +15,7 @@ impl Cas {
     /// chosen stay missing, and may be pulled later.
     ///
     /// # Errors
+    /// `InvalidArgument` for a `cas.toml` that names something else than hosts for a registry;
     /// `NotFound` when the registry has it not, or not for the platform; `Denied` when it refuses;
     /// `Unavailable` when it does not answer; `Corrupt` when it hands out other bytes than their
     /// digests say. Nothing is named then; what came is kept until a collection.
@@ -26,8 +27,10 @@ impl Cas {
         progress: &Arc<dyn Progress>,
     ) -> Result<Image> {
         let name = reference.name()?;
-        let client = Client::connect(reference, options).await?;
-        transfer::pull(&self.store, &client, name, choice, None, progress).await
+        let client = self.connect(reference, options).await?;
+        let pulled = transfer::pull(&self.store, &client, name, choice, None, progress).await?;
+        warn_if_withheld(&client, progress).await;
+        Ok(pulled)
     }
 
     /// The same, and unpacks the image for the chosen platform into snapshots as [`Cas::snapshot`]
@@ -49,7 +52,7 @@ impl Cas {
             return Ok((image, snapshot));
         }
         let name = reference.name()?;
-        let client = Client::connect(reference, options).await?;
+        let client = self.connect(reference, options).await?;
         let unpacker = StreamingUnpacker::new(&self.store, self.target()?, progress);
         let pulled = transfer::pull(
             &self.store,
@@ -60,6 +63,7 @@ impl Cas {
             progress,
         );
         let image = pulled.await?;
+        warn_if_withheld(&client, progress).await;
         Ok((image, unpacker.into_chain_id()))
     }
 
@@ -77,8 +81,25 @@ impl Cas {
         progress: &Arc<dyn Progress>,
     ) -> Result<Descriptor> {
         let target = self.image(name).await?.target;
-        let client = Client::connect(reference, options).await?;
+        let client = self.connect(reference, options).await?;
         let pushed = transfer::push(&self.store, &client, &target, choice, progress).await;
-        pushed.map_err(|error| error.operation("push").within(reference))
+        let pushed = pushed.map_err(|error| error.operation("push").within(reference))?;
+        warn_if_withheld(&client, progress).await;
+        Ok(pushed)
+    }
+
+    /// A client for `reference` that also trusts the token services that `cas.toml` names.
+    async fn connect(&self, reference: &RemoteRef, mut options: Options) -> Result<Client> {
+        options
+            .token_hosts
+            .extend(self.root.token_hosts(reference.host())?);
+        Client::connect(reference, options).await
+    }
+}
+
+/// Warns of a login that was withheld, which what went well did without.
+async fn warn_if_withheld(client: &Client, progress: &Arc<dyn Progress>) {
+    if let Some(message) = client.withheld().await {
+        progress.warn(&message);
     }
 }

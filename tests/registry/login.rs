@@ -15,10 +15,10 @@ use crate::fake::{Answer, Fake, Request};
 use crate::sample::Sample;
 
 /// `me:pass:word`.
-const AUTH: &str = "bWU6cGFzczp3b3Jk";
+pub(crate) const AUTH: &str = "bWU6cGFzczp3b3Jk";
 
 /// Writes docker's file with these credentials for `host`.
-fn log_in(home: &Path, host: &str, credentials: &serde_json::Value) {
+pub(crate) fn log_in(home: &Path, host: &str, credentials: &serde_json::Value) {
     let config = json!({"auths": {host: credentials}});
     fs::write(home.join("config.json"), config.to_string()).unwrap();
 }
@@ -120,7 +120,7 @@ fn a_token_is_asked_for_once_with_the_password_of_its_origin() {
 }
 
 #[test]
-fn a_token_service_elsewhere_is_shown_what_is_its_own_or_nothing() {
+fn a_token_service_at_another_port_of_the_host_is_shown_the_login_of_the_registry() {
     let sample = Sample::new(&[1000]);
     let service = Fake::start(token);
     let registry = closed(&sample, Some(format!("http://{}/elsewhere", service.host)));
@@ -128,15 +128,17 @@ fn a_token_service_elsewhere_is_shown_what_is_its_own_or_nothing() {
     let home = scratch.path();
     log_in(home, &registry.host, &json!({"auth": AUTH}));
     ok(cas(&home.join("one"), home).args(["pull", &registry.image()]));
-    assert_eq!(service.seen().len(), 1);
-    assert_eq!(service.seen()[0].header("authorization"), None);
-    log_in(home, &service.host, &json!({"auth": AUTH}));
-    ok(cas(&home.join("two"), home).args(["pull", &registry.image()]));
     let password = format!("Basic {AUTH}");
+    assert_eq!(service.seen().len(), 1);
     assert_eq!(
-        service.seen()[1].header("authorization"),
+        service.seen()[0].header("authorization"),
         Some(password.as_str())
     );
+    // A login for the service itself is not for this registry to use.
+    log_in(home, &service.host, &json!({"auth": AUTH}));
+    ok(cas(&home.join("two"), home).args(["pull", &registry.image()]));
+    assert_eq!(service.seen().len(), 2);
+    assert_eq!(service.seen()[1].header("authorization"), None);
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod hostile;
 mod login;
 mod resume;
 mod sample;
+mod trust;
 
 use std::path::Path;
 use std::process::Command;

@@ -1,0 +1,115 @@
+//! The hosts that a configuration names.
+
+use std::fmt;
+use std::str::FromStr;
+
+use cas_core::{Error, Result};
+use reqwest::Url;
+
+/// A host as a configuration names it: `HOST[:PORT]`. Without a port it stands for all its ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    /// In lower case; an IPv6 address in brackets.
+    name: String,
+    port: Option<u16>,
+}
+
+impl Host {
+    /// Whether an address is on this host. Hosts below it are other hosts.
+    pub(crate) fn has(&self, url: &Url) -> bool {
+        let port = url.port_or_known_default();
+        url.host_str() == Some(&self.name) && (self.port.is_none() || self.port == port)
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.port {
+            Some(port) => write!(f, "{}:{port}", self.name),
+            None => f.write_str(&self.name),
+        }
+    }
+}
+
+impl FromStr for Host {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        parse(text).ok_or_else(|| {
+            let shown = text.escape_debug().to_string();
+            Error::invalid(format!(
+                "\"{shown:.100}\" is not a host; expected HOST or HOST:PORT, for example \
+                 auth.example.net:5000"
+            ))
+        })
+    }
+}
+
+fn parse(text: &str) -> Option<Host> {
+    let (name, port) = match text.rsplit_once(':') {
+        Some((name, port)) if !port.ends_with(']') => (name, Some(port)),
+        _ => (text, None),
+    };
+    let port = match port {
+        Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+            Some(digits.parse().ok()?)
+        }
+        Some(_) => return None,
+        None => None,
+    };
+    let name = name.to_ascii_lowercase();
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || b".-_[:]".contains(&byte);
+    // An address that is written in another way than a URL has it would never match.
+    let url: Url = format!("https://{name}/").parse().ok()?;
+    let same = url.host_str() == Some(&name) && name.bytes().all(known);
+    same.then_some(Host { name, port })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_stands_for_one_port_or_for_all() {
+        for (host, url, expected) in [
+            ("auth.x.test", "https://auth.x.test/token", true),
+            ("auth.x.test", "https://auth.x.test:5001/token", true),
+            ("Auth.X.test", "https://auth.x.test/token", true),
+            ("auth.x.test:443", "https://auth.x.test/token", true),
+            ("auth.x.test:443", "https://auth.x.test:5001/token", false),
+            ("auth.x.test:5001", "https://auth.x.test:5001/token", true),
+            ("x.test", "https://auth.x.test/token", false),
+            ("auth.x.test", "https://auth.x.test.evil.test/token", false),
+            ("10.0.0.1:80", "http://10.0.0.1/token", true),
+            ("[::1]:5001", "http://[::1]:5001/token", true),
+            ("[::1]", "http://[::1]:5001/token", true),
+        ] {
+            let parsed: Host = host.parse().unwrap();
+            assert_eq!(parsed.has(&url.parse().unwrap()), expected, "{host} {url}");
+            assert_eq!(parsed.to_string(), host.to_ascii_lowercase());
+        }
+    }
+
+    #[test]
+    fn anything_but_a_host_is_refused() {
+        for bad in [
+            "",
+            ":5000",
+            "https://auth.x.test",
+            "auth.x.test/token",
+            "auth.x.test:",
+            "auth.x.test:+1",
+            "auth.x.test:99999",
+            "me@auth.x.test",
+            "*.x.test",
+            "auth x.test",
+            "auth.x.test?",
+            "::1",
+            "127.1",
+            "b\u{fc}cher.test",
+        ] {
+            let said = bad.parse::<Host>().unwrap_err().to_string();
+            assert!(said.contains("expected HOST or HOST:PORT"), "{bad}: {said}");
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Registries in `cas.toml`: which token services may see a login.
+//!
+//! ```toml
+//! [registries."registry.example"]
+//! token-hosts = ["auth.example.net"]
+//! ```
+
+#[cfg(feature = "registry")]
+use std::{collections::BTreeMap, path::Path};
+
+#[cfg(feature = "registry")]
+use cas_core::{Error, Result};
+#[cfg(feature = "registry")]
+use cas_distribution::Host;
+use serde::{Deserialize, Serialize};
+
+/// A registry as a table of `cas.toml`: `[registries."HOST[:PORT]"]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct RegistryTable {
+    /// Hosts of token services that may see the login for the registry, `HOST[:PORT]`, in addition
+    /// to the registry's own host and the hosts below it. Without a port, all ports of the host.
+    #[serde(default)]
+    pub token_hosts: Vec<String>,
+}
+
+/// Returns the hosts of token services that the tables of `file` name for the registry at `host`.
+///
+/// # Errors
+/// `InvalidArgument` if any table names a registry or a token service that is not a host.
+#[cfg(feature = "registry")]
+pub(crate) fn token_hosts(
+    tables: &BTreeMap<String, RegistryTable>,
+    host: &str,
+    file: &Path,
+) -> Result<Vec<Host>> {
+    let mut found = Vec::new();
+    for (registry, table) in tables {
+        let place = format!("[registries.{registry:?}] of {}", file.display());
+        let at = |key: &str| {
+            let subject = format!("{key}{place}");
+            move |error: Error| error.operation("read").subject(subject)
+        };
+        let registry: Host = registry.parse().map_err(at(""))?;
+        for named in &table.token_hosts {
+            let named: Host = named.parse().map_err(at("token-hosts of "))?;
+            if registry.to_string() == host {
+                found.push(named);
+            }
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(all(test, feature = "registry"))]
+mod tests {
+    use super::*;
+
+    fn named(text: &str, host: &str) -> Result<Vec<String>> {
+        let tables = toml::from_str(text).unwrap();
+        let hosts = token_hosts(&tables, host, Path::new("/root/cas.toml"))?;
+        Ok(hosts.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn a_table_is_for_its_registry_alone() {
+        let text = r#"
+            ["x.test"]
+            token-hosts = ["auth.y.test", "auth.z.test:5001"]
+            ["x.test:5000"]
+            token-hosts = ["localhost"]
+            ["empty.test"]
+        "#;
+        let two = vec!["auth.y.test".to_owned(), "auth.z.test:5001".to_owned()];
+        assert_eq!(named(text, "x.test").unwrap(), two);
+        assert_eq!(named(text, "x.test:5000").unwrap(), ["localhost"]);
+        for other in ["empty.test", "y.test", "a.x.test", "x.test:443"] {
+            assert!(named(text, other).unwrap().is_empty(), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_mistake_is_told_with_file_and_key() {
+        for (text, subject) in [
+            (
+                "[\"x.test\"]\ntoken-hosts = [\"https://y.test\"]",
+                "token-hosts of [registries.\"x.test\"] of /root/cas.toml: \"https://y.test\"",
+            ),
+            (
+                "[\"x.test/team\"]\ntoken-hosts = []",
+                "[registries.\"x.test/team\"] of /root/cas.toml: \"x.test/team\"",
+            ),
+        ] {
+            // Whichever registry is asked.
+            let error = named(text, "other.test").unwrap_err();
+            assert_eq!(error.kind(), cas_core::ErrorKind::InvalidArgument);
+            assert!(error.to_string().contains(subject), "{error}");
+        }
+    }
+}
