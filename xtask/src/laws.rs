@@ -7,7 +7,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{everything, peers, step};
+use crate::stage::step;
+use crate::{everything, peers};
 
 /// The page, and the lines in it that what is generated stands between.
 const PAGE: &str = "docs/BACKENDS.md";

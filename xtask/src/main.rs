@@ -2,17 +2,20 @@
 
 mod laws;
 mod peers;
+mod stage;
 
 use std::env;
 use std::process::{Command, ExitCode};
-use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
+
+use self::stage::{Stages, cargo, print_size, step};
 
 const HELP: &str = "\
 cargo xtask TASK
 
-  check   what CI runs: set up, format, lint, document, test; about an hour cold, with RocksDB
+  check   set up, format, lint, document and test everything but RocksDB
+  rocksdb the same for RocksDB, which takes minutes to build; CI runs both
   long    what is too slow for CI: release build, all real images, licences, benches
   setup   the peers and images that tests compare with (root and apt; elsewhere it says so)
   bench   the curves, the table of all backends (docs/BACKENDS.md), ours beside the peers
@@ -23,6 +26,7 @@ fn main() -> ExitCode {
     let task = env::args().nth(1).unwrap_or_default();
     let done = match task.as_str() {
         "check" => check(),
+        "rocksdb" => rocksdb(),
         "long" => long(),
         "setup" => peers::set_up(),
         "bench" => bench(),
@@ -41,45 +45,82 @@ fn main() -> ExitCode {
     }
 }
 
-/// Feature sets that must build besides the default one and that of the tests.
+/// Feature sets that must build in addition to the default one and that of the tests.
 const FEATURES: &[&[&str]] = &[
     &["--no-default-features"],
-    &["--no-default-features", "--features", "fs,native"],
-    &["--no-default-features", "--features", "redb,registry"],
-    &["--features", "remote"],
+    &["--no-default-features", "--features", "redb"],
+    &["--no-default-features", "--features", "fs,native,registry"],
 ];
 
-/// The whole workspace with features that are not default, as it is linted, documented and tested.
-fn everything() -> &'static [&'static str] {
-    match peers::can_build_rocksdb() {
-        true => &["--workspace", "--features", "s3,rocksdb"],
-        false => &[
-            "--workspace",
-            "--features",
-            "s3",
-            "--exclude",
-            "oci-cas-backend-rocksdb",
-        ],
-    }
-}
+/// The whole workspace but RocksDB, as it is linted, documented and tested.
+const WORKSPACE: &[&str] = &[
+    "--workspace",
+    "--features",
+    "s3",
+    "--exclude",
+    "oci-cas-backend-rocksdb",
+];
+
+/// RocksDB by itself, and in the tool.
+const ROCKSDB: &[&str] = &["--package", "oci-cas-backend-rocksdb"];
+const WITH_ROCKSDB: &[&str] = &["--package", "oci-cas", "--features", "s3,rocksdb"];
+/// The tests of the tool that try every engine.
+const ENGINES: &[&str] = &["--test", "engines", "--test", "places", "--test", "space"];
+
+/// Clippy's own arguments.
+const STRICT: &[&str] = &["--all-targets", "--", "--deny", "warnings"];
 
 fn check() -> Result<()> {
-    peers::set_up()?;
-    let everything = everything();
-    cargo(&["fmt", "--all", "--check"])?;
-    lint_example()?;
-    let strict = ["--all-targets", "--", "--deny", "warnings"];
-    cargo(&[&["clippy"], everything, &strict].concat())?;
-    for features in FEATURES {
-        cargo(&[&["check", "--package", "oci-cas", "--lib"], *features].concat())?;
-    }
-    step(
-        Command::new("cargo")
-            .args([&["doc", "--no-deps"], everything].concat())
-            .env("RUSTDOCFLAGS", "-Dwarnings"),
+    let mut stages = Stages::default();
+    let checked = check_stages(&mut stages);
+    let finished = stages.finish();
+    checked.and(finished)
+}
+
+fn check_stages(stages: &mut Stages) -> Result<()> {
+    stages.time("set-up", peers::set_up)?;
+    stages.run("format", &mut cargo(&["fmt", "--all", "--check"]))?;
+    let example = ["fmt", EXAMPLE[0], EXAMPLE[1], "--check"];
+    stages.run("format of the example", &mut cargo(&example))?;
+    stages.run(
+        "clippy",
+        &mut cargo(&[&["clippy"], WORKSPACE, STRICT].concat()),
     )?;
-    cargo(&[&["test"], everything].concat())?;
-    cargo(&[&["test"], EXAMPLE].concat())
+    let example = [&["clippy"], EXAMPLE, STRICT].concat();
+    stages.run("clippy of the example", &mut cargo(&example))?;
+    for features in FEATURES {
+        let build = [&["check", "--package", "oci-cas", "--lib"], *features].concat();
+        stages.run("other features", &mut cargo(&build))?;
+    }
+    let mut document = cargo(&[&["doc", "--no-deps"], WORKSPACE].concat());
+    stages.run("documentation", document.env("RUSTDOCFLAGS", "-Dwarnings"))?;
+    let build = [&["test", "--no-run"], WORKSPACE].concat();
+    stages.run("build of the tests", &mut cargo(&build))?;
+    let tests = [&["test", "--no-fail-fast"], WORKSPACE].concat();
+    stages.try_run("tests", &mut cargo(&tests));
+    let tests = [&["test", "--no-fail-fast"], EXAMPLE].concat();
+    stages.try_run("tests of the example", &mut cargo(&tests));
+    Ok(())
+}
+
+/// RocksDB takes minutes to build, so it has a task of its own.
+fn rocksdb() -> Result<()> {
+    peers::set_up()?;
+    if !peers::can_build_rocksdb() {
+        return Ok(());
+    }
+    let mut stages = Stages::default();
+    stages.run(
+        "clippy",
+        &mut cargo(&[&["clippy"], ROCKSDB, STRICT].concat()),
+    )?;
+    let build = [&["test", "--no-run"], ROCKSDB].concat();
+    stages.run("build of the tests", &mut cargo(&build))?;
+    let tests = [&["test", "--no-fail-fast"], ROCKSDB].concat();
+    stages.try_run("tests", &mut cargo(&tests));
+    let tests = [&["test", "--no-fail-fast"], WITH_ROCKSDB, ENGINES].concat();
+    stages.try_run("tests of the tool", &mut cargo(&tests));
+    stages.finish()
 }
 
 /// The backend that stands for those of strangers: a workspace of its own, with its own lock file.
@@ -91,24 +132,20 @@ const EXAMPLE: &[&str] = &[
     "target",
 ];
 
-/// Before the long builds, as its lock file goes stale with every dependency of ours.
-fn lint_example() -> Result<()> {
-    cargo(&["fmt", EXAMPLE[0], EXAMPLE[1], "--check"])?;
-    let strict = ["--all-targets", "--", "--deny", "warnings"];
-    cargo(&[&["clippy"], EXAMPLE, &strict].concat())
-}
-
 fn long() -> Result<()> {
     check()?;
+    rocksdb()?;
     peers::make_images(peers::ALL_IMAGES)?;
     if Command::new("cargo-deny")
         .arg("--version")
         .output()
         .is_err()
     {
-        cargo(&["install", "cargo-deny", "--locked"])?;
+        step(&mut cargo(&["install", "cargo-deny", "--locked"]))?;
     }
-    cargo(&["deny", "check", "bans", "licenses", "sources"])?;
+    step(&mut cargo(&[
+        "deny", "check", "bans", "licenses", "sources",
+    ]))?;
     let search = [
         "test",
         "--release",
@@ -117,27 +154,35 @@ fn long() -> Result<()> {
         "--test",
         "protocol",
     ];
-    step(
-        Command::new("cargo")
-            .args(search)
-            .env("CAS_PREEMPTIONS", "3"),
-    )?;
+    step(cargo(&search).env("CAS_PREEMPTIONS", "3"))?;
     let ignored = ["--release", "--", "--include-ignored"];
-    cargo(&[&["test"], everything(), &ignored].concat())?;
+    step(&mut cargo(&[&["test"], everything(), &ignored].concat()))?;
     bench()
 }
 
+/// The whole workspace with features that are not default, RocksDB among them if it can be built.
+fn everything() -> &'static [&'static str] {
+    if peers::can_build_rocksdb() {
+        &["--workspace", "--features", "s3,rocksdb"]
+    } else {
+        WORKSPACE
+    }
+}
+
 fn bench() -> Result<()> {
-    cargo(&["build", "--release", "--package", "oci-cas"])?;
-    let features = match peers::can_build_rocksdb() {
-        true => "rocksdb",
-        false => "",
+    step(&mut cargo(&["build", "--release", "--package", "oci-cas"]))?;
+    print_size("target/release/cas")?;
+    let features = if peers::can_build_rocksdb() {
+        "rocksdb"
+    } else {
+        ""
     };
     let benches = ["--package", "oci-cas-benches", "--features", features];
-    cargo(&[&["bench"], &benches[..]].concat())?;
+    step(&mut cargo(&[&["bench"], &benches[..]].concat()))?;
     let run = |binary, options: &[&str]| {
         let release = ["run", "--release"];
-        cargo(&[&release, &benches[..], &["--bin", binary, "--"], options].concat())
+        let run = [&release, &benches[..], &["--bin", binary, "--"], options].concat();
+        step(&mut cargo(&run))
     };
     let plots = ["--plots", "docs/plots"];
     run(
@@ -145,23 +190,4 @@ fn bench() -> Result<()> {
         &[&["--write", "docs/BACKENDS.md"], &plots[..]].concat(),
     )?;
     run("peers", &[])
-}
-
-fn cargo(arguments: &[&str]) -> Result<()> {
-    step(Command::new("cargo").args(arguments))
-}
-
-/// Runs one command, saying what it is and how long it took.
-fn step(command: &mut Command) -> Result<()> {
-    let shown = format!("{command:?}").replace('"', "");
-    eprintln!("==> {shown}");
-    let begun = Instant::now();
-    let status = command
-        .status()
-        .with_context(|| format!("cannot start {shown}"))?;
-    if !status.success() {
-        bail!("{shown} ended with {status}");
-    }
-    eprintln!("<== {:.1} s", begun.elapsed().as_secs_f64());
-    Ok(())
 }

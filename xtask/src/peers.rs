@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::step;
+use crate::stage::step;
 
 /// Programs that builds and tests call, each with a package of Debian that it wants.
 const PEERS: &[(&str, &str)] = &[

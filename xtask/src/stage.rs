@@ -1,0 +1,90 @@
+//! The stages of a task: each is one command, shown with how long it took.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+/// The stages that a task has run so far.
+#[derive(Default)]
+pub(crate) struct Stages {
+    seconds: Vec<(&'static str, f64)>,
+    failed: Vec<&'static str>,
+}
+
+impl Stages {
+    /// Runs a stage that the next ones make no sense without.
+    pub(crate) fn run(&mut self, name: &'static str, command: &mut Command) -> Result<()> {
+        self.time(name, || step(command))
+    }
+
+    /// Runs a stage after whose failure the others still run; [`Stages::finish`] reports it.
+    pub(crate) fn try_run(&mut self, name: &'static str, command: &mut Command) {
+        if let Err(error) = self.run(name, command) {
+            eprintln!("{error:#}");
+            self.failed.push(name);
+        }
+    }
+
+    /// Runs a stage that is not a command.
+    pub(crate) fn time(
+        &mut self,
+        name: &'static str,
+        work: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        let begun = Instant::now();
+        let outcome = work();
+        self.seconds.push((name, begun.elapsed().as_secs_f64()));
+        outcome
+    }
+
+    /// Prints the seconds of each stage.
+    ///
+    /// # Errors
+    /// Names the stages that failed.
+    pub(crate) fn finish(self) -> Result<()> {
+        eprintln!("\nseconds  stage");
+        for (name, seconds) in &self.seconds {
+            eprintln!("{seconds:7.1}  {name}");
+        }
+        let total: f64 = self.seconds.iter().map(|(_, seconds)| seconds).sum();
+        eprintln!("{total:7.1}  in all");
+        if self.failed.is_empty() {
+            return Ok(());
+        }
+        bail!("failed: {}", self.failed.join(", "))
+    }
+}
+
+/// Returns a call of cargo.
+pub(crate) fn cargo(arguments: &[&str]) -> Command {
+    let mut command = Command::new("cargo");
+    command.args(arguments);
+    command
+}
+
+/// Runs one command, and prints it and how long it took.
+pub(crate) fn step(command: &mut Command) -> Result<()> {
+    let shown = format!("{command:?}").replace('"', "");
+    eprintln!("==> {shown}");
+    let begun = Instant::now();
+    let status = command
+        .status()
+        .with_context(|| format!("cannot start {shown}"))?;
+    if !status.success() {
+        bail!("{shown} ended with {status}");
+    }
+    eprintln!("<== {:.1} s", begun.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// Prints the size of a file, in MiB.
+pub(crate) fn print_size(file: &str) -> Result<()> {
+    let length = fs::metadata(Path::new(file))
+        .with_context(|| format!("cannot read {file}"))?
+        .len();
+    eprintln!("{file}: {:.1} MiB", length as f64 / (1 << 20) as f64);
+    Ok(())
+}
