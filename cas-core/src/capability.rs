@@ -1,27 +1,27 @@
-//! What a store promises beyond the least; each one stands for a group of laws.
+//! What a store promises beyond the minimum. Each capability has a group of laws in `conformance`.
 
 use std::fmt;
 
-/// A promise that some backends keep and others cannot.
+/// A promise that some backends make and others cannot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Capability {
-    /// What was acknowledged outlives the process, the kernel and the power supply.
+    /// What was acknowledged survives a crash of the process or the kernel, and a power loss.
     Durable = 1,
-    /// An unfinished ingest outlives the process and is resumed where it was.
+    /// An unfinished ingest survives the process and can be resumed where it stopped.
     Resume = 2,
     /// Several processes may use the store at once.
     Shared = 4,
-    /// A batch of records is atomic; elsewhere a crash leaves a prefix of it.
+    /// A batch of records is applied as a whole. Without this, a crash may leave a prefix of it.
     Atomic = 8,
-    /// Publishing commits the batch in one step with the bytes.
+    /// Publishing or removing bytes commits the batch of records in the same step.
     Joint = 16,
-    /// Blobs are files that can be handed out.
+    /// Blobs are stored as files, which callers can open.
     Files = 32,
 }
 
 impl Capability {
-    /// All of them.
+    /// Every capability.
     pub const ALL: [Capability; 6] = [
         Capability::Durable,
         Capability::Resume,
@@ -31,7 +31,7 @@ impl Capability {
         Capability::Files,
     ];
 
-    /// The name in lists.
+    /// Returns the name, for lists.
     pub const fn name(self) -> &'static str {
         match self {
             Capability::Durable => "durable",
@@ -49,7 +49,7 @@ impl Capability {
 pub struct Capabilities(u8);
 
 impl Capabilities {
-    /// The set of these.
+    /// Returns the set of these capabilities.
     pub const fn of(list: &[Capability]) -> Self {
         let (mut bits, mut at) = (0, 0);
         while at < list.len() {
@@ -59,12 +59,12 @@ impl Capabilities {
         Capabilities(bits)
     }
 
-    /// Whether the set has `capability`.
+    /// Returns whether the set contains `capability`.
     pub const fn has(self, capability: Capability) -> bool {
         self.0 & capability as u8 != 0
     }
 
-    /// Its members.
+    /// Returns the members.
     pub fn iter(self) -> impl Iterator<Item = Capability> {
         Capability::ALL
             .into_iter()

@@ -1,4 +1,4 @@
-//! Descriptors, with their digests already checked; the bridge to `oci-spec`.
+//! Descriptors: what content is, and how to find it.
 
 use std::collections::BTreeMap;
 
@@ -8,24 +8,24 @@ use crate::digest::Digest;
 use crate::media_type::MediaType;
 use crate::platform::Platform;
 
-/// Where content is: its type, digest and size, as the OCI image specification writes it.
+/// The type, digest and size of content, as the OCI image specification defines it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Descriptor {
-    /// Type of the content.
+    /// Media type of the content.
     pub media_type: MediaType,
     /// Digest of the content.
     pub digest: Digest,
-    /// Length of the content in bytes; a negative one does not parse.
+    /// Length of the content in bytes. A negative length does not parse.
     pub size: u64,
-    /// Where else it may be fetched; never followed unless asked.
+    /// Other places to fetch it from; never used unless the caller asks.
     #[serde(
         default,
         skip_serializing_if = "Vec::is_empty",
         deserialize_with = "null_is_empty"
     )]
     pub urls: Vec<String>,
-    /// Remarks of its author.
+    /// Annotations of its author.
     #[serde(
         default,
         skip_serializing_if = "BTreeMap::is_empty",
@@ -38,7 +38,7 @@ pub struct Descriptor {
     /// Type of the artifact that a manifest describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifact_type: Option<String>,
-    /// The content itself, in base64, where it is embedded.
+    /// The content itself in base64, if it is embedded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<String>,
 }
@@ -52,7 +52,7 @@ where
 }
 
 impl Descriptor {
-    /// A descriptor of these three, and nothing more.
+    /// Returns a descriptor with these three members and no others.
     pub fn new(media_type: MediaType, digest: Digest, size: u64) -> Self {
         Descriptor {
             media_type,
@@ -66,19 +66,19 @@ impl Descriptor {
         }
     }
 
-    /// The descriptor of `data` under its SHA-256.
+    /// Returns the descriptor of `data`, named by its SHA-256.
     pub fn of(media_type: MediaType, data: &[u8]) -> Self {
         Self::new(media_type, Digest::sha256(data), data.len() as u64)
     }
 
-    /// The same descriptor with a platform.
+    /// Sets the platform.
     #[must_use]
     pub fn with_platform(mut self, platform: Platform) -> Self {
         self.platform = Some(platform);
         self
     }
 
-    /// Whether both name the same content in the same way; remarks may differ.
+    /// Returns whether both have the same digest, size and type; the other members may differ.
     pub fn same_content(&self, other: &Self) -> bool {
         self.digest == other.digest
             && self.size == other.size
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn negative_size_and_wild_digest_do_not_parse() {
+    fn a_negative_size_and_an_invalid_digest_do_not_parse() {
         let digest = Digest::sha256(b"");
         for (digest, size) in [(digest.to_string(), "-1"), ("sha256:../../x".into(), "1")] {
             let text = format!(r#"{{"mediaType":"a/b","digest":"{digest}","size":{size}}}"#);

@@ -1,4 +1,4 @@
-//! Manifests and indexes: parsed within bounds, and refused when they could be read as both.
+//! Manifests and indexes. They are parsed within bounds, and refused if they could be read as both.
 
 use std::collections::BTreeMap;
 
@@ -15,20 +15,20 @@ use crate::media_type::MediaType;
 pub struct Manifest {
     /// Always 2.
     pub schema_version: u32,
-    /// What the document says it is; may be absent.
+    /// The media type that the document states for itself, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media_type: Option<MediaType>,
-    /// Type of the artifact, where it is one.
+    /// Type of the artifact, if it is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifact_type: Option<String>,
     /// The configuration.
     pub config: Descriptor,
     /// The layers, lowest first.
     pub layers: Vec<Descriptor>,
-    /// The manifest that this one is about.
+    /// The manifest that this one refers to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<Descriptor>,
-    /// Remarks of the author.
+    /// Annotations of its author.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub annotations: Option<BTreeMap<String, String>>,
 }
@@ -39,18 +39,18 @@ pub struct Manifest {
 pub struct Index {
     /// Always 2.
     pub schema_version: u32,
-    /// What the document says it is; may be absent.
+    /// The media type that the document states for itself, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media_type: Option<MediaType>,
-    /// Type of the artifact, where it is one.
+    /// Type of the artifact, if it is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifact_type: Option<String>,
     /// Manifests and further indexes.
     pub manifests: Vec<Descriptor>,
-    /// The manifest that this index is about.
+    /// The manifest that this index refers to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<Descriptor>,
-    /// Remarks of the author.
+    /// Annotations of its author.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub annotations: Option<BTreeMap<String, String>>,
 }
@@ -65,12 +65,12 @@ pub enum Document {
 }
 
 impl Document {
-    /// Reads the document that a descriptor of type `media_type` led to.
+    /// Parses a document that is described as `media_type`.
     ///
     /// # Errors
-    /// `Corrupt` when it is not JSON, too deep, lists too much, is of Docker's schema 1, or claims
-    /// to be, or could be taken for, another type than `media_type` (CVE-2021-41190);
-    /// `Unsupported` when `media_type` is neither an index nor a manifest.
+    /// `Corrupt` if it is not JSON, is nested too deep, lists too much, is in Docker's schema 1, or
+    /// states, or could be taken for, another type than `media_type` (CVE-2021-41190);
+    /// `Unsupported` if `media_type` is neither an index nor a manifest.
     pub fn parse(media_type: &MediaType, data: &[u8]) -> Result<Self> {
         Self::read(media_type, data)
             .map_err(|error| error.operation("parse document").subject(media_type))
@@ -93,21 +93,22 @@ impl Document {
         if listed > limit::DESCRIPTORS {
             let allowed = limit::DESCRIPTORS;
             return Err(Error::corrupt(format!(
-                "lists {listed} descriptors, at most {allowed}"
+                "lists {listed} descriptors: at most {allowed} are allowed"
             )));
         }
         match &document {
             Document::Manifest(manifest) if manifest.layers.len() > limit::LAYERS => {
                 let (found, allowed) = (manifest.layers.len(), limit::LAYERS);
                 Err(Error::corrupt(format!(
-                    "has {found} layers, at most {allowed}"
+                    "has {found} layers: at most {allowed} are allowed"
                 )))
             }
             _ => Ok(document),
         }
     }
 
-    /// What the document lists: the configuration and the layers in order, or the manifests.
+    /// Returns what the document lists: the configuration and the layers in order, or the
+    /// manifests.
     pub fn children(&self) -> impl Iterator<Item = &Descriptor> {
         let (config, rest) = match self {
             Document::Manifest(manifest) => (Some(&manifest.config), &manifest.layers),
@@ -117,7 +118,7 @@ impl Document {
     }
 }
 
-/// Members that tell one kind of document from another.
+/// The members that distinguish the kinds of documents.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Shape {
@@ -132,7 +133,7 @@ fn check_shape(expected: &MediaType, data: &[u8]) -> Result<()> {
     let shape: Shape = decode(data)?;
     if shape.fs_layers.is_some() {
         return Err(Error::corrupt(
-            "is of Docker's schema 1, which is not read; convert it first",
+            "is in Docker's schema 1, which is not supported; convert the image first",
         ));
     }
     let (foreign, claims_other): (_, fn(&MediaType) -> bool) = if expected.is_index() {
@@ -143,26 +144,26 @@ fn check_shape(expected: &MediaType, data: &[u8]) -> Result<()> {
     };
     if foreign {
         return Err(Error::corrupt(
-            "has members of both a manifest and an index, so that readers could differ",
+            "is ambiguous: it has members of both a manifest and an index",
         ));
     }
     match shape.media_type {
         Some(claimed) if !claimed.as_str().is_empty() && claims_other(&claimed) => Err(
-            Error::corrupt(format!("the document itself claims to be {claimed:.200}")),
+            Error::corrupt(format!("the document states another type: {claimed:.200}")),
         ),
         _ => Ok(()),
     }
 }
 
-/// Checks that `data` is within the bounds of a document before it is given to a parser.
+/// Checks that `data` is within the bounds of a document, before it is given to a parser.
 ///
 /// # Errors
-/// `Corrupt` with the bound that is broken.
+/// `Corrupt`, naming the bound that is exceeded.
 pub fn check_json(data: &[u8]) -> Result<()> {
     if data.len() as u64 > limit::DOCUMENT_READ {
         let (found, allowed) = (data.len(), limit::DOCUMENT_READ);
         return Err(Error::corrupt(format!(
-            "has {found} bytes, at most {allowed}"
+            "has {found} bytes: at most {allowed} are allowed"
         )));
     }
     let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
@@ -178,7 +179,7 @@ pub fn check_json(data: &[u8]) -> Result<()> {
         if depth > limit::JSON_DEPTH {
             let allowed = limit::JSON_DEPTH;
             return Err(Error::corrupt(format!(
-                "is nested deeper than {allowed} levels"
+                "is nested too deep: at most {allowed} levels are allowed"
             )));
         }
     }
@@ -187,7 +188,7 @@ pub fn check_json(data: &[u8]) -> Result<()> {
 
 fn decode<'a, T: Deserialize<'a>>(data: &'a [u8]) -> Result<T> {
     serde_json::from_slice(data)
-        .map_err(|error| Error::corrupt(format!("is no valid document: {error}")).source(error))
+        .map_err(|error| Error::corrupt(format!("not a valid document: {error}")).source(error))
 }
 
 #[cfg(test)]
@@ -213,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_confused_documents() {
+    fn ambiguous_documents_are_refused() {
         let refused = |kind: &MediaType, text: &str| {
             let error = Document::parse(kind, text.as_bytes()).unwrap_err();
             assert_eq!(error.kind(), crate::error::ErrorKind::Corrupt, "{text}");

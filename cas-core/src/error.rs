@@ -1,4 +1,4 @@
-//! One error for the whole house, sorted by what the caller must do.
+//! The one error type of `cas`. Its kind says what the caller can do about it.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,42 +6,42 @@ use std::fmt;
 /// `Result` with the [`Error`] of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, by what the caller does about it.
+/// What went wrong, by what the caller can do about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
     /// The thing does not exist.
     NotFound,
-    /// The thing exists and would be clobbered.
+    /// The thing exists, and the operation would overwrite it.
     AlreadyExists,
-    /// A compare-and-swap was lost; load again and retry.
+    /// Another writer changed the record first; load it again and retry.
     Conflict,
-    /// Another writer or owner holds the thing.
+    /// Another writer or owner is using the thing; retry later.
     Busy,
-    /// The argument can never be right.
+    /// The argument is invalid in every state of the store.
     InvalidArgument,
     /// The state does not allow the operation now.
     FailedPrecondition,
     /// An offset, size or count is outside its bound.
     OutOfRange,
-    /// Stored or received bytes are not what their name says.
+    /// Stored or received bytes do not match their digest, size or format.
     Corrupt,
-    /// The backend, or this build, cannot do it.
+    /// The backend, or this build, does not support the operation.
     Unsupported,
     /// Permission was refused.
     Denied,
-    /// No space, or a quota is used up.
+    /// There is no space left, or a quota is used up.
     Full,
-    /// A passing fault of a device or a service; retry.
+    /// A device or a service failed temporarily; retry.
     Unavailable,
-    /// The operation was given up because its caller or a sibling ended.
+    /// The operation was abandoned because its caller, or another part of the same job, ended.
     Cancelled,
-    /// A defect of ours, or one that could not be told apart.
+    /// A defect in `cas`, or a failure that could not be classified.
     Internal,
 }
 
 impl ErrorKind {
-    /// The kind in words, for messages.
+    /// Returns the kind in words, for messages.
     pub const fn as_str(self) -> &'static str {
         match self {
             ErrorKind::NotFound => "not found",
@@ -62,9 +62,10 @@ impl ErrorKind {
     }
 }
 
-/// An error: its kind, what was tried on which thing by whom, and the cause.
+/// An error: its kind, a message, and, if known, the operation, the thing it is about, the backend
+/// and the cause.
 ///
-/// One word wide, so that `Result<T>` stays small.
+/// It is one word wide, so that `Result<T>` stays small.
 pub struct Error(Box<Inner>);
 
 struct Inner {
@@ -86,7 +87,8 @@ macro_rules! constructors {
 }
 
 impl Error {
-    /// An error of `kind`. The message says what was expected, what was found and what to do.
+    /// Returns an error of `kind`. The message says what was expected, what was found and what to
+    /// do.
     #[cold]
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
         Error(Box::new(Inner {
@@ -126,21 +128,22 @@ impl Error {
         internal => Internal,
     }
 
-    /// The same error with the operation that failed.
+    /// Adds the operation that failed, unless the error names one already.
     #[must_use]
     pub fn operation(mut self, operation: &'static str) -> Self {
         self.0.operation.get_or_insert(operation);
         self
     }
 
-    /// The same error with the thing it is about: a digest, a name, a path.
+    /// Adds the thing that the error is about, such as a digest, a name or a path, unless the error
+    /// names one already.
     #[must_use]
     pub fn subject(mut self, subject: impl fmt::Display) -> Self {
         self.0.subject.get_or_insert_with(|| subject.to_string());
         self
     }
 
-    /// The same error with what its subject is a part of: a layer, a directory.
+    /// Adds what the subject is a part of, such as a layer or a directory.
     #[must_use]
     pub fn within(mut self, whole: impl fmt::Display) -> Self {
         self.0.subject = Some(match self.0.subject {
@@ -150,14 +153,14 @@ impl Error {
         self
     }
 
-    /// The same error with the backend that answered.
+    /// Adds the backend that reported the error, unless the error names one already.
     #[must_use]
     pub fn backend(mut self, backend: &'static str) -> Self {
         self.0.backend.get_or_insert(backend);
         self
     }
 
-    /// The same error with its cause.
+    /// Adds the cause.
     #[must_use]
     pub fn source(
         mut self,
@@ -167,17 +170,17 @@ impl Error {
         self
     }
 
-    /// What the caller must do about it.
+    /// Returns the kind of the error.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// The backend that answered, where that is said.
+    /// Returns the backend that reported the error, if the error names one.
     pub fn answered_by(&self) -> Option<&'static str> {
         self.0.backend
     }
 
-    /// Whether the same call may succeed later without any change by the caller.
+    /// Returns whether the same call may succeed later without any change by the caller.
     pub fn retry(&self) -> bool {
         matches!(self.0.kind, ErrorKind::Busy | ErrorKind::Unavailable)
     }
@@ -217,18 +220,20 @@ impl std::error::Error for Error {
     }
 }
 
-/// Too many symbolic links, or one where none is followed; as Linux numbers it.
+/// The number that Linux gives to "too many symbolic links", which is also reported for a link
+/// where none may be followed.
 const ELOOP: i32 = 40;
 
 impl From<std::io::Error> for Error {
-    /// Sorts an I/O error by its kind; an [`Error`] that travelled inside comes out as it was.
+    /// Classifies an I/O error by its kind. An [`Error`] that was wrapped in an I/O error is
+    /// unwrapped unchanged.
     fn from(error: std::io::Error) -> Self {
         use std::io::ErrorKind as Io;
         if error.get_ref().is_some_and(|inner| inner.is::<Error>()) {
             if let Some(Ok(ours)) = error.into_inner().map(|inner| inner.downcast::<Error>()) {
                 return *ours;
             }
-            return Error::internal("an error was lost");
+            return Error::internal("the error inside an I/O error could not be recovered");
         }
         let kind = match error.kind() {
             Io::NotFound => ErrorKind::NotFound,
@@ -244,7 +249,7 @@ impl From<std::io::Error> for Error {
             Io::DirectoryNotEmpty | Io::NotADirectory | Io::IsADirectory | Io::TooManyLinks => {
                 ErrorKind::FailedPrecondition
             }
-            // The standard library has no stable name for it.
+            // The standard library has no stable name for this one.
             _ if error.raw_os_error() == Some(ELOOP) => ErrorKind::FailedPrecondition,
             _ => ErrorKind::Unavailable,
         };
@@ -258,12 +263,12 @@ impl From<Error> for std::io::Error {
     }
 }
 
-/// Adds what was tried, on which thing, to the error of a result.
+/// Adds the operation and its subject to the error of a result.
 pub trait Context<T> {
-    /// Names the operation and its subject.
+    /// Adds the operation that was tried and the thing it was tried on.
     ///
     /// # Errors
-    /// The same failure, named.
+    /// Returns the error of the result, with both added.
     fn during(self, operation: &'static str, subject: impl fmt::Display) -> Result<T>;
 }
 
@@ -278,12 +283,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_word_wide() {
+    fn an_error_is_one_word_wide() {
         assert_eq!(size_of::<Error>(), size_of::<usize>());
     }
 
     #[test]
-    fn names_thing_and_operation() {
+    fn a_message_names_the_operation_and_the_thing() {
         let error = Error::not_found("no such blob")
             .operation("open")
             .subject("sha256:ab");
@@ -292,10 +297,10 @@ mod tests {
         assert_eq!(error.to_string(), "open sha256:ab in store x: no such blob");
     }
 
-    /// A retry is advised only where it may help.
+    /// A retry is advised only if it may help.
     #[test]
-    fn errors_of_the_system_are_sorted_by_what_to_do() {
-        let sorted = [
+    fn system_errors_are_classified_by_what_the_caller_can_do() {
+        let classified = [
             ("EINTR", 4, ErrorKind::Unavailable),
             ("EIO", 5, ErrorKind::Unavailable),
             ("EAGAIN", 11, ErrorKind::Busy),
@@ -307,14 +312,14 @@ mod tests {
             ("ELOOP", ELOOP, ErrorKind::FailedPrecondition),
             ("ETIMEDOUT", 110, ErrorKind::Unavailable),
         ];
-        for (name, number, kind) in sorted {
+        for (name, number, kind) in classified {
             let error = Error::from(std::io::Error::from_raw_os_error(number));
             assert_eq!(error.kind(), kind, "{name}");
         }
     }
 
     #[test]
-    fn survives_a_trip_through_io() {
+    fn an_error_survives_a_trip_through_an_io_error() {
         let io: std::io::Error = Error::corrupt("bad digest").subject("x").into();
         let back = Error::from(io);
         assert_eq!(

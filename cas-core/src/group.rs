@@ -1,9 +1,9 @@
-//! Group commit: work of many callers that one of them does for all, in groups.
+//! Group commit: jobs of many callers that one of them does for all, in groups.
 //!
-//! Whoever finds nobody at it leads. A caller whose thread may block leads on that thread, which
-//! costs no hop, until its own job is done, and then passes the lead on; for one that must not
-//! block a thread of the pool leads while anything waits. Only a thread that is at work leads:
-//! one that is promised may be waited for by all that there are.
+//! A caller that finds no leader becomes the leader. If its thread may block, it leads on that
+//! thread, which saves a switch to another one, until its own job is done, and then passes the lead
+//! on. For a caller that must not block, a thread of the pool leads for as long as jobs wait. Only
+//! a running thread may lead: if all threads waited for a promised leader, the pool would deadlock.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -15,62 +15,64 @@ use crate::error::{Error, Result};
 use crate::pool;
 use crate::sync::lock;
 
-/// Tells a caller what became of its job.
+/// Sends a caller the outcome of its job.
 pub type Answer = Box<dyn FnOnce() + Send>;
 
 /// Does jobs in groups.
 pub trait Grouped: Send + Sync + 'static {
-    /// What a caller wants done.
+    /// The work of one caller.
     type Job: Send + 'static;
 
-    /// Where jobs wait.
+    /// Returns the queue in which jobs wait.
     fn queue(&self) -> &Queue<Self::Job>;
 
-    /// Most weight of a group, which has one job at least, so that the first is not kept long.
+    /// Maximum weight of a group, so that its first job does not wait long. A group always has at
+    /// least one job.
     const MOST: u64;
 
-    /// What a job adds to it.
+    /// Returns what a job adds to the weight of its group.
     fn weight(job: &Self::Job) -> u64;
 
-    /// Whether nobody is kept by the job: such go when no other waits, and one at a time while
-    /// others come in between.
-    fn patient(_job: &Self::Job) -> bool {
+    /// Returns whether no caller waits for the job to go on. Such jobs run when no other waits, and
+    /// one at a time while others keep coming.
+    fn is_low_priority(_job: &Self::Job) -> bool {
         false
     }
 
-    /// Does all of them. Who is answered may drop the last handle of what this is of, so that the
-    /// last answers are given when the leader has let go of it.
+    /// Does all jobs and returns their answers. The leader sends the last answers after it has
+    /// dropped its handle of the group, because a caller that is answered may expect to hold the
+    /// last handle.
     fn make(&self, jobs: Vec<Self::Job>) -> Vec<Answer>;
 }
 
 /// Jobs that wait for a leader.
 pub struct Queue<J>(Mutex<Inner<J>>);
 
-/// A job, and the way to wake its caller where that can lead.
+/// A job, and the way to wake its caller if that can lead.
 type Waiting<J> = (J, Weak<Notify>);
 
 struct Inner<J> {
-    urgent: VecDeque<Waiting<J>>,
-    patient: VecDeque<Waiting<J>>,
-    /// Whether the last group was an urgent one.
-    hurried: bool,
-    led: bool,
+    high: VecDeque<Waiting<J>>,
+    low: VecDeque<Waiting<J>>,
+    /// Whether the last group was of high priority.
+    last_was_high: bool,
+    has_leader: bool,
 }
 
 impl<J> Default for Queue<J> {
     fn default() -> Self {
         Queue(Mutex::new(Inner {
-            urgent: VecDeque::new(),
-            patient: VecDeque::new(),
-            hurried: false,
-            led: false,
+            high: VecDeque::new(),
+            low: VecDeque::new(),
+            last_was_high: false,
+            has_leader: false,
         }))
     }
 }
 
 impl<J> Inner<J> {
     fn is_empty(&self) -> bool {
-        self.urgent.is_empty() && self.patient.is_empty()
+        self.high.is_empty() && self.low.is_empty()
     }
 }
 
@@ -80,82 +82,89 @@ impl<J> Queue<J> {
     }
 }
 
-/// Has `job` done together with what others want done now; `outcome` is where its answer comes.
+/// Has `job` done together with the jobs of other callers, and returns its outcome, which arrives
+/// through `outcome`.
 ///
 /// # Errors
-/// `Internal` when the job was lost.
+/// `Internal` if the job was lost.
 pub async fn join<G: Grouped, T>(
     group: &Arc<G>,
     job: G::Job,
     mut outcome: oneshot::Receiver<T>,
 ) -> Result<T> {
-    let lost = |_| Error::internal("a change was lost; open the store anew");
+    let lost = |_| Error::internal("a change was lost; reopen the store");
     if !pool::may_block() {
         if !push(&**group, job, Weak::new()) {
             start(group);
         }
         return outcome.await.map_err(lost);
     }
-    // Dropped after `turn`: a caller that is gone is not asked to lead.
+    // Dropped after `turn`, so that a caller that has gone is not asked to lead.
     let _pass_on = PassOn(group);
     let turn = Arc::new(Notify::new());
-    let mut led = push(&**group, job, Arc::downgrade(&turn));
+    let mut has_leader = push(&**group, job, Arc::downgrade(&turn));
     loop {
-        if !led {
+        if !has_leader {
             lead(Arc::clone(group), || !outcome.is_empty());
         }
         tokio::select! {
             biased;
             answer = &mut outcome => return answer.map_err(lost),
-            () = turn.notified() => led = false,
+            () = turn.notified() => has_leader = false,
         }
     }
 }
 
-/// Whether somebody leads already.
+/// Adds a job to the queue. Returns whether there is a leader already.
 fn push<G: Grouped>(group: &G, job: G::Job, turn: Weak<Notify>) -> bool {
     let mut queue = group.queue().lock();
-    match G::patient(&job) {
-        true => queue.patient.push_back((job, turn)),
-        false => queue.urgent.push_back((job, turn)),
+    if G::is_low_priority(&job) {
+        queue.low.push_back((job, turn));
+    } else {
+        queue.high.push_back((job, turn));
     }
-    queue.led
+    queue.has_leader
 }
 
-/// A thread of the pool leads until nothing waits.
+/// Lets a thread of the pool lead until no job waits.
 fn start<G: Grouped>(group: &Arc<G>) {
     let group = Arc::clone(group);
     pool::start(move || lead(group, || false));
 }
 
-/// Does group after group until `enough` or nothing waits, unless another thread does.
+/// Does group after group until `enough` returns true or no job waits. Returns at once if another
+/// thread leads.
 fn lead<G: Grouped>(group: Arc<G>, enough: impl Fn() -> bool) {
-    if mem::replace(&mut group.queue().lock().led, true) {
+    if mem::replace(&mut group.queue().lock().has_leader, true) {
         return;
     }
     while let Some(jobs) = next(&*group) {
         let answers = group.make(jobs);
-        if end_where(&*group, Inner::is_empty) {
+        if end_if(&*group, Inner::is_empty) {
             drop(group);
             answers.into_iter().for_each(|answer| answer());
             return;
         }
         answers.into_iter().for_each(|answer| answer());
-        if enough() && end_where(&*group, |_| true) {
+        if enough() && end_if(&*group, |_| true) {
             return;
         }
     }
 }
 
-/// The next group; with nothing left the lead ends, under the same lock.
+/// Returns the next group, or ends the lead under the same lock if no job waits.
 fn next<G: Grouped>(group: &G) -> Option<Vec<G::Job>> {
     let mut queue = group.queue().lock();
-    let hurry = !queue.urgent.is_empty();
-    let most = if queue.hurried && !hurry { 0 } else { G::MOST };
-    let from = if hurry {
-        &mut queue.urgent
+    let is_high = !queue.high.is_empty();
+    let most = if queue.last_was_high && !is_high {
+        0
     } else {
-        &mut queue.patient
+        G::MOST
+    };
+    let from = if is_high {
+        &mut queue.high
+    } else {
+        &mut queue.low
     };
     let (mut jobs, mut weight) = (Vec::new(), 0);
     while let Some((job, _)) = from.pop_front_if(|(job, _)| {
@@ -164,28 +173,28 @@ fn next<G: Grouped>(group: &G) -> Option<Vec<G::Job>> {
     }) {
         jobs.push(job);
     }
-    queue.hurried = hurry;
-    queue.led = !jobs.is_empty();
-    queue.led.then_some(jobs)
+    queue.last_was_high = is_high;
+    queue.has_leader = !jobs.is_empty();
+    queue.has_leader.then_some(jobs)
 }
 
-/// Ends the lead where it is time; whether it is.
-fn end_where<G: Grouped>(group: &G, time: impl Fn(&Inner<G::Job>) -> bool) -> bool {
+/// Ends the lead if `time` says so. Returns whether it ended.
+fn end_if<G: Grouped>(group: &G, time: impl Fn(&Inner<G::Job>) -> bool) -> bool {
     let mut queue = group.queue().lock();
-    queue.led = !time(&queue);
-    !queue.led
+    queue.has_leader = !time(&queue);
+    !queue.has_leader
 }
 
-/// With a caller that is done or gone goes its lead, and its turn to lead.
+/// Passes the lead on, or the turn to lead, when a caller is answered or goes away.
 struct PassOn<'a, G: Grouped>(&'a Arc<G>);
 
 impl<G: Grouped> Drop for PassOn<'_, G> {
     fn drop(&mut self) {
         let queue = self.0.queue().lock();
-        if queue.led || queue.is_empty() {
+        if queue.has_leader || queue.is_empty() {
             return;
         }
-        let mut waiting = queue.urgent.iter().chain(&queue.patient);
+        let mut waiting = queue.high.iter().chain(&queue.low);
         match waiting.find_map(|(_, turn)| turn.upgrade()) {
             Some(turn) => turn.notify_one(),
             None => start(self.0),
@@ -205,7 +214,7 @@ mod tests {
 
     type Numbered = (usize, oneshot::Sender<usize>);
 
-    /// Answers each job with its number; even ones are patient.
+    /// Answers each job with its number. Even numbers have low priority.
     #[derive(Default)]
     struct Counter {
         queue: Queue<Numbered>,
@@ -225,7 +234,7 @@ mod tests {
             1
         }
 
-        fn patient((number, _): &Numbered) -> bool {
+        fn is_low_priority((number, _): &Numbered) -> bool {
             number % 2 == 0
         }
 
@@ -236,7 +245,7 @@ mod tests {
             self.groups.lock().unwrap().push(numbers);
             let answer = |(number, sender): Numbered| {
                 Box::new(move || {
-                    // One of them goes away.
+                    // One of the callers goes away.
                     let _ = sender.send(number);
                 }) as Answer
             };
@@ -253,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn everybody_is_answered_whoever_blocks_and_whoever_goes_away() {
+    fn every_caller_is_answered_if_it_blocks_or_not_and_if_others_go_away() {
         let counter = Arc::new(Counter::default());
         let runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = { runtime }.build().unwrap();
@@ -269,7 +278,7 @@ mod tests {
             }
             scope.spawn(|| {
                 for round in 0..100 {
-                    // Asked to lead perhaps, and gone.
+                    // This caller may be asked to lead, and goes away.
                     pool::wait(async {
                         tokio::select! {
                             biased;
@@ -291,11 +300,11 @@ mod tests {
     }
 
     #[test]
-    fn patient_jobs_let_others_pass() {
+    fn low_priority_jobs_let_others_pass() {
         let counter = Arc::new(Counter::default());
         let runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = { runtime }.build().unwrap();
-        counter.queue.lock().led = true;
+        counter.queue.lock().has_leader = true;
         let mut jobs: Vec<_> = [2, 4, 6, 8, 1, 3]
             .into_iter()
             .map(|number| Box::pin(job(&counter, number)))
@@ -305,7 +314,7 @@ mod tests {
                 let first = poll_fn(|context| Poll::Ready(job.as_mut().poll(context)));
                 assert!(first.await.is_pending());
             }
-            counter.queue.lock().led = false;
+            counter.queue.lock().has_leader = false;
             start(&counter);
             for job in jobs {
                 job.await.unwrap();

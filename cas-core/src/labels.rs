@@ -1,7 +1,6 @@
-//! Labels, and every label key that has a meaning to us.
+//! Labels, and every label key that `cas` gives a meaning to.
 //!
-//! containerd's keys are taken over unchanged; [`gc::labels`](crate::gc) says how a collection
-//! reads them.
+//! The keys of garbage collection are containerd's; the table in `gc/labels.rs` explains them.
 
 use std::collections::BTreeMap;
 
@@ -12,25 +11,26 @@ use crate::limit;
 /// Labels of a blob, an image, a snapshot or a lease.
 pub type Labels = BTreeMap<String, String>;
 
-/// Every garbage-collection label begins with this.
+/// The prefix of every garbage-collection label.
 pub const GC: &str = "containerd.io/gc.";
-/// Keeps what it is on, with everything below it.
+/// Keeps the thing that has the label, and everything below it.
 pub const GC_ROOT: &str = "containerd.io/gc.root";
-/// Refers to something; the kind of the target follows.
+/// Refers to something. The kind of the target follows.
 pub const GC_REF: &str = "containerd.io/gc.ref.";
 /// Refers to a blob.
 pub const GC_REF_CONTENT: &str = "containerd.io/gc.ref.content";
-/// Refers back: the target keeps what the label is on; the kind of the target follows.
+/// A back reference: the target keeps the thing that has the label. The kind of the target follows.
 pub const GC_BACK_REF: &str = "containerd.io/gc.bref.";
-/// Refers to a snapshot on a condition; the snapshotter follows.
+/// Refers to a snapshot on a condition. The snapshotter follows.
 pub const GC_CONDITION: &str = "containerd.io/gc.cond.snapshot";
 /// On a snapshot: the time that conditions compare.
 pub const GC_USED_AT: &str = "containerd.io/gc.cond.value-usedat";
 /// On a lease or an image: when it expires, as RFC 3339.
 pub const GC_EXPIRE: &str = "containerd.io/gc.expire";
-/// On a lease: it keeps only its resources, and of snapshots the parents.
+/// On a lease: it keeps only its resources themselves and the parents of its snapshots.
 pub const GC_FLAT: &str = "containerd.io/gc.flat";
-/// On a snapshot: the lease of the job that made it. A snapshot without it is kept for a day.
+/// On a snapshot: the lease of the job that made it. A snapshot without this label is kept for a
+/// day.
 pub const LEASE: &str = "cas.lease";
 
 /// Returns the key under which a snapshot of `snapshotter` is referred to.

@@ -1,8 +1,10 @@
-//! Traits, dispatch engine and record views of `cas`, the storage layer for container images.
+//! The traits of `cas`, the storage layer for container images, and everything that is built on
+//! them alone. It knows no backend, no file system, no HTTP and no compression format.
 //!
-//! Data flows one way: bytes go into an [`content::Ingest`], are [`content::Verified`] and
-//! published to a [`ContentStore`]; handlers walk the image from there to its layers and a
-//! [`Snapshotter`].
+//! Bytes are written to an [`Ingest`], hashed and checked, and published to a [`ContentStore`]. A
+//! [`Handler`] visits an image from its root to its layers, and a [`Snapshotter`] turns layers into
+//! directories that can be mounted. [`lease`] keeps content while a job works on it, [`gc`] removes
+//! what nothing refers to, and [`transfer`] moves images between stores and registries.
 
 pub mod capability;
 pub mod compose;

@@ -1,4 +1,4 @@
-//! Where a store is: `redb:///path?inline=16KiB`.
+//! The URL of a store: `redb:///path?inline=16KiB`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use crate::error::{Error, Result};
 
-/// A scheme, a place and options.
+/// Where a store is: a scheme, a place within it, and options.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Location {
     scheme: String,
@@ -17,7 +17,7 @@ pub struct Location {
 }
 
 impl Location {
-    /// A place of `scheme` in the file system.
+    /// Returns the location of `scheme` at `path` in the file system, without options.
     pub fn of_path(scheme: &str, path: &Path) -> Self {
         let place = path.to_string_lossy().into_owned();
         Location {
@@ -28,7 +28,7 @@ impl Location {
         }
     }
 
-    /// The same location, in the directory `path` where it names no place.
+    /// Sets the place to `path` if the location does not name one.
     #[must_use]
     pub fn or_path(mut self, path: &Path) -> Self {
         if self.place.is_empty() {
@@ -37,39 +37,38 @@ impl Location {
         self
     }
 
-    /// The same location with an option set.
+    /// Sets an option.
     #[must_use]
     pub fn with_option(mut self, option: &str, value: impl Into<String>) -> Self {
         self.options.insert(option.to_owned(), value.into());
         self
     }
 
-    /// The same location with the store that a member of a composition is, whatever the option
-    /// of that name says.
+    /// Sets the store of one member of a composition, which overrides the option of that name.
     #[must_use]
     pub fn with_member(mut self, option: &str, member: Location) -> Self {
         self.members.insert(option.to_owned(), member);
         self
     }
 
-    /// The scheme: which backend.
+    /// Returns the scheme, which selects the backend.
     pub fn scheme(&self) -> &str {
         &self.scheme
     }
 
-    /// What stands between `://` and `?`.
+    /// Returns the text between `://` and `?`.
     pub fn place(&self) -> &str {
         &self.place
     }
 
-    /// The place as a path.
+    /// Returns the place as a path.
     ///
     /// # Errors
-    /// `InvalidArgument` when it is empty.
+    /// `InvalidArgument` if it is empty.
     pub fn path(&self) -> Result<PathBuf> {
         if self.place.is_empty() {
             return Err(
-                Error::invalid("names no path; expected SCHEME:///absolute/path")
+                Error::invalid("no path given: expected SCHEME:///absolute/path")
                     .operation("open")
                     .subject(self),
             );
@@ -77,23 +76,23 @@ impl Location {
         Ok(PathBuf::from(&self.place))
     }
 
-    /// The options. A backend refuses those it does not know.
+    /// Returns the options. A backend refuses any that it does not know.
     pub fn options(&self) -> &BTreeMap<String, String> {
         &self.options
     }
 
-    /// The number of bytes that an option says, as `512`, `64KiB`, `16MiB`, `1GiB` or `1TiB`;
-    /// nothing when it is not given.
+    /// Returns the bytes that an option states, as in `512`, `64KiB`, `16MiB`, `1GiB` or `1TiB`, or
+    /// `None` if the option is not given.
     ///
     /// # Errors
-    /// `InvalidArgument`, naming the option.
+    /// `InvalidArgument`, naming the option, if its value is not a size.
     pub fn size_option(&self, option: &str) -> Result<Option<u64>> {
         let Some(value) = self.options.get(option) else {
             return Ok(None);
         };
         size(value).map(Some).ok_or_else(|| {
             Error::invalid(format!(
-                "option {option:?} is no size: found {value:?}, expected bytes or a whole number \
+                "option {option:?} is not a size: found {value:?}, expected bytes or a whole number \
                  of KiB, MiB, GiB or TiB, as in 64KiB"
             ))
             .operation("open")
@@ -101,10 +100,11 @@ impl Location {
         })
     }
 
-    /// The value of an option; `expected` says what it must be, as in "true or false".
+    /// Returns the parsed value of an option, or `None` if the option is not given. `expected`
+    /// describes a valid value in the error message, as in "true or false".
     ///
     /// # Errors
-    /// `InvalidArgument`, naming the option, when it is something else.
+    /// `InvalidArgument`, naming the option, if its value does not parse.
     pub fn parsed_option<T: FromStr>(&self, option: &str, expected: &str) -> Result<Option<T>> {
         let parse = |value: &String| {
             value.parse().map_err(|_| {
@@ -118,11 +118,11 @@ impl Location {
         self.options.get(option).map(parse).transpose()
     }
 
-    /// The store that an option of a composition names: by a URL, or by a scheme for one in
-    /// `PLACE/OPTION`.
+    /// Returns the store that an option of a composition names, either as a URL or as a scheme
+    /// alone, which stands for a store in `PLACE/OPTION`.
     ///
     /// # Errors
-    /// `InvalidArgument`, naming the option, when it is not given or is neither.
+    /// `InvalidArgument`, naming the option, if it is missing or neither a URL nor a scheme.
     pub fn member(&self, option: &str) -> Result<Location> {
         if let Some(member) = self.members.get(option) {
             return Ok(member.clone());
@@ -136,14 +136,16 @@ impl Location {
             .subject(self)
         })?;
         let place = match self.place.as_str() {
-            // The backend says whether it can do without.
+            // A backend that needs a path reports that it is missing.
             "" => PathBuf::new(),
             place => Path::new(place).join(option),
         };
-        let named = match value.contains("://") {
-            true => value.parse(),
-            false if is_scheme(value) => Ok(Location::of_path(value, &place)),
-            false => Err(Error::invalid("expected a scheme or a URL").subject(value)),
+        let named = if value.contains("://") {
+            value.parse()
+        } else if is_scheme(value) {
+            Ok(Location::of_path(value, &place))
+        } else {
+            Err(Error::invalid("expected a scheme or a URL").subject(value))
         };
         named.map_err(|error: Error| error.within(format!("option {option:?} of {self}")))
     }
@@ -151,7 +153,7 @@ impl Location {
     /// Checks that every option is one of `known`.
     ///
     /// # Errors
-    /// `InvalidArgument`, naming the option and what is known.
+    /// `InvalidArgument`, naming the unknown option and the known ones.
     pub fn check_options(&self, known: &[&str]) -> Result<()> {
         match self
             .options
@@ -160,7 +162,7 @@ impl Location {
         {
             None => Ok(()),
             Some(option) => Err(Error::invalid(format!(
-                "option {option:?} is unknown; {} knows: {}",
+                "unknown option {option:?}: the options of {} are: {}",
                 self.scheme,
                 if known.is_empty() {
                     "none".to_owned()
@@ -179,12 +181,13 @@ fn is_scheme(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(good)
 }
 
-/// The bytes of `64KiB`; nothing when it is no size, or more than there can be.
+/// Returns the bytes that a text such as `64KiB` states, or `None` if it is not a size or does not
+/// fit a `u64`.
 fn size(text: &str) -> Option<u64> {
     const UNITS: [(&str, u32); 4] = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40)];
     let unit = |(name, shift): &(&str, u32)| Some((text.strip_suffix(*name)?, *shift));
     let (number, shift) = UNITS.iter().find_map(unit).unwrap_or((text, 0));
-    // A sign would parse as well.
+    // `parse` would accept a sign.
     if !number.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
@@ -216,14 +219,16 @@ impl FromStr for Location {
             .split_once("://")
             .ok_or_else(|| fail("expected SCHEME://PLACE, as in fs:///var/lib/store"))?;
         if !is_scheme(scheme) {
-            return Err(fail("a scheme has lower-case letters, digits and -"));
+            return Err(fail(
+                "invalid scheme: expected lower-case letters, digits and -",
+            ));
         }
         let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
         let mut options = BTreeMap::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (key, value) = pair
                 .split_once('=')
-                .ok_or_else(|| fail("options are KEY=VALUE, joined by &"))?;
+                .ok_or_else(|| fail("invalid options: expected KEY=VALUE, joined by &"))?;
             if options.insert(key.to_owned(), value.to_owned()).is_some() {
                 return Err(fail("an option is given twice"));
             }
@@ -242,7 +247,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_and_back() {
+    fn a_location_is_printed_as_it_was_parsed() {
         for text in [
             "redb:///path?inline=16KiB",
             "fs:///a b/c",
@@ -318,10 +323,10 @@ mod tests {
         let fast = Location::of_path("redb", Path::new("/z"));
         let named = location.clone().with_member("small", fast.clone());
         assert_eq!(named.member("small").unwrap(), fast);
-        let said = member("cold").unwrap_err().to_string();
-        assert!(said.contains("add cold=SCHEME"), "{said}");
+        let message = member("cold").unwrap_err().to_string();
+        assert!(message.contains("add cold=SCHEME"), "{message}");
         let bad = location.with_option("large", "No Scheme").member("large");
-        let said = bad.unwrap_err().to_string();
-        assert!(said.contains("option \"large\""), "{said}");
+        let message = bad.unwrap_err().to_string();
+        assert!(message.contains("option \"large\""), "{message}");
     }
 }

@@ -1,4 +1,4 @@
-//! Media types of image components, and the questions asked of them.
+//! Media types of the parts of an image, and what each of them is.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// A media type, kept as it was written.
+/// A media type, kept exactly as it was written.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct MediaType(Cow<'static, str>);
@@ -39,11 +39,11 @@ impl MediaType {
         DOCKER_MANIFEST_LIST = "application/vnd.docker.distribution.manifest.list.v2+json";
         /// Docker schema 2 manifest.
         DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json";
-        /// Docker schema 1 manifest, signed; recognised, never read.
+        /// Docker schema 1 manifest, signed. It is recognised but never read.
         DOCKER_SCHEMA1 = "application/vnd.docker.distribution.manifest.v1+prettyjws";
         /// Docker schema 2 image configuration.
         DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json";
-        /// Docker layer whose compression the type does not say.
+        /// Docker layer; the type does not state its compression.
         DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar";
         /// Docker layer, gzip.
         DOCKER_LAYER_GZIP = "application/vnd.docker.image.rootfs.diff.tar.gzip";
@@ -76,32 +76,35 @@ impl MediaType {
             "application/vnd.containerd.container.checkpoint.runtime.options+proto";
     }
 
-    /// The text.
+    /// Returns the text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// An index or manifest list.
+    /// Returns whether this is an OCI index or a Docker manifest list.
     pub fn is_index(&self) -> bool {
         [Self::OCI_INDEX, Self::DOCKER_MANIFEST_LIST].contains(self)
     }
 
-    /// A manifest; Docker's schema 1 is none.
+    /// Returns whether this is a manifest. Docker's schema 1 does not count.
     pub fn is_manifest(&self) -> bool {
         [Self::OCI_MANIFEST, Self::DOCKER_MANIFEST].contains(self)
     }
 
-    /// Whether content of this type is a document that lists other content: an index or a manifest.
+    /// Returns whether content of this type is a document that lists other content: an index or a
+    /// manifest.
     pub fn is_document(&self) -> bool {
         self.is_index() || self.is_manifest()
     }
 
-    /// An image configuration; containerd's checkpoints are none.
+    /// Returns whether this is an image configuration. Configurations of containerd's checkpoints
+    /// do not count.
     pub fn is_config(&self) -> bool {
         [Self::OCI_CONFIG, Self::DOCKER_CONFIG].contains(self)
     }
 
-    /// A configuration of any known kind, containerd's checkpoints included.
+    /// Returns whether this is a configuration of any known kind, containerd's checkpoints
+    /// included.
     pub fn is_known_config(&self) -> bool {
         self.is_config()
             || [
@@ -111,7 +114,7 @@ impl MediaType {
             .contains(self)
     }
 
-    /// A file system layer in any compression.
+    /// Returns whether this is a file system layer, in any compression.
     pub fn is_layer(&self) -> bool {
         let docker = [
             Self::DOCKER_LAYER,
@@ -125,22 +128,22 @@ impl MediaType {
             || docker.contains(self)
     }
 
-    /// One of Docker's types.
+    /// Returns whether this is one of Docker's types.
     pub fn is_docker(&self) -> bool {
         self.0.starts_with("application/vnd.docker.")
     }
 
-    /// A layer that registries do not hand out.
+    /// Returns whether this is a layer that registries do not distribute.
     pub fn is_non_distributable(&self) -> bool {
         self.0
             .starts_with("application/vnd.oci.image.layer.nondistributable.")
             || [Self::DOCKER_LAYER_FOREIGN, Self::DOCKER_LAYER_FOREIGN_GZIP].contains(self)
     }
 
-    /// What the type of a layer says of its compression.
+    /// Returns the compression that the type of a layer states.
     ///
     /// # Errors
-    /// `Unsupported` when this is not the type of a layer.
+    /// `Unsupported` if this is not the type of a layer.
     pub fn diff_compression(&self) -> Result<DiffCompression> {
         if [Self::DOCKER_LAYER, Self::DOCKER_LAYER_FOREIGN].contains(self) {
             return Ok(DiffCompression::Unknown);
@@ -152,7 +155,8 @@ impl MediaType {
             .operation("diff compression")
             .subject(self));
         }
-        // Further suffixes wrap the layer (encryption): what is inside cannot be told.
+        // Further suffixes, such as `+encrypted`, wrap the layer. The compression inside is
+        // unknown.
         let suffixes = self.0.split_once('+').map_or("", |(_, suffixes)| suffixes);
         Ok(match suffixes {
             "gzip" => DiffCompression::Gzip,
@@ -164,16 +168,16 @@ impl MediaType {
     }
 }
 
-/// What a layer's media type says of its compression.
+/// The compression that the media type of a layer states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DiffCompression {
-    /// Not compressed, or wrapped in something that is no compression.
+    /// Not compressed, or wrapped in something other than compression.
     None,
     /// gzip.
     Gzip,
     /// zstd.
     Zstd,
-    /// The type does not say; look at the bytes.
+    /// The type does not state it; look at the bytes.
     Unknown,
 }
 
@@ -199,7 +203,8 @@ impl From<&str> for MediaType {
 mod tests {
     use super::*;
 
-    /// Index, manifest, configuration, any configuration, layer, Docker's, not distributable.
+    /// In order: index, manifest, configuration, any configuration, layer, Docker's, not
+    /// distributable.
     fn answers(text: &str) -> [bool; 7] {
         let media_type = MediaType::from(text);
         [
@@ -214,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn each_type_is_what_the_field_takes_it_for() {
+    fn every_type_is_classified() {
         let docker = "application/vnd.docker.";
         let oci = "application/vnd.oci.image.";
         let checkpoint = "application/vnd.containerd.container.checkpoint.";
@@ -245,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn layers_tell_their_compression() {
+    fn a_layer_type_states_its_compression() {
         use DiffCompression::{Gzip, None, Unknown, Zstd};
         for (media_type, expected) in [
             (MediaType::OCI_LAYER, None),

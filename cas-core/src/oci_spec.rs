@@ -1,6 +1,6 @@
 //! Conversions to and from the types of the crate `oci-spec`, for programs that use both.
 //!
-//! Both sides write the JSON of the specification, so a value crosses as JSON.
+//! Both sides implement the JSON of the specification, so a value is converted through JSON.
 
 use oci_spec::image as theirs;
 use serde::Serialize;
@@ -50,7 +50,7 @@ mod tests {
     use crate::media_type::MediaType;
 
     #[test]
-    fn a_descriptor_and_its_platform_come_back_as_they_were() {
+    fn a_descriptor_and_its_platform_survive_a_round_trip() {
         let mut ours = Descriptor::of(MediaType::OCI_MANIFEST, b"{}")
             .with_platform("linux/arm/v6".parse().unwrap());
         ours.annotations.insert("a".into(), "b".into());

@@ -1,4 +1,4 @@
-//! Platforms: one matcher, with the spellings of the field made equal first.
+//! Platforms, their common spellings, and which images match them.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -8,21 +8,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// Operating system and processor that an image is made for.
+/// The operating system and processor that an image is built for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Platform {
-    /// As GOARCH writes it: `amd64`, `arm64`.
+    /// The processor, named as in GOARCH: `amd64`, `arm64`.
     pub architecture: String,
-    /// As GOOS writes it: `linux`.
+    /// The operating system, named as in GOOS: `linux`.
     pub os: String,
-    /// Version of the system; matters on Windows.
+    /// Version of the operating system; relevant on Windows.
     #[serde(
         rename = "os.version",
         default,
         skip_serializing_if = "Option::is_none"
     )]
     pub os_version: Option<String>,
-    /// Features of the system; matter on Windows.
+    /// Required features of the operating system; relevant on Windows.
     #[serde(rename = "os.features", default, skip_serializing_if = "Vec::is_empty")]
     pub os_features: Vec<String>,
     /// Variant of the processor: `v7`, `v8`.
@@ -31,7 +31,7 @@ pub struct Platform {
 }
 
 impl Platform {
-    /// A platform without variant.
+    /// Returns a platform without a variant, normalized.
     pub fn new(os: &str, architecture: &str) -> Self {
         Platform {
             os: os.into(),
@@ -41,13 +41,14 @@ impl Platform {
         .normalized()
     }
 
-    /// The platform this program runs on.
+    /// Returns the platform that this program runs on.
     pub fn host() -> Self {
         Platform::new(std::env::consts::OS, std::env::consts::ARCH)
     }
 
-    /// The same platform in the one spelling that is compared: `x86_64` is `amd64`, `aarch64` is
-    /// `arm64` whose `v8` is left out, 32-bit `arm` is `v7` unless it says otherwise.
+    /// Returns the platform in its normal spelling, in which platforms are compared: `x86_64`
+    /// becomes `amd64`, `aarch64` becomes `arm64` without the variant `v8`, and 32-bit `arm`
+    /// without a variant becomes `v7`.
     #[must_use]
     pub fn normalized(&self) -> Self {
         let os = match self.os.to_ascii_lowercase().as_str() {
@@ -80,7 +81,7 @@ impl Platform {
         }
     }
 
-    /// Whether an image for `unknown/unknown`, as builders mark their attestations.
+    /// Returns whether the platform is `unknown/unknown`, which builders use to mark attestations.
     pub fn is_unknown(&self) -> bool {
         self.os == "unknown" || self.architecture == "unknown"
     }
@@ -123,28 +124,28 @@ impl FromStr for Platform {
     }
 }
 
-/// Which platforms of an image are wanted.
+/// Which platforms of an image to use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Choice {
-    /// This machine's, where the image leaves a choice.
+    /// The platform of this machine, if the image offers several.
     #[default]
     Own,
-    /// This one and no other.
+    /// This platform and no other.
     One(Platform),
-    /// All that there are.
+    /// All platforms of the image.
     All,
 }
 
-/// Chooses platforms, and says which of two is the better match.
+/// Decides which platforms match, and which of two is the better match.
 pub trait Matcher: Send + Sync {
-    /// Whether an image for `platform` will do.
+    /// Returns whether an image for `platform` matches.
     fn matches(&self, platform: &Platform) -> bool;
 
-    /// `Less` when `a` is the better match of the two.
+    /// Returns `Less` if `a` is the better match of the two.
     fn compare(&self, a: &Platform, b: &Platform) -> Ordering;
 }
 
-/// Takes every platform, all equally well.
+/// Matches every platform equally well.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct All;
 
@@ -158,15 +159,15 @@ impl Matcher for All {
     }
 }
 
-/// Takes what runs on one platform: itself first, then the older variants of a 32-bit or 64-bit
-/// ARM or amd64 processor, newest first.
+/// Matches what runs on one platform. The platform itself is the best match, followed by older
+/// variants of the same ARM or amd64 processor, newest first.
 #[derive(Clone, Debug)]
 pub struct Only {
     wanted: Vec<Platform>,
 }
 
 impl Only {
-    /// What runs on `platform`.
+    /// Returns the matcher for `platform`.
     pub fn new(platform: &Platform) -> Self {
         let exact = platform.normalized();
         let mut wanted = vec![exact.clone()];
@@ -221,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn spellings_are_made_equal() {
+    fn common_spellings_are_equal() {
         for (a, b) in [
             ("linux/x86_64", "linux/amd64"),
             ("Linux/AMD64/v1", "linux/amd64"),
@@ -236,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_platform() {
+    fn invalid_platforms_are_refused() {
         for text in [
             "",
             "linux",

@@ -1,7 +1,9 @@
-//! A bounded pool for work that would hold up a reactor: hashing, writes, syncs, unpacking.
+//! A bounded pool of threads for work that would block a reactor: hashing, writes, syncs,
+//! unpacking.
 //!
-//! tokio's own pool grows to 512 threads and `tokio::fs` pays a hop for each call; here a hop is
-//! paid once a piece, and never on a thread that may block anyway.
+//! tokio's own pool grows to 512 threads, and `tokio::fs` switches threads for every call. Here a
+//! thread is switched once for a whole piece of work, and never if the caller's thread may block
+//! anyway.
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -21,12 +23,12 @@ thread_local! {
     static MAY_BLOCK: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `work` on the pool, or here when this thread may block.
+/// Runs `work` on the pool, or on this thread if it may block.
 ///
 /// Dropping the future does not stop work that has begun.
 ///
 /// # Errors
-/// Those of `work`; `Internal` when it panicked.
+/// Errors of `work`; `Internal` if it panicked.
 pub async fn run<T, F>(work: F) -> Result<T>
 where
     T: Send + 'static,
@@ -38,7 +40,7 @@ where
     let (answer, answered) = tokio::sync::oneshot::channel();
     let job: Job = Box::new(move || {
         let outcome = catch_unwind(AssertUnwindSafe(work));
-        // The caller may have gone; its answer then goes nowhere.
+        // The caller may have gone away.
         let _ = answer.send(outcome.unwrap_or_else(|_| Err(panicked())));
     });
     pool()
@@ -47,11 +49,11 @@ where
     answered.await.unwrap_or_else(|_| Err(panicked()))
 }
 
-/// Runs `work` on a thread of its own: work that waits for others must not keep the pool from
-/// them.
+/// Runs `work` on a new thread. For work that waits for other work, which must not occupy the
+/// threads of the pool that the other work needs.
 ///
 /// # Errors
-/// Those of `work`; `Internal` when it panicked or no thread could be made.
+/// Errors of `work`; `Internal` if it panicked; errors of starting a thread.
 pub async fn apart<T, F>(name: &str, work: F) -> Result<T>
 where
     T: Send + 'static,
@@ -62,21 +64,21 @@ where
         .name(name.to_owned())
         .spawn(move || {
             let outcome = catch_unwind(AssertUnwindSafe(|| inline(work)));
-            // The caller may have gone; its answer then goes nowhere.
+            // The caller may have gone away.
             let _ = answer.send(outcome.unwrap_or_else(|_| Err(panicked())));
         })?;
     answered.await.unwrap_or_else(|_| Err(panicked()))
 }
 
-/// Has a thread of the pool do `work`, whoever asks, and does not wait for it.
+/// Runs `work` on the pool, even if this thread may block, and does not wait for it.
 pub(crate) fn start(work: impl FnOnce() + Send + 'static) {
-    // A pool that has ended has no callers.
+    // Sending fails only if the pool has ended, and then nobody waits for the work.
     let _ = pool().send(Box::new(move || {
         let _ = catch_unwind(AssertUnwindSafe(work));
     }));
 }
 
-/// Whether [`run`] does its work on this thread.
+/// Returns whether [`run`] does its work on this thread.
 pub(crate) fn may_block() -> bool {
     MAY_BLOCK.get()
 }
@@ -85,9 +87,9 @@ fn panicked() -> Error {
     Error::internal("work on the pool panicked; please report it")
 }
 
-/// Marks this thread as one that may block while `work` runs: [`run`] then runs inline.
+/// Marks this thread as one that may block while `work` runs, so that [`run`] runs inline.
 pub fn inline<T>(work: impl FnOnce() -> T) -> T {
-    /// A panic that is caught further up must not leave a reactor's thread marked.
+    /// Restores the mark, even if `work` panics and the panic is caught further up.
     struct Before(bool);
     impl Drop for Before {
         fn drop(&mut self) {
@@ -98,10 +100,10 @@ pub fn inline<T>(work: impl FnOnce() -> T) -> T {
     work()
 }
 
-/// Drives a future to its end on this thread, for synchronous pipelines over the async traits.
+/// Drives a future to its end on this thread, for synchronous code over the async traits.
 ///
-/// Work given to [`run`] by the future runs inline. A future that needs a tokio reactor wants
-/// the reactor's handle entered by the caller.
+/// Work that the future gives to [`run`] runs inline. If the future needs a tokio reactor, the
+/// caller must have entered the reactor's handle.
 pub fn wait<T>(future: impl Future<Output = T>) -> T {
     struct Signal(Mutex<bool>, Condvar);
     impl Wake for Signal {
@@ -110,10 +112,10 @@ pub fn wait<T>(future: impl Future<Output = T>) -> T {
             self.1.notify_one();
         }
     }
-    // A task of tokio that has done much for one turn would be put off, by nobody who comes back.
+    // tokio makes a task yield after a certain amount of work, and nobody would wake it here.
     let mut future = std::pin::pin!(unconstrained(future));
     inline(|| {
-        // Most are ready at once, and then nothing is there to wake.
+        // Most futures are ready at once and need no waker.
         let mut idle = Context::from_waker(Waker::noop());
         if let Poll::Ready(out) = future.as_mut().poll(&mut idle) {
             return out;
@@ -134,7 +136,7 @@ pub fn wait<T>(future: impl Future<Output = T>) -> T {
     })
 }
 
-/// Lets everybody else run first, on whichever executor this is.
+/// Yields to other tasks, on any executor.
 pub(crate) async fn give_way() {
     let mut gave = false;
     poll_fn(|context| {
@@ -148,7 +150,7 @@ pub(crate) async fn give_way() {
     .await;
 }
 
-/// The one pool: as many threads as cores, at least two so that hashing overlaps writing.
+/// The pool: one thread for each core, and at least two so that hashing overlaps writing.
 fn pool() -> &'static mpsc::Sender<Job> {
     static POOL: OnceLock<mpsc::Sender<Job>> = OnceLock::new();
     POOL.get_or_init(|| {
@@ -157,7 +159,7 @@ fn pool() -> &'static mpsc::Sender<Job> {
         let threads = thread::available_parallelism().map_or(2, |cores| cores.get().max(2));
         for number in 0..threads {
             let queue = Arc::clone(&queue);
-            // A thread that cannot start leaves its share to the others.
+            // If a thread cannot be started, the others do its share.
             let _ = thread::Builder::new()
                 .name(format!("cas-{number}"))
                 .spawn(move || {
@@ -186,13 +188,13 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_leaves_no_mark_on_the_thread() {
+    fn a_panic_does_not_leave_the_thread_marked() {
         let failed = catch_unwind(|| inline(|| panic!("planted")));
         assert!(failed.is_err() && !MAY_BLOCK.get());
     }
 
     #[tokio::test]
-    async fn a_panic_is_an_error_and_the_pool_lives_on() {
+    async fn a_panic_is_an_error_and_the_pool_stays_usable() {
         for _ in 0..8 {
             let failed = run::<(), _>(|| panic!("planted")).await;
             assert_eq!(

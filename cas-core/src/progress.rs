@@ -1,23 +1,24 @@
-//! How far a long operation is, for whoever shows it.
+//! Progress of a long operation, for programs that show it.
 
-/// Hears of the items of a long operation: blobs that are copied, layers that are applied.
+/// Receives the progress of a long operation, item by item: blobs that are copied, layers that are
+/// applied.
 ///
-/// Calls come from several threads; items overlap.
+/// Calls come from several threads, and items overlap.
 pub trait Progress: Send + Sync {
-    /// `item` begins; it has `total` bytes, where that is known.
+    /// Called when `item` begins. `total` is its size in bytes, if known.
     fn begin(&self, item: &str, total: Option<u64>);
 
-    /// `bytes` more of `item` are done.
+    /// Called when `bytes` more of `item` are done.
     fn advance(&self, item: &str, bytes: u64);
 
-    /// `item` is done.
+    /// Called when `item` is done.
     fn end(&self, item: &str);
 
-    /// Something is odd, but accepted.
+    /// Called when something is unusual but accepted.
     fn warn(&self, message: &str);
 }
 
-/// Hears nothing.
+/// Ignores all progress.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Silent;
 

@@ -1,4 +1,39 @@
-//! Snapshots: containerd's verbs and states; a mount is data, so that most of it needs no root.
+//! Snapshots: directory trees that are built layer by layer, with containerd's verbs and states.
+//!
+//! An active snapshot is writable. Committing it makes it read-only, under a new name, and a
+//! possible parent of others. A view is a read-only snapshot of a committed one. A snapshotter does
+//! not mount anything: it returns [`Mount`]s as data, so that most of it works without root.
+//!
+//! An image of two layers is unpacked like this:
+//!
+//! ```
+//! # use cas_core::snapshot::{Commit, Mount};
+//! # use cas_core::{Labels, Result, Snapshotter};
+//! # async fn apply(_: &str, _: &[Mount]) -> Result<()> { Ok(()) }
+//! # async fn unpack(snapshotter: &dyn Snapshotter) -> Result<()> {
+//! // The lowest layer goes into an empty snapshot; the caller mounts it and applies the layer.
+//! let mounts = snapshotter.prepare("unpack-1", None, Labels::new()).await?;
+//! apply("layer 1", &mounts).await?;
+//! snapshotter.commit("chain-1", "unpack-1", Commit::default()).await?;
+//!
+//! // The next layer goes on top of it. The key of the active snapshot can be used again.
+//! let mounts = snapshotter.prepare("unpack-1", Some("chain-1"), Labels::new()).await?;
+//! apply("layer 2", &mounts).await?;
+//! snapshotter.commit("chain-2", "unpack-1", Commit::default()).await?;
+//!
+//! // The whole image is the topmost layer: read-only as a view, or writable for a container.
+//! let image = snapshotter.view("look", Some("chain-2"), Labels::new()).await?;
+//! let rootfs = snapshotter.prepare("container", Some("chain-2"), Labels::new()).await?;
+//!
+//! // A parent can only be removed after its children.
+//! for key in ["look", "container", "chain-2", "chain-1"] {
+//!     snapshotter.remove(key).await?;
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Committed layers are named by their [chain ids](chain_ids), so that images share them.
 
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -10,20 +45,20 @@ use crate::digest::Digest;
 use crate::error::Result;
 use crate::labels::Labels;
 
-/// State of a snapshot.
+/// The state of a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SnapshotKind {
-    /// Read-only, of a committed parent; ends by removal.
+    /// Read-only content of a committed parent, until it is removed.
     View,
-    /// Writable; ends by commit or removal.
+    /// Writable, until it is committed or removed.
     Active,
-    /// Fixed; may be a parent.
+    /// Read-only; may be a parent.
     Committed,
 }
 
 impl SnapshotKind {
-    /// The state in words, for messages and lists.
+    /// Returns the state in words, for messages and lists.
     pub const fn as_str(self) -> &'static str {
         match self {
             SnapshotKind::View => "view",
@@ -33,28 +68,29 @@ impl SnapshotKind {
     }
 }
 
-/// What is known of a snapshot.
+/// What a snapshotter knows about a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Info {
-    /// Its name; active, view and committed ones share one space of names.
+    /// Its name. Active snapshots, views and committed ones share one namespace.
     pub key: String,
     /// Its state.
     pub kind: SnapshotKind,
-    /// The committed snapshot it stands on.
+    /// Its parent, a committed snapshot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<String>,
     /// Its labels.
     #[serde(default, skip_serializing_if = "Labels::is_empty")]
     pub labels: Labels,
-    /// When it came into this state.
+    /// When it entered this state.
     #[serde(with = "crate::time")]
     pub created_at: SystemTime,
-    /// When it was updated last; no two updates have the same time.
+    /// When it was last updated. No two updates have the same time.
     #[serde(with = "crate::time")]
     pub updated_at: SystemTime,
 }
 
-/// Space a snapshot takes by itself, without its parents; hard links count once.
+/// The space that a snapshot takes, without its parents. A file with several hard links counts
+/// once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// Bytes on disk.
@@ -70,125 +106,132 @@ impl std::ops::AddAssign for Usage {
     }
 }
 
-/// How to make a snapshot visible.
+/// One step of making a snapshot visible.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", tag = "type")]
 pub enum Mount {
-    /// A directory as it is.
+    /// A bind mount of one directory.
     Bind {
         /// The directory.
         source: PathBuf,
-        /// Whether writes are refused.
+        /// Whether the mount is read-only.
         read_only: bool,
     },
-    /// Directories over each other.
+    /// An overlay of several directories.
     Overlay {
         /// Lower directories, topmost first.
         lower: Vec<PathBuf>,
-        /// Where writes go; nothing mounts read-only.
+        /// The directory for writes. `None` mounts read-only.
         upper: Option<PathBuf>,
-        /// Work directory beside `upper`.
+        /// The work directory of the overlay, on the same file system as `upper`.
         work: Option<PathBuf>,
-        /// Further options of the file system.
+        /// Further mount options.
         options: Vec<String>,
     },
 }
 
-/// How a snapshot is committed.
+/// Options of [`Snapshotter::commit`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Commit {
-    /// Labels of the committed snapshot; those of the active one are not inherited.
+    /// Labels of the committed snapshot. It inherits none from the active one.
     pub labels: Labels,
-    /// A committed parent for an active snapshot that has none; for layers unpacked side by side,
-    /// where the snapshotter [rebases](Snapshotter::rebases).
+    /// A committed parent for an active snapshot without one. Layers that are unpacked in parallel
+    /// need this; it requires a snapshotter that [rebases](Snapshotter::rebases).
     pub parent: Option<String>,
-    /// The caller has synced the file system of the mounts (`syncfs`) after the last write to
-    /// them: one sync for all layers of an image instead of one each.
+    /// Whether the caller has synced the file system of the mounts (`syncfs`) after the last write:
+    /// one sync for all layers of an image, instead of one for each.
     pub synced: bool,
-    /// What [`Snapshotter::usage`] says of it after the last write, where the caller has asked.
+    /// What [`Snapshotter::usage`] returned after the last write, if the caller has asked.
     pub usage: Option<Usage>,
 }
 
-/// Makes and keeps snapshots.
+/// A store of snapshots. See the [module](self) for an example.
 ///
-/// Records live in a home of their own, always local; see [`crate::records`].
+/// Its records are always local, even if the content store is not; see
+/// [`Snapshots`](crate::records::Snapshots).
 #[async_trait]
 pub trait Snapshotter: Send + Sync + 'static {
-    /// Its scheme: `native`, `overlay`.
+    /// Returns its name, which is also its scheme: `native`, `overlay`.
     fn name(&self) -> &'static str;
 
-    /// Whether a commit may give a parent to a snapshot that has none, its content then being
-    /// what changes on top of that parent. Such a snapshot is shown as one directory, in which
-    /// overlayfs's own marks say what is hidden, and which may be a layer of overlays.
+    /// Returns whether a commit may add a parent to a snapshot without one. The content of that
+    /// snapshot then becomes the changes to its new parent. Until then it is mounted as one
+    /// directory, in which deletions are marked as overlayfs marks them, so that it can become a
+    /// layer of an overlay.
     fn rebases(&self) -> bool;
 
-    /// Makes an active snapshot, empty or on a committed parent.
+    /// Makes the active snapshot `key`, empty or with the content of a committed parent. Returns
+    /// its mounts.
     ///
     /// # Errors
-    /// `AlreadyExists`; `NotFound` for the parent; `InvalidArgument` when the parent is not
+    /// `AlreadyExists` for `key`; `NotFound` for the parent; `InvalidArgument` if the parent is not
     /// committed.
     async fn prepare(&self, key: &str, parent: Option<&str>, labels: Labels) -> Result<Vec<Mount>>;
 
-    /// Makes a read-only snapshot of a committed parent.
+    /// Makes the view `key` of a committed parent. Returns its mounts.
     ///
     /// # Errors
-    /// As `prepare`.
+    /// As [`Snapshotter::prepare`].
     async fn view(&self, key: &str, parent: Option<&str>, labels: Labels) -> Result<Vec<Mount>>;
 
-    /// The mounts of an active snapshot or a view.
+    /// Returns the mounts of an active snapshot or a view.
     ///
     /// # Errors
-    /// `NotFound`; `FailedPrecondition` when it is committed.
+    /// `NotFound`; `FailedPrecondition` if it is committed.
     async fn mounts(&self, key: &str) -> Result<Vec<Mount>>;
 
-    /// Turns the active snapshot `key` into the committed one `name`; the key is free again.
-    /// Its content is durable before this returns.
+    /// Turns the active snapshot `key` into the committed snapshot `name`. Afterwards `key` can be
+    /// used again. The content is durable before this returns.
     ///
     /// # Errors
-    /// `NotFound`; `AlreadyExists` for the name; `FailedPrecondition` when `key` is not active;
-    /// `InvalidArgument` for another parent than it has; `Unsupported` for a parent where the
-    /// snapshotter does not rebase.
+    /// `NotFound`; `AlreadyExists` for `name`; `FailedPrecondition` if `key` is not active;
+    /// `InvalidArgument` if `options.parent` differs from the parent it has; `Unsupported` if
+    /// `options.parent` is given and the snapshotter does not rebase.
     async fn commit(&self, name: &str, key: &str, options: Commit) -> Result<()>;
 
-    /// Removes a snapshot.
+    /// Removes a snapshot in any state.
     ///
     /// # Errors
-    /// `NotFound`; `FailedPrecondition` while it is the parent of others.
+    /// `NotFound`; `FailedPrecondition` while it has children.
     async fn remove(&self, key: &str) -> Result<()>;
 
-    /// Removes a snapshot where it is as it was seen; false when it is not there, or was updated
-    /// since.
+    /// Removes a snapshot if it is still as it was `seen`. Returns false if it does not exist or was
+    /// updated since.
     ///
     /// # Errors
-    /// `FailedPrecondition` while it is the parent of others.
+    /// `FailedPrecondition` while it has children.
     async fn remove_seen(&self, seen: &Info) -> Result<bool>;
 
-    /// What is known of it, or nothing.
+    /// Returns the snapshot, or `None` if it does not exist.
     async fn stat(&self, key: &str) -> Result<Option<Info>>;
 
-    /// Changes its labels: all, or those that the field paths name.
+    /// Changes the labels: all of them, or those that the field paths name. Returns the updated
+    /// snapshot.
     ///
     /// # Errors
-    /// `NotFound`; `InvalidArgument` for a path that is not `labels` or `labels.<key>`.
+    /// `NotFound`; `InvalidArgument` for a path other than `labels` or `labels.<key>`.
     async fn update(&self, key: &str, labels: Labels, fieldpaths: &[&str]) -> Result<Info>;
 
-    /// Space it takes by itself: measured while active, fixed once committed.
+    /// Returns the space that the snapshot takes, without its parents. It is measured while the
+    /// snapshot is active, and fixed once it is committed.
     ///
     /// # Errors
     /// `NotFound`.
     async fn usage(&self, key: &str) -> Result<Usage>;
 
-    /// At most `limit` snapshots in the order of their keys, those after `after` only.
+    /// Returns at most `limit` snapshots in the order of their keys, starting after `after`.
     async fn walk(&self, after: Option<&str>, limit: usize) -> Result<Vec<Info>>;
 
-    /// Frees what no record names: leftovers of a crash. Bytes and inodes that came back.
+    /// Removes directories without a record, which a crash leaves behind. Returns the space that
+    /// was freed.
     async fn cleanup(&self) -> Result<Usage>;
 
-    /// Ends its use; later calls fail.
+    /// Closes the snapshotter. Later calls fail.
     async fn close(&self) -> Result<()>;
 }
 
-/// The chain ids of a stack of layers, lowest first: the name of each layer applied to all below.
+/// Returns the chain ids of a stack of layers, lowest first. Each one names its layer applied on
+/// top of all below.
 pub fn chain_ids(diff_ids: &[Digest]) -> Vec<Digest> {
     let mut chain: Vec<Digest> = Vec::with_capacity(diff_ids.len());
     for diff_id in diff_ids {
@@ -205,7 +248,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn chain_ids_are_those_of_the_specification() {
+    fn chain_ids_are_computed_as_the_specification_says() {
         let layers = [b"a", b"b", b"c"].map(|layer| Digest::sha256(layer));
         let chain = chain_ids(&layers);
         let expected = [

@@ -1,4 +1,4 @@
-//! A store as a program holds it: bytes, the one home of their records, and names.
+//! A store as a program uses it: the bytes of blobs, their records, and names.
 
 use std::sync::Arc;
 
@@ -8,33 +8,34 @@ use crate::error::{Error, Result};
 use crate::image::ImageStore;
 use crate::records::{Blobs, Leases, Records};
 
-/// Bytes, records and names that belong together.
+/// The content, records and image names that belong together.
 #[derive(Clone)]
 pub struct Store {
-    /// The bytes.
+    /// The bytes of blobs.
     pub content: Arc<dyn ContentStore>,
-    /// The one home of records.
+    /// The records of blobs, images, leases and snapshots.
     pub records: Arc<dyn Records>,
-    /// The names.
+    /// The names of images.
     pub images: Arc<dyn ImageStore>,
 }
 
 impl Store {
-    /// The records of its blobs.
+    /// Returns the records of its blobs.
     pub fn blobs(&self) -> Blobs {
         Blobs::new(Arc::clone(&self.records))
     }
 
-    /// Whether the content of `descriptor` is there.
+    /// Returns whether the content of `descriptor` is in the store.
     ///
     /// # Errors
-    /// `Corrupt` when it is there in another size.
+    /// `Corrupt` if it is stored with another size.
     pub async fn present(&self, descriptor: &Descriptor) -> Result<bool> {
         match self.content.stat(&descriptor.digest).await? {
             None => Ok(false),
             Some(Stat { size, .. }) if size == descriptor.size => Ok(true),
             Some(Stat { size, .. }) => Err(Error::corrupt(format!(
-                "expected {} bytes, the store has {size}; remove the blob and import it again",
+                "the stored blob is damaged: expected {} bytes, found {size}; delete the images that use \
+                 it, collect garbage and import them again",
                 descriptor.size
             ))
             .operation("stat")
@@ -42,16 +43,16 @@ impl Store {
         }
     }
 
-    /// Begins or resumes the ingest of a blob under its digest as key.
+    /// Begins the ingest of a blob, with its digest as the key, or resumes it.
     ///
     /// # Errors
-    /// `Busy` while another writer holds it.
+    /// `Busy` while another writer has it open.
     pub async fn writer(&self, descriptor: &Descriptor) -> Result<Writer> {
         let expected = Expected::exactly(descriptor.digest, descriptor.size);
         Writer::begin(&*self.content, &descriptor.digest.to_string(), expected).await
     }
 
-    /// The leases.
+    /// Returns the leases of the store.
     pub fn leases(&self) -> Leases {
         Leases::new(Arc::clone(&self.records))
     }

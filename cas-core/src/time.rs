@@ -1,10 +1,10 @@
-//! Times in records: whole nanoseconds since the epoch.
+//! Times in records, stored as whole nanoseconds since 1970.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Deserializer, Serializer};
 
-/// For `#[serde(with = "…")]`; times before 1970 are written as 1970.
+/// For `#[serde(with = "…")]`. Times before 1970 are written as 1970.
 pub(crate) fn serialize<S: Serializer>(
     time: &SystemTime,
     serializer: S,
@@ -13,14 +13,14 @@ pub(crate) fn serialize<S: Serializer>(
     serializer.serialize_u64(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
 }
 
-/// The other half.
+/// The reverse of [`serialize`].
 pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<SystemTime, D::Error> {
     u64::deserialize(deserializer).map(|nanos| UNIX_EPOCH + Duration::from_nanos(nanos))
 }
 
-/// The same of a time that may be absent.
+/// The same two functions, for a time that may be absent.
 pub(crate) mod optional {
     use std::time::SystemTime;
 
@@ -46,7 +46,8 @@ pub(crate) mod optional {
     }
 }
 
-/// A time after `last`, now where that is: a clock that stands still makes no two states alike.
+/// Returns the current time, or a moment after `last` if the clock has not moved on: two states of
+/// a record never have the same time.
 pub(crate) fn later(last: SystemTime) -> SystemTime {
     SystemTime::now().max(last + Duration::from_nanos(1))
 }

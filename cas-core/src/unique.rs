@@ -1,13 +1,13 @@
-//! Keys that nobody else makes, on this machine or another.
+//! Keys that are unique, on this machine and among all machines.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// A key that begins with `purpose`.
+/// Returns a unique key that begins with `purpose`.
 pub fn key(purpose: &str) -> String {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     let seconds = since.unwrap_or_default().as_secs();
-    // Each state is keyed anew, from what the system gives as random.
+    // Each state has fresh keys, from the system's random numbers.
     let [one, other] = [(), ()].map(|()| RandomState::new().build_hasher().finish());
     format!("{purpose}-{seconds:x}-{one:016x}{other:016x}")
 }

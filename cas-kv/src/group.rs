@@ -45,7 +45,7 @@ impl Grouped for Kv {
         job.weight()
     }
 
-    fn patient(job: &Self::Job) -> bool {
+    fn is_low_priority(job: &Self::Job) -> bool {
         job.is_low_priority()
     }
 
