@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use cas_core::compose::observe::{Event, Observer, Operation, Subject};
+use cas_core::compose::observe::{Event, Interface, Observer, Operation};
 use cas_core::compose::{Counters, observe};
 use cas_core::content::Durability;
 use cas_core::testing::memory::MemoryStore;
@@ -47,19 +47,19 @@ async fn every_call_is_told_in_order() {
     let told: Vec<_> = diary.0.lock().unwrap().iter().copied().collect();
     let seen: Vec<_> = told
         .iter()
-        .map(|one| (one.operation.name(), one.operation.subject(), one.bytes))
+        .map(|one| (one.operation.name(), one.operation.interface(), one.bytes))
         .collect();
     assert_eq!(
         seen,
         [
-            ("content.stat", Subject::Content, 0),
-            ("content.begin", Subject::Content, 0),
-            ("ingest.append", Subject::Ingest, 10),
-            ("records.load", Subject::Records, 0),
-            ("ingest.publish", Subject::Ingest, 10),
-            ("images.create", Subject::Images, 0),
-            ("content.open", Subject::Content, 0),
-            ("reader.read_at", Subject::Reader, descriptor.size),
+            ("content.stat", Interface::Content, 0),
+            ("content.begin", Interface::Content, 0),
+            ("ingest.append", Interface::Ingest, 10),
+            ("records.load", Interface::Records, 0),
+            ("ingest.publish", Interface::Ingest, 10),
+            ("images.create", Interface::Images, 0),
+            ("content.open", Interface::Content, 0),
+            ("reader.read_at", Interface::Reader, descriptor.size),
         ]
     );
     assert!(told.iter().all(|one| one.error.is_none()));
@@ -106,7 +106,7 @@ fn each_operation_has_its_name_below_its_subject() {
     let names: HashSet<_> = Operation::ALL.iter().map(|one| one.name()).collect();
     assert_eq!(names.len(), Operation::ALL.len());
     for operation in Operation::ALL {
-        let subject = format!("{:?}.", operation.subject()).to_lowercase();
+        let subject = format!("{:?}.", operation.interface()).to_lowercase();
         assert!(operation.name().starts_with(&subject), "{operation:?}");
     }
 }

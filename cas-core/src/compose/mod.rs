@@ -1,7 +1,7 @@
-//! Stores made of stores.
+//! Compositions: stores made of other stores.
 //!
-//! A composition is a store again: it keeps every law whose capability it reports, and knows its
-//! members only by their traits. It says which of them is the one home of records.
+//! A composition is a store itself: it passes every group of laws whose capability it reports, and
+//! knows its members only by their traits. It decides which member is the records store.
 
 pub mod by_size;
 pub mod observe;

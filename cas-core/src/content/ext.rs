@@ -1,4 +1,4 @@
-//! What every content store can do, built on what it must.
+//! Methods that every content store has, built on those that a backend implements.
 
 use std::time::Duration;
 
@@ -15,13 +15,13 @@ use crate::records::Batch;
 
 const PIECE: usize = 1 << 20;
 
-/// Comfort over [`ContentStore`]; in scope wherever the trait is.
+/// Convenience methods of every [`ContentStore`].
 #[async_trait]
 pub trait ContentExt: ContentStore {
-    /// Stores `data` under its SHA-256 and returns that; no records are written.
+    /// Stores `data` under its SHA-256, without a record. Returns the digest.
     ///
     /// # Errors
-    /// Those of the store.
+    /// Errors of the store.
     async fn put(&self, data: Bytes) -> Result<Digest> {
         let digest = Digest::sha256(&data);
         let size = data.len() as u64;
@@ -30,7 +30,7 @@ pub trait ContentExt: ContentStore {
             .await?
             .is_some_and(|stat| stat.size == size)
         {
-            // Whoever published it may not have synced it.
+            // It may have been published without a sync.
             self.flush().await?;
             return Ok(digest);
         }
@@ -44,10 +44,11 @@ pub trait ContentExt: ContentStore {
             .map(|committed| committed.digest)
     }
 
-    /// Removes the blob, whichever version is there; false when none is.
+    /// Removes the blob in whatever version it has. Returns false if it is not in the store. The
+    /// record of the blob stays, and no lease protects it.
     ///
     /// # Errors
-    /// Those of the store.
+    /// Errors of the store.
     async fn remove(&self, digest: &Digest) -> Result<bool> {
         while let Some(stat) = self.stat(digest).await? {
             if self.remove_version(digest, stat.version).await? {
@@ -57,21 +58,21 @@ pub trait ContentExt: ContentStore {
         Ok(false)
     }
 
-    /// The whole of a document of at most [`limit::DOCUMENT_READ`] bytes, checked against the
+    /// Returns a whole document of at most [`limit::DOCUMENT_READ`] bytes, checked against the
     /// descriptor.
     ///
     /// # Errors
-    /// `NotFound`; `Corrupt` when size or digest differ; `OutOfRange` when it is too large.
+    /// `NotFound`; `Corrupt` if its size or digest differs; `OutOfRange` if it is too large.
     async fn fetch(&self, descriptor: &Descriptor) -> Result<Bytes> {
         fetch(self, descriptor)
             .await
             .map_err(|error| error.operation("read").subject(descriptor.digest))
     }
 
-    /// Copies a blob from another store, checking it on the way; its size.
+    /// Copies and verifies a blob from another store. Returns its size.
     ///
     /// # Errors
-    /// `NotFound` when `from` has it not; `Corrupt` when it is damaged there.
+    /// `NotFound` if `from` does not have the blob; `Corrupt` if it is damaged there.
     async fn copy_from(&self, from: &dyn ContentStore, digest: &Digest) -> Result<u64> {
         let reader = from.open(digest).await?.ok_or_else(|| {
             Error::not_found("no such blob in the store")
@@ -86,26 +87,27 @@ pub trait ContentExt: ContentStore {
             .as_ref()
             .is_err_and(|error| error.kind() == ErrorKind::Corrupt)
         {
-            // What the ingest holds is no beginning of the blob, so it must not be resumed.
+            // The ingest does not hold a prefix of the blob, so it must not be resumed.
             self.discard(&digest.to_string()).await?;
         }
         committed.map(|committed| committed.size)
     }
 
-    /// A [`Writer`], waited for while another writer holds the key.
+    /// Returns a [`Writer`] for `key`, waiting up to `timeout` while another writer has the key
+    /// open.
     ///
     /// # Errors
-    /// Those of [`ContentStore::begin`], but `Busy` only after `patience`.
+    /// Errors of [`ContentStore::begin`]; `Busy` only after `timeout`.
     async fn begin_or_wait(
         &self,
         key: &str,
         expected: Expected,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<Writer> {
-        let mut patience = Patience::new(patience);
+        let mut backoff = Backoff::new(timeout);
         loop {
             match Writer::begin(self, key, expected).await {
-                Err(error) if error.kind() == ErrorKind::Busy && patience.wait().await => {}
+                Err(error) if error.kind() == ErrorKind::Busy && backoff.wait().await => {}
                 outcome => return outcome,
             }
         }
@@ -114,21 +116,21 @@ pub trait ContentExt: ContentStore {
 
 impl<S: ContentStore + ?Sized> ContentExt for S {}
 
-/// Waits for what somebody else holds, longer from time to time.
-pub(crate) struct Patience {
+/// Waits between attempts, each time longer, until a timeout.
+pub(crate) struct Backoff {
     deadline: Instant,
     pause: Duration,
 }
 
-impl Patience {
-    pub(crate) fn new(patience: Duration) -> Self {
-        Patience {
-            deadline: Instant::now() + patience,
+impl Backoff {
+    pub(crate) fn new(timeout: Duration) -> Self {
+        Backoff {
+            deadline: Instant::now() + timeout,
             pause: Duration::from_millis(2),
         }
     }
 
-    /// Waits for the next attempt; false when there should be none.
+    /// Waits before the next attempt. Returns false at once if the timeout is over.
     pub(crate) async fn wait(&mut self) -> bool {
         if Instant::now() + self.pause > self.deadline {
             return false;
@@ -141,12 +143,7 @@ impl Patience {
 
 async fn fetch<S: ContentStore + ?Sized>(store: &S, descriptor: &Descriptor) -> Result<Bytes> {
     let expected = descriptor.size;
-    if expected > limit::DOCUMENT_READ {
-        let allowed = limit::DOCUMENT_READ;
-        return Err(Error::out_of_range(format!(
-            "a document of {expected} bytes, at most {allowed} are read"
-        )));
-    }
+    limit::check_document(expected)?;
     let reader = store.open(&descriptor.digest).await?;
     let reader = reader.ok_or_else(|| Error::not_found("no such blob in the store"))?;
     if reader.size() != expected {
@@ -159,14 +156,14 @@ async fn fetch<S: ContentStore + ?Sized>(store: &S, descriptor: &Descriptor) -> 
     let found = Digest::of(descriptor.digest.algorithm(), &data);
     if found != descriptor.digest {
         return Err(Error::corrupt(format!(
-            "the stored bytes are damaged, they hash to {found}; remove the blob and import it \
-             again"
+            "the stored blob is damaged: its bytes hash to {found}; delete the images that use \
+             it, collect garbage and import them again"
         )));
     }
     Ok(data)
 }
 
-/// Reads all of a blob that its caller knows to be small.
+/// Reads all of a blob that is known to be small.
 async fn read_whole(reader: &dyn BlobReader) -> Result<Bytes> {
     let first = reader.read_at(0, PIECE).await?;
     if first.len() as u64 == reader.size() {

@@ -1,5 +1,5 @@
-//! Hashing that may run some pieces behind the writing, so that neither waits for each piece of
-//! the other: a store takes its pieces in bursts.
+//! Hashing that runs alongside writing, up to some pieces behind it. Stores accept pieces in
+//! bursts, so neither side should wait for each piece of the other.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -11,29 +11,29 @@ use crate::digest::{Algorithm, Digest, Hasher};
 use crate::pool;
 use crate::sync::lock;
 
-/// Below this a hop to another thread costs more than it hides.
+/// A smaller piece is hashed on the spot: switching threads would cost more than it saves.
 const OVERLAP: usize = 64 << 10;
-/// Bytes that may wait to be hashed, for each writer.
+/// How many bytes of one writer may wait to be hashed.
 const BEHIND: usize = 4 << 20;
 
 /// The hash of a sequence of pieces. One task pushes; a thread of the pool hashes.
 pub(super) struct Hashing(Arc<Shared>);
 
 struct Shared {
-    /// Whoever has it takes the next piece, so that they are hashed in their order.
+    /// Must be locked before a piece is taken from the queue, so that pieces are hashed in order.
     hasher: Mutex<Hasher>,
     queue: Mutex<Queue>,
-    /// Told of each piece that was hashed.
+    /// Notified of each piece that was hashed.
     hashed: Notify,
 }
 
 #[derive(Default)]
 struct Queue {
     pieces: VecDeque<Bytes>,
-    /// Bytes pushed and not hashed yet, those of the piece that is being hashed among them.
+    /// Bytes that were pushed and are not hashed yet, including the piece that is being hashed.
     behind: usize,
-    /// Whether the pool was asked, and has not found the queue empty since.
-    asked: bool,
+    /// Whether a job of the pool is emptying the queue.
+    draining: bool,
 }
 
 impl Hashing {
@@ -45,7 +45,7 @@ impl Hashing {
         }))
     }
 
-    /// Adds a piece, which is hashed meanwhile, or here where it is small and nothing waits.
+    /// Adds a piece. It is hashed on the pool, or at once if it is small and nothing waits.
     pub(super) fn push(&self, piece: Bytes) {
         let mut queue = lock(&self.0.queue);
         if queue.behind == 0 && piece.len() < OVERLAP {
@@ -54,20 +54,20 @@ impl Hashing {
         }
         queue.behind += piece.len();
         queue.pieces.push_back(piece);
-        if !queue.asked {
-            queue.asked = true;
+        if !queue.draining {
+            queue.draining = true;
             drop(queue);
             let shared = Arc::clone(&self.0);
             pool::start(move || while shared.step(lock(&shared.hasher)) {});
         }
     }
 
-    /// Waits until little enough is behind for more.
+    /// Waits until hashing is close enough behind to accept more.
     pub(super) async fn keep_up(&self) {
         self.wait(BEHIND).await;
     }
 
-    /// The digest of all that was pushed.
+    /// Returns the digest of everything that was pushed.
     pub(super) async fn digest(&self) -> Digest {
         self.wait(0).await;
         lock(&self.0.hasher).clone().finish()
@@ -79,7 +79,7 @@ impl Hashing {
             if lock(&self.0.queue).behind <= behind {
                 return;
             }
-            // The pool may be full of such as wait here: who may block does the work.
+            // Every thread of the pool may be waiting here, so a thread that may block helps.
             if !(pool::may_block() && self.0.try_step()) {
                 hashed.await;
             }
@@ -88,16 +88,16 @@ impl Hashing {
 }
 
 impl Shared {
-    /// Hashes the next piece, unless another thread is at one.
+    /// Hashes the next piece, unless another thread is hashing one. Returns whether it did.
     fn try_step(&self) -> bool {
         self.hasher.try_lock().is_ok_and(|hasher| self.step(hasher))
     }
 
-    /// Hashes the next piece; false where there is none.
+    /// Hashes the next piece. Returns false if there is none.
     fn step(&self, mut hasher: MutexGuard<'_, Hasher>) -> bool {
         let mut queue = lock(&self.queue);
         let Some(piece) = queue.pieces.pop_front() else {
-            queue.asked = false;
+            queue.draining = false;
             return false;
         };
         drop(queue);
@@ -117,7 +117,7 @@ mod tests {
 
     use super::*;
 
-    /// Small and large pieces in turn, more of them than may be behind.
+    /// Pushes pieces as fast as the bound allows.
     async fn digest_of(pieces: &[Bytes]) -> Digest {
         let hashing = Hashing::new(Algorithm::Sha256);
         for piece in pieces {

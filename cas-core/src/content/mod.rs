@@ -1,7 +1,25 @@
-//! Content: blobs under their digests.
+//! Content: blobs, stored under their digests.
 //!
-//! Bytes enter through an [`Ingest`], which only a [`Writer`] can finish: it hashes what passes
-//! and mints the [`Verified`] token that [`Ingest::publish`] wants.
+//! # The life of a blob
+//!
+//! [`ContentStore::begin`] opens an [`Ingest`] under a key that the caller chooses, or resumes one
+//! that was left unfinished. Bytes are added with [`Ingest::append`], and stay if the ingest is
+//! dropped. [`Ingest::publish`] turns them into a blob. It requires a [`Verified`] token, which
+//! only a [`Writer`] creates, after it has hashed every byte: no store can publish bytes that were
+//! not checked. From then on [`ContentStore::stat`] finds the blob and [`ContentStore::open`] reads
+//! it, until it is removed.
+//!
+//! A blob has a [`Version`], which changes whenever it is removed and stored again. A removal names
+//! the version that its caller has seen, so that a late removal by a slow collector never hits a
+//! newer copy:
+//!
+//! - [`ContentStore::remove_version`] removes one blob if it still has this version.
+//! - [`ContentStore::remove_versions`] does the same for many blobs at once, for a collection. A
+//!   store that can commits a batch of records in the same step; the default calls `remove_version`
+//!   for each blob.
+//! - [`ContentExt::remove`] removes a blob in whatever version it has. It does not touch the record
+//!   of the blob and respects no lease, so programs that share a store collect garbage instead
+//!   ([`gc::collect`](crate::gc::collect)).
 
 mod ext;
 mod hashing;
@@ -15,8 +33,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use ext::Backoff;
 pub use ext::ContentExt;
-pub(crate) use ext::Patience;
 pub use writer::{Committed, Expected, Verified, Writer};
 
 use crate::capability::Capabilities;
@@ -25,93 +43,97 @@ use crate::error::{Error, Result};
 use crate::limit;
 use crate::records::Batch;
 
-/// How much a publish promises before it returns; see `docs/DURABILITY.md`.
+/// What a publish guarantees when it returns; see `docs/DURABILITY.md`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Durability {
     /// The bytes and their records are on stable storage.
     #[default]
     Full,
-    /// The same, waited for together with other publishes.
+    /// As `Full`, but the publish waits for others, to be synced together with them.
     Batched,
-    /// May be lost before the next flush; never wrong.
+    /// The blob may be lost in a crash before the next flush. It is never wrong.
     Relaxed,
 }
 
-/// A blob that is there.
+/// A blob in a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Stat {
     /// Its digest.
     pub digest: Digest,
     /// Its length in bytes.
     pub size: u64,
-    /// Which storing of these bytes it is.
+    /// Its version in this store.
     pub version: Version,
 }
 
-/// Which storing of a blob is meant; a blob that is removed and stored again gets another.
+/// Identifies one stored copy of a blob. A blob that is removed and stored again gets a version
+/// that it never had before.
 ///
-/// A removal that comes late, from a slow collector, can so never hit what was stored after it.
+/// So a late removal by a slow collector never hits a newer copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Version(pub u64);
 
-/// An ingest that is not published yet.
+/// An ingest that is not published.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IngestStatus {
-    /// The key it was begun with.
+    /// The key that it was begun with.
     pub key: String,
-    /// Bytes it holds.
+    /// The number of bytes that it holds.
     pub offset: u64,
     /// When it last grew, as far as the store knows.
     pub updated_at: SystemTime,
 }
 
-/// A store of blobs.
+/// A store of blobs. See the [module](self) for the life of a blob.
 ///
-/// `stat` and one page of `list` are quick and run where they are called; the rest may take as
-/// long as a disk does and is moved off the reactor by the store.
+/// `stat` and one page of `list` are quick and run on the caller's thread. Other methods may take
+/// as long as a disk takes, and the store must keep them off the reactor.
 #[async_trait]
 pub trait ContentStore: Send + Sync + 'static {
-    /// What it promises beyond the least.
+    /// Returns what the store promises beyond the minimum.
     fn capabilities(&self) -> Capabilities;
 
-    /// Whether the blob is there, and its size.
+    /// Returns the size and version of a blob, or `None` if it is not in the store.
     async fn stat(&self, digest: &Digest) -> Result<Option<Stat>>;
 
-    /// A reader of the blob, or nothing when it is not there.
+    /// Returns a reader of the blob, or `None` if it is not in the store.
     ///
-    /// A reader outlives the removal of its blob, or fails; it never reads other bytes.
+    /// If the blob is removed meanwhile, the reader goes on or fails. It never returns other bytes.
     async fn open(&self, digest: &Digest) -> Result<Option<Arc<dyn BlobReader>>>;
 
-    /// Begins the ingest of `key`, or resumes it at its offset.
+    /// Begins the ingest `key`, or resumes it at its offset.
     ///
     /// # Errors
-    /// `Busy` while another writer holds the key; `InvalidArgument` for a key that
-    /// [`check_key`] refuses.
+    /// `Busy` while another writer has the key open; `InvalidArgument` for a key that [`check_key`]
+    /// refuses.
     async fn begin(&self, key: &str) -> Result<Box<dyn Ingest>>;
 
-    /// The ingests that are not published, in the order of their keys.
+    /// Returns the unfinished ingests, in the order of their keys.
     async fn ingests(&self) -> Result<Vec<IngestStatus>>;
 
-    /// Forgets an ingest and frees its space; false when there is none.
+    /// Deletes an unfinished ingest. Returns false if there is none.
     ///
     /// # Errors
-    /// `Busy` while a writer holds it.
+    /// `Busy` while a writer has it open.
     async fn discard(&self, key: &str) -> Result<bool>;
 
-    /// Removes the blob where it is this version of it; false when it is not there, or is
-    /// another by now. To look and to remove is one step for whoever else removes or publishes.
+    /// Removes the blob if it still has this version. Returns false if it is not in the store or
+    /// has another version. The check and the removal are one step, even if others remove or
+    /// publish the blob at the same time.
     async fn remove_version(&self, digest: &Digest, version: Version) -> Result<bool>;
 
-    /// Removes what a collection found dead: as [`ContentStore::remove_version`] of each, whatever
-    /// became of it.
+    /// Removes the blobs that a collection found unreachable, each as
+    /// [`ContentStore::remove_version`] does. Blobs that are gone or have another version are
+    /// skipped.
     ///
     /// A store that is [`Joint`](crate::Capability::Joint) applies the batch in the same step and
-    /// answers true; all of it may be undone by a crash until the next [`ContentStore::flush`].
-    /// Any other leaves the batch to the caller, and answers false.
+    /// returns true; a crash before the next [`ContentStore::flush`] may undo all of it. Any other
+    /// store leaves the batch to the caller and returns false.
     ///
     /// # Errors
-    /// Those of [`Records::commit`](crate::Records::commit) for the batch; nothing is removed then.
+    /// Errors of [`Records::commit`](crate::Records::commit) for the batch; then nothing is
+    /// removed.
     async fn remove_versions(&self, blobs: &[(Digest, Version)], _batch: &Batch) -> Result<bool> {
         for (digest, version) in blobs {
             self.remove_version(digest, *version).await?;
@@ -119,54 +141,58 @@ pub trait ContentStore: Send + Sync + 'static {
         Ok(false)
     }
 
-    /// At most `limit` blobs in digest order, those after `after` only.
+    /// Returns at most `limit` blobs in the order of their digests, starting after `after`.
     ///
-    /// A page shorter than `limit` is the last.
+    /// A page with fewer than `limit` blobs is the last.
     async fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<Stat>>;
 
-    /// Makes every blob that is there durable, whoever published it: what was acknowledged as
-    /// [`Durability::Relaxed`], and what another process has named but not acknowledged yet.
+    /// Makes every blob in the store durable, including those that were published as
+    /// [`Durability::Relaxed`] and those that another process has published but not yet synced.
     async fn flush(&self) -> Result<()>;
 
-    /// Gives back to the file system what removals have left in files that hold more, as far as
-    /// that is worth its work. A collection calls it at its end; whoever reads and writes goes on.
+    /// Returns space to the file system that removals left unused in larger files, as far as this
+    /// is worth its cost. A collection calls it at its end. Readers and writers are not held up.
     async fn compact(&self) -> Result<()> {
         Ok(())
     }
 }
 
-/// Reads one blob at any offset, from any number of tasks.
+/// Reads one blob, at any offset and from any number of tasks.
 #[async_trait]
 pub trait BlobReader: Send + Sync {
-    /// Length of the blob in bytes.
+    /// Returns the length of the blob in bytes.
     fn size(&self) -> u64;
 
-    /// Up to `length` bytes from `offset`; fewer only where the blob ends, none beyond it.
+    /// Returns up to `length` bytes from `offset`: fewer only at the end of the blob, and none
+    /// beyond it.
     ///
-    /// Not checked against the digest: [`ContentExt::fetch`] and the engines do that.
+    /// The bytes are not checked against the digest; [`ContentExt::fetch`] and the functions that
+    /// transfer or unpack an image do that.
     async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes>;
 
-    /// The blob as a file, where the store keeps it as one; its offset is shared, so read by
-    /// position only.
+    /// Returns the blob as a file, if the store keeps it as one. The file offset is shared, so read
+    /// by position only.
     fn file(&self) -> Option<&Arc<File>> {
         None
     }
 }
 
-/// Bytes on their way in. Dropping it keeps what was written, for [`ContentStore::begin`].
+/// A blob that is being written. If it is dropped, its bytes stay, and [`ContentStore::begin`]
+/// resumes it.
 #[async_trait]
 pub trait Ingest: Send {
-    /// The key it was begun with.
+    /// Returns the key that it was begun with.
     fn key(&self) -> &str;
 
-    /// Bytes it holds.
+    /// Returns the number of bytes that it holds.
     fn offset(&self) -> u64;
 
-    /// Adds bytes at the end: all of them, or an error that poisons the ingest.
+    /// Appends bytes: all of them, or it fails and the ingest accepts no more.
     async fn append(&mut self, data: Bytes) -> Result<()>;
 
-    /// Adds up to `length` bytes of a file from `offset`, shared or copied within the kernel; how
-    /// many. None where the file ends, or the store cannot: they are read and appended then.
+    /// Appends up to `length` bytes of a file from `offset`, shared with the file or copied within
+    /// the kernel. Returns how many. Returns 0 at the end of the file, or if the store cannot do
+    /// this; the caller then reads the bytes and appends them.
     ///
     /// # Errors
     /// As [`Ingest::append`].
@@ -174,20 +200,23 @@ pub trait Ingest: Send {
         Ok(0)
     }
 
-    /// Up to `length` bytes from `offset` of what was appended, to hash a resumed ingest.
+    /// Returns up to `length` of the appended bytes from `offset`, to hash an ingest that is
+    /// resumed.
     async fn read_back(&mut self, offset: u64, length: usize) -> Result<Bytes>;
 
-    /// Drops what was written; the offset is 0 again.
+    /// Drops all bytes, so that the offset is 0 again.
     async fn rewind(&mut self) -> Result<()>;
 
-    /// Makes the bytes a blob, and commits `batch` where the store is the home of its records.
+    /// Turns the bytes into a blob, and commits `batch` in the same step if the store keeps the
+    /// records too.
     ///
-    /// True when the batch was committed; a store that is not the home leaves it alone and says
-    /// false. A blob that is there already with the same size is not written again.
+    /// Returns true if it committed the batch. A store that does not keep the records leaves the
+    /// batch alone and returns false. If the store has the blob already, with the same size, it is
+    /// not written again.
     ///
     /// # Errors
-    /// `Internal` when `verified` is of another ingest. After any error of the device the ingest
-    /// is poisoned: it must be begun anew.
+    /// `Internal` if `verified` belongs to another ingest. After any error of the device the ingest
+    /// accepts no more, and must be started again.
     async fn publish(
         self: Box<Self>,
         verified: &Verified,
@@ -196,7 +225,7 @@ pub trait Ingest: Send {
     ) -> Result<bool>;
 }
 
-/// Checks the key of an ingest or a snapshot: 1 to [`limit::KEY`] bytes, no control character.
+/// Checks the key of an ingest: 1 to [`limit::KEY`] bytes, no control characters.
 ///
 /// # Errors
 /// `InvalidArgument`.

@@ -1,4 +1,4 @@
-//! The one way into a store: hash what passes, check it, publish.
+//! The only way into a store: bytes are hashed, checked and published.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -13,26 +13,26 @@ use crate::error::{Error, Result};
 use crate::pool;
 use crate::records::Batch;
 
-/// Piece in which a resumed ingest is read back, and a file is taken.
+/// The size of the pieces in which an ingest is read back and a file is read.
 const PIECE: usize = 1 << 20;
 
-/// What the caller knows of the bytes before they come.
+/// What the caller knows about the bytes in advance.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Expected {
-    /// Their digest, if known.
+    /// Their digest, if it is known.
     pub digest: Option<Digest>,
-    /// Their length, if known.
+    /// Their length, if it is known.
     pub size: Option<u64>,
 }
 
 impl Expected {
-    /// Anything.
+    /// Any bytes.
     pub const ANY: Expected = Expected {
         digest: None,
         size: None,
     };
 
-    /// These bytes and no others.
+    /// Expects bytes of this digest and size.
     pub fn exactly(digest: Digest, size: u64) -> Self {
         Expected {
             digest: Some(digest),
@@ -40,7 +40,7 @@ impl Expected {
         }
     }
 
-    /// Bytes of this digest, whatever their length.
+    /// Expects bytes of this digest, of any size.
     pub fn digest(digest: Digest) -> Self {
         Expected {
             digest: Some(digest),
@@ -68,7 +68,7 @@ impl Expected {
     }
 }
 
-/// Proof that the bytes of one ingest were hashed; only a [`Writer`] makes it.
+/// Proof that the bytes of one ingest were hashed. Only a [`Writer`] creates it.
 #[derive(Debug)]
 pub struct Verified {
     key: String,
@@ -77,24 +77,25 @@ pub struct Verified {
 }
 
 impl Verified {
-    /// The digest of the bytes.
+    /// Returns the digest of the bytes.
     pub fn digest(&self) -> &Digest {
         &self.digest
     }
 
-    /// Their length.
+    /// Returns the number of bytes.
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// Checks that the proof is of the ingest `key` with `size` bytes; every store asks.
+    /// Checks that the proof belongs to the ingest `key` with `size` bytes. Every store calls this
+    /// before it publishes.
     ///
     /// # Errors
-    /// `Internal` when it is of another.
+    /// `Internal` if it belongs to another ingest.
     pub fn check(&self, key: &str, size: u64) -> Result<()> {
         if self.key != key || self.size != size {
             return Err(Error::internal(format!(
-                "the proof is of ingest {:?} with {} bytes, found {key:?} with {size}",
+                "the proof belongs to ingest {:?} with {} bytes, not to {key:?} with {size}",
                 self.key, self.size
             )));
         }
@@ -102,30 +103,30 @@ impl Verified {
     }
 }
 
-/// What a commit did.
+/// The outcome of [`Writer::commit`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Committed {
     /// Digest of the bytes.
     pub digest: Digest,
-    /// Their length.
+    /// Number of bytes.
     pub size: u64,
-    /// Whether the store committed the batch as well.
+    /// Whether the store also committed the batch.
     pub batch: bool,
 }
 
-/// Owns an ingest, and hashes what is written to it.
+/// Writes an ingest, and hashes what is written.
 pub struct Writer {
     ingest: Box<dyn Ingest>,
     expected: Expected,
-    /// None after a failed write.
+    /// `None` after a failed write.
     hashing: Option<Hashing>,
 }
 
 impl Writer {
-    /// Begins or resumes the ingest `key`; what is there already is hashed first.
+    /// Begins the ingest `key`, or resumes it and hashes the bytes that it holds.
     ///
     /// # Errors
-    /// Those of [`ContentStore::begin`].
+    /// Errors of [`ContentStore::begin`]; `Corrupt` if the ingest is shorter than it states.
     pub async fn begin<S>(store: &S, key: &str, expected: Expected) -> Result<Self>
     where
         S: ContentStore + ?Sized,
@@ -153,17 +154,17 @@ impl Writer {
         })
     }
 
-    /// The key of its ingest.
+    /// Returns the key of the ingest.
     pub fn key(&self) -> &str {
         self.ingest.key()
     }
 
-    /// Bytes written so far, by this writer and before it.
+    /// Returns the number of bytes written so far, including those of earlier writers.
     pub fn offset(&self) -> u64 {
         self.ingest.offset()
     }
 
-    /// The digest of what was written so far.
+    /// Returns the digest of what was written so far.
     ///
     /// # Errors
     /// `FailedPrecondition` after a failed write.
@@ -172,11 +173,11 @@ impl Writer {
         Ok(hashing.digest().await)
     }
 
-    /// Writes `data`; its hashing goes on meanwhile, and may end after.
+    /// Appends `data`. Hashing may finish after this returns.
     ///
     /// # Errors
-    /// `Corrupt` when it is more than expected; those of the store, after which the writer is
-    /// of no use.
+    /// `Corrupt` if there are more bytes than expected; errors of the store, after which the writer
+    /// accepts no more.
     pub async fn write(&mut self, data: Bytes) -> Result<()> {
         self.check_room(data.len() as u64)?;
         let hashing = self.hashing.take().ok_or_else(poisoned)?;
@@ -187,19 +188,19 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes `length` bytes of a file from `offset`, fewer where it ends: shared or copied within
-    /// the kernel where the store can, and hashed as they are in the ingest, whatever becomes of
-    /// the file meanwhile. How many they were.
+    /// Appends up to `length` bytes of a file from `offset`, until the file ends. Returns how many.
+    /// The store shares the bytes with the file, or copies them within the kernel, if it can. They
+    /// are hashed as stored, even if the file changes meanwhile.
     ///
     /// # Errors
-    /// As [`Writer::write`]; those of the file.
+    /// As [`Writer::write`]; errors of the file.
     pub async fn write_file(&mut self, file: &Arc<File>, offset: u64, length: u64) -> Result<u64> {
         self.check_room(length)?;
         let hashing = self.hashing.take().ok_or_else(poisoned)?;
         let (mut at, end) = (offset, offset + length);
         while at < end {
             let wanted = usize::try_from(end - at).map_or(PIECE, |left| left.min(PIECE));
-            let piece = take(&mut *self.ingest, file, at, wanted).await?;
+            let piece = append_from(&mut *self.ingest, file, at, wanted).await?;
             if piece.is_empty() {
                 break;
             }
@@ -211,11 +212,10 @@ impl Writer {
         Ok(at - offset)
     }
 
-    /// Writes what is missing of a blob of another store, whose bytes at the offset go on those that
-    /// are there.
+    /// Appends the rest of another store's blob, from the current offset.
     ///
     /// # Errors
-    /// As [`Writer::write`]; those of the reader.
+    /// As [`Writer::write`]; errors of the reader.
     pub async fn write_blob(&mut self, reader: &dyn BlobReader) -> Result<()> {
         let left = |writer: &Self| reader.size().saturating_sub(writer.offset());
         if let Some(file) = reader.file() {
@@ -244,15 +244,15 @@ impl Writer {
         }
     }
 
-    /// Expects these bytes and no others from now on.
+    /// Changes what is expected.
     pub(crate) fn expect(&mut self, digest: Digest, size: u64) {
         self.expected = Expected::exactly(digest, size);
     }
 
-    /// Drops what was written; the offset is 0 again.
+    /// Drops all bytes, so that the offset is 0 again.
     ///
     /// # Errors
-    /// Those of the store.
+    /// Errors of the store.
     pub async fn rewind(&mut self) -> Result<()> {
         self.hashing = None;
         self.ingest.rewind().await?;
@@ -260,11 +260,11 @@ impl Writer {
         Ok(())
     }
 
-    /// Checks what was written against what was expected, and publishes it with `batch`.
+    /// Checks the bytes against what was expected, and publishes them with `batch`.
     ///
     /// # Errors
-    /// `Corrupt` when digest or size are not the expected; the ingest is then kept, so that the
-    /// right bytes may still be committed by whoever knows them. Those of the store.
+    /// `Corrupt` if the digest or size is not the expected one; the ingest is then kept, because a
+    /// caller that expects these bytes can still commit it. Errors of the store.
     pub async fn commit(mut self, batch: &Batch, durability: Durability) -> Result<Committed> {
         let digest = self.digest().await?;
         let size = self.ingest.offset();
@@ -285,8 +285,8 @@ impl Writer {
     }
 }
 
-/// Adds bytes of a file to an ingest; them as the ingest has them.
-async fn take(
+/// Appends bytes of a file and returns them as stored.
+async fn append_from(
     ingest: &mut dyn Ingest,
     file: &Arc<File>,
     offset: u64,
@@ -312,5 +312,5 @@ async fn take(
 }
 
 fn poisoned() -> Error {
-    Error::precondition("an earlier write failed; begin the ingest anew").operation("write")
+    Error::precondition("an earlier write failed; start the ingest again").operation("write")
 }

@@ -1,8 +1,8 @@
-//! An ingest that begins small.
+//! An ingest that begins in the small store, and moves when it grows.
 //!
-//! The writer holds the key in the small store until it holds it in the large one, so there is
-//! one at a time across both. Whatever a crash leaves, each of the two holds a beginning of the
-//! same bytes, and who resumes takes the longer.
+//! The writer has the key open in the small store until it has it open in the large one, so there
+//! is one writer across both. After a crash, each of the two holds a prefix of the same bytes, and
+//! the next writer goes on with the longer one.
 
 use std::fs::File;
 use std::mem;
@@ -13,27 +13,27 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{Members, Side};
-use crate::content::{ContentStore, Durability, Ingest, Patience, Verified};
+use crate::content::{Backoff, ContentStore, Durability, Ingest, Verified};
 use crate::error::{Error, ErrorKind, Result};
 use crate::records::Batch;
 
-/// Most bytes that a move holds at once.
+/// How many bytes a move has in memory at once.
 const PIECE: usize = 1 << 20;
-/// How long a publish that nobody waits for any more may hold a key.
-const LETTING_GO: Duration = Duration::from_secs(30);
+/// How long to wait for a publish that was abandoned to release its key.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(super) struct SizedIngest {
     members: Arc<Members>,
-    /// Where the bytes are.
+    /// The member that holds the bytes.
     side: Side,
     ingest: Box<dyn Ingest>,
 }
 
 impl SizedIngest {
-    /// Begins in the small store; goes on in the large one where that has more.
+    /// Begins in the small store, or goes on in the large one if that has more bytes.
     pub(super) async fn begin(members: Arc<Members>, key: &str) -> Result<Self> {
         let small = members.small.begin(key).await?;
-        // Asked only now: whoever moved the key held it in the small store meanwhile.
+        // This comes second: a writer that moved the key had it open in the small store meanwhile.
         let ingests = members.large.ingests().await?;
         if !ingests.iter().any(|one| one.key == key) {
             return Ok(SizedIngest {
@@ -45,16 +45,17 @@ impl SizedIngest {
         let large = match members.large.begin(key).await {
             Ok(large) => large,
             Err(error) => {
-                // Its writer does not need the small one any more.
-                forget(&*members.small, small).await?;
+                // The writer of the large one no longer needs the small one.
+                delete(&*members.small, small).await?;
                 return Err(error);
             }
         };
-        let (side, ingest, shorter) = match large.offset() > small.offset() {
-            true => (Side::Large, large, small),
-            false => (Side::Small, small, large),
+        let (side, ingest, shorter) = if large.offset() > small.offset() {
+            (Side::Large, large, small)
+        } else {
+            (Side::Small, small, large)
         };
-        forget(members.on(side.other()), shorter).await?;
+        delete(members.on(side.other()), shorter).await?;
         Ok(SizedIngest {
             members,
             side,
@@ -62,12 +63,12 @@ impl SizedIngest {
         })
     }
 
-    /// Moves what is held to the large store. The small one keeps it until the copy is whole.
+    /// Moves the bytes to the large store. The small one keeps them until the copy is complete.
     async fn grow(&mut self) -> Result<()> {
         let key = self.ingest.key().to_owned();
         let mut large = begin_large(&*self.members.large, &key).await?;
         if large.offset() > 0 {
-            // Left by a writer whose small store did not outlive a crash.
+            // Left behind by a writer whose bytes in the small store were lost in a crash.
             large.rewind().await?;
         }
         while large.offset() < self.ingest.offset() {
@@ -83,25 +84,25 @@ impl SizedIngest {
         }
         let small = mem::replace(&mut self.ingest, large);
         self.side = Side::Large;
-        forget(&*self.members.small, small).await
+        delete(&*self.members.small, small).await
     }
 }
 
-/// Nobody else has the key; but one who went away in the middle of a publish may not have let go
-/// of it yet.
+/// Begins the ingest in the large store. No other writer has the key, but a writer that was dropped
+/// in the middle of a publish may not have released it yet.
 async fn begin_large(store: &dyn ContentStore, key: &str) -> Result<Box<dyn Ingest>> {
-    let mut patience = Patience::new(LETTING_GO);
+    let mut backoff = Backoff::new(RELEASE_TIMEOUT);
     loop {
         match store.begin(key).await {
-            Err(error) if error.kind() == ErrorKind::Busy && patience.wait().await => {}
+            Err(error) if error.kind() == ErrorKind::Busy && backoff.wait().await => {}
             outcome => return outcome,
         }
     }
 }
 
-/// Ends an ingest without a blob. It is emptied first: where another writer takes the key before
-/// it is discarded, that one finds nothing in it.
-async fn forget(store: &dyn ContentStore, mut ingest: Box<dyn Ingest>) -> Result<()> {
+/// Deletes an ingest. It is emptied first: if another writer opens the key before it is discarded,
+/// that writer finds no bytes.
+async fn delete(store: &dyn ContentStore, mut ingest: Box<dyn Ingest>) -> Result<()> {
     let key = ingest.key().to_owned();
     if ingest.offset() > 0 {
         ingest.rewind().await?;
@@ -131,7 +132,7 @@ impl Ingest for SizedIngest {
         self.ingest.append(data).await
     }
 
-    /// What may be small comes through memory, as it is moved when it is not.
+    /// In the small store bytes come through memory, because they may have to be moved.
     async fn adopt(&mut self, file: &Arc<File>, offset: u64, length: usize) -> Result<usize> {
         match self.side {
             Side::Small => Ok(0),
@@ -143,13 +144,13 @@ impl Ingest for SizedIngest {
         self.ingest.read_back(offset, length).await
     }
 
-    /// Stays where it is: what is written anew is most often the same.
+    /// Stays in its member: the bytes that are written next are usually the same.
     async fn rewind(&mut self) -> Result<()> {
         self.ingest.rewind().await
     }
 
-    /// A blob that the other store has is not stored a second time. One of another size there is
-    /// damaged, and goes when the right one is stored.
+    /// A blob that the other member has is not stored a second time. If it has another size there,
+    /// it is damaged, and is removed once the right one is stored.
     async fn publish(
         self: Box<Self>,
         verified: &Verified,
@@ -165,10 +166,10 @@ impl Ingest for SizedIngest {
         let twin = other.stat(digest).await?;
         if twin.is_some_and(|twin| twin.size == verified.size()) {
             if durability != Durability::Relaxed {
-                // Whoever published it may not have synced it.
+                // It may have been published without a sync.
                 other.flush().await?;
             }
-            forget(own, self.ingest).await?;
+            delete(own, self.ingest).await?;
             return Ok(false);
         }
         let committed = match self.side {

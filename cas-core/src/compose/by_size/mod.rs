@@ -1,13 +1,13 @@
-//! Small blobs in one store, large ones in another.
+//! A composition that keeps small blobs in one store and large ones in another.
 //!
 //! ```text
-//! up to THRESHOLD bytes    small, the home of the records and of the names
-//! more                     large, which gets bytes only
+//! up to THRESHOLD bytes    small, which also keeps the records and the names
+//! more                     large, which keeps bytes only
 //! ```
 //!
-//! An ingest begins in the small store and moves when it outgrows it. A blob that is in both, as
-//! a race or another threshold may leave it, counts as one: the small store's is shown, and to
-//! remove that removes both.
+//! An ingest begins in the small store, and moves when it outgrows it. A blob can be in both
+//! stores, after a race or a change of the threshold. It counts as one: the copy in the small store
+//! is shown, and removing it removes both.
 
 mod ingest;
 mod opener;
@@ -27,13 +27,14 @@ use crate::error::Result;
 use crate::records::Batch;
 use crate::store::Store;
 
-/// Largest blob, in bytes, of the small store where nothing else is said.
+/// The default size, in bytes, of the largest blob in the small store.
 pub const THRESHOLD: u64 = 64 << 10;
 
-/// A store that keeps blobs of up to `threshold` bytes in `small`, and larger ones in `large`.
+/// Returns a store that keeps blobs of up to `threshold` bytes in `small`, and larger ones in
+/// `large`.
 ///
-/// Its records and names are those of `small`. The two must not be one store, for the keys of
-/// their ingests would meet.
+/// `small` also keeps the records and the names. The two must be different stores, or the keys of
+/// their ingests would collide.
 pub fn by_size(small: Store, large: Arc<dyn ContentStore>, threshold: u64) -> Store {
     let capabilities = capabilities(
         small.content.capabilities(),
@@ -51,12 +52,12 @@ pub fn by_size(small: Store, large: Arc<dyn ContentStore>, threshold: u64) -> St
     }
 }
 
-/// What both keep. `Atomic` is about records, so it is the home's; `Joint` is nobody's, for the
-/// large store is not the home.
-fn capabilities(small: Capabilities, large: Capabilities, home: Capabilities) -> Capabilities {
+/// Returns what both members promise. `Atomic` is about records, so only the records store matters.
+/// `Joint` is never promised, because the large store is not the records store.
+fn capabilities(small: Capabilities, large: Capabilities, records: Capabilities) -> Capabilities {
     use Capability::{Atomic, Durable, Files, Joint, Resume, Shared};
     let has = |capability: &Capability| match capability {
-        Atomic => home.has(Atomic),
+        Atomic => records.has(Atomic),
         Joint => false,
         Durable | Resume | Shared | Files => small.has(*capability) && large.has(*capability),
     };
@@ -70,7 +71,7 @@ struct Members {
     capabilities: Capabilities,
 }
 
-/// One of the two.
+/// One of the two members.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Side {
     Small,
@@ -78,7 +79,7 @@ enum Side {
 }
 
 impl Side {
-    /// The other one.
+    /// Returns the other member.
     fn other(self) -> Side {
         match self {
             Side::Small => Side::Large,
@@ -86,12 +87,12 @@ impl Side {
         }
     }
 
-    /// The lowest bit says which member stored the blob, so that one of the other, whose own
-    /// number may be the same, is another version.
+    /// Marks the version of a blob with its member, in the lowest bit, so that equal versions of
+    /// the two members differ.
     ///
-    /// The member's highest bit is lost. Numbers that count storings or nanoseconds never reach
-    /// it, and in others two versions of one blob that differ there alone are as likely as two
-    /// that are equal.
+    /// The highest bit of the member's version is lost. Versions that count or that are nanoseconds
+    /// never use it. In random ones, two versions that differ only there are as unlikely as two
+    /// equal ones.
     fn tag(self, stat: Stat) -> Stat {
         let version = Version(stat.version.0 << 1 | self as u64);
         Stat { version, ..stat }
@@ -142,7 +143,7 @@ impl ContentStore for SizedContent {
         Ok(Box::new(ingest))
     }
 
-    /// While an ingest moves both have it; the longer one has all of it.
+    /// While an ingest moves, both members have it, and the longer one is complete.
     async fn ingests(&self) -> Result<Vec<IngestStatus>> {
         let mut found: BTreeMap<String, IngestStatus> = BTreeMap::new();
         for side in [Side::Small, Side::Large] {
@@ -156,20 +157,20 @@ impl ContentStore for SizedContent {
         Ok(found.into_values().collect())
     }
 
-    /// What was copied goes before what it was copied from, so that a crash leaves a beginning.
+    /// The copy is removed before the original, so that a crash leaves a prefix.
     async fn discard(&self, key: &str) -> Result<bool> {
         let large = self.0.large.discard(key).await?;
         let small = self.0.small.discard(key).await?;
         Ok(large || small)
     }
 
-    /// Removes the twin in the large store as well, and first: after a crash in between, the same
-    /// call again removes the rest.
+    /// Also removes the twin in the large store, and removes it first: after a crash in between,
+    /// the same call removes the rest.
     ///
-    /// The twin is no newer than what the caller saw. It was there before this very version was
-    /// found in the small store still, and a publish that meets a blob in one store leaves the
-    /// other alone; so both came of publishes at one time, and count as one storing. A twin of
-    /// another size is none: it was stored to replace a damaged blob, and stays.
+    /// The twin is not newer than the version that the caller saw. It existed before this version
+    /// was found in the small store, and a publish that finds the blob in one store leaves the
+    /// other alone. So both come from publishes at the same time, and count as one version. A blob
+    /// of another size is not a twin: it replaced a damaged blob, and stays.
     async fn remove_version(&self, digest: &Digest, version: Version) -> Result<bool> {
         let side = Side::of(version);
         let twin = match side {
@@ -186,7 +187,7 @@ impl ContentStore for SizedContent {
         self.0.on(side).remove_version(digest, stat.version).await
     }
 
-    /// Those without a twin, which are nearly all, go to their member together.
+    /// Blobs without a twin, which are nearly all, are removed from their member together.
     async fn remove_versions(&self, blobs: &[(Digest, Version)], _batch: &Batch) -> Result<bool> {
         let (mut small, mut large) = (Vec::new(), Vec::new());
         for (digest, version) in blobs {
@@ -226,7 +227,7 @@ impl ContentStore for SizedContent {
     }
 }
 
-/// Two pages in one order; of twins the small store's is shown.
+/// Merges two pages. Of twins, the one in the small store is shown.
 fn merge(small: Vec<Stat>, large: Vec<Stat>) -> impl Iterator<Item = Stat> {
     let mut small = small.into_iter().peekable();
     let mut large = large.into_iter().peekable();
@@ -250,7 +251,7 @@ fn merge(small: Vec<Stat>, large: Vec<Stat>) -> impl Iterator<Item = Stat> {
 mod tests {
     use super::*;
 
-    /// Every set of capabilities there is.
+    /// Returns every possible set of capabilities.
     fn sets() -> impl Iterator<Item = Capabilities> {
         (0..1_u32 << Capability::ALL.len()).map(|bits| {
             let chosen = |(number, _): &(usize, Capability)| bits >> number & 1 == 1;
@@ -260,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn promises_nothing_that_a_member_does_not() {
+    fn nothing_is_promised_that_a_member_does_not_promise() {
         for small in sets() {
             for large in sets() {
                 let both = capabilities(small, large, small);
@@ -275,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn promises_what_both_do() {
+    fn everything_is_promised_that_both_members_promise() {
         let all: Capabilities = Capability::ALL.into_iter().collect();
         let both = capabilities(all, all, all);
         assert_eq!(both.iter().count(), Capability::ALL.len() - 1);
@@ -285,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn one_number_of_two_members_is_two_versions() {
+    fn equal_versions_of_the_two_members_differ() {
         let stat = |version| Stat {
             digest: Digest::sha256(b"x"),
             size: 1,

@@ -1,4 +1,4 @@
-//! `by-size:///place?small=SCHEME&large=SCHEME&threshold=64KiB`.
+//! The URL of the composition: `by-size:///place?small=SCHEME&large=SCHEME&threshold=64KiB`.
 
 use async_trait::async_trait;
 
@@ -8,7 +8,7 @@ use crate::location::Location;
 use crate::registry::{Composer, Registry};
 use crate::store::Store;
 
-/// Opens `by-size`: two members and, if it is not [`THRESHOLD`], how large a small blob may be.
+/// Opens `by-size`: two members, and optionally a threshold other than [`THRESHOLD`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct BySize;
 

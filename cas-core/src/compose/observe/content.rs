@@ -1,4 +1,4 @@
-//! Content, ingests and readers that are watched.
+//! Content, ingests and readers that report their calls.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -105,7 +105,7 @@ impl BlobReader for Reader {
         self.watch.moves(Operation::ReadAt, call, Bytes::len).await
     }
 
-    /// What is read through the file is not told.
+    /// What is read through the file is not reported.
     fn file(&self) -> Option<&Arc<File>> {
         self.inner.file()
     }

@@ -1,4 +1,4 @@
-//! The observer that most want: sums.
+//! An observer that counts.
 
 use std::array;
 use std::collections::BTreeMap;
@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{Event, Observer, Operation};
 
-/// Counts every operation; any number of threads may tell it and ask it at once.
+/// Counts the calls of every operation, their errors, bytes and time.
 pub struct Counters([Counter; Operation::ALL.len()]);
 
 #[derive(Default)]
@@ -20,14 +20,14 @@ struct Counter {
     longest: AtomicU64,
 }
 
-/// What one operation came to.
+/// The sums of one operation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
     /// Calls that ended.
     pub calls: u64,
-    /// Those of them that failed.
+    /// Calls that failed.
     pub errors: u64,
-    /// Bytes moved by the others.
+    /// Bytes moved by calls that succeeded.
     pub bytes: u64,
     /// Nanoseconds of all calls together.
     pub total_ns: u64,
@@ -36,12 +36,12 @@ pub struct Counts {
 }
 
 impl Counters {
-    /// Counters at zero.
+    /// Returns counters at zero.
     pub fn new() -> Self {
         Counters(array::from_fn(|_| Counter::default()))
     }
 
-    /// What one operation came to so far.
+    /// Returns the sums of one operation so far.
     pub fn of(&self, operation: Operation) -> Counts {
         let counter = &self.0[operation as usize];
         Counts {
@@ -53,8 +53,8 @@ impl Counters {
         }
     }
 
-    /// What every operation that was called came to, by its name. While calls go on, the numbers
-    /// of one operation may be of moments a few calls apart.
+    /// Returns the sums of every operation that was called, by its name. While calls go on, the
+    /// numbers of one operation may be a few calls apart.
     pub fn snapshot(&self) -> BTreeMap<&'static str, Counts> {
         let all = Operation::ALL.iter();
         all.map(|operation| (operation.name(), self.of(*operation)))

@@ -1,4 +1,4 @@
-//! What an observer hears.
+//! The events that an observer receives.
 
 use std::time::Duration;
 
@@ -7,19 +7,19 @@ use crate::error::ErrorKind;
 /// A call that ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// What was called.
+    /// The method that was called.
     pub operation: Operation,
-    /// Bytes of content that it moved, or of records that it loaded or wrote; none when it failed.
+    /// Bytes of content that it moved, or bytes of records that it loaded or wrote; 0 if it failed.
     pub bytes: u64,
     /// How long it took.
     pub elapsed: Duration,
-    /// How it failed, if it did.
+    /// The kind of its error, if it failed.
     pub error: Option<ErrorKind>,
 }
 
-/// What a call is about.
+/// The trait that a method belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Subject {
+pub enum Interface {
     /// A [`ContentStore`](crate::ContentStore).
     Content,
     /// A [`BlobReader`](crate::BlobReader).
@@ -33,7 +33,7 @@ pub enum Subject {
 }
 
 macro_rules! operations {
-    ($($(#[$doc:meta])* $name:ident => $subject:ident, $text:literal;)*) => {
+    ($($(#[$doc:meta])* $name:ident => $interface:ident, $text:literal;)*) => {
         /// A method of a store and its parts.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Operation {
@@ -41,17 +41,17 @@ macro_rules! operations {
         }
 
         impl Operation {
-            /// All of them.
+            /// Every operation.
             pub const ALL: &[Operation] = &[$(Operation::$name),*];
 
-            /// What it is a method of.
-            pub const fn subject(self) -> Subject {
+            /// Returns the trait that it is a method of.
+            pub const fn interface(self) -> Interface {
                 match self {
-                    $(Operation::$name => Subject::$subject,)*
+                    $(Operation::$name => Interface::$interface,)*
                 }
             }
 
-            /// The name in reports: subject and method.
+            /// Returns the name for reports, as in `content.stat`.
             pub const fn name(self) -> &'static str {
                 match self {
                     $(Operation::$name => $text,)*
@@ -82,23 +82,23 @@ operations! {
     Flush => Content, "content.flush";
     /// [`ContentStore::compact`](crate::ContentStore::compact).
     Compact => Content, "content.compact";
-    /// [`BlobReader::read_at`](crate::BlobReader::read_at); the bytes are those read.
+    /// [`BlobReader::read_at`](crate::BlobReader::read_at); counts the bytes that were read.
     ReadAt => Reader, "reader.read_at";
-    /// [`Ingest::append`](crate::Ingest::append); the bytes are those appended.
+    /// [`Ingest::append`](crate::Ingest::append); counts the bytes that were appended.
     Append => Ingest, "ingest.append";
-    /// [`Ingest::adopt`](crate::Ingest::adopt); the bytes are those added.
+    /// [`Ingest::adopt`](crate::Ingest::adopt); counts the bytes that were added.
     Adopt => Ingest, "ingest.adopt";
-    /// [`Ingest::read_back`](crate::Ingest::read_back); the bytes are those read.
+    /// [`Ingest::read_back`](crate::Ingest::read_back); counts the bytes that were read.
     ReadBack => Ingest, "ingest.read_back";
     /// [`Ingest::rewind`](crate::Ingest::rewind).
     Rewind => Ingest, "ingest.rewind";
-    /// [`Ingest::publish`](crate::Ingest::publish); the bytes are those of the blob.
+    /// [`Ingest::publish`](crate::Ingest::publish); counts the bytes of the blob.
     Publish => Ingest, "ingest.publish";
-    /// [`Records::load`](crate::Records::load); the bytes are those of the value.
+    /// [`Records::load`](crate::Records::load); counts the bytes of the value.
     Load => Records, "records.load";
-    /// [`Records::commit`](crate::Records::commit); the bytes are those of the values.
+    /// [`Records::commit`](crate::Records::commit); counts the bytes of the values.
     Commit => Records, "records.commit";
-    /// [`Records::scan`](crate::Records::scan); the bytes are those of the values.
+    /// [`Records::scan`](crate::Records::scan); counts the bytes of the values.
     Scan => Records, "records.scan";
     /// [`ImageStore::get`](crate::ImageStore::get).
     Get => Images, "images.get";

@@ -1,6 +1,7 @@
-//! A store that tells what it does: each call, with its bytes, its time and how it failed.
+//! Metrics: a store that reports each call to an observer, with its bytes, its duration and its
+//! error.
 //!
-//! Nothing else is changed, capabilities included. A call that is cancelled is not told.
+//! Nothing else changes, including the capabilities. A call that is cancelled is not reported.
 
 mod content;
 mod counters;
@@ -11,18 +12,18 @@ use std::sync::Arc;
 use std::time::Instant;
 
 pub use self::counters::{Counters, Counts};
-pub use self::event::{Event, Operation, Subject};
+pub use self::event::{Event, Interface, Operation};
 use crate::error::Result;
 use crate::store::Store;
 
-/// Is told of every call that ended.
+/// Receives an event for every call that ended.
 pub trait Observer: Send + Sync + 'static {
-    /// Called where the call was made, before its caller hears of it: it must be quick.
+    /// Called on the thread of the call, before the call returns. It must be quick.
     fn observe(&self, event: &Event);
 }
 
-/// `store`, with `observer` told of every call of its content, ingests, readers, records and
-/// images.
+/// Returns `store`, with every call of its content, ingests, readers, records and images reported
+/// to `observer`.
 pub fn observe(store: Store, observer: Arc<dyn Observer>) -> Store {
     let watch = Watch(observer);
     Store {
@@ -46,7 +47,7 @@ impl Watch {
         self.moves(operation, call, |_| 0).await
     }
 
-    /// Runs one call; `bytes` tells how many it moved when it ended well.
+    /// Runs one call. `bytes` returns how many bytes it moved, if it succeeded.
     async fn moves<T>(
         &self,
         operation: Operation,

@@ -1,4 +1,4 @@
-//! Records and images that are watched.
+//! Records and images that report their calls.
 
 use std::sync::Arc;
 
