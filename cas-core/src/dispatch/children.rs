@@ -1,4 +1,4 @@
-//! What a document lists.
+//! The children of a manifest or an index.
 
 use async_trait::async_trait;
 use base64::Engine as _;
@@ -13,12 +13,11 @@ use crate::document::Document;
 use crate::error::{Error, Result};
 use crate::media_type::MediaType;
 
-/// The whole of a small blob: embedded in its descriptor, or else from the store; checked either
-/// way.
+/// Returns a whole small blob, from the data embedded in its descriptor or else from the store. It
+/// is checked against the descriptor either way.
 ///
 /// # Errors
-/// Those of [`ContentExt::fetch`]; `Corrupt` when the embedded data is not what the descriptor
-/// says.
+/// Errors of [`ContentExt::fetch`]; `Corrupt` if the embedded data does not match the descriptor.
 pub async fn read(content: &dyn ContentStore, descriptor: &Descriptor) -> Result<Bytes> {
     match &descriptor.data {
         None => content.fetch(descriptor).await,
@@ -33,7 +32,7 @@ pub async fn read(content: &dyn ContentStore, descriptor: &Descriptor) -> Result
 fn embedded(text: &str, descriptor: &Descriptor) -> Result<Bytes> {
     let data = BASE64_STANDARD
         .decode(text)
-        .map_err(|error| Error::corrupt(format!("is no base64: {error}")).source(error))?;
+        .map_err(|error| Error::corrupt(format!("invalid base64: {error}")).source(error))?;
     if data.len() as u64 != descriptor.size {
         let (expected, found) = (descriptor.size, data.len());
         return Err(Error::corrupt(format!(
@@ -42,15 +41,17 @@ fn embedded(text: &str, descriptor: &Descriptor) -> Result<Bytes> {
     }
     let found = Digest::of(descriptor.digest.algorithm(), &data);
     if found != descriptor.digest {
-        return Err(Error::corrupt(format!("the data hashes to {found}")));
+        return Err(Error::corrupt(format!(
+            "the embedded data hashes to {found}"
+        )));
     }
     Ok(data.into())
 }
 
-/// The manifest or index of a descriptor.
+/// Returns the manifest or index of a descriptor.
 ///
 /// # Errors
-/// Those of [`read`] and [`Document::parse`]; `Unsupported` for another type, unread.
+/// Errors of [`read`] and [`Document::parse`]; `Unsupported` for another type, without reading it.
 pub async fn document(content: &dyn ContentStore, descriptor: &Descriptor) -> Result<Document> {
     let media_type = &descriptor.media_type;
     if !media_type.is_document() {
@@ -63,7 +64,7 @@ pub async fn document(content: &dyn ContentStore, descriptor: &Descriptor) -> Re
     parse(descriptor, &read(content, descriptor).await?)
 }
 
-/// The manifest or index that `data`, the content of `descriptor`, is.
+/// Parses `data`, the content of `descriptor`, as a manifest or an index.
 pub(crate) fn parse(descriptor: &Descriptor, data: &[u8]) -> Result<Document> {
     let document = Document::parse(&descriptor.media_type, data)
         .map_err(|error| error.operation("parse document").subject(descriptor.digest))?;
@@ -71,7 +72,8 @@ pub(crate) fn parse(descriptor: &Descriptor, data: &[u8]) -> Result<Document> {
     Ok(document)
 }
 
-/// The empty document of OCI artifacts is two bytes that everybody knows.
+/// Checks that a child of the type of OCI's empty document is that document, whose two bytes are
+/// known.
 fn check_empty(descriptor: &Descriptor) -> Result<()> {
     let digest = Digest::of(descriptor.digest.algorithm(), b"{}");
     if descriptor.media_type != MediaType::OCI_EMPTY
@@ -80,14 +82,14 @@ fn check_empty(descriptor: &Descriptor) -> Result<()> {
         return Ok(());
     }
     Err(
-        Error::corrupt("is listed as the empty JSON document, but is not `{}` of two bytes")
+        Error::corrupt("is listed as the empty JSON document, but is not the two bytes `{}`")
             .operation("check descriptor")
             .subject(descriptor.digest),
     )
 }
 
-/// What content lists: the configuration and the layers of a manifest in order, the manifests of
-/// an index; nothing for any other type.
+/// Returns the children of a descriptor: the configuration and the layers of a manifest in order,
+/// the manifests of an index, or none for any other type.
 ///
 /// # Errors
 /// As [`document`].
@@ -101,12 +103,12 @@ pub async fn children(
         return Ok(document.children().cloned().collect());
     }
     if !media_type.is_layer() && !media_type.is_known_config() {
-        tracing::debug!(%media_type, digest = %descriptor.digest, "unknown type taken as a leaf");
+        tracing::debug!(%media_type, digest = %descriptor.digest, "descriptor of unknown type is treated as a leaf");
     }
     Ok(Vec::new())
 }
 
-/// The handler that returns [`children`].
+/// Returns a handler that returns the [`children`] of each descriptor.
 pub fn children_handler(content: &dyn ContentStore) -> impl Handler + '_ {
     Children(content)
 }

@@ -1,8 +1,8 @@
-//! The one engine that visits an image: a [`Handler`] is called for each descriptor, and what it
-//! returns is visited next, in order by [`walk`] or side by side by [`dispatch`].
+//! Visiting an image: a [`Handler`] is called for each descriptor, and the children that it returns
+//! are visited next, in order by [`walk`] or in parallel by [`dispatch`].
 //!
 //! Both visit repeated content once, and both are bounded by [`limit`](crate::limit), so that no
-//! index can keep them busy. They spawn nothing: any executor will do.
+//! image can keep them busy for ever. They spawn no tasks and run on any executor.
 
 mod children;
 mod platforms;
@@ -22,30 +22,30 @@ pub use walk::{dispatch, walk, walk_not_empty};
 use crate::descriptor::Descriptor;
 use crate::error::Result;
 
-/// What a handler says of a descriptor.
+/// What to do after a handler has seen a descriptor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// Visit these.
+    /// Visit these children.
     Children(Vec<Descriptor>),
-    /// This descriptor is done with: handlers after this one are not asked, and what those before
-    /// it returned is visited.
+    /// Call no further handler for this descriptor, and visit the children that earlier handlers
+    /// returned.
     Stop,
-    /// Nothing is visited below this descriptor, whatever other handlers returned.
+    /// Visit nothing below this descriptor, even if other handlers returned children.
     Skip,
 }
 
 impl Next {
-    /// Nothing below, as far as this handler knows.
+    /// No children.
     pub const NONE: Next = Next::Children(Vec::new());
 }
 
 /// Handles one descriptor.
 #[async_trait]
 pub trait Handler: Send + Sync {
-    /// Does what there is to do, and says what to visit next.
+    /// Handles the descriptor. Returns what to visit next.
     ///
     /// # Errors
-    /// Any; it ends the visit.
+    /// Any error ends the visit.
     async fn handle(&self, descriptor: &Descriptor) -> Result<Next>;
 }
 
@@ -62,7 +62,7 @@ macro_rules! through_pointer {
 
 through_pointer!(&H, Box<H>, Arc<H>);
 
-/// A handler from a closure.
+/// Returns a handler that calls `function`.
 pub fn handler_fn<F, R>(function: F) -> impl Handler
 where
     F: Fn(Descriptor) -> R + Send + Sync,
@@ -84,8 +84,8 @@ where
     }
 }
 
-/// A handler that asks `sequence` in turn and returns the children of all; see [`Next`] for how
-/// one of them ends it.
+/// Returns a handler that calls the handlers of `sequence` in order and returns the children of
+/// all. [`Next`] says how one of them ends the sequence.
 pub fn handlers<'a>(sequence: Vec<Box<dyn Handler + 'a>>) -> impl Handler + 'a {
     Sequence(sequence)
 }

@@ -1,4 +1,4 @@
-//! Wrappers that choose among children by their platform.
+//! Handlers that choose among children by platform.
 
 use std::cmp::Ordering;
 
@@ -9,7 +9,8 @@ use crate::descriptor::Descriptor;
 use crate::error::{Error, Result};
 use crate::platform::Matcher;
 
-/// `handler` without the children for other platforms; those that name none are kept.
+/// Wraps `handler` so that children for other platforms are left out. Children without a platform
+/// are kept.
 pub fn filter_platforms<'a>(
     handler: impl Handler + 'a,
     matcher: &'a dyn Matcher,
@@ -33,11 +34,12 @@ impl<H: Handler> Handler for FilterPlatforms<'_, H> {
     }
 }
 
-/// `handler` with the children of an index in order, the best match first and those without a
-/// platform last, and no more than `most` of them; 0 is no limit.
+/// Wraps `handler` so that the children of an index are sorted, the best match first and those
+/// without a platform last, and at most `most` of them are returned. If `most` is 0, there is no
+/// limit.
 ///
-/// The handler fails with `NotFound` when there is a limit and an index has no children: filter
-/// by platform first.
+/// With a limit, the handler fails with `NotFound` for an index without children: filter by
+/// platform first.
 pub fn limit_manifests<'a>(
     handler: impl Handler + 'a,
     matcher: &'a dyn Matcher,
@@ -79,7 +81,7 @@ impl<H: Handler> Handler for LimitManifests<'_, H> {
     }
 }
 
-/// Whether a descriptor names no platform, or one that will do.
+/// Returns whether a descriptor names no platform or one that matches.
 pub(crate) fn suits(descriptor: &Descriptor, matcher: &dyn Matcher) -> bool {
     descriptor
         .platform
@@ -87,21 +89,23 @@ pub(crate) fn suits(descriptor: &Descriptor, matcher: &dyn Matcher) -> bool {
         .is_none_or(|platform| matcher.matches(platform))
 }
 
-/// Those that match as well as the best does, and those that name no platform.
+/// Returns the descriptors that match as well as the best one, and those without a platform.
 pub fn choose(listed: &[Descriptor], matcher: &dyn Matcher) -> Vec<Descriptor> {
-    let said = listed.iter().filter_map(|child| child.platform.as_ref());
-    let best = said
-        .filter(|said| matcher.matches(said))
+    let platforms = listed.iter().filter_map(|child| child.platform.as_ref());
+    let best = platforms
+        .filter(|platform| matcher.matches(platform))
         .min_by(|a, b| matcher.compare(a, b));
     let wanted = |child: &&Descriptor| match (&child.platform, best) {
         (None, _) => true,
-        (Some(said), Some(best)) => matcher.matches(said) && matcher.compare(said, best).is_eq(),
+        (Some(platform), Some(best)) => {
+            matcher.matches(platform) && matcher.compare(platform, best).is_eq()
+        }
         (Some(_), None) => false,
     };
     listed.iter().filter(wanted).cloned().collect()
 }
 
-/// The order of manifests: the best match first, those without a platform last.
+/// Compares manifests: the best match comes first, and those without a platform last.
 pub(crate) fn best_first(matcher: &dyn Matcher, a: &Descriptor, b: &Descriptor) -> Ordering {
     match (&a.platform, &b.platform) {
         (Some(a), Some(b)) => matcher.compare(a, b),

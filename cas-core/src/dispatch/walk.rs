@@ -1,4 +1,4 @@
-//! In order, or side by side; both with the same bounds.
+//! The two ways to visit an image, in order and in parallel, with the same bounds.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,12 +15,12 @@ use crate::error::{Error, Result};
 use crate::limit;
 use crate::media_type::MediaType;
 
-/// Visits `roots` and all below them one after the other: a descriptor, then its children, then
-/// its next sibling.
+/// Visits `roots` and everything below them in order: a descriptor, then its children, then its
+/// next sibling.
 ///
 /// # Errors
-/// The first of the handler; `OutOfRange` when indexes are nested deeper than
-/// [`limit::INDEX_DEPTH`], or more than [`limit::WALK`] descriptors are listed.
+/// The first error of the handler; `OutOfRange` if indexes are nested deeper than
+/// [`limit::INDEX_DEPTH`] or more than [`limit::WALK`] descriptors are listed.
 pub async fn walk(handler: &dyn Handler, roots: &[Descriptor]) -> Result<()> {
     let mut bounds = Bounds::default();
     let mut pending = bounds.admit(roots.to_vec(), 0)?;
@@ -37,22 +37,22 @@ pub async fn walk(handler: &dyn Handler, roots: &[Descriptor]) -> Result<()> {
     Ok(())
 }
 
-/// As [`walk`], but at least one descriptor must have had children.
+/// As [`walk`], but fails if no descriptor has children.
 ///
 /// # Errors
-/// As [`walk`]; `NotFound` when none had: the image may be filtered out.
+/// As [`walk`]; `NotFound` if no descriptor has children, perhaps because a filter left them out.
 pub async fn walk_not_empty(handler: &dyn Handler, roots: &[Descriptor]) -> Result<()> {
     let watched = Watched {
         handler,
         found: AtomicBool::new(false),
     };
     walk(&watched, roots).await?;
-    match watched.found.into_inner() {
-        true => Ok(()),
-        false => Err(Error::not_found(
-            "the walk met no children; the image may be filtered out",
-        )),
+    if watched.found.into_inner() {
+        return Ok(());
     }
+    Err(Error::not_found(
+        "no descriptor has children; a filter may have left them out",
+    ))
 }
 
 struct Watched<'a> {
@@ -71,15 +71,15 @@ impl Handler for Watched<'_> {
     }
 }
 
-/// Visits `roots` and all below them, siblings side by side.
+/// Visits `roots` and everything below them, siblings in parallel.
 ///
-/// A permit of `limiter` is held while a handler runs, never while what it returned is visited:
-/// one permit is enough for any depth. Without a limiter only [`limit::WALK`] bounds how many
-/// handlers run at once. On the first error the other handlers are dropped where they wait, and
-/// none runs once this has returned.
+/// Each handler runs under a permit of `limiter`, which is returned before the children are
+/// visited, so that one permit is enough for any depth. Without a limiter, only [`limit::WALK`]
+/// bounds how many handlers run at once. The first error drops the handlers that still run; none
+/// runs after this has returned.
 ///
 /// # Errors
-/// As [`walk`]; `Cancelled` when the limiter is closed.
+/// As [`walk`]; `Cancelled` if the limiter is closed.
 pub async fn dispatch(
     handler: &dyn Handler,
     limiter: Option<&Semaphore>,
@@ -124,11 +124,11 @@ async fn run(
 /// A descriptor to visit.
 struct Visit {
     descriptor: Descriptor,
-    /// Indexes on the way to it, itself included.
+    /// How many indexes are on the path to it, itself included.
     indexes: usize,
 }
 
-/// What has been met on a walk, against what may be.
+/// What a walk has met so far, to enforce its bounds.
 #[derive(Default)]
 struct Bounds {
     listed: usize,

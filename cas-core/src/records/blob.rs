@@ -1,4 +1,4 @@
-//! The record of a blob: what is known of it beside its bytes.
+//! The record of a blob: what a store knows about it besides its bytes.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,54 +15,55 @@ use crate::error::{Error, Result};
 use crate::labels::{Labels, check_labels};
 use crate::media_type::MediaType;
 
-/// What a store knows of a blob; written with the publish of its bytes, or before it.
+/// What a store knows about a blob. It is written when the bytes are published, or before.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlobRecord {
     /// Length in bytes.
     pub size: u64,
-    /// Its type, where whoever stored it knew.
+    /// Its media type, if it was known when the blob was stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media_type: Option<MediaType>,
-    /// Labels; those that begin with `containerd.io/gc.` are edges for the collector.
+    /// Labels. Those that begin with `containerd.io/gc.` are edges for garbage collection.
     #[serde(default, skip_serializing_if = "Labels::is_empty")]
     pub labels: Labels,
-    /// What its document lists, in order.
+    /// The children that the blob lists, in order, if it is a document.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub children: Vec<Digest>,
-    /// Children that were not stored with it and that it does not keep: those of other platforms,
-    /// layers that are not distributed. Any other child that is missing was lost.
+    /// Children that were left out on purpose and that the blob does not keep: those for other
+    /// platforms, layers that are not distributed. Any other child that is missing was lost.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub absent: BTreeSet<Digest>,
-    /// Jobs that count on it: the ids of their leases, some of them ended.
+    /// The ids of the leases that pin it; some of them may have ended.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub leases: BTreeSet<String>,
-    /// Until when it is kept without a lease; nothing when it was stored with one.
+    /// Until when it is kept without a lease; `None` if it was stored under a lease.
     #[serde(
         default,
         with = "crate::time::optional",
         skip_serializing_if = "Option::is_none"
     )]
     pub expires_at: Option<SystemTime>,
-    /// Set once it is condemned: it counts as absent, and the bytes of this version go.
+    /// Set when a collection decides to remove the blob. From then on it counts as absent, and the
+    /// bytes of this version are removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tombstone: Option<Tombstone>,
-    /// When it was stored first.
+    /// When its record was made.
     #[serde(with = "crate::time")]
     pub created_at: SystemTime,
-    /// When its record changed last.
+    /// When its record was last changed.
     #[serde(with = "crate::time")]
     pub updated_at: SystemTime,
 }
 
-/// What a collection is about to remove.
+/// Marks a blob that a collection is about to remove.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tombstone {
-    /// The bytes that go; nothing when there were none.
+    /// The version of the bytes that are removed; `None` if there were no bytes.
     pub version: Option<Version>,
 }
 
 impl BlobRecord {
-    /// The record of a blob stored now, without a lease.
+    /// Returns the record of a blob that is stored now, without a lease.
     pub fn new(size: u64, media_type: Option<MediaType>) -> Self {
         let now = SystemTime::now();
         BlobRecord {
@@ -80,20 +81,21 @@ impl BlobRecord {
     }
 }
 
-/// The view of [`Table::Blobs`] in a home of records.
+/// The records of blobs: a typed view of [`Table::Blobs`].
 #[derive(Clone)]
 pub struct Blobs(Arc<dyn Records>);
 
 impl Blobs {
-    /// The view of `records`.
+    /// Returns the view of `records`.
     pub fn new(records: Arc<dyn Records>) -> Self {
         Blobs(records)
     }
 
-    /// The record of a blob, condemned or not, and its revision.
+    /// Returns the record of a blob and its revision, or `None` if there is none. The blob may be
+    /// tombstoned.
     ///
     /// # Errors
-    /// `Corrupt` when it does not parse; those of the store.
+    /// `Corrupt` if it does not parse; errors of the store.
     pub async fn load(&self, digest: &Digest) -> Result<Option<(BlobRecord, Revision)>> {
         let record = self.0.load(Table::Blobs, &digest.to_string()).await?;
         record
@@ -101,10 +103,10 @@ impl Blobs {
             .transpose()
     }
 
-    /// The change that writes the record, for the batch of a publish.
+    /// Adds a write of the record to `batch`, which may be published with the bytes.
     ///
     /// # Errors
-    /// `InvalidArgument` for labels over their bounds.
+    /// `InvalidArgument` for labels that exceed their bounds.
     pub fn put(
         batch: &mut Batch,
         digest: &Digest,
@@ -116,12 +118,12 @@ impl Blobs {
         Ok(())
     }
 
-    /// Changes the record of a blob, again where the compare-and-swap is lost; `None` is a blob
-    /// without a record. Returns what was written.
+    /// Changes the record of a blob, and retries if another writer was faster. `change` is called
+    /// with `None` for a blob without a record. Returns the record as written.
     ///
     /// # Errors
-    /// Those of `change`; `NotFound` when the blob is being collected; `Conflict` when others keep
-    /// winning.
+    /// Errors of `change`; `NotFound` if the blob is being collected; `Conflict` if every attempt
+    /// lost against another writer.
     pub async fn update<F>(&self, digest: &Digest, change: F) -> Result<BlobRecord>
     where
         F: Fn(Option<BlobRecord>) -> Result<BlobRecord> + Send + Sync,
@@ -137,9 +139,12 @@ impl Blobs {
             Some((record, revision)) => (Some(record), Expect::Revision(revision)),
             None => (None, Expect::Absent),
         };
-        let dead = |record: &BlobRecord| record.tombstone.is_some();
-        if found.as_ref().is_some_and(dead) {
-            return Err(Error::not_found("is being collected; store it again").subject(digest));
+        let tombstoned = |record: &BlobRecord| record.tombstone.is_some();
+        if found.as_ref().is_some_and(tombstoned) {
+            return Err(Error::not_found(
+                "the blob is being removed by a collection; store it again",
+            )
+            .subject(digest));
         }
         let before = found.clone();
         let mut record = change(found)?;
@@ -152,10 +157,10 @@ impl Blobs {
         self.0.commit(&batch).await.map(|()| record)
     }
 
-    /// Removes the record; false when there is none.
+    /// Removes the record. Returns false if there is none.
     ///
     /// # Errors
-    /// Those of the store.
+    /// Errors of the store.
     pub async fn remove(&self, digest: &Digest) -> Result<bool> {
         let key = digest.to_string();
         let there = self.0.load(Table::Blobs, &key).await?.is_some();
@@ -168,7 +173,7 @@ impl Blobs {
 pub(crate) fn encode(record: &BlobRecord) -> Result<Bytes> {
     serde_json::to_vec(record)
         .map(Bytes::from)
-        .map_err(|error| Error::internal("a blob record does not serialise").source(error))
+        .map_err(|error| Error::internal("a blob record could not be serialised").source(error))
 }
 
 pub(crate) fn decode(record: &Record) -> Result<BlobRecord> {

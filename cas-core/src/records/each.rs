@@ -1,10 +1,10 @@
-//! All records of a table, page by page.
+//! Reading all records of a table, page by page.
 
 use super::{Record, Records, Table};
 use crate::error::Result;
 use crate::pool::give_way;
 
-/// Records that are loaded at once.
+/// How many records are loaded at once.
 const PAGE: usize = 256;
 
 /// Calls `visit` for every record of `table` whose key begins with `prefix`, in byte order. Pages
@@ -24,7 +24,7 @@ pub(crate) async fn each(
         for record in &page {
             visit(record)?;
         }
-        // Most stores answer at once, and other tasks share this thread.
+        // Most stores answer without yielding, and other tasks share this thread.
         give_way().await;
         match page.into_iter().nth(PAGE - 1) {
             Some(last) => after = Some(last.key),

@@ -1,4 +1,4 @@
-//! Leases: what keeps things that no name holds yet, or no more.
+//! The records of leases, which keep things that no name refers to yet, or no longer.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -16,22 +16,23 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::labels::{Labels, check_labels};
 use crate::limit;
 
-/// A lease, as it is kept.
+/// A lease.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
-    /// Labels; `containerd.io/gc.expire` and `containerd.io/gc.flat` mean what they mean there.
+    /// Labels. `containerd.io/gc.expire` and `containerd.io/gc.flat` have the meaning that
+    /// containerd gives them.
     #[serde(default, skip_serializing_if = "Labels::is_empty")]
     pub labels: Labels,
-    /// Who made it; nobody else removes it before it has expired.
+    /// The job that made it. Until the lease expires, no other may delete it.
     pub owner: String,
-    /// What it keeps, and all below that unless it is flat. Blobs that a job counts on name its
-    /// lease in their own records instead.
+    /// The resources that it keeps, and everything below them unless the lease is flat. Blobs that
+    /// a job pins are not listed here: their records name the lease.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub resources: BTreeSet<Resource>,
     /// When it was made.
     #[serde(with = "crate::time")]
     pub created_at: SystemTime,
-    /// When it ends by itself; nothing is never.
+    /// When it expires; `None` is never.
     #[serde(
         default,
         with = "crate::time::optional",
@@ -41,7 +42,7 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// A lease of `owner`, made now, that keeps nothing yet.
+    /// Returns a lease of `owner`, made now, without resources.
     pub fn new(owner: impl Into<String>, expires_at: Option<SystemTime>) -> Self {
         Lease {
             labels: Labels::new(),
@@ -53,7 +54,7 @@ impl Lease {
     }
 }
 
-/// A thing that a lease keeps, written as containerd does: `content/DIGEST`, `images/NAME`,
+/// A thing that a lease can keep, written as containerd does: `content/DIGEST`, `images/NAME`,
 /// `ingests/KEY`, `snapshots/SNAPSHOTTER/KEY`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Resource {
@@ -125,34 +126,34 @@ impl<'de> Deserialize<'de> for Resource {
     }
 }
 
-/// The view of [`Table::Leases`] in a home of records.
+/// The records of leases: a typed view of [`Table::Leases`].
 #[derive(Clone)]
 pub struct Leases(Arc<dyn Records>);
 
 impl Leases {
-    /// The view of `records`.
+    /// Returns the view of `records`.
     pub fn new(records: Arc<dyn Records>) -> Self {
         Leases(records)
     }
 
-    /// Makes a lease.
+    /// Creates a lease.
     ///
     /// # Errors
-    /// `AlreadyExists`; `InvalidArgument` for an id of other than 1 to [`limit::NAME`] characters
-    /// without blanks, or labels over their bounds.
+    /// `AlreadyExists`; `InvalidArgument` unless the id has 1 to [`limit::NAME`] bytes without
+    /// blanks or control characters, or if labels exceed their bounds.
     pub async fn create(&self, id: &str, lease: &Lease) -> Result<()> {
         let blank = |character: char| character.is_control() || character.is_whitespace();
         if id.is_empty() || id.len() > limit::NAME || id.chars().any(blank) {
             let expected = limit::NAME;
             return Err(Error::invalid(format!(
-                "expected an id of 1 to {expected} bytes without blanks"
+                "invalid lease id: expected 1 to {expected} bytes without blanks"
             ))
             .operation("create lease")
             .subject(format!("{id:.100}")));
         }
         match self.write(id, lease, Expect::Absent).await {
             Err(error) if error.kind() == ErrorKind::Conflict => Err(Error::already_exists(
-                "a lease of this id exists; choose another",
+                "a lease with this id already exists; choose another id",
             )
             .operation("create lease")
             .subject(id)),
@@ -160,10 +161,10 @@ impl Leases {
         }
     }
 
-    /// The lease and its revision, or nothing; it may have expired.
+    /// Returns a lease and its revision, or `None` if there is none. The lease may have expired.
     ///
     /// # Errors
-    /// `Corrupt` when it does not parse; those of the store.
+    /// `Corrupt` if it does not parse; errors of the store.
     pub async fn load(&self, id: &str) -> Result<Option<(Lease, Revision)>> {
         let record = self.0.load(Table::Leases, id).await?;
         record
@@ -171,7 +172,7 @@ impl Leases {
             .transpose()
     }
 
-    /// All leases with their ids and revisions, in the order of their ids.
+    /// Returns all leases with their ids and revisions, in the order of their ids.
     ///
     /// # Errors
     /// As [`Leases::load`].
@@ -185,10 +186,10 @@ impl Leases {
         Ok(leases)
     }
 
-    /// Changes a lease, again where the compare-and-swap is lost.
+    /// Changes a lease, and retries if another writer was faster. Returns the lease as written.
     ///
     /// # Errors
-    /// `NotFound` when it has ended; those of `change`.
+    /// `NotFound` if it has ended; errors of `change`.
     pub async fn update<F>(&self, id: &str, change: F) -> Result<Lease>
     where
         F: Fn(&mut Lease) -> Result<()> + Send + Sync,
@@ -203,10 +204,10 @@ impl Leases {
         .await
     }
 
-    /// Lets a lease end `ttl` from now.
+    /// Makes a lease expire `ttl` from now.
     ///
     /// # Errors
-    /// `NotFound` when it has ended.
+    /// `NotFound` if it has ended.
     pub async fn extend(&self, id: &str, ttl: Duration) -> Result<()> {
         let until = SystemTime::now() + ttl;
         let extended = self.update(id, |lease| {
@@ -216,10 +217,10 @@ impl Leases {
         extended.await.map(|_| ())
     }
 
-    /// Ends a lease of `owner`; false when it had ended already.
+    /// Deletes a lease of `owner`. Returns false if it had ended already.
     ///
     /// # Errors
-    /// `FailedPrecondition` when another owns it and it has not expired at `now`.
+    /// `FailedPrecondition` if it has another owner and has not expired at `now`.
     pub async fn delete(&self, id: &str, owner: &str, now: SystemTime) -> Result<bool> {
         retry(|| async move {
             let Some((lease, revision)) = self.load(id).await? else {
@@ -228,7 +229,8 @@ impl Leases {
             let expired = lease.expires_at.is_some_and(|at| at < now);
             if lease.owner != owner && !expired {
                 return Err(Error::precondition(format!(
-                    "belongs to {}, which may still work; end that, or wait until it expires",
+                    "the lease belongs to {}, which may still be at work; end that job, or wait until the \
+                     lease expires",
                     lease.owner
                 ))
                 .operation("delete lease")
@@ -239,10 +241,10 @@ impl Leases {
         .await
     }
 
-    /// Removes a lease in the state that was seen.
+    /// Deletes a lease if it is still in the state that was `seen`.
     ///
     /// # Errors
-    /// `Conflict` when it was changed or removed since.
+    /// `Conflict` if it was changed or deleted since.
     pub(crate) async fn remove(&self, id: &str, seen: Revision) -> Result<()> {
         let mut batch = Batch::new();
         batch.delete(Table::Leases, id, Expect::Revision(seen));
@@ -252,7 +254,7 @@ impl Leases {
     async fn write(&self, id: &str, lease: &Lease, expect: Expect) -> Result<()> {
         check_labels(&lease.labels)?;
         let value = serde_json::to_vec(lease)
-            .map_err(|error| Error::internal("a lease does not serialise").source(error))?;
+            .map_err(|error| Error::internal("a lease could not be serialised").source(error))?;
         let mut batch = Batch::new();
         batch.put(Table::Leases, id, expect, value.into());
         self.0.commit(&batch).await
@@ -260,7 +262,7 @@ impl Leases {
 }
 
 fn ended(id: &str) -> Error {
-    Error::not_found("no such lease; it has ended or expired").subject(id)
+    Error::not_found("no such lease: it was never created, or it has ended or expired").subject(id)
 }
 
 fn decode(record: &Record) -> Result<Lease> {

@@ -1,4 +1,8 @@
-//! Records: the one small transactional table that a store keeps beside its bytes.
+//! Records: the small transactional tables that a store keeps next to its content.
+//!
+//! A store has exactly one records store. A content store that is also the records store commits a
+//! batch together with the bytes that it publishes. For any other content store, the batch is
+//! committed to the records store afterwards.
 
 pub(crate) mod blob;
 mod each;
@@ -22,7 +26,7 @@ pub use snapshots::{New, SnapshotRecord, Snapshots};
 use crate::capability::Capabilities;
 use crate::error::{Error, Result};
 
-/// Which kind of thing a record is about.
+/// A table of records, one for each kind of thing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Table {
@@ -37,10 +41,10 @@ pub enum Table {
 }
 
 impl Table {
-    /// All of them.
+    /// Every table.
     pub const ALL: [Table; 4] = [Table::Blobs, Table::Images, Table::Snapshots, Table::Leases];
 
-    /// The name, as engines store it.
+    /// Returns the name, as engines store it.
     pub const fn name(self) -> &'static str {
         match self {
             Table::Blobs => "blobs",
@@ -51,17 +55,18 @@ impl Table {
     }
 }
 
-/// Which state of a record was seen; made by the store, compared by nobody else.
+/// Identifies one state of a record. It is made by the store, and only the store may interpret it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Revision(Arc<str>);
 
 impl Revision {
-    /// A revision from the store's own text; it never repeats for one key.
+    /// Returns the revision that a store writes as `text`. A store never uses the same text twice
+    /// for one key.
     pub fn new(text: impl Into<Arc<str>>) -> Self {
         Revision(text.into())
     }
 
-    /// The store's own text.
+    /// Returns the text of the store.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -72,20 +77,20 @@ impl Revision {
 pub struct Record {
     /// The key, unique in its table.
     pub key: String,
-    /// What it holds.
+    /// The value.
     pub value: Bytes,
-    /// Which state of it this is.
+    /// The revision of this state.
     pub revision: Revision,
 }
 
-/// What a change wants to find before it is made.
+/// The state that a record must have for a change to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expect {
-    /// Whatever is there.
+    /// Any state, or no record.
     Any,
-    /// Nothing.
+    /// No record.
     Absent,
-    /// This state and no other.
+    /// The state with this revision.
     Revision(Revision),
 }
 
@@ -96,21 +101,21 @@ pub struct Change {
     pub table: Table,
     /// Key of the record.
     pub key: String,
-    /// What must be there.
+    /// The state that the record must have.
     pub expect: Expect,
-    /// What is there afterwards; nothing deletes.
+    /// The new value. `None` deletes the record.
     pub value: Option<Bytes>,
 }
 
-/// Changes that belong together, applied in order.
+/// Changes that are applied in order.
 ///
-/// Write blobs before edges before references: where the store is not `Atomic`, a crash leaves a
-/// prefix.
+/// Put blobs before the edges to them, and edges before references: if the store is not
+/// [`Atomic`](crate::Capability::Atomic), a crash leaves a prefix.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch(Arc<Vec<Change>>);
 
 impl Batch {
-    /// No changes.
+    /// Returns a batch without changes.
     pub fn new() -> Self {
         Batch::default()
     }
@@ -125,7 +130,7 @@ impl Batch {
         });
     }
 
-    /// Adds a deletion; deleting what is absent under [`Expect::Any`] is no error.
+    /// Adds a deletion. With [`Expect::Any`] the record may be absent.
     pub fn delete(&mut self, table: Table, key: impl Into<String>, expect: Expect) {
         Arc::make_mut(&mut self.0).push(Change {
             table,
@@ -135,12 +140,12 @@ impl Batch {
         });
     }
 
-    /// The changes in order.
+    /// Returns the changes in order.
     pub fn changes(&self) -> &[Change] {
         &self.0
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no changes.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -154,27 +159,27 @@ impl Extend<Change> for Batch {
 
 /// A store of records with single-key compare-and-swap.
 ///
-/// `load` and one page of `scan` are quick and run where they are called.
+/// `load` and one page of `scan` are quick and run on the caller's thread.
 #[async_trait]
 pub trait Records: Send + Sync + 'static {
-    /// What it promises beyond the least: `Atomic`, `Durable`, `Shared`.
+    /// Returns what the store promises beyond the minimum: `Atomic`, `Durable`, `Shared`.
     fn capabilities(&self) -> Capabilities;
 
-    /// The record, or nothing.
+    /// Returns the record, or `None` if there is none.
     async fn load(&self, table: Table, key: &str) -> Result<Option<Record>>;
 
     /// Applies the changes in order and makes them durable.
     ///
     /// # Errors
-    /// `Conflict`, naming the key, when a record is not as its change expects; nothing of the
-    /// batch is then applied where the store is `Atomic`, and the changes before it elsewhere.
+    /// `Conflict`, naming the key, if a record is not in the expected state. Then an `Atomic` store
+    /// has applied nothing of the batch; any other store has applied the changes before that one.
     async fn commit(&self, batch: &Batch) -> Result<()>;
 
-    /// At most `limit` records whose keys begin with `prefix`, in byte order, those after `after`
-    /// only. A page shorter than `limit` is the last.
+    /// Returns at most `limit` records whose keys begin with `prefix`, in byte order, starting
+    /// after `after`. A page with fewer than `limit` records is the last.
     ///
-    /// Pages are no snapshot: a record that changes meanwhile may show either state, one that
-    /// stays is seen once.
+    /// Pages are not a consistent snapshot: a record that is changed meanwhile may appear in either
+    /// state; an unchanged one appears once.
     async fn scan(
         &self,
         table: Table,
@@ -184,11 +189,12 @@ pub trait Records: Send + Sync + 'static {
     ) -> Result<Vec<Record>>;
 }
 
-/// The conflict that every store reports in the same words.
+/// Returns the error of a change that does not find the expected state; every store reports the
+/// same one.
 pub fn conflict(change: &Change) -> Error {
     let found = match change.expect {
-        Expect::Absent => "it exists already",
-        _ => "it was changed or removed meanwhile",
+        Expect::Absent => "the record already exists",
+        _ => "the record was changed or removed meanwhile",
     };
     Error::conflict(format!("{found}; load it again and retry"))
         .operation("commit record")

@@ -1,12 +1,12 @@
-//! Trying a lost compare-and-swap again.
+//! Retrying a compare-and-swap that lost against another writer.
 
 use crate::error::{ErrorKind, Result};
 
 /// How many attempts a compare-and-swap gets before its conflict is returned.
 pub(crate) const ATTEMPTS: usize = 64;
 
-/// Runs `attempt` until it is not lost to another writer, at most [`ATTEMPTS`] times. Returns what
-/// it returned last.
+/// Runs `attempt` until it does not fail with `Conflict`, at most [`ATTEMPTS`] times. Returns the
+/// last outcome.
 pub(crate) async fn retry<T, F>(attempt: impl Fn() -> F + Send) -> Result<T>
 where
     F: Future<Output = Result<T>> + Send,

@@ -1,11 +1,12 @@
-//! The states of snapshots, as containerd has them, in a home of records.
+//! The records of snapshots, and containerd's states on them.
 //!
-//! A snapshotter keeps directories and asks here which moves are allowed. Each record carries
-//! how many snapshots stand on it, so that taking a parent and removing it change the same
-//! record: one of the two loses the compare-and-swap, in this process or between processes.
+//! A snapshotter keeps the directories, and this module decides which changes are allowed. Each
+//! record counts the children of its snapshot. Adding a child and removing the parent therefore
+//! change the same record, and one of the two loses the compare-and-swap, in one process or between
+//! processes.
 //!
 //! Keys in [`Table::Snapshots`]: `<snapshotter>/<key>` for a snapshot, `<snapshotter>` for the
-//! first id that is not yet given out.
+//! lowest id that was not given out yet.
 
 mod moves;
 mod record;
@@ -26,10 +27,11 @@ use crate::labels::Labels;
 use crate::snapshot::{Commit, Info, Usage};
 use crate::sync::lock;
 
-/// Ids taken from the records at once; those left over when the process ends are never used.
+/// How many ids are taken from the records at once. Ids that are left over when the process ends
+/// are never used.
 const BLOCK: u64 = 64;
 
-/// The view of [`Table::Snapshots`] that belongs to one snapshotter.
+/// The records of one snapshotter's snapshots: a typed view of [`Table::Snapshots`].
 pub struct Snapshots {
     records: Arc<dyn Records>,
     snapshotter: &'static str,
@@ -37,22 +39,21 @@ pub struct Snapshots {
     turn: tokio::sync::Mutex<()>,
 }
 
-/// A record as it was found.
+/// A record and the revision at which it was read.
 struct Seen {
     record: SnapshotRecord,
     revision: Revision,
 }
 
 impl Snapshots {
-    /// The view of `records` for a snapshotter.
+    /// Returns the view of `records` for a snapshotter.
     ///
     /// # Errors
-    /// `Unsupported` when batches are not atomic there: half of a move would count a child that
+    /// `Unsupported` if batches are not atomic there: half of a change could count a child that
     /// does not exist.
     pub fn new(records: Arc<dyn Records>, snapshotter: &'static str) -> Result<Self> {
         if !records.capabilities().has(Capability::Atomic) {
-            let message = "snapshots need a home of records whose batches are atomic; use a \
-                           local one";
+            let message = "snapshots need a records store with atomic batches; use a local one";
             return Err(Error::unsupported(message).subject(snapshotter));
         }
         Ok(Snapshots {
@@ -63,10 +64,10 @@ impl Snapshots {
         })
     }
 
-    /// An id that no snapshot of this home has or had; it names a directory.
+    /// Returns an id that no snapshot of this store has or ever had. It names a directory.
     ///
     /// # Errors
-    /// `Corrupt` when the counter does not parse; those of the store.
+    /// `Corrupt` if the counter does not parse; errors of the store.
     pub async fn fresh_id(&self) -> Result<u64> {
         if let Some(id) = lock(&self.ids).next() {
             return Ok(id);
@@ -76,36 +77,36 @@ impl Snapshots {
         Ok(block.start)
     }
 
-    /// The record of a snapshot.
+    /// Returns the record of a snapshot, or `None` if there is none.
     ///
     /// # Errors
-    /// `Corrupt` when it does not parse; those of the store.
+    /// `Corrupt` if it does not parse; errors of the store.
     pub async fn load(&self, key: &str) -> Result<Option<SnapshotRecord>> {
         Ok(self.seen(key).await?.map(|seen| seen.record))
     }
 
-    /// The record of a snapshot that must be there.
+    /// Returns the record of a snapshot that must exist.
     ///
     /// # Errors
-    /// As `load`, and `NotFound`.
+    /// `NotFound`, and errors of [`Self::load`].
     pub async fn find(&self, key: &str) -> Result<SnapshotRecord> {
         self.existing(key).await.map(|seen| seen.record)
     }
 
-    /// The snapshots below, nearest first.
+    /// Returns the parent of a snapshot, the parent of that, and so on.
     ///
     /// # Errors
-    /// `Corrupt` when one is missing or the chain bites its tail.
+    /// `Corrupt` if one is missing or the chain is circular.
     pub async fn ancestors(&self, record: &SnapshotRecord) -> Result<Vec<SnapshotRecord>> {
         let mut met = BTreeSet::from([record.id]);
         let mut chain: Vec<SnapshotRecord> = Vec::new();
         while let Some(parent) = &chain.last().unwrap_or(record).parent {
             let found = self.load(parent).await?;
             let found = found.ok_or_else(|| {
-                Error::corrupt("other snapshots stand on it, but it has no record").subject(parent)
+                Error::corrupt("the parent of a snapshot has no record").subject(parent)
             })?;
             if !met.insert(found.id) {
-                let message = "a snapshot is among its own ancestors";
+                let message = "the snapshot is one of its own ancestors";
                 return Err(Error::corrupt(message).subject(parent));
             }
             chain.push(found);
@@ -113,29 +114,30 @@ impl Snapshots {
         Ok(chain)
     }
 
-    /// Whether a snapshot of this name could be made now; its parent's record. Asked before
-    /// directories are made, and again by [`Self::create`].
+    /// Checks that a snapshot could be created now, before its directories are made;
+    /// [`Self::create`] checks again. Returns the record of the parent.
     ///
     /// # Errors
-    /// Those of `create`.
+    /// Errors of [`Self::create`].
     pub async fn admit(&self, new: &New<'_>) -> Result<Option<SnapshotRecord>> {
         let parent = self.parent_for(new).await?;
         Ok(parent.map(|seen| seen.record))
     }
 
-    /// Records a snapshot under `id`, whose directory is complete.
+    /// Creates the record of a snapshot whose directory `id` is complete.
     ///
     /// # Errors
-    /// `AlreadyExists`; `NotFound` for the parent; `InvalidArgument` when the parent is not
-    /// committed, or for a key or labels out of bounds; `Conflict` when others keep winning.
+    /// `AlreadyExists`; `NotFound` for the parent; `InvalidArgument` if the parent is not
+    /// committed, or for a key or labels that exceed their bounds; `Conflict` if every attempt lost
+    /// against another writer.
     pub async fn create(&self, new: &New<'_>, id: u64) -> Result<SnapshotRecord> {
         self.commit_plan(|| self.plan_create(new, id)).await
     }
 
-    /// Makes the active snapshot `key` the committed one `name`, with what it takes by itself.
+    /// Turns the active snapshot `key` into the committed snapshot `name`, and stores its usage.
     ///
     /// # Errors
-    /// Those of [`crate::Snapshotter::commit`].
+    /// Errors of [`crate::Snapshotter::commit`].
     pub async fn commit(
         &self,
         name: &str,
@@ -147,46 +149,48 @@ impl Snapshots {
             .await
     }
 
-    /// Removes the record of a snapshot and returns it; the key is free again.
+    /// Removes the record of a snapshot and returns it. Afterwards the key can be used again.
     ///
     /// # Errors
-    /// `NotFound`; `FailedPrecondition` while others stand on it.
+    /// `NotFound`; `FailedPrecondition` while it has children.
     pub async fn remove(&self, key: &str) -> Result<SnapshotRecord> {
         self.commit_plan(|| self.plan_remove(key)).await
     }
 
-    /// Removes the record of a snapshot where it is as it was seen; nothing when it is not.
+    /// Removes the record of a snapshot if it is still as it was `seen`, and returns it. Returns
+    /// `None` if it is not.
     ///
     /// # Errors
-    /// `FailedPrecondition` while others stand on it.
+    /// `FailedPrecondition` while it has children.
     pub async fn remove_seen(&self, seen: &Info) -> Result<Option<SnapshotRecord>> {
         self.commit_plan(|| self.plan_remove_seen(seen)).await
     }
 
-    /// Changes the labels of a snapshot: all, or those that the field paths name. A label without
-    /// a value is removed.
+    /// Changes the labels of a snapshot: all of them, or those that the field paths name. A label
+    /// with an empty value is removed.
     ///
     /// # Errors
-    /// `NotFound`; `InvalidArgument` for another field path, or labels out of bounds.
+    /// `NotFound`; `InvalidArgument` for another field path, or for labels that exceed their
+    /// bounds.
     pub async fn update(&self, key: &str, labels: &Labels, fieldpaths: &[&str]) -> Result<Info> {
         self.commit_plan(|| self.plan_update(key, labels, fieldpaths))
             .await
     }
 
-    /// At most `limit` snapshots in the order of their keys, those after `after` only.
+    /// Returns at most `limit` snapshots in the order of their keys, starting after `after`.
     ///
     /// # Errors
-    /// `Corrupt` when a record does not parse; those of the store.
+    /// `Corrupt` if a record does not parse; errors of the store.
     pub async fn walk(&self, after: Option<&str>, limit: usize) -> Result<Vec<Info>> {
         let page = self.page(after, limit).await?;
         Ok(page.iter().map(|(key, record)| record.info(key)).collect())
     }
 
-    /// The ids that records name. A snapshot that is committed meanwhile may be missed, so what
-    /// is missing here is only a candidate for removal.
+    /// Returns the ids that records name. A snapshot that is committed meanwhile may be missed, so
+    /// a directory whose id is not returned is only a candidate for removal.
     ///
     /// # Errors
-    /// As `walk`.
+    /// As [`Self::walk`].
     pub async fn named_ids(&self) -> Result<BTreeSet<u64>> {
         let mut ids = BTreeSet::new();
         each(&*self.records, Table::Snapshots, &self.row(""), |record| {
@@ -230,8 +234,8 @@ impl Snapshots {
         seen.ok_or_else(|| Error::not_found("no such snapshot").subject(key))
     }
 
-    /// Plans and commits, again where another process was faster. Within the process moves take
-    /// turns, so that they do not wear each other out.
+    /// Plans a change and commits it, and retries if another process was faster. Within a process
+    /// one change is made at a time, so that they do not make each other retry.
     async fn commit_plan<T, F>(&self, plan: impl Fn() -> F + Send + Sync) -> Result<T>
     where
         T: Send,
@@ -246,7 +250,7 @@ impl Snapshots {
         .await
     }
 
-    /// The next ids, and the counter behind them.
+    /// Plans to take the next block of ids.
     async fn plan_block(&self) -> Result<(Batch, Range<u64>)> {
         let found = self
             .records
@@ -266,7 +270,7 @@ impl Snapshots {
         Ok((batch, first..next))
     }
 
-    /// The key of a record.
+    /// Returns the key of a record.
     fn row(&self, key: &str) -> String {
         format!("{}/{key}", self.snapshotter)
     }
@@ -276,7 +280,9 @@ fn parse_counter(found: &super::Record) -> Result<u64> {
     std::str::from_utf8(&found.value)
         .ok()
         .and_then(|text| text.parse().ok())
-        .ok_or_else(|| Error::corrupt("the counter of ids does not parse").subject(&found.key))
+        .ok_or_else(|| {
+            Error::corrupt("the counter of snapshot ids does not parse").subject(&found.key)
+        })
 }
 
 #[cfg(test)]

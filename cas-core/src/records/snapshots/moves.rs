@@ -1,6 +1,7 @@
-//! Each move between the states: what must hold, and the batch that makes it.
+//! The changes of state: what each requires, and the batch that makes it.
 //!
-//! A batch changes the parent first when it takes one, and last when it gives one up.
+//! A batch that adds a parent changes the parent first. A batch that gives a parent up changes it
+//! last.
 
 use std::time::SystemTime;
 
@@ -15,12 +16,12 @@ use crate::snapshot::{Commit, Info, SnapshotKind, Usage};
 use crate::time::later;
 
 impl Snapshots {
-    /// Checks that `new` may be made; its parent.
+    /// Checks that `new` may be created. Returns its parent.
     pub(super) async fn parent_for(&self, new: &New<'_>) -> Result<Option<Seen>> {
         check_key(new.key)?;
         check_labels(new.labels)?;
         if self.seen(new.key).await?.is_some() {
-            return Err(taken(new.key));
+            return Err(already_exists(new.key));
         }
         match new.parent {
             None => Ok(None),
@@ -57,7 +58,7 @@ impl Snapshots {
         } = self.existing(key).await?;
         record.must_be_active(key)?;
         if self.seen(name).await?.is_some() {
-            return Err(taken(name));
+            return Err(already_exists(name));
         }
         let mut batch = Batch::new();
         if let Some(parent) = record.new_parent(key, options)? {
@@ -79,7 +80,7 @@ impl Snapshots {
         Ok((batch, record))
     }
 
-    /// Nothing to do when it is not there, or was updated since it was seen.
+    /// Plans nothing if the snapshot does not exist or was updated since it was seen.
     pub(super) async fn plan_remove_seen(
         &self,
         info: &Info,
@@ -103,7 +104,7 @@ impl Snapshots {
         let Seen { record, revision } = seen;
         if record.children > 0 {
             let message = format!(
-                "{} snapshots stand on it; remove them first",
+                "the snapshot is the parent of {} others; remove them first",
                 record.children
             );
             return Err(Error::precondition(message).subject(key));
@@ -136,7 +137,7 @@ impl Snapshots {
         Ok((batch, seen.record.info(key)))
     }
 
-    /// A snapshot that may be a parent.
+    /// Returns a snapshot that may be a parent.
     async fn committed(&self, key: &str) -> Result<Seen> {
         let seen = self.seen(key).await?;
         let seen = seen.ok_or_else(|| Error::not_found("no such parent").subject(key))?;
@@ -144,13 +145,13 @@ impl Snapshots {
             SnapshotKind::Committed => Ok(seen),
             kind => {
                 let found = kind.as_str();
-                let message = format!("a parent must be committed, and this snapshot is {found}");
+                let message = format!("a parent must be committed: this snapshot is {found}");
                 Err(Error::invalid(message).subject(key))
             }
         }
     }
 
-    /// Counts one more child of `parent`.
+    /// Adds one to the children of `parent`.
     fn adopt(&self, batch: &mut Batch, key: &str, mut parent: Seen) -> Result<()> {
         parent.record.children += 1;
         let expect = Expect::Revision(parent.revision);
@@ -170,27 +171,30 @@ impl Snapshots {
 }
 
 impl SnapshotRecord {
+    /// Checks that the snapshot can be committed.
+    ///
     /// # Errors
-    /// `FailedPrecondition` when it is a view or committed.
+    /// `FailedPrecondition` if it is a view or committed.
     pub fn must_be_active(&self, key: &str) -> Result<()> {
         match self.kind {
             SnapshotKind::Active => Ok(()),
             kind => {
                 let found = kind.as_str();
-                let message = format!("only an active snapshot can be committed; this is {found}");
+                let message =
+                    format!("only an active snapshot can be committed: this one is {found}");
                 Err(Error::precondition(message).subject(key))
             }
         }
     }
 
-    /// The parent that a commit adds.
+    /// Returns the parent that a commit adds, if any.
     ///
     /// # Errors
-    /// `InvalidArgument` when it has another already.
+    /// `InvalidArgument` if the snapshot already has another parent.
     pub fn new_parent<'a>(&self, key: &str, options: &'a Commit) -> Result<Option<&'a str>> {
         match (&self.parent, &options.parent) {
             (Some(old), Some(new)) if old != new => {
-                let message = format!("it stands on {old}, and a commit cannot move it to {new}");
+                let message = format!("a commit cannot change the parent from {old} to {new}");
                 Err(Error::invalid(message).subject(key))
             }
             (None, Some(new)) => Ok(Some(new)),
@@ -201,18 +205,22 @@ impl SnapshotRecord {
 
 fn check_key(key: &str) -> Result<()> {
     let message = if key.is_empty() {
-        "a snapshot needs a key".into()
+        "the key is empty".into()
     } else if key.len() > limit::KEY {
-        format!("a key of {} bytes, at most {}", key.len(), limit::KEY)
+        format!(
+            "the key has {} bytes: at most {} are allowed",
+            key.len(),
+            limit::KEY
+        )
     } else if key.chars().any(char::is_control) {
-        "a key has no control characters".into()
+        "the key contains a control character".into()
     } else {
         return Ok(());
     };
     Err(Error::invalid(message).subject(format!("{key:.100}")))
 }
 
-fn taken(key: &str) -> Error {
-    Error::already_exists("a snapshot of this name exists; remove it or choose another name")
+fn already_exists(key: &str) -> Error {
+    Error::already_exists("a snapshot with this key exists; remove it or choose another key")
         .subject(key)
 }

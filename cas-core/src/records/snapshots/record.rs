@@ -10,48 +10,48 @@ use crate::labels::Labels;
 use crate::records::Record;
 use crate::snapshot::{Info, SnapshotKind, Usage};
 
-/// What a new snapshot is to be.
+/// A snapshot that is to be created.
 #[derive(Clone, Copy, Debug)]
 pub struct New<'a> {
     /// Its key.
     pub key: &'a str,
     /// Active or view.
     pub kind: SnapshotKind,
-    /// The committed snapshot it stands on.
+    /// Its parent, a committed snapshot.
     pub parent: Option<&'a str>,
     /// Its labels.
     pub labels: &'a Labels,
 }
 
-/// What is kept of a snapshot beside its directory.
+/// What is stored about a snapshot besides its directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotRecord {
-    /// Its directory; unique in the home, and never used again.
+    /// The name of its directory. It is unique and never used again.
     pub id: u64,
     /// Its state.
     pub kind: SnapshotKind,
-    /// The committed snapshot it stands on.
+    /// Its parent, a committed snapshot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<String>,
     /// Its labels.
     #[serde(default, skip_serializing_if = "Labels::is_empty")]
     pub labels: Labels,
-    /// When it came into this state.
+    /// When it entered this state.
     #[serde(with = "crate::time")]
     pub created_at: SystemTime,
-    /// When its labels changed last.
+    /// When its labels were last changed.
     #[serde(with = "crate::time")]
     pub updated_at: SystemTime,
-    /// What it takes by itself; fixed by the commit.
+    /// The space that it takes, without its parents; set by the commit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
-    /// How many snapshots stand on it.
+    /// The number of its children.
     #[serde(default)]
     pub children: u64,
 }
 
 impl SnapshotRecord {
-    /// The record of a snapshot made now.
+    /// Returns the record of a snapshot that is made now.
     pub(super) fn new(new: &New<'_>, id: u64) -> Self {
         let now = SystemTime::now();
         SnapshotRecord {
@@ -66,7 +66,7 @@ impl SnapshotRecord {
         }
     }
 
-    /// The same with its key, as callers see it.
+    /// Returns the snapshot as callers see it.
     pub fn info(&self, key: &str) -> Info {
         Info {
             key: key.to_owned(),
@@ -81,7 +81,7 @@ impl SnapshotRecord {
     pub(super) fn encode(&self) -> Result<Bytes> {
         serde_json::to_vec(self)
             .map(Bytes::from)
-            .map_err(|error| Error::internal("a snapshot does not serialise").source(error))
+            .map_err(|error| Error::internal("a snapshot could not be serialised").source(error))
     }
 
     pub(super) fn decode(found: &Record) -> Result<Self> {

@@ -1,4 +1,5 @@
-//! The moves, over the store in memory; races between two views of it, as two processes have.
+//! The changes of state on the store in memory, and races between two views of it, as between two
+//! processes.
 
 use super::*;
 use crate::error::ErrorKind;
@@ -31,7 +32,7 @@ fn kind<T>(outcome: Result<T>) -> Option<ErrorKind> {
 }
 
 #[tokio::test]
-async fn ids_are_never_given_twice() {
+async fn no_id_is_given_out_twice() {
     let views = two_views();
     let mut ids = BTreeSet::new();
     for turn in 0..3 * BLOCK {
@@ -41,7 +42,7 @@ async fn ids_are_never_given_twice() {
 }
 
 #[tokio::test]
-async fn a_commit_gives_a_parent_where_there_was_none() {
+async fn a_commit_adds_a_parent_if_there_was_none() {
     let [view, _] = two_views();
     layer(&view, "base", None).await;
     layer(&view, "other", None).await;
@@ -80,7 +81,7 @@ async fn a_commit_gives_a_parent_where_there_was_none() {
 }
 
 #[tokio::test]
-async fn ancestors_are_told_nearest_first() {
+async fn ancestors_are_returned_nearest_first() {
     let [view, _] = two_views();
     layer(&view, "a", None).await;
     let b = layer(&view, "b", Some("a")).await;
@@ -112,7 +113,7 @@ async fn a_parent_removed_by_another_never_leaves_an_orphan() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn children_are_counted_whoever_wins() {
+async fn children_are_counted_in_every_race() {
     let [one, other] = two_views();
     layer(&one, "base", None).await;
     let mut tasks = Vec::new();
