@@ -60,7 +60,7 @@ async fn the_best_match_of_all_indexes_is_chosen() {
     let error = unresolved(&store, &root, "linux/s390x").await;
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert!(
-        error.to_string().contains("no match for platform"),
+        error.to_string().contains("no manifest for the platform"),
         "{error}"
     );
 }

@@ -1,4 +1,4 @@
-//! Whether an image is whole, and how large it is.
+//! Whether an image is complete, and how large it is.
 
 use std::collections::HashSet;
 
@@ -9,31 +9,31 @@ use crate::document::Manifest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::platform::Matcher;
 
-/// What an image needs on a platform, and what of it is there.
+/// What an image needs on a platform, and which parts of it are in the store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Check {
-    /// Whether the manifest was found, so that `required` is all that the image needs; parts may
-    /// still be `missing`.
+    /// Whether the manifest was found. If so, `required` is everything that the image needs, some
+    /// of which may be `missing`.
     pub available: bool,
-    /// The configuration and the layers; the image itself when no manifest was found.
+    /// The configuration and the layers, or the image itself if no manifest was found.
     pub required: Vec<Descriptor>,
-    /// Those that are there.
+    /// The required content that is in the store.
     pub present: Vec<Descriptor>,
-    /// Those that are not.
+    /// The required content that is not in the store.
     pub missing: Vec<Descriptor>,
 }
 
 impl Check {
-    /// Whether nothing is missing.
+    /// Returns whether the image is complete.
     pub fn is_complete(&self) -> bool {
         self.available && self.missing.is_empty()
     }
 }
 
-/// Looks for everything that an image needs on a platform.
+/// Checks which content an image needs on a platform, and which of it is in the store.
 ///
 /// # Errors
-/// Those of [`manifest`] but `NotFound`; `Corrupt` when something is there in another size.
+/// Errors of [`manifest`] except `NotFound`; `Corrupt` if content is stored with another size.
 pub async fn check(
     content: &dyn ContentStore,
     image: &Descriptor,
@@ -61,8 +61,8 @@ pub async fn check(
             Some(stat) => {
                 let (expected, found) = (part.size, stat.size);
                 return Err(Error::corrupt(format!(
-                    "expected {expected} bytes, the store has {found}; remove the blob and \
-                     import it again"
+                    "the stored blob is damaged: expected {expected} bytes, found {found}; \
+                     delete the images that use it, collect garbage and import them again"
                 ))
                 .operation("check")
                 .subject(part.digest));
@@ -74,11 +74,11 @@ pub async fn check(
     Ok(check)
 }
 
-/// Bytes of an image on a platform, packed: its root, the manifest, the configuration and the
-/// layers, each blob once.
+/// Returns the size of an image on a platform, as it is stored: the bytes of its root, the
+/// manifest, the configuration and the layers, each blob counted once.
 ///
 /// # Errors
-/// Those of [`manifest`]; `OutOfRange` when the sum is more than a `u64` holds.
+/// Errors of [`manifest`]; `OutOfRange` if the sum exceeds a `u64`.
 pub async fn size(
     content: &dyn ContentStore,
     image: &Descriptor,
@@ -92,7 +92,7 @@ pub async fn size(
         .filter(|blob| seen.insert(blob.digest))
         .try_fold(0u64, |sum, blob| sum.checked_add(blob.size))
         .ok_or_else(|| {
-            Error::out_of_range("the sizes of its blobs add up to more than 2^64 bytes")
+            Error::out_of_range("the sizes of the blobs add up to more than 2^64 bytes")
                 .operation("measure image")
                 .subject(image.digest)
         })

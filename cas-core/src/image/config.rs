@@ -1,4 +1,4 @@
-//! The configuration of an image, as far as storing and unpacking it want to know.
+//! The configuration of an image, as far as it matters to storing and unpacking.
 
 use serde::Deserialize;
 
@@ -11,14 +11,14 @@ use crate::error::{Context, Error, Result};
 use crate::limit;
 use crate::platform::Platform;
 
-/// What an image configuration says of platform and layers.
+/// The platform and the layers that an image configuration states.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageConfig {
-    /// What it is made for, normalised; empty where it does not say.
+    /// The platform, normalized. Members that the configuration does not state are empty.
     pub platform: Platform,
-    /// How the root file system is given: `layers`.
+    /// The type of the root file system, which should be `layers`.
     pub rootfs_type: String,
-    /// Digests of the uncompressed layers, lowest first.
+    /// The diff ids: digests of the uncompressed layers, lowest first.
     pub diff_ids: Vec<Digest>,
 }
 
@@ -42,31 +42,31 @@ struct Raw {
 struct RawRootFs {
     #[serde(rename = "type", default)]
     kind: String,
-    /// Go writes `null` for none.
+    /// Go writes an empty list as `null`.
     #[serde(default)]
     diff_ids: Option<Vec<Digest>>,
 }
 
 impl ImageConfig {
-    /// Reads a configuration; members that are not known are passed over.
+    /// Parses a configuration. Unknown members are ignored.
     ///
     /// # Errors
-    /// `Corrupt` when it does not parse, or is over the bounds of [`limit`].
+    /// `Corrupt` if it does not parse or exceeds the bounds of [`limit`].
     pub fn parse(data: &[u8]) -> Result<Self> {
         check_json(data)?;
-        // serde would fill the members from an array as well.
+        // serde would also accept an array of the members.
         if !data.trim_ascii_start().starts_with(b"{") {
-            return Err(Error::corrupt("is no JSON object"));
+            return Err(Error::corrupt("not a JSON object"));
         }
         let raw: Raw = serde_json::from_slice(data).map_err(|error| {
-            Error::corrupt(format!("is no image configuration: {error}")).source(error)
+            Error::corrupt(format!("not an image configuration: {error}")).source(error)
         })?;
         let rootfs = raw.rootfs.unwrap_or_default();
         let diff_ids = rootfs.diff_ids.unwrap_or_default();
         if diff_ids.len() > limit::LAYERS {
             let (found, allowed) = (diff_ids.len(), limit::LAYERS);
             return Err(Error::corrupt(format!(
-                "has {found} diff ids, at most {allowed}"
+                "has {found} diff ids: at most {allowed} are allowed"
             )));
         }
         let platform = Platform {
@@ -84,10 +84,10 @@ impl ImageConfig {
     }
 }
 
-/// The configuration that a descriptor stands for.
+/// Reads the configuration that a descriptor refers to.
 ///
 /// # Errors
-/// `NotFound`; `Corrupt`; `Unsupported` when the descriptor is of another type.
+/// `NotFound`; `Corrupt`; `Unsupported` if the descriptor has another type.
 pub async fn image_config(content: &dyn ContentStore, config: &Descriptor) -> Result<ImageConfig> {
     if !config.media_type.is_config() {
         let found = &config.media_type;
@@ -101,7 +101,7 @@ pub async fn image_config(content: &dyn ContentStore, config: &Descriptor) -> Re
     ImageConfig::parse(&data).during("read configuration", config.digest)
 }
 
-/// The platform that a configuration names, normalised.
+/// Returns the platform that a configuration states, normalized.
 ///
 /// # Errors
 /// As [`image_config`].
@@ -109,7 +109,7 @@ pub async fn config_platform(content: &dyn ContentStore, config: &Descriptor) ->
     Ok(image_config(content, config).await?.platform)
 }
 
-/// The diff ids that a configuration names, lowest layer first.
+/// Returns the diff ids that a configuration lists, lowest layer first.
 ///
 /// # Errors
 /// As [`image_config`].
@@ -117,11 +117,11 @@ pub async fn rootfs(content: &dyn ContentStore, config: &Descriptor) -> Result<V
     Ok(image_config(content, config).await?.diff_ids)
 }
 
-/// The layers of an image, lowest first, each with the digest it must have when uncompressed.
+/// Returns the layers of an image, lowest first, each with its diff id.
 ///
 /// # Errors
-/// `Corrupt` when manifest and configuration differ in their number, or the root file system is
-/// not given as layers.
+/// `Corrupt` if the manifest and the configuration do not list the same number of layers, or the
+/// root file system is not of type `layers`.
 pub fn layers(manifest: &Manifest, config: &ImageConfig) -> Result<Vec<(Descriptor, Digest)>> {
     let wrong = |why: String| {
         let digest = manifest.config.digest;
@@ -136,7 +136,7 @@ pub fn layers(manifest: &Manifest, config: &ImageConfig) -> Result<Vec<(Descript
     let (found, expected) = (config.diff_ids.len(), manifest.layers.len());
     if found != expected {
         return wrong(format!(
-            "the manifest has {expected} layers, the configuration {found} diff ids"
+            "the manifest lists {expected} layers, but the configuration {found} diff ids"
         ));
     }
     let layers = manifest.layers.iter().cloned();

@@ -1,4 +1,4 @@
-//! The digest of a layer without its compression.
+//! Diff ids: the digests of uncompressed layers.
 
 use std::io::Read;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -16,22 +16,23 @@ use crate::pool;
 use crate::store::Store;
 use crate::sync::lock;
 
-/// The label of a compressed layer that remembers its diff id.
+/// The label that stores the diff id of a compressed layer.
 pub const UNCOMPRESSED: &str = "containerd.io/uncompressed";
 
-/// Bytes that are read at once.
+/// The number of bytes that are read at once.
 const PIECE: usize = 1 << 20;
 
-/// The diff id of a layer: its own digest where the type says that it is not compressed, or what
-/// its label [`UNCOMPRESSED`] says, or else it is decompressed and hashed and the label stored.
+/// Returns the diff id of a layer. It is the digest of the layer if its type states no compression,
+/// or else the value of its label [`UNCOMPRESSED`]. Without the label the layer is decompressed and
+/// hashed, and the label is stored.
 ///
-/// `decompress` is the codec: it is told what the type says of the compression, which may be
-/// `Unknown`, and turns the compressed stream into the plain one. It runs where it may block.
+/// `decompress` turns the compressed stream into the uncompressed one. It receives the compression
+/// that the type states, which may be `Unknown`. It may block.
 ///
 /// # Errors
 /// `NotFound`; `Unsupported` for another type, or one that is wrapped, as by encryption; `Corrupt`
-/// when the blob is not what the descriptor says; `OutOfRange` for more than [`limit::LAYER`]
-/// bytes; those of the codec.
+/// if the blob does not match the descriptor; `OutOfRange` for more than [`limit::LAYER`] bytes;
+/// errors of `decompress`.
 pub async fn diff_id<C>(store: &Store, layer: &Descriptor, decompress: C) -> Result<Digest>
 where
     C: FnOnce(DiffCompression, Box<dyn Read + Send>) -> Result<Box<dyn Read + Send>>
@@ -50,7 +51,7 @@ where
     }
     if compression == DiffCompression::None {
         return Err(Error::unsupported(format!(
-            "a layer of type {:.200} has to be unwrapped before its diff id is known",
+            "cannot compute the diff id of a layer of type {:.200}: unwrap the layer first",
             layer.media_type
         ))
         .operation("diff id")
@@ -74,7 +75,7 @@ where
     Ok(diff_id)
 }
 
-/// Hashes what comes out of the codec, and what went in, so that a damaged blob gets no label.
+/// Hashes the output of the codec, and also its input, so that a damaged blob gets no label.
 fn hash_plain(
     reader: Arc<dyn BlobReader>,
     layer: &Descriptor,
@@ -82,7 +83,7 @@ fn hash_plain(
 ) -> Result<Digest> {
     let mut source = Source::new(reader, layer);
     let mut plain = decompress(Box::new(source.clone()))?.take(limit::LAYER + 1);
-    // Diff ids are SHA-256, whatever the blob is named by.
+    // A diff id is a SHA-256 digest, even if the digest of the blob is not.
     let mut hasher = Hasher::new(Algorithm::Sha256);
     let mut piece = vec![0; PIECE];
     let size = drain(&mut plain, &mut piece, |data| hasher.update(data))?;
@@ -92,7 +93,7 @@ fn hash_plain(
             "decompresses to more than {allowed} bytes"
         )));
     }
-    // A codec may stop before the end of the blob; the digest is of all of it.
+    // A codec may stop before the end of the blob, but the digest covers all of it.
     drain(&mut source, &mut piece, |_| {})?;
     source.check(layer)?;
     Ok(hasher.finish())
@@ -113,7 +114,7 @@ fn drain(from: &mut impl Read, piece: &mut [u8], mut each: impl FnMut(&[u8])) ->
     }
 }
 
-/// A blob as a stream; its clones share one position and one hash.
+/// A blob as a stream. Clones share one position and one hash.
 #[derive(Clone)]
 struct Source(Arc<Mutex<State>>);
 
@@ -145,8 +146,8 @@ impl Source {
             return Ok(());
         }
         Err(Error::corrupt(format!(
-            "expected {} bytes, found {size} that hash to {found}; remove the blob and import \
-             it again",
+            "the stored blob is damaged: expected {} bytes, found {size} that hash to {found}; \
+             delete the images that use it, collect garbage and import them again",
             layer.size
         )))
     }

@@ -1,12 +1,13 @@
-//! Field paths: which parts of a record an update replaces.
+//! Field paths: which fields of a record an update replaces.
 
 use super::Image;
 use crate::error::{Error, Result};
 use crate::labels::{Labels, check_labels};
 
-/// Changes `image` into what `update` says of the paths: `target`, `labels`, `labels.<key>`,
-/// `annotations`, `annotations.<key>` (of the target). Without paths all is replaced but the name
-/// and `created_at`. A label, or a named annotation, without a value is removed.
+/// Copies the fields that the paths name from `update` to `image`: `target`, `labels`,
+/// `labels.<key>`, and `annotations` and `annotations.<key>` of the target. Without paths,
+/// everything is copied except the name and `created_at`. A label, or an annotation named by its
+/// key, is removed if its value is empty.
 ///
 /// # Errors
 /// `InvalidArgument` for another path.
@@ -27,8 +28,8 @@ pub fn update_image(image: &mut Image, update: &Image, fieldpaths: &[&str]) -> R
     Ok(())
 }
 
-/// Changes `labels` into what `update` says of the paths `labels` and `labels.<key>`; without
-/// paths all are replaced. A label without a value is removed.
+/// Copies the labels that the paths `labels` and `labels.<key>` name from `update` to `labels`, or
+/// all of them without paths. A label with an empty value is removed.
 ///
 /// # Errors
 /// `InvalidArgument` for another path.
@@ -41,11 +42,11 @@ pub fn update_labels(labels: &mut Labels, update: &Labels, fieldpaths: &[&str]) 
         .try_for_each(|path| update_label(labels, update, path))
 }
 
-/// Checks an image before it is stored: the target has a type and at least one byte, the labels
-/// are within their bounds.
+/// Checks an image before it is stored: its target must have a type and at least one byte, and its
+/// labels must be within their bounds.
 ///
 /// # Errors
-/// `InvalidArgument`, saying what is wrong.
+/// `InvalidArgument`, naming the problem.
 pub fn check_image(image: &Image) -> Result<()> {
     let wrong = |why: &'static str| {
         Err(Error::invalid(why)
@@ -56,7 +57,7 @@ pub fn check_image(image: &Image) -> Result<()> {
         return wrong("the target has no media type");
     }
     if image.target.size == 0 {
-        return wrong("the target has no bytes; expected a manifest or an index");
+        return wrong("the target is empty: expected a manifest or an index");
     }
     check_labels(&image.labels)
 }
@@ -67,8 +68,8 @@ fn update_label(labels: &mut Labels, update: &Labels, path: &str) -> Result<()> 
         Some(key) if key.len() > 1 && key.starts_with('.') => set(labels, update, &key[1..]),
         _ => {
             return Err(Error::invalid(
-                "expected labels or labels.<key>; for an image also target, annotations or \
-                 annotations.<key>",
+                "unknown field path: expected labels or labels.<key>; for an image also target, \
+                 annotations or annotations.<key>",
             )
             .operation("update field")
             .subject(format!("{:.100}", path.escape_debug().to_string())));
@@ -121,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn replaces_what_the_paths_name_and_nothing_else() {
+    fn only_the_named_fields_are_replaced() {
         let (old, new) = pair();
         let all = updated(&[]);
         assert_eq!((&all.target, all.created_at), (&new.target, old.created_at));
@@ -145,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_other_paths() {
+    fn other_paths_are_refused() {
         for path in [
             "",
             "name",

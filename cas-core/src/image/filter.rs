@@ -1,8 +1,9 @@
-//! Filters in containerd's grammar, over anything whose fields can be looked up.
+//! Filters in containerd's grammar, for anything with named fields.
 //!
-//! A filter is a list of selectors joined by commas, all of which must hold; of several filters
-//! one is enough. A selector is a field path alone, which asks for presence, or a path, one of
-//! `==`, `!=`, `~=` (a regular expression) and a value: `labels."a.b/c"==x,name~=/^docker/`.
+//! A filter is a list of selectors joined by commas, all of which must match. Of several filters,
+//! one must match. A selector is a field path alone, which matches if the field is present, or a
+//! field path, an operator and a value: `labels."a.b/c"==x,name~=/^docker/`. The operators are
+//! `==`, `!=` and `~=`, which matches a regular expression.
 
 use std::borrow::Cow;
 
@@ -13,12 +14,12 @@ use crate::error::{Error, Result};
 use crate::labels::Labels;
 use crate::limit;
 
-/// Bytes that a regular expression may take when compiled.
+/// Maximum size of a compiled regular expression, in bytes.
 const REGEX: usize = 64 << 10;
 
-/// Something that filters can be asked of.
+/// Something that filters can be applied to.
 pub trait Fields {
-    /// The value under a field path, or nothing where it is absent.
+    /// Returns the value of a field, or `None` if it is absent.
     fn field(&self, path: &[String]) -> Option<Cow<'_, str>>;
 }
 
@@ -36,14 +37,15 @@ impl Fields for Image {
     }
 }
 
-/// Looks a label up: what follows `labels` in its path, joined by dots, is its key.
+/// Looks up a label by the rest of a field path, after `labels`. The key is that rest, joined by
+/// dots. Returns `None` if there is no such label.
 pub fn in_map<'a>(labels: &'a Labels, path: &[String]) -> Option<Cow<'a, str>> {
     labels
         .get(&path.join("."))
         .map(|value| value.as_str().into())
 }
 
-/// Filters of which one is enough.
+/// A list of filters, of which one must match.
 #[derive(Clone, Debug)]
 pub struct Filters(Vec<Vec<Selector>>);
 
@@ -62,10 +64,10 @@ enum Test {
 }
 
 impl Filters {
-    /// Reads filters; an empty one holds for everything.
+    /// Parses filters. An empty filter matches everything.
     ///
     /// # Errors
-    /// `InvalidArgument`, saying where, for one that does not parse or is over its bound.
+    /// `InvalidArgument`, with the position, for a filter that does not parse or exceeds its bound.
     pub fn parse(filters: &[&str]) -> Result<Self> {
         let parse_one = |text: &&str| {
             Parser { text, at: 0 }
@@ -79,17 +81,17 @@ impl Filters {
             .map(Filters)
     }
 
-    /// Whether one of the filters holds for `object`, or there are none.
+    /// Returns whether one of the filters matches `object`, or there are no filters.
     pub fn matches(&self, object: &impl Fields) -> bool {
-        let holds = |selectors: &Vec<Selector>| selectors.iter().all(|one| one.holds(object));
-        self.0.is_empty() || self.0.iter().any(holds)
+        let all = |selectors: &Vec<Selector>| selectors.iter().all(|one| one.matches(object));
+        self.0.is_empty() || self.0.iter().any(all)
     }
 }
 
 impl Selector {
-    fn holds(&self, object: &impl Fields) -> bool {
+    fn matches(&self, object: &impl Fields) -> bool {
         let value = object.field(&self.path);
-        // As in containerd, what is absent counts as empty where it is not asked for equality.
+        // As in containerd, an absent field counts as empty, except for `==`.
         let text = value.as_deref().unwrap_or_default();
         match &self.test {
             Test::Present => value.is_some(),
@@ -116,7 +118,7 @@ impl<'a> Parser<'a> {
         if self.text.len() > limit::FILTER {
             let (found, allowed) = (self.text.len(), limit::FILTER);
             return Err(Error::invalid(format!(
-                "has {found} bytes, at most {allowed}"
+                "the filter has {found} bytes: at most {allowed} are allowed"
             )));
         }
         while !self.text.is_empty() {
@@ -125,7 +127,9 @@ impl<'a> Parser<'a> {
                 break;
             }
             if !self.eat(",") {
-                return Err(self.expected("a comma or the end; quote what has other characters"));
+                return Err(
+                    self.expected("a comma or the end of the filter (quote other characters)")
+                );
             }
         }
         Ok(selectors)
@@ -154,7 +158,7 @@ impl<'a> Parser<'a> {
         }
         let name = self.take_while(|c| c == '_' || c.is_ascii_alphanumeric());
         if name.is_empty() {
-            return Err(self.expected("the name of a field, or a quoted one"));
+            return Err(self.expected("the name of a field, quoted if it has special characters"));
         }
         Ok(name.to_owned())
     }
@@ -165,13 +169,13 @@ impl<'a> Parser<'a> {
         }
         let value = self.take_while(|c| c != ',' && !c.is_whitespace() && !c.is_control());
         if value.is_empty() {
-            return Err(self.expected("a value; the empty one is \"\""));
+            return Err(self.expected("a value (write an empty one as \"\")"));
         }
         Ok(value.to_owned())
     }
 
-    /// Between double quotes the escapes are those of Go; between slashes or bars, which are for
-    /// regular expressions, a backslash stays unless it hides the closing character.
+    /// Reads a quoted text. Between double quotes, escapes are Go's. Between slashes or bars, which
+    /// quote regular expressions, a backslash is kept unless it escapes the closing character.
     fn quoted(&mut self, quote: char) -> Result<String> {
         let (mut out, start) = (String::new(), self.at + quote.len_utf8());
         let mut rest = self.text[start..].char_indices();
@@ -216,7 +220,7 @@ impl<'a> Parser<'a> {
     }
 
     fn expected(&self, what: &str) -> Error {
-        Error::invalid(format!("expected {what}, at byte {}", self.at))
+        Error::invalid(format!("at byte {}: expected {what}", self.at))
     }
 }
 
@@ -224,7 +228,9 @@ fn compile(pattern: &str) -> Result<Regex> {
     RegexBuilder::new(pattern)
         .size_limit(REGEX)
         .build()
-        .map_err(|error| Error::invalid(format!("no regular expression: {error}")).source(error))
+        .map_err(|error| {
+            Error::invalid(format!("invalid regular expression: {error}")).source(error)
+        })
 }
 
 #[cfg(test)]
@@ -242,12 +248,12 @@ mod tests {
         image
     }
 
-    fn holds(filters: &[&str]) -> bool {
+    fn matches(filters: &[&str]) -> bool {
         Filters::parse(filters).unwrap().matches(&image())
     }
 
     #[test]
-    fn selectors_hold_and_do_not() {
+    fn selectors_match_as_in_containerd() {
         let digest = format!("target.digest=={}", Digest::sha256(b"{}"));
         let index = format!("target.mediatype=={}", MediaType::OCI_INDEX);
         for yes in [
@@ -267,7 +273,7 @@ mod tests {
             r"name~=/^docker\.io\/lib/",
             "name~=|^docker[.]io/|,labels.plain==x",
         ] {
-            assert!(holds(&[yes]), "{yes}");
+            assert!(matches(&[yes]), "{yes}");
         }
         for no in [
             "labels.absent",
@@ -279,18 +285,18 @@ mod tests {
             "name~=^library",
             "labels.plain!=x",
         ] {
-            assert!(!holds(&[no]), "{no}");
+            assert!(!matches(&[no]), "{no}");
         }
     }
 
     #[test]
-    fn one_of_several_filters_is_enough() {
-        assert!(holds(&[]) && holds(&["name==b", "labels.plain==x"]));
-        assert!(!holds(&["name==b", "name==c"]));
+    fn one_of_several_filters_must_match() {
+        assert!(matches(&[]) && matches(&["name==b", "labels.plain==x"]));
+        assert!(!matches(&["name==b", "name==c"]));
     }
 
     #[test]
-    fn refuses_what_does_not_parse() {
+    fn invalid_filters_are_refused() {
         let long = format!("name=={}", "x".repeat(limit::FILTER));
         let bomb = r"name~=/(((((a{1000}){1000}){1000}){1000}){1000})/";
         let nested = format!("name~={}", "(".repeat(2000));

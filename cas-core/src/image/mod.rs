@@ -1,4 +1,5 @@
-//! Images: names for content, and questions that an image answers.
+//! Images: names for content, and what can be asked about an image: its manifest, its
+//! configuration, its layers, its size.
 
 mod check;
 mod config;
@@ -26,26 +27,26 @@ use crate::descriptor::Descriptor;
 use crate::error::Result;
 use crate::labels::Labels;
 
-/// A name, what it stands for, and labels.
+/// A name, the content that it refers to, and labels.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Image {
     /// The name.
     pub name: Reference,
-    /// Labels of this record; nothing is inherited from the image itself.
+    /// Labels of the name. None are inherited from the content.
     #[serde(default, skip_serializing_if = "Labels::is_empty")]
     pub labels: Labels,
-    /// The root: a manifest or an index.
+    /// The content that the name refers to: a manifest or an index.
     pub target: Descriptor,
-    /// When the name was made.
+    /// When the name was created.
     #[serde(with = "crate::time")]
     pub created_at: SystemTime,
-    /// When it was changed last.
+    /// When the name was last changed.
     #[serde(with = "crate::time")]
     pub updated_at: SystemTime,
 }
 
 impl Image {
-    /// A name for `target`, made now.
+    /// Returns a name for `target`, created now.
     pub fn new(name: Reference, target: Descriptor) -> Self {
         let now = SystemTime::now();
         Image {
@@ -58,36 +59,37 @@ impl Image {
     }
 }
 
-/// A store of images.
+/// A store of image names.
 #[async_trait]
 pub trait ImageStore: Send + Sync + 'static {
-    /// The image of this name, or nothing.
+    /// Returns the image with this name, or `None` if there is none.
     async fn get(&self, name: &Reference) -> Result<Option<Image>>;
 
-    /// All images in the order of their names that any of the filters matches; without filters
-    /// all. The grammar of filters is containerd's.
+    /// Returns the images that match at least one of the filters, or all images if there are no
+    /// filters, in the order of their names. The [`filter`] module describes the grammar, which is
+    /// containerd's.
     ///
     /// # Errors
-    /// `InvalidArgument` for a filter that does not parse.
+    /// `InvalidArgument` if a filter does not parse.
     async fn list(&self, filters: &[&str]) -> Result<Vec<Image>>;
 
-    /// Makes a name; its times are set by the store.
+    /// Creates a name. The store sets its times. Returns the image as stored.
     ///
     /// # Errors
-    /// `AlreadyExists`.
+    /// `AlreadyExists` if the name exists.
     async fn create(&self, image: Image) -> Result<Image>;
 
-    /// Replaces an image, or only what the field paths name: `target`, `labels`, `labels.<key>`,
-    /// `annotations`, `annotations.<key>` (of the target). The name and `created_at` stay; a
-    /// label without a value is removed.
+    /// Replaces an image, or only the fields that the field paths name: `target`, `labels`,
+    /// `labels.<key>`, and `annotations` and `annotations.<key>` of the target. The name and
+    /// `created_at` stay. A label with an empty value is removed. Returns the image as stored.
     ///
     /// # Errors
-    /// `NotFound`; `InvalidArgument` for another path.
+    /// `NotFound`; `InvalidArgument` for another field path.
     async fn update(&self, image: Image, fieldpaths: &[&str]) -> Result<Image>;
 
-    /// Removes a name; with `target` only while it stands for that.
+    /// Deletes a name, if it refers to `target` or no `target` is given.
     ///
     /// # Errors
-    /// `NotFound` when there is no such name, or it stands for something else.
+    /// `NotFound` if the name does not exist or refers to something else.
     async fn delete(&self, name: &Reference, target: Option<&Descriptor>) -> Result<()>;
 }

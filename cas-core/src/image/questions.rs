@@ -1,4 +1,4 @@
-//! The same questions, asked of a name.
+//! The same questions as methods of an image.
 
 use super::{config, rootfs, size};
 use crate::content::ContentStore;
@@ -12,7 +12,7 @@ impl Image {
     /// As [`config`].
     ///
     /// # Errors
-    /// Those of [`config`].
+    /// Errors of [`config`].
     pub async fn config(
         &self,
         content: &dyn ContentStore,
@@ -21,10 +21,10 @@ impl Image {
         config(content, &self.target, matcher).await
     }
 
-    /// The diff ids of the image on a platform, lowest layer first.
+    /// Returns the diff ids of the image on a platform, lowest layer first.
     ///
     /// # Errors
-    /// Those of [`config`] and [`rootfs`].
+    /// Errors of [`config`] and [`rootfs`].
     pub async fn rootfs(
         &self,
         content: &dyn ContentStore,
@@ -36,7 +36,7 @@ impl Image {
     /// As [`size`].
     ///
     /// # Errors
-    /// Those of [`size`].
+    /// Errors of [`size`].
     pub async fn size(&self, content: &dyn ContentStore, matcher: &dyn Matcher) -> Result<u64> {
         size(content, &self.target, matcher).await
     }

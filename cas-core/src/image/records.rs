@@ -1,4 +1,4 @@
-//! The ready-made image store: one record a name, changed by compare-and-swap.
+//! An image store over records: one record for each name, changed by compare-and-swap.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -12,12 +12,12 @@ use crate::descriptor::Descriptor;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::records::{Batch, Expect, Record, Records, Revision, Table, each, retry};
 
-/// An [`ImageStore`] over [`Table::Images`] of a home of records.
+/// An [`ImageStore`] that keeps its images in [`Table::Images`] of a records store.
 #[derive(Clone)]
 pub struct RecordImages(Arc<dyn Records>);
 
 impl RecordImages {
-    /// The images in `records`.
+    /// Returns the image store in `records`.
     pub fn new(records: Arc<dyn Records>) -> Self {
         RecordImages(records)
     }
@@ -32,7 +32,7 @@ impl RecordImages {
     async fn write(&self, image: &Image, expect: Expect) -> Result<()> {
         check_image(image)?;
         let value = serde_json::to_vec(image)
-            .map_err(|error| Error::internal("an image does not serialise").source(error))?;
+            .map_err(|error| Error::internal("an image could not be serialised").source(error))?;
         let mut batch = Batch::new();
         batch.put(Table::Images, image.name.as_str(), expect, value.into());
         self.0.commit(&batch).await
@@ -51,7 +51,7 @@ impl RecordImages {
         if let Some(expected) = target.filter(|target| target.digest != image.target.digest) {
             let (expected, found) = (expected.digest, image.target.digest);
             return Err(Error::not_found(format!(
-                "expected it to stand for {expected}, found {found}"
+                "the name refers to {found}, not to {expected}"
             )));
         }
         let mut batch = Batch::new();
@@ -89,7 +89,7 @@ impl ImageStore for RecordImages {
         image.labels.retain(|_, value| !value.is_empty());
         match self.write(&image, Expect::Absent).await {
             Err(error) if error.kind() == ErrorKind::Conflict => Err(Error::already_exists(
-                "an image of this name exists; update it, or delete it first",
+                "an image with this name exists; update it, or delete it first",
             )
             .source(error)),
             outcome => outcome.map(|()| image.clone()),
@@ -109,7 +109,7 @@ impl ImageStore for RecordImages {
 }
 
 fn absent() -> Error {
-    Error::not_found("no image of this name in the store")
+    Error::not_found("no image with this name in the store")
 }
 
 fn decode(record: &Record) -> Result<Image> {

@@ -1,4 +1,4 @@
-//! Names of images: the grammar that OCI gives to `org.opencontainers.image.ref.name`.
+//! Names of images, in the grammar that OCI gives to `org.opencontainers.image.ref.name`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,14 +8,14 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::error::{Error, Result};
 use crate::limit;
 
-/// A name: components joined by `/`; each begins and ends with a letter or digit, and has one of
-/// `- . _ : @ +`, or `--`, between two of them.
+/// The name of an image: components joined by `/`. A component consists of letters and digits,
+/// separated by one of `- . _ : @ +` or by `--`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
 pub struct Reference(String);
 
 impl Reference {
-    /// The text.
+    /// Returns the text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -33,7 +33,7 @@ impl FromStr for Reference {
     fn from_str(text: &str) -> Result<Self> {
         if text.len() > limit::NAME || !text.split('/').all(is_component) {
             return Err(Error::invalid(format!(
-                "no image name: expected at most {} bytes, letters and digits joined by \
+                "invalid image name: expected at most {} bytes, letters and digits separated by \
                  one of - . _ : @ + / or --",
                 limit::NAME
             ))
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn accepts_and_refuses_as_the_grammar_says() {
+    fn names_are_accepted_and_refused_as_the_grammar_says() {
         for good in [
             "a",
             "a-b",

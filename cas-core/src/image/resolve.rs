@@ -1,6 +1,7 @@
-//! Which manifest of an image is the one for a platform.
+//! Finding the manifest of an image for a platform.
 
-use std::sync::{Mutex, PoisonError};
+use std::mem;
+use std::sync::Mutex;
 
 use async_trait::async_trait;
 
@@ -13,24 +14,24 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::platform::{Matcher, Only, Platform};
 use crate::sync::lock;
 
-/// A manifest and where it is.
+/// A manifest and its descriptor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolved {
-    /// Its descriptor, as the index lists it.
+    /// The descriptor, as the index lists it.
     pub descriptor: Descriptor,
-    /// What it says.
+    /// The manifest.
     pub manifest: Manifest,
 }
 
-/// The manifest of an image for a platform: the best match in its index and the indexes in that.
+/// Returns the manifest of an image for a platform: the best match in its index and nested indexes.
 ///
-/// A root that is no index is returned as it is. A manifest whose descriptor names no platform is
-/// matched by that of its configuration, and comes after all that do name one. A match that is
-/// not in the store is passed over for the next best, with a warning.
+/// If `image` is a manifest, it is returned. A manifest whose descriptor states no platform is
+/// matched by the platform of its configuration, after all manifests that state one. A match that
+/// is not in the store is skipped with a warning, and the next best one is used.
 ///
 /// # Errors
-/// `NotFound` when nothing matches, or what matches is not in the store; `Corrupt` for a document
-/// that is not what it should be; `Unsupported` when `image` is neither manifest nor index.
+/// `NotFound` if nothing matches, or no match is in the store; `Corrupt` for an invalid document;
+/// `Unsupported` if `image` is neither a manifest nor an index.
 pub async fn manifest(
     content: &dyn ContentStore,
     image: &Descriptor,
@@ -46,9 +47,8 @@ pub async fn manifest(
         found: Mutex::default(),
     };
     walk(&candidates, std::slice::from_ref(image)).await?;
-    let found = candidates.found.into_inner();
+    let found = mem::take(&mut *lock(&candidates.found));
     let (mut named, unnamed): (Vec<_>, Vec<_>) = found
-        .unwrap_or_else(PoisonError::into_inner)
         .into_iter()
         .partition(|manifest| manifest.platform.is_some());
     named.sort_by(|a, b| dispatch::best_first(matcher, a, b));
@@ -65,11 +65,11 @@ pub async fn manifest(
     }
 }
 
-/// The manifest of an image for a platform that its caller insists on; without one for this
-/// machine's, where the image leaves a choice.
+/// Returns the manifest of an image for `platform`. Without a platform it is the best match for
+/// this machine, or the manifest that `image` is.
 ///
 /// # Errors
-/// As [`manifest`]; `NotFound`, too, when the image is one manifest, for another platform.
+/// As [`manifest`]; also `NotFound` if `image` is a manifest for another platform.
 pub async fn manifest_for(
     content: &dyn ContentStore,
     image: &Descriptor,
@@ -82,20 +82,20 @@ pub async fn manifest_for(
     {
         let found = config_platform(content, &resolved.manifest.config).await?;
         if !matcher.matches(&found) {
-            return Err(
-                Error::not_found(format!("has no {platform}, it is for {found} only"))
-                    .operation("resolve manifest")
-                    .subject(image.digest),
-            );
+            return Err(Error::not_found(format!(
+                "the image is for {found} only, not for {platform}"
+            ))
+            .operation("resolve manifest")
+            .subject(image.digest));
         }
     }
     Ok(resolved)
 }
 
-/// The descriptor of the configuration of an image on a platform.
+/// Returns the descriptor of the configuration of an image on a platform.
 ///
 /// # Errors
-/// Those of [`manifest`].
+/// Errors of [`manifest`].
 pub async fn config(
     content: &dyn ContentStore,
     image: &Descriptor,
@@ -105,7 +105,7 @@ pub async fn config(
     Ok(resolved.manifest.config)
 }
 
-/// The best of those manifests whose platform only their configuration names.
+/// Returns the best match among manifests whose platform only their configuration states.
 async fn by_config(
     content: &dyn ContentStore,
     matcher: &dyn Matcher,
@@ -123,7 +123,7 @@ async fn by_config(
         };
         let platform = match config_platform(content, &resolved.manifest.config).await {
             Ok(platform) => platform,
-            // An artifact, which runs nowhere.
+            // An artifact, which is not for a platform.
             Err(error) if error.kind() == ErrorKind::Unsupported => continue,
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 pass(resolved.manifest.config, missing);
@@ -141,21 +141,21 @@ async fn by_config(
 
 fn pass(descriptor: Descriptor, missing: &mut Vec<Descriptor>) {
     let digest = descriptor.digest;
-    tracing::warn!(%digest, "not in the store; the next best manifest is tried");
+    tracing::warn!(%digest, "a matching manifest is not in the store; trying the next best one");
     missing.push(descriptor);
 }
 
 fn no_match(image: &Descriptor, missing: &[Descriptor]) -> Error {
     let message = match missing {
-        [] => "no match for platform in the index".to_owned(),
+        [] => "the index lists no manifest for the platform".to_owned(),
         [first, rest @ ..] => {
             let more = match rest.len() {
                 0 => String::new(),
                 more => format!(" and {more} more"),
             };
             format!(
-                "the match for the platform is listed but not in the store: {}{more}; import the \
-                 image for this platform",
+                "the index lists content for the platform that is not in the store: {}{more}; \
+                 import the image for this platform",
                 first.digest
             )
         }
@@ -171,13 +171,13 @@ async fn load(content: &dyn ContentStore, descriptor: &Descriptor) -> Result<Res
             descriptor: descriptor.clone(),
             manifest: *manifest,
         }),
-        Document::Index(_) => Err(Error::internal("an index was taken for a manifest")
+        Document::Index(_) => Err(Error::internal("an index was read as a manifest")
             .operation("resolve manifest")
             .subject(descriptor.digest)),
     }
 }
 
-/// Walks the indexes alone, and gathers the manifests that may do.
+/// Walks the indexes only, and collects the manifests that may match.
 struct Candidates<'a> {
     content: &'a dyn ContentStore,
     matcher: &'a dyn Matcher,
@@ -191,7 +191,7 @@ impl Handler for Candidates<'_> {
         let listed = match dispatch::children(self.content, index).await {
             Err(error) if error.kind() == ErrorKind::NotFound && index != self.root => {
                 let digest = index.digest;
-                tracing::warn!(%digest, "nested index is not in the store; it is passed over");
+                tracing::warn!(%digest, "a nested index is not in the store and is skipped");
                 return Ok(Next::NONE);
             }
             outcome => outcome?,
@@ -210,22 +210,21 @@ impl Handler for Candidates<'_> {
     }
 }
 
-/// The platforms an image is made for, normalised, each once, in the order of its indexes;
-/// `unknown`, as attestations are marked, is left out, and so is what only documents would tell
-/// that a sparse image lacks.
+/// Returns the platforms of an image, normalized, each once, in the order of its indexes. The
+/// platform `unknown`, which marks attestations, is left out, and so are platforms that are only
+/// stated by documents that are not in the store.
 ///
 /// # Errors
-/// Those of reading what has to be read; `Corrupt`.
+/// Errors of reading the documents; `Corrupt` for an invalid document.
 pub async fn platforms(content: &dyn ContentStore, image: &Descriptor) -> Result<Vec<Platform>> {
     let platforms = Platforms {
         content,
         root: image,
         found: Mutex::default(),
     };
-    let roots = platforms.take_named(vec![image.clone()]);
+    let roots = platforms.split_off_named(vec![image.clone()]);
     walk(&platforms, &roots).await?;
-    let found = platforms.found.into_inner();
-    Ok(found.unwrap_or_else(PoisonError::into_inner))
+    Ok(mem::take(&mut *lock(&platforms.found)))
 }
 
 struct Platforms<'a> {
@@ -251,10 +250,12 @@ impl Platforms<'_> {
         if descriptor.media_type.is_manifest() {
             children.truncate(1);
         }
-        Ok(Next::Children(self.take_named(children)))
+        Ok(Next::Children(self.split_off_named(children)))
     }
-    /// Those that name no platform, and have to be read for it.
-    fn take_named(&self, mut descriptors: Vec<Descriptor>) -> Vec<Descriptor> {
+
+    /// Adds the platforms that descriptors state. Returns the descriptors that state none, whose
+    /// content has to be read.
+    fn split_off_named(&self, mut descriptors: Vec<Descriptor>) -> Vec<Descriptor> {
         descriptors.retain(|descriptor| {
             let platform = descriptor.platform.as_ref();
             platform.inspect(|platform| self.add(platform)).is_none()
