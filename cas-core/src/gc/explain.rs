@@ -1,4 +1,4 @@
-//! Explanation something is kept: every way to it from what holds it.
+//! Why something is kept: every path to it from a root.
 
 use std::collections::HashMap;
 use std::time::SystemTime;
@@ -10,29 +10,28 @@ use crate::records::Resource;
 use crate::snapshot::Snapshotter;
 use crate::store::Store;
 
-/// Search told at most.
+/// The maximum number of paths that are returned.
 const MAX_PATHS: usize = 100;
 
-/// One way from what holds a thing to the thing.
+/// A path from a root to a resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RootPath {
-    /// What holds its first step.
+    /// Why the first step is kept.
     pub reason: Reason,
-    /// The steps; the last is the thing.
+    /// The resources on the path. The last one is the resource itself.
     pub steps: Vec<Resource>,
 }
 
-/// What holds a thing.
+/// Why a resource is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation {
-    /// Every way to it, the first hundred of them; none means that the next collection takes it.
+    /// The paths to it, at most a hundred. If there are none, the next collection removes it.
     pub paths: Vec<RootPath>,
-    /// When the last of them ends by itself; nothing when one of them never does, or none is
-    /// left.
+    /// When the last of the paths expires; `None` if one of them never expires, or there are none.
     pub until: Option<SystemTime>,
 }
 
-/// Finds what holds `resource`, as a collection at `now` would.
+/// Explains why a collection at the time `now` would keep `resource`.
 ///
 /// # Errors
 /// As [`collect`](super::collect).
@@ -54,7 +53,7 @@ pub async fn explain(
     Ok(Explanation { paths, until })
 }
 
-/// Nothing when it never ends by itself.
+/// Returns when a reason expires, or `None` if it never does.
 fn ending(reason: &Reason) -> Option<SystemTime> {
     match reason {
         Reason::Name | Reason::Label => None,
@@ -63,11 +62,11 @@ fn ending(reason: &Reason) -> Option<SystemTime> {
     }
 }
 
-/// The search, from the thing back to the roots.
+/// A search from a resource back to the roots.
 struct Search<'a> {
     graph: &'a Graph,
     target: Id,
-    /// What refers to each, and the least reach that follows.
+    /// What refers to each resource, and the least reach that follows the reference.
     referrers: HashMap<Id, Vec<(Id, Reach)>>,
 }
 
@@ -88,15 +87,15 @@ impl<'a> Search<'a> {
 
     fn find(&self) -> Vec<RootPath> {
         let mut paths = Vec::new();
-        // Each way back is kept whole; that they are few and short is what limits are for.
+        // Every path back is kept as a whole; the bounds of documents keep them few and short.
         let mut waiting = vec![(vec![self.target], Reach::Flat)];
-        while let Some((way, wanted)) = waiting.pop() {
-            let Some(first) = way.last() else { continue };
+        while let Some((path, wanted)) = waiting.pop() {
+            let Some(first) = path.last() else { continue };
             let roots = self.graph.roots.iter();
             for root in roots.filter(|root| root.id == *first && root.reach >= wanted) {
                 paths.push(RootPath {
                     reason: root.reason.clone(),
-                    steps: way
+                    steps: path
                         .iter()
                         .rev()
                         .map(|id| self.graph.node(*id).clone())
@@ -111,8 +110,8 @@ impl<'a> Search<'a> {
                 .get(first)
                 .map(Vec::as_slice)
                 .unwrap_or_default();
-            for (from, least) in referrers.iter().filter(|(from, _)| !way.contains(from)) {
-                let mut longer = way.clone();
+            for (from, least) in referrers.iter().filter(|(from, _)| !path.contains(from)) {
+                let mut longer = path.clone();
                 longer.push(*from);
                 waiting.push((longer, wanted.max(*least)));
             }

@@ -1,4 +1,4 @@
-//! What there is, what refers to what, and what holds it.
+//! The graph of resources, the references between them, and the roots.
 
 use std::collections::HashMap;
 use std::time::SystemTime;
@@ -7,37 +7,37 @@ use super::labels::{self, Age, Effect};
 use crate::labels::Labels;
 use crate::records::Resource;
 
-/// Explanation something is kept though nothing refers to it.
+/// Why a resource is a root: it is kept although nothing refers to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// It is an image: a name.
+    /// It is the name of an image.
     Name,
     /// A lease keeps it.
     Lease {
         /// The id of the lease.
         id: String,
-        /// When that ends by itself.
+        /// When the lease expires, if it does.
         until: Option<SystemTime>,
     },
-    /// A label says so.
+    /// A label marks it as a root.
     Label,
-    /// It was stored or begun without a lease, not long ago.
+    /// It was stored or begun without a lease a short time ago.
     Young {
-        /// Until when it is kept for that.
+        /// Until when this keeps it.
         until: SystemTime,
     },
 }
 
-/// How far the reach of a root goes.
+/// How much a root keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Reach {
-    /// To itself and what it is made of: the target of an image, the parents of a snapshot.
+    /// Itself and what it consists of: the target of an image, the parents of a snapshot.
     Flat,
-    /// To all that is referred to.
+    /// Itself and everything that it refers to.
     Full,
 }
 
-/// A number of a resource in the graph.
+/// The number of a resource in the graph.
 pub(super) type Id = usize;
 
 pub(super) struct Root {
@@ -46,12 +46,12 @@ pub(super) struct Root {
     pub(super) reason: Reason,
 }
 
-/// Resources and references by number; what is referred to need not exist.
+/// Resources and references, by number. A resource that is referred to need not exist.
 #[derive(Default)]
 pub(super) struct Graph {
     ids: HashMap<Resource, Id>,
     nodes: Vec<Resource>,
-    /// Each with the least reach that follows it.
+    /// The references of each resource, with the least reach that follows them.
     edges: Vec<Vec<(Id, Reach)>>,
     pub(super) roots: Vec<Root>,
     conditions: Vec<(Id, Id, Age)>,
@@ -59,7 +59,7 @@ pub(super) struct Graph {
 }
 
 impl Graph {
-    /// The number of a resource, which is in the graph from then on.
+    /// Returns the number of a resource, which is added to the graph if it is new.
     pub(super) fn id(&mut self, resource: &Resource) -> Id {
         if let Some(id) = self.ids.get(resource) {
             return *id;
@@ -71,7 +71,7 @@ impl Graph {
         id
     }
 
-    /// The number of a resource that is in the graph.
+    /// Returns the number of a resource, or `None` if it is not in the graph.
     pub(super) fn find(&self, resource: &Resource) -> Option<Id> {
         self.ids.get(resource).copied()
     }
@@ -84,12 +84,12 @@ impl Graph {
         &self.edges[id]
     }
 
-    /// How many resources there are; their numbers are below.
+    /// Returns the number of resources. Their numbers are below it.
     pub(super) fn len(&self) -> usize {
         self.nodes.len()
     }
 
-    /// Whether anything is said of what the resource refers to.
+    /// Returns whether references of the resource are known.
     pub(super) fn has_edges(&self, id: Id) -> bool {
         !self.edges[id].is_empty()
     }
@@ -98,19 +98,19 @@ impl Graph {
         self.roots.push(Root { id, reach, reason });
     }
 
-    /// A reference that only a full reach follows.
+    /// Adds a reference that only a full reach follows.
     pub(super) fn refer(&mut self, from: Id, to: &Resource) {
         let to = self.id(to);
         self.edges[from].push((to, Reach::Full));
     }
 
-    /// A reference to what the resource is made of.
+    /// Adds a reference to something that the resource consists of.
     pub(super) fn consist(&mut self, from: Id, of: &Resource) {
         let of = self.id(of);
         self.edges[from].push((of, Reach::Flat));
     }
 
-    /// Enters what the labels of a resource say.
+    /// Adds the effects of a resource's labels.
     pub(super) fn label(&mut self, id: Id, labels: &Labels) {
         for effect in labels::effects(labels) {
             match effect {
@@ -134,7 +134,7 @@ impl Graph {
         }
     }
 
-    /// Makes references of the conditions that hold, once all labels are known.
+    /// Turns the conditions that hold into references, once all labels are known.
     pub(super) fn resolve_conditions(&mut self, now: SystemTime) {
         for (from, snapshot, age) in std::mem::take(&mut self.conditions) {
             if self
@@ -147,7 +147,7 @@ impl Graph {
         }
     }
 
-    /// How far each resource is reached from the roots.
+    /// Returns how far each resource is reached from the roots; `None` if it is not.
     pub(super) fn mark(&self) -> Vec<Option<Reach>> {
         let mut marks = vec![None; self.nodes.len()];
         let mut waiting: Vec<(Id, Reach)> = self
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_root_reaches_is_marked_and_circles_end() {
+    fn what_a_root_reaches_is_marked_even_in_a_cycle() {
         let mut graph = graph(&[("a", "b"), ("b", "c"), ("c", "a"), ("d", "b"), ("e", "e")]);
         let a = graph.id(&image("a"));
         graph.root(a, Reach::Full, Reason::Name);
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flat_root_keeps_what_it_consists_of_and_a_full_one_beside_it_the_rest() {
+    fn a_flat_root_keeps_what_it_consists_of_and_a_full_one_also_keeps_the_rest() {
         let mut graph = graph(&[("a", "x"), ("b", "y")]);
         let a = graph.id(&image("a"));
         graph.consist(a, &image("b"));

@@ -1,16 +1,17 @@
-//! Labels that mean something to a collection, as containerd reads them.
+//! The labels that a collection follows, with containerd's meaning.
 //!
 //! | label | on | means |
 //! |---|---|---|
-//! | `gc.root…` | blobs, snapshots | kept, with all below |
+//! | `gc.root…` | blobs, snapshots | is kept, with everything below |
 //! | `gc.ref.content`, `.ref.snapshot.NAME`, `.ref.image` | all | refers to that |
 //! | `gc.bref.content`, `.bref.snapshot.NAME`, `.bref.image` | all | that refers to this |
-//! | `gc.cond.snapshot.NAME` = `usedat<2h\|KEY` | blobs, images | refers to that on a condition |
+//! | `gc.cond.snapshot.NAME` = `usedat<2h\|KEY` | blobs, images | refers to that while the condition holds |
 //! | `gc.cond.value-usedat` | snapshots | what the condition compares |
 //! | `gc.expire`, `gc.flat` | leases, images | see [`expiry`] and [`GC_FLAT`](crate::labels::GC_FLAT) |
 //!
-//! all of them with `containerd.io/` before. After `content` and `image` a key ends, or goes on
-//! with `.` or `/` and any text; after `snapshot.` comes the snapshotter, ended by `/` or the key.
+//! All keys begin with `containerd.io/`. After `content` and `image` a key ends, or goes on with
+//! `.` or `/` and any text. After `snapshot.` comes the name of the snapshotter, up to the end of
+//! the key or the next `/`.
 
 use std::time::{Duration, SystemTime};
 
@@ -20,18 +21,18 @@ use crate::labels::{
 };
 use crate::records::Resource;
 
-/// What one label says of the thing it is on.
+/// The effect of one label on the resource that has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Effect {
     Root,
     Reference(Resource),
     BackReference(Resource),
-    /// A reference to a snapshot, while the age of its last use fits.
+    /// A reference to a snapshot, valid while the age of its last use fits.
     Condition(Resource, Age),
     UsedAt(SystemTime),
 }
 
-/// A bound on how long ago something was.
+/// A bound on an age.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Age {
     Below(Duration),
@@ -39,7 +40,7 @@ pub(super) enum Age {
 }
 
 impl Age {
-    /// Whether what was at `time` fits, seen from `now`; what is still to come is of no age.
+    /// Returns whether the age of `time` at `now` fits. A time in the future has the age zero.
     pub(super) fn fits(self, time: SystemTime, now: SystemTime) -> bool {
         let age = now.duration_since(time).unwrap_or_default();
         match self {
@@ -49,8 +50,8 @@ impl Age {
     }
 }
 
-/// What the labels say; those that say nothing to a collection, or nothing that can be read, are
-/// passed over.
+/// Returns the effects of labels. Labels without a meaning to a collection, or with an invalid
+/// value, have none.
 pub(super) fn effects(labels: &Labels) -> impl Iterator<Item = Effect> {
     let ours = labels.range(GC.to_owned()..);
     ours.take_while(|(key, _)| key.starts_with(GC))
@@ -82,7 +83,7 @@ fn read(key: &str, value: &str) -> Vec<Effect> {
     }
 }
 
-/// The digests that `gc.ref.content` labels refer to.
+/// Returns the digests that `gc.ref.content` labels refer to.
 pub(crate) fn referenced_content(labels: &Labels) -> impl Iterator<Item = Digest> {
     effects(labels).filter_map(|effect| match effect {
         Effect::Reference(Resource::Content(digest)) => Some(digest),
@@ -90,12 +91,12 @@ pub(crate) fn referenced_content(labels: &Labels) -> impl Iterator<Item = Digest
     })
 }
 
-/// When a lease or an image with these labels ends; one that does not parse is none.
+/// Returns when a lease or an image with these labels expires. An invalid time is ignored.
 pub(super) fn expiry(labels: &Labels) -> Option<SystemTime> {
     labels.get(GC_EXPIRE).and_then(|text| time(text))
 }
 
-/// The thing of the kind in a key, called `value`.
+/// Returns the resource of a kind, which the key of a label names, with the name `value`.
 fn target(kind: &str, value: &str) -> Option<Resource> {
     if let Some(snapshotter) = kind.strip_prefix("snapshot.") {
         return Some(snapshot(snapshotter, value));
@@ -121,7 +122,7 @@ fn snapshot(snapshotter: &str, key: &str) -> Resource {
     }
 }
 
-/// The conditions before the first `|`, any of which is enough, on the snapshot behind it.
+/// Parses `CONDITION,…|KEY`, where one condition on the snapshot `KEY` must hold.
 fn conditions(snapshotter: &str, value: &str) -> Vec<Effect> {
     let Some((conditions, key)) = value.split_once('|') else {
         return Vec::new();
@@ -139,7 +140,7 @@ fn conditions(snapshotter: &str, value: &str) -> Vec<Effect> {
         .collect()
 }
 
-/// A time as RFC 3339 writes it, in any zone.
+/// Parses a time in the format of RFC 3339, in any time zone.
 fn time(text: &str) -> Option<SystemTime> {
     let Some((local, sign, zone)) = zoned(text) else {
         return humantime::parse_rfc3339(text).ok();
@@ -156,7 +157,7 @@ fn time(text: &str) -> Option<SystemTime> {
     }
 }
 
-/// The local time, and how it is off: `+` or `-`, and the hours and minutes.
+/// Splits a time into the local time, the sign of the zone's offset, and its hours and minutes.
 fn zoned(text: &str) -> Option<(&str, char, &str)> {
     let (local, zone) = text.split_at_checked(text.len().checked_sub(6)?)?;
     let sign = zone.chars().next().filter(|sign| "+-".contains(*sign))?;
@@ -182,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reference_ends_or_goes_on_with_a_dot_or_a_slash() {
+    fn the_key_of_a_reference_ends_or_goes_on_with_a_dot_or_a_slash() {
         let digest = Digest::sha256(b"x");
         let text = digest.to_string();
         for suffix in ["", ".l.0", "/layer", ".config"] {
@@ -223,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn any_of_several_conditions_is_enough_and_unknown_ones_are_none() {
+    fn one_of_several_conditions_must_hold_and_unknown_ones_are_ignored() {
         let hours = |hours: u64| Duration::from_secs(hours * 3600);
         let read = all(&[(
             "cond.snapshot.overlay",
@@ -253,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn times_have_any_zone_and_bad_ones_are_none() {
+    fn times_may_have_any_zone_and_invalid_ones_are_ignored() {
         let at = |text: &str| expiry(&[(GC_EXPIRE.to_owned(), text.to_owned())].into());
         let utc = at("2026-11-21T08:00:00Z").unwrap();
         assert_eq!(at("2026-11-21T10:00:00+02:00"), Some(utc));

@@ -1,18 +1,30 @@
-//! Collection: what no name, lease or label holds is removed, while everybody else works on.
+//! Garbage collection: removes what no name, lease or label keeps, while all other work goes on.
 //!
-//! A compare-and-swap on one record is all that it needs, so it is as safe on an object store
-//! that many machines share as in one process; `tests/protocol` of this crate searches the
-//! interleavings. Two sides keep to it:
+//! Jobs that store content follow their half of the protocol under a [`lease`](crate::lease). A
+//! collection follows this half:
 //!
-//! - Whoever makes a root or a reference does it under a lease ([`LeaseGuard`]): it touches what it
-//!   counts on, blob by blob ([`BlobRef`]), then writes edges, then names, then ends the lease.
-//! - A collection notes the revision of every record, then reads leases, then names, then what
-//!   refers to what, and marks. What is not marked becomes a tombstone, where its record is still as
-//!   noted. A tombstone is final: it names the version of the bytes that go, and whoever wants the
-//!   blob after all stores them as another.
+//! 1. It reads the revision of every blob record and the list of snapshots.
+//! 2. Then it reads the leases, then the images.
+//! 3. Then it reads the records again, for what refers to what, and marks everything that leases,
+//!    images, labels and young blobs reach.
+//! 4. It turns the record of each blob that is not marked into a tombstone, by a compare-and-swap
+//!    on the revision of step 1.
+//! 5. It removes the bytes that the tombstone names, and then the record.
 //!
-//! Bytes without a record are not touched: whoever is about to write one may have just stored
-//! them.
+//! A blob that a job pins after step 1 has another revision in step 4 and stays. If it was pinned
+//! before, step 2 finds the lease, or, if the job has ended, the name that the job wrote. `scan.rs`
+//! has the details.
+//!
+//! A tombstone is final: it names the version of the bytes that are removed, and a job that needs
+//! the blob again stores it as another version. Where bytes and records are in one transaction,
+//! steps 4 and 5 are a single one. A collection that is interrupted is completed by the next.
+//!
+//! All that this requires is a compare-and-swap on single records, so it is as safe on an object
+//! store that many machines share as in one process; `tests/protocol` of this crate searches the
+//! interleavings of jobs and collections.
+//!
+//! Bytes without a record are not removed: a job may have stored them and be about to write the
+//! record.
 
 mod explain;
 mod graph;
@@ -38,14 +50,14 @@ use crate::pool;
 use crate::snapshot::Snapshotter;
 use crate::store::Store;
 
-/// How to collect.
+/// Options of [`collect`].
 #[derive(Clone, Debug)]
 pub struct GcOptions {
-    /// The time that leases are held against; tests set the clock by it.
+    /// The current time, against which expiry is checked. Tests set it.
     pub now: SystemTime,
-    /// Remove nothing, and tell what would go.
+    /// Only report what would be removed.
     pub dry_run: bool,
-    /// Remove no other blobs than these, and nothing else.
+    /// Remove only these blobs, and nothing else.
     pub only: Option<BTreeSet<Digest>>,
 }
 
@@ -59,12 +71,12 @@ impl Default for GcOptions {
     }
 }
 
-/// Removes what nothing holds, and finishes what an earlier collection left undone. Any number may
-/// run at once, here and elsewhere.
+/// Removes everything that nothing keeps, and completes interrupted collections. Returns what was
+/// removed. Any number of collections may run at once, in any process.
 ///
 /// # Errors
-/// `Corrupt` for a record or a document that does not parse: what it refers to is not known, so
-/// that nothing is removed; those of the stores.
+/// `Corrupt` if a record or a document does not parse: what it refers to is unknown, so nothing is
+/// removed; errors of the stores.
 pub async fn collect(
     store: &Store,
     snapshotters: &[&dyn Snapshotter],
@@ -76,8 +88,8 @@ pub async fn collect(
     if let Some(only) = &options.only {
         unreachable.limit(only);
     }
-    match options.dry_run {
-        true => unreachable.preview(store, snapshotters).await,
-        false => unreachable.remove(store, snapshotters).await,
+    if options.dry_run {
+        return unreachable.preview(store, snapshotters).await;
     }
+    unreachable.remove(store, snapshotters).await
 }

@@ -3,27 +3,27 @@
 use crate::digest::Digest;
 use crate::records::Resource;
 
-/// What was removed, or would be.
+/// What a collection removed, or would remove.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Removed {
-    /// Blobs and the bytes they took.
+    /// Blobs and their sizes in bytes.
     pub blobs: Vec<(Digest, u64)>,
-    /// Snapshots, leaves first.
+    /// Snapshots, children before their parents.
     pub snapshots: Vec<Resource>,
-    /// Keys of ingests, and the bytes they took.
+    /// Keys of ingests and their sizes in bytes.
     pub ingests: Vec<(String, u64)>,
-    /// Names of images that had expired.
+    /// Names of images that expired.
     pub images: Vec<String>,
 }
 
 impl Removed {
-    /// Bytes of blobs and ingests together.
+    /// Returns the bytes of all blobs and ingests.
     pub fn bytes(&self) -> u64 {
         let blobs = self.blobs.iter().map(|(_, size)| size);
         blobs.chain(self.ingests.iter().map(|(_, size)| size)).sum()
     }
 
-    /// Whether there was nothing to remove.
+    /// Returns whether nothing was removed.
     pub fn is_empty(&self) -> bool {
         *self == Removed::default()
     }

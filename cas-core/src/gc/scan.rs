@@ -1,10 +1,11 @@
 //! Reads a store in the order that makes a collection safe.
 //!
-//! First the revision of every record is noted, then leases are read, then names, then the records
-//! once more for what they refer to. Whoever makes a root or a reference holds a lease, touches
-//! what it will reach, writes, and ends the lease. So either the touch came after the note, and
-//! the sweep finds another revision; or the lease was there when leases were read; or it had ended
-//! by then, and what was written is read after it.
+//! The revision of every record is read first, then leases, then images, and then the records again
+//! for what they refer to. A job that adds a root or a reference creates a lease, pins everything
+//! that it will refer to, writes, and ends the lease. So for each blob that it pins there are three
+//! cases. Either it was pinned after its revision was read: then the sweep finds another revision.
+//! Or the lease existed when leases were read. Or the lease had ended by then: then what the job
+//! wrote is read afterwards.
 
 use std::collections::BTreeSet;
 use std::time::SystemTime;
@@ -25,16 +26,16 @@ use crate::records::{
 use crate::snapshot::{Info, Snapshotter};
 use crate::store::Store;
 
-/// Snapshots read at once.
+/// How many snapshots are read at once.
 const PAGE: usize = 256;
 
-/// What was found.
+/// What a scan found.
 pub(super) struct Scan {
-    /// Blobs with a record, and its revision before anything else was read.
+    /// Blobs with a record, and the revision of the record before anything else was read.
     pub(super) blobs: Vec<(Digest, Revision)>,
-    /// Blobs that an earlier collection tombstoned and did not remove.
+    /// Blobs that an earlier collection tombstoned but did not remove.
     pub(super) tombstoned: BTreeSet<Digest>,
-    /// Snapshots as they were before anything else was read, by the number of their snapshotter.
+    /// Snapshots as they were before the leases were read, with the number of their snapshotter.
     pub(super) snapshots: Vec<(usize, Info)>,
     /// Images that have expired.
     pub(super) expired: Vec<Image>,
@@ -42,12 +43,12 @@ pub(super) struct Scan {
     pub(super) graph: Graph,
 }
 
-/// Reads everything; expired leases are ended on the way unless it is only a look.
+/// Reads everything. Expired leases are deleted on the way, unless the scan is `read_only`.
 pub(super) async fn scan(
     store: &Store,
     snapshotters: &[&dyn Snapshotter],
     now: SystemTime,
-    look: bool,
+    read_only: bool,
 ) -> Result<Scan> {
     let mut scan = Scan {
         blobs: Vec::new(),
@@ -61,7 +62,7 @@ pub(super) async fn scan(
     for (number, snapshotter) in snapshotters.iter().enumerate() {
         scan.read_snapshot_list(number, *snapshotter).await?;
     }
-    let leases = live_leases(store, now, look).await?;
+    let leases = live_leases(store, now, read_only).await?;
     let images = store.images.list(&[]).await?;
     scan.ingests = store.content.ingests().await?;
 
@@ -170,7 +171,7 @@ impl Scan {
     fn read_ingests(&mut self, now: SystemTime) {
         for ingest in &self.ingests {
             let id = self.graph.id(&Resource::Ingest(ingest.key.clone()));
-            // The key of most is what it will be.
+            // The key of most ingests is the digest of the blob.
             if let Ok(digest) = ingest.key.parse() {
                 self.graph.refer(id, &Resource::Content(digest));
             }
@@ -183,9 +184,10 @@ impl Scan {
 
     fn read_leases(&mut self, leases: &[(String, Lease)]) {
         for (id, lease) in leases {
-            let reach = match lease.labels.contains_key(GC_FLAT) {
-                true => Reach::Flat,
-                false => Reach::Full,
+            let reach = if lease.labels.contains_key(GC_FLAT) {
+                Reach::Flat
+            } else {
+                Reach::Full
             };
             for resource in &lease.resources {
                 let node = self.graph.id(resource);
@@ -211,15 +213,17 @@ impl Scan {
                 .consist(id, &Resource::Content(image.target.digest));
             self.graph.label(id, &image.labels);
             self.read_documents(store, &image.target).await?;
-            match labels::expiry(&image.labels).is_some_and(|at| at < now) {
-                true => self.expired.push(image),
-                false => self.graph.root(id, Reach::Full, Reason::Name),
+            if labels::expiry(&image.labels).is_some_and(|at| at < now) {
+                self.expired.push(image);
+            } else {
+                self.graph.root(id, Reach::Full, Reason::Name);
             }
         }
         Ok(())
     }
 
-    /// Reads what the documents of other programs list, for they have no records.
+    /// Reads the documents below `root` whose references are unknown, because another program
+    /// stored them without records.
     async fn read_documents(&mut self, store: &Store, root: &Descriptor) -> Result<()> {
         let mut waiting = vec![root.clone()];
         while let Some(descriptor) = waiting.pop() {
@@ -241,9 +245,13 @@ impl Scan {
     }
 }
 
-/// The leases that have not expired. One that has is ended before anything is taken for it: its
-/// job can still extend it, and one of the two loses.
-async fn live_leases(store: &Store, now: SystemTime, look: bool) -> Result<Vec<(String, Lease)>> {
+/// Returns the leases that have not expired. An expired lease is deleted by compare-and-swap before
+/// it is ignored, so that either this or a concurrent renewal by its job fails.
+async fn live_leases(
+    store: &Store,
+    now: SystemTime,
+    read_only: bool,
+) -> Result<Vec<(String, Lease)>> {
     let leases = store.leases();
     let mut live = Vec::new();
     for (id, mut lease, mut revision) in leases.list().await? {
@@ -252,9 +260,10 @@ async fn live_leases(store: &Store, now: SystemTime, look: bool) -> Result<Vec<(
                 live.push((id, lease));
                 break;
             }
-            let ended = match look {
-                true => Ok(()),
-                false => leases.remove(&id, revision).await,
+            let ended = if read_only {
+                Ok(())
+            } else {
+                leases.remove(&id, revision).await
             };
             match ended {
                 Ok(()) => break,
@@ -271,7 +280,7 @@ async fn live_leases(store: &Store, now: SystemTime, look: bool) -> Result<Vec<(
     Ok(live)
 }
 
-/// When a lease ends: as it says itself, or as its label does.
+/// Returns when a lease expires: the time that it states, or its label if that is earlier.
 fn ending(lease: &Lease) -> Option<SystemTime> {
     let labelled = labels::expiry(&lease.labels);
     labelled.into_iter().chain(lease.expires_at).min()

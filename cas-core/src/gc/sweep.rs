@@ -1,5 +1,5 @@
-//! Removes what nothing holds: bytes and record in one step where the store can; elsewhere
-//! tombstones first, then the bytes, then the tombstones.
+//! Removes what nothing keeps: bytes and record in one step if the store can; otherwise first a
+//! tombstone is written, then the bytes are removed, then the record.
 
 use std::collections::HashMap;
 
@@ -15,27 +15,30 @@ use crate::records::{Batch, Change, Expect, Records, Revision, Table, Tombstone}
 use crate::snapshot::{Info, Snapshotter};
 use crate::store::Store;
 
-/// Removals in one transaction: a writer waits for no longer than a few of these take.
+/// How many blobs are removed in one transaction. A writer waits no longer than a few of these
+/// take.
 const CHUNK: usize = 64;
-/// Chunks under way at once.
+/// How many chunks are processed at once.
 const CHUNKS: usize = 8;
-/// Removals after which they are made durable, where a crash would undo them: a store that has
-/// to be able to undo them frees nothing.
+/// After how many removals they are made durable, if a crash would undo them: a store that may have
+/// to undo removals frees no space.
 const FLUSHED: usize = 32 * CHUNK;
-/// Blobs that are looked at at once, and changes made at once where the home has no transactions.
+/// How many blobs are examined at once, and how many changes are made at once if the records store
+/// has no transactions.
 const CONCURRENT: usize = 16;
-/// How often a batch is tried without those of its changes that have lost, before each is alone.
+/// How often a batch is retried without the changes that lost against another writer, before each
+/// change is made alone.
 const ROUNDS: usize = 4;
 
-/// One change of a record on the way of a blob out of the store.
+/// One change of the record of a blob that is being removed.
 struct Step {
     digest: Digest,
-    /// Length of the bytes, where there are any.
+    /// The number of bytes that are removed; 0 if there are none.
     size: u64,
-    /// The bytes that go in the same step, or before it.
+    /// The version of the bytes that are removed in the same step, or before it.
     bytes: Option<Version>,
     expect: Revision,
-    /// The tombstone; nothing removes the record.
+    /// The record with its tombstone. `None` removes the record.
     value: Option<Bytes>,
 }
 
@@ -54,19 +57,20 @@ impl Step {
     }
 }
 
-/// Whether bytes and record go in one step, so that no tombstone is needed.
+/// Returns whether bytes and record are removed in one step, so that no tombstone is needed.
 fn joint(store: &Store) -> bool {
     store.content.capabilities().has(Capability::Joint)
 }
 
-/// Removes the blobs whose records are still as they were noted; which, and their sizes.
+/// Removes the blobs whose records still have the given revision. Returns the removed ones and
+/// their sizes.
 pub(super) async fn blobs(
     store: &Store,
     candidates: &[(Digest, Revision)],
 ) -> Result<Vec<(Digest, u64)>> {
     let mut removed = Vec::with_capacity(candidates.len());
     for some in candidates.chunks(FLUSHED) {
-        // While one waits for its commit, the next is looked at.
+        // While one chunk waits for its commit, the next ones are examined.
         let chunks = some.chunks(CHUNK).map(<[_]>::to_vec);
         let sweeps: Vec<_> = chunks.map(|chunk| sweep(store, chunk)).collect();
         let mut sweeps = stream::iter(sweeps).buffered(CHUNKS);
@@ -85,14 +89,14 @@ async fn sweep(store: &Store, chunk: Vec<(Digest, Revision)>) -> Result<Vec<(Dig
         let removed = apply_each(store, removals(store, chunk).await?).await?;
         return Ok(removed.iter().map(Step::outcome).collect());
     }
-    let noted = chunk.into_iter();
-    let tombstoned = noted.map(|(digest, noted)| tombstone_step(store, digest, noted));
+    let chunk = chunk.into_iter();
+    let tombstoned = chunk.map(|(digest, revision)| tombstone_step(store, digest, revision));
     let tombstoned = apply_each(store, each(tombstoned).await?).await?;
     let digests: Vec<Digest> = tombstoned.iter().map(|step| step.digest).collect();
     reap(store, &digests).await
 }
 
-/// Finds out about several blobs at once.
+/// Plans the steps of several blobs at once.
 async fn each<F>(found: impl Iterator<Item = F>) -> Result<Vec<Step>>
 where
     F: Future<Output = Result<Option<Step>>>,
@@ -104,15 +108,17 @@ where
     Ok(found.into_iter().flatten().collect())
 }
 
-/// The steps that remove blobs whole, where their records are as noted.
-async fn removals(store: &Store, noted: Vec<(Digest, Revision)>) -> Result<Vec<Step>> {
-    // Where most is garbage a page of the list tells of all, for less than a look at each.
-    let listed = match noted.first() {
-        Some((first, _)) => store.content.list(Some(first), 2 * noted.len()).await?,
+/// Plans the steps that remove bytes and record together, if the record still has the given
+/// revision.
+async fn removals(store: &Store, chunk: Vec<(Digest, Revision)>) -> Result<Vec<Step>> {
+    // If most blobs are garbage, one page of the list covers all of these for less than a `stat` of
+    // each.
+    let listed = match chunk.first() {
+        Some((first, _)) => store.content.list(Some(first), 2 * chunk.len()).await?,
         None => Vec::new(),
     };
-    let mut steps = Vec::with_capacity(noted.len());
-    for (digest, noted) in noted {
+    let mut steps = Vec::with_capacity(chunk.len());
+    for (digest, revision) in chunk {
         let stat = match listed.binary_search_by(|stat| stat.digest.cmp(&digest)) {
             Ok(at) => Some(listed[at]),
             Err(_) => store.content.stat(&digest).await?,
@@ -121,20 +127,20 @@ async fn removals(store: &Store, noted: Vec<(Digest, Revision)>) -> Result<Vec<S
             digest,
             size: stat.map_or(0, |stat| stat.size),
             bytes: stat.map(|stat| stat.version),
-            expect: noted,
+            expect: revision,
             value: None,
         });
     }
     Ok(steps)
 }
 
-/// The step that makes a tombstone of a record, where it is as noted.
-async fn tombstone_step(store: &Store, digest: Digest, noted: Revision) -> Result<Option<Step>> {
+/// Plans the step that tombstones a blob, if its record still has the given revision.
+async fn tombstone_step(store: &Store, digest: Digest, revision: Revision) -> Result<Option<Step>> {
     let found = store
         .records
         .load(Table::Blobs, &digest.to_string())
         .await?;
-    let Some(found) = found.filter(|found| found.revision == noted) else {
+    let Some(found) = found.filter(|found| found.revision == revision) else {
         return Ok(None);
     };
     let mut record = decode(&found)?;
@@ -151,8 +157,8 @@ async fn tombstone_step(store: &Store, digest: Digest, noted: Revision) -> Resul
     }))
 }
 
-/// Removes the bytes of blobs that are tombstoned, and then their records; those that were
-/// revived meanwhile are passed over. Which, and their sizes.
+/// Removes the bytes of tombstoned blobs and then their records. Blobs that were revived meanwhile
+/// are skipped. Returns the removed ones and their sizes.
 pub(super) async fn reap(store: &Store, tombstoned: &[Digest]) -> Result<Vec<(Digest, u64)>> {
     let mut removed = Vec::with_capacity(tombstoned.len());
     for chunk in tombstoned.chunks(CHUNK) {
@@ -163,7 +169,7 @@ pub(super) async fn reap(store: &Store, tombstoned: &[Digest]) -> Result<Vec<(Di
     Ok(removed)
 }
 
-/// The step that removes what a tombstone names.
+/// Plans the step that removes what a tombstone names.
 async fn reap_step(store: &Store, digest: Digest) -> Result<Option<Step>> {
     let found = store
         .records
@@ -182,7 +188,7 @@ async fn reap_step(store: &Store, digest: Digest) -> Result<Option<Step>> {
     }))
 }
 
-/// Takes those of the steps that find what they expect.
+/// Applies the steps whose records are as expected. Returns the applied ones.
 async fn apply_each(store: &Store, mut steps: Vec<Step>) -> Result<Vec<Step>> {
     if store.records.capabilities().has(Capability::Atomic) {
         for _ in 0..ROUNDS {
@@ -229,25 +235,25 @@ async fn still_expected(records: &dyn Records, steps: Vec<Step>) -> Result<Vec<S
     Ok(kept)
 }
 
-/// Removes snapshots, each after those that stand on it; one that was touched since it was noted
-/// stays, and so does what it stands on. Which.
+/// Removes snapshots, children before parents. A snapshot that was changed since the scan stays,
+/// and so do its ancestors. Returns the removed keys with the numbers of their snapshotters.
 pub(super) async fn snapshots(
     snapshotters: &[&dyn Snapshotter],
-    dead: &[(usize, Info)],
+    unreachable: &[(usize, Info)],
 ) -> Result<Vec<(usize, String)>> {
-    // What stands on a dead one is dead, or it would be reached from there.
-    let mut standing: HashMap<(usize, &str), usize> = HashMap::new();
+    // The children of an unreachable snapshot are unreachable, or they would keep it.
+    let mut children: HashMap<(usize, &str), usize> = HashMap::new();
     let mut known: HashMap<(usize, &str), &Info> = HashMap::new();
-    for (number, info) in dead {
+    for (number, info) in unreachable {
         known.insert((*number, &info.key), info);
         if let Some(parent) = &info.parent {
-            *standing.entry((*number, parent)).or_default() += 1;
+            *children.entry((*number, parent)).or_default() += 1;
         }
     }
-    let mut leaves: Vec<(usize, &Info)> = dead
+    let mut leaves: Vec<(usize, &Info)> = unreachable
         .iter()
         .map(|(number, info)| (*number, info))
-        .filter(|(number, info)| !standing.contains_key(&(*number, info.key.as_str())))
+        .filter(|(number, info)| !children.contains_key(&(*number, info.key.as_str())))
         .collect();
     let mut removed = Vec::new();
     while let Some((number, info)) = leaves.pop() {
@@ -259,7 +265,7 @@ pub(super) async fn snapshots(
             continue;
         };
         let below = (number, parent);
-        let left = standing.get_mut(&below).map(|left| {
+        let left = children.get_mut(&below).map(|left| {
             *left -= 1;
             *left
         });
@@ -275,7 +281,7 @@ pub(super) async fn snapshots(
 
 async fn remove(snapshotter: &dyn Snapshotter, seen: &Info) -> Result<bool> {
     match snapshotter.remove_seen(seen).await {
-        // Somebody stands on it by now.
+        // The snapshot has got a child meanwhile.
         Err(error) if error.kind() == ErrorKind::FailedPrecondition => Ok(false),
         outcome => outcome,
     }

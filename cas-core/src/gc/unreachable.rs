@@ -1,4 +1,4 @@
-//! What no root reaches.
+//! The part of a store that no root reaches.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use crate::records::{Resource, Revision};
 use crate::snapshot::{Info, Snapshotter};
 use crate::store::Store;
 
-/// What was found of a store, without what is to be kept.
+/// Everything that a scan found and no root reaches.
 pub(super) struct Unreachable {
     blobs: Vec<(Digest, Revision)>,
     tombstoned: BTreeSet<Digest>,
@@ -23,7 +23,8 @@ pub(super) struct Unreachable {
 }
 
 impl Unreachable {
-    /// Marks from the roots and keeps the rest; `snapshotters` are the names behind the numbers.
+    /// Selects what no root of a scan reaches. `snapshotters` are the names of the numbered
+    /// snapshotters.
     pub(super) fn of(found: Scan, snapshotters: &[&str]) -> Self {
         let Scan {
             mut blobs,
@@ -34,16 +35,18 @@ impl Unreachable {
             graph,
         } = found;
         let marks = graph.mark();
-        let dead = |resource: Resource| {
+        let unreachable = |resource: Resource| {
             let id = graph.find(&resource);
             id.is_none_or(|id| marks[id].is_none())
         };
-        // One that is tombstoned is so at another revision by now, or was when it was noted.
-        blobs
-            .retain(|(digest, _)| !tombstoned.contains(digest) && dead(Resource::Content(*digest)));
-        snapshots.retain(|(number, info)| dead(snapshot(snapshotters[*number], &info.key)));
-        images.retain(|image| dead(Resource::Image(image.name.to_string())));
-        ingests.retain(|ingest| dead(Resource::Ingest(ingest.key.clone())));
+        // A tombstoned blob either has another revision now, or was tombstoned when its revision
+        // was read.
+        blobs.retain(|(digest, _)| {
+            !tombstoned.contains(digest) && unreachable(Resource::Content(*digest))
+        });
+        snapshots.retain(|(number, info)| unreachable(snapshot(snapshotters[*number], &info.key)));
+        images.retain(|image| unreachable(Resource::Image(image.name.to_string())));
+        ingests.retain(|ingest| unreachable(Resource::Ingest(ingest.key.clone())));
         Unreachable {
             blobs,
             tombstoned,
@@ -53,7 +56,7 @@ impl Unreachable {
         }
     }
 
-    /// Leaves everything but these blobs alone.
+    /// Restricts the removal to these blobs.
     pub(super) fn limit(&mut self, only: &BTreeSet<Digest>) {
         self.blobs.retain(|(digest, _)| only.contains(digest));
         self.tombstoned.clear();
@@ -62,7 +65,7 @@ impl Unreachable {
         self.ingests.clear();
     }
 
-    /// Removes it all, as far as nobody has come to want it.
+    /// Removes everything, except what has come into use meanwhile. Returns what was removed.
     pub(super) async fn remove(
         self,
         store: &Store,
@@ -85,7 +88,7 @@ impl Unreachable {
             .extend(sweep::blobs(store, &self.blobs).await?);
         for ingest in self.ingests {
             match store.content.discard(&ingest.key).await {
-                // Somebody goes on with it.
+                // A writer has resumed it.
                 Err(error) if error.kind() == ErrorKind::Busy => {}
                 Ok(false) => {}
                 outcome => {
@@ -100,7 +103,7 @@ impl Unreachable {
         Ok(removed)
     }
 
-    /// Tells what would be removed.
+    /// Returns what would be removed.
     pub(super) async fn preview(
         self,
         store: &Store,

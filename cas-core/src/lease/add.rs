@@ -1,4 +1,4 @@
-//! Leases that people make: they keep things for longer than a job.
+//! Leases that users create, to keep things for longer than a job.
 
 use super::guard::LeaseGuard;
 use crate::descriptor::Descriptor;
@@ -9,11 +9,12 @@ use crate::records::{Lease, Resource};
 use crate::snapshot::Snapshotter;
 use crate::store::Store;
 
-/// Adds a resource to the lease `id`, and makes sure that what it reaches is there and stays.
+/// Adds a resource to the lease `id`, after checking that everything it refers to is in the store.
+/// Returns the updated lease.
 ///
 /// # Errors
-/// `NotFound` for the lease, for the resource, or for something below it that was lost;
-/// `Unsupported` for a snapshot of a snapshotter that is not in `snapshotters`.
+/// `NotFound` for the lease, the resource, or something that the resource refers to and that was
+/// lost; `Unsupported` for a snapshot of a snapshotter that is not in `snapshotters`.
 pub async fn add_to_lease(
     store: &Store,
     snapshotters: &[&dyn Snapshotter],
@@ -47,16 +48,17 @@ async fn pin(
                 .iter()
                 .find(|known| known.name() == snapshotter);
             let known = known.ok_or_else(|| {
-                Error::unsupported("no such snapshotter here").subject(snapshotter)
+                Error::unsupported("no such snapshotter in this store").subject(snapshotter)
             })?;
             let keys = std::slice::from_ref(key);
             guard.pin_snapshots(snapshotter, keys).await?;
-            match guard.bump_snapshot(*known, key).await? {
-                true => Ok(()),
-                false => Err(missing(resource)),
+            if guard.bump_snapshot(*known, key).await? {
+                Ok(())
+            } else {
+                Err(missing(resource))
             }
         }
-        // Where it is yet to be begun, it is kept from then on.
+        // An ingest that does not exist yet is kept once it is begun.
         Resource::Ingest(_) => Ok(()),
     }
 }
@@ -70,7 +72,7 @@ async fn add(store: &Store, id: &str, resource: &Resource) -> Result<Lease> {
     added.await
 }
 
-/// What is known of a blob, to go down from it.
+/// Returns a descriptor of a blob, from which its children can be found.
 async fn describe(store: &Store, digest: &Digest) -> Result<Descriptor> {
     let stat = store.content.stat(digest).await?;
     let stat = stat.ok_or_else(|| missing(&Resource::Content(*digest)))?;
@@ -81,5 +83,5 @@ async fn describe(store: &Store, digest: &Digest) -> Result<Descriptor> {
 }
 
 fn missing(resource: &Resource) -> Error {
-    Error::not_found("there is no such thing to keep").subject(resource)
+    Error::not_found("not in the store, so a lease cannot keep it").subject(resource)
 }

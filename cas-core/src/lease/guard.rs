@@ -1,4 +1,4 @@
-//! A lease for the time of a job.
+//! The lease of a job.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -22,35 +22,37 @@ use crate::store::Store;
 use crate::sync::lock;
 use crate::unique;
 
-/// The lease of a job: what is pinned through it no collection takes, wherever it runs.
+/// A lease that exists for as long as a job. No collection, in any process, removes what is pinned
+/// under it.
 ///
-/// The order of a job is: begin, hold what it counts on and publish the rest, write names, finish.
-/// Dropping the guard ends the lease too, in the background, if the process lives long enough.
+/// A job begins a guard, pins what it depends on and publishes the rest, writes names, and finishes
+/// the guard. Dropping the guard without finishing it also ends the lease, in the background and if
+/// the process lives long enough.
 pub struct LeaseGuard {
     pub(super) store: Store,
     pub(super) id: Arc<str>,
     owner: String,
     ttl: Duration,
     renewer: Option<LeaseRenewer>,
-    /// What is pinned, and whether its bytes were seen.
+    /// The pinned blobs, and whether their bytes are known to be in the store.
     pinned: Mutex<BTreeMap<Digest, bool>>,
 }
 
 impl LeaseGuard {
-    /// Begins a lease that is extended for as long as the guard lives, by a thread of its own.
+    /// Begins a lease that a thread extends for as long as the guard lives.
     ///
     /// # Errors
-    /// Those of the home of records.
+    /// Errors of the records store.
     pub async fn begin(store: &Store, purpose: &str) -> Result<Self> {
         let mut guard = Self::begin_for(store, purpose, LEASE_TTL).await?;
         guard.renewer = Some(LeaseRenewer::start(store.leases(), &guard.id, LEASE_TTL));
         Ok(guard)
     }
 
-    /// Begins a lease that nobody extends: the job ends within `ttl`.
+    /// Begins a lease that is not extended, for a job that ends within `ttl`.
     ///
     /// # Errors
-    /// Those of the home of records.
+    /// Errors of the records store.
     pub async fn begin_for(store: &Store, purpose: &str, ttl: Duration) -> Result<Self> {
         let owner = format!("{purpose} of process {}", std::process::id());
         let id = unique::key(purpose);
@@ -66,34 +68,35 @@ impl LeaseGuard {
         })
     }
 
-    /// The id of the lease.
+    /// Returns the id of the lease.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// Holds a blob, there or yet to be stored; true when its bytes are there.
+    /// Pins a blob, even if it is yet to be stored. Returns whether its bytes are in the store.
     ///
     /// # Errors
-    /// Those of the store.
+    /// Errors of the store.
     pub async fn pin(&self, blob: BlobRef) -> Result<bool> {
         let pinned = pin::pin(&self.store, Some(&self.id), &blob).await?;
-        Ok(self.note(&blob, pinned.as_ref()))
+        Ok(self.add_pinned(&blob, pinned.as_ref()))
     }
 
-    /// As [`LeaseGuard::hold`] of each; in one step where the home can.
+    /// Pins blobs as [`LeaseGuard::pin`] does, in one step if the records store can. Returns for
+    /// each whether its bytes are in the store.
     ///
     /// # Errors
-    /// Those of the store.
-    pub async fn pin_all(&self, blob: &[BlobRef]) -> Result<Vec<bool>> {
-        let pinned = pin::pin_all(&self.store, Some(&self.id), blob).await?;
-        let noted = blob.iter().zip(&pinned);
-        Ok(noted
-            .map(|(blob, pinned)| self.note(blob, pinned.as_ref()))
+    /// Errors of the store.
+    pub async fn pin_all(&self, blobs: &[BlobRef]) -> Result<Vec<bool>> {
+        let pinned = pin::pin_all(&self.store, Some(&self.id), blobs).await?;
+        let pairs = blobs.iter().zip(&pinned);
+        Ok(pairs
+            .map(|(blob, pinned)| self.add_pinned(blob, pinned.as_ref()))
             .collect())
     }
 
-    /// Whether the bytes are there in the size that is blob.
-    pub(super) fn note(&self, blob: &BlobRef, pinned: Option<&Pinned>) -> bool {
+    /// Remembers a pinned blob. Returns whether its bytes are in the store, with the expected size.
+    pub(super) fn add_pinned(&self, blob: &BlobRef, pinned: Option<&Pinned>) -> bool {
         let stat = pinned.and_then(|pinned| pinned.stat);
         let there = stat.is_some_and(|stat| blob.size.is_none_or(|size| size == stat.size));
         if pinned.is_some() {
@@ -102,10 +105,10 @@ impl LeaseGuard {
         there
     }
 
-    /// Publishes what `writer` holds together with its record, pinned from then on.
+    /// Publishes what `writer` has written, together with the record of the blob, which is pinned.
     ///
     /// # Errors
-    /// Those of [`Store::publish`].
+    /// Errors of [`Store::publish`].
     pub async fn publish(
         &self,
         mut writer: Writer,
@@ -124,11 +127,11 @@ impl LeaseGuard {
         Ok(committed)
     }
 
-    /// Stores a small blob with its record, pinned from then on. Children of a document that are not
-    /// pinned are taken for absent.
+    /// Stores a small blob and its record, which is pinned. Children of a document that are not
+    /// pinned are recorded as absent.
     ///
     /// # Errors
-    /// Those of [`Store::put`].
+    /// Errors of [`Store::put`].
     pub async fn put(
         &self,
         descriptor: &Descriptor,
@@ -141,7 +144,7 @@ impl LeaseGuard {
         Ok(())
     }
 
-    /// A document to be pinned, whose children are absent as far as they are not pinned.
+    /// Returns the reference to a document, with the children that are not pinned as absent.
     fn describe(&self, descriptor: &Descriptor, children: Vec<Digest>) -> BlobRef {
         let mut blob = BlobRef::of(descriptor, children);
         let pinned = self.lock();
@@ -154,15 +157,15 @@ impl LeaseGuard {
         blob
     }
 
-    /// Says that the bytes of a pinned blob were stored by other means.
+    /// Tells the guard that the bytes of a pinned blob were stored without it.
     pub fn stored(&self, digest: &Digest) {
         self.lock().insert(*digest, true);
     }
 
-    /// Holds snapshots of these keys, there or yet to be made.
+    /// Pins the snapshots with these keys, even if they are yet to be created.
     ///
     /// # Errors
-    /// `NotFound` when the lease has expired; those of the home.
+    /// `NotFound` if the lease has expired; errors of the records store.
     pub async fn pin_snapshots(&self, snapshotter: &str, keys: &[String]) -> Result<()> {
         let resource = |key: &String| Resource::Snapshot {
             snapshotter: snapshotter.to_owned(),
@@ -178,13 +181,13 @@ impl LeaseGuard {
             .map(|_| ())
     }
 
-    /// Touches a snapshot that is pinned, so that a collection that noted it before passes it over;
-    /// false when it is not there.
+    /// Changes the revision of a pinned snapshot, so that a collection that read it before no
+    /// longer removes it. Returns false if there is no such snapshot.
     ///
     /// # Errors
-    /// Those of the snapshotter.
+    /// Errors of the snapshotter.
     pub async fn bump_snapshot(&self, snapshotter: &dyn Snapshotter, key: &str) -> Result<bool> {
-        // The path names no label that exists: only the time of the last change moves.
+        // No snapshot has this label, so only the time of the last update changes.
         let path = format!("labels.{GC}touch");
         match snapshotter.update(key, Labels::new(), &[&path]).await {
             Ok(_) => Ok(true),
@@ -193,10 +196,10 @@ impl LeaseGuard {
         }
     }
 
-    /// Makes sure, before names are written, that the lease did not expire on the way.
+    /// Extends the lease before names are written, and renews it if it has expired.
     ///
     /// # Errors
-    /// `Conflict` when it did and something pinned was collected; those of the store.
+    /// `Conflict` if it has expired and something pinned was collected; errors of the store.
     pub async fn confirm(&self) -> Result<()> {
         match self.store.leases().extend(&self.id, self.ttl).await {
             Err(error) if error.kind() == ErrorKind::NotFound => self.renew().await,
@@ -204,19 +207,19 @@ impl LeaseGuard {
         }
     }
 
-    /// Ends the lease, once all that it pinned is referred to.
+    /// Ends the lease, once everything that it pins is referred to by a name or another lease.
     ///
     /// # Errors
-    /// `Conflict` when the lease expired on the way and something it pinned was collected: the names
-    /// that were written stand for content that is not whole, and must be taken back.
+    /// `Conflict` if the lease has expired and something that it pinned was collected. The content
+    /// of the names that were written is then incomplete, and the names must be taken back.
     pub async fn finish(mut self) -> Result<()> {
         self.end().await
     }
 
-    /// Ends the lease of a job that came to this outcome.
+    /// Ends the lease. Returns the outcome of the job.
     ///
     /// # Errors
-    /// That of the job; else those of [`LeaseGuard::finish`].
+    /// The error of the job, or else errors of [`LeaseGuard::finish`].
     pub async fn finish_with<T>(mut self, outcome: Result<T>) -> Result<T> {
         let ended = self.end().await;
         let done = outcome?;
@@ -235,8 +238,8 @@ impl LeaseGuard {
         Ok(())
     }
 
-    /// Makes the lease anew and touches everything once more: each blob either survives the
-    /// collection that dropped the lease, or is seen to be gone.
+    /// Creates the lease again and pins everything again. Each blob either survives the collection
+    /// that removed the lease, or is found to be missing.
     async fn renew(&self) -> Result<()> {
         let lease = Lease::new(&self.owner, Some(SystemTime::now() + self.ttl));
         match self.store.leases().create(&self.id, &lease).await {
@@ -244,13 +247,13 @@ impl LeaseGuard {
             _ => {}
         }
         let pinned: Vec<(Digest, bool)> = self.lock().clone().into_iter().collect();
-        let blob: Vec<BlobRef> = pinned
+        let blobs: Vec<BlobRef> = pinned
             .iter()
-            .map(|(one, _)| BlobRef::existing(*one))
+            .map(|(digest, _)| BlobRef::existing(*digest))
             .collect();
-        let found = pin::pin_all(&self.store, Some(&self.id), &blob).await?;
-        for ((digest, there), found) in pinned.iter().zip(found) {
-            if *there && found.is_none_or(|found| found.stat.is_none()) {
+        let found = pin::pin_all(&self.store, Some(&self.id), &blobs).await?;
+        for ((digest, stored), found) in pinned.iter().zip(found) {
+            if *stored && found.is_none_or(|found| found.stat.is_none()) {
                 return Err(lost(digest));
             }
         }
@@ -263,7 +266,8 @@ impl LeaseGuard {
 }
 
 impl Drop for LeaseGuard {
-    /// Only where the guard was not finished; a lease that stays for want of a thread expires.
+    /// Ends the lease of a guard that was not finished. If no thread can be started, the lease
+    /// expires later.
     fn drop(&mut self) {
         if self.id.is_empty() {
             return;

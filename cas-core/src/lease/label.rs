@@ -1,4 +1,4 @@
-//! Wrappers that keep children alive: labels on the parent that a collector follows.
+//! Labels on a parent that keep its children, as collections follow them.
 
 use std::collections::HashMap;
 
@@ -14,29 +14,33 @@ use crate::labels::{Labels, gc_ref_child};
 use crate::records::{BlobRecord, LEASE_TTL};
 use crate::store::Store;
 
-/// The label under which a parent refers to `child`; one that ends with a dot wants a number.
+/// Returns the label keys under which a parent refers to `child`. A key that ends with a dot is
+/// completed by a number.
 pub fn child_gc_labels(child: &Descriptor) -> Vec<String> {
     vec![gc_ref_child(child)]
 }
 
-/// As [`child_gc_labels`], but none for a layer: what is unpacked may then be collected.
+/// As [`child_gc_labels`], but returns none for a layer, so that layers can be collected once they
+/// are unpacked.
 pub fn child_gc_labels_filter_layers(child: &Descriptor) -> Vec<String> {
-    match child.media_type.is_layer() {
-        true => Vec::new(),
-        false => child_gc_labels(child),
+    if child.media_type.is_layer() {
+        return Vec::new();
     }
+    child_gc_labels(child)
 }
 
-/// `handler`, with [`child_gc_labels`] of the children it returns written on their parent.
+/// Wraps `handler` so that [`child_gc_labels`] of the children that it returns are stored on their
+/// parent.
 pub fn set_children_labels<'a>(store: &'a Store, handler: impl Handler + 'a) -> impl Handler + 'a {
     set_children_mapped_labels(store, handler, child_gc_labels)
 }
 
-/// `handler`, with the labels that `map` makes for the children it returns written on their
-/// parent. The children with the same label are numbered from 0 by a number appended to it; the
-/// first gets none unless its label ends with a dot.
+/// Wraps `handler` so that labels for the children that it returns are stored on their parent.
+/// `map` returns the label keys of a child. Children with the same key are numbered from 0 by a
+/// number appended to the key, which is left out for the first child unless the key ends with a
+/// dot.
 ///
-/// The handler fails with `NotFound` when the parent is not in the store.
+/// The handler fails with `NotFound` if the parent is not in the store.
 pub fn set_children_mapped_labels<'a>(
     store: &'a Store,
     handler: impl Handler + 'a,
@@ -89,10 +93,10 @@ fn numbered(children: &[Descriptor], map: impl Fn(&Descriptor) -> Vec<String>) -
     labels
 }
 
-/// Adds labels to the record of a blob that is in the store; others stay as they are.
+/// Adds labels to the record of a blob in the store. Other labels stay as they are.
 ///
 /// # Errors
-/// `NotFound` when the blob is not there; those of the home of records.
+/// `NotFound` if the blob is not in the store; errors of the records store.
 pub async fn set_labels(store: &Store, descriptor: &Descriptor, labels: &Labels) -> Result<()> {
     if !store.present(descriptor).await? {
         return Err(Error::not_found("no such blob in the store")
@@ -105,7 +109,7 @@ pub async fn set_labels(store: &Store, descriptor: &Descriptor, labels: &Labels)
     if children.is_empty() {
         return write(store, descriptor, labels).await;
     }
-    // What is referred to must not be condemned before the reference is read.
+    // A collection must not tombstone the targets before it can read the references.
     let guard = LeaseGuard::begin_for(store, "label", LEASE_TTL).await?;
     let written = match guard.pin_all(&children).await {
         Ok(_) => write(store, descriptor, labels).await,

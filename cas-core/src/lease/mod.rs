@@ -1,8 +1,23 @@
-//! Leases: what a job depends on is pinned under a lease until the job has named it.
+//! Leases: what a job depends on is pinned under a lease until the job has given it a name.
 //!
-//! A job begins a [`LeaseGuard`], pins what it depends on, publishes the rest, writes names and
-//! ends the lease. Pinning is a compare-and-swap on the record of a blob: it moves the record's
-//! revision, so that a collector that read the record before can no longer tombstone it.
+//! A collection ([`gc`](crate::gc)) may run at any time, in any process. It never removes what a
+//! job needs, because every job follows these steps in order:
+//!
+//! 1. It creates a lease ([`LeaseGuard::begin`]). A thread extends the lease until the job ends;
+//!    after a kill it expires within [`LEASE_TTL`].
+//! 2. It pins everything that it depends on, down to the last blob ([`LeaseGuard::pin_tree`]), and
+//!    publishes the rest ([`LeaseGuard::publish`]).
+//! 3. It writes names ([`LeaseGuard::name`]).
+//! 4. It ends the lease.
+//!
+//! To pin a blob is to add the id of the lease to the record of the blob, by compare-and-swap. This
+//! changes the revision of the record, so that a collector that read the record before can no
+//! longer tombstone it; a collector that reads it later finds the lease. A blob that already has a
+//! tombstone is revived: its bytes are stored again as a new version.
+//!
+//! If a lease has expired before its job is done, it is created again and everything is pinned
+//! again. If something was collected meanwhile, the job fails with `Conflict`, and the names that
+//! it wrote are taken back.
 
 mod add;
 mod guard;

@@ -1,16 +1,16 @@
-//! The end of most jobs: names for what is held.
+//! The last step of most jobs: naming what was pinned.
 
 use super::guard::LeaseGuard;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::image::Image;
 
 impl LeaseGuard {
-    /// Makes these images, or changes those that exist by the field paths, and ends the lease: all
-    /// of them or, as far as that can be had, none.
+    /// Creates these images, or updates the existing ones by the field paths, and ends the lease.
+    /// If one fails, the others are undone as far as possible. Returns the images as stored.
     ///
     /// # Errors
-    /// `Conflict` when something that is held was collected after all, because the lease expired;
-    /// those of the image store.
+    /// `Conflict` if the lease expired and something that it pinned was collected; errors of the
+    /// image store.
     pub async fn name(mut self, images: Vec<Image>, fieldpaths: &[&str]) -> Result<Vec<Image>> {
         let mut before = Vec::new();
         let named = self.write(images, fieldpaths, &mut before).await;
@@ -22,14 +22,14 @@ impl LeaseGuard {
             (Ok(named), Ok(())) => Ok(named),
             (Err(error), _) | (Ok(_), Err(error)) => {
                 self.take_back(before).await;
-                // The first error is the one to report; the lease ends by itself where it must.
+                // Only the first error is reported. If this fails, the lease expires.
                 let _ = self.end().await;
                 Err(error)
             }
         }
     }
 
-    /// As [`LeaseGuard::name`] of one image.
+    /// As [`LeaseGuard::name`], for one image.
     ///
     /// # Errors
     /// As [`LeaseGuard::name`].
@@ -37,7 +37,7 @@ impl LeaseGuard {
         let mut named = self.name(vec![image], fieldpaths).await?;
         named
             .pop()
-            .ok_or_else(|| Error::internal("an image was not named"))
+            .ok_or_else(|| Error::internal("the image store returned no image"))
     }
 
     async fn write(
@@ -68,9 +68,9 @@ impl LeaseGuard {
             if found.target == image.target && fieldpaths == ["target"] {
                 return Ok(found.clone());
             }
-            // It may have to be named again.
+            // The name may have to be restored.
             if let Err(error) = self.pin_tree(&found.target).await {
-                tracing::debug!(name = %found.name, %error, "a name stood for nothing whole");
+                tracing::debug!(name = %found.name, %error, "the content that the name referred to is incomplete");
             }
         }
         let outcome = match found {
@@ -86,20 +86,21 @@ impl LeaseGuard {
         Ok(outcome)
     }
 
-    /// Undoes what was named, latest first; the error that led here is the one to report.
+    /// Undoes what was named, last one first. Failures are only logged, because the caller has an
+    /// error to report already.
     async fn take_back(&self, before: Vec<(Image, Option<Image>)>) {
         let images = &self.store.images;
         for (made, before) in before.into_iter().rev() {
-            let whole = match &before {
+            let complete = match &before {
                 Some(before) => self.pin_tree(&before.target).await.is_ok(),
                 None => false,
             };
-            let outcome = match before.filter(|_| whole) {
+            let outcome = match before.filter(|_| complete) {
                 Some(before) => images.update(before, &[]).await.map(|_| ()),
                 None => images.delete(&made.name, Some(&made.target)).await,
             };
             if let Err(error) = outcome {
-                tracing::warn!(name = %made.name, %error, "a name of a failed job stays");
+                tracing::warn!(name = %made.name, %error, "a name that a failed job wrote could not be taken back");
             }
         }
     }

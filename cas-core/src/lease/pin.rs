@@ -1,8 +1,8 @@
-//! The touch: a compare-and-swap on the record of a blob that makes a collection pass it over.
+//! Pinning: a compare-and-swap that adds a lease to the record of a blob.
 //!
-//! A collection that noted the record before cannot condemn it any more; one that begins later
-//! reads the lease that is written with the touch. Whether the bytes are there is asked after the
-//! swap, for only then nobody takes them away.
+//! A collector that read the record before this can no longer tombstone it. One that reads it later
+//! finds the lease. The bytes are looked up only after the swap, because until then a collector may
+//! still remove them.
 
 use std::collections::BTreeSet;
 use std::time::SystemTime;
@@ -23,28 +23,29 @@ use crate::records::{
 use crate::store::Store;
 use crate::time::later;
 
-/// Touches under way at once, where the home has no transactions.
+/// How many blobs are pinned at once, if the records store has no transactions.
 const CONCURRENT: usize = 16;
-/// Leases named in a record before those that have ended are looked for.
+/// How many leases a record may name before those that have ended are removed.
 const STALE: usize = 8;
 
-/// A blob that is to be pinned, and what is known of it.
+/// A blob that is to be pinned, and what is known about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlobRef {
     /// Its digest.
     pub digest: Digest,
-    /// Its size; without it only what is there is pinned.
+    /// Its size. Without a size the blob is pinned only if it is in the store.
     pub size: Option<u64>,
-    /// Its type.
+    /// Its media type.
     pub media_type: Option<MediaType>,
-    /// What its document lists.
+    /// Its children, if it is a document.
     pub children: Vec<Digest>,
-    /// Those of its children that are not stored with it.
+    /// The children that are left out on purpose.
     pub absent: BTreeSet<Digest>,
 }
 
 impl BlobRef {
-    /// The blob of a descriptor with these children, there or to be stored.
+    /// Returns a reference to the blob of a descriptor, with these children. The blob may be yet to
+    /// be stored.
     pub fn of(descriptor: &Descriptor, children: Vec<Digest>) -> Self {
         BlobRef {
             digest: descriptor.digest,
@@ -55,7 +56,7 @@ impl BlobRef {
         }
     }
 
-    /// A blob of which nothing is known, if it is there.
+    /// Returns a reference to a blob that is already stored, of which only the digest is known.
     pub fn existing(digest: Digest) -> Self {
         BlobRef {
             digest,
@@ -67,16 +68,17 @@ impl BlobRef {
     }
 }
 
-/// A blob that is pinned now.
+/// A blob that was pinned.
 #[derive(Clone, Debug)]
 pub(crate) struct Pinned {
     pub(crate) record: BlobRecord,
-    /// The bytes, which stay as long as it is pinned; nothing when they are yet to be stored.
+    /// The bytes, which stay for as long as the blob is pinned; `None` if they are yet to be
+    /// stored.
     pub(crate) stat: Option<Stat>,
 }
 
-/// Holds a blob under `lease`, or for the time of an unleased one; nothing when it is not there
-/// and not to be stored.
+/// Pins a blob under `lease`, or for [`UNLEASED_TTL`] without one. Returns `None` if it is neither
+/// in the store nor about to be stored.
 pub(crate) async fn pin(
     store: &Store,
     lease: Option<&str>,
@@ -98,41 +100,39 @@ pub(crate) async fn pin(
     Err(lost(&blob.digest))
 }
 
-/// As [`hold`] of each; in one step where the home can.
+/// Pins blobs as [`pin`] does, in one step if the records store can.
 pub(crate) async fn pin_all(
     store: &Store,
     lease: Option<&str>,
-    blob: &[BlobRef],
+    blobs: &[BlobRef],
 ) -> Result<Vec<Option<Pinned>>> {
     if store.records.capabilities().has(Capability::Atomic)
-        && let Some(pinned) = pin_at_once(store, lease, blob).await?
+        && let Some(pinned) = pin_at_once(store, lease, blobs).await?
     {
         return Ok(pinned);
     }
-    // A closure here would keep the compiler from seeing that it can be sent.
-    let mut touches = Vec::with_capacity(blob.len());
-    for one in blob {
-        touches.push(pin(store, lease, one));
+    // A closure here would make the future `!Send`.
+    let mut pins = Vec::with_capacity(blobs.len());
+    for blob in blobs {
+        pins.push(pin(store, lease, blob));
     }
-    stream::iter(touches)
-        .buffered(CONCURRENT)
-        .try_collect()
-        .await
+    stream::iter(pins).buffered(CONCURRENT).try_collect().await
 }
 
-/// Nothing when one of them wants more than a swap, or was changed meanwhile.
+/// Pins blobs in one batch. Returns `None` if one of them has to be revived or was changed
+/// meanwhile.
 async fn pin_at_once(
     store: &Store,
     lease: Option<&str>,
-    blob: &[BlobRef],
+    blobs: &[BlobRef],
 ) -> Result<Option<Vec<Option<Pinned>>>> {
-    let (mut batch, mut records) = (Batch::new(), Vec::with_capacity(blob.len()));
-    for one in blob {
-        records.push(match plan(store, lease, one).await? {
+    let (mut batch, mut records) = (Batch::new(), Vec::with_capacity(blobs.len()));
+    for blob in blobs {
+        records.push(match plan(store, lease, blob).await? {
             Plan::Nothing => None,
             Plan::Revive(..) => return Ok(None),
             Plan::Swap(record, expect) => {
-                Blobs::put(&mut batch, &one.digest, &record, expect)?;
+                Blobs::put(&mut batch, &blob.digest, &record, expect)?;
                 Some(*record)
             }
         });
@@ -141,12 +141,12 @@ async fn pin_at_once(
         Err(error) if error.kind() == ErrorKind::Conflict => return Ok(None),
         outcome => outcome?,
     }
-    let mut pinned = Vec::with_capacity(blob.len());
-    for (one, record) in blob.iter().zip(records) {
+    let mut pinned = Vec::with_capacity(blobs.len());
+    for (blob, record) in blobs.iter().zip(records) {
         pinned.push(match record {
             None => None,
             Some(record) => {
-                let stat = store.content.stat(&one.digest).await?;
+                let stat = store.content.stat(&blob.digest).await?;
                 Some(Pinned { record, stat })
             }
         });
@@ -154,7 +154,7 @@ async fn pin_at_once(
     Ok(Some(pinned))
 }
 
-/// The next step to hold a blob.
+/// What it takes to pin a blob.
 pub(super) enum Plan {
     Nothing,
     Swap(Box<BlobRecord>, Expect),
@@ -176,14 +176,14 @@ pub(super) async fn plan(store: &Store, lease: Option<&str>, blob: &BlobRef) -> 
         };
         let mut record = BlobRecord::new(size, None);
         record.expires_at = None;
-        enter(&mut record, lease, blob);
+        add_pin(&mut record, lease, blob);
         return Ok(Plan::Swap(Box::new(record), Expect::Absent));
     };
     if record.leases.len() > STALE {
-        forget_ended(store, &mut record).await?;
+        remove_ended_leases(store, &mut record).await?;
     }
-    enter(&mut record, lease, blob);
-    // Whatever is written of it from here on is of a live blob.
+    add_pin(&mut record, lease, blob);
+    // The record that is written is the record of a live blob.
     let tombstone = record.tombstone.take();
     let record = Box::new(record);
     Ok(match tombstone {
@@ -192,8 +192,8 @@ pub(super) async fn plan(store: &Store, lease: Option<&str>, blob: &BlobRef) -> 
     })
 }
 
-/// Writes down who holds the blob, and what is known of it.
-fn enter(record: &mut BlobRecord, lease: Option<&str>, blob: &BlobRef) {
+/// Adds the lease to a record, and what is known about the blob.
+fn add_pin(record: &mut BlobRecord, lease: Option<&str>, blob: &BlobRef) {
     match lease {
         Some(lease) => {
             record.leases.insert(lease.to_owned());
@@ -207,14 +207,14 @@ fn enter(record: &mut BlobRecord, lease: Option<&str>, blob: &BlobRef) {
         record.children.clone_from(&blob.children);
         record.absent.clone_from(&blob.absent);
     } else if !blob.children.is_empty() {
-        // A child that was stored later is absent no more.
+        // A child that was stored since is no longer absent.
         record.absent.retain(|child| blob.absent.contains(child));
     }
     record.updated_at = later(record.updated_at);
 }
 
-/// Drops the ids of leases that have ended; one that is renewed enters itself everywhere again.
-async fn forget_ended(store: &Store, record: &mut BlobRecord) -> Result<()> {
+/// Removes the ids of leases that have ended. A lease that is created again pins everything again.
+async fn remove_ended_leases(store: &Store, record: &mut BlobRecord) -> Result<()> {
     let leases = store.leases();
     let mut live = BTreeSet::new();
     for id in std::mem::take(&mut record.leases) {

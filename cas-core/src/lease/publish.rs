@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::records::{ATTEMPTS, Batch, Blobs, Expect};
 use crate::store::Store;
 
-/// Publishes what `writer` holds with its record, pinned under `lease`.
+/// Publishes what `writer` has written together with its record, pinned under `lease`.
 pub(crate) async fn publish(
     store: &Store,
     lease: Option<&str>,
@@ -26,10 +26,10 @@ pub(crate) async fn publish(
     for _ in 0..ATTEMPTS {
         let mut batch = Batch::new();
         let (record, expect) = match plan(store, lease, blob).await? {
-            Plan::Nothing => return Err(Error::internal("a publish without a size")),
+            Plan::Nothing => return Err(Error::internal("a blob is published without a size")),
             Plan::Swap(record, expect) => (record, expect),
             Plan::Revive(record, tombstone, revision) => {
-                // What is condemned goes first, so that ours is stored as new.
+                // The tombstoned bytes are removed first, so that ours are stored as a new version.
                 reap(store, digest, tombstone).await?;
                 (record, Expect::Revision(revision))
             }
@@ -42,11 +42,11 @@ pub(crate) async fn publish(
                 return Ok(committed);
             }
             Err(error) if joint && error.kind() == ErrorKind::Conflict => {
-                // Nothing was stored, and the ingest is kept.
+                // Nothing was stored, and the ingest still has its bytes.
                 let expected = Expected::exactly(*digest, size);
                 writer = Writer::begin(&*store.content, &key, expected).await?;
                 if writer.offset() != size {
-                    // Another was faster with the same key, and has published what we wrote.
+                    // Another writer used the same key and has published our bytes.
                     return published(store, lease, blob, size, durability).await;
                 }
             }
@@ -56,7 +56,7 @@ pub(crate) async fn publish(
     Err(lost(digest))
 }
 
-/// Holds what somebody else has published, as if it were ours.
+/// Pins the blob that another writer has published.
 async fn published(
     store: &Store,
     lease: Option<&str>,
@@ -79,7 +79,7 @@ async fn published(
     })
 }
 
-/// Stores a small blob, pinned under `lease`; what is there already is not written again.
+/// Stores a small blob, pinned under `lease`. If it is stored already, it is not written again.
 pub(crate) async fn put(
     store: &Store,
     lease: Option<&str>,
@@ -88,18 +88,19 @@ pub(crate) async fn put(
     durability: Durability,
 ) -> Result<()> {
     let size = data.len() as u64;
-    // What is not there gets its record with its bytes, in one commit where the store can.
+    // A blob that is not stored yet gets its record together with its bytes, in one commit if the
+    // store can.
     let stat = match store.content.stat(&blob.digest).await? {
         None => None,
         Some(_) => pin(store, lease, blob)
             .await?
             .and_then(|pinned| pinned.stat),
     };
-    // A blob of another size is damaged: it is written again.
+    // A blob with another size is damaged and is written again.
     if stat.is_some_and(|stat| stat.size == size) {
         return match durability {
             Durability::Relaxed => Ok(()),
-            // Whoever published it may not have synced it.
+            // It may have been published without a sync.
             _ => store.content.flush().await,
         };
     }

@@ -1,4 +1,4 @@
-//! The thread that extends the lease of a job, whatever the job is waiting for.
+//! The thread that extends the lease of a job, even while the job waits for something else.
 
 use std::future::Future;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -23,12 +23,12 @@ impl LeaseRenewer {
     /// Extends the lease to `ttl` from now, three times in each `ttl`.
     pub(super) fn start(leases: Leases, id: &Arc<str>, ttl: Duration) -> Self {
         let signal = Arc::new(Signal::default());
-        let (heard, id) = (Arc::clone(&signal), Arc::clone(id));
+        let (end, id) = (Arc::clone(&signal), Arc::clone(id));
         // Without a thread the lease ends early, which `LeaseGuard::finish` notices.
         let _ = thread::Builder::new()
             .name("cas-lease".to_owned())
             .spawn(move || {
-                while !heard.wait(ttl / 3) {
+                while !end.wait(ttl / 3) {
                     if !extend(&leases, &id, ttl) {
                         return;
                     }
@@ -46,7 +46,7 @@ impl Drop for LeaseRenewer {
 }
 
 impl Signal {
-    /// Waits; true once it is over.
+    /// Waits for `pause`. Returns true at once when the renewer is dropped.
     fn wait(&self, pause: Duration) -> bool {
         let ended = lock(&self.ended);
         let waited = self
@@ -56,18 +56,18 @@ impl Signal {
     }
 }
 
-/// False when the lease is gone.
+/// Extends the lease. Returns false if there is no such lease any more.
 fn extend(leases: &Leases, id: &str, ttl: Duration) -> bool {
     match pool::wait(leases.extend(id, ttl)) {
         Ok(()) => true,
         Err(error) => {
-            tracing::warn!(lease = id, %error, "a lease was not extended");
+            tracing::warn!(lease = id, %error, "a lease could not be extended");
             error.kind() != ErrorKind::NotFound
         }
     }
 }
 
-/// Drives a future on a thread of its own; where none can be had it is dropped.
+/// Runs a future on a new thread. If no thread can be started, the future is dropped.
 pub(super) fn in_background(future: impl Future<Output = ()> + Send + 'static) {
     let _ = thread::Builder::new()
         .name("cas-lease".to_owned())

@@ -1,4 +1,4 @@
-//! The way back from a tombstone, for whoever wants the blob after all.
+//! Reviving a tombstoned blob, for a job that needs it.
 
 use super::swap::swap;
 use crate::content::{BlobReader, Durability, Expected, Stat, Writer};
@@ -8,11 +8,12 @@ use crate::records::{Batch, BlobRecord, Expect, Revision, Tombstone};
 use crate::store::Store;
 use crate::unique;
 
-/// Bytes copied at once.
+/// The number of bytes that are copied at once.
 const PIECE: usize = 1 << 20;
 
-/// Makes a condemned blob live. Its bytes are copied, for a slow collector may take away those
-/// that it noted at any time, and nobody can tell it not to.
+/// Makes a tombstoned blob live again. Its bytes are stored again as a new version, because a slow
+/// collector may still remove the version that the tombstone names, and cannot be stopped. Returns
+/// the record as written, or `None` if another writer was faster.
 pub(super) async fn revive(
     store: &Store,
     digest: &Digest,
@@ -21,8 +22,8 @@ pub(super) async fn revive(
     revision: Revision,
 ) -> Result<Option<BlobRecord>> {
     let found = store.content.stat(digest).await?;
-    let condemned = found.filter(|stat| Some(stat.version) == tombstone.version);
-    let copied = match condemned {
+    let tombstoned = found.filter(|stat| Some(stat.version) == tombstone.version);
+    let copied = match tombstoned {
         Some(stat) => copy_aside(store, &stat).await?,
         None => None,
     };
@@ -33,7 +34,7 @@ pub(super) async fn revive(
     swap(store, digest, record, Expect::Revision(revision)).await
 }
 
-/// The bytes in an ingest of their own; nothing when they are gone or damaged.
+/// Copies the bytes to a new ingest. Returns `None` if they are gone or damaged.
 async fn copy_aside(store: &Store, stat: &Stat) -> Result<Option<Writer>> {
     let Some(reader) = store.content.open(&stat.digest).await? else {
         return Ok(None);
@@ -41,7 +42,7 @@ async fn copy_aside(store: &Store, stat: &Stat) -> Result<Option<Writer>> {
     let key = unique::key("revive");
     let expected = Expected::exactly(stat.digest, stat.size);
     let mut writer = Writer::begin(&*store.content, &key, expected).await?;
-    match pour(&*reader, &mut writer).await {
+    match copy(&*reader, &mut writer).await {
         Ok(()) if writer.digest().await? == stat.digest => return Ok(Some(writer)),
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -51,7 +52,7 @@ async fn copy_aside(store: &Store, stat: &Stat) -> Result<Option<Writer>> {
     Ok(None)
 }
 
-async fn pour(reader: &dyn BlobReader, writer: &mut Writer) -> Result<()> {
+async fn copy(reader: &dyn BlobReader, writer: &mut Writer) -> Result<()> {
     loop {
         let piece = reader.read_at(writer.offset(), PIECE).await?;
         if piece.is_empty() {
@@ -61,7 +62,7 @@ async fn pour(reader: &dyn BlobReader, writer: &mut Writer) -> Result<()> {
     }
 }
 
-/// Takes away the bytes that a tombstone names.
+/// Removes the bytes that a tombstone names.
 pub(super) async fn reap(store: &Store, digest: &Digest, tombstone: Tombstone) -> Result<()> {
     if let Some(version) = tombstone.version {
         store.content.remove_version(digest, version).await?;

@@ -1,4 +1,4 @@
-//! The three verbs that store a blob without a lease: it is kept for
+//! The methods that store a blob without a lease. The blob is kept for
 //! [`UNLEASED_TTL`](crate::records::UNLEASED_TTL).
 
 use bytes::Bytes;
@@ -13,14 +13,15 @@ use crate::error::Result;
 use crate::store::Store;
 
 impl Store {
-    /// Publishes what `writer` holds together with its record, kept for a day without a lease; see
-    /// [`LeaseGuard::publish`](crate::lease::LeaseGuard::publish) for one under a lease. The record of a
-    /// blob that is there already keeps what it has, and learns its type and children.
+    /// Publishes what `writer` has written, together with the record of the blob, which is kept for
+    /// a day without a lease. [`LeaseGuard::publish`](crate::lease::LeaseGuard::publish) does the
+    /// same under a lease. If the blob has a record already, only its type and children are added,
+    /// if they are missing.
     ///
     /// # Errors
-    /// Those of [`Writer::commit`], `Corrupt` when the bytes are not what `descriptor` says
-    /// whatever the writer was begun with; `Conflict` when the blob was collected meanwhile; those
-    /// of the home.
+    /// Errors of [`Writer::commit`], where `Corrupt` means that the bytes do not match
+    /// `descriptor`, no matter what the writer expected; `Conflict` if the blob was collected
+    /// meanwhile; errors of the records store.
     pub async fn publish(
         &self,
         mut writer: Writer,
@@ -33,10 +34,10 @@ impl Store {
         publish::publish(self, None, writer, &blob, durability).await
     }
 
-    /// Stores a small blob with its record, edges included where it is a document.
+    /// Stores a small blob and its record. If it is a document, its children are recorded.
     ///
     /// # Errors
-    /// As [`Store::publish`]; `Corrupt` when `data` is not what `descriptor` says.
+    /// As [`Store::publish`]; `Corrupt` if `data` does not match `descriptor`.
     pub async fn put(
         &self,
         descriptor: &Descriptor,
@@ -47,17 +48,17 @@ impl Store {
         publish::put(self, None, &blob, data, durability).await
     }
 
-    /// Writes down the type and the children of a blob that is there, and keeps it for a day.
+    /// Records the type and the children of a blob in the store, and keeps it for a day.
     ///
     /// # Errors
-    /// Those of the home.
+    /// Errors of the records store.
     pub async fn describe(&self, descriptor: &Descriptor, children: Vec<Digest>) -> Result<()> {
         let blob = BlobRef::of(descriptor, children);
         pin::pin(self, None, &blob).await.map(|_| ())
     }
 }
 
-/// What a document lists; nothing for another type.
+/// Returns the children of a document, or none for another type.
 pub(super) fn listed(descriptor: &Descriptor, data: &[u8]) -> Result<Vec<Digest>> {
     let media_type = &descriptor.media_type;
     if !media_type.is_document() {

@@ -24,7 +24,7 @@ pub(super) async fn swap(
 
 /// The error of a blob that was collected while it was being pinned.
 pub(super) fn lost(digest: &Digest) -> Error {
-    Error::conflict("was collected meanwhile; store it again")
-        .operation("hold")
+    Error::conflict("the blob was collected meanwhile; store it again")
+        .operation("pin")
         .subject(digest)
 }

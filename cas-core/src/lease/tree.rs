@@ -1,4 +1,4 @@
-//! A whole image, pinned from its root down.
+//! Pinning a whole image, from its root down.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -12,21 +12,22 @@ use crate::gc;
 use crate::media_type::MediaType;
 
 impl LeaseGuard {
-    /// Holds an image and all below it, as far as it was stored, snapshots excepted.
+    /// Pins an image and everything below it except snapshots. Children that were left out on
+    /// purpose may be missing.
     ///
     /// # Errors
-    /// `NotFound` when its root, or a child that was stored with it, is not there.
+    /// `NotFound` if the root, or a child that was stored with it, is missing.
     pub async fn pin_tree(&self, root: &Descriptor) -> Result<()> {
         let mut seen = BTreeSet::from([root.digest]);
         let mut waiting =
             VecDeque::from([(BlobRef::existing(root.digest), Some(root.clone()), false)]);
         while let Some((blob, descriptor, optional)) = waiting.pop_front() {
             let pinned = pin::pin(&self.store, Some(&self.id), &blob).await?;
-            let there = self.note(&blob, pinned.as_ref());
-            if !there && !optional {
+            let stored = self.add_pinned(&blob, pinned.as_ref());
+            if !stored && !optional {
                 return Err(gone(&blob.digest, root));
             }
-            let Some(pinned) = pinned.filter(|_| there) else {
+            let Some(pinned) = pinned.filter(|_| stored) else {
                 continue;
             };
             let listed = self.listed(&pinned, descriptor.as_ref()).await?;
@@ -41,7 +42,8 @@ impl LeaseGuard {
         Ok(())
     }
 
-    /// What a pinned blob refers to: as its record says, or where that is silent, its document.
+    /// Returns what a pinned blob refers to, from its record, or from the document itself if the
+    /// record lists no children.
     async fn listed(&self, pinned: &Pinned, descriptor: Option<&Descriptor>) -> Result<Listed> {
         let record = &pinned.record;
         let lists = MediaType::is_document;
@@ -59,7 +61,7 @@ impl LeaseGuard {
         Ok(listed)
     }
 
-    /// Reads the document of another program, and writes down what it lists.
+    /// Reads a document that another program stored, and adds its children to its record.
     async fn read(&self, own: &Descriptor) -> Result<Listed> {
         let children = dispatch::children(&*self.store.content, own).await?;
         let mut blob = BlobRef::of(own, Vec::new());
@@ -83,7 +85,7 @@ impl LeaseGuard {
 
 struct Listed {
     children: Vec<Child>,
-    /// Those that need not be there.
+    /// The children that may be missing.
     absent: BTreeSet<Digest>,
 }
 
@@ -102,8 +104,8 @@ impl Child {
 }
 
 fn gone(digest: &Digest, root: &Descriptor) -> Error {
-    Error::not_found("is not in the store, or was collected; import the image again")
-        .operation("hold")
+    Error::not_found("part of the image is missing or was collected; import the image again")
+        .operation("pin")
         .subject(digest)
         .within(root.digest)
 }
