@@ -1,4 +1,4 @@
-//! Content and ingests that fail by a plan.
+//! Content and ingests that fail according to a plan.
 
 use std::sync::Arc;
 
@@ -83,13 +83,15 @@ struct Writing {
 }
 
 impl Writing {
-    /// As any ingest after an error of its device.
+    /// Checks that no call has failed: an ingest accepts no more after an error.
     fn check(&self) -> Result<()> {
-        match self.poisoned {
-            true => Err(Error::precondition("the ingest has failed; begin it anew")
-                .subject(self.inner.key())),
-            false => Ok(()),
+        if self.poisoned {
+            return Err(
+                Error::precondition("an earlier write failed; start the ingest again")
+                    .subject(self.inner.key()),
+            );
         }
+        Ok(())
     }
 }
 

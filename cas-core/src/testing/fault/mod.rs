@@ -1,7 +1,7 @@
-//! Faults on purpose, for tests: a store whose changing calls fail when a [`Plan`] says so.
+//! Planned faults, for tests: a store whose changing calls fail according to a [`Plan`].
 //!
-//! A call fails before it has an effect, or after it, so that only the answer is lost. What reads
-//! is left alone.
+//! A call fails before it has an effect, or after it, so that only its result is lost. Calls that
+//! only read never fail.
 
 mod content;
 mod records;
@@ -14,16 +14,16 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::store::Store;
 use crate::sync::lock;
 
-/// On which side of its effect a call fails.
+/// Whether a call fails before or after its effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// Nothing is done.
+    /// The call has no effect.
     Before,
-    /// All is done, and the answer is lost.
+    /// The call has its full effect, but its result is lost.
     After,
 }
 
-/// Which changing calls fail, and how; shared by all parts of a store.
+/// Which changing calls fail, and how. All parts of a store share one plan.
 #[derive(Debug, Default)]
 pub struct Plan(Mutex<State>);
 
@@ -36,37 +36,38 @@ struct State {
 /// How a call fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// What the caller is told.
+    /// The kind of the error.
     pub kind: ErrorKind,
-    /// Whether it was done.
+    /// Whether the call has its effect.
     pub side: Side,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Choice {
-    /// After so many calls, one.
+    /// One call, after this many others.
     After(usize),
-    /// One call in so many, by a generator in this state.
+    /// One call in the second number, chosen by a random generator in the first state.
     OneIn(u64, u64),
 }
 
 impl Plan {
-    /// Nothing fails.
+    /// Returns a plan under which no call fails.
     pub fn new() -> Arc<Self> {
         Arc::default()
     }
 
-    /// The `nth` call from now, counted from 1, fails, and then none.
+    /// Makes the `nth` call from now fail, counted from 1, and no other.
     pub fn fail_nth(&self, nth: usize, fault: Fault) {
         self.set(Some((Choice::After(nth.saturating_sub(1)), fault)));
     }
 
-    /// From now on one call in `count` fails; which ones, `seed` decides.
+    /// Makes one call in `count` fail from now on. `seed` determines which ones.
     pub fn fail_some(&self, seed: u64, count: u64, fault: Fault) {
         self.set(Some((Choice::OneIn(seed, count.max(1)), fault)));
     }
 
-    /// Nothing fails from now on. What has failed since the last change of the plan, in order.
+    /// Stops injecting faults. Returns the calls that failed since the last change of the plan, in
+    /// order.
     pub fn end(&self) -> Vec<&'static str> {
         self.set(None)
     }
@@ -77,7 +78,7 @@ impl Plan {
         std::mem::take(&mut state.failed)
     }
 
-    /// What becomes of the next call.
+    /// Returns the fault of the next call, if it fails.
     fn draw(&self, call: &'static str) -> Option<Fault> {
         let mut state = lock(&self.0);
         let (choice, fault) = state.next?;
@@ -96,7 +97,7 @@ impl Plan {
         fails.then_some(fault)
     }
 
-    /// Makes a call, or lets it fail.
+    /// Runs a call, or makes it fail.
     async fn call<T>(
         &self,
         name: &'static str,
@@ -112,7 +113,7 @@ impl Plan {
     }
 }
 
-/// The next state of a generator (splitmix).
+/// Returns the next state of a splitmix generator.
 fn mixed(seed: u64) -> u64 {
     let mut next = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
     next = (next ^ (next >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -120,7 +121,7 @@ fn mixed(seed: u64) -> u64 {
     next ^ (next >> 31)
 }
 
-/// `store`, whose calls fail by `plan`.
+/// Returns `store`, with calls that fail according to `plan`.
 pub fn faulty(store: &Store, plan: &Arc<Plan>) -> Store {
     Store {
         content: faulty_content(store.content.clone(), plan),
@@ -129,7 +130,7 @@ pub fn faulty(store: &Store, plan: &Arc<Plan>) -> Store {
     }
 }
 
-/// `store`, whose calls fail by `plan`.
+/// Returns `store`, with calls that fail according to `plan`.
 pub fn faulty_content(store: Arc<dyn ContentStore>, plan: &Arc<Plan>) -> Arc<dyn ContentStore> {
     Arc::new(content::Content::new(store, plan))
 }
@@ -147,7 +148,7 @@ mod tests {
     };
 
     #[test]
-    fn the_nth_call_fails_on_its_side() {
+    fn the_nth_call_fails_before_or_after_its_effect() {
         let plan = Plan::new();
         let store = faulty_content(Arc::new(MemoryStore::new()), &plan);
         let put = |data: &'static str| wait(store.put(data.into()));

@@ -1,4 +1,4 @@
-//! Records and names that fail by a plan.
+//! Records and images that fail according to a plan.
 
 use std::sync::Arc;
 

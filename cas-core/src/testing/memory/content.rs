@@ -16,38 +16,38 @@ use crate::error::Result;
 use crate::records::Batch;
 use crate::sync::lock;
 
-/// The blobs: hashed for the many lookups, sorted for the few listings.
+/// The blobs: a hash map for the many lookups, and a sorted set for the few listings.
 #[derive(Default)]
-pub(super) struct Shelf {
-    blobs: HashMap<Digest, (Bytes, Version)>,
+pub(super) struct BlobMap {
+    entries: HashMap<Digest, (Bytes, Version)>,
     order: BTreeSet<Digest>,
     stored: u64,
 }
 
-impl Shelf {
+impl BlobMap {
     fn stat(&self, digest: &Digest) -> Option<Stat> {
-        self.blobs.get(digest).map(|(data, version)| Stat {
+        self.entries.get(digest).map(|(data, version)| Stat {
             digest: *digest,
             size: data.len() as u64,
             version: *version,
         })
     }
 
-    /// Keeps what is there already.
+    /// Adds a blob, unless it is there already.
     pub(super) fn insert(&mut self, digest: Digest, data: Bytes) {
         self.stored += 1;
         let version = Version(self.stored);
-        self.blobs.entry(digest).or_insert((data, version));
+        self.entries.entry(digest).or_insert((data, version));
         self.order.insert(digest);
     }
 
     fn remove(&mut self, digest: &Digest, version: Version) -> bool {
-        let found = self.blobs.get(digest).map(|(_, found)| *found);
+        let found = self.entries.get(digest).map(|(_, found)| *found);
         if found != Some(version) {
             return false;
         }
         self.order.remove(digest);
-        self.blobs.remove(digest).is_some()
+        self.entries.remove(digest).is_some()
     }
 
     fn page(&self, after: Option<&Digest>, limit: usize) -> Vec<Stat> {
@@ -67,45 +67,45 @@ impl ContentStore for MemoryStore {
     }
 
     async fn stat(&self, digest: &Digest) -> Result<Option<Stat>> {
-        Ok(read(&self.0.shelf).stat(digest))
+        Ok(read(&self.0.blobs).stat(digest))
     }
 
     async fn open(&self, digest: &Digest) -> Result<Option<Arc<dyn BlobReader>>> {
-        let data = read(&self.0.shelf).blobs.get(digest).cloned();
+        let data = read(&self.0.blobs).entries.get(digest).cloned();
         Ok(data.map(|(data, _)| Arc::new(MemoryReader(data)) as Arc<dyn BlobReader>))
     }
 
     async fn begin(&self, key: &str) -> Result<Box<dyn Ingest>> {
         check_key(key)?;
-        let data = lock(&self.0.desk).take(key)?;
+        let data = lock(&self.0.ingests).open(key)?;
         Ok(Box::new(MemoryIngest::new(self.clone(), key, data)))
     }
 
     async fn ingests(&self) -> Result<Vec<IngestStatus>> {
-        Ok(lock(&self.0.desk).statuses())
+        Ok(lock(&self.0.ingests).statuses())
     }
 
     async fn discard(&self, key: &str) -> Result<bool> {
-        lock(&self.0.desk).discard(key)
+        lock(&self.0.ingests).discard(key)
     }
 
     async fn remove_version(&self, digest: &Digest, version: Version) -> Result<bool> {
-        Ok(write(&self.0.shelf).remove(digest, version))
+        Ok(write(&self.0.blobs).remove(digest, version))
     }
 
-    /// The batch and the removals are one step, or neither is made.
-    async fn remove_versions(&self, blobs: &[(Digest, Version)], batch: &Batch) -> Result<bool> {
+    /// The batch and the removals are made in one step, or not at all.
+    async fn remove_versions(&self, removed: &[(Digest, Version)], batch: &Batch) -> Result<bool> {
         let mut tables = write(&self.0.tables);
-        let mut shelf = write(&self.0.shelf);
+        let mut blobs = write(&self.0.blobs);
         tables.commit(batch)?;
-        for (digest, version) in blobs {
-            shelf.remove(digest, *version);
+        for (digest, version) in removed {
+            blobs.remove(digest, *version);
         }
         Ok(true)
     }
 
     async fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<Stat>> {
-        Ok(read(&self.0.shelf).page(after, limit))
+        Ok(read(&self.0.blobs).page(after, limit))
     }
 
     async fn flush(&self) -> Result<()> {
@@ -113,7 +113,7 @@ impl ContentStore for MemoryStore {
     }
 }
 
-/// Holds the bytes, so it outlives the removal of its blob.
+/// Owns the bytes, so it can still be read when the blob is removed.
 struct MemoryReader(Bytes);
 
 #[async_trait]

@@ -1,4 +1,4 @@
-//! Ingests in memory: the bytes are the writer's while it lives, and the desk's between writers.
+//! Ingests in memory. A writer owns the bytes; between writers the store keeps them.
 
 use std::collections::BTreeMap;
 use std::mem;
@@ -15,19 +15,19 @@ use crate::sync::lock;
 
 /// The unfinished ingests, by key.
 #[derive(Default)]
-pub(super) struct Desk(BTreeMap<String, Slot>);
+pub(super) struct OpenIngests(BTreeMap<String, IngestSlot>);
 
-struct Slot {
-    /// What was written; nothing while a writer holds it.
+struct IngestSlot {
+    /// The bytes, or `None` while a writer has them.
     data: Option<BytesMut>,
     offset: u64,
     updated_at: SystemTime,
 }
 
-impl Desk {
-    /// What was written under `key` so far, which is the caller's until it is put back.
-    pub(super) fn take(&mut self, key: &str) -> Result<BytesMut> {
-        let slot = self.0.entry(key.to_owned()).or_insert_with(|| Slot {
+impl OpenIngests {
+    /// Returns the bytes of an ingest, which belong to the caller until it puts them back.
+    pub(super) fn open(&mut self, key: &str) -> Result<BytesMut> {
+        let slot = self.0.entry(key.to_owned()).or_insert_with(|| IngestSlot {
             data: Some(BytesMut::new()),
             offset: 0,
             updated_at: SystemTime::now(),
@@ -36,7 +36,7 @@ impl Desk {
     }
 
     pub(super) fn statuses(&self) -> Vec<IngestStatus> {
-        let status = |(key, slot): (&String, &Slot)| IngestStatus {
+        let status = |(key, slot): (&String, &IngestSlot)| IngestStatus {
             key: key.clone(),
             offset: slot.offset,
             updated_at: slot.updated_at,
@@ -52,7 +52,7 @@ impl Desk {
         }
     }
 
-    fn note(&mut self, key: &str, offset: usize) {
+    fn set_offset(&mut self, key: &str, offset: usize) {
         if let Some(slot) = self.0.get_mut(key) {
             slot.offset = offset as u64;
             slot.updated_at = SystemTime::now();
@@ -61,7 +61,7 @@ impl Desk {
 }
 
 fn busy(operation: &'static str, key: &str) -> Error {
-    Error::busy("another writer holds this ingest; wait for it to end")
+    Error::busy("another writer has this ingest open; wait for it to finish")
         .operation(operation)
         .subject(key)
 }
@@ -96,7 +96,7 @@ impl Ingest for MemoryIngest {
 
     async fn append(&mut self, data: Bytes) -> Result<()> {
         self.data.extend_from_slice(&data);
-        lock(&self.store.0.desk).note(&self.key, self.data.len());
+        lock(&self.store.0.ingests).set_offset(&self.key, self.data.len());
         Ok(())
     }
 
@@ -107,11 +107,11 @@ impl Ingest for MemoryIngest {
 
     async fn rewind(&mut self) -> Result<()> {
         self.data.clear();
-        lock(&self.store.0.desk).note(&self.key, 0);
+        lock(&self.store.0.ingests).set_offset(&self.key, 0);
         Ok(())
     }
 
-    /// The batch and the bytes appear in one step, or neither does and the ingest is kept.
+    /// The batch and the bytes are stored in one step, or neither is and the ingest is kept.
     async fn publish(
         mut self: Box<Self>,
         verified: &Verified,
@@ -120,22 +120,22 @@ impl Ingest for MemoryIngest {
     ) -> Result<bool> {
         verified.check(&self.key, self.offset())?;
         let mut tables = write(&self.store.0.tables);
-        let mut shelf = write(&self.store.0.shelf);
+        let mut blobs = write(&self.store.0.blobs);
         tables.commit(batch)?;
         let data = mem::take(&mut self.data).freeze();
-        shelf.insert(*verified.digest(), data);
+        blobs.insert(*verified.digest(), data);
         self.published = true;
-        drop((tables, shelf));
+        drop((tables, blobs));
         Ok(true)
     }
 }
 
 impl Drop for MemoryIngest {
     fn drop(&mut self) {
-        let mut desk = lock(&self.store.0.desk);
+        let mut ingests = lock(&self.store.0.ingests);
         if self.published {
-            desk.0.remove(&self.key);
-        } else if let Some(slot) = desk.0.get_mut(&self.key) {
+            ingests.0.remove(&self.key);
+        } else if let Some(slot) = ingests.0.get_mut(&self.key) {
             slot.data = Some(mem::take(&mut self.data));
         }
     }

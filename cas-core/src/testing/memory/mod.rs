@@ -1,7 +1,7 @@
-//! The reference store: bytes and records in memory, gone when the last handle is dropped.
+//! The reference store: blobs and records in memory, lost when the last handle is dropped.
 //!
-//! It is the plainest reading of the contract. Other stores are compared with it, wrappers and
-//! engines are tested over it.
+//! It is the simplest implementation of the traits. Other stores are compared with it, and
+//! compositions are tested on it.
 
 mod content;
 mod ingest;
@@ -11,8 +11,8 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use async_trait::async_trait;
-use content::Shelf;
-use ingest::Desk;
+use content::BlobMap;
+use ingest::OpenIngests;
 use records::Tables;
 
 use crate::capability::{Capabilities, Capability};
@@ -22,29 +22,29 @@ use crate::location::Location;
 use crate::registry::Opener;
 use crate::store::Store;
 
-/// Blobs, ingests and records in memory; clones are handles of one store.
+/// Blobs, ingests and records in memory. Clones are handles of one store.
 #[derive(Clone, Default)]
 pub struct MemoryStore(Arc<State>);
 
 #[derive(Default)]
 struct State {
-    /// Locked before `shelf` wherever both are.
+    /// Locked before `blobs` if both are.
     tables: RwLock<Tables>,
-    shelf: RwLock<Shelf>,
-    desk: Mutex<Desk>,
+    blobs: RwLock<BlobMap>,
+    ingests: Mutex<OpenIngests>,
 }
 
 impl MemoryStore {
-    /// What it promises, as content and as records.
+    /// What it promises, as a content store and as a records store.
     pub const CAPABILITIES: Capabilities =
         Capabilities::of(&[Capability::Atomic, Capability::Joint]);
 
-    /// An empty store.
+    /// Returns an empty store.
     pub fn new() -> Self {
         MemoryStore::default()
     }
 
-    /// The same store with names, which are records of it too.
+    /// Returns the store with images, which it keeps as records.
     pub fn with_images(self) -> Store {
         let store = Arc::new(self);
         Store {
@@ -78,7 +78,8 @@ impl Opener for MemoryOpener {
     }
 }
 
-/// No state is left half changed by a panic: each change is one insertion or removal.
+/// Locks for reading, even after a panic. No panic leaves the state half changed, because each
+/// change is one insertion or removal.
 fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
     lock.read().unwrap_or_else(PoisonError::into_inner)
 }
@@ -87,7 +88,7 @@ fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
     lock.write().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The part of `held` bytes that a read of `length` at `offset` gets.
+/// Returns the range, within `held` bytes, that a read of `length` bytes at `offset` returns.
 pub(crate) fn window(held: usize, offset: u64, length: usize) -> Range<usize> {
     let start = usize::try_from(offset).map_or(held, |at| at.min(held));
     start..start.saturating_add(length).min(held)

@@ -1,4 +1,4 @@
-//! Records in memory: a batch is checked whole before any of it is applied.
+//! Records in memory. A batch is checked as a whole before any of it is applied.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
@@ -11,7 +11,7 @@ use crate::capability::Capabilities;
 use crate::error::Result;
 use crate::records::{Batch, Change, Expect, Record, Records, Revision, Table, conflict};
 
-/// Every table, and the number that the next change gets; it never goes back.
+/// Every table, and the number of changes so far, which is the next revision.
 #[derive(Default)]
 pub(super) struct Tables {
     tables: [BTreeMap<String, Entry>; Table::ALL.len()],
@@ -24,7 +24,7 @@ struct Entry {
 }
 
 impl Tables {
-    /// All of the batch, or nothing of it.
+    /// Applies all of the batch, or nothing of it.
     pub(super) fn commit(&mut self, batch: &Batch) -> Result<()> {
         self.check(batch)?;
         for change in batch.changes() {
@@ -33,7 +33,7 @@ impl Tables {
         Ok(())
     }
 
-    /// Plays the batch through without writing: a change sees what those before it leave.
+    /// Checks the batch without applying it. A change sees the results of those before it.
     fn check(&self, batch: &Batch) -> Result<()> {
         let mut written: HashMap<(Table, &str), bool> = HashMap::new();
         for change in batch.changes() {
@@ -41,9 +41,9 @@ impl Tables {
             let stored = self.tables[change.table as usize].get(&change.key);
             let fits = match (&change.expect, written.get(&key)) {
                 (Expect::Any, _) => true,
-                (Expect::Absent, Some(there)) => !there,
+                (Expect::Absent, Some(exists)) => !exists,
                 (Expect::Absent, None) => stored.is_none(),
-                // Nobody can know the revision that a change of this very batch will make.
+                // The caller cannot know a revision that this batch creates.
                 (Expect::Revision(_), Some(_)) => false,
                 (Expect::Revision(wanted), None) => {
                     stored.is_some_and(|entry| entry.revision == *wanted)

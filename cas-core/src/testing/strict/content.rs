@@ -1,4 +1,5 @@
-//! Blobs as an object store keeps them: uploads that never change, and digests that point there.
+//! Blobs as an object store keeps them: uploads that never change, and pointers from digests to
+//! uploads.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
@@ -16,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::pool::give_way;
 use crate::sync::lock;
 
-/// The objects, and what the digests point at.
+/// The uploads, and the digests that point at them.
 #[derive(Default)]
 pub(super) struct Bucket {
     uploads: HashMap<u64, Arc<[Bytes]>>,
@@ -31,7 +32,7 @@ struct Pointer {
 }
 
 impl Pointer {
-    /// An upload never changes, so it is the version of the blob that points there.
+    /// An upload never changes, so its number is the version of the blob.
     fn stat(self, digest: &Digest) -> Stat {
         Stat {
             digest: *digest,
@@ -46,7 +47,7 @@ impl StrictStore {
         lock(&self.0.bucket).pointers.get(digest).copied()
     }
 
-    /// Uploads under a new name, then points the digest there, unless another was quicker.
+    /// Uploads under a new name, then points the digest there, unless another writer was faster.
     pub(super) async fn upload(&self, digest: Digest, size: u64, parts: Vec<Bytes>) {
         give_way().await;
         if self.pointer(&digest).is_some() {
@@ -128,7 +129,7 @@ impl ContentStore for StrictStore {
         Ok(true)
     }
 
-    /// One blob at a time: the first may be gone when the last is read.
+    /// Reads one blob at a time, so the first may be gone when the last is read.
     async fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<Stat>> {
         let mut page: Vec<Stat> = Vec::new();
         while page.len() < limit {

@@ -1,4 +1,4 @@
-//! Uploads in parts: what does not fill one waits in memory.
+//! Uploads in parts. Bytes that do not fill a part yet stay in memory.
 
 use std::mem;
 use std::time::SystemTime;
@@ -14,8 +14,8 @@ use crate::records::Batch;
 use crate::sync::lock;
 use crate::testing::memory::window;
 
-/// An unfinished upload; while a writer holds it, the parts are the writer's.
-pub(super) struct Slot {
+/// An unfinished upload. While a writer has it open, the parts belong to the writer.
+pub(super) struct IngestSlot {
     upload: Option<Upload>,
     offset: u64,
     updated_at: SystemTime,
@@ -28,7 +28,7 @@ struct Upload {
     tail: BytesMut,
 }
 
-impl Slot {
+impl IngestSlot {
     pub(super) fn status(&self, key: &str) -> IngestStatus {
         IngestStatus {
             key: key.to_owned(),
@@ -38,7 +38,7 @@ impl Slot {
     }
 }
 
-/// What a read at `offset` gets: no more than to the end of the part it begins in.
+/// Returns what a read at `offset` returns: at most the rest of the part in which it begins.
 pub(super) fn piece(parts: &[Bytes], offset: u64, length: usize) -> Bytes {
     let number = usize::try_from(offset / PART as u64).unwrap_or(usize::MAX);
     parts.get(number).map_or_else(Bytes::new, |part| {
@@ -57,7 +57,7 @@ impl StrictIngest {
     pub(super) fn begin(store: StrictStore, key: &str) -> Result<Self> {
         let upload = {
             let mut uploads = lock(&store.0.uploads);
-            let slot = uploads.entry(key.to_owned()).or_insert_with(|| Slot {
+            let slot = uploads.entry(key.to_owned()).or_insert_with(|| IngestSlot {
                 upload: Some(Upload::default()),
                 offset: 0,
                 updated_at: SystemTime::now(),
@@ -81,7 +81,7 @@ impl StrictIngest {
         }
     }
 
-    fn note(&self) {
+    fn update_slot(&self) {
         if let Some(slot) = lock(&self.store.0.uploads).get_mut(&self.key) {
             slot.offset = self.offset();
             slot.updated_at = SystemTime::now();
@@ -90,7 +90,7 @@ impl StrictIngest {
 }
 
 fn busy(operation: &'static str, key: &str) -> Error {
-    Error::busy("another writer holds this ingest; wait for it to end")
+    Error::busy("another writer has this ingest open; wait for it to finish")
         .operation(operation)
         .subject(key)
 }
@@ -112,7 +112,7 @@ impl Ingest for StrictIngest {
             self.upload.parts.push(part);
             give_way().await;
         }
-        self.note();
+        self.update_slot();
         give_way().await;
         Ok(())
     }
@@ -131,12 +131,12 @@ impl Ingest for StrictIngest {
 
     async fn rewind(&mut self) -> Result<()> {
         self.upload = Upload::default();
-        self.note();
+        self.update_slot();
         give_way().await;
         Ok(())
     }
 
-    /// Leaves the batch to whoever is its home.
+    /// Leaves the batch to the caller, because the store does not keep the records.
     async fn publish(
         mut self: Box<Self>,
         verified: &Verified,

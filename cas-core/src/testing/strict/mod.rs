@@ -1,10 +1,11 @@
-//! A store as unhelpful as the contract allows; what works on it works on an object store.
+//! A store that promises no more than the traits require. What works on it works on an object
+//! store.
 //!
-//! It compares and swaps one key at a time, so a batch that fails leaves a prefix. Its lists are
-//! no snapshots: each entry is of the moment it was read. It has no rename: bytes are uploaded
-//! in parts of [`PART`] under a name of their own, and the digest points there. It is not the
-//! home of the batch of a publish, readers fail once their blob is removed, and every step
-//! yields to whoever else wants to run.
+//! It compares and swaps one key at a time, so a batch that fails leaves a prefix. A list is not a
+//! consistent snapshot: each entry is read at another moment. There is no rename: bytes are
+//! uploaded in parts of [`PART`] bytes under a unique name, and the digest points there. A publish
+//! leaves the batch alone, readers fail once their blob is removed, and every step yields to other
+//! tasks.
 
 mod content;
 mod ingest;
@@ -15,23 +16,23 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 
 use content::Bucket;
-use ingest::Slot;
+use ingest::IngestSlot;
 use records::Tables;
 
 use crate::capability::Capabilities;
 
-/// Least size of every part of an upload but the last, in bytes, as S3 wants it.
+/// The size of every part of an upload but the last, in bytes: the minimum of S3.
 pub const PART: usize = 5 << 20;
 
-/// Blobs, ingests and records in memory, kept grudgingly; clones are handles of one store.
+/// Blobs, ingests and records in memory. Clones are handles of one store.
 #[derive(Clone, Default)]
 pub struct StrictStore(Arc<State>);
 
 struct State {
     bucket: Mutex<Bucket>,
-    uploads: Mutex<BTreeMap<String, Slot>>,
+    uploads: Mutex<BTreeMap<String, IngestSlot>>,
     tables: Mutex<Tables>,
-    /// Changes that are still applied before the planned fault; `usize::MAX` plans none.
+    /// How many changes are applied before the planned fault; `usize::MAX` if none is planned.
     healthy: AtomicUsize,
 }
 
@@ -47,10 +48,10 @@ impl Default for State {
 }
 
 impl StrictStore {
-    /// What it promises: nothing beyond the least.
+    /// What it promises: nothing beyond the minimum.
     pub const CAPABILITIES: Capabilities = Capabilities::of(&[]);
 
-    /// An empty store.
+    /// Returns an empty store.
     pub fn new() -> Self {
         StrictStore::default()
     }

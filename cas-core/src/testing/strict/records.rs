@@ -1,4 +1,4 @@
-//! Records with nothing but a compare-and-swap of one key.
+//! Records with nothing but a compare-and-swap on single keys.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -13,7 +13,7 @@ use crate::pool::give_way;
 use crate::records::{Batch, Change, Expect, Record, Records, Revision, Table, conflict};
 use crate::sync::lock;
 
-/// Every table, and the number that the next change gets; it never goes back.
+/// Every table, and the number of changes so far, which is the next revision.
 #[derive(Default)]
 pub(super) struct Tables {
     tables: [BTreeMap<String, Record>; Table::ALL.len()],
@@ -48,8 +48,9 @@ impl Tables {
 }
 
 impl StrictStore {
-    /// Plans a fault: after `changes` more changes of records, the next one is `Unavailable`, as
-    /// if the service went away in the middle of a batch. The one after it works again.
+    /// Plans a fault: after `changes` more changes of records, the next one fails with
+    /// `Unavailable`, as if the service went away in the middle of a batch. Later changes work
+    /// again.
     pub fn fail_after(&self, changes: usize) {
         self.0.healthy.store(changes, Ordering::SeqCst);
     }
@@ -67,7 +68,7 @@ impl StrictStore {
             .healthy
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, step)
         {
-            Ok(0) => Err(Error::unavailable("a fault was planned here; try again")
+            Ok(0) => Err(Error::unavailable("a planned fault; retry")
                 .operation("commit record")
                 .subject(&change.key)),
             _ => Ok(()),
@@ -100,7 +101,7 @@ impl Records for StrictStore {
         Ok(())
     }
 
-    /// One record at a time: the first may be old news when the last is read.
+    /// Reads one record at a time, so the first may be outdated when the last is read.
     async fn scan(
         &self,
         table: Table,
