@@ -30,7 +30,7 @@ pub enum ErrorKind {
     Unsupported,
     /// Permission was refused.
     Denied,
-    /// There is no space left, or a quota is used up.
+    /// The device is full, or a quota is used up.
     Full,
     /// A device or a service failed temporarily; retry.
     Unavailable,

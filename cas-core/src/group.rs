@@ -33,8 +33,8 @@ pub trait Grouped: Send + Sync + 'static {
     /// Returns what a job adds to the weight of its group.
     fn weight(job: &Self::Job) -> u64;
 
-    /// Returns whether no caller waits for the job to go on. Such jobs run when no other waits, and
-    /// one at a time while others keep coming.
+    /// Returns whether the job can wait because it does not hold up its caller. Such jobs run when
+    /// no other waits, and one at a time while others keep coming.
     fn is_low_priority(_job: &Self::Job) -> bool {
         false
     }

@@ -92,8 +92,8 @@ impl Location {
         };
         size(value).map(Some).ok_or_else(|| {
             Error::invalid(format!(
-                "option {option:?} is not a size: found {value:?}, expected bytes or a whole number \
-                 of KiB, MiB, GiB or TiB, as in 64KiB"
+                "option {option:?} is not a size: found {value:?}, expected bytes or a whole \
+                 number of KiB, MiB, GiB or TiB, as in 64KiB"
             ))
             .operation("open")
             .subject(self)

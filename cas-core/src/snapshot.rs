@@ -106,7 +106,7 @@ impl std::ops::AddAssign for Usage {
     }
 }
 
-/// One step of making a snapshot visible.
+/// A mount that makes a snapshot visible.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", tag = "type")]
 pub enum Mount {
@@ -195,8 +195,8 @@ pub trait Snapshotter: Send + Sync + 'static {
     /// `NotFound`; `FailedPrecondition` while it has children.
     async fn remove(&self, key: &str) -> Result<()>;
 
-    /// Removes a snapshot if it is still as it was `seen`. Returns false if it does not exist or was
-    /// updated since.
+    /// Removes a snapshot if it is still as it was `seen`. Returns false if it does not exist or
+    /// was updated since.
     ///
     /// # Errors
     /// `FailedPrecondition` while it has children.

@@ -34,8 +34,8 @@ impl Store {
             None => Ok(false),
             Some(Stat { size, .. }) if size == descriptor.size => Ok(true),
             Some(Stat { size, .. }) => Err(Error::corrupt(format!(
-                "the stored blob is damaged: expected {} bytes, found {size}; delete the images that use \
-                 it, collect garbage and import them again",
+                "the stored blob is damaged: expected {} bytes, found {size}; delete the images \
+                 that use it, collect garbage and import them again",
                 descriptor.size
             ))
             .operation("stat")

@@ -1,4 +1,4 @@
-//! What documents list, and the wrappers that filter, order and label it.
+//! The children of documents, and the handlers that filter, order and label them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use base64::Engine as _;
@@ -22,7 +22,7 @@ fn next(listed: &[Descriptor]) -> Next {
 }
 
 #[tokio::test]
-async fn a_manifest_lists_config_and_layers_and_a_leaf_nothing() {
+async fn a_manifest_has_config_and_layers_as_children_and_a_leaf_has_none() {
     let store = store();
     let layers = [
         put(&store, MediaType::OCI_LAYER_GZIP, b"1").await,
@@ -46,7 +46,7 @@ async fn a_manifest_lists_config_and_layers_and_a_leaf_nothing() {
 
 /// The bytes are stored as an opaque blob, and then listed as a document.
 #[tokio::test]
-async fn confused_documents_are_refused() {
+async fn ambiguous_documents_are_refused() {
     let store = store();
     let descriptor = serde_json::to_string(&Descriptor::of(MediaType::OCI_LAYER, b"1")).unwrap();
     let both = format!(r#"{{"schemaVersion":2,"config":{descriptor},"layers":[],"manifests":[]}}"#);
@@ -92,7 +92,7 @@ async fn embedded_data_is_checked_and_used_instead_of_the_store() {
     }
 }
 
-/// The platforms that are left, in their order; `-` for none.
+/// Returns the platforms of the children, in order; `-` if a child has none.
 async fn left(handler: impl Handler, root: &Descriptor) -> String {
     let Next::Children(listed) = handler.handle(root).await.unwrap() else {
         panic!("expected children");
@@ -238,7 +238,7 @@ async fn labels_are_numbered_and_others_stay() {
     assert_eq!(error.kind(), ErrorKind::NotFound);
 }
 
-/// More labels than an author may set, for a parent may have more children than that.
+/// A parent may have more children than the number of labels that a user may set.
 #[tokio::test]
 async fn every_child_of_a_wide_index_is_labelled() {
     let store = store();
@@ -251,7 +251,7 @@ async fn every_child_of_a_wide_index_is_labelled() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn labels_set_side_by_side_are_all_kept() {
+async fn labels_that_are_set_at_once_are_all_kept() {
     let store = store();
     let blob = put(&store, MediaType::OCI_LAYER, b"1").await;
     let writers: Vec<_> = (0..32)

@@ -1,4 +1,4 @@
-//! Names in records: what an image store promises.
+//! Image names in records.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::sync::Arc;
@@ -37,7 +37,7 @@ async fn created_once_with_times_of_the_store() {
 }
 
 #[tokio::test]
-async fn refuses_a_target_that_can_be_no_image() {
+async fn a_target_that_cannot_be_an_image_is_refused() {
     let mut untyped = image("a", b"1");
     untyped.target.media_type = MediaType::default();
     let mut labelled = image("a", b"1");
@@ -50,7 +50,7 @@ async fn refuses_a_target_that_can_be_no_image() {
 }
 
 #[tokio::test]
-async fn update_replaces_what_is_named_and_keeps_the_rest() {
+async fn an_update_replaces_the_named_fields_and_keeps_the_others() {
     let images = images();
     let made = images.create(image("a", b"1")).await.unwrap();
     let mut update = image("a", b"2");
@@ -73,7 +73,7 @@ async fn update_replaces_what_is_named_and_keeps_the_rest() {
 }
 
 #[tokio::test]
-async fn deleted_only_while_it_stands_for_the_target() {
+async fn deleted_only_while_it_refers_to_the_target() {
     let images = images();
     let made = images.create(image("a", b"1")).await.unwrap();
     let other = image("a", b"2").target;

@@ -1,4 +1,4 @@
-//! The stores of this crate before the law book.
+//! Applies the conformance laws to the stores of this crate.
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ conformance::image_store!(strict_images, |_| async {
 conformance::store!(memory_collection, |_| async { Ok(Arc::new(memory())) });
 conformance::store!(strict_collection, |_| async { Ok(Arc::new(strict())) });
 
-/// Small enough that many laws cross it.
+/// Small enough that many laws exceed it.
 const THRESHOLD: u64 = 4_000;
 
 fn memory() -> Store {
@@ -55,7 +55,7 @@ fn observed(store: Store) -> Store {
     observe(store, Arc::new(Counters::new()))
 }
 
-/// Holds every part of a store to its laws.
+/// Applies the laws to every part of a store.
 macro_rules! whole_store {
     ($name:ident, $store:expr) => {
         mod $name {

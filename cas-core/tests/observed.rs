@@ -1,4 +1,4 @@
-//! What an observer hears, and what it costs nobody else.
+//! Which events an observer receives.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::HashSet;
@@ -11,7 +11,7 @@ use cas_core::content::Durability;
 use cas_core::testing::memory::MemoryStore;
 use cas_core::{ContentExt, Descriptor, ErrorKind, Image, MediaType, Store};
 
-/// Keeps everything it is told.
+/// Keeps every event.
 #[derive(Default)]
 struct Diary(Mutex<Vec<Event>>);
 
@@ -26,7 +26,7 @@ fn watched(observer: &Arc<impl Observer>) -> Store {
     observe(MemoryStore::new().with_images(), observer)
 }
 
-/// A blob stored with its record, named, and read.
+/// Stores a blob with its record, names it and reads it.
 async fn use_store(store: &Store) -> Descriptor {
     let data = Bytes::from_static(b"0123456789");
     let descriptor = Descriptor::of(MediaType::OCI_LAYER, &data);
@@ -41,11 +41,11 @@ async fn use_store(store: &Store) -> Descriptor {
 }
 
 #[tokio::test]
-async fn every_call_is_told_in_order() {
+async fn every_call_is_reported_in_order() {
     let diary = Arc::new(Diary::default());
     let descriptor = use_store(&watched(&diary)).await;
-    let told: Vec<_> = diary.0.lock().unwrap().iter().copied().collect();
-    let seen: Vec<_> = told
+    let events: Vec<_> = diary.0.lock().unwrap().iter().copied().collect();
+    let seen: Vec<_> = events
         .iter()
         .map(|one| (one.operation.name(), one.operation.interface(), one.bytes))
         .collect();
@@ -62,25 +62,25 @@ async fn every_call_is_told_in_order() {
             ("reader.read_at", Interface::Reader, descriptor.size),
         ]
     );
-    assert!(told.iter().all(|one| one.error.is_none()));
+    assert!(events.iter().all(|one| one.error.is_none()));
 }
 
 #[tokio::test]
-async fn a_failure_is_told_by_its_kind_and_passed_on() {
+async fn a_failure_is_reported_with_its_kind_and_passed_on() {
     let diary = Arc::new(Diary::default());
     let store = watched(&diary);
     let name = "absent:1".parse().unwrap();
     let error = store.images.delete(&name, None).await.unwrap_err();
-    let told = diary.0.lock().unwrap()[0];
-    assert_eq!(told.operation, Operation::Delete);
+    let event = diary.0.lock().unwrap()[0];
+    assert_eq!(event.operation, Operation::Delete);
     assert_eq!(
-        (told.error, error.kind()),
+        (event.error, error.kind()),
         (Some(ErrorKind::NotFound), ErrorKind::NotFound)
     );
 }
 
 #[tokio::test]
-async fn counters_sum_up_and_serialise() {
+async fn counters_add_up_and_can_be_serialised() {
     let counters = Arc::new(Counters::new());
     let store = watched(&counters);
     let descriptor = use_store(&store).await;
@@ -102,11 +102,11 @@ async fn counters_sum_up_and_serialise() {
 }
 
 #[test]
-fn each_operation_has_its_name_below_its_subject() {
+fn the_name_of_an_operation_begins_with_its_interface() {
     let names: HashSet<_> = Operation::ALL.iter().map(|one| one.name()).collect();
     assert_eq!(names.len(), Operation::ALL.len());
     for operation in Operation::ALL {
-        let subject = format!("{:?}.", operation.interface()).to_lowercase();
-        assert!(operation.name().starts_with(&subject), "{operation:?}");
+        let interface = format!("{:?}.", operation.interface()).to_lowercase();
+        assert!(operation.name().starts_with(&interface), "{operation:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! Questions asked of an image: which manifest, which platforms, what it needs, how large.
+//! Questions about an image: its manifest, its platforms, what it needs, its size.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use cas_core::image::{
@@ -28,7 +28,7 @@ async fn unresolved(store: &Store, root: &Descriptor, platform: &str) -> cas_cor
 }
 
 #[tokio::test]
-async fn a_root_that_is_no_index_is_returned_as_it_is() {
+async fn a_root_that_is_a_manifest_is_returned() {
     let store = store();
     let root = image(&store, "linux/amd64").await;
     let resolved = manifest(&*store.content, &root, &only("plan9/mips"))
@@ -66,7 +66,7 @@ async fn the_best_match_of_all_indexes_is_chosen() {
 }
 
 #[tokio::test]
-async fn without_a_platform_the_configuration_says_it() {
+async fn without_a_platform_the_configuration_states_it() {
     let store = store();
     let artifact = {
         let empty = put(&store, MediaType::OCI_EMPTY, b"{}").await;
@@ -84,14 +84,14 @@ async fn without_a_platform_the_configuration_says_it() {
         unresolved(&store, &root, "linux/amd64").await.kind(),
         ErrorKind::NotFound
     );
-    // What names its platform goes first, even when its match is the worse.
+    // A manifest that states its platform comes first, even if it is the worse match.
     let v5 = named(&store, "linux/arm/v5").await;
     let root = index(&store, &[v7, v5.clone()]).await;
     assert_eq!(resolve(&store, &root, "linux/arm/v7").await, v5);
 }
 
 #[tokio::test]
-async fn a_missing_best_match_is_passed_over() {
+async fn a_missing_best_match_is_skipped() {
     let store = store();
     let (v7, v6) = (
         named(&store, "linux/arm/v7").await,
@@ -142,7 +142,7 @@ async fn platforms_are_listed_without_attestations() {
 }
 
 #[tokio::test]
-async fn check_tells_what_is_there_and_what_is_not() {
+async fn check_reports_what_is_present_and_what_is_missing() {
     let store = store();
     let arm = named(&store, "linux/arm64").await;
     let root = index(&store, &[arm.clone(), named(&store, "linux/amd64").await]).await;

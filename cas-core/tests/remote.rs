@@ -1,4 +1,4 @@
-//! Pulls and pushes, between stores: the engines without a protocol.
+//! Pulls and pushes between stores, without a registry.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,22 +25,22 @@ use futures_util::{StreamExt, stream};
 mod support;
 use support::{image, index, named, parts, put, store};
 
-/// A store as a remote with one name.
-struct Yard {
+/// A store as a remote with one image.
+struct Remote {
     store: Store,
     root: Mutex<Descriptor>,
-    /// Removed before every fetch.
-    beside: Option<Store>,
+    /// A store that is collected before every fetch.
+    collected: Option<Store>,
     fetched: AtomicUsize,
     pushed: Mutex<Vec<Digest>>,
 }
 
-impl Yard {
+impl Remote {
     fn new(store: &Store, root: &Descriptor) -> Self {
-        Yard {
+        Remote {
             store: store.clone(),
             root: Mutex::new(root.clone()),
-            beside: None,
+            collected: None,
             fetched: AtomicUsize::new(0),
             pushed: Mutex::default(),
         }
@@ -48,15 +48,15 @@ impl Yard {
 }
 
 #[async_trait]
-impl Fetcher for Yard {
+impl Fetcher for Remote {
     async fn resolve(&self) -> Result<Descriptor> {
         Ok(self.root.lock().unwrap().clone())
     }
 
     async fn fetch(&self, descriptor: &Descriptor, start: u64) -> Result<Pieces> {
         self.fetched.fetch_add(1, Ordering::SeqCst);
-        if let Some(store) = &self.beside {
-            // Later than a lease that nobody keeps would be borne.
+        if let Some(store) = &self.collected {
+            // Late enough that a lease which is not extended would expire during the pull.
             let options = GcOptions {
                 now: SystemTime::now() + LEASE_TTL / 2,
                 ..GcOptions::default()
@@ -64,7 +64,7 @@ impl Fetcher for Yard {
             collect(store, &[], &options).await?;
         }
         let reader = self.store.content.open(&descriptor.digest).await?;
-        let reader = reader.ok_or_else(|| Error::not_found("not in the yard"))?;
+        let reader = reader.ok_or_else(|| Error::not_found("not in the remote"))?;
         let data = reader.read_at(start, usize::MAX >> 1).await?;
         let pieces: Vec<_> = data.chunks(3).map(Bytes::copy_from_slice).collect();
         Ok(stream::iter(pieces.into_iter().map(Ok)).boxed())
@@ -72,7 +72,7 @@ impl Fetcher for Yard {
 }
 
 #[async_trait]
-impl Pusher for Yard {
+impl Pusher for Remote {
     async fn exists(&self, descriptor: &Descriptor) -> Result<bool> {
         self.store.present(descriptor).await
     }
@@ -110,9 +110,9 @@ fn strict() -> Store {
     }
 }
 
-async fn pulled(to: &Store, yard: &Yard, choice: &Choice) -> Result<Descriptor> {
-    let name = "yard.test/app:1".parse().unwrap();
-    let image = pull(to, yard, name, choice, None, &silent()).await?;
+async fn pulled(to: &Store, remote: &Remote, choice: &Choice) -> Result<Descriptor> {
+    let name = "remote.test/app:1".parse().unwrap();
+    let image = pull(to, remote, name, choice, None, &silent()).await?;
     Ok(image.target)
 }
 
@@ -122,7 +122,8 @@ async fn is_whole(store: &Store, root: &Descriptor, platform: &str) -> bool {
     found.is_complete()
 }
 
-/// What is lost later, was pulled once, and is never taken for what was not chosen.
+/// Checks that the children that are recorded as absent were never pulled: a blob that was pulled
+/// and then lost is not recorded as absent.
 async fn assert_absent_is_what_was_never_pulled(store: &Store, root: &Descriptor) {
     let mut waiting = vec![root.digest];
     while let Some(digest) = waiting.pop() {
@@ -135,7 +136,7 @@ async fn assert_absent_is_what_was_never_pulled(store: &Store, root: &Descriptor
     }
 }
 
-/// An index of three platforms, one of them in an index of its own.
+/// Puts an index of three platforms, one of them in a nested index.
 async fn made(store: &Store) -> Descriptor {
     let nested = index(store, &[named(store, "linux/s390x").await]).await;
     let amd64 = named(store, "linux/amd64").await;
@@ -143,17 +144,17 @@ async fn made(store: &Store) -> Descriptor {
     index(store, &[arm64, nested, amd64]).await
 }
 
-/// Everything that nobody holds is collected before each fetch, and nothing is missed.
+/// A collection before every fetch removes nothing that the pull needs.
 #[tokio::test]
-async fn a_pull_is_whole_beside_collections_and_fetches_nothing_twice() {
+async fn a_pull_is_complete_during_collections_and_fetches_nothing_twice() {
     for to in [store(), strict()] {
         let from = store();
         let root = made(&from).await;
-        let mut yard = Yard::new(&from, &root);
-        yard.beside = Some(to.clone());
+        let mut remote = Remote::new(&from, &root);
+        remote.collected = Some(to.clone());
         for fetched in [11, 11] {
-            assert_eq!(pulled(&to, &yard, &Choice::All).await.unwrap(), root);
-            assert_eq!(yard.fetched.load(Ordering::SeqCst), fetched);
+            assert_eq!(pulled(&to, &remote, &Choice::All).await.unwrap(), root);
+            assert_eq!(remote.fetched.load(Ordering::SeqCst), fetched);
         }
         collect(&to, &[], &GcOptions::default()).await.unwrap();
         for platform in ["linux/amd64", "linux/arm64", "linux/s390x"] {
@@ -164,22 +165,22 @@ async fn a_pull_is_whole_beside_collections_and_fetches_nothing_twice() {
 }
 
 #[tokio::test]
-async fn the_chosen_platform_comes_and_the_others_later() {
+async fn the_chosen_platform_is_pulled_first_and_the_others_later() {
     let (from, to) = (store(), store());
     let root = made(&from).await;
-    let yard = Yard::new(&from, &root);
+    let remote = Remote::new(&from, &root);
     for (platform, later) in [
         ("linux/s390x", "linux/arm64"),
         ("linux/arm64", "linux/amd64"),
     ] {
         let choice = Choice::One(platform.parse().unwrap());
-        pulled(&to, &yard, &choice).await.unwrap();
+        pulled(&to, &remote, &choice).await.unwrap();
         assert!(is_whole(&to, &root, platform).await);
         assert!(!is_whole(&to, &root, later).await);
         assert_absent_is_what_was_never_pulled(&to, &root).await;
     }
     let choice = Choice::One("linux/riscv64".parse().unwrap());
-    let error = pulled(&to, &yard, &choice).await.unwrap_err();
+    let error = pulled(&to, &remote, &choice).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert!(
         error.to_string().contains("linux/amd64, linux/arm64"),
@@ -191,17 +192,17 @@ async fn the_chosen_platform_comes_and_the_others_later() {
 async fn a_blob_that_was_lost_is_fetched_again() {
     let (from, to) = (store(), store());
     let root = image(&from, &Platform::host().to_string()).await;
-    let yard = Yard::new(&from, &root);
-    pulled(&to, &yard, &Choice::Own).await.unwrap();
+    let remote = Remote::new(&from, &root);
+    pulled(&to, &remote, &Choice::Own).await.unwrap();
     let layer = parts(&from, &root).await.remove(1);
     assert!(to.content.remove(&layer.digest).await.unwrap());
-    pulled(&to, &yard, &Choice::Own).await.unwrap();
-    assert_eq!(yard.fetched.load(Ordering::SeqCst), 4);
+    pulled(&to, &remote, &Choice::Own).await.unwrap();
+    assert_eq!(remote.fetched.load(Ordering::SeqCst), 4);
     assert!(to.present(&layer).await.unwrap());
 }
 
 #[tokio::test]
-async fn what_is_not_whole_or_not_right_gets_no_name() {
+async fn an_incomplete_or_wrong_image_gets_no_name() {
     let from = store();
     let layer = Descriptor::of(MediaType::OCI_LAYER, b"nowhere");
     let config = support::config(&from, "linux/amd64", &[]).await;
@@ -225,7 +226,7 @@ async fn what_is_not_whole_or_not_right_gets_no_name() {
         (confused, ErrorKind::Corrupt),
     ] {
         let to = store();
-        let error = pulled(&to, &Yard::new(&from, &root), &Choice::All).await;
+        let error = pulled(&to, &Remote::new(&from, &root), &Choice::All).await;
         assert_eq!(error.unwrap_err().kind(), kind);
         assert!(to.images.list(&[]).await.unwrap().is_empty());
         collect(&to, &[], &GcOptions::default()).await.unwrap();
@@ -234,26 +235,30 @@ async fn what_is_not_whole_or_not_right_gets_no_name() {
 }
 
 #[tokio::test]
-async fn a_push_sends_children_first_and_what_is_there_not_again() {
+async fn a_push_sends_children_first_and_skips_what_the_remote_has() {
     let (from, there) = (store(), store());
     let root = made(&from).await;
-    let yard = Yard::new(&there, &layer_of(&from, &root).await);
-    push(&from, &yard, &root, &Choice::All, &silent())
+    let remote = Remote::new(&there, &layer_of(&from, &root).await);
+    push(&from, &remote, &root, &Choice::All, &silent())
         .await
         .unwrap();
-    let pushed = yard.pushed.lock().unwrap().clone();
+    let pushed = remote.pushed.lock().unwrap().clone();
     assert_eq!(pushed.len(), 11);
     assert_eq!(pushed.last(), Some(&root.digest));
-    assert_eq!(*yard.root.lock().unwrap(), root);
+    assert_eq!(*remote.root.lock().unwrap(), root);
     for (at, digest) in pushed.iter().enumerate() {
         let record = from.blobs().load(digest).await.unwrap().unwrap().0;
         let earlier = &pushed[..at];
         assert!(record.children.iter().all(|child| earlier.contains(child)));
     }
-    push(&from, &yard, &root, &Choice::Own, &silent())
+    push(&from, &remote, &root, &Choice::Own, &silent())
         .await
         .unwrap();
-    assert_eq!(yard.pushed.lock().unwrap().len(), 12, "the root alone");
+    assert_eq!(
+        remote.pushed.lock().unwrap().len(),
+        12,
+        "only the root is pushed again"
+    );
     let only = check(&*there.content, &root, &All).await.unwrap();
     assert!(only.is_complete());
 }
@@ -264,28 +269,28 @@ async fn layer_of(store: &Store, root: &Descriptor) -> Descriptor {
 }
 
 #[tokio::test]
-async fn a_push_of_what_is_not_whole_is_one_platform_or_an_error() {
+async fn a_push_of_an_incomplete_image_is_one_platform_or_an_error() {
     let (from, sparse, there) = (store(), store(), store());
     let host = Platform::host().to_string();
     let own = named(&from, &host).await;
     let root = index(&from, &[own.clone(), named(&from, "linux/riscv64").await]).await;
-    pulled(&sparse, &Yard::new(&from, &root), &Choice::Own)
+    pulled(&sparse, &Remote::new(&from, &root), &Choice::Own)
         .await
         .unwrap();
-    let yard = Yard::new(&there, &root);
-    let pushed = push(&sparse, &yard, &root, &Choice::Own, &silent())
+    let remote = Remote::new(&there, &root);
+    let pushed = push(&sparse, &remote, &root, &Choice::Own, &silent())
         .await
         .unwrap();
     assert_eq!(pushed.digest, own.digest);
-    assert_eq!(yard.pushed.lock().unwrap().len(), 3);
-    let error = push(&sparse, &yard, &root, &Choice::All, &silent())
+    assert_eq!(remote.pushed.lock().unwrap().len(), 3);
+    let error = push(&sparse, &remote, &root, &Choice::All, &silent())
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
     let other = Choice::One("linux/riscv64".parse().unwrap());
-    let error = push(&sparse, &yard, &root, &other, &silent())
+    let error = push(&sparse, &remote, &root, &other, &silent())
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
-    assert_eq!(yard.pushed.lock().unwrap().len(), 3);
+    assert_eq!(remote.pushed.lock().unwrap().len(), 3);
 }

@@ -1,4 +1,4 @@
-//! `docs/SEEDS.md` names a test for everything it claims: each must exist.
+//! Every test that `docs/SEEDS.md` names must exist.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::path::Path;
@@ -15,7 +15,7 @@ fn every_test_on_the_page_exists() {
         let cell = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
         let named = cell.trim_matches('`').split_once(".rs::");
         let Some((file, test)) = named else {
-            panic!("no test in the row: {row}");
+            panic!("the row names no test: {row}");
         };
         let file = format!("{file}.rs");
         let source = std::fs::read_to_string(root.join(&file));
@@ -23,5 +23,5 @@ fn every_test_on_the_page_exists() {
         let function = format!("fn {test}(");
         assert!(source.contains(&function), "{file} has no test {test}");
     }
-    assert!(rows.len() > 40, "the page lost its rows");
+    assert!(rows.len() > 40, "the page has too few rows");
 }

@@ -1,4 +1,4 @@
-//! What the laws do not say of stores by size: where a blob is, how it moves, and twins.
+//! Stores by size, beyond the laws: where a blob is, how it moves, and twins.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
@@ -20,7 +20,7 @@ use cas_core::{
 const THRESHOLD: u64 = 100;
 const KEY: &str = "layer";
 
-/// Two grudging members and the store over them.
+/// Two strict members, and the store over them.
 struct Scene {
     small: Arc<StrictStore>,
     large: Arc<StrictStore>,
@@ -38,25 +38,25 @@ impl Scene {
         }
     }
 
-    /// Another process over the same members.
+    /// Returns a store over the same members, as another process would open it.
     fn with_threshold(&self, threshold: u64) -> Arc<dyn ContentStore> {
         over(&self.small, &self.large, threshold)
     }
 
-    /// Whether each of the members has the blob.
-    async fn places(&self, digest: &Digest) -> (bool, bool) {
+    /// Returns whether the small and the large member have the blob.
+    async fn members_with(&self, digest: &Digest) -> (bool, bool) {
         let small = self.small.stat(digest).await.unwrap();
         let large = self.large.stat(digest).await.unwrap();
         (small.is_some(), large.is_some())
     }
 
-    /// Nothing is left of any ingest, in either member.
+    /// Checks that neither member has an ingest.
     async fn assert_no_ingests(&self) {
         assert_eq!(self.small.ingests().await.unwrap(), []);
         assert_eq!(self.large.ingests().await.unwrap(), []);
     }
 
-    /// The blob in both members, as a race leaves it; its versions there.
+    /// Stores a blob in both members, as a race may. Returns its digest and its version.
     async fn twins(&self, data: &Bytes) -> (Digest, Version) {
         let digest = self.small.put(data.clone()).await.unwrap();
         self.large.put(data.clone()).await.unwrap();
@@ -78,7 +78,7 @@ fn over(
     by_size(store, large.clone(), threshold).content
 }
 
-/// Bytes that differ at every offset below 64 KiB.
+/// Returns bytes that depend on their offset, so that a misplaced piece is noticed.
 fn bytes(length: usize) -> Bytes {
     let data: Vec<u8> = (0..length).map(|at| (at ^ at >> 8) as u8).collect();
     data.into()
@@ -88,7 +88,7 @@ async fn writer(store: &dyn ContentStore) -> Writer {
     Writer::begin(store, KEY, Expected::ANY).await.unwrap()
 }
 
-/// Writes what is missing of `data` and commits it.
+/// Writes the rest of `data` and commits it.
 async fn finish(store: &dyn ContentStore, data: &Bytes) -> Digest {
     let mut writer = writer(store).await;
     let held = usize::try_from(writer.offset()).unwrap();
@@ -97,7 +97,7 @@ async fn finish(store: &dyn ContentStore, data: &Bytes) -> Digest {
     committed.unwrap().digest
 }
 
-/// Runs a future for at most so many steps.
+/// Runs a future for at most `steps` steps.
 fn step<F: Future>(mut future: Pin<&mut F>, steps: usize) -> Poll<F::Output> {
     let mut context = Context::from_waker(Waker::noop());
     for _ in 0..steps {
@@ -110,7 +110,7 @@ fn step<F: Future>(mut future: Pin<&mut F>, steps: usize) -> Poll<F::Output> {
 }
 
 #[tokio::test]
-async fn each_blob_is_where_its_size_belongs() {
+async fn each_blob_is_in_the_member_for_its_size() {
     for length in [0, 1, 99, 100, 101, 5_000] {
         for piece in [1, 7, 99, 100, 101, 5_000] {
             let scene = Scene::new();
@@ -125,7 +125,7 @@ async fn each_blob_is_where_its_size_belongs() {
                 .unwrap();
             let small = length <= 100;
             assert_eq!(
-                scene.places(&done.digest).await,
+                scene.members_with(&done.digest).await,
                 (small, !small),
                 "{length}"
             );
@@ -149,7 +149,7 @@ async fn an_ingest_is_in_one_member_at_a_time() {
     scene.assert_no_ingests().await;
 }
 
-/// A process may end between any two steps: what is left is a beginning of what was written.
+/// A process may end between any two steps. It leaves a prefix of what was written.
 #[tokio::test]
 async fn a_move_cut_off_anywhere_is_resumed() {
     let data = bytes(300);
@@ -169,16 +169,16 @@ async fn a_move_cut_off_anywhere_is_resumed() {
         drop(ingest);
         let digest = finish(&*scene.store, &data).await;
         assert_eq!(digest, Digest::sha256(&data));
-        assert_eq!(scene.places(&digest).await, (false, true));
+        assert_eq!(scene.members_with(&digest).await, (false, true));
         scene.assert_no_ingests().await;
         if ended {
-            assert!(steps > 5, "{steps} steps are no move");
+            assert!(steps > 5, "the move took only {steps} steps");
             return;
         }
     }
 }
 
-/// The same for a publish: the blob is whole or absent, and the ingest whole or gone.
+/// The same for a publish: the blob is complete or absent, and the ingest complete or gone.
 #[tokio::test]
 async fn a_publish_cut_off_anywhere_is_repeated() {
     for length in [80, 300] {
@@ -204,7 +204,8 @@ async fn a_publish_cut_off_anywhere_is_repeated() {
     }
 }
 
-/// Wherever the first writer is in its move, the second hears at once and changes nothing.
+/// At any step of the first writer's move, a second writer gets an error at once and changes
+/// nothing.
 #[tokio::test]
 async fn a_second_writer_is_busy_at_every_step_of_a_move() {
     let data = bytes(300);
@@ -237,9 +238,9 @@ async fn a_second_writer_is_busy_at_every_step_of_a_move() {
     }
 }
 
-/// What two members may hold of one ingest after a crash: the longer has all of it.
+/// After a crash both members may have an ingest, and the longer one is complete.
 #[tokio::test]
-async fn the_longer_of_two_beginnings_is_resumed() {
+async fn the_longer_of_two_ingests_is_resumed() {
     let data = bytes(300);
     for (small, large) in [(90, 0), (90, 40), (90, 90), (90, 200), (0, 0), (0, 40)] {
         let scene = Scene::new();
@@ -257,7 +258,7 @@ async fn the_longer_of_two_beginnings_is_resumed() {
 }
 
 #[tokio::test]
-async fn what_an_older_threshold_placed_is_found_and_not_stored_again() {
+async fn a_blob_stored_under_another_threshold_is_found_and_not_stored_again() {
     let scene = Scene::new();
     let data = bytes(80);
     let digest = finish(&*scene.store, &data).await;
@@ -265,27 +266,27 @@ async fn what_an_older_threshold_placed_is_found_and_not_stored_again() {
     let lower = scene.with_threshold(10);
     assert_eq!(lower.stat(&digest).await.unwrap(), seen);
     assert_eq!(finish(&*lower, &data).await, digest);
-    assert_eq!(scene.places(&digest).await, (true, false));
+    assert_eq!(scene.members_with(&digest).await, (true, false));
     assert_eq!(lower.stat(&digest).await.unwrap(), seen, "the same version");
     scene.assert_no_ingests().await;
 }
 
 #[tokio::test]
-async fn twins_are_one_blob_and_go_together() {
+async fn twins_are_one_blob_and_are_removed_together() {
     let scene = Scene::new();
     let (digest, version) = scene.twins(&bytes(80)).await;
     let listed = scene.store.list(None, 9).await.unwrap();
     assert_eq!(listed.len(), 1);
     assert_eq!(listed[0].version, version, "a list shows what stat shows");
     assert!(scene.store.remove_version(&digest, version).await.unwrap());
-    assert_eq!(scene.places(&digest).await, (false, false));
+    assert_eq!(scene.members_with(&digest).await, (false, false));
     let (digest, _) = scene.twins(&bytes(81)).await;
     assert!(scene.store.remove(&digest).await.unwrap());
     assert_eq!(scene.store.stat(&digest).await.unwrap(), None);
     assert!(!scene.store.remove(&digest).await.unwrap());
 }
 
-/// The first storing has one number in either member; its version is another all the same.
+/// The first blob in each member has the same version there, but not in the composition.
 #[tokio::test]
 async fn a_late_removal_never_hits_the_other_member() {
     let scene = Scene::new();
@@ -305,9 +306,9 @@ async fn a_late_removal_never_hits_the_other_member() {
     }
 }
 
-/// One remover is slow; meanwhile another removes both twins and the blob is stored anew.
+/// While one removal is slow, another removes both twins and the blob is stored again.
 #[tokio::test]
-async fn a_slow_removal_of_twins_spares_what_came_after() {
+async fn a_slow_removal_of_twins_spares_a_newer_blob() {
     let data = bytes(80);
     for threshold in [0, THRESHOLD] {
         for steps in 0.. {
@@ -316,19 +317,19 @@ async fn a_slow_removal_of_twins_spares_what_came_after() {
             let mut slow = pin!(scene.store.remove_version(&digest, version));
             let ended = step(slow.as_mut(), steps).is_ready();
             scene.store.remove(&digest).await.unwrap();
-            assert_eq!(scene.places(&digest).await, (false, false));
+            assert_eq!(scene.members_with(&digest).await, (false, false));
             finish(&*scene.with_threshold(threshold), &data).await;
             if ended {
                 break;
             }
             slow.await.unwrap();
             let found = scene.store.stat(&digest).await.unwrap();
-            assert!(found.is_some(), "gone after {steps} steps");
+            assert!(found.is_some(), "removed after {steps} steps");
         }
     }
 }
 
-/// Every way to spread five blobs over two members, in pages of every size from every cursor.
+/// Every way to distribute five blobs over two members, in pages of every size from every cursor.
 #[tokio::test]
 async fn pages_merge_both_members() {
     let mut blobs: Vec<_> = (0..5).map(bytes).collect();
@@ -336,11 +337,11 @@ async fn pages_merge_both_members() {
     for spread in 0..3_usize.pow(5) {
         let scene = Scene::new();
         for (number, data) in (0..).zip(&blobs) {
-            let place = spread / 3_usize.pow(number) % 3;
-            if place != 1 {
+            let member = spread / 3_usize.pow(number) % 3;
+            if member != 1 {
                 scene.small.put(data.clone()).await.unwrap();
             }
-            if place != 0 {
+            if member != 0 {
                 scene.large.put(data.clone()).await.unwrap();
             }
         }
@@ -360,9 +361,9 @@ async fn pages_merge_both_members() {
     }
 }
 
-/// Records go to the small store, also those of a blob whose own store would take them.
+/// Records go to the small store, even those of blobs in a large store that could take them.
 #[tokio::test]
-async fn records_have_one_home() {
+async fn all_records_are_in_the_small_store() {
     let (small, large) = (MemoryStore::new(), MemoryStore::new());
     let store = by_size(
         small.clone().with_images(),
@@ -384,18 +385,18 @@ async fn records_have_one_home() {
     );
 }
 
-/// The home fails after the bytes: the blob is there without its record, and the same again
-/// makes it right.
+/// If the records store fails after the bytes are published, the blob has no record, and the same
+/// publish again adds it.
 #[tokio::test]
-async fn a_failed_home_leaves_bytes_that_can_be_described() {
+async fn bytes_without_a_record_can_be_published_again() {
     for length in [80, 300] {
         let scene = Scene::new();
-        let home = Store {
+        let small = Store {
             content: scene.small.clone(),
             records: scene.small.clone(),
             images: support::store().images,
         };
-        let store = by_size(home, scene.large.clone(), THRESHOLD);
+        let store = by_size(small, scene.large.clone(), THRESHOLD);
         let data = bytes(length);
         let descriptor = Descriptor::of(MediaType::OCI_LAYER, &data);
         scene.small.fail_after(0);

@@ -1,4 +1,4 @@
-//! Diff ids, with a codec of the caller's, and copies from store to store.
+//! Diff ids with a codec of the caller, and copies from store to store.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::io::Read;
@@ -14,7 +14,7 @@ use support::{image, index, put, store};
 
 type Stream = Box<dyn Read + Send>;
 
-/// A toy codec: every byte is turned over, and what follows a zero is not looked at.
+/// A toy codec that inverts the first four bytes and ignores the rest.
 fn flip(_: DiffCompression, mut stream: Stream) -> Result<Stream> {
     let mut first = [0; 4];
     stream.read_exact(&mut first)?;
@@ -22,7 +22,7 @@ fn flip(_: DiffCompression, mut stream: Stream) -> Result<Stream> {
 }
 
 fn never(_: DiffCompression, _: Stream) -> Result<Stream> {
-    Err(Error::internal("the codec was asked"))
+    Err(Error::internal("the codec was called"))
 }
 
 async fn label(store: &Store, layer: &Descriptor) -> Option<String> {
@@ -31,7 +31,7 @@ async fn label(store: &Store, layer: &Descriptor) -> Option<String> {
 }
 
 #[tokio::test]
-async fn a_plain_layer_is_its_own_diff_id() {
+async fn the_digest_of_an_uncompressed_layer_is_its_diff_id() {
     let store = store();
     let absent = Descriptor::of(MediaType::OCI_LAYER, b"absent");
     assert_eq!(
@@ -46,7 +46,7 @@ async fn a_plain_layer_is_its_own_diff_id() {
     assert_eq!(error.kind(), ErrorKind::NotFound);
 }
 
-/// Docker's plain type says nothing of compression, so the codec looks.
+/// Docker's type without a suffix states no compression, so the codec looks at the bytes.
 #[tokio::test]
 async fn a_compressed_layer_is_hashed_once_and_labelled() {
     for media_type in [MediaType::OCI_LAYER_GZIP, MediaType::DOCKER_LAYER] {
@@ -86,7 +86,7 @@ async fn damaged_bytes_get_no_label() {
     assert_eq!(label(&store, &layer).await, None);
 }
 
-/// Every blob of `root` that `store` has, with the children its record names.
+/// Returns the children that the record of a blob lists, if the store has the blob.
 async fn edges(store: &Store, blob: &Descriptor) -> Option<Vec<Digest>> {
     store.content.stat(&blob.digest).await.unwrap()?;
     let record = store.blobs().load(&blob.digest).await.unwrap();
@@ -109,7 +109,7 @@ async fn made(store: &Store) -> (Image, [Descriptor; 3]) {
 }
 
 #[tokio::test]
-async fn a_copy_is_whole_and_can_be_repeated() {
+async fn a_copy_is_complete_and_can_be_repeated() {
     let (from, to) = (store(), store());
     let (image, documents) = made(&from).await;
     for _ in 0..2 {
@@ -147,9 +147,10 @@ async fn a_failed_copy_leaves_no_document_and_no_name() {
     }
 }
 
-/// What another program left under the key of a blob spoils one copy, not the next as well.
+/// Wrong bytes that another program left under the key of a blob make one copy fail, but not the
+/// next.
 #[tokio::test]
-async fn a_wrong_beginning_is_not_resumed_twice() {
+async fn a_wrong_prefix_is_not_resumed_twice() {
     let (from, to) = (store(), store());
     let (image, documents) = made(&from).await;
     let layer = support::parts(&from, &documents[2]).await.remove(1);
@@ -162,8 +163,8 @@ async fn a_wrong_beginning_is_not_resumed_twice() {
     assert!(to.content.ingests().await.unwrap().is_empty());
 }
 
-/// Shared indexes, chained through each other, each within the bound of nesting by its shortest
-/// way: the order of a copy must not recurse along the chain.
+/// Shared indexes in a long chain, each of which is within the bound of nesting by its shortest
+/// path. Copying them in order must not recurse along the chain.
 #[test]
 fn a_long_chain_of_shared_indexes_copies_on_a_small_stack() {
     let work = || {
@@ -184,9 +185,9 @@ fn a_long_chain_of_shared_indexes_copies_on_a_small_stack() {
     thread.spawn(work).unwrap().join().unwrap().unwrap();
 }
 
-/// What a copy from a damaged store left under the key stands in the way once.
+/// Bytes that a copy from a damaged store left under the key make one copy fail, but not the next.
 #[tokio::test]
-async fn a_copy_after_a_damaged_one_begins_anew() {
+async fn a_copy_after_a_damaged_one_starts_again() {
     let to = store();
     let digest = Digest::sha256(b"good");
     let mut left = to.content.begin(&digest.to_string()).await.unwrap();
@@ -199,9 +200,9 @@ async fn a_copy_after_a_damaged_one_begins_anew() {
     assert_eq!(copy().await.unwrap(), 4);
 }
 
-/// A record under a digest speaks of the bytes of that digest.
+/// The record of a digest is only published with bytes of that digest.
 #[tokio::test]
-async fn bytes_are_not_published_as_others() {
+async fn bytes_are_not_published_under_another_digest() {
     let store = store();
     let target = Descriptor::of(MediaType::OCI_LAYER, b"said");
     let mut writer = Writer::begin(&*store.content, "key", Expected::ANY)

@@ -1,4 +1,4 @@
-//! Handlers, walk and dispatch: order, stop and skip, bounds, errors, permits.
+//! Visiting images: order, stop and skip, bounds, errors, permits.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::HashMap;
@@ -16,21 +16,22 @@ use tokio::sync::Semaphore;
 
 mod support;
 
-/// Of a type that is no index, so that only the budget bounds how deep it may be.
+/// Returns a descriptor of a type other than an index, so that only [`limit::WALK`] bounds the
+/// depth.
 fn node(name: &str) -> Descriptor {
     Descriptor::of(MediaType::from("x/y"), name.as_bytes())
 }
 
-/// What lists what, by name; and in which order it was met.
+/// A graph of named nodes, and the order in which they were visited.
 #[derive(Default)]
 struct Graph {
     names: HashMap<Digest, String>,
     edges: HashMap<Digest, Vec<Descriptor>>,
-    met: Mutex<Vec<String>>,
+    visited: Mutex<Vec<String>>,
 }
 
 impl Graph {
-    /// From lines like `a: b c`.
+    /// Returns the graph of lines such as `a: b c`.
     fn new(lines: &[&str]) -> Self {
         let mut graph = Graph::default();
         for line in lines {
@@ -45,8 +46,8 @@ impl Graph {
         graph
     }
 
-    fn met(&self) -> String {
-        self.met.lock().unwrap().join(" ")
+    fn visited(&self) -> String {
+        self.visited.lock().unwrap().join(" ")
     }
 }
 
@@ -54,7 +55,7 @@ impl Graph {
 impl Handler for Graph {
     async fn handle(&self, descriptor: &Descriptor) -> Result<Next> {
         let name = self.names[&descriptor.digest].clone();
-        self.met.lock().unwrap().push(name);
+        self.visited.lock().unwrap().push(name);
         let children = self.edges.get(&descriptor.digest).cloned();
         Ok(Next::Children(children.unwrap_or_default()))
     }
@@ -68,24 +69,24 @@ async fn in_time<T>(future: impl Future<Output = T>) -> T {
 }
 
 #[test]
-fn walk_is_in_order_and_meets_each_once() {
+fn walk_is_in_order_and_visits_each_once() {
     let graph = Graph::new(DIAMOND);
     pool::wait(walk(&graph, &[node("a"), node("g")])).unwrap();
-    assert_eq!(graph.met(), "a b e f c g d");
+    assert_eq!(graph.visited(), "a b e f c g d");
 }
 
 #[test]
-fn dispatch_meets_each_once_on_any_executor() {
+fn dispatch_visits_each_once_on_any_executor() {
     let graph = Graph::new(DIAMOND);
     pool::wait(dispatch(&graph, None, &[node("a"), node("a")])).unwrap();
-    let mut met = graph.met.into_inner().unwrap();
-    assert_eq!(met[0], "a");
-    met.sort();
-    assert_eq!(met.concat(), "abcdefg");
+    let mut visited = graph.visited.into_inner().unwrap();
+    assert_eq!(visited[0], "a");
+    visited.sort();
+    assert_eq!(visited.concat(), "abcdefg");
 }
 
-/// A handler that always says the same.
-fn says(next: Next) -> Box<dyn Handler> {
+/// Returns a handler that always returns `next`.
+fn always(next: Next) -> Box<dyn Handler> {
     Box::new(handler_fn(move |_| {
         let next = next.clone();
         async move { Ok(next) }
@@ -94,38 +95,39 @@ fn says(next: Next) -> Box<dyn Handler> {
 
 #[tokio::test]
 async fn stop_ends_the_sequence_and_skip_ends_the_branch() {
-    let one = |name| says(Next::Children(vec![node(name)]));
+    let one = |name| always(Next::Children(vec![node(name)]));
     let root = node("root");
     let all = handlers(vec![one("a"), one("b")]).handle(&root).await;
     assert_eq!(all.unwrap(), Next::Children(vec![node("a"), node("b")]));
-    let stopped = handlers(vec![one("a"), says(Next::Stop), one("b")]);
+    let stopped = handlers(vec![one("a"), always(Next::Stop), one("b")]);
     let gathered = stopped.handle(&root).await.unwrap();
     assert_eq!(gathered, Next::Children(vec![node("a")]));
-    let skipped = handlers(vec![one("a"), says(Next::Skip), one("b")]);
+    let skipped = handlers(vec![one("a"), always(Next::Skip), one("b")]);
     assert_eq!(skipped.handle(&root).await.unwrap(), Next::Skip);
 }
 
 #[tokio::test]
-async fn what_is_skipped_or_stopped_has_nothing_below() {
+async fn nothing_below_a_skipped_or_stopped_descriptor_is_visited() {
     for ending in [Next::Skip, Next::Stop] {
         let graph = Graph::new(DIAMOND);
         let ended = handler_fn(|descriptor: Descriptor| {
             let (graph, ending) = (&graph, ending.clone());
             async move {
                 let next = graph.handle(&descriptor).await?;
-                Ok(match descriptor == node("b") {
-                    true => ending,
-                    false => next,
+                Ok(if descriptor == node("b") {
+                    ending
+                } else {
+                    next
                 })
             }
         });
         walk(&ended, &[node("a")]).await.unwrap();
-        assert_eq!(graph.met(), "a b c f g d");
+        assert_eq!(graph.visited(), "a b c f g d");
     }
 }
 
 #[tokio::test]
-async fn an_empty_walk_is_an_error_where_that_is_asked_for() {
+async fn an_empty_walk_is_an_error_of_walk_not_empty() {
     let graph = Graph::new(DIAMOND);
     let error = walk_not_empty(&graph, &[node("g")]).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
@@ -155,7 +157,7 @@ impl Busy {
 }
 
 #[tokio::test]
-async fn the_limiter_bounds_handlers_and_siblings_run_side_by_side() {
+async fn the_limiter_bounds_handlers_and_siblings_run_in_parallel() {
     let roots: Vec<_> = (0..12).map(|number| node(&number.to_string())).collect();
     for (permits, most) in [(Some(3), 3), (None, 12)] {
         let busy = Busy::default();
@@ -181,12 +183,12 @@ async fn one_permit_is_enough_for_a_deep_tree() {
     in_time(dispatch(&graph, Some(&limiter), &[node("0")]))
         .await
         .unwrap();
-    assert_eq!(graph.met.into_inner().unwrap().len(), 1001);
+    assert_eq!(graph.visited.into_inner().unwrap().len(), 1001);
     assert_eq!(limiter.available_permits(), 1);
 }
 
 #[tokio::test]
-async fn the_first_error_ends_the_others_and_is_what_returns() {
+async fn the_first_error_ends_the_others_and_is_returned() {
     let busy = Busy::default();
     let failing = handler_fn(|descriptor: Descriptor| {
         let busy = &busy;
@@ -204,7 +206,11 @@ async fn the_first_error_ends_the_others_and_is_what_returns() {
     let outcome = in_time(dispatch(&failing, Some(&limiter), &roots)).await;
     assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Corrupt);
     assert_eq!(busy.most.load(Ordering::SeqCst), 3);
-    assert_eq!(busy.running.load(Ordering::SeqCst), 0, "one still runs");
+    assert_eq!(
+        busy.running.load(Ordering::SeqCst),
+        0,
+        "a handler still runs"
+    );
     assert_eq!(limiter.available_permits(), 3);
     limiter.close();
     let closed = dispatch(&failing, Some(&limiter), &roots).await;
@@ -217,7 +223,7 @@ async fn an_index_bomb_ends_at_once() {
     let mut level = vec![support::image(&store, "linux/amd64").await; 2];
     let mut deepest_allowed = None;
     for depth in 1..=30 {
-        // Two that differ, each listing both of the level below.
+        // Two different indexes, each of which lists both of the level below.
         let reversed: Vec<_> = level.iter().rev().cloned().collect();
         let other = [reversed, vec![level[0].clone()]].concat();
         level = vec![
@@ -243,7 +249,7 @@ async fn an_index_bomb_ends_at_once() {
 }
 
 #[tokio::test]
-async fn a_listing_without_end_meets_the_budget() {
+async fn an_endless_listing_reaches_the_bound() {
     let next = AtomicUsize::new(0);
     let endless = handler_fn(|_| async {
         let fresh = (0..100).map(|_| node(&next.fetch_add(1, Ordering::SeqCst).to_string()));

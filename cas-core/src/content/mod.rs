@@ -66,8 +66,8 @@ pub struct Stat {
     pub version: Version,
 }
 
-/// Identifies one stored copy of a blob. A blob that is removed and stored again gets a version
-/// that it never had before.
+/// Identifies one stored copy of a blob. A store never uses a version twice for the same digest: a
+/// blob that is removed and stored again gets a new one.
 ///
 /// So a late removal by a slow collector never hits a newer copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -150,8 +150,9 @@ pub trait ContentStore: Send + Sync + 'static {
     /// [`Durability::Relaxed`] and those that another process has published but not yet synced.
     async fn flush(&self) -> Result<()>;
 
-    /// Returns space to the file system that removals left unused in larger files, as far as this
-    /// is worth its cost. A collection calls it at its end. Readers and writers are not held up.
+    /// Gives space back to the file system that removals have left unused in larger files, as far
+    /// as this is worth its cost. A collection calls it at its end. Readers and writers are not
+    /// held up.
     async fn compact(&self) -> Result<()> {
         Ok(())
     }
@@ -232,7 +233,7 @@ pub trait Ingest: Send {
 pub fn check_key(key: &str) -> Result<()> {
     if key.is_empty() || key.len() > limit::KEY || key.chars().any(char::is_control) {
         return Err(Error::invalid(format!(
-            "expected a key of 1 to {} bytes without control characters",
+            "invalid key: expected 1 to {} bytes without control characters",
             limit::KEY
         ))
         .subject(format!("{:.100}", key.escape_debug())));

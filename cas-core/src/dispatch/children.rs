@@ -103,7 +103,10 @@ pub async fn children(
         return Ok(document.children().cloned().collect());
     }
     if !media_type.is_layer() && !media_type.is_known_config() {
-        tracing::debug!(%media_type, digest = %descriptor.digest, "descriptor of unknown type is treated as a leaf");
+        tracing::debug!(
+            %media_type, digest = %descriptor.digest,
+            "unknown type, treated as a leaf"
+        );
     }
     Ok(Vec::new())
 }

@@ -35,8 +35,8 @@ impl<H: Handler> Handler for FilterPlatforms<'_, H> {
 }
 
 /// Wraps `handler` so that the children of an index are sorted, the best match first and those
-/// without a platform last, and at most `most` of them are returned. If `most` is 0, there is no
-/// limit.
+/// without a platform last, and at most `most` of them are returned. If `most` is 0, all are
+/// returned.
 ///
 /// With a limit, the handler fails with `NotFound` for an index without children: filter by
 /// platform first.

@@ -38,7 +38,7 @@ impl Fields for Image {
 }
 
 /// Looks up a label by the rest of a field path, after `labels`. The key is that rest, joined by
-/// dots. Returns `None` if there is no such label.
+/// dots. Returns `None` if the label does not exist.
 pub fn in_map<'a>(labels: &'a Labels, path: &[String]) -> Option<Cow<'a, str>> {
     labels
         .get(&path.join("."))
@@ -81,7 +81,8 @@ impl Filters {
             .map(Filters)
     }
 
-    /// Returns whether one of the filters matches `object`, or there are no filters.
+    /// Returns whether one of the filters matches `object`. An empty list of filters matches
+    /// everything.
     pub fn matches(&self, object: &impl Fields) -> bool {
         let all = |selectors: &Vec<Selector>| selectors.iter().all(|one| one.matches(object));
         self.0.is_empty() || self.0.iter().any(all)

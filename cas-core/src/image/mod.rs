@@ -65,9 +65,9 @@ pub trait ImageStore: Send + Sync + 'static {
     /// Returns the image with this name, or `None` if there is none.
     async fn get(&self, name: &Reference) -> Result<Option<Image>>;
 
-    /// Returns the images that match at least one of the filters, or all images if there are no
-    /// filters, in the order of their names. The [`filter`] module describes the grammar, which is
-    /// containerd's.
+    /// Returns the images that match at least one of the filters, in the order of their names. An
+    /// empty list of filters matches every image. The [`filter`] module describes the grammar,
+    /// which is containerd's.
     ///
     /// # Errors
     /// `InvalidArgument` if a filter does not parse.

@@ -9,10 +9,10 @@ use crate::image::Image;
 use crate::platform::Matcher;
 
 impl Image {
-    /// As [`config`].
+    /// As [`config()`].
     ///
     /// # Errors
-    /// Errors of [`config`].
+    /// Errors of [`config()`].
     pub async fn config(
         &self,
         content: &dyn ContentStore,
@@ -24,7 +24,7 @@ impl Image {
     /// Returns the diff ids of the image on a platform, lowest layer first.
     ///
     /// # Errors
-    /// Errors of [`config`] and [`rootfs`].
+    /// Errors of [`config()`] and [`rootfs`].
     pub async fn rootfs(
         &self,
         content: &dyn ContentStore,

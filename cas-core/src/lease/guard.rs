@@ -182,7 +182,7 @@ impl LeaseGuard {
     }
 
     /// Changes the revision of a pinned snapshot, so that a collection that read it before no
-    /// longer removes it. Returns false if there is no such snapshot.
+    /// longer removes it. Returns false if the snapshot does not exist.
     ///
     /// # Errors
     /// Errors of the snapshotter.

@@ -70,7 +70,10 @@ impl LeaseGuard {
             }
             // The name may have to be restored.
             if let Err(error) = self.pin_tree(&found.target).await {
-                tracing::debug!(name = %found.name, %error, "the content that the name referred to is incomplete");
+                tracing::debug!(
+                    name = %found.name, %error,
+                    "the old content of a name is incomplete"
+                );
             }
         }
         let outcome = match found {
@@ -100,7 +103,10 @@ impl LeaseGuard {
                 None => images.delete(&made.name, Some(&made.target)).await,
             };
             if let Err(error) = outcome {
-                tracing::warn!(name = %made.name, %error, "a name that a failed job wrote could not be taken back");
+                tracing::warn!(
+                    name = %made.name, %error,
+                    "a name of a failed job could not be undone"
+                );
             }
         }
     }

@@ -56,7 +56,7 @@ impl Signal {
     }
 }
 
-/// Extends the lease. Returns false if there is no such lease any more.
+/// Extends the lease. Returns false if the lease no longer exists.
 fn extend(leases: &Leases, id: &str, ttl: Duration) -> bool {
     match pool::wait(leases.extend(id, ttl)) {
         Ok(()) => true,

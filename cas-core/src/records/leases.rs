@@ -23,7 +23,7 @@ pub struct Lease {
     /// containerd gives them.
     #[serde(default, skip_serializing_if = "Labels::is_empty")]
     pub labels: Labels,
-    /// The job that made it. Until the lease expires, no other may delete it.
+    /// The job that made it. Until the lease expires, no other job may delete it.
     pub owner: String,
     /// The resources that it keeps, and everything below them unless the lease is flat. Blobs that
     /// a job pins are not listed here: their records name the lease.
@@ -229,8 +229,8 @@ impl Leases {
             let expired = lease.expires_at.is_some_and(|at| at < now);
             if lease.owner != owner && !expired {
                 return Err(Error::precondition(format!(
-                    "the lease belongs to {}, which may still be at work; end that job, or wait until the \
-                     lease expires",
+                    "the lease belongs to {}, which may still be at work; end that job, or wait \
+                     until the lease expires",
                     lease.owner
                 ))
                 .operation("delete lease")

@@ -145,7 +145,7 @@ impl Batch {
         &self.0
     }
 
-    /// Returns whether there are no changes.
+    /// Returns whether the batch has no changes.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

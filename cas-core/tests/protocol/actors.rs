@@ -1,4 +1,4 @@
-//! Who works on the store at once.
+//! The actors that work on the store at the same time.
 
 use std::future::Future;
 use std::mem::ManuallyDrop;
@@ -14,10 +14,11 @@ use conformance::sample::{JOB, Sample, tag as tag_whole};
 
 use crate::world::World;
 
-/// One of them, at work.
+/// The work of one actor.
 pub(crate) type Actor = Pin<Box<dyn Future<Output = ()>>>;
 
-/// Losing a race, or what was to be worked on, is no loss of what was there.
+/// Returns whether an actor succeeded. Losing a race, or not finding the content it works on, is
+/// allowed.
 fn forgive(outcome: Result<()>) -> bool {
     match outcome {
         Ok(()) => true,
@@ -43,8 +44,8 @@ pub(crate) fn import(world: &World, number: u64, name: &'static str) -> Actor {
     })
 }
 
-/// The same, killed after so many steps: nothing of it runs any more, not even what it would do
-/// when dropped.
+/// As [`import`], but killed after so many steps: nothing of it runs any more, not even its
+/// destructors.
 pub(crate) fn killed(world: &World, number: u64, name: &'static str, steps: usize) -> Actor {
     let actor = import(world, number, name);
     Box::pin(Killed(ManuallyDrop::new(actor), steps))
@@ -74,7 +75,7 @@ pub(crate) fn tag(world: &World, from: &'static str, to: &'static str) -> Actor 
     })
 }
 
-/// As [`tag`], with a fault: only the root is touched.
+/// As [`tag`], with a fault: only the root is pinned.
 pub(crate) fn tag_root_only(world: &World, from: &'static str, to: &'static str) -> Actor {
     let store = world.store.clone();
     Box::pin(async move {
@@ -111,17 +112,17 @@ pub(crate) fn remove(world: &World, name: &'static str) -> Actor {
     })
 }
 
-/// Collects.
+/// Collects garbage.
 pub(crate) fn collect(world: &World) -> Actor {
     collect_with(world.store.clone())
 }
 
-/// Collects in a store that may be broken.
+/// Collects garbage in a store that may break a rule.
 pub(crate) fn collect_with(store: Store) -> Actor {
     collect_at(store, SystemTime::now())
 }
 
-/// Collects by a clock that all leases have expired by.
+/// Collects garbage at a time when all leases have expired.
 pub(crate) fn collect_later(world: &World) -> Actor {
     let now = SystemTime::now() + JOB + Duration::from_secs(3600);
     collect_at(world.store.clone(), now)

@@ -1,4 +1,4 @@
-//! Stores that make a collection break one rule.
+//! Stores on which a collection breaks one rule.
 
 use std::sync::{Arc, Mutex};
 
@@ -11,7 +11,7 @@ use cas_core::{
     Records, Result, Store,
 };
 
-/// Reads names when leases are asked for, before them.
+/// Reads the names just before the leases are read, and returns them later.
 pub(crate) fn names_first(store: &Store) -> Store {
     let names = Arc::new(NamesFirst {
         store: store.clone(),
@@ -74,7 +74,7 @@ impl ImageStore for NamesFirst {
     }
 }
 
-/// Shows every record at one revision, and takes any for it.
+/// Gives every record the same revision, and does not compare revisions.
 pub(crate) fn without_revisions(store: &Store) -> Store {
     Store {
         records: Arc::new(WithoutRevisions(store.records.clone())),
@@ -117,7 +117,7 @@ impl Records for WithoutRevisions {
     }
 }
 
-/// Removes whatever is there, and not what was seen.
+/// Removes a blob in whatever version it has.
 pub(crate) fn without_versions(store: &Store) -> Store {
     Store {
         content: Arc::new(WithoutVersions(store.content.clone())),

@@ -1,9 +1,9 @@
-//! The protocol of collection, searched: every interleaving of a collection with its clients up to
-//! a number of preemptions, on the store that helps least; and the same with one rule taken out,
-//! which must lose something, or the search proves nothing.
+//! A search of the protocol of leases and garbage collection: every interleaving of a collection
+//! and its clients, up to a number of preemptions, on the strictest store. With one rule of the
+//! protocol removed, the search must find a loss, or it proves nothing.
 //!
-//! A step ends wherever the strict store gives way, so that between two steps another machine
-//! could have done anything. `CAS_PREEMPTIONS` deepens the search; three take some minutes.
+//! A step ends wherever the strict store yields, so that between two steps another machine could
+//! have done anything. `CAS_PREEMPTIONS` deepens the search; three preemptions take some minutes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod actors;
@@ -15,7 +15,7 @@ use actors::{Actor, collect, collect_later, import, remove, rename, tag, tag_roo
 use search::{Outcome, search};
 use world::World;
 
-/// Actors, and what is in the store before them: names of the first image.
+/// Actors, and the names that the first image has before they start.
 struct Scene {
     names: &'static [&'static str],
     actors: fn(&World) -> Vec<Actor>,
@@ -30,7 +30,7 @@ fn keeps(scene: &Scene, usual: usize) {
     match search(scene, preemptions(usual)) {
         Outcome::Kept { runs } => {
             println!("{runs} interleavings, nothing lost");
-            assert!(runs > 100, "the search was no search");
+            assert!(runs > 100, "the search tried too little");
         }
         Outcome::Lost { runs, what } => panic!("after {runs} interleavings: {what}"),
     }
@@ -38,13 +38,13 @@ fn keeps(scene: &Scene, usual: usize) {
 
 fn loses(scene: &Scene, usual: usize) {
     match search(scene, usual) {
-        Outcome::Kept { runs } => panic!("the planted fault stayed hidden in {runs}"),
+        Outcome::Kept { runs } => panic!("the planted fault was not found in {runs} interleavings"),
         Outcome::Lost { runs, what } => println!("found after {runs} interleavings: {what}"),
     }
 }
 
 #[test]
-fn an_import_beside_a_collection() {
+fn an_import_during_a_collection() {
     let actors = |world: &World| vec![import(world, 1, "b"), collect(world)];
     keeps(&Scene { names: &[], actors }, 2);
 }
@@ -62,13 +62,13 @@ fn an_import_of_what_is_being_removed() {
 }
 
 #[test]
-fn an_import_of_what_nobody_holds_beside_two_collections() {
+fn an_import_of_unreferenced_blobs_during_two_collections() {
     let actors = |world: &World| vec![import(world, 0, "b"), collect(world), collect(world)];
     keeps(&Scene { names: &[], actors }, 1);
 }
 
 #[test]
-fn a_tag_beside_a_removal_and_a_collection() {
+fn a_tag_during_a_removal_and_a_collection() {
     let actors = |world: &World| vec![tag(world, "a", "b"), remove(world, "a"), collect(world)];
     keeps(
         &Scene {
@@ -80,7 +80,7 @@ fn a_tag_beside_a_removal_and_a_collection() {
 }
 
 #[test]
-fn renames_beside_a_collection() {
+fn renames_during_a_collection() {
     let actors = |world: &World| vec![rename(world, "a", "b"), collect(world)];
     keeps(
         &Scene {
@@ -106,7 +106,7 @@ fn renames_beside_a_collection() {
 }
 
 #[test]
-fn a_lease_that_expires_in_the_middle() {
+fn a_lease_that_expires_during_its_job() {
     let actors = |world: &World| vec![import(world, 1, "b"), collect_later(world)];
     keeps(&Scene { names: &[], actors }, 2);
     let actors = |world: &World| {
@@ -126,7 +126,7 @@ fn a_lease_that_expires_in_the_middle() {
 }
 
 #[test]
-fn a_job_that_is_killed_anywhere() {
+fn a_job_that_is_killed_at_any_step() {
     for steps in (0..60).step_by(3) {
         let outcome = search::killed_at(steps);
         assert!(
@@ -137,7 +137,7 @@ fn a_job_that_is_killed_anywhere() {
 }
 
 #[test]
-fn to_touch_only_the_root_is_found_out() {
+fn pinning_only_the_root_is_detected() {
     let actors = |world: &World| {
         vec![
             tag_root_only(world, "a", "b"),
@@ -155,7 +155,7 @@ fn to_touch_only_the_root_is_found_out() {
 }
 
 #[test]
-fn to_read_names_before_leases_is_found_out() {
+fn reading_names_before_leases_is_detected() {
     let actors = |world: &World| {
         vec![
             import(world, 1, "b"),
@@ -166,7 +166,7 @@ fn to_read_names_before_leases_is_found_out() {
 }
 
 #[test]
-fn to_sweep_whatever_the_revision_is_found_out() {
+fn sweeping_without_comparing_revisions_is_detected() {
     let actors = |world: &World| {
         let blind = faults::without_revisions(&world.store);
         vec![
@@ -185,7 +185,7 @@ fn to_sweep_whatever_the_revision_is_found_out() {
 }
 
 #[test]
-fn to_remove_whatever_the_version_is_found_out() {
+fn removing_without_comparing_versions_is_detected() {
     let actors = |world: &World| {
         let blunt = faults::without_versions(&world.store);
         vec![import(world, 0, "b"), actors::collect_with(blunt)]

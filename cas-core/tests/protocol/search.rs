@@ -1,4 +1,4 @@
-//! Which actor takes the next step: all ways to choose, as far as they differ by few preemptions.
+//! The search: which actor takes the next step, in all ways that differ by few preemptions.
 
 use std::task::{Context, Poll, Waker};
 
@@ -15,17 +15,17 @@ pub(crate) enum Outcome {
     Lost { runs: usize, what: String },
 }
 
-/// A choice that is not the usual one: at this step, this actor.
+/// A choice other than the usual one: the step, and the actor that takes it.
 type Choice = (usize, usize);
 
-/// What could have been chosen at a step instead, and whether that is a preemption.
+/// The other actors that could have taken a step, and whether choosing one is a preemption.
 struct Fork {
     others: Vec<usize>,
     preempts: bool,
 }
 
-/// Searches a scene with up to so many preemptions; to go on with any other actor once one has
-/// ended costs nothing.
+/// Searches a scene with up to `preemptions` preemptions. Switching to another actor when one has
+/// ended does not count.
 pub(crate) fn search(scene: &Scene, preemptions: usize) -> Outcome {
     let mut runs = 0;
     let mut waiting = vec![(Vec::<Choice>::new(), preemptions)];
@@ -50,7 +50,7 @@ pub(crate) fn search(scene: &Scene, preemptions: usize) -> Outcome {
     Outcome::Kept { runs }
 }
 
-/// An import that is killed after so many steps, beside a collection at any time.
+/// Tries an import that is killed after so many steps, with a collection that starts at any step.
 pub(crate) fn killed_at(steps: usize) -> Outcome {
     let (mut runs, mut step) = (0, 0);
     loop {
@@ -70,7 +70,7 @@ pub(crate) fn killed_at(steps: usize) -> Outcome {
     }
 }
 
-/// Runs all actors to their ends; at each step, what else could have been chosen.
+/// Runs all actors to their ends. Returns, for each step, what else could have been chosen.
 fn play(actors: Vec<Actor>, choices: &[Choice]) -> Vec<Fork> {
     let mut actors: Vec<Option<Actor>> = actors.into_iter().map(Some).collect();
     let mut context = Context::from_waker(Waker::noop());
@@ -98,7 +98,7 @@ fn play(actors: Vec<Actor>, choices: &[Choice]) -> Vec<Fork> {
         let others = ready.into_iter().filter(|one| *one != current).collect();
         forks.push(Fork { others, preempts });
         let actor = actors[current].as_mut().expect("it is ready");
-        // Work for the pool is done here and now, or steps would not come at the same places.
+        // Work for the pool is done inline, or the steps would differ between runs.
         if let Poll::Ready(()) = pool::inline(|| actor.as_mut().poll(&mut context)) {
             actors[current] = None;
         }

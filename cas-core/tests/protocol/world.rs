@@ -1,4 +1,4 @@
-//! A store, and what must hold of it in the end.
+//! A store, and what it must contain in the end.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -10,15 +10,16 @@ use cas_core::image::RecordImages;
 use cas_core::testing::strict::StrictStore;
 use conformance::sample::{Sample, whole};
 
-/// One store and what was promised of it.
+/// A store and what was promised about it.
 pub(crate) struct World {
     pub(crate) store: Store,
-    /// Names that were acknowledged, and not asked to be removed by anybody.
+    /// Names that were acknowledged and that no actor was asked to remove.
     pub(crate) promised: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl World {
-    /// A store with image 0 under these names, or without any, held by nothing.
+    /// Returns a store with image 0 under these names. Without names the image is in the store, but
+    /// nothing keeps it.
     pub(crate) async fn new(names: &[&str]) -> Self {
         let strict = Arc::new(StrictStore::new());
         let store = Store {
@@ -42,10 +43,10 @@ impl World {
         }
     }
 
-    /// Checks the promises, now and once more after a collection at a time when all leases have
-    /// expired; what is wrong.
+    /// Checks the promises, now and again after a collection at a time when all leases have
+    /// expired. Returns what is wrong.
     pub(crate) async fn judge(&self) -> Option<String> {
-        if let Some(wrong) = self.look().await {
+        if let Some(wrong) = self.check().await {
             return Some(wrong);
         }
         let later = GcOptions {
@@ -55,12 +56,12 @@ impl World {
         cas_core::gc::collect(&self.store, &[], &later)
             .await
             .unwrap();
-        self.look()
+        self.check()
             .await
             .map(|wrong| format!("{wrong}, after another collection"))
     }
 
-    async fn look(&self) -> Option<String> {
+    async fn check(&self) -> Option<String> {
         let images = self.store.images.list(&[]).await.unwrap();
         for name in self.promised.lock().unwrap().iter() {
             if !images.iter().any(|image| image.name.as_str() == name) {
@@ -69,7 +70,7 @@ impl World {
         }
         for image in images {
             if let Err(error) = whole(&self.store, &image.target).await {
-                return Some(format!("{} is not whole: {error}", image.name));
+                return Some(format!("{} is incomplete: {error}", image.name));
             }
         }
         None

@@ -1,5 +1,5 @@
-//! A store in memory and images to put there; what the tests of the engines share.
-#![allow(dead_code, reason = "each test takes what it needs")]
+//! A store in memory, and images to put into it.
+#![allow(dead_code, reason = "no test uses everything")]
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use cas_core::image::RecordImages;
 use cas_core::testing::memory::MemoryStore;
 use cas_core::{Descriptor, Digest, Index, Manifest, MediaType, Store};
 
-/// An empty store.
+/// Returns an empty store.
 pub(crate) fn store() -> Store {
     let memory = Arc::new(MemoryStore::new());
     Store {
@@ -19,7 +19,7 @@ pub(crate) fn store() -> Store {
     }
 }
 
-/// Puts bytes of a type.
+/// Puts bytes of a type into the store.
 pub(crate) async fn put(store: &Store, media_type: MediaType, data: &[u8]) -> Descriptor {
     let descriptor = Descriptor::of(media_type, data);
     let data = Bytes::copy_from_slice(data);
@@ -30,7 +30,7 @@ pub(crate) async fn put(store: &Store, media_type: MediaType, data: &[u8]) -> De
     descriptor
 }
 
-/// Puts a configuration for a platform with these diff ids.
+/// Puts a configuration for a platform, with these diff ids.
 pub(crate) async fn config(store: &Store, platform: &str, diff_ids: &[Digest]) -> Descriptor {
     let mut parts = platform.splitn(3, '/');
     let config = serde_json::json!({
@@ -40,7 +40,7 @@ pub(crate) async fn config(store: &Store, platform: &str, diff_ids: &[Digest]) -
     put(store, MediaType::OCI_CONFIG, config.to_string().as_bytes()).await
 }
 
-/// Puts a manifest of what is there already.
+/// Puts a manifest of content that is in the store.
 pub(crate) async fn manifest(
     store: &Store,
     config: Descriptor,
@@ -73,20 +73,20 @@ pub(crate) async fn index(store: &Store, manifests: &[Descriptor]) -> Descriptor
     put(store, MediaType::OCI_INDEX, &data).await
 }
 
-/// A whole image of one layer for a platform: its manifest, without a platform on it.
+/// Puts a complete image of one layer. Returns the descriptor of its manifest, without a platform.
 pub(crate) async fn image(store: &Store, platform: &str) -> Descriptor {
     let layer = put(store, MediaType::OCI_LAYER, platform.as_bytes()).await;
     let config = config(store, platform, &[layer.digest]).await;
     manifest(store, config, &[layer]).await
 }
 
-/// The same with the platform on its descriptor.
+/// As [`image`], with the platform on the descriptor.
 pub(crate) async fn named(store: &Store, platform: &str) -> Descriptor {
     let platform_of = platform.parse().unwrap();
     image(store, platform).await.with_platform(platform_of)
 }
 
-/// What a manifest lists.
+/// Returns the children of a manifest.
 pub(crate) async fn parts(store: &Store, manifest: &Descriptor) -> Vec<Descriptor> {
     let document = cas_core::dispatch::document(&*store.content, manifest).await;
     document.unwrap().children().cloned().collect()
