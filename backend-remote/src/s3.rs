@@ -5,13 +5,18 @@
 //! `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN`, a profile, or the role of the machine.
 
 use std::env;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use cas_core::{Capabilities, Capability, Error, Location, Opener, Result, Store};
-use opendal::Operator;
 use opendal::layers::{RetryLayer, TimeoutLayer};
 use opendal::services::S3;
+use opendal::{HttpTransporter, OperationContext, Operator};
+use opendal_http_transport_reqwest::ReqwestTransport;
+use rustls::ClientConfig;
+use rustls::crypto::ring;
+use rustls_platform_verifier::BuilderVerifierExt;
 
 use crate::error::classify;
 use crate::prefix::Prefix;
@@ -145,7 +150,6 @@ impl S3Location {
 
     /// Returns a client for the prefix. Sends no request.
     fn open_prefix(&self) -> Result<Prefix> {
-        opendal::install_default();
         let mut service = S3::default()
             .bucket(&self.bucket)
             .root(&format!("/{}", self.prefix))
@@ -158,6 +162,7 @@ impl S3Location {
             .with_min_delay(FIRST_BACKOFF);
         let operator = Operator::new(service)
             .map_err(|error| classify(error, "open store", &self.bucket))?
+            .with_context(OperationContext::new().with_http_transport(transport()?))
             .layer(
                 TimeoutLayer::new()
                     .with_timeout(TIMEOUT)
@@ -167,6 +172,22 @@ impl S3Location {
         let max_name = MAX_NAME.saturating_sub(self.prefix.len() + 1);
         Ok(Prefix::new(operator, None, max_name))
     }
+}
+
+/// Returns an HTTP client that trusts what this system trusts, over TLS by ring.
+fn transport() -> Result<HttpTransporter> {
+    let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .and_then(BuilderVerifierExt::with_platform_verifier)
+        .map_err(|error| unavailable(&error))?
+        .with_no_client_auth();
+    let client = reqwest::Client::builder().tls_backend_preconfigured(tls);
+    let client = client.build().map_err(|error| unavailable(&error))?;
+    Ok(HttpTransporter::new(ReqwestTransport::new(client)))
+}
+
+fn unavailable(error: &dyn std::error::Error) -> Error {
+    Error::unavailable(format!("cannot set up TLS: {error}")).operation("open store")
 }
 
 fn environment_names_region() -> bool {

@@ -88,6 +88,11 @@ pub(crate) async fn refused(response: Response, withheld: Option<&str>) -> Error
     error.backend(REGISTRY)
 }
 
+/// The error of a system whose roots of trust cannot be read, or of a TLS library that fails.
+pub(crate) fn tls(error: &rustls::Error) -> Error {
+    Error::unavailable(format!("cannot set up TLS: {error}")).backend(REGISTRY)
+}
+
 /// The error of a connection to `url`.
 pub(crate) fn broken(error: reqwest::Error, url: &Url) -> Error {
     let error = error.without_url();

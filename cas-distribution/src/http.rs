@@ -1,11 +1,14 @@
 //! One request and its answer, with bounds on waiting.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use cas_core::{Error, Result};
 use reqwest::{ClientBuilder, Method, RequestBuilder, Response, Url, redirect};
+use rustls::crypto::ring;
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier};
+use rustls_platform_verifier::BuilderVerifierExt;
 use tokio::time::timeout;
 
 use crate::error;
@@ -32,7 +35,12 @@ impl Http {
     /// `Unavailable` when the system has not what it takes.
     pub(crate) fn new(registry: &Url) -> Result<Self> {
         let local = is_local(registry);
-        let plain = builder(local).tls_certs_only([]).build();
+        // It is spoken to in the clear, so it needs no roots of trust.
+        let tls = tls().map(|tls| tls.with_root_certificates(RootCertStore::empty()));
+        let tls = tls
+            .map_err(|error| error::tls(&error))?
+            .with_no_client_auth();
+        let plain = builder(local).tls_backend_preconfigured(tls).build();
         Ok(Http {
             plain: plain.map_err(|error| error::broken(error, registry))?,
             encrypted: OnceLock::new(),
@@ -51,13 +59,23 @@ impl Http {
         let client = match self.encrypted.get() {
             Some(client) => client,
             None => {
-                let made = builder(self.local).build();
+                let tls = tls().and_then(BuilderVerifierExt::with_platform_verifier);
+                let tls = tls
+                    .map_err(|error| error::tls(&error))?
+                    .with_no_client_auth();
+                let made = builder(self.local).tls_backend_preconfigured(tls).build();
                 let made = made.map_err(|error| error::broken(error, url))?;
                 self.encrypted.get_or_init(|| made)
             }
         };
         Ok(client.request(method, url.clone()))
     }
+}
+
+/// Begins a configuration of TLS, by ring.
+fn tls() -> std::result::Result<ConfigBuilder<ClientConfig, WantsVerifier>, rustls::Error> {
+    ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
 }
 
 fn builder(local: bool) -> ClientBuilder {

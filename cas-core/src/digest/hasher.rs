@@ -27,8 +27,8 @@ pub struct Hasher(State);
 #[derive(Clone)]
 enum State {
     Sha256(sha2::Sha256),
-    #[cfg(feature = "aws-lc")]
-    AwsLc(aws_lc_rs::digest::Context),
+    #[cfg(feature = "ring")]
+    Ring(ring::digest::Context),
     Sha512(sha2::Sha512),
 }
 
@@ -36,9 +36,9 @@ impl Hasher {
     /// Returns a hasher that has seen no data.
     pub fn new(algorithm: Algorithm) -> Self {
         Hasher(match algorithm {
-            #[cfg(feature = "aws-lc")]
+            #[cfg(feature = "ring")]
             Algorithm::Sha256 if !has_instructions() => {
-                State::AwsLc(aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256))
+                State::Ring(ring::digest::Context::new(&ring::digest::SHA256))
             }
             Algorithm::Sha256 => State::Sha256(sha2::Sha256::new()),
             Algorithm::Sha512 => State::Sha512(sha2::Sha512::new()),
@@ -49,8 +49,8 @@ impl Hasher {
     pub fn update(&mut self, data: &[u8]) {
         match &mut self.0 {
             State::Sha256(hash) => hash.update(data),
-            #[cfg(feature = "aws-lc")]
-            State::AwsLc(hash) => hash.update(data),
+            #[cfg(feature = "ring")]
+            State::Ring(hash) => hash.update(data),
             State::Sha512(hash) => hash.update(data),
         }
     }
@@ -63,8 +63,8 @@ impl Hasher {
                 bytes[..32].copy_from_slice(&hash.finalize());
                 Algorithm::Sha256
             }
-            #[cfg(feature = "aws-lc")]
-            State::AwsLc(hash) => {
+            #[cfg(feature = "ring")]
+            State::Ring(hash) => {
                 bytes[..32].copy_from_slice(hash.finish().as_ref());
                 Algorithm::Sha256
             }
@@ -79,7 +79,7 @@ impl Hasher {
 
 /// Returns whether the processor has instructions for SHA-256, with which all libraries are equally
 /// fast. Without them AWS-LC takes half the time of sha2; see `docs/decisions/0010`.
-#[cfg(feature = "aws-lc")]
+#[cfg(feature = "ring")]
 fn has_instructions() -> bool {
     #[cfg(target_arch = "x86_64")]
     return std::arch::is_x86_feature_detected!("sha");
