@@ -75,7 +75,7 @@ pub fn attach(mounts: &[Mount], target: &Path, idmap: Option<IdMap<'_>>) -> Resu
 pub fn unmount(target: &Path) -> Result<()> {
     match unmount_at(target, UnmountFlags::NOFOLLOW) {
         Err(Errno::BUSY) => Err(Error::busy(
-            "a process uses a file or directory in it; end that process or leave the directory",
+            "a file or directory in it is in use; end that process or leave the directory",
         )),
         Err(Errno::INVAL) => Err(Error::precondition("nothing is mounted there")),
         done => done.map_err(|errno| io::Error::from(errno).into()),
