@@ -48,7 +48,8 @@ impl Records for SqliteRecords {
         limit: usize,
     ) -> Result<Vec<Record>> {
         let sql = "SELECT key, value, revision FROM records
-                   WHERE kind = ?1 AND key >= ?2 AND (?3 IS NULL OR key > ?3) ORDER BY key LIMIT ?4";
+                   WHERE kind = ?1 AND key >= ?2 AND (?3 IS NULL OR key > ?3)
+                   ORDER BY key LIMIT ?4";
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         // Start at the cursor, not at the prefix, or each page would scan the pages before it.
         let from = after.map_or(prefix, |after| after.max(prefix));

@@ -1,4 +1,4 @@
-//! A program that adds this store to those of the facade `cas`.
+//! A program that registers this store in addition to the stores of the facade `cas`.
 
 use std::path::Path;
 use std::sync::Arc;
