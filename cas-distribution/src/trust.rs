@@ -54,7 +54,8 @@ impl Reason {
 /// The reason to withhold the login.
 pub(crate) fn check(registry: &Url, service: &Url, named: &[Host]) -> Result<(), Reason> {
     let encrypted = registry.scheme() == "https" && service.scheme() == "https";
-    if !encrypted && !(origin::is_loopback(registry) && origin::is_loopback(service)) {
+    let on_loopback = origin::is_loopback(registry) && origin::is_loopback(service);
+    if !(encrypted || on_loopback) {
         return Err(Reason::Unencrypted);
     }
     let own = registry.host_str() == service.host_str() || is_below(registry, service);
