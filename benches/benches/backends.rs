@@ -12,11 +12,11 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use cas::Digest;
-use conformance::workload::{Blob, Column, Contender, ImageBlobs, data, rows};
 use criterion::{Criterion, criterion_group, criterion_main};
 use oci_cas_benches::columns;
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
+use workload::{Blob, Column, Contender, ImageBlobs, data, rows};
 
 const ROWS: [&str; 9] = [
     "put", "stat", "absent", "read", "ranges", "list", "label", "tag", "resolve",

@@ -17,8 +17,8 @@ use cas::content::{Durability, Expected, Writer};
 use cas::gc::{GcOptions, collect};
 use cas::records::{Batch, BlobRecord, Blobs, Expect};
 use cas::{Descriptor, Location, MediaType, Store, pool};
-use conformance::workload::{ImageBlobs, data};
 use tokio::runtime::{Builder, Runtime};
+use workload::{ImageBlobs, data};
 
 const ROUNDS: u64 = 3;
 const IMAGES: u32 = 1000;

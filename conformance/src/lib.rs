@@ -39,35 +39,20 @@
 // A law is broken by a panic, so panicking is what this crate is for.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[cfg(feature = "laws")]
 pub mod broken;
-#[cfg(feature = "laws")]
 mod crash;
-#[cfg(feature = "laws")]
 pub mod gap;
-#[cfg(feature = "laws")]
 mod judge;
-#[cfg(feature = "laws")]
 pub mod laws;
-#[cfg(feature = "laws")]
 mod material;
-#[cfg(feature = "laws")]
 pub mod report;
-#[cfg(feature = "laws")]
 pub mod sample;
-#[cfg(feature = "laws")]
 mod seed;
-#[cfg(feature = "laws")]
 mod strace;
-#[cfg(feature = "laws")]
 mod subject;
-pub mod workload;
 
-#[cfg(feature = "laws")]
 pub use gap::Gaps;
-#[cfg(feature = "laws")]
 pub use judge::{Law, Promises, Trial, Verdict, judge, skip, test};
-#[cfg(feature = "laws")]
 pub use subject::{Open, Opening, Subject, opening};
 
 #[doc(hidden)]

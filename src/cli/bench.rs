@@ -9,9 +9,9 @@ use std::time::{Duration, SystemTime};
 
 use cas::{Context, Error, Result};
 use clap::Args;
-use conformance::workload::{Again, Contender, Plan, Row, Scale, Table, free, rows, run, task};
 use indicatif::ProgressBar;
 use tokio::signal::unix::{SignalKind, signal};
+use workload::{Again, Contender, Plan, Row, Scale, Table, free, rows, run, task};
 
 use super::Session;
 use super::output::size;

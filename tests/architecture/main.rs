@@ -34,6 +34,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &["oci-cas-core", "oci-cas-host"],
     ),
     ("oci-cas-conformance", &["oci-cas-core"]),
+    ("oci-cas-workload", &["oci-cas-core"]),
     (
         "oci-cas",
         &[
@@ -48,13 +49,13 @@ const ARROWS: &[(&str, &[&str])] = &[
             "oci-cas-backend-remote",
             "oci-cas-snapshot-native",
             "oci-cas-snapshot-overlay",
-            // The workloads alone, for `cas bench`.
-            "oci-cas-conformance",
+            // For `cas bench`.
+            "oci-cas-workload",
         ],
     ),
     (
         "oci-cas-benches",
-        &["oci-cas", "oci-cas-conformance", "oci-cas-snapshot-overlay"],
+        &["oci-cas", "oci-cas-workload", "oci-cas-snapshot-overlay"],
     ),
     ("xtask", &[]),
 ];

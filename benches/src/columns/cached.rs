@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 use cacache::{Integrity, WriteOpts};
 use cas::{Digest, Error, Result};
-use conformance::workload::{Blob, Column, Contender, ImageBlobs, Promise, Role, data};
+use workload::{Blob, Column, Contender, ImageBlobs, Promise, Role, data};
 
 use super::failed;
 

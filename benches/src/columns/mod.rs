@@ -12,8 +12,8 @@ use std::sync::Arc;
 use cas::compose::{Counters, observe};
 use cas::testing::memory::MemoryStore;
 use cas::{Error, Location, Records, Result, Snapshotter, Store};
-use conformance::workload::{Contender, Open, Promise, floors, plain, stores};
 use snapshot_overlay::OverlaySnapshotter;
+use workload::{Contender, Open, Promise, floors, plain, stores};
 
 /// All columns, in the order of the table; the floors last.
 pub fn all() -> Vec<Contender> {

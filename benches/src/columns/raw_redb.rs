@@ -6,11 +6,11 @@ use std::path::Path;
 
 use async_trait::async_trait;
 use cas::{Digest, Result};
-use conformance::workload::{Blob, Column, Contender, ImageBlobs, Promise, Role, data};
 use redb::{
     Builder, Database, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition,
     WriteTransaction,
 };
+use workload::{Blob, Column, Contender, ImageBlobs, Promise, Role, data};
 
 use super::{failed, record};
 

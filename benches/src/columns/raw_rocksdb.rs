@@ -5,9 +5,9 @@ use std::path::Path;
 
 use async_trait::async_trait;
 use cas::{Digest, Error, Result};
-use conformance::workload::{Blob, Column, Contender, ImageBlobs, Promise, Role, data};
 use rocksdb::{BlockBasedOptions, ColumnFamily, ColumnFamilyDescriptor, DB, Options};
 use rocksdb::{WriteBatch, WriteOptions};
+use workload::{Blob, Column, Contender, ImageBlobs, Promise, Role, data};
 
 use super::{failed, record};
 

@@ -6,8 +6,8 @@ use std::sync::{Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use cas::{Digest, Error, Result};
-use conformance::workload::{Blob, Column, Contender, ImageBlobs, Promise, Role};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use workload::{Blob, Column, Contender, ImageBlobs, Promise, Role};
 
 use super::failed;
 

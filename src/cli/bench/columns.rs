@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cas::{Capability, Error, Location, Records, Result, Snapshotter};
-use conformance::workload::{Contender, Open, Promise, floors, plain, stores};
+use workload::{Contender, Open, Promise, floors, plain, stores};
 
 /// The columns.
 ///

@@ -11,9 +11,9 @@ use std::process::Command;
 use std::time::{Instant, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
-use conformance::workload::{Again, Plan, Scale, Table, rows, run, task};
 use oci_cas_benches::columns;
 use place::Place;
+use workload::{Again, Plan, Scale, Table, rows, run, task};
 
 const USAGE: &str = "usage: table [--on DIR] [--rows ROW,ROW] [--columns NAME,NAME] \
                      [--quick|--full] [--write PAGE] [--plots DIR]";

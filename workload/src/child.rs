@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use cas_core::{Context, Error, ErrorKind, Result};
 
-use super::column::{Column, Contender, gap};
-use super::data;
-use super::memory::Peak;
+use crate::column::{Column, Contender, gap};
+use crate::data;
+use crate::memory::Peak;
 
 /// What counts as a sync.
 const SYNCS: &str = "trace=fsync,fdatasync,sync,syncfs,sync_file_range,msync";
@@ -20,8 +20,8 @@ const READY: &str = "ready";
 /// What is said of a task that the column cannot do.
 const GAP: &str = "gap";
 /// Blobs that are there before the kill, and what they are made of.
-pub(super) const STORED: usize = 1000;
-pub(super) const SEED: u64 = 77;
+pub(crate) const STORED: usize = 1000;
+pub(crate) const SEED: u64 = 77;
 
 /// How this program starts itself again, to call [`task`] with the column, the task and the
 /// directory that follow these arguments.
@@ -33,10 +33,10 @@ pub struct Again {
 }
 
 /// A task in a directory.
-pub(super) struct Task<'a> {
-    pub(super) again: &'a Again,
-    pub(super) column: &'a str,
-    pub(super) directory: &'a Path,
+pub(crate) struct Task<'a> {
+    pub(crate) again: &'a Again,
+    pub(crate) column: &'a str,
+    pub(crate) directory: &'a Path,
 }
 
 impl Task<'_> {
@@ -46,7 +46,7 @@ impl Task<'_> {
     }
 
     /// Runs it to its end; the numbers it prints.
-    pub(super) fn run(&self, task: &str) -> Result<Vec<f64>> {
+    pub(crate) fn run(&self, task: &str) -> Result<Vec<f64>> {
         let mut command = Command::new(&self.again.program);
         self.arguments(&mut command, task);
         let said = said(command.output().during("run", task)?)?;
@@ -57,7 +57,7 @@ impl Task<'_> {
     }
 
     /// Lets it write, and kills it.
-    pub(super) fn kill(&self) -> Result<()> {
+    pub(crate) fn kill(&self) -> Result<()> {
         let mut command = Command::new(&self.again.program);
         self.arguments(&mut command, "write");
         command.stdout(Stdio::piped()).stderr(Stdio::inherit());
@@ -76,7 +76,7 @@ impl Task<'_> {
     }
 
     /// How many syncs the task makes beyond those of a task of none, for each of `count` items.
-    pub(super) fn syncs(&self, task: &str, count: usize) -> Result<f64> {
+    pub(crate) fn syncs(&self, task: &str, count: usize) -> Result<f64> {
         let some = self.traced(&format!("{task}:{count}"))?;
         let none = self.traced(&format!("{task}:0"))?;
         Ok((some - none) / count as f64)

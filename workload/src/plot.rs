@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
-use super::render;
-use super::rows::Better;
-use super::table::Table;
+use crate::render;
+use crate::rows::Better;
+use crate::table::Table;
 
 const LABELS: f64 = 190.0;
 const BARS: f64 = 430.0;

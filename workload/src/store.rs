@@ -14,8 +14,8 @@ use cas_core::{
 };
 use tokio::task::JoinSet;
 
-use super::column::{Blob, Column, Contender, ImageBlobs, Promise, Role, gap};
-use super::data;
+use crate::column::{Blob, Column, Contender, ImageBlobs, Promise, Role, gap};
+use crate::data;
 
 /// How many publish at a time where they share a sync.
 const WRITERS: usize = 256;

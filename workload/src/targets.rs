@@ -1,8 +1,8 @@
 //! How far the goals are met: ratios to the floor, the raw engine and the baseline of files, all
 //! of the same run.
 
-use super::rows::Better;
-use super::table::Table;
+use crate::rows::Better;
+use crate::table::Table;
 
 /// A goal, and what was found.
 pub struct Target {
@@ -24,7 +24,7 @@ impl Target {
         }
     }
 
-    pub(super) fn sign(&self) -> &'static str {
+    pub(crate) fn sign(&self) -> &'static str {
         match self.better {
             Better::Higher => ">=",
             Better::Lower => "<",
@@ -108,7 +108,7 @@ fn target(table: &Table, column: &str, row: &str, against: &Against, goal: f64) 
             if table.scale.many() < 100_000 {
                 return None;
             }
-            let what = format!("{} {}", super::render::number(*value), title.unit);
+            let what = format!("{} {}", crate::render::number(*value), title.unit);
             (what, *value)
         }
     };

@@ -7,7 +7,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use bytes::Bytes;
 use cas_core::Digest;
 
-use super::column::{Blob, ImageBlobs};
+use crate::column::{Blob, ImageBlobs};
 
 /// Bytes of a small blob.
 pub const SMALL: usize = 4 << 10;

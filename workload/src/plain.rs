@@ -11,8 +11,8 @@ use std::sync::Mutex;
 use async_trait::async_trait;
 use cas_core::{Algorithm, Context, Digest, Error, Hasher, Result};
 
-use super::column::{Blob, Column, Contender, ImageBlobs, Promise, Role};
-use super::data;
+use crate::column::{Blob, Column, Contender, ImageBlobs, Promise, Role};
+use crate::data;
 
 /// The column of plain files.
 pub fn plain() -> Contender {

@@ -116,7 +116,7 @@ pub trait Column: Send + Sync {
         Err(gap())
     }
 
-    /// Stores the blob of [`pieces`](super::data::pieces).
+    /// Stores the blob of [`pieces`](crate::data::pieces).
     async fn put_large(&self, _seed: u64, _size: u64) -> Result<()> {
         Err(gap())
     }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use cas_core::{Error, Result};
 
-use super::data::IMAGE;
-use super::step::Step;
+use crate::data::IMAGE;
+use crate::step::Step;
 
 /// How much is done for each row.
 #[derive(Clone, Debug)]
@@ -102,7 +102,7 @@ pub struct Row {
     /// Whether only columns that are durable compete in it.
     pub durable: bool,
     /// What is run for it.
-    pub(super) step: Step,
+    pub(crate) step: Step,
 }
 
 const fn row(
@@ -125,7 +125,7 @@ const fn row(
 
 /// A count as text.
 fn apart(count: u32) -> String {
-    super::render::number(f64::from(count))
+    crate::render::number(f64::from(count))
 }
 
 fn mebibytes(bytes: u64) -> String {

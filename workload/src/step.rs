@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 
 use cas_core::{Context, Digest, Error, Result};
 
-use super::child::{self, Again, Task};
-use super::column::{Blob, Column, Contender, ImageBlobs, Promise};
-use super::rows::Scale;
-use super::{data, disk};
+use crate::child::{self, Again, Task};
+use crate::column::{Blob, Column, Contender, ImageBlobs, Promise};
+use crate::rows::Scale;
+use crate::{data, disk};
 
 /// One thing that is run in a column; some give values for two rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(crate) enum Step {
     Put,
     Batch,
     Read,
@@ -39,7 +39,7 @@ pub(super) enum Step {
 
 impl Step {
     /// Whether it is run but once, since it takes long or gives the same again.
-    pub(super) fn once(self) -> bool {
+    pub(crate) fn once(self) -> bool {
         use Step::*;
         let slow = matches!(self, Stream | Fill | Collect(_));
         slow || matches!(self, Disk | DiskLarge | Syncs | SyncsBatched)
@@ -47,7 +47,7 @@ impl Step {
 }
 
 /// Keys of rows and their values.
-pub(super) type Notes = Vec<(&'static str, f64)>;
+pub(crate) type Notes = Vec<(&'static str, f64)>;
 
 const RANGE: usize = 64 << 10;
 const RANGES: u64 = 1000;
@@ -63,15 +63,15 @@ const TRACED: usize = 1000;
 const TRACED_BATCH: usize = 4096;
 
 /// What all columns are given.
-pub(super) struct Shared {
-    pub(super) images: Vec<ImageBlobs>,
+pub(crate) struct Shared {
+    pub(crate) images: Vec<ImageBlobs>,
     /// The children of the images, in no order.
     there: Vec<Digest>,
     absent: Vec<Digest>,
 }
 
 impl Shared {
-    pub(super) fn of(scale: &Scale, many: bool) -> Self {
+    pub(crate) fn of(scale: &Scale, many: bool) -> Self {
         let count = if many { scale.images } else { 0 };
         let images: Vec<ImageBlobs> = (0..count).map(data::image).collect();
         let blobs = images.iter().flat_map(|image| &image.children);
@@ -88,16 +88,16 @@ impl Shared {
 }
 
 /// One column while it is measured, in a directory of its own.
-pub(super) struct Lane<'a> {
-    pub(super) contender: &'a Contender,
-    pub(super) again: &'a Again,
-    pub(super) scale: &'a Scale,
-    pub(super) shared: &'a Shared,
-    pub(super) directory: PathBuf,
-    pub(super) column: Option<Box<dyn Column>>,
-    pub(super) round: usize,
+pub(crate) struct Lane<'a> {
+    pub(crate) contender: &'a Contender,
+    pub(crate) again: &'a Again,
+    pub(crate) scale: &'a Scale,
+    pub(crate) shared: &'a Shared,
+    pub(crate) directory: PathBuf,
+    pub(crate) column: Option<Box<dyn Column>>,
+    pub(crate) round: usize,
     /// Bytes of small blobs that were stored.
-    pub(super) stored: u64,
+    pub(crate) stored: u64,
 }
 
 impl Lane<'_> {
@@ -166,7 +166,7 @@ fn expect(what: &str, expected: usize, found: usize) -> Result<()> {
 }
 
 /// Runs a step.
-pub(super) async fn measure(step: Step, lane: &mut Lane<'_>) -> Result<Notes> {
+pub(crate) async fn measure(step: Step, lane: &mut Lane<'_>) -> Result<Notes> {
     match step {
         Step::Put | Step::Batch => put(step, lane).await,
         Step::Large | Step::Ranges | Step::Same => large(step, lane).await,

@@ -1,8 +1,8 @@
 //! What was measured.
 
-use super::column::{Promise, Role};
-use super::machine::Machine;
-use super::rows::{Better, Row, Scale};
+use crate::column::{Promise, Role};
+use crate::machine::Machine;
+use crate::rows::{Better, Row, Scale};
 
 /// Values that differ by less than this tie, however often they were measured.
 const NOISE: f64 = 0.02;
@@ -30,16 +30,16 @@ pub struct Cell {
 }
 
 impl Cell {
-    pub(super) fn add(&mut self, value: Option<f64>) {
+    pub(crate) fn add(&mut self, value: Option<f64>) {
         self.values.extend(value);
         self.values.sort_by(f64::total_cmp);
     }
 
-    pub(super) fn gap(&mut self, reason: String) {
+    pub(crate) fn gap(&mut self, reason: String) {
         self.gap = Some(reason);
     }
 
-    pub(super) fn fail(&mut self, reason: String) {
+    pub(crate) fn fail(&mut self, reason: String) {
         self.failure.get_or_insert(reason);
     }
 
@@ -101,14 +101,14 @@ impl Table {
     }
 
     /// Numbers of the columns that are shown: all but the floors.
-    pub(super) fn shown(&self) -> impl Iterator<Item = usize> {
+    pub(crate) fn shown(&self) -> impl Iterator<Item = usize> {
         let shown = |number: &usize| self.columns[*number].role != Role::Floor;
         (0..self.columns.len()).filter(shown)
     }
 
     /// The columns that are best in a row: the one with the best median, and those whose spread
     /// meets its own.
-    pub(super) fn best(&self, row: usize) -> Vec<usize> {
+    pub(crate) fn best(&self, row: usize) -> Vec<usize> {
         let (what, cells) = (&self.rows[row], &self.cells[row]);
         let competes = |number: &usize| match self.columns[*number].promise {
             Promise::Durable => true,
@@ -143,8 +143,8 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::workload::rows;
+    use crate::rows;
+    use crate::*;
 
     fn cell(values: &[f64]) -> Cell {
         let mut cell = Cell::default();

@@ -6,12 +6,12 @@ use std::time::Instant;
 
 use cas_core::{Context, ErrorKind, Result};
 
-use super::child::Again;
-use super::column::Contender;
-use super::machine::Machine;
-use super::rows::{Row, Scale};
-use super::step::{Lane, Shared, Step, measure};
-use super::table::{Cell, Head, Table};
+use crate::child::Again;
+use crate::column::Contender;
+use crate::machine::Machine;
+use crate::rows::{Row, Scale};
+use crate::step::{Lane, Shared, Step, measure};
+use crate::table::{Cell, Head, Table};
 
 /// How many times patience a step may take and yet be run again.
 const SLOW: u32 = 4;

@@ -6,13 +6,13 @@ const RESET: &str = "/proc/self/clear_refs";
 const STATUS: &str = "/proc/self/status";
 
 /// Peak of the resident set since it was begun, beyond what was resident then.
-pub(super) struct Peak {
+pub(crate) struct Peak {
     before: u64,
 }
 
 impl Peak {
     /// Forgets the peak so far.
-    pub(super) fn begin() -> Result<Self> {
+    pub(crate) fn begin() -> Result<Self> {
         std::fs::write(RESET, "5").during("reset the peak of memory", RESET)?;
         Ok(Peak {
             before: field("VmRSS:")?,
@@ -20,7 +20,7 @@ impl Peak {
     }
 
     /// In MiB.
-    pub(super) fn end(self) -> Result<f64> {
+    pub(crate) fn end(self) -> Result<f64> {
         let bytes = field("VmHWM:")?.saturating_sub(self.before);
         Ok(bytes as f64 / f64::from(1 << 20))
     }

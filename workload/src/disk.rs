@@ -6,7 +6,7 @@ use std::path::Path;
 use cas_core::{Context, Result};
 
 /// Bytes of the blocks that files below `directory` take.
-pub(super) fn taken(directory: &Path) -> Result<u64> {
+pub(crate) fn taken(directory: &Path) -> Result<u64> {
     let mut bytes = 0;
     let mut left = vec![directory.to_owned()];
     while let Some(directory) = left.pop() {

@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use super::table::{Cell, Table};
-use super::targets::{self, Target};
+use crate::table::{Cell, Table};
+use crate::targets::{self, Target};
 
 impl Table {
     /// The table in Markdown, the ratios below it.
@@ -63,7 +63,7 @@ impl Table {
         for (row, cells) in self.rows.iter().zip(&self.cells) {
             for column in self.shown() {
                 let (cell, name) = (&cells[column], &self.columns[column].name);
-                let plain = super::gap().to_string();
+                let plain = crate::gap().to_string();
                 if let Some(failure) = cell.failure() {
                     remarks.push(format!("- {name}, {}: FAILED: {failure}", row.key));
                 } else if let Some(reason) = cell.missing().filter(|reason| *reason != plain) {
@@ -139,7 +139,7 @@ fn shown(cell: &Cell) -> String {
 }
 
 /// Three digits that count, thousands apart.
-pub(super) fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     if value == 0.0 {
         return "0".to_owned();
     }
