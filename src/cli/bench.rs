@@ -11,7 +11,7 @@ use cas::{Context, Error, Result};
 use clap::Args;
 use indicatif::ProgressBar;
 use tokio::signal::unix::{SignalKind, signal};
-use workload::{Again, Contender, Plan, Row, Scale, Table, free, rows, run, task};
+use workload::{Contender, Plan, Row, Scale, SelfCommand, Table, free_space, rows, run, run_task};
 
 use super::Session;
 use super::output::size;
@@ -61,15 +61,23 @@ impl Bench {
             None => columns::place(&self.store)?,
         };
         make_sure_of_space(&parent, scale.space(contenders.len()))?;
-        let again = Again {
+        let self_command = SelfCommand {
             program: std::env::current_exe()?,
-            arguments: again(&self.store),
+            arguments: task_arguments(&self.store),
         };
         let scratch = tempfile::Builder::new()
             .prefix("cas-bench-")
             .tempdir_in(&parent);
         let scratch = scratch.during("make a directory in", parent.display())?;
-        let measured = measure(session, &contenders, rows, scale, again, scratch.path()).await;
+        let measured = measure(
+            session,
+            &contenders,
+            rows,
+            scale,
+            self_command,
+            scratch.path(),
+        )
+        .await;
         remove(scratch.path())?;
         let table = measured?;
         if let Some(directory) = &self.plots {
@@ -88,7 +96,7 @@ async fn measure(
     contenders: &[Contender],
     rows: Vec<Row>,
     scale: Scale,
-    again: Again,
+    self_command: SelfCommand,
     directory: &Path,
 ) -> Result<Table> {
     let steps = Steps::new(session);
@@ -97,10 +105,10 @@ async fn measure(
         scale,
         rows,
         contenders,
-        again,
+        self_command,
         directory,
         date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
-        tell: &tell,
+        progress: &tell,
     };
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -117,7 +125,7 @@ async fn measure(
 }
 
 fn make_sure_of_space(directory: &Path, needed: u64) -> Result<()> {
-    let free = free(directory)?;
+    let free = free_space(directory)?;
     let (needed_text, free_text) = (size(needed), size(free));
     if free < needed {
         return Err(Error::new(
@@ -131,7 +139,7 @@ fn make_sure_of_space(directory: &Path, needed: u64) -> Result<()> {
 }
 
 /// Arguments that lead to [`BenchTask`] with the same columns.
-fn again(stores: &[String]) -> Vec<std::ffi::OsString> {
+fn task_arguments(stores: &[String]) -> Vec<std::ffi::OsString> {
     let stores = stores.iter().map(|store| format!("--store={store}").into());
     [TASK.into()].into_iter().chain(stores).collect()
 }
@@ -209,6 +217,6 @@ pub(crate) struct BenchTask {
 impl BenchTask {
     pub(crate) async fn run(self) -> Result<()> {
         let contenders = columns::all(&self.store)?;
-        task(&contenders, &self.column, &self.task, &self.directory).await
+        run_task(&contenders, &self.column, &self.task, &self.directory).await
     }
 }

@@ -1,4 +1,4 @@
-//! What is measured in a process of its own: its peak of memory, its syncs, and its death.
+//! Measurements in a child process: its peak memory, its syncs, and its death.
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
@@ -8,74 +8,73 @@ use std::time::{Duration, Instant};
 
 use cas_core::{Context, Error, ErrorKind, Result};
 
-use crate::column::{Column, Contender, gap};
+use crate::column::{Column, Contender, not_applicable};
 use crate::data;
 use crate::memory::Peak;
 
-/// What counts as a sync.
+/// The system calls that count as a sync.
 const SYNCS: &str = "trace=fsync,fdatasync,sync,syncfs,sync_file_range,msync";
-/// A process that waits to be killed ends by itself some day.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// A process that waits to be killed ends by itself after this time.
+const TIMEOUT: Duration = Duration::from_secs(60);
 const READY: &str = "ready";
-/// What is said of a task that the column cannot do.
-const GAP: &str = "gap";
-/// Blobs that are there before the kill, and what they are made of.
+/// Printed for a task that the column does not have.
+const NOT_APPLICABLE: &str = "not applicable";
+/// Number of blobs that are stored before the kill, and the seed they are made from.
 pub(crate) const STORED: usize = 1000;
 pub(crate) const SEED: u64 = 77;
 
-/// How this program starts itself again, to call [`task`] with the column, the task and the
-/// directory that follow these arguments.
-pub struct Again {
+/// The command line that starts this program for a task. It must call [`run_task`] with the three
+/// arguments that are added: the column, the task and the directory.
+pub struct SelfCommand {
     /// The program.
     pub program: PathBuf,
-    /// Arguments before those three.
+    /// The arguments before those three.
     pub arguments: Vec<OsString>,
 }
 
-/// A task in a directory.
+/// A column in a directory, for tasks in a child process.
 pub(crate) struct Task<'a> {
-    pub(crate) again: &'a Again,
+    pub(crate) self_command: &'a SelfCommand,
     pub(crate) column: &'a str,
     pub(crate) directory: &'a Path,
 }
 
 impl Task<'_> {
     fn arguments(&self, command: &mut Command, task: &str) {
-        command.args(&self.again.arguments);
+        command.args(&self.self_command.arguments);
         command.args([self.column, task]).arg(self.directory);
     }
 
-    /// Runs it to its end; the numbers it prints.
+    /// Runs a task to its end. Returns the numbers it prints.
     pub(crate) fn run(&self, task: &str) -> Result<Vec<f64>> {
-        let mut command = Command::new(&self.again.program);
+        let mut command = Command::new(&self.self_command.program);
         self.arguments(&mut command, task);
-        let said = said(command.output().during("run", task)?)?;
-        Ok(said
+        let printed = printed(command.output().during("run", task)?)?;
+        Ok(printed
             .split_whitespace()
             .filter_map(|word| word.parse().ok())
             .collect())
     }
 
-    /// Lets it write, and kills it.
-    pub(crate) fn kill(&self) -> Result<()> {
-        let mut command = Command::new(&self.again.program);
+    /// Starts a writer, and kills it while it writes.
+    pub(crate) fn kill_writer(&self) -> Result<()> {
+        let mut command = Command::new(&self.self_command.program);
         self.arguments(&mut command, "write");
         command.stdout(Stdio::piped()).stderr(Stdio::inherit());
-        let mut child = Mortal(command.spawn().during("run", "write")?);
-        let mut said = String::new();
+        let mut child = KillOnDrop(command.spawn().during("run", "write")?);
+        let mut line = String::new();
         if let Some(out) = child.0.stdout.take() {
-            BufReader::new(out).read_line(&mut said)?;
+            BufReader::new(out).read_line(&mut line)?;
         }
-        if said.trim() != READY {
-            return Err(Error::internal(
-                "the process that is to be killed ended before",
-            ));
+        if line.trim() != READY {
+            return Err(Error::internal("the writer ended before it was killed"));
         }
         std::thread::sleep(Duration::from_millis(50));
         Ok(())
     }
 
-    /// How many syncs the task makes beyond those of a task of none, for each of `count` items.
+    /// Returns the number of syncs that a task makes for each of `count` items.
+    /// What the task does without items is subtracted.
     pub(crate) fn syncs(&self, task: &str, count: usize) -> Result<f64> {
         let some = self.traced(&format!("{task}:{count}"))?;
         let none = self.traced(&format!("{task}:0"))?;
@@ -88,31 +87,35 @@ impl Task<'_> {
         command
             .args(["-f", "-c", "-e", SYNCS, "-o"])
             .arg(report.path());
-        command.arg(&self.again.program);
+        command.arg(&self.self_command.program);
         self.arguments(&mut command, task);
-        let output = command
-            .output()
-            .map_err(|_| Error::unsupported("strace, which counts them, is not installed"))?;
-        said(output)?;
+        let output = command.output().map_err(|_| {
+            Error::unsupported("syncs are counted by strace, which is not installed")
+        })?;
+        printed(output)?;
         Ok(calls(&std::fs::read_to_string(report.path())?))
     }
 }
 
-/// What a task said; the first line of its complaint where it failed.
-fn said(output: Output) -> Result<String> {
+/// Returns what a task printed.
+///
+/// # Errors
+/// The first line of its error output if it failed.
+fn printed(output: Output) -> Result<String> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-    let (said, complaint) = (text(&output.stdout), text(&output.stderr));
-    match (output.status.success(), said.as_str()) {
-        (true, GAP) => Err(gap()),
-        (true, _) => Ok(said),
+    let (printed, complaint) = (text(&output.stdout), text(&output.stderr));
+    match (output.status.success(), printed.as_str()) {
+        (true, NOT_APPLICABLE) => Err(not_applicable()),
+        (true, _) => Ok(printed),
         (false, _) => {
-            let complaint = complaint.lines().next().unwrap_or("it said nothing");
+            let complaint = complaint.lines().next().unwrap_or("no error message");
             Err(Error::internal(format!("{}: {complaint}", output.status)))
         }
     }
 }
 
-/// The calls of a summary of strace: the fourth field of each line that ends with a name.
+/// Returns the number of calls in a summary of strace: the fourth field of each line that ends with
+/// the name of a call.
 fn calls(summary: &str) -> f64 {
     let count = |line: &str| {
         let fields: Vec<&str> = line.split_whitespace().collect();
@@ -124,35 +127,35 @@ fn calls(summary: &str) -> f64 {
     summary.lines().filter_map(count).sum()
 }
 
-/// A process that does not outlive its handle.
-struct Mortal(Child);
+/// A process that is killed when its handle is dropped.
+struct KillOnDrop(Child);
 
-impl Drop for Mortal {
+impl Drop for KillOnDrop {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // Both fail if it has ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// In the process that was started again: does the task, and prints what it measured.
+/// Runs a task in the child process that [`SelfCommand`] started, and prints what it measured.
 ///
 /// # Errors
-/// `InvalidArgument` for an unknown column or task; those of the column.
-pub async fn task(
+/// `InvalidArgument` for an unknown column or task; errors of the column.
+pub async fn run_task(
     contenders: &[Contender],
     column: &str,
     task: &str,
     directory: &Path,
 ) -> Result<()> {
     let contender = contenders.iter().find(|contender| contender.name == column);
-    let contender = contender.ok_or_else(|| Error::invalid("no such column").subject(column))?;
+    let contender = contender.ok_or_else(|| Error::invalid("unknown column").subject(column))?;
     let column = (contender.open)(directory.to_owned()).await?;
     let column = &*column;
     let (name, number) = task.split_once(':').unwrap_or((task, "0"));
     let number: u64 = number
         .parse()
-        .map_err(|_| Error::invalid("no number").subject(task))?;
+        .map_err(|_| Error::invalid("the part after the colon is not a number").subject(task))?;
     let done = match name {
         "write" => write(column).await,
         "put" => column.put(&data::small(SEED, number as usize)).await,
@@ -163,39 +166,39 @@ pub async fn task(
         }
         "stream" => measured(async || column.put_large(SEED, number).await.map(|()| 1)).await,
         "collect" => measured(async || column.collect().await).await,
-        _ => Err(Error::invalid("no such task").subject(task)),
+        _ => Err(Error::invalid("unknown task").subject(task)),
     };
     match done {
-        Err(error) if error.kind() == ErrorKind::Unsupported => say(GAP),
+        Err(error) if error.kind() == ErrorKind::Unsupported => print(NOT_APPLICABLE),
         done => done,
     }
 }
 
-/// Prints what `work` counted, its seconds and the peak of its memory in MiB.
+/// Prints what `work` counted, the seconds it took and its peak memory in MiB.
 async fn measured(work: impl AsyncFnOnce() -> Result<usize>) -> Result<()> {
-    // The bytes that large blobs are cut of are made before.
+    // The pool of bytes is made before, so that it does not count.
     data::pieces(0, 1).count();
     let peak = Peak::begin()?;
     let begun = Instant::now();
     let count = work().await?;
     let seconds = begun.elapsed().as_secs_f64();
-    say(&format!("{count} {seconds} {}", peak.end()?))
+    print(&format!("{count} {seconds} {}", peak.end()?))
 }
 
 async fn write(column: &dyn Column) -> Result<()> {
     column.put(&data::small(SEED, STORED)).await?;
-    say(READY)?;
+    print(READY)?;
     let begun = Instant::now();
     for seed in SEED + 1.. {
         column.put(&data::small(seed, 100)).await?;
-        if begun.elapsed() > PATIENCE {
+        if begun.elapsed() > TIMEOUT {
             break;
         }
     }
     Ok(())
 }
 
-fn say(line: &str) -> Result<()> {
+fn print(line: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{line}")?;
     Ok(out.flush()?)

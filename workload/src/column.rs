@@ -1,4 +1,4 @@
-//! A column: one way to store blobs, and what can be asked of it.
+//! A column of the table: one way to store blobs.
 
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cas_core::{Digest, Error, Result};
 
-/// A small blob, whose digest is known beforehand and must be checked all the same.
+/// A small blob. Its digest is known beforehand, and a column must check it.
 #[derive(Clone, Debug)]
 pub struct Blob {
     /// SHA-256 of the data.
@@ -17,30 +17,30 @@ pub struct Blob {
     pub data: Bytes,
 }
 
-/// A name, and what is kept by it.
+/// A name, and the blobs that it keeps.
 #[derive(Clone, Debug)]
 pub struct ImageBlobs {
     /// The name.
     pub name: String,
-    /// What the name stands for.
+    /// The blob that the name points to.
     pub root: Blob,
-    /// What the root refers to.
+    /// The blobs that the root refers to.
     pub children: Vec<Blob>,
 }
 
-/// What the acknowledgement of a write means; the head of the column says it.
+/// What the acknowledgement of a write means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Promise {
     /// Bytes and record are on stable storage.
     Durable,
-    /// A crash of the machine may lose what was written; such a column competes where it reads.
+    /// A crash of the machine may lose what was written. The column competes only in reads.
     Written,
-    /// Nothing outlives the process; such a column does not compete.
+    /// Nothing outlives the process. The column does not compete.
     Volatile,
 }
 
 impl Promise {
-    /// As the head of a column says it.
+    /// Returns the text in the head of a column.
     pub const fn text(self) -> &'static str {
         match self {
             Promise::Durable => "Full: synced",
@@ -50,34 +50,34 @@ impl Promise {
     }
 }
 
-/// What a column is there for.
+/// Why a column is in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// A store of ours.
+    /// One of our stores.
     Store,
-    /// Something to compare with.
+    /// Something to compare our stores with.
     Other,
-    /// What no column can beat; shown in the ratios alone.
+    /// A bound that no store can beat. It is shown only in the ratios.
     Floor,
 }
 
-/// A future of a column that is being opened.
+/// The future of a column that is being opened.
 pub type Opening = Pin<Box<dyn Future<Output = Result<Box<dyn Column>>> + Send>>;
 
 /// A column that can be opened, in any number of directories.
 pub struct Contender {
     /// The head of the column.
     pub name: String,
-    /// What it is there for.
+    /// Why it is in the table.
     pub role: Role,
     /// What its acknowledgement means.
     pub promise: Promise,
-    /// Opens it in a directory, made where nothing is there.
+    /// Opens it in a directory, which is created if it does not exist.
     pub open: Box<dyn Fn(PathBuf) -> Opening + Send + Sync>,
 }
 
 impl Contender {
-    /// A column that is opened by `open`.
+    /// Returns a column that is opened by `open`.
     pub fn new<F, O>(name: impl Into<String>, role: Role, promise: Promise, open: F) -> Self
     where
         F: Fn(PathBuf) -> O + Send + Sync + 'static,
@@ -92,93 +92,94 @@ impl Contender {
     }
 }
 
-/// The error of an operation that a column has not; the table shows N/A.
-pub fn gap() -> Error {
-    Error::unsupported("no such operation")
+/// Returns the error of an operation that a column does not have. The table shows N/A.
+pub fn not_applicable() -> Error {
+    Error::unsupported("the column does not have this operation")
 }
 
-/// What is asked of an open column. Calls take many items, so that the call itself costs nothing;
-/// what is not written for a column is a gap of it.
+/// The operations of an open column. A call takes many items, so that the call itself costs
+/// nothing. An operation that a column does not implement is shown as N/A.
 #[async_trait]
 pub trait Column: Send + Sync {
-    /// Stores blobs one by one, each acknowledged before the next is begun.
+    /// Stores blobs one by one; each is acknowledged before the next begins.
     async fn put(&self, _blobs: &[Blob]) -> Result<()> {
-        Err(gap())
+        Err(not_applicable())
     }
 
     /// Stores blobs together; all are acknowledged when it returns.
     async fn put_batched(&self, _blobs: &[Blob]) -> Result<()> {
-        Err(gap())
+        Err(not_applicable())
     }
 
-    /// Stores images as fast as it can, durably in the end; the names too, where it has names.
-    async fn fill(&self, _pictures: &[ImageBlobs]) -> Result<()> {
-        Err(gap())
+    /// Stores images as fast as possible, and their names if the column has names. All are
+    /// durable when it returns.
+    async fn fill(&self, _images: &[ImageBlobs]) -> Result<()> {
+        Err(not_applicable())
     }
 
     /// Stores the blob of [`pieces`](crate::data::pieces).
     async fn put_large(&self, _seed: u64, _size: u64) -> Result<()> {
-        Err(gap())
+        Err(not_applicable())
     }
 
     /// Stores the same large blob by several writers at once.
     async fn put_same(&self, _seed: u64, _size: u64, _writers: usize) -> Result<()> {
-        Err(gap())
+        Err(not_applicable())
     }
 
-    /// How many of these are there.
+    /// Returns the number of blobs that exist.
     async fn stat(&self, _digests: &[Digest]) -> Result<usize> {
-        Err(gap())
+        Err(not_applicable())
     }
 
-    /// Opens and reads each as a whole; the bytes.
+    /// Opens and reads whole blobs. Returns the number of bytes.
     async fn read(&self, _digests: &[Digest]) -> Result<u64> {
-        Err(gap())
+        Err(not_applicable())
     }
 
-    /// Reads `length` bytes at each offset of one blob; the bytes.
+    /// Reads `length` bytes at each offset of one blob. Returns the number of bytes.
     async fn read_ranges(&self, _digest: &Digest, _offsets: &[u64], _length: usize) -> Result<u64> {
-        Err(gap())
+        Err(not_applicable())
     }
 
-    /// Lists all blobs, sizes included; how many there are.
+    /// Lists all blobs with their sizes. Returns their number.
     async fn list(&self) -> Result<usize> {
-        Err(gap())
+        Err(not_applicable())
     }
 
-    /// Sets a label of each to `value`, one by one.
+    /// Sets a label of each blob to `value`, one by one.
     async fn label(&self, _digests: &[Digest], _value: &str) -> Result<()> {
-        Err(gap())
+        Err(not_applicable())
     }
 
-    /// Makes names for one blob, one by one.
+    /// Creates names for one blob, one by one.
     async fn tag(&self, _names: &[String], _target: &Blob) -> Result<()> {
-        Err(gap())
+        Err(not_applicable())
     }
 
-    /// How many of the names stand for something.
+    /// Returns the number of names that exist.
     async fn resolve(&self, _names: &[String]) -> Result<usize> {
-        Err(gap())
+        Err(not_applicable())
     }
 
-    /// Writes down in one batch that the root of each image refers to its children.
-    async fn edges(&self, _pictures: &[ImageBlobs]) -> Result<()> {
-        Err(gap())
+    /// Records in one batch that the root of each image refers to its children.
+    async fn edges(&self, _images: &[ImageBlobs]) -> Result<()> {
+        Err(not_applicable())
     }
 
-    /// Forgets the names of images.
+    /// Removes the names of images.
     async fn forget(&self, _names: &[String]) -> Result<()> {
-        Err(gap())
+        Err(not_applicable())
     }
 
-    /// Removes what no name holds; how many blobs went.
+    /// Removes the blobs that no name keeps. Returns their number.
     async fn collect(&self) -> Result<usize> {
-        Err(gap())
+        Err(not_applicable())
     }
 
-    /// Makes an image of `layers` empty layers where it is not there, then a writable snapshot on
-    /// top of it, `times` times; how long the latter took.
+    /// Creates an image of `layers` empty layers if it does not exist, then prepares a writable
+    /// snapshot on top of it, `times` times. Returns how long the snapshots took.
     async fn prepare(&self, _layers: usize, _times: usize) -> Result<Duration> {
-        Err(gap())
+        Err(not_applicable())
     }
 }

@@ -1,5 +1,5 @@
-//! The data: seeded, so that every column gets the same, and incompressible, so that none wins by
-//! a codec.
+//! The data: seeded, so that every column gets the same, and incompressible, so that compression
+//! does not help.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -9,16 +9,16 @@ use cas_core::Digest;
 
 use crate::column::{Blob, ImageBlobs};
 
-/// Bytes of a small blob.
+/// Size of a small blob in bytes.
 pub const SMALL: usize = 4 << 10;
-/// Bytes of a piece of a large one.
+/// Size of a piece of a large blob in bytes.
 pub const PIECE: usize = 1 << 20;
-/// Blobs of one image, its root among them.
-pub const IMAGE: u32 = 100;
-/// Bytes of which the pieces of large blobs are cut, so that making them costs nothing.
+/// Number of blobs of one image, including its root.
+pub const BLOBS_PER_IMAGE: u32 = 100;
+/// Size of the pool that the pieces of large blobs are cut from, so that making them is free.
 const POOL: usize = 16 << 20;
 
-/// `length` bytes that nothing shortens.
+/// Returns `length` incompressible bytes.
 pub fn bytes(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x2545_f491_4f6c_dd1d);
     let mut data = Vec::with_capacity(length + 8);
@@ -34,38 +34,38 @@ pub fn bytes(seed: u64, length: usize) -> Vec<u8> {
     data
 }
 
-/// The blob of this seed.
+/// Returns the blob of this seed.
 pub fn blob(seed: u64, length: usize) -> Blob {
     let data = Bytes::from(bytes(seed, length));
     let digest = Digest::sha256(&data);
     Blob { digest, data }
 }
 
-/// `count` small blobs; no two seeds below 2^24 have one in common.
+/// Returns `count` small blobs. Two seeds below 2^24 have no blob in common.
 pub fn small(seed: u64, count: usize) -> Vec<Blob> {
     let numbers = (0..count as u64).map(|number| (seed << 40) | number);
     numbers.map(|number| blob(number, SMALL)).collect()
 }
 
-/// The pieces of a blob of `size` bytes.
+/// Returns the pieces of a blob of `size` bytes.
 pub fn pieces(seed: u64, size: u64) -> impl Iterator<Item = Bytes> + Send {
-    static CUT_OF: OnceLock<Bytes> = OnceLock::new();
-    let pool = CUT_OF.get_or_init(|| bytes(u64::MAX, POOL + PIECE).into());
+    static CUT_FROM: OnceLock<Bytes> = OnceLock::new();
+    let pool = CUT_FROM.get_or_init(|| bytes(u64::MAX, POOL + PIECE).into());
     (0..size.div_ceil(PIECE as u64)).map(move |number| {
-        let at = seed.wrapping_mul(7919).wrapping_add(number * 1_048_583) as usize % POOL;
+        let offset = seed.wrapping_mul(7919).wrapping_add(number * 1_048_583) as usize % POOL;
         let length = PIECE.min((size - number * PIECE as u64) as usize);
-        pool.slice(at..at + length)
+        pool.slice(offset..offset + length)
     })
 }
 
-/// Hashes the [`pieces`] of a blob.
+/// Hashes the [`pieces`] of a blob. Returns its digest.
 pub fn hash(seed: u64, size: u64) -> Digest {
     let mut hasher = cas_core::Hasher::new(cas_core::Algorithm::Sha256);
     pieces(seed, size).for_each(|piece| hasher.update(&piece));
     hasher.finish()
 }
 
-/// The digest of a blob made of [`pieces`], which is hashed once.
+/// Returns the digest of a blob made of [`pieces`]. A blob is hashed once, then remembered.
 pub fn digest(seed: u64, size: u64) -> Digest {
     static KNOWN: Mutex<BTreeMap<(u64, u64), Digest>> = Mutex::new(BTreeMap::new());
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -74,7 +74,7 @@ pub fn digest(seed: u64, size: u64) -> Digest {
         .or_insert_with(|| hash(seed, size))
 }
 
-/// Image number `number`: a root, and the other blobs it refers to; about 100 bytes each.
+/// Returns an image: a root, and the other blobs it refers to, of 100 bytes each.
 pub fn image(number: u32) -> ImageBlobs {
     let of = |child: u32| {
         blob(
@@ -85,6 +85,6 @@ pub fn image(number: u32) -> ImageBlobs {
     ImageBlobs {
         name: format!("example.org/image:{number}"),
         root: of(0),
-        children: (1..IMAGE).map(of).collect(),
+        children: (1..BLOBS_PER_IMAGE).map(of).collect(),
     }
 }

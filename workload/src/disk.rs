@@ -1,11 +1,11 @@
-//! What a directory takes, and what is free.
+//! Used and free space on a disk.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use cas_core::{Context, Result};
 
-/// Bytes of the blocks that files below `directory` take.
+/// Returns the bytes of the blocks that files and directories below `directory` take.
 pub(crate) fn taken(directory: &Path) -> Result<u64> {
     let mut bytes = 0;
     let mut left = vec![directory.to_owned()];
@@ -22,13 +22,13 @@ pub(crate) fn taken(directory: &Path) -> Result<u64> {
     Ok(bytes)
 }
 
-/// Bytes that are free where `directory` is.
+/// Returns the free bytes of the file system that `directory` is on.
 ///
 /// # Errors
-/// `NotFound` without the directory; those of the system.
-pub fn free(directory: &Path) -> Result<u64> {
+/// `NotFound` if the directory does not exist; errors of the system.
+pub fn free_space(directory: &Path) -> Result<u64> {
     let found = rustix::fs::statvfs(directory)
         .map_err(std::io::Error::from)
-        .during("look at the free space of", directory.display())?;
+        .during("read the free space of", directory.display())?;
     Ok(found.f_bavail * found.f_frsize)
 }

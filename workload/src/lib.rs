@@ -1,32 +1,36 @@
-//! The workloads, named once: what is measured, on which data, and the one table of it.
+//! What `cas bench` and the benchmark table measure, on which data, and how the table is shown.
 //!
 //! [`ROWS`] are the rows. A [`Contender`] is a column: a name, what it promises, and how it is
-//! opened; [`stores`] makes one of any [`cas_core::Store`], [`plain`] is the baseline of files
-//! that keep the same promise. [`run`] measures, contenders in turn, and gives a [`Table`], which
-//! prints itself as Markdown, JSON and plots, and says how far [`targets`] are met.
+//! opened. [`stores`] makes one from any [`cas_core::Store`], and [`plain`] is the baseline of
+//! plain files that are as durable. [`run`] measures the columns in turn and returns a [`Table`],
+//! which can be printed as Markdown, JSON and plots, and compared with [`targets`].
 
 mod child;
 mod column;
 pub mod data;
 mod disk;
+mod lane;
 mod machine;
 mod memory;
+mod number;
 mod plain;
 mod plot;
 mod render;
 mod rows;
 mod run;
-mod step;
+mod scale;
+mod steps;
 mod store;
 mod table;
 pub mod targets;
 
-pub use child::{Again, task};
-pub use column::{Blob, Column, Contender, ImageBlobs, Opening, Promise, Role, gap};
-pub use disk::free;
+pub use child::{SelfCommand, run_task};
+pub use column::{Blob, Column, Contender, ImageBlobs, Opening, Promise, Role, not_applicable};
+pub use disk::free_space;
 pub use machine::Machine;
 pub use plain::{floors, plain};
-pub use rows::{Better, ROWS, Row, Scale, rows};
+pub use rows::{Better, ROWS, Row, rows};
 pub use run::{Plan, run};
+pub use scale::Scale;
 pub use store::{Open, Snapshots, stores};
 pub use table::{Cell, Head, Table};

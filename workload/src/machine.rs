@@ -1,19 +1,19 @@
-//! The machine, the file system and the device that a table is true for.
+//! The machine, the file system and the device that a table was measured on.
 
 use std::fs;
 use std::path::Path;
 
-/// Where it was measured.
+/// A machine and a disk.
 #[derive(Clone, Debug)]
 pub struct Machine {
-    /// Processor, cores, whether it has SHA instructions, memory, kernel.
+    /// Processor, cores, whether there are SHA instructions, memory, kernel.
     pub processor: String,
     /// File system and device of the directory.
     pub disk: String,
 }
 
 impl Machine {
-    /// This machine, and the disk under `directory`.
+    /// Returns this machine, and the disk under `directory`.
     pub fn of(directory: &Path) -> Self {
         let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let processor = text("/proc/cpuinfo");
@@ -25,12 +25,11 @@ impl Machine {
         let flags = field("flags")
             .split(' ')
             .chain(field("Features").split(' '));
-        let sha = match flags
-            .into_iter()
-            .any(|flag| flag == "sha_ni" || flag == "sha2")
-        {
-            true => "SHA instructions",
-            false => "no SHA instructions",
+        let mut flags = flags.into_iter();
+        let sha = if flags.any(|flag| flag == "sha_ni" || flag == "sha2") {
+            "SHA instructions"
+        } else {
+            "no SHA instructions"
         };
         let model = match field("model name") {
             "" => std::env::consts::ARCH,
@@ -55,7 +54,7 @@ impl Machine {
     }
 }
 
-/// File system and device by the longest mount point that `directory` is below.
+/// Returns the file system and device of the longest mount point above `directory`.
 fn disk(directory: &Path, mounts: &str) -> String {
     let directory = directory
         .canonicalize()
@@ -67,7 +66,7 @@ fn disk(directory: &Path, mounts: &str) -> String {
         let mut right = right.split(' ');
         Some((point.len(), right.next()?, right.next()?))
     });
-    // Of two mounts on one point the later is seen.
+    // Of several mounts on one point, the last hides the others.
     match found.max_by_key(|(length, ..)| *length) {
         Some((_, kind, device)) => format!("{kind} on {device}"),
         None => "an unknown file system".to_owned(),

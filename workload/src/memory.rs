@@ -1,32 +1,32 @@
-//! The peak of this process's memory.
+//! The peak memory of this process.
 
 use cas_core::{Context, Error, Result};
 
 const RESET: &str = "/proc/self/clear_refs";
 const STATUS: &str = "/proc/self/status";
 
-/// Peak of the resident set since it was begun, beyond what was resident then.
+/// The growth of the resident set since the measurement began, at its peak.
 pub(crate) struct Peak {
     before: u64,
 }
 
 impl Peak {
-    /// Forgets the peak so far.
+    /// Resets the peak, and begins a measurement.
     pub(crate) fn begin() -> Result<Self> {
-        std::fs::write(RESET, "5").during("reset the peak of memory", RESET)?;
+        std::fs::write(RESET, "5").during("reset the peak memory in", RESET)?;
         Ok(Peak {
             before: field("VmRSS:")?,
         })
     }
 
-    /// In MiB.
+    /// Returns the growth in MiB.
     pub(crate) fn end(self) -> Result<f64> {
         let bytes = field("VmHWM:")?.saturating_sub(self.before);
         Ok(bytes as f64 / f64::from(1 << 20))
     }
 }
 
-/// A field of the status, in bytes.
+/// Returns a field of the status in bytes.
 fn field(name: &str) -> Result<u64> {
     let status = std::fs::read_to_string(STATUS).during("read", STATUS)?;
     let line = status.lines().find_map(|line| line.strip_prefix(name));

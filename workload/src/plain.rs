@@ -1,6 +1,6 @@
-//! The baseline: plain files that keep the same promise. A blob is written aside, synced and
-//! renamed, its directory synced, and a line about it appended and synced. And the floors, below
-//! which no store can be.
+//! The baseline: plain files that are as durable as a store. A blob is written to a temporary file,
+//! synced and renamed, its directory is synced, and a line about it is appended and synced. Also
+//! the floors: bounds that no store can beat.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -14,7 +14,7 @@ use cas_core::{Algorithm, Context, Digest, Error, Hasher, Result};
 use crate::column::{Blob, Column, Contender, ImageBlobs, Promise, Role};
 use crate::data;
 
-/// The column of plain files.
+/// Returns the column of plain files.
 pub fn plain() -> Contender {
     Contender::new(
         "plain files",
@@ -35,8 +35,8 @@ struct Plain {
 impl Plain {
     fn open(directory: &Path) -> Result<Self> {
         let (blobs, names) = (directory.join("blobs"), directory.join("names"));
-        for made in [&blobs, &names] {
-            fs::create_dir_all(made).during("make", made.display())?;
+        for directory in [&blobs, &names] {
+            fs::create_dir_all(directory).during("create", directory.display())?;
         }
         let records = directory.join("records");
         let opened = File::options().append(true).create(true).open(&records);
@@ -51,7 +51,7 @@ impl Plain {
         self.blobs.join(digest.hex())
     }
 
-    fn note(&self, lines: &str) -> Result<()> {
+    fn append(&self, lines: &str) -> Result<()> {
         let mut records = self
             .records
             .lock()
@@ -62,32 +62,33 @@ impl Plain {
 
     fn put_one(&self, blob: &Blob) -> Result<()> {
         check(blob)?;
-        durable(&self.blobs, &blob.digest.hex(), |file| {
+        write_durably(&self.blobs, &blob.digest.hex(), |file| {
             file.write_all(&blob.data)
         })?;
-        self.note(&format!("{} {}\n", blob.digest, blob.data.len()))
+        self.append(&format!("{} {}\n", blob.digest, blob.data.len()))
     }
 }
 
-/// Writes a file aside, syncs and renames it, and syncs the directory.
-fn durable(
+/// Writes a temporary file, syncs and renames it, and syncs the directory.
+fn write_durably(
     directory: &Path,
     name: &str,
     write: impl FnOnce(&mut File) -> std::io::Result<()>,
 ) -> Result<()> {
-    let aside = directory.join("aside");
-    let mut file = File::create(&aside).during("make", aside.display())?;
+    let temporary = directory.join("temporary");
+    let mut file = File::create(&temporary).during("create", temporary.display())?;
     write(&mut file)?;
     file.sync_data()?;
-    fs::rename(&aside, directory.join(name))?;
+    fs::rename(&temporary, directory.join(name))?;
     Ok(File::open(directory)?.sync_all()?)
 }
 
 fn check(blob: &Blob) -> Result<()> {
-    match Digest::sha256(&blob.data) == blob.digest {
-        true => Ok(()),
-        false => Err(Error::corrupt("has another digest").subject(blob.digest)),
+    let found = Digest::sha256(&blob.data);
+    if found == blob.digest {
+        return Ok(());
     }
+    Err(Error::corrupt(format!("the data has the digest {found}")).subject(blob.digest))
 }
 
 #[async_trait]
@@ -95,7 +96,7 @@ impl Column for Plain {
     async fn put(&self, blobs: &[Blob]) -> Result<()> {
         for blob in blobs {
             self.put_one(blob)?;
-            // Whoever wants to stop all this is heard.
+            // A signal can stop the run here.
             tokio::task::yield_now().await;
         }
         Ok(())
@@ -113,7 +114,7 @@ impl Column for Plain {
         }
         let root = File::open(&self.blobs)?;
         rustix::fs::syncfs(&root).map_err(std::io::Error::from)?;
-        self.note(&lines)?;
+        self.append(&lines)?;
         for image in images {
             self.tag(std::slice::from_ref(&image.name), &image.root)
                 .await?;
@@ -124,7 +125,7 @@ impl Column for Plain {
     async fn put_large(&self, seed: u64, size: u64) -> Result<()> {
         let mut hasher = Hasher::new(Algorithm::Sha256);
         let name = format!("large-{seed}");
-        durable(&self.blobs, &name, |file| {
+        write_durably(&self.blobs, &name, |file| {
             data::pieces(seed, size).try_for_each(|piece| {
                 hasher.update(&piece);
                 file.write_all(&piece)
@@ -133,7 +134,7 @@ impl Column for Plain {
         let digest = hasher.finish();
         fs::rename(self.blobs.join(name), self.path(&digest))?;
         File::open(&self.blobs)?.sync_all()?;
-        self.note(&format!("{digest} {size}\n"))
+        self.append(&format!("{digest} {size}\n"))
     }
 
     async fn stat(&self, digests: &[Digest]) -> Result<usize> {
@@ -158,7 +159,7 @@ impl Column for Plain {
         let file = File::open(&path).during("open", path.display())?;
         let mut bytes = 0;
         for offset in offsets {
-            // As a reader of ours does, each range gets memory of its own.
+            // Each range gets its own buffer, as it does from our readers.
             let mut piece = vec![0; length];
             bytes += file.read_at(&mut piece, *offset)? as u64;
             std::hint::black_box(piece);
@@ -176,7 +177,7 @@ impl Column for Plain {
 
     async fn label(&self, digests: &[Digest], value: &str) -> Result<()> {
         for digest in digests {
-            self.note(&format!("{digest} {value}\n"))?;
+            self.append(&format!("{digest} {value}\n"))?;
             tokio::task::yield_now().await;
         }
         Ok(())
@@ -186,7 +187,7 @@ impl Column for Plain {
         let text = target.digest.to_string();
         for name in names {
             let file = name.replace('/', "%");
-            durable(&self.names, &file, |file| file.write_all(text.as_bytes()))?;
+            write_durably(&self.names, &file, |file| file.write_all(text.as_bytes()))?;
             tokio::task::yield_now().await;
         }
         Ok(())
@@ -206,39 +207,39 @@ impl Column for Plain {
                 lines.push_str(&format!("{} {}\n", image.root.digest, child.digest));
             }
         }
-        self.note(&lines)
+        self.append(&lines)
     }
 }
 
-/// The floors of large blobs: to hash them, and to write them to the page cache.
+/// Returns the floors of large blobs: hashing them, and writing them to the page cache.
 pub fn floors() -> [Contender; 2] {
     [
         Contender::new("SHA-256", Role::Floor, Promise::Volatile, |_| async {
-            Ok(Box::new(Hashing) as Box<dyn Column>)
+            Ok(Box::new(HashOnly) as Box<dyn Column>)
         }),
         Contender::new(
             "page cache",
             Role::Floor,
             Promise::Written,
-            |directory| async { Ok(Box::new(Writing(directory)) as Box<dyn Column>) },
+            |directory| async { Ok(Box::new(WriteOnly(directory)) as Box<dyn Column>) },
         ),
     ]
 }
 
-struct Hashing;
+struct HashOnly;
 
 #[async_trait]
-impl Column for Hashing {
+impl Column for HashOnly {
     async fn put_large(&self, seed: u64, size: u64) -> Result<()> {
         std::hint::black_box(data::hash(seed, size));
         Ok(())
     }
 }
 
-struct Writing(PathBuf);
+struct WriteOnly(PathBuf);
 
 #[async_trait]
-impl Column for Writing {
+impl Column for WriteOnly {
     async fn put_large(&self, seed: u64, size: u64) -> Result<()> {
         fs::create_dir_all(&self.0)?;
         let mut file = File::create(self.0.join(seed.to_string()))?;

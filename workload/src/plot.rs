@@ -1,8 +1,8 @@
-//! The rows as bars, one picture a row, on a logarithmic scale.
+//! Bar charts as SVG, one for each row, on a logarithmic scale.
 
 use std::fmt::Write;
 
-use crate::render;
+use crate::number::number;
 use crate::rows::Better;
 use crate::table::Table;
 
@@ -13,7 +13,7 @@ const BAR: f64 = 20.0;
 const HEAD: f64 = 44.0;
 
 impl Table {
-    /// One SVG for each row that has values: its key, and the text of the file.
+    /// Returns an SVG file for each row that has values, with the key of the row.
     pub fn plots(&self) -> Vec<(&'static str, String)> {
         let rows = (0..self.rows.len()).filter_map(|row| {
             let mut text = String::new();
@@ -24,12 +24,12 @@ impl Table {
         rows.collect()
     }
 
-    fn plot(&self, number: usize, text: &mut String) -> std::fmt::Result {
-        let row = &self.rows[number];
+    fn plot(&self, index: usize, text: &mut String) -> std::fmt::Result {
+        let row = &self.rows[index];
         let bars: Vec<(usize, f64, (f64, f64))> = self
             .shown()
             .filter_map(|column| {
-                let cell = &self.cells[number][column];
+                let cell = &self.cells[index][column];
                 let median = cell.median().filter(|median| *median > 0.0)?;
                 Some((column, median, cell.range()?))
             })
@@ -47,11 +47,11 @@ impl Table {
             least.log10().floor(),
             most.log10().max(least.log10().floor() + 1.0),
         );
-        let at = |value: f64| LABELS + (value.log10() - low) / (high - low) * BARS;
+        let position = |value: f64| LABELS + (value.log10() - low) / (high - low) * BARS;
         let (width, height) = (LABELS + BARS + VALUES, HEAD + BAR * bars.len() as f64 + 8.0);
         let better = match row.better {
-            Better::Higher => "more is better",
-            Better::Lower => "less is better",
+            Better::Higher => "higher is better",
+            Better::Lower => "lower is better",
         };
         let title = escape(&(row.title)(&self.scale));
         writeln!(
@@ -63,23 +63,27 @@ impl Table {
             unit = row.unit
         )?;
         for power in low as i32..=high.floor() as i32 {
-            let x = at(10f64.powi(power));
+            let x = position(10f64.powi(power));
             writeln!(
                 text,
                 r##"<line x1="{x:.1}" x2="{x:.1}" y1="{HEAD}" y2="{height}" stroke="#ddd"/>"##
             )?;
         }
-        let best = self.best(number);
-        for (place, (column, median, range)) in bars.iter().enumerate() {
-            let y = HEAD + BAR * place as f64;
+        let best = self.best(index);
+        for (bar, (column, median, range)) in bars.iter().enumerate() {
+            let y = HEAD + BAR * bar as f64;
             let middle = y + BAR / 2.0;
             let fill = if best.contains(column) {
                 "#2a7"
             } else {
                 "#79b"
             };
-            let (name, value) = (escape(&self.columns[*column].name), render::number(*median));
-            let (bar, from, to) = (at(*median) - LABELS, at(range.0), at(range.1));
+            let (name, value) = (escape(&self.columns[*column].name), number(*median));
+            let (bar, from, to) = (
+                position(*median) - LABELS,
+                position(range.0),
+                position(range.1),
+            );
             writeln!(
                 text,
                 r##"<text x="{label}" y="{base:.1}" text-anchor="end">{name}</text>

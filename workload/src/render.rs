@@ -4,11 +4,13 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
+use crate::column::not_applicable;
+use crate::number::number;
 use crate::table::{Cell, Table};
 use crate::targets::{self, Target};
 
 impl Table {
-    /// The table in Markdown, the ratios below it.
+    /// Returns the table in Markdown, with the ratios below it.
     pub fn markdown(&self) -> String {
         let mut text = String::new();
         // Writing to a string does not fail.
@@ -25,11 +27,11 @@ impl Table {
         )?;
         writeln!(
             text,
-            "Medians of {rounds} rounds, or of one of what takes long, contenders in turn; ± is half \
-             the range. Best in **bold**, \
-             and what ties with it: ranges that meet, or within 2 %, 10 % where a row is measured \
-             once. Columns that do not sync compete only where they read. Memory is the peak \
-             beyond that of the opened store.\n"
+            "Medians of {rounds} rounds, or of one round for slow rows, columns in turn; ± is half \
+             the range. The best value is in **bold**, and so are those that tie with it: their \
+             ranges overlap, or they are within 2 % (10 % for a row that is measured once). Columns \
+             that do not sync compete only in reads. Memory is the peak above what the open store \
+             takes.\n"
         )?;
         self.heads(text)?;
         for (number, row) in self.rows.iter().enumerate() {
@@ -37,9 +39,10 @@ impl Table {
             write!(text, "| {}, {} |", (row.title)(&self.scale), row.unit)?;
             for column in self.shown() {
                 let value = shown(&self.cells[number][column]);
-                match best.contains(&column) {
-                    true => write!(text, " **{value}** |")?,
-                    false => write!(text, " {value} |")?,
+                if best.contains(&column) {
+                    write!(text, " **{value}** |")?;
+                } else {
+                    write!(text, " {value} |")?;
                 }
             }
             writeln!(text)?;
@@ -57,13 +60,13 @@ impl Table {
         writeln!(text, "\n|---|{}", "---:|".repeat(self.shown().count()))
     }
 
-    /// Why cells are empty, where that is no operation that a column simply has not.
+    /// Writes why cells are empty, except for operations that the column does not have.
     fn remarks(&self, text: &mut String) -> std::fmt::Result {
         let mut remarks: Vec<String> = Vec::new();
         for (row, cells) in self.rows.iter().zip(&self.cells) {
             for column in self.shown() {
                 let (cell, name) = (&cells[column], &self.columns[column].name);
-                let plain = crate::gap().to_string();
+                let plain = not_applicable().to_string();
                 if let Some(failure) = cell.failure() {
                     remarks.push(format!("- {name}, {}: FAILED: {failure}", row.key));
                 } else if let Some(reason) = cell.missing().filter(|reason| *reason != plain) {
@@ -71,13 +74,13 @@ impl Table {
                 }
             }
         }
-        match remarks.is_empty() {
-            true => Ok(()),
-            false => writeln!(text, "\n{}", remarks.join("\n")),
+        if remarks.is_empty() {
+            return Ok(());
         }
+        writeln!(text, "\n{}", remarks.join("\n"))
     }
 
-    /// The table as one document.
+    /// Returns the table as one JSON document.
     pub fn json(&self) -> Value {
         let cell = |cell: &Cell| match (cell.failure(), cell.range()) {
             (Some(failure), _) => json!({"failed": failure}),
@@ -135,37 +138,5 @@ fn shown(cell: &Cell) -> String {
         (Some(median), _) => number(median),
         (None, _) if cell.failure().is_some() => "FAILED".to_owned(),
         _ => "N/A".to_owned(),
-    }
-}
-
-/// Three digits that count, thousands apart.
-pub(crate) fn number(value: f64) -> String {
-    if value == 0.0 {
-        return "0".to_owned();
-    }
-    let digits = 2 - value.abs().log10().floor() as i32;
-    let text = format!("{value:.*}", digits.clamp(0, 6) as usize);
-    let (whole, rest) = text.split_at(text.find('.').unwrap_or(text.len()));
-    let mut apart = String::new();
-    for (number, digit) in whole.chars().enumerate() {
-        if number > 0 && (whole.len() - number) % 3 == 0 {
-            apart.push(',');
-        }
-        apart.push(digit);
-    }
-    apart + rest
-}
-
-#[cfg(test)]
-mod tests {
-    use super::number;
-
-    #[test]
-    fn numbers_have_three_digits_that_count() {
-        let shown = [0.0, 0.01234, 1.0, 12.34, 999.4, 12345.6, 1234567.0].map(number);
-        assert_eq!(
-            shown,
-            ["0", "0.0123", "1.00", "12.3", "999", "12,346", "1,234,567"]
-        );
     }
 }

@@ -1,4 +1,4 @@
-//! Runs the rows: contenders in turn, round by round, so that what disturbs hits all alike.
+//! Runs the steps: the columns in turn, round by round, so that a disturbance hits all alike.
 
 use std::fs::File;
 use std::path::Path;
@@ -6,127 +6,68 @@ use std::time::Instant;
 
 use cas_core::{Context, ErrorKind, Result};
 
-use crate::child::Again;
+use crate::child::SelfCommand;
 use crate::column::Contender;
+use crate::lane::{Fixture, Lane};
 use crate::machine::Machine;
-use crate::rows::{Row, Scale};
-use crate::step::{Lane, Shared, Step, measure};
+use crate::rows::Row;
+use crate::scale::Scale;
+use crate::steps::{STAGES, Step};
 use crate::table::{Cell, Head, Table};
 
-/// How many times patience a step may take and yet be run again.
+/// A step that takes longer than this many round times is not run in that column again.
 const SLOW: u32 = 4;
 
 /// What to run, and where.
 pub struct Plan<'a> {
-    /// How much.
+    /// How much is done for each row.
     pub scale: Scale,
-    /// Which rows.
+    /// The rows of the table.
     pub rows: Vec<Row>,
-    /// Which columns.
+    /// The columns of the table.
     pub contenders: &'a [Contender],
-    /// How this program starts itself again.
-    pub again: Again,
-    /// A directory that is there and empty; what is made in it goes before the end.
+    /// The command line that starts this program for a task.
+    pub self_command: SelfCommand,
+    /// An existing, empty directory. It is empty again when the run ends.
     pub directory: &'a Path,
-    /// The day, as the table says it.
+    /// The date that the table shows.
     pub date: String,
-    /// Is told what is measured next.
-    pub tell: &'a dyn Fn(&str),
+    /// Called with a description of each measurement before it begins.
+    pub progress: &'a dyn Fn(&str),
 }
 
-/// Steps that share a store.
-struct Stage {
-    /// What must be there first, whoever asks.
-    first: Option<Step>,
-    steps: &'static [Step],
-    /// Whether the stores of all columns are there at once, so that each step is run for all of
-    /// them before the next; else each column has a fresh store a round, for the sake of space.
-    together: bool,
-}
-
-const STAGES: &[Stage] = &[
-    Stage {
-        first: None,
-        steps: &[Step::Put, Step::Batch, Step::Read, Step::Disk],
-        together: true,
-    },
-    Stage {
-        first: None,
-        steps: &[Step::Large, Step::DiskLarge, Step::Ranges],
-        together: false,
-    },
-    Stage {
-        first: None,
-        steps: &[Step::Stream],
-        together: false,
-    },
-    Stage {
-        first: None,
-        steps: &[Step::Same],
-        together: false,
-    },
-    Stage {
-        first: Some(Step::Fill),
-        steps: &[
-            Step::Stat,
-            Step::Absent,
-            Step::List,
-            Step::Resolve,
-            Step::Label,
-            Step::Edges,
-            Step::Tag,
-            Step::Prepare,
-            Step::Collect(1),
-            Step::Collect(50),
-            Step::Collect(99),
-        ],
-        together: true,
-    },
-    Stage {
-        first: None,
-        steps: &[Step::Reopen],
-        together: false,
-    },
-    Stage {
-        first: None,
-        steps: &[Step::Syncs],
-        together: false,
-    },
-    Stage {
-        first: None,
-        steps: &[Step::SyncsBatched],
-        together: false,
-    },
-];
-
-/// Measures; what a column cannot do is a gap of the table, what fails in it is told there.
+/// Measures the rows in all columns. An operation that a column does not have is shown as N/A, and
+/// a failure is shown in its cell.
 ///
 /// # Errors
-/// Those of the directory.
+/// Errors of the directory.
 pub async fn run(plan: &Plan<'_>) -> Result<Table> {
     let mut run = Run {
         plan,
-        table: table(plan),
+        table: empty_table(plan),
         slow: Vec::new(),
     };
     for stage in STAGES {
-        let wanted = |step: &Step| plan.rows.iter().any(|row| row.step == *step);
-        let first = stage.first.iter().copied();
-        let steps = stage.steps.iter().copied().filter(wanted);
-        let steps: Vec<Step> = match stage.first {
-            Some(first) if !wanted(&first) && !stage.steps.iter().any(wanted) => continue,
-            _ => first.chain(steps).collect(),
-        };
-        let shared = Shared::of(&plan.scale, stage.first.is_some());
-        match stage.together {
-            true => run.together(&steps, &shared).await?,
-            false => run.one_by_one(&steps, &shared).await?,
+        let wanted = |step: &Step| plan.rows.iter().any(|row| step.rows.contains(&row.key));
+        if !stage.steps.iter().any(wanted) {
+            continue;
+        }
+        let steps = stage.steps.iter().enumerate();
+        let steps: Vec<&'static Step> = steps
+            .filter(|(number, step)| stage.on_images && *number == 0 || wanted(step))
+            .map(|(_, step)| step)
+            .collect();
+        let fixture = Fixture::new(&plan.scale, stage.on_images);
+        if stage.together {
+            run.together(&steps, &fixture).await?;
+        } else {
+            run.one_by_one(&steps, &fixture).await?;
         }
     }
     Ok(run.table)
 }
 
-fn table(plan: &Plan<'_>) -> Table {
+fn empty_table(plan: &Plan<'_>) -> Table {
     let head = |contender: &Contender| Head {
         name: contender.name.clone(),
         role: contender.role,
@@ -146,84 +87,76 @@ fn table(plan: &Plan<'_>) -> Table {
 struct Run<'a> {
     plan: &'a Plan<'a>,
     table: Table,
-    /// Steps that took so long in a column that they are not run there again.
-    slow: Vec<(Step, usize)>,
+    /// Steps, by name, that are too slow in a column to be run there again.
+    slow: Vec<(&'static str, usize)>,
 }
 
 impl Run<'_> {
-    async fn together(&mut self, steps: &[Step], shared: &Shared) -> Result<()> {
+    async fn together(&mut self, steps: &[&'static Step], fixture: &Fixture) -> Result<()> {
         let count = self.plan.contenders.len();
-        let lanes = (0..count).map(|number| lane(self.plan, number, shared));
+        let lanes = (0..count).map(|number| open_lane(self.plan, number, fixture));
         let mut lanes: Vec<Lane<'_>> = lanes.collect::<Result<_>>()?;
         for step in steps {
-            for round in 0..self.rounds(*step) {
+            for round in 0..step.rounds(&self.plan.scale) {
                 for turn in 0..count {
                     let number = (round + turn) % count;
-                    self.step(*step, round, number, &mut lanes[number]).await?;
+                    self.step(step, round, number, &mut lanes[number]).await?;
                 }
             }
         }
-        lanes.into_iter().try_for_each(leave)
+        lanes.into_iter().try_for_each(remove_lane)
     }
 
-    async fn one_by_one(&mut self, steps: &[Step], shared: &Shared) -> Result<()> {
+    async fn one_by_one(&mut self, steps: &[&'static Step], fixture: &Fixture) -> Result<()> {
         let count = self.plan.contenders.len();
-        let rounds = steps.iter().map(|step| self.rounds(*step)).max();
-        for round in 0..rounds.unwrap_or(0) {
+        let rounds = steps.iter().map(|step| step.rounds(&self.plan.scale));
+        for round in 0..rounds.max().unwrap_or(0) {
             for turn in 0..count {
                 let number = (round + turn) % count;
-                let mut lane = lane(self.plan, number, shared)?;
+                let mut lane = open_lane(self.plan, number, fixture)?;
                 for step in steps {
-                    if round < self.rounds(*step) {
-                        self.step(*step, round, number, &mut lane).await?;
+                    if round < step.rounds(&self.plan.scale) {
+                        self.step(step, round, number, &mut lane).await?;
                     }
                 }
-                leave(lane)?;
+                remove_lane(lane)?;
             }
         }
         Ok(())
     }
 
-    fn rounds(&self, step: Step) -> usize {
-        match step {
-            // Each of them takes long, and is as good as a round.
-            Step::Large => usize::try_from(self.plan.scale.larges).unwrap_or(usize::MAX),
-            step if step.once() => 1,
-            _ => self.plan.scale.rounds,
-        }
-    }
-
     async fn step(
         &mut self,
-        step: Step,
+        step: &'static Step,
         round: usize,
         number: usize,
         lane: &mut Lane<'_>,
     ) -> Result<()> {
-        if self.slow.contains(&(step, number)) {
+        let name = step.name();
+        if self.slow.contains(&(name, number)) {
             return Ok(());
         }
-        let name = &lane.contender.name;
-        (self.plan.tell)(&format!("{step:?}, round {}, {name}", round + 1));
+        let column = &lane.contender.name;
+        (self.plan.progress)(&format!("{name}, round {}, {column}", round + 1));
         lane.round = round;
         let begun = Instant::now();
-        let outcome = measure(step, lane).await;
-        if begun.elapsed() > SLOW * self.plan.scale.patience {
-            self.slow.push((step, number));
+        let outcome = (step.measure)(lane).await;
+        if begun.elapsed() > SLOW * self.plan.scale.round_time {
+            self.slow.push((name, number));
         }
-        self.note(step, number, outcome);
-        settle(self.plan.directory)
+        self.record(step, number, &outcome);
+        sync(self.plan.directory)
     }
 
-    fn note(&mut self, step: Step, number: usize, outcome: Result<Vec<(&'static str, f64)>>) {
-        let rows = self.table.rows.iter().zip(&mut self.table.cells);
-        for (row, cells) in rows.filter(|(row, _)| row.step == step) {
+    /// Puts the outcome of a step into the cells of its rows.
+    fn record(&mut self, step: &Step, number: usize, outcome: &Result<Vec<f64>>) {
+        for (row, cells) in self.table.rows.iter().zip(&mut self.table.cells) {
+            let Some(index) = step.rows.iter().position(|key| *key == row.key) else {
+                continue;
+            };
             let cell = &mut cells[number];
-            match &outcome {
-                Ok(notes) => {
-                    let found = notes.iter().find(|(key, _)| *key == row.key);
-                    cell.add(found.map(|(_, value)| *value));
-                }
+            match outcome {
+                Ok(values) => cell.add(values.get(index).copied()),
                 Err(error) if error.kind() == ErrorKind::Unsupported => cell.gap(error.to_string()),
                 Err(error) => cell.fail(error.to_string()),
             }
@@ -231,15 +164,15 @@ impl Run<'_> {
     }
 }
 
-/// A column in a directory that is fresh.
-fn lane<'a>(plan: &'a Plan<'_>, number: usize, shared: &'a Shared) -> Result<Lane<'a>> {
+/// Returns a column in a new directory.
+fn open_lane<'a>(plan: &'a Plan<'_>, number: usize, fixture: &'a Fixture) -> Result<Lane<'a>> {
     let directory = plan.directory.join(format!("column-{number}"));
-    std::fs::create_dir(&directory).during("make", directory.display())?;
+    std::fs::create_dir(&directory).during("create", directory.display())?;
     Ok(Lane {
         contender: &plan.contenders[number],
-        again: &plan.again,
+        self_command: &plan.self_command,
         scale: &plan.scale,
-        shared,
+        fixture,
         directory,
         column: None,
         round: 0,
@@ -247,15 +180,15 @@ fn lane<'a>(plan: &'a Plan<'_>, number: usize, shared: &'a Shared) -> Result<Lan
     })
 }
 
-/// Closes the column and removes what it has made.
-fn leave(mut lane: Lane<'_>) -> Result<()> {
+/// Closes the column and removes its directory.
+fn remove_lane(mut lane: Lane<'_>) -> Result<()> {
     lane.column = None;
     let directory = &lane.directory;
     std::fs::remove_dir_all(directory).during("remove", directory.display())
 }
 
-/// What one leaves to be written is not the next one's.
-fn settle(directory: &Path) -> Result<()> {
+/// Writes back what one column left in the page cache, so that the next does not pay for it.
+fn sync(directory: &Path) -> Result<()> {
     let file = File::open(directory).during("open", directory.display())?;
     Ok(rustix::fs::syncfs(&file).map_err(std::io::Error::from)?)
 }

@@ -1,4 +1,4 @@
-//! The column of a store of ours, as a program uses it.
+//! The column of one of our stores, used as a program uses it.
 
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -14,24 +14,24 @@ use cas_core::{
 };
 use tokio::task::JoinSet;
 
-use crate::column::{Blob, Column, Contender, ImageBlobs, Promise, Role, gap};
+use crate::column::{Blob, Column, Contender, ImageBlobs, Promise, Role, not_applicable};
 use crate::data;
 
-/// How many publish at a time where they share a sync.
+/// Number of writers at a time that share a sync.
 const WRITERS: usize = 256;
-/// Blobs of a page of a list.
+/// Number of blobs in a page of a list.
 const PAGE: usize = 1000;
 const LABEL: &str = "example.org/bench";
 
-/// Opens a store in a directory.
+/// A function that opens a store in a directory.
 pub type Open =
     Arc<dyn Fn(PathBuf) -> Pin<Box<dyn Future<Output = Result<Store>> + Send>> + Send + Sync>;
 
-/// Opens a snapshotter in a directory, with its records in a store.
+/// A function that opens a snapshotter in a directory, with its records in a store.
 pub type Snapshots = fn(&Path, Arc<dyn Records>) -> Result<Arc<dyn Snapshotter>>;
 
-/// The column of the stores that `open` opens; snapshots are made by `snapshots`, with their
-/// records in the store.
+/// Returns the column of the stores that `open` opens. `snapshots` opens the snapshotter for the
+/// row `prepare`; without it, that row is N/A.
 pub fn stores(
     name: impl Into<String>,
     promise: Promise,
@@ -75,12 +75,12 @@ impl Column for Stored {
 
     async fn put_batched(&self, blobs: &[Blob]) -> Result<()> {
         let store = &self.store;
-        shared(blobs, |blob| put(store.clone(), blob, Durability::Batched)).await
+        concurrently(blobs, |blob| put(store.clone(), blob, Durability::Batched)).await
     }
 
     async fn fill(&self, images: &[ImageBlobs]) -> Result<()> {
         let store = &self.store;
-        shared(images, |image| fill_one(store.clone(), image)).await?;
+        concurrently(images, |image| put_image(store.clone(), image)).await?;
         self.store.content.flush().await?;
         for image in images {
             self.tag(std::slice::from_ref(&image.name), &image.root)
@@ -91,7 +91,7 @@ impl Column for Stored {
 
     async fn put_large(&self, seed: u64, size: u64) -> Result<()> {
         let key = format!("large-{seed}");
-        large(self.store.clone(), &key, seed, size, Expected::ANY).await
+        put_large(self.store.clone(), &key, seed, size, Expected::ANY).await
     }
 
     async fn put_same(&self, seed: u64, size: u64, writers: usize) -> Result<()> {
@@ -99,7 +99,7 @@ impl Column for Stored {
         let mut all = JoinSet::new();
         for number in 0..writers {
             let (store, key) = (self.store.clone(), format!("same-{number}"));
-            all.spawn(async move { large(store, &key, seed, size, expected).await });
+            all.spawn(async move { put_large(store, &key, seed, size, expected).await });
         }
         joined(all).await
     }
@@ -117,10 +117,10 @@ impl Column for Stored {
         for digest in digests {
             let reader = self.store.content.open(digest).await?;
             let reader = reader.ok_or_else(|| missing(digest))?;
-            let mut at = 0;
-            while at < reader.size() {
-                let piece = reader.read_at(at, data::PIECE).await?;
-                at += piece.len().max(1) as u64;
+            let mut offset = 0;
+            while offset < reader.size() {
+                let piece = reader.read_at(offset, data::PIECE).await?;
+                offset += piece.len().max(1) as u64;
                 bytes += piece.len() as u64;
             }
         }
@@ -199,7 +199,7 @@ impl Column for Stored {
 
     async fn collect(&self) -> Result<usize> {
         let options = GcOptions {
-            // In two days nothing is young any more.
+            // In two days, no blob is too young to be collected.
             now: SystemTime::now() + Duration::from_secs(2 * 24 * 60 * 60),
             ..GcOptions::default()
         };
@@ -208,9 +208,9 @@ impl Column for Stored {
     }
 
     async fn prepare(&self, layers: usize, times: usize) -> Result<Duration> {
-        let open = self.snapshots.ok_or_else(gap)?;
+        let open = self.snapshots.ok_or_else(not_applicable)?;
         let snapshotter = open(&self.directory, Arc::clone(&self.store.records))?;
-        let top = stack(&*snapshotter, layers).await?;
+        let top = build_layers(&*snapshotter, layers).await?;
         let mut taken = Duration::ZERO;
         for _ in 0..times {
             let begun = Instant::now();
@@ -225,8 +225,8 @@ impl Column for Stored {
     }
 }
 
-/// Empty layers on each other, made where they are not there; the name of the uppermost.
-async fn stack(snapshotter: &dyn Snapshotter, layers: usize) -> Result<String> {
+/// Creates a chain of empty layers if it does not exist. Returns the name of its top.
+async fn build_layers(snapshotter: &dyn Snapshotter, layers: usize) -> Result<String> {
     let mut parent: Option<String> = None;
     for number in 0..layers {
         let name = format!("layer-{number}");
@@ -238,7 +238,7 @@ async fn stack(snapshotter: &dyn Snapshotter, layers: usize) -> Result<String> {
         }
         parent = Some(name);
     }
-    parent.ok_or_else(|| Error::invalid("an image without layers"))
+    parent.ok_or_else(|| Error::invalid("an image needs at least one layer"))
 }
 
 async fn put(store: Store, blob: Blob, durability: Durability) -> Result<()> {
@@ -246,7 +246,13 @@ async fn put(store: Store, blob: Blob, durability: Durability) -> Result<()> {
     store.put(&descriptor, blob.data, durability).await
 }
 
-async fn large(store: Store, key: &str, seed: u64, size: u64, expected: Expected) -> Result<()> {
+async fn put_large(
+    store: Store,
+    key: &str,
+    seed: u64,
+    size: u64,
+    expected: Expected,
+) -> Result<()> {
     let mut writer = Writer::begin(&*store.content, key, expected).await?;
     for piece in data::pieces(seed, size) {
         writer.write(piece).await?;
@@ -256,16 +262,16 @@ async fn large(store: Store, key: &str, seed: u64, size: u64, expected: Expected
     published.await.map(|_| ())
 }
 
-/// Stores what a name will keep, children first.
-async fn fill_one(store: Store, image: ImageBlobs) -> Result<()> {
+/// Stores the blobs of an image, children first.
+async fn put_image(store: Store, image: ImageBlobs) -> Result<()> {
     let children = children(&image);
     for child in image.children {
-        relaxed(&store, child, MediaType::OCI_LAYER, Vec::new()).await?;
+        put_relaxed(&store, child, MediaType::OCI_LAYER, Vec::new()).await?;
     }
-    relaxed(&store, image.root, MediaType::OCI_MANIFEST, children).await
+    put_relaxed(&store, image.root, MediaType::OCI_MANIFEST, children).await
 }
 
-async fn relaxed(
+async fn put_relaxed(
     store: &Store,
     blob: Blob,
     media_type: MediaType,
@@ -282,8 +288,8 @@ fn children(image: &ImageBlobs) -> Vec<Digest> {
     image.children.iter().map(|child| child.digest).collect()
 }
 
-/// Does `work` with each item, many at a time.
-async fn shared<T, W, F>(items: &[T], work: W) -> Result<()>
+/// Calls `work` with each item, many at a time.
+async fn concurrently<T, W, F>(items: &[T], work: W) -> Result<()>
 where
     T: Clone + Send + 'static,
     W: Fn(T) -> F,
@@ -294,7 +300,7 @@ where
         if all.len() == WRITERS
             && let Some(ended) = all.join_next().await
         {
-            ended.map_err(|error| Error::internal("a writer ended early").source(error))??;
+            ended.map_err(|error| Error::internal("a writer panicked").source(error))??;
         }
         all.spawn(work(item.clone()));
     }
@@ -303,11 +309,11 @@ where
 
 async fn joined(mut all: JoinSet<Result<()>>) -> Result<()> {
     while let Some(ended) = all.join_next().await {
-        ended.map_err(|error| Error::internal("a writer ended early").source(error))??;
+        ended.map_err(|error| Error::internal("a writer panicked").source(error))??;
     }
     Ok(())
 }
 
 fn missing(digest: &Digest) -> Error {
-    Error::not_found("was stored, and is not there").subject(digest)
+    Error::not_found("the blob was stored before, but does not exist").subject(digest)
 }

@@ -1,12 +1,13 @@
-//! What was measured.
+//! The table: rows, columns, and the values in its cells.
 
 use crate::column::{Promise, Role};
 use crate::machine::Machine;
-use crate::rows::{Better, Row, Scale};
+use crate::rows::{Better, Row};
+use crate::scale::Scale;
 
-/// Values that differ by less than this tie, however often they were measured.
+/// Values that differ by less than this fraction tie.
 const NOISE: f64 = 0.02;
-/// The same, where a row is measured but once.
+/// The same for a value that was measured once.
 const ONCE: f64 = 0.1;
 
 /// The head of a column.
@@ -14,16 +15,16 @@ const ONCE: f64 = 0.1;
 pub struct Head {
     /// Its name.
     pub name: String,
-    /// What it is there for.
+    /// Why it is in the table.
     pub role: Role,
     /// What its acknowledgement means.
     pub promise: Promise,
 }
 
-/// What was measured of one row in one column.
+/// The values of one row in one column.
 #[derive(Clone, Debug, Default)]
 pub struct Cell {
-    /// One value a round, in the order of their size.
+    /// One value for each round, sorted.
     values: Vec<f64>,
     gap: Option<String>,
     failure: Option<String>,
@@ -43,7 +44,7 @@ impl Cell {
         self.failure.get_or_insert(reason);
     }
 
-    /// The median of the values; nothing for a gap, or where the row failed.
+    /// Returns the median, or `None` if there are no values or the row failed.
     pub fn median(&self) -> Option<f64> {
         match self.failure {
             None => self.values.get(self.values.len() / 2).copied(),
@@ -51,23 +52,23 @@ impl Cell {
         }
     }
 
-    /// The least and the largest value.
+    /// Returns the lowest and the highest value, or `None` as [`Cell::median`] does.
     pub fn range(&self) -> Option<(f64, f64)> {
         self.median()?;
         Some((*self.values.first()?, *self.values.last()?))
     }
 
-    /// Why the column does not do it.
+    /// Returns why the cell is N/A.
     pub fn missing(&self) -> Option<&str> {
         self.gap.as_deref()
     }
 
-    /// How it failed.
+    /// Returns how the row failed.
     pub fn failure(&self) -> Option<&str> {
         self.failure.as_deref()
     }
 
-    /// The values that count as the same as the median.
+    /// Returns the range of values that tie with this cell.
     fn spread(&self) -> Option<(f64, f64)> {
         let (median, (least, most)) = (self.median()?, self.range()?);
         let noise = median * if self.values.len() == 1 { ONCE } else { NOISE };
@@ -75,39 +76,38 @@ impl Cell {
     }
 }
 
-/// The one table.
+/// The table.
 #[derive(Clone, Debug)]
 pub struct Table {
     /// Where it was measured.
     pub machine: Machine,
-    /// When.
+    /// When it was measured.
     pub date: String,
-    /// How much was done.
+    /// How much was done for each row.
     pub scale: Scale,
     /// The columns.
     pub columns: Vec<Head>,
     /// The rows.
     pub rows: Vec<Row>,
-    /// The cells, by row and column.
+    /// The cells, by row, then by column.
     pub cells: Vec<Vec<Cell>>,
 }
 
 impl Table {
-    /// The cell of a row in a column.
+    /// Returns the cell of a row and a column, or `None` if the table does not have them.
     pub fn cell(&self, row: &str, column: &str) -> Option<&Cell> {
         let row = self.rows.iter().position(|one| one.key == row)?;
         let column = self.columns.iter().position(|one| one.name == column)?;
         self.cells.get(row)?.get(column)
     }
 
-    /// Numbers of the columns that are shown: all but the floors.
+    /// Returns the indices of the columns that are shown, which are all but the floors.
     pub(crate) fn shown(&self) -> impl Iterator<Item = usize> {
         let shown = |number: &usize| self.columns[*number].role != Role::Floor;
         (0..self.columns.len()).filter(shown)
     }
 
-    /// The columns that are best in a row: the one with the best median, and those whose spread
-    /// meets its own.
+    /// Returns the best columns of a row: the one with the best median, and those that tie with it.
     pub(crate) fn best(&self, row: usize) -> Vec<usize> {
         let (what, cells) = (&self.rows[row], &self.cells[row]);
         let competes = |number: &usize| match self.columns[*number].promise {
@@ -143,7 +143,7 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
-    use crate::rows;
+    use crate::rows::rows;
     use crate::*;
 
     fn cell(values: &[f64]) -> Cell {
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn who_does_not_sync_competes_in_reads_alone() {
+    fn a_column_that_does_not_sync_competes_only_in_reads() {
         let columns: [(Promise, Role, &[f64]); 4] = [
             (Promise::Written, Role::Other, &[1.0, 1.0]),
             (Promise::Volatile, Role::Store, &[0.1, 0.1]),

@@ -13,7 +13,7 @@ use std::time::{Instant, SystemTime};
 use anyhow::{Context, Result, bail, ensure};
 use oci_cas_benches::columns;
 use place::Place;
-use workload::{Again, Plan, Scale, Table, rows, run, task};
+use workload::{Plan, Scale, SelfCommand, Table, rows, run, run_task};
 
 const USAGE: &str = "usage: table [--on DIR] [--rows ROW,ROW] [--columns NAME,NAME] \
                      [--quick|--full] [--write PAGE] [--plots DIR]";
@@ -43,7 +43,7 @@ fn main() -> Result<()> {
         && first == CHILD
     {
         let contenders = columns::all();
-        let done = task(&contenders, column, one, Path::new(directory));
+        let done = run_task(&contenders, column, one, Path::new(directory));
         return Ok(runtime.block_on(done)?);
     }
     let options = options(arguments)?;
@@ -70,13 +70,13 @@ fn main() -> Result<()> {
         scale: options.scale,
         rows: rows(&options.rows)?,
         contenders: &contenders,
-        again: Again {
+        self_command: SelfCommand {
             program: program.clone(),
             arguments: vec![CHILD.into()],
         },
         directory: place.path(),
         date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
-        tell: &|what| eprintln!("{:6.1} s  {what}", begun.elapsed().as_secs_f64()),
+        progress: &|what| eprintln!("{:6.1} s  {what}", begun.elapsed().as_secs_f64()),
     };
     let mut table = runtime.block_on(run(&plan))?;
     table.machine.disk = format!("{} ({})", table.machine.disk, place.kind());

@@ -1,0 +1,77 @@
+//! How much a run does for each row.
+
+use std::time::Duration;
+
+use crate::data::BLOBS_PER_IMAGE;
+
+/// How much is done for each row.
+#[derive(Clone, Debug)]
+pub struct Scale {
+    /// Number of small blobs in one round.
+    pub small_blobs: usize,
+    /// Number of large blobs; each is a round.
+    pub large_blobs: u64,
+    /// Size of a large blob in bytes.
+    pub large_size: u64,
+    /// Size in bytes of the blob that is stored as a stream.
+    pub stream_size: u64,
+    /// Number of images that lists, lookups and collections work on.
+    pub images: u32,
+    /// Number of layers of the image that a snapshot is prepared on.
+    pub layers: usize,
+    /// Number of rounds of each row, except for slow ones.
+    pub rounds: usize,
+    /// Longest time that one round of a row takes. A rate counts what was done by then.
+    pub round_time: Duration,
+}
+
+impl Default for Scale {
+    fn default() -> Self {
+        Scale {
+            small_blobs: 10_000,
+            large_blobs: 4,
+            large_size: 256 << 20,
+            stream_size: 512 << 20,
+            images: 1000,
+            layers: 128,
+            rounds: 3,
+            round_time: Duration::from_secs(2),
+        }
+    }
+}
+
+impl Scale {
+    /// Returns the default scale with a streamed blob of 10 GiB.
+    pub fn full() -> Self {
+        Scale {
+            stream_size: 10 << 30,
+            ..Scale::default()
+        }
+    }
+
+    /// Returns a scale with about a tenth of the work.
+    pub fn quick() -> Self {
+        Scale {
+            small_blobs: 1000,
+            large_blobs: 3,
+            large_size: 64 << 20,
+            stream_size: 256 << 20,
+            images: 100,
+            round_time: Duration::from_millis(500),
+            ..Scale::default()
+        }
+    }
+
+    /// Returns the number of blobs that lists, lookups and collections work on.
+    pub fn image_blobs(&self) -> u32 {
+        self.images * BLOBS_PER_IMAGE
+    }
+
+    /// Returns the free space in bytes that `columns` columns need at most.
+    pub fn space(&self, columns: usize) -> u64 {
+        // A small blob takes blocks for its bytes, its name, its record and the journal of each.
+        let images = u64::from(self.image_blobs()) * (16 << 10);
+        let small = self.small_blobs as u64 * 2 * self.rounds as u64 * (16 << 10);
+        (columns as u64 * images.max(small)).max(2 * self.stream_size.max(self.large_size))
+    }
+}

@@ -1,0 +1,34 @@
+//! Steps that compare what a column takes on disk with what was stored in it.
+
+use cas_core::{Context, Error, Result};
+
+use crate::disk;
+use crate::lane::Lane;
+
+/// Small blobs: those that the steps before stored.
+pub(super) async fn small(lane: &mut Lane<'_>) -> Result<Vec<f64>> {
+    let stored = lane.stored;
+    lane.column().await?;
+    overhead(lane, stored)
+}
+
+/// One large blob: the one that the step before stored.
+pub(super) async fn large(lane: &mut Lane<'_>) -> Result<Vec<f64>> {
+    overhead(lane, lane.scale.large_size)
+}
+
+fn overhead(lane: &Lane<'_>, stored: u64) -> Result<Vec<f64>> {
+    if lane.is_volatile() {
+        return Err(Error::unsupported("the column is not on a disk"));
+    }
+    let directory = &lane.directory;
+    let file = std::fs::File::open(directory).during("open", directory.display())?;
+    // A file system allocates blocks when it writes, and counts them from then on.
+    rustix::fs::syncfs(&file).map_err(std::io::Error::from)?;
+    if stored == 0 {
+        return Err(Error::unsupported(
+            "no other row stored anything to compare with",
+        ));
+    }
+    Ok(vec![disk::taken(directory)? as f64 / stored as f64])
+}

@@ -1,0 +1,77 @@
+//! Steps that run in a child process: for its peak memory, its system calls, or its death.
+
+use std::time::Instant;
+
+use cas_core::{Digest, Error, Result};
+
+use crate::child;
+use crate::data;
+use crate::lane::{Lane, expect, millis};
+
+/// Number of blobs that are stored while system calls are traced.
+const TRACED: usize = 1000;
+const TRACED_BATCH: usize = 4096;
+
+/// Stores one blob as a stream. Returns its rate and the peak memory.
+pub(super) async fn stream(lane: &mut Lane<'_>) -> Result<Vec<f64>> {
+    let size = lane.scale.stream_size;
+    let numbers = lane.task().run(&format!("stream:{size}"))?;
+    let [_, seconds, peak] = numbers[..] else {
+        return Err(Error::internal("the child process printed no measurement"));
+    };
+    let mib = size as f64 / f64::from(1 << 20);
+    Ok(vec![mib / seconds, peak])
+}
+
+/// Removes `percent` of the images, collects them and stores them again. Returns the seconds of
+/// the collection, and its peak memory if it ran in a child process.
+pub(super) async fn collect(lane: &mut Lane<'_>, percent: u32) -> Result<Vec<f64>> {
+    let dead = (lane.scale.images * percent / 100).max(1) as usize;
+    // The first image keeps the names that `tag` gave it.
+    let dead = &lane.fixture.images[1..=dead];
+    let names: Vec<String> = dead.iter().map(|image| image.name.clone()).collect();
+    lane.column().await?.forget(&names).await?;
+    let numbers = if lane.is_volatile() {
+        let begun = Instant::now();
+        let count = lane.column().await?.collect().await?;
+        vec![count as f64, begun.elapsed().as_secs_f64()]
+    } else {
+        lane.column = None;
+        lane.task().run("collect")?
+    };
+    let removed = numbers.first().copied().unwrap_or_default() as usize;
+    expect(
+        "removed blobs",
+        dead.len() * data::BLOBS_PER_IMAGE as usize,
+        removed,
+    )?;
+    lane.column().await?.fill(dead).await?;
+    Ok(numbers.into_iter().skip(1).collect())
+}
+
+/// Opens the column after a writer was killed, and looks up a blob.
+pub(super) async fn reopen(lane: &mut Lane<'_>) -> Result<Vec<f64>> {
+    if lane.is_volatile() {
+        return Err(Error::unsupported("nothing of it outlives the process"));
+    }
+    lane.task().kill_writer()?;
+    let blobs = data::small(child::SEED, child::STORED);
+    let digests: Vec<Digest> = blobs.iter().map(|blob| blob.digest).collect();
+    let begun = Instant::now();
+    let column = lane.column().await?;
+    column.stat(&digests[..1]).await?;
+    let taken = millis(begun);
+    let found = column.stat(&digests).await?;
+    expect("acknowledged blobs", digests.len(), found)?;
+    Ok(vec![taken])
+}
+
+/// Counts the syncs for a blob that is stored alone.
+pub(super) async fn syncs(lane: &mut Lane<'_>) -> Result<Vec<f64>> {
+    Ok(vec![lane.task().syncs("put", TRACED)?])
+}
+
+/// Counts the syncs for a blob that is stored with many others.
+pub(super) async fn syncs_batch(lane: &mut Lane<'_>) -> Result<Vec<f64>> {
+    Ok(vec![lane.task().syncs("batch", TRACED_BATCH)?])
+}
