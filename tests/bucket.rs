@@ -84,15 +84,12 @@ fn collect(root: &Path, over: &AtomicBool) -> usize {
 
 #[test]
 fn two_roots_on_one_bucket_lose_no_image() {
-    let Some(host) = common::moto::service() else {
+    let Some(host) = testkit::s3::service() else {
         return;
     };
     let scratch = tempfile::tempdir().unwrap();
     let archive = demo_archive(scratch.path());
-    let store = format!(
-        "s3://{}/shared?endpoint=http://{host}",
-        common::moto::BUCKET
-    );
+    let store = format!("s3://{}/shared?endpoint=http://{host}", testkit::s3::BUCKET);
     let roots: [PathBuf; 2] = ["left", "right"].map(|name| scratch.path().join(name));
     for root in &roots {
         ok(cas(root).args(["--store", &store, "init"]));

@@ -142,10 +142,10 @@ fn a_directory_through_opendal_shows_what_fs_does() {
 #[cfg(feature = "s3")]
 #[test]
 fn a_bucket_shows_what_fs_does() {
-    let Some(host) = common::moto::service() else {
+    let Some(host) = testkit::s3::service() else {
         return;
     };
-    let bucket = common::moto::BUCKET;
+    let bucket = testkit::s3::BUCKET;
     let store = format!("s3://{bucket}/engines-NUMBER?endpoint=http://{host}");
     assert_as_on_fs(&store, &["small"]);
 }

@@ -7,8 +7,6 @@
     reason = "a test may fail anywhere"
 )]
 
-#[path = "../cas-layer/tests/common/mod.rs"]
-mod archive;
 mod common;
 
 use std::fs;
@@ -17,11 +15,11 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use archive::{Header, Tar};
 use cas::Digest;
 use common::tree::differences;
 use common::{can, cas, fails, ok, real_image};
 use serde_json::{Value, json};
+use testkit::archive::{Header, Tar};
 
 const NAME: &str = "app:1";
 /// The names that the real image gets, which has two tags.

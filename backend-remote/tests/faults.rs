@@ -2,16 +2,14 @@
 #![cfg(feature = "s3")]
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
-mod support;
-
 use backend_remote::RemoteStore;
 use bytes::Bytes;
 use cas_core::content::{Durability, Expected, Writer};
 use cas_core::pool::wait;
 use cas_core::records::{Batch, Expect, Record, Table};
 use cas_core::{ContentExt, ContentStore, ErrorKind, Records, Result};
-use support::proxy::{self, Fault};
-use support::{BUCKET, ask, service};
+use testkit::s3::proxy::{self, Fault};
+use testkit::s3::{BUCKET, ask, service};
 
 fn open(host: &str, path: &str, options: &str) -> Result<RemoteStore> {
     let location = format!("s3://{path}?endpoint=http://{host}{options}");
@@ -161,7 +159,7 @@ fn a_publish_without_a_reply_leaves_a_whole_blob() {
 #[test]
 fn a_deleted_bucket_is_reported() {
     let Some(host) = service() else { return };
-    support::make_bucket(host, "brief");
+    testkit::s3::make_bucket(host, "brief");
     let store = open(host, "brief", "").unwrap();
     let digest = wait(store.put(Bytes::from_static(b"blob"))).unwrap();
     for key in keys(host, "brief", "") {

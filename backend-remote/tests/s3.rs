@@ -1,8 +1,6 @@
 //! Runs the conformance suite on the store in a bucket of S3.
 #![cfg(feature = "s3")]
 
-mod support;
-
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,11 +10,11 @@ use cas_core::Result;
 /// Opens the store of a law, with the law's directory as the prefix. Without a service it skips
 /// the law and returns a store in memory.
 async fn bucket(dir: &Path) -> Result<RemoteStore> {
-    let Some(host) = support::service() else {
+    let Some(host) = testkit::s3::service() else {
         conformance::skip("no moto in target/moto; `cargo xtask setup` installs it");
         return RemoteStore::memory().await;
     };
-    let (bucket, prefix) = (support::BUCKET, dir.display());
+    let (bucket, prefix) = (testkit::s3::BUCKET, dir.display());
     let location = format!("s3://{bucket}{prefix}?endpoint=http://{host}");
     RemoteStore::open_s3(&location.parse()?).await
 }

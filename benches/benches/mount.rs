@@ -4,15 +4,6 @@
 //! `cargo bench --bench mount`, as root.
 #![allow(missing_docs, reason = "a bench has no API")]
 
-#[path = "../src/bin/peers/images.rs"]
-#[allow(dead_code, reason = "the table makes other images of it, too")]
-mod images;
-#[path = "../src/bin/peers/place.rs"]
-mod place;
-#[path = "../src/bin/peers/run.rs"]
-#[allow(dead_code, reason = "the table measures processes with it")]
-mod run;
-
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,7 +12,8 @@ use anyhow::Result;
 use cas::layer::import::{ImportOptions, Source};
 use cas::layer::progress::{Progress, Silent};
 use cas::{Cas, MountOptions};
-use run::finish;
+use oci_cas_benches::images;
+use oci_cas_benches::scratch::{self, Scratch};
 use tokio::runtime::Builder;
 
 const ROUNDS: usize = 50;
@@ -29,12 +21,12 @@ const TALL: usize = 128;
 
 fn main() -> Result<()> {
     let runtime = Builder::new_current_thread().enable_time().build()?;
-    let place = place::Place::new(None, Path::new(place::MEMORY), 8 << 30)?;
-    println!("median of {ROUNDS}, {}", place.kind());
+    let scratch = Scratch::new(None, Path::new(scratch::MEMORY), 8 << 30)?;
+    println!("median of {ROUNDS}, {}", scratch.kind());
     for layers in [6, TALL] {
-        let layout = place.path().join(format!("layout-{layers}"));
+        let layout = scratch.path().join(format!("layout-{layers}"));
         images::tall(layers, &layout)?;
-        let root = place.path().join(format!("root-{layers}"));
+        let root = scratch.path().join(format!("root-{layers}"));
         for (name, writable) in [("read-only", false), ("writable", true)] {
             let took = runtime.block_on(mounted(&root, &layout, writable))?;
             println!("{layers} layers, {name}: {took:.2?}");

@@ -1,3 +1,6 @@
-//! The columns of the table: our backends as a program opens them, and what they are held against.
+//! What the benches share: the columns of the table, and what runs need around them.
 
 pub mod columns;
+pub mod images;
+pub mod process;
+pub mod scratch;

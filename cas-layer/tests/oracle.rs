@@ -14,7 +14,7 @@ use std::sync::LazyLock;
 use cas_core::snapshot::Mount;
 use cas_layer::apply::Tree;
 use cas_layer::tar::Reader;
-use common::{Cage, Header, Tar, read_all, record};
+use common::{Apply, Cage, Header, Tar, read_all, record};
 use proptest::collection::vec;
 use proptest::prelude::*;
 

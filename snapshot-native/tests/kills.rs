@@ -7,17 +7,14 @@
     reason = "helpers of tests"
 )]
 
-#[path = "support/kills.rs"]
-mod kills;
-
 use std::path::Path;
 use std::sync::Arc;
 
 use cas_core::snapshot::Commit;
 use cas_core::{Labels, Result, Snapshotter};
 use cas_records_sqlite::SqliteRecords;
-use kills::{LAYERS, Scenario, acknowledge, fill, tree};
 use snapshot_native::NativeSnapshotter;
+use testkit::kills::{self, LAYERS, Opened, Scenario, acknowledge, fill, tree};
 
 struct Native;
 
@@ -34,8 +31,10 @@ impl Scenario for Native {
         "unlinkat",
     ];
 
-    fn open(root: &Path, records: Arc<SqliteRecords>) -> Result<Arc<dyn Snapshotter>> {
-        Ok(Arc::new(NativeSnapshotter::open(root, records)?))
+    fn open(root: &Path) -> Result<Opened> {
+        let records = Arc::new(SqliteRecords::open(&root.join("records.db"))?);
+        let store = NativeSnapshotter::open(root, records.clone())?;
+        Ok((Arc::new(store), records))
     }
 
     async fn make_layers(store: &dyn Snapshotter) -> Result<()> {

@@ -7,9 +7,6 @@
     reason = "helpers of tests"
 )]
 
-#[path = "../../snapshot-native/tests/support/kills.rs"]
-mod kills;
-
 use std::fs::{self, File};
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -19,8 +16,8 @@ use cas_core::snapshot::Commit;
 use cas_core::{Labels, Result, Snapshotter};
 use cas_host::{overlay, syncfs};
 use cas_records_sqlite::SqliteRecords;
-use kills::{LAYERS, Scenario, acknowledge, fill, tree};
 use snapshot_overlay::OverlaySnapshotter;
+use testkit::kills::{self, LAYERS, Opened, Scenario, acknowledge, fill, tree};
 
 struct Overlay;
 
@@ -42,8 +39,10 @@ impl Scenario for Overlay {
         "pwrite64",
     ];
 
-    fn open(root: &Path, records: Arc<SqliteRecords>) -> Result<Arc<dyn Snapshotter>> {
-        Ok(Arc::new(OverlaySnapshotter::open(root, records)?))
+    fn open(root: &Path) -> Result<Opened> {
+        let records = Arc::new(SqliteRecords::open(&root.join("records.db"))?);
+        let store = OverlaySnapshotter::open(root, records.clone())?;
+        Ok((Arc::new(store), records))
     }
 
     /// Fills all trees, then syncs once, then commits from the lowest layer up.

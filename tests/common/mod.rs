@@ -9,10 +9,6 @@
 pub(crate) mod shop;
 pub(crate) mod tree;
 
-#[cfg(feature = "s3")]
-#[path = "../../backend-remote/tests/support/mod.rs"]
-pub(crate) mod moto;
-
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;

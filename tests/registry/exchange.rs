@@ -7,10 +7,10 @@ use std::path::Path;
 use cas::Digest;
 use serde_json::Value;
 
-use crate::cas;
+use super::cas;
+use super::docker::{PROGRAM, Registry};
 use crate::common::shop::{ALL, GZIP, MULTI, Shop, names, skopeo};
 use crate::common::{can, fails, ok, real_image, tree};
-use crate::docker::{PROGRAM, Registry};
 
 /// The name that the image `name` of the shop has at a registry.
 fn there(registry: &Registry, name: &str) -> String {

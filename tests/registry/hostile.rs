@@ -8,11 +8,11 @@ use std::time::Duration;
 use cas::MediaType;
 use serde_json::json;
 
-use crate::cas;
+use super::cas;
+use super::fake::{Answer, Fake, Request};
+use super::sample::Sample;
 use crate::common::shop::names;
 use crate::common::{fails, ok};
-use crate::fake::{Answer, Fake, Request};
-use crate::sample::Sample;
 
 /// Pulls from a registry whose answers are spoiled; what the tool says as it ends with `code`.
 fn refused(

@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use crate::cas;
+use super::cas;
+use super::docker::{PASSWORD, PROGRAM, Registry, USER};
+use super::fake::{Answer, Fake, Request};
+use super::sample::Sample;
 use crate::common::shop::{GZIP, Shop};
 use crate::common::{can, fails, ok};
-use crate::docker::{PASSWORD, PROGRAM, Registry, USER};
-use crate::fake::{Answer, Fake, Request};
-use crate::sample::Sample;
 
 /// `me:pass:word`.
 pub(crate) const AUTH: &str = "bWU6cGFzczp3b3Jk";

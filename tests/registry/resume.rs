@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::cas;
+use super::cas;
+use super::fake::{Answer, Fake};
+use super::sample::Sample;
 use crate::common::shop::names;
 use crate::common::{fails, ok};
-use crate::fake::{Answer, Fake};
-use crate::sample::Sample;
 
 /// Larger than what may be on its way in memory.
 const LARGE: usize = 6 << 20;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use cas::{Descriptor, MediaType};
 use serde_json::{Value, json};
 
-use crate::fake::{Answer, Request};
+use super::fake::{Answer, Request};
 
 /// A manifest with its configuration and layers.
 #[derive(Clone)]

@@ -7,11 +7,11 @@ use std::sync::{Arc, OnceLock};
 
 use serde_json::{Value, json};
 
-use crate::cas;
+use super::cas;
+use super::fake::{Answer, Fake, Request};
+use super::login::{AUTH, log_in};
+use super::sample::Sample;
 use crate::common::{fails, ok, text};
-use crate::fake::{Answer, Fake, Request};
-use crate::login::{AUTH, log_in};
-use crate::sample::Sample;
 
 /// The scope of an operation on the image of [`Fake::image`], as a query has it.
 const PULL: &str = "scope=repository%3Ateam%2Fapp%3Apull";

@@ -8,8 +8,8 @@ use cas_core::ErrorKind;
 
 use cas_core::limit;
 
-use crate::common::{Cage, Tar};
-use crate::{names, read};
+use super::{names, read};
+use crate::common::{Apply, Cage, Tar};
 
 #[test]
 fn types_replace_each_other() {

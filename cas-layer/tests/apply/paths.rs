@@ -8,8 +8,8 @@ use std::path::Path;
 
 use cas_core::ErrorKind;
 
-use crate::common::{Cage, Header, Tar};
-use crate::{names, read};
+use super::{names, read};
+use crate::common::{Apply, Cage, Header, Tar};
 
 #[test]
 fn hostile_paths_stay_inside() {

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use cas_core::ErrorKind;
 
-use crate::common::{Cage, Tar};
+use crate::common::{Apply, Cage, Tar};
 
 #[test]
 fn sparse_files_stay_sparse() {

@@ -13,9 +13,9 @@ use cas_layer::export::{ExportOptions, Target, export};
 use cas_layer::progress::Silent;
 use serde_json::json;
 
-use crate::flawed::{Flaw, Flawed};
-use crate::source::{Files, OWN, noise};
-use crate::{bytes_of, docker, for_platform, images, memory, source, store_of, take};
+use super::flawed::{Flaw, Flawed};
+use super::{bytes_of, docker, for_platform, images, memory, source, store_of, take};
+use crate::common::source::{Files, OWN, noise};
 
 /// Fails with `kind`, and leaves the existing file and its directory unchanged.
 async fn refused(store: &Store, options: &ExportOptions, kind: ErrorKind) -> String {

@@ -7,10 +7,10 @@ use cas_layer::export::{ExportOptions, Target, export};
 use cas_layer::progress::Silent;
 use serde_json::{Value, json};
 
-use crate::source::{Files, blob_path, noise, zstd};
-use crate::{
+use super::{
     Sink, Warned, bytes_of, docker, for_platform, images, members, memory, source, strict, take,
 };
+use crate::common::source::{Files, blob_path, noise, zstd};
 
 /// An image of one zstd layer.
 pub(crate) fn zstd_image(files: &mut Files) -> Descriptor {

@@ -7,8 +7,8 @@ use cas_core::error::ErrorKind;
 use cas_core::{Descriptor, MediaType};
 use cas_layer::import::{ImportOptions, Source};
 
-use crate::source::{Files, OWN, blob_path, gzip, header, in_file, in_stream, noise};
-use crate::{for_platform, look, store, take};
+use super::{for_platform, look, store, take};
+use crate::common::source::{Files, OWN, blob_path, gzip, header, in_file, in_stream, noise};
 
 /// Makes a valid layout invalid.
 type Change = fn(&mut Files, Descriptor);

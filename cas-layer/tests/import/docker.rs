@@ -6,8 +6,8 @@ use cas_core::{Descriptor, Digest, Document, MediaType, Store};
 use cas_layer::import::ImportOptions;
 use serde_json::json;
 
-use crate::source::{Files, gzip, in_file, in_stream, noise};
-use crate::{for_platform, look, named, store, take};
+use super::{for_platform, look, named, store, take};
+use crate::common::source::{Files, gzip, in_file, in_stream, noise};
 
 /// Makes a valid archive invalid.
 type Change = fn(&mut Files);

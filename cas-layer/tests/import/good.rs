@@ -10,8 +10,8 @@ use cas_core::image::Reference;
 use cas_core::{Descriptor, Digest, Error, Image, ImageStore, MediaType, Platform, Result, Store};
 use cas_layer::import::{ImportOptions, Source};
 
-use crate::source::{Files, OWN, blob_path, gzip, in_file, in_stream, noise, zstd};
-use crate::{Seen, for_platform, look, named, store, take};
+use super::{Seen, for_platform, look, named, store, take};
+use crate::common::source::{Files, OWN, blob_path, gzip, in_file, in_stream, noise, zstd};
 
 fn names(images: &[Image]) -> Vec<&str> {
     images.iter().map(|image| image.name.as_str()).collect()

@@ -6,8 +6,8 @@ use cas_core::error::ErrorKind;
 use cas_core::{ContentExt, Digest, MediaType};
 use cas_layer::unpack::to_directory;
 
-use crate::source::{Files, zstd};
-use crate::{LAYERS, expected, image, image_of, silent, store, tree};
+use super::{LAYERS, expected, image, image_of, silent, store, tree};
+use crate::common::source::{Files, zstd};
 
 #[tokio::test]
 async fn an_absent_or_an_empty_directory_is_filled() {

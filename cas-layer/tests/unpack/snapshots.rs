@@ -11,7 +11,7 @@ use cas_core::{ContentExt, Digest, Labels, Snapshotter};
 use cas_layer::unpack::{Target, to_snapshots};
 use snapshot_native::NativeSnapshotter;
 
-use crate::{LAYERS, expected, image, silent, store, tree};
+use super::{LAYERS, expected, image, silent, store, tree};
 
 fn snapshotter(root: &Path) -> NativeSnapshotter {
     NativeSnapshotter::open(root, Arc::new(MemoryStore::new())).unwrap()

@@ -5,7 +5,7 @@ use std::io::Write;
 use cas::{Digest, ErrorKind, MediaType, limit};
 
 use super::{CORRUPT, Case, Make, harmless, pax, refused};
-use crate::archive::{Header, Tar, record};
+use testkit::archive::{Header, Tar, record};
 
 pub(super) const ALL: &[Make] = &[
     // Whiteouts, and what an overlay takes for its own.

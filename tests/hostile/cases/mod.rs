@@ -6,8 +6,8 @@ mod paths;
 
 use cas::{Digest, ErrorKind, MediaType};
 
-use crate::archive::Tar;
-use crate::cage::Cage;
+use super::cage::Cage;
+use testkit::archive::Tar;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {

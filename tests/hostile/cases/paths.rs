@@ -3,7 +3,7 @@
 use cas::{ErrorKind, limit};
 
 use super::{CORRUPT, Make, harmless, pax, refused};
-use crate::archive::{Header, Tar};
+use testkit::archive::{Header, Tar};
 
 /// Up to the cage, from each of its roots.
 const UP: &str = "../../../..";

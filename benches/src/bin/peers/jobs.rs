@@ -8,8 +8,8 @@ use anyhow::{Context, Result};
 
 use super::daemon::{Containerd, Registry};
 use super::floor;
-use super::images::Image;
-use super::run::{Sample, finish, measure};
+use oci_cas_benches::images::Image;
+use oci_cas_benches::process::{Sample, finish, measure};
 
 /// Does the job in a directory, which it may make.
 type Run<'a> = Box<dyn Fn(&Path) -> Result<Sample> + 'a>;

@@ -7,10 +7,7 @@
 
 mod daemon;
 mod floor;
-mod images;
 mod jobs;
-mod place;
-mod run;
 mod warm;
 
 use std::path::{Path, PathBuf};
@@ -19,10 +16,10 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use daemon::Registry;
-use images::Image;
 use jobs::{Contender, Jobs, Subject};
-use place::Place;
-use run::{Sample, finish};
+use oci_cas_benches::images::{self, Image};
+use oci_cas_benches::process::{self, Sample, finish};
+use oci_cas_benches::scratch::{self, Scratch};
 
 const USAGE: &str = "usage: peers [--rounds N] [--on DIR] [--image LAYOUT:TAG] \
                      [import|unpacked|zstd|fat|tree|mount|tall|pull]...";
@@ -40,7 +37,7 @@ struct Options {
 }
 
 fn main() -> Result<()> {
-    if let Some(code) = run::as_child()? {
+    if let Some(code) = process::as_child()? {
         std::process::exit(code);
     }
     if floor::as_child()? {
@@ -51,11 +48,11 @@ fn main() -> Result<()> {
         "no target/release/cas; run `cargo build --release` first, or `cargo xtask bench`",
     )?;
     let image = Image::parse(&options.image)?;
-    let place = Place::new(options.on.as_deref(), Path::new(place::MEMORY), SIZE)?;
-    println!("{}\n", header(&place)?);
+    let scratch = Scratch::new(options.on.as_deref(), Path::new(scratch::MEMORY), SIZE)?;
+    println!("{}\n", header(&scratch)?);
     let table = Table {
         jobs: Jobs { cas },
-        place: place.path(),
+        directory: scratch.path(),
         options: &options,
     };
     table.print(image)
@@ -86,7 +83,7 @@ fn options() -> Result<Options> {
     Ok(options)
 }
 
-fn header(place: &Place) -> Result<String> {
+fn header(scratch: &Scratch) -> Result<String> {
     let version = |program: &str| -> Result<String> {
         let out = Command::new(program).arg("--version").output();
         let out = out.with_context(|| format!("no {program}; `cargo xtask setup` installs it"))?;
@@ -102,14 +99,14 @@ fn header(place: &Place) -> Result<String> {
         version("skopeo")?,
         version("umoci")?,
         version("containerd")?,
-        place.kind(),
+        scratch.kind(),
         std::thread::available_parallelism()?
     ))
 }
 
 struct Table<'a> {
     jobs: Jobs,
-    place: &'a Path,
+    directory: &'a Path,
     options: &'a Options,
 }
 
@@ -120,11 +117,11 @@ impl Table<'_> {
     }
 
     fn print(&self, image: Image) -> Result<()> {
-        let at = |name: &str| self.place.join(name);
+        let at = |name: &str| self.directory.join(name);
         let plain = Subject::new(image, at("plain.tar"))?;
         let present = at("present");
         self.jobs.present(&present, &plain.archive)?;
-        warm::touch_memory(self.place)?;
+        warm::touch_memory(self.directory)?;
         println!("| job | by | s (range) | cas / it | peak, MiB |\n|---|---|---|---|---|");
         if self.wants("import") {
             self.job("import", &self.jobs.imports(&plain))?;
@@ -166,11 +163,11 @@ impl Table<'_> {
         for round in 0..self.options.rounds {
             for turn in 0..contenders.len() {
                 let one = (round + turn) % contenders.len();
-                let fresh = self.place.join(format!("run-{round}-{turn}"));
+                let fresh = self.directory.join(format!("run-{round}-{turn}"));
                 samples[one].push((contenders[one].run)(&fresh)?);
                 std::fs::remove_dir_all(&fresh)?;
                 // What one leaves to be written is not the next one's.
-                finish(Command::new("sync").arg("-f").arg(self.place))?;
+                finish(Command::new("sync").arg("-f").arg(self.directory))?;
             }
         }
         let summaries: Vec<Summary> = samples.into_iter().map(Summary::of).collect();

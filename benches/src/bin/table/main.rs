@@ -3,16 +3,12 @@
 //! Without `--on` it makes a journaled ext4 on a loop device (root). `--write` puts the table between
 //! the markers of a page, else it is printed.
 
-#[path = "../peers/place.rs"]
-mod place;
-
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Instant, SystemTime};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use oci_cas_benches::columns;
-use place::Place;
+use oci_cas_benches::scratch::Scratch;
 use workload::{Plan, Scale, SelfCommand, Table, rows, run, run_task};
 
 const USAGE: &str = "usage: table [--on DIR] [--rows ROW,ROW] [--columns NAME,NAME] \
@@ -64,7 +60,7 @@ fn main() -> Result<()> {
     // On a disk, for what a sync costs is what the rows are about.
     let program = std::env::current_exe()?;
     let beneath = program.parent().context("the program is nowhere")?;
-    let place = Place::new(options.on.as_deref(), beneath, SIZE)?;
+    let scratch = Scratch::new(options.on.as_deref(), beneath, SIZE)?;
     let begun = Instant::now();
     let plan = Plan {
         scale: options.scale,
@@ -74,12 +70,12 @@ fn main() -> Result<()> {
             program: program.clone(),
             arguments: vec![CHILD.into()],
         },
-        directory: place.path(),
+        directory: scratch.path(),
         date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
         progress: &|what| eprintln!("{:6.1} s  {what}", begun.elapsed().as_secs_f64()),
     };
     let mut table = runtime.block_on(run(&plan))?;
-    table.machine.disk = format!("{} ({})", table.machine.disk, place.kind());
+    table.machine.disk = format!("{} ({})", table.machine.disk, scratch.kind());
     eprintln!("{:6.1} s  done", begun.elapsed().as_secs_f64());
     publish(&table, options.page.as_deref(), options.plots.as_deref())
 }
@@ -142,11 +138,4 @@ fn between(page: &str, text: &str) -> Result<String> {
         .split_once(to)
         .with_context(|| format!("no {to} in the page"))?;
     Ok(format!("{head}{from}\n{text}{to}{tail}"))
-}
-
-/// Runs a command that must succeed.
-fn finish(command: &mut Command) -> Result<()> {
-    let output = command.output()?;
-    ensure!(output.status.success(), "{command:?}: {output:?}");
-    Ok(())
 }

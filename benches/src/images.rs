@@ -1,5 +1,4 @@
-//! Images that are made for the table from the one that is given: OCI layouts, and archives of
-//! them.
+//! Images for the benches, as OCI layouts: made from a given image, or from nothing.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Write};
@@ -11,17 +10,22 @@ use flate2::bufread::MultiGzDecoder;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::run::finish;
+use crate::process::finish;
 
-/// A layout and a tag in it.
-pub(super) struct Image {
-    pub(super) layout: PathBuf,
-    pub(super) tag: String,
+/// An OCI layout, and a tag in it.
+pub struct Image {
+    /// The directory of the layout.
+    pub layout: PathBuf,
+    /// The tag.
+    pub tag: String,
 }
 
 impl Image {
-    /// From `LAYOUT:TAG`.
-    pub(super) fn parse(text: &str) -> Result<Self> {
+    /// Parses `LAYOUT:TAG`.
+    ///
+    /// # Errors
+    /// A text without a colon, or a layout that does not exist.
+    pub fn parse(text: &str) -> Result<Self> {
         let (layout, tag) = text.rsplit_once(':').context("an image is LAYOUT:TAG")?;
         let layout = Path::new(layout).canonicalize().with_context(|| {
             format!("no image at {layout}; `cargo xtask long` makes it, see CONTRIBUTING.md")
@@ -32,19 +36,25 @@ impl Image {
         })
     }
 
-    /// As `skopeo` names it.
-    pub(super) fn source(&self) -> String {
+    /// Returns the name that `skopeo` uses for it.
+    pub fn source(&self) -> String {
         format!("oci:{}:{}", self.layout.display(), self.tag)
     }
 
-    /// Writes an archive of it.
-    pub(super) fn archive(&self, path: &Path) -> Result<()> {
+    /// Writes it to an OCI archive.
+    ///
+    /// # Errors
+    /// An error of `skopeo`.
+    pub fn archive(&self, path: &Path) -> Result<()> {
         let target = format!("oci-archive:{}:{}", path.display(), self.tag);
         finish(Command::new("skopeo").args(["copy", "-q", &self.source(), &target]))
     }
 
-    /// The paths of its layers.
-    pub(super) fn layers(&self) -> Result<Vec<PathBuf>> {
+    /// Returns the paths of its layers.
+    ///
+    /// # Errors
+    /// A layout without the tag, or one that cannot be read.
+    pub fn layers(&self) -> Result<Vec<PathBuf>> {
         let index = self.json(Path::new("index.json"))?;
         let named = |entry: &&Value| {
             entry["annotations"]["org.opencontainers.image.ref.name"] == self.tag.as_str()
@@ -69,8 +79,11 @@ fn blob(digest: &Value) -> Result<PathBuf> {
     Ok(Path::new("blobs").join(digest.replace(':', "/")))
 }
 
-/// An image of one layer that has all members of the layers of `image`.
-pub(super) fn fat(image: &Image, layout: &Path) -> Result<Image> {
+/// Creates an image of one layer that has all members of the layers of `image`.
+///
+/// # Errors
+/// Errors of the file system, or of an image that cannot be read.
+pub fn fat(image: &Image, layout: &Path) -> Result<Image> {
     let mut made = Layout::new(layout)?;
     made.layer(|out| {
         let mut tar = tar::Builder::new(out);
@@ -78,7 +91,7 @@ pub(super) fn fat(image: &Image, layout: &Path) -> Result<Image> {
             let layer = MultiGzDecoder::new(BufReader::new(File::open(layer)?));
             for member in tar::Archive::new(layer).entries()?.raw(true) {
                 let mut member = member?;
-                // containerd lets a whiteout hide what the same layer has.
+                // In containerd, a whiteout also hides files of its own layer.
                 let path = member.path()?.into_owned();
                 let name = path.file_name().unwrap_or_default();
                 if name.as_encoded_bytes().starts_with(b".wh.") {
@@ -92,8 +105,11 @@ pub(super) fn fat(image: &Image, layout: &Path) -> Result<Image> {
     made.finish()
 }
 
-/// An image of as many layers with a file each.
-pub(super) fn tall(layers: usize, layout: &Path) -> Result<Image> {
+/// Creates an image of `layers` layers with one file each.
+///
+/// # Errors
+/// Errors of the file system.
+pub fn tall(layers: usize, layout: &Path) -> Result<Image> {
     let mut made = Layout::new(layout)?;
     for layer in 0..layers {
         made.layer(|out| {
@@ -108,8 +124,11 @@ pub(super) fn tall(layers: usize, layout: &Path) -> Result<Image> {
     made.finish()
 }
 
-/// The same image with layers of zstd, at the level that tools use.
-pub(super) fn zstd(image: &Image, layout: &Path) -> Result<Image> {
+/// Creates a copy of an image with its layers compressed by zstd, at the default level of tools.
+///
+/// # Errors
+/// Errors of the file system, or of an image that cannot be read.
+pub fn zstd(image: &Image, layout: &Path) -> Result<Image> {
     let mut made = Layout::new(layout)?;
     for layer in image.layers()? {
         let mut layer = MultiGzDecoder::new(BufReader::new(File::open(layer)?));
@@ -118,7 +137,7 @@ pub(super) fn zstd(image: &Image, layout: &Path) -> Result<Image> {
     made.finish()
 }
 
-/// A layout that is being written.
+/// A layout that is written.
 struct Layout {
     path: PathBuf,
     layers: Vec<Value>,
@@ -204,7 +223,7 @@ impl Layout {
     }
 }
 
-/// Hashes what passes.
+/// A writer that hashes what passes through it.
 struct Hashed<W> {
     inner: W,
     hash: Sha256,

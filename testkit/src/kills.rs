@@ -1,6 +1,8 @@
-//! A snapshotter that is killed at every system call that changes the disk. What was acknowledged
-//! must exist with its content, records and directories must agree, and the same work must then
-//! succeed.
+//! Kills a snapshotter at each system call that changes the disk, and checks that what it had
+//! acknowledged exists, that records and directories agree, and that the same work then succeeds.
+//!
+//! A test binary implements [`Scenario`], and has a test named `task` that calls [`task`] and one that
+//! calls [`kill_everywhere`]. The latter runs the binary again under strace, for `task` alone.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -12,33 +14,42 @@ use std::sync::Arc;
 use cas_core::pool::wait;
 use cas_core::records::Snapshots;
 use cas_core::snapshot::{Info, Mount, SnapshotKind, Usage};
-use cas_core::{Labels, Result, Snapshotter};
+use cas_core::{Labels, Records, Result, Snapshotter};
 use cas_host::mount;
-use cas_records_sqlite::SqliteRecords;
 
-/// The root for the test binary when it runs itself.
+/// The environment variable with the root directory, in the process that is killed.
 const ROOT: &str = "CAS_TEST_ROOT";
 
-/// The layers that are made, each on the previous one.
-pub(crate) const LAYERS: [&str; 3] = ["one", "two", "three"];
+/// The layers that are made, each on top of the one before.
+pub const LAYERS: [&str; 3] = ["one", "two", "three"];
 
 /// A snapshotter, and the work during which it is killed.
-pub(crate) trait Scenario {
+pub trait Scenario {
     /// The system calls of the work that change the disk.
     const CALLS: &'static [&'static str];
 
-    fn open(root: &Path, records: Arc<SqliteRecords>) -> Result<Arc<dyn Snapshotter>>;
+    /// Opens the snapshotter below `root`, and its records.
+    ///
+    /// # Errors
+    /// Errors of the snapshotter.
+    fn open(root: &Path) -> Result<Opened>;
 
-    /// Makes the missing [`LAYERS`] after an interrupted run, and [`acknowledge`]s each layer that
-    /// is committed.
-    async fn make_layers(store: &dyn Snapshotter) -> Result<()>;
+    /// Makes the missing ones of [`LAYERS`], whatever an earlier run left behind. Calls
+    /// [`acknowledge`] for each layer that is committed.
+    fn make_layers(store: &dyn Snapshotter) -> impl Future<Output = Result<()>>;
 
-    /// Panics unless `tree` shows what the layers up to `index` have in addition to [`fill`].
+    /// Panics unless `tree` shows what the scenario adds to [`fill`] up to the layer with this index.
     fn check_tree(_tree: &Path, _index: usize) {}
 }
 
+/// A snapshotter and its records.
+pub type Opened = (Arc<dyn Snapshotter>, Arc<dyn Records>);
+
 /// Writes the content that the layer `name` has in each scenario.
-pub(crate) fn fill(tree: &Path, name: &str) -> std::io::Result<()> {
+///
+/// # Errors
+/// Errors of the file system.
+pub fn fill(tree: &Path, name: &str) -> std::io::Result<()> {
     std::fs::create_dir(tree.join(name))?;
     std::fs::write(tree.join(name).join("file"), name)?;
     std::fs::hard_link(tree.join(name).join("file"), tree.join(name).join("link"))?;
@@ -46,27 +57,36 @@ pub(crate) fn fill(tree: &Path, name: &str) -> std::io::Result<()> {
 }
 
 /// Returns the directory of a snapshot that is a bind mount.
-pub(crate) fn tree(mounts: &[Mount]) -> PathBuf {
+///
+/// # Panics
+/// For other mounts.
+pub fn tree(mounts: &[Mount]) -> PathBuf {
     match mounts {
         [Mount::Bind { source, .. }] => source.clone(),
         other => panic!("{other:?}"),
     }
 }
 
-/// Acknowledges a step.
-pub(crate) fn acknowledge(step: &str) {
+/// Prints that a step is done, for the process that kills this one.
+///
+/// # Panics
+/// If it cannot be printed.
+pub fn acknowledge(step: &str) {
     let mut out = std::io::stdout().lock();
     writeln!(out, "did {step}").unwrap();
     out.flush().unwrap();
 }
 
-/// The body of the test `task`, which is the process that is killed. It uses one thread, because
-/// strace counts the calls of each thread.
-pub(crate) fn task<S: Scenario>() {
+/// Does the work, in the process that is killed; does nothing in others. All of it runs on one
+/// thread, because strace counts the calls of each thread.
+///
+/// # Panics
+/// If the work fails.
+pub fn task<S: Scenario>() {
     let Some(root) = std::env::var_os(ROOT) else {
         return;
     };
-    let (store, _) = open::<S>(Path::new(&root));
+    let (store, _) = S::open(Path::new(&root)).unwrap();
     wait(async {
         S::make_layers(&*store).await.unwrap();
         scratch(&*store).await.unwrap();
@@ -74,18 +94,13 @@ pub(crate) fn task<S: Scenario>() {
     });
 }
 
-/// Prepares and removes the snapshot of a container.
+/// Creates a writable snapshot, and removes it.
 async fn scratch(store: &dyn Snapshotter) -> Result<()> {
     if store.stat("scratch").await?.is_none() {
         let top = LAYERS.last().copied();
         store.prepare("scratch", top, Labels::new()).await?;
     }
     store.remove("scratch").await
-}
-
-fn open<S: Scenario>(root: &Path) -> (Arc<dyn Snapshotter>, Arc<SqliteRecords>) {
-    let records = Arc::new(SqliteRecords::open(&root.join("records.db")).unwrap());
-    (S::open(root, records.clone()).unwrap(), records)
 }
 
 fn run(root: &Path, before: &[&str]) -> Output {
@@ -102,9 +117,9 @@ fn acknowledged(output: &Output) -> Vec<String> {
     steps.map(str::to_owned).collect()
 }
 
-/// Opens the root and checks it against what was acknowledged.
+/// Opens the root, and compares all of it with what was acknowledged.
 fn check<S: Scenario>(root: &Path, acknowledged: &[String], context: &str) {
-    let (store, records) = open::<S>(root);
+    let (store, records) = S::open(root).expect(context);
     wait(async {
         for info in store.walk(None, 100).await.expect(context) {
             check_snapshot::<S>(&*store, &info, context).await;
@@ -122,7 +137,8 @@ fn check<S: Scenario>(root: &Path, acknowledged: &[String], context: &str) {
     });
 }
 
-/// Checks that a recorded snapshot has its directories, and a layer all content up to it.
+/// Checks that a recorded snapshot has its directories, and that a layer shows its own content and
+/// that of the layers below.
 async fn check_snapshot<S: Scenario>(store: &dyn Snapshotter, info: &Info, context: &str) {
     if info.kind != SnapshotKind::Committed {
         for dir in store.mounts(&info.key).await.unwrap().iter().flat_map(dirs) {
@@ -161,27 +177,30 @@ fn directories(root: &Path) -> BTreeSet<u64> {
         .collect()
 }
 
-/// Returns a directory in memory: a kill loses nothing that the kernel has, so a disk would only be
-/// slower.
+/// Returns a directory in memory: a killed process loses nothing that it gave to the kernel, so no
+/// disk is needed.
 fn in_memory() -> tempfile::TempDir {
     let memory = tempfile::tempdir_in("/dev/shm");
     memory.or_else(|_| tempfile::tempdir()).unwrap()
 }
 
-/// Kills the task at each of the calls, and checks what it acknowledged.
-pub(crate) fn kill_everywhere<S: Scenario>() {
+/// Kills the task at each of the calls, and checks what it left.
+///
+/// # Panics
+/// If something is lost or left behind.
+pub fn kill_everywhere<S: Scenario>() {
     if Command::new("strace").arg("-V").output().is_err() {
         eprintln!("SKIPPED: strace is not installed");
         return;
     }
     for call in S::CALLS {
         let kills = (1..).find(|number| !kill::<S>(call, *number)).unwrap() - 1;
-        assert!(kills > 0, "{call} was never called: nothing was tested");
+        assert!(kills > 0, "{call} was never called, so nothing was tested");
         eprintln!("{call}: killed {kills} times");
     }
 }
 
-/// Starts a task and kills it at the call number `number`. Returns false if it made fewer calls.
+/// Kills a new task at the `number`th such call. Returns `false` if it made fewer.
 fn kill<S: Scenario>(call: &str, number: usize) -> bool {
     let temp = in_memory();
     let root = temp.path();

@@ -1,4 +1,7 @@
-//! One timed run in a process of its own, whose only child is what is measured.
+//! Child processes, and how much time and memory they take.
+//!
+//! A measurement runs in a process whose only child is the measured command, because the peak
+//! memory of a process's children never goes down.
 
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -6,17 +9,21 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 /// What a run took.
-pub(super) struct Sample {
-    pub(super) seconds: f64,
-    /// Largest resident set, in bytes.
-    pub(super) peak: u64,
+pub struct Sample {
+    /// How long it took.
+    pub seconds: f64,
+    /// The largest resident set in bytes.
+    pub peak: u64,
 }
 
 /// First argument of the process that measures.
 const CHILD: &str = "--measure-one";
 
-/// Runs `command` through a fresh process, since the peak of children never goes down again.
-pub(super) fn measure(command: &Command) -> Result<Sample> {
+/// Runs a command, and measures it.
+///
+/// # Errors
+/// Errors of the system, or a command that fails.
+pub fn measure(command: &Command) -> Result<Sample> {
     let out = Command::new(std::env::current_exe()?)
         .arg(CHILD)
         .arg(command.get_program())
@@ -30,15 +37,19 @@ pub(super) fn measure(command: &Command) -> Result<Sample> {
     let (seconds, peak) = text
         .trim()
         .split_once(' ')
-        .context("the measuring process is mute")?;
+        .context("the measuring process printed nothing")?;
     Ok(Sample {
         seconds: seconds.parse()?,
         peak: peak.parse()?,
     })
 }
 
-/// In the measuring process: runs the command, prints what it took; the exit code.
-pub(super) fn as_child() -> Result<Option<i32>> {
+/// Runs the command and prints what it took, if this is a measuring process. Returns its exit code,
+/// or `None` in other processes.
+///
+/// # Errors
+/// Errors of the system.
+pub fn as_child() -> Result<Option<i32>> {
     let mut arguments = std::env::args_os().skip(1);
     if arguments.next().is_none_or(|first| first != CHILD) {
         return Ok(None);
@@ -64,8 +75,11 @@ fn peak_of_children() -> u64 {
     u64::try_from(usage.ru_maxrss).unwrap_or_default() * 1024
 }
 
-/// Runs a command that is no part of what is measured.
-pub(super) fn finish(command: &mut Command) -> Result<()> {
+/// Runs a command that is not measured.
+///
+/// # Errors
+/// Errors of the system, or a command that fails.
+pub fn finish(command: &mut Command) -> Result<()> {
     let status = command.stdout(Stdio::null()).status()?;
     if !status.success() {
         bail!("{command:?} ended with {status}");

@@ -1,18 +1,8 @@
 //! Hostile layers, applied to a plain tree and to snapshots of both kinds: each has the outcome
 //! that it should, the same three times, and nothing outside is touched.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test may fail anywhere"
-)]
 
-#[path = "../../cas-layer/tests/common/mod.rs"]
-mod archive;
 mod cage;
 mod cases;
-#[path = "../common/mod.rs"]
-mod common;
 
 use std::fs;
 use std::os::fd::AsRawFd;
@@ -79,7 +69,7 @@ fn outcome<T>(unpacked: &Result<T>) -> Outcome {
 
 #[tokio::test]
 async fn hostile_layers_do_the_same_everywhere_and_nothing_outside() {
-    if !common::can(&[]) {
+    if !crate::common::can(&[]) {
         return;
     }
     let mut wrong = Vec::new();
@@ -145,7 +135,7 @@ async fn same_tree(case: &Case, snapshotter: &dyn Snapshotter, top: &Digest, pla
     let mounts = snapshotter.view("look", Some(&top), Labels::new()).await;
     let root = cas_host::mount::open(&mounts.unwrap()).unwrap();
     let shown = format!("/proc/self/fd/{}", root.as_raw_fd());
-    let found = common::tree::differences(plain, Path::new(&shown));
+    let found = crate::common::tree::differences(plain, Path::new(&shown));
     drop(root);
     snapshotter.remove("look").await.unwrap();
     assert!(

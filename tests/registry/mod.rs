@@ -1,13 +1,4 @@
 //! Registries: the one of the field, and one of ours that behaves badly.
-#![cfg(feature = "registry")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test may fail anywhere"
-)]
-
-#[path = "../common/mod.rs"]
-mod common;
 
 mod docker;
 mod exchange;
@@ -23,7 +14,7 @@ use std::process::Command;
 
 /// The tool on a root, with credentials of nobody but in `home`.
 fn cas(root: &Path, home: &Path) -> Command {
-    let mut command = common::cas(root);
+    let mut command = crate::common::cas(root);
     command.env("DOCKER_CONFIG", home);
     command
 }

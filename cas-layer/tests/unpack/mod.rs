@@ -1,12 +1,7 @@
 //! Unpack from the memory store into snapshots and directories.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
-
 mod directory;
 mod snapshots;
-#[allow(dead_code)]
-#[path = "../import/source.rs"]
-mod source;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,7 +16,7 @@ use cas_layer::import::{ImportOptions, import};
 use cas_layer::progress::{Progress, Silent};
 use serde_json::json;
 
-use crate::source::{Files, gzip, in_stream, zstd};
+use crate::common::source::{Files, gzip, in_stream, zstd};
 
 fn silent() -> Arc<dyn Progress> {
     Arc::new(Silent)

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// How the service misbehaves.
 #[derive(Clone, Copy)]
-pub(crate) enum Fault {
+pub enum Fault {
     /// It ignores all conditions.
     IgnoresConditions,
     /// It ignores the conditions of deletes.
@@ -29,7 +29,10 @@ struct Request {
 }
 
 /// Starts the proxy. Returns its host and port.
-pub(crate) fn start(fault: Fault, service: &'static str) -> String {
+///
+/// # Panics
+/// If no port is free.
+pub fn start(fault: Fault, service: &'static str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let host = listener.local_addr().expect("a port").to_string();
     let seen = Arc::new(Mutex::new(HashSet::new()));

@@ -1,18 +1,9 @@
 //! Export from the memory store and the strict store: what is written, that it can be imported,
 //! and that a failure leaves no file.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
-
 mod bad;
 mod flawed;
 mod good;
-#[path = "../import/source.rs"]
-#[allow(
-    dead_code,
-    unreachable_pub,
-    reason = "the tests of import use all of it"
-)]
-mod source;
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};
@@ -25,7 +16,7 @@ use cas_layer::export::{ExportOptions, Format, Target, export};
 use cas_layer::import::{ImportOptions, import};
 use cas_layer::progress::{Progress, Silent};
 
-use source::{Files, in_stream};
+use crate::common::source::{Files, in_stream};
 
 fn store_of(content: Arc<dyn ContentStore>, records: Arc<dyn Records>) -> Store {
     Store {

@@ -1,5 +1,5 @@
-//! Where the runs happen: a directory that is given, or a journaled ext4 on a loop device, whose
-//! file is in memory or on a disk.
+//! The file system that the runs work on: that of a given directory, or a journaled ext4 on a loop
+//! device, whose file is in memory or on a disk.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -8,29 +8,32 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use tempfile::TempDir;
 
-use super::finish;
+use crate::process::finish;
 
-/// A file system in memory, where syncs cost next to nothing.
-pub(super) const MEMORY: &str = "/dev/shm";
+/// A file system in memory, on which a sync costs almost nothing.
+pub const MEMORY: &str = "/dev/shm";
 
-/// A directory for the runs; a mount of its own is gone when it is dropped.
-pub(super) struct Place {
+/// A directory for the runs. It is removed, and a mount in it is unmounted, on drop.
+pub struct Scratch {
     scratch: TempDir,
     mounted: Option<PathBuf>,
 }
 
-impl Place {
-    /// The directory that is given, or a file system of `size` bytes in a sparse file below
-    /// `beneath`.
-    pub(super) fn new(given: Option<&Path>, beneath: &Path, size: u64) -> Result<Self> {
+impl Scratch {
+    /// Creates a directory in `given`, or a file system of `size` bytes in a sparse file below
+    /// `parent`.
+    ///
+    /// # Errors
+    /// Errors of the system; without `given`, the process must be root.
+    pub fn new(given: Option<&Path>, parent: &Path, size: u64) -> Result<Self> {
         if let Some(directory) = given {
             let scratch = TempDir::new_in(directory)?;
-            return Ok(Place {
+            return Ok(Scratch {
                 scratch,
                 mounted: None,
             });
         }
-        let scratch = TempDir::new_in(beneath)?;
+        let scratch = TempDir::new_in(parent)?;
         let (disk, point) = (scratch.path().join("disk"), scratch.path().join("mount"));
         File::create(&disk)?.set_len(size)?;
         std::fs::create_dir(&point)?;
@@ -45,20 +48,22 @@ impl Place {
                 .arg(&disk)
                 .arg(&point),
         )
-        .context("cannot mount a loop device; be root, or name a directory with --on")?;
-        Ok(Place {
+        .context("cannot mount a loop device; run as root, or give a directory with --on")?;
+        Ok(Scratch {
             scratch,
             mounted: Some(point),
         })
     }
 
-    pub(super) fn path(&self) -> &Path {
+    /// Returns the directory.
+    pub fn path(&self) -> &Path {
         self.mounted
             .as_deref()
             .unwrap_or_else(|| self.scratch.path())
     }
 
-    pub(super) fn kind(&self) -> &'static str {
+    /// Returns a description of the file system.
+    pub fn kind(&self) -> &'static str {
         match self.mounted {
             Some(_) if self.scratch.path().starts_with(MEMORY) => {
                 "journaled ext4 on a loop device over tmpfs"
@@ -69,10 +74,10 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Scratch {
     fn drop(&mut self) {
         if let Some(point) = &self.mounted {
-            // A failure leaves a mount, which is seen.
+            // A failure is printed by `umount`.
             let _ = Command::new("umount").arg(point).status();
         }
     }

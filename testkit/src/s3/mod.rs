@@ -1,12 +1,6 @@
-//! An S3 service for tests: moto, started once per test binary.
-#![allow(
-    dead_code,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a panic fails the test, and each test binary uses only a part"
-)]
+//! An S3 service for tests: moto, started once for a test binary.
 
-pub(crate) mod proxy;
+pub mod proxy;
 
 use std::env;
 use std::io::{Read, Write};
@@ -17,23 +11,27 @@ use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Tells a test binary started by a law which service its parent uses.
+/// The environment variable with the service of the parent process, for a test binary that a law
+/// starts again.
 const SERVICE: &str = "CAS_TEST_S3";
-/// Has the form of a signature. Moto checks nothing else.
+/// A well-formed signature. Moto does not check more of it.
 const SIGNATURE: &str = "AWS4-HMAC-SHA256 Credential=a/20260101/us-east-1/s3/aws4_request, \
                          SignedHeaders=host, Signature=0";
-/// The bucket of the laws.
-pub(crate) const BUCKET: &str = "laws";
+/// A bucket that exists from the start.
+pub const BUCKET: &str = "laws";
 
-/// Returns host and port of the service, or `None` with a notice if moto is not installed.
-pub(crate) fn service() -> Option<&'static str> {
+/// Returns the host and port of the service, or `None` if moto is not installed, which is printed.
+///
+/// # Panics
+/// If the service does not start.
+pub fn service() -> Option<&'static str> {
     static HOST: OnceLock<Option<String>> = OnceLock::new();
     HOST.get_or_init(|| env::var(SERVICE).ok().or_else(start))
         .as_deref()
 }
 
 fn start() -> Option<String> {
-    let program = workspace().join("target/moto/bin/python");
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/moto/bin/python");
     if !program.exists() {
         eprintln!("SKIPPED: no moto in target/moto; `cargo xtask setup` installs it");
         return None;
@@ -41,7 +39,7 @@ fn start() -> Option<String> {
     let free = TcpListener::bind("127.0.0.1:0").expect("a port");
     let host = free.local_addr().expect("a port").to_string();
     drop(free);
-    run_until_we_exit(program, host.clone());
+    run_service(program, host.clone());
     let deadline = Instant::now() + Duration::from_secs(60);
     while TcpStream::connect(&host).is_err() {
         assert!(Instant::now() < deadline, "moto does not start");
@@ -59,22 +57,15 @@ fn start() -> Option<String> {
     Some(host)
 }
 
-/// Returns the root of the workspace, whichever package this file is compiled into.
-fn workspace() -> &'static Path {
-    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut above = package.ancestors();
-    let found = above.find(|folder| folder.join("backend-remote").is_dir());
-    found.expect("a package is in the workspace")
-}
-
-/// The kernel kills the service when its parent thread ends, so this thread waits for it.
-fn run_until_we_exit(program: PathBuf, host: String) {
+/// Runs the service on a thread that never ends, because the kernel kills the service together
+/// with the thread that started it.
+fn run_service(program: PathBuf, host: String) {
     thread::spawn(move || {
         let (ip, port) = host.split_once(':').expect("a port");
         let mut server = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "--"])
             .arg(program)
-            .arg(workspace().join("backend-remote/tests/support/service.py"))
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/src/s3/service.py"))
             .args([ip, port])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -85,12 +76,18 @@ fn run_until_we_exit(program: PathBuf, host: String) {
 }
 
 /// Creates a bucket.
-pub(crate) fn make_bucket(host: &str, bucket: &str) {
+///
+/// # Panics
+/// If the service refuses.
+pub fn make_bucket(host: &str, bucket: &str) {
     assert!(ask(host, "PUT", &format!("/{bucket}")).starts_with("HTTP/1.1 200"));
 }
 
 /// Sends a request without a body. Returns the whole response.
-pub(crate) fn ask(host: &str, method: &str, path: &str) -> String {
+///
+/// # Panics
+/// If the service does not respond.
+pub fn ask(host: &str, method: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(host).expect("the service listens");
     let request = format!(
         "{method} {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: {SIGNATURE}\r\n\

@@ -11,24 +11,24 @@ use serde_json::json;
 
 /// A member of an archive: its bytes, or the target of a link.
 #[derive(Clone)]
-pub(crate) enum Member {
+pub enum Member {
     File(Vec<u8>),
     Link(String),
 }
 
 /// The files of a source, in order.
 #[derive(Clone, Default)]
-pub(crate) struct Files(pub(crate) Vec<(String, Member)>);
+pub struct Files(pub Vec<(String, Member)>);
 
-pub(crate) fn blob_path(digest: &Digest) -> String {
+pub fn blob_path(digest: &Digest) -> String {
     format!("blobs/{}/{}", digest.algorithm().name(), digest.hex())
 }
 
 /// Size of the layer that only one image has: more than one piece.
-pub(crate) const OWN: usize = (1 << 20) + 70_000;
+pub const OWN: usize = (1 << 20) + 70_000;
 
 /// Returns bytes that look random.
-pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
+pub fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     (0..length)
         .map(|_| {
@@ -42,22 +42,22 @@ pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
 
 impl Files {
     /// Begins a layout.
-    pub(crate) fn layout() -> Self {
+    pub fn layout() -> Self {
         let mut files = Files::default();
         files.add("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#);
         files
     }
 
-    pub(crate) fn add(&mut self, path: &str, data: &[u8]) {
+    pub fn add(&mut self, path: &str, data: &[u8]) {
         self.0.push((path.to_owned(), Member::File(data.to_vec())));
     }
 
-    pub(crate) fn link(&mut self, path: &str, target: &str) {
+    pub fn link(&mut self, path: &str, target: &str) {
         self.0
             .push((path.to_owned(), Member::Link(target.to_owned())));
     }
 
-    pub(crate) fn blob(&mut self, kind: MediaType, data: &[u8]) -> Descriptor {
+    pub fn blob(&mut self, kind: MediaType, data: &[u8]) -> Descriptor {
         let descriptor = Descriptor::of(kind, data);
         let path = blob_path(&descriptor.digest);
         if self.0.iter().all(|(known, _)| *known != path) {
@@ -66,7 +66,7 @@ impl Files {
         descriptor
     }
 
-    pub(crate) fn manifest(&mut self, config: Descriptor, layers: Vec<Descriptor>) -> Descriptor {
+    pub fn manifest(&mut self, config: Descriptor, layers: Vec<Descriptor>) -> Descriptor {
         let manifest = Manifest {
             schema_version: 2,
             media_type: Some(MediaType::OCI_MANIFEST),
@@ -81,7 +81,7 @@ impl Files {
     }
 
     /// Adds an image of two layers. One of them is the same for all images.
-    pub(crate) fn image(&mut self, seed: u64, architecture: &str) -> Descriptor {
+    pub fn image(&mut self, seed: u64, architecture: &str) -> Descriptor {
         let own = noise(seed, OWN);
         let layers = vec![
             self.blob(MediaType::OCI_LAYER, &noise(0, 70_000)),
@@ -99,13 +99,13 @@ impl Files {
         self.manifest(config, layers)
     }
 
-    pub(crate) fn index(&mut self, manifests: Vec<Descriptor>) -> Descriptor {
+    pub fn index(&mut self, manifests: Vec<Descriptor>) -> Descriptor {
         let data = index(manifests);
         self.blob(MediaType::OCI_INDEX, &data)
     }
 
     /// Completes a layout with its `index.json`.
-    pub(crate) fn entries(&mut self, entries: &[(Option<&str>, &Descriptor)]) {
+    pub fn entries(&mut self, entries: &[(Option<&str>, &Descriptor)]) {
         let named = entries.iter().map(|(name, target)| {
             let mut target = (*target).clone();
             let key = "org.opencontainers.image.ref.name".to_owned();
@@ -118,7 +118,7 @@ impl Files {
         self.add("index.json", &data);
     }
 
-    pub(crate) fn file(&mut self, path: &str) -> &mut Vec<u8> {
+    pub fn file(&mut self, path: &str) -> &mut Vec<u8> {
         let found = self.0.iter_mut().find(|(known, _)| known == path);
         match &mut found.unwrap().1 {
             Member::File(data) => data,
@@ -126,13 +126,13 @@ impl Files {
         }
     }
 
-    pub(crate) fn remove(&mut self, path: &str) {
+    pub fn remove(&mut self, path: &str) {
         let before = self.0.len();
         self.0.retain(|(known, _)| known != path);
         assert_eq!(self.0.len() + 1, before, "{path}");
     }
 
-    pub(crate) fn write(&self, directory: &Path) {
+    pub fn write(&self, directory: &Path) {
         for (path, member) in &self.0 {
             let path = directory.join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -143,7 +143,7 @@ impl Files {
         }
     }
 
-    pub(crate) fn tar(&self) -> Vec<u8> {
+    pub fn tar(&self) -> Vec<u8> {
         let mut archive = tar::Builder::new(Vec::new());
         for (path, member) in &self.0 {
             let (mut header, data) = match member {
@@ -163,7 +163,7 @@ impl Files {
 }
 
 /// Returns a header with any path, including paths that `tar` would refuse.
-pub(crate) fn header(path: &str, size: u64) -> tar::Header {
+pub fn header(path: &str, size: u64) -> tar::Header {
     let mut header = tar::Header::new_ustar();
     header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
     header.set_mode(0o644);
@@ -184,24 +184,24 @@ fn index(manifests: Vec<Descriptor>) -> Vec<u8> {
     serde_json::to_vec(&index).unwrap()
 }
 
-pub(crate) fn gzip(data: &[u8]) -> Vec<u8> {
+pub fn gzip(data: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(data).unwrap();
     encoder.finish().unwrap()
 }
 
-pub(crate) fn zstd(data: &[u8]) -> Vec<u8> {
+pub fn zstd(data: &[u8]) -> Vec<u8> {
     zstd::encode_all(data, 1).unwrap()
 }
 
 /// Writes these bytes to a file in `directory`, as a source.
-pub(crate) fn in_file(directory: &Path, data: &[u8]) -> Source {
+pub fn in_file(directory: &Path, data: &[u8]) -> Source {
     let path = directory.join("archive");
     fs::write(&path, data).unwrap();
     Source::Path(path)
 }
 
 /// Returns a source that does not support seeking.
-pub(crate) fn in_stream(data: &[u8]) -> Source {
+pub fn in_stream(data: &[u8]) -> Source {
     Source::Stream(Box::new(std::io::Cursor::new(data.to_vec())))
 }

@@ -1,12 +1,9 @@
 //! Import into the memory store: what is accepted, what is refused, and that a refused import
 //! leaves the store unchanged.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
-
 mod bad;
 mod docker;
 mod good;
-mod source;
 
 use std::sync::Arc;
 

@@ -1,12 +1,5 @@
 //! Bundles of images, and programs of images, by runc, by crun and in a chroot.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test may fail anywhere"
-)]
 
-#[path = "../common/mod.rs"]
-mod common;
 mod scene;
 
 use std::fs;
@@ -15,8 +8,8 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use common::tree::differences;
-use common::{can, cas, fails, ok, real_image, text};
+use crate::common::tree::differences;
+use crate::common::{can, cas, fails, ok, real_image, text};
 use rustix::process::{Pid, Signal, kill_process};
 use scene::{RUNTIMES, Scene};
 use serde_json::Value;

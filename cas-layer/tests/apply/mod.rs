@@ -1,10 +1,6 @@
 //! Applying benign and hostile layers, with a canary next to the tree.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
 mod changes;
-#[path = "../common/mod.rs"]
-mod common;
 mod metadata;
 mod paths;
 mod space;

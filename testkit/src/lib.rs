@@ -1,0 +1,14 @@
+//! What the tests of several packages share.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`archive`] | a writer of tar archives, correct and incorrect ones |
+//! | [`kills`] | a snapshotter killed at each system call that changes the disk |
+//! | [`s3`] | an S3 service, and a proxy that makes it misbehave |
+
+// A test fails by a panic.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+pub mod archive;
+pub mod kills;
+pub mod s3;
