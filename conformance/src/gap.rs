@@ -1,9 +1,7 @@
 //! Declared limits: laws that a store cannot keep, each with the reason.
 
-use crate::laws::{collect, content, images, records, snapshots};
-
-/// Pairs of a law and the reason why a store does not keep it.
-pub type Gaps = &'static [(&'static str, &'static str)];
+use crate::law::Gaps;
+use crate::laws::{content, gc, images, records, snapshots};
 
 /// The names of every group of laws.
 pub const KNOWN: &[&[&str]] = &[
@@ -11,7 +9,7 @@ pub const KNOWN: &[&[&str]] = &[
     records::NAMES,
     images::NAMES,
     snapshots::NAMES,
-    collect::NAMES,
+    gc::NAMES,
 ];
 
 /// Refuses, where it is evaluated at compile time, a gap that names no law or gives no reason.

@@ -3,42 +3,18 @@
 use std::any::Any;
 use std::cell::Cell;
 use std::fs;
-use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cas_core::{Capabilities, Capability, ContentStore, ImageStore, Records, Snapshotter, Store};
 
 use crate::crash::victim_home;
-use crate::gap::Gaps;
-use crate::report;
+use crate::law::{Gaps, Law};
 use crate::subject::{Open, Subject};
 
 /// A law that takes longer is broken: the store hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
-
-/// A law at work.
-pub type Trial = Pin<Box<dyn Future<Output = ()>>>;
-
-/// A rule that a store of kind `S` keeps.
-pub struct Law<S: ?Sized + 'static> {
-    /// The group it is in, as [`Rule::group`](crate::laws::Rule::group).
-    pub group: &'static str,
-    /// Its name, unique among all laws.
-    pub name: &'static str,
-    /// What goes wrong for a user without it, in one sentence.
-    pub why: &'static str,
-    /// Where the rule comes from.
-    pub source: &'static str,
-    /// The promise it is about; stores that do not make it need not keep the law.
-    pub needs: Option<Capability>,
-    /// Whether its outcome depends on timing; such a law is not run where it is a gap.
-    pub racy: bool,
-    /// Panics when the law is broken.
-    pub run: fn(Subject<S>) -> Trial,
-}
 
 /// What became of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,35 +81,6 @@ impl Promises for dyn ImageStore {
 impl Promises for dyn Snapshotter {
     fn promises(&self) -> Capabilities {
         Capabilities::default()
-    }
-}
-
-/// The body of the test of one law: prints why it was not run, panics when it is broken.
-///
-/// # Panics
-/// When the law is broken, or a gap on it is outgrown.
-pub fn test<S>(laws: &[Law<S>], name: &str, open: Open<S>, gaps: Gaps, test: &'static str)
-where
-    S: ?Sized + Promises + 'static,
-{
-    let law = laws.iter().find(|law| law.name == name);
-    let law = law.unwrap_or_else(|| panic!("no law has the name {name}"));
-    let begun = Instant::now();
-    let verdict = judge(law, open, gaps, Some(test));
-    if victim_home().is_none() {
-        report::note(law.group, test, &verdict, begun.elapsed());
-    }
-    match verdict {
-        Verdict::Kept | Verdict::Skipped(_) => {}
-        Verdict::Broken(seen) => panic!(
-            "{test} is broken: {seen}\n  without it: {}\n  source: {}",
-            law.why, law.source
-        ),
-        Verdict::NotClaimed(capability) => {
-            eprintln!("{name}: not claimed: {}", capability.name());
-        }
-        Verdict::Gap(reason) => eprintln!("{name}: gap: {reason}"),
-        Verdict::Outgrown => panic!("{test} is kept now: remove it from the gaps"),
     }
 }
 

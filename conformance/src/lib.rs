@@ -43,16 +43,19 @@ pub mod broken;
 mod crash;
 pub mod gap;
 mod judge;
+mod law;
 pub mod laws;
 mod material;
 pub mod report;
+mod runner;
 pub mod sample;
 mod seed;
 mod strace;
 mod subject;
 
-pub use gap::Gaps;
-pub use judge::{Law, Promises, Trial, Verdict, judge, skip, test};
+pub use judge::{Promises, Verdict, judge, skip};
+pub use law::{Gaps, Law, Trial};
+pub use runner::test;
 pub use subject::{Open, Opening, Subject, opening};
 
 #[doc(hidden)]

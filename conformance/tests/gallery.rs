@@ -1,7 +1,7 @@
 //! Every broken store is convicted by its law, and by no law that has nothing to do with it.
 
 use conformance::broken::{CONTENT, IMAGES, RECORDS, STORES, misjudged};
-use conformance::laws::{collect, content, images, records};
+use conformance::laws::{content, gc, images, records};
 use conformance::{Verdict, judge};
 
 #[test]
@@ -35,7 +35,7 @@ fn every_broken_image_store_is_convicted() {
 fn every_broken_whole_store_is_convicted() {
     let wrong: Vec<String> = STORES
         .iter()
-        .flat_map(|exhibit| misjudged(collect::all(), exhibit))
+        .flat_map(|exhibit| misjudged(gc::all(), exhibit))
         .collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
@@ -44,7 +44,7 @@ fn every_broken_whole_store_is_convicted() {
 #[test]
 fn sequences_convict_every_whole_store_that_names_them() {
     let name = "any_sequence_agrees_with_plain_maps";
-    let law = collect::all().iter().find(|law| law.name == name).unwrap();
+    let law = gc::all().iter().find(|law| law.name == name).unwrap();
     let named = STORES
         .iter()
         .filter(|exhibit| exhibit.law == name || exhibit.also.contains(&name));

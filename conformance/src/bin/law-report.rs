@@ -27,9 +27,10 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
         Ok(report) => {
-            match json {
-                true => println!("{:#}", report.json()),
-                false => print!("{}", report.markdown()),
+            if json {
+                println!("{:#}", report.json());
+            } else {
+                print!("{}", report.markdown());
             }
             ExitCode::from(u8::from(report.has_broken()))
         }

@@ -16,7 +16,8 @@ use cas_core::{ContentStore, ImageStore, Records, Store};
 use self::content::{BrokenContent, ContentFault};
 use self::images::{BrokenImages, ImageFault};
 use self::records::{BrokenRecords, RecordFault};
-use crate::judge::{Law, Promises, Verdict, judge};
+use crate::judge::{Promises, Verdict, judge};
+use crate::law::Law;
 use crate::subject::Open;
 
 /// A broken store and the laws that see it.

@@ -77,18 +77,18 @@ macro_rules! laws {
     (@racy $other:tt) => { false };
 }
 
-pub mod collect;
 pub mod content;
+pub mod gc;
 pub mod images;
 pub mod records;
 pub mod snapshots;
 
-use crate::judge::Law;
+use crate::law::Law;
 
 /// What the book says of one law, whatever store it is held to.
 #[derive(Clone, Copy, Debug)]
 pub struct Rule {
-    /// The trait that it is about, or `collect` for a whole store.
+    /// The trait that it is about, or `gc` for a whole store.
     pub group: &'static str,
     /// Its name, unique among all laws.
     pub name: &'static str,
@@ -114,7 +114,7 @@ pub fn book() -> impl Iterator<Item = Rule> {
     rules(content::all())
         .chain(rules(records::all()))
         .chain(rules(images::all()))
-        .chain(rules(collect::all()))
+        .chain(rules(gc::all()))
         .chain(rules(snapshots::all()))
 }
 

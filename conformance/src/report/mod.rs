@@ -109,7 +109,7 @@ impl Line {
 ///
 /// # Panics
 /// When the directory that was named takes no line: a report must not lack what was asked for.
-pub(crate) fn note(group: &str, test: &str, verdict: &Verdict, took: Duration) {
+pub(crate) fn record(group: &str, test: &str, verdict: &Verdict, took: Duration) {
     let Some(directory) = env::var_os(DIRECTORY) else {
         return;
     };

@@ -13,10 +13,8 @@ use cas_core::{
     BlobReader, Capabilities, ContentExt, ContentStore, Digest, ErrorKind, Ingest, Result,
 };
 
-use crate::Subject;
+use super::Subject;
 use crate::material::{assert_absent, assert_has, bytes, digests, ingest, kind, put, read};
-
-type Store = Subject<dyn ContentStore>;
 
 /// A store that hands the proof of one ingest to another.
 struct Thief(Arc<dyn ContentStore>);
@@ -88,7 +86,7 @@ impl Ingest for Stolen {
 }
 
 /// A proof is of one ingest; another of the same length must not become a blob with it.
-pub(super) async fn a_foreign_proof_is_refused(subject: Store) {
+pub(super) async fn a_foreign_proof_is_refused(subject: Subject) {
     let store = subject.open().await;
     let thief = Thief(Arc::clone(&store));
     let data = bytes(1, 1_000);
@@ -99,7 +97,7 @@ pub(super) async fn a_foreign_proof_is_refused(subject: Store) {
 }
 
 /// Whatever is promised of a crash, an acknowledged blob is there at once.
-pub(super) async fn every_durability_publishes(subject: Store) {
+pub(super) async fn every_durability_publishes(subject: Subject) {
     let store = subject.open().await;
     let levels = [Durability::Full, Durability::Batched, Durability::Relaxed];
     for (seed, level) in (0..).zip(levels) {
@@ -115,7 +113,7 @@ pub(super) async fn every_durability_publishes(subject: Store) {
 }
 
 /// A blob that goes while it is written anew is there after the publish.
-pub(super) async fn a_removed_blob_can_be_stored_again(subject: Store) {
+pub(super) async fn a_removed_blob_can_be_stored_again(subject: Subject) {
     let store = subject.open().await;
     let data = bytes(1, 50_000);
     let digest = put(&*store, &data).await;
@@ -133,7 +131,7 @@ pub(super) async fn a_removed_blob_can_be_stored_again(subject: Store) {
 }
 
 /// A slow collector removes what it saw, and never what was stored after that.
-pub(super) async fn a_late_removal_spares_what_came_after(subject: Store) {
+pub(super) async fn a_late_removal_spares_what_came_after(subject: Subject) {
     let store = subject.open().await;
     let data = bytes(1, 10_000);
     let digest = put(&*store, &data).await;
@@ -154,7 +152,7 @@ pub(super) async fn a_late_removal_spares_what_came_after(subject: Store) {
 }
 
 /// Pull, mirror and migration are this copy; it goes on where an earlier one stopped.
-pub(super) async fn blobs_are_copied_between_stores(subject: Store) {
+pub(super) async fn blobs_are_copied_between_stores(subject: Subject) {
     let (from, to) = (subject.open().await, subject.open_other("other").await);
     let data = bytes(1, 3_000_000);
     let digest = put(&*from, &data).await;
@@ -172,7 +170,7 @@ pub(super) async fn blobs_are_copied_between_stores(subject: Store) {
 }
 
 /// A caller may go away at any moment: the blob is then whole or absent, and the key comes free.
-pub(super) async fn a_cancelled_publish_is_whole_or_absent(subject: Store) {
+pub(super) async fn a_cancelled_publish_is_whole_or_absent(subject: Subject) {
     let store = subject.open().await;
     for polls in 0..4 {
         let data = bytes(polls, 400_000);
@@ -210,7 +208,7 @@ pub(super) async fn a_cancelled_publish_is_whole_or_absent(subject: Store) {
 }
 
 /// Two pulls of one layer: the second waits for the first instead of failing.
-pub(super) async fn waiting_ends_with_the_other_writer(subject: Store) {
+pub(super) async fn waiting_ends_with_the_other_writer(subject: Subject) {
     let store = subject.open().await;
     let first = store.begin("layer").await.unwrap();
     let patience = Duration::from_millis(20);
@@ -232,7 +230,7 @@ pub(super) async fn waiting_ends_with_the_other_writer(subject: Store) {
 }
 
 /// A batch that conflicts takes the bytes with it; the ingest stays and can be published yet.
-pub(super) async fn bytes_and_batch_are_one_step(subject: Store) {
+pub(super) async fn bytes_and_batch_are_one_step(subject: Subject) {
     let store = subject.open().await;
     let data = bytes(1, 10_000);
     let digest = Digest::sha256(&data);
@@ -276,7 +274,7 @@ pub(super) async fn bytes_and_batch_are_one_step(subject: Store) {
 }
 
 /// A batch that conflicts keeps the bytes; bytes of another version keep nothing.
-pub(super) async fn a_removal_and_its_batch_are_one_step(subject: Store) {
+pub(super) async fn a_removal_and_its_batch_are_one_step(subject: Subject) {
     let store = subject.open().await;
     let data = bytes(1, 10_000);
     let digest = Digest::sha256(&data);
@@ -308,7 +306,7 @@ pub(super) async fn a_removal_and_its_batch_are_one_step(subject: Store) {
 }
 
 /// Neighbours or far from each other, in whatever order they are named.
-pub(super) async fn a_removal_of_many_takes_those_alone(subject: Store) {
+pub(super) async fn a_removal_of_many_takes_those_alone(subject: Subject) {
     let store = subject.open().await;
     let mut there = Vec::new();
     for number in 0..48 {

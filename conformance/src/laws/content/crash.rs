@@ -1,13 +1,11 @@
 //! What is there after kill -9.
 
+use cas_core::Digest;
 use cas_core::content::{Durability, Expected, Writer};
 use cas_core::records::Batch;
-use cas_core::{ContentStore, Digest};
 
-use crate::Subject;
+use super::Subject;
 use crate::material::{assert_has, bytes, digests, put, read};
-
-type Store = Subject<dyn ContentStore>;
 
 fn blob(number: u64) -> bytes::Bytes {
     bytes(
@@ -17,7 +15,7 @@ fn blob(number: u64) -> bytes::Bytes {
 }
 
 /// Durability (2) and (3): everything acknowledged is there, and nothing is wrong.
-pub(super) async fn a_killed_process_keeps_its_blobs(subject: Store) {
+pub(super) async fn a_killed_process_keeps_its_blobs(subject: Subject) {
     if subject.is_victim() {
         let store = subject.open().await;
         for number in 0.. {
@@ -42,7 +40,7 @@ pub(super) async fn a_killed_process_keeps_its_blobs(subject: Store) {
 }
 
 /// An interrupted ingest holds the beginning of what was written, and nothing else.
-pub(super) async fn a_killed_writer_leaves_a_prefix(subject: Store) {
+pub(super) async fn a_killed_writer_leaves_a_prefix(subject: Subject) {
     let data = bytes(1, 8_000_000);
     if subject.is_victim() {
         let store = subject.open().await;

@@ -2,15 +2,13 @@
 
 use cas_core::content::{Durability, Expected, Writer};
 use cas_core::records::Batch;
-use cas_core::{Capability, ContentExt, ContentStore, Digest, ErrorKind};
+use cas_core::{Capability, ContentExt, Digest, ErrorKind};
 
-use crate::Subject;
+use super::Subject;
 use crate::material::{assert_absent, assert_has, bytes, digests, kind, put};
 
-type Store = Subject<dyn ContentStore>;
-
 /// Durability (2): bytes and removals are there after the next open.
-pub(super) async fn a_reopened_store_has_its_blobs(subject: Store) {
+pub(super) async fn a_reopened_store_has_its_blobs(subject: Subject) {
     let store = subject.open().await;
     let (kept, gone) = (bytes(1, 300_000), bytes(2, 300_000));
     let empty = put(&*store, &bytes(0, 0)).await;
@@ -27,7 +25,7 @@ pub(super) async fn a_reopened_store_has_its_blobs(subject: Store) {
 }
 
 /// A collector that was killed goes on with the versions that it noted.
-pub(super) async fn a_reopened_store_has_the_same_versions(subject: Store) {
+pub(super) async fn a_reopened_store_has_the_same_versions(subject: Subject) {
     let store = subject.open().await;
     for (seed, length) in [(1, 10), (2, 300_000)] {
         put(&*store, &bytes(seed, length)).await;
@@ -49,7 +47,7 @@ pub(super) async fn a_reopened_store_has_the_same_versions(subject: Store) {
 }
 
 /// `Relaxed` may be lost before the flush, not after it.
-pub(super) async fn a_flush_makes_relaxed_durable(subject: Store) {
+pub(super) async fn a_flush_makes_relaxed_durable(subject: Subject) {
     let store = subject.open().await;
     let data = bytes(1, 100_000);
     let mut writer = Writer::begin(&*store, "layer", Expected::ANY)
@@ -66,7 +64,7 @@ pub(super) async fn a_flush_makes_relaxed_durable(subject: Store) {
 }
 
 /// A place has one owner or many, never two that do not know of each other.
-pub(super) async fn a_second_opening_is_shared_or_busy(subject: Store) {
+pub(super) async fn a_second_opening_is_shared_or_busy(subject: Subject) {
     let store = subject.open().await;
     match subject.try_open().await {
         Ok(_) => assert!(
@@ -86,7 +84,7 @@ pub(super) async fn a_second_opening_is_shared_or_busy(subject: Store) {
 }
 
 /// `Resume`: the next process goes on where the last one ended.
-pub(super) async fn an_ingest_outlives_its_store(subject: Store) {
+pub(super) async fn an_ingest_outlives_its_store(subject: Subject) {
     let data = bytes(1, 6_000_000);
     let mut done = 0;
     for end in [100, 5_500_000, 6_000_000] {

@@ -6,11 +6,9 @@ use cas_core::content::{Durability, Expected, Writer};
 use cas_core::records::Batch;
 use cas_core::{ContentExt, ContentStore, Digest, Result};
 
-use crate::Subject;
+use super::Subject;
 use crate::material::{assert_absent, assert_has, bytes, digests, read};
 use crate::strace::{Fault, Hurt};
-
-type Store = Subject<dyn ContentStore>;
 
 /// In pieces of this many bytes.
 const PIECE: usize = 300_000;
@@ -29,21 +27,21 @@ fn blobs() -> [(&'static str, Bytes); 3] {
 }
 
 /// Nothing is acknowledged and lost, and nothing is wrong under its name.
-pub(super) async fn a_kill_at_any_call_keeps_the_blobs(subject: Store) {
+pub(super) async fn a_kill_at_any_call_keeps_the_blobs(subject: Subject) {
     hurt(&subject, Fault::Kill).await;
 }
 
 /// An error of the device is told or absorbed, never acknowledged and lost.
-pub(super) async fn a_failed_call_keeps_the_blobs(subject: Store) {
+pub(super) async fn a_failed_call_keeps_the_blobs(subject: Subject) {
     hurt(&subject, Fault::Broken).await;
 }
 
 /// So is a full disk, whichever call finds it.
-pub(super) async fn a_full_disk_keeps_the_blobs(subject: Store) {
+pub(super) async fn a_full_disk_keeps_the_blobs(subject: Subject) {
     hurt(&subject, Fault::Full).await;
 }
 
-async fn hurt(subject: &Store, fault: Fault) {
+async fn hurt(subject: &Subject, fault: Fault) {
     if subject.is_victim() {
         return subject.perform(job(subject));
     }
@@ -51,7 +49,7 @@ async fn hurt(subject: &Store, fault: Fault) {
 }
 
 /// Stores small and large, removes, flushes, and leaves an ingest.
-async fn job(subject: &Store) -> Result<()> {
+async fn job(subject: &Subject) -> Result<()> {
     let store = subject.try_open().await?;
     for (step, data) in &blobs()[..2] {
         publish(subject, &*store, step, data, Durability::Full).await?;
@@ -67,7 +65,7 @@ async fn job(subject: &Store) -> Result<()> {
 }
 
 async fn publish(
-    subject: &Store,
+    subject: &Subject,
     store: &dyn ContentStore,
     key: &str,
     data: &Bytes,
@@ -147,7 +145,7 @@ const MARKER: &str = "conformance-blob";
 
 /// Between the write of the bytes and their acknowledgement they are synced, and so are the names
 /// by which they are found.
-pub(super) async fn an_acknowledged_publish_was_synced(subject: Store) {
+pub(super) async fn an_acknowledged_publish_was_synced(subject: Subject) {
     if !subject.is_victim() {
         return subject.syncs_before_it_acknowledges(MARKER);
     }

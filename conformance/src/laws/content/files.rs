@@ -6,15 +6,13 @@ use std::sync::Arc;
 
 use cas_core::content::{Durability, Expected, Writer};
 use cas_core::records::Batch;
-use cas_core::{ContentExt, ContentStore, Digest, ErrorKind};
+use cas_core::{ContentExt, Digest, ErrorKind};
 
-use crate::Subject;
+use super::Subject;
 use crate::material::{assert_absent, assert_has, bytes, kind, put};
 
-type Store = Subject<dyn ContentStore>;
-
 /// Whether it is shared, copied or read: any range, behind what is there, as it was then.
-pub(super) async fn a_file_becomes_its_bytes(subject: Store) {
+pub(super) async fn a_file_becomes_its_bytes(subject: Subject) {
     let store = subject.open().await;
     let data = bytes(1, 3_000_000);
     let path = subject.dir().join("file");
@@ -55,7 +53,7 @@ pub(super) async fn a_file_becomes_its_bytes(subject: Store) {
 }
 
 /// A collection ends with it, beside whoever reads and writes.
-pub(super) async fn a_compaction_keeps_what_is_there(subject: Store) {
+pub(super) async fn a_compaction_keeps_what_is_there(subject: Subject) {
     let store = subject.open().await;
     store.compact().await.expect("nothing to do is no error");
     let blobs: Vec<_> = (0..40)

@@ -4,15 +4,13 @@ use std::sync::Arc;
 
 use cas_core::content::{Durability, Expected, Writer};
 use cas_core::records::Batch;
-use cas_core::{ContentStore, Digest, ErrorKind, limit};
+use cas_core::{Digest, ErrorKind, limit};
 
-use crate::Subject;
+use super::Subject;
 use crate::material::{assert_absent, assert_has, bytes, digests, ingest, kind, put};
 
-type Store = Subject<dyn ContentStore>;
-
 /// containerd: beginning an ingest again goes on at its offset, over what was written.
-pub(super) async fn a_dropped_writer_is_resumed(subject: Store) {
+pub(super) async fn a_dropped_writer_is_resumed(subject: Subject) {
     let store = subject.open().await;
     let data = bytes(1, 200_000);
     let mut done = 0;
@@ -41,7 +39,7 @@ pub(super) async fn a_dropped_writer_is_resumed(subject: Store) {
 }
 
 /// containerd: one live writer a key; the second hears at once, and has no effect.
-pub(super) async fn a_second_writer_is_busy(subject: Store) {
+pub(super) async fn a_second_writer_is_busy(subject: Subject) {
     let store = subject.open().await;
     let mut first = Writer::begin(&*store, "layer", Expected::ANY)
         .await
@@ -62,7 +60,7 @@ pub(super) async fn a_second_writer_is_busy(subject: Store) {
 }
 
 /// containerd: writers of different keys do not know of each other.
-pub(super) async fn keys_are_independent(subject: Store) {
+pub(super) async fn keys_are_independent(subject: Subject) {
     let store = subject.open().await;
     let (one, other) = (bytes(1, 90_000), bytes(2, 90_000));
     let mut left = Writer::begin(&*store, "a/b", Expected::ANY).await.unwrap();
@@ -87,7 +85,7 @@ pub(super) async fn keys_are_independent(subject: Store) {
 }
 
 /// B4: bytes that do not hash to what was expected never show under either name.
-pub(super) async fn a_wrong_digest_stays_invisible(subject: Store) {
+pub(super) async fn a_wrong_digest_stays_invisible(subject: Subject) {
     let store = subject.open().await;
     let (data, wanted) = (bytes(1, 1_000), Digest::sha256(&bytes(2, 1_000)));
     let outcome = ingest(&*store, "layer", &data, Expected::exactly(wanted, 1_000)).await;
@@ -97,7 +95,7 @@ pub(super) async fn a_wrong_digest_stays_invisible(subject: Store) {
 }
 
 /// B5: neither a byte too few nor one too many is stored.
-pub(super) async fn a_wrong_size_stays_invisible(subject: Store) {
+pub(super) async fn a_wrong_size_stays_invisible(subject: Subject) {
     let store = subject.open().await;
     let data = bytes(1, 1_000);
     let digest = Digest::sha256(&data);
@@ -109,7 +107,7 @@ pub(super) async fn a_wrong_size_stays_invisible(subject: Store) {
 }
 
 /// containerd: a commit that failed keeps the ingest, and the right one then succeeds.
-pub(super) async fn a_failed_commit_can_be_made_right(subject: Store) {
+pub(super) async fn a_failed_commit_can_be_made_right(subject: Subject) {
     let store = subject.open().await;
     let data = bytes(1, 80_000);
     let wrong = Expected::digest(Digest::sha256(b"else"));
@@ -128,7 +126,7 @@ pub(super) async fn a_failed_commit_can_be_made_right(subject: Store) {
 }
 
 /// containerd: truncating starts over; nothing of the old bytes comes back.
-pub(super) async fn rewind_forgets_what_was_written(subject: Store) {
+pub(super) async fn rewind_forgets_what_was_written(subject: Subject) {
     let store = subject.open().await;
     let mut writer = Writer::begin(&*store, "layer", Expected::ANY)
         .await
@@ -153,7 +151,7 @@ pub(super) async fn rewind_forgets_what_was_written(subject: Store) {
 }
 
 /// containerd: an aborted ingest is gone, and its key free; an unknown one is told apart.
-pub(super) async fn discard_forgets_the_ingest(subject: Store) {
+pub(super) async fn discard_forgets_the_ingest(subject: Subject) {
     let store = subject.open().await;
     assert!(!store.discard("layer").await.unwrap(), "nothing was begun");
     let mut writer = Writer::begin(&*store, "layer", Expected::ANY)
@@ -168,7 +166,7 @@ pub(super) async fn discard_forgets_the_ingest(subject: Store) {
 }
 
 /// containerd: a commit ends the ingest, also that of a blob which is there already.
-pub(super) async fn a_published_ingest_is_gone(subject: Store) {
+pub(super) async fn a_published_ingest_is_gone(subject: Subject) {
     let store = subject.open().await;
     for _ in 0..2 {
         ingest(&*store, "layer", &bytes(1, 1_000), Expected::ANY)
@@ -180,7 +178,7 @@ pub(super) async fn a_published_ingest_is_gone(subject: Store) {
 }
 
 /// A key becomes a file name, a row or part of a URL; those that never could are refused.
-pub(super) async fn bad_keys_are_refused(subject: Store) {
+pub(super) async fn bad_keys_are_refused(subject: Subject) {
     let store = subject.open().await;
     for bad in ["", "a\nb", "\0", &"k".repeat(limit::KEY + 1)] {
         let outcome = store.begin(bad).await.map(drop);
@@ -207,7 +205,7 @@ pub(super) async fn bad_keys_are_refused(subject: Store) {
 }
 
 /// B3: the same bytes again are the same blob, once.
-pub(super) async fn storing_twice_keeps_one_copy(subject: Store) {
+pub(super) async fn storing_twice_keeps_one_copy(subject: Subject) {
     let store = subject.open().await;
     let data = bytes(1, 70_000);
     let digest = put(&*store, &data).await;
@@ -220,7 +218,7 @@ pub(super) async fn storing_twice_keeps_one_copy(subject: Store) {
 }
 
 /// B12: many pulls store the same layer at once; all succeed and there is one whole blob.
-pub(super) async fn sixteen_writers_of_one_digest_agree(subject: Store) {
+pub(super) async fn sixteen_writers_of_one_digest_agree(subject: Subject) {
     let store = subject.open().await;
     let data = bytes(1, 300_000);
     let writers: Vec<_> = (0..16)

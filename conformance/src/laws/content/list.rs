@@ -3,10 +3,8 @@
 use cas_core::content::{Expected, IngestStatus};
 use cas_core::{Algorithm, ContentExt, ContentStore, Digest};
 
-use crate::Subject;
+use super::Subject;
 use crate::material::{assert_absent, bytes, digests, ingest, put};
-
-type Store = Subject<dyn ContentStore>;
 
 /// Stores some blobs under both algorithms; their digests in order.
 async fn fill(store: &dyn ContentStore) -> Vec<Digest> {
@@ -24,7 +22,7 @@ async fn fill(store: &dyn ContentStore) -> Vec<Digest> {
 }
 
 /// Order is what lets lists stream, be split and be merged; both algorithms are in it.
-pub(super) async fn a_list_is_in_digest_order(subject: Store) {
+pub(super) async fn a_list_is_in_digest_order(subject: Subject) {
     let store = subject.open().await;
     assert_eq!(store.list(None, 10).await.unwrap(), []);
     let all = fill(&*store).await;
@@ -39,7 +37,7 @@ pub(super) async fn a_list_is_in_digest_order(subject: Store) {
 }
 
 /// A page ends at its limit, the next begins after any cursor, there or not.
-pub(super) async fn pages_make_up_the_list(subject: Store) {
+pub(super) async fn pages_make_up_the_list(subject: Subject) {
     let store = subject.open().await;
     let all = fill(&*store).await;
     assert_eq!(digests(&*store).await, all, "pages of three");
@@ -56,7 +54,7 @@ pub(super) async fn pages_make_up_the_list(subject: Store) {
 }
 
 /// B8: a removed blob is gone by every way of asking; removing it again is no error.
-pub(super) async fn a_removed_blob_is_gone(subject: Store) {
+pub(super) async fn a_removed_blob_is_gone(subject: Subject) {
     let store = subject.open().await;
     let mut all = fill(&*store).await;
     let gone = all.remove(4);
@@ -67,7 +65,7 @@ pub(super) async fn a_removed_blob_is_gone(subject: Store) {
 }
 
 /// `cas` shows what is on its way in; keys in order, offsets as they are.
-pub(super) async fn ingests_are_listed_by_key(subject: Store) {
+pub(super) async fn ingests_are_listed_by_key(subject: Subject) {
     let store = subject.open().await;
     assert_eq!(store.ingests().await.unwrap(), []);
     let mut held = Vec::new();

@@ -2,15 +2,13 @@
 
 use std::sync::Arc;
 
-use cas_core::{ContentExt, ContentStore, Digest};
+use cas_core::{ContentExt, Digest};
 
-use crate::Subject;
+use super::Subject;
 use crate::material::{assert_has, bytes, digests, put, read_all};
 
-type Store = Subject<dyn ContentStore>;
-
 /// No writer loses its blob to another.
-pub(super) async fn forty_writers_of_different_blobs_all_win(subject: Store) {
+pub(super) async fn forty_writers_of_different_blobs_all_win(subject: Subject) {
     let store = subject.open().await;
     let writers: Vec<_> = (0..40)
         .map(|seed| {
@@ -30,7 +28,7 @@ pub(super) async fn forty_writers_of_different_blobs_all_win(subject: Store) {
 }
 
 /// One reader serves many tasks at different offsets.
-pub(super) async fn readers_share_a_blob(subject: Store) {
+pub(super) async fn readers_share_a_blob(subject: Subject) {
     let store = subject.open().await;
     let data = bytes(1, 1_000_000);
     let digest = put(&*store, &data).await;
@@ -49,7 +47,7 @@ pub(super) async fn readers_share_a_blob(subject: Store) {
 }
 
 /// Pages are no snapshot, but what is there all the time is in them, once and in order.
-pub(super) async fn a_list_shows_what_stays(subject: Store) {
+pub(super) async fn a_list_shows_what_stays(subject: Subject) {
     let store = subject.open().await;
     let mut stay = Vec::new();
     for seed in 0..20 {

@@ -12,6 +12,9 @@ mod model;
 mod read;
 mod shared;
 
+/// What a law of this group is given.
+type Subject = crate::Subject<dyn cas_core::ContentStore>;
+
 laws! { $
     /// Holds a content store to its laws: one test each, in a module of the given name.
     ///

@@ -10,15 +10,13 @@ use cas_core::{Capability, ContentExt, ContentStore, Digest, ErrorKind, pool};
 use proptest::prelude::*;
 use proptest_state_machine::ReferenceStateMachine;
 
-use crate::Subject;
+use super::Subject;
 use crate::material::{assert_absent, assert_has, bytes, digests, kind};
 use crate::seed::runner;
 
 const CASES: u32 = 24;
 const LONGEST: usize = 24;
 const KEYS: [&str; 3] = ["a", "b", "a/b"];
-
-type Store = Subject<dyn ContentStore>;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -120,7 +118,7 @@ impl ReferenceStateMachine for Oracle {
 }
 
 /// The laws above, in any order: what a store keeps of one is not lost by another.
-pub(super) async fn any_sequence_agrees_with_a_map(subject: Store) {
+pub(super) async fn any_sequence_agrees_with_a_map(subject: Subject) {
     let (mut runner, seed) = runner(CASES);
     let rounds = AtomicUsize::new(0);
     let sequences = Oracle::sequential_strategy(1..LONGEST);
@@ -135,7 +133,7 @@ pub(super) async fn any_sequence_agrees_with_a_map(subject: Store) {
 }
 
 async fn play(
-    subject: &Store,
+    subject: &Subject,
     place: &str,
     mut oracle: Oracle,
     steps: &[Step],
@@ -202,15 +200,17 @@ async fn begin(
 
 async fn commit(store: &dyn ContentStore, oracle: &Oracle, key: usize, right: bool) {
     let held = oracle.held(key);
-    let digest = match right {
-        true => Digest::sha256(held),
-        false => Digest::sha256(b"other bytes"),
+    let digest = if right {
+        Digest::sha256(held)
+    } else {
+        Digest::sha256(b"other bytes")
     };
     let writer = begin(store, oracle, key, Expected::digest(digest)).await;
     let outcome = writer.commit(&Batch::new(), Durability::Full).await;
-    match right {
-        true => assert_has(store, &outcome.unwrap().digest, held).await,
-        false => assert_eq!(kind(outcome), Some(ErrorKind::Corrupt)),
+    if right {
+        assert_has(store, &outcome.unwrap().digest, held).await;
+    } else {
+        assert_eq!(kind(outcome), Some(ErrorKind::Corrupt));
     }
 }
 
@@ -234,7 +234,7 @@ async fn look(store: &dyn ContentStore, oracle: &Oracle) {
 
 /// Opens the store anew where it promises to keep what it has.
 async fn reopen(
-    subject: &Store,
+    subject: &Subject,
     place: &str,
     store: Arc<dyn ContentStore>,
     oracle: &mut Oracle,

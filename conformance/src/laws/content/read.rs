@@ -5,15 +5,13 @@ use std::os::unix::fs::FileExt;
 use bytes::Bytes;
 use cas_core::content::{Durability, Expected, Writer};
 use cas_core::records::Batch;
-use cas_core::{Algorithm, ContentExt, ContentStore, Digest};
+use cas_core::{Algorithm, ContentExt, Digest};
 
-use crate::Subject;
+use super::Subject;
 use crate::material::{assert_absent, assert_has, bytes, ingest, put, read_all};
 
-type Store = Subject<dyn ContentStore>;
-
 /// B1: the empty blob is stored like any other; images do contain it.
-pub(super) async fn an_empty_blob_is_a_blob(subject: Store) {
+pub(super) async fn an_empty_blob_is_a_blob(subject: Subject) {
     let store = subject.open().await;
     let digest = put(&*store, &bytes(0, 0)).await;
     assert_has(&*store, &digest, &[]).await;
@@ -22,7 +20,7 @@ pub(super) async fn an_empty_blob_is_a_blob(subject: Store) {
 }
 
 /// B2: engines cut blobs into pages, rows or parts; lengths at a cut are where bytes are lost.
-pub(super) async fn sizes_around_pieces_come_back(subject: Store) {
+pub(super) async fn sizes_around_pieces_come_back(subject: Subject) {
     let store = subject.open().await;
     for cut in [1, 4 << 10, 16 << 10, 64 << 10, 1 << 20] {
         for length in [cut - 1, cut, cut + 1] {
@@ -34,7 +32,7 @@ pub(super) async fn sizes_around_pieces_come_back(subject: Store) {
 }
 
 /// B7: existence is an answer, not an error.
-pub(super) async fn an_absent_blob_is_none(subject: Store) {
+pub(super) async fn an_absent_blob_is_none(subject: Subject) {
     let store = subject.open().await;
     let there = put(&*store, &bytes(1, 10)).await;
     for algorithm in Algorithm::ALL {
@@ -46,7 +44,7 @@ pub(super) async fn an_absent_blob_is_none(subject: Store) {
 }
 
 /// B10: a range is cut where the blob ends and empty beyond it; lazy loading reads like that.
-pub(super) async fn reads_stop_at_the_end(subject: Store) {
+pub(super) async fn reads_stop_at_the_end(subject: Subject) {
     let store = subject.open().await;
     let data = bytes(7, 100_000);
     let digest = put(&*store, &data).await;
@@ -68,7 +66,7 @@ pub(super) async fn reads_stop_at_the_end(subject: Store) {
 }
 
 /// B17: the image specification registers SHA-512; both live side by side.
-pub(super) async fn sha512_names_content_too(subject: Store) {
+pub(super) async fn sha512_names_content_too(subject: Subject) {
     let store = subject.open().await;
     let data = bytes(3, 5_000);
     let short = put(&*store, &data).await;
@@ -84,7 +82,7 @@ pub(super) async fn sha512_names_content_too(subject: Store) {
 }
 
 /// B13: a reader outlives the removal of its blob, or fails; it never reads other bytes.
-pub(super) async fn a_reader_never_reads_other_bytes(subject: Store) {
+pub(super) async fn a_reader_never_reads_other_bytes(subject: Subject) {
     let store = subject.open().await;
     let data = bytes(5, 300_000);
     let digest = put(&*store, &data).await;
@@ -109,7 +107,7 @@ pub(super) async fn a_reader_never_reads_other_bytes(subject: Store) {
 }
 
 /// B2: longer than any part, page or row; appended in pieces that fit none of them.
-pub(super) async fn bytes_of_many_parts_come_back(subject: Store) {
+pub(super) async fn bytes_of_many_parts_come_back(subject: Subject) {
     let store = subject.open().await;
     let data = bytes(9, 11_000_003);
     let mut writer = Writer::begin(&*store, "layer", Expected::ANY)
@@ -145,7 +143,7 @@ pub(super) async fn bytes_of_many_parts_come_back(subject: Store) {
 }
 
 /// `Files`: reflink and copy_file_range work on a file that is exactly the blob.
-pub(super) async fn a_file_has_the_bytes(subject: Store) {
+pub(super) async fn a_file_has_the_bytes(subject: Subject) {
     let store = subject.open().await;
     for length in [0, 100_000] {
         let data = bytes(length as u64, length);

@@ -6,13 +6,11 @@ use cas_core::content::{Durability, Expected, Writer};
 use cas_core::records::Batch;
 use cas_core::{ContentExt, ContentStore, Digest, ErrorKind};
 
-use crate::Subject;
+use super::Subject;
 use crate::material::{assert_absent, assert_has, bytes, digests, kind, put};
 
-type Store = Subject<dyn ContentStore>;
-
 /// What one stores or removes, the other sees at once.
-pub(super) async fn openings_see_the_same_blobs(subject: Store) {
+pub(super) async fn openings_see_the_same_blobs(subject: Subject) {
     let (left, right) = (subject.open().await, subject.open().await);
     for (seed, one, other) in [(1, &left, &right), (2, &right, &left)] {
         let data = bytes(seed, 20_000);
@@ -25,7 +23,7 @@ pub(super) async fn openings_see_the_same_blobs(subject: Store) {
 }
 
 /// One live writer a key, whichever opening it came from; the other may go on after it.
-pub(super) async fn openings_share_the_key(subject: Store) {
+pub(super) async fn openings_share_the_key(subject: Subject) {
     let (left, right) = (subject.open().await, subject.open().await);
     let data = bytes(1, 50_000);
     let mut first = Writer::begin(&*left, "layer", Expected::ANY).await.unwrap();
@@ -51,7 +49,7 @@ pub(super) async fn openings_share_the_key(subject: Store) {
 }
 
 /// B12 across openings.
-pub(super) async fn openings_agree_on_one_digest(subject: Store) {
+pub(super) async fn openings_agree_on_one_digest(subject: Subject) {
     let data = bytes(1, 200_000);
     let mut writers = Vec::new();
     for number in 0..8 {

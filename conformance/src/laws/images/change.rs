@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
-use cas_core::{ErrorKind, Image, ImageStore, Labels};
+use cas_core::{ErrorKind, Image, Labels};
 
-use crate::Subject;
+use super::Subject;
 use crate::material::{image, kind, target};
-
-type Store = Subject<dyn ImageStore>;
 
 fn map(pairs: &[(&str, &str)]) -> Labels {
     let owned = pairs
@@ -24,7 +22,7 @@ fn with(text: &str, labels: &[(&str, &str)], annotations: &[(&str, &str)]) -> Im
 }
 
 /// containerd: no field path replaces everything but the name and `created_at`.
-pub(super) async fn an_update_replaces_all_but_name_and_birth(subject: Store) {
+pub(super) async fn an_update_replaces_all_but_name_and_birth(subject: Subject) {
     let images = subject.open().await;
     let old = images
         .create(with("one", &[("old", "1")], &[]))
@@ -44,7 +42,7 @@ pub(super) async fn an_update_replaces_all_but_name_and_birth(subject: Store) {
 }
 
 /// containerd: `labels.<key>` takes the rest of the path as the key, dots and slashes included.
-pub(super) async fn field_paths_change_what_they_name(subject: Store) {
+pub(super) async fn field_paths_change_what_they_name(subject: Subject) {
     let images = subject.open().await;
     let labels = [("keep", "1"), ("x.y/z", "1")];
     images
@@ -75,7 +73,7 @@ pub(super) async fn field_paths_change_what_they_name(subject: Store) {
 }
 
 /// A path that is not understood changes nothing, also beside one that is.
-pub(super) async fn unknown_field_paths_are_refused(subject: Store) {
+pub(super) async fn unknown_field_paths_are_refused(subject: Subject) {
     let images = subject.open().await;
     let old = images
         .create(with("one", &[("old", "1")], &[]))
@@ -98,7 +96,7 @@ pub(super) async fn unknown_field_paths_are_refused(subject: Store) {
 }
 
 /// R9: an update does not create.
-pub(super) async fn an_update_of_nothing_is_not_found(subject: Store) {
+pub(super) async fn an_update_of_nothing_is_not_found(subject: Subject) {
     let images = subject.open().await;
     for paths in [&[][..], &["labels"][..]] {
         let outcome = images.update(image("a", "one"), paths).await;
@@ -108,7 +106,7 @@ pub(super) async fn an_update_of_nothing_is_not_found(subject: Store) {
 }
 
 /// containerd: an empty label is never stored; setting it empty removes it.
-pub(super) async fn a_label_without_value_is_none(subject: Store) {
+pub(super) async fn a_label_without_value_is_none(subject: Subject) {
     let images = subject.open().await;
     let created = images
         .create(with("one", &[("a", "1"), ("b", ""), ("c", "1")], &[]))
@@ -124,7 +122,7 @@ pub(super) async fn a_label_without_value_is_none(subject: Store) {
 }
 
 /// Labels read, changed and written whole lose those of others; field paths do not.
-pub(super) async fn updates_of_different_labels_lose_none(subject: Store) {
+pub(super) async fn updates_of_different_labels_lose_none(subject: Subject) {
     let images = subject.open().await;
     images.create(image("a", "one")).await.unwrap();
     let tasks: Vec<_> = (0..12)

@@ -2,10 +2,8 @@
 
 use cas_core::{ErrorKind, ImageStore};
 
-use crate::Subject;
+use super::Subject;
 use crate::material::{image, kind, target};
-
-type Store = Subject<dyn ImageStore>;
 
 async fn fill(images: &dyn ImageStore) {
     for (name, label) in [("web:2", "front"), ("db:1", "back"), ("web:1", "front")] {
@@ -27,7 +25,7 @@ async fn names(images: &dyn ImageStore, filters: &[&str]) -> Vec<String> {
 }
 
 /// Output that is compared needs one order.
-pub(super) async fn images_are_listed_by_name(subject: Store) {
+pub(super) async fn images_are_listed_by_name(subject: Subject) {
     let images = subject.open().await;
     assert_eq!(names(&*images, &[]).await, [""; 0]);
     fill(&*images).await;
@@ -38,7 +36,7 @@ pub(super) async fn images_are_listed_by_name(subject: Store) {
 }
 
 /// containerd: a comma is and, several filters are or; names, targets and labels are fields.
-pub(super) async fn filters_choose_images(subject: Store) {
+pub(super) async fn filters_choose_images(subject: Subject) {
     let images = subject.open().await;
     fill(&*images).await;
     let digest = format!("target.digest=={}", target("db:1").digest);
@@ -65,7 +63,7 @@ pub(super) async fn filters_choose_images(subject: Store) {
 }
 
 /// A filter that is not understood must not choose everything: deletions are filtered too.
-pub(super) async fn bad_filters_are_refused(subject: Store) {
+pub(super) async fn bad_filters_are_refused(subject: Subject) {
     let images = subject.open().await;
     fill(&*images).await;
     for bad in ["name=", "name==\"open", ",", "name~=/(/", "a b"] {

@@ -4,6 +4,9 @@ mod change;
 mod find;
 mod name;
 
+/// What a law of this group is given.
+type Subject = crate::Subject<dyn cas_core::ImageStore>;
+
 laws! { $
     /// Holds an image store to its laws: one test each, in a module of the given name.
     ///

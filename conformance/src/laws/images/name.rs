@@ -4,19 +4,17 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cas_core::image::Reference;
-use cas_core::{Descriptor, Digest, ErrorKind, Image, ImageStore, MediaType, limit};
+use cas_core::{Descriptor, Digest, ErrorKind, Image, MediaType, limit};
 
-use crate::Subject;
+use super::Subject;
 use crate::material::{image, kind, target};
-
-type Store = Subject<dyn ImageStore>;
 
 fn named(text: &str) -> Reference {
     text.parse().expect("a name")
 }
 
 /// containerd, EVE and rkt alike: creating does not clobber.
-pub(super) async fn a_name_is_created_once(subject: Store) {
+pub(super) async fn a_name_is_created_once(subject: Subject) {
     let images = subject.open().await;
     assert_eq!(images.get(&named("a")).await.unwrap(), None);
     let created = images.create(image("a", "one")).await.unwrap();
@@ -32,7 +30,7 @@ pub(super) async fn a_name_is_created_once(subject: Store) {
 }
 
 /// containerd: times given by the caller are ignored.
-pub(super) async fn the_store_sets_the_times(subject: Store) {
+pub(super) async fn the_store_sets_the_times(subject: Subject) {
     let images = subject.open().await;
     let mut given = image("a", "one");
     (given.created_at, given.updated_at) = (UNIX_EPOCH, UNIX_EPOCH);
@@ -60,7 +58,7 @@ pub(super) async fn the_store_sets_the_times(subject: Store) {
 }
 
 /// R4: what the grammar accepts is kept as it is; no two names are one.
-pub(super) async fn names_of_every_form_are_kept(subject: Store) {
+pub(super) async fn names_of_every_form_are_kept(subject: Subject) {
     let images = subject.open().await;
     let long = "a".repeat(limit::NAME);
     let digest = format!("x.io/y@{}", Digest::sha256(b"x"));
@@ -87,7 +85,7 @@ pub(super) async fn names_of_every_form_are_kept(subject: Store) {
 }
 
 /// containerd: a target has a type and bytes.
-pub(super) async fn an_image_needs_a_target(subject: Store) {
+pub(super) async fn an_image_needs_a_target(subject: Subject) {
     let images = subject.open().await;
     let empty = Descriptor::new(MediaType::OCI_MANIFEST, Digest::sha256(b""), 0);
     let outcome = images.create(Image::new(named("a"), empty)).await;
@@ -96,7 +94,7 @@ pub(super) async fn an_image_needs_a_target(subject: Store) {
 }
 
 /// containerd: key and value of a label have 4,096 bytes together.
-pub(super) async fn labels_have_bounds(subject: Store) {
+pub(super) async fn labels_have_bounds(subject: Subject) {
     let images = subject.open().await;
     let mut given = image("a", "one");
     given
@@ -122,7 +120,7 @@ pub(super) async fn labels_have_bounds(subject: Store) {
 }
 
 /// R1: gone is gone, and the name is free.
-pub(super) async fn a_deleted_name_is_not_found(subject: Store) {
+pub(super) async fn a_deleted_name_is_not_found(subject: Subject) {
     let images = subject.open().await;
     assert_eq!(
         kind(images.delete(&named("a"), None).await),
@@ -144,7 +142,7 @@ pub(super) async fn a_deleted_name_is_not_found(subject: Store) {
 }
 
 /// containerd: delete only what was seen; R3.
-pub(super) async fn deletion_asks_for_the_target(subject: Store) {
+pub(super) async fn deletion_asks_for_the_target(subject: Subject) {
     let images = subject.open().await;
     images.create(image("a", "one")).await.unwrap();
     let other = images.delete(&named("a"), Some(&target("two"))).await;
@@ -158,7 +156,7 @@ pub(super) async fn deletion_asks_for_the_target(subject: Store) {
 }
 
 /// R5: an index rewritten by many at once keeps every entry.
-pub(super) async fn forty_creators_lose_none(subject: Store) {
+pub(super) async fn forty_creators_lose_none(subject: Subject) {
     let images = subject.open().await;
     let tasks: Vec<_> = (0..40)
         .map(|number| {
@@ -173,7 +171,7 @@ pub(super) async fn forty_creators_lose_none(subject: Store) {
 }
 
 /// R6: of many creators of one name one wins, and its target stands.
-pub(super) async fn one_creator_of_a_name_wins(subject: Store) {
+pub(super) async fn one_creator_of_a_name_wins(subject: Subject) {
     let images = subject.open().await;
     let tasks: Vec<_> = (0..8)
         .map(|number| {

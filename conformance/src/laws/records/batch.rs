@@ -4,19 +4,17 @@ use bytes::Bytes;
 use cas_core::records::{Batch, Expect, Table};
 use cas_core::{Capability, ErrorKind, Records};
 
-use crate::Subject;
+use super::Subject;
 use crate::material::{kind, record, scan, value, write};
 
 const T: Table = Table::Blobs;
-
-type Store = Subject<dyn Records>;
 
 fn text(text: &'static str) -> Bytes {
     Bytes::from_static(text.as_bytes())
 }
 
 /// The last change of a key is the one that stays, whatever the table beside it.
-pub(super) async fn a_batch_is_applied_in_order(subject: Store) {
+pub(super) async fn a_batch_is_applied_in_order(subject: Subject) {
     let records = subject.open().await;
     records
         .commit(&Batch::new())
@@ -44,7 +42,7 @@ pub(super) async fn a_batch_is_applied_in_order(subject: Store) {
 }
 
 /// What a change expects is held against what those before it leave, not against the start.
-pub(super) async fn a_batch_sees_its_own_changes(subject: Store) {
+pub(super) async fn a_batch_sees_its_own_changes(subject: Subject) {
     let records = subject.open().await;
     write(&*records, T, "old", Expect::Absent, b"one")
         .await
@@ -70,7 +68,7 @@ pub(super) async fn a_batch_sees_its_own_changes(subject: Store) {
 }
 
 /// Where batches are atomic a lost race leaves no trace, wherever in the batch it was lost.
-pub(super) async fn a_conflict_applies_nothing(subject: Store) {
+pub(super) async fn a_conflict_applies_nothing(subject: Subject) {
     let records = subject.open().await;
     write(&*records, T, "taken", Expect::Absent, b"mine")
         .await
@@ -78,9 +76,10 @@ pub(super) async fn a_conflict_applies_nothing(subject: Store) {
     for place in 0..3 {
         let mut batch = Batch::new();
         for at in 0..3 {
-            match at == place {
-                true => batch.put(T, "taken", Expect::Absent, text("yours")),
-                false => batch.put(T, format!("new {at}"), Expect::Any, text("new")),
+            if at == place {
+                batch.put(T, "taken", Expect::Absent, text("yours"));
+            } else {
+                batch.put(T, format!("new {at}"), Expect::Any, text("new"));
             }
         }
         batch.delete(T, "taken", Expect::Any);
@@ -99,7 +98,7 @@ pub(super) async fn a_conflict_applies_nothing(subject: Store) {
 }
 
 /// Everywhere: nothing from the conflict on is applied, and what is applied is a beginning.
-pub(super) async fn a_conflict_leaves_a_prefix_at_most(subject: Store) {
+pub(super) async fn a_conflict_leaves_a_prefix_at_most(subject: Subject) {
     let records = subject.open().await;
     write(&*records, T, "taken", Expect::Absent, b"mine")
         .await
@@ -127,7 +126,7 @@ pub(super) async fn a_conflict_leaves_a_prefix_at_most(subject: Store) {
 }
 
 /// However many it has, and in whatever order.
-pub(super) async fn a_batch_of_many_keys_is_one_step(subject: Store) {
+pub(super) async fn a_batch_of_many_keys_is_one_step(subject: Subject) {
     let records = subject.open().await;
     let key = |number: usize| format!("key {number:02}");
     let forwards: Vec<usize> = (0..40).collect();

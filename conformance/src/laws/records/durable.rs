@@ -4,15 +4,13 @@ use bytes::Bytes;
 use cas_core::records::{Batch, Expect, Table};
 use cas_core::{Capability, ErrorKind, Records};
 
-use crate::Subject;
+use super::Subject;
 use crate::material::{delete, kind, record, scan, value, write};
 
 const T: Table = Table::Snapshots;
 
-type Store = Subject<dyn Records>;
-
 /// A commit is durable when it returns; a revision stays good, a used one stays used.
-pub(super) async fn a_reopened_home_has_its_records(subject: Store) {
+pub(super) async fn a_reopened_home_has_its_records(subject: Subject) {
     let records = subject.open().await;
     write(&*records, T, "kept", Expect::Absent, b"one")
         .await
@@ -46,7 +44,7 @@ pub(super) async fn a_reopened_home_has_its_records(subject: Store) {
 
 /// Durability (3) for records: what was acknowledged is there, and a batch is whole, or where
 /// batches are not atomic a beginning of it.
-pub(super) async fn a_killed_process_keeps_its_records(subject: Store) {
+pub(super) async fn a_killed_process_keeps_its_records(subject: Subject) {
     if subject.is_victim() {
         let records = subject.open().await;
         for number in 0_u64.. {
@@ -89,7 +87,7 @@ async fn number(records: &dyn Records, key: &str) -> Option<u64> {
 }
 
 /// What one opening commits, the other sees at once, revisions included.
-pub(super) async fn openings_see_the_same_records(subject: Store) {
+pub(super) async fn openings_see_the_same_records(subject: Subject) {
     let (left, right) = (subject.open().await, subject.open().await);
     write(&*left, T, "k", Expect::Absent, b"one").await.unwrap();
     let seen = record(&*right, T, "k").await;

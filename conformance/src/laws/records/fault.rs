@@ -7,32 +7,31 @@ use bytes::Bytes;
 use cas_core::records::{Batch, Expect, Table};
 use cas_core::{Capability, Records, Result};
 
-use crate::Subject;
+use super::Subject;
 use crate::material::{scan, write};
 use crate::strace::{Fault, Hurt};
 
 const T: Table = Table::Snapshots;
 
-type Store = Subject<dyn Records>;
 /// What is under each key.
 type Content = BTreeMap<String, Bytes>;
 
 /// Nothing is acknowledged and lost, and no batch is there in another order than it was made.
-pub(super) async fn a_kill_at_any_call_keeps_the_records(subject: Store) {
+pub(super) async fn a_kill_at_any_call_keeps_the_records(subject: Subject) {
     hurt(&subject, Fault::Kill).await;
 }
 
 /// An error of the device is told or absorbed, never acknowledged and lost.
-pub(super) async fn a_failed_call_keeps_the_records(subject: Store) {
+pub(super) async fn a_failed_call_keeps_the_records(subject: Subject) {
     hurt(&subject, Fault::Broken).await;
 }
 
 /// So is a full disk, whichever call finds it.
-pub(super) async fn a_full_disk_keeps_the_records(subject: Store) {
+pub(super) async fn a_full_disk_keeps_the_records(subject: Subject) {
     hurt(&subject, Fault::Full).await;
 }
 
-async fn hurt(subject: &Store, fault: Fault) {
+async fn hurt(subject: &Subject, fault: Fault) {
     if subject.is_victim() {
         return subject.perform(job(subject, 0));
     }
@@ -59,7 +58,7 @@ fn batches() -> Vec<Batch> {
 }
 
 /// Commits all but the first `done` batches.
-async fn job(subject: &Store, done: usize) -> Result<()> {
+async fn job(subject: &Subject, done: usize) -> Result<()> {
     let records = subject.try_open().await?;
     for (number, batch) in batches().iter().enumerate().skip(done) {
         records.commit(batch).await?;
@@ -95,9 +94,10 @@ async fn check(hurt: Hurt<dyn Records>) {
     let done = numbers.next_back().map_or(0, |number: usize| number + 1);
     let records = hurt.subject.open().await;
     let length = batches().get(done).map_or(0, |batch| batch.changes().len());
-    let allowed = match records.capabilities().has(Capability::Atomic) {
-        true => vec![0, length],
-        false => (0..=length).collect(),
+    let allowed = if records.capabilities().has(Capability::Atomic) {
+        vec![0, length]
+    } else {
+        (0..=length).collect()
     };
     let found = content(&*records).await;
     let right = allowed.iter().any(|begun| after(done, *begun) == found);
@@ -118,7 +118,7 @@ const MARKER: &str = "conformance-record";
 
 /// Between the write of a record and its acknowledgement it is synced, and so are the names of the
 /// files that have it.
-pub(super) async fn an_acknowledged_record_was_synced(subject: Store) {
+pub(super) async fn an_acknowledged_record_was_synced(subject: Subject) {
     if !subject.is_victim() {
         return subject.syncs_before_it_acknowledges(MARKER);
     }

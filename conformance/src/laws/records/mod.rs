@@ -7,6 +7,9 @@ mod race;
 mod scan;
 mod swap;
 
+/// What a law of this group is given.
+type Subject = crate::Subject<dyn cas_core::Records>;
+
 laws! { $
     /// Holds a home of records to its laws: one test each, in a module of the given name.
     ///

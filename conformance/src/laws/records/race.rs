@@ -6,13 +6,11 @@ use bytes::Bytes;
 use cas_core::records::{Batch, Expect, Table};
 use cas_core::{ErrorKind, Records};
 
-use crate::Subject;
+use super::Subject;
 use crate::material::{delete, record, scan, value, write};
 
 const T: Table = Table::Images;
 const ROUNDS: usize = 25;
-
-type Store = Subject<dyn Records>;
 
 /// Adds one to a counter, again and again where another was quicker.
 async fn increment(records: &dyn Records) {
@@ -52,17 +50,17 @@ async fn count_with(openings: Vec<Arc<dyn Records>>) {
 }
 
 /// A compare-and-swap that two win loses an update: a label, an edge, a lease.
-pub(super) async fn eight_incrementers_lose_nothing(subject: Store) {
+pub(super) async fn eight_incrementers_lose_nothing(subject: Subject) {
     count_with(vec![subject.open().await]).await;
 }
 
 /// The same between processes.
-pub(super) async fn incrementers_of_two_openings_lose_nothing(subject: Store) {
+pub(super) async fn incrementers_of_two_openings_lose_nothing(subject: Subject) {
     count_with(vec![subject.open().await, subject.open().await]).await;
 }
 
 /// R6: of many creators exactly one wins, and its value stands.
-pub(super) async fn one_creator_of_a_key_wins(subject: Store) {
+pub(super) async fn one_creator_of_a_key_wins(subject: Subject) {
     let records = subject.open().await;
     for round in 0..5 {
         one_creator_wins(&records, &[format!("k{round}")]).await;
@@ -70,7 +68,7 @@ pub(super) async fn one_creator_of_a_key_wins(subject: Store) {
 }
 
 /// What is created together is one creator's.
-pub(super) async fn one_creator_of_many_keys_wins(subject: Store) {
+pub(super) async fn one_creator_of_many_keys_wins(subject: Subject) {
     let records = subject.open().await;
     for round in 0..5 {
         let keys: Vec<String> = (0..16).map(|key| format!("{round} {key}")).collect();
@@ -105,7 +103,7 @@ async fn one_creator_wins(records: &Arc<dyn Records>, keys: &[String]) {
 }
 
 /// Pages are no snapshot, but a record that stays is seen once, and in order.
-pub(super) async fn a_scan_shows_what_stays(subject: Store) {
+pub(super) async fn a_scan_shows_what_stays(subject: Subject) {
     let records = subject.open().await;
     let stay: Vec<String> = (0..20).map(|number| format!("{number:02} stays")).collect();
     for key in &stay {

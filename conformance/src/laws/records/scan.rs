@@ -3,12 +3,10 @@
 use cas_core::Records;
 use cas_core::records::{Expect, Record, Table};
 
-use crate::Subject;
+use super::Subject;
 use crate::material::{delete, scan, value, write};
 
 const T: Table = Table::Snapshots;
-
-type Store = Subject<dyn Records>;
 
 /// Keys that mean something to a file system, a URL, SQL or a shell, in byte order.
 const ODD: [&str; 14] = [
@@ -41,7 +39,7 @@ async fn fill(records: &dyn Records) {
 }
 
 /// Byte order, whatever the page; a cursor need not be there.
-pub(super) async fn a_scan_is_in_key_order(subject: Store) {
+pub(super) async fn a_scan_is_in_key_order(subject: Subject) {
     let records = subject.open().await;
     assert_eq!(records.scan(T, "", None, 10).await.unwrap(), []);
     fill(&*records).await;
@@ -58,7 +56,7 @@ pub(super) async fn a_scan_is_in_key_order(subject: Store) {
 }
 
 /// `%` and `_` are no wildcards; a cursor before the prefix begins at it, one behind ends it.
-pub(super) async fn a_prefix_is_taken_literally(subject: Store) {
+pub(super) async fn a_prefix_is_taken_literally(subject: Subject) {
     let records = subject.open().await;
     fill(&*records).await;
     for prefix in ["a_", "a%", "a", "/", ".", "%", "\u{10ffff}", "none"] {
@@ -73,7 +71,7 @@ pub(super) async fn a_prefix_is_taken_literally(subject: Store) {
 }
 
 /// One key in two tables is two records.
-pub(super) async fn tables_are_separate(subject: Store) {
+pub(super) async fn tables_are_separate(subject: Subject) {
     let records = subject.open().await;
     for table in Table::ALL {
         let name = table.name().as_bytes();
@@ -98,7 +96,7 @@ pub(super) async fn tables_are_separate(subject: Store) {
 }
 
 /// A key is text and nothing else: no path, no pattern, not folded, 1,024 bytes long if need be.
-pub(super) async fn odd_keys_are_keys(subject: Store) {
+pub(super) async fn odd_keys_are_keys(subject: Subject) {
     let records = subject.open().await;
     fill(&*records).await;
     let long = "k".repeat(cas_core::limit::KEY);

@@ -1,17 +1,15 @@
 //! One compare-and-swap at a time: all that collection and images are built on.
 
+use cas_core::ErrorKind;
 use cas_core::records::{Expect, Revision, Table};
-use cas_core::{ErrorKind, Records};
 
-use crate::Subject;
+use super::Subject;
 use crate::material::{bytes, delete, kind, record, value, write};
 
 const T: Table = Table::Blobs;
 
-type Store = Subject<dyn Records>;
-
 /// `Absent` creates, and of two creators one hears of it.
-pub(super) async fn absent_is_expected_once(subject: Store) {
+pub(super) async fn absent_is_expected_once(subject: Subject) {
     let records = subject.open().await;
     assert_eq!(records.load(T, "k").await.unwrap(), None);
     write(&*records, T, "k", Expect::Absent, b"one")
@@ -31,7 +29,7 @@ pub(super) async fn absent_is_expected_once(subject: Store) {
 }
 
 /// A revision names one state: whoever changes it first wins, the other hears `Conflict`.
-pub(super) async fn a_revision_is_good_for_one_change(subject: Store) {
+pub(super) async fn a_revision_is_good_for_one_change(subject: Subject) {
     let records = subject.open().await;
     write(&*records, T, "k", Expect::Absent, b"one")
         .await
@@ -62,7 +60,7 @@ pub(super) async fn a_revision_is_good_for_one_change(subject: Store) {
 }
 
 /// `Any` writes over whatever is there; deleting what is absent under it is no error.
-pub(super) async fn any_overwrites_and_deletes(subject: Store) {
+pub(super) async fn any_overwrites_and_deletes(subject: Subject) {
     let records = subject.open().await;
     for text in [&b"one"[..], b"", b"three"] {
         write(&*records, T, "k", Expect::Any, text).await.unwrap();
@@ -81,7 +79,7 @@ pub(super) async fn any_overwrites_and_deletes(subject: Store) {
 }
 
 /// A collector that noted a revision must not mistake a record made anew for the one it saw.
-pub(super) async fn a_revision_never_comes_back(subject: Store) {
+pub(super) async fn a_revision_never_comes_back(subject: Subject) {
     let records = subject.open().await;
     let mut seen: Vec<Revision> = Vec::new();
     for _ in 0..8 {
@@ -102,7 +100,7 @@ pub(super) async fn a_revision_never_comes_back(subject: Store) {
 }
 
 /// No bytes, any bytes, a MiB of them: a manifest's labels or a snapshot's may be long.
-pub(super) async fn values_of_any_length_come_back(subject: Store) {
+pub(super) async fn values_of_any_length_come_back(subject: Subject) {
     let records = subject.open().await;
     for length in [0, 1, 4_095, 70_000, 1 << 20] {
         let data = bytes(length as u64, length);

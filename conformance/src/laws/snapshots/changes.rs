@@ -4,21 +4,19 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 
+use cas_core::ErrorKind;
 use cas_core::snapshot::Commit;
-use cas_core::{ErrorKind, Snapshotter};
 
+use super::Subject;
 use super::scene::{Tree, bare_layer, can_mount, is_root, layer, prepare, view};
 use crate::material::kind;
-use crate::subject::Subject;
-
-type It = Subject<dyn Snapshotter>;
 
 fn write(dir: &Path, name: &str, text: &str) {
     fs::write(dir.join(name), text).unwrap();
 }
 
 /// What was in it before does not shine through.
-pub(super) async fn a_directory_made_anew_is_empty(subject: It) {
+pub(super) async fn a_directory_made_anew_is_empty(subject: Subject) {
     let store = subject.open().await;
     if !can_mount(&*store).await {
         return;
@@ -48,7 +46,7 @@ pub(super) async fn a_directory_made_anew_is_empty(subject: It) {
 
 /// A file given to somebody else above is his there alone; a directory that is written into above
 /// stays whose it was.
-pub(super) async fn owners_and_modes_go_through_layers(subject: It) {
+pub(super) async fn owners_and_modes_go_through_layers(subject: Subject) {
     let store = subject.open().await;
     if !is_root() || !can_mount(&*store).await {
         return;
@@ -88,7 +86,7 @@ pub(super) async fn owners_and_modes_go_through_layers(subject: It) {
 }
 
 /// A directory from below may refuse to be renamed, and is then whole where it was.
-pub(super) async fn names_move_out_of_their_layer(subject: It) {
+pub(super) async fn names_move_out_of_their_layer(subject: Subject) {
     let store = subject.open().await;
     if !can_mount(&*store).await {
         return;
@@ -124,7 +122,7 @@ pub(super) async fn names_move_out_of_their_layer(subject: It) {
 }
 
 /// For layers unpacked side by side: each was written without those below, and stands on them.
-pub(super) async fn a_layer_given_a_parent_shows_it(subject: It) {
+pub(super) async fn a_layer_given_a_parent_shows_it(subject: Subject) {
     let store = subject.open().await;
     if !store.rebases() || !can_mount(&*store).await {
         return;

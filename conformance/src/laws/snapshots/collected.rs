@@ -8,16 +8,14 @@ use cas_core::labels::LEASE;
 use cas_core::lease::{self, LeaseGuard};
 use cas_core::snapshot::Commit;
 use cas_core::testing::memory::MemoryStore;
-use cas_core::{Descriptor, ErrorKind, Image, Labels, MediaType, Snapshotter, Store as Content};
+use cas_core::{Descriptor, ErrorKind, Image, Labels, MediaType, Snapshotter, Store};
 
+use super::Subject;
 use super::scene::{bare_layer, commit, keys, prepare, stat};
-use crate::Subject;
 use crate::material::kind;
 use crate::sample::JOB;
 
-type Store = Subject<dyn Snapshotter>;
-
-async fn collect_in(content: &Content, store: &dyn Snapshotter, hours: u64) -> Removed {
+async fn collect_in(content: &Store, store: &dyn Snapshotter, hours: u64) -> Removed {
     let options = GcOptions {
         now: SystemTime::now() + Duration::from_secs(hours * 3600),
         ..GcOptions::default()
@@ -42,7 +40,7 @@ async fn leased_layer(store: &dyn Snapshotter, name: &str, parent: Option<&str>)
 }
 
 /// An update moves it: who noted it before does not remove it.
-pub(super) async fn what_was_updated_since_it_was_seen_stays(subject: Store) {
+pub(super) async fn what_was_updated_since_it_was_seen_stays(subject: Subject) {
     let store = subject.open().await;
     bare_layer(&*store, "layer", None).await;
     let seen = stat(&*store, "layer").await.unwrap();
@@ -67,7 +65,7 @@ pub(super) async fn what_was_updated_since_it_was_seen_stays(subject: Store) {
 }
 
 /// A chain that nothing holds goes whole, each before what it stands on.
-pub(super) async fn a_collection_takes_chains_leaves_first(subject: Store) {
+pub(super) async fn a_collection_takes_chains_leaves_first(subject: Subject) {
     let (store, content) = (subject.open().await, MemoryStore::new().with_images());
     leased_layer(&*store, "a", None).await;
     leased_layer(&*store, "b", Some("a")).await;
@@ -87,7 +85,7 @@ pub(super) async fn a_collection_takes_chains_leaves_first(subject: Store) {
 }
 
 /// From the configuration of an image, as an unpacked one has it, and by a label of its own.
-pub(super) async fn what_refers_to_a_snapshot_keeps_its_chain(subject: Store) {
+pub(super) async fn what_refers_to_a_snapshot_keeps_its_chain(subject: Subject) {
     let (store, content) = (subject.open().await, MemoryStore::new().with_images());
     for (name, parent) in [("a", None), ("b", Some("a")), ("lost", Some("a"))] {
         leased_layer(&*store, name, parent).await;
@@ -121,7 +119,7 @@ pub(super) async fn what_refers_to_a_snapshot_keeps_its_chain(subject: Store) {
 }
 
 /// What a person has made is not gone before he can say that he wants it.
-pub(super) async fn a_snapshot_without_a_lease_lives_a_day(subject: Store) {
+pub(super) async fn a_snapshot_without_a_lease_lives_a_day(subject: Subject) {
     let (store, content) = (subject.open().await, MemoryStore::new().with_images());
     prepare(&*store, "active", None).await.unwrap();
     prepare(&*store, "making", None).await.unwrap();

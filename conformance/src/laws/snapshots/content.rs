@@ -3,15 +3,12 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
-use cas_core::Snapshotter;
 use cas_core::snapshot::Mount;
 
+use super::Subject;
 use super::scene::{Tree, bare_layer, can_mount, commit, is_root, layer, prepare, view};
-use crate::subject::Subject;
 
-type It = Subject<dyn Snapshotter>;
-
-pub(super) async fn a_chain_shows_all_its_layers(subject: It) {
+pub(super) async fn a_chain_shows_all_its_layers(subject: Subject) {
     let store = subject.open().await;
     if !can_mount(&*store).await {
         return;
@@ -42,7 +39,7 @@ pub(super) async fn a_chain_shows_all_its_layers(subject: It) {
     assert_eq!(tree.read("first").as_deref(), Some("1"));
 }
 
-pub(super) async fn a_child_leaves_its_parent_alone(subject: It) {
+pub(super) async fn a_child_leaves_its_parent_alone(subject: Subject) {
     let store = subject.open().await;
     if !can_mount(&*store).await {
         return;
@@ -72,7 +69,7 @@ pub(super) async fn a_child_leaves_its_parent_alone(subject: It) {
     assert_eq!(mode, 0o755, "mode of the root");
 }
 
-pub(super) async fn siblings_do_not_see_each_other(subject: It) {
+pub(super) async fn siblings_do_not_see_each_other(subject: Subject) {
     let store = subject.open().await;
     if !can_mount(&*store).await {
         return;
@@ -86,7 +83,7 @@ pub(super) async fn siblings_do_not_see_each_other(subject: It) {
     assert_eq!(Tree::mount(&one).read("file").as_deref(), Some("one"));
 }
 
-pub(super) async fn a_view_shows_its_parent_and_is_read_only(subject: It) {
+pub(super) async fn a_view_shows_its_parent_and_is_read_only(subject: Subject) {
     let store = subject.open().await;
     if !can_mount(&*store).await {
         return;
@@ -114,7 +111,7 @@ pub(super) async fn a_view_shows_its_parent_and_is_read_only(subject: It) {
     assert!(!is_read_only(&mounts), "{mounts:?} cannot be written to");
 }
 
-pub(super) async fn a_view_of_nothing_is_empty(subject: It) {
+pub(super) async fn a_view_of_nothing_is_empty(subject: Subject) {
     let store = subject.open().await;
     let mounts = view(&*store, "view", None).await.unwrap();
     assert!(is_read_only(&mounts), "{mounts:?} can be written to");
@@ -130,7 +127,7 @@ fn is_read_only(mounts: &[Mount]) -> bool {
 }
 
 /// Users of a container that are not root go through its root; the state around it is private.
-pub(super) async fn a_new_root_is_open_to_all(subject: It) {
+pub(super) async fn a_new_root_is_open_to_all(subject: Subject) {
     let store = subject.open().await;
     if !can_mount(&*store).await {
         return;
@@ -144,7 +141,7 @@ pub(super) async fn a_new_root_is_open_to_all(subject: It) {
     }
 }
 
-pub(super) async fn a_child_has_the_attributes_of_its_parent(subject: It) {
+pub(super) async fn a_child_has_the_attributes_of_its_parent(subject: Subject) {
     let store = subject.open().await;
     if !can_mount(&*store).await {
         return;
@@ -179,7 +176,7 @@ pub(super) async fn a_child_has_the_attributes_of_its_parent(subject: It) {
     assert!(stat("sparse").blocks() < 64, "a hole was filled");
 }
 
-pub(super) async fn a_key_used_again_starts_anew(subject: It) {
+pub(super) async fn a_key_used_again_starts_anew(subject: Subject) {
     let store = subject.open().await;
     if !can_mount(&*store).await {
         return;
@@ -194,7 +191,7 @@ pub(super) async fn a_key_used_again_starts_anew(subject: It) {
 }
 
 /// As long as images get.
-pub(super) async fn a_chain_may_be_long(subject: It) {
+pub(super) async fn a_chain_may_be_long(subject: Subject) {
     let store = subject.open().await;
     let mut parent: Option<String> = None;
     for number in 0..128 {

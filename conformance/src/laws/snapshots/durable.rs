@@ -2,18 +2,17 @@
 
 use std::fs;
 
-use cas_core::Snapshotter;
 use cas_core::snapshot::Mount;
 
+use super::Subject;
 use super::scene::{commit, prepare};
-use crate::Subject;
 
 /// What no other file has.
 const MARKER: &str = "conformance-layer";
 
 /// Between the write of a layer's files and the acknowledgement of its commit they are synced, and
 /// so are their names.
-pub(super) async fn a_committed_snapshot_was_synced(subject: Subject<dyn Snapshotter>) {
+pub(super) async fn a_committed_snapshot_was_synced(subject: Subject) {
     if !subject.is_victim() {
         let store = subject.open().await;
         let mounts = prepare(&*store, "probe", None).await;

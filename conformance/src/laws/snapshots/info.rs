@@ -3,13 +3,11 @@
 use std::time::SystemTime;
 
 use cas_core::snapshot::{Commit, SnapshotKind};
-use cas_core::{ErrorKind, Labels, Snapshotter};
+use cas_core::{ErrorKind, Labels};
 
+use super::Subject;
 use super::scene::{bare_layer, keys, prepare, stat, view};
 use crate::material::kind;
-use crate::subject::Subject;
-
-type It = Subject<dyn Snapshotter>;
 
 fn labels(pairs: &[(&str, &str)]) -> Labels {
     let owned = pairs
@@ -18,7 +16,7 @@ fn labels(pairs: &[(&str, &str)]) -> Labels {
     owned.collect()
 }
 
-pub(super) async fn stat_tells_what_it_is(subject: It) {
+pub(super) async fn stat_tells_what_it_is(subject: Subject) {
     let store = subject.open().await;
     let before = SystemTime::now();
     bare_layer(&*store, "base", None).await;
@@ -42,7 +40,7 @@ pub(super) async fn stat_tells_what_it_is(subject: It) {
 }
 
 /// Labels are not inherited, neither by the commit nor by a child, and the age begins anew.
-pub(super) async fn a_commit_replaces_labels_and_time(subject: It) {
+pub(super) async fn a_commit_replaces_labels_and_time(subject: Subject) {
     let store = subject.open().await;
     let given = labels(&[("active", "1")]);
     store.prepare("key", None, given).await.unwrap();
@@ -60,7 +58,7 @@ pub(super) async fn a_commit_replaces_labels_and_time(subject: It) {
     assert_eq!(stat(&*store, "child").await.unwrap().labels, Labels::new());
 }
 
-pub(super) async fn an_update_replaces_all_labels(subject: It) {
+pub(super) async fn an_update_replaces_all_labels(subject: Subject) {
     let store = subject.open().await;
     bare_layer(&*store, "base", None).await;
     let given = labels(&[("a", "1"), ("b", "1")]);
@@ -77,7 +75,7 @@ pub(super) async fn an_update_replaces_all_labels(subject: It) {
     }
 }
 
-pub(super) async fn an_update_changes_what_its_paths_name(subject: It) {
+pub(super) async fn an_update_changes_what_its_paths_name(subject: Subject) {
     let store = subject.open().await;
     bare_layer(&*store, "name", None).await;
     let all = labels(&[("a", "1"), ("b.c/d", "1"), ("e", "1")]);
@@ -94,7 +92,7 @@ pub(super) async fn an_update_changes_what_its_paths_name(subject: It) {
     assert_eq!(stat(&*store, "name").await.unwrap().labels, expected);
 }
 
-pub(super) async fn walk_is_in_key_order_and_in_pages(subject: It) {
+pub(super) async fn walk_is_in_key_order_and_in_pages(subject: Subject) {
     let store = subject.open().await;
     let names = ["b", "a", "a/b", "a0", "ab", "B", "c:1"];
     for name in names {
@@ -111,7 +109,7 @@ pub(super) async fn walk_is_in_key_order_and_in_pages(subject: It) {
     assert!(store.walk(Some("zz"), 5).await.unwrap().is_empty());
 }
 
-pub(super) async fn everything_is_there_after_reopening(subject: It) {
+pub(super) async fn everything_is_there_after_reopening(subject: Subject) {
     let store = subject.open().await;
     bare_layer(&*store, "base", None).await;
     let given = labels(&[("a", "1")]);

@@ -10,6 +10,9 @@ mod scene;
 mod space;
 mod states;
 
+/// What a law of this group is given.
+type Subject = crate::Subject<dyn cas_core::Snapshotter>;
+
 laws! { $
     /// Holds a snapshotter to its laws: one test each, in a module of the given name.
     ///

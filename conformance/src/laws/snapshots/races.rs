@@ -2,24 +2,22 @@
 
 use std::sync::Arc;
 
+use cas_core::ErrorKind;
 use cas_core::snapshot::{Mount, SnapshotKind};
-use cas_core::{ErrorKind, Snapshotter};
 use tokio::task::JoinSet;
 
+use super::Subject;
 use super::scene::{Shared, bare_layer, commit, keys, prepare, stat};
 use crate::material::kind;
-use crate::subject::Subject;
-
-type It = Subject<dyn Snapshotter>;
 
 const ROUNDS: usize = 12;
 const RIVALS: usize = 8;
 
-async fn two(subject: &It) -> [Shared; 2] {
+async fn two(subject: &Subject) -> [Shared; 2] {
     [subject.open().await, subject.open().await]
 }
 
-pub(super) async fn one_of_many_prepares_wins(subject: It) {
+pub(super) async fn one_of_many_prepares_wins(subject: Subject) {
     let stores = two(&subject).await;
     bare_layer(&*stores[0], "base", None).await;
     for round in 0..ROUNDS {
@@ -47,7 +45,7 @@ pub(super) async fn one_of_many_prepares_wins(subject: It) {
         .expect("the losers left no trace");
 }
 
-pub(super) async fn one_of_many_commits_wins(subject: It) {
+pub(super) async fn one_of_many_commits_wins(subject: Subject) {
     let stores = two(&subject).await;
     for round in 0..ROUNDS {
         let name = format!("name-{round}");
@@ -77,7 +75,7 @@ pub(super) async fn one_of_many_commits_wins(subject: It) {
     }
 }
 
-pub(super) async fn a_parent_removed_under_a_prepare_leaves_no_orphan(subject: It) {
+pub(super) async fn a_parent_removed_under_a_prepare_leaves_no_orphan(subject: Subject) {
     let stores = two(&subject).await;
     for round in 0..ROUNDS {
         bare_layer(&*stores[0], "base", None).await;
@@ -86,9 +84,10 @@ pub(super) async fn a_parent_removed_under_a_prepare_leaves_no_orphan(subject: I
             // Whose turn it is to be first alternates.
             let removes = (number + round) % 2 == 0;
             both.spawn(async move {
-                match removes {
-                    true => ("removed", kind(store.remove("base").await)),
-                    false => ("taken", kind(prepare(&*store, "child", Some("base")).await)),
+                if removes {
+                    ("removed", kind(store.remove("base").await))
+                } else {
+                    ("taken", kind(prepare(&*store, "child", Some("base")).await))
                 }
             });
         }
@@ -108,7 +107,7 @@ pub(super) async fn a_parent_removed_under_a_prepare_leaves_no_orphan(subject: I
     }
 }
 
-pub(super) async fn a_removal_and_a_commit_exclude_each_other(subject: It) {
+pub(super) async fn a_removal_and_a_commit_exclude_each_other(subject: Subject) {
     let stores = two(&subject).await;
     for _ in 0..ROUNDS {
         prepare(&*stores[0], "key", None).await.unwrap();
@@ -131,7 +130,7 @@ pub(super) async fn a_removal_and_a_commit_exclude_each_other(subject: It) {
 }
 
 /// A cleanup runs beside prepares and commits and frees nothing of theirs.
-pub(super) async fn cleanup_spares_what_is_being_made(subject: It) {
+pub(super) async fn cleanup_spares_what_is_being_made(subject: Subject) {
     let stores = two(&subject).await;
     bare_layer(&*stores[0], "layer-0", None).await;
     let cleaner = tokio::spawn({

@@ -4,18 +4,15 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use cas_core::Snapshotter;
 use cas_core::snapshot::{Mount, Usage};
 
+use super::Subject;
 use super::scene::{Tree, bare_layer, can_mount, commit, is_root, keys, layer, prepare, view};
 use crate::material::bytes;
-use crate::subject::Subject;
-
-type It = Subject<dyn Snapshotter>;
 
 const MIB: u64 = 1 << 20;
 
-pub(super) async fn hard_links_count_once(subject: It) {
+pub(super) async fn hard_links_count_once(subject: Subject) {
     let store = subject.open().await;
     if !can_mount(&*store).await {
         return;
@@ -34,7 +31,7 @@ pub(super) async fn hard_links_count_once(subject: It) {
 }
 
 /// Measured while active; a committed snapshot says the same again and again.
-pub(super) async fn usage_is_fixed_by_the_commit(subject: It) {
+pub(super) async fn usage_is_fixed_by_the_commit(subject: Subject) {
     let store = subject.open().await;
     if !can_mount(&*store).await {
         return;
@@ -59,7 +56,7 @@ pub(super) async fn usage_is_fixed_by_the_commit(subject: It) {
 }
 
 /// And neither does a child that does not copy.
-pub(super) async fn a_view_takes_nothing_of_its_parent(subject: It) {
+pub(super) async fn a_view_takes_nothing_of_its_parent(subject: Subject) {
     let store = subject.open().await;
     if !can_mount(&*store).await {
         return;
@@ -92,7 +89,7 @@ fn directories(mounts: &[Mount]) -> Vec<PathBuf> {
     mounts.iter().filter_map(directory).collect()
 }
 
-pub(super) async fn a_removal_gives_back_what_it_took(subject: It) {
+pub(super) async fn a_removal_gives_back_what_it_took(subject: Subject) {
     let store = subject.open().await;
     bare_layer(&*store, "base", None).await;
     for parent in [None, Some("base")] {
@@ -113,7 +110,7 @@ pub(super) async fn a_removal_gives_back_what_it_took(subject: It) {
 }
 
 /// Somebody's home may be mounted in a container: what is below a mount is not the snapshot's.
-pub(super) async fn a_removal_spares_what_is_mounted_in_it(subject: It) {
+pub(super) async fn a_removal_spares_what_is_mounted_in_it(subject: Subject) {
     let store = subject.open().await;
     if !is_root() {
         return;
@@ -139,7 +136,7 @@ pub(super) async fn a_removal_spares_what_is_mounted_in_it(subject: It) {
 }
 
 /// A leftover is a directory beside those of snapshots that no record names, as a crash leaves it.
-pub(super) async fn cleanup_frees_leftovers_and_nothing_else(subject: It) {
+pub(super) async fn cleanup_frees_leftovers_and_nothing_else(subject: Subject) {
     let store = subject.open().await;
     bare_layer(&*store, "base", None).await;
     view(&*store, "view", Some("base")).await.unwrap();

@@ -1,16 +1,14 @@
 //! Laws of the states: which move is allowed when.
 
 use cas_core::snapshot::{Commit, SnapshotKind};
-use cas_core::{ErrorKind, Labels, Snapshotter};
+use cas_core::{ErrorKind, Labels};
 
+use super::Subject;
 use super::scene::{bare_layer, commit, keys, prepare, stat, view};
 use crate::material::kind;
-use crate::subject::Subject;
-
-type It = Subject<dyn Snapshotter>;
 
 /// Active, view and committed snapshots share one space of names.
-pub(super) async fn a_key_is_taken_once(subject: It) {
+pub(super) async fn a_key_is_taken_once(subject: Subject) {
     let store = subject.open().await;
     bare_layer(&*store, "committed", None).await;
     prepare(&*store, "active", None).await.unwrap();
@@ -23,7 +21,7 @@ pub(super) async fn a_key_is_taken_once(subject: It) {
     }
 }
 
-pub(super) async fn a_parent_must_exist(subject: It) {
+pub(super) async fn a_parent_must_exist(subject: Subject) {
     let store = subject.open().await;
     let made = prepare(&*store, "a", Some("absent")).await;
     assert_eq!(kind(made), Some(ErrorKind::NotFound));
@@ -32,7 +30,7 @@ pub(super) async fn a_parent_must_exist(subject: It) {
     assert!(keys(&*store).await.is_empty(), "a refused one is listed");
 }
 
-pub(super) async fn a_parent_must_be_committed(subject: It) {
+pub(super) async fn a_parent_must_be_committed(subject: Subject) {
     let store = subject.open().await;
     bare_layer(&*store, "base", None).await;
     prepare(&*store, "active", None).await.unwrap();
@@ -45,7 +43,7 @@ pub(super) async fn a_parent_must_be_committed(subject: It) {
     }
 }
 
-pub(super) async fn only_an_active_snapshot_is_committed(subject: It) {
+pub(super) async fn only_an_active_snapshot_is_committed(subject: Subject) {
     let store = subject.open().await;
     bare_layer(&*store, "base", None).await;
     view(&*store, "view", Some("base")).await.unwrap();
@@ -64,7 +62,7 @@ pub(super) async fn only_an_active_snapshot_is_committed(subject: It) {
     assert_eq!(stat(&*store, "name").await, None);
 }
 
-pub(super) async fn a_name_is_committed_once(subject: It) {
+pub(super) async fn a_name_is_committed_once(subject: Subject) {
     let store = subject.open().await;
     bare_layer(&*store, "name", None).await;
     let before = stat(&*store, "name").await;
@@ -80,7 +78,7 @@ pub(super) async fn a_name_is_committed_once(subject: It) {
 }
 
 /// The key is a name that is taken until the commit is done.
-pub(super) async fn a_commit_needs_another_name(subject: It) {
+pub(super) async fn a_commit_needs_another_name(subject: Subject) {
     let store = subject.open().await;
     prepare(&*store, "key", None).await.unwrap();
     let done = commit(&*store, "key", "key").await;
@@ -91,7 +89,7 @@ pub(super) async fn a_commit_needs_another_name(subject: It) {
     );
 }
 
-pub(super) async fn a_commit_frees_the_key(subject: It) {
+pub(super) async fn a_commit_frees_the_key(subject: Subject) {
     let store = subject.open().await;
     for name in ["one", "two"] {
         prepare(&*store, "key", None).await.unwrap();
@@ -105,7 +103,7 @@ pub(super) async fn a_commit_frees_the_key(subject: It) {
     assert_eq!(keys(&*store).await, ["one", "two"]);
 }
 
-pub(super) async fn a_commit_cannot_move_to_another_parent(subject: It) {
+pub(super) async fn a_commit_cannot_move_to_another_parent(subject: Subject) {
     let store = subject.open().await;
     bare_layer(&*store, "one", None).await;
     bare_layer(&*store, "two", None).await;
@@ -122,7 +120,7 @@ pub(super) async fn a_commit_cannot_move_to_another_parent(subject: It) {
 }
 
 /// For layers unpacked side by side; a snapshotter that does not rebase refuses and keeps all.
-pub(super) async fn a_commit_gives_a_parent_or_says_that_it_cannot(subject: It) {
+pub(super) async fn a_commit_gives_a_parent_or_says_that_it_cannot(subject: Subject) {
     let store = subject.open().await;
     bare_layer(&*store, "base", None).await;
     prepare(&*store, "key", None).await.unwrap();
@@ -166,14 +164,14 @@ pub(super) async fn a_commit_gives_a_parent_or_says_that_it_cannot(subject: It) 
     assert_eq!(keys(&*store).await, ["active", "base", "late", "name"]);
 }
 
-pub(super) async fn a_committed_snapshot_has_no_mounts(subject: It) {
+pub(super) async fn a_committed_snapshot_has_no_mounts(subject: Subject) {
     let store = subject.open().await;
     bare_layer(&*store, "base", None).await;
     let mounts = store.mounts("base").await;
     assert_eq!(kind(mounts), Some(ErrorKind::FailedPrecondition));
 }
 
-pub(super) async fn mounts_stay_the_same(subject: It) {
+pub(super) async fn mounts_stay_the_same(subject: Subject) {
     let store = subject.open().await;
     bare_layer(&*store, "base", None).await;
     let made = [
@@ -190,7 +188,7 @@ pub(super) async fn mounts_stay_the_same(subject: It) {
     }
 }
 
-pub(super) async fn a_parent_is_not_removed(subject: It) {
+pub(super) async fn a_parent_is_not_removed(subject: Subject) {
     let store = subject.open().await;
     bare_layer(&*store, "base", None).await;
     bare_layer(&*store, "layer", Some("base")).await;
@@ -212,7 +210,7 @@ pub(super) async fn a_parent_is_not_removed(subject: It) {
     assert!(keys(&*store).await.is_empty());
 }
 
-pub(super) async fn what_is_unknown_is_not_found(subject: It) {
+pub(super) async fn what_is_unknown_is_not_found(subject: Subject) {
     let store = subject.open().await;
     assert_eq!(stat(&*store, "absent").await, None);
     let answers = [
@@ -225,7 +223,7 @@ pub(super) async fn what_is_unknown_is_not_found(subject: It) {
     assert_eq!(answers, [Some(ErrorKind::NotFound); 5]);
 }
 
-pub(super) async fn keys_and_labels_have_bounds(subject: It) {
+pub(super) async fn keys_and_labels_have_bounds(subject: Subject) {
     let store = subject.open().await;
     let long = "k".repeat(cas_core::limit::KEY + 1);
     prepare(&*store, "key", None).await.unwrap();
@@ -251,7 +249,7 @@ pub(super) async fn keys_and_labels_have_bounds(subject: It) {
 }
 
 /// A key is a name and never a path.
-pub(super) async fn odd_keys_name_snapshots(subject: It) {
+pub(super) async fn odd_keys_name_snapshots(subject: Subject) {
     let store = subject.open().await;
     let long = "k".repeat(cas_core::limit::KEY);
     let odd = [
@@ -286,7 +284,7 @@ pub(super) async fn odd_keys_name_snapshots(subject: It) {
     assert!(keys(&*store).await.is_empty());
 }
 
-pub(super) async fn a_closed_snapshotter_refuses(subject: It) {
+pub(super) async fn a_closed_snapshotter_refuses(subject: Subject) {
     let store = subject.open().await;
     bare_layer(&*store, "base", None).await;
     prepare(&*store, "key", None).await.unwrap();
@@ -308,7 +306,7 @@ pub(super) async fn a_closed_snapshotter_refuses(subject: It) {
     assert_eq!(keys(&*subject.open().await).await, ["base", "key"]);
 }
 
-pub(super) async fn closing_twice_is_no_error(subject: It) {
+pub(super) async fn closing_twice_is_no_error(subject: Subject) {
     let store = subject.open().await;
     store.close().await.unwrap();
     store.close().await.unwrap();

@@ -4,12 +4,10 @@ use cas_core::content::Durability;
 use cas_core::lease::{self, BlobRef, LeaseGuard};
 use cas_core::{Descriptor, Digest, Image, Labels, MediaType, Store};
 
+use super::Subject;
 use super::{DAY, collect_in, collect_now, there};
-use crate::Subject;
 use crate::material::bytes;
 use crate::sample::{JOB, Sample};
-
-type Subjected = Subject<Store>;
 
 /// Blobs that nothing holds once the guard ends.
 async fn blobs(store: &Store, count: u64) -> Vec<Descriptor> {
@@ -38,7 +36,7 @@ fn digests(blobs: &[&Descriptor]) -> Vec<Digest> {
 }
 
 /// `gc.root` with any value.
-pub(super) async fn a_root_label_keeps_a_blob(subject: Subjected) {
+pub(super) async fn a_root_label_keeps_a_blob(subject: Subject) {
     let store = subject.open().await;
     let made = blobs(&store, 2).await;
     label(&store, &made[0], "root", "").await;
@@ -47,7 +45,7 @@ pub(super) async fn a_root_label_keeps_a_blob(subject: Subjected) {
 }
 
 /// `gc.ref.content`, alone or followed by `.` or `/`: nothing else refers.
-pub(super) async fn a_reference_has_the_exact_suffix(subject: Subjected) {
+pub(super) async fn a_reference_has_the_exact_suffix(subject: Subject) {
     let store = subject.open().await;
     let made = blobs(&store, 5).await;
     let keys = [
@@ -66,7 +64,7 @@ pub(super) async fn a_reference_has_the_exact_suffix(subject: Subjected) {
 }
 
 /// `gc.bref.content` and `gc.bref.image`: the child names what keeps it.
-pub(super) async fn a_back_reference_keeps_the_child(subject: Subjected) {
+pub(super) async fn a_back_reference_keeps_the_child(subject: Subject) {
     let store = subject.open().await;
     let sample = Sample::of(9);
     sample.import(&store, "nine").await.unwrap();
@@ -97,7 +95,7 @@ pub(super) async fn a_back_reference_keeps_the_child(subject: Subjected) {
 }
 
 /// `gc.expire` on an image: its name goes, and what only that held.
-pub(super) async fn an_image_that_expired_goes(subject: Subjected) {
+pub(super) async fn an_image_that_expired_goes(subject: Subject) {
     let store = subject.open().await;
     let guard = LeaseGuard::begin_for(&store, "law", JOB).await.unwrap();
     for number in [1, 2, 3] {
@@ -123,7 +121,7 @@ pub(super) async fn an_image_that_expired_goes(subject: Subjected) {
 
 /// A condition on a snapshot that is not here holds nothing, and a label that says nothing to a
 /// collection is let be.
-pub(super) async fn a_condition_needs_its_snapshot(subject: Subjected) {
+pub(super) async fn a_condition_needs_its_snapshot(subject: Subject) {
     let store = subject.open().await;
     let made = blobs(&store, 2).await;
     label(&store, &made[0], "root", "x").await;

@@ -5,13 +5,11 @@ use cas_core::content::{ContentExt, Durability};
 use cas_core::records::Table;
 use cas_core::{Descriptor, Digest, Image, MediaType, Result, Store};
 
+use super::Subject;
 use super::{DAY, collect_in, sorted, there};
-use crate::Subject;
 use crate::material::{bytes, read, scan};
 use crate::sample::{Sample, whole};
 use crate::strace::{Fault, Hurt};
-
-type Subjected = Subject<Store>;
 
 /// In pieces of this many bytes.
 const PIECE: usize = 300_000;
@@ -19,21 +17,21 @@ const LABEL: &str = "relabelled";
 
 /// Nothing is acknowledged and lost, no name is of less than all of its image, and what was left is
 /// collected.
-pub(super) async fn a_kill_at_any_call_keeps_the_store(subject: Subjected) {
+pub(super) async fn a_kill_at_any_call_keeps_the_store(subject: Subject) {
     hurt(&subject, Fault::Kill).await;
 }
 
 /// An error of the device is told or absorbed, never acknowledged and lost.
-pub(super) async fn a_failed_call_keeps_the_store(subject: Subjected) {
+pub(super) async fn a_failed_call_keeps_the_store(subject: Subject) {
     hurt(&subject, Fault::Broken).await;
 }
 
 /// So is a full disk, whichever call finds it.
-pub(super) async fn a_full_disk_keeps_the_store(subject: Subjected) {
+pub(super) async fn a_full_disk_keeps_the_store(subject: Subject) {
     hurt(&subject, Fault::Full).await;
 }
 
-async fn hurt(subject: &Subjected, fault: Fault) {
+async fn hurt(subject: &Subject, fault: Fault) {
     if subject.is_victim() {
         return subject.perform(job(subject));
     }
@@ -41,7 +39,7 @@ async fn hurt(subject: &Subjected, fault: Fault) {
 }
 
 /// Imports, relabels, removes and collects, and leaves an ingest.
-async fn job(subject: &Subjected) -> Result<()> {
+async fn job(subject: &Subject) -> Result<()> {
     let store = subject.try_open().await?;
     Sample::of(1).import(&store, "one").await?;
     subject.acknowledge("one");
@@ -144,7 +142,7 @@ const MARKER: &str = "conformance-name";
 
 /// Between the write of a name and its acknowledgement it is synced, and so are the names of the
 /// files that have it.
-pub(super) async fn an_acknowledged_name_was_synced(subject: Subjected) {
+pub(super) async fn an_acknowledged_name_was_synced(subject: Subject) {
     if !subject.is_victim() {
         return subject.syncs_before_it_acknowledges(MARKER);
     }

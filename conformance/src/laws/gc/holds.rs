@@ -6,17 +6,15 @@ use cas_core::content::{ContentExt, Durability};
 use cas_core::gc::{GcOptions, Reason, collect, explain};
 use cas_core::lease::{LeaseGuard, add_to_lease};
 use cas_core::records::{Lease, Resource};
-use cas_core::{Descriptor, ErrorKind, MediaType, Store};
+use cas_core::{Descriptor, ErrorKind, MediaType};
 
+use super::Subject;
 use super::{DAY, collect_in, collect_now, sorted, there};
-use crate::Subject;
 use crate::material::{bytes, kind};
 use crate::sample::{JOB, Sample, tag};
 
-type Subjected = Subject<Store>;
-
 /// Two images share a layer: when one of the names goes, the other still has all it lists.
-pub(super) async fn what_a_name_reaches_is_kept(subject: Subjected) {
+pub(super) async fn what_a_name_reaches_is_kept(subject: Subject) {
     let store = subject.open().await;
     let (one, other) = (Sample::of(1), Sample::of(2));
     one.import(&store, "one").await.unwrap();
@@ -40,7 +38,7 @@ pub(super) async fn what_a_name_reaches_is_kept(subject: Subjected) {
 }
 
 /// A dry run tells what the next collection does, and does nothing.
-pub(super) async fn a_dry_run_removes_nothing(subject: Subjected) {
+pub(super) async fn a_dry_run_removes_nothing(subject: Subject) {
     let store = subject.open().await;
     Sample::of(1).import(&store, "one").await.unwrap();
     store
@@ -63,7 +61,7 @@ pub(super) async fn a_dry_run_removes_nothing(subject: Subjected) {
 }
 
 /// A lease on a manifest keeps the image, name or no name.
-pub(super) async fn a_lease_keeps_what_it_lists_and_all_below(subject: Subjected) {
+pub(super) async fn a_lease_keeps_what_it_lists_and_all_below(subject: Subject) {
     let store = subject.open().await;
     let sample = Sample::of(1);
     sample.import(&store, "one").await.unwrap();
@@ -91,7 +89,7 @@ pub(super) async fn a_lease_keeps_what_it_lists_and_all_below(subject: Subjected
 }
 
 /// `gc.flat`: the manifest without what it lists; of an image its target.
-pub(super) async fn a_flat_lease_keeps_the_thing_alone(subject: Subjected) {
+pub(super) async fn a_flat_lease_keeps_the_thing_alone(subject: Subject) {
     let store = subject.open().await;
     let sample = Sample::of(1);
     sample.import(&store, "one").await.unwrap();
@@ -120,7 +118,7 @@ pub(super) async fn a_flat_lease_keeps_the_thing_alone(subject: Subjected) {
 }
 
 /// A job that was killed keeps what it held until its lease ends, and not longer.
-pub(super) async fn an_expired_lease_keeps_nothing(subject: Subjected) {
+pub(super) async fn an_expired_lease_keeps_nothing(subject: Subject) {
     let store = subject.open().await;
     let guard = LeaseGuard::begin_for(&store, "killed", JOB).await.unwrap();
     Sample::of(1).store(&store, &guard).await.unwrap();
@@ -134,7 +132,7 @@ pub(super) async fn an_expired_lease_keeps_nothing(subject: Subjected) {
 }
 
 /// M62 of the field: what cleans up never ends the lease of a pull that runs.
-pub(super) async fn only_the_owner_ends_a_lease(subject: Subjected) {
+pub(super) async fn only_the_owner_ends_a_lease(subject: Subject) {
     let store = subject.open().await;
     let (leases, now) = (store.leases(), SystemTime::now());
     let lease = Lease::new("a pull", Some(now + JOB));
@@ -161,7 +159,7 @@ pub(super) async fn only_the_owner_ends_a_lease(subject: Subjected) {
 }
 
 /// Fresh content that nothing refers to yet is not collected under whoever is about to.
-pub(super) async fn a_blob_without_a_lease_lives_a_day(subject: Subjected) {
+pub(super) async fn a_blob_without_a_lease_lives_a_day(subject: Subject) {
     let store = subject.open().await;
     let data = bytes(1, 1_000);
     let descriptor = Descriptor::of(MediaType::OCI_LAYER, &data);
@@ -176,7 +174,7 @@ pub(super) async fn a_blob_without_a_lease_lives_a_day(subject: Subjected) {
 }
 
 /// So does what is being written; a writer that still holds its ingest keeps it longer.
-pub(super) async fn an_ingest_lives_a_day(subject: Subjected) {
+pub(super) async fn an_ingest_lives_a_day(subject: Subject) {
     let store = subject.open().await;
     for key in ["left", "held"] {
         let mut ingest = store.content.begin(key).await.unwrap();
@@ -198,7 +196,7 @@ pub(super) async fn an_ingest_lives_a_day(subject: Subjected) {
 }
 
 /// An import that fails ends its lease; what it stored goes at the next collection.
-pub(super) async fn what_an_import_did_not_name_goes(subject: Subjected) {
+pub(super) async fn what_an_import_did_not_name_goes(subject: Subject) {
     let store = subject.open().await;
     let kept = Sample::of(1);
     kept.import(&store, "kept").await.unwrap();
@@ -211,7 +209,7 @@ pub(super) async fn what_an_import_did_not_name_goes(subject: Subjected) {
 }
 
 /// `why` tells the name and the lease; and nothing, once nothing holds it.
-pub(super) async fn a_path_from_each_holder_is_told(subject: Subjected) {
+pub(super) async fn a_path_from_each_holder_is_told(subject: Subject) {
     let store = subject.open().await;
     let sample = Sample::of(1);
     sample.import(&store, "one").await.unwrap();

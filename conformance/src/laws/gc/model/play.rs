@@ -10,13 +10,13 @@ use cas_core::testing::fault::{Fault, Plan, faulty};
 use cas_core::{Capability, Descriptor, Digest, ErrorKind, Labels, MediaType, Result, Store};
 
 use super::super::DAY;
+use super::super::Subject;
 use super::oracle::{Oracle, State, blobs};
 use super::step::{Failing, KEYS, LEASES, NAMES, Step};
-use crate::Subject;
 
 /// A sequence under way.
 pub(super) struct Play<'a> {
-    subject: &'a Subject<Store>,
+    subject: &'a Subject,
     place: &'a str,
     pub(super) store: Arc<Store>,
     /// The same store, whose calls fail by the plan.
@@ -27,11 +27,7 @@ pub(super) struct Play<'a> {
 
 impl<'a> Play<'a> {
     /// Plays all of it on a store of its own.
-    pub(super) async fn sequence(
-        subject: &'a Subject<Store>,
-        place: &'a str,
-        steps: &[(Step, Failing)],
-    ) {
+    pub(super) async fn sequence(subject: &'a Subject, place: &'a str, steps: &[(Step, Failing)]) {
         let (store, plan) = (subject.open_other(place).await, Plan::new());
         let mut play = Play {
             subject,
@@ -222,9 +218,10 @@ impl<'a> Play<'a> {
         }
         for key in KEYS {
             let held = self.oracle.held(key);
-            match is_whole {
-                true => self.oracle.hold(key, Bytes::new()),
-                false => self.adopt_ingest(key, &held).await,
+            if is_whole {
+                self.oracle.hold(key, Bytes::new());
+            } else {
+                self.adopt_ingest(key, &held).await;
             }
         }
         self.look().await;

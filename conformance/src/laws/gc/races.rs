@@ -6,12 +6,10 @@ use cas_core::lease::{BlobRef, LeaseGuard};
 use cas_core::records::{Batch, Blobs, Expect, Tombstone};
 use cas_core::{Descriptor, Digest, ErrorKind, Image, MediaType, Store};
 
+use super::Subject;
 use super::{collect_in, collect_now, there};
-use crate::Subject;
 use crate::material::{bytes, kind};
 use crate::sample::{JOB, Sample, tag, whole};
-
-type Subjected = Subject<Store>;
 
 /// Writes the tombstone of a collection that was killed after that.
 async fn condemn(store: &Store, digest: &Digest) -> Tombstone {
@@ -29,7 +27,7 @@ async fn condemn(store: &Store, digest: &Digest) -> Tombstone {
 
 /// Whoever wants a condemned blob has it again, and a collector that comes late to its tombstone
 /// does not take it away.
-pub(super) async fn a_condemned_blob_can_be_held_again(subject: Subjected) {
+pub(super) async fn a_condemned_blob_can_be_held_again(subject: Subject) {
     let store = subject.open().await;
     let sample = Sample::of(1);
     sample.import(&store, "one").await.unwrap();
@@ -53,7 +51,7 @@ pub(super) async fn a_condemned_blob_can_be_held_again(subject: Subjected) {
 
 /// Bytes that went while their tombstone stayed are stored again: the record is of a live blob, and
 /// not of the condemned one.
-pub(super) async fn what_is_stored_over_a_tombstone_is_live(subject: Subjected) {
+pub(super) async fn what_is_stored_over_a_tombstone_is_live(subject: Subject) {
     let store = subject.open().await;
     let data = bytes(1, 1_000);
     let descriptor = Descriptor::of(MediaType::OCI_LAYER, &data);
@@ -80,7 +78,7 @@ pub(super) async fn what_is_stored_over_a_tombstone_is_live(subject: Subjected) 
 
 /// A collection that was killed between tombstones and bytes is finished by the next one, whatever
 /// that finds alive.
-pub(super) async fn a_collection_finishes_what_another_began(subject: Subjected) {
+pub(super) async fn a_collection_finishes_what_another_began(subject: Subject) {
     let store = subject.open().await;
     let (kept, gone) = (Sample::of(1), Sample::of(2));
     kept.import(&store, "kept").await.unwrap();
@@ -101,7 +99,7 @@ pub(super) async fn a_collection_finishes_what_another_began(subject: Subjected)
 }
 
 /// The machine slept, the lease expired, a collection came by: no name is made for what is gone.
-pub(super) async fn a_lease_that_expired_in_the_middle_is_noticed(subject: Subjected) {
+pub(super) async fn a_lease_that_expired_in_the_middle_is_noticed(subject: Subject) {
     let store = subject.open().await;
     let sample = Sample::of(1);
     let image = Image::new("one".parse().unwrap(), sample.root());
@@ -137,7 +135,7 @@ fn sleep() -> std::time::SystemTime {
 }
 
 /// The compare-and-swap at the sweep: a record that moved since it was noted is passed over.
-pub(super) async fn what_was_touched_since_it_was_noted_stays(subject: Subjected) {
+pub(super) async fn what_was_touched_since_it_was_noted_stays(subject: Subject) {
     let store = subject.open().await;
     let sample = Sample::of(1);
     sample.import(&store, "one").await.unwrap();

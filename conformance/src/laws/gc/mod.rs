@@ -15,12 +15,15 @@ use cas_core::content::Stat;
 use cas_core::gc::{GcOptions, Removed, collect};
 use cas_core::{Digest, Store};
 
+/// What a law of this group is given.
+type Subject = crate::Subject<cas_core::Store>;
+
 laws! { $
     /// Holds a store to the laws of collection: one test each, in a module of the given name.
     ///
     /// The opener is an async closure from a directory to `Result<Arc<Store>>` that captures
     /// nothing; the gaps, [`Gaps`](crate::Gaps), may be left out.
-    store!, __store_tests!, collect: cas_core::Store;
+    store!, __store_tests!, gc: cas_core::Store;
     holds() [
         what_a_name_reaches_is_kept:
             "Removing one image would break another that shares its layers"

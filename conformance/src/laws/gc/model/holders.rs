@@ -62,9 +62,10 @@ impl Play<'_> {
             return;
         }
         let image = Image::new(name.parse().unwrap(), descriptor.clone());
-        let outcome = match self.oracle.names.contains_key(name) {
-            true => self.faulty.images.update(image, &["target"]).await,
-            false => self.faulty.images.create(image).await,
+        let outcome = if self.oracle.names.contains_key(name) {
+            self.faulty.images.update(image, &["target"]).await
+        } else {
+            self.faulty.images.create(image).await
         };
         let before = self.oracle.names.get(name).cloned();
         self.target(name, descriptor.digest);

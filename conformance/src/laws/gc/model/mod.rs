@@ -10,10 +10,10 @@ mod step;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use cas_core::{Store, pool};
+use cas_core::pool;
 
 use self::play::Play;
-use crate::Subject;
+use super::Subject;
 use crate::seed::runner;
 
 const CASES: u32 = 100;
@@ -22,7 +22,7 @@ const LONGEST: usize = 60;
 const BUDGET: Duration = Duration::from_secs(7);
 
 /// What one operation keeps no other loses, whichever failed before.
-pub(super) async fn any_sequence_agrees_with_plain_maps(subject: Subject<Store>) {
+pub(super) async fn any_sequence_agrees_with_plain_maps(subject: Subject) {
     let (mut runner, seed) = runner(CASES);
     let (rounds, begun) = (AtomicUsize::new(0), Instant::now());
     let outcome = runner.run(&step::sequence(LONGEST), |steps| {

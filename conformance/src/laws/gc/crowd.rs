@@ -6,11 +6,9 @@ use std::time::{Duration, Instant};
 
 use cas_core::{ErrorKind, Result, Store};
 
+use super::Subject;
 use super::collect_now;
-use crate::Subject;
 use crate::sample::{Sample, tag, whole};
-
-type Subjected = Subject<Store>;
 
 /// Tasks that work on images.
 const WORKERS: u64 = 4;
@@ -105,14 +103,14 @@ async fn storm(workers: Vec<Arc<Store>>, collectors: Vec<Arc<Store>>) {
 }
 
 /// Tasks of one opening.
-pub(super) async fn collections_beside_everything_lose_nothing(subject: Subjected) {
+pub(super) async fn collections_beside_everything_lose_nothing(subject: Subject) {
     let store = subject.open().await;
     let workers = (0..WORKERS).map(|_| Arc::clone(&store)).collect();
     storm(workers, vec![store]).await;
 }
 
 /// Two openings, as two machines have them, both collecting.
-pub(super) async fn two_openings_collect_and_import_at_once(subject: Subjected) {
+pub(super) async fn two_openings_collect_and_import_at_once(subject: Subject) {
     let (left, right) = (subject.open().await, subject.open().await);
     let workers = (0..WORKERS).map(|number| match number % 2 {
         0 => Arc::clone(&left),
@@ -122,7 +120,7 @@ pub(super) async fn two_openings_collect_and_import_at_once(subject: Subjected) 
 }
 
 /// Processes that are killed while they import, beside collections of this one.
-pub(super) async fn killed_importers_lose_no_name(subject: Subjected) {
+pub(super) async fn killed_importers_lose_no_name(subject: Subject) {
     if subject.is_victim() {
         let store = subject.open().await;
         for turn in 0.. {

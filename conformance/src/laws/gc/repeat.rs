@@ -9,20 +9,18 @@ use cas_core::testing::memory::MemoryStore;
 use cas_core::transfer::copy;
 use cas_core::{ErrorKind, Result, Store};
 
+use super::Subject;
 use super::fault::{agrees, nothing_dead};
 use super::sorted;
-use crate::Subject;
 use crate::sample::{Sample, tag};
 
-type Subjected = Subject<Store>;
-
 /// Nothing was done by the call that failed.
-pub(super) async fn a_job_can_be_repeated_after_any_failed_call(subject: Subjected) {
+pub(super) async fn a_job_can_be_repeated_after_any_failed_call(subject: Subject) {
     fail_each(&subject, Side::Before).await;
 }
 
 /// All was done by the call that failed, and nobody heard of it.
-pub(super) async fn a_job_can_be_repeated_after_any_lost_answer(subject: Subjected) {
+pub(super) async fn a_job_can_be_repeated_after_any_lost_answer(subject: Subject) {
     fail_each(&subject, Side::After).await;
 }
 
@@ -33,7 +31,7 @@ const CALLS: f64 = 80.0;
 
 /// Fails the first changing call of the job, then the second, until it makes fewer; of a slow store
 /// some of them, evenly.
-async fn fail_each(subject: &Subjected, side: Side) {
+async fn fail_each(subject: &Subject, side: Side) {
     let (store, plan) = (subject.open().await, Plan::new());
     let from = MemoryStore::new().with_images();
     Sample::of(2).import(&from, "copied").await.unwrap();

@@ -81,10 +81,11 @@ impl Oracle {
     }
 
     pub(super) fn hold(&mut self, key: &'static str, data: Bytes) {
-        match data.is_empty() {
-            true => self.ingests.remove(key),
-            false => self.ingests.insert(key, data),
-        };
+        if data.is_empty() {
+            self.ingests.remove(key);
+        } else {
+            self.ingests.insert(key, data);
+        }
     }
 
     /// What a collection keeps for a name, a lease or a label: surely, or perhaps as well, for what

@@ -1,0 +1,31 @@
+//! What a law is.
+
+use std::pin::Pin;
+
+use cas_core::Capability;
+
+use crate::subject::Subject;
+
+/// Pairs of a law and the reason why a store does not keep it.
+pub type Gaps = &'static [(&'static str, &'static str)];
+
+/// The future of a law that runs.
+pub type Trial = Pin<Box<dyn Future<Output = ()>>>;
+
+/// A rule that stores of kind `S` keep.
+pub struct Law<S: ?Sized + 'static> {
+    /// The group it belongs to, as [`Rule::group`](crate::laws::Rule::group).
+    pub group: &'static str,
+    /// Its name, unique among all laws.
+    pub name: &'static str,
+    /// What goes wrong for a user without it, in one sentence.
+    pub why: &'static str,
+    /// Where the rule comes from.
+    pub source: &'static str,
+    /// The promise it is about. A store that does not make the promise need not keep the law.
+    pub needs: Option<Capability>,
+    /// Whether its outcome depends on timing. A law like that is not run if it is a gap.
+    pub racy: bool,
+    /// Runs the law, which panics if it is broken.
+    pub run: fn(Subject<S>) -> Trial,
+}

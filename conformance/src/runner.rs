@@ -1,0 +1,38 @@
+//! The body of the test of one law.
+
+use std::time::Instant;
+
+use crate::crash::victim_home;
+use crate::judge::{Promises, Verdict, judge};
+use crate::law::{Gaps, Law};
+use crate::report;
+use crate::subject::Open;
+
+/// Judges a store by one law, as a test: prints why the law was not run, panics if it is broken.
+///
+/// # Panics
+/// If the law is broken, or if the store keeps a law that it declares as a gap.
+pub fn test<S>(laws: &[Law<S>], name: &str, open: Open<S>, gaps: Gaps, test: &'static str)
+where
+    S: ?Sized + Promises + 'static,
+{
+    let law = laws.iter().find(|law| law.name == name);
+    let law = law.unwrap_or_else(|| panic!("no law has the name {name}"));
+    let begun = Instant::now();
+    let verdict = judge(law, open, gaps, Some(test));
+    if victim_home().is_none() {
+        report::record(law.group, test, &verdict, begun.elapsed());
+    }
+    match verdict {
+        Verdict::Kept | Verdict::Skipped(_) => {}
+        Verdict::Broken(seen) => panic!(
+            "{test} is broken: {seen}\n  without it: {}\n  source: {}",
+            law.why, law.source
+        ),
+        Verdict::NotClaimed(capability) => {
+            eprintln!("{name}: not claimed: {}", capability.name());
+        }
+        Verdict::Gap(reason) => eprintln!("{name}: gap: {reason}"),
+        Verdict::Outgrown => panic!("the store keeps {test}: remove it from the gaps"),
+    }
+}
