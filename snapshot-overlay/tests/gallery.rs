@@ -187,13 +187,13 @@ macro_rules! convicted {
 
 convicted! {
     one_that_loses_the_new_parent: LosesTheNewParent =>
-        a_commit_gives_a_parent_or_says_that_it_cannot [a_layer_given_a_parent_shows_it]
+        a_commit_sets_a_parent_or_is_refused [a_layer_given_a_parent_shows_it]
     one_that_commits_nothing: CommitsNothing => a_chain_shows_all_its_layers [
         a_child_leaves_its_parent_alone,
         a_view_shows_its_parent_and_is_read_only,
         a_child_has_the_attributes_of_its_parent,
         a_chain_may_be_long,
-        a_directory_made_anew_is_empty,
+        a_recreated_directory_is_empty,
         owners_and_modes_go_through_layers,
         names_move_out_of_their_layer,
         a_layer_given_a_parent_shows_it,
@@ -202,21 +202,21 @@ convicted! {
     one_that_lets_views_be_written: LetsViewsBeWritten =>
         a_view_shows_its_parent_and_is_read_only [a_view_of_nothing_is_empty]
     one_that_writes_into_the_parent: WritesIntoTheParent => a_child_leaves_its_parent_alone [
-        everything_is_there_after_reopening,
+        a_reopened_snapshotter_has_its_snapshots,
         a_chain_shows_all_its_layers,
         siblings_do_not_see_each_other,
         a_view_shows_its_parent_and_is_read_only,
         a_chain_may_be_long,
-        a_directory_made_anew_is_empty,
+        a_recreated_directory_is_empty,
         owners_and_modes_go_through_layers,
         names_move_out_of_their_layer,
         a_layer_given_a_parent_shows_it,
         usage_is_fixed_by_the_commit,
-        a_removal_gives_back_what_it_took,
+        a_removal_frees_its_space,
         cleanup_frees_leftovers_and_nothing_else,
     ]
     one_that_inherits_labels: InheritsLabels => a_commit_replaces_labels_and_time []
     one_that_removes_what_was_updated: RemovesWhatWasUpdated =>
-        what_was_updated_since_it_was_seen_stays []
-    one_that_counts_the_parents: CountsTheParents => a_view_takes_nothing_of_its_parent []
+        a_snapshot_updated_since_the_scan_stays []
+    one_that_counts_the_parents: CountsTheParents => a_view_does_not_count_its_parent []
 }

@@ -77,7 +77,7 @@ pub const CONTENT: &[Exhibit<dyn ContentStore>] = exhibits![BrokenContent, Conte
     ForgetsAByteOnResume => a_dropped_writer_is_resumed [
         bytes_of_many_parts_come_back,
         a_second_writer_is_busy,
-        a_failed_commit_can_be_made_right,
+        a_failed_commit_can_be_retried,
         rewind_forgets_what_was_written,
         a_cancelled_publish_is_whole_or_absent,
         bytes_and_batch_are_one_step,
@@ -93,7 +93,7 @@ pub const CONTENT: &[Exhibit<dyn ContentStore>] = exhibits![BrokenContent, Conte
     RemovesNothing => a_removed_blob_is_gone [
         a_compaction_keeps_what_is_there,
         a_removal_and_its_batch_are_one_step,
-        a_removal_of_many_takes_those_alone,
+        a_removal_of_many_removes_only_those,
         a_late_removal_spares_what_came_after,
         sha512_names_content_too,
         a_removed_blob_can_be_stored_again,
@@ -101,7 +101,7 @@ pub const CONTENT: &[Exhibit<dyn ContentStore>] = exhibits![BrokenContent, Conte
     ]
     RemovesAnyVersion => a_late_removal_spares_what_came_after [a_removal_and_its_batch_are_one_step]
     RemovesBeforeItLooks => a_removal_and_its_batch_are_one_step []
-    RemovesWhatIsBetween => a_removal_of_many_takes_those_alone []
+    RemovesWhatIsBetween => a_removal_of_many_removes_only_those []
     AllowsASecondWriter => a_second_writer_is_busy [
         waiting_ends_with_the_other_writer,
         any_sequence_agrees_with_a_map,
@@ -119,7 +119,7 @@ pub const CONTENT: &[Exhibit<dyn ContentStore>] = exhibits![BrokenContent, Conte
     ]
     SkipsAfterTheCursor => pages_make_up_the_list [
         a_removed_blob_is_gone,
-        a_removal_of_many_takes_those_alone,
+        a_removal_of_many_removes_only_those,
     ]
     ForgetsAnIngest => ingests_are_listed_by_key []
     ReadsShort => bytes_of_many_parts_come_back []
@@ -162,16 +162,16 @@ pub const IMAGES: &[Exhibit<dyn ImageStore>] = exhibits![BrokenImages, ImageFaul
     ClobbersOnCreate => a_name_is_created_once [one_creator_of_a_name_wins]
     DeletesWhateverItStandsFor => deletion_asks_for_the_target []
     ListsBackwards => images_are_listed_by_name [filters_choose_images]
-    InheritsLabels => an_update_replaces_all_but_name_and_birth [
+    InheritsLabels => an_update_replaces_all_but_name_and_creation_time [
         field_paths_change_what_they_name,
-        a_label_without_value_is_none,
+        an_empty_label_is_not_stored,
     ]
     IgnoresFieldPaths => field_paths_change_what_they_name [
         unknown_field_paths_are_refused,
         updates_of_different_labels_lose_none,
     ]
     PassesOverUnknownFieldPaths => unknown_field_paths_are_refused []
-    UpdatesIntoBeing => an_update_of_nothing_is_not_found []
+    UpdatesIntoBeing => an_update_of_an_unknown_name_is_not_found []
     MatchesPartsOfNames => filters_choose_images []
     TakesBadFilters => bad_filters_are_refused []
     KeepsTheTimesOfCallers => the_store_sets_the_times []
@@ -193,38 +193,38 @@ macro_rules! stores {
 pub const STORES: &[Exhibit<Store>] = stores![
     BrokenContent(ContentFault::RemovesWhatIsNotFlushed) => any_sequence_agrees_with_plain_maps []
     BrokenRecords(RecordFault::ForgetsLabels) => any_sequence_agrees_with_plain_maps []
-    BrokenContent(ContentFault::RemovesAnyVersion) => a_condemned_blob_can_be_held_again [
-        collections_beside_everything_lose_nothing,
+    BrokenContent(ContentFault::RemovesAnyVersion) => a_tombstoned_blob_can_be_pinned_again [
+        collections_during_other_jobs_lose_nothing,
     ]
     BrokenContent(ContentFault::RemovesNothing) => what_a_name_reaches_is_kept [
         a_dry_run_removes_nothing,
         a_lease_keeps_what_it_lists_and_all_below,
-        a_flat_lease_keeps_the_thing_alone,
+        a_flat_lease_keeps_only_what_it_lists,
         an_expired_lease_keeps_nothing,
-        what_an_import_did_not_name_goes,
-        a_path_from_each_holder_is_told,
+        a_failed_import_is_collected,
+        each_root_that_keeps_a_blob_is_explained,
         a_root_label_keeps_a_blob,
         a_reference_has_the_exact_suffix,
         a_back_reference_keeps_the_child,
-        an_image_that_expired_goes,
+        an_expired_image_is_removed,
         a_condition_needs_its_snapshot,
-        a_condemned_blob_can_be_held_again,
+        a_tombstoned_blob_can_be_pinned_again,
         a_collection_finishes_what_another_began,
-        a_lease_that_expired_in_the_middle_is_noticed,
-        what_was_touched_since_it_was_noted_stays,
+        a_lease_that_expires_during_a_job_is_noticed,
+        a_blob_pinned_since_the_scan_stays,
         a_blob_without_a_lease_lives_a_day,
         a_job_can_be_repeated_after_any_failed_call,
-        a_job_can_be_repeated_after_any_lost_answer,
+        a_job_can_be_repeated_after_any_lost_response,
         any_sequence_agrees_with_plain_maps,
     ]
     BrokenRecords(RecordFault::ForgetsLeases) => a_lease_keeps_what_it_lists_and_all_below [
-        a_flat_lease_keeps_the_thing_alone,
+        a_flat_lease_keeps_only_what_it_lists,
         an_expired_lease_keeps_nothing,
-        what_an_import_did_not_name_goes,
-        a_path_from_each_holder_is_told,
-        an_image_that_expired_goes,
-        a_lease_that_expired_in_the_middle_is_noticed,
-        collections_beside_everything_lose_nothing,
+        a_failed_import_is_collected,
+        each_root_that_keeps_a_blob_is_explained,
+        an_expired_image_is_removed,
+        a_lease_that_expires_during_a_job_is_noticed,
+        collections_during_other_jobs_lose_nothing,
         any_sequence_agrees_with_plain_maps,
     ]
 ];

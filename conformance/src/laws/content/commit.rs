@@ -1,4 +1,4 @@
-//! The end of an ingest: proofs, durability, records, cancellation.
+//! Laws of the end of an ingest: proofs, durability, records, cancellation.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use cas_core::{
 use super::Subject;
 use crate::material::{assert_absent, assert_has, bytes, digests, ingest, kind, put, read};
 
-/// A store that hands the proof of one ingest to another.
+/// A store that uses the proof of one ingest for another.
 struct Thief(Arc<dyn ContentStore>);
 
 struct Stolen {
@@ -85,7 +85,7 @@ impl Ingest for Stolen {
     }
 }
 
-/// A proof is of one ingest; another of the same length must not become a blob with it.
+/// Two ingests of equal length: the proof of one must not publish the other.
 pub(super) async fn a_foreign_proof_is_refused(subject: Subject) {
     let store = subject.open().await;
     let thief = Thief(Arc::clone(&store));
@@ -96,7 +96,6 @@ pub(super) async fn a_foreign_proof_is_refused(subject: Subject) {
     assert_absent(&*store, &Digest::sha256(&bytes(2, 1_000))).await;
 }
 
-/// Whatever is promised of a crash, an acknowledged blob is there at once.
 pub(super) async fn every_durability_publishes(subject: Subject) {
     let store = subject.open().await;
     let levels = [Durability::Full, Durability::Batched, Durability::Relaxed];
@@ -112,7 +111,7 @@ pub(super) async fn every_durability_publishes(subject: Subject) {
     store.flush().await.unwrap();
 }
 
-/// A blob that goes while it is written anew is there after the publish.
+/// Removes a blob while it is written again.
 pub(super) async fn a_removed_blob_can_be_stored_again(subject: Subject) {
     let store = subject.open().await;
     let data = bytes(1, 50_000);
@@ -130,7 +129,7 @@ pub(super) async fn a_removed_blob_can_be_stored_again(subject: Subject) {
     assert_has(&*store, &digest, &data).await;
 }
 
-/// A slow collector removes what it saw, and never what was stored after that.
+/// Removes a version that is no longer current.
 pub(super) async fn a_late_removal_spares_what_came_after(subject: Subject) {
     let store = subject.open().await;
     let data = bytes(1, 10_000);
@@ -145,13 +144,13 @@ pub(super) async fn a_late_removal_spares_what_came_after(subject: Subject) {
     put(&*store, &data).await;
     assert!(!store.remove_version(&digest, seen.version).await.unwrap());
     assert_has(&*store, &digest, &data).await;
-    // Many at once are spared as one is.
+    // The same for a removal of many.
     let late = [(digest, seen.version)];
     store.remove_versions(&late, &Batch::new()).await.unwrap();
     assert_has(&*store, &digest, &data).await;
 }
 
-/// Pull, mirror and migration are this copy; it goes on where an earlier one stopped.
+/// Copies, interrupts the copy, and continues it.
 pub(super) async fn blobs_are_copied_between_stores(subject: Subject) {
     let (from, to) = (subject.open().await, subject.open_other("other").await);
     let data = bytes(1, 3_000_000);
@@ -169,7 +168,8 @@ pub(super) async fn blobs_are_copied_between_stores(subject: Subject) {
     );
 }
 
-/// A caller may go away at any moment: the blob is then whole or absent, and the key comes free.
+/// Drops the future of a commit at different moments. The blob must then be whole or absent, and
+/// the key free.
 pub(super) async fn a_cancelled_publish_is_whole_or_absent(subject: Subject) {
     let store = subject.open().await;
     for polls in 0..4 {
@@ -195,7 +195,7 @@ pub(super) async fn a_cancelled_publish_is_whole_or_absent(subject: Subject) {
         let expected = Expected::exactly(digest, 400_000);
         let patience = Duration::from_secs(10);
         let writer = store.begin_or_wait("layer", expected, patience).await;
-        let mut writer = writer.expect("the key comes free");
+        let mut writer = writer.expect("the key is free");
         if writer.offset() == 0 {
             writer.write(data.clone()).await.unwrap();
         }
@@ -207,7 +207,6 @@ pub(super) async fn a_cancelled_publish_is_whole_or_absent(subject: Subject) {
     }
 }
 
-/// Two pulls of one layer: the second waits for the first instead of failing.
 pub(super) async fn waiting_ends_with_the_other_writer(subject: Subject) {
     let store = subject.open().await;
     let first = store.begin("layer").await.unwrap();
@@ -226,10 +225,10 @@ pub(super) async fn waiting_ends_with_the_other_writer(subject: Subject) {
     waiting
         .await
         .unwrap()
-        .expect("free after the first writer ended");
+        .expect("the key is free after the first writer ended");
 }
 
-/// A batch that conflicts takes the bytes with it; the ingest stays and can be published yet.
+/// A conflict of the batch also rejects the bytes. The ingest stays, and can still be published.
 pub(super) async fn bytes_and_batch_are_one_step(subject: Subject) {
     let store = subject.open().await;
     let data = bytes(1, 10_000);
@@ -258,7 +257,7 @@ pub(super) async fn bytes_and_batch_are_one_step(subject: Subject) {
     let committed = writer.commit(&batch, Durability::Full).await.unwrap();
     assert!(
         committed.batch,
-        "a store that promises it says that it was done"
+        "a store that promises joint commits reports that it did the batch"
     );
     assert_has(&*store, &digest, &data).await;
     let mut writer = Writer::begin(&*store, "layer", Expected::ANY)
@@ -269,11 +268,11 @@ pub(super) async fn bytes_and_batch_are_one_step(subject: Subject) {
     assert_eq!(
         kind(again),
         Some(ErrorKind::Conflict),
-        "the record was there already"
+        "the record existed already"
     );
 }
 
-/// A batch that conflicts keeps the bytes; bytes of another version keep nothing.
+/// A conflict of the batch keeps the bytes. A version that is not current keeps nothing.
 pub(super) async fn a_removal_and_its_batch_are_one_step(subject: Subject) {
     let store = subject.open().await;
     let data = bytes(1, 10_000);
@@ -296,17 +295,17 @@ pub(super) async fn a_removal_and_its_batch_are_one_step(subject: Subject) {
     deletion.delete(Table::Blobs, "record", Expect::Any);
     assert!(
         store.remove_versions(&blobs, &deletion).await.unwrap(),
-        "a store that promises it says that it was done"
+        "a store that promises joint commits reports that it did the batch"
     );
     assert_absent(&*store, &digest).await;
     store.flush().await.unwrap();
-    // The record is gone as well, or this would be refused.
+    // This would be refused if the record still existed.
     ingest_with(&*store, &data, &record).await.unwrap();
     assert_has(&*store, &digest, &data).await;
 }
 
-/// Neighbours or far from each other, in whatever order they are named.
-pub(super) async fn a_removal_of_many_takes_those_alone(subject: Subject) {
+/// Blobs next to each other or far apart, named in any order.
+pub(super) async fn a_removal_of_many_removes_only_those(subject: Subject) {
     let store = subject.open().await;
     let mut there = Vec::new();
     for number in 0..48 {
@@ -323,15 +322,15 @@ pub(super) async fn a_removal_of_many_takes_those_alone(subject: Subject) {
     remove_all(&*store, &mut there, &rest).await;
 }
 
-/// Removes these of all that are there.
+/// Removes some of all blobs.
 async fn remove_all(store: &dyn ContentStore, there: &mut Vec<Digest>, gone: &[Digest]) {
     let mut blobs = Vec::new();
     for digest in gone {
         let stat = store.stat(digest).await.unwrap();
-        blobs.push((*digest, stat.expect("it is there").version));
+        blobs.push((*digest, stat.expect("the blob exists").version));
     }
     let removed = store.remove_versions(&blobs, &Batch::new()).await;
-    removed.expect("they are removed");
+    removed.expect("the blobs are removed");
     there.retain(|digest| !gone.contains(digest));
     assert_eq!(digests(store).await, *there, "what is left");
     for digest in gone {

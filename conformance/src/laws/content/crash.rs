@@ -1,4 +1,4 @@
-//! What is there after kill -9.
+//! Laws of processes that are killed.
 
 use cas_core::Digest;
 use cas_core::content::{Durability, Expected, Writer};
@@ -14,7 +14,7 @@ fn blob(number: u64) -> bytes::Bytes {
     )
 }
 
-/// Durability (2) and (3): everything acknowledged is there, and nothing is wrong.
+/// Everything acknowledged must exist, and every listed blob must have its bytes.
 pub(super) async fn a_killed_process_keeps_its_blobs(subject: Subject) {
     if subject.is_victim() {
         let store = subject.open().await;
@@ -31,15 +31,13 @@ pub(super) async fn a_killed_process_keeps_its_blobs(subject: Subject) {
             assert_has(&*store, &Digest::sha256(&data), &data).await;
         }
         for digest in digests(&*store).await {
-            let found = read(&*store, &digest)
-                .await
-                .expect("what is listed is there");
+            let found = read(&*store, &digest).await.expect("a listed blob exists");
             assert_eq!(Digest::sha256(&found), digest, "other bytes under a digest");
         }
     }
 }
 
-/// An interrupted ingest holds the beginning of what was written, and nothing else.
+/// An interrupted ingest must hold a prefix of what was written.
 pub(super) async fn a_killed_writer_leaves_a_prefix(subject: Subject) {
     let data = bytes(1, 8_000_000);
     if subject.is_victim() {
@@ -68,7 +66,7 @@ pub(super) async fn a_killed_writer_leaves_a_prefix(subject: Subject) {
     assert_eq!(
         committed.digest,
         Digest::sha256(&data),
-        "no prefix at offset {offset}"
+        "the {offset} bytes of the ingest are not what was written"
     );
     assert_has(&*store, &committed.digest, &data).await;
 }

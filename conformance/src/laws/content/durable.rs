@@ -1,4 +1,4 @@
-//! What is there when the store is opened again.
+//! Laws of a store that is opened again.
 
 use cas_core::content::{Durability, Expected, Writer};
 use cas_core::records::Batch;
@@ -7,7 +7,7 @@ use cas_core::{Capability, ContentExt, Digest, ErrorKind};
 use super::Subject;
 use crate::material::{assert_absent, assert_has, bytes, digests, kind, put};
 
-/// Durability (2): bytes and removals are there after the next open.
+/// Blobs and removals.
 pub(super) async fn a_reopened_store_has_its_blobs(subject: Subject) {
     let store = subject.open().await;
     let (kept, gone) = (bytes(1, 300_000), bytes(2, 300_000));
@@ -24,7 +24,6 @@ pub(super) async fn a_reopened_store_has_its_blobs(subject: Subject) {
     }
 }
 
-/// A collector that was killed goes on with the versions that it noted.
 pub(super) async fn a_reopened_store_has_the_same_versions(subject: Subject) {
     let store = subject.open().await;
     for (seed, length) in [(1, 10), (2, 300_000)] {
@@ -46,7 +45,6 @@ pub(super) async fn a_reopened_store_has_the_same_versions(subject: Subject) {
     assert!(!late.unwrap(), "a version came twice");
 }
 
-/// `Relaxed` may be lost before the flush, not after it.
 pub(super) async fn a_flush_makes_relaxed_durable(subject: Subject) {
     let store = subject.open().await;
     let data = bytes(1, 100_000);
@@ -63,7 +61,6 @@ pub(super) async fn a_flush_makes_relaxed_durable(subject: Subject) {
     assert_has(&*subject.open().await, &Digest::sha256(&data), &data).await;
 }
 
-/// A place has one owner or many, never two that do not know of each other.
 pub(super) async fn a_second_opening_is_shared_or_busy(subject: Subject) {
     let store = subject.open().await;
     match subject.try_open().await {
@@ -79,11 +76,10 @@ pub(super) async fn a_second_opening_is_shared_or_busy(subject: Subject) {
     assert_eq!(
         kind(subject.try_open().await),
         None,
-        "free after the owner ended"
+        "the store is free after its owner ended"
     );
 }
 
-/// `Resume`: the next process goes on where the last one ended.
 pub(super) async fn an_ingest_outlives_its_store(subject: Subject) {
     let data = bytes(1, 6_000_000);
     let mut done = 0;

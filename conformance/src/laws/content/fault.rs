@@ -1,5 +1,5 @@
-//! What is there after a fault at any system call that changes the disk, and what is synced before
-//! a publish is acknowledged.
+//! Laws of faults: a fault at each system call that changes the disk, and what is synced before a
+//! publish is acknowledged.
 
 use bytes::Bytes;
 use cas_core::content::{Durability, Expected, Writer};
@@ -10,14 +10,14 @@ use super::Subject;
 use crate::material::{assert_absent, assert_has, bytes, digests, read};
 use crate::strace::{Fault, Hurt};
 
-/// In pieces of this many bytes.
+/// Size of the pieces that are written.
 const PIECE: usize = 300_000;
 /// The key of the ingest that is not published.
 const UNFINISHED: &str = "unfinished";
-/// What a victim says of an ingest after a publish failed.
+/// What a victim prints about an ingest after a failed publish.
 const LEFT: &str = "left ";
 
-/// The blobs, each under the step that stores it.
+/// Returns the blobs, each with the step that stores it.
 fn blobs() -> [(&'static str, Bytes); 3] {
     [
         ("small", bytes(1, 100)),
@@ -26,17 +26,17 @@ fn blobs() -> [(&'static str, Bytes); 3] {
     ]
 }
 
-/// Nothing is acknowledged and lost, and nothing is wrong under its name.
+/// No acknowledged blob may be lost, and no blob may have wrong bytes.
 pub(super) async fn a_kill_at_any_call_keeps_the_blobs(subject: Subject) {
     hurt(&subject, Fault::Kill).await;
 }
 
-/// An error of the device is told or absorbed, never acknowledged and lost.
+/// An error of the device is reported or retried; an acknowledged blob is not lost.
 pub(super) async fn a_failed_call_keeps_the_blobs(subject: Subject) {
     hurt(&subject, Fault::Broken).await;
 }
 
-/// So is a full disk, whichever call finds it.
+/// The same for a full disk.
 pub(super) async fn a_full_disk_keeps_the_blobs(subject: Subject) {
     hurt(&subject, Fault::Full).await;
 }
@@ -48,7 +48,7 @@ async fn hurt(subject: &Subject, fault: Fault) {
     subject.at_every_call(fault, check).await;
 }
 
-/// Stores small and large, removes, flushes, and leaves an ingest.
+/// Stores blobs, removes one, flushes, and leaves an ingest.
 async fn job(subject: &Subject) -> Result<()> {
     let store = subject.try_open().await?;
     for (step, data) in &blobs()[..2] {
@@ -72,7 +72,7 @@ async fn publish(
     durability: Durability,
 ) -> Result<()> {
     let mut writer = Writer::begin(store, key, Expected::ANY).await?;
-    // Bytes that a publish could not sync are not gone on with.
+    // Bytes that could not be synced must not be resumed.
     let left = usize::try_from(writer.offset()).unwrap();
     for piece in data.slice(left..).chunks(PIECE) {
         writer.write(data.slice_ref(piece)).await?;
@@ -105,7 +105,7 @@ async fn check(hurt: Hurt<dyn ContentStore>) {
     let store = hurt.subject.open().await;
     for (step, data) in blobs() {
         let digest = Digest::sha256(&data);
-        // A removal may come undone until the next flush.
+        // A removal may be undone until the next flush.
         if step == "small" && hurt.has("again") {
             assert_absent(&*store, &digest).await;
         } else if hurt.has(step) && !(step == "small" && hurt.has("large")) {
@@ -113,38 +113,38 @@ async fn check(hurt: Hurt<dyn ContentStore>) {
         }
     }
     right(&*store).await;
-    // Whatever was left, the same work then succeeds.
+    // The same job succeeds after the fault.
     let again = job(&hurt.subject);
     drop(store);
-    again.await.expect("the interrupted work can be done again");
+    again.await.expect("the interrupted job can be repeated");
     let store = hurt.subject.open().await;
     for (_, data) in &blobs()[1..] {
         assert_has(&*store, &Digest::sha256(data), data).await;
     }
     right(&*store).await;
     let writer = Writer::begin(&*store, UNFINISHED, Expected::ANY).await;
-    let mut writer = writer.expect("the ingest can be gone on with");
+    let mut writer = writer.expect("the ingest can be resumed");
     let held = bytes(4, 2 * PIECE).slice(..usize::try_from(writer.offset()).unwrap());
     assert_eq!(
         writer.digest().await.unwrap(),
         Digest::sha256(&held),
-        "no prefix"
+        "the bytes of the ingest are not what was written"
     );
 }
 
-/// Every blob is what its name says.
+/// Checks that every blob has the digest of its bytes.
 async fn right(store: &dyn ContentStore) {
     for digest in digests(store).await {
-        let found = read(store, &digest).await.expect("what is listed is there");
+        let found = read(store, &digest).await.expect("a listed blob exists");
         assert_eq!(Digest::sha256(&found), digest, "other bytes under a digest");
     }
 }
 
-/// What no compression takes away and no other file has.
+/// Text that occurs in no other file, and that compression keeps.
 const MARKER: &str = "conformance-blob";
 
-/// Between the write of the bytes and their acknowledgement they are synced, and so are the names
-/// by which they are found.
+/// Between the write of the bytes and their acknowledgement, the bytes and the names of their files
+/// are synced.
 pub(super) async fn an_acknowledged_publish_was_synced(subject: Subject) {
     if !subject.is_victim() {
         return subject.syncs_before_it_acknowledges(MARKER);

@@ -1,4 +1,4 @@
-//! Bytes that come from a file, and space that goes back to the file system.
+//! Laws of files that become blobs, and of compaction.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -11,7 +11,7 @@ use cas_core::{ContentExt, Digest, ErrorKind};
 use super::Subject;
 use crate::material::{assert_absent, assert_has, bytes, kind, put};
 
-/// Whether it is shared, copied or read: any range, behind what is there, as it was then.
+/// Adopts ranges of a file, whether the store shares, copies or reads them, then changes the file.
 pub(super) async fn a_file_becomes_its_bytes(subject: Subject) {
     let store = subject.open().await;
     let data = bytes(1, 3_000_000);
@@ -31,7 +31,7 @@ pub(super) async fn a_file_becomes_its_bytes(subject: Subject) {
         writer.write(data.slice(..3)).await.unwrap();
         expected.extend_from_slice(&data[..3]);
     }
-    // It ends before the range does, and is another a moment later.
+    // The file ends before the range does, and changes a moment later.
     let written = writer.write_file(&file, 2_999_990, 100).await.unwrap();
     assert_eq!(written, 10, "bytes to the end of the file");
     expected.extend_from_slice(&data[2_999_990..]);
@@ -52,10 +52,13 @@ pub(super) async fn a_file_becomes_its_bytes(subject: Subject) {
     assert_eq!(kind(more), Some(ErrorKind::Corrupt), "more than expected");
 }
 
-/// A collection ends with it, beside whoever reads and writes.
+/// Compacts while others read and write.
 pub(super) async fn a_compaction_keeps_what_is_there(subject: Subject) {
     let store = subject.open().await;
-    store.compact().await.expect("nothing to do is no error");
+    store
+        .compact()
+        .await
+        .expect("compacting an empty store succeeds");
     let blobs: Vec<_> = (0..40)
         .map(|seed| bytes(seed, if seed < 8 { 1_200_000 } else { 3_000 }))
         .collect();

@@ -1,4 +1,4 @@
-//! Bytes on their way in: containerd's life of an ingest, and what a commit checks.
+//! Laws of ingests: their life cycle, which is that of containerd, and what a commit checks.
 
 use std::sync::Arc;
 
@@ -9,7 +9,6 @@ use cas_core::{Digest, ErrorKind, limit};
 use super::Subject;
 use crate::material::{assert_absent, assert_has, bytes, digests, ingest, kind, put};
 
-/// containerd: beginning an ingest again goes on at its offset, over what was written.
 pub(super) async fn a_dropped_writer_is_resumed(subject: Subject) {
     let store = subject.open().await;
     let data = bytes(1, 200_000);
@@ -38,7 +37,7 @@ pub(super) async fn a_dropped_writer_is_resumed(subject: Subject) {
     assert_has(&*store, &committed.digest, &data).await;
 }
 
-/// containerd: one live writer a key; the second hears at once, and has no effect.
+/// The second writer of a key is refused at once, and has no effect.
 pub(super) async fn a_second_writer_is_busy(subject: Subject) {
     let store = subject.open().await;
     let mut first = Writer::begin(&*store, "layer", Expected::ANY)
@@ -55,11 +54,10 @@ pub(super) async fn a_second_writer_is_busy(subject: Subject) {
     let again = store
         .begin("layer")
         .await
-        .expect("free after the first writer ended");
+        .expect("the key is free after the first writer ended");
     assert_eq!(again.offset(), 20);
 }
 
-/// containerd: writers of different keys do not know of each other.
 pub(super) async fn keys_are_independent(subject: Subject) {
     let store = subject.open().await;
     let (one, other) = (bytes(1, 90_000), bytes(2, 90_000));
@@ -84,7 +82,7 @@ pub(super) async fn keys_are_independent(subject: Subject) {
     }
 }
 
-/// B4: bytes that do not hash to what was expected never show under either name.
+/// The bytes must not be visible under the expected digest or under their own.
 pub(super) async fn a_wrong_digest_stays_invisible(subject: Subject) {
     let store = subject.open().await;
     let (data, wanted) = (bytes(1, 1_000), Digest::sha256(&bytes(2, 1_000)));
@@ -94,7 +92,7 @@ pub(super) async fn a_wrong_digest_stays_invisible(subject: Subject) {
     assert_absent(&*store, &Digest::sha256(&data)).await;
 }
 
-/// B5: neither a byte too few nor one too many is stored.
+/// One byte less than expected, and one more.
 pub(super) async fn a_wrong_size_stays_invisible(subject: Subject) {
     let store = subject.open().await;
     let data = bytes(1, 1_000);
@@ -106,8 +104,8 @@ pub(super) async fn a_wrong_size_stays_invisible(subject: Subject) {
     }
 }
 
-/// containerd: a commit that failed keeps the ingest, and the right one then succeeds.
-pub(super) async fn a_failed_commit_can_be_made_right(subject: Subject) {
+/// A commit with a wrong expectation, then one with the right one.
+pub(super) async fn a_failed_commit_can_be_retried(subject: Subject) {
     let store = subject.open().await;
     let data = bytes(1, 80_000);
     let wrong = Expected::digest(Digest::sha256(b"else"));
@@ -125,7 +123,6 @@ pub(super) async fn a_failed_commit_can_be_made_right(subject: Subject) {
     assert_has(&*store, &committed.digest, &data).await;
 }
 
-/// containerd: truncating starts over; nothing of the old bytes comes back.
 pub(super) async fn rewind_forgets_what_was_written(subject: Subject) {
     let store = subject.open().await;
     let mut writer = Writer::begin(&*store, "layer", Expected::ANY)
@@ -150,10 +147,13 @@ pub(super) async fn rewind_forgets_what_was_written(subject: Subject) {
     assert_has(&*store, &committed.digest, &data).await;
 }
 
-/// containerd: an aborted ingest is gone, and its key free; an unknown one is told apart.
+/// Discards an ingest, one that does not exist, and one twice.
 pub(super) async fn discard_forgets_the_ingest(subject: Subject) {
     let store = subject.open().await;
-    assert!(!store.discard("layer").await.unwrap(), "nothing was begun");
+    assert!(
+        !store.discard("layer").await.unwrap(),
+        "no ingest was begun"
+    );
     let mut writer = Writer::begin(&*store, "layer", Expected::ANY)
         .await
         .unwrap();
@@ -165,7 +165,7 @@ pub(super) async fn discard_forgets_the_ingest(subject: Subject) {
     assert_eq!(store.begin("layer").await.unwrap().offset(), 0);
 }
 
-/// containerd: a commit ends the ingest, also that of a blob which is there already.
+/// Also for a blob that exists already.
 pub(super) async fn a_published_ingest_is_gone(subject: Subject) {
     let store = subject.open().await;
     for _ in 0..2 {
@@ -177,7 +177,7 @@ pub(super) async fn a_published_ingest_is_gone(subject: Subject) {
     }
 }
 
-/// A key becomes a file name, a row or part of a URL; those that never could are refused.
+/// Keys that are refused, and unusual keys that are not.
 pub(super) async fn bad_keys_are_refused(subject: Subject) {
     let store = subject.open().await;
     for bad in ["", "a\nb", "\0", &"k".repeat(limit::KEY + 1)] {
@@ -204,7 +204,6 @@ pub(super) async fn bad_keys_are_refused(subject: Subject) {
     }
 }
 
-/// B3: the same bytes again are the same blob, once.
 pub(super) async fn storing_twice_keeps_one_copy(subject: Subject) {
     let store = subject.open().await;
     let data = bytes(1, 70_000);
@@ -217,7 +216,7 @@ pub(super) async fn storing_twice_keeps_one_copy(subject: Subject) {
     assert_has(&*store, &digest, &data).await;
 }
 
-/// B12: many pulls store the same layer at once; all succeed and there is one whole blob.
+/// All writers must succeed, and leave one whole blob.
 pub(super) async fn sixteen_writers_of_one_digest_agree(subject: Subject) {
     let store = subject.open().await;
     let data = bytes(1, 300_000);

@@ -1,4 +1,4 @@
-//! Listing and removing.
+//! Laws of lists and removals.
 
 use cas_core::content::{Expected, IngestStatus};
 use cas_core::{Algorithm, ContentExt, ContentStore, Digest};
@@ -6,7 +6,7 @@ use cas_core::{Algorithm, ContentExt, ContentStore, Digest};
 use super::Subject;
 use crate::material::{assert_absent, bytes, digests, ingest, put};
 
-/// Stores some blobs under both algorithms; their digests in order.
+/// Stores some blobs under both algorithms. Returns their digests in order.
 async fn fill(store: &dyn ContentStore) -> Vec<Digest> {
     let mut all = Vec::new();
     for seed in 0..9 {
@@ -21,7 +21,6 @@ async fn fill(store: &dyn ContentStore) -> Vec<Digest> {
     all
 }
 
-/// Order is what lets lists stream, be split and be merged; both algorithms are in it.
 pub(super) async fn a_list_is_in_digest_order(subject: Subject) {
     let store = subject.open().await;
     assert_eq!(store.list(None, 10).await.unwrap(), []);
@@ -36,7 +35,7 @@ pub(super) async fn a_list_is_in_digest_order(subject: Subject) {
     }
 }
 
-/// A page ends at its limit, the next begins after any cursor, there or not.
+/// Pages of every size, and cursors that exist or not.
 pub(super) async fn pages_make_up_the_list(subject: Subject) {
     let store = subject.open().await;
     let all = fill(&*store).await;
@@ -46,14 +45,13 @@ pub(super) async fn pages_make_up_the_list(subject: Subject) {
         assert_eq!(page.len(), limit, "a page of {limit}");
     }
     assert_eq!(store.list(all.last(), 5).await.unwrap(), []);
-    let absent = Digest::sha256(b"a cursor that is no blob");
+    let absent = Digest::sha256(b"a cursor that is not a blob");
     let rest = store.list(Some(&absent), 100).await.unwrap();
     let rest: Vec<_> = rest.iter().map(|stat| stat.digest).collect();
     let expected: Vec<_> = all.into_iter().filter(|digest| *digest > absent).collect();
     assert_eq!(rest, expected, "after a digest that is not stored");
 }
 
-/// B8: a removed blob is gone by every way of asking; removing it again is no error.
 pub(super) async fn a_removed_blob_is_gone(subject: Subject) {
     let store = subject.open().await;
     let mut all = fill(&*store).await;
@@ -64,7 +62,7 @@ pub(super) async fn a_removed_blob_is_gone(subject: Subject) {
     assert_eq!(digests(&*store).await, all, "the others stay");
 }
 
-/// `cas` shows what is on its way in; keys in order, offsets as they are.
+/// Ingests with and without bytes, while they are written and afterwards.
 pub(super) async fn ingests_are_listed_by_key(subject: Subject) {
     let store = subject.open().await;
     assert_eq!(store.ingests().await.unwrap(), []);
@@ -88,6 +86,6 @@ pub(super) async fn ingests_are_listed_by_key(subject: Subject) {
     assert_eq!(
         seen(store.ingests().await.unwrap())[..2],
         wanted[..2],
-        "when let go"
+        "when they are dropped"
     );
 }

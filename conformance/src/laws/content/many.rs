@@ -1,4 +1,4 @@
-//! Many at once.
+//! Laws of many tasks at once.
 
 use std::sync::Arc;
 
@@ -7,7 +7,6 @@ use cas_core::{ContentExt, Digest};
 use super::Subject;
 use crate::material::{assert_has, bytes, digests, put, read_all};
 
-/// No writer loses its blob to another.
 pub(super) async fn forty_writers_of_different_blobs_all_win(subject: Subject) {
     let store = subject.open().await;
     let writers: Vec<_> = (0..40)
@@ -27,7 +26,7 @@ pub(super) async fn forty_writers_of_different_blobs_all_win(subject: Subject) {
     assert_eq!(digests(&*store).await, stored);
 }
 
-/// One reader serves many tasks at different offsets.
+/// Many tasks read from one reader at different offsets.
 pub(super) async fn readers_share_a_blob(subject: Subject) {
     let store = subject.open().await;
     let data = bytes(1, 1_000_000);
@@ -46,7 +45,8 @@ pub(super) async fn readers_share_a_blob(subject: Subject) {
     }
 }
 
-/// Pages are no snapshot, but what is there all the time is in them, once and in order.
+/// Pages need not be consistent with each other, but a blob that exists all the time is listed once
+/// and in order.
 pub(super) async fn a_list_shows_what_stays(subject: Subject) {
     let store = subject.open().await;
     let mut stay = Vec::new();

@@ -23,144 +23,144 @@ laws! { $
     content_store!, __content_tests!, content: dyn cas_core::ContentStore;
     read() [
         an_empty_blob_is_a_blob:
-            "Images list the empty blob like any other, and without it none of them is ever whole"
+            "Images contain the empty blob, so an image like that would never be complete"
             ["OCI image-spec, empty descriptor"],
         sizes_around_pieces_come_back:
-            "Engines cut blobs into pages, rows or parts; a byte lost at a cut is a broken layer"
+            "Stores cut blobs into pages, rows or parts; a byte lost at a cut breaks a layer"
             ["cas_core::ContentStore"],
         an_absent_blob_is_none:
-            "Who cannot tell absent from broken fetches what is there, or trusts what is not"
+            "A caller that cannot tell absent from broken would refetch blobs that it has"
             ["EVE CheckBlobExists, which answers both alike"],
         reads_stop_at_the_end:
-            "A lazy reader asks beyond the end, and an error or stale bytes there stop a container"
+            "A lazy reader asks beyond the end, and an error or stale bytes there break a container"
             ["containerd content.ReaderAt"],
         sha512_names_content_too:
             "An image that names its content by SHA-512 could not be stored"
             ["OCI image-spec, registered algorithms"],
         a_reader_never_reads_other_bytes:
-            "A container that reads while its image is removed would get the bytes of another"
+            "A container that reads while its image is removed would get bytes of another blob"
             ["cas_core::ContentStore::open"],
         bytes_of_many_parts_come_back:
-            "Layers are longer than any part, and one lost or moved is damage found weeks later"
+            "Layers are longer than one part; a lost or moved part is damage found weeks later"
             ["cas_core::ContentStore"],
     ]
     read(needs Files) [
         a_file_has_the_bytes:
-            "The kernel copies the file as it is; one that holds more or less is a wrong layer"
+            "The kernel copies the file as it is; a longer or shorter file is a wrong layer"
             ["cas_core::BlobReader::file"],
     ]
     files() [
         a_file_becomes_its_bytes:
-            "A file that is shared with the store and changes later would be a blob that lies"
+            "A file shared with the store that changes later would corrupt the blob"
             ["cas_core::Ingest::adopt"],
         a_compaction_keeps_what_is_there:
-            "Disk that comes back at the cost of one living layer is no gain"
+            "Freed disk space is worth nothing if a live layer is lost for it"
             ["cas_core::ContentStore::compact"],
     ]
     ingest() [
         a_dropped_writer_is_resumed:
-            "A pull that broke at 99 % would begin again from nothing"
+            "A pull that broke off at 99 % would start again from zero"
             ["containerd content.Writer; containerd#12314"],
         a_second_writer_is_busy:
-            "Two writers of one file give a blob that is neither's, and every pull of it fails"
+            "Two writers of one file mix their bytes, and every pull of the blob fails"
             ["containerd content.Ingester; containerd#1545"],
         keys_are_independent:
-            "The layers of one image come side by side, and one would get the bytes of another"
+            "The layers of an image arrive in parallel, and one would get the bytes of another"
             ["containerd content.Ingester"],
         a_wrong_digest_stays_invisible:
-            "A mirror that lies would put its bytes under a name that others trust"
+            "A mirror could store wrong bytes under a digest that others trust"
             ["docs/DURABILITY.md, Bytes (1)"],
         a_wrong_size_stays_invisible:
-            "A download that was cut short would count as the layer"
+            "A truncated download would count as the layer"
             ["docs/DURABILITY.md, Bytes (1)"],
-        a_failed_commit_can_be_made_right:
+        a_failed_commit_can_be_retried:
             "A wrong expectation would cost the whole download"
             ["containerd content.Writer.Commit"],
         rewind_forgets_what_was_written:
-            "A download that starts over would keep stale bytes behind the new ones"
+            "A download that starts over would keep stale bytes after the new ones"
             ["containerd content.Writer.Truncate"],
         discard_forgets_the_ingest:
-            "Downloads that were given up would fill the disk"
+            "Abandoned downloads would fill the disk"
             ["containerd content.IngestManager.Abort"],
         a_published_ingest_is_gone:
-            "Every blob would take its space twice, once as an ingest that nobody ends"
+            "Every blob would take its space twice, once as an ingest that nobody finishes"
             ["containerd content.Writer.Commit"],
         bad_keys_are_refused:
-            "A key that becomes a path or a URL reaches what it should not"
+            "A key that becomes a path or a URL could reach other files or objects"
             ["cas_core::content::check_key"],
         storing_twice_keeps_one_copy:
-            "Layers that many images share would be stored once for each"
+            "A layer that many images share would be stored once for each image"
             ["containerd content.Writer.Commit, AlreadyExists"],
     ]
     ingest(racy) [
         sixteen_writers_of_one_digest_agree:
-            "Pulls of images that share a layer would fail each other at the same moment"
+            "Simultaneous pulls of images that share a layer would make each other fail"
             ["containerd#8790"],
     ]
     list() [
         a_list_is_in_digest_order:
-            "Lists could not be merged, split or gone on with"
+            "Lists could not be merged, split or continued"
             ["cas_core::ContentStore::list"],
         pages_make_up_the_list:
-            "A blob between two pages is neither shown nor ever collected"
+            "A blob between two pages would never be shown or collected"
             ["cas_core::ContentStore::list"],
         a_removed_blob_is_gone:
-            "What was removed would be found again by one way of asking, and be counted on"
+            "A removed blob would still be found in one way, and a caller would count on it"
             ["containerd content.Manager.Delete"],
         ingests_are_listed_by_key:
-            "Nobody would know what is on its way in, nor what an interrupted pull has left"
+            "Nobody could see which downloads are running, or what an interrupted pull left"
             ["containerd content.IngestManager.ListStatuses"],
     ]
     commit() [
         a_foreign_proof_is_refused:
-            "Unchecked bytes would become a blob by the proof of others"
+            "Unverified bytes would become a blob by the proof of another ingest"
             ["cas_core::content::Verified"],
         every_durability_publishes:
-            "A manifest is asked for as soon as its publish returned, and would not be there"
+            "A manifest is read as soon as its publish returns, and would not exist yet"
             ["docs/DURABILITY.md, Bytes"],
         a_removed_blob_can_be_stored_again:
-            "An image that was removed could not be pulled again"
+            "A removed image could not be pulled again"
             ["docs/DURABILITY.md, Bytes"],
         a_late_removal_spares_what_came_after:
-            "A slow collector would remove what was pulled after it had looked"
+            "A slow collector would remove a blob that was pulled after its scan"
             ["containerd#2695; docs/DURABILITY.md, Leases and collection"],
-        a_removal_of_many_takes_those_alone:
-            "A collection that removes neighbours together would take what lies between them"
+        a_removal_of_many_removes_only_those:
+            "A removal of many blobs at once would also take the blobs between them"
             ["cas_core::ContentStore::remove_versions"],
         blobs_are_copied_between_stores:
-            "Migration and mirror are this copy, and would begin anew when interrupted"
+            "Migration and mirroring use this copy, and would start over when interrupted"
             ["containerd content.Copy"],
     ]
     commit(racy) [
         a_cancelled_publish_is_whole_or_absent:
-            "Whoever presses Ctrl-C would leave half a blob, or a key that stays locked"
+            "Pressing Ctrl-C would leave half a blob, or a key that stays locked"
             ["containerd#12211"],
         waiting_ends_with_the_other_writer:
-            "The second of two pulls of a layer would fail, or wait for ever"
+            "The second of two pulls of a layer would fail, or wait forever"
             ["containerd content.OpenWriter; containerd#4985"],
     ]
     commit(needs Joint) [
         bytes_and_batch_are_one_step:
-            "A crash between bytes and record leaves a blob that nothing knows or removes"
+            "A crash between bytes and record leaves a blob that nothing finds or removes"
             ["cas_core::Capability::Joint"],
         a_removal_and_its_batch_are_one_step:
-            "A collection that lost its race would have removed the bytes all the same"
+            "A collector that lost a race would still have removed the bytes"
             ["cas_core::ContentStore::remove_versions"],
     ]
     many(racy) [
         forty_writers_of_different_blobs_all_win:
-            "Side by side some layers would be lost, and the image never whole"
+            "Layers stored in parallel would be lost, and the image would never be complete"
             ["cas_core::ContentStore"],
         readers_share_a_blob:
-            "Unpacking and serving one layer at once would mix up their places in it"
+            "Unpacking and serving a layer at the same time would mix up their offsets"
             ["containerd content.ReaderAt"],
         a_list_shows_what_stays:
-            "A collection would miss, or take twice, what was there all the time"
+            "A collection would miss blobs that existed all the time, or see them twice"
             ["cas_core::ContentStore::list"],
     ]
     model(racy) [
         any_sequence_agrees_with_a_map:
-            "What one operation keeps another would lose, in an order that nobody has tried"
+            "One operation would lose what another keeps, in an order that nobody has tried"
             ["RocksDB db_stress: an oracle of the expected state"],
     ]
     durable(needs Durable) [
@@ -168,18 +168,18 @@ laws! { $
             "Every restart would pull every image again"
             ["docs/DURABILITY.md, Bytes (2)"],
         a_reopened_store_has_the_same_versions:
-            "A collection that goes on after a restart would remove what came after it"
+            "A collection that resumes after a restart would remove newer blobs"
             ["cas_core::content::Version"],
         a_flush_makes_relaxed_durable:
-            "An import that flushes once at its end would have flushed nothing"
+            "An import that flushes once, at its end, would not be durable"
             ["docs/DURABILITY.md, Bytes (Relaxed)"],
         a_second_opening_is_shared_or_busy:
-            "Two owners that do not know of each other overwrite each other's pages"
+            "Two owners that do not know of each other would overwrite each other's pages"
             ["docs/DURABILITY.md, Order in the store of one file"],
     ]
     durable(needs Resume) [
         an_ingest_outlives_its_store:
-            "Every restart would begin the download of a large layer again"
+            "Every restart would start the download of a large layer again"
             ["containerd content.Writer; cas_core::Capability::Resume"],
     ]
     crash(needs Durable, racy) [
@@ -189,34 +189,34 @@ laws! { $
     ]
     crash(needs Resume, racy) [
         a_killed_writer_leaves_a_prefix:
-            "A resumed download would go on behind bytes that never came, and fail at its end"
+            "A resumed download would continue after bytes that never arrived, and fail at its end"
             ["docs/DURABILITY.md, Order in the store of files"],
     ]
     fault(needs Durable, racy) [
         a_kill_at_any_call_keeps_the_blobs:
-            "A blob that was acknowledged would be gone, or half there, after a crash at a bad time"
+            "An acknowledged blob would be lost or incomplete after a crash at a bad moment"
             ["docs/DURABILITY.md, Bytes (2)"],
         a_failed_call_keeps_the_blobs:
-            "An error of the device would be swallowed, and the layer is missed when it is needed"
+            "An error of the device would be swallowed, and the layer missing when it is needed"
             ["docs/DURABILITY.md, Bytes; PostgreSQL's fsync errors of 2018"],
         a_full_disk_keeps_the_blobs:
-            "A disk that fills up would cost what was stored before"
+            "A full disk would cost blobs that were stored before"
             ["docs/DURABILITY.md, Bytes; facebook/rocksdb#7784"],
         an_acknowledged_publish_was_synced:
-            "A loss of power would take a layer that a registry was told is stored"
+            "A power loss would take a layer that was reported as stored"
             ["docs/DURABILITY.md, Bytes (2); facebook/rocksdb#10573"],
     ]
     shared(needs Shared) [
         openings_see_the_same_blobs:
-            "Two processes of one machine would pull each layer twice"
+            "Two processes on a machine would each pull every layer"
             ["cas_core::Capability::Shared"],
         openings_share_the_key:
-            "Two processes would write one ingest, and neither's blob is right"
+            "Two processes would write one ingest, and both blobs would be wrong"
             ["containerd content.Ingester"],
     ]
     shared(needs Shared, racy) [
         openings_agree_on_one_digest:
-            "Two processes that pull one image would fail each other"
+            "Two processes that pull one image would make each other fail"
             ["containerd#8790"],
     ]
 }

@@ -1,4 +1,4 @@
-//! Any sequence of operations, against a plain map that knows what must come of it.
+//! Random sequences of operations, compared with a plain map.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,13 +20,13 @@ const KEYS: [&str; 3] = ["a", "b", "a/b"];
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// Resume or begin, write some bytes, let go.
+    /// Begin or resume an ingest, write some bytes, drop the writer.
     Append {
         key: usize,
         seed: u64,
         length: usize,
     },
-    /// Commit what is there, expecting its digest or another.
+    /// Commit what was written, expecting its digest or a wrong one.
     Commit {
         key: usize,
         right: bool,
@@ -41,11 +41,11 @@ enum Step {
     Clash {
         key: usize,
     },
-    /// Remove the n-th blob, or one that is not there.
+    /// Remove the n-th blob, or one that does not exist.
     Remove {
         nth: usize,
     },
-    /// Ask for everything in every way.
+    /// Query everything in every way.
     Look,
     Reopen,
 }
@@ -117,7 +117,6 @@ impl ReferenceStateMachine for Oracle {
     }
 }
 
-/// The laws above, in any order: what a store keeps of one is not lost by another.
 pub(super) async fn any_sequence_agrees_with_a_map(subject: Subject) {
     let (mut runner, seed) = runner(CASES);
     let rounds = AtomicUsize::new(0);
@@ -128,7 +127,7 @@ pub(super) async fn any_sequence_agrees_with_a_map(subject: Subject) {
         Ok(())
     });
     if let Err(error) = outcome {
-        panic!("with {seed} the shortest sequence that disagrees: {error}");
+        panic!("the shortest failing sequence, repeatable with {seed}: {error}");
     }
 }
 
@@ -153,7 +152,7 @@ async fn play(
     look(&*store, &oracle).await;
 }
 
-/// Does one step and checks its answer by what the oracle knew before it.
+/// Does one step, and checks its result against the oracle before the step.
 async fn check_step(store: &dyn ContentStore, oracle: &Oracle, step: &Step) {
     match *step {
         Step::Append { key, seed, length } => {
@@ -214,7 +213,7 @@ async fn commit(store: &dyn ContentStore, oracle: &Oracle, key: usize, right: bo
     }
 }
 
-/// Ingests of no bytes may or may not be listed.
+/// Ingests without bytes may or may not be listed.
 async fn look(store: &dyn ContentStore, oracle: &Oracle) {
     let listed = digests(store).await;
     assert!(
@@ -232,7 +231,7 @@ async fn look(store: &dyn ContentStore, oracle: &Oracle) {
     assert_eq!(found, held, "the unfinished ingests");
 }
 
-/// Opens the store anew where it promises to keep what it has.
+/// Reopens the store if it promises to keep what it has.
 async fn reopen(
     subject: &Subject,
     place: &str,

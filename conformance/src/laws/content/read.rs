@@ -1,4 +1,4 @@
-//! What was stored is read, and nothing else.
+//! Laws of reading.
 
 use std::os::unix::fs::FileExt;
 
@@ -10,7 +10,6 @@ use cas_core::{Algorithm, ContentExt, Digest};
 use super::Subject;
 use crate::material::{assert_absent, assert_has, bytes, ingest, put, read_all};
 
-/// B1: the empty blob is stored like any other; images do contain it.
 pub(super) async fn an_empty_blob_is_a_blob(subject: Subject) {
     let store = subject.open().await;
     let digest = put(&*store, &bytes(0, 0)).await;
@@ -19,7 +18,7 @@ pub(super) async fn an_empty_blob_is_a_blob(subject: Subject) {
     assert_eq!(reader.read_at(0, 10).await.unwrap().len(), 0);
 }
 
-/// B2: engines cut blobs into pages, rows or parts; lengths at a cut are where bytes are lost.
+/// Blobs with lengths around common page, row and part sizes.
 pub(super) async fn sizes_around_pieces_come_back(subject: Subject) {
     let store = subject.open().await;
     for cut in [1, 4 << 10, 16 << 10, 64 << 10, 1 << 20] {
@@ -31,7 +30,6 @@ pub(super) async fn sizes_around_pieces_come_back(subject: Subject) {
     }
 }
 
-/// B7: existence is an answer, not an error.
 pub(super) async fn an_absent_blob_is_none(subject: Subject) {
     let store = subject.open().await;
     let there = put(&*store, &bytes(1, 10)).await;
@@ -43,7 +41,7 @@ pub(super) async fn an_absent_blob_is_none(subject: Subject) {
     assert_has(&*store, &there, &bytes(1, 10)).await;
 }
 
-/// B10: a range is cut where the blob ends and empty beyond it; lazy loading reads like that.
+/// Ranges that cross the end of the blob, or begin beyond it.
 pub(super) async fn reads_stop_at_the_end(subject: Subject) {
     let store = subject.open().await;
     let data = bytes(7, 100_000);
@@ -61,11 +59,15 @@ pub(super) async fn reads_stop_at_the_end(subject: Subject) {
     assert_eq!(reader.read_at(99_990, 100).await.unwrap(), data[99_990..]);
     for beyond in [100_000, 100_001, 1 << 40, u64::MAX] {
         let read = reader.read_at(beyond, 10).await.unwrap();
-        assert!(read.is_empty(), "{} bytes at {beyond}", read.len());
+        assert!(
+            read.is_empty(),
+            "{} bytes read at {beyond}, beyond the end",
+            read.len()
+        );
     }
 }
 
-/// B17: the image specification registers SHA-512; both live side by side.
+/// Blobs under both algorithms in one store.
 pub(super) async fn sha512_names_content_too(subject: Subject) {
     let store = subject.open().await;
     let data = bytes(3, 5_000);
@@ -81,7 +83,7 @@ pub(super) async fn sha512_names_content_too(subject: Subject) {
     assert_has(&*store, &long, &data).await;
 }
 
-/// B13: a reader outlives the removal of its blob, or fails; it never reads other bytes.
+/// A reader that outlives the removal of its blob may fail, but must not return other bytes.
 pub(super) async fn a_reader_never_reads_other_bytes(subject: Subject) {
     let store = subject.open().await;
     let data = bytes(5, 300_000);
@@ -106,7 +108,7 @@ pub(super) async fn a_reader_never_reads_other_bytes(subject: Subject) {
     );
 }
 
-/// B2: longer than any part, page or row; appended in pieces that fit none of them.
+/// A blob longer than any part, page or row, appended in pieces that do not divide them.
 pub(super) async fn bytes_of_many_parts_come_back(subject: Subject) {
     let store = subject.open().await;
     let data = bytes(9, 11_000_003);
@@ -138,11 +140,10 @@ pub(super) async fn bytes_of_many_parts_come_back(subject: Subject) {
     let across = reader.read_at(5_000_000, 6_000_000).await.unwrap();
     assert!(
         across == data[5_000_000..11_000_000],
-        "a range over the parts"
+        "a range across parts"
     );
 }
 
-/// `Files`: reflink and copy_file_range work on a file that is exactly the blob.
 pub(super) async fn a_file_has_the_bytes(subject: Subject) {
     let store = subject.open().await;
     for length in [0, 100_000] {

@@ -1,4 +1,4 @@
-//! Several openings of one store at once, as several processes have them.
+//! Laws of several openings of one store, which stand for several processes.
 
 use std::sync::Arc;
 
@@ -9,7 +9,6 @@ use cas_core::{ContentExt, ContentStore, Digest, ErrorKind};
 use super::Subject;
 use crate::material::{assert_absent, assert_has, bytes, digests, kind, put};
 
-/// What one stores or removes, the other sees at once.
 pub(super) async fn openings_see_the_same_blobs(subject: Subject) {
     let (left, right) = (subject.open().await, subject.open().await);
     for (seed, one, other) in [(1, &left, &right), (2, &right, &left)] {
@@ -22,7 +21,7 @@ pub(super) async fn openings_see_the_same_blobs(subject: Subject) {
     }
 }
 
-/// One live writer a key, whichever opening it came from; the other may go on after it.
+/// A key has one writer at a time, whichever opening it comes from. The other may resume after it.
 pub(super) async fn openings_share_the_key(subject: Subject) {
     let (left, right) = (subject.open().await, subject.open().await);
     let data = bytes(1, 50_000);
@@ -48,7 +47,6 @@ pub(super) async fn openings_share_the_key(subject: Subject) {
     assert_eq!(left.ingests().await.unwrap(), []);
 }
 
-/// B12 across openings.
 pub(super) async fn openings_agree_on_one_digest(subject: Subject) {
     let data = bytes(1, 200_000);
     let mut writers = Vec::new();

@@ -1,4 +1,4 @@
-//! Everybody at once: imports, tags, renames and removals beside collections without a pause.
+//! Laws of many tasks at once: imports, tags and removals during collections without a pause.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -10,20 +10,20 @@ use super::Subject;
 use super::collect_now;
 use crate::sample::{Sample, tag, whole};
 
-/// Tasks that work on images.
+/// Number of tasks that work on images.
 const WORKERS: u64 = 4;
-/// How long they do.
+/// How long the tasks work.
 const TIME: Duration = Duration::from_secs(2);
-/// Images that they have in common, so that they meet.
+/// Number of images that the tasks share, so that they meet.
 const IMAGES: u64 = 6;
 
-/// Works until the time is over; how many names were made. Each has names of its own, of images
-/// that all have.
+/// Works until the time is over, with its own names for shared images. Returns the number of names
+/// that were created.
 async fn work(store: Arc<Store>, worker: u64, over: Arc<AtomicBool>) -> usize {
     let (mut named, mut turn) = (0, worker);
     while !over.load(Ordering::Relaxed) {
         turn += 1;
-        // A store in memory never waits, and would keep this thread to itself.
+        // A store in memory never waits, so other tasks would not run on this thread.
         tokio::task::yield_now().await;
         let sample = Sample::of(turn % IMAGES);
         let (first, second) = (format!("w{worker}:a"), format!("w{worker}:b"));
@@ -46,7 +46,7 @@ async fn work(store: Arc<Store>, worker: u64, over: Arc<AtomicBool>) -> usize {
     named
 }
 
-/// A job may lose a race and say so; what it has named it never loses.
+/// A job may fail because of a race, but must not lose what it named.
 fn is_lost_race(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::Conflict | ErrorKind::Busy)
 }
@@ -59,7 +59,7 @@ async fn collect_until(store: Arc<Store>, over: Arc<AtomicBool>, count: Arc<Atom
     }
 }
 
-/// Every image that has a name is whole.
+/// Checks that every named image is whole. Returns their number.
 async fn all_whole(store: &Store) -> Result<usize> {
     let images = store.images.list(&[]).await?;
     for image in &images {
@@ -83,7 +83,7 @@ async fn storm(workers: Vec<Arc<Store>>, collectors: Vec<Arc<Store>>) {
         .map(|store| tokio::spawn(collect_until(store.clone(), over.clone(), count.clone())))
         .collect();
     let begun = Instant::now();
-    // At least a few of each, however slow the store is.
+    // At least a few collections, however slow the store is.
     while begun.elapsed() < TIME || count.load(Ordering::Relaxed) < 3 {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -95,21 +95,23 @@ async fn storm(workers: Vec<Arc<Store>>, collectors: Vec<Arc<Store>>) {
     for collector in collecting {
         collector.await.expect("a collection failed");
     }
-    assert!(named > 0, "nobody got anything done");
+    assert!(named > 0, "no task created a name");
     let store = &workers[0];
     all_whole(store).await.expect("every named image is whole");
     collect_now(store).await;
-    all_whole(store).await.expect("and stays so");
+    all_whole(store)
+        .await
+        .expect("every named image stays whole");
 }
 
-/// Tasks of one opening.
-pub(super) async fn collections_beside_everything_lose_nothing(subject: Subject) {
+/// Tasks share one opening.
+pub(super) async fn collections_during_other_jobs_lose_nothing(subject: Subject) {
     let store = subject.open().await;
     let workers = (0..WORKERS).map(|_| Arc::clone(&store)).collect();
     storm(workers, vec![store]).await;
 }
 
-/// Two openings, as two machines have them, both collecting.
+/// Two openings stand for two machines, and both collect.
 pub(super) async fn two_openings_collect_and_import_at_once(subject: Subject) {
     let (left, right) = (subject.open().await, subject.open().await);
     let workers = (0..WORKERS).map(|number| match number % 2 {
@@ -119,7 +121,7 @@ pub(super) async fn two_openings_collect_and_import_at_once(subject: Subject) {
     storm(workers.collect(), vec![Arc::clone(&left), right]).await;
 }
 
-/// Processes that are killed while they import, beside collections of this one.
+/// Processes that import are killed while this process collects.
 pub(super) async fn killed_importers_lose_no_name(subject: Subject) {
     if subject.is_victim() {
         let store = subject.open().await;

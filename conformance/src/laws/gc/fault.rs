@@ -1,5 +1,5 @@
-//! What a whole store has after a fault at any system call that changes the disk: names that are
-//! whole, records that agree with bytes, and nothing that a collection does not find.
+//! Laws of faults: a fault at each system call that changes the disk. Names must be whole, records
+//! must agree with bytes, and a collection must find what is left over.
 
 use cas_core::content::{ContentExt, Durability};
 use cas_core::records::Table;
@@ -11,22 +11,22 @@ use crate::material::{bytes, read, scan};
 use crate::sample::{Sample, whole};
 use crate::strace::{Fault, Hurt};
 
-/// In pieces of this many bytes.
+/// Size of the pieces that are written.
 const PIECE: usize = 300_000;
 const LABEL: &str = "relabelled";
 
-/// Nothing is acknowledged and lost, no name is of less than all of its image, and what was left is
-/// collected.
+/// No acknowledged step may be lost, no name may point to an incomplete image, and leftovers must
+/// be collected.
 pub(super) async fn a_kill_at_any_call_keeps_the_store(subject: Subject) {
     hurt(&subject, Fault::Kill).await;
 }
 
-/// An error of the device is told or absorbed, never acknowledged and lost.
+/// An error of the device is reported or retried; an acknowledged step is not lost.
 pub(super) async fn a_failed_call_keeps_the_store(subject: Subject) {
     hurt(&subject, Fault::Broken).await;
 }
 
-/// So is a full disk, whichever call finds it.
+/// The same for a full disk.
 pub(super) async fn a_full_disk_keeps_the_store(subject: Subject) {
     hurt(&subject, Fault::Full).await;
 }
@@ -38,7 +38,7 @@ async fn hurt(subject: &Subject, fault: Fault) {
     subject.at_every_call(fault, check).await;
 }
 
-/// Imports, relabels, removes and collects, and leaves an ingest.
+/// Imports, changes labels, removes and collects, and leaves an ingest.
 async fn job(subject: &Subject) -> Result<()> {
     let store = subject.try_open().await?;
     Sample::of(1).import(&store, "one").await?;
@@ -86,7 +86,7 @@ async fn check(hurt: Hurt<Store>) {
     assert!(labelled || !hurt.has(LABEL), "a label is lost");
     let last = hurt.said.iter().rev().find(|said| !said.contains(' '));
     if last.is_some_and(|said| said == "two") {
-        // Perhaps it was being removed.
+        // The name may be in removal.
         let held = store.blobs().load(&Sample::of(2).root().digest).await;
         assert!(held.unwrap().is_some(), "a record is lost");
     }
@@ -97,24 +97,24 @@ async fn check(hurt: Hurt<Store>) {
     if hurt.has("large") {
         let (descriptor, data) = large();
         let found = store.content.fetch(&descriptor).await;
-        assert!(found.expect("it is there") == data, "other bytes");
+        assert!(found.expect("the blob exists") == data, "other bytes");
         let record = store.blobs().load(&descriptor.digest).await;
         assert!(record.unwrap().is_some(), "its record is lost");
     }
     drop(store);
-    // Whatever was left, the same work then succeeds.
+    // The same job succeeds after the fault.
     let again = job(&hurt.subject).await;
-    again.expect("the interrupted work can be done again");
+    again.expect("the interrupted job can be repeated");
     let store = hurt.subject.open().await;
     agrees(&store).await;
     nothing_dead(&store, sorted(Sample::of(1).digests())).await;
 }
 
-/// Every blob is what its name says, and every image whole.
+/// Checks that every blob has the digest of its bytes, and that every image is whole.
 pub(super) async fn agrees(store: &Store) {
     for digest in there(store).await {
         let found = read(&*store.content, &digest).await;
-        let found = found.expect("what is listed is there");
+        let found = found.expect("a listed blob exists");
         assert_eq!(Digest::sha256(&found), digest, "other bytes under a digest");
     }
     for image in store.images.list(&[]).await.expect("names are listed") {
@@ -123,25 +123,25 @@ pub(super) async fn agrees(store: &Store) {
     }
 }
 
-/// When every job has ended, a collection leaves exactly these blobs, with their records.
+/// Checks that a collection after all jobs leaves exactly these blobs, with their records.
 pub(super) async fn nothing_dead(store: &Store, alive: Vec<Digest>) {
     collect_in(store, DAY).await;
-    assert_eq!(there(store).await, alive, "blobs that are left");
+    assert_eq!(there(store).await, alive, "the remaining blobs");
     let records = scan(&*store.records, Table::Blobs, "", 100).await;
     let mut keys: Vec<String> = records.into_iter().map(|record| record.key).collect();
     keys.sort();
     let mut wanted: Vec<String> = alive.iter().map(Digest::to_string).collect();
     wanted.sort();
-    assert_eq!(keys, wanted, "records that are left");
+    assert_eq!(keys, wanted, "the remaining records");
     assert_eq!(store.leases().list().await.unwrap(), [], "leases");
     assert_eq!(store.content.ingests().await.unwrap(), [], "ingests");
 }
 
-/// What no other file has.
+/// Text that occurs in no other file.
 const MARKER: &str = "conformance-name";
 
-/// Between the write of a name and its acknowledgement it is synced, and so are the names of the
-/// files that have it.
+/// Between the write of a name and its acknowledgement, the name and the names of its files are
+/// synced.
 pub(super) async fn an_acknowledged_name_was_synced(subject: Subject) {
     if !subject.is_victim() {
         return subject.syncs_before_it_acknowledges(MARKER);

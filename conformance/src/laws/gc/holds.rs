@@ -1,4 +1,4 @@
-//! What holds a blob, and for how long.
+//! Laws of what keeps a blob, and for how long.
 
 use std::time::SystemTime;
 
@@ -13,7 +13,7 @@ use super::{DAY, collect_in, collect_now, sorted, there};
 use crate::material::{bytes, kind};
 use crate::sample::{JOB, Sample, tag};
 
-/// Two images share a layer: when one of the names goes, the other still has all it lists.
+/// Two images share a layer, and one of their names is deleted.
 pub(super) async fn what_a_name_reaches_is_kept(subject: Subject) {
     let store = subject.open().await;
     let (one, other) = (Sample::of(1), Sample::of(2));
@@ -28,16 +28,19 @@ pub(super) async fn what_a_name_reaches_is_kept(subject: Subject) {
     let collected = collect_now(&store).await;
     assert_eq!(there(&store).await, sorted(other.digests()));
     assert_eq!(collected.blobs.len(), 3, "{collected:?}");
-    assert!(collect_now(&store).await.is_empty(), "twice is once");
+    assert!(
+        collect_now(&store).await.is_empty(),
+        "a second collection removes nothing"
+    );
     one.import(&store, "one").await.unwrap();
     assert_eq!(
         there(&store).await.len(),
         7,
-        "what was collected can come back"
+        "a collected image can be imported again"
     );
 }
 
-/// A dry run tells what the next collection does, and does nothing.
+/// A dry run must report what the next collection removes, and remove nothing.
 pub(super) async fn a_dry_run_removes_nothing(subject: Subject) {
     let store = subject.open().await;
     Sample::of(1).import(&store, "one").await.unwrap();
@@ -60,7 +63,7 @@ pub(super) async fn a_dry_run_removes_nothing(subject: Subject) {
     assert!(there(&store).await.is_empty());
 }
 
-/// A lease on a manifest keeps the image, name or no name.
+/// A lease on a manifest keeps the image after its name is deleted.
 pub(super) async fn a_lease_keeps_what_it_lists_and_all_below(subject: Subject) {
     let store = subject.open().await;
     let sample = Sample::of(1);
@@ -88,8 +91,8 @@ pub(super) async fn a_lease_keeps_what_it_lists_and_all_below(subject: Subject) 
     assert!(there(&store).await.is_empty());
 }
 
-/// `gc.flat`: the manifest without what it lists; of an image its target.
-pub(super) async fn a_flat_lease_keeps_the_thing_alone(subject: Subject) {
+/// With `gc.flat`, a lease keeps a manifest without its children, and the target of an image.
+pub(super) async fn a_flat_lease_keeps_only_what_it_lists(subject: Subject) {
     let store = subject.open().await;
     let sample = Sample::of(1);
     sample.import(&store, "one").await.unwrap();
@@ -102,7 +105,7 @@ pub(super) async fn a_flat_lease_keeps_the_thing_alone(subject: Subject) {
     add_to_lease(&store, &[], "flat", image).await.unwrap();
     assert!(
         collect_now(&store).await.is_empty(),
-        "the name still holds it"
+        "the name still keeps it"
     );
     let root = sample.root().digest;
     add_to_lease(&store, &[], "flat", Resource::Content(root))
@@ -117,12 +120,12 @@ pub(super) async fn a_flat_lease_keeps_the_thing_alone(subject: Subject) {
     assert_eq!(there(&store).await, [root]);
 }
 
-/// A job that was killed keeps what it held until its lease ends, and not longer.
+/// A killed job keeps its blobs until its lease expires.
 pub(super) async fn an_expired_lease_keeps_nothing(subject: Subject) {
     let store = subject.open().await;
     let guard = LeaseGuard::begin_for(&store, "killed", JOB).await.unwrap();
     Sample::of(1).store(&store, &guard).await.unwrap();
-    // Not even dropped: that would end the lease.
+    // Dropping the guard would end the lease.
     std::mem::forget(guard);
     assert!(collect_in(&store, JOB / 2).await.is_empty());
     assert_eq!(store.leases().list().await.unwrap().len(), 1);
@@ -131,7 +134,6 @@ pub(super) async fn an_expired_lease_keeps_nothing(subject: Subject) {
     assert_eq!(store.leases().list().await.unwrap(), []);
 }
 
-/// M62 of the field: what cleans up never ends the lease of a pull that runs.
 pub(super) async fn only_the_owner_ends_a_lease(subject: Subject) {
     let store = subject.open().await;
     let (leases, now) = (store.leases(), SystemTime::now());
@@ -158,7 +160,7 @@ pub(super) async fn only_the_owner_ends_a_lease(subject: Subject) {
     }
 }
 
-/// Fresh content that nothing refers to yet is not collected under whoever is about to.
+/// A new blob that nothing refers to yet is kept for a day.
 pub(super) async fn a_blob_without_a_lease_lives_a_day(subject: Subject) {
     let store = subject.open().await;
     let data = bytes(1, 1_000);
@@ -173,7 +175,7 @@ pub(super) async fn a_blob_without_a_lease_lives_a_day(subject: Subject) {
     assert_eq!(collected.bytes(), 1_000);
 }
 
-/// So does what is being written; a writer that still holds its ingest keeps it longer.
+/// The same for an ingest. A writer that holds its ingest keeps it longer.
 pub(super) async fn an_ingest_lives_a_day(subject: Subject) {
     let store = subject.open().await;
     for key in ["left", "held"] {
@@ -195,8 +197,8 @@ pub(super) async fn an_ingest_lives_a_day(subject: Subject) {
     assert_eq!(store.content.begin("left").await.unwrap().offset(), 0);
 }
 
-/// An import that fails ends its lease; what it stored goes at the next collection.
-pub(super) async fn what_an_import_did_not_name_goes(subject: Subject) {
+/// A failed import ends its lease, and the next collection removes its blobs.
+pub(super) async fn a_failed_import_is_collected(subject: Subject) {
     let store = subject.open().await;
     let kept = Sample::of(1);
     kept.import(&store, "kept").await.unwrap();
@@ -208,8 +210,8 @@ pub(super) async fn what_an_import_did_not_name_goes(subject: Subject) {
     assert_eq!(there(&store).await, sorted(kept.digests()));
 }
 
-/// `why` tells the name and the lease; and nothing, once nothing holds it.
-pub(super) async fn a_path_from_each_holder_is_told(subject: Subject) {
+/// `why` explains the name and the lease that keep a blob, and nothing when neither does.
+pub(super) async fn each_root_that_keeps_a_blob_is_explained(subject: Subject) {
     let store = subject.open().await;
     let sample = Sample::of(1);
     sample.import(&store, "one").await.unwrap();
@@ -244,7 +246,7 @@ pub(super) async fn a_path_from_each_holder_is_told(subject: Subject) {
         1,
         "{found:?}"
     );
-    assert_eq!(found.until, None, "names do not end by themselves");
+    assert_eq!(found.until, None, "a name does not expire");
     for name in ["one", "two"] {
         store
             .images
@@ -266,7 +268,7 @@ pub(super) async fn a_path_from_each_holder_is_told(subject: Subject) {
     assert_eq!((found.paths.len(), found.until), (0, None));
     assert!(
         store.content.remove(&root).await.unwrap(),
-        "a look ends no lease"
+        "an explanation does not end a lease"
     );
     assert_eq!(store.leases().list().await.unwrap().len(), 1);
 }

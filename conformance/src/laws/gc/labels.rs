@@ -1,4 +1,4 @@
-//! Labels on records that are in a store; what each label means is tested in `cas-core`.
+//! Laws of labels on stored records. What each label means is tested in `cas-core`.
 
 use cas_core::content::Durability;
 use cas_core::lease::{self, BlobRef, LeaseGuard};
@@ -9,7 +9,7 @@ use super::{DAY, collect_in, collect_now, there};
 use crate::material::bytes;
 use crate::sample::{JOB, Sample};
 
-/// Blobs that nothing holds once the guard ends.
+/// Returns blobs that nothing keeps once the guard ends.
 async fn blobs(store: &Store, count: u64) -> Vec<Descriptor> {
     let guard = LeaseGuard::begin_for(store, "law", JOB).await.unwrap();
     let mut made = Vec::new();
@@ -35,7 +35,7 @@ fn digests(blobs: &[&Descriptor]) -> Vec<Digest> {
     super::sorted(blobs.iter().map(|blob| blob.digest).collect())
 }
 
-/// `gc.root` with any value.
+/// `gc.root`, with any value.
 pub(super) async fn a_root_label_keeps_a_blob(subject: Subject) {
     let store = subject.open().await;
     let made = blobs(&store, 2).await;
@@ -44,7 +44,7 @@ pub(super) async fn a_root_label_keeps_a_blob(subject: Subject) {
     assert_eq!(there(&store).await, digests(&[&made[0]]));
 }
 
-/// `gc.ref.content`, alone or followed by `.` or `/`: nothing else refers.
+/// `gc.ref.content`, alone or followed by `.` or `/`. Other labels are not references.
 pub(super) async fn a_reference_has_the_exact_suffix(subject: Subject) {
     let store = subject.open().await;
     let made = blobs(&store, 5).await;
@@ -63,7 +63,7 @@ pub(super) async fn a_reference_has_the_exact_suffix(subject: Subject) {
     assert_eq!(there(&store).await, kept);
 }
 
-/// `gc.bref.content` and `gc.bref.image`: the child names what keeps it.
+/// `gc.bref.content` and `gc.bref.image`, by which a child names what keeps it.
 pub(super) async fn a_back_reference_keeps_the_child(subject: Subject) {
     let store = subject.open().await;
     let sample = Sample::of(9);
@@ -94,8 +94,8 @@ pub(super) async fn a_back_reference_keeps_the_child(subject: Subject) {
     assert!(there(&store).await.is_empty());
 }
 
-/// `gc.expire` on an image: its name goes, and what only that held.
-pub(super) async fn an_image_that_expired_goes(subject: Subject) {
+/// `gc.expire` on an image: the name is removed, with the blobs that only it kept.
+pub(super) async fn an_expired_image_is_removed(subject: Subject) {
     let store = subject.open().await;
     let guard = LeaseGuard::begin_for(&store, "law", JOB).await.unwrap();
     for number in [1, 2, 3] {
@@ -119,8 +119,7 @@ pub(super) async fn an_image_that_expired_goes(subject: Subject) {
     assert_eq!(there(&store).await.len(), 7);
 }
 
-/// A condition on a snapshot that is not here holds nothing, and a label that says nothing to a
-/// collection is let be.
+/// A condition on a snapshot that does not exist keeps nothing, and other labels are ignored.
 pub(super) async fn a_condition_needs_its_snapshot(subject: Subject) {
     let store = subject.open().await;
     let made = blobs(&store, 2).await;

@@ -1,4 +1,4 @@
-//! A collection and a job that meet on one blob, made to meet.
+//! Laws of races between a collection and a job that meet on one blob.
 
 use cas_core::content::{ContentExt, Durability};
 use cas_core::gc::{GcOptions, collect};
@@ -11,7 +11,7 @@ use super::{collect_in, collect_now, there};
 use crate::material::{bytes, kind};
 use crate::sample::{JOB, Sample, tag, whole};
 
-/// Writes the tombstone of a collection that was killed after that.
+/// Writes the tombstone of a collection that is killed afterwards.
 async fn condemn(store: &Store, digest: &Digest) -> Tombstone {
     let stat = store.content.stat(digest).await.unwrap();
     let tombstone = Tombstone {
@@ -25,9 +25,8 @@ async fn condemn(store: &Store, digest: &Digest) -> Tombstone {
     tombstone
 }
 
-/// Whoever wants a condemned blob has it again, and a collector that comes late to its tombstone
-/// does not take it away.
-pub(super) async fn a_condemned_blob_can_be_held_again(subject: Subject) {
+/// A job that pins a tombstoned blob revives it, and a late collector must not remove it.
+pub(super) async fn a_tombstoned_blob_can_be_pinned_again(subject: Subject) {
     let store = subject.open().await;
     let sample = Sample::of(1);
     sample.import(&store, "one").await.unwrap();
@@ -40,18 +39,14 @@ pub(super) async fn a_condemned_blob_can_be_held_again(subject: Subject) {
         let late = store
             .content
             .remove_version(&digest, tombstone.version.unwrap());
-        assert!(
-            !late.await.unwrap(),
-            "{digest} was taken by a late collector"
-        );
+        assert!(!late.await.unwrap(), "a late collector removed {digest}");
     }
     assert!(collect_now(&store).await.is_empty());
     whole(&store, &sample.root()).await.unwrap();
 }
 
-/// Bytes that went while their tombstone stayed are stored again: the record is of a live blob, and
-/// not of the condemned one.
-pub(super) async fn what_is_stored_over_a_tombstone_is_live(subject: Subject) {
+/// Stores a tombstoned blob again, with and without its bytes. Its record must then be live.
+pub(super) async fn a_blob_stored_over_a_tombstone_is_live(subject: Subject) {
     let store = subject.open().await;
     let data = bytes(1, 1_000);
     let descriptor = Descriptor::of(MediaType::OCI_LAYER, &data);
@@ -76,8 +71,7 @@ pub(super) async fn what_is_stored_over_a_tombstone_is_live(subject: Subject) {
     }
 }
 
-/// A collection that was killed between tombstones and bytes is finished by the next one, whatever
-/// that finds alive.
+/// A collection is killed between tombstones and bytes, and the next one finishes its work.
 pub(super) async fn a_collection_finishes_what_another_began(subject: Subject) {
     let store = subject.open().await;
     let (kept, gone) = (Sample::of(1), Sample::of(2));
@@ -98,8 +92,9 @@ pub(super) async fn a_collection_finishes_what_another_began(subject: Subject) {
     assert_eq!(store.blobs().load(&bare).await.unwrap(), None);
 }
 
-/// The machine slept, the lease expired, a collection came by: no name is made for what is gone.
-pub(super) async fn a_lease_that_expired_in_the_middle_is_noticed(subject: Subject) {
+/// The lease of a job expires and a collection runs. The job must not create a name for what is
+/// gone.
+pub(super) async fn a_lease_that_expires_during_a_job_is_noticed(subject: Subject) {
     let store = subject.open().await;
     let sample = Sample::of(1);
     let image = Image::new("one".parse().unwrap(), sample.root());
@@ -126,7 +121,7 @@ pub(super) async fn a_lease_that_expired_in_the_middle_is_noticed(subject: Subje
     assert_eq!(
         store.leases().list().await.unwrap(),
         [],
-        "the lease is ended all the same"
+        "the lease is ended in any case"
     );
 }
 
@@ -134,8 +129,8 @@ fn sleep() -> std::time::SystemTime {
     std::time::SystemTime::now() + JOB * 2
 }
 
-/// The compare-and-swap at the sweep: a record that moved since it was noted is passed over.
-pub(super) async fn what_was_touched_since_it_was_noted_stays(subject: Subject) {
+/// A collection must skip a record that changed since its scan.
+pub(super) async fn a_blob_pinned_since_the_scan_stays(subject: Subject) {
     let store = subject.open().await;
     let sample = Sample::of(1);
     sample.import(&store, "one").await.unwrap();
@@ -155,6 +150,6 @@ pub(super) async fn what_was_touched_since_it_was_noted_stays(subject: Subject) 
     assert_eq!(
         held,
         left.is_some(),
-        "held, and gone; or gone, and said to be held"
+        "a pinned blob exists, and a removed blob is not reported as pinned"
     );
 }

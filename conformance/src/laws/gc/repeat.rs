@@ -1,5 +1,4 @@
-//! Jobs of which one call fails: whichever it is, what was acknowledged stays, and the same job
-//! then succeeds.
+//! Laws of jobs with one failing call: what was acknowledged stays, and the same job then succeeds.
 
 use std::time::{Duration, Instant};
 
@@ -14,23 +13,22 @@ use super::fault::{agrees, nothing_dead};
 use super::sorted;
 use crate::sample::{Sample, tag};
 
-/// Nothing was done by the call that failed.
+/// The failing call did nothing.
 pub(super) async fn a_job_can_be_repeated_after_any_failed_call(subject: Subject) {
     fail_each(&subject, Side::Before).await;
 }
 
-/// All was done by the call that failed, and nobody heard of it.
-pub(super) async fn a_job_can_be_repeated_after_any_lost_answer(subject: Subject) {
+/// The failing call did its work, but its response was lost.
+pub(super) async fn a_job_can_be_repeated_after_any_lost_response(subject: Subject) {
     fail_each(&subject, Side::After).await;
 }
 
-/// Time that a law may take on a store whose calls take long.
+/// Time that the law may take on a slow store.
 const BUDGET: Duration = Duration::from_secs(30);
-/// Calls of the job that change something, or more.
+/// Upper bound on the calls of the job that change something.
 const CALLS: f64 = 80.0;
 
-/// Fails the first changing call of the job, then the second, until it makes fewer; of a slow store
-/// some of them, evenly.
+/// Fails each changing call of the job in turn; on a slow store, an even selection of them.
 async fn fail_each(subject: &Subject, side: Side) {
     let (store, plan) = (subject.open().await, Plan::new());
     let from = MemoryStore::new().with_images();
@@ -52,16 +50,16 @@ async fn fail_each(subject: &Subject, side: Side) {
         }
         acknowledged(&store, &done, &context).await;
         let again = job(&store, &from, &mut Vec::new()).await;
-        again.unwrap_or_else(|error| panic!("{context}: again: {error:?}"));
+        again.unwrap_or_else(|error| panic!("{context}: the repeated job: {error:?}"));
         agrees(&store).await;
         nothing_dead(&store, sorted(both.clone())).await;
         for name in ["copied", "tagged"] {
             let deleted = store.images.delete(&name.parse().unwrap(), None).await;
-            deleted.expect("the names of the job are there");
+            deleted.expect("the names of the job exist");
         }
         nothing_dead(&store, Vec::new()).await;
         if failed.is_empty() {
-            outcome.expect("a job of which no call fails");
+            outcome.expect("a job without a failing call succeeds");
             assert!(nth > 20, "only {nth} calls change anything");
             return;
         }
@@ -72,12 +70,12 @@ async fn fail_each(subject: &Subject, side: Side) {
     }
 }
 
-/// Imports, copies, tags, removes a name and collects; what it has `done`.
+/// Imports, copies, tags, removes a name and collects. Adds each finished step to `done`.
 async fn job(store: &Store, from: &Store, done: &mut Vec<&'static str>) -> Result<()> {
     Sample::of(1).import(store, "imported").await?;
     done.push("imported");
     let image = from.images.get(&"copied".parse()?).await?;
-    copy(from, store, &image.expect("it is there")).await?;
+    copy(from, store, &image.expect("the image exists")).await?;
     done.push("copied");
     tag(store, "imported", "tagged").await?;
     done.push("tagged");
@@ -86,7 +84,7 @@ async fn job(store: &Store, from: &Store, done: &mut Vec<&'static str>) -> Resul
     collect(store, &[], &GcOptions::default()).await.map(|_| ())
 }
 
-/// The names that were acknowledged are there, each of a whole image.
+/// Checks that acknowledged names exist, each with a whole image.
 async fn acknowledged(store: &Store, done: &[&str], context: &str) {
     let images = store.images.list(&[]).await.unwrap();
     let there = |name: &str| images.iter().any(|image| image.name.as_str() == name);
@@ -96,7 +94,7 @@ async fn acknowledged(store: &Store, done: &[&str], context: &str) {
             "{context}: {name} is lost"
         );
     }
-    // While its removal is tried, it may be there or not.
+    // During its removal, the name may exist or not.
     let is_kept = done.contains(&"imported") && !done.contains(&"tagged");
     assert!(there("imported") || !is_kept, "{context}: imported is lost");
     assert!(

@@ -1,4 +1,4 @@
-//! Updates, whole or by field path.
+//! Laws of updates, of the whole image or by field path.
 
 use std::sync::Arc;
 
@@ -21,8 +21,8 @@ fn with(text: &str, labels: &[(&str, &str)], annotations: &[(&str, &str)]) -> Im
     image
 }
 
-/// containerd: no field path replaces everything but the name and `created_at`.
-pub(super) async fn an_update_replaces_all_but_name_and_birth(subject: Subject) {
+/// An update without field paths.
+pub(super) async fn an_update_replaces_all_but_name_and_creation_time(subject: Subject) {
     let images = subject.open().await;
     let old = images
         .create(with("one", &[("old", "1")], &[]))
@@ -41,7 +41,7 @@ pub(super) async fn an_update_replaces_all_but_name_and_birth(subject: Subject) 
     assert_eq!(images.get(&old.name).await.unwrap(), Some(updated));
 }
 
-/// containerd: `labels.<key>` takes the rest of the path as the key, dots and slashes included.
+/// In `labels.<key>`, the rest of the path is the key, including dots and slashes.
 pub(super) async fn field_paths_change_what_they_name(subject: Subject) {
     let images = subject.open().await;
     let labels = [("keep", "1"), ("x.y/z", "1")];
@@ -72,7 +72,7 @@ pub(super) async fn field_paths_change_what_they_name(subject: Subject) {
     assert_eq!(images.get(&four.name).await.unwrap(), Some(four));
 }
 
-/// A path that is not understood changes nothing, also beside one that is.
+/// An unknown path changes nothing, also together with a known one.
 pub(super) async fn unknown_field_paths_are_refused(subject: Subject) {
     let images = subject.open().await;
     let old = images
@@ -95,8 +95,7 @@ pub(super) async fn unknown_field_paths_are_refused(subject: Subject) {
     assert_eq!(images.get(&old.name).await.unwrap(), Some(old));
 }
 
-/// R9: an update does not create.
-pub(super) async fn an_update_of_nothing_is_not_found(subject: Subject) {
+pub(super) async fn an_update_of_an_unknown_name_is_not_found(subject: Subject) {
     let images = subject.open().await;
     for paths in [&[][..], &["labels"][..]] {
         let outcome = images.update(image("a", "one"), paths).await;
@@ -105,8 +104,8 @@ pub(super) async fn an_update_of_nothing_is_not_found(subject: Subject) {
     assert_eq!(images.list(&[]).await.unwrap(), []);
 }
 
-/// containerd: an empty label is never stored; setting it empty removes it.
-pub(super) async fn a_label_without_value_is_none(subject: Subject) {
+/// A label is empty at creation, and is set empty by updates.
+pub(super) async fn an_empty_label_is_not_stored(subject: Subject) {
     let images = subject.open().await;
     let created = images
         .create(with("one", &[("a", "1"), ("b", ""), ("c", "1")], &[]))
@@ -121,7 +120,7 @@ pub(super) async fn a_label_without_value_is_none(subject: Subject) {
     assert_eq!(images.get(&updated.name).await.unwrap(), Some(updated));
 }
 
-/// Labels read, changed and written whole lose those of others; field paths do not.
+/// Parallel updates by field path.
 pub(super) async fn updates_of_different_labels_lose_none(subject: Subject) {
     let images = subject.open().await;
     images.create(image("a", "one")).await.unwrap();

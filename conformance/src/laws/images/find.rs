@@ -1,4 +1,4 @@
-//! Listing, and containerd's filters.
+//! Laws of lists, and of containerd's filters.
 
 use cas_core::{ErrorKind, ImageStore};
 
@@ -24,7 +24,6 @@ async fn names(images: &dyn ImageStore, filters: &[&str]) -> Vec<String> {
         .collect()
 }
 
-/// Output that is compared needs one order.
 pub(super) async fn images_are_listed_by_name(subject: Subject) {
     let images = subject.open().await;
     assert_eq!(names(&*images, &[]).await, [""; 0]);
@@ -35,7 +34,7 @@ pub(super) async fn images_are_listed_by_name(subject: Subject) {
     );
 }
 
-/// containerd: a comma is and, several filters are or; names, targets and labels are fields.
+/// A comma means and, several filters mean or. Names, targets and labels are fields.
 pub(super) async fn filters_choose_images(subject: Subject) {
     let images = subject.open().await;
     fill(&*images).await;
@@ -62,7 +61,6 @@ pub(super) async fn filters_choose_images(subject: Subject) {
     }
 }
 
-/// A filter that is not understood must not choose everything: deletions are filtered too.
 pub(super) async fn bad_filters_are_refused(subject: Subject) {
     let images = subject.open().await;
     fill(&*images).await;

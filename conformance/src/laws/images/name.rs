@@ -1,4 +1,4 @@
-//! Names: made once, looked up, deleted.
+//! Laws of names.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -13,7 +13,6 @@ fn named(text: &str) -> Reference {
     text.parse().expect("a name")
 }
 
-/// containerd, EVE and rkt alike: creating does not clobber.
 pub(super) async fn a_name_is_created_once(subject: Subject) {
     let images = subject.open().await;
     assert_eq!(images.get(&named("a")).await.unwrap(), None);
@@ -29,7 +28,7 @@ pub(super) async fn a_name_is_created_once(subject: Subject) {
     assert_eq!(images.get(&named("a")).await.unwrap(), Some(created));
 }
 
-/// containerd: times given by the caller are ignored.
+/// Times given by the caller are ignored.
 pub(super) async fn the_store_sets_the_times(subject: Subject) {
     let images = subject.open().await;
     let mut given = image("a", "one");
@@ -57,7 +56,7 @@ pub(super) async fn the_store_sets_the_times(subject: Subject) {
     assert_eq!(images.get(&named("a")).await.unwrap(), Some(updated));
 }
 
-/// R4: what the grammar accepts is kept as it is; no two names are one.
+/// Every form that the grammar of names accepts.
 pub(super) async fn names_of_every_form_are_kept(subject: Subject) {
     let images = subject.open().await;
     let long = "a".repeat(limit::NAME);
@@ -84,7 +83,7 @@ pub(super) async fn names_of_every_form_are_kept(subject: Subject) {
     assert_eq!(images.list(&[]).await.unwrap().len(), names.len());
 }
 
-/// containerd: a target has a type and bytes.
+/// Targets without a type or a size are refused.
 pub(super) async fn an_image_needs_a_target(subject: Subject) {
     let images = subject.open().await;
     let empty = Descriptor::new(MediaType::OCI_MANIFEST, Digest::sha256(b""), 0);
@@ -93,7 +92,7 @@ pub(super) async fn an_image_needs_a_target(subject: Subject) {
     assert_eq!(images.get(&named("a")).await.unwrap(), None);
 }
 
-/// containerd: key and value of a label have 4,096 bytes together.
+/// Key and value of a label may have 4,096 bytes together.
 pub(super) async fn labels_have_bounds(subject: Subject) {
     let images = subject.open().await;
     let mut given = image("a", "one");
@@ -119,7 +118,7 @@ pub(super) async fn labels_have_bounds(subject: Subject) {
     assert_eq!(images.get(&named("a")).await.unwrap(), Some(created));
 }
 
-/// R1: gone is gone, and the name is free.
+/// A deleted name can be created again.
 pub(super) async fn a_deleted_name_is_not_found(subject: Subject) {
     let images = subject.open().await;
     assert_eq!(
@@ -141,7 +140,7 @@ pub(super) async fn a_deleted_name_is_not_found(subject: Subject) {
         .expect("the name is free");
 }
 
-/// containerd: delete only what was seen; R3.
+/// A deletion with a target deletes only that target.
 pub(super) async fn deletion_asks_for_the_target(subject: Subject) {
     let images = subject.open().await;
     images.create(image("a", "one")).await.unwrap();
@@ -155,7 +154,7 @@ pub(super) async fn deletion_asks_for_the_target(subject: Subject) {
     assert_eq!(images.get(&named("a")).await.unwrap(), None);
 }
 
-/// R5: an index rewritten by many at once keeps every entry.
+/// Forty tasks create different names.
 pub(super) async fn forty_creators_lose_none(subject: Subject) {
     let images = subject.open().await;
     let tasks: Vec<_> = (0..40)
@@ -170,7 +169,7 @@ pub(super) async fn forty_creators_lose_none(subject: Subject) {
     assert_eq!(images.list(&[]).await.unwrap().len(), 40);
 }
 
-/// R6: of many creators of one name one wins, and its target stands.
+/// Exactly one of many creators must win, and its target must stay.
 pub(super) async fn one_creator_of_a_name_wins(subject: Subject) {
     let images = subject.open().await;
     let tasks: Vec<_> = (0..8)

@@ -1,4 +1,4 @@
-//! Changes that belong together.
+//! Laws of batches.
 
 use bytes::Bytes;
 use cas_core::records::{Batch, Expect, Table};
@@ -13,13 +13,13 @@ fn text(text: &'static str) -> Bytes {
     Bytes::from_static(text.as_bytes())
 }
 
-/// The last change of a key is the one that stays, whatever the table beside it.
+/// The last change of a key stays, whatever the batch does in other tables.
 pub(super) async fn a_batch_is_applied_in_order(subject: Subject) {
     let records = subject.open().await;
     records
         .commit(&Batch::new())
         .await
-        .expect("an empty batch is no error");
+        .expect("an empty batch succeeds");
     let mut batch = Batch::new();
     batch.put(T, "k", Expect::Any, text("one"));
     batch.put(Table::Images, "k", Expect::Any, text("image"));
@@ -41,7 +41,7 @@ pub(super) async fn a_batch_is_applied_in_order(subject: Subject) {
     assert_eq!(value(&*records, T, "gone").await, None);
 }
 
-/// What a change expects is held against what those before it leave, not against the start.
+/// An expectation is compared with the state after the changes before it.
 pub(super) async fn a_batch_sees_its_own_changes(subject: Subject) {
     let records = subject.open().await;
     write(&*records, T, "old", Expect::Absent, b"one")
@@ -67,7 +67,7 @@ pub(super) async fn a_batch_sees_its_own_changes(subject: Subject) {
     );
 }
 
-/// Where batches are atomic a lost race leaves no trace, wherever in the batch it was lost.
+/// A conflict at each position of an atomic batch.
 pub(super) async fn a_conflict_applies_nothing(subject: Subject) {
     let records = subject.open().await;
     write(&*records, T, "taken", Expect::Absent, b"mine")
@@ -97,7 +97,7 @@ pub(super) async fn a_conflict_applies_nothing(subject: Subject) {
     }
 }
 
-/// Everywhere: nothing from the conflict on is applied, and what is applied is a beginning.
+/// A batch with a conflict applies nothing after it, atomic or not.
 pub(super) async fn a_conflict_leaves_a_prefix_at_most(subject: Subject) {
     let records = subject.open().await;
     write(&*records, T, "taken", Expect::Absent, b"mine")
@@ -125,7 +125,7 @@ pub(super) async fn a_conflict_leaves_a_prefix_at_most(subject: Subject) {
     );
 }
 
-/// However many it has, and in whatever order.
+/// Batches of forty keys, in any order.
 pub(super) async fn a_batch_of_many_keys_is_one_step(subject: Subject) {
     let records = subject.open().await;
     let key = |number: usize| format!("key {number:02}");
@@ -142,7 +142,11 @@ pub(super) async fn a_batch_of_many_keys_is_one_step(subject: Subject) {
                 .await
                 .unwrap();
             let outcome = records.commit(&created).await;
-            assert_eq!(kind(outcome), Some(ErrorKind::Conflict), "{taken} is there");
+            assert_eq!(
+                kind(outcome),
+                Some(ErrorKind::Conflict),
+                "key {taken} exists"
+            );
             assert_eq!(keys(&*records).await, [key(taken)]);
             let seen = record(&*records, T, &key(taken)).await;
             let expect = Expect::Revision(seen.revision);
@@ -150,7 +154,10 @@ pub(super) async fn a_batch_of_many_keys_is_one_step(subject: Subject) {
             deleted.delete(T, key(taken), expect);
             records.commit(&deleted).await.unwrap();
         }
-        records.commit(&created).await.expect("none is there");
+        records
+            .commit(&created)
+            .await
+            .expect("none of the keys exists");
 
         let (mut some, mut rest) = (Batch::new(), Batch::new());
         for number in &order {
@@ -169,11 +176,17 @@ pub(super) async fn a_batch_of_many_keys_is_one_step(subject: Subject) {
             Some(ErrorKind::Conflict)
         );
         assert_eq!(keys(&*records).await.len(), 40, "nothing was deleted");
-        records.commit(&some).await.expect("all are as expected");
+        records
+            .commit(&some)
+            .await
+            .expect("all keys are as expected");
         let left: Vec<String> = (0..40).filter(|number| number % 5 == 3).map(key).collect();
         assert_eq!(keys(&*records).await, left);
         assert_eq!(kind(records.commit(&some).await), Some(ErrorKind::Conflict));
-        records.commit(&rest).await.expect("all are as expected");
+        records
+            .commit(&rest)
+            .await
+            .expect("all keys are as expected");
         assert!(keys(&*records).await.is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! Records that outlive their store, or are seen by another opening of it.
+//! Laws of records after a restart, and in other openings of the store.
 
 use bytes::Bytes;
 use cas_core::records::{Batch, Expect, Table};
@@ -9,8 +9,8 @@ use crate::material::{delete, kind, record, scan, value, write};
 
 const T: Table = Table::Snapshots;
 
-/// A commit is durable when it returns; a revision stays good, a used one stays used.
-pub(super) async fn a_reopened_home_has_its_records(subject: Subject) {
+/// After reopening, a current revision is still accepted, and an old one is still refused.
+pub(super) async fn a_reopened_store_has_its_records(subject: Subject) {
     let records = subject.open().await;
     write(&*records, T, "kept", Expect::Absent, b"one")
         .await
@@ -34,16 +34,16 @@ pub(super) async fn a_reopened_home_has_its_records(subject: Subject) {
     assert_eq!(
         kind(late),
         Some(ErrorKind::Conflict),
-        "a revision came back after reopening"
+        "an old revision was accepted after reopening"
     );
     let expect = Expect::Revision(kept.revision);
     write(&*records, T, "kept", expect, b"four")
         .await
-        .expect("the revision is still good");
+        .expect("the revision is still current");
 }
 
-/// Durability (3) for records: what was acknowledged is there, and a batch is whole, or where
-/// batches are not atomic a beginning of it.
+/// Acknowledged batches must exist as a whole. The last one may be partial if batches are not
+/// atomic.
 pub(super) async fn a_killed_process_keeps_its_records(subject: Subject) {
     if subject.is_victim() {
         let records = subject.open().await;
@@ -86,7 +86,6 @@ async fn number(records: &dyn Records, key: &str) -> Option<u64> {
     Some(String::from_utf8(text).unwrap().parse().unwrap())
 }
 
-/// What one opening commits, the other sees at once, revisions included.
 pub(super) async fn openings_see_the_same_records(subject: Subject) {
     let (left, right) = (subject.open().await, subject.open().await);
     write(&*left, T, "k", Expect::Absent, b"one").await.unwrap();

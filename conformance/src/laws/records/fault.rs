@@ -1,5 +1,5 @@
-//! What is there after a fault at any system call that changes the disk, and what is synced before
-//! a commit is acknowledged.
+//! Laws of faults: a fault at each system call that changes the disk, and what is synced before a
+//! commit is acknowledged.
 
 use std::collections::BTreeMap;
 
@@ -13,20 +13,20 @@ use crate::strace::{Fault, Hurt};
 
 const T: Table = Table::Snapshots;
 
-/// What is under each key.
+/// The expected records.
 type Content = BTreeMap<String, Bytes>;
 
-/// Nothing is acknowledged and lost, and no batch is there in another order than it was made.
+/// No acknowledged batch may be lost, and batches must be in the order of their commits.
 pub(super) async fn a_kill_at_any_call_keeps_the_records(subject: Subject) {
     hurt(&subject, Fault::Kill).await;
 }
 
-/// An error of the device is told or absorbed, never acknowledged and lost.
+/// An error of the device is reported or retried; an acknowledged batch is not lost.
 pub(super) async fn a_failed_call_keeps_the_records(subject: Subject) {
     hurt(&subject, Fault::Broken).await;
 }
 
-/// So is a full disk, whichever call finds it.
+/// The same for a full disk.
 pub(super) async fn a_full_disk_keeps_the_records(subject: Subject) {
     hurt(&subject, Fault::Full).await;
 }
@@ -38,7 +38,7 @@ async fn hurt(subject: &Subject, fault: Fault) {
     subject.at_every_call(fault, check).await;
 }
 
-/// The batches of the job: creations, changes and deletions, short and long.
+/// Returns the batches of the job: creations, changes and deletions, short and long.
 fn batches() -> Vec<Batch> {
     let put = |batch: &mut Batch, key: &str, length: usize| {
         batch.put(T, key, Expect::Any, Bytes::from(vec![b'x'; length]));
@@ -67,7 +67,7 @@ async fn job(subject: &Subject, done: usize) -> Result<()> {
     Ok(())
 }
 
-/// What is there after so many batches and so many changes of the next.
+/// Returns the records after `done` batches and some changes of the next.
 fn after(done: usize, begun: usize) -> Content {
     let batches = batches();
     let whole = batches[..done].iter().flat_map(Batch::changes);
@@ -87,8 +87,8 @@ async fn content(records: &dyn Records) -> Content {
     all.into_iter().map(|one| (one.key, one.value)).collect()
 }
 
-/// The batch that was not acknowledged is there or not; where batches are not atomic a beginning of
-/// it may be.
+/// The batch that was not acknowledged may be there or not, or partly there if batches are not
+/// atomic.
 async fn check(hurt: Hurt<dyn Records>) {
     let mut numbers = hurt.said.iter().filter_map(|said| said.parse().ok());
     let done = numbers.next_back().map_or(0, |number: usize| number + 1);
@@ -108,16 +108,16 @@ async fn check(hurt: Hurt<dyn Records>) {
     );
     drop(records);
     let again = job(&hurt.subject, done).await;
-    again.expect("the interrupted work can be done again");
+    again.expect("the interrupted job can be repeated");
     let records = hurt.subject.open().await;
     assert_eq!(content(&*records).await, after(batches().len(), 0));
 }
 
-/// What no other file has.
+/// Text that occurs in no other file.
 const MARKER: &str = "conformance-record";
 
-/// Between the write of a record and its acknowledgement it is synced, and so are the names of the
-/// files that have it.
+/// Between the write of a record and its acknowledgement, the record and the names of its files are
+/// synced.
 pub(super) async fn an_acknowledged_record_was_synced(subject: Subject) {
     if !subject.is_victim() {
         return subject.syncs_before_it_acknowledges(MARKER);

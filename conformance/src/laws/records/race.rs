@@ -1,4 +1,4 @@
-//! Races for one key.
+//! Laws of races.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::material::{delete, record, scan, value, write};
 const T: Table = Table::Images;
 const ROUNDS: usize = 25;
 
-/// Adds one to a counter, again and again where another was quicker.
+/// Increments a counter, with a retry after each conflict.
 async fn increment(records: &dyn Records) {
     loop {
         let seen = record(records, T, "counter").await;
@@ -22,7 +22,7 @@ async fn increment(records: &dyn Records) {
         match write(records, T, "counter", expect, next.as_bytes()).await {
             Ok(()) => return,
             Err(error) if error.kind() == ErrorKind::Conflict => tokio::task::yield_now().await,
-            Err(error) => panic!("neither won nor lost: {error}"),
+            Err(error) => panic!("neither a success nor a conflict: {error}"),
         }
     }
 }
@@ -49,17 +49,16 @@ async fn count_with(openings: Vec<Arc<dyn Records>>) {
     assert_eq!(String::from_utf8(total).unwrap(), (8 * ROUNDS).to_string());
 }
 
-/// A compare-and-swap that two win loses an update: a label, an edge, a lease.
 pub(super) async fn eight_incrementers_lose_nothing(subject: Subject) {
     count_with(vec![subject.open().await]).await;
 }
 
-/// The same between processes.
+/// Two openings stand for two processes.
 pub(super) async fn incrementers_of_two_openings_lose_nothing(subject: Subject) {
     count_with(vec![subject.open().await, subject.open().await]).await;
 }
 
-/// R6: of many creators exactly one wins, and its value stands.
+/// Exactly one of many creators must win, and its value must stay.
 pub(super) async fn one_creator_of_a_key_wins(subject: Subject) {
     let records = subject.open().await;
     for round in 0..5 {
@@ -67,7 +66,7 @@ pub(super) async fn one_creator_of_a_key_wins(subject: Subject) {
     }
 }
 
-/// What is created together is one creator's.
+/// The same for keys that are created in one batch.
 pub(super) async fn one_creator_of_many_keys_wins(subject: Subject) {
     let records = subject.open().await;
     for round in 0..5 {
@@ -76,7 +75,7 @@ pub(super) async fn one_creator_of_many_keys_wins(subject: Subject) {
     }
 }
 
-/// Eight create the keys, each with a value of its own.
+/// Eight creators create the keys, each with its own value.
 async fn one_creator_wins(records: &Arc<dyn Records>, keys: &[String]) {
     let racers: Vec<_> = (0..8)
         .map(|number: u8| {
@@ -102,7 +101,7 @@ async fn one_creator_wins(records: &Arc<dyn Records>, keys: &[String]) {
     }
 }
 
-/// Pages are no snapshot, but a record that stays is seen once, and in order.
+/// Pages need not be consistent with each other, but a record that stays is seen once and in order.
 pub(super) async fn a_scan_shows_what_stays(subject: Subject) {
     let records = subject.open().await;
     let stay: Vec<String> = (0..20).map(|number| format!("{number:02} stays")).collect();

@@ -1,4 +1,4 @@
-//! Keys: their order, their prefixes, and what may be in them.
+//! Laws of keys: their order, their prefixes, and what they may contain.
 
 use cas_core::Records;
 use cas_core::records::{Expect, Record, Table};
@@ -8,7 +8,7 @@ use crate::material::{delete, scan, value, write};
 
 const T: Table = Table::Snapshots;
 
-/// Keys that mean something to a file system, a URL, SQL or a shell, in byte order.
+/// Keys that have a meaning in a file system, a URL, SQL or a shell, in byte order.
 const ODD: [&str; 14] = [
     " ",
     "%2F",
@@ -38,7 +38,7 @@ async fn fill(records: &dyn Records) {
     }
 }
 
-/// Byte order, whatever the page; a cursor need not be there.
+/// Pages of several sizes, and a cursor that does not exist.
 pub(super) async fn a_scan_is_in_key_order(subject: Subject) {
     let records = subject.open().await;
     assert_eq!(records.scan(T, "", None, 10).await.unwrap(), []);
@@ -55,7 +55,7 @@ pub(super) async fn a_scan_is_in_key_order(subject: Subject) {
     assert_eq!(keys(&rest), ["a", "a%"], "after a key that was removed");
 }
 
-/// `%` and `_` are no wildcards; a cursor before the prefix begins at it, one behind ends it.
+/// Prefixes with `%` and `_`, and cursors before and after the prefix.
 pub(super) async fn a_prefix_is_taken_literally(subject: Subject) {
     let records = subject.open().await;
     fill(&*records).await;
@@ -67,10 +67,9 @@ pub(super) async fn a_prefix_is_taken_literally(subject: Subject) {
     let early = records.scan(T, "a", Some("!"), 1).await.unwrap();
     assert_eq!(keys(&early), ["a"], "a cursor before the prefix");
     let late = records.scan(T, "a", Some("b"), 1).await.unwrap();
-    assert_eq!(keys(&late), [""; 0], "a cursor behind the prefix");
+    assert_eq!(keys(&late), [""; 0], "a cursor after the prefix");
 }
 
-/// One key in two tables is two records.
 pub(super) async fn tables_are_separate(subject: Subject) {
     let records = subject.open().await;
     for table in Table::ALL {
@@ -95,7 +94,7 @@ pub(super) async fn tables_are_separate(subject: Subject) {
     }
 }
 
-/// A key is text and nothing else: no path, no pattern, not folded, 1,024 bytes long if need be.
+/// A key is not a path or a pattern, is not folded, and may be 1,024 bytes long.
 pub(super) async fn odd_keys_are_keys(subject: Subject) {
     let records = subject.open().await;
     fill(&*records).await;

@@ -1,4 +1,4 @@
-//! One compare-and-swap at a time: all that collection and images are built on.
+//! Laws of single compare-and-swaps, which gc and images depend on.
 
 use cas_core::ErrorKind;
 use cas_core::records::{Expect, Revision, Table};
@@ -8,7 +8,7 @@ use crate::material::{bytes, delete, kind, record, value, write};
 
 const T: Table = Table::Blobs;
 
-/// `Absent` creates, and of two creators one hears of it.
+/// The second of two creators is refused.
 pub(super) async fn absent_is_expected_once(subject: Subject) {
     let records = subject.open().await;
     assert_eq!(records.load(T, "k").await.unwrap(), None);
@@ -28,7 +28,7 @@ pub(super) async fn absent_is_expected_once(subject: Subject) {
     );
 }
 
-/// A revision names one state: whoever changes it first wins, the other hears `Conflict`.
+/// The first change with a revision wins, the second is refused with `Conflict`.
 pub(super) async fn a_revision_is_good_for_one_change(subject: Subject) {
     let records = subject.open().await;
     write(&*records, T, "k", Expect::Absent, b"one")
@@ -59,7 +59,7 @@ pub(super) async fn a_revision_is_good_for_one_change(subject: Subject) {
     assert_eq!(value(&*records, T, "k").await, None);
 }
 
-/// `Any` writes over whatever is there; deleting what is absent under it is no error.
+/// `Any` overwrites everything, and deleting an absent key with it succeeds.
 pub(super) async fn any_overwrites_and_deletes(subject: Subject) {
     let records = subject.open().await;
     for text in [&b"one"[..], b"", b"three"] {
@@ -71,14 +71,10 @@ pub(super) async fn any_overwrites_and_deletes(subject: Subject) {
         assert_eq!(value(&*records, T, "k").await, None);
     }
     let absent = delete(&*records, T, "k", Expect::Absent).await;
-    assert_eq!(
-        kind(absent),
-        None,
-        "nothing was expected, and nothing is there"
-    );
+    assert_eq!(kind(absent), None, "deleting an absent key succeeds");
 }
 
-/// A collector that noted a revision must not mistake a record made anew for the one it saw.
+/// Recreates a record with the same bytes.
 pub(super) async fn a_revision_never_comes_back(subject: Subject) {
     let records = subject.open().await;
     let mut seen: Vec<Revision> = Vec::new();
@@ -99,7 +95,7 @@ pub(super) async fn a_revision_never_comes_back(subject: Subject) {
     }
 }
 
-/// No bytes, any bytes, a MiB of them: a manifest's labels or a snapshot's may be long.
+/// Empty values, values of any bytes, and values of 1 MiB.
 pub(super) async fn values_of_any_length_come_back(subject: Subject) {
     let records = subject.open().await;
     for length in [0, 1, 4_095, 70_000, 1 << 20] {

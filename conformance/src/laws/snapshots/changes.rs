@@ -1,4 +1,4 @@
-//! Laws of what a layer does to those below it: what containerd's suite for snapshotters asks.
+//! Laws of what a layer does to the layers below it, after the test suite of containerd.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -15,8 +15,8 @@ fn write(dir: &Path, name: &str, text: &str) {
     fs::write(dir.join(name), text).unwrap();
 }
 
-/// What was in it before does not shine through.
-pub(super) async fn a_directory_made_anew_is_empty(subject: Subject) {
+/// The old content must not show through.
+pub(super) async fn a_recreated_directory_is_empty(subject: Subject) {
     let store = subject.open().await;
     if !can_mount(&*store).await {
         return;
@@ -44,8 +44,8 @@ pub(super) async fn a_directory_made_anew_is_empty(subject: Subject) {
     assert_eq!(three.read("dir").as_deref(), Some("3"));
 }
 
-/// A file given to somebody else above is his there alone; a directory that is written into above
-/// stays whose it was.
+/// A file whose owner changes in an upper layer keeps its owner below. A directory keeps its owner
+/// when something is written into it.
 pub(super) async fn owners_and_modes_go_through_layers(subject: Subject) {
     let store = subject.open().await;
     if !is_root() || !can_mount(&*store).await {
@@ -85,7 +85,7 @@ pub(super) async fn owners_and_modes_go_through_layers(subject: Subject) {
     }
 }
 
-/// A directory from below may refuse to be renamed, and is then whole where it was.
+/// Renaming a directory of a lower layer may be refused. It must then be unchanged.
 pub(super) async fn names_move_out_of_their_layer(subject: Subject) {
     let store = subject.open().await;
     if !can_mount(&*store).await {
@@ -121,7 +121,7 @@ pub(super) async fn names_move_out_of_their_layer(subject: Subject) {
     assert_eq!(below.read("from/file").as_deref(), Some("from"));
 }
 
-/// For layers unpacked side by side: each was written without those below, and stands on them.
+/// Layers are written without a parent, and get it when they are committed.
 pub(super) async fn a_layer_given_a_parent_shows_it(subject: Subject) {
     let store = subject.open().await;
     if !store.rebases() || !can_mount(&*store).await {

@@ -1,4 +1,4 @@
-//! What a collection removes of snapshots.
+//! Laws of the collection of snapshots.
 
 use std::time::{Duration, SystemTime};
 
@@ -21,14 +21,14 @@ async fn collect_in(content: &Store, store: &dyn Snapshotter, hours: u64) -> Rem
         ..GcOptions::default()
     };
     let collected = collect(content, &[store], &options).await;
-    collected.expect("it is collected")
+    collected.expect("the collection succeeds")
 }
 
-/// A committed snapshot that a job has made.
+/// Creates a committed snapshot with the label of an ended lease.
 async fn leased_layer(store: &dyn Snapshotter, name: &str, parent: Option<&str>) {
     let labels = Labels::from([(LEASE.to_owned(), "of a job that ended".to_owned())]);
     let prepared = store.prepare("making", parent, labels.clone()).await;
-    prepared.expect("it is prepared");
+    prepared.expect("the snapshot is prepared");
     let options = Commit {
         labels,
         ..Commit::default()
@@ -36,11 +36,11 @@ async fn leased_layer(store: &dyn Snapshotter, name: &str, parent: Option<&str>)
     store
         .commit(name, "making", options)
         .await
-        .expect("it is committed");
+        .expect("the snapshot is committed");
 }
 
-/// An update moves it: who noted it before does not remove it.
-pub(super) async fn what_was_updated_since_it_was_seen_stays(subject: Subject) {
+/// A removal of the state before an update must fail.
+pub(super) async fn a_snapshot_updated_since_the_scan_stays(subject: Subject) {
     let store = subject.open().await;
     bare_layer(&*store, "layer", None).await;
     let seen = stat(&*store, "layer").await.unwrap();
@@ -60,11 +60,11 @@ pub(super) async fn what_was_updated_since_it_was_seen_stays(subject: Subject) {
     bare_layer(&*store, "layer", None).await;
     assert!(
         !store.remove_seen(&seen).await.unwrap(),
-        "another of the same key"
+        "a new snapshot with the same key"
     );
 }
 
-/// A chain that nothing holds goes whole, each before what it stands on.
+/// A chain without a root is removed as a whole, each snapshot before its parent.
 pub(super) async fn a_collection_takes_chains_leaves_first(subject: Subject) {
     let (store, content) = (subject.open().await, MemoryStore::new().with_images());
     leased_layer(&*store, "a", None).await;
@@ -84,7 +84,8 @@ pub(super) async fn a_collection_takes_chains_leaves_first(subject: Subject) {
     assert_eq!(collect_in(&content, &*store, 25).await.snapshots.len(), 3);
 }
 
-/// From the configuration of an image, as an unpacked one has it, and by a label of its own.
+/// The configuration of an unpacked image refers to the top of its chain, and a label makes a
+/// snapshot a root.
 pub(super) async fn what_refers_to_a_snapshot_keeps_its_chain(subject: Subject) {
     let (store, content) = (subject.open().await, MemoryStore::new().with_images());
     for (name, parent) in [("a", None), ("b", Some("a")), ("lost", Some("a"))] {
@@ -118,7 +119,6 @@ pub(super) async fn what_refers_to_a_snapshot_keeps_its_chain(subject: Subject) 
     assert_eq!(keys(&*store).await, ["rooted"]);
 }
 
-/// What a person has made is not gone before he can say that he wants it.
 pub(super) async fn a_snapshot_without_a_lease_lives_a_day(subject: Subject) {
     let (store, content) = (subject.open().await, MemoryStore::new().with_images());
     prepare(&*store, "active", None).await.unwrap();

@@ -1,4 +1,4 @@
-//! Laws of what is seen through the mounts.
+//! Laws of the content that mounts show.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -126,7 +126,8 @@ fn is_read_only(mounts: &[Mount]) -> bool {
     })
 }
 
-/// Users of a container that are not root go through its root; the state around it is private.
+/// A container's non-root users must be able to enter its root. The directories above it are
+/// private.
 pub(super) async fn a_new_root_is_open_to_all(subject: Subject) {
     let store = subject.open().await;
     if !can_mount(&*store).await {
@@ -176,7 +177,7 @@ pub(super) async fn a_child_has_the_attributes_of_its_parent(subject: Subject) {
     assert!(stat("sparse").blocks() < 64, "a hole was filled");
 }
 
-pub(super) async fn a_key_used_again_starts_anew(subject: Subject) {
+pub(super) async fn a_reused_key_starts_empty(subject: Subject) {
     let store = subject.open().await;
     if !can_mount(&*store).await {
         return;
@@ -190,7 +191,7 @@ pub(super) async fn a_key_used_again_starts_anew(subject: Subject) {
     }
 }
 
-/// As long as images get.
+/// As many layers as images have in practice.
 pub(super) async fn a_chain_may_be_long(subject: Subject) {
     let store = subject.open().await;
     let mut parent: Option<String> = None;

@@ -1,4 +1,4 @@
-//! What is synced before a commit is acknowledged.
+//! Laws of what is synced before a commit is acknowledged.
 
 use std::fs;
 
@@ -7,17 +7,20 @@ use cas_core::snapshot::Mount;
 use super::Subject;
 use super::scene::{commit, prepare};
 
-/// What no other file has.
+/// Text that occurs in no other file.
 const MARKER: &str = "conformance-layer";
 
-/// Between the write of a layer's files and the acknowledgement of its commit they are synced, and
-/// so are their names.
+/// Between the write of a layer's files and the acknowledgement of its commit, the files and their
+/// names are synced.
 pub(super) async fn a_committed_snapshot_was_synced(subject: Subject) {
     if !subject.is_victim() {
         let store = subject.open().await;
         let mounts = prepare(&*store, "probe", None).await;
-        if !matches!(mounts.expect("it is prepared")[..], [Mount::Bind { .. }]) {
-            return crate::skip("what is under a mount is not seen in a trace");
+        if !matches!(
+            mounts.expect("the snapshot is prepared")[..],
+            [Mount::Bind { .. }]
+        ) {
+            return crate::skip("a trace does not show what is below a mount");
         }
         return subject.syncs_before_it_acknowledges(MARKER);
     }

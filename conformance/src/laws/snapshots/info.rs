@@ -1,4 +1,4 @@
-//! Laws of what is told: stat, update, walk.
+//! Laws of stat, update and walk.
 
 use std::time::SystemTime;
 
@@ -16,7 +16,7 @@ fn labels(pairs: &[(&str, &str)]) -> Labels {
     owned.collect()
 }
 
-pub(super) async fn stat_tells_what_it_is(subject: Subject) {
+pub(super) async fn stat_describes_the_snapshot(subject: Subject) {
     let store = subject.open().await;
     let before = SystemTime::now();
     bare_layer(&*store, "base", None).await;
@@ -39,7 +39,7 @@ pub(super) async fn stat_tells_what_it_is(subject: Subject) {
     assert!(active.created_at <= SystemTime::now());
 }
 
-/// Labels are not inherited, neither by the commit nor by a child, and the age begins anew.
+/// Neither a commit nor a child inherits labels, and a commit sets the creation time.
 pub(super) async fn a_commit_replaces_labels_and_time(subject: Subject) {
     let store = subject.open().await;
     let given = labels(&[("active", "1")]);
@@ -105,11 +105,11 @@ pub(super) async fn walk_is_in_key_order_and_in_pages(subject: Subject) {
     let page: Vec<&str> = page.iter().map(|info| info.key.as_str()).collect();
     assert_eq!(page, &sorted[3..5], "after a/b");
     let between = store.walk(Some("a/a"), 1).await.unwrap();
-    assert_eq!(between[0].key, "a/b", "after a key that is not there");
+    assert_eq!(between[0].key, "a/b", "after a key that does not exist");
     assert!(store.walk(Some("zz"), 5).await.unwrap().is_empty());
 }
 
-pub(super) async fn everything_is_there_after_reopening(subject: Subject) {
+pub(super) async fn a_reopened_snapshotter_has_its_snapshots(subject: Subject) {
     let store = subject.open().await;
     bare_layer(&*store, "base", None).await;
     let given = labels(&[("a", "1")]);

@@ -1,4 +1,4 @@
-//! Laws of [`cas_core::Snapshotter`]: containerd's states, and what is seen through the mounts.
+//! Laws of [`cas_core::Snapshotter`]: the states of containerd, and the content of mounts.
 
 mod changes;
 mod collected;
@@ -14,82 +14,82 @@ mod states;
 type Subject = crate::Subject<dyn cas_core::Snapshotter>;
 
 laws! { $
-    /// Holds a snapshotter to its laws: one test each, in a module of the given name.
+    /// Tests a snapshotter: one test for each law, in a module with the given name.
     ///
     /// The opener is an async closure from a directory to `Result<Arc<dyn Snapshotter>>` that
-    /// captures nothing, and its records live in that directory too; the gaps,
-    /// [`Gaps`](crate::Gaps), may be left out.
+    /// captures nothing. The snapshotter's records live in that directory too. The third argument,
+    /// [`Gaps`](crate::Gaps), may be omitted.
     snapshotter!, __snapshotter_tests!, snapshots: dyn cas_core::Snapshotter;
     states() [
         a_key_is_taken_once:
             "Two containers would write into one root"
             ["containerd snapshots.Snapshotter.Prepare"],
         a_parent_must_exist:
-            "A container would start on nothing and fail somewhere inside"
+            "A container would start without its image and fail later"
             ["containerd snapshots.Snapshotter.Prepare"],
         a_parent_must_be_committed:
-            "A layer would change under the containers that stand on it"
+            "A layer would change under the containers on top of it"
             ["containerd snapshots.Snapshotter.Prepare"],
         only_an_active_snapshot_is_committed:
-            "A view, which nobody wrote, would become a layer"
+            "A read-only view would become a layer"
             ["containerd snapshots.Snapshotter.Commit"],
         a_name_is_committed_once:
-            "A layer would be replaced under the containers that stand on it"
+            "A layer would be replaced under the containers on top of it"
             ["containerd snapshots.Snapshotter.Commit"],
         a_commit_needs_another_name:
-            "A layer under the key that made it could not be told from the work in progress"
+            "A layer with the key of its active snapshot could not be told from work in progress"
             ["containerd snapshots.Snapshotter.Commit"],
         a_commit_frees_the_key:
             "The next unpack of the same layer would find its key taken"
             ["containerd snapshots.Snapshotter.Commit"],
         a_commit_cannot_move_to_another_parent:
-            "A layer's changes would be shown over a tree that they were not made for"
+            "A layer's changes would be shown on a tree that they were not made for"
             ["containerd snapshots.WithParent"],
-        a_commit_gives_a_parent_or_says_that_it_cannot:
-            "Layers unpacked side by side would stand on nothing, and the image misses files"
+        a_commit_sets_a_parent_or_is_refused:
+            "Layers unpacked in parallel would have no parent, and the image would miss files"
             ["containerd snapshots.WithParent, capability rebase"],
         a_committed_snapshot_has_no_mounts:
-            "A layer could be written to by whoever mounts it"
+            "A mounted layer could be changed"
             ["containerd snapshots.Snapshotter.Mounts"],
         mounts_stay_the_same:
-            "A container that is started again would find another root"
+            "A restarted container would find another root"
             ["containerd snapshots.Snapshotter.Mounts"],
         a_parent_is_not_removed:
-            "Removing a layer would break every container above it"
+            "Removing a layer would break every container on top of it"
             ["containerd snapshots.Snapshotter.Remove"],
-        what_is_unknown_is_not_found:
+        an_unknown_key_is_not_found:
             "A caller could not tell what is gone from what failed"
             ["containerd snapshots.Snapshotter.Stat"],
         keys_and_labels_have_bounds:
-            "A key or a label without end makes every record and every listing large"
+            "An unbounded key or label makes every record and every listing large"
             ["cas_core::limit::KEY; containerd labels.Validate"],
         odd_keys_name_snapshots:
             "A key with slashes or dots would reach a directory outside the snapshots"
             ["containerd snapshot keys; CVE-2014-9358"],
         a_closed_snapshotter_refuses:
-            "Work after the end would go on without the records being written"
+            "Work after the end would continue without its records"
             ["containerd snapshots.Snapshotter.Close"],
-        closing_twice_is_no_error:
-            "Clean-up paths that meet would fail each other"
+        closing_twice_is_allowed:
+            "Two clean-up paths that both close would fail"
             ["containerd snapshots.Snapshotter.Close"],
     ]
     info() [
-        stat_tells_what_it_is:
-            "Nobody could tell a layer from a container, nor what it stands on"
+        stat_describes_the_snapshot:
+            "Nobody could tell a layer from a container, or find its parent"
             ["containerd snapshots.Info"],
         a_commit_replaces_labels_and_time:
             "A layer would inherit the labels of the job that made it, and be kept by them"
             ["containerd snapshots.Snapshotter.Commit"],
         an_update_replaces_all_labels:
-            "A label that was taken away would still keep the snapshot"
+            "A removed label would still keep the snapshot"
             ["containerd snapshots.Snapshotter.Update"],
         an_update_changes_what_its_paths_name:
-            "Setting one label would wipe those of others"
+            "Setting one label would remove the labels of others"
             ["containerd snapshots.Snapshotter.Update"],
         walk_is_in_key_order_and_in_pages:
-            "A snapshot between two pages is neither shown nor ever collected"
+            "A snapshot between two pages would never be shown or collected"
             ["cas_core::Snapshotter::walk"],
-        everything_is_there_after_reopening:
+        a_reopened_snapshotter_has_its_snapshots:
             "Every restart would unpack every image again"
             ["docs/DURABILITY.md, Snapshots"],
     ]
@@ -98,24 +98,24 @@ laws! { $
             "A container would miss the files of a layer"
             ["containerd snapshots.Snapshotter.Prepare"],
         a_child_leaves_its_parent_alone:
-            "What one container writes would show in every other of the image"
+            "What one container writes would show in all containers of the image"
             ["containerd snapshots.Snapshotter.Prepare"],
         siblings_do_not_see_each_other:
             "Two containers of one image would see each other's files"
             ["containerd snapshots.Snapshotter.Prepare"],
         a_view_shows_its_parent_and_is_read_only:
-            "Who looks into an image could change it"
+            "Somebody who looks into an image could change it"
             ["containerd snapshots.Snapshotter.View"],
         a_view_of_nothing_is_empty:
-            "What an earlier snapshot left would show in an empty one"
+            "Files of an earlier snapshot would show in an empty one"
             ["containerd snapshots.Snapshotter.View"],
         a_new_root_is_open_to_all:
-            "A container's user that is not root could not reach its own files"
+            "A container's non-root user could not reach its own files"
             ["containerd snapshots/testsuite, root permissions"],
         a_child_has_the_attributes_of_its_parent:
             "The root of a container would have another owner or mode than its image says"
             ["containerd snapshots/overlay, owner of upperdir"],
-        a_key_used_again_starts_anew:
+        a_reused_key_starts_empty:
             "A new container would find the files of a removed one"
             ["containerd snapshots.Snapshotter.Remove"],
         a_chain_may_be_long:
@@ -123,11 +123,11 @@ laws! { $
             ["containerd#2497; moby/buildkit#4810"],
     ]
     changes() [
-        a_directory_made_anew_is_empty:
+        a_recreated_directory_is_empty:
             "Files that a layer removed with their directory would come back"
             ["containerd snapshots/testsuite"],
         owners_and_modes_go_through_layers:
-            "A file given to another user would be open to the old one, or closed to the new"
+            "A file given to another user would stay open to the old one, or closed to the new one"
             ["containerd snapshots/testsuite"],
         names_move_out_of_their_layer:
             "A rename by a package manager would lose the directory or show it twice"
@@ -138,36 +138,36 @@ laws! { $
     ]
     space() [
         hard_links_count_once:
-            "Usage would tell more than the disk holds"
+            "Usage would report more than the disk holds"
             ["containerd snapshots.Snapshotter.Usage"],
         usage_is_fixed_by_the_commit:
-            "Every look at the usage of an image would walk all its files"
+            "Each query of an image's usage would walk all its files"
             ["containerd snapshots.Snapshotter.Usage"],
-        a_view_takes_nothing_of_its_parent:
-            "The size of an image would be counted for each who looks into it"
+        a_view_does_not_count_its_parent:
+            "The size of an image would be counted again for each view of it"
             ["containerd snapshots.Snapshotter.Usage"],
-        a_removal_gives_back_what_it_took:
+        a_removal_frees_its_space:
             "The disk would fill with what was removed long ago"
             ["containerd snapshots.Snapshotter.Remove; rkt/rkt#2890"],
         a_removal_spares_what_is_mounted_in_it:
-            "Removing a container would delete through a mount the data of its owner"
+            "Removing a container would delete data that is mounted in it"
             ["EVE RemoveContainerRootDir, which runs into live mounts"],
         cleanup_frees_leftovers_and_nothing_else:
-            "What a crash left would stay for ever, or cleaning up take a live layer"
+            "What a crash left would stay forever, or a cleanup would remove a live layer"
             ["containerd snapshots.Cleaner"],
     ]
     collected() [
-        what_was_updated_since_it_was_seen_stays:
-            "A collection would remove a snapshot that a job took hold of while it marked"
+        a_snapshot_updated_since_the_scan_stays:
+            "A collection would remove a snapshot that a job pinned during the scan"
             ["containerd#3787"],
         a_collection_takes_chains_leaves_first:
-            "A collection that stops half way would leave layers without those below them"
+            "A collection that stops halfway would leave layers without their parents"
             ["containerd docs/garbage-collection.md"],
         what_refers_to_a_snapshot_keeps_its_chain:
-            "An image that was unpacked would be unpacked again after each collection"
+            "An unpacked image would have to be unpacked again after each collection"
             ["containerd docs/garbage-collection.md, gc.ref.snapshot"],
         a_snapshot_without_a_lease_lives_a_day:
-            "What a person has made would be gone before he can say that he wants it"
+            "A snapshot made by hand would be gone before it can be named or labelled"
             ["docs/DURABILITY.md, Leases and collection"],
     ]
     races(racy) [
@@ -175,21 +175,21 @@ laws! { $
             "Two processes would start containers in one root"
             ["containerd snapshots.Snapshotter.Prepare"],
         one_of_many_commits_wins:
-            "Two unpacks of one layer would both fail, or one replace the other's under its users"
+            "Two unpacks of one layer would both fail, or one would replace the other in use"
             ["containerd snapshots.Snapshotter.Commit"],
         a_parent_removed_under_a_prepare_leaves_no_orphan:
-            "A snapshot would stand on a parent that is gone, which no tool repairs"
+            "A snapshot would have a parent that is gone, which no tool repairs"
             ["containerd#3787; containerd#10835"],
         a_removal_and_a_commit_exclude_each_other:
-            "A layer would be reported as committed and be gone"
+            "A layer would be reported as committed although it is gone"
             ["containerd snapshots.Snapshotter.Remove"],
         cleanup_spares_what_is_being_made:
-            "Cleaning up would take the directory of a layer that another process unpacks"
+            "A cleanup would remove the directory of a layer that another process unpacks"
             ["containerd snapshots.Cleaner"],
     ]
     durable(racy) [
         a_committed_snapshot_was_synced:
-            "After a loss of power a layer would be there with empty files in it"
+            "After a power loss, a layer would exist with empty files in it"
             ["docs/DURABILITY.md, Snapshots; containerd#9929"],
     ]
 }

@@ -1,4 +1,4 @@
-//! Laws of races: two handles of one root, as two processes have them.
+//! Laws of races between two handles of one root, which stand for two processes.
 
 use std::sync::Arc;
 
@@ -42,7 +42,7 @@ pub(super) async fn one_of_many_prepares_wins(subject: Subject) {
     stores[1]
         .remove("base")
         .await
-        .expect("the losers left no trace");
+        .expect("the losers left nothing");
 }
 
 pub(super) async fn one_of_many_commits_wins(subject: Subject) {
@@ -81,7 +81,7 @@ pub(super) async fn a_parent_removed_under_a_prepare_leaves_no_orphan(subject: S
         bare_layer(&*stores[0], "base", None).await;
         let mut both = JoinSet::new();
         for (number, store) in stores.iter().cloned().enumerate() {
-            // Whose turn it is to be first alternates.
+            // The two take turns in starting first.
             let removes = (number + round) % 2 == 0;
             both.spawn(async move {
                 if removes {
@@ -129,7 +129,7 @@ pub(super) async fn a_removal_and_a_commit_exclude_each_other(subject: Subject) 
     }
 }
 
-/// A cleanup runs beside prepares and commits and frees nothing of theirs.
+/// Cleanups run during prepares and commits, and must not remove anything of theirs.
 pub(super) async fn cleanup_spares_what_is_being_made(subject: Subject) {
     let stores = two(&subject).await;
     bare_layer(&*stores[0], "layer-0", None).await;
@@ -137,7 +137,7 @@ pub(super) async fn cleanup_spares_what_is_being_made(subject: Subject) {
         let store = Arc::clone(&stores[1]);
         async move {
             loop {
-                store.cleanup().await.expect("cleanup ends well");
+                store.cleanup().await.expect("cleanup succeeds");
                 tokio::task::yield_now().await;
             }
         }

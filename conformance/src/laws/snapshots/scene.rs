@@ -1,4 +1,4 @@
-//! What the laws of snapshots share: making them, and going into their trees.
+//! Helpers of the laws of snapshots.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,7 +9,7 @@ use cas_core::{Labels, Result, Snapshotter};
 
 pub(super) type Shared = Arc<dyn Snapshotter>;
 
-/// Prepares without labels.
+/// Prepares a snapshot without labels.
 pub(super) async fn prepare(
     store: &dyn Snapshotter,
     key: &str,
@@ -18,7 +18,7 @@ pub(super) async fn prepare(
     store.prepare(key, parent, Labels::new()).await
 }
 
-/// Views without labels.
+/// Creates a view without labels.
 pub(super) async fn view(
     store: &dyn Snapshotter,
     key: &str,
@@ -27,19 +27,23 @@ pub(super) async fn view(
     store.view(key, parent, Labels::new()).await
 }
 
-/// Commits without labels.
+/// Commits a snapshot without labels.
 pub(super) async fn commit(store: &dyn Snapshotter, name: &str, key: &str) -> Result<()> {
     store.commit(name, key, Commit::default()).await
 }
 
-/// Makes a committed snapshot of no content of its own.
+/// Creates a committed snapshot without content.
 pub(super) async fn bare_layer(store: &dyn Snapshotter, name: &str, parent: Option<&str>) {
     let key = format!("making {name}");
-    prepare(store, &key, parent).await.expect("it is prepared");
-    commit(store, name, &key).await.expect("it is committed");
+    prepare(store, &key, parent)
+        .await
+        .expect("the snapshot is prepared");
+    commit(store, name, &key)
+        .await
+        .expect("the snapshot is committed");
 }
 
-/// Makes a committed snapshot; its content is what `fill` does with the tree.
+/// Creates a committed snapshot with the content that `fill` writes into its tree.
 pub(super) async fn layer(
     store: &dyn Snapshotter,
     name: &str,
@@ -48,20 +52,22 @@ pub(super) async fn layer(
 ) {
     let key = format!("making {name}");
     let mounts = prepare(store, &key, parent).await;
-    fill(&Tree::mount(&mounts.expect("it is prepared")).path);
-    commit(store, name, &key).await.expect("it is committed");
+    fill(&Tree::mount(&mounts.expect("the snapshot is prepared")).path);
+    commit(store, name, &key)
+        .await
+        .expect("the snapshot is committed");
 }
 
 pub(super) async fn stat(store: &dyn Snapshotter, key: &str) -> Option<Info> {
-    store.stat(key).await.expect("stat answers")
+    store.stat(key).await.expect("stat succeeds")
 }
 
-/// Every snapshot, in pages of three.
+/// Returns the keys of all snapshots, listed in pages of three.
 pub(super) async fn keys(store: &dyn Snapshotter) -> Vec<String> {
     let mut all: Vec<String> = Vec::new();
     loop {
         let page = store.walk(all.last().map(String::as_str), 3).await;
-        let page = page.expect("walk answers");
+        let page = page.expect("walk succeeds");
         let short = page.len() < 3;
         all.extend(page.into_iter().map(|info| info.key));
         if short {
@@ -70,37 +76,37 @@ pub(super) async fn keys(store: &dyn Snapshotter) -> Vec<String> {
     }
 }
 
-/// Whether the trees can be gone into here; says aloud when they cannot.
+/// Returns whether mounts can be entered here, and skips the law if not.
 pub(super) async fn can_mount(store: &dyn Snapshotter) -> bool {
     let mounts = prepare(store, "probe", None).await;
     bare_layer(store, "probe-base", None).await;
     let above = prepare(store, "probe-above", Some("probe-base")).await;
     let all = [mounts.expect("prepared"), above.expect("prepared")].concat();
     for key in ["probe", "probe-above", "probe-base"] {
-        store.remove(key).await.expect("it is removed");
+        store.remove(key).await.expect("the snapshot is removed");
     }
     let plain = all.iter().all(|mount| matches!(mount, Mount::Bind { .. }));
     plain || is_root()
 }
 
-/// Whether this is root; says aloud what is left out where it is not.
+/// Returns whether the process is root, and skips the law if not.
 pub(super) fn is_root() -> bool {
     let id = Command::new("id").arg("-u").output();
     let root = id.is_ok_and(|id| id.stdout == b"0\n");
     if !root {
-        crate::skip("only root mounts and gives away; contents were not looked at");
+        crate::skip("only root can mount and change owners, so contents were not checked");
     }
     root
 }
 
-/// The tree of a snapshot, as its mounts show it; unmounted at the end.
+/// The tree of a snapshot, as its mounts show it. It is unmounted on drop.
 pub(super) struct Tree {
     pub(super) path: PathBuf,
     mounted: Option<tempfile::TempDir>,
 }
 
 impl Tree {
-    /// Shows what one mount says; a bind is looked at where it is.
+    /// Mounts a snapshot. The source of a bind mount is used as it is.
     pub(super) fn mount(mounts: &[Mount]) -> Tree {
         match mounts {
             [Mount::Bind { source, .. }] => Tree {
@@ -115,8 +121,11 @@ impl Tree {
                     options,
                 },
             ] => {
-                // Names from where all are: the options have a page for all their paths.
-                let from = lower[0].ancestors().nth(2).expect("it is below a root");
+                // Relative names, because all options together must fit into one page.
+                let from = lower[0]
+                    .ancestors()
+                    .nth(2)
+                    .expect("the snapshot is below a root");
                 let name = |path: &PathBuf| {
                     let path = path.strip_prefix(from).unwrap_or(path);
                     path.display().to_string()
@@ -153,17 +162,17 @@ impl Tree {
         std::fs::write(self.path.join(name), data).expect("the tree can be written");
     }
 
-    /// The text of a file; nothing when it is not there.
+    /// Returns the text of a file, or `None` if it does not exist.
     pub(super) fn read(&self, name: &str) -> Option<String> {
         std::fs::read_to_string(self.path.join(name)).ok()
     }
 
-    /// The names in its root, in order.
+    /// Returns the names in the root, sorted.
     pub(super) fn names(&self) -> Vec<String> {
         self.names_in("")
     }
 
-    /// The names in a directory of it, in order.
+    /// Returns the names in a directory, sorted.
     pub(super) fn names_in(&self, dir: &str) -> Vec<String> {
         let entries = std::fs::read_dir(self.path.join(dir)).expect("the tree can be listed");
         let name = |entry: std::io::Result<std::fs::DirEntry>| {

@@ -1,4 +1,4 @@
-//! Laws of space: what a snapshot takes, and how it comes back.
+//! Laws of space: what a snapshot takes, and that a removal frees it.
 
 use std::fs;
 use std::path::PathBuf;
@@ -30,7 +30,7 @@ pub(super) async fn hard_links_count_once(subject: Subject) {
     assert!((MIB..MIB + MIB / 4).contains(&grown), "grew by {grown}");
 }
 
-/// Measured while active; a committed snapshot says the same again and again.
+/// An active snapshot is measured each time, a committed one when it is committed.
 pub(super) async fn usage_is_fixed_by_the_commit(subject: Subject) {
     let store = subject.open().await;
     if !can_mount(&*store).await {
@@ -55,8 +55,8 @@ pub(super) async fn usage_is_fixed_by_the_commit(subject: Subject) {
     assert_eq!(store.usage("name").await.unwrap(), fixed);
 }
 
-/// And neither does a child that does not copy.
-pub(super) async fn a_view_takes_nothing_of_its_parent(subject: Subject) {
+/// Neither does a child of a snapshotter that does not copy.
+pub(super) async fn a_view_does_not_count_its_parent(subject: Subject) {
     let store = subject.open().await;
     if !can_mount(&*store).await {
         return;
@@ -80,7 +80,7 @@ pub(super) async fn a_view_takes_nothing_of_its_parent(subject: Subject) {
     }
 }
 
-/// The directories behind mounts that can be written to.
+/// Returns the directories behind writable mounts.
 fn directories(mounts: &[Mount]) -> Vec<PathBuf> {
     let directory = |mount: &Mount| match mount {
         Mount::Bind { source, .. } => Some(source.clone()),
@@ -89,7 +89,7 @@ fn directories(mounts: &[Mount]) -> Vec<PathBuf> {
     mounts.iter().filter_map(directory).collect()
 }
 
-pub(super) async fn a_removal_gives_back_what_it_took(subject: Subject) {
+pub(super) async fn a_removal_frees_its_space(subject: Subject) {
     let store = subject.open().await;
     bare_layer(&*store, "base", None).await;
     for parent in [None, Some("base")] {
@@ -104,12 +104,12 @@ pub(super) async fn a_removal_gives_back_what_it_took(subject: Subject) {
         store.remove("key").await.unwrap();
         store.cleanup().await.unwrap();
         for directory in &directories {
-            assert!(!directory.exists(), "{} stays", directory.display());
+            assert!(!directory.exists(), "{} still exists", directory.display());
         }
     }
 }
 
-/// Somebody's home may be mounted in a container: what is below a mount is not the snapshot's.
+/// Mounts a directory inside a snapshot, and removes the snapshot.
 pub(super) async fn a_removal_spares_what_is_mounted_in_it(subject: Subject) {
     let store = subject.open().await;
     if !is_root() {
@@ -124,7 +124,7 @@ pub(super) async fn a_removal_spares_what_is_mounted_in_it(subject: Subject) {
     fs::create_dir(&inside).unwrap();
     let run = |command: &mut Command| assert!(command.status().unwrap().success());
     run(Command::new("mount").arg("--bind").args([&home, &inside]));
-    // Whether the removal says that it is busy, or leaves the rest to a cleanup.
+    // The removal may report that the tree is busy, or leave the rest to a cleanup.
     let removed = store.remove("key").await;
     run(Command::new("umount").arg(&inside));
     assert_eq!(fs::read_to_string(home.join("file")).unwrap(), "text");
@@ -132,10 +132,10 @@ pub(super) async fn a_removal_spares_what_is_mounted_in_it(subject: Subject) {
         store.remove("key").await.unwrap();
     }
     store.cleanup().await.unwrap();
-    assert!(!tree.exists(), "{} stays", tree.display());
+    assert!(!tree.exists(), "{} still exists", tree.display());
 }
 
-/// A leftover is a directory beside those of snapshots that no record names, as a crash leaves it.
+/// A leftover of a crash is a directory that no record names, next to those of the snapshots.
 pub(super) async fn cleanup_frees_leftovers_and_nothing_else(subject: Subject) {
     let store = subject.open().await;
     bare_layer(&*store, "base", None).await;
@@ -155,7 +155,7 @@ pub(super) async fn cleanup_frees_leftovers_and_nothing_else(subject: Subject) {
     std::os::unix::fs::symlink(active.parent().unwrap(), planted.join("fs/dirlink")).unwrap();
 
     let freed = store.cleanup().await.unwrap();
-    assert!(!planted.exists(), "the leftover stays");
+    assert!(!planted.exists(), "the leftover still exists");
     assert!((MIB..2 * MIB).contains(&freed.bytes), "{freed:?}");
     assert_eq!(freed.inodes, 6);
     assert!(outside.exists(), "a link was followed");

@@ -1,4 +1,4 @@
-//! Laws of the states: which move is allowed when.
+//! Laws of the states of a snapshot, and of the changes between them.
 
 use cas_core::snapshot::{Commit, SnapshotKind};
 use cas_core::{ErrorKind, Labels};
@@ -7,7 +7,7 @@ use super::Subject;
 use super::scene::{bare_layer, commit, keys, prepare, stat, view};
 use crate::material::kind;
 
-/// Active, view and committed snapshots share one space of names.
+/// Active snapshots, views and committed snapshots share one set of names.
 pub(super) async fn a_key_is_taken_once(subject: Subject) {
     let store = subject.open().await;
     bare_layer(&*store, "committed", None).await;
@@ -27,7 +27,10 @@ pub(super) async fn a_parent_must_exist(subject: Subject) {
     assert_eq!(kind(made), Some(ErrorKind::NotFound));
     let made = view(&*store, "v", Some("absent")).await;
     assert_eq!(kind(made), Some(ErrorKind::NotFound));
-    assert!(keys(&*store).await.is_empty(), "a refused one is listed");
+    assert!(
+        keys(&*store).await.is_empty(),
+        "a refused snapshot is listed"
+    );
 }
 
 pub(super) async fn a_parent_must_be_committed(subject: Subject) {
@@ -77,7 +80,7 @@ pub(super) async fn a_name_is_committed_once(subject: Subject) {
     commit(&*store, "other", "late").await.unwrap();
 }
 
-/// The key is a name that is taken until the commit is done.
+/// The key itself is taken until the commit is done.
 pub(super) async fn a_commit_needs_another_name(subject: Subject) {
     let store = subject.open().await;
     prepare(&*store, "key", None).await.unwrap();
@@ -119,8 +122,8 @@ pub(super) async fn a_commit_cannot_move_to_another_parent(subject: Subject) {
     assert_eq!(parent.as_deref(), Some("one"));
 }
 
-/// For layers unpacked side by side; a snapshotter that does not rebase refuses and keeps all.
-pub(super) async fn a_commit_gives_a_parent_or_says_that_it_cannot(subject: Subject) {
+/// A snapshotter that cannot set a parent at commit must refuse, and change nothing.
+pub(super) async fn a_commit_sets_a_parent_or_is_refused(subject: Subject) {
     let store = subject.open().await;
     bare_layer(&*store, "base", None).await;
     prepare(&*store, "key", None).await.unwrap();
@@ -134,7 +137,7 @@ pub(super) async fn a_commit_gives_a_parent_or_says_that_it_cannot(subject: Subj
         assert_eq!(keys(&*store).await, ["base", "key"]);
         return;
     }
-    done.expect("it is committed on the parent");
+    done.expect("the snapshot is committed on the parent");
     let parent = stat(&*store, "name").await.unwrap().parent;
     assert_eq!(parent.as_deref(), Some("base"));
     let gone = store.remove("base").await;
@@ -210,7 +213,7 @@ pub(super) async fn a_parent_is_not_removed(subject: Subject) {
     assert!(keys(&*store).await.is_empty());
 }
 
-pub(super) async fn what_is_unknown_is_not_found(subject: Subject) {
+pub(super) async fn an_unknown_key_is_not_found(subject: Subject) {
     let store = subject.open().await;
     assert_eq!(stat(&*store, "absent").await, None);
     let answers = [
@@ -248,7 +251,7 @@ pub(super) async fn keys_and_labels_have_bounds(subject: Subject) {
     assert_eq!(keys(&*store).await, ["key"]);
 }
 
-/// A key is a name and never a path.
+/// A key is not a path.
 pub(super) async fn odd_keys_name_snapshots(subject: Subject) {
     let store = subject.open().await;
     let long = "k".repeat(cas_core::limit::KEY);
@@ -306,7 +309,7 @@ pub(super) async fn a_closed_snapshotter_refuses(subject: Subject) {
     assert_eq!(keys(&*subject.open().await).await, ["base", "key"]);
 }
 
-pub(super) async fn closing_twice_is_no_error(subject: Subject) {
+pub(super) async fn closing_twice_is_allowed(subject: Subject) {
     let store = subject.open().await;
     store.close().await.unwrap();
     store.close().await.unwrap();

@@ -1,4 +1,4 @@
-//! The steps on what holds blobs: labels, names and leases.
+//! The steps on roots: labels, names and leases.
 
 use std::time::SystemTime;
 
@@ -6,14 +6,14 @@ use cas_core::records::{Lease, Resource};
 use cas_core::{Digest, Image, Labels};
 
 use super::oracle::{Named, State, blobs};
-use super::play::Play;
+use super::run::Run;
 use super::step::Label;
 use crate::sample::Sample;
 
-/// Who the leases are of.
+/// The owner of the leases.
 const OWNER: &str = "conformance";
 
-impl Play<'_> {
+impl Run<'_> {
     pub(super) async fn label(&mut self, blob: usize, label: Label, value: u8) {
         let digest = blobs()[blob].0.digest;
         let Some(before) = self.oracle.live(&digest).cloned() else {
@@ -26,20 +26,23 @@ impl Play<'_> {
         };
         let blobs = self.faulty.blobs();
         let labelled = blobs.update(&digest, |found| {
-            let mut record = found.expect("it has a record");
+            let mut record = found.expect("a live blob has a record");
             record.labels.clone_from(&after);
             Ok(record)
         });
-        if self.ended(labelled.await).is_some() {
+        if self.result_of(labelled.await).is_some() {
             return self.oracle.set(digest, State::Live(after));
         }
         self.adopt(digest).await;
-        let found = self.oracle.live(&digest).expect("it is there as before");
+        let found = self
+            .oracle
+            .live(&digest)
+            .expect("the blob exists as before");
         assert!([&before, &after].contains(&found), "labels: {found:?}");
     }
 
-    /// No call of it fails: what a job that failed holds goes in the background, and the store
-    /// could not be opened anew before.
+    /// None of its calls fails: a failed job ends its lease in the background, which would keep the
+    /// store open during the next step.
     pub(super) async fn import(&mut self, name: &'static str, image: u64) {
         let image = Sample::of(image);
         image.import(&self.store, name).await.unwrap();
@@ -49,14 +52,14 @@ impl Play<'_> {
         self.target(name, image.root().digest);
     }
 
-    /// The name stands for another blob, and keeps its labels.
+    /// Points a name to another blob, and keeps its labels.
     fn target(&mut self, name: &'static str, target: Digest) {
         let before = self.oracle.names.get(name);
         let labels = before.map_or_else(Labels::new, |before| before.labels.clone());
         self.oracle.names.insert(name, Named { target, labels });
     }
 
-    pub(super) async fn name(&mut self, name: &'static str, blob: usize) {
+    pub(super) async fn set_name(&mut self, name: &'static str, blob: usize) {
         let descriptor = &blobs()[blob].0;
         if self.oracle.live(&descriptor.digest).is_none() {
             return;
@@ -69,7 +72,7 @@ impl Play<'_> {
         };
         let before = self.oracle.names.get(name).cloned();
         self.target(name, descriptor.digest);
-        if self.ended(outcome).is_none() {
+        if self.result_of(outcome).is_none() {
             self.adopt_name(name, before).await;
         }
     }
@@ -90,23 +93,23 @@ impl Play<'_> {
         };
         self.oracle.names.insert(name, after);
         let outcome = self.faulty.images.update(image, &["labels"]).await;
-        if self.ended(outcome).is_none() {
+        if self.result_of(outcome).is_none() {
             self.adopt_name(name, Some(before)).await;
         }
     }
 
-    pub(super) async fn unname(&mut self, name: &'static str) {
+    pub(super) async fn delete_name(&mut self, name: &'static str) {
         let Some(before) = self.oracle.names.remove(name) else {
             return;
         };
         let reference = name.parse().unwrap();
         let outcome = self.faulty.images.delete(&reference, None).await;
-        if self.ended(outcome).is_none() {
+        if self.result_of(outcome).is_none() {
             self.adopt_name(name, Some(before)).await;
         }
     }
 
-    pub(super) async fn hold(&mut self, lease: &'static str, blob: usize) {
+    pub(super) async fn add_to_lease(&mut self, lease: &'static str, blob: usize) {
         let digest = blobs()[blob].0.digest;
         if self.oracle.live(&digest).is_none() {
             return;
@@ -127,18 +130,18 @@ impl Play<'_> {
         };
         let outcome = outcome.await;
         self.oracle.leases.entry(lease).or_default().insert(digest);
-        if self.ended(outcome).is_none() {
+        if self.result_of(outcome).is_none() {
             self.adopt_lease(lease).await;
         }
     }
 
-    pub(super) async fn release(&mut self, lease: &'static str) {
+    pub(super) async fn end_lease(&mut self, lease: &'static str) {
         if !self.oracle.leases.contains_key(lease) {
             return;
         }
         let leases = self.faulty.leases();
         let outcome = leases.delete(lease, OWNER, SystemTime::now()).await;
-        match self.ended(outcome) {
+        match self.result_of(outcome) {
             Some(there) => {
                 assert!(there, "the lease {lease} is lost");
                 self.oracle.leases.remove(lease);

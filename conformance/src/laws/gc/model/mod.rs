@@ -1,10 +1,9 @@
-//! Any sequence of operations on a whole store, some of which fail, against plain maps that know
-//! what must come of it.
+//! Random sequences of operations on a whole store, some of which fail, compared with plain maps.
 
+mod check;
 mod holders;
-mod look;
 mod oracle;
-mod play;
+mod run;
 mod step;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,27 +11,26 @@ use std::time::{Duration, Instant};
 
 use cas_core::pool;
 
-use self::play::Play;
+use self::run::Run;
 use super::Subject;
 use crate::seed::runner;
 
 const CASES: u32 = 100;
 const LONGEST: usize = 60;
-/// After this no more sequences are tried, nor shorter ones of one that disagrees.
+/// The time after which no more sequences are tried, and a failing one is not shortened further.
 const BUDGET: Duration = Duration::from_secs(7);
 
-/// What one operation keeps no other loses, whichever failed before.
 pub(super) async fn any_sequence_agrees_with_plain_maps(subject: Subject) {
     let (mut runner, seed) = runner(CASES);
     let (rounds, begun) = (AtomicUsize::new(0), Instant::now());
     let outcome = runner.run(&step::sequence(LONGEST), |steps| {
         if begun.elapsed() < BUDGET {
-            let place = format!("sequence {}", rounds.fetch_add(1, Ordering::SeqCst));
-            pool::wait(Play::sequence(&subject, &place, &steps));
+            let name = format!("sequence {}", rounds.fetch_add(1, Ordering::SeqCst));
+            pool::wait(Run::sequence(&subject, &name, &steps));
         }
         Ok(())
     });
     if let Err(error) = outcome {
-        panic!("with {seed} the shortest sequence that disagrees: {error}");
+        panic!("the shortest failing sequence, repeatable with {seed}: {error}");
     }
 }

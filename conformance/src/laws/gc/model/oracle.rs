@@ -1,4 +1,4 @@
-//! What must be in the store, in plain maps.
+//! The expected state of the store, in plain maps.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
@@ -9,7 +9,7 @@ use cas_core::{Descriptor, Digest, Labels, MediaType};
 use crate::material::bytes;
 use crate::sample::{Part, Sample};
 
-/// The parts of two images, of which they have one in common, and something larger.
+/// Returns the blobs of two images that share one, and a larger blob.
 pub(super) fn blobs() -> &'static [Part] {
     static BLOBS: LazyLock<Vec<Part>> = LazyLock::new(|| {
         let large = bytes(1, 70_001);
@@ -30,18 +30,18 @@ pub(super) fn blobs() -> &'static [Part] {
     &BLOBS
 }
 
-/// What is known of a blob.
+/// The expected state of a blob.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// It is there, with a record that has these labels.
+    /// It exists, with a record that has these labels.
     Live(Labels),
-    /// It is not.
+    /// It does not exist.
     Gone,
-    /// A step that failed may have left its bytes, its record, or neither.
+    /// A failed step may have left its bytes, its record, or neither.
     Unknown,
 }
 
-/// An image, as it is named.
+/// The target and the labels of a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Named {
     pub(super) target: Digest,
@@ -50,12 +50,12 @@ pub(super) struct Named {
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Oracle {
-    /// Those that are not in it are gone.
+    /// Blobs that are missing here do not exist.
     blobs: BTreeMap<Digest, State>,
-    /// What the unfinished ingests hold.
+    /// The bytes of the unfinished ingests.
     pub(super) ingests: BTreeMap<&'static str, Bytes>,
     pub(super) names: BTreeMap<&'static str, Named>,
-    /// What each lease lists.
+    /// The blobs that each lease lists.
     pub(super) leases: BTreeMap<&'static str, BTreeSet<Digest>>,
 }
 
@@ -68,7 +68,7 @@ impl Oracle {
         self.blobs.insert(digest, state);
     }
 
-    /// The labels of a blob that is there.
+    /// Returns the labels of a live blob.
     pub(super) fn live(&self, digest: &Digest) -> Option<&Labels> {
         match self.state(digest) {
             State::Live(labels) => Some(labels),
@@ -76,11 +76,11 @@ impl Oracle {
         }
     }
 
-    pub(super) fn held(&self, key: &str) -> Bytes {
+    pub(super) fn ingest(&self, key: &str) -> Bytes {
         self.ingests.get(key).cloned().unwrap_or_default()
     }
 
-    pub(super) fn hold(&mut self, key: &'static str, data: Bytes) {
+    pub(super) fn set_ingest(&mut self, key: &'static str, data: Bytes) {
         if data.is_empty() {
             self.ingests.remove(key);
         } else {
@@ -88,8 +88,8 @@ impl Oracle {
         }
     }
 
-    /// What a collection keeps for a name, a lease or a label: surely, or perhaps as well, for what
-    /// an unknown blob lists may count or not.
+    /// Returns the blobs that a collection keeps for names, leases and labels. With `perhaps`,
+    /// blobs in an unknown state count as live.
     pub(super) fn reached(&self, perhaps: bool) -> BTreeSet<Digest> {
         let names = self.names.values().map(|named| named.target);
         let leases = self.leases.values().flatten().copied();

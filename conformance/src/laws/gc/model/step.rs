@@ -4,38 +4,38 @@ use cas_core::content::Durability;
 use cas_core::testing::fault::Side;
 use proptest::prelude::*;
 
-/// Writers that are at work side by side, each with an ingest of its own.
+/// Keys of the ingests that are written in parallel.
 pub(super) const KEYS: [&str; 3] = ["a", "b", "a/b"];
 pub(super) const NAMES: [&str; 3] = ["one", "two", "three:4"];
 pub(super) const LEASES: [&str; 2] = ["mine", "yours"];
-/// As many as there are in [`blobs`](super::oracle::blobs).
+/// The length of [`blobs`](super::oracle::blobs).
 const BLOBS: usize = 8;
-/// A step makes no more changing calls that fail.
+/// The highest number of a changing call that fails in a step.
 const CALLS: usize = 5;
 
-/// One operation of a user, on things by their numbers. What it needs and is not there makes it
-/// none.
+/// One operation of a user, on things by their index. It does nothing if what it needs does not
+/// exist.
 #[derive(Clone, Debug)]
 pub(super) enum Step {
-    /// Adds half of what is left of the blob to the ingest.
+    /// Appends half of the missing bytes of the blob to the ingest.
     Write {
         key: usize,
         blob: usize,
     },
-    /// Writes what is left, and publishes it.
+    /// Appends all missing bytes, and publishes the blob.
     Publish {
         key: usize,
         blob: usize,
         durability: Durability,
     },
-    /// Publishes what is there under a digest that it does not have.
-    Lie {
+    /// Publishes an ingest under a wrong digest.
+    PublishWrongDigest {
         key: usize,
     },
     Discard {
         key: usize,
     },
-    /// Removes bytes and record.
+    /// Removes the bytes and the record.
     Remove {
         blob: usize,
     },
@@ -44,13 +44,13 @@ pub(super) enum Step {
         label: Label,
         value: u8,
     },
-    /// Stores an image and names it.
+    /// Imports an image under a name.
     Import {
         name: usize,
         image: u64,
     },
-    /// Gives a blob the name.
-    Name {
+    /// Points a name to a blob.
+    SetName {
         name: usize,
         blob: usize,
     },
@@ -58,18 +58,18 @@ pub(super) enum Step {
         name: usize,
         value: u8,
     },
-    Unname {
+    DeleteName {
         name: usize,
     },
-    Hold {
+    AddToLease {
         lease: usize,
         blob: usize,
     },
-    Release {
+    EndLease {
         lease: usize,
     },
     Flush,
-    /// A day later, so that nothing is kept for being new.
+    /// Collects a day later, so that nothing is kept because it is new.
     Collect,
     Compact,
     Reopen,
@@ -78,9 +78,9 @@ pub(super) enum Step {
 /// A label of a blob.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Label {
-    /// One that says nothing to a collection.
+    /// A label that gc ignores.
     Plain,
-    /// One that keeps the blob.
+    /// A label that keeps the blob.
     Root,
 }
 
@@ -93,10 +93,10 @@ impl Label {
     }
 }
 
-/// A call of a step that fails: its number, and whether it was done.
+/// The number of the failing call of a step, and whether the call is done.
 pub(super) type Failing = Option<(usize, Side)>;
 
-/// Steps in a row, some of which fail.
+/// Returns a strategy for sequences of steps, some of which fail.
 pub(super) fn sequence(longest: usize) -> impl Strategy<Value = Vec<(Step, Failing)>> {
     let side = prop_oneof![Just(Side::Before), Just(Side::After)];
     let failing = prop::option::weighted(0.15, (1..=CALLS, side));
@@ -116,17 +116,17 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (key(), blob()).prop_map(|(key, blob)| Step::Write { key, blob }),
         8 => (key(), blob(), durability)
             .prop_map(|(key, blob, durability)| Step::Publish { key, blob, durability }),
-        1 => key().prop_map(|key| Step::Lie { key }),
+        1 => key().prop_map(|key| Step::PublishWrongDigest { key }),
         1 => key().prop_map(|key| Step::Discard { key }),
         3 => blob().prop_map(|blob| Step::Remove { blob }),
         3 => (blob(), label, 0..3_u8)
             .prop_map(|(blob, label, value)| Step::Label { blob, label, value }),
         2 => (name(), 1..3_u64).prop_map(|(name, image)| Step::Import { name, image }),
-        2 => (name(), blob()).prop_map(|(name, blob)| Step::Name { name, blob }),
+        2 => (name(), blob()).prop_map(|(name, blob)| Step::SetName { name, blob }),
         1 => (name(), 0..3_u8).prop_map(|(name, value)| Step::Relabel { name, value }),
-        2 => name().prop_map(|name| Step::Unname { name }),
-        2 => (lease(), blob()).prop_map(|(lease, blob)| Step::Hold { lease, blob }),
-        1 => lease().prop_map(|lease| Step::Release { lease }),
+        2 => name().prop_map(|name| Step::DeleteName { name }),
+        2 => (lease(), blob()).prop_map(|(lease, blob)| Step::AddToLease { lease, blob }),
+        1 => lease().prop_map(|lease| Step::EndLease { lease }),
         1 => Just(Step::Flush),
         3 => Just(Step::Collect),
         1 => Just(Step::Compact),

@@ -1,4 +1,4 @@
-//! What is there: held against the oracle, or told to it where a step has failed.
+//! Compares the store with the oracle, or updates the oracle after a failed step.
 
 use std::collections::BTreeSet;
 
@@ -8,18 +8,21 @@ use cas_core::records::Resource;
 use cas_core::{Descriptor, Digest};
 
 use super::oracle::{Named, State, blobs};
-use super::play::Play;
+use super::run::Run;
 use crate::material::{assert_absent, assert_has, digests, read};
 
-impl Play<'_> {
-    /// All that is there, in every way of asking.
-    pub(super) async fn look(&self) {
+impl Run<'_> {
+    /// Checks everything in the store, in every way of asking.
+    pub(super) async fn check(&self) {
         for (Descriptor { digest, .. }, data, _) in blobs() {
-            self.look_at(digest, data).await;
+            self.check_blob(digest, data).await;
         }
         let listed = digests(&*self.store.content).await;
         let known = |digest: &Digest| blobs().iter().any(|(one, ..)| one.digest == *digest);
-        assert!(listed.iter().all(known), "blobs that nobody stored");
+        assert!(
+            listed.iter().all(known),
+            "the list has blobs that were not stored"
+        );
         let images = self.store.images.list(&[]).await.unwrap();
         let found = images.iter().map(|image| {
             let (target, labels) = (image.target.digest, image.labels.clone());
@@ -43,7 +46,7 @@ impl Play<'_> {
             .collect();
         assert_eq!(found, wanted, "leases");
         let ingests = self.store.content.ingests().await.unwrap();
-        // Those of no bytes may or may not be listed.
+        // Ingests without bytes may or may not be listed.
         let found = ingests.iter().filter(|one| one.offset > 0);
         let found: Vec<_> = found.map(|one| (one.key.as_str(), one.offset)).collect();
         let wanted = self.oracle.ingests.iter();
@@ -53,7 +56,7 @@ impl Play<'_> {
         assert_eq!(found, wanted, "unfinished ingests");
     }
 
-    async fn look_at(&self, digest: &Digest, data: &Bytes) {
+    async fn check_blob(&self, digest: &Digest, data: &Bytes) {
         let content = &*self.store.content;
         let record = self.store.blobs().load(digest).await.unwrap();
         match self.oracle.state(digest) {
@@ -61,7 +64,7 @@ impl Play<'_> {
                 assert_has(content, digest, data).await;
                 let record = record.map(|(record, _)| record);
                 let record = record.expect("a blob has its record");
-                assert_eq!(record.tombstone, None, "{digest} is condemned");
+                assert_eq!(record.tombstone, None, "{digest} has a tombstone");
                 assert_eq!(record.labels, *labels, "labels of {digest}");
             }
             State::Gone => {
@@ -75,7 +78,7 @@ impl Play<'_> {
         }
     }
 
-    /// Takes a blob for what it is.
+    /// Sets a blob in the oracle to its state in the store.
     pub(super) async fn adopt(&mut self, digest: Digest) {
         let stat = self.store.content.stat(&digest).await.unwrap();
         let record = self.store.blobs().load(&digest).await.unwrap();
@@ -89,22 +92,23 @@ impl Play<'_> {
         self.oracle.set(digest, state);
     }
 
-    /// Takes what an ingest holds, which begins as before, or as `data`.
+    /// Sets an ingest in the oracle to its bytes in the store: a prefix of those before, or of
+    /// `data`.
     pub(super) async fn adopt_ingest(&mut self, key: &'static str, data: &Bytes) {
         let writer = Writer::begin(&*self.store.content, key, Expected::ANY).await;
-        let mut writer = writer.expect("an ingest can be gone on with");
+        let mut writer = writer.expect("the ingest can be resumed");
         let length = usize::try_from(writer.offset()).unwrap();
         let found = writer.digest().await.unwrap();
-        let before = self.oracle.held(key);
+        let before = self.oracle.ingest(key);
         let held = [data, &before].into_iter().find(|whole| {
             let beginning = whole.get(..length);
             beginning.is_some_and(|beginning| Digest::sha256(beginning) == found)
         });
         let held = held.expect("an ingest holds what was written");
-        self.oracle.hold(key, held.slice(..length));
+        self.oracle.set_ingest(key, held.slice(..length));
     }
 
-    /// Takes a name for what it is: as the oracle has it, or as `before`.
+    /// Sets a name in the oracle to its state in the store: as in the oracle, or `before`.
     pub(super) async fn adopt_name(&mut self, name: &'static str, before: Option<Named>) {
         let found = self.store.images.get(&name.parse().unwrap()).await;
         let found = found.unwrap().map(|image| Named {
@@ -116,7 +120,7 @@ impl Play<'_> {
         self.oracle.names.extend(found.map(|found| (name, found)));
     }
 
-    /// Takes a lease for what it is: it lists no more than the oracle has.
+    /// Sets a lease in the oracle to its state in the store, which lists no more than the oracle.
     pub(super) async fn adopt_lease(&mut self, lease: &'static str) {
         let found = self.store.leases().load(lease).await.unwrap();
         let wanted = self.oracle.leases.remove(lease).unwrap_or_default();

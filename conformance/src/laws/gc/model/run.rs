@@ -1,4 +1,4 @@
-//! Does the steps of a sequence, and says to the oracle what came of them.
+//! Does the steps of a sequence, and updates the oracle.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -14,24 +14,24 @@ use super::super::Subject;
 use super::oracle::{Oracle, State, blobs};
 use super::step::{Failing, KEYS, LEASES, NAMES, Step};
 
-/// A sequence under way.
-pub(super) struct Play<'a> {
+/// A sequence that runs.
+pub(super) struct Run<'a> {
     subject: &'a Subject,
-    place: &'a str,
+    name: &'a str,
     pub(super) store: Arc<Store>,
-    /// The same store, whose calls fail by the plan.
+    /// The same store, with calls that fail as planned.
     pub(super) faulty: Store,
     plan: Arc<Plan>,
     pub(super) oracle: Oracle,
 }
 
-impl<'a> Play<'a> {
-    /// Plays all of it on a store of its own.
-    pub(super) async fn sequence(subject: &'a Subject, place: &'a str, steps: &[(Step, Failing)]) {
-        let (store, plan) = (subject.open_other(place).await, Plan::new());
-        let mut play = Play {
+impl<'a> Run<'a> {
+    /// Runs a whole sequence on its own store.
+    pub(super) async fn sequence(subject: &'a Subject, name: &'a str, steps: &[(Step, Failing)]) {
+        let (store, plan) = (subject.open_other(name).await, Plan::new());
+        let mut run = Run {
             subject,
-            place,
+            name,
             faulty: faulty(&store, &plan),
             store,
             plan,
@@ -40,12 +40,12 @@ impl<'a> Play<'a> {
         for (step, failing) in steps {
             if let Some((nth, side)) = *failing {
                 let kind = ErrorKind::Unavailable;
-                play.plan.fail_nth(nth, Fault { kind, side });
+                run.plan.fail_nth(nth, Fault { kind, side });
             }
-            play = play.step(step).await;
-            play.plan.end();
+            run = run.step(step).await;
+            run.plan.end();
         }
-        play.look().await;
+        run.check().await;
     }
 
     async fn step(mut self, step: &Step) -> Self {
@@ -56,17 +56,17 @@ impl<'a> Play<'a> {
                 blob,
                 durability,
             } => self.publish(KEYS[key], blob, durability).await,
-            Step::Lie { key } => self.lie(KEYS[key]).await,
+            Step::PublishWrongDigest { key } => self.publish_wrong_digest(KEYS[key]).await,
             Step::Discard { key } => self.discard(KEYS[key]).await,
             Step::Remove { blob } => self.remove(blob).await,
             Step::Label { blob, label, value } => self.label(blob, label, value).await,
             Step::Import { name, image } => self.import(NAMES[name], image).await,
-            Step::Name { name, blob } => self.name(NAMES[name], blob).await,
+            Step::SetName { name, blob } => self.set_name(NAMES[name], blob).await,
             Step::Relabel { name, value } => self.relabel(NAMES[name], value).await,
-            Step::Unname { name } => self.unname(NAMES[name]).await,
-            Step::Hold { lease, blob } => self.hold(LEASES[lease], blob).await,
-            Step::Release { lease } => self.release(LEASES[lease]).await,
-            Step::Flush => drop(self.ended(self.faulty.content.flush().await)),
+            Step::DeleteName { name } => self.delete_name(NAMES[name]).await,
+            Step::AddToLease { lease, blob } => self.add_to_lease(LEASES[lease], blob).await,
+            Step::EndLease { lease } => self.end_lease(LEASES[lease]).await,
+            Step::Flush => drop(self.result_of(self.faulty.content.flush().await)),
             Step::Compact => self.store.content.compact().await.unwrap(),
             Step::Collect => self.collect().await,
             Step::Reopen => return self.reopen().await,
@@ -74,21 +74,25 @@ impl<'a> Play<'a> {
         self
     }
 
-    /// What came of a step; none may fail where no call of it did.
-    pub(super) fn ended<T>(&self, outcome: Result<T>) -> Option<T> {
+    /// Returns the result of a step, or `None` if it failed. A step may fail only if one of its
+    /// calls did.
+    pub(super) fn result_of<T>(&self, outcome: Result<T>) -> Option<T> {
         let failed = self.plan.end();
         let error = match outcome {
             Ok(out) => return Some(out),
             Err(error) => error,
         };
-        assert!(!failed.is_empty(), "it fails without a reason: {error:?}");
+        assert!(
+            !failed.is_empty(),
+            "a step without a failing call fails: {error:?}"
+        );
         None
     }
 
-    /// The writer of a key that holds a beginning of `data`, and the rest.
+    /// Returns the writer of a key after a prefix of `data`, and the rest of `data`.
     async fn begin(&self, key: &str, data: &Bytes) -> Result<(Writer, Bytes)> {
         let mut writer = Writer::begin(&*self.faulty.content, key, Expected::ANY).await?;
-        let held = self.oracle.held(key);
+        let held = self.oracle.ingest(key);
         assert_eq!(writer.offset(), held.len() as u64, "offset of {key}");
         if data.starts_with(&held) {
             return Ok((writer, data.slice(held.len()..)));
@@ -104,8 +108,8 @@ impl<'a> Play<'a> {
             writer.write(rest.slice(..rest.len().div_ceil(2))).await?;
             Ok(usize::try_from(writer.offset()).unwrap())
         };
-        match self.ended(outcome.await) {
-            Some(length) => self.oracle.hold(key, data.slice(..length)),
+        match self.result_of(outcome.await) {
+            Some(length) => self.oracle.set_ingest(key, data.slice(..length)),
             None => self.adopt_ingest(key, data).await,
         }
     }
@@ -121,10 +125,10 @@ impl<'a> Play<'a> {
                 .publish(writer, descriptor, children, durability);
             published.await
         };
-        match self.ended(outcome.await) {
+        match self.result_of(outcome.await) {
             Some(committed) => {
                 assert_eq!(committed.digest, descriptor.digest);
-                self.oracle.hold(key, Bytes::new());
+                self.oracle.set_ingest(key, Bytes::new());
                 self.stored(descriptor.digest).await;
             }
             None => {
@@ -136,7 +140,7 @@ impl<'a> Play<'a> {
         }
     }
 
-    /// A blob was stored, and keeps the labels that it had.
+    /// Sets a stored blob to live in the oracle. It keeps its labels.
     pub(super) async fn stored(&mut self, digest: Digest) {
         match self.oracle.state(&digest) {
             State::Live(_) => {}
@@ -144,13 +148,13 @@ impl<'a> Play<'a> {
             State::Unknown => {
                 self.adopt(digest).await;
                 let live = self.oracle.live(&digest);
-                assert!(live.is_some(), "{digest} was stored and is not there");
+                assert!(live.is_some(), "{digest} was stored, but does not exist");
             }
         }
     }
 
-    async fn lie(&mut self, key: &'static str) {
-        let held = self.oracle.held(key);
+    async fn publish_wrong_digest(&mut self, key: &'static str) {
+        let held = self.oracle.ingest(key);
         let other = Descriptor {
             size: held.len() as u64,
             ..Descriptor::of(MediaType::OCI_LAYER, b"other bytes")
@@ -162,22 +166,25 @@ impl<'a> Play<'a> {
                 .publish(writer, &other, Vec::new(), Durability::Full);
             published.await
         };
-        let error = outcome.await.expect_err("a lie is published");
+        let error = outcome.await.expect_err("wrong bytes are refused");
         if self.plan.end().is_empty() {
             assert_eq!(error.kind(), ErrorKind::Corrupt, "{error:?}");
         } else {
             self.adopt_ingest(key, &held).await;
         }
         let found = self.store.content.stat(&other.digest).await.unwrap();
-        assert_eq!(found, None, "a lie is there");
+        assert_eq!(found, None, "wrong bytes are stored");
     }
 
     async fn discard(&mut self, key: &'static str) {
-        let held = self.oracle.held(key);
-        match self.ended(self.faulty.content.discard(key).await) {
+        let held = self.oracle.ingest(key);
+        match self.result_of(self.faulty.content.discard(key).await) {
             Some(there) => {
-                assert!(there || held.is_empty(), "nothing to discard");
-                self.oracle.hold(key, Bytes::new());
+                assert!(
+                    there || held.is_empty(),
+                    "the ingest to discard does not exist"
+                );
+                self.oracle.set_ingest(key, Bytes::new());
             }
             None => self.adopt_ingest(key, &held).await,
         }
@@ -190,7 +197,7 @@ impl<'a> Play<'a> {
             self.faulty.blobs().remove(&digest).await?;
             Ok(there)
         };
-        let Some(there) = self.ended(outcome.await) else {
+        let Some(there) = self.result_of(outcome.await) else {
             return self.adopt(digest).await;
         };
         let state = self.oracle.state(&digest);
@@ -199,7 +206,7 @@ impl<'a> Play<'a> {
         self.oracle.set(digest, State::Gone);
     }
 
-    /// What is held stays, whatever fails; what is not goes where nothing does.
+    /// A reachable blob stays even if a call fails. Others are removed if none fails.
     async fn collect(&mut self) {
         let (kept, perhaps) = (self.oracle.reached(false), self.oracle.reached(true));
         let options = GcOptions {
@@ -207,7 +214,7 @@ impl<'a> Play<'a> {
             ..GcOptions::default()
         };
         let outcome = collect(&self.faulty, &[], &options).await;
-        let is_whole = self.ended(outcome).is_some();
+        let is_whole = self.result_of(outcome).is_some();
         for (Descriptor { digest, .. }, ..) in blobs() {
             let known = *self.oracle.state(digest) != State::Unknown;
             if is_whole && known && !perhaps.contains(digest) {
@@ -217,35 +224,35 @@ impl<'a> Play<'a> {
             }
         }
         for key in KEYS {
-            let held = self.oracle.held(key);
+            let held = self.oracle.ingest(key);
             if is_whole {
-                self.oracle.hold(key, Bytes::new());
+                self.oracle.set_ingest(key, Bytes::new());
             } else {
                 self.adopt_ingest(key, &held).await;
             }
         }
-        self.look().await;
+        self.check().await;
     }
 
-    /// Opens the store anew where it promises to keep what it has.
+    /// Reopens the store if it promises to keep what it has.
     async fn reopen(mut self) -> Self {
         let promises = self.store.content.capabilities();
         if !promises.has(Capability::Durable) {
             return self;
         }
-        let Play {
+        let Run {
             subject,
-            place,
+            name,
             store,
             faulty: broken,
             plan,
             oracle,
         } = self;
         drop((store, broken));
-        let store = subject.open_other(place).await;
-        self = Play {
+        let store = subject.open_other(name).await;
+        self = Run {
             subject,
-            place,
+            name,
             faulty: faulty(&store, &plan),
             store,
             plan,
@@ -254,10 +261,10 @@ impl<'a> Play<'a> {
         if !promises.has(Capability::Resume) {
             for key in KEYS {
                 self.store.content.discard(key).await.unwrap();
-                self.oracle.hold(key, Bytes::new());
+                self.oracle.set_ingest(key, Bytes::new());
             }
         }
-        self.look().await;
+        self.check().await;
         self
     }
 }
