@@ -1,7 +1,7 @@
-//! Killing: a law runs again in a process of its own, which is ended with SIGKILL.
+//! Runs a law again in a child process, which is killed by SIGKILL.
 //!
-//! The victim is the same test binary, told by the environment where its store is. It says on
-//! stderr what the store acknowledged; whatever it said must be there afterwards.
+//! The victim is the same test binary. An environment variable says where its store is. It prints
+//! on stderr what the store acknowledged, which must exist after the kill.
 
 use std::env;
 use std::fmt::Display;
@@ -14,31 +14,32 @@ use crate::Subject;
 const HOME: &str = "CONFORMANCE_VICTIM";
 pub(crate) const MARK: &str = "acknowledged ";
 
-/// Where the store of a victim is; nothing in other processes.
+/// Returns the directory of a victim's store, or `None` in other processes.
 pub(crate) fn victim_home() -> Option<PathBuf> {
     env::var_os(HOME).map(PathBuf::from)
 }
 
 impl<S: ?Sized> Subject<S> {
-    /// Whether this process is the one to be killed.
+    /// Returns whether this process is a victim.
     pub(crate) fn is_victim(&self) -> bool {
         victim_home().is_some()
     }
 
-    /// Says that the store acknowledged `what`, where this process is a victim.
+    /// Prints that the store acknowledged `what`, if this process is a victim.
     pub(crate) fn acknowledge(&self, what: impl Display) {
         if !self.is_victim() {
             return;
         }
-        // One write, so that a kill leaves no half of it.
+        // One write, so that a kill leaves no partial line.
         let line = format!("{MARK}{what}\n");
         let said = stderr().write_all(line.as_bytes());
-        said.expect("the other process listens");
+        said.expect("the parent process reads the acknowledgement");
     }
 
-    /// The command that runs this law as a victim, behind the words of another program.
+    /// Returns the command that runs this law as a victim, with another program and its arguments
+    /// in front.
     pub(crate) fn victim(&self, before: &[String]) -> Command {
-        let test = self.test().expect("a kill law runs in a test of its own");
+        let test = self.test().expect("a law that kills runs in a test");
         let (_, test) = test.split_once("::").expect("a test is in a module");
         let binary = env::current_exe().expect("the test binary is known");
         let mut command = match before.split_first() {
@@ -57,7 +58,7 @@ impl<S: ?Sized> Subject<S> {
         command
     }
 
-    /// Runs this law as a victim, kills it after `count` acknowledgements; all that it made.
+    /// Runs this law as a victim, and kills it after `count` acknowledgements. Returns all of them.
     pub(crate) fn kill_after(&self, count: usize) -> Vec<String> {
         let victim = self.victim(&[]).spawn();
         let mut victim = victim.expect("the test binary runs again");

@@ -1,9 +1,9 @@
-//! Declared limits: laws that a store cannot keep, each with the reason.
+//! Gaps: laws that a store declares not to keep, each with the reason.
 
 use crate::law::Gaps;
 use crate::laws::{content, gc, images, records, snapshots};
 
-/// The names of every group of laws.
+/// The names of all laws, by group.
 pub const KNOWN: &[&[&str]] = &[
     content::NAMES,
     records::NAMES,
@@ -12,7 +12,7 @@ pub const KNOWN: &[&[&str]] = &[
     gc::NAMES,
 ];
 
-/// Refuses, where it is evaluated at compile time, a gap that names no law or gives no reason.
+/// Panics, at compile time if it is evaluated then, for a gap that names no law or gives no reason.
 pub const fn check(gaps: Gaps) {
     let mut at = 0;
     while at < gaps.len() {
@@ -73,6 +73,6 @@ mod tests {
         let all = names.len();
         names.sort_unstable();
         names.dedup();
-        assert_eq!(names.len(), all, "two groups have a law of one name");
+        assert_eq!(names.len(), all, "two laws have the same name");
     }
 }

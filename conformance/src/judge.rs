@@ -1,4 +1,4 @@
-//! What becomes of one law on one store.
+//! Judges one store by one law.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -13,41 +13,42 @@ use crate::crash::victim_home;
 use crate::law::{Gaps, Law};
 use crate::subject::{Open, Subject};
 
-/// A law that takes longer is broken: the store hangs.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// A law that takes longer is broken, because the store hangs.
+const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// What became of it.
+/// The result of one law on one store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The store keeps the law.
     Kept,
-    /// It does not, and this is what was seen.
+    /// The store does not keep the law. The text says what was seen.
     Broken(String),
-    /// The law is about a promise that the store does not make.
+    /// The law needs a promise that the store does not make.
     NotClaimed(Capability),
-    /// The store declares this limit, with the reason.
+    /// The store declares the law as a gap, for this reason.
     Gap(&'static str),
-    /// The store declares a limit that it does not have.
+    /// The store declares the law as a gap, but keeps it.
     Outgrown,
-    /// What the law needs is not here, as a service, a tool or root: [`skip`] said so.
+    /// Something that the law needs is missing here, such as a service, a tool or root. [`skip`]
+    /// reports it.
     Skipped(&'static str),
 }
 
 thread_local! {
-    /// What the law that this thread runs could not look at.
+    /// What is missing for the law that runs on this thread.
     static SKIPPED: Cell<Option<&'static str>> = const { Cell::new(None) };
 }
 
-/// Says aloud that a law cannot look at all that it should, and what is missing for that. To be
-/// called by the law, or by the opener of a store that needs a service.
+/// Reports that a law cannot check everything, and what is missing for that. A law calls it, or the
+/// opener of a store that needs a service.
 pub fn skip(missing: &'static str) {
     eprintln!("SKIPPED: {missing}");
     SKIPPED.set(Some(missing));
 }
 
-/// A kind of store that says what it promises.
+/// A kind of store that reports its promises.
 pub trait Promises {
-    /// The promises.
+    /// Returns the promises.
     fn promises(&self) -> Capabilities;
 }
 
@@ -63,32 +64,32 @@ impl Promises for dyn Records {
     }
 }
 
-/// What its home of records promises: the protocol of collection needs no more.
+/// The promises of its records, because gc needs no others.
 impl Promises for Store {
     fn promises(&self) -> Capabilities {
         self.records.capabilities()
     }
 }
 
-/// Image stores promise nothing of their own: what holds their names does.
+/// An image store makes no promises itself; its records do.
 impl Promises for dyn ImageStore {
     fn promises(&self) -> Capabilities {
         Capabilities::default()
     }
 }
 
-/// Snapshotters are alike but for what their laws ask them themselves.
+/// A snapshotter makes no promises. Its laws query its abilities.
 impl Promises for dyn Snapshotter {
     fn promises(&self) -> Capabilities {
         Capabilities::default()
     }
 }
 
-/// Judges a fresh store by one law. `test` is the path of the `#[test]` that asks, if one does;
-/// laws that kill cannot do without.
+/// Judges a new store by one law. `test` is the path of the `#[test]` that runs the law, if there
+/// is one; laws that kill need it.
 ///
 /// # Panics
-/// When no directory or runtime can be had.
+/// If no directory or runtime can be created.
 pub fn judge<S>(law: &Law<S>, open: Open<S>, gaps: Gaps, test: Option<&'static str>) -> Verdict
 where
     S: ?Sized + Promises + 'static,
@@ -109,9 +110,9 @@ where
         return Verdict::Gap(reason);
     }
     let temporary = tempfile::Builder::new().prefix("law-").tempdir();
-    let temporary = temporary.expect("a directory can be made for the law");
+    let temporary = temporary.expect("a directory can be created for the law");
     let home = victim_home().unwrap_or_else(|| temporary.path().to_owned());
-    // A victim was asked before it was started.
+    // The promises were queried before the victim was started.
     if let Some(needed) = law.needs.filter(|_| victim_home().is_none()) {
         match lacks(needed, open, &home) {
             Ok(false) => {}
@@ -140,26 +141,26 @@ where
     })
 }
 
-/// Runs a law to its end; what it said when it panicked.
+/// Runs a law to its end. Returns the message if it panics.
 fn run<T>(law: impl Future<Output = T>) -> Result<T, String> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(4)
         .enable_all()
         .build()
-        .expect("a runtime can be had");
+        .expect("a runtime can be created");
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        runtime.block_on(async { tokio::time::timeout(PATIENCE, law).await })
+        runtime.block_on(async { tokio::time::timeout(TIMEOUT, law).await })
     }));
     runtime.shutdown_background();
     match outcome {
         Ok(Ok(out)) => Ok(out),
-        Ok(Err(_)) => Err(format!("no end after {} s", PATIENCE.as_secs())),
-        Err(panic) => Err(words(panic.as_ref())),
+        Ok(Err(_)) => Err(format!("not finished after {} s", TIMEOUT.as_secs())),
+        Err(panic) => Err(panic_message(panic.as_ref())),
     }
 }
 
-pub(crate) fn words(panic: &(dyn Any + Send)) -> String {
+pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(ToString::to_string);
     text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "a panic without words".to_owned())
+        .unwrap_or_else(|| "a panic without a message".to_owned())
 }

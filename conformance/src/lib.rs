@@ -1,4 +1,4 @@
-//! The law book: what every store must do, one named test a rule.
+//! The law book: what every store must do, one conformance test for each rule.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -10,33 +10,30 @@
 //! # fn main() {}
 //! ```
 //!
-//! makes a module `mine_content` with one `#[test]` for each law of [`cas_core::ContentStore`]. The
-//! opener is called with a directory of its own, several times where a law drops and reopens the
-//! store.
+//! This makes a module `mine_content` with a `#[test]` for each law of [`cas_core::ContentStore`].
+//! The opener is called with a directory for the law, several times if the law reopens the store.
 //!
-//! | macro | holds to its laws |
+//! | macro | tests |
 //! |---|---|
 //! | [`content_store!`] | a [`cas_core::ContentStore`] |
 //! | [`records!`] | a [`cas_core::Records`] |
 //! | [`image_store!`] | a [`cas_core::ImageStore`] |
-//! | [`store!`] | a whole [`cas_core::Store`], to those of collection |
+//! | [`store!`] | a whole [`cas_core::Store`], by the laws of gc |
 //! | [`snapshotter!`] | a [`cas_core::Snapshotter`] |
 //!
-//! What a store cannot keep it declares as a third argument, [`Gaps`]. Laws of a promise that it
-//! does not make are not for it.
+//! The third argument, [`Gaps`], declares the laws that a store cannot keep. Laws about a promise
+//! that a store does not make do not apply to it.
 //!
-//! The laws are data as well: [`laws::book`] lists what they are and why, [`judge`] tells what
-//! becomes of one on one store, and [`report`] makes a table of what became of all. A law is an
-//! async function that panics when it is broken. [`broken`] holds the stores that laws must
-//! convict.
+//! The laws are data as well: [`laws::book`] lists them with their reasons, [`judge`] runs one law
+//! on one store, and [`report`] makes a table of all results. A law is an async function that
+//! panics if it is broken. [`broken`] has stores with faults that the laws must find.
 //!
 //! # Adding a group
-//! Write the laws in `laws/GROUP/THEME.rs` as `pub(super) async fn law(subject: Subject<dyn
-//! Trait>)`, list them in `laws/GROUP/mod.rs` with the `laws!` macro, which makes the list, the
-//! names and the exported macro, and add the names to [`gap::KNOWN`] and the list to
-//! [`laws::book`].
+//! Write the laws in `laws/GROUP/THEME.rs` as `pub(super) async fn law(subject: Subject)`. List
+//! them in `laws/GROUP/mod.rs` with the `laws!` macro, which makes the list, the names and the
+//! exported macro. Add the names to [`gap::KNOWN`] and the list to [`laws::book`].
 
-// A law is broken by a panic, so panicking is what this crate is for.
+// A law reports a failure by a panic.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod broken;

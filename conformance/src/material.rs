@@ -1,4 +1,4 @@
-//! What laws are made of: bytes that differ, and the shortest way to put and read them.
+//! Helpers of the laws: test data, and short ways to write and read it.
 
 use bytes::Bytes;
 use cas_core::content::{Committed, Durability, Expected, Writer};
@@ -8,7 +8,7 @@ use cas_core::{
     Result,
 };
 
-/// `length` bytes that differ from those of another seed and do not repeat (xorshift).
+/// Returns `length` bytes that do not repeat and differ between seeds (xorshift).
 pub(crate) fn bytes(seed: u64, length: usize) -> Bytes {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {
@@ -37,13 +37,13 @@ pub(crate) async fn ingest(
     writer.commit(&Batch::new(), Durability::Full).await
 }
 
-/// Stores `data` under its digest.
+/// Stores `data` under its digest, which it returns.
 pub(crate) async fn put(store: &dyn ContentStore, data: &Bytes) -> Digest {
     let digest = Digest::sha256(data);
     let expected = Expected::exactly(digest, data.len() as u64);
     let writer = Writer::begin(store, &digest.to_string(), expected).await;
     let mut writer = writer.expect("the blob is begun");
-    // A process that was killed may have left its beginning.
+    // A killed process may have left a prefix.
     let rest = data.slice(usize::try_from(writer.offset()).expect("it is short")..);
     writer.write(rest).await.expect("the blob is written");
     let committed = writer.commit(&Batch::new(), Durability::Full).await;
@@ -51,7 +51,7 @@ pub(crate) async fn put(store: &dyn ContentStore, data: &Bytes) -> Digest {
     digest
 }
 
-/// Everything a reader has, asked for in pieces of `piece` bytes.
+/// Returns all bytes of a reader, read in pieces of `piece` bytes.
 pub(crate) async fn read_all(reader: &dyn BlobReader, piece: usize) -> Vec<u8> {
     let mut data = Vec::new();
     while (data.len() as u64) < reader.size() {
@@ -66,42 +66,39 @@ pub(crate) async fn read_all(reader: &dyn BlobReader, piece: usize) -> Vec<u8> {
     data
 }
 
-/// The bytes of a blob; nothing when it is not there.
+/// Returns the bytes of a blob, or `None` if it does not exist.
 pub(crate) async fn read(store: &dyn ContentStore, digest: &Digest) -> Option<Vec<u8>> {
-    let reader = store.open(digest).await.expect("open answers")?;
+    let reader = store.open(digest).await.expect("open succeeds")?;
     Some(read_all(reader.as_ref(), 1 << 20).await)
 }
 
-/// Checks that the blob is there with exactly these bytes, by every way of asking.
+/// Checks that the blob exists with exactly these bytes, in every way of asking.
 pub(crate) async fn assert_has(store: &dyn ContentStore, digest: &Digest, data: &[u8]) {
-    let stat = store.stat(digest).await.expect("stat answers");
+    let stat = store.stat(digest).await.expect("stat succeeds");
     let size = stat.map(|stat| (stat.digest, stat.size));
     assert_eq!(size, Some((*digest, data.len() as u64)), "stat of {digest}");
     let found = read(store, digest).await;
-    assert!(
-        found.as_deref() == Some(data),
-        "{digest} reads as other bytes"
-    );
+    assert!(found.as_deref() == Some(data), "{digest} has other bytes");
 }
 
-/// Checks that nothing is there under the digest, by every way of asking.
+/// Checks that no blob exists under the digest, in every way of asking.
 pub(crate) async fn assert_absent(store: &dyn ContentStore, digest: &Digest) {
     assert_eq!(
-        store.stat(digest).await.expect("stat answers"),
+        store.stat(digest).await.expect("stat succeeds"),
         None,
         "stat of {digest}"
     );
-    let reader = store.open(digest).await.expect("open answers");
-    assert!(reader.is_none(), "{digest} is absent and opens");
+    let reader = store.open(digest).await.expect("open succeeds");
+    assert!(reader.is_none(), "{digest} is absent but opens");
     let listed = digests(store).await;
-    assert!(!listed.contains(digest), "{digest} is absent and listed");
+    assert!(!listed.contains(digest), "{digest} is absent but listed");
 }
 
-/// Every digest that is listed, in pages of three.
+/// Returns all listed digests, read in pages of three.
 pub(crate) async fn digests(store: &dyn ContentStore) -> Vec<Digest> {
     let mut all: Vec<Digest> = Vec::new();
     loop {
-        let page = store.list(all.last(), 3).await.expect("list answers");
+        let page = store.list(all.last(), 3).await.expect("list succeeds");
         let short = page.len() < 3;
         all.extend(page.iter().map(|stat| stat.digest));
         if short {
@@ -110,7 +107,7 @@ pub(crate) async fn digests(store: &dyn ContentStore) -> Vec<Digest> {
     }
 }
 
-/// The kind of an error.
+/// Returns the kind of an error, or `None` for a success.
 pub(crate) fn kind<T>(outcome: Result<T>) -> Option<ErrorKind> {
     outcome.err().as_ref().map(Error::kind)
 }
@@ -140,19 +137,19 @@ pub(crate) async fn delete(
     records.commit(&batch).await
 }
 
-/// The record, which must be there.
+/// Returns a record, which must exist.
 pub(crate) async fn record(records: &dyn Records, table: Table, key: &str) -> Record {
-    let record = records.load(table, key).await.expect("load answers");
+    let record = records.load(table, key).await.expect("load succeeds");
     record.unwrap_or_else(|| panic!("no record {key:?} in {}", table.name()))
 }
 
-/// The value under the key, if any.
+/// Returns the value under the key, if there is one.
 pub(crate) async fn value(records: &dyn Records, table: Table, key: &str) -> Option<Vec<u8>> {
-    let record = records.load(table, key).await.expect("load answers");
+    let record = records.load(table, key).await.expect("load succeeds");
     record.map(|record| record.value.to_vec())
 }
 
-/// Every record under the prefix, in pages of `limit`.
+/// Returns all records with the prefix, read in pages of `limit`.
 pub(crate) async fn scan(
     records: &dyn Records,
     table: Table,
@@ -163,9 +160,13 @@ pub(crate) async fn scan(
     loop {
         let after = all.last().map(|record| record.key.clone());
         let page = records.scan(table, prefix, after.as_deref(), limit).await;
-        let page = page.expect("scan answers");
+        let page = page.expect("scan succeeds");
         let short = page.len() < limit;
-        assert!(page.len() <= limit, "a page of {} for {limit}", page.len());
+        assert!(
+            page.len() <= limit,
+            "a page of {} records, limit {limit}",
+            page.len()
+        );
         all.extend(page);
         if short {
             return all;
@@ -173,12 +174,12 @@ pub(crate) async fn scan(
     }
 }
 
-/// A manifest's descriptor that another text makes another.
+/// Returns the descriptor of a manifest that is unique for the text.
 pub(crate) fn target(text: &str) -> Descriptor {
     Descriptor::of(MediaType::OCI_MANIFEST, text.as_bytes())
 }
 
-/// A name for the target of `text`.
+/// Returns an image with a name and the target of `text`.
 pub(crate) fn image(name: &str, text: &str) -> Image {
     Image::new(name.parse().expect("a name"), target(text))
 }

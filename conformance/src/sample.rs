@@ -1,4 +1,4 @@
-//! Images small enough to be stored by the thousand, that have parts in common.
+//! Small sample images that share a layer.
 
 use std::time::Duration;
 
@@ -7,20 +7,21 @@ use cas_core::content::{ContentExt, Durability};
 use cas_core::lease::{BlobRef, LeaseGuard};
 use cas_core::{Descriptor, Digest, Document, Image, Manifest, MediaType, Result, Store, dispatch};
 
-/// Longer than any law; a lease of it has expired a day later.
-pub const JOB: Duration = Duration::from_secs(3600);
+/// How long the lease of a job lasts, in laws and tests. It is longer than any law takes, and has
+/// expired a day later.
+pub const JOB_LEASE: Duration = Duration::from_secs(3600);
 
-/// A blob, and what it lists.
+/// A blob, and the digests that it lists.
 pub(crate) type Part = (Descriptor, Bytes, Vec<Digest>);
 
-/// The blobs of an image, each after what it lists.
+/// A sample image.
 pub struct Sample {
     parts: Vec<Part>,
 }
 
 impl Sample {
-    /// Image number `number`: a layer that all have, a layer and a configuration of its own, and
-    /// a manifest.
+    /// Returns image number `number`: a layer that all samples share, its own layer and
+    /// configuration, and a manifest.
     pub fn of(number: u64) -> Self {
         let blob = |media_type: MediaType, data: Vec<u8>| {
             (Descriptor::of(media_type, &data), Bytes::from(data))
@@ -50,28 +51,28 @@ impl Sample {
         Sample { parts }
     }
 
-    /// Its manifest.
+    /// Returns the descriptor of its manifest.
     ///
     /// # Panics
-    /// Never: it has parts.
+    /// Never, because it has blobs.
     pub fn root(&self) -> Descriptor {
         self.parts.last().expect("it has parts").0.clone()
     }
 
-    /// Its blobs, in the order of [`Sample::digests`].
+    /// Returns its blobs, in the order of [`Sample::digests`].
     pub(crate) fn parts(&self) -> &[Part] {
         &self.parts
     }
 
-    /// All its digests: base, layer, configuration, manifest.
+    /// Returns all its digests: the shared layer, its layer, configuration, manifest.
     pub fn digests(&self) -> Vec<Digest> {
         self.parts.iter().map(|(part, ..)| part.digest).collect()
     }
 
-    /// Stores what is not there, as an import does, held by `guard`.
+    /// Stores its missing blobs as an import does, pinned by `guard`.
     ///
     /// # Errors
-    /// `Busy` while another stores one of its parts; those of the store.
+    /// `Busy` while another task stores one of its blobs; errors of the store.
     pub async fn store(&self, store: &Store, guard: &LeaseGuard) -> Result<()> {
         for (descriptor, data, children) in &self.parts {
             let wanted = BlobRef::of(descriptor, children.clone());
@@ -91,32 +92,32 @@ impl Sample {
     /// Imports it under a name.
     ///
     /// # Errors
-    /// Those of the store.
+    /// Errors of the store.
     pub async fn import(&self, store: &Store, name: &str) -> Result<()> {
-        let guard = LeaseGuard::begin_for(store, "import", JOB).await?;
+        let guard = LeaseGuard::begin_for(store, "import", JOB_LEASE).await?;
         self.store(store, &guard).await?;
         let image = Image::new(name.parse()?, self.root());
         guard.name(vec![image], &["target"]).await.map(|_| ())
     }
 }
 
-/// Gives what `from` stands for the name `to`.
+/// Creates the name `to` for the image that is named `from`.
 ///
 /// # Errors
-/// `NotFound` where `from` is not there, or what it stood for was collected.
+/// `NotFound` if `from` does not exist, or if its target was collected.
 pub async fn tag(store: &Store, from: &str, to: &str) -> Result<()> {
     let image = store.images.get(&from.parse()?).await?;
     let image = image.ok_or_else(|| cas_core::Error::not_found("no such image").subject(from))?;
-    let guard = LeaseGuard::begin_for(store, "tag", JOB).await?;
+    let guard = LeaseGuard::begin_for(store, "tag", JOB_LEASE).await?;
     guard.pin_tree(&image.target).await?;
     let image = Image::new(to.parse()?, image.target);
     guard.name(vec![image], &["target"]).await.map(|_| ())
 }
 
-/// Checks that all that an image lists is there, byte for byte.
+/// Checks that everything an image lists exists, with the right bytes.
 ///
 /// # Errors
-/// `NotFound` or `Corrupt`, naming what is not.
+/// `NotFound` or `Corrupt`, with the blob.
 pub async fn whole(store: &Store, root: &Descriptor) -> Result<()> {
     let document = dispatch::document(&*store.content, root).await?;
     if let Document::Manifest(manifest) = document {

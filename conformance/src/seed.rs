@@ -1,16 +1,16 @@
-//! Sequences at random that can be had again.
+//! Random sequences that can be repeated.
 
 use std::env;
 use std::time::SystemTime;
 
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
-/// The environment variable that has the sequences of an earlier run tried again.
+/// The environment variable with the seed of an earlier run.
 const SEED: &str = "CONFORMANCE_SEED";
-/// How often a sequence that disagrees is made shorter.
+/// How often a failing sequence is made shorter.
 const SHRINKS: u32 = 256;
 
-/// What tries so many sequences, and the words that have it try them again.
+/// Returns a runner for `cases` sequences, and the text that repeats them.
 pub(crate) fn runner(cases: u32) -> (TestRunner, String) {
     let given = env::var(SEED).ok();
     let seed = given.map_or_else(other, |given| given.parse().expect("a seed is a number"));
@@ -29,7 +29,7 @@ pub(crate) fn runner(cases: u32) -> (TestRunner, String) {
     )
 }
 
-/// Another each time.
+/// Returns another seed each time.
 fn other() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     now.map_or(0, |now| now.subsec_nanos().into())

@@ -1,4 +1,4 @@
-//! The store under judgement: how it is opened, and where.
+//! The store that a law tests: how it is opened, and where.
 
 use std::fs;
 use std::future::Future;
@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 use cas_core::Result;
 
-/// A store on its way to being open.
+/// The future of a store that is being opened.
 pub type Opening<S> = Pin<Box<dyn Future<Output = Result<Arc<S>>>>>;
 
-/// Opens the store that lives in a directory, making it where nothing is there yet.
+/// Opens the store in a directory, and creates it if there is none.
 pub type Open<S> = fn(PathBuf) -> Opening<S>;
 
-/// Calls the opener a backend gave; here, so that its argument has a type.
+/// Calls the opener that a backend gave. A function, so that the type of its argument is known.
 pub fn opening<S, O, F>(dir: PathBuf, open: O) -> Opening<S>
 where
     S: ?Sized,
@@ -24,7 +24,7 @@ where
     Box::pin(open(dir))
 }
 
-/// What a law is given: a store that can be opened again and again.
+/// What a law is given: a store that can be opened several times.
 pub struct Subject<S: ?Sized> {
     open: Open<S>,
     dir: PathBuf,
@@ -32,57 +32,57 @@ pub struct Subject<S: ?Sized> {
 }
 
 impl<S: ?Sized> Subject<S> {
-    /// A store below `dir`; `test` is the path of the test that judges it, for laws that run it
-    /// again in a process of its own.
+    /// Returns a store below `dir`. `test` is the path of the test that runs the law, for laws that
+    /// run it again in a child process.
     pub(crate) fn new(open: Open<S>, dir: PathBuf, test: Option<&'static str>) -> Self {
         Subject { open, dir, test }
     }
 
-    /// Opens the store, or opens it once more.
+    /// Opens the store, also if it is open already.
     ///
     /// # Panics
-    /// When it does not open.
+    /// If it does not open.
     pub async fn open(&self) -> Arc<S> {
         self.open_other("store").await
     }
 
-    /// Opens the store a second time while it may be open.
+    /// Opens the store, also if it is open already.
     ///
     /// # Errors
-    /// Those of the store.
+    /// Errors of the store.
     pub async fn try_open(&self) -> Result<Arc<S>> {
-        (self.open)(self.place("store")).await
+        (self.open)(self.store_dir("store")).await
     }
 
     /// Opens another store of the same kind.
     ///
     /// # Panics
-    /// When it does not open.
+    /// If it does not open.
     pub async fn open_other(&self, name: &str) -> Arc<S> {
-        (self.open)(self.place(name))
+        (self.open)(self.store_dir(name))
             .await
             .expect("the store opens")
     }
 
-    fn place(&self, name: &str) -> PathBuf {
+    fn store_dir(&self, name: &str) -> PathBuf {
         let dir = self.dir.join(name);
         if !dir.is_dir() {
-            fs::create_dir_all(&dir).expect("the directory of a law can be made");
+            fs::create_dir_all(&dir).expect("the directory of a law can be created");
         }
         dir
     }
 
-    /// What opens it.
+    /// Returns the opener.
     pub(crate) fn opener(&self) -> Open<S> {
         self.open
     }
 
-    /// A directory for the law's own files.
+    /// Returns a directory for the law's own files.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// The path of the test that judges the store, where there is one.
+    /// Returns the path of the test that runs the law, if there is one.
     pub(crate) fn test(&self) -> Option<&'static str> {
         self.test
     }

@@ -1,4 +1,5 @@
-//! The laws of faults see what each broken store on files does, and nothing in one that is whole.
+//! The laws of faults find what each broken store on files does wrong, and nothing in one that
+//! works.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
 use std::path::PathBuf;
@@ -7,7 +8,8 @@ use conformance::broken::files::{FileFault, FileStore};
 use conformance::laws::content;
 use conformance::{Opening, Verdict, judge};
 
-/// What a law says of the store that `open`s, asked by the test of that name.
+/// Returns what a law finds in the store that `open` opens, or `None`. `test` is the test that runs
+/// it.
 fn seen(
     law: &str,
     open: fn(PathBuf) -> Opening<dyn cas_core::ContentStore>,
@@ -21,7 +23,8 @@ fn seen(
     }
 }
 
-/// A test for each pair of a fault and a law, and what the law must say.
+/// Makes a test for each pair of a fault and a law, with a part of the message that the law must
+/// give.
 macro_rules! convictions {
     ($($test:ident: $fault:ident, $law:ident => $words:expr;)*) => {$(
         #[test]

@@ -1,4 +1,4 @@
-//! Every broken store is convicted by its law, and by no law that has nothing to do with it.
+//! The law that is named for a broken store finds its fault, and unrelated laws do not.
 
 use conformance::broken::{CONTENT, IMAGES, RECORDS, STORES, misjudged};
 use conformance::laws::{content, gc, images, records};
@@ -14,7 +14,7 @@ fn every_broken_content_store_is_convicted() {
 }
 
 #[test]
-fn every_broken_home_of_records_is_convicted() {
+fn every_broken_records_store_is_convicted() {
     let wrong: Vec<String> = RECORDS
         .iter()
         .flat_map(|exhibit| misjudged(records::all(), exhibit))
@@ -40,7 +40,7 @@ fn every_broken_whole_store_is_convicted() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Its random choice is wide enough to find each of them within its time.
+/// The random sequences find each of these faults within their time.
 #[test]
 fn sequences_convict_every_whole_store_that_names_them() {
     let name = "any_sequence_agrees_with_plain_maps";

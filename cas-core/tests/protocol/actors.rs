@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use cas_core::gc::{self, GcOptions};
 use cas_core::lease::{BlobRef, LeaseGuard};
 use cas_core::{ErrorKind, Image, Result, Store};
-use conformance::sample::{JOB, Sample, tag as tag_whole};
+use conformance::sample::{JOB_LEASE, Sample, tag as tag_whole};
 
 use crate::world::World;
 
@@ -86,7 +86,7 @@ pub(crate) fn tag_root_only(world: &World, from: &'static str, to: &'static str)
 async fn tag_root(store: &Store, from: &str, to: &str) -> Result<()> {
     let image = store.images.get(&from.parse()?).await?;
     let image = image.ok_or_else(|| cas_core::Error::not_found("no such image"))?;
-    let guard = LeaseGuard::begin_for(store, "tag", JOB).await?;
+    let guard = LeaseGuard::begin_for(store, "tag", JOB_LEASE).await?;
     guard.pin(BlobRef::existing(image.target.digest)).await?;
     let image = Image::new(to.parse()?, image.target);
     guard.name(vec![image], &["target"]).await.map(|_| ())
@@ -124,7 +124,7 @@ pub(crate) fn collect_with(store: Store) -> Actor {
 
 /// Collects garbage at a time when all leases have expired.
 pub(crate) fn collect_later(world: &World) -> Actor {
-    let now = SystemTime::now() + JOB + Duration::from_secs(3600);
+    let now = SystemTime::now() + JOB_LEASE + Duration::from_secs(3600);
     collect_at(world.store.clone(), now)
 }
 

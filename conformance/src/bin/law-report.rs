@@ -1,7 +1,7 @@
-//! Prints what became of the laws: `law-report DIRECTORY [--json]`.
+//! Prints the report of a run: `law-report DIRECTORY [--json]`.
 //!
-//! The directory is what `CONFORMANCE_REPORT` named when the tests ran. Ends with 1 when a law is
-//! broken or nothing was judged, with 2 when it is called wrongly.
+//! The directory is the one that `CONFORMANCE_REPORT` named when the tests ran. Exits with 1 if a
+//! law is broken or there are no results, with 2 for wrong arguments.
 
 use std::env;
 use std::path::Path;
@@ -15,14 +15,14 @@ fn main() -> ExitCode {
         [directory] if !directory.starts_with('-') => (directory, false),
         [directory, "--json"] | ["--json", directory] => (directory, true),
         _ => {
-            eprintln!("law-report DIRECTORY [--json]");
+            eprintln!("usage: law-report DIRECTORY [--json]");
             return ExitCode::from(2);
         }
     };
     match Report::read(Path::new(directory)) {
         Ok(report) if report.is_empty() => {
             eprintln!(
-                "law-report: {directory} has no verdicts; run the tests with CONFORMANCE_REPORT={directory}"
+                "law-report: {directory} has no results; run the tests with CONFORMANCE_REPORT={directory}"
             );
             ExitCode::FAILURE
         }

@@ -23,7 +23,7 @@ pub(super) enum ContentFault {
     RemovesNothing,
     RemovesAnyVersion,
     RemovesBeforeItLooks,
-    /// Where it is told to remove many.
+    /// In a removal of many.
     RemovesWhatIsBetween,
     AllowsASecondWriter,
     DamagesBlobsOfAPageAndAByte,
@@ -39,21 +39,21 @@ pub(super) enum ContentFault {
     TakesForeignProofs,
     AdoptsFromTheBeginning,
     CompactsALivingBlob,
-    /// A removal takes what was published and not yet flushed with it.
+    /// A removal also takes blobs that were published since the last flush.
     RemovesWhatIsNotFlushed,
 }
 
 use ContentFault as Fault;
 
 const MIB: usize = 1 << 20;
-/// From which on some engines do otherwise.
+/// The number of items from which some engines use another code path.
 pub(super) const MANY: usize = 8;
 
 pub(super) struct BrokenContent {
     store: MemoryStore,
     fault: Fault,
     seconds: AtomicUsize,
-    /// What was published since the last flush, and need not be synced.
+    /// Blobs that were published since the last flush and need not be synced.
     relaxed: Arc<Mutex<Vec<Digest>>>,
 }
 
@@ -67,7 +67,7 @@ impl BrokenContent {
         }
     }
 
-    /// It with the records and the names of the store that it breaks.
+    /// Returns a whole store: this one, with the records and names of the store it wraps.
     pub(super) fn whole(self) -> Store {
         let store = self.store.clone().with_images();
         Store {
@@ -237,9 +237,9 @@ impl BlobReader for BrokenReader {
     async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes> {
         let data = self.reader.read_at(offset, length).await?;
         match self.fault {
-            Fault::FailsBeyondTheEnd if offset > self.size() => {
-                Err(Error::out_of_range("beyond the end"))
-            }
+            Fault::FailsBeyondTheEnd if offset > self.size() => Err(Error::out_of_range(
+                "the offset is beyond the end of the blob",
+            )),
             Fault::ReadsShort if length > MIB => Ok(data.slice(..data.len().min(MIB))),
             Fault::DamagesBlobsOfAPageAndAByte if self.size() == 4_097 => {
                 Ok(data.iter().map(|byte| byte ^ 1).collect())
@@ -251,7 +251,7 @@ impl BlobReader for BrokenReader {
 
 struct BrokenIngest {
     ingest: Box<dyn Ingest>,
-    /// Bytes that it says were rewound, and keeps.
+    /// Bytes that it reports as rewound, but keeps.
     hidden: u64,
     fault: Fault,
     relaxed: Arc<Mutex<Vec<Digest>>>,

@@ -1,5 +1,5 @@
-//! Content stores on files with one fault each, for the laws of faults: as much of a store as those
-//! ask for. An ingest ends with its process.
+//! Content stores on files with one fault each, for the laws of faults. They implement only what
+//! those laws use, and an ingest ends with its process.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -25,13 +25,13 @@ pub enum FileFault {
     AcknowledgesBeforeSyncing,
     /// It does not sync the directory after a rename.
     ForgetsTheDirectorySync,
-    /// The blob has its name before it has its bytes.
+    /// It renames the file before it writes the bytes.
     RenamesBeforeItHasWritten,
-    /// What a sync answers it does not look at.
+    /// It ignores errors of syncs.
     IgnoresFailedSyncs,
-    /// It syncs again what it could not, and takes the answer for true.
+    /// It repeats a failed sync, and believes the result.
     RetriesFailedSyncs,
-    /// It takes bytes that the disk refused for written.
+    /// It ignores that the disk is full.
     IgnoresAFullDisk,
 }
 
@@ -44,10 +44,10 @@ pub struct FileStore {
 }
 
 impl FileStore {
-    /// Opens the one in `dir`.
+    /// Opens the store in `dir`.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// Errors of the file system.
     pub fn open(dir: PathBuf, fault: FileFault) -> Result<Arc<dyn ContentStore>> {
         let store = FileStore { dir, fault };
         fs::create_dir_all(store.dir.join("blobs"))?;
@@ -61,7 +61,7 @@ impl FileStore {
     }
 }
 
-/// `None` for what is not there.
+/// Returns `None` for an error that says that something does not exist.
 fn there<T>(outcome: std::io::Result<T>) -> Result<Option<T>> {
     match outcome.map_err(Error::from) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -159,7 +159,7 @@ struct Writing {
     file: File,
     path: PathBuf,
     dir: PathBuf,
-    /// All that was appended.
+    /// All bytes that were appended.
     held: Vec<u8>,
     fault: Fault,
 }

@@ -1,8 +1,9 @@
-//! The gallery: stores that are broken on purpose, to hold the laws themselves to account.
+//! The gallery: stores that are broken on purpose, which test the laws (as mutants test a test
+//! suite).
 //!
-//! Each is the memory store with one fault. It must be convicted by the law named for it, and by
-//! none outside the ones listed beside that. Broken snapshotters are the overlay's tests, for they
-//! need one that is whole.
+//! Each is the memory store with one fault. The law that is named for it must find the fault, and
+//! no law may that is not named. Broken snapshotters are in the tests of `snapshot-overlay`,
+//! because they need a working one to wrap.
 
 mod content;
 pub mod files;
@@ -20,20 +21,20 @@ use crate::judge::{Promises, Verdict, judge};
 use crate::law::Law;
 use crate::subject::Open;
 
-/// A broken store and the laws that see it.
+/// A broken store, and the laws that find its fault.
 pub struct Exhibit<S: ?Sized + 'static> {
-    /// What is wrong with it.
+    /// The name of the fault.
     pub name: &'static str,
-    /// Opens one.
+    /// Opens a store with the fault.
     pub open: Open<S>,
-    /// The law that must convict it.
+    /// The law that must find the fault.
     pub law: &'static str,
-    /// Laws that may convict it too.
+    /// Other laws that may find it.
     pub also: &'static [&'static str],
 }
 
-/// What the laws say of it that they should not, or do not say that they should; a line each. Laws
-/// whose outcome depends on timing are asked only where they are named.
+/// Returns a line for each law that finds a fault although it is not named, or does not although it
+/// must. Laws whose outcome depends on timing are run only if they are named.
 ///
 /// # Panics
 /// As [`judge`].
@@ -50,10 +51,10 @@ where
         };
         match broken {
             None if law.name == exhibit.law => {
-                wrong.push(format!("{}: {} sees nothing", exhibit.name, law.name));
+                wrong.push(format!("{}: {} finds nothing", exhibit.name, law.name));
             }
             Some(seen) if !named(law) => {
-                wrong.push(format!("{}: {} sees {seen}", exhibit.name, law.name));
+                wrong.push(format!("{}: {} finds: {seen}", exhibit.name, law.name));
             }
             _ => {}
         }
@@ -126,7 +127,7 @@ pub const CONTENT: &[Exhibit<dyn ContentStore>] = exhibits![BrokenContent, Conte
     TakesForeignProofs => a_foreign_proof_is_refused []
 ];
 
-/// Broken homes of records.
+/// Broken records stores.
 pub const RECORDS: &[Exhibit<dyn Records>] = exhibits![BrokenRecords, RecordFault:
     IgnoresExpectations => a_revision_is_good_for_one_change [
         a_revision_never_comes_back,
@@ -189,7 +190,7 @@ macro_rules! stores {
     };
 }
 
-/// Whole stores, broken in a part.
+/// Whole stores, one part of which is broken.
 pub const STORES: &[Exhibit<Store>] = stores![
     BrokenContent(ContentFault::RemovesWhatIsNotFlushed) => any_sequence_agrees_with_plain_maps []
     BrokenRecords(RecordFault::ForgetsLabels) => any_sequence_agrees_with_plain_maps []

@@ -1,4 +1,4 @@
-//! Homes of records with one fault each.
+//! Records stores with one fault each.
 
 use std::sync::Arc;
 
@@ -15,9 +15,9 @@ use super::content::MANY;
 pub(super) enum RecordFault {
     IgnoresExpectations,
     AppliesHalfABatch,
-    /// Of the keys of a batch.
+    /// It checks the expectation of the first change in a batch only.
     LooksAtTheFirst,
-    /// A revision is the hash of the value, as some services make their entity tags.
+    /// A revision is the hash of the value, like the entity tags of some services.
     RepeatsRevisions,
     ReadsPrefixesAsPatterns,
     MixesTables,
@@ -26,9 +26,10 @@ pub(super) enum RecordFault {
     AppliesBackwards,
     FoldsCase,
     PagesWithoutLimit,
-    /// Only where a whole store is judged.
+    /// For tests of a whole store.
     ForgetsLeases,
-    /// So is this: the record of a blob loses them where it is written with the same ones.
+    /// For tests of a whole store: a record of a blob loses its labels when it is written with the
+    /// same ones.
     ForgetsLabels,
 }
 
@@ -45,7 +46,7 @@ impl BrokenRecords {
         BrokenRecords { store, fault }
     }
 
-    /// It with the bytes of the store that it breaks.
+    /// Returns a whole store: these records, with the bytes of the store they wrap.
     pub(super) fn whole(self) -> Store {
         let store = self.store.clone();
         let broken = Arc::new(self);
@@ -180,7 +181,7 @@ impl Records for BrokenRecords {
     }
 }
 
-/// A prefix in SQL's LIKE, its underscore left as the wildcard it is there.
+/// Returns whether a key matches a prefix as SQL's LIKE does, with the underscore as a wildcard.
 fn is_like(key: &str, prefix: &str) -> bool {
     let mut key = key.chars();
     prefix.chars().all(|wanted| match key.next() {

@@ -1,18 +1,18 @@
-//! The laws, in groups: one a trait.
+//! The laws, one group for each trait.
 
-/// Lists the laws of one group and makes from the list: a function that returns it, `NAMES`, and
-/// an exported macro that turns each law into a `#[test]`.
+/// Lists the laws of a group. The macro makes a function that returns the list, `NAMES`, and an
+/// exported macro that turns each law into a `#[test]`.
 ///
-/// `THEME() [law: "why" ["source"], ...]` names functions of the module THEME, says of each what
-/// goes wrong for a user without it, and where the rule comes from. `THEME(needs Capability)` is
-/// for stores that promise it, `THEME(racy)` for laws whose outcome depends on timing, and
-/// `THEME(needs Capability, racy)` for both.
+/// `THEME() [law: "why" ["source"], ...]` names functions of the module THEME, with what goes wrong
+/// for a user without the law, and where the rule comes from. `THEME(needs Capability)` is for
+/// stores that promise it, `THEME(racy)` for laws whose outcome depends on timing, and `THEME(needs
+/// Capability, racy)` for both.
 macro_rules! laws {
     (
         $d:tt $(#[$doc:meta])* $macro:ident!, $tests:ident!, $group:ident: $store:ty;
         $($theme:ident $when:tt [$($law:ident: $why:literal [$source:literal]),* $(,)?])*
     ) => {
-        /// The names, for checking gaps.
+        /// The names of the laws, to check gaps.
         pub const NAMES: &[&str] = &[$($(stringify!($law),)*)*];
 
         const LAWS: &[$crate::Law<$store>] = &[$($($crate::Law {
@@ -25,7 +25,7 @@ macro_rules! laws {
             run: |subject| Box::pin($theme::$law(subject)),
         },)*)*];
 
-        /// All of them, in the order in which they are read best.
+        /// Returns all laws of the group, in the order of the list.
         pub fn all() -> &'static [$crate::Law<$store>] {
             LAWS
         }
@@ -41,7 +41,7 @@ macro_rules! laws {
                     #[allow(unused_imports)]
                     use super::*;
 
-                    // The names of whoever calls are seen here: those of ours must not be theirs.
+                    // The caller's names are visible here, so ours must differ from them.
                     const __GAPS: $d crate::Gaps = $d gaps;
                     const _: () = $d crate::gap::check(__GAPS);
 
@@ -85,7 +85,7 @@ pub mod snapshots;
 
 use crate::law::Law;
 
-/// What the book says of one law, whatever store it is held to.
+/// What the law book says about a law, for all kinds of stores.
 #[derive(Clone, Copy, Debug)]
 pub struct Rule {
     /// The trait that it is about, or `gc` for a whole store.
@@ -100,7 +100,7 @@ pub struct Rule {
     pub needs: Option<cas_core::Capability>,
 }
 
-/// All laws of all groups.
+/// Returns all laws of all groups.
 pub fn book() -> impl Iterator<Item = Rule> {
     fn rules<S: ?Sized>(laws: &'static [Law<S>]) -> impl Iterator<Item = Rule> {
         laws.iter().map(|law| Rule {
@@ -122,7 +122,7 @@ pub fn book() -> impl Iterator<Item = Rule> {
 mod tests {
     use super::*;
 
-    /// A table of the law that strangers read: no row is empty, none points into this machine.
+    /// The texts are read by others: none is empty, and no source is a path of this machine.
     #[test]
     fn every_law_says_why_and_where_it_comes_from() {
         for rule in book() {

@@ -6,7 +6,8 @@ use super::{Counts, Outcome, Report, groups, promises};
 use crate::laws::book;
 
 impl Report {
-    /// All of it as Markdown: a table of stores, what they do not keep, the law book.
+    /// Returns the report as Markdown: a table of stores, the laws they do not keep, and the law
+    /// book.
     pub fn markdown(&self) -> impl Display + '_ {
         Page(self)
     }
@@ -42,7 +43,7 @@ fn stores(report: &Report, f: &mut Formatter<'_>) -> fmt::Result {
     Ok(())
 }
 
-/// `45 kept, 2 not claimed`; what is wrong is in bold.
+/// Formats counts as `45 kept, 2 not claimed`, with failures in bold.
 impl Display for Counts {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let told = self.by_outcome.iter().map(|(outcome, count)| {
@@ -69,7 +70,7 @@ fn reasons(report: &Report, outcome: Outcome, f: &mut Formatter<'_>) -> fmt::Res
     }
     let title = match outcome {
         Outcome::Gap => "Gaps",
-        Outcome::Skipped => "Skipped here",
+        Outcome::Skipped => "Skipped",
         Outcome::Outgrown => "Outgrown gaps",
         _ => "Broken",
     };
@@ -103,7 +104,7 @@ fn laws(f: &mut Formatter<'_>) -> fmt::Result {
     Ok(())
 }
 
-/// Text that stays in its cell.
+/// Escapes text for a table cell.
 fn cell(text: &str) -> String {
     text.replace('|', "\\|").replace('\n', " ")
 }

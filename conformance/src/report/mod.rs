@@ -1,8 +1,8 @@
-//! What became of each law on each store, as a table.
+//! The results of all laws on all stores, as a table.
 //!
-//! Where the environment names a directory as [`DIRECTORY`], every test of a law adds one line of
-//! JSON to a file of its own process there: a [`Line`]. [`Report::read`] puts together what a run
-//! has left, and writes it as Markdown or JSON; the program `law-report` prints either.
+//! If the environment variable [`DIRECTORY`] names a directory, the test of each law appends a line
+//! of JSON, a [`Line`], to a file there that belongs to its process. [`Report::read`] collects the
+//! lines of a run, and writes them as Markdown or JSON. The program `law-report` prints either.
 
 mod markdown;
 
@@ -20,11 +20,11 @@ use serde_json::{Value, json};
 use crate::judge::Verdict;
 use crate::laws::{Rule, book};
 
-/// The environment variable that names the directory; it is made where it is not there. One that
-/// holds the lines of an earlier run gives a report of both.
+/// The environment variable with the directory, which is created if it does not exist. If it holds
+/// lines of an earlier run, the report covers both runs.
 pub const DIRECTORY: &str = "CONFORMANCE_REPORT";
 
-/// A verdict in one word, from the best to the worst.
+/// A verdict without its reason, from the best to the worst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
@@ -76,27 +76,28 @@ impl Outcome {
     }
 }
 
-/// One law on one store.
+/// The result of one law on one store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Line {
-    /// The package whose test it was; empty where cargo did not run it.
+    /// The package of the test; empty if cargo did not run it.
     pub package: String,
-    /// The module of the test, as `laws::mine_content`.
+    /// The module of the test, such as `laws::mine_content`.
     pub suite: String,
     /// The group of the law.
     pub group: String,
-    /// Its name.
+    /// The name of the law.
     pub law: String,
-    /// What became of it.
+    /// The result.
     pub verdict: Outcome,
     /// The reason of a gap, what was missing, or what was seen.
     pub reason: Option<String>,
-    /// Milliseconds that it took.
+    /// How long it took, in milliseconds.
     pub ms: u64,
 }
 
 impl Line {
-    /// Suites that differ only in what they are about are of one store: its name.
+    /// Returns the name of the store. Suites whose names differ only in a group belong to one
+    /// store.
     fn store(&self) -> &str {
         let about = ["content", "records", "images", "collection", "snapshots"];
         let named = about.iter().find_map(|what| self.suite.strip_suffix(what));
@@ -105,10 +106,10 @@ impl Line {
     }
 }
 
-/// Writes down what became of a law, where somebody asked for it.
+/// Appends the result of a law, if a report was requested.
 ///
 /// # Panics
-/// When the directory that was named takes no line: a report must not lack what was asked for.
+/// If the line cannot be written, because a report must be complete.
 pub(crate) fn record(group: &str, test: &str, verdict: &Verdict, took: Duration) {
     let Some(directory) = env::var_os(DIRECTORY) else {
         return;
@@ -127,7 +128,7 @@ pub(crate) fn record(group: &str, test: &str, verdict: &Verdict, took: Duration)
     append(Path::new(&directory), &line).expect("the report takes a line");
 }
 
-/// One write a line, so that those of tests side by side do not mix.
+/// Appends a line by one write, so that parallel tests do not mix their lines.
 fn append(directory: &Path, line: &Line) -> io::Result<()> {
     fs::create_dir_all(directory)?;
     let mut text = serde_json::to_vec(line)?;
@@ -141,7 +142,7 @@ fn append(directory: &Path, line: &Line) -> io::Result<()> {
     file.write_all(&text)
 }
 
-/// All verdicts of a run.
+/// The results of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     /// By package, suite and law.
@@ -149,10 +150,10 @@ pub struct Report {
 }
 
 impl Report {
-    /// Reads the lines below `directory`. Of a law that ran twice the worse verdict stays.
+    /// Reads the lines in `directory`. If a law ran twice, the worse result counts.
     ///
     /// # Errors
-    /// Those of the file system; `InvalidData` for what is no line of a report.
+    /// Errors of the file system; `InvalidData` for a line that is not of a report.
     pub fn read(directory: &Path) -> io::Result<Report> {
         let mut report = Report::default();
         for entry in fs::read_dir(directory)? {
@@ -178,19 +179,19 @@ impl Report {
         }
     }
 
-    /// Whether nothing was judged.
+    /// Returns whether there are no results.
     pub fn is_empty(&self) -> bool {
         self.lines.is_empty()
     }
 
-    /// Whether a law is broken, or a gap on one outgrown.
+    /// Returns whether a law is broken, or declared as a gap but kept.
     pub fn has_broken(&self) -> bool {
         self.lines
             .values()
             .any(|line| line.verdict >= Outcome::Outgrown)
     }
 
-    /// The stores, each with its package.
+    /// Returns the lines of each package and store.
     fn stores(&self) -> BTreeMap<(&str, &str), Vec<&Line>> {
         let mut stores: BTreeMap<_, Vec<&Line>> = BTreeMap::new();
         for line in self.lines.values() {
@@ -200,8 +201,8 @@ impl Report {
         stores
     }
 
-    /// All of it: each store with what it promises and its counts, the gaps, the law book, and
-    /// every line.
+    /// Returns the report as JSON: each store with its promises and counts, the law book, and every
+    /// line.
     pub fn json(&self) -> Value {
         let stores = self.stores().into_iter().map(|((package, store), lines)| {
             let groups = groups().into_iter().filter_map(|group| {
@@ -232,14 +233,14 @@ impl Report {
     }
 }
 
-/// The groups in the order of the book.
+/// Returns the groups in the order of the law book.
 fn groups() -> Vec<&'static str> {
     let mut groups: Vec<&str> = book().map(|rule| rule.group).collect();
     groups.dedup();
     groups
 }
 
-/// What a store promises: the capabilities of those laws that it did not turn away.
+/// Returns the promises of a store: the capabilities of laws that it did not leave unclaimed.
 fn promises(lines: &[&Line]) -> Vec<&'static str> {
     let needed = |rule: &Rule, capability| rule.needs == Some(capability);
     let made = |capability: Capability| {
@@ -252,10 +253,10 @@ fn promises(lines: &[&Line]) -> Vec<&'static str> {
     all.map(Capability::name).collect()
 }
 
-/// What became of the laws of one group on one store.
+/// The number of results in one group on one store, by result.
 struct Counts {
     by_outcome: BTreeMap<Outcome, usize>,
-    /// Laws of the group that the run left out.
+    /// Laws of the group that were not run.
     not_run: usize,
 }
 

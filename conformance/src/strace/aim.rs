@@ -1,30 +1,30 @@
-//! Which call strace hurts: it counts those of each thread, of one name and about one path.
+//! Which call a fault is injected into. strace counts the calls of each thread, by name and path.
 
 use super::Ended;
 use super::calls::{Call, parse};
 
-/// Stands for the store's directory, which is another for each victim.
+/// A placeholder for the store's directory, which differs between victims.
 pub(super) const HERE: &str = "{store}";
 
-/// How strace is told which call to hurt.
+/// The call that strace injects a fault into.
 #[derive(Debug)]
 pub(super) struct Aim {
     pub(super) name: String,
-    /// Calls about another path are passed over, where the same is seen again each time.
+    /// The path of the call, if it is the same in each run. Calls with other paths do not count.
     pub(super) path: Option<String>,
-    /// Of each thread's calls of this name, from 1.
+    /// The number of the call among those of its thread, from 1.
     pub(super) nth: usize,
 }
 
 impl Aim {
-    /// By its number alone.
+    /// Selects a call by its number alone.
     pub(super) fn by_number(call: &Call) -> Self {
         let (name, nth) = (call.name.clone(), call.nth);
         let path = None;
         Aim { name, path, nth }
     }
 
-    /// By the path too, where two victims have it.
+    /// Selects a call by its path as well, if two victims have that path.
     pub(super) fn at(calls: &[Call], at: usize, whole: &Ended, other: &Ended) -> Self {
         let call = &calls[at];
         let Some(path) = call.about() else {
@@ -44,8 +44,8 @@ impl Aim {
     }
 }
 
-/// Whether threads wake each other by calls of this name: one that fails there is no fault of a
-/// disk.
+/// Returns whether threads wake each other by calls of this name. A fault in one of those is not a
+/// fault of the disk.
 pub(super) fn is_of_threads(calls: &[Call], name: &str) -> bool {
     let mut calls = calls.iter().filter(|call| call.name == name);
     calls.any(|call| call.given.contains("<anon_inode:"))

@@ -1,30 +1,30 @@
-//! What a trace of strace says: the calls, in the order in which they came back.
+//! Parses traces of strace: the calls, in the order of their returns.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-/// The calls that change the disk, or make it keep a change. What a machine does not have is
-/// marked, for strace refuses unknown names.
+/// The calls that change the disk or sync it. A question mark marks those that some machines do not
+/// have, because strace refuses unknown names.
 pub(super) const CALLS: &str = "write,pwrite64,writev,pwritev,pwritev2,copy_file_range,ftruncate,\
     ?truncate,fallocate,fsync,fdatasync,sync_file_range,syncfs,msync,?open,?creat,openat,?rename,\
     ?renameat,renameat2,?link,linkat,?symlink,symlinkat,?unlink,unlinkat,?mkdir,mkdirat,?rmdir";
 
-/// One call that came back.
+/// One call that returned.
 #[derive(Clone, Debug)]
 pub(super) struct Call {
-    /// Who made it.
+    /// The thread that made it.
     pub(super) thread: String,
     /// Its name.
     pub(super) name: String,
-    /// What it was given, as strace writes it.
+    /// Its arguments, as strace prints them.
     pub(super) given: String,
-    /// What it returned.
+    /// Its result.
     pub(super) result: String,
-    /// Which of its thread's calls of this name it was, from 1: so does strace count.
+    /// Its number among the calls of this name in its thread, from 1, as strace counts.
     pub(super) nth: usize,
 }
 
-/// The calls of a trace with `-f`.
+/// Returns the calls of a trace with `-f`.
 pub(super) fn parse(trace: &str) -> Vec<Call> {
     let mut counts: HashMap<(&str, String), usize> = HashMap::new();
     let mut begun: HashMap<&str, (String, String, usize)> = HashMap::new();
@@ -66,7 +66,7 @@ pub(super) fn parse(trace: &str) -> Vec<Call> {
 }
 
 impl Call {
-    /// Whether it did what it was asked for.
+    /// Whether the call succeeded.
     pub(super) fn succeeded(&self) -> bool {
         !self.result.starts_with(['-', '?'])
     }
@@ -74,11 +74,11 @@ impl Call {
     /// Whether it may have changed something below `dir`.
     pub(super) fn changes(&self, dir: &str) -> bool {
         let changes = !self.opens() || self.creates() || self.given.contains("O_TRUNC");
-        // What is sent to a service may well name it.
+        // An argument that is data may contain the path as well.
         changes && self.paths().iter().any(|path| path.starts_with(dir))
     }
 
-    /// Whether it asks for what was written to be kept; `sync_file_range` is advice.
+    /// Whether it syncs. `sync_file_range` gives no guarantee, so it does not count.
     pub(super) fn syncs(&self) -> bool {
         matches!(
             self.name.as_str(),
@@ -86,17 +86,17 @@ impl Call {
         )
     }
 
-    /// Whether it is an open.
+    /// Whether it opens a file.
     pub(super) fn opens(&self) -> bool {
         matches!(self.name.as_str(), "open" | "openat")
     }
 
-    /// Whether it opens a file that need not be there.
+    /// Whether it creates a file that does not exist.
     pub(super) fn creates(&self) -> bool {
         self.given.contains("O_CREAT")
     }
 
-    /// Its arguments, apart.
+    /// Returns its arguments, separated.
     pub(super) fn arguments(&self) -> Vec<&str> {
         let (mut parts, mut start) = (Vec::new(), 0);
         let (mut quoted, mut escaped, mut depth) = (false, false, 0_usize);
@@ -119,13 +119,12 @@ impl Call {
         parts
     }
 
-    /// The last path in its arguments, by which strace tells it from others: of a descriptor, or as
-    /// it was written.
+    /// Returns the last path in its arguments, of a descriptor or as written. strace filters by it.
     pub(super) fn about(&self) -> Option<String> {
         self.paths().pop()
     }
 
-    /// Whether strace takes it for a call about `path`.
+    /// Whether strace would filter it by `path`.
     pub(super) fn is_about(&self, path: &str) -> bool {
         self.paths().iter().any(|found| found == path)
     }
@@ -133,7 +132,7 @@ impl Call {
     fn paths(&self) -> Vec<String> {
         let mut arguments = self.arguments();
         if self.name.contains("write") {
-            // What follows is bytes.
+            // The rest is data.
             arguments.truncate(1);
         }
         let path = |argument: &&str| match argument.strip_prefix('"') {
@@ -144,12 +143,13 @@ impl Call {
         arguments.iter().filter_map(path).collect()
     }
 
-    /// The file of the descriptor that is its argument number `at`.
+    /// Returns the file of the descriptor that is argument number `at`.
     pub(super) fn file(&self, at: usize) -> Option<PathBuf> {
         described(self.arguments().get(at)?)
     }
 
-    /// The path in its argument number `at`, below the directory that is the one before, if one is.
+    /// Returns the path in argument number `at`, below the directory in the argument before, if
+    /// that is one.
     pub(super) fn path(&self, at: usize) -> Option<PathBuf> {
         let arguments = self.arguments();
         let name = arguments.get(at)?.strip_prefix('"')?.strip_suffix('"')?;
@@ -163,7 +163,7 @@ impl Call {
     }
 }
 
-/// What `-y` says of a descriptor: `3</path>`.
+/// Returns the path that `-y` prints for a descriptor: `3</path>`.
 fn described(argument: &str) -> Option<PathBuf> {
     let (_, path) = argument.split_once('<')?;
     let path = path.split_once('>')?.0;

@@ -1,7 +1,8 @@
-//! Faults at every system call that changes the disk: the victim of a law runs under strace.
+//! Injects a fault into each system call that changes the disk, by running the victim of a law
+//! under strace.
 //!
-//! The victim does its job on one thread, for strace counts the calls of each. A first run is
-//! only watched; from its trace come the points at which the later ones are hurt.
+//! The victim does its job on one thread, because strace counts the calls of each thread. The first
+//! run is only traced, and its trace says which calls the later runs inject faults into.
 
 mod aim;
 mod calls;
@@ -25,31 +26,31 @@ use self::aim::{Aim, HERE, is_of_threads};
 use self::calls::{CALLS, Call, parse};
 use crate::Subject;
 use crate::crash::MARK;
-use crate::judge::words;
+use crate::judge::panic_message;
 
-/// Points that one law tries at most; the first of them are next to each other.
+/// The number of calls that one law tries at most. The first of them are consecutive.
 const POINTS: usize = 24;
 const FIRST: usize = 10;
-/// After this a law tries no more of them, for its judge does not wait for ever.
+/// The time after which a law tries no more calls.
 const BUDGET: Duration = Duration::from_secs(30);
-/// A victim that takes longer hangs.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The time after which a victim or a check counts as hanging.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// More than the test harness writes on a thread of its own.
+/// More writes than the test harness makes on its own thread.
 const OTHERS: usize = 8;
 
-/// What a victim says last.
+/// The last acknowledgement of a victim.
 const ALL: &str = "all";
 const REFUSED: &str = "refused ";
 
-/// What becomes of a call.
+/// What is injected into a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// The process is killed in its place.
+    /// The process is killed instead of the call.
     Kill,
-    /// It fails with EIO.
-    Broken,
-    /// It fails with ENOSPC.
+    /// The call fails with EIO.
+    Error,
+    /// The call fails with ENOSPC.
     Full,
 }
 
@@ -57,47 +58,50 @@ impl Fault {
     fn injection(self) -> &'static str {
         match self {
             Fault::Kill => "signal=SIGKILL",
-            Fault::Broken => "error=EIO",
+            Fault::Error => "error=EIO",
             Fault::Full => "error=ENOSPC",
         }
     }
 }
 
-/// A victim that came to its end, and its store.
-pub(crate) struct Hurt<S: ?Sized + 'static> {
-    /// Where the store is.
+/// What a victim left behind.
+pub(crate) struct Victim<S: ?Sized + 'static> {
+    /// Opens its store.
     pub(crate) subject: Subject<S>,
     /// What it acknowledged, in order.
-    pub(crate) said: Vec<String>,
-    /// Whether the call that was hurt is one that syncs.
+    pub(crate) acknowledged: Vec<String>,
+    /// Whether the fault was injected into a sync.
     pub(crate) at_sync: bool,
 }
 
-impl<S: ?Sized> Hurt<S> {
-    /// Whether `step` was acknowledged.
+impl<S: ?Sized> Victim<S> {
+    /// Returns whether `step` was acknowledged.
     pub(crate) fn has(&self, step: &str) -> bool {
-        self.said.iter().any(|said| said == step)
+        self.acknowledged
+            .iter()
+            .any(|acknowledged| acknowledged == step)
     }
 }
 
-/// A victim that ended, however it did.
+/// The output and the trace of a victim.
 struct Ended {
-    said: Vec<String>,
+    acknowledged: Vec<String>,
     other: String,
     trace: String,
-    /// Below which its calls count.
+    /// The directory of its store.
     store: String,
 }
 
 impl<S: ?Sized + 'static> Subject<S> {
-    /// Does the job of a victim, which acknowledges each of its steps, until one is refused.
+    /// Does the job of a victim, which acknowledges each step, until a step fails.
     pub(crate) fn perform(&self, job: impl Future<Output = Result<()>>) {
         thread::spawn(|| {
-            thread::sleep(PATIENCE);
-            eprintln!("no end after {} s", PATIENCE.as_secs());
+            thread::sleep(TIMEOUT);
+            eprintln!("not finished after {} s", TIMEOUT.as_secs());
             abort();
         });
-        // The test's other thread writes a little: a call of its that fails would end both.
+        // strace counts the calls of each thread. After these writes, this thread's calls have
+        // higher numbers than those of the harness thread, which no fault must hit.
         for _ in 0..OTHERS {
             let _ = stderr().write(b"\n");
         }
@@ -110,14 +114,18 @@ impl<S: ?Sized + 'static> Subject<S> {
         }
     }
 
-    /// Has victims of this law hurt at each call that changes the disk, or at an even choice of
-    /// many, and `check`s what each has left.
-    pub(crate) async fn at_every_call<F>(&self, fault: Fault, check: impl Fn(Hurt<S>) -> F)
+    /// Runs a victim of this law for each call that changes the disk, or for an even selection of
+    /// them, with a fault in that call, and calls `check` on what it left.
+    pub(crate) async fn at_every_call<F>(&self, fault: Fault, check: impl Fn(Victim<S>) -> F)
     where
         F: Future<Output = ()>,
     {
-        let Some(whole) = self.watched() else { return };
-        let Some(other) = self.watched() else { return };
+        let Some(whole) = self.run_without_fault() else {
+            return;
+        };
+        let Some(other) = self.run_without_fault() else {
+            return;
+        };
         let all = parse(&whole.trace);
         let changes = |at: &usize| all[*at].succeeded() && all[*at].changes(&whole.store);
         let calls: Vec<_> = (0..all.len()).filter(changes).collect();
@@ -136,18 +144,18 @@ impl<S: ?Sized + 'static> Subject<S> {
             let context = format!("{fault:?} at call {number} of {}, {aim:?}", calls.len());
             let home = in_memory();
             let subject = self.elsewhere(&home);
-            let ended = subject.hurt(&aim, fault, &call.name);
+            let ended = subject.run_with_fault(&aim, fault, &call.name);
             if !ended.was_hit(fault) {
                 continue;
             }
             hits += 1;
             let judged = async {
                 ended.check_kind(fault, call);
-                let said = ended.said.clone();
+                let acknowledged = ended.acknowledged.clone();
                 let at_sync = call.syncs();
-                check(Hurt {
+                check(Victim {
                     subject,
-                    said,
+                    acknowledged,
                     at_sync,
                 })
                 .await;
@@ -156,14 +164,20 @@ impl<S: ?Sized + 'static> Subject<S> {
                 panic!("{context}: {seen}\n{}", ended.other);
             }
         }
-        // Where a store has threads of its own, some points are missed.
-        assert!(hits * 2 >= tried, "{hits} of {tried} hit");
-        eprintln!("{fault:?}: {tried} of {} calls, {hits} hit", calls.len());
+        // Some calls are not reached if the store has its own threads.
+        assert!(
+            hits * 2 >= tried,
+            "the fault was reached in {hits} of {tried} runs"
+        );
+        eprintln!(
+            "{fault:?}: {tried} of {} calls tried, {hits} reached",
+            calls.len()
+        );
     }
 
-    /// Runs a victim that is not hurt. Nothing, said aloud, where strace is not installed, or the
-    /// store is on no disk of this machine.
-    fn watched(&self) -> Option<Ended> {
+    /// Runs a victim without a fault. Skips the law and returns `None` if strace is not installed,
+    /// or if the store is not on a disk of this machine.
+    fn run_without_fault(&self) -> Option<Ended> {
         if Command::new("strace").arg("-V").output().is_err() {
             crate::judge::skip("strace is not installed");
             return None;
@@ -171,7 +185,7 @@ impl<S: ?Sized + 'static> Subject<S> {
         let home = in_memory();
         let ended = self.elsewhere(&home).traced(CALLS, &[]);
         assert_eq!(
-            ended.said.last().map(String::as_str),
+            ended.acknowledged.last().map(String::as_str),
             Some(ALL),
             "the job fails without a fault: {}",
             ended.other
@@ -185,12 +199,15 @@ impl<S: ?Sized + 'static> Subject<S> {
     }
 
     fn elsewhere(&self, home: &TempDir) -> Subject<S> {
-        let dir = home.path().canonicalize().expect("it was just made");
+        let dir = home
+            .path()
+            .canonicalize()
+            .expect("the directory was just created");
         Subject::new(self.opener(), dir, self.test())
     }
 
-    /// Runs a victim that is hurt at the call of this aim, and traces `calls`.
-    fn hurt(&self, aim: &Aim, fault: Fault, calls: &str) -> Ended {
+    /// Runs a victim with a fault in one call, and traces `calls`.
+    fn run_with_fault(&self, aim: &Aim, fault: Fault, calls: &str) -> Ended {
         let (name, nth) = (&aim.name, aim.nth);
         let inject = format!("inject={name}:{}:when={nth}", fault.injection());
         let mut options = vec!["-e".to_owned(), inject];
@@ -203,32 +220,32 @@ impl<S: ?Sized + 'static> Subject<S> {
 
     fn traced(&self, calls: &str, options: &[String]) -> Ended {
         let store = self.dir().join("store");
-        // The victim finds it, so that no fault is the law's own.
-        fs::create_dir(&store).expect("the directory of a store can be made");
+        // The directory exists before, so that no fault hits its creation.
+        fs::create_dir(&store).expect("the directory of the store can be created");
         let file = self.dir().join("trace");
         let mut words = ["strace", "-f", "-qq", "-y", "-a1", "-s9000"]
             .map(str::to_owned)
             .to_vec();
-        let out = file.to_str().expect("a path in letters").to_owned();
+        let out = file.to_str().expect("the path is UTF-8").to_owned();
         let trace = format!("trace={calls}");
         words.extend(["-o".to_owned(), out, "-e".to_owned(), trace]);
         words.extend_from_slice(options);
         let mut victim = self.victim(&words).spawn().expect("strace runs");
-        let (mut said, mut other) = (Vec::new(), String::new());
+        let (mut acknowledged, mut other) = (Vec::new(), String::new());
         let lines = BufReader::new(victim.stderr.take().expect("stderr is a pipe")).lines();
         for line in lines.map_while(std::io::Result::ok) {
             match line.strip_prefix(MARK) {
-                Some(what) => said.push(what.to_owned()),
+                Some(what) => acknowledged.push(what.to_owned()),
                 None if line.is_empty() => {}
                 None => other = other + &line + "\n",
             }
         }
         victim.wait().expect("the victim ends");
         Ended {
-            said,
+            acknowledged,
             other,
             trace: fs::read(&file).map_or_else(
-                |error| panic!("strace has left no trace: {error}"),
+                |error| panic!("strace wrote no trace: {error}"),
                 |trace| String::from_utf8_lossy(&trace).into_owned(),
             ),
             store: store.display().to_string(),
@@ -238,7 +255,9 @@ impl<S: ?Sized + 'static> Subject<S> {
 
 impl Ended {
     fn is_whole(&self) -> bool {
-        self.said.last().is_some_and(|said| said == ALL)
+        self.acknowledged
+            .last()
+            .is_some_and(|acknowledged| acknowledged == ALL)
     }
 
     fn was_hit(&self, fault: Fault) -> bool {
@@ -254,11 +273,14 @@ impl Ended {
         }
     }
 
-    /// An error says that the device failed, or that it is full. Why a file could not be made or
-    /// synced an engine need not know (SQLite does not tell); a store whose sync failed may take
-    /// nothing more until it is opened anew.
+    /// Checks that the error says that the device failed or is full. An engine may not know why a
+    /// file could not be created or synced (SQLite does not say). A store whose sync failed may
+    /// refuse everything until it is reopened.
     fn check_kind(&self, fault: Fault, call: &Call) {
-        let told = self.said.last().and_then(|said| said.strip_prefix(REFUSED));
+        let told = self
+            .acknowledged
+            .last()
+            .and_then(|acknowledged| acknowledged.strip_prefix(REFUSED));
         let kinds: &[ErrorKind] = match fault {
             Fault::Kill => &[],
             Fault::Full if call.opens() => &[ErrorKind::Full, ErrorKind::Unavailable],
@@ -268,18 +290,18 @@ impl Ended {
                 ErrorKind::FailedPrecondition,
             ],
             Fault::Full => &[ErrorKind::Full],
-            Fault::Broken => &[ErrorKind::Unavailable, ErrorKind::FailedPrecondition],
+            Fault::Error => &[ErrorKind::Unavailable, ErrorKind::FailedPrecondition],
         };
         assert!(
             fault == Fault::Kill || self.is_whole() || told.is_some(),
-            "the process ended"
+            "the process ended without an error"
         );
         let right = told.is_none_or(|told| kinds.iter().any(|kind| told == kind.as_str()));
-        assert!(right, "{told:?} is told");
+        assert!(right, "the error is {told:?}");
     }
 }
 
-/// Which of so many calls are hurt.
+/// Returns the calls that get a fault.
 fn points(calls: usize) -> Vec<usize> {
     if calls <= POINTS {
         return (0..calls).collect();
@@ -289,28 +311,28 @@ fn points(calls: usize) -> Vec<usize> {
     (0..FIRST).chain(even).collect()
 }
 
-/// A kill loses nothing that the kernel has, and a fault comes before the disk is asked: none need
-/// be waited for.
+/// Returns a directory in memory: a killed process loses nothing that it gave to the kernel, and a
+/// fault is injected before the disk is used, so no disk is needed.
 fn in_memory() -> TempDir {
     let shared = Path::new("/dev/shm");
     let mut builder = tempfile::Builder::new();
     builder.prefix("law-");
     let made = builder.tempdir_in(shared).or_else(|_| builder.tempdir());
-    made.expect("a directory can be made for the victim")
+    made.expect("a directory can be created for the victim")
 }
 
-/// What a check says when it panics, or has no end.
+/// Runs a check. Returns its message if it panics or hangs.
 async fn caught(check: impl Future<Output = ()>) -> Result<(), String> {
     let mut check = pin!(check);
     let caught = poll_fn(|context| {
         let turn = catch_unwind(AssertUnwindSafe(|| check.as_mut().poll(context)));
         match turn {
             Ok(turn) => turn.map(Ok),
-            Err(panic) => Poll::Ready(Err(words(panic.as_ref()))),
+            Err(panic) => Poll::Ready(Err(panic_message(panic.as_ref()))),
         }
     });
-    let ended = tokio::time::timeout(PATIENCE, caught).await;
-    ended.unwrap_or_else(|_| Err(format!("no end after {} s", PATIENCE.as_secs())))
+    let ended = tokio::time::timeout(TIMEOUT, caught).await;
+    ended.unwrap_or_else(|_| Err(format!("not finished after {} s", TIMEOUT.as_secs())))
 }
 
 #[cfg(test)]
@@ -318,7 +340,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_points_and_an_even_choice_are_hurt() {
+    fn the_first_calls_and_an_even_selection_are_tried() {
         assert_eq!(points(12), (0..12).collect::<Vec<_>>());
         let many = points(1_000);
         assert_eq!((many.len(), many[..10].len()), (POINTS, FIRST));

@@ -1,4 +1,5 @@
-//! What reaches the disk before what: no crash that a test can make shows a sync that is missing.
+//! Checks the order of writes, syncs and acknowledgements in a trace, because no crash that a test
+//! can cause reveals a missing sync.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -9,36 +10,36 @@ use super::{ALL, Ended, Fault, in_memory, points};
 use crate::Subject;
 use crate::crash::MARK;
 
-/// What is known of the files of a store at one moment of a trace.
+/// The state of a store's files at one point of a trace.
 struct Disk<'a> {
-    /// What the bytes in question contain.
+    /// The text that marks the bytes in question.
     marker: &'a str,
-    /// Below which files count.
+    /// The directory of the store.
     store: PathBuf,
-    /// Files that those bytes were written to, and whether they may lose some.
+    /// Files with marked bytes, and whether some of those are not synced.
     files: BTreeMap<PathBuf, bool>,
-    /// Whether any were written since the last acknowledgement.
+    /// Whether marked bytes were written since the last acknowledgement.
     written: bool,
-    /// Names that their directories may lose.
+    /// Names whose directories are not synced.
     names: BTreeSet<PathBuf>,
-    /// Paths that are there.
+    /// Paths that exist.
     known: BTreeSet<PathBuf>,
-    /// Files whose sync failed: what the kernel says of a second one means nothing.
+    /// Files whose sync failed. A later sync that succeeds proves nothing.
     lost: BTreeSet<PathBuf>,
 }
 
 impl<S: ?Sized + 'static> Subject<S> {
-    /// Watches a victim of this law, whose bytes contain `marker`: at each acknowledgement the
-    /// files that have them are synced, and so are their names. Then fails each sync in turn, after
-    /// which nothing that it was for is acknowledged.
+    /// Traces a victim of this law, whose bytes contain `marker`. At each acknowledgement, the
+    /// files with those bytes must be synced, and so must their names. Then fails each sync in
+    /// turn, after which nothing that depends on it may be acknowledged.
     pub(crate) fn syncs_before_it_acknowledges(&self, marker: &str) {
-        let Some(whole) = self.watched() else {
+        let Some(whole) = self.run_without_fault() else {
             return;
         };
         let seen = Disk::watch(marker, &whole);
         assert!(
             seen.is_some(),
-            "no call is seen that writes the bytes below the store's directory"
+            "no call writes the bytes below the store's directory"
         );
         let calls = parse(&whole.trace);
         let syncs: Vec<_> = calls
@@ -49,14 +50,14 @@ impl<S: ?Sized + 'static> Subject<S> {
             let aim = Aim::by_number(syncs[at]);
             let ended = self
                 .elsewhere(&in_memory())
-                .hurt(&aim, Fault::Broken, CALLS);
+                .run_with_fault(&aim, Fault::Error, CALLS);
             Disk::watch(marker, &ended);
         }
     }
 }
 
 impl<'a> Disk<'a> {
-    /// Follows a victim through its trace; nothing when the bytes in question are in none of it.
+    /// Follows a victim through its trace. Returns `None` if the trace has no marked bytes.
     fn watch(marker: &'a str, ended: &Ended) -> Option<()> {
         let mut disk = Disk {
             marker,
@@ -70,9 +71,9 @@ impl<'a> Disk<'a> {
         let mut seen = None;
         for call in parse(&ended.trace) {
             match call.given.split_once(&format!("\"{MARK}")) {
-                Some((_, said)) => {
-                    let step = said.split("\\n").next().unwrap_or_default();
-                    // What was refused is more than one word; the end is no step.
+                Some((_, acknowledged)) => {
+                    let step = acknowledged.split("\\n").next().unwrap_or_default();
+                    // A refusal has more than one word, and the end is not a step.
                     if step != ALL && !step.contains(' ') {
                         disk.check(step);
                     }
@@ -172,12 +173,12 @@ impl<'a> Disk<'a> {
         self.lost.remove(&path);
     }
 
-    /// What must hold when the store says that `step` is done.
+    /// Checks the files when the store acknowledges `step`.
     fn check(&mut self, step: &str) {
         let written = std::mem::take(&mut self.written);
         assert!(
             written,
-            "{step}: none of it is written below the store's directory"
+            "{step}: nothing was written below the store's directory"
         );
         for (path, dirty) in &self.files {
             assert!(!dirty, "{step}: {path:?} is not synced");

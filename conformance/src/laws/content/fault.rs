@@ -8,7 +8,7 @@ use cas_core::{ContentExt, ContentStore, Digest, Result};
 
 use super::Subject;
 use crate::material::{assert_absent, assert_has, bytes, digests, read};
-use crate::strace::{Fault, Hurt};
+use crate::strace::{Fault, Victim};
 
 /// Size of the pieces that are written.
 const PIECE: usize = 300_000;
@@ -28,20 +28,20 @@ fn blobs() -> [(&'static str, Bytes); 3] {
 
 /// No acknowledged blob may be lost, and no blob may have wrong bytes.
 pub(super) async fn a_kill_at_any_call_keeps_the_blobs(subject: Subject) {
-    hurt(&subject, Fault::Kill).await;
+    inject(&subject, Fault::Kill).await;
 }
 
 /// An error of the device is reported or retried; an acknowledged blob is not lost.
 pub(super) async fn a_failed_call_keeps_the_blobs(subject: Subject) {
-    hurt(&subject, Fault::Broken).await;
+    inject(&subject, Fault::Error).await;
 }
 
 /// The same for a full disk.
 pub(super) async fn a_full_disk_keeps_the_blobs(subject: Subject) {
-    hurt(&subject, Fault::Full).await;
+    inject(&subject, Fault::Full).await;
 }
 
-async fn hurt(subject: &Subject, fault: Fault) {
+async fn inject(subject: &Subject, fault: Fault) {
     if subject.is_victim() {
         return subject.perform(job(subject));
     }
@@ -96,28 +96,31 @@ async fn append(store: &dyn ContentStore) -> Result<()> {
     Ok(())
 }
 
-async fn check(hurt: Hurt<dyn ContentStore>) {
-    let left = hurt.said.iter().find_map(|said| said.strip_prefix(LEFT));
+async fn check(victim: Victim<dyn ContentStore>) {
+    let left = victim
+        .acknowledged
+        .iter()
+        .find_map(|said| said.strip_prefix(LEFT));
     assert!(
-        !hurt.at_sync || left.is_none_or(|left| left == "0"),
+        !victim.at_sync || left.is_none_or(|left| left == "0"),
         "an ingest whose sync failed still has {left:?} bytes"
     );
-    let store = hurt.subject.open().await;
+    let store = victim.subject.open().await;
     for (step, data) in blobs() {
         let digest = Digest::sha256(&data);
         // A removal may be undone until the next flush.
-        if step == "small" && hurt.has("again") {
+        if step == "small" && victim.has("again") {
             assert_absent(&*store, &digest).await;
-        } else if hurt.has(step) && !(step == "small" && hurt.has("large")) {
+        } else if victim.has(step) && !(step == "small" && victim.has("large")) {
             assert_has(&*store, &digest, &data).await;
         }
     }
     right(&*store).await;
     // The same job succeeds after the fault.
-    let again = job(&hurt.subject);
+    let again = job(&victim.subject);
     drop(store);
     again.await.expect("the interrupted job can be repeated");
-    let store = hurt.subject.open().await;
+    let store = victim.subject.open().await;
     for (_, data) in &blobs()[1..] {
         assert_has(&*store, &Digest::sha256(data), data).await;
     }

@@ -9,7 +9,7 @@ use super::Subject;
 use super::{DAY, collect_in, sorted, there};
 use crate::material::{bytes, read, scan};
 use crate::sample::{Sample, whole};
-use crate::strace::{Fault, Hurt};
+use crate::strace::{Fault, Victim};
 
 /// Size of the pieces that are written.
 const PIECE: usize = 300_000;
@@ -18,20 +18,20 @@ const LABEL: &str = "relabelled";
 /// No acknowledged step may be lost, no name may point to an incomplete image, and leftovers must
 /// be collected.
 pub(super) async fn a_kill_at_any_call_keeps_the_store(subject: Subject) {
-    hurt(&subject, Fault::Kill).await;
+    inject(&subject, Fault::Kill).await;
 }
 
 /// An error of the device is reported or retried; an acknowledged step is not lost.
 pub(super) async fn a_failed_call_keeps_the_store(subject: Subject) {
-    hurt(&subject, Fault::Broken).await;
+    inject(&subject, Fault::Error).await;
 }
 
 /// The same for a full disk.
 pub(super) async fn a_full_disk_keeps_the_store(subject: Subject) {
-    hurt(&subject, Fault::Full).await;
+    inject(&subject, Fault::Full).await;
 }
 
-async fn hurt(subject: &Subject, fault: Fault) {
+async fn inject(subject: &Subject, fault: Fault) {
     if subject.is_victim() {
         return subject.perform(job(subject));
     }
@@ -76,25 +76,32 @@ async fn store_large(store: &Store) -> Result<()> {
     published.await.map(|_| ())
 }
 
-async fn check(hurt: Hurt<Store>) {
-    let store = hurt.subject.open().await;
+async fn check(victim: Victim<Store>) {
+    let store = victim.subject.open().await;
     agrees(&store).await;
     let images = store.images.list(&[]).await.expect("names are listed");
     let named = |name: &str| images.iter().find(|image| image.name.as_str() == name);
-    assert!(named("one").is_some() || !hurt.has("one"), "a name is lost");
+    assert!(
+        named("one").is_some() || !victim.has("one"),
+        "a name is lost"
+    );
     let labelled = named("one").is_some_and(|image| image.labels.contains_key(LABEL));
-    assert!(labelled || !hurt.has(LABEL), "a label is lost");
-    let last = hurt.said.iter().rev().find(|said| !said.contains(' '));
+    assert!(labelled || !victim.has(LABEL), "a label is lost");
+    let last = victim
+        .acknowledged
+        .iter()
+        .rev()
+        .find(|said| !said.contains(' '));
     if last.is_some_and(|said| said == "two") {
         // The name may be in removal.
         let held = store.blobs().load(&Sample::of(2).root().digest).await;
         assert!(held.unwrap().is_some(), "a record is lost");
     }
     assert!(
-        named("two").is_none() || !hurt.has("untagged"),
+        named("two").is_none() || !victim.has("untagged"),
         "a name came back"
     );
-    if hurt.has("large") {
+    if victim.has("large") {
         let (descriptor, data) = large();
         let found = store.content.fetch(&descriptor).await;
         assert!(found.expect("the blob exists") == data, "other bytes");
@@ -103,9 +110,9 @@ async fn check(hurt: Hurt<Store>) {
     }
     drop(store);
     // The same job succeeds after the fault.
-    let again = job(&hurt.subject).await;
+    let again = job(&victim.subject).await;
     again.expect("the interrupted job can be repeated");
-    let store = hurt.subject.open().await;
+    let store = victim.subject.open().await;
     agrees(&store).await;
     nothing_dead(&store, sorted(Sample::of(1).digests())).await;
 }

@@ -11,7 +11,7 @@ use cas_core::{Descriptor, ErrorKind, MediaType};
 use super::Subject;
 use super::{DAY, collect_in, collect_now, sorted, there};
 use crate::material::{bytes, kind};
-use crate::sample::{JOB, Sample, tag};
+use crate::sample::{JOB_LEASE, Sample, tag};
 
 /// Two images share a layer, and one of their names is deleted.
 pub(super) async fn what_a_name_reaches_is_kept(subject: Subject) {
@@ -123,13 +123,15 @@ pub(super) async fn a_flat_lease_keeps_only_what_it_lists(subject: Subject) {
 /// A killed job keeps its blobs until its lease expires.
 pub(super) async fn an_expired_lease_keeps_nothing(subject: Subject) {
     let store = subject.open().await;
-    let guard = LeaseGuard::begin_for(&store, "killed", JOB).await.unwrap();
+    let guard = LeaseGuard::begin_for(&store, "killed", JOB_LEASE)
+        .await
+        .unwrap();
     Sample::of(1).store(&store, &guard).await.unwrap();
     // Dropping the guard would end the lease.
     std::mem::forget(guard);
-    assert!(collect_in(&store, JOB / 2).await.is_empty());
+    assert!(collect_in(&store, JOB_LEASE / 2).await.is_empty());
     assert_eq!(store.leases().list().await.unwrap().len(), 1);
-    collect_in(&store, JOB * 2).await;
+    collect_in(&store, JOB_LEASE * 2).await;
     assert!(there(&store).await.is_empty());
     assert_eq!(store.leases().list().await.unwrap(), []);
 }
@@ -137,7 +139,7 @@ pub(super) async fn an_expired_lease_keeps_nothing(subject: Subject) {
 pub(super) async fn only_the_owner_ends_a_lease(subject: Subject) {
     let store = subject.open().await;
     let (leases, now) = (store.leases(), SystemTime::now());
-    let lease = Lease::new("a pull", Some(now + JOB));
+    let lease = Lease::new("a pull", Some(now + JOB_LEASE));
     leases.create("pull", &lease).await.unwrap();
     assert_eq!(
         kind(leases.create("pull", &lease).await),
@@ -147,7 +149,7 @@ pub(super) async fn only_the_owner_ends_a_lease(subject: Subject) {
     assert_eq!(kind(refused), Some(ErrorKind::FailedPrecondition));
     assert!(
         leases
-            .delete("pull", "somebody", now + JOB * 2)
+            .delete("pull", "somebody", now + JOB_LEASE * 2)
             .await
             .unwrap()
     );
@@ -202,7 +204,9 @@ pub(super) async fn a_failed_import_is_collected(subject: Subject) {
     let store = subject.open().await;
     let kept = Sample::of(1);
     kept.import(&store, "kept").await.unwrap();
-    let guard = LeaseGuard::begin_for(&store, "failing", JOB).await.unwrap();
+    let guard = LeaseGuard::begin_for(&store, "failing", JOB_LEASE)
+        .await
+        .unwrap();
     Sample::of(2).store(&store, &guard).await.unwrap();
     assert!(collect_now(&store).await.is_empty());
     guard.finish().await.unwrap();
@@ -216,7 +220,7 @@ pub(super) async fn each_root_that_keeps_a_blob_is_explained(subject: Subject) {
     let sample = Sample::of(1);
     sample.import(&store, "one").await.unwrap();
     tag(&store, "one", "two").await.unwrap();
-    let until = SystemTime::now() + JOB;
+    let until = SystemTime::now() + JOB_LEASE;
     store
         .leases()
         .create("mine", &Lease::new("me", Some(until)))
@@ -264,7 +268,7 @@ pub(super) async fn each_root_that_keeps_a_blob_is_explained(subject: Subject) {
         found.paths[0].steps,
         [Resource::Content(root), layer.clone()]
     );
-    let found = told(SystemTime::now() + JOB * 2).await.unwrap();
+    let found = told(SystemTime::now() + JOB_LEASE * 2).await.unwrap();
     assert_eq!((found.paths.len(), found.until), (0, None));
     assert!(
         store.content.remove(&root).await.unwrap(),

@@ -7,11 +7,13 @@ use cas_core::{Descriptor, Digest, Image, Labels, MediaType, Store};
 use super::Subject;
 use super::{DAY, collect_in, collect_now, there};
 use crate::material::bytes;
-use crate::sample::{JOB, Sample};
+use crate::sample::{JOB_LEASE, Sample};
 
 /// Returns blobs that nothing keeps once the guard ends.
 async fn blobs(store: &Store, count: u64) -> Vec<Descriptor> {
-    let guard = LeaseGuard::begin_for(store, "law", JOB).await.unwrap();
+    let guard = LeaseGuard::begin_for(store, "law", JOB_LEASE)
+        .await
+        .unwrap();
     let mut made = Vec::new();
     for seed in 0..count {
         let data = bytes(seed + 1, 500);
@@ -97,7 +99,9 @@ pub(super) async fn a_back_reference_keeps_the_child(subject: Subject) {
 /// `gc.expire` on an image: the name is removed, with the blobs that only it kept.
 pub(super) async fn an_expired_image_is_removed(subject: Subject) {
     let store = subject.open().await;
-    let guard = LeaseGuard::begin_for(&store, "law", JOB).await.unwrap();
+    let guard = LeaseGuard::begin_for(&store, "law", JOB_LEASE)
+        .await
+        .unwrap();
     for number in [1, 2, 3] {
         Sample::of(number).store(&store, &guard).await.unwrap();
     }
@@ -129,7 +133,9 @@ pub(super) async fn a_condition_needs_its_snapshot(subject: Subject) {
     label(&store, &made[0], "ref.snapshot.native", "absent").await;
     collect_in(&store, DAY).await;
     assert_eq!(there(&store).await, digests(&[&made[0]]));
-    let guard = LeaseGuard::begin_for(&store, "law", JOB).await.unwrap();
+    let guard = LeaseGuard::begin_for(&store, "law", JOB_LEASE)
+        .await
+        .unwrap();
     assert!(guard.pin(BlobRef::existing(made[0].digest)).await.unwrap());
     assert!(!guard.pin(BlobRef::existing(made[1].digest)).await.unwrap());
 }

@@ -9,7 +9,7 @@ use cas_core::{Descriptor, Digest, ErrorKind, Image, MediaType, Store};
 use super::Subject;
 use super::{collect_in, collect_now, there};
 use crate::material::{bytes, kind};
-use crate::sample::{JOB, Sample, tag, whole};
+use crate::sample::{JOB_LEASE, Sample, tag, whole};
 
 /// Writes the tombstone of a collection that is killed afterwards.
 async fn condemn(store: &Store, digest: &Digest) -> Tombstone {
@@ -98,15 +98,19 @@ pub(super) async fn a_lease_that_expires_during_a_job_is_noticed(subject: Subjec
     let store = subject.open().await;
     let sample = Sample::of(1);
     let image = Image::new("one".parse().unwrap(), sample.root());
-    let guard = LeaseGuard::begin_for(&store, "slow", JOB).await.unwrap();
+    let guard = LeaseGuard::begin_for(&store, "slow", JOB_LEASE)
+        .await
+        .unwrap();
     sample.store(&store, &guard).await.unwrap();
-    collect_in(&store, JOB * 2).await;
+    collect_in(&store, JOB_LEASE * 2).await;
     assert!(there(&store).await.is_empty());
     let named = guard.name(vec![image.clone()], &["target"]).await;
     assert_eq!(kind(named), Some(ErrorKind::Conflict));
     assert_eq!(store.images.list(&[]).await.unwrap(), []);
 
-    let guard = LeaseGuard::begin_for(&store, "slow", JOB).await.unwrap();
+    let guard = LeaseGuard::begin_for(&store, "slow", JOB_LEASE)
+        .await
+        .unwrap();
     sample.store(&store, &guard).await.unwrap();
     assert!(
         store
@@ -126,7 +130,7 @@ pub(super) async fn a_lease_that_expires_during_a_job_is_noticed(subject: Subjec
 }
 
 fn sleep() -> std::time::SystemTime {
-    std::time::SystemTime::now() + JOB * 2
+    std::time::SystemTime::now() + JOB_LEASE * 2
 }
 
 /// A collection must skip a record that changed since its scan.
@@ -141,7 +145,9 @@ pub(super) async fn a_blob_pinned_since_the_scan_stays(subject: Subject) {
         .unwrap();
     let touched = sample.digests()[0];
     let options = GcOptions::default();
-    let guard = LeaseGuard::begin_for(&store, "law", JOB).await.unwrap();
+    let guard = LeaseGuard::begin_for(&store, "law", JOB_LEASE)
+        .await
+        .unwrap();
     let collection = collect(&store, &[], &options);
     let touch = guard.pin(BlobRef::existing(touched));
     let (collected, held) = tokio::join!(collection, touch);

@@ -9,7 +9,7 @@ use cas_core::{Capability, Records, Result};
 
 use super::Subject;
 use crate::material::{scan, write};
-use crate::strace::{Fault, Hurt};
+use crate::strace::{Fault, Victim};
 
 const T: Table = Table::Snapshots;
 
@@ -18,20 +18,20 @@ type Content = BTreeMap<String, Bytes>;
 
 /// No acknowledged batch may be lost, and batches must be in the order of their commits.
 pub(super) async fn a_kill_at_any_call_keeps_the_records(subject: Subject) {
-    hurt(&subject, Fault::Kill).await;
+    inject(&subject, Fault::Kill).await;
 }
 
 /// An error of the device is reported or retried; an acknowledged batch is not lost.
 pub(super) async fn a_failed_call_keeps_the_records(subject: Subject) {
-    hurt(&subject, Fault::Broken).await;
+    inject(&subject, Fault::Error).await;
 }
 
 /// The same for a full disk.
 pub(super) async fn a_full_disk_keeps_the_records(subject: Subject) {
-    hurt(&subject, Fault::Full).await;
+    inject(&subject, Fault::Full).await;
 }
 
-async fn hurt(subject: &Subject, fault: Fault) {
+async fn inject(subject: &Subject, fault: Fault) {
     if subject.is_victim() {
         return subject.perform(job(subject, 0));
     }
@@ -89,10 +89,13 @@ async fn content(records: &dyn Records) -> Content {
 
 /// The batch that was not acknowledged may be there or not, or partly there if batches are not
 /// atomic.
-async fn check(hurt: Hurt<dyn Records>) {
-    let mut numbers = hurt.said.iter().filter_map(|said| said.parse().ok());
+async fn check(victim: Victim<dyn Records>) {
+    let mut numbers = victim
+        .acknowledged
+        .iter()
+        .filter_map(|said| said.parse().ok());
     let done = numbers.next_back().map_or(0, |number: usize| number + 1);
-    let records = hurt.subject.open().await;
+    let records = victim.subject.open().await;
     let length = batches().get(done).map_or(0, |batch| batch.changes().len());
     let allowed = if records.capabilities().has(Capability::Atomic) {
         vec![0, length]
@@ -107,9 +110,9 @@ async fn check(hurt: Hurt<dyn Records>) {
         found.keys()
     );
     drop(records);
-    let again = job(&hurt.subject, done).await;
+    let again = job(&victim.subject, done).await;
     again.expect("the interrupted job can be repeated");
-    let records = hurt.subject.open().await;
+    let records = victim.subject.open().await;
     assert_eq!(content(&*records).await, after(batches().len(), 0));
 }
 

@@ -13,7 +13,7 @@ use cas_core::{Descriptor, ErrorKind, Image, Labels, MediaType, Snapshotter, Sto
 use super::Subject;
 use super::scene::{bare_layer, commit, keys, prepare, stat};
 use crate::material::kind;
-use crate::sample::JOB;
+use crate::sample::JOB_LEASE;
 
 async fn collect_in(content: &Store, store: &dyn Snapshotter, hours: u64) -> Removed {
     let options = GcOptions {
@@ -97,7 +97,9 @@ pub(super) async fn what_refers_to_a_snapshot_keeps_its_chain(subject: Subject) 
         .update("rooted", root, &["labels.containerd.io/gc.root"])
         .await
         .unwrap();
-    let guard = LeaseGuard::begin_for(&content, "law", JOB).await.unwrap();
+    let guard = LeaseGuard::begin_for(&content, "law", JOB_LEASE)
+        .await
+        .unwrap();
     let config = Descriptor::of(MediaType::OCI_CONFIG, b"{}");
     guard
         .put(&config, "{}".into(), Durability::Full)
