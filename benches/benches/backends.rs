@@ -1,6 +1,7 @@
-//! The quick rows of the table as curves of criterion, for every backend compiled in.
+//! The quick rows of the table, as criterion curves for every compiled backend.
 //!
-//! `cargo bench --bench backends -- [ROW[/COLUMN]]`, in `CAS_BENCH_ON` where that names a directory.
+//! `cargo bench --bench backends -- [ROW[/COLUMN]]`. The environment variable `CAS_BENCH_ON` sets
+//! the directory.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -21,9 +22,9 @@ use workload::{Blob, Column, Contender, ImageBlobs, data, rows};
 const ROWS: [&str; 9] = [
     "put", "stat", "absent", "read", "ranges", "list", "label", "tag", "resolve",
 ];
-/// Images of a hundred blobs each that are there.
+/// Number of images, of a hundred blobs each.
 const IMAGES: u32 = 100;
-/// The large blob, and how much of it is read at a time.
+/// Size of the large blob, and of a range that is read from it.
 const LARGE: u64 = 64 << 20;
 const RANGE: usize = 64 << 10;
 
@@ -48,13 +49,13 @@ fn backends(criterion: &mut Criterion) {
     }
 }
 
-/// A store with something in it.
+/// An open store with content.
 struct Opened {
     name: String,
     column: Box<dyn Column>,
     images: Vec<ImageBlobs>,
     small: Vec<Digest>,
-    /// Grows, so that nothing is stored twice.
+    /// Grows, so that no blob is stored twice.
     seed: Cell<u64>,
     _directory: TempDir,
 }
@@ -85,7 +86,7 @@ impl Opened {
         }
     }
 
-    /// Does what the row says, so many times.
+    /// Runs a row `times` times. Returns how long that took.
     fn run(&self, runtime: &Runtime, row: &str, times: usize) -> Duration {
         let column = &*self.column;
         let seed = self.seed.replace(self.seed.get() + 1);
@@ -141,14 +142,14 @@ impl Opened {
                 let names = names(&known);
                 timed(&mut || ran = runtime.block_on(column.resolve(&names)).map(drop))
             }
-            other => panic!("no such row here: {other}"),
+            other => panic!("this bench does not have the row {other}"),
         };
         ran.unwrap();
         taken
     }
 }
 
-/// As many items as are wanted, from the beginning again where they end.
+/// Returns `times` items, with repetitions if there are fewer.
 fn cycle<T: Clone>(items: Vec<T>, times: usize) -> Vec<T> {
     items.into_iter().cycle().take(times).collect()
 }

@@ -1,7 +1,7 @@
-//! How long one who publishes 4 KiB waits, alone and beside a collection of 100,000 blobs that
-//! removes everything; what the collection itself takes is in the table.
+//! How long a publish of 4 KiB takes, alone and during a collection of 100,000 blobs that removes
+//! all of them. The time of the collection itself is a row of the table.
 //!
-//! `cargo bench --bench collect`, in memory where there is `/dev/shm`.
+//! `cargo bench --bench collect`, in `/dev/shm` if it exists.
 #![allow(
     clippy::unwrap_used,
     missing_docs,
@@ -23,7 +23,7 @@ use workload::{ImageBlobs, data};
 const ROUNDS: u64 = 3;
 const IMAGES: u32 = 1000;
 const SIZE: usize = 4096;
-/// Publishes without a collection; beside one there are as many as it lasts.
+/// Number of publishes without a collection. With one, as many as fit into it.
 const ALONE: usize = 3_000;
 
 fn main() -> Result<()> {
@@ -39,14 +39,14 @@ fn main() -> Result<()> {
             count += 1;
             count <= ALONE
         })?;
-        let (mut beside, taken) = beside(&store, &mut number)?;
-        let (without, with) = (p99(&mut alone), p99(&mut beside));
+        let (mut during, taken) = during(&store, &mut number)?;
+        let (without, with) = (p99(&mut alone), p99(&mut during));
         let ratio = with.as_secs_f64() / without.as_secs_f64();
         let verdict = if ratio <= 3.0 { "met" } else { "MISSED" };
         println!(
-            "publish of 4 KiB, p99: alone {without:.0?}, beside a collection {with:.0?} \
+            "publish of 4 KiB, p99: alone {without:.0?}, during a collection {with:.0?} \
              ({} of them in {taken:.2?}): {ratio:.1} times, goal 3 {verdict}",
-            beside.len()
+            during.len()
         );
         drop(store);
         std::fs::remove_dir_all(&directory)?;
@@ -54,13 +54,13 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Opens the store in `directory`, as a program would.
+/// Opens the store in `directory`, as a program does.
 fn open(runtime: &Runtime, directory: &Path) -> Result<Store> {
     let location = Location::of_path("redb", directory);
     Ok(runtime.block_on(cas::registry().open(&location))?)
 }
 
-/// Stores images that nobody names.
+/// Stores images without names.
 async fn fill(store: &Store) -> Result<()> {
     let images = (0..IMAGES).map(|number| {
         let (store, image) = (store.clone(), data::image(number));
@@ -83,13 +83,14 @@ async fn fill_one(store: &Store, image: ImageBlobs) -> Result<()> {
     Ok(())
 }
 
-/// The waits of a writer while everything that was there is removed, and how long that took.
-fn beside(store: &Store, number: &mut u64) -> Result<(Vec<Duration>, Duration)> {
+/// Returns the times of publishes while a collection removes everything else, and the time of the
+/// collection.
+fn during(store: &Store, number: &mut u64) -> Result<(Vec<Duration>, Duration)> {
     let ended = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let collection = scope.spawn(|| {
             let options = GcOptions {
-                // Two days from now nothing is young any more.
+                // In two days, no blob is too young to be collected.
                 now: SystemTime::now() + Duration::from_secs(2 * 24 * 60 * 60),
                 ..GcOptions::default()
             };

@@ -1,5 +1,6 @@
-//! One more root of an image that is unpacked already: from the call to the mounted directory, and
-//! what the same takes on 128 layers. Without the start of a process, which `peers mount` has.
+//! The time of a mount of an image that is already unpacked: from the call to the mounted
+//! directory, for an image of 6 layers and one of 128. It does not include the start of a process,
+//! which `peers mount` does.
 //!
 //! `cargo bench --bench mount`, as root.
 #![allow(missing_docs, reason = "a bench has no API")]

@@ -1,5 +1,5 @@
-//! The crate cacache by its synchronous calls: content under its digest, and an index by key. It
-//! syncs nothing.
+//! The crate cacache, by its synchronous calls: content under its digest, and an index by key. It
+//! never syncs.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use workload::{Blob, Column, Contender, ImageBlobs, Promise, Role, data};
 
 use super::failed;
 
-/// The column of cacache.
+/// Returns the column of cacache.
 pub(super) fn contender() -> Contender {
     Contender::new(
         "cacache",
@@ -29,7 +29,7 @@ impl Cache {
         let found = cacache::write_sync(&self.0, key, &blob.data).map_err(failed)?;
         match found == integrity(&blob.digest)? {
             true => Ok(()),
-            false => Err(Error::corrupt("has another digest").subject(blob.digest)),
+            false => Err(Error::corrupt("the data has another digest").subject(blob.digest)),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Every column: our stores, the raw engines, and the crate cacache.
+//! The columns of the table: our stores, the databases called directly, and the crate cacache.
 
 mod cached;
 mod raw_redb;
@@ -15,7 +15,7 @@ use cas::{Error, Location, Records, Result, Snapshotter, Store};
 use snapshot_overlay::OverlaySnapshotter;
 use workload::{Contender, Open, Promise, floors, plain, stores};
 
-/// All columns, in the order of the table; the floors last.
+/// Returns all columns in the order of the table, the floors last.
 pub fn all() -> Vec<Contender> {
     let mut all = ours();
     all.push(raw_redb::contender());
@@ -28,12 +28,11 @@ pub fn all() -> Vec<Contender> {
     all
 }
 
-/// The store of objects in a directory, which stands for a bucket and takes as many calls of its
-/// service: its list and its collection of 100,000 blobs take many minutes. Shown where it is asked
-/// for.
+/// The object store in a directory, which makes as many calls as a bucket needs. A list or a
+/// collection of 100,000 blobs takes many minutes, so this column is shown only on request.
 pub const SLOW: &str = "dir";
 
-/// Schemes of stores in directories.
+/// The schemes of stores in directories.
 const BACKENDS: &[&str] = &[
     "fs",
     "redb",
@@ -42,7 +41,7 @@ const BACKENDS: &[&str] = &[
     SLOW,
 ];
 
-/// Our stores.
+/// Returns the columns of our stores.
 pub fn ours() -> Vec<Contender> {
     let mut all: Vec<Contender> = BACKENDS.iter().copied().map(backend).collect();
     let by_size: Open = Arc::new(|directory| Box::pin(by_size(directory)));
@@ -90,12 +89,12 @@ fn overlay(directory: &std::path::Path, records: Arc<dyn Records>) -> Result<Arc
     Ok(Arc::new(OverlaySnapshotter::open(directory, records)?))
 }
 
-/// The row about a blob in an engine that is called directly.
+/// Returns the record of a blob in a database that is called directly.
 fn record(size: u64) -> String {
     format!(r#"{{"size":{size},"media_type":"application/vnd.oci.image.layer.v1.tar"}}"#)
 }
 
-/// An error of an engine that is called directly.
+/// Converts an error of a database that is called directly.
 fn failed(error: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::internal(error.to_string()).source(error)
 }

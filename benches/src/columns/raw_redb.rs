@@ -1,5 +1,5 @@
-//! redb called directly: a row of bytes and a row about it in one transaction, large blobs in
-//! rows of the size that is best for it, synced in two phases as our store does.
+//! redb called directly: a row of bytes and a record in one transaction. Large blobs are cut into
+//! rows of the best size, and synced in two phases as our store does.
 
 use std::ops::Bound;
 use std::path::Path;
@@ -17,13 +17,13 @@ use super::{failed, record};
 const RECORDS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("records");
 const BYTES: TableDefinition<(&[u8], u64), &[u8]> = TableDefinition::new("bytes");
 const NAMES: TableDefinition<&str, &[u8]> = TableDefinition::new("names");
-/// Bytes of a row of a large blob.
+/// Size of a row of a large blob in bytes.
 const ROW: usize = (256 << 10) - 512;
 const CACHE: usize = 64 << 20;
-/// Blobs of one transaction where they are stored together.
+/// Number of blobs in one transaction.
 const TOGETHER: usize = 256;
 
-/// The column of redb called directly.
+/// Returns the column of redb called directly.
 pub(super) fn contender() -> Contender {
     Contender::new(
         "redb raw",
@@ -50,7 +50,7 @@ fn open(directory: &Path) -> Result<Raw> {
 
 struct Raw(Database);
 
-/// Pieces, by the key of their blob and their offset in it.
+/// Pieces of blobs, by the key of their blob and their offset.
 type Bytes = ReadOnlyTable<(&'static [u8], u64), &'static [u8]>;
 
 impl Raw {
@@ -122,8 +122,8 @@ impl Column for Raw {
     }
 
     async fn put_large(&self, seed: u64, size: u64) -> Result<()> {
-        // The digest is known when all is written, so the rows get it beforehand; a thread hashes
-        // meanwhile, as ours does.
+        // The digest is known after the last write, so the rows need another key before. A thread
+        // hashes in parallel, as in our store.
         let key = seed.to_le_bytes();
         std::thread::scope(|scope| {
             let hashed = scope.spawn(|| data::hash(seed, size));
@@ -140,7 +140,7 @@ impl Column for Raw {
                 drop(bytes);
                 let digest = hashed
                     .join()
-                    .map_err(|_| cas::Error::internal("hashing panicked"))?;
+                    .map_err(|_| cas::Error::internal("the hashing thread panicked"))?;
                 let mut records = tx.open_table(RECORDS).map_err(failed)?;
                 let record = record(seed);
                 records
@@ -238,7 +238,7 @@ impl Column for Raw {
         let mut read = 0;
         for offset in offsets {
             let mut data = Vec::with_capacity(length);
-            // The row that has the offset is the last that begins at or before it.
+            // The row with the offset is the last one that begins at or before it.
             let upto = (Bound::Unbounded, Bound::Included((&key[..], *offset)));
             let mut before = bytes.range(upto).map_err(failed)?;
             let first = before.next_back().transpose().map_err(failed)?;
@@ -257,7 +257,7 @@ impl Column for Raw {
     }
 }
 
-/// The seed that stands in the record of a large blob.
+/// Returns the seed in the record of a large blob.
 fn seed(record: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(record).ok()?;
     text.strip_prefix(r#"{"size":"#)?

@@ -1,5 +1,5 @@
-//! RocksDB called directly: bytes in blob files and a row about them in one synced write; the rows
-//! of large blobs past the log and flushed in the end, which is its fastest durable way.
+//! RocksDB called directly: bytes in blob files and a record in one synced write. The rows of large
+//! blobs skip the log and are flushed at the end, which is the fastest durable way.
 
 use std::path::Path;
 
@@ -14,14 +14,14 @@ use super::{failed, record};
 const RECORDS: &str = "records";
 const BYTES: &str = "bytes";
 const NAMES: &str = "names";
-/// Bytes of a row of a large blob.
+/// Size of a row of a large blob in bytes.
 const ROW: usize = 256 << 10;
-/// Memory in which rows of bytes are gathered.
+/// Size of the buffer for rows of bytes.
 const BUFFER: usize = 16 << 20;
-/// Blobs of one write where they are stored together.
+/// Number of blobs in one write.
 const TOGETHER: usize = 256;
 
-/// The column of RocksDB called directly.
+/// Returns the column of RocksDB called directly.
 pub(super) fn contender() -> Contender {
     Contender::new(
         "rocksdb raw",
@@ -116,8 +116,8 @@ impl Column for Raw {
     }
 
     async fn put_large(&self, seed: u64, size: u64) -> Result<()> {
-        // The digest is known when all is written, so the rows get the seed as their key; a thread
-        // hashes meanwhile, as ours does.
+        // The digest is known after the last write, so the seed is the key of the rows. A thread
+        // hashes in parallel, as in our store.
         let key = seed.to_le_bytes();
         std::thread::scope(|scope| {
             let hashed = scope.spawn(|| data::hash(seed, size));
@@ -132,7 +132,7 @@ impl Column for Raw {
             }
             self.0.flush_cf(bytes).map_err(failed)?;
             let digest = hashed.join();
-            let digest = digest.map_err(|_| Error::internal("hashing panicked"))?;
+            let digest = digest.map_err(|_| Error::internal("the hashing thread panicked"))?;
             let mut batch = WriteBatch::default();
             batch.put_cf(self.family(RECORDS)?, digest.as_bytes(), key);
             self.write(batch)

@@ -1,5 +1,5 @@
-//! SQLite called directly: write-ahead log, synced with each transaction, a row of bytes and a
-//! row about it in one.
+//! SQLite called directly, with a write-ahead log that is synced by each transaction: a row of
+//! bytes and a record in one transaction.
 
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard};
@@ -20,7 +20,7 @@ const SCHEMA: &str = "
 const TOGETHER: usize = 256;
 const RECORD: &str = r#"{"media_type":"application/vnd.oci.image.layer.v1.tar"}"#;
 
-/// The column of SQLite called directly; large blobs are not for it.
+/// Returns the column of SQLite called directly. It does not take large blobs.
 pub(super) fn contender() -> Contender {
     Contender::new(
         "SQLite raw",

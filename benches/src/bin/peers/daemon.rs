@@ -1,4 +1,4 @@
-//! Servers that peers need: containerd, and a registry.
+//! Servers that the peers need: containerd, and a registry.
 
 use std::fs;
 use std::net::TcpListener;
@@ -9,16 +9,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-/// How long one may take to begin.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a server may take to start.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A server that ends with this.
+/// A server that is stopped on drop.
 struct Server(Child);
 
 impl Drop for Server {
     fn drop(&mut self) {
         let pid = self.0.id().to_string();
-        // One that is asked to end unmounts what it has mounted.
+        // With this signal, containerd unmounts what it mounted.
         let asked = Command::new("kill").arg(pid).status();
         if asked.is_err() {
             let _ = self.0.kill();
@@ -40,20 +40,23 @@ impl Server {
         ))
     }
 
-    /// The largest resident set so far, in bytes.
+    /// Returns the largest resident set so far, in bytes.
     fn peak(&self) -> Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.0.id()))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let kilobytes = line.and_then(|line| line.split_whitespace().next());
-        Ok(kilobytes.context("no VmHWM")?.parse::<u64>()? * 1024)
+        Ok(kilobytes
+            .context("the status has no VmHWM")?
+            .parse::<u64>()?
+            * 1024)
     }
 }
 
 fn wait(what: &str, mut ready: impl FnMut() -> bool) -> Result<()> {
     let begun = Instant::now();
     while !ready() {
-        if begun.elapsed() > PATIENCE {
-            bail!("{what} did not begin within {PATIENCE:?}");
+        if begun.elapsed() > TIMEOUT {
+            bail!("{what} did not start within {TIMEOUT:?}");
         }
         thread::sleep(Duration::from_millis(20));
     }
@@ -95,7 +98,7 @@ impl Containerd {
         Ok(containerd)
     }
 
-    /// A call of its client.
+    /// Returns a call of its client.
     pub(super) fn ctr(&self) -> Command {
         let mut command = Command::new("ctr");
         command.arg("--address").arg(&self.socket);
@@ -107,7 +110,7 @@ impl Containerd {
     }
 }
 
-/// A registry on a port of its own.
+/// A registry on its own port.
 pub(super) struct Registry {
     _server: Server,
     pub(super) host: String,

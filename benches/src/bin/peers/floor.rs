@@ -1,6 +1,6 @@
-//! The floor of import and unpack: what the machine must do whoever asks for it, without checks,
-//! records or attributes, by one thread. It is the time for which all cores together were busy
-//! with that, by their number: no pipeline can be faster.
+//! The floor of import and unpack: what any tool must do, on one thread, without checks, records or
+//! attributes. Its time is the busy time of all cores together, divided by their number, because no
+//! pipeline can be faster.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, ErrorKind, Read, Write};
@@ -11,16 +11,16 @@ use anyhow::{Context as _, Result};
 use ring::digest::{Context, SHA256};
 use tar::EntryType;
 
-/// First argument of the process that does it.
+/// The first argument of the child process that does this work.
 pub(super) const CHILD: &str = "--floor";
 
-/// In that process: takes layers in and unpacks them below `target`; prints seconds.
+/// Reads layers and unpacks them below `target`, if this is the child process. Prints the seconds.
 pub(super) fn as_child() -> Result<bool> {
     let mut arguments = std::env::args_os().skip(1);
     if arguments.next().is_none_or(|first| first != CHILD) {
         return Ok(false);
     }
-    let target = PathBuf::from(arguments.next().context("no target")?);
+    let target = PathBuf::from(arguments.next().context("the target is missing")?);
     let before = busy()?;
     for (number, layer) in arguments.enumerate() {
         let place = target.join(number.to_string());
@@ -37,7 +37,7 @@ pub(super) fn as_child() -> Result<bool> {
     Ok(true)
 }
 
-/// Seconds for which cores were busy since the machine began.
+/// Returns the seconds for which cores were busy since the machine started.
 fn busy() -> Result<f64> {
     let stat = fs::read_to_string("/proc/stat")?;
     let fields = stat.lines().next().context("/proc/stat is empty")?;
@@ -48,7 +48,7 @@ fn busy() -> Result<f64> {
         .collect();
     // user, nice and system; then, behind the two idle ones, interrupts.
     let busy: u64 = [0, 1, 2, 5, 6].iter().filter_map(|at| ticks.get(*at)).sum();
-    // SAFETY: a plain question.
+    // SAFETY: sysconf has no preconditions.
     let hertz = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
     Ok(busy as f64 / hertz as f64)
 }
@@ -98,20 +98,20 @@ fn write<R: Read>(entry: &mut tar::Entry<'_, R>, path: &Path) -> Result<()> {
         EntryType::Regular => {
             let mut options = File::options();
             options.write(true).create_new(true).mode(0o644);
-            let mut file = anew(path, || options.open(path))?;
+            let mut file = replace(path, || options.open(path))?;
             io::copy(entry, &mut file)?;
         }
         EntryType::Symlink => {
             let target = entry.link_name()?.context("a link without target")?;
-            anew(path, || std::os::unix::fs::symlink(&target, path))?;
+            replace(path, || std::os::unix::fs::symlink(&target, path))?;
         }
         _ => {}
     }
     Ok(())
 }
 
-/// Makes something in the place of what an earlier member has put there.
-fn anew<T>(path: &Path, make: impl Fn() -> io::Result<T>) -> io::Result<T> {
+/// Creates something, after removing what an earlier member put there.
+fn replace<T>(path: &Path, make: impl Fn() -> io::Result<T>) -> io::Result<T> {
     match make() {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
             fs::remove_file(path)?;
@@ -121,7 +121,7 @@ fn anew<T>(path: &Path, make: impl Fn() -> io::Result<T>) -> io::Result<T> {
     }
 }
 
-/// Hashes and copies what is read.
+/// A reader that hashes and copies what is read.
 struct Tee<R, W> {
     input: R,
     copy: W,

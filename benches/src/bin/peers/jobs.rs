@@ -1,4 +1,4 @@
-//! What is measured: each job by `cas`, by its peers, and at the floor where there is one.
+//! The jobs that are measured, by `cas`, by its peers, and by the floor.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,10 +11,10 @@ use super::floor;
 use oci_cas_benches::images::Image;
 use oci_cas_benches::process::{Sample, finish, measure};
 
-/// Does the job in a directory, which it may make.
+/// A function that does a job in a directory, which it may create.
 type Run<'a> = Box<dyn Fn(&Path) -> Result<Sample> + 'a>;
 
-/// One of those that do a job, in a fresh directory.
+/// A tool that does a job, in a new directory for each run.
 pub(super) struct Contender<'a> {
     pub(super) name: String,
     pub(super) run: Run<'a>,
@@ -28,13 +28,13 @@ impl<'a> Contender<'a> {
         }
     }
 
-    /// One that is a command.
+    /// Returns a contender that is a command.
     fn command(name: impl Into<String>, command: impl Fn(&Path) -> Command + 'a) -> Self {
         Contender::new(name, move |fresh| measure(&command(fresh)))
     }
 }
 
-/// An image in the forms that the jobs want.
+/// An image in the forms that the jobs need.
 pub(super) struct Subject {
     pub(super) image: Image,
     pub(super) archive: PathBuf,
@@ -47,7 +47,7 @@ impl Subject {
     }
 }
 
-/// The jobs of our tool.
+/// The jobs, with our tool.
 pub(super) struct Jobs {
     pub(super) cas: PathBuf,
 }
@@ -65,12 +65,12 @@ impl Jobs {
         command
     }
 
-    /// Makes a root that has an image, and its snapshots.
+    /// Creates a root with an image and its snapshots.
     pub(super) fn present(&self, root: &Path, archive: &Path) -> Result<()> {
         finish(self.import(root, archive).arg("--unpack"))
     }
 
-    /// Archive to store.
+    /// Imports an archive.
     pub(super) fn imports<'a>(&'a self, subject: &'a Subject) -> Vec<Contender<'a>> {
         let skopeo = |fresh: &Path| {
             let (archive, tag) = (subject.archive.display(), &subject.image.tag);
@@ -87,7 +87,7 @@ impl Jobs {
         ]
     }
 
-    /// Archive to snapshots that can be mounted.
+    /// Imports an archive, and unpacks it into snapshots.
     pub(super) fn unpacked_imports<'a>(&'a self, subject: &'a Subject) -> Vec<Contender<'a>> {
         let ctr = |fresh: &Path| {
             let containerd = Containerd::start(fresh)?;
@@ -116,12 +116,15 @@ impl Jobs {
                 .stderr(Stdio::inherit());
             let out = command.output()?;
             let seconds = String::from_utf8(out.stdout)?;
-            let seconds = seconds.trim().parse().context("the floor is mute")?;
+            let seconds = seconds
+                .trim()
+                .parse()
+                .context("the floor printed nothing")?;
             Ok(Sample { seconds, peak: 0 })
         })
     }
 
-    /// Present image to a plain tree.
+    /// Unpacks a stored image into a plain tree.
     pub(super) fn trees<'a>(
         &'a self,
         present: &'a Path,
@@ -143,7 +146,7 @@ impl Jobs {
         ]
     }
 
-    /// Present snapshots to one more root that is mounted.
+    /// Mounts one more root from existing snapshots.
     pub(super) fn mounts<'a>(&'a self, present: &'a Path) -> Vec<Contender<'a>> {
         let mount = |writable: bool| {
             move |fresh: &Path| {
@@ -164,7 +167,7 @@ impl Jobs {
         ]
     }
 
-    /// Registry to snapshots that can be mounted.
+    /// Pulls an image, and unpacks it into snapshots.
     pub(super) fn pulls<'a>(&'a self, registry: &'a Registry) -> Vec<Contender<'a>> {
         let reference = format!("{}/bench:1", registry.host);
         let ctr_reference = reference.clone();
@@ -186,7 +189,7 @@ impl Jobs {
     }
 }
 
-/// Puts an image into a registry.
+/// Pushes an image to a registry.
 pub(super) fn push(image: &Image, registry: &Registry) -> Result<()> {
     let target = format!("docker://{}/bench:1", registry.host);
     let mut command = Command::new("skopeo");
@@ -200,7 +203,7 @@ pub(super) fn push(image: &Image, registry: &Registry) -> Result<()> {
     finish(&mut command)
 }
 
-/// A client's time with the memory that its server took.
+/// Returns a client's time together with the peak memory of its server.
 fn with_server(sample: Sample, containerd: &Containerd) -> Result<Sample> {
     Ok(Sample {
         peak: sample.peak.max(containerd.peak()?),

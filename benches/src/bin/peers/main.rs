@@ -1,9 +1,10 @@
-//! The table of `cas` beside its peers, run interleaved on a file system of its own.
+//! The table of `cas` and its peers, whose runs are interleaved on a new file system.
 //!
 //! `peers [--rounds N] [--on DIR] [--image LAYOUT:TAG] [ROW...]`. Without `--on` it makes a
-//! journaled ext4 on a loop device (root), since a file system without a journal would lie. Every
-//! run gets a fresh directory; the order is rotated from round to round; memory is touched first.
-//! It prints medians, ranges, by what part of each the first of a job is, and the peak memory.
+//! journaled ext4 on a loop device, which needs root, because a file system without a journal would
+//! give false results. Every run has a new directory, and the order of the tools changes from round
+//! to round. Memory is touched before the first run. The table has medians, ranges, the ratio of
+//! `cas` to each tool, and peak memory.
 
 mod daemon;
 mod floor;
@@ -24,9 +25,9 @@ use oci_cas_benches::scratch::{self, Scratch};
 const USAGE: &str = "usage: peers [--rounds N] [--on DIR] [--image LAYOUT:TAG] \
                      [import|unpacked|zstd|fat|tree|mount|tall|pull]...";
 
-/// Size of the file system that is made; the file is sparse.
+/// Size of the file system; its file is sparse.
 const SIZE: u64 = 8 << 30;
-/// The layers of the tall image.
+/// Number of layers of the tall image.
 const TALL: usize = 128;
 
 struct Options {
@@ -70,7 +71,7 @@ fn options() -> Result<Options> {
         let mut value = || {
             arguments
                 .next()
-                .with_context(|| format!("{argument} wants a value"))
+                .with_context(|| format!("{argument} needs a value"))
         };
         match argument.as_str() {
             "--rounds" => options.rounds = value()?.parse()?,
@@ -166,7 +167,7 @@ impl Table<'_> {
                 let fresh = self.directory.join(format!("run-{round}-{turn}"));
                 samples[one].push((contenders[one].run)(&fresh)?);
                 std::fs::remove_dir_all(&fresh)?;
-                // What one leaves to be written is not the next one's.
+                // Writes back the page cache, so that the next run does not pay for this one.
                 finish(Command::new("sync").arg("-f").arg(self.directory))?;
             }
         }

@@ -1,4 +1,4 @@
-//! Memory that was touched before.
+//! Touches memory before the first run.
 
 use std::fs::File;
 use std::io::Write;
@@ -6,10 +6,10 @@ use std::path::Path;
 
 use anyhow::Result;
 
-/// Bytes written and removed first, so that no run pays the first touch of memory.
+/// Bytes that are written and removed first, so that no run pays for the first use of memory.
 const WARM: usize = 3 << 30;
 
-/// Writes and removes a large file, so that the page cache is no fresh memory.
+/// Writes and removes a large file, so that the page cache reuses memory.
 pub(super) fn touch_memory(directory: &Path) -> Result<()> {
     let path = directory.join("warm");
     let mut file = File::create(&path)?;

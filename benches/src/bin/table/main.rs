@@ -1,7 +1,7 @@
-//! The one table: every column on a file system of its own.
+//! Prints the benchmark table, with every column on the same new file system.
 //!
-//! Without `--on` it makes a journaled ext4 on a loop device (root). `--write` puts the table between
-//! the markers of a page, else it is printed.
+//! Without `--on` it makes a journaled ext4 on a loop device, which needs root. `--write` puts the
+//! table between the markers in a page; otherwise it is printed.
 
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime};
@@ -13,11 +13,11 @@ use workload::{Plan, Scale, SelfCommand, Table, rows, run, run_task};
 
 const USAGE: &str = "usage: table [--on DIR] [--rows ROW,ROW] [--columns NAME,NAME] \
                      [--quick|--full] [--write PAGE] [--plots DIR]";
-/// First argument of a process that was started again for one task.
+/// The first argument of the child process of a task.
 const CHILD: &str = "--task";
-/// Room for all columns at once; the file is sparse.
+/// Space for all columns at once; the file is sparse.
 const SIZE: u64 = 32 << 30;
-/// Between these stands the table in its page.
+/// The markers before and after the table in its page.
 const MARKS: [&str; 2] = ["<!-- table -->", "<!-- /table -->"];
 
 #[derive(Default)]
@@ -48,7 +48,7 @@ fn main() -> Result<()> {
     if let Some(unknown) = options.columns.iter().find(|name| !known(name)) {
         let names: Vec<_> = contenders.iter().map(|known| &*known.name).collect();
         bail!(
-            "{unknown}: no such column; columns are: {}",
+            "{unknown}: unknown column; the columns are: {}",
             names.join(", ")
         );
     }
@@ -57,10 +57,10 @@ fn main() -> Result<()> {
         named => named.contains(name),
     };
     contenders.retain(|contender| wanted(&contender.name));
-    // On a disk, for what a sync costs is what the rows are about.
+    // On a disk, because the rows measure the cost of syncs.
     let program = std::env::current_exe()?;
-    let beneath = program.parent().context("the program is nowhere")?;
-    let scratch = Scratch::new(options.on.as_deref(), beneath, SIZE)?;
+    let parent = program.parent().context("the program has no directory")?;
+    let scratch = Scratch::new(options.on.as_deref(), parent, SIZE)?;
     let begun = Instant::now();
     let plan = Plan {
         scale: options.scale,
@@ -87,7 +87,7 @@ fn options(arguments: Vec<String>) -> Result<Options> {
         let mut value = || {
             arguments
                 .next()
-                .with_context(|| format!("{argument} wants a value"))
+                .with_context(|| format!("{argument} needs a value"))
         };
         let names = |text: String| text.split(',').map(str::to_owned).collect();
         match argument.as_str() {
@@ -102,13 +102,13 @@ fn options(arguments: Vec<String>) -> Result<Options> {
                 println!("{USAGE}");
                 std::process::exit(0);
             }
-            _ => bail!("{argument:?} is unknown\n{USAGE}"),
+            _ => bail!("unknown argument {argument:?}\n{USAGE}"),
         }
     }
     Ok(options)
 }
 
-/// Writes the table into its page, or prints it; and the plots.
+/// Writes the table into its page or prints it, and writes the plots.
 fn publish(table: &Table, page: Option<&Path>, plots: Option<&Path>) -> Result<()> {
     let text = table.markdown();
     match page {
@@ -128,14 +128,14 @@ fn publish(table: &Table, page: Option<&Path>, plots: Option<&Path>) -> Result<(
     Ok(())
 }
 
-/// The page with another text between the markers.
+/// Returns the page with another text between the markers.
 fn between(page: &str, text: &str) -> Result<String> {
     let [from, to] = MARKS;
     let (head, rest) = page
         .split_once(from)
-        .with_context(|| format!("no {from} in the page"))?;
+        .with_context(|| format!("the page has no {from}"))?;
     let (_, tail) = rest
         .split_once(to)
-        .with_context(|| format!("no {to} in the page"))?;
+        .with_context(|| format!("the page has no {to}"))?;
     Ok(format!("{head}{from}\n{text}{to}{tail}"))
 }
