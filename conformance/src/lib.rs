@@ -36,6 +36,10 @@
 // A law reports a failure by a panic.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+// First, so that `laws` sees its macro.
+#[macro_use]
+mod suite;
+
 pub mod broken;
 mod crash;
 pub mod gap;

@@ -118,7 +118,7 @@ pub async fn tag(store: &Store, from: &str, to: &str) -> Result<()> {
 ///
 /// # Errors
 /// `NotFound` or `Corrupt`, with the blob.
-pub async fn whole(store: &Store, root: &Descriptor) -> Result<()> {
+pub async fn verify(store: &Store, root: &Descriptor) -> Result<()> {
     let document = dispatch::document(&*store.content, root).await?;
     if let Document::Manifest(manifest) = document {
         for child in std::iter::once(&manifest.config).chain(&manifest.layers) {

@@ -21,8 +21,11 @@ const CRATES: &[&str] = &[
     "cas-kv",
     "cas-layer",
     "cas-records-sqlite",
+    "conformance",
     "snapshot-native",
     "snapshot-overlay",
+    "testkit",
+    "workload",
 ];
 
 #[test]

@@ -8,7 +8,7 @@ use cas_core::Store;
 use cas_core::gc::GcOptions;
 use cas_core::image::RecordImages;
 use cas_core::testing::strict::StrictStore;
-use conformance::sample::{Sample, whole};
+use conformance::sample::{Sample, verify};
 
 /// A store and what was promised about it.
 pub(crate) struct World {
@@ -69,7 +69,7 @@ impl World {
             }
         }
         for image in images {
-            if let Err(error) = whole(&self.store, &image.target).await {
+            if let Err(error) = verify(&self.store, &image.target).await {
                 return Some(format!("{} is incomplete: {error}", image.name));
             }
         }

@@ -8,7 +8,7 @@ use cas::layer::export::{self, Target};
 use cas::layer::import::{self, Source};
 use cas::progress::{Progress, Silent};
 use cas::{Cas, Options, Result};
-use conformance::sample::{Sample, whole};
+use conformance::sample::{Sample, verify};
 
 /// Opens a root that keeps its images in `store`.
 async fn open(root: &Path, store: &str) -> Result<Cas> {
@@ -39,7 +39,7 @@ async fn an_image_passes_through_the_store_alone_and_composed() -> Result<()> {
     let images = cas
         .import(source, &import::Options::default(), &quiet)
         .await?;
-    whole(cas.store(), &images[0].target).await?;
+    verify(cas.store(), &images[0].target).await?;
     assert_eq!(
         cas.collect(false).await?.blobs.len(),
         0,

@@ -8,7 +8,7 @@ use cas_core::{ErrorKind, Result, Store};
 
 use super::Subject;
 use super::collect_now;
-use crate::sample::{Sample, tag, whole};
+use crate::sample::{Sample, tag, verify};
 
 /// Number of tasks that work on images.
 const WORKERS: u64 = 4;
@@ -29,10 +29,10 @@ async fn work(store: Arc<Store>, worker: u64, over: Arc<AtomicBool>) -> usize {
         let (first, second) = (format!("w{worker}:a"), format!("w{worker}:b"));
         let outcome = async {
             sample.import(&store, &first).await?;
-            whole(&store, &sample.root()).await?;
+            verify(&store, &sample.root()).await?;
             tag(&store, &first, &second).await?;
             store.images.delete(&first.parse()?, None).await?;
-            whole(&store, &sample.root()).await?;
+            verify(&store, &sample.root()).await?;
             match turn % 3 {
                 0 => store.images.delete(&second.parse()?, None).await,
                 _ => Ok(()),
@@ -63,7 +63,7 @@ async fn collect_until(store: Arc<Store>, over: Arc<AtomicBool>, count: Arc<Atom
 async fn all_whole(store: &Store) -> Result<usize> {
     let images = store.images.list(&[]).await?;
     for image in &images {
-        let checked = whole(store, &image.target).await;
+        let checked = verify(store, &image.target).await;
         checked.map_err(|error| error.within(&image.name))?;
     }
     Ok(images.len())

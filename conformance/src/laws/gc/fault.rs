@@ -8,7 +8,7 @@ use cas_core::{Descriptor, Digest, Image, MediaType, Result, Store};
 use super::Subject;
 use super::{DAY, collect_in, sorted, there};
 use crate::material::{bytes, read, scan};
-use crate::sample::{Sample, whole};
+use crate::sample::{Sample, verify};
 use crate::strace::{Fault, Victim};
 
 /// Size of the pieces that are written.
@@ -125,7 +125,7 @@ pub(super) async fn agrees(store: &Store) {
         assert_eq!(Digest::sha256(&found), digest, "other bytes under a digest");
     }
     for image in store.images.list(&[]).await.expect("names are listed") {
-        let checked = whole(store, &image.target).await;
+        let checked = verify(store, &image.target).await;
         checked.unwrap_or_else(|error| panic!("{} is not whole: {error}", image.name));
     }
 }

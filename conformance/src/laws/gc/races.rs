@@ -9,7 +9,7 @@ use cas_core::{Descriptor, Digest, ErrorKind, Image, MediaType, Store};
 use super::Subject;
 use super::{collect_in, collect_now, there};
 use crate::material::{bytes, kind};
-use crate::sample::{JOB_LEASE, Sample, tag, whole};
+use crate::sample::{JOB_LEASE, Sample, tag, verify};
 
 /// Writes the tombstone of a collection that is killed afterwards.
 async fn condemn(store: &Store, digest: &Digest) -> Tombstone {
@@ -42,7 +42,7 @@ pub(super) async fn a_tombstoned_blob_can_be_pinned_again(subject: Subject) {
         assert!(!late.await.unwrap(), "a late collector removed {digest}");
     }
     assert!(collect_now(&store).await.is_empty());
-    whole(&store, &sample.root()).await.unwrap();
+    verify(&store, &sample.root()).await.unwrap();
 }
 
 /// Stores a tombstoned blob again, with and without its bytes. Its record must then be live.
@@ -121,7 +121,7 @@ pub(super) async fn a_lease_that_expires_during_a_job_is_noticed(subject: Subjec
     );
     guard.name(vec![image], &["target"]).await.unwrap();
     collect_now(&store).await;
-    whole(&store, &sample.root()).await.unwrap();
+    verify(&store, &sample.root()).await.unwrap();
     assert_eq!(
         store.leases().list().await.unwrap(),
         [],

@@ -1,0 +1,78 @@
+//! The macro that lists the laws of a group and exports the macro that tests a store by them.
+
+/// Lists the laws of a group. The macro makes a function that returns the list, `NAMES`, and an
+/// exported macro that turns each law into a `#[test]`.
+///
+/// `THEME() [law: "why" ["source"], ...]` names functions of the module THEME, with what goes wrong
+/// for a user without the law, and where the rule comes from. `THEME(needs Capability)` is for
+/// stores that promise it, `THEME(racy)` for laws whose outcome depends on timing, and `THEME(needs
+/// Capability, racy)` for both.
+macro_rules! laws {
+    (
+        $d:tt $(#[$doc:meta])* $macro:ident!, $tests:ident!, $group:ident: $store:ty;
+        $($theme:ident $when:tt [$($law:ident: $why:literal [$source:literal]),* $(,)?])*
+    ) => {
+        /// The names of the laws, to check gaps.
+        pub const NAMES: &[&str] = &[$($(stringify!($law),)*)*];
+
+        const LAWS: &[$crate::Law<$store>] = &[$($($crate::Law {
+            group: stringify!($group),
+            name: stringify!($law),
+            why: $why,
+            source: $source,
+            needs: laws!(@needs $when),
+            racy: laws!(@racy $when),
+            run: |subject| Box::pin($theme::$law(subject)),
+        },)*)*];
+
+        /// Returns all laws of the group, in the order of the list.
+        pub fn all() -> &'static [$crate::Law<$store>] {
+            LAWS
+        }
+
+        $(#[$doc])*
+        #[macro_export]
+        macro_rules! $macro {
+            ($d name:ident, $d open:expr $d(,)?) => {
+                $d crate::$macro!($d name, $d open, &[]);
+            };
+            ($d name:ident, $d open:expr, $d gaps:expr $d(,)?) => {
+                mod $d name {
+                    #[allow(unused_imports)]
+                    use super::*;
+
+                    // The caller's names are visible here, so ours must differ from them.
+                    const __GAPS: $d crate::Gaps = $d gaps;
+                    const _: () = $d crate::gap::check(__GAPS);
+
+                    fn __open(dir: ::std::path::PathBuf) -> $d crate::Opening<$store> {
+                        $d crate::opening(dir, $d open)
+                    }
+
+                    $d crate::$tests!();
+                }
+            };
+        }
+
+        #[doc(hidden)]
+        #[macro_export]
+        macro_rules! $tests {
+            () => {$($(
+                #[test]
+                fn $law() {
+                    $d crate::test(
+                        $d crate::laws::$group::all(),
+                        stringify!($law),
+                        __open,
+                        __GAPS,
+                        concat!(module_path!(), "::", stringify!($law)),
+                    );
+                }
+            )*)*};
+        }
+    };
+    (@needs (needs $need:ident $($rest:tt)*)) => { Some($crate::cas_core::Capability::$need) };
+    (@needs $other:tt) => { None };
+    (@racy ($(needs $need:ident,)? racy)) => { true };
+    (@racy $other:tt) => { false };
+}
