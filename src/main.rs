@@ -22,13 +22,13 @@ fn main() -> ExitCode {
     }
 }
 
-/// Deep trees and many layers want more descriptors than the usual 1,024.
+/// Deep trees and many layers need more descriptors than the usual 1,024.
 fn raise_descriptor_limit() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,
         ..limit
     };
-    // Refused, the work may still fit into what there is.
+    // If the kernel refuses, the work may still fit into the current limit.
     let _ = setrlimit(Resource::Nofile, raised);
 }

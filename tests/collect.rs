@@ -72,7 +72,7 @@ fn what_is_removed_is_freed_and_what_is_held_is_explained() {
     let would = json(&root, &["gc", "--dry-run"]);
     assert_eq!(would.len(), 8, "{would:?}");
     let why = ok(cas(&root).args(["why", &layer]));
-    assert!(why.starts_with("nothing holds content/sha256:"), "{why}");
+    assert!(why.starts_with("nothing needs content/sha256:"), "{why}");
     assert_eq!(json(&root, &["gc"]).len(), 8);
     assert!(json(&root, &["blob", "ls"]).is_empty());
     assert!(json(&root, &["snapshot", "ls"]).is_empty());
@@ -108,7 +108,7 @@ fn a_lease_of_a_person_keeps_an_image_without_a_name() {
     assert!(json(&root, &["gc"]).is_empty());
     let why = ok(cas(&root).args(["why", &target]));
     assert!(
-        why.contains("lease audit") && why.contains("held until"),
+        why.contains("lease audit") && why.contains("kept until"),
         "{why}"
     );
     ok(cas(&root).args(["lease", "rm", "audit"]));

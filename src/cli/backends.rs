@@ -1,27 +1,33 @@
-//! `cas backends`: what is compiled in, and how it can be composed.
+//! `cas backends`: the stores, compositions and snapshotters compiled in.
 
 use cas::Result;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::Session;
+use super::Context;
 
-/// List the backends compiled in, with what they promise and the laws they do not keep
+/// List the stores, compositions and snapshotters compiled in
 #[derive(Args)]
-#[command(after_help = "Example:\n  cas backends --json")]
+#[command(after_help = "Example:
+  cas backends --json
+
+CAPABILITIES are the promises that the conformance tests hold a store to. GAPS are the tests that
+it does not pass, and why.")]
 pub(crate) struct Backends {}
 
 impl Backends {
-    pub(crate) fn run(self, session: &Session) -> Result<()> {
+    pub(crate) fn run(self, context: &Context) -> Result<()> {
         let registry = cas::registry();
         let stores = registry.openers().map(|opener| {
-            let promises: Vec<&str> = opener.capabilities().iter().map(|one| one.name()).collect();
+            let capabilities = opener.capabilities();
+            let capabilities: Vec<&str> = capabilities.iter().map(|one| one.name()).collect();
             let gaps: Vec<Value> = opener
                 .gaps()
                 .iter()
                 .map(|(law, reason)| json!({"law": law, "reason": reason}))
                 .collect();
-            json!({"kind": "store", "name": opener.scheme(), "capabilities": promises, "gaps": gaps})
+            json!({"kind": "store", "name": opener.scheme(), "capabilities": capabilities,
+                "gaps": gaps})
         });
         let compositions = registry.composers().map(|composer| {
             json!({"kind": "composition", "name": composer.scheme(), "capabilities": [],
@@ -31,7 +37,7 @@ impl Backends {
             json!({"kind": "snapshotter", "name": opener.scheme(), "capabilities": [], "gaps": []})
         });
         let all: Vec<Value> = stores.chain(compositions).chain(snapshotters).collect();
-        session
+        context
             .out
             .list(&["KIND", "NAME", "CAPABILITIES", "GAPS"], &all, |one| {
                 let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -39,15 +45,17 @@ impl Backends {
                     let list = values.as_array().map(Vec::as_slice).unwrap_or_default();
                     list.iter().map(word).collect::<Vec<_>>().join(", ")
                 };
-                let promises = match words(&one["members"], &text) {
-                    none if none.is_empty() => words(&one["capabilities"], &text),
-                    members => format!("as its members: {members}"),
+                let members = words(&one["members"], &text);
+                let capabilities = if members.is_empty() {
+                    words(&one["capabilities"], &text)
+                } else {
+                    format!("those of its members ({members})")
                 };
                 let gap = |gap: &Value| format!("{} ({})", text(&gap["law"]), text(&gap["reason"]));
                 vec![
                     text(&one["kind"]),
                     text(&one["name"]),
-                    promises,
+                    capabilities,
                     words(&one["gaps"], &gap),
                 ]
             })

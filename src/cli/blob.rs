@@ -1,4 +1,4 @@
-//! `cas blob`: content by digest.
+//! `cas blob`: blobs by digest.
 
 use std::fs::File;
 use std::io::{Read, stdin};
@@ -7,42 +7,42 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cas::content::{Durability, Expected, Stat, Writer};
-use cas::{Algorithm, Context, Descriptor, Digest, Error, Hasher, MediaType, Result, Store};
+use cas::{Algorithm, Context as _, Descriptor, Digest, Error, Hasher, MediaType, Result, Store};
 use clap::Subcommand;
 use serde_json::json;
 
-use super::Session;
+use super::Context;
 use super::output::size;
 
-/// Look at content, and add some
+/// Inspect and add blobs
 #[derive(Subcommand)]
 pub(crate) enum Blob {
     /// List blobs
     #[command(after_help = "Example:\n  cas blob ls")]
     Ls,
-    /// Show what is known of a blob
+    /// Show the size, media type, labels and children of a blob
     #[command(after_help = "Example:\n  cas blob info sha256:e3b0c4")]
     Info {
-        /// Its digest, or the beginning of it
+        /// Digest of the blob, or its first digits
         digest: String,
     },
-    /// Write a blob to standard output, checked on the way
+    /// Write a blob to standard output and verify its digest
     #[command(after_help = "Example:\n  cas blob cat e3b0c4 > layer.tar.gz")]
     Cat {
-        /// Its digest, or the beginning of it
+        /// Digest of the blob, or its first digits
         digest: String,
     },
-    /// Store a file under its digest
+    /// Store a file as a blob and print its digest
     #[command(
         after_help = "Example:\n  cas blob add disk.qcow2 --media-type application/x-qemu-disk"
     )]
     Add {
-        /// The file, or - for standard input
+        /// File to store, or - for standard input
         file: PathBuf,
-        /// Refuse other content than this
+        /// Fail unless the content has this digest
         #[arg(long)]
         digest: Option<Digest>,
-        /// Its media type
+        /// Media type to record
         #[arg(long, default_value = "application/octet-stream")]
         media_type: String,
     },
@@ -52,26 +52,26 @@ const PAGE: usize = 1000;
 const PIECE: usize = 1 << 20;
 
 impl Blob {
-    pub(crate) async fn run(self, session: &mut Session) -> Result<()> {
-        let cas = session.cas().await?;
+    pub(crate) async fn run(self, context: &mut Context) -> Result<()> {
+        let cas = context.cas().await?;
         let store = cas.store();
         match self {
-            Blob::Ls => list(session, store).await,
-            Blob::Info { digest } => info(session, store, &digest).await,
-            Blob::Cat { digest } => cat(session, store, &digest).await,
+            Blob::Ls => list(context, store).await,
+            Blob::Info { digest } => info(context, store, &digest).await,
+            Blob::Cat { digest } => cat(context, store, &digest).await,
             Blob::Add {
                 file,
                 digest,
                 media_type,
             } => {
                 let added = add(store, &file, digest, media_type.into()).await?;
-                session.out.item(&added, || added.digest.to_string())
+                context.out.item(&added, || added.digest.to_string())
             }
         }
     }
 }
 
-async fn list(session: &Session, store: &Store) -> Result<()> {
+async fn list(context: &Context, store: &Store) -> Result<()> {
     let mut all = Vec::new();
     loop {
         let after = all.last().map(|stat: &Stat| stat.digest);
@@ -88,7 +88,7 @@ async fn list(session: &Session, store: &Store) -> Result<()> {
         let media_type = record.and_then(|(record, _)| record.media_type);
         rows.push(json!({"digest": stat.digest, "size": stat.size, "mediaType": media_type}));
     }
-    session.out.list(&["DIGEST", "SIZE", "TYPE"], &rows, |row| {
+    context.out.list(&["DIGEST", "SIZE", "TYPE"], &rows, |row| {
         let digest = row["digest"].as_str().unwrap_or_default();
         let short = digest
             .parse::<Digest>()
@@ -103,7 +103,7 @@ async fn list(session: &Session, store: &Store) -> Result<()> {
     })
 }
 
-async fn info(session: &Session, store: &Store, digest: &str) -> Result<()> {
+async fn info(context: &Context, store: &Store, digest: &str) -> Result<()> {
     let Stat { digest, size, .. } = find(store, digest).await?;
     let mut shown = json!({"digest": digest, "size": size});
     if let Some((record, _)) = store.blobs().load(&digest).await? {
@@ -114,12 +114,12 @@ async fn info(session: &Session, store: &Store, digest: &str) -> Result<()> {
         shown["createdAt"] = json!(time(record.created_at));
         shown["updatedAt"] = json!(time(record.updated_at));
     }
-    session.out.document(&shown)
+    context.out.document(&shown)
 }
 
-async fn cat(session: &Session, store: &Store, digest: &str) -> Result<()> {
+async fn cat(context: &Context, store: &Store, digest: &str) -> Result<()> {
     let Stat { digest, .. } = find(store, digest).await?;
-    let gone = || Error::not_found("the blob went away meanwhile").subject(digest);
+    let gone = || Error::not_found("the blob was removed meanwhile").subject(digest);
     let reader = store.content.open(&digest).await?.ok_or_else(gone)?;
     let mut hasher = Hasher::new(digest.algorithm());
     let mut at = 0;
@@ -130,12 +130,13 @@ async fn cat(session: &Session, store: &Store, digest: &str) -> Result<()> {
         }
         at += piece.len() as u64;
         hasher.update(&piece);
-        session.out.bytes(&piece)?;
+        context.out.bytes(&piece)?;
     }
     let found = hasher.finish();
     if found != digest {
         return Err(Error::corrupt(format!(
-            "the stored bytes are damaged, they hash to {found}; what was written is not the blob"
+            "the stored blob is damaged: its bytes have the digest {found}; discard the output, \
+             then pull or import the image again"
         ))
         .operation("read blob")
         .subject(digest));
@@ -170,7 +171,7 @@ async fn add(
         }
     };
     if added.is_err() {
-        // Nobody will resume it: what was read is forgotten, the first error is told.
+        // The key is this process's, so nothing will resume the ingest. Report the first error.
         let _ = store.content.discard(&key).await;
     }
     added
@@ -191,7 +192,7 @@ async fn publish(
     published.await.map(|_| descriptor.clone())
 }
 
-/// What has a length is a file that the store may share; a pipe has none.
+/// Copies a file, which the store may share instead of copying, or a pipe, which has no length.
 async fn copy_file(mut file: File, writer: &mut Writer) -> Result<()> {
     let metadata = file.metadata()?;
     if !metadata.is_file() {
@@ -218,7 +219,7 @@ async fn copy(source: &mut dyn Read, writer: &mut Writer) -> Result<()> {
     }
 }
 
-/// The blob whose digest begins as given; without an algorithm any is meant.
+/// Finds the blob whose digest begins with `text`. Without an algorithm, all are searched.
 pub(crate) async fn find(store: &Store, text: &str) -> Result<Stat> {
     let (algorithms, hex) = match text.split_once(':') {
         Some((name, hex)) => {
@@ -248,10 +249,12 @@ pub(crate) async fn find(store: &Store, text: &str) -> Result<Stat> {
     }
     match found[..] {
         [only] => Ok(only),
-        [] => Err(Error::not_found("no such blob; `cas blob ls` lists them")
-            .operation("find blob")
-            .subject(format!("{text:.150}"))),
-        _ => Err(Error::invalid("several blobs begin so; give more digits")
+        [] => Err(
+            Error::not_found("no such blob; list them with `cas blob ls`")
+                .operation("find blob")
+                .subject(format!("{text:.150}")),
+        ),
+        _ => Err(Error::invalid("ambiguous digest prefix; give more digits")
             .operation("find blob")
             .subject(text)),
     }

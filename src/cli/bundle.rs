@@ -6,19 +6,19 @@ use cas::{Platform, Result, bundle};
 use clap::Args;
 use serde_json::json;
 
-use super::Session;
+use super::Context;
 
-/// Make an OCI runtime bundle of an image: config.json and rootfs
+/// Create an OCI runtime bundle from an image: config.json and rootfs
 #[derive(Args)]
 #[command(after_help = "Example:
   cas bundle app:1 /tmp/app && runc run --bundle /tmp/app app
 
-rootfs is a plain tree, which needs nothing of the root any more. With --mount it is a snapshot:
-there at once, kept from `cas gc`, and ended by `cas umount DIR/rootfs`.")]
+By default, rootfs is a plain copy, independent of the store. With --mount it is a mounted
+writable snapshot, which is there at once; end it with `cas umount DIR/rootfs`.")]
 pub(crate) struct Bundle {
     /// Name of the image
     image: String,
-    /// The directory; absent or empty
+    /// Directory to create; it may exist if it is empty
     directory: PathBuf,
     #[command(flatten)]
     process: Process,
@@ -27,16 +27,16 @@ pub(crate) struct Bundle {
     mount: bool,
 }
 
-/// What is started, beside what the image says.
+/// Options that replace parts of the image's own configuration.
 #[derive(Args)]
 pub(crate) struct Process {
-    /// The platform [default: this machine's, where the image leaves a choice]
+    /// Platform, as in linux/arm64 [default: this machine's, if the image has several]
     #[arg(long)]
     platform: Option<Platform>,
-    /// A program instead of the image's entrypoint and command
+    /// Program to run instead of the image's entrypoint and command
     #[arg(long, value_name = "PROGRAM")]
     entrypoint: Option<String>,
-    /// Arguments instead of the image's command, after its entrypoint
+    /// Arguments that replace the image's command; they follow its entrypoint
     #[arg(last = true, value_name = "CMD")]
     command: Vec<String>,
 }
@@ -54,14 +54,14 @@ impl Process {
 }
 
 impl Bundle {
-    pub(crate) async fn run(self, session: &mut Session) -> Result<()> {
-        let cas = session.cas().await?;
+    pub(crate) async fn run(self, context: &mut Context) -> Result<()> {
+        let cas = context.cas().await?;
         let options = self.process.options(false, self.mount);
-        cas.bundle(&self.image, &self.directory, &options, &session.progress)
+        cas.bundle(&self.image, &self.directory, &options, &context.progress)
             .await?;
         let directory = self.directory.display().to_string();
         let made = json!({"image": self.image, "bundle": directory, "mounted": self.mount});
-        session
+        context
             .out
             .item(&made, || format!("{} -> {directory}", self.image))
     }

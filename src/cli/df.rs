@@ -1,22 +1,22 @@
-//! `cas df`: what takes the space.
+//! `cas df`: disk usage by kind.
 
 use cas::{Cas, Result};
 use clap::Args;
 use serde::Serialize;
 
-use super::Session;
+use super::Context;
 use super::output::size;
 use super::snapshot::all;
 
-/// Tell what takes the space of a root
+/// Show the disk usage of blobs, unfinished ingests and snapshots
 #[derive(Args)]
 #[command(after_help = "Example:\n  cas df")]
 pub(crate) struct Df {}
 
-/// How many are asked for at a time.
+/// Blobs per page of a list.
 const PAGE: usize = 1000;
 
-/// Things of one kind, and the bytes they take by themselves.
+/// Number and total size of the things of one kind.
 #[derive(Serialize)]
 struct Share {
     kind: &'static str,
@@ -40,15 +40,15 @@ impl Share {
 }
 
 impl Df {
-    pub(crate) async fn run(self, session: &mut Session) -> Result<()> {
-        let cas = session.cas().await?;
+    pub(crate) async fn run(self, context: &mut Context) -> Result<()> {
+        let cas = context.cas().await?;
         let shares = [
             blobs(&cas).await?,
             ingests(&cas).await?,
             snapshots(&cas).await?,
         ];
         let columns = ["KIND", "COUNT", "SIZE"];
-        session.out.list(&columns, &shares, |share| {
+        context.out.list(&columns, &shares, |share| {
             vec![
                 share.kind.into(),
                 share.count.to_string(),

@@ -1,11 +1,11 @@
-//! Exit codes that mean something, and errors for people.
+//! Error messages and exit codes.
 
 use std::error::Error as _;
 use std::process::ExitCode;
 
 use cas::{Error, ErrorKind};
 
-/// Prints the error and gives the exit code of its kind.
+/// Prints the error. Returns the exit code of its kind.
 pub(crate) fn report(error: &Error, verbose: bool) -> ExitCode {
     eprintln!("cas: {error}");
     let mut cause = error.source().filter(|_| verbose);
@@ -24,7 +24,7 @@ fn code(error: &Error) -> u8 {
         ErrorKind::Busy | ErrorKind::Conflict | ErrorKind::AlreadyExists => 5,
         ErrorKind::Full | ErrorKind::OutOfRange => 6,
         ErrorKind::Unavailable => 7,
-        // Refused by a remote, and not by this system.
+        // Refused by a registry, not by this system.
         #[cfg(feature = "registry")]
         ErrorKind::Denied if error.answered_by() == Some(cas::distribution::REGISTRY) => 7,
         _ => 1,

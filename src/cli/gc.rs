@@ -1,4 +1,4 @@
-//! `cas gc` and `cas why`: what goes, and what holds the rest.
+//! `cas gc` and `cas why`: garbage collection, and why a thing is kept.
 
 use std::time::SystemTime;
 
@@ -8,41 +8,43 @@ use cas::{Result, Store};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::Session;
+use super::Context;
 use super::output::{Output, size};
 
-/// Remove what no name, lease or label holds
+/// Remove blobs and snapshots that no image, lease or label needs
 #[derive(Args)]
-#[command(after_help = "Example:\n  cas gc --dry-run")]
+#[command(after_help = "Example:\n  cas gc --dry-run
+
+Safe at any time, even while other commands run.")]
 pub(crate) struct Gc {
-    /// Remove nothing, and tell what would go
+    /// List what would be removed, but remove nothing
     #[arg(long)]
     dry_run: bool,
 }
 
 impl Gc {
-    pub(crate) async fn run(self, session: &mut Session) -> Result<()> {
-        let cas = session.cas().await?;
+    pub(crate) async fn run(self, context: &mut Context) -> Result<()> {
+        let cas = context.cas().await?;
         if !self.dry_run {
-            super::run::place::sweep(&cas, &session.root, &*session.progress).await?;
+            super::run::run_dir::sweep(&cas, &context.root, &*context.progress).await?;
         }
-        let collected = cas.collect(self.dry_run).await?;
-        let out = &session.out;
+        let removed = cas.collect(self.dry_run).await?;
+        let out = &context.out;
         if out.is_json() || self.dry_run {
-            list(out, &collected)?;
+            list(out, &removed)?;
         }
         let done = if self.dry_run { "would free" } else { "freed" };
-        out.say(format!("{done} {}", sum(&collected)))
+        out.say(format!("{done} {}", summary(&removed)))
     }
 }
 
-fn list(out: &Output, collected: &Removed) -> Result<()> {
-    let blobs = collected.blobs.iter();
+fn list(out: &Output, removed: &Removed) -> Result<()> {
+    let blobs = removed.blobs.iter();
     let blobs = blobs.map(|(digest, bytes)| (Resource::Content(*digest), Some(*bytes)));
-    let ingests = collected.ingests.iter();
+    let ingests = removed.ingests.iter();
     let ingests = ingests.map(|(key, bytes)| (Resource::Ingest(key.clone()), Some(*bytes)));
-    let snapshots = collected.snapshots.iter().map(|one| (one.clone(), None));
-    let images = collected.images.iter();
+    let snapshots = removed.snapshots.iter().map(|one| (one.clone(), None));
+    let images = removed.images.iter();
     let images = images.map(|name| (Resource::Image(name.clone()), None));
     let rows: Vec<Value> = images
         .chain(snapshots)
@@ -59,19 +61,19 @@ fn list(out: &Output, collected: &Removed) -> Result<()> {
     })
 }
 
-/// What was collected, in a few words.
-pub(crate) fn sum(collected: &Removed) -> String {
+/// Returns how many things of each kind were removed, and their total size.
+pub(crate) fn summary(removed: &Removed) -> String {
     let mut parts = vec![
-        count(collected.blobs.len(), "blob"),
-        count(collected.snapshots.len(), "snapshot"),
+        count(removed.blobs.len(), "blob"),
+        count(removed.snapshots.len(), "snapshot"),
     ];
-    if !collected.ingests.is_empty() {
-        parts.push(count(collected.ingests.len(), "ingest"));
+    if !removed.ingests.is_empty() {
+        parts.push(count(removed.ingests.len(), "ingest"));
     }
-    if !collected.images.is_empty() {
-        parts.push(count(collected.images.len(), "expired name"));
+    if !removed.images.is_empty() {
+        parts.push(count(removed.images.len(), "expired name"));
     }
-    format!("{}: {}", parts.join(", "), size(collected.bytes()))
+    format!("{}: {}", parts.join(", "), size(removed.bytes()))
 }
 
 fn count(number: usize, what: &str) -> String {
@@ -81,38 +83,38 @@ fn count(number: usize, what: &str) -> String {
     }
 }
 
-/// Tell what holds a blob: every way to it from a name, a lease or a label
+/// Show why a blob or snapshot is kept, or when gc will remove it
 #[derive(Args)]
 #[command(after_help = "Example:\n  cas why sha256:2c26b46b68ff\n  \
     cas why snapshots/native/sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae")]
 pub(crate) struct Why {
-    /// A digest, or the beginning of one; or content/…, images/…, ingests/…, snapshots/…
-    what: String,
+    /// Digest of a blob or its first digits, or content/DIGEST, images/NAME, ingests/KEY or
+    /// snapshots/SNAPSHOTTER/KEY
+    resource: String,
 }
 
 impl Why {
-    pub(crate) async fn run(self, session: &mut Session) -> Result<()> {
-        let cas = session.cas().await?;
-        let resource = resource(cas.store(), &self.what).await?;
+    pub(crate) async fn run(self, context: &mut Context) -> Result<()> {
+        let cas = context.cas().await?;
+        let resource = resource(cas.store(), &self.resource).await?;
         let why = cas.why(&resource).await?;
         let until = why.until.map(when);
         let paths: Vec<Value> = why.paths.iter().map(describe).collect();
         let shown = json!({"resource": resource, "held": !paths.is_empty(), "until": until,
             "paths": paths});
-        session
+        context
             .out
             .item(&shown, || text(&resource, &why.paths, why.until))
     }
 }
 
-/// The thing that is meant.
+/// Parses a resource, or finds the blob whose digest begins with `text`.
 async fn resource(store: &Store, text: &str) -> Result<Resource> {
-    match text.contains('/') {
-        true => text.parse(),
-        false => Ok(Resource::Content(
-            super::blob::find(store, text).await?.digest,
-        )),
+    if text.contains('/') {
+        return text.parse();
     }
+    let blob = super::blob::find(store, text).await?;
+    Ok(Resource::Content(blob.digest))
 }
 
 fn describe(path: &RootPath) -> Value {
@@ -128,15 +130,12 @@ fn describe(path: &RootPath) -> Value {
 }
 
 fn text(resource: &Resource, paths: &[RootPath], until: Option<SystemTime>) -> String {
+    if paths.is_empty() {
+        let what = shorten(&resource.to_string());
+        return format!("nothing needs {what}: the next `cas gc` removes it");
+    }
     let mut lines: Vec<String> = paths.iter().map(line).collect();
-    lines.push(match (paths.is_empty(), until) {
-        (true, _) => {
-            let what = shorten(&resource.to_string());
-            format!("nothing holds {what}: the next `cas gc` takes it")
-        }
-        (false, Some(until)) => format!("held until {} at the most", when(until)),
-        (false, None) => return lines.join("\n"),
-    });
+    lines.extend(until.map(|until| format!("kept until {} at the latest", when(until))));
     lines.join("\n")
 }
 
@@ -151,7 +150,7 @@ fn line(path: &RootPath) -> String {
     format!("{reason}: {}", steps.collect::<Vec<_>>().join(" -> "))
 }
 
-/// A resource with its digest, if it ends with one, in the short form.
+/// Returns the resource with its digest, if it ends with one, in the short form.
 pub(crate) fn shorten(resource: &str) -> String {
     let cut = |(kind, digest): (&str, &str)| {
         let digest = digest.parse::<cas::Digest>().ok()?;

@@ -6,21 +6,21 @@ use cas::{Image, Platform, Result, dispatch};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::Session;
+use super::Context;
 use super::output::{ago, size};
 
 /// List images
 #[derive(Args)]
 #[command(after_help = "Example:\n  cas images --json | jq -r .name")]
 pub(crate) struct Images {
-    /// Show only images that match one of these, as in name~=debian
+    /// Show only images that match a filter, as in name~=debian; repeat it to match any of several
     #[arg(long = "filter", value_name = "FILTER")]
     filters: Vec<String>,
 }
 
 impl Images {
-    pub(crate) async fn run(self, session: &mut Session) -> Result<()> {
-        let cas = session.cas().await?;
+    pub(crate) async fn run(self, context: &mut Context) -> Result<()> {
+        let cas = context.cas().await?;
         let filters: Vec<&str> = self.filters.iter().map(String::as_str).collect();
         let mut rows = Vec::new();
         for image in cas.store().images.list(&filters).await? {
@@ -29,13 +29,13 @@ impl Images {
                 .ok();
             rows.push((image, size));
         }
-        if session.out.is_json() {
+        if context.out.is_json() {
             return rows.iter().try_for_each(|(image, size)| {
-                session.out.item(&describe(image, *size), String::new)
+                context.out.item(&describe(image, *size), String::new)
             });
         }
         let columns = ["NAME", "TARGET", "SIZE", "CREATED"];
-        session.out.list(&columns, &rows, |(image, bytes)| {
+        context.out.list(&columns, &rows, |(image, bytes)| {
             vec![
                 image.name.to_string(),
                 image.target.digest.short(),
@@ -58,20 +58,20 @@ fn describe(image: &Image, size: Option<u64>) -> Value {
     })
 }
 
-/// Show an image: its record, platforms, manifest and configuration
+/// Show an image's labels, platforms, manifest and configuration
 #[derive(Args)]
 #[command(after_help = "Example:\n  cas inspect app:1 --platform linux/arm64")]
 pub(crate) struct Inspect {
     /// Name of the image
     image: String,
-    /// The platform whose manifest is shown [default: this machine's]
+    /// Show the manifest for this platform, as in linux/arm64 [default: this machine's]
     #[arg(long)]
     platform: Option<Platform>,
 }
 
 impl Inspect {
-    pub(crate) async fn run(self, session: &mut Session) -> Result<()> {
-        let cas = session.cas().await?;
+    pub(crate) async fn run(self, context: &mut Context) -> Result<()> {
+        let cas = context.cas().await?;
         let image = cas.image(&self.image).await?;
         let platform = self.platform.as_ref();
         let matcher = Only::new(platform.unwrap_or(&Platform::host()));
@@ -89,30 +89,30 @@ impl Inspect {
         shown["descriptor"] = json!(descriptor);
         shown["manifest"] = json!(manifest);
         shown["config"] = config;
-        session.out.document(&shown)
+        context.out.document(&shown)
     }
 }
 
-/// Give an image a second name
+/// Give an image another name
 #[derive(Args)]
 #[command(after_help = "Example:\n  cas tag app:1 app:latest")]
 pub(crate) struct Tag {
-    /// The name it has
+    /// Existing name of the image
     from: String,
-    /// The name it gets; one that exists is re-pointed
+    /// New name; if it exists, it is moved to this image
     to: String,
 }
 
 impl Tag {
-    pub(crate) async fn run(self, session: &mut Session) -> Result<()> {
-        let image = session.cas().await?.tag(&self.from, &self.to).await?;
-        session.out.item(&describe(&image, None), || {
+    pub(crate) async fn run(self, context: &mut Context) -> Result<()> {
+        let image = context.cas().await?.tag(&self.from, &self.to).await?;
+        context.out.item(&describe(&image, None), || {
             format!("{} -> {}", image.name, image.target.digest.short())
         })
     }
 }
 
-/// Remove names; content stays until `cas gc`
+/// Remove names of images; their content stays until `cas gc`
 #[derive(Args)]
 #[command(after_help = "Example:\n  cas rmi app:1 app:latest")]
 pub(crate) struct Rmi {
@@ -122,19 +122,19 @@ pub(crate) struct Rmi {
 }
 
 impl Rmi {
-    pub(crate) async fn run(self, session: &mut Session) -> Result<()> {
-        let cas = session.cas().await?;
+    pub(crate) async fn run(self, context: &mut Context) -> Result<()> {
+        let cas = context.cas().await?;
         for name in &self.images {
             cas.remove(name).await?;
-            session
+            context
                 .out
                 .item(&json!({"removed": name}), || format!("removed {name}"))?;
         }
         let free = cas.collect(true).await?;
         let shown = json!({"wouldFree": {"blobs": free.blobs.len(), "bytes": free.bytes(),
             "snapshots": free.snapshots.len()}});
-        session.out.item(&shown, || {
-            format!("`cas gc` would free {}", super::gc::sum(&free))
+        context.out.item(&shown, || {
+            format!("`cas gc` would free {}", super::gc::summary(&free))
         })
     }
 }

@@ -1,4 +1,4 @@
-//! `cas import`: an archive or a layout goes into the store.
+//! `cas import`: stores the images of an archive or a layout.
 
 use std::path::PathBuf;
 
@@ -8,34 +8,34 @@ use cas::{Platform, Result};
 use clap::Args;
 use serde_json::json;
 
-use super::Session;
+use super::Context;
 
-/// Import a docker archive, an OCI archive or an OCI layout
+/// Import images from a Docker archive, an OCI archive or an OCI layout
 #[derive(Args)]
 #[command(
     after_help = "Example:\n  skopeo copy docker://debian oci-archive:d.tar\n  \
     cas import d.tar --name debian:12 --unpack"
 )]
 pub(crate) struct Import {
-    /// A file, plain or compressed, a directory, or - for standard input
+    /// Archive (plain, gzip or zstd), layout directory, or - for standard input
     source: PathBuf,
-    /// Name of the image; where the source holds several tags, NAME:tag each
+    /// Name for the image; if the source holds several tags, they become REF:TAG each
     #[arg(long, value_name = "REF")]
     name: Option<String>,
-    /// Import the content of this platform only
+    /// Import only this platform, as in linux/arm64
     #[arg(long, conflicts_with = "all_platforms")]
     platform: Option<Platform>,
-    /// Import the content of all platforms; the default, said aloud
+    /// Import all platforms (default)
     #[arg(long)]
     all_platforms: bool,
-    /// Unpack the image into snapshots as well
+    /// Unpack the images into snapshots, too
     #[arg(long)]
     unpack: bool,
 }
 
 impl Import {
-    pub(crate) async fn run(self, session: &mut Session) -> Result<()> {
-        let cas = session.cas().await?;
+    pub(crate) async fn run(self, context: &mut Context) -> Result<()> {
+        let cas = context.cas().await?;
         let source = match self.source.to_str() {
             Some("-") => Source::Stream(Box::new(std::io::stdin())),
             _ => Source::Path(self.source),
@@ -47,18 +47,17 @@ impl Import {
         let options = ImportOptions::default()
             .with_name(name)
             .with_platform(self.platform.clone());
-        let progress = &session.progress;
-        let images = match self.unpack {
-            true => cas.import_unpacked(source, &options, progress).await?,
-            false => {
-                let images = cas.import(source, &options, progress).await?;
-                images.into_iter().map(|image| (image, None)).collect()
-            }
+        let progress = &context.progress;
+        let images = if self.unpack {
+            cas.import_unpacked(source, &options, progress).await?
+        } else {
+            let images = cas.import(source, &options, progress).await?;
+            images.into_iter().map(|image| (image, None)).collect()
         };
         for (image, snapshot) in images {
             let name = image.name.as_str();
             let made = json!({"name": name, "target": image.target, "snapshot": snapshot});
-            session.out.item(&made, || match snapshot {
+            context.out.item(&made, || match snapshot {
                 Some(snapshot) => format!("{name} snapshot {}", snapshot.short()),
                 None => name.to_owned(),
             })?;

@@ -1,35 +1,38 @@
-//! `cas init`: choose the engines of a root once.
+//! `cas init`: makes a root with a chosen store and snapshotter.
 
 use cas::{Cas, Engines, Result};
 use clap::Args;
 use serde_json::json;
 
-use super::Session;
+use super::Context;
 
-/// Choose the engines of a root once
+/// Create a root with the store and snapshotter given by --store and --snapshotter
 #[derive(Args)]
 #[command(after_help = "Example:
-  cas --root /srv/cas --store fs init
-  cas --root /srv/cas --store 'by-size://?small=fs&large=fs&threshold=64KiB' init")]
+  cas --root /srv/cas --store redb --snapshotter native init
+  cas --root /srv/cas --store 'by-size://?small=redb&large=fs&threshold=64KiB' init
+
+Optional: every command creates a missing root, with the store fs and the best snapshotter that
+works here. `cas backends` lists what can be chosen. The choice is final for this root.")]
 pub(crate) struct Init {}
 
 impl Init {
-    pub(crate) fn run(self, session: &Session) -> Result<()> {
+    pub(crate) fn run(self, context: &Context) -> Result<()> {
         let mut engines = Engines::default();
-        if let Some(store) = &session.options.store {
+        if let Some(store) = &context.options.store {
             engines.store.clone_from(store);
         }
-        if let Some(snapshotter) = &session.options.snapshotter {
+        if let Some(snapshotter) = &context.options.snapshotter {
             engines.snapshotter.clone_from(snapshotter);
         }
-        let (engines, fallen_back) = Cas::init(&session.root, engines)?;
+        let (engines, fallen_back) = Cas::init(&context.root, engines)?;
         if let Some(why) = fallen_back {
-            session.progress.warn(&why.to_string());
+            context.progress.warn(&why.to_string());
         }
-        let root = session.root.display().to_string();
+        let root = context.root.display().to_string();
         let made =
             json!({"root": root, "store": engines.store, "snapshotter": engines.snapshotter});
-        session.out.item(&made, || {
+        context.out.item(&made, || {
             format!(
                 "{root}: store {}, snapshotter {}",
                 engines.store, engines.snapshotter

@@ -1,4 +1,4 @@
-//! `cas lease`: what is kept without a name.
+//! `cas lease`: leases, which keep things from garbage collection.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,35 +7,35 @@ use cas::{Error, Result, labels, unique};
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::Session;
+use super::Context;
 use super::gc::when;
 
-/// Who makes leases here; those of jobs belong to the jobs.
+/// Owner of leases made by this command. Leases of running jobs belong to the jobs.
 const OWNER: &str = "the tool";
 
-/// Keep things without a name
+/// Keep blobs and snapshots from gc without naming them
 #[derive(Subcommand)]
 pub(crate) enum Leases {
     /// List leases and what they keep
     #[command(after_help = "Example:\n  cas lease ls --json")]
     Ls,
-    /// Make a lease; prints its id
+    /// Create a lease and print its id
     #[command(after_help = "Example:\n  cas lease create --id audit --expire 2h")]
     Create {
-        /// Its id [default: one that nobody has]
+        /// Id of the lease [default: a new, unique one]
         #[arg(long)]
         id: Option<String>,
-        /// When it ends by itself, from now, as in 90s or 2h [default: never]
-        #[arg(long, value_parser = humantime::parse_duration)]
+        /// End the lease after this time, as in 90s or 2h [default: never]
+        #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
         expire: Option<Duration>,
-        /// Keep the things alone, not what they refer to
+        /// Keep only the resources themselves, not what they refer to
         #[arg(long)]
         flat: bool,
-        /// A label, KEY=VALUE
-        #[arg(long, value_parser = label)]
+        /// Label of the lease; may be repeated
+        #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
         label: Vec<(String, String)>,
     },
-    /// Add things to a lease
+    /// Add resources to a lease
     #[command(after_help = "Example:\n  cas lease add audit images/app:1")]
     Add {
         /// Id of the lease
@@ -44,24 +44,24 @@ pub(crate) enum Leases {
         #[arg(required = true)]
         resources: Vec<Resource>,
     },
-    /// End leases; one of a job that may still run is refused
+    /// End leases; the lease of a job that may still run needs --force
     #[command(after_help = "Example:\n  cas lease rm audit")]
     Rm {
         /// Ids of leases
         #[arg(required = true)]
         ids: Vec<String>,
-        /// End it whoever owns it: a job that still runs may fail, and loses nothing it has named
+        /// End leases of running jobs, too: the job may fail, but loses no image that it has named
         #[arg(long)]
         force: bool,
     },
 }
 
 impl Leases {
-    pub(crate) async fn run(self, session: &mut Session) -> Result<()> {
-        let cas = session.cas().await?;
+    pub(crate) async fn run(self, context: &mut Context) -> Result<()> {
+        let cas = context.cas().await?;
         let leases = cas.store().leases();
         match self {
-            Leases::Ls => list(session, leases.list().await?),
+            Leases::Ls => list(context, leases.list().await?),
             Leases::Create {
                 id,
                 expire,
@@ -77,12 +77,12 @@ impl Leases {
                         .insert(labels::GC_FLAT.to_owned(), String::new());
                 }
                 leases.create(&id, &lease).await?;
-                session.out.item(&shown(&id, &lease), || id.clone())
+                context.out.item(&shown(&id, &lease), || id.clone())
             }
             Leases::Add { id, resources } => {
                 for resource in resources {
                     let lease = cas.keep(&id, resource.clone()).await?;
-                    session
+                    context
                         .out
                         .item(&shown(&id, &lease), || format!("{id} keeps {resource}"))?;
                 }
@@ -95,11 +95,10 @@ impl Leases {
                         None => OWNER.to_owned(),
                     };
                     if !leases.delete(&id, &owner, SystemTime::now()).await? {
-                        return Err(Error::not_found("no such lease; `cas lease ls` lists them")
-                            .operation("end lease")
-                            .subject(id));
+                        let why = "no such lease; list them with `cas lease ls`";
+                        return Err(Error::not_found(why).operation("end lease").subject(id));
                     }
-                    session
+                    context
                         .out
                         .item(&json!({"ended": id}), || format!("ended {id}"))?;
                 }
@@ -109,13 +108,13 @@ impl Leases {
     }
 }
 
-fn list<R>(session: &Session, leases: Vec<(String, Lease, R)>) -> Result<()> {
+fn list<R>(context: &Context, leases: Vec<(String, Lease, R)>) -> Result<()> {
     let rows: Vec<Value> = leases
         .iter()
         .map(|(id, lease, _)| shown(id, lease))
         .collect();
-    let columns = ["ID", "OWNER", "EXPIRES", "KEEPS"];
-    session.out.list(&columns, &rows, |row| {
+    let columns = ["ID", "OWNER", "EXPIRES", "RESOURCES"];
+    context.out.list(&columns, &rows, |row| {
         let text = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
         let resources = row["resources"]
             .as_array()

@@ -1,4 +1,4 @@
-//! What a person types; each command is one file of thin calls on [`cas::Cas`].
+//! The commands of the tool: one file each, of thin calls on [`cas::Cas`].
 
 mod backends;
 mod bench;
@@ -9,13 +9,13 @@ mod df;
 pub(crate) mod exit;
 mod export;
 mod gc;
+mod idmap;
 mod images;
 mod import;
 mod init;
 mod lease;
 mod mount;
 mod output;
-mod owners;
 mod progress;
 #[cfg(feature = "registry")]
 mod remote;
@@ -35,29 +35,30 @@ use clap::{CommandFactory, Parser, Subcommand};
 use self::output::Output;
 use self::progress::Bars;
 
-/// Content, image and snapshot storage for container images.
+/// Store, unpack, mount and run container images
 #[derive(Parser)]
 #[command(name = "cas", version, arg_required_else_help = true, after_help = EXAMPLE)]
 pub(crate) struct Arguments {
-    /// Directory of the root [default: /var/lib/cas for root, else in the user's data directory]
+    /// Directory of the store, the snapshots and cas.toml [default: /var/lib/cas for the
+    /// superuser, otherwise $XDG_DATA_HOME/cas]
     #[arg(long, global = true, env = "CAS_ROOT", value_name = "DIR")]
     root: Option<PathBuf>,
-    /// Another store than the root's, for this call: a scheme, a URL or a table of cas.toml
+    /// Use this store instead of the root's own: a scheme, a URL or a table of cas.toml
     #[arg(long, global = true, value_name = "URL")]
     store: Option<String>,
-    /// Another snapshotter than the root's, for this call
+    /// Use this snapshotter instead of the root's own
     #[arg(long, global = true, value_name = "NAME")]
     snapshotter: Option<String>,
-    /// Print JSON: one document, or one a line for lists
+    /// Print JSON: one document, or one line per item for lists
     #[arg(long, global = true)]
     json: bool,
-    /// Print nothing but results and errors
+    /// Print only results and errors
     #[arg(short, long, global = true)]
     quiet: bool,
-    /// Print the causes of an error as well
+    /// Print the causes of an error, too
     #[arg(short, long, global = true)]
     pub(crate) verbose: bool,
-    /// No progress bars
+    /// Do not show progress
     #[arg(long, global = true)]
     no_progress: bool,
     #[command(subcommand)]
@@ -88,7 +89,7 @@ enum Command {
     #[command(hide = true)]
     RunInChroot(run::chroot::RunInChroot),
     #[command(hide = true)]
-    HoldNamespace(owners::HoldNamespace),
+    HoldNamespace(idmap::HoldNamespace),
     Mount(mount::Mount),
     Umount(mount::Umount),
     #[command(subcommand)]
@@ -108,22 +109,22 @@ enum Command {
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  cas completions bash > /etc/bash_completion.d/cas")]
     Completions {
-        /// The shell
+        /// Shell to print the script for
         shell: clap_complete::Shell,
     },
 }
 
-/// What every command gets: where to work and how to speak.
-pub(crate) struct Session {
+/// What every command gets: where to work, and where results and progress go.
+pub(crate) struct Context {
     root: PathBuf,
     options: Options,
     pub(crate) out: Output,
     pub(crate) progress: Arc<dyn Progress>,
-    /// Whether progress is wanted at all.
-    speaks: bool,
+    /// Whether progress is shown at all.
+    shows_progress: bool,
 }
 
-impl Session {
+impl Context {
     /// Opens the root.
     pub(crate) async fn cas(&mut self) -> Result<Cas> {
         let options = Options {
@@ -135,10 +136,10 @@ impl Session {
     }
 }
 
-/// Runs one command; the exit code is that of the tool, or of what it has run.
+/// Runs one command. Returns the tool's exit code, or for `cas run` that of the program.
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
-    let silent = arguments.no_progress || arguments.json;
-    let mut session = Session {
+    let hide_progress = arguments.no_progress || arguments.json;
+    let mut context = Context {
         root: arguments.root.map_or_else(default_root, Ok)?,
         options: Options {
             store: arguments.store,
@@ -146,50 +147,50 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
             registry: None,
         },
         out: Output::new(arguments.json, arguments.quiet),
-        progress: Arc::new(Bars::new(arguments.quiet, silent)),
-        speaks: !arguments.quiet && !silent,
+        progress: Arc::new(Bars::new(arguments.quiet, hide_progress)),
+        shows_progress: !arguments.quiet && !hide_progress,
     };
-    let session = &mut session;
+    let context = &mut context;
     match arguments.command {
-        Command::Init(command) => command.run(session),
-        Command::Import(command) => command.run(session).await,
-        Command::Export(command) => command.run(session).await,
+        Command::Init(command) => command.run(context),
+        Command::Import(command) => command.run(context).await,
+        Command::Export(command) => command.run(context).await,
         #[cfg(feature = "registry")]
-        Command::Pull(command) => command.run(session).await,
+        Command::Pull(command) => command.run(context).await,
         #[cfg(feature = "registry")]
-        Command::Push(command) => command.run(session).await,
-        Command::Images(command) => command.run(session).await,
-        Command::Inspect(command) => command.run(session).await,
-        Command::Tag(command) => command.run(session).await,
-        Command::Rmi(command) => command.run(session).await,
-        Command::Tree(command) => command.run(session).await,
-        Command::Unpack(command) => command.run(session).await,
-        Command::Bundle(command) => command.run(session).await,
-        Command::Run(command) => return command.run(session).await,
+        Command::Push(command) => command.run(context).await,
+        Command::Images(command) => command.run(context).await,
+        Command::Inspect(command) => command.run(context).await,
+        Command::Tag(command) => command.run(context).await,
+        Command::Rmi(command) => command.run(context).await,
+        Command::Tree(command) => command.run(context).await,
+        Command::Unpack(command) => command.run(context).await,
+        Command::Bundle(command) => command.run(context).await,
+        Command::Run(command) => return command.run(context).await,
         Command::RunInChroot(command) => return command.run(),
         Command::HoldNamespace(command) => return command.run(),
-        Command::Mount(command) => command.run(session).await,
-        Command::Umount(command) => command.run(session).await,
-        Command::Snapshot(command) => command.run(session).await,
-        Command::Blob(command) => command.run(session).await,
-        Command::Lease(command) => command.run(session).await,
-        Command::Gc(command) => command.run(session).await,
-        Command::Why(command) => command.run(session).await,
-        Command::Df(command) => command.run(session).await,
-        Command::Backends(command) => command.run(session),
-        Command::Bench(command) => command.run(session).await,
+        Command::Mount(command) => command.run(context).await,
+        Command::Umount(command) => command.run(context).await,
+        Command::Snapshot(command) => command.run(context).await,
+        Command::Blob(command) => command.run(context).await,
+        Command::Lease(command) => command.run(context).await,
+        Command::Gc(command) => command.run(context).await,
+        Command::Why(command) => command.run(context).await,
+        Command::Df(command) => command.run(context).await,
+        Command::Backends(command) => command.run(context),
+        Command::Bench(command) => command.run(context).await,
         Command::BenchTask(command) => command.run().await,
-        Command::Demo(command) => command.run(session).await,
+        Command::Demo(command) => command.run(context).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "cas", &mut script);
-            session.out.bytes(&script)
+            context.out.bytes(&script)
         }
     }?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// `/var/lib/cas` for root, else `cas` in the user's data directory.
+/// Returns `/var/lib/cas` for the superuser, otherwise `cas` in the user's data directory.
 fn default_root() -> Result<PathBuf> {
     if rustix::process::geteuid().is_root() {
         return Ok("/var/lib/cas".into());
@@ -203,6 +204,9 @@ fn default_root() -> Result<PathBuf> {
         .or_else(|| var("HOME").map(|home| home.join(".local/share")))
         .map(|data| data.join("cas"))
         .ok_or_else(|| {
-            cas::Error::invalid("no home directory is known; name a root with --root DIR")
+            cas::Error::invalid(
+                "no default root: neither XDG_DATA_HOME nor HOME is an absolute path; \
+                 choose a directory with --root DIR",
+            )
         })
 }

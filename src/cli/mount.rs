@@ -1,4 +1,4 @@
-//! `cas mount` and `cas umount`: an image as a directory.
+//! `cas mount` and `cas umount`: an image's file system at a directory.
 
 use std::path::PathBuf;
 
@@ -6,70 +6,74 @@ use cas::{MountOptions, Platform, Result};
 use clap::Args;
 use serde_json::json;
 
-use super::Session;
-use super::owners::{self, Range};
+use super::Context;
+use super::idmap::{self, Range};
 
-/// Show an image's root file system at a directory
+/// Mount an image's root file system at a directory
 #[derive(Args)]
-#[command(after_help = "Example:\n  cas mount app:1 /mnt && ls /mnt && cas umount /mnt")]
+#[command(after_help = "Example:
+  cas mount app:1 /mnt && ls /mnt && cas umount /mnt
+  cas mount app:1 /mnt --map-ids 0:100000:65536")]
 pub(crate) struct Mount {
     /// Name of the image
     image: String,
-    /// An existing directory
+    /// Existing directory to mount at
     directory: PathBuf,
-    /// Let it be written to; what is written is gone after `cas umount`
+    /// Mount writable; changes are lost at `cas umount`
     #[arg(long)]
     rw: bool,
-    /// Show users and groups from INSIDE on as those from OUTSIDE on; may be given several times
+    /// Map COUNT user and group ids of the image, from INSIDE on, to ids from OUTSIDE on; may be
+    /// repeated
     #[arg(long, value_name = "INSIDE:OUTSIDE:COUNT")]
     map_ids: Vec<Range>,
-    /// The platform [default: this machine's, where the image leaves a choice]
+    /// Platform, as in linux/arm64 [default: this machine's, if the image has several]
     #[arg(long)]
     platform: Option<Platform>,
 }
 
-/// Take away what `cas mount` has mounted
+/// Unmount an image that `cas mount` has mounted
 #[derive(Args)]
 #[command(after_help = "Example:\n  cas umount /mnt")]
 pub(crate) struct Umount {
-    /// The directory
+    /// Directory it is mounted at
     directory: PathBuf,
 }
 
 impl Mount {
-    pub(crate) async fn run(self, session: &mut Session) -> Result<()> {
-        let cas = session.cas().await?;
+    pub(crate) async fn run(self, context: &mut Context) -> Result<()> {
+        let cas = context.cas().await?;
         let platform = self.platform.as_ref();
-        let owners = match self.map_ids.is_empty() {
-            true => None,
-            false => Some(owners::namespace(&self.map_ids)?),
+        let idmap = if self.map_ids.is_empty() {
+            None
+        } else {
+            Some(idmap::namespace(&self.map_ids)?)
         };
         let options = MountOptions {
             writable: self.rw,
-            owners,
+            owners: idmap,
         };
         let mounted = cas.mount(
             &self.image,
             &self.directory,
             platform,
             options,
-            &session.progress,
+            &context.progress,
         );
         mounted.await?;
         let directory = self.directory.display().to_string();
         let made = json!({"image": self.image, "directory": directory, "writable": self.rw});
-        session
+        context
             .out
             .item(&made, || format!("{} -> {directory}", self.image))
     }
 }
 
 impl Umount {
-    pub(crate) async fn run(self, session: &mut Session) -> Result<()> {
-        let cas = session.cas().await?;
+    pub(crate) async fn run(self, context: &mut Context) -> Result<()> {
+        let cas = context.cas().await?;
         cas.unmount(&self.directory).await?;
         let directory = self.directory.display().to_string();
         let done = json!({"unmounted": directory});
-        session.out.item(&done, || format!("unmounted {directory}"))
+        context.out.item(&done, || format!("unmounted {directory}"))
     }
 }

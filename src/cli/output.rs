@@ -1,4 +1,4 @@
-//! Tables for people, JSON for machines; both on standard output.
+//! Results on standard output: tables for people, JSON for machines.
 
 use std::io::{ErrorKind, Write};
 
@@ -6,7 +6,7 @@ use cas::{Error, Result};
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
-/// Where results go.
+/// Prints results.
 pub(crate) struct Output {
     json: bool,
     quiet: bool,
@@ -17,12 +17,12 @@ impl Output {
         Output { json, quiet }
     }
 
-    /// Whether a machine reads it.
+    /// Returns whether the output is JSON.
     pub(crate) fn is_json(&self) -> bool {
         self.json
     }
 
-    /// One item of a list or one result: a line of JSON, or `text`.
+    /// Prints one item of a list or one result: a line of JSON, or `text`.
     pub(crate) fn item<T: Serialize>(
         &self,
         value: &T,
@@ -32,7 +32,7 @@ impl Output {
         self.bytes(format!("{line}\n").as_bytes())
     }
 
-    /// A list: a line of JSON an item, or a table with these columns.
+    /// Prints a list: a line of JSON per item, or a table with these columns.
     pub(crate) fn list<T: Serialize>(
         &self,
         columns: &[&str],
@@ -53,7 +53,7 @@ impl Output {
         self.bytes(format!("{table}\n").as_bytes())
     }
 
-    /// A document: indented for people, one line for machines.
+    /// Prints a JSON document: indented for people, in one line for machines.
     pub(crate) fn document<T: Serialize>(&self, value: &T) -> Result<()> {
         let pretty = || serde_json::to_string_pretty(value).map_err(unserialisable);
         let text = if self.json {
@@ -64,7 +64,7 @@ impl Output {
         self.bytes(format!("{text}\n").as_bytes())
     }
 
-    /// A remark for people; nothing with `-q` or for machines.
+    /// Prints a remark for people. Prints nothing with `--quiet` or `--json`.
     pub(crate) fn say(&self, text: impl std::fmt::Display) -> Result<()> {
         if self.quiet || self.json {
             return Ok(());
@@ -72,11 +72,11 @@ impl Output {
         self.bytes(format!("{text}\n").as_bytes())
     }
 
-    /// Bytes as they are.
+    /// Prints bytes unchanged.
     pub(crate) fn bytes(&self, bytes: &[u8]) -> Result<()> {
         let mut out = std::io::stdout().lock();
         match out.write_all(bytes).and_then(|()| out.flush()) {
-            // Whoever reads has enough: `cas images | head -1` is no failure.
+            // The reader has closed the pipe, as in `cas images | head -1`: not a failure.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
             outcome => outcome.map_err(|error| Error::from(error).operation("write output")),
         }
@@ -88,15 +88,15 @@ fn to_json<T: Serialize>(value: &T) -> Result<String> {
 }
 
 fn unserialisable(error: serde_json::Error) -> Error {
-    Error::internal("the result does not serialise").source(error)
+    Error::internal("the result cannot be written as JSON").source(error)
 }
 
-/// A size in binary units, as `12.3 MiB`.
+/// Returns a size in binary units, as in `12.3 MiB`.
 pub(crate) fn size(bytes: u64) -> String {
     indicatif::BinaryBytes(bytes).to_string()
 }
 
-/// How long ago a time is, in its two largest units.
+/// Returns how long ago a time was, in its two largest units.
 pub(crate) fn ago(time: std::time::SystemTime) -> String {
     let elapsed = time.elapsed().unwrap_or_default().as_secs();
     let text = humantime::format_duration(std::time::Duration::from_secs(elapsed)).to_string();

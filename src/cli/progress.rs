@@ -1,4 +1,4 @@
-//! Progress: bars on a terminal, plain lines elsewhere, nothing when quiet; on standard error.
+//! Progress on standard error: bars on a terminal, plain lines elsewhere, none with `--quiet`.
 
 use std::collections::HashMap;
 use std::io::IsTerminal;
@@ -9,10 +9,10 @@ use cas::layer::progress::Progress;
 use cas::sync::lock;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-/// Elsewhere than on a terminal an item is worth a line when it took this long.
+/// Without a terminal, only items that took at least this long get a line.
 const WORTH_A_LINE: Duration = Duration::from_secs(1);
 
-/// Shows the items of a long operation.
+/// Shows the progress and the warnings of a long operation.
 pub(crate) struct Bars {
     mode: Mode,
     warnings: bool,
@@ -26,10 +26,12 @@ enum Mode {
 
 impl Bars {
     pub(crate) fn new(quiet: bool, off: bool) -> Self {
-        let mode = match (quiet || off, std::io::stderr().is_terminal()) {
-            (true, _) => Mode::Off,
-            (false, true) => Mode::Bars(MultiProgress::new(), Mutex::default()),
-            (false, false) => Mode::Lines(Mutex::default()),
+        let mode = if quiet || off {
+            Mode::Off
+        } else if std::io::stderr().is_terminal() {
+            Mode::Bars(MultiProgress::new(), Mutex::default())
+        } else {
+            Mode::Lines(Mutex::default())
         };
         Bars {
             mode,
@@ -94,17 +96,18 @@ impl Progress for Bars {
             return;
         }
         match &self.mode {
-            // A failure to print a warning is no failure of the job.
+            // The job goes on if a warning cannot be printed.
             Mode::Bars(screen, _) => drop(screen.println(format!("cas: warning: {message}"))),
             _ => eprintln!("cas: warning: {message}"),
         }
     }
 }
 
-fn style(known: bool) -> ProgressStyle {
-    let template = match known {
-        true => "{msg:32!} {wide_bar} {bytes:>10} of {total_bytes:<10} {bytes_per_sec:>12}",
-        false => "{msg:32!} {spinner} {bytes:>10} {bytes_per_sec:>12}",
+fn style(has_total: bool) -> ProgressStyle {
+    let template = if has_total {
+        "{msg:32!} {wide_bar} {bytes:>10} of {total_bytes:<10} {bytes_per_sec:>12}"
+    } else {
+        "{msg:32!} {spinner} {bytes:>10} {bytes_per_sec:>12}"
     };
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }

@@ -1,4 +1,4 @@
-//! `cas pull` and `cas push`: images from registries, and to them.
+//! `cas pull` and `cas push`: images from and to registries.
 
 use cas::distribution::{Options, RemoteRef};
 use cas::platform::Choice;
@@ -6,19 +6,19 @@ use cas::{Platform, Result};
 use clap::Args;
 use serde_json::json;
 
-use super::Session;
+use super::Context;
 
 /// Pull an image from a registry
 #[derive(Args)]
 #[command(after_help = "Example:\n  cas pull localhost:5000/app:1\n  \
     cas pull registry.example/team/app:1 --platform linux/arm64 --unpack")]
 pub(crate) struct Pull {
-    /// HOST[:PORT]/REPOSITORY[:TAG][@DIGEST]; no host is the default
+    /// HOST[:PORT]/REPOSITORY[:TAG][@DIGEST]; the host is required
     #[arg(value_name = "REF")]
     reference: RemoteRef,
     #[command(flatten)]
     remote: Remote,
-    /// Unpack the image into snapshots as well
+    /// Unpack the image into snapshots, too
     #[arg(long)]
     unpack: bool,
 }
@@ -30,7 +30,7 @@ pub(crate) struct Pull {
 pub(crate) struct Push {
     /// Name of the image
     image: String,
-    /// Where to [default: the name of the image]
+    /// HOST[:PORT]/REPOSITORY[:TAG] to push to [default: the name of the image]
     #[arg(value_name = "REF")]
     reference: Option<RemoteRef>,
     #[command(flatten)]
@@ -39,13 +39,14 @@ pub(crate) struct Push {
 
 #[derive(Args)]
 struct Remote {
-    /// This platform only [default: pull this machine's, push all, where the image leaves a choice]
+    /// Transfer only this platform [default: if the image has several, pull this machine's and
+    /// push all]
     #[arg(long, conflicts_with = "all_platforms")]
     platform: Option<Platform>,
-    /// All platforms of the image
+    /// Transfer all platforms of the image
     #[arg(long)]
     all_platforms: bool,
-    /// Speak http; a registry on this machine that speaks no TLS needs no asking
+    /// Use plain HTTP (automatic for a registry on this machine)
     #[arg(long)]
     plain_http: bool,
 }
@@ -68,24 +69,21 @@ impl Remote {
 }
 
 impl Pull {
-    pub(crate) async fn run(self, session: &mut Session) -> Result<()> {
-        let cas = session.cas().await?;
+    pub(crate) async fn run(self, context: &mut Context) -> Result<()> {
+        let cas = context.cas().await?;
         let (choice, options) = (self.remote.choice(), self.remote.options());
-        let progress = &session.progress;
+        let progress = &context.progress;
         let reference = &self.reference;
-        let (image, snapshot) = match self.unpack {
-            true => {
-                let pulled = cas.pull_unpacked(reference, &choice, options, progress);
-                pulled.await?
-            }
-            false => {
-                let image = cas.pull(reference, &choice, options, progress).await?;
-                (image, None)
-            }
+        let (image, snapshot) = if self.unpack {
+            let pulled = cas.pull_unpacked(reference, &choice, options, progress);
+            pulled.await?
+        } else {
+            let image = cas.pull(reference, &choice, options, progress).await?;
+            (image, None)
         };
         let name = image.name.as_str();
         let made = json!({"name": name, "target": image.target, "snapshot": snapshot});
-        session.out.item(&made, || match snapshot {
+        context.out.item(&made, || match snapshot {
             Some(snapshot) => format!("{name} snapshot {}", snapshot.short()),
             None => name.to_owned(),
         })
@@ -93,19 +91,19 @@ impl Pull {
 }
 
 impl Push {
-    pub(crate) async fn run(self, session: &mut Session) -> Result<()> {
-        let cas = session.cas().await?;
+    pub(crate) async fn run(self, context: &mut Context) -> Result<()> {
+        let cas = context.cas().await?;
         let reference = match self.reference {
             Some(reference) => reference,
             None => self.image.parse()?,
         };
         let (choice, options) = (self.remote.choice(), self.remote.options());
-        let progress = &session.progress;
+        let progress = &context.progress;
         let pushed = cas.push(&self.image, &reference, &choice, options, progress);
         let target = pushed.await?;
         let name = reference.to_string();
         let made = json!({"image": self.image, "name": name, "target": target});
-        session
+        context
             .out
             .item(&made, || format!("{} -> {name}", self.image))
     }

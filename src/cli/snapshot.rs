@@ -1,4 +1,4 @@
-//! `cas snapshot`: the snapshotter's own verbs.
+//! `cas snapshot`: the verbs of the snapshotter.
 
 use std::collections::BTreeMap;
 
@@ -7,138 +7,138 @@ use cas::{Error, Labels, Result, Snapshotter};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::Session;
+use super::Context;
 use super::output::{ago, size};
 
-/// Look at snapshots, and make them
+/// Inspect and create snapshots
 #[derive(Subcommand)]
 pub(crate) enum Snapshot {
     /// List snapshots
     #[command(after_help = "Example:\n  cas snapshot ls")]
     Ls,
-    /// Tell what is known of one
+    /// Show a snapshot's kind, parent, size and labels
     #[command(after_help = "Example:\n  cas snapshot info work")]
     Info(Key),
-    /// Make a writable one; prints its mounts
+    /// Create a writable snapshot and print its mounts
     #[command(after_help = "Example:\n  cas snapshot prepare work --parent sha256:2c26b46b68ff")]
     Prepare(New),
-    /// Make a read-only one; prints its mounts
+    /// Create a read-only view of a snapshot and print its mounts
     #[command(after_help = "Example:\n  cas snapshot view look --parent sha256:2c26b46b68ff")]
     View(New),
-    /// Print the mounts of one
+    /// Print the mounts of a snapshot, as arguments of mount(8)
     #[command(after_help = "Example:\n  cas snapshot mounts work")]
     Mounts(Key),
-    /// Fix what is in a writable one, under another name
+    /// Commit a writable snapshot under a new key
     #[command(after_help = "Example:\n  cas snapshot commit layer work")]
-    Commit(Fix),
-    /// Remove one that no other stands on
+    Commit(CommitArgs),
+    /// Remove a snapshot without children
     #[command(after_help = "Example:\n  cas snapshot rm work")]
     Rm(Key),
-    /// Tell what one takes by itself
+    /// Show a snapshot's own disk usage
     #[command(after_help = "Example:\n  cas snapshot usage work")]
     Usage(Key),
-    /// Show which stands on which
+    /// Show snapshots and their children as a tree
     #[command(after_help = "Example:\n  cas snapshot tree")]
     Tree,
 }
 
 #[derive(Args)]
 pub(crate) struct Key {
-    /// Its key; a digest may be a short prefix
+    /// Key of the snapshot; a digest may be shortened
     key: String,
 }
 
 #[derive(Args)]
 pub(crate) struct New {
-    /// Its key
+    /// Key of the new snapshot
     key: String,
-    /// The committed snapshot to stand on; a digest may be a short prefix
-    #[arg(long)]
+    /// Committed snapshot to start from [default: an empty directory]; a digest may be shortened
+    #[arg(long, value_name = "KEY")]
     parent: Option<String>,
 }
 
 #[derive(Args)]
-pub(crate) struct Fix {
-    /// The name that it gets
+pub(crate) struct CommitArgs {
+    /// Key of the committed snapshot
     name: String,
-    /// Its key
+    /// Key of the writable snapshot; a digest may be shortened
     key: String,
-    /// A committed snapshot that it shall stand on, where it stands on none
-    #[arg(long)]
+    /// Committed snapshot that becomes its parent, if it was prepared without one
+    #[arg(long, value_name = "KEY")]
     parent: Option<String>,
 }
 
-/// How many are asked for at a time.
+/// Snapshots per page of a list.
 const PAGE: usize = 500;
 
-/// Fewest letters of a digest that stand for the whole.
+/// Fewest digits of a digest that identify a snapshot.
 const PREFIX: usize = 4;
 
 impl Snapshot {
-    pub(crate) async fn run(self, session: &mut Session) -> Result<()> {
-        let cas = session.cas().await?;
+    pub(crate) async fn run(self, context: &mut Context) -> Result<()> {
+        let cas = context.cas().await?;
         let snapshots = cas.snapshotter()?;
         match self {
-            Snapshot::Ls => list(session, snapshots).await,
-            Snapshot::Tree => tree(session, snapshots).await,
+            Snapshot::Ls => list(context, snapshots).await,
+            Snapshot::Tree => tree(context, snapshots).await,
             Snapshot::Info(Key { key }) => {
                 let key = resolve(snapshots, &key).await?;
                 let found = snapshots.stat(&key).await?.ok_or_else(|| absent(&key))?;
                 let usage = snapshots.usage(&key).await?;
                 let text = || described(&found, usage);
-                (session.out).item(&json!({"info": found, "usage": usage}), text)
+                (context.out).item(&json!({"info": found, "usage": usage}), text)
             }
             Snapshot::Prepare(New { key, parent }) => {
                 let parent = resolve_some(snapshots, parent).await?;
                 let made = snapshots.prepare(&key, parent.as_deref(), Labels::new());
-                show(session, &made.await?)
+                show(context, &made.await?)
             }
             Snapshot::View(New { key, parent }) => {
                 let parent = resolve_some(snapshots, parent).await?;
                 let made = snapshots.view(&key, parent.as_deref(), Labels::new());
-                show(session, &made.await?)
+                show(context, &made.await?)
             }
             Snapshot::Mounts(Key { key }) => {
                 let key = resolve(snapshots, &key).await?;
-                show(session, &snapshots.mounts(&key).await?)
+                show(context, &snapshots.mounts(&key).await?)
             }
-            Snapshot::Commit(Fix { name, key, parent }) => {
+            Snapshot::Commit(CommitArgs { name, key, parent }) => {
                 let options = Commit {
                     parent: resolve_some(snapshots, parent).await?,
                     ..Commit::default()
                 };
                 snapshots.commit(&name, &key, options).await?;
-                (session.out).item(&json!({"committed": name}), || format!("{key} -> {name}"))
+                (context.out).item(&json!({"committed": name}), || format!("{key} -> {name}"))
             }
             Snapshot::Rm(Key { key }) => {
                 let key = resolve(snapshots, &key).await?;
                 snapshots.remove(&key).await?;
-                (session.out).item(&json!({"removed": key}), || format!("removed {key}"))
+                (context.out).item(&json!({"removed": key}), || format!("removed {key}"))
             }
             Snapshot::Usage(Key { key }) => {
                 let key = resolve(snapshots, &key).await?;
                 let usage = snapshots.usage(&key).await?;
                 let text = || format!("{} in {} inodes", size(usage.bytes), usage.inodes);
-                session.out.item(&json!(usage), text)
+                context.out.item(&json!(usage), text)
             }
         }
     }
 }
 
-async fn list(session: &Session, snapshots: &dyn Snapshotter) -> Result<()> {
+async fn list(context: &Context, snapshots: &dyn Snapshotter) -> Result<()> {
     let mut found = Vec::new();
     for info in all(snapshots).await? {
         let usage = snapshots.usage(&info.key).await?;
         found.push((info, usage));
     }
-    if session.out.is_json() {
+    if context.out.is_json() {
         return found.iter().try_for_each(|(info, usage)| {
             let item = json!({"info": info, "usage": usage});
-            session.out.item(&item, String::new)
+            context.out.item(&item, String::new)
         });
     }
     let columns = ["KEY", "KIND", "PARENT", "SIZE", "INODES", "CREATED"];
-    session.out.list(&columns, &found, |(info, usage)| {
+    context.out.list(&columns, &found, |(info, usage)| {
         vec![
             short(&info.key),
             info.kind.as_str().into(),
@@ -150,7 +150,7 @@ async fn list(session: &Session, snapshots: &dyn Snapshotter) -> Result<()> {
     })
 }
 
-async fn tree(session: &Session, snapshots: &dyn Snapshotter) -> Result<()> {
+async fn tree(context: &Context, snapshots: &dyn Snapshotter) -> Result<()> {
     let mut above: BTreeMap<Option<String>, Vec<Info>> = BTreeMap::new();
     for info in all(snapshots).await? {
         above.entry(info.parent.clone()).or_default().push(info);
@@ -173,13 +173,13 @@ async fn tree(session: &Session, snapshots: &dyn Snapshotter) -> Result<()> {
                 info.kind.as_str()
             )
         };
-        session.out.item(&item, text)?;
+        context.out.item(&item, text)?;
         depth = level + 1;
         next = above.remove(&Some(info.key));
     }
 }
 
-/// All snapshots, in the order of their keys.
+/// Returns all snapshots, in the order of their keys.
 pub(super) async fn all(snapshots: &dyn Snapshotter) -> Result<Vec<Info>> {
     let mut found: Vec<Info> = Vec::new();
     loop {
@@ -193,26 +193,27 @@ pub(super) async fn all(snapshots: &dyn Snapshotter) -> Result<Vec<Info>> {
     }
 }
 
-/// The key that a person means: as it is, or as the prefix of one digest.
+/// Returns `key` if a snapshot has it, otherwise the only key that is a digest with this prefix.
 async fn resolve(snapshots: &dyn Snapshotter, key: &str) -> Result<String> {
     if snapshots.stat(key).await?.is_some() {
         return Ok(key.to_owned());
     }
-    let prefix = match key.contains(':') {
-        true => key.to_owned(),
-        false => format!("sha256:{key}"),
+    let prefix = if key.contains(':') {
+        key.to_owned()
+    } else {
+        format!("sha256:{key}")
     };
-    let letters = prefix.split_once(':').map_or(0, |(_, hex)| hex.len());
-    let mut meant = all(snapshots).await?;
-    meant.retain(|info| letters >= PREFIX && info.key.starts_with(&prefix));
-    match &meant[..] {
+    let digits = prefix.split_once(':').map_or(0, |(_, hex)| hex.len());
+    let mut found = all(snapshots).await?;
+    found.retain(|info| digits >= PREFIX && info.key.starts_with(&prefix));
+    match &found[..] {
         [info] => Ok(info.key.clone()),
         [] => Err(absent(key)),
-        _ => Err(Error::invalid(format!(
-            "{} snapshots begin with it; give more of it",
-            meant.len()
-        ))
-        .subject(key)),
+        _ => {
+            let count = found.len();
+            let why = format!("ambiguous: {count} snapshots have this prefix; give more digits");
+            Err(Error::invalid(why).subject(key))
+        }
     }
 }
 
@@ -224,15 +225,15 @@ async fn resolve_some(snapshots: &dyn Snapshotter, key: Option<String>) -> Resul
 }
 
 fn absent(key: &str) -> Error {
-    Error::not_found("no such snapshot; `cas snapshot ls` lists them").subject(key)
+    Error::not_found("no such snapshot; list them with `cas snapshot ls`").subject(key)
 }
 
-fn show(session: &Session, mounts: &[Mount]) -> Result<()> {
-    let shown = |mount| session.out.item(&json!(mount), || line(mount));
+fn show(context: &Context, mounts: &[Mount]) -> Result<()> {
+    let shown = |mount| context.out.item(&json!(mount), || line(mount));
     mounts.iter().try_for_each(shown)
 }
 
-/// A mount as the arguments of mount(8), which takes as many layers as fit into a page.
+/// Returns a mount as arguments of mount(8), which takes as many layers as fit into one page.
 fn line(mount: &Mount) -> String {
     match mount {
         Mount::Bind { source, read_only } => {
@@ -275,7 +276,7 @@ fn described(info: &Info, usage: Usage) -> String {
     lines.join("\n")
 }
 
-/// A digest in its short form; another key as it is.
+/// Returns a digest in its short form, and any other key unchanged.
 fn short(key: &str) -> String {
     key.parse::<cas::Digest>()
         .map_or_else(|_| key.to_owned(), |digest| digest.short())

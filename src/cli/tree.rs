@@ -1,4 +1,4 @@
-//! `cas tree`: index, manifests, config and layers, and what of them is missing.
+//! `cas tree`: an image's index, manifests, configurations and layers.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -7,10 +7,10 @@ use cas::{Descriptor, Error, Result, Store, dispatch, limit};
 use clap::Args;
 use serde::Serialize;
 
-use super::Session;
+use super::Context;
 use super::output::size;
 
-/// Show an image as a tree: sizes, media types, what is missing
+/// Show an image as a tree, with digests, sizes, media types and missing blobs
 #[derive(Args)]
 #[command(after_help = "Example:\n  cas tree app:1")]
 pub(crate) struct Tree {
@@ -27,12 +27,12 @@ struct Node {
 }
 
 impl Tree {
-    pub(crate) async fn run(self, session: &mut Session) -> Result<()> {
-        let cas = session.cas().await?;
+    pub(crate) async fn run(self, context: &mut Context) -> Result<()> {
+        let cas = context.cas().await?;
         let image = cas.image(&self.image).await?;
         let mut budget = limit::DESCRIPTORS;
         let root = grow(cas.store(), image.target, limit::INDEX_DEPTH, &mut budget).await?;
-        session.out.item(&root, || {
+        context.out.item(&root, || {
             let mut lines = vec![image.name.to_string()];
             draw(&root, "", "", &mut lines);
             lines.join("\n")
@@ -40,8 +40,8 @@ impl Tree {
     }
 }
 
-/// The node of `descriptor` with all below it; indexes nest at most `depth` deep, and `budget`
-/// bounds the whole, since a small index can list the same child very often.
+/// Returns the node of `descriptor` with all its children. Indexes may nest `depth` deep, and
+/// `budget` bounds the number of nodes, because a small index can list the same child very often.
 fn grow<'a>(
     store: &'a Store,
     descriptor: Descriptor,
@@ -53,7 +53,11 @@ fn grow<'a>(
         *budget = match budget.checked_sub(1) {
             Some(left) if !is_index || depth > 0 => left,
             _ => {
-                let why = "the image nests deeper or lists more than is read";
+                let why = format!(
+                    "expected at most {} nested indexes and {} descriptors",
+                    limit::INDEX_DEPTH,
+                    limit::DESCRIPTORS
+                );
                 return Err(Error::corrupt(why)
                     .operation("tree")
                     .subject(descriptor.digest));

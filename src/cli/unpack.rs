@@ -1,4 +1,4 @@
-//! `cas unpack`: a plain root file system.
+//! `cas unpack`: an image's file system as plain files.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use cas::{Platform, Result};
 use clap::Args;
 use serde_json::json;
 
-use super::Session;
+use super::Context;
 
 /// Write an image's root file system into a directory
 #[derive(Args)]
@@ -14,22 +14,22 @@ use super::Session;
 pub(crate) struct Unpack {
     /// Name of the image
     image: String,
-    /// The directory; absent or empty
+    /// Directory to create; it may exist if it is empty
     directory: PathBuf,
-    /// The platform [default: this machine's, where the image leaves a choice]
+    /// Platform, as in linux/arm64 [default: this machine's, if the image has several]
     #[arg(long)]
     platform: Option<Platform>,
 }
 
 impl Unpack {
-    pub(crate) async fn run(self, session: &mut Session) -> Result<()> {
-        let cas = session.cas().await?;
+    pub(crate) async fn run(self, context: &mut Context) -> Result<()> {
+        let cas = context.cas().await?;
         let platform = self.platform.as_ref();
-        cas.unpack(&self.image, &self.directory, platform, &session.progress)
+        cas.unpack(&self.image, &self.directory, platform, &context.progress)
             .await?;
         let directory = self.directory.display().to_string();
         let made = json!({"image": self.image, "directory": directory});
-        session
+        context
             .out
             .item(&made, || format!("{} -> {directory}", self.image))
     }

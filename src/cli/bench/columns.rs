@@ -1,4 +1,4 @@
-//! The columns of `cas bench`: the stores that are named, plain files, and the floors.
+//! The columns of `cas bench`: the given stores, plain files, and the floors.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -6,10 +6,10 @@ use std::sync::Arc;
 use cas::{Capability, Error, Location, Records, Result, Snapshotter};
 use workload::{Contender, Open, Promise, floors, plain, stores};
 
-/// The columns.
+/// Returns all columns.
 ///
 /// # Errors
-/// As [`cas::Registry::check`]; `Unsupported` for a store that no directory can hold.
+/// As [`cas::Registry::check`]; `Unsupported` for a store that is not in a directory.
 pub(super) fn all(named: &[String]) -> Result<Vec<Contender>> {
     let mut all = named
         .iter()
@@ -20,9 +20,9 @@ pub(super) fn all(named: &[String]) -> Result<Vec<Contender>> {
     Ok(all)
 }
 
-/// Where to work when nothing is said: below the place of the first URL that names one, which is
-/// not touched itself.
-pub(super) fn place(named: &[String]) -> Result<PathBuf> {
+/// Returns the default directory to work in: the nearest existing one above the store of the first
+/// URL, otherwise the current one. The store itself is not touched.
+pub(super) fn directory(named: &[String]) -> Result<PathBuf> {
     for name in named.iter().filter(|name| name.contains("://")) {
         let location: Location = name.parse()?;
         let above = Path::new(location.place())
@@ -39,22 +39,24 @@ fn store(name: &str) -> Result<Contender> {
     let registry = cas::registry();
     let location = locate(name, Path::new("/"))?;
     registry.check(&location)?;
-    let kept = |scheme: &str| match registry.opener(scheme) {
+    let durable = match registry.opener(location.scheme()) {
         Ok(opener) => opener.capabilities().has(Capability::Durable),
-        // A composition keeps what its members keep; those that do not are no store of a root.
+        // A composition of a root's stores is as durable as its members, which all are.
         Err(_) => true,
     };
-    let promise = match kept(location.scheme()) {
-        true => Promise::Durable,
-        false => Promise::Volatile,
+    let promise = if durable {
+        Promise::Durable
+    } else {
+        Promise::Volatile
     };
     let options = location.options().iter();
     let options: Vec<String> = options
         .map(|(option, value)| format!("{option}={value}"))
         .collect();
-    let head = match options.is_empty() {
-        true => location.scheme().to_owned(),
-        false => format!("{}?{}", location.scheme(), options.join("&")),
+    let head = if options.is_empty() {
+        location.scheme().to_owned()
+    } else {
+        format!("{}?{}", location.scheme(), options.join("&"))
     };
     let name = name.to_owned();
     let open: Open = Arc::new(move |directory| {
@@ -64,7 +66,7 @@ fn store(name: &str) -> Result<Contender> {
     Ok(stores(head, promise, open, Some(overlay)))
 }
 
-/// The store that is named, in another place.
+/// Returns the location of a store of this name or URL in `directory`.
 fn locate(name: &str, directory: &Path) -> Result<Location> {
     if !name.contains("://") {
         return Ok(Location::of_path(name, directory));
@@ -76,8 +78,8 @@ fn locate(name: &str, directory: &Path) -> Result<Location> {
         .any(|value| value.contains("://"));
     if elsewhere || !(location.place().is_empty() || location.place().starts_with('/')) {
         return Err(Error::unsupported(
-            "only stores in a directory are measured, in a fresh one each; name members by their \
-             schemes",
+            "only stores in a local directory can be measured; give a scheme, or a URL without a \
+             host, and name the members of a composition by their schemes",
         )
         .operation("bench")
         .subject(&location));

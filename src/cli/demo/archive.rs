@@ -1,4 +1,4 @@
-//! The image of the demo: an OCI archive of three gzip layers, made here, with whiteouts.
+//! The image of the demo: an OCI archive of three gzip layers, the last with whiteouts.
 
 use std::fs::File;
 use std::io::{Error, Read, Result, Write};
@@ -10,7 +10,7 @@ use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 use tar::{Builder, EntryType, Header};
 
-/// What was made.
+/// Numbers of the archive.
 pub(super) struct Made {
     pub(super) layers: usize,
     pub(super) files: usize,
@@ -67,7 +67,7 @@ pub(super) fn write(path: &Path) -> Result<Made> {
     })
 }
 
-/// Checks the unpacked tree; how many files it has.
+/// Checks the unpacked tree. Returns how many files it has.
 pub(super) fn check(root: &Path) -> Result<usize> {
     let mut found = 0;
     for number in 0..FILES {
@@ -76,7 +76,8 @@ pub(super) fn check(root: &Path) -> Result<usize> {
                 let mut data = Vec::new();
                 file.read_to_end(&mut data)?;
                 if data != content(number) {
-                    return Err(Error::other(format!("{} has other content", path(number))));
+                    let path = path(number);
+                    return Err(Error::other(format!("{path} differs from the archive")));
                 }
                 found += 1;
             }
@@ -84,13 +85,13 @@ pub(super) fn check(root: &Path) -> Result<usize> {
             Err(error) => return Err(error),
         }
     }
-    match found == FILES - DELETED && root.join("app/run").exists() {
-        true => Ok(found + 1),
-        false => Err(Error::other(format!(
-            "expected {} files, found {found}",
+    if found != FILES - DELETED || !root.join("app/run").exists() {
+        return Err(Error::other(format!(
+            "expected {} files and app/run, found {found} files",
             FILES - DELETED
-        ))),
+        )));
     }
+    Ok(found + 1)
 }
 
 fn base() -> Result<Vec<u8>> {
@@ -126,7 +127,7 @@ fn path(number: usize) -> String {
     format!("data{}/file-{number:05}", number % 20)
 }
 
-/// Up to 32 KiB that differ from file to file and compress about as text does.
+/// Returns up to 32 KiB that differ from file to file and compress about as well as text.
 fn content(number: usize) -> Vec<u8> {
     let line = format!("{number:08x} {}\n", Digest::sha256(&number.to_le_bytes()));
     line.repeat(1 + number % 390).into_bytes()

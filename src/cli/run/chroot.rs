@@ -1,7 +1,8 @@
-//! A runtime for machines without one: the bundle's process in a chroot, and nothing around it.
+//! A runtime for machines without runc or crun: runs the bundle's process in a chroot, without
+//! isolation.
 //!
-//! It is a process of its own, which becomes the program: there is no other way to change root
-//! and user for that program alone.
+//! Root directory and user belong to a whole process, so a child process changes them and then
+//! executes the program.
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -14,10 +15,10 @@ use clap::Args;
 use rustix::fs::{Gid, Uid};
 use rustix::thread;
 
-/// Its name among the commands of the tool.
+/// Name of the hidden command.
 pub(super) const COMMAND: &str = "run-in-chroot";
 
-/// Become the process of a bundle, in a chroot
+/// Become the process of a bundle, in a chroot (started by `cas run`)
 #[derive(Args)]
 pub(crate) struct RunInChroot {
     bundle: PathBuf,
@@ -43,7 +44,7 @@ impl RunInChroot {
     }
 }
 
-/// Changes root, directory and user of this process, in the order that leaves no way back.
+/// Changes root, groups, user and directory of this process, in an order that cannot be undone.
 fn enter(rootfs: &Rootfs, process: &bundle::Process) -> io::Result<()> {
     rustix::process::fchdir(rootfs)?;
     rustix::process::chroot(".")?;

@@ -1,4 +1,4 @@
-//! Programs that start a bundle.
+//! Programs that run a bundle: runc, crun, or a chroot.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -13,17 +13,17 @@ use tokio::process::{Child, Command};
 use tokio::signal::unix::{self, SignalKind};
 use tokio::time::{Instant, sleep_until};
 
-use super::place::Place;
+use super::run_dir::RunDir;
 
-/// From a request to end until it is not asked any more.
+/// How long a program may take to end after a signal before it is killed.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// What starts a bundle.
+/// A program that runs a bundle.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Runtime {
-    /// A program with the commands of runc.
+    /// A program with the command line of runc.
     Oci(PathBuf),
-    /// This tool: see [`super::chroot`].
+    /// This tool itself: see [`super::chroot`].
     Chroot,
 }
 
@@ -37,60 +37,64 @@ impl fmt::Display for Runtime {
 }
 
 impl Runtime {
-    /// The runtimes to try; never none.
+    /// Returns the runtimes to try, at least one.
     pub(super) fn choose(wanted: Option<&str>) -> Vec<Self> {
         match wanted {
             Some("chroot") => vec![Runtime::Chroot],
-            // Others find it again, wherever they are.
-            Some(path) => vec![Runtime::Oci(match path.contains('/') {
-                true => std::path::absolute(path).unwrap_or_else(|_| path.into()),
-                false => on_path(path).unwrap_or_else(|| path.into()),
-            })],
+            // An absolute path, because a later `cas gc` may run in another directory.
+            Some(path) if path.contains('/') => {
+                let path = std::path::absolute(path).unwrap_or_else(|_| path.into());
+                vec![Runtime::Oci(path)]
+            }
+            Some(program) => {
+                let path = on_path(program).unwrap_or_else(|| program.into());
+                vec![Runtime::Oci(path)]
+            }
             None => {
                 let found = ["runc", "crun"].into_iter().filter_map(on_path);
-                let found: Vec<Self> = found.map(Runtime::Oci).collect();
-                match found.is_empty() {
-                    true => vec![Runtime::Chroot],
-                    false => found,
+                let mut runtimes: Vec<Self> = found.map(Runtime::Oci).collect();
+                if runtimes.is_empty() {
+                    runtimes.push(Runtime::Chroot);
                 }
+                runtimes
             }
         }
     }
 
-    /// Runs the bundle to its end; nothing when it could not be started.
+    /// Runs the bundle to its end. Returns `None` if it could not be started.
     pub(super) async fn run(
         &self,
-        place: &Place,
+        run_dir: &RunDir,
         signals: &mut Signals,
     ) -> Result<Option<ExitCode>> {
-        // Written once the container is there.
-        let pid_file = place.bundle().join("pid");
+        // The runtime writes it once the container exists.
+        let pid_file = run_dir.bundle().join("pid");
         let mut command = match self {
             Runtime::Oci(path) => {
-                note(place, path)?;
-                let mut command = oci(place, path);
-                command.arg("run").arg("--bundle").arg(place.bundle());
-                command.arg("--pid-file").arg(&pid_file).arg(place.id());
+                record(run_dir, path)?;
+                let mut command = oci(run_dir, path);
+                command.arg("run").arg("--bundle").arg(run_dir.bundle());
+                command.arg("--pid-file").arg(&pid_file).arg(run_dir.id());
                 command
             }
             Runtime::Chroot => {
                 let mut command = Command::new("/proc/self/exe");
-                command.arg(super::chroot::COMMAND).arg(place.bundle());
+                command.arg(super::chroot::COMMAND).arg(run_dir.bundle());
                 command
             }
         };
-        place.share()?;
+        run_dir.share()?;
         let mut child = command.spawn().during("start", self)?;
-        let status = signals.attend(&mut child, place).await?;
+        let status = signals.attend(&mut child, run_dir).await?;
         let started = *self == Runtime::Chroot || pid_file.exists();
         if !started {
-            end(place).await?;
+            end(run_dir).await?;
         }
         Ok(started.then(|| code(status)))
     }
 }
 
-/// The code of a program, or of the signal that has ended it as shells give it.
+/// Returns the exit code of a program, or 128 plus the signal that ended it.
 fn code(status: ExitStatus) -> ExitCode {
     let number = status.code().unwrap_or(128 + status.signal().unwrap_or(0));
     ExitCode::from(u8::try_from(number).unwrap_or(1))
@@ -103,50 +107,48 @@ fn on_path(program: &str) -> Option<PathBuf> {
     files.find(|file| file.is_file())
 }
 
-/// A runtime whose state is in the place of the run alone.
-fn oci(place: &Place, runtime: &Path) -> Command {
+/// Returns a command of a runtime that keeps its state in the bundle.
+fn oci(run_dir: &RunDir, runtime: &Path) -> Command {
     let mut command = Command::new(runtime);
-    command.arg("--root").arg(place.bundle().join("state"));
+    command.arg("--root").arg(run_dir.bundle().join("state"));
     command
 }
 
-/// Notes which runtime is started, for whoever must end what it has started.
-fn note(place: &Place, runtime: &Path) -> Result<()> {
+/// Records which runtime is started, so that a later process can end its container.
+fn record(run_dir: &RunDir, runtime: &Path) -> Result<()> {
     use std::os::unix::ffi::OsStrExt;
-    let file = place.bundle().join("runtime");
+    let file = run_dir.bundle().join("runtime");
     std::fs::write(&file, runtime.as_os_str().as_bytes()).during("write", file.display())
 }
 
-/// Asks the runtime of a run for something; false when it has no container there any more.
-async fn ask(place: &Place, arguments: &[&str]) -> Result<bool> {
+/// Calls the runtime of a run. Returns false if it has no container there any more.
+async fn call(run_dir: &RunDir, arguments: &[&str]) -> Result<bool> {
     use std::os::unix::ffi::OsStringExt;
-    let state = place.bundle().join("state").join(place.id());
+    let state = run_dir.bundle().join("state").join(run_dir.id());
     if !state.exists() {
         return Ok(false);
     }
-    let file = place.bundle().join("runtime");
+    let file = run_dir.bundle().join("runtime");
     let runtime = std::fs::read(&file).during("read", file.display())?;
     let runtime = PathBuf::from(OsString::from_vec(runtime));
-    let output = oci(place, &runtime).args(arguments).output().await;
+    let output = oci(run_dir, &runtime).args(arguments).output().await;
     let output = output.during("start", runtime.display())?;
-    // It may have ended by itself meanwhile.
-    match output.status.success() || !state.exists() {
-        true => Ok(true),
-        false => {
-            let said = String::from_utf8_lossy(&output.stderr);
-            let why = format!("the container does not end: {}", said.trim_end());
-            Err(Error::busy(why)).during("run", runtime.display())
-        }
+    // The container may have ended meanwhile.
+    if output.status.success() || !state.exists() {
+        return Ok(true);
     }
+    let printed = String::from_utf8_lossy(&output.stderr);
+    let why = format!("the container does not end: {}", printed.trim_end());
+    Err(Error::busy(why)).during("run", runtime.display())
 }
 
-/// Ends the container of a run whose runtime is gone, if there is one.
-pub(super) async fn end(place: &Place) -> Result<()> {
-    let ended = ask(place, &["delete", "--force", place.id()]).await;
+/// Ends the container of a run, if one is left.
+pub(super) async fn end(run_dir: &RunDir) -> Result<()> {
+    let ended = call(run_dir, &["delete", "--force", run_dir.id()]).await;
     ended.map(|_| ())
 }
 
-/// Signals that ask the tool to end: they are the program's.
+/// Signals that ask the tool to end. They are passed on to the program.
 pub(super) struct Signals {
     interrupt: unix::Signal,
     terminate: unix::Signal,
@@ -154,7 +156,7 @@ pub(super) struct Signals {
 }
 
 impl Signals {
-    /// Takes the signals from now on.
+    /// Catches the signals from now on.
     pub(super) fn watch() -> Result<Self> {
         Ok(Signals {
             interrupt: unix::signal(SignalKind::interrupt())?,
@@ -163,16 +165,17 @@ impl Signals {
         })
     }
 
-    /// Waits for the end of `child`, and passes on what comes meanwhile. What is asked to end and
-    /// does not is killed; a key on a terminal asks the program, which may have its own use for it.
-    async fn attend(&mut self, child: &mut Child, place: &Place) -> Result<ExitStatus> {
+    /// Waits for the end of `child` and passes signals on to it. A program that does not end within
+    /// the grace period is killed, except after Ctrl-C on a terminal, which some programs handle
+    /// themselves.
+    async fn attend(&mut self, child: &mut Child, run_dir: &RunDir) -> Result<ExitStatus> {
         let at_terminal = std::io::IsTerminal::is_terminal(&std::io::stdin());
         let (mut deadline, mut killed) = (None, false);
         loop {
             let last = deadline.unwrap_or_else(Instant::now);
             tokio::select! {
                 status = child.wait() => return status.during("wait for", "the program"),
-                // The kernel has told everybody at the terminal.
+                // The kernel has sent it to all processes of the terminal.
                 _ = self.interrupt.recv() => if !at_terminal {
                     pass(child, Signal::INT);
                     deadline.get_or_insert(Instant::now() + GRACE);
@@ -186,8 +189,9 @@ impl Signals {
                     deadline.get_or_insert(Instant::now() + GRACE);
                 }
                 () = sleep_until(last), if deadline.is_some() => {
-                    // The runtime tells how its container ended, and is itself the last resort.
-                    if killed || !ask(place, &["kill", place.id(), "KILL"]).await? {
+                    // Kill the container first, so that the runtime can report how it ended, and
+                    // the runtime only if that did not help.
+                    if killed || !call(run_dir, &["kill", run_dir.id(), "KILL"]).await? {
                         child.start_kill().during("end", "the program")?;
                     }
                     killed = true;
@@ -201,7 +205,7 @@ impl Signals {
 fn pass(child: &Child, signal: Signal) {
     let pid = child.id().and_then(|id| i32::try_from(id).ok());
     if let Some(pid) = pid.and_then(Pid::from_raw) {
-        // It may have ended just now.
+        // The child may have ended just now.
         let _ = kill_process(pid, signal);
     }
 }

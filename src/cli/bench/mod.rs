@@ -1,4 +1,4 @@
-//! `cas bench`: the rows of the table, on the user's own disk.
+//! `cas bench`: the workloads of docs/BACKENDS.md, measured on the user's own disk.
 
 mod columns;
 
@@ -7,48 +7,49 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use cas::{Context, Error, Result};
+use cas::{Context as _, Error, Result};
 use clap::Args;
 use indicatif::ProgressBar;
 use tokio::signal::unix::{SignalKind, signal};
 use workload::{Contender, Plan, Row, Scale, SelfCommand, Table, free_space, rows, run, run_task};
 
-use super::Session;
+use super::Context;
 use super::output::size;
 
-/// Name of the command that does a task in a process of its own.
+/// Name of the hidden command that does one task in a separate process.
 const TASK: &str = "bench-task";
-/// How often the removal of what was made is tried, while the last of the work ends.
+/// How often to try to remove the scratch directory while the last tasks still write into it.
 const ATTEMPTS: usize = 100;
 
-/// Measure stores on this machine's disk, beside plain files that promise the same
+/// Measure stores on this machine's disk, compared with plain files
 #[derive(Args)]
 #[command(after_help = "Example:
   cas bench --on /srv
   cas bench --store redb --store 'redb://?cache=512MiB' --on /srv --rows put,batch,stat")]
 pub(crate) struct Bench {
-    /// A store to measure: a scheme, or a URL for its options; several give several columns
+    /// Store to measure: a scheme, or a URL with options; repeat it for several columns
     #[arg(long, value_name = "URL", default_value = "fs")]
     store: Vec<String>,
-    /// Work below this directory [default: that of the first URL, else the current one]
+    /// Work below this directory [default: the directory of the first URL, otherwise the current
+    /// directory]
     #[arg(long, value_name = "DIR")]
     on: Option<PathBuf>,
-    /// Only these rows
+    /// Measure only these rows of the table
     #[arg(long, value_name = "ROW", value_delimiter = ',')]
     rows: Vec<String>,
-    /// A tenth of everything
+    /// Use a tenth of the usual blobs and bytes
     #[arg(long, conflicts_with = "full")]
     quick: bool,
-    /// With a blob of 10 GiB
+    /// Also measure a blob of 10 GiB
     #[arg(long)]
     full: bool,
-    /// Write a plot of each row, as SVG, into this directory
+    /// Write a plot of each row into this directory, as SVG
     #[arg(long, value_name = "DIR")]
     plots: Option<PathBuf>,
 }
 
 impl Bench {
-    pub(crate) async fn run(self, session: &mut Session) -> Result<()> {
+    pub(crate) async fn run(self, context: &mut Context) -> Result<()> {
         let contenders = columns::all(&self.store)?;
         let rows = rows(&self.rows)?;
         let scale = match (self.quick, self.full) {
@@ -58,7 +59,7 @@ impl Bench {
         };
         let parent = match &self.on {
             Some(directory) => directory.clone(),
-            None => columns::place(&self.store)?,
+            None => columns::directory(&self.store)?,
         };
         make_sure_of_space(&parent, scale.space(contenders.len()))?;
         let self_command = SelfCommand {
@@ -68,38 +69,31 @@ impl Bench {
         let scratch = tempfile::Builder::new()
             .prefix("cas-bench-")
             .tempdir_in(&parent);
-        let scratch = scratch.during("make a directory in", parent.display())?;
-        let measured = measure(
-            session,
-            &contenders,
-            rows,
-            scale,
-            self_command,
-            scratch.path(),
-        )
-        .await;
+        let scratch = scratch.during("create a directory in", parent.display())?;
+        let measured = measure(context, &contenders, rows, scale, self_command, scratch.path()).await;
         remove(scratch.path())?;
         let table = measured?;
         if let Some(directory) = &self.plots {
             plot(&table, directory)?;
         }
-        match session.out.is_json() {
-            true => session.out.document(&table.json()),
-            false => session.out.bytes(table.markdown().as_bytes()),
+        if context.out.is_json() {
+            context.out.document(&table.json())
+        } else {
+            context.out.bytes(table.markdown().as_bytes())
         }
     }
 }
 
-/// Runs the rows until they end, or until a signal says so.
+/// Measures the rows, or stops at a signal.
 async fn measure(
-    session: &Session,
+    context: &Context,
     contenders: &[Contender],
     rows: Vec<Row>,
     scale: Scale,
     self_command: SelfCommand,
     directory: &Path,
 ) -> Result<Table> {
-    let steps = Steps::new(session);
+    let steps = Steps::new(context);
     let tell = |what: &str| steps.tell(what);
     let plan = Plan {
         scale,
@@ -114,7 +108,7 @@ async fn measure(
     let mut terminate = signal(SignalKind::terminate())?;
     let stopped = || {
         Err(Error::cancelled(
-            "stopped by a signal; nothing is left of it",
+            "stopped by a signal; everything it wrote was removed",
         ))
     };
     tokio::select! {
@@ -130,7 +124,10 @@ fn make_sure_of_space(directory: &Path, needed: u64) -> Result<()> {
     if free < needed {
         return Err(Error::new(
             cas::ErrorKind::Full,
-            format!("needs up to {needed_text}, {free_text} are free; try --quick or another --on"),
+            format!(
+                "needs up to {needed_text}, but only {free_text} are free; \
+                 use --quick, or another disk with --on"
+            ),
         )
         .operation("bench")
         .subject(directory.display()));
@@ -138,13 +135,13 @@ fn make_sure_of_space(directory: &Path, needed: u64) -> Result<()> {
     Ok(())
 }
 
-/// Arguments that lead to [`BenchTask`] with the same columns.
-fn task_arguments(stores: &[String]) -> Vec<std::ffi::OsString> {
+/// Returns the arguments that start a [`BenchTask`] with the same columns.
+fn again(stores: &[String]) -> Vec<std::ffi::OsString> {
     let stores = stores.iter().map(|store| format!("--store={store}").into());
     [TASK.into()].into_iter().chain(stores).collect()
 }
 
-/// Removes what was made, once what still writes there has ended.
+/// Removes the scratch directory, once nothing writes into it any more.
 fn remove(directory: &Path) -> Result<()> {
     let mut outcome = Ok(());
     for _ in 0..ATTEMPTS {
@@ -158,7 +155,7 @@ fn remove(directory: &Path) -> Result<()> {
 }
 
 fn plot(table: &Table, directory: &Path) -> Result<()> {
-    std::fs::create_dir_all(directory).during("make", directory.display())?;
+    std::fs::create_dir_all(directory).during("create", directory.display())?;
     for (row, text) in table.plots() {
         let path = directory.join(format!("{row}.svg"));
         std::fs::write(&path, text).during("write", path.display())?;
@@ -166,7 +163,7 @@ fn plot(table: &Table, directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Tells what is measured: in one line on a terminal, else a line each.
+/// Shows what is being measured: in one line on a terminal, elsewhere in a line per step.
 struct Steps {
     bar: ProgressBar,
     lines: bool,
@@ -174,15 +171,16 @@ struct Steps {
 }
 
 impl Steps {
-    fn new(session: &Session) -> Self {
+    fn new(context: &Context) -> Self {
         let terminal = std::io::stderr().is_terminal();
-        let bar = match session.speaks && terminal {
-            true => ProgressBar::new_spinner(),
-            false => ProgressBar::hidden(),
+        let bar = if context.shows_progress && terminal {
+            ProgressBar::new_spinner()
+        } else {
+            ProgressBar::hidden()
         };
         Steps {
             bar,
-            lines: session.speaks && !terminal,
+            lines: context.shows_progress && !terminal,
             last: RefCell::default(),
         }
     }
@@ -190,7 +188,7 @@ impl Steps {
     fn tell(&self, what: &str) {
         self.bar.set_message(what.to_owned());
         self.bar.tick();
-        // Where lines stay, one for all columns and rounds is enough.
+        // Lines stay visible, so one line covers all columns and rounds of a step.
         let step = what.split(',').next().unwrap_or(what);
         if self.lines && self.last.replace(step.to_owned()) != step {
             eprintln!("cas: measuring {step}");
@@ -204,7 +202,7 @@ impl Drop for Steps {
     }
 }
 
-/// Do one task of a measurement, in a process of its own
+/// Do one task of a measurement (started by `cas bench`)
 #[derive(Args)]
 pub(crate) struct BenchTask {
     #[arg(long)]

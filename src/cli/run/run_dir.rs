@@ -1,13 +1,13 @@
-//! Where a run has its bundle, and what a killed run has left.
+//! The directory of a run's bundle, and the removal of directories that killed runs have left.
 //!
 //! ```text
 //! ROOT/run/             0700
-//!   ID.lock             locked by the tool and by the runtime it started, whoever lives longer
+//!   ID.lock             locked by the tool and the runtime it started, until both have ended
 //!   ID/                 the bundle; its rootfs is a mounted snapshot
 //!     runtime           the path of the runtime
-//!     state/            what the runtime knows of the container, while there is one
+//!     state/            the runtime's state of the container, while it exists
 //! ```
-//! A lock that can be had belongs to nobody any more, and the bundle beside it is removed.
+//! If a lock is free, its run has ended, and the bundle next to it can be removed.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -23,43 +23,44 @@ use super::runtime;
 
 const LOCK: &str = ".lock";
 
-/// The place of one run.
-pub(super) struct Place {
+/// The directory and lock of one run.
+pub(super) struct RunDir {
     runs: Dir,
-    /// Of the container, too.
+    /// Id of the run and of its container.
     id: String,
     bundle: PathBuf,
     lock: Lock,
 }
 
-/// How the runs begin that have snapshots of the snapshotter of `cas`; it knows no others.
+/// Returns the prefix of the ids of runs on snapshots of this snapshotter. `cas` can remove only
+/// those.
 fn prefix(cas: &Cas) -> Result<String> {
     Ok(format!("cas-{}", cas.snapshotter()?.name()))
 }
 
-/// The directory of all runs.
+/// Creates and opens the directory of all runs.
 fn runs(root: &Path) -> Result<(Dir, PathBuf)> {
     let path = root.join("run");
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(&path)
-        .during("make directory", path.display())?;
-    // Runtimes want the path without links.
+        .during("create directory", path.display())?;
+    // Runtimes require a path without symbolic links.
     let path = path.canonicalize().during("open", path.display())?;
     let dir = Dir::open(&path).during("open", path.display())?;
     Ok((dir, path))
 }
 
-impl Place {
-    /// Makes the place of a new run.
-    pub(super) fn make(cas: &Cas, root: &Path) -> Result<Self> {
+impl RunDir {
+    /// Reserves the directory of a new run and locks it.
+    pub(super) fn create(cas: &Cas, root: &Path) -> Result<Self> {
         let (runs, path) = runs(root)?;
         let id = unique::key(&prefix(cas)?);
         let lock = Lock::exclusive(&runs, &format!("{id}{LOCK}"));
         let lock = lock.during("lock", path.display())?;
         let bundle = path.join(&id);
-        Ok(Place {
+        Ok(RunDir {
             runs,
             id,
             bundle,
@@ -79,33 +80,34 @@ impl Place {
         self.bundle.join("rootfs")
     }
 
-    /// Lets what is started from now on hold the place together with the tool.
+    /// Lets child processes inherit the lock from now on.
     pub(super) fn share(&self) -> Result<()> {
         let flags = rustix::io::FdFlags::empty();
         let shared = rustix::io::fcntl_setfd(self.lock.file().as_fd(), flags);
         Ok(shared.map_err(std::io::Error::from)?)
     }
 
-    /// Removes the bundle, its mount and its snapshot, and ends what runs in it.
+    /// Ends the container of the run, and removes its mount, snapshot and bundle.
     ///
     /// # Errors
-    /// `Busy` while something uses it, which is then left.
-    pub(super) async fn clear(self, cas: &Cas) -> Result<()> {
+    /// `Busy` while something uses it; nothing that is in use is removed.
+    pub(super) async fn remove(self, cas: &Cas) -> Result<()> {
         if self.bundle.exists() {
             runtime::end(&self).await?;
             match cas.unmount(&self.rootfs()).await {
-                // It was not made yet, or the last clearing came as far as here.
+                // It was not mounted yet, or an earlier removal has unmounted it.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 unmounted => unmounted?,
             }
-            self.remove().during("remove", self.bundle.display())?;
+            let removed = self.remove_bundle();
+            removed.during("remove", self.bundle.display())?;
         }
         let removed = self.runs.remove(format!("{}{LOCK}", self.id));
         removed.during("remove", self.bundle.display()).map(|_| ())
     }
 
-    /// Removes the bundle, but never what is mounted in it.
-    fn remove(&self) -> io::Result<()> {
+    /// Removes the bundle, but never anything mounted in it.
+    fn remove_bundle(&self) -> io::Result<()> {
         match fs::remove_dir(self.rootfs()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             removed => removed?,
@@ -114,7 +116,7 @@ impl Place {
     }
 }
 
-/// Removes what runs have left that were killed.
+/// Removes the directories that killed runs have left.
 pub(in super::super) async fn sweep(cas: &Cas, root: &Path, progress: &dyn Progress) -> Result<()> {
     // A root without a snapshotter has no runs.
     let Ok(prefix) = prefix(cas) else {
@@ -135,14 +137,14 @@ pub(in super::super) async fn sweep(cas: &Cas, root: &Path, progress: &dyn Progr
             continue;
         };
         let bundle = path.join(&id);
-        let place = Place {
+        let left = RunDir {
             runs,
             id,
             bundle,
             lock,
         };
-        if let Err(error) = place.clear(cas).await {
-            progress.warn(&format!("what a killed run has left stays: {error}"));
+        if let Err(error) = left.remove(cas).await {
+            progress.warn(&format!("cannot clean up after a killed run: {error}"));
         }
     }
     Ok(())

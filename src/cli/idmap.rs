@@ -1,4 +1,4 @@
-//! Other owners for a mount: ranges of ids, and the user namespace by which the kernel takes them.
+//! ID mappings for a mount: ranges of ids, and the user namespace that hands them to the kernel.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -10,13 +10,13 @@ use cas::{Context, Error, Result};
 use clap::Args;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
-/// Its name among the commands of the tool.
+/// Name of the hidden command that holds a user namespace.
 const COMMAND: &str = "hold-namespace";
 
-/// The greatest id there is. No image has it, so that whoever mounts is known by it on disk.
+/// The greatest valid id. No image uses it, so it can stand for the superuser that mounts.
 const LAST: u32 = u32::MAX - 1;
 
-/// Users and groups `inside` the image, one after the other, who are others `outside`.
+/// Maps `count` ids from `inside` on, as the image has them, to ids from `outside` on.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Range {
     inside: u32,
@@ -37,26 +37,24 @@ impl FromStr for Range {
             return Err(wrong());
         };
         let fits = |first: u32| first.checked_add(count).is_some_and(|end| end <= LAST);
-        match count > 0 && fits(inside) && fits(outside) {
-            true => Ok(Range {
-                inside,
-                outside,
-                count,
-            }),
-            false => Err(format!(
-                "a range has at least one id, and none above {LAST}"
-            )),
+        if count == 0 || !fits(inside) || !fits(outside) {
+            return Err(format!("expected at least one id, and none above {LAST}"));
         }
+        Ok(Range {
+            inside,
+            outside,
+            count,
+        })
     }
 }
 
-/// Hold a user namespace until standard input ends
+/// Hold a user namespace until standard input ends (started by `cas mount --map-ids`)
 #[derive(Args)]
 pub(crate) struct HoldNamespace {}
 
 impl HoldNamespace {
     pub(crate) fn run(self) -> Result<ExitCode> {
-        // SAFETY: the table of descriptors stays shared.
+        // SAFETY: the flags do not unshare the table of descriptors.
         let unshared = unsafe { unshare_unsafe(UnshareFlags::NEWUSER) };
         unshared.map_err(std::io::Error::from)?;
         std::io::stdout().write_all(b".")?;
@@ -66,12 +64,12 @@ impl HoldNamespace {
     }
 }
 
-/// A user namespace of these ranges; a process that ends at once made it, for a process of several
-/// threads cannot.
+/// Creates a user namespace with these ranges. A short-lived child process creates it, because a
+/// process with several threads cannot.
 ///
 /// # Errors
-/// `Unsupported` where user namespaces cannot be had; `Denied` or `InvalidArgument` for ranges that
-/// the kernel refuses.
+/// `Unsupported` if user namespaces are not available; `Denied` or `InvalidArgument` for ranges
+/// that the kernel refuses.
 pub(super) fn namespace(ranges: &[Range]) -> Result<OwnedFd> {
     let mut child = Command::new("/proc/self/exe")
         .arg(COMMAND)
@@ -80,22 +78,23 @@ pub(super) fn namespace(ranges: &[Range]) -> Result<OwnedFd> {
         .stderr(Stdio::null())
         .spawn()
         .during("start", COMMAND)?;
-    let namespace = describe(&mut child, ranges);
+    let namespace = map(&mut child, ranges);
     drop(child.stdin.take());
     child.wait().during("wait for", COMMAND)?;
     namespace
 }
 
-fn describe(child: &mut Child, ranges: &[Range]) -> Result<OwnedFd> {
-    let mut made = [0];
-    let ready = child.stdout.as_mut().map(|out| out.read_exact(&mut made));
-    if !matches!(ready, Some(Ok(()))) {
-        let message = "user namespaces cannot be had here; mount without a map of ids";
-        return Err(Error::unsupported(message).operation("map owners"));
+/// Writes the ranges into the user namespace of `child`. Returns the namespace.
+fn map(child: &mut Child, ranges: &[Range]) -> Result<OwnedFd> {
+    let mut ready = [0];
+    let read = child.stdout.as_mut().map(|out| out.read_exact(&mut ready));
+    if !matches!(read, Some(Ok(()))) {
+        let message = "user namespaces are not available here; mount without --map-ids";
+        return Err(Error::unsupported(message).operation("map ids"));
     }
     let line = |range: &Range| format!("{} {} {}\n", range.inside, range.outside, range.count);
     let mut map: String = ranges.iter().map(line).collect();
-    // Who mounts an overlay must be somebody on its disk.
+    // The user that mounts an overlay must have an id on its disk.
     if ranges.iter().all(|range| range.outside > 0) {
         map += &format!("{LAST} 0 1\n");
     }

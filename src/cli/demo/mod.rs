@@ -1,0 +1,126 @@
+//! `cas demo`: import, list and unpack an image that it makes itself.
+
+mod archive;
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use cas::image::Reference;
+use cas::layer::import::{ImportOptions, Source};
+use cas::{Cas, Context as _, Error, Result};
+use clap::Args;
+
+use super::Context;
+use super::output::size;
+
+/// Make an image, import, list and unpack it, and show how long each step takes
+#[derive(Args)]
+#[command(after_help = "Example:\n  cas demo\n  cas demo --keep /tmp/demo")]
+pub(crate) struct Demo {
+    /// Work in this directory and keep it; it may exist if it is empty
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
+}
+
+/// Name of the image.
+const NAME: &str = "demo:1";
+
+impl Demo {
+    pub(crate) async fn run(self, context: &mut Context) -> Result<()> {
+        let scratch = tempfile::Builder::new().prefix("cas-demo-").tempdir()?;
+        let directory = match &self.keep {
+            Some(directory) => {
+                std::fs::create_dir_all(directory).during("create", directory.display())?;
+                if std::fs::read_dir(directory)?.next().is_some() {
+                    let why = "the directory is not empty; choose another";
+                    return Err(Error::precondition(why).subject(directory.display()));
+                }
+                directory.as_path()
+            }
+            None => scratch.path(),
+        };
+        steps(context, directory).await?;
+        context
+            .out
+            .say("done; the store is an OCI image layout, which skopeo and umoci read, too")
+    }
+}
+
+async fn steps(context: &mut Context, directory: &Path) -> Result<()> {
+    let file = directory.join("demo.tar");
+    let mut step = Steps::new(context);
+    let made = archive::write(&file).during("write the archive", file.display())?;
+    step.done(&format!(
+        "made an OCI archive with {} layers, {} files, {}",
+        made.layers,
+        made.files,
+        size(made.bytes)
+    ))?;
+
+    let root = directory.join("root");
+    let cas = Cas::open(&root).await?;
+    step.done(&format!("created a root at {}", root.display()))?;
+
+    let options = ImportOptions::default().with_name(NAME.parse::<Reference>()?);
+    let images = cas
+        .import(Source::Path(file), &options, &step.context.progress)
+        .await?;
+    step.done(&format!(
+        "imported {} image, verified and durable",
+        images.len()
+    ))?;
+
+    for image in cas.images().await? {
+        step.done(&format!(
+            "listed {} -> {}",
+            image.name,
+            image.target.digest.short()
+        ))?;
+    }
+
+    let rootfs = directory.join("rootfs");
+    cas.unpack(NAME, &rootfs, None, &step.context.progress)
+        .await?;
+    let found = archive::check(&rootfs).during("check the tree", rootfs.display())?;
+    step.done(&format!(
+        "unpacked and checked {found} files; deleted files are absent"
+    ))?;
+
+    let top = cas.snapshot(NAME, None, &step.context.progress).await?;
+    let top = top.map_or_else(|| "none".into(), |top| top.short());
+    step.done(&format!("unpacked into snapshots; the topmost is {top}"))?;
+
+    cas.remove(NAME).await?;
+    step.done("removed the name; the blobs stay in the store until `cas gc`")
+}
+
+/// Prints each step and how long it took.
+struct Steps<'a> {
+    context: &'a Context,
+    number: usize,
+    begun: Instant,
+}
+
+impl<'a> Steps<'a> {
+    fn new(context: &'a Context) -> Self {
+        Steps {
+            context,
+            number: 0,
+            begun: Instant::now(),
+        }
+    }
+
+    fn done(&mut self, what: &str) -> Result<()> {
+        self.number += 1;
+        let seconds = self.begun.elapsed().as_secs_f64();
+        let step = serde_json::json!({"step": self.number, "done": what, "seconds": seconds});
+        let out = &self.context.out;
+        if out.is_json() {
+            out.item(&step, String::new)?;
+        } else {
+            out.say(format!("{}. {what}  [{seconds:.3} s]", self.number))?;
+        }
+        self.begun = Instant::now();
+        Ok(())
+    }
+}

@@ -1,0 +1,105 @@
+//! `cas run`: makes a bundle on a snapshot and starts it with a runtime.
+
+pub(super) mod chroot;
+pub(super) mod run_dir;
+mod runtime;
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use cas::bundle::{self, Program, Rootfs};
+use cas::{Error, ErrorKind, Result};
+use clap::Args;
+
+use self::run_dir::RunDir;
+use self::runtime::{Runtime, Signals};
+use super::Context;
+use super::bundle::Process;
+
+/// Run a program of an image and exit with its exit code
+#[derive(Args)]
+#[command(after_help = "Example:
+  cas run app:1
+  cas run app:1 -- sh -c 'echo hello; exit 7'
+
+Arguments after -- replace the image's command and follow its entrypoint, as with docker run. If
+the image has neither, sh runs. The program starts in runc or crun, whichever is found first;
+without either, in a chroot, which does not isolate it. Its network is a loopback device only.
+Its changes to files are lost when it ends.
+
+Exit codes: the program's own; 128 plus the number of the signal that ended it; 126 if it cannot
+be executed; 127 if it is not found; if it did not start, those of cas.")]
+pub(crate) struct Run {
+    /// Name of the image
+    image: String,
+    #[command(flatten)]
+    process: Process,
+    /// Runtime to use: a path, or `chroot` [default: runc or crun if found, otherwise chroot]
+    #[arg(long, value_name = "PATH")]
+    runtime: Option<String>,
+}
+
+impl Run {
+    pub(crate) async fn run(self, context: &mut Context) -> Result<ExitCode> {
+        let runtimes = Runtime::choose(self.runtime.as_deref());
+        if self.runtime.is_none() && runtimes == [Runtime::Chroot] {
+            let why = "neither runc nor crun is installed: the program runs in a chroot, \
+                       without isolation";
+            context.progress.warn(why);
+        }
+        let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+        let options = self.process.options(terminal, true);
+        let cas = context.cas().await?;
+        run_dir::sweep(&cas, &context.root, &*context.progress).await?;
+        // Unpack before watching signals: it may take long, and a signal should end it at once.
+        let platform = options.platform.as_ref();
+        cas.snapshot(&self.image, platform, &context.progress)
+            .await?;
+        let mut signals = Signals::watch()?;
+        let run_dir = RunDir::create(&cas, &context.root)?;
+        let made = cas
+            .bundle(&self.image, run_dir.bundle(), &options, &context.progress)
+            .await;
+        // Other processes can open a store with one owner while the program runs.
+        drop(cas);
+        let outcome = match made {
+            Ok(()) => start(&run_dir, &runtimes, &mut signals).await,
+            Err(error) => Err(error),
+        };
+        let removed = match context.cas().await {
+            Ok(cas) => run_dir.remove(&cas).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = removed {
+            let why = format!("cannot clean up after the run; the next `cas gc` will: {error}");
+            context.progress.warn(&why);
+        }
+        outcome
+    }
+}
+
+/// Starts the bundle with the first runtime that can.
+async fn start(run_dir: &RunDir, runtimes: &[Runtime], signals: &mut Signals) -> Result<ExitCode> {
+    let process = bundle::process(run_dir.bundle())?;
+    let name = process.args.first().map_or("", String::as_str);
+    match Rootfs::open(&run_dir.rootfs())?.program(&process)? {
+        Program::Found => {}
+        Program::Absent => {
+            eprintln!("cas: run {name:?}: the image does not have this program");
+            return Ok(ExitCode::from(127));
+        }
+        Program::NotExecutable => {
+            eprintln!("cas: run {name:?}: not an executable file");
+            return Ok(ExitCode::from(126));
+        }
+    }
+    for runtime in runtimes {
+        if let Some(code) = runtime.run(run_dir, signals).await? {
+            return Ok(code);
+        }
+        eprintln!("cas: {runtime} could not start the program");
+    }
+    let why = "no runtime could start the program, see their messages above; \
+               `--runtime chroot` starts it without isolation";
+    Err(Error::new(ErrorKind::FailedPrecondition, why).operation("run"))
+}
