@@ -1,4 +1,4 @@
-//! The configuration of an image, as far as it says what runs.
+//! The part of an image's configuration that describes the process to run.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,8 @@ use cas_core::document::check_json;
 use cas_core::{Error, Labels, Result};
 use serde::Deserialize;
 
-/// What an image says of the process that it is for. Go writes `null` for what is empty.
+/// The process that an image is made for. Members may be `null`, because Go writes that for empty
+/// ones.
 #[derive(Debug, Default)]
 pub(crate) struct Config {
     pub(super) user: String,
@@ -14,7 +15,7 @@ pub(crate) struct Config {
     pub(super) entrypoint: Vec<String>,
     pub(super) cmd: Vec<String>,
     pub(super) working_dir: String,
-    /// Labels, and above those what the conversion makes of other members.
+    /// The image's labels, and the annotations that the image-spec derives from other members.
     pub(super) annotations: Labels,
 }
 
@@ -46,14 +47,14 @@ struct RawConfig {
 }
 
 impl Config {
-    /// Reads a configuration; members that are not known are passed over.
+    /// Reads a configuration, ignoring unknown members.
     ///
     /// # Errors
-    /// `Corrupt` when it is none.
+    /// `Corrupt` if it is not an image configuration.
     pub(crate) fn parse(data: &[u8]) -> Result<Self> {
         check_json(data)?;
         let raw: Raw = serde_json::from_slice(data).map_err(|error| {
-            Error::corrupt(format!("is no image configuration: {error}")).source(error)
+            Error::corrupt(format!("not an image configuration: {error}")).source(error)
         })?;
         let config = raw.config.unwrap_or_default();
         let ports = config.exposed_ports.unwrap_or_default();

@@ -1,17 +1,17 @@
-//! OCI runtime bundles: what `crun run` or `runc run` starts.
+//! OCI runtime bundles, as `crun run` and `runc run` start them.
 //!
 //! ```text
-//! DIR/                 0700 where it is made: nobody reaches set-user-id programs of an image
-//!   rootfs/            the image's root file system, a plain tree or a mounted snapshot
+//! DIR/                 0700, so that other users cannot reach set-user-id programs of the image
+//!   rootfs/            the image's root file system, plain files or a mounted snapshot
 //!   config.json        0600, written last: without it the bundle is not finished
 //! ```
-//! The document is what the image-spec's conversion page makes of a configuration. What that
-//! leaves open:
-//! - Capabilities are those that podman gives, without `MKNOD`, and no process gains more.
-//! - Namespaces are pid, network, ipc, uts and mount; so the network is a loopback alone.
-//! - `HOME` and a `PATH` are added where the image sets none.
-//! - Labels that runtimes obey (`run.oci.…` and others) are left out: an image has no say there.
-//! - Paths that the image calls volumes lie in `rootfs` like all others.
+//! `config.json` follows the conversion rules of the image-spec. Where they leave a choice:
+//! - Capabilities are those of podman, without `MKNOD`, and no process can gain more.
+//! - Namespaces are pid, network, ipc, uts and mount, so the network is a loopback device only.
+//! - `HOME` and `PATH` are added if the image does not set them.
+//! - Labels that runtimes act on (`run.oci.…` and others) are left out, so that an image cannot
+//!   control the host.
+//! - Volumes of the image are plain directories in `rootfs`.
 
 mod image;
 mod rootfs;
@@ -27,54 +27,54 @@ use serde::{Deserialize, Serialize};
 pub(crate) use self::image::Config;
 pub use self::rootfs::{Program, Rootfs};
 
-/// The document of a bundle.
+/// Name of the configuration in a bundle.
 const DOCUMENT: &str = "config.json";
-/// Where its root file system is.
+/// Name of the root file system in a bundle.
 pub(crate) const ROOTFS: &str = "rootfs";
 
-/// How a bundle is made.
+/// Options for [`crate::Cas::bundle`].
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// The platform; without one this machine's, where the image leaves a choice.
+    /// Platform of the image. The default is this machine's, if the image has several.
     pub platform: Option<Platform>,
-    /// Instead of the image's entrypoint and command.
+    /// Replaces the image's entrypoint and command.
     pub entrypoint: Option<String>,
-    /// Instead of the image's command, after its entrypoint.
+    /// Replaces the image's command, and follows its entrypoint.
     pub command: Vec<String>,
     /// Whether the process has a terminal.
     pub terminal: bool,
-    /// Its root file system is a writable snapshot, mounted, instead of a plain tree; to be ended
+    /// Mount a writable snapshot as the root file system, instead of unpacking plain files. End it
     /// with [`crate::Cas::unmount`] of `DIR/rootfs`.
     pub mounted: bool,
 }
 
-/// What a bundle starts.
+/// The process that a bundle starts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Process {
     /// Whether it has a terminal.
     pub terminal: bool,
-    /// As whom it runs.
+    /// The user it runs as.
     pub user: User,
     /// The program and its arguments; never empty.
     pub args: Vec<String>,
-    /// Its environment, `NAME=value` each.
+    /// Environment variables, `NAME=value` each.
     pub env: Vec<String>,
-    /// Its working directory, absolute; made where it is absent.
+    /// Absolute path of the working directory. It is created if it is absent.
     pub cwd: String,
     capabilities: Capabilities,
     no_new_privileges: bool,
 }
 
-/// A user in numbers.
+/// A user and groups, as numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct User {
-    /// The user.
+    /// Id of the user.
     pub uid: u32,
-    /// The group.
+    /// Id of the primary group.
     pub gid: u32,
-    /// All its groups.
+    /// Ids of all groups of the user.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub additional_gids: Vec<u32>,
 }
@@ -86,29 +86,29 @@ struct Capabilities {
     permitted: Vec<String>,
 }
 
-/// Writes the document of the bundle in `directory`, whose root file system is there; what was
-/// left out.
+/// Writes `config.json` of the bundle in `directory`, which has its root file system already.
+/// Returns a warning for each label that was left out.
 ///
 /// # Errors
-/// `NotFound` for a user or group that the image has not; `Corrupt` for what no process can be
-/// started with; those of the file system.
+/// `NotFound` for a user or group that the image does not have; `Corrupt` for a configuration that
+/// a process cannot be started with; errors of the file system.
 pub(crate) fn finish(directory: &Path, config: &Config, options: &Options) -> Result<Vec<String>> {
     let rootfs = Rootfs::open(&directory.join(ROOTFS))?;
     let account = user::find(&rootfs, &config.user)?;
     let (document, warnings) = spec::document(config, options, &account)?;
     let text = serde_json::to_vec_pretty(&document)
-        .map_err(|error| Error::internal("the document does not serialise").source(error))?;
-    let place = || directory.join(DOCUMENT);
-    let dir = Dir::open(directory).during("write", place().display())?;
+        .map_err(|error| Error::internal("config.json cannot be serialised").source(error))?;
+    let file = directory.join(DOCUMENT);
+    let dir = Dir::open(directory).during("write", file.display())?;
     dir.replace(DOCUMENT, &text, 0o600, (&dir, ".config.json"))
-        .during("write", place().display())?;
+        .during("write", file.display())?;
     Ok(warnings)
 }
 
-/// What the bundle in `directory` starts.
+/// Returns the process that the bundle in `directory` starts.
 ///
 /// # Errors
-/// `NotFound` when it is no bundle, or is not finished; `Corrupt` when its document is no such.
+/// `NotFound` if it is not a finished bundle; `Corrupt` if its `config.json` is not valid.
 pub fn process(directory: &Path) -> Result<Process> {
     #[derive(Deserialize)]
     struct Document {
@@ -116,7 +116,7 @@ pub fn process(directory: &Path) -> Result<Process> {
     }
     let read = || -> Result<Process> {
         let text = Dir::open(directory)?.read(DOCUMENT, limit::DOCUMENT_READ)?;
-        let text = text.ok_or_else(|| Error::not_found("is no bundle: it has no config.json"))?;
+        let text = text.ok_or_else(|| Error::not_found("not a bundle: config.json is missing"))?;
         let document: Document = serde_json::from_slice(&text).map_err(|error| {
             Error::corrupt(format!("config.json does not parse: {error}")).source(error)
         })?;

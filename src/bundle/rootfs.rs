@@ -1,4 +1,4 @@
-//! Files of a root file system that somebody else has made: nothing outside it is ever opened.
+//! Reads files of an untrusted root file system. Nothing outside it is ever opened.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -11,21 +11,21 @@ use rustix::io::Errno;
 
 use super::Process;
 
-/// Tries of a resolution that mounts and renames elsewhere on the machine can disturb.
+/// How often to retry resolving a path, which mounts and renames elsewhere can interrupt.
 const TRIES: usize = 64;
 
-/// A root file system whose paths are resolved inside it.
+/// A root file system. Paths and symbolic links are resolved inside it.
 #[derive(Debug)]
 pub struct Rootfs(OwnedFd);
 
-/// Whether a process can be started.
+/// Whether the program of a process can be executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Program {
-    /// Its program is there.
+    /// It is an executable file.
     Found,
-    /// No file has its name.
+    /// There is no file of this name.
     Absent,
-    /// What has its name is no file that anybody may execute.
+    /// It exists, but is not an executable file.
     NotExecutable,
 }
 
@@ -39,24 +39,25 @@ impl Rootfs {
     /// Opens the root file system at `path`.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// Errors of the file system.
     pub fn open(path: &Path) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let opened = rustix::fs::open(path, flags, Mode::empty()).map_err(io::Error::from);
         Ok(Rootfs(opened.during("open", path.display())?))
     }
 
-    /// Whether the program of `process` is there, as `execvp` would look for it. What a runtime
-    /// mounts over the root file system is not seen.
+    /// Looks for the program of `process` as `execvp` does. Files that a runtime mounts over the
+    /// root file system are not seen.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// Errors of the file system.
     pub fn program(&self, process: &Process) -> Result<Program> {
         let name = process.args.first().map_or("", String::as_str);
         let path = process.env.iter().find_map(|one| one.strip_prefix("PATH="));
-        let folders = match name.contains('/') {
-            true => "",
-            false => path.unwrap_or(super::spec::PATH),
+        let folders = if name.contains('/') {
+            ""
+        } else {
+            path.unwrap_or(super::spec::PATH)
         };
         let mut found = Program::Absent;
         for folder in folders.split(':').filter(|_| !name.is_empty()) {
@@ -72,11 +73,11 @@ impl Rootfs {
         Ok(found)
     }
 
-    /// The text of a file, or nothing where there is none.
+    /// Reads a text file. Returns `None` if it is absent.
     ///
     /// # Errors
-    /// `Corrupt` when it is no regular file; `OutOfRange` beyond `limit` bytes; those of the file
-    /// system.
+    /// `Corrupt` if it is not a regular file; `OutOfRange` if it has more than `limit` bytes; errors
+    /// of the file system.
     pub(super) fn read(&self, path: &str, limit: u64) -> Result<Option<String>> {
         let read = || -> Result<Option<String>> {
             let Some((file, stat)) = self.find(Path::new(path))? else {
@@ -85,17 +86,17 @@ impl Rootfs {
             if !is_file(&stat) {
                 return Err(Error::corrupt("expected a regular file"));
             }
-            // Only now, for to open a device or a pipe has effects of its own.
+            // Open it only after the check, because opening a device or a pipe has side effects.
             let file = File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
             let mut text = Vec::new();
             file.take(limit.saturating_add(1)).read_to_end(&mut text)?;
             if text.len() as u64 > limit {
-                let why = format!("has more than {limit} bytes, and no more are read");
+                let why = format!("expected at most {limit} bytes");
                 return Err(Error::out_of_range(why));
             }
             Ok(Some(String::from_utf8_lossy(&text).into_owned()))
         };
-        read().during("read of the image", path)
+        read().during("read from the image", path)
     }
 
     fn find(&self, path: &Path) -> io::Result<Option<(OwnedFd, Stat)>> {

@@ -1,4 +1,4 @@
-//! The document of a bundle, `config.json` of the runtime-spec.
+//! `config.json` of the runtime-spec.
 
 use cas_core::{Error, Labels, Result};
 use serde_json::{Value, json};
@@ -6,13 +6,13 @@ use serde_json::{Value, json};
 use super::user::Account;
 use super::{Capabilities, Config, Options, Process, ROOTFS};
 
-/// Where programs are looked for, if the image does not say.
+/// Default `PATH`, if the image does not set it.
 pub(super) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The version of the runtime-spec that has all that is used here.
+/// The oldest version of the runtime-spec that has every member used here.
 const VERSION: &str = "1.0.2";
 
-/// What root may do in a container; nobody else may do anything.
+/// Capabilities of root in a container. Other users have none.
 const CAPABILITIES: &[&str] = &[
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
@@ -27,7 +27,7 @@ const CAPABILITIES: &[&str] = &[
     "CAP_SYS_CHROOT",
 ];
 
-/// Beginnings of annotations that tell a runtime or a service manager what to do on the host.
+/// Prefixes of annotations that make a runtime or a service manager act on the host.
 const OBEYED: &[&str] = &[
     "io.katacontainers.",
     "krun.",
@@ -59,10 +59,10 @@ const READ_ONLY: &[&str] = &[
     "/proc/sysrq-trigger",
 ];
 
-/// The document for a configuration, and what of that was left out.
+/// Returns `config.json` for a configuration, and a warning for each label that was left out.
 ///
 /// # Errors
-/// `Corrupt` for a text that no process can be given.
+/// `Corrupt` for an argument or a variable that a process cannot be given.
 pub(super) fn document(
     config: &Config,
     options: &Options,
@@ -92,9 +92,10 @@ fn process(config: &Config, options: &Options, account: &Account) -> Result<Proc
         Some(entrypoint) => vec![entrypoint.clone()],
         None => config.entrypoint.clone(),
     };
-    match options.command.is_empty() && options.entrypoint.is_none() {
-        true => args.extend_from_slice(&config.cmd),
-        false => args.extend_from_slice(&options.command),
+    if options.command.is_empty() && options.entrypoint.is_none() {
+        args.extend_from_slice(&config.cmd);
+    } else {
+        args.extend_from_slice(&options.command);
     }
     if args.is_empty() {
         args.push("sh".to_owned());
@@ -111,18 +112,19 @@ fn process(config: &Config, options: &Options, account: &Account) -> Result<Proc
     if options.terminal {
         default("TERM", "xterm");
     }
-    let cwd = match config.working_dir.starts_with('/') {
-        true => config.working_dir.clone(),
-        false => format!("/{}", config.working_dir),
+    let cwd = if config.working_dir.starts_with('/') {
+        config.working_dir.clone()
+    } else {
+        format!("/{}", config.working_dir)
     };
     let texts = args.iter().chain(&env).chain([&cwd]);
     if let Some(text) = texts.into_iter().find(|text| text.contains('\0')) {
-        let why = "an argument, a variable or the working directory has a zero byte in it";
+        let why = "an argument, a variable or the working directory contains a zero byte";
         return Err(Error::corrupt(why)
-            .operation("make process")
+            .operation("create process")
             .subject(text.escape_default()));
     }
-    let held = || match account.user.uid {
+    let granted = || match account.user.uid {
         0 => all(CAPABILITIES),
         _ => Vec::new(),
     };
@@ -134,8 +136,8 @@ fn process(config: &Config, options: &Options, account: &Account) -> Result<Proc
         cwd,
         capabilities: Capabilities {
             bounding: all(CAPABILITIES),
-            effective: held(),
-            permitted: held(),
+            effective: granted(),
+            permitted: granted(),
         },
         no_new_privileges: true,
     })
@@ -151,7 +153,7 @@ fn annotations(wanted: &Labels) -> (Labels, Vec<String>) {
         .clone()
         .into_iter()
         .partition(|(key, _)| refused(key));
-    let warning = |key: String| format!("the label {key:?} is left out: runtimes would obey it");
+    let warning = |key: String| format!("label {key:?} left out: a runtime would act on it");
     (taken, left_out.into_keys().map(warning).collect())
 }
 
@@ -244,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_caller_gives_replaces_what_the_image_says() {
+    fn options_replace_the_configuration_of_the_image() {
         let command = vec!["x".to_owned()];
         let args = |entrypoint: Option<&str>, command: &[String], config: &str| {
             let options = Options {

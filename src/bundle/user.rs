@@ -1,4 +1,4 @@
-//! Who a process runs as, by the image's own `/etc/passwd` and `/etc/group`.
+//! Finds the user and groups of a process in the image's own `/etc/passwd` and `/etc/group`.
 
 use cas_core::{Error, Result, limit};
 
@@ -7,21 +7,21 @@ use super::{Rootfs, User};
 const PASSWD: &str = "/etc/passwd";
 const GROUP: &str = "/etc/group";
 
-/// A user, and where it is at home.
+/// A user and its home directory.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Account {
     pub(super) user: User,
     pub(super) home: String,
 }
 
-/// Finds `USER[:GROUP]`, each a name or a number; nothing is root.
+/// Finds `USER[:GROUP]`, each a name or a number. An empty text means root.
 ///
-/// A number need not be known to the image. Without a group the user's own and its other groups
-/// count, as the image's files give them; with one, only that.
+/// A number need not be in the image's files. Without `GROUP`, the account has all groups that the
+/// files give the user; with it, only that group.
 ///
 /// # Errors
-/// `NotFound` for a name that the image does not have; `Corrupt` for a number that is no user's,
-/// or for a file that is none; `OutOfRange` for one that is too long.
+/// `NotFound` for a name that the image does not have; `Corrupt` for a number that is too large, or
+/// if one of the files is not a regular file; `OutOfRange` if a file is too long.
 pub(super) fn find(rootfs: &Rootfs, wanted: &str) -> Result<Account> {
     let (user, group) = wanted.split_once(':').unwrap_or((wanted, ""));
     let text = rootfs.read(PASSWD, limit::ACCOUNTS)?.unwrap_or_default();
@@ -66,7 +66,7 @@ struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
-    /// Nothing for a line that is none.
+    /// Returns `None` for a malformed line.
     fn parse(line: &'a str) -> Option<Self> {
         let mut fields = line.split(':');
         let (name, _) = (fields.next()?, fields.next()?);
@@ -81,7 +81,7 @@ impl<'a> Line<'a> {
     }
 }
 
-/// The groups of a file: name, number, members.
+/// Returns the groups of a file: name, number, members.
 fn groups(text: &str) -> impl Iterator<Item = (&str, u32, &str)> {
     text.lines().filter_map(|line| {
         let mut fields = line.split(':');
@@ -91,8 +91,9 @@ fn groups(text: &str) -> impl Iterator<Item = (&str, u32, &str)> {
     })
 }
 
-/// The groups that the user `name` is a member of, its `own` too: without that in the list, a
-/// program that gives its group up could do what is denied to the group.
+/// Returns the groups that the user `name` is a member of, including its primary group `own`.
+/// Without that in the list, a program that drops its primary group would escape files whose mode
+/// denies access to the group.
 fn memberships(text: &str, name: &str, own: u32) -> Vec<u32> {
     let member = |members: &str| !name.is_empty() && members.split(',').any(|one| one == name);
     let all = groups(text).filter(|(_, _, members)| member(members));
@@ -112,7 +113,7 @@ fn group_id(text: &str, group: &str) -> Result<u32> {
         .ok_or_else(|| unknown("group", group, GROUP))
 }
 
-/// The number that a text is, nothing for a name.
+/// Parses a number. Returns `None` for a name.
 fn number(text: &str) -> Result<Option<u32>> {
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Ok(None);
@@ -120,7 +121,7 @@ fn number(text: &str) -> Result<Option<u32>> {
     match text.parse() {
         Ok(id) if id <= limit::ID => Ok(Some(id)),
         _ => Err(Error::corrupt(format!(
-            "expected a user or group up to {}, found {text:.40}",
+            "expected a user or group id of at most {}, found {text:.40}",
             limit::ID
         ))
         .operation("find user")),
@@ -129,8 +130,8 @@ fn number(text: &str) -> Result<Option<u32>> {
 
 fn unknown(what: &str, name: &str, file: &str) -> Error {
     Error::not_found(format!(
-        "the image runs as the {what} {name:?}, which its {file} does not have; its author must \
-         add it or give a number"
+        "the image runs as {what} {name:?}, but its {file} does not list it; its author must add \
+         it or use a number"
     ))
     .operation("find user")
 }
@@ -188,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_user_is_an_error_that_names_it() {
+    fn an_unknown_or_invalid_user_is_an_error() {
         let (temp, rootfs) = image();
         for (wanted, kind) in [
             ("nobody", ErrorKind::NotFound),
@@ -211,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn hostile_files_are_never_opened_outside_nor_waited_for() {
+    fn links_lead_nowhere_outside_and_pipes_are_not_opened() {
         let (temp, rootfs) = image();
         let passwd = temp.path().join("etc/passwd");
         let canary = tempfile::tempdir().unwrap();
@@ -224,7 +225,7 @@ mod tests {
             let error = find(&rootfs, "app").unwrap_err();
             assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
         }
-        // The same name inside is what the link means.
+        // The link is resolved inside the root file system.
         let inside = temp.path().join(outside.strip_prefix("/").unwrap());
         fs::create_dir_all(inside.parent().unwrap()).unwrap();
         fs::write(&inside, "app:x:55:55::/:\n").unwrap();
