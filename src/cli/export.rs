@@ -39,7 +39,7 @@ pub(crate) struct Export {
 enum Kind {
     /// For skopeo, podman, ctr and other tools that read OCI archives
     Oci,
-    /// For `docker load`, too
+    /// For `docker load`; also readable as an OCI archive
     Docker,
 }
 

@@ -13,7 +13,7 @@ use super::gc::when;
 /// Owner of leases made by this command. Leases of running jobs belong to the jobs.
 const OWNER: &str = "the tool";
 
-/// Keep blobs and snapshots from gc without naming them
+/// Manage leases, which keep blobs and snapshots from gc
 #[derive(Subcommand)]
 pub(crate) enum Leases {
     /// List leases and what they keep

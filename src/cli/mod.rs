@@ -39,8 +39,8 @@ use self::progress::Bars;
 #[derive(Parser)]
 #[command(name = "cas", version, arg_required_else_help = true, after_help = EXAMPLE)]
 pub(crate) struct Arguments {
-    /// Directory of the store, the snapshots and cas.toml [default: /var/lib/cas for the
-    /// superuser, otherwise $XDG_DATA_HOME/cas]
+    /// Root: the directory of the store, the snapshots and cas.toml [default: /var/lib/cas for
+    /// the superuser, otherwise $XDG_DATA_HOME/cas]
     #[arg(long, global = true, env = "CAS_ROOT", value_name = "DIR")]
     root: Option<PathBuf>,
     /// Use this store instead of the root's own: a scheme, a URL or a table of cas.toml
@@ -67,7 +67,11 @@ pub(crate) struct Arguments {
 
 const EXAMPLE: &str = "Example:
   cas import image.tar --name app:1
-  cas unpack app:1 /tmp/rootfs";
+  cas unpack app:1 /tmp/rootfs
+
+Exit codes: 0 done; 1 failed; 2 wrong usage; 3 not found; 4 damaged or unexpected content; 5 busy
+or in conflict; 6 no space, or over a limit; 7 a registry or an object store cannot be reached, or
+refuses.";
 
 #[derive(Subcommand)]
 enum Command {

@@ -39,8 +39,7 @@ pub(crate) struct Push {
 
 #[derive(Args)]
 struct Remote {
-    /// Transfer only this platform [default: if the image has several, pull this machine's and
-    /// push all]
+    /// Transfer only this platform [default: this machine's for pull, all for push]
     #[arg(long, conflicts_with = "all_platforms")]
     platform: Option<Platform>,
     /// Transfer all platforms of the image

@@ -23,9 +23,9 @@ use super::bundle::Process;
   cas run app:1 -- sh -c 'echo hello; exit 7'
 
 Arguments after -- replace the image's command and follow its entrypoint, as with docker run. If
-the image has neither, sh runs. The program starts in runc or crun, whichever is found first;
-without either, in a chroot, which does not isolate it. Its network is a loopback device only.
-Its changes to files are lost when it ends.
+the image has neither, sh runs. The program is started by runc or crun, the first that can; its
+network is then a loopback device only. If neither is installed, it runs in a chroot, which does
+not isolate it. Its changes to files are lost when it ends.
 
 Exit codes: the program's own; 128 plus the number of the signal that ended it; 126 if it cannot
 be executed; 127 if it is not found; if it did not start, those of cas.")]
