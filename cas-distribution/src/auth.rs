@@ -1,4 +1,4 @@
-//! The answer to a registry's challenge: the login for it, or a token. Nothing is shown before.
+//! Answers a registry's challenge with a login or a token. Nothing is sent before a challenge.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -14,7 +14,7 @@ use crate::host::Host;
 use crate::http::Http;
 use crate::{origin, token, trust};
 
-/// What is shown to one registry.
+/// The credentials that are sent to one registry.
 pub(crate) struct Auth {
     registry: Url,
     /// The registry's host, as references and the configuration name it.
@@ -24,23 +24,24 @@ pub(crate) struct Auth {
     shown: Mutex<Shown>,
 }
 
-/// The header, what was withheld for it, and how often it was made.
+/// The `Authorization` header, and how it came about.
 #[derive(Clone, Default)]
 pub(crate) struct Shown {
     pub(crate) header: Option<HeaderValue>,
     /// The message that a login was withheld, if one was.
     pub(crate) withheld: Option<String>,
+    /// How many challenges were answered so far.
     round: u64,
 }
 
-/// What answers a challenge.
+/// The answer to a challenge.
 struct Answer {
     header: String,
     withheld: Option<String>,
 }
 
 impl Auth {
-    /// For the registry at this address, which references name `host`; at first nothing is shown.
+    /// Creates the state for the registry at this address, which references call `host`.
     pub(crate) fn new(registry: Url, host: &str, token_hosts: Vec<Host>) -> Self {
         Auth {
             registry,
@@ -50,16 +51,16 @@ impl Auth {
         }
     }
 
-    /// What is shown now.
+    /// Returns the credentials to send now.
     pub(crate) async fn current(&self) -> Shown {
         self.shown.lock().await.clone()
     }
 
-    /// Answers the refusal of a request that showed `before` and needs `scope`; requests that are
-    /// refused together ask for one token.
+    /// Answers the refusal of a request that sent `before` and needs `scope`. Requests that are
+    /// refused at the same time ask for only one token.
     ///
     /// # Errors
-    /// `Denied` when there is no answer; errors of the token service.
+    /// `Denied` if the challenge cannot be answered; errors of the token service.
     pub(crate) async fn answer(
         &self,
         http: &Http,
@@ -75,7 +76,7 @@ impl Auth {
         let challenges = challenge::parse(values.filter_map(|value| value.to_str().ok()));
         let answer = self.meet(http, challenges, scope).await?;
         let mut header = HeaderValue::try_from(answer.header)
-            .map_err(|_| denied("the credentials for it are not text".to_owned()))?;
+            .map_err(|_| denied("the credentials for it are not valid text".to_owned()))?;
         header.set_sensitive(true);
         *shown = Shown {
             header: Some(header),
@@ -92,17 +93,17 @@ impl Auth {
             Some(Challenge::Bearer { realm, service }) => {
                 let realm: Url = realm
                     .parse()
-                    .map_err(|_| denied("it names no address of a token service".to_owned()))?;
+                    .map_err(|_| denied("the URL of its token service is invalid".to_owned()))?;
                 self.bearer(http, realm, service.as_deref(), scope).await
             }
             Some(Challenge::Basic) => self.basic().await,
             None => Err(denied(
-                "it refuses without saying what it wants to see".to_owned(),
+                "its answer does not say how to authenticate".to_owned(),
             )),
         }
     }
 
-    /// Shows the login to the registry itself.
+    /// Sends the login to the registry itself.
     async fn basic(&self) -> Result<Answer> {
         let header = match find(&self.registry).await? {
             Some(Credentials::Password { name, password }) => {
@@ -116,8 +117,8 @@ impl Auth {
             }
             Some(Credentials::Identity(_)) | None => {
                 return Err(denied(
-                    "it wants name and password, and docker's config.json has none for it; \
-                     `docker login` writes them"
+                    "it requires a name and a password, and Docker's config.json has none for it; \
+                     use `docker login`"
                         .to_owned(),
                 ));
             }
@@ -128,8 +129,8 @@ impl Auth {
         })
     }
 
-    /// Shows a token: the login's own, or one of the service at `realm`, which sees the login only
-    /// if [`trust`] allows it.
+    /// Sends a token: one from the login itself, or one from the token service at `realm`, which
+    /// gets the login only if [`trust`] allows it.
     async fn bearer(
         &self,
         http: &Http,
@@ -139,7 +140,7 @@ impl Auth {
     ) -> Result<Answer> {
         origin::check(&self.registry, &realm).map_err(|error| error.backend(REGISTRY))?;
         let login = find(&self.registry).await?;
-        // A registry token is shown to the registry itself.
+        // A registry token goes to the registry itself.
         let to = match &login {
             Some(Credentials::Registry(_)) => &self.registry,
             _ => &realm,
@@ -165,11 +166,11 @@ impl Auth {
     }
 }
 
-/// Looks credentials up, which may read files and start programs.
+/// Looks up credentials, which may read files and start programs.
 async fn find(url: &Url) -> Result<Option<Credentials>> {
     let host = origin::authority(url);
     let found = tokio::task::spawn_blocking(move || credentials::find(&host)).await;
-    found.map_err(|_| Error::internal("looking credentials up panicked; please report it"))?
+    found.map_err(|_| Error::internal("looking up credentials panicked; please report it"))?
 }
 
 fn denied(why: String) -> Error {

@@ -1,4 +1,4 @@
-//! Bodies that are streams.
+//! Bodies of requests and answers as streams.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,18 +12,18 @@ use tokio::sync::mpsc::{Sender, channel};
 
 use crate::{error, http, runtime};
 
-/// Size of the pieces that are handed out; those of the network are a tenth of it, and each costs
-/// whoever stores it a step.
+/// Size of the pieces handed out. The network's own are about a tenth of it, and storing each piece
+/// has a fixed cost.
 const PIECE: usize = 256 << 10;
-/// Pieces that may wait for whoever takes them.
+/// Number of pieces to read ahead.
 const AHEAD: usize = 4;
 
-/// The body of an answer but its first `skip` bytes, read ahead a little.
+/// Returns the body of an answer without its first `skip` bytes, read ahead a little.
 pub(crate) fn stream(response: Response, skip: u64) -> Result<Pieces> {
     let (sender, receiver) = channel(AHEAD);
     runtime::handle()?.spawn(async move {
         if let Err(error) = pump(response, skip, &sender).await {
-            // Whoever asked may have gone.
+            // The receiver may be gone.
             let _ = sender.send(Err(error)).await;
         }
     });
@@ -58,31 +58,32 @@ async fn pump(mut response: Response, mut skip: u64, sender: &Sender<Result<Byte
     }
 }
 
-/// How much of an upload has gone.
+/// Counts the bytes of an upload that were sent.
 #[derive(Clone, Default)]
-pub(crate) struct Gone(Arc<AtomicU64>);
+pub(crate) struct Sent(Arc<AtomicU64>);
 
-impl Gone {
-    /// A body of `pieces` that is counted.
+impl Sent {
+    /// Returns a body of `pieces` whose bytes are counted as they are sent.
     pub(crate) fn body(&self, pieces: Pieces) -> Body {
-        let gone = Arc::clone(&self.0);
+        let sent = Arc::clone(&self.0);
         Body::wrap_stream(pieces.inspect(move |piece| {
             let length = piece.as_ref().map_or(0, Bytes::len);
-            gone.fetch_add(length as u64, Ordering::Relaxed);
+            sent.fetch_add(length as u64, Ordering::Relaxed);
         }))
     }
 
-    /// Waits for the answer to an upload of `size` bytes for as long as it moves; and when all
-    /// has gone for `patience` turns more, for the registry may have to copy and hash it.
+    /// Waits for the answer to an upload of `size` bytes while bytes are being sent. Once all are
+    /// sent, waits `extra` more times [`http::IDLE`], because the registry may have to copy and
+    /// hash the blob.
     ///
     /// # Errors
-    /// `Unavailable` when it does not move.
+    /// `Unavailable` if the upload stalls.
     pub(crate) async fn watch<T>(
         &self,
         answer: impl Future<Output = T>,
         url: &Url,
         size: u64,
-        patience: u32,
+        extra: u32,
     ) -> Result<T> {
         let mut answer = std::pin::pin!(answer);
         let (mut before, mut still) = (0, 0);
@@ -94,7 +95,7 @@ impl Gone {
             let now = self.0.load(Ordering::Relaxed);
             still = if now == before { still + 1 } else { 0 };
             before = now;
-            if still > if now == size { patience } else { 0 } {
+            if still > if now == size { extra } else { 0 } {
                 return Err(error::silent(url));
             }
         }

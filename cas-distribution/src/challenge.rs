@@ -1,26 +1,26 @@
-//! The header `WWW-Authenticate`: what a registry wants to see.
+//! The header `WWW-Authenticate`: how a registry asks for credentials.
 
 use std::collections::HashMap;
 
-/// One way to show who asks.
+/// One way to authenticate.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Challenge {
     /// Name and password.
     Basic,
-    /// A token of the service `realm`. The scope that a registry asks for is not kept: the
-    /// operation decides that.
+    /// A token of the service `realm`. The scope that a registry proposes is ignored: the operation
+    /// decides it.
     Bearer {
         realm: String,
         service: Option<String>,
     },
 }
 
-/// The challenges in the values of the header that are understood.
+/// Returns the known challenges in the values of the header.
 pub(crate) fn parse<'a>(values: impl Iterator<Item = &'a str>) -> Vec<Challenge> {
     values.flat_map(parse_one).collect()
 }
 
-/// A comma stands between challenges, and between the parameters of one.
+/// Parses one value. Commas separate both challenges and the parameters of one challenge.
 fn parse_one(value: &str) -> Vec<Challenge> {
     let mut found = Vec::new();
     let mut rest = value;
@@ -41,7 +41,7 @@ fn parse_one(value: &str) -> Vec<Challenge> {
     found
 }
 
-/// The next scheme, its parameters, and what comes after them.
+/// Returns the next scheme, its parameters, and the rest of the text.
 fn next(text: &str) -> Option<(&str, HashMap<String, String>, &str)> {
     let text = text.trim_start_matches([' ', ',', '\t']);
     let end = text.find([' ', ',', '\t']).unwrap_or(text.len());
@@ -57,7 +57,7 @@ fn next(text: &str) -> Option<(&str, HashMap<String, String>, &str)> {
     Some((scheme, parameters, rest))
 }
 
-/// `key=value` or `key="value"`; nothing where another scheme begins.
+/// Parses `key=value` or `key="value"`. Returns `None` at the beginning of the next scheme.
 fn parameter(text: &str) -> Option<(&str, String, &str)> {
     let text = text.trim_start_matches([' ', ',', '\t']);
     let (key, rest) = text.split_once('=')?;
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_what_registries_write() {
+    fn headers_of_registries_are_parsed() {
         for (header, expected) in [
             ("Basic realm=\"x\"", vec![Challenge::Basic]),
             (
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn ends_with_whatever_it_is_given() {
+    fn malformed_headers_have_no_challenges() {
         for header in [
             "",
             ",",

@@ -10,22 +10,22 @@ use crate::auth::Auth;
 use crate::http::Http;
 use crate::{Host, RemoteRef, origin, runtime};
 
-/// How long a registry on this machine may take to say that it wants TLS.
+/// How long a registry on this machine may take to say that it requires TLS.
 const PROBE: Duration = Duration::from_secs(5);
 
 /// How a registry is reached.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// By http. Otherwise by https; a registry on this machine that speaks no TLS by http, too.
+    /// Use http. The default is https, except for a registry on this machine that does not use TLS.
     pub plain_http: bool,
     /// Hosts of token services that may see the login for the registry, in addition to the
     /// registry's own host and the hosts below it.
     pub token_hosts: Vec<Host>,
 }
 
-/// A name in a repository of a registry. Cheap to clone; clones share what shows who asks.
+/// A client for one name in a repository of a registry. Cheap to clone; clones share credentials.
 ///
-/// It works on any executor, for what it does runs on a runtime of its own.
+/// It works on any executor, because its I/O runs on a private tokio runtime.
 #[derive(Clone)]
 pub struct Client(pub(crate) Arc<Inner>);
 
@@ -38,11 +38,11 @@ pub(crate) struct Inner {
 }
 
 impl Client {
-    /// A client for `reference`. Nobody is asked anything yet, but whether a registry on this
-    /// machine wants TLS.
+    /// Returns a client for `reference`. The only request it makes yet is to find out whether a
+    /// registry on this machine requires TLS.
     ///
     /// # Errors
-    /// `Unavailable` when the roots of trust of this system cannot be read.
+    /// `Unavailable` if the root certificates of this system cannot be read.
     pub async fn connect(reference: &RemoteRef, options: Options) -> Result<Self> {
         let reference = reference.clone();
         runtime::run(async move {
@@ -62,12 +62,12 @@ impl Client {
     }
 
     /// Returns the message that the login for the registry was withheld from its token service, if
-    /// it was; what was done was done without a login.
+    /// it was. The requests were then made without a login.
     pub async fn withheld(&self) -> Option<String> {
         self.0.auth.current().await.withheld
     }
 
-    /// Does `work` on the runtime.
+    /// Runs `work` on the private runtime.
     pub(crate) async fn run<T, F>(&self, work: impl FnOnce(Arc<Inner>) -> F) -> Result<T>
     where
         T: Send + 'static,
@@ -80,10 +80,10 @@ impl Client {
 fn base(reference: &RemoteRef, scheme: &str) -> Result<Url> {
     let (host, repository) = (reference.host(), reference.repository());
     let url = format!("{scheme}://{host}/v2/{repository}/").parse();
-    url.map_err(|error| Error::invalid(format!("no address: {error}")).subject(reference))
+    url.map_err(|error| Error::invalid(format!("invalid URL: {error}")).subject(reference))
 }
 
-/// Whether a registry on this machine refuses to be spoken to in the plain. It is shown nothing.
+/// Returns whether a registry on this machine refuses plain http. No credentials are sent.
 async fn wants_tls(http: &Http, base: &Url) -> bool {
     let Ok(request) = http.request(Method::HEAD, base) else {
         return true;
@@ -96,18 +96,18 @@ async fn wants_tls(http: &Http, base: &Url) -> bool {
 }
 
 impl Inner {
-    /// The address of a document or a blob.
+    /// Returns the URL of a document or a blob.
     pub(crate) fn url(&self, kind: &str, name: &str) -> Result<Url> {
         let url = self.base.join(&format!("{kind}/{name}"));
-        url.map_err(|error| Error::invalid(format!("no address: {error}")).subject(name))
+        url.map_err(|error| Error::invalid(format!("invalid URL: {error}")).subject(name))
     }
 
-    /// Where the content of a descriptor is.
+    /// Returns the URL of the content of a descriptor.
     pub(crate) fn content(&self, descriptor: &Descriptor) -> Result<Url> {
-        let media_type = &descriptor.media_type;
-        let kind = match media_type.is_index() || media_type.is_manifest() {
-            true => "manifests",
-            false => "blobs",
+        let kind = if descriptor.media_type.is_document() {
+            "manifests"
+        } else {
+            "blobs"
         };
         self.url(kind, &descriptor.digest.to_string())
     }

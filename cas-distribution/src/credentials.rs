@@ -1,7 +1,7 @@
-//! Credentials, from where docker keeps them: `config.json` and the helpers it names.
+//! Docker's credentials: `config.json` and the credential helpers it names.
 //!
-//! The file is in `$DOCKER_CONFIG`, else in `~/.docker`. It is read when a registry asks who is
-//! there, and not before.
+//! The file is in `$DOCKER_CONFIG`, otherwise in `~/.docker`. It is read only when a registry asks
+//! for credentials.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -15,12 +15,12 @@ use serde::Deserialize;
 
 use crate::helper;
 
-/// What shows who asks. It has no `Debug`, for it must not be shown.
+/// Credentials for a registry. They do not implement `Debug`, so that they are never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Credentials {
     /// Name and password.
     Password { name: String, password: String },
-    /// A token that the token service gives tokens for.
+    /// A token that a token service exchanges for other tokens.
     Identity(String),
     /// A token for the registry itself.
     Registry(String),
@@ -44,10 +44,11 @@ struct Auth {
     registrytoken: String,
 }
 
-/// The credentials for the registry `host`, a host with its port where it has one.
+/// Returns the credentials for the registry `host`, which includes the port, if there is one.
+/// Returns `None` if there are none.
 ///
 /// # Errors
-/// `InvalidArgument` for a file that does not parse; `FailedPrecondition` for a helper that fails.
+/// `InvalidArgument` if the file does not parse; `FailedPrecondition` if a helper fails.
 pub(crate) fn find(host: &str) -> Result<Option<Credentials>> {
     let Some(path) = path() else {
         return Ok(None);
@@ -76,7 +77,7 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>> {
 }
 
 fn of(data: &[u8], host: &str) -> Result<Option<Credentials>> {
-    // What serde says of it could hold a secret.
+    // The message of serde could contain a secret.
     let config: Config = serde_json::from_slice(data)
         .map_err(|error| Error::invalid(format!("line {} does not parse", error.line())))?;
     let own = config.cred_helpers.get(host);
@@ -97,7 +98,7 @@ fn of(data: &[u8], host: &str) -> Result<Option<Credentials>> {
     }
 }
 
-/// The host in a key, which may be a whole address.
+/// Returns the host in a key, which may be a whole URL.
 fn host_of(key: &str) -> &str {
     let key = key.split_once("://").map_or(key, |(_, rest)| rest);
     key.split_once('/').map_or(key, |(host, _)| host)
@@ -122,7 +123,7 @@ impl Auth {
         let decoded = decoded.and_then(|bytes| String::from_utf8(bytes).ok());
         let pair = decoded.as_deref().and_then(|text| text.split_once(':'));
         let (name, password) = pair.ok_or_else(|| {
-            Error::invalid("an `auth` is not NAME:PASSWORD in base64; log in again")
+            Error::invalid("an `auth` is not NAME:PASSWORD in base64; use `docker login` again")
         })?;
         Ok(Some(Credentials::Password {
             name: name.to_owned(),
@@ -143,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_what_docker_writes() {
+    fn each_kind_of_login_is_read() {
         // me:pass:word
         let config = br#"{
             "auths": {
@@ -166,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_parse_is_told_without_its_secrets() {
+    fn errors_do_not_contain_secrets() {
         for bad in [
             r#"{"auths": {"x.test": {"auth": "c2VjcmV0"}}}"#,
             r#"{"auths": {"x.test": "secret"}}"#,

@@ -1,4 +1,4 @@
-//! What registries answer, sorted by what the caller must do.
+//! Errors for the answers of registries, classified by what the caller must do.
 
 use cas_core::{Error, ErrorKind, limit};
 use reqwest::header::RETRY_AFTER;
@@ -8,10 +8,10 @@ use serde::Deserialize;
 use crate::http;
 use crate::origin::shown;
 
-/// The backend that errors name which are answers of a registry.
+/// The backend in errors that are answers of a registry.
 pub const REGISTRY: &str = "registry";
 
-/// Longest text of theirs that is repeated.
+/// How many characters of a registry's own message are repeated.
 const SAID: usize = 300;
 
 #[derive(Deserialize)]
@@ -28,12 +28,11 @@ struct Problem {
     message: String,
 }
 
-/// What to do when a registry refuses.
-const LOG_IN: &str =
-    "`docker login` writes credentials to docker's config.json, where cas looks for them";
+/// What to do if a registry refuses.
+const LOG_IN: &str = "check the name, or use `docker login`, whose credentials cas reads";
 
-/// The error for an answer that is not a success. `withheld` is the message that a login was
-/// withheld, if one was: it may be why.
+/// Returns the error for an answer that is not a success. `withheld` is the message that a login
+/// was withheld, if one was: it may be the reason.
 pub(crate) async fn refused(response: Response, withheld: Option<&str>) -> Error {
     let status = response.status();
     let from = shown(response.url());
@@ -61,17 +60,17 @@ pub(crate) async fn refused(response: Response, withheld: Option<&str>) -> Error
             let advice = withheld.unwrap_or(LOG_IN);
             Error::new(
                 ErrorKind::Denied,
-                format!("{answered}; it may not exist, or be for others: {advice}"),
+                format!("{answered}; it may not exist or need other permissions: {advice}"),
             )
         }
-        StatusCode::NOT_FOUND => {
-            Error::not_found(format!("{answered}: it has no such thing{note}"))
-        }
+        StatusCode::NOT_FOUND => Error::not_found(format!(
+            "{answered}; check the name, the tag or the digest{note}"
+        )),
         StatusCode::PAYLOAD_TOO_LARGE => Error::out_of_range(answered),
         StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => {
             let wait = wait.map_or("later".to_owned(), |wait| {
                 format!(
-                    "after {:.50} (seconds, or that time)",
+                    "after {:.50} (seconds or a date)",
                     wait.escape_debug().to_string()
                 )
             });
@@ -88,12 +87,12 @@ pub(crate) async fn refused(response: Response, withheld: Option<&str>) -> Error
     error.backend(REGISTRY)
 }
 
-/// The error of a system whose roots of trust cannot be read, or of a TLS library that fails.
+/// Returns the error for root certificates that cannot be read, or a TLS library that fails.
 pub(crate) fn tls(error: &rustls::Error) -> Error {
     Error::unavailable(format!("cannot set up TLS: {error}")).backend(REGISTRY)
 }
 
-/// The error of a connection to `url`.
+/// Returns the error for a failed connection to `url`.
 pub(crate) fn broken(error: reqwest::Error, url: &Url) -> Error {
     let error = error.without_url();
     let mut last = error.to_string();
@@ -102,9 +101,10 @@ pub(crate) fn broken(error: reqwest::Error, url: &Url) -> Error {
         last = inner.to_string();
         cause = inner.source();
     }
-    let what = match error.is_connect() {
-        true => "cannot connect to",
-        false => "lost the connection to",
+    let what = if error.is_connect() {
+        "cannot connect to"
+    } else {
+        "lost the connection to"
     };
     let from = shown(url);
     Error::unavailable(format!("{what} {from}: {last}"))
@@ -112,13 +112,17 @@ pub(crate) fn broken(error: reqwest::Error, url: &Url) -> Error {
         .backend(REGISTRY)
 }
 
-/// The error of a connection to `url` on which nothing comes.
+/// Returns the error for a connection to `url` on which no bytes arrive.
 pub(crate) fn silent(url: &Url) -> Error {
     let seconds = http::IDLE.as_secs();
-    Error::unavailable(format!("{} is silent for {seconds} s", shown(url))).backend(REGISTRY)
+    Error::unavailable(format!(
+        "no response from {} for {seconds} s; try again later",
+        shown(url)
+    ))
+    .backend(REGISTRY)
 }
 
-/// The error of an answer that the protocol has no place for.
-pub(crate) fn odd(url: &Url, what: &str) -> Error {
+/// Returns the error for an answer that does not follow the protocol.
+pub(crate) fn unexpected(url: &Url, what: &str) -> Error {
     Error::unavailable(format!("{} {what}; is it a registry?", shown(url))).backend(REGISTRY)
 }

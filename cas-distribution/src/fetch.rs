@@ -1,4 +1,4 @@
-//! What a name stands for, and its content.
+//! Resolves a name to a descriptor, and fetches content.
 
 use async_trait::async_trait;
 use cas_core::transfer::{Fetcher, Pieces};
@@ -10,12 +10,12 @@ use crate::client::{Client, Inner};
 use crate::request::{Action, Ask};
 use crate::{body, http};
 
-/// The documents that are understood.
+/// The media types of documents that can be read.
 const DOCUMENTS: &str = "application/vnd.oci.image.index.v1+json, \
      application/vnd.oci.image.manifest.v1+json, \
      application/vnd.docker.distribution.manifest.list.v2+json, \
      application/vnd.docker.distribution.manifest.v2+json";
-/// The digest of a document, as the registry says.
+/// The header with the digest of a document.
 pub(crate) const CONTENT_DIGEST: &str = "docker-content-digest";
 
 #[async_trait]
@@ -58,19 +58,19 @@ impl Inner {
         if descriptor.size > limit::DOCUMENT_READ {
             let (found, allowed) = (descriptor.size, limit::DOCUMENT_READ);
             return Err(Error::out_of_range(format!(
-                "a document of {found} bytes, at most {allowed} are read"
+                "the document has {found} bytes, at most {allowed} are read"
             )));
         }
         match self.reference.digest() {
             Some(expected) if *expected != descriptor.digest => Err(Error::corrupt(format!(
-                "the registry has {} under this digest",
+                "the registry returned {}, which is not the digest asked for",
                 descriptor.digest
             ))),
             _ => Ok(descriptor),
         }
     }
 
-    /// The descriptor of a document of which the registry did not say enough.
+    /// Reads a document and returns its descriptor, if the headers did not contain all of it.
     async fn read_root(&self, url: Url) -> Result<Descriptor> {
         let asked = Ask::new(Method::GET, url, Action::Pull).with(ACCEPT, DOCUMENTS);
         let response = self.expect(asked, &[StatusCode::OK]).await?;
@@ -79,14 +79,15 @@ impl Inner {
         let said = || serde_json::from_slice::<Said>(&data).ok()?.media_type;
         let media_type = media_type.or_else(said).filter(is_document);
         let media_type = media_type.ok_or_else(|| {
-            Error::unsupported("is neither a manifest nor an index of OCI or Docker's schema 2")
+            Error::unsupported("expected a manifest or an index of OCI or of Docker's schema 2")
         })?;
         let algorithm = self.reference.digest().map(Digest::algorithm);
         let digest = Digest::of(algorithm.unwrap_or(Algorithm::Sha256), &data);
         Ok(Descriptor::new(media_type, digest, data.len() as u64))
     }
 
-    /// The content from `start` on, or from the beginning with how much of it is to be skipped.
+    /// Returns an answer with the content, and how many of its first bytes to skip to get to
+    /// `start`.
     async fn open(&self, descriptor: &Descriptor, start: u64) -> Result<(Response, u64)> {
         let asked = Ask::new(Method::GET, self.content(descriptor)?, Action::Pull);
         let asked = asked.accepting(&descriptor.media_type);
@@ -109,13 +110,13 @@ impl Inner {
             StatusCode::PARTIAL_CONTENT if range.is_some_and(|at| at.starts_with(&from_start)) => {
                 Ok((response, 0))
             }
-            // It has other ideas of ranges, or of the blob, which its digest tells.
+            // The registry answered with another range. Read the whole blob; its digest is checked.
             _ => Ok((self.expect(asked, &whole).await?, start)),
         }
     }
 }
 
-/// What a document says of itself.
+/// The media type in a document itself.
 #[derive(serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Said {
@@ -126,7 +127,7 @@ fn is_document(media_type: &MediaType) -> bool {
     media_type.is_index() || media_type.is_manifest()
 }
 
-/// The type of a document, where the registry says one that is understood.
+/// Returns the media type of a document, if the headers name a known one.
 fn known(headers: &HeaderMap) -> Option<MediaType> {
     let said = headers.get(CONTENT_TYPE)?.to_str().ok()?;
     let said = said.split(';').next().unwrap_or_default().trim();

@@ -1,4 +1,4 @@
-//! Programs that keep credentials: `docker-credential-NAME get`.
+//! Docker's credential helpers: `docker-credential-NAME get`.
 
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use crate::credentials::Credentials;
 
-/// The name a helper gives with a token instead of a password.
+/// The name that a helper returns with a token instead of a password.
 const TOKEN: &str = "<token>";
 
 #[derive(Deserialize)]
@@ -18,15 +18,16 @@ struct Answer {
     secret: String,
 }
 
-/// What the helper `name` has for `host`.
+/// Asks the helper `name` for the credentials of `host`. Returns `None` if it has none.
 ///
 /// # Errors
-/// `FailedPrecondition` when it cannot be started, or fails.
+/// `FailedPrecondition` if it cannot be started, or fails.
 pub(crate) fn ask(name: &str, host: &str) -> Result<Option<Credentials>> {
     let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     if !name.bytes().all(letter) {
         return Err(
-            Error::invalid("the name of a credential helper is no program's").subject(name),
+            Error::invalid("the name of a credential helper is not the name of a program")
+                .subject(name),
         );
     }
     let program = format!("docker-credential-{name}");
@@ -42,7 +43,7 @@ fn get(program: &str, host: &str) -> Result<Option<Credentials>> {
         .spawn()
         .map_err(|error| failed(format!("cannot be started: {error}")))?;
     if let Some(mut input) = child.stdin.take() {
-        // A helper that does not listen says why by how it ends.
+        // If the helper does not read it, its exit status says why.
         let _ = input.write_all(host.as_bytes());
     }
     let mut answer = Vec::new();
@@ -60,11 +61,12 @@ fn get(program: &str, host: &str) -> Result<Option<Credentials>> {
     }
     let answer: Answer = serde_json::from_slice(&answer)
         .map_err(|_| failed("did not answer with Username and Secret".to_owned()))?;
-    Ok(Some(match answer.username == TOKEN {
-        true => Credentials::Identity(answer.secret),
-        false => Credentials::Password {
+    Ok(Some(if answer.username == TOKEN {
+        Credentials::Identity(answer.secret)
+    } else {
+        Credentials::Password {
             name: answer.username,
             password: answer.secret,
-        },
+        }
     }))
 }

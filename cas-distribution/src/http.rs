@@ -1,4 +1,4 @@
-//! One request and its answer, with bounds on waiting.
+//! Sends one request and reads its answer, with timeouts.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -14,25 +14,25 @@ use tokio::time::timeout;
 use crate::error;
 use crate::origin::is_local;
 
-/// How long a connection may take to be made.
+/// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(20);
-/// How long a connection may be silent.
+/// How long to wait for the next byte.
 pub(crate) const IDLE: Duration = Duration::from_secs(60);
 
-/// Connections to a registry, and to where it leads. No redirect is followed by itself, and bytes
-/// are left as they are.
+/// Connections to a registry, and to the URLs it refers to. Redirects are not followed here, and
+/// bodies are not decompressed.
 pub(crate) struct Http {
     plain: reqwest::Client,
-    /// Made when it is needed: to read the roots of trust takes a tenth of a second.
+    /// Created when it is needed, because reading the root certificates takes a tenth of a second.
     encrypted: OnceLock<reqwest::Client>,
     local: bool,
 }
 
 impl Http {
-    /// For a registry at this address.
+    /// Creates a client for the registry at this address.
     ///
     /// # Errors
-    /// `Unavailable` when the system has not what it takes.
+    /// `Unavailable` if the system does not provide what an HTTP client needs.
     pub(crate) fn new(registry: &Url) -> Result<Self> {
         let local = is_local(registry);
         // It is spoken to in the clear, so it needs no roots of trust.
@@ -48,10 +48,10 @@ impl Http {
         })
     }
 
-    /// A request to `url`.
+    /// Creates a request to `url`.
     ///
     /// # Errors
-    /// `Unavailable` when the roots of trust of this system cannot be read.
+    /// `Unavailable` if the root certificates of this system cannot be read.
     pub(crate) fn request(&self, method: Method, url: &Url) -> Result<RequestBuilder> {
         if url.scheme() == "http" {
             return Ok(self.plain.request(method, url.clone()));
@@ -88,40 +88,40 @@ fn builder(local: bool) -> ClientBuilder {
         .no_zstd()
         .no_deflate()
         .connect_timeout(CONNECT);
-    // What is on this machine is not asked for elsewhere.
+    // Requests to this machine do not go through a proxy.
     if local { builder.no_proxy() } else { builder }
 }
 
-/// Sends a request whose body is short; the answer, whatever its status.
+/// Sends a request with a short body. Returns the answer, whatever its status is.
 ///
 /// # Errors
-/// `Unavailable` when there is none.
+/// `Unavailable` if the connection fails, or no answer arrives in time.
 pub(crate) async fn send(request: RequestBuilder, url: &Url) -> Result<Response> {
     let answer = timeout(IDLE, request.send()).await;
     let answer = answer.map_err(|_| error::silent(url))?;
     answer.map_err(|error| error::broken(error, url))
 }
 
-/// The next bytes of an answer; nothing at its end.
+/// Returns the next bytes of an answer, or `None` at its end.
 ///
 /// # Errors
-/// `Unavailable` when the connection breaks, or is silent.
+/// `Unavailable` if the connection breaks, or no bytes arrive in time.
 pub(crate) async fn chunk(response: &mut Response) -> Result<Option<Bytes>> {
     let chunk = timeout(IDLE, response.chunk()).await;
     let chunk = chunk.map_err(|_| error::silent(response.url()))?;
     chunk.map_err(|error| error::broken(error, response.url()))
 }
 
-/// All of an answer of at most `allowed` bytes.
+/// Returns the whole body of an answer of at most `allowed` bytes.
 ///
 /// # Errors
-/// `OutOfRange` when it is longer; as [`chunk`].
+/// `OutOfRange` if it is longer; as [`chunk`].
 pub(crate) async fn body(mut response: Response, allowed: u64) -> Result<Bytes> {
     let mut data = BytesMut::new();
     while let Some(piece) = chunk(&mut response).await? {
         if (data.len() + piece.len()) as u64 > allowed {
             return Err(Error::out_of_range(format!(
-                "an answer of more than {allowed} bytes"
+                "the answer is too long: at most {allowed} bytes are read"
             )));
         }
         data.extend_from_slice(&piece);

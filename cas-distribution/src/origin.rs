@@ -1,27 +1,27 @@
-//! Where a registry may lead to, and what is on this machine.
+//! Which URLs a registry may refer to, and which hosts are on this machine.
 
 use std::net::IpAddr;
 
 use cas_core::{Error, ErrorKind, Result};
 use reqwest::Url;
 
-/// Whether both are one origin: scheme, host and port.
+/// Returns whether both have the same origin: scheme, host and port.
 pub(crate) fn same(a: &Url, b: &Url) -> bool {
     a.origin() == b.origin()
 }
 
-/// Checks an address that a registry leads to: a redirect, an upload, a token service.
+/// Checks a URL that a registry refers to: a redirect, an upload location or a token service.
 ///
 /// # Errors
-/// `Denied` when it gives up encryption, is no HTTP, holds credentials, or is a place of this
-/// machine or this link while the registry is not.
+/// `Denied` if it gives up encryption, is not HTTP, contains credentials, or is on this machine or
+/// link while the registry is not.
 pub(crate) fn check(registry: &Url, to: &Url) -> Result<()> {
     let why = if !["http", "https"].contains(&to.scheme()) {
-        "which is no HTTP"
+        "which is not HTTP"
     } else if registry.scheme() == "https" && to.scheme() == "http" {
         "which gives up encryption"
     } else if !to.username().is_empty() || to.password().is_some() {
-        "which holds credentials"
+        "which contains credentials"
     } else if is_local(to) && !is_local(registry) {
         "which is local to this machine"
     } else {
@@ -30,18 +30,19 @@ pub(crate) fn check(registry: &Url, to: &Url) -> Result<()> {
     Err(Error::new(
         ErrorKind::Denied,
         format!(
-            "the registry leads to {}, {why}; it is not followed",
+            "the registry refers to {}, {why}; refused to follow it",
             shown(to)
         ),
     ))
 }
 
-/// Whether a host is on loopback.
+/// Returns whether a host is on loopback.
 pub(crate) fn is_loopback(url: &Url) -> bool {
     is_localhost(url) || address(url).is_some_and(|address| address.is_loopback())
 }
 
-/// Whether a host is loopback, or an address of this link only: where clouds keep secrets.
+/// Returns whether a host is on loopback or has a link-local address, where cloud providers serve
+/// secrets.
 pub(crate) fn is_local(url: &Url) -> bool {
     let is_link_local = |address: IpAddr| match address {
         IpAddr::V4(address) => address.is_link_local(),
@@ -56,7 +57,7 @@ fn is_localhost(url: &Url) -> bool {
     host == "localhost" || host.ends_with(".localhost")
 }
 
-/// The host as an IP address, if it is one.
+/// Returns the host as an IP address, if it is one.
 fn address(url: &Url) -> Option<IpAddr> {
     let host = url.host_str()?;
     let plain = host.trim_start_matches('[').trim_end_matches(']');
@@ -64,7 +65,7 @@ fn address(url: &Url) -> Option<IpAddr> {
     Some(address.to_canonical())
 }
 
-/// The host of an address, with its port unless the scheme implies it.
+/// Returns the host of a URL, with its port unless that is the scheme's default.
 pub(crate) fn authority(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     match url.port() {
@@ -73,7 +74,7 @@ pub(crate) fn authority(url: &Url) -> String {
     }
 }
 
-/// An address without its query, which may be a signature.
+/// Returns the origin of a URL for messages. The rest may contain a signature.
 pub(crate) fn shown(url: &Url) -> String {
     url.origin().ascii_serialization()
 }
@@ -87,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_led_into_the_plain_or_home() {
+    fn http_and_local_addresses_are_not_followed() {
         let registry = url("https://x.test/");
         for to in [
             "http://x.test/",

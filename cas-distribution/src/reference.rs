@@ -1,4 +1,4 @@
-//! Where an image is in a registry: `HOST[:PORT]/REPOSITORY[:TAG][@DIGEST]`.
+//! The name of an image in a registry: `HOST[:PORT]/REPOSITORY[:TAG][@DIGEST]`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,11 +6,11 @@ use std::str::FromStr;
 use cas_core::image::Reference;
 use cas_core::{Digest, Error, Result};
 
-/// Longest host and repository together, and longest tag, as the distribution specification says.
+/// Longest host and repository together, and longest tag, by the distribution specification.
 const NAME: usize = 255;
 const TAG: usize = 128;
 
-/// A name in a repository of a registry. The host is always said: none is the default.
+/// A name in a repository of a registry. The host is required: there is no default registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RemoteRef {
     host: String,
@@ -20,31 +20,31 @@ pub struct RemoteRef {
 }
 
 impl RemoteRef {
-    /// The registry: a host, with its port where that is said.
+    /// Returns the host of the registry, with its port if the reference has one.
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// The repository in the registry.
+    /// Returns the repository in the registry.
     pub fn repository(&self) -> &str {
         &self.repository
     }
 
-    /// The tag; `latest` where neither tag nor digest was said.
+    /// Returns the tag. It is `latest` if the reference has neither a tag nor a digest.
     pub fn tag(&self) -> Option<&str> {
         self.tag.as_deref()
     }
 
-    /// The digest, where it was said.
+    /// Returns the digest, if the reference has one.
     pub fn digest(&self) -> Option<&Digest> {
         self.digest.as_ref()
     }
 
-    /// The whole as the name of an image.
+    /// Returns the whole reference as the name of an image in a store.
     ///
     /// # Errors
-    /// `InvalidArgument` when the grammar of names, which is OCI's for layouts, has no place for
-    /// it: two underscores in a row.
+    /// `InvalidArgument` if the grammar of names, which is OCI's for layouts, does not allow it, for
+    /// example because of two underscores in a row.
     pub fn name(&self) -> Result<Reference> {
         self.to_string().parse()
     }
@@ -79,17 +79,19 @@ impl FromStr for RemoteRef {
 fn parse(text: &str) -> Result<RemoteRef> {
     if text.contains("://") {
         return Err(Error::invalid(
-            "leave the scheme out: HOST[:PORT]/REPOSITORY[:TAG]; --plain-http asks for http",
+            "expected HOST[:PORT]/REPOSITORY[:TAG], without a scheme; for http use --plain-http",
         ));
     }
     let (host, rest) = match text.split_once('/') {
         Some((host, rest)) if host == "localhost" || host.contains(['.', ':']) => (host, rest),
         _ => {
-            let (path, library) = (text, if text.contains('/') { "" } else { "library/" });
+            let official = if text.contains('/') {
+                String::new()
+            } else {
+                format!(", or HOST/library/{text:.100} for an official image of Docker Hub")
+            };
             return Err(Error::invalid(format!(
-                "names no registry, and none is the default; type its host as well: \
-                 HOST/{path:.100}, or HOST/{library}{path:.100} where it keeps official images \
-                 like that"
+                "the registry is missing; add its host: HOST/{text:.100}{official}"
             )));
         }
     };
@@ -108,7 +110,7 @@ fn parse(text: &str) -> Result<RemoteRef> {
         && tag.as_deref().is_none_or(is_tag);
     if !good {
         return Err(Error::invalid(
-            "expected HOST[:PORT]/REPOSITORY[:TAG][@DIGEST], the repository in lower case",
+            "expected HOST[:PORT]/REPOSITORY[:TAG][@DIGEST], with the repository in lower case",
         ));
     }
     Ok(RemoteRef {
@@ -128,7 +130,7 @@ fn is_host(host: &str) -> bool {
         && port.parse::<u16>().is_ok()
 }
 
-/// Lower-case letters and digits, with `.`, `_`, `__` or any number of `-` between them.
+/// Accepts lower-case letters and digits, separated by `.`, `_`, `__` or any number of `-`.
 fn is_component(component: &str) -> bool {
     let alphanumeric = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let bytes = component.as_bytes();
@@ -152,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn says_host_repository_tag_and_digest() {
+    fn references_are_printed_with_tag_or_digest() {
         let digest = Digest::sha256(b"x");
         for (text, whole) in [
             ("x.test/a", "x.test/a:latest".to_owned()),
@@ -172,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_host_it_says_what_to_type() {
+    fn without_a_host_the_error_says_what_to_type() {
         for (text, typed) in [
             ("debian", "HOST/library/debian"),
             ("debian:12", "HOST/library/debian:12"),
@@ -184,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_could_mean_another_address() {
+    fn anything_that_could_change_the_url_is_refused() {
         for bad in [
             "https://x.test/a",
             "x.test/",

@@ -1,4 +1,4 @@
-//! Requests that may be repeated: when the registry wants to see who asks, and where it leads on.
+//! Requests that are repeated with credentials, or at the target of a redirect.
 
 use bytes::Bytes;
 use cas_core::{Error, MediaType, Result, limit};
@@ -9,10 +9,10 @@ use crate::client::Inner;
 use crate::error::{self, REGISTRY};
 use crate::{http, origin};
 
-/// How often one request may be told to show who asks.
+/// How often a registry may ask for credentials for one request.
 const REFUSALS: usize = 2;
 
-/// What a request does, and so what has to be allowed.
+/// What a request does, which decides the scope of its token.
 #[derive(Clone, Copy)]
 pub(crate) enum Action {
     Pull,
@@ -40,7 +40,7 @@ impl Ask {
         }
     }
 
-    /// The same with a header; a text that is no header's value is left out.
+    /// Adds a header. A value that a header cannot have is left out.
     pub(crate) fn with(mut self, name: HeaderName, value: &str) -> Self {
         if let Ok(value) = HeaderValue::from_str(value) {
             self.headers.insert(name, value);
@@ -48,7 +48,7 @@ impl Ask {
         self
     }
 
-    /// The same for content of this type.
+    /// Adds an `Accept` header for content of this type.
     pub(crate) fn accepting(self, media_type: &MediaType) -> Self {
         self.with(ACCEPT, &format!("{media_type}, */*"))
     }
@@ -59,23 +59,24 @@ impl Ask {
 }
 
 impl Inner {
-    /// As [`Inner::send`], with one of these statuses.
+    /// Sends a request as [`Inner::send`]. Any other status than these is an error.
     pub(crate) async fn expect(&self, ask: Ask, accepted: &[StatusCode]) -> Result<Response> {
         let response = self.send(ask).await?;
-        match accepted.contains(&response.status()) {
-            true => Ok(response),
-            false => Err(self.refused(response).await),
+        if accepted.contains(&response.status()) {
+            Ok(response)
+        } else {
+            Err(self.refused(response).await)
         }
     }
 
-    /// The error for an answer of the registry that is not a success.
+    /// Returns the error for an answer of the registry that is not a success.
     pub(crate) async fn refused(&self, response: Response) -> Error {
         let withheld = self.auth.current().await.withheld;
         error::refused(response, withheld.as_deref()).await
     }
 
-    /// Sends a request, shows who asks where the registry wants to see it, and follows redirects
-    /// of what only reads.
+    /// Sends a request, with credentials if the registry asks for them. Follows redirects if the
+    /// request only reads.
     pub(crate) async fn send(&self, mut ask: Ask) -> Result<Response> {
         let (mut refused, mut redirected) = (0, 0);
         loop {
@@ -112,24 +113,26 @@ impl Inner {
         format!("repository:{}:{actions}", self.reference.repository())
     }
 
-    /// Where an answer leads to.
+    /// Returns the URL in the `Location` header of an answer.
     ///
     /// # Errors
-    /// As [`origin::check`]; `Unavailable` when it does not say.
+    /// As [`origin::check`]; `Unavailable` if there is none.
     pub(crate) fn location(&self, response: &Response) -> Result<Url> {
         let location = response.headers().get(LOCATION);
         let location = location.and_then(|location| location.to_str().ok());
         let url = location.and_then(|location| response.url().join(location).ok());
-        let url = url.ok_or_else(|| error::odd(response.url(), "leads to no address"))?;
+        let url = url.ok_or_else(|| {
+            error::unexpected(response.url(), "answered without a valid Location header")
+        })?;
         origin::check(&self.base, &url).map_err(|error| error.backend(REGISTRY))?;
         Ok(url)
     }
 
-    /// What may be shown at `url`.
+    /// Returns the credentials to send to `url`, if it has the registry's origin.
     pub(crate) async fn shown_at(&self, url: &Url) -> Option<HeaderValue> {
-        match origin::same(&self.base, url) {
-            true => self.auth.current().await.header,
-            false => None,
+        if !origin::same(&self.base, url) {
+            return None;
         }
+        self.auth.current().await.header
     }
 }

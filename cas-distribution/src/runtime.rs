@@ -1,4 +1,4 @@
-//! The runtime that HTTP wants: ours, for callers may be on any executor or none.
+//! A private tokio runtime for HTTP, because callers may be on any executor or none.
 
 use std::future::Future;
 use std::sync::OnceLock;
@@ -8,13 +8,13 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::JoinSet;
 
 const THREADS: usize = 2;
-/// Threads for name look-ups and credential helpers, which block; tokio alone would start 512.
+/// Threads for name lookups and credential helpers, which block. tokio's default is up to 512.
 const BLOCKING: usize = 8;
 
-/// Runs `work` on the runtime; it ends where it waits when the caller goes away.
+/// Runs `work` on the runtime. It is cancelled if the caller drops the future.
 ///
 /// # Errors
-/// Those of `work`; `Internal` when it panicked.
+/// Errors of `work`; `Internal` if it panicked.
 pub(crate) async fn run<T, F>(work: F) -> Result<T>
 where
     T: Send + 'static,
@@ -25,15 +25,15 @@ where
     match alone.join_next().await {
         Some(Ok(outcome)) => outcome,
         _ => Err(Error::internal(
-            "work on the runtime panicked; please report it",
+            "a task of the registry client panicked; please report it",
         )),
     }
 }
 
-/// The runtime, started by who asks first.
+/// Returns the runtime. The first call starts it.
 ///
 /// # Errors
-/// `Unavailable` when the system gives it no threads.
+/// `Unavailable` if the system cannot start its threads.
 pub(crate) fn handle() -> Result<&'static Handle> {
     static RUNTIME: OnceLock<std::io::Result<Runtime>> = OnceLock::new();
     let started = RUNTIME.get_or_init(|| {

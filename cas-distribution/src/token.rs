@@ -1,4 +1,4 @@
-//! Tokens: asked of the service that a registry names, for one repository.
+//! Requests tokens for one repository from the token service that a registry names.
 
 use cas_core::{Error, ErrorKind, Result, limit};
 use reqwest::header::CONTENT_TYPE;
@@ -9,13 +9,13 @@ use crate::credentials::Credentials;
 use crate::error;
 use crate::http::{self, Http};
 
-/// What a token is asked for.
+/// A request for a token.
 pub(crate) struct Wanted<'a> {
     /// The token service.
     pub(crate) realm: Url,
-    /// How the registry calls itself.
+    /// The registry's name for itself.
     pub(crate) service: Option<&'a str>,
-    /// What the operation needs.
+    /// The scope that the operation needs.
     pub(crate) scope: &'a str,
     /// The login of the registry, if the service may see it.
     pub(crate) login: Option<&'a Credentials>,
@@ -29,10 +29,10 @@ struct Answer {
     access_token: Option<String>,
 }
 
-/// Asks for a token; without a login, for what everybody may do. Redirects are not followed.
+/// Requests a token. Without a login, it is an anonymous one. Redirects are not followed.
 ///
 /// # Errors
-/// `Denied` when the service refuses; `Unavailable`.
+/// `Denied` if the service refuses; `Unavailable` if it cannot be reached.
 pub(crate) async fn fetch(http: &Http, wanted: Wanted<'_>) -> Result<String> {
     let realm = &address(&wanted.realm);
     let request = match wanted.login {
@@ -43,7 +43,7 @@ pub(crate) async fn fetch(http: &Http, wanted: Wanted<'_>) -> Result<String> {
         Some(Credentials::Password { name, password }) => http
             .request(Method::GET, &query(realm, &wanted))?
             .basic_auth(name, Some(password)),
-        // A registry token is for the registry alone.
+        // A registry token is only for the registry.
         Some(Credentials::Registry(_)) | None => {
             http.request(Method::GET, &query(realm, &wanted))?
         }
@@ -59,7 +59,7 @@ pub(crate) async fn fetch(http: &Http, wanted: Wanted<'_>) -> Result<String> {
         let from = crate::origin::shown(realm);
         Error::new(
             ErrorKind::Denied,
-            format!("the token service {from} gave no token"),
+            format!("the answer of the token service {from} does not contain a token"),
         )
         .backend(error::REGISTRY)
     })
@@ -89,7 +89,7 @@ fn query(address: &Url, wanted: &Wanted<'_>) -> Url {
     url
 }
 
-/// The same for an identity token, in the form of OAuth 2.
+/// Returns the OAuth 2 form that exchanges an identity token.
 fn form(wanted: &Wanted<'_>, token: &str) -> String {
     let mut form = wanted.realm.clone();
     form.query_pairs_mut()

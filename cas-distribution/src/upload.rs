@@ -1,4 +1,4 @@
-//! Blobs and documents on their way into a repository.
+//! Uploads blobs and documents to a repository.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,15 +10,14 @@ use futures_util::StreamExt;
 use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE};
 use reqwest::{Method, StatusCode, Url};
 
-use crate::body::Gone;
+use crate::body::Sent;
 use crate::client::{Client, Inner};
 use crate::error;
 use crate::fetch::CONTENT_DIGEST;
 use crate::request::{Action, Ask};
 
-/// How many times the silence that is borne elsewhere a registry may take to store a blob that
-/// has arrived.
-const PATIENCE: u32 = 10;
+/// How many times the usual timeout a registry may take to store a blob after its last byte.
+const EXTRA_TIMEOUTS: u32 = 10;
 
 #[async_trait]
 impl Pusher for Client {
@@ -53,7 +52,7 @@ impl Pusher for Client {
 }
 
 impl Inner {
-    /// Where the blob is to be sent; nothing when the registry has it after all.
+    /// Returns the URL to send the blob to, or `None` if the registry has it already.
     async fn begin_upload(&self, descriptor: &Descriptor) -> Result<Option<Url>> {
         let url = self.url("blobs", "uploads/")?;
         let ask = Ask::new(Method::POST, url, Action::Push).with(CONTENT_LENGTH, "0");
@@ -69,7 +68,7 @@ impl Inner {
     }
 
     async fn upload(&self, descriptor: &Descriptor, place: Url, content: Pieces) -> Result<()> {
-        // What HTTP makes of an error of ours is no error of the registry.
+        // An error of our own store must not be reported as one of the registry.
         let ours = Arc::new(Mutex::new(None));
         let kept = Arc::clone(&ours);
         let content = content.map(move |piece| {
@@ -78,18 +77,19 @@ impl Inner {
                 Error::internal("the store failed")
             })
         });
-        let gone = Gone::default();
+        let sent = Sent::default();
         let mut request = self
             .http
             .request(Method::PUT, &place)?
             .header(CONTENT_TYPE, "application/octet-stream")
             .header(CONTENT_LENGTH, descriptor.size)
-            .body(gone.body(content.boxed()));
+            .body(sent.body(content.boxed()));
         if let Some(header) = self.shown_at(&place).await {
             request = request.header(AUTHORIZATION, header);
         }
         let size = descriptor.size;
-        let answer = gone.watch(request.send(), &place, size, PATIENCE).await?;
+        let answer = sent.watch(request.send(), &place, size, EXTRA_TIMEOUTS);
+        let answer = answer.await?;
         if let Some(error) = ours.lock().unwrap_or_else(PoisonError::into_inner).take() {
             return Err(error);
         }
@@ -106,7 +106,8 @@ impl Inner {
             && *expected != descriptor.digest
         {
             return Err(Error::invalid(format!(
-                "the image is {digest}, the name wants {expected}; leave the digest out"
+                "expected the digest {expected} of the reference, but the image is {digest}; \
+                 leave the digest out"
             ))
             .subject(&self.reference));
         }
@@ -119,7 +120,7 @@ impl Inner {
         let response = self.expect(ask, &accepted).await?;
         match response.headers().get(CONTENT_DIGEST) {
             Some(found) if found.as_bytes() != digest.as_bytes() => Err(Error::corrupt(format!(
-                "the registry stored it as {:.200?}",
+                "expected the digest {digest}, but the registry stored {:.200?}",
                 found
             ))),
             _ => Ok(()),
