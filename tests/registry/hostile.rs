@@ -112,7 +112,7 @@ fn statuses_become_exit_codes() {
     for (status, code, word) in [
         (401, 7, "docker login"),
         (403, 7, "docker login"),
-        (404, 3, "no such thing"),
+        (404, 3, "check the name"),
         (418, 7, "418"),
         (429, 7, "after 30"),
         (500, 7, "later"),

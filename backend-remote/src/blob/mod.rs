@@ -172,8 +172,8 @@ impl Blobs {
         let found = data.len() as u64;
         if found != expected {
             return Err(Error::corrupt(format!(
-                "expected {expected} bytes of this part, found {found}; remove the blob and store \
-                 it again"
+                "the stored blob is damaged: expected {expected} bytes of this part, found \
+                 {found}; delete the images that use it, collect garbage and import them again"
             ))
             .operation("read")
             .subject(path));
