@@ -3,6 +3,7 @@
 mod laws;
 mod peers;
 mod stage;
+mod words;
 
 use std::env;
 use std::process::{Command, ExitCode};
@@ -78,6 +79,7 @@ fn check() -> Result<()> {
 }
 
 fn check_stages(stages: &mut Stages) -> Result<()> {
+    stages.time("words", words::check)?;
     stages.time("set-up", peers::set_up)?;
     stages.run("format", &mut cargo(&["fmt", "--all", "--check"]))?;
     let example = ["fmt", EXAMPLE[0], EXAMPLE[1], "--check"];
