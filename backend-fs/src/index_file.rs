@@ -1,5 +1,6 @@
 //! The file `index.json`: reading, caching, locking and replacing it.
 //!
+//! The index.json lock belongs to one writer of ours at a time; foreign programs do not take it.
 //! Any program may replace the file or write to it at any time, so its status is compared before
 //! each use of the cache. Two changes within one tick of the kernel's clock can leave the same
 //! status, so a status that young is not trusted, and the bytes are compared instead.

@@ -1,4 +1,4 @@
-//! The labels that a collection follows, with containerd's meaning.
+//! What each gc label means to a collection; the same as in containerd.
 //!
 //! | label | on | means |
 //! |---|---|---|

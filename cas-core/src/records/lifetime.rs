@@ -1,4 +1,4 @@
-//! How long things are kept without a name: every default lifetime.
+//! The lease default and all other lifetimes: how long things are kept without a name.
 
 use std::time::Duration;
 
