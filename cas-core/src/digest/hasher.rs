@@ -78,7 +78,7 @@ impl Hasher {
 }
 
 /// Returns whether the processor has instructions for SHA-256, with which all libraries are equally
-/// fast. Without them AWS-LC takes half the time of sha2; see `docs/decisions/0010`.
+/// fast. Without them ring takes about half the time of sha2; see `docs/decisions/0010`.
 #[cfg(feature = "ring")]
 fn has_instructions() -> bool {
     #[cfg(target_arch = "x86_64")]
