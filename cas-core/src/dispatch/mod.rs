@@ -5,6 +5,7 @@
 //! image can keep them busy for ever. They spawn no tasks and run on any executor.
 
 mod children;
+mod chooser;
 mod platforms;
 mod walk;
 
@@ -15,6 +16,7 @@ use async_trait::async_trait;
 
 pub(crate) use children::parse;
 pub use children::{children, children_handler, document, read};
+pub use chooser::Chooser;
 pub(crate) use platforms::{best_first, suits};
 pub use platforms::{choose, filter_platforms, limit_manifests};
 pub use walk::{dispatch, walk, walk_not_empty};

@@ -92,7 +92,7 @@ async fn image(
         .diff_ids
         .unwrap_or_default();
     let platform = platform_of(&data).map_err(named)?;
-    if !plan.suits_platform(platform.as_ref()) {
+    if !plan.chooser.matches(platform.as_ref()) {
         return Ok(None);
     }
     let config = Descriptor::of(MediaType::OCI_CONFIG, &data);

@@ -1,12 +1,11 @@
 //! Which blobs an import stores: found by walking the manifests and indexes of the source.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
 use bytes::Bytes;
-use cas_core::platform::{Matcher, Only};
+use cas_core::dispatch::Chooser;
 use cas_core::{
-    Descriptor, Digest, Document, Error, Index, Manifest, Platform, Result, dispatch, document,
-    limit,
+    Descriptor, Digest, Document, Error, Index, Manifest, Platform, Result, document, limit,
 };
 use futures_util::future::BoxFuture;
 use serde::Deserialize;
@@ -20,13 +19,12 @@ pub(super) struct Plan<'a> {
     pub(super) importer: &'a BlobImporter<'a>,
     pub(super) contents: &'a Contents,
     platform: Option<&'a Platform>,
-    only: Option<Only>,
+    pub(super) chooser: Chooser,
     pub(super) leaves: Vec<Item>,
     /// Children before their parents.
     pub(super) documents: Vec<Item>,
     /// The visited blobs, and whether each leads to an image.
     visited: HashMap<Digest, (Descriptor, bool)>,
-    platforms: BTreeSet<String>,
 }
 
 impl<'a> Plan<'a> {
@@ -40,11 +38,10 @@ impl<'a> Plan<'a> {
             importer,
             contents,
             platform,
-            only: platform.map(Only::new),
+            chooser: Chooser::new(platform),
             leaves: Vec::new(),
             documents: Vec::new(),
             visited: HashMap::new(),
-            platforms: BTreeSet::new(),
         }
     }
 
@@ -52,8 +49,7 @@ impl<'a> Plan<'a> {
     /// is accepted.
     pub(super) fn no_platform(&self) -> Option<Error> {
         let wanted = self.platform?;
-        let known: Vec<&str> = self.platforms.iter().map(String::as_str).collect();
-        let known = known.join(", ");
+        let known = self.chooser.offered();
         Some(Error::not_found(format!(
             "the source has nothing for {wanted}; it has: {known}"
         )))
@@ -64,7 +60,7 @@ impl<'a> Plan<'a> {
     /// # Errors
     /// `Corrupt` for damaged content; `NotFound` for missing content.
     pub(super) async fn visit(&mut self, root: &Descriptor) -> Result<bool> {
-        let chosen = self.chosen(std::slice::from_ref(root));
+        let chosen = self.chooser.choose(std::slice::from_ref(root));
         match chosen.first() {
             None => Ok(false),
             Some(_) => self.descend(root, 1).await,
@@ -117,7 +113,7 @@ impl<'a> Plan<'a> {
     /// Follows the children that the source contains. The others may be absent.
     async fn index(&mut self, index: &Index, depth: usize) -> Result<bool> {
         let mut leads_to_image = index.manifests.is_empty();
-        for child in self.chosen(&index.manifests) {
+        for child in self.chooser.choose(&index.manifests) {
             if self.locate(&child).await?.is_some() {
                 leads_to_image |= self.descend(&child, depth + 1).await?;
             }
@@ -141,35 +137,14 @@ impl<'a> Plan<'a> {
 
     /// Whether the configuration of a manifest without platform is for the wanted platform.
     async fn suits(&mut self, config: &Descriptor) -> Result<bool> {
-        if self.only.is_none() || !config.media_type.is_config() {
+        if self.chooser.takes_all() || !config.media_type.is_config() {
             return Ok(true);
         }
         let Some(part) = self.locate(config).await? else {
             return Err(incomplete(config));
         };
         let data = self.read(config, &part).await?;
-        Ok(self.suits_platform(platform_of(&data)?.as_ref()))
-    }
-
-    /// Whether an image for `platform` is wanted. An image without platform is.
-    pub(super) fn suits_platform(&mut self, platform: Option<&Platform>) -> bool {
-        let (Some(only), Some(platform)) = (&self.only, platform) else {
-            return true;
-        };
-        self.platforms.insert(platform.normalized().to_string());
-        only.matches(platform)
-    }
-
-    /// Returns the entries for the wanted platform: the best matches, and those without platform.
-    fn chosen(&mut self, listed: &[Descriptor]) -> Vec<Descriptor> {
-        let Some(only) = &self.only else {
-            return listed.to_vec();
-        };
-        let said = listed.iter().filter_map(|entry| entry.platform.as_ref());
-        let known = said.filter(|said| !said.is_unknown());
-        self.platforms
-            .extend(known.map(|said| said.normalized().to_string()));
-        dispatch::choose(listed, only)
+        Ok(self.chooser.matches(platform_of(&data)?.as_ref()))
     }
 
     /// Finds the content of `descriptor` in the source, or else in the store. A stored blob of
