@@ -1,5 +1,6 @@
 //! Bodies of requests and answers as streams.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,17 +13,18 @@ use tokio::sync::mpsc::{Sender, channel};
 
 use crate::{error, http, runtime};
 
-/// Size of the pieces handed out. The network's own are about a tenth of it, and storing each piece
-/// has a fixed cost.
+/// Size of the pieces that are passed on. Those of the network are a tenth of it, and each costs
+/// the store a step.
 const PIECE: usize = 256 << 10;
-/// Number of pieces to read ahead.
+/// Pieces that may wait to be taken.
 const AHEAD: usize = 4;
 
-/// Returns the body of an answer without its first `skip` bytes, read ahead a little.
-pub(crate) fn stream(response: Response, skip: u64) -> Result<Pieces> {
+/// Returns the bytes `kept` of the body of a response, read ahead a little. The rest of the body is
+/// not read.
+pub(crate) fn stream(response: Response, kept: Range<u64>) -> Result<Pieces> {
     let (sender, receiver) = channel(AHEAD);
     runtime::handle()?.spawn(async move {
-        if let Err(error) = pump(response, skip, &sender).await {
+        if let Err(error) = pump(response, kept, &sender).await {
             // The receiver may be gone.
             let _ = sender.send(Err(error)).await;
         }
@@ -33,8 +35,13 @@ pub(crate) fn stream(response: Response, skip: u64) -> Result<Pieces> {
     Ok(stream::unfold(receiver, next).boxed())
 }
 
-async fn pump(mut response: Response, mut skip: u64, sender: &Sender<Result<Bytes>>) -> Result<()> {
+async fn pump(
+    mut response: Response,
+    kept: Range<u64>,
+    sender: &Sender<Result<Bytes>>,
+) -> Result<()> {
     let mut gathered = BytesMut::with_capacity(PIECE);
+    let mut at = 0;
     loop {
         let chunk = tokio::select! {
             () = sender.closed() => return Ok(()),
@@ -42,9 +49,9 @@ async fn pump(mut response: Response, mut skip: u64, sender: &Sender<Result<Byte
         };
         let ended = chunk.is_none();
         let chunk = chunk.unwrap_or_default();
-        let skipped = skip.min(chunk.len() as u64);
-        skip -= skipped;
-        gathered.extend_from_slice(&chunk[skipped as usize..]);
+        gathered.extend_from_slice(overlap(&chunk, at, &kept));
+        at += chunk.len() as u64;
+        let ended = ended || at >= kept.end;
         if gathered.len() >= PIECE || ended && !gathered.is_empty() {
             let piece = gathered.split().freeze();
             if sender.send(Ok(piece)).await.is_err() {
@@ -56,6 +63,14 @@ async fn pump(mut response: Response, mut skip: u64, sender: &Sender<Result<Byte
             return Ok(());
         }
     }
+}
+
+/// Returns the part of `chunk`, which begins at the byte `at`, that lies within `kept`.
+fn overlap<'a>(chunk: &'a [u8], at: u64, kept: &Range<u64>) -> &'a [u8] {
+    let length = chunk.len() as u64;
+    let within = |position: u64| position.saturating_sub(at).min(length) as usize;
+    let (start, end) = (within(kept.start), within(kept.end));
+    &chunk[start..end.max(start)]
 }
 
 /// Counts the bytes of an upload that were sent.

@@ -1,6 +1,7 @@
 //! One name in one repository, over HTTP.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use cas_core::{Descriptor, Error, Result};
@@ -35,6 +36,8 @@ pub(crate) struct Inner {
     pub(crate) base: Url,
     pub(crate) reference: RemoteRef,
     pub(crate) auth: Auth,
+    /// Whether the registry answered a request for a range with the whole.
+    pub(crate) ignores_ranges: AtomicBool,
 }
 
 impl Client {
@@ -56,6 +59,7 @@ impl Client {
                 auth: Auth::new(base.clone(), reference.host(), options.token_hosts),
                 base,
                 reference,
+                ignores_ranges: AtomicBool::new(false),
             })))
         })
         .await

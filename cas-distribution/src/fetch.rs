@@ -1,4 +1,7 @@
-//! Resolves a name to a descriptor, and fetches content.
+//! Resolves the name and fetches content.
+
+use std::ops::Range;
+use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use cas_core::transfer::{Fetcher, Pieces};
@@ -28,13 +31,17 @@ impl Fetcher for Client {
         .await
     }
 
-    async fn fetch(&self, descriptor: &Descriptor, start: u64) -> Result<Pieces> {
+    async fn fetch(&self, descriptor: &Descriptor, range: Range<u64>) -> Result<Pieces> {
         let descriptor = descriptor.clone();
         self.run(move |inner| async move {
-            let (response, skip) = inner.open(&descriptor, start).await?;
-            body::stream(response, skip)
+            let (response, kept) = inner.open(&descriptor, range).await?;
+            body::stream(response, kept)
         })
         .await
+    }
+
+    fn serves_ranges(&self) -> bool {
+        !self.0.ignores_ranges.load(Ordering::Relaxed)
     }
 }
 
@@ -86,34 +93,48 @@ impl Inner {
         Ok(Descriptor::new(media_type, digest, data.len() as u64))
     }
 
-    /// Returns an answer with the content, and how many of its first bytes to skip to get to
-    /// `start`.
-    async fn open(&self, descriptor: &Descriptor, start: u64) -> Result<(Response, u64)> {
-        let asked = Ask::new(Method::GET, self.content(descriptor)?, Action::Pull);
-        let asked = asked.accepting(&descriptor.media_type);
-        let whole = [StatusCode::OK];
-        if start == 0 {
-            return Ok((self.expect(asked, &whole).await?, 0));
+    /// Requests the bytes `range` of some content. Returns the response, and which bytes of its
+    /// body they are.
+    async fn open(
+        &self,
+        descriptor: &Descriptor,
+        range: Range<u64>,
+    ) -> Result<(Response, Range<u64>)> {
+        let ask = Ask::new(Method::GET, self.content(descriptor)?, Action::Pull);
+        let ask = ask.accepting(&descriptor.media_type);
+        if range == (0..descriptor.size) {
+            let response = self.expect(ask, &[StatusCode::OK]).await?;
+            return Ok((response, 0..u64::MAX));
         }
-        let ranged = asked.clone().with(RANGE, &format!("bytes={start}-"));
+        let (start, last) = (range.start, range.end.saturating_sub(1));
+        let ranged = ask.clone().with(RANGE, &format!("bytes={start}-{last}"));
         let accepted = [
             StatusCode::OK,
             StatusCode::PARTIAL_CONTENT,
             StatusCode::RANGE_NOT_SATISFIABLE,
         ];
         let response = self.expect(ranged, &accepted).await?;
-        let range = response.headers().get(CONTENT_RANGE);
-        let range = range.and_then(|range| range.to_str().ok());
-        let from_start = format!("bytes {start}-");
-        match response.status() {
-            StatusCode::OK => Ok((response, start)),
-            StatusCode::PARTIAL_CONTENT if range.is_some_and(|at| at.starts_with(&from_start)) => {
-                Ok((response, 0))
-            }
-            // The registry answered with another range. Read the whole blob; its digest is checked.
-            _ => Ok((self.expect(asked, &whole).await?, start)),
+        // What follows the end of the content is not cut off: the caller takes it for damage.
+        let is_cut = range.end < descriptor.size;
+        let end = if is_cut { range.end } else { u64::MAX };
+        if response.status() == StatusCode::PARTIAL_CONTENT && is_of(&response, start, last) {
+            return Ok((response, 0..end - start));
         }
+        self.ignores_ranges.store(true, Ordering::Relaxed);
+        let response = match response.status() {
+            StatusCode::OK => response,
+            // The range is not the one that was asked for.
+            _ => self.expect(ask, &[StatusCode::OK]).await?,
+        };
+        Ok((response, start..end))
     }
+}
+
+/// Returns whether a partial response holds the bytes from `start` to `last`.
+fn is_of(response: &Response, start: u64, last: u64) -> bool {
+    let range = response.headers().get(CONTENT_RANGE);
+    let range = range.and_then(|range| range.to_str().ok());
+    range.is_some_and(|range| range.starts_with(&format!("bytes {start}-{last}/")))
 }
 
 /// The media type in a document itself.

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cas_core::transfer::{Pieces, Pusher};
+use cas_core::transfer::{DocumentName, Pieces, Pusher};
 use cas_core::{Descriptor, Error, Result};
 use futures_util::StreamExt;
 use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE};
@@ -44,9 +44,14 @@ impl Pusher for Client {
         .await
     }
 
-    async fn push_document(&self, descriptor: &Descriptor, data: Bytes, root: bool) -> Result<()> {
+    async fn push_document(
+        &self,
+        descriptor: &Descriptor,
+        data: Bytes,
+        name: DocumentName,
+    ) -> Result<()> {
         let descriptor = descriptor.clone();
-        self.run(|inner| async move { inner.put_document(&descriptor, data, root).await })
+        self.run(move |inner| async move { inner.put_document(&descriptor, data, name).await })
             .await
     }
 }
@@ -100,9 +105,15 @@ impl Inner {
         }
     }
 
-    async fn put_document(&self, descriptor: &Descriptor, data: Bytes, root: bool) -> Result<()> {
+    async fn put_document(
+        &self,
+        descriptor: &Descriptor,
+        data: Bytes,
+        name: DocumentName,
+    ) -> Result<()> {
         let digest = descriptor.digest.to_string();
-        if let Some(expected) = self.reference.digest().filter(|_| root)
+        let is_root = name == DocumentName::Root;
+        if let Some(expected) = self.reference.digest().filter(|_| is_root)
             && *expected != descriptor.digest
         {
             return Err(Error::invalid(format!(
@@ -111,7 +122,7 @@ impl Inner {
             ))
             .subject(&self.reference));
         }
-        let name = self.reference.tag().filter(|_| root).unwrap_or(&digest);
+        let name = self.reference.tag().filter(|_| is_root).unwrap_or(&digest);
         let url = self.url("manifests", name)?;
         let mut ask = Ask::new(Method::PUT, url, Action::Push);
         ask = ask.with(CONTENT_TYPE, descriptor.media_type.as_str());

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use cas_core::platform::Choice;
-use cas_core::{Descriptor, Digest, Image, Result, transfer};
+use cas_core::transfer::{self, PullOptions, PushOptions};
+use cas_core::{Descriptor, Digest, Image, Result};
 use cas_distribution::{Client, Options, RemoteRef};
 use cas_layer::progress::Progress;
 use cas_layer::unpack::StreamingUnpacker;
@@ -28,7 +29,8 @@ impl Cas {
     ) -> Result<Image> {
         let name = reference.name()?;
         let client = self.connect(reference, options).await?;
-        let pulled = transfer::pull(&self.store, &client, name, choice, None, progress).await?;
+        let options = pull_options(choice, progress);
+        let pulled = transfer::pull(&self.store, &client, name, &options).await?;
         warn_if_withheld(&client, progress).await;
         Ok(pulled)
     }
@@ -54,15 +56,8 @@ impl Cas {
         let name = reference.name()?;
         let client = self.connect(reference, options).await?;
         let unpacker = StreamingUnpacker::new(&self.store, self.target()?, progress);
-        let pulled = transfer::pull(
-            &self.store,
-            &client,
-            name,
-            choice,
-            Some(&unpacker),
-            progress,
-        );
-        let image = pulled.await?;
+        let options = pull_options(choice, progress).with_unpacker(&unpacker);
+        let image = transfer::pull(&self.store, &client, name, &options).await?;
         warn_if_withheld(&client, progress).await;
         Ok((image, unpacker.into_chain_id()))
     }
@@ -82,7 +77,10 @@ impl Cas {
     ) -> Result<Descriptor> {
         let target = self.image(name).await?.target;
         let client = self.connect(reference, options).await?;
-        let pushed = transfer::push(&self.store, &client, &target, choice, progress).await;
+        let options = PushOptions::default()
+            .with_platforms(choice.clone())
+            .with_progress(Arc::clone(progress));
+        let pushed = transfer::push(&self.store, &client, &target, &options).await;
         let pushed = pushed.map_err(|error| error.operation("push").within(reference))?;
         warn_if_withheld(&client, progress).await;
         Ok(pushed)
@@ -102,4 +100,10 @@ async fn warn_if_withheld(client: &Client, progress: &Arc<dyn Progress>) {
     if let Some(message) = client.withheld().await {
         progress.warn(&message);
     }
+}
+
+fn pull_options<'a>(choice: &Choice, progress: &Arc<dyn Progress>) -> PullOptions<'a> {
+    PullOptions::default()
+        .with_platforms(choice.clone())
+        .with_progress(Arc::clone(progress))
 }

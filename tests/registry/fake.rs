@@ -22,6 +22,13 @@ impl Request {
         found.map(|(_, value)| value.as_str())
     }
 
+    /// The first and the last byte of the range that is asked for.
+    pub(crate) fn range(&self) -> Option<(usize, usize)> {
+        let range = self.header("range")?.strip_prefix("bytes=").unwrap();
+        let (start, last) = range.split_once('-').unwrap();
+        Some((start.parse().unwrap(), last.parse().unwrap()))
+    }
+
     pub(crate) fn is(&self, method: &str, part: &str) -> bool {
         self.method == method && self.path.contains(part)
     }

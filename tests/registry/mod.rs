@@ -5,6 +5,7 @@ mod exchange;
 mod fake;
 mod hostile;
 mod login;
+mod ranges;
 mod resume;
 mod sample;
 mod trust;

@@ -69,19 +69,17 @@ impl Sample {
         let Some(data) = self.content.get(digest) else {
             return Answer::error(404, "MANIFEST_UNKNOWN", "unknown here");
         };
-        let range = request.header("range");
-        let start = range.map(|range| range.strip_prefix("bytes=").unwrap().trim_end_matches('-'));
-        let start = start.map_or(0, |start| start.parse::<usize>().unwrap());
-        let answer = match range {
-            None => Answer::new(200),
-            Some(_) => Answer::new(206).with(
-                "Content-Range",
-                &format!("bytes {start}-{}/{}", data.len() - 1, data.len()),
-            ),
+        let (answer, data) = match request.range() {
+            None => (Answer::new(200), &data[..]),
+            Some((start, last)) => {
+                let range = format!("bytes {start}-{last}/{}", data.len());
+                let answer = Answer::new(206).with("Content-Range", &range);
+                (answer, &data[start..=last])
+            }
         };
         answer
             .with("Content-Type", self.root.media_type.as_str())
             .with("Docker-Content-Digest", digest)
-            .body(&data[start..])
+            .body(data)
     }
 }

@@ -1,29 +1,36 @@
 //! Copies an image from one store into another.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, PoisonError};
+use std::collections::HashSet;
+use std::sync::Mutex;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::Semaphore;
 
-use crate::content::{BlobReader, Durability};
+use super::documents::Documents;
+use super::source::StoredBlob;
+use super::store_blob::{BlobWrite, RecordOrder, Resume, store_blob};
+use crate::content::Durability;
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::dispatch::{self, Handler, Next, dispatch};
-use crate::error::{Context, Error, ErrorKind, Result};
+use crate::error::{Context, Error, Result};
 use crate::image::Image;
 use crate::lease::{BlobRef, LeaseGuard};
+use crate::progress::Silent;
 use crate::store::Store;
 use crate::sync::lock;
 
 /// Blobs that are copied at once.
 const CONCURRENT: usize = 4;
 
-/// Copies everything below the target of `image`, children before what lists them, and then the
-/// name; a name that is there is updated. What the other store has already is not read.
+/// Copies everything below the target of `image`, children before the documents that list them,
+/// and then the name; an existing name is updated. Content that `to` has is not read. Returns the
+/// image as it is in `to`.
 ///
 /// # Errors
-/// `NotFound` for content that `from` has not; `Corrupt` for damaged content; those of the stores.
+/// `NotFound` for content that is missing in `from`; `Corrupt` for damaged content; errors of the
+/// stores.
 pub async fn copy(from: &Store, to: &Store, image: &Image) -> Result<Image> {
     let guard = LeaseGuard::begin(to, "copy").await?;
     if let Err(error) = copy_content(from, to, &guard, &image.target).await {
@@ -38,127 +45,76 @@ async fn copy_content(
     guard: &LeaseGuard,
     root: &Descriptor,
 ) -> Result<()> {
-    let leaves = Leaves {
+    let blobs = CopyBlobs {
         from,
         to,
         guard,
         begun: Mutex::default(),
-        documents: Mutex::default(),
+        documents: Documents::default(),
     };
     let limiter = Semaphore::new(CONCURRENT);
-    dispatch(&leaves, Some(&limiter), std::slice::from_ref(root)).await?;
-    // Whoever published what was there may not have synced it.
+    dispatch(&blobs, Some(&limiter), std::slice::from_ref(root)).await?;
+    // Blobs that `to` had already may not be synced yet.
     to.content.flush().await?;
-    let documents = leaves.documents.into_inner();
-    let documents = documents.unwrap_or_else(PoisonError::into_inner);
-    for document in children_first(root.digest, documents) {
+    for document in blobs.documents.children_first(root.digest) {
         let data = dispatch::read(&*from.content, &document).await?;
         guard.put(&document, data, Durability::Full).await?;
     }
     Ok(())
 }
 
-/// Copies what lists nothing, and remembers what does.
-struct Leaves<'a> {
+/// Copies blobs, and collects documents.
+struct CopyBlobs<'a> {
     from: &'a Store,
     to: &'a Store,
     guard: &'a LeaseGuard,
-    /// The same bytes may be listed under two types.
+    /// Blobs met so far: the same bytes may be listed under two types.
     begun: Mutex<HashSet<(Digest, u64)>>,
-    documents: Mutex<HashMap<Digest, Document>>,
-}
-
-/// A document, and what it lists.
-pub(super) struct Document {
-    pub(super) descriptor: Descriptor,
-    pub(super) children: Vec<Digest>,
+    documents: Documents,
 }
 
 #[async_trait]
-impl Handler for Leaves<'_> {
+impl Handler for CopyBlobs<'_> {
     async fn handle(&self, descriptor: &Descriptor) -> Result<Next> {
-        let media_type = &descriptor.media_type;
-        if !media_type.is_document() {
-            let blob = (descriptor.digest, descriptor.size);
-            if lock(&self.begun).insert(blob) {
-                let wanted = BlobRef::of(descriptor, Vec::new());
-                if !self.guard.pin(wanted.clone()).await? {
-                    self.copy(descriptor, &wanted).await?;
-                }
-            }
-            return Ok(Next::NONE);
+        if descriptor.media_type.is_document() {
+            let children = dispatch::children(&*self.from.content, descriptor).await?;
+            self.documents.add(descriptor, &children);
+            return Ok(Next::Children(children));
         }
-        let children = dispatch::children(&*self.from.content, descriptor).await?;
-        let document = Document {
-            descriptor: descriptor.clone(),
-            children: children.iter().map(|child| child.digest).collect(),
-        };
-        lock(&self.documents).insert(descriptor.digest, document);
-        Ok(Next::Children(children))
+        let blob = (descriptor.digest, descriptor.size);
+        if lock(&self.begun).insert(blob) {
+            self.blob(descriptor).await?;
+        }
+        Ok(Next::NONE)
     }
 }
 
-/// Documents in an order that puts each after those it lists. On a stack of its own: shared
-/// indexes can be chained longer than any of them is nested.
-pub(super) fn children_first(
-    root: Digest,
-    mut documents: HashMap<Digest, Document>,
-) -> Vec<Descriptor> {
-    enum Step {
-        Enter(Digest),
-        Leave(Box<Descriptor>),
-    }
-    let mut sorted = Vec::with_capacity(documents.len());
-    let mut steps = vec![Step::Enter(root)];
-    while let Some(step) = steps.pop() {
-        match step {
-            Step::Leave(descriptor) => sorted.push(*descriptor),
-            Step::Enter(digest) => {
-                if let Some(document) = documents.remove(&digest) {
-                    steps.push(Step::Leave(Box::new(document.descriptor)));
-                    steps.extend(document.children.into_iter().map(Step::Enter));
-                }
-            }
+impl CopyBlobs<'_> {
+    async fn blob(&self, descriptor: &Descriptor) -> Result<()> {
+        if self.guard.pin(BlobRef::of(descriptor, Vec::new())).await? {
+            return Ok(());
         }
-    }
-    sorted
-}
-
-impl Leaves<'_> {
-    async fn copy(&self, descriptor: &Descriptor, wanted: &BlobRef) -> Result<()> {
         if descriptor.data.is_some() {
             let data = dispatch::read(&*self.from.content, descriptor).await?;
             return self.guard.put(descriptor, data, Durability::Full).await;
         }
         let reader = self.from.content.open(&descriptor.digest).await?;
         let reader = reader.ok_or_else(|| {
-            Error::not_found("no such blob in the store it is copied from")
+            Error::not_found("the blob is missing in the store it is copied from")
                 .operation("copy")
                 .subject(descriptor.digest)
         })?;
-        let outcome = self.pour(&*reader, descriptor, wanted).await;
-        if outcome
-            .as_ref()
-            .is_err_and(|error| error.kind() == ErrorKind::Corrupt)
-        {
-            // What the ingest holds is no beginning of the blob, so it must not be resumed.
-            self.to
-                .content
-                .discard(&descriptor.digest.to_string())
-                .await?;
-        }
-        outcome.during("copy", descriptor.digest)
-    }
-
-    async fn pour(
-        &self,
-        reader: &dyn BlobReader,
-        descriptor: &Descriptor,
-        wanted: &BlobRef,
-    ) -> Result<()> {
-        let mut writer = self.to.writer(descriptor).await?;
-        writer.write_blob(reader).await?;
-        let published = self.guard.publish(writer, wanted, Durability::Full);
-        published.await.map(|_| ())
+        let write = BlobWrite {
+            store: self.to,
+            guard: self.guard,
+            record: RecordOrder::WithBytes(descriptor),
+            durability: Durability::Full,
+            resume: Resume::Once,
+            writer_timeout: Duration::ZERO,
+            feed: None,
+            progress: &Silent,
+        };
+        let stored = store_blob(&write, &mut StoredBlob::new(reader)).await;
+        stored.map(|_| ()).during("copy", descriptor.digest)
     }
 }

@@ -1,179 +1,217 @@
-//! Fetches one blob from a remote into a store.
+//! Fetches blobs and documents from a remote.
 
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 
+use super::layer_feed::{LayerFeed, LayerSender};
+use super::options::PullOptions;
+use super::pull_limits::PullLimits;
 use super::remote::Fetcher;
-use crate::content::{ContentExt, Durability, Expected, Writer};
+use super::remote_blob::RemoteBlob;
+use super::source::{BlobSource, StoredBlob};
+use super::store_blob::{BlobWrite, RecordOrder, Resume, first_cause, store_blob};
+use super::unpacker::Unpacker;
+use crate::content::Durability;
 use crate::descriptor::Descriptor;
-use crate::digest::Digest;
-use crate::error::{Context, Error, ErrorKind, Result};
+use crate::digest::{Digest, Hasher};
+use crate::error::{Context, Error, Result};
 use crate::lease::{BlobRef, LeaseGuard};
-use crate::limit;
 use crate::progress::Progress;
 use crate::store::Store;
+use crate::{limit, pool};
 
-use super::unpacker::{Feed, Receiving, Unpacker, write_through};
+/// How long to wait for another pull that is writing the same blob.
+const WRITER_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// How long the writer of the same blob, in another pull, is waited for.
-const PATIENCE: Duration = Duration::from_secs(600);
-
-/// Fetches the content of `descriptor` into the store, where it is not there yet, held by `guard`.
-/// It is durable after the next flush.
+/// Fetches the content of `descriptor` into the store if it is missing, and pins it by `guard`. It
+/// is durable after the next flush.
 ///
-/// What an earlier attempt has left is kept, and only the rest is fetched. A layer that comes from
-/// its first byte on is offered to `unpacker`.
+/// What an earlier attempt left is kept, and only the rest is fetched. A layer is fed to the
+/// unpacker of `options` if that wants it.
 ///
 /// # Errors
-/// `Corrupt` when the remote has other bytes than `descriptor` says, and nothing is kept of them
-/// then; `Busy` when another job has been fetching it for ten minutes; those of both sides.
+/// `Corrupt` if the remote sends other bytes than `descriptor` specifies, and none of them are kept
+/// then; `Busy` if another job has been writing the blob for ten minutes; errors of the remote, the
+/// store and the unpacker.
 pub async fn fetch(
     store: &Store,
     guard: &LeaseGuard,
     fetcher: &dyn Fetcher,
     descriptor: &Descriptor,
-    unpacker: Option<&dyn Unpacker>,
-    progress: &dyn Progress,
+    options: &PullOptions<'_>,
 ) -> Result<()> {
-    let job = Job {
+    let fetch = Fetch {
         store,
         guard,
         fetcher,
-        descriptor,
-        unpacker,
-        progress,
+        limits: &options.limits,
+        progress: &*options.progress,
     };
-    let mut resumed = false;
-    let mut outcome = job.attempt(&mut resumed).await;
-    if resumed && is_corrupt(&outcome) {
-        // The damage may be in what was there before.
-        outcome = job.attempt(&mut resumed).await;
+    let unpacker = options.unpacker;
+    let unpacker = unpacker.filter(|unpacker| unpacker.wants(descriptor).is_fed());
+    fetch.store(descriptor, unpacker).await
+}
+
+/// What the fetches of one pull have in common.
+#[derive(Clone, Copy)]
+pub(super) struct Fetch<'a> {
+    pub(super) store: &'a Store,
+    pub(super) guard: &'a LeaseGuard,
+    pub(super) fetcher: &'a dyn Fetcher,
+    pub(super) limits: &'a PullLimits,
+    pub(super) progress: &'a dyn Progress,
+}
+
+impl Fetch<'_> {
+    /// Pins a blob and stores it if it is missing. Feeds it to `unpacker` meanwhile.
+    ///
+    /// # Errors
+    /// As [`fetch`].
+    pub(super) async fn store(
+        &self,
+        descriptor: &Descriptor,
+        unpacker: Option<&dyn Unpacker>,
+    ) -> Result<()> {
+        let outcome = self.pin_or_store(descriptor, unpacker).await;
+        outcome.during("fetch", descriptor.digest)
     }
-    outcome.during("fetch", descriptor.digest)
-}
 
-fn is_corrupt(outcome: &Result<()>) -> bool {
-    let error = outcome.as_ref().err();
-    error.is_some_and(|error| error.kind() == ErrorKind::Corrupt)
-}
-
-/// Whether the content of `descriptor` is there; in another size it is damaged, and counts as
-/// absent.
-async fn is_there(store: &Store, descriptor: &Descriptor) -> Result<bool> {
-    let stat = store.content.stat(&descriptor.digest).await?;
-    Ok(stat.is_some_and(|stat| stat.size == descriptor.size))
-}
-
-struct Job<'a> {
-    store: &'a Store,
-    guard: &'a LeaseGuard,
-    fetcher: &'a dyn Fetcher,
-    descriptor: &'a Descriptor,
-    unpacker: Option<&'a dyn Unpacker>,
-    progress: &'a dyn Progress,
-}
-
-impl Job<'_> {
-    /// Fetches it once, and says whether it went on from what was there.
-    async fn attempt(&self, resumed: &mut bool) -> Result<()> {
-        let key = self.descriptor.digest.to_string();
-        let content = &self.store.content;
-        let wanted = BlobRef::of(self.descriptor, Vec::new());
-        if self.guard.pin(wanted.clone()).await? {
+    async fn pin_or_store(
+        &self,
+        descriptor: &Descriptor,
+        unpacker: Option<&dyn Unpacker>,
+    ) -> Result<()> {
+        let blob = BlobRef::of(descriptor, Vec::new());
+        if self.guard.pin(blob).await? {
             return Ok(());
         }
-        let expected = Expected::exactly(self.descriptor.digest, self.descriptor.size);
-        let mut writer = content.begin_or_wait(&key, expected, PATIENCE).await?;
-        if is_there(self.store, self.descriptor).await? {
-            // Whoever was waited for has stored it.
-            drop(writer);
-            content.discard(&key).await?;
-            return Ok(());
-        }
-        if writer.offset() > self.descriptor.size {
-            writer.rewind().await?;
-        }
-        *resumed = writer.offset() > 0;
-        let receiving = self.unpacker.filter(|_| !*resumed);
-        let receiving = receiving.and_then(|unpacker| unpacker.receive(self.descriptor));
-        let Some(Receiving { feed, unpacked }) = receiving else {
-            return self.poured(writer, &wanted, None).await;
+        let _permit = self.limits.permit().await?;
+        let feed = || unpacker?.receive(descriptor);
+        let write = BlobWrite {
+            store: self.store,
+            guard: self.guard,
+            record: RecordOrder::WithBytes(descriptor),
+            durability: Durability::Relaxed,
+            resume: Resume::OrRestart,
+            writer_timeout: WRITER_TIMEOUT,
+            feed: Some(&feed),
+            progress: self.progress,
         };
-        let poured = self.poured(writer, &wanted, Some(feed));
-        let (poured, unpacked) = tokio::join!(poured, unpacked);
-        poured.and(unpacked)
+        let mut source = RemoteBlob::new(self.fetcher, descriptor, self.limits);
+        store_blob(&write, &mut source).await.map(|_| ())
     }
 
-    async fn poured(&self, writer: Writer, wanted: &BlobRef, feed: Option<Feed>) -> Result<()> {
-        let key = writer.key().to_owned();
-        let outcome = self.pour(writer, wanted, feed).await;
-        if is_corrupt(&outcome) {
-            // What the ingest holds is no beginning of the blob, so it must not be resumed.
-            self.store.content.discard(&key).await?;
-        }
-        outcome
-    }
-
-    async fn pour(&self, mut writer: Writer, wanted: &BlobRef, feed: Option<Feed>) -> Result<()> {
-        let item = self.descriptor.digest.to_string();
-        self.progress.begin(&item, Some(self.descriptor.size));
-        self.progress.advance(&item, writer.offset());
-        if writer.offset() < self.descriptor.size {
-            let start = writer.offset();
-            let mut pieces = self.fetcher.fetch(self.descriptor, start).await?;
-            while let Some(piece) = pieces.next().await.transpose()? {
-                let length = piece.len() as u64;
-                write_through(&mut writer, piece, feed.as_ref()).await?;
-                self.progress.advance(&item, length);
+    /// Verifies a layer and feeds it to `unpacker`, but does not store it. Its bytes come from the
+    /// store if that has them.
+    ///
+    /// # Errors
+    /// `Corrupt` if the bytes are not those of `layer`; errors of the remote, the store and the
+    /// unpacker.
+    pub(super) async fn feed(&self, layer: &Descriptor, unpacker: &dyn Unpacker) -> Result<()> {
+        let stored = self.store.content.open(&layer.digest).await?;
+        let outcome = match stored.filter(|reader| reader.size() == layer.size) {
+            Some(reader) => {
+                let mut source = StoredBlob::new(reader);
+                self.feed_from(&mut source, layer, unpacker).await
             }
+            None => {
+                let _permit = self.limits.permit().await?;
+                let mut source = RemoteBlob::new(self.fetcher, layer, self.limits);
+                self.feed_from(&mut source, layer, unpacker).await
+            }
+        };
+        outcome.during("fetch", layer.digest)
+    }
+
+    async fn feed_from(
+        &self,
+        source: &mut dyn BlobSource,
+        layer: &Descriptor,
+        unpacker: &dyn Unpacker,
+    ) -> Result<()> {
+        let Some(LayerFeed { sender, unpacked }) = unpacker.receive(layer) else {
+            return Ok(());
+        };
+        let (sent, unpacked) = tokio::join!(self.send(source, layer, sender), unpacked);
+        first_cause(sent, unpacked)
+    }
+
+    /// Sends all bytes of a layer, and its end once they are verified.
+    async fn send(
+        &self,
+        source: &mut dyn BlobSource,
+        layer: &Descriptor,
+        sender: LayerSender,
+    ) -> Result<()> {
+        let item = layer.digest.to_string();
+        let (mut hasher, mut size) = (Hasher::new(layer.digest.algorithm()), 0);
+        source.open(0).await?;
+        self.progress.begin(&item, Some(layer.size));
+        while let Some(piece) = source.next().await? {
+            let length = piece.len() as u64;
+            size += length;
+            check_size(layer.size, size)?;
+            let hashed = piece.clone();
+            let hashing = pool::run(move || {
+                hasher.update(&hashed);
+                Ok(hasher)
+            });
+            let (hashing, ()) = tokio::join!(hashing, sender.send(piece));
+            hasher = hashing?;
+            self.progress.advance(&item, length);
         }
-        self.guard
-            .publish(writer, wanted, Durability::Relaxed)
-            .await?;
-        if let Some(feed) = feed {
-            feed.end().await;
-        }
+        check(layer, size, hasher.finish())?;
+        sender.end().await;
         self.progress.end(&item);
         Ok(())
     }
-}
 
-/// The whole of a document, checked.
-///
-/// # Errors
-/// As [`fetch`]; `OutOfRange` over [`limit::DOCUMENT_READ`].
-pub(super) async fn document(fetcher: &dyn Fetcher, descriptor: &Descriptor) -> Result<Bytes> {
-    read(fetcher, descriptor)
-        .await
-        .during("fetch", descriptor.digest)
-}
-
-async fn read(fetcher: &dyn Fetcher, descriptor: &Descriptor) -> Result<Bytes> {
-    let expected = descriptor.size;
-    if expected > limit::DOCUMENT_READ {
-        let allowed = limit::DOCUMENT_READ;
-        return Err(Error::out_of_range(format!(
-            "a document of {expected} bytes, at most {allowed} are read"
-        )));
+    /// Returns the whole of a document, verified.
+    ///
+    /// # Errors
+    /// As [`fetch`]; `OutOfRange` for more than [`limit::DOCUMENT_READ`] bytes.
+    pub(super) async fn document(&self, descriptor: &Descriptor) -> Result<Bytes> {
+        let _permit = self.limits.permit().await?;
+        let data = self.read(descriptor).await;
+        data.during("fetch", descriptor.digest)
     }
-    let mut data = BytesMut::new();
-    let mut pieces = fetcher.fetch(descriptor, 0).await?;
-    while let Some(piece) = pieces.next().await.transpose()? {
-        data.extend_from_slice(&piece);
-        if data.len() as u64 > expected {
-            return Err(Error::corrupt(format!(
-                "expected {expected} bytes, found more"
+
+    async fn read(&self, descriptor: &Descriptor) -> Result<Bytes> {
+        let (size, allowed) = (descriptor.size, limit::DOCUMENT_READ);
+        if size > allowed {
+            return Err(Error::out_of_range(format!(
+                "the document has {size} bytes, at most {allowed} are read"
             )));
         }
+        let mut data = BytesMut::new();
+        let mut pieces = self.fetcher.fetch(descriptor, 0..size).await?;
+        while let Some(piece) = pieces.next().await.transpose()? {
+            data.extend_from_slice(&piece);
+            check_size(size, data.len() as u64)?;
+        }
+        let found = Digest::of(descriptor.digest.algorithm(), &data);
+        check(descriptor, data.len() as u64, found)?;
+        Ok(data.freeze())
     }
-    let found = Digest::of(descriptor.digest.algorithm(), &data);
-    if data.len() as u64 != expected || found != descriptor.digest {
-        return Err(Error::corrupt(format!(
-            "expected {expected} bytes of this digest, found {} bytes of {found}",
-            data.len()
-        )));
+}
+
+fn check_size(expected: u64, found: u64) -> Result<()> {
+    if found <= expected {
+        return Ok(());
     }
-    Ok(data.freeze())
+    Err(Error::corrupt(format!(
+        "expected {expected} bytes, found more"
+    )))
+}
+
+fn check(descriptor: &Descriptor, size: u64, digest: Digest) -> Result<()> {
+    if size == descriptor.size && digest == descriptor.digest {
+        return Ok(());
+    }
+    Err(Error::corrupt(format!(
+        "expected {} bytes of this digest, found {size} bytes of {digest}",
+        descriptor.size
+    )))
 }

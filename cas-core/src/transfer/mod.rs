@@ -1,15 +1,32 @@
-//! Images on their way between stores and remotes: pull, push and copy.
+//! Moves images between stores and remotes: pull, push and copy.
+//!
+//! [`store_blob`] is the one way of a blob into a store. Its callers differ in what they promise,
+//! so durability, resumption and the time of the record are its arguments.
 
 mod copy;
+mod documents;
 mod fetch;
+mod layer_feed;
+mod options;
 mod pull;
+mod pull_limits;
 mod push;
+mod ranges;
 mod remote;
+mod remote_blob;
+mod source;
+mod store_blob;
 mod unpacker;
+mod wants;
 
 pub use copy::copy;
 pub use fetch::fetch;
+pub use layer_feed::{LayerFeed, LayerReader, LayerSender, layer_channel};
+pub use options::{PullOptions, PushOptions};
 pub use pull::pull;
+pub use pull_limits::PullLimits;
 pub use push::push;
-pub use remote::{Fetcher, Pieces, Pusher};
-pub use unpacker::{Feed, Incoming, Receiving, Unpacker, feed, write_through};
+pub use remote::{DocumentName, Fetcher, Pieces, Pusher};
+pub use source::BlobSource;
+pub use store_blob::{BlobWrite, RecordOrder, Resume, store_blob};
+pub use unpacker::{Unpacker, Want};

@@ -1,96 +1,100 @@
 //! Pulls an image from a remote.
 //!
-//! A document is stored before what it lists, but after the records of that: so a kill leaves
-//! what a collection finds, and the next pull goes on from there. The name comes last.
+//! The records of what is going to be fetched are written first, then the document that lists it,
+//! then the content, and the name last. Whatever a killed pull leaves is found by a garbage
+//! collection, and the next pull continues from there.
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 
-use super::fetch;
+use super::fetch::Fetch;
+use super::options::PullOptions;
 use super::remote::Fetcher;
-use super::unpacker::Unpacker;
+use super::unpacker::{Unpacker, Want};
+use super::wants::Wants;
 use crate::content::Durability;
 use crate::descriptor::Descriptor;
-use crate::dispatch::{self, Handler, Next, dispatch};
+use crate::dispatch::{self, Chooser, Handler, Next, dispatch};
 use crate::document::{Document, Manifest};
 use crate::error::{Context, Error, Result};
 use crate::image::{Image, Reference, config_platform};
 use crate::lease::{BlobRef, LeaseGuard};
 use crate::platform::{Choice, Matcher, Only, Platform};
-use crate::progress::Progress;
 use crate::store::Store;
 use crate::sync::lock;
 
-/// Blobs that are fetched at once.
-const CONCURRENT: usize = 3;
-
-/// Fetches what the name of `fetcher` stands for, and gives it the name `name` here. An index
-/// stays as it is, with the platforms that are not chosen missing. What the store has is not
-/// fetched; after a failure it keeps what came, for the next attempt, until a collection.
+/// Fetches what the name of `fetcher` refers to, and names it `name` in the store. Returns the
+/// image.
+///
+/// An index is stored unchanged. Manifests for other platforms than the chosen, and layers that the
+/// unpacker does not want to be stored, are recorded as absent. Content that the store has is not
+/// fetched. After a failure, what arrived is kept for the next attempt until a garbage collection.
 ///
 /// # Errors
-/// `NotFound` for a name, a platform or content that the remote has not; `Corrupt` for content
-/// that is not what refers to it says; those of both sides.
+/// `NotFound` if the remote does not have the name, a platform or content; `Corrupt` for content
+/// that does not match its descriptor; errors of the remote, the store and the unpacker.
 pub async fn pull(
     store: &Store,
     fetcher: &dyn Fetcher,
     name: Reference,
-    choice: &Choice,
-    unpacker: Option<&dyn Unpacker>,
-    progress: &Arc<dyn Progress>,
+    options: &PullOptions<'_>,
 ) -> Result<Image> {
     let guard = LeaseGuard::begin(store, "pull").await?;
-    let pulled = target(store, &guard, fetcher, &name, choice, unpacker, &**progress).await;
-    let target = match pulled {
-        Ok(target) => target,
+    match pull_content(store, &guard, fetcher, &name, options).await {
+        Ok(target) => {
+            let image = Image::new(name, target);
+            guard.name_one(image, &["target"]).await
+        }
         Err(error) => {
-            if let Some(unpacker) = unpacker {
+            if let Some(unpacker) = options.unpacker {
                 unpacker.abandon().await;
             }
-            return guard.finish_with(Err(error)).await;
+            guard.finish_with(Err(error)).await
         }
-    };
-    guard.name_one(Image::new(name, target), &["target"]).await
+    }
 }
 
-/// Fetches what the name stands for; that.
-async fn target(
+/// Fetches the content. Returns the descriptor that the name refers to.
+async fn pull_content(
     store: &Store,
     guard: &LeaseGuard,
     fetcher: &dyn Fetcher,
     name: &Reference,
-    choice: &Choice,
-    unpacker: Option<&dyn Unpacker>,
-    progress: &dyn Progress,
+    options: &PullOptions<'_>,
 ) -> Result<Descriptor> {
     let root = fetcher.resolve().await?;
-    let (wanted, insisted) = match choice {
+    let (wanted, required) = match &options.platforms {
         Choice::Own => (Some(Platform::host()), None),
         Choice::One(platform) => (Some(platform.clone()), Some(platform)),
         Choice::All => (None, None),
     };
-    let pull = Pull {
+    let fetch = Fetch {
         store,
         guard,
         fetcher,
-        unpacker,
-        progress,
-        root: &root,
-        only: wanted.as_ref().map(Only::new),
-        insisted,
-        met: Mutex::default(),
+        limits: &options.limits,
+        progress: &*options.progress,
     };
-    let limiter = Semaphore::new(CONCURRENT);
+    let pull = Pull {
+        fetch,
+        unpacker: options.unpacker,
+        root: &root,
+        required,
+        chooser: Mutex::new(Chooser::new(wanted.as_ref())),
+        manifests: AtomicUsize::new(0),
+        wants: Wants::new(store),
+    };
+    let limiter = Semaphore::new(options.limits.per_image());
     let fetched = dispatch(&pull, Some(&limiter), std::slice::from_ref(&root)).await;
     fetched.map_err(|error| error.within(name))?;
     if let Some(platform) = &wanted {
         pull.check_found(platform).during("pull", name)?;
     }
-    if let Some(unpacker) = unpacker {
+    if let Some(unpacker) = options.unpacker {
         unpacker.finish().await?;
     }
     store.content.flush().await?;
@@ -98,29 +102,21 @@ async fn target(
 }
 
 struct Pull<'a> {
-    store: &'a Store,
-    guard: &'a LeaseGuard,
-    fetcher: &'a dyn Fetcher,
+    fetch: Fetch<'a>,
     unpacker: Option<&'a dyn Unpacker>,
-    progress: &'a dyn Progress,
     root: &'a Descriptor,
-    only: Option<Only>,
-    insisted: Option<&'a Platform>,
-    met: Mutex<Met>,
-}
-
-/// What was seen on the way.
-#[derive(Default)]
-struct Met {
-    manifests: usize,
-    platforms: BTreeSet<String>,
+    /// The platform that the image must be for, even if it leaves no choice.
+    required: Option<&'a Platform>,
+    chooser: Mutex<Chooser>,
+    /// How many manifests were met.
+    manifests: AtomicUsize,
+    wants: Wants<'a>,
 }
 
 #[async_trait]
 impl Handler for Pull<'_> {
     async fn handle(&self, descriptor: &Descriptor) -> Result<Next> {
-        let media_type = &descriptor.media_type;
-        if media_type.is_document() {
+        if descriptor.media_type.is_document() {
             return self.document(descriptor).await.map(Next::Children);
         }
         self.blob(descriptor).await?;
@@ -129,116 +125,109 @@ impl Handler for Pull<'_> {
 }
 
 impl Pull<'_> {
-    /// Stores a document under the records of what is going to be fetched of its children; these.
+    /// Stores a document, after the records of the children that will be stored. Returns the
+    /// children to visit.
     async fn document(&self, descriptor: &Descriptor) -> Result<Vec<Descriptor>> {
         let data = self.read(descriptor).await?;
-        let document = dispatch::parse(descriptor, &data)?;
-        let chosen = match &document {
-            Document::Index(index) => self.choose(&index.manifests),
-            Document::Manifest(manifest) => {
-                self.met().manifests += 1;
-                self.check_platform(descriptor, manifest).await?;
-                self.distributed(manifest)
-            }
+        let children = match dispatch::parse(descriptor, &data)? {
+            Document::Index(index) => lock(&self.chooser).choose(&index.manifests),
+            Document::Manifest(manifest) => self.manifest(descriptor, &manifest).await?,
         };
-        let wanted = |child| BlobRef::of(child, Vec::new());
-        let wanted: Vec<BlobRef> = chosen.iter().map(wanted).collect();
-        self.guard.pin_all(&wanted).await?;
-        self.guard
-            .put(descriptor, data, Durability::Relaxed)
-            .await?;
-        if let (Some(unpacker), Document::Manifest(manifest)) = (self.unpacker, &document) {
-            self.blob(&manifest.config).await?;
-            unpacker.begin(manifest).await?;
-        }
-        Ok(chosen)
+        let is_stored = |child: &&Descriptor| self.wants.get(child).is_stored();
+        let stored = children.iter().filter(is_stored);
+        let pins: Vec<BlobRef> = stored.map(|child| BlobRef::of(child, Vec::new())).collect();
+        let guard = self.fetch.guard;
+        guard.pin_all(&pins).await?;
+        guard.put(descriptor, data, Durability::Relaxed).await?;
+        Ok(children)
     }
 
     async fn read(&self, descriptor: &Descriptor) -> Result<Bytes> {
-        // Held first, what is there stays until it is read.
-        let wanted = BlobRef::of(descriptor, Vec::new());
-        let there = self.guard.pin(wanted).await?;
-        match there || descriptor.data.is_some() {
-            true => dispatch::read(&*self.store.content, descriptor).await,
-            false => fetch::document(self.fetcher, descriptor).await,
+        // A pinned document cannot be collected before it is read.
+        let blob = BlobRef::of(descriptor, Vec::new());
+        let is_stored = self.fetch.guard.pin(blob).await?;
+        if is_stored || descriptor.data.is_some() {
+            dispatch::read(&*self.fetch.store.content, descriptor).await
+        } else {
+            self.fetch.document(descriptor).await
         }
+    }
+
+    /// Checks a manifest, and decides what to do with its layers. Returns the children to visit.
+    async fn manifest(&self, own: &Descriptor, manifest: &Manifest) -> Result<Vec<Descriptor>> {
+        self.manifests.fetch_add(1, Ordering::Relaxed);
+        self.check_platform(own, manifest).await?;
+        if let Some(unpacker) = self.unpacker {
+            self.store(&manifest.config, None).await?;
+            unpacker.begin(manifest).await?;
+            self.wants.decide(own, manifest, unpacker).await?;
+        }
+        let mut children = vec![manifest.config.clone()];
+        children.extend(self.distributed(manifest));
+        children.retain(|child| self.wants.get(child) != Want::Nothing);
+        Ok(children)
+    }
+
+    /// Returns the layers that registries serve. The URLs in descriptors of others are never
+    /// followed.
+    fn distributed(&self, manifest: &Manifest) -> Vec<Descriptor> {
+        let is_served = |layer: &&Descriptor| {
+            let is_served = !layer.media_type.is_non_distributable();
+            if !is_served {
+                let digest = layer.digest;
+                self.fetch.progress.warn(&format!(
+                    "the layer {digest} is not served by registries; it is left out"
+                ));
+            }
+            is_served
+        };
+        manifest.layers.iter().filter(is_served).cloned().collect()
     }
 
     async fn blob(&self, descriptor: &Descriptor) -> Result<()> {
+        let want = self.wants.get(descriptor);
+        let unpacker = self.unpacker.filter(|_| want.is_fed());
+        match unpacker {
+            Some(unpacker) if !want.is_stored() => self.fetch.feed(descriptor, unpacker).await,
+            unpacker => self.store(descriptor, unpacker).await,
+        }
+    }
+
+    async fn store(&self, descriptor: &Descriptor, unpacker: Option<&dyn Unpacker>) -> Result<()> {
+        let Fetch { store, guard, .. } = self.fetch;
         if descriptor.data.is_some() {
-            let data = dispatch::read(&*self.store.content, descriptor).await?;
-            return self.guard.put(descriptor, data, Durability::Relaxed).await;
+            let data = dispatch::read(&*store.content, descriptor).await?;
+            return guard.put(descriptor, data, Durability::Relaxed).await;
         }
-        let Pull {
-            store,
-            guard,
-            fetcher,
-            unpacker,
-            progress,
-            ..
-        } = *self;
-        fetch::fetch(store, guard, fetcher, descriptor, unpacker, progress).await
+        self.fetch.store(descriptor, unpacker).await
     }
 
-    fn choose(&self, listed: &[Descriptor]) -> Vec<Descriptor> {
-        let Some(only) = &self.only else {
-            return listed.to_vec();
-        };
-        let said = listed.iter().filter_map(|child| child.platform.as_ref());
-        let known = said.filter(|said| !said.is_unknown());
-        let known = known.map(|said| said.normalized().to_string());
-        self.met().platforms.extend(known);
-        dispatch::choose(listed, only)
-    }
-
-    /// Without the layers that registries do not hand out; the addresses that descriptors give
-    /// for these are never followed.
-    fn distributed(&self, manifest: &Manifest) -> Vec<Descriptor> {
-        let children = std::iter::once(&manifest.config).chain(&manifest.layers);
-        let mut children: Vec<Descriptor> = children.cloned().collect();
-        children.retain(|child| {
-            let kept = !child.media_type.is_non_distributable();
-            if !kept {
-                let digest = child.digest;
-                self.progress.warn(&format!(
-                    "{digest} is a layer that registries do not hand out; it is left out"
-                ));
-            }
-            kept
-        });
-        children
-    }
-
-    /// An image of one platform must be for the one that is insisted on.
+    /// Checks that an image without an index is for the required platform.
     async fn check_platform(&self, own: &Descriptor, manifest: &Manifest) -> Result<()> {
-        let Some(platform) = self.insisted.filter(|_| own == self.root) else {
+        let Some(platform) = self.required.filter(|_| own == self.root) else {
             return Ok(());
         };
-        self.blob(&manifest.config).await?;
-        let found = config_platform(&*self.store.content, &manifest.config).await?;
-        match Only::new(platform).matches(&found) {
-            true => Ok(()),
-            false => Err(
-                Error::not_found(format!("has no {platform}, it is for {found} only"))
-                    .operation("pull")
-                    .subject(own.digest),
-            ),
-        }
-    }
-
-    fn check_found(&self, platform: &Platform) -> Result<()> {
-        let met = self.met();
-        if met.manifests > 0 {
+        self.store(&manifest.config, None).await?;
+        let content = &*self.fetch.store.content;
+        let found = config_platform(content, &manifest.config).await?;
+        if Only::new(platform).matches(&found) {
             return Ok(());
         }
-        let offered: Vec<&str> = met.platforms.iter().map(String::as_str).collect();
-        let offered = offered.join(", ");
-        Err(Error::not_found(format!(
-            "has no {platform}; choose with --platform among: {offered}"
-        )))
+        Err(
+            Error::not_found(format!("the image is for {found} only, not for {platform}"))
+                .operation("pull")
+                .subject(own.digest),
+        )
     }
 
-    fn met(&self) -> MutexGuard<'_, Met> {
-        lock(&self.met)
+    /// Checks that a manifest was met.
+    fn check_found(&self, platform: &Platform) -> Result<()> {
+        if self.manifests.load(Ordering::Relaxed) > 0 {
+            return Ok(());
+        }
+        let offered = lock(&self.chooser).offered();
+        Err(Error::not_found(format!(
+            "the image is not available for {platform}; choose one of: {offered}"
+        )))
     }
 }

@@ -1,17 +1,16 @@
 //! Pushes an image to a remote.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
 use tokio::sync::Semaphore;
 
-use super::copy::{Document, children_first};
-use super::remote::{Pieces, Pusher};
+use super::documents::Documents;
+use super::options::PushOptions;
+use super::remote::{DocumentName, Pieces, Pusher};
 use crate::content::BlobReader;
 use crate::descriptor::Descriptor;
-use crate::digest::Digest;
 use crate::dispatch::{self, Handler, Next, dispatch, handler_fn, walk};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::image::manifest_for;
@@ -20,94 +19,85 @@ use crate::limit;
 use crate::platform::Choice;
 use crate::progress::Progress;
 use crate::store::Store;
-use crate::sync::lock;
 
-/// Blobs that are pushed at once.
-const CONCURRENT: usize = 3;
-/// Bytes that are read at once.
+/// Bytes read at once from the store.
 const PIECE: usize = 1 << 20;
 
-/// Pushes everything below `target` that the remote has not, children before what lists them, and
-/// last the root under the name of `pusher`; what the name stands for there now.
+/// Pushes everything below `target` that the remote does not have: children before the documents
+/// that list them, and last the root, under the name of `pusher`. Returns the descriptor that the
+/// name refers to now.
 ///
-/// One platform is its manifest. Where an index lists platforms that the store has not, which
-/// registries refuse, [`Choice::Own`] pushes the manifest for this machine, with a warning.
+/// A choice of one platform pushes its manifest. Registries refuse an index if they do not have all
+/// of its manifests. So if the store does not have them either, [`Choice::Own`] pushes the manifest
+/// for this machine and warns.
 ///
 /// # Errors
-/// `NotFound` for content that the store has not; `OutOfRange` for a document over
-/// [`limit::DOCUMENT_WRITE`]; those of both sides.
+/// `NotFound` for content that is in neither the store nor the remote; `OutOfRange` for a document
+/// larger than [`limit::DOCUMENT_WRITE`]; errors of the store and of the remote.
 pub async fn push(
     store: &Store,
     pusher: &dyn Pusher,
     target: &Descriptor,
-    choice: &Choice,
-    progress: &Arc<dyn Progress>,
+    options: &PushOptions,
 ) -> Result<Descriptor> {
     let guard = LeaseGuard::begin(store, "push").await?;
-    let outcome = content(store, &guard, pusher, target, choice, progress).await;
+    let outcome = push_content(store, &guard, pusher, target, options).await;
     guard.finish_with(outcome).await
 }
 
-async fn content(
+async fn push_content(
     store: &Store,
     guard: &LeaseGuard,
     pusher: &dyn Pusher,
     target: &Descriptor,
-    choice: &Choice,
-    progress: &Arc<dyn Progress>,
+    options: &PushOptions,
 ) -> Result<Descriptor> {
     guard.pin_tree(target).await?;
-    let root = root(store, target, choice, &**progress).await?;
-    let push = Push {
+    let root = root(store, target, options).await?;
+    let blobs = PushBlobs {
         store,
         pusher,
-        progress,
-        documents: Mutex::default(),
+        progress: &options.progress,
+        documents: Documents::default(),
     };
-    let limiter = Semaphore::new(CONCURRENT);
-    dispatch(&push, Some(&limiter), std::slice::from_ref(&root)).await?;
-    let documents = push.documents.into_inner();
-    let documents = documents.unwrap_or_else(PoisonError::into_inner);
-    for document in children_first(root.digest, documents) {
-        let is_root = document.digest == root.digest;
-        if !is_root && pusher.exists(&document).await? {
+    let limiter = Semaphore::new(options.blobs.clamp(1, PushOptions::MAX_BLOBS));
+    dispatch(&blobs, Some(&limiter), std::slice::from_ref(&root)).await?;
+    for document in blobs.documents.children_first(root.digest) {
+        let name = if document.digest == root.digest {
+            DocumentName::Root
+        } else if pusher.exists(&document).await? {
             continue;
-        }
+        } else {
+            DocumentName::Digest
+        };
         let data = dispatch::read(&*store.content, &document).await?;
-        let pushed = pusher.push_document(&document, data, is_root).await;
+        let pushed = pusher.push_document(&document, data, name).await;
         pushed.during("push", document.digest)?;
     }
     Ok(root)
 }
 
-/// What is pushed of an image.
-async fn root(
-    store: &Store,
-    target: &Descriptor,
-    choice: &Choice,
-    progress: &dyn Progress,
-) -> Result<Descriptor> {
-    let platform = match choice {
+/// Returns what is pushed of an image.
+async fn root(store: &Store, target: &Descriptor, options: &PushOptions) -> Result<Descriptor> {
+    let platform = match &options.platforms {
         Choice::All => return Ok(target.clone()),
         Choice::One(platform) => Some(platform),
-        Choice::Own if is_whole(store, target).await? => return Ok(target.clone()),
+        Choice::Own if has_all_documents(store, target).await? => return Ok(target.clone()),
         Choice::Own => None,
     };
     let resolved = manifest_for(&*store.content, target, platform).await?;
     if platform.is_none() {
-        progress.warn(
-            "the index lists platforms that the store has not; pushed is the manifest for this \
-             machine alone",
+        options.progress.warn(
+            "the store does not have all platforms of the index; only the manifest for this \
+             machine is pushed",
         );
     }
     Ok(resolved.descriptor)
 }
 
-/// Whether the store has every document of an image.
-async fn is_whole(store: &Store, target: &Descriptor) -> Result<bool> {
+async fn has_all_documents(store: &Store, target: &Descriptor) -> Result<bool> {
     let documents = handler_fn(|descriptor: Descriptor| async move {
-        let media_type = &descriptor.media_type;
-        if !media_type.is_document() {
+        if !descriptor.media_type.is_document() {
             return Ok(Next::NONE);
         }
         let children = dispatch::children(&*store.content, &descriptor).await?;
@@ -119,66 +109,59 @@ async fn is_whole(store: &Store, target: &Descriptor) -> Result<bool> {
     }
 }
 
-/// Pushes what lists nothing, and remembers what does.
-struct Push<'a> {
+/// Pushes blobs, and collects documents.
+struct PushBlobs<'a> {
     store: &'a Store,
     pusher: &'a dyn Pusher,
     progress: &'a Arc<dyn Progress>,
-    documents: Mutex<HashMap<Digest, Document>>,
+    documents: Documents,
 }
 
 #[async_trait]
-impl Handler for Push<'_> {
+impl Handler for PushBlobs<'_> {
     async fn handle(&self, descriptor: &Descriptor) -> Result<Next> {
-        let media_type = &descriptor.media_type;
-        if media_type.is_non_distributable() {
+        let next = if descriptor.media_type.is_document() {
+            self.document(descriptor).await
+        } else if descriptor.media_type.is_non_distributable() {
             return Ok(Next::NONE);
-        }
-        if !media_type.is_document() {
-            let pushed = self.blob(descriptor).await;
-            return pushed
-                .during("push", descriptor.digest)
-                .map(|()| Next::NONE);
-        }
-        if descriptor.size > limit::DOCUMENT_WRITE {
-            let (found, allowed) = (descriptor.size, limit::DOCUMENT_WRITE);
-            return Err(Error::out_of_range(format!(
-                "a document of {found} bytes, at most {allowed} are pushed"
-            ))
-            .operation("push")
-            .subject(descriptor.digest));
-        }
-        let children = dispatch::children(&*self.store.content, descriptor).await?;
-        let document = Document {
-            descriptor: descriptor.clone(),
-            children: children.iter().map(|child| child.digest).collect(),
+        } else {
+            self.blob(descriptor).await.map(|()| Next::NONE)
         };
-        lock(&self.documents).insert(descriptor.digest, document);
-        Ok(Next::Children(children))
+        next.during("push", descriptor.digest)
     }
 }
 
-impl Push<'_> {
+impl PushBlobs<'_> {
+    async fn document(&self, descriptor: &Descriptor) -> Result<Next> {
+        let (size, allowed) = (descriptor.size, limit::DOCUMENT_WRITE);
+        if size > allowed {
+            return Err(Error::out_of_range(format!(
+                "the document has {size} bytes, at most {allowed} are pushed"
+            )));
+        }
+        let children = dispatch::children(&*self.store.content, descriptor).await?;
+        self.documents.add(descriptor, &children);
+        Ok(Next::Children(children))
+    }
+
     async fn blob(&self, descriptor: &Descriptor) -> Result<()> {
         if self.pusher.exists(descriptor).await? {
             return Ok(());
         }
         let item = descriptor.digest.to_string();
-        let content = match &descriptor.data {
-            Some(_) => {
-                let data = dispatch::read(&*self.store.content, descriptor).await?;
-                stream::iter([Ok(data)]).boxed()
-            }
-            None => {
-                let reader = self.store.content.open(&descriptor.digest).await?;
-                let reader = reader.filter(|reader| reader.size() == descriptor.size);
-                let reader = reader.ok_or_else(|| {
-                    Error::not_found(
-                        "the store has not this part of the image; pull or import all of it",
-                    )
-                })?;
-                pieces(reader, item.clone(), Arc::clone(self.progress))
-            }
+        let content = if descriptor.data.is_some() {
+            let data = dispatch::read(&*self.store.content, descriptor).await?;
+            stream::iter([Ok(data)]).boxed()
+        } else {
+            let reader = self.store.content.open(&descriptor.digest).await?;
+            let reader = reader.filter(|reader| reader.size() == descriptor.size);
+            let reader = reader.ok_or_else(|| {
+                Error::not_found(
+                    "neither the store nor the remote has this part of the image; pull or import \
+                     all of it",
+                )
+            })?;
+            pieces(reader, item.clone(), Arc::clone(self.progress))
         };
         self.progress.begin(&item, Some(descriptor.size));
         self.pusher.push(descriptor, content).await?;
@@ -187,7 +170,7 @@ impl Push<'_> {
     }
 }
 
-/// The bytes of a blob, as they are asked for.
+/// Returns the bytes of a blob, which are read on demand.
 fn pieces(reader: Arc<dyn BlobReader>, item: String, progress: Arc<dyn Progress>) -> Pieces {
     let state = (reader, 0, item, progress);
     stream::try_unfold(state, |(reader, at, item, progress)| async move {

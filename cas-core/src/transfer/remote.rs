@@ -1,7 +1,9 @@
-//! What an image is pulled from and pushed to: a repository that somebody else keeps.
+//! A remote repository, as pull and push see it.
 //!
-//! The engines know no protocol; whoever speaks one implements these two for one name in one
-//! repository.
+//! Pull and push know no protocol. A client implements [`Fetcher`] and [`Pusher`] for one name in
+//! one repository.
+
+use std::ops::Range;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -10,48 +12,70 @@ use futures_util::stream::BoxStream;
 use crate::descriptor::Descriptor;
 use crate::error::Result;
 
-/// Bytes on their way from or to a remote, piece by piece.
+/// Bytes on their way from or to a remote, in pieces.
 pub type Pieces = BoxStream<'static, Result<Bytes>>;
 
-/// Hands out content of a repository.
+/// Reads content from a repository.
 #[async_trait]
 pub trait Fetcher: Send + Sync {
-    /// What the name stands for there: a manifest or an index.
+    /// Returns the manifest or index that the name refers to.
     ///
     /// # Errors
-    /// `NotFound`; `Denied`; `Unavailable`; `OutOfRange` for a document over
+    /// `NotFound`; `Denied`; `Unavailable`; `OutOfRange` for a document larger than
     /// [`limit::DOCUMENT_READ`](crate::limit::DOCUMENT_READ).
     async fn resolve(&self) -> Result<Descriptor>;
 
-    /// The content of `descriptor` from the byte `start` on, which is within it.
+    /// Returns the bytes `range` of the content of `descriptor`.
     ///
-    /// Neither length nor digest are checked; an error among the pieces ends them.
+    /// The end is exclusive, so the whole is `0..descriptor.size`. The range lies within the
+    /// content and is not empty, unless the content is. Bytes behind a range that ends before the
+    /// content does are cut off. Beyond that, neither length nor digest are checked. An error is
+    /// the last piece.
     ///
     /// # Errors
     /// `NotFound`; `Denied`; `Unavailable`.
-    async fn fetch(&self, descriptor: &Descriptor, start: u64) -> Result<Pieces>;
+    async fn fetch(&self, descriptor: &Descriptor, range: Range<u64>) -> Result<Pieces>;
+
+    /// Returns whether ranges save work. Returns `false` once the remote has answered a request
+    /// for a range with the whole content, so that a caller does not ask for many of them.
+    fn serves_ranges(&self) -> bool {
+        true
+    }
 }
 
-/// Takes content into a repository.
+/// The name under which a document is pushed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DocumentName {
+    /// The name of the [`Pusher`]: the document is the root of the image.
+    Root,
+    /// The digest of the document.
+    Digest,
+}
+
+/// Writes content to a repository.
 #[async_trait]
 pub trait Pusher: Send + Sync {
-    /// Whether the repository has the content.
+    /// Returns whether the repository has the content.
     ///
     /// # Errors
     /// `Denied`; `Unavailable`.
     async fn exists(&self, descriptor: &Descriptor) -> Result<bool>;
 
-    /// Pushes a blob, of which `content` gives all bytes.
+    /// Pushes a blob. `content` yields all of its bytes.
     ///
     /// # Errors
-    /// `Corrupt` when the remote found other bytes than `descriptor` says; `Denied`;
-    /// `Unavailable`; those of `content`.
+    /// `Corrupt` if the remote received other bytes than `descriptor` specifies; `Denied`;
+    /// `Unavailable`; errors of `content`.
     async fn push(&self, descriptor: &Descriptor, content: Pieces) -> Result<()>;
 
-    /// Pushes a manifest or an index, whose children are there; under the name, where it is the
-    /// root of the image, else under its digest.
+    /// Pushes a manifest or an index under `name`. The repository has its children already.
     ///
     /// # Errors
-    /// As [`Pusher::push`]; `InvalidArgument` when the name has the digest of another.
-    async fn push_document(&self, descriptor: &Descriptor, data: Bytes, root: bool) -> Result<()>;
+    /// As [`Pusher::push`]; `InvalidArgument` if the name of the pusher has another digest.
+    async fn push_document(
+        &self,
+        descriptor: &Descriptor,
+        data: Bytes,
+        name: DocumentName,
+    ) -> Result<()>;
 }

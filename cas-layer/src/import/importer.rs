@@ -6,19 +6,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-use cas_core::content::{ContentExt, Durability, Expected};
+use cas_core::content::Durability;
 use cas_core::gc;
 use cas_core::image::Reference;
 use cas_core::lease::{BlobRef, LeaseGuard};
-use cas_core::records::Batch;
 use cas_core::sync::lock;
-use cas_core::transfer::Feed;
-use cas_core::{Descriptor, Digest, Error, Image, Result, Store, unique};
+use cas_core::transfer::{
+    BlobSource, BlobWrite, LayerFeed, RecordOrder, Resume, Unpacker, store_blob,
+};
+use cas_core::{Descriptor, Digest, Image, Result, Store, unique};
 use futures_util::{StreamExt, stream};
 
 use super::contents::{Location, Part};
 use super::item::Item;
-use super::pieces::{FromPart, Pieces};
+use super::part_source::PartSource;
+use super::watched_source::WatchedSource;
 use crate::buffers::Buffers;
 use crate::progress::Progress;
 use crate::unpack::first_cause;
@@ -105,63 +107,64 @@ impl<'a> BlobImporter<'a> {
         self.failed.store(true, Ordering::Relaxed);
     }
 
-    /// Stores an item, which is pinned, and sends its bytes to `feed`.
+    /// Stores an item, which is pinned, and feeds it to `unpacker` meanwhile.
     ///
     /// # Errors
-    /// `Corrupt` if the bytes do not match the descriptor.
-    pub(super) async fn store(&self, item: &Item, feed: Option<Feed>) -> Result<()> {
-        let Item {
-            descriptor, part, ..
-        } = item;
-        if part.size != descriptor.size {
-            let (expected, found) = (descriptor.size, part.size);
-            return Err(
-                Error::corrupt(format!("expected {expected} bytes, found {found}"))
-                    .operation("read")
-                    .subject(descriptor.digest),
-            );
-        }
-        let key = descriptor.digest.to_string();
-        let expected = Expected::exactly(descriptor.digest, descriptor.size);
-        let outcome = match &part.location {
-            Location::Stored(found) if *found == descriptor.digest => Err(Error::conflict(
-                "the blob was removed from the store during the import; import again",
-            )
-            .subject(descriptor.digest)),
-            Location::Stored(found) => Err(Error::corrupt(format!(
-                "expected content {}, found {found}",
-                descriptor.digest
-            ))
-            .operation("read")
-            .subject(descriptor.digest)),
-            _ => {
-                self.write(
-                    &key,
-                    expected,
-                    &mut FromPart::new(part, &self.buffers),
-                    feed,
-                )
-                .await
-            }
+    /// `Corrupt` if the bytes do not match the descriptor; errors of the store and the unpacker.
+    pub(super) async fn store(&self, item: &Item, unpacker: Option<&dyn Unpacker>) -> Result<()> {
+        let stored = match item.check() {
+            Ok(()) => self.store_part(item, unpacker).await,
+            Err(error) => Err(error),
         };
-        if outcome.is_err() {
-            self.stop();
-        }
-        outcome.map(|_| ())
+        stored.inspect_err(|_| self.stop())
+    }
+
+    async fn store_part(&self, item: &Item, unpacker: Option<&dyn Unpacker>) -> Result<()> {
+        let record = RecordOrder::BeforeBytes {
+            digest: item.descriptor.digest,
+            size: item.descriptor.size,
+        };
+        let feed = || self.feed(unpacker?, &item.descriptor);
+        let mut source = PartSource::new(&item.part, &self.buffers);
+        let stored = self.write(record, &mut source, Some(&feed)).await;
+        stored.map(|_| ())
+    }
+
+    /// Returns where to feed a layer. A layer that cannot be unpacked stops the import.
+    fn feed<'b>(&'b self, unpacker: &'b dyn Unpacker, layer: &Descriptor) -> Option<LayerFeed<'b>> {
+        let LayerFeed { sender, unpacked } = unpacker.receive(layer)?;
+        let unpacked = async move { unpacked.await.inspect_err(|_| self.stop()) };
+        Some(LayerFeed {
+            sender,
+            unpacked: Box::pin(unpacked),
+        })
+    }
+
+    /// Stores the bytes of a file that was read as `digest`, and pinned.
+    pub(super) async fn store_pinned(
+        &self,
+        digest: Digest,
+        size: u64,
+        source: &mut dyn BlobSource,
+    ) -> Result<()> {
+        let record = RecordOrder::BeforeBytes { digest, size };
+        self.write(record, source, None).await.map(|_| ())
     }
 
     /// Stores bytes whose digest is not known yet. Returns their digest.
     pub(super) async fn store_unnamed(
         &self,
         size: u64,
-        pieces: &mut impl Pieces,
+        source: &mut dyn BlobSource,
     ) -> Result<Digest> {
-        let key = unique::key("import");
-        let expected = Expected {
-            digest: None,
-            size: Some(size),
+        let record = RecordOrder::OnceKnown {
+            key: &unique::key("import"),
+            size,
+            created: &|digest| {
+                self.created().blobs.insert(digest);
+            },
         };
-        self.write(&key, expected, pieces, None).await
+        self.write(record, source, None).await
     }
 
     /// Stores a part whose digest is not known yet. Returns its digest.
@@ -169,48 +172,37 @@ impl<'a> BlobImporter<'a> {
         if let Location::Stored(digest) = part.location {
             return Ok(digest);
         }
-        let mut pieces = FromPart::new(part, &self.buffers);
-        self.store_unnamed(part.size, &mut pieces).await
+        let mut source = PartSource::new(part, &self.buffers);
+        self.store_unnamed(part.size, &mut source).await
     }
 
-    /// Writes one blob and sends its bytes to `feed`. The blob is durable after
-    /// [`BlobImporter::finish`]. Returns its digest.
-    pub(super) async fn write(
-        &self,
-        key: &str,
-        expected: Expected,
-        pieces: &mut impl Pieces,
-        feed: Option<Feed>,
+    /// Stores one blob. It is durable after [`BlobImporter::finish`]. Returns its digest.
+    async fn write<'b>(
+        &'b self,
+        record: RecordOrder<'b>,
+        source: &mut dyn BlobSource,
+        feed: Option<&'b (dyn Fn() -> Option<LayerFeed<'b>> + Sync)>,
     ) -> Result<Digest> {
-        let content = &self.store.content;
-        let mut writer = content.begin_or_wait(key, expected, WRITER_TIMEOUT).await?;
-        self.created().ingests.insert(key.to_owned());
-        if writer.offset() > 0 {
-            writer.rewind().await?;
-        }
-        self.progress.begin(key, expected.size);
-        loop {
-            if self.failed.load(Ordering::Relaxed) {
-                return Err(Error::cancelled("another blob of the import failed").subject(key));
-            }
-            match pieces.copy_next(&mut writer, feed.as_ref()).await? {
-                0 => break,
-                length => self.progress.advance(key, length),
-            }
-        }
-        if let Some(feed) = feed {
-            feed.end().await;
-        }
-        self.progress.end(key);
-        let digest = writer.digest().await?;
-        if expected.digest.is_none() && self.pin(&digest, writer.offset()).await? {
-            drop(writer);
-            content.discard(key).await?;
-        } else {
-            writer.commit(&Batch::new(), Durability::Relaxed).await?;
-            self.guard.stored(&digest);
-        }
-        self.created().ingests.remove(key);
+        let key = record.key();
+        let write = BlobWrite {
+            store: self.store,
+            guard: &self.guard,
+            record,
+            durability: Durability::Relaxed,
+            resume: Resume::Never,
+            writer_timeout: WRITER_TIMEOUT,
+            feed,
+            progress: self.progress,
+        };
+        let mut source = WatchedSource {
+            source,
+            opened: &|| {
+                self.created().ingests.insert(key.clone());
+            },
+            failed: &self.failed,
+        };
+        let digest = store_blob(&write, &mut source).await?;
+        self.created().ingests.remove(&key);
         Ok(digest)
     }
 

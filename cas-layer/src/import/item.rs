@@ -1,8 +1,8 @@
 //! A blob that an import stores.
 
-use cas_core::{Descriptor, Digest};
+use cas_core::{Descriptor, Digest, Error, Result};
 
-use super::contents::Part;
+use super::contents::{Location, Part};
 
 /// A blob to store, and where its bytes are.
 pub(super) struct Item {
@@ -10,4 +10,33 @@ pub(super) struct Item {
     /// The blobs that it lists.
     pub(super) children: Vec<Digest>,
     pub(super) part: Part,
+}
+
+impl Item {
+    /// Checks that the part can be stored as the content of the descriptor.
+    ///
+    /// # Errors
+    /// `Corrupt` for other content; `Conflict` if the content was in the store, and was removed.
+    pub(super) fn check(&self) -> Result<()> {
+        let Item {
+            descriptor, part, ..
+        } = self;
+        let error = match part.location {
+            _ if part.size != descriptor.size => {
+                let (expected, found) = (descriptor.size, part.size);
+                Error::corrupt(format!("expected {expected} bytes, found {found}"))
+                    .operation("read")
+            }
+            Location::Stored(found) if found == descriptor.digest => Error::conflict(
+                "the blob was removed from the store during the import; import again",
+            ),
+            Location::Stored(found) => {
+                let expected = descriptor.digest;
+                Error::corrupt(format!("expected content {expected}, found {found}"))
+                    .operation("read")
+            }
+            Location::File(..) | Location::Memory(_) => return Ok(()),
+        };
+        Err(error.subject(descriptor.digest))
+    }
 }

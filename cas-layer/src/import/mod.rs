@@ -16,11 +16,12 @@ mod importer;
 mod item;
 mod names;
 mod oci;
-mod pieces;
+mod part_source;
 mod plan;
 mod source;
 mod stream;
 mod unpack;
+mod watched_source;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;

@@ -4,15 +4,15 @@
 use std::io::{BufReader, Read};
 use std::thread;
 
+use async_trait::async_trait;
 use bytes::Bytes;
-use cas_core::content::Expected;
+use cas_core::transfer::BlobSource;
 use cas_core::{Context, Digest, Error, Result};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use super::archive::{Member, Members};
 use super::contents::{Contents, Location, Node, Part, check_document_size};
 use super::importer::BlobImporter;
-use super::pieces::Pieces;
 use crate::buffers::{Buffers, PIECE};
 use crate::codec::{self, Decoder};
 use crate::layout;
@@ -104,24 +104,21 @@ async fn file(
     size: u64,
     archive: &mut Receiver<Result<Event>>,
 ) -> Result<Part> {
-    let mut pieces = FromArchive {
+    let mut source = ArchiveSource {
         archive,
         left: size,
     };
     let location = if DOCUMENTS.contains(&path) {
-        Location::Memory(pieces.document(path).await?)
+        Location::Memory(source.document(path).await?)
     } else if let Some(digest) = blob_name(path) {
         if importer.pin(&digest, size).await? {
-            while pieces.next().await?.is_some() {}
+            while source.next().await?.is_some() {}
         } else {
-            let expected = Expected::exactly(digest, size);
-            importer
-                .write(&digest.to_string(), expected, &mut pieces, None)
-                .await?;
+            importer.store_pinned(digest, size, &mut source).await?;
         }
         Location::Stored(digest)
     } else {
-        Location::Stored(importer.store_unnamed(size, &mut pieces).await?)
+        Location::Stored(importer.store_unnamed(size, &mut source).await?)
     };
     Ok(Part { size, location })
 }
@@ -132,12 +129,13 @@ fn blob_name(path: &str) -> Option<Digest> {
     format!("{algorithm}:{hex}").parse().ok()
 }
 
-struct FromArchive<'a> {
+/// The rest of the current file.
+struct ArchiveSource<'a> {
     archive: &'a mut Receiver<Result<Event>>,
     left: u64,
 }
 
-impl FromArchive<'_> {
+impl ArchiveSource<'_> {
     async fn document(&mut self, path: &str) -> Result<Bytes> {
         check_document_size(self.left).during("read", path)?;
         let mut data = Vec::new();
@@ -148,7 +146,15 @@ impl FromArchive<'_> {
     }
 }
 
-impl Pieces for FromArchive<'_> {
+#[async_trait]
+impl BlobSource for ArchiveSource<'_> {
+    async fn open(&mut self, offset: u64) -> Result<()> {
+        if offset > 0 {
+            return Err(Error::internal("an archive is read from its beginning"));
+        }
+        Ok(())
+    }
+
     async fn next(&mut self) -> Result<Option<Bytes>> {
         if self.left == 0 {
             return Ok(None);

@@ -4,13 +4,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use cas_core::transfer::{Receiving, Unpacker};
+use cas_core::transfer::Unpacker;
 use cas_core::{Descriptor, Digest, Platform, Result, image};
 
 use super::importer::{BlobImporter, in_parallel};
 use super::item::Item;
 use crate::progress::Progress;
-use crate::unpack::{StreamingUnpacker, Target, first_cause, to_snapshots};
+use crate::unpack::{StreamingUnpacker, Target, to_snapshots};
 
 /// The chain IDs of unpacked images, by the digests of their targets.
 pub(super) type ChainIds = BTreeMap<Digest, Option<Digest>>;
@@ -46,7 +46,9 @@ impl Unpack<'_> {
         if let Some((_, manifest)) = &first {
             unpacker.begin(manifest).await?;
         }
-        let jobs = items.iter().map(|item| store(importer, item, &unpacker));
+        let jobs = items
+            .iter()
+            .map(|item| importer.store(item, Some(&unpacker)));
         if let Err(error) = in_parallel(jobs).await {
             unpacker.abandon().await;
             return Err(error);
@@ -61,18 +63,4 @@ impl Unpack<'_> {
         }
         Ok(chain_ids)
     }
-}
-
-/// Stores a blob, and unpacks it meanwhile if it is a layer of the first image.
-async fn store(
-    importer: &BlobImporter<'_>,
-    item: &Item,
-    unpacker: &StreamingUnpacker<'_>,
-) -> Result<()> {
-    let Some(Receiving { feed, unpacked }) = unpacker.receive(&item.descriptor) else {
-        return importer.store(item, None).await;
-    };
-    let unpacked = async { unpacked.await.inspect_err(|_| importer.stop()) };
-    let (stored, unpacked) = tokio::join!(importer.store(item, Some(feed)), unpacked);
-    first_cause(vec![stored, unpacked])
 }

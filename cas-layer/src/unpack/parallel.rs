@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use cas_core::error::{Context, ErrorKind};
 use cas_core::snapshot::{Commit, Mount, Usage};
-use cas_core::transfer::Incoming;
+use cas_core::transfer::LayerReader;
 use cas_core::{Digest, Error, Labels, Result, pool, unique};
 use cas_host::{mount, overlay, syncfs};
 use futures_util::{StreamExt, stream};
@@ -76,7 +76,7 @@ impl Unpacking<'_> {
     /// # Errors
     /// `Corrupt` if the layer does not match its diff ID or no tree can hold it; errors of the
     /// file system.
-    pub(super) async fn apply_incoming(&self, index: usize, mut bytes: Incoming) -> Result<()> {
+    pub(super) async fn apply_incoming(&self, index: usize, mut bytes: LayerReader) -> Result<()> {
         let (descriptor, diff_id) = self.layers[index].clone();
         let source = move || {
             let compression = codec::detect(bytes.peek()?);

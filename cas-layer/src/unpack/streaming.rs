@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use cas_core::transfer::{Receiving, Unpacker, feed};
+use cas_core::transfer::{LayerFeed, Unpacker, Want, layer_channel};
 use cas_core::{Descriptor, Digest, Error, Manifest, Result, Store};
 use tokio::sync::RwLock;
 
@@ -68,24 +68,28 @@ impl Unpacker for StreamingUnpacker<'_> {
         Ok(())
     }
 
-    fn receive(&self, layer: &Descriptor) -> Option<Receiving<'_>> {
+    fn wants(&self, _: &Descriptor) -> Want {
+        Want::StoreAndFeed
+    }
+
+    fn receive(&self, layer: &Descriptor) -> Option<LayerFeed<'_>> {
         // The lock is taken while another image begins. The layer is then read from the store.
         let state = self.state.try_read().ok()?;
         let State::Running(unpacking) = &*state else {
             return None;
         };
         let index = unpacking.claim(&layer.digest)?;
-        let (feed, incoming) = feed();
+        let (sender, bytes) = layer_channel();
         let unpacked = async move {
             match &*self.state.read().await {
-                State::Running(unpacking) => unpacking.apply_incoming(index, incoming).await,
+                State::Running(unpacking) => unpacking.apply_incoming(index, bytes).await,
                 _ => Err(Error::internal(
                     "a layer arrived after its image was finished",
                 )),
             }
         };
-        Some(Receiving {
-            feed,
+        Some(LayerFeed {
+            sender,
             unpacked: Box::pin(unpacked),
         })
     }

@@ -1,11 +1,11 @@
-//! The bytes of a blob on their way into the store, piece by piece.
+//! The bytes of a part as a source of a blob.
 
-use std::future::Future;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use cas_core::content::Writer;
-use cas_core::transfer::{self, Feed};
+use cas_core::transfer::{BlobSource, LayerSender};
 use cas_core::{Error, Result, pool};
 
 use super::contents::{Location, Part};
@@ -14,44 +14,16 @@ use crate::buffers::{At, Buffers};
 /// Bytes of a file that are copied at once if they need not pass through memory.
 const FILE_PIECE: u64 = 16 << 20;
 
-/// Where the bytes of a blob come from.
-pub(super) trait Pieces: Send {
-    /// Returns the next piece, or `None` at the end.
-    fn next(&mut self) -> impl Future<Output = Result<Option<Bytes>>> + Send;
-
-    /// Writes the next bytes and sends them to `feed`. Returns how many; zero at the end.
-    fn copy_next(
-        &mut self,
-        writer: &mut Writer,
-        feed: Option<&Feed>,
-    ) -> impl Future<Output = Result<u64>> + Send {
-        write_next(self, writer, feed)
-    }
-}
-
-async fn write_next(
-    pieces: &mut (impl Pieces + ?Sized),
-    writer: &mut Writer,
-    feed: Option<&Feed>,
-) -> Result<u64> {
-    let Some(piece) = pieces.next().await? else {
-        return Ok(0);
-    };
-    let length = piece.len() as u64;
-    transfer::write_through(writer, piece, feed).await?;
-    Ok(length)
-}
-
-/// The pieces of a part that is in a file or in memory.
-pub(super) struct FromPart<'a> {
+/// A part that is in a file or in memory.
+pub(super) struct PartSource<'a> {
     part: Part,
     at: u64,
     buffers: &'a Buffers,
 }
 
-impl<'a> FromPart<'a> {
+impl<'a> PartSource<'a> {
     pub(super) fn new(part: &Part, buffers: &'a Buffers) -> Self {
-        FromPart {
+        PartSource {
             part: part.clone(),
             at: 0,
             buffers,
@@ -70,7 +42,13 @@ impl<'a> FromPart<'a> {
     }
 }
 
-impl Pieces for FromPart<'_> {
+#[async_trait]
+impl BlobSource for PartSource<'_> {
+    async fn open(&mut self, offset: u64) -> Result<()> {
+        self.at = offset;
+        Ok(())
+    }
+
     async fn next(&mut self) -> Result<Option<Bytes>> {
         let left = self.part.size - self.at;
         if left == 0 {
@@ -89,10 +67,14 @@ impl Pieces for FromPart<'_> {
         Ok(Some(piece))
     }
 
-    /// Copies from file to file if the bytes need not be sent to a feed.
-    async fn copy_next(&mut self, writer: &mut Writer, feed: Option<&Feed>) -> Result<u64> {
-        let (Location::File(file, offset), None) = (&self.part.location, feed) else {
-            return write_next(self, writer, feed).await;
+    /// Copies from file to file if the bytes need not be sent to an unpacker.
+    async fn write_next(
+        &mut self,
+        writer: &mut Writer,
+        sender: Option<&LayerSender>,
+    ) -> Result<u64> {
+        let (Location::File(file, offset), None) = (&self.part.location, sender) else {
+            return self.write_piece(writer, sender).await;
         };
         let length = (self.part.size - self.at).min(FILE_PIECE);
         let written = writer.write_file(file, offset + self.at, length).await?;

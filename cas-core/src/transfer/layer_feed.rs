@@ -1,0 +1,95 @@
+//! The bytes of a layer on their way to an unpacker, which runs on a thread that may block.
+
+use std::io::{self, Read};
+
+use bytes::{Buf, Bytes};
+use futures_util::future::BoxFuture;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+
+use crate::content::Writer;
+use crate::error::{Error, Result};
+
+/// Most pieces between sender and reader.
+const PIECES_AHEAD: usize = 2;
+
+/// A layer that is unpacked while its bytes arrive.
+pub struct LayerFeed<'a> {
+    /// Takes the bytes, from the first one on.
+    pub sender: LayerSender,
+    /// Unpacks them. It must be polled while the bytes are sent, and must not wait for another
+    /// layer. A feed that ends early is not an error: an unpacker reads the layer from the store
+    /// then.
+    pub unpacked: BoxFuture<'a, Result<()>>,
+}
+
+/// The sending half of a layer's bytes.
+pub struct LayerSender(Sender<Bytes>);
+
+/// The receiving half: a blocking reader.
+pub struct LayerReader {
+    pieces: Receiver<Bytes>,
+    current: Bytes,
+    ended: bool,
+}
+
+/// Returns both halves of a new feed.
+pub fn layer_channel() -> (LayerSender, LayerReader) {
+    let (sender, pieces) = channel(PIECES_AHEAD);
+    let reader = LayerReader {
+        pieces,
+        current: Bytes::new(),
+        ended: false,
+    };
+    (LayerSender(sender), reader)
+}
+
+impl LayerSender {
+    /// Sends a piece that is not empty. If the reader is gone, its side reports the reason.
+    pub(super) async fn send(&self, piece: Bytes) {
+        let _ = self.0.send(piece).await;
+    }
+
+    /// Marks the layer as whole and verified. Without this, the reader takes it as cut off.
+    pub async fn end(self) {
+        let _ = self.0.send(Bytes::new()).await;
+    }
+}
+
+/// Writes a piece that is not empty, and sends it to `sender` meanwhile.
+///
+/// # Errors
+/// As [`Writer::write`].
+pub(super) async fn write_and_send(
+    writer: &mut Writer,
+    piece: Bytes,
+    sender: Option<&LayerSender>,
+) -> Result<()> {
+    let Some(sender) = sender else {
+        return writer.write(piece).await;
+    };
+    let (written, ()) = tokio::join!(writer.write(piece.clone()), sender.send(piece));
+    written
+}
+
+impl LayerReader {
+    /// Waits for the next bytes and returns them without taking them. Returns none at the end.
+    ///
+    /// # Errors
+    /// `Cancelled` if the sender was dropped before the end of the layer.
+    pub fn peek(&mut self) -> Result<&[u8]> {
+        if self.current.is_empty() && !self.ended {
+            let piece = self.pieces.blocking_recv();
+            self.current = piece.ok_or_else(|| Error::cancelled("the layer was not received"))?;
+            self.ended = self.current.is_empty();
+        }
+        Ok(&self.current)
+    }
+}
+
+impl Read for LayerReader {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let read = self.peek()?.len().min(out.len());
+        self.current.copy_to_slice(&mut out[..read]);
+        Ok(read)
+    }
+}

@@ -1,0 +1,112 @@
+//! Options of pull and push.
+
+use std::sync::Arc;
+
+use super::pull_limits::PullLimits;
+use super::unpacker::Unpacker;
+use crate::platform::Choice;
+use crate::progress::{Progress, Silent};
+
+/// How an image is pulled.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct PullOptions<'a> {
+    /// The platforms to pull, if an index offers several. By default, this machine's.
+    pub platforms: Choice,
+    /// Unpacks the image while it arrives. By default, the image is only stored.
+    pub unpacker: Option<&'a dyn Unpacker>,
+    /// Receives the progress of each blob. By default, it is dropped.
+    pub progress: Arc<dyn Progress>,
+    /// How many blobs are fetched at once.
+    pub limits: PullLimits,
+}
+
+impl Default for PullOptions<'_> {
+    fn default() -> Self {
+        PullOptions {
+            platforms: Choice::default(),
+            unpacker: None,
+            progress: Arc::new(Silent),
+            limits: PullLimits::default(),
+        }
+    }
+}
+
+impl<'a> PullOptions<'a> {
+    /// Sets the platforms to pull.
+    #[must_use]
+    pub fn with_platforms(mut self, platforms: Choice) -> Self {
+        self.platforms = platforms;
+        self
+    }
+
+    /// Unpacks the image while it arrives.
+    #[must_use]
+    pub fn with_unpacker(mut self, unpacker: &'a dyn Unpacker) -> Self {
+        self.unpacker = Some(unpacker);
+        self
+    }
+
+    /// Sets where progress is reported.
+    #[must_use]
+    pub fn with_progress(mut self, progress: Arc<dyn Progress>) -> Self {
+        self.progress = progress;
+        self
+    }
+
+    /// Sets how many blobs are fetched at once.
+    #[must_use]
+    pub fn with_limits(mut self, limits: PullLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+}
+
+/// How an image is pushed.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct PushOptions {
+    /// The platforms to push. By default all, or this machine's if the store does not have all.
+    pub platforms: Choice,
+    /// Receives the progress of each blob. By default, it is dropped.
+    pub progress: Arc<dyn Progress>,
+    /// Blobs pushed at once, from 1 to [`PushOptions::MAX_BLOBS`]. By default, 3.
+    pub blobs: usize,
+}
+
+impl Default for PushOptions {
+    fn default() -> Self {
+        PushOptions {
+            platforms: Choice::default(),
+            progress: Arc::new(Silent),
+            blobs: 3,
+        }
+    }
+}
+
+impl PushOptions {
+    /// Most blobs that may be pushed at once.
+    pub const MAX_BLOBS: usize = 64;
+
+    /// Sets the platforms to push.
+    #[must_use]
+    pub fn with_platforms(mut self, platforms: Choice) -> Self {
+        self.platforms = platforms;
+        self
+    }
+
+    /// Sets where progress is reported.
+    #[must_use]
+    pub fn with_progress(mut self, progress: Arc<dyn Progress>) -> Self {
+        self.progress = progress;
+        self
+    }
+
+    /// Sets how many blobs are pushed at once. A value outside of its bounds is replaced by the
+    /// nearest one within.
+    #[must_use]
+    pub fn with_blobs(mut self, blobs: usize) -> Self {
+        self.blobs = blobs.clamp(1, Self::MAX_BLOBS);
+        self
+    }
+}

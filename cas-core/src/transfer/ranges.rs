@@ -1,0 +1,159 @@
+//! One blob, fetched by several requests at once and returned in order.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesOrdered;
+
+use super::pull_limits::PullLimits;
+use super::remote::{Fetcher, Pieces};
+use crate::descriptor::Descriptor;
+use crate::error::{Error, Result};
+
+/// The bytes of one range.
+type Fetched = Result<VecDeque<Bytes>>;
+
+/// Reads a blob in order while the ranges ahead are fetched into memory.
+pub(super) struct RangeReader<'a> {
+    fetcher: &'a dyn Fetcher,
+    descriptor: &'a Descriptor,
+    /// What is left of the range that is read.
+    current: VecDeque<Bytes>,
+    ahead: ReadAhead<'a>,
+    /// What was not requested yet.
+    rest: Range<u64>,
+    /// Most ranges in `ahead`.
+    at_once: usize,
+}
+
+/// Ranges that were requested, in order: first those that have arrived.
+#[derive(Default)]
+struct ReadAhead<'a> {
+    arrived: VecDeque<Fetched>,
+    running: FuturesOrdered<BoxFuture<'a, Fetched>>,
+}
+
+impl<'a> RangeReader<'a> {
+    /// Requests the first ranges of `range`. Returns `None` if the remote does not serve ranges.
+    ///
+    /// # Errors
+    /// As [`Fetcher::fetch`].
+    pub(super) async fn open(
+        fetcher: &'a dyn Fetcher,
+        descriptor: &'a Descriptor,
+        range: Range<u64>,
+        at_once: usize,
+    ) -> Result<Option<Self>> {
+        let mut reader = RangeReader {
+            fetcher,
+            descriptor,
+            current: VecDeque::new(),
+            ahead: ReadAhead::default(),
+            rest: range,
+            at_once,
+        };
+        // The answer to the first request tells whether there is a point in the others.
+        let first = reader.take_range();
+        let length = first.end - first.start;
+        let pieces = fetcher.fetch(descriptor, first).await?;
+        if !fetcher.serves_ranges() {
+            return Ok(None);
+        }
+        reader
+            .ahead
+            .running
+            .push_back(Box::pin(collect(pieces, length)));
+        reader.request_ahead();
+        Ok(Some(reader))
+    }
+
+    /// Returns the next bytes, or `None` at the end.
+    ///
+    /// # Errors
+    /// As [`Fetcher::fetch`]; `Corrupt` if the remote sends more or less than a range.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>> {
+        loop {
+            if let Some(piece) = self.current.pop_front() {
+                return Ok(Some(piece));
+            }
+            let Some(range) = self.ahead.next().await else {
+                return Ok(None);
+            };
+            self.current = range?;
+            self.request_ahead();
+        }
+    }
+
+    /// Does `work` while the ranges ahead arrive.
+    pub(super) async fn during<T>(&mut self, work: impl Future<Output = T>) -> T {
+        self.ahead.during(work).await
+    }
+
+    fn take_range(&mut self) -> Range<u64> {
+        let end = self.rest.end.min(self.rest.start + PullLimits::RANGE);
+        let range = self.rest.start..end;
+        self.rest.start = end;
+        range
+    }
+
+    fn request_ahead(&mut self) {
+        while self.ahead.len() < self.at_once && !self.rest.is_empty() {
+            let (fetcher, descriptor, range) = (self.fetcher, self.descriptor, self.take_range());
+            self.ahead.running.push_back(Box::pin(async move {
+                let length = range.end - range.start;
+                collect(fetcher.fetch(descriptor, range).await?, length).await
+            }));
+        }
+    }
+}
+
+impl ReadAhead<'_> {
+    fn len(&self) -> usize {
+        self.arrived.len() + self.running.len()
+    }
+
+    async fn next(&mut self) -> Option<Fetched> {
+        match self.arrived.pop_front() {
+            Some(range) => Some(range),
+            None => self.running.next().await,
+        }
+    }
+
+    async fn during<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                Some(range) = self.running.next() => self.arrived.push_back(range),
+            }
+        }
+    }
+}
+
+/// Reads a whole range into memory.
+async fn collect(mut pieces: Pieces, length: u64) -> Fetched {
+    let (mut range, mut read) = (VecDeque::new(), 0);
+    while let Some(piece) = pieces.next().await.transpose()? {
+        read += piece.len() as u64;
+        if read > length {
+            return Err(wrong_length(length, "more"));
+        }
+        if !piece.is_empty() {
+            range.push_back(piece);
+        }
+    }
+    if read < length {
+        return Err(wrong_length(length, "fewer"));
+    }
+    Ok(range)
+}
+
+fn wrong_length(length: u64, found: &str) -> Error {
+    Error::corrupt(format!(
+        "expected a range of {length} bytes, the remote sent {found}"
+    ))
+}

@@ -1,0 +1,102 @@
+//! Sources of the bytes of a blob.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::layer_feed::{LayerSender, write_and_send};
+use crate::content::{BlobReader, Writer};
+use crate::error::Result;
+
+/// Bytes read at once from a store.
+const PIECE: usize = 1 << 20;
+
+/// Where the bytes of a blob come from.
+#[async_trait]
+pub trait BlobSource: Send {
+    /// Moves to the byte `offset`. Called once the ingest is open, and again if the blob is written
+    /// from its beginning after all.
+    ///
+    /// # Errors
+    /// Errors of the source.
+    async fn open(&mut self, offset: u64) -> Result<()>;
+
+    /// Returns the next bytes, or `None` at the end; never an empty piece.
+    ///
+    /// # Errors
+    /// Errors of the source.
+    async fn next(&mut self) -> Result<Option<Bytes>>;
+
+    /// Writes the next bytes, and sends them to `sender` meanwhile. Returns how many, and 0 at the
+    /// end.
+    ///
+    /// A source of files overrides this, because their bytes can be shared or copied within the
+    /// kernel if there is no `sender`.
+    ///
+    /// # Errors
+    /// Errors of the source and of [`Writer::write`].
+    async fn write_next(
+        &mut self,
+        writer: &mut Writer,
+        sender: Option<&LayerSender>,
+    ) -> Result<u64> {
+        self.write_piece(writer, sender).await
+    }
+
+    /// Does the same through memory, whatever the source is.
+    ///
+    /// # Errors
+    /// As [`BlobSource::write_next`].
+    async fn write_piece(
+        &mut self,
+        writer: &mut Writer,
+        sender: Option<&LayerSender>,
+    ) -> Result<u64> {
+        let Some(piece) = self.next().await? else {
+            return Ok(0);
+        };
+        let length = piece.len() as u64;
+        write_and_send(writer, piece, sender).await?;
+        Ok(length)
+    }
+}
+
+/// A blob of a store.
+pub(super) struct StoredBlob {
+    reader: Arc<dyn BlobReader>,
+    offset: u64,
+}
+
+impl StoredBlob {
+    pub(super) fn new(reader: Arc<dyn BlobReader>) -> Self {
+        StoredBlob { reader, offset: 0 }
+    }
+}
+
+#[async_trait]
+impl BlobSource for StoredBlob {
+    async fn open(&mut self, offset: u64) -> Result<()> {
+        self.offset = offset;
+        Ok(())
+    }
+
+    async fn next(&mut self) -> Result<Option<Bytes>> {
+        let piece = self.reader.read_at(self.offset, PIECE).await?;
+        self.offset += piece.len() as u64;
+        Ok((!piece.is_empty()).then_some(piece))
+    }
+
+    async fn write_next(
+        &mut self,
+        writer: &mut Writer,
+        sender: Option<&LayerSender>,
+    ) -> Result<u64> {
+        if sender.is_some() {
+            return self.write_piece(writer, sender).await;
+        }
+        let before = writer.offset();
+        writer.write_blob(&*self.reader).await?;
+        Ok(writer.offset() - before)
+    }
+}

@@ -1,0 +1,252 @@
+//! The one way of a blob into a store.
+//!
+//! An ingest is opened or resumed, filled from a source, verified and published. An ingest whose
+//! bytes turn out to be wrong is discarded, because its beginning must not be resumed.
+
+use std::time::Duration;
+
+use super::layer_feed::{LayerFeed, LayerSender};
+use super::source::BlobSource;
+use crate::content::{ContentExt, Durability, Expected, Writer};
+use crate::descriptor::Descriptor;
+use crate::digest::Digest;
+use crate::error::{Error, ErrorKind, Result};
+use crate::lease::{BlobRef, LeaseGuard};
+use crate::progress::Progress;
+use crate::records::Batch;
+use crate::store::Store;
+
+/// A blob to store, and what its caller promises.
+pub struct BlobWrite<'a> {
+    /// The store.
+    pub store: &'a Store,
+    /// The lease under which the blob is pinned.
+    pub guard: &'a LeaseGuard,
+    /// Which blob it is, and when its record is written.
+    pub record: RecordOrder<'a>,
+    /// How durable the blob is when it is published.
+    pub durability: Durability,
+    /// Whether to keep what an earlier attempt left.
+    pub resume: Resume,
+    /// How long to wait for another writer of the same blob.
+    pub writer_timeout: Duration,
+    /// Returns where to feed the bytes. Only called if the blob is written from its first byte.
+    pub feed: Option<&'a (dyn Fn() -> Option<LayerFeed<'a>> + Sync)>,
+    /// Receives the progress.
+    pub progress: &'a dyn Progress,
+}
+
+/// Which blob is stored, and when its record is written.
+#[derive(Clone, Copy)]
+pub enum RecordOrder<'a> {
+    /// The record is written with the bytes, in one commit if the store can. The caller has pinned
+    /// the blob and found it missing. If another writer stores it meanwhile, that is enough.
+    WithBytes(&'a Descriptor),
+    /// The record was written when the caller pinned the blob, and the bytes are committed alone.
+    BeforeBytes {
+        /// The digest.
+        digest: Digest,
+        /// The size in bytes.
+        size: u64,
+    },
+    /// The digest is not known until all bytes are read. The record is written then, before the
+    /// bytes are committed.
+    OnceKnown {
+        /// The key of the ingest.
+        key: &'a str,
+        /// The size in bytes.
+        size: u64,
+        /// Called with the digest before the bytes are committed, if the store does not have the
+        /// blob.
+        created: &'a (dyn Fn(Digest) + Sync),
+    },
+}
+
+/// What to do with the bytes that an earlier attempt left in the ingest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resume {
+    /// Drop them.
+    Never,
+    /// Keep them.
+    Once,
+    /// Keep them. If the whole turns out to be damaged, the damage may be in them: write the blob
+    /// again from its first byte.
+    OrRestart,
+}
+
+/// Stores a blob, unless another writer does so first. Returns its digest.
+///
+/// # Errors
+/// `Corrupt` if the bytes are not the expected ones, and the ingest is discarded then; `Busy` if
+/// another writer takes longer than the timeout; errors of the source, the store and the feed.
+pub async fn store_blob(write: &BlobWrite<'_>, source: &mut dyn BlobSource) -> Result<Digest> {
+    let writer = match write.begin().await? {
+        Begun::Stored(digest) => return Ok(digest),
+        Begun::Writer(writer) => writer,
+    };
+    let resumed = writer.offset() > 0;
+    let outcome = write.attempt(writer, source).await;
+    if !is_corrupt(&outcome) || !resumed || write.resume != Resume::OrRestart {
+        return outcome;
+    }
+    match write.begin().await? {
+        Begun::Stored(digest) => Ok(digest),
+        Begun::Writer(writer) => write.attempt(writer, source).await,
+    }
+}
+
+fn is_corrupt<T>(outcome: &Result<T>) -> bool {
+    let error = outcome.as_ref().err();
+    error.is_some_and(|error| error.kind() == ErrorKind::Corrupt)
+}
+
+/// Returns whether the store has the content of `descriptor`. Content of another size is damaged,
+/// and counts as missing.
+pub(super) async fn is_stored(store: &Store, descriptor: &Descriptor) -> Result<bool> {
+    let stat = store.content.stat(&descriptor.digest).await?;
+    Ok(stat.is_some_and(|stat| stat.size == descriptor.size))
+}
+
+enum Begun {
+    Writer(Writer),
+    /// Another writer has stored the blob.
+    Stored(Digest),
+}
+
+impl RecordOrder<'_> {
+    /// Returns the key of the ingest: the digest if it is known.
+    pub fn key(&self) -> String {
+        match self {
+            RecordOrder::WithBytes(descriptor) => descriptor.digest.to_string(),
+            RecordOrder::BeforeBytes { digest, .. } => digest.to_string(),
+            RecordOrder::OnceKnown { key, .. } => (*key).to_owned(),
+        }
+    }
+
+    fn expected(&self) -> Expected {
+        match *self {
+            RecordOrder::WithBytes(descriptor) => {
+                Expected::exactly(descriptor.digest, descriptor.size)
+            }
+            RecordOrder::BeforeBytes { digest, size } => Expected::exactly(digest, size),
+            RecordOrder::OnceKnown { size, .. } => Expected {
+                digest: None,
+                size: Some(size),
+            },
+        }
+    }
+}
+
+impl BlobWrite<'_> {
+    async fn begin(&self) -> Result<Begun> {
+        let content = &self.store.content;
+        let (key, expected) = (self.record.key(), self.record.expected());
+        let begun = content.begin_or_wait(&key, expected, self.writer_timeout);
+        let mut writer = begun.await?;
+        if let RecordOrder::WithBytes(descriptor) = self.record
+            && is_stored(self.store, descriptor).await?
+        {
+            drop(writer);
+            content.discard(&key).await?;
+            self.guard.stored(&descriptor.digest);
+            return Ok(Begun::Stored(descriptor.digest));
+        }
+        let is_too_long = expected.size.is_some_and(|size| writer.offset() > size);
+        if self.resume == Resume::Never && writer.offset() > 0 || is_too_long {
+            writer.rewind().await?;
+        }
+        Ok(Begun::Writer(writer))
+    }
+
+    /// Writes the blob, and has it unpacked meanwhile if it is fed.
+    async fn attempt(&self, writer: Writer, source: &mut dyn BlobSource) -> Result<Digest> {
+        let feed = self.feed.filter(|_| writer.offset() == 0);
+        let Some(LayerFeed { sender, unpacked }) = feed.and_then(|feed| feed()) else {
+            return self.fill_or_discard(writer, source, None).await;
+        };
+        let stored = self.fill_or_discard(writer, source, Some(sender));
+        let (stored, unpacked) = tokio::join!(stored, unpacked);
+        first_cause(stored, unpacked)
+    }
+
+    async fn fill_or_discard(
+        &self,
+        writer: Writer,
+        source: &mut dyn BlobSource,
+        sender: Option<LayerSender>,
+    ) -> Result<Digest> {
+        let key = writer.key().to_owned();
+        let outcome = self.fill(writer, source, sender).await;
+        if is_corrupt(&outcome) {
+            self.store.content.discard(&key).await?;
+        }
+        outcome
+    }
+
+    async fn fill(
+        &self,
+        mut writer: Writer,
+        source: &mut dyn BlobSource,
+        sender: Option<LayerSender>,
+    ) -> Result<Digest> {
+        let item = writer.key().to_owned();
+        let expected = self.record.expected();
+        self.progress.begin(&item, expected.size);
+        self.progress.advance(&item, writer.offset());
+        source.open(writer.offset()).await?;
+        loop {
+            match source.write_next(&mut writer, sender.as_ref()).await? {
+                0 => break,
+                length => self.progress.advance(&item, length),
+            }
+        }
+        let digest = self.publish(writer).await?;
+        if let Some(sender) = sender {
+            sender.end().await;
+        }
+        self.progress.end(&item);
+        Ok(digest)
+    }
+
+    async fn publish(&self, mut writer: Writer) -> Result<Digest> {
+        let digest = match self.record {
+            RecordOrder::WithBytes(descriptor) => {
+                let blob = BlobRef::of(descriptor, Vec::new());
+                let published = self.guard.publish(writer, &blob, self.durability);
+                return Ok(published.await?.digest);
+            }
+            RecordOrder::BeforeBytes { digest, .. } => digest,
+            RecordOrder::OnceKnown { key, created, .. } => {
+                let digest = writer.digest().await?;
+                let blob = BlobRef {
+                    size: Some(writer.offset()),
+                    ..BlobRef::existing(digest)
+                };
+                if self.guard.pin(blob).await? {
+                    drop(writer);
+                    self.store.content.discard(key).await?;
+                    return Ok(digest);
+                }
+                created(digest);
+                digest
+            }
+        };
+        writer.commit(&Batch::new(), self.durability).await?;
+        self.guard.stored(&digest);
+        Ok(digest)
+    }
+}
+
+/// Returns the error that ended both halves of a fed layer: storing it is cancelled if unpacking it
+/// fails, and the other way round.
+pub(super) fn first_cause<T>(stored: Result<T>, unpacked: Result<()>) -> Result<T> {
+    match (stored, unpacked) {
+        (Ok(_), Err(unpacked)) => Err(unpacked),
+        (Err(stored), Err(unpacked)) if is_cancelled(&stored) => Err(unpacked),
+        (stored, _) => stored,
+    }
+}
+
+fn is_cancelled(error: &Error) -> bool {
+    error.kind() == ErrorKind::Cancelled
+}

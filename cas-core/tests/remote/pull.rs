@@ -1,0 +1,139 @@
+//! What a pull stores, and what it leaves out.
+
+use std::sync::Arc;
+
+use cas_core::gc::{GcOptions, collect};
+use cas_core::image::{RecordImages, check};
+use cas_core::platform::{Choice, Only};
+use cas_core::testing::strict::StrictStore;
+use cas_core::{ContentExt, Descriptor, ErrorKind, MediaType, Platform, Store};
+
+use crate::fake::{FakeRemote, of, pulled};
+use crate::support::{self, image, index, named, parts, put, store};
+
+fn strict() -> Store {
+    let store = Arc::new(StrictStore::new());
+    Store {
+        content: store.clone(),
+        records: store.clone(),
+        images: Arc::new(RecordImages::new(store)),
+    }
+}
+
+pub(crate) async fn is_whole(store: &Store, root: &Descriptor, platform: &str) -> bool {
+    let only = Only::new(&platform.parse::<Platform>().unwrap());
+    let found = check(&*store.content, root, &only).await.unwrap();
+    found.is_complete()
+}
+
+/// Checks that the children that are recorded as absent were never pulled: a blob that was pulled
+/// and then lost is not recorded as absent.
+async fn assert_absent_is_what_was_never_pulled(store: &Store, root: &Descriptor) {
+    let mut waiting = vec![root.digest];
+    while let Some(digest) = waiting.pop() {
+        let record = store.blobs().load(&digest).await.unwrap().unwrap().0;
+        for child in record.children {
+            let there = store.content.stat(&child).await.unwrap().is_some();
+            assert_eq!(there, !record.absent.contains(&child), "{child}");
+            waiting.extend(there.then_some(child));
+        }
+    }
+}
+
+/// Puts an index of three platforms, one of them in a nested index.
+pub(crate) async fn made(store: &Store) -> Descriptor {
+    let nested = index(store, &[named(store, "linux/s390x").await]).await;
+    let amd64 = named(store, "linux/amd64").await;
+    let arm64 = named(store, "linux/arm64").await;
+    index(store, &[arm64, nested, amd64]).await
+}
+
+/// A collection before every fetch removes nothing that the pull needs.
+#[tokio::test]
+async fn a_pull_is_complete_during_collections_and_fetches_nothing_twice() {
+    for to in [store(), strict()] {
+        let from = store();
+        let root = made(&from).await;
+        let mut remote = FakeRemote::new(&from, &root);
+        remote.collected = Some(to.clone());
+        for fetched in [11, 11] {
+            assert_eq!(pulled(&to, &remote, &of(Choice::All)).await.unwrap(), root);
+            assert_eq!(remote.fetches(), fetched);
+        }
+        collect(&to, &[], &GcOptions::default()).await.unwrap();
+        for platform in ["linux/amd64", "linux/arm64", "linux/s390x"] {
+            assert!(is_whole(&to, &root, platform).await, "{platform}");
+        }
+        assert!(to.leases().list().await.unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn the_chosen_platform_is_pulled_first_and_the_others_later() {
+    let (from, to) = (store(), store());
+    let root = made(&from).await;
+    let remote = FakeRemote::new(&from, &root);
+    for (platform, later) in [
+        ("linux/s390x", "linux/arm64"),
+        ("linux/arm64", "linux/amd64"),
+    ] {
+        let choice = Choice::One(platform.parse().unwrap());
+        pulled(&to, &remote, &of(choice)).await.unwrap();
+        assert!(is_whole(&to, &root, platform).await);
+        assert!(!is_whole(&to, &root, later).await);
+        assert_absent_is_what_was_never_pulled(&to, &root).await;
+    }
+    let choice = Choice::One("linux/riscv64".parse().unwrap());
+    let error = pulled(&to, &remote, &of(choice)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(
+        error.to_string().contains("linux/amd64, linux/arm64"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_blob_that_was_lost_is_fetched_again() {
+    let (from, to) = (store(), store());
+    let root = image(&from, &Platform::host().to_string()).await;
+    let remote = FakeRemote::new(&from, &root);
+    pulled(&to, &remote, &of(Choice::Own)).await.unwrap();
+    let layer = parts(&from, &root).await.remove(1);
+    assert!(to.content.remove(&layer.digest).await.unwrap());
+    pulled(&to, &remote, &of(Choice::Own)).await.unwrap();
+    assert_eq!(remote.fetches(), 4);
+    assert!(to.present(&layer).await.unwrap());
+}
+
+#[tokio::test]
+async fn an_incomplete_or_wrong_image_gets_no_name() {
+    let from = store();
+    let layer = Descriptor::of(MediaType::OCI_LAYER, b"nowhere");
+    let config = support::config(&from, "linux/amd64", &[]).await;
+    let holed = support::manifest(&from, config.clone(), std::slice::from_ref(&layer)).await;
+    let lied = Descriptor {
+        size: config.size + 1,
+        ..config.clone()
+    };
+    let lying = support::manifest(&from, lied, &[]).await;
+    let mut deep = image(&from, "linux/amd64").await;
+    for _ in 0..=cas_core::limit::INDEX_DEPTH {
+        deep = index(&from, &[deep]).await;
+    }
+    let both = br#"{"schemaVersion":2,"manifests":[],"layers":[]}"#;
+    let mut confused = put(&from, "any/thing".into(), both).await;
+    confused.media_type = MediaType::OCI_INDEX;
+    for (root, kind) in [
+        (holed, ErrorKind::NotFound),
+        (lying, ErrorKind::Corrupt),
+        (deep, ErrorKind::OutOfRange),
+        (confused, ErrorKind::Corrupt),
+    ] {
+        let to = store();
+        let error = pulled(&to, &FakeRemote::new(&from, &root), &of(Choice::All)).await;
+        assert_eq!(error.unwrap_err().kind(), kind);
+        assert!(to.images.list(&[]).await.unwrap().is_empty());
+        collect(&to, &[], &GcOptions::default()).await.unwrap();
+        assert!(to.content.list(None, 1).await.unwrap().is_empty());
+    }
+}

@@ -1,0 +1,75 @@
+//! What a push sends, and in which order.
+
+use cas_core::image::check;
+use cas_core::platform::{All, Choice};
+use cas_core::transfer::{PushOptions, push};
+use cas_core::{Descriptor, ErrorKind, Platform, Store};
+
+use crate::fake::{FakeRemote, of, pulled};
+use crate::pull::made;
+use crate::support::{index, named, store};
+
+fn choosing(platforms: Choice) -> PushOptions {
+    PushOptions::default().with_platforms(platforms)
+}
+
+#[tokio::test]
+async fn a_push_sends_children_first_and_skips_what_the_remote_has() {
+    let (from, there) = (store(), store());
+    let root = made(&from).await;
+    let remote = FakeRemote::new(&there, &layer_of(&from, &root).await);
+    push(&from, &remote, &root, &choosing(Choice::All))
+        .await
+        .unwrap();
+    let pushed = remote.pushed.lock().unwrap().clone();
+    assert_eq!(pushed.len(), 11);
+    assert_eq!(pushed.last(), Some(&root.digest));
+    assert_eq!(*remote.root.lock().unwrap(), root);
+    for (at, digest) in pushed.iter().enumerate() {
+        let record = from.blobs().load(digest).await.unwrap().unwrap().0;
+        let earlier = &pushed[..at];
+        assert!(record.children.iter().all(|child| earlier.contains(child)));
+    }
+    push(&from, &remote, &root, &choosing(Choice::Own))
+        .await
+        .unwrap();
+    assert_eq!(
+        remote.pushed.lock().unwrap().len(),
+        12,
+        "only the root is pushed again"
+    );
+    let only = check(&*there.content, &root, &All).await.unwrap();
+    assert!(only.is_complete());
+}
+
+async fn layer_of(store: &Store, root: &Descriptor) -> Descriptor {
+    let manifest = cas_core::image::manifest(&*store.content, root, &All).await;
+    manifest.unwrap().manifest.layers.remove(0)
+}
+
+#[tokio::test]
+async fn a_push_of_an_incomplete_image_is_one_platform_or_an_error() {
+    let (from, sparse, there) = (store(), store(), store());
+    let host = Platform::host().to_string();
+    let own = named(&from, &host).await;
+    let root = index(&from, &[own.clone(), named(&from, "linux/riscv64").await]).await;
+    pulled(&sparse, &FakeRemote::new(&from, &root), &of(Choice::Own))
+        .await
+        .unwrap();
+    let remote = FakeRemote::new(&there, &root);
+    let pushed = push(&sparse, &remote, &root, &choosing(Choice::Own))
+        .await
+        .unwrap();
+    assert_eq!(pushed.digest, own.digest);
+    assert_eq!(remote.pushed.lock().unwrap().len(), 3);
+    let error = push(&sparse, &remote, &root, &choosing(Choice::All))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    let other = Choice::One("linux/riscv64".parse().unwrap());
+    let error = push(&sparse, &remote, &root, &choosing(other))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert_eq!(remote.pushed.lock().unwrap().len(), 3);
+}

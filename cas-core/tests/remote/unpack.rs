@@ -1,0 +1,255 @@
+//! Pulls with an unpacker: what it gets, and what is stored.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use cas_core::gc::{GcOptions, collect};
+use cas_core::image::check;
+use cas_core::platform::{All, Choice};
+use cas_core::transfer::{LayerFeed, PushOptions, Unpacker, Want, layer_channel, push};
+use cas_core::{
+    ContentExt, Descriptor, Digest, ErrorKind, Manifest, MediaType, Platform, Result, Store, pool,
+};
+
+use crate::fake::{FakeRemote, of, pulled};
+use crate::support::{config, index, manifest, parts, put, store};
+
+/// Gives the same answer for each layer, and keeps what it is fed.
+struct TestUnpacker {
+    answer: Want,
+    asked: Mutex<Vec<Digest>>,
+    /// The layers that were fed, and the errors of those that were not fed to their end.
+    fed: Mutex<BTreeMap<Digest, std::result::Result<Vec<u8>, ErrorKind>>>,
+    /// The calls of which there is one for each pull.
+    calls: Mutex<Vec<&'static str>>,
+}
+
+impl TestUnpacker {
+    fn new(answer: Want) -> Self {
+        TestUnpacker {
+            answer,
+            asked: Mutex::default(),
+            fed: Mutex::default(),
+            calls: Mutex::default(),
+        }
+    }
+
+    fn fed(&self) -> Vec<Vec<u8>> {
+        let fed = self.fed.lock().unwrap();
+        fed.values().map(|fed| fed.clone().unwrap()).collect()
+    }
+
+    fn call(&self, name: &'static str) {
+        self.calls.lock().unwrap().push(name);
+    }
+}
+
+#[async_trait]
+impl Unpacker for TestUnpacker {
+    async fn begin(&self, _: &Manifest) -> Result<()> {
+        self.call("begin");
+        Ok(())
+    }
+
+    fn wants(&self, layer: &Descriptor) -> Want {
+        self.asked.lock().unwrap().push(layer.digest);
+        self.answer
+    }
+
+    fn receive(&self, layer: &Descriptor) -> Option<LayerFeed<'_>> {
+        let (sender, mut reader) = layer_channel();
+        let digest = layer.digest;
+        let unpacked = Box::pin(async move {
+            let work = move || {
+                let mut bytes = Vec::new();
+                let read = reader.read_to_end(&mut bytes);
+                Ok(read.map(|_| bytes).map_err(cas_core::Error::from))
+            };
+            let read = pool::apart("test-unpack", work).await?;
+            let fed = read.as_ref().map(Clone::clone);
+            let fed = fed.map_err(cas_core::Error::kind);
+            self.fed.lock().unwrap().insert(digest, fed);
+            read.map(|_| ())
+        });
+        Some(LayerFeed { sender, unpacked })
+    }
+
+    async fn finish(&self) -> Result<()> {
+        self.call("finish");
+        Ok(())
+    }
+
+    async fn abandon(&self) {
+        self.call("abandon");
+    }
+}
+
+const LAYERS: [&[u8]; 2] = [b"the lower layer", b"the upper layer"];
+
+/// Puts an image of two layers for this machine.
+async fn made(store: &Store) -> Descriptor {
+    let mut layers = Vec::new();
+    for data in LAYERS {
+        layers.push(put(store, MediaType::OCI_LAYER, data).await);
+    }
+    let diff_ids: Vec<Digest> = layers.iter().map(|layer| layer.digest).collect();
+    let config = config(store, &Platform::host().to_string(), &diff_ids).await;
+    manifest(store, config, &layers).await
+}
+
+async fn pulled_by(to: &Store, remote: &FakeRemote, unpacker: &TestUnpacker) -> Result<Descriptor> {
+    pulled(to, remote, &of(Choice::Own).with_unpacker(unpacker)).await
+}
+
+/// Returns the layers that the record of a manifest calls absent.
+async fn absent(store: &Store, manifest: &Descriptor) -> Vec<Digest> {
+    let record = store.blobs().load(&manifest.digest).await.unwrap().unwrap();
+    record.0.absent.into_iter().collect()
+}
+
+async fn stored(store: &Store, layers: &[Descriptor]) -> usize {
+    let mut stored = 0;
+    for layer in layers {
+        stored += usize::from(store.present(layer).await.unwrap());
+    }
+    stored
+}
+
+fn sorted<T: Ord>(mut list: Vec<T>) -> Vec<T> {
+    list.sort();
+    list
+}
+
+#[tokio::test]
+async fn each_answer_is_obeyed_and_a_later_pull_completes_the_image() {
+    for answer in [Want::Store, Want::StoreAndFeed, Want::Feed, Want::Nothing] {
+        let (from, to) = (store(), store());
+        let root = made(&from).await;
+        let layers = parts(&from, &root).await.split_off(1);
+        let digests = sorted(layers.iter().map(|layer| layer.digest).collect());
+        let remote = FakeRemote::new(&from, &root);
+        let unpacker = TestUnpacker::new(answer);
+        pulled_by(&to, &remote, &unpacker).await.unwrap();
+        assert_eq!(sorted(unpacker.asked.lock().unwrap().clone()), digests);
+        assert_eq!(*unpacker.calls.lock().unwrap(), ["begin", "finish"]);
+        let fetched = if answer == Want::Nothing { 2 } else { 4 };
+        assert_eq!(remote.fetches(), fetched, "{answer:?}");
+        let fed: &[&[u8]] = if answer.is_fed() { &LAYERS } else { &[] };
+        assert_eq!(sorted(unpacker.fed()), sorted(fed.to_vec()), "{answer:?}");
+
+        collect(&to, &[], &GcOptions::default()).await.unwrap();
+        let (left_out, there) = match answer.is_stored() {
+            true => (Vec::new(), 2),
+            false => (digests, 0),
+        };
+        assert_eq!(absent(&to, &root).await, left_out, "{answer:?}");
+        assert_eq!(stored(&to, &layers).await, there, "{answer:?}");
+        let found = check(&*to.content, &root, &All).await.unwrap();
+        assert_eq!((found.available, found.missing.len()), (true, 2 - there));
+
+        let unpacker = TestUnpacker::new(Want::Store);
+        pulled_by(&to, &remote, &unpacker).await.unwrap();
+        collect(&to, &[], &GcOptions::default()).await.unwrap();
+        assert!(absent(&to, &root).await.is_empty());
+        assert_eq!(stored(&to, &layers).await, 2);
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_layer_is_refused_whether_stored_or_fed() {
+    for answer in [Want::Feed, Want::StoreAndFeed] {
+        let (from, to) = (store(), store());
+        let root = made(&from).await;
+        let layer = parts(&from, &root).await.remove(1);
+        let mut remote = FakeRemote::new(&from, &root);
+        remote.damaged = Some(layer.digest);
+        let unpacker = TestUnpacker::new(answer);
+        let error = pulled_by(&to, &remote, &unpacker).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+        assert_eq!(unpacker.calls.lock().unwrap().last(), Some(&"abandon"));
+        // It was told that the layer was cut off.
+        let fed = unpacker.fed.lock().unwrap().remove(&layer.digest);
+        assert_eq!(fed, Some(Err(ErrorKind::Cancelled)));
+        assert!(to.images.list(&[]).await.unwrap().is_empty());
+        let ingests = to.content.ingests().await.unwrap();
+        let key = layer.digest.to_string();
+        assert!(ingests.iter().all(|ingest| ingest.key != key));
+        collect(&to, &[], &GcOptions::default()).await.unwrap();
+        assert!(to.content.list(None, 1).await.unwrap().is_empty());
+    }
+}
+
+/// The record of a manifest cannot call a layer absent that was stored with it.
+#[tokio::test]
+async fn a_layer_that_was_lost_is_stored_again_whatever_the_answer() {
+    for answer in [Want::Feed, Want::Nothing] {
+        let (from, to) = (store(), store());
+        let root = made(&from).await;
+        let layer = parts(&from, &root).await.remove(1);
+        let remote = FakeRemote::new(&from, &root);
+        pulled(&to, &remote, &of(Choice::Own)).await.unwrap();
+        assert!(to.content.remove(&layer.digest).await.unwrap());
+        let unpacker = TestUnpacker::new(answer);
+        pulled_by(&to, &remote, &unpacker).await.unwrap();
+        assert!(to.present(&layer).await.unwrap());
+        assert!(absent(&to, &root).await.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_stored_layer_is_fed_from_the_store() {
+    let (from, to) = (store(), store());
+    let root = made(&from).await;
+    let remote = FakeRemote::new(&from, &root);
+    pulled(&to, &remote, &of(Choice::Own)).await.unwrap();
+    let fetches = remote.fetches();
+    let unpacker = TestUnpacker::new(Want::Feed);
+    pulled_by(&to, &remote, &unpacker).await.unwrap();
+    assert_eq!(remote.fetches(), fetches);
+    assert_eq!(
+        sorted(unpacker.fed()),
+        sorted(LAYERS.map(<[u8]>::to_vec).to_vec())
+    );
+}
+
+#[tokio::test]
+async fn one_answer_holds_for_all_manifests_that_list_the_layer() {
+    let (from, to) = (store(), store());
+    let layer = put(&from, MediaType::OCI_LAYER, b"shared").await;
+    let mut manifests = Vec::new();
+    for platform in ["linux/amd64", "linux/arm64"] {
+        let config = config(&from, platform, &[layer.digest]).await;
+        let made = manifest(&from, config, std::slice::from_ref(&layer)).await;
+        manifests.push(made.with_platform(platform.parse().unwrap()));
+    }
+    let root = index(&from, &manifests).await;
+    let remote = FakeRemote::new(&from, &root);
+    let unpacker = TestUnpacker::new(Want::Feed);
+    let options = of(Choice::All).with_unpacker(&unpacker);
+    pulled(&to, &remote, &options).await.unwrap();
+    assert_eq!(*unpacker.asked.lock().unwrap(), [layer.digest]);
+    assert_eq!(unpacker.fed(), [b"shared"]);
+    for manifest in &manifests {
+        assert_eq!(absent(&to, manifest).await, [layer.digest]);
+    }
+}
+
+#[tokio::test]
+async fn a_left_out_layer_is_pushed_where_it_is_and_missing_elsewhere() {
+    let (from, to) = (store(), store());
+    let root = made(&from).await;
+    let remote = FakeRemote::new(&from, &root);
+    let unpacker = TestUnpacker::new(Want::Feed);
+    pulled_by(&to, &remote, &unpacker).await.unwrap();
+    let options = PushOptions::default();
+    push(&to, &remote, &root, &options).await.unwrap();
+    let elsewhere = FakeRemote::new(&store(), &root);
+    let error = push(&to, &elsewhere, &root, &options).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(
+        error.to_string().contains("pull or import all of it"),
+        "{error}"
+    );
+}
