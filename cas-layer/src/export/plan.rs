@@ -78,10 +78,14 @@ impl Handler for Planner<'_> {
         }
         self.add(descriptor);
         let children = dispatch::children(&*self.store.content, descriptor).await?;
-        if !descriptor.media_type.is_index() {
-            return Ok(Next::Children(children));
-        }
-        self.stored(descriptor, children).await.map(Next::Children)
+        let children = if descriptor.media_type.is_index() {
+            self.stored(descriptor, children).await?
+        } else if descriptor.media_type.is_manifest() {
+            self.not_absent(descriptor, children).await?
+        } else {
+            children
+        };
+        Ok(Next::Children(children))
     }
 }
 
@@ -118,6 +122,26 @@ impl Planner<'_> {
             .subject(index.digest));
         }
         Ok(stored)
+    }
+
+    /// Returns the children of a manifest without the layers that were left out when it was stored.
+    async fn not_absent(
+        &self,
+        manifest: &Descriptor,
+        listed: Vec<Descriptor>,
+    ) -> Result<Vec<Descriptor>> {
+        let record = self.store.blobs().load(&manifest.digest).await?;
+        let absent = record.map(|(record, _)| record.absent).unwrap_or_default();
+        let mut kept = Vec::with_capacity(listed.len());
+        for child in listed {
+            let is_absent = child.media_type.is_layer() && absent.contains(&child.digest);
+            if is_absent && !self.is_present(&child).await? {
+                self.warn_left_out(&child, "was not stored with its image");
+            } else {
+                kept.push(child);
+            }
+        }
+        Ok(kept)
     }
 
     fn warn_left_out(&self, descriptor: &Descriptor, why: &str) {

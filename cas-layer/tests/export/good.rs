@@ -2,7 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use cas_core::{Descriptor, Document, Image, MediaType, Platform};
+use cas_core::content::Durability;
+use cas_core::lease::LeaseGuard;
+use cas_core::{
+    ContentExt, Descriptor, Digest, Document, ErrorKind, Image, MediaType, Platform, Store,
+    dispatch,
+};
 use cas_layer::export::{ExportOptions, Target, export};
 use cas_layer::progress::Silent;
 use serde_json::{Value, json};
@@ -157,6 +162,48 @@ async fn platforms_that_were_never_stored_are_left_out_with_a_warning() {
     let archive = sink.0.lock().unwrap().clone();
     let back = take(&other, &archive, None).await;
     assert_eq!(told(&all), told(&back));
+}
+
+/// Copies an image without its layers. Returns their digests.
+async fn copy_without_layers(from: &Store, to: &Store, image: &Image) -> Vec<Digest> {
+    let guard = LeaseGuard::begin(to, "test").await.unwrap();
+    let parts = dispatch::children(&*from.content, &image.target)
+        .await
+        .unwrap();
+    for part in [&parts[0], &image.target] {
+        let data = from.content.fetch(part).await.unwrap();
+        guard.put(part, data, Durability::Full).await.unwrap();
+    }
+    guard.name_one(image.clone(), &[]).await.unwrap();
+    parts[1..].iter().map(|layer| layer.digest).collect()
+}
+
+#[tokio::test]
+async fn layers_that_were_not_stored_are_left_out_with_a_warning() {
+    let (one, sparse) = (memory(), memory());
+    take(&one, &source(), None).await;
+    let all = images(&one, false).await;
+    let image = all.iter().find(|image| image.name.as_str() == "other");
+    let layers = copy_without_layers(&one, &sparse, image.unwrap()).await;
+    let (sink, warned) = (Sink::default(), Warned::default());
+    let target = Target::Stream(Box::new(sink.clone()));
+    let all = images(&sparse, false).await;
+    export(&sparse, &all, target, &ExportOptions::default(), &warned)
+        .await
+        .unwrap();
+    let warnings = warned.0.lock().unwrap().join("\n");
+    assert_eq!(warnings.lines().count(), layers.len(), "{warnings}");
+    let archive = sink.0.lock().unwrap().clone();
+    let paths: Vec<String> = members(&archive)
+        .into_iter()
+        .map(|(path, _)| path)
+        .collect();
+    for layer in layers {
+        assert!(warnings.contains(&layer.to_string()), "{warnings}");
+        assert!(!paths.contains(&blob_path(&layer)), "{paths:?}");
+    }
+    let error = bytes_of(&sparse, &docker()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
 }
 
 #[tokio::test]
