@@ -52,7 +52,8 @@ pub(crate) fn token_hosts(
     Ok(found)
 }
 
-#[cfg(all(test, feature = "registry"))]
+#[cfg(feature = "registry")]
+#[cfg(test)]
 mod tests {
     use super::*;
 

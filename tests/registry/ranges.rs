@@ -9,8 +9,8 @@ use cas::transfer::{Fetcher, PullLimits, PullOptions, pull};
 use cas::{Descriptor, Result};
 use futures_util::TryStreamExt;
 
-use crate::fake::{Answer, Fake, Request};
-use crate::sample::Sample;
+use super::fake::{Answer, Fake, Request};
+use super::sample::Sample;
 
 /// More than one piece of the network.
 const SIZE: u64 = 700_000;

@@ -70,7 +70,15 @@ impl Bench {
             .prefix("cas-bench-")
             .tempdir_in(&parent);
         let scratch = scratch.during("create a directory in", parent.display())?;
-        let measured = measure(context, &contenders, rows, scale, self_command, scratch.path()).await;
+        let measured = measure(
+            context,
+            &contenders,
+            rows,
+            scale,
+            self_command,
+            scratch.path(),
+        )
+        .await;
         remove(scratch.path())?;
         let table = measured?;
         if let Some(directory) = &self.plots {
@@ -136,7 +144,7 @@ fn make_sure_of_space(directory: &Path, needed: u64) -> Result<()> {
 }
 
 /// Returns the arguments that start a [`BenchTask`] with the same columns.
-fn again(stores: &[String]) -> Vec<std::ffi::OsString> {
+fn task_arguments(stores: &[String]) -> Vec<std::ffi::OsString> {
     let stores = stores.iter().map(|store| format!("--store={store}").into());
     [TASK.into()].into_iter().chain(stores).collect()
 }
