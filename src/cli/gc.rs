@@ -120,6 +120,7 @@ async fn resource(store: &Store, text: &str) -> Result<Resource> {
 fn describe(path: &RootPath) -> Value {
     let reason = match &path.reason {
         Reason::Name => json!({"kind": "name"}),
+        Reason::Unnamed => json!({"kind": "unnamed"}),
         Reason::Lease { id, until } => {
             json!({"kind": "lease", "id": id, "until": until.map(when)})
         }
@@ -142,6 +143,7 @@ fn text(resource: &Resource, paths: &[RootPath], until: Option<SystemTime>) -> S
 fn line(path: &RootPath) -> String {
     let reason = match &path.reason {
         Reason::Name => "name".to_owned(),
+        Reason::Unnamed => "unnamed".to_owned(),
         Reason::Lease { id, .. } => format!("lease {id}"),
         Reason::Label => "label".to_owned(),
         Reason::Young { .. } => "young".to_owned(),

@@ -56,7 +56,7 @@ pub async fn explain(
 /// Returns when a reason expires, or `None` if it never does.
 fn ending(reason: &Reason) -> Option<SystemTime> {
     match reason {
-        Reason::Name | Reason::Label => None,
+        Reason::Name | Reason::Unnamed | Reason::Label => None,
         Reason::Lease { until, .. } => *until,
         Reason::Young { until } => Some(*until),
     }

@@ -12,6 +12,8 @@ use crate::records::Resource;
 pub enum Reason {
     /// It is the name of an image.
     Name,
+    /// The image store lists it as a root without a name.
+    Unnamed,
     /// A lease keeps it.
     Lease {
         /// The id of the lease.

@@ -4,7 +4,7 @@
 //! collection follows this half:
 //!
 //! 1. It reads the revision of every blob record and the list of snapshots.
-//! 2. Then it reads the leases, then the images.
+//! 2. Then it reads the leases, then the images and the other roots of the image store.
 //! 3. Then it reads the records again, for what refers to what, and marks everything that leases,
 //!    images, labels and young blobs reach.
 //! 4. It turns the record of each blob that is not marked into a tombstone, by a compare-and-swap

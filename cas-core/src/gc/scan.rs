@@ -17,7 +17,7 @@ use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::dispatch;
 use crate::error::{ErrorKind, Result};
-use crate::image::Image;
+use crate::image::{Reference, Root};
 use crate::labels::{GC_FLAT, LEASE};
 use crate::records::blob::decode;
 use crate::records::{
@@ -37,8 +37,8 @@ pub(super) struct Scan {
     pub(super) tombstoned: BTreeSet<Digest>,
     /// Snapshots as they were before the leases were read, with the number of their snapshotter.
     pub(super) snapshots: Vec<(usize, Info)>,
-    /// Images that have expired.
-    pub(super) expired: Vec<Image>,
+    /// Images that have expired, with their targets.
+    pub(super) expired: Vec<(Reference, Descriptor)>,
     pub(super) ingests: Vec<IngestStatus>,
     pub(super) graph: Graph,
 }
@@ -63,14 +63,14 @@ pub(super) async fn scan(
         scan.read_snapshot_list(number, *snapshotter).await?;
     }
     let leases = live_leases(store, now, read_only).await?;
-    let images = store.images.list(&[]).await?;
+    let roots = store.images.roots().await?;
     scan.ingests = store.content.ingests().await?;
 
     scan.read_blobs(store, &leases, now).await?;
     scan.read_snapshots(snapshotters, now);
     scan.read_ingests(now);
     scan.read_leases(&leases);
-    scan.read_images(store, images, now).await?;
+    scan.read_roots(store, roots, now).await?;
     scan.graph.resolve_conditions(now);
     Ok(scan)
 }
@@ -201,20 +201,20 @@ impl Scan {
         }
     }
 
-    async fn read_images(
-        &mut self,
-        store: &Store,
-        images: Vec<Image>,
-        now: SystemTime,
-    ) -> Result<()> {
-        for image in images {
-            let id = self.graph.id(&Resource::Image(image.name.to_string()));
-            self.graph
-                .consist(id, &Resource::Content(image.target.digest));
-            self.graph.label(id, &image.labels);
-            self.read_documents(store, &image.target).await?;
-            if labels::expiry(&image.labels).is_some_and(|at| at < now) {
-                self.expired.push(image);
+    async fn read_roots(&mut self, store: &Store, roots: Vec<Root>, now: SystemTime) -> Result<()> {
+        for root in roots {
+            self.read_documents(store, &root.target).await?;
+            let target = Resource::Content(root.target.digest);
+            let Some(name) = root.name else {
+                let id = self.graph.id(&target);
+                self.graph.root(id, Reach::Full, Reason::Unnamed);
+                continue;
+            };
+            let id = self.graph.id(&Resource::Image(name.to_string()));
+            self.graph.consist(id, &target);
+            self.graph.label(id, &root.labels);
+            if labels::expiry(&root.labels).is_some_and(|at| at < now) {
+                self.expired.push((name, root.target));
             } else {
                 self.graph.root(id, Reach::Full, Reason::Name);
             }

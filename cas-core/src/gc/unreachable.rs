@@ -6,9 +6,10 @@ use super::removed::Removed;
 use super::scan::Scan;
 use super::sweep;
 use crate::content::IngestStatus;
+use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::error::{ErrorKind, Result};
-use crate::image::Image;
+use crate::image::Reference;
 use crate::records::{Resource, Revision};
 use crate::snapshot::{Info, Snapshotter};
 use crate::store::Store;
@@ -18,7 +19,7 @@ pub(super) struct Unreachable {
     blobs: Vec<(Digest, Revision)>,
     tombstoned: BTreeSet<Digest>,
     snapshots: Vec<(usize, Info)>,
-    images: Vec<Image>,
+    images: Vec<(Reference, Descriptor)>,
     ingests: Vec<IngestStatus>,
 }
 
@@ -45,7 +46,7 @@ impl Unreachable {
             !tombstoned.contains(digest) && unreachable(Resource::Content(*digest))
         });
         snapshots.retain(|(number, info)| unreachable(snapshot(snapshotters[*number], &info.key)));
-        images.retain(|image| unreachable(Resource::Image(image.name.to_string())));
+        images.retain(|(name, _)| unreachable(Resource::Image(name.to_string())));
         ingests.retain(|ingest| unreachable(Resource::Ingest(ingest.key.clone())));
         Unreachable {
             blobs,
@@ -72,10 +73,10 @@ impl Unreachable {
         snapshotters: &[&dyn Snapshotter],
     ) -> Result<Removed> {
         let mut removed = Removed::default();
-        for image in &self.images {
-            match store.images.delete(&image.name, Some(&image.target)).await {
+        for (name, target) in &self.images {
+            match store.images.delete(name, Some(target)).await {
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
-                outcome => outcome.map(|()| removed.images.push(image.name.to_string()))?,
+                outcome => outcome.map(|()| removed.images.push(name.to_string()))?,
             }
         }
         let gone = sweep::snapshots(snapshotters, &self.snapshots).await?;
@@ -122,7 +123,7 @@ impl Unreachable {
         let ingests = self.ingests.into_iter();
         removed.ingests = ingests.map(|ingest| (ingest.key, ingest.offset)).collect();
         let images = self.images.iter();
-        removed.images = images.map(|image| image.name.to_string()).collect();
+        removed.images = images.map(|(name, _)| name.to_string()).collect();
         Ok(removed)
     }
 }

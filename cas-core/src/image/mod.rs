@@ -10,6 +10,7 @@ mod questions;
 mod records;
 mod reference;
 mod resolve;
+mod root;
 
 use std::time::SystemTime;
 
@@ -22,6 +23,7 @@ pub use diff_id::{UNCOMPRESSED, diff_id};
 pub use records::RecordImages;
 pub use reference::Reference;
 pub use resolve::{Resolved, config, manifest, manifest_for, platforms};
+pub use root::Root;
 
 use crate::descriptor::Descriptor;
 use crate::error::Result;
@@ -72,6 +74,17 @@ pub trait ImageStore: Send + Sync + 'static {
     /// # Errors
     /// `InvalidArgument` if a filter does not parse.
     async fn list(&self, filters: &[&str]) -> Result<Vec<Image>>;
+
+    /// Returns everything that a collection must keep: by default the images. A store that also
+    /// lists content without a name adds it here, and a store that wraps another one returns the
+    /// roots of that store.
+    ///
+    /// # Errors
+    /// Errors of the store.
+    async fn roots(&self) -> Result<Vec<Root>> {
+        let images = self.list(&[]).await?;
+        Ok(images.into_iter().map(Root::from).collect())
+    }
 
     /// Creates a name. The store sets its times. Returns the image as stored.
     ///

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use async_trait::async_trait;
-use cas_core::image::{Image, Reference};
+use cas_core::image::{Image, Reference, Root};
 use cas_core::testing::memory::MemoryStore;
 use cas_core::{Descriptor, ErrorKind, ImageStore, Result};
 
@@ -62,6 +62,10 @@ impl ImageStore for BrokenImages {
             images.reverse();
         }
         Ok(images)
+    }
+
+    async fn roots(&self) -> Result<Vec<Root>> {
+        self.store.roots().await
     }
 
     async fn create(&self, image: Image) -> Result<Image> {

@@ -104,6 +104,8 @@ operations! {
     Get => Images, "images.get";
     /// [`ImageStore::list`](crate::ImageStore::list).
     Images => Images, "images.list";
+    /// [`ImageStore::roots`](crate::ImageStore::roots).
+    Roots => Images, "images.roots";
     /// [`ImageStore::create`](crate::ImageStore::create).
     Create => Images, "images.create";
     /// [`ImageStore::update`](crate::ImageStore::update).

@@ -8,7 +8,7 @@ use super::{Operation, Watch};
 use crate::capability::Capabilities;
 use crate::descriptor::Descriptor;
 use crate::error::Result;
-use crate::image::{Image, ImageStore, Reference};
+use crate::image::{Image, ImageStore, Reference, Root};
 use crate::records::{Batch, Record, Records, Table};
 
 pub(super) struct Watched<S: ?Sized> {
@@ -66,6 +66,11 @@ impl ImageStore for Watched<dyn ImageStore> {
     async fn list(&self, filters: &[&str]) -> Result<Vec<Image>> {
         let call = self.inner.list(filters);
         self.watch.call(Operation::Images, call).await
+    }
+
+    async fn roots(&self) -> Result<Vec<Root>> {
+        let call = self.inner.roots();
+        self.watch.call(Operation::Roots, call).await
     }
 
     async fn create(&self, image: Image) -> Result<Image> {

@@ -8,7 +8,7 @@ use super::Plan;
 use crate::capability::Capabilities;
 use crate::descriptor::Descriptor;
 use crate::error::Result;
-use crate::image::{Image, ImageStore, Reference};
+use crate::image::{Image, ImageStore, Reference, Root};
 use crate::records::{Batch, Record, Records, Table};
 
 pub(super) struct Faulty<S: ?Sized> {
@@ -56,6 +56,10 @@ impl ImageStore for Faulty<dyn ImageStore> {
 
     async fn list(&self, filters: &[&str]) -> Result<Vec<Image>> {
         self.inner.list(filters).await
+    }
+
+    async fn roots(&self) -> Result<Vec<Root>> {
+        self.inner.roots().await
     }
 
     async fn create(&self, image: Image) -> Result<Image> {

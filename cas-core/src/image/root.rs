@@ -1,0 +1,41 @@
+//! What an image store makes a collection keep.
+
+use super::{Image, Reference};
+use crate::descriptor::Descriptor;
+use crate::labels::Labels;
+
+/// Content that a collection keeps, together with everything below it.
+///
+/// Most roots are the targets of images. An OCI image layout may also list content without a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Root {
+    /// The name of the image, or `None` if the content is listed without a name.
+    pub name: Option<Reference>,
+    /// The labels of the name. Those that begin with `containerd.io/gc.` keep further content or
+    /// make the name expire. A root without a name has none.
+    pub labels: Labels,
+    /// The content.
+    pub target: Descriptor,
+}
+
+impl Root {
+    /// Returns a root without a name. It never expires.
+    pub fn unnamed(target: Descriptor) -> Self {
+        Root {
+            name: None,
+            labels: Labels::new(),
+            target,
+        }
+    }
+}
+
+impl From<Image> for Root {
+    fn from(image: Image) -> Self {
+        Root {
+            name: Some(image.name),
+            labels: image.labels,
+            target: image.target,
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! A collection keeps every root of an image store, with or without a name.
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use cas_core::compose::{Counters, observe};
+use cas_core::gc::{GcOptions, Reason, collect, explain};
+use cas_core::image::{Reference, Root};
+use cas_core::records::Resource;
+use cas_core::testing::fault::{Plan, faulty};
+use cas_core::{Descriptor, Image, ImageStore, Result, Store};
+
+mod support;
+use support::{image, store};
+
+/// An image store that also lists `entry`, which has no name.
+struct WithEntry {
+    images: Arc<dyn ImageStore>,
+    entry: Descriptor,
+}
+
+#[async_trait]
+impl ImageStore for WithEntry {
+    async fn get(&self, name: &Reference) -> Result<Option<Image>> {
+        self.images.get(name).await
+    }
+    async fn list(&self, filters: &[&str]) -> Result<Vec<Image>> {
+        self.images.list(filters).await
+    }
+    async fn roots(&self) -> Result<Vec<Root>> {
+        let mut roots = self.images.roots().await?;
+        roots.push(Root::unnamed(self.entry.clone()));
+        Ok(roots)
+    }
+    async fn create(&self, image: Image) -> Result<Image> {
+        self.images.create(image).await
+    }
+    async fn update(&self, image: Image, fieldpaths: &[&str]) -> Result<Image> {
+        self.images.update(image, fieldpaths).await
+    }
+    async fn delete(&self, name: &Reference, target: Option<&Descriptor>) -> Result<()> {
+        self.images.delete(name, target).await
+    }
+}
+
+/// Collects two days from now, when nothing is kept because it is young. Returns the number of
+/// blobs that were removed.
+async fn collect_later(store: &Store) -> usize {
+    let options = GcOptions {
+        now: SystemTime::now() + Duration::from_hours(48),
+        ..GcOptions::default()
+    };
+    collect(store, &[], &options).await.unwrap().blobs.len()
+}
+
+#[tokio::test]
+async fn an_entry_without_a_name_is_kept_and_all_below_it() {
+    let plain = store();
+    let [entry, named, other] = ["linux/amd64", "linux/arm64", "linux/s390x"];
+    let entry = image(&plain, entry).await;
+    let named = Image::new("a".parse().unwrap(), image(&plain, named).await);
+    image(&plain, other).await;
+    plain.images.create(named).await.unwrap();
+    let images = Arc::new(WithEntry {
+        images: plain.images.clone(),
+        entry: entry.clone(),
+    });
+    let listing = Store {
+        images,
+        ..plain.clone()
+    };
+    let wrapped = faulty(&observe(listing, Arc::new(Counters::new())), &Plan::new());
+
+    assert_eq!(collect_later(&wrapped).await, 3, "the third image");
+    let later = SystemTime::now() + Duration::from_hours(48);
+    let resource = Resource::Content(entry.digest);
+    let why = explain(&wrapped, &[], &resource, later).await.unwrap();
+    assert_eq!(why.paths.len(), 1);
+    assert_eq!(why.paths[0].reason, Reason::Unnamed);
+    assert_eq!(why.until, None);
+
+    assert_eq!(collect_later(&plain).await, 3, "nothing lists the entry");
+    assert_eq!(plain.images.roots().await.unwrap().len(), 1);
+}
