@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
-use cas_core::image::fieldpath::{check_image, update_image};
+use cas_core::image::fieldpath::{check_image, check_target, update_image};
 use cas_core::image::filter::Filters;
 use cas_core::image::{Image, Reference};
 use cas_core::records::{Batch, Expect, Table};
@@ -119,9 +119,18 @@ impl FsImages {
         Ok(image)
     }
 
-    fn update_now(&self, update: &Image, fieldpaths: &[&str]) -> Result<Image> {
+    /// Updates an image, if it refers to `expected` or no target is expected.
+    fn update_now(
+        &self,
+        update: &Image,
+        fieldpaths: &[&str],
+        expected: Option<&Descriptor>,
+    ) -> Result<Image> {
         let (before, after) = self.change(|index| {
             let before = self.load(index, &update.name)?.ok_or_else(absent)?;
+            if let Some(expected) = expected {
+                check_target(&before, expected)?;
+            }
             let mut after = before.clone();
             update_image(&mut after, update, fieldpaths)?;
             after.updated_at = SystemTime::now();
@@ -208,10 +217,17 @@ impl ImageStore for FsImages {
         let paths: Vec<String> = fieldpaths.iter().map(|path| (*path).to_owned()).collect();
         self.run(move |images| {
             let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
-            images.update_now(&image, &paths)
+            images.update_now(&image, &paths, None)
         })
         .await
         .during("update image", name)
+    }
+
+    async fn compare_and_swap(&self, expected: &Descriptor, image: Image) -> Result<Image> {
+        let (name, expected) = (image.name.clone(), expected.clone());
+        self.run(move |images| images.update_now(&image, &[], Some(&expected)))
+            .await
+            .during("replace image", name)
     }
 
     async fn delete(&self, name: &Reference, target: Option<&Descriptor>) -> Result<()> {

@@ -44,7 +44,7 @@ pub use digest::{Algorithm, Digest, Hasher};
 pub use dispatch::{Handler, Next};
 pub use document::{Document, Index, Manifest};
 pub use error::{Context, Error, ErrorKind, Result};
-pub use image::{Image, ImageStore};
+pub use image::{Image, ImageStore, ImageStoreExt};
 pub use labels::Labels;
 pub use location::Location;
 pub use media_type::MediaType;

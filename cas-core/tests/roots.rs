@@ -40,6 +40,9 @@ impl ImageStore for WithEntry {
     async fn update(&self, image: Image, fieldpaths: &[&str]) -> Result<Image> {
         self.images.update(image, fieldpaths).await
     }
+    async fn compare_and_swap(&self, expected: &Descriptor, image: Image) -> Result<Image> {
+        self.images.compare_and_swap(expected, image).await
+    }
     async fn delete(&self, name: &Reference, target: Option<&Descriptor>) -> Result<()> {
         self.images.delete(name, target).await
     }

@@ -1,6 +1,7 @@
 //! Field paths: which fields of a record an update replaces.
 
 use super::Image;
+use crate::descriptor::Descriptor;
 use crate::error::{Error, Result};
 use crate::labels::{Labels, check_labels};
 
@@ -60,6 +61,21 @@ pub fn check_image(image: &Image) -> Result<()> {
         return wrong("the target is empty: expected a manifest or an index");
     }
     check_labels(&image.labels)
+}
+
+/// Checks that the name of `image` refers to `expected`, before the image is replaced.
+///
+/// # Errors
+/// `Conflict`, with both digests.
+pub fn check_target(image: &Image, expected: &Descriptor) -> Result<()> {
+    let found = image.target.digest;
+    if found == expected.digest {
+        return Ok(());
+    }
+    Err(Error::conflict(format!(
+        "expected the target {}, found {found}; read the image again and retry",
+        expected.digest
+    )))
 }
 
 fn update_label(labels: &mut Labels, update: &Labels, path: &str) -> Result<()> {

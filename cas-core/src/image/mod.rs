@@ -4,6 +4,7 @@
 mod check;
 mod config;
 mod diff_id;
+mod ext;
 pub mod fieldpath;
 pub mod filter;
 mod questions;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use check::{Check, check, size};
 pub use config::{ImageConfig, config_platform, image_config, layers, rootfs};
 pub use diff_id::{UNCOMPRESSED, diff_id};
+pub use ext::ImageStoreExt;
 pub use records::RecordImages;
 pub use reference::Reference;
 pub use resolve::{Resolved, config, manifest, manifest_for, platforms};
@@ -99,6 +101,14 @@ pub trait ImageStore: Send + Sync + 'static {
     /// # Errors
     /// `NotFound`; `InvalidArgument` for another field path.
     async fn update(&self, image: Image, fieldpaths: &[&str]) -> Result<Image>;
+
+    /// Replaces the target and the labels of an image in one step, if its name refers to
+    /// `expected`. The name and `created_at` stay. A label with an empty value is removed. Returns
+    /// the image as stored.
+    ///
+    /// # Errors
+    /// `Conflict` if the name refers to something else; `NotFound` if it does not exist.
+    async fn compare_and_swap(&self, expected: &Descriptor, image: Image) -> Result<Image>;
 
     /// Deletes a name, if it refers to `target` or no `target` is given.
     ///

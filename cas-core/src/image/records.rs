@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 
-use super::fieldpath::{check_image, update_image};
+use super::fieldpath::{check_image, check_target, update_image};
 use super::filter::Filters;
 use super::{Image, ImageStore, Reference};
 use crate::descriptor::Descriptor;
@@ -39,7 +39,26 @@ impl RecordImages {
     }
 
     async fn update_once(&self, update: &Image, fieldpaths: &[&str]) -> Result<Image> {
-        let (mut image, revision) = self.load(&update.name).await?.ok_or_else(absent)?;
+        let found = self.load(&update.name).await?.ok_or_else(absent)?;
+        self.write_update(found, update, fieldpaths).await
+    }
+
+    /// Makes one attempt. The inner result is final, unlike a `Conflict` of the outer one, which
+    /// means that another writer was faster.
+    async fn swap_once(&self, expected: &Descriptor, image: &Image) -> Result<Result<Image>> {
+        let found = self.load(&image.name).await?.ok_or_else(absent)?;
+        if let Err(error) = check_target(&found.0, expected) {
+            return Ok(Err(error));
+        }
+        self.write_update(found, image, &[]).await.map(Ok)
+    }
+
+    async fn write_update(
+        &self,
+        (mut image, revision): (Image, Revision),
+        update: &Image,
+        fieldpaths: &[&str],
+    ) -> Result<Image> {
         update_image(&mut image, update, fieldpaths)?;
         image.updated_at = SystemTime::now();
         self.write(&image, Expect::Revision(revision)).await?;
@@ -100,6 +119,11 @@ impl ImageStore for RecordImages {
     async fn update(&self, image: Image, fieldpaths: &[&str]) -> Result<Image> {
         let outcome = retry(|| self.update_once(&image, fieldpaths)).await;
         outcome.during("update image", &image.name)
+    }
+
+    async fn compare_and_swap(&self, expected: &Descriptor, image: Image) -> Result<Image> {
+        let outcome = retry(|| self.swap_once(expected, &image)).await.flatten();
+        outcome.during("replace image", &image.name)
     }
 
     async fn delete(&self, name: &Reference, target: Option<&Descriptor>) -> Result<()> {

@@ -69,6 +69,9 @@ impl ImageStore for NamesFirst {
     async fn update(&self, image: Image, fieldpaths: &[&str]) -> Result<Image> {
         self.store.images.update(image, fieldpaths).await
     }
+    async fn compare_and_swap(&self, expected: &Descriptor, image: Image) -> Result<Image> {
+        self.store.images.compare_and_swap(expected, image).await
+    }
     async fn delete(&self, name: &Reference, target: Option<&Descriptor>) -> Result<()> {
         self.store.images.delete(name, target).await
     }

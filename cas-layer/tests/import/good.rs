@@ -297,6 +297,9 @@ impl ImageStore for Refusing {
     async fn update(&self, image: Image, fieldpaths: &[&str]) -> Result<Image> {
         self.0.update(image, fieldpaths).await
     }
+    async fn compare_and_swap(&self, expected: &Descriptor, image: Image) -> Result<Image> {
+        self.0.compare_and_swap(expected, image).await
+    }
     async fn delete(&self, name: &Reference, target: Option<&Descriptor>) -> Result<()> {
         self.0.delete(name, target).await
     }

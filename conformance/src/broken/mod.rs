@@ -177,6 +177,7 @@ pub const IMAGES: &[Exhibit<dyn ImageStore>] = exhibits![BrokenImages, ImageFaul
     TakesBadFilters => bad_filters_are_refused []
     KeepsTheTimesOfCallers => the_store_sets_the_times []
     TakesAnyTarget => an_image_needs_a_target []
+    SwapsWithoutComparing => a_replacement_asks_for_the_target [one_of_many_replacements_wins]
 ];
 
 macro_rules! stores {

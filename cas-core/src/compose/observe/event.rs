@@ -110,6 +110,8 @@ operations! {
     Create => Images, "images.create";
     /// [`ImageStore::update`](crate::ImageStore::update).
     Update => Images, "images.update";
+    /// [`ImageStore::compare_and_swap`](crate::ImageStore::compare_and_swap).
+    CompareAndSwap => Images, "images.compare_and_swap";
     /// [`ImageStore::delete`](crate::ImageStore::delete).
     Delete => Images, "images.delete";
 }

@@ -83,6 +83,11 @@ impl ImageStore for Watched<dyn ImageStore> {
         self.watch.call(Operation::Update, call).await
     }
 
+    async fn compare_and_swap(&self, expected: &Descriptor, image: Image) -> Result<Image> {
+        let call = self.inner.compare_and_swap(expected, image);
+        self.watch.call(Operation::CompareAndSwap, call).await
+    }
+
     async fn delete(&self, name: &Reference, target: Option<&Descriptor>) -> Result<()> {
         let call = self.inner.delete(name, target);
         self.watch.call(Operation::Delete, call).await

@@ -71,6 +71,11 @@ impl ImageStore for Faulty<dyn ImageStore> {
         self.plan.call("update", call).await
     }
 
+    async fn compare_and_swap(&self, expected: &Descriptor, image: Image) -> Result<Image> {
+        let call = self.inner.compare_and_swap(expected, image);
+        self.plan.call("compare_and_swap", call).await
+    }
+
     async fn delete(&self, name: &Reference, target: Option<&Descriptor>) -> Result<()> {
         let call = self.inner.delete(name, target);
         self.plan.call("delete", call).await

@@ -3,6 +3,7 @@
 mod change;
 mod find;
 mod name;
+mod repeat;
 
 /// What a law of this group is given.
 type Subject = crate::Subject<dyn cas_core::ImageStore>;
@@ -76,5 +77,24 @@ laws! { $
         bad_filters_are_refused:
             "A filter that is not understood would match everything, in deletions too"
             ["containerd filters"],
+    ]
+    repeat() [
+        an_image_can_be_put_again:
+            "A job that was interrupted could not be repeated without asking what it had done"
+            ["cas_core::ImageStoreExt::put; EVE IngestBlobsAndCreateImage"],
+        a_name_can_be_removed_again:
+            "A repeated removal would fail because the first one succeeded"
+            ["cas_core::ImageStoreExt::remove; EVE RemoveImage"],
+        a_replacement_asks_for_the_target:
+            "A slow updater would undo the update of a faster one"
+            ["cas_core::ImageStoreExt::replace; EVE ReplaceImage"],
+    ]
+    repeat(racy) [
+        putting_and_removing_at_once_succeed:
+            "A job would fail because another one deleted its name at the wrong moment"
+            ["cas_core::ImageStoreExt::put"],
+        one_of_many_replacements_wins:
+            "Two updaters would both report success, and one update is lost"
+            ["cas_core::ImageStoreExt::replace"],
     ]
 }
