@@ -42,7 +42,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::labels::Labels;
 
 /// The state of a snapshot.
@@ -107,8 +107,12 @@ impl std::ops::AddAssign for Usage {
 }
 
 /// A mount that makes a snapshot visible.
+///
+/// Later versions may add types of mounts. A caller returns `Unsupported` for a type that it does
+/// not know.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", tag = "type")]
+#[non_exhaustive]
 pub enum Mount {
     /// A bind mount of one directory.
     Bind {
@@ -128,6 +132,25 @@ pub enum Mount {
         /// Further mount options.
         options: Vec<String>,
     },
+}
+
+impl Mount {
+    /// Returns the error of a caller that does not know mounts of this type.
+    pub fn unsupported(&self) -> Error {
+        Error::unsupported(format!(
+            "mounts of type {} are not supported here; use a snapshotter of another type",
+            self.type_name()
+        ))
+        .operation("mount")
+    }
+
+    /// Returns the type of the mount, as it is serialised.
+    pub const fn type_name(&self) -> &'static str {
+        match self {
+            Mount::Bind { .. } => "bind",
+            Mount::Overlay { .. } => "overlay",
+        }
+    }
 }
 
 /// Options of [`Snapshotter::commit`].

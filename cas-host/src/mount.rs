@@ -25,14 +25,14 @@ const VALUE: usize = 255;
 /// Opens the root directory of `mounts` without attaching them, for this process only.
 ///
 /// # Errors
-/// `Unsupported` for more than one mount; `Denied` without the right to mount overlays; errors of
+/// `Unsupported` for more than one mount or a mount of an unknown type; `Denied` without the right to mount overlays; errors of
 /// the file system.
 pub fn open(mounts: &[Mount]) -> Result<OwnedFd> {
     match single(mounts)? {
         Mount::Bind { source, .. } => directory(source).during("open directory", source.display()),
-        overlay @ Mount::Overlay { .. } => {
+        other => {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let root = rustix::fs::openat(tree(overlay, None)?, c".", flags, Mode::empty());
+            let root = rustix::fs::openat(tree(other, None)?, c".", flags, Mode::empty());
             root.map_err(io::Error::from).during("open", "the overlay")
         }
     }
@@ -104,6 +104,7 @@ fn tree(mount: &Mount, idmap: Option<IdMap<'_>>) -> Result<OwnedFd> {
             work,
             options,
         } => (lower, upper, work, options),
+        other => return Err(other.unsupported()),
     };
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(io::Error::from);
     let mut overlay = Overlay {

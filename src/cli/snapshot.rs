@@ -229,16 +229,18 @@ fn absent(key: &str) -> Error {
 }
 
 fn show(context: &Context, mounts: &[Mount]) -> Result<()> {
-    let shown = |mount| context.out.item(&json!(mount), || line(mount));
-    mounts.iter().try_for_each(shown)
+    mounts.iter().try_for_each(|mount| {
+        let text = line(mount)?;
+        context.out.item(&json!(mount), || text)
+    })
 }
 
 /// Returns a mount as arguments of mount(8), which takes as many layers as fit into one page.
-fn line(mount: &Mount) -> String {
+fn line(mount: &Mount) -> Result<String> {
     match mount {
         Mount::Bind { source, read_only } => {
             let options = if *read_only { "bind,ro" } else { "bind" };
-            format!("-o {options} {}", source.display())
+            Ok(format!("-o {options} {}", source.display()))
         }
         Mount::Overlay {
             lower,
@@ -258,8 +260,9 @@ fn line(mount: &Mount) -> String {
                     .map(|work| format!("workdir={}", work.display())),
             );
             all.extend(options.iter().cloned());
-            format!("-t overlay -o {} overlay", all.join(","))
+            Ok(format!("-t overlay -o {} overlay", all.join(",")))
         }
+        other => Err(other.unsupported()),
     }
 }
 

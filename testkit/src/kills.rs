@@ -166,6 +166,7 @@ fn dirs(mount: &Mount) -> Vec<PathBuf> {
         Mount::Overlay {
             lower, upper, work, ..
         } => lower.into_iter().chain(upper).chain(work).collect(),
+        other => panic!("{}", other.unsupported()),
     }
 }
 

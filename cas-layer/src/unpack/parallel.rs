@@ -203,11 +203,15 @@ impl Unpacking<'_> {
         let top = self.chain[top].to_string();
         let mounts = snapshotter.view(&key, Some(&top), self.labels()).await?;
         snapshotter.remove(&key).await?;
-        let trees = mounts.into_iter().flat_map(|mount| match mount {
-            Mount::Bind { source, .. } => vec![source],
-            Mount::Overlay { lower, .. } => lower,
-        });
-        Ok(trees.collect())
+        let mut trees = Vec::new();
+        for mount in mounts {
+            match mount {
+                Mount::Bind { source, .. } => trees.push(source),
+                Mount::Overlay { lower, .. } => trees.extend(lower),
+                other => return Err(other.unsupported()),
+            }
+        }
+        Ok(trees)
     }
 
     async fn measure(&self, resolved: &[(usize, PathBuf)]) -> Result<Vec<Usage>> {

@@ -123,6 +123,7 @@ fn is_read_only(mounts: &[Mount]) -> bool {
     mounts.iter().all(|mount| match mount {
         Mount::Bind { read_only, .. } => *read_only,
         Mount::Overlay { upper, .. } => upper.is_none(),
+        other => panic!("{}", other.unsupported()),
     })
 }
 

@@ -161,6 +161,7 @@ fn assert_there(mounts: &[Mount]) {
         let paths = match mount {
             Mount::Bind { source, .. } => vec![source.clone()],
             Mount::Overlay { lower, upper, .. } => lower.iter().chain(upper).cloned().collect(),
+            other => panic!("{}", other.unsupported()),
         };
         for path in paths {
             assert!(path.is_dir(), "{} is gone", path.display());

@@ -85,6 +85,7 @@ fn directories(mounts: &[Mount]) -> Vec<PathBuf> {
     let directory = |mount: &Mount| match mount {
         Mount::Bind { source, .. } => Some(source.clone()),
         Mount::Overlay { upper, .. } => upper.clone(),
+        other => panic!("{}", other.unsupported()),
     };
     mounts.iter().filter_map(directory).collect()
 }
