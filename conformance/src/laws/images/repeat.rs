@@ -8,7 +8,6 @@ use cas_core::{ErrorKind, ImageStore, ImageStoreExt, Result};
 use super::Subject;
 use crate::material::{image, kind, target};
 
-
 /// How many callers change one name at once.
 const CALLERS: usize = 8;
 
