@@ -15,7 +15,8 @@ const INDEX: &str = "index.json";
 /// The layout version that every reader knows. umoci refuses any other.
 const LAYOUT_VERSION: &str = "1.0.0";
 const KIND: &str = "fs";
-const VERSION: u32 = 1;
+/// The format that this version writes. Format 1 has no notes.
+const VERSION: u32 = 2;
 /// Maximum size of `format.json` and `oci-layout` in bytes.
 const SMALL: u64 = 64 << 10;
 
@@ -45,7 +46,8 @@ struct OciLayout {
 
 impl Layout {
     /// Opens the layout at `path`. Creates it if the directory is absent or empty, completes it if
-    /// its creation was interrupted, and adopts a layout that another program made.
+    /// its creation was interrupted, raises an older format, and adopts a layout that another
+    /// program made.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         make_private_dir(path)?;
         let root = Dir::open(path)?;
@@ -57,8 +59,11 @@ impl Layout {
             Err(error) if cannot_write(&error) => return Self::read_only(root),
             lock => lock?,
         };
-        if !has_format(&cas_dir)? {
-            complete(&root, &cas_dir)?;
+        match version(&cas_dir)? {
+            Some(VERSION) => {}
+            // What format 1 lacks is in the database of records, which raises its own format.
+            Some(_) => write_format(&cas_dir)?,
+            None => complete(&root, &cas_dir)?,
         }
         check_oci_layout(&root)?;
         drop(lock);
@@ -77,7 +82,7 @@ impl Layout {
             Err(error) => return Err(error.into()),
         };
         if let Some(cas_dir) = &cas_dir {
-            has_format(cas_dir)?;
+            version(cas_dir)?;
         }
         Ok(Layout {
             root,
@@ -130,6 +135,10 @@ fn complete(root: &Dir, cas_dir: &Dir) -> Result<()> {
     // A process that created some of the names may have died before it synced them.
     blobs.sync()?;
     root.sync()?;
+    write_format(cas_dir)
+}
+
+fn write_format(cas_dir: &Dir) -> Result<()> {
     let format = Format {
         kind: KIND.to_owned(),
         version: VERSION,
@@ -137,19 +146,20 @@ fn complete(root: &Dir, cas_dir: &Dir) -> Result<()> {
     Ok(cas_dir.replace(FORMAT, &encode(&format)?, 0o600, (cas_dir, "format.new"))?)
 }
 
-/// Whether the format file exists; an error if it names another kind or version.
-fn has_format(cas_dir: &Dir) -> Result<bool> {
+/// Returns the version in the format file, or `None` if there is no such file.
+///
+/// # Errors
+/// `FailedPrecondition` for another kind or a newer version; `Corrupt` if it does not parse.
+fn version(cas_dir: &Dir) -> Result<Option<u32>> {
     let Some(data) = cas_dir.read(FORMAT, SMALL)? else {
-        return Ok(false);
+        return Ok(None);
     };
     let format: Format = serde_json::from_slice(&data).map_err(|error| {
         Error::corrupt(format!("{CAS_DIR}/{FORMAT} does not parse: {error}")).source(error)
     })?;
     match (format.kind.as_str(), format.version) {
-        (KIND, VERSION) => Ok(true),
-        (KIND, newer) => Err(Error::precondition(format!(
-            "expected format {VERSION}, found {newer}; use the release that wrote it"
-        ))),
+        (KIND, found) if found <= VERSION => Ok(Some(found)),
+        (KIND, newer) => Err(Error::newer_format(VERSION, newer)),
         (other, _) => Err(Error::precondition(format!(
             "expected a store of kind {KIND}, found {other:.40}; open it as {other:.40}://"
         ))),

@@ -30,8 +30,9 @@ fn another_kind_and_a_newer_format_are_refused() {
     let format = temp.path().join(".cas/format.json");
     fs::write(&format, r#"{"kind":"redb","version":1}"#).unwrap();
     refused(temp.path(), ErrorKind::FailedPrecondition, "redb");
-    fs::write(&format, r#"{"kind":"fs","version":2}"#).unwrap();
-    refused(temp.path(), ErrorKind::FailedPrecondition, "found 2");
+    fs::write(&format, r#"{"kind":"fs","version":3}"#).unwrap();
+    refused(temp.path(), ErrorKind::FailedPrecondition, "found 3");
+    refused(temp.path(), ErrorKind::FailedPrecondition, "newer version");
     fs::write(&format, "{").unwrap();
     refused(temp.path(), ErrorKind::Corrupt, "format.json");
 }

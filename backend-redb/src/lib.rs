@@ -8,7 +8,7 @@
 //!   rows            number, offset -> up to 256 KiB less 512 bytes of a blob or an ingest
 //!   ingests         key -> number, bytes in rows, time
 //!   doomed          numbers whose rows are still to be removed
-//!   blobs images snapshots leases          records: key -> revision, value
+//!   blobs images snapshots leases notes    records: key -> revision, value
 //! owner             locked by the process that has the store open; contains its pid
 //! reserve           disk space for removals on a full disk
 //! ```

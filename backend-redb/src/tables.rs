@@ -76,7 +76,7 @@ pub(crate) struct Tables<'a> {
 impl<'a> Tables<'a> {
     /// Opens the tables, and creates those that do not exist.
     pub(crate) fn open(tx: &'a WriteTransaction) -> Result<Self, Failed> {
-        let [blobs, images, snapshots, leases] =
+        let [blobs, images, snapshots, leases, notes] =
             RecordTable::ALL.map(|table| tx.open_table(records(table)).map_err(broken));
         Ok(Tables {
             meta: tx.open_table(META).map_err(broken)?,
@@ -84,7 +84,7 @@ impl<'a> Tables<'a> {
             rows: tx.open_table(ROWS).map_err(broken)?,
             ingests: tx.open_table(INGESTS).map_err(broken)?,
             doomed: tx.open_table(DOOMED).map_err(broken)?,
-            records: [blobs?, images?, snapshots?, leases?],
+            records: [blobs?, images?, snapshots?, leases?, notes?],
         })
     }
 

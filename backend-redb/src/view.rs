@@ -22,26 +22,39 @@ pub(crate) struct RedbView {
     rows: ReadOnlyTable<(u64, u64), &'static [u8]>,
     ingests: ReadOnlyTable<&'static str, IngestValue>,
     pub(crate) doomed: ReadOnlyTable<u64, u64>,
-    records: [ReadOnlyTable<&'static [u8], RecordValue>; RecordTable::ALL.len()],
+    records: [Option<Records>; RecordTable::ALL.len()],
 }
+
+/// A records table.
+type Records = ReadOnlyTable<&'static [u8], RecordValue>;
 
 impl RedbView {
     /// Opens the tables.
     pub(crate) fn open(tx: &ReadTransaction) -> Result<Self> {
-        let [blobs, images, snapshots, leases] =
-            RecordTable::ALL.map(|table| tx.open_table(records(table)).map_err(missing));
+        let [blobs, images, snapshots, leases, notes] =
+            RecordTable::ALL.map(|table| open_records(tx, table));
         Ok(RedbView {
             meta: tx.open_table(META).map_err(missing)?,
             blobs: tx.open_table(BLOBS).map_err(missing)?,
             rows: tx.open_table(ROWS).map_err(missing)?,
             ingests: tx.open_table(INGESTS).map_err(missing)?,
             doomed: tx.open_table(DOOMED).map_err(missing)?,
-            records: [blobs?, images?, snapshots?, leases?],
+            records: [blobs?, images?, snapshots?, leases?, notes?],
         })
     }
 }
 
-/// Converts the error for a table that cannot be opened. A store always has all of them.
+/// Opens a records table. Returns `None` for the notes of a store of format 1, which is read before
+/// its format is raised.
+fn open_records(tx: &ReadTransaction, table: RecordTable) -> Result<Option<Records>> {
+    match tx.open_table(records(table)) {
+        Ok(records) => Ok(Some(records)),
+        Err(TableError::TableDoesNotExist(_)) if table == RecordTable::Notes => Ok(None),
+        Err(error) => Err(missing(error)),
+    }
+}
+
+/// Converts the error for a table that cannot be opened. A store always has all of the others.
 fn missing(error: TableError) -> Error {
     match error {
         TableError::Storage(error) => classify(error),
@@ -134,7 +147,10 @@ impl View for RedbView {
     }
 
     fn record(&self, table: RecordTable, key: &str) -> Result<Option<(u64, Bytes)>> {
-        let found = self.records[table as usize].get(key.as_bytes());
+        let Some(records) = &self.records[table as usize] else {
+            return Ok(None);
+        };
+        let found = records.get(key.as_bytes());
         Ok(found.map_err(classify)?.map(|found| {
             let (revision, value) = found.value();
             (revision, Bytes::copy_from_slice(value))
@@ -153,7 +169,10 @@ impl View for RedbView {
             None => Bound::Included(prefix.as_bytes()),
         };
         let mut page = Vec::new();
-        let rows = self.records[table as usize].range::<&[u8]>((from, Bound::Unbounded));
+        let Some(records) = &self.records[table as usize] else {
+            return Ok(page);
+        };
+        let rows = records.range::<&[u8]>((from, Bound::Unbounded));
         for row in rows.map_err(classify)?.take(limit) {
             let (key, value) = row.map_err(classify)?;
             if !key.value().starts_with(prefix.as_bytes()) {

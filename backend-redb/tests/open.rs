@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use backend_redb::{RedbOpener, RedbStore};
+use cas_core::records::{Expect, Notes};
 use cas_core::{ContentExt, ErrorKind, Opener, pool::wait};
+use redb::{ReadableDatabase, ReadableTable};
 
 /// The environment variable with the store that the process [`owner`] opens.
 const STORE: &str = "CAS_REDB_STORE";
@@ -175,15 +177,41 @@ fn a_newer_format_and_a_foreign_database_are_refused() {
             .unwrap();
         tx.commit().unwrap();
     };
-    write(META, 2);
+    write(META, 3);
     let error = RedbStore::open(temp.path()).err().unwrap();
     assert_eq!(error.kind(), ErrorKind::FailedPrecondition, "{error}");
-    assert!(error.to_string().contains("found 2"), "{error}");
+    assert!(error.to_string().contains("found 3"), "{error}");
+    assert!(error.to_string().contains("newer version"), "{error}");
     std::fs::remove_file(&file).unwrap();
     write(redb::TableDefinition::new("theirs"), 1);
     let error = RedbStore::open(temp.path()).err().unwrap();
     assert_eq!(error.kind(), ErrorKind::FailedPrecondition, "{error}");
     assert!(error.to_string().contains("another program"), "{error}");
+}
+
+/// Format 1 has no table of notes.
+#[test]
+fn an_older_format_is_raised() {
+    const META: redb::TableDefinition<&str, u64> = redb::TableDefinition::new("cas");
+    const NOTES: redb::TableDefinition<&[u8], (u64, &[u8])> = redb::TableDefinition::new("notes");
+    let temp = tempfile::tempdir().unwrap();
+    let file = create(temp.path());
+    let db = redb::Database::create(&file).unwrap();
+    let tx = db.begin_write().unwrap();
+    assert!(tx.delete_table(NOTES).unwrap());
+    tx.open_table(META).unwrap().insert("format", 1).unwrap();
+    tx.commit().unwrap();
+    drop(db);
+    let store = RedbStore::open(temp.path()).unwrap();
+    assert_eq!(wait(store.content().list(None, 100)).unwrap().len(), 20);
+    let notes = Notes::new(store.records(), "test").unwrap();
+    assert_eq!(wait(notes.list("")).unwrap(), []);
+    wait(notes.put("k", "v".into(), Expect::Absent)).unwrap();
+    assert_eq!(wait(notes.load("k")).unwrap().unwrap().0, "v");
+    drop((notes, store));
+    let db = redb::Database::create(&file).unwrap();
+    let meta = db.begin_read().unwrap().open_table(META).unwrap();
+    assert_eq!(meta.get("format").unwrap().unwrap().value(), 2);
 }
 
 #[test]

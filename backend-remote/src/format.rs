@@ -6,14 +6,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::prefix::Prefix;
 #[cfg(feature = "s3")]
-use crate::prefix::conditional::Deletion;
+use crate::prefix::conditional::{Condition, Deletion};
 
 /// The name of the object.
 pub(crate) const PATH: &str = "format";
 /// The kind of every store of this crate.
 const KIND: &str = "oci-cas remote";
-/// The only version that is read and written.
-const VERSION: u32 = 1;
+/// The version that is written. Version 1 has no notes.
+const VERSION: u32 = 2;
 /// Names listed to find out whether a prefix is empty. Running probes of other processes add some.
 const LISTED: usize = 1000;
 
@@ -58,6 +58,31 @@ impl Format {
         }
     }
 
+    /// Returns the format that replaces this one, or `None` if it is up to date.
+    pub(crate) fn raised(&self) -> Option<Self> {
+        (self.version < VERSION).then(|| Format {
+            version: VERSION,
+            ..self.clone()
+        })
+    }
+
+    /// Raises the format of a store that several processes share. Leaves it alone if another
+    /// process changes it meanwhile.
+    ///
+    /// # Errors
+    /// As [`Format::load`].
+    #[cfg(feature = "s3")]
+    pub(crate) async fn raise_shared(prefix: &Prefix) -> Result<()> {
+        let Some(object) = prefix.get(PATH).await? else {
+            return Ok(());
+        };
+        if let (Some(raised), Some(etag)) = (parse(&object.body)?.raised(), object.etag) {
+            let body = raised.body()?;
+            prefix.put_if(PATH, body, Condition::Match(&etag)).await?;
+        }
+        Ok(())
+    }
+
     /// Returns the object as it is stored.
     pub(crate) fn body(&self) -> Result<Bytes> {
         let text = serde_json::to_vec_pretty(self);
@@ -90,23 +115,27 @@ impl Format {
     }
 
     async fn read(prefix: &Prefix) -> Result<Option<Self>> {
-        let Some(object) = prefix.get(PATH).await? else {
-            return Ok(None);
-        };
-        let found: Format = serde_json::from_slice(&object.body).map_err(|error| {
-            Error::precondition(format!(
-                "expected the format of a store of cas: {error}; name an empty location"
-            ))
-            .subject(PATH)
-        })?;
-        if found.kind != KIND || found.version != VERSION {
-            return Err(Error::precondition(format!(
-                "expected {KIND:?} of version {VERSION}, found {:?} of version {}; use the \
-                 version of cas that created it",
-                found.kind, found.version
-            ))
-            .subject(PATH));
-        }
-        Ok(Some(found))
+        let object = prefix.get(PATH).await?;
+        object.map(|object| parse(&object.body)).transpose()
     }
+}
+
+fn parse(body: &[u8]) -> Result<Format> {
+    let found: Format = serde_json::from_slice(body).map_err(|error| {
+        Error::precondition(format!(
+            "expected the format of a store of cas: {error}; name an empty location"
+        ))
+        .subject(PATH)
+    })?;
+    if found.kind != KIND {
+        return Err(Error::precondition(format!(
+            "expected {KIND:?}, found {:?}; name an empty location",
+            found.kind
+        ))
+        .subject(PATH));
+    }
+    if found.version > VERSION {
+        return Err(Error::newer_format(VERSION, found.version).subject(PATH));
+    }
+    Ok(found)
 }

@@ -14,20 +14,24 @@ pub(crate) const CAPABILITIES: Capabilities =
     Capabilities::of(&[Capability::Durable, Capability::Shared]);
 
 impl RemoteStore {
-    /// Opens the store below `prefix`, and creates it if there is none.
+    /// Opens the store below `prefix`. Creates it if there is none, and raises an older format.
     ///
     /// # Errors
     /// `FailedPrecondition` if a probe finds that the service cannot support sharing.
     pub(crate) async fn open_shared(prefix: Prefix, endpoint: String) -> Result<Self> {
         runtime::run(async move {
-            let deletion = match Format::load(&prefix).await? {
+            let found = Format::load(&prefix).await?;
+            let deletion = match &found {
                 Some(format) if format.endpoint.as_deref() == Some(&endpoint) => {
-                    probe::quick(&prefix, &format).await?;
+                    probe::quick(&prefix, format).await?;
                     format.deletion()
                 }
                 Some(_) => probe::full(&prefix).await?,
                 None => create(&prefix, endpoint).await?,
             };
+            if found.is_some_and(|found| found.raised().is_some()) {
+                Format::raise_shared(&prefix).await?;
+            }
             Ok(Self::new(Cells::shared(prefix, deletion), CAPABILITIES))
         })
         .await

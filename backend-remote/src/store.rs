@@ -56,11 +56,16 @@ impl RemoteStore {
         Self::open_single(prefix, Capabilities::default()).await
     }
 
-    /// Opens a store that this process uses alone, and creates it if the prefix is empty.
+    /// Opens a store that this process uses alone. Creates it if the prefix is empty, and raises an
+    /// older format.
     pub(crate) async fn open_single(prefix: Prefix, capabilities: Capabilities) -> Result<Self> {
         runtime::run(async move {
-            if Format::load(&prefix).await?.is_none() {
-                prefix.put(format::PATH, Format::single().body()?).await?;
+            let written = match Format::load(&prefix).await? {
+                Some(found) => found.raised(),
+                None => Some(Format::single()),
+            };
+            if let Some(format) = written {
+                prefix.put(format::PATH, format.body()?).await?;
             }
             Ok(Self::new(Cells::local(prefix), capabilities))
         })

@@ -33,6 +33,27 @@ fn a_foreign_directory_is_refused_and_left_unchanged() {
 }
 
 #[test]
+fn an_older_format_is_raised_and_a_newer_one_refused() {
+    let home = tempfile::tempdir().unwrap();
+    let format = home.path().join("format");
+    let written = |version: u32| {
+        format!(
+            r#"{{"kind": "oci-cas remote", "version": {version}, "endpoint": null,
+                "conditional_deletion": false}}"#
+        )
+    };
+    fs::write(&format, written(1)).unwrap();
+    drop(wait(RemoteStore::open_dir(home.path())).unwrap());
+    let raised = fs::read_to_string(&format).unwrap();
+    assert!(raised.contains(r#""version": 2"#), "{raised}");
+    fs::write(&format, written(3)).unwrap();
+    let refused = wait(RemoteStore::open_dir(home.path())).err().unwrap();
+    assert_eq!(refused.kind(), ErrorKind::FailedPrecondition);
+    let refused = refused.to_string();
+    assert!(refused.contains("found 3: written by a newer"), "{refused}");
+}
+
+#[test]
 fn half_written_files_are_removed() {
     let home = tempfile::tempdir().unwrap();
     let store = wait(RemoteStore::open_dir(home.path())).unwrap();

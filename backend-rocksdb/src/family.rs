@@ -1,5 +1,7 @@
 //! Column families, and the encoding of their keys and values.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use cas_core::Result;
 use cas_core::records::Table;
@@ -7,7 +9,7 @@ use cas_kv::{BlobEntry, IngestEntry, Rows};
 
 use crate::error::corrupt;
 
-/// The format, and the first unallocated number. Every database has this family.
+/// The format, the first unallocated number, and notes. Every database has this family.
 pub(crate) const META: &str = "default";
 /// Entries of blobs.
 pub(crate) const CONTENT: &str = "content";
@@ -21,8 +23,28 @@ pub(crate) const ROW_SIZE: usize = 64 << 10;
 
 /// Returns the names of all column families.
 pub(crate) fn all() -> impl Iterator<Item = &'static str> {
-    let records = Table::ALL.map(Table::name);
+    let records = Table::ALL.map(record_prefix).map(|(family, _)| family);
+    let records = records.into_iter().filter(|family| *family != META);
     [META, CONTENT, ROWS, INGESTS].into_iter().chain(records)
+}
+
+/// Returns the column family of a records table, and what its keys begin with there.
+///
+/// Notes have no family. RocksDB does not open a database with families that the program does not
+/// name, so a release that knows only format 1 could not report the newer format.
+fn record_prefix(table: Table) -> (&'static str, &'static str) {
+    match table {
+        Table::Notes => (META, "notes/"),
+        _ => (table.name(), ""),
+    }
+}
+
+/// Returns the column family of a record, and its key there. The key of a prefix is a prefix.
+pub(crate) fn record_key(table: Table, key: &str) -> (&'static str, Cow<'_, [u8]>) {
+    match record_prefix(table) {
+        (family, "") => (family, key.as_bytes().into()),
+        (family, prefix) => (family, [prefix, key].concat().into_bytes().into()),
+    }
 }
 
 /// Returns the key of a row.

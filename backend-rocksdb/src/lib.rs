@@ -3,7 +3,8 @@
 //! ```text
 //! db                the database, with these column families; numbers have eight bytes, big-endian
 //!                   in keys and little-endian in values:
-//!   default         text -> number: its format, and the first unallocated number
+//!   default         text -> number: its format, and the first unallocated number; and the notes,
+//!                   notes/key -> revision, value
 //!   content         algorithm and hash of a blob -> its size, its number, where its bytes are
 //!                   (one byte), and all of its bytes if there are at most 512
 //!   rows            number, offset -> up to 64 KiB of a blob or an ingest, in blob files

@@ -243,8 +243,13 @@ impl Transaction for Tables<'_> {
     }
 
     fn revisions(&mut self, table: Table, keys: &[&str]) -> Result<Vec<Option<u64>>, Failed> {
-        let keys: Vec<&[u8]> = keys.iter().map(|key| key.as_bytes()).collect();
-        self.get_all(table.name(), &keys, family::decode_number)
+        let (family, _) = family::record_key(table, "");
+        let keys: Vec<_> = keys
+            .iter()
+            .map(|key| family::record_key(table, key).1)
+            .collect();
+        let keys: Vec<&[u8]> = keys.iter().map(AsRef::as_ref).collect();
+        self.get_all(family, &keys, family::decode_number)
     }
 
     fn put_record(
@@ -255,11 +260,12 @@ impl Transaction for Tables<'_> {
         value: &[u8],
     ) -> Result<(), Failed> {
         let record = family::encode_record(revision, value);
-        self.set(table.name(), key.as_bytes(), Some(&record))
+        let (family, key) = family::record_key(table, key);
+        self.set(family, &key, Some(&record))
     }
 
     fn remove_records(&mut self, table: Table, keys: &[&str]) -> Result<(), Failed> {
-        let mut keys = keys.iter().map(|key| key.as_bytes());
-        keys.try_for_each(|key| self.set(table.name(), key, None))
+        let mut keys = keys.iter().map(|key| family::record_key(table, key));
+        keys.try_for_each(|(family, key)| self.set(family, &key, None))
     }
 }

@@ -124,7 +124,8 @@ impl View for Database {
     }
 
     fn record(&self, table: Table, key: &str) -> Result<Option<(u64, Bytes)>> {
-        let record = self.get(table.name(), key.as_bytes())?;
+        let (family, key) = family::record_key(table, key);
+        let record = self.get(family, &key)?;
         record.as_deref().map(family::decode_record).transpose()
     }
 
@@ -135,18 +136,25 @@ impl View for Database {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<(String, u64, Bytes)>> {
-        let mut rows = self.iterate(table.name())?;
-        rows.seek(after.unwrap_or(prefix));
-        if after.is_some() && rows.key() == after.map(str::as_bytes) {
-            rows.next();
+        let (family, all) = family::record_key(table, "");
+        let (_, wanted) = family::record_key(table, prefix);
+        let mut rows = self.iterate(family)?;
+        match after.map(|after| family::record_key(table, after).1) {
+            None => rows.seek(&wanted),
+            Some(after) => {
+                rows.seek(&after);
+                if rows.key() == Some(&*after) {
+                    rows.next();
+                }
+            }
         }
         let mut page = Vec::new();
         for_each(rows, |key, record| {
-            if page.len() == limit || !key.starts_with(prefix.as_bytes()) {
+            if page.len() == limit || !key.starts_with(&wanted) {
                 return Ok(false);
             }
             let (revision, value) = family::decode_record(record)?;
-            page.push((text(key)?, revision, value));
+            page.push((text(&key[all.len()..])?, revision, value));
             Ok(true)
         })?;
         Ok(page)

@@ -92,22 +92,24 @@ fn a_truncated_or_missing_file_is_detected() {
 }
 
 #[test]
-fn a_newer_format_and_a_foreign_database_are_refused() {
+fn an_older_format_is_raised_and_a_newer_or_foreign_one_refused() {
     let temp = tempfile::tempdir().unwrap();
     let db = create(temp.path());
     let mut options = Options::default();
     options.create_if_missing(true);
-    let write = |format: u64| {
+    let open = || {
         let names = DB::list_cf(&options, &db).unwrap_or(vec!["default".into()]);
-        let database = DB::open_cf(&options, &db, names).unwrap();
-        database.put("format", format.to_le_bytes()).unwrap();
+        DB::open_cf(&options, &db, names).unwrap()
     };
-    write(2);
+    let write = |format: u64| open().put("format", format.to_le_bytes()).unwrap();
+    write(3);
     let error = RocksStore::open(temp.path()).err().unwrap();
     assert_eq!(error.kind(), ErrorKind::FailedPrecondition, "{error}");
-    assert!(error.to_string().contains("found 2"), "{error}");
+    assert!(error.to_string().contains("found 3"), "{error}");
+    assert!(error.to_string().contains("newer version"), "{error}");
     write(1);
     assert_eq!(blobs(temp.path()), BLOBS as usize);
+    assert_eq!(open().get("format").unwrap().unwrap(), 2_u64.to_le_bytes());
     fs::remove_dir_all(&db).unwrap();
     write(1);
     let error = RocksStore::open(temp.path()).err().unwrap();

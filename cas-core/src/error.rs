@@ -128,6 +128,16 @@ impl Error {
         internal => Internal,
     }
 
+    /// Returns the [`ErrorKind::FailedPrecondition`] of a store, a database or a file in format
+    /// `found`, if this version of `cas` knows the formats up to `expected`.
+    #[cold]
+    pub fn newer_format(expected: impl fmt::Display, found: impl fmt::Display) -> Self {
+        Self::precondition(format!(
+            "expected format {expected}, found {found}: written by a newer version of cas; use \
+             that version"
+        ))
+    }
+
     /// Adds the operation that failed, unless the error names one already.
     #[must_use]
     pub fn operation(mut self, operation: &'static str) -> Self {

@@ -26,8 +26,10 @@ pub const REDIRECTS: usize = 5;
 pub const LAYERS: usize = 512;
 /// Longest image name.
 pub const NAME: usize = 512;
-/// Longest key of an ingest or a snapshot.
+/// Longest key of an ingest or a snapshot, and longest room and key of a note together.
 pub const KEY: usize = 1024;
+/// Largest value of a note.
+pub const NOTE: usize = 64 << 10;
 /// Longest label, key and value together.
 pub const LABEL: usize = 4096;
 /// Most labels of one object.

@@ -17,8 +17,8 @@ use crate::tx::{Numbers, Tx};
 
 /// The key in `meta` of the format.
 const FORMAT: &str = "format";
-/// The format that this version reads and writes.
-const VERSION: u64 = 1;
+/// The format that this version writes. Format 1 has no notes.
+const VERSION: u64 = 2;
 
 /// An open engine and its writers.
 pub(crate) struct Kv {
@@ -35,8 +35,8 @@ pub(crate) struct Kv {
 }
 
 impl Kv {
-    /// Writes the format into an empty database.
-    pub(crate) fn init(engine: &dyn Engine) -> Result<()> {
+    /// Writes the format, in a transaction that creates all missing tables.
+    pub(crate) fn write_format(engine: &dyn Engine) -> Result<()> {
         engine.transact(&mut |tx| {
             tx.set_meta(FORMAT, VERSION)?;
             Ok(true)
@@ -44,7 +44,7 @@ impl Kv {
         engine.sync()
     }
 
-    /// Opens the store in a database that [`Kv::init`] has prepared.
+    /// Opens the store in a database that [`Kv::write_format`] has prepared, or an older version.
     pub(crate) fn open(engine: Box<dyn Engine>, dir: OwnedDir) -> Result<Self> {
         let kv = Kv {
             engine,
@@ -54,18 +54,18 @@ impl Kv {
             failed: AtomicBool::new(false),
             _dir: dir,
         };
-        kv.check_format()?;
+        kv.raise_format()?;
         kv.engine.finish_removals()?;
         kv.engine.space().create_reserve();
         Ok(kv)
     }
 
-    fn check_format(&self) -> Result<()> {
+    /// Checks the format, and raises an older one.
+    fn raise_format(&self) -> Result<()> {
         match self.engine.view()?.meta(FORMAT)? {
             Some(VERSION) => Ok(()),
-            Some(newer) => Err(Error::precondition(format!(
-                "expected format {VERSION}, found {newer}; use the release that wrote it"
-            ))),
+            Some(found) if found > VERSION => Err(Error::newer_format(VERSION, found)),
+            Some(_) => Self::write_format(&*self.engine),
             None => Err(Error::precondition(
                 "the database belongs to another program; choose another directory",
             )),

@@ -9,7 +9,7 @@
 //! content           digest -> size, number, and all bytes of a small blob
 //! rows              number, offset -> a piece of a blob or an ingest
 //! ingests           key -> number, bytes in rows, time
-//! blobs images snapshots leases          records: key -> revision, value
+//! blobs images snapshots leases notes    records: key -> revision, value
 //! ```
 //!
 //! A number is allocated once. It identifies the rows of one stored blob and is that blob's

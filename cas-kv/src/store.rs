@@ -30,7 +30,7 @@ pub struct KvStore {
 }
 
 impl KvStore {
-    /// Opens the store in `dir`, or creates it. `open` opens or creates a database at a path.
+    /// Opens the store in `dir`, or creates it. Raises an older format. `open` opens or creates a database at a path.
     ///
     /// A new database is prepared under a temporary name first, so a crash leaves either no store
     /// or a complete one.
@@ -44,7 +44,7 @@ impl KvStore {
     ) -> Result<Self> {
         if !dir.database().try_exists()? {
             let new = dir.remove_unfinished()?;
-            Kv::init(&open(&new, OpenMode::Create)?)?;
+            Kv::write_format(&open(&new, OpenMode::Create)?)?;
             dir.publish()?;
         }
         let engine = open(&dir.database(), OpenMode::Existing)?;

@@ -10,8 +10,9 @@ use rusqlite::{Connection, MAIN_DB, OpenFlags};
 
 use crate::error::classify;
 
-/// Version of the schema, stored in `user_version`.
-const VERSION: i64 = 1;
+/// The format that this version writes, stored in `user_version`. Format 1 has the same schema, but
+/// no notes.
+const VERSION: i64 = 2;
 /// How long a commit waits for commits of other processes.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pages of 4 KiB after which the log is folded into the database.
@@ -23,19 +24,22 @@ const SCHEMA: &str = "
         PRIMARY KEY (kind, key)) STRICT, WITHOUT ROWID;
     CREATE TABLE revisions (last INTEGER NOT NULL) STRICT;
     INSERT INTO revisions VALUES (0);
-    PRAGMA user_version = 1;";
+    PRAGMA user_version = 2;";
 
-/// Opens a connection for reading and one for writing, and creates the database if it is absent.
+/// Opens a connection for reading and one for writing. Creates the database if it is absent, and
+/// raises an older format.
 pub(crate) fn connect_both(path: &Path, dir: &Dir) -> Result<(Connection, Connection)> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let writer = connect(path, flags | OpenFlags::SQLITE_OPEN_CREATE)?;
-    let is_made = has_schema(&writer)?;
+    let found = format(&writer)?;
     // The files have their names now. SQLite syncs only the name of the log, and ignores a failure.
     dir.sync()?;
-    if !is_made {
-        let schema = format!("BEGIN IMMEDIATE; {SCHEMA} COMMIT;");
-        writer.execute_batch(&schema).map_err(classify)?;
-    }
+    let raised = match found {
+        None => writer.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA} COMMIT;")),
+        Some(VERSION) => Ok(()),
+        Some(_) => writer.pragma_update(None, "user_version", VERSION),
+    };
+    raised.map_err(classify)?;
     Ok((connect(path, flags)?, writer))
 }
 
@@ -43,7 +47,7 @@ pub(crate) fn connect_both(path: &Path, dir: &Dir) -> Result<(Connection, Connec
 pub(crate) fn connect_read_only(path: &Path) -> Result<Connection> {
     if path.exists() {
         let connection = open_read_only(path).map_err(classify)?;
-        if has_schema(&connection)? {
+        if format(&connection)?.is_some() {
             return Ok(connection);
         }
     }
@@ -85,15 +89,16 @@ fn empty() -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// Whether the database has the schema that this code reads; an error if it has another.
-fn has_schema(connection: &Connection) -> Result<bool> {
+/// Returns the format of the database, or `None` if it has no schema yet.
+///
+/// # Errors
+/// `FailedPrecondition` for a newer format.
+fn format(connection: &Connection) -> Result<Option<i64>> {
     let version = connection.query_row("PRAGMA user_version", (), |row| row.get::<_, i64>(0));
     match version.map_err(classify)? {
-        VERSION => Ok(true),
-        0 => Ok(false),
-        found => Err(Error::precondition(format!(
-            "expected schema {VERSION}, found {found}; use the newer release that wrote it"
-        ))),
+        0 => Ok(None),
+        found @ 1..=VERSION => Ok(Some(found)),
+        found => Err(Error::newer_format(VERSION, found)),
     }
 }
 

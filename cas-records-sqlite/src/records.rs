@@ -23,10 +23,10 @@ pub struct SqliteRecords(Arc<Connections>);
 
 impl SqliteRecords {
     /// Opens the database at `path` and creates it if it is absent, with the files that the
-    /// documentation of this crate lists.
+    /// documentation of this crate lists. Raises an older format.
     ///
     /// # Errors
-    /// `FailedPrecondition` for a newer schema; `Corrupt` if it is not a database; `Full`.
+    /// `FailedPrecondition` for a newer format; `Corrupt` if it is not a database; `Full`.
     pub fn open(path: &Path) -> Result<Self> {
         Self::open_or_create(path).during("open records", path.display())
     }
@@ -53,7 +53,8 @@ impl SqliteRecords {
         ))))
     }
 
-    /// Opens the database of a read-only store. An absent database reads as an empty one.
+    /// Opens the database of a read-only store, and leaves an older format as it is. An absent
+    /// database reads as an empty one.
     ///
     /// # Errors
     /// As [`SqliteRecords::open`].

@@ -30,7 +30,7 @@ fn a_revision_is_never_given_twice_even_after_a_deletion_and_a_reopening() {
 }
 
 #[test]
-fn a_file_that_is_not_a_database_and_a_newer_schema_are_refused() {
+fn a_file_that_is_not_a_database_and_a_newer_format_are_refused() {
     let temp = tempfile::tempdir().unwrap();
     let path = temp.path().join("records.db");
     std::fs::write(&path, "not a database ".repeat(1000)).unwrap();
@@ -38,7 +38,7 @@ fn a_file_that_is_not_a_database_and_a_newer_schema_are_refused() {
     assert_eq!(error.kind(), ErrorKind::Corrupt, "{error:?}");
     std::fs::remove_file(&path).unwrap();
     let newer = rusqlite::Connection::open(&path).unwrap();
-    newer.pragma_update(None, "user_version", 2).unwrap();
+    newer.pragma_update(None, "user_version", 3).unwrap();
     drop(newer);
     let error = SqliteRecords::open(&path).err().unwrap();
     assert_eq!(error.kind(), ErrorKind::FailedPrecondition, "{error:?}");
@@ -53,7 +53,7 @@ fn an_unfinished_database_reads_as_empty_if_it_is_read_only() {
     let records = SqliteRecords::open_read_only(&path).unwrap();
     assert_eq!(wait(records.load(Table::Blobs, "key")).unwrap(), None);
     let newer = rusqlite::Connection::open(&path).unwrap();
-    newer.pragma_update(None, "user_version", 2).unwrap();
+    newer.pragma_update(None, "user_version", 3).unwrap();
     drop(newer);
     let error = SqliteRecords::open_read_only(&path).err().unwrap();
     assert_eq!(error.kind(), ErrorKind::FailedPrecondition, "{error:?}");

@@ -8,6 +8,7 @@ pub(crate) mod blob;
 mod each;
 mod leases;
 mod lifetime;
+mod notes;
 mod retry;
 mod snapshots;
 
@@ -20,6 +21,7 @@ pub use blob::{BlobRecord, Blobs, Tombstone};
 pub(crate) use each::each;
 pub use leases::{Lease, Leases, Resource};
 pub use lifetime::{CLOCK_SKEW, LEASE_TTL, UNLEASED_TTL};
+pub use notes::Notes;
 pub(crate) use retry::{ATTEMPTS, retry};
 pub use snapshots::{New, SnapshotRecord, Snapshots};
 
@@ -38,11 +40,19 @@ pub enum Table {
     Snapshots,
     /// Leases, by id.
     Leases,
+    /// Notes, by room and key.
+    Notes,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Table; 4] = [Table::Blobs, Table::Images, Table::Snapshots, Table::Leases];
+    pub const ALL: [Table; 5] = [
+        Table::Blobs,
+        Table::Images,
+        Table::Snapshots,
+        Table::Leases,
+        Table::Notes,
+    ];
 
     /// Returns the name, as engines store it.
     pub const fn name(self) -> &'static str {
@@ -51,6 +61,7 @@ impl Table {
             Table::Images => "images",
             Table::Snapshots => "snapshots",
             Table::Leases => "leases",
+            Table::Notes => "notes",
         }
     }
 }

@@ -133,15 +133,17 @@ pub const RECORDS: &[Exhibit<dyn Records>] = exhibits![BrokenRecords, RecordFaul
         a_revision_never_comes_back,
         a_batch_of_many_keys_is_one_step,
         eight_incrementers_lose_nothing,
+        tables_are_alike,
     ]
+    OverwritesNotes => tables_are_alike []
     AppliesHalfABatch => a_conflict_applies_nothing [
         a_conflict_leaves_a_prefix_at_most,
         a_batch_of_many_keys_is_one_step,
     ]
     LooksAtTheFirst => a_batch_of_many_keys_is_one_step []
     RepeatsRevisions => a_revision_never_comes_back [eight_incrementers_lose_nothing]
-    ReadsPrefixesAsPatterns => a_prefix_is_taken_literally []
-    MixesTables => tables_are_separate [a_batch_is_applied_in_order]
+    ReadsPrefixesAsPatterns => a_prefix_is_taken_literally [tables_are_alike]
+    MixesTables => tables_are_separate [a_batch_is_applied_in_order, tables_are_alike]
     CutsLongValues => values_of_any_length_come_back []
     CreatesOverWhatIsThere => absent_is_expected_once [
         a_batch_sees_its_own_changes,
@@ -149,13 +151,18 @@ pub const RECORDS: &[Exhibit<dyn Records>] = exhibits![BrokenRecords, RecordFaul
         a_conflict_leaves_a_prefix_at_most,
         a_batch_of_many_keys_is_one_step,
         one_creator_of_a_key_wins,
+        tables_are_alike,
     ]
     AppliesBackwards => a_batch_is_applied_in_order [
         a_batch_sees_its_own_changes,
         a_conflict_applies_nothing,
     ]
-    FoldsCase => odd_keys_are_keys [a_scan_is_in_key_order, a_prefix_is_taken_literally]
-    PagesWithoutLimit => a_scan_is_in_key_order [a_prefix_is_taken_literally]
+    FoldsCase => odd_keys_are_keys [
+        a_scan_is_in_key_order,
+        a_prefix_is_taken_literally,
+        tables_are_alike,
+    ]
+    PagesWithoutLimit => a_scan_is_in_key_order [a_prefix_is_taken_literally, tables_are_alike]
 ];
 
 /// Broken image stores.

@@ -13,7 +13,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use crate::error::Failed;
 
-/// Version of the schema, stored in `user_version`.
+/// The format, stored in `user_version`.
 const VERSION: i64 = 1;
 
 const SCHEMA: &str = "
@@ -137,14 +137,12 @@ fn connect(file: &Path) -> Result<Connection, Failed> {
     Ok(connection)
 }
 
-/// Creates the schema in one transaction, or checks its version.
+/// Creates the schema in one transaction, or checks the format.
 fn prepare(connection: &Connection) -> Result<(), Failed> {
     match connection.query_row("PRAGMA user_version", (), |row| row.get::<_, i64>(0))? {
         VERSION => Ok(()),
         0 => Ok(connection.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA} COMMIT;"))?),
-        found => Err(Failed(Error::precondition(format!(
-            "expected schema {VERSION}, found {found}; use the release that wrote it"
-        )))),
+        found => Err(Failed(Error::newer_format(VERSION, found))),
     }
 }
 

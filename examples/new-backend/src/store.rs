@@ -25,7 +25,7 @@ impl SqliteStore {
     /// last handle is dropped.
     ///
     /// # Errors
-    /// `Busy` if it is already open; `FailedPrecondition` for a newer schema; `Corrupt` for a file
+    /// `Busy` if it is already open; `FailedPrecondition` for a newer format; `Corrupt` for a file
     /// that is not a database; `Full`; errors of the file system.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();

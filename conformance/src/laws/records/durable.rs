@@ -7,7 +7,7 @@ use cas_core::{Capability, ErrorKind, Records};
 use super::Subject;
 use crate::material::{delete, kind, record, scan, value, write};
 
-const T: Table = Table::Snapshots;
+const T: Table = Table::Notes;
 
 /// After reopening, a current revision is still accepted, and an old one is still refused.
 pub(super) async fn a_reopened_store_has_its_records(subject: Subject) {

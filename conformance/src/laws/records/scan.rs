@@ -1,10 +1,10 @@
 //! Laws of keys: their order, their prefixes, and what they may contain.
 
-use cas_core::Records;
 use cas_core::records::{Expect, Record, Table};
+use cas_core::{ErrorKind, Records};
 
 use super::Subject;
-use crate::material::{delete, scan, value, write};
+use crate::material::{delete, kind, record, scan, value, write};
 
 const T: Table = Table::Snapshots;
 
@@ -30,9 +30,9 @@ fn keys(records: &[Record]) -> Vec<&str> {
     records.iter().map(|record| record.key.as_str()).collect()
 }
 
-async fn fill(records: &dyn Records) {
+async fn fill(records: &dyn Records, table: Table) {
     for key in ODD.iter().rev() {
-        write(records, T, key, Expect::Absent, key.as_bytes())
+        write(records, table, key, Expect::Absent, key.as_bytes())
             .await
             .unwrap();
     }
@@ -42,7 +42,7 @@ async fn fill(records: &dyn Records) {
 pub(super) async fn a_scan_is_in_key_order(subject: Subject) {
     let records = subject.open().await;
     assert_eq!(records.scan(T, "", None, 10).await.unwrap(), []);
-    fill(&*records).await;
+    fill(&*records, T).await;
     for limit in [1, 3, ODD.len(), usize::MAX] {
         assert_eq!(
             keys(&scan(&*records, T, "", limit).await),
@@ -58,7 +58,7 @@ pub(super) async fn a_scan_is_in_key_order(subject: Subject) {
 /// Prefixes with `%` and `_`, and cursors before and after the prefix.
 pub(super) async fn a_prefix_is_taken_literally(subject: Subject) {
     let records = subject.open().await;
-    fill(&*records).await;
+    fill(&*records, T).await;
     for prefix in ["a_", "a%", "a", "/", ".", "%", "\u{10ffff}", "none"] {
         let fits = ODD.iter().copied().filter(|key| key.starts_with(prefix));
         let found = scan(&*records, T, prefix, 2).await;
@@ -94,10 +94,40 @@ pub(super) async fn tables_are_separate(subject: Subject) {
     }
 }
 
+/// The order of keys, prefixes, cursors and revisions, in every table.
+pub(super) async fn tables_are_alike(subject: Subject) {
+    let records = subject.open().await;
+    for table in Table::ALL {
+        fill(&*records, table).await;
+    }
+    for table in Table::ALL {
+        let name = table.name();
+        assert_eq!(keys(&scan(&*records, table, "", 3).await), ODD, "{name}");
+        for prefix in ["a", "a_", "/", "\u{10ffff}"] {
+            let fits = ODD.iter().copied().filter(|key| key.starts_with(prefix));
+            let found = scan(&*records, table, prefix, 2).await;
+            assert_eq!(keys(&found), fits.collect::<Vec<_>>(), "{name} {prefix:?}");
+        }
+        let early = records.scan(table, "a", Some("!"), 1).await.unwrap();
+        assert_eq!(keys(&early), ["a"], "a cursor before the prefix in {name}");
+        let late = records.scan(table, "a", Some("b"), 1).await.unwrap();
+        assert_eq!(keys(&late), [""; 0], "a cursor after the prefix in {name}");
+        let taken = write(&*records, table, "a", Expect::Absent, b"taken").await;
+        assert_eq!(kind(taken), Some(ErrorKind::Conflict), "{name}");
+        let seen = Expect::Revision(record(&*records, table, "a").await.revision);
+        let changed = write(&*records, table, "a", seen.clone(), b"changed").await;
+        assert_eq!(kind(changed), None, "{name}");
+        let stale = delete(&*records, table, "a", seen).await;
+        assert_eq!(kind(stale), Some(ErrorKind::Conflict), "{name}");
+        let kept = value(&*records, table, "a").await;
+        assert_eq!(kept.as_deref(), Some(&b"changed"[..]), "{name}");
+    }
+}
+
 /// A key is not a path or a pattern, is not folded, and may be 1,024 bytes long.
 pub(super) async fn odd_keys_are_keys(subject: Subject) {
     let records = subject.open().await;
-    fill(&*records).await;
+    fill(&*records, T).await;
     let long = "k".repeat(cas_core::limit::KEY);
     write(&*records, T, &long, Expect::Absent, b"long")
         .await

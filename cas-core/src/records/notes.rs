@@ -1,0 +1,205 @@
+//! Notes: small values of catalogues, jobs, remotes and others that need no table of their own.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::each::each;
+use super::{Batch, Expect, Record, Records, Revision, Table};
+use crate::error::{Error, Result};
+use crate::limit;
+
+/// The notes of one room: a typed view of [`Table::Notes`].
+///
+/// A room belongs to one user of the table, such as a catalogue, a kind of job or a remote. In the
+/// table, the key of a note is `room/key`. A collection neither reads nor removes notes.
+#[derive(Clone)]
+pub struct Notes {
+    records: Arc<dyn Records>,
+    /// The room, and the slash after it.
+    prefix: String,
+}
+
+impl Notes {
+    /// Returns the view of one room of `records`.
+    ///
+    /// # Errors
+    /// `InvalidArgument` unless the room consists of letters and digits of ASCII, `-` and `.`, at
+    /// least one of them, and leaves room for a key.
+    pub fn new(records: Arc<dyn Records>, room: &str) -> Result<Self> {
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.';
+        let longest = limit::KEY - "/k".len();
+        if room.is_empty() || room.len() > longest || !room.bytes().all(fits) {
+            return Err(Error::invalid(format!(
+                "invalid room: expected 1 to {longest} letters, digits, - and ."
+            ))
+            .operation("open notes")
+            .subject(format!("{:.100}", room.escape_debug())));
+        }
+        Ok(Notes {
+            records,
+            prefix: format!("{room}/"),
+        })
+    }
+
+    /// Returns the value of a note and its revision, or `None` if there is none.
+    ///
+    /// # Errors
+    /// `InvalidArgument` as for [`Notes::put`]; errors of the store.
+    pub async fn load(&self, key: &str) -> Result<Option<(Bytes, Revision)>> {
+        let key = self.key(key)?;
+        let record = self.records.load(Table::Notes, &key).await?;
+        Ok(record.map(|record| (record.value, record.revision)))
+    }
+
+    /// Writes a note.
+    ///
+    /// # Errors
+    /// `Conflict` if the note is not in the expected state; `InvalidArgument` unless the key has at
+    /// least one byte, no control characters, and with its room and the slash between them at most
+    /// [`limit::KEY`] bytes; `OutOfRange` if the value exceeds [`limit::NOTE`].
+    pub async fn put(&self, key: &str, value: Bytes, expect: Expect) -> Result<()> {
+        let key = self.key(key)?;
+        if value.len() > limit::NOTE {
+            let (allowed, found) = (limit::NOTE, value.len());
+            return Err(Error::out_of_range(format!(
+                "expected a note of at most {allowed} bytes, found {found}; store a blob instead"
+            ))
+            .operation("write note")
+            .subject(key));
+        }
+        let mut batch = Batch::new();
+        batch.put(Table::Notes, key, expect, value);
+        self.records.commit(&batch).await
+    }
+
+    /// Deletes a note. With [`Expect::Any`] it may be absent.
+    ///
+    /// # Errors
+    /// As [`Notes::put`].
+    pub async fn delete(&self, key: &str, expect: Expect) -> Result<()> {
+        let mut batch = Batch::new();
+        batch.delete(Table::Notes, self.key(key)?, expect);
+        self.records.commit(&batch).await
+    }
+
+    /// Returns the notes of the room whose keys begin with `prefix`, in the order of their keys,
+    /// which do not contain the room.
+    ///
+    /// # Errors
+    /// Errors of the store.
+    pub async fn list(&self, prefix: &str) -> Result<Vec<Record>> {
+        let mut notes = Vec::new();
+        self.each(prefix, |note| {
+            notes.push(note);
+            Ok(())
+        })
+        .await?;
+        Ok(notes)
+    }
+
+    /// Calls `visit` for every note that [`Notes::list`] returns, without keeping all of them.
+    ///
+    /// # Errors
+    /// The first error of `visit`; errors of the store.
+    pub async fn each(
+        &self,
+        prefix: &str,
+        mut visit: impl FnMut(Record) -> Result<()> + Send,
+    ) -> Result<()> {
+        let whole = format!("{}{prefix}", self.prefix);
+        each(&*self.records, Table::Notes, &whole, |record| {
+            visit(Record {
+                key: record.key[self.prefix.len()..].to_owned(),
+                ..record.clone()
+            })
+        })
+        .await
+    }
+
+    /// Returns the key in the table.
+    fn key(&self, key: &str) -> Result<String> {
+        let longest = limit::KEY - self.prefix.len();
+        if key.is_empty() || key.len() > longest || key.chars().any(char::is_control) {
+            return Err(Error::invalid(format!(
+                "invalid key: expected 1 to {longest} bytes without control characters"
+            ))
+            .operation("find note")
+            .subject(format!("{}{:.100}", self.prefix, key.escape_debug())));
+        }
+        Ok(format!("{}{key}", self.prefix))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may fail anywhere")]
+
+    use super::*;
+    use crate::error::ErrorKind;
+    use crate::pool::wait;
+    use crate::testing::memory::MemoryStore;
+
+    fn notes(store: &MemoryStore, room: &str) -> Notes {
+        Notes::new(Arc::new(store.clone()), room).unwrap()
+    }
+
+    fn keys(notes: &Notes, prefix: &str) -> Vec<String> {
+        let listed = wait(notes.list(prefix)).unwrap();
+        listed.into_iter().map(|note| note.key).collect()
+    }
+
+    #[test]
+    fn rooms_are_separate_and_lists_have_keys_without_the_room() {
+        let store = MemoryStore::new();
+        let (jobs, more) = (notes(&store, "jobs"), notes(&store, "jobs-2"));
+        for key in ["a/b", "ab", "b"] {
+            wait(jobs.put(key, "x".into(), Expect::Absent)).unwrap();
+        }
+        wait(more.put("ab", "y".into(), Expect::Absent)).unwrap();
+        assert_eq!(keys(&jobs, ""), ["a/b", "ab", "b"]);
+        assert_eq!(keys(&jobs, "a"), ["a/b", "ab"]);
+        assert_eq!(keys(&more, ""), ["ab"]);
+        wait(jobs.delete("ab", Expect::Any)).unwrap();
+        assert_eq!(wait(jobs.load("ab")).unwrap(), None);
+        assert_eq!(wait(more.load("ab")).unwrap().unwrap().0, "y");
+    }
+
+    #[test]
+    fn a_note_is_changed_from_the_expected_state_only() {
+        let notes = notes(&MemoryStore::new(), "catalogue.1");
+        wait(notes.put("k", "one".into(), Expect::Absent)).unwrap();
+        let (value, seen) = wait(notes.load("k")).unwrap().unwrap();
+        assert_eq!(value, "one");
+        let expect = Expect::Revision(seen);
+        wait(notes.put("k", "two".into(), expect.clone())).unwrap();
+        let late = wait(notes.put("k", "three".into(), expect.clone())).unwrap_err();
+        assert_eq!(late.kind(), ErrorKind::Conflict);
+        assert!(late.to_string().contains("notes/catalogue.1/k"), "{late}");
+        let late = wait(notes.delete("k", expect)).unwrap_err();
+        assert_eq!(late.kind(), ErrorKind::Conflict);
+        assert_eq!(wait(notes.load("k")).unwrap().unwrap().0, "two");
+    }
+
+    #[test]
+    fn bounds_are_exact() {
+        let store = MemoryStore::new();
+        for room in ["", "a/b", "a_b", "ä", " ", &"r".repeat(limit::KEY - 1)] {
+            let error = Notes::new(Arc::new(store.clone()), room).err().unwrap();
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{room:?}");
+        }
+        let short = notes(&store, &"r".repeat(limit::KEY - 2));
+        wait(short.put("k", "".into(), Expect::Any)).unwrap();
+        let notes = notes(&store, "r");
+        let long = "k".repeat(limit::KEY - 2);
+        let largest = Bytes::from(vec![0; limit::NOTE]);
+        wait(notes.put(&long, largest, Expect::Any)).unwrap();
+        for key in ["", "a\n", &format!("{long}k")] {
+            let error = wait(notes.load(key)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{key:?}");
+        }
+        let larger = Bytes::from(vec![0; limit::NOTE + 1]);
+        let error = wait(notes.put("k", larger, Expect::Any)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::OutOfRange);
+    }
+}

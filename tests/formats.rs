@@ -1,0 +1,137 @@
+//! Roots of earlier releases open, keep everything, and are raised to the formats of today.
+//! `tests/fixtures/make.sh` made them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test may fail anywhere"
+)]
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use cas::records::{Expect, Notes};
+use common::{can, cas, ok};
+use serde_json::Value;
+
+fn fixture(name: &str) -> PathBuf {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/release-0.1");
+    fixtures.join(name)
+}
+
+/// Unpacks the root of an engine. Returns its path.
+fn unpack(engine: &str, scratch: &Path) -> PathBuf {
+    let root = scratch.join("root");
+    fs::create_dir(&root).unwrap();
+    let archive = fixture(&format!("{engine}.tar.gz"));
+    let mut tar = Command::new("tar");
+    ok(tar.arg("-C").arg(&root).arg("-xpzf").arg(archive));
+    root
+}
+
+/// Returns the commands that the release was given, and what it listed.
+fn listed(engine: &str) -> Vec<(String, Vec<Value>)> {
+    let text = fs::read_to_string(fixture(&format!("{engine}.listed"))).unwrap();
+    let parts = text.split("$ ").skip(1);
+    let parts = parts.map(|part| {
+        let (command, items) = part.split_once('\n').unwrap();
+        (command.to_owned(), values(items))
+    });
+    parts.collect()
+}
+
+fn list(root: &Path, command: &str) -> Vec<Value> {
+    values(&ok(cas(root).args(command.split(' ')).arg("--json")))
+}
+
+/// Returns the items of a listing, without the sizes of snapshots, which depend on the file system.
+fn values(text: &str) -> Vec<Value> {
+    let value = |line| {
+        let mut value: Value = serde_json::from_str(line).expect(line);
+        if let Some(usage) = value.get_mut("usage") {
+            usage["bytes"].take();
+        }
+        if value["kind"] == "snapshots" {
+            value["bytes"].take();
+        }
+        value
+    };
+    text.lines().map(value).collect()
+}
+
+/// Returns the format of a database of SQLite, from the header of its file.
+fn user_version(database: &Path) -> u32 {
+    let file = fs::read(database).unwrap();
+    u32::from_be_bytes(file[60..64].try_into().unwrap())
+}
+
+/// Writes a note, and reads it after the root was opened again.
+fn use_notes(root: &Path) {
+    let runtime = tokio::runtime::Builder::new_current_thread();
+    { runtime }.build().unwrap().block_on(async {
+        let open = || async { cas::Cas::open(root).await.unwrap().store().records.clone() };
+        let notes = Notes::new(open().await, "test").unwrap();
+        assert_eq!(notes.list("").await.unwrap(), []);
+        notes.put("k", "v".into(), Expect::Absent).await.unwrap();
+        drop(notes);
+        let notes = Notes::new(open().await, "test").unwrap();
+        assert_eq!(notes.load("k").await.unwrap().unwrap().0, "v");
+    });
+}
+
+/// Checks that the root of an engine keeps everything, with the code of today and twice.
+fn keeps_everything(engine: &str, is_raised: impl Fn(&Path)) {
+    if !can(&["tar"]) {
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let root = unpack(engine, scratch.path());
+    let local = root.join("local/records.db");
+    let listed = listed(engine);
+    assert!(listed.len() > 10, "{listed:?}");
+    // The last command is a collection, which removes nothing.
+    for _ in 0..2 {
+        for (command, expected) in &listed {
+            assert_eq!(list(&root, command), *expected, "{engine}: cas {command}");
+        }
+        assert_eq!(user_version(&local), 2, "{engine}");
+        is_raised(&root);
+    }
+    use_notes(&root);
+    let target = scratch.path().join("tree");
+    ok(cas(&root).args(["unpack", "app:1"]).arg(&target));
+    let architecture = fs::read_to_string(target.join("etc/architecture"));
+    assert_eq!(architecture.unwrap(), "amd64\n");
+    let mounts = list(&root, "snapshot view look --parent layer");
+    let source = mounts[0]["source"].as_str().unwrap();
+    let kept = fs::read_to_string(Path::new(source).join("file"));
+    assert_eq!(kept.unwrap(), "kept\n");
+}
+
+fn fs_is_raised(store: &Path) {
+    let format = fs::read_to_string(store.join(".cas/format.json")).unwrap();
+    assert!(format.contains(r#""version":2"#), "{format}");
+    assert_eq!(user_version(&store.join(".cas/records.db")), 2);
+}
+
+#[test]
+fn a_root_on_fs_keeps_everything() {
+    keeps_everything("fs", |root| fs_is_raised(&root.join("store")));
+}
+
+/// The tests of the backend read the format in its database.
+#[cfg(feature = "redb")]
+#[test]
+fn a_root_on_redb_keeps_everything() {
+    keeps_everything("redb", |_| ());
+}
+
+/// The small store has the records, and the large one a format of its own.
+#[cfg(feature = "redb")]
+#[test]
+fn a_root_on_two_stores_keeps_everything() {
+    let small = |root: &Path| fs_is_raised(&root.join("stores/by-size/small"));
+    keeps_everything("by-size", small);
+}
