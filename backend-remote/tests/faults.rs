@@ -9,7 +9,7 @@ use cas_core::pool::wait;
 use cas_core::records::{Batch, Expect, Record, Table};
 use cas_core::{ContentExt, ContentStore, ErrorKind, Records, Result};
 use testkit::s3::proxy::{self, Fault};
-use testkit::s3::{BUCKET, ask, service};
+use testkit::s3::{BUCKET, ask, send, service};
 
 fn open(host: &str, path: &str, options: &str) -> Result<RemoteStore> {
     let location = format!("s3://{path}?endpoint=http://{host}{options}");
@@ -37,6 +37,34 @@ fn keys(host: &str, bucket: &str, prefix: &str) -> Vec<String> {
     names
         .map(|rest| rest.split('<').next().unwrap().to_owned())
         .collect()
+}
+
+/// Whether one process uses the store or several.
+#[test]
+fn an_older_format_is_raised_and_a_newer_one_refused() {
+    let Some(host) = service() else { return };
+    for (path, options) in [("laws/raised", ""), ("laws/raised-alone", "&single=true")] {
+        drop(open(host, path, options).unwrap());
+        let object = format!("/{path}/format");
+        let format = || {
+            let response = ask(host, "GET", &object);
+            response.split_once("\r\n\r\n").unwrap().1.to_owned()
+        };
+        let made = format();
+        let write = |version: &str| {
+            assert!(made.contains(r#""version": 2"#), "{made}");
+            let body = made.replace(r#""version": 2"#, version);
+            let response = send(host, "PUT", &object, &body);
+            assert!(response.starts_with("HTTP/1.1 200"), "{response}");
+        };
+        write(r#""version": 1"#);
+        drop(open(host, path, options).unwrap());
+        assert_eq!(format(), made);
+        write(r#""version": 3"#);
+        let refused = open(host, path, options).err().unwrap();
+        assert_eq!(refused.kind(), ErrorKind::FailedPrecondition, "{refused}");
+        assert!(refused.to_string().contains("newer version"), "{refused}");
+    }
 }
 
 /// A service without atomic conditions is refused, and the error says what was observed.

@@ -88,10 +88,19 @@ pub fn make_bucket(host: &str, bucket: &str) {
 /// # Panics
 /// If the service does not respond.
 pub fn ask(host: &str, method: &str, path: &str) -> String {
+    send(host, method, path, "")
+}
+
+/// Sends a request. Returns the whole response.
+///
+/// # Panics
+/// If the service does not respond.
+pub fn send(host: &str, method: &str, path: &str, body: &str) -> String {
+    let length = body.len();
     let mut stream = TcpStream::connect(host).expect("the service listens");
     let request = format!(
         "{method} {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: {SIGNATURE}\r\n\
-         Content-Length: 0\r\nConnection: close\r\n\r\n"
+         Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
     );
     stream
         .write_all(request.as_bytes())
