@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use backend_redb::{RedbOpener, RedbStore};
 use cas_core::records::{Expect, Notes};
 use cas_core::{ContentExt, ErrorKind, Opener, pool::wait};
-use redb::{ReadableDatabase, ReadableTable};
+use redb::ReadableDatabase;
 
 /// The environment variable with the store that the process [`owner`] opens.
 const STORE: &str = "CAS_REDB_STORE";

@@ -66,7 +66,9 @@ const WORKSPACE: &[&str] = &[
 const ROCKSDB: &[&str] = &["--package", "oci-cas-backend-rocksdb"];
 const WITH_ROCKSDB: &[&str] = &["--package", "oci-cas", "--features", "s3,rocksdb"];
 /// The tests of the tool that try every engine.
-const ENGINES: &[&str] = &["--test", "engines", "--test", "places", "--test", "space"];
+const ENGINES: &[&str] = &[
+    "--test", "engines", "--test", "formats", "--test", "places", "--test", "space",
+];
 
 /// Clippy's own arguments.
 const STRICT: &[&str] = &["--all-targets", "--", "--deny", "warnings"];
