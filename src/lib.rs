@@ -16,18 +16,16 @@
 //! not into snapshots or mounts.
 
 pub mod bundle;
-mod registries;
+mod cas;
 mod root;
-mod session;
 
 pub use cas_core::*;
 #[cfg(feature = "registry")]
 pub use cas_distribution as distribution;
 pub use cas_layer as layer;
 
-pub use self::registries::RegistryTable;
-pub use self::root::{Engines, Table};
-pub use self::session::{Cas, MountOptions, Options, blocking};
+pub use self::cas::{Cas, MountOptions, Options, blocking};
+pub use self::root::{Engines, RegistryTable, Table};
 
 /// The code of the page that people read first compiles.
 #[cfg(doctest)]

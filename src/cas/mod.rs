@@ -2,7 +2,7 @@
 
 pub mod blocking;
 mod bundle;
-mod keep;
+mod gc;
 mod mount;
 #[cfg(feature = "registry")]
 mod remote;
@@ -24,7 +24,7 @@ use cas_layer::unpack;
 use cas_records_sqlite::SqliteRecords;
 
 pub use self::mount::MountOptions;
-use crate::root::{self, Engines, Root};
+use crate::root::{Engines, Root, parse_snapshotter};
 
 /// How a root is opened.
 #[derive(Default)]
@@ -78,7 +78,7 @@ impl Cas {
         let location = engines.locate(&engines.store, root.as_ref(), registry)?;
         registry.check(&location)?;
         if !engines.snapshotter.is_empty() {
-            registry.snapshotter(root::snapshotter(&engines.snapshotter)?.scheme())?;
+            registry.snapshotter(parse_snapshotter(&engines.snapshotter)?.scheme())?;
         }
         let (root, why) = Root::init(root.as_ref(), engines, registry)?;
         Ok((root.engines, why))
@@ -105,13 +105,13 @@ impl Cas {
         };
         let store = registry.open(&location).await?;
         let chosen = options.snapshotter.as_ref();
-        let chosen = root::snapshotter(chosen.unwrap_or(&root.engines.snapshotter))?;
+        let chosen = parse_snapshotter(chosen.unwrap_or(&root.engines.snapshotter))?;
         let directory = root.snapshots(chosen.scheme());
         let locks = directory.join("locks").into();
         let snapshotter = if chosen.scheme().is_empty() {
             None
         } else {
-            let records: Arc<dyn Records> = Arc::new(SqliteRecords::open(&root.local()?)?);
+            let records: Arc<dyn Records> = Arc::new(SqliteRecords::open(&root.local_records()?)?);
             let mut parts = SnapshotterParts::new(directory, records, store.clone());
             parts.options.clone_from(chosen.options());
             Some(registry.snapshotter(chosen.scheme())?.open(parts).await?)

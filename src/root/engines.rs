@@ -1,0 +1,184 @@
+//! The engines of a root, and the places of its stores.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use cas_core::{Error, Location, Opener, Registry, Result};
+use serde::{Deserialize, Serialize};
+
+use super::registries::RegistryTable;
+
+/// The format of `cas.toml` that this version reads and writes.
+pub(super) const FORMAT: u32 = 1;
+
+/// The engines of a root, as `cas.toml` names them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Engines {
+    format: u32,
+    /// The store: a scheme for a store inside the root, the URL of one elsewhere, or the name of a
+    /// table.
+    pub store: String,
+    /// The snapshotter. If it is empty, a new root gets the first one that works on its machine:
+    /// overlay if it can be used, otherwise native.
+    pub snapshotter: String,
+    /// Stores by name, for those that need more than a scheme: compositions and stores with options.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub stores: BTreeMap<String, Table>,
+    /// Registries by host, with the port if their references have one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub registries: BTreeMap<String, RegistryTable>,
+}
+
+/// A store as a table of `cas.toml`: `[stores.NAME]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Table {
+    /// The scheme.
+    pub kind: String,
+    /// The options, all as text. A member of a composition is a scheme, a URL or the name of another
+    /// table.
+    #[serde(flatten)]
+    pub options: BTreeMap<String, String>,
+}
+
+impl Table {
+    /// Returns the store of this table in the directory `place`.
+    fn location(&self, place: &Path) -> Location {
+        let location = Location::of_path(&self.kind, place);
+        let options = self.options.iter();
+        options.fold(location, |all, (option, value)| {
+            all.with_option(option, value)
+        })
+    }
+}
+
+impl Default for Engines {
+    fn default() -> Self {
+        Engines {
+            format: FORMAT,
+            store: "fs".into(),
+            snapshotter: String::new(),
+            stores: BTreeMap::new(),
+            registries: BTreeMap::new(),
+        }
+    }
+}
+
+impl Engines {
+    /// Returns the engines of a new root: the store `fs`, or the first backend of `registry` if
+    /// that is not in it.
+    pub(crate) fn for_registry(registry: &Registry) -> Self {
+        let schemes: Vec<&str> = registry.openers().map(Opener::scheme).collect();
+        let mut engines = Engines::default();
+        if let Some(first) = schemes.first()
+            && !schemes.contains(&engines.store.as_str())
+        {
+            engines.store = (*first).to_owned();
+        }
+        engines
+    }
+
+    /// Returns the place of `store` in the root `path`. `store` is a scheme, a URL or the name of a
+    /// table.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if it is none of these, if the table's name cannot name a directory, or if
+    /// a store is a member of itself.
+    pub(crate) fn locate(&self, store: &str, path: &Path, registry: &Registry) -> Result<Location> {
+        let location = match self.stores.get(store) {
+            Some(table) => {
+                check_name(store)?;
+                table.location(&path.join("stores").join(store))
+            }
+            None if store.contains("://") => store.parse()?,
+            None => Location::of_path(store, &path.join("store")),
+        };
+        let Some(composer) = registry.composer(location.scheme()) else {
+            return Ok(location.or_path(&path.join("store")));
+        };
+        let place = path.join("stores").join(composer.scheme());
+        self.resolve(location.or_path(&place), registry, self.stores.len())
+    }
+
+    /// Replaces each member that is the name of a table by its store, at most `depth` tables deep.
+    fn resolve(&self, mut whole: Location, registry: &Registry, depth: usize) -> Result<Location> {
+        let members = registry.composer(whole.scheme()).map(|one| one.members());
+        for member in members.unwrap_or_default() {
+            let name = whole.options().get(*member);
+            let Some(table) = name.and_then(|name| self.stores.get(name)) else {
+                continue;
+            };
+            let place = whole.path()?.join(member);
+            let depth = depth.checked_sub(1).ok_or_else(|| {
+                Error::invalid("a store of cas.toml is a member of itself; name another")
+                    .operation("open store")
+                    .subject(&whole)
+            })?;
+            let part = self.resolve(table.location(&place), registry, depth)?;
+            whole = whole.with_member(member, part);
+        }
+        Ok(whole)
+    }
+}
+
+/// Checks the name of a table, which is also the name of a directory.
+fn check_name(name: &str) -> Result<()> {
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    if name.is_empty() || !name.bytes().all(good) {
+        return Err(
+            Error::invalid("a table of stores has letters, digits, - and _ in its name")
+                .operation("open store")
+                .subject(name),
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::file::{TABLES, parse};
+    use super::*;
+
+    fn locate(text: &str, store: &str) -> Result<Location> {
+        let engines = parse(text, Path::new("/root"))?;
+        engines.locate(store, Path::new("/root"), &crate::registry())
+    }
+
+    #[test]
+    fn members_live_below_the_composition() {
+        let mixed = locate(TABLES, "mixed").unwrap();
+        #[cfg(feature = "fs")]
+        crate::registry().check(&mixed).unwrap();
+        assert_eq!(
+            mixed.member("large").unwrap().place(),
+            "/root/stores/mixed/large"
+        );
+        let nested = mixed.member("small").unwrap();
+        assert_eq!(nested.size_option("threshold").unwrap(), Some(4096));
+        assert_eq!(nested.member("small").unwrap().place(), "/elsewhere");
+        let large = nested.member("large").unwrap();
+        assert_eq!(large.place(), "/root/stores/mixed/small/large");
+    }
+
+    #[test]
+    fn a_url_means_the_same_as_a_table() {
+        let url = locate(TABLES, "by-size://?small=fs&large=nested").unwrap();
+        assert_eq!(url.place(), "/root/stores/by-size");
+        assert_eq!(url.member("large").unwrap().scheme(), "by-size");
+        let away = locate(TABLES, "by-size:///x?small=fs&large=fs").unwrap();
+        assert_eq!(away.member("small").unwrap().place(), "/x/small");
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        let itself = TABLES.replace("fs:///elsewhere", "mixed");
+        let said = locate(&itself, "mixed").unwrap_err().to_string();
+        assert!(said.contains("member of itself"), "{said}");
+        let outside = TABLES.replace("stores.mixed", "stores.\"../x\"");
+        let said = locate(&outside, "../x").unwrap_err().to_string();
+        assert!(said.contains("letters"), "{said}");
+        let number = TABLES.replace("\"4KiB\"", "4096");
+        let said = locate(&number, "mixed").unwrap_err().to_string();
+        assert!(said.contains("expected a string"), "{said}");
+    }
+}

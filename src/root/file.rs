@@ -1,0 +1,117 @@
+//! The file `cas.toml`.
+
+use std::path::Path;
+
+use cas_core::{Error, Result};
+use serde::Deserialize;
+
+use super::engines::{Engines, FORMAT};
+
+/// The name of the file in a root.
+pub(super) const NAME: &str = "cas.toml";
+
+/// Parses `cas.toml` of the root `path`.
+///
+/// # Errors
+/// `Corrupt` if it does not parse; `FailedPrecondition` for another format.
+pub(super) fn parse(text: &str, path: &Path) -> Result<Engines> {
+    #[derive(Deserialize)]
+    struct Format {
+        format: u32,
+    }
+    let fail = |error: toml::de::Error| {
+        Error::corrupt(format!("cas.toml does not parse: {}", error.message()))
+            .operation("open root")
+            .subject(path.display())
+    };
+    let Format { format } = toml::from_str(text).map_err(fail)?;
+    if format != FORMAT {
+        return Err(Error::precondition(format!(
+            "cas.toml has format {format}, this version knows {FORMAT}; use a newer cas"
+        ))
+        .operation("open root")
+        .subject(path.display()));
+    }
+    toml::from_str(text).map_err(fail)
+}
+
+/// Returns the text of the file for these engines.
+pub(super) fn text(engines: &Engines) -> Result<String> {
+    toml::to_string(engines)
+        .map_err(|error| Error::internal("cas.toml could not be serialised").source(error))
+}
+
+/// Refuses a store with a secret in its URL: `cas.toml` may be read by others, and is printed. The
+/// error does not repeat the URL either.
+///
+/// # Errors
+/// `InvalidArgument`.
+pub(super) fn refuse_secret(store: &str) -> Result<()> {
+    let named = ["secret", "password", "token", "access_key", "credential"];
+    let in_authority = |url: &str| {
+        let (_, rest) = url.split_once("://").unwrap_or_default();
+        let end = rest.find(['/', '?', '&']).unwrap_or(rest.len());
+        rest[..end].contains('@')
+    };
+    let options = store.split_once('?').map_or("", |(_, options)| options);
+    let in_option = |option: &str| {
+        let name = option.split('=').next().unwrap_or_default();
+        let name = name.to_ascii_lowercase();
+        in_authority(option) || named.iter().any(|word| name.contains(word))
+    };
+    if in_authority(store) || options.split('&').any(in_option) {
+        return Err(Error::invalid(
+            "the URL of the store holds a secret; give it in the environment, as the store's \
+             documentation says",
+        )
+        .operation("init root"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+pub(super) const TABLES: &str = r#"
+    format = 1
+    store = "mixed"
+    snapshotter = "native"
+    [stores.mixed]
+    kind = "by-size"
+    small = "nested"
+    large = "fs"
+    [stores.nested]
+    kind = "by-size"
+    small = "fs:///elsewhere"
+    large = "fs"
+    threshold = "4KiB"
+"#;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_are_written_as_they_are_read() {
+        let engines = parse(TABLES, Path::new("/root")).unwrap();
+        let text = toml::to_string(&engines).unwrap();
+        assert_eq!(parse(&text, Path::new("/root")).unwrap(), engines);
+    }
+
+    #[test]
+    fn a_secret_in_a_url_is_refused_and_not_repeated() {
+        for store in [
+            "s3://key:hush@bucket/p",
+            "s3://b?secret_access_key=hush",
+            "s3://b/p?endpoint=http://key:hush@host/x",
+        ] {
+            let error = refuse_secret(store).unwrap_err();
+            assert!(!format!("{error:?}").contains("hush"));
+        }
+        for store in [
+            "fs",
+            "fs:///srv/a@b",
+            "s3://b/p@q?endpoint=http://host:1&region=r",
+        ] {
+            refuse_secret(store).unwrap();
+        }
+    }
+}

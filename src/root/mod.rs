@@ -1,0 +1,154 @@
+//! A root: the directory of a store, its snapshots, and the file that names their engines.
+//!
+//! ```text
+//! ROOT/                0700
+//!   cas.toml           the engines, and settings of registries; never a secret
+//!   store/             the store; that of `fs` is an OCI image layout
+//!   stores/NAME/       the store of the table NAME of cas.toml, or a composition of that scheme;
+//!                      the members of a composition are below it
+//!   snapshots/NAME/    the files of a snapshotter
+//!   local/records.db   the records of snapshots, which are always local
+//!   run/               bundles of `cas run` that are in use
+//! ```
+
+mod engines;
+mod file;
+mod registries;
+mod snapshotter;
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use cas_core::{Context, Error, Location, Registry, Result};
+use cas_host::{Dir, Lock, find_foreign, make_private_dir};
+
+pub use self::engines::{Engines, Table};
+pub use self::registries::RegistryTable;
+
+pub(crate) use self::snapshotter::parse as parse_snapshotter;
+
+/// An open root directory.
+#[derive(Clone, Debug)]
+pub(crate) struct Root {
+    path: PathBuf,
+    pub(crate) engines: Engines,
+}
+
+impl Root {
+    /// Opens a root. Makes one with the default engines if there is none.
+    pub(crate) fn open(path: &Path, registry: &Registry) -> Result<Self> {
+        match fs::read_to_string(path.join(file::NAME)) {
+            Ok(text) => Self::new(path, file::parse(&text, path)?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let engines = Engines::for_registry(registry);
+                Self::init(path, engines, registry).map(|(root, _)| root)
+            }
+            Err(error) => Err(error).during("open root", path.display()),
+        }
+    }
+
+    /// Makes a root with these engines. Returns it, and if no snapshotter was chosen, why the
+    /// preferred one does not work here.
+    ///
+    /// # Errors
+    /// `AlreadyExists` if it is a root with other engines; `FailedPrecondition` if the directory
+    /// contains something else; `InvalidArgument` for a store with a secret in its URL.
+    pub(crate) fn init(
+        path: &Path,
+        mut engines: Engines,
+        registry: &Registry,
+    ) -> Result<(Self, Option<Error>)> {
+        file::refuse_secret(&engines.store)?;
+        make_private_dir(path).during("make root", path.display())?;
+        let dir = Dir::open(path).during("init root", path.display())?;
+        refuse_foreign(&dir).during("init root", path.display())?;
+        let _lock = Lock::exclusive(&dir, ".lock").during("init root", path.display())?;
+        if let Ok(text) = fs::read_to_string(path.join(file::NAME)) {
+            let found = same_engines(engines, file::parse(&text, path)?);
+            let found = found.during("init root", path.display())?;
+            return Ok((Self::new(path, found)?, None));
+        }
+        let mut refused = None;
+        if engines.snapshotter.is_empty() {
+            let snapshots = path.join("snapshots");
+            (engines.snapshotter, refused) = snapshotter::first_usable(&snapshots, registry)?;
+        }
+        let text = file::text(&engines)?;
+        dir.replace(file::NAME, text.as_bytes(), 0o600, (&dir, ".cas.toml"))
+            .during("init root", path.display())?;
+        Ok((Self::new(path, engines)?, refused))
+    }
+
+    fn new(path: &Path, engines: Engines) -> Result<Self> {
+        let path = std::path::absolute(path).during("open root", path.display())?;
+        Ok(Root { path, engines })
+    }
+
+    /// Returns the place of the root's own store.
+    pub(crate) fn store(&self, registry: &Registry) -> Result<Location> {
+        self.locate(&self.engines.store, registry)
+    }
+
+    /// Returns the place of `store` in this root. `store` is a scheme, a URL or the name of a table.
+    pub(crate) fn locate(&self, store: &str, registry: &Registry) -> Result<Location> {
+        self.engines.locate(store, &self.path, registry)
+    }
+
+    /// Returns the hosts of token services that `cas.toml` names for the registry at `host`.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if it names something that is not a host.
+    #[cfg(feature = "registry")]
+    pub(crate) fn token_hosts(&self, host: &str) -> Result<Vec<cas_distribution::Host>> {
+        let file = self.path.join(file::NAME);
+        registries::token_hosts(&self.engines.registries, host, &file)
+    }
+
+    /// Returns the directory of a snapshotter.
+    pub(crate) fn snapshots(&self, name: &str) -> PathBuf {
+        self.path.join("snapshots").join(name)
+    }
+
+    /// Returns the file of the local records, and creates its directory.
+    pub(crate) fn local_records(&self) -> Result<PathBuf> {
+        let directory = self.path.join("local");
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&directory)
+            .during("make", directory.display())?;
+        Ok(directory.join("records.db"))
+    }
+}
+
+/// Returns the engines that an existing root has, if they are the `chosen` ones.
+fn same_engines(mut chosen: Engines, found: Engines) -> Result<Engines> {
+    if chosen.snapshotter.is_empty() {
+        chosen.snapshotter.clone_from(&found.snapshotter);
+    }
+    if chosen.registries.is_empty() {
+        chosen.registries.clone_from(&found.registries);
+    }
+    if found == chosen {
+        return Ok(found);
+    }
+    Err(Error::already_exists(format!(
+        "this root uses store {:?} and snapshotter {:?}; choose another directory",
+        found.store, found.snapshotter
+    )))
+}
+
+/// Refuses a directory that contains other files.
+fn refuse_foreign(dir: &Dir) -> Result<()> {
+    let ours = [file::NAME, "store", "stores", "snapshots", "local", "run"];
+    // Names that begin with a dot are temporary files that a crash left.
+    let is_ours = |name: &str| ours.contains(&name) || name.starts_with('.');
+    if let Some(foreign) = find_foreign(dir, is_ours)? {
+        return Err(Error::precondition(format!(
+            "the directory is not a root, and not empty: it contains {foreign:?}; choose another"
+        )));
+    }
+    Ok(())
+}
