@@ -6,6 +6,7 @@
 //! directories that can be mounted. [`lease`] keeps content while a job works on it, [`gc`] removes
 //! what nothing refers to, and [`transfer`] moves images between stores and registries.
 
+pub mod background;
 pub mod capability;
 pub mod compose;
 pub mod content;

@@ -99,8 +99,8 @@ async fn hostile_layers_do_the_same_everywhere_and_nothing_outside() {
         let records = Arc::new(MemoryStore::new());
         let native = NativeSnapshotter::open(cage.path("native"), records.clone()).unwrap();
         let overlay = OverlaySnapshotter::open(cage.path("overlay"), records).unwrap();
-        let snapshotters: [&dyn Snapshotter; 2] = [&native, &overlay];
-        for snapshotter in snapshotters {
+        let snapshotters: [Arc<dyn Snapshotter>; 2] = [Arc::new(native), Arc::new(overlay)];
+        for snapshotter in &snapshotters {
             let name = snapshotter.name();
             let target = Target {
                 snapshotter,
@@ -114,11 +114,11 @@ async fn hostile_layers_do_the_same_everywhere_and_nothing_outside() {
                 format!("{:?}", unpacked.as_ref().err()),
             );
             match unpacked {
-                Ok(top) => same_tree(&case, snapshotter, &top.unwrap(), &plain).await,
-                Err(_) => nothing_under_way(&case, snapshotter).await,
+                Ok(top) => same_tree(&case, &**snapshotter, &top.unwrap(), &plain).await,
+                Err(_) => nothing_under_way(&case, &**snapshotter).await,
             }
             cage.assert_untouched(case.name);
-            remove_all(snapshotter, &cage.path(name).join("snapshots")).await;
+            remove_all(&**snapshotter, &cage.path(name).join("snapshots")).await;
         }
         if plain.exists() {
             fs::remove_dir_all(&plain).unwrap();

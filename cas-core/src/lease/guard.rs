@@ -8,9 +8,10 @@ use bytes::Bytes;
 
 use super::pin::{self, BlobRef, Pinned};
 use super::publish;
-use super::renewer::{self, LeaseRenewer};
+use super::renewer::LeaseRenewer;
 use super::store::listed;
 use super::swap::lost;
+use crate::background::{self, shield};
 use crate::content::{Committed, Durability, Writer};
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
@@ -55,17 +56,27 @@ impl LeaseGuard {
     /// Errors of the records store.
     pub async fn begin_for(store: &Store, purpose: &str, ttl: Duration) -> Result<Self> {
         let owner = format!("{purpose} of process {}", std::process::id());
-        let id = unique::key(purpose);
-        let lease = Lease::new(&owner, Some(SystemTime::now() + ttl));
-        store.leases().create(&id, &lease).await?;
-        Ok(LeaseGuard {
+        let guard = LeaseGuard {
             store: store.clone(),
-            id: id.into(),
+            id: unique::key(purpose).into(),
             owner,
             ttl,
             renewer: None,
             pinned: Mutex::default(),
+        };
+        // If the caller drops this future, the lease is created, and then ended with the guard.
+        shield(async move {
+            let lease = Lease::new(&guard.owner, Some(SystemTime::now() + ttl));
+            let created = guard.store.leases().create(&guard.id, &lease).await;
+            match created {
+                Ok(()) => Ok(guard),
+                Err(error) => {
+                    guard.forget();
+                    Err(error)
+                }
+            }
         })
+        .await
     }
 
     /// Returns the id of the lease.
@@ -226,6 +237,11 @@ impl LeaseGuard {
         ended.map(|()| done)
     }
 
+    /// Drops the guard of a lease that does not exist.
+    fn forget(mut self) {
+        self.id = "".into();
+    }
+
     pub(super) async fn end(&mut self) -> Result<()> {
         drop(self.renewer.take());
         let leases = self.store.leases();
@@ -278,7 +294,7 @@ impl Drop for LeaseGuard {
             Arc::clone(&self.id),
             self.owner.clone(),
         );
-        renewer::in_background(async move {
+        background::run(async move {
             let _ = leases.delete(&id, &owner, SystemTime::now()).await;
         });
     }

@@ -1,6 +1,5 @@
 //! The thread that extends the lease of a job, even while the job waits for something else.
 
-use std::future::Future;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -65,11 +64,4 @@ fn extend(leases: &Leases, id: &str, ttl: Duration) -> bool {
             error.kind() != ErrorKind::NotFound
         }
     }
-}
-
-/// Runs a future on a new thread. If no thread can be started, the future is dropped.
-pub(super) fn in_background(future: impl Future<Output = ()> + Send + 'static) {
-    let _ = thread::Builder::new()
-        .name("cas-lease".to_owned())
-        .spawn(move || pool::wait(future));
 }

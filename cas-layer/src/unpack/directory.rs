@@ -1,16 +1,15 @@
 //! Unpacks all layers into one plain directory.
 
-use std::fs::{self, Permissions};
-use std::io;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cas_core::content::Durability;
 use cas_core::error::ErrorKind;
 use cas_core::lease::LeaseGuard;
-use cas_core::{Digest, Error, Manifest, Result, Store, pool};
+use cas_core::{Digest, Manifest, Result, Store, pool};
 
+use super::cancel::Waiter;
+use super::new_directory::NewDirectory;
 use super::{StoredLayer, layers_with_diff_ids, pin_image, record_diff_id};
 use crate::apply::Tree;
 use crate::flow::{self, LayerSource};
@@ -21,7 +20,8 @@ use crate::progress::Progress;
 ///
 /// # Errors
 /// `FailedPrecondition` if the directory is not empty; `NotFound` for a layer that is not in the
-/// store; `Corrupt` for a damaged layer; errors of the file system. What was unpacked is removed.
+/// store; `Corrupt` for a damaged layer; errors of the file system. What was unpacked is removed,
+/// also if the future is dropped.
 pub async fn to_directory(
     store: &Store,
     manifest: &Manifest,
@@ -41,10 +41,11 @@ pub async fn to_directory(
         Ok(()) => unpack(store, manifest, directory, progress).await,
         Err(error) => Err(error),
     };
-    match guard {
+    let unpacked = match guard {
         None => unpacked,
         Some(guard) => guard.finish_with(unpacked).await,
-    }
+    };
+    unpacked.map(NewDirectory::keep)
 }
 
 async fn unpack(
@@ -52,34 +53,40 @@ async fn unpack(
     manifest: &Manifest,
     directory: &Path,
     progress: &Arc<dyn Progress>,
-) -> Result<()> {
+) -> Result<NewDirectory> {
     let layers = layers_with_diff_ids(store, manifest).await?;
+    let waiter = Waiter::new();
     let mut sources = Vec::with_capacity(layers.len());
     for layer in layers.clone() {
-        sources.push(StoredLayer::open(store, layer).await?.source());
+        let source = StoredLayer::open(store, layer).await?.source();
+        sources.push(waiter.watch().layer(source));
     }
     let (path, reporter) = (directory.to_owned(), Arc::clone(progress));
-    pool::run(move || fill(sources, &path, reporter.as_ref()))
+    let filled = pool::run(move || fill(sources, path, reporter.as_ref()))
         .await
         .map_err(|error| error.operation("unpack").within(directory.display()))?;
     for (layer, diff_id) in &layers {
         record_diff_id(store, layer, diff_id, progress.as_ref()).await;
     }
-    Ok(())
+    Ok(filled)
 }
 
-fn fill(layers: Vec<LayerSource<'_>>, path: &Path, progress: &dyn Progress) -> Result<()> {
-    let made = begin(path)?;
-    let outcome = apply(layers, path, progress);
-    if outcome.is_err()
-        && let Err(error) = clear(path, made)
-    {
-        let path = path.display();
-        progress.warn(&format!(
-            "what was unpacked into {path} could not be removed: {error}"
-        ));
+fn fill(
+    layers: Vec<LayerSource<'_>>,
+    path: PathBuf,
+    progress: &dyn Progress,
+) -> Result<NewDirectory> {
+    let mut directory = NewDirectory::begin(path)?;
+    if let Err(error) = apply(layers, directory.path(), progress) {
+        if let Err(left) = directory.clear() {
+            let path = directory.path().display();
+            progress.warn(&format!(
+                "what was unpacked into {path} could not be removed: {left}"
+            ));
+        }
+        return Err(error);
     }
-    outcome
+    Ok(directory)
 }
 
 fn apply(layers: Vec<LayerSource<'_>>, path: &Path, progress: &dyn Progress) -> Result<()> {
@@ -96,45 +103,5 @@ fn apply(layers: Vec<LayerSource<'_>>, path: &Path, progress: &dyn Progress) -> 
         }
     }
     progress.end(&item);
-    Ok(())
-}
-
-/// Creates the directory if it is absent. Returns whether it did.
-fn begin(path: &Path) -> Result<bool> {
-    match fs::create_dir(path) {
-        Ok(()) => {
-            // The umask may have removed permissions.
-            fs::set_permissions(path, Permissions::from_mode(0o755))?;
-            return Ok(true);
-        }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let why = "the parent directory does not exist; create it first";
-            return Err(Error::not_found(why).source(error));
-        }
-        Err(error) => return Err(error.into()),
-    }
-    match fs::read_dir(path)?.next() {
-        None => Ok(false),
-        Some(_) => Err(Error::precondition(
-            "the directory is not empty; name one that is empty or absent, or remove what an \
-             interrupted unpack has left in it",
-        )),
-    }
-}
-
-/// Removes what was unpacked, and the directory itself if it was created for that.
-fn clear(path: &Path, made: bool) -> Result<()> {
-    if made {
-        return Ok(fs::remove_dir_all(path)?);
-    }
-    for entry in fs::read_dir(path)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            fs::remove_dir_all(entry.path())?;
-        } else {
-            fs::remove_file(entry.path())?;
-        }
-    }
     Ok(())
 }

@@ -4,12 +4,15 @@
 //! which diff ID belongs to it. A snapshot is committed only when its layer is complete. If the
 //! snapshotter can set parents late, the layers of an image are unpacked in parallel, and
 //! committed when all are on the device. A directory is emptied again if it could not be
-//! completed. A caller that drops the future leaves unfinished work behind: an active snapshot
-//! `extract-…`, or a part of a directory.
+//! completed. If the caller drops the future, the threads end soon, and unfinished snapshots and
+//! directories are removed in the background.
 
+mod active_snapshot;
 mod blob;
+mod cancel;
 mod chain_lock;
 mod directory;
+mod new_directory;
 mod parallel;
 mod serial;
 mod standalone;

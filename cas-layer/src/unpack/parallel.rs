@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use cas_core::background::shield;
 use cas_core::error::{Context, ErrorKind};
 use cas_core::snapshot::{Commit, Mount, Usage};
 use cas_core::transfer::LayerReader;
@@ -14,6 +15,8 @@ use cas_core::{Digest, Error, Labels, Result, pool, unique};
 use cas_host::{mount, overlay, syncfs};
 use futures_util::{StreamExt, stream};
 
+use super::active_snapshot::ActiveSnapshot;
+use super::cancel::Waiter;
 use super::standalone::{StandaloneLayer, State};
 use super::unpacking::Unpacking;
 use super::{StoredLayer, first_cause};
@@ -41,13 +44,15 @@ impl Unpacking<'_> {
         self.pin_snapshots(&keys).await?;
         for key in keys {
             let snapshotter = self.target.snapshotter;
-            let mounts = snapshotter.prepare(&key, None, self.labels()).await?;
+            let (snapshot, mounts) =
+                ActiveSnapshot::prepare(snapshotter, key, None, self.labels()).await?;
             let tree = only_tree(mounts)?;
             if self.device.is_none() {
                 let opened = File::open(&tree).during("open directory", tree.display());
                 self.device = Some(Arc::new(opened?));
             }
-            self.standalone.push(Some(StandaloneLayer::new(key, tree)));
+            self.standalone
+                .push(Some(StandaloneLayer::new(snapshot, tree)));
         }
         Ok(())
     }
@@ -118,9 +123,14 @@ impl Unpacking<'_> {
     ) -> Result<()> {
         let standalone = self.standalone_layer(index)?;
         let (path, progress) = (standalone.tree.clone(), Arc::clone(self.progress));
+        let snapshot = Arc::clone(&standalone.snapshot);
+        let waiter = Waiter::new();
+        let watch = waiter.watch();
         let layer = &self.layers[index].0;
         let (item, size) = (layer.digest.to_string(), layer.size);
         let applied = pool::apart("cas-unpack", move || {
+            // The snapshot is not removed before this thread ends.
+            let _snapshot = snapshot;
             let shown = reports == Reports::Bytes;
             if shown {
                 progress.begin(&item, Some(size));
@@ -132,7 +142,7 @@ impl Unpacking<'_> {
                 }
             };
             let mut deferred = None;
-            flow::stream(vec![source()?], &advance, |_, bytes| {
+            flow::stream(vec![watch.layer(source()?)], &advance, |_, bytes| {
                 let (applied, effects) = tree.apply_standalone(&mut Reader::new(bytes))?;
                 // Otherwise the layer is applied again, and warns then.
                 if effects.is_some() {
@@ -186,7 +196,7 @@ impl Unpacking<'_> {
             }
             self.commit_resolved(&mut resolved).await?;
             if let Some(layer) = self.standalone[index - self.existing].take() {
-                self.target.snapshotter.remove(&layer.key).await?;
+                layer.snapshot.remove().await?;
             }
             self.unpack_on_parent(index).await?;
             committed_trees = self.trees_of_lowest(index + 1).await?;
@@ -199,12 +209,15 @@ impl Unpacking<'_> {
         let Some(top) = count.checked_sub(1) else {
             return Ok(Vec::new());
         };
-        let (snapshotter, key) = (self.target.snapshotter, unique::key("look"));
-        let top = self.chain[top].to_string();
-        let mounts = snapshotter.view(&key, Some(&top), self.labels()).await?;
-        snapshotter.remove(&key).await?;
+        let (snapshotter, key) = (Arc::clone(self.target.snapshotter), unique::key("look"));
+        let (top, labels) = (self.chain[top].to_string(), self.labels());
+        let mounts = shield(async move {
+            let mounts = snapshotter.view(&key, Some(&top), labels).await?;
+            snapshotter.remove(&key).await?;
+            Ok::<_, Error>(mounts)
+        });
         let mut trees = Vec::new();
-        for mount in mounts {
+        for mount in mounts.await? {
             match mount {
                 Mount::Bind { source, .. } => trees.push(source),
                 Mount::Overlay { lower, .. } => trees.extend(lower),
@@ -217,7 +230,7 @@ impl Unpacking<'_> {
     async fn measure(&self, resolved: &[(usize, PathBuf)]) -> Result<Vec<Usage>> {
         let mut usages = Vec::with_capacity(resolved.len());
         for (index, _) in resolved {
-            let key = &self.standalone_layer(*index)?.key;
+            let key = self.standalone_layer(*index)?.snapshot.key();
             usages.push(self.target.snapshotter.usage(key).await?);
         }
         Ok(usages)
@@ -240,8 +253,8 @@ impl Unpacking<'_> {
                 synced: true,
                 usage: Some(usage),
             };
-            let key = self.standalone_layer(index)?.key.clone();
-            self.commit(index, &key, options).await?;
+            let snapshot = Arc::clone(&self.standalone_layer(index)?.snapshot);
+            self.commit(index, &snapshot, options).await?;
             self.standalone[index - self.existing] = None;
         }
         Ok(())

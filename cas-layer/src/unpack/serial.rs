@@ -8,6 +8,8 @@ use cas_core::snapshot::{Commit, Mount};
 use cas_core::{Result, pool};
 
 use super::StoredLayer;
+use super::active_snapshot::ActiveSnapshot;
+use super::cancel::Waiter;
 use super::unpacking::Unpacking;
 use crate::apply::Tree;
 use crate::flow;
@@ -32,30 +34,38 @@ impl Unpacking<'_> {
         self.pin_snapshots(std::slice::from_ref(&key)).await?;
         let parent = index.checked_sub(1);
         let parent = parent.map(|below| self.chain[below].to_string());
-        let prepared = self
-            .target
-            .snapshotter
-            .prepare(&key, parent.as_deref(), self.labels());
-        let mounts = prepared.await?;
-        let outcome = match self.apply(layer, &mounts).await {
-            Ok(()) => self.commit(index, &key, Commit::default()).await,
+        let snapshotter = self.target.snapshotter;
+        let (snapshot, mounts) =
+            ActiveSnapshot::prepare(snapshotter, key, parent, self.labels()).await?;
+        let outcome = match self.apply(layer, &snapshot, mounts).await {
+            Ok(()) => self.commit(index, &snapshot, Commit::default()).await,
             Err(error) => Err(error),
         };
         if outcome.is_err() {
-            self.remove_unfinished(&key).await;
+            self.remove_unfinished(&snapshot).await;
         }
         outcome
     }
 
-    async fn apply(&self, layer: StoredLayer, mounts: &[Mount]) -> Result<()> {
-        let (mounts, progress) = (mounts.to_vec(), Arc::clone(self.progress));
+    async fn apply(
+        &self,
+        layer: StoredLayer,
+        snapshot: &Arc<ActiveSnapshot>,
+        mounts: Vec<Mount>,
+    ) -> Result<()> {
+        let (snapshot, progress) = (Arc::clone(snapshot), Arc::clone(self.progress));
+        let waiter = Waiter::new();
+        let watch = waiter.watch();
         let item = layer.descriptor.digest.to_string();
         pool::apart("cas-unpack", move || {
+            // The snapshot is not removed before this thread ends.
+            let _snapshot = snapshot;
             progress.begin(&item, Some(layer.descriptor.size));
             let tree = Tree::at(cas_host::mount::open(&mounts)?.as_fd())?;
             let advance = |bytes| progress.advance(&item, bytes);
             // The commit syncs.
-            let applied = flow::unpack_one(layer.source(), &tree, Durability::Relaxed, &advance)?;
+            let source = watch.layer(layer.source());
+            let applied = flow::unpack_one(source, &tree, Durability::Relaxed, &advance)?;
             for warning in applied.warnings {
                 progress.warn(&format!("{item}: {warning}"));
             }

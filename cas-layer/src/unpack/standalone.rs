@@ -1,16 +1,16 @@
 //! A layer that is applied without its parents.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use cas_core::sync::lock;
 
+use super::active_snapshot::ActiveSnapshot;
 use crate::apply::DeferredEffects;
 
 /// A layer that is applied without its parents.
 pub(super) struct StandaloneLayer {
-    /// The key of its active snapshot.
-    pub(super) key: String,
+    pub(super) snapshot: Arc<ActiveSnapshot>,
     /// The directory that it is applied to.
     pub(super) tree: PathBuf,
     state: Mutex<State>,
@@ -25,9 +25,9 @@ pub(super) enum State {
 }
 
 impl StandaloneLayer {
-    pub(super) fn new(key: String, tree: PathBuf) -> Self {
+    pub(super) fn new(snapshot: Arc<ActiveSnapshot>, tree: PathBuf) -> Self {
         StandaloneLayer {
-            key,
+            snapshot,
             tree,
             state: Mutex::new(State::Waiting),
         }

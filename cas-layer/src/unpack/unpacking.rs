@@ -10,6 +10,7 @@ use cas_core::lease::{self, LeaseGuard};
 use cas_core::snapshot::{Commit, SnapshotKind};
 use cas_core::{Descriptor, Digest, Labels, Manifest, Result, Snapshotter, Store, unique};
 
+use super::active_snapshot::ActiveSnapshot;
 use super::chain_lock::ChainLock;
 use super::standalone::StandaloneLayer;
 use super::{chain_ids_of, layers_with_diff_ids, pin_image, record_diff_id};
@@ -19,7 +20,7 @@ use crate::progress::Progress;
 #[derive(Clone, Copy)]
 pub struct Target<'a> {
     /// The snapshotter that makes them.
-    pub snapshotter: &'a dyn Snapshotter,
+    pub snapshotter: &'a Arc<dyn Snapshotter>,
     /// A directory for the locks between processes. It is created if it is absent.
     pub locks: &'a Path,
 }
@@ -34,7 +35,8 @@ pub struct Target<'a> {
 /// # Errors
 /// `NotFound` for a layer that is not in the store; `Corrupt` for a damaged layer, or if the
 /// manifest and the configuration do not match; errors of the snapshotter. Unfinished snapshots
-/// are removed. Committed layers stay until they are collected, and are not unpacked again.
+/// are removed, also if the future is dropped. Committed layers stay until they are collected, and
+/// are not unpacked again.
 pub async fn to_snapshots(
     store: &Store,
     target: Target<'_>,
@@ -162,7 +164,7 @@ impl<'a> Unpacking<'a> {
     pub(super) async fn end<T>(self, outcome: Result<T>) -> Result<T> {
         if outcome.is_err() {
             for layer in self.standalone.iter().flatten() {
-                self.remove_unfinished(&layer.key).await;
+                self.remove_unfinished(&layer.snapshot).await;
             }
         }
         self.guard.finish_with(outcome).await
@@ -185,7 +187,7 @@ impl<'a> Unpacking<'a> {
         let (snapshotter, key) = (self.target.snapshotter, chain_id.to_string());
         let found = snapshotter.stat(&key).await?;
         let committed = found.is_some_and(|info| info.kind == SnapshotKind::Committed);
-        Ok(committed && self.guard.bump_snapshot(snapshotter, &key).await?)
+        Ok(committed && self.guard.bump_snapshot(&**snapshotter, &key).await?)
     }
 
     /// Returns a key for the active snapshot of a layer.
@@ -199,19 +201,23 @@ impl<'a> Unpacking<'a> {
     }
 
     /// Commits a layer. If another process has committed it already, that snapshot is used.
-    pub(super) async fn commit(&self, index: usize, key: &str, options: Commit) -> Result<()> {
-        let (snapshotter, chain_id) = (self.target.snapshotter, &self.chain[index]);
+    pub(super) async fn commit(
+        &self,
+        index: usize,
+        snapshot: &Arc<ActiveSnapshot>,
+        options: Commit,
+    ) -> Result<()> {
+        let chain_id = &self.chain[index];
         let options = Commit {
             labels: self.labels(),
             ..options
         };
-        let name = chain_id.to_string();
-        match snapshotter.commit(&name, key, options).await {
+        match snapshot.commit(chain_id.to_string(), options).await {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 if !self.pin_committed(chain_id).await? {
                     return Err(error);
                 }
-                snapshotter.remove(key).await?;
+                snapshot.remove().await?;
             }
             committed => committed?,
         }
@@ -221,8 +227,9 @@ impl<'a> Unpacking<'a> {
     }
 
     /// Removes an unfinished snapshot.
-    pub(super) async fn remove_unfinished(&self, key: &str) {
-        if let Err(left) = self.target.snapshotter.remove(key).await {
+    pub(super) async fn remove_unfinished(&self, snapshot: &Arc<ActiveSnapshot>) {
+        if let Err(left) = snapshot.remove().await {
+            let key = snapshot.key();
             let message = format!("the unfinished snapshot {key:?} could not be removed: {left}");
             self.progress.warn(&message);
         }

@@ -13,11 +13,11 @@ use snapshot_native::NativeSnapshotter;
 
 use super::{LAYERS, expected, image, silent, store, tree};
 
-fn snapshotter(root: &Path) -> NativeSnapshotter {
-    NativeSnapshotter::open(root, Arc::new(MemoryStore::new())).unwrap()
+fn snapshotter(root: &Path) -> Arc<dyn Snapshotter> {
+    Arc::new(NativeSnapshotter::open(root, Arc::new(MemoryStore::new())).unwrap())
 }
 
-fn target<'a>(snapshotter: &'a dyn Snapshotter, root: &'a tempfile::TempDir) -> Target<'a> {
+fn target<'a>(snapshotter: &'a Arc<dyn Snapshotter>, root: &'a tempfile::TempDir) -> Target<'a> {
     let locks = root.path();
     Target { snapshotter, locks }
 }
@@ -41,7 +41,7 @@ async fn layers_become_a_chain_of_snapshots_only_once() {
         .await
         .unwrap();
     let top = top.unwrap().to_string();
-    let made = committed(&snapshotter).await;
+    let made = committed(&*snapshotter).await;
     assert_eq!(made.len(), 3);
     let mounts = snapshotter
         .view("look", Some(&top), Labels::new())
@@ -57,12 +57,12 @@ async fn layers_become_a_chain_of_snapshots_only_once() {
     to_snapshots(&store, target(&snapshotter, &root), &manifest, &silent())
         .await
         .unwrap();
-    assert_eq!(committed(&snapshotter).await, made);
+    assert_eq!(committed(&*snapshotter).await, made);
     let lower = image(&store, &LAYERS[..2], |_| {}).await;
     to_snapshots(&store, target(&snapshotter, &root), &lower, &silent())
         .await
         .unwrap();
-    assert_eq!(committed(&snapshotter).await, made);
+    assert_eq!(committed(&*snapshotter).await, made);
 }
 
 #[tokio::test]
@@ -95,7 +95,7 @@ async fn two_concurrent_unpacks_make_one_chain() {
         to_snapshots(&store, target(&snapshotter, &root), &manifest, &silent),
     );
     assert_eq!(one.unwrap(), two.unwrap());
-    assert_eq!(committed(&snapshotter).await.len(), 3);
+    assert_eq!(committed(&*snapshotter).await.len(), 3);
 }
 
 #[tokio::test]
@@ -106,7 +106,7 @@ async fn a_bad_layer_leaves_only_the_layers_below_it() {
     let manifest = image(&store, &LAYERS, spoil).await;
     let outcome = to_snapshots(&store, target(&snapshotter, &root), &manifest, &silent()).await;
     assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Corrupt);
-    assert_eq!(committed(&snapshotter).await.len(), 2);
+    assert_eq!(committed(&*snapshotter).await.len(), 2);
 }
 
 #[tokio::test]
@@ -121,7 +121,7 @@ async fn fewer_or_more_diff_ids_than_layers_are_refused() {
         let manifest = image(&store, &LAYERS, change).await;
         let outcome = to_snapshots(&store, target(&snapshotter, &root), &manifest, &silent()).await;
         assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Corrupt);
-        assert_eq!(committed(&snapshotter).await.len(), 0);
+        assert_eq!(committed(&*snapshotter).await.len(), 0);
     }
 }
 
@@ -137,5 +137,5 @@ async fn a_missing_layer_is_not_found() {
         .unwrap();
     let outcome = to_snapshots(&store, target(&snapshotter, &root), &manifest, &silent()).await;
     assert_eq!(outcome.unwrap_err().kind(), ErrorKind::NotFound);
-    assert_eq!(committed(&snapshotter).await.len(), 1);
+    assert_eq!(committed(&*snapshotter).await.len(), 1);
 }

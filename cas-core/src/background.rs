@@ -1,0 +1,120 @@
+//! Work that outlives the future that waits for it.
+//!
+//! A caller may drop a future at any point. What must not stop half-way then, such as making a
+//! snapshot that the caller has to know of to remove it, is [shielded](shield); and guards clean up
+//! [in the background](run) when they are dropped.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::thread;
+
+use tokio::runtime::Handle;
+
+use crate::pool;
+
+/// Drives a future on a thread of its own, without waiting for it. It is dropped if no thread can
+/// be started.
+///
+/// If the caller runs on a tokio runtime, its timers and sockets are at hand for as long as the
+/// runtime lives; the future should do without, because that may not be long.
+pub fn run(future: impl Future<Output = ()> + Send + 'static) {
+    let runtime = Handle::try_current().ok();
+    let _ = thread::Builder::new()
+        .name("cas-background".to_owned())
+        .spawn(move || {
+            let _entered = runtime.as_ref().map(Handle::enter);
+            pool::wait(future);
+        });
+}
+
+/// Returns a future that does the same as `future`, but goes on [in the background](run) if it is
+/// dropped after it has begun. Its output is then dropped there, so that an output that undoes its
+/// work when it is dropped is undone.
+pub fn shield<T, F>(future: F) -> Shield<T>
+where
+    T: Send + 'static,
+    F: Future<Output = T> + Send + 'static,
+{
+    Shield {
+        future: Some(Box::pin(future)),
+        begun: false,
+    }
+}
+
+/// The future of [`shield`].
+pub struct Shield<T: Send + 'static> {
+    /// `None` when it is complete.
+    future: Option<Pin<Box<dyn Future<Output = T> + Send>>>,
+    begun: bool,
+}
+
+impl<T: Send + 'static> Future for Shield<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        self.begun = true;
+        let Some(future) = &mut self.future else {
+            return Poll::Pending;
+        };
+        let polled = future.as_mut().poll(context);
+        if polled.is_ready() {
+            self.future = None;
+        }
+        polled
+    }
+}
+
+impl<T: Send + 'static> Drop for Shield<T> {
+    fn drop(&mut self) {
+        if let Some(future) = self.future.take().filter(|_| self.begun) {
+            run(async move { drop(future.await) });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Sender, channel};
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Sends its number when it is dropped.
+    struct Signal(Sender<u8>, u8);
+
+    impl Drop for Signal {
+        fn drop(&mut self) {
+            let _ = self.0.send(self.1);
+        }
+    }
+
+    #[test]
+    fn what_has_begun_ends_although_it_is_dropped() {
+        let (sender, dropped) = channel();
+        let (open, gate) = tokio::sync::oneshot::channel::<()>();
+        let mut shielded = shield(async move {
+            let _ = gate.await;
+            Signal(sender, 1)
+        });
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        assert!(Pin::new(&mut shielded).poll(&mut context).is_pending());
+        drop(shielded);
+        let early = dropped.recv_timeout(Duration::from_millis(20));
+        assert!(early.is_err());
+        open.send(()).unwrap();
+        assert_eq!(dropped.recv_timeout(Duration::from_secs(60)), Ok(1));
+    }
+
+    #[test]
+    fn what_has_not_begun_does_not_begin() {
+        let (sender, dropped) = channel();
+        let (began, signal) = (sender.clone(), Signal(sender, 2));
+        drop(shield(async move {
+            let _ = began.send(1);
+            drop(signal);
+        }));
+        assert_eq!(dropped.recv_timeout(Duration::from_secs(60)), Ok(2));
+        assert!(dropped.recv().is_err());
+    }
+}

@@ -1,0 +1,91 @@
+//! An active snapshot that a layer is applied to.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use cas_core::background::{self, shield};
+use cas_core::snapshot::{Commit, Mount};
+use cas_core::{Labels, Result, Snapshotter};
+
+/// An active snapshot that is removed in the background when it is dropped, unless it is committed
+/// or removed before.
+///
+/// A thread that applies a layer shares it: the snapshot of a caller that gave up is removed only
+/// after the thread has noticed.
+pub(super) struct ActiveSnapshot {
+    snapshotter: Arc<dyn Snapshotter>,
+    key: String,
+    /// Whether nothing is left to remove.
+    ended: AtomicBool,
+}
+
+impl ActiveSnapshot {
+    /// Prepares the snapshot `key`. Returns it with its mounts.
+    pub(super) async fn prepare(
+        snapshotter: &Arc<dyn Snapshotter>,
+        key: String,
+        parent: Option<String>,
+        labels: Labels,
+    ) -> Result<(Arc<Self>, Vec<Mount>)> {
+        let active = ActiveSnapshot {
+            snapshotter: Arc::clone(snapshotter),
+            key,
+            ended: AtomicBool::new(false),
+        };
+        shield(async move {
+            let (snapshotter, key) = (&active.snapshotter, &active.key);
+            let prepared = snapshotter.prepare(key, parent.as_deref(), labels).await;
+            match prepared {
+                Ok(mounts) => Ok((Arc::new(active), mounts)),
+                Err(error) => {
+                    active.end();
+                    Err(error)
+                }
+            }
+        })
+        .await
+    }
+
+    /// Returns the key.
+    pub(super) fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// Commits the snapshot as `name`.
+    pub(super) async fn commit(self: &Arc<Self>, name: String, options: Commit) -> Result<()> {
+        let active = Arc::clone(self);
+        shield(async move {
+            let committed = active.snapshotter.commit(&name, &active.key, options).await;
+            committed.inspect(|()| active.end())
+        })
+        .await
+    }
+
+    /// Removes the snapshot.
+    pub(super) async fn remove(self: &Arc<Self>) -> Result<()> {
+        let active = Arc::clone(self);
+        shield(async move {
+            let removed = active.snapshotter.remove(&active.key).await;
+            active.end();
+            removed
+        })
+        .await
+    }
+
+    fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Drop for ActiveSnapshot {
+    fn drop(&mut self) {
+        if *self.ended.get_mut() {
+            return;
+        }
+        let (snapshotter, key) = (Arc::clone(&self.snapshotter), std::mem::take(&mut self.key));
+        background::run(async move {
+            // What cannot be removed belongs to an ended lease, and is collected.
+            let _ = snapshotter.remove(&key).await;
+        });
+    }
+}
