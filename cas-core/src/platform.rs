@@ -124,16 +124,46 @@ impl FromStr for Platform {
     }
 }
 
-/// Which platforms of an image to use.
+/// The platforms of an image that an operation is for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Choice {
-    /// The platform of this machine, if the image offers several.
+pub enum Platforms {
+    /// The platform of this machine. An image for a single platform is taken as it is.
     #[default]
-    Own,
+    Host,
     /// This platform and no other.
     One(Platform),
-    /// All platforms of the image.
+    /// Every platform of the image.
     All,
+}
+
+impl Platforms {
+    /// Returns the platform that is asked for, for an operation that needs exactly one. `None` is
+    /// the platform of this machine.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for [`Platforms::All`].
+    pub fn single(&self) -> Result<Option<&Platform>> {
+        match self {
+            Platforms::Host => Ok(None),
+            Platforms::One(platform) => Ok(Some(platform)),
+            Platforms::All => Err(Error::invalid(
+                "this needs one platform, all were given; name one, or leave it out for the \
+                 platform of this machine",
+            )),
+        }
+    }
+}
+
+impl From<Platform> for Platforms {
+    fn from(platform: Platform) -> Self {
+        Platforms::One(platform)
+    }
+}
+
+impl From<Option<Platform>> for Platforms {
+    fn from(platform: Option<Platform>) -> Self {
+        platform.map_or(Platforms::Host, Platforms::One)
+    }
 }
 
 /// Decides which platforms match, and which of two is the better match.

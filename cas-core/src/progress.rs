@@ -1,21 +1,86 @@
 //! Progress of a long operation, for programs that show it.
 
 /// Receives the progress of a long operation, item by item: blobs that are copied, layers that are
-/// applied.
+/// applied. A closure `Fn(Event<'_>)` is one, too.
 ///
 /// Calls come from several threads, and items overlap.
 pub trait Progress: Send + Sync {
-    /// Called when `item` begins. `total` is its size in bytes, if known.
-    fn begin(&self, item: &str, total: Option<u64>);
+    /// Called for each event, on the thread that does the work: it must be quick.
+    fn report(&self, event: Event<'_>);
+}
 
-    /// Called when `bytes` more of `item` are done.
-    fn advance(&self, item: &str, bytes: u64);
+/// What happened to an item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Phase {
+    /// The item has begun.
+    Started,
+    /// More bytes of the item are done.
+    Advanced,
+    /// The item is done. An item of a job that fails may end without this.
+    Finished,
+    /// Something is unusual but accepted; the item is the text of the warning.
+    Warning,
+}
 
-    /// Called when `item` is done.
-    fn end(&self, item: &str);
+/// A step of a long operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Event<'a> {
+    /// What happened.
+    pub phase: Phase,
+    /// What it happened to: the digest of a blob, a directory or a key; or the text of a warning.
+    pub item: &'a str,
+    /// Bytes that are done since the last event of the item; 0 in every phase but
+    /// [`Phase::Advanced`].
+    pub bytes: u64,
+    /// Size of the item in bytes, if it is known; `None` in every phase but [`Phase::Started`].
+    pub total: Option<u64>,
+}
 
-    /// Called when something is unusual but accepted.
-    fn warn(&self, message: &str);
+impl<'a> Event<'a> {
+    fn new(phase: Phase, item: &'a str) -> Self {
+        Event {
+            phase,
+            item,
+            bytes: 0,
+            total: None,
+        }
+    }
+}
+
+impl dyn Progress + '_ {
+    /// Reports that `item` begins. `total` is its size in bytes, if known.
+    pub fn begin(&self, item: &str, total: Option<u64>) {
+        self.report(Event {
+            total,
+            ..Event::new(Phase::Started, item)
+        });
+    }
+
+    /// Reports that `bytes` more of `item` are done.
+    pub fn advance(&self, item: &str, bytes: u64) {
+        self.report(Event {
+            bytes,
+            ..Event::new(Phase::Advanced, item)
+        });
+    }
+
+    /// Reports that `item` is done.
+    pub fn end(&self, item: &str) {
+        self.report(Event::new(Phase::Finished, item));
+    }
+
+    /// Reports something unusual that is accepted.
+    pub fn warn(&self, message: &str) {
+        self.report(Event::new(Phase::Warning, message));
+    }
+}
+
+impl<F: Fn(Event<'_>) + Send + Sync> Progress for F {
+    fn report(&self, event: Event<'_>) {
+        self(event);
+    }
 }
 
 /// Ignores all progress.
@@ -23,8 +88,34 @@ pub trait Progress: Send + Sync {
 pub struct Silent;
 
 impl Progress for Silent {
-    fn begin(&self, _: &str, _: Option<u64>) {}
-    fn advance(&self, _: &str, _: u64) {}
-    fn end(&self, _: &str) {}
-    fn warn(&self, _: &str) {}
+    fn report(&self, _: Event<'_>) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[test]
+    fn a_closure_receives_events_in_order() {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&seen);
+        let progress: Arc<dyn Progress> = Arc::new(move |event: Event<'_>| {
+            let line = format!("{:?} {} {}", event.phase, event.item, event.bytes);
+            sink.lock().unwrap().push(line);
+        });
+        progress.begin("a", Some(2));
+        progress.advance("a", 2);
+        progress.end("a");
+        progress.warn("odd");
+        let lines = seen.lock().unwrap();
+        let expected = [
+            "Started a 0",
+            "Advanced a 2",
+            "Finished a 0",
+            "Warning odd 0",
+        ];
+        assert_eq!(*lines, expected);
+    }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::pull_limits::PullLimits;
 use super::unpacker::Unpacker;
-use crate::platform::Choice;
+use crate::platform::Platforms;
 use crate::progress::{Progress, Silent};
 
 /// How an image is pulled.
@@ -12,7 +12,7 @@ use crate::progress::{Progress, Silent};
 #[non_exhaustive]
 pub struct PullOptions<'a> {
     /// The platforms to pull, if an index offers several. By default, this machine's.
-    pub platforms: Choice,
+    pub platforms: Platforms,
     /// Unpacks the image while it arrives. By default, the image is only stored.
     pub unpacker: Option<&'a dyn Unpacker>,
     /// Receives the progress of each blob. By default, it is dropped.
@@ -24,7 +24,7 @@ pub struct PullOptions<'a> {
 impl Default for PullOptions<'_> {
     fn default() -> Self {
         PullOptions {
-            platforms: Choice::default(),
+            platforms: Platforms::default(),
             unpacker: None,
             progress: Arc::new(Silent),
             limits: PullLimits::default(),
@@ -35,8 +35,8 @@ impl Default for PullOptions<'_> {
 impl<'a> PullOptions<'a> {
     /// Sets the platforms to pull.
     #[must_use]
-    pub fn with_platforms(mut self, platforms: Choice) -> Self {
-        self.platforms = platforms;
+    pub fn with_platforms(mut self, platforms: impl Into<Platforms>) -> Self {
+        self.platforms = platforms.into();
         self
     }
 
@@ -67,7 +67,7 @@ impl<'a> PullOptions<'a> {
 #[non_exhaustive]
 pub struct PushOptions {
     /// The platforms to push. By default all, or this machine's if the store does not have all.
-    pub platforms: Choice,
+    pub platforms: Platforms,
     /// Receives the progress of each blob. By default, it is dropped.
     pub progress: Arc<dyn Progress>,
     /// Blobs pushed at once, from 1 to [`PushOptions::MAX_BLOBS`]. By default, 3.
@@ -77,7 +77,7 @@ pub struct PushOptions {
 impl Default for PushOptions {
     fn default() -> Self {
         PushOptions {
-            platforms: Choice::default(),
+            platforms: Platforms::default(),
             progress: Arc::new(Silent),
             blobs: 3,
         }
@@ -90,8 +90,8 @@ impl PushOptions {
 
     /// Sets the platforms to push.
     #[must_use]
-    pub fn with_platforms(mut self, platforms: Choice) -> Self {
-        self.platforms = platforms;
+    pub fn with_platforms(mut self, platforms: impl Into<Platforms>) -> Self {
+        self.platforms = platforms.into();
         self
     }
 

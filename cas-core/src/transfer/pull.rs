@@ -23,7 +23,7 @@ use crate::document::{Document, Manifest};
 use crate::error::{Context, Error, Result};
 use crate::image::{Image, Reference, config_platform};
 use crate::lease::{BlobRef, LeaseGuard};
-use crate::platform::{Choice, Matcher, Only, Platform};
+use crate::platform::{Platforms, Matcher, Only, Platform};
 use crate::store::Store;
 use crate::sync::lock;
 
@@ -68,9 +68,9 @@ async fn pull_content(
 ) -> Result<Descriptor> {
     let root = fetcher.resolve().await?;
     let (wanted, required) = match &options.platforms {
-        Choice::Own => (Some(Platform::host()), None),
-        Choice::One(platform) => (Some(platform.clone()), Some(platform)),
-        Choice::All => (None, None),
+        Platforms::Host => (Some(Platform::host()), None),
+        Platforms::One(platform) => (Some(platform.clone()), Some(platform)),
+        Platforms::All => (None, None),
     };
     let fetch = Fetch {
         store,

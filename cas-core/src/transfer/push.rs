@@ -16,7 +16,7 @@ use crate::error::{Context, Error, ErrorKind, Result};
 use crate::image::manifest_for;
 use crate::lease::LeaseGuard;
 use crate::limit;
-use crate::platform::Choice;
+use crate::platform::Platforms;
 use crate::progress::Progress;
 use crate::store::Store;
 
@@ -28,7 +28,7 @@ const PIECE: usize = 1 << 20;
 /// name refers to now.
 ///
 /// A choice of one platform pushes its manifest. Registries refuse an index if they do not have all
-/// of its manifests. So if the store does not have them either, [`Choice::Own`] pushes the manifest
+/// of its manifests. So if the store does not have them either, [`Platforms::Host`] pushes the manifest
 /// for this machine and warns.
 ///
 /// # Errors
@@ -80,10 +80,10 @@ async fn push_content(
 /// Returns what is pushed of an image.
 async fn root(store: &Store, target: &Descriptor, options: &PushOptions) -> Result<Descriptor> {
     let platform = match &options.platforms {
-        Choice::All => return Ok(target.clone()),
-        Choice::One(platform) => Some(platform),
-        Choice::Own if has_all_documents(store, target).await? => return Ok(target.clone()),
-        Choice::Own => None,
+        Platforms::All => return Ok(target.clone()),
+        Platforms::One(platform) => Some(platform),
+        Platforms::Host if has_all_documents(store, target).await? => return Ok(target.clone()),
+        Platforms::Host => None,
     };
     let resolved = manifest_for(&*store.content, target, platform).await?;
     if platform.is_none() {

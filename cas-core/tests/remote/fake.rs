@@ -10,7 +10,7 @@ use bytes::Bytes;
 use cas_core::content::Durability;
 use cas_core::gc::{GcOptions, collect};
 use cas_core::lease::LEASE_TTL;
-use cas_core::platform::Choice;
+use cas_core::platform::Platforms;
 use cas_core::transfer::{DocumentName, Fetcher, Pieces, PullOptions, Pusher, pull};
 use cas_core::{Descriptor, Digest, Error, Result, Store};
 use futures_util::{StreamExt, stream};
@@ -169,6 +169,6 @@ pub(crate) async fn pulled(
 }
 
 /// Returns options for these platforms.
-pub(crate) fn of(platforms: Choice) -> PullOptions<'static> {
+pub(crate) fn of(platforms: Platforms) -> PullOptions<'static> {
     PullOptions::default().with_platforms(platforms)
 }

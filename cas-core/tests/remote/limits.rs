@@ -1,6 +1,6 @@
 //! How many blobs are fetched at once.
 
-use cas_core::platform::Choice;
+use cas_core::platform::Platforms;
 use cas_core::transfer::{PullLimits, PullOptions};
 use cas_core::{Descriptor, MediaType, Platform, Store};
 
@@ -18,7 +18,7 @@ async fn made(store: &Store) -> Descriptor {
 }
 
 fn limited(limits: &PullLimits) -> PullOptions<'static> {
-    of(Choice::Own).with_limits(limits.clone())
+    of(Platforms::Host).with_limits(limits.clone())
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cas_core::gc::{GcOptions, collect};
 use cas_core::image::{RecordImages, check};
-use cas_core::platform::{Choice, Only};
+use cas_core::platform::{Platforms, Only};
 use cas_core::testing::strict::StrictStore;
 use cas_core::{ContentExt, Descriptor, ErrorKind, MediaType, Platform, Store};
 
@@ -57,7 +57,7 @@ async fn a_pull_is_complete_during_collections_and_fetches_nothing_twice() {
         let mut remote = FakeRemote::new(&from, &root);
         remote.collected = Some(to.clone());
         for fetched in [11, 11] {
-            assert_eq!(pulled(&to, &remote, &of(Choice::All)).await.unwrap(), root);
+            assert_eq!(pulled(&to, &remote, &of(Platforms::All)).await.unwrap(), root);
             assert_eq!(remote.fetches(), fetched);
         }
         collect(&to, &[], &GcOptions::default()).await.unwrap();
@@ -77,13 +77,13 @@ async fn the_chosen_platform_is_pulled_first_and_the_others_later() {
         ("linux/s390x", "linux/arm64"),
         ("linux/arm64", "linux/amd64"),
     ] {
-        let choice = Choice::One(platform.parse().unwrap());
+        let choice = Platforms::One(platform.parse().unwrap());
         pulled(&to, &remote, &of(choice)).await.unwrap();
         assert!(is_whole(&to, &root, platform).await);
         assert!(!is_whole(&to, &root, later).await);
         assert_absent_is_what_was_never_pulled(&to, &root).await;
     }
-    let choice = Choice::One("linux/riscv64".parse().unwrap());
+    let choice = Platforms::One("linux/riscv64".parse().unwrap());
     let error = pulled(&to, &remote, &of(choice)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert!(
@@ -97,10 +97,10 @@ async fn a_blob_that_was_lost_is_fetched_again() {
     let (from, to) = (store(), store());
     let root = image(&from, &Platform::host().to_string()).await;
     let remote = FakeRemote::new(&from, &root);
-    pulled(&to, &remote, &of(Choice::Own)).await.unwrap();
+    pulled(&to, &remote, &of(Platforms::Host)).await.unwrap();
     let layer = parts(&from, &root).await.remove(1);
     assert!(to.content.remove(&layer.digest).await.unwrap());
-    pulled(&to, &remote, &of(Choice::Own)).await.unwrap();
+    pulled(&to, &remote, &of(Platforms::Host)).await.unwrap();
     assert_eq!(remote.fetches(), 4);
     assert!(to.present(&layer).await.unwrap());
 }
@@ -130,7 +130,7 @@ async fn an_incomplete_or_wrong_image_gets_no_name() {
         (confused, ErrorKind::Corrupt),
     ] {
         let to = store();
-        let error = pulled(&to, &FakeRemote::new(&from, &root), &of(Choice::All)).await;
+        let error = pulled(&to, &FakeRemote::new(&from, &root), &of(Platforms::All)).await;
         assert_eq!(error.unwrap_err().kind(), kind);
         assert!(to.images.list(&[]).await.unwrap().is_empty());
         collect(&to, &[], &GcOptions::default()).await.unwrap();

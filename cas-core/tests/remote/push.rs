@@ -1,7 +1,7 @@
 //! What a push sends, and in which order.
 
 use cas_core::image::check;
-use cas_core::platform::{All, Choice};
+use cas_core::platform::{All, Platforms};
 use cas_core::transfer::{PushOptions, push};
 use cas_core::{Descriptor, ErrorKind, Platform, Store};
 
@@ -9,7 +9,7 @@ use crate::fake::{FakeRemote, of, pulled};
 use crate::pull::made;
 use crate::support::{index, named, store};
 
-fn choosing(platforms: Choice) -> PushOptions {
+fn choosing(platforms: Platforms) -> PushOptions {
     PushOptions::default().with_platforms(platforms)
 }
 
@@ -18,7 +18,7 @@ async fn a_push_sends_children_first_and_skips_what_the_remote_has() {
     let (from, there) = (store(), store());
     let root = made(&from).await;
     let remote = FakeRemote::new(&there, &layer_of(&from, &root).await);
-    push(&from, &remote, &root, &choosing(Choice::All))
+    push(&from, &remote, &root, &choosing(Platforms::All))
         .await
         .unwrap();
     let pushed = remote.pushed.lock().unwrap().clone();
@@ -30,7 +30,7 @@ async fn a_push_sends_children_first_and_skips_what_the_remote_has() {
         let earlier = &pushed[..at];
         assert!(record.children.iter().all(|child| earlier.contains(child)));
     }
-    push(&from, &remote, &root, &choosing(Choice::Own))
+    push(&from, &remote, &root, &choosing(Platforms::Host))
         .await
         .unwrap();
     assert_eq!(
@@ -53,20 +53,20 @@ async fn a_push_of_an_incomplete_image_is_one_platform_or_an_error() {
     let host = Platform::host().to_string();
     let own = named(&from, &host).await;
     let root = index(&from, &[own.clone(), named(&from, "linux/riscv64").await]).await;
-    pulled(&sparse, &FakeRemote::new(&from, &root), &of(Choice::Own))
+    pulled(&sparse, &FakeRemote::new(&from, &root), &of(Platforms::Host))
         .await
         .unwrap();
     let remote = FakeRemote::new(&there, &root);
-    let pushed = push(&sparse, &remote, &root, &choosing(Choice::Own))
+    let pushed = push(&sparse, &remote, &root, &choosing(Platforms::Host))
         .await
         .unwrap();
     assert_eq!(pushed.digest, own.digest);
     assert_eq!(remote.pushed.lock().unwrap().len(), 3);
-    let error = push(&sparse, &remote, &root, &choosing(Choice::All))
+    let error = push(&sparse, &remote, &root, &choosing(Platforms::All))
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
-    let other = Choice::One("linux/riscv64".parse().unwrap());
+    let other = Platforms::One("linux/riscv64".parse().unwrap());
     let error = push(&sparse, &remote, &root, &choosing(other))
         .await
         .unwrap_err();

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use cas_core::platform::Choice;
+use cas_core::platform::Platforms;
 use cas_core::transfer::{Fetcher, PullLimits, PullOptions};
 use cas_core::{Descriptor, ErrorKind, MediaType, Platform, Store};
 use futures_util::TryStreamExt;
@@ -25,7 +25,7 @@ async fn made(store: &Store) -> (Descriptor, Descriptor) {
 }
 
 fn in_ranges(ranges: usize) -> PullOptions<'static> {
-    of(Choice::Own).with_limits(PullLimits::new(1).with_per_layer(ranges))
+    of(Platforms::Host).with_limits(PullLimits::new(1).with_per_layer(ranges))
 }
 
 /// Returns the ranges that begin at these positions and end where the next one begins.

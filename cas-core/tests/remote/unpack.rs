@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use async_trait::async_trait;
 use cas_core::gc::{GcOptions, collect};
 use cas_core::image::check;
-use cas_core::platform::{All, Choice};
+use cas_core::platform::{All, Platforms};
 use cas_core::transfer::{LayerFeed, PushOptions, Unpacker, Want, layer_channel, push};
 use cas_core::{
     ContentExt, Descriptor, Digest, ErrorKind, Manifest, MediaType, Platform, Result, Store, pool,
@@ -100,7 +100,7 @@ async fn made(store: &Store) -> Descriptor {
 }
 
 async fn pulled_by(to: &Store, remote: &FakeRemote, unpacker: &TestUnpacker) -> Result<Descriptor> {
-    pulled(to, remote, &of(Choice::Own).with_unpacker(unpacker)).await
+    pulled(to, remote, &of(Platforms::Host).with_unpacker(unpacker)).await
 }
 
 /// Returns the layers that the record of a manifest calls absent.
@@ -189,7 +189,7 @@ async fn a_layer_that_was_lost_is_stored_again_whatever_the_answer() {
         let root = made(&from).await;
         let layer = parts(&from, &root).await.remove(1);
         let remote = FakeRemote::new(&from, &root);
-        pulled(&to, &remote, &of(Choice::Own)).await.unwrap();
+        pulled(&to, &remote, &of(Platforms::Host)).await.unwrap();
         assert!(to.content.remove(&layer.digest).await.unwrap());
         let unpacker = TestUnpacker::new(answer);
         pulled_by(&to, &remote, &unpacker).await.unwrap();
@@ -203,7 +203,7 @@ async fn a_stored_layer_is_fed_from_the_store() {
     let (from, to) = (store(), store());
     let root = made(&from).await;
     let remote = FakeRemote::new(&from, &root);
-    pulled(&to, &remote, &of(Choice::Own)).await.unwrap();
+    pulled(&to, &remote, &of(Platforms::Host)).await.unwrap();
     let fetches = remote.fetches();
     let unpacker = TestUnpacker::new(Want::Feed);
     pulled_by(&to, &remote, &unpacker).await.unwrap();
@@ -227,7 +227,7 @@ async fn one_answer_holds_for_all_manifests_that_list_the_layer() {
     let root = index(&from, &manifests).await;
     let remote = FakeRemote::new(&from, &root);
     let unpacker = TestUnpacker::new(Want::Feed);
-    let options = of(Choice::All).with_unpacker(&unpacker);
+    let options = of(Platforms::All).with_unpacker(&unpacker);
     pulled(&to, &remote, &options).await.unwrap();
     assert_eq!(*unpacker.asked.lock().unwrap(), [layer.digest]);
     assert_eq!(unpacker.fed(), [b"shared"]);

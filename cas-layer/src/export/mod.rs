@@ -21,17 +21,18 @@ mod plan;
 mod target;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use cas_core::image::Reference;
 use cas_core::lease::LeaseGuard;
-use cas_core::{Context, Descriptor, Error, Image, Manifest, Platform, Result, Store, image};
+use cas_core::{Context, Descriptor, Error, Image, Manifest, Platforms, Result, Store, image};
 
 pub use self::target::Target;
 
 use self::archive::Archive;
 use self::plan::Plan;
 use crate::layout;
-use crate::progress::Progress;
+use crate::progress::{Progress, Silent};
 
 /// The readers that an archive is made for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,14 +46,26 @@ pub enum Format {
 }
 
 /// Options of an export.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct ExportOptions {
     /// The readers that the archive is made for.
     pub format: Format,
-    /// Export only the manifest for this platform. Without it: everything that the store has; or
-    /// for docker, the manifest for the platform of this machine if the image has several.
-    pub platform: Option<Platform>,
+    /// The platforms that are exported. By default everything that the store has; a docker archive
+    /// holds one platform per image, and there the default is the platform of this machine.
+    pub platforms: Platforms,
+    /// Receives the progress. By default nothing does.
+    pub progress: Arc<dyn Progress>,
+}
+
+impl Default for ExportOptions {
+    fn default() -> Self {
+        ExportOptions {
+            format: Format::default(),
+            platforms: Platforms::All,
+            progress: Arc::new(Silent),
+        }
+    }
 }
 
 impl ExportOptions {
@@ -63,10 +76,17 @@ impl ExportOptions {
         self
     }
 
-    /// Sets [`platform`](Self::platform).
+    /// Sets [`platforms`](Self::platforms).
     #[must_use]
-    pub fn with_platform(mut self, platform: impl Into<Option<Platform>>) -> Self {
-        self.platform = platform.into();
+    pub fn with_platforms(mut self, platforms: impl Into<Platforms>) -> Self {
+        self.platforms = platforms.into();
+        self
+    }
+
+    /// Sets [`progress`](Self::progress).
+    #[must_use]
+    pub fn with_progress(mut self, progress: Arc<dyn Progress>) -> Self {
+        self.progress = progress;
         self
     }
 }
@@ -92,13 +112,12 @@ pub async fn export(
     images: &[Image],
     target: Target,
     options: &ExportOptions,
-    progress: &dyn Progress,
 ) -> Result<Vec<Image>> {
     let subject = target.to_string();
     let exported = async {
         let (out, pending) = target.open().await?;
         let guard = LeaseGuard::begin(store, "export").await?;
-        let written = write_archive(store, &guard, images, out, options, progress).await;
+        let written = write_archive(store, &guard, images, out, options).await;
         let chosen = guard.finish_with(written).await?;
         pending.publish().await.map(|()| chosen)
     };
@@ -112,8 +131,8 @@ async fn write_archive(
     images: &[Image],
     out: target::Out,
     options: &ExportOptions,
-    progress: &dyn Progress,
 ) -> Result<Vec<Image>> {
+    let progress = &*options.progress;
     let chosen = choose(store, images, options).await?;
     let roots: Vec<Descriptor> = chosen.values().map(|one| one.target.clone()).collect();
     for root in &roots {
@@ -146,9 +165,10 @@ async fn choose(
     }
     let mut chosen = BTreeMap::new();
     for image in images {
-        let platform = options.platform.as_ref();
-        let one = match (options.format, platform) {
-            (Format::Oci, None) => Chosen {
+        // In a docker archive, all platforms are the one of this machine.
+        let platform = options.platforms.single().unwrap_or_default();
+        let one = match (options.format, &options.platforms) {
+            (Format::Oci, Platforms::All) => Chosen {
                 target: image.target.clone(),
                 manifest: None,
             },

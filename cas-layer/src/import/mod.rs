@@ -28,7 +28,7 @@ use std::sync::Arc;
 
 use cas_core::image::Reference;
 use cas_core::lease::BlobRef;
-use cas_core::{Context, Descriptor, Digest, Image, Platform, Result, Store};
+use cas_core::{Context, Descriptor, Digest, Image, Platform, Platforms, Result, Store};
 
 pub use self::source::Source;
 
@@ -36,19 +36,31 @@ use self::importer::BlobImporter;
 use self::item::Item;
 use self::plan::Plan;
 use self::unpack::{ChainIds, Unpack};
-use crate::progress::Progress;
+use crate::progress::{Progress, Silent};
 use crate::unpack::Target;
 
 /// Options of an import.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct ImportOptions {
     /// The name of the image. If the source has several tags, the images get `name:tag` each.
     /// Without it the images get the names that the source gives them.
     pub name: Option<Reference>,
-    /// Import only content for this platform. An index is stored unchanged, and the manifests of
-    /// other platforms stay absent. Without it everything in the source is imported.
-    pub platform: Option<Platform>,
+    /// The platforms whose content is imported, by default all in the source. An index is stored
+    /// unchanged, and the manifests of other platforms stay absent.
+    pub platforms: Platforms,
+    /// Receives the progress. By default nothing does.
+    pub progress: Arc<dyn Progress>,
+}
+
+impl Default for ImportOptions {
+    fn default() -> Self {
+        ImportOptions {
+            name: None,
+            platforms: Platforms::All,
+            progress: Arc::new(Silent),
+        }
+    }
 }
 
 impl ImportOptions {
@@ -59,10 +71,17 @@ impl ImportOptions {
         self
     }
 
-    /// Sets [`platform`](Self::platform).
+    /// Sets [`platforms`](Self::platforms).
     #[must_use]
-    pub fn with_platform(mut self, platform: impl Into<Option<Platform>>) -> Self {
-        self.platform = platform.into();
+    pub fn with_platforms(mut self, platforms: impl Into<Platforms>) -> Self {
+        self.platforms = platforms.into();
+        self
+    }
+
+    /// Sets [`progress`](Self::progress).
+    #[must_use]
+    pub fn with_progress(mut self, progress: Arc<dyn Progress>) -> Self {
+        self.progress = progress;
         self
     }
 }
@@ -76,21 +95,16 @@ impl ImportOptions {
 /// `InvalidArgument` if the source is not an image, or has no name and `options` gives none;
 /// `Corrupt` if a file of the source does not match its descriptor; `NotFound` if the source has
 /// nothing for the platform; errors of the store.
-pub async fn import(
-    store: &Store,
-    source: Source,
-    options: &ImportOptions,
-    progress: &dyn Progress,
-) -> Result<Vec<Image>> {
+pub async fn import(store: &Store, source: Source, options: &ImportOptions) -> Result<Vec<Image>> {
     let subject = source.to_string();
-    let outcome = import_or_roll_back(store, source, options, None, progress).await;
+    let outcome = import_or_roll_back(store, source, options, None).await;
     let (images, _) = outcome.during("import", subject)?;
     Ok(images)
 }
 
 /// Imports like [`import`], and unpacks the images into snapshots, for the platform of `options`
-/// or else of this machine. The layers of the first image are read once for both. Names are
-/// written after everything is unpacked.
+/// or, of all platforms, for that of this machine. The layers of the first image are read once for
+/// both. Names are written after everything is unpacked.
 ///
 /// Returns each image with its chain ID, which is `None` for an image without layers.
 ///
@@ -101,15 +115,15 @@ pub async fn import_unpacked(
     source: Source,
     options: &ImportOptions,
     target: Target<'_>,
-    progress: &Arc<dyn Progress>,
 ) -> Result<Vec<(Image, Option<Digest>)>> {
     let subject = source.to_string();
     let unpack = Unpack {
         target,
-        platform: options.platform.as_ref(),
-        progress,
+        // Of all platforms, that of this machine is unpacked.
+        platform: options.platforms.single().unwrap_or_default(),
+        progress: &options.progress,
     };
-    let outcome = import_or_roll_back(store, source, options, Some(&unpack), &**progress).await;
+    let outcome = import_or_roll_back(store, source, options, Some(&unpack)).await;
     let (images, chain_ids) = outcome.during("import", subject)?;
     let with_chain_id = |image: Image| {
         let chain_id = chain_ids.get(&image.target.digest).copied().flatten();
@@ -124,9 +138,8 @@ async fn import_or_roll_back(
     source: Source,
     options: &ImportOptions,
     unpack: Option<&Unpack<'_>>,
-    progress: &dyn Progress,
 ) -> Result<(Vec<Image>, ChainIds)> {
-    let importer = BlobImporter::begin(store, progress).await?;
+    let importer = BlobImporter::begin(store, &*options.progress).await?;
     match store_images(&importer, source, options, unpack).await {
         Ok(stored) => {
             let images = importer.finish(stored.named, &stored.planned).await?;
@@ -156,7 +169,12 @@ async fn store_images(
     unpack: Option<&Unpack<'_>>,
 ) -> Result<Stored> {
     let contents = source::open(importer, source).await?;
-    let mut plan = Plan::new(importer, &contents, options.platform.as_ref());
+    let platform = match &options.platforms {
+        Platforms::Host => Some(Platform::host()),
+        Platforms::One(platform) => Some(platform.clone()),
+        Platforms::All => None,
+    };
+    let mut plan = Plan::new(importer, &contents, platform.as_ref());
     let mut roots = Vec::new();
     let name = options.name.as_ref();
     for root in names::candidates(source::roots(&mut plan).await?, name)? {

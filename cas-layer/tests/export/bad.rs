@@ -10,7 +10,6 @@ use cas_core::error::ErrorKind;
 use cas_core::testing::memory::MemoryStore;
 use cas_core::{Descriptor, Digest, MediaType, Store};
 use cas_layer::export::{ExportOptions, Target, export};
-use cas_layer::progress::Silent;
 use serde_json::json;
 
 use super::flawed::{Flaw, Flawed};
@@ -23,7 +22,7 @@ async fn refused(store: &Store, options: &ExportOptions, kind: ErrorKind) -> Str
     let file = directory.path().join("out.tar");
     std::fs::write(&file, "before").unwrap();
     let all = images(store, false).await;
-    let error = export(store, &all, Target::Path(file.clone()), options, &Silent)
+    let error = export(store, &all, Target::Path(file.clone()), options)
         .await
         .unwrap_err();
     assert_eq!(error.kind(), kind, "{error}");
@@ -151,12 +150,12 @@ async fn a_full_target_is_an_error() {
     for room in [0, 600, 5_000, whole - 1] {
         let target = Target::Stream(Box::new(Full(room)));
         let all = images(&store, false).await;
-        let failed = export(&store, &all, target, &ExportOptions::default(), &Silent).await;
+        let failed = export(&store, &all, target, &ExportOptions::default()).await;
         assert_eq!(failed.unwrap_err().kind(), ErrorKind::Full, "{room}");
     }
     let target = Target::Stream(Box::new(Full(whole)));
     let all = images(&store, false).await;
-    export(&store, &all, target, &ExportOptions::default(), &Silent)
+    export(&store, &all, target, &ExportOptions::default())
         .await
         .unwrap();
 }
@@ -169,7 +168,7 @@ async fn a_dropped_export_leaves_no_file() {
     let directory = tempfile::tempdir().unwrap();
     let count = || std::fs::read_dir(directory.path()).unwrap().count();
     let (options, file) = (ExportOptions::default(), directory.path().join("out.tar"));
-    let mut running = Box::pin(export(&store, &all, Target::Path(file), &options, &Silent));
+    let mut running = Box::pin(export(&store, &all, Target::Path(file), &options));
     while count() == 0 {
         let turn = tokio::time::timeout(Duration::from_micros(50), &mut running);
         assert!(turn.await.is_err(), "it was done before it was begun");
@@ -198,11 +197,11 @@ async fn a_target_that_is_not_a_file_is_an_error() {
     ];
     for (path, kind) in cases {
         let target = Target::Path(path.clone());
-        let failed = export(&store, &all, target, &ExportOptions::default(), &Silent).await;
+        let failed = export(&store, &all, target, &ExportOptions::default()).await;
         assert_eq!(failed.unwrap_err().kind(), kind, "{}", path.display());
     }
     let nothing = Target::Path(below("out.tar"));
-    let failed = export(&store, &[], nothing, &ExportOptions::default(), &Silent).await;
+    let failed = export(&store, &[], nothing, &ExportOptions::default()).await;
     assert_eq!(failed.unwrap_err().kind(), ErrorKind::InvalidArgument);
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
 }

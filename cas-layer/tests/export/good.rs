@@ -1,6 +1,7 @@
 //! Exports that succeed.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use cas_core::content::Durability;
 use cas_core::lease::LeaseGuard;
@@ -9,7 +10,6 @@ use cas_core::{
     dispatch,
 };
 use cas_layer::export::{ExportOptions, Target, export};
-use cas_layer::progress::Silent;
 use serde_json::{Value, json};
 
 use super::{
@@ -49,9 +49,7 @@ async fn the_same_images_are_the_same_bytes_from_any_store_in_any_order() {
         let sink = Sink::default();
         let target = Target::Stream(Box::new(sink.clone()));
         let twice = [images(&one, true).await, images(&one, false).await].concat();
-        export(&one, &twice, target, &options, &Silent)
-            .await
-            .unwrap();
+        export(&one, &twice, target, &options).await.unwrap();
         assert_eq!(*sink.0.lock().unwrap(), first, "order and repetition");
     }
     let first = bytes_of(&one, &ExportOptions::default()).await.unwrap();
@@ -133,9 +131,7 @@ async fn one_platform_exports_its_manifest() {
     let sink = Sink::default();
     let target = Target::Stream(Box::new(sink.clone()));
     let options = for_platform("linux/arm64/v8");
-    let exported = export(&one, &multi, target, &options, &Silent)
-        .await
-        .unwrap();
+    let exported = export(&one, &multi, target, &options).await.unwrap();
     let archive = sink.0.lock().unwrap().clone();
     let back = take(&other, &archive, None).await;
     assert_eq!(told(&exported), told(&back));
@@ -152,10 +148,9 @@ async fn platforms_that_were_never_stored_are_left_out_with_a_warning() {
     take(&one, &source(), Some("linux/amd64".parse().unwrap())).await;
     let sink = Sink::default();
     let target = Target::Stream(Box::new(sink.clone()));
-    let (all, warned) = (images(&one, false).await, Warned::default());
-    export(&one, &all, target, &ExportOptions::default(), &warned)
-        .await
-        .unwrap();
+    let (all, warned) = (images(&one, false).await, Arc::new(Warned::default()));
+    let options = ExportOptions::default().with_progress(warned.clone());
+    export(&one, &all, target, &options).await.unwrap();
     let warnings = warned.0.lock().unwrap().join("\n");
     assert_eq!(warnings.lines().count(), 1, "{warnings}");
     assert!(warnings.contains("linux/arm64"), "{warnings}");
@@ -210,7 +205,7 @@ async fn layers_that_were_not_stored_are_left_out_with_a_warning() {
 async fn a_docker_archive_lists_each_image_once_and_keeps_the_layout() {
     let (one, other) = (memory(), memory());
     take(&one, &source(), None).await;
-    let options = docker().with_platform("linux/amd64".parse::<Platform>().unwrap());
+    let options = docker().with_platforms("linux/amd64".parse::<Platform>().unwrap());
     let archive = bytes_of(&one, &options).await.unwrap();
     let listed = members(&archive);
     assert_eq!(listed[2].0, "manifest.json");
@@ -269,7 +264,7 @@ async fn an_existing_file_is_replaced_and_links_are_followed() {
     std::os::unix::fs::symlink("real.tar", &link).unwrap();
     let all = images(&store, false).await;
     let options = ExportOptions::default();
-    export(&store, &all, Target::Path(link.clone()), &options, &Silent)
+    export(&store, &all, Target::Path(link.clone()), &options)
         .await
         .unwrap();
     assert!(link.is_symlink());
@@ -279,6 +274,6 @@ async fn an_existing_file_is_replaced_and_links_are_followed() {
     );
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 2);
     let null = Target::Path("/dev/null".into());
-    export(&store, &all, null, &options, &Silent).await.unwrap();
+    export(&store, &all, null, &options).await.unwrap();
     assert!(!std::fs::metadata("/dev/null").unwrap().is_file());
 }

@@ -11,10 +11,10 @@ use std::sync::{Arc, Mutex};
 use cas_core::image::RecordImages;
 use cas_core::testing::memory::MemoryStore;
 use cas_core::testing::strict::StrictStore;
-use cas_core::{ContentStore, Image, Platform, Records, Result, Store};
+use cas_core::{ContentStore, Image, Platform, Platforms, Records, Result, Store};
 use cas_layer::export::{ExportOptions, Format, Target, export};
 use cas_layer::import::{ImportOptions, import};
-use cas_layer::progress::{Progress, Silent};
+use cas_layer::progress::{Event, Phase, Progress};
 
 use crate::common::source::{Files, in_stream};
 
@@ -56,11 +56,10 @@ impl Write for Sink {
 struct Warned(Mutex<Vec<String>>);
 
 impl Progress for Warned {
-    fn begin(&self, _: &str, _: Option<u64>) {}
-    fn advance(&self, _: &str, _: u64) {}
-    fn end(&self, _: &str) {}
-    fn warn(&self, message: &str) {
-        self.0.lock().unwrap().push(message.to_owned());
+    fn report(&self, event: Event<'_>) {
+        if event.phase == Phase::Warning {
+            self.0.lock().unwrap().push(event.item.to_owned());
+        }
     }
 }
 
@@ -77,16 +76,15 @@ async fn images(store: &Store, reversed: bool) -> Vec<Image> {
 async fn bytes_of(store: &Store, options: &ExportOptions) -> Result<Vec<u8>> {
     let sink = Sink::default();
     let target = Target::Stream(Box::new(sink.clone()));
-    export(store, &images(store, false).await, target, options, &Silent).await?;
+    export(store, &images(store, false).await, target, options).await?;
     let written = sink.0.lock().unwrap().clone();
     Ok(written)
 }
 
 async fn take(store: &Store, archive: &[u8], platform: Option<Platform>) -> Vec<Image> {
-    let options = ImportOptions::default().with_platform(platform);
-    import(store, in_stream(archive), &options, &Silent)
-        .await
-        .unwrap()
+    let platforms = platform.map_or(Platforms::All, Platforms::One);
+    let options = ImportOptions::default().with_platforms(platforms);
+    import(store, in_stream(archive), &options).await.unwrap()
 }
 
 fn docker() -> ExportOptions {
@@ -94,7 +92,7 @@ fn docker() -> ExportOptions {
 }
 
 fn for_platform(platform: &str) -> ExportOptions {
-    ExportOptions::default().with_platform(platform.parse::<Platform>().unwrap())
+    ExportOptions::default().with_platforms(platform.parse::<Platform>().unwrap())
 }
 
 /// The names of the members in order, with their bytes.

@@ -12,7 +12,6 @@ use cas_core::records::Table;
 use cas_core::testing::memory::MemoryStore;
 use cas_core::{Digest, Image, Platform, Result, Store};
 use cas_layer::import::{ImportOptions, Source, import};
-use cas_layer::progress::Silent;
 
 fn store() -> Store {
     let memory = Arc::new(MemoryStore::new());
@@ -28,11 +27,11 @@ fn named(name: &str) -> ImportOptions {
 }
 
 fn for_platform(platform: &str) -> ImportOptions {
-    ImportOptions::default().with_platform(platform.parse::<Platform>().unwrap())
+    ImportOptions::default().with_platforms(platform.parse::<Platform>().unwrap())
 }
 
 async fn take(store: &Store, source: Source, options: &ImportOptions) -> Result<Vec<Image>> {
-    import(store, source, options, &Silent).await
+    import(store, source, options).await
 }
 
 /// The visible state of a store, without times.

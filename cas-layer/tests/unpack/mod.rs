@@ -92,7 +92,7 @@ async fn image_of(
     let target = files.manifest(config, descriptors);
     files.entries(&[(Some("image"), &target)]);
     let source = in_stream(&files.tar());
-    let images = import(store, source, &ImportOptions::default(), &Silent)
+    let images = import(store, source, &ImportOptions::default())
         .await
         .unwrap();
     manifest(store, &images[0].target).await
