@@ -1,14 +1,52 @@
 //! `cas`: pluggable content, image and snapshot storage for container images.
 //!
 //! ```no_run
-//! fn main() -> cas::Result<()> {
-//!     let cas = cas::blocking::Cas::open("/tmp/cas")?;
-//!     for image in cas.import("image.tar")? {
-//!         println!("{} {}", image.name, image.target.digest);
-//!         cas.unpack(image.name.as_str(), "/tmp/rootfs")?;
-//!     }
-//!     Ok(())
-//! }
+//! # #[cfg(feature = "registry")]
+//! # async fn run() -> cas::Result<()> {
+//! use cas::Cas;
+//!
+//! let cas = Cas::open("/var/lib/app").await?;
+//! let image = cas.pull("registry.example/team/app:1").await?;
+//! cas.unpack(&image, "/tmp/rootfs").await?;
+//! cas.mount(&image, "/mnt").await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The same without a runtime:
+//!
+//! ```no_run
+//! # #[cfg(feature = "registry")]
+//! # fn run() -> cas::Result<()> {
+//! use cas::blocking::Cas;
+//!
+//! let cas = Cas::open("/var/lib/app")?;
+//! let image = cas.pull("registry.example/team/app:1")?;
+//! cas.unpack(&image, "/tmp/rootfs")?;
+//! cas.mount(&image, "/mnt")?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Each verb has a form with options, which says more:
+//!
+//! ```no_run
+//! # #[cfg(feature = "registry")]
+//! # async fn run(cas: cas::Cas) -> cas::Result<()> {
+//! use std::sync::Arc;
+//!
+//! use cas::progress::Event;
+//! use cas::{Platform, Policy, PullOptions};
+//!
+//! let options = PullOptions::default()
+//!     .with_platforms(Platform::new("linux", "arm64"))
+//!     .with_policy(Policy::Missing)
+//!     .with_unpack(true)
+//!     .with_progress(Arc::new(|event: Event<'_>| println!("{event:?}")));
+//! let pulled = cas.pull_with("registry.example/team/app:1", options).await?;
+//! println!("{} {:?}", pulled.image.name, pulled.snapshot);
+//! # Ok(())
+//! # }
 //! ```
 //!
 //! Cargo features choose the backends and snapshotters; [`registry()`] holds those compiled in. One
@@ -24,8 +62,15 @@ pub use cas_core::*;
 pub use cas_distribution as distribution;
 pub use cas_layer as layer;
 
-pub use self::cas::{Cas, MountOptions, Options, blocking};
+pub use self::bundle::BundleOptions;
+pub use self::cas::{
+    Cas, ImageRef, ImportOptions, MountOptions, OpenOptions, QueryOptions, StoredImage,
+    UnpackOptions, blocking,
+};
+#[cfg(feature = "registry")]
+pub use self::cas::{Policy, PullOptions, PushOptions, RegistryRef};
 pub use self::root::{Engines, RegistryTable, Table};
+pub use cas_layer::export::ExportOptions;
 
 /// The code of the page that people read first compiles.
 #[cfg(doctest)]

@@ -6,13 +6,11 @@
 #![allow(missing_docs, reason = "a bench has no API")]
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use cas::layer::import::{ImportOptions, Source};
-use cas::layer::progress::{Progress, Silent};
-use cas::{Cas, MountOptions};
+use cas::layer::import::Source;
+use cas::{Cas, ImportOptions, MountOptions};
 use oci_cas_benches::images;
 use oci_cas_benches::scratch::{self, Scratch};
 use tokio::runtime::Builder;
@@ -37,22 +35,17 @@ fn main() -> Result<()> {
 }
 
 async fn mounted(root: &Path, layout: &Path, writable: bool) -> Result<Duration> {
-    let progress: Arc<dyn Progress> = Arc::new(Silent);
     let cas = Cas::open(root).await?;
     let source = Source::Path(layout.to_owned());
-    cas.import_unpacked(source, &ImportOptions::default(), &progress)
+    cas.import_with(source, ImportOptions::default().with_unpack(true))
         .await?;
     let target = root.join("mounted");
     std::fs::create_dir_all(&target)?;
     let mut took = Vec::with_capacity(ROUNDS);
     for _ in 0..ROUNDS {
-        let options = MountOptions {
-            writable,
-            ..MountOptions::default()
-        };
+        let options = MountOptions::default().with_writable(writable);
         let begun = Instant::now();
-        cas.mount("bench", &target, None, options, &progress)
-            .await?;
+        cas.mount_with("bench", &target, options).await?;
         took.push(begun.elapsed());
         cas.unmount(&target).await?;
     }

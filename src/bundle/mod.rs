@@ -14,39 +14,29 @@
 //! - Volumes of the image are plain directories in `rootfs`.
 
 mod image;
+mod new;
+mod options;
 mod rootfs;
 mod spec;
 mod user;
 
 use std::path::Path;
 
-use cas_core::{Context, Error, Platform, Result, limit};
+use cas_core::{Context, Error, Result, limit};
 use cas_host::Dir;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::image::Config;
+pub(crate) use self::new::NewBundle;
+pub use self::options::BundleOptions;
 pub use self::rootfs::{Program, Rootfs};
 
 /// Name of the configuration in a bundle.
 const DOCUMENT: &str = "config.json";
+/// Name of the configuration while it is written.
+const TEMPORARY: &str = ".config.json";
 /// Name of the root file system in a bundle.
-pub(crate) const ROOTFS: &str = "rootfs";
-
-/// Options for [`crate::Cas::bundle`].
-#[derive(Clone, Debug, Default)]
-pub struct Options {
-    /// Platform of the image. The default is this machine's, if the image has several.
-    pub platform: Option<Platform>,
-    /// Replaces the image's entrypoint and command.
-    pub entrypoint: Option<String>,
-    /// Replaces the image's command, and follows its entrypoint.
-    pub command: Vec<String>,
-    /// Whether the process has a terminal.
-    pub terminal: bool,
-    /// Mount a writable snapshot as the root file system, instead of unpacking plain files. End it
-    /// with [`crate::Cas::unmount`] of `DIR/rootfs`.
-    pub mounted: bool,
-}
+const ROOTFS: &str = "rootfs";
 
 /// The process that a bundle starts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,7 +82,11 @@ struct Capabilities {
 /// # Errors
 /// `NotFound` for a user or group that the image does not have; `Corrupt` for a configuration that
 /// a process cannot be started with; errors of the file system.
-pub(crate) fn finish(directory: &Path, config: &Config, options: &Options) -> Result<Vec<String>> {
+pub(crate) fn finish(
+    directory: &Path,
+    config: &Config,
+    options: &BundleOptions,
+) -> Result<Vec<String>> {
     let rootfs = Rootfs::open(&directory.join(ROOTFS))?;
     let account = user::find(&rootfs, &config.user)?;
     let (document, warnings) = spec::document(config, options, &account)?;
@@ -100,7 +94,7 @@ pub(crate) fn finish(directory: &Path, config: &Config, options: &Options) -> Re
         .map_err(|error| Error::internal("config.json cannot be serialised").source(error))?;
     let file = directory.join(DOCUMENT);
     let dir = Dir::open(directory).during("write", file.display())?;
-    dir.replace(DOCUMENT, &text, 0o600, (&dir, ".config.json"))
+    dir.replace(DOCUMENT, &text, 0o600, (&dir, TEMPORARY))
         .during("write", file.display())?;
     Ok(warnings)
 }

@@ -4,7 +4,7 @@ use cas_core::{Error, Labels, Result};
 use serde_json::{Value, json};
 
 use super::user::Account;
-use super::{Capabilities, Config, Options, Process, ROOTFS};
+use super::{BundleOptions, Capabilities, Config, Process, ROOTFS};
 
 /// Default `PATH`, if the image does not set it.
 pub(super) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -65,7 +65,7 @@ const READ_ONLY: &[&str] = &[
 /// `Corrupt` for an argument or a variable that a process cannot be given.
 pub(super) fn document(
     config: &Config,
-    options: &Options,
+    options: &BundleOptions,
     account: &Account,
 ) -> Result<(Value, Vec<String>)> {
     let (annotations, warnings) = annotations(&config.annotations);
@@ -87,7 +87,7 @@ pub(super) fn document(
     Ok((document, warnings))
 }
 
-fn process(config: &Config, options: &Options, account: &Account) -> Result<Process> {
+fn process(config: &Config, options: &BundleOptions, account: &Account) -> Result<Process> {
     let mut args = match &options.entrypoint {
         Some(entrypoint) => vec![entrypoint.clone()],
         None => config.entrypoint.clone(),
@@ -209,7 +209,7 @@ mod tests {
         }
     }"#;
 
-    fn made(config: &str, options: &Options, uid: u32) -> (Value, Vec<String>) {
+    fn made(config: &str, options: &BundleOptions, uid: u32) -> (Value, Vec<String>) {
         let config = Config::parse(config.as_bytes()).unwrap();
         let user = super::super::User {
             uid,
@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn a_configuration_is_converted_as_the_image_spec_says() {
-        let (document, warnings) = made(CONFIG, &Options::default(), 7);
+        let (document, warnings) = made(CONFIG, &BundleOptions::default(), 7);
         let process = &document["process"];
         assert_eq!(process["args"], json!(["/bin/e", "c", "d"]));
         let path = format!("PATH={PATH}");
@@ -249,11 +249,11 @@ mod tests {
     fn options_replace_the_configuration_of_the_image() {
         let command = vec!["x".to_owned()];
         let args = |entrypoint: Option<&str>, command: &[String], config: &str| {
-            let options = Options {
+            let options = BundleOptions {
                 entrypoint: entrypoint.map(str::to_owned),
                 command: command.to_vec(),
                 terminal: true,
-                ..Options::default()
+                ..BundleOptions::default()
             };
             made(config, &options, 0).0["process"].clone()
         };
@@ -276,7 +276,7 @@ mod tests {
             user: super::super::User::default(),
             home: "/".to_owned(),
         };
-        let refused = document(&config, &Options::default(), &account).unwrap_err();
+        let refused = document(&config, &BundleOptions::default(), &account).unwrap_err();
         assert_eq!(refused.kind(), cas_core::ErrorKind::Corrupt);
     }
 }

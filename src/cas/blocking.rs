@@ -1,167 +1,240 @@
-//! The blocking form of the facade, for programs without a runtime.
+//! The blocking form of [`Cas`](crate::Cas), for programs without a runtime.
 
 use std::path::Path;
 use std::sync::Arc;
 
 #[cfg(feature = "registry")]
 use cas_core::Descriptor;
-use cas_core::gc::Removed;
-use cas_core::{Digest, Image, Result};
+use cas_core::gc::{Explanation, GcOptions, Removed};
+use cas_core::image::{Check, Resolved};
+use cas_core::records::{Lease, Resource};
+use cas_core::{Digest, Error, Image, Registry, Result, Snapshotter, Store};
 use cas_layer::export::{ExportOptions, Target};
-use cas_layer::import::{ImportOptions, Source};
-use cas_layer::progress::{Progress, Silent};
+use cas_layer::import::Source;
 use tokio::runtime::{Builder, Runtime};
 
-/// One open root; see [`crate::Cas`]. Not for use inside a runtime, where it would block it.
+use super::{
+    ImageRef, ImportOptions, MountOptions, OpenOptions, QueryOptions, StoredImage, UnpackOptions,
+};
+#[cfg(feature = "registry")]
+use super::{PullOptions, PushOptions, RegistryRef};
+use crate::bundle::BundleOptions;
+use crate::root::Engines;
+
+/// An open root, with every verb of [`crate::Cas`] in a form that blocks.
+///
+/// It brings the runtime that it needs, and panics if it is used inside of another one: there, use
+/// [`crate::Cas`]. It is cheap to clone, and all clones are the same handle.
+#[derive(Clone)]
 pub struct Cas {
     inner: crate::Cas,
-    runtime: Runtime,
+    runtime: Arc<Runtime>,
+}
+
+/// Writes each verb as a call of the one that it blocks on.
+macro_rules! verbs {
+    ($($(#[$attribute:meta])* fn $verb:ident($($name:ident: $type:ty),*) -> $output:ty;)*) => {
+        impl Cas {
+            $(
+                $(#[$attribute])*
+                ///
+                /// # Errors
+                #[doc = concat!("As [`Cas::", stringify!($verb), "`](crate::Cas::", stringify!($verb), ").")]
+                pub fn $verb(&self, $($name: $type),*) -> $output {
+                    self.runtime.block_on(self.inner.$verb($($name),*))
+                }
+            )*
+        }
+    };
 }
 
 impl Cas {
-    /// Opens a root, made with the default engines where nothing is there.
+    /// Makes a root with the default engines.
     ///
     /// # Errors
-    /// As [`crate::Cas::open`].
+    /// As [`Cas::init`](crate::Cas::init).
+    pub fn init(root: impl AsRef<Path>) -> Result<(Engines, Option<Error>)> {
+        crate::Cas::init(root)
+    }
+
+    /// Makes a root with these engines of `registry`.
+    ///
+    /// # Errors
+    /// As [`Cas::init_with`](crate::Cas::init_with).
+    pub fn init_with(
+        root: impl AsRef<Path>,
+        engines: Engines,
+        registry: &Registry,
+    ) -> Result<(Engines, Option<Error>)> {
+        crate::Cas::init_with(root, engines, registry)
+    }
+
+    /// Opens a root. Makes one with the default engines if there is none.
+    ///
+    /// # Errors
+    /// As [`Cas::open`](crate::Cas::open).
     pub fn open(root: impl AsRef<Path>) -> Result<Self> {
-        let runtime = Builder::new_current_thread().enable_time().build()?;
-        let inner = runtime.block_on(crate::Cas::open(root))?;
+        Self::open_with(root, OpenOptions::default())
+    }
+
+    /// Opens a root with options.
+    ///
+    /// # Errors
+    /// As [`Cas::open_with`](crate::Cas::open_with).
+    pub fn open_with(root: impl AsRef<Path>, options: OpenOptions) -> Result<Self> {
+        let runtime = Arc::new(Builder::new_current_thread().enable_all().build()?);
+        let inner = runtime.block_on(crate::Cas::open_with(root, options))?;
         Ok(Cas { inner, runtime })
     }
 
-    /// The async form of the same handle.
+    /// Ends the handle, and all clones of it.
+    ///
+    /// # Errors
+    /// As [`Cas::close`](crate::Cas::close).
+    pub fn close(self) -> Result<()> {
+        self.runtime.block_on(self.inner.close())
+    }
+
+    /// Returns the async form of the same handle.
     pub fn inner(&self) -> &crate::Cas {
         &self.inner
     }
 
-    /// Imports all of an archive or a layout under the names it has; the images.
-    ///
-    /// # Errors
-    /// As [`crate::Cas::import`].
-    pub fn import(&self, source: impl AsRef<Path>) -> Result<Vec<Image>> {
-        let source = Source::Path(source.as_ref().to_owned());
-        self.import_with(source, &ImportOptions::default())
+    /// Returns the store, for everything that is not a verb.
+    pub fn store(&self) -> &Store {
+        self.inner.store()
     }
 
-    /// Imports with options.
+    /// Returns the snapshotter.
     ///
     /// # Errors
-    /// As [`crate::Cas::import`].
-    pub fn import_with(&self, source: Source, options: &ImportOptions) -> Result<Vec<Image>> {
-        self.runtime
-            .block_on(self.inner.import(source, options, &silent()))
-    }
-
-    /// Writes images into one OCI archive, with all that the store has of them.
-    ///
-    /// # Errors
-    /// As [`crate::Cas::export`].
-    pub fn export(&self, names: &[impl AsRef<str>], file: impl AsRef<Path>) -> Result<Vec<Image>> {
-        let target = Target::Path(file.as_ref().to_owned());
-        self.export_with(names, target, &ExportOptions::default())
-    }
-
-    /// Exports with options.
-    ///
-    /// # Errors
-    /// As [`crate::Cas::export`].
-    pub fn export_with(
-        &self,
-        names: &[impl AsRef<str>],
-        target: Target,
-        options: &ExportOptions,
-    ) -> Result<Vec<Image>> {
-        self.runtime
-            .block_on(self.inner.export(names, target, options, &silent()))
-    }
-
-    /// Pulls an image, for this machine's platform, from the registry whose host `reference` says.
-    ///
-    /// # Errors
-    /// As [`crate::Cas::pull`].
-    #[cfg(feature = "registry")]
-    pub fn pull(&self, reference: &str) -> Result<Image> {
-        let (choice, options) = Default::default();
-        let (reference, progress) = (reference.parse()?, silent());
-        self.runtime
-            .block_on(self.inner.pull(&reference, &choice, options, &progress))
-    }
-
-    /// Pushes the image `name` to `reference`; what that stands for now.
-    ///
-    /// # Errors
-    /// As [`crate::Cas::push`].
-    #[cfg(feature = "registry")]
-    pub fn push(&self, name: &str, reference: &str) -> Result<Descriptor> {
-        let (choice, options) = Default::default();
-        let (reference, progress) = (reference.parse()?, silent());
-        let pushed = self
-            .inner
-            .push(name, &reference, &choice, options, &progress);
-        self.runtime.block_on(pushed)
-    }
-
-    /// All images in the order of their names.
-    ///
-    /// # Errors
-    /// As [`crate::Cas::images`].
-    pub fn images(&self) -> Result<Vec<Image>> {
-        self.runtime.block_on(self.inner.images())
-    }
-
-    /// The image of this name.
-    ///
-    /// # Errors
-    /// As [`crate::Cas::image`].
-    pub fn image(&self, name: &str) -> Result<Image> {
-        self.runtime.block_on(self.inner.image(name))
-    }
-
-    /// Gives an image a second name.
-    ///
-    /// # Errors
-    /// As [`crate::Cas::tag`].
-    pub fn tag(&self, from: &str, to: &str) -> Result<Image> {
-        self.runtime.block_on(self.inner.tag(from, to))
-    }
-
-    /// Removes a name.
-    ///
-    /// # Errors
-    /// As [`crate::Cas::remove`].
-    pub fn remove(&self, name: &str) -> Result<()> {
-        self.runtime.block_on(self.inner.remove(name))
-    }
-
-    /// Removes what no name, lease or label holds; with `dry_run` only tells what would go.
-    ///
-    /// # Errors
-    /// As [`crate::Cas::collect`].
-    pub fn collect(&self, dry_run: bool) -> Result<Removed> {
-        self.runtime.block_on(self.inner.collect(dry_run))
-    }
-
-    /// Writes the root file system of an image, for this machine's platform.
-    ///
-    /// # Errors
-    /// As [`crate::Cas::unpack`].
-    pub fn unpack(&self, name: &str, directory: impl AsRef<Path>) -> Result<()> {
-        let directory = directory.as_ref();
-        self.runtime
-            .block_on(self.inner.unpack(name, directory, None, &silent()))
-    }
-
-    /// Unpacks the layers of an image into committed snapshots; the name of the topmost,
-    /// nothing for an image without layers.
-    ///
-    /// # Errors
-    /// As [`crate::Cas::snapshot`].
-    pub fn snapshot(&self, name: &str) -> Result<Option<Digest>> {
-        self.runtime
-            .block_on(self.inner.snapshot(name, None, &silent()))
+    /// As [`Cas::snapshotter`](crate::Cas::snapshotter).
+    pub fn snapshotter(&self) -> Result<&Arc<dyn Snapshotter>> {
+        self.inner.snapshotter()
     }
 }
 
-fn silent() -> Arc<dyn Progress> {
-    Arc::new(Silent)
+verbs! {
+    /// Imports all images of an archive or a layout. Returns the images, sorted by name.
+    fn import(source: impl AsRef<Path>) -> Result<Vec<Image>>;
+
+    /// Imports with options.
+    fn import_with(source: Source, options: ImportOptions) -> Result<Vec<StoredImage>>;
+
+    /// Exports images into one OCI archive. Returns the images with their targets in it.
+    fn export(
+        images: impl IntoIterator<Item = impl Into<ImageRef>>,
+        file: impl AsRef<Path>
+    ) -> Result<Vec<Image>>;
+
+    /// Exports with options.
+    fn export_with(
+        images: impl IntoIterator<Item = impl Into<ImageRef>>,
+        target: Target,
+        options: ExportOptions
+    ) -> Result<Vec<Image>>;
+
+    /// Pulls an image for the platform of this machine.
+    #[cfg(feature = "registry")]
+    fn pull(reference: impl Into<RegistryRef>) -> Result<Image>;
+
+    /// Pulls with options.
+    #[cfg(feature = "registry")]
+    fn pull_with(
+        reference: impl Into<RegistryRef>,
+        options: PullOptions
+    ) -> Result<StoredImage>;
+
+    /// Pushes an image. Returns what `reference` refers to afterwards.
+    #[cfg(feature = "registry")]
+    fn push(
+        image: impl Into<ImageRef>,
+        reference: impl Into<RegistryRef>
+    ) -> Result<Descriptor>;
+
+    /// Pushes with options.
+    #[cfg(feature = "registry")]
+    fn push_with(
+        image: impl Into<ImageRef>,
+        reference: impl Into<RegistryRef>,
+        options: PushOptions
+    ) -> Result<Descriptor>;
+
+    /// Returns all images, sorted by name.
+    fn images() -> Result<Vec<Image>>;
+
+    /// Returns the image of this name.
+    fn image(image: impl Into<ImageRef>) -> Result<Image>;
+
+    /// Gives an image another name. Returns the image with it.
+    fn tag(image: impl Into<ImageRef>, name: impl AsRef<str>) -> Result<Image>;
+
+    /// Removes a name.
+    fn remove(image: impl Into<ImageRef>) -> Result<()>;
+
+    /// Returns which parts of an image are in the store.
+    fn check(image: impl Into<ImageRef>) -> Result<Check>;
+
+    /// Returns which parts of an image are in the store, for a platform.
+    fn check_with(image: impl Into<ImageRef>, options: QueryOptions) -> Result<Check>;
+
+    /// Returns the manifest of an image.
+    fn manifest(image: impl Into<ImageRef>) -> Result<Resolved>;
+
+    /// Returns the manifest of an image for a platform.
+    fn manifest_with(image: impl Into<ImageRef>, options: QueryOptions) -> Result<Resolved>;
+
+    /// Writes the root file system of an image into a directory.
+    fn unpack(image: impl Into<ImageRef>, directory: impl AsRef<Path>) -> Result<()>;
+
+    /// Unpacks with options.
+    fn unpack_with(
+        image: impl Into<ImageRef>,
+        directory: impl AsRef<Path>,
+        options: UnpackOptions
+    ) -> Result<()>;
+
+    /// Unpacks the layers of an image into snapshots. Returns the name of the topmost.
+    fn snapshot(image: impl Into<ImageRef>) -> Result<Option<Digest>>;
+
+    /// Unpacks into snapshots with options.
+    fn snapshot_with(
+        image: impl Into<ImageRef>,
+        options: UnpackOptions
+    ) -> Result<Option<Digest>>;
+
+    /// Mounts the root file system of an image.
+    fn mount(image: impl Into<ImageRef>, directory: impl AsRef<Path>) -> Result<()>;
+
+    /// Mounts with options.
+    fn mount_with(
+        image: impl Into<ImageRef>,
+        directory: impl AsRef<Path>,
+        options: MountOptions
+    ) -> Result<()>;
+
+    /// Unmounts an image.
+    fn unmount(directory: impl AsRef<Path>) -> Result<()>;
+
+    /// Makes an OCI runtime bundle of an image.
+    fn bundle(image: impl Into<ImageRef>, directory: impl AsRef<Path>) -> Result<()>;
+
+    /// Makes a bundle with options.
+    fn bundle_with(
+        image: impl Into<ImageRef>,
+        directory: impl AsRef<Path>,
+        options: BundleOptions
+    ) -> Result<()>;
+
+    /// Removes what no name, lease or label refers to. Returns what was removed.
+    fn gc() -> Result<Removed>;
+
+    /// Removes with options.
+    fn gc_with(options: GcOptions) -> Result<Removed>;
+
+    /// Returns what keeps a resource.
+    fn explain(resource: &Resource) -> Result<Explanation>;
+
+    /// Adds a resource to a lease. Returns the lease.
+    fn add_to_lease(lease: impl AsRef<str>, resource: Resource) -> Result<Lease>;
 }

@@ -1,115 +1,112 @@
 //! Images as bundles for a container runtime.
 
-use std::fs;
-use std::io::ErrorKind;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
-use std::sync::Arc;
 
-use cas_core::{Context, Error, Manifest, Result, dispatch, pool};
-use cas_layer::progress::Progress;
+use cas_core::background::shield;
+use cas_core::{Context, Manifest, Result, dispatch, pool};
 use cas_layer::unpack;
 
-use super::Cas;
-use super::mount::MountOptions;
-use crate::bundle::{self, Config, Options, ROOTFS};
+use super::arguments::ImageRef;
+use super::mounted::Mounted;
+use super::{Cas, MountOptions};
+use crate::bundle::{self, BundleOptions, Config, NewBundle};
 
 impl Cas {
     /// Makes an OCI runtime bundle of an image in `directory`, which must be absent or empty.
     ///
     /// # Errors
-    /// As [`Cas::unpack`] or [`Cas::mount`]; `NotFound` for a user that the image has not. What
-    /// was made is removed again.
+    /// As [`Cas::unpack`]; `NotFound` for a user that the image does not have. What was made is
+    /// then removed.
     pub async fn bundle(
         &self,
-        name: &str,
-        directory: &Path,
-        options: &Options,
-        progress: &Arc<dyn Progress>,
+        image: impl Into<ImageRef>,
+        directory: impl AsRef<Path>,
     ) -> Result<()> {
-        let platform = options.platform.as_ref();
-        let manifest = self.manifest(name, platform).await?.manifest;
-        let config = dispatch::read(&*self.store.content, &manifest.config).await?;
-        let config = Config::parse(&config).during("read configuration", manifest.config.digest)?;
-        let made = begin(directory).during("make bundle", directory.display())?;
-        let filled = self
-            .fill(&manifest, config, directory, options, progress)
-            .await;
-        if filled.is_err() && made {
-            // What is left in it has been told.
-            let _ = fs::remove_dir(directory);
-        }
-        filled
+        let options = BundleOptions::default();
+        self.bundle_with(image, directory, options).await
     }
 
-    async fn fill(
+    /// Makes a bundle with options.
+    ///
+    /// # Errors
+    /// As [`Cas::bundle`]; as [`Cas::mount`] if it is mounted; `InvalidArgument` for all platforms.
+    pub async fn bundle_with(
         &self,
-        manifest: &Manifest,
-        config: Config,
-        directory: &Path,
-        options: &Options,
-        progress: &Arc<dyn Progress>,
+        image: impl Into<ImageRef>,
+        directory: impl AsRef<Path>,
+        options: BundleOptions,
     ) -> Result<()> {
-        let rootfs = directory.join(ROOTFS);
-        match options.mounted {
-            true => {
-                fs::create_dir(&rootfs).during("make directory", rootfs.display())?;
-                let writable = MountOptions {
-                    writable: true,
-                    ..MountOptions::default()
-                };
-                let mounted = self
-                    .mount_manifest(manifest, &rootfs, writable, progress)
-                    .await;
-                mounted.inspect_err(|_| {
-                    let _ = fs::remove_dir(&rootfs);
-                })?;
-            }
-            false => unpack::to_directory(&self.store, manifest, &rootfs, progress).await?,
-        }
-        let (place, wanted) = (directory.to_owned(), options.clone());
-        let finished = pool::run(move || bundle::finish(&place, &config, &wanted)).await;
-        match finished {
-            Ok(warnings) => {
-                warnings.iter().for_each(|warning| progress.warn(warning));
-                Ok(())
-            }
+        let manifest = self.manifest_of(image, &options.platforms).await?;
+        let config = dispatch::read(&*self.store.content, &manifest.config).await?;
+        let config = Config::parse(&config).during("read configuration", manifest.config.digest)?;
+        let directory = directory.as_ref();
+        let mut new = NewBundle::begin(directory).during("make bundle", directory.display())?;
+        let filled = self.fill(&manifest, &mut new, &options).await;
+        match filled {
+            Ok(mounted) => finish(new, mounted, config, options).await,
             Err(error) => {
-                if let Err(left) = self.clear(&rootfs, options.mounted).await {
-                    progress.warn(&format!("what was made stays: {left}"));
-                }
+                // What is left of it has been reported.
+                let _ = new.remove();
                 Err(error)
             }
         }
     }
 
-    async fn clear(&self, rootfs: &Path, mounted: bool) -> Result<()> {
-        if mounted {
-            self.unmount(rootfs).await?;
-            return fs::remove_dir(rootfs).during("remove", rootfs.display());
+    /// Unpacks or mounts the root file system.
+    async fn fill(
+        &self,
+        manifest: &Manifest,
+        new: &mut NewBundle,
+        options: &BundleOptions,
+    ) -> Result<Option<Mounted>> {
+        let rootfs = new.rootfs();
+        if !options.mounted {
+            unpack::to_directory(&self.store, manifest, &rootfs, &options.progress).await?;
+            new.unpacked();
+            return Ok(None);
         }
-        let path = rootfs.to_owned();
-        pool::run(move || fs::remove_dir_all(&path).during("remove", path.display())).await
+        new.make_rootfs()?;
+        let writable = MountOptions::default()
+            .with_writable(true)
+            .with_progress(options.progress.clone());
+        let mounted = self.mount_manifest(manifest, &rootfs, writable).await?;
+        Ok(Some(mounted))
     }
 }
 
-/// Makes the directory where it is absent; true when it did.
-fn begin(directory: &Path) -> Result<bool> {
-    match fs::DirBuilder::new().mode(0o700).create(directory) {
-        Ok(()) => return Ok(true),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            let why = "the directory that it shall be made in is not there; make that first";
-            return Err(Error::not_found(why).source(error));
+/// Writes the document of the bundle. A caller that is gone meanwhile leaves no bundle.
+async fn finish(
+    new: NewBundle,
+    mounted: Option<Mounted>,
+    config: Config,
+    options: BundleOptions,
+) -> Result<()> {
+    let progress = options.progress.clone();
+    let (new, mut mounted, finished) = shield(async move {
+        let directory = new.directory().to_owned();
+        let finished = pool::run(move || bundle::finish(&directory, &config, &options)).await;
+        (new, mounted, finished)
+    })
+    .await;
+    let error = match finished {
+        Ok(warnings) => {
+            warnings.iter().for_each(|warning| progress.warn(warning));
+            mounted.into_iter().for_each(Mounted::keep);
+            new.keep();
+            return Ok(());
         }
-        Err(error) => return Err(error.into()),
+        Err(error) => error,
+    };
+    let cleared = async {
+        if let Some(mounted) = &mut mounted {
+            mounted.undo().await?;
+        }
+        pool::run(move || new.remove()).await
+    };
+    if let Err(left) = cleared.await {
+        progress.warn(&format!(
+            "the unfinished bundle could not be removed: {left}"
+        ));
     }
-    match fs::read_dir(directory)?.next() {
-        None => Ok(false),
-        Some(_) => Err(Error::precondition(
-            "the directory is not empty; give one that is, or that is absent, or remove what an \
-             interrupted `cas bundle` has left in it (`cas umount DIR/rootfs` first, if that was \
-             with --mount)",
-        )),
-    }
+    Err(error)
 }

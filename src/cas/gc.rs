@@ -1,47 +1,52 @@
-//! Leases and collection.
+//! Leases and garbage collection.
 
 use std::time::SystemTime;
 
 use cas_core::gc::{self, Explanation, GcOptions, Removed};
-use cas_core::lease;
 use cas_core::records::{Lease, Resource};
-use cas_core::{Result, Snapshotter};
+use cas_core::{Result, Snapshotter, lease};
 
 use super::Cas;
 
 impl Cas {
-    /// Removes what no name, lease or label holds; with `dry_run` only tells what would go. Others
-    /// may work on the store meanwhile.
+    /// Removes what no name, lease or label refers to. Other jobs may use the store meanwhile.
+    /// Returns what was removed.
     ///
     /// # Errors
     /// As [`gc::collect`].
-    pub async fn collect(&self, dry_run: bool) -> Result<Removed> {
-        let options = GcOptions {
-            dry_run,
-            ..GcOptions::default()
-        };
-        gc::collect(&self.store, &self.collected_snapshotters(), &options).await
+    pub async fn gc(&self) -> Result<Removed> {
+        self.gc_with(GcOptions::default()).await
     }
 
-    /// What holds a thing: every way to it from a name, a lease or a label.
+    /// Removes with options; a dry run removes nothing, and returns what would be removed.
     ///
     /// # Errors
     /// As [`gc::collect`].
-    pub async fn why(&self, resource: &Resource) -> Result<Explanation> {
+    pub async fn gc_with(&self, options: GcOptions) -> Result<Removed> {
+        gc::collect(self.opened()?, &self.collected_snapshotters(), &options).await
+    }
+
+    /// Returns what keeps a resource: every way to it from a name, a lease or a label.
+    ///
+    /// # Errors
+    /// As [`gc::collect`].
+    pub async fn explain(&self, resource: &Resource) -> Result<Explanation> {
         let snapshotters = self.collected_snapshotters();
-        gc::explain(&self.store, &snapshotters, resource, SystemTime::now()).await
+        gc::explain(self.opened()?, &snapshotters, resource, SystemTime::now()).await
     }
 
-    /// Adds something to a lease, and makes sure that it and all below it is there.
+    /// Adds a resource to a lease, after it has made sure that the resource and everything below it
+    /// exist. Returns the lease.
     ///
     /// # Errors
     /// As [`lease::add_to_lease`].
-    pub async fn keep(&self, lease: &str, resource: Resource) -> Result<Lease> {
+    pub async fn add_to_lease(&self, lease: impl AsRef<str>, resource: Resource) -> Result<Lease> {
         let snapshotters: Vec<&dyn Snapshotter> = self.snapshotter.as_deref().into_iter().collect();
-        lease::add_to_lease(&self.store, &snapshotters, lease, resource).await
+        lease::add_to_lease(self.opened()?, &snapshotters, lease.as_ref(), resource).await
     }
 
-    /// Snapshots belong to the store of the root: another one does not know what holds them.
+    /// Returns the snapshotter if its snapshots are collected: they belong to the store of the
+    /// root, and another store does not know what refers to them.
     fn collected_snapshotters(&self) -> Vec<&dyn Snapshotter> {
         let own = self.snapshotter.as_deref().filter(|_| self.own_store);
         own.into_iter().collect()

@@ -1,145 +1,169 @@
 //! Images as mounted directories.
 
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 
-use cas_core::error::ErrorKind;
-use cas_core::labels::GC_ROOT;
-use cas_core::snapshot::Mount;
-use cas_core::{Context, Digest, Error, Labels, Manifest, Platform, Result, pool, unique};
-use cas_host::{IdMap, mount};
-use cas_layer::progress::Progress;
+use cas_core::background::shield;
+use cas_core::platform::Platforms;
+use cas_core::progress::{Progress, Silent};
+use cas_core::{Error, ErrorKind, Manifest, Result, pool};
+use cas_host::mount;
 use cas_layer::unpack;
 
 use super::Cas;
+use super::arguments::ImageRef;
+use super::mounted::{self, Mounted};
 
-/// How an image is mounted.
-#[derive(Debug, Default)]
+/// Options of [`Cas::mount_with`].
+#[non_exhaustive]
 pub struct MountOptions {
-    /// Whether it can be written to.
+    /// Whether it can be written to. What is written is removed by [`Cas::unmount`].
     pub writable: bool,
-    /// A user namespace that maps the owners on disk to those that are seen.
-    pub owners: Option<OwnedFd>,
+    /// A user namespace that maps the owners on disk to those that are shown. By default owners are
+    /// shown as they are.
+    pub idmap: Option<OwnedFd>,
+    /// The platform. All platforms are refused.
+    pub platforms: Platforms,
+    /// Receives the progress of an unpack. By default nothing does.
+    pub progress: Arc<dyn Progress>,
+}
+
+impl Default for MountOptions {
+    fn default() -> Self {
+        MountOptions {
+            writable: false,
+            idmap: None,
+            platforms: Platforms::default(),
+            progress: Arc::new(Silent),
+        }
+    }
+}
+
+impl MountOptions {
+    /// Sets [`writable`](Self::writable).
+    #[must_use]
+    pub fn with_writable(mut self, writable: bool) -> Self {
+        self.writable = writable;
+        self
+    }
+
+    /// Sets [`idmap`](Self::idmap).
+    #[must_use]
+    pub fn with_idmap(mut self, idmap: impl Into<Option<OwnedFd>>) -> Self {
+        self.idmap = idmap.into();
+        self
+    }
+
+    /// Sets [`platforms`](Self::platforms).
+    #[must_use]
+    pub fn with_platforms(mut self, platforms: impl Into<Platforms>) -> Self {
+        self.platforms = platforms.into();
+        self
+    }
+
+    /// Sets [`progress`](Self::progress).
+    #[must_use]
+    pub fn with_progress(mut self, progress: Arc<dyn Progress>) -> Self {
+        self.progress = progress;
+        self
+    }
 }
 
 impl Cas {
-    /// Shows the root file system of an image at `directory`, unpacked into snapshots first where
-    /// it is not yet. What is written to it, where it is writable, is gone with
-    /// [`Cas::unmount`].
+    /// Mounts the root file system of an image at `directory`, read-only. The image is unpacked
+    /// into snapshots first, if it is not yet. [`Cas::unmount`] ends it.
     ///
     /// # Errors
-    /// As [`Cas::snapshot`]; `NotFound` without the directory; `AlreadyExists` where this root
-    /// has something mounted there; `Denied` without the right to mount; `Unsupported` where owners
-    /// cannot be mapped.
+    /// As [`Cas::snapshot`]; `NotFound` for the directory; `AlreadyExists` if this root has
+    /// something mounted there; `Denied` without the right to mount.
     pub async fn mount(
         &self,
-        name: &str,
-        directory: &Path,
-        platform: Option<&Platform>,
-        options: MountOptions,
-        progress: &Arc<dyn Progress>,
+        image: impl Into<ImageRef>,
+        directory: impl AsRef<Path>,
     ) -> Result<()> {
-        let manifest = self.manifest(name, platform).await?.manifest;
-        self.mount_manifest(&manifest, directory, options, progress)
-            .await
+        let options = MountOptions::default();
+        self.mount_with(image, directory, options).await
     }
 
-    /// As [`Cas::mount`], for an image whose manifest is known.
+    /// Mounts with options.
+    ///
+    /// # Errors
+    /// As [`Cas::mount`]; `Unsupported` if owners cannot be mapped; `InvalidArgument` for all
+    /// platforms.
+    pub async fn mount_with(
+        &self,
+        image: impl Into<ImageRef>,
+        directory: impl AsRef<Path>,
+        options: MountOptions,
+    ) -> Result<()> {
+        let manifest = self.manifest_of(image, &options.platforms).await?;
+        let mounted = self.mount_manifest(&manifest, directory.as_ref(), options);
+        mounted.await.map(Mounted::keep)
+    }
+
+    /// Mounts an image whose manifest is known.
     pub(super) async fn mount_manifest(
         &self,
         manifest: &Manifest,
         directory: &Path,
         options: MountOptions,
-        progress: &Arc<dyn Progress>,
-    ) -> Result<()> {
-        let directory = place(directory, "mount on")?;
-        let key = key(&directory)?;
+    ) -> Result<Mounted> {
+        let directory = mounted::resolve(directory, "mount on")?;
+        let key = mounted::key(&directory)?;
         if self.snapshotter()?.stat(&key).await?.is_some() {
             return Err(taken(&directory));
         }
-        let shown = self.show(manifest, &key, options.writable, progress).await;
-        let mounts = shown.map_err(|error| match error.kind() {
+        let made = self.make(manifest, &key, &options).await;
+        let snapshot = made.map_err(|error| match error.kind() {
             ErrorKind::AlreadyExists => taken(&directory),
             _ => error,
         })?;
-        let target = directory.clone();
-        let mounted = pool::run(move || {
-            let idmap = options.owners.as_ref().map(|one| IdMap::of(one.as_fd()));
-            mount::attach(&mounts, &target, idmap)
-        })
-        .await;
-        if mounted.is_err() {
-            self.snapshotter()?.remove(&key).await?;
-        }
-        mounted
+        snapshot.attach(directory, options.idmap).await
     }
 
-    /// Makes the snapshot that is mounted. One on a parent that is there holds it, so that nothing
-    /// else needs to be.
-    async fn show(
+    /// Makes the snapshot to mount. It keeps its parents, so nothing else has to.
+    async fn make(
         &self,
         manifest: &Manifest,
         key: &str,
-        writable: bool,
-        progress: &Arc<dyn Progress>,
-    ) -> Result<Vec<Mount>> {
-        let snapshotter = self.snapshotter()?;
-        let make = async |parent: Option<Digest>| {
-            let parent = parent.map(|chain_id| chain_id.to_string());
-            // A label keeps the snapshot while it is mounted.
-            let labels = Labels::from([(GC_ROOT.to_owned(), unique::key("mounted"))]);
-            if writable {
-                snapshotter.prepare(key, parent.as_deref(), labels).await
-            } else {
-                snapshotter.view(key, parent.as_deref(), labels).await
-            }
-        };
+        options: &MountOptions,
+    ) -> Result<Mounted> {
+        let (snapshotter, writable) = (self.snapshotter()?, options.writable);
         let parent = unpack::chain_id(&self.store, manifest).await?;
-        match make(parent).await {
+        match Mounted::make(snapshotter, key, parent, writable).await {
             // It is not unpacked yet, or was collected.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             made => return made,
         }
-        let unpacked = unpack::to_snapshots(&self.store, self.target()?, manifest, progress);
-        make(unpacked.await?).await
+        let parent = self.to_snapshots(manifest, &options.progress).await?;
+        Mounted::make(snapshotter, key, parent, writable).await
     }
 
-    /// Takes away what [`Cas::mount`] has mounted at `directory`, and what was written to it.
+    /// Unmounts what [`Cas::mount`] has mounted at `directory`, and removes what was written to it.
+    /// It goes on in the background if the future is dropped.
     ///
     /// # Errors
-    /// `NotFound` where this root has nothing mounted; `Busy` while it is used.
-    pub async fn unmount(&self, directory: &Path) -> Result<()> {
-        let directory = place(directory, "unmount")?;
-        let key = key(&directory)?;
-        if self.snapshotter()?.stat(&key).await?.is_none() {
+    /// `NotFound` if this root has nothing mounted there; `Busy` while it is in use.
+    pub async fn unmount(&self, directory: impl AsRef<Path>) -> Result<()> {
+        let directory = mounted::resolve(directory.as_ref(), "unmount")?;
+        let key = mounted::key(&directory)?;
+        let snapshotter = Arc::clone(self.snapshotter()?);
+        if snapshotter.stat(&key).await?.is_none() {
             return Err(Error::not_found("this root has nothing mounted there")
                 .operation("unmount")
                 .subject(directory.display()));
         }
-        let unmounted = pool::run(move || mount::unmount(&directory)).await;
-        match unmounted {
-            // The machine was started anew, or somebody else was faster.
-            Err(error) if error.kind() == ErrorKind::FailedPrecondition => {}
-            unmounted => unmounted?,
-        }
-        self.snapshotter()?.remove(&key).await
+        shield(async move {
+            match pool::run(move || mount::unmount(&directory)).await {
+                // The machine was restarted, or another process was faster.
+                Err(error) if error.kind() == ErrorKind::FailedPrecondition => {}
+                unmounted => unmounted?,
+            }
+            snapshotter.remove(&key).await
+        })
+        .await
     }
-}
-
-/// The directory by the one path that it has without links.
-fn place(directory: &Path, operation: &'static str) -> Result<PathBuf> {
-    directory
-        .canonicalize()
-        .during(operation, directory.display())
-}
-
-/// The key of the snapshot that is mounted at a place.
-fn key(directory: &Path) -> Result<String> {
-    let path = directory.to_str().ok_or_else(|| {
-        Error::invalid("the path is no text; choose another").subject(directory.display())
-    })?;
-    Ok(format!("mounted {path}"))
 }
 
 fn taken(directory: &Path) -> Error {

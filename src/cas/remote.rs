@@ -2,108 +2,198 @@
 
 use std::sync::Arc;
 
-use cas_core::platform::Choice;
-use cas_core::transfer::{self, PullOptions, PushOptions};
-use cas_core::{Descriptor, Digest, Image, Result};
-use cas_distribution::{Client, Options, RemoteRef};
-use cas_layer::progress::Progress;
+use cas_core::dispatch::{self, Next, handler_fn, walk};
+use cas_core::image::{self, Reference};
+use cas_core::platform::Platforms;
+use cas_core::progress::Progress;
+use cas_core::{Descriptor, Error, ErrorKind, Image, Result, Store, transfer};
+use cas_distribution::{Client, Host, Options, RemoteRef};
 use cas_layer::unpack::StreamingUnpacker;
 
-use super::Cas;
+use super::arguments::{ImageRef, RegistryRef};
+use super::remote_options::{Policy, PullOptions, PushOptions};
+use super::{Cas, StoredImage};
 
 impl Cas {
-    /// Pulls an image; its name is the reference in full. Other platforms of an index than the
-    /// chosen stay missing, and may be pulled later.
+    /// Pulls an image for the platform of this machine. Its name is the whole reference. The
+    /// content of other platforms stays absent, and may be pulled later.
     ///
     /// # Errors
-    /// `InvalidArgument` for a `cas.toml` that names something else than hosts for a registry;
-    /// `NotFound` when the registry has it not, or not for the platform; `Denied` when it refuses;
-    /// `Unavailable` when it does not answer; `Corrupt` when it hands out other bytes than their
-    /// digests say. Nothing is named then; what came is kept until a collection.
-    pub async fn pull(
-        &self,
-        reference: &RemoteRef,
-        choice: &Choice,
-        options: Options,
-        progress: &Arc<dyn Progress>,
-    ) -> Result<Image> {
-        let name = reference.name()?;
-        let client = self.connect(reference, options).await?;
-        let options = pull_options(choice, progress);
-        let pulled = transfer::pull(&self.store, &client, name, &options).await?;
-        warn_if_withheld(&client, progress).await;
-        Ok(pulled)
+    /// `InvalidArgument` for text that is not a reference; `NotFound` if the registry does not have
+    /// the image, or not for the platform; `Denied` if it refuses; `Unavailable` if it does not
+    /// answer; `Corrupt` if it sends other bytes than the digests say. No name is written then, and
+    /// what arrived is kept for the next attempt until a garbage collection.
+    pub async fn pull(&self, reference: impl Into<RegistryRef>) -> Result<Image> {
+        let pulled = self.pull_with(reference, PullOptions::default()).await?;
+        Ok(pulled.image)
     }
 
-    /// The same, and unpacks the image for the chosen platform into snapshots as [`Cas::snapshot`]
-    /// does, while it comes; with the name of its topmost. Of all platforms it unpacks this
-    /// machine's, when all are there.
+    /// Pulls with options.
     ///
     /// # Errors
-    /// As [`Cas::pull`] and [`Cas::snapshot`].
-    pub async fn pull_unpacked(
+    /// As [`Cas::pull`]; as [`Cas::snapshot`] if the image is unpacked; `NotFound` if the policy is
+    /// [`Policy::Never`] and the store does not have the image.
+    pub async fn pull_with(
         &self,
-        reference: &RemoteRef,
-        choice: &Choice,
-        options: Options,
-        progress: &Arc<dyn Progress>,
-    ) -> Result<(Image, Option<Digest>)> {
-        if *choice == Choice::All {
-            let image = self.pull(reference, choice, options, progress).await?;
-            let snapshot = self.snapshot(image.name.as_str(), None, progress).await?;
-            return Ok((image, snapshot));
+        reference: impl Into<RegistryRef>,
+        options: PullOptions,
+    ) -> Result<StoredImage> {
+        let reference = reference.into().0?;
+        let name = reference.name()?;
+        let stored = match options.policy {
+            Policy::Always => None,
+            Policy::Missing | Policy::Never => self.find_whole(&name, &options.platforms).await?,
+        };
+        match (stored, options.policy) {
+            (Some(image), _) => self.unpack_stored(image, &options).await,
+            (None, Policy::Never) => Err(Error::not_found(
+                "the store does not have all of the image, and the policy `never` asks no \
+                 registry; pull with another policy",
+            )
+            .operation("pull")
+            .subject(reference)),
+            (None, _) => self.pull_from(&reference, name, options).await,
         }
-        let name = reference.name()?;
-        let client = self.connect(reference, options).await?;
-        let unpacker = StreamingUnpacker::new(&self.store, self.target()?, progress);
-        let options = pull_options(choice, progress).with_unpacker(&unpacker);
-        let image = transfer::pull(&self.store, &client, name, &options).await?;
-        warn_if_withheld(&client, progress).await;
-        Ok((image, unpacker.into_chain_id()))
     }
 
-    /// Pushes the image `name`; what `reference` stands for now.
+    async fn pull_from(
+        &self,
+        reference: &RemoteRef,
+        name: Reference,
+        options: PullOptions,
+    ) -> Result<StoredImage> {
+        let store = self.opened()?;
+        let progress = &options.progress;
+        let hosts = options.token_hosts.clone();
+        let client = self.connect(reference, options.plain_http, hosts).await?;
+        let pull = transfer::PullOptions::default()
+            .with_platforms(options.platforms.clone())
+            .with_progress(Arc::clone(progress))
+            .with_limits(options.limits.clone());
+        if !options.unpack || options.platforms == Platforms::All {
+            let image = transfer::pull(store, &client, name, &pull).await?;
+            warn_if_withheld(&client, progress).await;
+            return self.unpack_stored(image, &options).await;
+        }
+        let unpacker = StreamingUnpacker::new(store, self.target()?, progress);
+        let pull = pull.with_unpacker(&unpacker);
+        let image = transfer::pull(store, &client, name, &pull).await?;
+        warn_if_withheld(&client, progress).await;
+        let snapshot = unpacker.into_chain_id();
+        Ok(StoredImage { image, snapshot })
+    }
+
+    /// Unpacks an image that is in the store, if `options` ask for it. Of all platforms, that of
+    /// this machine is unpacked.
+    async fn unpack_stored(&self, image: Image, options: &PullOptions) -> Result<StoredImage> {
+        if !options.unpack {
+            let snapshot = None;
+            return Ok(StoredImage { image, snapshot });
+        }
+        let platforms = match &options.platforms {
+            Platforms::All => Platforms::Host,
+            platforms => platforms.clone(),
+        };
+        let manifest = self.manifest_of(&image, &platforms).await?;
+        let snapshot = self.to_snapshots(&manifest, &options.progress).await?;
+        Ok(StoredImage { image, snapshot })
+    }
+
+    /// Returns the image of this name, if the store has all of its content for `platforms`.
+    async fn find_whole(&self, name: &Reference, platforms: &Platforms) -> Result<Option<Image>> {
+        let store = self.opened()?;
+        let Some(image) = store.images.get(name).await? else {
+            return Ok(None);
+        };
+        let root = match platforms.single() {
+            Ok(platform) => {
+                let content = &*store.content;
+                match image::manifest_for(content, &image.target, platform).await {
+                    Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+                    resolved => resolved?.descriptor,
+                }
+            }
+            Err(_) => image.target.clone(),
+        };
+        Ok(has_all(store, &root).await?.then_some(image))
+    }
+
+    /// Pushes an image, with all platforms, or with that of this machine if the store does not have
+    /// all. Returns what `reference` refers to afterwards.
     ///
     /// # Errors
-    /// `NotFound` for an image, a platform or content that the store has not; `Denied`,
-    /// `Unavailable` as [`Cas::pull`]; `Corrupt` when the registry received other bytes.
+    /// `NotFound` for the image, or content that the store does not have; `Denied`, `Unavailable`
+    /// as [`Cas::pull`]; `Corrupt` if the registry received other bytes.
     pub async fn push(
         &self,
-        name: &str,
-        reference: &RemoteRef,
-        choice: &Choice,
-        options: Options,
-        progress: &Arc<dyn Progress>,
+        image: impl Into<ImageRef>,
+        reference: impl Into<RegistryRef>,
     ) -> Result<Descriptor> {
-        let target = self.image(name).await?.target;
-        let client = self.connect(reference, options).await?;
-        let options = PushOptions::default()
-            .with_platforms(choice.clone())
-            .with_progress(Arc::clone(progress));
-        let pushed = transfer::push(&self.store, &client, &target, &options).await;
-        let pushed = pushed.map_err(|error| error.operation("push").within(reference))?;
+        let options = PushOptions::default();
+        self.push_with(image, reference, options).await
+    }
+
+    /// Pushes with options.
+    ///
+    /// # Errors
+    /// As [`Cas::push`]; `NotFound` for a platform that the image does not have.
+    pub async fn push_with(
+        &self,
+        image: impl Into<ImageRef>,
+        reference: impl Into<RegistryRef>,
+        options: PushOptions,
+    ) -> Result<Descriptor> {
+        let target = self.image(image).await?.target;
+        let reference = reference.into().0?;
+        let progress = &options.progress;
+        let hosts = options.token_hosts.clone();
+        let client = self.connect(&reference, options.plain_http, hosts).await?;
+        let push = transfer::PushOptions::default()
+            .with_platforms(options.platforms.clone())
+            .with_progress(Arc::clone(progress))
+            .with_blobs(options.blobs);
+        let pushed = transfer::push(&self.store, &client, &target, &push).await;
+        let pushed = pushed.map_err(|error| error.operation("push").within(&reference))?;
         warn_if_withheld(&client, progress).await;
         Ok(pushed)
     }
 
-    /// A client for `reference` that also trusts the token services that `cas.toml` names.
-    async fn connect(&self, reference: &RemoteRef, mut options: Options) -> Result<Client> {
-        options
-            .token_hosts
-            .extend(self.root.token_hosts(reference.host())?);
+    /// Returns a client for `reference`, which also trusts the token services of `cas.toml`.
+    async fn connect(
+        &self,
+        reference: &RemoteRef,
+        plain_http: bool,
+        mut token_hosts: Vec<Host>,
+    ) -> Result<Client> {
+        token_hosts.extend(self.root.token_hosts(reference.host())?);
+        let options = Options {
+            plain_http,
+            token_hosts,
+        };
         Client::connect(reference, options).await
     }
 }
 
-/// Warns of a login that was withheld, which what went well did without.
+/// Warns of a login that was withheld from a token service; the job succeeded without it.
 async fn warn_if_withheld(client: &Client, progress: &Arc<dyn Progress>) {
     if let Some(message) = client.withheld().await {
         progress.warn(&message);
     }
 }
 
-fn pull_options<'a>(choice: &Choice, progress: &Arc<dyn Progress>) -> PullOptions<'a> {
-    PullOptions::default()
-        .with_platforms(choice.clone())
-        .with_progress(Arc::clone(progress))
+/// Whether the store has everything that `root` reaches.
+async fn has_all(store: &Store, root: &Descriptor) -> Result<bool> {
+    let handler = handler_fn(|descriptor: Descriptor| async move {
+        let stored = descriptor.data.is_some() || store.present(&descriptor).await?;
+        if !stored && !descriptor.media_type.is_non_distributable() {
+            return Err(Error::not_found("a blob of the image is not in the store"));
+        }
+        let children = dispatch::children(&*store.content, &descriptor).await?;
+        Ok(Next::Children(children))
+    });
+    match walk(&handler, std::slice::from_ref(root)).await {
+        Ok(()) => Ok(true),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => Ok(false),
+        Err(error) => Err(error),
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use cas::{Platform, Result, bundle};
+use cas::{BundleOptions, Platform, Result};
 use clap::Args;
 use serde_json::json;
 
@@ -42,22 +42,22 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    pub(crate) fn options(self, terminal: bool, mounted: bool) -> bundle::Options {
-        bundle::Options {
-            platform: self.platform,
-            entrypoint: self.entrypoint,
-            command: self.command,
-            terminal,
-            mounted,
-        }
+    pub(crate) fn options(self) -> BundleOptions {
+        BundleOptions::default()
+            .with_platforms(self.platform)
+            .with_entrypoint(self.entrypoint)
+            .with_command(self.command)
     }
 }
 
 impl Bundle {
     pub(crate) async fn run(self, context: &mut Context) -> Result<()> {
         let cas = context.cas().await?;
-        let options = self.process.options(false, self.mount);
-        cas.bundle(&self.image, &self.directory, &options, &context.progress)
+        let options = self.process.options();
+        let options = options
+            .with_mounted(self.mount)
+            .with_progress(context.progress.clone());
+        cas.bundle_with(&self.image, &self.directory, options)
             .await?;
         let directory = self.directory.display().to_string();
         let made = json!({"image": self.image, "bundle": directory, "mounted": self.mount});

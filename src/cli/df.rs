@@ -84,7 +84,7 @@ async fn snapshots(cas: &Cas) -> Result<Share> {
     let Ok(snapshotter) = cas.snapshotter() else {
         return Ok(share);
     };
-    for info in all(snapshotter).await? {
+    for info in all(&**snapshotter).await? {
         share.add(snapshotter.usage(&info.key).await?.bytes);
     }
     Ok(share)

@@ -5,8 +5,8 @@ use std::io::IsTerminal;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
-use cas::layer::export::{ExportOptions, Format, Target};
-use cas::{Context as _, Error, Platform, Result};
+use cas::layer::export::{Format, Target};
+use cas::{Context as _, Error, ExportOptions, Platform, Platforms, Result};
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
@@ -62,9 +62,10 @@ impl Export {
         };
         let options = ExportOptions::default()
             .with_format(format)
-            .with_platform(self.platform);
+            .with_platforms(self.platform.map_or(Platforms::All, Platforms::One))
+            .with_progress(context.progress.clone());
         let cas = context.cas().await?;
-        let exported = cas.export(&self.images, target, &options, &context.progress);
+        let exported = cas.export_with(&self.images, target, options);
         for image in exported.await? {
             // Standard output carries the archive and nothing else.
             if piped {

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use cas::gc::{Reason, Removed, RootPath};
+use cas::gc::{GcOptions, Reason, Removed, RootPath};
 use cas::records::Resource;
 use cas::{Result, Store};
 use clap::Args;
@@ -28,7 +28,9 @@ impl Gc {
         if !self.dry_run {
             super::run::run_dir::sweep(&cas, &context.root, &*context.progress).await?;
         }
-        let removed = cas.collect(self.dry_run).await?;
+        let removed = cas
+            .gc_with(GcOptions::default().with_dry_run(self.dry_run))
+            .await?;
         let out = &context.out;
         if out.is_json() || self.dry_run {
             list(out, &removed)?;
@@ -97,7 +99,7 @@ impl Why {
     pub(crate) async fn run(self, context: &mut Context) -> Result<()> {
         let cas = context.cas().await?;
         let resource = resource(cas.store(), &self.resource).await?;
-        let why = cas.why(&resource).await?;
+        let why = cas.explain(&resource).await?;
         let until = why.until.map(when);
         let paths: Vec<Value> = why.paths.iter().map(describe).collect();
         let shown = json!({"resource": resource, "held": !paths.is_empty(), "until": until,

@@ -1,8 +1,9 @@
 //! `cas images`, `inspect`, `tag` and `rmi`.
 
+use cas::gc::GcOptions;
 use cas::image::{self, Resolved};
 use cas::platform::{All, Only};
-use cas::{Image, Platform, Result, dispatch};
+use cas::{Image, Platform, QueryOptions, Result, dispatch};
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -73,14 +74,15 @@ impl Inspect {
     pub(crate) async fn run(self, context: &mut Context) -> Result<()> {
         let cas = context.cas().await?;
         let image = cas.image(&self.image).await?;
-        let platform = self.platform.as_ref();
-        let matcher = Only::new(platform.unwrap_or(&Platform::host()));
+        let platform = self.platform.clone();
+        let matcher = Only::new(&platform.unwrap_or_else(Platform::host));
+        let options = QueryOptions::default().with_platforms(self.platform);
         let content = &*cas.store().content;
         let platforms = image::platforms(content, &image.target).await?;
         let Resolved {
             descriptor,
             manifest,
-        } = cas.manifest(&self.image, platform).await?;
+        } = cas.manifest_with(&image, options).await?;
         let config = dispatch::read(content, &manifest.config).await?;
         let config: Value = serde_json::from_slice(&config).unwrap_or(Value::Null);
         let size = image::size(content, &image.target, &matcher).await?;
@@ -130,7 +132,7 @@ impl Rmi {
                 .out
                 .item(&json!({"removed": name}), || format!("removed {name}"))?;
         }
-        let free = cas.collect(true).await?;
+        let free = cas.gc_with(GcOptions::default().with_dry_run(true)).await?;
         let shown = json!({"wouldFree": {"blobs": free.blobs.len(), "bytes": free.bytes(),
             "snapshots": free.snapshots.len()}});
         context.out.item(&shown, || {

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use cas::image::Reference;
-use cas::layer::import::{ImportOptions, Source};
-use cas::{Platform, Result};
+use cas::layer::import::Source;
+use cas::{ImportOptions, Platform, Platforms, Result};
 use clap::Args;
 use serde_json::json;
 
@@ -46,15 +46,11 @@ impl Import {
             .transpose()?;
         let options = ImportOptions::default()
             .with_name(name)
-            .with_platform(self.platform.clone());
-        let progress = &context.progress;
-        let images = if self.unpack {
-            cas.import_unpacked(source, &options, progress).await?
-        } else {
-            let images = cas.import(source, &options, progress).await?;
-            images.into_iter().map(|image| (image, None)).collect()
-        };
-        for (image, snapshot) in images {
+            .with_platforms(self.platform.map_or(Platforms::All, Platforms::One))
+            .with_unpack(self.unpack)
+            .with_progress(context.progress.clone());
+        for stored in cas.import_with(source, options).await? {
+            let (image, snapshot) = (stored.image, stored.snapshot);
             let name = image.name.as_str();
             let made = json!({"name": name, "target": image.target, "snapshot": snapshot});
             context.out.item(&made, || match snapshot {

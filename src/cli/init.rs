@@ -19,13 +19,13 @@ pub(crate) struct Init {}
 impl Init {
     pub(crate) fn run(self, context: &Context) -> Result<()> {
         let mut engines = Engines::default();
-        if let Some(store) = &context.options.store {
+        if let Some(store) = &context.store {
             engines.store.clone_from(store);
         }
-        if let Some(snapshotter) = &context.options.snapshotter {
+        if let Some(snapshotter) = &context.snapshotter {
             engines.snapshotter.clone_from(snapshotter);
         }
-        let (engines, fallen_back) = Cas::init(&context.root, engines)?;
+        let (engines, fallen_back) = Cas::init_with(&context.root, engines, &cas::registry())?;
         if let Some(why) = fallen_back {
             context.progress.warn(&why.to_string());
         }

@@ -81,7 +81,7 @@ impl Leases {
             }
             Leases::Add { id, resources } => {
                 for resource in resources {
-                    let lease = cas.keep(&id, resource.clone()).await?;
+                    let lease = cas.add_to_lease(&id, resource.clone()).await?;
                     context
                         .out
                         .item(&shown(&id, &lease), || format!("{id} keeps {resource}"))?;

@@ -28,8 +28,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use cas::layer::progress::Progress;
-use cas::{Cas, Options, Result};
+use cas::{Cas, OpenOptions, Progress, Result};
 use clap::{CommandFactory, Parser, Subcommand};
 
 use self::output::Output;
@@ -121,7 +120,8 @@ enum Command {
 /// What every command gets: where to work, and where results and progress go.
 pub(crate) struct Context {
     root: PathBuf,
-    options: Options,
+    store: Option<String>,
+    snapshotter: Option<String>,
     pub(crate) out: Output,
     pub(crate) progress: Arc<dyn Progress>,
     /// Whether progress is shown at all.
@@ -131,11 +131,9 @@ pub(crate) struct Context {
 impl Context {
     /// Opens the root.
     pub(crate) async fn cas(&mut self) -> Result<Cas> {
-        let options = Options {
-            store: self.options.store.clone(),
-            snapshotter: self.options.snapshotter.clone(),
-            registry: None,
-        };
+        let mut options = OpenOptions::default();
+        options.store.clone_from(&self.store);
+        options.snapshotter.clone_from(&self.snapshotter);
         Cas::open_with(&self.root, options).await
     }
 }
@@ -145,11 +143,8 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let hide_progress = arguments.no_progress || arguments.json;
     let mut context = Context {
         root: arguments.root.map_or_else(default_root, Ok)?,
-        options: Options {
-            store: arguments.store,
-            snapshotter: arguments.snapshotter,
-            registry: None,
-        },
+        store: arguments.store,
+        snapshotter: arguments.snapshotter,
         out: Output::new(arguments.json, arguments.quiet),
         progress: Arc::new(Bars::new(arguments.quiet, hide_progress)),
         shows_progress: !arguments.quiet && !hide_progress,

@@ -42,24 +42,18 @@ pub(crate) struct Umount {
 impl Mount {
     pub(crate) async fn run(self, context: &mut Context) -> Result<()> {
         let cas = context.cas().await?;
-        let platform = self.platform.as_ref();
         let idmap = if self.map_ids.is_empty() {
             None
         } else {
             Some(idmap::namespace(&self.map_ids)?)
         };
-        let options = MountOptions {
-            writable: self.rw,
-            owners: idmap,
-        };
-        let mounted = cas.mount(
-            &self.image,
-            &self.directory,
-            platform,
-            options,
-            &context.progress,
-        );
-        mounted.await?;
+        let options = MountOptions::default()
+            .with_writable(self.rw)
+            .with_idmap(idmap)
+            .with_platforms(self.platform)
+            .with_progress(context.progress.clone());
+        cas.mount_with(&self.image, &self.directory, options)
+            .await?;
         let directory = self.directory.display().to_string();
         let made = json!({"image": self.image, "directory": directory, "writable": self.rw});
         context

@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use cas::layer::progress::Progress;
+use cas::progress::{Event, Phase, Progress};
 use cas::sync::lock;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
@@ -41,6 +41,18 @@ impl Bars {
 }
 
 impl Progress for Bars {
+    fn report(&self, event: Event<'_>) {
+        match event.phase {
+            Phase::Started => self.begin(event.item, event.total),
+            Phase::Advanced => self.advance(event.item, event.bytes),
+            Phase::Finished => self.end(event.item),
+            Phase::Warning => self.warn(event.item),
+            _ => {}
+        }
+    }
+}
+
+impl Bars {
     fn begin(&self, item: &str, total: Option<u64>) {
         match &self.mode {
             Mode::Off => {}

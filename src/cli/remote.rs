@@ -1,9 +1,8 @@
 //! `cas pull` and `cas push`: images from and to registries.
 
-use cas::distribution::{Options, RemoteRef};
-use cas::platform::Choice;
-use cas::{Platform, Result};
-use clap::Args;
+use cas::distribution::RemoteRef;
+use cas::{Platform, Platforms, PullOptions, PushOptions, Result};
+use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::Context;
@@ -21,6 +20,29 @@ pub(crate) struct Pull {
     /// Unpack the image into snapshots, too
     #[arg(long)]
     unpack: bool,
+    /// When to ask the registry
+    #[arg(long, value_enum, default_value_t = Policy::Always)]
+    policy: Policy,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Policy {
+    /// Only if the image, or content of it, is not in the store
+    Missing,
+    /// Always; content that the store has is not fetched again
+    Always,
+    /// Never; the image must be in the store
+    Never,
+}
+
+impl From<Policy> for cas::Policy {
+    fn from(policy: Policy) -> Self {
+        match policy {
+            Policy::Missing => cas::Policy::Missing,
+            Policy::Always => cas::Policy::Always,
+            Policy::Never => cas::Policy::Never,
+        }
+    }
 }
 
 /// Push an image to a registry
@@ -51,35 +73,25 @@ struct Remote {
 }
 
 impl Remote {
-    fn choice(&self) -> Choice {
-        match &self.platform {
-            Some(platform) => Choice::One(platform.clone()),
-            None if self.all_platforms => Choice::All,
-            None => Choice::Own,
+    fn platforms(&self) -> Platforms {
+        if self.all_platforms {
+            return Platforms::All;
         }
-    }
-
-    fn options(&self) -> Options {
-        Options {
-            plain_http: self.plain_http,
-            ..Options::default()
-        }
+        self.platform.clone().into()
     }
 }
 
 impl Pull {
     pub(crate) async fn run(self, context: &mut Context) -> Result<()> {
         let cas = context.cas().await?;
-        let (choice, options) = (self.remote.choice(), self.remote.options());
-        let progress = &context.progress;
-        let reference = &self.reference;
-        let (image, snapshot) = if self.unpack {
-            let pulled = cas.pull_unpacked(reference, &choice, options, progress);
-            pulled.await?
-        } else {
-            let image = cas.pull(reference, &choice, options, progress).await?;
-            (image, None)
-        };
+        let options = PullOptions::default()
+            .with_platforms(self.remote.platforms())
+            .with_policy(self.policy.into())
+            .with_unpack(self.unpack)
+            .with_plain_http(self.remote.plain_http)
+            .with_progress(context.progress.clone());
+        let pulled = cas.pull_with(self.reference, options).await?;
+        let (image, snapshot) = (pulled.image, pulled.snapshot);
         let name = image.name.as_str();
         let made = json!({"name": name, "target": image.target, "snapshot": snapshot});
         context.out.item(&made, || match snapshot {
@@ -96,10 +108,11 @@ impl Push {
             Some(reference) => reference,
             None => self.image.parse()?,
         };
-        let (choice, options) = (self.remote.choice(), self.remote.options());
-        let progress = &context.progress;
-        let pushed = cas.push(&self.image, &reference, &choice, options, progress);
-        let target = pushed.await?;
+        let options = PushOptions::default()
+            .with_platforms(self.remote.platforms())
+            .with_plain_http(self.remote.plain_http)
+            .with_progress(context.progress.clone());
+        let target = cas.push_with(&self.image, &reference, options).await?;
         let name = reference.to_string();
         let made = json!({"image": self.image, "name": name, "target": target});
         context

@@ -77,7 +77,7 @@ const PREFIX: usize = 4;
 impl Snapshot {
     pub(crate) async fn run(self, context: &mut Context) -> Result<()> {
         let cas = context.cas().await?;
-        let snapshots = cas.snapshotter()?;
+        let snapshots = &**cas.snapshotter()?;
         match self {
             Snapshot::Ls => list(context, snapshots).await,
             Snapshot::Tree => tree(context, snapshots).await,

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use cas::{Platform, Result};
+use cas::{Platform, Result, UnpackOptions};
 use clap::Args;
 use serde_json::json;
 
@@ -24,8 +24,10 @@ pub(crate) struct Unpack {
 impl Unpack {
     pub(crate) async fn run(self, context: &mut Context) -> Result<()> {
         let cas = context.cas().await?;
-        let platform = self.platform.as_ref();
-        cas.unpack(&self.image, &self.directory, platform, &context.progress)
+        let options = UnpackOptions::default()
+            .with_platforms(self.platform)
+            .with_progress(context.progress.clone());
+        cas.unpack_with(&self.image, &self.directory, options)
             .await?;
         let directory = self.directory.display().to_string();
         let made = json!({"image": self.image, "directory": directory});

@@ -71,6 +71,29 @@ impl Default for GcOptions {
     }
 }
 
+impl GcOptions {
+    /// Sets [`now`](Self::now).
+    #[must_use]
+    pub fn with_now(mut self, now: SystemTime) -> Self {
+        self.now = now;
+        self
+    }
+
+    /// Sets [`dry_run`](Self::dry_run).
+    #[must_use]
+    pub fn with_dry_run(mut self, dry_run: bool) -> Self {
+        self.dry_run = dry_run;
+        self
+    }
+
+    /// Sets [`only`](Self::only).
+    #[must_use]
+    pub fn with_only(mut self, only: impl Into<Option<BTreeSet<Digest>>>) -> Self {
+        self.only = only.into();
+        self
+    }
+}
+
 /// Removes everything that nothing keeps, and completes interrupted collections. Returns what was
 /// removed. Any number of collections may run at once, in any process.
 ///

@@ -23,7 +23,7 @@ use crate::document::{Document, Manifest};
 use crate::error::{Context, Error, Result};
 use crate::image::{Image, Reference, config_platform};
 use crate::lease::{BlobRef, LeaseGuard};
-use crate::platform::{Platforms, Matcher, Only, Platform};
+use crate::platform::{Matcher, Only, Platform, Platforms};
 use crate::store::Store;
 use crate::sync::lock;
 

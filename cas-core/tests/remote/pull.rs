@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cas_core::gc::{GcOptions, collect};
 use cas_core::image::{RecordImages, check};
-use cas_core::platform::{Platforms, Only};
+use cas_core::platform::{Only, Platforms};
 use cas_core::testing::strict::StrictStore;
 use cas_core::{ContentExt, Descriptor, ErrorKind, MediaType, Platform, Store};
 
@@ -57,7 +57,10 @@ async fn a_pull_is_complete_during_collections_and_fetches_nothing_twice() {
         let mut remote = FakeRemote::new(&from, &root);
         remote.collected = Some(to.clone());
         for fetched in [11, 11] {
-            assert_eq!(pulled(&to, &remote, &of(Platforms::All)).await.unwrap(), root);
+            assert_eq!(
+                pulled(&to, &remote, &of(Platforms::All)).await.unwrap(),
+                root
+            );
             assert_eq!(remote.fetches(), fetched);
         }
         collect(&to, &[], &GcOptions::default()).await.unwrap();

@@ -53,9 +53,13 @@ async fn a_push_of_an_incomplete_image_is_one_platform_or_an_error() {
     let host = Platform::host().to_string();
     let own = named(&from, &host).await;
     let root = index(&from, &[own.clone(), named(&from, "linux/riscv64").await]).await;
-    pulled(&sparse, &FakeRemote::new(&from, &root), &of(Platforms::Host))
-        .await
-        .unwrap();
+    pulled(
+        &sparse,
+        &FakeRemote::new(&from, &root),
+        &of(Platforms::Host),
+    )
+    .await
+    .unwrap();
     let remote = FakeRemote::new(&there, &root);
     let pushed = push(&sparse, &remote, &root, &choosing(Platforms::Host))
         .await

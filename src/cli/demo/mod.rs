@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use cas::image::Reference;
-use cas::layer::import::{ImportOptions, Source};
-use cas::{Cas, Context as _, Error, Result};
+use cas::layer::import::Source;
+use cas::{Cas, Context as _, Error, ImportOptions, Result, UnpackOptions};
 use clap::Args;
 
 use super::Context;
@@ -61,10 +61,12 @@ async fn steps(context: &mut Context, directory: &Path) -> Result<()> {
     let cas = Cas::open(&root).await?;
     step.done(&format!("created a root at {}", root.display()))?;
 
-    let options = ImportOptions::default().with_name(NAME.parse::<Reference>()?);
-    let images = cas
-        .import(Source::Path(file), &options, &step.context.progress)
-        .await?;
+    let progress = &step.context.progress;
+    let options = ImportOptions::default()
+        .with_name(NAME.parse::<Reference>()?)
+        .with_progress(progress.clone());
+    let images = cas.import_with(Source::Path(file), options).await?;
+    let options = UnpackOptions::default().with_progress(progress.clone());
     step.done(&format!(
         "imported {} image, verified and durable",
         images.len()
@@ -79,14 +81,13 @@ async fn steps(context: &mut Context, directory: &Path) -> Result<()> {
     }
 
     let rootfs = directory.join("rootfs");
-    cas.unpack(NAME, &rootfs, None, &step.context.progress)
-        .await?;
+    cas.unpack_with(NAME, &rootfs, options.clone()).await?;
     let found = archive::check(&rootfs).during("check the tree", rootfs.display())?;
     step.done(&format!(
         "unpacked and checked {found} files; deleted files are absent"
     ))?;
 
-    let top = cas.snapshot(NAME, None, &step.context.progress).await?;
+    let top = cas.snapshot_with(NAME, options).await?;
     let top = top.map_or_else(|| "none".into(), |top| top.short());
     step.done(&format!("unpacked into snapshots; the topmost is {top}"))?;
 

@@ -8,7 +8,7 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use cas::bundle::{self, Program, Rootfs};
-use cas::{Error, ErrorKind, Result};
+use cas::{Error, ErrorKind, Result, UnpackOptions};
 use clap::Args;
 
 use self::run_dir::RunDir;
@@ -48,17 +48,22 @@ impl Run {
             context.progress.warn(why);
         }
         let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
-        let options = self.process.options(terminal, true);
+        let options = self.process.options();
+        let options = options
+            .with_terminal(terminal)
+            .with_mounted(true)
+            .with_progress(context.progress.clone());
         let cas = context.cas().await?;
         run_dir::sweep(&cas, &context.root, &*context.progress).await?;
         // Unpack before watching signals: it may take long, and a signal should end it at once.
-        let platform = options.platform.as_ref();
-        cas.snapshot(&self.image, platform, &context.progress)
-            .await?;
+        let unpack = UnpackOptions::default()
+            .with_platforms(options.platforms.clone())
+            .with_progress(context.progress.clone());
+        cas.snapshot_with(&self.image, unpack).await?;
         let mut signals = Signals::watch()?;
         let run_dir = RunDir::create(&cas, &context.root)?;
         let made = cas
-            .bundle(&self.image, run_dir.bundle(), &options, &context.progress)
+            .bundle_with(&self.image, run_dir.bundle(), options)
             .await;
         // Other processes can open a store with one owner while the program runs.
         drop(cas);

@@ -15,8 +15,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use cas::layer::progress::Progress;
-use cas::{Cas, Context, ErrorKind, Result, unique};
+use cas::{Cas, Context, ErrorKind, Progress, Result, unique};
 use cas_host::{Dir, Lock};
 
 use super::runtime;
@@ -94,7 +93,7 @@ impl RunDir {
     pub(super) async fn remove(self, cas: &Cas) -> Result<()> {
         if self.bundle.exists() {
             runtime::end(&self).await?;
-            match cas.unmount(&self.rootfs()).await {
+            match cas.unmount(self.rootfs()).await {
                 // It was not mounted yet, or an earlier removal has unmounted it.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 unmounted => unmounted?,

@@ -1,0 +1,82 @@
+//! How a bundle is made.
+
+use std::sync::Arc;
+
+use cas_core::platform::Platforms;
+use cas_core::progress::{Progress, Silent};
+
+/// Options of [`Cas::bundle_with`](crate::Cas::bundle_with).
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct BundleOptions {
+    /// The platform. All platforms are refused.
+    pub platforms: Platforms,
+    /// Replaces the image's entrypoint and command.
+    pub entrypoint: Option<String>,
+    /// Replaces the image's command, after its entrypoint.
+    pub command: Vec<String>,
+    /// Whether the process has a terminal.
+    pub terminal: bool,
+    /// Whether the root file system is a mounted, writable snapshot instead of a directory;
+    /// [`Cas::unmount`](crate::Cas::unmount) of `DIR/rootfs` ends it.
+    pub mounted: bool,
+    /// Receives the progress. By default nothing does.
+    pub progress: Arc<dyn Progress>,
+}
+
+impl Default for BundleOptions {
+    fn default() -> Self {
+        BundleOptions {
+            platforms: Platforms::default(),
+            entrypoint: None,
+            command: Vec::new(),
+            terminal: false,
+            mounted: false,
+            progress: Arc::new(Silent),
+        }
+    }
+}
+
+impl BundleOptions {
+    /// Sets [`platforms`](Self::platforms).
+    #[must_use]
+    pub fn with_platforms(mut self, platforms: impl Into<Platforms>) -> Self {
+        self.platforms = platforms.into();
+        self
+    }
+
+    /// Sets [`entrypoint`](Self::entrypoint).
+    #[must_use]
+    pub fn with_entrypoint(mut self, entrypoint: impl Into<Option<String>>) -> Self {
+        self.entrypoint = entrypoint.into();
+        self
+    }
+
+    /// Sets [`command`](Self::command).
+    #[must_use]
+    pub fn with_command(mut self, command: Vec<String>) -> Self {
+        self.command = command;
+        self
+    }
+
+    /// Sets [`terminal`](Self::terminal).
+    #[must_use]
+    pub fn with_terminal(mut self, terminal: bool) -> Self {
+        self.terminal = terminal;
+        self
+    }
+
+    /// Sets [`mounted`](Self::mounted).
+    #[must_use]
+    pub fn with_mounted(mut self, mounted: bool) -> Self {
+        self.mounted = mounted;
+        self
+    }
+
+    /// Sets [`progress`](Self::progress).
+    #[must_use]
+    pub fn with_progress(mut self, progress: Arc<dyn Progress>) -> Self {
+        self.progress = progress;
+        self
+    }
+}

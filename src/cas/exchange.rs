@@ -1,0 +1,144 @@
+//! Images from archives and layouts, and to archives.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use cas_core::image::Reference;
+use cas_core::platform::Platforms;
+use cas_core::progress::{Progress, Silent};
+use cas_core::{Image, Result};
+use cas_layer::export::{self, ExportOptions, Target};
+use cas_layer::import::{self, Source};
+
+use super::arguments::ImageRef;
+use super::{Cas, StoredImage};
+
+/// Options of [`Cas::import_with`].
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct ImportOptions {
+    /// The name of the image. If the source has several tags, the images get `name:tag` each.
+    /// Without it the images get the names that the source gives them.
+    pub name: Option<Reference>,
+    /// The platforms whose content is imported, by default all in the source.
+    pub platforms: Platforms,
+    /// Whether the images are unpacked into snapshots, too, as by [`Cas::snapshot`]. Of all
+    /// platforms, that of this machine is unpacked.
+    pub unpack: bool,
+    /// Receives the progress. By default nothing does.
+    pub progress: Arc<dyn Progress>,
+}
+
+impl Default for ImportOptions {
+    fn default() -> Self {
+        ImportOptions {
+            name: None,
+            platforms: Platforms::All,
+            unpack: false,
+            progress: Arc::new(Silent),
+        }
+    }
+}
+
+impl ImportOptions {
+    /// Sets [`name`](Self::name).
+    #[must_use]
+    pub fn with_name(mut self, name: impl Into<Option<Reference>>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Sets [`platforms`](Self::platforms).
+    #[must_use]
+    pub fn with_platforms(mut self, platforms: impl Into<Platforms>) -> Self {
+        self.platforms = platforms.into();
+        self
+    }
+
+    /// Sets [`unpack`](Self::unpack).
+    #[must_use]
+    pub fn with_unpack(mut self, unpack: bool) -> Self {
+        self.unpack = unpack;
+        self
+    }
+
+    /// Sets [`progress`](Self::progress).
+    #[must_use]
+    pub fn with_progress(mut self, progress: Arc<dyn Progress>) -> Self {
+        self.progress = progress;
+        self
+    }
+}
+
+impl Cas {
+    /// Imports all images of an archive or a layout, under the names that it gives them. Returns
+    /// the images, sorted by name.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if the source is not an image; `Corrupt` if it is damaged or hostile;
+    /// errors of the store. Nothing is left of it then.
+    pub async fn import(&self, source: impl AsRef<Path>) -> Result<Vec<Image>> {
+        let source = Source::Path(source.as_ref().to_owned());
+        let options = import::ImportOptions::default();
+        import::import(self.opened()?, source, &options).await
+    }
+
+    /// Imports with options. Names are written after everything else is done.
+    ///
+    /// # Errors
+    /// As [`Cas::import`]; as [`Cas::snapshot`] if the images are unpacked.
+    pub async fn import_with(
+        &self,
+        source: Source,
+        options: ImportOptions,
+    ) -> Result<Vec<StoredImage>> {
+        let store = self.opened()?;
+        let import = import::ImportOptions::default()
+            .with_name(options.name)
+            .with_platforms(options.platforms)
+            .with_progress(options.progress);
+        let images = if options.unpack {
+            import::import_unpacked(store, source, &import, self.target()?).await?
+        } else {
+            let images = import::import(store, source, &import).await?;
+            images.into_iter().map(|image| (image, None)).collect()
+        };
+        let stored = images.into_iter();
+        Ok(stored
+            .map(|(image, snapshot)| StoredImage { image, snapshot })
+            .collect())
+    }
+
+    /// Exports images into one OCI archive, with everything that the store has of them. Returns
+    /// the images with the targets that they have in the archive.
+    ///
+    /// # Errors
+    /// `NotFound` for an unknown name, or content that was lost; `Corrupt` for damaged content. An
+    /// existing file is then unchanged.
+    pub async fn export(
+        &self,
+        images: impl IntoIterator<Item = impl Into<ImageRef>>,
+        file: impl AsRef<Path>,
+    ) -> Result<Vec<Image>> {
+        let target = Target::Path(file.as_ref().to_owned());
+        let options = ExportOptions::default();
+        self.export_with(images, target, options).await
+    }
+
+    /// Exports with options.
+    ///
+    /// # Errors
+    /// As [`Cas::export`]; `NotFound` for a platform that an image does not have.
+    pub async fn export_with(
+        &self,
+        images: impl IntoIterator<Item = impl Into<ImageRef>>,
+        target: Target,
+        options: ExportOptions,
+    ) -> Result<Vec<Image>> {
+        let mut found = Vec::new();
+        for image in images {
+            found.push(self.image(image).await?);
+        }
+        export::export(self.opened()?, &found, target, &options).await
+    }
+}

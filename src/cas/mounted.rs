@@ -1,0 +1,128 @@
+//! A snapshot that is shown at a directory.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cas_core::background::{self, shield};
+use cas_core::labels::GC_ROOT;
+use cas_core::snapshot::Mount;
+use cas_core::{Context, Digest, Error, Labels, Result, Snapshotter, pool, unique};
+use cas_host::{IdMap, mount};
+
+/// The snapshot of a mount. Unless it is kept, it is unmounted and removed in the background when
+/// it is dropped.
+pub(super) struct Mounted {
+    snapshotter: Arc<dyn Snapshotter>,
+    key: String,
+    mounts: Vec<Mount>,
+    /// Where it is mounted, once it is.
+    directory: Option<PathBuf>,
+    /// Whether nothing is left to undo.
+    ended: bool,
+}
+
+impl Mounted {
+    /// Makes the snapshot `key` on a parent. A label keeps it while it is mounted.
+    ///
+    /// # Errors
+    /// `AlreadyExists`; `NotFound` for the parent.
+    pub(super) async fn make(
+        snapshotter: &Arc<dyn Snapshotter>,
+        key: &str,
+        parent: Option<Digest>,
+        writable: bool,
+    ) -> Result<Self> {
+        let (snapshotter, key) = (Arc::clone(snapshotter), key.to_owned());
+        let parent = parent.map(|chain_id| chain_id.to_string());
+        shield(async move {
+            let labels = Labels::from([(GC_ROOT.to_owned(), unique::key("mounted"))]);
+            let mounts = if writable {
+                snapshotter.prepare(&key, parent.as_deref(), labels).await?
+            } else {
+                snapshotter.view(&key, parent.as_deref(), labels).await?
+            };
+            Ok(Mounted {
+                snapshotter,
+                key,
+                mounts,
+                directory: None,
+                ended: false,
+            })
+        })
+        .await
+    }
+
+    /// Mounts the snapshot at `directory`.
+    ///
+    /// # Errors
+    /// `NotFound` for the directory; `Denied` without the right to mount; `Unsupported` if owners
+    /// cannot be mapped. The snapshot is then removed.
+    pub(super) async fn attach(
+        mut self,
+        directory: PathBuf,
+        idmap: Option<OwnedFd>,
+    ) -> Result<Self> {
+        shield(async move {
+            let (mounts, target) = (std::mem::take(&mut self.mounts), directory.clone());
+            let attached = pool::run(move || {
+                let idmap = idmap.as_ref().map(|namespace| IdMap::of(namespace.as_fd()));
+                mount::attach(&mounts, &target, idmap)
+            })
+            .await;
+            if let Err(error) = attached {
+                self.undo().await?;
+                return Err(error);
+            }
+            self.directory = Some(directory);
+            Ok(self)
+        })
+        .await
+    }
+
+    /// Leaves it mounted.
+    pub(super) fn keep(mut self) {
+        self.ended = true;
+    }
+
+    /// Unmounts and removes it.
+    pub(super) async fn undo(&mut self) -> Result<()> {
+        self.ended = true;
+        undo(&*self.snapshotter, &self.key, self.directory.take()).await
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        let (snapshotter, key) = (Arc::clone(&self.snapshotter), std::mem::take(&mut self.key));
+        let directory = self.directory.take();
+        background::run(async move {
+            let _ = undo(&*snapshotter, &key, directory).await;
+        });
+    }
+}
+
+async fn undo(snapshotter: &dyn Snapshotter, key: &str, directory: Option<PathBuf>) -> Result<()> {
+    if let Some(directory) = directory {
+        pool::run(move || mount::unmount(&directory)).await?;
+    }
+    snapshotter.remove(key).await
+}
+
+/// Returns the one path of a directory that has no links in it.
+pub(super) fn resolve(directory: &Path, operation: &'static str) -> Result<PathBuf> {
+    directory
+        .canonicalize()
+        .during(operation, directory.display())
+}
+
+/// Returns the key of the snapshot that is mounted at a directory.
+pub(super) fn key(directory: &Path) -> Result<String> {
+    let path = directory.to_str().ok_or_else(|| {
+        Error::invalid("the path is not UTF-8; choose another").subject(directory.display())
+    })?;
+    Ok(format!("mounted {path}"))
+}

@@ -1,0 +1,167 @@
+//! Making, opening and closing a root.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use cas_core::compose::{Observer, observe};
+use cas_core::records::Records;
+use cas_core::{Error, Registry, Result, Snapshotter, SnapshotterParts, Store};
+use cas_records_sqlite::SqliteRecords;
+
+use super::Cas;
+use crate::root::{Engines, Root, parse_snapshotter};
+
+/// Options of [`Cas::open_with`].
+#[derive(Default)]
+#[non_exhaustive]
+pub struct OpenOptions {
+    /// A store for this handle: a scheme, a URL or a table of the root. By default the root's own.
+    pub store: Option<String>,
+    /// A snapshotter for this handle. By default the root's own.
+    pub snapshotter: Option<String>,
+    /// The backends to choose from. By default all that are compiled in.
+    pub registry: Option<Registry>,
+    /// Is told of every call of the store, for metrics; [`Counters`](cas_core::compose::Counters)
+    /// is one. By default nothing is.
+    pub observer: Option<Arc<dyn Observer>>,
+}
+
+impl OpenOptions {
+    /// Sets [`store`](Self::store).
+    #[must_use]
+    pub fn with_store(mut self, store: impl Into<String>) -> Self {
+        self.store = Some(store.into());
+        self
+    }
+
+    /// Sets [`snapshotter`](Self::snapshotter).
+    #[must_use]
+    pub fn with_snapshotter(mut self, snapshotter: impl Into<String>) -> Self {
+        self.snapshotter = Some(snapshotter.into());
+        self
+    }
+
+    /// Sets [`registry`](Self::registry).
+    #[must_use]
+    pub fn with_registry(mut self, registry: Registry) -> Self {
+        self.registry = Some(registry);
+        self
+    }
+
+    /// Sets [`observer`](Self::observer).
+    #[must_use]
+    pub fn with_observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observer = Some(observer);
+        self
+    }
+}
+
+impl Cas {
+    /// Makes a root with the default engines. Returns the engines, and if the preferred snapshotter
+    /// does not work here, why.
+    ///
+    /// # Errors
+    /// As [`Cas::init_with`].
+    pub fn init(root: impl AsRef<Path>) -> Result<(Engines, Option<Error>)> {
+        let registry = crate::registry();
+        Self::init_with(root, Engines::for_registry(&registry), &registry)
+    }
+
+    /// Makes a root with these engines of `registry`. The root may exist already with the same
+    /// ones. It is opened with the same registry in [`OpenOptions::registry`].
+    ///
+    /// Returns the engines, and if none was chosen and the preferred snapshotter does not work
+    /// here, why.
+    ///
+    /// # Errors
+    /// `Unsupported` for an engine that is not in `registry`; `InvalidArgument` for a composition
+    /// without its members; `AlreadyExists` if the root uses other engines; `FailedPrecondition`
+    /// if the directory contains something else.
+    pub fn init_with(
+        root: impl AsRef<Path>,
+        engines: Engines,
+        registry: &Registry,
+    ) -> Result<(Engines, Option<Error>)> {
+        let location = engines.locate(&engines.store, root.as_ref(), registry)?;
+        registry.check(&location)?;
+        if !engines.snapshotter.is_empty() {
+            registry.snapshotter(parse_snapshotter(&engines.snapshotter)?.scheme())?;
+        }
+        let (root, refused) = Root::init(root.as_ref(), engines, registry)?;
+        Ok((root.engines, refused))
+    }
+
+    /// Opens a root. Makes one with the default engines if there is none.
+    ///
+    /// # Errors
+    /// `Unsupported` for an engine that is not compiled in; `Busy` if another process uses an
+    /// engine that has one owner; `FailedPrecondition` for a newer format; errors of the engines.
+    pub async fn open(root: impl AsRef<Path>) -> Result<Self> {
+        Self::open_with(root, OpenOptions::default()).await
+    }
+
+    /// Opens a root with options.
+    ///
+    /// # Errors
+    /// As [`Cas::open`].
+    pub async fn open_with(root: impl AsRef<Path>, options: OpenOptions) -> Result<Self> {
+        let registry = options.registry.unwrap_or_else(crate::registry);
+        let root = Root::open(root.as_ref(), &registry)?;
+        let location = match &options.store {
+            Some(store) => root.locate(store, &registry)?,
+            None => root.store(&registry)?,
+        };
+        let mut store = registry.open(&location).await?;
+        if let Some(observer) = options.observer {
+            store = observe(store, observer);
+        }
+        let chosen = options.snapshotter.as_ref();
+        let chosen = chosen.unwrap_or(&root.engines.snapshotter);
+        let scheme = parse_snapshotter(chosen)?.scheme().to_owned();
+        let snapshotter = if scheme.is_empty() {
+            None
+        } else {
+            Some(open_snapshotter(&root, chosen, &store, &registry).await?)
+        };
+        Ok(Cas {
+            store,
+            snapshotter,
+            locks: root.snapshots(&scheme).join("locks").into(),
+            own_store: options.store.is_none(),
+            closed: Arc::new(AtomicBool::new(false)),
+            #[cfg(feature = "registry")]
+            root: Arc::new(root),
+        })
+    }
+
+    /// Ends the handle. What was written is on the device when this returns. Later calls on clones
+    /// fail; an engine with one owner is free for others when the last clone is dropped.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` if it is closed already; errors of the store and the snapshotter.
+    pub async fn close(self) -> Result<()> {
+        self.opened()?;
+        self.closed.store(true, Ordering::Relaxed);
+        self.store.content.flush().await?;
+        match &self.snapshotter {
+            Some(snapshotter) => snapshotter.close().await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// Opens the snapshotter that `chosen` names, in its directory of the root.
+async fn open_snapshotter(
+    root: &Root,
+    chosen: &str,
+    store: &Store,
+    registry: &Registry,
+) -> Result<Arc<dyn Snapshotter>> {
+    let chosen = parse_snapshotter(chosen)?;
+    let records: Arc<dyn Records> = Arc::new(SqliteRecords::open(&root.local_records()?)?);
+    let directory = root.snapshots(chosen.scheme());
+    let mut parts = SnapshotterParts::new(directory, records, store.clone());
+    parts.options.clone_from(chosen.options());
+    registry.snapshotter(chosen.scheme())?.open(parts).await
+}

@@ -1,0 +1,175 @@
+//! How an image is pulled and pushed.
+
+use std::sync::Arc;
+
+use cas_core::platform::Platforms;
+use cas_core::progress::{Progress, Silent};
+use cas_core::transfer::{self, PullLimits};
+use cas_distribution::Host;
+
+/// When a pull asks the registry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Policy {
+    /// Only if the store does not have the name, with all content for the platforms. A tag that was
+    /// moved in the registry is not noticed.
+    Missing,
+    /// Always; only content that is missing is fetched.
+    #[default]
+    Always,
+    /// Never: the store must have the image.
+    Never,
+}
+
+/// Options of [`Cas::pull_with`](super::Cas::pull_with).
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct PullOptions {
+    /// The platforms to pull, if the image has several.
+    pub platforms: Platforms,
+    /// When the registry is asked.
+    pub policy: Policy,
+    /// Whether the image is unpacked into snapshots while it arrives, as by
+    /// [`Cas::snapshot`](super::Cas::snapshot). Of all platforms, that of this machine is unpacked.
+    pub unpack: bool,
+    /// Whether the registry is reached by http. By default by https; a registry on this machine
+    /// that does not offer TLS is reached by http, too.
+    pub plain_http: bool,
+    /// Hosts of token services that may see the login for the registry, in addition to the
+    /// registry's own and those that `cas.toml` names.
+    pub token_hosts: Vec<Host>,
+    /// How many blobs are fetched at once.
+    pub limits: PullLimits,
+    /// Receives the progress. By default nothing does.
+    pub progress: Arc<dyn Progress>,
+}
+
+impl Default for PullOptions {
+    fn default() -> Self {
+        PullOptions {
+            platforms: Platforms::default(),
+            policy: Policy::default(),
+            unpack: false,
+            plain_http: false,
+            token_hosts: Vec::new(),
+            limits: PullLimits::default(),
+            progress: Arc::new(Silent),
+        }
+    }
+}
+
+impl PullOptions {
+    /// Sets [`platforms`](Self::platforms).
+    #[must_use]
+    pub fn with_platforms(mut self, platforms: impl Into<Platforms>) -> Self {
+        self.platforms = platforms.into();
+        self
+    }
+
+    /// Sets [`policy`](Self::policy).
+    #[must_use]
+    pub fn with_policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Sets [`unpack`](Self::unpack).
+    #[must_use]
+    pub fn with_unpack(mut self, unpack: bool) -> Self {
+        self.unpack = unpack;
+        self
+    }
+
+    /// Sets [`plain_http`](Self::plain_http).
+    #[must_use]
+    pub fn with_plain_http(mut self, plain_http: bool) -> Self {
+        self.plain_http = plain_http;
+        self
+    }
+
+    /// Sets [`token_hosts`](Self::token_hosts).
+    #[must_use]
+    pub fn with_token_hosts(mut self, token_hosts: Vec<Host>) -> Self {
+        self.token_hosts = token_hosts;
+        self
+    }
+
+    /// Sets [`limits`](Self::limits).
+    #[must_use]
+    pub fn with_limits(mut self, limits: PullLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Sets [`progress`](Self::progress).
+    #[must_use]
+    pub fn with_progress(mut self, progress: Arc<dyn Progress>) -> Self {
+        self.progress = progress;
+        self
+    }
+}
+
+/// Options of [`Cas::push_with`](super::Cas::push_with).
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct PushOptions {
+    /// The platforms to push. By default all, or that of this machine if the store does not have
+    /// all.
+    pub platforms: Platforms,
+    /// Whether the registry is reached by http; see [`PullOptions::plain_http`].
+    pub plain_http: bool,
+    /// Hosts of token services; see [`PullOptions::token_hosts`].
+    pub token_hosts: Vec<Host>,
+    /// Blobs pushed at once, from 1 to [`transfer::PushOptions::MAX_BLOBS`]. By default, 3.
+    pub blobs: usize,
+    /// Receives the progress. By default nothing does.
+    pub progress: Arc<dyn Progress>,
+}
+
+impl Default for PushOptions {
+    fn default() -> Self {
+        PushOptions {
+            platforms: Platforms::default(),
+            plain_http: false,
+            token_hosts: Vec::new(),
+            blobs: transfer::PushOptions::default().blobs,
+            progress: Arc::new(Silent),
+        }
+    }
+}
+
+impl PushOptions {
+    /// Sets [`platforms`](Self::platforms).
+    #[must_use]
+    pub fn with_platforms(mut self, platforms: impl Into<Platforms>) -> Self {
+        self.platforms = platforms.into();
+        self
+    }
+
+    /// Sets [`plain_http`](Self::plain_http).
+    #[must_use]
+    pub fn with_plain_http(mut self, plain_http: bool) -> Self {
+        self.plain_http = plain_http;
+        self
+    }
+
+    /// Sets [`token_hosts`](Self::token_hosts).
+    #[must_use]
+    pub fn with_token_hosts(mut self, token_hosts: Vec<Host>) -> Self {
+        self.token_hosts = token_hosts;
+        self
+    }
+
+    /// Sets [`blobs`](Self::blobs).
+    #[must_use]
+    pub fn with_blobs(mut self, blobs: usize) -> Self {
+        self.blobs = blobs;
+        self
+    }
+
+    /// Sets [`progress`](Self::progress).
+    #[must_use]
+    pub fn with_progress(mut self, progress: Arc<dyn Progress>) -> Self {
+        self.progress = progress;
+        self
+    }
+}

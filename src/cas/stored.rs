@@ -1,0 +1,13 @@
+//! What an import or a pull returns.
+
+use cas_core::{Digest, Image};
+
+/// An image that was imported or pulled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoredImage {
+    /// The image.
+    pub image: Image,
+    /// The name of its topmost snapshot, if it was unpacked. An image without layers has none.
+    pub snapshot: Option<Digest>,
+}

@@ -1,0 +1,128 @@
+//! Images as directories and snapshots.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use cas_core::platform::Platforms;
+use cas_core::progress::{Progress, Silent};
+use cas_core::{Digest, Manifest, Result};
+use cas_layer::unpack;
+
+use super::arguments::ImageRef;
+use super::{Cas, QueryOptions};
+
+/// Options of [`Cas::unpack_with`] and [`Cas::snapshot_with`].
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct UnpackOptions {
+    /// The platform. All platforms are refused.
+    pub platforms: Platforms,
+    /// Receives the progress. By default nothing does.
+    pub progress: Arc<dyn Progress>,
+}
+
+impl Default for UnpackOptions {
+    fn default() -> Self {
+        UnpackOptions {
+            platforms: Platforms::default(),
+            progress: Arc::new(Silent),
+        }
+    }
+}
+
+impl UnpackOptions {
+    /// Sets [`platforms`](Self::platforms).
+    #[must_use]
+    pub fn with_platforms(mut self, platforms: impl Into<Platforms>) -> Self {
+        self.platforms = platforms.into();
+        self
+    }
+
+    /// Sets [`progress`](Self::progress).
+    #[must_use]
+    pub fn with_progress(mut self, progress: Arc<dyn Progress>) -> Self {
+        self.progress = progress;
+        self
+    }
+}
+
+impl Cas {
+    /// Writes the root file system of an image into `directory`, which must be absent or empty.
+    ///
+    /// # Errors
+    /// `NotFound` for the image, or if it does not have the platform of this machine; `Corrupt` for
+    /// damaged or hostile layers. What was written is then removed.
+    pub async fn unpack(
+        &self,
+        image: impl Into<ImageRef>,
+        directory: impl AsRef<Path>,
+    ) -> Result<()> {
+        let options = UnpackOptions::default();
+        self.unpack_with(image, directory, options).await
+    }
+
+    /// Unpacks with options.
+    ///
+    /// # Errors
+    /// As [`Cas::unpack`]; `InvalidArgument` for all platforms.
+    pub async fn unpack_with(
+        &self,
+        image: impl Into<ImageRef>,
+        directory: impl AsRef<Path>,
+        options: UnpackOptions,
+    ) -> Result<()> {
+        let manifest = self.manifest_of(image, &options.platforms).await?;
+        let directory = directory.as_ref();
+        unpack::to_directory(&self.store, &manifest, directory, &options.progress).await
+    }
+
+    /// Unpacks the layers of an image into committed snapshots. Returns the name of the topmost; an
+    /// image without layers has none.
+    ///
+    /// # Errors
+    /// As [`Cas::unpack`]; `FailedPrecondition` if the root was made without a snapshotter.
+    pub async fn snapshot(&self, image: impl Into<ImageRef>) -> Result<Option<Digest>> {
+        self.snapshot_with(image, UnpackOptions::default()).await
+    }
+
+    /// Unpacks into snapshots with options.
+    ///
+    /// # Errors
+    /// As [`Cas::snapshot`]; `InvalidArgument` for all platforms.
+    pub async fn snapshot_with(
+        &self,
+        image: impl Into<ImageRef>,
+        options: UnpackOptions,
+    ) -> Result<Option<Digest>> {
+        let manifest = self.manifest_of(image, &options.platforms).await?;
+        self.to_snapshots(&manifest, &options.progress).await
+    }
+
+    /// Unpacks an image whose manifest is known.
+    pub(super) async fn to_snapshots(
+        &self,
+        manifest: &Manifest,
+        progress: &Arc<dyn Progress>,
+    ) -> Result<Option<Digest>> {
+        unpack::to_snapshots(&self.store, self.target()?, manifest, progress).await
+    }
+
+    /// Returns the manifest of an image for one platform.
+    pub(super) async fn manifest_of(
+        &self,
+        image: impl Into<ImageRef>,
+        platforms: &Platforms,
+    ) -> Result<Manifest> {
+        let options = QueryOptions::default().with_platforms(platforms.clone());
+        let resolved = self.manifest_with(image, options).await?;
+        Ok(resolved.manifest)
+    }
+
+    /// Returns where snapshots are made.
+    pub(super) fn target(&self) -> Result<unpack::Target<'_>> {
+        Ok(unpack::Target {
+            snapshotter: self.snapshotter()?,
+            locks: &self.locks,
+        })
+    }
+}
