@@ -13,12 +13,12 @@ pub struct ImageRef(pub(super) Given);
 
 pub(super) enum Given {
     Name(Result<Reference>),
-    Image(Image),
+    Image(Box<Image>),
 }
 
 impl From<Image> for ImageRef {
     fn from(image: Image) -> Self {
-        ImageRef(Given::Image(image))
+        ImageRef(Given::Image(Box::new(image)))
     }
 }
 

@@ -89,7 +89,8 @@ impl Cas {
     }
 }
 
-#[cfg(all(test, feature = "redb"))]
+#[cfg(feature = "redb")]
+#[cfg(test)]
 mod tests {
     use cas_core::{ErrorKind, Registry, pool::wait};
 

@@ -180,12 +180,11 @@ async fn layers_that_were_not_stored_are_left_out_with_a_warning() {
     let all = images(&one, false).await;
     let image = all.iter().find(|image| image.name.as_str() == "other");
     let layers = copy_without_layers(&one, &sparse, image.unwrap()).await;
-    let (sink, warned) = (Sink::default(), Warned::default());
+    let (sink, warned) = (Sink::default(), Arc::new(Warned::default()));
+    let options = ExportOptions::default().with_progress(warned.clone());
     let target = Target::Stream(Box::new(sink.clone()));
     let all = images(&sparse, false).await;
-    export(&sparse, &all, target, &ExportOptions::default(), &warned)
-        .await
-        .unwrap();
+    export(&sparse, &all, target, &options).await.unwrap();
     let warnings = warned.0.lock().unwrap().join("\n");
     assert_eq!(warnings.lines().count(), layers.len(), "{warnings}");
     let archive = sink.0.lock().unwrap().clone();
