@@ -1,4 +1,4 @@
-//! `cas bench`: what it counts is right, and nothing is left of it.
+//! `cas bench`: its counts are right, and it removes all that it wrote.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use common::{cas, fails, ok, text};
 use serde_json::Value;
 
-/// Memory, where a sync costs nothing.
+/// A directory in memory, where a sync costs nothing.
 fn scratch() -> tempfile::TempDir {
     let memory = tempfile::tempdir_in("/dev/shm");
     memory.or_else(|_| tempfile::tempdir()).unwrap()
@@ -37,7 +37,7 @@ fn it_counts_what_is_known_and_leaves_nothing() {
     let median = |row: usize, column: &str| said["rows"][row]["columns"][column]["median"].as_f64();
     assert!(median(0, "fs").unwrap() > 1.0, "{said}");
     match median(1, "plain files") {
-        // Bytes, directory, record: the baseline is that promise and no less.
+        // One sync each for bytes, directory and record: plain files keep the same promise.
         Some(syncs) => {
             assert!((2.99..3.01).contains(&syncs), "{syncs} syncs a plain file");
             assert!(median(1, "fs").unwrap() >= 2.9, "{said}");

@@ -1,5 +1,4 @@
-//! One bucket, two roots: what two machines do to each other that share a store and know nothing
-//! of one another.
+//! One bucket and two roots, as of two machines that share a store.
 #![cfg(feature = "s3")]
 #![allow(
     clippy::unwrap_used,
@@ -17,14 +16,14 @@ use std::time::{Duration, Instant};
 use common::{cas, demo_archive, ok, text};
 use serde_json::Value;
 
-/// How long everybody works.
+/// How long each thread works.
 const TIME: Duration = Duration::from_secs(15);
 
-/// Runs a command that may lose a race, and must say so then; whether it was done.
+/// Runs a command that may lose a race and must then report it. Returns whether it succeeded.
 fn done_or_lost(command: &mut Command) -> bool {
     let out = command.output().expect("start");
     let code = out.status.code();
-    // 3: what it was about is gone. 5: another was faster, or holds it.
+    // 3: the other root removed it. 5: the other root was faster, or uses it.
     assert!(
         matches!(code, Some(0 | 3 | 5)),
         "{command:?}: {}",
@@ -33,7 +32,7 @@ fn done_or_lost(command: &mut Command) -> bool {
     code == Some(0)
 }
 
-/// Imports, tags and removes under names of its own; how often all of it was done.
+/// Imports, tags and removes under its own names. Returns how often all of it succeeded.
 fn work(root: &Path, archive: &Path, worker: &str, over: &AtomicBool) -> usize {
     let [one, two] = ["a", "b"].map(|name| format!("{worker}:{name}"));
     let mut rounds = 0;
@@ -56,7 +55,7 @@ fn work(root: &Path, archive: &Path, worker: &str, over: &AtomicBool) -> usize {
     rounds
 }
 
-/// Imports and collections that are killed, sooner or later.
+/// Kills imports and collections after different times.
 fn be_killed(root: &Path, archive: &Path, over: &AtomicBool) {
     let mut after = 40;
     while !over.load(Ordering::Relaxed) {

@@ -1,4 +1,4 @@
-//! The tool as a person and a script meet it: results, exit codes, and a store left as it was.
+//! The tool on a terminal and in scripts: results, exit codes, and an unchanged store after errors.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -22,7 +22,7 @@ fn lines(text: &str) -> Vec<Value> {
         .collect()
 }
 
-/// Everything a failed command must leave as it was.
+/// Returns everything that a failed command must not change.
 fn state(root: &Path) -> (String, String, String) {
     let list = |what: &[&str]| ok(cas(root).args(what).arg("--json"));
     (
@@ -156,7 +156,7 @@ fn blobs_are_added_found_by_prefix_and_written_out() {
 }
 
 #[test]
-fn wrong_usage_is_told_apart() {
+fn wrong_usage_has_its_own_exit_codes() {
     let scratch = tempfile::tempdir().unwrap();
     let root = scratch.path().join("root");
     fails(cas(&root).arg("nonsense"), 2);
@@ -223,7 +223,7 @@ fn damaged_archives_leave_the_store_as_it_was() {
         flipped[at] ^= 1;
         refused(&flipped);
     }
-    fs::write(&damaged, "this is no archive at all").unwrap();
+    fs::write(&damaged, "this is not an archive").unwrap();
     fails(cas(&root).args(["import", "--name", "x"]).arg(&damaged), 2);
     assert_eq!(state(&root), before);
 }
@@ -339,7 +339,7 @@ fn every_command_has_help_with_an_example() {
 }
 
 #[test]
-fn snapshots_are_made_fixed_shown_and_removed_by_hand() {
+fn snapshots_are_prepared_committed_shown_and_removed_by_hand() {
     let scratch = tempfile::tempdir().unwrap();
     let run = |arguments: &[&str]| ok(cas(scratch.path()).arg("snapshot").args(arguments));
     let refused =

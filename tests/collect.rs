@@ -1,5 +1,4 @@
-//! Leases and collection as a person and a script meet them, and `cas gc` in a loop beside
-//! everything else.
+//! Leases and garbage collection by the tool, and `cas gc` in a loop while other commands run.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -25,7 +24,7 @@ fn json(root: &Path, arguments: &[&str]) -> Vec<Value> {
     lines(&ok(cas(root).args(arguments).arg("--json")))
 }
 
-/// The digest of the first layer of an image.
+/// Returns the digest of the first layer of an image.
 fn layer(root: &Path, image: &str) -> String {
     let tree = json(root, &["inspect", image]).remove(0);
     tree["manifest"]["layers"][0]["digest"]
@@ -35,7 +34,7 @@ fn layer(root: &Path, image: &str) -> String {
 }
 
 #[test]
-fn what_is_removed_is_freed_and_what_is_held_is_explained() {
+fn removed_content_is_freed_and_kept_content_is_explained() {
     let scratch = tempfile::tempdir().unwrap();
     let root = scratch.path().join("root");
     let archive = demo_archive(scratch.path());
@@ -81,7 +80,7 @@ fn what_is_removed_is_freed_and_what_is_held_is_explained() {
 }
 
 #[test]
-fn a_lease_of_a_person_keeps_an_image_without_a_name() {
+fn a_lease_made_by_hand_keeps_an_image_without_a_name() {
     let scratch = tempfile::tempdir().unwrap();
     let root = scratch.path().join("root");
     let archive = demo_archive(scratch.path());
@@ -117,12 +116,12 @@ fn a_lease_of_a_person_keeps_an_image_without_a_name() {
 }
 
 #[test]
-fn what_a_killed_import_left_goes_when_its_lease_is_ended() {
+fn what_a_killed_import_left_is_collected_when_its_lease_ends() {
     let scratch = tempfile::tempdir().unwrap();
     let root = scratch.path().join("root");
     let archive = demo_archive(scratch.path());
     let image = std::fs::read(&archive).unwrap();
-    // Held up in the middle, for the rest of the archive never comes.
+    // Stopped in the middle, because the rest of the archive never arrives.
     let mut import = cas(&root);
     let import = import
         .args(["import", "--name", "app:1", "-"])
@@ -152,7 +151,7 @@ fn what_a_killed_import_left_goes_when_its_lease_is_ended() {
     assert!(json(&root, &["blob", "ls"]).is_empty());
 }
 
-/// Imports, tags, unpacks and removes under names of its own until the time is over.
+/// Imports, tags, unpacks and removes under its own names until the time is over.
 fn work(root: &Path, archive: &Path, number: usize, over: &AtomicBool) -> usize {
     let [one, two] = ["a", "b"].map(|name| format!("w{number}:{name}"));
     let (mut rounds, out) = (0, root.with_file_name(format!("out-{number}")));
@@ -172,7 +171,7 @@ fn work(root: &Path, archive: &Path, number: usize, over: &AtomicBool) -> usize 
     rounds
 }
 
-/// Imports that are killed, sooner or later.
+/// Kills imports after different times.
 fn be_killed(root: &Path, archive: &Path, over: &AtomicBool) {
     let mut after = 1;
     while !over.load(Ordering::Relaxed) {
@@ -190,7 +189,7 @@ fn be_killed(root: &Path, archive: &Path, over: &AtomicBool) {
 }
 
 #[test]
-fn collections_in_a_loop_lose_nothing_of_several_processes() {
+fn collections_in_a_loop_remove_nothing_that_other_processes_need() {
     let scratch = tempfile::tempdir().unwrap();
     let (root, archive) = (scratch.path().join("root"), demo_archive(scratch.path()));
     ok(cas(&root).arg("init"));

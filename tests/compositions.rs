@@ -1,4 +1,4 @@
-//! A root whose store is made of stores: the tool shows the same as over one.
+//! A root with a store made of stores: the tool shows the same as for a single store.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -28,7 +28,7 @@ large = "fs"
 threshold = "1KiB"
 "#;
 
-/// What the tool says of an imported image and its content.
+/// Returns what the tool shows of an imported image and its content.
 fn listed(root: &Path, scratch: &Path) -> Vec<String> {
     let archive = demo_archive(scratch);
     ok(cas(root).args(["import", "--name", "app:1"]).arg(&archive));
@@ -37,7 +37,7 @@ fn listed(root: &Path, scratch: &Path) -> Vec<String> {
         .to_vec()
 }
 
-/// The tree that the image unpacks to, without the time of the directory that we made for it.
+/// Returns the unpacked tree without the time of its root directory, which the image does not set.
 fn unpacked(root: &Path) -> BTreeMap<PathBuf, Entry> {
     let out = root.with_extension("tree");
     ok(cas(root).args(["unpack", "app:1"]).arg(&out));
@@ -53,7 +53,7 @@ fn blobs(layout: &Path) -> Vec<u64> {
         .collect()
 }
 
-/// Both members have something, each what is of its size.
+/// Asserts that each member has the blobs of its size.
 fn assert_split(place: &Path) {
     let (small, large) = (blobs(&place.join("small")), blobs(&place.join("large")));
     assert!(
@@ -86,7 +86,7 @@ fn a_store_by_size_shows_the_same_as_a_plain_one() {
 }
 
 #[test]
-fn a_composition_that_cannot_be_is_refused_before_anything_is_made() {
+fn an_invalid_composition_is_refused_before_anything_is_created() {
     let scratch = tempfile::tempdir().unwrap();
     let root = scratch.path().join("root");
     let refused = |url: &str, word: &str| {

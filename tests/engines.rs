@@ -1,5 +1,5 @@
-//! The main job on every engine: init, import, list, inspect, unpack, remove and collect, with the
-//! same listings and the same tree as on fs.
+//! Every engine: init, import, list, inspect, unpack, remove and collect, with the same listings
+//! and the same tree as on fs.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -15,7 +15,7 @@ use common::tree::{Entry, scan};
 use common::{cas, demo_archive, ok, real_image};
 use serde_json::Value;
 
-/// What a person sees of a store, but for what is each root's own: times, ids of leases.
+/// Returns what the tool shows of a store, without times and ids of leases, which differ by root.
 #[derive(Debug, PartialEq)]
 struct Seen {
     listings: Vec<Vec<Value>>,
@@ -45,7 +45,7 @@ fn forget_own(value: &mut Value) {
     }
 }
 
-/// The main job on a root of its own with this store.
+/// Runs all steps on a new root with this store.
 fn main_job(store: &str, source: &Path, scratch: &Path) -> Seen {
     let root = scratch.join("root");
     ok(cas(&root).args(["--store", store, "init"]));
@@ -59,7 +59,7 @@ fn main_job(store: &str, source: &Path, scratch: &Path) -> Seen {
     let out = scratch.join("tree");
     ok(cas(&root).args(["unpack", "tagged"]).arg(&out));
     let mut tree = scan(&out);
-    // When the directory itself was made is no part of the image.
+    // The image does not set the time of the root directory.
     tree.remove(Path::new(""));
     let listings = [
         &["images"][..],
@@ -69,8 +69,8 @@ fn main_job(store: &str, source: &Path, scratch: &Path) -> Seen {
         &["snapshot", "ls"],
     ];
     let mut listings = listings.map(|what| json(&root, what)).to_vec();
-    // Blocks are the file system's: on a scattered ext4 the same 8 MiB took 17 KiB more once they
-    // were written back, in 1,286 extents.
+    // The number of blocks depends on the file system: on a fragmented ext4 the same 8 MiB took 17
+    // KiB more after write-back, in 1,286 extents.
     for snapshot in listings.last_mut().into_iter().flatten() {
         snapshot["usage"]["bytes"].take();
     }
@@ -118,7 +118,7 @@ fn redb_shows_what_fs_does() {
 }
 
 #[test]
-fn a_url_without_a_place_is_in_the_root() {
+fn a_url_without_a_path_is_in_the_root() {
     assert_as_on_fs("redb://?cache=1MiB", &[]);
 }
 

@@ -1,5 +1,5 @@
-//! Archives that go to skopeo, podman and containerd, and those that come from them: digests stay,
-//! for gzip, zstd and several platforms.
+//! Archives for skopeo, podman and containerd, and archives from them: digests stay the same, for
+//! gzip, zstd and several platforms.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -20,7 +20,7 @@ use common::{can, cas, ok};
 use serde_json::{Value, json};
 
 impl Shop {
-    /// An archive of these images.
+    /// Exports an archive of these images.
     fn export(&self, format: &str, names: &[&str]) -> PathBuf {
         let file = self.path("export.tar");
         let mut command = cas(&self.root);
@@ -29,14 +29,14 @@ impl Shop {
         file
     }
 
-    /// What an import of `archive` into a root of its own names.
+    /// Imports `archive` into a new root. Returns the names.
     fn import(&self, archive: &Path) -> Names {
         let root = tempfile::tempdir_in(self.scratch.path()).unwrap();
         ok(cas(root.path()).arg("import").arg(archive));
         names(root.path())
     }
 
-    /// A podman of our own.
+    /// A podman with its own storage.
     fn podman(&self, arguments: &[&str]) -> String {
         let mut command = Command::new("podman");
         command.args(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"]);
@@ -85,7 +85,7 @@ fn skopeo_reads_our_docker_archives_with_equal_configurations() {
             ours["manifest"]["config"]["digest"],
             theirs["config"]["digest"]
         );
-        // Their manifest is of the layers inflated, which it checks on the way.
+        // Its manifest lists the decompressed layers, which it checks.
         let layout = shop.path("layout");
         skopeo(&["copy", "-q", &from, &format!("oci:{}:x", layout.display())]);
         fs::remove_dir_all(layout).unwrap();
@@ -106,7 +106,7 @@ fn podman_loads_ours_with_equal_digests_and_we_read_what_it_saves() {
         podman(&format, Path::new(name)).trim().to_owned()
     };
     let names = shop.own(&ALL);
-    // It refuses to save for docker what it loaded in zstd.
+    // It refuses to save zstd layers in Docker's format.
     for (name, format, saved) in [
         (GZIP, "oci", "docker-archive"),
         (ZSTD, "docker", "oci-archive"),
@@ -119,13 +119,13 @@ fn podman_loads_ours_with_equal_digests_and_we_read_what_it_saves() {
         podman(&["save", "-q", "--format", saved, name, "-o"], &file);
         let root = shop.path(saved);
         ok(cas(&root).arg("import").arg(&file));
-        // It saves layers inflated, or packed anew; the configuration is the image's own.
+        // It saves layers uncompressed or compressed again, but keeps the configuration.
         let inspected = ok(cas(&root).args(["inspect", name, "--json"]));
         let inspected: Value = serde_json::from_str(&inspected).unwrap();
         let config = &inspected["manifest"]["config"]["digest"];
         assert_eq!(*config, format!("sha256:{id}"));
         fs::remove_file(file).unwrap();
-        // Images of one configuration are one to it, with the digest that came first.
+        // It merges images with the same configuration, and keeps the first digest.
         podman(&["rmi", "-f"], Path::new(name));
     }
     let said = podman(&["load", "-q", "-i"], &shop.export("oci", &[MULTI]));
@@ -134,7 +134,7 @@ fn podman_loads_ours_with_equal_digests_and_we_read_what_it_saves() {
     assert!(ALL.iter().all(|name| said.contains(name)), "{said}");
 }
 
-/// It packs layers anew when it pushes, and lists platforms, into archives as to a registry.
+/// When it pushes, it compresses layers again and adds platforms, into archives as to a registry.
 #[test]
 fn podman_pushes_zstd_and_platforms_and_we_read_them_with_equal_digests() {
     if !can(&["skopeo", "podman"]) {
@@ -182,7 +182,7 @@ fn podman_pushes_zstd_and_platforms_and_we_read_them_with_equal_digests() {
     assert_eq!(list["manifests"].as_array().unwrap().len(), 2, "{list}");
 }
 
-/// A containerd of our own.
+/// A containerd with its own storage.
 struct Containerd<'a> {
     process: Child,
     shop: &'a Shop,
@@ -281,7 +281,8 @@ fn containerd_imports_ours_with_equal_digests_and_we_read_its() {
     containerd.images(&native);
 }
 
-/// What was imported for one platform goes out as it is; the others take the platform they want.
+/// An image that was imported for one platform is exported unchanged; the others choose the
+/// platform.
 #[test]
 fn an_index_without_its_other_platforms_is_read_by_all() {
     if !can(&["skopeo", "containerd", "ctr"]) {

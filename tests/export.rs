@@ -1,4 +1,4 @@
-//! Export at the terminal: files, standard output, exit codes, the same bytes from every engine.
+//! `cas export`: files, standard output, exit codes, and the same bytes from every engine.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -16,7 +16,7 @@ use serde_json::Value;
 
 const NAME: &str = "x.test/demo:1";
 
-/// A root with the demo's image.
+/// Returns a root with the demo's image.
 fn root(scratch: &Path, store: &str) -> PathBuf {
     let root = scratch.join(format!("root-{store}"));
     ok(cas(&root).args(["--store", store, "init"]));
@@ -53,7 +53,7 @@ fn every_engine_gives_the_same_bytes() {
 }
 
 #[test]
-fn standard_output_has_the_archive_and_nothing_but_it() {
+fn standard_output_has_only_the_archive() {
     let scratch = tempfile::tempdir().unwrap();
     let root = root(scratch.path(), "fs");
     let (file, piped) = (scratch.path().join("a.tar"), scratch.path().join("b.tar"));
@@ -131,9 +131,9 @@ fn failures_have_their_codes_and_leave_no_file() {
     assert_eq!(names(&place), ["out.tar"]);
 }
 
-/// The name goes while the export is under way: only its lease keeps the blobs.
+/// The name is removed during the export: only the export's lease keeps the blobs.
 #[test]
-fn a_collection_beside_an_export_takes_nothing_away() {
+fn a_collection_during_an_export_removes_nothing_of_it() {
     let scratch = tempfile::tempdir().unwrap();
     let root = root(scratch.path(), "fs");
     let pipe = scratch.path().join("pipe");
@@ -145,7 +145,7 @@ fn a_collection_beside_an_export_takes_nothing_away() {
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    // The archive is larger than a pipe: once its first bytes are here, the rest waits for us.
+    // The archive is larger than a pipe: after its first bytes, the export waits for the reader.
     let mut reader = File::open(&pipe).unwrap();
     let mut archive = vec![0; 512];
     std::io::Read::read_exact(&mut reader, &mut archive).unwrap();

@@ -1,4 +1,4 @@
-//! Beside GNU tar: of one archive, in every format it writes, both make the same tree.
+//! GNU tar and `cas` make the same tree of an archive, in every format that GNU tar writes.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -18,7 +18,7 @@ use cas::layer::tar::Reader;
 use common::{can, ok, tree};
 use rustix::fs::{Gid, Mode, Uid, XattrFlags};
 
-/// What all formats can hold, and below `new/` what ustar cannot.
+/// Makes files that all formats support, and below `new/` files that ustar does not support.
 fn source(at: &Path) {
     fs::create_dir_all(at.join("new")).unwrap();
     fs::write(at.join("plain"), "plain").unwrap();
@@ -58,7 +58,7 @@ fn source(at: &Path) {
     sparse(&long.join("only a hole"), 0, 3 << 20);
 }
 
-/// A file of `size` bytes with some data at the start of each of `runs` equal parts.
+/// Makes a file of `size` bytes with some data at the start of each of `runs` equal parts.
 fn sparse(path: &Path, runs: u64, size: u64) {
     let file = File::create(path).unwrap();
     for run in 0..runs {
@@ -69,7 +69,8 @@ fn sparse(path: &Path, runs: u64, size: u64) {
     file.set_len(size).unwrap();
 }
 
-/// Gives attributes to a file and a directory; false where the file system has none.
+/// Sets extended attributes of a file and a directory. Returns false if the file system does not
+/// support them.
 fn attributes(at: &Path) -> bool {
     let set = |name: &str| {
         let path = at.join(name);

@@ -1,5 +1,5 @@
-//! Layers that are unpacked side by side are what they are on top of each other, whoever is
-//! killed and however many do it at once.
+//! Layers that are unpacked in parallel give the same tree as layers that are unpacked one after
+//! the other, also after a kill and in several processes at once.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use testkit::archive::{Header, Tar};
 
 const NAME: &str = "app:1";
-/// The names that the real image gets, which has two tags.
+/// The names of the real image, which has two tags.
 const REAL: [&str; 2] = ["app:latest", "app:small"];
 
 /// Writes a layout with an image of these layers.
@@ -57,7 +57,7 @@ fn layout(path: &Path, layers: Vec<Tar>) {
     fs::write(path.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
 }
 
-/// A tree whose directories are remarkable, so that it is seen when one is made anew.
+/// Returns a tree whose directories have unusual attributes, so that a recreated one is noticed.
 fn base() -> Tar {
     let odd = |name: &str| Header::new(b'5', name).mode(0o1750).owner(7, 8);
     let attribute: (&str, &[u8]) = ("SCHILY.xattr.user.odd", b"yes");
@@ -77,7 +77,8 @@ fn base() -> Tar {
         .symlink("link", "a/b")
 }
 
-/// What a layer on [`base`] may ask of what is below it, each with its name.
+/// Returns layers on [`base`] that depend on the layers below in different ways, each with its
+/// name.
 fn changes() -> Vec<(&'static str, Tar)> {
     vec![
         ("a link into it", Tar::new().hardlink("a/hard", "a/b/one")),
@@ -132,7 +133,7 @@ fn changes() -> Vec<(&'static str, Tar)> {
     ]
 }
 
-/// Imports the layout at `source` into a fresh root, unpacked, and says how its tree differs from
+/// Imports the layout at `source` into a new root and unpacks it. Returns how its tree differs from
 /// the plain one.
 fn compared(scratch: &Path, snapshotter: &str, source: &Path) -> Vec<String> {
     let [root, mounted, plain] = ["root", "mounted", "plain"].map(|name| scratch.join(name));
@@ -152,7 +153,7 @@ fn compared(scratch: &Path, snapshotter: &str, source: &Path) -> Vec<String> {
 }
 
 #[test]
-fn whatever_a_layer_asks_of_those_below_it_gets() {
+fn layers_that_depend_on_lower_layers_give_the_right_tree() {
     if !can(&[]) {
         return;
     }
@@ -197,7 +198,7 @@ fn an_unpack_that_is_killed_anywhere_and_repeated_gives_the_right_tree() {
         thread::sleep(whole * part / 12);
         child.kill().unwrap();
         child.wait().unwrap();
-        // Whoever comes next need not wait for one that is dead, nor for a collection.
+        // The next process does not wait for the dead one, or for a collection.
         ok(&mut import());
     }
     ok(cas(&root).args(["-q", "unpack", REAL[0]]).arg(&plain));
@@ -208,7 +209,7 @@ fn an_unpack_that_is_killed_anywhere_and_repeated_gives_the_right_tree() {
 }
 
 #[test]
-fn a_layer_whose_diff_id_is_noted_is_held_to_its_digest() {
+fn a_layer_with_a_recorded_diff_id_is_checked_by_its_digest() {
     let Some(source) = real_image("small").filter(|_| can(&[])) else {
         return;
     };
@@ -219,7 +220,7 @@ fn a_layer_whose_diff_id_is_noted_is_held_to_its_digest() {
     ok(import.arg(&source));
     ok(cas(&root).args(["-q", "unpack", REAL[0]]).arg(&tree));
     fs::remove_dir_all(&tree).unwrap();
-    // The time in the head of a gzip stream, which changes nothing of what it inflates to.
+    // The time in the header of a gzip stream, which does not change the decompressed bytes.
     let blobs = fs::read_dir(root.join("store/blobs/sha256")).unwrap();
     let blobs = blobs.map(|blob| blob.unwrap().path());
     let largest = blobs
@@ -256,7 +257,7 @@ fn two_processes_unpack_each_layer_once() {
         for mut one in both {
             assert!(one.wait().unwrap().success());
         }
-        // Each snapshot that was ever prepared has taken the next number.
+        // Every snapshot that was ever prepared has used the next number.
         let made = fs::read_dir(root.join("snapshots").join(snapshotter).join("snapshots"));
         let numbers = made.unwrap().map(|one| one.unwrap().file_name());
         let numbers = numbers.map(|name| name.to_str().unwrap().parse::<u64>().unwrap());
@@ -265,7 +266,7 @@ fn two_processes_unpack_each_layer_once() {
 }
 
 #[test]
-fn a_lock_that_somebody_holds_is_waited_for() {
+fn a_lock_of_another_process_is_waited_for() {
     let Some(source) = real_image("small").filter(|_| can(&["flock"])) else {
         return;
     };
@@ -304,7 +305,7 @@ fn a_lock_that_somebody_holds_is_waited_for() {
     holder.wait().unwrap();
 }
 
-/// The value under this key, wherever it is.
+/// Returns the value under this key, at any depth.
 fn find<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
     match value {
         Value::Object(map) => map

@@ -1,4 +1,4 @@
-//! Images as mounted directories, beside what `cas unpack` makes of them.
+//! Mounted images, compared with what `cas unpack` makes of them.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -17,7 +17,7 @@ use common::{can, cas, demo_archive, fails, ok, real_image};
 
 const NAME: &str = "app:1";
 
-/// A root with the image of `archive` under [`NAME`], and a directory to mount on.
+/// Returns a root with the image of `archive` under [`NAME`], and a directory to mount on.
 fn imported(scratch: &Path, snapshotter: &str, archive: &Path) -> (std::path::PathBuf, String) {
     let root = scratch.join(snapshotter);
     ok(cas(&root).args(["--snapshotter", snapshotter, "init"]));
@@ -88,7 +88,7 @@ fn a_mount_is_read_only_unless_it_is_asked_for_and_is_kept_by_collections() {
             std::fs::write(target.join("new"), "").unwrap();
             ok(cas(&root).arg("umount").arg(&target));
         }
-        // Somebody else may take it away first, or the machine be started anew.
+        // Another program may unmount it first, or the machine may be restarted.
         ok(cas(&root).args(["mount", name]).arg(&target));
         ok(Command::new("umount").arg(&target));
         ok(cas(&root).arg("umount").arg(&target));
@@ -101,7 +101,7 @@ fn a_mount_is_read_only_unless_it_is_asked_for_and_is_kept_by_collections() {
     }
 }
 
-/// Owners of the image are others outside, and what those write is the image's owners' on disk.
+/// Owners of the image are mapped to other ids, and what these write has the image's ids on disk.
 #[test]
 fn ids_are_mapped_both_ways() {
     if !can(&["setpriv"]) {
@@ -161,14 +161,14 @@ fn ids_are_mapped_both_ways() {
 }
 
 #[test]
-fn a_new_root_takes_copies_where_overlays_cannot_be_had_and_says_why() {
+fn a_new_root_falls_back_to_copies_and_says_why() {
     if !can(&["setpriv"]) {
         return;
     }
     let scratch = tempfile::tempdir().unwrap();
     let root = scratch.path().join("root");
     let tool = env!("CARGO_BIN_EXE_cas");
-    // Without the right to mount.
+    // Without the permission to mount.
     let output = Command::new("setpriv")
         .args(["--bounding-set", "-sys_admin", "--inh-caps", "-sys_admin"])
         .args([tool, "--root"])

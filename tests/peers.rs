@@ -1,4 +1,4 @@
-//! Beside skopeo and umoci: they read our store, we read theirs, and trees come out the same.
+//! skopeo and umoci read our store, `cas` reads theirs, and the trees are the same.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -22,7 +22,7 @@ fn skopeo_copy(from: &str, to: &str) {
     ok(&mut skopeo(&["copy", "-q", from, to]));
 }
 
-/// The tree that umoci makes of `image:tag`.
+/// Returns the tree that umoci makes of `image:tag`.
 fn umoci_unpack(image: &Path, tag: &str, tree: &Path) {
     let source = format!("{}:{tag}", image.display());
     ok(Command::new("umoci")
@@ -34,8 +34,8 @@ fn layout(path: &Path, tag: &str) -> String {
     format!("oci:{}:{tag}", path.display())
 }
 
-/// An image in two roots of overlays: in one its layers become snapshots when it is mounted, in the
-/// other they did when it was imported.
+/// An image in two roots with overlays: in one its layers become snapshots when it is mounted, in
+/// the other when it is imported.
 struct Imported {
     scratch: tempfile::TempDir,
     roots: [PathBuf; 2],
@@ -54,7 +54,7 @@ impl Imported {
         Imported { scratch, roots }
     }
 
-    /// The plain tree of an image, and what its mounts show, are the expected tree.
+    /// Checks that the plain tree of an image and its mounts are the expected tree.
     fn shows(&self, image: &[&str], expected: &Path) {
         let plain = self.scratch.path().join("ours");
         ok(cas(&self.roots[0]).arg("unpack").args(image).arg(&plain));
@@ -129,7 +129,7 @@ fn multi_is_the_tree_that_umoci_makes_and_its_python_runs() {
     }
 }
 
-/// umoci 0.4.7 refuses zstd, so that it is asked for the same image in gzip.
+/// umoci 0.4.7 does not support zstd, so it unpacks the same image in gzip.
 #[test]
 #[ignore = "a minute; `cargo xtask long` runs it"]
 fn zstd_layers_are_the_tree_of_their_gzip_twins() {
@@ -145,7 +145,7 @@ fn zstd_layers_are_the_tree_of_their_gzip_twins() {
     }
 }
 
-/// umoci names an index ambiguous, so each platform is compared under the tag of its manifest.
+/// umoci rejects an index as ambiguous, so each platform is compared under the tag of its manifest.
 #[test]
 #[ignore = "minutes; `cargo xtask long` runs it"]
 fn nested_indexes_are_the_trees_of_their_platforms() {

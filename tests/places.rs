@@ -1,5 +1,5 @@
-//! What every engine says of a place that is not its own, is in use, is read-only or is full: an
-//! error of the right kind that tells what to do, with all that was there left as it was.
+//! Every engine in a directory that belongs to another one, is in use, read-only or full: an error
+//! of the right kind says what to do, and nothing is changed.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -30,7 +30,7 @@ const ENGINES: &[&str] = &[
     #[cfg(feature = "remote")]
     "dir",
 ];
-/// Says which store a process is to hold.
+/// The variable that names the store that a child process must keep open.
 const HOLD: &str = "CAS_HOLD";
 
 fn open(engine: &str, path: &Path) -> Result<Store> {
@@ -49,29 +49,30 @@ fn put(store: &Store, number: u32) -> Result<()> {
     wait(store.put(&target(number), blob(number).into(), Durability::Full))
 }
 
-/// A store with three blobs, closed.
+/// Returns a closed store with three blobs.
 fn made(engine: &str, path: &Path) {
     let store = open(engine, path).unwrap();
     (0..3).for_each(|number| put(&store, number).unwrap());
 }
 
-/// All files and what is in them, but for who owns a store.
+/// Returns all files with their content, except the file that names the owner of a store.
 fn files(path: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut left = vec![path.to_owned()];
     while let Some(dir) = left.pop() {
         for entry in fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();
-            match path.is_dir() {
-                true => left.push(path),
-                false => drop(found.insert(path.clone(), fs::read(&path).unwrap())),
+            if path.is_dir() {
+                left.push(path)
+            } else {
+                drop(found.insert(path.clone(), fs::read(&path).unwrap()))
             }
         }
     }
     found
 }
 
-/// The error of an opening that must fail, which names the place.
+/// Returns the error of an open that must fail. It names the directory.
 fn refused(engine: &str, path: &Path) -> Error {
     let error = open(engine, path).err();
     let error = error.expect(engine);
@@ -81,7 +82,7 @@ fn refused(engine: &str, path: &Path) -> Error {
 }
 
 #[test]
-fn the_place_of_another_engine_is_left_alone() {
+fn the_directory_of_another_engine_is_left_alone() {
     for made_by in ENGINES {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("store");
@@ -112,7 +113,7 @@ fn holder() {
 }
 
 #[test]
-fn a_second_process_shares_or_is_told_who_the_first_is() {
+fn a_second_process_shares_the_store_or_is_told_the_owner() {
     for engine in ENGINES {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("store");
@@ -141,7 +142,7 @@ fn a_second_process_shares_or_is_told_who_the_first_is() {
     }
 }
 
-/// A file system of its own, gone with this value.
+/// A file system that is unmounted with this value.
 struct Disk(PathBuf);
 
 impl Disk {
@@ -167,7 +168,7 @@ impl Drop for Disk {
 }
 
 #[test]
-fn a_read_only_mount_is_told_and_loses_nothing() {
+fn a_read_only_mount_is_reported_and_loses_nothing() {
     if !can(&["mount"]) {
         return;
     }
@@ -179,7 +180,7 @@ fn a_read_only_mount_is_told_and_loses_nothing() {
         let before = files(&path);
         disk.remount("ro");
         match open(engine, &path) {
-            // What needs no write is read, and a write is told.
+            // Reading works, and writing is an error.
             Ok(store) => {
                 assert!(wait(store.content.fetch(&target(1))).is_ok(), "{engine}");
                 let error = put(&store, 7).expect_err(engine);
@@ -195,7 +196,7 @@ fn a_read_only_mount_is_told_and_loses_nothing() {
 }
 
 #[test]
-fn a_full_disk_is_told_and_the_store_opens_and_frees() {
+fn a_full_disk_is_reported_and_the_store_opens_and_frees() {
     if !can(&["mount"]) {
         return;
     }
@@ -215,7 +216,7 @@ fn a_full_disk_is_told_and_the_store_opens_and_frees() {
         assert!(stored > 60, "{engine}: only {stored}");
         assert!(wait(store.content.fetch(&target(0))).is_ok(), "{engine}");
         drop(store);
-        // Not a byte is left for anyone.
+        // Not a byte is left.
         let mut filler = fs::File::create(disk.0.join("filler")).unwrap();
         while std::io::Write::write(&mut filler, &[0; 4096]).is_ok_and(|written| written > 0) {}
         let store = open(engine, &path).expect(engine);

@@ -1,4 +1,4 @@
-//! Space that comes back to the file system, on every engine that keeps a store in a directory.
+//! Freed disk space, on every engine that keeps a store in a directory.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -25,19 +25,22 @@ fn open(engine: &str, path: &Path) -> Store {
     wait(cas::registry().open(&Location::of_path(engine, path))).unwrap()
 }
 
-/// Bytes of the disk that a directory takes.
+/// Returns the disk usage of a directory, in bytes.
 fn taken(path: &Path) -> u64 {
     let entries = fs::read_dir(path).unwrap().map(|entry| entry.unwrap());
-    let size = |entry: fs::DirEntry| match entry.file_type().unwrap().is_dir() {
-        true => taken(&entry.path()),
-        false => entry
-            .metadata()
-            .map_or(0, |metadata| metadata.blocks() * 512),
+    let size = |entry: fs::DirEntry| {
+        if entry.file_type().unwrap().is_dir() {
+            taken(&entry.path())
+        } else {
+            entry
+                .metadata()
+                .map_or(0, |metadata| metadata.blocks() * 512)
+        }
     };
     entries.map(size).sum()
 }
 
-/// Bytes that no other blob has.
+/// Returns bytes that no other blob has.
 fn data(number: u32, length: usize) -> Vec<u8> {
     number.to_le_bytes().repeat(length / 4)
 }
@@ -52,7 +55,7 @@ fn remove(content: &dyn ContentStore, digest: &Digest) {
     assert!(wait(content.remove_version(digest, stat.version)).unwrap());
 }
 
-/// What is stored comes back but for what an empty store keeps.
+/// All space is freed except what an empty store uses.
 fn gives_back(engine: &str, blobs: u32, length: usize) {
     let temp = tempfile::tempdir().unwrap();
     let store = open(engine, temp.path());
@@ -64,7 +67,7 @@ fn gives_back(engine: &str, blobs: u32, length: usize) {
         remove(content, digest);
     }
     wait(content.flush()).unwrap();
-    // A reader of before is no reason to fail.
+    // An older reader is not a reason to fail.
     let reader = wait(content.open(&digests[0])).unwrap().unwrap();
     wait(content.compact()).unwrap();
     let half = taken(temp.path()) - empty;
@@ -89,7 +92,7 @@ fn gives_back(engine: &str, blobs: u32, length: usize) {
 }
 
 #[test]
-fn a_compaction_gives_back_what_removals_freed() {
+fn a_compaction_returns_freed_space_to_the_file_system() {
     for engine in ENGINES {
         gives_back(engine, 40, 1 << 20);
         gives_back(engine, 4000, 4 << 10);

@@ -1,4 +1,4 @@
-//! The tool in trouble: killed in the middle, on a full disk, two at once.
+//! The tool after a kill, on a full disk, and in several processes at once.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -15,12 +15,12 @@ use std::time::{Duration, Instant};
 
 use common::{can, cas, demo_archive, fails, ok};
 
-/// A directory in memory: elsewhere each sync waits for all that the machine writes.
+/// A directory in memory, where a sync does not wait for everything that the machine writes.
 fn scratch() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").unwrap()
 }
 
-/// A small file system of its own, gone with this value.
+/// A small file system that is unmounted with this value.
 struct Disk(PathBuf);
 
 impl Disk {
@@ -32,7 +32,7 @@ impl Disk {
         Disk(at)
     }
 
-    /// Takes all space but `left` bytes.
+    /// Fills the file system, except for `left` bytes.
     fn fill(&self, left: u64) -> PathBuf {
         let free = rustix::fs::statvfs(&self.0).unwrap();
         let size = free.f_bavail * free.f_frsize - left;
@@ -52,7 +52,7 @@ fn is_empty(directory: &Path) -> bool {
     fs::read_dir(directory).map_or(true, |mut entries| entries.next().is_none())
 }
 
-/// Waits until something is in `directory`; false when `child` ended before.
+/// Waits until something is in `directory`. Returns false if `child` ended before.
 fn begins(directory: &Path, child: &mut Child) -> bool {
     let begun = Instant::now();
     while is_empty(directory) {
@@ -76,7 +76,7 @@ fn after_a_killed_import_the_same_import_succeeds() {
         .stdin(Stdio::piped())
         .spawn()
         .unwrap();
-    // The rest never comes, so it is in the middle of a blob for sure.
+    // The rest never arrives, so the import is certainly in the middle of a blob.
     let mut input = child.stdin.take().unwrap();
     input.write_all(&bytes[..bytes.len() / 2]).unwrap();
     assert!(begins(&root.join("store/.cas/ingest"), &mut child));
@@ -117,7 +117,7 @@ fn after_a_killed_unpack_the_message_says_what_to_do() {
 }
 
 #[test]
-fn a_full_disk_is_said_and_the_store_stays_as_it_was() {
+fn a_full_disk_is_reported_and_the_store_is_unchanged() {
     if !can(&["mount", "umount"]) {
         return;
     }
@@ -132,9 +132,10 @@ fn a_full_disk_is_said_and_the_store_stays_as_it_was() {
     for piped in [false, true] {
         let mut import = cas(&root);
         import.args(["import", "--name", "app"]);
-        match piped {
-            true => import.arg("-").stdin(File::open(&archive).unwrap()),
-            false => import.arg(&archive),
+        if piped {
+            import.arg("-").stdin(File::open(&archive).unwrap())
+        } else {
+            import.arg(&archive)
         };
         let said = fails(&mut import, 6);
         assert!(said.contains("No space left"), "{said}");
@@ -155,9 +156,9 @@ fn a_full_disk_is_said_and_the_store_stays_as_it_was() {
         .arg(scratch.path().join("tree")));
 }
 
-/// Wherever it ends: in a blob, in a record, in a tree.
+/// The disk fills up in a blob, in a record or in a tree.
 #[test]
-fn a_disk_that_fills_up_while_layers_become_snapshots_is_said_and_nothing_stays() {
+fn a_disk_that_fills_up_during_unpacking_is_reported_and_nothing_stays() {
     if !can(&["mount", "umount"]) {
         return;
     }
@@ -208,7 +209,7 @@ fn a_disk_that_fills_up_while_layers_become_snapshots_is_said_and_nothing_stays(
 
 #[test]
 fn many_open_a_fresh_root_at_once() {
-    // On a disk, which takes its time to make a directory.
+    // On a disk, where creating a directory takes some time.
     let scratch = tempfile::tempdir().unwrap();
     for round in 0..20 {
         let root = scratch.path().join(round.to_string());

@@ -1,4 +1,4 @@
-//! Overlays of a user who is root in a user namespace alone.
+//! Overlays of a user who is root only in a user namespace.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -15,13 +15,13 @@ use std::process::{Command, Output, Stdio};
 
 use common::{can, demo_archive, ok, real_image, text};
 
-/// A user that is nobody here, and so are those after it.
+/// The first of the ids that no user of this system has.
 const USER: u32 = 100_000;
-/// More than any image of the tests has.
+/// More ids than any image of the tests uses.
 const USERS: u32 = 5_000_000;
 
-/// A directory of that user's, with the tool in it; nothing where namespaces cannot be had, which
-/// is said.
+/// Returns a directory of that user with the tool in it. If user namespaces are not available,
+/// prints that and returns `None`.
 fn scratch() -> Option<tempfile::TempDir> {
     if !can(&["unshare", "setpriv"]) {
         return None;
@@ -42,17 +42,17 @@ fn give(path: &Path) {
     chown(path, Some(USER), Some(USER)).unwrap();
 }
 
-/// Which users a namespace has.
+/// The ids that a namespace has.
 #[derive(Clone, Copy, PartialEq)]
 enum Map {
-    /// Its maker alone, as root.
+    /// Only its creator, as root.
     Own,
-    /// All that images have.
+    /// All ids of images.
     Many,
 }
 
-/// Runs a script in a user and a mount namespace of [`USER`]'s, where it is root; the tool is
-/// `$cas` there, on a root in `dir`.
+/// Runs a script as root of a user and a mount namespace of [`USER`]. The tool is `$cas` there, on
+/// a root in `dir`.
 fn namespace(map: Map, script: &str, dir: &Path) -> Output {
     let script = format!("set -e; cas='./cas --no-progress --root root'; {script}");
     let mut unshare = Command::new("setpriv");
@@ -68,7 +68,7 @@ fn namespace(map: Map, script: &str, dir: &Path) -> Output {
     ]);
     match map {
         Map::Own => unshare.args(["-Ur", "sh", "-c", &script]),
-        // The maps are written by root, before anything else happens in it.
+        // Root writes the maps before anything else happens in the namespace.
         Map::Many => {
             let root = "read ready; exec setpriv --reuid 0 --regid 0 --clear-groups sh -c \"$0\"";
             unshare.args(["-U", "sh", "-c", root, &script])
@@ -92,7 +92,7 @@ fn namespace(map: Map, script: &str, dir: &Path) -> Output {
             fs::write(file, format!("0 {USER} {USERS}")).unwrap();
         }
     }
-    // A script that ended early reads nothing.
+    // A script that ended early does not read its input.
     let _ = ready.write_all(b"\n");
     drop(ready);
     child.wait_with_output().unwrap()
@@ -105,7 +105,7 @@ fn succeeds(output: &Output) -> String {
     text(&output.stdout) + &said
 }
 
-/// Makes a root of overlays, unpacks `image` with both kinds and compares what is to be seen.
+/// Creates a root with overlays, unpacks `image` in both namespaces and compares the trees.
 const EVERYTHING: &str = "$cas init; $cas -q import --unpack --name app image; mkdir mnt; \
     name=$($cas --json images | sed -n '1s/.*\"name\":\"\\([^\"]*\\)\".*/\\1/p'); \
     $cas unpack $name plain; $cas mount $name mnt; \
@@ -114,7 +114,7 @@ const EVERYTHING: &str = "$cas init; $cas -q import --unpack --name app image; m
     --exclude null --exclude fifo plain mnt; $cas umount mnt; $cas mount --rw $name mnt; \
     rm -r mnt/*; ls -A mnt; $cas umount mnt; $cas rmi $name; $cas gc; wc -l < expected";
 
-/// The tool's own image and its owners: root alone.
+/// The image of the demo, whose only owner is root.
 #[test]
 fn overlays_are_unpacked_and_mounted_by_a_user() {
     let Some(dir) = scratch() else { return };
@@ -124,9 +124,9 @@ fn overlays_are_unpacked_and_mounted_by_a_user() {
     assert!(said.contains("snapshotter overlay"), "{said}");
 }
 
-/// A real one, with many owners, devices and all that whiteouts do.
+/// A real image, with many owners, devices and whiteouts.
 #[test]
-fn an_image_of_many_owners_is_unpacked_where_they_are_mapped() {
+fn an_image_of_many_owners_is_unpacked_if_they_are_mapped() {
     let Some(layout) = real_image("small") else {
         return;
     };
@@ -147,7 +147,7 @@ fn an_owner_that_is_not_mapped_is_named() {
     let refused = namespace(Map::Own, "$cas -q import --unpack image", dir.path());
     let said = text(&refused.stderr);
     assert_eq!(refused.status.code(), Some(1), "{said}");
-    // Of whichever layer comes as far first.
+    // The layer that gets there first.
     let owners = ["owner 0:50 is not", "owner 3000000:4000000 is not"];
     assert!(owners.iter().any(|owner| said.contains(owner)), "{said}");
     assert!(said.contains("/etc/subuid"), "{said}");
@@ -155,7 +155,7 @@ fn an_owner_that_is_not_mapped_is_named() {
     assert_eq!(succeeds(&left), "");
 }
 
-/// For the user, who may read no more than everybody.
+/// The user may only read what everybody may read.
 fn copy(layout: &Path, to: &PathBuf) {
     ok(Command::new("cp").arg("-r").arg(layout).arg(to));
     fs::set_permissions(to, fs::Permissions::from_mode(0o755)).unwrap();

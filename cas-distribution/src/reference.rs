@@ -10,7 +10,7 @@ use cas_core::{Digest, Error, Result};
 const NAME: usize = 255;
 const TAG: usize = 128;
 
-/// A name in a repository of a registry. The host is required: there is no default registry.
+/// A name in a repository of a registry. The host is required: no registry is the default.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RemoteRef {
     host: String,

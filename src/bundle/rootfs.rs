@@ -23,7 +23,7 @@ pub struct Rootfs(OwnedFd);
 pub enum Program {
     /// It is an executable file.
     Found,
-    /// There is no file of this name.
+    /// No file has this name.
     Absent,
     /// It exists, but is not an executable file.
     NotExecutable,

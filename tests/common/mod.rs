@@ -1,4 +1,4 @@
-//! What the tests of the tool share.
+//! Helpers of the tests of the tool.
 #![allow(dead_code, reason = "each test binary uses its part")]
 #![allow(
     clippy::unwrap_used,
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
-/// The tool on a root.
+/// Returns a command of the tool on a root.
 pub(crate) fn cas(root: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cas"));
     command
@@ -24,7 +24,7 @@ pub(crate) fn cas(root: &Path) -> Command {
     command
 }
 
-/// Runs a command that must succeed; what it printed.
+/// Runs a command that must succeed. Returns its standard output.
 pub(crate) fn ok(command: &mut Command) -> String {
     let out = command.output().expect("start");
     assert!(
@@ -36,7 +36,7 @@ pub(crate) fn ok(command: &mut Command) -> String {
     text(&out.stdout)
 }
 
-/// Runs a command that must fail with `code`; what it said of it.
+/// Runs a command that must fail with `code`. Returns its standard error.
 pub(crate) fn fails(command: &mut Command, code: i32) -> String {
     let out: Output = command.output().expect("start");
     let said = text(&out.stderr);
@@ -49,7 +49,8 @@ pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Whether all programs are there and this is root; says aloud why a test is skipped.
+/// Returns whether all programs are installed and this is root. If not, prints why a test is
+/// skipped.
 pub(crate) fn can(programs: &[&str]) -> bool {
     let missing: Vec<_> = programs
         .iter()
@@ -62,7 +63,7 @@ pub(crate) fn can(programs: &[&str]) -> bool {
     missing.is_empty() && root
 }
 
-/// A real image of `cargo xtask setup`, or a word about its absence.
+/// Returns a real image of `cargo xtask setup`. If it is absent, prints that and returns `None`.
 pub(crate) fn real_image(name: &str) -> Option<PathBuf> {
     let layout = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("target/images")
@@ -77,7 +78,7 @@ pub(crate) fn real_image(name: &str) -> Option<PathBuf> {
     made.then_some(layout)
 }
 
-/// An OCI archive of the demo's image, in `scratch`; made once a test binary.
+/// Returns an OCI archive of the demo's image in `scratch`. It is made once per test binary.
 pub(crate) fn demo_archive(scratch: &Path) -> PathBuf {
     static MADE: OnceLock<PathBuf> = OnceLock::new();
     let made = MADE.get_or_init(|| {

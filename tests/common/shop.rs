@@ -1,4 +1,4 @@
-//! Images in gzip, in zstd and of two platforms, and what is asked of them.
+//! Images in gzip, in zstd and of two platforms.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,18 +15,18 @@ pub(crate) const ZSTD: &str = "x.test/zstd:1";
 pub(crate) const MULTI: &str = "x.test/multi:1";
 pub(crate) const ALL: [&str; 3] = [GZIP, ZSTD, MULTI];
 
-/// A root with an image in gzip, its twin in zstd, and one of two platforms.
+/// A root with an image in gzip, the same image in zstd, and an image of two platforms.
 pub(crate) struct Shop {
     pub(crate) scratch: tempfile::TempDir,
     pub(crate) root: PathBuf,
 }
 
-/// What names stand for.
+/// The targets of names.
 pub(crate) type Names = BTreeMap<String, Digest>;
 
 impl Shop {
     pub(crate) fn open() -> Self {
-        // In memory, for podman and containerd sync whatever they write.
+        // In memory, because podman and containerd sync everything that they write.
         let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
         let shop = Shop {
             root: scratch.path().join("root"),
@@ -59,7 +59,7 @@ impl Shop {
     }
 }
 
-/// Makes the image of a layout one of two platforms, which share their layers.
+/// Adds a second platform with the same layers to the image of a layout.
 fn add_platform(layout: &Path) {
     let blob = |digest: &Value| {
         let path = digest.as_str().unwrap().replace(':', "/");

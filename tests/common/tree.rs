@@ -1,4 +1,4 @@
-//! A tree as data: all that a right unpacker decides.
+//! A tree as data: everything that an unpacker determines.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use cas::{Algorithm, Hasher};
 
-/// One entry; the first name of each set of hard links stands for it.
+/// One entry. Hard links refer to the first name of the file.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
     mode: u32,
@@ -20,7 +20,7 @@ pub(crate) struct Entry {
     linked_to: Option<PathBuf>,
 }
 
-/// All entries below `root`, and `root` itself as the empty path.
+/// Returns all entries below `root`, and `root` itself as the empty path.
 pub(crate) fn scan(root: &Path) -> BTreeMap<PathBuf, Entry> {
     let mut paths = vec![PathBuf::new()];
     let mut next = 0;
@@ -61,7 +61,8 @@ pub(crate) fn scan(root: &Path) -> BTreeMap<PathBuf, Entry> {
     entries
 }
 
-/// An overlay counts names that an upper layer hides: who has no other name here is not linked.
+/// Treats a file as not linked if it has only one visible name. An overlay also counts names that
+/// an upper layer hides.
 fn forget_hidden_names(entries: &mut BTreeMap<PathBuf, Entry>) {
     let others = |(path, entry): (&PathBuf, &Entry)| {
         let first = entry.linked_to.as_ref();
@@ -75,7 +76,7 @@ fn forget_hidden_names(entries: &mut BTreeMap<PathBuf, Entry>) {
     }
 }
 
-/// What differs between two trees, a line each.
+/// Returns the differences of two trees, a line each.
 pub(crate) fn differences(a: &Path, b: &Path) -> Vec<String> {
     let (a, b) = (scan(a), scan(b));
     let mut found = Vec::new();

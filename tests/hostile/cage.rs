@@ -1,4 +1,4 @@
-//! A place with three roots to unpack into, and beside them what nothing may touch.
+//! A directory with three roots to unpack into, and a canary next to them that nothing may touch.
 
 use std::ffi::CString;
 use std::fs;
@@ -14,7 +14,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, Timespec, Timestamps, XattrFlags};
 /// native/snapshots/N/fs/          a copying snapshotter
 /// overlay/snapshots/N/{fs,work}/  an overlay one
 /// ```
-/// So that `../../../../canary` is the canary from each root.
+/// From each root, `../../../../canary` is the canary.
 pub(crate) struct Cage {
     dir: tempfile::TempDir,
     before: Vec<String>,
@@ -22,7 +22,7 @@ pub(crate) struct Cage {
 
 impl Cage {
     pub(crate) fn new() -> Self {
-        // Beside the system's own file systems, so that a link may aim at those as well.
+        // Below the system's root, so that a link may also point to the system's own file systems.
         let dir = tempfile::tempdir_in("/dev/shm").unwrap();
         let canary = dir.path().join("canary");
         fs::create_dir_all(canary.join("dir/deep")).unwrap();
@@ -47,7 +47,8 @@ impl Cage {
             before: Vec::new(),
         };
         for path in cage.outside() {
-            // Never read since it was written, so that the kernel notes a reading.
+            // Not read since it was written, so that the kernel updates the access time if it is
+            // read.
             let time = |seconds| Timespec {
                 tv_sec: seconds,
                 tv_nsec: 0,
@@ -67,12 +68,12 @@ impl Cage {
         self.dir.path().join(name)
     }
 
-    /// The absolute path of the canary, as a layer would have it.
+    /// Returns the absolute path of the canary, as in a layer.
     pub(crate) fn canary(&self) -> String {
         self.path("canary").to_str().unwrap().to_owned()
     }
 
-    /// What is outside the roots, deepest first.
+    /// Returns everything outside the roots, deepest first.
     fn outside(&self) -> Vec<PathBuf> {
         let mut paths = vec![self.path("canary")];
         let mut next = 0;
@@ -89,7 +90,7 @@ impl Cage {
 
     fn state(&self) -> Vec<String> {
         let mut state: Vec<String> = self.outside().iter().map(|path| describe(path)).collect();
-        // And nothing new beside the roots.
+        // Nothing new is next to the roots.
         for (place, known) in [
             (".", &["canary", "plain", "native", "overlay", "locks"][..]),
             ("plain", &["snapshots"]),
@@ -108,7 +109,7 @@ impl Cage {
         state
     }
 
-    /// Fails unless everything outside the roots is as it was.
+    /// Fails if anything outside the roots has changed.
     #[track_caller]
     pub(crate) fn assert_untouched(&self, what: &str) {
         assert_eq!(self.state(), self.before, "{what}");
@@ -122,7 +123,7 @@ impl Cage {
     }
 }
 
-/// Names in a directory besides those that are known.
+/// Returns the names in a directory except the known ones.
 fn strange(place: &Path, known: &[&str]) -> Vec<String> {
     let names = fs::read_dir(place).into_iter().flatten();
     let names = names.map(|one| one.unwrap().file_name().to_string_lossy().into_owned());
@@ -132,7 +133,7 @@ fn strange(place: &Path, known: &[&str]) -> Vec<String> {
         .collect()
 }
 
-/// All that there is to know of an entry; to look changes nothing of it.
+/// Describes an entry completely, without changing its times.
 fn describe(path: &Path) -> String {
     let data = fs::symlink_metadata(path).unwrap();
     let times = (data.atime(), data.mtime(), data.ctime(), data.ctime_nsec());
@@ -143,18 +144,18 @@ fn describe(path: &Path) -> String {
         data.uid(),
         data.gid(),
     );
-    let content = match data.is_file() {
-        true => {
-            let flags = OFlags::RDONLY | OFlags::NOATIME;
-            let file = rustix::fs::open(path, flags, Mode::empty()).unwrap();
-            std::io::read_to_string(fs::File::from(file)).unwrap()
-        }
-        false => format!("{:?}", fs::read_link(path).ok()),
+    let content = if data.is_file() {
+        let flags = OFlags::RDONLY | OFlags::NOATIME;
+        let file = rustix::fs::open(path, flags, Mode::empty()).unwrap();
+        std::io::read_to_string(fs::File::from(file)).unwrap()
+    } else {
+        format!("{:?}", fs::read_link(path).ok())
     };
-    // Directories and links are read right here, which moves their access times.
-    let times = match data.is_file() {
-        true => times,
-        false => (0, times.1, times.2, times.3),
+    // Directories and links are read by this test, which changes their access times.
+    let times = if data.is_file() {
+        times
+    } else {
+        (0, times.1, times.2, times.3)
     };
     let mut xattrs = vec![0; 4096];
     let name = CString::new(path.as_os_str().as_bytes()).unwrap();

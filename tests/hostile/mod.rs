@@ -1,5 +1,5 @@
-//! Hostile layers, applied to a plain tree and to snapshots of both kinds: each has the outcome
-//! that it should, the same three times, and nothing outside is touched.
+//! Hostile layers, applied to a plain tree and to snapshots of both kinds: each has the expected
+//! outcome, the same all three times, and nothing outside is touched.
 
 mod cage;
 mod cases;
@@ -59,7 +59,7 @@ async fn image(store: &Store, case: &Case) -> Manifest {
     }
 }
 
-/// What unpacking came to: nothing, or the kind of its error.
+/// The outcome of unpacking: success, or the kind of the error.
 fn outcome<T>(unpacked: &Result<T>) -> Outcome {
     match unpacked {
         Ok(_) => Outcome::Harmless,
@@ -129,7 +129,7 @@ async fn hostile_layers_do_the_same_everywhere_and_nothing_outside() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// The snapshot `top` shows the tree that was unpacked.
+/// Checks that the snapshot `top` shows the tree that was unpacked.
 async fn same_tree(case: &Case, snapshotter: &dyn Snapshotter, top: &Digest, plain: &Path) {
     let top = top.to_string();
     let mounts = snapshotter.view("look", Some(&top), Labels::new()).await;
@@ -146,7 +146,7 @@ async fn same_tree(case: &Case, snapshotter: &dyn Snapshotter, top: &Digest, pla
     );
 }
 
-/// A layer that was refused is no snapshot, and those below it are whole.
+/// Checks that a refused layer has left no snapshot, and that the snapshots below it are complete.
 async fn nothing_under_way(case: &Case, snapshotter: &dyn Snapshotter) {
     let all = snapshotter.walk(None, 100).await.unwrap();
     let committed = all.iter().all(|info| info.kind == SnapshotKind::Committed);
@@ -157,7 +157,7 @@ async fn nothing_under_way(case: &Case, snapshotter: &dyn Snapshotter) {
     );
 }
 
-/// Removes all snapshots, the topmost first; their directories are gone with them.
+/// Removes all snapshots, the topmost first, and checks that their directories are gone.
 async fn remove_all(snapshotter: &dyn Snapshotter, directory: &Path) {
     loop {
         let all = snapshotter.walk(None, 100).await.unwrap();

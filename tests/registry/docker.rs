@@ -1,4 +1,4 @@
-//! The registry of Debian, on a port of its own.
+//! The registry of Debian, on its own port.
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
@@ -12,7 +12,7 @@ pub(crate) const PROGRAM: &str = "docker-registry";
 pub(crate) const USER: &str = "me";
 pub(crate) const PASSWORD: &str = "pass:word";
 
-/// A registry that ends with its value.
+/// A registry that stops with this value.
 pub(crate) struct Registry {
     process: Child,
     /// Host and port.
@@ -21,12 +21,12 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    /// A registry below `place` that asks nobody who is there.
+    /// Starts a registry below `place` without authentication.
     pub(crate) fn open(place: &Path) -> Self {
         Self::start(place, "", "")
     }
 
-    /// One that speaks TLS, by the certificate `certificate.pem` that it makes below `place`.
+    /// Starts a registry with TLS. It creates its certificate `certificate.pem` below `place`.
     pub(crate) fn encrypted(place: &Path) -> Self {
         let [certificate, key] = ["certificate.pem", "key.pem"].map(|name| place.join(name));
         let mut openssl = Command::new("openssl");
@@ -44,7 +44,7 @@ impl Registry {
         Self::start(place, &tls, "")
     }
 
-    /// One that wants name and password.
+    /// Starts a registry that requires a name and a password.
     pub(crate) fn closed(place: &Path) -> Self {
         let line = ok(Command::new("htpasswd").args(["-nbB", USER, PASSWORD]));
         fs::write(place.join("htpasswd"), line).unwrap();
@@ -93,12 +93,12 @@ impl Registry {
         unreachable!("the registry does not listen");
     }
 
-    /// A reference to `name` here.
+    /// Returns a reference to `name` in this registry.
     pub(crate) fn at(&self, name: &str) -> String {
         format!("{}/{name}", self.host)
     }
 
-    /// The file of a blob on its disk.
+    /// Returns the file of a blob on its disk.
     pub(crate) fn blob(&self, digest: &str) -> PathBuf {
         let (algorithm, hex) = digest.split_once(':').unwrap();
         let blobs = self.storage.join("docker/registry/v2/blobs");

@@ -1,4 +1,4 @@
-//! Beside skopeo, at the registry of the field: digests and trees stay as they are.
+//! `cas` and skopeo with a common registry: digests and trees stay the same.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,7 +12,7 @@ use super::docker::{PROGRAM, Registry};
 use crate::common::shop::{ALL, GZIP, MULTI, Shop, names, skopeo};
 use crate::common::{can, fails, ok, real_image, tree};
 
-/// The name that the image `name` of the shop has at a registry.
+/// Returns the name of the shop's image `name` in a registry.
 fn there(registry: &Registry, name: &str) -> String {
     registry.at(name.split_once('/').unwrap().1)
 }
@@ -43,7 +43,7 @@ fn what_is_pushed_is_pulled_with_equal_digests_and_trees() {
                 .arg(shop.path(&format!("{root}-tree"))));
         }
         let trees = ["root-tree", "empty-tree"].map(|one| tree::scan(&shop.path(one)));
-        // The image says nothing of the directory itself.
+        // The image does not describe the root directory.
         let below = trees.map(|mut tree| {
             tree.remove(Path::new(""));
             tree
@@ -107,7 +107,7 @@ fn a_platform_is_chosen_and_the_rest_may_come_later() {
         3,
     );
     assert!(said.contains("linux/s390x"), "{said}");
-    // What is not whole is pushed as the manifest for this machine, and said so.
+    // An incomplete image is pushed as the manifest for this machine, with a warning.
     let single = registry.at("single:1");
     let out = tool("one")
         .args(["push", &multi, &single])
@@ -139,7 +139,7 @@ fn a_platform_is_chosen_and_the_rest_may_come_later() {
 }
 
 #[test]
-fn a_digest_is_a_name_and_holds() {
+fn a_pull_by_digest_checks_the_digest() {
     if !can(&["skopeo", PROGRAM]) {
         return;
     }
@@ -154,7 +154,7 @@ fn a_digest_is_a_name_and_holds() {
         names(&shop.path("empty")),
         BTreeMap::from([(by_digest.clone(), digest)])
     );
-    // Without another name that one is where it goes.
+    // Without another name, the image is pushed to its own name.
     ok(tool("empty").args(["push", &by_digest]));
     let said = fails(tool("root").args(["push", MULTI, &by_digest]), 2);
     assert!(said.contains("leave the digest out"), "{said}");
@@ -170,7 +170,7 @@ fn a_digest_is_a_name_and_holds() {
 }
 
 #[test]
-fn a_blob_damaged_on_the_disk_of_the_registry_is_named_by_nobody() {
+fn a_pull_of_a_blob_damaged_in_the_registry_names_no_image() {
     if !can(&["skopeo", PROGRAM]) {
         return;
     }
@@ -194,7 +194,7 @@ fn a_blob_damaged_on_the_disk_of_the_registry_is_named_by_nobody() {
     ok(tool("empty").args(["pull", &there, "--unpack"]));
 }
 
-/// The real image, whose whole tree is compared.
+/// The real image: its whole tree is compared.
 #[test]
 fn a_real_image_goes_there_and_back() {
     let Some(layout) = real_image("small").filter(|_| can(&["skopeo", PROGRAM])) else {
@@ -230,7 +230,7 @@ fn a_real_image_goes_there_and_back() {
     let differences = tree::differences(&at("one-tree"), &at("two-tree"));
     assert_eq!(differences, Vec::<String>::new());
 
-    // And while it comes, whatever was killed before.
+    // Also during the transfer, after any kill.
     let pull = || {
         let mut command = cas(&at("three"), scratch.path());
         command.args(["-q", "pull", "--unpack", &there]);

@@ -1,4 +1,4 @@
-//! A registry of ours, which answers as a test wants.
+//! A registry that answers as a test requires.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-/// A request that came.
+/// A received request.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
     pub(crate) method: String,
-    /// With its query.
+    /// The path with its query.
     pub(crate) path: String,
     headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
@@ -34,7 +34,7 @@ impl Request {
     }
 }
 
-/// An answer to one.
+/// An answer to a request.
 #[derive(Clone)]
 pub(crate) struct Answer {
     status: u16,
@@ -75,14 +75,14 @@ impl Answer {
         self
     }
 
-    /// Ends after `length` bytes of its body, whatever it has said.
+    /// Ends after `length` bytes of its body, whatever length it has announced.
     pub(crate) fn cut(mut self, length: usize) -> Self {
         self.length = Some(self.body.len());
         self.body.truncate(length);
         self
     }
 
-    /// Says nothing more after its body, and does not go away.
+    /// Keeps the connection open after its body, but sends nothing more.
     pub(crate) fn stall(mut self) -> Self {
         self.stalls = true;
         self
@@ -101,7 +101,7 @@ impl Fake {
         Self::start_at("127.0.0.1", answer)
     }
 
-    /// Starts one at another address of this machine.
+    /// Starts a server at another address of this machine.
     pub(crate) fn start_at(
         address: &str,
         answer: impl Fn(&Request) -> Answer + Send + Sync + 'static,
@@ -119,19 +119,19 @@ impl Fake {
         Fake { host, seen }
     }
 
-    /// A reference to an image here.
+    /// Returns a reference to an image in this registry.
     pub(crate) fn image(&self) -> String {
         format!("{}/team/app:1", self.host)
     }
 
-    /// The requests that came so far, but that which asks whether it wants TLS.
+    /// Returns the requests so far, except the one that finds out whether it requires TLS.
     pub(crate) fn seen(&self) -> Vec<Request> {
         let mut seen = self.seen.lock().unwrap().clone();
         seen.retain(|request| request.path != "/v2/team/app/");
         seen
     }
 
-    /// How many of them were such.
+    /// Returns how many requests match.
     pub(crate) fn count(&self, method: &str, part: &str) -> usize {
         let seen = self.seen();
         seen.iter()
@@ -140,7 +140,7 @@ impl Fake {
     }
 }
 
-/// Serves one request; a client that goes away early is no concern of ours.
+/// Serves one request. A client that disconnects early is ignored.
 fn serve(
     mut client: TcpStream,
     answer: &(impl Fn(&Request) -> Answer + ?Sized),

@@ -1,4 +1,5 @@
-//! Registries that lie, break off or lead astray: nothing is named, and the exit code says why.
+//! Registries with wrong, truncated or misleading answers: no image is named, and the exit code
+//! says why.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -14,7 +15,8 @@ use super::sample::Sample;
 use crate::common::shop::names;
 use crate::common::{fails, ok};
 
-/// Pulls from a registry whose answers are spoiled; what the tool says as it ends with `code`.
+/// Pulls from a registry with spoiled answers. Returns the message of the tool, which exits with
+/// `code`.
 fn refused(
     sample: &Sample,
     code: i32,
@@ -40,17 +42,19 @@ fn other_bytes_than_their_digest_are_refused() {
     for length in [69_999, 70_000, 70_001, 0] {
         let (lie, layer) = (vec![7; length], layer.clone());
         let said = refused(&sample, 4, move |request, good| {
-            match request.path.ends_with(&layer) {
-                true => Answer::new(200).body(&lie),
-                false => good,
+            if request.path.ends_with(&layer) {
+                Answer::new(200).body(&lie)
+            } else {
+                good
             }
         });
         assert!(said.contains("expected"), "{said}");
     }
     refused(&sample, 4, |request, good| {
-        match request.is("GET", "/manifests/") {
-            true => good.body(b"{}"),
-            false => good,
+        if request.is("GET", "/manifests/") {
+            good.body(b"{}")
+        } else {
+            good
         }
     });
 }
@@ -60,16 +64,17 @@ fn a_body_that_breaks_off_is_a_lost_connection() {
     let sample = Sample::new(&[70_000]);
     let layer = sample.layers[0].digest.to_string();
     let said = refused(&sample, 7, move |request, good| {
-        match request.path.ends_with(&layer) {
-            true => good.cut(1000),
-            false => good,
+        if request.path.ends_with(&layer) {
+            good.cut(1000)
+        } else {
+            good
         }
     });
     assert!(said.contains("lost the connection"), "{said}");
 }
 
 #[test]
-fn a_document_over_the_bound_is_not_read() {
+fn a_document_over_the_limit_is_not_read() {
     let sample = Sample::new(&[10]);
     let large = (cas::limit::DOCUMENT_READ + 1).to_string();
     let claimed = large.clone();
@@ -80,19 +85,20 @@ fn a_document_over_the_bound_is_not_read() {
         }
     });
     assert!(said.contains(&large), "{said}");
-    // Without a size before, it ends where the bound is.
+    // Without an announced size, reading ends at the limit.
     let body = vec![b' '; cas::limit::DOCUMENT_READ as usize + 1];
     refused(&sample, 6, move |request, good| {
         let good = good.without("Docker-Content-Digest");
-        match request.is("GET", "/manifests/") {
-            true => good.body(&body),
-            false => good,
+        if request.is("GET", "/manifests/") {
+            good.body(&body)
+        } else {
+            good
         }
     });
 }
 
 #[test]
-fn what_is_no_image_is_not_taken_for_one() {
+fn documents_that_are_not_images_are_refused() {
     let sample = Sample::new(&[10]);
     refused(&sample, 2, |_, good| {
         good.without("Content-Type")
@@ -121,11 +127,10 @@ fn statuses_become_exit_codes() {
         let blob = sample.layers[0].digest.to_string();
         for part in ["/manifests/".to_owned(), blob] {
             let said = refused(&sample, code, move |request, good| {
-                match request.path.contains(&part) {
-                    true => {
-                        Answer::error(status, "SO", "it \\u001b[31mis").with("Retry-After", "30")
-                    }
-                    false => good,
+                if request.path.contains(&part) {
+                    Answer::error(status, "SO", "it \\u001b[31mis").with("Retry-After", "30")
+                } else {
+                    good
                 }
             });
             let word = if status == 401 { "" } else { word };
@@ -136,7 +141,7 @@ fn statuses_become_exit_codes() {
 }
 
 #[test]
-fn nobody_is_led_in_circles_or_astray() {
+fn circular_and_misleading_redirects_are_refused() {
     let sample = Sample::new(&[10]);
     let own = Arc::new(OnceLock::new());
     let host = Arc::clone(&own);
@@ -164,7 +169,7 @@ fn nobody_is_led_in_circles_or_astray() {
     }
 }
 
-/// What a descriptor says of other places is for nobody to follow.
+/// URLs in a descriptor are not followed.
 #[test]
 fn addresses_in_a_manifest_are_never_followed() {
     let trap = Fake::start(|_| Answer::new(200).body(b"trapped"));

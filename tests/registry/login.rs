@@ -1,4 +1,4 @@
-//! Who asks: name and password, tokens, helpers; and who is shown none of it.
+//! Authentication: name and password, tokens, helpers; and which hosts get none of it.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -17,13 +17,13 @@ use crate::common::{can, fails, ok};
 /// `me:pass:word`.
 pub(crate) const AUTH: &str = "bWU6cGFzczp3b3Jk";
 
-/// Writes docker's file with these credentials for `host`.
+/// Writes Docker's config.json with these credentials for `host`.
 pub(crate) fn log_in(home: &Path, host: &str, credentials: &serde_json::Value) {
     let config = json!({"auths": {host: credentials}});
     fs::write(home.join("config.json"), config.to_string()).unwrap();
 }
 
-/// A registry that wants a token of the service at `realm`, and has one there itself.
+/// Starts a registry that requires a token of the service at `realm`, which it may serve itself.
 fn closed(sample: &Sample, realm: Option<String>) -> Fake {
     let sample = sample.clone();
     let host = Arc::new(std::sync::OnceLock::<String>::new());
@@ -73,9 +73,9 @@ fn name_and_password_open_the_registry_of_the_field() {
     assert!(!said.contains("wrong") && said.contains("401"), "{said}");
 }
 
-/// On this machine, too, where plain http would do.
+/// On this machine, too, where plain http would be tried first.
 #[test]
-fn tls_is_spoken_with_whom_the_system_trusts() {
+fn tls_uses_the_certificates_that_the_system_trusts() {
     if !can(&["skopeo", PROGRAM, "openssl"]) {
         return;
     }
@@ -95,12 +95,12 @@ fn tls_is_spoken_with_whom_the_system_trusts() {
     };
     ok(trust(tool("root")).args(["push", GZIP, &there]));
     ok(trust(tool("empty")).args(["pull", &there]));
-    // Whoever asks for the plain gets it, and what it makes of that.
+    // With --plain-http, the registry's error is shown.
     fails(tool("empty").args(["pull", "--plain-http", &there]), 7);
 }
 
 #[test]
-fn a_token_is_asked_for_once_with_the_password_of_its_origin() {
+fn a_token_is_requested_once_with_the_password_of_its_origin() {
     let sample = Sample::new(&[1000, 2000, 3000, 4000]);
     let registry = closed(&sample, None);
     let scratch = tempfile::tempdir().unwrap();
@@ -120,7 +120,7 @@ fn a_token_is_asked_for_once_with_the_password_of_its_origin() {
 }
 
 #[test]
-fn a_token_service_at_another_port_of_the_host_is_shown_the_login_of_the_registry() {
+fn a_token_service_at_another_port_of_the_host_gets_the_login_of_the_registry() {
     let sample = Sample::new(&[1000]);
     let service = Fake::start(token);
     let registry = closed(&sample, Some(format!("http://{}/elsewhere", service.host)));
@@ -134,7 +134,7 @@ fn a_token_service_at_another_port_of_the_host_is_shown_the_login_of_the_registr
         service.seen()[0].header("authorization"),
         Some(password.as_str())
     );
-    // A login for the service itself is not for this registry to use.
+    // A login for the token service itself is not used for this registry.
     log_in(home, &service.host, &json!({"auth": AUTH}));
     ok(cas(&home.join("two"), home).args(["pull", &registry.image()]));
     assert_eq!(service.seen().len(), 2);
@@ -202,9 +202,9 @@ fn a_helper_is_asked_for_the_registry() {
     assert!(said.contains("docker-credential-absent"), "{said}");
 }
 
-/// A redirect to a store of blobs, and an upload to one, as clouds do it.
+/// A redirect to another host for blobs, and an upload to one, as cloud registries do it.
 #[test]
-fn another_origin_is_shown_nothing() {
+fn another_origin_gets_no_credentials() {
     let sample = Sample::new(&[100_000]);
     let blobs = sample.clone();
     let store = Fake::start(move |request| match request.method.as_str() {

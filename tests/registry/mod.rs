@@ -1,4 +1,4 @@
-//! Registries: the one of the field, and one of ours that behaves badly.
+//! Registries: a common one, and a fake one that misbehaves.
 
 mod docker;
 mod exchange;
@@ -13,7 +13,7 @@ mod trust;
 use std::path::Path;
 use std::process::Command;
 
-/// The tool on a root, with credentials of nobody but in `home`.
+/// Returns a command of the tool on a root. Its only credentials are those in `home`.
 fn cas(root: &Path, home: &Path) -> Command {
     let mut command = crate::common::cas(root);
     command.env("DOCKER_CONFIG", home);

@@ -1,4 +1,4 @@
-//! Pulls that end early, and what the next one makes of it.
+//! Interrupted pulls, and the pulls that resume them.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::sample::Sample;
 use crate::common::shop::names;
 use crate::common::{fails, ok};
 
-/// Larger than what may be on its way in memory.
+/// Larger than the buffers between the network and the disk.
 const LARGE: usize = 6 << 20;
 
 fn leases(root: &Path) -> Vec<String> {
@@ -46,10 +46,10 @@ fn what_is_there_is_not_fetched_again() {
     assert!(leases(&root).is_empty());
 }
 
-/// The rest is fetched, whatever the registry thinks of ranges; and all of it where the beginning
-/// was not what it should be.
+/// The rest is fetched, whether the registry supports ranges or not; and the whole blob if its
+/// beginning was wrong.
 #[test]
-fn a_lost_connection_is_gone_on_from() {
+fn a_pull_resumes_after_a_lost_connection() {
     for (ranges, damaged) in [(true, false), (false, false), (true, true)] {
         let sample = Sample::new(&[LARGE]);
         let layer = sample.layers[0].digest.to_string();
@@ -66,9 +66,10 @@ fn a_lost_connection_is_gone_on_from() {
                 let answer = if damaged { answer.body(&lie) } else { answer };
                 return answer.cut(LARGE - 1000);
             }
-            match ranges {
-                true => good.answer(request),
-                false => Answer::new(200).body(&good.content[&layer]),
+            if ranges {
+                good.answer(request)
+            } else {
+                Answer::new(200).body(&good.content[&layer])
             }
         });
         let scratch = tempfile::tempdir().unwrap();
@@ -82,9 +83,10 @@ fn a_lost_connection_is_gone_on_from() {
         let seen = registry.seen();
         let asked = seen.iter().filter(|one| one.path.ends_with(&path));
         let ranged: Vec<bool> = asked.map(|one| one.header("range").is_some()).collect();
-        let expected: &[bool] = match damaged {
-            true => &[false, true, false],
-            false => &[false, true],
+        let expected: &[bool] = if damaged {
+            &[false, true, false]
+        } else {
+            &[false, true]
         };
         assert_eq!(ranged, expected);
         ok(cas(&root, scratch.path()).args(["blob", "cat", &sample.layers[0].digest.to_string()]));
@@ -99,9 +101,10 @@ fn after_a_kill_the_same_pull_succeeds_and_a_collection_leaves_nothing() {
     let (waits, part) = (Arc::clone(&slow), large.clone());
     let registry = Fake::start(move |request| {
         let answer = good.answer(request);
-        match request.path.ends_with(&part) && waits.load(Ordering::SeqCst) {
-            true => answer.cut(LARGE - 1000).stall(),
-            false => answer,
+        if request.path.ends_with(&part) && waits.load(Ordering::SeqCst) {
+            answer.cut(LARGE - 1000).stall()
+        } else {
+            answer
         }
     });
     let scratch = tempfile::tempdir().unwrap();
@@ -111,7 +114,7 @@ fn after_a_kill_the_same_pull_succeeds_and_a_collection_leaves_nothing() {
     while registry.count("GET", &large) == 0 {
         thread::sleep(Duration::from_millis(10));
     }
-    // Most of it has come by then, and the rest does not come.
+    // Most of it has arrived by then, and the rest never arrives.
     thread::sleep(Duration::from_millis(500));
     pull.kill().unwrap();
     pull.wait().unwrap();

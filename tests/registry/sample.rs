@@ -1,4 +1,4 @@
-//! A small image in memory, and how a good registry hands it out.
+//! A small image in memory, and the answers of a correct registry for it.
 
 use std::collections::BTreeMap;
 
@@ -12,17 +12,17 @@ use super::fake::{Answer, Request};
 pub(crate) struct Sample {
     pub(crate) root: Descriptor,
     pub(crate) layers: Vec<Descriptor>,
-    /// Under their digests.
+    /// Blobs by digest.
     pub(crate) content: BTreeMap<String, Vec<u8>>,
 }
 
 impl Sample {
-    /// An image with layers of these sizes, of bytes that do not repeat.
+    /// Returns an image with layers of these sizes, of bytes that do not repeat.
     pub(crate) fn new(layers: &[usize]) -> Self {
         Self::with(layers, |_| {})
     }
 
-    /// The same, with its manifest changed.
+    /// Returns the image with a changed manifest.
     pub(crate) fn with(layers: &[usize], change: impl Fn(&mut Value)) -> Self {
         let mut content = BTreeMap::new();
         let mut put = |media_type: MediaType, data: Vec<u8>| {
@@ -58,13 +58,14 @@ impl Sample {
         &self.content[&descriptor.digest.to_string()]
     }
 
-    /// The answer of a good registry.
+    /// Returns the answer of a correct registry.
     pub(crate) fn answer(&self, request: &Request) -> Answer {
         let last = request.path.rsplit('/').next().unwrap_or_default();
         let root = self.root.digest.to_string();
-        let digest = match request.path.contains("/manifests/") {
-            true => root.as_str(),
-            false => last,
+        let digest = if request.path.contains("/manifests/") {
+            root.as_str()
+        } else {
+            last
         };
         let Some(data) = self.content.get(digest) else {
             return Answer::error(404, "MANIFEST_UNKNOWN", "unknown here");

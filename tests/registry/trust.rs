@@ -1,4 +1,4 @@
-//! Registries that are after a login: whom it is shown, and what is said if it is withheld.
+//! Registries that try to steal a login: which hosts get it, and the message if it is withheld.
 
 use std::fs;
 use std::path::Path;
@@ -13,12 +13,12 @@ use super::login::{AUTH, log_in};
 use super::sample::Sample;
 use crate::common::{fails, ok, text};
 
-/// The scope of an operation on the image of [`Fake::image`], as a query has it.
+/// The scope of an operation on the image of [`Fake::image`], as in a query.
 const PULL: &str = "scope=repository%3Ateam%2Fapp%3Apull";
 const PUSH: &str = "scope=repository%3Ateam%2Fapp%3Apull%2Cpush";
 
-/// A registry at `address` that accepts the token `accepted`. Its challenge names the token service
-/// `realm`, else `/token` of this registry, and asks for the victim's repository.
+/// Starts a registry at `address` that accepts the token `accepted`. Its challenge names the token
+/// service `realm`, otherwise `/token` of this registry, and asks for the victim's repository.
 fn registry(address: &str, realm: Option<String>, accepted: &'static str) -> Fake {
     let sample = Sample::new(&[1000]);
     let own = Arc::new(OnceLock::<String>::new());
@@ -45,7 +45,7 @@ fn registry(address: &str, realm: Option<String>, accepted: &'static str) -> Fak
     fake
 }
 
-/// A token service: a login buys the token `bought`, everybody gets `free`.
+/// A token service: with a login it returns the token `bought`, without one `free`.
 fn tokens(request: &Request) -> Answer {
     let body = String::from_utf8_lossy(&request.body);
     let login = request.header("authorization").is_some() || body.contains("refresh_token");
@@ -53,7 +53,7 @@ fn tokens(request: &Request) -> Answer {
     Answer::new(200).body(json!({ "token": token }).to_string().as_bytes())
 }
 
-/// Writes docker's file with these credentials for each host.
+/// Writes Docker's config.json with these credentials for each host.
 fn log_in_to(home: &Path, hosts: &[&Fake], credentials: &Value) {
     let hosts = hosts
         .iter()
@@ -67,7 +67,7 @@ fn pull(home: &Path, root: &str, registry: &Fake) -> Output {
     pull.args(["pull", &registry.image()]).output().unwrap()
 }
 
-/// Asserts that the registry saw no token but `expected`, and nothing else that is secret.
+/// Asserts that the registry received only the token `expected`, and no other secret.
 fn saw_only(registry: &Fake, expected: Option<&str>) {
     for request in registry.seen() {
         let shown = request.header("authorization");
@@ -76,7 +76,7 @@ fn saw_only(registry: &Fake, expected: Option<&str>) {
 }
 
 #[test]
-fn a_token_service_on_a_foreign_host_sees_no_login_and_no_other_scope() {
+fn a_token_service_on_a_foreign_host_gets_no_login_and_no_other_scope() {
     for credentials in [
         json!({"auth": AUTH}),
         json!({"identitytoken": "id"}),
@@ -111,7 +111,7 @@ fn a_token_service_on_a_foreign_host_sees_no_login_and_no_other_scope() {
 
 #[test]
 fn a_refusal_without_the_login_says_that_it_was_withheld() {
-    // The registry refuses; then the token service, in three ways.
+    // First the registry refuses, then the token service, in three ways.
     let redirect = |_: &Request| Answer::new(307).with("Location", "http://127.0.0.3:9/token");
     let services = [
         Fake::start_at("127.0.0.2", tokens),
@@ -134,7 +134,7 @@ fn a_refusal_without_the_login_says_that_it_was_withheld() {
         );
         assert!(said.contains(&withheld), "{said}");
         assert!(said.contains("token-hosts"), "{said}");
-        // A login for the service alone is not one for the registry: nothing was withheld.
+        // A login for the token service only is not a login for the registry: nothing was withheld.
         log_in(home, &service.host, &json!({"auth": AUTH}));
         let said = fails(tool, code);
         assert!(!said.contains("withheld"), "{said}");
@@ -146,7 +146,7 @@ fn a_refusal_without_the_login_says_that_it_was_withheld() {
 }
 
 #[test]
-fn a_token_service_leads_the_login_nowhere() {
+fn a_redirect_of_a_token_service_is_not_followed() {
     let trap = Fake::start_at("127.0.0.1", tokens);
     let location = format!("http://{}/token", trap.host);
     let service = Fake::start(move |_| Answer::new(307).with("Location", &location));
@@ -193,7 +193,7 @@ fn a_configuration_names_a_token_service_for_one_registry() {
     assert!(out.status.success() && text(&out.stderr).contains("withheld"));
     assert_eq!(service.seen()[1].header("authorization"), None);
     saw_only(&other, Some("Bearer free"));
-    // The same root again keeps the table.
+    // Initialising the root again keeps the table.
     ok(cas(&home.join("root"), home).arg("init"));
     assert!(fs::read_to_string(&file).unwrap().contains(&named.host));
     for (registry, host, key) in [

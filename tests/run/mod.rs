@@ -1,4 +1,4 @@
-//! Bundles of images, and programs of images, by runc, by crun and in a chroot.
+//! Bundles and programs of images, run by runc, by crun and in a chroot.
 
 mod scene;
 
@@ -34,7 +34,7 @@ fn signal(child: &Child, signal: Signal) {
 }
 
 #[test]
-fn a_program_has_what_the_image_says_and_its_code_is_ours() {
+fn a_program_runs_as_the_image_says_and_its_exit_code_is_ours() {
     let Some(scene) = Scene::new() else { return };
     for runtime in &scene.runtimes() {
         let script = "echo $0; pwd; id; echo $GREETING; echo $HOME; echo x > /opt/new; exit 7";
@@ -42,7 +42,7 @@ fn a_program_has_what_the_image_says_and_its_code_is_ours() {
         let output = output.unwrap();
         assert_eq!(output.status.code(), Some(7), "{}", printed(&output));
 
-        // Of `app`: the user by name with his groups, directory, variables and command.
+        // The image `app` sets user, groups, directory, variables and command.
         let output = scene.run(runtime, "app", &[]).output().unwrap();
         let said = text(&output.stdout);
         assert_eq!(
@@ -59,7 +59,7 @@ fn a_program_has_what_the_image_says_and_its_code_is_ours() {
         if runtime != "chroot" {
             assert!(said.ends_with("NoNewPrivs:\t1\n"), "{said}");
         }
-        // What was written is gone.
+        // The changes of the program are gone.
         fails(
             &mut scene.run(runtime, "small", &["test", "-e", "/opt/new"]),
             1,
@@ -69,7 +69,7 @@ fn a_program_has_what_the_image_says_and_its_code_is_ours() {
 }
 
 #[test]
-fn what_cannot_be_run_has_the_codes_of_shells() {
+fn programs_that_cannot_run_give_the_exit_codes_of_shells() {
     let Some(scene) = Scene::new() else { return };
     let root = scene.root();
     let run = |arguments: &[&str]| {
@@ -85,7 +85,7 @@ fn what_cannot_be_run_has_the_codes_of_shells() {
         fails(&mut with("absent"), 127);
         fails(&mut with("/etc/passwd"), 126);
         fails(&mut with("/etc"), 126);
-        // The program of a script that is not there, which only the kernel finds out.
+        // The interpreter of a script is missing, which only the kernel finds out.
         let script = "printf '#!/absent\\n' > /tmp/s; chmod 755 /tmp/s; exec /tmp/s";
         fails(&mut scene.run(runtime, "small", &["sh", "-c", script]), 127);
     }
@@ -94,14 +94,14 @@ fn what_cannot_be_run_has_the_codes_of_shells() {
     fails(&mut run(&["--platform", "linux/s390x", "small"]), 3);
     let none = fails(&mut run(&["--runtime", "/absent", "small"]), 3);
     assert!(none.contains("/absent"), "{none}");
-    // One that starts nothing is told from a program that fails.
+    // A runtime that starts nothing is distinguished from a program that fails.
     let broken = fails(&mut run(&["--runtime", "/bin/false", "small"]), 1);
     assert!(broken.contains("could not start"), "{broken}");
     scene.assert_clean();
 }
 
 #[test]
-fn signals_are_the_programs_and_what_does_not_end_is_ended() {
+fn signals_are_passed_to_the_program_which_is_killed_if_it_does_not_end() {
     let Some(scene) = Scene::new() else { return };
     let patient = "trap 'exit 9' TERM; echo up; while :; do sleep 0.1; done";
     let deaf = "exec perl -e '$| = 1; $SIG{INT} = q(IGNORE); print qq(up\n); sleep 1 while 1'";
@@ -127,7 +127,7 @@ fn signals_are_the_programs_and_what_does_not_end_is_ended() {
 }
 
 #[test]
-fn what_a_killed_run_leaves_is_found_by_the_next_collection_or_run() {
+fn what_a_killed_run_leaves_is_removed_by_the_next_gc_or_run() {
     let Some(scene) = Scene::new() else { return };
     let root = scene.root();
     let forever = &["sh", "-c", "echo up; exec sleep 1000"];
@@ -141,11 +141,11 @@ fn what_a_killed_run_leaves_is_found_by_the_next_collection_or_run() {
         let below: i32 = below.trim().parse().unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
-        // The program runs on, so that its root stays.
+        // The program still runs, so its root file system stays.
         ok(cas(&root).arg("gc"));
         assert!(scene.leftovers().len() >= 4, "{:?}", scene.leftovers());
         kill_process(Pid::from_raw(below).unwrap(), Signal::KILL).unwrap();
-        // Gone when its number is; the runtime is nobody's child here.
+        // It has ended when its pid is gone; this process is not its parent and cannot wait for it.
         let gone = || !Path::new(&format!("/proc/{below}/fd/0")).exists();
         while !gone() {
             std::thread::sleep(Duration::from_millis(10));
@@ -155,9 +155,9 @@ fn what_a_killed_run_leaves_is_found_by_the_next_collection_or_run() {
     }
 }
 
-/// Kills the tool wherever it may be; what it has started ends by itself.
+/// Kills the tool at different moments. The program that it has started ends by itself.
 #[test]
-fn a_run_killed_at_any_moment_leaves_nothing_that_is_not_found() {
+fn everything_that_a_killed_run_leaves_is_cleaned_up() {
     let Some(scene) = Scene::new() else { return };
     ok(&mut scene.run("chroot", "small", &["true"]));
     for runtime in RUNTIMES {
@@ -203,7 +203,7 @@ fn a_bundle_is_what_runtimes_start() {
             assert_eq!(output.status.code(), Some(4));
         }
 
-        // It stays as it is where something is there already.
+        // An existing bundle is not changed.
         let before = fs::metadata(bundle.join("config.json")).unwrap().ino();
         let taken = fails(&mut make(), 1);
         assert!(taken.contains("not empty"), "{taken}");
@@ -224,9 +224,9 @@ fn a_bundle_is_what_runtimes_start() {
     assert_eq!(document["process"]["user"]["additionalGids"][1], 44);
 }
 
-/// A killed `bundle --mount` is ended as a finished one.
+/// What a killed `cas bundle --mount` leaves is unmounted and removed like a finished bundle.
 #[test]
-fn a_bundle_killed_at_any_moment_is_removed_like_a_whole_one() {
+fn a_bundle_killed_at_any_moment_is_removed_like_a_complete_one() {
     let Some(scene) = Scene::new() else { return };
     let (root, bundle) = (scene.root(), scene.path("bundle"));
     ok(cas(&root).args(["bundle", "--mount", "small"]).arg(&bundle));
@@ -246,7 +246,7 @@ fn a_bundle_killed_at_any_moment_is_removed_like_a_whole_one() {
         std::thread::sleep(Duration::from_millis(step * 5));
         child.kill().unwrap();
         child.wait().unwrap();
-        // What is there is either whole, or has no document.
+        // The bundle is either complete, or does not have its config.json.
         if bundle.join("config.json").exists() {
             let document = fs::read(bundle.join("config.json")).unwrap();
             serde_json::from_slice::<Value>(&document).unwrap();
@@ -276,7 +276,7 @@ fn a_bundle_that_cannot_be_made_leaves_nothing() {
     scene.assert_clean();
 }
 
-/// The image of a distribution, with a real program of it.
+/// A real program of a distribution's image.
 #[test]
 #[ignore = "half a minute; `cargo xtask long` runs it"]
 fn python_runs() {

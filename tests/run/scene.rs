@@ -1,4 +1,4 @@
-//! A root with images that have something to say, and what is left of runs there.
+//! A root with images to run, and what runs leave there.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -11,8 +11,8 @@ use crate::common::{can, cas, ok, real_image};
 const USERS: &str = "root:x:0:0::/root:/bin/sh\napp:x:1000:1001::/home/app:/bin/sh\n";
 const GROUPS: &str = "app:x:1001:\naudio:x:29:app\nvideo:x:44:other,app\n";
 
-/// A layout with the image `small`; with `app`, that with users and more to say; and with
-/// `unknown`, whose user it does not have. Made once a test binary.
+/// Returns a layout with three images: `small`; `app`, the same with users and more configuration;
+/// and `unknown`, whose user does not exist in it. It is made once per test binary.
 fn layout(small: &Path) -> &'static Path {
     static MADE: OnceLock<PathBuf> = OnceLock::new();
     MADE.get_or_init(|| {
@@ -50,7 +50,7 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
-    /// Nothing where something is missing, which is said.
+    /// Returns `None` if a program is missing, and prints which.
     pub(crate) fn new() -> Option<Self> {
         let small = real_image("small").filter(|_| can(&["umoci", "runc"]))?;
         let scene = Scene {
@@ -69,7 +69,7 @@ impl Scene {
         self.path("root")
     }
 
-    /// Those of [`RUNTIMES`], and crun where it can be had.
+    /// Returns [`RUNTIMES`], and crun if it works here.
     pub(crate) fn runtimes(&self) -> Vec<String> {
         let mut runtimes = RUNTIMES.map(str::to_owned).to_vec();
         if can(&["crun", "unshare"]) {
@@ -81,7 +81,7 @@ impl Scene {
         runtimes
     }
 
-    /// `cas run` of `image` by `runtime`, with what follows.
+    /// Returns a command that runs `image` by `runtime` with these arguments.
     pub(crate) fn run(&self, runtime: &str, image: &str, command: &[&str]) -> Command {
         let mut run = cas(&self.root());
         run.args(["run", "--runtime", runtime, image, "--"]);
@@ -89,7 +89,7 @@ impl Scene {
         run
     }
 
-    /// What the runs of this root have: bundles, mounts and snapshots.
+    /// Returns what runs have left in this root: bundles, mounts and snapshots.
     pub(crate) fn leftovers(&self) -> Vec<String> {
         let runs = fs::read_dir(self.root().join("run"));
         let runs = runs
@@ -114,8 +114,8 @@ impl Scene {
 
 pub(crate) const RUNTIMES: [&str; 2] = ["runc", "chroot"];
 
-/// crun refuses to start where cgroups of both versions are mounted, or where it may not set their
-/// filters of devices: so a runtime that gives it a place of its own.
+/// A wrapper of crun with its own cgroup mounts, because crun refuses to start if cgroups of both
+/// versions are mounted, or if it may not set their device filters.
 const CRUN: &str = "#!/bin/sh
 exec unshare -m sh -c 'umount -R /sys/fs/cgroup; mount -t cgroup2 none /sys/fs/cgroup || exit
 exec crun --cgroup-manager=disabled \"$@\"' sh \"$@\"

@@ -68,27 +68,31 @@ fn character(tail: &str) -> usize {
 /// A part of a text.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Part {
-    /// Prose, with its lines joined.
+    /// Prose, with its lines joined; or a line of code that is not for a shell.
     Prose(String),
     /// Code between backticks in prose.
     Span(String),
-    /// A line of a code block, or one that is indented as an example.
+    /// A line for a shell: in a block of `sh`, or indented as an example.
     Line(String),
 }
 
 /// Splits a text into its parts.
 pub(crate) fn parts(text: &str) -> Vec<Part> {
-    let (mut parts, mut paragraph, mut fenced) = (Vec::new(), String::new(), false);
+    let (mut parts, mut paragraph, mut block) = (Vec::new(), String::new(), None);
     for line in text.lines().chain([""]) {
-        let fence = line.trim_start().starts_with("```");
-        let code = fenced || line.starts_with("  cas ") || line.starts_with("    cas ");
-        if fence || code || line.trim().is_empty() {
+        let fence = line.trim_start().strip_prefix("```");
+        let example = line.starts_with("  cas ") || line.starts_with("    cas ");
+        if fence.is_some() || block.is_some() || example || line.trim().is_empty() {
             push_paragraph(&mut parts, &std::mem::take(&mut paragraph));
         }
-        match (fence, code) {
-            (true, _) => fenced = !fenced,
-            (false, true) => parts.push(Part::Line(line.trim().to_owned())),
-            (false, false) => {
+        let code = line.trim().to_owned();
+        match (fence, block) {
+            (Some(language), None) => block = Some(language),
+            (Some(_), Some(_)) => block = None,
+            (None, Some("sh")) => parts.push(Part::Line(code)),
+            (None, Some(_)) => parts.push(Part::Prose(code)),
+            (None, None) if example => parts.push(Part::Line(code)),
+            (None, None) => {
                 paragraph.push_str(line.trim());
                 paragraph.push(' ');
             }
@@ -137,7 +141,7 @@ fn prose_of_rust_is_its_comments_and_literals() {
 fn a_text_has_prose_spans_and_lines() {
     let span = |text: &str| Part::Span(text.to_owned());
     let line = |text: &str| Part::Line(text.to_owned());
-    let found = parts("Use `a\nb` here.\n```sh\ncas x\n```\nOr:\n  cas y\n");
+    let found = parts("Use `a\nb` here.\n```sh\ncas x\n```\n```text\ncas z\n```\n  cas y\n");
     let found: Vec<Part> = found
         .into_iter()
         .filter(|part| !matches!(part, Part::Prose(_)))

@@ -1,4 +1,4 @@
-//! What became of every law on every store, for people to read.
+//! Runs the conformance tests of every store, and writes the results into docs/BACKENDS.md.
 
 use std::env;
 use std::fs;
@@ -10,16 +10,16 @@ use anyhow::{Context, Result, bail};
 use crate::stage::step;
 use crate::{everything, peers};
 
-/// The page, and the lines in it that what is generated stands between.
+/// The page, and the lines in it that enclose the generated part.
 const PAGE: &str = "docs/BACKENDS.md";
 const BEGIN: &str = "<!-- laws -->";
 const END: &str = "<!-- /laws -->";
 
-/// The test targets, of whichever package, that hold a store to laws.
+/// The test targets of all packages that contain conformance tests.
 const SUITES: &[&str] = &["laws", "composed", "s3"];
 
-/// Judges all stores, compositions and snapshotters, and writes the page; fails after that where a
-/// law is broken.
+/// Tests all stores, compositions and snapshotters, and writes the page. Fails afterwards if a law
+/// is broken.
 pub(crate) fn report() -> Result<()> {
     peers::set_up()?;
     let verdicts = env::current_dir()?.join("target/laws");
@@ -47,7 +47,7 @@ pub(crate) fn report() -> Result<()> {
     judged
 }
 
-/// Replaces what stands between the two marks of the page.
+/// Replaces the text between the two marks of the page.
 fn write_between(page: &Path, text: &str) -> Result<()> {
     let old =
         fs::read_to_string(page).with_context(|| format!("cannot read {}", page.display()))?;

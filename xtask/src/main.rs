@@ -1,4 +1,4 @@
-//! `cargo xtask TASK`: the one entry point for every habit of this workspace.
+//! `cargo xtask TASK`: the one entry point for checks, benches and reports of this workspace.
 
 mod laws;
 mod peers;
@@ -15,12 +15,12 @@ use self::stage::{Stages, cargo, print_size, step};
 const HELP: &str = "\
 cargo xtask TASK
 
-  check   set up, format, lint, document and test everything but RocksDB
-  rocksdb the same for RocksDB, which takes minutes to build; CI runs both
-  long    what is too slow for CI: release build, all real images, licences, benches
-  setup   the peers and images that tests compare with (root and apt; elsewhere it says so)
-  bench   the curves, the table of all backends (docs/BACKENDS.md), ours beside the peers
-  report  holds every store to the law book and writes docs/BACKENDS.md
+  check    set up, check words and format, lint, document and test everything except RocksDB
+  rocksdb  the same for RocksDB, which takes minutes to build; CI runs both
+  long     what is too slow for CI: release build, all real images, licences, benches
+  setup    install peers and make images that tests compare with (as root on Debian)
+  bench    measure all backends (writes docs/BACKENDS.md), and compare the tool with peers
+  report   run the conformance tests of every store and write the results to docs/BACKENDS.md
 ";
 
 fn main() -> ExitCode {
@@ -127,7 +127,7 @@ fn rocksdb() -> Result<()> {
     stages.finish()
 }
 
-/// The backend that stands for those of strangers: a workspace of its own, with its own lock file.
+/// The example of an outsider's backend: a separate workspace with its own lock file.
 const EXAMPLE: &[&str] = &[
     "--manifest-path",
     "examples/new-backend/Cargo.toml",
@@ -164,7 +164,7 @@ fn long() -> Result<()> {
     bench()
 }
 
-/// The whole workspace with features that are not default, RocksDB among them if it can be built.
+/// The whole workspace with all features, and RocksDB only if it can be built.
 fn everything() -> &'static [&'static str] {
     if peers::can_build_rocksdb() {
         &["--workspace", "--features", "s3,rocksdb"]

@@ -1,4 +1,4 @@
-//! The tools we are compared with, and the real images we are tried on.
+//! Peers and images: other tools that tests compare with, and real images.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use crate::stage::step;
 
-/// Programs that builds and tests call, each with a package of Debian that it wants.
+/// Programs that builds and tests call, each with its Debian package.
 const PEERS: &[(&str, &str)] = &[
     ("umoci", "umoci"),
     ("skopeo", "skopeo"),
@@ -35,15 +35,15 @@ const PEERS: &[(&str, &str)] = &[
     ("clang", "libclang-dev"),
 ];
 
-/// The image that every run of the tests uses.
+/// The image for every run of the tests.
 const SMALL: &[&str] = &["small"];
-/// All of them; some minutes of work.
+/// All images. Making them takes some minutes.
 pub(crate) const ALL_IMAGES: &[&str] = &["small", "platforms", "multi"];
 
-/// The service of S3 that the store in a bucket is tried on, from the registry of Python.
+/// The S3 service for tests of the store in a bucket, a Python package.
 const MOTO: &str = "moto[server,s3]==5.2.5";
 
-/// Installs what is missing and makes the small image; says aloud what it cannot do.
+/// Installs what is missing and makes the small image. Prints what it cannot do.
 pub(crate) fn set_up() -> Result<()> {
     let missing: Vec<&str> = PEERS
         .iter()
@@ -53,7 +53,8 @@ pub(crate) fn set_up() -> Result<()> {
     if !missing.is_empty() {
         if !is_root() || !on_path("apt-get") {
             eprintln!(
-                "NOTE: {missing:?} are missing and there is no root with apt; tests that need them say SKIPPED"
+                "NOTE: missing {missing:?}, and not root with apt to install them; tests that need \
+                 them print SKIPPED"
             );
             return Ok(());
         }
@@ -75,7 +76,7 @@ pub(crate) fn set_up() -> Result<()> {
     make_images(SMALL)
 }
 
-/// Puts moto under `target/moto`, where it is not yet.
+/// Installs moto in `target/moto`, unless it is there.
 fn install_moto() -> Result<()> {
     let home = Path::new("target/moto");
     if home.join("bin/moto_server").exists() {
@@ -85,17 +86,18 @@ fn install_moto() -> Result<()> {
     let made = python(&["-m", "venv", "target/moto"])
         .and_then(|()| step(Command::new(home.join("bin/pip")).args(["install", "-q", MOTO])));
     if let Err(error) = made {
-        eprintln!("NOTE: no moto ({error:#}); tests on S3 say SKIPPED");
+        eprintln!("NOTE: cannot install moto ({error:#}); tests on S3 print SKIPPED");
     }
     Ok(())
 }
 
-/// Makes the images that are not there yet under `target/images`.
+/// Makes missing images in `target/images`.
 pub(crate) fn make_images(images: &[&str]) -> Result<()> {
     let scripts = Path::new("../shared/images");
     if !scripts.is_dir() || !is_root() {
         eprintln!(
-            "NOTE: no image scripts in ../shared/images, or no root; tests on real images say SKIPPED"
+            "NOTE: ../shared/images has no scripts, or this is not root; tests on real images \
+             print SKIPPED"
         );
         return Ok(());
     }
@@ -126,11 +128,11 @@ pub(crate) fn make_images(images: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Whether RocksDB can be built; says so where it cannot.
+/// Returns whether RocksDB can be built. If not, prints why.
 pub(crate) fn can_build_rocksdb() -> bool {
     let can = ["g++", "clang"].into_iter().all(on_path);
     if !can {
-        eprintln!("SKIPPED: RocksDB wants g++, clang and libclang, and they are not installed");
+        eprintln!("SKIPPED: RocksDB needs g++, clang and libclang, which are not installed");
     }
     can
 }

@@ -122,7 +122,7 @@ fn etag(object: Object, path: &str) -> Result<String> {
         .ok_or_else(|| Error::unsupported("the service returned no ETag").subject(path))
 }
 
-/// Creates a cell if there is no object. Returns whether it did.
+/// Creates a cell if the object is absent. Returns whether it did.
 async fn create(prefix: &Prefix, path: &str, value: Option<&Bytes>) -> Result<bool> {
     let created = value.is_some()
         && write(prefix, path, Condition::Absent, value)

@@ -1,6 +1,6 @@
 //! Requests that a service carries out only if a condition holds.
 //!
-//! Only services have these, so there is no directory to sync.
+//! Only services have these, so a directory never has to be synced.
 
 use bytes::Bytes;
 use cas_core::Result;

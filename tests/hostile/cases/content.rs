@@ -1,4 +1,4 @@
-//! What is in a layer: whiteouts, special files, attributes, and bytes that lie or cost.
+//! The content of layers: whiteouts, special files, attributes, wrong headers, and bombs.
 
 use std::io::Write;
 
@@ -8,7 +8,7 @@ use super::{CORRUPT, Case, Make, harmless, pax, refused};
 use testkit::archive::{Header, Tar, record};
 
 pub(super) const ALL: &[Make] = &[
-    // Whiteouts, and what an overlay takes for its own.
+    // Whiteouts, and control data of overlayfs.
     |_| {
         refused(
             "a whiteout of nothing",
@@ -110,7 +110,7 @@ pub(super) const ALL: &[Make] = &[
     |_| refused("an owner in letters", CORRUPT, vec![pax("uid", b"root")]),
     |_| {
         refused(
-            "a time that is no number",
+            "a time that is not a number",
             CORRUPT,
             vec![pax("mtime", b"NaN")],
         )
@@ -134,7 +134,7 @@ pub(super) const ALL: &[Make] = &[
             .file("f", "");
         refused("too many attributes", ErrorKind::OutOfRange, vec![tar])
     },
-    // What the reader must see through.
+    // Ambiguous and malformed archives.
     |_| {
         let inner = Tar::new().file("../../../../canary/file", "dead").end();
         let size = inner.len().to_string();
@@ -182,7 +182,7 @@ pub(super) const ALL: &[Make] = &[
         cut.layers = vec![below, whole[..whole.len() - 2000].to_vec()];
         cut
     },
-    // What costs more than it should.
+    // Bombs.
     |_| {
         let records = [
             ("GNU.sparse.major", &b"1"[..]),
@@ -205,7 +205,7 @@ pub(super) const ALL: &[Make] = &[
     },
 ];
 
-/// Zeros that take a thousandth of their size, many times over.
+/// Returns zeros compressed to a thousandth of their size.
 fn bomb() -> Case {
     let mut bomb = refused("a bomb of gzip", CORRUPT, Vec::new());
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());

@@ -1,5 +1,5 @@
-//! The layers. Each aims at something outside its root, at what an overlay takes for its own, or
-//! at the one who unpacks it; `cas-layer` tests the rules for each of them one by one.
+//! The layers. Each attacks something outside its root, the control data of overlayfs, or the
+//! unpacking process. `cas-layer` tests the rules for each of them one by one.
 
 mod content;
 mod paths;
@@ -11,7 +11,7 @@ use testkit::archive::Tar;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// Unpacked, into the root and nowhere else.
+    /// Unpacked into the root and nowhere else.
     Harmless,
     Refused(ErrorKind),
 }
@@ -20,13 +20,13 @@ pub(crate) struct Case {
     pub(crate) name: &'static str,
     pub(crate) layers: Vec<Vec<u8>>,
     pub(crate) media_type: MediaType,
-    /// Of a compressed layer.
+    /// As of a compressed layer.
     pub(crate) diff_id: Option<Digest>,
     pub(crate) outcome: Outcome,
 }
 
 fn case(name: &'static str, outcome: Outcome, layers: Vec<Tar>) -> Case {
-    // The root is described too, for its time is that of the unpacking otherwise.
+    // The root has an entry, too, because otherwise its time is the time of unpacking.
     let whole = |layer: Tar| Tar::new().dir("./").raw(layer.0).end();
     Case {
         name,
@@ -41,7 +41,7 @@ fn harmless(name: &'static str, layers: Vec<Tar>) -> Case {
     case(name, Outcome::Harmless, layers)
 }
 
-/// Refused at the last of its layers.
+/// Returns a case that is refused at the last of its layers.
 fn refused(name: &'static str, kind: ErrorKind, layers: Vec<Tar>) -> Case {
     case(name, Outcome::Refused(kind), layers)
 }
@@ -52,7 +52,7 @@ type Make = fn(&Cage) -> Case;
 
 pub(crate) const ALL: [&[Make]; 2] = [paths::ALL, content::ALL];
 
-/// A file with one record before it.
+/// Returns a file with one record before it.
 fn pax(key: &str, value: &[u8]) -> Tar {
     Tar::new()
         .file("before", "x")
