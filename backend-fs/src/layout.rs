@@ -146,7 +146,7 @@ fn write_format(cas_dir: &Dir) -> Result<()> {
     Ok(cas_dir.replace(FORMAT, &encode(&format)?, 0o600, (cas_dir, "format.new"))?)
 }
 
-/// Returns the version in the format file, or `None` if there is no such file.
+/// Returns the version in the format file, or `None` if the file is absent.
 ///
 /// # Errors
 /// `FailedPrecondition` for another kind or a newer version; `Corrupt` if it does not parse.

@@ -129,8 +129,8 @@ impl SnapshotterParts {
     }
 }
 
-/// The backends, compositions and snapshotters of a program. A program makes its own; there is no
-/// global one.
+/// The backends, compositions and snapshotters of a program. Each program makes its own, and none
+/// is global.
 ///
 /// A scheme is registered once: a second one of the same kind is an error of every later call.
 #[derive(Default)]

@@ -32,7 +32,7 @@ pub trait BlobSource: Send {
     /// end.
     ///
     /// A source of files overrides this, because their bytes can be shared or copied within the
-    /// kernel if there is no `sender`.
+    /// kernel if `sender` is `None`.
     ///
     /// # Errors
     /// Errors of the source and of [`Writer::write`].
