@@ -42,7 +42,7 @@ impl Cas {
         let store = self.opened()?;
         let name = match image.into().0 {
             Given::Name(name) => name?,
-            Given::Image(image) => return Ok(image),
+            Given::Image(image) => return Ok(*image),
         };
         store.images.get(&name).await?.ok_or_else(|| {
             Error::not_found(
