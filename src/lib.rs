@@ -53,14 +53,27 @@
 //! backend is enough. Without a snapshotter, images can be stored and unpacked into directories, but
 //! not into snapshots or mounts.
 
+pub mod backend;
 pub mod bundle;
 mod cas;
 mod root;
 
-pub use cas_core::*;
+#[cfg(feature = "testing")]
+pub use cas_core::testing;
+pub use cas_core::{
+    Algorithm, ContentExt, Context, Descriptor, Digest, Document, Error, ErrorKind, Hasher, Image,
+    Index, Labels, Location, Manifest, MediaType, Platform, Platforms, Progress, Registry, Result,
+    Store,
+};
+pub use cas_core::{
+    compose, content, dispatch, error, gc, image, labels, lease, limit, platform, progress,
+    records, snapshot, transfer,
+};
 #[cfg(feature = "registry")]
 pub use cas_distribution as distribution;
 pub use cas_layer as layer;
+
+pub use cas_layer::export::ExportOptions;
 
 pub use self::bundle::BundleOptions;
 pub use self::cas::{
@@ -69,8 +82,8 @@ pub use self::cas::{
 };
 #[cfg(feature = "registry")]
 pub use self::cas::{Policy, PullOptions, PushOptions, RegistryRef};
+pub use self::gc::GcOptions;
 pub use self::root::{Engines, RegistryTable, Table};
-pub use cas_layer::export::ExportOptions;
 
 /// The code of the page that people read first compiles.
 #[cfg(doctest)]

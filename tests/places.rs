@@ -15,8 +15,8 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use cas::backend::pool::wait;
 use cas::content::Durability;
-use cas::pool::wait;
 use cas::{ContentExt, Descriptor, Error, ErrorKind, Location, MediaType, Result, Store};
 use common::{can, ok};
 

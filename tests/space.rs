@@ -9,8 +9,9 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use cas::pool::wait;
-use cas::{ContentExt, ContentStore, Digest, Location, Store};
+use cas::backend::ContentStore;
+use cas::backend::pool::wait;
+use cas::{ContentExt, Digest, Location, Store};
 
 const ENGINES: &[&str] = &[
     #[cfg(feature = "fs")]

@@ -1,4 +1,4 @@
-//! The tool with registries, with runtimes and with hostile layers.
+//! The tool with registries, with runtimes and with hostile layers; and the library.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -8,6 +8,7 @@
 
 mod common;
 mod hostile;
+mod library;
 #[cfg(feature = "registry")]
 mod registry;
 mod run;

@@ -13,10 +13,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Result;
+use cas::backend::pool;
 use cas::content::{Durability, Expected, Writer};
 use cas::gc::{GcOptions, collect};
 use cas::records::{Batch, BlobRecord, Blobs, Expect};
-use cas::{Descriptor, Location, MediaType, Store, pool};
+use cas::{Descriptor, Location, MediaType, Store};
 use tokio::runtime::{Builder, Runtime};
 use workload::{ImageBlobs, data};
 
@@ -89,11 +90,9 @@ fn during(store: &Store, number: &mut u64) -> Result<(Vec<Duration>, Duration)> 
     let ended = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let collection = scope.spawn(|| {
-            let options = GcOptions {
-                // In two days, no blob is too young to be collected.
-                now: SystemTime::now() + Duration::from_secs(2 * 24 * 60 * 60),
-                ..GcOptions::default()
-            };
+            // In two days, no blob is too young to be collected.
+            let later = SystemTime::now() + Duration::from_secs(2 * 24 * 60 * 60);
+            let options = GcOptions::default().with_now(later);
             let runtime = Builder::new_current_thread().build()?;
             let begun = Instant::now();
             let done = runtime.block_on(collect(store, &[], &options));

@@ -51,10 +51,7 @@ impl ImageStore for WithEntry {
 /// Collects two days from now, when nothing is kept because it is young. Returns the number of
 /// blobs that were removed.
 async fn collect_later(store: &Store) -> usize {
-    let options = GcOptions {
-        now: SystemTime::now() + Duration::from_hours(48),
-        ..GcOptions::default()
-    };
+    let options = GcOptions::default().with_now(SystemTime::now() + Duration::from_hours(48));
     collect(store, &[], &options).await.unwrap().blobs.len()
 }
 

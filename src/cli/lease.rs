@@ -2,8 +2,9 @@
 
 use std::time::{Duration, SystemTime};
 
+use cas::backend::unique;
 use cas::records::{Lease, Resource};
-use cas::{Error, Result, labels, unique};
+use cas::{Error, Result, labels};
 use clap::Subcommand;
 use serde_json::{Value, json};
 

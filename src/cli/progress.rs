@@ -5,8 +5,8 @@ use std::io::IsTerminal;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use cas::backend::sync::lock;
 use cas::progress::{Event, Phase, Progress};
-use cas::sync::lock;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 /// Without a terminal, only items that took at least this long get a line.

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use cas::backend::Snapshotter;
 use cas::snapshot::{Commit, Info, Mount, Usage};
-use cas::{Error, Labels, Result, Snapshotter};
+use cas::{Error, Labels, Result};
 use clap::{Args, Subcommand};
 use serde_json::json;
 

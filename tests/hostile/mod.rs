@@ -9,13 +9,13 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use cas::image::RecordImages;
+use cas::backend::{RecordImages, Snapshotter};
 use cas::layer::progress::{Progress, Silent};
 use cas::layer::unpack::{Target, to_directory, to_snapshots};
 use cas::snapshot::SnapshotKind;
-use cas::testing::memory::MemoryStore;
 use cas::{ContentExt, Descriptor, Digest, ErrorKind, Labels, Manifest, MediaType};
-use cas::{Result, Snapshotter, Store};
+use cas::{Result, Store};
+use cas_core::testing::memory::MemoryStore;
 use serde_json::json;
 use snapshot_native::NativeSnapshotter;
 use snapshot_overlay::OverlaySnapshotter;

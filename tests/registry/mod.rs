@@ -2,12 +2,12 @@
 
 mod docker;
 mod exchange;
-mod fake;
+pub(crate) mod fake;
 mod hostile;
 mod login;
 mod ranges;
 mod resume;
-mod sample;
+pub(crate) mod sample;
 mod trust;
 
 use std::path::Path;

@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use cas::distribution::{Client, Options};
-use cas::testing::memory::MemoryStore;
 use cas::transfer::{Fetcher, PullLimits, PullOptions, pull};
 use cas::{Descriptor, Result};
+use cas_core::testing::memory::MemoryStore;
 use futures_util::TryStreamExt;
 
 use super::fake::{Answer, Fake, Request};

@@ -198,11 +198,9 @@ impl Column for Stored {
     }
 
     async fn collect(&self) -> Result<usize> {
-        let options = GcOptions {
-            // In two days, no blob is too young to be collected.
-            now: SystemTime::now() + Duration::from_secs(2 * 24 * 60 * 60),
-            ..GcOptions::default()
-        };
+        // In two days, no blob is too young to be collected.
+        let later = SystemTime::now() + Duration::from_secs(2 * 24 * 60 * 60);
+        let options = GcOptions::default().with_now(later);
         let collected = collect(&self.store, &[], &options).await?;
         Ok(collected.blobs.len())
     }

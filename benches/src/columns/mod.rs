@@ -9,9 +9,10 @@ mod raw_sqlite;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use cas::backend::{Records, Snapshotter};
 use cas::compose::{Counters, observe};
 use cas::testing::memory::MemoryStore;
-use cas::{Error, Location, Records, Result, Snapshotter, Store};
+use cas::{Error, Location, Result, Store};
 use snapshot_overlay::OverlaySnapshotter;
 use workload::{Contender, Open, Promise, floors, plain, stores};
 

@@ -52,6 +52,7 @@ use crate::store::Store;
 
 /// Options of [`collect`].
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct GcOptions {
     /// The current time, against which expiry is checked. Tests set it.
     pub now: SystemTime,

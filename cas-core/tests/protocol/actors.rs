@@ -130,10 +130,7 @@ pub(crate) fn collect_later(world: &World) -> Actor {
 
 fn collect_at(store: Store, now: SystemTime) -> Actor {
     Box::pin(async move {
-        let options = GcOptions {
-            now,
-            ..GcOptions::default()
-        };
+        let options = GcOptions::default().with_now(now);
         gc::collect(&store, &[], &options).await.unwrap();
     })
 }

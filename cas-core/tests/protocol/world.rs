@@ -49,10 +49,8 @@ impl World {
         if let Some(wrong) = self.check().await {
             return Some(wrong);
         }
-        let later = GcOptions {
-            now: SystemTime::now() + Duration::from_secs(3 * 86_400),
-            ..GcOptions::default()
-        };
+        let later =
+            GcOptions::default().with_now(SystemTime::now() + Duration::from_secs(3 * 86_400));
         cas_core::gc::collect(&self.store, &[], &later)
             .await
             .unwrap();

@@ -90,10 +90,7 @@ impl Fetcher for FakeRemote {
         let running = Running(Arc::clone(&self.running));
         if let Some(store) = &self.collected {
             // Late enough that a lease which is not extended would expire during the pull.
-            let options = GcOptions {
-                now: SystemTime::now() + LEASE_TTL / 2,
-                ..GcOptions::default()
-            };
+            let options = GcOptions::default().with_now(SystemTime::now() + LEASE_TTL / 2);
             collect(store, &[], &options).await?;
         }
         let reader = self.store.content.open(&digest).await?;

@@ -258,10 +258,7 @@ async fn collect_unreferenced(store: &Store, blobs: BTreeSet<Digest>, progress: 
     if blobs.is_empty() {
         return;
     }
-    let options = gc::GcOptions {
-        only: Some(blobs),
-        ..gc::GcOptions::default()
-    };
+    let options = gc::GcOptions::default().with_only(Some(blobs));
     if let Err(error) = gc::collect(store, &[], &options).await {
         progress.warn(&format!("unreferenced blobs could not be removed: {error}"));
     }

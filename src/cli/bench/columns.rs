@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cas::{Capability, Error, Location, Records, Result, Snapshotter};
+use cas::backend::{Capability, Records, Snapshotter};
+use cas::{Error, Location, Result};
 use workload::{Contender, Open, Promise, floors, plain, stores};
 
 /// Returns all columns.

@@ -15,7 +15,8 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use cas::{Cas, Context, ErrorKind, Progress, Result, unique};
+use cas::backend::unique;
+use cas::{Cas, Context, ErrorKind, Progress, Result};
 use cas_host::{Dir, Lock};
 
 use super::runtime;

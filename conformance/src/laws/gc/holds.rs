@@ -50,10 +50,7 @@ pub(super) async fn a_dry_run_removes_nothing(subject: Subject) {
         .await
         .unwrap();
     let before = there(&store).await;
-    let options = GcOptions {
-        dry_run: true,
-        ..GcOptions::default()
-    };
+    let options = GcOptions::default().with_dry_run(true);
     let mut told = collect(&store, &[], &options).await.unwrap();
     assert_eq!(there(&store).await, before);
     let mut done = collect_now(&store).await;

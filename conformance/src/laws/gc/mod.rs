@@ -135,10 +135,7 @@ laws! { $
 
 /// Collects with a clock that is `ahead` of the real one.
 async fn collect_in(store: &Store, ahead: Duration) -> Removed {
-    let options = GcOptions {
-        now: SystemTime::now() + ahead,
-        ..GcOptions::default()
-    };
+    let options = GcOptions::default().with_now(SystemTime::now() + ahead);
     collect(store, &[], &options)
         .await
         .expect("the collection succeeds")

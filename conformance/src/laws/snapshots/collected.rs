@@ -16,10 +16,8 @@ use crate::material::kind;
 use crate::sample::JOB_LEASE;
 
 async fn collect_in(content: &Store, store: &dyn Snapshotter, hours: u64) -> Removed {
-    let options = GcOptions {
-        now: SystemTime::now() + Duration::from_secs(hours * 3600),
-        ..GcOptions::default()
-    };
+    let options =
+        GcOptions::default().with_now(SystemTime::now() + Duration::from_secs(hours * 3600));
     let collected = collect(content, &[store], &options).await;
     collected.expect("the collection succeeds")
 }

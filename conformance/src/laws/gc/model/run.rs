@@ -209,10 +209,7 @@ impl<'a> Run<'a> {
     /// A reachable blob stays even if a call fails. Others are removed if none fails.
     async fn collect(&mut self) {
         let (kept, perhaps) = (self.oracle.reached(false), self.oracle.reached(true));
-        let options = GcOptions {
-            now: SystemTime::now() + DAY,
-            ..GcOptions::default()
-        };
+        let options = GcOptions::default().with_now(SystemTime::now() + DAY);
         let outcome = collect(&self.faulty, &[], &options).await;
         let is_whole = self.result_of(outcome).is_some();
         for (Descriptor { digest, .. }, ..) in blobs() {

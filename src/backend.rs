@@ -1,0 +1,17 @@
+//! What authors of backends and snapshotters need: the traits, and what is built for them.
+//!
+//! A store is a [`ContentStore`] with a home of [`Records`]; an [`Opener`] makes it one of the
+//! [`Registry`](crate::Registry). A [`Snapshotter`] comes with a [`SnapshotterOpener`]. The crate
+//! `oci-cas-conformance` holds both to their laws, and `docs/NEW-BACKEND.md` shows the way.
+
+pub use cas_core::background;
+pub use cas_core::capability::{Capabilities, Capability};
+pub use cas_core::content::{BlobReader, ContentStore, Ingest, check_key};
+pub use cas_core::group;
+pub use cas_core::image::{ImageStore, ImageStoreExt, RecordImages};
+pub use cas_core::pool;
+pub use cas_core::records::{Records, conflict};
+pub use cas_core::registry::{Composer, Opener, SnapshotterOpener, SnapshotterParts};
+pub use cas_core::snapshot::Snapshotter;
+pub use cas_core::sync;
+pub use cas_core::unique;

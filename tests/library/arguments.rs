@@ -1,0 +1,62 @@
+//! What verbs accept.
+
+use cas::blocking;
+use cas::image::Reference;
+use cas::{Cas, ErrorKind, Platforms, QueryOptions};
+
+use super::material::Image;
+
+#[tokio::test]
+async fn an_image_is_accepted_as_a_name_or_as_itself() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (layout, other) = (scratch.path().join("layout"), scratch.path().join("other"));
+    Image::new(1, 1).write(&layout, "app:1");
+    Image::new(1, 2).write(&other, "app:1");
+    let cas = Cas::open(scratch.path().join("root")).await.unwrap();
+    let image = cas.import(&layout).await.unwrap().remove(0);
+    let name: Reference = "app:1".parse().unwrap();
+    let digest = image.target.digest;
+    for found in [
+        cas.manifest("app:1").await,
+        cas.manifest(String::from("app:1")).await,
+        cas.manifest(&String::from("app:1")).await,
+        cas.manifest(&name).await,
+        cas.manifest(&image).await,
+    ] {
+        assert_eq!(found.unwrap().descriptor.digest, digest);
+    }
+    cas.tag(&image, "kept:1").await.unwrap();
+
+    // The image means what it did, although its name was moved.
+    let moved = cas.import(&other).await.unwrap().remove(0);
+    assert_ne!(moved.target.digest, digest);
+    cas.unpack(&image, scratch.path().join("rootfs"))
+        .await
+        .unwrap();
+    let error = cas.remove(&image).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    cas.remove(&moved).await.unwrap();
+    let error = cas.image(&name).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+}
+
+#[test]
+fn a_wrong_argument_is_an_error_of_the_verb() {
+    let scratch = tempfile::tempdir().unwrap();
+    let layout = scratch.path().join("layout");
+    Image::new(1, 1).write(&layout, "app:1");
+    let cas = blocking::Cas::open(scratch.path().join("root")).unwrap();
+    let image = cas.import(&layout).unwrap().remove(0);
+    let error = cas.image("no name").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    #[cfg(feature = "registry")]
+    {
+        let error = cas.pull("app:1").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    }
+    let all = QueryOptions::default().with_platforms(Platforms::All);
+    let error = cas.check_with(&image, all).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    assert!(error.to_string().contains("one platform"), "{error}");
+    cas.close().unwrap();
+}

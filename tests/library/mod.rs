@@ -1,0 +1,8 @@
+//! The library as a program uses it.
+
+mod arguments;
+mod dropped;
+mod material;
+#[cfg(feature = "registry")]
+mod policy;
+mod verbs;

@@ -1,0 +1,50 @@
+//! When a pull asks the registry.
+
+use cas::{Cas, ContentExt, ErrorKind, Platforms, Policy, PullOptions, Result, StoredImage};
+
+use crate::registry::fake::Fake;
+use crate::registry::sample::Sample;
+
+async fn pull(cas: &Cas, registry: &Fake, policy: Policy) -> Result<StoredImage> {
+    for platforms in [Platforms::All, Platforms::Host] {
+        let options = PullOptions::default()
+            .with_policy(policy)
+            .with_platforms(platforms);
+        cas.pull_with(registry.image(), options).await?;
+    }
+    let options = PullOptions::default().with_policy(policy);
+    cas.pull_with(registry.image(), options).await
+}
+
+#[tokio::test]
+async fn a_pull_asks_always_or_for_what_is_missing_or_never() {
+    let sample = Sample::new(&[1000, 2000]);
+    let good = sample.clone();
+    let registry = Fake::start(move |request| good.answer(request));
+    let scratch = tempfile::tempdir().unwrap();
+    let cas = Cas::open(scratch.path().join("root")).await.unwrap();
+
+    let error = pull(&cas, &registry, Policy::Never).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(error.to_string().contains("never"), "{error}");
+    assert_eq!(registry.seen().len(), 0);
+
+    pull(&cas, &registry, Policy::Missing).await.unwrap();
+    let asked = registry.seen().len();
+    assert!(asked >= 5, "{asked}");
+    let found = pull(&cas, &registry, Policy::Missing).await.unwrap();
+    assert_eq!(found.image.target.digest, sample.root.digest);
+    let found = pull(&cas, &registry, Policy::Never).await.unwrap();
+    assert_eq!(found.image.target.digest, sample.root.digest);
+    assert_eq!(registry.seen().len(), asked);
+
+    pull(&cas, &registry, Policy::Always).await.unwrap();
+    assert_eq!(registry.count("HEAD", "/manifests/1"), 4);
+
+    let lost = &sample.layers[0].digest;
+    assert!(cas.store().content.remove(lost).await.unwrap());
+    let error = pull(&cas, &registry, Policy::Never).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    pull(&cas, &registry, Policy::Missing).await.unwrap();
+    assert!(cas.store().content.stat(lost).await.unwrap().is_some());
+}
