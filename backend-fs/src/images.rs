@@ -1,7 +1,7 @@
-//! The image store: `index.json` has the targets of names, records have the labels and times.
+//! The image store: `index.json` has the targets of names, records have owners, labels and times.
 //!
 //! The key of a record is the name and the digest, so that a name that another program moved does
-//! not inherit the labels of its old target.
+//! not inherit the owner and the labels of its old target.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -9,9 +9,9 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use cas_core::image::fieldpath::{check_image, check_target, update_image};
 use cas_core::image::filter::Filters;
-use cas_core::image::{Image, Reference};
+use cas_core::image::{Image, Reference, Root};
 use cas_core::records::{Batch, Expect, Table};
-use cas_core::{Context, Descriptor, Error, ImageStore, Result, pool};
+use cas_core::{Context, Descriptor, Error, ImageStore, Owner, Result, pool};
 use cas_records_sqlite::SqliteRecords;
 
 use crate::index::Index;
@@ -25,6 +25,7 @@ pub(crate) struct FsImages {
     shared: Arc<Shared>,
     index_file: Arc<IndexFile>,
     records: SqliteRecords,
+    owner: Option<Owner>,
 }
 
 impl FsImages {
@@ -34,6 +35,7 @@ impl FsImages {
             shared,
             index_file: Arc::default(),
             records,
+            owner: None,
         }
     }
 
@@ -88,6 +90,15 @@ impl FsImages {
             .transpose()
     }
 
+    /// Returns the image with this name, which is to be changed.
+    fn load_own(&self, index: &Index, name: &Reference) -> Result<Option<Image>> {
+        let found = self.load(index, name)?;
+        if let Some(image) = &found {
+            image.check_owner(self.owner.as_ref())?;
+        }
+        Ok(found)
+    }
+
     fn write_record(&self, image: &Image) -> Result<()> {
         let value = serde_json::to_vec(image)
             .map_err(|error| Error::internal("an image does not serialise").source(error))?;
@@ -107,7 +118,7 @@ impl FsImages {
         image.labels.retain(|_, value| !value.is_empty());
         check_image(&image)?;
         self.change(|index| {
-            if index.get(&image.name)?.is_some() {
+            if self.load_own(index, &image.name)?.is_some() {
                 return Err(Error::already_exists(
                     "an image of this name exists; update it, or delete it first",
                 ));
@@ -127,7 +138,7 @@ impl FsImages {
         expected: Option<&Descriptor>,
     ) -> Result<Image> {
         let (before, after) = self.change(|index| {
-            let before = self.load(index, &update.name)?.ok_or_else(absent)?;
+            let before = self.load_own(index, &update.name)?.ok_or_else(absent)?;
             if let Some(expected) = expected {
                 check_target(&before, expected)?;
             }
@@ -154,6 +165,10 @@ impl FsImages {
             if found.is_empty() {
                 return Err(absent());
             }
+            for target in &found {
+                let image = self.image(name.clone(), target.clone())?;
+                image.check_owner(self.owner.as_ref())?;
+            }
             if let Some(expected) = expected
                 && let Some(other) = found.iter().find(|one| one.digest != expected.digest)
             {
@@ -173,6 +188,17 @@ impl FsImages {
 
 #[async_trait]
 impl ImageStore for FsImages {
+    fn owner(&self) -> Option<&Owner> {
+        self.owner.as_ref()
+    }
+
+    fn for_owner(&self, owner: &Owner) -> Result<Arc<dyn ImageStore>> {
+        Ok(Arc::new(FsImages {
+            owner: Some(owner.clone()),
+            ..self.clone()
+        }))
+    }
+
     async fn get(&self, name: &Reference) -> Result<Option<Image>> {
         let cached = self.index_file.cached(&self.shared.layout.root);
         let found = match cached {
@@ -183,7 +209,8 @@ impl ImageStore for FsImages {
                 self.run(load).await
             }
         };
-        found.during("get image", name)
+        let found = found.during("get image", name)?;
+        Ok(found.filter(|image| image.is_shown_to(self.owner.as_ref())))
     }
 
     async fn list(&self, filters: &[&str]) -> Result<Vec<Image>> {
@@ -192,7 +219,7 @@ impl ImageStore for FsImages {
             let mut found = Vec::new();
             for (name, target) in images.index()?.list() {
                 let image = images.image(name, target)?;
-                if filters.matches(&image) {
+                if image.is_shown_to(images.owner.as_ref()) && filters.matches(&image) {
                     found.push(image);
                 }
             }
@@ -201,10 +228,21 @@ impl ImageStore for FsImages {
         .await
     }
 
+    async fn roots(&self) -> Result<Vec<Root>> {
+        let owner = None;
+        let all = FsImages {
+            owner,
+            ..self.clone()
+        };
+        let images = all.list(&[]).await?;
+        Ok(images.into_iter().map(Root::from).collect())
+    }
+
     async fn create(&self, image: Image) -> Result<Image> {
         let name = image.name.clone();
         let fresh = Image {
             labels: image.labels,
+            owner: self.owner.clone().or(image.owner),
             ..Image::new(image.name, image.target)
         };
         self.run(move |images| images.create_now(fresh))

@@ -25,6 +25,7 @@ pub mod location;
 pub mod media_type;
 #[cfg(feature = "oci-spec")]
 mod oci_spec;
+pub mod owner;
 pub mod platform;
 pub mod pool;
 pub mod progress;
@@ -49,6 +50,7 @@ pub use image::{Image, ImageStore, ImageStoreExt};
 pub use labels::Labels;
 pub use location::Location;
 pub use media_type::MediaType;
+pub use owner::Owner;
 pub use platform::{Platform, Platforms};
 pub use progress::Progress;
 pub use records::Records;

@@ -24,6 +24,8 @@ pub const ANSWER: u64 = 1 << 20;
 pub const REDIRECTS: usize = 5;
 /// Most layers of one image.
 pub const LAYERS: usize = 512;
+/// Longest name of an owner.
+pub const OWNER: usize = 64;
 /// Longest image name.
 pub const NAME: usize = 512;
 /// Longest key of an ingest or a snapshot, and longest room and key of a note together.

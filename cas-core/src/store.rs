@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use crate::content::{ContentStore, Expected, Stat, Writer};
 use crate::descriptor::Descriptor;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::image::ImageStore;
+use crate::owner::Owner;
 use crate::records::{Blobs, Leases, Records};
 
 /// The content, records and image names that belong together.
@@ -20,6 +21,31 @@ pub struct Store {
 }
 
 impl Store {
+    /// Returns the owner that the store is opened for, or `None` if it is opened for all.
+    pub fn owner(&self) -> Option<&Owner> {
+        self.images.owner()
+    }
+
+    /// Returns the store as `owner` sees it: it lists only the names of `owner`, and claims every
+    /// blob that it stores or pins. Content is shared by all owners.
+    ///
+    /// # Errors
+    /// `Denied` if the store is opened for another owner; `Unsupported` if its image store does not
+    /// keep owners.
+    pub fn for_owner(&self, owner: &Owner) -> Result<Store> {
+        match self.owner() {
+            None => Ok(Store {
+                images: self.images.for_owner(owner)?,
+                ..self.clone()
+            }),
+            Some(own) if own == owner => Ok(self.clone()),
+            Some(own) => Err(Error::new(
+                ErrorKind::Denied,
+                format!("the store is opened for the owner {own}; open it for {owner} instead"),
+            )),
+        }
+    }
+
     /// Returns the records of its blobs.
     pub fn blobs(&self) -> Blobs {
         Blobs::new(Arc::clone(&self.records))

@@ -126,6 +126,7 @@ fn describe(path: &RootPath) -> Value {
         Reason::Lease { id, until } => {
             json!({"kind": "lease", "id": id, "until": until.map(when)})
         }
+        Reason::Claim { owner } => json!({"kind": "claim", "owner": owner}),
         Reason::Label => json!({"kind": "label"}),
         Reason::Young { until } => json!({"kind": "young", "until": when(*until)}),
     };
@@ -147,6 +148,7 @@ fn line(path: &RootPath) -> String {
         Reason::Name => "name".to_owned(),
         Reason::Unnamed => "unnamed".to_owned(),
         Reason::Lease { id, .. } => format!("lease {id}"),
+        Reason::Claim { owner } => format!("claim of {owner}"),
         Reason::Label => "label".to_owned(),
         Reason::Young { .. } => "young".to_owned(),
     };

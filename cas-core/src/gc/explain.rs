@@ -41,7 +41,7 @@ pub async fn explain(
     resource: &Resource,
     now: SystemTime,
 ) -> Result<Explanation> {
-    let graph = scan(store, snapshotters, now, true).await?.graph;
+    let graph = scan(store, snapshotters, now, true, None).await?.graph;
     let paths = match graph.find(resource) {
         Some(id) => Search::new(&graph, id).find(),
         None => Vec::new(),
@@ -56,7 +56,7 @@ pub async fn explain(
 /// Returns when a reason expires, or `None` if it never does.
 fn ending(reason: &Reason) -> Option<SystemTime> {
     match reason {
-        Reason::Name | Reason::Unnamed | Reason::Label => None,
+        Reason::Name | Reason::Unnamed | Reason::Claim { .. } | Reason::Label => None,
         Reason::Lease { until, .. } => *until,
         Reason::Young { until } => Some(*until),
     }

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use super::labels::{self, Age, Effect};
 use crate::labels::Labels;
+use crate::owner::Owner;
 use crate::records::Resource;
 
 /// Why a resource is a root: it is kept although nothing refers to it.
@@ -14,6 +15,11 @@ pub enum Reason {
     Name,
     /// The image store lists it as a root without a name.
     Unnamed,
+    /// An owner claims it.
+    Claim {
+        /// The owner.
+        owner: Owner,
+    },
     /// A lease keeps it.
     Lease {
         /// The id of the lease.
@@ -151,10 +157,16 @@ impl Graph {
 
     /// Returns how far each resource is reached from the roots; `None` if it is not.
     pub(super) fn mark(&self) -> Vec<Option<Reach>> {
+        self.mark_from(|_| true)
+    }
+
+    /// As [`Graph::mark`], from the selected roots.
+    pub(super) fn mark_from(&self, select: impl Fn(&Root) -> bool) -> Vec<Option<Reach>> {
         let mut marks = vec![None; self.nodes.len()];
         let mut waiting: Vec<(Id, Reach)> = self
             .roots
             .iter()
+            .filter(|root| select(root))
             .map(|root| (root.id, root.reach))
             .collect();
         while let Some((id, reach)) = waiting.pop() {

@@ -23,12 +23,17 @@
 //! store that many machines share as in one process; `tests/protocol` of this crate searches the
 //! interleavings of jobs and collections.
 //!
+//! A collection for an [owner](crate::owner) marks twice: from the names of the owner, to find the
+//! claims that it drops, and from everything else that keeps content, to find the blobs that it
+//! removes. Both changes are compare-and-swaps on the revision of step 1.
+//!
 //! Bytes without a record are not removed: a job may have stored them and be about to write the
 //! record.
 
 mod explain;
 mod graph;
 mod labels;
+mod owned;
 mod removed;
 mod scan;
 mod sweep;
@@ -46,6 +51,7 @@ use self::scan::scan;
 use self::unreachable::Unreachable;
 use crate::digest::Digest;
 use crate::error::Result;
+use crate::owner::Owner;
 use crate::pool;
 use crate::snapshot::Snapshotter;
 use crate::store::Store;
@@ -60,6 +66,9 @@ pub struct GcOptions {
     pub dry_run: bool,
     /// Remove only these blobs, and nothing else.
     pub only: Option<BTreeSet<Digest>>,
+    /// Collect only what belongs to this owner. Without it, a store that is opened for an owner
+    /// collects for that owner, and any other store collects what nobody claims.
+    pub owner: Option<Owner>,
 }
 
 impl Default for GcOptions {
@@ -68,6 +77,7 @@ impl Default for GcOptions {
             now: SystemTime::now(),
             dry_run: false,
             only: None,
+            owner: None,
         }
     }
 }
@@ -100,15 +110,24 @@ impl GcOptions {
 ///
 /// # Errors
 /// `Corrupt` if a record or a document does not parse: what it refers to is unknown, so nothing is
-/// removed; errors of the stores.
+/// removed; `Denied` for an owner if the store is opened for another one; errors of the stores.
 pub async fn collect(
     store: &Store,
     snapshotters: &[&dyn Snapshotter],
     options: &GcOptions,
 ) -> Result<Removed> {
-    let found = scan(store, snapshotters, options.now, options.dry_run).await?;
+    let store = &match &options.owner {
+        Some(owner) => store.for_owner(owner)?,
+        None => store.clone(),
+    };
+    let (now, read_only, owner) = (options.now, options.dry_run, store.owner().cloned());
+    let found = scan(store, snapshotters, now, read_only, owner.as_ref()).await?;
     let names: Vec<&str> = snapshotters.iter().map(|one| one.name()).collect();
-    let mut unreachable = pool::run(move || Ok(Unreachable::of(found, &names))).await?;
+    let select = move || match owner {
+        Some(owner) => Unreachable::of_owner(found, &owner),
+        None => Unreachable::of(found, &names),
+    };
+    let mut unreachable = pool::run(move || Ok(select())).await?;
     if let Some(only) = &options.only {
         unreachable.limit(only);
     }

@@ -8,6 +8,8 @@ use crate::records::Resource;
 pub struct Removed {
     /// Blobs and their sizes in bytes.
     pub blobs: Vec<(Digest, u64)>,
+    /// Blobs that stay, but that the owner of the collection no longer claims.
+    pub released: Vec<Digest>,
     /// Snapshots, children before their parents.
     pub snapshots: Vec<Resource>,
     /// Keys of ingests and their sizes in bytes.

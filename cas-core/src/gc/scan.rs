@@ -7,10 +7,10 @@
 //! Or the lease existed when leases were read. Or the lease had ended by then: then what the job
 //! wrote is read afterwards.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::SystemTime;
 
-use super::graph::{Graph, Reach, Reason};
+use super::graph::{Graph, Id, Reach, Reason};
 use super::labels;
 use crate::content::IngestStatus;
 use crate::descriptor::Descriptor;
@@ -19,6 +19,7 @@ use crate::dispatch;
 use crate::error::{ErrorKind, Result};
 use crate::image::{Reference, Root};
 use crate::labels::{GC_FLAT, LEASE};
+use crate::owner::Owner;
 use crate::records::blob::decode;
 use crate::records::{
     BlobRecord, CLOCK_SKEW, Lease, Resource, Revision, Table, UNLEASED_TTL, each,
@@ -40,15 +41,21 @@ pub(super) struct Scan {
     /// Images that have expired, with their targets.
     pub(super) expired: Vec<(Reference, Descriptor)>,
     pub(super) ingests: Vec<IngestStatus>,
+    /// The owners that claim blobs.
+    pub(super) claims: HashMap<Digest, BTreeSet<Owner>>,
+    /// The names of others than the owner whose content is collected.
+    pub(super) foreign: HashSet<Id>,
     pub(super) graph: Graph,
 }
 
-/// Reads everything. Expired leases are deleted on the way, unless the scan is `read_only`.
+/// Reads everything, except the claims of `owner`, which are not roots. Expired leases are deleted
+/// on the way, unless the scan is `read_only`.
 pub(super) async fn scan(
     store: &Store,
     snapshotters: &[&dyn Snapshotter],
     now: SystemTime,
     read_only: bool,
+    owner: Option<&Owner>,
 ) -> Result<Scan> {
     let mut scan = Scan {
         blobs: Vec::new(),
@@ -56,6 +63,8 @@ pub(super) async fn scan(
         snapshots: Vec::new(),
         expired: Vec::new(),
         ingests: Vec::new(),
+        claims: HashMap::new(),
+        foreign: HashSet::new(),
         graph: Graph::default(),
     };
     scan.read_revisions(store).await?;
@@ -66,11 +75,11 @@ pub(super) async fn scan(
     let roots = store.images.roots().await?;
     scan.ingests = store.content.ingests().await?;
 
-    scan.read_blobs(store, &leases, now).await?;
+    scan.read_blobs(store, &leases, now, owner).await?;
     scan.read_snapshots(snapshotters, now);
     scan.read_ingests(now);
     scan.read_leases(&leases);
-    scan.read_roots(store, roots, now).await?;
+    scan.read_roots(store, roots, now, owner).await?;
     scan.graph.resolve_conditions(now);
     Ok(scan)
 }
@@ -108,13 +117,17 @@ impl Scan {
         store: &Store,
         leases: &[(String, Lease)],
         now: SystemTime,
+        owner: Option<&Owner>,
     ) -> Result<()> {
-        let live: std::collections::HashMap<&str, &Lease> = leases
+        let live: HashMap<&str, &Lease> = leases
             .iter()
             .map(|(id, lease)| (id.as_str(), lease))
             .collect();
         each(&*store.records, Table::Blobs, "", |record| {
             let (digest, blob): (Digest, BlobRecord) = (record.key.parse()?, decode(record)?);
+            if !blob.owners.is_empty() {
+                self.claims.insert(digest, blob.owners.clone());
+            }
             if blob.tombstone.is_some() {
                 self.tombstoned.insert(digest);
                 return Ok(());
@@ -129,6 +142,10 @@ impl Scan {
                 graph.refer(id, &Resource::Content(*child));
             }
             graph.label(id, &blob.labels);
+            for claimant in blob.owners.iter().filter(|one| Some(*one) != owner) {
+                let owner = claimant.clone();
+                graph.root(id, Reach::Flat, Reason::Claim { owner });
+            }
             for (holder, lease) in blob
                 .leases
                 .iter()
@@ -201,7 +218,13 @@ impl Scan {
         }
     }
 
-    async fn read_roots(&mut self, store: &Store, roots: Vec<Root>, now: SystemTime) -> Result<()> {
+    async fn read_roots(
+        &mut self,
+        store: &Store,
+        roots: Vec<Root>,
+        now: SystemTime,
+        owner: Option<&Owner>,
+    ) -> Result<()> {
         for root in roots {
             self.read_documents(store, &root.target).await?;
             let target = Resource::Content(root.target.digest);
@@ -213,10 +236,14 @@ impl Scan {
             let id = self.graph.id(&Resource::Image(name.to_string()));
             self.graph.consist(id, &target);
             self.graph.label(id, &root.labels);
-            if labels::expiry(&root.labels).is_some_and(|at| at < now) {
-                self.expired.push((name, root.target));
-            } else {
+            let foreign = owner.is_some() && root.owner.as_ref() != owner;
+            if foreign {
+                self.foreign.insert(id);
+            }
+            if labels::expiry(&root.labels).is_none_or(|at| at >= now) {
                 self.graph.root(id, Reach::Full, Reason::Name);
+            } else if !foreign {
+                self.expired.push((name, root.target));
             }
         }
         Ok(())

@@ -10,10 +10,12 @@ use crate::capability::Capability;
 use crate::content::Version;
 use crate::digest::Digest;
 use crate::error::{ErrorKind, Result};
+use crate::owner::Owner;
 use crate::records::blob::{decode, encode};
 use crate::records::{Batch, Change, Expect, Records, Revision, Table, Tombstone};
 use crate::snapshot::{Info, Snapshotter};
 use crate::store::Store;
+use crate::time::later;
 
 /// How many blobs are removed in one transaction. A writer waits no longer than a few of these
 /// take.
@@ -151,6 +153,49 @@ async fn tombstone_step(store: &Store, digest: Digest, revision: Revision) -> Re
     Ok(Some(Step {
         digest,
         size: record.size,
+        bytes: None,
+        expect: found.revision,
+        value: Some(encode(&record)?),
+    }))
+}
+
+/// Drops the claims of `owner` on blobs whose records still have the given revision. Returns those
+/// blobs.
+pub(super) async fn release(
+    store: &Store,
+    candidates: &[(Digest, Revision)],
+    owner: &Owner,
+) -> Result<Vec<Digest>> {
+    let mut released = Vec::with_capacity(candidates.len());
+    for chunk in candidates.chunks(CHUNK) {
+        let steps = chunk.iter().cloned();
+        let steps = steps.map(|(digest, revision)| release_step(store, digest, revision, owner));
+        let applied = apply_each(store, each(steps).await?).await?;
+        released.extend(applied.iter().map(|step| step.digest));
+    }
+    Ok(released)
+}
+
+/// Plans the step that drops a claim, if the record still has the given revision.
+async fn release_step(
+    store: &Store,
+    digest: Digest,
+    revision: Revision,
+    owner: &Owner,
+) -> Result<Option<Step>> {
+    let found = store
+        .records
+        .load(Table::Blobs, &digest.to_string())
+        .await?;
+    let Some(found) = found.filter(|found| found.revision == revision) else {
+        return Ok(None);
+    };
+    let mut record = decode(&found)?;
+    record.owners.remove(owner);
+    record.updated_at = later(record.updated_at);
+    Ok(Some(Step {
+        digest,
+        size: 0,
         bytes: None,
         expect: found.revision,
         value: Some(encode(&record)?),

@@ -16,11 +16,13 @@ use crate::store::Store;
 
 /// Everything that a scan found and no root reaches.
 pub(super) struct Unreachable {
-    blobs: Vec<(Digest, Revision)>,
-    tombstoned: BTreeSet<Digest>,
-    snapshots: Vec<(usize, Info)>,
-    images: Vec<(Reference, Descriptor)>,
-    ingests: Vec<IngestStatus>,
+    pub(super) blobs: Vec<(Digest, Revision)>,
+    /// Blobs that stay, but that the owner no longer claims.
+    pub(super) released: Vec<(Digest, Revision)>,
+    pub(super) tombstoned: BTreeSet<Digest>,
+    pub(super) snapshots: Vec<(usize, Info)>,
+    pub(super) images: Vec<(Reference, Descriptor)>,
+    pub(super) ingests: Vec<IngestStatus>,
 }
 
 impl Unreachable {
@@ -34,6 +36,7 @@ impl Unreachable {
             expired: mut images,
             mut ingests,
             graph,
+            ..
         } = found;
         let marks = graph.mark();
         let unreachable = |resource: Resource| {
@@ -50,6 +53,7 @@ impl Unreachable {
         ingests.retain(|ingest| unreachable(Resource::Ingest(ingest.key.clone())));
         Unreachable {
             blobs,
+            released: Vec::new(),
             tombstoned,
             snapshots,
             images,
@@ -60,6 +64,7 @@ impl Unreachable {
     /// Restricts the removal to these blobs.
     pub(super) fn limit(&mut self, only: &BTreeSet<Digest>) {
         self.blobs.retain(|(digest, _)| only.contains(digest));
+        self.released.retain(|(digest, _)| only.contains(digest));
         self.tombstoned.clear();
         self.snapshots.clear();
         self.images.clear();
@@ -82,6 +87,9 @@ impl Unreachable {
         let gone = sweep::snapshots(snapshotters, &self.snapshots).await?;
         let named = |(number, key): (usize, String)| snapshot(snapshotters[number].name(), &key);
         removed.snapshots = gone.into_iter().map(named).collect();
+        if let Some(owner) = store.owner() {
+            removed.released = sweep::release(store, &self.released, owner).await?;
+        }
         let tombstoned: Vec<Digest> = self.tombstoned.into_iter().collect();
         removed.blobs = sweep::reap(store, &tombstoned).await?;
         removed
@@ -117,6 +125,7 @@ impl Unreachable {
             let size = stat.map_or(0, |stat| stat.size);
             removed.blobs.push((*digest, size));
         }
+        removed.released = self.released.iter().map(|(digest, _)| *digest).collect();
         let snapshots = self.snapshots.iter();
         let snapshots = snapshots.map(|(number, info)| (snapshotters[*number].name(), &info.key));
         removed.snapshots = snapshots.map(|(name, key)| snapshot(name, key)).collect();

@@ -7,12 +7,14 @@ mod diff_id;
 mod ext;
 pub mod fieldpath;
 pub mod filter;
+mod owned;
 mod questions;
 mod records;
 mod reference;
 mod resolve;
 mod root;
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
@@ -28,14 +30,18 @@ pub use resolve::{Resolved, config, manifest, manifest_for, platforms};
 pub use root::Root;
 
 use crate::descriptor::Descriptor;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::labels::Labels;
+use crate::owner::Owner;
 
 /// A name, the content that it refers to, and labels.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Image {
     /// The name.
     pub name: Reference,
+    /// The owner of the name, if it has one. It never changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Owner>,
     /// Labels of the name. None are inherited from the content.
     #[serde(default, skip_serializing_if = "Labels::is_empty")]
     pub labels: Labels,
@@ -55,6 +61,7 @@ impl Image {
         let now = SystemTime::now();
         Image {
             name,
+            owner: None,
             labels: Labels::new(),
             target,
             created_at: now,
@@ -64,8 +71,24 @@ impl Image {
 }
 
 /// A store of image names.
+///
+/// A store that is [opened for an owner](ImageStore::for_owner) does not show the names of others,
+/// and a change of one of them is `Denied`.
 #[async_trait]
 pub trait ImageStore: Send + Sync + 'static {
+    /// Returns the owner that the store is opened for, or `None` if it is opened for all.
+    fn owner(&self) -> Option<&Owner> {
+        None
+    }
+
+    /// Returns the store as `owner` sees it. The names that it creates belong to `owner`.
+    ///
+    /// # Errors
+    /// `Unsupported` if the store does not keep owners.
+    fn for_owner(&self, owner: &Owner) -> Result<Arc<dyn ImageStore>> {
+        Err(Error::unsupported("this image store does not keep owners").subject(owner))
+    }
+
     /// Returns the image with this name, or `None` if there is none.
     async fn get(&self, name: &Reference) -> Result<Option<Image>>;
 
@@ -78,8 +101,8 @@ pub trait ImageStore: Send + Sync + 'static {
     async fn list(&self, filters: &[&str]) -> Result<Vec<Image>>;
 
     /// Returns everything that a collection must keep: by default the images. A store that also
-    /// lists content without a name adds it here, and a store that wraps another one returns the
-    /// roots of that store.
+    /// lists content without a name adds it here, a store that is opened for an owner returns the
+    /// roots of all, and a store that wraps another one returns the roots of that store.
     ///
     /// # Errors
     /// Errors of the store.
@@ -88,23 +111,24 @@ pub trait ImageStore: Send + Sync + 'static {
         Ok(images.into_iter().map(Root::from).collect())
     }
 
-    /// Creates a name. The store sets its times. Returns the image as stored.
+    /// Creates a name. The store sets its times, and its owner if the store is opened for one.
+    /// Returns the image as stored.
     ///
     /// # Errors
     /// `AlreadyExists` if the name exists.
     async fn create(&self, image: Image) -> Result<Image>;
 
     /// Replaces an image, or only the fields that the field paths name: `target`, `labels`,
-    /// `labels.<key>`, and `annotations` and `annotations.<key>` of the target. The name and
-    /// `created_at` stay. A label with an empty value is removed. Returns the image as stored.
+    /// `labels.<key>`, and `annotations` and `annotations.<key>` of the target. The name, its owner
+    /// and `created_at` stay. A label with an empty value is removed. Returns the image as stored.
     ///
     /// # Errors
     /// `NotFound`; `InvalidArgument` for another field path.
     async fn update(&self, image: Image, fieldpaths: &[&str]) -> Result<Image>;
 
     /// Replaces the target and the labels of an image in one step, if its name refers to
-    /// `expected`. The name and `created_at` stay. A label with an empty value is removed. Returns
-    /// the image as stored.
+    /// `expected`. The name, its owner and `created_at` stay. A label with an empty value is
+    /// removed. Returns the image as stored.
     ///
     /// # Errors
     /// `Conflict` if the name refers to something else; `NotFound` if it does not exist.

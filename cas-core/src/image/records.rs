@@ -7,26 +7,47 @@ use async_trait::async_trait;
 
 use super::fieldpath::{check_image, check_target, update_image};
 use super::filter::Filters;
-use super::{Image, ImageStore, Reference};
+use super::{Image, ImageStore, Reference, Root};
 use crate::descriptor::Descriptor;
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::owner::Owner;
 use crate::records::{Batch, Expect, Record, Records, Revision, Table, each, retry};
 
 /// An [`ImageStore`] that keeps its images in [`Table::Images`] of a records store.
 #[derive(Clone)]
-pub struct RecordImages(Arc<dyn Records>);
+pub struct RecordImages {
+    records: Arc<dyn Records>,
+    owner: Option<Owner>,
+}
 
 impl RecordImages {
     /// Returns the image store in `records`.
     pub fn new(records: Arc<dyn Records>) -> Self {
-        RecordImages(records)
+        let owner = None;
+        RecordImages { records, owner }
     }
 
     async fn load(&self, name: &Reference) -> Result<Option<(Image, Revision)>> {
-        let record = self.0.load(Table::Images, name.as_str()).await?;
+        let record = self.records.load(Table::Images, name.as_str()).await?;
         record
             .map(|record| decode(&record).map(|image| (image, record.revision)))
             .transpose()
+    }
+
+    /// Returns the image with this name, which is to be changed.
+    async fn load_own(&self, name: &Reference) -> Result<(Image, Revision)> {
+        let found = self.load(name).await?.ok_or_else(absent)?;
+        found.0.check_owner(self.owner.as_ref())?;
+        Ok(found)
+    }
+
+    /// Returns why a name that exists cannot be created.
+    async fn taken(&self, name: &Reference) -> Result<Error> {
+        let found = self.load(name).await?;
+        let owned = found.map_or(Ok(()), |(image, _)| image.check_owner(self.owner.as_ref()));
+        Ok(owned.err().unwrap_or_else(|| {
+            Error::already_exists("an image with this name exists; update it, or delete it first")
+        }))
     }
 
     async fn write(&self, image: &Image, expect: Expect) -> Result<()> {
@@ -35,18 +56,18 @@ impl RecordImages {
             .map_err(|error| Error::internal("an image could not be serialised").source(error))?;
         let mut batch = Batch::new();
         batch.put(Table::Images, image.name.as_str(), expect, value.into());
-        self.0.commit(&batch).await
+        self.records.commit(&batch).await
     }
 
     async fn update_once(&self, update: &Image, fieldpaths: &[&str]) -> Result<Image> {
-        let found = self.load(&update.name).await?.ok_or_else(absent)?;
+        let found = self.load_own(&update.name).await?;
         self.write_update(found, update, fieldpaths).await
     }
 
     /// Makes one attempt. The inner result is final, unlike a `Conflict` of the outer one, which
     /// means that another writer was faster.
     async fn swap_once(&self, expected: &Descriptor, image: &Image) -> Result<Result<Image>> {
-        let found = self.load(&image.name).await?.ok_or_else(absent)?;
+        let found = self.load_own(&image.name).await?;
         if let Err(error) = check_target(&found.0, expected) {
             return Ok(Err(error));
         }
@@ -66,7 +87,7 @@ impl RecordImages {
     }
 
     async fn delete_once(&self, name: &Reference, target: Option<&Descriptor>) -> Result<()> {
-        let (image, revision) = self.load(name).await?.ok_or_else(absent)?;
+        let (image, revision) = self.load_own(name).await?;
         if let Some(expected) = target.filter(|target| target.digest != image.target.digest) {
             let (expected, found) = (expected.digest, image.target.digest);
             return Err(Error::not_found(format!(
@@ -76,22 +97,34 @@ impl RecordImages {
         let mut batch = Batch::new();
         let expect = Expect::Revision(revision);
         batch.delete(Table::Images, name.as_str(), expect);
-        self.0.commit(&batch).await
+        self.records.commit(&batch).await
     }
 }
 
 #[async_trait]
 impl ImageStore for RecordImages {
+    fn owner(&self) -> Option<&Owner> {
+        self.owner.as_ref()
+    }
+
+    fn for_owner(&self, owner: &Owner) -> Result<Arc<dyn ImageStore>> {
+        Ok(Arc::new(RecordImages {
+            records: Arc::clone(&self.records),
+            owner: Some(owner.clone()),
+        }))
+    }
+
     async fn get(&self, name: &Reference) -> Result<Option<Image>> {
-        Ok(self.load(name).await?.map(|(image, _)| image))
+        let found = self.load(name).await?.map(|(image, _)| image);
+        Ok(found.filter(|image| image.is_shown_to(self.owner.as_ref())))
     }
 
     async fn list(&self, filters: &[&str]) -> Result<Vec<Image>> {
         let filters = Filters::parse(filters)?;
         let mut images = Vec::new();
-        each(&*self.0, Table::Images, "", |record| {
+        each(&*self.records, Table::Images, "", |record| {
             let image = decode(record)?;
-            if filters.matches(&image) {
+            if image.is_shown_to(self.owner.as_ref()) && filters.matches(&image) {
                 images.push(image);
             }
             Ok(())
@@ -100,17 +133,24 @@ impl ImageStore for RecordImages {
         Ok(images)
     }
 
+    async fn roots(&self) -> Result<Vec<Root>> {
+        let all = RecordImages::new(Arc::clone(&self.records));
+        let images = all.list(&[]).await?;
+        Ok(images.into_iter().map(Root::from).collect())
+    }
+
     async fn create(&self, image: Image) -> Result<Image> {
         let mut image = Image {
             labels: image.labels,
+            owner: self.owner.clone().or(image.owner),
             ..Image::new(image.name, image.target)
         };
         image.labels.retain(|_, value| !value.is_empty());
         match self.write(&image, Expect::Absent).await {
-            Err(error) if error.kind() == ErrorKind::Conflict => Err(Error::already_exists(
-                "an image with this name exists; update it, or delete it first",
-            )
-            .source(error)),
+            Err(error) if error.kind() == ErrorKind::Conflict => {
+                let taken = self.taken(&image.name).await;
+                taken.and_then(|taken| Err(taken.source(error)))
+            }
             outcome => outcome.map(|()| image.clone()),
         }
         .during("create image", &image.name)

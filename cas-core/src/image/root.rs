@@ -3,6 +3,7 @@
 use super::{Image, Reference};
 use crate::descriptor::Descriptor;
 use crate::labels::Labels;
+use crate::owner::Owner;
 
 /// Content that a collection keeps, together with everything below it.
 ///
@@ -12,6 +13,8 @@ use crate::labels::Labels;
 pub struct Root {
     /// The name of the image, or `None` if the content is listed without a name.
     pub name: Option<Reference>,
+    /// The owner of the name, if it has one.
+    pub owner: Option<Owner>,
     /// The labels of the name. Those that begin with `containerd.io/gc.` keep further content or
     /// make the name expire. A root without a name has none.
     pub labels: Labels,
@@ -24,6 +27,7 @@ impl Root {
     pub fn unnamed(target: Descriptor) -> Self {
         Root {
             name: None,
+            owner: None,
             labels: Labels::new(),
             target,
         }
@@ -34,6 +38,7 @@ impl From<Image> for Root {
     fn from(image: Image) -> Self {
         Root {
             name: Some(image.name),
+            owner: image.owner,
             labels: image.labels,
             target: image.target,
         }

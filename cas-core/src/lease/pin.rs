@@ -17,6 +17,7 @@ use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::error::{ErrorKind, Result};
 use crate::media_type::MediaType;
+use crate::owner::Owner;
 use crate::records::{
     ATTEMPTS, Batch, BlobRecord, Blobs, Expect, Revision, Tombstone, UNLEASED_TTL,
 };
@@ -176,15 +177,19 @@ pub(super) async fn plan(store: &Store, lease: Option<&str>, blob: &BlobRef) -> 
         };
         let mut record = BlobRecord::new(size, None);
         record.expires_at = None;
-        add_pin(&mut record, lease, blob);
+        add_pin(&mut record, lease, store.owner(), blob);
         return Ok(Plan::Swap(Box::new(record), Expect::Absent));
     };
     if record.leases.len() > STALE {
         remove_ended_leases(store, &mut record).await?;
     }
-    add_pin(&mut record, lease, blob);
-    // The record that is written is the record of a live blob.
+    // The record that is written is the record of a live blob. What claimed the blob before it was
+    // tombstoned has dropped it.
     let tombstone = record.tombstone.take();
+    if tombstone.is_some() {
+        record.owners.clear();
+    }
+    add_pin(&mut record, lease, store.owner(), blob);
     let record = Box::new(record);
     Ok(match tombstone {
         None => Plan::Swap(record, Expect::Revision(revision)),
@@ -192,8 +197,9 @@ pub(super) async fn plan(store: &Store, lease: Option<&str>, blob: &BlobRef) -> 
     })
 }
 
-/// Adds the lease to a record, and what is known about the blob.
-fn add_pin(record: &mut BlobRecord, lease: Option<&str>, blob: &BlobRef) {
+/// Adds the lease and the claim of an owner to a record, and what is known about the blob.
+fn add_pin(record: &mut BlobRecord, lease: Option<&str>, owner: Option<&Owner>, blob: &BlobRef) {
+    record.owners.extend(owner.cloned());
     match lease {
         Some(lease) => {
             record.leases.insert(lease.to_owned());

@@ -8,12 +8,13 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::retry::retry;
-use super::{Batch, Expect, Record, Records, Revision, Table, UNLEASED_TTL};
+use super::{Batch, Expect, Record, Records, Revision, Table, UNLEASED_TTL, each};
 use crate::content::Version;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::labels::{Labels, check_labels};
 use crate::media_type::MediaType;
+use crate::owner::Owner;
 
 /// What a store knows about a blob. It is written when the bytes are published, or before.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +34,9 @@ pub struct BlobRecord {
     /// platforms, layers that are not distributed. Any other child that is missing was lost.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub absent: BTreeSet<Digest>,
+    /// The owners that claim it. A claim keeps the blob until a collection for the owner drops it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub owners: BTreeSet<Owner>,
     /// The ids of the leases that pin it; some of them may have ended.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub leases: BTreeSet<String>,
@@ -72,6 +76,7 @@ impl BlobRecord {
             labels: Labels::new(),
             children: Vec::new(),
             absent: BTreeSet::new(),
+            owners: BTreeSet::new(),
             leases: BTreeSet::new(),
             expires_at: Some(now + UNLEASED_TTL),
             tombstone: None,
@@ -101,6 +106,23 @@ impl Blobs {
         record
             .map(|record| decode(&record).map(|blob| (blob, record.revision)))
             .transpose()
+    }
+
+    /// Returns the blobs that `owner` claims, with their sizes, in the order of their digests.
+    ///
+    /// # Errors
+    /// `Corrupt` if a record does not parse; errors of the store.
+    pub async fn claimed_by(&self, owner: &Owner) -> Result<Vec<(Digest, u64)>> {
+        let mut claimed = Vec::new();
+        each(&*self.0, Table::Blobs, "", |record| {
+            let blob = decode(record)?;
+            if blob.tombstone.is_none() && blob.owners.contains(owner) {
+                claimed.push((record.key.parse()?, blob.size));
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(claimed)
     }
 
     /// Adds a write of the record to `batch`, which may be published with the bytes.

@@ -224,6 +224,9 @@ pub const STORES: &[Exhibit<Store>] = stores![
         a_blob_without_a_lease_lives_a_day,
         a_job_can_be_repeated_after_any_failed_call,
         a_job_can_be_repeated_after_any_lost_response,
+        an_owner_collects_only_their_content,
+        bytes_stay_while_a_root_is_left,
+        a_lease_keeps_a_claim,
         any_sequence_agrees_with_plain_maps,
     ]
     BrokenRecords(RecordFault::ForgetsLeases) => a_lease_keeps_what_it_lists_and_all_below [
@@ -235,5 +238,11 @@ pub const STORES: &[Exhibit<Store>] = stores![
         a_lease_that_expires_during_a_job_is_noticed,
         collections_during_other_jobs_lose_nothing,
         any_sequence_agrees_with_plain_maps,
+        a_lease_keeps_a_claim,
+    ]
+    BrokenRecords(RecordFault::ForgetsOwners) => an_owner_collects_only_their_content [
+        bytes_stay_while_a_root_is_left,
+        a_name_claims_what_it_reaches,
+        a_lease_keeps_a_claim,
     ]
 ];

@@ -32,6 +32,8 @@ pub(super) enum RecordFault {
     /// For tests of a whole store: a record of a blob loses its labels when it is written with the
     /// same ones.
     ForgetsLabels,
+    /// For tests of a whole store: a record of a blob is written without its owners.
+    ForgetsOwners,
 }
 
 use RecordFault as Fault;
@@ -107,6 +109,13 @@ impl BrokenRecords {
             }
             Fault::ForgetsLabels if change.table == Table::Blobs => {
                 self.forget_labels(&mut change).await?;
+            }
+            Fault::ForgetsOwners if change.table == Table::Blobs => {
+                if let Some(value) = &change.value {
+                    let mut record: Value = serde_json::from_slice(value).unwrap();
+                    record.as_object_mut().unwrap().remove("owners");
+                    change.value = Some(record.to_string().into());
+                }
             }
             Fault::RepeatsRevisions => {
                 let found = self.store.load(change.table, &change.key).await?;

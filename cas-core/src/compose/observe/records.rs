@@ -9,6 +9,7 @@ use crate::capability::Capabilities;
 use crate::descriptor::Descriptor;
 use crate::error::Result;
 use crate::image::{Image, ImageStore, Reference, Root};
+use crate::owner::Owner;
 use crate::records::{Batch, Record, Records, Table};
 
 pub(super) struct Watched<S: ?Sized> {
@@ -58,6 +59,17 @@ impl Records for Watched<dyn Records> {
 
 #[async_trait]
 impl ImageStore for Watched<dyn ImageStore> {
+    fn owner(&self) -> Option<&Owner> {
+        self.inner.owner()
+    }
+
+    fn for_owner(&self, owner: &Owner) -> Result<Arc<dyn ImageStore>> {
+        Ok(Arc::new(Watched::new(
+            self.inner.for_owner(owner)?,
+            self.watch.clone(),
+        )))
+    }
+
     async fn get(&self, name: &Reference) -> Result<Option<Image>> {
         let call = self.inner.get(name);
         self.watch.call(Operation::Get, call).await

@@ -9,6 +9,7 @@ use crate::capability::Capabilities;
 use crate::descriptor::Descriptor;
 use crate::error::Result;
 use crate::image::{Image, ImageStore, Reference, Root};
+use crate::owner::Owner;
 use crate::records::{Batch, Record, Records, Table};
 
 pub(super) struct Faulty<S: ?Sized> {
@@ -50,6 +51,17 @@ impl Records for Faulty<dyn Records> {
 
 #[async_trait]
 impl ImageStore for Faulty<dyn ImageStore> {
+    fn owner(&self) -> Option<&Owner> {
+        self.inner.owner()
+    }
+
+    fn for_owner(&self, owner: &Owner) -> Result<Arc<dyn ImageStore>> {
+        Ok(Arc::new(Faulty::new(
+            self.inner.for_owner(owner)?,
+            &self.plan,
+        )))
+    }
+
     async fn get(&self, name: &Reference) -> Result<Option<Image>> {
         self.inner.get(name).await
     }

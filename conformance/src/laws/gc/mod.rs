@@ -6,6 +6,7 @@ mod fault;
 mod holds;
 mod labels;
 mod model;
+mod owners;
 mod races;
 mod repeat;
 
@@ -103,6 +104,31 @@ laws! { $
         any_sequence_agrees_with_plain_maps:
             "One operation would lose what another keeps, in an order that nobody has tried"
             ["RocksDB db_stress: an oracle of the expected state, faults among the operations"],
+    ]
+    owners() [
+        an_owner_sees_only_their_names:
+            "A tenant would list, and by mistake remove, what others pulled"
+            ["docs/decisions/0016-owners.md; EVE eve-downloaded"],
+        a_name_of_another_owner_is_denied:
+            "A tenant would replace the image that another tenant runs"
+            ["docs/decisions/0016-owners.md"],
+        an_owner_collects_only_their_content:
+            "The collection of one tenant would remove the content of another"
+            ["docs/decisions/0016-owners.md; EVE on a node that is shared with k3s"],
+        bytes_stay_while_a_root_is_left:
+            "A tenant that leaves would take shared layers with them"
+            ["docs/decisions/0016-owners.md"],
+        a_name_claims_what_it_reaches:
+            "A tenant would lose content that another tenant happened to store first"
+            ["docs/decisions/0016-owners.md"],
+        a_lease_keeps_a_claim:
+            "A tenant's collection would remove what their own pull is storing"
+            ["docs/decisions/0016-owners.md"],
+    ]
+    owners(racy) [
+        owners_collect_at_once:
+            "Two tenants that collect at the same time would lose a blob, or keep it for ever"
+            ["docs/decisions/0016-owners.md"],
     ]
     fault(needs Durable, racy) [
         a_kill_at_any_call_keeps_the_store:

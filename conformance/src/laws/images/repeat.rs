@@ -1,4 +1,4 @@
-//! The verbs of [`cas_core::ImageStoreExt`], which can be repeated.
+//! Laws of [`cas_core::ImageStoreExt`]: changes that a job can repeat.
 
 use std::sync::Arc;
 
@@ -34,7 +34,6 @@ where
     results
 }
 
-/// EVE: an image is put without asking whether it exists.
 pub(super) async fn an_image_can_be_put_again(subject: Subject) {
     let images = subject.open().await;
     let mut given = image("a", "one");
@@ -57,7 +56,6 @@ pub(super) async fn an_image_can_be_put_again(subject: Subject) {
     assert_eq!(kind(refused), Some(ErrorKind::InvalidArgument));
 }
 
-/// EVE RemoveImage, which promises this and does not keep it.
 pub(super) async fn a_name_can_be_removed_again(subject: Subject) {
     let images = subject.open().await;
     assert!(!images.remove(&name()).await.unwrap());
@@ -68,7 +66,6 @@ pub(super) async fn a_name_can_be_removed_again(subject: Subject) {
     assert_eq!(images.list(&[]).await.unwrap().len(), 1);
 }
 
-/// A replacement is for what the caller saw.
 pub(super) async fn a_replacement_asks_for_the_target(subject: Subject) {
     let images = subject.open().await;
     let absent = images.replace(&target("one"), image("a", "two")).await;
@@ -86,7 +83,7 @@ pub(super) async fn a_replacement_asks_for_the_target(subject: Subject) {
     assert_eq!(images.get(&name()).await.unwrap(), Some(replaced));
 }
 
-/// A name that comes and goes is not an error for those that put it or remove it.
+/// Half of the callers put one name while the other half remove it.
 pub(super) async fn putting_and_removing_at_once_succeed(subject: Subject) {
     let images = subject.open().await;
     let results: Vec<Result<()>> = at_once(&images, |images, number| async move {
@@ -105,7 +102,7 @@ pub(super) async fn putting_and_removing_at_once_succeed(subject: Subject) {
     }
 }
 
-/// Of those that saw the same target, one replaces it.
+/// All callers expect the same target, and each has another new one.
 pub(super) async fn one_of_many_replacements_wins(subject: Subject) {
     let images = subject.open().await;
     images.put(image("a", "old")).await.unwrap();

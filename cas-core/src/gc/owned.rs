@@ -1,0 +1,55 @@
+//! What a collection for one owner may change: their expired names and their claims.
+
+use super::graph::{Reach, Reason};
+use super::scan::Scan;
+use super::unreachable::Unreachable;
+use crate::digest::Digest;
+use crate::owner::Owner;
+use crate::records::Resource;
+
+impl Unreachable {
+    /// Selects the expired names of `owner`, and the blobs that `owner` claims and that none of
+    /// their names and no lease reaches. A blob among them is removed if no other root and no other
+    /// owner keeps it; otherwise only the claim is dropped. `found` is a scan for `owner`.
+    pub(super) fn of_owner(found: Scan, owner: &Owner) -> Self {
+        let Scan {
+            mut blobs,
+            mut tombstoned,
+            expired: mut images,
+            claims,
+            foreign,
+            graph,
+            ..
+        } = found;
+        let all = graph.mark();
+        let own = graph.mark_from(|root| match root.reason {
+            Reason::Name => !foreign.contains(&root.id),
+            Reason::Unnamed | Reason::Claim { .. } => false,
+            Reason::Lease { .. } | Reason::Label | Reason::Young { .. } => true,
+        });
+        let reached = |marks: &[Option<Reach>], resource: &Resource| {
+            graph.find(resource).is_some_and(|id| marks[id].is_some())
+        };
+        let has_claim = |digest: &Digest| claims.get(digest).is_some_and(|all| all.contains(owner));
+        let is_alone = |digest: &Digest| claims.get(digest).is_some_and(|all| all.len() == 1);
+
+        blobs.retain(|(digest, _)| {
+            has_claim(digest)
+                && !tombstoned.contains(digest)
+                && !reached(&own, &Resource::Content(*digest))
+        });
+        let (released, blobs) = blobs
+            .into_iter()
+            .partition(|(digest, _)| reached(&all, &Resource::Content(*digest)));
+        tombstoned.retain(|digest| has_claim(digest) && is_alone(digest));
+        images.retain(|(name, _)| !reached(&all, &Resource::Image(name.to_string())));
+        Unreachable {
+            blobs,
+            released,
+            tombstoned,
+            snapshots: Vec::new(),
+            images,
+            ingests: Vec::new(),
+        }
+    }
+}

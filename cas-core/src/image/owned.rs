@@ -1,0 +1,27 @@
+//! Who may see and change an image.
+
+use super::Image;
+use crate::error::{Error, ErrorKind, Result};
+use crate::owner::Owner;
+
+impl Image {
+    /// Returns whether an image store that is opened for `owner` shows this image. Without an owner
+    /// it shows every image.
+    pub fn is_shown_to(&self, owner: Option<&Owner>) -> bool {
+        owner.is_none() || self.owner.as_ref() == owner
+    }
+
+    /// Checks that an image store that is opened for `owner` may change this image.
+    ///
+    /// # Errors
+    /// `Denied` unless the image is shown to `owner`.
+    pub fn check_owner(&self, owner: Option<&Owner>) -> Result<()> {
+        match owner {
+            Some(owner) if !self.is_shown_to(Some(owner)) => Err(Error::new(
+                ErrorKind::Denied,
+                format!("the name does not belong to the owner {owner}; choose another name"),
+            )),
+            _ => Ok(()),
+        }
+    }
+}

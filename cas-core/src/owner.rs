@@ -1,0 +1,82 @@
+//! Owners: tenants that share a store.
+//!
+//! A name has one owner or none, and names are unique in a store. A blob has the owners that claim
+//! it. [`Store::for_owner`](crate::Store::for_owner) returns the store as one owner sees it: it
+//! lists only the names of the owner, and claims every blob that it stores or pins.
+//!
+//! A claim keeps a blob until a collection for the owner drops it, because no name of the owner and
+//! no lease reaches the blob any more. The bytes are removed when no claim and no root is left. A
+//! store that is not opened for an owner may change every name, and its collections remove only
+//! what nobody claims.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::error::{Error, Result};
+use crate::limit;
+
+/// The name of an owner: 1 to [`limit::OWNER`] letters, digits, `-`, `_` and `.`, all of them ASCII.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct Owner(String);
+
+impl Owner {
+    /// Returns the text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl FromStr for Owner {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        if text.is_empty() || text.len() > limit::OWNER || !text.bytes().all(allowed) {
+            return Err(Error::invalid(format!(
+                "invalid owner: expected 1 to {} letters, digits, - _ or .",
+                limit::OWNER
+            ))
+            .operation("parse owner")
+            .subject(format!("{:.100}", text.escape_debug().to_string())));
+        }
+        Ok(Owner(text.to_owned()))
+    }
+}
+
+impl<'de> Deserialize<'de> for Owner {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    #[test]
+    fn owners_are_short_and_plain() {
+        let longest = "a".repeat(limit::OWNER);
+        for good in ["a", "A-b_c.9", "...", &longest] {
+            assert_eq!(good.parse::<Owner>().unwrap().as_str(), good);
+        }
+        let longer = "a".repeat(limit::OWNER + 1);
+        for bad in ["", "a b", "a/b", "a:b", "\u{e4}", "a\n", &longer] {
+            let error = bad.parse::<Owner>().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{bad:?}");
+            assert!(error.to_string().contains("letters, digits, - _ or ."));
+        }
+        assert!(serde_json::from_str::<Owner>(r#""a b""#).is_err());
+    }
+}

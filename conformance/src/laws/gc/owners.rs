@@ -1,0 +1,227 @@
+//! Laws of owners: tenants that share one store.
+
+use std::time::Duration;
+
+use cas_core::gc::{GcOptions, Reason, collect, explain};
+use cas_core::lease::LeaseGuard;
+use cas_core::records::Resource;
+use cas_core::{Digest, ErrorKind, Image, ImageStoreExt, Owner, Store};
+
+use super::Subject;
+use super::{DAY, collect_in, collect_now, sorted, there};
+use crate::material::{image, kind, target};
+use crate::sample::{JOB_LEASE, Sample, tag, verify};
+
+fn owner(name: &str) -> Owner {
+    name.parse().expect("an owner")
+}
+
+/// Returns the store as each of two owners sees it.
+fn views(store: &Store) -> (Store, Store) {
+    let view = |name| {
+        store
+            .for_owner(&owner(name))
+            .expect("the store keeps owners")
+    };
+    (view("red"), view("blue"))
+}
+
+async fn names(store: &Store) -> Vec<String> {
+    let images = store.images.list(&[]).await.expect("the list succeeds");
+    images.iter().map(|image| image.name.to_string()).collect()
+}
+
+async fn delete(store: &Store, name: &str) {
+    assert!(store.images.remove(&name.parse().unwrap()).await.unwrap());
+}
+
+/// Returns the blobs that the owner of the view claims.
+async fn claimed(view: &Store) -> Vec<Digest> {
+    let owner = view.owner().expect("a view has an owner");
+    let claimed = view.blobs().claimed_by(owner).await.unwrap();
+    claimed.into_iter().map(|(digest, _)| digest).collect()
+}
+
+pub(super) async fn an_owner_sees_only_their_names(subject: Subject) {
+    let store = subject.open().await;
+    let (red, blue) = views(&store);
+    assert_eq!(red.owner(), Some(&owner("red")));
+    let switched = red.for_owner(&owner("blue"));
+    assert_eq!(kind(switched), Some(ErrorKind::Denied));
+    red.images.create(image("a", "one")).await.unwrap();
+    blue.images.create(image("b", "one")).await.unwrap();
+    store.images.create(image("c", "one")).await.unwrap();
+    assert_eq!(names(&red).await, ["a"]);
+    assert_eq!(names(&blue).await, ["b"]);
+    assert_eq!(names(&store).await, ["a", "b", "c"]);
+    let name = "a".parse().unwrap();
+    assert_eq!(blue.images.get(&name).await.unwrap(), None);
+    let found = store.images.get(&name).await.unwrap().expect("it exists");
+    assert_eq!(found.owner, Some(owner("red")));
+    assert_eq!(red.images.get(&name).await.unwrap(), Some(found));
+    assert_eq!(blue.images.roots().await.unwrap().len(), 3);
+}
+
+pub(super) async fn a_name_of_another_owner_is_denied(subject: Subject) {
+    let store = subject.open().await;
+    let (red, blue) = views(&store);
+    red.images.create(image("a", "one")).await.unwrap();
+    store.images.create(image("c", "one")).await.unwrap();
+    for name in ["a", "c"] {
+        let parsed = name.parse().unwrap();
+        let before = store.images.get(&parsed).await.unwrap();
+        let (images, new) = (&blue.images, image(name, "two"));
+        let denied = Some(ErrorKind::Denied);
+        assert_eq!(kind(images.create(new.clone()).await), denied);
+        assert_eq!(kind(images.update(new.clone(), &[]).await), denied);
+        assert_eq!(
+            kind(images.update(new.clone(), &["labels.k"]).await),
+            denied
+        );
+        assert_eq!(kind(images.put(new.clone()).await), denied);
+        assert_eq!(kind(images.replace(&target("one"), new).await), denied);
+        assert_eq!(kind(images.delete(&parsed, None).await), denied);
+        assert_eq!(kind(images.remove(&parsed).await), denied);
+        assert_eq!(store.images.get(&parsed).await.unwrap(), before);
+    }
+    let updated = red.images.update(image("a", "two"), &[]).await.unwrap();
+    assert_eq!(updated.owner, Some(owner("red")));
+    let updated = store.images.update(image("a", "three"), &[]).await.unwrap();
+    assert_eq!(
+        updated.owner,
+        Some(owner("red")),
+        "an update keeps the owner"
+    );
+    delete(&red, "a").await;
+    blue.images.create(image("a", "one")).await.unwrap();
+}
+
+/// Two images of two owners share a layer.
+pub(super) async fn an_owner_collects_only_their_content(subject: Subject) {
+    let store = subject.open().await;
+    let (red, blue) = views(&store);
+    let (one, two) = (Sample::of(1), Sample::of(2));
+    one.import(&red, "one").await.unwrap();
+    two.import(&blue, "two").await.unwrap();
+    assert_eq!(claimed(&red).await, sorted(one.digests()));
+    assert_eq!(claimed(&blue).await, sorted(two.digests()));
+    assert!(collect_now(&red).await.is_empty());
+    delete(&blue, "two").await;
+    assert!(collect_in(&red, DAY).await.is_empty(), "not red's");
+    assert!(collect_in(&store, DAY).await.is_empty(), "blue has claims");
+    let options = GcOptions {
+        dry_run: true,
+        owner: Some(owner("blue")),
+        ..GcOptions::default()
+    };
+    let mut told = collect(&store, &[], &options).await.unwrap();
+    let mut done = collect_now(&blue).await;
+    told.blobs.sort();
+    done.blobs.sort();
+    assert_eq!(told, done);
+    assert_eq!(done.blobs.len(), 3, "{done:?}");
+    assert_eq!(done.released.len(), 1, "the shared layer: {done:?}");
+    assert_eq!(there(&store).await, sorted(one.digests()));
+    assert!(claimed(&blue).await.is_empty());
+    assert!(collect_now(&blue).await.is_empty());
+    delete(&red, "one").await;
+    assert_eq!(collect_now(&red).await.blobs.len(), 4);
+    assert!(there(&store).await.is_empty());
+}
+
+/// The claim of an owner goes, and the bytes stay for the names of others.
+pub(super) async fn bytes_stay_while_a_root_is_left(subject: Subject) {
+    let store = subject.open().await;
+    let (red, blue) = views(&store);
+    let sample = Sample::of(1);
+    sample.import(&red, "red").await.unwrap();
+    sample.import(&blue, "blue").await.unwrap();
+    sample.import(&store, "all").await.unwrap();
+    for (view, name) in [(&red, "red"), (&blue, "blue")] {
+        delete(view, name).await;
+        let collected = collect_now(view).await;
+        assert!(collected.blobs.is_empty(), "{collected:?}");
+        assert_eq!(sorted(collected.released), sorted(sample.digests()));
+    }
+    assert!(collect_now(&store).await.is_empty());
+    verify(&store, &sample.root()).await.unwrap();
+    delete(&store, "all").await;
+    assert_eq!(collect_now(&store).await.blobs.len(), 4);
+}
+
+/// A name for content that another owner stored claims all of it.
+pub(super) async fn a_name_claims_what_it_reaches(subject: Subject) {
+    let store = subject.open().await;
+    let (red, blue) = views(&store);
+    let sample = Sample::of(1);
+    sample.import(&red, "red").await.unwrap();
+    let guard = LeaseGuard::begin_for(&blue, "law", JOB_LEASE)
+        .await
+        .unwrap();
+    guard.pin_tree(&sample.root()).await.unwrap();
+    let named = Image::new("blue".parse().unwrap(), sample.root());
+    guard.name(vec![named], &[]).await.unwrap();
+    assert_eq!(claimed(&blue).await, sorted(sample.digests()));
+    tag(&blue, "blue", "other").await.unwrap();
+    delete(&blue, "blue").await;
+    delete(&red, "red").await;
+    collect_now(&red).await;
+    assert!(claimed(&red).await.is_empty());
+    collect_now(&blue).await;
+    verify(&store, &sample.root()).await.unwrap();
+    let resource = Resource::Content(sample.root().digest);
+    let now = std::time::SystemTime::now();
+    let why = explain(&store, &[], &resource, now).await.unwrap();
+    let claim = Reason::Claim {
+        owner: owner("blue"),
+    };
+    assert!(why.paths.iter().any(|path| path.reason == claim), "{why:?}");
+}
+
+pub(super) async fn a_lease_keeps_a_claim(subject: Subject) {
+    let store = subject.open().await;
+    let (red, _) = views(&store);
+    let sample = Sample::of(1);
+    let guard = LeaseGuard::begin_for(&red, "law", JOB_LEASE).await.unwrap();
+    sample.store(&red, &guard).await.unwrap();
+    assert!(collect_now(&red).await.is_empty());
+    assert_eq!(there(&store).await, sorted(sample.digests()));
+    guard.finish().await.unwrap();
+    assert!(collect_now(&store).await.is_empty(), "red has claims");
+    assert_eq!(collect_now(&red).await.blobs.len(), 4);
+    sample.import(&store, "all").await.unwrap();
+    assert!(claimed(&red).await.is_empty(), "claims end with the blob");
+}
+
+/// Two owners store, name, delete and collect the same content at the same time.
+pub(super) async fn owners_collect_at_once(subject: Subject) {
+    let store = subject.open().await;
+    let (red, blue) = views(&store);
+    let tasks = [red.clone(), blue.clone()].map(|view| tokio::spawn(live(view)));
+    for task in tasks {
+        task.await.expect("the owner finishes");
+    }
+    // A failed import leaves a lease, which has expired by then.
+    for view in [&red, &blue] {
+        collect_in(view, DAY).await;
+    }
+    collect_in(&store, DAY).await;
+    assert_eq!(there(&store).await, [], "nothing is forgotten");
+}
+
+async fn live(view: Store) {
+    let sample = Sample::of(1);
+    let name = view.owner().expect("a view has an owner").to_string();
+    for _ in 0..10 {
+        // The other owner may be storing or removing the same blob.
+        while let Err(error) = sample.import(&view, &name).await {
+            let lost = matches!(error.kind(), ErrorKind::Busy | ErrorKind::Conflict);
+            assert!(lost, "{error}");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        collect_now(&view).await;
+        verify(&view, &sample.root()).await.expect("it is complete");
+        delete(&view, &name).await;
+        collect_now(&view).await;
+    }
+}
