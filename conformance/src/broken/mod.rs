@@ -173,6 +173,7 @@ pub const IMAGES: &[Exhibit<dyn ImageStore>] = exhibits![BrokenImages, ImageFaul
     InheritsLabels => an_update_replaces_all_but_name_and_creation_time [
         field_paths_change_what_they_name,
         an_empty_label_is_not_stored,
+        an_image_can_be_put_again,
     ]
     IgnoresFieldPaths => field_paths_change_what_they_name [
         unknown_field_paths_are_refused,
@@ -227,6 +228,7 @@ pub const STORES: &[Exhibit<Store>] = stores![
         an_owner_collects_only_their_content,
         bytes_stay_while_a_root_is_left,
         a_lease_keeps_a_claim,
+        a_revived_blob_keeps_no_old_claim,
         any_sequence_agrees_with_plain_maps,
     ]
     BrokenRecords(RecordFault::ForgetsLeases) => a_lease_keeps_what_it_lists_and_all_below [
@@ -243,6 +245,7 @@ pub const STORES: &[Exhibit<Store>] = stores![
     BrokenRecords(RecordFault::ForgetsOwners) => an_owner_collects_only_their_content [
         bytes_stay_while_a_root_is_left,
         a_name_claims_what_it_reaches,
+        a_revived_blob_keeps_no_old_claim,
         a_lease_keeps_a_claim,
     ]
 ];

@@ -121,6 +121,9 @@ laws! { $
         a_name_claims_what_it_reaches:
             "A tenant would lose content that another tenant happened to store first"
             ["docs/decisions/0016-owners.md"],
+        a_revived_blob_keeps_no_old_claim:
+            "A blob would be kept for an owner who gave it up, until they collect again"
+            ["docs/decisions/0016-owners.md"],
         a_lease_keeps_a_claim:
             "A tenant's collection would remove what their own pull is storing"
             ["docs/decisions/0016-owners.md"],

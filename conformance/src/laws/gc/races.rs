@@ -12,7 +12,7 @@ use crate::material::{bytes, kind};
 use crate::sample::{JOB_LEASE, Sample, tag, verify};
 
 /// Writes the tombstone of a collection that is killed afterwards.
-async fn condemn(store: &Store, digest: &Digest) -> Tombstone {
+pub(super) async fn condemn(store: &Store, digest: &Digest) -> Tombstone {
     let stat = store.content.stat(digest).await.unwrap();
     let tombstone = Tombstone {
         version: stat.map(|stat| stat.version),
