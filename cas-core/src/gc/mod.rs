@@ -103,6 +103,13 @@ impl GcOptions {
         self.only = only.into();
         self
     }
+
+    /// Sets [`owner`](Self::owner).
+    #[must_use]
+    pub fn with_owner(mut self, owner: impl Into<Option<Owner>>) -> Self {
+        self.owner = owner.into();
+        self
+    }
 }
 
 /// Removes everything that nothing keeps, and completes interrupted collections. Returns what was

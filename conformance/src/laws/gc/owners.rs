@@ -110,11 +110,9 @@ pub(super) async fn an_owner_collects_only_their_content(subject: Subject) {
     delete(&blue, "two").await;
     assert!(collect_in(&red, DAY).await.is_empty(), "not red's");
     assert!(collect_in(&store, DAY).await.is_empty(), "blue has claims");
-    let options = GcOptions {
-        dry_run: true,
-        owner: Some(owner("blue")),
-        ..GcOptions::default()
-    };
+    let options = GcOptions::default()
+        .with_dry_run(true)
+        .with_owner(owner("blue"));
     let mut told = collect(&store, &[], &options).await.unwrap();
     let mut done = collect_now(&blue).await;
     told.blobs.sort();
