@@ -62,8 +62,8 @@ mod root;
 pub use cas_core::testing;
 pub use cas_core::{
     Algorithm, ContentExt, Context, Descriptor, Digest, Document, Error, ErrorKind, Hasher, Image,
-    Index, Labels, Location, Manifest, MediaType, Platform, Platforms, Progress, Registry, Result,
-    Store,
+    Index, Labels, Location, Manifest, MediaType, Owner, Platform, Platforms, Progress, Registry,
+    Result, Store,
 };
 pub use cas_core::{
     compose, content, dispatch, error, gc, image, labels, lease, limit, platform, progress,

@@ -183,8 +183,8 @@ pub(super) async fn plan(store: &Store, lease: Option<&str>, blob: &BlobRef) -> 
     if record.leases.len() > STALE {
         remove_ended_leases(store, &mut record).await?;
     }
-    // The record that is written is the record of a live blob. What claimed the blob before it was
-    // tombstoned has dropped it.
+    // The record that is written is the record of a live blob. A blob is tombstoned only after its
+    // last owner has dropped it.
     let tombstone = record.tombstone.take();
     if tombstone.is_some() {
         record.owners.clear();
