@@ -28,8 +28,8 @@ const PIECE: usize = 1 << 20;
 /// name refers to now.
 ///
 /// A choice of one platform pushes its manifest. Registries refuse an index if they do not have all
-/// of its manifests. So if the store does not have them either, [`Platforms::Host`] pushes the manifest
-/// for this machine and warns.
+/// of its manifests. So if the store does not have them either, [`Platforms::Host`] pushes the
+/// manifest for this machine and warns.
 ///
 /// # Errors
 /// `NotFound` for content that is in neither the store nor the remote; `OutOfRange` for a document

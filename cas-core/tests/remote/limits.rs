@@ -4,7 +4,7 @@ use cas_core::platform::Platforms;
 use cas_core::transfer::{PullLimits, PullOptions};
 use cas_core::{Descriptor, MediaType, Platform, Store};
 
-use crate::fake::{FakeRemote, of, pulled};
+use super::fake::{FakeRemote, of, pulled};
 use crate::support::{config, manifest, put, store};
 
 /// Puts an image of eight layers.

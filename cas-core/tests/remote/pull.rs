@@ -8,7 +8,7 @@ use cas_core::platform::{Only, Platforms};
 use cas_core::testing::strict::StrictStore;
 use cas_core::{ContentExt, Descriptor, ErrorKind, MediaType, Platform, Store};
 
-use crate::fake::{FakeRemote, of, pulled};
+use super::fake::{FakeRemote, of, pulled};
 use crate::support::{self, image, index, named, parts, put, store};
 
 fn strict() -> Store {

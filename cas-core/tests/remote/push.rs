@@ -5,8 +5,8 @@ use cas_core::platform::{All, Platforms};
 use cas_core::transfer::{PushOptions, push};
 use cas_core::{Descriptor, ErrorKind, Platform, Store};
 
-use crate::fake::{FakeRemote, of, pulled};
-use crate::pull::made;
+use super::fake::{FakeRemote, of, pulled};
+use super::pull::made;
 use crate::support::{index, named, store};
 
 fn choosing(platforms: Platforms) -> PushOptions {

@@ -8,7 +8,7 @@ use cas_core::transfer::{Fetcher, PullLimits, PullOptions};
 use cas_core::{Descriptor, ErrorKind, MediaType, Platform, Store};
 use futures_util::TryStreamExt;
 
-use crate::fake::{FakeRemote, of, pulled};
+use super::fake::{FakeRemote, of, pulled};
 use crate::support::{config, manifest, put, store};
 
 const RANGE: u64 = PullLimits::RANGE;

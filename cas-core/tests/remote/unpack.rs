@@ -13,7 +13,7 @@ use cas_core::{
     ContentExt, Descriptor, Digest, ErrorKind, Manifest, MediaType, Platform, Result, Store, pool,
 };
 
-use crate::fake::{FakeRemote, of, pulled};
+use super::fake::{FakeRemote, of, pulled};
 use crate::support::{config, index, manifest, parts, put, store};
 
 /// Gives the same answer for each layer, and keeps what it is fed.
