@@ -66,6 +66,8 @@ impl Bench {
             program: std::env::current_exe()?,
             arguments: task_arguments(&self.store),
         };
+        // A signal that comes before its handler would leave the directory behind.
+        let stop = stop_signal()?;
         let scratch = tempfile::Builder::new()
             .prefix("cas-bench-")
             .tempdir_in(&parent);
@@ -77,6 +79,7 @@ impl Bench {
             scale,
             self_command,
             scratch.path(),
+            stop,
         )
         .await;
         remove(scratch.path())?;
@@ -100,6 +103,7 @@ async fn measure(
     scale: Scale,
     self_command: SelfCommand,
     directory: &Path,
+    stop: impl Future<Output = ()>,
 ) -> Result<Table> {
     let steps = Steps::new(context);
     let tell = |what: &str| steps.tell(what);
@@ -112,18 +116,24 @@ async fn measure(
         date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
         progress: &tell,
     };
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let stopped = || {
-        Err(Error::cancelled(
-            "stopped by a signal; everything it wrote was removed",
-        ))
-    };
     tokio::select! {
         measured = run(&plan) => measured,
-        _ = interrupt.recv() => stopped(),
-        _ = terminate.recv() => stopped(),
+        () = stop => Err(Error::cancelled(
+            "stopped by a signal; everything it wrote was removed",
+        )),
     }
+}
+
+/// Handles the signals that stop a program from now on. Returns a future that ends at the first.
+fn stop_signal() -> Result<impl Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
 }
 
 fn make_sure_of_space(directory: &Path, needed: u64) -> Result<()> {
