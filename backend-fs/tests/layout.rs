@@ -7,6 +7,7 @@ use std::path::Path;
 
 use backend_fs::FsStore;
 use cas_core::image::Image;
+use cas_core::records::Table;
 use cas_core::{ContentExt, Descriptor, Digest, ErrorKind, MediaType, pool::wait};
 
 fn refused(path: &Path, kind: ErrorKind, word: &str) {
@@ -116,6 +117,10 @@ fn a_read_only_store_can_be_read_and_refuses_writes() {
         wait(store.images.create(image)).unwrap();
         store
     };
+    // An older format, which cannot be raised.
+    let format = source.join(".cas/format.json");
+    let older = r#"{"kind":"fs","version":1}"#;
+    fs::write(&format, older).unwrap();
     fs::create_dir(&mount).unwrap();
     let run = |program: &str, arguments: &[&str]| {
         let status = std::process::Command::new(program).args(arguments).status();
@@ -135,6 +140,8 @@ fn a_read_only_store_can_be_read_and_refuses_writes() {
         let image = wait(store.images.get(&"name".parse().unwrap()))
             .unwrap()
             .unwrap();
+        let notes = store.records.scan(Table::Notes, "", None, 1);
+        assert_eq!(wait(notes).unwrap(), []);
         denied(wait(store.content.begin("key")).err().unwrap());
         denied(wait(store.content.remove(&target.digest)).unwrap_err());
         denied(wait(store.blobs().remove(&target.digest)).unwrap_err());
@@ -142,6 +149,7 @@ fn a_read_only_store_can_be_read_and_refuses_writes() {
         drop((store, writer));
     }
     assert!(run("umount", &[mount]));
+    assert_eq!(fs::read_to_string(&format).unwrap(), older);
 }
 
 /// Bytes from before a reboot may be torn. An ingest that is locked is from this boot.

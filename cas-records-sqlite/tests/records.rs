@@ -1,5 +1,7 @@
 //! A database of records without a store, as a root uses it for its snapshots.
 
+use std::path::Path;
+
 use cas_core::records::{Batch, Expect, Table};
 use cas_core::{ErrorKind, Records, pool::wait};
 use cas_records_sqlite::SqliteRecords;
@@ -42,6 +44,31 @@ fn a_file_that_is_not_a_database_and_a_newer_format_are_refused() {
     drop(newer);
     let error = SqliteRecords::open(&path).err().unwrap();
     assert_eq!(error.kind(), ErrorKind::FailedPrecondition, "{error:?}");
+}
+
+#[test]
+fn an_older_format_is_raised_unless_it_is_opened_read_only() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("records.db");
+    let mut batch = Batch::new();
+    batch.put(Table::Leases, "kept", Expect::Absent, "value".into());
+    wait(SqliteRecords::open(&path).unwrap().commit(&batch)).unwrap();
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    let version = || -> i64 {
+        let row = connection.query_row("PRAGMA user_version", (), |row| row.get(0));
+        row.unwrap()
+    };
+    assert_eq!(version(), 2);
+    connection.pragma_update(None, "user_version", 1).unwrap();
+    for (open, raised) in [
+        (SqliteRecords::open_read_only as fn(&Path) -> _, 1),
+        (SqliteRecords::open, 2),
+    ] {
+        let records = open(&path).unwrap();
+        assert_eq!(version(), raised);
+        assert!(wait(records.load(Table::Leases, "kept")).unwrap().is_some());
+        assert_eq!(wait(records.load(Table::Notes, "room/key")).unwrap(), None);
+    }
 }
 
 #[test]
