@@ -18,10 +18,12 @@ mod engine;
 mod error;
 mod ingest;
 mod records;
+mod snapshots;
 mod store;
 
 use cas_core::{Capabilities, Capability};
 
+pub use snapshots::{Copies, CopiesOpener};
 pub use store::{GAPS, SqliteOpener, SqliteStore};
 
 /// What this store promises.

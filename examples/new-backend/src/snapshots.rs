@@ -1,0 +1,60 @@
+//! A snapshotter for the same root: every snapshot is a directory with a copy of its parent.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use cas_core::records::SnapshotRecord;
+use cas_core::snapshot::{Mount, SnapshotKind};
+use cas_core::{Result, Snapshotter, SnapshotterOpener, SnapshotterParts};
+use cas_host::snapshotter::{DirSnapshotter, SnapshotLayout};
+use cas_host::{LockedDir, SnapshotDirs, TREE, copy_tree, make_tree};
+
+/// What a directory contains, and how it is mounted.
+pub struct Copies;
+
+impl SnapshotLayout for Copies {
+    const NAME: &'static str = "copies";
+    const REBASES: bool = false;
+
+    fn open() -> Result<Self> {
+        Ok(Copies)
+    }
+
+    fn fill(&self, dirs: &SnapshotDirs, new: &LockedDir, parent: Option<u64>) -> Result<()> {
+        match parent {
+            Some(parent) => copy_tree(dirs.lock_shared(parent)?, new),
+            None => make_tree(new),
+        }
+    }
+
+    /// A view shows the directory of its parent.
+    fn mount(&self, dirs: &SnapshotDirs, snapshot: &SnapshotRecord, below: &[u64]) -> Mount {
+        let read_only = snapshot.kind == SnapshotKind::View;
+        let parent = below.first().filter(|_| read_only);
+        Mount::Bind {
+            source: dirs.path(*parent.unwrap_or(&snapshot.id)).join(TREE),
+            read_only,
+        }
+    }
+}
+
+/// Opens the snapshotter `copies`. It takes no options.
+pub struct CopiesOpener;
+
+#[async_trait]
+impl SnapshotterOpener for CopiesOpener {
+    fn scheme(&self) -> &'static str {
+        Copies::NAME
+    }
+
+    fn probe(&self, _: &Path) -> Result<()> {
+        Ok(())
+    }
+
+    async fn open(&self, parts: SnapshotterParts) -> Result<Arc<dyn Snapshotter>> {
+        parts.check_options(&[])?;
+        let opened = DirSnapshotter::<Copies>::open(parts.directory, parts.records)?;
+        Ok(Arc::new(opened))
+    }
+}
