@@ -2,7 +2,7 @@
 //!
 //! A verb takes what it works on and nothing else. Its form `*_with` takes options as well. A
 //! future of a verb may be dropped at any time: the job ends, and what it has left unfinished is
-//! removed in the background.
+//! removed in the background. A job that was at its last step may be complete.
 
 mod arguments;
 pub mod blocking;

@@ -8,7 +8,7 @@ use cas::{Descriptor, Digest, MediaType, Platform};
 use serde_json::json;
 
 /// Files in a layer.
-const FILES: u32 = 300;
+const FILES: u32 = 150;
 /// Bytes of a file.
 const FILE: usize = 12_000;
 
