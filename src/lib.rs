@@ -50,8 +50,8 @@
 //! ```
 //!
 //! Cargo features choose the backends and snapshotters; [`registry()`] holds those compiled in. One
-//! backend is enough. Without a snapshotter, images can be stored and unpacked into directories, but
-//! not into snapshots or mounts.
+//! backend is enough. Without a snapshotter, images can be stored and unpacked into directories,
+//! but not into snapshots or mounts.
 
 pub mod backend;
 pub mod bundle;

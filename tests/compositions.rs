@@ -102,7 +102,7 @@ fn an_invalid_composition_is_refused_before_anything_is_created() {
     );
     refused(
         "by-size://?small=fs&large=fs&treshold=1",
-        "\"treshold\" is unknown",
+        "unknown option \"treshold\"",
     );
     refused("by-size://?small=fs&large=nowhere", "compiled in: fs");
     refused("by-size://?small=fs&large=Fs", "option \"large\"");

@@ -17,7 +17,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::error::{Error, Result};
 use crate::limit;
 
-/// The name of an owner: 1 to [`limit::OWNER`] letters, digits, `-`, `_` and `.`, all of them ASCII.
+/// The name of an owner: 1 to [`limit::OWNER`] ASCII letters, digits, `-`, `_` and `.`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
 pub struct Owner(String);

@@ -8,9 +8,11 @@
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use tokio::task::coop::unconstrained;
 
@@ -38,8 +40,10 @@ where
         return work();
     }
     let (answer, answered) = tokio::sync::oneshot::channel();
+    let active = Active::begin();
     let job: Job = Box::new(move || {
         let outcome = catch_unwind(AssertUnwindSafe(work));
+        drop(active);
         // The caller may have gone away.
         let _ = answer.send(outcome.unwrap_or_else(|_| Err(panicked())));
     });
@@ -60,10 +64,12 @@ where
     F: FnOnce() -> Result<T> + Send + 'static,
 {
     let (answer, answered) = tokio::sync::oneshot::channel();
+    let active = Active::begin();
     thread::Builder::new()
         .name(name.to_owned())
         .spawn(move || {
             let outcome = catch_unwind(AssertUnwindSafe(|| inline(work)));
+            drop(active);
             // The caller may have gone away.
             let _ = answer.send(outcome.unwrap_or_else(|_| Err(panicked())));
         })?;
@@ -72,10 +78,45 @@ where
 
 /// Runs `work` on the pool, even if this thread may block, and does not wait for it.
 pub(crate) fn start(work: impl FnOnce() + Send + 'static) {
+    let active = Active::begin();
     // Sending fails only if the pool has ended, and then nobody waits for the work.
     let _ = pool().send(Box::new(move || {
         let _ = catch_unwind(AssertUnwindSafe(work));
+        drop(active);
     }));
+}
+
+/// Work that was started and has not ended.
+static ACTIVE: AtomicUsize = AtomicUsize::new(0);
+
+/// Counts one piece of work until it is dropped.
+struct Active;
+
+impl Active {
+    fn begin() -> Self {
+        ACTIVE.fetch_add(1, Ordering::SeqCst);
+        Active
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        ACTIVE.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Waits until all work that was started in this process has ended, also work whose future was
+/// dropped, for at most `limit`. Returns whether it has ended. For programs that remove the files
+/// that the work writes.
+pub fn wait_until_idle(limit: Duration) -> bool {
+    let begun = Instant::now();
+    while ACTIVE.load(Ordering::SeqCst) > 0 {
+        if begun.elapsed() > limit {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    true
 }
 
 /// Returns whether [`run`] does its work on this thread.

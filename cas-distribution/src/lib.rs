@@ -10,8 +10,8 @@
 //!   it, is Docker Hub's for Docker Hub, or is named by [`Options::token_hosts`]; and only if both
 //!   use https or both are on loopback. Otherwise it is asked without a login.
 //! - A token is requested with the scope that the operation needs, whatever the registry proposes.
-//! - A redirect from `https` to `http` is refused. Plain `http` is used only for loopback, or if the
-//!   caller asks for it.
+//! - A redirect from `https` to `http` is refused. Plain `http` is used only for loopback, or if
+//!   the caller asks for it.
 //! - Connecting and waiting for the next byte have timeouts; a whole transfer does not.
 
 mod auth;

@@ -43,8 +43,8 @@ impl RemoteRef {
     /// Returns the whole reference as the name of an image in a store.
     ///
     /// # Errors
-    /// `InvalidArgument` if the grammar of names, which is OCI's for layouts, does not allow it, for
-    /// example because of two underscores in a row.
+    /// `InvalidArgument` if the grammar of names, which is OCI's for layouts, does not allow it,
+    /// for example because of two underscores in a row.
     pub fn name(&self) -> Result<Reference> {
         self.to_string().parse()
     }

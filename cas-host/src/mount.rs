@@ -25,8 +25,8 @@ const VALUE: usize = 255;
 /// Opens the root directory of `mounts` without attaching them, for this process only.
 ///
 /// # Errors
-/// `Unsupported` for more than one mount or a mount of an unknown type; `Denied` without the right to mount overlays; errors of
-/// the file system.
+/// `Unsupported` for more than one mount or a mount of an unknown type; `Denied` without the right
+/// to mount overlays; errors of the file system.
 pub fn open(mounts: &[Mount]) -> Result<OwnedFd> {
     match single(mounts)? {
         Mount::Bind { source, .. } => directory(source).during("open directory", source.display()),

@@ -30,7 +30,8 @@ pub struct KvStore {
 }
 
 impl KvStore {
-    /// Opens the store in `dir`, or creates it. Raises an older format. `open` opens or creates a database at a path.
+    /// Opens the store in `dir`, or creates it. Raises an older format. `open` opens or creates a
+    /// database at a path.
     ///
     /// A new database is prepared under a temporary name first, so a crash leaves either no store
     /// or a complete one.

@@ -76,8 +76,8 @@ impl Rootfs {
     /// Reads a text file. Returns `None` if it is absent.
     ///
     /// # Errors
-    /// `Corrupt` if it is not a regular file; `OutOfRange` if it has more than `limit` bytes; errors
-    /// of the file system.
+    /// `Corrupt` if it is not a regular file; `OutOfRange` if it has more than `limit` bytes;
+    /// errors of the file system.
     pub(super) fn read(&self, path: &str, limit: u64) -> Result<Option<String>> {
         let read = || -> Result<Option<String>> {
             let Some((file, stat)) = self.find(Path::new(path))? else {

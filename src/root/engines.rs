@@ -22,7 +22,8 @@ pub struct Engines {
     /// The snapshotter. If it is empty, a new root gets the first one that works on its machine:
     /// overlay if it can be used, otherwise native.
     pub snapshotter: String,
-    /// Stores by name, for those that need more than a scheme: compositions and stores with options.
+    /// Stores by name, for those that need more than a scheme: compositions and stores with
+    /// options.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub stores: BTreeMap<String, Table>,
     /// Registries by host, with the port if their references have one.
@@ -35,8 +36,8 @@ pub struct Engines {
 pub struct Table {
     /// The scheme.
     pub kind: String,
-    /// The options, all as text. A member of a composition is a scheme, a URL or the name of another
-    /// table.
+    /// The options, all as text. A member of a composition is a scheme, a URL or the name of
+    /// another table.
     #[serde(flatten)]
     pub options: BTreeMap<String, String>,
 }

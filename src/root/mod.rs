@@ -91,7 +91,7 @@ impl Root {
         self.locate(&self.engines.store, registry)
     }
 
-    /// Returns the place of `store` in this root. `store` is a scheme, a URL or the name of a table.
+    /// Returns the place of `store`, which is a scheme, a URL or the name of a table, in this root.
     pub(crate) fn locate(&self, store: &str, registry: &Registry) -> Result<Location> {
         self.engines.locate(store, &self.path, registry)
     }

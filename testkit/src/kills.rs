@@ -1,8 +1,8 @@
 //! Kills a snapshotter at each system call that changes the disk, and checks that what it had
 //! acknowledged exists, that records and directories agree, and that the same work then succeeds.
 //!
-//! A test binary implements [`Scenario`], and has a test named `task` that calls [`task`] and one that
-//! calls [`kill_everywhere`]. The latter runs the binary again under strace, for `task` alone.
+//! A test binary implements [`Scenario`], and has a test named `task` that calls [`task`] and one
+//! that calls [`kill_everywhere`]. The latter runs the binary again under strace, for `task` alone.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -38,7 +38,8 @@ pub trait Scenario {
     /// [`acknowledge`] for each layer that is committed.
     fn make_layers(store: &dyn Snapshotter) -> impl Future<Output = Result<()>>;
 
-    /// Panics unless `tree` shows what the scenario adds to [`fill`] up to the layer with this index.
+    /// Panics unless `tree` shows what the scenario adds to [`fill`] up to the layer with this
+    /// index.
     fn check_tree(_tree: &Path, _index: usize) {}
 }
 

@@ -7,6 +7,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use cas::backend::pool;
 use cas::{Context as _, Error, Result};
 use clap::Args;
 use indicatif::ProgressBar;
@@ -18,6 +19,8 @@ use super::output::size;
 
 /// Name of the hidden command that does one task in a separate process.
 const TASK: &str = "bench-task";
+/// How long to wait for work that a signal has cut off.
+const LAST_WORK: Duration = Duration::from_secs(10);
 /// How often to try to remove the scratch directory while the last tasks still write into it.
 const ATTEMPTS: usize = 100;
 
@@ -82,6 +85,8 @@ impl Bench {
             stop,
         )
         .await;
+        // After a signal, work that had begun goes on and writes.
+        pool::wait_until_idle(LAST_WORK);
         remove(scratch.path())?;
         let table = measured?;
         if let Some(directory) = &self.plots {
