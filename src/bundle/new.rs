@@ -2,68 +2,61 @@
 
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use cas_core::{Context, Error, Result, background};
+use cas_core::{Context, Error, Progress, Result};
+use cas_host::{NewDirectory, remove_unused_dir};
+use cas_layer::unpack;
 
 use super::{DOCUMENT, ROOTFS, TEMPORARY};
 
-/// How long the removal of a bundle waits for an unpack or an unmount to end in the background.
+/// How long the removal of a bundle waits for an unpack or a mount to end in the background.
 const ATTEMPTS: u32 = 500;
 const INTERVAL: Duration = Duration::from_millis(20);
 
 /// The directory of a bundle. Unless it is kept, what was made is removed in the background when it
 /// is dropped.
 pub(crate) struct NewBundle {
-    directory: PathBuf,
-    /// Whether the directory did not exist before.
-    created: bool,
+    /// `None` when it is kept or removed.
+    directory: Option<NewDirectory>,
+    path: PathBuf,
     /// Whether the root file system is a directory that was unpacked completely.
     unpacked: bool,
-    /// Whether nothing is left to remove.
-    ended: bool,
 }
 
 impl NewBundle {
-    /// Creates the directory if it is absent.
+    /// Creates the directory if it is absent. Waits until nobody else makes a bundle there.
     ///
     /// # Errors
     /// `FailedPrecondition` if it is not empty; `NotFound` if its parent does not exist; errors of
     /// the file system.
-    pub(crate) fn begin(directory: &Path) -> Result<Self> {
-        let created = match fs::DirBuilder::new().mode(0o700).create(directory) {
-            Ok(()) => true,
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => false,
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                let why = "the parent directory does not exist; create it first";
-                return Err(Error::not_found(why).source(error));
+    pub(crate) async fn begin(path: &Path, progress: &dyn Progress) -> Result<Self> {
+        let begun = unpack::new_directory(path, 0o700, progress).await;
+        let directory = begun.map_err(|error| {
+            if error.kind() != cas_core::ErrorKind::FailedPrecondition {
+                return error;
             }
-            Err(error) => return Err(error.into()),
-        };
-        if !created && fs::read_dir(directory)?.next().is_some() {
-            return Err(Error::precondition(
+            Error::precondition(
                 "the directory is not empty; name one that is empty or absent, or remove what an \
                  interrupted `cas bundle` has left in it (with --mount, `cas umount DIR/rootfs` \
                  first)",
-            ));
-        }
+            )
+        })?;
         Ok(NewBundle {
-            directory: directory.to_owned(),
-            created,
+            directory: Some(directory),
+            path: path.to_owned(),
             unpacked: false,
-            ended: false,
         })
     }
 
-    pub(crate) fn directory(&self) -> &Path {
-        &self.directory
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     pub(crate) fn rootfs(&self) -> PathBuf {
-        self.directory.join(ROOTFS)
+        self.path.join(ROOTFS)
     }
 
     /// Creates the directory that the root file system is mounted on.
@@ -79,43 +72,51 @@ impl NewBundle {
 
     /// Keeps the bundle.
     pub(crate) fn keep(mut self) {
-        self.ended = true;
+        self.directory
+            .take()
+            .into_iter()
+            .for_each(NewDirectory::keep);
     }
 
     /// Removes what was made. The root file system is not mounted any more.
     pub(crate) fn remove(mut self) -> Result<()> {
-        self.ended = true;
-        let removed = if self.unpacked {
-            fs::remove_dir_all(self.rootfs())
-        } else {
-            fs::remove_dir(self.rootfs())
+        let Some(directory) = self.directory.take() else {
+            return Ok(());
         };
-        absent_is_ok(removed).during("remove", self.rootfs().display())?;
-        remove_rest(&self.directory, self.created).during("remove", self.directory.display())
+        let created = directory.was_created();
+        // What cannot be removed stays.
+        directory.keep();
+        remove_rootfs(&self.path, self.unpacked).during("remove", self.rootfs().display())?;
+        remove_rest(&self.path, created).during("remove", self.path.display())
     }
 }
 
 impl Drop for NewBundle {
     fn drop(&mut self) {
-        if self.ended {
+        let Some(directory) = self.directory.take() else {
             return;
-        }
-        let (directory, created) = (std::mem::take(&mut self.directory), self.created);
-        let (rootfs, unpacked) = (directory.join(ROOTFS), self.unpacked);
-        background::run(async move {
-            if unpacked {
-                let _ = fs::remove_dir_all(&rootfs);
-            }
+        };
+        let unpacked = self.unpacked;
+        directory.remove_by(move |path, created| {
             // What is unpacked or mounted there is removed by others.
             for _ in 0..ATTEMPTS {
-                if absent_is_ok(fs::remove_dir(&rootfs)).is_ok() {
+                if remove_rootfs(path, unpacked).is_ok() {
                     break;
                 }
                 thread::sleep(INTERVAL);
             }
-            let _ = remove_rest(&directory, created);
+            let _ = remove_rest(path, created);
         });
     }
+}
+
+fn remove_rootfs(directory: &Path, unpacked: bool) -> io::Result<()> {
+    let rootfs = directory.join(ROOTFS);
+    absent_is_ok(if unpacked {
+        fs::remove_dir_all(rootfs)
+    } else {
+        remove_unused_dir(&rootfs)
+    })
 }
 
 fn remove_rest(directory: &Path, created: bool) -> io::Result<()> {

@@ -40,7 +40,8 @@ impl Cas {
         let config = dispatch::read(&*self.store.content, &manifest.config).await?;
         let config = Config::parse(&config).during("read configuration", manifest.config.digest)?;
         let directory = directory.as_ref();
-        let mut new = NewBundle::begin(directory).during("make bundle", directory.display())?;
+        let new = NewBundle::begin(directory, &*options.progress).await;
+        let mut new = new.during("make bundle", directory.display())?;
         let filled = self.fill(&manifest, &mut new, &options).await;
         match filled {
             Ok(mounted) => finish(new, mounted, config, options).await,
@@ -83,7 +84,7 @@ async fn finish(
 ) -> Result<()> {
     let progress = options.progress.clone();
     let (new, mut mounted, finished) = shield(async move {
-        let directory = new.directory().to_owned();
+        let directory = new.path().to_owned();
         let finished = pool::run(move || bundle::finish(&directory, &config, &options)).await;
         (new, mounted, finished)
     })

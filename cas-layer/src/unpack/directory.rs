@@ -1,15 +1,16 @@
 //! Unpacks all layers into one plain directory.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use cas_core::content::Durability;
 use cas_core::error::ErrorKind;
 use cas_core::lease::LeaseGuard;
-use cas_core::{Digest, Manifest, Result, Store, pool};
+use cas_core::{Digest, Error, Manifest, Result, Store, pool};
+use cas_host::NewDirectory;
 
 use super::cancel::Waiter;
-use super::new_directory::NewDirectory;
+use super::new_directory::new_directory;
 use super::{StoredLayer, layers_with_diff_ids, pin_image, record_diff_id};
 use crate::apply::Tree;
 use crate::flow::{self, LayerSource};
@@ -62,31 +63,46 @@ async fn unpack(
         sources.push(waiter.watch().layer(source));
     }
     let (path, reporter) = (directory.to_owned(), Arc::clone(progress));
-    let filled = pool::run(move || fill(sources, path, reporter.as_ref()))
-        .await
-        .map_err(|error| error.operation("unpack").within(directory.display()))?;
+    let filled = async {
+        let new = new_directory(directory, 0o755, progress.as_ref()).await;
+        let new = new.map_err(explain_not_empty)?;
+        pool::run(move || fill(sources, &path, new, reporter.as_ref())).await
+    };
+    let filled = filled.await;
+    let filled = filled.map_err(|error| error.operation("unpack").within(directory.display()))?;
     for (layer, diff_id) in &layers {
         record_diff_id(store, layer, diff_id, progress.as_ref()).await;
     }
     Ok(filled)
 }
 
+/// Says what to do about a directory that is not empty.
+fn explain_not_empty(error: Error) -> Error {
+    if error.kind() != ErrorKind::FailedPrecondition {
+        return error;
+    }
+    Error::precondition(
+        "the directory is not empty; name one that is empty or absent, or remove what an \
+         interrupted unpack has left in it",
+    )
+}
+
 fn fill(
     layers: Vec<LayerSource<'_>>,
-    path: PathBuf,
+    path: &Path,
+    new: NewDirectory,
     progress: &dyn Progress,
 ) -> Result<NewDirectory> {
-    let mut directory = NewDirectory::begin(path)?;
-    if let Err(error) = apply(layers, directory.path(), progress) {
-        if let Err(left) = directory.clear() {
-            let path = directory.path().display();
+    if let Err(error) = apply(layers, path, progress) {
+        if let Err(left) = new.clear() {
+            let path = path.display();
             progress.warn(&format!(
                 "what was unpacked into {path} could not be removed: {left}"
             ));
         }
         return Err(error);
     }
-    Ok(directory)
+    Ok(new)
 }
 
 fn apply(layers: Vec<LayerSource<'_>>, path: &Path, progress: &dyn Progress) -> Result<()> {

@@ -1,0 +1,192 @@
+//! A directory that is being filled.
+
+use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use cas_core::{Error, Result, background};
+
+/// A directory that is being filled, and was empty before. It is locked, so that nobody else fills
+/// it meanwhile. Unless it is kept, it is [cleared](Self::clear) in the background when it is
+/// dropped.
+pub struct NewDirectory {
+    path: PathBuf,
+    created: bool,
+    /// Locked, if the file system can lock directories. `None` once nothing is left to clear.
+    locked: Option<Locked>,
+}
+
+/// An open directory that is unlocked when it is dropped.
+struct Locked(File);
+
+impl NewDirectory {
+    /// Creates the directory `path` with these permissions if it is absent, and locks it. Returns
+    /// `None` if another owner has the lock.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` if the directory is not empty; `NotFound` if its parent does not exist;
+    /// errors of the file system.
+    pub fn try_begin(path: &Path, mode: u32) -> Result<Option<Self>> {
+        let created = match DirBuilder::new().mode(mode).create(path) {
+            Ok(()) => true,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let why = "the parent directory does not exist; create it first";
+                return Err(Error::not_found(why).source(error));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let Some(locked) = try_lock(path)? else {
+            return Ok(None);
+        };
+        if created {
+            // The umask may have removed permissions.
+            fs::set_permissions(path, Permissions::from_mode(mode))?;
+        } else if fs::read_dir(path)?.next().is_some() {
+            return Err(Error::precondition("the directory is not empty"));
+        }
+        Ok(Some(NewDirectory {
+            path: path.to_owned(),
+            created,
+            locked: Some(locked),
+        }))
+    }
+
+    /// Returns the path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether the directory did not exist before.
+    pub fn was_created(&self) -> bool {
+        self.created
+    }
+
+    /// Keeps what is in the directory, and unlocks it.
+    pub fn keep(mut self) {
+        self.locked = None;
+    }
+
+    /// Removes everything in the directory, and the directory itself if it did not exist before.
+    ///
+    /// # Errors
+    /// Errors of the file system.
+    pub fn clear(mut self) -> io::Result<()> {
+        let _locked = self.locked.take();
+        clear(&self.path, self.created)
+    }
+
+    /// Runs `remove` in the background instead of clearing the directory, which stays locked
+    /// meanwhile.
+    pub fn remove_by(mut self, remove: impl FnOnce(&Path, bool) + Send + 'static) {
+        let (path, created) = (std::mem::take(&mut self.path), self.created);
+        if let Some(locked) = self.locked.take() {
+            background::run(async move {
+                remove(&path, created);
+                drop(locked);
+            });
+        }
+    }
+}
+
+/// Removes an empty directory, unless it is being filled or cleared.
+///
+/// # Errors
+/// `NotFound`; `ResourceBusy` if another owner has the lock; errors of the file system.
+pub fn remove_unused_dir(path: &Path) -> io::Result<()> {
+    match try_lock(path)? {
+        Some(_locked) => fs::remove_dir(path),
+        None if path.exists() => Err(io::ErrorKind::ResourceBusy.into()),
+        None => Err(io::ErrorKind::NotFound.into()),
+    }
+}
+
+impl Drop for NewDirectory {
+    fn drop(&mut self) {
+        let (path, created) = (std::mem::take(&mut self.path), self.created);
+        if let Some(locked) = self.locked.take() {
+            background::run(async move {
+                let _ = clear(&path, created);
+                drop(locked);
+            });
+        }
+    }
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        // Closing is not enough: a child between fork and exec may have a copy of the descriptor.
+        let _ = self.0.unlock();
+    }
+}
+
+fn clear(path: &Path, created: bool) -> io::Result<()> {
+    if created {
+        return fs::remove_dir_all(path);
+    }
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            fs::remove_dir_all(entry.path())?;
+        } else {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Locks the directory `path`. Returns `None` if another owner has the lock or has removed the
+/// directory.
+fn try_lock(path: &Path) -> io::Result<Option<Locked>> {
+    let opened = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    match opened.try_lock() {
+        Err(TryLockError::WouldBlock) => return Ok(None),
+        // Some network file systems cannot lock directories.
+        Ok(()) | Err(TryLockError::Error(_)) => {}
+    }
+    let (locked, found) = (opened.metadata()?, fs::metadata(path));
+    let same = found.is_ok_and(|found| (found.dev(), found.ino()) == (locked.dev(), locked.ino()));
+    Ok(same.then_some(Locked(opened)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+    use std::time::Duration;
+
+    use cas_core::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn a_directory_is_filled_by_one_owner_at_a_time() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("new");
+        let first = NewDirectory::try_begin(&path, 0o755).unwrap().unwrap();
+        assert!(NewDirectory::try_begin(&path, 0o755).unwrap().is_none());
+        fs::write(path.join("file"), "").unwrap();
+        first.clear().unwrap();
+        assert!(!path.exists());
+
+        let second = NewDirectory::try_begin(&path, 0o700).unwrap().unwrap();
+        second.keep();
+        let third = NewDirectory::try_begin(&path, 0o755).unwrap().unwrap();
+        fs::write(path.join("file"), "").unwrap();
+        // Its content is removed in the background, but not the directory.
+        drop(third);
+        let fourth = loop {
+            match NewDirectory::try_begin(&path, 0o755) {
+                Ok(Some(begun)) => break begun,
+                _ => thread::sleep(Duration::from_millis(1)),
+            }
+        };
+        fs::write(path.join("file"), "").unwrap();
+        fourth.keep();
+        let error = NewDirectory::try_begin(&path, 0o755).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
+    }
+}
