@@ -1,4 +1,5 @@
 //! The tool with registries, with runtimes and with hostile layers; and the library.
+#![cfg(feature = "cli")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
