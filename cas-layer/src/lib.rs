@@ -14,5 +14,3 @@ pub mod import;
 mod layout;
 pub mod tar;
 pub mod unpack;
-
-pub use cas_core::progress;

@@ -10,8 +10,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cas::backend::{RecordImages, Snapshotter};
-use cas::layer::progress::{Progress, Silent};
 use cas::layer::unpack::{Target, to_directory, to_snapshots};
+use cas::progress::{Progress, Silent};
 use cas::snapshot::SnapshotKind;
 use cas::{ContentExt, Descriptor, Digest, ErrorKind, Labels, Manifest, MediaType};
 use cas::{Result, Store};

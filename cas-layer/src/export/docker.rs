@@ -8,13 +8,13 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use cas_core::image::Reference;
+use cas_core::progress::Progress;
 use cas_core::{Descriptor, Digest, Error, Manifest, Result, Store, image};
 use serde::Serialize;
 
 use super::Chosen;
 use super::plan::Plan;
 use crate::layout::blob_path;
-use crate::progress::Progress;
 
 /// Maximum length of a tag.
 const TAG: usize = 128;

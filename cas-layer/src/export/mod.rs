@@ -25,6 +25,7 @@ use std::sync::Arc;
 
 use cas_core::image::Reference;
 use cas_core::lease::LeaseGuard;
+use cas_core::progress::{Progress, Silent};
 use cas_core::{Context, Descriptor, Error, Image, Manifest, Platforms, Result, Store, image};
 
 pub use self::target::Target;
@@ -32,7 +33,6 @@ pub use self::target::Target;
 use self::archive::Archive;
 use self::plan::Plan;
 use crate::layout;
-use crate::progress::{Progress, Silent};
 
 /// The readers that an archive is made for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

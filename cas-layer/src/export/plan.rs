@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use cas_core::dispatch::{self, Handler, Next};
+use cas_core::progress::Progress;
 use cas_core::sync::lock;
 use cas_core::{BlobReader, Descriptor, Digest, Error, Hasher, Result, Store, pool};
 use futures_util::future::join;
@@ -13,7 +14,6 @@ use futures_util::future::join;
 use super::archive::Archive;
 use crate::buffers::{At, Buffers, PIECE};
 use crate::layout::blob_path;
-use crate::progress::Progress;
 
 /// The blobs of an archive, in order, each once.
 #[derive(Default)]

@@ -10,6 +10,7 @@ use cas_core::content::Durability;
 use cas_core::gc;
 use cas_core::image::Reference;
 use cas_core::lease::{BlobRef, LeaseGuard};
+use cas_core::progress::Progress;
 use cas_core::sync::lock;
 use cas_core::transfer::{
     BlobSource, BlobWrite, LayerFeed, RecordOrder, Resume, Unpacker, store_blob,
@@ -22,7 +23,6 @@ use super::item::Item;
 use super::part_source::PartSource;
 use super::watched_source::WatchedSource;
 use crate::buffers::Buffers;
-use crate::progress::Progress;
 use crate::unpack::first_cause;
 
 /// How long to wait for another import that is writing the same blob.

@@ -28,6 +28,7 @@ use std::sync::Arc;
 
 use cas_core::image::Reference;
 use cas_core::lease::BlobRef;
+use cas_core::progress::{Progress, Silent};
 use cas_core::{Context, Descriptor, Digest, Image, Platform, Platforms, Result, Store};
 
 pub use self::source::Source;
@@ -36,7 +37,6 @@ use self::importer::BlobImporter;
 use self::item::Item;
 use self::plan::Plan;
 use self::unpack::{ChainIds, Unpack};
-use crate::progress::{Progress, Silent};
 use crate::unpack::Target;
 
 /// Options of an import.

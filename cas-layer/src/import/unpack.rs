@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use cas_core::progress::Progress;
 use cas_core::transfer::Unpacker;
 use cas_core::{Descriptor, Digest, Platform, Result, image};
 
 use super::importer::{BlobImporter, in_parallel};
 use super::item::Item;
-use crate::progress::Progress;
 use crate::unpack::{StreamingUnpacker, Target, to_snapshots};
 
 /// The chain IDs of unpacked images, by the digests of their targets.

@@ -5,10 +5,9 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::time::Duration;
 
+use cas_core::progress::Progress;
 use cas_core::{Context, Digest, Result};
 use cas_host::{Dir, Lock};
-
-use crate::progress::Progress;
 
 /// Time between two attempts to take the lock.
 const INTERVAL: Duration = Duration::from_millis(20);

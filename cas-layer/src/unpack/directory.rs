@@ -6,6 +6,7 @@ use std::sync::Arc;
 use cas_core::content::Durability;
 use cas_core::error::ErrorKind;
 use cas_core::lease::LeaseGuard;
+use cas_core::progress::Progress;
 use cas_core::{Digest, Error, Manifest, Result, Store, pool};
 use cas_host::NewDirectory;
 
@@ -14,7 +15,6 @@ use super::new_directory::new_directory;
 use super::{StoredLayer, layers_with_diff_ids, pin_image, record_diff_id};
 use crate::apply::Tree;
 use crate::flow::{self, LayerSource};
-use crate::progress::Progress;
 
 /// Unpacks an image into `directory`, which must be absent or empty. The result is the root file
 /// system as the layers describe it. It is on the device when this returns.

@@ -23,6 +23,7 @@ use std::io::Read;
 
 use cas_core::image::{self, UNCOMPRESSED};
 use cas_core::lease::{BlobRef, LeaseGuard};
+use cas_core::progress::Progress;
 use cas_core::records::BlobRecord;
 use cas_core::snapshot::chain_ids;
 use cas_core::{Descriptor, Digest, Error, ErrorKind, Manifest, Result, Store};
@@ -35,7 +36,6 @@ pub use unpacking::{Target, to_snapshots};
 use self::blob::{Blob, CheckedBlob};
 use crate::codec::Compression;
 use crate::flow::LayerSource;
-use crate::progress::Progress;
 
 /// A layer that is in the store.
 struct StoredLayer {

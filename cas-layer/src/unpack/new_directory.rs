@@ -3,10 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
+use cas_core::progress::Progress;
 use cas_core::{Result, pool};
 use cas_host::NewDirectory;
-
-use crate::progress::Progress;
 
 /// Time between two attempts to lock a directory.
 const INTERVAL: Duration = Duration::from_millis(20);

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use cas_core::progress::Progress;
 use cas_core::transfer::{LayerFeed, Unpacker, Want, layer_channel};
 use cas_core::{Descriptor, Digest, Error, Manifest, Result, Store};
 use tokio::sync::RwLock;
 
 use super::unpacking::{Target, Unpacking};
-use crate::progress::Progress;
 
 /// Unpacks one image into snapshots while it arrives in the store, if the snapshotter can set
 /// parents late. Otherwise the image is unpacked from the store when it is complete.

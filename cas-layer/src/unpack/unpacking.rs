@@ -7,6 +7,7 @@ use std::sync::Arc;
 use cas_core::error::ErrorKind;
 use cas_core::labels::LEASE;
 use cas_core::lease::{self, LeaseGuard};
+use cas_core::progress::Progress;
 use cas_core::snapshot::{Commit, SnapshotKind};
 use cas_core::{Descriptor, Digest, Labels, Manifest, Result, Snapshotter, Store, unique};
 
@@ -14,7 +15,6 @@ use super::active_snapshot::ActiveSnapshot;
 use super::chain_lock::ChainLock;
 use super::standalone::StandaloneLayer;
 use super::{chain_ids_of, layers_with_diff_ids, pin_image, record_diff_id};
-use crate::progress::Progress;
 
 /// Where the snapshots of an image are made.
 #[derive(Clone, Copy)]

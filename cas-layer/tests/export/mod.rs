@@ -9,12 +9,12 @@ use std::io::Write;
 use std::sync::{Arc, Mutex};
 
 use cas_core::image::RecordImages;
+use cas_core::progress::{Event, Phase, Progress};
 use cas_core::testing::memory::MemoryStore;
 use cas_core::testing::strict::StrictStore;
 use cas_core::{ContentStore, Image, Platform, Platforms, Records, Result, Store};
 use cas_layer::export::{ExportOptions, Format, Target, export};
 use cas_layer::import::{ImportOptions, import};
-use cas_layer::progress::{Event, Phase, Progress};
 
 use crate::common::source::{Files, in_stream};
 

@@ -10,10 +10,10 @@ use cas_core::image;
 use cas_core::image::RecordImages;
 use cas_core::media_type::DiffCompression;
 use cas_core::platform::All;
+use cas_core::progress::{Progress, Silent};
 use cas_core::testing::memory::MemoryStore;
 use cas_core::{Descriptor, Digest, Manifest, MediaType, Store};
 use cas_layer::import::{ImportOptions, import};
-use cas_layer::progress::{Progress, Silent};
 use serde_json::json;
 
 use crate::common::source::{Files, gzip, in_stream, zstd};
