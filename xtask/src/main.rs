@@ -16,7 +16,8 @@ const HELP: &str = "\
 cargo xtask TASK
 
   check    set up, check words and format, lint, document and test everything except RocksDB
-  rocksdb  the same for RocksDB, which takes minutes to build; CI runs both
+  words    find words that no text may use; a part of `check`
+  rocksdb  the same as `check` for RocksDB, which takes minutes to build; CI runs both
   long     what is too slow for CI: release build, all real images, licences, benches
   setup    install peers and make images that tests compare with (as root on Debian)
   bench    measure all backends (writes docs/BACKENDS.md), and compare the tool with peers
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
     let task = env::args().nth(1).unwrap_or_default();
     let done = match task.as_str() {
         "check" => check(),
+        "words" => words::check(),
         "rocksdb" => rocksdb(),
         "long" => long(),
         "setup" => peers::set_up(),
