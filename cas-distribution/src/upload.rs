@@ -1,9 +1,10 @@
 //! Uploads blobs and documents to a repository.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use cas_core::sync::lock;
 use cas_core::transfer::{DocumentName, Pieces, Pusher};
 use cas_core::{Descriptor, Error, Result};
 use futures_util::StreamExt;
@@ -78,7 +79,7 @@ impl Inner {
         let kept = Arc::clone(&ours);
         let content = content.map(move |piece| {
             piece.map_err(|error| {
-                *kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                *lock(&kept) = Some(error);
                 Error::internal("the store failed")
             })
         });
@@ -95,7 +96,7 @@ impl Inner {
         let size = descriptor.size;
         let answer = sent.watch(request.send(), &place, size, EXTRA_TIMEOUTS);
         let answer = answer.await?;
-        if let Some(error) = ours.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(error) = lock(&ours).take() {
             return Err(error);
         }
         let response = answer.map_err(|error| error::broken(error, &place))?;

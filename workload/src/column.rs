@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cas_core::{Digest, Error, Result};
 
-/// A small blob. Its digest is known beforehand, and a column must check it.
+/// A small blob. Its digest is known in advance, and a column must check it.
 #[derive(Clone, Debug)]
 pub struct Blob {
     /// SHA-256 of the data.
