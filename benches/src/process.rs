@@ -3,8 +3,9 @@
 //! A measurement runs in a process whose only child is the measured command, because the peak
 //! memory of a process's children never goes down.
 
+use std::io;
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
@@ -61,18 +62,33 @@ pub fn as_child() -> Result<Option<i32>> {
         .stdout(Stdio::null())
         .status()?;
     let seconds = begun.elapsed().as_secs_f64();
-    println!("{seconds} {}", peak_of_children());
+    let peak = usage(libc::RUSAGE_CHILDREN)?.ru_maxrss.unsigned_abs() * 1024;
+    println!("{seconds} {peak}");
     Ok(Some(status.code().unwrap_or(1)))
 }
 
-fn peak_of_children() -> u64 {
+/// Returns how long cores have worked for this process, in it and in the kernel.
+///
+/// # Errors
+/// Errors of the system.
+pub fn processor_time() -> Result<Duration> {
+    let usage = usage(libc::RUSAGE_SELF)?;
+    let length = |time: libc::timeval| {
+        Duration::from_secs(time.tv_sec.unsigned_abs())
+            + Duration::from_micros(time.tv_usec.unsigned_abs())
+    };
+    Ok(length(usage.ru_utime) + length(usage.ru_stime))
+}
+
+fn usage(of: libc::c_int) -> Result<libc::rusage> {
     let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
     // SAFETY: getrusage fills the structure it is given; all-zero is a valid value as well.
-    let usage = unsafe {
-        libc::getrusage(libc::RUSAGE_CHILDREN, usage.as_mut_ptr());
-        usage.assume_init()
-    };
-    u64::try_from(usage.ru_maxrss).unwrap_or_default() * 1024
+    unsafe {
+        if libc::getrusage(of, usage.as_mut_ptr()) != 0 {
+            return Err(io::Error::last_os_error().into());
+        }
+        Ok(usage.assume_init())
+    }
 }
 
 /// Runs a command that is not measured.

@@ -58,10 +58,11 @@ impl Stages {
     }
 }
 
-/// Returns a call of cargo.
+/// Returns a call of cargo. A task builds everything once, so what incremental builds would keep for
+/// the next one, three times the size of the rest, is left out.
 pub(crate) fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new("cargo");
-    command.args(arguments);
+    command.args(arguments).env("CARGO_INCREMENTAL", "0");
     command
 }
 

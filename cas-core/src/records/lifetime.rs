@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 /// The default lifetime of a lease: how long a lease outlives its job if the job is killed.
+/// `docs/DURABILITY.md` states it.
 pub const LEASE_TTL: Duration = Duration::from_secs(10 * 60);
 /// How long a blob, a snapshot or an ingest that no lease pins is kept.
 pub const UNLEASED_TTL: Duration = Duration::from_secs(24 * 60 * 60);

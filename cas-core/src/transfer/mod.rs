@@ -11,7 +11,7 @@ mod options;
 mod pull;
 mod pull_limits;
 mod push;
-mod ranges;
+mod read_ahead;
 mod remote;
 mod remote_blob;
 mod source;

@@ -6,7 +6,7 @@ use futures_util::StreamExt;
 
 use super::layer_feed::{LayerSender, write_and_send};
 use super::pull_limits::PullLimits;
-use super::ranges::RangeReader;
+use super::read_ahead::RangeReader;
 use super::remote::{Fetcher, Pieces};
 use super::source::BlobSource;
 use crate::content::Writer;

@@ -20,7 +20,7 @@ fn the_page_contains_every_file() {
     for entry in fs::read_dir(here.join("src")).unwrap() {
         files.push(format!("src/{}", entry.unwrap().file_name().display()));
     }
-    files.extend(["laws", "program"].map(|test| format!("tests/{test}.rs")));
+    files.extend(["laws", "snapshots", "program"].map(|test| format!("tests/{test}.rs")));
     for file in files {
         let text = fs::read_to_string(here.join(&file)).unwrap();
         let blocks = parts.remove(file.as_str()).unwrap_or_default();

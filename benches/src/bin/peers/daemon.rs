@@ -63,14 +63,28 @@ fn wait(what: &str, mut ready: impl FnMut() -> bool) -> Result<()> {
     Ok(())
 }
 
+/// Where the programs of a containerd are: in a directory, or else on the path.
+pub(super) struct Programs(pub(super) Option<PathBuf>);
+
+impl Programs {
+    /// Returns a call of one of them.
+    pub(super) fn call(&self, program: &str) -> Command {
+        match &self.0 {
+            Some(directory) => Command::new(directory.join(program)),
+            None => Command::new(program),
+        }
+    }
+}
+
 /// A containerd with an empty root.
-pub(super) struct Containerd {
+pub(super) struct Containerd<'a> {
+    programs: &'a Programs,
     server: Server,
     socket: PathBuf,
 }
 
-impl Containerd {
-    pub(super) fn start(place: &Path) -> Result<Self> {
+impl<'a> Containerd<'a> {
+    pub(super) fn start(place: &Path, programs: &'a Programs) -> Result<Self> {
         fs::create_dir_all(place)?;
         let [root, state, socket, config] =
             ["root", "state", "socket", "config.toml"].map(|name| place.join(name));
@@ -82,10 +96,14 @@ impl Containerd {
              [grpc]\naddress = {socket:?}\n"
         );
         fs::write(&config, text)?;
-        let mut command = Command::new("containerd");
+        let mut command = programs.call("containerd");
         command.arg("--config").arg(&config);
         let server = Server::start(&mut command, &place.join("log"))?;
-        let containerd = Containerd { server, socket };
+        let containerd = Containerd {
+            programs,
+            server,
+            socket,
+        };
         wait("containerd", || {
             let asked = containerd
                 .ctr()
@@ -100,7 +118,7 @@ impl Containerd {
 
     /// Returns a call of its client.
     pub(super) fn ctr(&self) -> Command {
-        let mut command = Command::new("ctr");
+        let mut command = self.programs.call("ctr");
         command.arg("--address").arg(&self.socket);
         command
     }

@@ -1,6 +1,6 @@
 //! The floor of import and unpack: what any tool must do, on one thread, without checks, records or
-//! attributes. Its time is the busy time of all cores together, divided by their number, because no
-//! pipeline can be faster.
+//! attributes. Its time is the processor time of its process, divided by the number of cores, because
+//! no pipeline can be faster.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, ErrorKind, Read, Write};
@@ -8,6 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use oci_cas_benches::process::processor_time;
 use ring::digest::{Context, SHA256};
 use tar::EntryType;
 
@@ -21,7 +22,7 @@ pub(super) fn as_child() -> Result<bool> {
         return Ok(false);
     }
     let target = PathBuf::from(arguments.next().context("the target is missing")?);
-    let before = busy()?;
+    let before = processor_time()?;
     for (number, layer) in arguments.enumerate() {
         let place = target.join(number.to_string());
         fs::create_dir_all(place.join("fs"))?;
@@ -33,24 +34,8 @@ pub(super) fn as_child() -> Result<bool> {
         return Err(io::Error::last_os_error().into());
     }
     let cores = std::thread::available_parallelism()?.get() as f64;
-    println!("{}", (busy()? - before) / cores);
+    println!("{}", (processor_time()? - before).as_secs_f64() / cores);
     Ok(true)
-}
-
-/// Returns the seconds for which cores were busy since the machine started.
-fn busy() -> Result<f64> {
-    let stat = fs::read_to_string("/proc/stat")?;
-    let fields = stat.lines().next().context("/proc/stat is empty")?;
-    let ticks: Vec<u64> = fields
-        .split_whitespace()
-        .skip(1)
-        .map(|field| field.parse().unwrap_or_default())
-        .collect();
-    // user, nice and system; then, behind the two idle ones, interrupts.
-    let busy: u64 = [0, 1, 2, 5, 6].iter().filter_map(|at| ticks.get(*at)).sum();
-    // SAFETY: sysconf has no preconditions.
-    let hertz = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
-    Ok(busy as f64 / hertz as f64)
 }
 
 /// Reads a layer once: hashes it, stores it, inflates it, hashes that, writes its files.

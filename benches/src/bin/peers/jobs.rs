@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 
-use super::daemon::{Containerd, Registry};
+use super::daemon::{Containerd, Programs, Registry};
 use super::floor;
 use oci_cas_benches::images::Image;
 use oci_cas_benches::process::{Sample, finish, measure};
@@ -47,12 +47,13 @@ impl Subject {
     }
 }
 
-/// The jobs, with our tool.
-pub(super) struct Jobs {
+/// The jobs, with our tool and the containerd that it is compared with.
+pub(super) struct Jobs<'c> {
     pub(super) cas: PathBuf,
+    pub(super) containerd: &'c Programs,
 }
 
-impl Jobs {
+impl Jobs<'_> {
     fn cas(&self, root: &Path) -> Command {
         let mut command = Command::new(&self.cas);
         command.arg("--root").arg(root).arg("-q");
@@ -90,7 +91,7 @@ impl Jobs {
     /// Imports an archive, and unpacks it into snapshots.
     pub(super) fn unpacked_imports<'a>(&'a self, subject: &'a Subject) -> Vec<Contender<'a>> {
         let ctr = |fresh: &Path| {
-            let containerd = Containerd::start(fresh)?;
+            let containerd = Containerd::start(fresh, self.containerd)?;
             let mut import = containerd.ctr();
             import.args(["images", "import", "--base-name", "bench"]);
             let sample = measure(import.arg(&subject.archive))?;
@@ -172,7 +173,7 @@ impl Jobs {
         let reference = format!("{}/bench:1", registry.host);
         let ctr_reference = reference.clone();
         let ctr = move |fresh: &Path| {
-            let containerd = Containerd::start(fresh)?;
+            let containerd = Containerd::start(fresh, self.containerd)?;
             let mut pull = containerd.ctr();
             pull.args(["images", "pull", "--plain-http", &ctr_reference]);
             let sample = measure(&pull)?;
@@ -204,7 +205,7 @@ pub(super) fn push(image: &Image, registry: &Registry) -> Result<()> {
 }
 
 /// Returns a client's time together with the peak memory of its server.
-fn with_server(sample: Sample, containerd: &Containerd) -> Result<Sample> {
+fn with_server(sample: Sample, containerd: &Containerd<'_>) -> Result<Sample> {
     Ok(Sample {
         peak: sample.peak.max(containerd.peak()?),
         ..sample

@@ -1,10 +1,11 @@
 //! The table of `cas` and its peers, whose runs are interleaved on a new file system.
 //!
-//! `peers [--rounds N] [--on DIR] [--image LAYOUT:TAG] [ROW...]`. Without `--on` it makes a
-//! journaled ext4 on a loop device, which needs root, because a file system without a journal would
-//! give false results. Every run has a new directory, and the order of the tools changes from round
-//! to round. Memory is touched before the first run. The table has medians, ranges, the ratio of
-//! `cas` to each tool, and peak memory.
+//! `peers [--rounds N] [--on DIR] [--ctr DIR] [--image LAYOUT:TAG] [ROW...]`. `--ctr` names the
+//! directory of another containerd and its `ctr`. Without `--on` it makes a journaled ext4 on a loop
+//! device, which needs root, because a file system without a journal would give false results. Every
+//! run has a new directory, and the order of the tools changes from round to round. Memory is touched
+//! before the first run. The table has medians, ranges, the ratio of `cas` to each tool, and peak
+//! memory.
 
 mod daemon;
 mod floor;
@@ -16,13 +17,13 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use daemon::Registry;
+use daemon::{Programs, Registry};
 use jobs::{Contender, Jobs, Subject};
 use oci_cas_benches::images::{self, Image};
 use oci_cas_benches::process::{self, Sample, finish};
 use oci_cas_benches::scratch::{self, Scratch};
 
-const USAGE: &str = "usage: peers [--rounds N] [--on DIR] [--image LAYOUT:TAG] \
+const USAGE: &str = "usage: peers [--rounds N] [--on DIR] [--ctr DIR] [--image LAYOUT:TAG] \
                      [import|unpacked|zstd|fat|tree|mount|tall|pull]...";
 
 /// Size of the file system; its file is sparse.
@@ -33,6 +34,7 @@ const TALL: usize = 128;
 struct Options {
     rounds: usize,
     on: Option<PathBuf>,
+    containerd: Programs,
     image: String,
     rows: Vec<String>,
 }
@@ -50,9 +52,12 @@ fn main() -> Result<()> {
     )?;
     let image = Image::parse(&options.image)?;
     let scratch = Scratch::new(options.on.as_deref(), Path::new(scratch::MEMORY), SIZE)?;
-    println!("{}\n", header(&scratch)?);
+    println!("{}\n", header(&scratch, &options.containerd)?);
     let table = Table {
-        jobs: Jobs { cas },
+        jobs: Jobs {
+            cas,
+            containerd: &options.containerd,
+        },
         directory: scratch.path(),
         options: &options,
     };
@@ -63,6 +68,7 @@ fn options() -> Result<Options> {
     let mut options = Options {
         rounds: 5,
         on: None,
+        containerd: Programs(None),
         image: "target/images/debian-multi:plain".into(),
         rows: Vec::new(),
     };
@@ -76,6 +82,7 @@ fn options() -> Result<Options> {
         match argument.as_str() {
             "--rounds" => options.rounds = value()?.parse()?,
             "--on" => options.on = Some(value()?.into()),
+            "--ctr" => options.containerd = Programs(Some(value()?.into())),
             "--image" => options.image = value()?,
             row if !row.starts_with('-') => options.rows.push(argument),
             _ => bail!(USAGE),
@@ -84,13 +91,15 @@ fn options() -> Result<Options> {
     Ok(options)
 }
 
-fn header(scratch: &Scratch) -> Result<String> {
-    let version = |program: &str| -> Result<String> {
-        let out = Command::new(program).arg("--version").output();
+fn header(scratch: &Scratch, containerd: &Programs) -> Result<String> {
+    let version_of = |mut command: Command| -> Result<String> {
+        let program = command.get_program().display().to_string();
+        let out = command.arg("--version").output();
         let out = out.with_context(|| format!("no {program}; `cargo xtask setup` installs it"))?;
         let text = String::from_utf8_lossy(&out.stdout).into_owned();
         Ok(text.lines().next().unwrap_or_default().to_owned())
     };
+    let version = |program: &str| version_of(Command::new(program));
     let inflates = match version("unpigz") {
         Ok(_) => "with pigz",
         Err(_) => "without pigz",
@@ -99,14 +108,14 @@ fn header(scratch: &Scratch) -> Result<String> {
         "{}; {}; {} ({inflates}); {}; {} cores",
         version("skopeo")?,
         version("umoci")?,
-        version("containerd")?,
+        version_of(containerd.call("containerd"))?,
         scratch.kind(),
         std::thread::available_parallelism()?
     ))
 }
 
 struct Table<'a> {
-    jobs: Jobs,
+    jobs: Jobs<'a>,
     directory: &'a Path,
     options: &'a Options,
 }

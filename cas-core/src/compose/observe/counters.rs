@@ -1,4 +1,4 @@
-//! An observer that counts.
+//! The metrics: an observer that counts.
 
 use std::array;
 use std::collections::BTreeMap;

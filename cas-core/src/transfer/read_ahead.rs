@@ -1,4 +1,4 @@
-//! One blob, fetched by several requests at once and returned in order.
+//! A whole blob, fetched by several requests at once and returned in order.
 
 use std::collections::VecDeque;
 use std::ops::Range;
