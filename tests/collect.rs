@@ -71,11 +71,13 @@ fn removed_content_is_freed_and_kept_content_is_explained() {
     let would = json(&root, &["gc", "--dry-run"]);
     assert_eq!(would.len(), 8, "{would:?}");
     let why = ok(cas(&root).args(["why", &layer]));
-    assert!(why.starts_with("nothing needs content/sha256:"), "{why}");
+    assert!(why.starts_with("nothing keeps content/sha256:"), "{why}");
     assert_eq!(json(&root, &["gc"]).len(), 8);
     assert!(json(&root, &["blob", "ls"]).is_empty());
     assert!(json(&root, &["snapshot", "ls"]).is_empty());
-    fails(cas(&root).args(["why", &layer]), 3);
+    for absent in [&layer, &format!("content/{layer}"), "images/app:1", &top] {
+        fails(cas(&root).args(["why", absent]), 3);
+    }
     fails(cas(&root).args(["why", "snapshots/native"]), 2);
 }
 
@@ -88,6 +90,8 @@ fn a_lease_made_by_hand_keeps_an_image_without_a_name() {
     let made = ok(cas(&root).args(["lease", "create", "--id", "audit", "--expire", "2h"]));
     assert_eq!(made, "audit\n");
     fails(cas(&root).args(["lease", "create", "--id", "audit"]), 5);
+    let endless = ["lease", "create", "--expire", "500000000000years"];
+    fails(cas(&root).args(endless), 2);
     fails(
         cas(&root).args(["lease", "add", "audit", "images/absent"]),
         3,

@@ -1,4 +1,4 @@
-//! Roots of earlier releases open, keep everything, and are raised to the formats of today.
+//! Roots of earlier releases open, keep everything, and are upgraded to the formats of today.
 //! `tests/fixtures/make.sh` made them.
 #![allow(
     clippy::unwrap_used,
@@ -82,7 +82,7 @@ fn use_notes(root: &Path) {
 }
 
 /// Checks that the root of an engine keeps everything, with the code of today and twice.
-fn keeps_everything(engine: &str, is_raised: impl Fn(&Path)) {
+fn keeps_everything(engine: &str, is_upgraded: impl Fn(&Path)) {
     if !can(&["tar"]) {
         return;
     }
@@ -97,7 +97,7 @@ fn keeps_everything(engine: &str, is_raised: impl Fn(&Path)) {
             assert_eq!(list(&root, command), *expected, "{engine}: cas {command}");
         }
         assert_eq!(user_version(&local), 2, "{engine}");
-        is_raised(&root);
+        is_upgraded(&root);
     }
     use_notes(&root);
     let target = scratch.path().join("tree");
@@ -110,7 +110,7 @@ fn keeps_everything(engine: &str, is_raised: impl Fn(&Path)) {
     assert_eq!(kept.unwrap(), "kept\n");
 }
 
-fn fs_is_raised(store: &Path) {
+fn fs_is_upgraded(store: &Path) {
     let format = fs::read_to_string(store.join(".cas/format.json")).unwrap();
     assert!(format.contains(r#""version":2"#), "{format}");
     assert_eq!(user_version(&store.join(".cas/records.db")), 2);
@@ -118,7 +118,7 @@ fn fs_is_raised(store: &Path) {
 
 #[test]
 fn a_root_on_fs_keeps_everything() {
-    keeps_everything("fs", |root| fs_is_raised(&root.join("store")));
+    keeps_everything("fs", |root| fs_is_upgraded(&root.join("store")));
 }
 
 /// The tests of the backend read the format in its database.
@@ -132,6 +132,28 @@ fn a_root_on_redb_keeps_everything() {
 #[cfg(feature = "redb")]
 #[test]
 fn a_root_on_two_stores_keeps_everything() {
-    let small = |root: &Path| fs_is_raised(&root.join("stores/by-size/small"));
+    let small = |root: &Path| fs_is_upgraded(&root.join("stores/by-size/small"));
     keeps_everything("by-size", small);
+}
+
+#[test]
+fn a_root_on_a_directory_of_objects_keeps_everything() {
+    if !cfg!(feature = "remote") {
+        eprintln!("SKIPPED: built without the feature `remote`");
+        return;
+    }
+    keeps_everything("dir", |root| {
+        let format = fs::read_to_string(root.join("store/format")).unwrap();
+        assert!(format.contains(r#""version": 2"#), "{format}");
+    });
+}
+
+/// The tests of the backend read the format in its database.
+#[test]
+fn a_root_on_rocksdb_keeps_everything() {
+    if !cfg!(feature = "rocksdb") {
+        eprintln!("SKIPPED: built without the feature `rocksdb`; `cargo xtask rocksdb` has it");
+        return;
+    }
+    keeps_everything("rocksdb", |_| ());
 }

@@ -46,7 +46,7 @@ struct OciLayout {
 
 impl Layout {
     /// Opens the layout at `path`. Creates it if the directory is absent or empty, completes it if
-    /// its creation was interrupted, raises an older format, and adopts a layout that another
+    /// its creation was interrupted, upgrades an older format, and adopts a layout that another
     /// program made.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         make_private_dir(path)?;
@@ -54,14 +54,14 @@ impl Layout {
         let Some(cas_dir) = open_cas_dir(&root)? else {
             return Self::read_only(root);
         };
-        // Every step is repeated until the format file exists, which is written last.
+        // The format file is written last. If it is absent, every step of the creation runs again.
         let lock = match Lock::exclusive(&cas_dir, "lock") {
             Err(error) if cannot_write(&error) => return Self::read_only(root),
             lock => lock?,
         };
         match version(&cas_dir)? {
             Some(VERSION) => {}
-            // What format 1 lacks is in the database of records, which raises its own format.
+            // Formats 1 and 2 differ only in the database of records, which upgrades itself.
             Some(_) => write_format(&cas_dir)?,
             None => complete(&root, &cas_dir)?,
         }
@@ -93,16 +93,16 @@ impl Layout {
 }
 
 /// Opens `.cas/`, and creates it in an empty directory or a layout. Returns `None` if the file
-/// system is read-only.
+/// system is read-only or the process may not write to it.
 fn open_cas_dir(root: &Dir) -> Result<Option<Dir>> {
     if root.stat(CAS_DIR)?.is_none()
         && root.stat(OCI_LAYOUT)?.is_none()
         && let Some(foreign) = find_foreign(root, |_| false)?
-        // Another process that is creating a layout here began with this directory.
+        // A process that creates a layout creates this directory first, so look for it again.
         && root.stat(CAS_DIR)?.is_none()
     {
         return Err(Error::precondition(format!(
-            "the directory is not empty (it has {foreign:?}) and not an OCI image layout (it has \
+            "the directory is not empty (it has {foreign:?}) and is not an OCI image layout (it has \
              no {OCI_LAYOUT}); choose another directory"
         )));
     }
@@ -155,7 +155,10 @@ fn version(cas_dir: &Dir) -> Result<Option<u32>> {
         return Ok(None);
     };
     let format: Format = serde_json::from_slice(&data).map_err(|error| {
-        Error::corrupt(format!("{CAS_DIR}/{FORMAT} does not parse: {error}")).source(error)
+        Error::corrupt(format!(
+            "{CAS_DIR}/{FORMAT} is damaged ({error}); restore it from a copy of the store, or \
+             choose another directory"
+        ))
     })?;
     match (format.kind.as_str(), format.version) {
         (KIND, found) if found <= VERSION => Ok(Some(found)),
@@ -169,15 +172,18 @@ fn version(cas_dir: &Dir) -> Result<Option<u32>> {
 fn check_oci_layout(root: &Dir) -> Result<()> {
     let data = root.read(OCI_LAYOUT, SMALL)?.ok_or_else(|| {
         Error::precondition(format!(
-            "not an OCI image layout: the directory has no {OCI_LAYOUT}"
+            "not an OCI image layout: the directory has no {OCI_LAYOUT}; restore it, or choose \
+             another directory"
         ))
     })?;
     let layout: OciLayout = serde_json::from_slice(&data).map_err(|error| {
-        Error::corrupt(format!("{OCI_LAYOUT} does not parse: {error}")).source(error)
+        Error::corrupt(format!(
+            "{OCI_LAYOUT} is damaged ({error}); restore it, or choose another directory"
+        ))
     })?;
     if !layout.image_layout_version.starts_with("1.") {
         return Err(Error::precondition(format!(
-            "expected an image layout of version 1, found {:.40}",
+            "expected an image layout of version 1, found {:.40}; choose another directory",
             layout.image_layout_version
         )));
     }
@@ -192,6 +198,7 @@ fn cannot_write(error: &io::Error) -> bool {
 }
 
 fn encode(value: &impl Serialize) -> Result<Vec<u8>> {
-    serde_json::to_vec(value)
-        .map_err(|error| Error::internal("a small document does not serialise").source(error))
+    serde_json::to_vec(value).map_err(|error| {
+        Error::internal("cannot encode a document of the store; please report it").source(error)
+    })
 }

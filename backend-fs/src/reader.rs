@@ -8,7 +8,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cas_core::{BlobReader, Digest, Hasher, Result, pool};
 
-/// Maximum number of bytes that are read or written inline, because another thread would cost more.
+/// Maximum number of bytes that are read or written on the calling thread. For so few, another
+/// thread would cost more than it saves.
 pub(crate) const INLINE: usize = 64 << 10;
 /// Bytes that are read at a time to hash a file.
 const PIECE: usize = 1 << 20;
@@ -56,7 +57,7 @@ pub(crate) fn read(file: &File, offset: u64, length: usize) -> Result<Bytes> {
     Ok(data.into())
 }
 
-/// Whether the bytes of `file` have the digest `digest`.
+/// Returns whether the bytes of `file` have the digest `digest`.
 pub(crate) fn hashes_to(file: &File, digest: &Digest) -> Result<bool> {
     let mut hasher = Hasher::new(digest.algorithm());
     let mut at = 0;

@@ -117,7 +117,7 @@ fn a_read_only_store_can_be_read_and_refuses_writes() {
         wait(store.images.create(image)).unwrap();
         store
     };
-    // An older format, which cannot be raised.
+    // An older format, which cannot be upgraded.
     let format = source.join(".cas/format.json");
     let older = r#"{"kind":"fs","version":1}"#;
     fs::write(&format, older).unwrap();

@@ -1,4 +1,4 @@
-//! The store, and how a location opens it.
+//! The store, and the opener of locations such as `redb:///path`.
 
 use std::ops::Deref;
 use std::path::Path;
@@ -10,12 +10,13 @@ use cas_kv::{KvStore, OwnedDir, Reuse, Space};
 use crate::engine::RedbEngine;
 use crate::file::{self, NAMES};
 
-/// Conformance laws that this store does not keep: none.
+/// The conformance laws that this store does not pass, with reasons. There are none.
 pub const GAPS: &[(&str, &str)] = &[];
 
 /// Default size of the page cache in bytes.
 const CACHE: usize = 64 << 20;
-/// Size of the reserve in bytes: more than redb writes to remove a blob and to open the file.
+/// Size in bytes of the file that reserves space for a full disk: more than redb writes to open the
+/// database and remove a blob.
 const RESERVE: u64 = 2 << 20;
 
 /// A store in one redb file.

@@ -45,7 +45,7 @@ impl RedbView {
 }
 
 /// Opens a records table. Returns `None` for the notes of a store of format 1, which is read before
-/// its format is raised.
+/// its format is upgraded.
 fn open_records(tx: &ReadTransaction, table: RecordTable) -> Result<Option<Records>> {
     match tx.open_table(records(table)) {
         Ok(records) => Ok(Some(records)),
@@ -54,13 +54,14 @@ fn open_records(tx: &ReadTransaction, table: RecordTable) -> Result<Option<Recor
     }
 }
 
-/// Converts the error for a table that cannot be opened. A store always has all of the others.
+/// Converts the error of a table that cannot be opened. Every store has all tables except that of
+/// notes.
 fn missing(error: TableError) -> Error {
     match error {
         TableError::Storage(error) => classify(error),
-        _ => {
-            Error::precondition("the database belongs to another program; choose another directory")
-        }
+        _ => Error::precondition(format!(
+            "the database is not a store of cas ({error}); choose another directory"
+        )),
     }
 }
 

@@ -186,12 +186,12 @@ fn a_newer_format_and_a_foreign_database_are_refused() {
     write(redb::TableDefinition::new("theirs"), 1);
     let error = RedbStore::open(temp.path()).err().unwrap();
     assert_eq!(error.kind(), ErrorKind::FailedPrecondition, "{error}");
-    assert!(error.to_string().contains("another program"), "{error}");
+    assert!(error.to_string().contains("not a store of cas"), "{error}");
 }
 
 /// Format 1 has no table of notes.
 #[test]
-fn an_older_format_is_raised() {
+fn an_older_format_is_upgraded() {
     const META: redb::TableDefinition<&str, u64> = redb::TableDefinition::new("cas");
     const NOTES: redb::TableDefinition<&[u8], (u64, &[u8])> = redb::TableDefinition::new("notes");
     let temp = tempfile::tempdir().unwrap();

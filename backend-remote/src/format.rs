@@ -59,7 +59,7 @@ impl Format {
     }
 
     /// Returns the format that replaces this one, or `None` if it is up to date.
-    pub(crate) fn raised(&self) -> Option<Self> {
+    pub(crate) fn upgraded(&self) -> Option<Self> {
         (self.version < VERSION).then(|| Format {
             version: VERSION,
             ..self.clone()
@@ -72,12 +72,12 @@ impl Format {
     /// # Errors
     /// As [`Format::load`].
     #[cfg(feature = "s3")]
-    pub(crate) async fn raise_shared(prefix: &Prefix) -> Result<()> {
+    pub(crate) async fn upgrade_shared(prefix: &Prefix) -> Result<()> {
         let Some(object) = prefix.get(PATH).await? else {
             return Ok(());
         };
-        if let (Some(raised), Some(etag)) = (parse(&object.body)?.raised(), object.etag) {
-            let body = raised.body()?;
+        if let (Some(upgraded), Some(etag)) = (parse(&object.body)?.upgraded(), object.etag) {
+            let body = upgraded.body()?;
             prefix.put_if(PATH, body, Condition::Match(&etag)).await?;
         }
         Ok(())

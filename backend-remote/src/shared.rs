@@ -14,7 +14,7 @@ pub(crate) const CAPABILITIES: Capabilities =
     Capabilities::of(&[Capability::Durable, Capability::Shared]);
 
 impl RemoteStore {
-    /// Opens the store below `prefix`. Creates it if there is none, and raises an older format.
+    /// Opens the store below `prefix`. Creates it if there is none, and upgrades an older format.
     ///
     /// # Errors
     /// `FailedPrecondition` if a probe finds that the service cannot support sharing.
@@ -29,8 +29,8 @@ impl RemoteStore {
                 Some(_) => probe::full(&prefix).await?,
                 None => create(&prefix, endpoint).await?,
             };
-            if found.is_some_and(|found| found.raised().is_some()) {
-                Format::raise_shared(&prefix).await?;
+            if found.is_some_and(|found| found.upgraded().is_some()) {
+                Format::upgrade_shared(&prefix).await?;
             }
             Ok(Self::new(Cells::shared(prefix, deletion), CAPABILITIES))
         })

@@ -56,12 +56,12 @@ impl RemoteStore {
         Self::open_single(prefix, Capabilities::default()).await
     }
 
-    /// Opens a store that this process uses alone. Creates it if the prefix is empty, and raises an
+    /// Opens a store that this process uses alone. Creates it if the prefix is empty, and upgrades an
     /// older format.
     pub(crate) async fn open_single(prefix: Prefix, capabilities: Capabilities) -> Result<Self> {
         runtime::run(async move {
             let written = match Format::load(&prefix).await? {
-                Some(found) => found.raised(),
+                Some(found) => found.upgraded(),
                 None => Some(Format::single()),
             };
             if let Some(format) = written {

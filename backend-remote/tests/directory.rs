@@ -33,7 +33,7 @@ fn a_foreign_directory_is_refused_and_left_unchanged() {
 }
 
 #[test]
-fn an_older_format_is_raised_and_a_newer_one_refused() {
+fn an_older_format_is_upgraded_and_a_newer_one_refused() {
     let home = tempfile::tempdir().unwrap();
     let format = home.path().join("format");
     let written = |version: u32| {
@@ -44,8 +44,8 @@ fn an_older_format_is_raised_and_a_newer_one_refused() {
     };
     fs::write(&format, written(1)).unwrap();
     drop(wait(RemoteStore::open_dir(home.path())).unwrap());
-    let raised = fs::read_to_string(&format).unwrap();
-    assert!(raised.contains(r#""version": 2"#), "{raised}");
+    let upgraded = fs::read_to_string(&format).unwrap();
+    assert!(upgraded.contains(r#""version": 2"#), "{upgraded}");
     fs::write(&format, written(3)).unwrap();
     let refused = wait(RemoteStore::open_dir(home.path())).err().unwrap();
     assert_eq!(refused.kind(), ErrorKind::FailedPrecondition);

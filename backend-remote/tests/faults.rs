@@ -41,9 +41,12 @@ fn keys(host: &str, bucket: &str, prefix: &str) -> Vec<String> {
 
 /// Whether one process uses the store or several.
 #[test]
-fn an_older_format_is_raised_and_a_newer_one_refused() {
+fn an_older_format_is_upgraded_and_a_newer_one_refused() {
     let Some(host) = service() else { return };
-    for (path, options) in [("laws/raised", ""), ("laws/raised-alone", "&single=true")] {
+    for (path, options) in [
+        ("laws/upgraded", ""),
+        ("laws/upgraded-alone", "&single=true"),
+    ] {
         drop(open(host, path, options).unwrap());
         let object = format!("/{path}/format");
         let format = || {

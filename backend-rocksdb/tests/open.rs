@@ -92,7 +92,7 @@ fn a_truncated_or_missing_file_is_detected() {
 }
 
 #[test]
-fn an_older_format_is_raised_and_a_newer_or_foreign_one_refused() {
+fn an_older_format_is_upgraded_and_a_newer_or_foreign_one_refused() {
     let temp = tempfile::tempdir().unwrap();
     let db = create(temp.path());
     let mut options = Options::default();

@@ -54,14 +54,14 @@ impl Kv {
             failed: AtomicBool::new(false),
             _dir: dir,
         };
-        kv.raise_format()?;
+        kv.upgrade_format()?;
         kv.engine.finish_removals()?;
         kv.engine.space().create_reserve();
         Ok(kv)
     }
 
-    /// Checks the format, and raises an older one.
-    fn raise_format(&self) -> Result<()> {
+    /// Checks the format, and upgrades an older one.
+    fn upgrade_format(&self) -> Result<()> {
         match self.engine.view()?.meta(FORMAT)? {
             Some(VERSION) => Ok(()),
             Some(found) if found > VERSION => Err(Error::newer_format(VERSION, found)),

@@ -27,19 +27,19 @@ const SCHEMA: &str = "
     PRAGMA user_version = 2;";
 
 /// Opens a connection for reading and one for writing. Creates the database if it is absent, and
-/// raises an older format.
+/// upgrades an older format.
 pub(crate) fn connect_both(path: &Path, dir: &Dir) -> Result<(Connection, Connection)> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let writer = connect(path, flags | OpenFlags::SQLITE_OPEN_CREATE)?;
     let found = format(&writer)?;
     // The files have their names now. SQLite syncs only the name of the log, and ignores a failure.
     dir.sync()?;
-    let raised = match found {
+    let upgraded = match found {
         None => writer.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA} COMMIT;")),
         Some(VERSION) => Ok(()),
         Some(_) => writer.pragma_update(None, "user_version", VERSION),
     };
-    raised.map_err(classify)?;
+    upgraded.map_err(classify)?;
     Ok((connect(path, flags)?, writer))
 }
 

@@ -47,7 +47,7 @@ fn a_file_that_is_not_a_database_and_a_newer_format_are_refused() {
 }
 
 #[test]
-fn an_older_format_is_raised_unless_it_is_opened_read_only() {
+fn an_older_format_is_upgraded_unless_it_is_opened_read_only() {
     let temp = tempfile::tempdir().unwrap();
     let path = temp.path().join("records.db");
     let mut batch = Batch::new();
@@ -60,12 +60,12 @@ fn an_older_format_is_raised_unless_it_is_opened_read_only() {
     };
     assert_eq!(version(), 2);
     connection.pragma_update(None, "user_version", 1).unwrap();
-    for (open, raised) in [
+    for (open, upgraded) in [
         (SqliteRecords::open_read_only as fn(&Path) -> _, 1),
         (SqliteRecords::open, 2),
     ] {
         let records = open(&path).unwrap();
-        assert_eq!(version(), raised);
+        assert_eq!(version(), upgraded);
         assert!(wait(records.load(Table::Leases, "kept")).unwrap().is_some());
         assert_eq!(wait(records.load(Table::Notes, "room/key")).unwrap(), None);
     }

@@ -29,7 +29,7 @@ impl Cas {
     /// Returns what keeps a resource: every way to it from a name, a lease or a label.
     ///
     /// # Errors
-    /// As [`gc::collect`].
+    /// As [`gc::explain`].
     pub async fn explain(&self, resource: &Resource) -> Result<Explanation> {
         let snapshotters = self.collected_snapshotters();
         gc::explain(self.opened()?, &snapshotters, resource, SystemTime::now()).await

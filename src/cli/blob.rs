@@ -52,7 +52,7 @@ const PAGE: usize = 1000;
 const PIECE: usize = 1 << 20;
 
 impl Blob {
-    pub(crate) async fn run(self, context: &mut Context) -> Result<()> {
+    pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let cas = context.cas().await?;
         let store = cas.store();
         match self {
@@ -119,7 +119,10 @@ async fn info(context: &Context, store: &Store, digest: &str) -> Result<()> {
 
 async fn cat(context: &Context, store: &Store, digest: &str) -> Result<()> {
     let Stat { digest, .. } = find(store, digest).await?;
-    let gone = || Error::not_found("the blob was removed meanwhile").subject(digest);
+    let gone = || {
+        Error::not_found("the blob was removed while it was read; import or pull it again")
+            .subject(digest)
+    };
     let reader = store.content.open(&digest).await?.ok_or_else(gone)?;
     let mut hasher = Hasher::new(digest.algorithm());
     let mut at = 0;
@@ -171,7 +174,8 @@ async fn add(
         }
     };
     if added.is_err() {
-        // The key is this process's, so nothing will resume the ingest. Report the first error.
+        // Only this process uses the key, so nothing resumes the ingest. If the removal fails too,
+        // the first error is reported.
         let _ = store.content.discard(&key).await;
     }
     added
@@ -192,7 +196,8 @@ async fn publish(
     published.await.map(|_| descriptor.clone())
 }
 
-/// Copies a file, which the store may share instead of copying, or a pipe, which has no length.
+/// Writes a file into the ingest. The store may share the data of a regular file instead of copying
+/// it. Anything else, such as a pipe, is read to its end.
 async fn copy_file(mut file: File, writer: &mut Writer) -> Result<()> {
     let metadata = file.metadata()?;
     if !metadata.is_file() {
@@ -219,7 +224,8 @@ async fn copy(source: &mut dyn Read, writer: &mut Writer) -> Result<()> {
     }
 }
 
-/// Finds the blob whose digest begins with `text`. Without an algorithm, all are searched.
+/// Finds the blob whose digest begins with `text`. If `text` has no algorithm, blobs of all
+/// algorithms are searched.
 pub(crate) async fn find(store: &Store, text: &str) -> Result<Stat> {
     let (algorithms, hex) = match text.split_once(':') {
         Some((name, hex)) => {

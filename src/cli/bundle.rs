@@ -13,8 +13,8 @@ use super::Context;
 #[command(after_help = "Example:
   cas bundle app:1 /tmp/app && runc run --bundle /tmp/app app
 
-By default, rootfs is a plain copy, independent of the store. With --mount it is a mounted
-writable snapshot, which is there at once; end it with `cas umount DIR/rootfs`.")]
+By default, rootfs is a plain copy, independent of the store. With --mount it is a writable
+snapshot, mounted without a copy; unmount it with `cas umount DIR/rootfs`.")]
 pub(crate) struct Bundle {
     /// Name of the image
     image: String,
@@ -27,7 +27,7 @@ pub(crate) struct Bundle {
     mount: bool,
 }
 
-/// Options that replace parts of the image's own configuration.
+/// Options that choose the platform and replace parts of the image's configuration.
 #[derive(Args)]
 pub(crate) struct Process {
     /// Platform, as in linux/arm64 [default: this machine's, if the image has several]
@@ -51,7 +51,7 @@ impl Process {
 }
 
 impl Bundle {
-    pub(crate) async fn run(self, context: &mut Context) -> Result<()> {
+    pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let cas = context.cas().await?;
         let options = self.process.options();
         let options = options

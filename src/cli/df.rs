@@ -40,7 +40,7 @@ impl Share {
 }
 
 impl Df {
-    pub(crate) async fn run(self, context: &mut Context) -> Result<()> {
+    pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let cas = context.cas().await?;
         let shares = [
             blobs(&cas).await?,

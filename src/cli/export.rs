@@ -20,7 +20,7 @@ pub(crate) struct Export {
     /// Names of the images; shared blobs are written once
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
-    /// File to write, which appears once it is complete, or - for standard output
+    /// File to write, or - for standard output; the file appears once it is complete
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
     /// Format of the archive; docker holds one platform per image
@@ -44,7 +44,7 @@ enum Kind {
 }
 
 impl Export {
-    pub(crate) async fn run(self, context: &mut Context) -> Result<()> {
+    pub(crate) async fn run(self, context: &Context) -> Result<()> {
         if self.all_platforms && self.format == Kind::Docker {
             return Err(Error::invalid(
                 "a Docker archive holds one platform per image; choose it with --platform",

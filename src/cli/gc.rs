@@ -23,7 +23,7 @@ pub(crate) struct Gc {
 }
 
 impl Gc {
-    pub(crate) async fn run(self, context: &mut Context) -> Result<()> {
+    pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let cas = context.cas().await?;
         if !self.dry_run {
             super::run::run_dir::sweep(&cas, &context.root, &*context.progress).await?;
@@ -96,7 +96,7 @@ pub(crate) struct Why {
 }
 
 impl Why {
-    pub(crate) async fn run(self, context: &mut Context) -> Result<()> {
+    pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let cas = context.cas().await?;
         let resource = resource(cas.store(), &self.resource).await?;
         let why = cas.explain(&resource).await?;
@@ -136,7 +136,7 @@ fn describe(path: &RootPath) -> Value {
 fn text(resource: &Resource, paths: &[RootPath], until: Option<SystemTime>) -> String {
     if paths.is_empty() {
         let what = shorten(&resource.to_string());
-        return format!("nothing needs {what}: the next `cas gc` removes it");
+        return format!("nothing keeps {what}: the next `cas gc` removes it");
     }
     let mut lines: Vec<String> = paths.iter().map(line).collect();
     lines.extend(until.map(|until| format!("kept until {} at the latest", when(until))));
@@ -146,17 +146,17 @@ fn text(resource: &Resource, paths: &[RootPath], until: Option<SystemTime>) -> S
 fn line(path: &RootPath) -> String {
     let reason = match &path.reason {
         Reason::Name => "name".to_owned(),
-        Reason::Unnamed => "unnamed".to_owned(),
+        Reason::Unnamed => "image without a name".to_owned(),
         Reason::Lease { id, .. } => format!("lease {id}"),
-        Reason::Claim { owner } => format!("claim of {owner}"),
+        Reason::Claim { owner } => format!("claimed by {owner}"),
         Reason::Label => "label".to_owned(),
-        Reason::Young { .. } => "young".to_owned(),
+        Reason::Young { .. } => "stored recently".to_owned(),
     };
     let steps = path.steps.iter().map(|step| shorten(&step.to_string()));
     format!("{reason}: {}", steps.collect::<Vec<_>>().join(" -> "))
 }
 
-/// Returns the resource with its digest, if it ends with one, in the short form.
+/// Returns the resource as text. A digest at its end is shortened.
 pub(crate) fn shorten(resource: &str) -> String {
     let cut = |(kind, digest): (&str, &str)| {
         let digest = digest.parse::<cas::Digest>().ok()?;

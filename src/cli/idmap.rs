@@ -13,7 +13,7 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 /// Name of the hidden command that holds a user namespace.
 const COMMAND: &str = "hold-namespace";
 
-/// The greatest valid id. No image uses it, so it can stand for the superuser that mounts.
+/// The greatest valid id. A range cannot contain it, so it can stand for the superuser that mounts.
 const LAST: u32 = u32::MAX - 1;
 
 /// Maps `count` ids from `inside` on, as the image has them, to ids from `outside` on.
@@ -38,7 +38,10 @@ impl FromStr for Range {
         };
         let fits = |first: u32| first.checked_add(count).is_some_and(|end| end <= LAST);
         if count == 0 || !fits(inside) || !fits(outside) {
-            return Err(format!("expected at least one id, and none above {LAST}"));
+            return Err(format!(
+                "expected at least one id, and none above {}",
+                LAST - 1
+            ));
         }
         Ok(Range {
             inside,
@@ -54,7 +57,7 @@ pub(crate) struct HoldNamespace {}
 
 impl HoldNamespace {
     pub(crate) fn run(self) -> Result<ExitCode> {
-        // SAFETY: the flags do not unshare the table of descriptors.
+        // SAFETY: the flags do not unshare the table of file descriptors.
         let unshared = unsafe { unshare_unsafe(UnshareFlags::NEWUSER) };
         unshared.map_err(std::io::Error::from)?;
         std::io::stdout().write_all(b".")?;
@@ -94,7 +97,7 @@ fn map(child: &mut Child, ranges: &[Range]) -> Result<OwnedFd> {
     }
     let line = |range: &Range| format!("{} {} {}\n", range.inside, range.outside, range.count);
     let mut map: String = ranges.iter().map(line).collect();
-    // The user that mounts an overlay must have an id on its disk.
+    // The superuser mounts the overlay, so an id of the image must map to its id.
     if ranges.iter().all(|range| range.outside > 0) {
         map += &format!("{LAST} 0 1\n");
     }

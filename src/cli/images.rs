@@ -3,7 +3,7 @@
 use cas::gc::GcOptions;
 use cas::image::{self, Resolved};
 use cas::platform::{All, Only};
-use cas::{Image, Platform, QueryOptions, Result, dispatch};
+use cas::{ErrorKind, Image, Platform, QueryOptions, Result, dispatch};
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -20,14 +20,18 @@ pub(crate) struct Images {
 }
 
 impl Images {
-    pub(crate) async fn run(self, context: &mut Context) -> Result<()> {
+    pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let cas = context.cas().await?;
         let filters: Vec<&str> = self.filters.iter().map(String::as_str).collect();
         let mut rows = Vec::new();
         for image in cas.store().images.list(&filters).await? {
-            let size = image::size(&*cas.store().content, &image.target, &All)
-                .await
-                .ok();
+            let size = match image::size(&*cas.store().content, &image.target, &All).await {
+                Ok(size) => Some(size),
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => {
+                    None
+                }
+                Err(error) => return Err(error),
+            };
             rows.push((image, size));
         }
         if context.out.is_json() {
@@ -71,7 +75,7 @@ pub(crate) struct Inspect {
 }
 
 impl Inspect {
-    pub(crate) async fn run(self, context: &mut Context) -> Result<()> {
+    pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let cas = context.cas().await?;
         let image = cas.image(&self.image).await?;
         let platform = self.platform.clone();
@@ -106,7 +110,7 @@ pub(crate) struct Tag {
 }
 
 impl Tag {
-    pub(crate) async fn run(self, context: &mut Context) -> Result<()> {
+    pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let image = context.cas().await?.tag(&self.from, &self.to).await?;
         context.out.item(&describe(&image, None), || {
             format!("{} -> {}", image.name, image.target.digest.short())
@@ -124,7 +128,7 @@ pub(crate) struct Rmi {
 }
 
 impl Rmi {
-    pub(crate) async fn run(self, context: &mut Context) -> Result<()> {
+    pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let cas = context.cas().await?;
         for name in &self.images {
             cas.remove(name).await?;

@@ -19,7 +19,7 @@ use super::Context;
 pub(crate) struct Import {
     /// Archive (plain, gzip or zstd), layout directory, or - for standard input
     source: PathBuf,
-    /// Name for the image; if the source holds several tags, they become REF:TAG each
+    /// Name for the image; if the source has several tags, each image is named REF:TAG
     #[arg(long, value_name = "REF")]
     name: Option<String>,
     /// Import only this platform, as in linux/arm64
@@ -34,7 +34,7 @@ pub(crate) struct Import {
 }
 
 impl Import {
-    pub(crate) async fn run(self, context: &mut Context) -> Result<()> {
+    pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let cas = context.cas().await?;
         let source = match self.source.to_str() {
             Some("-") => Source::Stream(Box::new(std::io::stdin())),

@@ -14,7 +14,7 @@ use super::gc::when;
 /// Owner of leases made by this command. Leases of running jobs belong to the jobs.
 const OWNER: &str = "the tool";
 
-/// Manage leases, which keep blobs and snapshots from gc
+/// Manage leases, which protect blobs and snapshots from gc
 #[derive(Subcommand)]
 pub(crate) enum Leases {
     /// List leases and what they keep
@@ -51,14 +51,15 @@ pub(crate) enum Leases {
         /// Ids of leases
         #[arg(required = true)]
         ids: Vec<String>,
-        /// End leases of running jobs, too: the job may fail, but loses no image that it has named
+        /// End leases of running jobs, too; such a job may fail, but images that it has already
+        /// named stay
         #[arg(long)]
         force: bool,
     },
 }
 
 impl Leases {
-    pub(crate) async fn run(self, context: &mut Context) -> Result<()> {
+    pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let cas = context.cas().await?;
         let leases = cas.store().leases();
         match self {
@@ -70,7 +71,7 @@ impl Leases {
                 label,
             } => {
                 let id = id.unwrap_or_else(|| unique::key("lease"));
-                let mut lease = Lease::new(OWNER, expire.map(|expire| SystemTime::now() + expire));
+                let mut lease = Lease::new(OWNER, expire.map(end_of).transpose()?);
                 lease.labels.extend(label);
                 if flat {
                     lease
@@ -91,10 +92,8 @@ impl Leases {
             }
             Leases::Rm { ids, force } => {
                 for id in ids {
-                    let owner = match force.then_some(leases.load(&id).await?).flatten() {
-                        Some((lease, _)) => lease.owner,
-                        None => OWNER.to_owned(),
-                    };
+                    let other = if force { leases.load(&id).await? } else { None };
+                    let owner = other.map_or_else(|| OWNER.to_owned(), |(lease, _)| lease.owner);
                     if !leases.delete(&id, &owner, SystemTime::now()).await? {
                         let why = "no such lease; list them with `cas lease ls`";
                         return Err(Error::not_found(why).operation("end lease").subject(id));
@@ -107,6 +106,17 @@ impl Leases {
             }
         }
     }
+}
+
+/// Returns the time after `length`.
+fn end_of(length: Duration) -> Result<SystemTime> {
+    SystemTime::now().checked_add(length).ok_or_else(|| {
+        let found = humantime::format_duration(length);
+        Error::invalid(format!(
+            "a lease cannot end after {found}; give a shorter --expire, or none"
+        ))
+        .operation("create lease")
+    })
 }
 
 fn list<R>(context: &Context, leases: Vec<(String, Lease, R)>) -> Result<()> {

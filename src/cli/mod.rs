@@ -39,7 +39,7 @@ use self::progress::Bars;
 #[command(name = "cas", version, arg_required_else_help = true, after_help = EXAMPLE)]
 pub(crate) struct Arguments {
     /// Root: the directory of the store, the snapshots and cas.toml [default: /var/lib/cas for
-    /// the superuser, otherwise $XDG_DATA_HOME/cas]
+    /// the superuser, otherwise $XDG_DATA_HOME/cas or ~/.local/share/cas]
     #[arg(long, global = true, env = "CAS_ROOT", value_name = "DIR")]
     root: Option<PathBuf>,
     /// Use this store instead of the root's own: a scheme, a URL or a table of cas.toml
@@ -68,9 +68,9 @@ const EXAMPLE: &str = "Example:
   cas import image.tar --name app:1
   cas unpack app:1 /tmp/rootfs
 
-Exit codes: 0 done; 1 failed; 2 wrong usage; 3 not found; 4 damaged or unexpected content; 5 busy
-or in conflict; 6 no space, or over a limit; 7 a registry or an object store cannot be reached, or
-refuses.";
+Exit codes: 0 done; 1 failed; 2 wrong usage or not supported; 3 not found; 4 damaged or unexpected
+content; 5 busy or in conflict; 6 no space or over a limit; 7 a registry or an object store cannot
+be reached, or a registry denies access.";
 
 #[derive(Subcommand)]
 enum Command {
@@ -130,7 +130,7 @@ pub(crate) struct Context {
 
 impl Context {
     /// Opens the root.
-    pub(crate) async fn cas(&mut self) -> Result<Cas> {
+    pub(crate) async fn cas(&self) -> Result<Cas> {
         let mut options = OpenOptions::default();
         options.store.clone_from(&self.store);
         options.snapshotter.clone_from(&self.snapshotter);
@@ -141,7 +141,7 @@ impl Context {
 /// Runs one command. Returns the tool's exit code, or for `cas run` that of the program.
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let hide_progress = arguments.no_progress || arguments.json;
-    let mut context = Context {
+    let context = &Context {
         root: arguments.root.map_or_else(default_root, Ok)?,
         store: arguments.store,
         snapshotter: arguments.snapshotter,
@@ -149,7 +149,6 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
         progress: Arc::new(Bars::new(arguments.quiet, hide_progress)),
         shows_progress: !arguments.quiet && !hide_progress,
     };
-    let context = &mut context;
     match arguments.command {
         Command::Init(command) => command.run(context),
         Command::Import(command) => command.run(context).await,

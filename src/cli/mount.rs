@@ -22,8 +22,8 @@ pub(crate) struct Mount {
     /// Mount writable; changes are lost at `cas umount`
     #[arg(long)]
     rw: bool,
-    /// Map COUNT user and group ids of the image, from INSIDE on, to ids from OUTSIDE on; may be
-    /// repeated
+    /// Map COUNT user and group ids of the image, starting at INSIDE, to ids starting at OUTSIDE;
+    /// may be repeated
     #[arg(long, value_name = "INSIDE:OUTSIDE:COUNT")]
     map_ids: Vec<Range>,
     /// Platform, as in linux/arm64 [default: this machine's, if the image has several]
@@ -40,7 +40,7 @@ pub(crate) struct Umount {
 }
 
 impl Mount {
-    pub(crate) async fn run(self, context: &mut Context) -> Result<()> {
+    pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let cas = context.cas().await?;
         let idmap = if self.map_ids.is_empty() {
             None
@@ -63,7 +63,7 @@ impl Mount {
 }
 
 impl Umount {
-    pub(crate) async fn run(self, context: &mut Context) -> Result<()> {
+    pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let cas = context.cas().await?;
         cas.unmount(&self.directory).await?;
         let directory = self.directory.display().to_string();

@@ -27,7 +27,7 @@ pub(crate) struct Pull {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Policy {
-    /// Only if the image, or content of it, is not in the store
+    /// Only if the image or part of its content is not in the store
     Missing,
     /// Always; content that the store has is not fetched again
     Always,
@@ -82,7 +82,7 @@ impl Remote {
 }
 
 impl Pull {
-    pub(crate) async fn run(self, context: &mut Context) -> Result<()> {
+    pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let cas = context.cas().await?;
         let options = PullOptions::default()
             .with_platforms(self.remote.platforms())
@@ -102,7 +102,7 @@ impl Pull {
 }
 
 impl Push {
-    pub(crate) async fn run(self, context: &mut Context) -> Result<()> {
+    pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let cas = context.cas().await?;
         let reference = match self.reference {
             Some(reference) => reference,

@@ -1,4 +1,4 @@
-//! `cas snapshot`: the verbs of the snapshotter.
+//! `cas snapshot`: the operations of the snapshotter.
 
 use std::collections::BTreeMap;
 
@@ -64,7 +64,7 @@ pub(crate) struct CommitArgs {
     name: String,
     /// Key of the writable snapshot; a digest may be shortened
     key: String,
-    /// Committed snapshot that becomes its parent, if it was prepared without one
+    /// Committed snapshot to use as the parent, if the writable snapshot has none
     #[arg(long, value_name = "KEY")]
     parent: Option<String>,
 }
@@ -76,7 +76,7 @@ const PAGE: usize = 500;
 const PREFIX: usize = 4;
 
 impl Snapshot {
-    pub(crate) async fn run(self, context: &mut Context) -> Result<()> {
+    pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let cas = context.cas().await?;
         let snapshots = &**cas.snapshotter()?;
         match self {
@@ -236,7 +236,7 @@ fn show(context: &Context, mounts: &[Mount]) -> Result<()> {
     })
 }
 
-/// Returns a mount as arguments of mount(8), which takes as many layers as fit into one page.
+/// Returns a mount as arguments of mount(8), which refuses options that exceed a page of memory.
 fn line(mount: &Mount) -> Result<String> {
     match mount {
         Mount::Bind { source, read_only } => {

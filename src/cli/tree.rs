@@ -27,7 +27,7 @@ struct Node {
 }
 
 impl Tree {
-    pub(crate) async fn run(self, context: &mut Context) -> Result<()> {
+    pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let cas = context.cas().await?;
         let image = cas.image(&self.image).await?;
         let mut budget = limit::DESCRIPTORS;
@@ -41,7 +41,7 @@ impl Tree {
 }
 
 /// Returns the node of `descriptor` with all its children. Indexes may nest `depth` deep, and
-/// `budget` bounds the number of nodes, because a small index can list the same child very often.
+/// `budget` bounds the number of nodes, because a small index can list the same child many times.
 fn grow<'a>(
     store: &'a Store,
     descriptor: Descriptor,
@@ -54,7 +54,7 @@ fn grow<'a>(
             Some(left) if !is_index || depth > 0 => left,
             _ => {
                 let why = format!(
-                    "expected at most {} nested indexes and {} descriptors",
+                    "expected at most {} nested indexes and {} descriptors, found more",
                     limit::INDEX_DEPTH,
                     limit::DESCRIPTORS
                 );

@@ -22,7 +22,7 @@ pub(crate) struct Unpack {
 }
 
 impl Unpack {
-    pub(crate) async fn run(self, context: &mut Context) -> Result<()> {
+    pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let cas = context.cas().await?;
         let options = UnpackOptions::default()
             .with_platforms(self.platform)

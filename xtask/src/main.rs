@@ -7,8 +7,9 @@ mod words;
 
 use std::env;
 use std::process::{Command, ExitCode};
+use std::thread::{self, ScopedJoinHandle};
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 
 use self::stage::{Stages, cargo, print_size, step};
 
@@ -77,14 +78,14 @@ const STRICT: &[&str] = &["--all-targets", "--", "--deny", "warnings"];
 
 fn check() -> Result<()> {
     let mut stages = Stages::default();
-    let checked = check_stages(&mut stages);
+    // The set-up waits for the network most of the time, and only the tests need it.
+    let checked = thread::scope(|scope| check_stages(&mut stages, scope.spawn(peers::set_up)));
     let finished = stages.finish();
     checked.and(finished)
 }
 
-fn check_stages(stages: &mut Stages) -> Result<()> {
+fn check_stages(stages: &mut Stages, set_up: ScopedJoinHandle<'_, Result<()>>) -> Result<()> {
     stages.time("words", words::check)?;
-    stages.time("set-up", peers::set_up)?;
     stages.run("format", &mut cargo(&["fmt", "--all", "--check"]))?;
     let example = ["fmt", EXAMPLE[0], EXAMPLE[1], "--check"];
     stages.run("format of the example", &mut cargo(&example))?;
@@ -102,6 +103,10 @@ fn check_stages(stages: &mut Stages) -> Result<()> {
     stages.run("documentation", document.env("RUSTDOCFLAGS", "-Dwarnings"))?;
     let build = [&["test", "--no-run"], WORKSPACE].concat();
     stages.run("build of the tests", &mut cargo(&build))?;
+    let build = [&["test", "--no-run"], EXAMPLE].concat();
+    stages.run("build of the example", &mut cargo(&build))?;
+    let set_up = || set_up.join().map_err(|_| anyhow!("the set-up panicked"))?;
+    stages.time("rest of the set-up", set_up)?;
     let tests = [&["test", "--no-fail-fast"], WORKSPACE].concat();
     stages.try_run("tests", &mut cargo(&tests));
     let tests = [&["test", "--no-fail-fast"], EXAMPLE].concat();

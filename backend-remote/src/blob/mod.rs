@@ -18,9 +18,9 @@ use crate::retry::{ATTEMPTS, contended};
 pub(crate) use pointer::{PART_SIZE, Pointer};
 
 const FOLDER: &str = "blobs/";
-/// Parts that are read at once.
+/// Maximum number of parts that are read concurrently.
 const PARALLEL_READS: usize = 4;
-/// Parts that are deleted at once.
+/// Maximum number of parts that are deleted concurrently.
 const PARALLEL_DELETES: usize = 16;
 
 /// The blobs of a store.
@@ -62,7 +62,8 @@ impl Blobs {
         page.into_iter().map(stat).collect()
     }
 
-    /// Returns the value of the blob's cell and its revision, or `None` if it does not exist.
+    /// Returns the blob's pointer and the revision of its cell, or `None` if the blob does not
+    /// exist.
     pub(crate) async fn pointer(&self, digest: &Digest) -> Result<Option<(Pointer, Revision)>> {
         let path = cell_path(digest);
         let Some(cell) = self.cells.load(&path).await? else {
@@ -71,8 +72,8 @@ impl Blobs {
         Ok(Some((Pointer::parse(&cell.value, &path)?, cell.revision)))
     }
 
-    /// Replaces the damaged pointer `found`, or creates the cell if there is none. Returns false
-    /// if another writer changed the cell.
+    /// Makes the blob's cell point to `pointer`. `found` is its current pointer, to a damaged blob,
+    /// or `None` if the blob has no cell. Returns false if another writer changed the cell.
     pub(crate) async fn set_pointer(
         &self,
         digest: &Digest,
@@ -88,13 +89,14 @@ impl Blobs {
         let path = cell_path(digest);
         let swapped = self.cells.swap(&path, &expect, Some(value.into())).await?;
         if let Some(damaged) = damaged.filter(|_| swapped) {
-            // If this fails, the old parts take space and nothing else.
+            // If this fails, the old parts only waste space.
             let _ = self.delete_parts(damaged.version, damaged.parts()).await;
         }
         Ok(swapped)
     }
 
-    /// Returns whether the last part exists with the right length, which implies all before it.
+    /// Returns whether the last part exists and has the right length. The parts before it are not
+    /// checked: the cell is written after all of them.
     pub(crate) async fn is_complete(&self, pointer: &Pointer) -> Result<bool> {
         let Some((last, length)) = pointer.last_part() else {
             return Ok(true);
@@ -128,7 +130,7 @@ impl Blobs {
         self.cells.prefix().put(&path, body).await
     }
 
-    /// Deletes the first `count` parts of an upload.
+    /// Deletes the first `count` parts of one version of a blob.
     pub(crate) async fn delete_parts(&self, version: u64, count: u64) -> Result<()> {
         stream::iter((0..count).map(Ok))
             .try_for_each_concurrent(PARALLEL_DELETES, |number| async move {

@@ -20,9 +20,9 @@ use local::LocalSwap;
 
 pub(crate) use stored::Cell;
 
-/// Names that are listed at once.
+/// Maximum number of names in one list request.
 const PAGE: usize = 1000;
-/// Cells that are read or changed at once.
+/// Maximum number of cells that are read or changed concurrently.
 pub(crate) const CONCURRENCY: usize = 16;
 
 /// The cells of a store.
@@ -31,7 +31,8 @@ pub(crate) struct Cells {
     swap: Swap,
 }
 
-/// What decides a compare-and-swap.
+/// What makes a compare-and-swap atomic: locks of this process, or conditional requests to the
+/// service.
 enum Swap {
     Local(LocalSwap),
     #[cfg(feature = "s3")]
@@ -66,9 +67,10 @@ impl Cells {
         }
     }
 
-    /// Returns at most `limit` cells with their names, as [`Prefix::list`] lists them.
+    /// Returns at most `limit` cells with their names, in the order of [`Prefix::list`].
     ///
-    /// A listed name may be a tombstone, so one page may take several lists.
+    /// Deleted cells are listed as well and then left out, so a page may take several list
+    /// requests.
     pub(crate) async fn list(
         &self,
         folder: &str,
@@ -110,7 +112,9 @@ impl Cells {
         match &self.swap {
             Swap::Local(local) => local.swap(&self.prefix, path, expect, value).await,
             #[cfg(feature = "s3")]
-            Swap::Conditional(service) => service.swap(&self.prefix, path, expect, value).await,
+            Swap::Conditional(conditional) => {
+                conditional.swap(&self.prefix, path, expect, value).await
+            }
         }
     }
 }

@@ -1,11 +1,11 @@
-//! Why something is kept: every path to it from a root.
+//! Explains why a resource is kept: the paths that lead to it from the roots of a collection.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::SystemTime;
 
-use super::graph::{Graph, Id, Reach, Reason};
+use super::graph::{Graph, Id, Reach, Reason, Root};
 use super::scan::scan;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::records::Resource;
 use crate::snapshot::Snapshotter;
 use crate::store::Store;
@@ -25,32 +25,42 @@ pub struct RootPath {
 /// Why a resource is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation {
-    /// The paths to it, at most a hundred. If there are none, the next collection removes it.
+    /// Paths to the resource, at most a hundred. Empty if nothing keeps it: the next collection
+    /// removes it.
     pub paths: Vec<RootPath>,
-    /// When the last of the paths expires; `None` if one of them never expires, or there are none.
+    /// When the last path to the resource expires. `None` if one of them never expires, or there
+    /// are none.
     pub until: Option<SystemTime>,
 }
 
 /// Explains why a collection at the time `now` would keep `resource`.
 ///
 /// # Errors
-/// As [`collect`](super::collect).
+/// `NotFound` if the store has no record of the resource; otherwise as
+/// [`collect`](super::collect).
 pub async fn explain(
     store: &Store,
     snapshotters: &[&dyn Snapshotter],
     resource: &Resource,
     now: SystemTime,
 ) -> Result<Explanation> {
-    let graph = scan(store, snapshotters, now, true, None).await?.graph;
-    let paths = match graph.find(resource) {
-        Some(id) => Search::new(&graph, id).find(),
-        None => Vec::new(),
-    };
-    let ends = paths.iter().map(|path| ending(&path.reason));
-    let until = ends
-        .collect::<Option<Vec<_>>>()
-        .and_then(|ends| ends.into_iter().max());
-    Ok(Explanation { paths, until })
+    let scan = scan(store, snapshotters, now, true, None).await?;
+    if let Some(id) = scan.graph.find(resource) {
+        let search = Search::new(&scan.graph, id);
+        return Ok(Explanation {
+            paths: search.paths(),
+            until: search.until(),
+        });
+    }
+    match resource {
+        Resource::Content(digest) if scan.tombstoned.contains(digest) => Ok(Explanation {
+            paths: Vec::new(),
+            until: None,
+        }),
+        _ => Err(Error::not_found("the store has no record of it")
+            .operation("explain")
+            .subject(resource)),
+    }
 }
 
 /// Returns when a reason expires, or `None` if it never does.
@@ -66,12 +76,19 @@ fn ending(reason: &Reason) -> Option<SystemTime> {
 struct Search<'a> {
     graph: &'a Graph,
     target: Id,
+    roots: HashMap<Id, Vec<&'a Root>>,
     /// What refers to each resource, and the least reach that follows the reference.
     referrers: HashMap<Id, Vec<(Id, Reach)>>,
+    /// How far each resource is reached from the roots.
+    marks: Vec<Option<Reach>>,
 }
 
 impl<'a> Search<'a> {
     fn new(graph: &'a Graph, target: Id) -> Self {
+        let mut roots: HashMap<Id, Vec<&Root>> = HashMap::new();
+        for root in &graph.roots {
+            roots.entry(root.id).or_default().push(root);
+        }
         let mut referrers: HashMap<Id, Vec<(Id, Reach)>> = HashMap::new();
         for from in 0..graph.len() {
             for (to, least) in graph.edges(from) {
@@ -81,41 +98,115 @@ impl<'a> Search<'a> {
         Search {
             graph,
             target,
+            roots,
             referrers,
+            marks: graph.mark(),
         }
     }
 
-    fn find(&self) -> Vec<RootPath> {
+    /// Returns the roots that keep `id` together with what it reaches by `wanted`.
+    fn roots_of(&self, id: Id, wanted: Reach) -> impl Iterator<Item = &Root> {
+        let roots = self.roots.get(&id).into_iter().flatten().copied();
+        roots.filter(move |root| root.reach >= wanted)
+    }
+
+    /// Returns what refers to `id` and is reached itself, with the reach that a root then needs.
+    fn referrers_of(&self, id: Id, wanted: Reach) -> impl Iterator<Item = (Id, Reach)> {
+        let referrers = self.referrers.get(&id).into_iter().flatten();
+        referrers
+            .map(move |(from, least)| (*from, wanted.max(*least)))
+            .filter(|(from, wanted)| self.marks[*from] >= Some(*wanted))
+    }
+
+    /// Returns the first paths that it finds. A path is short, because documents limit how deep
+    /// references nest, but there may be very many.
+    fn paths(&self) -> Vec<RootPath> {
         let mut paths = Vec::new();
-        // Every path back is kept as a whole; the bounds of documents keep them few and short.
         let mut waiting = vec![(vec![self.target], Reach::Flat)];
         while let Some((path, wanted)) = waiting.pop() {
             let Some(first) = path.last() else { continue };
-            let roots = self.graph.roots.iter();
-            for root in roots.filter(|root| root.id == *first && root.reach >= wanted) {
+            for root in self.roots_of(*first, wanted) {
+                let steps = path.iter().rev();
                 paths.push(RootPath {
                     reason: root.reason.clone(),
-                    steps: path
-                        .iter()
-                        .rev()
-                        .map(|id| self.graph.node(*id).clone())
-                        .collect(),
+                    steps: steps.map(|id| self.graph.node(*id).clone()).collect(),
                 });
                 if paths.len() == MAX_PATHS {
                     return paths;
                 }
             }
-            let referrers = self
-                .referrers
-                .get(first)
-                .map(Vec::as_slice)
-                .unwrap_or_default();
-            for (from, least) in referrers.iter().filter(|(from, _)| !path.contains(from)) {
-                let mut longer = path.clone();
-                longer.push(*from);
-                waiting.push((longer, wanted.max(*least)));
+            for (from, wanted) in self.referrers_of(*first, wanted) {
+                if !path.contains(&from) {
+                    waiting.push(([&path[..], &[from]].concat(), wanted));
+                }
             }
         }
         paths
+    }
+
+    /// Returns when the last root expires that keeps the resource, or `None` if there is none or
+    /// one of them never expires.
+    fn until(&self) -> Option<SystemTime> {
+        let mut until = None;
+        let mut seen = HashSet::new();
+        let mut waiting = vec![(self.target, Reach::Flat)];
+        while let Some((id, wanted)) = waiting.pop() {
+            if !seen.insert((id, wanted)) {
+                continue;
+            }
+            for root in self.roots_of(id, wanted) {
+                until = until.max(Some(ending(&root.reason)?));
+            }
+            waiting.extend(self.referrers_of(id, wanted));
+        }
+        until
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Names of more images than paths are returned, the last of which alone never expires.
+    #[test]
+    fn a_root_whose_path_is_not_returned_counts_for_the_time() {
+        let (mut graph, now) = (Graph::default(), SystemTime::now());
+        let target = graph.id(&Resource::Image("target".into()));
+        let root = |graph: &mut Graph, number: usize, reason| {
+            let from = graph.id(&Resource::Image(format!("{number}")));
+            graph.refer(from, &Resource::Image("target".into()));
+            graph.root(from, Reach::Full, reason);
+        };
+        for number in 0..2 * MAX_PATHS {
+            let until = now + Duration::from_secs(number as u64);
+            root(&mut graph, number, Reason::Young { until });
+        }
+        let search = Search::new(&graph, target);
+        assert_eq!(search.paths().len(), MAX_PATHS);
+        let last = now + Duration::from_secs(2 * MAX_PATHS as u64 - 1);
+        assert_eq!(search.until(), Some(last));
+
+        root(&mut graph, 2 * MAX_PATHS, Reason::Name);
+        assert_eq!(Search::new(&graph, target).until(), None);
+    }
+
+    /// Each resource of a level refers to all of the next one, so there are 10^12 ways, and none
+    /// of them begins at a root.
+    #[test]
+    fn ways_that_no_root_begins_are_not_followed() {
+        let mut graph = Graph::default();
+        let node = |level: usize, number: usize| Resource::Image(format!("{level}-{number}"));
+        for level in 0..12 {
+            for (from, to) in (0..10).flat_map(|from| (0..10).map(move |to| (from, to))) {
+                let from = graph.id(&node(level, from));
+                graph.refer(from, &node(level + 1, to));
+            }
+        }
+        let target = graph.id(&node(12, 0));
+        let root = graph.id(&node(11, 0));
+        graph.root(root, Reach::Full, Reason::Name);
+        assert_eq!(Search::new(&graph, target).paths().len(), 1);
     }
 }

@@ -37,7 +37,7 @@ pub enum Reason {
 }
 
 /// How much a root keeps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Reach {
     /// Itself and what it consists of: the target of an image, the parents of a snapshot.
     Flat,

@@ -18,12 +18,14 @@ const MAGIC: usize = 8;
 /// Pieces that are hashed ahead of the reader.
 const AHEAD: usize = 2;
 
+/// The bytes of a blob, as they are stored.
 pub(super) struct Blob {
     reader: Arc<dyn BlobReader>,
-    /// Entered while the blob is read, because a remote store needs its reactor.
-    reactor: Option<Handle>,
+    /// The tokio runtime of the caller, entered for each read, because a remote store needs one.
+    runtime: Option<Handle>,
     at: u64,
-    ahead: Bytes,
+    /// What was read of a store without files and not returned yet.
+    buffered: Bytes,
 }
 
 impl Blob {
@@ -37,14 +39,16 @@ impl Blob {
     ) -> Result<(Self, Compression)> {
         let reader = store.content.open(&descriptor.digest).await?;
         let reader = reader
-            .ok_or_else(|| Error::not_found("the layer is not in the store; import or pull it"))
+            .ok_or_else(|| {
+                Error::not_found("the layer is not in the store; import or pull the image")
+            })
             .during("open layer", descriptor.digest)?;
         let magic = reader.read_at(0, MAGIC).await?;
         let blob = Blob {
             reader,
-            reactor: Handle::try_current().ok(),
+            runtime: Handle::try_current().ok(),
             at: 0,
-            ahead: Bytes::new(),
+            buffered: Bytes::new(),
         };
         Ok((blob, codec::detect(&magic)))
     }
@@ -57,25 +61,27 @@ impl Read for Blob {
             self.at += read as u64;
             return Ok(read);
         }
-        if self.ahead.is_empty() {
-            let _entered = self.reactor.as_ref().map(Handle::enter);
-            self.ahead = pool::wait(self.reader.read_at(self.at, PIECE))?;
-            self.at += self.ahead.len() as u64;
+        if self.buffered.is_empty() {
+            let _entered = self.runtime.as_ref().map(Handle::enter);
+            self.buffered = pool::wait(self.reader.read_at(self.at, PIECE))?;
+            self.at += self.buffered.len() as u64;
         }
-        let read = self.ahead.len().min(out.len());
-        self.ahead.copy_to_slice(&mut out[..read]);
+        let read = self.buffered.len().min(out.len());
+        self.buffered.copy_to_slice(&mut out[..read]);
         Ok(read)
     }
 }
 
-/// A blob that is read and hashed ahead on a thread. The end of its bytes is an error if they do
-/// not match the digest.
+/// A blob that a thread reads and hashes ahead of the reader. Reading its end fails with `Corrupt`
+/// if the bytes do not match the digest.
 pub(super) struct CheckedBlob {
     digest: Digest,
     /// Present until the first read.
     blob: Option<Blob>,
+    /// What the thread sends, until its end was received.
     pieces: Option<Receiver<io::Result<Bytes>>>,
-    ahead: Bytes,
+    /// What was received and not returned yet.
+    buffered: Bytes,
 }
 
 impl CheckedBlob {
@@ -84,12 +90,13 @@ impl CheckedBlob {
             digest,
             blob: Some(blob),
             pieces: None,
-            ahead: Bytes::new(),
+            buffered: Bytes::new(),
         }
     }
 
     fn begin(&mut self, mut blob: Blob) -> io::Result<()> {
         let (sender, pieces) = sync_channel(AHEAD);
+        self.pieces = Some(pieces);
         let (digest, buffers) = (self.digest, Buffers::default());
         let work = move || {
             let mut hash = Hasher::new(digest.algorithm());
@@ -99,7 +106,7 @@ impl CheckedBlob {
                     piece => piece.inspect(|piece| hash.update(piece)),
                 };
                 let last = piece.as_ref().map_or(true, Bytes::is_empty);
-                // The receiver is gone if the other side failed.
+                // The receiver is dropped if unpacking failed; nothing is left to do then.
                 if sender.send(piece).is_err() || last {
                     return;
                 }
@@ -108,18 +115,18 @@ impl CheckedBlob {
         thread::Builder::new()
             .name("cas-hash".to_owned())
             .spawn(work)?;
-        self.pieces = Some(pieces);
         Ok(())
     }
 }
 
-/// Returns an empty piece, which is the end, if the bytes match their digest.
+/// Returns an empty piece, which marks the end of the blob, or fails with `Corrupt` if the digests
+/// differ.
 fn check(found: Digest, expected: Digest) -> io::Result<Bytes> {
     if found == expected {
         return Ok(Bytes::new());
     }
     Err(Error::corrupt(format!(
-        "the blob hashes to {found}, {expected} was expected"
+        "the stored blob is damaged: expected digest {expected}, found {found}; import the image again"
     ))
     .into())
 }
@@ -129,12 +136,57 @@ impl Read for CheckedBlob {
         if let Some(blob) = self.blob.take() {
             self.begin(blob)?;
         }
-        if let (true, Some(pieces)) = (self.ahead.is_empty(), &self.pieces) {
-            // The thread is gone only after it has sent the end or an error.
-            self.ahead = pieces.recv().unwrap_or_else(|_| Ok(Bytes::new()))?;
+        if self.buffered.is_empty()
+            && let Some(pieces) = &self.pieces
+        {
+            self.buffered = pieces.recv().map_err(|_| ended_early())??;
+            if self.buffered.is_empty() {
+                self.pieces = None;
+            }
         }
-        let read = self.ahead.len().min(out.len());
-        self.ahead.copy_to_slice(&mut out[..read]);
+        let read = self.buffered.len().min(out.len());
+        self.buffered.copy_to_slice(&mut out[..read]);
         Ok(read)
+    }
+}
+
+/// Returns the error for a thread that ended without a result: its blob was not verified.
+fn ended_early() -> io::Error {
+    Error::internal("the thread that verifies the blob ended early; repeat the command").into()
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+
+    use super::*;
+
+    /// Panics at the first read, as a defect in a store would.
+    struct Panics;
+
+    #[async_trait]
+    impl BlobReader for Panics {
+        fn size(&self) -> u64 {
+            1
+        }
+
+        async fn read_at(&self, _: u64, _: usize) -> Result<Bytes> {
+            panic!("this test wants a panic");
+        }
+    }
+
+    #[test]
+    fn a_blob_whose_verification_panics_does_not_end_as_if_verified() {
+        let blob = Blob {
+            reader: Arc::new(Panics),
+            runtime: None,
+            at: 0,
+            buffered: Bytes::new(),
+        };
+        let mut checked = CheckedBlob::new(blob, Digest::sha256(b"x"));
+        for _ in 0..2 {
+            let error = checked.read(&mut [0; 8]).unwrap_err();
+            assert!(error.to_string().contains("ended early"), "{error}");
+        }
     }
 }

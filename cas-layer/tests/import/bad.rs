@@ -7,7 +7,7 @@ use cas_core::error::ErrorKind;
 use cas_core::{Descriptor, MediaType};
 use cas_layer::import::{ImportOptions, Source};
 
-use super::{for_platform, look, store, take};
+use super::{for_platform, import, state_of, store};
 use crate::common::source::{Files, OWN, blob_path, gzip, header, in_file, in_stream, noise};
 
 /// Makes a valid layout invalid.
@@ -19,13 +19,13 @@ async fn refused(what: &str, kind: ErrorKind, source: Source, options: &ImportOp
     let mut other = Files::layout();
     let image = other.image(99, "amd64");
     other.entries(&[(Some("latest"), &image), (Some("other"), &image)]);
-    take(&store, in_stream(&other.tar()), &ImportOptions::default())
+    import(&store, in_stream(&other.tar()), &ImportOptions::default())
         .await
         .unwrap();
-    let before = look(&store).await;
-    let error = take(&store, source, options).await.unwrap_err();
+    let before = state_of(&store).await;
+    let error = import(&store, source, options).await.unwrap_err();
     assert_eq!(error.kind(), kind, "{what}: {error}");
-    assert_eq!(before, look(&store).await, "{what}");
+    assert_eq!(before, state_of(&store).await, "{what}");
 }
 
 fn good() -> (Files, Descriptor) {

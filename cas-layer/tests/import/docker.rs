@@ -6,7 +6,7 @@ use cas_core::{Descriptor, Digest, Document, MediaType, Store};
 use cas_layer::import::ImportOptions;
 use serde_json::json;
 
-use super::{for_platform, look, named, store, take};
+use super::{for_platform, import, named, state_of, store};
 use crate::common::source::{Files, gzip, in_file, in_stream, noise};
 
 /// Makes a valid archive invalid.
@@ -55,7 +55,7 @@ async fn becomes_an_oci_image_with_the_same_configuration() {
         in_file(directory.path(), &files.tar()),
     ] {
         let store = store();
-        let images = take(&store, source, &ImportOptions::default())
+        let images = import(&store, source, &ImportOptions::default())
             .await
             .unwrap();
         assert_eq!(images.len(), 2);
@@ -70,7 +70,7 @@ async fn becomes_an_oci_image_with_the_same_configuration() {
                 &MediaType::OCI_LAYER
             ]
         );
-        let seen = look(&store).await;
+        let seen = state_of(&store).await;
         assert_eq!((seen.blobs.len(), seen.ingests.len()), (4, 0));
         targets.push(images[0].target.clone());
     }
@@ -91,7 +91,7 @@ async fn compressed_layers_stay_compressed() {
         in_file(directory.path(), &files.tar()),
     ] {
         let store = store();
-        let images = take(&store, source, &ImportOptions::default())
+        let images = import(&store, source, &ImportOptions::default())
             .await
             .unwrap();
         let layer = &children(&store, &images[0].target).await[1];
@@ -107,19 +107,19 @@ async fn compressed_layers_stay_compressed() {
 async fn without_tags_a_name_must_be_given() {
     let (files, _) = saved(json!(null));
     let tar = files.tar();
-    let error = take(&store(), in_stream(&tar), &ImportOptions::default())
+    let error = import(&store(), in_stream(&tar), &ImportOptions::default())
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidArgument);
     assert!(error.to_string().contains("--name"), "{error}");
-    assert!(take(&store(), in_stream(&tar), &named("a")).await.is_ok());
+    assert!(import(&store(), in_stream(&tar), &named("a")).await.is_ok());
 }
 
 #[tokio::test]
 async fn another_platform_is_not_found() {
     let (files, _) = saved(json!(["a"]));
     let options = for_platform("linux/s390x");
-    let error = take(&store(), in_stream(&files.tar()), &options)
+    let error = import(&store(), in_stream(&files.tar()), &options)
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
@@ -157,12 +157,12 @@ async fn inconsistent_archives_are_refused() {
             in_file(directory.path(), &files.tar()),
         ] {
             let store = store();
-            let before = look(&store).await;
-            let error = take(&store, source, &ImportOptions::default())
+            let before = state_of(&store).await;
+            let error = import(&store, source, &ImportOptions::default())
                 .await
                 .unwrap_err();
             assert_eq!(error.kind(), kind, "{what}: {error}");
-            assert_eq!(before, look(&store).await, "{what}");
+            assert_eq!(before, state_of(&store).await, "{what}");
         }
     }
 }

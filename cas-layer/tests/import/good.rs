@@ -10,7 +10,7 @@ use cas_core::image::Reference;
 use cas_core::{Descriptor, Digest, Error, Image, ImageStore, MediaType, Platform, Result, Store};
 use cas_layer::import::{ImportOptions, Source};
 
-use super::{Seen, for_platform, look, named, store, take};
+use super::{State, for_platform, import, named, state_of, store};
 use crate::common::source::{Files, OWN, blob_path, gzip, in_file, in_stream, noise, zstd};
 
 fn names(images: &[Image]) -> Vec<&str> {
@@ -38,10 +38,10 @@ async fn every_kind_of_source_gives_the_same_store() {
         in_stream(&gzip(&tar)),
         in_stream(&zstd(&tar)),
     ];
-    let mut expected: Option<Seen> = None;
+    let mut expected: Option<State> = None;
     for source in sources {
         let store = store();
-        let images = take(&store, source, &ImportOptions::default())
+        let images = import(&store, source, &ImportOptions::default())
             .await
             .unwrap();
         assert_eq!(names(&images), ["latest", "x.io/a:v1"]);
@@ -51,38 +51,38 @@ async fn every_kind_of_source_gives_the_same_store() {
             (record.children.len(), record.media_type),
             (3, Some(MediaType::OCI_MANIFEST))
         );
-        let seen = look(&store).await;
+        let seen = state_of(&store).await;
         assert_eq!(
             (seen.blobs.len(), seen.records.len(), seen.ingests.len()),
             (4, 4, 0)
         );
-        assert_eq!(*expected.get_or_insert(seen), look(&store).await);
+        assert_eq!(*expected.get_or_insert(seen), state_of(&store).await);
     }
     let compressed = in_file(scratch.path(), &gzip(&tar));
     let store = store();
-    take(&store, compressed, &ImportOptions::default())
+    import(&store, compressed, &ImportOptions::default())
         .await
         .unwrap();
-    assert_eq!(expected.unwrap(), look(&store).await);
+    assert_eq!(expected.unwrap(), state_of(&store).await);
 }
 
 #[tokio::test]
 async fn importing_again_changes_nothing_and_a_name_can_be_re_pointed() {
     let (files, first) = two_tags();
     let store = store();
-    take(&store, in_stream(&files.tar()), &ImportOptions::default())
+    import(&store, in_stream(&files.tar()), &ImportOptions::default())
         .await
         .unwrap();
-    let before = look(&store).await;
-    take(&store, in_stream(&files.tar()), &ImportOptions::default())
+    let before = state_of(&store).await;
+    import(&store, in_stream(&files.tar()), &ImportOptions::default())
         .await
         .unwrap();
-    assert_eq!(before, look(&store).await);
+    assert_eq!(before, state_of(&store).await);
 
     let mut files = Files::layout();
     let second = files.image(2, "amd64");
     files.entries(&[(Some("latest"), &second)]);
-    take(&store, in_stream(&files.tar()), &ImportOptions::default())
+    import(&store, in_stream(&files.tar()), &ImportOptions::default())
         .await
         .unwrap();
     let target = |name: &str| {
@@ -102,7 +102,7 @@ async fn the_full_name_of_containerd_is_preferred_over_the_short_one() {
     let short = r#""org.opencontainers.image.ref.name":"latest""#;
     assert!(index.contains(short), "{index}");
     *files.file("index.json") = index.replace(short, both).into_bytes();
-    let images = take(&store(), in_stream(&files.tar()), &ImportOptions::default())
+    let images = import(&store(), in_stream(&files.tar()), &ImportOptions::default())
         .await
         .unwrap();
     assert_eq!(names(&images), ["x.io/a:v1", "x.io/full:1"]);
@@ -111,7 +111,7 @@ async fn the_full_name_of_containerd_is_preferred_over_the_short_one() {
 #[tokio::test]
 async fn a_given_name_replaces_the_name_or_becomes_a_prefix_of_the_tags() {
     let (files, image) = two_tags();
-    let images = take(&store(), in_stream(&files.tar()), &named("x.io/n"))
+    let images = import(&store(), in_stream(&files.tar()), &named("x.io/n"))
         .await
         .unwrap();
     assert_eq!(names(&images), ["x.io/n:latest", "x.io/n:v1"]);
@@ -119,7 +119,7 @@ async fn a_given_name_replaces_the_name_or_becomes_a_prefix_of_the_tags() {
     let mut files = files;
     files.remove("index.json");
     files.entries(&[(None, &image)]);
-    let images = take(&store(), in_stream(&files.tar()), &named("x.io/n:1"))
+    let images = import(&store(), in_stream(&files.tar()), &named("x.io/n:1"))
         .await
         .unwrap();
     assert_eq!(names(&images), ["x.io/n:1"]);
@@ -154,15 +154,15 @@ async fn one_platform_is_imported_and_the_index_is_unchanged() {
     ] {
         let store = store();
         let options = for_platform("linux/amd64");
-        let images = take(&store, source, &options).await.unwrap();
+        let images = import(&store, source, &options).await.unwrap();
         assert!(images[0].target.media_type.is_index());
         let there: Vec<bool> = present(&store, &all).await;
         assert_eq!(there, [true, false, false, false]);
         // Two indexes, a manifest, a configuration, two layers.
-        assert_eq!(look(&store).await.blobs.len(), 6);
+        assert_eq!(state_of(&store).await.blobs.len(), 6);
     }
     let store = store();
-    take(&store, in_stream(&files.tar()), &ImportOptions::default())
+    import(&store, in_stream(&files.tar()), &ImportOptions::default())
         .await
         .unwrap();
     assert_eq!(present(&store, &all).await, [true; 4]);
@@ -183,11 +183,11 @@ async fn of_several_tagged_images_only_those_for_the_platform_are_imported() {
     files.entries(&[(Some("one"), &one), (Some("two"), &two)]);
     let store = store();
     let options = for_platform("linux/arm64/v8");
-    let images = take(&store, in_stream(&files.tar()), &options)
+    let images = import(&store, in_stream(&files.tar()), &options)
         .await
         .unwrap();
     assert_eq!(names(&images), ["two"]);
-    assert_eq!(look(&store).await.blobs.len(), 4);
+    assert_eq!(state_of(&store).await.blobs.len(), 4);
 }
 
 #[tokio::test]
@@ -195,7 +195,7 @@ async fn a_sparse_index_is_imported_unchanged() {
     let (mut files, all) = platforms();
     files.remove(&blob_path(&all[1].digest));
     let store = store();
-    take(&store, in_stream(&files.tar()), &ImportOptions::default())
+    import(&store, in_stream(&files.tar()), &ImportOptions::default())
         .await
         .unwrap();
     assert_eq!(present(&store, &all).await, [true, false, true, true]);
@@ -212,10 +212,10 @@ async fn unreferenced_blobs_are_removed_unless_they_existed_before() {
         .put("somebody had this before".into())
         .await
         .unwrap();
-    take(&store, in_stream(&files.tar()), &ImportOptions::default())
+    import(&store, in_stream(&files.tar()), &ImportOptions::default())
         .await
         .unwrap();
-    let blobs: BTreeSet<Digest> = look(&store)
+    let blobs: BTreeSet<Digest> = state_of(&store)
         .await
         .blobs
         .iter()
@@ -236,7 +236,7 @@ async fn existing_blobs_are_not_read_from_the_source() {
     let directory = tempfile::tempdir().unwrap();
     files.write(directory.path());
     let source = Source::Path(directory.path().to_owned());
-    take(&store, source, &ImportOptions::default())
+    import(&store, source, &ImportOptions::default())
         .await
         .unwrap();
     let descriptor = Descriptor::new(MediaType::OCI_LAYER, digest, layer.len() as u64);
@@ -254,10 +254,10 @@ async fn names_outside_the_archive_are_ignored() {
         in_stream(&files.tar()),
         in_file(directory.path(), &files.tar()),
     ] {
-        take(&store, source, &ImportOptions::default())
+        import(&store, source, &ImportOptions::default())
             .await
             .unwrap();
-        assert_eq!(look(&store).await.blobs.len(), 4);
+        assert_eq!(state_of(&store).await.blobs.len(), 4);
     }
 }
 
@@ -269,7 +269,7 @@ async fn a_directory_without_layout_file_is_imported() {
     files.write(directory.path());
     let source = Source::Path(directory.path().to_owned());
     assert_eq!(
-        take(&store(), source, &ImportOptions::default())
+        import(&store(), source, &ImportOptions::default())
             .await
             .unwrap()
             .len(),
@@ -311,15 +311,15 @@ async fn if_one_name_cannot_be_created_none_is() {
     let mut files = Files::layout();
     let first = files.image(7, "amd64");
     files.entries(&[(Some("latest"), &first)]);
-    take(&store, in_stream(&files.tar()), &ImportOptions::default())
+    import(&store, in_stream(&files.tar()), &ImportOptions::default())
         .await
         .unwrap();
-    let before = look(&store).await;
+    let before = state_of(&store).await;
     store.images = Arc::new(Refusing(store.images));
     let (files, _) = two_tags();
-    let error = take(&store, in_stream(&files.tar()), &ImportOptions::default())
+    let error = import(&store, in_stream(&files.tar()), &ImportOptions::default())
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Full);
-    assert_eq!(before, look(&store).await);
+    assert_eq!(before, state_of(&store).await);
 }

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use cas_core::image::{RecordImages, Reference};
 use cas_core::records::Table;
 use cas_core::testing::memory::MemoryStore;
-use cas_core::{Digest, Image, Platform, Result, Store};
-use cas_layer::import::{ImportOptions, Source, import};
+use cas_core::{Digest, Platform, Store};
+use cas_layer::import::{ImportOptions, import};
 
 fn store() -> Store {
     let memory = Arc::new(MemoryStore::new());
@@ -30,20 +30,16 @@ fn for_platform(platform: &str) -> ImportOptions {
     ImportOptions::default().with_platforms(platform.parse::<Platform>().unwrap())
 }
 
-async fn take(store: &Store, source: Source, options: &ImportOptions) -> Result<Vec<Image>> {
-    import(store, source, options).await
-}
-
-/// The visible state of a store, without times.
+/// The blobs, their records, the ingests and the images of a store, without times.
 #[derive(Debug, PartialEq)]
-struct Seen {
+struct State {
     blobs: Vec<(Digest, u64)>,
     ingests: Vec<String>,
     images: Vec<(String, String)>,
     records: Vec<String>,
 }
 
-async fn look(store: &Store) -> Seen {
+async fn state_of(store: &Store) -> State {
     let images = store.images.list(&[]).await.unwrap();
     let records = store
         .records
@@ -52,7 +48,7 @@ async fn look(store: &Store) -> Seen {
         .unwrap();
     let blobs = store.content.list(None, 10_000).await.unwrap();
     let ingests = store.content.ingests().await.unwrap();
-    Seen {
+    State {
         blobs: blobs.iter().map(|blob| (blob.digest, blob.size)).collect(),
         ingests: ingests.into_iter().map(|ingest| ingest.key).collect(),
         images: images

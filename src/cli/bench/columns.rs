@@ -42,7 +42,7 @@ fn store(name: &str) -> Result<Contender> {
     registry.check(&location)?;
     let durable = match registry.opener(location.scheme()) {
         Ok(opener) => opener.capabilities().has(Capability::Durable),
-        // A composition of a root's stores is as durable as its members, which all are.
+        // A composition of a root's stores is durable, because every store that can be a member is.
         Err(_) => true,
     };
     let promise = if durable {

@@ -52,7 +52,7 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    pub(crate) async fn run(self, context: &mut Context) -> Result<()> {
+    pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let contenders = columns::all(&self.store)?;
         let rows = rows(&self.rows)?;
         let scale = match (self.quick, self.full) {
@@ -85,7 +85,7 @@ impl Bench {
             stop,
         )
         .await;
-        // After a signal, work that had begun goes on and writes.
+        // Work that began before a signal may still be writing.
         pool::wait_until_idle(LAST_WORK);
         remove(scratch.path())?;
         let table = measured?;
@@ -124,12 +124,12 @@ async fn measure(
     tokio::select! {
         measured = run(&plan) => measured,
         () = stop => Err(Error::cancelled(
-            "stopped by a signal; everything it wrote was removed",
+            "stopped by a signal; everything that it wrote was removed",
         )),
     }
 }
 
-/// Handles the signals that stop a program from now on. Returns a future that ends at the first.
+/// Handles SIGINT and SIGTERM from now on. Returns a future that ends at the first of them.
 fn stop_signal() -> Result<impl Future<Output = ()>> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -148,7 +148,7 @@ fn make_sure_of_space(directory: &Path, needed: u64) -> Result<()> {
         return Err(Error::new(
             cas::ErrorKind::Full,
             format!(
-                "needs up to {needed_text}, but only {free_text} are free; \
+                "expected {needed_text} of free space, found {free_text}; \
                  use --quick, or another disk with --on"
             ),
         )

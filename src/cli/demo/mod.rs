@@ -26,7 +26,7 @@ pub(crate) struct Demo {
 const NAME: &str = "demo:1";
 
 impl Demo {
-    pub(crate) async fn run(self, context: &mut Context) -> Result<()> {
+    pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let scratch = tempfile::Builder::new().prefix("cas-demo-").tempdir()?;
         let directory = match &self.keep {
             Some(directory) => {
@@ -40,13 +40,15 @@ impl Demo {
             None => scratch.path(),
         };
         steps(context, directory).await?;
-        context
-            .out
-            .say("done; the store is an OCI image layout, which skopeo and umoci read, too")
+        context.out.say(if self.keep.is_some() {
+            "done; the store is an OCI image layout, which skopeo and umoci read, too"
+        } else {
+            "done; its files were removed, --keep DIR keeps them"
+        })
     }
 }
 
-async fn steps(context: &mut Context, directory: &Path) -> Result<()> {
+async fn steps(context: &Context, directory: &Path) -> Result<()> {
     let file = directory.join("demo.tar");
     let mut step = Steps::new(context);
     let made = archive::write(&file).during("write the archive", file.display())?;
@@ -68,7 +70,7 @@ async fn steps(context: &mut Context, directory: &Path) -> Result<()> {
     let images = cas.import_with(Source::Path(file), options).await?;
     let options = UnpackOptions::default().with_progress(progress.clone());
     step.done(&format!(
-        "imported {} image, verified and durable",
+        "imported {} image; its content is verified and durable",
         images.len()
     ))?;
 

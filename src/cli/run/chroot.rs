@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use cas::bundle::{self, Rootfs};
-use cas::{Context, Result};
+use cas::{Context, Error, Result};
 use clap::Args;
 use rustix::fs::{Gid, Uid};
 use rustix::thread;
@@ -29,7 +29,10 @@ impl RunInChroot {
         let process = bundle::process(&self.bundle)?;
         let rootfs = Rootfs::open(&self.bundle.join("rootfs"))?;
         enter(&rootfs, &process).during("enter", self.bundle.display())?;
-        let (program, arguments) = process.args.split_first().unwrap_or((&process.cwd, &[]));
+        let Some((program, arguments)) = process.args.split_first() else {
+            let why = "the bundle names no program; add it to process.args of its config.json";
+            return Err(Error::invalid(why).subject(self.bundle.display()));
+        };
         let variables = process.env.iter().filter_map(|one| one.split_once('='));
         let error = Command::new(program)
             .args(arguments)
@@ -44,7 +47,8 @@ impl RunInChroot {
     }
 }
 
-/// Changes root, groups, user and directory of this process, in an order that cannot be undone.
+/// Changes the root, groups, user and working directory of this process, which cannot regain its
+/// privileges afterwards. Only the calling thread changes its user; it then executes the program.
 fn enter(rootfs: &Rootfs, process: &bundle::Process) -> io::Result<()> {
     rustix::process::fchdir(rootfs)?;
     rustix::process::chroot(".")?;

@@ -8,7 +8,7 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use cas::bundle::{self, Program, Rootfs};
-use cas::{Error, ErrorKind, Result, UnpackOptions};
+use cas::{Error, Result, UnpackOptions};
 use clap::Args;
 
 use self::run_dir::RunDir;
@@ -23,9 +23,9 @@ use super::bundle::Process;
   cas run app:1 -- sh -c 'echo hello; exit 7'
 
 Arguments after -- replace the image's command and follow its entrypoint, as with docker run. If
-the image has neither, sh runs. The program is started by runc or crun, the first that can; its
-network is then a loopback device only. If neither is installed, it runs in a chroot, which does
-not isolate it. Its changes to files are lost when it ends.
+the image has neither, sh runs. runc starts the program, or crun if runc cannot; the program then
+has only a loopback network device. If neither is installed, it runs in a chroot, which does not
+isolate it. Its changes to files are lost when it ends.
 
 Exit codes: the program's own; 128 plus the number of the signal that ended it; 126 if it cannot
 be executed; 127 if it is not found; if it did not start, those of cas.")]
@@ -34,13 +34,13 @@ pub(crate) struct Run {
     image: String,
     #[command(flatten)]
     process: Process,
-    /// Runtime to use: a path, or `chroot` [default: runc or crun if found, otherwise chroot]
+    /// Runtime to use: a path, a program on PATH, or `chroot` [default: runc or crun if found, otherwise chroot]
     #[arg(long, value_name = "PATH")]
     runtime: Option<String>,
 }
 
 impl Run {
-    pub(crate) async fn run(self, context: &mut Context) -> Result<ExitCode> {
+    pub(crate) async fn run(self, context: &Context) -> Result<ExitCode> {
         let runtimes = Runtime::choose(self.runtime.as_deref());
         if self.runtime.is_none() && runtimes == [Runtime::Chroot] {
             let why = "neither runc nor crun is installed: the program runs in a chroot, \
@@ -65,7 +65,8 @@ impl Run {
         let made = cas
             .bundle_with(&self.image, run_dir.bundle(), options)
             .await;
-        // Other processes can open a store with one owner while the program runs.
+        // Some stores admit one process at a time. The store is closed here, so that others can
+        // open it while the program runs.
         drop(cas);
         let outcome = match made {
             Ok(()) => start(&run_dir, &runtimes, &mut signals).await,
@@ -76,7 +77,8 @@ impl Run {
             Err(error) => Err(error),
         };
         if let Err(error) = removed {
-            let why = format!("cannot clean up after the run; the next `cas gc` will: {error}");
+            let why =
+                format!("cannot clean up after the run: {error}; the next `cas gc` tries again");
             context.progress.warn(&why);
         }
         outcome
@@ -104,7 +106,7 @@ async fn start(run_dir: &RunDir, runtimes: &[Runtime], signals: &mut Signals) ->
         }
         eprintln!("cas: {runtime} could not start the program");
     }
-    let why = "no runtime could start the program, see their messages above; \
+    let why = "no runtime could start the program, for the reasons above; \
                `--runtime chroot` starts it without isolation";
-    Err(Error::new(ErrorKind::FailedPrecondition, why).operation("run"))
+    Err(Error::precondition(why).operation("run"))
 }

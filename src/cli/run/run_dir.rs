@@ -32,8 +32,8 @@ pub(super) struct RunDir {
     lock: Lock,
 }
 
-/// Returns the prefix of the ids of runs on snapshots of this snapshotter. `cas` can remove only
-/// those.
+/// Returns the prefix of the ids of runs that use the snapshotter of `cas`, the only ones that it
+/// can remove.
 fn prefix(cas: &Cas) -> Result<String> {
     Ok(format!("cas-{}", cas.snapshotter()?.name()))
 }

@@ -121,7 +121,7 @@ fn record(run_dir: &RunDir, runtime: &Path) -> Result<()> {
     std::fs::write(&file, runtime.as_os_str().as_bytes()).during("write", file.display())
 }
 
-/// Calls the runtime of a run. Returns false if it has no container there any more.
+/// Calls the runtime of a run. Returns false if the run has no container any more.
 async fn call(run_dir: &RunDir, arguments: &[&str]) -> Result<bool> {
     use std::os::unix::ffi::OsStringExt;
     let state = run_dir.bundle().join("state").join(run_dir.id());
@@ -138,7 +138,10 @@ async fn call(run_dir: &RunDir, arguments: &[&str]) -> Result<bool> {
         return Ok(true);
     }
     let printed = String::from_utf8_lossy(&output.stderr);
-    let why = format!("the container does not end: {}", printed.trim_end());
+    let why = format!(
+        "the container does not end: {}; end it, then run `cas gc`",
+        printed.trim_end()
+    );
     Err(Error::busy(why)).during("run", runtime.display())
 }
 

@@ -5,12 +5,12 @@ use cas::{ErrorKind, limit};
 use super::{CORRUPT, Make, harmless, pax, refused};
 use testkit::archive::{Header, Tar};
 
-/// Up to the cage, from each of its roots.
+/// The path from each root up to the directory that contains `canary`.
 const UP: &str = "../../../..";
 
 pub(super) const ALL: &[Make] = &[
     // Names.
-    |_| harmless("names that climb", vec![climbing()]),
+    |_| harmless("names with `..`", vec![climbing()]),
     |cage| {
         let canary = cage.canary();
         let tar = Tar::new()
@@ -21,42 +21,36 @@ pub(super) const ALL: &[Make] = &[
     },
     |_| {
         refused(
-            "the root as a link",
+            "a symlink named `.`",
             CORRUPT,
             vec![Tar::new().symlink(".", "/")],
         )
     },
     |_| {
         refused(
-            "the root as a link by a slash",
+            "a symlink named `./`",
             CORRUPT,
             vec![Tar::new().symlink("./", UP)],
         )
     },
     |_| {
         refused(
-            "the root by `..` as a link",
+            "a symlink named `..`",
             CORRUPT,
             vec![Tar::new().symlink("..", "/")],
         )
     },
+    |_| refused("a file named `/`", CORRUPT, vec![Tar::new().file("/", "x")]),
     |_| {
         refused(
-            "the root as a file",
-            CORRUPT,
-            vec![Tar::new().file("/", "x")],
-        )
-    },
-    |_| {
-        refused(
-            "the root as a hard link",
+            "a hard link named `.`",
             CORRUPT,
             vec![Tar::new().hardlink(".", "x")],
         )
     },
     |_| {
         refused(
-            "a name with a zero byte",
+            "a name with a NUL byte",
             CORRUPT,
             vec![pax("path", b"a\0b")],
         )
@@ -68,7 +62,7 @@ pub(super) const ALL: &[Make] = &[
     },
     |_| {
         refused(
-            "a name too long",
+            "a name that is too long",
             ErrorKind::OutOfRange,
             vec![pax("path", &[b'x'; 256])],
         )
@@ -76,7 +70,7 @@ pub(super) const ALL: &[Make] = &[
     |_| {
         let path = format!("{}x", "abcdefg/".repeat(limit::PATH / 8));
         refused(
-            "a path too long",
+            "a path that is too long",
             ErrorKind::OutOfRange,
             vec![pax("path", path.as_bytes())],
         )
@@ -84,7 +78,7 @@ pub(super) const ALL: &[Make] = &[
     |_| {
         let path = "a/".repeat(limit::PATH_DEPTH + 1);
         refused(
-            "a path too deep",
+            "a path that is too deep",
             ErrorKind::OutOfRange,
             vec![pax("path", path.as_bytes())],
         )
@@ -177,12 +171,12 @@ pub(super) const ALL: &[Make] = &[
                 Header::new(b'2', "f").link(&target).mode(0o777).owner(7, 7),
                 b"",
             );
-        harmless("attributes of a link", vec![tar])
+        harmless("the owner, mode and xattrs of a symlink", vec![tar])
     },
     |cage| {
         let target = format!("{}/pipe", cage.canary());
         harmless(
-            "a link to a pipe, written to",
+            "a file that replaces a symlink to a pipe",
             vec![
                 Tar::new().symlink("p", &target),
                 Tar::new().file("p", "dead"),
@@ -197,7 +191,7 @@ pub(super) const ALL: &[Make] = &[
     |cage| {
         let target = format!("{}/file", cage.canary());
         refused(
-            "a hard link out",
+            "a hard link to an absolute path outside the root",
             CORRUPT,
             vec![Tar::new().hardlink("h", &target)],
         )
@@ -205,7 +199,7 @@ pub(super) const ALL: &[Make] = &[
     |_| {
         let target = format!("{UP}/canary/file");
         refused(
-            "a hard link that climbs",
+            "a hard link whose target has `..`",
             CORRUPT,
             vec![Tar::new().hardlink("h", &target)],
         )
@@ -222,7 +216,7 @@ pub(super) const ALL: &[Make] = &[
         let first = Tar::new().symlink("out", cage.canary());
         let second = Tar::new().hardlink("h", "out/file");
         refused(
-            "a hard link through a link below",
+            "a hard link through a symlink of the layer below",
             CORRUPT,
             vec![first, second],
         )
@@ -233,7 +227,7 @@ pub(super) const ALL: &[Make] = &[
             .symlink("l", &target)
             .hardlink("h", "l")
             .file("h", "dead");
-        harmless("a hard link to a link, written to", vec![tar])
+        harmless("a file that replaces a hard link to a symlink", vec![tar])
     },
     |_| {
         let tar = Tar::new().dir("d").hardlink("h", "d");

@@ -24,7 +24,7 @@ pub(super) async fn a_job_can_be_repeated_after_any_lost_response(subject: Subje
 }
 
 /// Time that the law may take on a slow store.
-const BUDGET: Duration = Duration::from_secs(30);
+const BUDGET: Duration = Duration::from_secs(10);
 /// Upper bound on the calls of the job that change something.
 const CALLS: f64 = 80.0;
 
