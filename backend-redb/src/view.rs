@@ -59,9 +59,10 @@ fn open_records(tx: &ReadTransaction, table: RecordTable) -> Result<Option<Recor
 fn missing(error: TableError) -> Error {
     match error {
         TableError::Storage(error) => classify(error),
-        _ => Error::precondition(format!(
-            "the database is not a store of cas ({error}); choose another directory"
-        )),
+        _ => {
+            Error::precondition("the database belongs to another program; choose another directory")
+                .source(error)
+        }
     }
 }
 
