@@ -131,7 +131,7 @@ impl Table<'_> {
         let plain = Subject::new(image, at("plain.tar"))?;
         let present = at("present");
         self.jobs.present(&present, &plain.archive)?;
-        warm::touch_memory(self.directory)?;
+        warm::touch_memory()?;
         println!("| job | by | s (range) | cas / it | peak, MiB |\n|---|---|---|---|---|");
         if self.wants("import") {
             self.job("import", &self.jobs.imports(&plain))?;
