@@ -142,7 +142,8 @@ impl Layer {
             return Err(Error::new(
                 ErrorKind::Full,
                 format!(
-                    "{stored} bytes do not fit into the {} that the layer may still write",
+                    "a file of {stored} bytes does not fit into the free space, of which the layer \
+                     may still use {} bytes; free some space and retry",
                     self.budget
                 ),
             ));
