@@ -1,8 +1,8 @@
-//! What authors of backends and snapshotters need: the traits, and what is built for them.
+//! What authors of backends and snapshotters need: the traits, and helpers for them.
 //!
 //! A store is a [`ContentStore`] and its [`Records`]. An [`Opener`] adds it to a
 //! [`Registry`](crate::Registry). A [`Snapshotter`] comes with a [`SnapshotterOpener`]. The crate
-//! `oci-cas-conformance` tests both, and `docs/NEW-BACKEND.md` shows the way.
+//! `oci-cas-conformance` tests both, and `docs/NEW-BACKEND.md` explains how to write them.
 
 pub use cas_core::background;
 pub use cas_core::capability::{Capabilities, Capability};

@@ -28,7 +28,7 @@
 //! # }
 //! ```
 //!
-//! Each verb has a form with options, which says more:
+//! Many verbs have a second form that takes options:
 //!
 //! ```no_run
 //! # #[cfg(feature = "registry")]
@@ -49,9 +49,9 @@
 //! # }
 //! ```
 //!
-//! Cargo features choose the backends and snapshotters; [`registry()`] holds those compiled in. One
-//! backend is enough. Without a snapshotter, images can be stored and unpacked into directories,
-//! but not into snapshots or mounts.
+//! Cargo features choose the backends and snapshotters; [`registry()`] returns those compiled in.
+//! One backend is enough. Without a snapshotter, images can be stored and unpacked into
+//! directories, but not into snapshots or mounts.
 
 pub mod backend;
 pub mod bundle;
@@ -85,12 +85,12 @@ pub use self::cas::{Policy, PullOptions, PushOptions, RegistryRef};
 pub use self::gc::GcOptions;
 pub use self::root::{Engines, RegistryTable, Table};
 
-/// The code of the page that people read first compiles.
+/// Compiles the code in README.md.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-/// Schemes that a build may leave out, each with the Cargo feature that brings it.
+/// Schemes that a build may leave out, each with the Cargo feature that adds it.
 const FEATURES: &[(&str, &str)] = &[
     ("fs", "fs"),
     ("redb", "redb"),

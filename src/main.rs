@@ -22,7 +22,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Deep trees and many layers need more descriptors than the usual 1,024.
+/// Raises the limit on open files, because deep trees and many layers need more file descriptors
+/// than the usual 1,024.
 fn raise_descriptor_limit() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use common::{cas, fails, ok, text};
 use serde_json::Value;
 
-/// A directory in memory, where a sync costs nothing.
+/// Returns a directory, in memory if possible, where a sync costs nothing.
 fn scratch() -> tempfile::TempDir {
     let memory = tempfile::tempdir_in("/dev/shm");
     memory.or_else(|_| tempfile::tempdir()).unwrap()
@@ -42,7 +42,7 @@ fn it_counts_what_is_known_and_leaves_nothing() {
             assert!((2.99..3.01).contains(&syncs), "{syncs} syncs a plain file");
             assert!(median(1, "fs").unwrap() >= 2.9, "{said}");
         }
-        None => eprintln!("SKIPPED: syncs are counted by strace, which is not installed"),
+        None => eprintln!("SKIPPED: syncs were not counted; install strace to count them"),
     }
     assert!(is_empty(&on), "something is left");
 }

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use common::{cas, demo_archive, ok, text};
 use serde_json::Value;
 
-/// How long each thread works.
+/// The time that each thread works.
 const TIME: Duration = Duration::from_secs(15);
 
 /// Runs a command that may lose a race and must then report it. Returns whether it succeeded.

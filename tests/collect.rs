@@ -125,7 +125,7 @@ fn what_a_killed_import_left_is_collected_when_its_lease_ends() {
     let root = scratch.path().join("root");
     let archive = demo_archive(scratch.path());
     let image = std::fs::read(&archive).unwrap();
-    // Stopped in the middle, because the rest of the archive never arrives.
+    // The import stops in the middle, because the rest of the archive never arrives.
     let mut import = cas(&root);
     let import = import
         .args(["import", "--name", "app:1", "-"])

@@ -15,7 +15,7 @@ use common::tree::{Entry, scan};
 use common::{cas, demo_archive, ok, real_image};
 use serde_json::Value;
 
-/// Returns what the tool shows of a store, without times and ids of leases, which differ by root.
+/// What the tool shows of a store, without times and ids of leases, which differ by root.
 #[derive(Debug, PartialEq)]
 struct Seen {
     listings: Vec<Vec<Value>>,

@@ -20,7 +20,7 @@ use common::{can, cas, ok};
 use serde_json::{Value, json};
 
 impl Shop {
-    /// Exports an archive of these images.
+    /// Exports an archive of these images. Returns its path.
     fn export(&self, format: &str, names: &[&str]) -> PathBuf {
         let file = self.path("export.tar");
         let mut command = cas(&self.root);
@@ -36,7 +36,7 @@ impl Shop {
         names(root.path())
     }
 
-    /// A podman with its own storage.
+    /// Runs podman with a storage of its own. Returns its output.
     fn podman(&self, arguments: &[&str]) -> String {
         let mut command = Command::new("podman");
         command.args(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"]);
@@ -281,8 +281,8 @@ fn containerd_imports_ours_with_equal_digests_and_we_read_its() {
     containerd.images(&native);
 }
 
-/// An image that was imported for one platform is exported unchanged; the others choose the
-/// platform.
+/// An image that was imported for one platform is exported unchanged; the other programs choose
+/// the platform.
 #[test]
 fn an_index_without_its_other_platforms_is_read_by_all() {
     if !can(&["skopeo", "containerd", "ctr"]) {

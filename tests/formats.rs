@@ -81,7 +81,7 @@ fn use_notes(root: &Path) {
     });
 }
 
-/// Checks that the root of an engine keeps everything, with the code of today and twice.
+/// Checks twice that the root of an engine keeps everything with the code of today.
 fn keeps_everything(engine: &str, is_upgraded: impl Fn(&Path)) {
     if !can(&["tar"]) {
         return;

@@ -1,5 +1,5 @@
 //! Layers that are unpacked in parallel give the same tree as layers that are unpacked one after
-//! the other, also after a kill and in several processes at once.
+//! the other, even after a kill, and in several concurrent processes.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

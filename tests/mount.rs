@@ -101,7 +101,8 @@ fn a_mount_is_read_only_unless_it_is_asked_for_and_is_kept_by_collections() {
     }
 }
 
-/// Owners of the image are mapped to other ids, and what these write has the image's ids on disk.
+/// The image's owners are mapped to other ids. Files that these ids write have the image's ids on
+/// disk.
 #[test]
 fn ids_are_mapped_both_ways() {
     if !can(&["setpriv"]) {
@@ -168,7 +169,7 @@ fn a_new_root_falls_back_to_copies_and_says_why() {
     let scratch = tempfile::tempdir().unwrap();
     let root = scratch.path().join("root");
     let tool = env!("CARGO_BIN_EXE_cas");
-    // Without the permission to mount.
+    // The tool runs without the permission to mount.
     let output = Command::new("setpriv")
         .args(["--bounding-set", "-sys_admin", "--inh-caps", "-sys_admin"])
         .args([tool, "--root"])

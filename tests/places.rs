@@ -142,7 +142,7 @@ fn a_second_process_shares_the_store_or_is_told_the_owner() {
     }
 }
 
-/// A file system that is unmounted with this value.
+/// A file system that is unmounted when this value is dropped.
 struct Disk(PathBuf);
 
 impl Disk {

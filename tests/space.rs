@@ -56,7 +56,7 @@ fn remove(content: &dyn ContentStore, digest: &Digest) {
     assert!(wait(content.remove_version(digest, stat.version)).unwrap());
 }
 
-/// All space is freed except what an empty store uses.
+/// Checks that all space is freed except what an empty store uses.
 fn gives_back(engine: &str, blobs: u32, length: usize) {
     let temp = tempfile::tempdir().unwrap();
     let store = open(engine, temp.path());

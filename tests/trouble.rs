@@ -1,4 +1,4 @@
-//! The tool after a kill, on a full disk, and in several processes at once.
+//! The tool after a kill, on a full disk, and in several concurrent processes.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -15,12 +15,12 @@ use std::time::{Duration, Instant};
 
 use common::{can, cas, demo_archive, fails, ok};
 
-/// A directory in memory, where a sync does not wait for everything that the machine writes.
+/// Returns a directory in memory, where a sync does not wait for all that the machine writes.
 fn scratch() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").unwrap()
 }
 
-/// A small file system that is unmounted with this value.
+/// A small file system that is unmounted when this value is dropped.
 struct Disk(PathBuf);
 
 impl Disk {
@@ -32,7 +32,7 @@ impl Disk {
         Disk(at)
     }
 
-    /// Fills the file system, except for `left` bytes.
+    /// Fills the file system, except for `left` bytes. Returns the file that fills it.
     fn fill(&self, left: u64) -> PathBuf {
         let free = rustix::fs::statvfs(&self.0).unwrap();
         let size = free.f_bavail * free.f_frsize - left;
@@ -209,7 +209,7 @@ fn a_disk_that_fills_up_during_unpacking_is_reported_and_nothing_stays() {
 
 #[test]
 fn many_open_a_fresh_root_at_once() {
-    // On a disk, where creating a directory takes some time.
+    // The root is on a disk, where creating a directory takes some time.
     let scratch = tempfile::tempdir().unwrap();
     for round in 0..20 {
         let root = scratch.path().join(round.to_string());

@@ -17,7 +17,7 @@ use common::{can, demo_archive, ok, real_image, text};
 
 /// The first of the ids that no user of this system has.
 const USER: u32 = 100_000;
-/// More ids than any image of the tests uses.
+/// A number of ids that is larger than any id in the images of the tests.
 const USERS: u32 = 5_000_000;
 
 /// Returns a directory of that user with the tool in it. If user namespaces are not available,
@@ -114,7 +114,7 @@ const EVERYTHING: &str = "$cas init; $cas -q import --unpack --name app image; m
     --exclude null --exclude fifo plain mnt; $cas umount mnt; $cas mount --rw $name mnt; \
     rm -r mnt/*; ls -A mnt; $cas umount mnt; $cas rmi $name; $cas gc; wc -l < expected";
 
-/// The image of the demo, whose only owner is root.
+/// The owner of all files in the image of the demo is root.
 #[test]
 fn overlays_are_unpacked_and_mounted_by_a_user() {
     let Some(dir) = scratch() else { return };
@@ -147,7 +147,7 @@ fn an_owner_that_is_not_mapped_is_named() {
     let refused = namespace(Map::Own, "$cas -q import --unpack image", dir.path());
     let said = text(&refused.stderr);
     assert_eq!(refused.status.code(), Some(1), "{said}");
-    // The layer that gets there first.
+    // Layers are unpacked in parallel, so the error may be of either.
     let owners = ["owner 0:50 is not", "owner 3000000:4000000 is not"];
     assert!(owners.iter().any(|owner| said.contains(owner)), "{said}");
     assert!(said.contains("/etc/subuid"), "{said}");
@@ -155,7 +155,7 @@ fn an_owner_that_is_not_mapped_is_named() {
     assert_eq!(succeeds(&left), "");
 }
 
-/// The user may only read what everybody may read.
+/// Copies a layout so that everybody may read it, because the user is neither owner nor superuser.
 fn copy(layout: &Path, to: &PathBuf) {
     ok(Command::new("cp").arg("-r").arg(layout).arg(to));
     fs::set_permissions(to, fs::Permissions::from_mode(0o755)).unwrap();

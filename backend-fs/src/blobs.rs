@@ -117,7 +117,8 @@ impl Blobs {
     }
 
     /// Removes a version of a blob. Returns false if the blob is absent or has another version. The
-    /// caller holds the lock on removals, so that no other process replaces the file meanwhile.
+    /// caller holds the lock on removals or recovers the store, so that no other process replaces
+    /// the file meanwhile.
     pub(crate) fn remove(&self, digest: &Digest, seen: Version) -> io::Result<bool> {
         let Some(dir) = self.directory(digest.algorithm())? else {
             return Ok(false);
@@ -128,7 +129,7 @@ impl Blobs {
         }
     }
 
-    /// Lists a page of blobs in digest order. Skips names that are not digests, and directories.
+    /// Returns a page of blobs in digest order. Skips names that are not digests, and directories.
     pub(crate) fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<Stat>> {
         let mut page = Vec::new();
         for (algorithm, listing) in Algorithm::ALL.into_iter().zip(&self.listings) {
@@ -157,7 +158,8 @@ impl Blobs {
     }
 }
 
-/// Combines the inode with the time of its last change, because an inode alone may be reused.
+/// Returns the version of a file: its inode and the time of its last change, because an inode alone
+/// may be reused.
 fn version(stat: &rustix::fs::Stat) -> Version {
     let nanos = (stat.st_ctime as u64).wrapping_mul(1_000_000_000) + stat.st_ctime_nsec;
     Version(nanos ^ stat.st_ino.rotate_left(40))

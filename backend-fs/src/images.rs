@@ -90,7 +90,7 @@ impl FsImages {
             .transpose()
     }
 
-    /// Returns the image with this name, which is to be changed.
+    /// Returns the image with this name. Fails if it belongs to another owner.
     fn load_own(&self, index: &Index, name: &Reference) -> Result<Option<Image>> {
         let found = self.load(index, name)?;
         if let Some(image) = &found {
@@ -101,7 +101,7 @@ impl FsImages {
 
     fn write_record(&self, image: &Image) -> Result<()> {
         let value = serde_json::to_vec(image)
-            .map_err(|error| Error::internal("an image does not serialise").source(error))?;
+            .map_err(|error| Error::internal("encoding failed; please report it").source(error))?;
         let mut batch = Batch::new();
         let key = key(&image.name, &image.target);
         batch.put(Table::Images, key, Expect::Any, value.into());
@@ -124,7 +124,8 @@ impl FsImages {
                 ));
             }
             index.set(&image.name, &image.target)?;
-            // First, so that no name is ever without its labels. A record alone has no effect.
+            // The record is written before `index.json`, so that no name is ever without its
+            // labels. A record without a name has no effect.
             self.write_record(&image)
         })?;
         Ok(image)
@@ -173,7 +174,7 @@ impl FsImages {
                 && let Some(other) = found.iter().find(|one| one.digest != expected.digest)
             {
                 return Err(Error::not_found(format!(
-                    "expected the target {}, found {}",
+                    "expected the target {}, found {}; read the image again and retry",
                     expected.digest, other.digest
                 )));
             }

@@ -23,12 +23,12 @@ impl Index {
     pub(crate) fn parse(data: &[u8]) -> Result<Self> {
         check_json(data)?;
         let document: Map<String, Value> = serde_json::from_slice(data).map_err(|error| {
-            Error::corrupt(format!("not an image index: {error}")).source(error)
+            Error::corrupt(format!("not an image index: {error}; restore the file")).source(error)
         })?;
         match document.get("manifests") {
             Some(Value::Array(_) | Value::Null) | None => Ok(Self::of(document)),
             Some(_) => Err(Error::corrupt(
-                "not an image index: `manifests` is not an array",
+                "not an image index: `manifests` is not an array; restore the file",
             )),
         }
     }
@@ -45,10 +45,13 @@ impl Index {
         Self::of(self.document.clone())
     }
 
-    /// Serialises the document.
+    /// Returns the document as JSON.
+    ///
+    /// # Errors
+    /// `Full` if it exceeds [`limit::DOCUMENT_WRITE`].
     pub(crate) fn encode(&self) -> Result<Vec<u8>> {
         let data = serde_json::to_vec(&self.document)
-            .map_err(|error| Error::internal("the index does not serialise").source(error))?;
+            .map_err(|error| Error::internal("encoding failed; please report it").source(error))?;
         if data.len() as u64 > limit::DOCUMENT_WRITE {
             return Err(Error::new(
                 ErrorKind::Full,
@@ -92,8 +95,8 @@ impl Index {
             .collect()
     }
 
-    /// Lists all names with their targets, in the order of the names. Skips entries without a name
-    /// and entries that are not descriptors.
+    /// Returns all names with their targets, in the order of the names. Skips entries without a
+    /// name and entries that are not descriptors.
     pub(crate) fn list(&self) -> Vec<(Reference, Descriptor)> {
         let mut list: Vec<_> = self
             .entries()
@@ -112,7 +115,7 @@ impl Index {
     /// Makes `target` the only target of `name`.
     pub(crate) fn set(&mut self, name: &Reference, target: &Descriptor) -> Result<()> {
         let mut entry = serde_json::to_value(target)
-            .map_err(|error| Error::internal("a descriptor does not serialise").source(error))?;
+            .map_err(|error| Error::internal("encoding failed; please report it").source(error))?;
         entry["annotations"][NAME] = json!(name.as_str());
         self.remove(name);
         let manifests = self
@@ -162,7 +165,7 @@ fn is_named(entry: &Value, name: &Reference) -> bool {
 fn target(entry: &Value) -> Result<Descriptor> {
     let mut target: Descriptor = serde_json::from_value(entry.clone()).map_err(|error| {
         Error::corrupt(format!(
-            "the entry of index.json is not a descriptor: {error}"
+            "the entry of index.json is not a descriptor: {error}; correct or remove the entry"
         ))
     })?;
     target.annotations.remove(NAME);

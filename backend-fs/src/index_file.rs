@@ -1,6 +1,6 @@
 //! The file `index.json`: reading, caching, locking and replacing it.
 //!
-//! The index.json lock belongs to one writer of ours at a time; foreign programs do not take it.
+//! One writer of this crate at a time holds the index.json lock; other programs do not take it.
 //! Any program may replace the file or write to it at any time, so its status is compared before
 //! each use of the cache. Two changes within one tick of the kernel's clock can leave the same
 //! status, so a status that young is not trusted, and the bytes are compared instead.
@@ -68,7 +68,8 @@ impl IndexFile {
         Ok(index)
     }
 
-    /// Changes the index under the lock that all processes with this crate take.
+    /// Changes the index under the lock that all processes with this crate take. Returns the result
+    /// of `work`.
     ///
     /// Other programs take no lock. If one of them changed the file since it was read, `work` runs
     /// again on the new index.
@@ -119,7 +120,7 @@ impl Status {
 }
 
 fn missing() -> Error {
-    Error::corrupt("index.json is missing; not a valid OCI image layout")
+    Error::corrupt("index.json is missing; restore it, or choose another directory")
 }
 
 #[cfg(test)]

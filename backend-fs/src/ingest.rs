@@ -17,7 +17,7 @@ use crate::reader::{self, INLINE};
 use crate::shared::Shared;
 use crate::staging::Staged;
 
-/// Size in bytes from which a write is started on the device before the publish.
+/// Minimum size in bytes of an append whose bytes are sent to the device before the publish.
 const WRITE_BACK_FROM: usize = 256 << 10;
 
 /// An ingest that this process has locked.
@@ -79,7 +79,7 @@ impl FsIngest {
 
     fn check_usable(&self) -> Result<()> {
         if self.poisoned {
-            let message = "an earlier write failed; start the ingest again";
+            let message = "an earlier write failed or was cancelled; start the ingest again";
             return Err(Error::precondition(message).subject(&self.key));
         }
         Ok(())

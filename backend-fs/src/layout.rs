@@ -26,7 +26,7 @@ pub(crate) struct Layout {
     pub(crate) root: Dir,
     /// `.cas/`, or `None` for a read-only image layout of another program.
     pub(crate) cas_dir: Option<Dir>,
-    /// Whether the store can be written.
+    /// Whether the store can be written to.
     pub(crate) writable: bool,
 }
 

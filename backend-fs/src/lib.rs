@@ -6,7 +6,7 @@
 //! blobs/sha256/HEX    blobs, immutable
 //! .cas/               private to this crate, 0700
 //!   format.json       kind and version of the store
-//!   records.db        records of blobs and of images, in SQLite
+//!   records.db        all records of the store, in SQLite
 //!   ingest/           the bytes of ingests, by key
 //!   lock              held while the layout is made, and for recovery after a boot
 //!   index.lock        held while index.json is replaced
@@ -15,7 +15,7 @@
 //!   unsynced/         markers: blobs were published without a sync, check them after a power loss
 //! ```
 //!
-//! Any number of processes may use it at once.
+//! Any number of processes may use it concurrently.
 
 mod blob_name;
 mod blobs;

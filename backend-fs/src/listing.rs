@@ -20,7 +20,7 @@ use crate::blob_name::BlobName;
 
 /// Maximum number of digests in a scan (4 MiB).
 const WINDOW: usize = 64 << 10;
-/// How long a scan is used.
+/// Maximum age of a scan that is used for another page.
 const FRESH: Duration = Duration::from_secs(10);
 /// Maximum number of lists that continue with a kept scan.
 const LISTS: usize = 16;
@@ -101,11 +101,11 @@ impl Inner {
     }
 }
 
-/// The first digests of a directory after one of them.
+/// The first digests of a directory after `start`, at most [`WINDOW`].
 struct Scan {
     start: Option<Digest>,
     found: Vec<Digest>,
-    /// Whether there were no more.
+    /// Whether `found` has all digests after `start`.
     complete: bool,
     begun: Instant,
 }
@@ -148,7 +148,7 @@ impl Scan {
         }
     }
 
-    /// Whether it contains what follows a digest, and is not too old.
+    /// Returns whether it contains what follows a digest, and is not too old.
     fn covers(&self, after: &Digest) -> bool {
         let begins = self.start.is_none_or(|start| start <= *after);
         let goes_on = self.complete || self.found.last().is_some_and(|last| after < last);

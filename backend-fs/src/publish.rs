@@ -16,8 +16,8 @@ use crate::shared::Shared;
 
 /// Maximum number of publishes that share their syncs, to bound the latency of the first.
 const GROUP: u64 = 256;
-/// Number of files from which one sync of the file system is cheaper than one sync of each: see
-/// `docs/decisions/0013`.
+/// Minimum number of files for which one sync of the file system is cheaper than one sync of each:
+/// see `docs/decisions/0013`.
 const SYNCFS_FROM: usize = 8;
 
 /// Whether the bytes of an ingest are on disk when it gets its name.
@@ -39,7 +39,7 @@ impl Grouped for Shared {
         1
     }
 
-    /// Syncs the data of all, then renames all, then syncs each directory once.
+    /// Syncs the bytes of all ingests, then renames all, then syncs each directory once.
     fn make(&self, group: Vec<Waiting>) -> Vec<Answer> {
         let mut outcomes = self.sync_group(&group);
         for ((one, _), outcome) in group.iter().zip(&mut outcomes) {
@@ -79,7 +79,7 @@ impl Grouped for Shared {
 }
 
 impl Shared {
-    /// Publishes with all syncs.
+    /// Publishes an ingest, and syncs its bytes and its name.
     pub(crate) fn publish(&self, pending: &Pending) -> Result<()> {
         self.sync_data(pending)?;
         self.rename(pending, Bytes::Synced)?;
@@ -108,7 +108,7 @@ impl Shared {
         self.discard_unless_synced(pending, pending.staged.file.sync_data())
     }
 
-    /// Syncs the bytes of all: file by file if they are few, else with the whole file system.
+    /// Syncs the bytes of all ingests: file by file if they are few, else the whole file system.
     fn sync_group(&self, group: &[Waiting]) -> Vec<Result<()>> {
         let all = || group.iter().map(|(one, _)| one);
         if group.len() < SYNCFS_FROM || self.sync_together(all()).is_err() {

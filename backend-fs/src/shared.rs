@@ -80,7 +80,7 @@ impl Shared {
         Ok(removed)
     }
 
-    /// Locks removals: no process removes or replaces a blob without this lock.
+    /// Locks removals. Except in recovery, no process removes or replaces a blob without the lock.
     pub(crate) fn lock_removals(&self) -> Result<Lock> {
         Ok(Lock::exclusive(self.cas_dir()?, "remove.lock")?)
     }
@@ -130,5 +130,8 @@ impl Shared {
 }
 
 fn read_only() -> Error {
-    Error::new(ErrorKind::Denied, "the store is read-only")
+    Error::new(
+        ErrorKind::Denied,
+        "the store is read-only; make its directory writable",
+    )
 }

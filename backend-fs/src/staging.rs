@@ -4,7 +4,7 @@
 //! so that a blob costs one file. Otherwise `ingest/HASH` holds the bytes, and `ingest/HASH.key` is
 //! the lock and contains the key.
 //!
-//! Bytes from before a reboot may be torn, so the first opening after one removes them. A key file
+//! Bytes from before a reboot may be torn, so the first opening after it removes them. A key file
 //! starts with the boot in which its ingest began.
 
 use std::fs::File;
@@ -74,7 +74,7 @@ pub(crate) fn discard(dir: &Dir, key: &str) -> Result<bool> {
     Ok(exists)
 }
 
-/// Lists the ingests in the order of their keys.
+/// Returns the ingests in the order of their keys.
 pub(crate) fn list(dir: &Dir) -> Result<Vec<IngestStatus>> {
     let mut found = Vec::new();
     for entry in dir.entries()? {
@@ -163,8 +163,8 @@ fn reset(dir: &Dir, name: &str, key_file: &File, content: &str) -> io::Result<Fi
     dir.open_file(name, OFlags::RDWR | OFlags::CREATE, 0o600)
 }
 
-/// Whether the file is hard-linked: a publish was interrupted between link and unlink, so writing
-/// would modify a blob.
+/// Returns whether the file is hard-linked. A publish was then interrupted between link and unlink,
+/// so writing would modify a blob.
 fn is_hard_linked(file: &File) -> io::Result<bool> {
     Ok(file.metadata()?.nlink() > 1)
 }
@@ -190,7 +190,7 @@ fn name_of(key: &str) -> String {
     }
 }
 
-/// Whether the name of an ingest is its key.
+/// Returns whether the name of an ingest is its key.
 fn is_digest(name: &str) -> bool {
     name.parse::<Digest>().is_ok()
 }

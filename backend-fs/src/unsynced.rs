@@ -1,7 +1,7 @@
 //! Markers of blobs that may not be on disk.
 //!
-//! An open store that publishes without a sync first writes a marker file under `unsynced/`. After
-//! a power loss a marker that is left tells [`crate::recover`] to check all blobs.
+//! An open store that publishes without a sync first writes a marker file under `unsynced/`. If
+//! [`crate::recover`] finds a marker after a power loss, it checks all blobs.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -48,7 +48,7 @@ impl Markers {
         Ok(Markers { dir, found })
     }
 
-    /// Whether there are none, so that every blob was synced when it was published.
+    /// Returns whether there are none, so that every blob was synced when it was published.
     pub(crate) fn is_empty(&self) -> bool {
         self.found.is_empty()
     }

@@ -1,4 +1,4 @@
-//! The store of files before the law book.
+//! Runs the conformance laws on the store of files.
 
 use std::sync::Arc;
 

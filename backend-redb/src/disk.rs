@@ -53,7 +53,7 @@ impl StorageBackend for Disk {
     }
 
     fn close(&self) -> io::Result<()> {
-        // Closing is not enough: a child between fork and exec may hold a copy of the descriptor.
+        // Closing is not enough: a child between fork and exec may share the open file.
         self.file.unlock()
     }
 }

@@ -27,9 +27,9 @@ const PAGE: u64 = 4 << 10;
 const ROW_OVERHEAD: u64 = 64;
 /// A compaction runs if removals have freed at least one part in this many of the file.
 const COMPACT_PART: u64 = 4;
-/// Free bytes on the disk that a compaction requires, because a full disk would stop the engine.
+/// Minimum number of free bytes on the disk for a compaction. A full disk would stop the engine.
 const COMPACT_FREE: u64 = 32 << 20;
-/// How often a compaction checks for open readers before it leaves the work to the next one.
+/// Maximum number of checks for open readers before a compaction leaves the work to the next one.
 const READER_CHECKS: usize = 100;
 /// Time between these checks.
 const READER_DELAY: Duration = Duration::from_millis(1);

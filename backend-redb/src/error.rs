@@ -31,7 +31,7 @@ pub(crate) fn classify(error: impl Into<redb::Error>) -> Error {
             "the file has format {found} of redb, which this version does not read; use the \
              release that wrote it"
         )),
-        redb::Error::DatabaseAlreadyOpen => Error::busy("another program has the file open"),
+        redb::Error::DatabaseAlreadyOpen => Error::busy("the file is open elsewhere; close it"),
         other => Error::internal(format!("{other}; please report it")).source(other),
     }
 }

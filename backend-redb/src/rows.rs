@@ -16,11 +16,11 @@ pub(crate) const ROW_SIZE: usize = (256 << 10) - 512;
 /// Maximum size in bytes of a blob that is stored inline, in its entry. A row would cost one more
 /// page per change, and entries of similar digests share pages, so they are removed together.
 pub(crate) const INLINE_MAX: usize = 512;
-/// Maximum number of rows that one transaction removes, so that others do not wait long.
+/// Maximum number of rows of one blob that a transaction removes, so that others do not wait long.
 const REMOVE_ROWS: usize = 64;
 /// Maximum number of rows that one transaction moves.
 const MOVE_ROWS: usize = 4096;
-/// Bytes after which a transaction moves no more rows.
+/// Number of bytes after which a transaction moves no more rows.
 const MOVE_BYTES: usize = 8 << 20;
 
 /// Returns the keys of all rows with this number.
@@ -29,8 +29,8 @@ fn all(number: u64) -> RangeInclusive<(u64, u64)> {
 }
 
 impl Tables<'_> {
-    /// Removes the rows of a blob that has no entry any more. Returns whether some remain: those
-    /// are recorded for [`Tables::finish_removal`].
+    /// Removes the rows of a blob. Returns whether some remain: those are recorded for
+    /// [`Tables::finish_removal`].
     pub(crate) fn remove_all_rows(
         &mut self,
         number: u64,

@@ -1,4 +1,4 @@
-//! Removing many blobs at once leaves the same file contents as removing them one by one.
+//! Removing many blobs in one call leaves the same file contents as removing them one by one.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 

@@ -80,7 +80,7 @@ impl ContentStore for RemoteStore {
         runtime::run(async move { blobs.list(after, limit).await }).await
     }
 
-    /// Does nothing: a service acknowledges what it has stored, and a directory is synced at once.
+    /// Does nothing: a service acknowledges what it has stored, and a `dir:` store syncs writes.
     async fn flush(&self) -> Result<()> {
         Ok(())
     }

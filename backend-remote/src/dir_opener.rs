@@ -12,8 +12,8 @@ use crate::folder::{Folder, TEMP_DIR};
 use crate::prefix::Prefix;
 use crate::store::RemoteStore;
 
-/// Longest name of an object in bytes. Linux takes paths of 4095, which leaves a few hundred for
-/// the root.
+/// Maximum length of the name of an object in bytes. Linux accepts paths of 4095, which leaves a
+/// few hundred for the path of the store.
 const MAX_NAME: usize = 3500;
 const CAPABILITIES: Capabilities = Capabilities::of(&[Capability::Durable]);
 
@@ -22,7 +22,7 @@ impl RemoteStore {
     /// not exist.
     ///
     /// # Errors
-    /// `Busy` while the store is open elsewhere, naming that process; `FailedPrecondition` if the
+    /// `Busy`, with the pid of the process that has it open; `FailedPrecondition` if the
     /// directory contains something else; `Corrupt`; errors of the file system.
     pub async fn open_dir(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();

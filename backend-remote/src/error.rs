@@ -19,7 +19,10 @@ pub(crate) fn classify(error: opendal::Error, operation: &'static str, path: &st
         opendal::ErrorKind::NotFound => Error::not_found("no such object"),
         opendal::ErrorKind::PermissionDenied => Error::new(
             ErrorKind::Denied,
-            format!("the service denied access: {}", error.message()),
+            format!(
+                "access was denied: {}; check credentials and permissions",
+                error.message()
+            ),
         ),
         opendal::ErrorKind::ConditionNotMatch | opendal::ErrorKind::Conflict => {
             Error::conflict("another writer changed the object first; retry")
@@ -41,8 +44,8 @@ pub(crate) fn classify(error: opendal::Error, operation: &'static str, path: &st
     classified.operation(operation).subject(path).source(error)
 }
 
-/// Returns the kind of the system's error if there is one, as for a directory, or `Unavailable`
-/// for a service that does not answer.
+/// Returns an error of the kind of the system's error if there is one, as for a directory. Returns
+/// `Unavailable` otherwise, as for a service that does not answer.
 fn unexpected(error: &opendal::Error) -> Error {
     let (mut kind, mut last) = (ErrorKind::Unavailable, error.message().to_owned());
     let mut cause = std::error::Error::source(error);

@@ -1,4 +1,4 @@
-//! The directory under a `dir:` store: its lock, its folders and their syncs.
+//! The directory of a `dir:` store: its lock, its folders and their syncs.
 //!
 //! OpenDAL writes a file to `beside/`, syncs it and renames it. It does not sync directories, so
 //! [`Folder`] does.
@@ -13,9 +13,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use cas_core::records::Table;
 use cas_core::{Algorithm, Context, Error, Result, pool};
 
-/// Where files are written before they are renamed.
+/// The folder in which files are written before they are renamed.
 pub(crate) const TEMP_DIR: &str = "beside";
-/// What a kill may leave of a store that has no `format` yet.
+/// Names that a kill may leave in a store that has no `format` yet.
 const OWN_NAMES: &[&str] = &["lock", TEMP_DIR, "blobs", "records", "uploads"];
 
 /// A locked directory, and whether its names can still be trusted.
@@ -56,8 +56,8 @@ impl Folder {
         Ok(folder)
     }
 
-    /// Creates the folders that every store has, so that a write only ever creates the last
-    /// folder of a path.
+    /// Creates the folders that every store has, so that a write creates only the folders of a
+    /// split name.
     fn create_subfolders(&self) -> Result<()> {
         let blobs = Algorithm::ALL.map(|algorithm| format!("blobs/{}", algorithm.name()));
         let tables = Table::ALL.map(|table| format!("records/{}", table.name()));
@@ -90,8 +90,8 @@ impl Folder {
         Ok(())
     }
 
-    /// Syncs the folder in which `path` was written or deleted, and the folders above it if its
-    /// name was split.
+    /// Syncs the folder in which `path` was written or deleted. If the name was split into folders,
+    /// syncs all of them and the folder above.
     ///
     /// A failed sync is final: the kernel may report success the second time although data was
     /// lost.

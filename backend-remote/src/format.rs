@@ -14,7 +14,8 @@ pub(crate) const PATH: &str = "format";
 const KIND: &str = "oci-cas remote";
 /// The version that is written. Version 1 has no notes.
 const VERSION: u32 = 2;
-/// Names listed to find out whether a prefix is empty. Running probes of other processes add some.
+/// Maximum number of names that are listed to find out whether a prefix is empty. Running probes of
+/// other processes add some.
 const LISTED: usize = 1000;
 
 /// The object, parsed.
@@ -66,7 +67,7 @@ impl Format {
         })
     }
 
-    /// Raises the format of a store that several processes share. Leaves it alone if another
+    /// Upgrades the format of a store that several processes share. Leaves it alone if another
     /// process changes it meanwhile.
     ///
     /// # Errors

@@ -12,11 +12,12 @@
 //!
 //! A cell is a small object that is only replaced by compare-and-swap, on its ETag if the service
 //! has conditional writes. It begins and ends with the same nonce. The nonce makes every ETag
-//! unique, identifies a write whose reply was lost, and reveals a read that spans a change. A
-//! deleted cell becomes a tombstone, which is then deleted if the service has conditional deletes.
+//! unique, identifies a write whose reply was lost, and reveals a read that spans a change. To
+//! delete a cell, it is replaced by a cell without a value. The object is then deleted too, if the
+//! service has conditional deletes.
 //!
 //! Parts are written once, under a version of 64 random bits. So a late deletion never hits a
-//! newer blob, and parts can be read back or resumed before the blob is published. A publish
+//! newer blob, and an ingest can be read back and resumed before it is published. A publish
 //! writes the parts and then the cell; a removal goes in the opposite order. A kill in between
 //! leaves parts that no cell points to: they take space, and nothing else.
 //!

@@ -19,5 +19,5 @@ pub(crate) fn nonce() -> Result<String> {
 /// `Unavailable` if the system provides none.
 pub(crate) fn random() -> Result<u64> {
     getrandom::u64()
-        .map_err(|error| Error::unavailable(format!("cannot get random numbers: {error}")))
+        .map_err(|error| Error::unavailable(format!("cannot get random numbers: {error}; retry")))
 }

@@ -6,8 +6,8 @@
 //! folders whose names end in `+`, which sorts before all of these, to respect the limits of file
 //! systems.
 
-/// Longest name of a file or folder in bytes. File systems take 255, and OpenDAL adds a suffix to
-/// a temporary file.
+/// Maximum length of the name of a file or folder in bytes. File systems accept 255, and OpenDAL
+/// adds a suffix to a temporary file.
 const MAX_COMPONENT: usize = 200;
 
 /// Returns the name of `key`. The name of a prefix of the key is a prefix of the name.

@@ -15,7 +15,7 @@ use crate::prefix::conditional::{Condition, Deletion, Outcome};
 
 /// An ETag that no object has.
 const UNUSED_ETAG: &str = "\"00000000000000000000000000000000\"";
-/// Races for each condition, and the writers in each.
+/// Number of races for each condition, and of writers in each race.
 const ROUNDS: usize = 3;
 const RACERS: usize = 8;
 
@@ -65,8 +65,8 @@ pub(crate) async fn quick(prefix: &Prefix, format: &Format) -> Result<()> {
     expect_refusals(prefix, format::PATH, Some(format)).await
 }
 
-/// Checks that the service refuses a write to an existing object if the write requires that there
-/// is none, or another ETag.
+/// Checks that the service refuses a write to an existing object if the write requires that the
+/// object does not exist, or that it has another ETag.
 async fn expect_refusals(prefix: &Prefix, path: &str, format: Option<&Format>) -> Result<()> {
     for (condition, header) in [
         (Condition::Absent, "If-None-Match"),
@@ -126,8 +126,8 @@ async fn write(prefix: &Prefix, path: &str, condition: Condition<'_>) -> Result<
         .ok_or_else(|| refuse("a write returned no ETag"))
 }
 
-/// Returns `Conditional` if the service refuses to delete an object with another ETag, and
-/// deletes one with the right ETag.
+/// Returns `Conditional` if the service refuses to delete an object with another ETag, and deletes
+/// one with the right ETag. Returns `Unconditional` otherwise.
 async fn probe_deletion(prefix: &Prefix, path: &str, etag: &str) -> Result<Deletion> {
     // An error counts as a missing feature: records work without it.
     let refused = prefix.delete_if_match(path, UNUSED_ETAG).await;

@@ -2,7 +2,7 @@
 
 use cas_core::Error;
 
-/// Attempts of a swap, each of which another writer may win.
+/// Maximum number of attempts of a compare-and-swap. Another writer may win each of them.
 pub(crate) const ATTEMPTS: usize = 64;
 
 /// Returns the error for a swap that lost all its attempts.

@@ -8,7 +8,7 @@ use cas_core::{Error, Result};
 use tokio::runtime::{Builder, Handle, Runtime};
 
 const THREADS: usize = 2;
-/// Threads for file I/O, which blocks. The default of tokio is 512.
+/// Maximum number of threads for file I/O, which blocks. The default of tokio is 512.
 const BLOCKING: usize = 8;
 
 /// Runs `work` on the runtime. It runs to its end even if the caller drops the future, so that a

@@ -29,7 +29,7 @@ const DEFAULT_ENDPOINT: &str = "https://s3.amazonaws.com";
 const DEFAULT_REGION: &str = "us-east-1";
 /// Time limit of one request, and of each piece of its body.
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// Retries of a request that failed temporarily.
+/// Maximum number of retries of a request that failed temporarily.
 const RETRIES: usize = 5;
 /// Pause before the first retry. It doubles before each further one.
 const FIRST_BACKOFF: Duration = Duration::from_millis(200);
@@ -174,7 +174,7 @@ impl S3Location {
     }
 }
 
-/// Returns an HTTP client that trusts what this system trusts, over TLS by ring.
+/// Returns an HTTP client that trusts the certificates that this system trusts. Its TLS uses ring.
 fn transport() -> Result<HttpTransporter> {
     let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()

@@ -15,7 +15,7 @@ use crate::ingest::OpenIngests;
 use crate::prefix::Prefix;
 use crate::runtime;
 
-/// Longest name of an object in a bucket, in bytes.
+/// Maximum length of the name of an object in a bucket, in bytes.
 pub(crate) const MAX_NAME: usize = 1024;
 
 /// Laws that a store in a bucket or in memory does not keep. A store in a directory keeps all.
@@ -56,8 +56,8 @@ impl RemoteStore {
         Self::open_single(prefix, Capabilities::default()).await
     }
 
-    /// Opens a store that this process uses alone. Creates it if the prefix is empty, and upgrades an
-    /// older format.
+    /// Opens a store that this process uses alone. Creates it if the prefix is empty, and upgrades
+    /// an older format.
     pub(crate) async fn open_single(prefix: Prefix, capabilities: Capabilities) -> Result<Self> {
         runtime::run(async move {
             let written = match Format::load(&prefix).await? {
@@ -97,7 +97,7 @@ impl RemoteStore {
         Arc::new(RecordImages::new(self.records()))
     }
 
-    /// Returns all three.
+    /// Returns all three parts.
     pub fn store(&self) -> Store {
         Store {
             content: self.content(),

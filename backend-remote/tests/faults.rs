@@ -39,7 +39,7 @@ fn keys(host: &str, bucket: &str, prefix: &str) -> Vec<String> {
         .collect()
 }
 
-/// Whether one process uses the store or several.
+/// Holds for a store of one process, and for a store of several.
 #[test]
 fn an_older_format_is_upgraded_and_a_newer_one_refused() {
     let Some(host) = service() else { return };
@@ -121,7 +121,7 @@ fn a_single_owner_needs_no_conditions() {
     assert_eq!(load(&shared, "k").value, "one");
 }
 
-/// Without conditional deletes a tombstone stays, and counts as absent.
+/// Without conditional deletes the object of a deleted cell stays, and counts as absent.
 #[test]
 fn a_tombstone_counts_as_absent() {
     let Some(host) = service() else { return };
@@ -171,7 +171,7 @@ fn a_lost_reply_is_not_a_conflict() {
     assert_eq!(load(&store, "k").value, "two");
 }
 
-/// A publish that failed may still have been done. Its parts must stay, so that the blob is whole.
+/// A failed publish may still have taken effect. Its parts must stay, so that the blob is whole.
 #[test]
 fn a_publish_without_a_reply_leaves_a_whole_blob() {
     let Some(host) = service() else { return };

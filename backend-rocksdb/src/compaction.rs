@@ -20,16 +20,16 @@ const DEAD: &str = "rocksdb.live-blob-file-garbage-size";
 const COMPACT_PART: u64 = 32;
 /// The option with which a compaction rewrites the live rows of the oldest blob files.
 const BLOB_GC: &str = "enable_blob_garbage_collection";
-/// Compactions that together rewrite all blob files.
+/// Number of compactions that together rewrite all blob files.
 const PASSES: u64 = 4;
-/// The part of the blob files, the oldest, that one compaction rewrites.
+/// The part of the blob files that one compaction rewrites. It takes the oldest ones.
 pub(crate) const PASS_PART: f64 = 1.0 / PASSES as f64;
-/// Bytes that a compaction leaves free on the disk.
+/// Minimum number of bytes that a compaction leaves free on the disk.
 const FREE_MIN: u64 = 16 << 20;
 
 /// Decides when to compact.
 pub(crate) struct Compaction {
-    /// Percentage of dead bytes from which blob files are rewritten.
+    /// Minimum percentage of dead bytes for which blob files are rewritten.
     garbage: u64,
     /// Bytes of rows removed since the last compaction.
     removed: AtomicU64,
@@ -51,7 +51,7 @@ impl Compaction {
     }
 
     /// Removes dead rows, if there are more than a few. Compacts keys first, which is cheap and
-    /// tells how many bytes are dead. Rewrites blob files only if many are.
+    /// shows how many bytes are dead. Rewrites blob files only if many are.
     pub(crate) fn run(&self, database: &Database, space: &Space) -> Result<()> {
         let removed = self.removed.load(Ordering::Relaxed);
         if removed == 0 || removed < database.rows_property(TOTAL)? / COMPACT_PART {
@@ -75,7 +75,7 @@ impl Compaction {
 }
 
 /// Rewrites the live rows of all blob files, the oldest first. Stops when the disk has no room for
-/// old and new files together, because RocksDB accepts no writes after it met a full disk.
+/// old and new files together, because RocksDB accepts no writes after a full disk.
 fn rewrite_blob_files(database: &Database, space: &Space) -> Result<()> {
     for _ in 0..PASSES {
         let dead = database.rows_property(DEAD)?;

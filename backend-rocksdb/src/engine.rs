@@ -75,7 +75,8 @@ impl RocksEngine {
     }
 }
 
-/// Moves the contents of the log to table files, while the disk has room for them.
+/// Moves the contents of the log to table files. The next opening does not, because the disk may
+/// be full by then.
 impl Drop for RocksEngine {
     fn drop(&mut self) {
         if let Err(error) = self.db.flush() {

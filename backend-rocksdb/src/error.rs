@@ -19,7 +19,7 @@ pub(crate) fn classify(error: rocksdb::Error) -> Error {
         ),
         _ if has("Read-only file system") || has("Permission denied") => Error::new(
             ErrorKind::Denied,
-            format!("{message}; mount it writable and be its owner"),
+            format!("{message}; make the directory of the store writable"),
         ),
         rocksdb::ErrorKind::IOError if has("temporarily unavailable") || has("lock hold by") => {
             Error::busy("another program has the database open; wait until it closes it")

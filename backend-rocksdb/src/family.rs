@@ -39,7 +39,8 @@ fn record_prefix(table: Table) -> (&'static str, &'static str) {
     }
 }
 
-/// Returns the column family of a record, and its key there. The key of a prefix is a prefix.
+/// Returns the column family of a record, and its key there. A prefix of `key` gives a prefix of
+/// the key there.
 pub(crate) fn record_key(table: Table, key: &str) -> (&'static str, Cow<'_, [u8]>) {
     match record_prefix(table) {
         (family, "") => (family, key.as_bytes().into()),

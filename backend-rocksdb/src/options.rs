@@ -93,7 +93,7 @@ impl Tuning {
         options.create_missing_column_families(mode == OpenMode::Create);
         options.set_paranoid_checks(true);
         // After a crash, the unsynced end of the log may be torn. Everything before the tear is
-        // intact, and nothing after it was acknowledged.
+        // intact, and nothing after it was acknowledged as durable.
         options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
         options.set_track_and_verify_wals_in_manifest(true);
         options.set_max_total_wal_size(4 * self.buffer as u64);

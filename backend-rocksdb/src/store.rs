@@ -13,7 +13,7 @@ use crate::database::Database;
 use crate::engine::RocksEngine;
 use crate::options::Tuning;
 
-/// Conformance laws that this store does not keep: none.
+/// The laws that this store does not keep. There are none.
 pub const GAPS: &[(&str, &str)] = &[];
 
 /// File names in the directory of a store.

@@ -11,8 +11,8 @@ use crate::database::Database;
 use crate::error::broken;
 use crate::family::{self, CONTENT, INGESTS, META, ROWS};
 
-/// Milliseconds after which the time of an ingest is written again. Its size needs no update,
-/// because the rows tell it.
+/// Milliseconds after which the time of an ingest is written again. Its size is not written,
+/// because the rows show it.
 const TIME_STEP: u64 = 1000;
 
 /// Minimum number of keys that are looked up with one iterator.

@@ -1,5 +1,5 @@
-//! The current state of the database. It is not a snapshot: a read fails if its rows were removed,
-//! and never returns other bytes, because a number is not used twice.
+//! The current state of the database, not that of one commit. A read fails if its rows were
+//! removed, and never returns other bytes, because a number is not used twice.
 
 use bytes::{Bytes, BytesMut};
 use cas_core::records::Table;

@@ -26,7 +26,7 @@ fn blobs(path: &Path) -> usize {
     wait(store.content().list(None, 100)).unwrap().len()
 }
 
-/// Returns whether a file of the database has data, or lists the files that have.
+/// Returns whether a file of the database has data, or is the list of the files with data.
 fn is_essential(file: &Path) -> bool {
     let name = file.file_name().unwrap().to_str().unwrap();
     let data = name.ends_with(".sst") || name.ends_with(".blob");

@@ -55,7 +55,7 @@ struct Opened {
     column: Box<dyn Column>,
     images: Vec<ImageBlobs>,
     small: Vec<Digest>,
-    /// Grows, so that no blob is stored twice.
+    /// It grows, so that no blob is stored twice.
     seed: Cell<u64>,
     _directory: TempDir,
 }

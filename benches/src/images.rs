@@ -21,12 +21,12 @@ pub struct Image {
 }
 
 impl Image {
-    /// Parses `LAYOUT:TAG`.
+    /// Returns the image that `text` names as `LAYOUT:TAG`.
     ///
     /// # Errors
-    /// A text without a colon, or a layout that does not exist.
+    /// If `text` has no colon, or the layout does not exist.
     pub fn parse(text: &str) -> Result<Self> {
-        let (layout, tag) = text.rsplit_once(':').context("an image is LAYOUT:TAG")?;
+        let (layout, tag) = text.rsplit_once(':').context("expected LAYOUT:TAG")?;
         let layout = Path::new(layout).canonicalize().with_context(|| {
             format!("no image at {layout}; `cargo xtask long` makes it, see CONTRIBUTING.md")
         })?;
@@ -44,7 +44,7 @@ impl Image {
     /// Writes it to an OCI archive.
     ///
     /// # Errors
-    /// An error of `skopeo`.
+    /// Errors of `skopeo`.
     pub fn archive(&self, path: &Path) -> Result<()> {
         let target = format!("oci-archive:{}:{}", path.display(), self.tag);
         finish(Command::new("skopeo").args(["copy", "-q", &self.source(), &target]))
@@ -53,7 +53,7 @@ impl Image {
     /// Returns the paths of its layers.
     ///
     /// # Errors
-    /// A layout without the tag, or one that cannot be read.
+    /// If the layout does not have the tag, or cannot be read.
     pub fn layers(&self) -> Result<Vec<PathBuf>> {
         let index = self.json(Path::new("index.json"))?;
         let named = |entry: &&Value| {
@@ -79,7 +79,7 @@ fn blob(digest: &Value) -> Result<PathBuf> {
     Ok(Path::new("blobs").join(digest.replace(':', "/")))
 }
 
-/// Creates an image of one layer that has all members of the layers of `image`.
+/// Returns a new image of one layer that has all members of the layers of `image`.
 ///
 /// # Errors
 /// Errors of the file system, or of an image that cannot be read.
@@ -105,7 +105,7 @@ pub fn fat(image: &Image, layout: &Path) -> Result<Image> {
     made.finish()
 }
 
-/// Creates an image of `layers` layers with one file each.
+/// Returns a new image of `layers` layers with one file each.
 ///
 /// # Errors
 /// Errors of the file system.
@@ -124,7 +124,7 @@ pub fn tall(layers: usize, layout: &Path) -> Result<Image> {
     made.finish()
 }
 
-/// Creates a copy of an image with its layers compressed by zstd, at the default level of tools.
+/// Returns a new copy of an image with layers compressed by zstd, at the default level of tools.
 ///
 /// # Errors
 /// Errors of the file system, or of an image that cannot be read.

@@ -1,4 +1,4 @@
-//! What the benches share: the columns of the table, and what runs need around them.
+//! Code that the benches share: the columns of the table, images, processes and file systems.
 
 pub mod columns;
 pub mod images;

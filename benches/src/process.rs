@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-/// What a run took.
+/// The time and the memory that a run took.
 pub struct Sample {
     /// How long it took.
     pub seconds: f64,
@@ -20,7 +20,7 @@ pub struct Sample {
 /// First argument of the process that measures.
 const CHILD: &str = "--measure-one";
 
-/// Runs a command, and measures it.
+/// Runs a command. Returns the time and the memory that it took.
 ///
 /// # Errors
 /// Errors of the system, or a command that fails.
@@ -67,7 +67,7 @@ pub fn as_child() -> Result<Option<i32>> {
     Ok(Some(status.code().unwrap_or(1)))
 }
 
-/// Returns how long cores have worked for this process, in it and in the kernel.
+/// Returns the processor time of this process so far, in user space and in the kernel.
 ///
 /// # Errors
 /// Errors of the system.

@@ -20,11 +20,11 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Creates a directory in `given`, or a file system of `size` bytes in a sparse file below
-    /// `parent`.
+    /// Returns a new directory in `given`, or a new file system of `size` bytes in a sparse file
+    /// below `parent`.
     ///
     /// # Errors
-    /// Errors of the system; without `given`, the process must be root.
+    /// Errors of the system, such as a mount without superuser rights if `given` is `None`.
     pub fn new(given: Option<&Path>, parent: &Path, size: u64) -> Result<Self> {
         if let Some(directory) = given {
             let scratch = TempDir::new_in(directory)?;

@@ -1,8 +1,8 @@
 //! Work that outlives the future that waits for it.
 //!
-//! A caller may drop a future at any point. What must not stop half-way then, such as making a
-//! snapshot that the caller has to know of to remove it, is [shielded](shield); and guards clean up
-//! [in the background](run) when they are dropped.
+//! A caller may drop a future at any point. Work that must not stop half-way, such as the creation
+//! of a snapshot, is [shielded](shield). Guards clean up [in the background](run) when they are
+//! dropped.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -13,11 +13,11 @@ use tokio::runtime::Handle;
 
 use crate::pool;
 
-/// Drives a future on a thread of its own, without waiting for it. It is dropped if no thread can
-/// be started.
+/// Drives a future on a thread of its own, without waiting for it. If no thread can be started, the
+/// future is dropped.
 ///
-/// If the caller runs on a tokio runtime, its timers and sockets are at hand for as long as the
-/// runtime lives; the future should do without, because that may not be long.
+/// If the caller runs on a tokio runtime, the future can use the timers and sockets of the runtime
+/// until the runtime ends. It should not need them, because the runtime may end first.
 pub fn run(future: impl Future<Output = ()> + Send + 'static) {
     let runtime = Handle::try_current().ok();
     let _ = thread::Builder::new()
@@ -29,8 +29,8 @@ pub fn run(future: impl Future<Output = ()> + Send + 'static) {
 }
 
 /// Returns a future that does the same as `future`, but goes on [in the background](run) if it is
-/// dropped after it has begun. Its output is then dropped there, so that an output that undoes its
-/// work when it is dropped is undone.
+/// dropped after it has begun. Its output is then dropped there, so that a guard that undoes its
+/// work when it is dropped does so.
 pub fn shield<T, F>(future: F) -> Shield<T>
 where
     T: Send + 'static,

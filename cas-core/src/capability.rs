@@ -10,7 +10,7 @@ pub enum Capability {
     Durable = 1,
     /// An unfinished ingest survives the process and can be resumed where it stopped.
     Resume = 2,
-    /// Several processes may use the store at once.
+    /// Several processes may use the store concurrently.
     Shared = 4,
     /// A batch of records is applied as a whole. Without this, a crash may leave a prefix of it.
     Atomic = 8,

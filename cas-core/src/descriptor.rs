@@ -18,7 +18,7 @@ pub struct Descriptor {
     pub digest: Digest,
     /// Length of the content in bytes. A negative length does not parse.
     pub size: u64,
-    /// Other places to fetch it from; never used unless the caller asks.
+    /// Other places to fetch it from. `cas` does not use them.
     #[serde(
         default,
         skip_serializing_if = "Vec::is_empty",

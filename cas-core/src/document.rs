@@ -13,7 +13,7 @@ use crate::media_type::MediaType;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Manifest {
-    /// Always 2.
+    /// The version of the schema: 2 in a valid document. It is not checked.
     pub schema_version: u32,
     /// The media type that the document states for itself, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -37,7 +37,7 @@ pub struct Manifest {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Index {
-    /// Always 2.
+    /// The version of the schema: 2 in a valid document. It is not checked.
     pub schema_version: u32,
     /// The media type that the document states for itself, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -65,12 +65,12 @@ pub enum Document {
 }
 
 impl Document {
-    /// Parses a document that is described as `media_type`.
+    /// Parses a document whose descriptor states `media_type`.
     ///
     /// # Errors
-    /// `Corrupt` if it is not JSON, is nested too deep, lists too much, is in Docker's schema 1, or
-    /// states, or could be taken for, another type than `media_type` (CVE-2021-41190);
-    /// `Unsupported` if `media_type` is neither an index nor a manifest.
+    /// `Corrupt` if it does not parse, exceeds a bound of [`limit`], is in Docker's schema 1, or
+    /// has a media type or members that belong to another kind of document than `media_type`
+    /// (CVE-2021-41190); `Unsupported` if `media_type` is neither an index nor a manifest.
     pub fn parse(media_type: &MediaType, data: &[u8]) -> Result<Self> {
         Self::read(media_type, data)
             .map_err(|error| error.operation("parse document").subject(media_type))

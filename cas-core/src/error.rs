@@ -6,7 +6,7 @@ use std::fmt;
 /// `Result` with the [`Error`] of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, by what the caller can do about it.
+/// The kind of an error, chosen by what the caller can do about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -102,34 +102,35 @@ impl Error {
     }
 
     constructors! {
-        /// [`ErrorKind::NotFound`].
+        /// Returns an error of the kind [`ErrorKind::NotFound`].
         not_found => NotFound,
-        /// [`ErrorKind::AlreadyExists`].
+        /// Returns an error of the kind [`ErrorKind::AlreadyExists`].
         already_exists => AlreadyExists,
-        /// [`ErrorKind::Conflict`].
+        /// Returns an error of the kind [`ErrorKind::Conflict`].
         conflict => Conflict,
-        /// [`ErrorKind::Busy`].
+        /// Returns an error of the kind [`ErrorKind::Busy`].
         busy => Busy,
-        /// [`ErrorKind::InvalidArgument`].
+        /// Returns an error of the kind [`ErrorKind::InvalidArgument`].
         invalid => InvalidArgument,
-        /// [`ErrorKind::FailedPrecondition`].
+        /// Returns an error of the kind [`ErrorKind::FailedPrecondition`].
         precondition => FailedPrecondition,
-        /// [`ErrorKind::OutOfRange`].
+        /// Returns an error of the kind [`ErrorKind::OutOfRange`].
         out_of_range => OutOfRange,
-        /// [`ErrorKind::Corrupt`].
+        /// Returns an error of the kind [`ErrorKind::Corrupt`].
         corrupt => Corrupt,
-        /// [`ErrorKind::Unsupported`].
+        /// Returns an error of the kind [`ErrorKind::Unsupported`].
         unsupported => Unsupported,
-        /// [`ErrorKind::Unavailable`].
+        /// Returns an error of the kind [`ErrorKind::Unavailable`].
         unavailable => Unavailable,
-        /// [`ErrorKind::Cancelled`].
+        /// Returns an error of the kind [`ErrorKind::Cancelled`].
         cancelled => Cancelled,
-        /// [`ErrorKind::Internal`].
+        /// Returns an error of the kind [`ErrorKind::Internal`].
         internal => Internal,
     }
 
-    /// Returns the [`ErrorKind::FailedPrecondition`] of a store, a database or a file in format
-    /// `found`, if this version of `cas` knows the formats up to `expected`.
+    /// Returns the error for a store, a database or a file in format `found`, if this version of
+    /// `cas` knows only the formats up to `expected`. Its kind is
+    /// [`ErrorKind::FailedPrecondition`].
     #[cold]
     pub fn newer_format(expected: impl fmt::Display, found: impl fmt::Display) -> Self {
         Self::precondition(format!(

@@ -1,9 +1,9 @@
-//! Group commit: jobs of many callers that one of them does for all, in groups.
+//! Group commit: one caller does the jobs of many callers, in groups.
 //!
 //! A caller that finds no leader becomes the leader. If its thread may block, it leads on that
-//! thread, which saves a switch to another one, until its own job is done, and then passes the lead
-//! on. For a caller that must not block, a thread of the pool leads for as long as jobs wait. Only
-//! a running thread may lead: if all threads waited for a promised leader, the pool would deadlock.
+//! thread until its own job is done, and then passes the lead on. This saves a switch of threads.
+//! For a caller that must not block, a thread of the pool leads for as long as jobs wait. Only a
+//! running thread may lead: if all threads waited for a promised leader, the pool would deadlock.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -48,7 +48,7 @@ pub trait Grouped: Send + Sync + 'static {
 /// Jobs that wait for a leader.
 pub struct Queue<J>(Mutex<Inner<J>>);
 
-/// A job, and the way to wake its caller if that can lead.
+/// A job, and the way to wake its caller if the caller can lead.
 type Waiting<J> = (J, Weak<Notify>);
 
 struct Inner<J> {
@@ -82,8 +82,8 @@ impl<J> Queue<J> {
     }
 }
 
-/// Has `job` done together with the jobs of other callers, and returns its outcome, which arrives
-/// through `outcome`.
+/// Does `job` together with the jobs of other callers. Returns its outcome, which is received from
+/// `outcome`.
 ///
 /// # Errors
 /// `Internal` if the job was lost.
@@ -178,14 +178,15 @@ fn next<G: Grouped>(group: &G) -> Option<Vec<G::Job>> {
     queue.has_leader.then_some(jobs)
 }
 
-/// Ends the lead if `time` says so. Returns whether it ended.
+/// Ends the lead if `time` returns true. Returns whether it ended.
 fn end_if<G: Grouped>(group: &G, time: impl Fn(&Inner<G::Job>) -> bool) -> bool {
     let mut queue = group.queue().lock();
     queue.has_leader = !time(&queue);
     !queue.has_leader
 }
 
-/// Passes the lead on, or the turn to lead, when a caller is answered or goes away.
+/// Passes the lead on when a caller is answered or goes away: to a waiting caller that can lead, or
+/// else to the pool.
 struct PassOn<'a, G: Grouped>(&'a Arc<G>);
 
 impl<G: Grouped> Drop for PassOn<'_, G> {

@@ -15,25 +15,28 @@ pub type Labels = BTreeMap<String, String>;
 pub const GC: &str = "containerd.io/gc.";
 /// Keeps the thing that has the label, and everything below it.
 pub const GC_ROOT: &str = "containerd.io/gc.root";
-/// Refers to something. The kind of the target follows.
+/// The prefix of a reference. The rest of the key names the kind of the target.
 pub const GC_REF: &str = "containerd.io/gc.ref.";
 /// Refers to a blob.
 pub const GC_REF_CONTENT: &str = "containerd.io/gc.ref.content";
-/// A back reference: the target keeps the thing that has the label. The kind of the target follows.
+/// The prefix of a back reference: the target keeps the thing that has the label. The rest of the
+/// key names the kind of the target.
 pub const GC_BACK_REF: &str = "containerd.io/gc.bref.";
-/// Refers to a snapshot on a condition. The snapshotter follows.
+/// The prefix of a reference to a snapshot on a condition. The rest of the key names the
+/// snapshotter.
 pub const GC_CONDITION: &str = "containerd.io/gc.cond.snapshot";
 /// On a snapshot: the time that conditions compare.
 pub const GC_USED_AT: &str = "containerd.io/gc.cond.value-usedat";
 /// On a lease or an image: when it expires, as RFC 3339.
 pub const GC_EXPIRE: &str = "containerd.io/gc.expire";
-/// On a lease: it keeps only its resources themselves and the parents of its snapshots.
+/// On a lease: it keeps only its resources themselves, the targets of its images and the parents of
+/// its snapshots.
 pub const GC_FLAT: &str = "containerd.io/gc.flat";
 /// On a snapshot: the lease of the job that made it. A snapshot without this label is kept for a
 /// day.
 pub const LEASE: &str = "cas.lease";
 
-/// Returns the key under which a snapshot of `snapshotter` is referred to.
+/// Returns the key of a label that refers to a snapshot of `snapshotter`.
 pub fn gc_ref_snapshot(snapshotter: &str) -> String {
     format!("{GC_REF}snapshot.{snapshotter}")
 }
@@ -58,7 +61,7 @@ pub fn gc_ref_child(child: &Descriptor) -> String {
 /// against [`limit::DESCRIPTORS`].
 ///
 /// # Errors
-/// `InvalidArgument`, naming the label.
+/// `InvalidArgument`, with the bound that is exceeded.
 pub fn check_labels(labels: &Labels) -> Result<()> {
     let references = labels.keys().filter(|key| key.starts_with(GC_REF)).count();
     let found = labels.len() - references;

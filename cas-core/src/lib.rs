@@ -1,5 +1,5 @@
-//! The traits of `cas`, the storage layer for container images, and everything that is built on
-//! them alone. It knows no backend, no file system, no HTTP and no compression format.
+//! The traits of `cas`, the storage layer for container images, and everything that needs
+//! only them. It knows no backend, no file system, no HTTP and no compression format.
 //!
 //! Bytes are written to an [`Ingest`], hashed and checked, and published to a [`ContentStore`]. A
 //! [`Handler`] visits an image from its root to its layers, and a [`Snapshotter`] turns layers into

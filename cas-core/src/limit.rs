@@ -5,73 +5,75 @@
 
 use crate::error::{Error, Result};
 
-/// Largest manifest, index or configuration that is read.
+/// Maximum size of a manifest, index or configuration that is read.
 pub const DOCUMENT_READ: u64 = 8 << 20;
-/// Largest manifest, index or configuration that is written or pushed.
+/// Maximum size of a manifest, index or configuration that is written or pushed.
 pub const DOCUMENT_WRITE: u64 = 4 << 20;
-/// Deepest nesting of arrays and objects in a JSON document.
+/// Maximum depth of nested arrays and objects in a JSON document.
 pub const JSON_DEPTH: usize = 64;
-/// Most descriptors that one document may list.
+/// Maximum number of descriptors that one document lists.
 pub const DESCRIPTORS: usize = 4096;
-/// Deepest nesting of indexes; the root counts as one level.
+/// Maximum depth of nested indexes. The outermost index counts as one level.
 pub const INDEX_DEPTH: usize = 4;
-/// Most descriptors that one walk of an image may list, repeated ones included.
+/// Maximum number of descriptors that one walk of an image lists, repeated ones included.
 pub const WALK: usize = 65_536;
-/// Largest answer of a registry, a token service or a credential helper, blobs and manifests
-/// excepted.
+/// Maximum size of an answer of a registry, a token service or a credential helper that is neither
+/// a blob nor a manifest.
 pub const ANSWER: u64 = 1 << 20;
-/// Most redirects that one request follows.
+/// Maximum number of redirects that one request follows.
 pub const REDIRECTS: usize = 5;
-/// Most layers of one image.
+/// Maximum number of layers of one image.
 pub const LAYERS: usize = 512;
-/// Longest name of an owner.
+/// Maximum length of the name of an owner.
 pub const OWNER: usize = 64;
-/// Longest image name.
+/// Maximum length of the name of an image or the id of a lease.
 pub const NAME: usize = 512;
-/// Longest key of an ingest or a snapshot, and longest room and key of a note together.
+/// Maximum length of the key of an ingest or a snapshot, and of the `room/key` of a note.
 pub const KEY: usize = 1024;
-/// Largest value of a note.
+/// Maximum size of the value of a note.
 pub const NOTE: usize = 64 << 10;
-/// Longest label, key and value together.
+/// Maximum length of a label, key and value together.
 pub const LABEL: usize = 4096;
-/// Most labels of one object.
+/// Maximum number of labels of one object, not counting references.
 pub const LABELS: usize = 256;
-/// Longest filter expression of a listing.
+/// Maximum length of a filter expression of a listing.
 pub const FILTER: usize = 4096;
-/// Longest path of an entry in a layer.
+/// Maximum length of the path of an entry in a layer.
 pub const PATH: usize = 4096;
-/// Longest single component of a path.
+/// Maximum length of a single component of a path.
 pub const COMPONENT: usize = 255;
-/// Most components of a path.
+/// Maximum number of components of a path.
 pub const PATH_DEPTH: usize = 512;
-/// Most entries of one layer.
+/// Maximum number of entries of one layer.
 pub const ENTRIES: u64 = 2_000_000;
-/// Largest set of pax records of one entry.
+/// Maximum size of a pax header of one entry.
 pub const PAX: u64 = 1 << 20;
-/// Largest set of global pax records of one stream.
+/// Maximum size of all global pax headers of one stream together.
 pub const PAX_GLOBAL: u64 = 4 << 20;
-/// Largest GNU long name or long link.
+/// Maximum size of a GNU long name or long link.
 pub const GNU_LONG: u64 = 64 << 10;
-/// Most regions of a sparse file.
+/// Maximum number of regions of a sparse file.
 pub const SPARSE_REGIONS: usize = 64 << 10;
-/// Largest value of one extended attribute.
+/// Maximum size of the value of one extended attribute.
 pub const XATTR: usize = 64 << 10;
-/// Largest sum of the extended attributes of one inode.
+/// Maximum size of all extended attributes of one inode together.
 pub const XATTRS: usize = 256 << 10;
-/// Largest zstd window, as the exponent of a power of two.
+/// Maximum size of a zstd window, as the exponent of a power of two.
 pub const ZSTD_WINDOW_LOG: u32 = 27;
-/// Most decompressed bytes of one layer.
+/// Maximum number of decompressed bytes of one layer.
 pub const LAYER: u64 = 64 << 30;
-/// Most decompressed bytes for each compressed byte of gzip. Deflate itself cannot exceed 1,032.
+/// Maximum number of decompressed bytes for each compressed byte of gzip. Deflate itself cannot
+/// exceed 1,032.
 pub const RATIO_GZIP: u64 = 1_100;
-/// Most decompressed bytes for each compressed byte of zstd, not counting the first GiB.
+/// Maximum number of decompressed bytes for each compressed byte of zstd, not counting the first
+/// GiB.
 pub const RATIO_ZSTD: u64 = 10_000;
-/// Most members of an image archive. Also the number of facts about a layer that are kept unsorted
-/// before they are merged into the sorted ones, which take 8 bytes each.
+/// Maximum number of members of an image archive. It is also the number of facts about a layer that
+/// are kept unsorted before they are merged into the sorted ones, which take 8 bytes each.
 pub const ENTRIES_IN_MEMORY: usize = 100_000;
-/// Largest `/etc/passwd` or `/etc/group` of an image that is read.
+/// Maximum size of the `/etc/passwd` or `/etc/group` of an image that is read.
 pub const ACCOUNTS: u64 = 1 << 20;
-/// Largest user or group id that a process may run as; runtimes accept no larger one.
+/// Maximum user or group id that a process may run as; runtimes accept no larger one.
 pub const ID: u32 = i32::MAX as u32;
 
 /// Checks the size of a document that is about to be read against [`DOCUMENT_READ`].
@@ -84,6 +86,6 @@ pub fn check_document(found: u64) -> Result<()> {
     }
     let allowed = DOCUMENT_READ;
     Err(Error::out_of_range(format!(
-        "a document of {found} bytes: at most {allowed} are read"
+        "the document has {found} bytes; at most {allowed} are read"
     )))
 }

@@ -44,7 +44,7 @@ impl Location {
         self
     }
 
-    /// Sets the store of one member of a composition, which overrides the option of that name.
+    /// Sets the store of one member of a composition. It overrides the option of that name.
     #[must_use]
     pub fn with_member(mut self, option: &str, member: Location) -> Self {
         self.members.insert(option.to_owned(), member);
@@ -81,8 +81,8 @@ impl Location {
         &self.options
     }
 
-    /// Returns the bytes that an option states, as in `512`, `64KiB`, `16MiB`, `1GiB` or `1TiB`, or
-    /// `None` if the option is not given.
+    /// Returns the size in bytes that an option states, as in `512`, `64KiB`, `16MiB`, `1GiB` or
+    /// `1TiB`, or `None` if the option is not given.
     ///
     /// # Errors
     /// `InvalidArgument`, naming the option, if its value is not a size.
@@ -118,8 +118,8 @@ impl Location {
         self.options.get(option).map(parse).transpose()
     }
 
-    /// Returns the store that an option of a composition names, either as a URL or as a scheme
-    /// alone, which stands for a store in `PLACE/OPTION`.
+    /// Returns the location of the member that an option of a composition names. The value of the
+    /// option is a URL, or only a scheme for a store in `PLACE/OPTION`.
     ///
     /// # Errors
     /// `InvalidArgument`, naming the option, if it is missing or neither a URL nor a scheme.
@@ -181,8 +181,8 @@ fn is_scheme(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(good)
 }
 
-/// Returns the bytes that a text such as `64KiB` states, or `None` if it is not a size or does not
-/// fit a `u64`.
+/// Returns the size in bytes that a text such as `64KiB` states, or `None` if it is not a size or
+/// does not fit a `u64`.
 fn size(text: &str) -> Option<u64> {
     const UNITS: [(&str, u32); 4] = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40)];
     let unit = |(name, shift): &(&str, u32)| Some((text.strip_suffix(*name)?, *shift));
@@ -230,7 +230,7 @@ impl FromStr for Location {
                 .split_once('=')
                 .ok_or_else(|| fail("invalid options: expected KEY=VALUE, joined by &"))?;
             if options.insert(key.to_owned(), value.to_owned()).is_some() {
-                return Err(fail("an option is given twice"));
+                return Err(fail("an option is given twice; remove one of the two"));
             }
         }
         Ok(Location {

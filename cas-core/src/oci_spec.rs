@@ -14,7 +14,7 @@ use crate::platform::Platform;
 fn through_json<A: Serialize, B: DeserializeOwned>(from: &A, what: &str) -> Result<B> {
     serde_json::to_value(from)
         .and_then(serde_json::from_value)
-        .map_err(|error| Error::invalid(format!("not a {what}: {error}")).source(error))
+        .map_err(|error| Error::invalid(format!("not {what}: {error}")).source(error))
 }
 
 macro_rules! convert {
@@ -38,10 +38,10 @@ macro_rules! convert {
 }
 
 convert! {
-    Descriptor, Descriptor, "descriptor";
-    Index, ImageIndex, "image index";
-    Manifest, ImageManifest, "image manifest";
-    Platform, Platform, "platform";
+    Descriptor, Descriptor, "a descriptor";
+    Index, ImageIndex, "an image index";
+    Manifest, ImageManifest, "an image manifest";
+    Platform, Platform, "a platform";
 }
 
 #[cfg(test)]

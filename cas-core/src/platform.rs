@@ -81,7 +81,8 @@ impl Platform {
         }
     }
 
-    /// Returns whether the platform is `unknown/unknown`, which builders use to mark attestations.
+    /// Returns whether a part of the platform is `unknown`. Builders mark attestations as
+    /// `unknown/unknown`.
     pub fn is_unknown(&self) -> bool {
         self.os == "unknown" || self.architecture == "unknown"
     }
@@ -124,7 +125,7 @@ impl FromStr for Platform {
     }
 }
 
-/// The platforms of an image that an operation is for.
+/// Selects the platforms of an image for an operation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Platforms {
     /// The platform of this machine. An image for a single platform is taken as it is.
@@ -137,8 +138,8 @@ pub enum Platforms {
 }
 
 impl Platforms {
-    /// Returns the platform that is asked for, for an operation that needs exactly one. `None` is
-    /// the platform of this machine.
+    /// Returns the selected platform, for an operation that needs exactly one. `None` means the
+    /// platform of this machine.
     ///
     /// # Errors
     /// `InvalidArgument` for [`Platforms::All`].
@@ -147,8 +148,8 @@ impl Platforms {
             Platforms::Host => Ok(None),
             Platforms::One(platform) => Ok(Some(platform)),
             Platforms::All => Err(Error::invalid(
-                "this needs one platform, all were given; name one, or leave it out for the \
-                 platform of this machine",
+                "expected one platform, found all; name one, or leave it out for the platform of \
+                 this machine",
             )),
         }
     }

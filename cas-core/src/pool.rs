@@ -2,8 +2,7 @@
 //! unpacking.
 //!
 //! tokio's own pool grows to 512 threads, and `tokio::fs` switches threads for every call. Here a
-//! thread is switched once for a whole piece of work, and never if the caller's thread may block
-//! anyway.
+//! whole piece of work switches threads once, and not at all if the caller's thread may block.
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -53,8 +52,8 @@ where
     answered.await.unwrap_or_else(|_| Err(panicked()))
 }
 
-/// Runs `work` on a new thread. For work that waits for other work, which must not occupy the
-/// threads of the pool that the other work needs.
+/// Runs `work` on a new thread. Use it for work that waits for other work: on the pool, it would
+/// occupy the threads that the other work needs.
 ///
 /// # Errors
 /// Errors of `work`; `Internal` if it panicked; errors of starting a thread.
@@ -86,7 +85,7 @@ pub(crate) fn start(work: impl FnOnce() + Send + 'static) {
     }));
 }
 
-/// Work that was started and has not ended.
+/// The number of pieces of work that were given to another thread and have not ended.
 static ACTIVE: AtomicUsize = AtomicUsize::new(0);
 
 /// Counts one piece of work until it is dropped.
@@ -105,9 +104,9 @@ impl Drop for Active {
     }
 }
 
-/// Waits until all work that was started in this process has ended, also work whose future was
-/// dropped, for at most `limit`. Returns whether it has ended. For programs that remove the files
-/// that the work writes.
+/// Waits for at most `limit` until all work that this module gave to other threads has ended,
+/// including work whose future was dropped. Returns whether it has ended. A program calls this
+/// before it removes files that the work may write.
 pub fn wait_until_idle(limit: Duration) -> bool {
     let begun = Instant::now();
     while ACTIVE.load(Ordering::SeqCst) > 0 {
@@ -125,7 +124,7 @@ pub(crate) fn may_block() -> bool {
 }
 
 fn panicked() -> Error {
-    Error::internal("work on the pool panicked; please report it")
+    Error::internal("work on another thread panicked; please report it")
 }
 
 /// Marks this thread as one that may block while `work` runs, so that [`run`] runs inline.
@@ -191,7 +190,8 @@ pub(crate) async fn give_way() {
     .await;
 }
 
-/// The pool: one thread for each core, and at least two so that hashing overlaps writing.
+/// Returns the queue of the pool. The pool has one thread for each core, and at least two so that
+/// hashing overlaps writing.
 fn pool() -> &'static mpsc::Sender<Job> {
     static POOL: OnceLock<mpsc::Sender<Job>> = OnceLock::new();
     POOL.get_or_init(|| {

@@ -1,11 +1,11 @@
 //! Progress of a long operation, for programs that show it.
 
 /// Receives the progress of a long operation, item by item: blobs that are copied, layers that are
-/// applied. A closure `Fn(Event<'_>)` is one, too.
+/// applied. A closure `Fn(Event<'_>)` implements it.
 ///
 /// Calls come from several threads, and items overlap.
 pub trait Progress: Send + Sync {
-    /// Called for each event, on the thread that does the work: it must be quick.
+    /// Receives one event. It is called on the thread that does the work, so it must be quick.
     fn report(&self, event: Event<'_>);
 }
 

@@ -17,30 +17,30 @@ use crate::store::Store;
 /// Opens the stores of one scheme.
 #[async_trait]
 pub trait Opener: Send + Sync + 'static {
-    /// The scheme.
+    /// Returns the scheme.
     fn scheme(&self) -> &'static str;
 
-    /// What its stores promise.
+    /// Returns what its stores promise beyond the minimum.
     fn capabilities(&self) -> Capabilities;
 
-    /// Laws that its stores do not keep, each with the reason.
+    /// Returns the laws that its stores do not keep, each with the reason.
     fn gaps(&self) -> &'static [(&'static str, &'static str)];
 
-    /// Opens the store at `location`, and makes it if there is none.
+    /// Opens the store at `location`, or creates it if there is none.
     ///
     /// # Errors
-    /// `FailedPrecondition` when something else is there; `Busy` when another process owns it.
+    /// `FailedPrecondition` if something else is there; `Busy` if another process owns the store.
     async fn open(&self, location: &Location) -> Result<Store>;
 }
 
 /// Opens the stores of one kind of composition, members first.
 #[async_trait]
 pub trait Composer: Send + Sync + 'static {
-    /// The scheme.
+    /// Returns the scheme.
     fn scheme(&self) -> &'static str;
 
-    /// The options that name its members. Each holds a URL, or a scheme for a store below the
-    /// directory of the composition; see [`Location::member`].
+    /// Returns the options that name its members. Each holds a URL, or a scheme for a store below
+    /// the directory of the composition; see [`Location::member`].
     fn members(&self) -> &'static [&'static str];
 
     /// Checks the other options, before anything is opened.
@@ -49,7 +49,7 @@ pub trait Composer: Send + Sync + 'static {
     /// `InvalidArgument`, naming the option.
     fn check(&self, location: &Location) -> Result<()>;
 
-    /// Opens the members from `registry`, and the composition over them.
+    /// Opens the members as `registry` opens them, and then the composition of them.
     ///
     /// # Errors
     /// Errors of the members.
@@ -59,14 +59,14 @@ pub trait Composer: Send + Sync + 'static {
 /// Opens the snapshotter of one scheme.
 #[async_trait]
 pub trait SnapshotterOpener: Send + Sync + 'static {
-    /// The scheme, which is the [name](Snapshotter::name) of the snapshotter.
+    /// Returns the scheme, which is the [name](Snapshotter::name) of the snapshotter.
     fn scheme(&self) -> &'static str;
 
-    /// Checks that this machine lets the snapshotter work in `directory`, which need not exist.
-    /// A new root uses the first snapshotter of its registry that passes.
+    /// Checks that the snapshotter works on this machine in `directory`, which need not exist. A
+    /// new root uses the first snapshotter of its registry that passes.
     ///
     /// # Errors
-    /// Says what is missing, and what to do.
+    /// An error that says what is missing and what to do.
     fn probe(&self, directory: &Path) -> Result<()>;
 
     /// Opens the snapshotter.
@@ -77,13 +77,13 @@ pub trait SnapshotterOpener: Send + Sync + 'static {
     async fn open(&self, parts: SnapshotterParts) -> Result<Arc<dyn Snapshotter>>;
 }
 
-/// What a snapshotter is opened with.
+/// The arguments of [`SnapshotterOpener::open`].
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct SnapshotterParts {
-    /// The directory for its files, which need not exist. Nothing else writes there.
+    /// The directory for its files. It need not exist. Nothing else writes there.
     pub directory: PathBuf,
-    /// Where its records go: a store of records on this machine, whose batches are atomic.
+    /// The store of its records. It is on this machine, and its batches are atomic.
     pub records: Arc<dyn Records>,
     /// The store whose layers it unpacks.
     pub store: Store,
@@ -92,7 +92,7 @@ pub struct SnapshotterParts {
 }
 
 impl SnapshotterParts {
-    /// Parts without options.
+    /// Returns parts without options.
     pub fn new(directory: impl Into<PathBuf>, records: Arc<dyn Records>, store: Store) -> Self {
         SnapshotterParts {
             directory: directory.into(),
@@ -102,7 +102,7 @@ impl SnapshotterParts {
         }
     }
 
-    /// The same parts with an option.
+    /// Sets an option.
     #[must_use]
     pub fn with_option(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.options.insert(name.into(), value.into());
@@ -112,7 +112,7 @@ impl SnapshotterParts {
     /// Checks that every option is one of `known`.
     ///
     /// # Errors
-    /// `InvalidArgument`, naming the first that is not, and those that are.
+    /// `InvalidArgument`, naming the first unknown option and the known ones.
     pub fn check_options(&self, known: &[&str]) -> Result<()> {
         match self
             .options
@@ -121,7 +121,7 @@ impl SnapshotterParts {
         {
             None => Ok(()),
             Some(name) => Err(Error::invalid(format!(
-                "unknown option {name:?}; known: {}",
+                "unknown option {name:?}: the options of this snapshotter are: {}",
                 listed(known.iter().copied())
             ))
             .operation("open snapshotter")),
@@ -132,7 +132,8 @@ impl SnapshotterParts {
 /// The backends, compositions and snapshotters of a program. Each program makes its own, and none
 /// is global.
 ///
-/// A scheme is registered once: a second one of the same kind is an error of every later call.
+/// A scheme may be registered once for a store and once for a snapshotter. If it is registered
+/// twice, [`Registry::check`] and every method that looks up an opener or opens a store fail.
 #[derive(Default)]
 pub struct Registry {
     openers: Vec<Box<dyn Opener>>,
@@ -143,7 +144,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// An empty registry.
+    /// Returns an empty registry.
     pub fn new() -> Self {
         Registry::default()
     }
@@ -156,7 +157,7 @@ impl Registry {
         self
     }
 
-    /// Adds a kind of composition. It shares its schemes with the backends.
+    /// Adds a kind of composition. Its scheme must differ from those of the backends.
     #[must_use]
     pub fn with_composer(mut self, composer: impl Composer) -> Self {
         self.refuse_store(composer.scheme());
@@ -164,7 +165,7 @@ impl Registry {
         self
     }
 
-    /// Adds a snapshotter. A new root uses the first one that works on its machine.
+    /// Adds a snapshotter. A new root uses the first one that works on this machine.
     #[must_use]
     pub fn with_snapshotter(mut self, opener: impl SnapshotterOpener) -> Self {
         let scheme = opener.scheme();
@@ -175,8 +176,8 @@ impl Registry {
         self
     }
 
-    /// Names the Cargo features that would bring schemes this build does not have, for the error
-    /// messages: pairs of a scheme and a feature.
+    /// Sets the Cargo features that error messages suggest for schemes that this build does not
+    /// have, as pairs of a scheme and a feature.
     #[must_use]
     pub fn with_features(mut self, features: &'static [(&'static str, &'static str)]) -> Self {
         self.features = features;
@@ -207,7 +208,8 @@ impl Registry {
     /// Returns the backend of `scheme`.
     ///
     /// # Errors
-    /// `Unsupported`, listing the schemes that are compiled in and the feature to enable.
+    /// `Unsupported`, listing the schemes that are compiled in, and the feature to enable if one is
+    /// known; `AlreadyExists` if a scheme is registered twice.
     pub fn opener(&self, scheme: &str) -> Result<&dyn Opener> {
         self.check_registered()?;
         let found = self.openers().find(|opener| opener.scheme() == scheme);
@@ -217,7 +219,8 @@ impl Registry {
     /// Returns the snapshotter of `scheme`.
     ///
     /// # Errors
-    /// `Unsupported`, listing the snapshotters that are compiled in and the feature to enable.
+    /// `Unsupported`, listing the snapshotters that are compiled in, and the feature to enable if
+    /// one is known; `AlreadyExists` if a scheme is registered twice.
     pub fn snapshotter(&self, scheme: &str) -> Result<&dyn SnapshotterOpener> {
         self.check_registered()?;
         let found = self.snapshotters().find(|opener| opener.scheme() == scheme);
@@ -225,8 +228,8 @@ impl Registry {
         found.ok_or_else(|| self.unknown("open snapshotter", scheme, known))
     }
 
-    /// Checks what can be known of a location without opening it: its scheme and, of a
-    /// composition, the options and the members.
+    /// Checks a location without opening it: its scheme and, for a composition, also its options
+    /// and members.
     ///
     /// # Errors
     /// As [`Registry::opener`] and [`Composer::check`].
@@ -254,7 +257,7 @@ impl Registry {
         }
     }
 
-    /// Remembers that the scheme of a store is registered again.
+    /// Remembers `scheme` as registered twice if a store has it already.
     fn refuse_store(&mut self, scheme: &'static str) {
         if self.store_schemes().any(|known| known == scheme) {
             self.twice = Some(scheme);

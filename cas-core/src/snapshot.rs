@@ -1,8 +1,9 @@
 //! Snapshots: directory trees that are built layer by layer, with containerd's verbs and states.
 //!
-//! An active snapshot is writable. Committing it makes it read-only, under a new name, and a
-//! possible parent of others. A view is a read-only snapshot of a committed one. A snapshotter does
-//! not mount anything: it returns [`Mount`]s as data, so that most of it works without root.
+//! An active snapshot is writable. Committing it makes it read-only and gives it a new name; other
+//! snapshots can then have it as their parent. A view is a read-only snapshot of a committed one. A
+//! snapshotter does not mount anything: it returns [`Mount`]s as data, so that most of it works
+//! without a superuser.
 //!
 //! An image of two layers is unpacked like this:
 //!
@@ -49,7 +50,7 @@ use crate::labels::Labels;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SnapshotKind {
-    /// Read-only content of a committed parent, until it is removed.
+    /// Read-only, empty or with the content of a committed parent.
     View,
     /// Writable, until it is committed or removed.
     Active,
@@ -135,7 +136,7 @@ pub enum Mount {
 }
 
 impl Mount {
-    /// Returns the error of a caller that does not know mounts of this type.
+    /// Returns the error for a caller that does not know mounts of this type.
     pub fn unsupported(&self) -> Error {
         Error::unsupported(format!(
             "mounts of type {} are not supported here; use a snapshotter of another type",
@@ -161,10 +162,10 @@ pub struct Commit {
     /// A committed parent for an active snapshot without one. Layers that are unpacked in parallel
     /// need this; it requires a snapshotter that [rebases](Snapshotter::rebases).
     pub parent: Option<String>,
-    /// Whether the caller has synced the file system of the mounts (`syncfs`) after the last write:
-    /// one sync for all layers of an image, instead of one for each.
+    /// Whether the caller has synced the file system of the mounts (`syncfs`) after the last write.
+    /// One such sync is enough for all layers of an image.
     pub synced: bool,
-    /// What [`Snapshotter::usage`] returned after the last write, if the caller has asked.
+    /// What [`Snapshotter::usage`] returned after the last write, if the caller has called it.
     pub usage: Option<Usage>,
 }
 
@@ -191,7 +192,7 @@ pub trait Snapshotter: Send + Sync + 'static {
     /// committed.
     async fn prepare(&self, key: &str, parent: Option<&str>, labels: Labels) -> Result<Vec<Mount>>;
 
-    /// Makes the view `key` of a committed parent. Returns its mounts.
+    /// Makes the view `key`, empty or with the content of a committed parent. Returns its mounts.
     ///
     /// # Errors
     /// As [`Snapshotter::prepare`].
@@ -208,7 +209,7 @@ pub trait Snapshotter: Send + Sync + 'static {
     ///
     /// # Errors
     /// `NotFound`; `AlreadyExists` for `name`; `FailedPrecondition` if `key` is not active;
-    /// `InvalidArgument` if `options.parent` differs from the parent it has; `Unsupported` if
+    /// `InvalidArgument` if `options.parent` differs from an existing parent; `Unsupported` if
     /// `options.parent` is given and the snapshotter does not rebase.
     async fn commit(&self, name: &str, key: &str, options: Commit) -> Result<()>;
 
@@ -218,7 +219,7 @@ pub trait Snapshotter: Send + Sync + 'static {
     /// `NotFound`; `FailedPrecondition` while it has children.
     async fn remove(&self, key: &str) -> Result<()>;
 
-    /// Removes a snapshot if it is still as it was `seen`. Returns false if it does not exist or
+    /// Removes a snapshot if it is still in the state `seen`. Returns false if it does not exist or
     /// was updated since.
     ///
     /// # Errors
@@ -253,8 +254,8 @@ pub trait Snapshotter: Send + Sync + 'static {
     async fn close(&self) -> Result<()>;
 }
 
-/// Returns the chain ids of a stack of layers, lowest first. Each one names its layer applied on
-/// top of all below.
+/// Returns the chain ids of a stack of layers, lowest first. Each one identifies its layer together
+/// with all layers below.
 pub fn chain_ids(diff_ids: &[Digest]) -> Vec<Digest> {
     let mut chain: Vec<Digest> = Vec::with_capacity(diff_ids.len());
     for diff_id in diff_ids {

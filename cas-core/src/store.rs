@@ -46,7 +46,7 @@ impl Store {
         }
     }
 
-    /// Returns the records of its blobs.
+    /// Returns the records of the store's blobs.
     pub fn blobs(&self) -> Blobs {
         Blobs::new(Arc::clone(&self.records))
     }

@@ -1,4 +1,4 @@
-//! A collection keeps every root of an image store, with or without a name.
+//! A collection keeps every gc root of an image store, with or without a name.
 #![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;

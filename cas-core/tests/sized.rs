@@ -88,7 +88,7 @@ async fn writer(store: &dyn ContentStore) -> Writer {
     Writer::begin(store, KEY, Expected::ANY).await.unwrap()
 }
 
-/// Writes the rest of `data` and commits it.
+/// Writes the rest of `data` and commits it. Returns the digest.
 async fn finish(store: &dyn ContentStore, data: &Bytes) -> Digest {
     let mut writer = writer(store).await;
     let held = usize::try_from(writer.offset()).unwrap();

@@ -134,7 +134,7 @@ async fn an_empty_walk_is_an_error_of_walk_not_empty() {
     walk_not_empty(&graph, &[node("a")]).await.unwrap();
 }
 
-/// Counts how many handlers run at once, each for a while.
+/// Counts how many handlers run concurrently, each for a while.
 #[derive(Default)]
 struct Busy {
     running: AtomicUsize,

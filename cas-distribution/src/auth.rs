@@ -1,4 +1,4 @@
-//! Answers a registry's challenge with a login or a token. Nothing is sent before a challenge.
+//! Answers a registry's challenge with a login or a token. Neither is sent before a challenge.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -28,7 +28,7 @@ pub(crate) struct Auth {
 #[derive(Clone, Default)]
 pub(crate) struct Shown {
     pub(crate) header: Option<HeaderValue>,
-    /// The message that a login was withheld, if one was.
+    /// The message about a login that was withheld, if one was.
     pub(crate) withheld: Option<String>,
     /// How many challenges were answered so far.
     round: u64,
@@ -103,7 +103,7 @@ impl Auth {
         }
     }
 
-    /// Sends the login to the registry itself.
+    /// Returns the login, for the registry itself.
     async fn basic(&self) -> Result<Answer> {
         let header = match find(&self.registry).await? {
             Some(Credentials::Password { name, password }) => {
@@ -129,7 +129,7 @@ impl Auth {
         })
     }
 
-    /// Sends a token: one from the login itself, or one from the token service at `realm`, which
+    /// Returns a token: one from the login itself, or one from the token service at `realm`, which
     /// gets the login only if [`trust`] allows it.
     async fn bearer(
         &self,

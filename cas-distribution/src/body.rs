@@ -13,10 +13,10 @@ use tokio::sync::mpsc::{Sender, channel};
 
 use crate::{error, http, runtime};
 
-/// Size of the pieces that are passed on. Those of the network are a tenth of it, and each costs
-/// the store a step.
+/// Minimum size of a piece that is passed on, except the last. A chunk from the network has about a
+/// tenth of it, and each piece costs the store a step.
 const PIECE: usize = 256 << 10;
-/// Pieces that may wait to be taken.
+/// Maximum number of pieces that are read ahead.
 const AHEAD: usize = 4;
 
 /// Returns the bytes `kept` of the body of a response, read ahead a little. The rest of the body is

@@ -1,4 +1,4 @@
-//! One name in one repository, over HTTP.
+//! The client for one name in one repository, over HTTP.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -11,13 +11,14 @@ use crate::auth::Auth;
 use crate::http::Http;
 use crate::{Host, RemoteRef, origin, runtime};
 
-/// How long a registry on this machine may take to say that it requires TLS.
+/// How long a registry on this machine may take to report that it requires TLS.
 const PROBE: Duration = Duration::from_secs(5);
 
 /// How a registry is reached.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Use http. The default is https, except for a registry on this machine that does not use TLS.
+    /// Whether http is used. By default https is used, or http for a registry on this machine that
+    /// does not require TLS.
     pub plain_http: bool,
     /// Hosts of token services that may see the login for the registry, in addition to the
     /// registry's own host and the hosts below it.
@@ -36,22 +37,24 @@ pub(crate) struct Inner {
     pub(crate) base: Url,
     pub(crate) reference: RemoteRef,
     pub(crate) auth: Auth,
-    /// Whether the registry answered a request for a range with the whole.
+    /// Whether the registry answered a request for a range with other bytes, such as the whole
+    /// blob.
     pub(crate) ignores_ranges: AtomicBool,
 }
 
 impl Client {
-    /// Returns a client for `reference`. The only request it makes yet is to find out whether a
-    /// registry on this machine requires TLS.
+    /// Returns a client for `reference`. This makes a request only to find out whether a registry
+    /// on this machine requires TLS.
     ///
     /// # Errors
-    /// `Unavailable` if the root certificates of this system cannot be read.
+    /// `Unavailable` if the system does not provide what an HTTP client needs.
     pub async fn connect(reference: &RemoteRef, options: Options) -> Result<Self> {
         let reference = reference.clone();
         runtime::run(async move {
             let mut base = base(&reference, "http")?;
             let http = Http::new(&base)?;
-            if !options.plain_http && (!origin::is_local(&base) || wants_tls(&http, &base).await) {
+            if !options.plain_http && (!origin::is_loopback(&base) || wants_tls(&http, &base).await)
+            {
                 base = self::base(&reference, "https")?;
             }
             Ok(Client(Arc::new(Inner {
@@ -65,13 +68,13 @@ impl Client {
         .await
     }
 
-    /// Returns the message that the login for the registry was withheld from its token service, if
-    /// it was. The requests were then made without a login.
+    /// Returns the message about a login for the registry that was withheld from its token service,
+    /// if one was. The requests were then made without a login.
     pub async fn withheld(&self) -> Option<String> {
         self.0.auth.current().await.withheld
     }
 
-    /// Runs `work` on the private runtime.
+    /// Runs `work` on the private runtime. Returns its result.
     pub(crate) async fn run<T, F>(&self, work: impl FnOnce(Arc<Inner>) -> F) -> Result<T>
     where
         T: Send + 'static,
@@ -114,5 +117,24 @@ impl Inner {
             "blobs"
         };
         self.url(kind, &descriptor.digest.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_http_is_never_chosen_for_another_machine() {
+        for host in [
+            "169.254.7.7:5000",
+            "[fe80::1]:5000",
+            "10.0.0.1:5000",
+            "r.test",
+        ] {
+            let reference: RemoteRef = format!("{host}/app:1").parse().unwrap();
+            let client = cas_core::pool::wait(Client::connect(&reference, Options::default()));
+            assert_eq!(client.unwrap().0.base.scheme(), "https", "{host}");
+        }
     }
 }

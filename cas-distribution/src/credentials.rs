@@ -78,8 +78,9 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>> {
 
 fn of(data: &[u8], host: &str) -> Result<Option<Credentials>> {
     // The message of serde could contain a secret.
-    let config: Config = serde_json::from_slice(data)
-        .map_err(|error| Error::invalid(format!("line {} does not parse", error.line())))?;
+    let config: Config = serde_json::from_slice(data).map_err(|error| {
+        Error::invalid(format!("line {} does not parse; correct it", error.line()))
+    })?;
     let own = config.cred_helpers.get(host);
     let helper = own.unwrap_or(&config.creds_store);
     if !helper.is_empty()

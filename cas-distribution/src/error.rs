@@ -8,10 +8,10 @@ use serde::Deserialize;
 use crate::http;
 use crate::origin::shown;
 
-/// The backend in errors that are answers of a registry.
+/// The backend in errors of a registry, its token service, or the connection to them.
 pub const REGISTRY: &str = "registry";
 
-/// How many characters of a registry's own message are repeated.
+/// Maximum number of characters that are repeated of a registry's own message.
 const SAID: usize = 300;
 
 #[derive(Deserialize)]
@@ -31,8 +31,8 @@ struct Problem {
 /// What to do if a registry refuses.
 const LOG_IN: &str = "check the name, or use `docker login`, whose credentials cas reads";
 
-/// Returns the error for an answer that is not a success. `withheld` is the message that a login
-/// was withheld, if one was: it may be the reason.
+/// Returns the error for an answer that is not a success. `withheld` is the message about a login
+/// that was withheld, which may be the reason.
 pub(crate) async fn refused(response: Response, withheld: Option<&str>) -> Error {
     let status = response.status();
     let from = shown(response.url());
@@ -60,7 +60,7 @@ pub(crate) async fn refused(response: Response, withheld: Option<&str>) -> Error
             let advice = withheld.unwrap_or(LOG_IN);
             Error::new(
                 ErrorKind::Denied,
-                format!("{answered}; it may not exist or need other permissions: {advice}"),
+                format!("{answered}; the name may be absent, or need other rights: {advice}"),
             )
         }
         StatusCode::NOT_FOUND => Error::not_found(format!(
@@ -89,7 +89,10 @@ pub(crate) async fn refused(response: Response, withheld: Option<&str>) -> Error
 
 /// Returns the error for root certificates that cannot be read, or a TLS library that fails.
 pub(crate) fn tls(error: &rustls::Error) -> Error {
-    Error::unavailable(format!("cannot set up TLS: {error}")).backend(REGISTRY)
+    Error::unavailable(format!(
+        "cannot set up TLS: {error}; check the root certificates"
+    ))
+    .backend(REGISTRY)
 }
 
 /// Returns the error for a failed connection to `url`.
@@ -107,9 +110,11 @@ pub(crate) fn broken(error: reqwest::Error, url: &Url) -> Error {
         "lost the connection to"
     };
     let from = shown(url);
-    Error::unavailable(format!("{what} {from}: {last}"))
-        .source(error)
-        .backend(REGISTRY)
+    Error::unavailable(format!(
+        "{what} {from}: {last}; check the host and the network"
+    ))
+    .source(error)
+    .backend(REGISTRY)
 }
 
 /// Returns the error for a connection to `url` on which no bytes arrive.
@@ -124,5 +129,9 @@ pub(crate) fn silent(url: &Url) -> Error {
 
 /// Returns the error for an answer that does not follow the protocol.
 pub(crate) fn unexpected(url: &Url, what: &str) -> Error {
-    Error::unavailable(format!("{} {what}; is it a registry?", shown(url))).backend(REGISTRY)
+    Error::unavailable(format!(
+        "{} {what}; check that it is a registry",
+        shown(url)
+    ))
+    .backend(REGISTRY)
 }

@@ -13,7 +13,7 @@ use crate::client::{Client, Inner};
 use crate::request::{Action, Ask};
 use crate::{body, http};
 
-/// The media types of documents that can be read.
+/// The media types of documents that this client accepts.
 const DOCUMENTS: &str = "application/vnd.oci.image.index.v1+json, \
      application/vnd.oci.image.manifest.v1+json, \
      application/vnd.docker.distribution.manifest.list.v2+json, \
@@ -70,14 +70,15 @@ impl Inner {
         }
         match self.reference.digest() {
             Some(expected) if *expected != descriptor.digest => Err(Error::corrupt(format!(
-                "the registry returned {}, which is not the digest asked for",
+                "expected the digest {expected}, but the registry returned {}",
                 descriptor.digest
             ))),
             _ => Ok(descriptor),
         }
     }
 
-    /// Reads a document and returns its descriptor, if the headers did not contain all of it.
+    /// Reads a document whose headers did not contain all of its descriptor. Returns the
+    /// descriptor.
     async fn read_root(&self, url: Url) -> Result<Descriptor> {
         let asked = Ask::new(Method::GET, url, Action::Pull).with(ACCEPT, DOCUMENTS);
         let response = self.expect(asked, &[StatusCode::OK]).await?;
@@ -114,7 +115,8 @@ impl Inner {
             StatusCode::RANGE_NOT_SATISFIABLE,
         ];
         let response = self.expect(ranged, &accepted).await?;
-        // What follows the end of the content is not cut off: the caller takes it for damage.
+        // What follows the end of the content is not cut off, so that the caller detects the
+        // damage.
         let is_cut = range.end < descriptor.size;
         let end = if is_cut { range.end } else { u64::MAX };
         if response.status() == StatusCode::PARTIAL_CONTENT && is_of(&response, start, last) {

@@ -18,10 +18,10 @@ struct Answer {
     secret: String,
 }
 
-/// Asks the helper `name` for the credentials of `host`. Returns `None` if it has none.
+/// Returns the credentials of `host` from the helper `name`, or `None` if it has none.
 ///
 /// # Errors
-/// `FailedPrecondition` if it cannot be started, or fails.
+/// `FailedPrecondition` if it cannot be started, or fails; `InvalidArgument` for an invalid name.
 pub(crate) fn ask(name: &str, host: &str) -> Result<Option<Credentials>> {
     let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     if !name.bytes().all(letter) {

@@ -15,7 +15,7 @@ pub struct Host {
 }
 
 impl Host {
-    /// Whether an address is on this host. Hosts below it are other hosts.
+    /// Returns whether an address is on this host. Hosts below it are other hosts.
     pub(crate) fn has(&self, url: &Url) -> bool {
         let port = url.port_or_known_default();
         url.host_str() == Some(&self.name) && (self.port.is_none() || self.port == port)
@@ -59,7 +59,7 @@ fn parse(text: &str) -> Option<Host> {
     };
     let name = name.to_ascii_lowercase();
     let known = |byte: u8| byte.is_ascii_alphanumeric() || b".-_[:]".contains(&byte);
-    // An address that is written in another way than a URL has it would never match.
+    // A host that is not written as in a URL would never match one.
     let url: Url = format!("https://{name}/").parse().ok()?;
     let same = url.host_str() == Some(&name) && name.bytes().all(known);
     same.then_some(Host { name, port })

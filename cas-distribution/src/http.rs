@@ -35,7 +35,7 @@ impl Http {
     /// `Unavailable` if the system does not provide what an HTTP client needs.
     pub(crate) fn new(registry: &Url) -> Result<Self> {
         let local = is_local(registry);
-        // It is spoken to in the clear, so it needs no roots of trust.
+        // This client is used for plain http, so it needs no root certificates.
         let tls = tls().map(|tls| tls.with_root_certificates(RootCertStore::empty()));
         let tls = tls
             .map_err(|error| error::tls(&error))?
@@ -72,7 +72,7 @@ impl Http {
     }
 }
 
-/// Begins a configuration of TLS, by ring.
+/// Returns the beginning of a TLS configuration that uses ring.
 fn tls() -> std::result::Result<ConfigBuilder<ClientConfig, WantsVerifier>, rustls::Error> {
     ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
@@ -88,7 +88,7 @@ fn builder(local: bool) -> ClientBuilder {
         .no_zstd()
         .no_deflate()
         .connect_timeout(CONNECT);
-    // Requests to this machine do not go through a proxy.
+    // A client for a registry that is on this machine or link-local does not use a proxy.
     if local { builder.no_proxy() } else { builder }
 }
 

@@ -7,8 +7,9 @@
 //! - Credentials are bound to their origin: scheme, host and port. A redirect or an upload location
 //!   at another origin does not get them.
 //! - A token service gets the login for its registry only if it is on the registry's host or below
-//!   it, is Docker Hub's for Docker Hub, or is named by [`Options::token_hosts`]; and only if both
-//!   use https or both are on loopback. Otherwise it is asked without a login.
+//!   it, is Docker Hub's for Docker Hub, or is named by [`Options::token_hosts`]. In addition, the
+//!   registry and the token service must both use https or both be on loopback. Otherwise the token
+//!   service is asked without a login.
 //! - A token is requested with the scope that the operation needs, whatever the registry proposes.
 //! - A redirect from `https` to `http` is refused. Plain `http` is used only for loopback, or if
 //!   the caller asks for it.

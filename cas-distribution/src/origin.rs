@@ -14,7 +14,7 @@ pub(crate) fn same(a: &Url, b: &Url) -> bool {
 ///
 /// # Errors
 /// `Denied` if it gives up encryption, is not HTTP, contains credentials, or is on this machine or
-/// link while the registry is not.
+/// link-local while the registry is neither on this machine nor that host.
 pub(crate) fn check(registry: &Url, to: &Url) -> Result<()> {
     let why = if !["http", "https"].contains(&to.scheme()) {
         "which is not HTTP"
@@ -22,15 +22,15 @@ pub(crate) fn check(registry: &Url, to: &Url) -> Result<()> {
         "which gives up encryption"
     } else if !to.username().is_empty() || to.password().is_some() {
         "which contains credentials"
-    } else if is_local(to) && !is_local(registry) {
-        "which is local to this machine"
+    } else if is_local(to) && !is_loopback(registry) && to.host() != registry.host() {
+        "which is on this machine or link-local"
     } else {
         return Ok(());
     };
     Err(Error::new(
         ErrorKind::Denied,
         format!(
-            "the registry refers to {}, {why}; refused to follow it",
+            "the registry refers to {}, {why}; its operator must change this",
             shown(to)
         ),
     ))
@@ -104,6 +104,10 @@ mod tests {
             assert!(check(&registry, &url(to)).is_err(), "{to}");
         }
         assert!(check(&registry, &url("https://cdn.test/x?signature=1")).is_ok());
+        let link_local = url("https://169.254.7.7:5000/");
+        assert!(check(&link_local, &url("https://127.0.0.1/")).is_err());
+        assert!(check(&link_local, &url("https://169.254.169.254/")).is_err());
+        assert!(check(&link_local, &url("https://169.254.7.7/token")).is_ok());
         assert!(check(&url("http://localhost:1/"), &url("http://127.0.0.1:2/")).is_ok());
     }
 }

@@ -6,7 +6,8 @@ use std::str::FromStr;
 use cas_core::image::Reference;
 use cas_core::{Digest, Error, Result};
 
-/// Longest host and repository together, and longest tag, by the distribution specification.
+/// Maximum number of bytes in host and repository together, and in a tag, by the distribution
+/// specification.
 const NAME: usize = 255;
 const TAG: usize = 128;
 
@@ -43,8 +44,8 @@ impl RemoteRef {
     /// Returns the whole reference as the name of an image in a store.
     ///
     /// # Errors
-    /// `InvalidArgument` if the grammar of names, which is OCI's for layouts, does not allow it,
-    /// for example because of two underscores in a row.
+    /// `InvalidArgument` if OCI's grammar for names in a layout does not allow it, for example
+    /// because of two underscores in a row.
     pub fn name(&self) -> Result<Reference> {
         self.to_string().parse()
     }

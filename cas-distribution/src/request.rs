@@ -9,7 +9,7 @@ use crate::client::Inner;
 use crate::error::{self, REGISTRY};
 use crate::{http, origin};
 
-/// How often a registry may ask for credentials for one request.
+/// Maximum number of times that a registry may ask for credentials for one request.
 const REFUSALS: usize = 2;
 
 /// What a request does, which decides the scope of its token.
@@ -59,7 +59,7 @@ impl Ask {
 }
 
 impl Inner {
-    /// Sends a request as [`Inner::send`]. Any other status than these is an error.
+    /// Sends a request as [`Inner::send`] does. Any status that is not `accepted` is an error.
     pub(crate) async fn expect(&self, ask: Ask, accepted: &[StatusCode]) -> Result<Response> {
         let response = self.send(ask).await?;
         if accepted.contains(&response.status()) {
@@ -76,7 +76,7 @@ impl Inner {
     }
 
     /// Sends a request, with credentials if the registry asks for them. Follows redirects if the
-    /// request only reads.
+    /// request only reads. Returns the last response.
     pub(crate) async fn send(&self, mut ask: Ask) -> Result<Response> {
         let (mut refused, mut redirected) = (0, 0);
         loop {

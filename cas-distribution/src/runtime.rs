@@ -8,10 +8,12 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::JoinSet;
 
 const THREADS: usize = 2;
-/// Threads for name lookups and credential helpers, which block. tokio's default is up to 512.
+/// Maximum number of threads for name lookups and credential helpers, which block. tokio's default
+/// is 512.
 const BLOCKING: usize = 8;
 
-/// Runs `work` on the runtime. It is cancelled if the caller drops the future.
+/// Runs `work` on the runtime. Returns its result. If the caller drops the future, `work` is
+/// cancelled.
 ///
 /// # Errors
 /// Errors of `work`; `Internal` if it panicked.

@@ -19,7 +19,7 @@ pub(crate) struct Wanted<'a> {
     pub(crate) scope: &'a str,
     /// The login of the registry, if the service may see it.
     pub(crate) login: Option<&'a Credentials>,
-    /// The message that a login was withheld, if one was.
+    /// The message about a login that was withheld, if one was.
     pub(crate) withheld: Option<&'a str>,
 }
 
@@ -29,7 +29,7 @@ struct Answer {
     access_token: Option<String>,
 }
 
-/// Requests a token. Without a login, it is an anonymous one. Redirects are not followed.
+/// Returns a new token. Without a login, it is anonymous. Redirects are not followed.
 ///
 /// # Errors
 /// `Denied` if the service refuses; `Unavailable` if it cannot be reached.

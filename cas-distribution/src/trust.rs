@@ -1,13 +1,13 @@
 //! Which token services may see the login of a registry.
 //!
-//! A registry names its token service, so it could name one to steal from. A login is shown to a
-//! token service
+//! A registry names its token service, so a hostile registry could direct the login to any host.
+//! Therefore a login is shown only to a token service
 //! - on the registry's own host, at any port, or on a host below it;
 //! - of Docker Hub, if the registry is Docker Hub;
 //! - on a host that the configuration names for the registry.
 //!
 //! In each case both must speak https, or both must be on loopback. No other service is shown a
-//! login, so a token that was bought with one is never sent over plain http off loopback.
+//! login, so a token that was obtained with one is never sent over plain http off loopback.
 
 use reqwest::Url;
 
@@ -21,7 +21,7 @@ const DOCKER_HUB_AUTH: &str = "auth.docker.io";
 /// Why a login is withheld.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
-    /// They neither both speak https nor are both on loopback.
+    /// The registry and the token service neither both use https nor are both on loopback.
     Unencrypted,
     /// The token service's host does not belong to the registry.
     ForeignHost,
@@ -67,7 +67,8 @@ pub(crate) fn check(registry: &Url, service: &Url, named: &[Host]) -> Result<(),
     }
 }
 
-/// Whether the service's host is a subdomain of the registry's. Addresses do not have any.
+/// Returns whether the service's host is a subdomain of the registry's. IP addresses do not have
+/// subdomains.
 fn is_below(registry: &Url, service: &Url) -> bool {
     let (Some(registry), Some(service)) = (registry.domain(), service.domain()) else {
         return false;
@@ -90,7 +91,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// Holds rows of registry, token service and outcome to the rule.
+    /// Checks the rule with rows of registry, token service and outcome.
     fn hold(rows: &[(&str, &str, Result<(), Reason>)], named: &[Host]) {
         for (registry, service, expected) in rows {
             let found = check(&url(registry), &url(service), named);
@@ -148,7 +149,7 @@ mod tests {
             ("http://localhost:1", "http://localhost:2/token", Ok(())),
             ("http://localhost:1", "http://auth.localhost:2/", Ok(())),
             ("http://r.localhost:1", "http://a.r.localhost/", Ok(())),
-            // On loopback, too, another host is another's.
+            // Hosts on loopback are foreign to each other, too.
             ("http://127.0.0.1:1", "http://127.0.0.2:1/", FOREIGN),
             ("http://127.0.0.1:1", "http://localhost:1/", FOREIGN),
             ("http://127.0.0.1:1", "http://[::1]:1/token", FOREIGN),

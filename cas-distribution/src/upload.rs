@@ -17,7 +17,7 @@ use crate::error;
 use crate::fetch::CONTENT_DIGEST;
 use crate::request::{Action, Ask};
 
-/// How many times the usual timeout a registry may take to store a blob after its last byte.
+/// How long a registry may take to store a blob after its last byte, in multiples of `http::IDLE`.
 const EXTRA_TIMEOUTS: u32 = 10;
 
 #[async_trait]

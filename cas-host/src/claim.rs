@@ -7,8 +7,8 @@ use std::path::Path;
 
 use crate::Dir;
 
-/// Creates the directory `path` durably, with its missing parents, for the owner alone (0700).
-/// Leaves an existing directory as it is.
+/// Creates the directory `path` with its missing parents, for the owner alone (0700). The name of
+/// `path` is then durable; those of new parents may not be. Leaves an existing directory as it is.
 ///
 /// # Errors
 /// Errors of the file system.

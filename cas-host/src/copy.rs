@@ -37,7 +37,7 @@ pub fn copy_tree(from: impl AsFd, to: impl AsFd) -> Result<()> {
 }
 
 /// Copies up to `length` bytes from one file to another in the kernel, by reflink if the file
-/// system has them. Returns the number of bytes: zero at the end of the first file, or if the
+/// system supports it. Returns the number of bytes: zero at the end of the first file, or if the
 /// kernel cannot copy between these files.
 ///
 /// # Errors

@@ -28,7 +28,7 @@ pub enum Existing {
 pub struct Entry {
     /// The name. Names that are not UTF-8 are not listed.
     pub name: String,
-    /// The type, if the directory has it.
+    /// The type, or `Unknown` if the directory does not store types.
     pub kind: FileType,
 }
 
@@ -68,7 +68,7 @@ impl Dir {
         self.open_dir(name)
     }
 
-    /// Opens a file. Refuses a symbolic link; child processes do not inherit the descriptor.
+    /// Opens a file. Refuses a symbolic link; child processes do not inherit the file descriptor.
     ///
     /// # Errors
     /// Errors of the file system.
@@ -90,7 +90,7 @@ impl Dir {
         }
     }
 
-    /// Whether `name` is the open file `file`.
+    /// Returns whether `name` is the open file `file`.
     ///
     /// # Errors
     /// Errors of the file system.
@@ -120,8 +120,8 @@ impl Dir {
 
     /// Replaces the content of `name` atomically and durably.
     ///
-    /// `staging` is the directory and name of the temporary file, which the caller has locked. The
-    /// new file has the mode `mode`, regardless of the umask.
+    /// `staging` is the directory and the name of the temporary file. The caller must ensure that
+    /// nothing else uses that name. The new file has the mode `mode`, regardless of the umask.
     ///
     /// # Errors
     /// Errors of the file system. The file then has the old content or the new.

@@ -59,7 +59,8 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Closing is not enough: a child between fork and exec may have a copy of the descriptor.
+        // Closing is not enough: a child between fork and exec may have a copy of the file
+        // descriptor.
         let _ = self.file.unlock();
     }
 }

@@ -1,5 +1,6 @@
-//! Mounting by descriptors. A mount is complete before it is visible, and one that is not attached
-//! ends with its descriptor, even if the process is killed.
+//! Mounting through file descriptors. A mount is complete before it is visible; only a read-only
+//! bind mount is made read-only after it is attached. A mount that is not attached ends when its
+//! file descriptor is closed, even by a kill.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -157,7 +158,7 @@ fn tree(mount: &Mount, idmap: Option<IdMap<'_>>) -> Result<OwnedFd> {
     })
 }
 
-/// Creates a bind mount of the directory that is not attached yet.
+/// Creates a bind mount of a directory, which is not attached yet.
 fn clone(path: &Path, idmap: Option<IdMap<'_>>) -> Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let tree = open_tree(CWD, path, flags).map_err(io::Error::from);
@@ -189,7 +190,8 @@ impl Overlay {
         path.into()
     }
 
-    /// Sets one layer. Each layer is one parameter, so their number is not bounded by its length.
+    /// Sets one layer. Each layer is a parameter of its own, so the maximum length of a parameter
+    /// does not bound their number.
     fn layer(&mut self, key: &str, path: &Path) -> Result<()> {
         let set = if path.as_os_str().len() <= VALUE {
             fsconfig_set_string(&self.context, key, path)

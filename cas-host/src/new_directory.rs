@@ -22,7 +22,7 @@ struct Locked(File);
 
 impl NewDirectory {
     /// Creates the directory `path` with these permissions if it is absent, and locks it. Returns
-    /// `None` if another owner has the lock.
+    /// `None` if another owner has the lock or has just removed the directory.
     ///
     /// # Errors
     /// `FailedPrecondition` if the directory is not empty; `NotFound` if its parent does not exist;
@@ -58,7 +58,7 @@ impl NewDirectory {
         &self.path
     }
 
-    /// Whether the directory did not exist before.
+    /// Returns whether the directory did not exist before.
     pub fn was_created(&self) -> bool {
         self.created
     }
@@ -116,7 +116,8 @@ impl Drop for NewDirectory {
 
 impl Drop for Locked {
     fn drop(&mut self) {
-        // Closing is not enough: a child between fork and exec may have a copy of the descriptor.
+        // Closing is not enough: a child between fork and exec may have a copy of the file
+        // descriptor.
         let _ = self.0.unlock();
     }
 }

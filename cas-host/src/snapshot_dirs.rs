@@ -31,7 +31,7 @@ pub const TREE: &str = "fs";
 pub struct SnapshotDirs {
     path: PathBuf,
     dir: File,
-    /// After a failed sync it is unknown which content is on disk.
+    /// Whether a sync has failed. It is then unknown which content is on disk.
     failed: AtomicBool,
 }
 
@@ -105,8 +105,8 @@ impl SnapshotDirs {
         syncfs(dir).inspect_err(|_| self.failed.store(true, Ordering::Release))
     }
 
-    /// Locks the directory together with other users, against [`Self::try_lock_exclusive`]. Waits
-    /// until the lock is free.
+    /// Takes a shared lock on the directory, which excludes [`Self::try_lock_exclusive`]. Waits
+    /// while another user has the exclusive lock.
     ///
     /// # Errors
     /// `NotFound` if the directory is absent; errors of the file system.
@@ -118,7 +118,7 @@ impl SnapshotDirs {
         })
     }
 
-    /// Locks the directory for one user. Returns `None` if it is locked or absent.
+    /// Takes the exclusive lock on the directory. Returns `None` if it is locked or absent.
     ///
     /// # Errors
     /// Errors of the file system, with the path.

@@ -14,8 +14,8 @@
 //! - A removal deletes the record, then the directory. Numbers are never reused, so a leftover
 //!   directory does no harm.
 //!
-//! The content of an active snapshot becomes durable when it is committed. After an earlier power
-//! loss, remove the snapshot and prepare it again.
+//! The content of an active snapshot becomes durable when it is committed. After a power loss
+//! before the commit, remove the snapshot and prepare it again.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -31,7 +31,7 @@ use cas_core::{Labels, Records, Snapshotter, pool};
 
 use crate::{LockedDir, SnapshotDirs, measure};
 
-/// Number of leftovers that `cleanup` locks at a time.
+/// Maximum number of leftovers that `cleanup` locks at a time.
 const LOCKED_LEFTOVERS: usize = 64;
 
 /// The content of a snapshotter's directories, and how it is mounted.
@@ -54,7 +54,8 @@ pub trait SnapshotLayout: Sized + Send + Sync + 'static {
     /// Errors of the file system. The directory is then removed.
     fn fill(&self, dirs: &SnapshotDirs, new: &LockedDir, parent: Option<u64>) -> Result<()>;
 
-    /// Returns the mount of an active snapshot or a view. `below` are its ancestors, nearest first.
+    /// Returns the mount of an active snapshot or a view. `below` has the numbers of its ancestors,
+    /// nearest first.
     fn mount(&self, dirs: &SnapshotDirs, snapshot: &SnapshotRecord, below: &[u64]) -> Mount;
 }
 
@@ -152,7 +153,7 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
     async fn remove_dir(&self, id: u64) {
         let dirs = Arc::clone(&self.dirs);
         if let Err(error) = pool::run(move || dirs.remove(id)).await {
-            tracing::warn!(id, %error, "a directory of a snapshot was not removed; cleanup will");
+            tracing::warn!(id, %error, "a snapshot directory is left; cleanup will remove it");
         }
     }
 
@@ -176,7 +177,7 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
     }
 }
 
-/// Whether it is certain after this error that no record was written.
+/// Returns whether it is certain after this error that no record was written.
 fn is_certain(error: &Error) -> bool {
     use ErrorKind::{AlreadyExists, Conflict, Full, InvalidArgument, NotFound};
     matches!(
@@ -200,8 +201,8 @@ fn build<L: SnapshotLayout>(
     Ok(Some(dir))
 }
 
-/// Makes the content of a snapshot durable and measures it, unless the caller has. The directory
-/// stays locked until the record is changed.
+/// Makes the content of a snapshot durable and measures it, unless the caller has done so. The
+/// directory stays locked until the record is changed.
 fn sync_and_measure(dirs: &SnapshotDirs, id: u64, options: &Commit) -> Result<(LockedDir, Usage)> {
     let dir = dirs.lock_shared(id)?;
     if !options.synced {

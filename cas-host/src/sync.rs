@@ -16,14 +16,15 @@ pub fn syncfs(file: &impl AsFd) -> Result<()> {
         .during("sync", "the file system")
 }
 
-/// Checks that [`syncfs`] has written this file to the device. Kernels before 5.8 do not report a
-/// failed write of every file from `syncfs`. Waits for writes that are under way, and starts none.
+/// Checks that [`syncfs`] has written this file to the device. Before Linux 5.8, `syncfs` does not
+/// report all failed writes. Waits for writes that are under way, and starts none.
 ///
 /// # Errors
 /// Errors of the device that were not reported yet, for writes since the file was opened.
 pub fn check_written(of: &impl AsFd) -> io::Result<()> {
     let file = of.as_fd().as_raw_fd();
-    // SAFETY: the descriptor is open during the call, which accesses no memory of this process.
+    // SAFETY: the file descriptor is open during the call, which accesses no memory of this
+    // process.
     let done = unsafe { libc::sync_file_range(file, 0, 0, libc::SYNC_FILE_RANGE_WAIT_BEFORE) };
     if done == 0 {
         return Ok(());
@@ -42,7 +43,8 @@ pub fn begin_write(file: &impl AsFd, offset: u64, length: u64) {
         return;
     };
     let file = file.as_fd().as_raw_fd();
-    // SAFETY: the descriptor is open during the call, which accesses no memory of this process.
+    // SAFETY: the file descriptor is open during the call, which accesses no memory of this
+    // process.
     let _ = unsafe { libc::sync_file_range(file, offset, length, libc::SYNC_FILE_RANGE_WRITE) };
 }
 

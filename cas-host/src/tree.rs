@@ -1,7 +1,7 @@
-//! Walking a directory tree through descriptors, to measure, remove or copy it.
+//! Walking a directory tree through file descriptors, to measure, remove or copy it.
 //!
-//! A walk follows no links and crosses no mounts. It keeps one descriptor open for any depth: it
-//! returns to a parent through `..`, and checks that this is the directory it came from.
+//! A walk follows no links and crosses no mounts. It keeps one file descriptor open, at any depth:
+//! it returns to a parent through `..`, and checks that this is the directory it came from.
 
 use std::collections::HashSet;
 use std::ffi::{CStr, CString};
@@ -234,7 +234,7 @@ impl Visit for Meter {
     }
 }
 
-/// Measures the disk usage of everything below `dir`. Hard links count once.
+/// Returns the disk usage of everything below `dir`. An inode with several names counts once.
 ///
 /// # Errors
 /// Errors of the file system, with the path.
@@ -276,7 +276,7 @@ impl Visit for Remover {
     }
 }
 
-/// Returns the path by which the kernel shows a descriptor of this process.
+/// Returns the path at which the kernel shows a file descriptor of this process.
 pub(crate) fn proc_path(fd: BorrowedFd<'_>) -> String {
     use std::os::fd::AsRawFd;
     format!("/proc/self/fd/{}", fd.as_raw_fd())

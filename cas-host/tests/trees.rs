@@ -136,7 +136,7 @@ fn a_copy_keeps_all_metadata_links_and_holes() {
     assert_eq!(sizes[0].inodes, 8);
 }
 
-/// The tree is deeper than the limits of paths and of open descriptors.
+/// The tree is deeper than the limits of paths and of open file descriptors.
 #[test]
 fn a_tree_may_have_any_depth() {
     let temp = tempfile::tempdir().unwrap();

@@ -14,7 +14,7 @@ use crate::ingest_lock::IngestLock;
 use crate::kv::Kv;
 use crate::tx::Tx;
 
-/// Time between syncs of the rows. A crash costs at most the download time of one interval.
+/// Minimum time between two syncs of the rows. A crash loses what was written since the last one.
 const SYNC_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The bytes of an ingest. Dropping it writes the tail to rows, so that the ingest can be resumed.
@@ -25,7 +25,7 @@ pub(crate) struct Body {
     pub(crate) number: Option<u64>,
     /// Bytes in rows.
     pub(crate) stored: u64,
-    /// The bytes after them.
+    /// The bytes that are not in rows yet.
     pub(crate) tail: BytesMut,
     /// When the rows were last synced, or when the ingest was opened.
     pub(crate) synced_at: Instant,
@@ -81,7 +81,7 @@ impl Body {
         Ok(())
     }
 
-    /// Returns up to `length` bytes from `offset`, fewer at the end of the rows.
+    /// Returns up to `length` bytes from `offset`. Returns fewer at the end of the rows or tail.
     pub(crate) fn read(&self, offset: u64, length: usize) -> Result<Bytes> {
         let left = usize::try_from(self.stored.saturating_sub(offset)).unwrap_or(usize::MAX);
         if let Some(number) = self.number.filter(|_| left > 0) {

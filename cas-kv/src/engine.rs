@@ -25,7 +25,8 @@ pub trait Engine: Send + Sync + 'static {
         bytes
     }
 
-    /// Returns the accepted bytes that will be written again, for example by a flush of the log.
+    /// Returns how many accepted bytes the engine will write again, for example by a flush of its
+    /// log.
     ///
     /// # Errors
     /// Errors of the engine.
@@ -40,10 +41,11 @@ pub trait Engine: Send + Sync + 'static {
     fn view(&self) -> Result<Arc<dyn View>>;
 
     /// Applies the changes of `work` in one transaction, which is synced if `work` returns `true`.
-    /// One transaction runs at a time.
+    /// The caller runs one transaction at a time.
     ///
     /// # Errors
-    /// The error of `work`, or an error of the engine. Nothing is changed in either case.
+    /// The error of `work`: nothing is changed. An error of the engine: it is unknown what is
+    /// changed until the database is opened again.
     fn transact(
         &self,
         work: &mut dyn FnMut(&mut dyn Transaction) -> Result<bool, Failed>,
@@ -133,7 +135,8 @@ impl IngestEntry {
     }
 }
 
-/// The tables as of one commit. Records are given as their revision and value.
+/// The tables for reading, as of one commit or in their current state. Records are given as their
+/// revision and value.
 ///
 /// # Errors
 /// Every method fails with the errors of the engine, and with `Corrupt` if a row cannot be decoded.
@@ -146,8 +149,8 @@ pub trait View: Send + Sync {
     fn open_blob(&self, digest: &Digest) -> Result<Option<(BlobEntry, Bytes)>>;
     /// Returns up to `limit` blobs after the digest `after`, sorted by digest.
     fn list_blobs(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<(Digest, BlobEntry)>>;
-    /// Returns up to `length` bytes from the rows with this number, fewer if rows are missing or
-    /// end before that.
+    /// Returns up to `length` bytes at `offset` of the rows with this number. Returns fewer if rows
+    /// are missing or end before that.
     fn read_rows(&self, number: u64, offset: u64, length: usize) -> Result<Bytes>;
     /// Returns the entry of an ingest.
     fn ingest(&self, key: &str) -> Result<Option<IngestEntry>>;

@@ -18,10 +18,11 @@ use crate::job::{Change, weight};
 use crate::kv::Kv;
 use crate::tx::Tx;
 
-/// Bytes kept in memory before they are written to rows.
+/// Maximum number of bytes of an ingest that wait in memory before they are written to rows.
 const TAIL_MAX: usize = 1 << 20;
 
-/// An open ingest. `body` is `None` while work on the pool uses it, and after that work failed.
+/// An open ingest. `body` is `None` while work on the pool uses it, and after that work failed or
+/// was cancelled.
 pub(crate) struct KvIngest {
     key: String,
     offset: u64,
@@ -152,5 +153,6 @@ impl Ingest for KvIngest {
 }
 
 fn failed(key: &str) -> Error {
-    Error::precondition("an earlier write failed; begin the ingest again").subject(key)
+    Error::precondition("an earlier write failed or was cancelled; begin the ingest again")
+        .subject(key)
 }

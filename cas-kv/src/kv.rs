@@ -15,7 +15,7 @@ use crate::job::Job;
 use crate::owned_dir::OwnedDir;
 use crate::tx::{Numbers, Tx};
 
-/// The key in `meta` of the format.
+/// The key of the format in the table `meta`.
 const FORMAT: &str = "format";
 /// The format that this version writes. Format 1 has no notes.
 const VERSION: u64 = 2;
@@ -44,7 +44,8 @@ impl Kv {
         engine.sync()
     }
 
-    /// Opens the store in a database that [`Kv::write_format`] has prepared, or an older version.
+    /// Opens the store in a database that this version or an older one has prepared with
+    /// [`Kv::write_format`].
     pub(crate) fn open(engine: Box<dyn Engine>, dir: OwnedDir) -> Result<Self> {
         let kv = Kv {
             engine,
@@ -73,10 +74,10 @@ impl Kv {
     }
 
     /// Checks that the disk has room for `bytes` more and for the pending bytes of the engine, and
-    /// counts them as written.
+    /// counts `bytes` as added.
     ///
     /// # Errors
-    /// `Full` if it does not, before the engine writes anything.
+    /// `Full` if there is not enough room, before the engine writes anything.
     pub(crate) fn claim_space(&self, bytes: u64) -> Result<()> {
         self.engine
             .space()

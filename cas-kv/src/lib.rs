@@ -42,7 +42,7 @@ pub use owned_dir::{FileNames, OwnedDir};
 pub use space::{Reuse, Space};
 pub use store::{KvStore, OpenMode};
 
-/// What every store over an [`Engine`] promises.
+/// The capabilities of every store over an [`Engine`].
 pub const CAPABILITIES: Capabilities = Capabilities::of(&[
     Capability::Durable,
     Capability::Resume,

@@ -12,9 +12,9 @@ use cas_core::{Error, Result};
 use crate::space::RESERVE;
 
 const OWNER: &str = "owner";
-/// How often the file `owner` is read again if it does not name a running process.
+/// Maximum number of reads of the file `owner`, while it does not name a running process.
 const PID_READS: usize = 20;
-/// Time between these reads. A new owner writes its pid within it.
+/// Time between these reads, in which a new owner can write its pid.
 const PID_DELAY: Duration = Duration::from_millis(5);
 
 /// The names that an engine uses in the directory and in messages.
@@ -112,7 +112,7 @@ impl OwnedDir {
 impl Drop for OwnedDir {
     fn drop(&mut self) {
         self.write_pid("");
-        // Closing is not enough: a child between fork and exec may hold a copy of the descriptor.
+        // Closing is not enough: a child between fork and exec may share the open file.
         let _ = self.owner.unlock();
     }
 }
@@ -131,8 +131,7 @@ fn open_owner(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// Syncs the parent directory, which has the new entry. Directories above it are left to those who
-/// created them.
+/// Syncs the parent directory, which has the new entry. Does not sync the directories above it.
 fn sync_parent(path: &Path) -> io::Result<()> {
     match path.canonicalize()?.parent() {
         Some(parent) => File::open(parent)?.sync_all(),

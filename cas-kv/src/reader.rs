@@ -8,7 +8,7 @@ use cas_core::{BlobReader, Context, Digest, Error, Result, pool};
 
 use crate::kv::Kv;
 
-/// Maximum size of a read on the caller's thread. For these the pool would cost more than the read.
+/// Maximum size in bytes of a read on the caller's thread. The pool would cost more than the read.
 const DIRECT_READ_MAX: usize = 64 << 10;
 
 /// A blob. Reads fail after its rows are removed, because no other rows get its number.

@@ -88,7 +88,7 @@ impl Space {
     /// counts `bytes` as added.
     ///
     /// # Errors
-    /// `Full` if it does not, before the engine writes anything.
+    /// `Full` if there is not enough room, before the engine writes anything.
     pub(crate) fn claim(&self, bytes: u64, pending: u64) -> Result<()> {
         let removed = self.0.removed.load(Ordering::Relaxed);
         let unsynced = self.0.unsynced.load(Ordering::Relaxed);
@@ -123,7 +123,8 @@ impl Space {
         self.0.removed.load(Ordering::Relaxed)
     }
 
-    /// Counts no bytes as removed, after the engine has returned their space to the file system.
+    /// Sets the number of removed bytes to zero, after the engine has returned their space to the
+    /// file system.
     pub fn reset_removed(&self) {
         self.0.removed.store(0, Ordering::Relaxed);
     }
@@ -133,7 +134,7 @@ impl Space {
         self.0.unsynced.load(Ordering::Relaxed)
     }
 
-    /// Counts `bytes` as synced: the value of [`Space::unsynced_bytes`] before the sync.
+    /// Counts `bytes` as synced. `bytes` is the value of [`Space::unsynced_bytes`] before the sync.
     pub fn mark_synced(&self, bytes: u64) {
         self.0.unsynced.fetch_sub(bytes, Ordering::Relaxed);
     }

@@ -30,15 +30,15 @@ pub struct KvStore {
 }
 
 impl KvStore {
-    /// Opens the store in `dir`, or creates it. Raises an older format. `open` opens or creates a
+    /// Opens the store in `dir`, or creates it. Upgrades an older format. `open` opens or creates a
     /// database at a path.
     ///
     /// A new database is prepared under a temporary name first, so a crash leaves either no store
     /// or a complete one.
     ///
     /// # Errors
-    /// `FailedPrecondition` if the database has a newer format or is not of this store; errors of
-    /// the engine and of the file system.
+    /// `FailedPrecondition` if the database has a newer format or belongs to another program;
+    /// errors of the engine and of the file system.
     pub fn open<E: Engine>(
         dir: OwnedDir,
         open: impl Fn(&Path, OpenMode) -> Result<E>,

@@ -2,9 +2,9 @@
 
 use crate::engine::{Failed, Transaction};
 
-/// The key in `meta` of the first unallocated number.
+/// The key of the first unallocated number in the table `meta`.
 const NUMBERS: &str = "numbers";
-/// Numbers reserved by one write. Those unused when the store closes are skipped.
+/// How many numbers one write reserves. Those unused when the store closes are skipped.
 const BLOCK: u64 = 1 << 32;
 
 /// Numbers for the rows and versions of blobs and for revisions of records. None is used twice.

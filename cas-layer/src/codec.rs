@@ -9,7 +9,7 @@ use std::io::{self, BufRead, ErrorKind, Read};
 use cas_core::{Error, limit};
 use flate2::bufread::MultiGzDecoder;
 
-/// Bytes read from the source at once.
+/// Size in bytes of the input buffer.
 const INPUT: usize = 256 << 10;
 /// Decompressed bytes below which the compression ratio is not checked.
 const RATIO_FLOOR_GZIP: u64 = 1 << 20;
@@ -26,7 +26,7 @@ pub enum Compression {
     Zstd,
 }
 
-/// Detects the compression from the first bytes of a stream. Eight bytes are enough.
+/// Returns the compression of a stream, detected from its first bytes. Eight bytes are enough.
 pub fn detect(magic: &[u8]) -> Compression {
     match *magic {
         [0x1f, 0x8b, 0x08, ..] => Compression::Gzip,

@@ -3,7 +3,7 @@
 //!
 //! Bytes flow one way: [`flow`] reads a blob, [`codec`] decompresses it, [`tar`] splits it into
 //! members, and [`apply`] writes them below one directory, never outside it. These four are
-//! synchronous and run on threads of the caller.
+//! synchronous. [`flow`] starts two threads; the rest runs on the thread of the caller.
 
 pub mod apply;
 mod buffers;

@@ -207,7 +207,7 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// Renumbers inodes in the order of their first path.
+/// Returns a tree with its inodes renumbered in the order of their first path.
 fn canonical(tree: BTreeMap<String, Node>) -> BTreeMap<String, Node> {
     let mut seen = BTreeMap::new();
     let rename = |node| match node {
@@ -248,7 +248,7 @@ fn replay(layers: &[Vec<Op>]) -> (Vec<Tar>, BTreeMap<String, Node>) {
     )
 }
 
-/// Removes the inodes of links from a tree, because an overlay copies each link.
+/// Returns a tree without the inodes of links, because an overlay copies each link.
 fn single(mut tree: BTreeMap<String, Node>) -> BTreeMap<String, Node> {
     for node in tree.values_mut() {
         if let Node::Link(inode) = node {
@@ -285,7 +285,7 @@ fn overlay(below: &[PathBuf], upper: Option<(&PathBuf, &PathBuf)>) -> OwnedFd {
     cas_host::mount::open(&[mount]).unwrap()
 }
 
-/// Creates the directories of one layer.
+/// Creates the directories of one layer. Returns its upper and its work directory.
 fn place(cage: &Cage, number: usize) -> (PathBuf, PathBuf) {
     let place = cage.root().join(number.to_string());
     let (upper, work) = (place.join("fs"), place.join("work"));
@@ -398,7 +398,7 @@ proptest! {
     }
 }
 
-/// An archive with a bit of everything, so small that random damage meets all of it.
+/// Returns an archive with a bit of everything, so small that random damage hits all of it.
 fn specimen(cage: &Cage) -> Vec<u8> {
     let mut map = b"1\n600\n3\n".to_vec();
     map.resize(512, 0);

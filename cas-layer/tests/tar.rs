@@ -1,4 +1,4 @@
-//! The reader on archives that are valid in every dialect, and invalid in every way.
+//! Reads archives that are valid in every dialect, and archives that are invalid in every way.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

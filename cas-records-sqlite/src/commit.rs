@@ -12,7 +12,8 @@ use tokio::sync::oneshot;
 use crate::error::classify;
 use crate::reserve::Reserve;
 
-/// Maximum number of changes in a group, to bound the latency of its first batch and the log.
+/// Maximum number of changes in a group, to bound the size of the log and the latency of the first
+/// batch.
 const GROUP: u64 = 512;
 
 /// A batch, and the channel for its outcome.

@@ -17,7 +17,7 @@ const VERSION: i64 = 2;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pages of 4 KiB after which the log is folded into the database.
 const CHECKPOINT: u32 = 256;
-/// The one row of `revisions` is the last revision that was given, so that none is given twice.
+/// The one row of `revisions` has the last revision that was given, so that none is given twice.
 const SCHEMA: &str = "
     CREATE TABLE records (
         kind TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, revision INTEGER NOT NULL,

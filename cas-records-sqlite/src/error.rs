@@ -10,7 +10,7 @@ pub(crate) fn classify(error: rusqlite::Error) -> Error {
     // SQLite names the call that failed; the reason is the last error of the system.
     let cause = Error::from(io::Error::last_os_error()).kind();
     let full = (ErrorKind::Full, "free some disk space");
-    let denied = (ErrorKind::Denied, "the database of records is not writable");
+    let denied = (ErrorKind::Denied, "make the database of records writable");
     let (kind, advice) = match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             (ErrorKind::Busy, "another process is writing records; retry")
@@ -20,7 +20,7 @@ pub(crate) fn classify(error: rusqlite::Error) -> Error {
         Some(ErrorCode::CannotOpen | ErrorCode::SystemIoFailure) => match cause {
             ErrorKind::Full => full,
             ErrorKind::Denied => denied,
-            _ => (ErrorKind::Unavailable, "the device failed"),
+            _ => (ErrorKind::Unavailable, "check the device and the path"),
         },
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => (
             ErrorKind::Corrupt,

@@ -7,7 +7,7 @@
 //! reserve      space for reading and removing records on a full disk
 //! ```
 //!
-//! Any number of processes may use one database at once.
+//! Any number of processes may use one database concurrently.
 
 mod commit;
 mod connection;

@@ -23,7 +23,7 @@ pub struct SqliteRecords(Arc<Connections>);
 
 impl SqliteRecords {
     /// Opens the database at `path` and creates it if it is absent, with the files that the
-    /// documentation of this crate lists. Raises an older format.
+    /// documentation of this crate lists. Upgrades an older format.
     ///
     /// # Errors
     /// `FailedPrecondition` for a newer format; `Corrupt` if it is not a database; `Full`.
@@ -67,8 +67,8 @@ impl SqliteRecords {
         ))))
     }
 
-    /// Loads a record as [`Records::load`] does, on a thread that may block. The error does not
-    /// name the operation.
+    /// Returns a record as [`Records::load`] does, but blocks the calling thread. The error does
+    /// not name the operation.
     ///
     /// # Errors
     /// As [`Records::load`].
@@ -83,8 +83,8 @@ impl SqliteRecords {
             .map_err(classify)
     }
 
-    /// Commits a batch as [`Records::commit`] does, on a thread that may block, in a transaction
-    /// that it shares with no other batch. The error does not name the operation.
+    /// Commits a batch as [`Records::commit`] does, but blocks the calling thread, and shares the
+    /// transaction with no other batch. The error does not name the operation.
     ///
     /// # Errors
     /// As [`Records::commit`].

@@ -1,5 +1,5 @@
-//! Reserved disk space. On a full disk the log of the database needs some space to be read, and
-//! to record a removal.
+//! Reserved disk space. On a full disk SQLite needs some space to read the log of the database, and
+//! to write a removal to it.
 
 use cas_host::Dir;
 use rustix::fs::{FallocateFlags, OFlags};
@@ -13,7 +13,7 @@ const SIZE: u64 = 256 << 10;
 pub(crate) struct Reserve(pub(crate) Dir);
 
 impl Reserve {
-    /// Allocates the file if it is absent. Without enough space the database does without.
+    /// Allocates the file if it is absent. If the disk is too full, the database works without it.
     pub(crate) fn allocate(&self) {
         let flags = OFlags::WRONLY | OFlags::CREATE;
         if let Ok(None) = self.0.stat(NAME)

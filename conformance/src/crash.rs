@@ -36,8 +36,8 @@ impl<S: ?Sized> Subject<S> {
         said.expect("the parent process reads the acknowledgement");
     }
 
-    /// Returns the command that runs this law as a victim, with another program and its arguments
-    /// in front.
+    /// Returns the command that runs this law as a victim. `before` is a program that starts the
+    /// victim, with its arguments, or empty.
     pub(crate) fn victim(&self, before: &[String]) -> Command {
         let test = self.test().expect("a law that kills runs in a test");
         let (_, test) = test.split_once("::").expect("a test is in a module");
@@ -58,7 +58,8 @@ impl<S: ?Sized> Subject<S> {
         command
     }
 
-    /// Runs this law as a victim, and kills it after `count` acknowledgements. Returns all of them.
+    /// Runs this law as a victim, and kills it after `count` acknowledgements. Returns all
+    /// acknowledgements.
     pub(crate) fn kill_after(&self, count: usize) -> Vec<String> {
         let victim = self.victim(&[]).spawn();
         let mut victim = victim.expect("the test binary runs again");

@@ -1,4 +1,4 @@
-//! Gaps: laws that a store declares not to keep, each with the reason.
+//! Gaps: laws that a store declares it cannot keep, each with the reason.
 
 use crate::law::Gaps;
 use crate::laws::{content, gc, images, records, snapshots};
@@ -12,7 +12,10 @@ pub const KNOWN: &[&[&str]] = &[
     gc::NAMES,
 ];
 
-/// Panics, at compile time if it is evaluated then, for a gap that names no law or gives no reason.
+/// Checks that each gap names a law that exists, and gives a reason.
+///
+/// # Panics
+/// If one does not. In a constant, the panic is a compile error.
 pub const fn check(gaps: Gaps) {
     let mut at = 0;
     while at < gaps.len() {

@@ -13,7 +13,7 @@ use crate::crash::victim_home;
 use crate::law::{Gaps, Law};
 use crate::subject::{Open, Subject};
 
-/// A law that takes longer is broken, because the store hangs.
+/// Maximum time that a law may take. A store that hangs breaks the law.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The result of one law on one store.
@@ -29,8 +29,8 @@ pub enum Verdict {
     Gap(&'static str),
     /// The store declares the law as a gap, but keeps it.
     Outgrown,
-    /// Something that the law needs is missing here, such as a service, a tool or root. [`skip`]
-    /// reports it.
+    /// Something that the law needs is missing here, such as a service, a tool or superuser rights.
+    /// [`skip`] reports it.
     Skipped(&'static str),
 }
 
@@ -39,8 +39,8 @@ thread_local! {
     static SKIPPED: Cell<Option<&'static str>> = const { Cell::new(None) };
 }
 
-/// Reports that a law cannot check everything, and what is missing for that. A law calls it, or the
-/// opener of a store that needs a service.
+/// Reports that a law cannot check everything, and what is missing for that. Laws call it, and so
+/// does the opener of a store whose service is missing.
 pub fn skip(missing: &'static str) {
     eprintln!("SKIPPED: {missing}");
     SKIPPED.set(Some(missing));
@@ -85,8 +85,8 @@ impl Promises for dyn Snapshotter {
     }
 }
 
-/// Judges a new store by one law. `test` is the path of the `#[test]` that runs the law, if there
-/// is one; laws that kill need it.
+/// Judges a new store by one law. Returns the verdict. `test` is the path of the `#[test]` that
+/// runs the law, if there is one; laws that kill a process need it.
 ///
 /// # Panics
 /// If no directory or runtime can be created.
@@ -112,7 +112,7 @@ where
     let temporary = tempfile::Builder::new().prefix("law-").tempdir();
     let temporary = temporary.expect("a directory can be created for the law");
     let home = victim_home().unwrap_or_else(|| temporary.path().to_owned());
-    // The promises were queried before the victim was started.
+    // A victim does not query the promises, because its parent process did.
     if let Some(needed) = law.needs.filter(|_| victim_home().is_none()) {
         match lacks(needed, open, &home) {
             Ok(false) => {}
@@ -141,7 +141,7 @@ where
     })
 }
 
-/// Runs a law to its end. Returns the message if it panics.
+/// Runs a law. Returns its result, or a message if it panics or takes too long.
 fn run<T>(law: impl Future<Output = T>) -> Result<T, String> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(4)

@@ -12,7 +12,7 @@ pub type Gaps = &'static [(&'static str, &'static str)];
 /// The future of a law that runs.
 pub type Trial = Pin<Box<dyn Future<Output = ()>>>;
 
-/// A rule that stores of kind `S` keep.
+/// A rule that stores of kind `S` must keep.
 pub struct Law<S: ?Sized + 'static> {
     /// The group it belongs to, as [`Rule::group`](crate::laws::Rule::group).
     pub group: &'static str,

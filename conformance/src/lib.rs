@@ -36,7 +36,7 @@
 // A law reports a failure by a panic.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-// First, so that `laws` sees its macro.
+// This module comes first, so that `laws` can use its macro.
 #[macro_use]
 mod suite;
 

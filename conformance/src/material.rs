@@ -25,7 +25,7 @@ pub(crate) fn bytes(seed: u64, length: usize) -> Bytes {
     data.into()
 }
 
-/// Writes `data` under `key` and commits it.
+/// Writes `data` under `key` and commits it. Returns what was committed.
 pub(crate) async fn ingest(
     store: &dyn ContentStore,
     key: &str,
@@ -37,7 +37,7 @@ pub(crate) async fn ingest(
     writer.commit(&Batch::new(), Durability::Full).await
 }
 
-/// Stores `data` under its digest, which it returns.
+/// Stores `data` under its digest. Returns the digest.
 pub(crate) async fn put(store: &dyn ContentStore, data: &Bytes) -> Digest {
     let digest = Digest::sha256(data);
     let expected = Expected::exactly(digest, data.len() as u64);
@@ -72,7 +72,7 @@ pub(crate) async fn read(store: &dyn ContentStore, digest: &Digest) -> Option<Ve
     Some(read_all(reader.as_ref(), 1 << 20).await)
 }
 
-/// Checks that the blob exists with exactly these bytes, in every way of asking.
+/// Checks by `stat` and `open` that the blob exists with exactly these bytes.
 pub(crate) async fn assert_has(store: &dyn ContentStore, digest: &Digest, data: &[u8]) {
     let stat = store.stat(digest).await.expect("stat succeeds");
     let size = stat.map(|stat| (stat.digest, stat.size));
@@ -81,7 +81,7 @@ pub(crate) async fn assert_has(store: &dyn ContentStore, digest: &Digest, data: 
     assert!(found.as_deref() == Some(data), "{digest} has other bytes");
 }
 
-/// Checks that no blob exists under the digest, in every way of asking.
+/// Checks by `stat`, `open` and `list` that no blob exists under the digest.
 pub(crate) async fn assert_absent(store: &dyn ContentStore, digest: &Digest) {
     assert_eq!(
         store.stat(digest).await.expect("stat succeeds"),

@@ -8,7 +8,7 @@ use crate::law::{Gaps, Law};
 use crate::report;
 use crate::subject::Open;
 
-/// Judges a store by one law, as a test: prints why the law was not run, panics if it is broken.
+/// Judges a store by one law, as a test. Prints the reason if the law is not claimed, or is a gap.
 ///
 /// # Panics
 /// If the law is broken, or if the store keeps a law that it declares as a gap.

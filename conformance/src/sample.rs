@@ -7,8 +7,8 @@ use cas_core::content::{ContentExt, Durability};
 use cas_core::lease::{BlobRef, LeaseGuard};
 use cas_core::{Descriptor, Digest, Document, Image, Manifest, MediaType, Result, Store, dispatch};
 
-/// How long the lease of a job lasts, in laws and tests. It is longer than any law takes, and has
-/// expired a day later.
+/// The duration of the leases of jobs, in laws and tests. It is longer than any law takes, and
+/// shorter than a day.
 pub const JOB_LEASE: Duration = Duration::from_secs(3600);
 
 /// A blob, and the digests that it lists.
@@ -114,7 +114,7 @@ pub async fn tag(store: &Store, from: &str, to: &str) -> Result<()> {
     guard.name(vec![image], &["target"]).await.map(|_| ())
 }
 
-/// Checks that everything an image lists exists, with the right bytes.
+/// Checks that a manifest and everything that it lists exist, with the right bytes.
 ///
 /// # Errors
 /// `NotFound` or `Corrupt`, with the blob.

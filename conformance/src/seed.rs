@@ -7,10 +7,10 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 /// The environment variable with the seed of an earlier run.
 const SEED: &str = "CONFORMANCE_SEED";
-/// How often a failing sequence is made shorter.
+/// Maximum number of attempts to make a failing sequence shorter.
 const SHRINKS: u32 = 256;
 
-/// Returns a runner for `cases` sequences, and the text that repeats them.
+/// Returns a runner for `cases` sequences, and the text `CONFORMANCE_SEED=...` that repeats them.
 pub(crate) fn runner(cases: u32) -> (TestRunner, String) {
     let given = env::var(SEED).ok();
     let seed = given.map_or_else(other, |given| given.parse().expect("a seed is a number"));
@@ -29,7 +29,7 @@ pub(crate) fn runner(cases: u32) -> (TestRunner, String) {
     )
 }
 
-/// Returns another seed each time.
+/// Returns a seed from the clock.
 fn other() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     now.map_or(0, |now| now.subsec_nanos().into())

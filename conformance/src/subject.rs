@@ -14,7 +14,8 @@ pub type Opening<S> = Pin<Box<dyn Future<Output = Result<Arc<S>>>>>;
 /// Opens the store in a directory, and creates it if there is none.
 pub type Open<S> = fn(PathBuf) -> Opening<S>;
 
-/// Calls the opener that a backend gave. A function, so that the type of its argument is known.
+/// Returns the future of `open`, the opener of a backend. This is a function so that the compiler
+/// can infer the type of the closure's argument.
 pub fn opening<S, O, F>(dir: PathBuf, open: O) -> Opening<S>
 where
     S: ?Sized,
@@ -24,7 +25,7 @@ where
     Box::pin(open(dir))
 }
 
-/// What a law is given: a store that can be opened several times.
+/// The argument of a law: a store that can be opened several times.
 pub struct Subject<S: ?Sized> {
     open: Open<S>,
     dir: PathBuf,
@@ -38,7 +39,7 @@ impl<S: ?Sized> Subject<S> {
         Subject { open, dir, test }
     }
 
-    /// Opens the store, also if it is open already.
+    /// Opens the store, even if it is open already. Returns the store.
     ///
     /// # Panics
     /// If it does not open.
@@ -46,7 +47,7 @@ impl<S: ?Sized> Subject<S> {
         self.open_other("store").await
     }
 
-    /// Opens the store, also if it is open already.
+    /// Opens the store, even if it is open already. Returns the store.
     ///
     /// # Errors
     /// Errors of the store.
@@ -54,7 +55,7 @@ impl<S: ?Sized> Subject<S> {
         (self.open)(self.store_dir("store")).await
     }
 
-    /// Opens another store of the same kind.
+    /// Opens another store of the same kind. Returns the store.
     ///
     /// # Panics
     /// If it does not open.

@@ -1,7 +1,7 @@
 //! The macro that lists the laws of a group and exports the macro that tests a store by them.
 
-/// Lists the laws of a group. The macro makes a function that returns the list, `NAMES`, and an
-/// exported macro that turns each law into a `#[test]`.
+/// Lists the laws of a group. The macro defines the constant `NAMES`, the function `all`, which
+/// returns the laws, and an exported macro that makes a `#[test]` of each law.
 ///
 /// `THEME() [law: "why" ["source"], ...]` names functions of the module THEME, with what goes wrong
 /// for a user without the law, and where the rule comes from. `THEME(needs Capability)` is for
@@ -12,7 +12,7 @@ macro_rules! laws {
         $d:tt $(#[$doc:meta])* $macro:ident!, $tests:ident!, $group:ident: $store:ty;
         $($theme:ident $when:tt [$($law:ident: $why:literal [$source:literal]),* $(,)?])*
     ) => {
-        /// The names of the laws, to check gaps.
+        /// The names of the laws of the group. A gap must have a name of one of the groups.
         pub const NAMES: &[&str] = &[$($(stringify!($law),)*)*];
 
         const LAWS: &[$crate::Law<$store>] = &[$($($crate::Law {

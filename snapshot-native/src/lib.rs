@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! ROOT/snapshots/7/     see [`cas_host::snapshotter`]
-//!   fs/                 the root of the snapshot's tree, 0755 if it is new
+//!   fs/                 the snapshot's tree; its top directory is 0755 if it is new
 //! ```
 //! - An active snapshot on a parent is a copy of the parent's tree. File systems with reflinks
 //!   (`FICLONE`) share the bytes.
@@ -24,7 +24,7 @@ pub const NAME: &str = Native::NAME;
 /// The copying snapshotter.
 pub type NativeSnapshotter = DirSnapshotter<Native>;
 
-/// A layout with a complete tree in each directory, so that the parent cannot be changed later.
+/// A layout with a complete tree in each directory. A snapshot cannot get another parent later.
 #[derive(Clone, Copy, Debug)]
 pub struct Native;
 

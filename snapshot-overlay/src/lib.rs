@@ -12,7 +12,8 @@
 //! - This crate mounts nothing except to probe. [`cas_host::mount`] mounts what it returns; so can
 //!   any other program that supports as many layers.
 //!
-//! As on every overlay, writing to a hard link of a file in a lower layer breaks the link.
+//! As on every overlay without an index, writing to a hard link of a file in a lower layer breaks
+//! the link.
 
 use std::io;
 
@@ -54,7 +55,8 @@ impl SnapshotLayout for Overlay {
         Ok(Overlay { options })
     }
 
-    /// Copies the attributes of the parent's root, because an overlay shows those of the top layer.
+    /// Copies the attributes of the parent's top directory, because an overlay shows those of the
+    /// top layer.
     fn fill(&self, dirs: &SnapshotDirs, new: &LockedDir, parent: Option<u64>) -> Result<()> {
         make_tree(new)?;
         let work = rustix::fs::mkdirat(new, WORK, Mode::RWXU).map_err(io::Error::from);

@@ -1,5 +1,5 @@
 //! Snapshotters that are broken on purpose, to test the laws. Each is the overlay snapshotter with
-//! one fault. The named law must convict it, and no law that is not listed may.
+//! one fault. The named law must fail on it. The listed laws may fail too, but no others.
 
 use std::fs;
 use std::path::Path;
@@ -165,7 +165,7 @@ impl Snapshotter for Broken {
     }
 }
 
-/// Makes one test for each, so that they run in parallel.
+/// Makes one test for each broken snapshotter, so that the tests run in parallel.
 macro_rules! convicted {
     ($($test:ident: $fault:ident => $law:ident [$($also:ident),* $(,)?])*) => {
         $(#[test]

@@ -6,8 +6,7 @@ use cas_core::document::check_json;
 use cas_core::{Error, Labels, Result};
 use serde::Deserialize;
 
-/// The process that an image is made for. Members may be `null`, because Go writes that for empty
-/// ones.
+/// The process that an image is made for.
 #[derive(Debug, Default)]
 pub(crate) struct Config {
     pub(super) user: String,
@@ -19,6 +18,7 @@ pub(crate) struct Config {
     pub(super) annotations: Labels,
 }
 
+/// The document. Members may be `null`, because Go writes empty ones in this way.
 #[derive(Deserialize)]
 struct Raw {
     os: Option<String>,

@@ -46,7 +46,7 @@ pub struct Process {
     pub terminal: bool,
     /// The user it runs as.
     pub user: User,
-    /// The program and its arguments; never empty.
+    /// The program and its arguments.
     pub args: Vec<String>,
     /// Environment variables, `NAME=value` each.
     pub env: Vec<String>,

@@ -12,7 +12,8 @@ use cas_layer::unpack;
 
 use super::{DOCUMENT, ROOTFS, TEMPORARY};
 
-/// How long the removal of a bundle waits for an unpack or a mount to end in the background.
+/// Maximum number of attempts to remove a bundle, and the time between two of them: an unpack or a
+/// mount may first have to end in the background.
 const ATTEMPTS: u32 = 500;
 const INTERVAL: Duration = Duration::from_millis(20);
 
@@ -27,7 +28,7 @@ pub(crate) struct NewBundle {
 }
 
 impl NewBundle {
-    /// Creates the directory if it is absent. Waits until nobody else makes a bundle there.
+    /// Creates the directory if it is absent. Waits while another job makes a bundle there.
     ///
     /// # Errors
     /// `FailedPrecondition` if it is not empty; `NotFound` if its parent does not exist; errors of
@@ -78,7 +79,7 @@ impl NewBundle {
             .for_each(NewDirectory::keep);
     }
 
-    /// Removes what was made. The root file system is not mounted any more.
+    /// Removes what was made. The root file system must not be mounted any more.
     pub(crate) fn remove(mut self) -> Result<()> {
         let Some(directory) = self.directory.take() else {
             return Ok(());
@@ -98,7 +99,7 @@ impl Drop for NewBundle {
         };
         let unpacked = self.unpacked;
         directory.remove_by(move |path, created| {
-            // What is unpacked or mounted there is removed by others.
+            // The background jobs remove what they have unpacked or mounted there.
             for _ in 0..ATTEMPTS {
                 if remove_rootfs(path, unpacked).is_ok() {
                     break;

@@ -9,16 +9,16 @@ use cas_core::progress::{Progress, Silent};
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct BundleOptions {
-    /// The platform. All platforms are refused.
+    /// The platform. `Platforms::All` is refused.
     pub platforms: Platforms,
     /// Replaces the image's entrypoint and command.
     pub entrypoint: Option<String>,
-    /// Replaces the image's command, after its entrypoint.
+    /// Replaces the image's command. It follows the entrypoint.
     pub command: Vec<String>,
     /// Whether the process has a terminal.
     pub terminal: bool,
-    /// Whether the root file system is a mounted, writable snapshot instead of a directory;
-    /// [`Cas::unmount`](crate::Cas::unmount) of `DIR/rootfs` ends it.
+    /// Whether the root file system is a mounted, writable snapshot instead of plain files. Unmount
+    /// `DIR/rootfs` with [`Cas::unmount`](crate::Cas::unmount).
     pub mounted: bool,
     /// Receives the progress. By default nothing does.
     pub progress: Arc<dyn Progress>,

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::Process;
 
-/// How often to retry resolving a path, which mounts and renames elsewhere can interrupt.
+/// Maximum number of attempts to resolve a path. Mounts and renames elsewhere can interrupt one.
 const TRIES: usize = 64;
 
 /// A root file system. Paths and symbolic links are resolved inside it.
@@ -46,8 +46,8 @@ impl Rootfs {
         Ok(Rootfs(opened.during("open", path.display())?))
     }
 
-    /// Looks for the program of `process` as `execvp` does. Files that a runtime mounts over the
-    /// root file system are not seen.
+    /// Looks for the program of `process` as `execvp` does. Returns whether it can be executed.
+    /// Files that a runtime mounts over the root file system are not found.
     ///
     /// # Errors
     /// Errors of the file system.

@@ -12,7 +12,7 @@ pub(super) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin
 /// The oldest version of the runtime-spec that has every member used here.
 const VERSION: &str = "1.0.2";
 
-/// Capabilities of root in a container. Other users have none.
+/// Capabilities of the superuser in a container. Other users have none.
 const CAPABILITIES: &[&str] = &[
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",

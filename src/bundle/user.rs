@@ -7,14 +7,14 @@ use super::{Rootfs, User};
 const PASSWD: &str = "/etc/passwd";
 const GROUP: &str = "/etc/group";
 
-/// A user and its home directory.
+/// A user and their home directory.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Account {
     pub(super) user: User,
     pub(super) home: String,
 }
 
-/// Finds `USER[:GROUP]`, each a name or a number. An empty text means root.
+/// Finds `USER[:GROUP]`, each a name or a number. Empty text means the superuser.
 ///
 /// A number need not be in the image's files. Without `GROUP`, the account has all groups that the
 /// files give the user; with it, only that group.
@@ -81,7 +81,7 @@ impl<'a> Line<'a> {
     }
 }
 
-/// Returns the groups of a file: name, number, members.
+/// Returns the name, number and members of each group in the text of a file.
 fn groups(text: &str) -> impl Iterator<Item = (&str, u32, &str)> {
     text.lines().filter_map(|line| {
         let mut fields = line.split(':');
@@ -91,9 +91,9 @@ fn groups(text: &str) -> impl Iterator<Item = (&str, u32, &str)> {
     })
 }
 
-/// Returns the groups that the user `name` is a member of, including its primary group `own`.
-/// Without that in the list, a program that drops its primary group would escape files whose mode
-/// denies access to the group.
+/// Returns the groups that the user `name` is a member of, and their primary group `own`. Without
+/// `own`, a program that changes its primary group could open files whose mode denies access to the
+/// old one.
 fn memberships(text: &str, name: &str, own: u32) -> Vec<u32> {
     let member = |members: &str| !name.is_empty() && members.split(',').any(|one| one == name);
     let all = groups(text).filter(|(_, _, members)| member(members));

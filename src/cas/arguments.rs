@@ -7,8 +7,8 @@ use cas_distribution::RemoteRef;
 
 /// An image as an argument of a verb: its name in the store, or an [`Image`].
 ///
-/// A name that is not one is an error of the verb. An [`Image`] means exactly what it did when it
-/// was returned, even if its name refers to something else by now.
+/// Text that is not a name is an error of the verb. An [`Image`] means its target, even if its name
+/// refers to something else by now.
 pub struct ImageRef(pub(super) Given);
 
 pub(super) enum Given {
@@ -58,8 +58,8 @@ impl From<Reference> for ImageRef {
     }
 }
 
-/// An image in a registry as an argument of a verb: the text of a [`RemoteRef`], or one that is
-/// parsed. Text that is not a reference is an error of the verb.
+/// An image in a registry as an argument of a verb: a [`RemoteRef`], or its text. Text that is not
+/// a reference is an error of the verb.
 #[cfg(feature = "registry")]
 pub struct RegistryRef(pub(super) Result<RemoteRef>);
 

@@ -23,7 +23,7 @@ use crate::root::Engines;
 
 /// An open root, with every verb of [`crate::Cas`] in a form that blocks.
 ///
-/// It brings the runtime that it needs, and panics if it is used inside of another one: there, use
+/// It contains its own runtime, and panics if it is used inside another one: there, use
 /// [`crate::Cas`]. It is cheap to clone, and all clones are the same handle.
 #[derive(Clone)]
 pub struct Cas {
@@ -31,7 +31,7 @@ pub struct Cas {
     runtime: Arc<Runtime>,
 }
 
-/// Writes each verb as a call of the one that it blocks on.
+/// Defines each verb as a call that blocks on the verb of [`crate::Cas`].
 macro_rules! verbs {
     ($($(#[$attribute:meta])* fn $verb:ident($($name:ident: $type:ty),*) -> $output:ty;)*) => {
         impl Cas {
@@ -49,7 +49,8 @@ macro_rules! verbs {
 }
 
 impl Cas {
-    /// Makes a root with the default engines.
+    /// Makes a root with the default engines. Returns the engines, and the reason if the preferred
+    /// snapshotter does not work here.
     ///
     /// # Errors
     /// As [`Cas::init`](crate::Cas::init).
@@ -57,7 +58,8 @@ impl Cas {
         crate::Cas::init(root)
     }
 
-    /// Makes a root with these engines of `registry`.
+    /// Makes a root with these engines of `registry`. Returns the engines. If no snapshotter was
+    /// chosen and the preferred one does not work here, also returns the reason.
     ///
     /// # Errors
     /// As [`Cas::init_with`](crate::Cas::init_with).
@@ -118,27 +120,27 @@ verbs! {
     /// Imports all images of an archive or a layout. Returns the images, sorted by name.
     fn import(source: impl AsRef<Path>) -> Result<Vec<Image>>;
 
-    /// Imports with options.
+    /// Imports with options. Returns the images, sorted by name.
     fn import_with(source: Source, options: ImportOptions) -> Result<Vec<StoredImage>>;
 
-    /// Exports images into one OCI archive. Returns the images with their targets in it.
+    /// Exports images into one OCI archive. Returns the images with their targets in the archive.
     fn export(
         images: impl IntoIterator<Item = impl Into<ImageRef>>,
         file: impl AsRef<Path>
     ) -> Result<Vec<Image>>;
 
-    /// Exports with options.
+    /// Exports with options. Returns the images with their targets in the archive.
     fn export_with(
         images: impl IntoIterator<Item = impl Into<ImageRef>>,
         target: Target,
         options: ExportOptions
     ) -> Result<Vec<Image>>;
 
-    /// Pulls an image for the platform of this machine.
+    /// Pulls an image for the platform of this machine. Returns the image.
     #[cfg(feature = "registry")]
     fn pull(reference: impl Into<RegistryRef>) -> Result<Image>;
 
-    /// Pulls with options.
+    /// Pulls with options. Returns the image, and its topmost snapshot if it was unpacked.
     #[cfg(feature = "registry")]
     fn pull_with(
         reference: impl Into<RegistryRef>,
@@ -152,7 +154,7 @@ verbs! {
         reference: impl Into<RegistryRef>
     ) -> Result<Descriptor>;
 
-    /// Pushes with options.
+    /// Pushes with options. Returns what `reference` refers to afterwards.
     #[cfg(feature = "registry")]
     fn push_with(
         image: impl Into<ImageRef>,
@@ -166,7 +168,7 @@ verbs! {
     /// Returns the image of this name.
     fn image(image: impl Into<ImageRef>) -> Result<Image>;
 
-    /// Gives an image another name. Returns the image with it.
+    /// Gives an image another name. Returns the image with the new name.
     fn tag(image: impl Into<ImageRef>, name: impl AsRef<str>) -> Result<Image>;
 
     /// Removes a name.
@@ -194,10 +196,10 @@ verbs! {
         options: UnpackOptions
     ) -> Result<()>;
 
-    /// Unpacks the layers of an image into snapshots. Returns the name of the topmost.
+    /// Unpacks the layers of an image into snapshots. Returns the name of the topmost snapshot.
     fn snapshot(image: impl Into<ImageRef>) -> Result<Option<Digest>>;
 
-    /// Unpacks into snapshots with options.
+    /// Unpacks into snapshots with options. Returns the name of the topmost snapshot.
     fn snapshot_with(
         image: impl Into<ImageRef>,
         options: UnpackOptions
@@ -229,7 +231,7 @@ verbs! {
     /// Removes what no name, lease or label refers to. Returns what was removed.
     fn gc() -> Result<Removed>;
 
-    /// Removes with options.
+    /// Removes with options. Returns what was removed.
     fn gc_with(options: GcOptions) -> Result<Removed>;
 
     /// Returns what keeps a resource.

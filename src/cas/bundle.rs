@@ -29,7 +29,8 @@ impl Cas {
     /// Makes a bundle with options.
     ///
     /// # Errors
-    /// As [`Cas::bundle`]; as [`Cas::mount`] if it is mounted; `InvalidArgument` for all platforms.
+    /// As [`Cas::bundle`]; as [`Cas::mount`] if it is mounted; `InvalidArgument` for
+    /// `Platforms::All`.
     pub async fn bundle_with(
         &self,
         image: impl Into<ImageRef>,
@@ -46,14 +47,14 @@ impl Cas {
         match filled {
             Ok(mounted) => finish(new, mounted, config, options).await,
             Err(error) => {
-                // What is left of it has been reported.
+                // The first error is reported, even if something cannot be removed.
                 let _ = new.remove();
                 Err(error)
             }
         }
     }
 
-    /// Unpacks or mounts the root file system.
+    /// Unpacks or mounts the root file system. Returns the mount, if there is one.
     async fn fill(
         &self,
         manifest: &Manifest,
@@ -75,7 +76,7 @@ impl Cas {
     }
 }
 
-/// Writes the document of the bundle. A caller that is gone meanwhile leaves no bundle.
+/// Writes `config.json` of the bundle. If the caller drops the future meanwhile, no bundle is left.
 async fn finish(
     new: NewBundle,
     mounted: Option<Mounted>,

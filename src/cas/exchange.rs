@@ -1,4 +1,4 @@
-//! Images from archives and layouts, and to archives.
+//! Import from archives and layouts, and export to archives.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,13 +17,13 @@ use super::{Cas, StoredImage};
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct ImportOptions {
-    /// The name of the image. If the source has several tags, the images get `name:tag` each.
-    /// Without it the images get the names that the source gives them.
+    /// The name of the image. If the source has several tags, each image gets `name:tag`. By
+    /// default the images get the names that the source gives them.
     pub name: Option<Reference>,
     /// The platforms whose content is imported, by default all in the source.
     pub platforms: Platforms,
-    /// Whether the images are unpacked into snapshots, too, as by [`Cas::snapshot`]. Of all
-    /// platforms, that of this machine is unpacked.
+    /// Whether the images are unpacked into snapshots, too, as by [`Cas::snapshot`]. If all
+    /// platforms are imported, that of this machine is unpacked.
     pub unpack: bool,
     /// Receives the progress. By default nothing does.
     pub progress: Arc<dyn Progress>,
@@ -76,14 +76,15 @@ impl Cas {
     ///
     /// # Errors
     /// `InvalidArgument` if the source is not an image; `Corrupt` if it is damaged or hostile;
-    /// errors of the store. Nothing is left of it then.
+    /// errors of the store. If no name was written yet, what was stored is removed.
     pub async fn import(&self, source: impl AsRef<Path>) -> Result<Vec<Image>> {
         let source = Source::Path(source.as_ref().to_owned());
         let options = import::ImportOptions::default();
         import::import(self.opened()?, source, &options).await
     }
 
-    /// Imports with options. Names are written after everything else is done.
+    /// Imports with options. Names are written after everything else is done. Returns the images,
+    /// sorted by name.
     ///
     /// # Errors
     /// As [`Cas::import`]; as [`Cas::snapshot`] if the images are unpacked.
@@ -125,7 +126,7 @@ impl Cas {
         self.export_with(images, target, options).await
     }
 
-    /// Exports with options.
+    /// Exports with options. Returns the images as [`Cas::export`] does.
     ///
     /// # Errors
     /// As [`Cas::export`]; `NotFound` for a platform that an image does not have.

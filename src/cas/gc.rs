@@ -26,7 +26,7 @@ impl Cas {
         gc::collect(self.opened()?, &self.collected_snapshotters(), &options).await
     }
 
-    /// Returns what keeps a resource: every way to it from a name, a lease or a label.
+    /// Returns what keeps a resource, as at most a hundred paths that lead to it.
     ///
     /// # Errors
     /// As [`gc::explain`].
@@ -35,8 +35,8 @@ impl Cas {
         gc::explain(self.opened()?, &snapshotters, resource, SystemTime::now()).await
     }
 
-    /// Adds a resource to a lease, after it has made sure that the resource and everything below it
-    /// exist. Returns the lease.
+    /// Adds a resource to a lease, after checking that the resource and everything that it refers
+    /// to exist. Returns the updated lease.
     ///
     /// # Errors
     /// As [`lease::add_to_lease`].

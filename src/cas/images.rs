@@ -1,4 +1,4 @@
-//! Names, and questions about images.
+//! Names of images, and queries about images.
 
 use cas_core::image::{self, Check, Resolved};
 use cas_core::lease::LeaseGuard;
@@ -12,7 +12,7 @@ use super::arguments::{Given, ImageRef};
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct QueryOptions {
-    /// The platform. All platforms are refused.
+    /// The platform. `Platforms::All` is refused.
     pub platforms: Platforms,
 }
 
@@ -68,10 +68,10 @@ impl Cas {
         guard.name_one(image, &["target"]).await
     }
 
-    /// Removes a name. That of an [`Image`] is removed only while it refers to the same content.
+    /// Removes a name. The name of an [`Image`] is removed only if it refers to the image's target.
     ///
     /// # Errors
-    /// `NotFound`.
+    /// `NotFound` if the name does not exist or refers to something else.
     pub async fn remove(&self, image: impl Into<ImageRef>) -> Result<()> {
         let images = &self.opened()?.images;
         match image.into().0 {
@@ -91,7 +91,7 @@ impl Cas {
     /// Returns which parts of an image are in the store, for the platform of `options`.
     ///
     /// # Errors
-    /// As [`Cas::check`]; `InvalidArgument` for all platforms.
+    /// As [`Cas::check`]; `InvalidArgument` for `Platforms::All`.
     pub async fn check_with(
         &self,
         image: impl Into<ImageRef>,
@@ -114,7 +114,7 @@ impl Cas {
     /// Returns the manifest of an image for the platform of `options`.
     ///
     /// # Errors
-    /// As [`Cas::manifest`]; `InvalidArgument` for all platforms.
+    /// As [`Cas::manifest`]; `InvalidArgument` for `Platforms::All`.
     pub async fn manifest_with(
         &self,
         image: impl Into<ImageRef>,

@@ -1,8 +1,9 @@
 //! One handle on images, their content and their snapshots.
 //!
-//! A verb takes what it works on and nothing else. Its form `*_with` takes options as well. A
-//! future of a verb may be dropped at any time: the job ends, and what it has left unfinished is
-//! removed in the background. A job that was at its last step may be complete.
+//! A verb takes what it works on and nothing else. Many verbs have a second form, `*_with`, that
+//! takes options as well. The future of a verb may be dropped at any time: the job ends, and what
+//! it has left unfinished is removed in the background. A job that is at its last step may still
+//! complete it.
 
 mod arguments;
 pub mod blocking;

@@ -18,12 +18,12 @@ use super::mounted::{self, Mounted};
 /// Options of [`Cas::mount_with`].
 #[non_exhaustive]
 pub struct MountOptions {
-    /// Whether it can be written to. What is written is removed by [`Cas::unmount`].
+    /// Whether the mount is writable. What is written is removed by [`Cas::unmount`].
     pub writable: bool,
     /// A user namespace that maps the owners on disk to those that are shown. By default owners are
     /// shown as they are.
     pub idmap: Option<OwnedFd>,
-    /// The platform. All platforms are refused.
+    /// The platform. `Platforms::All` is refused.
     pub platforms: Platforms,
     /// Receives the progress of an unpack. By default nothing does.
     pub progress: Arc<dyn Progress>,
@@ -72,7 +72,7 @@ impl MountOptions {
 
 impl Cas {
     /// Mounts the root file system of an image at `directory`, read-only. The image is unpacked
-    /// into snapshots first, if it is not yet. [`Cas::unmount`] ends it.
+    /// into snapshots first, if it is not yet. [`Cas::unmount`] unmounts it.
     ///
     /// # Errors
     /// As [`Cas::snapshot`]; `NotFound` for the directory; `AlreadyExists` if this root has
@@ -89,8 +89,8 @@ impl Cas {
     /// Mounts with options.
     ///
     /// # Errors
-    /// As [`Cas::mount`]; `Unsupported` if owners cannot be mapped; `InvalidArgument` for all
-    /// platforms.
+    /// As [`Cas::mount`]; `Unsupported` if owners cannot be mapped; `InvalidArgument` for
+    /// `Platforms::All`.
     pub async fn mount_with(
         &self,
         image: impl Into<ImageRef>,
@@ -122,7 +122,7 @@ impl Cas {
         snapshot.attach(directory, options.idmap).await
     }
 
-    /// Makes the snapshot to mount. It keeps its parents, so nothing else has to.
+    /// Makes and returns the snapshot to mount. It keeps its parents, so nothing else has to.
     async fn make(
         &self,
         manifest: &Manifest,
@@ -132,7 +132,7 @@ impl Cas {
         let (snapshotter, writable) = (self.snapshotter()?, options.writable);
         let parent = unpack::chain_id(&self.store, manifest).await?;
         match Mounted::make(snapshotter, key, parent, writable).await {
-            // It is not unpacked yet, or was collected.
+            // The image is not unpacked yet, or its snapshots were collected.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             made => return made,
         }
@@ -141,7 +141,7 @@ impl Cas {
     }
 
     /// Unmounts what [`Cas::mount`] has mounted at `directory`, and removes what was written to it.
-    /// It goes on in the background if the future is dropped.
+    /// This continues in the background if the future is dropped.
     ///
     /// # Errors
     /// `NotFound` if this root has nothing mounted there; `Busy` while it is in use.

@@ -1,4 +1,4 @@
-//! A snapshot that is shown at a directory.
+//! A snapshot that is mounted at a directory.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -112,7 +112,7 @@ async fn undo(snapshotter: &dyn Snapshotter, key: &str, directory: Option<PathBu
     snapshotter.remove(key).await
 }
 
-/// Returns the one path of a directory that has no links in it.
+/// Returns the absolute path of a directory, without symbolic links.
 pub(super) fn resolve(directory: &Path, operation: &'static str) -> Result<PathBuf> {
     directory
         .canonicalize()

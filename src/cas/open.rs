@@ -22,8 +22,8 @@ pub struct OpenOptions {
     pub snapshotter: Option<String>,
     /// The backends to choose from. By default all that are compiled in.
     pub registry: Option<Registry>,
-    /// Is told of every call of the store, for metrics; [`Counters`](cas_core::compose::Counters)
-    /// is one. By default nothing is.
+    /// Receives every call of the store, for metrics, as [`Counters`](cas_core::compose::Counters)
+    /// does. By default nothing does.
     pub observer: Option<Arc<dyn Observer>>,
 }
 
@@ -58,8 +58,8 @@ impl OpenOptions {
 }
 
 impl Cas {
-    /// Makes a root with the default engines. Returns the engines, and if the preferred snapshotter
-    /// does not work here, why.
+    /// Makes a root with the default engines. Returns the engines, and the reason if the preferred
+    /// snapshotter does not work here.
     ///
     /// # Errors
     /// As [`Cas::init_with`].
@@ -68,16 +68,17 @@ impl Cas {
         Self::init_with(root, Engines::for_registry(&registry), &registry)
     }
 
-    /// Makes a root with these engines of `registry`. The root may exist already with the same
-    /// ones. It is opened with the same registry in [`OpenOptions::registry`].
+    /// Makes a root with these engines of `registry`. A root that exists already with the same
+    /// engines is left as it is. To open the root later, pass the same registry in
+    /// [`OpenOptions::registry`].
     ///
-    /// Returns the engines, and if none was chosen and the preferred snapshotter does not work
-    /// here, why.
+    /// Returns the engines. If no snapshotter was chosen and the preferred one does not work here,
+    /// also returns the reason.
     ///
     /// # Errors
     /// `Unsupported` for an engine that is not in `registry`; `InvalidArgument` for a composition
-    /// without its members; `AlreadyExists` if the root uses other engines; `FailedPrecondition`
-    /// if the directory contains something else.
+    /// without its members, or a secret in the URL of the store; `AlreadyExists` if the root uses
+    /// other engines; `FailedPrecondition` if the directory contains something else.
     pub fn init_with(
         root: impl AsRef<Path>,
         engines: Engines,
@@ -135,7 +136,7 @@ impl Cas {
         })
     }
 
-    /// Ends the handle. What was written is on the device when this returns. Later calls on clones
+    /// Ends the handle. What was written is on the device when this returns. Later verbs of clones
     /// fail; an engine with one owner is free for others when the last clone is dropped.
     ///
     /// # Errors

@@ -15,20 +15,20 @@ use super::remote_options::{Policy, PullOptions, PushOptions};
 use super::{Cas, StoredImage};
 
 impl Cas {
-    /// Pulls an image for the platform of this machine. Its name is the whole reference. The
-    /// content of other platforms stays absent, and may be pulled later.
+    /// Pulls an image for the platform of this machine. The content of other platforms stays
+    /// absent, and may be pulled later. Returns the image, whose name is the whole reference.
     ///
     /// # Errors
     /// `InvalidArgument` for text that is not a reference; `NotFound` if the registry does not have
     /// the image, or not for the platform; `Denied` if it refuses; `Unavailable` if it does not
-    /// answer; `Corrupt` if it sends other bytes than the digests say. No name is written then, and
+    /// answer; `Corrupt` if it sends bytes that do not match a digest. No name is written then, and
     /// what arrived is kept for the next attempt until a garbage collection.
     pub async fn pull(&self, reference: impl Into<RegistryRef>) -> Result<Image> {
         let pulled = self.pull_with(reference, PullOptions::default()).await?;
         Ok(pulled.image)
     }
 
-    /// Pulls with options.
+    /// Pulls with options. Returns the image, and its topmost snapshot if it was unpacked.
     ///
     /// # Errors
     /// As [`Cas::pull`]; as [`Cas::snapshot`] if the image is unpacked; `NotFound` if the policy is
@@ -83,8 +83,8 @@ impl Cas {
         Ok(StoredImage { image, snapshot })
     }
 
-    /// Unpacks an image that is in the store, if `options` ask for it. Of all platforms, that of
-    /// this machine is unpacked.
+    /// Unpacks an image that is in the store, if `options` ask for it. If they name all platforms,
+    /// that of this machine is unpacked.
     async fn unpack_stored(&self, image: Image, options: &PullOptions) -> Result<StoredImage> {
         if !options.unpack {
             let snapshot = None;
@@ -133,7 +133,7 @@ impl Cas {
         self.push_with(image, reference, options).await
     }
 
-    /// Pushes with options.
+    /// Pushes with options. Returns the same as [`Cas::push`].
     ///
     /// # Errors
     /// As [`Cas::push`]; `NotFound` for a platform that the image does not have.
@@ -181,7 +181,7 @@ async fn warn_if_withheld(client: &Client, progress: &Arc<dyn Progress>) {
     }
 }
 
-/// Whether the store has everything that `root` reaches.
+/// Returns whether the store has everything that `root` reaches.
 async fn has_all(store: &Store, root: &Descriptor) -> Result<bool> {
     let handler = handler_fn(|descriptor: Descriptor| async move {
         let stored = descriptor.data.is_some() || store.present(&descriptor).await?;

@@ -10,8 +10,8 @@ use cas_distribution::Host;
 /// When a pull asks the registry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Policy {
-    /// Only if the store does not have the name, with all content for the platforms. A tag that was
-    /// moved in the registry is not noticed.
+    /// Only if the store does not have an image of this name with all content for the platforms. A
+    /// tag that was moved in the registry is not noticed.
     Missing,
     /// Always; only content that is missing is fetched.
     #[default]
@@ -29,15 +29,16 @@ pub struct PullOptions {
     /// When the registry is asked.
     pub policy: Policy,
     /// Whether the image is unpacked into snapshots while it arrives, as by
-    /// [`Cas::snapshot`](super::Cas::snapshot). Of all platforms, that of this machine is unpacked.
+    /// [`Cas::snapshot`](super::Cas::snapshot). If all platforms are pulled, that of this machine
+    /// is unpacked.
     pub unpack: bool,
-    /// Whether the registry is reached by http. By default by https; a registry on this machine
-    /// that does not offer TLS is reached by http, too.
+    /// Whether the registry is reached over http. By default it is reached over https, or over http
+    /// if it is on this machine and does not require TLS.
     pub plain_http: bool,
     /// Hosts of token services that may see the login for the registry, in addition to the
     /// registry's own and those that `cas.toml` names.
     pub token_hosts: Vec<Host>,
-    /// How many blobs are fetched at once.
+    /// Limits on how many blobs and ranges are fetched concurrently.
     pub limits: PullLimits,
     /// Receives the progress. By default nothing does.
     pub progress: Arc<dyn Progress>,
@@ -115,11 +116,12 @@ pub struct PushOptions {
     /// The platforms to push. By default all, or that of this machine if the store does not have
     /// all.
     pub platforms: Platforms,
-    /// Whether the registry is reached by http; see [`PullOptions::plain_http`].
+    /// Whether the registry is reached over http; see [`PullOptions::plain_http`].
     pub plain_http: bool,
     /// Hosts of token services; see [`PullOptions::token_hosts`].
     pub token_hosts: Vec<Host>,
-    /// Blobs pushed at once, from 1 to [`transfer::PushOptions::MAX_BLOBS`]. By default, 3.
+    /// Maximum number of blobs that are pushed concurrently, from 1 to
+    /// [`transfer::PushOptions::MAX_BLOBS`]. By default, 3.
     pub blobs: usize,
     /// Receives the progress. By default nothing does.
     pub progress: Arc<dyn Progress>,

@@ -15,7 +15,7 @@ use super::{Cas, QueryOptions};
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct UnpackOptions {
-    /// The platform. All platforms are refused.
+    /// The platform. `Platforms::All` is refused.
     pub platforms: Platforms,
     /// Receives the progress. By default nothing does.
     pub progress: Arc<dyn Progress>,
@@ -64,7 +64,7 @@ impl Cas {
     /// Unpacks with options.
     ///
     /// # Errors
-    /// As [`Cas::unpack`]; `InvalidArgument` for all platforms.
+    /// As [`Cas::unpack`]; `InvalidArgument` for `Platforms::All`.
     pub async fn unpack_with(
         &self,
         image: impl Into<ImageRef>,
@@ -76,8 +76,8 @@ impl Cas {
         unpack::to_directory(&self.store, &manifest, directory, &options.progress).await
     }
 
-    /// Unpacks the layers of an image into committed snapshots. Returns the name of the topmost; an
-    /// image without layers has none.
+    /// Unpacks the layers of an image into committed snapshots. Returns the name of the topmost
+    /// snapshot, or `None` if the image has no layers.
     ///
     /// # Errors
     /// As [`Cas::unpack`]; `FailedPrecondition` if the root was made without a snapshotter.
@@ -85,10 +85,10 @@ impl Cas {
         self.snapshot_with(image, UnpackOptions::default()).await
     }
 
-    /// Unpacks into snapshots with options.
+    /// Unpacks into snapshots with options. Returns the same as [`Cas::snapshot`].
     ///
     /// # Errors
-    /// As [`Cas::snapshot`]; `InvalidArgument` for all platforms.
+    /// As [`Cas::snapshot`]; `InvalidArgument` for `Platforms::All`.
     pub async fn snapshot_with(
         &self,
         image: impl Into<ImageRef>,
@@ -98,7 +98,7 @@ impl Cas {
         self.to_snapshots(&manifest, &options.progress).await
     }
 
-    /// Unpacks an image whose manifest is known.
+    /// Unpacks an image whose manifest is known. Returns the name of the topmost snapshot.
     pub(super) async fn to_snapshots(
         &self,
         manifest: &Manifest,
@@ -118,7 +118,7 @@ impl Cas {
         Ok(resolved.manifest)
     }
 
-    /// Returns where snapshots are made.
+    /// Returns the snapshotter, and the directory of the locks for unpacking.
     pub(super) fn target(&self) -> Result<unpack::Target<'_>> {
         Ok(unpack::Target {
             snapshotter: self.snapshotter()?,

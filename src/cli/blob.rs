@@ -224,7 +224,7 @@ async fn copy(source: &mut dyn Read, writer: &mut Writer) -> Result<()> {
     }
 }
 
-/// Finds the blob whose digest begins with `text`. If `text` has no algorithm, blobs of all
+/// Returns the only blob whose digest begins with `text`. If `text` has no algorithm, blobs of all
 /// algorithms are searched.
 pub(crate) async fn find(store: &Store, text: &str) -> Result<Stat> {
     let (algorithms, hex) = match text.split_once(':') {

@@ -13,10 +13,10 @@ use super::snapshot::all;
 #[command(after_help = "Example:\n  cas df")]
 pub(crate) struct Df {}
 
-/// Blobs per page of a list.
+/// Maximum number of blobs in one page of a list.
 const PAGE: usize = 1000;
 
-/// Number and total size of the things of one kind.
+/// The number and the total size of blobs, ingests or snapshots.
 #[derive(Serialize)]
 struct Share {
     kind: &'static str,

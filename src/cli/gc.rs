@@ -1,4 +1,4 @@
-//! `cas gc` and `cas why`: garbage collection, and why a thing is kept.
+//! `cas gc` and `cas why`: garbage collection, and why a resource is kept.
 
 use std::time::SystemTime;
 
@@ -63,7 +63,7 @@ fn list(out: &Output, removed: &Removed) -> Result<()> {
     })
 }
 
-/// Returns how many things of each kind were removed, and their total size.
+/// Returns how many resources of each kind were removed, and their total size.
 pub(crate) fn summary(removed: &Removed) -> String {
     let mut parts = vec![
         count(removed.blobs.len(), "blob"),
@@ -110,7 +110,7 @@ impl Why {
     }
 }
 
-/// Parses a resource, or finds the blob whose digest begins with `text`.
+/// Returns the resource that `text` names, or the blob whose digest begins with `text`.
 async fn resource(store: &Store, text: &str) -> Result<Resource> {
     if text.contains('/') {
         return text.parse();

@@ -1,4 +1,4 @@
-//! ID mappings for a mount: ranges of ids, and the user namespace that hands them to the kernel.
+//! ID mappings for a mount: ranges of ids, and the user namespace that passes them to the kernel.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -67,11 +67,11 @@ impl HoldNamespace {
     }
 }
 
-/// Creates a user namespace with these ranges. A short-lived child process creates it, because a
-/// process with several threads cannot.
+/// Returns a new user namespace with these ranges. A short-lived child process creates it, because
+/// a process with several threads cannot.
 ///
 /// # Errors
-/// `Unsupported` if user namespaces are not available; `Denied` or `InvalidArgument` for ranges
+/// `Unsupported` if a user namespace cannot be created; `Denied` or `InvalidArgument` for ranges
 /// that the kernel refuses.
 pub(super) fn namespace(ranges: &[Range]) -> Result<OwnedFd> {
     let mut child = Command::new("/proc/self/exe")
@@ -92,7 +92,7 @@ fn map(child: &mut Child, ranges: &[Range]) -> Result<OwnedFd> {
     let mut ready = [0];
     let read = child.stdout.as_mut().map(|out| out.read_exact(&mut ready));
     if !matches!(read, Some(Ok(()))) {
-        let message = "user namespaces are not available here; mount without --map-ids";
+        let message = "a user namespace cannot be created here; mount without --map-ids";
         return Err(Error::unsupported(message).operation("map ids"));
     }
     let line = |range: &Range| format!("{} {} {}\n", range.inside, range.outside, range.count);

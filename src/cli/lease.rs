@@ -1,4 +1,4 @@
-//! `cas lease`: leases, which keep things from garbage collection.
+//! `cas lease`: leases, which protect resources from garbage collection.
 
 use std::time::{Duration, SystemTime};
 

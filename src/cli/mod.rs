@@ -1,4 +1,4 @@
-//! The commands of the tool: one file each, of thin calls on [`cas::Cas`].
+//! The commands of the tool: one file for each, with thin calls on [`cas::Cas`].
 
 mod backends;
 mod bench;

@@ -67,7 +67,7 @@ struct Remote {
     /// Transfer all platforms of the image
     #[arg(long)]
     all_platforms: bool,
-    /// Use plain HTTP (automatic for a registry on this machine)
+    /// Use plain HTTP (automatic for a registry on this machine that does not require TLS)
     #[arg(long)]
     plain_http: bool,
 }

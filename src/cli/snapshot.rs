@@ -69,10 +69,10 @@ pub(crate) struct CommitArgs {
     parent: Option<String>,
 }
 
-/// Snapshots per page of a list.
+/// Maximum number of snapshots in one page of a list.
 const PAGE: usize = 500;
 
-/// Fewest digits of a digest that identify a snapshot.
+/// Minimum number of digits of a shortened digest.
 const PREFIX: usize = 4;
 
 impl Snapshot {

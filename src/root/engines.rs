@@ -66,8 +66,8 @@ impl Default for Engines {
 }
 
 impl Engines {
-    /// Returns the engines of a new root: the store `fs`, or the first backend of `registry` if
-    /// that is not in it.
+    /// Returns the engines of a new root: the store `fs`, or if `registry` does not have it, the
+    /// first backend of `registry`.
     pub(crate) fn for_registry(registry: &Registry) -> Self {
         let schemes: Vec<&str> = registry.openers().map(Opener::scheme).collect();
         let mut engines = Engines::default();

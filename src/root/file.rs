@@ -20,9 +20,12 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Engines> {
         format: u32,
     }
     let fail = |error: toml::de::Error| {
-        Error::corrupt(format!("cas.toml does not parse: {}", error.message()))
-            .operation("open root")
-            .subject(path.display())
+        Error::corrupt(format!(
+            "cas.toml does not parse: {}; correct it",
+            error.message()
+        ))
+        .operation("open root")
+        .subject(path.display())
     };
     let Format { format } = toml::from_str(text).map_err(fail)?;
     if format != FORMAT {
@@ -41,8 +44,8 @@ pub(super) fn text(engines: &Engines) -> Result<String> {
         .map_err(|error| Error::internal("cas.toml could not be serialised").source(error))
 }
 
-/// Refuses a store with a secret in its URL: `cas.toml` may be read by others, and is printed. The
-/// error does not repeat the URL either.
+/// Refuses a store with a secret in its URL, because the URL is written to `cas.toml` and printed.
+/// The error does not repeat the URL.
 ///
 /// # Errors
 /// `InvalidArgument`.

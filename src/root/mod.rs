@@ -4,8 +4,8 @@
 //! ROOT/                0700
 //!   cas.toml           the engines, and settings of registries; never a secret
 //!   store/             the store; that of `fs` is an OCI image layout
-//!   stores/NAME/       the store of the table NAME of cas.toml, or a composition of that scheme;
-//!                      the members of a composition are below it
+//!   stores/NAME/       the store of the table NAME of cas.toml, or a composition whose scheme is
+//!                      NAME; the members of a composition are below it
 //!   snapshots/NAME/    the files of a snapshotter
 //!   local/records.db   the records of snapshots, which are always local
 //!   run/               bundles of `cas run` that are in use
@@ -49,8 +49,8 @@ impl Root {
         }
     }
 
-    /// Makes a root with these engines. Returns it, and if no snapshotter was chosen, why the
-    /// preferred one does not work here.
+    /// Makes a root with these engines. Returns the root. If no snapshotter was chosen and the
+    /// preferred one does not work here, also returns the reason.
     ///
     /// # Errors
     /// `AlreadyExists` if it is a root with other engines; `FailedPrecondition` if the directory

@@ -19,7 +19,8 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct RegistryTable {
     /// Hosts of token services that may see the login for the registry, `HOST[:PORT]`, in addition
-    /// to the registry's own host and the hosts below it. Without a port, all ports of the host.
+    /// to the registry's own host and the hosts below it. A host without a port stands for all its
+    /// ports.
     #[serde(default)]
     pub token_hosts: Vec<String>,
 }
@@ -92,7 +93,7 @@ mod tests {
                 "[registries.\"x.test/team\"] of /root/cas.toml: \"x.test/team\"",
             ),
         ] {
-            // Whichever registry is asked.
+            // The error does not depend on the host.
             let error = named(text, "other.test").unwrap_err();
             assert_eq!(error.kind(), cas_core::ErrorKind::InvalidArgument);
             assert!(error.to_string().contains(subject), "{error}");

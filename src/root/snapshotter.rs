@@ -5,7 +5,8 @@ use std::path::Path;
 use cas_core::{Error, Location, Registry, Result};
 
 /// Returns the scheme of the first snapshotter of `registry` that works in the directory
-/// `snapshots`, and why the preferred one does not. It is empty if there are no snapshotters.
+/// `snapshots`, and why the preferred one does not. The scheme is empty if there are no
+/// snapshotters.
 ///
 /// # Errors
 /// The error of the preferred snapshotter, if none works.

@@ -15,7 +15,7 @@ pub fn record(key: &str, value: impl AsRef<[u8]>) -> Vec<u8> {
 pub struct Header(pub [u8; 512]);
 
 impl Header {
-    /// Returns the header of an empty member, by its type flag and name.
+    /// Returns the header of an empty member with a type flag and a name.
     pub fn new(flag: u8, name: impl AsRef<[u8]>) -> Self {
         let mut header = Header([0; 512]);
         header.put(0, name.as_ref());
@@ -30,13 +30,13 @@ impl Header {
         header
     }
 
-    /// Overwrites bytes of the header.
+    /// Overwrites bytes of the header. Returns the header.
     pub fn put(&mut self, at: usize, bytes: &[u8]) -> &mut Self {
         self.0[at..at + bytes.len()].copy_from_slice(bytes);
         self
     }
 
-    /// Writes a number into a field.
+    /// Writes an octal number into a field. Returns the header.
     pub fn octal(&mut self, at: std::ops::Range<usize>, value: u64) -> &mut Self {
         let text = format!("{value:0width$o}", width = at.len() - 1);
         self.put(at.start, text.as_bytes())
@@ -72,7 +72,7 @@ impl Header {
         self
     }
 
-    /// Makes it a GNU header.
+    /// Turns it into a GNU header.
     pub fn gnu(mut self) -> Self {
         self.put(257, b"ustar  \0");
         self

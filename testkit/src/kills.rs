@@ -17,7 +17,7 @@ use cas_core::snapshot::{Info, Mount, SnapshotKind, Usage};
 use cas_core::{Labels, Records, Result, Snapshotter};
 use cas_host::mount;
 
-/// The environment variable with the root directory, in the process that is killed.
+/// The environment variable that names the root to the process that is killed.
 const ROOT: &str = "CAS_TEST_ROOT";
 
 /// The layers that are made, each on top of the one before.
@@ -46,7 +46,7 @@ pub trait Scenario {
 /// A snapshotter and its records.
 pub type Opened = (Arc<dyn Snapshotter>, Arc<dyn Records>);
 
-/// Writes the content that the layer `name` has in each scenario.
+/// Writes the content that the layer `name` has in every scenario.
 ///
 /// # Errors
 /// Errors of the file system.
@@ -57,7 +57,7 @@ pub fn fill(tree: &Path, name: &str) -> std::io::Result<()> {
     std::os::unix::fs::symlink("file", tree.join(name).join("symlink"))
 }
 
-/// Returns the directory of a snapshot that is a bind mount.
+/// Returns the directory of a snapshot whose only mount is a bind mount.
 ///
 /// # Panics
 /// For other mounts.
@@ -78,7 +78,7 @@ pub fn acknowledge(step: &str) {
     out.flush().unwrap();
 }
 
-/// Does the work, in the process that is killed; does nothing in others. All of it runs on one
+/// Does the work in the process that is killed, and nothing in others. All of it runs on one
 /// thread, because strace counts the calls of each thread.
 ///
 /// # Panics
@@ -179,8 +179,8 @@ fn directories(root: &Path) -> BTreeSet<u64> {
         .collect()
 }
 
-/// Returns a directory in memory: a killed process loses nothing that it gave to the kernel, so no
-/// disk is needed.
+/// Returns a directory, in memory if possible. No disk is needed, because a killed process loses
+/// nothing that it gave to the kernel.
 fn in_memory() -> tempfile::TempDir {
     let memory = tempfile::tempdir_in("/dev/shm");
     memory.or_else(|_| tempfile::tempdir()).unwrap()
@@ -202,7 +202,7 @@ pub fn kill_everywhere<S: Scenario>() {
     }
 }
 
-/// Kills a new task at the `number`th such call. Returns `false` if it made fewer.
+/// Kills a new task at the `number`th such call. Returns `false` if the task made fewer calls.
 fn kill<S: Scenario>(call: &str, number: usize) -> bool {
     let temp = in_memory();
     let root = temp.path();

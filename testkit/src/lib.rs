@@ -1,6 +1,6 @@
-//! What the tests of several packages share.
+//! Helpers that the tests of several packages share.
 //!
-//! | module | holds |
+//! | module | contains |
 //! |---|---|
 //! | [`archive`] | a writer of tar archives, correct and incorrect ones |
 //! | [`kills`] | a snapshotter killed at each system call that changes the disk |

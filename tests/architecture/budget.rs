@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::process::Command;
 
-/// Builds, and the most crates that each may be made of, its own included. A commit that adds a
-/// crate may raise a number, and says why.
+/// Builds, each with its maximum number of crates, including its own. A commit that adds a crate
+/// may raise a number, and says why.
 const BUDGET: &[(&[&str], usize)] = &[
     (&["--package", "oci-cas"], 170),
     (&["--package", "oci-cas-core"], 40),

@@ -1,4 +1,4 @@
-//! Who may import whom: the arrows of ARCHITECTURE.md, held against `cargo metadata`.
+//! Which package may import which: the arrows of ARCHITECTURE.md, compared with `cargo metadata`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cargo_metadata::{DependencyKind, MetadataCommand};
 
-/// Packages of the workspace and what each may depend on among them.
+/// The packages of the workspace, each with those that it may depend on.
 const ARROWS: &[(&str, &[&str])] = &[
     ("oci-cas-core", &[]),
     ("oci-cas-distribution", &["oci-cas-core"]),
@@ -64,7 +64,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 /// Packages that only tests depend on, by path and without a version.
 const TEST_ONLY: &[&str] = &["oci-cas-conformance", "oci-cas-testkit"];
 
-/// What the tests of a package may depend on as well.
+/// Returns the packages that the tests of a package may depend on as well.
 fn test_arrows(package: &str) -> &'static [&'static str] {
     match package {
         "oci-cas-backend-remote" => TEST_ONLY,

@@ -1,4 +1,4 @@
-//! The modules of a crate import each other without circles.
+//! The modules of a crate must not import each other in a circle.
 //!
 //! An import is followed through `pub use` to the file that defines the name. A module may use its
 //! own children: that is what it is for.
@@ -10,7 +10,7 @@ use std::path::Path;
 /// Where a module is: `[lease, guard]` for `lease/guard.rs`, and nothing for `lib.rs`.
 type Name = Vec<String>;
 
-/// Crates whose modules are held to it.
+/// Crates whose modules are checked.
 const CRATES: &[&str] = &[
     "backend-fs",
     "backend-redb",
@@ -75,7 +75,7 @@ fn a_circle_is_found_through_exports() {
     assert_eq!(found.len(), 3, "{found:?}");
 }
 
-/// Reads the code of every module, without comments and unit tests.
+/// Returns the code of every module, without comments and unit tests.
 fn sources(src: &Path) -> BTreeMap<Name, String> {
     let mut found = BTreeMap::new();
     let mut waiting = vec![(src.to_owned(), Name::new())];
@@ -103,7 +103,7 @@ fn sources(src: &Path) -> BTreeMap<Name, String> {
     found
 }
 
-/// Finds which modules each module imports, its own children left out.
+/// Returns the modules that each module imports, except its own children.
 fn imports(sources: &BTreeMap<Name, String>) -> BTreeMap<Name, BTreeSet<Name>> {
     let exports = exports(sources);
     let mut imports = BTreeMap::new();
@@ -123,7 +123,7 @@ fn imports(sources: &BTreeMap<Name, String>) -> BTreeMap<Name, BTreeSet<Name>> {
     imports
 }
 
-/// Collects what modules export under another path than the one it is defined at.
+/// Returns what modules export under another path than the one it is defined at.
 fn exports(sources: &BTreeMap<Name, String>) -> BTreeMap<Name, Name> {
     let mut exports = BTreeMap::new();
     for (module, text) in sources {
@@ -142,7 +142,7 @@ fn exports(sources: &BTreeMap<Name, String>) -> BTreeMap<Name, Name> {
     exports
 }
 
-/// Splits code into its `use` statements, each with whether it is public, and the rest.
+/// Returns the `use` statements of code, each with whether it is public, and the rest of the code.
 fn statements(text: &str) -> (Vec<(bool, String)>, String) {
     let (mut uses, mut rest, mut lines) = (Vec::new(), String::new(), text.lines());
     while let Some(line) = lines.next() {
@@ -168,10 +168,10 @@ fn statements(text: &str) -> (Vec<(bool, String)>, String) {
     (uses, rest)
 }
 
-/// Writes every path of a use tree, which has no blanks: `a::{b,c::{self,d}}`.
+/// Adds every path of a use tree without blanks, such as `a::{b,c::{self,d}}`, to `paths`.
 fn expand(tree: &str, before: &[String], paths: &mut Vec<Name>) {
     let Some((start, group)) = tree.split_once('{') else {
-        // Renamed names end with `as`, which has lost its blanks: the path is what counts.
+        // A renamed name has lost the blanks around its `as`. Only the path before it counts.
         let mut path = before.to_vec();
         path.extend(
             tree.split("::")
@@ -203,7 +203,7 @@ fn expand(tree: &str, before: &[String], paths: &mut Vec<Name>) {
     }
 }
 
-/// Finds the paths in code that begin with `crate::` or `super::`.
+/// Returns the paths in code that begin with `crate::` or `super::`.
 fn inline(code: &str) -> Vec<Name> {
     let word = |letter: char| letter.is_alphanumeric() || letter == '_' || letter == ':';
     let words = code.split(|letter| !word(letter));
@@ -212,7 +212,8 @@ fn inline(code: &str) -> Vec<Name> {
         .collect()
 }
 
-/// Resolves `crate`, `self`, `super` and the names of children; other crates have no module here.
+/// Returns a path with `crate`, `self`, `super` and the names of children resolved. Returns `None`
+/// for a path into another crate, and for the root of this one.
 fn absolute(module: &Name, path: &Name, sources: &BTreeMap<Name, String>) -> Option<Name> {
     let (first, rest) = path.split_first()?;
     let mut found = module.clone();
@@ -240,7 +241,7 @@ fn absolute(module: &Name, path: &Name, sources: &BTreeMap<Name, String>) -> Opt
     (!found.is_empty()).then_some(found)
 }
 
-/// Finds the module that defines a path, through exports.
+/// Returns the module that defines a path, through exports.
 fn definition(
     path: Name,
     sources: &BTreeMap<Name, String>,

@@ -49,8 +49,8 @@ pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Returns whether all programs are installed and this is root. If not, prints why a test is
-/// skipped.
+/// Returns whether all programs are installed and the process is root. If not, prints why a test
+/// is skipped.
 pub(crate) fn can(programs: &[&str]) -> bool {
     let missing: Vec<_> = programs
         .iter()

@@ -76,7 +76,7 @@ fn forget_hidden_names(entries: &mut BTreeMap<PathBuf, Entry>) {
     }
 }
 
-/// Returns the differences of two trees, a line each.
+/// Returns the differences of two trees, one line for each.
 pub(crate) fn differences(a: &Path, b: &Path) -> Vec<String> {
     let (a, b) = (scan(a), scan(b));
     let mut found = Vec::new();

@@ -1,4 +1,4 @@
-//! A directory with three roots to unpack into, and a canary next to them that nothing may touch.
+//! A directory with three places to unpack into, and a canary next to them that nothing may touch.
 
 use std::ffi::CString;
 use std::fs;
@@ -14,7 +14,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, Timespec, Timestamps, XattrFlags};
 /// native/snapshots/N/fs/          a copying snapshotter
 /// overlay/snapshots/N/{fs,work}/  an overlay one
 /// ```
-/// From each root, `../../../../canary` is the canary.
+/// From each `fs`, `../../../../canary` is the canary.
 pub(crate) struct Cage {
     dir: tempfile::TempDir,
     before: Vec<String>,
@@ -47,8 +47,8 @@ impl Cage {
             before: Vec::new(),
         };
         for path in cage.outside() {
-            // Not read since it was written, so that the kernel updates the access time if it is
-            // read.
+            // The last access is before the last change, so that the kernel updates the access time
+            // on a read.
             let time = |seconds| Timespec {
                 tv_sec: seconds,
                 tv_nsec: 0,
@@ -73,7 +73,7 @@ impl Cage {
         self.path("canary").to_str().unwrap().to_owned()
     }
 
-    /// Returns everything outside the roots, deepest first.
+    /// Returns everything outside the three places, deepest first.
     fn outside(&self) -> Vec<PathBuf> {
         let mut paths = vec![self.path("canary")];
         let mut next = 0;
@@ -90,7 +90,7 @@ impl Cage {
 
     fn state(&self) -> Vec<String> {
         let mut state: Vec<String> = self.outside().iter().map(|path| describe(path)).collect();
-        // Nothing new is next to the roots.
+        // Nothing new is next to the three places.
         for (place, known) in [
             (".", &["canary", "plain", "native", "overlay", "locks"][..]),
             ("plain", &["snapshots"]),
@@ -109,7 +109,7 @@ impl Cage {
         state
     }
 
-    /// Fails if anything outside the roots has changed.
+    /// Fails if anything outside the three places has changed.
     #[track_caller]
     pub(crate) fn assert_untouched(&self, what: &str) {
         assert_eq!(self.state(), self.before, "{what}");

@@ -32,7 +32,7 @@ fn store() -> Store {
     }
 }
 
-/// Stores an image of these layers, lowest first.
+/// Stores the layers and the configuration of a case. Returns its manifest.
 async fn image(store: &Store, case: &Case) -> Manifest {
     let mut layers = Vec::new();
     for blob in &case.layers {
@@ -59,7 +59,7 @@ async fn image(store: &Store, case: &Case) -> Manifest {
     }
 }
 
-/// The outcome of unpacking: success, or the kind of the error.
+/// Returns the outcome of unpacking: success, or the kind of the error.
 fn outcome<T>(unpacked: &Result<T>) -> Outcome {
     match unpacked {
         Ok(_) => Outcome::Harmless,

@@ -1,4 +1,4 @@
-//! What verbs accept.
+//! The arguments that verbs accept.
 
 use cas::blocking;
 use cas::image::Reference;
@@ -27,7 +27,7 @@ async fn an_image_is_accepted_as_a_name_or_as_itself() {
     }
     cas.tag(&image, "kept:1").await.unwrap();
 
-    // The image means what it did, although its name was moved.
+    // The image still has its target, although its name was moved.
     let moved = cas.import(&other).await.unwrap().remove(0);
     assert_ne!(moved.target.digest, digest);
     cas.unpack(&image, scratch.path().join("rootfs"))

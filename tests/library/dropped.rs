@@ -16,7 +16,7 @@ const NAME: &str = "app:1";
 /// The file that is exported.
 const ARCHIVE: &str = "app.tar";
 const TRIES: u32 = 20;
-/// How long work in the background may take, on a busy machine.
+/// Maximum time that work in the background may take, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A root, and a directory that verbs write to.
@@ -27,7 +27,7 @@ struct Place {
 
 impl Place {
     async fn new(snapshotter: &str) -> Self {
-        // In memory: what is tested is not the disk.
+        // In memory, because the disk is not tested.
         let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
         let options = OpenOptions::default().with_snapshotter(snapshotter);
         let cas = Cas::open_with(scratch.path().join("root"), options)
@@ -47,7 +47,7 @@ impl Place {
         self.scratch.path().join("out")
     }
 
-    /// Returns what jobs leave that are not complete.
+    /// Returns what incomplete jobs left behind.
     async fn left(&self) -> Vec<String> {
         let leases = self.cas.store().leases().list().await.unwrap();
         let leases = leases.into_iter().map(|(id, ..)| format!("lease {id}"));
@@ -93,8 +93,8 @@ impl Place {
         self.cas.gc_with(options).await.unwrap();
     }
 
-    /// Runs a verb for random parts of the time that it takes, and drops it. `undo` undoes one that
-    /// was complete.
+    /// Runs a verb for random parts of the time that it takes, and drops it. `undo` undoes a verb
+    /// that was complete.
     async fn check<T, F: Future<Output = Result<T>>>(
         &self,
         what: &str,
@@ -135,7 +135,7 @@ fn remove(path: &Path) {
     }
 }
 
-/// The snapshotters that work here.
+/// Returns the snapshotters that work here.
 fn snapshotters() -> Vec<&'static str> {
     if crate::common::can(&[]) {
         vec!["native", "overlay"]

@@ -20,7 +20,7 @@ pub(super) struct Image {
 }
 
 impl Image {
-    /// Makes an image with so many layers, which differ by `seed`.
+    /// Returns an image with `layers` layers, whose content depends on `seed`.
     pub(super) fn new(layers: u32, seed: u32) -> Self {
         let mut blobs = BTreeMap::new();
         let mut put = |media_type: MediaType, data: Vec<u8>| {

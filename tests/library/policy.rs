@@ -1,4 +1,4 @@
-//! When a pull asks the registry.
+//! The policies that decide when a pull queries the registry.
 
 use cas::{Cas, ContentExt, ErrorKind, Platforms, Policy, PullOptions, Result, StoredImage};
 

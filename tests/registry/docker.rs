@@ -12,7 +12,7 @@ pub(crate) const PROGRAM: &str = "docker-registry";
 pub(crate) const USER: &str = "me";
 pub(crate) const PASSWORD: &str = "pass:word";
 
-/// A registry that stops with this value.
+/// A registry that stops when this value is dropped.
 pub(crate) struct Registry {
     process: Child,
     /// Host and port.

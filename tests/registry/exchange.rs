@@ -230,7 +230,7 @@ fn a_real_image_goes_there_and_back() {
     let differences = tree::differences(&at("one-tree"), &at("two-tree"));
     assert_eq!(differences, Vec::<String>::new());
 
-    // Also during the transfer, after any kill.
+    // Layers that are unpacked during the pull give the same tree, after a kill at any time.
     let pull = || {
         let mut command = cas(&at("three"), scratch.path());
         command.args(["-q", "pull", "--unpack", &there]);

@@ -22,7 +22,7 @@ impl Request {
         found.map(|(_, value)| value.as_str())
     }
 
-    /// The first and the last byte of the range that is asked for.
+    /// Returns the first and the last byte of the requested range.
     pub(crate) fn range(&self) -> Option<(usize, usize)> {
         let range = self.header("range")?.strip_prefix("bytes=").unwrap();
         let (start, last) = range.split_once('-').unwrap();

@@ -73,7 +73,7 @@ fn name_and_password_open_the_registry_of_the_field() {
     assert!(!said.contains("wrong") && said.contains("401"), "{said}");
 }
 
-/// On this machine, too, where plain http would be tried first.
+/// TLS is also used on this machine, where plain http would be tried first.
 #[test]
 fn tls_uses_the_certificates_that_the_system_trusts() {
     if !can(&["skopeo", PROGRAM, "openssl"]) {
@@ -202,7 +202,7 @@ fn a_helper_is_asked_for_the_registry() {
     assert!(said.contains("docker-credential-absent"), "{said}");
 }
 
-/// A redirect to another host for blobs, and an upload to one, as cloud registries do it.
+/// Blobs are downloaded from and uploaded to another host, as with cloud registries.
 #[test]
 fn another_origin_gets_no_credentials() {
     let sample = Sample::new(&[100_000]);

@@ -12,7 +12,7 @@ use futures_util::TryStreamExt;
 use super::fake::{Answer, Fake, Request};
 use super::sample::Sample;
 
-/// More than one piece of the network.
+/// Size of a blob that arrives in more than one piece.
 const SIZE: u64 = 700_000;
 const MIDDLE: Range<u64> = 1000..600_001;
 
@@ -48,7 +48,7 @@ async fn the_middle_of_a_blob_is_asked_for_and_the_whole_is_not_a_range() {
     assert!(client.serves_ranges());
 }
 
-/// The whole, a range that nobody asked for, and a refusal of ranges.
+/// The registry answers with the whole blob, with another range, and with a refusal.
 #[tokio::test]
 async fn a_range_is_cut_out_of_other_answers() {
     for status in [200, 206, 416] {

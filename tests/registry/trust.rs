@@ -45,7 +45,7 @@ fn registry(address: &str, realm: Option<String>, accepted: &'static str) -> Fak
     fake
 }
 
-/// A token service: with a login it returns the token `bought`, without one `free`.
+/// Answers as a token service: with the token `bought` to a login, and with `free` otherwise.
 fn tokens(request: &Request) -> Answer {
     let body = String::from_utf8_lossy(&request.body);
     let login = request.header("authorization").is_some() || body.contains("refresh_token");

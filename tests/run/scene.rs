@@ -50,7 +50,7 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
-    /// Returns `None` if a program is missing, and prints which.
+    /// Returns a scene. Prints the reason and returns `None` if a program or the image is missing.
     pub(crate) fn new() -> Option<Self> {
         let small = real_image("small").filter(|_| can(&["umoci", "runc"]))?;
         let scene = Scene {

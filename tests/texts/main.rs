@@ -1,6 +1,6 @@
 //! No text names a command, an option, a feature or a document that does not exist.
 //!
-//! Held to this: string literals and comments below each `src/`, and the pages for readers.
+//! The tests check string literals and comments below each `src/`, and the pages for readers.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -73,8 +73,8 @@ impl Task<'_> {
         Ok(())
     }
 
-    /// Returns the number of syncs that a task makes for each of `count` items.
-    /// What the task does without items is subtracted.
+    /// Returns the number of syncs that a task makes for each of `count` items. The syncs of the
+    /// task without items are subtracted.
     pub(crate) fn syncs(&self, task: &str, count: usize) -> Result<f64> {
         let some = self.traced(&format!("{task}:{count}"))?;
         let none = self.traced(&format!("{task}:0"))?;
@@ -90,7 +90,7 @@ impl Task<'_> {
         command.arg(&self.self_command.program);
         self.arguments(&mut command, task);
         let output = command.output().map_err(|_| {
-            Error::unsupported("syncs are counted by strace, which is not installed")
+            Error::unsupported("syncs are counted by strace, which does not start; install it")
         })?;
         printed(output)?;
         Ok(calls(&std::fs::read_to_string(report.path())?))
@@ -132,7 +132,7 @@ struct KillOnDrop(Child);
 
 impl Drop for KillOnDrop {
     fn drop(&mut self) {
-        // Both fail if it has ended already.
+        // If one of these fails, nothing is left to do.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -176,7 +176,7 @@ pub async fn run_task(
 
 /// Prints what `work` counted, the seconds it took and its peak memory in MiB.
 async fn measured(work: impl AsyncFnOnce() -> Result<usize>) -> Result<()> {
-    // The pool of bytes is made before, so that it does not count.
+    // The pool of bytes is made beforehand, so that it does not count.
     data::pieces(0, 1).count();
     let peak = Peak::begin()?;
     let begun = Instant::now();

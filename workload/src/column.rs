@@ -24,7 +24,7 @@ pub struct ImageBlobs {
     pub name: String,
     /// The blob that the name points to.
     pub root: Blob,
-    /// The blobs that the root refers to.
+    /// The blobs that `root` refers to.
     pub children: Vec<Blob>,
 }
 
@@ -97,8 +97,8 @@ pub fn not_applicable() -> Error {
     Error::unsupported("the column does not have this operation")
 }
 
-/// The operations of an open column. A call takes many items, so that the call itself costs
-/// nothing. An operation that a column does not implement is shown as N/A.
+/// The operations of an open column. A call takes many items, so that the cost of the call itself
+/// does not count. An operation that a column does not implement is shown as N/A.
 #[async_trait]
 pub trait Column: Send + Sync {
     /// Stores blobs one by one; each is acknowledged before the next begins.
@@ -117,12 +117,12 @@ pub trait Column: Send + Sync {
         Err(not_applicable())
     }
 
-    /// Stores the blob of [`pieces`](crate::data::pieces).
+    /// Stores the blob that consists of [`pieces`](crate::data::pieces).
     async fn put_large(&self, _seed: u64, _size: u64) -> Result<()> {
         Err(not_applicable())
     }
 
-    /// Stores the same large blob by several writers at once.
+    /// Stores the same large blob by several concurrent writers.
     async fn put_same(&self, _seed: u64, _size: u64, _writers: usize) -> Result<()> {
         Err(not_applicable())
     }
@@ -162,7 +162,7 @@ pub trait Column: Send + Sync {
         Err(not_applicable())
     }
 
-    /// Records in one batch that the root of each image refers to its children.
+    /// Records in one batch that the root blob of each image refers to its children.
     async fn edges(&self, _images: &[ImageBlobs]) -> Result<()> {
         Err(not_applicable())
     }

@@ -13,7 +13,7 @@ use crate::column::{Blob, ImageBlobs};
 pub const SMALL: usize = 4 << 10;
 /// Size of a piece of a large blob in bytes.
 pub const PIECE: usize = 1 << 20;
-/// Number of blobs of one image, including its root.
+/// Number of blobs of one image, including its root blob.
 pub const BLOBS_PER_IMAGE: u32 = 100;
 /// Size of the pool that the pieces of large blobs are cut from, so that making them is free.
 const POOL: usize = 16 << 20;
@@ -74,7 +74,7 @@ pub fn digest(seed: u64, size: u64) -> Digest {
         .or_insert_with(|| hash(seed, size))
 }
 
-/// Returns an image: a root, and the other blobs it refers to, of 100 bytes each.
+/// Returns an image: a root blob, and the other blobs it refers to, of 100 bytes each.
 pub fn image(number: u32) -> ImageBlobs {
     let of = |child: u32| {
         blob(

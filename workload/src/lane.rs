@@ -1,4 +1,4 @@
-//! A column while it is measured, and the data that all columns are given.
+//! A column while it is measured, and the data that all columns receive.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use crate::column::{Column, Contender, ImageBlobs, Promise};
 use crate::data;
 use crate::scale::Scale;
 
-/// Images and digests that all columns are given.
+/// Images and digests that all columns receive.
 pub(crate) struct Fixture {
     pub(crate) images: Vec<ImageBlobs>,
     /// The children of the images, shuffled.
@@ -99,7 +99,7 @@ impl Lane<'_> {
         }
     }
 
-    /// Whether nothing of the column outlives the process.
+    /// Returns whether nothing of the column outlives the process.
     pub(crate) fn is_volatile(&self) -> bool {
         self.contender.promise == Promise::Volatile
     }

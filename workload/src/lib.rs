@@ -1,4 +1,4 @@
-//! What `cas bench` and the benchmark table measure, on which data, and how the table is shown.
+//! The measurements of `cas bench` and of the benchmark table, their data, and the table itself.
 //!
 //! [`ROWS`] are the rows. A [`Contender`] is a column: a name, what it promises, and how it is
 //! opened. [`stores`] makes one from any [`cas_core::Store`], and [`plain`] is the baseline of

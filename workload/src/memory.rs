@@ -11,7 +11,7 @@ pub(crate) struct Peak {
 }
 
 impl Peak {
-    /// Resets the peak, and begins a measurement.
+    /// Resets the peak. Returns a measurement that begins now.
     pub(crate) fn begin() -> Result<Self> {
         std::fs::write(RESET, "5").during("reset the peak memory in", RESET)?;
         Ok(Peak {

@@ -1,4 +1,4 @@
-//! The rows of the table, as data. `steps` says how each is measured.
+//! The rows of the table, as data. The functions in `steps` measure them.
 
 use cas_core::{Error, Result};
 
@@ -19,7 +19,7 @@ pub enum Better {
 /// One row.
 #[derive(Clone, Copy, Debug)]
 pub struct Row {
-    /// The short name by which a user asks for the row.
+    /// The short name by which a user selects the row.
     pub key: &'static str,
     /// The unit of its values.
     pub unit: &'static str,

@@ -36,8 +36,8 @@ pub struct Plan<'a> {
     pub progress: &'a dyn Fn(&str),
 }
 
-/// Measures the rows in all columns. An operation that a column does not have is shown as N/A, and
-/// a failure is shown in its cell.
+/// Measures the rows in all columns. Returns the table. An operation that a column does not have is
+/// shown as N/A, and a failure is shown in its cell.
 ///
 /// # Errors
 /// Errors of the directory.

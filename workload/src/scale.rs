@@ -21,7 +21,7 @@ pub struct Scale {
     pub layers: usize,
     /// Number of rounds of each row, except for slow ones.
     pub rounds: usize,
-    /// Longest time that one round of a row takes. A rate counts what was done by then.
+    /// Maximum time of one round of a row. A rate counts what was done by then.
     pub round_time: Duration,
 }
 

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use crate::column::{Blob, Column, Contender, ImageBlobs, Promise, Role, not_applicable};
 use crate::data;
 
-/// Number of writers at a time that share a sync.
+/// Maximum number of concurrent writers, which share syncs.
 const WRITERS: usize = 256;
 /// Number of blobs in a page of a list.
 const PAGE: usize = 1000;
@@ -286,7 +286,7 @@ fn children(image: &ImageBlobs) -> Vec<Digest> {
     image.children.iter().map(|child| child.digest).collect()
 }
 
-/// Calls `work` with each item, many at a time.
+/// Calls `work` with each item, with at most [`WRITERS`] calls at a time.
 async fn concurrently<T, W, F>(items: &[T], work: W) -> Result<()>
 where
     T: Clone + Send + 'static,

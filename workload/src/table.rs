@@ -7,7 +7,7 @@ use crate::scale::Scale;
 
 /// Values that differ by less than this fraction tie.
 const NOISE: f64 = 0.02;
-/// The same for a value that was measured once.
+/// Values that were measured once tie if they differ by less than this fraction.
 const ONCE: f64 = 0.1;
 
 /// The head of a column.

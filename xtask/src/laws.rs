@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use crate::stage::step;
 use crate::{everything, peers};
 
-/// The page, and the lines in it that enclose the generated part.
+/// The page. The generated part is between the lines [`BEGIN`] and [`END`].
 const PAGE: &str = "docs/BACKENDS.md";
 const BEGIN: &str = "<!-- laws -->";
 const END: &str = "<!-- /laws -->";

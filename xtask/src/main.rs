@@ -18,8 +18,8 @@ cargo xtask TASK
 
   check    set up, check words and format, lint, document and test everything except RocksDB
   words    find words that no text may use; a part of `check`
-  rocksdb  the same as `check` for RocksDB, which takes minutes to build; CI runs both
-  long     what is too slow for CI: release build, all real images, licences, benches
+  rocksdb  lint and test RocksDB, which takes minutes to build; CI runs this and `check`
+  long     run what is too slow for CI: release build, all real images, licences, benches
   setup    install peers and make images that tests compare with (as root on Debian)
   bench    measure all backends (writes docs/BACKENDS.md), and compare the tool with peers
   report   run the conformance tests of every store and write the results to docs/BACKENDS.md
@@ -171,7 +171,7 @@ fn long() -> Result<()> {
     bench()
 }
 
-/// The whole workspace with all features, and RocksDB only if it can be built.
+/// Returns cargo's options for the whole workspace, with RocksDB if it can be built.
 fn everything() -> &'static [&'static str] {
     if peers::can_build_rocksdb() {
         &["--workspace", "--features", "s3,rocksdb"]

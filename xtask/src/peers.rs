@@ -50,33 +50,32 @@ pub(crate) fn set_up() -> Result<()> {
         .filter(|(program, _)| !on_path(program))
         .map(|(_, package)| *package)
         .collect();
-    if !missing.is_empty() {
-        if !is_root() || !on_path("apt-get") {
-            eprintln!(
-                "NOTE: missing {missing:?}, and not root with apt to install them; tests that need \
-                 them print SKIPPED"
-            );
-            return Ok(());
-        }
-        step(Command::new("apt-get").args(["-q", "update"]))?;
-        step(
-            Command::new("apt-get")
-                .args([
-                    "install",
-                    "-y",
-                    "-q",
-                    "--no-install-recommends",
-                    "debian-archive-keyring",
-                ])
-                .args(missing)
-                .env("DEBIAN_FRONTEND", "noninteractive"),
-        )?;
+    if !missing.is_empty() && is_root() && on_path("apt-get") {
+        install(&missing)?;
+    } else if !missing.is_empty() {
+        eprintln!(
+            "NOTE: missing {missing:?}, which are installed only as root and with apt-get; tests \
+             that need them print SKIPPED"
+        );
     }
     install_moto()?;
     make_images(SMALL)
 }
 
-/// Installs moto in `target/moto`, unless it is there.
+/// Installs Debian packages.
+fn install(packages: &[&str]) -> Result<()> {
+    let options = ["install", "-y", "-q", "--no-install-recommends"];
+    step(Command::new("apt-get").args(["-q", "update"]))?;
+    step(
+        Command::new("apt-get")
+            .args(options)
+            .arg("debian-archive-keyring")
+            .args(packages)
+            .env("DEBIAN_FRONTEND", "noninteractive"),
+    )
+}
+
+/// Installs moto in `target/moto`, unless it is already there.
 fn install_moto() -> Result<()> {
     let home = Path::new("target/moto");
     if home.join("bin/moto_server").exists() {
@@ -96,8 +95,8 @@ pub(crate) fn make_images(images: &[&str]) -> Result<()> {
     let scripts = Path::new("../shared/images");
     if !scripts.is_dir() || !is_root() {
         eprintln!(
-            "NOTE: ../shared/images has no scripts, or this is not root; tests on real images \
-             print SKIPPED"
+            "NOTE: ../shared/images does not exist, or the process is not root; tests on real \
+             images print SKIPPED"
         );
         return Ok(());
     }
@@ -132,7 +131,7 @@ pub(crate) fn make_images(images: &[&str]) -> Result<()> {
 pub(crate) fn can_build_rocksdb() -> bool {
     let can = ["g++", "clang"].into_iter().all(on_path);
     if !can {
-        eprintln!("SKIPPED: RocksDB needs g++, clang and libclang, which are not installed");
+        eprintln!("SKIPPED: RocksDB needs g++, clang and libclang; run `cargo xtask setup`");
     }
     can
 }

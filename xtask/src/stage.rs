@@ -1,4 +1,4 @@
-//! The stages of a task: each is one command, shown with how long it took.
+//! The stages of a task, each shown with the time it took.
 
 use std::fs;
 use std::path::Path;
@@ -15,12 +15,12 @@ pub(crate) struct Stages {
 }
 
 impl Stages {
-    /// Runs a stage that the next ones make no sense without.
+    /// Runs a stage that the later ones depend on.
     pub(crate) fn run(&mut self, name: &'static str, command: &mut Command) -> Result<()> {
         self.time(name, || step(command))
     }
 
-    /// Runs a stage after whose failure the others still run; [`Stages::finish`] reports it.
+    /// Runs a stage. If it fails, the later ones still run, and [`Stages::finish`] reports it.
     pub(crate) fn try_run(&mut self, name: &'static str, command: &mut Command) {
         if let Err(error) = self.run(name, command) {
             eprintln!("{error:#}");
@@ -58,8 +58,8 @@ impl Stages {
     }
 }
 
-/// Returns a call of cargo. A task builds everything once, so what incremental builds would keep for
-/// the next one, three times the size of the rest, is left out.
+/// Returns a call of cargo without incremental builds. A task builds everything once, and the data
+/// that incremental builds keep takes three times the space of the rest.
 pub(crate) fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new("cargo");
     command.args(arguments).env("CARGO_INCREMENTAL", "0");

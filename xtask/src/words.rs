@@ -15,7 +15,7 @@ const WORDS: &[(&str, &str)] = &[
     ("is no", "\"is not a\", or \"there is none\""),
 ];
 
-/// What may follow a forbidden word to make it a good one.
+/// Words that make a forbidden word a good one if they follow it.
 const ALLOWED: &[(&str, &str)] = &[("is no", "longer")];
 
 /// The files that are read, by their extensions.
@@ -75,8 +75,8 @@ fn find(text: &str) -> Vec<(usize, &'static str, &'static str)> {
     found
 }
 
-/// Splits a line into words and the marks that end a sentence or a clause. All other letters
-/// separate words, except a hyphen, an apostrophe and an underscore.
+/// Splits a line into words and the marks that end a sentence or a clause. A word consists of
+/// letters, digits, hyphens, apostrophes and underscores. Other characters separate words.
 fn split(line: &str) -> impl Iterator<Item = &str> {
     let is_word = |letter: char| letter.is_alphanumeric() || "_-'".contains(letter);
     let is_end = |letter: char| ".:;!?".contains(letter);

@@ -13,7 +13,7 @@ pub(crate) fn name(step: &str) -> cas_core::image::Reference {
     format!("x.io/{step}:1").parse().unwrap()
 }
 
-/// Whether a program is installed. Prints a line if it is not.
+/// Returns whether a program is installed. Prints a line if it is not.
 pub(crate) fn installed(program: &str) -> bool {
     let found = Command::new(program).arg("--version").output().is_ok();
     if !found {

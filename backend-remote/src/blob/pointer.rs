@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// Length of every part but the last, in bytes.
 pub(crate) const PART_SIZE: usize = 8 << 20;
-/// Shortest accepted part size in bytes. A smaller one would cost a request for every few bytes.
+/// Minimum accepted part size in bytes. A smaller one would cost a request for every few bytes.
 const MIN_PART_SIZE: u64 = 64 << 10;
 
 /// Points to the parts of a blob. Stored as JSON.
@@ -39,7 +39,7 @@ impl Pointer {
         let pointer = serde_json::from_slice(value).ok();
         let pointer = pointer.filter(|pointer: &Pointer| pointer.part_size >= MIN_PART_SIZE);
         pointer.ok_or_else(|| {
-            Error::corrupt("the object does not say where the blob's bytes are; delete it")
+            Error::corrupt("the object does not point to the blob's bytes; delete it")
                 .operation("read")
                 .subject(path)
         })

@@ -92,7 +92,7 @@ impl ConditionalSwap {
         Err(contended(path))
     }
 
-    /// Replaces the object with this ETag by `value`, or by a tombstone. Returns whether it did.
+    /// Replaces the object with this ETag by `value`, or by a deleted cell. Returns whether it did.
     async fn replace(
         &self,
         prefix: &Prefix,
@@ -105,7 +105,7 @@ impl ConditionalSwap {
         if let (Some(Some(tombstone)), None, Deletion::Conditional) =
             (written, value, self.deletion)
         {
-            // A tombstone may stay, and another writer may have replaced it already.
+            // The deleted cell may stay, and another writer may have replaced it already.
             let _ = prefix.delete_if_match(path, &tombstone).await;
         }
         Ok(swapped)

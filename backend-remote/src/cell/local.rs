@@ -11,7 +11,7 @@ use super::stored::{self, Cell, encode};
 use crate::nonce::nonce;
 use crate::prefix::Prefix;
 
-/// Locks that all cells share.
+/// Number of locks that all cells share.
 const LOCKS: usize = 64;
 
 /// Returns the cell, or `None` if it does not exist.

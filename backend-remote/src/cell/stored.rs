@@ -1,7 +1,8 @@
 //! How a cell is stored in an object.
 //!
 //! ```text
-//! NONCE +\n VALUE \nNONCE      32 hex digits that never repeat; `-` instead of `+` in a tombstone
+//! NONCE +\n VALUE \nNONCE      a nonce is 32 hex digits that never repeat
+//! NONCE -\n \nNONCE            a deleted cell has no value
 //! ```
 
 use bytes::{Bytes, BytesMut};
@@ -15,7 +16,8 @@ use crate::prefix::{Object, Prefix};
 /// Bytes before and after a value.
 const HEAD: usize = NONCE + 3;
 const TAIL: usize = NONCE + 1;
-/// Reads of an object before it counts as damaged: a read across a change looks the same.
+/// Maximum number of reads of an object before it counts as damaged. A read across a change looks
+/// damaged too.
 const READS: usize = 3;
 
 /// A cell with a value.
@@ -27,7 +29,7 @@ pub(crate) struct Cell {
 /// The content of an object.
 pub(super) struct StoredCell {
     pub(super) nonce: String,
-    /// `None` in a tombstone.
+    /// `None` if the cell was deleted.
     pub(super) value: Option<Bytes>,
 }
 
@@ -47,7 +49,7 @@ pub(super) async fn read(prefix: &Prefix, path: &str) -> Result<Option<(StoredCe
     Err(foreign_object(path))
 }
 
-/// Returns the body of a cell, or of a tombstone without a value.
+/// Returns the body of a cell. The cell is a deleted one if `value` is `None`.
 pub(super) fn encode(nonce: &str, value: Option<&Bytes>) -> Bytes {
     let kept = value.map_or(&[][..], |value| value);
     let mut body = BytesMut::with_capacity(HEAD + kept.len() + TAIL);
@@ -59,8 +61,8 @@ pub(super) fn encode(nonce: &str, value: Option<&Bytes>) -> Bytes {
     body.freeze()
 }
 
-/// Returns `None` if the body is not a cell, or was read across a change: then its two ends
-/// disagree.
+/// Decodes a cell. Returns `None` if the body is not a cell, or was read across a change: then its
+/// two ends disagree.
 fn decode(body: &Bytes) -> Option<StoredCell> {
     let end = body.len().checked_sub(TAIL).filter(|end| *end >= HEAD)?;
     let nonce = std::str::from_utf8(&body[..NONCE]).ok()?.to_owned();

@@ -24,7 +24,7 @@ pub(crate) struct RemoteIngest {
     blobs: Blobs,
     ingests: Arc<OpenIngests>,
     key: String,
-    /// `None` after a failure, and while it is being published.
+    /// `None` after a failure, and after a publish.
     upload: Option<Upload>,
 }
 

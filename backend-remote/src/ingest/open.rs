@@ -23,7 +23,7 @@ struct IngestSlot {
 }
 
 impl OpenIngests {
-    /// Hands the upload of `key` to a writer. Creates one if there is none.
+    /// Returns the upload of `key` to its writer. Creates one if there is none.
     ///
     /// # Errors
     /// `Busy` while another writer has it.
@@ -87,7 +87,7 @@ impl OpenIngests {
         self.slots().iter().map(status).collect()
     }
 
-    /// Each change is one assignment, so a panic leaves no slot half changed.
+    /// Returns the locked slots. No change can panic halfway, so a poisoned lock is used as well.
     fn slots(&self) -> MutexGuard<'_, BTreeMap<String, IngestSlot>> {
         lock(&self.0)
     }

@@ -9,7 +9,8 @@ use crate::nonce::random;
 use crate::retry::{ATTEMPTS, contended};
 use crate::runtime;
 
-/// Parts that are sent at once. An upload holds only these and its buffer in memory.
+/// Maximum number of parts that are sent concurrently. An upload holds only these and its buffer in
+/// memory.
 const PARALLEL_WRITES: usize = 3;
 
 /// An upload that no cell points to yet.
@@ -20,7 +21,7 @@ pub(super) struct Upload {
     /// Bytes that were not sent yet.
     buffer: BytesMut,
     sending: JoinSet<Result<()>>,
-    /// Whether a cell may point to it: a swap that failed may still have been done.
+    /// Whether a cell may point to it: a swap that failed may still have taken effect.
     maybe_published: bool,
 }
 
@@ -111,7 +112,8 @@ impl Upload {
         Ok(())
     }
 
-    /// Sends everything, the last part short, and waits for it. No bytes can be added afterwards.
+    /// Sends all bytes, even if the last part is short, and waits until they have arrived. No bytes
+    /// can be added afterwards.
     async fn send_all(&mut self, blobs: &Blobs) -> Result<()> {
         self.send_full_parts(blobs).await?;
         if !self.buffer.is_empty() {

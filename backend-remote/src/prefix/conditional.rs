@@ -1,6 +1,6 @@
 //! Requests that a service carries out only if a condition holds.
 //!
-//! Only services have these, so a directory never has to be synced.
+//! Only services support them, so nothing here syncs a directory.
 
 use bytes::Bytes;
 use cas_core::Result;

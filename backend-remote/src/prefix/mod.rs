@@ -19,7 +19,7 @@ pub(crate) struct Prefix {
     operator: Operator,
     /// The directory, unless a service keeps the objects.
     folder: Option<Folder>,
-    /// Longest name of an object below the prefix, in bytes.
+    /// Maximum length of the name of an object below the prefix, in bytes.
     max_name: usize,
 }
 
@@ -95,7 +95,7 @@ impl Prefix {
     /// Lists the names of objects in `folder`, which ends in `/`. Returns at most `limit` names
     /// that begin with `prefix` and come after `after`, in byte order.
     ///
-    /// A service that cannot start a list in the middle is asked for all of it.
+    /// If the service cannot start a list in the middle, the whole list is read.
     pub(crate) async fn list(
         &self,
         folder: &str,

@@ -45,7 +45,7 @@ pub trait ContentExt: ContentStore {
     }
 
     /// Removes the blob in whatever version it has. Returns false if it is not in the store. The
-    /// record of the blob stays, and no lease protects it.
+    /// record of the blob stays, and leases are not respected.
     ///
     /// # Errors
     /// Errors of the store.
@@ -130,7 +130,7 @@ impl Backoff {
         }
     }
 
-    /// Waits before the next attempt. Returns false at once if the timeout is over.
+    /// Waits before the next attempt. Returns false immediately if this would exceed the timeout.
     pub(crate) async fn wait(&mut self) -> bool {
         if Instant::now() + self.pause > self.deadline {
             return false;

@@ -1,4 +1,4 @@
-//! Hashing that runs alongside writing, up to some pieces behind it. Stores accept pieces in
+//! Hashing that runs alongside writing, up to some MiB behind it. Stores accept pieces in
 //! bursts, so neither side should wait for each piece of the other.
 
 use std::collections::VecDeque;
@@ -11,9 +11,10 @@ use crate::digest::{Algorithm, Digest, Hasher};
 use crate::pool;
 use crate::sync::lock;
 
-/// A smaller piece is hashed on the spot: switching threads would cost more than it saves.
+/// Minimum size of a piece that is hashed on another thread. For a smaller one, switching threads
+/// would cost more than it saves.
 const OVERLAP: usize = 64 << 10;
-/// How many bytes of one writer may wait to be hashed.
+/// Number of bytes waiting to be hashed above which a writer waits.
 const BEHIND: usize = 4 << 20;
 
 /// The hash of a sequence of pieces. One task pushes; a thread of the pool hashes.

@@ -14,9 +14,9 @@
 //! newer copy:
 //!
 //! - [`ContentStore::remove_version`] removes one blob if it still has this version.
-//! - [`ContentStore::remove_versions`] does the same for many blobs at once, for a collection. A
-//!   store that can commits a batch of records in the same step; the default calls `remove_version`
-//!   for each blob.
+//! - [`ContentStore::remove_versions`] does the same for many blobs in one call, for a collection.
+//!   If the store can, it commits a batch of records in the same step. The default calls
+//!   `remove_version` for each blob.
 //! - [`ContentExt::remove`] removes a blob in whatever version it has. It does not touch the record
 //!   of the blob and respects no lease, so programs that share a store collect garbage instead
 //!   ([`gc::collect`](crate::gc::collect)).
@@ -51,7 +51,7 @@ pub enum Durability {
     Full,
     /// As `Full`, but the publish waits for others, to be synced together with them.
     Batched,
-    /// The blob may be lost in a crash before the next flush. It is never wrong.
+    /// The blob may be lost in a crash before the next flush. Its bytes are never wrong.
     Relaxed,
 }
 
@@ -150,9 +150,8 @@ pub trait ContentStore: Send + Sync + 'static {
     /// [`Durability::Relaxed`] and those that another process has published but not yet synced.
     async fn flush(&self) -> Result<()>;
 
-    /// Gives space back to the file system that removals have left unused in larger files, as far
-    /// as this is worth its cost. A collection calls it at its end. Readers and writers are not
-    /// held up.
+    /// Frees the space that removals have left unused inside larger files, as far as this is worth
+    /// its cost. A collection calls it at its end. Readers and writers are not held up.
     async fn compact(&self) -> Result<()> {
         Ok(())
     }
@@ -188,7 +187,7 @@ pub trait Ingest: Send {
     /// Returns the number of bytes that it holds.
     fn offset(&self) -> u64;
 
-    /// Appends bytes: all of them, or it fails and the ingest accepts no more.
+    /// Appends all bytes. If this fails, the ingest accepts no more.
     async fn append(&mut self, data: Bytes) -> Result<()>;
 
     /// Appends up to `length` bytes of a file from `offset`, shared with the file or copied within

@@ -82,7 +82,7 @@ impl Digest {
         self.text(&mut buffer)[self.algorithm.name().len() + 1..].to_owned()
     }
 
-    /// Writes the whole text into `buffer` and returns it.
+    /// Writes the whole text into `buffer`. Returns the text.
     fn text<'a>(&self, buffer: &'a mut [u8; TEXT]) -> &'a str {
         let name = self.algorithm.name();
         buffer[..name.len()].copy_from_slice(name.as_bytes());

@@ -72,8 +72,8 @@ pub(crate) fn parse(descriptor: &Descriptor, data: &[u8]) -> Result<Document> {
     Ok(document)
 }
 
-/// Checks that a child of the type of OCI's empty document is that document, whose two bytes are
-/// known.
+/// Checks that a child with the media type of OCI's empty document is that document, the two bytes
+/// `{}`.
 fn check_empty(descriptor: &Descriptor) -> Result<()> {
     let digest = Digest::of(descriptor.digest.algorithm(), b"{}");
     if descriptor.media_type != MediaType::OCI_EMPTY

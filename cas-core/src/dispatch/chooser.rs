@@ -14,7 +14,7 @@ pub struct Chooser {
 }
 
 impl Chooser {
-    /// Creates a chooser for `platform`, or for all platforms.
+    /// Returns a chooser for `platform`, or for all platforms if there is none.
     pub fn new(platform: Option<&Platform>) -> Self {
         Chooser {
             only: platform.map(Only::new),
@@ -39,7 +39,7 @@ impl Chooser {
         choose(listed, only)
     }
 
-    /// Returns whether an image for `platform` is chosen. One that names no platform is.
+    /// Returns whether an image for `platform` is chosen. It always is if it names no platform.
     pub fn matches(&mut self, platform: Option<&Platform>) -> bool {
         let (Some(only), Some(platform)) = (&self.only, platform) else {
             return true;

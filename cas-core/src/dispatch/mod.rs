@@ -24,7 +24,7 @@ pub use walk::{dispatch, walk, walk_not_empty};
 use crate::descriptor::Descriptor;
 use crate::error::Result;
 
-/// What to do after a handler has seen a descriptor.
+/// What to do after a handler was called for a descriptor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {
     /// Visit these children.

@@ -75,8 +75,8 @@ impl Handler for Watched<'_> {
 ///
 /// Each handler runs under a permit of `limiter`, which is returned before the children are
 /// visited, so that one permit is enough for any depth. Without a limiter, only [`limit::WALK`]
-/// bounds how many handlers run at once. The first error drops the handlers that still run; none
-/// runs after this has returned.
+/// bounds how many handlers run concurrently. The first error drops the handlers that still run;
+/// none runs after this has returned.
 ///
 /// # Errors
 /// As [`walk`]; `Cancelled` if the limiter is closed.

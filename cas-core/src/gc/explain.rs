@@ -33,7 +33,7 @@ pub struct Explanation {
     pub until: Option<SystemTime>,
 }
 
-/// Explains why a collection at the time `now` would keep `resource`.
+/// Returns why a collection at the time `now` would keep `resource`.
 ///
 /// # Errors
 /// `NotFound` if the store has no record of the resource; otherwise as
@@ -104,7 +104,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Returns the roots that keep `id` together with what it reaches by `wanted`.
+    /// Returns the roots at `id` whose reach is at least `wanted`.
     fn roots_of(&self, id: Id, wanted: Reach) -> impl Iterator<Item = &Root> {
         let roots = self.roots.get(&id).into_iter().flatten().copied();
         roots.filter(move |root| root.reach >= wanted)
@@ -118,8 +118,7 @@ impl<'a> Search<'a> {
             .filter(|(from, wanted)| self.marks[*from] >= Some(*wanted))
     }
 
-    /// Returns the first paths that it finds. A path is short, because documents limit how deep
-    /// references nest, but there may be very many.
+    /// Returns the first [`MAX_PATHS`] paths that it finds, because there may be very many.
     fn paths(&self) -> Vec<RootPath> {
         let mut paths = Vec::new();
         let mut waiting = vec![(vec![self.target], Reach::Flat)];
@@ -144,7 +143,7 @@ impl<'a> Search<'a> {
         paths
     }
 
-    /// Returns when the last root expires that keeps the resource, or `None` if there is none or
+    /// Returns when the last root that keeps the resource expires, or `None` if there is none or
     /// one of them never expires.
     fn until(&self) -> Option<SystemTime> {
         let mut until = None;
@@ -169,7 +168,7 @@ mod tests {
 
     use super::*;
 
-    /// Names of more images than paths are returned, the last of which alone never expires.
+    /// There are more roots than returned paths, and only the last root never expires.
     #[test]
     fn a_root_whose_path_is_not_returned_counts_for_the_time() {
         let (mut graph, now) = (Graph::default(), SystemTime::now());

@@ -5,9 +5,10 @@
 //! | `gc.root…` | blobs, snapshots | is kept, with everything below |
 //! | `gc.ref.content`, `.ref.snapshot.NAME`, `.ref.image` | all | refers to that |
 //! | `gc.bref.content`, `.bref.snapshot.NAME`, `.bref.image` | all | that refers to this |
-//! | `gc.cond.snapshot.NAME` = `usedat<2h\|KEY` | blobs, images | refers to that on a condition |
+//! | `gc.cond.snapshot.NAME` = `usedat<2h\|KEY` | all | refers to that on a condition |
 //! | `gc.cond.value-usedat` | snapshots | what the condition compares |
-//! | `gc.expire`, `gc.flat` | leases, images | see [`expiry`], [`GC_FLAT`](crate::labels) |
+//! | `gc.expire` | leases, images | see [`expiry`] |
+//! | `gc.flat` | leases | see [`GC_FLAT`](crate::labels::GC_FLAT) |
 //!
 //! All keys begin with `containerd.io/`. After `content` and `image` a key ends, or goes on with
 //! `.` or `/` and any text. After `snapshot.` comes the name of the snapshotter, up to the end of

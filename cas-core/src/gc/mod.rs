@@ -62,12 +62,12 @@ use crate::store::Store;
 pub struct GcOptions {
     /// The current time, against which expiry is checked. Tests set it.
     pub now: SystemTime,
-    /// Only report what would be removed.
+    /// Whether to report what would be removed, and remove nothing.
     pub dry_run: bool,
-    /// Remove only these blobs, and nothing else.
+    /// If given, only these blobs are removed, and nothing else.
     pub only: Option<BTreeSet<Digest>>,
-    /// Collect only what belongs to this owner. Without it, a store that is opened for an owner
-    /// collects for that owner, and any other store collects what nobody claims.
+    /// If given, only what belongs to this owner is collected. Without it, a store that is opened
+    /// for an owner collects for that owner, and any other store collects what nobody claims.
     pub owner: Option<Owner>,
 }
 
@@ -113,7 +113,7 @@ impl GcOptions {
 }
 
 /// Removes everything that nothing keeps, and completes interrupted collections. Returns what was
-/// removed. Any number of collections may run at once, in any process.
+/// removed. Any number of collections may run concurrently, in any process.
 ///
 /// # Errors
 /// `Corrupt` if a record or a document does not parse: what it refers to is unknown, so nothing is

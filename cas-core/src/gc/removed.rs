@@ -19,7 +19,7 @@ pub struct Removed {
 }
 
 impl Removed {
-    /// Returns the bytes of all blobs and ingests.
+    /// Returns the sum of the sizes of all blobs and ingests, in bytes.
     pub fn bytes(&self) -> u64 {
         let blobs = self.blobs.iter().map(|(_, size)| size);
         blobs.chain(self.ingests.iter().map(|(_, size)| size)).sum()

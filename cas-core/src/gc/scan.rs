@@ -27,7 +27,7 @@ use crate::records::{
 use crate::snapshot::{Info, Snapshotter};
 use crate::store::Store;
 
-/// How many snapshots are read at once.
+/// Maximum number of snapshots in one page.
 const PAGE: usize = 256;
 
 /// What a scan found.
@@ -43,13 +43,13 @@ pub(super) struct Scan {
     pub(super) ingests: Vec<IngestStatus>,
     /// The owners that claim blobs.
     pub(super) claims: HashMap<Digest, BTreeSet<Owner>>,
-    /// The names of others than the owner whose content is collected.
+    /// The names that do not belong to the owner whose content is collected.
     pub(super) foreign: HashSet<Id>,
     pub(super) graph: Graph,
 }
 
-/// Reads everything, except the claims of `owner`, which are not roots. Expired leases are deleted
-/// on the way, unless the scan is `read_only`.
+/// Reads everything. The claims of `owner` do not become roots. Expired leases are deleted on the
+/// way, unless the scan is `read_only`.
 pub(super) async fn scan(
     store: &Store,
     snapshotters: &[&dyn Snapshotter],

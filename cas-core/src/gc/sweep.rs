@@ -17,22 +17,22 @@ use crate::snapshot::{Info, Snapshotter};
 use crate::store::Store;
 use crate::time::later;
 
-/// How many blobs are removed in one transaction. A writer waits no longer than a few of these
-/// take.
+/// Maximum number of blobs that are removed in one transaction. A writer waits for a few of these
+/// transactions at most.
 const CHUNK: usize = 64;
-/// How many chunks are processed at once.
+/// Maximum number of chunks that are processed concurrently.
 const CHUNKS: usize = 8;
-/// After how many removals they are made durable, if a crash would undo them: a store that may have
-/// to undo removals frees no space.
+/// Number of removals after which they are made durable, if a crash would undo them. Until then the
+/// store cannot free their space.
 const FLUSHED: usize = 32 * CHUNK;
-/// How many blobs are examined at once, and how many changes are made at once if the records store
-/// has no transactions.
+/// Maximum number of blobs that are examined concurrently, and of changes that are made
+/// concurrently if they are not made in one batch.
 const CONCURRENT: usize = 16;
-/// How often a batch is retried without the changes that lost against another writer, before each
-/// change is made alone.
+/// Maximum number of attempts of a batch, each without the changes that lost against another
+/// writer. Then each change is made alone.
 const ROUNDS: usize = 4;
 
-/// One change of the record of a blob that is being removed.
+/// One change of the record of a blob that is being removed or released.
 struct Step {
     digest: Digest,
     /// The number of bytes that are removed; 0 if there are none.
@@ -98,7 +98,7 @@ async fn sweep(store: &Store, chunk: Vec<(Digest, Revision)>) -> Result<Vec<(Dig
     reap(store, &digests).await
 }
 
-/// Plans the steps of several blobs at once.
+/// Plans the steps of several blobs concurrently.
 async fn each<F>(found: impl Iterator<Item = F>) -> Result<Vec<Step>>
 where
     F: Future<Output = Result<Option<Step>>>,

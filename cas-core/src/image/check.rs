@@ -74,8 +74,8 @@ pub async fn check(
     Ok(check)
 }
 
-/// Returns the size of an image on a platform, as it is stored: the bytes of its root, the
-/// manifest, the configuration and the layers, each blob counted once.
+/// Returns the size of an image on a platform, as it is stored: the bytes of its outermost index,
+/// the manifest, the configuration and the layers, each blob counted once.
 ///
 /// # Errors
 /// Errors of [`manifest`]; `OutOfRange` if the sum exceeds a `u64`.

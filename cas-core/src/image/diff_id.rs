@@ -19,7 +19,7 @@ use crate::sync::lock;
 /// The label that stores the diff id of a compressed layer.
 pub const UNCOMPRESSED: &str = "containerd.io/uncompressed";
 
-/// The number of bytes that are read at once.
+/// The number of bytes in one read.
 const PIECE: usize = 1 << 20;
 
 /// Returns the diff id of a layer. It is the digest of the layer if its type states no compression,
@@ -30,9 +30,9 @@ const PIECE: usize = 1 << 20;
 /// that the type states, which may be `Unknown`. It may block.
 ///
 /// # Errors
-/// `NotFound`; `Unsupported` for another type, or one that is wrapped, as by encryption; `Corrupt`
-/// if the blob does not match the descriptor; `OutOfRange` for more than [`limit::LAYER`] bytes;
-/// errors of `decompress`.
+/// `NotFound`; `Unsupported` if the type is not that of a layer, or if the layer is wrapped, as by
+/// encryption, and has no label; `Corrupt` if the blob does not match the descriptor; `OutOfRange`
+/// for more than [`limit::LAYER`] bytes; errors of `decompress`.
 pub async fn diff_id<C>(store: &Store, layer: &Descriptor, decompress: C) -> Result<Digest>
 where
     C: FnOnce(DiffCompression, Box<dyn Read + Send>) -> Result<Box<dyn Read + Send>>

@@ -7,8 +7,8 @@ use crate::labels::{Labels, check_labels};
 
 /// Copies the fields that the paths name from `update` to `image`: `target`, `labels`,
 /// `labels.<key>`, and `annotations` and `annotations.<key>` of the target. Without paths,
-/// everything is copied except the name and `created_at`. A label, or an annotation named by its
-/// key, is removed if its value is empty.
+/// everything is copied except the name and `created_at`. A label with an empty value is removed,
+/// and so is an annotation unless the whole target is copied.
 ///
 /// # Errors
 /// `InvalidArgument` for another path.

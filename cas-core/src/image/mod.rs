@@ -101,8 +101,8 @@ pub trait ImageStore: Send + Sync + 'static {
     async fn list(&self, filters: &[&str]) -> Result<Vec<Image>>;
 
     /// Returns everything that a collection must keep: by default the images. A store that also
-    /// lists content without a name adds it here, a store that is opened for an owner returns the
-    /// roots of all, and a store that wraps another one returns the roots of that store.
+    /// lists content without a name adds it here. A store that is opened for an owner returns the
+    /// roots of all owners. A store that wraps another one returns the roots of that store.
     ///
     /// # Errors
     /// Errors of the store.

@@ -1,4 +1,4 @@
-//! The same questions as methods of an image.
+//! Questions to an image, as methods of [`Image`].
 
 use super::{config, rootfs, size};
 use crate::content::ContentStore;
@@ -9,7 +9,7 @@ use crate::image::Image;
 use crate::platform::Matcher;
 
 impl Image {
-    /// As [`config()`].
+    /// Returns the descriptor of the configuration of the image on a platform; see [`config()`].
     ///
     /// # Errors
     /// Errors of [`config()`].
@@ -33,7 +33,7 @@ impl Image {
         rootfs(content, &self.config(content, matcher).await?).await
     }
 
-    /// As [`size`].
+    /// Returns the size of the image on a platform; see [`size`].
     ///
     /// # Errors
     /// Errors of [`size`].

@@ -34,7 +34,7 @@ impl RecordImages {
             .transpose()
     }
 
-    /// Returns the image with this name, which is to be changed.
+    /// Returns the image with this name, after checking that it may be changed.
     async fn load_own(&self, name: &Reference) -> Result<(Image, Revision)> {
         let found = self.load(name).await?.ok_or_else(absent)?;
         found.0.check_owner(self.owner.as_ref())?;

@@ -65,8 +65,8 @@ pub async fn manifest(
     }
 }
 
-/// Returns the manifest of an image for `platform`. Without a platform it is the best match for
-/// this machine, or the manifest that `image` is.
+/// Returns the manifest of an image for `platform`. Without a platform, it is the best match for
+/// this machine, or `image` itself if that is a manifest.
 ///
 /// # Errors
 /// As [`manifest`]; also `NotFound` if `image` is a manifest for another platform.
@@ -141,21 +141,21 @@ async fn by_config(
 
 fn pass(descriptor: Descriptor, missing: &mut Vec<Descriptor>) {
     let digest = descriptor.digest;
-    tracing::warn!(%digest, "a matching manifest is not in the store; trying the next best one");
+    tracing::warn!(%digest, "a manifest or configuration is missing; trying the next best one");
     missing.push(descriptor);
 }
 
 fn no_match(image: &Descriptor, missing: &[Descriptor]) -> Error {
     let message = match missing {
-        [] => "the index lists no manifest for the platform".to_owned(),
+        [] => "the index lists no manifest for the platform; choose another one".to_owned(),
         [first, rest @ ..] => {
             let more = match rest.len() {
                 0 => String::new(),
                 more => format!(" and {more} more"),
             };
             format!(
-                "the index lists content for the platform that is not in the store: {}{more}; \
-                 import the image for this platform",
+                "the index lists content that may be for the platform but is not in the store: \
+                 {}{more}; import the image for this platform",
                 first.digest
             )
         }

@@ -116,7 +116,7 @@ impl LeaseGuard {
         there
     }
 
-    /// Publishes what `writer` has written, together with the record of the blob, which is pinned.
+    /// Publishes what `writer` has written together with the record of the blob, and pins the blob.
     ///
     /// # Errors
     /// Errors of [`Store::publish`].
@@ -138,7 +138,7 @@ impl LeaseGuard {
         Ok(committed)
     }
 
-    /// Stores a small blob and its record, which is pinned. Children of a document that are not
+    /// Stores a small blob and its record, and pins the blob. Children of a document that are not
     /// pinned are recorded as absent.
     ///
     /// # Errors
@@ -168,7 +168,7 @@ impl LeaseGuard {
         blob
     }
 
-    /// Tells the guard that the bytes of a pinned blob were stored without it.
+    /// Marks a pinned blob as stored, if its bytes were stored without the guard.
     pub fn stored(&self, digest: &Digest) {
         self.lock().insert(*digest, true);
     }

@@ -36,9 +36,8 @@ pub fn set_children_labels<'a>(store: &'a Store, handler: impl Handler + 'a) -> 
 }
 
 /// Wraps `handler` so that labels for the children that it returns are stored on their parent.
-/// `map` returns the label keys of a child. Children with the same key are numbered from 0 by a
-/// number appended to the key, which is left out for the first child unless the key ends with a
-/// dot.
+/// `map` returns the label keys of a child. Children with the same key are numbered from 0, and the
+/// number is appended to the key. The first child gets no number unless the key ends with a dot.
 ///
 /// The handler fails with `NotFound` if the parent is not in the store.
 pub fn set_children_mapped_labels<'a>(

@@ -24,9 +24,9 @@ use crate::records::{
 use crate::store::Store;
 use crate::time::later;
 
-/// How many blobs are pinned at once, if the records store has no transactions.
+/// Maximum number of blobs that are pinned concurrently, if they are not pinned in one batch.
 const CONCURRENT: usize = 16;
-/// How many leases a record may name before those that have ended are removed.
+/// Number of leases in a record above which those that have ended are removed from it.
 const STALE: usize = 8;
 
 /// A blob that is to be pinned, and what is known about it.
@@ -34,7 +34,7 @@ const STALE: usize = 8;
 pub struct BlobRef {
     /// Its digest.
     pub digest: Digest,
-    /// Its size. Without a size the blob is pinned only if it is in the store.
+    /// Its size. Without a size, the blob is pinned only if the store has it or its record.
     pub size: Option<u64>,
     /// Its media type.
     pub media_type: Option<MediaType>,

@@ -19,11 +19,11 @@ struct Signal {
 }
 
 impl LeaseRenewer {
-    /// Extends the lease to `ttl` from now, three times in each `ttl`.
+    /// Starts a thread that extends the lease to `ttl` from then, three times in each `ttl`.
     pub(super) fn start(leases: Leases, id: &Arc<str>, ttl: Duration) -> Self {
         let signal = Arc::new(Signal::default());
         let (end, id) = (Arc::clone(&signal), Arc::clone(id));
-        // Without a thread the lease ends early, which `LeaseGuard::finish` notices.
+        // Without a thread the lease expires early, and `LeaseGuard::finish` creates it again.
         let _ = thread::Builder::new()
             .name("cas-lease".to_owned())
             .spawn(move || {

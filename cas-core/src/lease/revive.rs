@@ -8,7 +8,7 @@ use crate::records::{Batch, BlobRecord, Expect, Revision, Tombstone};
 use crate::store::Store;
 use crate::unique;
 
-/// The number of bytes that are copied at once.
+/// The number of bytes that are copied in one step.
 const PIECE: usize = 1 << 20;
 
 /// Makes a tombstoned blob live again. Its bytes are stored again as a new version, because a slow

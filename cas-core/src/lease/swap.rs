@@ -5,8 +5,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::records::{Batch, BlobRecord, Blobs, Expect};
 use crate::store::Store;
 
-/// Writes the record if it is as `expect` says. Returns the record written, or `None` if another
-/// writer was faster.
+/// Writes the record if the stored one is as `expect` says. Returns the record written, or `None`
+/// if another writer was faster.
 pub(super) async fn swap(
     store: &Store,
     digest: &Digest,
@@ -22,9 +22,9 @@ pub(super) async fn swap(
     }
 }
 
-/// The error of a blob that was collected while it was being pinned.
+/// Returns the error for a blob that was collected or kept changing while it was pinned.
 pub(super) fn lost(digest: &Digest) -> Error {
-    Error::conflict("the blob was collected meanwhile; store it again")
+    Error::conflict("the blob was collected or kept changing meanwhile; store it again")
         .operation("pin")
         .subject(digest)
 }

@@ -1,4 +1,4 @@
-//! Pinning a whole image, from its root down.
+//! Pinning a whole image, from its index or manifest down.
 
 use std::collections::{BTreeSet, VecDeque};
 

@@ -21,7 +21,7 @@ use crate::owner::Owner;
 pub struct BlobRecord {
     /// Length in bytes.
     pub size: u64,
-    /// Its media type, if it was known when the blob was stored.
+    /// Its media type, if it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media_type: Option<MediaType>,
     /// Labels. Those that begin with `containerd.io/gc.` are edges for garbage collection.
@@ -47,8 +47,8 @@ pub struct BlobRecord {
         skip_serializing_if = "Option::is_none"
     )]
     pub expires_at: Option<SystemTime>,
-    /// Set when a collection decides to remove the blob. From then on it counts as absent, and the
-    /// bytes of this version are removed.
+    /// Set when a collection decides to remove the blob. From then on the blob counts as absent,
+    /// and the bytes of the version that the tombstone names are removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tombstone: Option<Tombstone>,
     /// When its record was made.

@@ -4,7 +4,7 @@ use super::{Record, Records, Table};
 use crate::error::Result;
 use crate::pool::give_way;
 
-/// How many records are loaded at once.
+/// Maximum number of records in one page.
 const PAGE: usize = 256;
 
 /// Calls `visit` for every record of `table` whose key begins with `prefix`, in byte order. Pages

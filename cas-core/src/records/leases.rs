@@ -139,14 +139,15 @@ impl Leases {
     /// Creates a lease.
     ///
     /// # Errors
-    /// `AlreadyExists`; `InvalidArgument` unless the id has 1 to [`limit::NAME`] bytes without
-    /// blanks or control characters, or if labels exceed their bounds.
+    /// `AlreadyExists`; `InvalidArgument` if the id is empty, longer than [`limit::NAME`] bytes or
+    /// contains blanks or control characters, or if labels exceed their bounds.
     pub async fn create(&self, id: &str, lease: &Lease) -> Result<()> {
         let blank = |character: char| character.is_control() || character.is_whitespace();
         if id.is_empty() || id.len() > limit::NAME || id.chars().any(blank) {
             let expected = limit::NAME;
             return Err(Error::invalid(format!(
-                "invalid lease id: expected 1 to {expected} bytes without blanks"
+                "invalid lease id: expected 1 to {expected} bytes without blanks or control \
+                 characters"
             ))
             .operation("create lease")
             .subject(format!("{id:.100}")));

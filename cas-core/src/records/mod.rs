@@ -120,8 +120,8 @@ pub struct Change {
 
 /// Changes that are applied in order.
 ///
-/// Put blobs before the edges to them, and edges before references: if the store is not
-/// [`Atomic`](crate::Capability::Atomic), a crash leaves a prefix.
+/// Put a record before those that refer to it, and names last: if the store is not
+/// [`Atomic`](crate::Capability::Atomic), a crash may leave a prefix.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch(Arc<Vec<Change>>);
 

@@ -24,8 +24,8 @@ impl Notes {
     /// Returns the view of one room of `records`.
     ///
     /// # Errors
-    /// `InvalidArgument` unless the room consists of letters and digits of ASCII, `-` and `.`, at
-    /// least one of them, and leaves room for a key.
+    /// `InvalidArgument` if the room is empty, contains anything except ASCII letters and digits,
+    /// `-` and `.`, or is so long that no key fits behind it.
     pub fn new(records: Arc<dyn Records>, room: &str) -> Result<Self> {
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.';
         let longest = limit::KEY - "/k".len();
@@ -55,9 +55,9 @@ impl Notes {
     /// Writes a note.
     ///
     /// # Errors
-    /// `Conflict` if the note is not in the expected state; `InvalidArgument` unless the key has at
-    /// least one byte, no control characters, and with its room and the slash between them at most
-    /// [`limit::KEY`] bytes; `OutOfRange` if the value exceeds [`limit::NOTE`].
+    /// `Conflict` if the note is not in the expected state; `InvalidArgument` if the key is empty,
+    /// contains control characters or, as `room/key`, is longer than [`limit::KEY`] bytes;
+    /// `OutOfRange` if the value exceeds [`limit::NOTE`].
     pub async fn put(&self, key: &str, value: Bytes, expect: Expect) -> Result<()> {
         let key = self.key(key)?;
         if value.len() > limit::NOTE {
@@ -83,8 +83,8 @@ impl Notes {
         self.records.commit(&batch).await
     }
 
-    /// Returns the notes of the room whose keys begin with `prefix`, in the order of their keys,
-    /// which do not contain the room.
+    /// Returns the notes of the room whose keys begin with `prefix`, in the order of their keys.
+    /// The keys do not contain the room.
     ///
     /// # Errors
     /// Errors of the store.

@@ -2,7 +2,7 @@
 
 use crate::error::{ErrorKind, Result};
 
-/// How many attempts a compare-and-swap gets before its conflict is returned.
+/// Maximum number of attempts of a compare-and-swap. Then its conflict is returned.
 pub(crate) const ATTEMPTS: usize = 64;
 
 /// Runs `attempt` until it does not fail with `Conflict`, at most [`ATTEMPTS`] times. Returns the

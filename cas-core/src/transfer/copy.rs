@@ -21,12 +21,12 @@ use crate::progress::Silent;
 use crate::store::Store;
 use crate::sync::lock;
 
-/// Blobs that are copied at once.
+/// Maximum number of blobs that are copied concurrently.
 const CONCURRENT: usize = 4;
 
-/// Copies everything below the target of `image`, children before the documents that list them,
-/// and then the name; an existing name is updated. Content that `to` has is not read. Returns the
-/// image as it is in `to`.
+/// Copies everything below the target of `image`, children before the documents that list them, and
+/// then the name; an existing name is updated. Layers and configurations that `to` has are not
+/// read. Returns the image as it is in `to`.
 ///
 /// # Errors
 /// `NotFound` for content that is missing in `from`; `Corrupt` for damaged content; errors of the
@@ -100,7 +100,7 @@ impl CopyBlobs<'_> {
         }
         let reader = self.from.content.open(&descriptor.digest).await?;
         let reader = reader.ok_or_else(|| {
-            Error::not_found("the blob is missing in the store it is copied from")
+            Error::not_found("the source store lacks this blob; pull or import the image there")
                 .operation("copy")
                 .subject(descriptor.digest)
         })?;

@@ -22,11 +22,11 @@ use crate::progress::Progress;
 use crate::store::Store;
 use crate::{limit, pool};
 
-/// How long to wait for another pull that is writing the same blob.
+/// Maximum time to wait for another writer of the same blob.
 const WRITER_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// Fetches the content of `descriptor` into the store if it is missing, and pins it by `guard`. It
-/// is durable after the next flush.
+/// Fetches the content of `descriptor` into the store if it is missing, and pins it under the lease
+/// of `guard`. It is durable after the next flush.
 ///
 /// What an earlier attempt left is kept, and only the rest is fetched. A layer is fed to the
 /// unpacker of `options` if that wants it.
@@ -182,7 +182,7 @@ impl Fetch<'_> {
         let (size, allowed) = (descriptor.size, limit::DOCUMENT_READ);
         if size > allowed {
             return Err(Error::out_of_range(format!(
-                "the document has {size} bytes, at most {allowed} are read"
+                "the document has {size} bytes; at most {allowed} are read"
             )));
         }
         let mut data = BytesMut::new();

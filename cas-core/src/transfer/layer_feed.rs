@@ -9,7 +9,7 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 use crate::content::Writer;
 use crate::error::{Error, Result};
 
-/// Most pieces between sender and reader.
+/// Maximum number of pieces between sender and reader.
 const PIECES_AHEAD: usize = 2;
 
 /// A layer that is unpacked while its bytes arrive.
@@ -49,7 +49,7 @@ impl LayerSender {
         let _ = self.0.send(piece).await;
     }
 
-    /// Marks the layer as whole and verified. Without this, the reader takes it as cut off.
+    /// Marks the layer as whole and verified. Without this, the reader fails with `Cancelled`.
     pub async fn end(self) {
         let _ = self.0.send(Bytes::new()).await;
     }
@@ -72,7 +72,7 @@ pub(super) async fn write_and_send(
 }
 
 impl LayerReader {
-    /// Waits for the next bytes and returns them without taking them. Returns none at the end.
+    /// Waits for the next bytes. Returns them without consuming them, or an empty slice at the end.
     ///
     /// # Errors
     /// `Cancelled` if the sender was dropped before the end of the layer.

@@ -1,7 +1,8 @@
 //! Moves images between stores and remotes: pull, push and copy.
 //!
-//! [`store_blob`] is the one way of a blob into a store. Its callers differ in what they promise,
-//! so durability, resumption and the time of the record are its arguments.
+//! [`store_blob`] stores every blob that comes from a source. Its callers need different
+//! guarantees, so its arguments include the durability, whether to resume, and when the record is
+//! written.
 
 mod copy;
 mod documents;

@@ -17,7 +17,7 @@ pub struct PullOptions<'a> {
     pub unpacker: Option<&'a dyn Unpacker>,
     /// Receives the progress of each blob. By default, it is dropped.
     pub progress: Arc<dyn Progress>,
-    /// How many blobs are fetched at once.
+    /// How many blobs are fetched concurrently.
     pub limits: PullLimits,
 }
 
@@ -54,7 +54,7 @@ impl<'a> PullOptions<'a> {
         self
     }
 
-    /// Sets how many blobs are fetched at once.
+    /// Sets how many blobs are fetched concurrently.
     #[must_use]
     pub fn with_limits(mut self, limits: PullLimits) -> Self {
         self.limits = limits;
@@ -66,11 +66,13 @@ impl<'a> PullOptions<'a> {
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct PushOptions {
-    /// The platforms to push. By default all, or this machine's if the store does not have all.
+    /// The platforms to push. By default all, or only this machine's if the store does not have the
+    /// manifests of all.
     pub platforms: Platforms,
     /// Receives the progress of each blob. By default, it is dropped.
     pub progress: Arc<dyn Progress>,
-    /// Blobs pushed at once, from 1 to [`PushOptions::MAX_BLOBS`]. By default, 3.
+    /// Maximum number of blobs that are pushed concurrently, from 1 to [`PushOptions::MAX_BLOBS`].
+    /// By default, 3.
     pub blobs: usize,
 }
 
@@ -85,7 +87,7 @@ impl Default for PushOptions {
 }
 
 impl PushOptions {
-    /// Most blobs that may be pushed at once.
+    /// Maximum number of blobs that may be pushed concurrently.
     pub const MAX_BLOBS: usize = 64;
 
     /// Sets the platforms to push.
@@ -102,8 +104,8 @@ impl PushOptions {
         self
     }
 
-    /// Sets how many blobs are pushed at once. A value outside of its bounds is replaced by the
-    /// nearest one within.
+    /// Sets how many blobs are pushed concurrently. A value out of bounds is replaced by the
+    /// nearest bound.
     #[must_use]
     pub fn with_blobs(mut self, blobs: usize) -> Self {
         self.blobs = blobs.clamp(1, Self::MAX_BLOBS);

@@ -1,8 +1,8 @@
 //! Pulls an image from a remote.
 //!
 //! The records of what is going to be fetched are written first, then the document that lists it,
-//! then the content, and the name last. Whatever a killed pull leaves is found by a garbage
-//! collection, and the next pull continues from there.
+//! then the content, and the name last. A garbage collection finds whatever a killed pull leaves.
+//! Until then, the next pull continues from it.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -30,7 +30,7 @@ use crate::sync::lock;
 /// Fetches what the name of `fetcher` refers to, and names it `name` in the store. Returns the
 /// image.
 ///
-/// An index is stored unchanged. Manifests for other platforms than the chosen, and layers that the
+/// An index is stored unchanged. Manifests for platforms that were not chosen, and layers that the
 /// unpacker does not want to be stored, are recorded as absent. Content that the store has is not
 /// fetched. After a failure, what arrived is kept for the next attempt until a garbage collection.
 ///
@@ -105,10 +105,10 @@ struct Pull<'a> {
     fetch: Fetch<'a>,
     unpacker: Option<&'a dyn Unpacker>,
     root: &'a Descriptor,
-    /// The platform that the image must be for, even if it leaves no choice.
+    /// The platform that the image must be for, even if it has no index to choose from.
     required: Option<&'a Platform>,
     chooser: Mutex<Chooser>,
-    /// How many manifests were met.
+    /// Number of manifests that were found.
     manifests: AtomicUsize,
     wants: Wants<'a>,
 }
@@ -168,8 +168,8 @@ impl Pull<'_> {
         Ok(children)
     }
 
-    /// Returns the layers that registries serve. The URLs in descriptors of others are never
-    /// followed.
+    /// Returns the layers that registries serve. The URLs in the descriptors of other layers are
+    /// never followed.
     fn distributed(&self, manifest: &Manifest) -> Vec<Descriptor> {
         let is_served = |layer: &&Descriptor| {
             let is_served = !layer.media_type.is_non_distributable();
@@ -220,7 +220,7 @@ impl Pull<'_> {
         )
     }
 
-    /// Checks that a manifest was met.
+    /// Checks that a manifest was found.
     fn check_found(&self, platform: &Platform) -> Result<()> {
         if self.manifests.load(Ordering::Relaxed) > 0 {
             return Ok(());

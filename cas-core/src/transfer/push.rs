@@ -20,7 +20,7 @@ use crate::platform::Platforms;
 use crate::progress::Progress;
 use crate::store::Store;
 
-/// Bytes read at once from the store.
+/// Maximum number of bytes in one read from the store.
 const PIECE: usize = 1 << 20;
 
 /// Pushes everything below `target` that the remote does not have: children before the documents
@@ -28,7 +28,7 @@ const PIECE: usize = 1 << 20;
 /// name refers to now.
 ///
 /// A choice of one platform pushes its manifest. Registries refuse an index if they do not have all
-/// of its manifests. So if the store does not have them either, [`Platforms::Host`] pushes the
+/// of its manifests. So if the store does not have all of them, [`Platforms::Host`] pushes only the
 /// manifest for this machine and warns.
 ///
 /// # Errors
@@ -136,7 +136,7 @@ impl PushBlobs<'_> {
         let (size, allowed) = (descriptor.size, limit::DOCUMENT_WRITE);
         if size > allowed {
             return Err(Error::out_of_range(format!(
-                "the document has {size} bytes, at most {allowed} are pushed"
+                "the document has {size} bytes; at most {allowed} are pushed"
             )));
         }
         let children = dispatch::children(&*self.store.content, descriptor).await?;

@@ -1,4 +1,4 @@
-//! A whole blob, fetched by several requests at once and returned in order.
+//! Reads a blob in order by several concurrent requests.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -25,7 +25,7 @@ pub(super) struct RangeReader<'a> {
     ahead: ReadAhead<'a>,
     /// What was not requested yet.
     rest: Range<u64>,
-    /// Most ranges in `ahead`.
+    /// Maximum number of ranges in `ahead`.
     at_once: usize,
 }
 
@@ -55,7 +55,7 @@ impl<'a> RangeReader<'a> {
             rest: range,
             at_once,
         };
-        // The answer to the first request tells whether there is a point in the others.
+        // The answer to the first request shows whether the remote serves ranges.
         let first = reader.take_range();
         let length = first.end - first.start;
         let pieces = fetcher.fetch(descriptor, first).await?;
@@ -87,7 +87,7 @@ impl<'a> RangeReader<'a> {
         }
     }
 
-    /// Does `work` while the ranges ahead arrive.
+    /// Does `work` while the ranges ahead arrive. Returns its result.
     pub(super) async fn during<T>(&mut self, work: impl Future<Output = T>) -> T {
         self.ahead.during(work).await
     }

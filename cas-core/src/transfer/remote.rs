@@ -1,4 +1,4 @@
-//! A remote repository, as pull and push see it.
+//! A remote repository, as pull and push use it.
 //!
 //! Pull and push know no protocol. A client implements [`Fetcher`] and [`Pusher`] for one name in
 //! one repository.
@@ -28,8 +28,8 @@ pub trait Fetcher: Send + Sync {
     /// Returns the bytes `range` of the content of `descriptor`.
     ///
     /// The end is exclusive, so the whole is `0..descriptor.size`. The range lies within the
-    /// content and is not empty, unless the content is. Bytes behind a range that ends before the
-    /// content does are cut off. Beyond that, neither length nor digest are checked. An error is
+    /// content and is not empty, unless the content is. If the range ends before the content does,
+    /// bytes after the range are cut off. Length and digest are not checked otherwise. An error is
     /// the last piece.
     ///
     /// # Errors
@@ -71,7 +71,7 @@ pub trait Pusher: Send + Sync {
     /// Pushes a manifest or an index under `name`. The repository has its children already.
     ///
     /// # Errors
-    /// As [`Pusher::push`]; `InvalidArgument` if the name of the pusher has another digest.
+    /// As [`Pusher::push`]; `InvalidArgument` if the name of the pusher contains another digest.
     async fn push_document(
         &self,
         descriptor: &Descriptor,

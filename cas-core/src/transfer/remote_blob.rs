@@ -17,7 +17,7 @@ use crate::error::Result;
 pub(super) struct RemoteBlob<'a> {
     fetcher: &'a dyn Fetcher,
     descriptor: &'a Descriptor,
-    /// Most ranges fetched at once.
+    /// Maximum number of ranges that are fetched concurrently.
     ranges: usize,
     incoming: Incoming<'a>,
 }

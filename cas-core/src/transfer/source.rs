@@ -9,7 +9,7 @@ use super::layer_feed::{LayerSender, write_and_send};
 use crate::content::{BlobReader, Writer};
 use crate::error::Result;
 
-/// Bytes read at once from a store.
+/// Maximum number of bytes in one read from a store.
 const PIECE: usize = 1 << 20;
 
 /// Where the bytes of a blob come from.
@@ -28,8 +28,8 @@ pub trait BlobSource: Send {
     /// Errors of the source.
     async fn next(&mut self) -> Result<Option<Bytes>>;
 
-    /// Writes the next bytes, and sends them to `sender` meanwhile. Returns how many, and 0 at the
-    /// end.
+    /// Writes the next bytes, and sends them to `sender` meanwhile. Returns their number, which is
+    /// 0 only at the end.
     ///
     /// A source of files overrides this, because their bytes can be shared or copied within the
     /// kernel if `sender` is `None`.
@@ -44,7 +44,7 @@ pub trait BlobSource: Send {
         self.write_piece(writer, sender).await
     }
 
-    /// Does the same through memory, whatever the source is.
+    /// Does what [`BlobSource::write_next`] does, always through memory.
     ///
     /// # Errors
     /// As [`BlobSource::write_next`].

@@ -1,4 +1,4 @@
-//! The one way of a blob into a store.
+//! Stores a blob that comes from a source.
 //!
 //! An ingest is opened or resumed, filled from a source, verified and published. An ingest whose
 //! bytes turn out to be wrong is discarded, because its beginning must not be resumed.
@@ -16,7 +16,7 @@ use crate::progress::Progress;
 use crate::records::Batch;
 use crate::store::Store;
 
-/// A blob to store, and what its caller promises.
+/// A blob to store, and how to store it.
 pub struct BlobWrite<'a> {
     /// The store.
     pub store: &'a Store,
@@ -237,8 +237,8 @@ impl BlobWrite<'_> {
     }
 }
 
-/// Returns the error that ended both halves of a fed layer: storing it is cancelled if unpacking it
-/// fails, and the other way round.
+/// Returns the outcome of both halves of a fed layer. If both fail, `Cancelled` is a consequence of
+/// the other error, which is returned.
 pub(super) fn first_cause<T>(stored: Result<T>, unpacked: Result<()>) -> Result<T> {
     match (stored, unpacked) {
         (Ok(_), Err(unpacked)) => Err(unpacked),

@@ -22,7 +22,8 @@ pub enum Want {
 }
 
 impl Want {
-    /// Returns whether the layer is stored. One that is not is recorded as absent by its manifest.
+    /// Returns whether the layer is stored. A layer that is not stored is recorded as absent in the
+    /// record of its manifest.
     pub fn is_stored(self) -> bool {
         matches!(self, Want::Store | Want::StoreAndFeed)
     }
@@ -33,10 +34,10 @@ impl Want {
     }
 }
 
-/// Unpacks an image while it is pulled. If a pull meets several images, it unpacks the first.
+/// Unpacks an image while it is pulled. If a pull finds several images, only the first is unpacked.
 ///
 /// The calls come in this order: `begin`, then `wants` and `receive` for layers, then `finish` or
-/// `abandon`. Layers arrive in any order and several at once.
+/// `abandon`. Layers arrive in any order and concurrently.
 #[async_trait]
 pub trait Unpacker: Send + Sync {
     /// Announces an image, whose configuration is in the store.

@@ -26,7 +26,7 @@ impl<'a> Wants<'a> {
         }
     }
 
-    /// Returns what to do with a blob. One that nothing was decided about is stored.
+    /// Returns what to do with a blob. A blob about which nothing was decided is stored.
     pub(super) fn get(&self, descriptor: &Descriptor) -> Want {
         let decided = lock(&self.decided);
         decided.get(&descriptor.digest).copied().unwrap_or_default()
@@ -71,7 +71,7 @@ impl<'a> Wants<'a> {
         left_out
     }
 
-    /// Returns the children that a document was stored with.
+    /// Returns the children of a document that its record does not list as absent.
     async fn claimed(&self, document: &Descriptor) -> Result<BTreeSet<Digest>> {
         let loaded = self.store.blobs().load(&document.digest).await?;
         let Some((record, _)) = loaded else {
@@ -82,8 +82,8 @@ impl<'a> Wants<'a> {
         Ok(stored.collect())
     }
 
-    /// Has a layer stored that was stored before and lost: the record of its manifest cannot call
-    /// it absent any more.
+    /// Decides to store a layer that was stored before and lost, because the record of its manifest
+    /// does not list it as absent.
     fn repair(&self, layer: &Descriptor) {
         let mut decided = lock(&self.decided);
         let want = decided.entry(layer.digest).or_default();

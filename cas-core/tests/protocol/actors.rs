@@ -34,7 +34,7 @@ fn forgive(outcome: Result<()>) -> bool {
     }
 }
 
-/// Imports image `number`.
+/// Returns an actor that imports image `number`.
 pub(crate) fn import(world: &World, number: u64, name: &'static str) -> Actor {
     let (store, promised) = (world.store.clone(), Arc::clone(&world.promised));
     Box::pin(async move {
@@ -65,7 +65,7 @@ impl Future for Killed {
     }
 }
 
-/// Gives the image `from` a second name.
+/// Returns an actor that gives the image `from` a second name.
 pub(crate) fn tag(world: &World, from: &'static str, to: &'static str) -> Actor {
     let (store, promised) = (world.store.clone(), Arc::clone(&world.promised));
     Box::pin(async move {
@@ -75,7 +75,7 @@ pub(crate) fn tag(world: &World, from: &'static str, to: &'static str) -> Actor 
     })
 }
 
-/// As [`tag`], with a fault: only the root is pinned.
+/// As [`tag`], with a fault: only the target is pinned, not what it reaches.
 pub(crate) fn tag_root_only(world: &World, from: &'static str, to: &'static str) -> Actor {
     let store = world.store.clone();
     Box::pin(async move {
@@ -92,7 +92,7 @@ async fn tag_root(store: &Store, from: &str, to: &str) -> Result<()> {
     guard.name(vec![image], &["target"]).await.map(|_| ())
 }
 
-/// Gives an image another name.
+/// Returns an actor that gives an image another name.
 pub(crate) fn rename(world: &World, from: &'static str, to: &'static str) -> Actor {
     let (store, promised) = (world.store.clone(), Arc::clone(&world.promised));
     Box::pin(async move {
@@ -104,7 +104,7 @@ pub(crate) fn rename(world: &World, from: &'static str, to: &'static str) -> Act
     })
 }
 
-/// Removes a name.
+/// Returns an actor that removes a name.
 pub(crate) fn remove(world: &World, name: &'static str) -> Actor {
     let store = world.store.clone();
     Box::pin(async move {
@@ -112,17 +112,17 @@ pub(crate) fn remove(world: &World, name: &'static str) -> Actor {
     })
 }
 
-/// Collects garbage.
+/// Returns an actor that collects garbage.
 pub(crate) fn collect(world: &World) -> Actor {
     collect_with(world.store.clone())
 }
 
-/// Collects garbage in a store that may break a rule.
+/// Returns an actor that collects garbage in a store that may break a rule.
 pub(crate) fn collect_with(store: Store) -> Actor {
     collect_at(store, SystemTime::now())
 }
 
-/// Collects garbage at a time when all leases have expired.
+/// Returns an actor that collects garbage at a time when all leases have expired.
 pub(crate) fn collect_later(world: &World) -> Actor {
     let now = SystemTime::now() + JOB_LEASE + Duration::from_secs(3600);
     collect_at(world.store.clone(), now)

@@ -11,7 +11,7 @@ use cas_core::{
     Records, Result, Store,
 };
 
-/// Reads the names just before the leases are read, and returns them later.
+/// Returns a store that reads the names just before the leases, and delivers those names later.
 pub(crate) fn names_first(store: &Store) -> Store {
     let names = Arc::new(NamesFirst {
         store: store.clone(),
@@ -77,7 +77,7 @@ impl ImageStore for NamesFirst {
     }
 }
 
-/// Gives every record the same revision, and does not compare revisions.
+/// Returns a store that gives every record the same revision, and does not compare revisions.
 pub(crate) fn without_revisions(store: &Store) -> Store {
     Store {
         records: Arc::new(WithoutRevisions(store.records.clone())),
@@ -120,7 +120,7 @@ impl Records for WithoutRevisions {
     }
 }
 
-/// Removes a blob in whatever version it has.
+/// Returns a store that removes a blob in whatever version it has.
 pub(crate) fn without_versions(store: &Store) -> Store {
     Store {
         content: Arc::new(WithoutVersions(store.content.clone())),

@@ -1,4 +1,4 @@
-//! The search: which actor takes the next step, in all ways that differ by few preemptions.
+//! The search over the orders in which the actors take steps, with few preemptions.
 
 use std::task::{Context, Poll, Waker};
 
@@ -24,8 +24,8 @@ struct Fork {
     preempts: bool,
 }
 
-/// Searches a scene with up to `preemptions` preemptions. Switching to another actor when one has
-/// ended does not count.
+/// Searches a scene with up to `preemptions` preemptions. Returns the outcome. Switching to another
+/// actor when one has ended does not count.
 pub(crate) fn search(scene: &Scene, preemptions: usize) -> Outcome {
     let mut runs = 0;
     let mut waiting = vec![(Vec::<Choice>::new(), preemptions)];
@@ -50,7 +50,8 @@ pub(crate) fn search(scene: &Scene, preemptions: usize) -> Outcome {
     Outcome::Kept { runs }
 }
 
-/// Tries an import that is killed after so many steps, with a collection that starts at any step.
+/// Tries an import that is killed after `steps` steps, with a collection that starts at any step.
+/// Returns the outcome.
 pub(crate) fn killed_at(steps: usize) -> Outcome {
     let (mut runs, mut step) = (0, 0);
     loop {

@@ -43,7 +43,7 @@ impl World {
         }
     }
 
-    /// Checks the promises, now and again after a collection at a time when all leases have
+    /// Checks the promises, and checks them again after a collection at a time when all leases have
     /// expired. Returns what is wrong.
     pub(crate) async fn judge(&self) -> Option<String> {
         if let Some(wrong) = self.check().await {

@@ -15,7 +15,7 @@ use cas_core::transfer::{DocumentName, Fetcher, Pieces, PullOptions, Pusher, pul
 use cas_core::{Descriptor, Digest, Error, Result, Store};
 use futures_util::{StreamExt, stream};
 
-/// A remote that counts what is asked of it.
+/// A remote that counts the requests that it receives.
 pub(crate) struct FakeRemote {
     pub(crate) store: Store,
     pub(crate) root: Mutex<Descriptor>,
@@ -61,7 +61,7 @@ impl FakeRemote {
         ranges.map(|(_, range)| range.clone()).collect()
     }
 
-    /// Returns the most fetches that were in progress at once.
+    /// Returns the maximum number of fetches that were in progress at the same time.
     pub(crate) fn most_running(&self) -> usize {
         self.most_running.load(Ordering::SeqCst)
     }
@@ -155,7 +155,7 @@ impl Pusher for FakeRemote {
     }
 }
 
-/// Pulls the image of a remote. Returns its root.
+/// Pulls the image of a remote. Returns the descriptor of its target.
 pub(crate) async fn pulled(
     to: &Store,
     remote: &FakeRemote,

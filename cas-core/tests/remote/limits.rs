@@ -1,4 +1,4 @@
-//! How many blobs are fetched at once.
+//! Limits on the number of blobs that are fetched concurrently.
 
 use cas_core::platform::Platforms;
 use cas_core::transfer::{PullLimits, PullOptions};

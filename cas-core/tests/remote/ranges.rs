@@ -1,4 +1,4 @@
-//! Layers that are fetched in several ranges at once.
+//! Layers that are fetched in several concurrent ranges.
 
 use std::ops::Range;
 

@@ -103,7 +103,7 @@ async fn pulled_by(to: &Store, remote: &FakeRemote, unpacker: &TestUnpacker) -> 
     pulled(to, remote, &of(Platforms::Host).with_unpacker(unpacker)).await
 }
 
-/// Returns the layers that the record of a manifest calls absent.
+/// Returns the layers that the record of a manifest lists as absent.
 async fn absent(store: &Store, manifest: &Descriptor) -> Vec<Digest> {
     let record = store.blobs().load(&manifest.digest).await.unwrap().unwrap();
     record.0.absent.into_iter().collect()
@@ -181,7 +181,7 @@ async fn a_damaged_layer_is_refused_whether_stored_or_fed() {
     }
 }
 
-/// The record of a manifest cannot call a layer absent that was stored with it.
+/// The record of a manifest cannot list a layer as absent that was stored with it.
 #[tokio::test]
 async fn a_layer_that_was_lost_is_stored_again_whatever_the_answer() {
     for answer in [Want::Feed, Want::Nothing] {

@@ -19,7 +19,7 @@ pub(crate) fn store() -> Store {
     }
 }
 
-/// Puts bytes of a type into the store.
+/// Puts bytes of a type into the store. Returns their descriptor.
 pub(crate) async fn put(store: &Store, media_type: MediaType, data: &[u8]) -> Descriptor {
     let descriptor = Descriptor::of(media_type, data);
     let data = Bytes::copy_from_slice(data);
@@ -30,7 +30,7 @@ pub(crate) async fn put(store: &Store, media_type: MediaType, data: &[u8]) -> De
     descriptor
 }
 
-/// Puts a configuration for a platform, with these diff ids.
+/// Puts a configuration for a platform, with these diff ids. Returns its descriptor.
 pub(crate) async fn config(store: &Store, platform: &str, diff_ids: &[Digest]) -> Descriptor {
     let mut parts = platform.splitn(3, '/');
     let config = serde_json::json!({
@@ -40,7 +40,7 @@ pub(crate) async fn config(store: &Store, platform: &str, diff_ids: &[Digest]) -
     put(store, MediaType::OCI_CONFIG, config.to_string().as_bytes()).await
 }
 
-/// Puts a manifest of content that is in the store.
+/// Puts a manifest of content that is in the store. Returns its descriptor.
 pub(crate) async fn manifest(
     store: &Store,
     config: Descriptor,
@@ -59,7 +59,7 @@ pub(crate) async fn manifest(
     put(store, MediaType::OCI_MANIFEST, &data).await
 }
 
-/// Puts an index.
+/// Puts an index. Returns its descriptor.
 pub(crate) async fn index(store: &Store, manifests: &[Descriptor]) -> Descriptor {
     let index = Index {
         schema_version: 2,

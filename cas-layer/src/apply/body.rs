@@ -16,7 +16,7 @@ const LARGE: u64 = 256 << 10;
 /// Writeback of a larger file is started each time this many bytes are written.
 const WINDOW: u64 = 8 << 20;
 
-/// Writes the stored bytes to their offsets and leaves holes. Returns the bytes written.
+/// Writes the stored bytes to their offsets and leaves holes. Returns the number of bytes written.
 pub(super) fn write<R: BufRead>(
     file: BorrowedFd<'_>,
     entry: &Entry,

@@ -1,14 +1,14 @@
-//! Errors of operations that only root may do, with advice.
+//! Errors of operations that only the superuser may do, with advice.
 
 use cas_core::{Error, ErrorKind};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
 /// The warning, once per layer, that devices could not be created.
-pub(super) const DEVICES: &str = "devices of the layer are left out: only root outside of user \
-                                  namespaces can make them";
+pub(super) const DEVICES: &str = "devices of the layer are left out: only the superuser \
+                                  outside of user namespaces can make them";
 
-/// Whether a node could not be created because this process may not create devices.
+/// Returns whether a node could not be created because this process may not create devices.
 pub(super) fn device(kind: FileType, error: &Error) -> bool {
     matches!(kind, FileType::CharacterDevice | FileType::BlockDevice)
         && error.kind() == ErrorKind::Denied
@@ -20,14 +20,14 @@ pub(super) fn owner(errno: Errno, uid: u32, gid: u32) -> Error {
     match errno {
         Errno::INVAL => Error::precondition(format!(
             "its owner {uid}:{gid} is not mapped in this user namespace; map more users and \
-             groups (/etc/subuid, /etc/subgid, `unshare --map-auto`), or unpack as root"
+             groups (/etc/subuid, /etc/subgid, `unshare --map-auto`), or unpack as the superuser"
         ))
         .source(io),
         Errno::PERM => Error::new(
             ErrorKind::Denied,
             format!(
-                "only root can give a file to its owner {uid}:{gid}; unpack as root, or in a user \
-                 namespace (`unshare --map-auto --map-root-user`)"
+                "only the superuser can give a file to its owner {uid}:{gid}; unpack as the \
+                 superuser, or in a user namespace (`unshare --map-auto --map-root-user`)"
             ),
         )
         .source(io),

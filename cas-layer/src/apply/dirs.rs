@@ -18,7 +18,7 @@ use super::path::{clean, depth};
 use super::seen::Inode;
 use super::times::times;
 
-/// Directories that may stay open between two members.
+/// Maximum number of directories that stay open between two members.
 const OPEN: usize = 128;
 
 /// The error for a path with more links than the kernel follows.
@@ -34,7 +34,7 @@ pub(super) const DIRECTORY: OFlags = OFlags::RDONLY
 pub(super) struct Dir {
     pub(super) fd: OwnedFd,
     pub(super) inode: Inode,
-    /// Number of names between the root and the directory, links resolved.
+    /// Number of names from the root of the tree to the directory, after links are resolved.
     pub(super) depth: usize,
     times: RefCell<Timestamps>,
     changed: Cell<bool>,
@@ -93,7 +93,7 @@ impl Dir {
         }
     }
 
-    /// Whether the directory was removed, according to the kernel.
+    /// Returns whether the directory was removed, according to the kernel.
     fn is_gone(&self) -> bool {
         let link = format!("/proc/self/fd/{}", self.fd.as_raw_fd());
         fs::readlink(link, Vec::new()).is_ok_and(|path| path.as_bytes().ends_with(b" (deleted)"))
@@ -171,7 +171,7 @@ impl Dirs {
     }
 
     /// Returns the clean path of an open directory, links resolved. To walk up instead would cost
-    /// 512 calls per member of a hostile layer.
+    /// up to 512 calls for each member of a hostile layer.
     ///
     /// # Errors
     /// `OutOfRange` for a path of more than [`limit::PATH`] bytes.
@@ -217,7 +217,7 @@ impl Dirs {
         self.by_path.clear();
     }
 
-    /// Closes the cached directories if they are too many. No directory may be in use.
+    /// Closes the cached directories if there are too many. No directory may be in use.
     pub(super) fn close_excess(&mut self) -> Result<()> {
         match self.by_inode.len() {
             ..OPEN => Ok(()),

@@ -74,7 +74,7 @@ impl Layer {
         }
         let link = matches!(entry.kind, EntryKind::Symlink(_));
         if !link && (stat.st_mode & 0o7777 != entry.mode || (!owned && entry.mode & 0o6000 != 0)) {
-            // Through the descriptor, so that it is this node even if the name changes.
+            // Through the file descriptor, so that it is this node even if the name changes.
             let through = format!("/proc/self/fd/{}", node.as_raw_fd());
             os(fs::chmod(through, Mode::from_raw_mode(entry.mode)))?;
         }

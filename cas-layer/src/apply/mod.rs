@@ -13,7 +13,7 @@
 //! - Never set: `security.selinux`, `system.nfs4_acl`, and `*.overlay.*` xattrs, which would
 //!   control an overlay. The character device 0:0 is skipped, because it would be a whiteout in an
 //!   overlay.
-//! - The files of a layer may use the free space less a twentieth.
+//! - The files of a layer may use at most 95 % of the free space.
 //! - The kernel clamps times that the file system cannot store.
 
 mod body;
@@ -50,7 +50,7 @@ pub struct Tree {
     root: OwnedFd,
 }
 
-/// Different warnings that are kept for one layer.
+/// Maximum number of different warnings that are kept for one layer.
 const WARNINGS: usize = 32;
 
 /// What applying a layer has done.
@@ -60,8 +60,8 @@ pub struct Applied {
     pub entries: u64,
     /// Bytes written to files.
     pub bytes: u64,
-    /// What was unusual or left out, each once: at most 32 warnings of applying the members, then
-    /// the warnings of the reader.
+    /// What was unusual or left out, each once: at most 32 warnings about members, then those of
+    /// the reader of the archive.
     pub warnings: Vec<String>,
 }
 
@@ -78,7 +78,7 @@ impl Tree {
         })
     }
 
-    /// Uses the tree below an open directory.
+    /// Returns the tree below an open directory.
     ///
     /// # Errors
     /// `FailedPrecondition` if it is not a directory; errors of the file system.
@@ -88,7 +88,7 @@ impl Tree {
         Ok(Tree { root })
     }
 
-    /// Applies all members of `reader`, and reads it to the end.
+    /// Applies all members of `reader`, and reads it to the end. Returns what was done.
     ///
     /// # Errors
     /// `Corrupt` for a member that cannot be applied to any tree; errors of the reader and of the
@@ -102,9 +102,10 @@ impl Tree {
     /// Applies a layer without the layers below it, into an empty tree, which becomes the layer's
     /// directory in an overlay.
     ///
-    /// Returns also the effects on the layers below. They are deferred until those layers are
-    /// there: pass them to [`Tree::resolve_onto`]. They are `None` if the layer can only be applied
-    /// on top of its parents. The tree is then useless, and the reader is not at its end.
+    /// Returns what was done, and the effects on the layers below. The effects are deferred until
+    /// those layers exist: pass them to [`Tree::resolve_onto`]. They are `None` if the layer can
+    /// only be applied on top of its parents. The tree is then useless, and the reader is not at
+    /// its end.
     ///
     /// # Errors
     /// As [`Tree::apply`].
@@ -132,9 +133,9 @@ impl Tree {
 struct Layer {
     dirs: Dirs,
     seen: Seen,
-    /// Parents created without a member of their own.
+    /// Number of parents that were created without a member of their own.
     implied: u64,
-    /// Bytes that files may still take.
+    /// Number of bytes that files may still take.
     budget: u64,
     /// Records effects on the layers below, if the layer is applied without them.
     standalone: Option<Recorder>,
@@ -176,7 +177,7 @@ impl Layer {
     }
 }
 
-/// Returns the free bytes of the file system less a twentieth, without limit if it is unknown.
+/// Returns 95 % of the free bytes of the file system, or `u64::MAX` if they are unknown.
 fn write_budget(root: BorrowedFd<'_>) -> Result<u64> {
     let stat = os(rustix::fs::fstatvfs(root))?;
     let free = stat.f_bavail.saturating_mul(stat.f_frsize);

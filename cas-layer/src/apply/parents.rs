@@ -16,7 +16,7 @@ use super::standalone::Origin;
 use super::times::EPOCH;
 use super::{Layer, os};
 
-/// Symbolic links that are followed on the way to one parent, as in the kernel.
+/// Maximum number of symbolic links that are followed to one parent, as in the kernel.
 const LINKS: usize = 40;
 
 const DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o755);
@@ -56,7 +56,7 @@ impl Layer {
         Ok(())
     }
 
-    /// Records one directory as kept. Returns `false` if it already was, and so its ancestors.
+    /// Records one directory as kept. Returns `false` if it was already, and so were its ancestors.
     pub(super) fn mark_kept(&mut self, inode: super::seen::Inode) -> bool {
         let fact = Fact::Kept(inode);
         let new = !self.seen.contains(&fact);
@@ -66,8 +66,9 @@ impl Layer {
         new
     }
 
-    /// Walks to a directory name by name and creates what is missing, also behind links. Returns
-    /// `None` if the path of a whiteout leads through a file of this layer.
+    /// Walks to a directory, one name at a time, and creates what is missing, also behind links.
+    /// Returns `None` if the path of a whiteout leads through a file of this layer or a name that
+    /// it hides.
     pub(super) fn make_directories(
         &mut self,
         path: &[u8],

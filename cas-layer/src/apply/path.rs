@@ -1,6 +1,7 @@
 //! Paths of members, relative to the tree.
 
-/// Removes empty, `.` and `..` names from `path`. `..` removes a name, and stops at the root.
+/// Removes empty, `.` and `..` names from `path`. `..` also removes the name before it, if there is
+/// one.
 pub(super) fn clean(path: &[u8]) -> Vec<u8> {
     let mut clean = Vec::with_capacity(path.len());
     for name in path.split(|&byte| byte == b'/') {

@@ -23,7 +23,7 @@ pub(super) enum Removed {
 }
 
 impl Removed {
-    /// Whether paths through it are no longer valid.
+    /// Returns whether paths through it are no longer valid.
     pub(super) fn invalidates_paths(self) -> bool {
         matches!(self, Removed::Link | Removed::Tree)
     }

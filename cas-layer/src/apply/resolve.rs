@@ -15,9 +15,9 @@ use super::times::times;
 use super::{Tree, os};
 
 impl Tree {
-    /// Makes a [standalone](Tree::apply_standalone) tree what its layer means on top of `below`,
-    /// which shows all layers under it, or on top of nothing: directories that the layer only
-    /// implies get the attributes they have below, and hidden names get overlay whiteouts.
+    /// Completes a [standalone](Tree::apply_standalone) tree for use on top of `below`, a tree of
+    /// all layers under it, or alone if `below` is `None`. Directories that the layer only implies
+    /// get the attributes that they have below, and hidden names get overlay whiteouts.
     ///
     /// Returns `false` if the layer must be applied on top of `below` after all, because a link
     /// there leads elsewhere. The tree is then useless.
@@ -86,7 +86,8 @@ impl Resolver<'_> {
         Ok(())
     }
 
-    /// Hides everything below the root name by name, because overlayfs always merges the roots.
+    /// Hides everything at the root of the layers below, one name at a time, because overlayfs
+    /// always merges root directories.
     fn clear_root(&self) -> Result<()> {
         let Some(below) = self.below else {
             return Ok(());
@@ -105,7 +106,7 @@ impl Resolver<'_> {
         Ok(())
     }
 
-    /// Creates whiteouts for hidden names that would show.
+    /// Creates whiteouts for hidden names that the layers below would otherwise show.
     fn hide(&self) -> Result<()> {
         let opaque: HashSet<&[u8]> = self.effects.opaque.iter().map(Vec::as_slice).collect();
         for path in &self.effects.hidden {

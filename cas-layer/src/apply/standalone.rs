@@ -1,5 +1,5 @@
-//! Applies a layer without the layers below it. Its effects on them are recorded and deferred, by
-//! the real paths in its own tree.
+//! Applies a layer without the layers below it. Its effects on them are recorded under the real
+//! paths in its own tree, and deferred.
 //!
 //! - A directory that the layer only implies is created with default attributes. In the layers
 //!   below it may have other attributes, or be a link that leads elsewhere.
@@ -22,7 +22,7 @@ use super::dirs::Dir;
 use super::path::push;
 use super::seen::{Fact, Inode};
 
-/// Bytes of paths that are recorded for one layer.
+/// Maximum number of bytes that the recorded effects of one layer take.
 const MAX_RECORDED: usize = 4 << 20;
 
 /// The effects of a standalone layer on the layers below it, to be resolved when they are there.
@@ -48,7 +48,7 @@ pub(super) struct Implied {
 }
 
 impl DeferredEffects {
-    /// Whether there are no effects, so that the layer fits on any layers below.
+    /// Returns whether there are no effects, so that the layer fits on any layers below.
     pub fn is_empty(&self) -> bool {
         self.implied.is_empty() && self.hidden.is_empty() && self.opaque.is_empty()
     }
@@ -112,8 +112,8 @@ impl Layer {
         }
     }
 
-    /// Gives up applying the layer standalone. If its parents are there, this is the error
-    /// `missing`.
+    /// Gives up applying the layer standalone. If its parents are there, fails with `missing`
+    /// instead.
     pub(super) fn require_parents_or(&mut self, missing: impl FnOnce() -> Error) -> Result<()> {
         if self.standalone.is_none() {
             return Err(missing());
@@ -122,12 +122,12 @@ impl Layer {
         Ok(())
     }
 
-    /// Whether a directory of a standalone layer shows nothing of the layers below.
+    /// Returns whether a directory of a standalone layer shows nothing of the layers below.
     pub(super) fn is_isolated(&self, dir: &Dir) -> bool {
         self.standalone.is_some() && self.seen.contains(&Fact::Purged(dir.inode))
     }
 
-    /// Whether a standalone layer hides what the layers below may have at the name.
+    /// Returns whether a standalone layer hides what the layers below may have at the name.
     pub(super) fn hides(&self, dir: &Dir, name: &[u8]) -> bool {
         self.standalone.is_some()
             && (self.is_isolated(dir) || self.seen.contains(&Fact::Hidden(dir.inode, name)))
@@ -169,7 +169,7 @@ impl Layer {
         Ok(())
     }
 
-    /// Records that a name is hidden at which this layer has nothing.
+    /// Records that this layer hides a name that it does not have itself.
     pub(super) fn record_hidden(&mut self, dir: &Dir, name: &[u8]) -> Result<()> {
         if self.standalone.is_some()
             && !self.hides(dir, name)

@@ -16,7 +16,7 @@ use super::remove::too_deep;
 use super::seen::Fact;
 use super::{Layer, os};
 
-/// Bytes of names that are read from a directory at once.
+/// Size in bytes of the buffer for the names of a directory.
 const NAMES: usize = 4096;
 
 /// A whiteout: what the last name of a member hides.
@@ -96,7 +96,7 @@ impl Layer {
         self.clear(dir, name)
     }
 
-    /// Removes everything below `dir` that lower layers added. Needs one descriptor per level.
+    /// Removes everything below `dir` that lower layers added. Needs one file descriptor per level.
     fn purge(&mut self, dir: &Dir, levels: usize) -> Result<()> {
         if self.seen.contains(&Fact::Purged(dir.inode)) {
             return Ok(());

@@ -58,7 +58,7 @@ pub(super) async fn manifest(
         match repo_tag(name) {
             Some(tag) => entries[index].repo_tags.push(tag),
             None => progress.warn(&format!(
-                "docker does not accept the name {name}; it will load the image without it"
+                "docker does not accept the name {name}; it will load the image without that name"
             )),
         }
     }

@@ -1,14 +1,13 @@
 //! Export: images of a store become an archive, which [`import`](mod@crate::import) can read.
 //!
 //! An archive is a tar of an OCI image layout: `oci-layout`, `index.json`, for docker also
-//! `manifest.json`, and every blob once. The same images always give the same bytes, from any
-//! store and in any order of arguments: images are sorted by name, blobs follow the order of a
-//! walk from them, parents before children, and all files belong to root, with mode 644 and the
-//! time 1970.
+//! `manifest.json`, and every blob once. The same images always give the same bytes, from any store
+//! and in any order of arguments: images are sorted by name, blobs follow the order of a walk from
+//! them, parents before children, and all files have the owner 0:0, the mode 644 and the time 1970.
 //!
 //! Blobs are copied unchanged, so the digests of layers, manifests and indexes stay the same. With
-//! a platform, `index.json` names the manifest of that platform instead of the index that lists
-//! it. Without one it names what the store does.
+//! a platform, `index.json` names the manifest of that platform instead of the index that lists it.
+//! Without a platform, it names the targets that the images have in the store.
 //!
 //! All content is pinned by a lease and verified while it is read. The file gets its name only
 //! when it is complete and on the device. A killed export leaves a hidden file next to it. A
@@ -54,7 +53,7 @@ pub struct ExportOptions {
     /// The platforms that are exported. By default everything that the store has; a docker archive
     /// holds one platform per image, and there the default is the platform of this machine.
     pub platforms: Platforms,
-    /// Receives the progress. By default nothing does.
+    /// Receives the progress. By default, it is dropped.
     pub progress: Arc<dyn Progress>,
 }
 
@@ -154,7 +153,7 @@ async fn write_archive(
     Ok(chosen.into_iter().map(image).collect())
 }
 
-/// Chooses what of each image goes into the archive, sorted by name.
+/// Returns the part of each image that goes into the archive, sorted by name.
 async fn choose(
     store: &Store,
     images: &[Image],
@@ -165,7 +164,7 @@ async fn choose(
     }
     let mut chosen = BTreeMap::new();
     for image in images {
-        // In a docker archive, all platforms are the one of this machine.
+        // In a docker archive, `Platforms::All` stands for the platform of this machine.
         let platform = options.platforms.single().unwrap_or_default();
         let one = match (options.format, &options.platforms) {
             (Format::Oci, Platforms::All) => Chosen {

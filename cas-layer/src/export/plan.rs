@@ -53,7 +53,7 @@ impl Plan {
         &self.blobs
     }
 
-    /// Whether the archive contains this blob.
+    /// Returns whether the archive contains this blob.
     pub(super) fn has(&self, digest: &Digest) -> bool {
         self.digests.contains(digest)
     }
@@ -90,7 +90,7 @@ impl Handler for Planner<'_> {
 }
 
 impl Planner<'_> {
-    /// Whether the bytes are in the store or in the descriptor.
+    /// Returns whether the bytes are in the store or in the descriptor.
     async fn is_present(&self, descriptor: &Descriptor) -> Result<bool> {
         Ok(descriptor.data.is_some() || self.store.present(descriptor).await?)
     }

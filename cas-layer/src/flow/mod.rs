@@ -7,8 +7,9 @@
 //! the bytes, so the caller sees the first cause first.
 //!
 //! A layer is verified when the whole blob has its size and the whole decompressed stream has its
-//! diff ID, including trailing bytes. Any other change to a blob does not change the tree. This is
-//! known only after the last byte: do not use a tree before its layers are verified.
+//! diff ID, including trailing bytes. A blob may differ in how it is compressed and still pass; its
+//! tree is the same. The outcome is known only after the last byte: do not use a tree before its
+//! layers are verified.
 
 mod pipe;
 mod source;
@@ -26,7 +27,7 @@ use crate::tar::Reader;
 use pipe::{Inflater, Message, verify};
 use source::Source;
 
-/// How many buffers circulate, and the bytes of each.
+/// Number of buffers that circulate, and the size of each in bytes.
 const BUFFERS: usize = 16;
 const BUFFER: usize = 256 << 10;
 
@@ -36,11 +37,11 @@ pub struct LayerSource<'a> {
     pub blob: Box<dyn Read + Send + 'a>,
     /// The expected number of stored bytes.
     pub size: u64,
-    /// The digest of the blob, for messages. It is verified by the writer or the store.
+    /// The digest of the blob, for messages. It is not verified here.
     pub digest: Digest,
     /// The expected digest of the decompressed bytes. `None` if the source verifies the bytes.
     pub diff_id: Option<Digest>,
-    /// How they are compressed.
+    /// How the stored bytes are compressed.
     pub compression: Compression,
 }
 
@@ -72,7 +73,7 @@ pub fn unpack(
     Ok(applied)
 }
 
-/// Applies one layer to one tree.
+/// Applies one layer to one tree. Returns what was done.
 ///
 /// # Errors
 /// As [`unpack`].

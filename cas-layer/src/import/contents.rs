@@ -13,7 +13,7 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::layout::blob_path;
 
-/// Links that are followed for one path.
+/// Maximum number of links that are followed for one path.
 const LINKS: usize = 16;
 
 /// The files of a source.

@@ -100,7 +100,7 @@ async fn image(
     let paths = entry.layers.as_deref().unwrap_or_default();
     if paths.len() != diff_ids.len() || paths.len() > limit::LAYERS {
         return Err(named(Error::corrupt(format!(
-            "the image has {} diff IDs for {} layers; expected as many, at most {}",
+            "the image has {} diff IDs and {} layers; expected the same number, at most {}",
             diff_ids.len(),
             paths.len(),
             limit::LAYERS

@@ -25,9 +25,9 @@ use super::watched_source::WatchedSource;
 use crate::buffers::Buffers;
 use crate::unpack::first_cause;
 
-/// How long to wait for another import that is writing the same blob.
+/// Maximum time to wait for another writer of the same blob.
 const WRITER_TIMEOUT: Duration = Duration::from_secs(600);
-/// Blobs that are stored at the same time.
+/// Maximum number of blobs that are stored concurrently.
 const MAX_PARALLEL: usize = 3;
 
 /// Stores blobs under a lease, and remembers what it created.
@@ -97,7 +97,7 @@ impl<'a> BlobImporter<'a> {
         Ok(())
     }
 
-    /// Stores blobs, several at once.
+    /// Stores blobs concurrently.
     pub(super) async fn store_all(&self, items: &[Item]) -> Result<()> {
         in_parallel(items.iter().map(|item| self.store(item, None))).await
     }
@@ -140,7 +140,7 @@ impl<'a> BlobImporter<'a> {
         })
     }
 
-    /// Stores the bytes of a file that was read as `digest`, and pinned.
+    /// Stores the bytes of a file whose path promises `digest`, which is pinned.
     pub(super) async fn store_pinned(
         &self,
         digest: Digest,
@@ -227,7 +227,8 @@ impl<'a> BlobImporter<'a> {
         named
     }
 
-    /// Removes what this import created, and ends the lease. What cannot be removed is a warning.
+    /// Removes what this import created, and ends the lease. What cannot be removed is reported as
+    /// a warning.
     pub(super) async fn roll_back(self) {
         let Created { blobs, ingests } = std::mem::take(&mut *self.created());
         for key in ingests {
@@ -238,14 +239,15 @@ impl<'a> BlobImporter<'a> {
         }
         if let Err(error) = self.guard.finish().await {
             self.progress.warn(&format!(
-                "the lease of the import could not be ended, it will expire: {error}"
+                "the lease of the import could not be ended; it will expire: {error}"
             ));
         }
         collect_unreferenced(self.store, blobs, self.progress).await;
     }
 }
 
-/// Waits for all jobs, several at once. Jobs in progress stop by themselves after one has failed.
+/// Runs all jobs, some of them concurrently. Jobs in progress stop by themselves after one has
+/// failed.
 pub(super) async fn in_parallel(
     jobs: impl Iterator<Item: Future<Output = Result<()>>>,
 ) -> Result<()> {

@@ -1,13 +1,14 @@
 //! Import: images of an OCI layout, an OCI archive or a docker archive go into a store.
 //!
-//! A directory or an uncompressed tar file is read in place: only the blobs that the chosen
-//! images reach, several at once. A stream (a pipe or a compressed archive) is read once, and
-//! every file in it is stored as it arrives; files that no image reaches are removed afterwards.
+//! A directory or an uncompressed tar file is read in place: only the blobs that the chosen images
+//! reach are read, several concurrently. A stream (a pipe or a compressed archive) is read once,
+//! and every file in it is stored as it arrives; files that no image reaches are removed
+//! afterwards.
 //!
-//! The order is: blobs, flush, records, names. A name is written only after everything it stands
+//! The order is: records, blobs, flush, names. A name is written only after everything it stands
 //! for is durable. If an import fails, names are unchanged, and the blobs and ingests that it
-//! created are removed unless an image reaches them by then. If the caller drops the future, or
-//! the process crashes, the garbage collector removes them.
+//! created are removed unless an image reaches them by then. If the caller drops the future, or the
+//! process crashes, the garbage collector removes them.
 
 mod archive;
 mod contents;
@@ -49,7 +50,7 @@ pub struct ImportOptions {
     /// The platforms whose content is imported, by default all in the source. An index is stored
     /// unchanged, and the manifests of other platforms stay absent.
     pub platforms: Platforms,
-    /// Receives the progress. By default nothing does.
+    /// Receives the progress. By default, it is dropped.
     pub progress: Arc<dyn Progress>,
 }
 
@@ -86,8 +87,8 @@ impl ImportOptions {
     }
 }
 
-/// Imports the images of `source`, and creates or re-points their names. Importing the same
-/// source again changes nothing.
+/// Imports the images of `source`, and creates or updates their names. Importing the same source
+/// again changes nothing.
 ///
 /// Returns the images in the order of their names.
 ///
@@ -102,9 +103,9 @@ pub async fn import(store: &Store, source: Source, options: &ImportOptions) -> R
     Ok(images)
 }
 
-/// Imports like [`import`], and unpacks the images into snapshots, for the platform of `options`
-/// or, of all platforms, for that of this machine. The layers of the first image are read once for
-/// both. Names are written after everything is unpacked.
+/// Imports like [`import`], and unpacks the images into snapshots, for the platform of `options`,
+/// or for that of this machine if `options` selects all. The layers of the first image are read
+/// only once. Names are written after everything is unpacked.
 ///
 /// Returns each image with its chain ID, which is `None` for an image without layers.
 ///
@@ -119,7 +120,7 @@ pub async fn import_unpacked(
     let subject = source.to_string();
     let unpack = Unpack {
         target,
-        // Of all platforms, that of this machine is unpacked.
+        // If all platforms are imported, that of this machine is unpacked.
         platform: options.platforms.single().unwrap_or_default(),
         progress: &options.progress,
     };

@@ -11,7 +11,7 @@ use cas_core::{Error, Result, pool};
 use super::contents::{Location, Part};
 use crate::buffers::{At, Buffers};
 
-/// Bytes of a file that are copied at once if they need not pass through memory.
+/// Maximum number of bytes in one copy from file to file.
 const FILE_PIECE: u64 = 16 << 20;
 
 /// A part that is in a file or in memory.

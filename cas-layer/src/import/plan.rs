@@ -28,7 +28,7 @@ pub(super) struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    /// Creates an empty plan, for `platform` only if one is given.
+    /// Creates an empty plan. If `platform` is given, only that platform is planned.
     pub(super) fn new(
         importer: &'a BlobImporter<'a>,
         contents: &'a Contents,
@@ -110,7 +110,8 @@ impl<'a> Plan<'a> {
         })
     }
 
-    /// Follows the children that the source contains. The others may be absent.
+    /// Follows the children that the source contains. The others may be absent. Returns whether one
+    /// of them leads to an image.
     async fn index(&mut self, index: &Index, depth: usize) -> Result<bool> {
         let mut leads_to_image = index.manifests.is_empty();
         for child in self.chooser.choose(&index.manifests) {
@@ -135,7 +136,7 @@ impl<'a> Plan<'a> {
         Ok(true)
     }
 
-    /// Whether the configuration of a manifest without platform is for the wanted platform.
+    /// Returns whether the configuration of a manifest without platform is for the wanted platform.
     async fn suits(&mut self, config: &Descriptor) -> Result<bool> {
         if self.chooser.takes_all() || !config.media_type.is_config() {
             return Ok(true);
@@ -231,7 +232,7 @@ fn incomplete(descriptor: &Descriptor) -> Error {
     .subject(descriptor.digest)
 }
 
-/// Returns the platform that a configuration is for, if it says so.
+/// Returns the platform of a configuration, or `None` if it does not specify one.
 pub(super) fn platform_of(config: &[u8]) -> Result<Option<Platform>> {
     #[derive(Deserialize)]
     struct Said {

@@ -32,7 +32,7 @@ impl fmt::Display for Source {
     }
 }
 
-/// Opens a source. A source that can be read only once is stored on the way.
+/// Opens a source. A source that can be read only once is stored while it is read.
 pub(super) async fn open(importer: &BlobImporter<'_>, source: Source) -> Result<Contents> {
     let path = match source {
         Source::Stream(input) => return stream::receive(importer, input).await,

@@ -18,7 +18,7 @@ use crate::codec::{self, Decoder};
 use crate::layout;
 use crate::tar::Reader;
 
-/// Pieces that may wait between the reader and the store.
+/// Maximum number of pieces that wait between the reader and the store.
 const AHEAD: usize = 4;
 /// Files that are kept in memory and not stored.
 const DOCUMENTS: [&str; 3] = [layout::LAYOUT, layout::INDEX, layout::DOCKER_MANIFEST];

@@ -105,7 +105,7 @@ fn agreed(gnu: Option<Vec<u8>>, pax: Option<Vec<u8>>) -> Result<Option<Vec<u8>>>
     }
 }
 
-/// Returns the bytes stored for the member. The same number locates the next header.
+/// Returns the number of bytes stored for the member. The same number locates the next header.
 fn stored(header: &Header, pax: &Pax, kind: &EntryKind) -> Result<u64> {
     let declared = header.size()?;
     let size = match pax.size {

@@ -64,8 +64,8 @@ impl<R: BufRead> Reader<R> {
         }
     }
 
-    /// Skips the rest of the current member and returns the next one. Returns `None` at the end of
-    /// the archive, after reading `input` to its end.
+    /// Skips the rest of the current member. Returns the next one, or `None` at the end of the
+    /// archive, after reading `input` to its end.
     ///
     /// # Errors
     /// `Corrupt` if the archive is malformed or truncated; `OutOfRange` if a bound of [`limit`] is

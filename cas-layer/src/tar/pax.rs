@@ -25,7 +25,7 @@ pub(super) struct Pax {
 #[derive(Default)]
 pub(super) struct Sparse {
     pub(super) name: Option<Vec<u8>>,
-    /// Version 1 stores the map at the start of the body.
+    /// Whether the map is at the start of the body, as in version 1.
     pub(super) in_body: bool,
     pub(super) size: Option<u64>,
     pub(super) count: Option<u64>,
@@ -57,12 +57,12 @@ impl Pax {
         Ok(pax)
     }
 
-    /// Whether a record moves or cuts the bytes of members.
+    /// Returns whether a record moves or cuts the bytes of members.
     pub(super) fn affects_layout(&self) -> bool {
         self.path.is_some() || self.link.is_some() || self.size.is_some() || self.sparse.is_some()
     }
 
-    /// Whether a record changes the metadata of members.
+    /// Returns whether a record changes the metadata of members.
     pub(super) fn sets_metadata(&self) -> bool {
         let ids = self.uid.or(self.gid).is_some();
         ids || self.mtime.is_some() || !self.xattrs.is_empty()

@@ -10,8 +10,8 @@ use cas_core::{Labels, Result, Snapshotter};
 /// An active snapshot that is removed in the background when it is dropped, unless it is committed
 /// or removed before.
 ///
-/// A thread that applies a layer shares it: the snapshot of a caller that gave up is removed only
-/// after the thread has noticed.
+/// A thread that applies a layer shares it. If the caller drops its future, the snapshot is removed
+/// only after the thread has ended.
 pub(super) struct ActiveSnapshot {
     snapshotter: Arc<dyn Snapshotter>,
     key: String,

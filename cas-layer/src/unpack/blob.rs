@@ -13,9 +13,9 @@ use tokio::runtime::Handle;
 use crate::buffers::{Buffers, PIECE};
 use crate::codec::{self, Compression};
 
-/// Bytes that are needed to detect the compression.
+/// Number of bytes that are needed to detect the compression.
 const MAGIC: usize = 8;
-/// Pieces that are hashed ahead of the reader.
+/// Maximum number of pieces that are hashed ahead of the reader.
 const AHEAD: usize = 2;
 
 /// The bytes of a blob, as they are stored.
@@ -24,7 +24,7 @@ pub(super) struct Blob {
     /// The tokio runtime of the caller, entered for each read, because a remote store needs one.
     runtime: Option<Handle>,
     at: u64,
-    /// What was read of a store without files and not returned yet.
+    /// What was read from a store without files and not returned yet.
     buffered: Bytes,
 }
 

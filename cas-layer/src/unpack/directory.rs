@@ -30,7 +30,7 @@ pub async fn to_directory(
     progress: &Arc<dyn Progress>,
 ) -> Result<()> {
     let guard = match LeaseGuard::begin(store, "unpack").await {
-        // A store that cannot be written is not collected from here either.
+        // Without permission to write, nothing can be pinned, and this user cannot collect either.
         Err(error) if error.kind() == ErrorKind::Denied => None,
         outcome => Some(outcome?),
     };
@@ -76,7 +76,7 @@ async fn unpack(
     Ok(filled)
 }
 
-/// Says what to do about a directory that is not empty.
+/// Returns the error, with what to do if the directory is not empty.
 fn explain_not_empty(error: Error) -> Error {
     if error.kind() != ErrorKind::FailedPrecondition {
         return error;

@@ -1,10 +1,10 @@
 //! Unpack: the layers of an image become snapshots, or one plain directory.
 //!
-//! Every layer is verified: its size, and its diff ID; or its digest, if a label already records
-//! which diff ID belongs to it. A snapshot is committed only when its layer is complete. If the
-//! snapshotter can set parents late, the layers of an image are unpacked in parallel, and
-//! committed when all are on the device. A directory is emptied again if it could not be
-//! completed. If the caller drops the future, the threads end soon, and unfinished snapshots and
+//! The size and the diff ID of every layer are verified. If a label already records the diff ID,
+//! the digest is verified in place of the diff ID. A snapshot is committed only when its layer is
+//! complete. If the snapshotter can set parents late, the layers of an image are unpacked in
+//! parallel, and committed when all are on the device. A directory is emptied again if it could not
+//! be completed. If the caller drops the future, the threads end soon, and unfinished snapshots and
 //! directories are removed in the background.
 
 mod active_snapshot;
@@ -47,8 +47,8 @@ struct StoredLayer {
     diff_id_known: bool,
 }
 
-/// Returns the outcome of several jobs: the first error that is not `Cancelled`, because a job
-/// that was cancelled does not know the cause.
+/// Returns the outcome of several jobs: the first error that is not `Cancelled`, because a job that
+/// was cancelled does not report the cause.
 pub(crate) fn first_cause(outcomes: Vec<Result<()>>) -> Result<()> {
     let mut errors = outcomes.into_iter().filter_map(Result::err);
     let Some(first) = errors.next() else {
@@ -131,8 +131,8 @@ impl StoredLayer {
     }
 }
 
-/// Records the diff ID of a verified layer in a label, so that it need not be decompressed for
-/// that. This is only an optimisation: a failure is a warning.
+/// Records the diff ID of a verified layer in a label, so that it is known later without
+/// decompression. This is only an optimisation: a failure is a warning.
 async fn record_diff_id(
     store: &Store,
     layer: &Descriptor,

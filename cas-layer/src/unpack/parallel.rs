@@ -25,7 +25,8 @@ use crate::codec::{self, Compression};
 use crate::flow::{self, LayerSource};
 use crate::tar::Reader;
 
-/// Layers that are applied at the same time. Each needs three threads and 4 MiB of buffers.
+/// Maximum number of layers that are applied concurrently. Each needs three threads and 4 MiB of
+/// buffers.
 const MAX_PARALLEL: usize = 3;
 
 /// Whether the progress of the bytes is reported here, or by the job that brings them.
@@ -144,7 +145,7 @@ impl Unpacking<'_> {
             let mut deferred = None;
             flow::stream(vec![watch.layer(source()?)], &advance, |_, bytes| {
                 let (applied, effects) = tree.apply_standalone(&mut Reader::new(bytes))?;
-                // Otherwise the layer is applied again, and warns then.
+                // Otherwise the layer is applied again, and its warnings are reported then.
                 if effects.is_some() {
                     for warning in applied.warnings {
                         progress.warn(&format!("{item}: {warning}"));

@@ -73,7 +73,7 @@ impl Unpacker for StreamingUnpacker<'_> {
     }
 
     fn receive(&self, layer: &Descriptor) -> Option<LayerFeed<'_>> {
-        // The lock is taken while another image begins. The layer is then read from the store.
+        // While another image begins, it holds the lock. The layer is then read from the store.
         let state = self.state.try_read().ok()?;
         let State::Running(unpacking) = &*state else {
             return None;

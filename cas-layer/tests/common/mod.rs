@@ -1,5 +1,5 @@
-//! What the tests of this crate share: archives that are applied, and a tree with a canary next to
-//! it.
+//! Helpers that the tests of this crate share: archives that are applied, and a tree with a canary
+//! next to it.
 #![allow(
     dead_code,
     unreachable_pub,

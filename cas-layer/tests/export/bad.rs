@@ -16,7 +16,8 @@ use super::flawed::{Flaw, Flawed};
 use super::{bytes_of, docker, for_platform, images, memory, source, store_of, take};
 use crate::common::source::{Files, OWN, noise};
 
-/// Fails with `kind`, and leaves the existing file and its directory unchanged.
+/// Checks that an export fails with `kind`, leaves the existing file and its directory unchanged,
+/// and ends its lease. Returns the message.
 async fn refused(store: &Store, options: &ExportOptions, kind: ErrorKind) -> String {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("out.tar");

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::common::source::{Files, blob_path, noise, zstd};
 
-/// An image of one zstd layer.
+/// Adds an image of one zstd layer. Returns the descriptor of its manifest.
 pub(crate) fn zstd_image(files: &mut Files) -> Descriptor {
     let plain = noise(7, 300_000);
     let diff_id = Descriptor::of(MediaType::OCI_LAYER, &plain).digest;

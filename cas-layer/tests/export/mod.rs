@@ -63,7 +63,7 @@ impl Progress for Warned {
     }
 }
 
-/// All images of the store, by name.
+/// Returns all images of the store, by name or in the reverse order.
 async fn images(store: &Store, reversed: bool) -> Vec<Image> {
     let mut images = store.images.list(&[]).await.unwrap();
     if reversed {
@@ -72,7 +72,7 @@ async fn images(store: &Store, reversed: bool) -> Vec<Image> {
     images
 }
 
-/// Exports all images of the store.
+/// Exports all images of the store. Returns the archive.
 async fn bytes_of(store: &Store, options: &ExportOptions) -> Result<Vec<u8>> {
     let sink = Sink::default();
     let target = Target::Stream(Box::new(sink.clone()));
@@ -95,7 +95,7 @@ fn for_platform(platform: &str) -> ExportOptions {
     ExportOptions::default().with_platforms(platform.parse::<Platform>().unwrap())
 }
 
-/// The names of the members in order, with their bytes.
+/// Returns the names of the members in order, with their bytes.
 fn members(archive: &[u8]) -> Vec<(String, Vec<u8>)> {
     let mut archive = tar::Archive::new(archive);
     let member = |entry: std::io::Result<tar::Entry<'_, &[u8]>>| {
@@ -118,8 +118,8 @@ fn members(archive: &[u8]) -> Vec<(String, Vec<u8>)> {
     archive.entries().unwrap().map(member).collect()
 }
 
-/// Images that share a layer: an index for amd64 and arm64, the manifest for amd64 under two more
-/// names, and an image with a zstd layer.
+/// Returns an archive of images that share a layer: an index for amd64 and arm64, the manifest for
+/// amd64 under two more names, and an image with a zstd layer.
 fn source() -> Vec<u8> {
     let mut files = Files::layout();
     let of = |files: &mut Files, seed, architecture: &str| {

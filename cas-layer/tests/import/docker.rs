@@ -21,7 +21,8 @@ fn config(diff_ids: &[Digest]) -> Vec<u8> {
     config.to_string().into_bytes()
 }
 
-/// Two layers as files, and the second also as a link in a directory, as Docker wrote them.
+/// Returns an archive of two layers, the second behind a link, as Docker wrote it, and its
+/// configuration.
 fn saved(tags: serde_json::Value) -> (Files, Vec<u8>) {
     let layers = [noise(1, 2 << 20), noise(2, 5_000)];
     let config = config(&layers.each_ref().map(|layer| Digest::sha256(layer)));

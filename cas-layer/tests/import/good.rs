@@ -125,7 +125,7 @@ async fn a_given_name_replaces_the_name_or_becomes_a_prefix_of_the_tags() {
     assert_eq!(names(&images), ["x.io/n:1"]);
 }
 
-/// amd64 and arm v6 in a nested index, and arm v7 in the outer index.
+/// Returns a layout with amd64 and arm v6 in a nested index, and arm v7 in the outer index.
 fn platforms() -> (Files, Vec<Descriptor>) {
     let mut files = Files::layout();
     let of = |files: &mut Files, seed, platform: &str| {

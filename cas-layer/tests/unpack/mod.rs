@@ -53,7 +53,7 @@ const LAYERS: [Layer; 3] = [
     },
 ];
 
-/// Stores an image of `layers`. `change` may spoil its diff IDs.
+/// Stores an image of `layers`. Returns its manifest. `change` may spoil its diff IDs.
 async fn image(store: &Store, layers: &[Layer], change: fn(&mut Vec<Digest>)) -> Manifest {
     let (mut blobs, mut diff_ids) = (Vec::new(), Vec::new());
     for layer in layers {
@@ -122,7 +122,7 @@ fn tree(root: &Path) -> Vec<(String, String)> {
     files
 }
 
-/// Returns what [`LAYERS`] are when applied.
+/// Returns the files of the tree that [`LAYERS`] give when they are applied.
 fn expected() -> Vec<(String, String)> {
     [
         ("etc/four", "4"),

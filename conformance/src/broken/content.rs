@@ -23,7 +23,7 @@ pub(super) enum ContentFault {
     RemovesNothing,
     RemovesAnyVersion,
     RemovesBeforeItLooks,
-    /// In a removal of many.
+    /// A removal of many blobs also takes those between them.
     RemovesWhatIsBetween,
     AllowsASecondWriter,
     DamagesBlobsOfAPageAndAByte,

@@ -19,7 +19,7 @@ use cas_core::{
 /// What is wrong with a store on files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileFault {
-    /// Nothing: it writes, syncs, renames and syncs the directory.
+    /// Nothing is wrong: it writes, syncs, renames and syncs the directory.
     None,
     /// It syncs nothing.
     AcknowledgesBeforeSyncing,
@@ -29,7 +29,7 @@ pub enum FileFault {
     RenamesBeforeItHasWritten,
     /// It ignores errors of syncs.
     IgnoresFailedSyncs,
-    /// It repeats a failed sync, and believes the result.
+    /// It repeats a failed sync, and relies on the second result.
     RetriesFailedSyncs,
     /// It ignores that the disk is full.
     IgnoresAFullDisk,
@@ -44,7 +44,7 @@ pub struct FileStore {
 }
 
 impl FileStore {
-    /// Opens the store in `dir`.
+    /// Opens the store in `dir`, and creates it if there is none. Returns the store.
     ///
     /// # Errors
     /// Errors of the file system.
@@ -61,7 +61,7 @@ impl FileStore {
     }
 }
 
-/// Returns `None` for an error that says that something does not exist.
+/// Returns `None` if `outcome` is the error that something does not exist.
 fn there<T>(outcome: std::io::Result<T>) -> Result<Option<T>> {
     match outcome.map_err(Error::from) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),

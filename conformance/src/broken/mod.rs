@@ -1,9 +1,9 @@
 //! The gallery: stores that are broken on purpose, which test the laws (as mutants test a test
 //! suite).
 //!
-//! Each is the memory store with one fault. The law that is named for it must find the fault, and
-//! no law may that is not named. Broken snapshotters are in the tests of `snapshot-overlay`,
-//! because they need a working one to wrap.
+//! Each is the memory store with one fault. Its [`Exhibit::law`] must find the fault, and no other
+//! law may, except those in [`Exhibit::also`]. Broken snapshotters are in the tests of
+//! `snapshot-overlay`, because they need a working one to wrap.
 
 mod content;
 pub mod files;
@@ -33,8 +33,9 @@ pub struct Exhibit<S: ?Sized + 'static> {
     pub also: &'static [&'static str],
 }
 
-/// Returns a line for each law that finds a fault although it is not named, or does not although it
-/// must. Laws whose outcome depends on timing are run only if they are named.
+/// Returns a line for each law that finds the fault although the exhibit does not name it, and one
+/// if the law that must find it does not. Laws whose outcome depends on timing are run only if they
+/// are named.
 ///
 /// # Panics
 /// As [`judge`].

@@ -16,7 +16,7 @@ pub(super) enum RecordFault {
     IgnoresExpectations,
     OverwritesNotes,
     AppliesHalfABatch,
-    /// It checks the expectation of the first change in a batch only.
+    /// It checks the expectations of only the first [`MANY`] changes in a batch.
     LooksAtTheFirst,
     /// A revision is the hash of the value, like the entity tags of some services.
     RepeatsRevisions,
@@ -29,8 +29,8 @@ pub(super) enum RecordFault {
     PagesWithoutLimit,
     /// For tests of a whole store.
     ForgetsLeases,
-    /// For tests of a whole store: a record of a blob loses its labels when it is written with the
-    /// same ones.
+    /// For tests of a whole store: a record of a blob loses its labels when it is written with
+    /// unchanged labels.
     ForgetsLabels,
     /// For tests of a whole store: a record of a blob is written without its owners.
     ForgetsOwners,

@@ -20,8 +20,8 @@ use serde_json::{Value, json};
 use crate::judge::Verdict;
 use crate::laws::{Rule, book};
 
-/// The environment variable with the directory, which is created if it does not exist. If it holds
-/// lines of an earlier run, the report covers both runs.
+/// The environment variable that names the directory of the results. The directory is created if it
+/// does not exist. If it holds lines of an earlier run, the report covers both runs.
 pub const DIRECTORY: &str = "CONFORMANCE_REPORT";
 
 /// A verdict without its reason, from the best to the worst.
@@ -89,7 +89,7 @@ pub struct Line {
     pub law: String,
     /// The result.
     pub verdict: Outcome,
-    /// The reason of a gap, what was missing, or what was seen.
+    /// The reason of a gap, the promise that is not made, what was missing, or what was seen.
     pub reason: Option<String>,
     /// How long it took, in milliseconds.
     pub ms: u64,
@@ -125,7 +125,7 @@ pub(crate) fn record(group: &str, test: &str, verdict: &Verdict, took: Duration)
         reason,
         ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
     };
-    append(Path::new(&directory), &line).expect("the report takes a line");
+    append(Path::new(&directory), &line).expect("a line can be added to CONFORMANCE_REPORT");
 }
 
 /// Appends a line by one write, so that parallel tests do not mix their lines.
@@ -150,10 +150,10 @@ pub struct Report {
 }
 
 impl Report {
-    /// Reads the lines in `directory`. If a law ran twice, the worse result counts.
+    /// Returns the report of the lines in `directory`. If a law ran twice, the worse result counts.
     ///
     /// # Errors
-    /// Errors of the file system; `InvalidData` for a line that is not of a report.
+    /// Errors of the file system; `InvalidData` for a line that is not a [`Line`].
     pub fn read(directory: &Path) -> io::Result<Report> {
         let mut report = Report::default();
         for entry in fs::read_dir(directory)? {
@@ -240,7 +240,7 @@ fn groups() -> Vec<&'static str> {
     groups
 }
 
-/// Returns the promises of a store: the capabilities of laws that it did not leave unclaimed.
+/// Returns the promises of a store: the capabilities with a law whose result is not `NotClaimed`.
 fn promises(lines: &[&Line]) -> Vec<&'static str> {
     let needed = |rule: &Rule, capability| rule.needs == Some(capability);
     let made = |capability: Capability| {
@@ -253,7 +253,7 @@ fn promises(lines: &[&Line]) -> Vec<&'static str> {
     all.map(Capability::name).collect()
 }
 
-/// The number of results in one group on one store, by result.
+/// The results of one store in one group, counted by outcome.
 struct Counts {
     by_outcome: BTreeMap<Outcome, usize>,
     /// Laws of the group that were not run.

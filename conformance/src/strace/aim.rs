@@ -1,4 +1,5 @@
-//! Which call a fault is injected into. strace counts the calls of each thread, by name and path.
+//! Selects the call that a fault is injected into. strace counts the calls of each thread, by name
+//! and path.
 
 use super::Ended;
 use super::calls::{Call, parse};
@@ -24,7 +25,7 @@ impl Aim {
         Aim { name, path, nth }
     }
 
-    /// Selects a call by its path as well, if two victims have that path.
+    /// Selects a call by its path as well, if both victims make a call with that path.
     pub(super) fn at(calls: &[Call], at: usize, whole: &Ended, other: &Ended) -> Self {
         let call = &calls[at];
         let Some(path) = call.about() else {

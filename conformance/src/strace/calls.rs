@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-/// The calls that change the disk or sync it. A question mark marks those that some machines do not
-/// have, because strace refuses unknown names.
+/// The calls that change the disk or sync it. A question mark precedes those that some machines do
+/// not have; without it, strace refuses an unknown name.
 pub(super) const CALLS: &str = "write,pwrite64,writev,pwritev,pwritev2,copy_file_range,ftruncate,\
     ?truncate,fallocate,fsync,fdatasync,sync_file_range,syncfs,msync,?open,?creat,openat,?rename,\
     ?renameat,renameat2,?link,linkat,?symlink,symlinkat,?unlink,unlinkat,?mkdir,mkdirat,?rmdir";
@@ -24,7 +24,7 @@ pub(super) struct Call {
     pub(super) nth: usize,
 }
 
-/// Returns the calls of a trace with `-f`.
+/// Returns the calls in a trace of `strace -f`.
 pub(super) fn parse(trace: &str) -> Vec<Call> {
     let mut counts: HashMap<(&str, String), usize> = HashMap::new();
     let mut begun: HashMap<&str, (String, String, usize)> = HashMap::new();
@@ -66,19 +66,19 @@ pub(super) fn parse(trace: &str) -> Vec<Call> {
 }
 
 impl Call {
-    /// Whether the call succeeded.
+    /// Returns whether the call succeeded.
     pub(super) fn succeeded(&self) -> bool {
         !self.result.starts_with(['-', '?'])
     }
 
-    /// Whether it may have changed something below `dir`.
+    /// Returns whether it may have changed something below `dir`.
     pub(super) fn changes(&self, dir: &str) -> bool {
         let changes = !self.opens() || self.creates() || self.given.contains("O_TRUNC");
         // An argument that is data may contain the path as well.
         changes && self.paths().iter().any(|path| path.starts_with(dir))
     }
 
-    /// Whether it syncs. `sync_file_range` gives no guarantee, so it does not count.
+    /// Returns whether it syncs. `sync_file_range` gives no guarantee, so it does not count.
     pub(super) fn syncs(&self) -> bool {
         matches!(
             self.name.as_str(),
@@ -86,12 +86,12 @@ impl Call {
         )
     }
 
-    /// Whether it opens a file.
+    /// Returns whether it opens a file.
     pub(super) fn opens(&self) -> bool {
         matches!(self.name.as_str(), "open" | "openat")
     }
 
-    /// Whether it creates a file that does not exist.
+    /// Returns whether it creates the file if it does not exist.
     pub(super) fn creates(&self) -> bool {
         self.given.contains("O_CREAT")
     }
@@ -119,12 +119,13 @@ impl Call {
         parts
     }
 
-    /// Returns the last path in its arguments, of a descriptor or as written. strace filters by it.
+    /// Returns the last path in its arguments, as written or of a file descriptor. strace can
+    /// filter by it.
     pub(super) fn about(&self) -> Option<String> {
         self.paths().pop()
     }
 
-    /// Whether strace would filter it by `path`.
+    /// Returns whether the option `-P path` of strace selects it.
     pub(super) fn is_about(&self, path: &str) -> bool {
         self.paths().iter().any(|found| found == path)
     }
@@ -143,13 +144,13 @@ impl Call {
         arguments.iter().filter_map(path).collect()
     }
 
-    /// Returns the file of the descriptor that is argument number `at`.
+    /// Returns the path of the file descriptor that is argument number `at`.
     pub(super) fn file(&self, at: usize) -> Option<PathBuf> {
         described(self.arguments().get(at)?)
     }
 
-    /// Returns the path in argument number `at`, below the directory in the argument before, if
-    /// that is one.
+    /// Returns the path in argument number `at`. If the argument before is a directory, the path is
+    /// below it.
     pub(super) fn path(&self, at: usize) -> Option<PathBuf> {
         let arguments = self.arguments();
         let name = arguments.get(at)?.strip_prefix('"')?.strip_suffix('"')?;
@@ -163,7 +164,7 @@ impl Call {
     }
 }
 
-/// Returns the path that `-y` prints for a descriptor: `3</path>`.
+/// Returns the path that `-y` prints for a file descriptor: `3</path>`.
 fn described(argument: &str) -> Option<PathBuf> {
     let (_, path) = argument.split_once('<')?;
     let path = path.split_once('>')?.0;

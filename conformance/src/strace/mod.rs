@@ -2,7 +2,7 @@
 //! under strace.
 //!
 //! The victim does its job on one thread, because strace counts the calls of each thread. The first
-//! run is only traced, and its trace says which calls the later runs inject faults into.
+//! runs are only traced. Their traces determine which calls the later runs inject faults into.
 
 mod aim;
 mod calls;
@@ -28,7 +28,7 @@ use crate::Subject;
 use crate::crash::MARK;
 use crate::judge::panic_message;
 
-/// The number of calls that one law tries at most. The first of them are consecutive.
+/// Maximum number of calls that one law injects a fault into. The first [`FIRST`] are consecutive.
 const POINTS: usize = 24;
 const FIRST: usize = 10;
 /// The time after which a law tries no more calls.
@@ -36,10 +36,10 @@ const BUDGET: Duration = Duration::from_secs(30);
 /// The time after which a victim or a check counts as hanging.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// More writes than the test harness makes on its own thread.
+/// A number that is larger than that of the writes that the test harness makes on its own thread.
 const OTHERS: usize = 8;
 
-/// The last acknowledgement of a victim.
+/// The last acknowledgement of a victim whose job succeeds.
 const ALL: &str = "all";
 const REFUSED: &str = "refused ";
 
@@ -93,7 +93,7 @@ struct Ended {
 }
 
 impl<S: ?Sized + 'static> Subject<S> {
-    /// Does the job of a victim, which acknowledges each step, until a step fails.
+    /// Does the job of a victim until a step fails. The job acknowledges each step.
     pub(crate) fn perform(&self, job: impl Future<Output = Result<()>>) {
         thread::spawn(|| {
             thread::sleep(TIMEOUT);
@@ -101,7 +101,7 @@ impl<S: ?Sized + 'static> Subject<S> {
             abort();
         });
         // strace counts the calls of each thread. After these writes, this thread's calls have
-        // higher numbers than those of the harness thread, which no fault must hit.
+        // higher numbers than those of the harness thread, so that no fault hits the harness.
         for _ in 0..OTHERS {
             let _ = stderr().write(b"\n");
         }
@@ -114,8 +114,8 @@ impl<S: ?Sized + 'static> Subject<S> {
         }
     }
 
-    /// Runs a victim of this law for each call that changes the disk, or for an even selection of
-    /// them, with a fault in that call, and calls `check` on what it left.
+    /// For each call that changes the disk, or for a selection of them, runs a victim of this law
+    /// with a fault in that call. Then calls `check` on what the victim left behind.
     pub(crate) async fn at_every_call<F>(&self, fault: Fault, check: impl Fn(Victim<S>) -> F)
     where
         F: Future<Output = ()>,
@@ -175,8 +175,8 @@ impl<S: ?Sized + 'static> Subject<S> {
         );
     }
 
-    /// Runs a victim without a fault. Skips the law and returns `None` if strace is not installed,
-    /// or if the store is not on a disk of this machine.
+    /// Runs a victim without a fault. Returns what it printed and its trace. Skips the law and
+    /// returns `None` if strace is not installed, or if the store is not on a disk of this machine.
     fn run_without_fault(&self) -> Option<Ended> {
         if Command::new("strace").arg("-V").output().is_err() {
             crate::judge::skip("strace is not installed");
@@ -206,7 +206,8 @@ impl<S: ?Sized + 'static> Subject<S> {
         Subject::new(self.opener(), dir, self.test())
     }
 
-    /// Runs a victim with a fault in one call, and traces `calls`.
+    /// Runs a victim with a fault in one call, and traces `calls`. Returns what it printed and its
+    /// trace.
     fn run_with_fault(&self, aim: &Aim, fault: Fault, calls: &str) -> Ended {
         let (name, nth) = (&aim.name, aim.nth);
         let inject = format!("inject={name}:{}:when={nth}", fault.injection());
@@ -220,7 +221,7 @@ impl<S: ?Sized + 'static> Subject<S> {
 
     fn traced(&self, calls: &str, options: &[String]) -> Ended {
         let store = self.dir().join("store");
-        // The directory exists before, so that no fault hits its creation.
+        // The directory is created beforehand, so that no fault hits its creation.
         fs::create_dir(&store).expect("the directory of the store can be created");
         let file = self.dir().join("trace");
         let mut words = ["strace", "-f", "-qq", "-y", "-a1", "-s9000"]
@@ -301,7 +302,7 @@ impl Ended {
     }
 }
 
-/// Returns the calls that get a fault.
+/// Returns which of `calls` calls get a fault.
 fn points(calls: usize) -> Vec<usize> {
     if calls <= POINTS {
         return (0..calls).collect();
@@ -311,8 +312,8 @@ fn points(calls: usize) -> Vec<usize> {
     (0..FIRST).chain(even).collect()
 }
 
-/// Returns a directory in memory: a killed process loses nothing that it gave to the kernel, and a
-/// fault is injected before the disk is used, so no disk is needed.
+/// Returns a directory, in memory if possible. No disk is needed: a killed process loses nothing
+/// that it gave to the kernel, and a fault is injected before the disk is used.
 fn in_memory() -> TempDir {
     let shared = Path::new("/dev/shm");
     let mut builder = tempfile::Builder::new();

@@ -29,9 +29,10 @@ struct Disk<'a> {
 }
 
 impl<S: ?Sized + 'static> Subject<S> {
-    /// Traces a victim of this law, whose bytes contain `marker`. At each acknowledgement, the
-    /// files with those bytes must be synced, and so must their names. Then fails each sync in
-    /// turn, after which nothing that depends on it may be acknowledged.
+    /// Traces a victim of this law, which writes bytes that contain `marker`. At each
+    /// acknowledgement, the files with those bytes must be synced, and so must their names. Then
+    /// makes each sync, or a selection of them, fail in turn. Nothing that depends on a failed sync
+    /// may be acknowledged.
     pub(crate) fn syncs_before_it_acknowledges(&self, marker: &str) {
         let Some(whole) = self.run_without_fault() else {
             return;

@@ -44,7 +44,7 @@ struct Owner(File);
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        // Closing is not enough: a child between fork and exec may hold a copy of the descriptor.
+        // Closing is not enough: a child between fork and exec may share the open file.
         let _ = self.0.unlock();
     }
 }

@@ -93,7 +93,7 @@ impl SqliteIngest {
     ) -> Result<T> {
         let (lock, id, size) = (Arc::clone(&self.lock), self.id, self.size);
         if !self.usable {
-            let advice = "an earlier write failed; begin the ingest again";
+            let advice = "an earlier call failed or was cancelled; begin the ingest again";
             return Err(Error::precondition(advice)).during(operation, &lock.key);
         }
         self.usable = false;

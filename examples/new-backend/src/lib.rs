@@ -26,7 +26,7 @@ use cas_core::{Capabilities, Capability};
 pub use snapshots::{Copies, CopiesOpener};
 pub use store::{GAPS, SqliteOpener, SqliteStore};
 
-/// What this store promises.
+/// The capabilities of this store.
 pub(crate) const CAPABILITIES: Capabilities = Capabilities::of(&[
     Capability::Durable,
     Capability::Resume,

@@ -1,4 +1,4 @@
-//! A snapshotter for the same root: every snapshot is a directory with a copy of its parent.
+//! A snapshotter: every snapshot is a directory with a copy of its parent.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use cas_core::{Result, Snapshotter, SnapshotterOpener, SnapshotterParts};
 use cas_host::snapshotter::{DirSnapshotter, SnapshotLayout};
 use cas_host::{LockedDir, SnapshotDirs, TREE, copy_tree, make_tree};
 
-/// What a directory contains, and how it is mounted.
+/// The layout: what the directory of a snapshot contains, and how it is mounted.
 pub struct Copies;
 
 impl SnapshotLayout for Copies {

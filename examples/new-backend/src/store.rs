@@ -14,7 +14,7 @@ use crate::content::SqliteContent;
 use crate::engine::Engine;
 use crate::records::SqliteRecords;
 
-/// Conformance laws that this store does not keep: none.
+/// The laws that this store does not keep. There are none.
 pub const GAPS: &[(&str, &str)] = &[];
 
 /// A store in one SQLite file.

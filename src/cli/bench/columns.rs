@@ -28,6 +28,7 @@ pub(super) fn directory(named: &[String]) -> Result<PathBuf> {
         let location: Location = name.parse()?;
         let above = Path::new(location.place())
             .ancestors()
+            .skip(1)
             .find(|above| above.is_dir());
         if let Some(above) = above {
             return Ok(above.to_owned());

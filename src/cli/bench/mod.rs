@@ -19,9 +19,10 @@ use super::output::size;
 
 /// Name of the hidden command that does one task in a separate process.
 const TASK: &str = "bench-task";
-/// How long to wait for work that a signal has cut off.
+/// Maximum time to wait for work that a signal has interrupted.
 const LAST_WORK: Duration = Duration::from_secs(10);
-/// How often to try to remove the scratch directory while the last tasks still write into it.
+/// Maximum number of attempts to remove the scratch directory, into which the last tasks may still
+/// write.
 const ATTEMPTS: usize = 100;
 
 /// Measure stores on this machine's disk, compared with plain files

@@ -17,7 +17,7 @@ pub(super) struct Made {
     pub(super) bytes: u64,
 }
 
-/// Files of the first layer; every tenth is deleted by the third.
+/// Number of files in the first layer. The third layer deletes every tenth.
 const FILES: usize = 2_000;
 const DELETED: usize = FILES / 10;
 

@@ -1,8 +1,8 @@
 //! A runtime for machines without runc or crun: runs the bundle's process in a chroot, without
 //! isolation.
 //!
-//! Root directory and user belong to a whole process, so a child process changes them and then
-//! executes the program.
+//! The root directory belongs to a whole process, so a child process changes it and the user, and
+//! then executes the program.
 
 use std::io;
 use std::os::unix::process::CommandExt;

@@ -34,7 +34,8 @@ pub(crate) struct Run {
     image: String,
     #[command(flatten)]
     process: Process,
-    /// Runtime to use: a path, a program on PATH, or `chroot` [default: runc or crun if found, otherwise chroot]
+    /// Runtime to use: a path, a program on PATH, or `chroot` [default: runc or crun if found,
+    /// otherwise chroot]
     #[arg(long, value_name = "PATH")]
     runtime: Option<String>,
 }
@@ -85,7 +86,7 @@ impl Run {
     }
 }
 
-/// Starts the bundle with the first runtime that can.
+/// Starts the bundle with the first runtime that can. Returns the exit code of the program.
 async fn start(run_dir: &RunDir, runtimes: &[Runtime], signals: &mut Signals) -> Result<ExitCode> {
     let process = bundle::process(run_dir.bundle())?;
     let name = process.args.first().map_or("", String::as_str);

@@ -32,13 +32,13 @@ pub(super) struct RunDir {
     lock: Lock,
 }
 
-/// Returns the prefix of the ids of runs that use the snapshotter of `cas`, the only ones that it
-/// can remove.
+/// Returns the prefix of the ids of runs that use the snapshotter of `cas`. `cas` can remove only
+/// these runs.
 fn prefix(cas: &Cas) -> Result<String> {
     Ok(format!("cas-{}", cas.snapshotter()?.name()))
 }
 
-/// Creates and opens the directory of all runs.
+/// Creates and opens the directory of all runs. Returns it and its path.
 fn runs(root: &Path) -> Result<(Dir, PathBuf)> {
     let path = root.join("run");
     DirBuilder::new()

@@ -11,16 +11,17 @@ use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The environment variable with the service of the parent process, for a test binary that a law
-/// starts again.
+/// The environment variable with the address of the parent process's service, for a test binary
+/// that a law starts again.
 const SERVICE: &str = "CAS_TEST_S3";
-/// A well-formed signature. Moto does not check more of it.
+/// A well-formed signature. Moto checks only the form.
 const SIGNATURE: &str = "AWS4-HMAC-SHA256 Credential=a/20260101/us-east-1/s3/aws4_request, \
                          SignedHeaders=host, Signature=0";
 /// A bucket that exists from the start.
 pub const BUCKET: &str = "laws";
 
-/// Returns the host and port of the service, or `None` if moto is not installed, which is printed.
+/// Returns the host and port of the service. Prints the reason and returns `None` if moto is not
+/// installed.
 ///
 /// # Panics
 /// If the service does not start.

@@ -45,7 +45,7 @@ pub fn start(fault: Fault, service: &'static str) -> String {
     host
 }
 
-/// Serves one request. Returns `None` if a connection breaks, or if the reply is to be lost.
+/// Serves one request. Returns `None` if a connection breaks, or if the reply must be lost.
 fn serve(
     mut client: TcpStream,
     fault: Fault,

@@ -1,8 +1,8 @@
 """Moto as an S3 service that handles one request at a time: python service.py HOST PORT
 
 moto_server has a thread per request and checks a condition before it writes, so that under load
-two writers can win the same race. The probe refuses such a service. It also asks for every request
-which service is meant, which takes longer than the request.
+two writers can win the same race. The probe refuses such a service. moto_server also looks up the
+service of each request, which takes longer than the request itself.
 """
 
 import sys

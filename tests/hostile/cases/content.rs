@@ -36,7 +36,7 @@ pub(super) const ALL: &[Make] = &[
         let below = Tar::new().file("x", "1").file("y", "2");
         let whiteouts = Tar::new().file(".wh.absent", "").file("no/where/.wh.x", "");
         let whiteouts = whiteouts.file("../.wh.x", "").file("/.wh.y", "");
-        harmless("whiteouts of what is not there", vec![below, whiteouts])
+        harmless("whiteouts of absent files", vec![below, whiteouts])
     },
     |_| {
         let below = Tar::new().file("x", "1").dir("d").file("d/y", "2");
@@ -45,7 +45,7 @@ pub(super) const ALL: &[Make] = &[
             .file(".wh.x", "")
             .file(".wh.d", "");
         harmless(
-            "whiteouts of the same layer",
+            "whiteouts of files of the same layer",
             vec![below, same.file("d/z", "4")],
         )
     },
@@ -59,7 +59,7 @@ pub(super) const ALL: &[Make] = &[
             let tar = tar.pax(&records).dir("d").pax(&records);
             tar.file(format!("file-{name}"), "")
         });
-        harmless("attributes of overlays", vec![below, tar])
+        harmless("attributes of overlayfs", vec![below, tar])
     },
     |_| {
         let below = Tar::new().dir("d").file("d/below", "1").file("x", "2");
@@ -67,7 +67,7 @@ pub(super) const ALL: &[Make] = &[
         let tar = Tar::new()
             .member(zero("x"), b"")
             .member(zero("d/below"), b"");
-        harmless("devices that overlays take for whiteouts", vec![below, tar])
+        harmless("devices that are whiteouts of overlayfs", vec![below, tar])
     },
     |_| {
         let below = Tar::new().dir("d").file("d/below", "1");
@@ -102,7 +102,7 @@ pub(super) const ALL: &[Make] = &[
     },
     |_| {
         refused(
-            "an owner that means nobody",
+            "an owner id that means -1",
             ErrorKind::OutOfRange,
             vec![pax("uid", b"4294967295")],
         )
@@ -117,7 +117,7 @@ pub(super) const ALL: &[Make] = &[
     },
     |_| {
         refused(
-            "a time out of the world",
+            "a time that is out of range",
             CORRUPT,
             vec![pax("mtime", b"1e30")],
         )
@@ -125,7 +125,7 @@ pub(super) const ALL: &[Make] = &[
     |_| {
         let value = vec![b'v'; limit::XATTR + 1];
         let tar = pax("SCHILY.xattr.user.x", &value);
-        refused("an attribute too large", ErrorKind::OutOfRange, vec![tar])
+        refused("an oversized attribute", ErrorKind::OutOfRange, vec![tar])
     },
     |_| {
         let many = (0..40_000).flat_map(|n| record(&format!("SCHILY.xattr.user.{n:05}"), "v"));
@@ -142,11 +142,11 @@ pub(super) const ALL: &[Make] = &[
             .pax(&[("size", size.as_bytes())])
             .raw(Header::new(b'0', "inner.tar").size(0).sealed(false))
             .raw(inner);
-        harmless("an archive in a file without a size", vec![tar])
+        harmless("an archive in a file of two sizes", vec![tar])
     },
     |_| {
         refused(
-            "a record of no length",
+            "a record of length 0",
             CORRUPT,
             vec![Tar::new().extension(b'x', b"0 a=b\n")],
         )
@@ -161,7 +161,7 @@ pub(super) const ALL: &[Make] = &[
     },
     |_| {
         refused(
-            "an unknown kind",
+            "an unknown type flag",
             CORRUPT,
             vec![Tar::new().member(Header::new(b'M', "x"), b"")],
         )
@@ -176,7 +176,7 @@ pub(super) const ALL: &[Make] = &[
         )
     },
     |_| {
-        let mut cut = refused("cut off in a body", CORRUPT, Vec::new());
+        let mut cut = refused("an archive that ends inside a body", CORRUPT, Vec::new());
         let below = Tar::new().file("below", "1").end();
         let whole = Tar::new().file("a", "1").file("b", vec![b'x'; 5000]).0;
         cut.layers = vec![below, whole[..whole.len() - 2000].to_vec()];
@@ -199,7 +199,7 @@ pub(super) const ALL: &[Make] = &[
     },
     |_| bomb(),
     |_| {
-        let mut lie = refused("a layer that is not its diff id", CORRUPT, vec![Tar::new()]);
+        let mut lie = refused("a layer with a wrong diff ID", CORRUPT, vec![Tar::new()]);
         lie.diff_id = Some(Digest::sha256(b"another"));
         lie
     },
@@ -207,7 +207,7 @@ pub(super) const ALL: &[Make] = &[
 
 /// Returns zeros compressed to a thousandth of their size.
 fn bomb() -> Case {
-    let mut bomb = refused("a bomb of gzip", CORRUPT, Vec::new());
+    let mut bomb = refused("a gzip bomb", CORRUPT, Vec::new());
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
     let header = Header::new(b'0', "zeros").size(64 << 20).sealed(false);
     encoder.write_all(&header).unwrap();

@@ -1,5 +1,5 @@
-//! The layers. Each attacks something outside its root, the control data of overlayfs, or the
-//! unpacking process. `cas-layer` tests the rules for each of them one by one.
+//! The layers. Each attacks something outside the directory that it is unpacked into, the control
+//! data of overlayfs, or the unpacking process. The tests of `cas-layer` check each rule by itself.
 
 mod content;
 mod paths;
@@ -11,7 +11,7 @@ use testkit::archive::Tar;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// Unpacked into the root and nowhere else.
+    /// Unpacked into its directory and nowhere else.
     Harmless,
     Refused(ErrorKind),
 }
@@ -20,13 +20,13 @@ pub(crate) struct Case {
     pub(crate) name: &'static str,
     pub(crate) layers: Vec<Vec<u8>>,
     pub(crate) media_type: MediaType,
-    /// As of a compressed layer.
+    /// The diff ID, if it is not the digest of the blob.
     pub(crate) diff_id: Option<Digest>,
     pub(crate) outcome: Outcome,
 }
 
 fn case(name: &'static str, outcome: Outcome, layers: Vec<Tar>) -> Case {
-    // The root has an entry, too, because otherwise its time is the time of unpacking.
+    // The top directory has an entry, because otherwise its time is the time of unpacking.
     let whole = |layer: Tar| Tar::new().dir("./").raw(layer.0).end();
     Case {
         name,
@@ -52,7 +52,7 @@ type Make = fn(&Cage) -> Case;
 
 pub(crate) const ALL: [&[Make]; 2] = [paths::ALL, content::ALL];
 
-/// Returns a file with one record before it.
+/// Returns an archive with a file that has one pax record.
 fn pax(key: &str, value: &[u8]) -> Tar {
     Tar::new()
         .file("before", "x")

@@ -1,11 +1,11 @@
-//! Names and links that lead out of the root.
+//! Names and links that lead out of the directory.
 
 use cas::{ErrorKind, limit};
 
 use super::{CORRUPT, Make, harmless, pax, refused};
 use testkit::archive::{Header, Tar};
 
-/// The path from each root up to the directory that contains `canary`.
+/// The path from each target directory up to the one that contains `canary`.
 const UP: &str = "../../../..";
 
 pub(super) const ALL: &[Make] = &[
@@ -88,12 +88,12 @@ pub(super) const ALL: &[Make] = &[
         let tar = Tar::new()
             .symlink("out", cage.canary())
             .file("out/file", "dead");
-        harmless("through an absolute link", vec![tar.file("out/new", "x")])
+        harmless("a file through a symlink", vec![tar.file("out/new", "x")])
     },
     |_| {
         let tar = Tar::new().symlink("out", format!("{UP}/canary"));
         harmless(
-            "through a relative link",
+            "a file through a relative symlink",
             vec![tar.file("out/file", "dead").dir("out/dir")],
         )
     },
@@ -102,7 +102,7 @@ pub(super) const ALL: &[Make] = &[
             tar.symlink(format!("l{n}"), format!("l{}", n - 1))
         });
         harmless(
-            "through a chain of links",
+            "a file through a chain of symlinks",
             vec![chain.file("l29/canary/file", "dead")],
         )
     },
@@ -111,12 +111,12 @@ pub(super) const ALL: &[Make] = &[
             .symlink("a", "b")
             .symlink("b", "a")
             .file("a/x", "");
-        refused("through a loop of links", CORRUPT, vec![tar])
+        refused("a file in a symlink loop", CORRUPT, vec![tar])
     },
     |cage| {
         let next = Tar::new().file("out/file", "dead").file("out/dir/new", "x");
         harmless(
-            "through a link of the layer below",
+            "a file through a symlink of the layer below",
             vec![Tar::new().symlink("out", cage.canary()), next],
         )
     },
@@ -185,7 +185,7 @@ pub(super) const ALL: &[Make] = &[
     },
     |_| {
         let tar = Tar::new().symlink("magic", "/proc/self/root");
-        harmless("through a magic link", vec![tar.file("magic/new", "x")])
+        harmless("a file through /proc", vec![tar.file("magic/new", "x")])
     },
     // Hard links.
     |cage| {

@@ -5,14 +5,14 @@ use cas_core::{Context, Error, Result};
 use crate::disk;
 use crate::lane::Lane;
 
-/// Small blobs: those that the steps before stored.
+/// Measures the small blobs that earlier steps stored.
 pub(super) async fn small(lane: &mut Lane<'_>) -> Result<Vec<f64>> {
     let stored = lane.stored;
     lane.column().await?;
     overhead(lane, stored)
 }
 
-/// One large blob: the one that the step before stored.
+/// Measures the large blob that the previous step stored.
 pub(super) async fn large(lane: &mut Lane<'_>) -> Result<Vec<f64>> {
     overhead(lane, lane.scale.large_size)
 }

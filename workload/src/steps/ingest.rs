@@ -47,11 +47,11 @@ pub(super) async fn large(lane: &mut Lane<'_>) -> Result<Vec<f64>> {
     Ok(vec![Taken::since(begun, mib).rate()])
 }
 
-/// Stores the same blob by several writers at once.
+/// Stores the same blob by several concurrent writers.
 pub(super) async fn same(lane: &mut Lane<'_>) -> Result<Vec<f64>> {
     let seed = 1 << 20 | lane.round as u64;
     let column = lane.column().await?;
-    // The digest is known before, as it is when an image is pulled.
+    // The digest is known beforehand, as it is when an image is pulled.
     data::digest(seed, SAME_SIZE);
     let begun = Instant::now();
     column.put_same(seed, SAME_SIZE, WRITERS).await?;

@@ -21,7 +21,7 @@ type Measure = for<'a, 'b> fn(&'a mut Lane<'b>) -> Measuring<'a>;
 
 type Measuring<'a> = Pin<Box<dyn Future<Output = Result<Vec<f64>>> + 'a>>;
 
-/// What is run in a column for one row, or for two.
+/// A measurement of a column, for one row or for two.
 pub(crate) struct Step {
     /// Keys of the rows.
     pub(crate) rows: &'static [&'static str],

@@ -11,7 +11,7 @@ use crate::lane::{Lane, Taken, expect, millis};
 /// Number of small blobs that are read, and the seed they are made from.
 const BLOBS: usize = 1000;
 const BLOBS_SEED: u64 = 3 << 8;
-/// Bytes of a range, and how many ranges are read.
+/// Number of bytes in a range, and number of ranges that are read.
 const RANGE: usize = 64 << 10;
 const RANGES: u64 = 1000;
 
@@ -37,7 +37,7 @@ pub(super) async fn blobs(lane: &mut Lane<'_>) -> Result<Vec<f64>> {
     Ok(vec![lane.timed(&digests, 100, work).await?.micros()])
 }
 
-/// Reads ranges of a large blob that were read before.
+/// Reads the same ranges of a large blob twice, and measures the second time.
 pub(super) async fn ranges(lane: &mut Lane<'_>) -> Result<Vec<f64>> {
     let (size, round) = (lane.scale.large_size, lane.round as u64);
     let column = lane.column().await?;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-/// How long a server may take to start.
+/// Maximum time that a server may take to start.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A server that is stopped on drop.
@@ -63,7 +63,7 @@ fn wait(what: &str, mut ready: impl FnMut() -> bool) -> Result<()> {
     Ok(())
 }
 
-/// Where the programs of a containerd are: in a directory, or else on the path.
+/// The directory with the programs of a containerd, or `None` to find them on `PATH`.
 pub(super) struct Programs(pub(super) Option<PathBuf>);
 
 impl Programs {
@@ -76,7 +76,7 @@ impl Programs {
     }
 }
 
-/// A containerd with an empty root.
+/// A containerd that starts without content.
 pub(super) struct Containerd<'a> {
     programs: &'a Programs,
     server: Server,

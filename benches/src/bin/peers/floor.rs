@@ -15,7 +15,8 @@ use tar::EntryType;
 /// The first argument of the child process that does this work.
 pub(super) const CHILD: &str = "--floor";
 
-/// Reads layers and unpacks them below `target`, if this is the child process. Prints the seconds.
+/// Reads layers, unpacks them below `target` and prints the seconds, if this is the child process.
+/// Returns whether it is.
 pub(super) fn as_child() -> Result<bool> {
     let mut arguments = std::env::args_os().skip(1);
     if arguments.next().is_none_or(|first| first != CHILD) {
@@ -29,7 +30,7 @@ pub(super) fn as_child() -> Result<bool> {
         take(Path::new(&layer), &place)?;
     }
     let root = File::open(&target)?;
-    // SAFETY: the descriptor is open for the time of the call.
+    // SAFETY: the file descriptor is open for the time of the call.
     if unsafe { libc::syncfs(std::os::fd::AsRawFd::as_raw_fd(&root)) } != 0 {
         return Err(io::Error::last_os_error().into());
     }

@@ -71,7 +71,7 @@ impl Jobs<'_> {
         finish(self.import(root, archive).arg("--unpack"))
     }
 
-    /// Imports an archive.
+    /// Returns the contenders that import an archive.
     pub(super) fn imports<'a>(&'a self, subject: &'a Subject) -> Vec<Contender<'a>> {
         let skopeo = |fresh: &Path| {
             let (archive, tag) = (subject.archive.display(), &subject.image.tag);
@@ -88,7 +88,7 @@ impl Jobs<'_> {
         ]
     }
 
-    /// Imports an archive, and unpacks it into snapshots.
+    /// Returns the contenders that import an archive, and unpack it into snapshots.
     pub(super) fn unpacked_imports<'a>(&'a self, subject: &'a Subject) -> Vec<Contender<'a>> {
         let ctr = |fresh: &Path| {
             let containerd = Containerd::start(fresh, self.containerd)?;
@@ -125,7 +125,7 @@ impl Jobs<'_> {
         })
     }
 
-    /// Unpacks a stored image into a plain tree.
+    /// Returns the contenders that unpack a stored image into a plain tree.
     pub(super) fn trees<'a>(
         &'a self,
         present: &'a Path,
@@ -147,7 +147,7 @@ impl Jobs<'_> {
         ]
     }
 
-    /// Mounts one more root from existing snapshots.
+    /// Returns the contenders that mount one more root file system from existing snapshots.
     pub(super) fn mounts<'a>(&'a self, present: &'a Path) -> Vec<Contender<'a>> {
         let mount = |writable: bool| {
             move |fresh: &Path| {
@@ -168,7 +168,7 @@ impl Jobs<'_> {
         ]
     }
 
-    /// Pulls an image, and unpacks it into snapshots.
+    /// Returns the contenders that pull an image, and unpack it into snapshots.
     pub(super) fn pulls<'a>(&'a self, registry: &'a Registry) -> Vec<Contender<'a>> {
         let reference = format!("{}/bench:1", registry.host);
         let ctr_reference = reference.clone();

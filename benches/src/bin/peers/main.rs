@@ -1,11 +1,11 @@
 //! The table of `cas` and its peers, whose runs are interleaved on a new file system.
 //!
 //! `peers [--rounds N] [--on DIR] [--ctr DIR] [--image LAYOUT:TAG] [ROW...]`. `--ctr` names the
-//! directory of another containerd and its `ctr`. Without `--on` it makes a journaled ext4 on a loop
-//! device, which needs root, because a file system without a journal would give false results. Every
-//! run has a new directory, and the order of the tools changes from round to round. Memory is touched
-//! before the first run. The table has medians, ranges, the ratio of `cas` to each tool, and peak
-//! memory.
+//! directory of another containerd and its `ctr`. Without `--on` it makes a journaled ext4 on a
+//! loop device, because a file system without a journal would give false results; this needs
+//! superuser rights. Every run has a new directory, and the order of the tools changes from round
+//! to round. Memory is touched before the first run. The table has medians, ranges, the ratio of
+//! `cas` to each tool, and peak memory.
 
 mod daemon;
 mod floor;

@@ -1,7 +1,7 @@
 //! Prints the benchmark table, with every column on the same new file system.
 //!
-//! Without `--on` it makes a journaled ext4 on a loop device, which needs root. `--write` puts the
-//! table between the markers in a page; otherwise it is printed.
+//! Without `--on` it makes a journaled ext4 on a loop device, for which it needs superuser rights.
+//! `--write` puts the table between the markers in a page; otherwise it is printed.
 
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime};
@@ -15,7 +15,7 @@ const USAGE: &str = "usage: table [--on DIR] [--rows ROW,ROW] [--columns NAME,NA
                      [--quick|--full] [--write PAGE] [--plots DIR]";
 /// The first argument of the child process of a task.
 const CHILD: &str = "--task";
-/// Space for all columns at once; the file is sparse.
+/// Space for all columns together; the file is sparse.
 const SIZE: u64 = 32 << 30;
 /// The markers before and after the table in its page.
 const MARKS: [&str; 2] = ["<!-- table -->", "<!-- /table -->"];
@@ -57,7 +57,7 @@ fn main() -> Result<()> {
         named => named.contains(name),
     };
     contenders.retain(|contender| wanted(&contender.name));
-    // On a disk, because the rows measure the cost of syncs.
+    // The file system is on a disk, because the rows measure the cost of syncs.
     let program = std::env::current_exe()?;
     let parent = program.parent().context("the program has no directory")?;
     let scratch = Scratch::new(options.on.as_deref(), parent, SIZE)?;

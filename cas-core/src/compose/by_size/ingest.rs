@@ -17,9 +17,9 @@ use crate::content::{Backoff, ContentStore, Durability, Ingest, Verified};
 use crate::error::{Error, ErrorKind, Result};
 use crate::records::Batch;
 
-/// How many bytes a move has in memory at once.
+/// Maximum number of bytes that a move has in memory.
 const PIECE: usize = 1 << 20;
-/// How long to wait for a publish that was abandoned to release its key.
+/// Maximum time to wait until an abandoned publish releases its key.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(super) struct SizedIngest {
@@ -33,7 +33,8 @@ impl SizedIngest {
     /// Begins in the small store, or goes on in the large one if that has more bytes.
     pub(super) async fn begin(members: Arc<Members>, key: &str) -> Result<Self> {
         let small = members.small.begin(key).await?;
-        // This comes second: a writer that moved the key had it open in the small store meanwhile.
+        // The large store is listed only after the small ingest is open: a writer that moves the
+        // key keeps it open in the small store until the large store lists it.
         let ingests = members.large.ingests().await?;
         if !ingests.iter().any(|one| one.key == key) {
             return Ok(SizedIngest {
@@ -68,7 +69,7 @@ impl SizedIngest {
         let key = self.ingest.key().to_owned();
         let mut large = begin_large(&*self.members.large, &key).await?;
         if large.offset() > 0 {
-            // Left behind by a writer whose bytes in the small store were lost in a crash.
+            // Left behind by a writer that was dropped in the middle of a move.
             large.rewind().await?;
         }
         while large.offset() < self.ingest.offset() {

@@ -87,12 +87,12 @@ impl Side {
         }
     }
 
-    /// Marks the version of a blob with its member, in the lowest bit, so that equal versions of
-    /// the two members differ.
+    /// Returns `stat` with the member marked in the lowest bit of its version, so that versions of
+    /// the two members are never equal.
     ///
     /// The highest bit of the member's version is lost. Versions that count or that are nanoseconds
-    /// never use it. In random ones, two versions that differ only there are as unlikely as two
-    /// equal ones.
+    /// never use it. Two random versions that differ only in that bit are as unlikely as two equal
+    /// ones.
     fn tag(self, stat: Stat) -> Stat {
         let version = Version(stat.version.0 << 1 | self as u64);
         Stat { version, ..stat }
@@ -157,7 +157,8 @@ impl ContentStore for SizedContent {
         Ok(found.into_values().collect())
     }
 
-    /// The copy is removed before the original, so that a crash leaves a prefix.
+    /// The copy in the large store is removed first, so that a crash leaves the original in the
+    /// small one.
     async fn discard(&self, key: &str) -> Result<bool> {
         let large = self.0.large.discard(key).await?;
         let small = self.0.small.discard(key).await?;
@@ -169,8 +170,8 @@ impl ContentStore for SizedContent {
     ///
     /// The twin is not newer than the version that the caller saw. It existed before this version
     /// was found in the small store, and a publish that finds the blob in one store leaves the
-    /// other alone. So both come from publishes at the same time, and count as one version. A blob
-    /// of another size is not a twin: it replaced a damaged blob, and stays.
+    /// other alone. So both come from concurrent publishes, and count as one version. A blob of
+    /// another size is not a twin: it replaced a damaged blob, and stays.
     async fn remove_version(&self, digest: &Digest, version: Version) -> Result<bool> {
         let side = Side::of(version);
         let twin = match side {

@@ -8,7 +8,7 @@ use crate::location::Location;
 use crate::registry::{Composer, Registry};
 use crate::store::Store;
 
-/// Opens `by-size`: two members, and optionally a threshold other than [`THRESHOLD`].
+/// Opens `by-size` URLs. They name two members, and may set a threshold other than [`THRESHOLD`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct BySize;
 

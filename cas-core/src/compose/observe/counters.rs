@@ -29,9 +29,9 @@ pub struct Counts {
     pub errors: u64,
     /// Bytes moved by calls that succeeded.
     pub bytes: u64,
-    /// Nanoseconds of all calls together.
+    /// Total duration of all calls in nanoseconds.
     pub total_ns: u64,
-    /// Nanoseconds of the longest call.
+    /// Duration of the longest call in nanoseconds.
     pub longest_ns: u64,
 }
 
@@ -53,8 +53,8 @@ impl Counters {
         }
     }
 
-    /// Returns the sums of every operation that was called, by its name. While calls go on, the
-    /// numbers of one operation may be a few calls apart.
+    /// Returns the sums of every operation that was called, by its name. If calls end meanwhile,
+    /// the numbers of one operation may not cover the same calls.
     pub fn snapshot(&self) -> BTreeMap<&'static str, Counts> {
         let all = Operation::ALL.iter();
         all.map(|operation| (operation.name(), self.of(*operation)))

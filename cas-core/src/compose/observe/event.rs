@@ -44,7 +44,7 @@ macro_rules! operations {
             /// Every operation.
             pub const ALL: &[Operation] = &[$(Operation::$name),*];
 
-            /// Returns the trait that it is a method of.
+            /// Returns the trait that declares the method.
             pub const fn interface(self) -> Interface {
                 match self {
                     $(Operation::$name => Interface::$interface,)*

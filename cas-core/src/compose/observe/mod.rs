@@ -1,7 +1,8 @@
 //! Metrics: a store that reports each call to an observer, with its bytes, its duration and its
 //! error.
 //!
-//! Nothing else changes, including the capabilities. A call that is cancelled is not reported.
+//! Everything else stays the same, including the capabilities. A call that is cancelled is not
+//! reported.
 
 mod content;
 mod counters;

@@ -1,4 +1,4 @@
-//! The records of snapshots, and containerd's states on them.
+//! The records of snapshots, with containerd's states.
 //!
 //! A snapshotter keeps the directories, and this module decides which changes are allowed. Each
 //! record counts the children of its snapshot. Adding a child and removing the parent therefore
@@ -27,8 +27,8 @@ use crate::labels::Labels;
 use crate::snapshot::{Commit, Info, Usage};
 use crate::sync::lock;
 
-/// How many ids are taken from the records at once. Ids that are left over when the process ends
-/// are never used.
+/// Number of ids that are taken from the records in one step. Ids that are left over when the
+/// process ends are never used.
 const BLOCK: u64 = 64;
 
 /// The records of one snapshotter's snapshots: a typed view of [`Table::Snapshots`].
@@ -157,7 +157,7 @@ impl Snapshots {
         self.commit_plan(|| self.plan_remove(key)).await
     }
 
-    /// Removes the record of a snapshot if it is still as it was `seen`, and returns it. Returns
+    /// Removes the record of a snapshot if it is still in the state `seen`, and returns it. Returns
     /// `None` if it is not.
     ///
     /// # Errors
@@ -234,8 +234,8 @@ impl Snapshots {
         seen.ok_or_else(|| Error::not_found("no such snapshot").subject(key))
     }
 
-    /// Plans a change and commits it, and retries if another process was faster. Within a process
-    /// one change is made at a time, so that they do not make each other retry.
+    /// Plans a change and commits it, and retries if another process was faster. Within a process,
+    /// changes are made one at a time, so that they do not make each other retry.
     async fn commit_plan<T, F>(&self, plan: impl Fn() -> F + Send + Sync) -> Result<T>
     where
         T: Send,

@@ -104,7 +104,7 @@ impl Snapshots {
         let Seen { record, revision } = seen;
         if record.children > 0 {
             let message = format!(
-                "the snapshot is the parent of {} others; remove them first",
+                "the snapshot still has children ({}); remove them first",
                 record.children
             );
             return Err(Error::precondition(message).subject(key));

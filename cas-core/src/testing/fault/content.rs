@@ -83,7 +83,7 @@ struct Writing {
 }
 
 impl Writing {
-    /// Checks that no call has failed: an ingest accepts no more after an error.
+    /// Checks that no call has failed: an ingest accepts no more calls after an error.
     fn check(&self) -> Result<()> {
         if self.poisoned {
             return Err(

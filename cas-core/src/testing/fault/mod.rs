@@ -1,4 +1,4 @@
-//! Planned faults, for tests: a store whose changing calls fail according to a [`Plan`].
+//! Planned faults, for tests: a store whose mutating calls fail according to a [`Plan`].
 //!
 //! A call fails before it has an effect, or after it, so that only its result is lost. Calls that
 //! only read never fail.
@@ -23,7 +23,7 @@ pub enum Side {
     After,
 }
 
-/// Which changing calls fail, and how. All parts of a store share one plan.
+/// Which mutating calls fail, and how. All parts of a store share one plan.
 #[derive(Debug, Default)]
 pub struct Plan(Mutex<State>);
 
@@ -46,7 +46,8 @@ pub struct Fault {
 enum Choice {
     /// One call, after this many others.
     After(usize),
-    /// One call in the second number, chosen by a random generator in the first state.
+    /// One call in the second number. The first number is the state of the generator that chooses
+    /// it.
     OneIn(u64, u64),
 }
 
@@ -78,7 +79,7 @@ impl Plan {
         std::mem::take(&mut state.failed)
     }
 
-    /// Returns the fault of the next call, if it fails.
+    /// Returns the fault of the next call, or `None` if the plan does not make it fail.
     fn draw(&self, call: &'static str) -> Option<Fault> {
         let mut state = lock(&self.0);
         let (choice, fault) = state.next?;

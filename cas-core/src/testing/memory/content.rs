@@ -113,7 +113,7 @@ impl ContentStore for MemoryStore {
     }
 }
 
-/// Owns the bytes, so it can still be read when the blob is removed.
+/// Owns the bytes, so they can still be read after the blob is removed.
 struct MemoryReader(Bytes);
 
 #[async_trait]

@@ -28,14 +28,14 @@ pub struct MemoryStore(Arc<State>);
 
 #[derive(Default)]
 struct State {
-    /// Locked before `blobs` if both are.
+    /// Locked before `blobs` if both are needed.
     tables: RwLock<Tables>,
     blobs: RwLock<BlobMap>,
     ingests: Mutex<OpenIngests>,
 }
 
 impl MemoryStore {
-    /// What it promises, as a content store and as a records store.
+    /// The capabilities of the store, for content and for records.
     pub const CAPABILITIES: Capabilities =
         Capabilities::of(&[Capability::Atomic, Capability::Joint]);
 
@@ -78,8 +78,8 @@ impl Opener for MemoryOpener {
     }
 }
 
-/// Locks for reading, even after a panic. No panic leaves the state half changed, because each
-/// change is one insertion or removal.
+/// Locks for reading, even after a panic. The state is never half changed, because nothing can
+/// panic in the middle of a change.
 fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
     lock.read().unwrap_or_else(PoisonError::into_inner)
 }

@@ -11,7 +11,7 @@ use crate::capability::Capabilities;
 use crate::error::Result;
 use crate::records::{Batch, Change, Expect, Record, Records, Revision, Table, conflict};
 
-/// Every table, and the number of changes so far, which is the next revision.
+/// Every table, and the number of values written so far, which is the latest revision.
 #[derive(Default)]
 pub(super) struct Tables {
     tables: [BTreeMap<String, Entry>; Table::ALL.len()],
@@ -33,7 +33,8 @@ impl Tables {
         Ok(())
     }
 
-    /// Checks the batch without applying it. A change sees the results of those before it.
+    /// Checks the batch without applying it. Each change is checked against the results of those
+    /// before it.
     fn check(&self, batch: &Batch) -> Result<()> {
         let mut written: HashMap<(Table, &str), bool> = HashMap::new();
         for change in batch.changes() {

@@ -136,7 +136,7 @@ impl Ingest for StrictIngest {
         Ok(())
     }
 
-    /// Leaves the batch to the caller, because the store does not keep the records.
+    /// Leaves the batch to the caller, because the store is not `Joint`.
     async fn publish(
         mut self: Box<Self>,
         verified: &Verified,

@@ -272,7 +272,7 @@ pub(super) async fn bytes_and_batch_are_one_step(subject: Subject) {
     );
 }
 
-/// A conflict of the batch keeps the bytes. A version that is not current keeps nothing.
+/// A conflict of the batch keeps the bytes. A version that is not current does not stop the rest.
 pub(super) async fn a_removal_and_its_batch_are_one_step(subject: Subject) {
     let store = subject.open().await;
     let data = bytes(1, 10_000);
@@ -304,7 +304,7 @@ pub(super) async fn a_removal_and_its_batch_are_one_step(subject: Subject) {
     assert_has(&*store, &digest, &data).await;
 }
 
-/// Blobs next to each other or far apart, named in any order.
+/// Removes blobs that are next to each other or far apart, in any order.
 pub(super) async fn a_removal_of_many_removes_only_those(subject: Subject) {
     let store = subject.open().await;
     let mut there = Vec::new();
@@ -322,7 +322,7 @@ pub(super) async fn a_removal_of_many_removes_only_those(subject: Subject) {
     remove_all(&*store, &mut there, &rest).await;
 }
 
-/// Removes some of all blobs.
+/// Removes the blobs `gone` in one call, and checks that only the others are left.
 async fn remove_all(store: &dyn ContentStore, there: &mut Vec<Digest>, gone: &[Digest]) {
     let mut blobs = Vec::new();
     for digest in gone {

@@ -7,7 +7,7 @@ use cas_core::{Capability, ContentExt, Digest, ErrorKind};
 use super::Subject;
 use crate::material::{assert_absent, assert_has, bytes, digests, kind, put};
 
-/// Blobs and removals.
+/// A reopened store has the blobs that were stored, and not those that were removed.
 pub(super) async fn a_reopened_store_has_its_blobs(subject: Subject) {
     let store = subject.open().await;
     let (kept, gone) = (bytes(1, 300_000), bytes(2, 300_000));

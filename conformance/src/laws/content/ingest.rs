@@ -92,7 +92,7 @@ pub(super) async fn a_wrong_digest_stays_invisible(subject: Subject) {
     assert_absent(&*store, &Digest::sha256(&data)).await;
 }
 
-/// One byte less than expected, and one more.
+/// Commits one byte less than expected, and one byte more.
 pub(super) async fn a_wrong_size_stays_invisible(subject: Subject) {
     let store = subject.open().await;
     let data = bytes(1, 1_000);
@@ -165,7 +165,7 @@ pub(super) async fn discard_forgets_the_ingest(subject: Subject) {
     assert_eq!(store.begin("layer").await.unwrap().offset(), 0);
 }
 
-/// Also for a blob that exists already.
+/// The ingest is also gone if the blob existed already.
 pub(super) async fn a_published_ingest_is_gone(subject: Subject) {
     let store = subject.open().await;
     for _ in 0..2 {
@@ -177,7 +177,7 @@ pub(super) async fn a_published_ingest_is_gone(subject: Subject) {
     }
 }
 
-/// Keys that are refused, and unusual keys that are not.
+/// Tries keys that must be refused, and unusual keys that must not be.
 pub(super) async fn bad_keys_are_refused(subject: Subject) {
     let store = subject.open().await;
     for bad in ["", "a\nb", "\0", &"k".repeat(limit::KEY + 1)] {

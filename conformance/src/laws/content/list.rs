@@ -35,7 +35,7 @@ pub(super) async fn a_list_is_in_digest_order(subject: Subject) {
     }
 }
 
-/// Pages of every size, and cursors that exist or not.
+/// Lists in pages of several sizes, after digests that are stored and one that is not.
 pub(super) async fn pages_make_up_the_list(subject: Subject) {
     let store = subject.open().await;
     let all = fill(&*store).await;
@@ -62,7 +62,7 @@ pub(super) async fn a_removed_blob_is_gone(subject: Subject) {
     assert_eq!(digests(&*store).await, all, "the others stay");
 }
 
-/// Ingests with and without bytes, while they are written and afterwards.
+/// Lists ingests with and without bytes, while they are written and afterwards.
 pub(super) async fn ingests_are_listed_by_key(subject: Subject) {
     let store = subject.open().await;
     assert_eq!(store.ingests().await.unwrap(), []);

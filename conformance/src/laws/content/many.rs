@@ -1,4 +1,4 @@
-//! Laws of many tasks at once.
+//! Laws of many concurrent tasks.
 
 use std::sync::Arc;
 

@@ -12,19 +12,19 @@ mod model;
 mod read;
 mod shared;
 
-/// What a law of this group is given.
+/// The argument of a law of this group.
 type Subject = crate::Subject<dyn cas_core::ContentStore>;
 
 laws! { $
-    /// Holds a content store to its laws: one test each, in a module of the given name.
+    /// Tests a content store: one test for each law, in a module with the given name.
     ///
     /// The opener is an async closure from a directory to `Result<Arc<dyn ContentStore>>` that
-    /// captures nothing; the gaps, [`Gaps`](crate::Gaps), may be left out.
+    /// captures nothing. The third argument, [`Gaps`](crate::Gaps), may be omitted.
     content_store!, __content_tests!, content: dyn cas_core::ContentStore;
     read() [
         an_empty_blob_is_a_blob:
-            "Images contain the empty blob, so an image like that would never be complete"
-            ["OCI image-spec, empty descriptor"],
+            "A layer or an artifact may have no bytes, and its image would never be complete"
+            ["cas_core::ContentStore"],
         sizes_around_pieces_come_back:
             "Stores cut blobs into pages, rows or parts; a byte lost at a cut breaks a layer"
             ["cas_core::ContentStore"],
@@ -125,7 +125,7 @@ laws! { $
             "A slow collector would remove a blob that was pulled after its scan"
             ["containerd#2695; docs/DURABILITY.md, Leases and collection"],
         a_removal_of_many_removes_only_those:
-            "A removal of many blobs at once would also take the blobs between them"
+            "A removal of many blobs in one call would also take the blobs between them"
             ["cas_core::ContentStore::remove_versions"],
         blobs_are_copied_between_stores:
             "Migration and mirroring use this copy, and would start over when interrupted"
@@ -174,7 +174,7 @@ laws! { $
             "An import that flushes once, at its end, would not be durable"
             ["docs/DURABILITY.md, Bytes (Relaxed)"],
         a_second_opening_is_shared_or_busy:
-            "Two owners that do not know of each other would overwrite each other's pages"
+            "Two processes that open the store independently would overwrite each other's pages"
             ["docs/DURABILITY.md, Order in the store of one file"],
     ]
     durable(needs Resume) [
@@ -197,10 +197,10 @@ laws! { $
             "An acknowledged blob would be lost or incomplete after a crash at a bad moment"
             ["docs/DURABILITY.md, Bytes (2)"],
         a_failed_call_keeps_the_blobs:
-            "An error of the device would be swallowed, and the layer missing when it is needed"
+            "An error of the device would be ignored, and the layer missing when it is needed"
             ["docs/DURABILITY.md, Bytes; PostgreSQL's fsync errors of 2018"],
         a_full_disk_keeps_the_blobs:
-            "A full disk would cost blobs that were stored before"
+            "On a full disk, blobs that were stored before would be lost"
             ["docs/DURABILITY.md, Bytes; facebook/rocksdb#7784"],
         an_acknowledged_publish_was_synced:
             "A power loss would take a layer that was reported as stored"

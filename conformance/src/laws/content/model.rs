@@ -231,7 +231,7 @@ async fn look(store: &dyn ContentStore, oracle: &Oracle) {
     assert_eq!(found, held, "the unfinished ingests");
 }
 
-/// Reopens the store if it promises to keep what it has.
+/// Reopens the store if it promises to keep what it has. Returns the open store.
 async fn reopen(
     subject: &Subject,
     place: &str,

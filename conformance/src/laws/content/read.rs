@@ -18,7 +18,7 @@ pub(super) async fn an_empty_blob_is_a_blob(subject: Subject) {
     assert_eq!(reader.read_at(0, 10).await.unwrap().len(), 0);
 }
 
-/// Blobs with lengths around common page, row and part sizes.
+/// Stores blobs with lengths around common page, row and part sizes.
 pub(super) async fn sizes_around_pieces_come_back(subject: Subject) {
     let store = subject.open().await;
     for cut in [1, 4 << 10, 16 << 10, 64 << 10, 1 << 20] {
@@ -41,7 +41,7 @@ pub(super) async fn an_absent_blob_is_none(subject: Subject) {
     assert_has(&*store, &there, &bytes(1, 10)).await;
 }
 
-/// Ranges that cross the end of the blob, or begin beyond it.
+/// Reads ranges that cross the end of the blob, or begin beyond it.
 pub(super) async fn reads_stop_at_the_end(subject: Subject) {
     let store = subject.open().await;
     let data = bytes(7, 100_000);
@@ -67,7 +67,7 @@ pub(super) async fn reads_stop_at_the_end(subject: Subject) {
     }
 }
 
-/// Blobs under both algorithms in one store.
+/// Stores blobs under both algorithms in one store.
 pub(super) async fn sha512_names_content_too(subject: Subject) {
     let store = subject.open().await;
     let data = bytes(3, 5_000);
@@ -108,7 +108,7 @@ pub(super) async fn a_reader_never_reads_other_bytes(subject: Subject) {
     );
 }
 
-/// A blob longer than any part, page or row, appended in pieces that do not divide them.
+/// Appends a blob that is longer than any part, page or row, in pieces that do not divide them.
 pub(super) async fn bytes_of_many_parts_come_back(subject: Subject) {
     let store = subject.open().await;
     let data = bytes(9, 11_000_003);

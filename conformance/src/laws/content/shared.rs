@@ -21,7 +21,7 @@ pub(super) async fn openings_see_the_same_blobs(subject: Subject) {
     }
 }
 
-/// A key has one writer at a time, whichever opening it comes from. The other may resume after it.
+/// A key has one writer at a time, over all openings. Afterwards another may resume the ingest.
 pub(super) async fn openings_share_the_key(subject: Subject) {
     let (left, right) = (subject.open().await, subject.open().await);
     let data = bytes(1, 50_000);

@@ -1,4 +1,4 @@
-//! Laws of many tasks at once: imports, tags and removals during collections without a pause.
+//! Laws of many concurrent tasks: imports, tags and removals during uninterrupted collections.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,7 +12,7 @@ use crate::sample::{Sample, tag, verify};
 
 /// Number of tasks that work on images.
 const WORKERS: u64 = 4;
-/// How long the tasks work.
+/// The time that the tasks work, at least.
 const TIME: Duration = Duration::from_secs(2);
 /// Number of images that the tasks share, so that they meet.
 const IMAGES: u64 = 6;
@@ -46,7 +46,7 @@ async fn work(store: Arc<Store>, worker: u64, over: Arc<AtomicBool>) -> usize {
     named
 }
 
-/// A job may fail because of a race, but must not lose what it named.
+/// Returns whether a job failed because of a race, which is allowed.
 fn is_lost_race(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::Conflict | ErrorKind::Busy)
 }

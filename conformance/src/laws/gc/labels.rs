@@ -37,7 +37,7 @@ fn digests(blobs: &[&Descriptor]) -> Vec<Digest> {
     super::sorted(blobs.iter().map(|blob| blob.digest).collect())
 }
 
-/// `gc.root`, with any value.
+/// `gc.root` keeps a blob, with any value.
 pub(super) async fn a_root_label_keeps_a_blob(subject: Subject) {
     let store = subject.open().await;
     let made = blobs(&store, 2).await;
@@ -46,7 +46,7 @@ pub(super) async fn a_root_label_keeps_a_blob(subject: Subject) {
     assert_eq!(there(&store).await, digests(&[&made[0]]));
 }
 
-/// `gc.ref.content`, alone or followed by `.` or `/`. Other labels are not references.
+/// `gc.ref.content` is a reference, alone or followed by `.` or `/`. Other labels are not.
 pub(super) async fn a_reference_has_the_exact_suffix(subject: Subject) {
     let store = subject.open().await;
     let made = blobs(&store, 5).await;
@@ -65,7 +65,7 @@ pub(super) async fn a_reference_has_the_exact_suffix(subject: Subject) {
     assert_eq!(there(&store).await, kept);
 }
 
-/// `gc.bref.content` and `gc.bref.image`, by which a child names what keeps it.
+/// By `gc.bref.content` and `gc.bref.image`, a child names what keeps it.
 pub(super) async fn a_back_reference_keeps_the_child(subject: Subject) {
     let store = subject.open().await;
     let sample = Sample::of(9);
@@ -96,7 +96,7 @@ pub(super) async fn a_back_reference_keeps_the_child(subject: Subject) {
     assert!(there(&store).await.is_empty());
 }
 
-/// `gc.expire` on an image: the name is removed, with the blobs that only it kept.
+/// After the time in `gc.expire`, a name is removed, with the blobs that only it kept.
 pub(super) async fn an_expired_image_is_removed(subject: Subject) {
     let store = subject.open().await;
     let guard = LeaseGuard::begin_for(&store, "law", JOB_LEASE)

@@ -16,7 +16,7 @@ use cas_core::content::Stat;
 use cas_core::gc::{GcOptions, Removed, collect};
 use cas_core::{Digest, Store};
 
-/// What a law of this group is given.
+/// The argument of a law of this group.
 type Subject = crate::Subject<cas_core::Store>;
 
 laws! { $
@@ -31,7 +31,7 @@ laws! { $
             "Removing one image would break another that shares its layers"
             ["docs/DURABILITY.md, Leases and collection"],
         a_dry_run_removes_nothing:
-            "Asking what would be removed would remove it"
+            "A dry run would remove what it only has to list"
             ["cas_core::gc::GcOptions"],
         a_lease_keeps_what_it_lists_and_all_below:
             "A pull would lose its first layers while it fetches the last"
@@ -116,7 +116,7 @@ laws! { $
             "The collection of one tenant would remove the content of another"
             ["docs/decisions/0016-owners.md; EVE on a node that is shared with k3s"],
         bytes_stay_while_a_root_is_left:
-            "A tenant that leaves would take shared layers with them"
+            "A tenant that removes their images would remove shared layers of others"
             ["docs/decisions/0016-owners.md"],
         a_name_claims_what_it_reaches:
             "A tenant would lose content that another tenant happened to store first"
@@ -130,7 +130,7 @@ laws! { $
     ]
     owners(racy) [
         owners_collect_at_once:
-            "Two tenants that collect at the same time would lose a blob, or keep it for ever"
+            "Two tenants that collect at the same time would lose a blob, or keep it forever"
             ["docs/decisions/0016-owners.md"],
     ]
     fault(needs Durable, racy) [
@@ -138,7 +138,7 @@ laws! { $
             "A name would point to lost content, or an import would leave blobs that nothing finds"
             ["docs/DURABILITY.md, Leases and collection"],
         a_failed_call_keeps_the_store:
-            "An error during a collection would cost what a name reaches"
+            "After an error during a collection, content that a name reaches would be lost"
             ["docs/DURABILITY.md, Leases and collection"],
         a_full_disk_keeps_the_store:
             "A full disk could not be collected, when it needs that most"
@@ -157,12 +157,12 @@ laws! { $
             "One of two machines that share a store would collect what the other pulls"
             ["docs/DURABILITY.md, Leases and collection"],
         killed_importers_lose_no_name:
-            "A killed import would cost an image that another import named"
+            "A killed import would remove an image that another import named"
             ["docs/DURABILITY.md, Names"],
     ]
 }
 
-/// Collects with a clock that is `ahead` of the real one.
+/// Collects with a clock that is ahead of the real one by `ahead`. Returns what was removed.
 async fn collect_in(store: &Store, ahead: Duration) -> Removed {
     let options = GcOptions::default().with_now(SystemTime::now() + ahead);
     collect(store, &[], &options)
@@ -174,7 +174,7 @@ async fn collect_now(store: &Store) -> Removed {
     collect_in(store, Duration::ZERO).await
 }
 
-/// Longer than the day for which new things are kept.
+/// A time that is longer than the day for which new blobs and ingests are kept.
 const DAY: Duration = Duration::from_secs(25 * 3600);
 
 /// Returns the digests of all blobs.

@@ -128,7 +128,7 @@ pub(super) async fn an_owner_collects_only_their_content(subject: Subject) {
     assert!(there(&store).await.is_empty());
 }
 
-/// The claim of an owner goes, and the bytes stay for the names of others.
+/// The claim of an owner is removed, and the bytes stay for the names of others.
 pub(super) async fn bytes_stay_while_a_root_is_left(subject: Subject) {
     let store = subject.open().await;
     let (red, blue) = views(&store);
@@ -216,7 +216,7 @@ pub(super) async fn owners_collect_at_once(subject: Subject) {
     for task in tasks {
         task.await.expect("the owner finishes");
     }
-    // A failed import leaves a lease, which has expired by then.
+    // A failed import leaves a lease, which has expired a day later.
     for view in [&red, &blue] {
         collect_in(view, DAY).await;
     }

@@ -11,7 +11,7 @@ use super::{collect_in, collect_now, there};
 use crate::material::{bytes, kind};
 use crate::sample::{JOB_LEASE, Sample, tag, verify};
 
-/// Writes the tombstone of a collection that is killed afterwards.
+/// Writes the tombstone of a collection that is killed afterwards. Returns the tombstone.
 pub(super) async fn condemn(store: &Store, digest: &Digest) -> Tombstone {
     let stat = store.content.stat(digest).await.unwrap();
     let tombstone = Tombstone {
@@ -71,7 +71,8 @@ pub(super) async fn a_blob_stored_over_a_tombstone_is_live(subject: Subject) {
     }
 }
 
-/// A collection is killed between tombstones and bytes, and the next one finishes its work.
+/// A collection is killed after it writes tombstones and before it removes bytes. The next one
+/// finishes its work.
 pub(super) async fn a_collection_finishes_what_another_began(subject: Subject) {
     let store = subject.open().await;
     let (kept, gone) = (Sample::of(1), Sample::of(2));

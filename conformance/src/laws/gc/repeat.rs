@@ -23,12 +23,12 @@ pub(super) async fn a_job_can_be_repeated_after_any_lost_response(subject: Subje
     fail_each(&subject, Side::After).await;
 }
 
-/// Time that the law may take on a slow store.
+/// Maximum time that the law may take on a slow store.
 const BUDGET: Duration = Duration::from_secs(10);
-/// Upper bound on the calls of the job that change something.
+/// Maximum number of calls of the job that change something.
 const CALLS: f64 = 80.0;
 
-/// Fails each changing call of the job in turn; on a slow store, an even selection of them.
+/// Makes each changing call of the job fail in turn; on a slow store, an even selection of them.
 async fn fail_each(subject: &Subject, side: Side) {
     let (store, plan) = (subject.open().await, Plan::new());
     let from = MemoryStore::new().with_images();

@@ -21,7 +21,7 @@ fn with(text: &str, labels: &[(&str, &str)], annotations: &[(&str, &str)]) -> Im
     image
 }
 
-/// An update without field paths.
+/// Updates an image without field paths.
 pub(super) async fn an_update_replaces_all_but_name_and_creation_time(subject: Subject) {
     let images = subject.open().await;
     let old = images
@@ -72,7 +72,7 @@ pub(super) async fn field_paths_change_what_they_name(subject: Subject) {
     assert_eq!(images.get(&four.name).await.unwrap(), Some(four));
 }
 
-/// An unknown path changes nothing, also together with a known one.
+/// An unknown path changes nothing, even together with a known one.
 pub(super) async fn unknown_field_paths_are_refused(subject: Subject) {
     let images = subject.open().await;
     let old = images
@@ -104,7 +104,7 @@ pub(super) async fn an_update_of_an_unknown_name_is_not_found(subject: Subject) 
     assert_eq!(images.list(&[]).await.unwrap(), []);
 }
 
-/// A label is empty at creation, and is set empty by updates.
+/// Creates an empty label, and empties labels by an update.
 pub(super) async fn an_empty_label_is_not_stored(subject: Subject) {
     let images = subject.open().await;
     let created = images
@@ -120,7 +120,7 @@ pub(super) async fn an_empty_label_is_not_stored(subject: Subject) {
     assert_eq!(images.get(&updated.name).await.unwrap(), Some(updated));
 }
 
-/// Parallel updates by field path.
+/// Updates different labels of one image concurrently, by field path.
 pub(super) async fn updates_of_different_labels_lose_none(subject: Subject) {
     let images = subject.open().await;
     images.create(image("a", "one")).await.unwrap();

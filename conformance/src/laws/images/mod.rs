@@ -5,7 +5,7 @@ mod find;
 mod name;
 mod repeat;
 
-/// What a law of this group is given.
+/// The argument of a law of this group.
 type Subject = crate::Subject<dyn cas_core::ImageStore>;
 
 laws! { $
@@ -34,7 +34,7 @@ laws! { $
             "A removed image could still be run"
             ["containerd images.Store.Delete"],
         deletion_asks_for_the_target:
-            "A caller that removes the image it saw would remove its replacement"
+            "A caller that removes the image that it read would remove its replacement"
             ["containerd images.DeleteTarget"],
     ]
     name(racy) [

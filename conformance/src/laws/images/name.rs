@@ -56,7 +56,7 @@ pub(super) async fn the_store_sets_the_times(subject: Subject) {
     assert_eq!(images.get(&named("a")).await.unwrap(), Some(updated));
 }
 
-/// Every form that the grammar of names accepts.
+/// Creates a name of every form that the grammar of names accepts.
 pub(super) async fn names_of_every_form_are_kept(subject: Subject) {
     let images = subject.open().await;
     let long = "a".repeat(limit::NAME);
@@ -92,7 +92,7 @@ pub(super) async fn an_image_needs_a_target(subject: Subject) {
     assert_eq!(images.get(&named("a")).await.unwrap(), None);
 }
 
-/// Key and value of a label may have 4,096 bytes together.
+/// The key and the value of a label may have at most 4,096 bytes together.
 pub(super) async fn labels_have_bounds(subject: Subject) {
     let images = subject.open().await;
     let mut given = image("a", "one");

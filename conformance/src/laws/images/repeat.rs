@@ -8,14 +8,14 @@ use cas_core::{ErrorKind, ImageStore, ImageStoreExt, Result};
 use super::Subject;
 use crate::material::{image, kind, target};
 
-/// How many callers change one name at once.
+/// Number of callers that change one name concurrently.
 const CALLERS: usize = 8;
 
 fn name() -> Reference {
     "a".parse().expect("a name")
 }
 
-/// Runs `call` with a store and a number, in several tasks at once. Returns the results.
+/// Runs `call` with a store and a number, in several concurrent tasks. Returns the results.
 async fn at_once<T, F>(
     images: &Arc<dyn ImageStore>,
     call: fn(Arc<dyn ImageStore>, usize) -> F,
@@ -102,7 +102,7 @@ pub(super) async fn putting_and_removing_at_once_succeed(subject: Subject) {
     }
 }
 
-/// All callers expect the same target, and each has another new one.
+/// All callers expect the same target, and each sets a different new one.
 pub(super) async fn one_of_many_replacements_wins(subject: Subject) {
     let images = subject.open().await;
     images.put(image("a", "old")).await.unwrap();

@@ -67,7 +67,7 @@ pub(super) async fn a_batch_sees_its_own_changes(subject: Subject) {
     );
 }
 
-/// A conflict at each position of an atomic batch.
+/// Causes a conflict at each position of an atomic batch.
 pub(super) async fn a_conflict_applies_nothing(subject: Subject) {
     let records = subject.open().await;
     write(&*records, T, "taken", Expect::Absent, b"mine")
@@ -125,7 +125,7 @@ pub(super) async fn a_conflict_leaves_a_prefix_at_most(subject: Subject) {
     );
 }
 
-/// Batches of forty keys, in any order.
+/// Commits batches of forty keys, in any order.
 pub(super) async fn a_batch_of_many_keys_is_one_step(subject: Subject) {
     let records = subject.open().await;
     let key = |number: usize| format!("key {number:02}");

@@ -67,7 +67,7 @@ async fn job(subject: &Subject, done: usize) -> Result<()> {
     Ok(())
 }
 
-/// Returns the records after `done` batches and some changes of the next.
+/// Returns the records after `done` batches and the first `begun` changes of the next.
 fn after(done: usize, begun: usize) -> Content {
     let batches = batches();
     let whole = batches[..done].iter().flat_map(Batch::changes);

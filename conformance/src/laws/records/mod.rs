@@ -7,7 +7,7 @@ mod race;
 mod scan;
 mod swap;
 
-/// What a law of this group is given.
+/// The argument of a law of this group.
 type Subject = crate::Subject<dyn cas_core::Records>;
 
 laws! { $
@@ -18,7 +18,7 @@ laws! { $
     records!, __records_tests!, records: dyn cas_core::Records;
     swap() [
         absent_is_expected_once:
-            "Two creators would both believe that the name is theirs"
+            "Two creators would both be told that the name is theirs"
             ["cas_core::records::Expect"],
         a_revision_is_good_for_one_change:
             "One of two updates would be lost silently: a label, an edge, a lease"
@@ -100,10 +100,10 @@ laws! { $
             "A granted lease would be lost in a crash, and with it the blobs it keeps"
             ["docs/DURABILITY.md, Bytes (3)"],
         a_failed_call_keeps_the_records:
-            "A change that the device never took would be acknowledged"
+            "A change that the device never stored would be acknowledged"
             ["docs/DURABILITY.md, Bytes; PostgreSQL's fsync errors of 2018"],
         a_full_disk_keeps_the_records:
-            "A full disk would cost the records of what is on it"
+            "On a full disk, the records of stored content would be lost"
             ["docs/DURABILITY.md, Bytes; facebook/rocksdb#7784"],
         an_acknowledged_record_was_synced:
             "A power loss would take the lease of a job that resumes afterwards"

@@ -38,7 +38,7 @@ async fn fill(records: &dyn Records, table: Table) {
     }
 }
 
-/// Pages of several sizes, and a cursor that does not exist.
+/// Scans in pages of several sizes, and after a key that does not exist.
 pub(super) async fn a_scan_is_in_key_order(subject: Subject) {
     let records = subject.open().await;
     assert_eq!(records.scan(T, "", None, 10).await.unwrap(), []);
@@ -55,7 +55,7 @@ pub(super) async fn a_scan_is_in_key_order(subject: Subject) {
     assert_eq!(keys(&rest), ["a", "a%"], "after a key that was removed");
 }
 
-/// Prefixes with `%` and `_`, and cursors before and after the prefix.
+/// Scans prefixes with `%` and `_`, with cursors before and after the prefix.
 pub(super) async fn a_prefix_is_taken_literally(subject: Subject) {
     let records = subject.open().await;
     fill(&*records, T).await;
@@ -94,7 +94,7 @@ pub(super) async fn tables_are_separate(subject: Subject) {
     }
 }
 
-/// The order of keys, prefixes, cursors and revisions, in every table.
+/// Checks the order of keys, prefixes, cursors and revisions, in every table.
 pub(super) async fn tables_are_alike(subject: Subject) {
     let records = subject.open().await;
     for table in Table::ALL {

@@ -62,7 +62,7 @@ pub(super) async fn a_snapshot_updated_since_the_scan_stays(subject: Subject) {
     );
 }
 
-/// A chain without a root is removed as a whole, each snapshot before its parent.
+/// A chain without a gc root is removed as a whole, each snapshot before its parent.
 pub(super) async fn a_collection_takes_chains_leaves_first(subject: Subject) {
     let (store, content) = (subject.open().await, MemoryStore::new().with_images());
     leased_layer(&*store, "a", None).await;
@@ -83,7 +83,7 @@ pub(super) async fn a_collection_takes_chains_leaves_first(subject: Subject) {
 }
 
 /// The configuration of an unpacked image refers to the top of its chain, and a label makes a
-/// snapshot a root.
+/// snapshot a gc root.
 pub(super) async fn what_refers_to_a_snapshot_keeps_its_chain(subject: Subject) {
     let (store, content) = (subject.open().await, MemoryStore::new().with_images());
     for (name, parent) in [("a", None), ("b", Some("a")), ("lost", Some("a"))] {

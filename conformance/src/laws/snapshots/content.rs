@@ -127,8 +127,8 @@ fn is_read_only(mounts: &[Mount]) -> bool {
     })
 }
 
-/// A container's non-root users must be able to enter its root. The directories above it are
-/// private.
+/// Every user of a container must be able to enter its root file system. The directories above it
+/// are private.
 pub(super) async fn a_new_root_is_open_to_all(subject: Subject) {
     let store = subject.open().await;
     if !can_mount(&*store).await {
@@ -192,7 +192,7 @@ pub(super) async fn a_reused_key_starts_empty(subject: Subject) {
     }
 }
 
-/// As many layers as images have in practice.
+/// Stacks more layers than images have in practice.
 pub(super) async fn a_chain_may_be_long(subject: Subject) {
     let store = subject.open().await;
     let mut parent: Option<String> = None;

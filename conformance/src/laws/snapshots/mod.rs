@@ -10,7 +10,7 @@ mod scene;
 mod space;
 mod states;
 
-/// What a law of this group is given.
+/// The argument of a law of this group.
 type Subject = crate::Subject<dyn cas_core::Snapshotter>;
 
 laws! { $
@@ -22,7 +22,7 @@ laws! { $
     snapshotter!, __snapshotter_tests!, snapshots: dyn cas_core::Snapshotter;
     states() [
         a_key_is_taken_once:
-            "Two containers would write into one root"
+            "Two containers would write into one root file system"
             ["containerd snapshots.Snapshotter.Prepare"],
         a_parent_must_exist:
             "A container would start without its image and fail later"
@@ -52,7 +52,7 @@ laws! { $
             "A mounted layer could be changed"
             ["containerd snapshots.Snapshotter.Mounts"],
         mounts_stay_the_same:
-            "A restarted container would find another root"
+            "A restarted container would find another root file system"
             ["containerd snapshots.Snapshotter.Mounts"],
         a_parent_is_not_removed:
             "Removing a layer would break every container on top of it"
@@ -67,7 +67,7 @@ laws! { $
             "A key with slashes or dots would reach a directory outside the snapshots"
             ["containerd snapshot keys; CVE-2014-9358"],
         a_closed_snapshotter_refuses:
-            "Work after the end would continue without its records"
+            "Work after the close would continue without its records"
             ["containerd snapshots.Snapshotter.Close"],
         closing_twice_is_allowed:
             "Two clean-up paths that both close would fail"
@@ -113,7 +113,7 @@ laws! { $
             "A container's non-root user could not reach its own files"
             ["containerd snapshots/testsuite, root permissions"],
         a_child_has_the_attributes_of_its_parent:
-            "The root of a container would have another owner or mode than its image says"
+            "The root directory of a container would have another owner or mode than in its image"
             ["containerd snapshots/overlay, owner of upperdir"],
         a_reused_key_starts_empty:
             "A new container would find the files of a removed one"
@@ -172,7 +172,7 @@ laws! { $
     ]
     races(racy) [
         one_of_many_prepares_wins:
-            "Two processes would start containers in one root"
+            "Two processes would start containers in one root file system"
             ["containerd snapshots.Snapshotter.Prepare"],
         one_of_many_commits_wins:
             "Two unpacks of one layer would both fail, or one would replace the other in use"

@@ -1,4 +1,4 @@
-//! Laws of races between two handles of one root, which stand for two processes.
+//! Laws of races between two openings of one snapshotter, which stand for two processes.
 
 use std::sync::Arc;
 

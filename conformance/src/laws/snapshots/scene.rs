@@ -76,7 +76,7 @@ pub(super) async fn keys(store: &dyn Snapshotter) -> Vec<String> {
     }
 }
 
-/// Returns whether mounts can be entered here, and skips the law if not.
+/// Returns whether the test can enter the mounts of the snapshotter. Skips the law if not.
 pub(super) async fn can_mount(store: &dyn Snapshotter) -> bool {
     let mounts = prepare(store, "probe", None).await;
     bare_layer(store, "probe-base", None).await;
@@ -89,7 +89,7 @@ pub(super) async fn can_mount(store: &dyn Snapshotter) -> bool {
     plain || is_root()
 }
 
-/// Returns whether the process is root, and skips the law if not.
+/// Returns whether the process runs as the superuser. Skips the law if not.
 pub(super) fn is_root() -> bool {
     let id = Command::new("id").arg("-u").output();
     let root = id.is_ok_and(|id| id.stdout == b"0\n");
@@ -106,7 +106,7 @@ pub(super) struct Tree {
 }
 
 impl Tree {
-    /// Mounts a snapshot. The source of a bind mount is used as it is.
+    /// Mounts a snapshot. Returns its tree. The source of a bind mount is used as it is.
     pub(super) fn mount(mounts: &[Mount]) -> Tree {
         match mounts {
             [Mount::Bind { source, .. }] => Tree {
@@ -121,7 +121,7 @@ impl Tree {
                     options,
                 },
             ] => {
-                // Relative names, because all options together must fit into one page.
+                // Relative paths, because all options together must fit into one page of memory.
                 let from = lower[0]
                     .ancestors()
                     .nth(2)
@@ -167,7 +167,7 @@ impl Tree {
         std::fs::read_to_string(self.path.join(name)).ok()
     }
 
-    /// Returns the names in the root, sorted.
+    /// Returns the names in the top directory, sorted.
     pub(super) fn names(&self) -> Vec<String> {
         self.names_in("")
     }

@@ -12,7 +12,7 @@ use super::run::Run;
 use crate::material::{assert_absent, assert_has, digests, read};
 
 impl Run<'_> {
-    /// Checks everything in the store, in every way of asking.
+    /// Checks everything in the store, by every query.
     pub(super) async fn check(&self) {
         for (Descriptor { digest, .. }, data, _) in blobs() {
             self.check_blob(digest, data).await;
@@ -120,7 +120,7 @@ impl Run<'_> {
         self.oracle.names.extend(found.map(|found| (name, found)));
     }
 
-    /// Sets a lease in the oracle to its state in the store, which lists no more than the oracle.
+    /// Sets a lease in the oracle to its state in the store. It must not list more than before.
     pub(super) async fn adopt_lease(&mut self, lease: &'static str) {
         let found = self.store.leases().load(lease).await.unwrap();
         let wanted = self.oracle.leases.remove(lease).unwrap_or_default();

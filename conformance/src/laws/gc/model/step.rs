@@ -93,7 +93,7 @@ impl Label {
     }
 }
 
-/// The number of the failing call of a step, and whether the call is done.
+/// The number of the failing call of a step, and whether it fails before or after its work.
 pub(super) type Failing = Option<(usize, Side)>;
 
 /// Returns a strategy for sequences of steps, some of which fail.
