@@ -11,6 +11,7 @@ use bytes::Bytes;
 use cas_core::compose::by_size;
 use cas_core::content::{Durability, Expected, Version, Writer};
 use cas_core::records::{Batch, Expect, Table};
+use cas_core::testing::fault::{Fault, Plan, Side, faulty_content};
 use cas_core::testing::memory::MemoryStore;
 use cas_core::testing::strict::StrictStore;
 use cas_core::{
@@ -255,6 +256,28 @@ async fn the_longer_of_two_ingests_is_resumed() {
         assert_eq!(finish(&*scene.store, &data).await, Digest::sha256(&data));
         scene.assert_no_ingests().await;
     }
+}
+
+#[tokio::test]
+async fn a_large_store_that_fails_costs_no_bytes_of_the_small_one() {
+    let (data, plan) = (bytes(300), Plan::new());
+    let scene = Scene::new();
+    for (member, held) in [(&scene.small, 90), (&scene.large, 40)] {
+        let mut ingest = member.begin(KEY).await.unwrap();
+        ingest.append(data.slice(..held)).await.unwrap();
+    }
+    let small = Store {
+        content: scene.small.clone(),
+        records: scene.small.clone(),
+        images: support::store().images,
+    };
+    let large = faulty_content(scene.large.clone(), &plan);
+    let store = by_size(small, large, THRESHOLD).content;
+    let (kind, side) = (ErrorKind::Unavailable, Side::Before);
+    plan.fail_nth(1, Fault { kind, side });
+    let error = store.begin(KEY).await.map(drop).unwrap_err();
+    assert_eq!((error.kind(), plan.end()), (kind, vec!["begin"]));
+    assert_eq!(store.begin(KEY).await.unwrap().offset(), 90);
 }
 
 #[tokio::test]

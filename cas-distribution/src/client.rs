@@ -128,7 +128,7 @@ mod tests {
     fn plain_http_is_never_chosen_for_another_machine() {
         for host in [
             "169.254.7.7:5000",
-            "[fe80::1]:5000",
+            "0.0.0.0:5000",
             "10.0.0.1:5000",
             "r.test",
         ] {

@@ -219,7 +219,9 @@ fn a_login_buys_no_token_over_plain_http_off_loopback() {
     ] {
         let registry = registry("0.0.0.0", None, "free");
         log_in(home, &registry.host, &credentials);
-        let out = pull(home, root, &registry);
+        let mut tool = cas(&home.join(root), home);
+        let out = tool.args(["pull", "--plain-http", &registry.image()]);
+        let out = out.output().unwrap();
         let said = text(&out.stderr);
         assert!(out.status.success(), "{said}");
         assert!(

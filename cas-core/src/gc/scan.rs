@@ -151,7 +151,7 @@ impl Scan {
                 .iter()
                 .filter_map(|id| live.get_key_value(&**id))
             {
-                let until = lease.expires_at;
+                let until = ending(lease);
                 let reason = Reason::Lease {
                     id: (*holder).to_owned(),
                     until,

@@ -76,15 +76,16 @@ impl LeaseGuard {
                 );
             }
         }
-        let outcome = match found {
-            Some(_) => images.update(image.clone(), fieldpaths).await,
+        let (outcome, found) = match found {
+            Some(_) => (images.update(image, fieldpaths).await?, found),
             None => match images.create(image.clone()).await {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                    images.update(image, fieldpaths).await
+                    let found = images.get(&image.name).await?;
+                    (images.update(image, fieldpaths).await?, found)
                 }
-                outcome => outcome,
+                created => (created?, None),
             },
-        }?;
+        };
         before.push((outcome.clone(), found));
         Ok(outcome)
     }

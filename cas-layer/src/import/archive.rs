@@ -69,7 +69,7 @@ impl Members {
             ErrorKind::Corrupt if self.entries == 0 => unrecognised().source(error),
             _ => error,
         })?;
-        self.entries += 1;
+        self.entries += usize::from(entry.is_some());
         if self.entries > limit::ENTRIES_IN_MEMORY {
             let allowed = limit::ENTRIES_IN_MEMORY;
             return Err(Error::out_of_range(format!(
@@ -121,5 +121,39 @@ impl Members {
     /// Returns all members.
     pub(super) fn finish(self) -> Contents {
         Contents::Archive(self.nodes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads an archive of `members`, after `entries` others. Returns whether all are accepted.
+    fn accepts(entries: usize, members: usize) -> bool {
+        let mut archive = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(0);
+        for _ in 0..members {
+            archive.append_data(&mut header, "x", &b""[..]).unwrap();
+        }
+        let archive = archive.into_inner().unwrap();
+        let mut reader = Reader::new(&archive[..]);
+        let mut found = Members {
+            nodes: HashMap::new(),
+            entries,
+        };
+        loop {
+            match found.next(&mut reader) {
+                Ok(Some(_)) => {}
+                end => return end.is_ok(),
+            }
+        }
+    }
+
+    #[test]
+    fn as_many_members_as_allowed_are_read_and_no_more() {
+        let before = limit::ENTRIES_IN_MEMORY - 2;
+        assert!(accepts(before, 2));
+        assert!(!accepts(before, 3));
     }
 }

@@ -95,7 +95,7 @@ fn open(path: PathBuf) -> Result<Option<Part>> {
 
 fn resolve(nodes: &HashMap<String, Node>, path: String) -> Result<Option<Part>> {
     let mut at = Some(&path);
-    for _ in 0..LINKS {
+    for _ in 0..=LINKS {
         match at.and_then(|path| nodes.get(path)) {
             None => return Ok(None),
             Some(Node::File(part)) => return Ok(Some(part.clone())),
@@ -231,6 +231,24 @@ mod tests {
             );
         }
         assert_eq!(clean("", b"a\xff"), None);
+    }
+
+    #[test]
+    fn as_many_links_as_allowed_are_followed_and_no_more() {
+        let part = || Part {
+            size: 1,
+            location: Location::File(Arc::new(File::open("/dev/null").unwrap()), 0),
+        };
+        for (links, is_found) in [(LINKS, true), (LINKS + 1, false)] {
+            let link = |number: usize| {
+                let target = Some((number + 1).to_string());
+                (number.to_string(), Node::Link(target))
+            };
+            let mut nodes: HashMap<String, Node> = (0..links).map(link).collect();
+            nodes.insert(links.to_string(), Node::File(part()));
+            let found = Contents::Archive(nodes).find("0");
+            assert_eq!(found.is_ok_and(|part| part.is_some()), is_found, "{links}");
+        }
     }
 
     #[test]

@@ -206,14 +206,13 @@ impl<'a> BlobImporter<'a> {
         Ok(digest)
     }
 
-    /// Makes all blobs durable, writes the names, and ends the lease. Blobs that this import
+    /// Writes the names of blobs that are durable, and ends the lease. Blobs that this import
     /// created and that are not in `planned` are removed. Returns the named images.
     pub(super) async fn finish(
         self,
         named: BTreeMap<Reference, Descriptor>,
         planned: &HashSet<Digest>,
     ) -> Result<Vec<Image>> {
-        self.store.content.flush().await?;
         let images = named
             .into_iter()
             .map(|(name, target)| Image::new(name, target))

@@ -141,7 +141,12 @@ async fn import_or_roll_back(
     unpack: Option<&Unpack<'_>>,
 ) -> Result<(Vec<Image>, ChainIds)> {
     let importer = BlobImporter::begin(store, &*options.progress).await?;
-    match store_images(&importer, source, options, unpack).await {
+    let stored = async {
+        let stored = store_images(&importer, source, options, unpack).await?;
+        store.content.flush().await?;
+        Ok(stored)
+    };
+    match stored.await {
         Ok(stored) => {
             let images = importer.finish(stored.named, &stored.planned).await?;
             Ok((images, stored.chain_ids))

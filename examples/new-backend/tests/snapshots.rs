@@ -1,12 +1,13 @@
-//! Runs the conformance laws on the snapshotter, with its records in a store of this crate.
+//! Runs the conformance laws on the snapshotter, with the kind of records that a root passes it.
 
 use std::sync::Arc;
 
-use backend_sqlite::{Copies, SqliteStore};
+use backend_sqlite::Copies;
 use cas_host::snapshotter::DirSnapshotter;
+use cas_records_sqlite::SqliteRecords;
 
 conformance::snapshotter!(copies, |dir| async move {
-    let records = SqliteStore::open(dir.join("store"))?.records();
+    let records = Arc::new(SqliteRecords::open(&dir.join("records.db"))?);
     let snapshotter = DirSnapshotter::<Copies>::open(dir.join("snapshots"), records)?;
     Ok(Arc::new(snapshotter) as _)
 });

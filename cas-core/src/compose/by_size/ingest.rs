@@ -46,8 +46,10 @@ impl SizedIngest {
         let large = match members.large.begin(key).await {
             Ok(large) => large,
             Err(error) => {
-                // The writer of the large one no longer needs the small one.
-                delete(&*members.small, small).await?;
+                if error.kind() == ErrorKind::Busy {
+                    // The writer of the large one no longer needs the small one.
+                    delete(&*members.small, small).await?;
+                }
                 return Err(error);
             }
         };
