@@ -44,8 +44,8 @@ pub(crate) fn classify(error: opendal::Error, operation: &'static str, path: &st
     classified.operation(operation).subject(path).source(error)
 }
 
-/// Returns an error of the kind of the system's error if there is one, as for a directory. Returns
-/// `Unavailable` otherwise, as for a service that does not answer.
+/// Returns the error for a failure that OpenDAL does not classify. If an I/O error caused it, as in
+/// a store in a directory, the kind comes from that error. Otherwise the kind is `Unavailable`.
 fn unexpected(error: &opendal::Error) -> Error {
     let (mut kind, mut last) = (ErrorKind::Unavailable, error.message().to_owned());
     let mut cause = std::error::Error::source(error);

@@ -32,7 +32,8 @@ struct Answer {
 /// Returns a new token. Without a login, it is anonymous. Redirects are not followed.
 ///
 /// # Errors
-/// `Denied` if the service refuses; `Unavailable` if it cannot be reached.
+/// As [`error::refused`] if the service refuses; `Denied` if it sends no token; `Unavailable` if it
+/// cannot be reached.
 pub(crate) async fn fetch(http: &Http, wanted: Wanted<'_>) -> Result<String> {
     let realm = &address(&wanted.realm);
     let request = match wanted.login {

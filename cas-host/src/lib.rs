@@ -1,8 +1,8 @@
 //! The file system and mounts of the host: durable files, locks, copying and removing trees,
 //! mounting, and what snapshotters of directories share.
 //!
-//! Directories are used through file descriptors, so that a path is resolved only once and cannot
-//! be replaced meanwhile.
+//! Stores and snapshots are used through open directories ([`Dir`]): a path is resolved once, and
+//! replacing it later has no effect.
 
 mod claim;
 mod copy;

@@ -26,7 +26,7 @@ pub struct Engines {
     /// options.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub stores: BTreeMap<String, Table>,
-    /// Registries by host, with the port if their references have one.
+    /// Registries by `HOST` or `HOST:PORT`, as references of images name them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub registries: BTreeMap<String, RegistryTable>,
 }
@@ -83,8 +83,8 @@ impl Engines {
     /// table.
     ///
     /// # Errors
-    /// `InvalidArgument` if it is none of these, if the table's name cannot name a directory, or if
-    /// a store is a member of itself.
+    /// `InvalidArgument` if a URL does not parse, if the table's name cannot name a directory, or if
+    /// a store is a member of itself. Whether the scheme exists is checked later.
     pub(crate) fn locate(&self, store: &str, path: &Path, registry: &Registry) -> Result<Location> {
         let location = match self.stores.get(store) {
             Some(table) => {
@@ -126,11 +126,8 @@ impl Engines {
 fn check_name(name: &str) -> Result<()> {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     if name.is_empty() || !name.bytes().all(good) {
-        return Err(
-            Error::invalid("a table of stores has letters, digits, - and _ in its name")
-                .operation("open store")
-                .subject(name),
-        );
+        let why = "expected only letters, digits, - and _ in the name of a table of stores";
+        return Err(Error::invalid(why).operation("open store").subject(name));
     }
     Ok(())
 }

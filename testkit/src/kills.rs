@@ -38,8 +38,8 @@ pub trait Scenario {
     /// [`acknowledge`] for each layer that is committed.
     fn make_layers(store: &dyn Snapshotter) -> impl Future<Output = Result<()>>;
 
-    /// Panics unless `tree` shows what the scenario adds to [`fill`] up to the layer with this
-    /// index.
+    /// Checks what this scenario's layers contain beyond the files of [`fill`]. `tree` shows the
+    /// layers up to and including the one with this index. Panics if something differs.
     fn check_tree(_tree: &Path, _index: usize) {}
 }
 

@@ -72,8 +72,9 @@ impl Blobs {
         Ok(Some((Pointer::parse(&cell.value, &path)?, cell.revision)))
     }
 
-    /// Makes the blob's cell point to `pointer`. `found` is its current pointer, to a damaged blob,
-    /// or `None` if the blob has no cell. Returns false if another writer changed the cell.
+    /// Makes the blob's cell point to `pointer`. `found` is what the cell contains now, the pointer
+    /// to a damaged blob, or `None` if there is no cell. Returns false if another writer changed
+    /// the cell.
     pub(crate) async fn set_pointer(
         &self,
         digest: &Digest,

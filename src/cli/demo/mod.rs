@@ -41,9 +41,9 @@ impl Demo {
         };
         steps(context, directory).await?;
         context.out.say(if self.keep.is_some() {
-            "done; the store is an OCI image layout, which skopeo and umoci read, too"
+            "done; the files are kept"
         } else {
-            "done; its files were removed, --keep DIR keeps them"
+            "done; the files of the demo are removed, use --keep DIR to keep them"
         })
     }
 }
