@@ -73,8 +73,8 @@ impl Blobs {
     }
 
     /// Makes the blob's cell point to `pointer`. `found` is what the cell contains now, the pointer
-    /// to a damaged blob, or `None` if there is no cell. Returns false if another writer changed
-    /// the cell.
+    /// to a damaged blob, or `None` if the cell does not exist. Returns false if another writer
+    /// changed the cell.
     pub(crate) async fn set_pointer(
         &self,
         digest: &Digest,
