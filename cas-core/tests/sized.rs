@@ -31,7 +31,7 @@ struct Scene {
 impl Scene {
     fn new() -> Self {
         let (small, large) = (Arc::new(StrictStore::new()), Arc::new(StrictStore::new()));
-        let store = over(&small, &large, THRESHOLD);
+        let store = over(&small, large.clone(), THRESHOLD);
         Scene {
             small,
             large,
@@ -41,7 +41,7 @@ impl Scene {
 
     /// Returns a store over the same members, as another process would open it.
     fn with_threshold(&self, threshold: u64) -> Arc<dyn ContentStore> {
-        over(&self.small, &self.large, threshold)
+        over(&self.small, self.large.clone(), threshold)
     }
 
     /// Returns whether the small and the large member have the blob.
@@ -68,7 +68,7 @@ impl Scene {
 
 fn over(
     small: &Arc<StrictStore>,
-    large: &Arc<StrictStore>,
+    large: Arc<dyn ContentStore>,
     threshold: u64,
 ) -> Arc<dyn ContentStore> {
     let store = Store {
@@ -76,7 +76,7 @@ fn over(
         records: small.clone(),
         images: support::store().images,
     };
-    by_size(store, large.clone(), threshold).content
+    by_size(store, large, threshold).content
 }
 
 /// Returns bytes that depend on their offset, so that a misplaced piece is noticed.
@@ -266,13 +266,8 @@ async fn a_large_store_that_fails_costs_no_bytes_of_the_small_one() {
         let mut ingest = member.begin(KEY).await.unwrap();
         ingest.append(data.slice(..held)).await.unwrap();
     }
-    let small = Store {
-        content: scene.small.clone(),
-        records: scene.small.clone(),
-        images: support::store().images,
-    };
     let large = faulty_content(scene.large.clone(), &plan);
-    let store = by_size(small, large, THRESHOLD).content;
+    let store = over(&scene.small, large, THRESHOLD);
     let (kind, side) = (ErrorKind::Unavailable, Side::Before);
     plan.fail_nth(1, Fault { kind, side });
     let error = store.begin(KEY).await.map(drop).unwrap_err();

@@ -151,12 +151,7 @@ impl Scan {
                 .iter()
                 .filter_map(|id| live.get_key_value(&**id))
             {
-                let until = ending(lease);
-                let reason = Reason::Lease {
-                    id: (*holder).to_owned(),
-                    until,
-                };
-                graph.root(id, Reach::Full, reason);
+                graph.root(id, Reach::Full, reason(holder, lease));
             }
             if let Some(until) = blob.expires_at.filter(|until| *until > now) {
                 graph.root(id, Reach::Full, Reason::Young { until });
@@ -208,12 +203,7 @@ impl Scan {
             };
             for resource in &lease.resources {
                 let node = self.graph.id(resource);
-                let until = ending(lease);
-                let reason = Reason::Lease {
-                    id: id.clone(),
-                    until,
-                };
-                self.graph.root(node, reach, reason);
+                self.graph.root(node, reach, reason(id, lease));
             }
         }
     }
@@ -305,6 +295,14 @@ async fn live_leases(
         }
     }
     Ok(live)
+}
+
+/// Returns the reason why a lease keeps what it pins or lists.
+fn reason(id: &str, lease: &Lease) -> Reason {
+    Reason::Lease {
+        id: id.to_owned(),
+        until: ending(lease),
+    }
 }
 
 /// Returns when a lease expires: the time that it states, or its label if that is earlier.
