@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use cas_core::content::ContentExt;
 use cas_core::error::ErrorKind;
+use cas_core::progress::Event;
 use cas_core::testing::memory::MemoryStore;
 use cas_core::{Descriptor, Digest, MediaType, Store};
 use cas_layer::export::{ExportOptions, Target, export};
 use serde_json::json;
+use tokio::sync::Notify;
 
 use super::flawed::{Flaw, Flawed};
 use super::{bytes_of, docker, for_platform, images, memory, source, store_of, take};
@@ -167,15 +169,21 @@ async fn a_dropped_export_leaves_no_file() {
     take(&store, &source(), None).await;
     let all = images(&store, false).await;
     let directory = tempfile::tempdir().unwrap();
-    let count = || std::fs::read_dir(directory.path()).unwrap().count();
-    let (options, file) = (ExportOptions::default(), directory.path().join("out.tar"));
-    let mut running = Box::pin(export(&store, &all, Target::Path(file), &options));
-    while count() == 0 {
-        let turn = tokio::time::timeout(Duration::from_micros(50), &mut running);
-        assert!(turn.await.is_err(), "it was done before it was begun");
+    let path = directory.path().to_owned();
+    let count = move || std::fs::read_dir(&path).unwrap().count();
+    let begun = Arc::new(Notify::new());
+    let (signal, files) = (Arc::clone(&begun), count.clone());
+    let options = ExportOptions::default().with_progress(Arc::new(move |_: Event<'_>| {
+        assert_eq!(files(), 1, "the temporary file");
+        signal.notify_one();
+    }));
+    let target = Target::Path(directory.path().join("out.tar"));
+    tokio::select! {
+        biased;
+        () = begun.notified() => {}
+        _ = export(&store, &all, target, &options) => panic!("it was done before its first blob"),
     }
-    drop(running);
-    for _ in 0..100 {
+    for _ in 0..1_000 {
         tokio::time::sleep(Duration::from_millis(10)).await;
         if count() == 0 && store.leases().list().await.unwrap().is_empty() {
             return;
