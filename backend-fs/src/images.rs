@@ -235,8 +235,16 @@ impl ImageStore for FsImages {
             owner,
             ..self.clone()
         };
-        let images = all.list(&[]).await?;
-        Ok(images.into_iter().map(Root::from).collect())
+        all.run(|images| {
+            let index = images.index()?;
+            let mut roots = Vec::new();
+            for (name, target) in index.list() {
+                roots.push(Root::from(images.image(name, target)?));
+            }
+            roots.extend(index.unnamed()?.into_iter().map(Root::unnamed));
+            Ok(roots)
+        })
+        .await
     }
 
     async fn create(&self, image: Image) -> Result<Image> {

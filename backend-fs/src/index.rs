@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use cas_core::document::check_json;
 use cas_core::image::Reference;
-use cas_core::{Descriptor, Error, ErrorKind, Result, limit};
+use cas_core::{Descriptor, Digest, Error, ErrorKind, Result, limit};
 use serde_json::{Map, Value, json};
 
 /// The annotation that holds the name of an entry.
@@ -112,6 +112,22 @@ impl Index {
         list
     }
 
+    /// Returns the targets of the entries that [`Index::list`] skips: without a name, or with one
+    /// that is not a valid reference. An entry whose digest does not parse is left out, because the
+    /// store cannot have its content.
+    ///
+    /// # Errors
+    /// `Corrupt` if an entry with a valid digest is not a descriptor.
+    pub(crate) fn unnamed(&self) -> Result<Vec<Descriptor>> {
+        let is_named =
+            |entry: &Value| name_of(entry).is_some_and(|name| name.parse::<Reference>().is_ok());
+        let unnamed = self.entries().iter().filter(|entry| !is_named(entry));
+        unnamed
+            .filter(|entry| digest_of(entry).is_some())
+            .map(target)
+            .collect()
+    }
+
     /// Makes `target` the only target of `name`.
     pub(crate) fn set(&mut self, name: &Reference, target: &Descriptor) -> Result<()> {
         let mut entry = serde_json::to_value(target)
@@ -157,6 +173,10 @@ fn name_of(entry: &Value) -> Option<&str> {
     entry.get("annotations")?.get(NAME)?.as_str()
 }
 
+fn digest_of(entry: &Value) -> Option<Digest> {
+    entry.get("digest")?.as_str()?.parse().ok()
+}
+
 fn is_named(entry: &Value, name: &Reference) -> bool {
     name_of(entry) == Some(name.as_str())
 }
@@ -200,5 +220,36 @@ mod tests {
         index.remove(&name);
         let back: Value = serde_json::from_slice(&index.encode().unwrap()).unwrap();
         assert_eq!(back, serde_json::from_str::<Value>(FOREIGN).unwrap());
+    }
+
+    #[test]
+    fn entries_without_a_usable_name_are_found() {
+        let digest = |number: u8| cas_core::Digest::sha256(&[number]).to_string();
+        let named = |number: u8, name: Value| {
+            let annotations = json!({ NAME: name });
+            let digest = digest(number);
+            json!({"mediaType": "a/b", "digest": digest, "size": 1, "annotations": annotations})
+        };
+        let entries = json!([
+            named(0, json!("app:1")),
+            {"mediaType": "a/b", "digest": digest(1), "size": 1},
+            {"mediaType": "a/b", "digest": digest(2), "size": 1, "annotations": {"other": "x"}},
+            {"mediaType": "a/b", "digest": digest(3), "size": 1, "annotations": null},
+            named(4, json!("Not A Name")),
+            named(5, json!("")),
+            {"mediaType": "a/b", "digest": "blake3:00", "size": 1},
+            "not an entry",
+        ]);
+        let text = |entries: &Value| json!({"manifests": entries}).to_string();
+        let index = Index::parse(text(&entries).as_bytes()).unwrap();
+        let unnamed = index.unnamed().unwrap();
+        let found: Vec<String> = unnamed.iter().map(|one| one.digest.to_string()).collect();
+        assert_eq!(found, (1..6).map(digest).collect::<Vec<_>>());
+        assert_eq!(index.list().len(), 1);
+
+        for other in [json!({"digest": digest(1)}), named(1, json!(7))] {
+            let index = Index::parse(text(&json!([other])).as_bytes()).unwrap();
+            assert_eq!(index.unnamed().unwrap_err().kind(), ErrorKind::Corrupt);
+        }
     }
 }

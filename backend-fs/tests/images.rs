@@ -3,10 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::fs;
+use std::time::{Duration, SystemTime};
 
 use backend_fs::FsStore;
+use cas_core::content::Durability;
+use cas_core::gc::{GcOptions, collect};
 use cas_core::image::{Image, Reference};
-use cas_core::{Descriptor, ErrorKind, Labels, MediaType, pool::wait};
+use cas_core::{Descriptor, ErrorKind, Labels, MediaType, Store, pool::wait};
 use serde_json::{Value, json};
 
 fn entry(target: &Descriptor, name: &str) -> Value {
@@ -70,4 +73,82 @@ fn labels_stay_with_a_name_that_moves_and_end_with_a_deleted_name() {
     image.labels.clear();
     let again = wait(images.create(image)).unwrap();
     assert!(again.labels.is_empty());
+}
+
+/// Stores a document that lists `children`, and returns its entry in `index.json`.
+fn document(store: &Store, kind: MediaType, mut document: Value) -> Value {
+    document["schemaVersion"] = json!(2);
+    document["mediaType"] = json!(kind);
+    let data = document.to_string().into_bytes();
+    let descriptor = Descriptor::of(kind, &data);
+    wait(store.put(&descriptor, data.into(), Durability::Full)).unwrap();
+    json!(descriptor)
+}
+
+/// Stores a manifest with a layer and a configuration of its own.
+fn manifest(store: &Store, text: &str, subject: Option<&Value>) -> Value {
+    let [config, layer] = [MediaType::OCI_CONFIG, MediaType::OCI_LAYER].map(|kind| {
+        let data = format!(r#"{{"{text}":"{kind}"}}"#).into_bytes();
+        let descriptor = Descriptor::of(kind, &data);
+        wait(store.put(&descriptor, data.into(), Durability::Full)).unwrap();
+        descriptor
+    });
+    let mut manifest = json!({"config": config, "layers": [layer]});
+    if let Some(subject) = subject {
+        manifest["subject"] = subject.clone();
+    }
+    document(store, MediaType::OCI_MANIFEST, manifest)
+}
+
+#[test]
+fn a_collection_keeps_what_entries_list_that_have_no_name_or_one_that_is_refused() {
+    let temp = tempfile::tempdir().unwrap();
+    let store = FsStore::open(temp.path()).unwrap().store();
+    let bare = manifest(&store, "bare", None);
+    let nested = document(
+        &store,
+        MediaType::OCI_INDEX,
+        json!({"manifests": [manifest(&store, "nested", None)]}),
+    );
+    let referrer = manifest(&store, "referrer", Some(&bare));
+    let with = |entry: Value, annotations: Value| {
+        let mut entry = entry;
+        entry["annotations"] = annotations;
+        entry
+    };
+    let name = "org.opencontainers.image.ref.name";
+    let entries = [
+        bare,
+        with(nested, Value::Null),
+        with(referrer, json!({"other": "x"})),
+        with(manifest(&store, "empty", None), json!({name: ""})),
+        with(
+            manifest(&store, "refused", None),
+            json!({name: "Not A Name"}),
+        ),
+    ];
+    let file = temp.path().join("index.json");
+    let write = |entries: &[Value]| {
+        let index = json!({"schemaVersion": 2, "manifests": entries});
+        fs::write(&file, index.to_string()).unwrap();
+    };
+    let count = || wait(store.content.list(None, 100)).unwrap().len();
+    let later = SystemTime::now() + Duration::from_hours(48);
+    let options = GcOptions::default().with_now(later);
+    let collected = || wait(collect(&store, &[], &options)).unwrap().blobs.len();
+    write(&entries);
+    assert_eq!((count(), collected(), count()), (16, 0, 16));
+    assert!(wait(store.images.list(&[])).unwrap().is_empty());
+
+    // Names come and go beside them.
+    let target = serde_json::from_value(entries[0].clone()).unwrap();
+    let image = Image::new("app:1".parse().unwrap(), target);
+    let image = wait(store.images.create(image)).unwrap();
+    wait(store.images.delete(&image.name, None)).unwrap();
+    assert_eq!((collected(), count()), (0, 16));
+
+    write(&entries[..2]);
+    assert_eq!((collected(), count()), (9, 7));
+    write(&[]);
+    assert_eq!((collected(), count()), (7, 0));
 }
