@@ -8,6 +8,7 @@
 
 pub mod background;
 pub mod capability;
+pub mod complete;
 pub mod compose;
 pub mod content;
 pub mod descriptor;

@@ -246,8 +246,12 @@ pub trait Snapshotter: Send + Sync + 'static {
     /// Returns at most `limit` snapshots in the order of their keys, starting after `after`.
     async fn walk(&self, after: Option<&str>, limit: usize) -> Result<Vec<Info>>;
 
-    /// Removes directories without a record, which a crash leaves behind. Returns the space that
-    /// was freed.
+    /// Returns the space of each leftover: what a killed process left behind, and no record names.
+    /// [`Snapshotter::cleanup`] removes it, unless it is in use.
+    async fn leftovers(&self) -> Result<Vec<Usage>>;
+
+    /// Removes the leftovers. Those in use, because something is mounted in them or a process is
+    /// building them, stay. Every collection calls this. Returns the space that was freed.
     async fn cleanup(&self) -> Result<Usage>;
 
     /// Closes the snapshotter. Later calls fail.

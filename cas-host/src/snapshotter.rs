@@ -163,7 +163,14 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
         Ok(vec![self.layout.mount(&self.dirs, record, &below)])
     }
 
-    /// Returns the directories that no record names, locked so that no process builds or commits
+    /// Returns the numbers of the directories that no record names.
+    async fn unnamed(&self) -> Result<Vec<u64>> {
+        let found: BTreeSet<u64> = self.dirs.ids()?.into_iter().collect();
+        let named = self.snapshots.named_ids().await?;
+        Ok(found.difference(&named).copied().collect())
+    }
+
+    /// Returns the candidates that no record names, locked so that no process builds or commits
     /// them.
     async fn lock_leftovers(&self, candidates: &[u64]) -> Result<Vec<(u64, LockedDir)>> {
         let mut locked = Vec::new();
@@ -313,13 +320,25 @@ impl<L: SnapshotLayout> Snapshotter for DirSnapshotter<L> {
         self.snapshots.walk(after, limit).await
     }
 
+    async fn leftovers(&self) -> Result<Vec<Usage>> {
+        self.check_open()?;
+        let mut found = Vec::new();
+        for some in self.unnamed().await?.chunks(LOCKED_LEFTOVERS) {
+            let leftovers = self.lock_leftovers(some).await?;
+            let measured = pool::run(move || {
+                let measured = leftovers.iter().map(|(_, dir)| measure(dir));
+                measured.collect::<Result<Vec<Usage>>>()
+            });
+            found.extend(measured.await?);
+        }
+        Ok(found)
+    }
+
     /// A record may change its key while the records are listed, so the candidates are locked and
     /// looked up again. A locked directory is neither built nor committed.
     async fn cleanup(&self) -> Result<Usage> {
         self.check_open()?;
-        let found: BTreeSet<u64> = self.dirs.ids()?.into_iter().collect();
-        let named = self.snapshots.named_ids().await?;
-        let candidates: Vec<u64> = found.difference(&named).copied().collect();
+        let candidates = self.unnamed().await?;
         let mut freed = Usage::default();
         for some in candidates.chunks(LOCKED_LEFTOVERS) {
             let leftovers = self.lock_leftovers(some).await?;
@@ -327,7 +346,12 @@ impl<L: SnapshotLayout> Snapshotter for DirSnapshotter<L> {
             freed += pool::run(move || {
                 let mut freed = Usage::default();
                 for (id, _dir) in &leftovers {
-                    freed += dirs.remove(*id)?;
+                    match dirs.remove(*id) {
+                        Err(error) if error.kind() == ErrorKind::Busy => {
+                            tracing::debug!(id, %error, "a leftover is in use");
+                        }
+                        removed => freed += removed?,
+                    }
                 }
                 Ok(freed)
             })

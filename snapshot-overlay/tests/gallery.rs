@@ -156,6 +156,9 @@ impl Snapshotter for Broken {
         self.store.walk(after, limit).await
     }
 
+    async fn leftovers(&self) -> Result<Vec<Usage>> {
+        self.store.leftovers().await
+    }
     async fn cleanup(&self) -> Result<Usage> {
         self.store.cleanup().await
     }

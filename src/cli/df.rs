@@ -1,6 +1,6 @@
 //! `cas df`: disk usage by kind.
 
-use cas::{Cas, Result};
+use cas::{Cas, ErrorKind, Result};
 use clap::Args;
 use serde::Serialize;
 
@@ -8,7 +8,7 @@ use super::Context;
 use super::output::size;
 use super::snapshot::all;
 
-/// Show the disk usage of blobs, unfinished ingests and snapshots
+/// Show the disk usage of blobs, unfinished ingests, snapshots, and what killed processes left
 #[derive(Args)]
 #[command(after_help = "Example:\n  cas df")]
 pub(crate) struct Df {}
@@ -16,7 +16,7 @@ pub(crate) struct Df {}
 /// Maximum number of blobs in one page of a list.
 const PAGE: usize = 1000;
 
-/// The number and the total size of blobs, ingests or snapshots.
+/// The number and the total size of blobs, ingests, snapshots or leftovers.
 #[derive(Serialize)]
 struct Share {
     kind: &'static str,
@@ -46,6 +46,7 @@ impl Df {
             blobs(&cas).await?,
             ingests(&cas).await?,
             snapshots(&cas).await?,
+            leftovers(&cas).await?,
         ];
         let columns = ["KIND", "COUNT", "SIZE"];
         context.out.list(&columns, &shares, |share| {
@@ -85,7 +86,20 @@ async fn snapshots(cas: &Cas) -> Result<Share> {
         return Ok(share);
     };
     for info in all(&**snapshotter).await? {
-        share.add(snapshotter.usage(&info.key).await?.bytes);
+        match snapshotter.usage(&info.key).await {
+            // It was removed since it was listed.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            usage => share.add(usage?.bytes),
+        }
+    }
+    Ok(share)
+}
+
+async fn leftovers(cas: &Cas) -> Result<Share> {
+    let mut share = Share::of("leftovers");
+    if let Ok(snapshotter) = cas.snapshotter() {
+        let leftovers = snapshotter.leftovers().await?;
+        leftovers.iter().for_each(|usage| share.add(usage.bytes));
     }
     Ok(share)
 }

@@ -75,6 +75,9 @@ pub(crate) fn summary(removed: &Removed) -> String {
     if !removed.images.is_empty() {
         parts.push(count(removed.images.len(), "expired name"));
     }
+    if removed.leftovers.inodes > 0 {
+        parts.push(count(removed.leftovers.inodes as usize, "leftover file"));
+    }
     format!("{}: {}", parts.join(", "), size(removed.bytes()))
 }
 

@@ -49,6 +49,7 @@ pub use removed::Removed;
 
 use self::scan::scan;
 use self::unreachable::Unreachable;
+use crate::complete::correct_indexes;
 use crate::digest::Digest;
 use crate::error::Result;
 use crate::owner::Owner;
@@ -127,6 +128,9 @@ pub async fn collect(
         Some(owner) => store.for_owner(owner)?,
         None => store.clone(),
     };
+    if !options.dry_run && options.only.is_none() {
+        correct_indexes(store).await?;
+    }
     let (now, read_only, owner) = (options.now, options.dry_run, store.owner().cloned());
     let found = scan(store, snapshotters, now, read_only, owner.as_ref()).await?;
     let names: Vec<&str> = snapshotters.iter().map(|one| one.name()).collect();

@@ -51,6 +51,7 @@ impl Unreachable {
             snapshots: Vec::new(),
             images,
             ingests: Vec::new(),
+            leftovers: false,
         }
     }
 }

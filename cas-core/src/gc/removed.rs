@@ -2,6 +2,7 @@
 
 use crate::digest::Digest;
 use crate::records::Resource;
+use crate::snapshot::Usage;
 
 /// What a collection removed, or would remove.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,13 +17,16 @@ pub struct Removed {
     pub ingests: Vec<(String, u64)>,
     /// Names of images that expired.
     pub images: Vec<String>,
+    /// What killed processes had left in the snapshotters.
+    pub leftovers: Usage,
 }
 
 impl Removed {
-    /// Returns the sum of the sizes of all blobs and ingests, in bytes.
+    /// Returns the sum of the sizes of all blobs, ingests and leftovers, in bytes.
     pub fn bytes(&self) -> u64 {
         let blobs = self.blobs.iter().map(|(_, size)| size);
-        blobs.chain(self.ingests.iter().map(|(_, size)| size)).sum()
+        let ingests = self.ingests.iter().map(|(_, size)| size);
+        blobs.chain(ingests).sum::<u64>() + self.leftovers.bytes
     }
 
     /// Returns whether nothing was removed.

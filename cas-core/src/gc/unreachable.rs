@@ -23,6 +23,8 @@ pub(super) struct Unreachable {
     pub(super) snapshots: Vec<(usize, Info)>,
     pub(super) images: Vec<(Reference, Descriptor)>,
     pub(super) ingests: Vec<IngestStatus>,
+    /// Whether leftovers of snapshotters are removed too.
+    pub(super) leftovers: bool,
 }
 
 impl Unreachable {
@@ -58,6 +60,7 @@ impl Unreachable {
             snapshots,
             images,
             ingests,
+            leftovers: true,
         }
     }
 
@@ -69,6 +72,7 @@ impl Unreachable {
         self.snapshots.clear();
         self.images.clear();
         self.ingests.clear();
+        self.leftovers = false;
     }
 
     /// Removes everything, except what has come into use meanwhile. Returns what was removed.
@@ -87,6 +91,9 @@ impl Unreachable {
         let gone = sweep::snapshots(snapshotters, &self.snapshots).await?;
         let named = |(number, key): (usize, String)| snapshot(snapshotters[number].name(), &key);
         removed.snapshots = gone.into_iter().map(named).collect();
+        for snapshotter in snapshotters.iter().filter(|_| self.leftovers) {
+            removed.leftovers += snapshotter.cleanup().await?;
+        }
         if let Some(owner) = store.owner() {
             removed.released = sweep::release(store, &self.released, owner).await?;
         }
@@ -129,6 +136,12 @@ impl Unreachable {
         let snapshots = self.snapshots.iter();
         let snapshots = snapshots.map(|(number, info)| (snapshotters[*number].name(), &info.key));
         removed.snapshots = snapshots.map(|(name, key)| snapshot(name, key)).collect();
+        for snapshotter in snapshotters.iter().filter(|_| self.leftovers) {
+            let leftovers = snapshotter.leftovers().await?;
+            leftovers
+                .into_iter()
+                .for_each(|one| removed.leftovers += one);
+        }
         let ingests = self.ingests.into_iter();
         removed.ingests = ingests.map(|ingest| (ingest.key, ingest.offset)).collect();
         let images = self.images.iter();

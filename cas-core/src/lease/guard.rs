@@ -138,8 +138,8 @@ impl LeaseGuard {
         Ok(committed)
     }
 
-    /// Stores a small blob and its record, and pins the blob. Children of a document that are not
-    /// pinned are recorded as absent.
+    /// Stores a small blob and its record, and pins the blob. If it is a document, its children are
+    /// recorded as [`LeaseGuard::record_children`] does, so they must have been stored before.
     ///
     /// # Errors
     /// Errors of [`Store::put`].
@@ -149,23 +149,30 @@ impl LeaseGuard {
         data: Bytes,
         durability: Durability,
     ) -> Result<()> {
-        let blob = self.describe(descriptor, listed(descriptor, &data)?);
+        let children = listed(descriptor, &data)?;
+        self.put_alone(descriptor, data, durability).await?;
+        if children.is_empty() {
+            return Ok(());
+        }
+        self.record_children(vec![BlobRef::of(descriptor, children)])
+            .await
+    }
+
+    /// Stores a small blob and its record, without children, and pins the blob. The caller records
+    /// the children of a document later, with [`LeaseGuard::record_children`].
+    ///
+    /// # Errors
+    /// Errors of [`Store::put`].
+    pub async fn put_alone(
+        &self,
+        descriptor: &Descriptor,
+        data: Bytes,
+        durability: Durability,
+    ) -> Result<()> {
+        let blob = BlobRef::of(descriptor, Vec::new());
         publish::put(&self.store, Some(&self.id), &blob, data, durability).await?;
         self.stored(&descriptor.digest);
         Ok(())
-    }
-
-    /// Returns the reference to a document, with the children that are not pinned as absent.
-    fn describe(&self, descriptor: &Descriptor, children: Vec<Digest>) -> BlobRef {
-        let mut blob = BlobRef::of(descriptor, children);
-        let pinned = self.lock();
-        let absent = blob
-            .children
-            .iter()
-            .filter(|child| !pinned.contains_key(child));
-        blob.absent = absent.copied().collect();
-        drop(pinned);
-        blob
     }
 
     /// Marks a pinned blob as stored, if its bytes were stored without the guard.
@@ -276,7 +283,7 @@ impl LeaseGuard {
         Ok(())
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Digest, bool>> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, BTreeMap<Digest, bool>> {
         lock(&self.pinned)
     }
 }

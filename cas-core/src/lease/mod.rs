@@ -7,8 +7,10 @@
 //!    after a kill it expires within [`LEASE_TTL`].
 //! 2. It pins everything that it depends on, down to the last blob ([`LeaseGuard::pin_tree`]), and
 //!    publishes the rest ([`LeaseGuard::publish`]).
-//! 3. It writes names ([`LeaseGuard::name`]).
-//! 4. It ends the lease.
+//! 3. It records what the stored documents list ([`LeaseGuard::record_children`]). A job that fails
+//!    before this leaves every image as it was.
+//! 4. It writes names ([`LeaseGuard::name`]).
+//! 5. It ends the lease.
 //!
 //! To pin a blob is to add the id of the lease to the record of the blob, by compare-and-swap. This
 //! changes the revision of the record, so that a collector that read the record before can no
@@ -20,6 +22,7 @@
 //! it wrote are taken back.
 
 mod add;
+mod children;
 mod guard;
 mod label;
 mod name;

@@ -12,8 +12,8 @@ use crate::gc;
 use crate::media_type::MediaType;
 
 impl LeaseGuard {
-    /// Pins an image and everything below it except snapshots. Children that were left out on
-    /// purpose may be missing.
+    /// Pins an image and everything below it except snapshots. Children that are recorded as absent
+    /// are passed over, as collections do.
     ///
     /// # Errors
     /// `NotFound` if the root, or a child that was stored with it, is missing.
@@ -33,7 +33,7 @@ impl LeaseGuard {
             let listed = self.listed(&pinned, descriptor.as_ref()).await?;
             for child in listed.children {
                 if seen.insert(child.digest) {
-                    let optional = listed.absent.contains(&child.digest);
+                    let optional = listed.optional.contains(&child.digest);
                     let digest = child.digest;
                     waiting.push_back((BlobRef::existing(digest), child.descriptor, optional));
                 }
@@ -49,13 +49,17 @@ impl LeaseGuard {
         let lists = MediaType::is_document;
         let mut listed = match descriptor.filter(|own| lists(&own.media_type)) {
             Some(own) if record.children.is_empty() => self.read(own).await?,
-            _ => Listed {
-                children: record.children.iter().copied().map(Child::of).collect(),
-                absent: record.absent.clone(),
-            },
+            _ => {
+                let is_absent = |child: &&Digest| record.absent.contains(child);
+                let stored = record.children.iter().filter(|child| !is_absent(child));
+                Listed {
+                    children: stored.copied().map(Child::of).collect(),
+                    optional: BTreeSet::new(),
+                }
+            }
         };
         for digest in gc::referenced_content(&record.labels) {
-            listed.absent.insert(digest);
+            listed.optional.insert(digest);
             listed.children.push(Child::of(digest));
         }
         Ok(listed)
@@ -76,17 +80,19 @@ impl LeaseGuard {
             digest: descriptor.digest,
             descriptor: Some(descriptor),
         };
+        let stored = children.into_iter();
+        let stored = stored.filter(|child| !blob.absent.contains(&child.digest));
         Ok(Listed {
-            children: children.into_iter().map(child).collect(),
-            absent: blob.absent,
+            children: stored.map(child).collect(),
+            optional: BTreeSet::new(),
         })
     }
 }
 
 struct Listed {
     children: Vec<Child>,
-    /// The children that may be missing.
-    absent: BTreeSet<Digest>,
+    /// Blobs among them that labels refer to, and that may be missing.
+    optional: BTreeSet<Digest>,
 }
 
 struct Child {

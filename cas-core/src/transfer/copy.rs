@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::Semaphore;
 
-use super::documents::Documents;
+use super::documents::{Document, Documents};
 use super::source::StoredBlob;
 use super::store_blob::{BlobWrite, RecordOrder, Resume, store_blob};
 use crate::content::Durability;
@@ -54,13 +54,17 @@ async fn copy_content(
     };
     let limiter = Semaphore::new(CONCURRENT);
     dispatch(&blobs, Some(&limiter), std::slice::from_ref(root)).await?;
+    let documents = blobs.documents.children_first(root.digest);
+    for Document { descriptor, .. } in &documents {
+        let data = dispatch::read(&*from.content, descriptor).await?;
+        guard
+            .put_alone(descriptor, data, Durability::Relaxed)
+            .await?;
+    }
     // Blobs that `to` had already may not be synced yet.
     to.content.flush().await?;
-    for document in blobs.documents.children_first(root.digest) {
-        let data = dispatch::read(&*from.content, &document).await?;
-        guard.put(&document, data, Durability::Full).await?;
-    }
-    Ok(())
+    let documents = documents.into_iter().map(Document::into_blob_ref);
+    guard.record_children(documents.collect()).await
 }
 
 /// Copies blobs, and collects documents.

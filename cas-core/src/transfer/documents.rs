@@ -1,39 +1,53 @@
-//! The documents of an image that a transfer found: they are written after their children.
+//! The documents of an image that a transfer found. They, or the records of their children, are
+//! written after their children.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
+use crate::lease::BlobRef;
 use crate::sync::lock;
 
 /// Manifests and indexes, collected by concurrent handlers.
 #[derive(Default)]
 pub(super) struct Documents(Mutex<HashMap<Digest, Document>>);
 
-struct Document {
-    descriptor: Descriptor,
+/// A document, and what it lists.
+pub(super) struct Document {
+    pub(super) descriptor: Descriptor,
     children: Vec<Digest>,
+}
+
+impl Document {
+    /// Returns the reference with which its children are recorded.
+    pub(super) fn into_blob_ref(self) -> BlobRef {
+        BlobRef::of(&self.descriptor, self.children)
+    }
 }
 
 impl Documents {
     /// Adds a document that lists `children`.
-    pub(super) fn add(&self, descriptor: &Descriptor, children: &[Descriptor]) {
+    pub(super) fn add<'a>(
+        &self,
+        descriptor: &Descriptor,
+        children: impl IntoIterator<Item = &'a Descriptor>,
+    ) {
         let document = Document {
             descriptor: descriptor.clone(),
-            children: children.iter().map(|child| child.digest).collect(),
+            children: children.into_iter().map(|child| child.digest).collect(),
         };
         lock(&self.0).insert(descriptor.digest, document);
     }
 
-    /// Returns the documents at and below `root`, each after those it lists.
+    /// Returns the documents at and below `root`, each after those that it lists.
     ///
     /// The stack is explicit, because shared indexes can form a chain that is longer than the
     /// nesting limit.
-    pub(super) fn children_first(self, root: Digest) -> Vec<Descriptor> {
+    pub(super) fn children_first(self, root: Digest) -> Vec<Document> {
         enum Step {
             Enter(Digest),
-            Leave(Box<Descriptor>),
+            Leave(Box<Document>),
         }
         let documents = self.0.into_inner();
         let mut documents = documents.unwrap_or_else(PoisonError::into_inner);
@@ -41,11 +55,12 @@ impl Documents {
         let mut steps = vec![Step::Enter(root)];
         while let Some(step) = steps.pop() {
             match step {
-                Step::Leave(descriptor) => sorted.push(*descriptor),
+                Step::Leave(document) => sorted.push(*document),
                 Step::Enter(digest) => {
                     if let Some(document) = documents.remove(&digest) {
-                        steps.push(Step::Leave(Box::new(document.descriptor)));
-                        steps.extend(document.children.into_iter().map(Step::Enter));
+                        let children = document.children.clone();
+                        steps.push(Step::Leave(Box::new(document)));
+                        steps.extend(children.into_iter().map(Step::Enter));
                     }
                 }
             }

@@ -1,8 +1,9 @@
 //! Pulls an image from a remote.
 //!
-//! The records of what is going to be fetched are written first, then the document that lists it,
-//! then the content, and the name last. A garbage collection finds whatever a killed pull leaves.
-//! Until then, the next pull continues from it.
+//! The records of what is going to be fetched are written first, then documents and the content
+//! that they list. Once all of it is durable, the documents' records get their children, and the
+//! name is written last. So a pull that fails leaves every image as it was. A garbage collection
+//! finds whatever a killed pull leaves; until then, the next pull continues from it.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,6 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 
+use super::documents::{self, Documents};
 use super::fetch::Fetch;
 use super::options::PullOptions;
 use super::remote::Fetcher;
@@ -87,6 +89,7 @@ async fn pull_content(
         chooser: Mutex::new(Chooser::new(wanted.as_ref())),
         manifests: AtomicUsize::new(0),
         wants: Wants::new(store),
+        documents: Documents::default(),
     };
     let limiter = Semaphore::new(options.limits.per_image());
     let fetched = dispatch(&pull, Some(&limiter), std::slice::from_ref(&root)).await;
@@ -98,6 +101,9 @@ async fn pull_content(
         unpacker.finish().await?;
     }
     store.content.flush().await?;
+    let documents = pull.documents.children_first(root.digest).into_iter();
+    let documents = documents.map(documents::Document::into_blob_ref).collect();
+    guard.record_children(documents).await?;
     Ok(root)
 }
 
@@ -111,6 +117,7 @@ struct Pull<'a> {
     /// Number of manifests that were found.
     manifests: AtomicUsize,
     wants: Wants<'a>,
+    documents: Documents,
 }
 
 #[async_trait]
@@ -125,11 +132,13 @@ impl Handler for Pull<'_> {
 }
 
 impl Pull<'_> {
-    /// Stores a document, after the records of the children that will be stored. Returns the
-    /// children to visit.
+    /// Stores a document, after the records of the children that will be stored. Its own record
+    /// gets its children when they are all there. Returns the children to visit.
     async fn document(&self, descriptor: &Descriptor) -> Result<Vec<Descriptor>> {
         let data = self.read(descriptor).await?;
-        let children = match dispatch::parse(descriptor, &data)? {
+        let document = dispatch::parse(descriptor, &data)?;
+        self.documents.add(descriptor, document.children());
+        let children = match document {
             Document::Index(index) => lock(&self.chooser).choose(&index.manifests),
             Document::Manifest(manifest) => self.manifest(descriptor, &manifest).await?,
         };
@@ -138,7 +147,9 @@ impl Pull<'_> {
         let pins: Vec<BlobRef> = stored.map(|child| BlobRef::of(child, Vec::new())).collect();
         let guard = self.fetch.guard;
         guard.pin_all(&pins).await?;
-        guard.put(descriptor, data, Durability::Relaxed).await?;
+        guard
+            .put_alone(descriptor, data, Durability::Relaxed)
+            .await?;
         Ok(children)
     }
 

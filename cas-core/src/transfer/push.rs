@@ -6,13 +6,14 @@ use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
 use tokio::sync::Semaphore;
 
-use super::documents::Documents;
+use super::documents::{Document, Documents};
 use super::options::PushOptions;
 use super::remote::{DocumentName, Pieces, Pusher};
+use crate::complete::completeness;
 use crate::content::BlobReader;
 use crate::descriptor::Descriptor;
-use crate::dispatch::{self, Handler, Next, dispatch, handler_fn, walk};
-use crate::error::{Context, Error, ErrorKind, Result};
+use crate::dispatch::{self, Handler, Next, dispatch};
+use crate::error::{Context, Error, Result};
 use crate::image::manifest_for;
 use crate::lease::LeaseGuard;
 use crate::limit;
@@ -62,17 +63,17 @@ async fn push_content(
     };
     let limiter = Semaphore::new(options.blobs.clamp(1, PushOptions::MAX_BLOBS));
     dispatch(&blobs, Some(&limiter), std::slice::from_ref(&root)).await?;
-    for document in blobs.documents.children_first(root.digest) {
-        let name = if document.digest == root.digest {
+    for Document { descriptor, .. } in blobs.documents.children_first(root.digest) {
+        let name = if descriptor.digest == root.digest {
             DocumentName::Root
-        } else if pusher.exists(&document).await? {
+        } else if pusher.exists(&descriptor).await? {
             continue;
         } else {
             DocumentName::Digest
         };
-        let data = dispatch::read(&*store.content, &document).await?;
-        let pushed = pusher.push_document(&document, data, name).await;
-        pushed.during("push", document.digest)?;
+        let data = dispatch::read(&*store.content, &descriptor).await?;
+        let pushed = pusher.push_document(&descriptor, data, name).await;
+        pushed.during("push", descriptor.digest)?;
     }
     Ok(root)
 }
@@ -82,7 +83,7 @@ async fn root(store: &Store, target: &Descriptor, options: &PushOptions) -> Resu
     let platform = match &options.platforms {
         Platforms::All => return Ok(target.clone()),
         Platforms::One(platform) => Some(platform),
-        Platforms::Host if has_all_documents(store, target).await? => return Ok(target.clone()),
+        Platforms::Host if is_complete(store, target).await? => return Ok(target.clone()),
         Platforms::Host => None,
     };
     let resolved = manifest_for(&*store.content, target, platform).await?;
@@ -95,18 +96,10 @@ async fn root(store: &Store, target: &Descriptor, options: &PushOptions) -> Resu
     Ok(resolved.descriptor)
 }
 
-async fn has_all_documents(store: &Store, target: &Descriptor) -> Result<bool> {
-    let documents = handler_fn(|descriptor: Descriptor| async move {
-        if !descriptor.media_type.is_document() {
-            return Ok(Next::NONE);
-        }
-        let children = dispatch::children(&*store.content, &descriptor).await?;
-        Ok(Next::Children(children))
-    });
-    match walk(&documents, std::slice::from_ref(target)).await {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-        outcome => outcome.map(|()| true),
-    }
+/// Returns whether the store has all manifests of all indexes, with everything that they need.
+async fn is_complete(store: &Store, target: &Descriptor) -> Result<bool> {
+    let found = completeness(store, target).await?;
+    Ok(found.left_out.is_empty())
 }
 
 /// Pushes blobs, and collects documents.

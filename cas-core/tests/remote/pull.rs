@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use cas_core::gc::{GcOptions, collect};
 use cas_core::image::{RecordImages, check};
+use cas_core::lease::LeaseGuard;
 use cas_core::platform::{Only, Platforms};
+use cas_core::records::{BlobRecord, Expect, Notes};
 use cas_core::testing::strict::StrictStore;
 use cas_core::{ContentExt, Descriptor, ErrorKind, MediaType, Platform, Store};
 
@@ -93,6 +95,50 @@ async fn the_chosen_platform_is_pulled_first_and_the_others_later() {
         error.to_string().contains("linux/amd64, linux/arm64"),
         "{error}"
     );
+}
+
+/// An earlier release recorded manifests as stored that it then failed to pull.
+#[tokio::test]
+async fn records_that_claim_too_much_are_corrected_once() {
+    let (from, to) = (store(), store());
+    let root = made(&from).await;
+    let remote = FakeRemote::new(&from, &root);
+    let platforms = of(Platforms::One("linux/amd64".parse().unwrap()));
+    pulled(&to, &remote, &platforms).await.unwrap();
+    let notes = Notes::new(to.records.clone(), "records").unwrap();
+    let claim_all = async || {
+        let claim = |found: Option<BlobRecord>| {
+            let mut record = found.unwrap();
+            record.absent.clear();
+            Ok(record)
+        };
+        to.blobs().update(&root.digest, claim).await.unwrap();
+    };
+    let pin = async || {
+        let guard = LeaseGuard::begin(&to, "tag").await.unwrap();
+        let pinned = guard.pin_tree(&root).await;
+        guard.finish().await.unwrap();
+        pinned.map_err(|error| error.kind())
+    };
+    for by_a_pull in [false, true] {
+        notes
+            .delete("indexes-corrected", Expect::Any)
+            .await
+            .unwrap();
+        claim_all().await;
+        assert_eq!(pin().await, Err(ErrorKind::NotFound));
+        if by_a_pull {
+            pulled(&to, &remote, &platforms).await.unwrap();
+            assert_eq!(pin().await, Ok(()));
+        }
+        collect(&to, &[], &GcOptions::default()).await.unwrap();
+        assert_eq!(pin().await, Ok(()));
+        assert_absent_is_what_was_never_pulled(&to, &root).await;
+    }
+    // What is missing from now on was lost, and that is not forgotten.
+    claim_all().await;
+    collect(&to, &[], &GcOptions::default()).await.unwrap();
+    assert_eq!(pin().await, Err(ErrorKind::NotFound));
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use cas_core::complete::completeness;
 use cas_core::dispatch::{self, Handler, Next};
 use cas_core::progress::Progress;
 use cas_core::sync::lock;
@@ -102,24 +103,26 @@ impl Planner<'_> {
         }
     }
 
-    /// Returns the manifests of an index that are stored. The others were not selected when the
-    /// image was stored: a lost manifest would have been noticed when the index was pinned.
+    /// Returns the manifests of an index that are stored with everything that they need.
     async fn stored(&self, index: &Descriptor, listed: Vec<Descriptor>) -> Result<Vec<Descriptor>> {
-        let all = listed.len();
-        let mut stored = Vec::with_capacity(all);
+        let found = completeness(self.store, index).await?;
+        if let Some(missing) = found.missing {
+            return Err(Error::not_found(format!(
+                "none of the listed manifests is complete in the store, which lacks {missing}; \
+                 import the image again"
+            ))
+            .operation("read")
+            .subject(index.digest));
+        }
+        let mut stored = Vec::with_capacity(listed.len());
         for child in listed {
-            if self.is_present(&child).await? {
+            if !found.left_out.contains(&child.digest) {
                 stored.push(child);
+            } else if self.is_present(&child).await? {
+                self.warn_left_out(&child, "is not complete in the store");
             } else {
                 self.warn_left_out(&child, "was never stored");
             }
-        }
-        if stored.is_empty() && all > 0 {
-            return Err(Error::not_found(
-                "none of the listed manifests is in the store; import the image again",
-            )
-            .operation("read")
-            .subject(index.digest));
         }
         Ok(stored)
     }

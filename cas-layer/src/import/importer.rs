@@ -89,6 +89,12 @@ impl<'a> BlobImporter<'a> {
         Ok(present)
     }
 
+    /// Makes what was stored durable, and records the children of the documents.
+    pub(super) async fn record_children(&self, documents: Vec<BlobRef>) -> Result<()> {
+        self.store.content.flush().await?;
+        self.guard.record_children(documents).await
+    }
+
     /// Stores blobs one after the other.
     pub(super) async fn store_in_order(&self, items: &[Item]) -> Result<()> {
         for item in items {

@@ -1,5 +1,8 @@
 //! A blob that an import stores.
 
+use std::collections::HashSet;
+
+use cas_core::lease::BlobRef;
 use cas_core::{Descriptor, Digest, Error, Result};
 
 use super::contents::{Location, Part};
@@ -13,6 +16,18 @@ pub(super) struct Item {
 }
 
 impl Item {
+    /// Returns the reference with which its children are recorded. Those that are not `planned` are
+    /// left out.
+    pub(super) fn blob_ref(&self, planned: &HashSet<Digest>) -> BlobRef {
+        let mut blob = BlobRef::of(&self.descriptor, self.children.clone());
+        let left_out = self
+            .children
+            .iter()
+            .filter(|child| !planned.contains(child));
+        blob.absent = left_out.copied().collect();
+        blob
+    }
+
     /// Checks that the part can be stored as the content of the descriptor.
     ///
     /// # Errors

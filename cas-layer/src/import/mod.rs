@@ -141,12 +141,7 @@ async fn import_or_roll_back(
     unpack: Option<&Unpack<'_>>,
 ) -> Result<(Vec<Image>, ChainIds)> {
     let importer = BlobImporter::begin(store, &*options.progress).await?;
-    let stored = async {
-        let stored = store_images(&importer, source, options, unpack).await?;
-        store.content.flush().await?;
-        Ok(stored)
-    };
-    match stored.await {
+    match store_images(&importer, source, options, unpack).await {
         Ok(stored) => {
             let images = importer.finish(stored.named, &stored.planned).await?;
             Ok((images, stored.chain_ids))
@@ -227,37 +222,41 @@ async fn store_planned(
     leaves.sort_by_key(|item| std::cmp::Reverse(item.part.size));
     let planned = leaves.iter().chain(&documents);
     let planned: HashSet<Digest> = planned.map(|item| item.descriptor.digest).collect();
-    let leaves = pin_missing(importer, leaves, &planned).await?;
-    let documents = pin_missing(importer, documents, &planned).await?;
+    let listed = documents
+        .iter()
+        .map(|item| item.blob_ref(&planned))
+        .collect();
+    let leaves = pin_missing(importer, leaves).await?;
+    let documents = pin_missing(importer, documents).await?;
+    let chain_ids = store_items(importer, leaves, documents, unpack, images).await?;
+    importer.record_children(listed).await?;
+    Ok((planned, chain_ids))
+}
+
+/// Stores blobs and documents, and unpacks `images` if asked to.
+async fn store_items(
+    importer: &BlobImporter<'_>,
+    leaves: Vec<Item>,
+    documents: Vec<Item>,
+    unpack: Option<&Unpack<'_>>,
+    images: &[Descriptor],
+) -> Result<ChainIds> {
     let Some(unpack) = unpack else {
         importer.store_all(&leaves).await?;
         importer.store_in_order(&documents).await?;
-        return Ok((planned, ChainIds::new()));
+        return Ok(ChainIds::new());
     };
     // Configurations and manifests come first: they say how each layer is to be unpacked.
     let is_config = |item: &Item| item.descriptor.media_type.is_config();
     let (configs, layers): (Vec<Item>, Vec<Item>) = leaves.into_iter().partition(is_config);
     importer.store_in_order(&configs).await?;
     importer.store_in_order(&documents).await?;
-    let chain_ids = unpack.store_and_unpack(importer, &layers, images).await?;
-    Ok((planned, chain_ids))
+    unpack.store_and_unpack(importer, &layers, images).await
 }
 
 /// Pins the blobs of `items`. Returns the items whose blobs the store does not have.
-async fn pin_missing(
-    importer: &BlobImporter<'_>,
-    items: Vec<Item>,
-    planned: &HashSet<Digest>,
-) -> Result<Vec<Item>> {
-    let pin = |item: &Item| {
-        let mut pin = BlobRef::of(&item.descriptor, item.children.clone());
-        let absent = item
-            .children
-            .iter()
-            .filter(|child| !planned.contains(child));
-        pin.absent = absent.copied().collect();
-        pin
-    };
+async fn pin_missing(importer: &BlobImporter<'_>, items: Vec<Item>) -> Result<Vec<Item>> {
+    let pin = |item: &Item| BlobRef::of(&item.descriptor, Vec::new());
     let pins: Vec<BlobRef> = items.iter().map(pin).collect();
     let present = importer.pin_all(&pins).await?;
     let items = items.into_iter().zip(present);

@@ -226,6 +226,7 @@ pub const STORES: &[Exhibit<Store>] = stores![
         a_blob_without_a_lease_lives_a_day,
         a_job_can_be_repeated_after_any_failed_call,
         a_job_can_be_repeated_after_any_lost_response,
+        a_failed_pull_leaves_stored_platforms_complete,
         an_owner_collects_only_their_content,
         bytes_stay_while_a_root_is_left,
         a_lease_keeps_a_claim,

@@ -7,6 +7,7 @@ mod holds;
 mod labels;
 mod model;
 mod owners;
+mod platforms;
 mod races;
 mod repeat;
 
@@ -99,6 +100,11 @@ laws! { $
         a_job_can_be_repeated_after_any_lost_response:
             "A call that was done, but whose response was lost, would fail when it is repeated"
             ["docs/DURABILITY.md, Bytes: to repeat a call is always safe"],
+    ]
+    platforms() [
+        a_failed_pull_leaves_stored_platforms_complete:
+            "A pull of another platform that fails would break the image that is there"
+            ["docs/DURABILITY.md, Leases and collection; containerd#2590"],
     ]
     model(racy) [
         any_sequence_agrees_with_plain_maps:

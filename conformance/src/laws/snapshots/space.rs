@@ -127,6 +127,10 @@ pub(super) async fn a_removal_spares_what_is_mounted_in_it(subject: Subject) {
     run(Command::new("mount").arg("--bind").args([&home, &inside]));
     // The removal may report that the tree is busy, or leave the rest to a cleanup.
     let removed = store.remove("key").await;
+    store
+        .cleanup()
+        .await
+        .expect("a cleanup passes over what is in use");
     run(Command::new("umount").arg(&inside));
     assert_eq!(fs::read_to_string(home.join("file")).unwrap(), "text");
     if removed.is_err() {
@@ -145,6 +149,7 @@ pub(super) async fn cleanup_frees_leftovers_and_nothing_else(subject: Subject) {
     let active = directories(&mounts).remove(0);
     fs::write(active.join("file"), "text").unwrap();
     assert_eq!(store.cleanup().await.unwrap(), Usage::default());
+    assert_eq!(store.leftovers().await.unwrap(), []);
 
     let outside = subject.dir().join("outside");
     fs::write(&outside, "text").unwrap();
@@ -155,7 +160,9 @@ pub(super) async fn cleanup_frees_leftovers_and_nothing_else(subject: Subject) {
     std::os::unix::fs::symlink(&outside, planted.join("fs/link")).unwrap();
     std::os::unix::fs::symlink(active.parent().unwrap(), planted.join("fs/dirlink")).unwrap();
 
+    let found = store.leftovers().await.unwrap();
     let freed = store.cleanup().await.unwrap();
+    assert_eq!(found, [freed]);
     assert!(!planted.exists(), "the leftover still exists");
     assert!((MIB..2 * MIB).contains(&freed.bytes), "{freed:?}");
     assert_eq!(freed.inodes, 6);

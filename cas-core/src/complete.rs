@@ -1,0 +1,217 @@
+//! Whether everything below a document is in the store, and the correction of records that say so
+//! wrongly.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::descriptor::Descriptor;
+use crate::digest::Digest;
+use crate::dispatch::{self, Handler, Next, walk};
+use crate::error::{Error, ErrorKind, Result};
+use crate::media_type::MediaType;
+use crate::records::blob::decode;
+use crate::records::{ATTEMPTS, Batch, Blobs, Expect, Notes, Table, each};
+use crate::store::Store;
+use crate::sync::lock;
+
+/// The room and the key of the note that the records of indexes were corrected.
+const CORRECTED: (&str, &str) = ("records", "indexes-corrected");
+
+/// Which parts of an image are in the store.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Completeness {
+    /// The first blob that the image needs and the store does not have. An index needs one of its
+    /// manifests, and everything that this manifest needs.
+    pub missing: Option<Digest>,
+    /// The manifests of indexes that are not complete: they were never stored, or part of them is
+    /// missing.
+    pub left_out: BTreeSet<Digest>,
+}
+
+/// Finds out which parts of the image below `root` are in the store. What was left out on purpose
+/// when a manifest was stored is not missing.
+///
+/// # Errors
+/// `Corrupt` for a damaged document; `OutOfRange` for indexes that are nested too deep; errors of
+/// the store.
+pub async fn completeness(store: &Store, root: &Descriptor) -> Result<Completeness> {
+    let finder = Finder {
+        store,
+        parts: Mutex::default(),
+    };
+    walk(&finder, std::slice::from_ref(root)).await?;
+    let parts = finder.parts.into_inner();
+    Ok(judge(
+        parts.unwrap_or_else(PoisonError::into_inner),
+        root.digest,
+    ))
+}
+
+/// A blob of an image.
+enum Part {
+    Missing,
+    /// A blob that lists nothing.
+    Leaf,
+    /// Needs one of these.
+    Index(Vec<Digest>),
+    /// Needs all of these.
+    Manifest(Vec<Digest>),
+}
+
+/// Finds the parts of an image.
+struct Finder<'a> {
+    store: &'a Store,
+    parts: Mutex<HashMap<Digest, Part>>,
+}
+
+#[async_trait]
+impl Handler for Finder<'_> {
+    async fn handle(&self, descriptor: &Descriptor) -> Result<Next> {
+        let (part, children) = self.find(descriptor).await?;
+        lock(&self.parts).insert(descriptor.digest, part);
+        Ok(Next::Children(children))
+    }
+}
+
+impl Finder<'_> {
+    /// Returns the part at `descriptor`, and its children.
+    async fn find(&self, descriptor: &Descriptor) -> Result<(Part, Vec<Descriptor>)> {
+        if descriptor.data.is_none() && !self.store.present(descriptor).await? {
+            return Ok((Part::Missing, Vec::new()));
+        }
+        if !descriptor.media_type.is_document() {
+            return Ok((Part::Leaf, Vec::new()));
+        }
+        let mut children = dispatch::children(&*self.store.content, descriptor).await?;
+        if descriptor.media_type.is_index() {
+            return Ok((Part::Index(digests(&children)), children));
+        }
+        let record = self.store.blobs().load(&descriptor.digest).await?;
+        let absent = record.map(|(record, _)| record.absent).unwrap_or_default();
+        children.retain(|child| {
+            !absent.contains(&child.digest) && !child.media_type.is_non_distributable()
+        });
+        Ok((Part::Manifest(digests(&children)), children))
+    }
+}
+
+fn digests(descriptors: &[Descriptor]) -> Vec<Digest> {
+    descriptors.iter().map(|one| one.digest).collect()
+}
+
+/// Decides what is missing, children before the documents that list them. The stack is explicit,
+/// because shared indexes can form a chain that is longer than the nesting limit.
+fn judge(parts: HashMap<Digest, Part>, root: Digest) -> Completeness {
+    let mut missing: HashMap<Digest, Option<Digest>> = HashMap::new();
+    let mut left_out = BTreeSet::new();
+    let mut steps = vec![(root, false)];
+    while let Some((digest, children_are_judged)) = steps.pop() {
+        if missing.contains_key(&digest) {
+            continue;
+        }
+        let first = match parts.get(&digest) {
+            None | Some(Part::Missing) => Some(digest),
+            Some(Part::Leaf) => None,
+            Some(Part::Index(children) | Part::Manifest(children)) if !children_are_judged => {
+                steps.push((digest, true));
+                steps.extend(children.iter().map(|child| (*child, false)));
+                continue;
+            }
+            Some(Part::Manifest(children)) => children.iter().find_map(|child| missing[child]),
+            Some(Part::Index(children)) => {
+                let incomplete = children.iter().filter(|child| missing[*child].is_some());
+                let incomplete: Vec<Digest> = incomplete.copied().collect();
+                left_out.extend(&incomplete);
+                let first = incomplete.first().and_then(|child| missing[child]);
+                first.filter(|_| incomplete.len() == children.len())
+            }
+        };
+        missing.insert(digest, first);
+    }
+    Completeness {
+        missing: missing[&root],
+        left_out,
+    }
+}
+
+/// Corrects the records of all indexes, once in the life of a store.
+///
+/// A pull or import of an earlier release that failed left records which say that a manifest of an
+/// index is stored, although it is not, or not with everything that it needs. Such manifests are
+/// recorded as absent. After the correction, a manifest that is missing is one that was lost.
+///
+/// # Errors
+/// Errors of the store.
+pub(crate) async fn correct_indexes(store: &Store) -> Result<()> {
+    let (room, key) = CORRECTED;
+    let notes = Notes::new(Arc::clone(&store.records), room)?;
+    if notes.load(key).await?.is_some() {
+        return Ok(());
+    }
+    let mut indexes = Vec::new();
+    each(&*store.records, Table::Blobs, "", |record| {
+        let (digest, blob) = (record.key.parse()?, decode(record)?);
+        let media_type = blob.media_type.filter(MediaType::is_index);
+        let has_children = !blob.children.is_empty() && blob.tombstone.is_none();
+        indexes.extend(
+            media_type
+                .filter(|_| has_children)
+                .map(|media_type| Descriptor::new(media_type, digest, blob.size)),
+        );
+        Ok(())
+    })
+    .await?;
+    for index in &indexes {
+        correct_index(store, index).await?;
+    }
+    notes.put(key, Bytes::new(), Expect::Any).await
+}
+
+/// Records manifests of an index as absent if they are not complete.
+async fn correct_index(store: &Store, index: &Descriptor) -> Result<()> {
+    for _ in 0..ATTEMPTS {
+        // A job that completes a manifest changes the record afterwards, so the swap below fails.
+        let Some((mut record, revision)) = store.blobs().load(&index.digest).await? else {
+            return Ok(());
+        };
+        let left_out = match completeness(store, index).await {
+            // What a damaged document needs is not known.
+            Err(error) if is_of_document(&error) => {
+                tracing::debug!(digest = %index.digest, %error, "an index was not corrected");
+                return Ok(());
+            }
+            found => found?.left_out,
+        };
+        let is_wrong = |child: &&Digest| left_out.contains(child) && !record.absent.contains(child);
+        let wrong: Vec<Digest> = record.children.iter().filter(is_wrong).copied().collect();
+        if wrong.is_empty() {
+            return Ok(());
+        }
+        record.absent.extend(wrong);
+        let mut batch = Batch::new();
+        Blobs::put(
+            &mut batch,
+            &index.digest,
+            &record,
+            Expect::Revision(revision),
+        )?;
+        match store.records.commit(&batch).await {
+            Err(error) if error.kind() == ErrorKind::Conflict => {}
+            outcome => return outcome,
+        }
+    }
+    Err(
+        Error::conflict("the record of the index kept changing; collect again")
+            .operation("correct index")
+            .subject(index.digest),
+    )
+}
+
+/// Returns whether an error is about what a document says.
+fn is_of_document(error: &Error) -> bool {
+    use ErrorKind::{Corrupt, NotFound, OutOfRange, Unsupported};
+    matches!(error.kind(), Corrupt | NotFound | OutOfRange | Unsupported)
+}
