@@ -8,7 +8,7 @@
 mod common;
 
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -227,5 +227,62 @@ fn collections_in_a_loop_remove_nothing_that_other_processes_need() {
             .args(["unpack", image["name"].as_str().unwrap()])
             .arg(&out));
         std::fs::remove_dir_all(&out).unwrap();
+    }
+}
+
+/// Kills a collection at one of the removals below the snapshots, and collects again.
+#[test]
+fn what_a_killed_collection_left_of_a_snapshot_is_counted_and_collected() {
+    if Command::new("strace").arg("-V").output().is_err() {
+        eprintln!("SKIPPED: no collection was killed; install strace to kill one");
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let archive = demo_archive(scratch.path());
+    for (snapshotter, at) in [
+        ("native", 1),
+        ("native", 20),
+        ("overlay", 1),
+        ("overlay", 20),
+    ] {
+        let root = scratch.path().join(format!("{snapshotter}-{at}"));
+        let init = ["init", "--snapshotter", snapshotter];
+        if !cas(&root).args(init).status().unwrap().success() {
+            eprintln!("SKIPPED: the snapshotter {snapshotter} does not work here");
+            continue;
+        }
+        ok(cas(&root)
+            .args(["import", "--unpack", "--name", "app:1"])
+            .arg(&archive));
+        ok(cas(&root).args(["rmi", "app:1"]));
+        let directories = root.join(format!("snapshots/{snapshotter}/snapshots"));
+        let directories = || std::fs::read_dir(&directories).unwrap().count();
+        let made = directories();
+        assert!(made > 0);
+        let inject = format!("inject=unlinkat:signal=KILL:when={at}");
+        let mut killed = Command::new("strace");
+        killed.args([
+            "-f",
+            "-qq",
+            "-e",
+            "trace=unlinkat",
+            "-e",
+            &inject,
+            "-o",
+            "/dev/null",
+        ]);
+        killed
+            .arg(env!("CARGO_BIN_EXE_cas"))
+            .arg("--root")
+            .arg(&root);
+        assert!(!killed.arg("gc").status().unwrap().success());
+        assert!(directories() > 0, "it was killed too late: {at}");
+        let left = json(&root, &["df"]).into_iter();
+        let left = left
+            .filter(|share| ["snapshots", "leftovers"].contains(&share["kind"].as_str().unwrap()));
+        let counted: u64 = left.map(|share| share["count"].as_u64().unwrap()).sum();
+        assert_eq!(counted, directories() as u64, "{snapshotter} at {at}");
+        ok(cas(&root).arg("gc"));
+        assert_eq!(directories(), 0, "{snapshotter} at {at}");
     }
 }

@@ -11,7 +11,7 @@ use std::thread;
 
 use tokio::runtime::Handle;
 
-use crate::pool;
+use crate::pool::{self, Active};
 
 /// Drives a future on a thread of its own, without waiting for it. If no thread can be started, the
 /// future is dropped.
@@ -20,11 +20,13 @@ use crate::pool;
 /// until the runtime ends. It should not need them, because the runtime may end first.
 pub fn run(future: impl Future<Output = ()> + Send + 'static) {
     let runtime = Handle::try_current().ok();
+    let active = Active::begin();
     let _ = thread::Builder::new()
         .name("cas-background".to_owned())
         .spawn(move || {
             let _entered = runtime.as_ref().map(Handle::enter);
             pool::wait(future);
+            drop(active);
         });
 }
 

@@ -89,10 +89,10 @@ pub(crate) fn start(work: impl FnOnce() + Send + 'static) {
 static ACTIVE: AtomicUsize = AtomicUsize::new(0);
 
 /// Counts one piece of work until it is dropped.
-struct Active;
+pub(crate) struct Active;
 
 impl Active {
-    fn begin() -> Self {
+    pub(crate) fn begin() -> Self {
         ACTIVE.fetch_add(1, Ordering::SeqCst);
         Active
     }
@@ -104,8 +104,8 @@ impl Drop for Active {
     }
 }
 
-/// Waits for at most `limit` until all work that this module gave to other threads has ended,
-/// including work whose future was dropped. Returns whether it has ended. A program calls this
+/// Waits for at most `limit` until all work that this module and [`background`](crate::background)
+/// gave to other threads has ended, including work whose future was dropped. Returns whether it has ended. A program calls this
 /// before it removes files that the work may write.
 pub fn wait_until_idle(limit: Duration) -> bool {
     let begun = Instant::now();

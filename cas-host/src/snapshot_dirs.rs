@@ -13,7 +13,7 @@
 use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -37,6 +37,21 @@ pub struct SnapshotDirs {
 
 /// A locked directory of a snapshot. Dropping it releases the lock.
 pub struct LockedDir(File);
+
+impl LockedDir {
+    /// Returns the disk usage of the directory and everything in it.
+    ///
+    /// # Errors
+    /// Errors of the file system, with the path.
+    pub fn usage(&self) -> Result<Usage> {
+        let mut usage = tree::measure(self)?;
+        usage += Usage {
+            bytes: self.0.metadata()?.blocks() * 512,
+            inodes: 1,
+        };
+        Ok(usage)
+    }
+}
 
 impl AsFd for LockedDir {
     fn as_fd(&self) -> BorrowedFd<'_> {

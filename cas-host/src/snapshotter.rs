@@ -326,7 +326,7 @@ impl<L: SnapshotLayout> Snapshotter for DirSnapshotter<L> {
         for some in self.unnamed().await?.chunks(LOCKED_LEFTOVERS) {
             let leftovers = self.lock_leftovers(some).await?;
             let measured = pool::run(move || {
-                let measured = leftovers.iter().map(|(_, dir)| measure(dir));
+                let measured = leftovers.iter().map(|(_, dir)| dir.usage());
                 measured.collect::<Result<Vec<Usage>>>()
             });
             found.extend(measured.await?);

@@ -42,12 +42,12 @@ impl Share {
 impl Df {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let cas = context.cas().await?;
-        let shares = [
+        let mut shares = vec![
             blobs(&cas).await?,
             ingests(&cas).await?,
             snapshots(&cas).await?,
-            leftovers(&cas).await?,
         ];
+        shares.extend(Some(leftovers(&cas).await?).filter(|share| share.count > 0));
         let columns = ["KIND", "COUNT", "SIZE"];
         context.out.list(&columns, &shares, |share| {
             vec![

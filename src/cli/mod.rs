@@ -21,6 +21,7 @@ mod progress;
 mod remote;
 mod run;
 mod snapshot;
+mod stop;
 mod tree;
 mod unpack;
 
@@ -70,7 +71,7 @@ const EXAMPLE: &str = "Example:
 
 Exit codes: 0 done; 1 failed; 2 wrong usage or not supported; 3 not found; 4 damaged or unexpected
 content; 5 busy or in conflict; 6 no space or over a limit; 7 a registry or an object store cannot
-be reached, or a registry denies access.";
+be reached, or a registry denies access; 128 plus the number of the signal that stopped it.";
 
 #[derive(Subcommand)]
 enum Command {
@@ -149,43 +150,60 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
         progress: Arc::new(Bars::new(arguments.quiet, hide_progress)),
         shows_progress: !arguments.quiet && !hide_progress,
     };
-    match arguments.command {
-        Command::Init(command) => command.run(context),
-        Command::Import(command) => command.run(context).await,
-        Command::Export(command) => command.run(context).await,
-        #[cfg(feature = "registry")]
-        Command::Pull(command) => command.run(context).await,
-        #[cfg(feature = "registry")]
-        Command::Push(command) => command.run(context).await,
-        Command::Images(command) => command.run(context).await,
-        Command::Inspect(command) => command.run(context).await,
-        Command::Tag(command) => command.run(context).await,
-        Command::Rmi(command) => command.run(context).await,
-        Command::Tree(command) => command.run(context).await,
-        Command::Unpack(command) => command.run(context).await,
-        Command::Bundle(command) => command.run(context).await,
-        Command::Run(command) => return command.run(context).await,
-        Command::RunInChroot(command) => return command.run(),
-        Command::HoldNamespace(command) => return command.run(),
-        Command::Mount(command) => command.run(context).await,
-        Command::Umount(command) => command.run(context).await,
-        Command::Snapshot(command) => command.run(context).await,
-        Command::Blob(command) => command.run(context).await,
-        Command::Lease(command) => command.run(context).await,
-        Command::Gc(command) => command.run(context).await,
-        Command::Why(command) => command.run(context).await,
-        Command::Df(command) => command.run(context).await,
-        Command::Backends(command) => command.run(context),
-        Command::Bench(command) => command.run(context).await,
-        Command::BenchTask(command) => command.run().await,
-        Command::Demo(command) => command.run(context).await,
-        Command::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Arguments::command(), "cas", &mut script);
-            context.out.bytes(&script)
-        }
-    }?;
-    Ok(ExitCode::SUCCESS)
+    let command = arguments.command;
+    if command.handles_signals() {
+        command.run(context).await
+    } else {
+        stop::at_a_signal(command.run(context)).await
+    }
+}
+
+impl Command {
+    /// Returns whether the command itself handles signals. Others are dropped at a signal.
+    fn handles_signals(&self) -> bool {
+        use Command::{Bench, HoldNamespace, Run, RunInChroot};
+        matches!(self, Bench(_) | HoldNamespace(_) | Run(_) | RunInChroot(_))
+    }
+
+    async fn run(self, context: &Context) -> Result<ExitCode> {
+        match self {
+            Command::Run(command) => return command.run(context).await,
+            Command::RunInChroot(command) => return command.run(),
+            Command::HoldNamespace(command) => return command.run(),
+            Command::Bench(command) => command.run(context).await,
+            Command::Init(command) => command.run(context),
+            Command::Import(command) => command.run(context).await,
+            Command::Export(command) => command.run(context).await,
+            #[cfg(feature = "registry")]
+            Command::Pull(command) => command.run(context).await,
+            #[cfg(feature = "registry")]
+            Command::Push(command) => command.run(context).await,
+            Command::Images(command) => command.run(context).await,
+            Command::Inspect(command) => command.run(context).await,
+            Command::Tag(command) => command.run(context).await,
+            Command::Rmi(command) => command.run(context).await,
+            Command::Tree(command) => command.run(context).await,
+            Command::Unpack(command) => command.run(context).await,
+            Command::Bundle(command) => command.run(context).await,
+            Command::Mount(command) => command.run(context).await,
+            Command::Umount(command) => command.run(context).await,
+            Command::Snapshot(command) => command.run(context).await,
+            Command::Blob(command) => command.run(context).await,
+            Command::Lease(command) => command.run(context).await,
+            Command::Gc(command) => command.run(context).await,
+            Command::Why(command) => command.run(context).await,
+            Command::Df(command) => command.run(context).await,
+            Command::Backends(command) => command.run(context),
+            Command::BenchTask(command) => command.run().await,
+            Command::Demo(command) => command.run(context).await,
+            Command::Completions { shell } => {
+                let mut script = Vec::new();
+                clap_complete::generate(shell, &mut Arguments::command(), "cas", &mut script);
+                context.out.bytes(&script)
+            }
+        }?;
+        Ok(ExitCode::SUCCESS)
+    }
 }
 
 /// Returns `/var/lib/cas` for the superuser, otherwise `cas` in the user's data directory.

@@ -8,6 +8,7 @@ mod login;
 mod ranges;
 mod resume;
 pub(crate) mod sample;
+mod signals;
 mod trust;
 
 use std::path::Path;

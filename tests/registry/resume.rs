@@ -15,9 +15,9 @@ use crate::common::shop::names;
 use crate::common::{fails, ok};
 
 /// Larger than the buffers between the network and the disk.
-const LARGE: usize = 6 << 20;
+pub(super) const LARGE: usize = 6 << 20;
 
-fn leases(root: &Path) -> Vec<String> {
+pub(super) fn leases(root: &Path) -> Vec<String> {
     let listed = ok(crate::common::cas(root).args(["lease", "ls", "--json"]));
     let id = |line: &str| {
         let lease: Value = serde_json::from_str(line).unwrap();

@@ -1,13 +1,16 @@
 //! Where an archive is written.
 
 use std::fmt;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, OpenOptions, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use cas_core::{Context, Error, Result, pool, unique};
 use cas_host::Dir;
 use rustix::fs::OFlags;
+
+/// What the names of temporary files begin with, after a dot.
+const PURPOSE: &str = "cas-export";
 
 /// A writer for the bytes of an archive.
 pub(super) type Out = Box<dyn Write + Send>;
@@ -59,9 +62,8 @@ fn open(path: PathBuf) -> Result<(Out, Pending)> {
     let parent = path.parent().filter(|parent| *parent != Path::new(""));
     let parent = parent.unwrap_or(Path::new("."));
     let dir = Dir::open(parent).during("open", parent.display())?;
-    let temporary = format!(".{}", unique::key("cas-export"));
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
-    let file = dir.open_file(&temporary, flags, 0o666)?;
+    remove_leftovers(&dir, parent);
+    let (file, temporary) = create_temporary(&dir)?;
     let out = Box::new(file.try_clone()?);
     let file = TemporaryFile {
         dir,
@@ -70,6 +72,35 @@ fn open(path: PathBuf) -> Result<(Out, Pending)> {
         name: name.to_owned(),
     };
     Ok((out, Pending(Some(file))))
+}
+
+/// Creates a temporary file, and locks it if the file system can lock files. Returns it and its
+/// name.
+fn create_temporary(dir: &Dir) -> Result<(fs::File, String)> {
+    loop {
+        let name = format!(".{}", unique::key(PURPOSE));
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
+        let file = dir.open_file(&name, flags, 0o666)?;
+        // Another export may have taken it for a leftover before it was locked.
+        let is_locked = !matches!(file.try_lock(), Err(TryLockError::WouldBlock));
+        if is_locked && dir.stat(&*name)?.is_some() {
+            return Ok((file, name));
+        }
+    }
+}
+
+/// Removes what killed exports left in the directory: temporary files that nobody has locked. What
+/// cannot be removed stays.
+fn remove_leftovers(dir: &Dir, path: &Path) {
+    let prefix = format!(".{PURPOSE}-");
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    for name in names.filter(|name| name.starts_with(&prefix)) {
+        let opened = dir.open_file(&*name, OFlags::WRONLY | OFlags::NONBLOCK, 0);
+        if opened.is_ok_and(|file| file.try_lock().is_ok()) {
+            let _ = dir.remove(&*name);
+        }
+    }
 }
 
 /// An archive that is not published yet. Dropping it removes the file.

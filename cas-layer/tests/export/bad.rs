@@ -193,6 +193,41 @@ async fn a_dropped_export_leaves_no_file() {
 }
 
 #[tokio::test]
+async fn an_export_removes_what_killed_exports_left_and_spares_running_ones() {
+    let store = memory();
+    take(&store, &source(), None).await;
+    let all = images(&store, false).await;
+    let directory = tempfile::tempdir().unwrap();
+    let below = |name: &str| directory.path().join(name);
+    let running = std::fs::File::create(below(".cas-export-running")).unwrap();
+    running.lock().unwrap();
+    for name in [".cas-export-left", ".cas-export", "cas-export-own"] {
+        std::fs::write(below(name), "text").unwrap();
+    }
+    std::fs::create_dir(below(".cas-export-directory")).unwrap();
+    let outside = tempfile::NamedTempFile::new().unwrap();
+    std::os::unix::fs::symlink(outside.path(), below(".cas-export-link")).unwrap();
+    let target = Target::Path(below("out.tar"));
+    export(&store, &all, target, &ExportOptions::default())
+        .await
+        .unwrap();
+    let entries = std::fs::read_dir(directory.path()).unwrap();
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    let kept = [
+        ".cas-export",
+        ".cas-export-directory",
+        ".cas-export-link",
+        ".cas-export-running",
+        "cas-export-own",
+        "out.tar",
+    ];
+    assert_eq!(names, kept);
+}
+
+#[tokio::test]
 async fn a_target_that_is_not_a_file_is_an_error() {
     let store = memory();
     take(&store, &source(), None).await;

@@ -7,20 +7,18 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use cas::backend::pool;
 use cas::{Context as _, Error, Result};
 use clap::Args;
 use indicatif::ProgressBar;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::SignalKind;
 use workload::{Contender, Plan, Row, Scale, SelfCommand, Table, free_space, rows, run, run_task};
 
 use super::Context;
 use super::output::size;
+use super::stop;
 
 /// Name of the hidden command that does one task in a separate process.
 const TASK: &str = "bench-task";
-/// Maximum time to wait for work that a signal has interrupted.
-const LAST_WORK: Duration = Duration::from_secs(10);
 /// Maximum number of attempts to remove the scratch directory, into which the last tasks may still
 /// write.
 const ATTEMPTS: usize = 100;
@@ -71,7 +69,7 @@ impl Bench {
             arguments: task_arguments(&self.store),
         };
         // A signal that comes before its handler would leave the directory behind.
-        let stop = stop_signal()?;
+        let stop = stop::signalled()?;
         let scratch = tempfile::Builder::new()
             .prefix("cas-bench-")
             .tempdir_in(&parent);
@@ -87,7 +85,7 @@ impl Bench {
         )
         .await;
         // Work that began before a signal may still be writing.
-        pool::wait_until_idle(LAST_WORK);
+        stop::wait_for_last_work();
         remove(scratch.path())?;
         let table = measured?;
         if let Some(directory) = &self.plots {
@@ -109,7 +107,7 @@ async fn measure(
     scale: Scale,
     self_command: SelfCommand,
     directory: &Path,
-    stop: impl Future<Output = ()>,
+    stop: impl Future<Output = SignalKind>,
 ) -> Result<Table> {
     let steps = Steps::new(context);
     let tell = |what: &str| steps.tell(what);
@@ -124,22 +122,10 @@ async fn measure(
     };
     tokio::select! {
         measured = run(&plan) => measured,
-        () = stop => Err(Error::cancelled(
+        _ = stop => Err(Error::cancelled(
             "stopped by a signal; everything that it wrote was removed",
         )),
     }
-}
-
-/// Handles SIGINT and SIGTERM from now on. Returns a future that ends at the first of them.
-fn stop_signal() -> Result<impl Future<Output = ()>> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    })
 }
 
 fn make_sure_of_space(directory: &Path, needed: u64) -> Result<()> {

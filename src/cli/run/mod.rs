@@ -13,8 +13,8 @@ use clap::Args;
 
 use self::run_dir::RunDir;
 use self::runtime::{Runtime, Signals};
-use super::Context;
 use super::bundle::Process;
+use super::{Context, stop};
 
 /// Run a program of an image and exit with its exit code
 #[derive(Args)]
@@ -56,11 +56,15 @@ impl Run {
             .with_progress(context.progress.clone());
         let cas = context.cas().await?;
         run_dir::sweep(&cas, &context.root, &*context.progress).await?;
-        // Unpack before watching signals: it may take long, and a signal should end it at once.
+        // Unpack before signals are passed on: it may take long, and a signal should end it.
         let unpack = UnpackOptions::default()
             .with_platforms(options.platforms.clone())
             .with_progress(context.progress.clone());
-        cas.snapshot_with(&self.image, unpack).await?;
+        let stop = stop::signalled()?;
+        tokio::select! {
+            unpacked = cas.snapshot_with(&self.image, unpack) => unpacked?,
+            kind = stop => return stop::stopped(kind).await,
+        };
         let mut signals = Signals::watch()?;
         let run_dir = RunDir::create(&cas, &context.root)?;
         let made = cas

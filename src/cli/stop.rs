@@ -1,0 +1,100 @@
+//! Stopping a command by a signal: its work is cancelled and cleans up, as after an error.
+
+use std::future::{self, Future};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use cas::Result;
+use cas::backend::pool;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::sleep;
+
+/// Maximum time to wait for work that a signal has interrupted.
+const LAST_WORK: Duration = Duration::from_secs(10);
+
+/// Does `work`, which returns an exit code. If a signal comes first, cancels the work, waits until
+/// it has removed what it made, and returns 128 plus the number of the signal.
+///
+/// # Errors
+/// Errors of the work.
+pub(crate) async fn at_a_signal(work: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
+    let stop = signalled()?;
+    let kind = tokio::select! {
+        done = work => return done,
+        kind = stop => kind,
+    };
+    stopped(kind).await
+}
+
+/// Says that a signal stopped the command, and waits until it has removed what it made, or until
+/// the next signal. Returns the exit code.
+///
+/// # Errors
+/// Errors of the system.
+pub(crate) async fn stopped(kind: SignalKind) -> Result<ExitCode> {
+    let number = kind.as_raw_value();
+    eprintln!("cas: stopped by signal {number}");
+    let again = signalled()?;
+    let idle = async {
+        let begun = Instant::now();
+        while !pool::wait_until_idle(Duration::ZERO) && begun.elapsed() < LAST_WORK {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        _ = again => {}
+        () = idle => {}
+    }
+    if !pool::wait_until_idle(Duration::ZERO) {
+        eprintln!("cas: some of what it made is left; `cas gc` removes what is in the store");
+    }
+    Ok(ExitCode::from(
+        u8::try_from(128 + number).unwrap_or(u8::MAX),
+    ))
+}
+
+/// Waits until work whose future was dropped has ended, but not for ever.
+pub(crate) fn wait_for_last_work() {
+    pool::wait_until_idle(LAST_WORK);
+}
+
+/// Handles SIGINT, SIGTERM and SIGHUP from now on, except those that the caller of the program has
+/// it ignore, as `nohup` does. Returns a future that ends at the first of them.
+///
+/// # Errors
+/// Errors of the system.
+pub(crate) fn signalled() -> Result<impl Future<Output = SignalKind>> {
+    let interrupt = received(SignalKind::interrupt())?;
+    let terminate = received(SignalKind::terminate())?;
+    let hang_up = received(SignalKind::hangup())?;
+    Ok(async move {
+        tokio::select! {
+            kind = interrupt => kind,
+            kind = terminate => kind,
+            kind = hang_up => kind,
+        }
+    })
+}
+
+fn received(kind: SignalKind) -> Result<impl Future<Output = SignalKind>> {
+    let handled = if is_ignored(kind) {
+        None
+    } else {
+        Some(signal(kind)?)
+    };
+    Ok(async move {
+        match handled {
+            Some(mut signal) => signal.recv().await,
+            None => future::pending().await,
+        };
+        kind
+    })
+}
+
+/// Returns whether this process ignores the signal. If the kernel does not say, it does not.
+fn is_ignored(kind: SignalKind) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    ignored.is_some_and(|mask| mask & (1 << (kind.as_raw_value() - 1)) != 0)
+}

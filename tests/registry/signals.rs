@@ -1,0 +1,109 @@
+//! Signals: they end a command as an error does.
+
+use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::cas;
+use super::fake::Fake;
+use super::resume::{LARGE, leases};
+use super::sample::Sample;
+use crate::common::shop::names;
+use crate::common::{demo_archive, ok};
+
+fn send(child: &Child, signal: Signal) {
+    kill_process(Pid::from_child(child), signal).unwrap();
+}
+
+#[test]
+fn a_signal_ends_a_pull_and_its_lease() {
+    let sample = Sample::new(&[1000, LARGE]);
+    let good = sample.clone();
+    let large = sample.layers[1].digest.to_string();
+    let part = large.clone();
+    let registry = Fake::start(move |request| {
+        let answer = good.answer(request);
+        if request.path.ends_with(&part) {
+            answer.cut(LARGE - 1000).stall()
+        } else {
+            answer
+        }
+    });
+    let scratch = tempfile::tempdir().unwrap();
+    let root = scratch.path().join("root");
+    let asked = || registry.count("GET", &large);
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
+        let before = asked();
+        let mut pull = cas(&root, scratch.path());
+        pull.args(["pull", &registry.image()])
+            .stderr(Stdio::piped());
+        let pull = pull.spawn().unwrap();
+        while asked() == before {
+            thread::sleep(Duration::from_millis(10));
+        }
+        send(&pull, signal);
+        let ended = pull.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert_eq!(ended.status.code(), Some(code), "{said}");
+        assert!(said.contains("stopped by signal"), "{said}");
+        assert!(leases(&root).is_empty() && names(&root).is_empty());
+    }
+}
+
+/// `nohup` makes a program ignore SIGHUP, and a shell makes its background jobs ignore SIGINT.
+#[test]
+fn a_signal_that_is_ignored_stops_nothing() {
+    let scratch = tempfile::tempdir().unwrap();
+    let root = scratch.path().join("root");
+    let archive = std::fs::read(demo_archive(scratch.path())).unwrap();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "trap '' HUP INT; exec \"$@\"", "sh"]);
+    shell
+        .arg(env!("CARGO_BIN_EXE_cas"))
+        .arg("--root")
+        .arg(&root);
+    shell.args(["import", "-", "--name", "app:1"]);
+    let mut import = shell.stdin(Stdio::piped()).spawn().unwrap();
+    let mut input = import.stdin.take().unwrap();
+    let (first, rest) = archive.split_at(archive.len() / 2);
+    input.write_all(first).unwrap();
+    // The import has begun, so its handlers are in place.
+    while !root.exists() || leases(&root).is_empty() {
+        thread::sleep(Duration::from_millis(10));
+    }
+    send(&import, Signal::HUP);
+    send(&import, Signal::INT);
+    input.write_all(rest).unwrap();
+    drop(input);
+    let ended = import.wait().unwrap();
+    assert!(ended.success(), "{ended:?}, signal {:?}", ended.signal());
+    assert!(names(&root).contains_key("app:1"));
+    ok(crate::common::cas(&root).arg("gc"));
+}
+
+/// A command that waits for something that cannot be interrupted ends at the second signal.
+#[test]
+fn a_second_signal_ends_what_cannot_be_interrupted() {
+    let scratch = tempfile::tempdir().unwrap();
+    let root = scratch.path().join("root");
+    let mut import = crate::common::cas(&root);
+    import.args(["import", "-", "--name", "app:1"]);
+    import.stdin(Stdio::piped()).stderr(Stdio::piped());
+    let mut import = import.spawn().unwrap();
+    let _input = import.stdin.take();
+    while !root.exists() || leases(&root).is_empty() {
+        thread::sleep(Duration::from_millis(10));
+    }
+    // The import waits for its input.
+    while import.try_wait().unwrap().is_none() {
+        send(&import, Signal::TERM);
+        thread::sleep(Duration::from_millis(50));
+    }
+    let ended = import.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(143));
+    assert!(leases(&root).is_empty());
+}
