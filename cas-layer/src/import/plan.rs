@@ -98,7 +98,7 @@ impl<'a> Plan<'a> {
             let children = document.children().map(|child| child.digest).collect();
             let leads_to_image = match document {
                 Document::Index(index) => self.index(&index, depth).await?,
-                Document::Manifest(manifest) => self.manifest(descriptor, &manifest).await?,
+                Document::Manifest(manifest) => self.manifest(descriptor, &manifest, depth).await?,
             };
             if leads_to_image {
                 self.add_document(descriptor.clone(), children, part);
@@ -122,12 +122,22 @@ impl<'a> Plan<'a> {
         Ok(leads_to_image)
     }
 
-    async fn manifest(&mut self, own: &Descriptor, manifest: &Manifest) -> Result<bool> {
+    /// Adds the configuration and the layers. Returns whether the manifest is for the platform.
+    async fn manifest(
+        &mut self,
+        own: &Descriptor,
+        manifest: &Manifest,
+        depth: usize,
+    ) -> Result<bool> {
         if own.platform.is_none() && !self.suits(&manifest.config).await? {
             return Ok(false);
         }
         for child in std::iter::once(&manifest.config).chain(&manifest.layers) {
             match self.locate(child).await? {
+                // It is read as what its type says, as everything that walks images does.
+                Some(_) if child.media_type.is_document() => {
+                    self.descend(child, depth + 1).await?;
+                }
                 Some(part) => self.add_leaf(child.clone(), part)?,
                 None if child.media_type.is_non_distributable() => {}
                 None => return Err(incomplete(child)),

@@ -100,9 +100,7 @@ impl StoredLayer {
     /// Opens a layer. Compression is detected from the bytes, because media types are unreliable.
     async fn open(store: &Store, (descriptor, diff_id): (Descriptor, Digest)) -> Result<Self> {
         let (blob, compression) = Blob::open(store, &descriptor).await?;
-        let record = store.blobs().load(&descriptor.digest).await?;
-        let label = record.and_then(|(mut record, _)| record.labels.remove(UNCOMPRESSED));
-        let diff_id_known = label.is_some_and(|label| label == diff_id.to_string());
+        let diff_id_known = is_diff_id_known(store, &descriptor, &diff_id).await?;
         Ok(StoredLayer {
             descriptor,
             diff_id,
@@ -129,6 +127,13 @@ impl StoredLayer {
             compression: self.compression,
         }
     }
+}
+
+/// Returns whether a label records that the bytes of a layer decompress to this diff ID.
+async fn is_diff_id_known(store: &Store, layer: &Descriptor, diff_id: &Digest) -> Result<bool> {
+    let record = store.blobs().load(&layer.digest).await?;
+    let label = record.and_then(|(mut record, _)| record.labels.remove(UNCOMPRESSED));
+    Ok(label.is_some_and(|label| label == diff_id.to_string()))
 }
 
 /// Records the diff ID of a verified layer in a label, so that it is known later without

@@ -174,6 +174,9 @@ impl Unpacking<'_> {
         let this = &*self;
         let applied = stream::iter(waiting).map(|index| this.apply_stored(index));
         first_cause(applied.buffer_unordered(MAX_PARALLEL).collect().await)?;
+        for index in 0..self.existing {
+            self.verify_existing(index).await?;
+        }
         self.commit_all().await
     }
 

@@ -17,10 +17,16 @@ use crate::flow;
 impl Unpacking<'_> {
     /// Unpacks each missing layer on top of its parent.
     pub(super) async fn unpack_serial(&self) -> Result<()> {
-        for index in self.count_committed().await?..self.chain.len() {
+        let existing = self.count_committed().await?;
+        for index in 0..existing {
+            self.verify_existing(index).await?;
+        }
+        for index in existing..self.chain.len() {
             let chain_id = &self.chain[index];
             let _lock = self.lock(chain_id).await?;
-            if !self.pin_committed(chain_id).await? {
+            if self.pin_committed(chain_id).await? {
+                self.verify_existing(index).await?;
+            } else {
                 self.unpack_on_parent(index).await?;
             }
         }

@@ -9,12 +9,16 @@ use cas_core::labels::LEASE;
 use cas_core::lease::{self, LeaseGuard};
 use cas_core::progress::Progress;
 use cas_core::snapshot::{Commit, SnapshotKind};
-use cas_core::{Descriptor, Digest, Labels, Manifest, Result, Snapshotter, Store, unique};
+use cas_core::{Descriptor, Digest, Labels, Manifest, Result, Snapshotter, Store, pool, unique};
 
 use super::active_snapshot::ActiveSnapshot;
+use super::cancel::Waiter;
 use super::chain_lock::ChainLock;
 use super::standalone::StandaloneLayer;
-use super::{chain_ids_of, layers_with_diff_ids, pin_image, record_diff_id};
+use super::{
+    StoredLayer, chain_ids_of, is_diff_id_known, layers_with_diff_ids, pin_image, record_diff_id,
+};
+use crate::flow;
 
 /// Where the snapshots of an image are made.
 #[derive(Clone, Copy)]
@@ -34,7 +38,7 @@ pub struct Target<'a> {
 ///
 /// # Errors
 /// `NotFound` for a layer that is not in the store; `Corrupt` for a damaged layer, or if the
-/// manifest and the configuration do not match; errors of the snapshotter. Unfinished snapshots
+/// manifest and the configuration do not match, also if snapshots of the diff IDs exist; errors of the snapshotter. Unfinished snapshots
 /// are removed, also if the future is dropped. Committed layers stay until they are collected, and
 /// are not unpacked again.
 pub async fn to_snapshots(
@@ -223,6 +227,37 @@ impl<'a> Unpacking<'a> {
         }
         let (layer, diff_id) = &self.layers[index];
         record_diff_id(self.store, layer, diff_id, self.progress.as_ref()).await;
+        Ok(())
+    }
+
+    /// Verifies a layer whose snapshot exists already. The snapshot was made from a layer with this
+    /// diff ID, but the blob of this image may be another one, that does not have it. A layer that
+    /// is not in the store is passed over.
+    pub(super) async fn verify_existing(&self, index: usize) -> Result<()> {
+        let (layer, diff_id) = self.layers[index].clone();
+        if layer.digest == diff_id
+            || is_diff_id_known(self.store, &layer, &diff_id).await?
+            || self.store.content.stat(&layer.digest).await?.is_none()
+        {
+            return Ok(());
+        }
+        let stored = StoredLayer::open(self.store, (layer.clone(), diff_id)).await?;
+        let progress = Arc::clone(self.progress);
+        let waiter = Waiter::new();
+        let watch = waiter.watch();
+        let item = layer.digest.to_string();
+        pool::apart("cas-verify", move || {
+            progress.begin(&item, Some(stored.descriptor.size));
+            let advance = |bytes| progress.advance(&item, bytes);
+            flow::stream(vec![watch.layer(stored.source())], &advance, |_, bytes| {
+                std::io::copy(bytes, &mut std::io::sink())?;
+                Ok(())
+            })?;
+            progress.end(&item);
+            Ok(())
+        })
+        .await?;
+        record_diff_id(self.store, &layer, &diff_id, self.progress.as_ref()).await;
         Ok(())
     }
 

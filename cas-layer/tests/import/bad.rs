@@ -276,3 +276,36 @@ async fn nothing_for_the_platform_is_not_found() {
     )
     .await;
 }
+
+/// A manifest or an index is what its type says, also if a manifest lists it as a layer.
+#[tokio::test]
+async fn a_layer_that_is_described_as_a_document_is_damage() {
+    let mut members = Files::default();
+    members.add("file", b"text");
+    let tar = members.tar();
+    let document = br#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{},"layers":[]}"#;
+    let cases: [(MediaType, &[u8]); 6] = [
+        (MediaType::OCI_INDEX, &gzip(&tar)),
+        (MediaType::OCI_INDEX, &tar),
+        (MediaType::OCI_MANIFEST, &gzip(&tar)),
+        (MediaType::DOCKER_MANIFEST_LIST, &gzip(&tar)),
+        (MediaType::DOCKER_MANIFEST, &gzip(&tar)),
+        (MediaType::OCI_INDEX, document),
+    ];
+    for (kind, data) in cases {
+        for as_config in [false, true] {
+            let mut files = Files::layout();
+            let described = files.blob(kind.clone(), data);
+            let config = files.blob(MediaType::OCI_CONFIG, b"{}");
+            let image = if as_config {
+                files.manifest(described, Vec::new())
+            } else {
+                files.manifest(config, vec![described])
+            };
+            files.entries(&[(Some("latest"), &image)]);
+            let source = in_stream(&files.tar());
+            let what = format!("{kind}, {} bytes, {as_config}", data.len());
+            refused(&what, ErrorKind::Corrupt, source, &ImportOptions::default()).await;
+        }
+    }
+}

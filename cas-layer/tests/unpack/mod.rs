@@ -57,11 +57,7 @@ const LAYERS: [Layer; 3] = [
 async fn image(store: &Store, layers: &[Layer], change: fn(&mut Vec<Digest>)) -> Manifest {
     let (mut blobs, mut diff_ids) = (Vec::new(), Vec::new());
     for layer in layers {
-        let mut members = Files::default();
-        for (path, text) in layer.members {
-            members.add(path, text.as_bytes());
-        }
-        let tar = members.tar();
+        let tar = tar_of(layer);
         diff_ids.push(Digest::sha256(&tar));
         let blob = match layer.kind.diff_compression().unwrap() {
             DiffCompression::Gzip => gzip(&tar),
@@ -72,6 +68,14 @@ async fn image(store: &Store, layers: &[Layer], change: fn(&mut Vec<Digest>)) ->
     }
     change(&mut diff_ids);
     image_of(store, blobs, &diff_ids).await
+}
+
+fn tar_of(layer: &Layer) -> Vec<u8> {
+    let mut members = Files::default();
+    for (path, text) in layer.members {
+        members.add(path, text.as_bytes());
+    }
+    members.tar()
 }
 
 /// Stores an image whose layers are these blobs.

@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use cas_core::error::ErrorKind;
 use cas_core::image::UNCOMPRESSED;
+use cas_core::media_type::DiffCompression;
 use cas_core::snapshot::{Mount, SnapshotKind};
 use cas_core::testing::memory::MemoryStore;
-use cas_core::{ContentExt, Digest, Labels, Snapshotter};
+use cas_core::{ContentExt, Digest, Labels, Manifest, MediaType, Snapshotter};
 use cas_layer::unpack::{Target, to_snapshots};
 use snapshot_native::NativeSnapshotter;
 
-use super::{LAYERS, expected, image, silent, store, tree};
+use super::{LAYERS, expected, image, image_of, silent, store, tar_of, tree};
+use crate::common::source::{Files, gzip, zstd};
 
 fn snapshotter(root: &Path) -> Arc<dyn Snapshotter> {
     Arc::new(NativeSnapshotter::open(root, Arc::new(MemoryStore::new())).unwrap())
@@ -107,6 +109,56 @@ async fn a_bad_layer_leaves_only_the_layers_below_it() {
     let outcome = to_snapshots(&store, target(&snapshotter, &root), &manifest, &silent()).await;
     assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Corrupt);
     assert_eq!(committed(&*snapshotter).await.len(), 2);
+}
+
+/// An image with the diff IDs of another image, whose snapshots exist, but with other layers.
+#[tokio::test]
+async fn layers_are_verified_although_their_snapshots_exist() {
+    let (store, root) = (store(), tempfile::tempdir().unwrap());
+    let snapshotter = snapshotter(root.path());
+    let unpack = async |manifest: &Manifest| {
+        let target = target(&snapshotter, &root);
+        to_snapshots(&store, target, manifest, &silent()).await
+    };
+    let good = image(&store, &LAYERS, |_| {}).await;
+    let top = unpack(&good).await.unwrap();
+    let made = committed(&*snapshotter).await;
+
+    let mut other = Files::default();
+    other.add("other", b"text");
+    let other = other.tar();
+    let tars: Vec<Vec<u8>> = LAYERS.iter().map(tar_of).collect();
+    let diff_ids: Vec<Digest> = tars.iter().map(|tar| Digest::sha256(tar)).collect();
+    let blob = |tar: &[u8], kind: &MediaType| match kind.diff_compression().unwrap() {
+        DiffCompression::Gzip => (kind.clone(), gzip(tar)),
+        DiffCompression::Zstd => (kind.clone(), zstd(tar)),
+        _ => (kind.clone(), tar.to_vec()),
+    };
+    let kinds = [
+        MediaType::OCI_LAYER,
+        MediaType::OCI_LAYER_GZIP,
+        MediaType::OCI_LAYER_ZSTD,
+    ];
+    for place in 0..LAYERS.len() {
+        for kind in &kinds {
+            let layers = tars.iter().enumerate().map(|(index, tar)| {
+                let tar = if index == place { &other } else { tar };
+                blob(tar, kind)
+            });
+            let wrong = image_of(&store, layers.collect(), &diff_ids).await;
+            let error = unpack(&wrong).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{place} {kind}");
+            let layer = wrong.layers[place].digest.to_string();
+            assert!(error.to_string().contains(&layer), "{error}");
+        }
+    }
+    // The same layers in another compression are the same layers.
+    for kind in &kinds {
+        let layers = tars.iter().map(|tar| blob(tar, kind)).collect();
+        let same = image_of(&store, layers, &diff_ids).await;
+        assert_eq!(unpack(&same).await.unwrap(), top, "{kind}");
+    }
+    assert_eq!(committed(&*snapshotter).await, made);
 }
 
 #[tokio::test]
