@@ -101,6 +101,41 @@ fn a_mount_is_read_only_unless_it_is_asked_for_and_is_kept_by_collections() {
     }
 }
 
+/// Device nodes and set-user-id programs of an image are of no use to other users of the machine.
+#[test]
+fn a_mount_has_no_devices_and_no_set_user_ids_unless_they_are_asked_for() {
+    if !can(&[]) {
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let target = scratch.path().join("mnt");
+    let archive = demo_archive(scratch.path());
+    let cases: [(&[&str], bool, bool); 6] = [
+        (&[], true, true),
+        (&["--rw"], true, true),
+        (&["--suid"], false, true),
+        (&["--dev"], true, false),
+        (&["--suid", "--dev"], false, false),
+        (&["--rw", "--suid", "--dev"], false, false),
+    ];
+    for snapshotter in ["overlay", "native"] {
+        let (root, name) = imported(scratch.path(), snapshotter, &archive);
+        for (flags, nosuid, nodev) in cases {
+            ok(cas(&root).arg("mount").args(flags).arg(&name).arg(&target));
+            let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+            let here = format!(" {} ", target.display());
+            let line = mounts.lines().find(|line| line.contains(&here)).unwrap();
+            // The sixth field has the options of the mount, not those of the file system.
+            let options: Vec<&str> = line.split(' ').nth(5).unwrap().split(',').collect();
+            ok(cas(&root).arg("umount").arg(&target));
+            let case = format!("{snapshotter} {flags:?}: {line}");
+            assert_eq!(options.contains(&"nosuid"), nosuid, "{case}");
+            assert_eq!(options.contains(&"nodev"), nodev, "{case}");
+            assert_eq!(options.contains(&"ro"), !flags.contains(&"--rw"), "{case}");
+        }
+    }
+}
+
 /// The image's owners are mapped to other ids. Files that these ids write have the image's ids on
 /// disk.
 #[test]

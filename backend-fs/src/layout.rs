@@ -47,7 +47,7 @@ struct OciLayout {
 impl Layout {
     /// Opens the layout at `path`. Creates it if the directory is absent or empty, completes it if
     /// its creation was interrupted, upgrades an older format, and adopts a layout that another
-    /// program made.
+    /// program made. Opens it read-only if the process cannot write to it.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         make_private_dir(path)?;
         let root = Dir::open(path)?;
@@ -92,8 +92,8 @@ impl Layout {
     }
 }
 
-/// Opens `.cas/`, and creates it in an empty directory or a layout. Returns `None` if the file
-/// system is read-only or the process may not write to it.
+/// Opens `.cas/`, and creates it in an empty directory or a layout. Returns `None` if it can be
+/// neither opened nor created, because the file system is read-only or permission is missing.
 fn open_cas_dir(root: &Dir) -> Result<Option<Dir>> {
     if root.stat(CAS_DIR)?.is_none()
         && root.stat(OCI_LAYOUT)?.is_none()
@@ -149,7 +149,8 @@ fn write_format(cas_dir: &Dir) -> Result<()> {
 /// Returns the version in the format file, or `None` if the file is absent.
 ///
 /// # Errors
-/// `FailedPrecondition` for another kind or a newer version; `Corrupt` if it does not parse.
+/// `FailedPrecondition` for another kind or a newer version; `Corrupt` if it does not parse;
+/// `OutOfRange` if it is longer than [`SMALL`]; errors of the file system.
 fn version(cas_dir: &Dir) -> Result<Option<u32>> {
     let Some(data) = cas_dir.read(FORMAT, SMALL)? else {
         return Ok(None);

@@ -9,7 +9,7 @@ use std::thread;
 use backend_fs::FsStore;
 use cas_core::{Digest, ErrorKind, pool};
 
-/// Keeps every thread of the pool busy until the caller waits at the barrier once more.
+/// Keeps every thread of the pool busy until the caller waits at the returned barrier.
 fn block_the_pool() -> (Arc<Barrier>, Vec<thread::JoinHandle<()>>) {
     let threads = thread::available_parallelism().map_or(2, |cores| cores.get().max(2));
     let barrier = Arc::new(Barrier::new(threads + 1));

@@ -2,12 +2,12 @@
 //!
 //! ```text
 //! cas.redb          the database, with these tables:
-//!   cas             text -> number: its format, and the first unallocated number
-//!   content         algorithm and hash of a blob -> its size, its number, and all of its bytes if
-//!                   there are at most 512
-//!   rows            number, offset -> up to 256 KiB less 512 bytes of a blob or an ingest
-//!   ingests         key -> number, bytes in rows, time
-//!   doomed          numbers whose rows are still to be removed
+//!   cas             name -> number: the format of the store, and the next free number of rows
+//!   content         algorithm and hash of a blob -> size, number of its rows, and all bytes if there
+//!                   are at most 512
+//!   rows            number of rows, offset -> up to 256 KiB less 512 bytes of a blob or an ingest
+//!   ingests         key -> number of its rows, bytes in them, time
+//!   doomed          number of rows that are still to be removed -> bytes in them
 //!   blobs images snapshots leases notes    records: key -> revision, value
 //! owner             locked by the process that has the store open; contains its pid
 //! reserve           disk space for removals on a full disk

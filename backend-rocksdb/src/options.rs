@@ -15,9 +15,10 @@ use crate::family::{self, CONTENT, ROWS};
 
 /// Minimum size in bytes of a row that is stored in a blob file.
 const BLOB_FILE_MIN: u64 = 1 << 10;
-/// Bits per key of the Bloom filters: about one lookup of an absent key in a hundred reads a block.
+/// Bits per key of the Bloom filters: about one in a hundred lookups of an absent key reads a
+/// block.
 const FILTER_BITS: f64 = 10.0;
-/// Size of the write buffer of each records table in bytes.
+/// Size in bytes of the write buffer of records, ingests and the format, each.
 const RECORDS_BUFFER: usize = 4 << 20;
 /// Size of the write buffer of blob entries in bytes: it holds about a hundred thousand of them.
 const CONTENT_BUFFER: usize = 16 << 20;
@@ -27,10 +28,10 @@ const MESSAGES_MAX: usize = 1 << 20;
 /// Options that a user can set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tuning {
-    /// Size in bytes of the cache for entries, records and indexes. Bytes of blobs are cached by
-    /// the kernel. Default: 64 MiB.
+    /// Size in bytes of the cache for entries, records and indexes. Rows of 1 KiB or
+    /// more are cached by the kernel only. Default: 64 MiB.
     pub cache: usize,
-    /// Size in bytes of the write buffer of rows, which becomes one blob file. Up to three buffers
+    /// Size in bytes of the write buffer of rows. A full buffer becomes one blob file; up to three
     /// are in memory while files are written. Default: 16 MiB.
     pub buffer: usize,
     /// Number of background threads that flush and compact. Default: 2.
@@ -96,9 +97,10 @@ impl Tuning {
         // intact, and nothing after it was acknowledged as durable.
         options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
         options.set_track_and_verify_wals_in_manifest(true);
-        options.set_max_total_wal_size(4 * self.buffer as u64);
+        options.set_max_total_wal_size((self.buffer as u64).saturating_mul(4));
         options.set_max_background_jobs(i32::from(self.jobs.get()));
-        // There is one writer at a time. Keys that arrive in order are then inserted faster.
+        // There is one writer at a time, and without this, keys that arrive in order are inserted
+        // faster.
         options.set_allow_concurrent_memtable_write(false);
         // Let the device start to write before the file is complete.
         options.set_bytes_per_sync(1 << 20);

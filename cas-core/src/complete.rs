@@ -1,5 +1,5 @@
-//! Whether everything below a document is in the store, and the correction of records that say so
-//! wrongly.
+//! Finds out whether everything below a document is in the store, and corrects records that are
+//! wrong about it.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,13 +26,14 @@ pub struct Completeness {
     /// The first blob that the image needs and the store does not have. An index needs one of its
     /// manifests, and everything that this manifest needs.
     pub missing: Option<Digest>,
-    /// The manifests of indexes that are not complete: they were never stored, or part of them is
-    /// missing.
+    /// The incomplete children of indexes: each is a manifest or an index that was never stored, or
+    /// of which a part is missing.
     pub left_out: BTreeSet<Digest>,
 }
 
-/// Finds out which parts of the image below `root` are in the store. What was left out on purpose
-/// when a manifest was stored is not missing.
+/// Returns which parts of the image below `root` are in the store. Layers that registries do not
+/// distribute, and children that were left out on purpose when a manifest was stored, do not count
+/// as missing.
 ///
 /// # Errors
 /// `Corrupt` for a damaged document; `OutOfRange` for indexes that are nested too deep; errors of
@@ -102,8 +103,8 @@ fn digests(descriptors: &[Descriptor]) -> Vec<Digest> {
     descriptors.iter().map(|one| one.digest).collect()
 }
 
-/// Decides what is missing, children before the documents that list them. The stack is explicit,
-/// because shared indexes can form a chain that is longer than the nesting limit.
+/// Decides what is missing: first of the children, then of the documents that list them. It does not
+/// recurse, because shared indexes can form a chain that is longer than the nesting limit.
 fn judge(parts: HashMap<Digest, Part>, root: Digest) -> Completeness {
     let mut missing: HashMap<Digest, Option<Digest>> = HashMap::new();
     let mut left_out = BTreeSet::new();
@@ -139,9 +140,10 @@ fn judge(parts: HashMap<Digest, Part>, root: Digest) -> Completeness {
 
 /// Corrects the records of all indexes, once in the life of a store.
 ///
-/// A pull or import of an earlier release that failed left records which say that a manifest of an
-/// index is stored, although it is not, or not with everything that it needs. Such manifests are
-/// recorded as absent. After the correction, a manifest that is missing is one that was lost.
+/// In earlier releases, a failed pull or import left wrong records: a manifest of an index counted as
+/// stored, although it or something that it needs was missing. Such manifests are recorded as
+/// absent, and so are those that were lost before. From then on, a manifest that is missing and not
+/// recorded as absent was lost.
 ///
 /// # Errors
 /// Errors of the store.
@@ -173,7 +175,8 @@ pub(crate) async fn correct_indexes(store: &Store) -> Result<()> {
 /// Records manifests of an index as absent if they are not complete.
 async fn correct_index(store: &Store, index: &Descriptor) -> Result<()> {
     for _ in 0..ATTEMPTS {
-        // A job that completes a manifest changes the record afterwards, so the swap below fails.
+        // A job that completes a manifest of this index changes the record last: before the swap,
+        // which then fails, or after it, which clears the mark.
         let Some((mut record, revision)) = store.blobs().load(&index.digest).await? else {
             return Ok(());
         };
@@ -210,7 +213,7 @@ async fn correct_index(store: &Store, index: &Descriptor) -> Result<()> {
     )
 }
 
-/// Returns whether an error is about what a document says.
+/// Returns whether an error is about the content of a document.
 fn is_of_document(error: &Error) -> bool {
     use ErrorKind::{Corrupt, NotFound, OutOfRange, Unsupported};
     matches!(error.kind(), Corrupt | NotFound | OutOfRange | Unsupported)

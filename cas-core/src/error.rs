@@ -289,6 +289,15 @@ impl<T, E: Into<Error>> Context<T> for std::result::Result<T, E> {
     }
 }
 
+/// Maximum number of characters of a text from outside in a message.
+const EXCERPT: usize = 100;
+
+/// Returns the beginning of a text for a message: at most 100 characters, those that a terminal may
+/// interpret escaped.
+pub fn excerpt(text: &str) -> String {
+    text.escape_debug().take(EXCERPT).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -337,5 +346,11 @@ mod tests {
             (back.kind(), back.to_string().as_str()),
             (ErrorKind::Corrupt, "x: bad digest")
         );
+    }
+
+    #[test]
+    fn an_excerpt_is_short_and_harmless() {
+        assert_eq!(excerpt("a\u{1b}[2Jb\n"), "a\\u{1b}[2Jb\\n");
+        assert_eq!(excerpt(&"x".repeat(1 << 20)).len(), 100);
     }
 }

@@ -73,6 +73,9 @@ pub const RATIO_ZSTD: u64 = 10_000;
 pub const ENTRIES_IN_MEMORY: usize = 100_000;
 /// Maximum size of the `/etc/passwd` or `/etc/group` of an image that is read.
 pub const ACCOUNTS: u64 = 1 << 20;
+/// Maximum number of groups of the user that a process of an image runs as. Runtimes hand them over
+/// one by one.
+pub const GROUPS: usize = 1024;
 /// Maximum user or group id that a process may run as; runtimes accept no larger one.
 pub const ID: u32 = i32::MAX as u32;
 

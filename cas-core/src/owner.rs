@@ -14,7 +14,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, excerpt};
 use crate::limit;
 
 /// The name of an owner: 1 to [`limit::OWNER`] ASCII letters, digits, `-`, `_` and `.`.
@@ -46,7 +46,7 @@ impl FromStr for Owner {
                 limit::OWNER
             ))
             .operation("parse owner")
-            .subject(format!("{:.100}", text.escape_debug().to_string())));
+            .subject(excerpt(text)));
         }
         Ok(Owner(text.to_owned()))
     }

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, excerpt};
 
 /// The operating system and processor that an image is built for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -115,7 +115,7 @@ impl FromStr for Platform {
                 "expected os/architecture or os/architecture/variant, as in linux/arm64/v8",
             )
             .operation("parse platform")
-            .subject(format!("{:.100}", text.escape_debug())));
+            .subject(excerpt(text)));
         }
         let mut platform = Platform::new(parts[0], parts[1]);
         if let Some(variant) = parts.get(2) {

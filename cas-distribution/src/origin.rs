@@ -13,8 +13,8 @@ pub(crate) fn same(a: &Url, b: &Url) -> bool {
 /// Checks a URL that a registry refers to: a redirect, an upload location or a token service.
 ///
 /// # Errors
-/// `Denied` if it gives up encryption, is not HTTP, contains credentials, or is on this machine or
-/// link-local while the registry is neither on this machine nor that host.
+/// `Denied` if the URL is not HTTP, gives up encryption or contains credentials. Also `Denied` if
+/// its host is [local](is_local), unless the registry is on loopback or is that host.
 pub(crate) fn check(registry: &Url, to: &Url) -> Result<()> {
     let why = if !["http", "https"].contains(&to.scheme()) {
         "which is not HTTP"
@@ -36,13 +36,13 @@ pub(crate) fn check(registry: &Url, to: &Url) -> Result<()> {
     ))
 }
 
-/// Returns whether a host is on loopback.
+/// Returns whether the host of a URL is on loopback.
 pub(crate) fn is_loopback(url: &Url) -> bool {
     is_localhost(url) || address(url).is_some_and(|address| address.is_loopback())
 }
 
-/// Returns whether a host is on loopback or has a link-local address, where cloud providers serve
-/// secrets.
+/// Returns whether the host of a URL is on loopback, or has an unspecified or a link-local address.
+/// Cloud providers serve secrets on link-local addresses.
 pub(crate) fn is_local(url: &Url) -> bool {
     let is_link_local = |address: IpAddr| match address {
         IpAddr::V4(address) => address.is_link_local(),
@@ -54,6 +54,8 @@ pub(crate) fn is_local(url: &Url) -> bool {
 
 fn is_localhost(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
+    // A final dot makes a name absolute.
+    let host = host.strip_suffix('.').unwrap_or(host);
     host == "localhost" || host.ends_with(".localhost")
 }
 
@@ -99,6 +101,8 @@ mod tests {
             "https://[::ffff:127.0.0.1]/",
             "https://[::1]/",
             "https://localhost/",
+            "https://localhost./",
+            "https://a.localhost./",
             "https://0.0.0.0/",
         ] {
             assert!(check(&registry, &url(to)).is_err(), "{to}");

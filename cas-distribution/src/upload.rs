@@ -58,7 +58,7 @@ impl Pusher for Client {
 }
 
 impl Inner {
-    /// Returns the URL to send the blob to, or `None` if the registry has it already.
+    /// Returns the URL to send the blob to, or `None` if the registry says that it has it already.
     async fn begin_upload(&self, descriptor: &Descriptor) -> Result<Option<Url>> {
         let url = self.url("blobs", "uploads/")?;
         let ask = Ask::new(Method::POST, url, Action::Push).with(CONTENT_LENGTH, "0");

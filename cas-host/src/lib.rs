@@ -10,6 +10,7 @@ mod dir;
 mod idmap;
 mod lock;
 pub mod mount;
+mod mount_attr;
 mod new_directory;
 pub mod overlay;
 mod snapshot_dirs;

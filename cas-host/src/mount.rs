@@ -1,6 +1,6 @@
-//! Mounting through file descriptors. A mount is complete before it is visible; only a read-only
-//! bind mount is made read-only after it is attached. A mount that is not attached ends when its
-//! file descriptor is closed, even by a kill.
+//! Mounting through file descriptors. A mount is complete, and as restricted as it will be, before
+//! it is visible. A mount that is not attached ends when its file descriptor is closed, even by a
+//! kill.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -13,12 +13,13 @@ use cas_core::snapshot::Mount;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags,
-    UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
-    mount_remount, move_mount, open_tree, unmount as unmount_at,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
+    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount,
+    open_tree, unmount as unmount_at,
 };
 
 use crate::IdMap;
+use crate::mount_attr::set_attributes;
 
 /// Maximum length in bytes of a mount parameter, without the final zero.
 const VALUE: usize = 255;
@@ -39,6 +40,23 @@ pub fn open(mounts: &[Mount]) -> Result<OwnedFd> {
     }
 }
 
+/// What a mount may give to the users of the machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rights {
+    /// Whether programs run with the rights of their owner or group if their mode says so.
+    pub suid: bool,
+    /// Whether device nodes can be opened.
+    pub devices: bool,
+}
+
+impl Rights {
+    /// Everything that the file system contains.
+    pub const ALL: Rights = Rights {
+        suid: true,
+        devices: true,
+    };
+}
+
 /// Mounts `mounts` at the directory `target`, with owners mapped by `idmap`.
 ///
 /// The kernel creates the work directory of an overlay as the user who mounts, so the map must
@@ -46,26 +64,43 @@ pub fn open(mounts: &[Mount]) -> Result<OwnedFd> {
 ///
 /// # Errors
 /// As [`open`]; `NotFound` or `FailedPrecondition` if `target` is not a directory; `Unsupported` if
-/// the kernel or the file system cannot map IDs.
-pub fn attach(mounts: &[Mount], target: &Path, idmap: Option<IdMap<'_>>) -> Result<()> {
+/// the kernel or the file system cannot map IDs, or if the kernel (before 5.12) cannot restrict a
+/// mount.
+pub fn attach(
+    mounts: &[Mount],
+    target: &Path,
+    idmap: Option<IdMap<'_>>,
+    rights: Rights,
+) -> Result<()> {
     let mount = single(mounts)?;
-    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-    let moved = move_mount(tree(mount, idmap)?, c"", CWD, target, flags).map_err(io::Error::from);
-    moved.during("mount on", target.display())?;
-    if let Mount::Bind {
-        read_only: true, ..
-    } = mount
-    {
-        let flags = MountFlags::BIND | MountFlags::RDONLY;
-        let fixed = mount_remount(target, flags, c"").map_err(io::Error::from);
-        fixed
-            .during("mount read-only", target.display())
-            .inspect_err(|_| {
-                // A mount that is not read-only must not stay. The first error is returned.
-                let _ = unmount(target);
-            })?;
+    let tree = tree(mount, idmap)?;
+    let mut attributes = MountAttrFlags::empty();
+    attributes.set(MountAttrFlags::MOUNT_ATTR_NOSUID, !rights.suid);
+    attributes.set(MountAttrFlags::MOUNT_ATTR_NODEV, !rights.devices);
+    let is_read_only = matches!(
+        mount,
+        Mount::Bind {
+            read_only: true,
+            ..
+        }
+    );
+    attributes.set(MountAttrFlags::MOUNT_ATTR_RDONLY, is_read_only);
+    if !attributes.is_empty() {
+        restrict(&tree, attributes).during("mount on", target.display())?;
     }
-    Ok(())
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    let moved = move_mount(tree, c"", CWD, target, flags).map_err(io::Error::from);
+    moved.during("mount on", target.display())
+}
+
+fn restrict(tree: &OwnedFd, attributes: MountAttrFlags) -> Result<()> {
+    set_attributes(tree, attributes, None).map_err(|error| match error.raw_os_error() {
+        Some(libc::ENOSYS) => Error::unsupported(
+            "Linux before 5.12 cannot restrict a mount before it is visible; use a newer kernel",
+        )
+        .source(error),
+        _ => error.into(),
+    })
 }
 
 /// Unmounts `target`.

@@ -205,14 +205,15 @@ impl<R: Read> Input<R> {
 
 impl<R: Read> Read for Input<R> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        // Nothing is buffered for an uncompressed stream: its bytes go straight to the caller.
-        if self.start == self.end {
+        // The bytes of an uncompressed stream go straight to a caller with a large buffer. The
+        // header of a gzip member is read byte by byte.
+        if self.start == self.end && out.len() >= self.buffer.len() {
             return Self::pull(&mut self.source, out, &mut self.total);
         }
-        let available = &self.buffer[self.start..self.end];
+        let available = self.fill_buf()?;
         let read = available.len().min(out.len());
         out[..read].copy_from_slice(&available[..read]);
-        self.start += read;
+        self.consume(read);
         Ok(read)
     }
 }

@@ -178,3 +178,33 @@ fn errors_of_the_source_are_unchanged() {
         );
     }
 }
+
+/// The header of a gzip member may be long, and decoders read it byte by byte.
+#[test]
+fn long_headers_are_read_in_large_pieces() {
+    struct Counted<'a>(&'a [u8], usize);
+    impl Read for Counted<'_> {
+        fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+            self.1 += 1;
+            self.0.read(out)
+        }
+    }
+    for name in [1, 100, 65_000] {
+        let mut member = flate2::GzBuilder::new()
+            .filename(vec![b'n'; name])
+            .comment(vec![b'c'; name])
+            .extra(vec![0; name])
+            .write(Vec::new(), flate2::Compression::fast());
+        member.write_all(b"text").unwrap();
+        let member = member.finish().unwrap();
+        let stream = member.repeat(20);
+        let mut source = Counted(&stream, 0);
+        let mut plain = Vec::new();
+        let mut decoder = Decoder::new(&mut source, Compression::Gzip).unwrap();
+        decoder.read_to_end(&mut plain).unwrap();
+        drop(decoder);
+        assert_eq!(plain, b"text".repeat(20));
+        let expected = 2 + stream.len() / (200 << 10);
+        assert!(source.1 <= expected, "{name}: {} reads", source.1);
+    }
+}

@@ -20,8 +20,8 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// Returns image number `number`: a layer that all samples share, its own layer and
-    /// configuration, and a manifest.
+    /// Returns the sample image with this number: a layer that all samples share, a layer and a
+    /// configuration of its own, and a manifest.
     pub fn of(number: u64) -> Self {
         let blob = |media_type: MediaType, data: Vec<u8>| {
             (Descriptor::of(media_type, &data), Bytes::from(data))
@@ -54,7 +54,7 @@ impl Sample {
     /// Returns the descriptor of its manifest.
     ///
     /// # Panics
-    /// Never, because it has blobs.
+    /// If it has no blobs, which is never so.
     pub fn root(&self) -> Descriptor {
         self.parts.last().expect("it has parts").0.clone()
     }
@@ -64,12 +64,13 @@ impl Sample {
         &self.parts
     }
 
-    /// Returns all its digests: the shared layer, its layer, configuration, manifest.
+    /// Returns the digests of the shared layer, the own layer, the configuration and the manifest.
     pub fn digests(&self) -> Vec<Digest> {
         self.parts.iter().map(|(part, ..)| part.digest).collect()
     }
 
-    /// Stores its missing blobs as an import does, pinned by `guard`.
+    /// Stores its missing blobs, pinned by `guard`. The children of the manifest are recorded when it
+    /// is pinned.
     ///
     /// # Errors
     /// `Busy` while another task stores one of its blobs; errors of the store.
@@ -92,7 +93,7 @@ impl Sample {
     /// Imports it under a name.
     ///
     /// # Errors
-    /// Errors of the store.
+    /// `InvalidArgument` for an invalid name; errors of [`Sample::store`].
     pub async fn import(&self, store: &Store, name: &str) -> Result<()> {
         let guard = LeaseGuard::begin_for(store, "import", JOB_LEASE).await?;
         self.store(store, &guard).await?;
@@ -114,7 +115,8 @@ pub async fn tag(store: &Store, from: &str, to: &str) -> Result<()> {
     guard.name(vec![image], &["target"]).await.map(|_| ())
 }
 
-/// Checks that a manifest and everything that it lists exist, with the right bytes.
+/// Checks that a manifest and everything that it lists exist, with the right bytes. Of an index,
+/// only the document is checked.
 ///
 /// # Errors
 /// `NotFound` or `Corrupt`, with the blob.

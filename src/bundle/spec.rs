@@ -1,5 +1,6 @@
 //! `config.json` of the runtime-spec.
 
+use cas_core::error::excerpt;
 use cas_core::{Error, Labels, Result};
 use serde_json::{Value, json};
 
@@ -27,7 +28,15 @@ const CAPABILITIES: &[&str] = &[
     "CAP_SYS_CHROOT",
 ];
 
-/// Prefixes of annotations that make a runtime or a service manager act on the host.
+/// Prefixes of the labels that a runtime gets as annotations. They describe the image, and no runtime
+/// acts on them. Others are left out, because every runtime has annotations of its own.
+const ALLOWED: &[&str] = &[
+    "maintainer",
+    "org.label-schema.",
+    "org.opencontainers.image.",
+];
+
+/// Prefixes of annotations that are known to make a runtime or a service manager act on the host.
 const OBEYED: &[&str] = &[
     "io.katacontainers.",
     "krun.",
@@ -59,7 +68,8 @@ const READ_ONLY: &[&str] = &[
     "/proc/sysrq-trigger",
 ];
 
-/// Returns `config.json` for a configuration, and a warning for each label that was left out.
+/// Returns `config.json` for a configuration, and a warning for each label that a runtime would act
+/// on, and that was left out.
 ///
 /// # Errors
 /// `Corrupt` for an argument or a variable that a process cannot be given.
@@ -148,13 +158,17 @@ fn all(names: &[&str]) -> Vec<String> {
 }
 
 fn annotations(wanted: &Labels) -> (Labels, Vec<String>) {
-    let refused = |key: &str| key.is_empty() || OBEYED.iter().any(|begin| key.starts_with(begin));
-    let (left_out, taken): (Labels, Labels) = wanted
+    let begins = |key: &str, list: &[&str]| list.iter().any(|begin| key.starts_with(begin));
+    let (taken, left_out): (Labels, Labels) = wanted
         .clone()
         .into_iter()
-        .partition(|(key, _)| refused(key));
-    let warning = |key: String| format!("label {key:?} left out: a runtime would act on it");
-    (taken, left_out.into_keys().map(warning).collect())
+        .partition(|(key, _)| begins(key, ALLOWED));
+    let obeyed = left_out.into_keys().filter(|key| begins(key, OBEYED));
+    let warning = |key: String| {
+        let key = excerpt(&key);
+        format!("the label \"{key}\" is left out: a runtime would act on it")
+    };
+    (taken, obeyed.map(warning).collect())
 }
 
 fn mounts() -> Value {
@@ -203,7 +217,9 @@ mod tests {
         "config": {
             "User": "app", "Entrypoint": ["/bin/e"], "Cmd": ["c", "d"],
             "Env": ["A=1", "HOME=/mine", "PATHS=x"], "WorkingDir": "srv", "StopSignal": "SIGINT",
-            "Labels": {"org.opencontainers.image.os": "mine", "x": "", "": "y",
+            "Labels": {"org.opencontainers.image.os": "mine", "maintainer": "m",
+                "x": "", "": "y", "com.example.x": "y", "dev.gvisor.internal.x": "z",
+                "org.opencontainers.imagex": "i", "ORG.systemd.property.x": "u",
                 "run.oci.hooks.stdout": "/etc/passwd"},
             "ExposedPorts": {"80/tcp": {}, "443/tcp": {}}, "Volumes": {"/data": {}}
         }
@@ -238,11 +254,11 @@ mod tests {
             "org.opencontainers.image.created": "2026-01-01T00:00:00Z",
             "org.opencontainers.image.stopSignal": "SIGINT",
             "org.opencontainers.image.exposedPorts": "443/tcp,80/tcp",
-            "x": "",
+            "maintainer": "m",
         });
         assert_eq!(document["annotations"], annotations);
-        assert_eq!(warnings.len(), 2, "{warnings:?}");
-        assert!(warnings[1].contains("run.oci.hooks.stdout"), "{warnings:?}");
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!(warnings[0].contains("run.oci.hooks.stdout"), "{warnings:?}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Finds the user and groups of a process in the image's own `/etc/passwd` and `/etc/group`.
 
+use cas_core::error::excerpt;
 use cas_core::{Error, Result, limit};
 
 use super::{Rootfs, User};
@@ -21,7 +22,8 @@ pub(super) struct Account {
 ///
 /// # Errors
 /// `NotFound` for a name that the image does not have; `Corrupt` for a number that is too large, or
-/// if one of the files is not a regular file; `OutOfRange` if a file is too long.
+/// if one of the files is not a regular file; `OutOfRange` if a file is too long, or the user is in
+/// more than [`limit::GROUPS`] groups.
 pub(super) fn find(rootfs: &Rootfs, wanted: &str) -> Result<Account> {
     let (user, group) = wanted.split_once(':').unwrap_or((wanted, ""));
     let text = rootfs.read(PASSWD, limit::ACCOUNTS)?.unwrap_or_default();
@@ -41,7 +43,7 @@ pub(super) fn find(rootfs: &Rootfs, wanted: &str) -> Result<Account> {
     };
     let groups = rootfs.read(GROUP, limit::ACCOUNTS)?.unwrap_or_default();
     let (gid, additional_gids) = match group {
-        "" => (gid, memberships(&groups, name, gid)),
+        "" => (gid, memberships(&groups, name, gid)?),
         group => {
             let gid = group_id(&groups, group)?;
             (gid, vec![gid])
@@ -94,13 +96,22 @@ fn groups(text: &str) -> impl Iterator<Item = (&str, u32, &str)> {
 /// Returns the groups that the user `name` is a member of, and their primary group `own`. Without
 /// `own`, a program that changes its primary group could open files whose mode denies access to the
 /// old one.
-fn memberships(text: &str, name: &str, own: u32) -> Vec<u32> {
+fn memberships(text: &str, name: &str, own: u32) -> Result<Vec<u32>> {
     let member = |members: &str| !name.is_empty() && members.split(',').any(|one| one == name);
     let all = groups(text).filter(|(_, _, members)| member(members));
     let mut all: Vec<u32> = all.map(|(_, gid, _)| gid).chain([own]).collect();
     all.sort_unstable();
     all.dedup();
-    all
+    let (found, allowed) = (all.len(), limit::GROUPS);
+    if found > allowed {
+        return Err(Error::out_of_range(format!(
+            "{GROUP} of the image puts the user {} into {found} groups; at most {allowed} \
+             are supported; choose one group with USER:GROUP",
+            excerpt(name)
+        ))
+        .operation("find user"));
+    }
+    Ok(all)
 }
 
 fn group_id(text: &str, group: &str) -> Result<u32> {
@@ -130,8 +141,9 @@ fn number(text: &str) -> Result<Option<u32>> {
 
 fn unknown(what: &str, name: &str, file: &str) -> Error {
     Error::not_found(format!(
-        "the image runs as {what} {name:?}, but its {file} does not list it; its author must add \
-         it or use a number"
+        "the image runs as {what} \"{}\", but its {file} does not list it; its author must add it \
+         or use a number",
+        excerpt(name)
     ))
     .operation("find user")
 }
@@ -209,6 +221,32 @@ mod tests {
         assert_eq!(find(&rootfs, "3:4").unwrap(), account(3, 4, &[4], "/"));
         let error = find(&rootfs, "app").unwrap_err().to_string();
         assert!(error.contains("/etc/passwd"), "{error}");
+    }
+
+    #[test]
+    fn a_user_in_too_many_groups_and_a_long_name_are_refused() {
+        let (temp, rootfs) = image();
+        let put_into = |groups: usize| {
+            let line = |gid| format!("g{gid}:x:{gid}:app\n");
+            let text: String = (10_000..10_000 + groups).map(line).collect();
+            fs::write(temp.path().join("etc/group"), text).unwrap();
+        };
+        // The primary group counts.
+        put_into(limit::GROUPS - 1);
+        let found = find(&rootfs, "app").unwrap();
+        assert_eq!(found.user.additional_gids.len(), limit::GROUPS);
+        for groups in [limit::GROUPS, 50_000] {
+            put_into(groups);
+            for wanted in ["app", "1000"] {
+                let error = find(&rootfs, wanted).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::OutOfRange, "{error}");
+                assert!(error.to_string().contains("USER:GROUP"), "{error}");
+            }
+            assert_eq!(find(&rootfs, "app:7").unwrap().user.additional_gids, [7]);
+        }
+        let error = find(&rootfs, &"\u{1b}]0;x".repeat(500_000)).unwrap_err();
+        let said = error.to_string();
+        assert!(said.len() < 400 && !said.contains('\u{1b}'), "{said}");
     }
 
     #[test]

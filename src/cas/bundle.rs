@@ -68,7 +68,10 @@ impl Cas {
             return Ok(None);
         }
         new.make_rootfs()?;
+        // A runtime needs all that the image contains. A new bundle is closed to other users.
         let writable = MountOptions::default()
+            .with_suid(true)
+            .with_devices(true)
             .with_writable(true)
             .with_progress(options.progress.clone());
         let mounted = self.mount_manifest(manifest, &rootfs, writable).await?;

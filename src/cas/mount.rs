@@ -8,7 +8,7 @@ use cas_core::background::shield;
 use cas_core::platform::Platforms;
 use cas_core::progress::{Progress, Silent};
 use cas_core::{Error, ErrorKind, Manifest, Result, pool};
-use cas_host::mount;
+use cas_host::mount::{self, Rights};
 use cas_layer::unpack;
 
 use super::Cas;
@@ -20,6 +20,12 @@ use super::mounted::{self, Mounted};
 pub struct MountOptions {
     /// Whether the mount is writable. What is written is removed by [`Cas::unmount`].
     pub writable: bool,
+    /// Whether programs of the image run with the rights of their owner or group if their mode says
+    /// so. Otherwise any user of this machine could use them.
+    pub suid: bool,
+    /// Whether device nodes of the image can be opened. Otherwise any user of this machine could
+    /// use devices of it through them.
+    pub devices: bool,
     /// A user namespace that maps the owners on disk to those that are shown. By default owners are
     /// shown as they are.
     pub idmap: Option<OwnedFd>,
@@ -33,6 +39,8 @@ impl Default for MountOptions {
     fn default() -> Self {
         MountOptions {
             writable: false,
+            suid: false,
+            devices: false,
             idmap: None,
             platforms: Platforms::default(),
             progress: Arc::new(Silent),
@@ -45,6 +53,20 @@ impl MountOptions {
     #[must_use]
     pub fn with_writable(mut self, writable: bool) -> Self {
         self.writable = writable;
+        self
+    }
+
+    /// Sets [`suid`](Self::suid).
+    #[must_use]
+    pub fn with_suid(mut self, suid: bool) -> Self {
+        self.suid = suid;
+        self
+    }
+
+    /// Sets [`devices`](Self::devices).
+    #[must_use]
+    pub fn with_devices(mut self, devices: bool) -> Self {
+        self.devices = devices;
         self
     }
 
@@ -71,8 +93,8 @@ impl MountOptions {
 }
 
 impl Cas {
-    /// Mounts the root file system of an image at `directory`, read-only. The image is unpacked
-    /// into snapshots first, if it is not yet. [`Cas::unmount`] unmounts it.
+    /// Mounts the root file system of an image at `directory`, read-only, without device nodes and
+    /// set-user-id programs. The image is unpacked into snapshots first, if it is not yet. [`Cas::unmount`] unmounts it.
     ///
     /// # Errors
     /// As [`Cas::snapshot`]; `NotFound` for the directory; `AlreadyExists` if this root has
@@ -119,7 +141,11 @@ impl Cas {
             ErrorKind::AlreadyExists => taken(&directory),
             _ => error,
         })?;
-        snapshot.attach(directory, options.idmap).await
+        let rights = Rights {
+            suid: options.suid,
+            devices: options.devices,
+        };
+        snapshot.attach(directory, options.idmap, rights).await
     }
 
     /// Makes and returns the snapshot to mount. It keeps its parents, so nothing else has to.

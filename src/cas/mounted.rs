@@ -8,6 +8,7 @@ use cas_core::background::{self, shield};
 use cas_core::labels::GC_ROOT;
 use cas_core::snapshot::Mount;
 use cas_core::{Context, Digest, Error, Labels, Result, Snapshotter, pool, unique};
+use cas_host::mount::Rights;
 use cas_host::{IdMap, mount};
 
 /// The snapshot of a mount. Unless it is kept, it is unmounted and removed in the background when
@@ -62,16 +63,18 @@ impl Mounted {
         mut self,
         directory: PathBuf,
         idmap: Option<OwnedFd>,
+        rights: Rights,
     ) -> Result<Self> {
         shield(async move {
             let (mounts, target) = (std::mem::take(&mut self.mounts), directory.clone());
             let attached = pool::run(move || {
                 let idmap = idmap.as_ref().map(|namespace| IdMap::of(namespace.as_fd()));
-                mount::attach(&mounts, &target, idmap)
+                mount::attach(&mounts, &target, idmap, rights)
             })
             .await;
             if let Err(error) = attached {
-                self.undo().await?;
+                // The error of the mount is the one that matters.
+                let _ = self.undo().await;
                 return Err(error);
             }
             self.directory = Some(directory);

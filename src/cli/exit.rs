@@ -5,12 +5,14 @@ use std::process::ExitCode;
 
 use cas::{Error, ErrorKind};
 
+use super::output::printable;
+
 /// Prints the error. Returns the exit code of its kind.
 pub(crate) fn report(error: &Error, verbose: bool) -> ExitCode {
-    eprintln!("cas: {error}");
+    eprintln!("cas: {}", printable(&error.to_string()));
     let mut cause = error.source().filter(|_| verbose);
     while let Some(inner) = cause {
-        eprintln!("  because: {inner}");
+        eprintln!("  because: {}", printable(&inner.to_string()));
         cause = inner.source();
     }
     ExitCode::from(code(error))

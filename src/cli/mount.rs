@@ -22,6 +22,12 @@ pub(crate) struct Mount {
     /// Mount writable; changes are lost at `cas umount`
     #[arg(long)]
     rw: bool,
+    /// Let programs of the image run as their owner or group if their mode says so
+    #[arg(long)]
+    suid: bool,
+    /// Let device nodes of the image be opened
+    #[arg(long)]
+    dev: bool,
     /// Map COUNT user and group ids of the image, starting at INSIDE, to ids starting at OUTSIDE;
     /// may be repeated
     #[arg(long, value_name = "INSIDE:OUTSIDE:COUNT")]
@@ -49,6 +55,8 @@ impl Mount {
         };
         let options = MountOptions::default()
             .with_writable(self.rw)
+            .with_suid(self.suid)
+            .with_devices(self.dev)
             .with_idmap(idmap)
             .with_platforms(self.platform)
             .with_progress(context.progress.clone());

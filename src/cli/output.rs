@@ -1,5 +1,7 @@
-//! Results on standard output: tables for people, JSON for machines.
+//! Results on standard output: tables for people, JSON for machines. Text of images and registries
+//! is never printed as it is, because a terminal could take it for commands.
 
+use std::borrow::Cow;
 use std::io::{ErrorKind, Write};
 
 use cas::{Error, Result};
@@ -28,7 +30,11 @@ impl Output {
         value: &T,
         text: impl FnOnce() -> String,
     ) -> Result<()> {
-        let line = if self.json { to_json(value)? } else { text() };
+        let line = if self.json {
+            to_json(value)?
+        } else {
+            printable_lines(&text())
+        };
         self.bytes(format!("{line}\n").as_bytes())
     }
 
@@ -49,7 +55,9 @@ impl Output {
             .load_style(presets::NOTHING)
             .set_content_arrangement(ContentArrangement::Disabled);
         table.set_header(columns);
-        table.add_rows(items.iter().map(row));
+        let printable = |cell: String| printable(&cell).into_owned();
+        let rows = items.iter().map(row);
+        table.add_rows(rows.map(|row| row.into_iter().map(printable)));
         self.bytes(format!("{table}\n").as_bytes())
     }
 
@@ -59,7 +67,7 @@ impl Output {
         let text = if self.json {
             to_json(value)?
         } else {
-            pretty()?
+            harmless(&pretty()?)
         };
         self.bytes(format!("{text}\n").as_bytes())
     }
@@ -69,7 +77,7 @@ impl Output {
         if self.quiet || self.json {
             return Ok(());
         }
-        self.bytes(format!("{text}\n").as_bytes())
+        self.bytes(format!("{}\n", printable_lines(&text.to_string())).as_bytes())
     }
 
     /// Prints bytes unchanged.
@@ -84,7 +92,52 @@ impl Output {
 }
 
 fn to_json<T: Serialize>(value: &T) -> Result<String> {
-    serde_json::to_string(value).map_err(unserialisable)
+    let text = serde_json::to_string(value).map_err(unserialisable)?;
+    Ok(harmless(&text))
+}
+
+/// Returns a text that a terminal only shows: control characters, and characters that change the
+/// order of others or are not visible, are escaped.
+pub(crate) fn printable(text: &str) -> Cow<'_, str> {
+    if !text.contains(is_dangerous) {
+        return text.into();
+    }
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        if is_dangerous(character) {
+            shown.extend(character.escape_unicode());
+        } else {
+            shown.push(character);
+        }
+    }
+    shown.into()
+}
+
+/// Does the same for each line of a text.
+fn printable_lines(text: &str) -> String {
+    let lines: Vec<_> = text.split('\n').map(printable).collect();
+    lines.join("\n")
+}
+
+/// Escapes in JSON what JSON does not have to escape, and a terminal may interpret. Line breaks are
+/// those of the layout.
+fn harmless(json: &str) -> String {
+    let mut shown = String::with_capacity(json.len());
+    for character in json.chars() {
+        if is_dangerous(character) && character != '\n' {
+            shown.push_str(&format!("\\u{:04x}", u32::from(character)));
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
+}
+
+fn is_dangerous(character: char) -> bool {
+    character.is_control()
+        || matches!(character,
+            '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 fn unserialisable(error: serde_json::Error) -> Error {
@@ -104,4 +157,28 @@ pub(crate) fn ago(time: std::time::SystemTime) -> String {
         "{} ago",
         text.split(' ').take(2).collect::<Vec<_>>().join(" ")
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_may_interpret_is_escaped() {
+        for (text, shown) in [
+            ("plain, ünïcödé 名前", "plain, ünïcödé 名前"),
+            ("\u{1b}]0;title\u{7}", "\\u{1b}]0;title\\u{7}"),
+            ("\u{9b}31m", "\\u{9b}31m"),
+            ("a\rb\nc\td", "a\\u{d}b\\u{a}c\\u{9}d"),
+            ("\u{202e}txt.exe\u{2066}", "\\u{202e}txt.exe\\u{2066}"),
+            ("del\u{7f}\u{200b}", "del\\u{7f}\\u{200b}"),
+        ] {
+            assert_eq!(printable(text), shown);
+        }
+        assert_eq!(printable_lines("a\u{1b}\nb"), "a\\u{1b}\nb");
+        let value = "\u{1b}\u{9b}\u{202e}\n";
+        let text = to_json(&value).unwrap();
+        assert!(!text.contains(is_dangerous), "{text:?}");
+        assert_eq!(serde_json::from_str::<String>(&text).unwrap(), value);
+    }
 }

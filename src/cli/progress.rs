@@ -9,6 +9,8 @@ use cas::backend::sync::lock;
 use cas::progress::{Event, Phase, Progress};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
+use super::output::printable;
+
 /// Without a terminal, only items that took at least this long get a line.
 const WORTH_A_LINE: Duration = Duration::from_secs(1);
 
@@ -42,11 +44,12 @@ impl Bars {
 
 impl Progress for Bars {
     fn report(&self, event: Event<'_>) {
+        let item = &*printable(event.item);
         match event.phase {
-            Phase::Started => self.begin(event.item, event.total),
-            Phase::Advanced => self.advance(event.item, event.bytes),
-            Phase::Finished => self.end(event.item),
-            Phase::Warning => self.warn(event.item),
+            Phase::Started => self.begin(item, event.total),
+            Phase::Advanced => self.advance(item, event.bytes),
+            Phase::Finished => self.end(item),
+            Phase::Warning => self.warn(item),
             _ => {}
         }
     }

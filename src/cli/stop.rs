@@ -1,4 +1,5 @@
-//! Stopping a command by a signal: its work is cancelled and cleans up, as after an error.
+//! Stopping a command by a signal: the work of the command is cancelled and then cleans up, as after
+//! an error.
 
 use std::future::{self, Future};
 use std::process::ExitCode;
@@ -12,11 +13,11 @@ use tokio::time::sleep;
 /// Maximum time to wait for work that a signal has interrupted.
 const LAST_WORK: Duration = Duration::from_secs(10);
 
-/// Does `work`, which returns an exit code. If a signal comes first, cancels the work, waits until
-/// it has removed what it made, and returns 128 plus the number of the signal.
+/// Does `work`, which returns an exit code. If a signal comes first, cancels the work as [`stopped`]
+/// says, and returns 128 plus the number of the signal.
 ///
 /// # Errors
-/// Errors of the work.
+/// Errors of the work and of the system.
 pub(crate) async fn at_a_signal(work: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
     let stop = signalled()?;
     let kind = tokio::select! {
@@ -26,8 +27,8 @@ pub(crate) async fn at_a_signal(work: impl Future<Output = Result<ExitCode>>) ->
     stopped(kind).await
 }
 
-/// Says that a signal stopped the command, and waits until it has removed what it made, or until
-/// the next signal. Returns the exit code.
+/// Prints that a signal stopped the command. Waits until its work has cleaned up, but at most
+/// [`LAST_WORK`], and only until the next signal. Returns the exit code.
 ///
 /// # Errors
 /// Errors of the system.
@@ -46,20 +47,23 @@ pub(crate) async fn stopped(kind: SignalKind) -> Result<ExitCode> {
         () = idle => {}
     }
     if !pool::wait_until_idle(Duration::ZERO) {
-        eprintln!("cas: some of what it made is left; `cas gc` removes what is in the store");
+        eprintln!(
+            "cas: the command had not finished cleaning up and may have left files; `cas gc` removes \
+             those in the store"
+        );
     }
     Ok(ExitCode::from(
         u8::try_from(128 + number).unwrap_or(u8::MAX),
     ))
 }
 
-/// Waits until work whose future was dropped has ended, but not for ever.
+/// Waits until work whose future was dropped has ended, for at most [`LAST_WORK`].
 pub(crate) fn wait_for_last_work() {
     pool::wait_until_idle(LAST_WORK);
 }
 
-/// Handles SIGINT, SIGTERM and SIGHUP from now on, except those that the caller of the program has
-/// it ignore, as `nohup` does. Returns a future that ends at the first of them.
+/// Handles SIGINT, SIGTERM and SIGHUP from now on, except those that were ignored when this process
+/// was started, as `nohup` has it. Returns a future that ends at the first of them.
 ///
 /// # Errors
 /// Errors of the system.
@@ -91,7 +95,7 @@ fn received(kind: SignalKind) -> Result<impl Future<Output = SignalKind>> {
     })
 }
 
-/// Returns whether this process ignores the signal. If the kernel does not say, it does not.
+/// Returns whether this process ignores the signal; false if `/proc/self/status` cannot be read.
 fn is_ignored(kind: SignalKind) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

@@ -8,7 +8,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::Context;
-use super::output::size;
+use super::output::{printable, size};
 
 /// Show an image as a tree, with digests, sizes, media types and missing blobs
 #[derive(Args)]
@@ -100,9 +100,8 @@ fn draw(node: &Node, lead: &str, below: &str, lines: &mut Vec<String>) {
     let missing = if node.present { "" } else { "  MISSING" };
     let bytes = size(node.descriptor.size);
     let digest = digest.short();
-    lines.push(format!(
-        "{lead}{role}{platform} {digest}  {bytes}  {media_type}{missing}"
-    ));
+    let shown = format!("{role}{platform} {digest}  {bytes}  {media_type}{missing}");
+    lines.push(format!("{lead}{}", printable(&shown)));
     for (at, child) in node.children.iter().enumerate() {
         let last = at + 1 == node.children.len();
         let (branch, trunk) = if last {

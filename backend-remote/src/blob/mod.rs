@@ -72,9 +72,9 @@ impl Blobs {
         Ok(Some((Pointer::parse(&cell.value, &path)?, cell.revision)))
     }
 
-    /// Makes the blob's cell point to `pointer`. `found` is what the cell contains now, the pointer
-    /// to a damaged blob, or `None` if the cell does not exist. Returns false if another writer
-    /// changed the cell.
+    /// Makes the blob's cell point to `pointer`. `found` is what [`Blobs::pointer`] returned: a
+    /// pointer to a damaged blob, whose parts are deleted afterwards, or `None`. Returns false if
+    /// another writer changed the cell.
     pub(crate) async fn set_pointer(
         &self,
         digest: &Digest,
@@ -96,8 +96,9 @@ impl Blobs {
         Ok(swapped)
     }
 
-    /// Returns whether the last part exists and has the right length. The parts before it are not
-    /// checked: the cell is written after all of them.
+    /// Returns whether the last part exists and has the right length, or the blob has no parts. The
+    /// parts before it are not checked: a crash leaves all of them, because the cell is written
+    /// last.
     pub(crate) async fn is_complete(&self, pointer: &Pointer) -> Result<bool> {
         let Some((last, length)) = pointer.last_part() else {
             return Ok(true);

@@ -39,7 +39,7 @@ pub use writer::{Committed, Expected, Verified, Writer};
 
 use crate::capability::Capabilities;
 use crate::digest::Digest;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, excerpt};
 use crate::limit;
 use crate::records::Batch;
 
@@ -235,7 +235,7 @@ pub fn check_key(key: &str) -> Result<()> {
             "invalid key: expected 1 to {} bytes without control characters",
             limit::KEY
         ))
-        .subject(format!("{:.100}", key.escape_debug())));
+        .subject(excerpt(key)));
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::dispatch::read;
 use crate::document::{Manifest, check_json};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, excerpt};
 use crate::limit;
 use crate::platform::Platform;
 
@@ -128,9 +128,9 @@ pub fn layers(manifest: &Manifest, config: &ImageConfig) -> Result<Vec<(Descript
         Err(Error::corrupt(why).operation("pair layers").subject(digest))
     };
     if config.rootfs_type != "layers" {
-        let found = &config.rootfs_type;
+        let found = excerpt(&config.rootfs_type);
         return wrong(format!(
-            "expected a root file system of type \"layers\", found {found:.100?}"
+            "expected a root file system of type \"layers\", found \"{found}\""
         ));
     }
     let (found, expected) = (config.diff_ids.len(), manifest.layers.len());

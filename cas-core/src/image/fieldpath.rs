@@ -2,7 +2,7 @@
 
 use super::Image;
 use crate::descriptor::Descriptor;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, excerpt};
 use crate::labels::{Labels, check_labels};
 
 /// Copies the fields that the paths name from `update` to `image`: `target`, `labels`,
@@ -88,7 +88,7 @@ fn update_label(labels: &mut Labels, update: &Labels, path: &str) -> Result<()> 
                  annotations or annotations.<key>",
             )
             .operation("update field")
-            .subject(format!("{:.100}", path.escape_debug().to_string())));
+            .subject(excerpt(path)));
         }
     }
     Ok(())

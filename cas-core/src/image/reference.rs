@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, excerpt};
 use crate::limit;
 
 /// The name of an image: components joined by `/`. A component consists of letters and digits,
@@ -38,7 +38,7 @@ impl FromStr for Reference {
                 limit::NAME
             ))
             .operation("parse name")
-            .subject(format!("{:.100}", text.escape_debug().to_string())));
+            .subject(excerpt(text)));
         }
         Ok(Reference(text.to_owned()))
     }

@@ -1,4 +1,4 @@
-//! Recording the children of documents, once they are in the store.
+//! Recording the children of documents, once the documents and the children are in the store.
 
 use super::guard::LeaseGuard;
 use super::pin::BlobRef;
@@ -6,12 +6,13 @@ use crate::complete::correct_indexes;
 use crate::error::Result;
 
 impl LeaseGuard {
-    /// Records the children of documents, in one step if the records store can. Children that this
-    /// job neither stored nor found in the store are recorded as absent, like those that the caller
-    /// left out, unless an earlier job stored them.
+    /// Records the children of documents, in one step if the records store can. A child is recorded
+    /// as absent if the caller left it out, or if this job neither stored nor found it. A child that
+    /// an earlier job recorded as stored stays so.
     ///
-    /// The documents and their children must be in the store, and durable: a job that fails before
-    /// this leaves every image as it was.
+    /// The documents and every child that is not absent must be in the store, and durable: a job
+    /// that fails before this leaves every image as it was. Once in the life of a store, this also
+    /// corrects what earlier releases recorded wrongly.
     ///
     /// # Errors
     /// Errors of the store.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::each::each;
 use super::{Batch, Expect, Record, Records, Revision, Table};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, excerpt};
 use crate::limit;
 
 /// The notes of one room: a typed view of [`Table::Notes`].
@@ -34,7 +34,7 @@ impl Notes {
                 "invalid room: expected 1 to {longest} letters, digits, - and ."
             ))
             .operation("open notes")
-            .subject(format!("{:.100}", room.escape_debug())));
+            .subject(excerpt(room)));
         }
         Ok(Notes {
             records,
@@ -125,7 +125,7 @@ impl Notes {
                 "invalid key: expected 1 to {longest} bytes without control characters"
             ))
             .operation("find note")
-            .subject(format!("{}{:.100}", self.prefix, key.escape_debug())));
+            .subject(format!("{}{}", self.prefix, excerpt(key))));
         }
         Ok(format!("{}{key}", self.prefix))
     }

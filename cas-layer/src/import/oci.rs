@@ -1,5 +1,6 @@
 //! The OCI image layout: `oci-layout`, `index.json`, `blobs/`.
 
+use cas_core::error::excerpt;
 use cas_core::{Descriptor, Document, Error, MediaType, Result, document};
 use serde::Deserialize;
 
@@ -43,8 +44,8 @@ fn check_version(data: &[u8]) -> Result<()> {
     match layout.image_layout_version.as_str() {
         VERSION => Ok(()),
         other => Err(Error::unsupported(format!(
-            "unsupported layout version {:.40}; {VERSION} is supported",
-            other.escape_debug()
+            "unsupported layout version {}; {VERSION} is supported",
+            excerpt(other)
         ))),
     }
 }

@@ -1,5 +1,6 @@
 //! An archive that can be read only once: a thread reads and decompresses it, and every file is
-//! stored as it arrives.
+//! stored as it arrives. Small files are kept in memory until it is known whether an image needs
+//! them, because to store one takes longer than to read a thousand.
 
 use std::io::{BufReader, Read};
 use std::thread;
@@ -20,7 +21,11 @@ use crate::tar::Reader;
 
 /// Maximum number of pieces that wait between the reader and the store.
 const AHEAD: usize = 4;
-/// Files that are kept in memory and not stored.
+/// Maximum size in bytes of a file that is kept in memory.
+const SMALL: u64 = 64 << 10;
+/// Maximum number of bytes of small files that are kept in memory.
+const IN_MEMORY: u64 = 32 << 20;
+/// Files that are always kept in memory, and never stored.
 const DOCUMENTS: [&str; 3] = [layout::LAYOUT, layout::INDEX, layout::DOCKER_MANIFEST];
 
 enum Event {
@@ -47,12 +52,16 @@ pub(super) async fn receive(
             let _ = events.blocking_send(outcome.map(|()| Event::End));
         })?;
     let mut members = Members::default();
+    let mut room = IN_MEMORY;
     loop {
         match archive.recv().await.transpose()? {
             Some(Event::Member(member, size)) => {
                 let node = match member.link {
                     Some(link) => link,
-                    None => Node::File(file(importer, &member.path, size, &mut archive).await?),
+                    None => {
+                        let file = file(importer, &member.path, size, &mut archive, &mut room);
+                        Node::File(file.await?)
+                    }
                 };
                 members.add(member.path, node)?;
             }
@@ -97,12 +106,13 @@ fn read(
     Ok(())
 }
 
-/// Stores the current file, or keeps it in memory.
+/// Stores the current file, or keeps it in memory, which has `room` for more bytes.
 async fn file(
     importer: &BlobImporter<'_>,
     path: &str,
     size: u64,
     archive: &mut Receiver<Result<Event>>,
+    room: &mut u64,
 ) -> Result<Part> {
     let mut source = ArchiveSource {
         archive,
@@ -110,6 +120,9 @@ async fn file(
     };
     let location = if DOCUMENTS.contains(&path) {
         Location::Memory(source.document(path).await?)
+    } else if size <= SMALL.min(*room) {
+        *room -= size;
+        Location::Memory(source.all().await?)
     } else if let Some(digest) = blob_name(path) {
         if importer.pin(&digest, size).await? {
             while source.next().await?.is_some() {}
@@ -138,6 +151,10 @@ struct ArchiveSource<'a> {
 impl ArchiveSource<'_> {
     async fn document(&mut self, path: &str) -> Result<Bytes> {
         check_document_size(self.left).during("read", path)?;
+        self.all().await
+    }
+
+    async fn all(&mut self) -> Result<Bytes> {
         let mut data = Vec::new();
         while let Some(piece) = self.next().await? {
             data.extend_from_slice(&piece);

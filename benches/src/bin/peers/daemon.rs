@@ -18,7 +18,7 @@ struct Server(Child);
 impl Drop for Server {
     fn drop(&mut self) {
         let pid = self.0.id().to_string();
-        // With this signal, containerd unmounts what it mounted.
+        // `kill` sends SIGTERM, at which containerd unmounts what it mounted.
         let asked = Command::new("kill").arg(pid).status();
         if asked.is_err() {
             let _ = self.0.kill();
@@ -46,7 +46,7 @@ impl Server {
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let kilobytes = line.and_then(|line| line.split_whitespace().next());
         Ok(kilobytes
-            .context("the status has no VmHWM")?
+            .context("cannot read the peak memory: the server has probably ended; read its log")?
             .parse::<u64>()?
             * 1024)
     }
@@ -56,7 +56,7 @@ fn wait(what: &str, mut ready: impl FnMut() -> bool) -> Result<()> {
     let begun = Instant::now();
     while !ready() {
         if begun.elapsed() > TIMEOUT {
-            bail!("{what} did not start within {TIMEOUT:?}");
+            bail!("{what} did not start within {TIMEOUT:?}; read its log in the scratch directory");
         }
         thread::sleep(Duration::from_millis(20));
     }
@@ -67,7 +67,7 @@ fn wait(what: &str, mut ready: impl FnMut() -> bool) -> Result<()> {
 pub(super) struct Programs(pub(super) Option<PathBuf>);
 
 impl Programs {
-    /// Returns a call of one of them.
+    /// Returns a command that runs `program`.
     pub(super) fn call(&self, program: &str) -> Command {
         match &self.0 {
             Some(directory) => Command::new(directory.join(program)),
@@ -116,7 +116,7 @@ impl<'a> Containerd<'a> {
         Ok(containerd)
     }
 
-    /// Returns a call of its client.
+    /// Returns a command that runs `ctr` against this server.
     pub(super) fn ctr(&self) -> Command {
         let mut command = self.programs.call("ctr");
         command.arg("--address").arg(&self.socket);

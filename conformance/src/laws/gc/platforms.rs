@@ -1,4 +1,4 @@
-//! Laws of an image for several platforms, of which not all are stored.
+//! Laws of an image of which only some platforms are stored.
 
 use std::ops::Range;
 
@@ -19,12 +19,12 @@ use super::fault::nothing_dead;
 use super::{Subject, sorted};
 use crate::sample::{Sample, tag, verify};
 
-/// The number of calls of the pull that may fail between two that are tried.
+/// One in this many calls of the pull that change something is made to fail.
 const STRIDE: usize = 3;
 
-/// One platform of an image is stored. A pull of all fails at one call, and again at the next one
-/// of the calls that are tried. After each failure, the stored platform is complete, also after a
-/// collection, and the image can be tagged; a pull without a fault then stores the rest.
+/// One platform of an image is stored. A pull of all platforms is repeated, and each time a later
+/// call fails. After each failure, the stored platform is complete, also after a collection, and the
+/// image can be tagged; a pull without a fault then stores the rest.
 pub(super) async fn a_failed_pull_leaves_stored_platforms_complete(subject: Subject) {
     let (store, plan) = (subject.open().await, Plan::new());
     let samples = [Sample::of(1), Sample::of(2)];
@@ -36,13 +36,20 @@ pub(super) async fn a_failed_pull_leaves_stored_platforms_complete(subject: Subj
             .pull(&store, Platforms::One(platform(0)))
             .await
             .unwrap();
-        // Both cases are tried.
+        // The sides alternate.
         let side = [Side::Before, Side::After][nth / STRIDE % 2];
         let kind = ErrorKind::Unavailable;
         plan.fail_nth(nth, Fault { kind, side });
         let outcome = remote.pull(&faulty(&store, &plan), Platforms::All).await;
         let failed = plan.end();
         let context = format!("call {nth}, {failed:?}, {side:?}");
+        if outcome.is_ok() {
+            let found = completeness(&store, &remote.root).await.unwrap();
+            assert!(
+                found.left_out.is_empty(),
+                "{context}: success, but {found:?}"
+            );
+        }
 
         tag(&store, "app", "other")
             .await
@@ -65,7 +72,7 @@ pub(super) async fn a_failed_pull_leaves_stored_platforms_complete(subject: Subj
         nothing_dead(&store, Vec::new()).await;
         if failed.is_empty() {
             outcome.expect("a pull without a failing call succeeds");
-            assert!(nth > 20, "only {nth} calls change anything");
+            assert!(nth > 20, "the pull makes fewer than {nth} changing calls");
             return;
         }
     }
