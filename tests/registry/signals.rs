@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::cas;
 use super::fake::Fake;
 use super::resume::{LARGE, leases};
 use super::sample::Sample;
@@ -39,8 +38,12 @@ fn a_signal_ends_a_pull_and_its_lease() {
         // A pull that resumes would ask for a range, which this registry does not stall.
         let root = scratch.path().join(code.to_string());
         let before = asked();
-        let mut pull = cas(&root, scratch.path());
+        // A job in the background of a script ignores SIGINT, and so do its children.
+        let mut pull = Command::new("env");
+        pull.args(["--default-signal=INT,HUP,TERM", env!("CARGO_BIN_EXE_cas")]);
+        pull.args(["--no-progress", "--root"]).arg(&root);
         pull.args(["pull", &registry.image()])
+            .env("DOCKER_CONFIG", scratch.path())
             .stderr(Stdio::piped());
         let pull = pull.spawn().unwrap();
         while asked() == before {
