@@ -5,7 +5,7 @@
 //!   cas             name -> number: the format of the store, and the next free number of rows
 //!   content         algorithm and hash of a blob -> size, number of its rows, and all bytes if there
 //!                   are at most 512
-//!   rows            number of rows, offset -> up to 256 KiB less 512 bytes of a blob or an ingest
+//!   rows            number of rows, offset -> up to 256 KiB less 512 bytes of a blob or ingest
 //!   ingests         key -> number of its rows, bytes in them, time
 //!   doomed          number of rows that are still to be removed -> bytes in them
 //!   blobs images snapshots leases notes    records: key -> revision, value

@@ -10,10 +10,10 @@ use bytes::Bytes;
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::dispatch::{self, Handler, Next, walk};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::media_type::MediaType;
 use crate::records::blob::decode;
-use crate::records::{ATTEMPTS, Batch, Blobs, Expect, Notes, Table, each};
+use crate::records::{Batch, Blobs, Expect, Notes, Table, each, retry};
 use crate::store::Store;
 use crate::sync::lock;
 
@@ -103,8 +103,8 @@ fn digests(descriptors: &[Descriptor]) -> Vec<Digest> {
     descriptors.iter().map(|one| one.digest).collect()
 }
 
-/// Decides what is missing: first of the children, then of the documents that list them. It does not
-/// recurse, because shared indexes can form a chain that is longer than the nesting limit.
+/// Decides what is missing: first of the children, then of the documents that list them. It does
+/// not recurse, because shared indexes can form a chain that is longer than the nesting limit.
 fn judge(parts: HashMap<Digest, Part>, root: Digest) -> Completeness {
     let mut missing: HashMap<Digest, Option<Digest>> = HashMap::new();
     let mut left_out = BTreeSet::new();
@@ -140,8 +140,8 @@ fn judge(parts: HashMap<Digest, Part>, root: Digest) -> Completeness {
 
 /// Corrects the records of all indexes, once in the life of a store.
 ///
-/// In earlier releases, a failed pull or import left wrong records: a manifest of an index counted as
-/// stored, although it or something that it needs was missing. Such manifests are recorded as
+/// In earlier releases, a failed pull or import left wrong records: a manifest of an index counted
+/// as stored, although it or something that it needs was missing. Such manifests are recorded as
 /// absent, and so are those that were lost before. From then on, a manifest that is missing and not
 /// recorded as absent was lost.
 ///
@@ -167,50 +167,36 @@ pub(crate) async fn correct_indexes(store: &Store) -> Result<()> {
     })
     .await?;
     for index in &indexes {
-        correct_index(store, index).await?;
+        let corrected = retry(|| correct_index(store, index)).await;
+        corrected.during("correct index", index.digest)?;
     }
     notes.put(key, Bytes::new(), Expect::Any).await
 }
 
 /// Records manifests of an index as absent if they are not complete.
 async fn correct_index(store: &Store, index: &Descriptor) -> Result<()> {
-    for _ in 0..ATTEMPTS {
-        // A job that completes a manifest of this index changes the record last: before the swap,
-        // which then fails, or after it, which clears the mark.
-        let Some((mut record, revision)) = store.blobs().load(&index.digest).await? else {
-            return Ok(());
-        };
-        let left_out = match completeness(store, index).await {
-            // What a damaged document needs is not known.
-            Err(error) if is_of_document(&error) => {
-                tracing::debug!(digest = %index.digest, %error, "an index was not corrected");
-                return Ok(());
-            }
-            found => found?.left_out,
-        };
-        let is_wrong = |child: &&Digest| left_out.contains(child) && !record.absent.contains(child);
-        let wrong: Vec<Digest> = record.children.iter().filter(is_wrong).copied().collect();
-        if wrong.is_empty() {
+    // A job that completes a manifest of this index changes the record last: before the commit,
+    // which then fails, or after it, which clears the mark.
+    let Some((mut record, revision)) = store.blobs().load(&index.digest).await? else {
+        return Ok(());
+    };
+    let left_out = match completeness(store, index).await {
+        // What a damaged document needs is not known.
+        Err(error) if is_of_document(&error) => {
+            tracing::debug!(digest = %index.digest, %error, "an index was not corrected");
             return Ok(());
         }
-        record.absent.extend(wrong);
-        let mut batch = Batch::new();
-        Blobs::put(
-            &mut batch,
-            &index.digest,
-            &record,
-            Expect::Revision(revision),
-        )?;
-        match store.records.commit(&batch).await {
-            Err(error) if error.kind() == ErrorKind::Conflict => {}
-            outcome => return outcome,
-        }
+        found => found?.left_out,
+    };
+    let is_wrong = |child: &&Digest| left_out.contains(child) && !record.absent.contains(child);
+    let wrong: Vec<Digest> = record.children.iter().filter(is_wrong).copied().collect();
+    if wrong.is_empty() {
+        return Ok(());
     }
-    Err(
-        Error::conflict("the record of the index kept changing; collect again")
-            .operation("correct index")
-            .subject(index.digest),
-    )
+    record.absent.extend(wrong);
+    let (mut batch, expect) = (Batch::new(), Expect::Revision(revision));
+    Blobs::put(&mut batch, &index.digest, &record, expect)?;
+    store.records.commit(&batch).await
 }
 
 /// Returns whether an error is about the content of a document.

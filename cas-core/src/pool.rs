@@ -105,8 +105,8 @@ impl Drop for Active {
 }
 
 /// Waits for at most `limit` until all work that this module and [`background`](crate::background)
-/// gave to other threads has ended, including work whose future was dropped. Returns whether it has ended. A program calls this
-/// before it removes files that the work may write.
+/// gave to other threads has ended, including work whose future was dropped. Returns whether it has
+/// ended. A program calls this before it removes files that the work may write.
 pub fn wait_until_idle(limit: Duration) -> bool {
     let begun = Instant::now();
     while ACTIVE.load(Ordering::SeqCst) > 0 {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use cas_core::error::excerpt;
 use cas_core::{Error, Result};
 use reqwest::Url;
 
@@ -36,10 +37,10 @@ impl FromStr for Host {
 
     fn from_str(text: &str) -> Result<Self> {
         parse(text).ok_or_else(|| {
-            let shown = text.escape_debug().to_string();
             Error::invalid(format!(
-                "\"{shown:.100}\" is not a host; expected HOST or HOST:PORT, for example \
-                 auth.example.net:5000"
+                "\"{}\" is not a host; expected HOST or HOST:PORT, for example \
+                 auth.example.net:5000",
+                excerpt(text)
             ))
         })
     }

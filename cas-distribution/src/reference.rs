@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use cas_core::error::excerpt;
 use cas_core::image::Reference;
 use cas_core::{Digest, Error, Result};
 
@@ -68,12 +69,7 @@ impl FromStr for RemoteRef {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        parse(text).map_err(|error| {
-            let shown = text.escape_debug().to_string();
-            error
-                .operation("parse reference")
-                .subject(format!("{shown:.100}"))
-        })
+        parse(text).map_err(|error| error.operation("parse reference").subject(excerpt(text)))
     }
 }
 

@@ -49,14 +49,6 @@ pub struct Rights {
     pub devices: bool,
 }
 
-impl Rights {
-    /// Everything that the file system contains.
-    pub const ALL: Rights = Rights {
-        suid: true,
-        devices: true,
-    };
-}
-
 /// Mounts `mounts` at the directory `target`, with owners mapped by `idmap`.
 ///
 /// The kernel creates the work directory of an overlay as the user who mounts, so the map must

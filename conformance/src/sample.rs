@@ -69,8 +69,8 @@ impl Sample {
         self.parts.iter().map(|(part, ..)| part.digest).collect()
     }
 
-    /// Stores its missing blobs, pinned by `guard`. The children of the manifest are recorded when it
-    /// is pinned.
+    /// Stores its missing blobs, pinned by `guard`. The children of the manifest are recorded when
+    /// it is pinned.
     ///
     /// # Errors
     /// `Busy` while another task stores one of its blobs; errors of the store.

@@ -28,8 +28,8 @@ const CAPABILITIES: &[&str] = &[
     "CAP_SYS_CHROOT",
 ];
 
-/// Prefixes of the labels that a runtime gets as annotations. They describe the image, and no runtime
-/// acts on them. Others are left out, because every runtime has annotations of its own.
+/// Prefixes of the labels that a runtime gets as annotations. They describe the image, and no
+/// runtime acts on them. Others are left out, because every runtime has annotations of its own.
 const ALLOWED: &[&str] = &[
     "maintainer",
     "org.label-schema.",

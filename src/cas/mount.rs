@@ -94,7 +94,8 @@ impl MountOptions {
 
 impl Cas {
     /// Mounts the root file system of an image at `directory`, read-only, without device nodes and
-    /// set-user-id programs. The image is unpacked into snapshots first, if it is not yet. [`Cas::unmount`] unmounts it.
+    /// set-user-id programs. The image is unpacked into snapshots first, if it is not yet.
+    /// [`Cas::unmount`] unmounts it.
     ///
     /// # Errors
     /// As [`Cas::snapshot`]; `NotFound` for the directory; `AlreadyExists` if this root has

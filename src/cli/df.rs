@@ -47,7 +47,10 @@ impl Df {
             ingests(&cas).await?,
             snapshots(&cas).await?,
         ];
-        shares.extend(Some(leftovers(&cas).await?).filter(|share| share.count > 0));
+        let leftovers = leftovers(&cas).await?;
+        if leftovers.count > 0 {
+            shares.push(leftovers);
+        }
         let columns = ["KIND", "COUNT", "SIZE"];
         context.out.list(&columns, &shares, |share| {
             vec![

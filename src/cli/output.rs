@@ -33,7 +33,7 @@ impl Output {
         let line = if self.json {
             to_json(value)?
         } else {
-            printable_lines(&text())
+            printable_lines(&text()).into_owned()
         };
         self.bytes(format!("{line}\n").as_bytes())
     }
@@ -67,7 +67,7 @@ impl Output {
         let text = if self.json {
             to_json(value)?
         } else {
-            harmless(&pretty()?)
+            harmless(&pretty()?).into_owned()
         };
         self.bytes(format!("{text}\n").as_bytes())
     }
@@ -93,19 +93,44 @@ impl Output {
 
 fn to_json<T: Serialize>(value: &T) -> Result<String> {
     let text = serde_json::to_string(value).map_err(unserialisable)?;
-    Ok(harmless(&text))
+    Ok(harmless(&text).into_owned())
 }
 
 /// Returns a text that a terminal only shows: control characters, and characters that change the
 /// order of others or are not visible, are escaped.
 pub(crate) fn printable(text: &str) -> Cow<'_, str> {
-    if !text.contains(is_dangerous) {
+    escape(text, is_dangerous, |character| {
+        character.escape_unicode().to_string()
+    })
+}
+
+/// Does the same, but keeps line breaks.
+fn printable_lines(text: &str) -> Cow<'_, str> {
+    escape(text, is_dangerous_in_a_line, |character| {
+        character.escape_unicode().to_string()
+    })
+}
+
+/// Escapes in JSON what JSON does not have to escape, and a terminal may interpret. Line breaks are
+/// those of the layout.
+fn harmless(json: &str) -> Cow<'_, str> {
+    escape(json, is_dangerous_in_a_line, |character| {
+        format!("\\u{:04x}", u32::from(character))
+    })
+}
+
+fn escape(
+    text: &str,
+    is_escaped: fn(char) -> bool,
+    escaped: impl Fn(char) -> String,
+) -> Cow<'_, str> {
+    if !text.contains(is_escaped) {
         return text.into();
     }
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
-        if is_dangerous(character) {
-            shown.extend(character.escape_unicode());
+        if is_escaped(character) {
+            shown.push_str(&escaped(character));
         } else {
             shown.push(character);
         }
@@ -113,24 +138,8 @@ pub(crate) fn printable(text: &str) -> Cow<'_, str> {
     shown.into()
 }
 
-/// Does the same for each line of a text.
-fn printable_lines(text: &str) -> String {
-    let lines: Vec<_> = text.split('\n').map(printable).collect();
-    lines.join("\n")
-}
-
-/// Escapes in JSON what JSON does not have to escape, and a terminal may interpret. Line breaks are
-/// those of the layout.
-fn harmless(json: &str) -> String {
-    let mut shown = String::with_capacity(json.len());
-    for character in json.chars() {
-        if is_dangerous(character) && character != '\n' {
-            shown.push_str(&format!("\\u{:04x}", u32::from(character)));
-        } else {
-            shown.push(character);
-        }
-    }
-    shown
+fn is_dangerous_in_a_line(character: char) -> bool {
+    character != '\n' && is_dangerous(character)
 }
 
 fn is_dangerous(character: char) -> bool {

@@ -1,5 +1,5 @@
-//! Stopping a command by a signal: the work of the command is cancelled and then cleans up, as after
-//! an error.
+//! Stopping a command by a signal: the work of the command is cancelled and then cleans up, as
+//! after an error.
 
 use std::future::{self, Future};
 use std::process::ExitCode;
@@ -13,8 +13,8 @@ use tokio::time::sleep;
 /// Maximum time to wait for work that a signal has interrupted.
 const LAST_WORK: Duration = Duration::from_secs(10);
 
-/// Does `work`, which returns an exit code. If a signal comes first, cancels the work as [`stopped`]
-/// says, and returns 128 plus the number of the signal.
+/// Does `work`, which returns an exit code. If a signal comes first, cancels the work as
+/// [`stopped`] says, and returns 128 plus the number of the signal.
 ///
 /// # Errors
 /// Errors of the work and of the system.

@@ -91,8 +91,10 @@ impl Unreachable {
         let gone = sweep::snapshots(snapshotters, &self.snapshots).await?;
         let named = |(number, key): (usize, String)| snapshot(snapshotters[number].name(), &key);
         removed.snapshots = gone.into_iter().map(named).collect();
-        for snapshotter in snapshotters.iter().filter(|_| self.leftovers) {
-            removed.leftovers += snapshotter.cleanup().await?;
+        if self.leftovers {
+            for snapshotter in snapshotters {
+                removed.leftovers += snapshotter.cleanup().await?;
+            }
         }
         if let Some(owner) = store.owner() {
             removed.released = sweep::release(store, &self.released, owner).await?;
@@ -136,11 +138,12 @@ impl Unreachable {
         let snapshots = self.snapshots.iter();
         let snapshots = snapshots.map(|(number, info)| (snapshotters[*number].name(), &info.key));
         removed.snapshots = snapshots.map(|(name, key)| snapshot(name, key)).collect();
-        for snapshotter in snapshotters.iter().filter(|_| self.leftovers) {
-            let leftovers = snapshotter.leftovers().await?;
-            leftovers
-                .into_iter()
-                .for_each(|one| removed.leftovers += one);
+        if self.leftovers {
+            for snapshotter in snapshotters {
+                for one in snapshotter.leftovers().await? {
+                    removed.leftovers += one;
+                }
+            }
         }
         let ingests = self.ingests.into_iter();
         removed.ingests = ingests.map(|ingest| (ingest.key, ingest.offset)).collect();

@@ -6,9 +6,9 @@ use crate::complete::correct_indexes;
 use crate::error::Result;
 
 impl LeaseGuard {
-    /// Records the children of documents, in one step if the records store can. A child is recorded
-    /// as absent if the caller left it out, or if this job neither stored nor found it. A child that
-    /// an earlier job recorded as stored stays so.
+    /// Records the children of documents, in one step if the records store can. A child is
+    /// recorded as absent if the caller left it out, or if this job neither stored nor found it. A
+    /// child that an earlier job recorded as stored stays so.
     ///
     /// The documents and every child that is not absent must be in the store, and durable: a job
     /// that fails before this leaves every image as it was. Once in the life of a store, this also
@@ -18,12 +18,17 @@ impl LeaseGuard {
     /// Errors of the store.
     pub async fn record_children(&self, mut documents: Vec<BlobRef>) -> Result<()> {
         for document in &mut documents {
-            let pinned = self.lock();
-            let is_missing = |child: &&_| pinned.get(child) != Some(&true);
-            let missing = document.children.iter().filter(is_missing);
-            document.absent.extend(missing.copied());
+            self.leave_out_missing(document);
         }
         self.pin_all(&documents).await?;
         correct_indexes(&self.store).await
+    }
+
+    /// Adds the children that this job neither stored nor found to the absent ones.
+    pub(super) fn leave_out_missing(&self, document: &mut BlobRef) {
+        let pinned = self.lock();
+        let is_missing = |child: &&_| pinned.get(child) != Some(&true);
+        let missing = document.children.iter().filter(is_missing);
+        document.absent.extend(missing.copied());
     }
 }

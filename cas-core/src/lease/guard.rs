@@ -139,7 +139,8 @@ impl LeaseGuard {
     }
 
     /// Stores a small blob and its record, and pins the blob. If it is a document, its children are
-    /// recorded as [`LeaseGuard::record_children`] does, so they must have been stored before.
+    /// recorded with it, as by [`LeaseGuard::record_children`], so they must have been stored
+    /// before.
     ///
     /// # Errors
     /// Errors of [`Store::put`].
@@ -149,13 +150,9 @@ impl LeaseGuard {
         data: Bytes,
         durability: Durability,
     ) -> Result<()> {
-        let children = listed(descriptor, &data)?;
-        self.put_alone(descriptor, data, durability).await?;
-        if children.is_empty() {
-            return Ok(());
-        }
-        self.record_children(vec![BlobRef::of(descriptor, children)])
-            .await
+        let mut blob = BlobRef::of(descriptor, listed(descriptor, &data)?);
+        self.leave_out_missing(&mut blob);
+        self.put_blob(&blob, data, durability).await
     }
 
     /// Stores a small blob and its record, without children, and pins the blob. The caller records
@@ -170,8 +167,12 @@ impl LeaseGuard {
         durability: Durability,
     ) -> Result<()> {
         let blob = BlobRef::of(descriptor, Vec::new());
-        publish::put(&self.store, Some(&self.id), &blob, data, durability).await?;
-        self.stored(&descriptor.digest);
+        self.put_blob(&blob, data, durability).await
+    }
+
+    async fn put_blob(&self, blob: &BlobRef, data: Bytes, durability: Durability) -> Result<()> {
+        publish::put(&self.store, Some(&self.id), blob, data, durability).await?;
+        self.stored(&blob.digest);
         Ok(())
     }
 

@@ -47,16 +47,17 @@ impl LeaseGuard {
     async fn listed(&self, pinned: &Pinned, descriptor: Option<&Descriptor>) -> Result<Listed> {
         let record = &pinned.record;
         let lists = MediaType::is_document;
-        let mut listed = match descriptor.filter(|own| lists(&own.media_type)) {
+        let children = match descriptor.filter(|own| lists(&own.media_type)) {
             Some(own) if record.children.is_empty() => self.read(own).await?,
             _ => {
-                let is_absent = |child: &&Digest| record.absent.contains(child);
-                let stored = record.children.iter().filter(|child| !is_absent(child));
-                Listed {
-                    children: stored.copied().map(Child::of).collect(),
-                    optional: BTreeSet::new(),
-                }
+                let children = record.children.iter().copied();
+                let stored = children.filter(|child| !record.absent.contains(child));
+                stored.map(Child::of).collect()
             }
+        };
+        let mut listed = Listed {
+            children,
+            optional: BTreeSet::new(),
         };
         for digest in gc::referenced_content(&record.labels) {
             listed.optional.insert(digest);
@@ -65,8 +66,9 @@ impl LeaseGuard {
         Ok(listed)
     }
 
-    /// Reads a document that another program stored, and adds its children to its record.
-    async fn read(&self, own: &Descriptor) -> Result<Listed> {
+    /// Reads a document that another program stored, and adds its children to its record. Returns
+    /// those that are in the store.
+    async fn read(&self, own: &Descriptor) -> Result<Vec<Child>> {
         let children = dispatch::children(&*self.store.content, own).await?;
         let mut blob = BlobRef::of(own, Vec::new());
         for child in &children {
@@ -82,10 +84,7 @@ impl LeaseGuard {
         };
         let stored = children.into_iter();
         let stored = stored.filter(|child| !blob.absent.contains(&child.digest));
-        Ok(Listed {
-            children: stored.map(child).collect(),
-            optional: BTreeSet::new(),
-        })
+        Ok(stored.map(child).collect())
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::Semaphore;
 
-use super::documents::{Document, Documents};
+use super::documents::{Document, Documents, blob_refs};
 use super::source::StoredBlob;
 use super::store_blob::{BlobWrite, RecordOrder, Resume, store_blob};
 use crate::content::Durability;
@@ -63,8 +63,7 @@ async fn copy_content(
     }
     // Blobs that `to` had already may not be synced yet.
     to.content.flush().await?;
-    let documents = documents.into_iter().map(Document::into_blob_ref);
-    guard.record_children(documents.collect()).await
+    guard.record_children(blob_refs(documents)).await
 }
 
 /// Copies blobs, and collects documents.

@@ -19,11 +19,12 @@ pub(super) struct Document {
     children: Vec<Digest>,
 }
 
-impl Document {
-    /// Returns the reference with which its children are recorded.
-    pub(super) fn into_blob_ref(self) -> BlobRef {
-        BlobRef::of(&self.descriptor, self.children)
-    }
+/// Returns the references with which the children of documents are recorded.
+pub(super) fn blob_refs(documents: Vec<Document>) -> Vec<BlobRef> {
+    let documents = documents.into_iter();
+    documents
+        .map(|document| BlobRef::of(&document.descriptor, document.children))
+        .collect()
 }
 
 impl Documents {

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 
-use super::documents::{self, Documents};
+use super::documents::{Documents, blob_refs};
 use super::fetch::Fetch;
 use super::options::PullOptions;
 use super::remote::Fetcher;
@@ -101,9 +101,8 @@ async fn pull_content(
         unpacker.finish().await?;
     }
     store.content.flush().await?;
-    let documents = pull.documents.children_first(root.digest).into_iter();
-    let documents = documents.map(documents::Document::into_blob_ref).collect();
-    guard.record_children(documents).await?;
+    let documents = pull.documents.children_first(root.digest);
+    guard.record_children(blob_refs(documents)).await?;
     Ok(root)
 }
 

@@ -144,6 +144,15 @@ pub(super) async fn nothing_dead(store: &Store, alive: Vec<Digest>) {
     assert_eq!(store.content.ingests().await.unwrap(), [], "ingests");
 }
 
+/// Deletes these names, and checks that a collection then leaves nothing.
+pub(super) async fn nothing_without(store: &Store, names: [&str; 2]) {
+    for name in names {
+        let deleted = store.images.delete(&name.parse().unwrap(), None).await;
+        deleted.expect("the names of the job exist");
+    }
+    nothing_dead(store, Vec::new()).await;
+}
+
 /// Text that occurs in no other file.
 const MARKER: &str = "conformance-name";
 

@@ -15,7 +15,7 @@ use cas_core::{
 };
 use futures_util::{StreamExt, stream};
 
-use super::fault::nothing_dead;
+use super::fault::{nothing_dead, nothing_without};
 use super::{Subject, sorted};
 use crate::sample::{Sample, tag, verify};
 
@@ -23,8 +23,8 @@ use crate::sample::{Sample, tag, verify};
 const STRIDE: usize = 3;
 
 /// One platform of an image is stored. A pull of all platforms is repeated, and each time a later
-/// call fails. After each failure, the stored platform is complete, also after a collection, and the
-/// image can be tagged; a pull without a fault then stores the rest.
+/// call fails. After each failure, the stored platform is complete, also after a collection, and
+/// the image can be tagged; a pull without a fault then stores the rest.
 pub(super) async fn a_failed_pull_leaves_stored_platforms_complete(subject: Subject) {
     let (store, plan) = (subject.open().await, Plan::new());
     let samples = [Sample::of(1), Sample::of(2)];
@@ -65,11 +65,7 @@ pub(super) async fn a_failed_pull_leaves_stored_platforms_complete(subject: Subj
         let found = completeness(&store, &remote.root).await.unwrap();
         assert!(found.left_out.is_empty(), "{context}: {found:?}");
         nothing_dead(&store, sorted(all.clone())).await;
-        for name in ["app", "other"] {
-            let deleted = store.images.delete(&name.parse().unwrap(), None).await;
-            deleted.expect("the names exist");
-        }
-        nothing_dead(&store, Vec::new()).await;
+        nothing_without(&store, ["app", "other"]).await;
         if failed.is_empty() {
             outcome.expect("a pull without a failing call succeeds");
             assert!(nth > 20, "the pull makes fewer than {nth} changing calls");

@@ -9,7 +9,7 @@ use cas_core::transfer::copy;
 use cas_core::{ErrorKind, Result, Store};
 
 use super::Subject;
-use super::fault::{agrees, nothing_dead};
+use super::fault::{agrees, nothing_dead, nothing_without};
 use super::sorted;
 use crate::sample::{Sample, tag};
 
@@ -53,11 +53,7 @@ async fn fail_each(subject: &Subject, side: Side) {
         again.unwrap_or_else(|error| panic!("{context}: the repeated job: {error:?}"));
         agrees(&store).await;
         nothing_dead(&store, sorted(both.clone())).await;
-        for name in ["copied", "tagged"] {
-            let deleted = store.images.delete(&name.parse().unwrap(), None).await;
-            deleted.expect("the names of the job exist");
-        }
-        nothing_dead(&store, Vec::new()).await;
+        nothing_without(&store, ["copied", "tagged"]).await;
         if failed.is_empty() {
             outcome.expect("a job without a failing call succeeds");
             assert!(nth > 20, "only {nth} calls change anything");
