@@ -18,7 +18,8 @@ use std::process::{Command, Stdio};
 use cas::backend::pool::wait;
 use cas::content::Durability;
 use cas::{ContentExt, Descriptor, Error, ErrorKind, Location, MediaType, Result, Store};
-use common::{can, ok};
+use common::can;
+use common::disk::Disk;
 
 /// Engines that keep a store in a directory.
 const ENGINES: &[&str] = &[
@@ -139,31 +140,6 @@ fn a_second_process_shares_the_store_or_is_told_the_owner() {
         holder.wait().unwrap();
         let store = open(engine, &path).unwrap();
         assert!(wait(store.present(&target(0))).unwrap(), "{engine}");
-    }
-}
-
-/// A file system that is unmounted when this value is dropped.
-struct Disk(PathBuf);
-
-impl Disk {
-    fn mount(at: PathBuf, size: &str) -> Self {
-        fs::create_dir(&at).unwrap();
-        ok(Command::new("mount")
-            .args(["-t", "tmpfs", "-o", size, "none"])
-            .arg(&at));
-        Disk(at)
-    }
-
-    fn remount(&self, how: &str) {
-        ok(Command::new("mount")
-            .args(["-o", &format!("remount,{how}")])
-            .arg(&self.0));
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        ok(Command::new("umount").arg("-l").arg(&self.0));
     }
 }
 

@@ -9,43 +9,16 @@ mod common;
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use common::disk::Disk;
 use common::{can, cas, demo_archive, fails, ok};
 
 /// Returns a directory in memory, where a sync does not wait for all that the machine writes.
 fn scratch() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").unwrap()
-}
-
-/// A small file system that is unmounted when this value is dropped.
-struct Disk(PathBuf);
-
-impl Disk {
-    fn mount(at: PathBuf, size: &str) -> Self {
-        fs::create_dir(&at).unwrap();
-        ok(Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "none"])
-            .arg(&at));
-        Disk(at)
-    }
-
-    /// Fills the file system, except for `left` bytes. Returns the file that fills it.
-    fn fill(&self, left: u64) -> PathBuf {
-        let free = rustix::fs::statvfs(&self.0).unwrap();
-        let size = free.f_bavail * free.f_frsize - left;
-        let file = self.0.join("filler");
-        fs::write(&file, vec![1; size as usize]).unwrap();
-        file
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        ok(Command::new("umount").arg("-l").arg(&self.0));
-    }
 }
 
 fn is_empty(directory: &Path) -> bool {
@@ -123,7 +96,7 @@ fn a_full_disk_is_reported_and_the_store_is_unchanged() {
     }
     let scratch = scratch();
     let archive = demo_archive(scratch.path());
-    let disk = Disk::mount(scratch.path().join("disk"), "8m");
+    let disk = Disk::mount(scratch.path().join("disk"), "size=8m");
     let root = disk.0.join("root");
     ok(cas(&root).args(["blob", "add"]).arg("/dev/null"));
     let blobs = || ok(cas(&root).args(["blob", "ls", "--json"]));
@@ -146,7 +119,7 @@ fn a_full_disk_is_reported_and_the_store_is_unchanged() {
     fs::remove_file(filler).unwrap();
     ok(cas(&root).args(["import", "--name", "app"]).arg(&archive));
 
-    let small = Disk::mount(scratch.path().join("small"), "512k");
+    let small = Disk::mount(scratch.path().join("small"), "size=512k");
     for tree in [small.0.clone(), small.0.join("tree")] {
         fails(cas(&root).args(["unpack", "app"]).arg(&tree), 6);
         assert!(is_empty(&small.0));
@@ -166,7 +139,7 @@ fn a_disk_that_fills_up_during_unpacking_is_reported_and_nothing_stays() {
     let archive = demo_archive(scratch.path());
     let target = scratch.path().join("mnt");
     fs::create_dir(&target).unwrap();
-    let disk = Disk::mount(scratch.path().join("disk"), "64m");
+    let disk = Disk::mount(scratch.path().join("disk"), "size=64m");
     let root = disk.0.join("root");
     ok(cas(&root).args(["--snapshotter", "overlay", "init"]));
     let snapshots = || ok(cas(&root).args(["snapshot", "ls", "--json"]));

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use cas_core::content::Version;
 use cas_core::sync::lock;
-use cas_core::{Context, Digest, Error, ErrorKind, Result};
+use cas_core::{Context, Digest, Error, Result};
 use cas_host::{Dir, Lock, syncfs};
 
 use crate::blobs::Blobs;
@@ -60,12 +60,12 @@ impl Shared {
         let cas_dir = self.layout.cas_dir.as_ref();
         cas_dir
             .filter(|_| self.layout.writable)
-            .ok_or_else(read_only)
+            .ok_or_else(Error::read_only)
     }
 
     /// Returns `.cas/ingest/` for writing.
     pub(crate) fn ingest_dir(&self) -> Result<&Dir> {
-        self.ingest.as_ref().ok_or_else(read_only)
+        self.ingest.as_ref().ok_or_else(Error::read_only)
     }
 
     /// Removes versions of blobs. Returns how many of them existed.
@@ -127,11 +127,4 @@ impl Shared {
         })?;
         markers.remove_synced(marker.take())
     }
-}
-
-fn read_only() -> Error {
-    Error::new(
-        ErrorKind::Denied,
-        "the store is read-only; make its directory writable",
-    )
 }

@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use cas_core::Result;
 use cas_core::sync::lock;
-use cas_kv::{Engine, Failed, Space, Transaction, View};
+use cas_kv::{Engine, Failed, OpenMode, Space, Transaction, View};
 use redb::{Builder, CompactionError, Database, ReadableDatabase, ReadableTableMetadata};
 
 use crate::disk::Disk;
 use crate::error::{broken, classify, corrupt};
+use crate::overlay::Overlay;
 use crate::rows::{INLINE_MAX, ROW_SIZE};
 use crate::tables::Tables;
 use crate::view::RedbView;
@@ -54,15 +55,16 @@ impl RedbEngine {
     /// Opens a locked file. `cache` is the size of the page cache in bytes.
     ///
     /// redb panics on some damaged files. This returns an error for those.
-    pub(crate) fn open(file: File, space: Space, cache: usize) -> Result<Self> {
-        let disk = Disk {
-            file: file.try_clone()?,
-            space: space.clone(),
-        };
-        let open = || {
-            Builder::new()
-                .set_cache_size(cache)
-                .create_with_backend(disk)
+    pub(crate) fn open(file: File, mode: OpenMode, space: Space, cache: usize) -> Result<Self> {
+        let mut builder = Builder::new();
+        builder.set_cache_size(cache);
+        let copy = file.try_clone()?;
+        let open = || match mode {
+            OpenMode::ReadOnly => builder.create_with_backend(Overlay::new(copy)?),
+            _ => builder.create_with_backend(Disk {
+                file: copy,
+                space: space.clone(),
+            }),
         };
         let opened = catch_unwind(AssertUnwindSafe(open));
         let opened = opened.map_err(|_| corrupt("redb cannot read it"))?;

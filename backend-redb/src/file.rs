@@ -14,8 +14,8 @@ pub(crate) const NAMES: FileNames = FileNames {
     new: "cas.redb.new",
 };
 
-/// Opens or creates the file, and locks it against other programs that read redb files. Does not
-/// follow a symbolic link, which another user may have placed there.
+/// Opens or creates the file, and locks it against other programs that read redb files, or if it is
+/// only read, against those that write them. Does not follow a symbolic link, which another user may have placed there.
 pub(crate) fn open(path: &Path, mode: OpenMode) -> Result<File> {
     let name = NAMES.database;
     if path.is_dir() {
@@ -23,10 +23,10 @@ pub(crate) fn open(path: &Path, mode: OpenMode) -> Result<File> {
             "expected the file {name}, found a directory; choose another directory for the store"
         )));
     }
-    let new = mode == OpenMode::Create;
+    let (new, writable) = (mode == OpenMode::Create, mode != OpenMode::ReadOnly);
     let file = OpenOptions::new()
         .read(true)
-        .write(true)
+        .write(writable)
         .create_new(new)
         .mode(0o600)
         .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
@@ -36,7 +36,12 @@ pub(crate) fn open(path: &Path, mode: OpenMode) -> Result<File> {
             "{name} is empty; restore a copy, or remove the file to create a new store"
         )));
     }
-    match file.try_lock() {
+    let locked = if writable {
+        file.try_lock()
+    } else {
+        file.try_lock_shared()
+    };
+    match locked {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(Error::busy(format!(
             "another program has {name} open; wait until it closes the file"

@@ -19,6 +19,7 @@ mod disk;
 mod engine;
 mod error;
 mod file;
+mod overlay;
 mod rows;
 mod store;
 mod tables;

@@ -54,7 +54,7 @@ fn open(path: &Path, cache: usize) -> Result<KvStore> {
     let dir = OwnedDir::claim(path, NAMES)?;
     let space = Space::new(dir.path(), RESERVE, Reuse::Immediate)?;
     KvStore::open(dir, |path, mode| {
-        RedbEngine::open(file::open(path, mode)?, space.clone(), cache)
+        RedbEngine::open(file::open(path, mode)?, mode, space.clone(), cache)
     })
 }
 

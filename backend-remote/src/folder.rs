@@ -22,6 +22,7 @@ const OWN_NAMES: &[&str] = &["lock", TEMP_DIR, "blobs", "records", "uploads"];
 pub(crate) struct Folder {
     root: Arc<Path>,
     sync_failed: AtomicBool,
+    writable: bool,
     lock: File,
 }
 
@@ -33,7 +34,8 @@ impl Drop for Folder {
 }
 
 impl Folder {
-    /// Locks the directory, and creates it if it does not exist.
+    /// Locks the directory, and creates it if it does not exist. A directory that cannot be written
+    /// is shared with other processes that only read.
     ///
     /// # Errors
     /// `Busy` if it is locked; `FailedPrecondition` if it contains something else; errors of the
@@ -41,19 +43,31 @@ impl Folder {
     pub(crate) fn open(root: &Path) -> Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(root)?;
         refuse_foreign(root)?;
-        let lock = lock(&root.join("lock"))?;
-        // Files that a kill left half written are still in here.
-        match fs::remove_dir_all(root.join(TEMP_DIR)) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
-            _ => {}
-        }
+        let (lock, writable) = lock(&root.join("lock"))?;
         let folder = Folder {
             root: root.into(),
             sync_failed: AtomicBool::new(false),
+            writable,
             lock,
         };
-        folder.create_subfolders()?;
+        if writable {
+            folder.remove_temporary()?;
+            folder.create_subfolders()?;
+        }
         Ok(folder)
+    }
+
+    /// Returns whether the directory can be written.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.writable
+    }
+
+    /// Removes the files that a kill left half written.
+    fn remove_temporary(&self) -> Result<()> {
+        match fs::remove_dir_all(self.root.join(TEMP_DIR)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
     }
 
     /// Creates the folders that every store has, so that a write creates only the folders of a
@@ -75,11 +89,14 @@ impl Folder {
         Ok(())
     }
 
-    /// Checks that every sync so far has succeeded.
+    /// Checks that the directory can be written, and that every sync so far has succeeded.
     ///
     /// # Errors
-    /// `FailedPrecondition` after a failed sync.
+    /// `Denied` if it is read-only; `FailedPrecondition` after a failed sync.
     pub(crate) fn check(&self) -> Result<()> {
+        if !self.writable {
+            return Err(Error::read_only().subject(self.root.display()));
+        }
         if self.sync_failed.load(Ordering::SeqCst) {
             return Err(Error::precondition(
                 "an earlier sync of a directory failed, so recent writes may be lost; reopen the \
@@ -134,19 +151,33 @@ fn refuse_foreign(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Locks the file and writes the id of this process into it.
-fn lock(path: &Path) -> Result<File> {
-    let mut file = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)?;
-    match file.try_lock() {
+/// Locks the file and writes the id of this process into it. Returns false, and a lock that others
+/// may share, if the file can only be read.
+fn lock(path: &Path) -> Result<(File, bool)> {
+    let mut options = File::options();
+    options.read(true).write(true).create(true).truncate(false);
+    let (mut file, writable) = match options.open(path) {
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem
+            ) =>
+        {
+            (File::open(path)?, false)
+        }
+        opened => (opened?, true),
+    };
+    let locked = if writable {
+        file.try_lock()
+    } else {
+        file.try_lock_shared()
+    };
+    match locked {
+        Ok(()) if !writable => Ok((file, false)),
         Ok(()) => {
             file.set_len(0)?;
             writeln!(file, "{}", std::process::id())?;
-            Ok(file)
+            Ok((file, true))
         }
         Err(TryLockError::WouldBlock) => {
             let mut owner = String::new();

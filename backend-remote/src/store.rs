@@ -57,11 +57,11 @@ impl RemoteStore {
     }
 
     /// Opens a store that this process uses alone. Creates it if the prefix is empty, and upgrades
-    /// an older format.
+    /// an older format, if it can be written.
     pub(crate) async fn open_single(prefix: Prefix, capabilities: Capabilities) -> Result<Self> {
         runtime::run(async move {
             let written = match Format::load(&prefix).await? {
-                Some(found) => found.upgraded(),
+                Some(found) => found.upgraded().filter(|_| prefix.is_writable()),
                 None => Some(Format::single()),
             };
             if let Some(format) = written {

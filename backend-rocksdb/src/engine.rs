@@ -27,6 +27,7 @@ const IN_MEMORY: &str = "rocksdb.size-all-mem-tables";
 /// An open RocksDB database.
 pub(crate) struct RocksEngine {
     db: Arc<Database>,
+    writable: bool,
     /// How many writes of rows have bypassed the log.
     staged: AtomicU64,
     /// How many of those writes are durable.
@@ -45,7 +46,13 @@ impl RocksEngine {
         }
         let open = || {
             let options = tuning.database(mode)?;
-            let db = DB::open_cf_descriptors(&options, path, tuning.families());
+            let families = tuning.families();
+            let db = match mode {
+                OpenMode::ReadOnly => {
+                    DB::open_cf_descriptors_read_only(&options, path, families, false)
+                }
+                _ => DB::open_cf_descriptors(&options, path, families),
+            };
             let mut unchecked = ReadOptions::default();
             unchecked.set_verify_checksums(false);
             let database = |db| Database {
@@ -61,6 +68,7 @@ impl RocksEngine {
         };
         Ok(RocksEngine {
             db: Arc::new(opened?),
+            writable: mode != OpenMode::ReadOnly,
             staged: AtomicU64::new(0),
             flushed: Mutex::new(0),
             unsynced: AtomicBool::new(false),
@@ -79,7 +87,9 @@ impl RocksEngine {
 /// be full by then.
 impl Drop for RocksEngine {
     fn drop(&mut self) {
-        if let Err(error) = self.db.flush() {
+        if self.writable
+            && let Err(error) = self.db.flush()
+        {
             tracing::warn!(%error, "the log was not flushed; the next opening reads it");
         }
     }

@@ -139,6 +139,16 @@ impl Error {
         ))
     }
 
+    /// Returns the error of a change to a store that this process can only read. Its kind is
+    /// [`ErrorKind::Denied`].
+    #[cold]
+    pub fn read_only() -> Self {
+        Self::new(
+            ErrorKind::Denied,
+            "the store is read-only; make its directory writable",
+        )
+    }
+
     /// Adds the operation that failed, unless the error names one already.
     #[must_use]
     pub fn operation(mut self, operation: &'static str) -> Self {

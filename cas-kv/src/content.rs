@@ -106,6 +106,7 @@ impl ContentStore for KvContent {
 
     async fn begin(&self, key: &str) -> Result<Box<dyn Ingest>> {
         check_key(key)?;
+        self.0.check_writable().during("begin ingest", key)?;
         let ingest = KvIngest::begin(&self.0, key).during("begin ingest", key)?;
         Ok(Box::new(ingest))
     }

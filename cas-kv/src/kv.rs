@@ -31,7 +31,7 @@ pub(crate) struct Kv {
     /// shows.
     failed: AtomicBool,
     /// Dropped last, so that the directory is unlocked after the engine has closed its files.
-    _dir: OwnedDir,
+    dir: OwnedDir,
 }
 
 impl Kv {
@@ -53,9 +53,12 @@ impl Kv {
             queue: Queue::default(),
             open_ingests: Mutex::default(),
             failed: AtomicBool::new(false),
-            _dir: dir,
+            dir,
         };
         kv.upgrade_format()?;
+        if !kv.dir.is_writable() {
+            return Ok(kv);
+        }
         kv.engine.finish_removals()?;
         kv.engine.space().create_reserve();
         Ok(kv)
@@ -66,6 +69,8 @@ impl Kv {
         match self.engine.view()?.meta(FORMAT)? {
             Some(VERSION) => Ok(()),
             Some(found) if found > VERSION => Err(Error::newer_format(VERSION, found)),
+            // The formats differ only in what is written.
+            Some(_) if !self.dir.is_writable() => Ok(()),
             Some(_) => Self::write_format(&*self.engine),
             None => Err(Error::precondition(
                 "the database belongs to another program; choose another directory",
@@ -82,6 +87,18 @@ impl Kv {
         self.engine
             .space()
             .claim(bytes, self.engine.pending_bytes()?)
+    }
+
+    /// Checks that the store can be written.
+    ///
+    /// # Errors
+    /// `Denied` if it is read-only.
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        if self.dir.is_writable() {
+            Ok(())
+        } else {
+            Err(Error::read_only())
+        }
     }
 
     /// Checks that the engine has not failed.
@@ -111,6 +128,7 @@ impl Kv {
         &self,
         work: impl FnOnce(&mut Tx<'_>) -> Result<(T, bool), Failed>,
     ) -> Result<T, Failed> {
+        self.check_writable().map_err(Failed::Refused)?;
         let mut numbers = lock(&self.numbers);
         let (mut work, mut done, mut left) = (Some(work), None, *numbers);
         let outcome = self.engine.transact(&mut |inner| {

@@ -28,7 +28,8 @@ pub struct FileNames {
     pub new: &'static str,
 }
 
-/// A directory that this process owns until the value is dropped.
+/// A directory that this process owns until the value is dropped. If the process cannot write to
+/// it, it shares the directory with other processes that only read.
 ///
 /// It contains the database; `owner`, a locked file with the pid of the owner; and `reserve`, the
 /// disk space that [`Space`](crate::Space) keeps for removals on a full disk.
@@ -36,11 +37,13 @@ pub struct FileNames {
 pub struct OwnedDir {
     path: PathBuf,
     names: FileNames,
+    writable: bool,
     owner: File,
 }
 
 impl OwnedDir {
-    /// Becomes the owner of the directory `path`, and creates it if it does not exist.
+    /// Becomes the owner of the directory `path`, and creates it if it does not exist. On a
+    /// read-only file system, or without the permission to write, becomes one of its readers.
     ///
     /// # Errors
     /// `Busy`, with the pid of the owner, if another process owns it; `FailedPrecondition` if it is
@@ -57,8 +60,16 @@ impl OwnedDir {
             sync_parent(path)?;
         }
         refuse_foreign(path, names)?;
-        let owner = open_owner(&path.join(OWNER))?;
-        match owner.try_lock() {
+        let (owner, writable) = match open_owner(path, true) {
+            Err(error) if cannot_write(&error) => (open_owner(path, false)?, false),
+            opened => (opened?, true),
+        };
+        let locked = if writable {
+            owner.try_lock()
+        } else {
+            owner.try_lock_shared()
+        };
+        match locked {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(busy(&owner)),
             Err(TryLockError::Error(error)) => return Err(error.into()),
@@ -66,6 +77,7 @@ impl OwnedDir {
         let dir = OwnedDir {
             path: path.to_owned(),
             names,
+            writable,
             owner,
         };
         dir.write_pid(&std::process::id().to_string());
@@ -90,6 +102,11 @@ impl OwnedDir {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(new),
         }
+    }
+
+    /// Returns whether the process can write to the directory.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.writable
     }
 
     /// Returns the path of the directory.
@@ -117,18 +134,24 @@ impl Drop for OwnedDir {
     }
 }
 
-/// Opens or creates the file `owner`. Does not follow a symbolic link, which another user may have
-/// placed there.
-fn open_owner(path: &Path) -> io::Result<File> {
+/// Opens the file `owner`, and creates it if it is to be written. Does not follow a symbolic link,
+/// which another user may have placed there.
+fn open_owner(dir: &Path, writable: bool) -> io::Result<File> {
     let nofollow = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
     OpenOptions::new()
         .read(true)
-        .write(true)
-        .create(true)
+        .write(writable)
+        .create(writable)
         .truncate(false)
         .mode(0o600)
         .custom_flags(nofollow)
-        .open(path)
+        .open(dir.join(OWNER))
+}
+
+/// Returns whether a file could not be opened because it can only be read.
+fn cannot_write(error: &io::Error) -> bool {
+    use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+    matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem)
 }
 
 /// Syncs the parent directory, which has the new entry. Does not sync the directories above it.

@@ -19,6 +19,8 @@ pub enum OpenMode {
     Create,
     /// Open the database at the path.
     Existing,
+    /// Open the database at the path, and change no file.
+    ReadOnly,
 }
 
 /// A store over an engine.
@@ -31,7 +33,7 @@ pub struct KvStore {
 
 impl KvStore {
     /// Opens the store in `dir`, or creates it. Upgrades an older format. `open` opens or creates a
-    /// database at a path.
+    /// database at a path. A store whose directory cannot be written is read-only.
     ///
     /// A new database is prepared under a temporary name first, so a crash leaves either no store
     /// or a complete one.
@@ -43,12 +45,17 @@ impl KvStore {
         dir: OwnedDir,
         open: impl Fn(&Path, OpenMode) -> Result<E>,
     ) -> Result<Self> {
-        if !dir.database().try_exists()? {
+        if dir.is_writable() && !dir.database().try_exists()? {
             let new = dir.remove_unfinished()?;
             Kv::write_format(&open(&new, OpenMode::Create)?)?;
             dir.publish()?;
         }
-        let engine = open(&dir.database(), OpenMode::Existing)?;
+        let mode = if dir.is_writable() {
+            OpenMode::Existing
+        } else {
+            OpenMode::ReadOnly
+        };
+        let engine = open(&dir.database(), mode)?;
         let kv = Arc::new(Kv::open(Box::new(engine), dir)?);
         let records = Arc::new(KvRecords(Arc::clone(&kv)));
         let images = RecordImages::new(records.clone());

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use cas_core::{Error, Result};
 use cas_host::Dir;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, MAIN_DB, OpenFlags};
 
 use crate::error::classify;
@@ -61,6 +62,10 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
         return Err(io::Error::last_os_error().into());
     }
     let configure = || -> rusqlite::Result<()> {
+        // The log and its index stay when the last connection closes: on a disk without free inodes
+        // or one that is read-only, the next could not create them.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        connection.pragma_update(None, "temp_store", "MEMORY")?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT)?;
@@ -71,10 +76,14 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
 }
 
 fn open_read_only(path: &Path) -> rusqlite::Result<Connection> {
-    // A log with data must be read through its index. Without one the database cannot change.
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
-    let live = std::fs::metadata(log).is_ok_and(|log| log.len() > 0);
+    // The log is read through its index, which SQLite makes in memory if it cannot lock the file.
+    // Without both, as an older version leaves a closed database, it has no other users.
+    let size = |suffix: &str| {
+        let mut file = path.as_os_str().to_owned();
+        file.push(suffix);
+        std::fs::metadata(file).map(|file| file.len()).ok()
+    };
+    let live = size("-wal").is_some_and(|log| log > 0) || size("-shm").is_some();
     let option = if live { "" } else { "?immutable=1" };
     let uri = format!("file:{}{option}", encode(path));
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;

@@ -80,7 +80,7 @@ impl Cas {
     pub async fn import(&self, source: impl AsRef<Path>) -> Result<Vec<Image>> {
         let source = Source::Path(source.as_ref().to_owned());
         let options = import::ImportOptions::default();
-        import::import(self.opened()?, source, &options).await
+        import::import(self.writable()?, source, &options).await
     }
 
     /// Imports with options. Names are written after everything else is done. Returns the images,
@@ -93,7 +93,7 @@ impl Cas {
         source: Source,
         options: ImportOptions,
     ) -> Result<Vec<StoredImage>> {
-        let store = self.opened()?;
+        let store = self.writable()?;
         let import = import::ImportOptions::default()
             .with_name(options.name)
             .with_platforms(options.platforms)

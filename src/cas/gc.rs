@@ -23,7 +23,12 @@ impl Cas {
     /// # Errors
     /// As [`gc::collect`].
     pub async fn gc_with(&self, options: GcOptions) -> Result<Removed> {
-        gc::collect(self.opened()?, &self.collected_snapshotters(), &options).await
+        let store = if options.dry_run {
+            self.opened()?
+        } else {
+            self.writable()?
+        };
+        gc::collect(store, &self.collected_snapshotters(), &options).await
     }
 
     /// Returns what keeps a resource, as at most a hundred paths that lead to it.
@@ -42,7 +47,7 @@ impl Cas {
     /// As [`lease::add_to_lease`].
     pub async fn add_to_lease(&self, lease: impl AsRef<str>, resource: Resource) -> Result<Lease> {
         let snapshotters: Vec<&dyn Snapshotter> = self.snapshotter.as_deref().into_iter().collect();
-        lease::add_to_lease(self.opened()?, &snapshotters, lease.as_ref(), resource).await
+        lease::add_to_lease(self.writable()?, &snapshotters, lease.as_ref(), resource).await
     }
 
     /// Returns the snapshotter if its snapshots are collected: they belong to the store of the

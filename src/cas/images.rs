@@ -60,8 +60,9 @@ impl Cas {
     /// `NotFound` for the image; `InvalidArgument` for text that is not a name.
     pub async fn tag(&self, image: impl Into<ImageRef>, name: impl AsRef<str>) -> Result<Image> {
         let name = name.as_ref().parse()?;
+        let store = self.writable()?;
         let image = Image::new(name, self.image(image).await?.target);
-        let guard = LeaseGuard::begin(&self.store, "tag").await?;
+        let guard = LeaseGuard::begin(store, "tag").await?;
         if let Err(error) = guard.pin_tree(&image.target).await {
             return guard.finish_with(Err(error)).await;
         }
@@ -73,7 +74,7 @@ impl Cas {
     /// # Errors
     /// `NotFound` if the name does not exist or refers to something else.
     pub async fn remove(&self, image: impl Into<ImageRef>) -> Result<()> {
-        let images = &self.opened()?.images;
+        let images = &self.writable()?.images;
         match image.into().0 {
             Given::Name(name) => images.delete(&name?, None).await,
             Given::Image(image) => images.delete(&image.name, Some(&image.target)).await,

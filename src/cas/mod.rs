@@ -53,6 +53,8 @@ pub struct Cas {
     locks: Arc<Path>,
     /// Whether the store is the root's own, and not one that was chosen for this handle.
     own_store: bool,
+    /// The root, if it and the store in it are read-only.
+    read_only: Option<Arc<str>>,
     closed: Arc<AtomicBool>,
     #[cfg(feature = "registry")]
     root: Arc<Root>,
@@ -86,6 +88,12 @@ impl Cas {
                 "the handle was closed; open the root again",
             ));
         }
+        Ok(&self.store)
+    }
+
+    /// Returns the store of a handle that is not closed, of a root that can be written.
+    fn writable(&self) -> Result<&Store> {
+        self.check_writable()?;
         Ok(&self.store)
     }
 }

@@ -132,6 +132,7 @@ impl Cas {
         directory: &Path,
         options: MountOptions,
     ) -> Result<Mounted> {
+        self.check_writable()?;
         let directory = mounted::resolve(directory, "mount on")?;
         let key = mounted::key(&directory)?;
         if self.snapshotter()?.stat(&key).await?.is_some() {
@@ -173,6 +174,7 @@ impl Cas {
     /// # Errors
     /// `NotFound` if this root has nothing mounted there; `Busy` while it is in use.
     pub async fn unmount(&self, directory: impl AsRef<Path>) -> Result<()> {
+        self.check_writable()?;
         let directory = mounted::resolve(directory.as_ref(), "unmount")?;
         let key = mounted::key(&directory)?;
         let snapshotter = Arc::clone(self.snapshotter()?);

@@ -6,8 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use cas_core::compose::{Observer, observe};
 use cas_core::records::Records;
-use cas_core::{Error, Registry, Result, Snapshotter, SnapshotterParts, Store};
-use cas_records_sqlite::SqliteRecords;
+use cas_core::{Error, ErrorKind, Registry, Result, Snapshotter, SnapshotterParts, Store};
 
 use super::Cas;
 use crate::root::{Engines, Root, parse_snapshotter};
@@ -130,10 +129,30 @@ impl Cas {
             snapshotter,
             locks: root.snapshots(&scheme).join("locks").into(),
             own_store: options.store.is_none(),
+            read_only: root.read_only(&location),
             closed: Arc::new(AtomicBool::new(false)),
             #[cfg(feature = "registry")]
             root: Arc::new(root),
         })
+    }
+
+    /// Checks that the root can be written. If it is on a read-only file system, or belongs to
+    /// another user, everything that it has can still be read.
+    ///
+    /// # Errors
+    /// `Denied` if it is read-only; `FailedPrecondition` if the handle is closed.
+    pub fn check_writable(&self) -> Result<()> {
+        self.opened()?;
+        match &self.read_only {
+            None => Ok(()),
+            Some(root) => Err(Error::new(
+                ErrorKind::Denied,
+                format!(
+                    "root {root} is read-only: its images can be read, but nothing can be changed; \
+                     make it writable for this user, or choose another root"
+                ),
+            )),
+        }
     }
 
     /// Ends the handle. What was written is on the device when this returns. Later verbs of clones
@@ -160,7 +179,7 @@ async fn open_snapshotter(
     registry: &Registry,
 ) -> Result<Arc<dyn Snapshotter>> {
     let chosen = parse_snapshotter(chosen)?;
-    let records: Arc<dyn Records> = Arc::new(SqliteRecords::open(&root.local_records()?)?);
+    let records: Arc<dyn Records> = Arc::new(root.local_records()?);
     let directory = root.snapshots(chosen.scheme());
     let mut parts = SnapshotterParts::new(directory, records, store.clone());
     parts.options.clone_from(chosen.options());

@@ -62,7 +62,7 @@ impl Cas {
         name: Reference,
         options: PullOptions,
     ) -> Result<StoredImage> {
-        let store = self.opened()?;
+        let store = self.writable()?;
         let progress = &options.progress;
         let hosts = options.token_hosts.clone();
         let client = self.connect(reference, options.plain_http, hosts).await?;

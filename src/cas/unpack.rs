@@ -104,7 +104,7 @@ impl Cas {
         manifest: &Manifest,
         progress: &Arc<dyn Progress>,
     ) -> Result<Option<Digest>> {
-        unpack::to_snapshots(&self.store, self.target()?, manifest, progress).await
+        unpack::to_snapshots(self.writable()?, self.target()?, manifest, progress).await
     }
 
     /// Returns the manifest of an image for one platform.

@@ -53,7 +53,10 @@ const PIECE: usize = 1 << 20;
 
 impl Blob {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
-        let cas = context.cas().await?;
+        let cas = match &self {
+            Blob::Add { .. } => context.writable_cas().await?,
+            _ => context.cas().await?,
+        };
         let store = cas.store();
         match self {
             Blob::Ls => list(context, store).await,

@@ -26,6 +26,7 @@ impl Gc {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let cas = context.cas().await?;
         if !self.dry_run {
+            cas.check_writable()?;
             super::run::run_dir::sweep(&cas, &context.root, &*context.progress).await?;
         }
         let removed = cas

@@ -60,7 +60,10 @@ pub(crate) enum Leases {
 
 impl Leases {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
-        let cas = context.cas().await?;
+        let cas = match &self {
+            Leases::Ls => context.cas().await?,
+            _ => context.writable_cas().await?,
+        };
         let leases = cas.store().leases();
         match self {
             Leases::Ls => list(context, leases.list().await?),

@@ -137,6 +137,13 @@ impl Context {
         options.snapshotter.clone_from(&self.snapshotter);
         Cas::open_with(&self.root, options).await
     }
+
+    /// Opens the root for a command that changes it without a verb of [`Cas`].
+    pub(crate) async fn writable_cas(&self) -> Result<Cas> {
+        let cas = self.cas().await?;
+        cas.check_writable()?;
+        Ok(cas)
+    }
 }
 
 /// Runs one command. Returns the tool's exit code, or for `cas run` that of the program.

@@ -76,8 +76,18 @@ const PAGE: usize = 500;
 const PREFIX: usize = 4;
 
 impl Snapshot {
+    /// Returns whether the command changes a snapshot.
+    fn changes(&self) -> bool {
+        use Snapshot::{Commit, Prepare, Rm, View};
+        matches!(self, Prepare(_) | View(_) | Commit(_) | Rm(_))
+    }
+
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
-        let cas = context.cas().await?;
+        let cas = if self.changes() {
+            context.writable_cas().await?
+        } else {
+            context.cas().await?
+        };
         let snapshots = &**cas.snapshotter()?;
         match self {
             Snapshot::Ls => list(context, snapshots).await,

@@ -20,9 +20,13 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use cas_core::{Context, Error, Location, Registry, Result};
 use cas_host::{Dir, Lock, find_foreign, make_private_dir};
+use cas_records_sqlite::SqliteRecords;
+use rustix::fs::{Access, AtFlags, CWD, accessat};
+use rustix::io::Errno;
 
 pub use self::engines::{Engines, Table};
 pub use self::registries::RegistryTable;
@@ -33,6 +37,8 @@ pub(crate) use self::snapshotter::parse as parse_snapshotter;
 #[derive(Clone, Debug)]
 pub(crate) struct Root {
     path: PathBuf,
+    /// Whether this process can write to the directory.
+    writable: bool,
     pub(crate) engines: Engines,
 }
 
@@ -83,7 +89,18 @@ impl Root {
 
     fn new(path: &Path, engines: Engines) -> Result<Self> {
         let path = std::path::absolute(path).during("open root", path.display())?;
-        Ok(Root { path, engines })
+        let writable = match accessat(CWD, &path, Access::WRITE_OK, AtFlags::EACCESS) {
+            Err(Errno::ROFS | Errno::ACCESS | Errno::PERM) => false,
+            checked => checked
+                .map_err(io::Error::from)
+                .during("open root", path.display())
+                .map(|()| true)?,
+        };
+        Ok(Root {
+            path,
+            writable,
+            engines,
+        })
     }
 
     /// Returns the place of the root's own store.
@@ -111,15 +128,26 @@ impl Root {
         self.path.join("snapshots").join(name)
     }
 
-    /// Returns the file of the local records, and creates its directory.
-    pub(crate) fn local_records(&self) -> Result<PathBuf> {
+    /// Returns why nothing can be written to `store`, if it is in this root and the root is
+    /// read-only.
+    pub(crate) fn read_only(&self, store: &Location) -> Option<Arc<str>> {
+        let inside = Path::new(store.place()).starts_with(&self.path);
+        (inside && !self.writable).then(|| self.path.display().to_string().into())
+    }
+
+    /// Opens the local records, and creates them if they are absent.
+    pub(crate) fn local_records(&self) -> Result<SqliteRecords> {
         let directory = self.path.join("local");
+        let path = directory.join("records.db");
+        if !self.writable {
+            return SqliteRecords::open_read_only(&path);
+        }
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(&directory)
             .during("make", directory.display())?;
-        Ok(directory.join("records.db"))
+        SqliteRecords::open(&path)
     }
 }
 

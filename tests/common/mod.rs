@@ -6,6 +6,7 @@
     reason = "a test may fail anywhere"
 )]
 
+pub(crate) mod disk;
 pub(crate) mod shop;
 pub(crate) mod tree;
 

@@ -144,6 +144,11 @@ impl Prefix {
         Ok(())
     }
 
+    /// Returns whether objects can be written. Only a directory may be read-only.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.folder.as_ref().is_none_or(Folder::is_writable)
+    }
+
     fn check_folder(&self) -> Result<()> {
         self.folder.as_ref().map_or(Ok(()), Folder::check)
     }

@@ -28,6 +28,7 @@ mod label;
 mod name;
 mod pin;
 mod publish;
+mod reading;
 mod renewer;
 mod revive;
 mod store;
@@ -41,5 +42,6 @@ pub use label::{
     set_children_mapped_labels, set_labels,
 };
 pub use pin::BlobRef;
+pub use reading::{ReadGuard, cannot_write};
 
 pub use crate::records::{CLOCK_SKEW, LEASE_TTL, UNLEASED_TTL};

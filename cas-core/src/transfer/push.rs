@@ -15,7 +15,7 @@ use crate::descriptor::Descriptor;
 use crate::dispatch::{self, Handler, Next, dispatch};
 use crate::error::{Context, Error, Result};
 use crate::image::manifest_for;
-use crate::lease::LeaseGuard;
+use crate::lease::ReadGuard;
 use crate::limit;
 use crate::platform::Platforms;
 use crate::progress::Progress;
@@ -41,14 +41,14 @@ pub async fn push(
     target: &Descriptor,
     options: &PushOptions,
 ) -> Result<Descriptor> {
-    let guard = LeaseGuard::begin(store, "push").await?;
+    let guard = ReadGuard::begin(store, "push").await?;
     let outcome = push_content(store, &guard, pusher, target, options).await;
     guard.finish_with(outcome).await
 }
 
 async fn push_content(
     store: &Store,
-    guard: &LeaseGuard,
+    guard: &ReadGuard,
     pusher: &dyn Pusher,
     target: &Descriptor,
     options: &PushOptions,

@@ -9,7 +9,7 @@
 //! a platform, `index.json` names the manifest of that platform instead of the index that lists it.
 //! Without a platform, it names the targets that the images have in the store.
 //!
-//! All content is pinned by a lease and verified while it is read. The file gets its name only
+//! All content is pinned by a lease if the store can be written, and verified while it is read. The file gets its name only
 //! when it is complete and on the device. A killed export leaves a hidden file next to it, which
 //! the next export into that directory removes. A caller that drops the future leaves nothing
 //! behind, or the complete archive if it was already being synced.
@@ -24,7 +24,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cas_core::image::Reference;
-use cas_core::lease::LeaseGuard;
+use cas_core::lease::ReadGuard;
 use cas_core::progress::{Progress, Silent};
 use cas_core::{Context, Descriptor, Error, Image, Manifest, Platforms, Result, Store, image};
 
@@ -116,7 +116,7 @@ pub async fn export(
     let subject = target.to_string();
     let exported = async {
         let (out, pending) = target.open().await?;
-        let guard = LeaseGuard::begin(store, "export").await?;
+        let guard = ReadGuard::begin(store, "export").await?;
         let written = write_archive(store, &guard, images, out, options).await;
         let chosen = guard.finish_with(written).await?;
         pending.publish().await.map(|()| chosen)
@@ -127,7 +127,7 @@ pub async fn export(
 /// Writes the whole archive. Returns the images with their targets in it.
 async fn write_archive(
     store: &Store,
-    guard: &LeaseGuard,
+    guard: &ReadGuard,
     images: &[Image],
     out: target::Out,
     options: &ExportOptions,

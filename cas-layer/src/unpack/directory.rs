@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use cas_core::content::Durability;
 use cas_core::error::ErrorKind;
-use cas_core::lease::LeaseGuard;
+use cas_core::lease::ReadGuard;
 use cas_core::progress::Progress;
 use cas_core::{Digest, Error, Manifest, Result, Store, pool};
 use cas_host::NewDirectory;
 
 use super::cancel::Waiter;
 use super::new_directory::new_directory;
-use super::{StoredLayer, layers_with_diff_ids, pin_image, record_diff_id};
+use super::{StoredLayer, layers_with_diff_ids, parts, record_diff_id};
 use crate::apply::Tree;
 use crate::flow::{self, LayerSource};
 
@@ -29,24 +29,12 @@ pub async fn to_directory(
     directory: &Path,
     progress: &Arc<dyn Progress>,
 ) -> Result<()> {
-    let guard = match LeaseGuard::begin(store, "unpack").await {
-        // Without permission to write, nothing can be pinned, and this user cannot collect either.
-        Err(error) if error.kind() == ErrorKind::Denied => None,
-        outcome => Some(outcome?),
-    };
-    let unpacked = match &guard {
-        Some(guard) => pin_image(guard, manifest).await,
-        None => Ok(()),
-    };
-    let unpacked = match unpacked {
+    let guard = ReadGuard::begin(store, "unpack").await?;
+    let unpacked = match guard.pin_all(&parts(manifest)).await {
         Ok(()) => unpack(store, manifest, directory, progress).await,
         Err(error) => Err(error),
     };
-    let unpacked = match guard {
-        None => unpacked,
-        Some(guard) => guard.finish_with(unpacked).await,
-    };
-    unpacked.map(NewDirectory::keep)
+    guard.finish_with(unpacked).await.map(NewDirectory::keep)
 }
 
 async fn unpack(

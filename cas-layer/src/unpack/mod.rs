@@ -22,7 +22,7 @@ mod unpacking;
 use std::io::Read;
 
 use cas_core::image::{self, UNCOMPRESSED};
-use cas_core::lease::{BlobRef, LeaseGuard};
+use cas_core::lease::{self, BlobRef};
 use cas_core::progress::Progress;
 use cas_core::records::BlobRecord;
 use cas_core::snapshot::chain_ids;
@@ -63,11 +63,10 @@ pub(crate) fn first_cause(outcomes: Vec<Result<()>>) -> Result<()> {
     Err(first)
 }
 
-/// Pins the blobs that are read to unpack an image.
-async fn pin_image(guard: &LeaseGuard, manifest: &Manifest) -> Result<()> {
+/// Returns the blobs that are read to unpack an image.
+fn parts(manifest: &Manifest) -> Vec<BlobRef> {
     let parts = std::iter::once(&manifest.config).chain(&manifest.layers);
-    let wanted: Vec<BlobRef> = parts.map(|part| BlobRef::of(part, Vec::new())).collect();
-    guard.pin_all(&wanted).await.map(|_| ())
+    parts.map(|part| BlobRef::of(part, Vec::new())).collect()
 }
 
 /// Returns the chain ID of an image, which is the name of its snapshot once it is unpacked. An
@@ -137,7 +136,8 @@ async fn is_diff_id_known(store: &Store, layer: &Descriptor, diff_id: &Digest) -
 }
 
 /// Records the diff ID of a verified layer in a label, so that it is known later without
-/// decompression. This is only an optimisation: a failure is a warning.
+/// decompression. This is only an optimisation: a failure is a warning,
+/// and nothing is said of a store that cannot be written.
 async fn record_diff_id(
     store: &Store,
     layer: &Descriptor,
@@ -154,7 +154,9 @@ async fn record_diff_id(
         record.labels.insert(UNCOMPRESSED.to_owned(), text.clone());
         Ok(record)
     };
-    if let Err(error) = store.blobs().update(&layer.digest, label).await {
+    if let Err(error) = store.blobs().update(&layer.digest, label).await
+        && !lease::cannot_write(&error)
+    {
         progress.warn(&format!(
             "the diff ID of {} could not be recorded: {error}",
             layer.digest

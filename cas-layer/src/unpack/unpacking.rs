@@ -16,7 +16,7 @@ use super::cancel::Waiter;
 use super::chain_lock::ChainLock;
 use super::standalone::StandaloneLayer;
 use super::{
-    StoredLayer, chain_ids_of, is_diff_id_known, layers_with_diff_ids, pin_image, record_diff_id,
+    StoredLayer, chain_ids_of, is_diff_id_known, layers_with_diff_ids, parts, record_diff_id,
 };
 use crate::flow;
 
@@ -102,7 +102,7 @@ impl<'a> Unpacking<'a> {
     }
 
     async fn prepare(&mut self, manifest: &Manifest) -> Result<()> {
-        pin_image(&self.guard, manifest).await?;
+        self.guard.pin_all(&parts(manifest)).await?;
         self.layers = layers_with_diff_ids(self.store, manifest).await?;
         self.chain = chain_ids_of(&self.layers);
         let names: Vec<String> = self.chain.iter().map(ToString::to_string).collect();

@@ -54,7 +54,7 @@ impl Run {
             .with_terminal(terminal)
             .with_mounted(true)
             .with_progress(context.progress.clone());
-        let cas = context.cas().await?;
+        let cas = context.writable_cas().await?;
         run_dir::sweep(&cas, &context.root, &*context.progress).await?;
         // Unpack before signals are passed on: it may take long, and a signal should end it.
         let unpack = UnpackOptions::default()

@@ -1,0 +1,73 @@
+//! The lease of a job that only reads.
+
+use super::guard::LeaseGuard;
+use super::pin::BlobRef;
+use crate::descriptor::Descriptor;
+use crate::error::{Error, ErrorKind, Result};
+use crate::store::Store;
+
+/// What a job that only reads has pinned.
+///
+/// A store that is read-only, or whose disk is full, can still be read. Nothing is pinned then: if
+/// another process collects meanwhile, the job fails with `NotFound`, and has never read anything
+/// wrong.
+pub struct ReadGuard(Option<LeaseGuard>);
+
+impl ReadGuard {
+    /// Begins a lease as [`LeaseGuard::begin`] does, if the store can be written.
+    ///
+    /// # Errors
+    /// Errors of the records store.
+    pub async fn begin(store: &Store, purpose: &str) -> Result<Self> {
+        if_writable(LeaseGuard::begin(store, purpose).await).map(ReadGuard)
+    }
+
+    /// Pins blobs as [`LeaseGuard::pin_all`] does, if the store can be written.
+    ///
+    /// # Errors
+    /// Errors of the store.
+    pub async fn pin_all(&self, blobs: &[BlobRef]) -> Result<()> {
+        match &self.0 {
+            Some(guard) => if_writable(guard.pin_all(blobs).await).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// Pins an image as [`LeaseGuard::pin_tree`] does, if the store can be written.
+    ///
+    /// # Errors
+    /// As [`LeaseGuard::pin_tree`].
+    pub async fn pin_tree(&self, root: &Descriptor) -> Result<()> {
+        match &self.0 {
+            Some(guard) => if_writable(guard.pin_tree(root).await).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends the lease. Returns the outcome of the job. A lease that cannot be removed expires.
+    ///
+    /// # Errors
+    /// The error of the job, or else errors of [`LeaseGuard::finish`].
+    pub async fn finish_with<T>(self, outcome: Result<T>) -> Result<T> {
+        let ended = match self.0 {
+            Some(guard) => if_writable(guard.finish().await).map(drop),
+            None => Ok(()),
+        };
+        let done = outcome?;
+        ended.map(|()| done)
+    }
+}
+
+/// Returns `None` for the error of a store that cannot be written.
+fn if_writable<T>(outcome: Result<T>) -> Result<Option<T>> {
+    match outcome {
+        Err(error) if cannot_write(&error) => Ok(None),
+        outcome => outcome.map(Some),
+    }
+}
+
+/// Returns whether the error is that of a store that can be read but not written: it is read-only,
+/// or its disk is full.
+pub fn cannot_write(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Denied | ErrorKind::Full)
+}

@@ -1,0 +1,52 @@
+//! Small file systems that tests mount.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::ok;
+
+/// A file system in memory that is unmounted when this value is dropped.
+pub(crate) struct Disk(pub(crate) PathBuf);
+
+impl Disk {
+    /// Mounts a file system with these options, as in `size=8m`, at a directory that it makes.
+    pub(crate) fn mount(at: PathBuf, options: &str) -> Self {
+        fs::create_dir(&at).unwrap();
+        ok(Command::new("mount")
+            .args(["-t", "tmpfs", "-o", options, "none"])
+            .arg(&at));
+        Disk(at)
+    }
+
+    /// Mounts the directory `source` a second time, read-only.
+    pub(crate) fn read_only(source: &Path, at: PathBuf) -> Self {
+        fs::create_dir(&at).unwrap();
+        ok(Command::new("mount").arg("--bind").arg(source).arg(&at));
+        let disk = Disk(at);
+        disk.remount("bind,ro");
+        disk
+    }
+
+    /// Changes the options of the mount.
+    pub(crate) fn remount(&self, how: &str) {
+        ok(Command::new("mount")
+            .args(["-o", &format!("remount,{how}")])
+            .arg(&self.0));
+    }
+
+    /// Fills the file system, except for `left` bytes. Returns the file that fills it.
+    pub(crate) fn fill(&self, left: u64) -> PathBuf {
+        let free = rustix::fs::statvfs(&self.0).unwrap();
+        let size = free.f_bavail * free.f_frsize - left;
+        let file = self.0.join("filler");
+        fs::write(&file, vec![1; size as usize]).unwrap();
+        file
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        ok(Command::new("umount").arg("-l").arg(&self.0));
+    }
+}
