@@ -2,24 +2,33 @@
 
 mod cli;
 
+use std::fs::File;
+use std::io;
 use std::process::ExitCode;
 
 use clap::Parser;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::runtime::{Builder, Runtime};
+
+/// Number of files that the runtime opens, and some more.
+const RUNTIME_FILES: usize = 8;
 
 fn main() -> ExitCode {
     let arguments = cli::Arguments::parse();
     let verbose = arguments.verbose;
     raise_descriptor_limit();
-    let outcome = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(cas::Error::from)
-        .and_then(|runtime| runtime.block_on(cli::run(arguments)));
+    let outcome = start_runtime().and_then(|runtime| runtime.block_on(cli::run(arguments)));
     match outcome {
         Ok(code) => code,
         Err(error) => cli::exit::report(&error, verbose),
     }
+}
+
+/// Returns the runtime. It panics itself if it cannot open its files, so this tries that first.
+fn start_runtime() -> cas::Result<Runtime> {
+    let files = (0..RUNTIME_FILES).map(|_| File::open("/dev/null"));
+    files.collect::<io::Result<Vec<_>>>()?;
+    Ok(Builder::new_current_thread().enable_all().build()?)
 }
 
 /// Raises the limit on open files, because deep trees and many layers need more file descriptors

@@ -12,6 +12,7 @@ use cas_core::image::filter::Filters;
 use cas_core::image::{Image, Reference, Root};
 use cas_core::records::{Batch, Expect, Table};
 use cas_core::{Context, Descriptor, Error, ImageStore, Owner, Result, pool};
+use cas_host::Reserve;
 use cas_records_sqlite::SqliteRecords;
 
 use crate::index::Index;
@@ -161,7 +162,7 @@ impl FsImages {
     }
 
     fn delete_now(&self, name: &Reference, expected: Option<&Descriptor>) -> Result<()> {
-        let found = self.change(|index| {
+        let remove = |index: &mut Index| {
             let found = index.targets(name)?;
             if found.is_empty() {
                 return Err(absent());
@@ -180,7 +181,8 @@ impl FsImages {
             }
             index.remove(name);
             Ok(found)
-        })?;
+        };
+        let found = Reserve(self.shared.cas_dir()?).remove_with(|| self.change(remove))?;
         found
             .iter()
             .try_for_each(|target| self.remove_record(name, target))

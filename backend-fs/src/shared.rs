@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use cas_core::content::Version;
 use cas_core::sync::lock;
 use cas_core::{Context, Digest, Error, Result};
-use cas_host::{Dir, Lock, syncfs};
+use cas_host::{Dir, Lock, Reserve, syncfs};
 
 use crate::blobs::Blobs;
 use crate::layout::Layout;
@@ -81,8 +81,10 @@ impl Shared {
     }
 
     /// Locks removals. Except in recovery, no process removes or replaces a blob without the lock.
+    /// The first removal makes the file of the lock.
     pub(crate) fn lock_removals(&self) -> Result<Lock> {
-        Ok(Lock::exclusive(self.cas_dir()?, "remove.lock")?)
+        let dir = self.cas_dir()?;
+        Reserve(dir).remove_with(|| Ok(Lock::exclusive(dir, "remove.lock")?))
     }
 
     /// Opens the stored blob if it has the right bytes. A blob from before this boot is hashed,

@@ -47,6 +47,9 @@ pub(crate) fn classify(error: opendal::Error, operation: &'static str, path: &st
 /// Returns the error for a failure that OpenDAL does not classify. If an I/O error caused it, as in
 /// a store in a directory, the kind comes from that error. Otherwise the kind is `Unavailable`.
 fn unexpected(error: &opendal::Error) -> Error {
+    if let Some(error) = Error::of_system(error) {
+        return error;
+    }
     let (mut kind, mut last) = (ErrorKind::Unavailable, error.message().to_owned());
     let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {

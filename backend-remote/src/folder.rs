@@ -12,17 +12,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use cas_core::records::Table;
 use cas_core::{Algorithm, Context, Error, Result, pool};
+use tokio::sync::Mutex;
 
 /// The folder in which files are written before they are renamed.
 pub(crate) const TEMP_DIR: &str = "beside";
 /// Names that a kill may leave in a store that has no `format` yet.
 const OWN_NAMES: &[&str] = &["lock", TEMP_DIR, "blobs", "records", "uploads"];
+/// The file that reserves space for removals on a full disk.
+const RESERVE: &str = "reserve";
+/// Its size in bytes: more than the new content of a record.
+const RESERVE_SIZE: usize = 64 << 10;
 
 /// A locked directory, and whether its names can still be trusted.
 pub(crate) struct Folder {
     root: Arc<Path>,
     sync_failed: AtomicBool,
     writable: bool,
+    /// Held by the change that may use up the reserve.
+    pub(crate) reclaiming: Mutex<()>,
     lock: File,
 }
 
@@ -48,6 +55,7 @@ impl Folder {
             root: root.into(),
             sync_failed: AtomicBool::new(false),
             writable,
+            reclaiming: Mutex::new(()),
             lock,
         };
         if writable {
@@ -87,6 +95,25 @@ impl Folder {
             sync(&self.root.join(folder))?;
         }
         Ok(())
+    }
+
+    /// Writes the reserve of a store, if it is absent and the directory can be written. On a full
+    /// disk the store works without it.
+    pub(crate) fn create_reserve(&self) {
+        if !self.writable {
+            return;
+        }
+        let path = self.root.join(RESERVE);
+        if let Ok(mut file) = File::create_new(path)
+            && file.write_all(&[1; RESERVE_SIZE]).is_err()
+        {
+            self.release_reserve();
+        }
+    }
+
+    /// Removes the reserve, to free its space. Returns whether there was one.
+    pub(crate) fn release_reserve(&self) -> bool {
+        fs::remove_file(self.root.join(RESERVE)).is_ok()
     }
 
     /// Checks that the directory can be written, and that every sync so far has succeeded.

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use cas_core::records::{Batch, Change, Record, Records, Table, conflict};
-use cas_core::{Capabilities, Context, Error, Result};
+use cas_core::{Capabilities, Context, Error, ErrorKind, Result};
 
 use crate::cell::Cell;
 use crate::error::foreign_object;
@@ -39,6 +39,28 @@ impl Remote {
         } else {
             Err(conflict(change))
         }
+    }
+
+    /// Makes a change. On a full disk, one that frees space may use up the reserve.
+    async fn change_or_reclaim(&self, change: &Change, reclaims: bool) -> Result<()> {
+        let is_full = |done: &Result<()>| {
+            done.as_ref()
+                .is_err_and(|error| error.kind() == ErrorKind::Full)
+        };
+        let done = self.change(change).await;
+        let Some(folder) = self.cells.prefix().folder() else {
+            return done;
+        };
+        if !reclaims || !is_full(&done) {
+            return done;
+        }
+        let _alone = folder.reclaiming.lock().await;
+        let mut done = self.change(change).await;
+        if is_full(&done) && folder.release_reserve() {
+            done = self.change(change).await;
+            folder.create_reserve();
+        }
+        done
     }
 
     async fn page(
@@ -83,7 +105,7 @@ impl Records for RemoteStore {
         let (remote, batch) = (self.0.clone(), batch.clone());
         runtime::run(async move {
             for change in batch.changes() {
-                let done = remote.change(change).await;
+                let done = remote.change_or_reclaim(change, batch.reclaims()).await;
                 let (table, key) = (change.table.name(), &change.key);
                 done.during("commit record", format_args!("{table}/{key}"))?;
             }

@@ -67,6 +67,9 @@ impl RemoteStore {
             if let Some(format) = written {
                 prefix.put(format::PATH, format.body()?).await?;
             }
+            if let Some(folder) = prefix.folder() {
+                folder.create_reserve();
+            }
             Ok(Self::new(Cells::local(prefix), capabilities))
         })
         .await

@@ -17,6 +17,9 @@ pub(crate) fn classify(error: rocksdb::Error) -> Error {
             ErrorKind::Full,
             "the disk is full; free some space and reopen the store",
         ),
+        _ if has("Too many open files") => {
+            Error::out_of_range(format!("{message}; raise the limit with `ulimit -n`"))
+        }
         _ if has("Read-only file system") || has("Permission denied") => Error::new(
             ErrorKind::Denied,
             format!("{message}; make the directory of the store writable"),

@@ -199,8 +199,12 @@ async fn correct_index(store: &Store, index: &Descriptor) -> Result<()> {
     store.records.commit(&batch).await
 }
 
-/// Returns whether an error is about the content of a document.
+/// Returns whether an error is about the content of a document, and not about a limit of the
+/// system.
 fn is_of_document(error: &Error) -> bool {
     use ErrorKind::{Corrupt, NotFound, OutOfRange, Unsupported};
-    matches!(error.kind(), Corrupt | NotFound | OutOfRange | Unsupported)
+    match error.kind() {
+        OutOfRange => Error::of_system(error).is_none(),
+        kind => matches!(kind, Corrupt | NotFound | Unsupported),
+    }
 }

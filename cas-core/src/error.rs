@@ -22,7 +22,7 @@ pub enum ErrorKind {
     InvalidArgument,
     /// The state does not allow the operation now.
     FailedPrecondition,
-    /// An offset, size or count is outside its bound.
+    /// An offset, size or count is outside its bound, or a bound of the system is reached.
     OutOfRange,
     /// Stored or received bytes do not match their digest, size or format.
     Corrupt,
@@ -244,6 +244,9 @@ impl std::error::Error for Error {
 /// The number that Linux gives to "too many symbolic links", which is also reported for a link
 /// where none may be followed.
 const ELOOP: i32 = 40;
+/// The numbers of "too many open files" in the system and in this process.
+const ENFILE: i32 = 23;
+const EMFILE: i32 = 24;
 
 impl From<std::io::Error> for Error {
     /// Classifies an I/O error by its kind. An [`Error`] that was wrapped in an I/O error is
@@ -256,7 +259,13 @@ impl From<std::io::Error> for Error {
             }
             return Error::internal("the error inside an I/O error could not be recovered");
         }
+        let advice = match error.raw_os_error() {
+            Some(EMFILE) => "; raise the limit with `ulimit -n`",
+            Some(ENFILE) => "; raise the limit with `sysctl fs.file-max`",
+            _ => "",
+        };
         let kind = match error.kind() {
+            _ if !advice.is_empty() => ErrorKind::OutOfRange,
             Io::NotFound => ErrorKind::NotFound,
             Io::AlreadyExists => ErrorKind::AlreadyExists,
             Io::PermissionDenied | Io::ReadOnlyFilesystem => ErrorKind::Denied,
@@ -274,7 +283,23 @@ impl From<std::io::Error> for Error {
             _ if error.raw_os_error() == Some(ELOOP) => ErrorKind::FailedPrecondition,
             _ => ErrorKind::Unavailable,
         };
-        Error::new(kind, error.to_string()).source(error)
+        Error::new(kind, format!("{error}{advice}")).source(error)
+    }
+}
+
+impl Error {
+    /// Returns the error of the system that caused `error`, if one did. Libraries wrap it, and keep
+    /// only the text of its kind.
+    pub fn of_system(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
+        let mut cause = Some(error);
+        while let Some(inner) = cause {
+            let io = inner.downcast_ref::<std::io::Error>();
+            if let Some(number) = io.and_then(std::io::Error::raw_os_error) {
+                return Some(std::io::Error::from_raw_os_error(number).into());
+            }
+            cause = inner.source();
+        }
+        None
     }
 }
 
@@ -334,8 +359,12 @@ mod tests {
             ("EINTR", 4, ErrorKind::Unavailable),
             ("EIO", 5, ErrorKind::Unavailable),
             ("EAGAIN", 11, ErrorKind::Busy),
+            ("EROFS", 30, ErrorKind::Denied),
+            ("ENOSPC", 28, ErrorKind::Full),
+            ("EDQUOT", 122, ErrorKind::Full),
             ("EXDEV", 18, ErrorKind::Unsupported),
-            ("EMFILE", 24, ErrorKind::Unavailable),
+            ("ENFILE", ENFILE, ErrorKind::OutOfRange),
+            ("EMFILE", EMFILE, ErrorKind::OutOfRange),
             ("EMLINK", 31, ErrorKind::FailedPrecondition),
             ("ENAMETOOLONG", 36, ErrorKind::InvalidArgument),
             ("ENOTEMPTY", 39, ErrorKind::FailedPrecondition),
@@ -345,6 +374,17 @@ mod tests {
         for (name, number, kind) in classified {
             let error = Error::from(std::io::Error::from_raw_os_error(number));
             assert_eq!(error.kind(), kind, "{name}");
+        }
+    }
+
+    #[test]
+    fn too_many_open_files_come_with_advice() {
+        for (number, advice) in [(EMFILE, "ulimit -n"), (ENFILE, "fs.file-max")] {
+            let error = Error::from(std::io::Error::from_raw_os_error(number));
+            let said = error.to_string();
+            assert!(said.starts_with("Too many open files"), "{said}");
+            assert!(said.contains(advice), "{said}");
+            assert!(!error.retry());
         }
     }
 

@@ -104,6 +104,12 @@ pub(crate) fn broken(error: reqwest::Error, url: &Url) -> Error {
         last = inner.to_string();
         cause = inner.source();
     }
+    // The network is sound if this process may not open a connection.
+    if let Some(limit) = Error::of_system(&error)
+        && limit.kind() == ErrorKind::OutOfRange
+    {
+        return limit.operation("connect to").subject(shown(url));
+    }
     let what = if error.is_connect() {
         "cannot connect to"
     } else {

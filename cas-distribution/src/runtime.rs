@@ -48,6 +48,8 @@ pub(crate) fn handle() -> Result<&'static Handle> {
     });
     match started {
         Ok(runtime) => Ok(runtime.handle()),
-        Err(error) => Err(Error::unavailable(format!("cannot start threads: {error}"))),
+        Err(error) => Err(Error::of_system(error)
+            .unwrap_or_else(|| Error::unavailable(error.to_string()))
+            .operation("start threads")),
     }
 }

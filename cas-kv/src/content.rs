@@ -40,7 +40,7 @@ impl KvContent {
             low_priority: true,
             durability: Durability::Relaxed,
         };
-        if bytes > 0 {
+        if bytes > 0 && !batch.reclaims() {
             self.0.claim_space(bytes)?;
         }
         let kv = Arc::clone(&self.0);

@@ -13,6 +13,7 @@ use cas_core::{Error, Result};
 use crate::engine::{Engine, Failed};
 use crate::job::Job;
 use crate::owned_dir::OwnedDir;
+use crate::space::KeptReserve;
 use crate::tx::{Numbers, Tx};
 
 /// The key of the format in the table `meta`.
@@ -30,6 +31,8 @@ pub(crate) struct Kv {
     /// Whether the engine failed inside a transaction. It may then have lost data that it still
     /// shows.
     failed: AtomicBool,
+    /// Dropped after the engine. `None` if the store is read-only.
+    _reserve: Option<KeptReserve>,
     /// Dropped last, so that the directory is unlocked after the engine has closed its files.
     dir: OwnedDir,
 }
@@ -47,12 +50,16 @@ impl Kv {
     /// Opens the store in a database that this version or an older one has prepared with
     /// [`Kv::write_format`].
     pub(crate) fn open(engine: Box<dyn Engine>, dir: OwnedDir) -> Result<Self> {
+        let reserve = dir
+            .is_writable()
+            .then(|| KeptReserve(engine.space().clone()));
         let kv = Kv {
             engine,
             numbers: Mutex::default(),
             queue: Queue::default(),
             open_ingests: Mutex::default(),
             failed: AtomicBool::new(false),
+            _reserve: reserve,
             dir,
         };
         kv.upgrade_format()?;

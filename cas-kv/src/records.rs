@@ -42,7 +42,7 @@ impl Records for KvRecords {
             durability: Durability::Full,
         };
         let committed = async {
-            if bytes > 0 {
+            if bytes > 0 && !batch.reclaims() {
                 self.0.claim_space(bytes)?;
             }
             let work = |batch: &mut Batch, tx: &mut Tx<'_>| {

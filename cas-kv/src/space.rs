@@ -16,6 +16,9 @@ pub(crate) const RESERVE: &str = "reserve";
 /// Bytes kept free, in addition to the reserve, for the overhead of a commit.
 const MARGIN: u64 = 1 << 20;
 
+/// Minimum size in bytes of a reserve on a disk that is almost full.
+const SMALLEST: u64 = 64 << 10;
+
 /// When an engine can write to the space of removed rows again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reuse {
@@ -23,6 +26,15 @@ pub enum Reuse {
     Immediate,
     /// After a compaction.
     AfterCompaction,
+}
+
+/// Creates the reserve again when the engine has closed its files, which may have used it up.
+pub(crate) struct KeptReserve(pub(crate) Space);
+
+impl Drop for KeptReserve {
+    fn drop(&mut self) {
+        self.0.create_reserve();
+    }
 }
 
 /// Disk space accounting of one database, and its reserve.
@@ -58,7 +70,8 @@ impl Space {
         })))
     }
 
-    /// Creates the reserve if it does not exist. On a full disk the store works without it.
+    /// Creates the reserve if it does not exist, as large as the disk allows. On a full disk the
+    /// store works without it.
     pub(crate) fn create_reserve(&self) {
         let path = &self.0.reserve;
         if path.exists() {
@@ -66,16 +79,15 @@ impl Space {
         }
         let mut options = OpenOptions::new();
         options.write(true).create_new(true).mode(0o600);
-        let created = options.open(path).and_then(|file| {
-            Ok(rustix::fs::fallocate(
-                file,
-                FallocateFlags::empty(),
-                0,
-                self.0.size,
-            )?)
-        });
-        if created.is_err() {
-            self.release_reserve();
+        if let Ok(file) = options.open(path) {
+            let mut size = self.0.size;
+            while rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, size).is_err() {
+                size /= 2;
+                if size < SMALLEST {
+                    self.release_reserve();
+                    return;
+                }
+            }
         }
     }
 

@@ -6,11 +6,11 @@ use cas_core::group::{Answer, Grouped, Queue};
 use cas_core::records::{Batch, Change, Expect, conflict};
 use cas_core::sync::lock;
 use cas_core::{Error, ErrorKind, Result};
+use cas_host::{Dir, Reserve};
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 use tokio::sync::oneshot;
 
 use crate::error::classify;
-use crate::reserve::Reserve;
 
 /// Maximum number of changes in a group, to bound the size of the log and the latency of the first
 /// batch.
@@ -23,17 +23,17 @@ pub(crate) type Waiting = (Batch, oneshot::Sender<Result<()>>);
 pub(crate) struct Connections {
     pub(crate) reader: Mutex<Connection>,
     writer: Mutex<Connection>,
-    /// `None` for a read-only database.
-    reserve: Option<Reserve>,
+    /// The directory, with the reserve. `None` for a read-only database.
+    dir: Option<Dir>,
     queue: Queue<Waiting>,
 }
 
 impl Connections {
-    pub(crate) fn new(reader: Connection, writer: Connection, reserve: Option<Reserve>) -> Self {
+    pub(crate) fn new(reader: Connection, writer: Connection, dir: Option<Dir>) -> Self {
         Connections {
             reader: Mutex::new(reader),
             writer: Mutex::new(writer),
-            reserve,
+            dir,
             queue: Queue::default(),
         }
     }
@@ -67,17 +67,27 @@ impl Grouped for Connections {
 }
 
 impl Connections {
-    /// Writes a batch in its own transaction. A batch with a removal may use up the reserve.
+    /// Writes a batch in its own transaction. On a full disk, the space of the log is used again,
+    /// and a batch that frees space may use up the reserve.
     pub(crate) fn write(&self, batch: &Batch) -> Result<()> {
-        let removes = || batch.changes().iter().any(|change| change.value.is_none());
-        match (self.try_write(batch), &self.reserve) {
-            (Err(error), Some(reserve))
-                if error.kind() == ErrorKind::Full && removes() && reserve.release() =>
-            {
+        let write = || match self.try_write(batch) {
+            Err(error) if error.kind() == ErrorKind::Full => {
+                self.fold_log();
                 self.try_write(batch)
             }
-            (outcome, _) => outcome,
+            outcome => outcome,
+        };
+        match &self.dir {
+            Some(dir) if batch.reclaims() => Reserve(dir).remove_with(write),
+            _ => write(),
         }
+    }
+
+    /// Folds the log into the database, as far as no reader needs it. The next write then starts at
+    /// the beginning of the log. A failure leaves the log as it is.
+    fn fold_log(&self) {
+        let fold = "PRAGMA wal_checkpoint(PASSIVE)";
+        let _ = lock(&self.writer).query_row(fold, (), |_| Ok(()));
     }
 
     fn try_write(&self, batch: &Batch) -> Result<()> {

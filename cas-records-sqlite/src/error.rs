@@ -8,7 +8,7 @@ use rusqlite::ErrorCode;
 /// Classifies an error of SQLite by what the caller must do about it.
 pub(crate) fn classify(error: rusqlite::Error) -> Error {
     // SQLite names the call that failed; the reason is the last error of the system.
-    let cause = Error::from(io::Error::last_os_error()).kind();
+    let cause = Error::from(io::Error::last_os_error());
     let full = (ErrorKind::Full, "free some disk space");
     let denied = (ErrorKind::Denied, "make the database of records writable");
     let (kind, advice) = match error.sqlite_error_code() {
@@ -17,7 +17,9 @@ pub(crate) fn classify(error: rusqlite::Error) -> Error {
         }
         Some(ErrorCode::DiskFull) => full,
         Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => denied,
-        Some(ErrorCode::CannotOpen | ErrorCode::SystemIoFailure) => match cause {
+        Some(ErrorCode::CannotOpen | ErrorCode::SystemIoFailure) => match cause.kind() {
+            // The message names the limit.
+            ErrorKind::OutOfRange => return cause,
             ErrorKind::Full => full,
             ErrorKind::Denied => denied,
             _ => (ErrorKind::Unavailable, "check the device and the path"),

@@ -13,6 +13,5 @@ mod commit;
 mod connection;
 mod error;
 mod records;
-mod reserve;
 
 pub use records::SqliteRecords;

@@ -7,15 +7,14 @@ use async_trait::async_trait;
 use cas_core::group;
 use cas_core::records::{Batch, Record, Revision, Table};
 use cas_core::sync::lock;
-use cas_core::{Capabilities, Capability, Context, Error, ErrorKind, Records, Result};
-use cas_host::{Dir, Lock};
+use cas_core::{Capabilities, Capability, Context, Error, Records, Result};
+use cas_host::{Dir, Lock, Reserve};
 use rusqlite::{OptionalExtension, Row};
 use tokio::sync::oneshot;
 
 use crate::commit::Connections;
 use crate::connection::{connect_both, connect_read_only};
 use crate::error::classify;
-use crate::reserve::Reserve;
 
 /// Records in one SQLite database.
 #[derive(Clone)]
@@ -38,18 +37,14 @@ impl SqliteRecords {
         };
         let dir = Dir::open(parent)?;
         let lock = Lock::exclusive(&dir, &format!("{name}.lock"))?;
-        let reserve = Reserve(dir);
-        let (reader, writer) = match connect_both(path, &reserve.0) {
-            Err(error) if error.kind() == ErrorKind::Full && reserve.release() => {
-                connect_both(path, &reserve.0)?
-            }
-            opened => opened.inspect(|_| reserve.allocate())?,
-        };
+        // What is opened may be read, and what is read may be removed.
+        let (reader, writer) = Reserve(&dir).remove_with(|| connect_both(path, &dir))?;
+        Reserve(&dir).allocate();
         drop(lock);
         Ok(SqliteRecords(Arc::new(Connections::new(
             reader,
             writer,
-            Some(reserve),
+            Some(dir),
         ))))
     }
 

@@ -144,6 +144,11 @@ impl Prefix {
         Ok(())
     }
 
+    /// Returns the directory, unless a service keeps the objects.
+    pub(crate) fn folder(&self) -> Option<&Folder> {
+        self.folder.as_ref()
+    }
+
     /// Returns whether objects can be written. Only a directory may be read-only.
     pub(crate) fn is_writable(&self) -> bool {
         self.folder.as_ref().is_none_or(Folder::is_writable)

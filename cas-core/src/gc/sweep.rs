@@ -259,6 +259,7 @@ async fn apply_each(store: &Store, mut steps: Vec<Step>) -> Result<Vec<Step>> {
 async fn apply(store: &Store, steps: &[Step]) -> Result<()> {
     let mut batch = Batch::new();
     batch.extend(steps.iter().map(Step::change));
+    batch.set_reclaims();
     let bytes = steps
         .iter()
         .filter_map(|step| Some((step.digest, step.bytes?)));

@@ -123,7 +123,10 @@ pub struct Change {
 /// Put a record before those that refer to it, and names last: if the store is not
 /// [`Atomic`](crate::Capability::Atomic), a crash may leave a prefix.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Batch(Arc<Vec<Change>>);
+pub struct Batch {
+    changes: Arc<Vec<Change>>,
+    reclaims: bool,
+}
 
 impl Batch {
     /// Returns a batch without changes.
@@ -133,7 +136,7 @@ impl Batch {
 
     /// Adds a write.
     pub fn put(&mut self, table: Table, key: impl Into<String>, expect: Expect, value: Bytes) {
-        Arc::make_mut(&mut self.0).push(Change {
+        Arc::make_mut(&mut self.changes).push(Change {
             table,
             key: key.into(),
             expect,
@@ -143,7 +146,7 @@ impl Batch {
 
     /// Adds a deletion. With [`Expect::Any`] the record may be absent.
     pub fn delete(&mut self, table: Table, key: impl Into<String>, expect: Expect) {
-        Arc::make_mut(&mut self.0).push(Change {
+        Arc::make_mut(&mut self.changes).push(Change {
             table,
             key: key.into(),
             expect,
@@ -151,20 +154,32 @@ impl Batch {
         });
     }
 
+    /// Marks a batch that frees space later, such as one that only marks what is to be removed.
+    pub fn set_reclaims(&mut self) {
+        self.reclaims = true;
+    }
+
+    /// Returns whether the batch deletes a record, or is marked as freeing space. On a full disk
+    /// such a batch may use what a store has reserved.
+    pub fn reclaims(&self) -> bool {
+        let deletes = |change: &Change| change.value.is_none();
+        self.reclaims || self.changes.iter().any(deletes)
+    }
+
     /// Returns the changes in order.
     pub fn changes(&self) -> &[Change] {
-        &self.0
+        &self.changes
     }
 
     /// Returns whether the batch has no changes.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.changes.is_empty()
     }
 }
 
 impl Extend<Change> for Batch {
     fn extend<I: IntoIterator<Item = Change>>(&mut self, changes: I) {
-        Arc::make_mut(&mut self.0).extend(changes);
+        Arc::make_mut(&mut self.changes).extend(changes);
     }
 }
 

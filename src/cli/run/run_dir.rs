@@ -39,13 +39,19 @@ fn prefix(cas: &Cas) -> Result<String> {
 }
 
 /// Creates and opens the directory of all runs. Returns it and its path.
-fn runs(root: &Path) -> Result<(Dir, PathBuf)> {
+fn make_runs(root: &Path) -> Result<(Dir, PathBuf)> {
     let path = root.join("run");
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(&path)
         .during("create directory", path.display())?;
+    runs(root)
+}
+
+/// Opens the directory of all runs. Returns it and its path.
+fn runs(root: &Path) -> Result<(Dir, PathBuf)> {
+    let path = root.join("run");
     // Runtimes require a path without symbolic links.
     let path = path.canonicalize().during("open", path.display())?;
     let dir = Dir::open(&path).during("open", path.display())?;
@@ -55,7 +61,7 @@ fn runs(root: &Path) -> Result<(Dir, PathBuf)> {
 impl RunDir {
     /// Reserves the directory of a new run and locks it.
     pub(super) fn create(cas: &Cas, root: &Path) -> Result<Self> {
-        let (runs, path) = runs(root)?;
+        let (runs, path) = make_runs(root)?;
         let id = unique::key(&prefix(cas)?);
         let lock = Lock::exclusive(&runs, &format!("{id}{LOCK}"));
         let lock = lock.during("lock", path.display())?;
@@ -122,7 +128,11 @@ pub(in super::super) async fn sweep(cas: &Cas, root: &Path, progress: &dyn Progr
     let Ok(prefix) = prefix(cas) else {
         return Ok(());
     };
-    let (dir, path) = runs(root)?;
+    // There may be no space to make the directory.
+    let (dir, path) = match runs(root) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        opened => opened?,
+    };
     let (prefix, mut ids) = (format!("{prefix}-"), Vec::new());
     for entry in dir.entries().during("list", path.display())? {
         let name = entry.during("list", path.display())?.name;

@@ -1,0 +1,100 @@
+//! A reserved file, which is given up when the disk is full.
+//!
+//! A removal needs some space, or one inode, before it frees more: for the log of a database, or
+//! for the new content of a file that is replaced.
+
+use cas_core::{ErrorKind, Result};
+use rustix::fs::{FallocateFlags, OFlags};
+
+use crate::Dir;
+
+const NAME: &str = "reserve";
+/// Bytes that are enough for the log of a few removals, each of which frees more.
+const SIZE: u64 = 256 << 10;
+/// Minimum size in bytes of a file on a disk that is almost full.
+const SMALLEST: u64 = 16 << 10;
+
+/// The reserved file in a directory.
+#[derive(Clone, Copy, Debug)]
+pub struct Reserve<'a>(pub &'a Dir);
+
+impl Reserve<'_> {
+    /// Allocates the file if it is absent, as large as the disk allows. A full disk has none.
+    pub fn allocate(self) {
+        let flags = OFlags::WRONLY | OFlags::CREATE;
+        if let Ok(None) = self.0.stat(NAME)
+            && let Ok(file) = self.0.open_file(NAME, flags, 0o600)
+        {
+            let mut size = SIZE;
+            while rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, size).is_err() {
+                size /= 2;
+                if size < SMALLEST {
+                    self.release();
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Does `work`, which removes something. If the disk is full, gives up the file and does it once
+    /// more, and then reserves some of what it has freed.
+    ///
+    /// # Errors
+    /// Those of `work`.
+    pub fn remove_with<T>(self, mut work: impl FnMut() -> Result<T>) -> Result<T> {
+        match work() {
+            Err(error) if error.kind() == ErrorKind::Full && self.release() => {
+                let outcome = work();
+                self.allocate();
+                outcome
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Removes the file. Returns whether there was one.
+    fn release(self) -> bool {
+        self.0.remove(NAME).unwrap_or(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cas_core::Error;
+
+    use super::*;
+
+    #[test]
+    fn a_removal_gets_what_was_reserved_once() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = Dir::open(temp.path()).unwrap();
+        let file = temp.path().join(NAME);
+        let reserve = Reserve(&dir);
+        reserve.allocate();
+        assert_eq!(file.metadata().unwrap().len(), SIZE);
+        let full = || Error::new(ErrorKind::Full, "full");
+        // What takes the whole reserve works, and what takes more fails as without one.
+        let needs = |left: bool| {
+            if file.exists() || left {
+                Err(full())
+            } else {
+                Ok(7)
+            }
+        };
+        assert_eq!(reserve.remove_with(|| needs(false)).unwrap(), 7);
+        assert!(file.exists());
+        let mut calls = 0;
+        let error = reserve.remove_with(|| {
+            calls += 1;
+            needs(true)
+        });
+        assert_eq!(error.unwrap_err().kind(), ErrorKind::Full);
+        assert_eq!(calls, 2);
+        // Other errors cost nothing.
+        let denied = reserve.remove_with::<()>(|| {
+            assert!(file.exists());
+            Err(Error::read_only())
+        });
+        assert_eq!(denied.unwrap_err().kind(), ErrorKind::Denied);
+    }
+}

@@ -1,0 +1,228 @@
+//! The tool on a disk without space or without inodes, and with too few file descriptors: what
+//! reads and what removes works, and everything else says what is used up.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test may fail anywhere"
+)]
+
+mod common;
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
+
+use common::disk::Disk;
+use common::{can, cas, demo_archive, fails, ok, text};
+
+/// Engines that keep a store in a directory of the root.
+const ENGINES: &[&str] = &[
+    "fs",
+    #[cfg(feature = "redb")]
+    "redb",
+    #[cfg(feature = "rocksdb")]
+    "rocksdb",
+    #[cfg(feature = "remote")]
+    "dir",
+];
+
+/// Writes until not a byte is left.
+fn fill_bytes(disk: &Path) {
+    let mut filler = File::options();
+    let filler = filler.append(true).create(true).open(disk.join("filler"));
+    let mut filler = filler.unwrap();
+    for size in [1 << 20, 4096] {
+        while filler.write_all(&vec![1; size]).is_ok() {}
+    }
+}
+
+/// Creates files until not an inode is left.
+fn fill_inodes(disk: &Path) {
+    let filler = disk.join("fillers");
+    let _ = fs::create_dir(&filler);
+    let mut number = fs::read_dir(&filler).map_or(0, Iterator::count);
+    while File::create_new(filler.join(number.to_string())).is_ok() {
+        number += 1;
+    }
+}
+
+/// Runs a command that may have room for what it writes. If not, it says so. Returns whether it
+/// did its work.
+fn works_or_is_full(command: &mut Command) -> bool {
+    let out = command.output().unwrap();
+    let said = text(&out.stderr);
+    assert!(!said.contains("panicked"), "{command:?}: {said}");
+    match out.status.code() {
+        Some(0) => true,
+        code => {
+            assert_eq!(code, Some(6), "{command:?}: {said}");
+            assert!(said.contains("space") || said.contains("full"), "{said}");
+            false
+        }
+    }
+}
+
+/// Tries everything on a root whose disk `fill` fills. Without snapshots, the blobs are all that a
+/// collection can free.
+fn tries(engine: &str, unpack: &[&str], options: &str, fill: fn(&Path)) {
+    let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
+    let archive = demo_archive(scratch.path());
+    let disk = Disk::mount(scratch.path().join("disk"), options);
+    let root = disk.0.join("root");
+    ok(cas(&root).args(["--store", engine, "init"]));
+    ok(cas(&root)
+        .args(["import", "--name", "app"])
+        .args(unpack)
+        .arg(&archive));
+    let other = scratch.path().join("other");
+    fs::write(&other, vec![7; 3 << 20]).unwrap();
+
+    fill(&disk.0);
+    reads(&root, scratch.path());
+    let target = scratch.path().join("mnt");
+    fs::create_dir(&target).unwrap();
+    works_or_is_full(cas(&root).args(["blob", "add"]).arg(&other));
+    works_or_is_full(cas(&root).args(["import", "--name", "new"]).arg(&archive));
+    works_or_is_full(cas(&root).args(["tag", "app", "also"]));
+    works_or_is_full(cas(&root).args(["snapshot", "prepare", "x"]));
+    works_or_is_full(cas(&root).args(["lease", "create", "--id", "y"]));
+    if works_or_is_full(cas(&root).args(["mount", "app"]).arg(&target)) {
+        ok(cas(&root).arg("umount").arg(&target));
+    }
+    reads(&root, scratch.path());
+
+    removes(engine, &root, || fill(&disk.0));
+    let _ = fs::remove_file(disk.0.join("filler"));
+    let _ = fs::remove_dir_all(disk.0.join("fillers"));
+    ok(cas(&root)
+        .args(["import", "--name", "app"])
+        .args(unpack)
+        .arg(&archive));
+}
+
+/// Runs what reads the root, with targets elsewhere.
+fn reads(root: &Path, scratch: &Path) {
+    for arguments in [
+        &["images"][..],
+        &["tree", "app"],
+        &["inspect", "app"],
+        &["blob", "ls"],
+        &["snapshot", "ls"],
+        &["lease", "ls"],
+        &["gc", "--dry-run"],
+        &["df"],
+    ] {
+        ok(cas(root).args(arguments));
+    }
+    let (tree, file) = (scratch.join("tree"), scratch.join("app.tar"));
+    ok(cas(root).args(["unpack", "app"]).arg(&tree));
+    assert!(tree.join("app/run").exists());
+    ok(cas(root).args(["export", "app", "-o"]).arg(&file));
+    fs::remove_dir_all(tree).unwrap();
+    fs::remove_file(file).unwrap();
+}
+
+/// Removes everything. Before each step, others have taken what the last one freed.
+fn removes(engine: &str, root: &Path, fill: impl Fn()) {
+    let remove = |arguments: &[&str]| {
+        fill();
+        ok(cas(root).args(arguments))
+    };
+    let lines = |arguments: &[&str]| {
+        let listed = ok(cas(root).args(arguments));
+        let rows = listed.lines().map(str::to_owned);
+        rows.map(|row| row.parse::<serde_json::Value>().unwrap())
+            .collect::<Vec<_>>()
+    };
+    for lease in lines(&["lease", "ls", "--json"]) {
+        remove(&["lease", "rm", "--force", lease["id"].as_str().unwrap()]);
+    }
+    for snapshot in lines(&["snapshot", "ls", "--json"]) {
+        if snapshot["info"]["kind"] == "active" {
+            remove(&["snapshot", "rm", snapshot["info"]["key"].as_str().unwrap()]);
+        }
+    }
+    for image in lines(&["images", "--json"]) {
+        remove(&["rmi", image["name"].as_str().unwrap()]);
+    }
+    remove(&["gc"]);
+    let left = ok(cas(root).args(["snapshot", "ls", "--json"]));
+    assert_eq!(left, "", "{engine}");
+    let blobs = ok(cas(root).args(["blob", "ls", "--json"]));
+    // What `blob add` stored without a name stays for a day.
+    assert!(blobs.lines().count() <= 1, "{engine}: {blobs}");
+}
+
+#[test]
+fn without_space_what_reads_and_what_removes_works() {
+    if can(&["mount", "umount"]) {
+        for engine in ENGINES {
+            tries(engine, &["--unpack"], "size=80m", fill_bytes);
+            tries(engine, &[], "size=20m", fill_bytes);
+        }
+    }
+}
+
+#[test]
+fn without_inodes_what_reads_and_what_removes_works() {
+    if can(&["mount", "umount"]) {
+        for engine in ENGINES {
+            tries(
+                engine,
+                &["--unpack"],
+                "size=200m,nr_inodes=3500",
+                fill_inodes,
+            );
+            tries(engine, &[], "size=20m,nr_inodes=200", fill_inodes);
+        }
+    }
+}
+
+/// Whatever number of files a command may open, it works or says which limit to raise.
+#[test]
+fn too_few_file_descriptors_are_said() {
+    let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
+    let archive = demo_archive(scratch.path());
+    let (file, tree) = (scratch.path().join("app.tar"), scratch.path().join("tree"));
+    for engine in ENGINES {
+        let root = scratch.path().join(engine);
+        ok(cas(&root).args(["--store", engine, "init"]));
+        ok(cas(&root).args(["import", "--name", "app"]).arg(&archive));
+        let limits: &[u32] = match *engine {
+            "fs" => &[4, 6, 7, 8, 11, 13, 17, 19, 23, 26, 28, 30, 33, 36, 40, 48],
+            _ => &[12, 20, 28],
+        };
+        for limit in limits {
+            let limited = |arguments: &[&str]| {
+                let mut shell = Command::new("sh");
+                let script = format!("ulimit -n {limit}; exec \"$@\"");
+                shell.args(["-c", &script, "sh", env!("CARGO_BIN_EXE_cas"), "--root"]);
+                shell.arg(&root).args(arguments).env_remove("CAS_ROOT");
+                let out = shell.output().unwrap();
+                let said = text(&out.stderr);
+                let context = format!("{engine} {limit} {arguments:?}: {said}");
+                assert!(!said.contains("panicked"), "{context}");
+                if out.status.code() != Some(0) {
+                    assert_eq!(out.status.code(), Some(6), "{context}");
+                    assert!(said.contains("ulimit -n"), "{context}");
+                }
+            };
+            limited(&["images"]);
+            limited(&["gc"]);
+            limited(&[
+                "import",
+                "--unpack",
+                "--name",
+                "app",
+                archive.to_str().unwrap(),
+            ]);
+            limited(&["export", "app", "-o", file.to_str().unwrap()]);
+            limited(&["unpack", "app", tree.to_str().unwrap()]);
+            let _ = fs::remove_dir_all(&tree);
+            limited(&["rmi", "app"]);
+            ok(cas(&root).args(["import", "--name", "app"]).arg(&archive));
+        }
+    }
+    fails(cas(&scratch.path().join("fs")).args(["rmi", "absent"]), 3);
+}
