@@ -315,3 +315,68 @@ fn find<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
         _ => None,
     }
 }
+
+/// Returns a layer that adds a file, replaces another, and from the 500th layer on changes what the
+/// lowest layers have.
+fn numbered(number: usize) -> Tar {
+    let text = number.to_string();
+    let layer = Tar::new()
+        .file(format!("own-{number}"), &text)
+        .file("last", &text)
+        .dir("dir")
+        .file(format!("dir/{}", number % 20), &text);
+    match number.checked_sub(498) {
+        None => layer,
+        Some(above) if above % 5 == 4 => layer.file("dir/.wh..wh..opq", ""),
+        Some(above) => layer
+            .file(format!(".wh.own-{above}"), "")
+            .hardlink(format!("link-{number}"), format!("own-{}", above + 20)),
+    }
+}
+
+/// An overlay has at most 500 lower directories. Those of larger images are nested.
+#[test]
+fn an_image_with_as_many_layers_as_are_allowed_is_mounted() {
+    if !can(&[]) {
+        return;
+    }
+    let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
+    let [root, mounted] = ["root", "mounted"].map(|name| scratch.path().join(name));
+    fs::create_dir_all(&mounted).unwrap();
+    ok(cas(&root).args(["--snapshotter", "overlay", "init"]));
+    for count in [500, 501, 512, 513] {
+        let [source, plain] =
+            ["layout", "plain"].map(|name| scratch.path().join(format!("{name}-{count}")));
+        layout(&source, (0..count).map(numbered).collect());
+        let mut import = cas(&root);
+        import.args(["-q", "import", "--unpack", "--name", NAME]);
+        import.arg(&source);
+        if count == 513 {
+            let said = fails(&mut import, 4);
+            assert!(said.contains("513 layers: at most 512"), "{said}");
+            continue;
+        }
+        ok(&mut import);
+        ok(cas(&root).args(["-q", "unpack", NAME]).arg(&plain));
+        let ways: &[&[&str]] = match count {
+            512 => &[&[], &["--rw"], &["--map-ids", "0:0:65536"]],
+            _ => &[&["--rw"]],
+        };
+        for options in ways {
+            let mut mount = cas(&root);
+            ok(mount
+                .args(["-q", "mount", NAME])
+                .arg(&mounted)
+                .args(*options));
+            let mut found = differences(&plain, &mounted);
+            found.retain(|difference| !difference.starts_with(": "));
+            if *options == ["--rw"] {
+                fs::remove_file(mounted.join("own-200")).unwrap();
+                fs::write(mounted.join("dir/new"), "new").unwrap();
+                assert!(!mounted.join("own-200").exists());
+            }
+            ok(cas(&root).arg("umount").arg(&mounted));
+            assert!(found.is_empty(), "{count} {options:?}: {found:#?}");
+        }
+    }
+}

@@ -21,6 +21,8 @@ use rustix::mount::{
 use crate::IdMap;
 use crate::mount_attr::set_attributes;
 
+/// Maximum number of lower directories that the kernel accepts in one overlay.
+const LOWER: usize = 500;
 /// Maximum length in bytes of a mount parameter, without the final zero.
 const VALUE: usize = 255;
 
@@ -139,7 +141,8 @@ fn tree(mount: &Mount, idmap: Option<IdMap<'_>>) -> Result<OwnedFd> {
         context: context.during("mount", "an overlay")?,
         layers: Vec::new(),
     };
-    for path in lower {
+    let (direct, nested) = split(lower)?;
+    for path in direct {
         match idmap {
             Some(idmap) => {
                 let mapped = overlay.map_owners(path, idmap)?;
@@ -147,6 +150,9 @@ fn tree(mount: &Mount, idmap: Option<IdMap<'_>>) -> Result<OwnedFd> {
             }
             None => overlay.layer("lowerdir+", path)?,
         }
+    }
+    if !nested.is_empty() {
+        overlay.nest(nested, options, idmap)?;
     }
     if let (Some(upper), Some(work)) = (upper, work) {
         // The kernel requires both directories in one mount.
@@ -183,6 +189,20 @@ fn tree(mount: &Mount, idmap: Option<IdMap<'_>>) -> Result<OwnedFd> {
             _ => error,
         }
     })
+}
+
+/// Splits the lower directories into those of the overlay, and the lowest if they are too many.
+/// These become an overlay of their own, which is the lowest directory of the first.
+fn split(lower: &[PathBuf]) -> Result<(&[PathBuf], &[PathBuf])> {
+    match lower.len() {
+        0..=LOWER => Ok((lower, &[])),
+        found if found < 2 * LOWER => Ok(lower.split_at(LOWER - 1)),
+        found => Err(Error::out_of_range(format!(
+            "expected at most {} layers in an overlay, found {found}; use the native snapshotter",
+            2 * LOWER - 1
+        ))
+        .operation("mount overlay")),
+    }
 }
 
 /// Creates a bind mount of a directory, which is not attached yet.
@@ -228,6 +248,29 @@ impl Overlay {
             fsconfig_set_string(&self.context, key, short)
         };
         set.map_err(|errno| self.explain(errno).subject(path.display()))
+    }
+
+    /// Makes an overlay of the directories, which becomes the lowest layer.
+    fn nest(
+        &mut self,
+        lower: &[PathBuf],
+        options: &[String],
+        idmap: Option<IdMap<'_>>,
+    ) -> Result<()> {
+        let mount = Mount::Overlay {
+            lower: lower.to_vec(),
+            upper: None,
+            work: None,
+            options: options.to_vec(),
+        };
+        let path = self.keep_open(tree(&mount, idmap)?);
+        self.layer("lowerdir+", &path).map_err(|error| {
+            Error::unsupported(format!(
+                "an overlay of more than {LOWER} layers needs Linux 6.15, and a store that is not \
+                 on an overlay itself: {error}; use the native snapshotter"
+            ))
+            .operation("mount overlay")
+        })
     }
 
     fn option(&self, option: &str) -> Result<()> {
