@@ -7,6 +7,7 @@
 mod claim;
 mod copy;
 mod dir;
+mod exposed;
 mod idmap;
 mod lock;
 pub mod mount;
@@ -22,6 +23,7 @@ mod tree;
 pub use claim::{find_foreign, make_private_dir};
 pub use copy::{copy_attributes, copy_range, copy_tree};
 pub use dir::{Dir, Entry, Existing};
+pub use exposed::{Exposed, exposed};
 pub use idmap::IdMap;
 pub use lock::Lock;
 pub use new_directory::{NewDirectory, remove_unused_dir};

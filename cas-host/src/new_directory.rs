@@ -63,6 +63,26 @@ impl NewDirectory {
         self.created
     }
 
+    /// Closes the directory to all users but its owner.
+    ///
+    /// # Errors
+    /// `Denied` if it belongs to another user; errors of the file system.
+    pub fn close(&self) -> Result<()> {
+        fs::set_permissions(&self.path, Permissions::from_mode(0o700)).map_err(|error| {
+            let kind = error.kind();
+            let error = Error::from(error);
+            match kind {
+                io::ErrorKind::PermissionDenied => Error::new(
+                    error.kind(),
+                    "only the owner of the directory can close it to other users; name an absent \
+                     directory, or one that is yours",
+                )
+                .source(error),
+                _ => error,
+            }
+        })
+    }
+
     /// Keeps what is in the directory, and unlocks it.
     pub fn keep(mut self) {
         self.locked = None;

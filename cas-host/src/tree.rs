@@ -168,7 +168,7 @@ fn list(
     Ok(directories)
 }
 
-fn open_below(at: At<'_>) -> Result<OwnedFd, Errno> {
+pub(crate) fn open_below(at: At<'_>) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
     rustix::fs::openat2(at.dir, at.name, flags, Mode::empty(), resolve)

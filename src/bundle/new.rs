@@ -28,7 +28,7 @@ pub(crate) struct NewBundle {
 }
 
 impl NewBundle {
-    /// Creates the directory if it is absent. Waits while another job makes a bundle there.
+    /// Creates the directory if it is absent, and closes it to other users. Waits while another job makes a bundle there.
     ///
     /// # Errors
     /// `FailedPrecondition` if it is not empty; `NotFound` if its parent does not exist; errors of
@@ -45,6 +45,8 @@ impl NewBundle {
                  first)",
             )
         })?;
+        // A directory that existed may be open to others.
+        directory.close()?;
         Ok(NewBundle {
             directory: Some(directory),
             path: path.to_owned(),

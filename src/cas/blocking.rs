@@ -102,6 +102,14 @@ impl Cas {
         &self.inner
     }
 
+    /// Checks that the root can be written.
+    ///
+    /// # Errors
+    /// As [`Cas::check_writable`](crate::Cas::check_writable).
+    pub fn check_writable(&self) -> Result<()> {
+        self.inner.check_writable()
+    }
+
     /// Returns the store, for everything that is not a verb.
     pub fn store(&self) -> &Store {
         self.inner.store()

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use cas_core::background::shield;
 use cas_core::{Context, Manifest, Result, dispatch, pool};
-use cas_layer::unpack;
+use cas_layer::unpack::{self, Entrance};
 
 use super::arguments::ImageRef;
 use super::mounted::Mounted;
@@ -12,7 +12,9 @@ use super::{Cas, MountOptions};
 use crate::bundle::{self, BundleOptions, Config, NewBundle};
 
 impl Cas {
-    /// Makes an OCI runtime bundle of an image in `directory`, which must be absent or empty.
+    /// Makes an OCI runtime bundle of an image in `directory`, which must be absent or empty. The
+    /// directory is closed to other users, because the root file system has all that the image
+    /// contains.
     ///
     /// # Errors
     /// As [`Cas::unpack`]; `NotFound` for a user that the image does not have. What was made is
@@ -63,7 +65,9 @@ impl Cas {
     ) -> Result<Option<Mounted>> {
         let rootfs = new.rootfs();
         if !options.mounted {
-            unpack::to_directory(&self.store, manifest, &rootfs, &options.progress).await?;
+            let entrance = Entrance::AsImage;
+            let (store, progress) = (&self.store, &options.progress);
+            unpack::to_directory(store, manifest, &rootfs, entrance, progress).await?;
             new.unpacked();
             return Ok(None);
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cas_core::platform::Platforms;
 use cas_core::progress::{Progress, Silent};
 use cas_core::{Digest, Manifest, Result};
-use cas_layer::unpack;
+use cas_layer::unpack::{self, Entrance};
 
 use super::arguments::ImageRef;
 use super::{Cas, QueryOptions};
@@ -17,6 +17,10 @@ use super::{Cas, QueryOptions};
 pub struct UnpackOptions {
     /// The platform. `Platforms::All` is refused.
     pub platforms: Platforms,
+    /// Whether the directory is closed to all users but this one. By default it has the mode that
+    /// the image gives it; if other users can then reach device nodes or set-id programs, the
+    /// progress receives a warning. Snapshots are always closed.
+    pub private: bool,
     /// Receives the progress. By default nothing does.
     pub progress: Arc<dyn Progress>,
 }
@@ -25,6 +29,7 @@ impl Default for UnpackOptions {
     fn default() -> Self {
         UnpackOptions {
             platforms: Platforms::default(),
+            private: false,
             progress: Arc::new(Silent),
         }
     }
@@ -35,6 +40,13 @@ impl UnpackOptions {
     #[must_use]
     pub fn with_platforms(mut self, platforms: impl Into<Platforms>) -> Self {
         self.platforms = platforms.into();
+        self
+    }
+
+    /// Sets [`private`](Self::private).
+    #[must_use]
+    pub fn with_private(mut self, private: bool) -> Self {
+        self.private = private;
         self
     }
 
@@ -73,7 +85,12 @@ impl Cas {
     ) -> Result<()> {
         let manifest = self.manifest_of(image, &options.platforms).await?;
         let directory = directory.as_ref();
-        unpack::to_directory(&self.store, &manifest, directory, &options.progress).await
+        let entrance = match options.private {
+            true => Entrance::Private,
+            false => Entrance::AsImage,
+        };
+        let (store, progress) = (&self.store, &options.progress);
+        unpack::to_directory(store, &manifest, directory, entrance, progress).await
     }
 
     /// Unpacks the layers of an image into committed snapshots. Returns the name of the topmost

@@ -14,7 +14,10 @@ use super::Context;
   cas bundle app:1 /tmp/app && runc run --bundle /tmp/app app
 
 By default, rootfs is a plain copy, independent of the store. With --mount it is a writable
-snapshot, mounted without a copy; unmount it with `cas umount DIR/rootfs`.")]
+snapshot, mounted without a copy; unmount it with `cas umount DIR/rootfs`.
+
+DIR is closed to other users (mode 0700), because rootfs has the device nodes and set-id programs of
+the image. For a container in a user namespace, let its users through with `chmod 711 DIR`.")]
 pub(crate) struct Bundle {
     /// Name of the image
     image: String,

@@ -10,12 +10,18 @@ use super::Context;
 
 /// Write an image's root file system into a directory
 #[derive(Args)]
-#[command(after_help = "Example:\n  cas unpack app:1 /tmp/rootfs")]
+#[command(after_help = "Example:\n  cas unpack app:1 /tmp/rootfs
+
+The directory has the owner and the mode that the image gives it, and so have all files in it:
+device nodes and set-id programs of the image, too, which other users may then use.")]
 pub(crate) struct Unpack {
     /// Name of the image
     image: String,
     /// Directory to create; it may exist if it is empty
     directory: PathBuf,
+    /// Close the directory to all users but this one
+    #[arg(long)]
+    private: bool,
     /// Platform, as in linux/arm64 [default: this machine's, if the image has several]
     #[arg(long)]
     platform: Option<Platform>,
@@ -26,6 +32,7 @@ impl Unpack {
         let cas = context.cas().await?;
         let options = UnpackOptions::default()
             .with_platforms(self.platform)
+            .with_private(self.private)
             .with_progress(context.progress.clone());
         cas.unpack_with(&self.image, &self.directory, options)
             .await?;

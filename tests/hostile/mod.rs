@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cas::backend::{RecordImages, Snapshotter};
-use cas::layer::unpack::{Target, to_directory, to_snapshots};
+use cas::layer::unpack::{Entrance, Target, to_directory, to_snapshots};
 use cas::progress::{Progress, Silent};
 use cas::snapshot::SnapshotKind;
 use cas::{ContentExt, Descriptor, Digest, ErrorKind, Labels, Manifest, MediaType};
@@ -81,7 +81,7 @@ async fn hostile_layers_do_the_same_everywhere_and_nothing_outside() {
         let progress: Arc<dyn Progress> = Arc::new(Silent);
 
         let plain = cage.path("plain/snapshots/0/fs");
-        let unpacked = to_directory(&store, &manifest, &plain, &progress).await;
+        let unpacked = to_directory(&store, &manifest, &plain, Entrance::AsImage, &progress).await;
         cage.assert_untouched(case.name);
         let mut check = |what: &str, found: Outcome, said: String| {
             if found != case.outcome {

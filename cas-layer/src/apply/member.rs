@@ -68,7 +68,16 @@ impl Layer {
         }
         let root = self.dirs.root();
         self.seen.insert(&Fact::Described(root.inode));
-        self.describe_directory(&root, entry, false)
+        if !self.private {
+            return self.describe_directory(&root, entry, false);
+        }
+        let stat = os(fs::fstat(&root.fd))?;
+        let mut closed = entry.clone();
+        (closed.uid, closed.gid, closed.mode) = (stat.st_uid, stat.st_gid, 0o700);
+        // An access list could open it again.
+        let is_access = |name: &[u8]| name.starts_with(b"system.posix_acl");
+        closed.xattrs.retain(|(name, _)| !is_access(name));
+        self.describe_directory(&root, &closed, false)
     }
 
     fn apply_directory(&mut self, entry: &Entry, path: &[u8]) -> Result<()> {

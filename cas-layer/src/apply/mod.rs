@@ -48,6 +48,7 @@ pub use standalone::DeferredEffects;
 #[derive(Debug)]
 pub struct Tree {
     root: OwnedFd,
+    private: bool,
 }
 
 /// Maximum number of different warnings that are kept for one layer.
@@ -75,7 +76,18 @@ impl Tree {
         let root = os(rustix::fs::open(path, flags, Mode::empty()));
         Ok(Tree {
             root: root.during("open tree", path.display())?,
+            private: false,
         })
+    }
+
+    /// Returns the tree with a root directory that stays closed to others: it keeps its owner and
+    /// the mode 0700, whatever the layers say.
+    #[must_use]
+    pub fn into_private(self) -> Self {
+        Tree {
+            private: true,
+            ..self
+        }
     }
 
     /// Returns the tree below an open directory.
@@ -85,7 +97,10 @@ impl Tree {
     pub fn at(directory: BorrowedFd<'_>) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = os(rustix::fs::openat(directory, ".", flags, Mode::empty()))?;
-        Ok(Tree { root })
+        Ok(Tree {
+            root,
+            private: false,
+        })
     }
 
     /// Applies all members of `reader`, and reads it to the end. Returns what was done.
@@ -95,6 +110,7 @@ impl Tree {
     /// file system. The tree is then a mix of old and new, and should be removed.
     pub fn apply<R: BufRead>(&self, reader: &mut Reader<R>) -> Result<Applied> {
         let mut layer = Layer::new(self.root.as_fd())?;
+        layer.private = self.private;
         layer.read(reader)?;
         Ok(layer.applied)
     }
@@ -137,6 +153,8 @@ struct Layer {
     implied: u64,
     /// Number of bytes that files may still take.
     budget: u64,
+    /// Whether the root directory stays closed to others.
+    private: bool,
     /// Records effects on the layers below, if the layer is applied without them.
     standalone: Option<Recorder>,
     applied: Applied,
@@ -149,6 +167,7 @@ impl Layer {
             seen: Seen::default(),
             implied: 0,
             budget: write_budget(root)?,
+            private: false,
             standalone: None,
             applied: Applied::default(),
         })

@@ -16,8 +16,30 @@ use super::{StoredLayer, layers_with_diff_ids, parts, record_diff_id};
 use crate::apply::Tree;
 use crate::flow::{self, LayerSource};
 
+/// Who may enter the directory that an image is unpacked into.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Entrance {
+    /// Those that the image lets in. If all users can reach device nodes or set-id programs, a
+    /// warning says so.
+    #[default]
+    AsImage,
+    /// The user that unpacks.
+    Private,
+}
+
+impl Entrance {
+    /// Returns the mode of the directory before layers change it.
+    fn mode(self) -> u32 {
+        match self {
+            Entrance::AsImage => 0o755,
+            Entrance::Private => 0o700,
+        }
+    }
+}
+
 /// Unpacks an image into `directory`, which must be absent or empty. The result is the root file
-/// system as the layers describe it. It is on the device when this returns.
+/// system as the layers describe it, with the entrance that was chosen. It is on the device when
+/// this returns.
 ///
 /// # Errors
 /// `FailedPrecondition` if the directory is not empty; `NotFound` for a layer that is not in the
@@ -27,11 +49,12 @@ pub async fn to_directory(
     store: &Store,
     manifest: &Manifest,
     directory: &Path,
+    entrance: Entrance,
     progress: &Arc<dyn Progress>,
 ) -> Result<()> {
     let guard = ReadGuard::begin(store, "unpack").await?;
     let unpacked = match guard.pin_all(&parts(manifest)).await {
-        Ok(()) => unpack(store, manifest, directory, progress).await,
+        Ok(()) => unpack(store, manifest, directory, entrance, progress).await,
         Err(error) => Err(error),
     };
     guard.finish_with(unpacked).await.map(NewDirectory::keep)
@@ -41,6 +64,7 @@ async fn unpack(
     store: &Store,
     manifest: &Manifest,
     directory: &Path,
+    entrance: Entrance,
     progress: &Arc<dyn Progress>,
 ) -> Result<NewDirectory> {
     let layers = layers_with_diff_ids(store, manifest).await?;
@@ -52,9 +76,9 @@ async fn unpack(
     }
     let (path, reporter) = (directory.to_owned(), Arc::clone(progress));
     let filled = async {
-        let new = new_directory(directory, 0o755, progress.as_ref()).await;
+        let new = new_directory(directory, entrance.mode(), progress.as_ref()).await;
         let new = new.map_err(explain_not_empty)?;
-        pool::run(move || fill(sources, &path, new, reporter.as_ref())).await
+        pool::run(move || fill(sources, &path, new, entrance, reporter.as_ref())).await
     };
     let filled = filled.await;
     let filled = filled.map_err(|error| error.operation("unpack").within(directory.display()))?;
@@ -79,9 +103,10 @@ fn fill(
     layers: Vec<LayerSource<'_>>,
     path: &Path,
     new: NewDirectory,
+    entrance: Entrance,
     progress: &dyn Progress,
 ) -> Result<NewDirectory> {
-    if let Err(error) = apply(layers, path, progress) {
+    if let Err(error) = apply(layers, path, &new, entrance, progress) {
         if let Err(left) = new.clear() {
             let path = path.display();
             progress.warn(&format!(
@@ -90,15 +115,47 @@ fn fill(
         }
         return Err(error);
     }
+    if entrance == Entrance::AsImage {
+        warn_of_exposed(path, progress);
+    }
     Ok(new)
 }
 
-fn apply(layers: Vec<LayerSource<'_>>, path: &Path, progress: &dyn Progress) -> Result<()> {
+/// Warns if all users can reach device nodes or set-id programs of the image.
+fn warn_of_exposed(path: &Path, progress: &dyn Progress) {
+    let exposed = match cas_host::exposed(path) {
+        Ok(None) => return,
+        Ok(Some(exposed)) => exposed,
+        Err(error) => {
+            return progress.warn(&format!(
+                "it could not be checked which files of {} other users can reach: {error}",
+                path.display()
+            ));
+        }
+    };
+    let (count, first) = (exposed.count, exposed.first.display());
+    progress.warn(&format!(
+        "every user can reach {count} device nodes or set-id programs, such as {first}; close the \
+         directory with `chmod 700`, or unpack with --private"
+    ));
+}
+
+fn apply(
+    layers: Vec<LayerSource<'_>>,
+    path: &Path,
+    new: &NewDirectory,
+    entrance: Entrance,
+    progress: &dyn Progress,
+) -> Result<()> {
     let item = path.display().to_string();
     let digests: Vec<Digest> = layers.iter().map(|layer| layer.digest).collect();
     let total = layers.iter().map(|layer| layer.size).sum();
     progress.begin(&item, Some(total));
-    let tree = Tree::open(path)?;
+    let mut tree = Tree::open(path)?;
+    if entrance == Entrance::Private {
+        new.close()?;
+        tree = tree.into_private();
+    }
     let advance = |bytes| progress.advance(&item, bytes);
     let applied = flow::unpack(layers, &tree, Durability::Full, &advance)?;
     for (layer, applied) in digests.iter().zip(applied) {

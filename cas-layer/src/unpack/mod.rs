@@ -28,7 +28,7 @@ use cas_core::records::BlobRecord;
 use cas_core::snapshot::chain_ids;
 use cas_core::{Descriptor, Digest, Error, ErrorKind, Manifest, Result, Store};
 
-pub use directory::to_directory;
+pub use directory::{Entrance, to_directory};
 pub use new_directory::new_directory;
 pub use streaming::StreamingUnpacker;
 pub use unpacking::{Target, to_snapshots};

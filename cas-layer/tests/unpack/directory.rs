@@ -4,7 +4,7 @@ use std::fs;
 
 use cas_core::error::ErrorKind;
 use cas_core::{ContentExt, Digest, MediaType};
-use cas_layer::unpack::to_directory;
+use cas_layer::unpack::{Entrance, to_directory};
 
 use super::{LAYERS, expected, image, image_of, silent, store, tree};
 use crate::common::source::{Files, zstd};
@@ -16,7 +16,7 @@ async fn an_absent_or_an_empty_directory_is_filled() {
     let empty = scratch.path().join("empty");
     fs::create_dir(&empty).unwrap();
     for directory in [empty, scratch.path().join("absent")] {
-        to_directory(&store, &manifest, &directory, &silent())
+        to_directory(&store, &manifest, &directory, Entrance::AsImage, &silent())
             .await
             .unwrap();
         assert_eq!(tree(&directory), expected());
@@ -28,7 +28,14 @@ async fn a_directory_that_is_not_empty_is_unchanged() {
     let (store, scratch) = (store(), tempfile::tempdir().unwrap());
     let manifest = image(&store, &LAYERS, |_| {}).await;
     fs::write(scratch.path().join("mine"), "mine").unwrap();
-    let outcome = to_directory(&store, &manifest, scratch.path(), &silent()).await;
+    let outcome = to_directory(
+        &store,
+        &manifest,
+        scratch.path(),
+        Entrance::AsImage,
+        &silent(),
+    )
+    .await;
     assert_eq!(outcome.unwrap_err().kind(), ErrorKind::FailedPrecondition);
     assert_eq!(
         tree(scratch.path()),
@@ -44,7 +51,8 @@ async fn a_failed_unpack_removes_what_it_created() {
     let (empty, absent) = (scratch.path().join("empty"), scratch.path().join("absent"));
     fs::create_dir(&empty).unwrap();
     for directory in [&empty, &absent] {
-        let outcome = to_directory(&store, &manifest, directory, &silent()).await;
+        let outcome =
+            to_directory(&store, &manifest, directory, Entrance::AsImage, &silent()).await;
         assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Corrupt);
     }
     assert_eq!(fs::read_dir(&empty).unwrap().count(), 0);
@@ -61,7 +69,7 @@ async fn a_missing_layer_is_noticed_before_anything_is_created() {
         .await
         .unwrap();
     let absent = scratch.path().join("absent");
-    let outcome = to_directory(&store, &manifest, &absent, &silent()).await;
+    let outcome = to_directory(&store, &manifest, &absent, Entrance::AsImage, &silent()).await;
     assert_eq!(outcome.unwrap_err().kind(), ErrorKind::NotFound);
     assert!(!absent.exists());
 }
@@ -81,7 +89,7 @@ async fn a_bomb_is_stopped_by_its_ratio_and_leaves_nothing() {
     let layers = vec![(MediaType::OCI_LAYER_ZSTD, bomb)];
     let manifest = image_of(&store, layers, &[Digest::sha256(b"any")]).await;
     let absent = scratch.path().join("absent");
-    let outcome = to_directory(&store, &manifest, &absent, &silent()).await;
+    let outcome = to_directory(&store, &manifest, &absent, Entrance::AsImage, &silent()).await;
     let error = outcome.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::OutOfRange, "{error}");
     assert!(!absent.exists());

@@ -1,0 +1,170 @@
+//! Files with rights that every user of the machine gets who can reach them.
+
+use std::ffi::{CStr, OsStr};
+use std::fs::{self, File};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use cas_core::Result;
+use rustix::fs::{FileType, StatVfsMountFlags};
+use rustix::io::Errno;
+
+use crate::tree::{At, Visit, open_below, walk};
+
+/// The permission of others to reach what is in a directory.
+const REACH: u32 = 0o001;
+/// The permissions with which a program runs as its owner or its group.
+const SET_UID: u32 = 0o4100;
+const SET_GID: u32 = 0o2010;
+
+/// Device nodes and set-id programs that others can reach.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exposed {
+    /// How many there are.
+    pub count: u64,
+    /// The first that was found.
+    pub first: PathBuf,
+}
+
+/// Returns the device nodes and set-id programs below the directory `path` that users without
+/// rights can reach by its path, or `None` if there are none. Where the mount makes them useless,
+/// they do not count.
+///
+/// # Errors
+/// Errors of the file system.
+pub fn exposed(path: &Path) -> Result<Option<Exposed>> {
+    let path = path.canonicalize()?;
+    for above in path.ancestors() {
+        if fs::metadata(above)?.mode() & REACH == 0 {
+            return Ok(None);
+        }
+    }
+    let dir = File::open(&path)?;
+    let mount = rustix::fs::fstatvfs(&dir).map_err(std::io::Error::from)?;
+    let mut search = Search {
+        devices: !mount.f_flag.contains(StatVfsMountFlags::NODEV),
+        programs: !mount.f_flag.contains(StatVfsMountFlags::NOSUID),
+        here: path,
+        found: None,
+    };
+    if search.devices || search.programs {
+        walk(&dir, &mut search)?;
+    }
+    Ok(search.found)
+}
+
+/// A walk through what others can reach.
+struct Search {
+    devices: bool,
+    programs: bool,
+    /// The directory that the walk is in.
+    here: PathBuf,
+    found: Option<Exposed>,
+}
+
+impl Search {
+    fn counts(&self, at: At<'_>) -> bool {
+        let has = |bits: u32| at.stat.st_mode & bits == bits;
+        match at.file_type() {
+            FileType::CharacterDevice | FileType::BlockDevice => self.devices,
+            FileType::RegularFile => self.programs && (has(SET_UID) || has(SET_GID)),
+            _ => false,
+        }
+    }
+}
+
+fn name(name: &CStr) -> &OsStr {
+    OsStr::from_bytes(name.to_bytes())
+}
+
+impl Visit for Search {
+    fn entry(&mut self, at: At<'_>) -> Result<(), Errno> {
+        if self.counts(at) {
+            let first = || Exposed {
+                count: 0,
+                first: self.here.join(name(at.name)),
+            };
+            self.found.get_or_insert_with(first).count += 1;
+        }
+        Ok(())
+    }
+
+    /// Skips a directory that others cannot enter.
+    fn open(&mut self, at: At<'_>) -> Result<OwnedFd, Errno> {
+        match at.stat.st_mode & REACH {
+            0 => Err(Errno::NOENT),
+            _ => open_below(at),
+        }
+    }
+
+    fn enter(&mut self, at: At<'_>) -> Result<(), Errno> {
+        self.here.push(name(at.name));
+        Ok(())
+    }
+
+    fn leave(&mut self, _: At<'_>, _: BorrowedFd<'_>) -> Result<(), Errno> {
+        self.here.pop();
+        Ok(())
+    }
+
+    fn mounted(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn file(path: PathBuf, mode: u32) {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, "").unwrap();
+        fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    }
+
+    fn close(path: &Path, mode: u32) {
+        fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn what_others_can_reach_is_found() {
+        let temp = tempfile::tempdir().unwrap();
+        close(temp.path(), 0o755);
+        let root = temp.path().join("root");
+        let names = [
+            ("plain", 0o755),
+            ("a/b/uid", 0o4755),
+            ("a/gid", 0o2755),
+            // Not programs: the second is one with mandatory locks.
+            ("a/data", 0o4644),
+            ("a/locked", 0o2644),
+            ("closed/uid", 0o4755),
+        ];
+        for (name, mode) in names {
+            file(root.join(name), mode);
+        }
+        close(&root.join("closed"), 0o750);
+        let found = exposed(&root).unwrap().unwrap();
+        assert_eq!(found.count, 2, "{found:?}");
+        let first = found.first.strip_prefix(root.canonicalize().unwrap());
+        assert_eq!(first.unwrap(), Path::new("a/gid"));
+        for (closed, mode) in [(&root, 0o700), (&root, 0o754), (&root, 0o710)] {
+            close(closed, mode);
+            assert_eq!(exposed(&root).unwrap(), None, "{mode:o}");
+        }
+        close(&root, 0o711);
+        assert_eq!(exposed(&root).unwrap().unwrap().count, 2);
+        close(temp.path(), 0o700);
+        assert_eq!(exposed(&root).unwrap(), None);
+        close(temp.path(), 0o755);
+        for name in ["a/b/uid", "a/gid"] {
+            fs::remove_file(root.join(name)).unwrap();
+        }
+        assert_eq!(exposed(&root).unwrap(), None);
+    }
+}

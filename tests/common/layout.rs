@@ -1,0 +1,40 @@
+//! Images of layers that a test makes.
+
+use std::fs;
+use std::path::Path;
+
+use cas::Digest;
+use serde_json::{Value, json};
+use testkit::archive::Tar;
+
+/// Writes a layout with an image of these layers.
+pub(crate) fn layout(path: &Path, layers: Vec<Tar>) {
+    fs::create_dir_all(path.join("blobs/sha256")).unwrap();
+    let blob = |data: &[u8]| {
+        let digest = Digest::sha256(data).to_string();
+        fs::write(path.join("blobs").join(digest.replace(':', "/")), data).unwrap();
+        json!({"digest": digest, "size": data.len()})
+    };
+    let document = |kind: &str, value: Value| {
+        let mut descriptor = blob(value.to_string().as_bytes());
+        descriptor["mediaType"] = format!("application/vnd.oci.image.{kind}+json").into();
+        descriptor
+    };
+    let layers: Vec<Value> = layers
+        .into_iter()
+        .map(|layer| {
+            let mut descriptor = blob(&layer.end());
+            descriptor["mediaType"] = "application/vnd.oci.image.layer.v1.tar".into();
+            descriptor
+        })
+        .collect();
+    let diff_ids: Vec<&Value> = layers.iter().map(|layer| &layer["digest"]).collect();
+    let rootfs = json!({"type": "layers", "diff_ids": diff_ids});
+    let config = json!({"os": "linux", "architecture": "amd64", "rootfs": rootfs});
+    let config = document("config.v1", config);
+    let manifest = json!({"schemaVersion": 2, "config": config, "layers": layers});
+    let manifest = document("manifest.v1", manifest);
+    let index = json!({"schemaVersion": 2, "manifests": [manifest]});
+    fs::write(path.join("index.json"), index.to_string()).unwrap();
+    fs::write(path.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+}
