@@ -91,8 +91,15 @@ impl Pax {
     }
 
     fn set_xattr(&mut self, name: &[u8], value: &[u8]) -> Result<()> {
-        if name.is_empty() || name.contains(&0) || name.len() > limit::COMPONENT {
+        if name.is_empty() || name.contains(&0) {
             return Err(bad(XATTR, name));
+        }
+        if name.len() > limit::COMPONENT {
+            return Err(Error::out_of_range(format!(
+                "the name of an xattr has {} bytes; at most {} are allowed",
+                name.len(),
+                limit::COMPONENT
+            )));
         }
         if value.len() > limit::XATTR {
             return Err(Error::out_of_range(format!(

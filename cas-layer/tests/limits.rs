@@ -1,0 +1,200 @@
+//! Every bound of a layer: what is exactly as large is accepted, and what is one larger is refused
+//! with an error that names the bound. Bounds on counters are tried next to their code.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::fmt::Display;
+use std::io::Read;
+
+use cas_core::{Error, ErrorKind, Result, limit};
+use cas_layer::codec::{Compression, Decoder};
+use common::{Header, Tar, read_all};
+
+#[track_caller]
+fn refused<T>(bound: impl Display, outcome: Result<T>) {
+    let error = outcome.err().expect("one more must be refused");
+    assert_eq!(error.kind(), ErrorKind::OutOfRange, "{bound}: {error}");
+    let said = error.to_string();
+    assert!(said.contains(&bound.to_string()), "{bound}: {said}");
+}
+
+/// Reads the archive of the largest allowed size, and of one more.
+#[track_caller]
+fn edge(bound: impl Display, most: usize, archive: impl Fn(usize) -> Tar) {
+    let read = |size| read_all(&archive(size).end());
+    if let Err(error) = read(most) {
+        panic!("{most} is allowed: {error}");
+    }
+    refused(bound, read(most + 1));
+}
+
+/// Returns the body of a pax header of `size` bytes that says nothing.
+fn comment(size: usize) -> Vec<u8> {
+    let head = format!("{size} comment=");
+    let value = "x".repeat(size - head.len() - 1);
+    format!("{head}{value}\n").into_bytes()
+}
+
+fn path(path: &[u8]) -> Tar {
+    Tar::new().pax(&[("path", path)]).file("x", "")
+}
+
+#[test]
+fn paths_and_links() {
+    // As deep as is allowed, with a last name of any length.
+    let long = |length| {
+        let mut path = "abcdefg/".repeat(limit::PATH_DEPTH - 1).into_bytes();
+        path.resize(length, b'x');
+        path
+    };
+    edge(limit::PATH, limit::PATH, |length| path(&long(length)));
+    edge(limit::COMPONENT, limit::COMPONENT, |length| {
+        path(&vec![b'x'; length])
+    });
+    edge(limit::COMPONENT, limit::COMPONENT, |length| {
+        path(&[b"dir/".to_vec(), vec![b'x'; length], b"/file".to_vec()].concat())
+    });
+    edge(limit::PATH_DEPTH, limit::PATH_DEPTH, |depth| {
+        path("a/".repeat(depth).trim_end_matches('/').as_bytes())
+    });
+    let link = |length| {
+        Tar::new()
+            .pax(&[("linkpath", &vec![b'x'; length])])
+            .symlink("x", "")
+    };
+    assert!(read_all(&link(limit::PATH - 1).end()).is_ok());
+    let error = read_all(&link(limit::PATH).end()).unwrap_err();
+    assert!(
+        error.to_string().contains("1 to 4095 are allowed"),
+        "{error}"
+    );
+}
+
+#[test]
+fn extension_headers() {
+    let pax = limit::PAX as usize;
+    edge(pax, pax, |size| {
+        Tar::new().extension(b'x', comment(size)).file("f", "")
+    });
+    let long = limit::GNU_LONG as usize;
+    for flag in [b'L', b'K'] {
+        edge(long, long, |size| {
+            let mut name = b"name".to_vec();
+            name.resize(size, 0);
+            Tar::new().extension(flag, name).symlink("f", "target")
+        });
+    }
+    let global = limit::PAX_GLOBAL as usize;
+    edge(global, global, |size| {
+        Tar::new().extension(b'g', comment(size)).file("f", "")
+    });
+    // All global headers of a stream count together.
+    edge(global, global, |size| {
+        let parts = [size - 3000, 2000, 1000];
+        let headers = parts.iter().fold(Tar::new(), |tar, size| {
+            tar.extension(b'g', comment(*size)).file("f", "")
+        });
+        headers.file("last", "")
+    });
+}
+
+#[test]
+fn extended_attributes() {
+    let xattrs = |all: &[(&str, usize)]| {
+        let values: Vec<(String, Vec<u8>)> = all
+            .iter()
+            .map(|(name, size)| (format!("SCHILY.xattr.{name}"), vec![b'v'; *size]))
+            .collect();
+        let records: Vec<(&str, &[u8])> = values
+            .iter()
+            .map(|(name, value)| (&**name, &**value))
+            .collect();
+        Tar::new().pax(&records).file("f", "")
+    };
+    edge(limit::XATTR, limit::XATTR, |size| {
+        xattrs(&[("user.a", size)])
+    });
+    // Names count.
+    let quarter = limit::XATTRS / 4 - "user.a".len();
+    edge(limit::XATTRS, quarter, |last| {
+        let names = ["user.a", "user.b", "user.c"].map(|name| (name, quarter));
+        xattrs(&[&names[..], &[("user.d", last)]].concat())
+    });
+    edge(limit::COMPONENT, limit::COMPONENT, |length| {
+        xattrs(&[(&format!("user.{}", "x".repeat(length - 5)), 1)])
+    });
+}
+
+#[test]
+fn sizes_and_sparse_maps() {
+    edge(limit::SPARSE_REGIONS, limit::SPARSE_REGIONS, |count| {
+        let map = "0,0,".repeat(count);
+        let map = map.trim_end_matches(',').as_bytes();
+        Tar::new()
+            .pax(&[("GNU.sparse.size", b"0"), ("GNU.sparse.map", map)])
+            .file("GNUSparseFile.0/x", "")
+    });
+    // The bytes of the largest file are not there, which is found only after its size.
+    let whole = |size: u64| {
+        let records: &[(&str, &[u8])] = &[("size", &size.to_string().into_bytes())];
+        read_all(
+            &Tar::new()
+                .pax(records)
+                .raw(Header::new(b'0', "f").sealed(false))
+                .0,
+        )
+    };
+    assert_eq!(whole(limit::LAYER).unwrap_err().kind(), ErrorKind::Corrupt);
+    refused(limit::LAYER, whole(limit::LAYER + 1));
+    let sparse = |size: u64| {
+        let size = size.to_string().into_bytes();
+        let records: &[(&str, &[u8])] = &[("GNU.sparse.size", &size), ("GNU.sparse.map", b"0,0")];
+        read_all(&Tar::new().pax(records).file("GNUSparseFile.0/x", "").end())
+    };
+    sparse(limit::LAYER).unwrap();
+    refused(limit::LAYER, sparse(limit::LAYER + 1));
+}
+
+fn decode(stream: &[u8], compression: Compression, budget: u64) -> Result<Vec<u8>> {
+    let mut out = Vec::new();
+    let mut decoder = Decoder::with_budget(stream, compression, budget)?;
+    decoder.read_to_end(&mut out).map_err(Error::from)?;
+    Ok(out)
+}
+
+#[test]
+fn decompressed_bytes() {
+    let bytes = vec![7; 100_000];
+    let gzip = {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut encoder, &bytes).unwrap();
+        encoder.finish().unwrap()
+    };
+    let zstd = zstd::encode_all(&bytes[..], 1).unwrap();
+    for (stream, compression) in [
+        (&bytes, Compression::None),
+        (&gzip, Compression::Gzip),
+        (&zstd, Compression::Zstd),
+    ] {
+        assert_eq!(decode(stream, compression, 100_000).unwrap(), bytes);
+        refused(99_999, decode(stream, compression, 99_999));
+    }
+}
+
+/// A frame without a size, with one uncompressed block of one byte. The window is a power of two
+/// and some eighths of it.
+#[test]
+fn zstd_windows() {
+    let frame = |log: u32, eighths: u8| {
+        let window = ((log - 10) as u8) << 3 | eighths;
+        let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0x00, window];
+        frame.extend([0b1001, 0, 0, b'x']);
+        decode(&frame, Compression::Zstd, 10)
+    };
+    assert_eq!(frame(limit::ZSTD_WINDOW_LOG, 0).unwrap(), b"x");
+    let bound = 1u64 << limit::ZSTD_WINDOW_LOG;
+    refused(bound, frame(limit::ZSTD_WINDOW_LOG, 1));
+    refused(bound, frame(limit::ZSTD_WINDOW_LOG + 1, 0));
+}
