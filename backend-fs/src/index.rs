@@ -223,6 +223,21 @@ mod tests {
     }
 
     #[test]
+    fn an_index_of_as_many_bytes_as_are_allowed_is_written_and_no_larger_one() {
+        let sized = |size: u64| {
+            let head = json!({"manifests": [], "x": ""}).to_string().len();
+            let x = "x".repeat(size as usize - head);
+            let text = json!({"manifests": [], "x": x}).to_string();
+            Index::parse(text.as_bytes()).unwrap().encode()
+        };
+        let data = sized(limit::DOCUMENT_WRITE).unwrap();
+        assert_eq!(data.len() as u64, limit::DOCUMENT_WRITE);
+        let error = sized(limit::DOCUMENT_WRITE + 1).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Full);
+        assert!(error.to_string().contains("4194304"), "{error}");
+    }
+
+    #[test]
     fn entries_without_a_usable_name_are_found() {
         let digest = |number: u8| cas_core::Digest::sha256(&[number]).to_string();
         let named = |number: u8, name: Value| {

@@ -133,6 +133,16 @@ pub(crate) fn silent(url: &Url) -> Error {
     .backend(REGISTRY)
 }
 
+/// Returns the error for a request that is redirected too often, the last time by `url`.
+pub(crate) fn redirected(url: &Url) -> Error {
+    Error::unavailable(format!(
+        "{} redirects again after the {} redirects that are followed; check the registry",
+        shown(url),
+        limit::REDIRECTS
+    ))
+    .backend(REGISTRY)
+}
+
 /// Returns the error for an answer that does not follow the protocol.
 pub(crate) fn unexpected(url: &Url, what: &str) -> Error {
     Error::unavailable(format!(

@@ -48,7 +48,14 @@ fn get(program: &str, host: &str) -> Result<Option<Credentials>> {
     }
     let mut answer = Vec::new();
     if let Some(output) = child.stdout.take() {
-        output.take(limit::ANSWER).read_to_end(&mut answer)?;
+        output.take(limit::ANSWER + 1).read_to_end(&mut answer)?;
+    }
+    if answer.len() as u64 > limit::ANSWER {
+        // It may wait for the rest to be read.
+        let _ = child.kill();
+        child.wait()?;
+        let allowed = limit::ANSWER;
+        return Err(failed(format!("answered with more than {allowed} bytes")));
     }
     let status = child.wait()?;
     if !status.success() {
@@ -69,4 +76,33 @@ fn get(program: &str, host: &str) -> Result<Option<Credentials>> {
             password: answer.secret,
         }
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn an_answer_of_as_many_bytes_as_are_allowed_is_read_and_no_longer_one() {
+        let program = std::env::temp_dir().join(format!("cas-helper-{}", std::process::id()));
+        let ask = |size: u64| {
+            let answer = r#"{"Username":"a","Secret":"b"}"#;
+            let padding = size as usize - answer.len();
+            let script = format!(
+                "#!/bin/sh\nprintf '{answer}'\nhead -c {padding} /dev/zero | tr '\\0' ' '\n"
+            );
+            fs::write(&program, script).unwrap();
+            fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+            get(program.to_str().unwrap(), "x.test")
+        };
+        assert!(ask(limit::ANSWER).unwrap().is_some());
+        for size in [limit::ANSWER + 1, limit::ANSWER * 3] {
+            let error = ask(size).err().unwrap();
+            assert!(error.to_string().contains("1048576"), "{error}");
+        }
+        fs::remove_file(program).unwrap();
+    }
 }

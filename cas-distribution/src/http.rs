@@ -128,3 +128,43 @@ pub(crate) async fn body(mut response: Response, allowed: u64) -> Result<Bytes> 
     }
     Ok(data.freeze())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    use cas_core::limit;
+
+    use super::*;
+
+    /// Returns what [`body`] makes of an answer of `size` bytes.
+    fn answer(size: u64) -> Result<Bytes> {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", server.local_addr().unwrap());
+        let url: Url = url.parse().unwrap();
+        let serving = std::thread::spawn(move || {
+            let (mut client, _) = server.accept().unwrap();
+            let _ = client.read(&mut [0; 1024]);
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n");
+            let _ = client.write_all(head.as_bytes());
+            let _ = client.write_all(&vec![b'x'; size as usize]);
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread();
+        let read = { runtime }.enable_all().build().unwrap().block_on(async {
+            let request = Http::new(&url)?.request(Method::GET, &url)?;
+            let response = send(request, &url).await?;
+            body(response, limit::ANSWER).await
+        });
+        serving.join().unwrap();
+        read
+    }
+
+    #[test]
+    fn an_answer_of_as_many_bytes_as_are_allowed_is_read_and_no_longer_one() {
+        assert_eq!(answer(limit::ANSWER).unwrap().len() as u64, limit::ANSWER);
+        let error = answer(limit::ANSWER + 1).unwrap_err();
+        assert_eq!(error.kind(), cas_core::ErrorKind::OutOfRange);
+        assert!(error.to_string().contains("at most 1048576"), "{error}");
+    }
+}

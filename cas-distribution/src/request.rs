@@ -96,8 +96,11 @@ impl Inner {
                 self.auth
                     .answer(&self.http, &shown, refusal, &scope)
                     .await?;
-            } else if status.is_redirection() && ask.reads() && redirected < limit::REDIRECTS {
+            } else if status.is_redirection() && ask.reads() {
                 redirected += 1;
+                if redirected > limit::REDIRECTS {
+                    return Err(error::redirected(response.url()));
+                }
                 ask.url = self.location(&response)?;
             } else {
                 return Ok(response);

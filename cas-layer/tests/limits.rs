@@ -1,7 +1,7 @@
 //! Every bound of a layer: what is exactly as large is accepted, and what is one larger is refused
 //! with an error that names the bound. Bounds on counters are tried next to their code.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
 

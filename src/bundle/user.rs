@@ -224,6 +224,35 @@ mod tests {
     }
 
     #[test]
+    fn files_and_numbers_have_bounds() {
+        let (temp, rootfs) = image();
+        for name in ["etc/passwd", "etc/group"] {
+            let before = fs::read(temp.path().join(name)).unwrap();
+            for (size, refused) in [(limit::ACCOUNTS, false), (limit::ACCOUNTS + 1, true)] {
+                let mut text = before.clone();
+                text.resize(size as usize, b'\n');
+                fs::write(temp.path().join(name), text).unwrap();
+                match find(&rootfs, "app") {
+                    Ok(_) => assert!(!refused, "{name}"),
+                    Err(error) => {
+                        assert!(refused, "{name}: {error}");
+                        let bound = limit::ACCOUNTS.to_string();
+                        assert!(error.to_string().contains(&bound), "{error}");
+                    }
+                }
+            }
+            fs::write(temp.path().join(name), before).unwrap();
+        }
+        let (most, more) = (limit::ID, u64::from(limit::ID) + 1);
+        let found = find(&rootfs, &format!("{most}:{most}")).unwrap();
+        assert_eq!((found.user.uid, found.user.gid), (most, most));
+        for wanted in [format!("{more}"), format!("{most}:{more}")] {
+            let said = find(&rootfs, &wanted).unwrap_err().to_string();
+            assert!(said.contains(&most.to_string()), "{said}");
+        }
+    }
+
+    #[test]
     fn a_user_in_too_many_groups_and_a_long_name_are_refused() {
         let (temp, rootfs) = image();
         let put_into = |groups: usize| {

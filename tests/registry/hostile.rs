@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
-use cas::MediaType;
+use cas::{MediaType, limit};
 use serde_json::json;
 
 use super::cas;
@@ -166,6 +166,38 @@ fn circular_and_misleading_redirects_are_refused() {
         refused(&sample, 7, move |_, _| {
             Answer::new(302).with("Location", location)
         });
+    }
+}
+
+#[test]
+fn as_many_redirects_as_are_allowed_are_followed_and_no_more() {
+    let sample = Sample::new(&[10]);
+    for (hops, followed) in [(limit::REDIRECTS, true), (limit::REDIRECTS + 1, false)] {
+        let good = sample.clone();
+        let registry = Fake::start(move |request| {
+            let (path, hop) = request
+                .path
+                .split_once("?hop=")
+                .unwrap_or((&request.path, "0"));
+            let hop: usize = hop.parse().unwrap();
+            if hop < hops && request.is("GET", "/blobs/") {
+                return Answer::new(307).with("Location", &format!("{path}?hop={}", hop + 1));
+            }
+            let mut last = request.clone();
+            last.path = path.to_owned();
+            good.answer(&last)
+        });
+        let scratch = tempfile::tempdir().unwrap();
+        let root = scratch.path().join("root");
+        let mut pull = cas(&root, scratch.path());
+        pull.args(["pull", &registry.image()]);
+        if followed {
+            ok(&mut pull);
+        } else {
+            let said = fails(&mut pull, 7);
+            let bound = format!("the {} redirects", limit::REDIRECTS);
+            assert!(said.contains(&bound), "{said}");
+        }
     }
 }
 

@@ -208,3 +208,28 @@ fn names(path: &[u8]) -> Vec<Vec<u8>> {
     let names = names.filter(|name| !matches!(*name, b"" | b"."));
     names.rev().map(<[u8]>::to_vec).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apply::Tree;
+    use crate::tar::Reader;
+
+    #[test]
+    fn as_many_directories_as_are_allowed_are_implied_and_no_more() {
+        let temp = tempfile::tempdir().unwrap();
+        let tree = Tree::open(temp.path()).unwrap();
+        let mut layer = Layer::new(std::os::fd::AsFd::as_fd(&tree.root)).unwrap();
+        layer.implied = limit::ENTRIES - 2;
+        let mut apply = |name: &str| {
+            let archive = testkit::archive::Tar::new().file(name, "").end();
+            layer.read(&mut Reader::new(&archive[..]))
+        };
+        apply("a/b/file").unwrap();
+        apply("a/b/other").unwrap();
+        let error = apply("a/c/file").unwrap_err();
+        assert_eq!(error.kind(), cas_core::ErrorKind::OutOfRange);
+        assert!(error.to_string().contains("2000000 directories"), "{error}");
+        assert!(!temp.path().join("a/c").exists());
+    }
+}

@@ -294,3 +294,35 @@ impl<R: BufRead> BufRead for Reader<R> {
         self.body -= amount;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns the archive of an empty file, without end blocks.
+    fn archive(members: usize) -> Vec<u8> {
+        let mut header = [0; BLOCK];
+        header[0] = b'f';
+        header[100..107].copy_from_slice(b"0000644");
+        header[124..135].copy_from_slice(b"00000000000");
+        header[156] = b'0';
+        header[257..265].copy_from_slice(b"ustar\x0000");
+        header[148..156].fill(b' ');
+        let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+        header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+        header.repeat(members)
+    }
+
+    #[test]
+    fn as_many_members_as_are_allowed_are_read_and_no_more() {
+        let archive = archive(3);
+        let mut reader = Reader::new(&archive[..]);
+        reader.entries = limit::ENTRIES - 2;
+        for _ in 0..2 {
+            assert!(reader.next_entry().unwrap().is_some());
+        }
+        let error = reader.next_entry().unwrap_err();
+        assert_eq!(error.kind(), cas_core::ErrorKind::OutOfRange);
+        assert!(error.to_string().contains("2000000 members"), "{error}");
+    }
+}
