@@ -11,8 +11,8 @@ use crate::Dir;
 const NAME: &str = "reserve";
 /// Bytes that are enough for the log of a few removals, each of which frees more.
 const SIZE: u64 = 256 << 10;
-/// Minimum size in bytes of a file on a disk that is almost full.
-const SMALLEST: u64 = 16 << 10;
+/// Unit of the size of the file in bytes, on a disk that is almost full.
+const STEP: u64 = 16 << 10;
 
 /// The reserved file in a directory.
 #[derive(Clone, Copy, Debug)]
@@ -27,8 +27,8 @@ impl Reserve<'_> {
         {
             let mut size = SIZE;
             while rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, size).is_err() {
-                size /= 2;
-                if size < SMALLEST {
+                size = size.saturating_sub(STEP);
+                if size == 0 {
                     self.release();
                     return;
                 }

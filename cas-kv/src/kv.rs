@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use cas_core::content::Durability;
 use cas_core::group::Queue;
 use cas_core::sync::lock;
-use cas_core::{Error, Result};
+use cas_core::{Error, ErrorKind, Result};
 
 use crate::engine::{Engine, Failed};
 use crate::job::Job;
@@ -21,6 +21,17 @@ const FORMAT: &str = "format";
 /// The format that this version writes. Format 1 has no notes.
 const VERSION: u64 = 2;
 
+/// What a store can be used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// For everything.
+    Writable,
+    /// For reading: the directory cannot be written.
+    ReadOnly,
+    /// For reading: the disk was full when the store was opened.
+    Full,
+}
+
 /// An open engine and its writers.
 pub(crate) struct Kv {
     pub(crate) engine: Box<dyn Engine>,
@@ -31,10 +42,11 @@ pub(crate) struct Kv {
     /// Whether the engine failed inside a transaction. It may then have lost data that it still
     /// shows.
     failed: AtomicBool,
-    /// Dropped after the engine. `None` if the store is read-only.
+    access: Access,
+    /// Dropped after the engine. `None` if the directory cannot be written.
     _reserve: Option<KeptReserve>,
     /// Dropped last, so that the directory is unlocked after the engine has closed its files.
-    dir: OwnedDir,
+    _dir: OwnedDir,
 }
 
 impl Kv {
@@ -49,7 +61,7 @@ impl Kv {
 
     /// Opens the store in a database that this version or an older one has prepared with
     /// [`Kv::write_format`].
-    pub(crate) fn open(engine: Box<dyn Engine>, dir: OwnedDir) -> Result<Self> {
+    pub(crate) fn open(engine: Box<dyn Engine>, dir: OwnedDir, access: Access) -> Result<Self> {
         let reserve = dir
             .is_writable()
             .then(|| KeptReserve(engine.space().clone()));
@@ -59,11 +71,12 @@ impl Kv {
             queue: Queue::default(),
             open_ingests: Mutex::default(),
             failed: AtomicBool::new(false),
+            access,
             _reserve: reserve,
-            dir,
+            _dir: dir,
         };
         kv.upgrade_format()?;
-        if !kv.dir.is_writable() {
+        if access != Access::Writable {
             return Ok(kv);
         }
         kv.engine.finish_removals()?;
@@ -77,7 +90,7 @@ impl Kv {
             Some(VERSION) => Ok(()),
             Some(found) if found > VERSION => Err(Error::newer_format(VERSION, found)),
             // The formats differ only in what is written.
-            Some(_) if !self.dir.is_writable() => Ok(()),
+            Some(_) if self.access != Access::Writable => Ok(()),
             Some(_) => Self::write_format(&*self.engine),
             None => Err(Error::precondition(
                 "the database belongs to another program; choose another directory",
@@ -99,12 +112,16 @@ impl Kv {
     /// Checks that the store can be written.
     ///
     /// # Errors
-    /// `Denied` if it is read-only.
+    /// `Denied` if it is read-only; `Full`.
     pub(crate) fn check_writable(&self) -> Result<()> {
-        if self.dir.is_writable() {
-            Ok(())
-        } else {
-            Err(Error::read_only())
+        match self.access {
+            Access::Writable => Ok(()),
+            Access::ReadOnly => Err(Error::read_only()),
+            Access::Full => Err(Error::new(
+                ErrorKind::Full,
+                "the disk was full when the store was opened, so it can only be read; free some \
+                 space and reopen it",
+            )),
         }
     }
 

@@ -16,8 +16,8 @@ pub(crate) const RESERVE: &str = "reserve";
 /// Bytes kept free, in addition to the reserve, for the overhead of a commit.
 const MARGIN: u64 = 1 << 20;
 
-/// Minimum size in bytes of a reserve on a disk that is almost full.
-const SMALLEST: u64 = 64 << 10;
+/// Unit of the size of a reserve in bytes, on a disk that is almost full.
+const STEP: u64 = 64 << 10;
 
 /// When an engine can write to the space of removed rows again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub(crate) struct KeptReserve(pub(crate) Space);
 
 impl Drop for KeptReserve {
     fn drop(&mut self) {
-        self.0.create_reserve();
+        self.0.reserve(STEP);
     }
 }
 
@@ -70,23 +70,29 @@ impl Space {
         })))
     }
 
-    /// Creates the reserve if it does not exist, as large as the disk allows. On a full disk the
-    /// store works without it.
+    /// Creates the reserve if it does not exist. On a full disk the store works without it.
     pub(crate) fn create_reserve(&self) {
+        self.reserve(self.0.size);
+    }
+
+    /// Creates the reserve if it does not exist, of at least `least` bytes, as large as the disk
+    /// allows.
+    fn reserve(&self, least: u64) {
         let path = &self.0.reserve;
         if path.exists() {
             return;
         }
         let mut options = OpenOptions::new();
         options.write(true).create_new(true).mode(0o600);
-        if let Ok(file) = options.open(path) {
-            let mut size = self.0.size;
-            while rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, size).is_err() {
-                size /= 2;
-                if size < SMALLEST {
-                    self.release_reserve();
-                    return;
-                }
+        let Ok(file) = options.open(path) else {
+            return;
+        };
+        let mut size = self.0.size;
+        while rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, size).is_err() {
+            size = size.saturating_sub(STEP);
+            if size < least || size == 0 {
+                self.release_reserve();
+                return;
             }
         }
     }

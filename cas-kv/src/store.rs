@@ -4,11 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cas_core::image::RecordImages;
-use cas_core::{ContentStore, ImageStore, Records, Result, Store};
+use cas_core::{ContentStore, ErrorKind, ImageStore, Records, Result, Store};
 
 use crate::content::KvContent;
 use crate::engine::Engine;
-use crate::kv::Kv;
+use crate::kv::{Access, Kv};
 use crate::owned_dir::OwnedDir;
 use crate::records::KvRecords;
 
@@ -33,7 +33,8 @@ pub struct KvStore {
 
 impl KvStore {
     /// Opens the store in `dir`, or creates it. Upgrades an older format. `open` opens or creates a
-    /// database at a path. A store whose directory cannot be written is read-only.
+    /// database at a path. A store whose directory cannot be written is read-only, and so is one that
+    /// the engine cannot open for writing because the disk is full.
     ///
     /// A new database is prepared under a temporary name first, so a crash leaves either no store
     /// or a complete one.
@@ -50,13 +51,16 @@ impl KvStore {
             Kv::write_format(&open(&new, OpenMode::Create)?)?;
             dir.publish()?;
         }
-        let mode = if dir.is_writable() {
-            OpenMode::Existing
+        let read_only = || open(&dir.database(), OpenMode::ReadOnly);
+        let (engine, access) = if dir.is_writable() {
+            match open(&dir.database(), OpenMode::Existing) {
+                Err(error) if error.kind() == ErrorKind::Full => (read_only()?, Access::Full),
+                opened => (opened?, Access::Writable),
+            }
         } else {
-            OpenMode::ReadOnly
+            (read_only()?, Access::ReadOnly)
         };
-        let engine = open(&dir.database(), mode)?;
-        let kv = Arc::new(Kv::open(Box::new(engine), dir)?);
+        let kv = Arc::new(Kv::open(Box::new(engine), dir, access)?);
         let records = Arc::new(KvRecords(Arc::clone(&kv)));
         let images = RecordImages::new(records.clone());
         Ok(KvStore {
