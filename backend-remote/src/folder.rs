@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use cas_core::records::Table;
 use cas_core::{Algorithm, Context, Error, Result, pool};
-use tokio::sync::Mutex;
+use tokio::sync::RwLock;
 
 /// The folder in which files are written before they are renamed.
 pub(crate) const TEMP_DIR: &str = "beside";
@@ -28,8 +28,9 @@ pub(crate) struct Folder {
     root: Arc<Path>,
     sync_failed: AtomicBool,
     writable: bool,
-    /// Held by the change that may use up the reserve.
-    pub(crate) reclaiming: Mutex<()>,
+    /// Locked for writing by the change that uses up the reserve, and for reading by others that
+    /// may, so that none of them takes what it needs.
+    pub(crate) reclaiming: RwLock<()>,
     lock: File,
 }
 
@@ -55,7 +56,7 @@ impl Folder {
             root: root.into(),
             sync_failed: AtomicBool::new(false),
             writable,
-            reclaiming: Mutex::new(()),
+            reclaiming: RwLock::new(()),
             lock,
         };
         if writable {

@@ -47,14 +47,16 @@ impl Remote {
             done.as_ref()
                 .is_err_and(|error| error.kind() == ErrorKind::Full)
         };
-        let done = self.change(change).await;
-        let Some(folder) = self.cells.prefix().folder() else {
-            return done;
+        let Some(folder) = self.cells.prefix().folder().filter(|_| reclaims) else {
+            return self.change(change).await;
         };
-        if !reclaims || !is_full(&done) {
+        let tried = folder.reclaiming.read().await;
+        let done = self.change(change).await;
+        drop(tried);
+        if !is_full(&done) {
             return done;
         }
-        let _alone = folder.reclaiming.lock().await;
+        let _alone = folder.reclaiming.write().await;
         let mut done = self.change(change).await;
         if is_full(&done) && folder.release_reserve() {
             done = self.change(change).await;

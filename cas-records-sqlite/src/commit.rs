@@ -66,6 +66,15 @@ impl Grouped for Connections {
     }
 }
 
+/// Folds the log into the database, as SQLite itself does if the log is to be removed.
+impl Drop for Connections {
+    fn drop(&mut self) {
+        if self.dir.is_some() {
+            self.fold_log();
+        }
+    }
+}
+
 impl Connections {
     /// Writes a batch in its own transaction. On a full disk, the space of the log is used again,
     /// and a batch that frees space may use up the reserve.
