@@ -66,7 +66,7 @@ pub use cas_core::{
     Result, Store,
 };
 pub use cas_core::{
-    compose, content, dispatch, error, gc, image, labels, lease, limit, platform, progress,
+    check, compose, content, dispatch, error, gc, image, labels, lease, limit, platform, progress,
     records, snapshot, transfer,
 };
 #[cfg(feature = "registry")]
@@ -77,8 +77,8 @@ pub use cas_layer::export::ExportOptions;
 
 pub use self::bundle::BundleOptions;
 pub use self::cas::{
-    Cas, ImageRef, ImportOptions, MountOptions, OpenOptions, QueryOptions, StoredImage,
-    UnpackOptions, blocking,
+    Cas, FsckOptions, ImageRef, ImportOptions, MountOptions, OpenOptions, QueryOptions,
+    StoredImage, UnpackOptions, blocking,
 };
 #[cfg(feature = "registry")]
 pub use self::cas::{Policy, PullOptions, PushOptions, RegistryRef};

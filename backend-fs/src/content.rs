@@ -86,6 +86,11 @@ impl ContentStore for FsContent {
         pool::run(move || shared.blobs.list(after.as_ref(), limit)).await
     }
 
+    /// The version is made of what the kernel changes with the bytes.
+    async fn is_unchanged(&self, stat: &Stat) -> Result<bool> {
+        Ok(self.stat(&stat.digest).await? == Some(*stat))
+    }
+
     async fn flush(&self) -> Result<()> {
         let shared = Arc::clone(&self.0);
         pool::run(move || shared.flush()).await

@@ -288,7 +288,7 @@ impl ImageStore for FsImages {
 }
 
 /// Returns the key of the record of a name with this target. Names contain no spaces.
-fn key(name: &Reference, target: &Descriptor) -> String {
+pub(crate) fn key(name: &Reference, target: &Descriptor) -> String {
     format!("{name} {}", target.digest)
 }
 

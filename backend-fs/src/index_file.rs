@@ -120,7 +120,7 @@ impl Status {
 }
 
 fn missing() -> Error {
-    Error::corrupt("index.json is missing; restore it, or choose another directory")
+    Error::corrupt("index.json is missing; `cas fsck --repair` makes it again")
 }
 
 #[cfg(test)]

@@ -8,10 +8,10 @@ use cas_host::{Dir, Lock, find_foreign, make_private_dir};
 use serde::{Deserialize, Serialize};
 
 /// The private directory.
-const CAS_DIR: &str = ".cas";
+pub(crate) const CAS_DIR: &str = ".cas";
 const FORMAT: &str = "format.json";
-const OCI_LAYOUT: &str = "oci-layout";
-const INDEX: &str = "index.json";
+pub(crate) const OCI_LAYOUT: &str = "oci-layout";
+pub(crate) const INDEX: &str = "index.json";
 /// The layout version that every reader knows. umoci refuses any other.
 const LAYOUT_VERSION: &str = "1.0.0";
 const KIND: &str = "fs";
@@ -119,23 +119,32 @@ fn complete(root: &Dir, cas_dir: &Dir) -> Result<()> {
     blobs.make_dir("sha256", 0o755)?;
     cas_dir.make_dir("ingest", 0o700)?;
     if root.stat(INDEX)?.is_none() {
-        let empty = serde_json::json!({
-            "schemaVersion": 2,
-            "mediaType": cas_core::MediaType::OCI_INDEX,
-            "manifests": [],
-        });
-        root.replace(INDEX, &encode(&empty)?, 0o644, (cas_dir, "index.new"))?;
+        root.replace(INDEX, &empty_index()?, 0o644, (cas_dir, "index.new"))?;
     }
     if root.stat(OCI_LAYOUT)?.is_none() {
-        let layout = OciLayout {
-            image_layout_version: LAYOUT_VERSION.to_owned(),
-        };
-        root.replace(OCI_LAYOUT, &encode(&layout)?, 0o644, (cas_dir, "mark.new"))?;
+        write_oci_layout(root, cas_dir)?;
     }
     // A process that created some of the names may have died before it synced them.
     blobs.sync()?;
     root.sync()?;
     write_format(cas_dir)
+}
+
+/// Returns `index.json` without entries.
+pub(crate) fn empty_index() -> Result<Vec<u8>> {
+    encode(&serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": cas_core::MediaType::OCI_INDEX,
+        "manifests": [],
+    }))
+}
+
+/// Writes `oci-layout`.
+pub(crate) fn write_oci_layout(root: &Dir, cas_dir: &Dir) -> Result<()> {
+    let layout = OciLayout {
+        image_layout_version: LAYOUT_VERSION.to_owned(),
+    };
+    Ok(root.replace(OCI_LAYOUT, &encode(&layout)?, 0o644, (cas_dir, "mark.new"))?)
 }
 
 fn write_format(cas_dir: &Dir) -> Result<()> {
@@ -170,7 +179,7 @@ fn version(cas_dir: &Dir) -> Result<Option<u32>> {
     }
 }
 
-fn check_oci_layout(root: &Dir) -> Result<()> {
+pub(crate) fn check_oci_layout(root: &Dir) -> Result<()> {
     let data = root.read(OCI_LAYOUT, SMALL)?.ok_or_else(|| {
         Error::precondition(format!(
             "not an OCI image layout: the directory has no {OCI_LAYOUT}; restore it, or choose \
@@ -198,7 +207,8 @@ fn cannot_write(error: &io::Error) -> bool {
     )
 }
 
-fn encode(value: &impl Serialize) -> Result<Vec<u8>> {
+/// Returns a document as JSON.
+pub(crate) fn encode(value: &impl Serialize) -> Result<Vec<u8>> {
     serde_json::to_vec(value).map_err(|error| {
         Error::internal("cannot encode a document of the store; please report it").source(error)
     })

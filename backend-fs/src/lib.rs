@@ -20,6 +20,7 @@
 mod blob_name;
 mod blobs;
 mod content;
+mod examine;
 mod images;
 mod index;
 mod index_file;

@@ -4,12 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use cas_core::check::Finding;
 use cas_core::{
     Capabilities, ContentStore, Context, ImageStore, Location, Opener, Records, Result, Store, pool,
 };
 use cas_records_sqlite::SqliteRecords;
 
 use crate::content::{CAPABILITIES, FsContent};
+use crate::examine::examine;
 use crate::images::FsImages;
 use crate::layout::Layout;
 use crate::shared::Shared;
@@ -101,5 +103,11 @@ impl Opener for FsOpener {
         location.check_options(&[])?;
         let path = location.path()?;
         pool::run(move || FsStore::open(path).map(|store| store.store())).await
+    }
+
+    async fn examine(&self, location: &Location, repair: bool) -> Result<Vec<Finding>> {
+        let path = location.path()?;
+        pool::run(move || examine(path.as_ref(), repair).during("examine store", path.display()))
+            .await
     }
 }

@@ -80,6 +80,11 @@ impl ContentStore for RemoteStore {
         runtime::run(async move { blobs.list(after, limit).await }).await
     }
 
+    async fn is_unchanged(&self, stat: &Stat) -> Result<bool> {
+        let (blobs, stat) = (self.0.blobs.clone(), *stat);
+        runtime::run(async move { blobs.is_unchanged(&stat.digest, stat.version.0).await }).await
+    }
+
     /// Does nothing: a service acknowledges what it has stored, and a `dir:` store syncs writes.
     async fn flush(&self) -> Result<()> {
         Ok(())

@@ -183,7 +183,7 @@ fn is_scheme(text: &str) -> bool {
 
 /// Returns the size in bytes that a text such as `64KiB` states, or `None` if it is not a size or
 /// does not fit a `u64`.
-fn size(text: &str) -> Option<u64> {
+pub(crate) fn size(text: &str) -> Option<u64> {
     const UNITS: [(&str, u32); 4] = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40)];
     let unit = |(name, shift): &(&str, u32)| Some((text.strip_suffix(*name)?, *shift));
     let (number, shift) = UNITS.iter().find_map(unit).unwrap_or((text, 0));

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::capability::Capabilities;
+use crate::check::Finding;
 use crate::error::{Error, Result};
 use crate::location::Location;
 use crate::records::Records;
@@ -31,6 +32,16 @@ pub trait Opener: Send + Sync + 'static {
     /// # Errors
     /// `FailedPrecondition` if something else is there; `Busy` if another process owns the store.
     async fn open(&self, location: &Location) -> Result<Store>;
+
+    /// Examines the files of the store at `location`, which is not open, and repairs them if
+    /// `repair` is set, so that it can be opened again. A damaged file is set aside, not deleted.
+    /// Returns what is wrong. Most stores have nothing that could be examined from outside.
+    ///
+    /// # Errors
+    /// Errors of the file system.
+    async fn examine(&self, _location: &Location, _repair: bool) -> Result<Vec<Finding>> {
+        Ok(Vec::new())
+    }
 }
 
 /// Opens the stores of one kind of composition, members first.
@@ -255,6 +266,31 @@ impl Registry {
             Some(composer) => composer.open(location, self).await,
             None => self.opener(location.scheme())?.open(location).await,
         }
+    }
+
+    /// Examines the files of the store at `location` as [`Opener::examine`] does; of a composition,
+    /// those of its members.
+    ///
+    /// # Errors
+    /// As [`Registry::check`] and [`Opener::examine`].
+    pub async fn examine(&self, location: &Location, repair: bool) -> Result<Vec<Finding>> {
+        self.check(location)?;
+        let mut findings = Vec::new();
+        let mut locations = vec![location.clone()];
+        while let Some(location) = locations.pop() {
+            match self.composer(location.scheme()) {
+                None => {
+                    let opener = self.opener(location.scheme())?;
+                    findings.extend(opener.examine(&location, repair).await?);
+                }
+                Some(composer) => {
+                    for member in composer.members() {
+                        locations.push(location.member(member)?);
+                    }
+                }
+            }
+        }
+        Ok(findings)
     }
 
     /// Remembers `scheme` as registered twice if a store has it already.

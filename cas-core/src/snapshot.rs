@@ -107,6 +107,26 @@ impl std::ops::AddAssign for Usage {
     }
 }
 
+/// How much of a snapshot is checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// Whether it has its directory.
+    Directory,
+    /// Type, mode, owner, size and time of modification of every file. Bytes are not read.
+    Files,
+}
+
+/// The condition of a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// Nothing is wrong.
+    Sound,
+    /// Its directory is missing.
+    Missing,
+    /// Its files are not those that were committed; what the first differences are.
+    Damaged(String),
+}
+
 /// A mount that makes a snapshot visible.
 ///
 /// Later versions may add types of mounts. A caller returns `Unsupported` for a type that it does
@@ -246,8 +266,26 @@ pub trait Snapshotter: Send + Sync + 'static {
     /// Returns at most `limit` snapshots in the order of their keys, starting after `after`.
     async fn walk(&self, after: Option<&str>, limit: usize) -> Result<Vec<Info>>;
 
+    /// Returns the condition of a snapshot: whether it has its directory, and, if `depth` says so,
+    /// whether the files of a committed one are those that were committed.
+    ///
+    /// # Errors
+    /// `NotFound`; errors of the file system.
+    async fn check(&self, key: &str, depth: Depth) -> Result<Condition>;
+
+    /// Gives the committed snapshot `key` the files of the active snapshot `by`, which has the same
+    /// parent, and removes `by`. What is mounted from the old files keeps them.
+    ///
+    /// # Errors
+    /// `NotFound`; `InvalidArgument` if the states or the parents of the two are others.
+    async fn replace(&self, key: &str, by: &str) -> Result<()>;
+
+    /// Returns the keys of the snapshots whose records do not parse, or have a parent without a
+    /// record. If `remove` is set, removes these records, so that the others can be used.
+    async fn damaged_records(&self, remove: bool) -> Result<Vec<String>>;
+
     /// Returns the space of each leftover: what a killed process left behind, and no record names.
-    /// [`Snapshotter::cleanup`] removes it, unless it is in use.
+    /// What is in use is not left over. [`Snapshotter::cleanup`] removes the leftovers.
     async fn leftovers(&self) -> Result<Vec<Usage>>;
 
     /// Removes the leftovers. Those in use, because something is mounted in them or a process is

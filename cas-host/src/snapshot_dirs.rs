@@ -4,6 +4,9 @@
 //! ROOT/                 0700
 //!   snapshots/          0700
 //!     7/                0700, one snapshot; locked while it is built or committed
+//!   manifests/          0700
+//!     7                 what the tree of the committed snapshot 7 was like
+//!     6.replaced        the snapshot that had the directory 6 until its files were replaced
 //! ```
 //! A directory gets a number that was never used and is built in place. It has no meaning until a
 //! record names it. The lock (`flock`) is on the directory itself and ends with its owner, so
@@ -12,25 +15,32 @@
 
 use std::fs::{DirBuilder, File};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
 
 use cas_core::error::{Context, Error, Result};
-use cas_core::snapshot::Usage;
+use cas_core::snapshot::{Condition, Depth, Usage};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::{syncfs, tree};
+use crate::{manifest, syncfs, tree};
 
 /// The name of the root of a snapshot's tree in its directory.
 pub const TREE: &str = "fs";
+
+const DIRECTORY: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
 
 /// The numbered directories of a snapshotter.
 pub struct SnapshotDirs {
     path: PathBuf,
     dir: File,
+    manifests: PathBuf,
     /// Whether a sync has failed. It is then unknown which content is on disk.
     failed: AtomicBool,
 }
@@ -53,6 +63,14 @@ impl LockedDir {
     }
 }
 
+impl Drop for LockedDir {
+    fn drop(&mut self) {
+        // Closing is not enough: a child between fork and exec may have a copy of the file
+        // descriptor.
+        let _ = rustix::fs::flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
 impl AsFd for LockedDir {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
@@ -66,13 +84,13 @@ impl SnapshotDirs {
     /// Errors of the file system, with the path.
     pub fn open(root: impl AsRef<Path>) -> Result<Self> {
         let path = std::path::absolute(root.as_ref().join("snapshots"))?;
-        let mut builder = DirBuilder::new();
-        let made = builder.recursive(true).mode(0o700).create(&path);
-        made.during("make directory", path.display())?;
+        let manifests = path.with_file_name("manifests");
+        make_private(&path).during("make directory", path.display())?;
         let dir = File::open(&path).during("open directory", path.display())?;
         Ok(SnapshotDirs {
             path,
             dir,
+            manifests,
             failed: AtomicBool::new(false),
         })
     }
@@ -149,12 +167,95 @@ impl SnapshotDirs {
         self.list().during("list", self.path.display())
     }
 
-    /// Removes the directory of `id` with everything in it. Returns the freed space.
+    /// Removes the directory of `id` with everything in it, and its manifest before it. Returns the
+    /// freed space.
     ///
     /// # Errors
     /// `Busy` if something is mounted in it; errors of the file system, with the path.
     pub fn remove(&self, id: u64) -> Result<Usage> {
+        for path in [self.manifest(id), self.replaced(id)] {
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                removed => removed.during("remove", path.display())?,
+            }
+        }
         tree::remove(&self.dir, &id.to_string())
+    }
+
+    /// Writes the manifest of the tree of `id`, for [`Self::compare`]. A loss of power may undo
+    /// this.
+    ///
+    /// # Errors
+    /// Errors of the file system, with the path.
+    pub fn write_manifest(&self, id: u64, dir: &LockedDir) -> Result<()> {
+        let path = self.manifest(id);
+        let write = || {
+            make_private(&self.manifests)?;
+            manifest::write(tree_of(dir)?, File::create(&path)?)
+        };
+        write().during("write manifest", path.display())
+    }
+
+    /// Notes durably that the committed snapshot `key` no longer has the directory of `id`, which
+    /// may still be mounted.
+    ///
+    /// # Errors
+    /// Errors of the file system, with the path.
+    pub fn note_replaced(&self, id: u64, key: &str) -> Result<()> {
+        let path = self.replaced(id);
+        let write = || {
+            make_private(&self.manifests)?;
+            std::fs::write(&path, key)?;
+            File::open(&path)?.sync_all()
+        };
+        write().during("write", path.display())
+    }
+
+    /// Returns the snapshot that had the directory of `id`, and until when, if that was noted.
+    ///
+    /// # Errors
+    /// Errors of the file system, with the path.
+    pub fn replaced_key(&self, id: u64) -> Result<Option<(String, SystemTime)>> {
+        let path = self.replaced(id);
+        match std::fs::read_to_string(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            key => {
+                let read = || Ok((key?, std::fs::metadata(&path)?.modified()?));
+                let found: io::Result<_> = read();
+                found.map(Some).during("read", path.display())
+            }
+        }
+    }
+
+    fn replaced(&self, id: u64) -> PathBuf {
+        self.manifests.join(format!("{id}.replaced"))
+    }
+
+    /// Returns the condition of the directory of `id`, and of the tree in it compared with its
+    /// manifest.
+    ///
+    /// # Errors
+    /// Errors of the file system, with the path.
+    pub fn check(&self, id: u64, depth: Depth) -> Result<Condition> {
+        let tree = match tree_at(&self.path(id)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Condition::Missing),
+            tree => tree.during("open", self.path(id).display())?,
+        };
+        if depth == Depth::Directory {
+            return Ok(Condition::Sound);
+        }
+        let path = self.manifest(id);
+        let manifest = match File::open(&path) {
+            // It was committed by an earlier release, or is not committed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Condition::Sound),
+            manifest => manifest.during("open", path.display())?,
+        };
+        let differences = manifest::compare(tree, &manifest).during("check", path.display())?;
+        Ok(differences.map_or(Condition::Sound, Condition::Damaged))
+    }
+
+    fn manifest(&self, id: u64) -> PathBuf {
+        self.manifests.join(id.to_string())
     }
 
     fn list(&self) -> io::Result<Vec<u64>> {
@@ -172,8 +273,7 @@ impl SnapshotDirs {
     }
 
     fn try_lock(&self, id: u64, operation: FlockOperation) -> io::Result<Option<LockedDir>> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let dir = match rustix::fs::openat(&self.dir, id.to_string(), flags, Mode::empty()) {
+        let dir = match rustix::fs::openat(&self.dir, id.to_string(), DIRECTORY, Mode::empty()) {
             Err(Errno::NOENT) => return Ok(None),
             opened => File::from(opened?),
         };
@@ -185,6 +285,19 @@ impl SnapshotDirs {
         let exists = rustix::fs::fstat(&dir)?.st_nlink > 0;
         Ok(exists.then_some(LockedDir(dir)))
     }
+}
+
+fn make_private(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Opens the tree in a snapshot's directory.
+fn tree_of(dir: &LockedDir) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::openat(dir, TREE, DIRECTORY, Mode::empty())?)
+}
+
+fn tree_at(path: &Path) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::open(path.join(TREE), DIRECTORY, Mode::empty())?)
 }
 
 /// Creates the empty root of a snapshot's tree in its new directory.

@@ -4,6 +4,8 @@
 //! ROOT/                 0700
 //!   snapshots/          0700
 //!     7/                0700, the directory of snapshot 7, locked while it is built
+//!   manifests/          0700
+//!     7                 what the tree of the committed snapshot 7 was like
 //! ```
 //! Only the records have the number, kind and parent of a key. A directory that no record names has
 //! no meaning, and [`Snapshotter::cleanup`] removes it.
@@ -26,9 +28,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use cas_core::error::{Context, Error, ErrorKind, Result};
 use cas_core::records::{New, SnapshotRecord, Snapshots};
-use cas_core::snapshot::{Commit, Info, Mount, SnapshotKind, Usage};
+use cas_core::snapshot::{Commit, Condition, Depth, Info, Mount, SnapshotKind, Usage};
 use cas_core::{Labels, Records, Snapshotter, pool};
 
+use crate::in_use::MountedDirs;
 use crate::{LockedDir, SnapshotDirs, measure};
 
 /// Maximum number of leftovers that `cleanup` locks at a time.
@@ -170,17 +173,38 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
         Ok(found.difference(&named).copied().collect())
     }
 
-    /// Returns the candidates that no record names, locked so that no process builds or commits
-    /// them.
-    async fn lock_leftovers(&self, candidates: &[u64]) -> Result<Vec<(u64, LockedDir)>> {
+    /// Returns whether a directory that no record names may be mounted: it was replaced, and those
+    /// that used it are still there, or a mount shows its path.
+    async fn is_in_use(&self, id: u64, mounted: &MountedDirs) -> Result<bool> {
+        if mounted.may_use(&self.dirs.path(id)) {
+            return Ok(true);
+        }
+        match self.dirs.replaced_key(id)? {
+            Some((key, time)) => self.snapshots.has_users(&key, time).await,
+            None => Ok(false),
+        }
+    }
+
+    /// Returns the candidates that no record names and no mount uses, locked so that no process
+    /// builds or commits them.
+    async fn lock_leftovers(
+        &self,
+        candidates: &[u64],
+        mounted: &MountedDirs,
+    ) -> Result<Vec<(u64, LockedDir)>> {
         let mut locked = Vec::new();
         for id in candidates {
             let dir = self.dirs.try_lock_exclusive(*id)?;
             locked.extend(dir.map(|dir| (*id, dir)));
         }
         let named = self.snapshots.named_ids().await?;
-        locked.retain(|(id, _)| !named.contains(id));
-        Ok(locked)
+        let mut leftovers = Vec::new();
+        for (id, dir) in locked {
+            if !named.contains(&id) && !self.is_in_use(id, mounted).await? {
+                leftovers.push((id, dir));
+            }
+        }
+        Ok(leftovers)
     }
 }
 
@@ -208,14 +232,15 @@ fn build<L: SnapshotLayout>(
     Ok(Some(dir))
 }
 
-/// Makes the content of a snapshot durable and measures it, unless the caller has done so. The
-/// directory stays locked until the record is changed.
-fn sync_and_measure(dirs: &SnapshotDirs, id: u64, options: &Commit) -> Result<(LockedDir, Usage)> {
+/// Makes the content of a snapshot durable and measures it, unless the caller has done so, and
+/// writes its manifest. The directory stays locked until the record is changed.
+fn seal(dirs: &SnapshotDirs, id: u64, options: &Commit) -> Result<(LockedDir, Usage)> {
     let dir = dirs.lock_shared(id)?;
     if !options.synced {
         dirs.sync_content(&dir)?;
     }
     let usage = options.usage.map_or_else(|| measure(&dir), Ok)?;
+    dirs.write_manifest(id, &dir)?;
     Ok((dir, usage))
 }
 
@@ -262,7 +287,7 @@ impl<L: SnapshotLayout> Snapshotter for DirSnapshotter<L> {
             return Err(Error::unsupported(message).operation("commit").subject(key));
         }
         let (dirs, id, how) = (Arc::clone(&self.dirs), record.id, options.clone());
-        let (_dir, usage) = pool::run(move || sync_and_measure(&dirs, id, &how)).await?;
+        let (_dir, usage) = pool::run(move || seal(&dirs, id, &how)).await?;
         let committed = self.snapshots.commit(name, key, &options, usage).await;
         committed.map(|_| ()).during("commit snapshot", key)
     }
@@ -320,11 +345,47 @@ impl<L: SnapshotLayout> Snapshotter for DirSnapshotter<L> {
         self.snapshots.walk(after, limit).await
     }
 
+    /// A view on a parent has no directory.
+    async fn check(&self, key: &str, depth: Depth) -> Result<Condition> {
+        self.check_open()?;
+        let record = self.snapshots.find(key).await?;
+        if record.kind == SnapshotKind::View && record.parent.is_some() {
+            return Ok(Condition::Sound);
+        }
+        let dirs = Arc::clone(&self.dirs);
+        pool::run(move || dirs.check(record.id, depth)).await
+    }
+
+    async fn replace(&self, key: &str, by: &str) -> Result<()> {
+        self.check_open()?;
+        let new = self.snapshots.find(by).await?;
+        new.must_be_active(by)?;
+        let dirs = Arc::clone(&self.dirs);
+        let (_dir, usage) = pool::run(move || seal(&dirs, new.id, &Commit::default())).await?;
+        let old = self.snapshots.find(key).await?.id;
+        self.dirs.note_replaced(old, key)?;
+        let replaced = self.snapshots.replace(key, by, usage).await;
+        let old = replaced.during("replace snapshot", key)?;
+        if !self.is_in_use(old, &MountedDirs::read()).await? {
+            self.remove_dir(old).await;
+        }
+        Ok(())
+    }
+
+    async fn damaged_records(&self, remove: bool) -> Result<Vec<String>> {
+        self.check_open()?;
+        self.snapshots.damaged(remove).await
+    }
+
     async fn leftovers(&self) -> Result<Vec<Usage>> {
         self.check_open()?;
-        let mut found = Vec::new();
-        for some in self.unnamed().await?.chunks(LOCKED_LEFTOVERS) {
-            let leftovers = self.lock_leftovers(some).await?;
+        let (mut found, candidates) = (Vec::new(), self.unnamed().await?);
+        if candidates.is_empty() {
+            return Ok(found);
+        }
+        let mounted = MountedDirs::read();
+        for some in candidates.chunks(LOCKED_LEFTOVERS) {
+            let leftovers = self.lock_leftovers(some, &mounted).await?;
             let measured = pool::run(move || {
                 let measured = leftovers.iter().map(|(_, dir)| dir.usage());
                 measured.collect::<Result<Vec<Usage>>>()
@@ -340,8 +401,12 @@ impl<L: SnapshotLayout> Snapshotter for DirSnapshotter<L> {
         self.check_open()?;
         let candidates = self.unnamed().await?;
         let mut freed = Usage::default();
+        if candidates.is_empty() {
+            return Ok(freed);
+        }
+        let mounted = MountedDirs::read();
         for some in candidates.chunks(LOCKED_LEFTOVERS) {
-            let leftovers = self.lock_leftovers(some).await?;
+            let leftovers = self.lock_leftovers(some, &mounted).await?;
             let dirs = Arc::clone(&self.dirs);
             freed += pool::run(move || {
                 let mut freed = Usage::default();

@@ -168,6 +168,7 @@ fn list(
     Ok(directories)
 }
 
+/// Opens a directory, unless it is a mount point.
 pub(crate) fn open_below(at: At<'_>) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;

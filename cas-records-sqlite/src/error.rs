@@ -26,7 +26,7 @@ pub(crate) fn classify(error: rusqlite::Error) -> Error {
         },
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => (
             ErrorKind::Corrupt,
-            "the database of records is damaged; restore it from a backup",
+            "the database of records is damaged; `cas fsck --repair` makes it again",
         ),
         _ => (ErrorKind::Internal, "unexpected; please report it"),
     };

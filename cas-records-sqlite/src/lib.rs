@@ -2,9 +2,10 @@
 //! records of its snapshots in one.
 //!
 //! ```text
-//! NAME         the database; NAME-wal and NAME-shm next to it are SQLite's
-//! NAME.lock    held while the database is opened
-//! reserve      space for reading and removing records on a full disk
+//! NAME             the database; NAME-wal and NAME-shm next to it are SQLite's
+//! NAME.lock        held while the database is opened
+//! NAME.damaged-1   a damaged database that a repair has set aside
+//! reserve          space for reading and removing records on a full disk
 //! ```
 //!
 //! Any number of processes may use one database concurrently.
@@ -12,6 +13,8 @@
 mod commit;
 mod connection;
 mod error;
+mod examine;
 mod records;
 
+pub use examine::examine;
 pub use records::SqliteRecords;

@@ -63,3 +63,8 @@ fn task() {
 fn after_a_kill_at_any_call_the_work_succeeds() {
     kills::kill_everywhere::<Native>();
 }
+
+#[test]
+fn after_a_killed_collection_the_next_one_leaves_nothing() {
+    kills::kill_collections::<Native>();
+}

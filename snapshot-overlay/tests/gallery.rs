@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use cas_core::snapshot::{Commit, Info, Mount, Usage};
+use cas_core::snapshot::{Commit, Condition, Depth, Info, Mount, Usage};
 use cas_core::{Labels, Result, Snapshotter};
 use cas_records_sqlite::SqliteRecords;
 use conformance::broken::{Exhibit, misjudged};
@@ -22,6 +22,8 @@ enum Fault {
     InheritsLabels,
     RemovesWhatWasUpdated,
     CountsTheParents,
+    FindsNothing,
+    ReplacesNothing,
 }
 
 struct Broken {
@@ -156,6 +158,24 @@ impl Snapshotter for Broken {
         self.store.walk(after, limit).await
     }
 
+    async fn check(&self, key: &str, depth: Depth) -> Result<Condition> {
+        match self.store.check(key, depth).await {
+            Ok(_) if self.is(Fault::FindsNothing) => Ok(Condition::Sound),
+            found => found,
+        }
+    }
+
+    async fn replace(&self, key: &str, by: &str) -> Result<()> {
+        if self.is(Fault::ReplacesNothing) {
+            return self.store.remove(by).await;
+        }
+        self.store.replace(key, by).await
+    }
+
+    async fn damaged_records(&self, remove: bool) -> Result<Vec<String>> {
+        self.store.damaged_records(remove).await
+    }
+
     async fn leftovers(&self) -> Result<Vec<Usage>> {
         self.store.leftovers().await
     }
@@ -201,6 +221,9 @@ convicted! {
         names_move_out_of_their_layer,
         a_layer_given_a_parent_shows_it,
         usage_is_fixed_by_the_commit,
+        what_nobody_changed_is_sound,
+        changed_files_are_found,
+        a_replaced_snapshot_has_the_new_files,
     ]
     one_that_lets_views_be_written: LetsViewsBeWritten =>
         a_view_shows_its_parent_and_is_read_only [a_view_of_nothing_is_empty]
@@ -217,9 +240,16 @@ convicted! {
         usage_is_fixed_by_the_commit,
         a_removal_frees_its_space,
         cleanup_frees_leftovers_and_nothing_else,
+        what_nobody_changed_is_sound,
+        changed_files_are_found,
+        a_replaced_snapshot_has_the_new_files,
     ]
     one_that_inherits_labels: InheritsLabels => a_commit_replaces_labels_and_time []
     one_that_removes_what_was_updated: RemovesWhatWasUpdated =>
         a_snapshot_updated_since_the_scan_stays []
+    one_that_finds_no_damage: FindsNothing => changed_files_are_found []
+    one_that_replaces_nothing: ReplacesNothing => a_replaced_snapshot_has_the_new_files [
+        only_a_fitting_snapshot_replaces_another,
+    ]
     one_that_counts_the_parents: CountsTheParents => a_view_does_not_count_its_parent []
 }

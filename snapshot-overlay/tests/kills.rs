@@ -119,3 +119,12 @@ fn after_a_kill_at_any_call_the_work_succeeds() {
     }
     kills::kill_everywhere::<Overlay>();
 }
+
+#[test]
+fn after_a_killed_collection_the_next_one_leaves_nothing() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: overlays are mounted by root only");
+        return;
+    }
+    kills::kill_collections::<Overlay>();
+}

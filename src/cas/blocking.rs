@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 #[cfg(feature = "registry")]
 use cas_core::Descriptor;
+use cas_core::check::Report;
 use cas_core::gc::{Explanation, GcOptions, Removed};
 use cas_core::image::{Check, Resolved};
 use cas_core::records::{Lease, Resource};
@@ -14,7 +15,8 @@ use cas_layer::import::Source;
 use tokio::runtime::{Builder, Runtime};
 
 use super::{
-    ImageRef, ImportOptions, MountOptions, OpenOptions, QueryOptions, StoredImage, UnpackOptions,
+    FsckOptions, ImageRef, ImportOptions, MountOptions, OpenOptions, QueryOptions, StoredImage,
+    UnpackOptions,
 };
 #[cfg(feature = "registry")]
 use super::{PullOptions, PushOptions, RegistryRef};
@@ -87,6 +89,16 @@ impl Cas {
         let runtime = Arc::new(Builder::new_current_thread().enable_all().build()?);
         let inner = runtime.block_on(crate::Cas::open_with(root, options))?;
         Ok(Cas { inner, runtime })
+    }
+
+    /// Checks the store and the snapshots of a root, and repairs them if the options say so.
+    /// Returns what was found.
+    ///
+    /// # Errors
+    /// As [`Cas::fsck`](crate::Cas::fsck).
+    pub fn fsck(root: impl AsRef<Path>, options: FsckOptions) -> Result<Report> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(crate::Cas::fsck(root, options))
     }
 
     /// Ends the handle, and all clones of it.

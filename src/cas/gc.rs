@@ -52,7 +52,7 @@ impl Cas {
 
     /// Returns the snapshotter if its snapshots are collected: they belong to the store of the
     /// root, and another store does not know what refers to them.
-    fn collected_snapshotters(&self) -> Vec<&dyn Snapshotter> {
+    pub(super) fn collected_snapshotters(&self) -> Vec<&dyn Snapshotter> {
         let own = self.snapshotter.as_deref().filter(|_| self.own_store);
         own.into_iter().collect()
     }

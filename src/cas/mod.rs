@@ -9,6 +9,7 @@ mod arguments;
 pub mod blocking;
 mod bundle;
 mod exchange;
+mod fsck;
 mod gc;
 mod images;
 mod mount;
@@ -31,6 +32,7 @@ pub use self::arguments::ImageRef;
 #[cfg(feature = "registry")]
 pub use self::arguments::RegistryRef;
 pub use self::exchange::ImportOptions;
+pub use self::fsck::FsckOptions;
 pub use self::images::QueryOptions;
 pub use self::mount::MountOptions;
 pub use self::open::OpenOptions;

@@ -122,10 +122,18 @@ pub(super) fn resolve(directory: &Path, operation: &'static str) -> Result<PathB
         .during(operation, directory.display())
 }
 
+/// The beginning of the key of a snapshot that is mounted.
+const MOUNTED: &str = "mounted ";
+
+/// Returns the directory at which the snapshot `key` was mounted, if its key says so.
+pub(super) fn directory(key: &str) -> Option<PathBuf> {
+    key.strip_prefix(MOUNTED).map(PathBuf::from)
+}
+
 /// Returns the key of the snapshot that is mounted at a directory.
 pub(super) fn key(directory: &Path) -> Result<String> {
     let path = directory.to_str().ok_or_else(|| {
         Error::invalid("the path is not UTF-8; choose another").subject(directory.display())
     })?;
-    Ok(format!("mounted {path}"))
+    Ok(format!("{MOUNTED}{path}"))
 }

@@ -159,7 +159,7 @@ impl Cas {
     }
 
     /// Returns a client for `reference`, which also trusts the token services of `cas.toml`.
-    async fn connect(
+    pub(super) async fn connect(
         &self,
         reference: &RemoteRef,
         plain_http: bool,

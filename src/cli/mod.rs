@@ -8,6 +8,7 @@ mod demo;
 mod df;
 pub(crate) mod exit;
 mod export;
+mod fsck;
 mod gc;
 mod idmap;
 mod images;
@@ -103,6 +104,7 @@ enum Command {
     #[command(subcommand)]
     Lease(lease::Leases),
     Gc(gc::Gc),
+    Fsck(fsck::Fsck),
     Why(gc::Why),
     Df(df::Df),
     Backends(backends::Backends),
@@ -132,10 +134,15 @@ pub(crate) struct Context {
 impl Context {
     /// Opens the root.
     pub(crate) async fn cas(&self) -> Result<Cas> {
+        Cas::open_with(&self.root, self.open_options()).await
+    }
+
+    /// Returns how the root is opened.
+    pub(crate) fn open_options(&self) -> OpenOptions {
         let mut options = OpenOptions::default();
         options.store.clone_from(&self.store);
         options.snapshotter.clone_from(&self.snapshotter);
-        Cas::open_with(&self.root, options).await
+        options
     }
 
     /// Opens the root for a command that changes it without a verb of [`Cas`].
@@ -175,6 +182,7 @@ impl Command {
     async fn run(self, context: &Context) -> Result<ExitCode> {
         match self {
             Command::Run(command) => return command.run(context).await,
+            Command::Fsck(command) => return command.run(context).await,
             Command::RunInChroot(command) => return command.run(),
             Command::HoldNamespace(command) => return command.run(),
             Command::Bench(command) => command.run(context).await,

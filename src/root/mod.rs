@@ -137,17 +137,22 @@ impl Root {
 
     /// Opens the local records, and creates them if they are absent.
     pub(crate) fn local_records(&self) -> Result<SqliteRecords> {
-        let directory = self.path.join("local");
-        let path = directory.join("records.db");
+        let path = self.local_database();
         if !self.writable {
             return SqliteRecords::open_read_only(&path);
         }
+        let directory = self.path.join("local");
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(&directory)
             .during("make", directory.display())?;
         SqliteRecords::open(&path)
+    }
+
+    /// Returns the file of the local records.
+    pub(crate) fn local_database(&self) -> PathBuf {
+        self.path.join("local/records.db")
     }
 }
 

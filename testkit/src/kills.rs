@@ -1,8 +1,9 @@
 //! Kills a snapshotter at each system call that changes the disk, and checks that what it had
 //! acknowledged exists, that records and directories agree, and that the same work then succeeds.
 //!
-//! A test binary implements [`Scenario`], and has a test named `task` that calls [`task`] and one
-//! that calls [`kill_everywhere`]. The latter runs the binary again under strace, for `task` alone.
+//! A test binary implements [`Scenario`], and has a test named `task` that calls [`task`], one that
+//! calls [`kill_everywhere`], and one that calls [`kill_collections`]. The latter two run the binary
+//! again under strace, for `task` alone.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -10,15 +11,23 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
+use std::time::SystemTime;
 
+use cas_core::gc::{self, GcOptions};
 use cas_core::pool::wait;
-use cas_core::records::Snapshots;
+use cas_core::records::{Snapshots, UNLEASED_TTL};
 use cas_core::snapshot::{Info, Mount, SnapshotKind, Usage};
+use cas_core::testing::memory::MemoryStore;
 use cas_core::{Labels, Records, Result, Snapshotter};
 use cas_host::mount;
 
 /// The environment variable that names the root to the process that is killed.
 const ROOT: &str = "CAS_TEST_ROOT";
+
+/// The environment variable that has that process collect garbage instead.
+const COLLECTS: &str = "CAS_TEST_COLLECTS";
+/// The system calls of a collection that change the disk.
+const COLLECTION: [&str; 3] = ["unlinkat", "unlink", "pwrite64"];
 
 /// The layers that are made, each on top of the one before.
 pub const LAYERS: [&str; 3] = ["one", "two", "three"];
@@ -88,6 +97,9 @@ pub fn task<S: Scenario>() {
         return;
     };
     let (store, _) = S::open(Path::new(&root)).unwrap();
+    if std::env::var_os(COLLECTS).is_some() {
+        return collect(&*store);
+    }
     wait(async {
         S::make_layers(&*store).await.unwrap();
         scratch(&*store).await.unwrap();
@@ -102,6 +114,13 @@ async fn scratch(store: &dyn Snapshotter) -> Result<()> {
         store.prepare("scratch", top, Labels::new()).await?;
     }
     store.remove("scratch").await
+}
+
+/// Collects everything, because nothing has a lease and a day has passed.
+fn collect(store: &dyn Snapshotter) {
+    let content = MemoryStore::new().with_images();
+    let options = GcOptions::default().with_now(SystemTime::now() + 2 * UNLEASED_TTL);
+    wait(gc::collect(&content, &[store], &options)).unwrap();
 }
 
 fn run(root: &Path, before: &[&str]) -> Output {
@@ -220,5 +239,61 @@ fn kill<S: Scenario>(call: &str, number: usize) -> bool {
         LAYERS.len() + 1,
         "{context}: {again:?}"
     );
+    !output.status.success()
+}
+
+/// Kills a collection at each of its calls, and checks that the next one leaves nothing.
+///
+/// # Panics
+/// If something is left.
+pub fn kill_collections<S: Scenario>() {
+    if Command::new("strace").arg("-V").output().is_err() {
+        eprintln!("SKIPPED: strace is not installed");
+        return;
+    }
+    let full = in_memory();
+    assert!(run(full.path(), &[]).status.success());
+    for call in COLLECTION {
+        let killed = |number: &usize| !kill_collection::<S>(full.path(), call, *number);
+        let kills = (1..).find(killed).unwrap() - 1;
+        eprintln!("{call}: killed {kills} times");
+        assert!(kills > 0, "{call} was never called, so nothing was tested");
+    }
+}
+
+/// Kills a collection of a copy of `full` at its `number`th such call. Returns `false` if it made
+/// fewer calls.
+fn kill_collection<S: Scenario>(full: &Path, call: &str, number: usize) -> bool {
+    let temp = in_memory();
+    let root = temp.path().join("root");
+    let copied = Command::new("cp").arg("-a").args([full, &root]).status();
+    assert!(copied.unwrap().success());
+    let program = std::env::current_exe().unwrap();
+    let output = Command::new("strace")
+        .args(["-f", "-qq", "-o", "/dev/null", "-e"])
+        .arg(format!("trace={call}"))
+        .arg("-e")
+        .arg(format!("inject={call}:signal=SIGKILL:when={number}"))
+        .arg(program)
+        .args(["--exact", "task"])
+        .envs([(ROOT, root.as_os_str()), (COLLECTS, "1".as_ref())])
+        .output()
+        .unwrap();
+    let context = format!("killed at {call} {number}");
+    let (store, _) = S::open(&root).expect(&context);
+    collect(&*store);
+    wait(async {
+        assert!(
+            store.walk(None, 1).await.expect(&context).is_empty(),
+            "{context}"
+        );
+        assert!(
+            store.leftovers().await.expect(&context).is_empty(),
+            "{context}"
+        );
+    });
+    assert!(directories(&root).is_empty(), "{context}");
+    let manifests = std::fs::read_dir(root.join("manifests")).unwrap();
+    assert_eq!(manifests.count(), 0, "{context}");
     !output.status.success()
 }

@@ -96,8 +96,8 @@ impl Cage {
             ("plain", &["snapshots"]),
             ("plain/snapshots", &["0"]),
             ("plain/snapshots/0", &["fs"]),
-            ("native", &["snapshots"]),
-            ("overlay", &["snapshots"]),
+            ("native", &["manifests", "snapshots"]),
+            ("overlay", &["manifests", "snapshots"]),
         ] {
             state.extend(strange(&self.path(place), known));
         }

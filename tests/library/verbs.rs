@@ -31,10 +31,16 @@ fn name(function: &str) -> String {
 fn the_blocking_form_has_every_verb() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cas");
     let mut verbs = BTreeSet::new();
-    for entry in fs::read_dir(&folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.file_name().unwrap() != "blocking.rs" {
-            verbs.append(&mut public(&fs::read_to_string(path).unwrap()));
+    let mut places = vec![folder.clone()];
+    while let Some(place) = places.pop() {
+        if place.is_dir() {
+            places.extend(
+                fs::read_dir(place)
+                    .unwrap()
+                    .map(|entry| entry.unwrap().path()),
+            );
+        } else if place.file_name().unwrap() != "blocking.rs" {
+            verbs.append(&mut public(&fs::read_to_string(place).unwrap()));
         }
     }
     let blocking = fs::read_to_string(folder.join("blocking.rs")).unwrap();

@@ -63,7 +63,7 @@ fn planted_mistakes_are_found() {
     let facts = Facts::collect(root);
     for (planted, expected) in [
         ("use `cas blob rm DIGEST`", "command `cas blob rm`"),
-        ("run `cas --root /x fsck`", "command `cas fsck`"),
+        ("run `cas --root /x scrub`", "command `cas scrub`"),
         ("`cas gc --hard`", "option --hard"),
         ("`cas ingest ls|rm`", "command `cas ingest`"),
         ("Example:\n  cas images && cas prune", "command `cas prune`"),

@@ -104,7 +104,35 @@ impl Blobs {
             return Ok(true);
         };
         let path = part_path(pointer.version, last);
-        Ok(self.cells.prefix().length(&path).await? == Some(length))
+        let found = self.cells.prefix().stat(&path).await?;
+        Ok(found.is_some_and(|found| found.length == length))
+    }
+
+    /// Returns whether this version of the blob has all its parts, and none of them was written after
+    /// the cell, which is written last. Returns false if the service does not say when.
+    pub(crate) async fn is_unchanged(&self, digest: &Digest, version: u64) -> Result<bool> {
+        let prefix = self.cells.prefix();
+        let Some((pointer, _)) = self.pointer(digest).await? else {
+            return Ok(false);
+        };
+        let cell = prefix.stat(&cell_path(digest)).await?;
+        let Some(written) = cell.and_then(|cell| cell.modified) else {
+            return Ok(false);
+        };
+        let parts = pointer.pieces(0..pointer.size);
+        let parts = stream::iter(parts).map(|(number, range)| async move {
+            let part = prefix.stat(&part_path(version, number)).await?;
+            Ok::<_, Error>(part.is_some_and(|part| {
+                part.length == range.end && part.modified.is_some_and(|time| time <= written)
+            }))
+        });
+        let mut unchanged = parts.buffer_unordered(PARALLEL_READS);
+        while let Some(one) = unchanged.try_next().await? {
+            if !one {
+                return Ok(false);
+            }
+        }
+        Ok(pointer.version == version)
     }
 
     /// Removes this version of the blob. Returns false if the blob does not exist or has another

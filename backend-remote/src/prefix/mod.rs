@@ -5,6 +5,7 @@ pub(crate) mod conditional;
 
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use cas_core::{Error, Result};
@@ -29,6 +30,14 @@ pub(crate) struct Object {
     /// The ETag, if the service returned one. Only conditional requests need it.
     #[cfg(feature = "s3")]
     pub(crate) etag: Option<String>,
+}
+
+/// The status of an object.
+pub(crate) struct Status {
+    /// Length in bytes.
+    pub(crate) length: u64,
+    /// When it was written, if the service says so.
+    pub(crate) modified: Option<SystemTime>,
 }
 
 impl Prefix {
@@ -66,10 +75,13 @@ impl Prefix {
         }
     }
 
-    /// Returns the length of an object in bytes, or `None` if it does not exist.
-    pub(crate) async fn length(&self, path: &str) -> Result<Option<u64>> {
+    /// Returns the length of an object and when it was written, or `None` if it does not exist.
+    pub(crate) async fn stat(&self, path: &str) -> Result<Option<Status>> {
         match self.operator.stat(path).await {
-            Ok(metadata) => Ok(Some(metadata.content_length())),
+            Ok(metadata) => Ok(Some(Status {
+                length: metadata.content_length(),
+                modified: metadata.last_modified().map(SystemTime::from),
+            })),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(classify(error, "stat", path)),
         }

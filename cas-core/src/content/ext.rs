@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
+use super::hashing::Hashing;
 use super::{BlobReader, ContentStore, Durability, Expected, Writer};
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
@@ -25,14 +26,13 @@ pub trait ContentExt: ContentStore {
     async fn put(&self, data: Bytes) -> Result<Digest> {
         let digest = Digest::sha256(&data);
         let size = data.len() as u64;
-        if self
-            .stat(&digest)
-            .await?
-            .is_some_and(|stat| stat.size == size)
-        {
-            // It may have been published without a sync.
-            self.flush().await?;
-            return Ok(digest);
+        if let Some(stat) = self.stat(&digest).await? {
+            if self.hash(&digest).await? == Some(digest) {
+                // It may have been published without a sync.
+                self.flush().await?;
+                return Ok(digest);
+            }
+            self.remove_version(&digest, stat.version).await?;
         }
         let expected = Expected::exactly(digest, size);
         let mut writer = Writer::begin(self, &digest.to_string(), expected).await?;
@@ -42,6 +42,29 @@ pub trait ContentExt: ContentStore {
             .commit(&Batch::new(), Durability::Full)
             .await
             .map(|committed| committed.digest)
+    }
+
+    /// Reads a blob and returns the digest of its bytes, which is another one if they are damaged,
+    /// or `None` if the blob is not in the store.
+    ///
+    /// # Errors
+    /// Errors of the store; `Corrupt` if it finds the damage itself.
+    async fn hash(&self, digest: &Digest) -> Result<Option<Digest>> {
+        let Some(reader) = self.open(digest).await? else {
+            return Ok(None);
+        };
+        let hashing = Hashing::new(digest.algorithm());
+        let mut at = 0;
+        while at < reader.size() {
+            let piece = reader.read_at(at, PIECE).await?;
+            if piece.is_empty() {
+                break;
+            }
+            at += piece.len() as u64;
+            hashing.push(piece);
+            hashing.keep_up().await;
+        }
+        Ok(Some(hashing.digest().await))
     }
 
     /// Removes the blob in whatever version it has. Returns false if it is not in the store. The

@@ -146,6 +146,13 @@ pub trait ContentStore: Send + Sync + 'static {
     /// A page with fewer than `limit` blobs is the last.
     async fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<Stat>>;
 
+    /// Returns whether the store can tell, without reading the bytes, that nothing has changed them
+    /// since they became the version in `stat`. A store that returns false has them hashed each
+    /// time a caller stores the blob again.
+    async fn is_unchanged(&self, _stat: &Stat) -> Result<bool> {
+        Ok(false)
+    }
+
     /// Makes every blob in the store durable, including those that were published as
     /// [`Durability::Relaxed`] and those that another process has published but not yet synced.
     async fn flush(&self) -> Result<()>;

@@ -260,22 +260,31 @@ impl Writer {
         Ok(())
     }
 
+    /// Checks the bytes against what was expected.
+    ///
+    /// # Errors
+    /// `Corrupt` if the digest or size is not the expected one.
+    pub(crate) async fn verify(&mut self) -> Result<Verified> {
+        let digest = self.digest().await?;
+        let size = self.ingest.offset();
+        self.expected
+            .check(&digest, size)
+            .map_err(|error| error.operation("commit").subject(self.ingest.key()))?;
+        Ok(Verified {
+            key: self.ingest.key().to_owned(),
+            digest,
+            size,
+        })
+    }
+
     /// Checks the bytes against what was expected, and publishes them with `batch`.
     ///
     /// # Errors
     /// `Corrupt` if the digest or size is not the expected one; the ingest is then kept, because a
     /// caller that expects these bytes can still commit it. Errors of the store.
     pub async fn commit(mut self, batch: &Batch, durability: Durability) -> Result<Committed> {
-        let digest = self.digest().await?;
-        let size = self.ingest.offset();
-        self.expected
-            .check(&digest, size)
-            .map_err(|error| error.operation("commit").subject(self.ingest.key()))?;
-        let verified = Verified {
-            key: self.ingest.key().to_owned(),
-            digest,
-            size,
-        };
+        let verified = self.verify().await?;
+        let Verified { digest, size, .. } = verified;
         let batch = self.ingest.publish(&verified, batch, durability).await?;
         Ok(Committed {
             digest,

@@ -9,6 +9,7 @@ impl LeaseGuard {
     /// Records the children of documents, in one step if the records store can. A child is
     /// recorded as absent if the caller left it out, or if this job neither stored nor found it. A
     /// child that an earlier job recorded as stored stays so.
+    /// The versions of blobs that the job verified are recorded in the same step.
     ///
     /// The documents and every child that is not absent must be in the store, and durable: a job
     /// that fails before this leaves every image as it was. Once in the life of a store, this also
@@ -20,6 +21,7 @@ impl LeaseGuard {
         for document in &mut documents {
             self.leave_out_missing(document);
         }
+        documents.extend(self.verified());
         self.pin_all(&documents).await?;
         correct_indexes(&self.store).await
     }
@@ -27,7 +29,7 @@ impl LeaseGuard {
     /// Adds the children that this job neither stored nor found to the absent ones.
     pub(super) fn leave_out_missing(&self, document: &mut BlobRef) {
         let pinned = self.lock();
-        let is_missing = |child: &&_| pinned.get(child) != Some(&true);
+        let is_missing = |child: &&_| !pinned.get(child).is_some_and(|known| known.stored);
         let missing = document.children.iter().filter(is_missing);
         document.absent.extend(missing.copied());
     }

@@ -12,7 +12,7 @@ use super::renewer::LeaseRenewer;
 use super::store::listed;
 use super::swap::lost;
 use crate::background::{self, shield};
-use crate::content::{Committed, Durability, Writer};
+use crate::content::{Committed, Durability, Version, Writer};
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::error::{ErrorKind, Result};
@@ -35,8 +35,18 @@ pub struct LeaseGuard {
     owner: String,
     ttl: Duration,
     renewer: Option<LeaseRenewer>,
-    /// The pinned blobs, and whether their bytes are known to be in the store.
-    pinned: Mutex<BTreeMap<Digest, bool>>,
+    pinned: Mutex<BTreeMap<Digest, Known>>,
+}
+
+/// What a job knows of a blob that it has pinned.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Known {
+    /// Whether its bytes are in the store.
+    pub(super) stored: bool,
+    /// The version of its bytes, if they were verified and the record does not say so yet.
+    pub(super) verified: Option<Version>,
+    /// The version of its bytes, if they are damaged.
+    pub(super) damaged: Option<Version>,
 }
 
 impl LeaseGuard {
@@ -46,7 +56,7 @@ impl LeaseGuard {
     /// Errors of the records store.
     pub async fn begin(store: &Store, purpose: &str) -> Result<Self> {
         let mut guard = Self::begin_for(store, purpose, LEASE_TTL).await?;
-        guard.renewer = Some(LeaseRenewer::start(store.leases(), &guard.id, LEASE_TTL));
+        guard.renewer = Some(LeaseRenewer::start(&store.records, &guard.id, LEASE_TTL));
         Ok(guard)
     }
 
@@ -111,7 +121,7 @@ impl LeaseGuard {
         let stat = pinned.and_then(|pinned| pinned.stat);
         let there = stat.is_some_and(|stat| blob.size.is_none_or(|size| size == stat.size));
         if pinned.is_some() {
-            self.lock().insert(blob.digest, there);
+            self.lock().entry(blob.digest).or_default().stored = there;
         }
         there
     }
@@ -132,9 +142,10 @@ impl LeaseGuard {
             size: Some(size),
             ..blob.clone()
         };
+        self.replace_damaged(&mut writer, &blob.digest).await?;
         let lease = Some(&*self.id);
         let committed = publish::publish(&self.store, lease, writer, blob, durability).await?;
-        self.lock().insert(blob.digest, true);
+        self.note_published(&blob.digest).await?;
         Ok(committed)
     }
 
@@ -172,13 +183,12 @@ impl LeaseGuard {
 
     async fn put_blob(&self, blob: &BlobRef, data: Bytes, durability: Durability) -> Result<()> {
         publish::put(&self.store, Some(&self.id), blob, data, durability).await?;
-        self.stored(&blob.digest);
-        Ok(())
+        self.note_published(&blob.digest).await
     }
 
     /// Marks a pinned blob as stored, if its bytes were stored without the guard.
     pub fn stored(&self, digest: &Digest) {
-        self.lock().insert(*digest, true);
+        self.lock().entry(*digest).or_default().stored = true;
     }
 
     /// Pins the snapshots with these keys, even if they are yet to be created.
@@ -270,21 +280,21 @@ impl LeaseGuard {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
-        let pinned: Vec<(Digest, bool)> = self.lock().clone().into_iter().collect();
+        let pinned: Vec<(Digest, Known)> = self.lock().clone().into_iter().collect();
         let blobs: Vec<BlobRef> = pinned
             .iter()
             .map(|(digest, _)| BlobRef::existing(*digest))
             .collect();
         let found = pin::pin_all(&self.store, Some(&self.id), &blobs).await?;
-        for ((digest, stored), found) in pinned.iter().zip(found) {
-            if *stored && found.is_none_or(|found| found.stat.is_none()) {
+        for ((digest, known), found) in pinned.iter().zip(found) {
+            if known.stored && found.is_none_or(|found| found.stat.is_none()) {
                 return Err(lost(digest));
             }
         }
         Ok(())
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, BTreeMap<Digest, bool>> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, BTreeMap<Digest, Known>> {
         lock(&self.pinned)
     }
 }

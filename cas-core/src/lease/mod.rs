@@ -24,6 +24,7 @@
 mod add;
 mod children;
 mod guard;
+mod intact;
 mod label;
 mod name;
 mod pin;
@@ -34,6 +35,7 @@ mod revive;
 mod store;
 mod swap;
 mod tree;
+mod verified;
 
 pub use add::add_to_lease;
 pub use guard::LeaseGuard;

@@ -12,7 +12,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use super::revive::revive;
 use super::swap::{lost, swap};
 use crate::capability::Capability;
-use crate::content::Stat;
+use crate::content::{Stat, Version};
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::error::{ErrorKind, Result};
@@ -42,6 +42,8 @@ pub struct BlobRef {
     pub children: Vec<Digest>,
     /// The children that are left out on purpose.
     pub absent: BTreeSet<Digest>,
+    /// The version of its bytes, if they were verified.
+    pub verified: Option<Version>,
 }
 
 impl BlobRef {
@@ -54,6 +56,7 @@ impl BlobRef {
             media_type: Some(descriptor.media_type.clone()),
             children,
             absent: BTreeSet::new(),
+            verified: None,
         }
     }
 
@@ -65,6 +68,7 @@ impl BlobRef {
             media_type: None,
             children: Vec::new(),
             absent: BTreeSet::new(),
+            verified: None,
         }
     }
 }
@@ -216,6 +220,7 @@ fn add_pin(record: &mut BlobRecord, lease: Option<&str>, owner: Option<&Owner>, 
         // A child that was stored since is no longer absent.
         record.absent.retain(|child| blob.absent.contains(child));
     }
+    record.verified = blob.verified.or(record.verified);
     record.updated_at = later(record.updated_at);
 }
 

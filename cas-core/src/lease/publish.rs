@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::intact::is_intact;
 use super::pin::{BlobRef, Plan, pin, plan};
 use super::revive::reap;
 use super::swap::lost;
@@ -90,14 +91,16 @@ pub(crate) async fn put(
     let size = data.len() as u64;
     // A blob that is not stored yet gets its record together with its bytes, in one commit if the
     // store can.
-    let stat = match store.content.stat(&blob.digest).await? {
+    let pinned = match store.content.stat(&blob.digest).await? {
         None => None,
-        Some(_) => pin(store, lease, blob)
-            .await?
-            .and_then(|pinned| pinned.stat),
+        Some(_) => pin(store, lease, blob).await?,
     };
-    // A blob with another size is damaged and is written again.
-    if stat.is_some_and(|stat| stat.size == size) {
+    let stat = pinned.as_ref().and_then(|pinned| pinned.stat);
+    let record = pinned.as_ref().map(|pinned| &pinned.record);
+    // A damaged blob is written again.
+    if let Some(stat) = stat.filter(|stat| stat.size == size)
+        && is_intact(store, &stat, record).await?
+    {
         return match durability {
             Durability::Relaxed => Ok(()),
             // It may have been published without a sync.
@@ -111,6 +114,13 @@ pub(crate) async fn put(
         writer.rewind().await?;
     }
     writer.write(data).await?;
+    if let Some(damaged) = stat {
+        writer.verify().await?;
+        store
+            .content
+            .remove_version(&blob.digest, damaged.version)
+            .await?;
+    }
     let published = publish(store, lease, writer, blob, durability);
     published.await.map(|_| ())
 }

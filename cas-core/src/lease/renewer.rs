@@ -1,12 +1,12 @@
 //! The thread that extends the lease of a job, even while the job waits for something else.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
 use crate::error::ErrorKind;
 use crate::pool;
-use crate::records::Leases;
+use crate::records::{Leases, Records};
 use crate::sync::lock;
 
 /// Ends its thread when dropped, without waiting for it.
@@ -19,8 +19,10 @@ struct Signal {
 }
 
 impl LeaseRenewer {
-    /// Starts a thread that extends the lease to `ttl` from then, three times in each `ttl`.
-    pub(super) fn start(leases: Leases, id: &Arc<str>, ttl: Duration) -> Self {
+    /// Starts a thread that extends the lease to `ttl` from then, three times in each `ttl`. While
+    /// it waits, it does not keep the store open.
+    pub(super) fn start(records: &Arc<dyn Records>, id: &Arc<str>, ttl: Duration) -> Self {
+        let records = Arc::downgrade(records);
         let signal = Arc::new(Signal::default());
         let (end, id) = (Arc::clone(&signal), Arc::clone(id));
         // Without a thread the lease expires early, and `LeaseGuard::finish` creates it again.
@@ -28,7 +30,7 @@ impl LeaseRenewer {
             .name("cas-lease".to_owned())
             .spawn(move || {
                 while !end.wait(ttl / 3) {
-                    if !extend(&leases, &id, ttl) {
+                    if !extend(&records, &id, ttl) {
                         return;
                     }
                 }
@@ -55,9 +57,12 @@ impl Signal {
     }
 }
 
-/// Extends the lease. Returns false if the lease no longer exists.
-fn extend(leases: &Leases, id: &str, ttl: Duration) -> bool {
-    match pool::wait(leases.extend(id, ttl)) {
+/// Extends the lease. Returns false if the lease no longer exists, or the store is closed.
+fn extend(records: &Weak<dyn Records>, id: &str, ttl: Duration) -> bool {
+    let Some(records) = records.upgrade() else {
+        return false;
+    };
+    match pool::wait(Leases::new(records).extend(id, ttl)) {
         Ok(()) => true,
         Err(error) => {
             tracing::warn!(lease = id, %error, "a lease could not be extended");

@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 
+use super::intact::remove_damaged;
 use super::pin::{self, BlobRef};
 use super::publish;
 use crate::content::{Committed, Durability, Writer};
@@ -16,7 +17,7 @@ impl Store {
     /// Publishes what `writer` has written, together with the record of the blob, which is kept for
     /// a day without a lease. [`LeaseGuard::publish`](crate::lease::LeaseGuard::publish) does the
     /// same under a lease. If the blob has a record already, only its type and children are added,
-    /// if they are missing.
+    /// if they are missing. A damaged copy is replaced.
     ///
     /// # Errors
     /// Errors of [`Writer::commit`], where `Corrupt` means that the bytes do not match
@@ -31,6 +32,8 @@ impl Store {
     ) -> Result<Committed> {
         writer.expect(descriptor.digest, descriptor.size);
         let blob = BlobRef::of(descriptor, children);
+        let verified = writer.verify().await?;
+        remove_damaged(self, verified.digest(), verified.size()).await?;
         publish::publish(self, None, writer, &blob, durability).await
     }
 
@@ -53,8 +56,15 @@ impl Store {
     /// # Errors
     /// Errors of the records store.
     pub async fn describe(&self, descriptor: &Descriptor, children: Vec<Digest>) -> Result<()> {
-        let blob = BlobRef::of(descriptor, children);
-        pin::pin(self, None, &blob).await.map(|_| ())
+        self.record(&BlobRef::of(descriptor, children)).await
+    }
+
+    /// Records what is known of a blob in the store, and keeps it for a day.
+    ///
+    /// # Errors
+    /// Errors of the records store.
+    pub(crate) async fn record(&self, blob: &BlobRef) -> Result<()> {
+        pin::pin(self, None, blob).await.map(|_| ())
     }
 }
 

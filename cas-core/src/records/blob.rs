@@ -40,6 +40,11 @@ pub struct BlobRecord {
     /// The ids of the leases that pin it; some of them may have ended.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub leases: BTreeSet<String>,
+    /// The version of the bytes that were last verified: published by a [`Writer`], or hashed.
+    ///
+    /// [`Writer`]: crate::content::Writer
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified: Option<Version>,
     /// Until when it is kept without a lease; `None` if it was stored under a lease.
     #[serde(
         default,
@@ -78,6 +83,7 @@ impl BlobRecord {
             absent: BTreeSet::new(),
             owners: BTreeSet::new(),
             leases: BTreeSet::new(),
+            verified: None,
             expires_at: Some(now + UNLEASED_TTL),
             tombstone: None,
             created_at: now,

@@ -94,7 +94,8 @@ impl Handler for CopyBlobs<'_> {
 
 impl CopyBlobs<'_> {
     async fn blob(&self, descriptor: &Descriptor) -> Result<()> {
-        if self.guard.pin(BlobRef::of(descriptor, Vec::new())).await? {
+        let blob = BlobRef::of(descriptor, Vec::new());
+        if self.guard.pin_intact(blob).await? {
             return Ok(());
         }
         if descriptor.data.is_some() {

@@ -84,7 +84,7 @@ impl Fetch<'_> {
         unpacker: Option<&dyn Unpacker>,
     ) -> Result<()> {
         let blob = BlobRef::of(descriptor, Vec::new());
-        if self.guard.pin(blob).await? {
+        if self.guard.pin_intact(blob).await? {
             return Ok(());
         }
         let _permit = self.limits.permit().await?;

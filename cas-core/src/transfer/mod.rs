@@ -17,6 +17,7 @@ mod remote;
 mod remote_blob;
 mod source;
 mod store_blob;
+mod store_fetcher;
 mod unpacker;
 mod wants;
 
@@ -30,4 +31,5 @@ pub use push::push;
 pub use remote::{DocumentName, Fetcher, Pieces, Pusher};
 pub use source::BlobSource;
 pub use store_blob::{BlobWrite, RecordOrder, Resume, store_blob};
+pub use store_fetcher::StoreFetcher;
 pub use unpacker::{Unpacker, Want};

@@ -155,7 +155,7 @@ impl Pull<'_> {
     async fn read(&self, descriptor: &Descriptor) -> Result<Bytes> {
         // A pinned document cannot be collected before it is read.
         let blob = BlobRef::of(descriptor, Vec::new());
-        let is_stored = self.fetch.guard.pin(blob).await?;
+        let is_stored = self.fetch.guard.pin_intact(blob).await?;
         if is_stored || descriptor.data.is_some() {
             dispatch::read(&*self.fetch.store.content, descriptor).await
         } else {

@@ -144,7 +144,7 @@ impl BlobWrite<'_> {
         let begun = content.begin_or_wait(&key, expected, self.writer_timeout);
         let mut writer = begun.await?;
         if let RecordOrder::WithBytes(descriptor) = self.record
-            && is_stored(self.store, descriptor).await?
+            && self.is_stored_meanwhile(descriptor).await?
         {
             drop(writer);
             content.discard(&key).await?;
@@ -156,6 +156,12 @@ impl BlobWrite<'_> {
             writer.rewind().await?;
         }
         Ok(Begun::Writer(writer))
+    }
+
+    /// Returns whether another writer has stored the blob since it was pinned.
+    async fn is_stored_meanwhile(&self, descriptor: &Descriptor) -> Result<bool> {
+        let stat = self.store.content.stat(&descriptor.digest).await?;
+        Ok(stat.is_some_and(|stat| stat.size == descriptor.size && !self.guard.is_damaged(&stat)))
     }
 
     /// Writes the blob, and has it unpacked meanwhile if it is fed.
@@ -222,7 +228,7 @@ impl BlobWrite<'_> {
                     size: Some(writer.offset()),
                     ..BlobRef::existing(digest)
                 };
-                if self.guard.pin(blob).await? {
+                if self.guard.pin_intact(blob).await? {
                     drop(writer);
                     self.store.content.discard(key).await?;
                     return Ok(digest);
@@ -231,8 +237,9 @@ impl BlobWrite<'_> {
                 digest
             }
         };
+        self.guard.replace_damaged(&mut writer, &digest).await?;
         writer.commit(&Batch::new(), self.durability).await?;
-        self.guard.stored(&digest);
+        self.guard.note_published(&digest).await?;
         Ok(digest)
     }
 }

@@ -65,14 +65,14 @@ impl<'a> BlobImporter<'a> {
         lock(&self.created)
     }
 
-    /// Pins a blob. Returns whether the store has it. A stored blob of another size is damaged: it
-    /// counts as absent, so it is written again and thereby repaired.
+    /// Pins a blob. Returns whether the store has it. A damaged blob counts as absent, so it is
+    /// written again and thereby repaired.
     pub(super) async fn pin(&self, digest: &Digest, size: u64) -> Result<bool> {
         let pin = BlobRef {
             size: Some(size),
             ..BlobRef::existing(*digest)
         };
-        let present = self.guard.pin(pin).await?;
+        let present = self.guard.pin_intact(pin).await?;
         if !present {
             self.created().blobs.insert(*digest);
         }
@@ -82,7 +82,7 @@ impl<'a> BlobImporter<'a> {
     /// Pins all blobs that the import will refer to. Returns for each whether the store has it.
     /// Records are written before the bytes, so that a collection finds what a killed import left.
     pub(super) async fn pin_all(&self, pins: &[BlobRef]) -> Result<Vec<bool>> {
-        let present = self.guard.pin_all(pins).await?;
+        let present = self.guard.pin_all_intact(pins).await?;
         let missing = pins.iter().zip(&present).filter(|(_, present)| !**present);
         let missing = missing.map(|(pin, _)| pin.digest);
         self.created().blobs.extend(missing);

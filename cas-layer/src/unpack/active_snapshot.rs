@@ -61,6 +61,16 @@ impl ActiveSnapshot {
         .await
     }
 
+    /// Gives the committed snapshot `name` the files of this one, which ends.
+    pub(super) async fn replace(self: &Arc<Self>, name: String) -> Result<()> {
+        let active = Arc::clone(self);
+        shield(async move {
+            let replaced = active.snapshotter.replace(&name, &active.key).await;
+            replaced.inspect(|()| active.end())
+        })
+        .await
+    }
+
     /// Removes the snapshot.
     pub(super) async fn remove(self: &Arc<Self>) -> Result<()> {
         let active = Arc::clone(self);

@@ -14,6 +14,7 @@ mod chain_lock;
 mod directory;
 mod new_directory;
 mod parallel;
+mod rebuild;
 mod serial;
 mod standalone;
 mod streaming;
@@ -30,6 +31,7 @@ use cas_core::{Descriptor, Digest, Error, ErrorKind, Manifest, Result, Store};
 
 pub use directory::{Entrance, to_directory};
 pub use new_directory::new_directory;
+pub use rebuild::{chain_of, rebuild};
 pub use streaming::StreamingUnpacker;
 pub use unpacking::{Target, to_snapshots};
 

@@ -202,7 +202,7 @@ impl Unpacking<'_> {
             if let Some(layer) = self.standalone[index - self.existing].take() {
                 layer.snapshot.remove().await?;
             }
-            self.unpack_on_parent(index).await?;
+            self.unpack_on_parent(index, false).await?;
             committed_trees = self.trees_of_lowest(index + 1).await?;
         }
         self.commit_resolved(&mut resolved).await

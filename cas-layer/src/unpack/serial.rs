@@ -27,14 +27,15 @@ impl Unpacking<'_> {
             if self.pin_committed(chain_id).await? {
                 self.verify_existing(index).await?;
             } else {
-                self.unpack_on_parent(index).await?;
+                self.unpack_on_parent(index, false).await?;
             }
         }
         Ok(())
     }
 
-    /// Applies a layer on top of its parent, which is committed, and commits it.
-    pub(super) async fn unpack_on_parent(&self, index: usize) -> Result<()> {
+    /// Applies a layer on top of its parent, which is committed, and commits it. If it `is_rebuilt`,
+    /// its snapshot exists and gets the files.
+    pub(super) async fn unpack_on_parent(&self, index: usize, is_rebuilt: bool) -> Result<()> {
         let layer = StoredLayer::open(self.store, self.layers[index].clone()).await?;
         let key = self.extract_key(index);
         self.pin_snapshots(std::slice::from_ref(&key)).await?;
@@ -44,6 +45,7 @@ impl Unpacking<'_> {
         let (snapshot, mounts) =
             ActiveSnapshot::prepare(snapshotter, key, parent, self.labels()).await?;
         let outcome = match self.apply(layer, &snapshot, mounts).await {
+            Ok(()) if is_rebuilt => snapshot.replace(self.chain[index].to_string()).await,
             Ok(()) => self.commit(index, &snapshot, Commit::default()).await,
             Err(error) => Err(error),
         };

@@ -82,7 +82,20 @@ impl<'a> Unpacking<'a> {
         manifest: &Manifest,
         progress: &'a Arc<dyn Progress>,
     ) -> Result<Self> {
-        let mut unpacking = Unpacking {
+        let mut unpacking = Self::new(store, target, manifest, progress).await?;
+        match unpacking.prepare(manifest).await {
+            Ok(()) => Ok(unpacking),
+            Err(error) => unpacking.end(Err(error)).await,
+        }
+    }
+
+    pub(super) async fn new(
+        store: &'a Store,
+        target: Target<'a>,
+        manifest: &Manifest,
+        progress: &'a Arc<dyn Progress>,
+    ) -> Result<Self> {
+        Ok(Unpacking {
             store,
             target,
             progress,
@@ -94,19 +107,21 @@ impl<'a> Unpacking<'a> {
             standalone: Vec::new(),
             device: None,
             lock: None,
-        };
-        match unpacking.prepare(manifest).await {
-            Ok(()) => Ok(unpacking),
-            Err(error) => unpacking.end(Err(error)).await,
-        }
+        })
     }
 
-    async fn prepare(&mut self, manifest: &Manifest) -> Result<()> {
+    /// Pins the image and the snapshots of its layers.
+    pub(super) async fn pin(&mut self, manifest: &Manifest) -> Result<()> {
         self.guard.pin_all(&parts(manifest)).await?;
         self.layers = layers_with_diff_ids(self.store, manifest).await?;
         self.chain = chain_ids_of(&self.layers);
         let names: Vec<String> = self.chain.iter().map(ToString::to_string).collect();
-        self.pin_snapshots(&names).await?;
+        self.pin_snapshots(&names).await
+    }
+
+    async fn prepare(&mut self, manifest: &Manifest) -> Result<()> {
+        self.pin(manifest).await?;
+        self.rebuild_missing().await?;
         if self.rebases() {
             self.lock = self.lock_first_missing().await?;
             self.prepare_standalone().await?;

@@ -113,6 +113,7 @@ pub const CONTENT: &[Exhibit<dyn ContentStore>] = exhibits![BrokenContent, Conte
     DiscardsTheUnknown => discard_forgets_the_ingest [a_published_ingest_is_gone]
     TakesAnyKey => bad_keys_are_refused []
     FoldsKeys => keys_are_independent [any_sequence_agrees_with_a_map]
+    TrustsEveryVersion => changed_bytes_are_noticed []
     KeepsWhatIsRewound => rewind_forgets_what_was_written [any_sequence_agrees_with_a_map]
     LosesSha512 => sha512_names_content_too [
         a_list_is_in_digest_order,

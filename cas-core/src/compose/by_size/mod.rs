@@ -217,6 +217,15 @@ impl ContentStore for SizedContent {
         Ok(merge(small, large).take(limit).collect())
     }
 
+    async fn is_unchanged(&self, stat: &Stat) -> Result<bool> {
+        let side = Side::of(stat.version);
+        let own = self.0.on(side).stat(&stat.digest).await?;
+        match own.filter(|own| side.tag(*own) == *stat) {
+            Some(own) => self.0.on(side).is_unchanged(&own).await,
+            None => Ok(false),
+        }
+    }
+
     async fn flush(&self) -> Result<()> {
         self.0.small.flush().await?;
         self.0.large.flush().await

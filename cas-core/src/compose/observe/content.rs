@@ -78,6 +78,11 @@ impl ContentStore for Content {
         self.watch.call(Operation::List, call).await
     }
 
+    async fn is_unchanged(&self, stat: &Stat) -> Result<bool> {
+        let call = self.inner.is_unchanged(stat);
+        self.watch.call(Operation::IsUnchanged, call).await
+    }
+
     async fn flush(&self) -> Result<()> {
         let call = self.inner.flush();
         self.watch.call(Operation::Flush, call).await

@@ -78,6 +78,8 @@ operations! {
     RemoveVersions => Content, "content.remove_versions";
     /// [`ContentStore::list`](crate::ContentStore::list).
     List => Content, "content.list";
+    /// [`ContentStore::is_unchanged`](crate::ContentStore::is_unchanged).
+    IsUnchanged => Content, "content.is_unchanged";
     /// [`ContentStore::flush`](crate::ContentStore::flush).
     Flush => Content, "content.flush";
     /// [`ContentStore::compact`](crate::ContentStore::compact).

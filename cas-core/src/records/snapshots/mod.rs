@@ -8,6 +8,7 @@
 //! Keys in [`Table::Snapshots`]: `<snapshotter>/<key>` for a snapshot, `<snapshotter>` for the
 //! lowest id that was not given out yet.
 
+mod damage;
 mod moves;
 mod record;
 

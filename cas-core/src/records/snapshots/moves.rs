@@ -100,7 +100,7 @@ impl Snapshots {
         self.removal(key, seen).await
     }
 
-    async fn removal(&self, key: &str, seen: Seen) -> Result<(Batch, SnapshotRecord)> {
+    pub(super) async fn removal(&self, key: &str, seen: Seen) -> Result<(Batch, SnapshotRecord)> {
         let Seen { record, revision } = seen;
         if record.children > 0 {
             let message = format!(
@@ -158,7 +158,7 @@ impl Snapshots {
         self.put(batch, key, &parent.record, expect)
     }
 
-    fn put(
+    pub(super) fn put(
         &self,
         batch: &mut Batch,
         key: &str,

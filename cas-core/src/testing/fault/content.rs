@@ -71,6 +71,10 @@ impl ContentStore for Content {
         self.inner.list(after, limit).await
     }
 
+    async fn is_unchanged(&self, stat: &Stat) -> Result<bool> {
+        self.inner.is_unchanged(stat).await
+    }
+
     async fn flush(&self) -> Result<()> {
         self.plan.call("flush", self.inner.flush()).await
     }

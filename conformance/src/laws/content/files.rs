@@ -1,12 +1,13 @@
 //! Laws of files that become blobs, and of compaction.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::sync::Arc;
 
 use cas_core::content::{Durability, Expected, Writer};
 use cas_core::records::Batch;
-use cas_core::{ContentExt, Digest, ErrorKind};
+use cas_core::{ContentExt, ContentStore, Digest, ErrorKind};
 
 use super::Subject;
 use crate::material::{assert_absent, assert_has, bytes, kind, put};
@@ -50,6 +51,59 @@ pub(super) async fn a_file_becomes_its_bytes(subject: Subject) {
     let mut writer = Writer::begin(&*store, "short", short).await.unwrap();
     let more = writer.write_file(&file, 0, 11).await;
     assert_eq!(kind(more), Some(ErrorKind::Corrupt), "more than expected");
+}
+
+/// Stores a blob again, and changes its bytes if the store keeps it as a file, also without leaving
+/// another time of modification.
+pub(super) async fn changed_bytes_are_noticed(subject: Subject) {
+    let store = subject.open().await;
+    let data = bytes(1, 100_000);
+    let digest = put(&*store, &data).await;
+    let first = store.stat(&digest).await.unwrap().unwrap();
+    assert!(store.remove(&digest).await.unwrap());
+    assert!(!store.is_unchanged(&first).await.unwrap(), "it is gone");
+    put(&*store, &data).await;
+    assert!(!store.is_unchanged(&first).await.unwrap(), "another copy");
+    let Some(file) = open_to_write(&*store, &digest).await else {
+        return;
+    };
+    let second = store.stat(&digest).await.unwrap().unwrap();
+    let modified = file.metadata().unwrap().modified().unwrap();
+    file.write_all_at(&[data[7] ^ 1], 7).unwrap();
+    file.set_modified(modified).unwrap();
+    assert!(
+        !store.is_unchanged(&second).await.unwrap(),
+        "a byte differs"
+    );
+}
+
+/// Damages a blob, if the store keeps it as a file, and brings the right bytes.
+pub(super) async fn a_damaged_copy_is_replaced(subject: Subject) {
+    let store = subject.open().await;
+    for (seed, size) in [(1, 1), (2, 3_000), (3, 3_000_000)] {
+        let data = bytes(seed, size);
+        let digest = put(&*store, &data).await;
+        if let Some(file) = open_to_write(&*store, &digest).await {
+            file.write_all_at(&[data[size - 1] ^ 1], size as u64 - 1)
+                .unwrap();
+            assert_ne!(store.hash(&digest).await.unwrap(), Some(digest));
+        }
+        assert_eq!(store.put(data.clone()).await.unwrap(), digest);
+        assert_eq!(store.hash(&digest).await.unwrap(), Some(digest));
+        assert_has(&*store, &digest, &data).await;
+    }
+}
+
+/// Opens the file of a blob for writing, as another program would. Returns `None` if the store does
+/// not keep it as a file.
+async fn open_to_write(store: &dyn ContentStore, digest: &Digest) -> Option<File> {
+    let reader = store.open(digest).await.unwrap().unwrap();
+    let path = format!("/proc/self/fd/{}", reader.file()?.as_raw_fd());
+    let path = std::fs::canonicalize(path).unwrap();
+    let mut writable = std::fs::metadata(&path).unwrap().permissions();
+    writable.set_mode(0o644);
+    std::fs::set_permissions(&path, writable).unwrap();
+    Some(File::options().write(true).open(path).unwrap())
 }
 
 /// Compacts while others read and write.

@@ -53,6 +53,12 @@ laws! { $
         a_file_becomes_its_bytes:
             "A file shared with the store that changes later would corrupt the blob"
             ["cas_core::Ingest::adopt"],
+        changed_bytes_are_noticed:
+            "A copy that rotted would be passed over by every import that brings the right bytes"
+            ["cas_core::ContentStore::is_unchanged"],
+        a_damaged_copy_is_replaced:
+            "Damage would stay for ever: each import finds the blob there and leaves it"
+            ["containerd#5854, moby#46649"],
         a_compaction_keeps_what_is_there:
             "Freed disk space is worth nothing if a live layer is lost for it"
             ["cas_core::ContentStore::compact"],

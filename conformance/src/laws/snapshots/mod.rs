@@ -3,6 +3,7 @@
 mod changes;
 mod collected;
 mod content;
+mod damage;
 mod durable;
 mod info;
 mod races;
@@ -155,6 +156,20 @@ laws! { $
         cleanup_frees_leftovers_and_nothing_else:
             "What a crash left would stay forever, or a cleanup would remove a live layer"
             ["containerd snapshots.Cleaner"],
+    ]
+    damage() [
+        what_nobody_changed_is_sound:
+            "A check that finds what is not there would have sound layers unpacked again"
+            ["cas_core::Snapshotter::check"],
+        changed_files_are_found:
+            "A container would start with empty files after a crash, and nobody would know why"
+            ["containerd#5854; moby#46649"],
+        a_replaced_snapshot_has_the_new_files:
+            "A repair would break the containers that run on the snapshot"
+            ["cas_core::Snapshotter::replace"],
+        only_a_fitting_snapshot_replaces_another:
+            "A repair would give a layer the files of another one"
+            ["cas_core::Snapshotter::replace"],
     ]
     collected() [
         a_snapshot_updated_since_the_scan_stays:

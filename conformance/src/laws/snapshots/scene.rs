@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cas_core::snapshot::{Commit, Info, Mount};
 use cas_core::{Labels, Result, Snapshotter};
@@ -187,11 +188,17 @@ impl Tree {
 
 impl Drop for Tree {
     fn drop(&mut self) {
-        if let Some(dir) = &self.mounted {
-            let unmounted = Command::new("umount").arg(dir.path()).status();
-            if !unmounted.is_ok_and(|status| status.success()) {
-                eprintln!("{} stays mounted", dir.path().display());
+        let Some(dir) = &self.mounted else {
+            return;
+        };
+        // A child of another test may have a copy of a file descriptor between fork and exec.
+        for _ in 0..200 {
+            let unmounted = Command::new("umount").arg(dir.path()).output();
+            if unmounted.is_ok_and(|output| output.status.success()) {
+                return;
             }
+            std::thread::sleep(Duration::from_millis(5));
         }
+        eprintln!("{} stays mounted", dir.path().display());
     }
 }

@@ -1,0 +1,148 @@
+//! Files of a store that are damaged or lost, and that stop it from being opened or read.
+
+use std::path::Path;
+
+use cas_core::check::{Finding, Problem};
+use cas_core::image::Image;
+use cas_core::pool::wait;
+use cas_core::records::{Batch, Expect, Records, Table};
+use cas_core::{Error, ErrorKind, Result, limit};
+use cas_host::Dir;
+use cas_records_sqlite::SqliteRecords;
+
+use crate::images::key;
+use crate::index::Index;
+use crate::layout::{self, CAS_DIR, INDEX, OCI_LAYOUT, encode};
+
+/// Maximum number of records in one page.
+const PAGE: usize = 256;
+
+/// Examines the files of the store at `path`, and repairs them: damaged records are set aside;
+/// `oci-layout` is written again; a lost or damaged `index.json` is made from the records, which
+/// know every name that this program wrote. Returns what is wrong. A directory that is not a store
+/// of this backend is left alone.
+///
+/// # Errors
+/// Errors of the file system.
+pub(crate) fn examine(path: &Path, repair: bool) -> Result<Vec<Finding>> {
+    if !path.join(CAS_DIR).try_exists()? {
+        return Ok(Vec::new());
+    }
+    let (root, cas_dir) = (Dir::open(path)?, Dir::open(path.join(CAS_DIR))?);
+    let database = path.join(CAS_DIR).join("records.db");
+    let mut findings = Vec::new();
+    findings.extend(cas_records_sqlite::examine(&database, repair)?);
+    if let Some(why) = why(layout::check_oci_layout(&root))? {
+        if repair {
+            layout::write_oci_layout(&root, &cas_dir)?;
+        }
+        findings.push(finding(
+            OCI_LAYOUT,
+            format!("{why}; it is written again by a repair"),
+            repair,
+        ));
+    }
+    if let Some(why) = why(read_index(&root))? {
+        let mut names = 0;
+        if repair {
+            set_aside(&root)?;
+            names = rebuild_index(&root, &cas_dir, &database)?;
+        }
+        let detail = match repair {
+            true => format!("{why}; it was made again with {names} names that the records have"),
+            false => format!("{why}; a repair makes it again from the records"),
+        };
+        findings.push(finding(INDEX, detail, repair));
+    }
+    if repair {
+        restore_names(&read_index(&root)?, &database)?;
+    }
+    Ok(findings)
+}
+
+fn finding(file: &str, detail: String, repaired: bool) -> Finding {
+    Finding {
+        problem: Problem::StoreDamaged,
+        subject: file.to_owned(),
+        detail,
+        repaired,
+    }
+}
+
+/// Returns why a file is damaged or lost.
+fn why<T>(read: Result<T>) -> Result<Option<String>> {
+    use ErrorKind::{Corrupt, FailedPrecondition, NotFound, OutOfRange};
+    match read {
+        Ok(_) => Ok(None),
+        Err(error) => match error.kind() {
+            Corrupt | FailedPrecondition | NotFound | OutOfRange => Ok(Some(error.to_string())),
+            _ => Err(error),
+        },
+    }
+}
+
+fn read_index(root: &Dir) -> Result<Index> {
+    let data = root.read(INDEX, limit::DOCUMENT_READ)?;
+    Index::parse(&data.ok_or_else(|| Error::not_found("the store has no index.json"))?)
+}
+
+/// Renames a damaged `index.json`.
+fn set_aside(root: &Dir) -> Result<()> {
+    let mut number = 1;
+    let aside = loop {
+        let aside = format!("{INDEX}.damaged-{number}");
+        if root.stat(&*aside)?.is_none() {
+            break aside;
+        }
+        number += 1;
+    };
+    if root.stat(INDEX)?.is_some() {
+        root.rename(INDEX, root, &*aside)?;
+    }
+    Ok(())
+}
+
+/// Writes a record for each name in the index that has none, so that the records have all names,
+/// if the index is lost one day.
+fn restore_names(index: &Index, database: &Path) -> Result<()> {
+    let records = SqliteRecords::open(database)?;
+    for (name, target) in index.list() {
+        let mut batch = Batch::new();
+        let key = key(&name, &target);
+        if records.load_blocking(Table::Images, &key)?.is_some() {
+            continue;
+        }
+        let value = encode(&Image::new(name, target))?;
+        batch.put(Table::Images, key, Expect::Any, value.into());
+        records.commit_blocking(&batch)?;
+    }
+    Ok(())
+}
+
+/// Writes `index.json` with the names in the records. Returns their number. Of two records of one
+/// name, which a kill may leave, the younger one counts.
+fn rebuild_index(root: &Dir, cas_dir: &Dir, database: &Path) -> Result<usize> {
+    let mut images: Vec<Image> = Vec::new();
+    let records = SqliteRecords::open(database)?;
+    let mut after: Option<String> = None;
+    loop {
+        let page = wait(records.scan(Table::Images, "", after.as_deref(), PAGE))?;
+        // A record that does not parse is reported by the check that follows.
+        images.extend(
+            page.iter()
+                .filter_map(|record| serde_json::from_slice(&record.value).ok()),
+        );
+        match page.into_iter().nth(PAGE - 1) {
+            Some(last) => after = Some(last.key),
+            None => break,
+        }
+    }
+    images.sort_by_key(|image| image.updated_at);
+    let mut index = Index::parse(&layout::empty_index()?)?;
+    for image in &images {
+        index.set(&image.name, &image.target)?;
+    }
+    let names = index.list().len();
+    root.replace(INDEX, &index.encode()?, 0o644, (cas_dir, "index.new"))?;
+    Ok(names)
+}

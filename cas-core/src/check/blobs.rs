@@ -1,0 +1,221 @@
+//! All blobs: their records, and the bytes of those that are selected.
+
+use std::collections::BTreeSet;
+
+use super::heal::{keep, read_intact};
+use super::images::load;
+use super::reader::{Reading, hash};
+use super::recognise::recognise;
+use super::{Checker, Problem, RECOVERED, Use};
+use crate::complete::completeness;
+use crate::content::Stat;
+use crate::descriptor::Descriptor;
+use crate::digest::Digest;
+use crate::dispatch;
+use crate::error::{Error, ErrorKind, Result};
+use crate::lease::BlobRef;
+use crate::limit;
+use crate::media_type::MediaType;
+use crate::records::{BlobRecord, Resource};
+
+/// Maximum number of blobs in one page of a list.
+const PAGE: usize = 1024;
+
+/// A document that has no record and that no image needs.
+struct Unnamed {
+    digest: Digest,
+    children: Vec<Digest>,
+}
+
+impl Checker<'_> {
+    /// Checks that all blobs have records, and reads those that are selected.
+    pub(super) async fn check_blobs(&mut self) -> Result<()> {
+        let stats = self.list().await?;
+        self.report.blobs = stats.len() as u64;
+        let mut unnamed = Vec::new();
+        for stat in &stats {
+            unnamed.extend(match load(self.store, &stat.digest).await? {
+                None => self.add_record(stat).await?,
+                Some(record) => self.unnamed(stat, record),
+            });
+        }
+        self.keep_unnamed(unnamed).await?;
+        self.read_data(&stats).await
+    }
+
+    async fn list(&self) -> Result<Vec<Stat>> {
+        let mut stats: Vec<Stat> = Vec::new();
+        loop {
+            let after = stats.last().map(|stat| stat.digest);
+            let page = self.store.content.list(after.as_ref(), PAGE).await?;
+            let is_last = page.len() < PAGE;
+            stats.extend(page);
+            if is_last {
+                return Ok(stats);
+            }
+        }
+    }
+
+    /// Reports a blob without a record, and makes one. Returns the blob if it is a document that no
+    /// image needs.
+    async fn add_record(&mut self, stat: &Stat) -> Result<Option<Unnamed>> {
+        let used = self.uses.get(&stat.digest).cloned();
+        let media_type = match &used {
+            Some(used) => Some(used.descriptor.media_type.clone()),
+            None => self.recognise(stat).await?,
+        };
+        let is_document = media_type.as_ref().is_some_and(MediaType::is_document);
+        let unknown = || MediaType::from("application/octet-stream");
+        let descriptor =
+            Descriptor::new(media_type.unwrap_or_else(unknown), stat.digest, stat.size);
+        let children = match is_document {
+            true => self.children(&descriptor).await?,
+            false => Vec::new(),
+        };
+        let repairs = self.options.repair.is_some();
+        if repairs {
+            self.describe(&descriptor, &children).await?;
+        }
+        let detail = match repairs {
+            true => "the blob had no record; one was made",
+            false => "the blob has no record, so no collection removes it or knows what it lists",
+        };
+        self.add(Problem::RecordMissing, stat.digest, detail, repairs);
+        Ok((is_document && used.is_none()).then_some(Unnamed {
+            digest: stat.digest,
+            children,
+        }))
+    }
+
+    /// Returns a blob with a record, if names were lost and it is a document that no image needs.
+    fn unnamed(&self, stat: &Stat, record: BlobRecord) -> Option<Unnamed> {
+        let is_document = record
+            .media_type
+            .as_ref()
+            .is_some_and(MediaType::is_document);
+        let is_kept = self.uses.contains_key(&stat.digest) || record.tombstone.is_some();
+        (self.names_lost && is_document && !is_kept).then_some(Unnamed {
+            digest: stat.digest,
+            children: record.children,
+        })
+    }
+
+    /// Returns the type of a blob of which nothing is known, if it is a document.
+    async fn recognise(&self, stat: &Stat) -> Result<Option<MediaType>> {
+        if stat.size > limit::DOCUMENT_READ {
+            return Ok(None);
+        }
+        let data = read_intact(self.store, stat).await?;
+        Ok(data.and_then(|data| recognise(&data)))
+    }
+
+    async fn children(&self, document: &Descriptor) -> Result<Vec<Digest>> {
+        match dispatch::children(&*self.store.content, document).await {
+            Ok(children) => Ok(children.iter().map(|child| child.digest).collect()),
+            Err(error) if error.kind() == ErrorKind::Corrupt => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Records a blob for a day. Of an index, the manifests that are not complete are absent.
+    async fn describe(&self, descriptor: &Descriptor, children: &[Digest]) -> Result<()> {
+        let mut blob = BlobRef::of(descriptor, children.to_vec());
+        if descriptor.media_type.is_index() {
+            blob.absent = completeness(self.store, descriptor).await?.left_out;
+        }
+        self.store.record(&blob).await
+    }
+
+    /// Keeps the documents that no image needs and no other document lists.
+    async fn keep_unnamed(&mut self, unnamed: Vec<Unnamed>) -> Result<()> {
+        let listed: BTreeSet<Digest> = unnamed
+            .iter()
+            .flat_map(|document| document.children.iter().copied())
+            .collect();
+        let tops = unnamed.iter().map(|document| document.digest);
+        let kept = self.recovered().await?;
+        let is_new = |digest: &Digest| !listed.contains(digest) && !kept.contains(digest);
+        let tops: Vec<Digest> = tops.filter(is_new).collect();
+        let repairs = self.options.repair.is_some();
+        if repairs && !tops.is_empty() {
+            keep(self.store, RECOVERED, &tops).await?;
+        }
+        for digest in tops {
+            let detail = match repairs {
+                true => {
+                    format!("no name reaches the image; the lease {RECOVERED} keeps it; tag it")
+                }
+                false => "no name reaches the image; a repair keeps it under a lease".to_owned(),
+            };
+            self.add(Problem::NameMissing, digest, detail, repairs);
+        }
+        Ok(())
+    }
+
+    /// Returns the documents that an earlier repair has kept.
+    async fn recovered(&self) -> Result<BTreeSet<Digest>> {
+        let lease = self.store.leases().load(RECOVERED).await?;
+        let resources = lease.into_iter().flat_map(|(lease, _)| lease.resources);
+        Ok(resources
+            .filter_map(|resource| match resource {
+                Resource::Content(digest) => Some(digest),
+                _ => None,
+            })
+            .collect())
+    }
+
+    async fn read_data(&mut self, stats: &[Stat]) -> Result<()> {
+        let reading = Reading::begin(self.store, self.options).await?;
+        let selected = reading.select(stats);
+        for (number, stat) in selected.iter().enumerate() {
+            if self.hashed.contains(&stat.digest) {
+                continue;
+            }
+            self.read_blob(stat).await?;
+            reading.note(number, stat).await;
+        }
+        reading.end(selected.last()).await;
+        Ok(())
+    }
+
+    async fn read_blob(&mut self, stat: &Stat) -> Result<()> {
+        let Some(reader) = self.store.content.open(&stat.digest).await? else {
+            return Ok(());
+        };
+        let why = match hash(&*reader, &stat.digest, self.options).await {
+            Ok(found) if found == stat.digest => None,
+            Ok(found) => Some(format!("its bytes have the digest {found}")),
+            Err(error) if is_damage(&error) => Some(format!("it cannot be read: {error}")),
+            Err(error) => return Err(error),
+        };
+        self.report.bytes_read += stat.size;
+        let Some(why) = why else {
+            self.hashed.insert(stat.digest);
+            return Ok(());
+        };
+        let blob = self.use_of(stat).await?;
+        self.heal(Problem::BlobDamaged, &blob, &why)
+            .await
+            .map(|_| ())
+    }
+
+    /// Returns how an image uses a blob, or what the record says if none does.
+    async fn use_of(&self, stat: &Stat) -> Result<Use> {
+        if let Some(used) = self.uses.get(&stat.digest) {
+            return Ok(used.clone());
+        }
+        let record = load(self.store, &stat.digest).await?;
+        let media_type = record.and_then(|record| record.media_type);
+        let media_type = media_type.unwrap_or_else(|| "application/octet-stream".into());
+        Ok(Use {
+            descriptor: Descriptor::new(media_type, stat.digest, stat.size),
+            image: None,
+        })
+    }
+}
+
+/// Returns whether an error means that the bytes of a blob are damaged or gone. A part of a blob in
+/// a bucket may be missing.
+fn is_damage(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound)
+}

@@ -1,0 +1,103 @@
+//! What a check finds.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// What is wrong with a resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Problem {
+    /// A database or a file of the store does not open or parse.
+    StoreDamaged,
+    /// A record does not parse.
+    RecordDamaged,
+    /// The record of a name does not parse, so the target of the name is lost.
+    NameLost,
+    /// A blob has no record.
+    RecordMissing,
+    /// The record of a document does not list what the document lists.
+    ChildrenWrong,
+    /// An image needs a blob that the store does not have.
+    BlobMissing,
+    /// The bytes of a blob do not have its digest.
+    BlobDamaged,
+    /// Damaged bytes of a blob that were set aside; the blob is still missing.
+    Quarantined,
+    /// A document that no name reaches and that has no record.
+    NameMissing,
+    /// An ingest that no job has open.
+    IngestLeft,
+    /// The directory of a snapshot is missing.
+    SnapshotMissing,
+    /// The files of a snapshot are not those that were committed.
+    SnapshotDamaged,
+    /// Files of a snapshotter that no record names.
+    SnapshotLeft,
+    /// A snapshot of a mount that is not mounted.
+    MountLeft,
+}
+
+impl Problem {
+    /// Returns the problem in words, for lists.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Problem::StoreDamaged => "store damaged",
+            Problem::RecordDamaged => "record damaged",
+            Problem::NameLost => "name lost",
+            Problem::RecordMissing => "record missing",
+            Problem::ChildrenWrong => "children wrong",
+            Problem::BlobMissing => "blob missing",
+            Problem::BlobDamaged => "blob damaged",
+            Problem::Quarantined => "quarantined",
+            Problem::NameMissing => "name missing",
+            Problem::IngestLeft => "ingest left",
+            Problem::SnapshotMissing => "snapshot missing",
+            Problem::SnapshotDamaged => "snapshot damaged",
+            Problem::SnapshotLeft => "snapshot left",
+            Problem::MountLeft => "mount left",
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What is wrong.
+    pub problem: Problem,
+    /// The digest, name or key of the resource.
+    pub subject: String,
+    /// What was expected and found, and what to do if it was not repaired.
+    pub detail: String,
+    /// Whether it was repaired.
+    pub repaired: bool,
+}
+
+/// What a check did and found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// What is wrong, in the order in which it was found.
+    pub findings: Vec<Finding>,
+    /// Number of images that were walked.
+    pub images: u64,
+    /// Number of blobs in the store.
+    pub blobs: u64,
+    /// Number of bytes of blobs that were read and hashed.
+    pub bytes_read: u64,
+    /// Number of snapshots that were checked.
+    pub snapshots: u64,
+}
+
+impl Report {
+    /// Returns whether nothing is wrong any more.
+    pub fn is_sound(&self) -> bool {
+        self.findings.iter().all(|finding| finding.repaired)
+    }
+}

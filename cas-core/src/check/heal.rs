@@ -1,0 +1,172 @@
+//! Fetching blobs again, and setting damaged bytes aside.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+use super::{Checker, Problem, QUARANTINE, Use};
+use crate::content::{ContentExt, Durability, Expected, Stat, Writer};
+use crate::descriptor::Descriptor;
+use crate::digest::Digest;
+use crate::error::{Error, ErrorKind, Result};
+use crate::records::{Expect, Lease, Notes, Resource};
+use crate::store::Store;
+use crate::transfer::{PullOptions, fetch};
+use crate::unique;
+
+/// The room of the notes on damaged bytes, by the digest of the blob.
+const ROOM: &str = "quarantine";
+
+/// What is known of damaged bytes that were set aside.
+#[derive(Serialize, Deserialize)]
+struct Aside {
+    /// The digest under which the bytes are stored.
+    found: Digest,
+    /// Their number.
+    size: u64,
+}
+
+impl Checker<'_> {
+    /// Reports a blob that is missing or damaged, and fetches it again. Returns whether the store
+    /// has it now.
+    pub(super) async fn heal(&mut self, problem: Problem, blob: &Use, why: &str) -> Result<bool> {
+        let digest = &blob.descriptor.digest;
+        let within = blob.image.as_ref();
+        let within = within
+            .map(|image| format!(" in {image}"))
+            .unwrap_or_default();
+        let fetched = self.fetch(blob).await?;
+        let detail = match &fetched {
+            Some(Ok(())) => format!("{why}{within}; it was fetched again"),
+            Some(Err(error)) => format!("{why}{within}; no source has it: {error}"),
+            None => format!("{why}{within}; pull or import the image again"),
+        };
+        let healed = matches!(fetched, Some(Ok(())));
+        if healed {
+            self.hashed.insert(*digest);
+        } else if fetched.is_some() && problem == Problem::BlobDamaged {
+            self.quarantine(digest).await?;
+        }
+        self.add(problem, digest, detail, healed);
+        Ok(healed)
+    }
+
+    /// Fetches a blob from the first source that has it. Returns the last error if none has it, and
+    /// `None` if nothing is to be repaired.
+    async fn fetch(&self, blob: &Use) -> Result<Option<Result<()>>> {
+        let (Some(repair), Some(guard)) = (&self.options.repair, self.guard) else {
+            return Ok(None);
+        };
+        let options = PullOptions::default().with_progress(Arc::clone(&self.options.progress));
+        let mut last = Error::not_found("no source was given, and the image came from no registry");
+        for source in repair.sources.of(blob.image.as_ref()).await {
+            match fetch(self.store, guard, &*source, &blob.descriptor, &options).await {
+                Ok(()) => {
+                    self.store.content.flush().await?;
+                    return Ok(Some(Ok(())));
+                }
+                Err(error) => last = error,
+            }
+        }
+        Ok(Some(Err(last)))
+    }
+
+    /// Stores the damaged bytes of a blob under their own digest, and removes them from the blob.
+    /// Bytes that cannot be read stay where they are.
+    async fn quarantine(&self, digest: &Digest) -> Result<()> {
+        let Some(stat) = self.store.content.stat(digest).await? else {
+            return Ok(());
+        };
+        let Some(aside) = copy_aside(self.store, &stat).await? else {
+            return Ok(());
+        };
+        keep(self.store, QUARANTINE, &[aside.found]).await?;
+        let note = serde_json::to_vec(&aside)
+            .map_err(|error| Error::internal("a note could not be serialised").source(error))?;
+        let notes = self.quarantined()?;
+        notes
+            .put(&digest.to_string(), note.into(), Expect::Any)
+            .await?;
+        self.store
+            .content
+            .remove_version(digest, stat.version)
+            .await?;
+        Ok(())
+    }
+
+    /// Reports the blobs whose damaged bytes were set aside, until the store has the right ones.
+    pub(super) async fn report_quarantine(&mut self) -> Result<()> {
+        let notes = self.quarantined()?;
+        for note in notes.list("").await? {
+            let digest: Digest = note.key.parse()?;
+            let back = self.store.content.stat(&digest).await?.is_some();
+            if !back {
+                let aside: Option<Aside> = serde_json::from_slice(&note.value).ok();
+                let found = aside.map(|aside| format!(" as {}", aside.found));
+                let detail = format!(
+                    "its damaged bytes are kept{} under the lease {QUARANTINE}; pull or import an \
+                     image with the blob",
+                    found.unwrap_or_default()
+                );
+                self.add(Problem::Quarantined, digest, detail, false);
+            } else if self.options.repair.is_some() {
+                notes.delete(&note.key, Expect::Any).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn quarantined(&self) -> Result<Notes> {
+        Notes::new(Arc::clone(&self.store.records), ROOM)
+    }
+}
+
+/// Stores a copy of damaged bytes under their own digest. Returns `None` if they cannot be read.
+async fn copy_aside(store: &Store, stat: &Stat) -> Result<Option<Aside>> {
+    let Some(reader) = store.content.open(&stat.digest).await? else {
+        return Ok(None);
+    };
+    let key = unique::key("quarantine");
+    let mut writer = Writer::begin(&*store.content, &key, Expected::ANY).await?;
+    match writer.write_blob(&*reader).await {
+        Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound) => {
+            drop(writer);
+            store.content.discard(&key).await?;
+            return Ok(None);
+        }
+        written => written?,
+    }
+    let (found, size) = (writer.digest().await?, writer.offset());
+    let descriptor = Descriptor::new("application/octet-stream".into(), found, size);
+    let published = store.publish(writer, &descriptor, Vec::new(), Durability::Full);
+    published.await?;
+    Ok(Some(Aside { found, size }))
+}
+
+/// Adds blobs to a lease that never expires, and makes it if there is none.
+pub(super) async fn keep(store: &Store, lease: &str, blobs: &[Digest]) -> Result<()> {
+    let leases = store.leases();
+    match leases.create(lease, &Lease::new("fsck", None)).await {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    let added = leases.update(lease, |lease| {
+        lease
+            .resources
+            .extend(blobs.iter().copied().map(Resource::Content));
+        Ok(())
+    });
+    added.await.map(|_| ())
+}
+
+/// Returns the whole of a small blob if its bytes have its digest.
+pub(super) async fn read_intact(store: &Store, stat: &Stat) -> Result<Option<Bytes>> {
+    let descriptor = Descriptor::new("application/octet-stream".into(), stat.digest, stat.size);
+    match store.content.fetch(&descriptor).await {
+        Ok(data) => Ok(Some(data)),
+        Err(error) if error.kind() == ErrorKind::Corrupt || error.kind() == ErrorKind::NotFound => {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}

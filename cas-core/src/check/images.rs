@@ -1,0 +1,181 @@
+//! What names need, from each target down.
+
+use std::collections::BTreeSet;
+
+use super::{Checker, Problem, Use};
+use crate::descriptor::Descriptor;
+use crate::digest::Digest;
+use crate::dispatch;
+use crate::error::{ErrorKind, Result};
+use crate::image::Root;
+use crate::records::{Batch, BlobRecord, Blobs, Expect, retry};
+use crate::store::Store;
+
+impl Checker<'_> {
+    /// Walks all images. What is missing or damaged is fetched again before what it lists.
+    pub(super) async fn check_images(&mut self) -> Result<()> {
+        for root in self.roots().await? {
+            self.report.images += 1;
+            let mut pending = vec![Use {
+                descriptor: root.target,
+                image: root.name,
+            }];
+            while let Some(blob) = pending.pop() {
+                if !self.uses.contains_key(&blob.descriptor.digest) {
+                    pending.extend(self.check_use(&blob).await?);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn roots(&mut self) -> Result<Vec<Root>> {
+        match self.store.images.roots().await {
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                self.add(Problem::StoreDamaged, "images", error.to_string(), false);
+                Ok(Vec::new())
+            }
+            roots => roots,
+        }
+    }
+
+    /// Checks a blob that an image needs. Returns what it lists and the image needs as well.
+    async fn check_use(&mut self, blob: &Use) -> Result<Vec<Use>> {
+        let descriptor = &blob.descriptor;
+        self.uses.insert(descriptor.digest, blob.clone());
+        if let Some((problem, why)) = self.what_is_wrong(descriptor).await?
+            && !self.heal(problem, blob, &why).await?
+        {
+            return Ok(Vec::new());
+        }
+        if !descriptor.media_type.is_document() {
+            return Ok(Vec::new());
+        }
+        let children = match dispatch::children(&*self.store.content, descriptor).await {
+            // Its bytes are intact, so this is how it came.
+            Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(Vec::new()),
+            children => children?,
+        };
+        let record = load(self.store, &descriptor.digest).await?;
+        if let Some(record) = &record {
+            self.check_children(descriptor, &children, record).await?;
+        }
+        let mut needed = Vec::new();
+        for child in children {
+            if self.is_needed(descriptor, &child, record.as_ref()).await? {
+                needed.push(Use {
+                    descriptor: child,
+                    image: blob.image.clone(),
+                });
+            }
+        }
+        Ok(needed)
+    }
+
+    /// Returns what is wrong with the bytes of a blob. Only documents are read.
+    async fn what_is_wrong(
+        &mut self,
+        descriptor: &Descriptor,
+    ) -> Result<Option<(Problem, String)>> {
+        if descriptor.data.is_some() {
+            return Ok(None);
+        }
+        let Some(stat) = self.store.content.stat(&descriptor.digest).await? else {
+            return Ok(Some((
+                Problem::BlobMissing,
+                "the store does not have it".into(),
+            )));
+        };
+        if stat.size != descriptor.size {
+            let (expected, found) = (descriptor.size, stat.size);
+            let why = format!("expected {expected} bytes, found {found}");
+            return Ok(Some((Problem::BlobDamaged, why)));
+        }
+        if !descriptor.media_type.is_document() {
+            return Ok(None);
+        }
+        match dispatch::read(&*self.store.content, descriptor).await {
+            Ok(_) => {
+                self.hashed.insert(descriptor.digest);
+                Ok(None)
+            }
+            Err(error) if error.kind() == ErrorKind::Corrupt => Ok(Some((
+                Problem::BlobDamaged,
+                "its bytes have another digest".into(),
+            ))),
+            Err(error) if error.kind() == ErrorKind::OutOfRange => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Returns whether an image needs a child of one of its documents: all of them but those that
+    /// were left out on purpose. If the record was lost, what is missing from an index counts as
+    /// left out.
+    async fn is_needed(
+        &self,
+        document: &Descriptor,
+        child: &Descriptor,
+        record: Option<&BlobRecord>,
+    ) -> Result<bool> {
+        if record.is_some_and(|record| record.absent.contains(&child.digest)) {
+            return Ok(false);
+        }
+        let lost = record.is_none_or(|record| record.children.is_empty());
+        let optional = document.media_type.is_index() && lost;
+        if !optional && !child.media_type.is_non_distributable() {
+            return Ok(true);
+        }
+        Ok(self.store.content.stat(&child.digest).await?.is_some())
+    }
+
+    /// Checks that the record of a document lists what the document lists. A record without
+    /// children is that of another program, or of a job that did not end; collections then read the
+    /// document.
+    async fn check_children(
+        &mut self,
+        document: &Descriptor,
+        children: &[Descriptor],
+        record: &BlobRecord,
+    ) -> Result<()> {
+        let listed: Vec<Digest> = children.iter().map(|child| child.digest).collect();
+        let set = |digests: &[Digest]| digests.iter().copied().collect::<BTreeSet<_>>();
+        if record.children.is_empty() || set(&record.children) == set(&listed) {
+            return Ok(());
+        }
+        let repairs = self.options.repair.is_some();
+        if repairs {
+            retry(|| set_children(self.store, &document.digest, &listed)).await?;
+        }
+        let detail = format!(
+            "the record lists {} blobs, and not the {} that the document lists",
+            record.children.len(),
+            listed.len()
+        );
+        self.add(Problem::ChildrenWrong, document.digest, detail, repairs);
+        Ok(())
+    }
+}
+
+/// Returns the record of a blob that is not being removed, or `None` if there is none that parses.
+pub(super) async fn load(store: &Store, digest: &Digest) -> Result<Option<BlobRecord>> {
+    match store.blobs().load(digest).await {
+        Err(error) if error.kind() == ErrorKind::Corrupt => Ok(None),
+        found => Ok(found?.map(|(record, _)| record)),
+    }
+}
+
+async fn set_children(store: &Store, document: &Digest, listed: &[Digest]) -> Result<()> {
+    let Some((mut record, revision)) = store.blobs().load(document).await? else {
+        return Ok(());
+    };
+    record.children = listed.to_vec();
+    record.absent.retain(|child| listed.contains(child));
+    for child in listed {
+        if store.content.stat(child).await?.is_none() {
+            record.absent.insert(*child);
+        }
+    }
+    let (mut batch, expect) = (Batch::new(), Expect::Revision(revision));
+    Blobs::put(&mut batch, document, &record, expect)?;
+    store.records.commit(&batch).await
+}

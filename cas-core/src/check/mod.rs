@@ -1,0 +1,129 @@
+//! Checking a store and its snapshots, and repairing them.
+//!
+//! A check goes from what describes to what is described, so that each repair can rely on those
+//! before it:
+//!
+//! 1. Records: each one parses. One that does not is set aside; its content is found again below.
+//! 2. Images: everything that a name needs is there, with the right size; documents are hashed, and
+//!    their records list what they list.
+//! 3. Blobs: each one has a record; those that are selected are read and hashed.
+//! 4. Documents without a name and a record, of a store that lost its records.
+//! 5. Ingests that no job has open.
+//! 6. Snapshots: each one has its directory, with the files that were committed.
+//!
+//! A repair never deletes bytes that may be of use. A missing or damaged blob is fetched from a
+//! source. If there is none, damaged bytes are set aside in quarantine: they are stored under
+//! their own digest, which the lease [`QUARANTINE`] keeps. Documents that no name reaches are kept
+//! under the lease [`RECOVERED`].
+
+mod blobs;
+mod finding;
+mod heal;
+mod images;
+mod options;
+mod reader;
+mod recognise;
+mod records;
+mod snapshots;
+mod strays;
+
+use std::collections::{BTreeSet, HashMap};
+
+pub use finding::{Finding, Problem, Report};
+pub use options::{CheckOptions, NoSources, ReadData, Rebuilder, Repair, Sources, parse_rate};
+
+use crate::descriptor::Descriptor;
+use crate::digest::Digest;
+use crate::error::Result;
+use crate::image::Reference;
+use crate::lease::LeaseGuard;
+use crate::snapshot::Snapshotter;
+use crate::store::Store;
+
+/// The lease that keeps damaged bytes.
+pub const QUARANTINE: &str = "quarantine";
+/// The lease that keeps documents whose names were lost.
+pub const RECOVERED: &str = "recovered";
+
+/// Checks a store and its snapshots, and repairs them if the options say so. Returns what was
+/// found. Other jobs may use the store meanwhile.
+///
+/// # Errors
+/// Errors of the store, other than `Corrupt` for a resource, which is a finding.
+pub async fn check(
+    store: &Store,
+    snapshotters: &[&dyn Snapshotter],
+    options: &CheckOptions<'_>,
+) -> Result<Report> {
+    let guard = match options.repair {
+        Some(_) => Some(LeaseGuard::begin(store, "fsck").await?),
+        None => None,
+    };
+    let mut checker = Checker {
+        store,
+        options,
+        guard: guard.as_ref(),
+        report: Report::default(),
+        uses: HashMap::new(),
+        names_lost: options.names_lost,
+        hashed: BTreeSet::new(),
+    };
+    let outcome = checker.run(snapshotters).await;
+    let report = std::mem::take(&mut checker.report);
+    match guard {
+        Some(guard) => guard.finish_with(outcome).await?,
+        None => outcome?,
+    }
+    Ok(report)
+}
+
+/// A check in progress.
+struct Checker<'a> {
+    store: &'a Store,
+    options: &'a CheckOptions<'a>,
+    /// The lease of a repair.
+    guard: Option<&'a LeaseGuard>,
+    report: Report,
+    /// The blobs that images need.
+    uses: HashMap<Digest, Use>,
+    /// Whether names were lost, so that documents that no name reaches are kept.
+    names_lost: bool,
+    /// The blobs that were hashed and found intact.
+    hashed: BTreeSet<Digest>,
+}
+
+/// How an image uses a blob.
+#[derive(Clone)]
+struct Use {
+    descriptor: Descriptor,
+    image: Option<Reference>,
+}
+
+impl Checker<'_> {
+    async fn run(&mut self, snapshotters: &[&dyn Snapshotter]) -> Result<()> {
+        self.check_records().await?;
+        self.check_images().await?;
+        self.check_blobs().await?;
+        self.check_ingests().await?;
+        self.report_quarantine().await?;
+        for snapshotter in snapshotters {
+            self.check_snapshots(*snapshotter).await?;
+        }
+        Ok(())
+    }
+
+    fn add(
+        &mut self,
+        problem: Problem,
+        subject: impl ToString,
+        detail: impl Into<String>,
+        repaired: bool,
+    ) {
+        self.report.findings.push(Finding {
+            problem,
+            subject: subject.to_string(),
+            detail: detail.into(),
+            repaired,
+        });
+    }
+}

@@ -1,0 +1,141 @@
+//! Options of a check.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::error::{Error, Result};
+use crate::image::Reference;
+use crate::location::size;
+use crate::progress::{Progress, Silent};
+use crate::snapshot::Snapshotter;
+use crate::transfer::Fetcher;
+
+/// Which blobs are read and hashed, besides documents, which always are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReadData {
+    /// None.
+    #[default]
+    Nothing,
+    /// All.
+    All,
+    /// One of several parts that together are all.
+    Part {
+        /// Which part, from 1.
+        number: u64,
+        /// How many parts there are.
+        of: u64,
+    },
+    /// The blobs after those that the last such check read, up to a percentage of all bytes. So
+    /// repeated checks read everything in turn.
+    Percent(u8),
+}
+
+impl ReadData {
+    /// Parses `all`, a part as in `2/7`, or a percentage as in `5%`.
+    ///
+    /// # Errors
+    /// `InvalidArgument`.
+    pub fn parse(text: &str) -> Result<Self> {
+        let fail = || {
+            Error::invalid("expected `all`, a part as in 2/7, or a percentage as in 5%")
+                .operation("parse part")
+                .subject(format!("{text:.40}"))
+        };
+        if text == "all" {
+            return Ok(ReadData::All);
+        }
+        if let Some(percent) = text.strip_suffix('%') {
+            let percent: u8 = percent.parse().map_err(|_| fail())?;
+            return match percent {
+                1..=100 => Ok(ReadData::Percent(percent)),
+                _ => Err(fail()),
+            };
+        }
+        let (number, of) = text.split_once('/').ok_or_else(fail)?;
+        let (number, of) = (number.parse(), of.parse());
+        match (number, of) {
+            (Ok(number), Ok(of)) if (1..=of).contains(&number) => Ok(ReadData::Part { number, of }),
+            _ => Err(fail()),
+        }
+    }
+}
+
+/// Parses a rate: bytes per second, or a whole number of KiB, MiB, GiB or TiB.
+///
+/// # Errors
+/// `InvalidArgument`, also for 0.
+pub fn parse_rate(text: &str) -> Result<u64> {
+    size(text).filter(|bytes| *bytes > 0).ok_or_else(|| {
+        Error::invalid("expected bytes per second, or a number of KiB, MiB or GiB, as in 50MiB")
+            .operation("parse rate")
+            .subject(format!("{text:.40}"))
+    })
+}
+
+/// Where a repair gets the bytes of a blob.
+#[async_trait]
+pub trait Sources: Send + Sync {
+    /// Returns the places that may have the content of the image `name`, or of any image, best
+    /// first. A place that cannot be reached is left out.
+    async fn of(&self, name: Option<&Reference>) -> Vec<Arc<dyn Fetcher>>;
+}
+
+/// No source.
+pub struct NoSources;
+
+#[async_trait]
+impl Sources for NoSources {
+    async fn of(&self, _: Option<&Reference>) -> Vec<Arc<dyn Fetcher>> {
+        Vec::new()
+    }
+}
+
+/// Unpacks the layer of a committed snapshot again.
+#[async_trait]
+pub trait Rebuilder: Send + Sync {
+    /// Gives the committed snapshot `key` the files of its layer again. What is mounted from its
+    /// old files keeps them.
+    ///
+    /// # Errors
+    /// `NotFound` if no image in the store has the layer; errors of the snapshotter.
+    async fn rebuild(&self, snapshotter: &dyn Snapshotter, key: &str) -> Result<()>;
+}
+
+/// How a repair changes the store.
+pub struct Repair<'a> {
+    /// Where bytes that are missing or damaged come from.
+    pub sources: &'a dyn Sources,
+    /// Unpacks layers again. Without it, damaged snapshots are only reported.
+    pub rebuilder: Option<&'a dyn Rebuilder>,
+}
+
+/// What is checked, and whether it is repaired.
+pub struct CheckOptions<'a> {
+    /// Which blobs are read.
+    pub read_data: ReadData,
+    /// Whether reading goes on after the blob that an interrupted check read last.
+    pub resume: bool,
+    /// Maximum number of bytes of blobs that are read per second.
+    pub bytes_per_second: Option<u64>,
+    /// Whether names were lost before the check. Documents that no name reaches are then kept, also
+    /// if they have records.
+    pub names_lost: bool,
+    /// How damage is repaired. By default, it is only reported.
+    pub repair: Option<Repair<'a>>,
+    /// Receives the progress of each blob that is read.
+    pub progress: Arc<dyn Progress>,
+}
+
+impl Default for CheckOptions<'_> {
+    fn default() -> Self {
+        CheckOptions {
+            read_data: ReadData::Nothing,
+            resume: false,
+            bytes_per_second: None,
+            names_lost: false,
+            repair: None,
+            progress: Arc::new(Silent),
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! Which blobs are read, how fast, and from where reading goes on.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{CheckOptions, ReadData};
+use crate::content::{BlobReader, Stat};
+use crate::digest::{Digest, Hasher};
+use crate::error::Result;
+use crate::pool;
+use crate::records::{Expect, Notes};
+use crate::store::Store;
+
+/// Number of bytes that are read at a time.
+const PIECE: usize = 1 << 20;
+/// Number of blobs after which it is noted how far reading has come.
+const NOTED: usize = 16;
+/// The room and the key of that note.
+const CURSOR: (&str, &str) = ("fsck", "read-up-to");
+
+/// A selection of blobs that are read.
+pub(super) struct Reading {
+    selection: ReadData,
+    notes: Notes,
+    /// The last blob that an earlier check read.
+    cursor: Option<Digest>,
+}
+
+impl Reading {
+    pub(super) async fn begin(store: &Store, options: &CheckOptions<'_>) -> Result<Self> {
+        let (room, key) = CURSOR;
+        let notes = Notes::new(Arc::clone(&store.records), room)?;
+        let goes_on = options.resume || matches!(options.read_data, ReadData::Percent(_));
+        let cursor = match goes_on {
+            true => notes.load(key).await?,
+            false => None,
+        };
+        let cursor = cursor.and_then(|(value, _)| std::str::from_utf8(&value).ok()?.parse().ok());
+        Ok(Reading {
+            selection: options.read_data,
+            notes,
+            cursor,
+        })
+    }
+
+    /// Returns the blobs that are read, in the order in which they are. `stats` are in the order of
+    /// their digests.
+    pub(super) fn select(&self, stats: &[Stat]) -> Vec<Stat> {
+        let is_after = |stat: &Stat| self.cursor.is_none_or(|cursor| stat.digest > cursor);
+        let first = stats.partition_point(|stat| !is_after(stat));
+        let (before, after) = stats.split_at(first);
+        match self.selection {
+            ReadData::Nothing => Vec::new(),
+            ReadData::All => after.to_vec(),
+            ReadData::Part { number, of } => {
+                let chosen = after.iter().filter(|stat| part(&stat.digest, of) == number);
+                chosen.copied().collect()
+            }
+            ReadData::Percent(percent) => {
+                let total: u128 = stats.iter().map(|stat| u128::from(stat.size)).sum();
+                let mut left = total * u128::from(percent) / 100;
+                let mut chosen = Vec::new();
+                for stat in after.iter().chain(before) {
+                    chosen.push(*stat);
+                    match left.checked_sub(u128::from(stat.size)) {
+                        Some(rest) if rest > 0 => left = rest,
+                        _ => break,
+                    }
+                }
+                chosen
+            }
+        }
+    }
+
+    /// Notes that the blob with this number was read. A store that cannot be written keeps no note.
+    pub(super) async fn note(&self, number: usize, stat: &Stat) {
+        if number % NOTED == NOTED - 1 {
+            self.write(stat).await;
+        }
+    }
+
+    /// Notes the end of the selection.
+    pub(super) async fn end(&self, last: Option<&Stat>) {
+        match (self.selection, last) {
+            (ReadData::Percent(_), Some(last)) => self.write(last).await,
+            (ReadData::Nothing, _) => {}
+            _ => {
+                let _ = self.notes.delete(CURSOR.1, Expect::Any).await;
+            }
+        }
+    }
+
+    async fn write(&self, stat: &Stat) {
+        let value = stat.digest.to_string().into();
+        let _ = self.notes.put(CURSOR.1, value, Expect::Any).await;
+    }
+}
+
+/// Returns the part of `of` parts, from 1, that a digest belongs to.
+fn part(digest: &Digest, of: u64) -> u64 {
+    let hex = digest.hex();
+    let number = u64::from_str_radix(hex.get(..15).unwrap_or_default(), 16).unwrap_or_default();
+    number % of + 1
+}
+
+/// Reads a blob, at most as fast as the options allow. Returns the digest of its bytes.
+///
+/// # Errors
+/// Errors of the store.
+pub(super) async fn hash(
+    reader: &dyn BlobReader,
+    digest: &Digest,
+    options: &CheckOptions<'_>,
+) -> Result<Digest> {
+    let (item, begun) = (digest.to_string(), Instant::now());
+    options.progress.begin(&item, Some(reader.size()));
+    let mut hasher = Hasher::new(digest.algorithm());
+    let mut at = 0;
+    while at < reader.size() {
+        let piece = reader.read_at(at, PIECE).await?;
+        if piece.is_empty() {
+            break;
+        }
+        let length = piece.len() as u64;
+        at += length;
+        hasher = pool::run(move || {
+            hasher.update(&piece);
+            Ok(hasher)
+        })
+        .await?;
+        options.progress.advance(&item, length);
+        if let Some(rate) = options.bytes_per_second {
+            let due = Duration::from_secs_f64(at as f64 / rate.max(1) as f64);
+            tokio::time::sleep(due.saturating_sub(begun.elapsed())).await;
+        }
+    }
+    options.progress.end(&item);
+    Ok(hasher.finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::content::Version;
+
+    fn stats(sizes: &[u64]) -> Vec<Stat> {
+        let stat = |(number, size): (usize, &u64)| Stat {
+            digest: Digest::sha256(&[number as u8]),
+            size: *size,
+            version: Version(1),
+        };
+        let mut stats: Vec<Stat> = sizes.iter().enumerate().map(stat).collect();
+        stats.sort_by_key(|stat| stat.digest);
+        stats
+    }
+
+    fn reading(selection: ReadData, cursor: Option<Digest>) -> Reading {
+        let records = Arc::new(crate::testing::memory::MemoryStore::new());
+        Reading {
+            selection,
+            notes: Notes::new(records, "fsck").unwrap(),
+            cursor,
+        }
+    }
+
+    #[test]
+    fn parts_are_disjoint_and_together_are_all() {
+        let stats = stats(&[1; 100]);
+        for of in [1, 2, 3, 7] {
+            let mut all = Vec::new();
+            for number in 1..=of {
+                all.extend(reading(ReadData::Part { number, of }, None).select(&stats));
+            }
+            all.sort_by_key(|stat| stat.digest);
+            assert_eq!(all, stats, "{of} parts");
+        }
+    }
+
+    #[test]
+    fn percentages_go_on_where_the_last_one_ended() {
+        let stats = stats(&[10; 10]);
+        let mut read = Vec::new();
+        let mut cursor = None;
+        for _ in 0..5 {
+            let some = reading(ReadData::Percent(20), cursor).select(&stats);
+            assert_eq!(some.len(), 2);
+            cursor = some.last().map(|stat| stat.digest);
+            read.extend(some);
+        }
+        assert_eq!(read, stats);
+        let again = reading(ReadData::Percent(15), cursor).select(&stats);
+        assert_eq!(again, stats[..2], "it begins again at the first");
+        assert_eq!(reading(ReadData::Percent(100), None).select(&stats), stats);
+        assert_eq!(
+            reading(ReadData::All, Some(stats[3].digest)).select(&stats),
+            stats[4..]
+        );
+    }
+}

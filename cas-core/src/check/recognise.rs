@@ -1,0 +1,54 @@
+//! The type of a document that nothing describes.
+
+use serde::Deserialize;
+
+use crate::document::Document;
+use crate::media_type::MediaType;
+
+/// Returns the media type of a manifest or an index, or `None` if `data` is neither.
+pub(super) fn recognise(data: &[u8]) -> Option<MediaType> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Stated {
+        media_type: Option<MediaType>,
+    }
+    let stated: Stated = serde_json::from_slice(data).ok()?;
+    let known = [MediaType::OCI_MANIFEST, MediaType::OCI_INDEX];
+    let types = stated.media_type.into_iter().chain(known);
+    types
+        .filter(MediaType::is_document)
+        .find(|media_type| Document::parse(media_type, data).is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn documents_are_recognised_with_and_without_their_type() {
+        let config = r#"{"mediaType":"application/vnd.oci.image.config.v1+json","size":2,
+            "digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"}"#;
+        let docker = MediaType::DOCKER_MANIFEST;
+        for (text, expected) in [
+            (
+                r#"{"schemaVersion":2,"manifests":[]}"#.to_owned(),
+                Some(MediaType::OCI_INDEX),
+            ),
+            (
+                format!(r#"{{"schemaVersion":2,"config":{config},"layers":[]}}"#),
+                Some(MediaType::OCI_MANIFEST),
+            ),
+            (
+                format!(
+                    r#"{{"schemaVersion":2,"mediaType":"{docker}","config":{config},"layers":[]}}"#
+                ),
+                Some(docker),
+            ),
+            ("{}".to_owned(), None),
+            (r#"{"architecture":"amd64","config":{}}"#.to_owned(), None),
+            ("[1]".to_owned(), None),
+        ] {
+            assert_eq!(recognise(text.as_bytes()), expected, "{text}");
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Records that do not parse.
+//!
+//! A repair sets such a record aside as a note, because the change of one letter may be all that is
+//! wrong with it, and deletes it, because it would stop every listing of its table.
+
+use std::sync::Arc;
+
+use super::{Checker, Problem};
+use crate::error::Result;
+use crate::image::Image;
+use crate::limit;
+use crate::records::blob::decode;
+use crate::records::{Batch, Expect, Lease, Notes, Record, Table, each};
+
+/// The room of the notes with the values of damaged records, by table and key.
+const ROOM: &str = "damaged-records";
+/// The prefix of the keys of notes that are lost names.
+const NAMES: &str = "images/";
+
+impl Checker<'_> {
+    /// Checks that all records parse. Sets aside those that do not.
+    pub(super) async fn check_records(&mut self) -> Result<()> {
+        for table in [Table::Blobs, Table::Images, Table::Leases] {
+            let mut damaged = Vec::new();
+            each(&*self.store.records, table, "", |record| {
+                if let Err(why) = parses(table, record) {
+                    damaged.push((record.clone(), why));
+                }
+                Ok(())
+            })
+            .await?;
+            for (record, why) in damaged {
+                self.set_aside(table, &record, &why).await?;
+            }
+        }
+        self.report_lost_names().await
+    }
+
+    async fn set_aside(&mut self, table: Table, record: &Record, why: &str) -> Result<()> {
+        let repairs = self.options.repair.is_some();
+        if repairs {
+            let notes = self.damaged_records()?;
+            let key = format!("{}/{}", table.name(), record.key);
+            let kept = record.value.slice(..record.value.len().min(limit::NOTE));
+            // A key that is too long for a note is that of a name that no image can have.
+            if key.len() < limit::KEY - ROOM.len() {
+                notes.put(&key, kept, Expect::Any).await?;
+            }
+            let mut batch = Batch::new();
+            let expect = Expect::Revision(record.revision.clone());
+            batch.delete(table, record.key.as_str(), expect);
+            self.store.records.commit(&batch).await?;
+        }
+        let detail = match table {
+            Table::Images => format!("the record does not parse: {why}; name the image again"),
+            _ => format!("the record does not parse: {why}"),
+        };
+        // The name itself is reported as lost, unless the store has it elsewhere.
+        let subject = format!("{}/{}", table.name(), record.key);
+        self.add(Problem::RecordDamaged, subject, detail, repairs);
+        Ok(())
+    }
+
+    /// Reports the names whose records were set aside, until the names exist again.
+    async fn report_lost_names(&mut self) -> Result<()> {
+        let notes = self.damaged_records()?;
+        for note in notes.list(NAMES).await? {
+            let name = note.key.trim_start_matches(NAMES).to_owned();
+            // The store of files has the target of the name elsewhere, and ends the key of the
+            // record with its digest.
+            let plain = name.split(' ').next().unwrap_or_default();
+            let exists = match plain.parse() {
+                Ok(name) => self.store.images.get(&name).await?.is_some(),
+                Err(_) => false,
+            };
+            if !exists {
+                let detail = "the target of the name was lost with its record; pull, import or \
+                              tag the image again";
+                self.add(Problem::NameLost, plain, detail, false);
+                self.names_lost = true;
+            } else if self.options.repair.is_some() {
+                notes.delete(&note.key, Expect::Any).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn damaged_records(&self) -> Result<Notes> {
+        Notes::new(Arc::clone(&self.store.records), ROOM)
+    }
+}
+
+/// Checks that a record parses. Returns why it does not.
+fn parses(table: Table, record: &Record) -> Result<(), String> {
+    let parsed = match table {
+        Table::Blobs => {
+            let key: Result<crate::Digest, _> = record.key.parse();
+            return match (key, decode(record)) {
+                (Err(error), _) | (_, Err(error)) => Err(error.to_string()),
+                _ => Ok(()),
+            };
+        }
+        Table::Images => serde_json::from_slice::<Image>(&record.value).map(|_| ()),
+        Table::Leases => serde_json::from_slice::<Lease>(&record.value).map(|_| ()),
+        _ => Ok(()),
+    };
+    parsed.map_err(|error| error.to_string())
+}

@@ -1,0 +1,123 @@
+//! Snapshots: their directories and their files.
+
+use std::collections::HashMap;
+
+use super::{Checker, Problem};
+use crate::error::{Error, Result};
+use crate::snapshot::{Condition, Depth, Info, SnapshotKind, Snapshotter};
+
+/// Maximum number of snapshots in one page.
+const PAGE: usize = 256;
+
+impl Checker<'_> {
+    /// Checks all snapshots, and unpacks the layers of damaged ones again.
+    pub(super) async fn check_snapshots(&mut self, snapshotter: &dyn Snapshotter) -> Result<()> {
+        let repairs = self.options.repair.is_some();
+        for key in snapshotter.damaged_records(repairs).await? {
+            let detail = "the record does not parse, or that of its parent is gone; the snapshot \
+                          is made again when it is needed";
+            self.add(
+                Problem::RecordDamaged,
+                name(snapshotter, &key),
+                detail,
+                repairs,
+            );
+        }
+        for info in parents_first(snapshotter).await? {
+            self.report.snapshots += 1;
+            self.check_snapshot(snapshotter, &info).await?;
+        }
+        self.check_leftovers(snapshotter).await
+    }
+
+    async fn check_snapshot(&mut self, snapshotter: &dyn Snapshotter, info: &Info) -> Result<()> {
+        let (problem, why) = match snapshotter.check(&info.key, Depth::Files).await? {
+            Condition::Sound => return Ok(()),
+            Condition::Missing => (
+                Problem::SnapshotMissing,
+                "its directory is missing".to_owned(),
+            ),
+            Condition::Damaged(why) => (Problem::SnapshotDamaged, why),
+        };
+        let repaired = self.repair_snapshot(snapshotter, info).await?;
+        let detail = match &repaired {
+            Some(Ok(())) if info.kind == SnapshotKind::Committed => {
+                format!("{why}; its layer was unpacked again")
+            }
+            Some(Ok(())) => format!("{why}; its record was removed"),
+            Some(Err(error)) => format!("{why}; it cannot be made again: {error}"),
+            None => why,
+        };
+        let done = matches!(repaired, Some(Ok(())));
+        self.add(problem, name(snapshotter, &info.key), detail, done);
+        Ok(())
+    }
+
+    /// Repairs a snapshot. Returns `None` if nothing is to be repaired.
+    async fn repair_snapshot(
+        &self,
+        snapshotter: &dyn Snapshotter,
+        info: &Info,
+    ) -> Result<Option<Result<()>>> {
+        let Some(repair) = &self.options.repair else {
+            return Ok(None);
+        };
+        if info.kind != SnapshotKind::Committed {
+            // Only its own changes were there, and they are lost.
+            return Ok(Some(snapshotter.remove_seen(info).await.map(|_| ())));
+        }
+        Ok(Some(match repair.rebuilder {
+            Some(rebuilder) => rebuilder.rebuild(snapshotter, &info.key).await,
+            None => Err(Error::unsupported("nothing here unpacks layers")),
+        }))
+    }
+
+    async fn check_leftovers(&mut self, snapshotter: &dyn Snapshotter) -> Result<()> {
+        let left = snapshotter.leftovers().await?;
+        if left.is_empty() {
+            return Ok(());
+        }
+        let repairs = self.options.repair.is_some();
+        if repairs {
+            snapshotter.cleanup().await?;
+        }
+        let bytes: u64 = left.iter().map(|usage| usage.bytes).sum();
+        let detail = format!(
+            "{} directories of {bytes} bytes that no record names",
+            left.len()
+        );
+        self.add(Problem::SnapshotLeft, snapshotter.name(), detail, repairs);
+        Ok(())
+    }
+}
+
+/// Returns all snapshots, each after its parent, because a layer is unpacked on its parent.
+async fn parents_first(snapshotter: &dyn Snapshotter) -> Result<Vec<Info>> {
+    let mut found: Vec<Info> = Vec::new();
+    loop {
+        let after = found.last().map(|info| info.key.as_str());
+        let page = snapshotter.walk(after, PAGE).await?;
+        let is_last = page.len() < PAGE;
+        found.extend(page);
+        if is_last {
+            break;
+        }
+    }
+    let parent = |info: &Info| (info.key.clone(), info.parent.clone());
+    let parents: HashMap<String, Option<String>> = found.iter().map(parent).collect();
+    let depth = |info: &Info| {
+        let mut above = info.parent.as_ref();
+        let mut depth = 0;
+        while let Some(parent) = above.filter(|_| depth <= parents.len()) {
+            depth += 1;
+            above = parents.get(parent).and_then(Option::as_ref);
+        }
+        depth
+    };
+    found.sort_by_cached_key(depth);
+    Ok(found)
+}
+
+fn name(snapshotter: &dyn Snapshotter, key: &str) -> String {
+    format!("snapshots/{}/{key}", snapshotter.name())
+}

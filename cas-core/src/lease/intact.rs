@@ -1,0 +1,49 @@
+//! Whether stored bytes are still what their digest says.
+//!
+//! A caller that brings a blob must not pass over a damaged copy of it. The bytes are hashed, unless
+//! the record of the blob names their version as verified and the store can tell that nothing has
+//! changed them since.
+
+use crate::content::{ContentExt, Stat};
+use crate::digest::Digest;
+use crate::error::{ErrorKind, Result};
+use crate::records::BlobRecord;
+use crate::store::Store;
+
+/// Returns whether the stored bytes have their digest. They are hashed, unless they were verified
+/// and the store can tell that they are unchanged.
+///
+/// # Errors
+/// Errors of the store.
+pub(crate) async fn is_intact(
+    store: &Store,
+    stat: &Stat,
+    record: Option<&BlobRecord>,
+) -> Result<bool> {
+    let verified = record.and_then(|record| record.verified);
+    if verified == Some(stat.version) && store.content.is_unchanged(stat).await? {
+        return Ok(true);
+    }
+    match store.content.hash(&stat.digest).await {
+        Ok(found) => Ok(found == Some(stat.digest)),
+        Err(error) if error.kind() == ErrorKind::Corrupt => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes a copy of the blob that is damaged, so that the right bytes can be stored. Returns
+/// whether it was damaged.
+///
+/// # Errors
+/// Errors of the store.
+pub(super) async fn remove_damaged(store: &Store, digest: &Digest, size: u64) -> Result<bool> {
+    let Some(stat) = store.content.stat(digest).await? else {
+        return Ok(false);
+    };
+    let record = store.blobs().load(digest).await?;
+    let record = record.as_ref().map(|(record, _)| record);
+    if stat.size == size && is_intact(store, &stat, record).await? {
+        return Ok(false);
+    }
+    store.content.remove_version(digest, stat.version).await
+}

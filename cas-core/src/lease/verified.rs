@@ -1,0 +1,115 @@
+//! What a job knows of the bytes of the blobs that it brings: verified, or damaged and to be
+//! replaced.
+
+use super::guard::{Known, LeaseGuard};
+use super::intact::is_intact;
+use super::pin::{self, BlobRef};
+use crate::capability::Capability;
+use crate::content::{Stat, Writer};
+use crate::digest::Digest;
+use crate::error::Result;
+use crate::records::BlobRecord;
+
+impl LeaseGuard {
+    /// Pins a blob that the caller brings, even if it is yet to be stored. Returns whether its bytes
+    /// are in the store and have its digest. The guard replaces a damaged copy when the blob is
+    /// published.
+    ///
+    /// # Errors
+    /// Errors of the store.
+    pub async fn pin_intact(&self, blob: BlobRef) -> Result<bool> {
+        let pinned = pin::pin(&self.store, Some(&self.id), &blob).await?;
+        let there = self.add_pinned(&blob, pinned.as_ref());
+        match pinned.and_then(|pinned| Some((pinned.stat?, pinned.record))) {
+            Some((stat, record)) if there => self.check_intact(&stat, &record).await,
+            _ => Ok(false),
+        }
+    }
+
+    /// Pins blobs that the caller brings, in one step if the records store can. Returns for each
+    /// what [`LeaseGuard::pin_intact`] returns.
+    ///
+    /// # Errors
+    /// Errors of the store.
+    pub async fn pin_all_intact(&self, blobs: &[BlobRef]) -> Result<Vec<bool>> {
+        let pinned = pin::pin_all(&self.store, Some(&self.id), blobs).await?;
+        let mut intact = Vec::with_capacity(blobs.len());
+        for (blob, pinned) in blobs.iter().zip(pinned) {
+            let there = self.add_pinned(blob, pinned.as_ref());
+            intact.push(match pinned.and_then(|one| Some((one.stat?, one.record))) {
+                Some((stat, record)) if there => self.check_intact(&stat, &record).await?,
+                _ => false,
+            });
+        }
+        Ok(intact)
+    }
+
+    async fn check_intact(&self, stat: &Stat, record: &BlobRecord) -> Result<bool> {
+        let intact = is_intact(&self.store, stat, Some(record)).await?;
+        let version = Some(stat.version);
+        let mut pinned = self.lock();
+        let known = pinned.entry(stat.digest).or_default();
+        known.stored = intact;
+        if !intact {
+            known.damaged = version;
+        } else if record.verified != version {
+            known.verified = version;
+        }
+        Ok(intact)
+    }
+
+    /// Returns whether the stored bytes of a blob are known to be damaged.
+    pub(crate) fn is_damaged(&self, stat: &Stat) -> bool {
+        let pinned = self.lock();
+        let known = pinned.get(&stat.digest);
+        known.is_some_and(|known| known.damaged == Some(stat.version))
+    }
+
+    /// Removes the damaged copy of a blob, once `writer` has all of the right bytes. Returns whether
+    /// there was one.
+    ///
+    /// # Errors
+    /// `Corrupt` if the writer has other bytes; errors of the store.
+    pub(crate) async fn replace_damaged(
+        &self,
+        writer: &mut Writer,
+        digest: &Digest,
+    ) -> Result<bool> {
+        let damaged = self.lock().get(digest).and_then(|known| known.damaged);
+        let Some(version) = damaged else {
+            return Ok(false);
+        };
+        writer.verify().await?;
+        self.store.content.remove_version(digest, version).await
+    }
+
+    /// Notes that a pinned blob is in the store and that its bytes were verified.
+    pub(crate) async fn note_published(&self, digest: &Digest) -> Result<()> {
+        // The versions of a joint store do not change with the bytes.
+        let verified = match self.store.content.capabilities().has(Capability::Joint) {
+            true => None,
+            false => self.store.content.stat(digest).await?,
+        };
+        self.lock().insert(
+            *digest,
+            Known {
+                stored: true,
+                verified: verified.map(|stat| stat.version),
+                damaged: None,
+            },
+        );
+        Ok(())
+    }
+
+    /// Returns references that add the verified versions to the records of pinned blobs.
+    pub(super) fn verified(&self) -> Vec<BlobRef> {
+        let pinned = self.lock();
+        let verified = pinned.iter().filter(|(_, known)| known.verified.is_some());
+        verified
+            .map(|(digest, known)| BlobRef {
+                verified: known.verified,
+                ..BlobRef::existing(*digest)
+            })
+            .collect()
+    }
+}

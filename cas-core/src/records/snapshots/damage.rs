@@ -1,0 +1,170 @@
+//! Records that are damaged, and snapshots whose files are.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use super::record::SnapshotRecord;
+use super::{Snapshots, parse_counter};
+use crate::error::{Error, Result};
+use crate::records::{Batch, Expect, Revision, Table, each};
+use crate::snapshot::{SnapshotKind, Usage};
+
+impl Snapshots {
+    /// Gives the committed snapshot `key` the directory of the active snapshot `by`, and removes
+    /// `by`. Returns the id of the old directory.
+    ///
+    /// # Errors
+    /// `NotFound`; `InvalidArgument` if the states or the parents of the two are others.
+    pub async fn replace(&self, key: &str, by: &str, usage: Usage) -> Result<u64> {
+        self.commit_plan(|| self.plan_replace(key, by, usage)).await
+    }
+
+    /// Returns whether an active snapshot or a view on the committed snapshot `key`, or on one above
+    /// it, is older than `time`, so that it may be mounted with the files that `key` had then.
+    ///
+    /// # Errors
+    /// `Corrupt` if a record does not parse; errors of the store.
+    pub async fn has_users(&self, key: &str, time: SystemTime) -> Result<bool> {
+        let mut found = BTreeMap::new();
+        let prefix = self.row("");
+        each(&*self.records, Table::Snapshots, &prefix, |record| {
+            let snapshot = SnapshotRecord::decode(record)?;
+            found.insert(record.key[prefix.len()..].to_owned(), snapshot);
+            Ok(())
+        })
+        .await?;
+        let is_above = |record: &SnapshotRecord| {
+            let mut below = record.parent.as_deref();
+            // A chain cannot be longer than there are snapshots.
+            for _ in 0..found.len() {
+                match below {
+                    Some(parent) if parent == key => return true,
+                    Some(parent) => below = found.get(parent).and_then(|one| one.parent.as_deref()),
+                    None => return false,
+                }
+            }
+            false
+        };
+        let mut users = found
+            .values()
+            .filter(|record| record.kind != SnapshotKind::Committed && record.created_at <= time);
+        Ok(users.any(is_above))
+    }
+
+    async fn plan_replace(&self, key: &str, by: &str, usage: Usage) -> Result<(Batch, u64)> {
+        let (mut old, new) = (self.existing(key).await?, self.existing(by).await?);
+        new.record.must_be_active(by)?;
+        if old.record.kind != SnapshotKind::Committed || old.record.parent != new.record.parent {
+            let message = "only a committed snapshot with the same parent can be replaced";
+            return Err(Error::invalid(message).subject(key));
+        }
+        let id = std::mem::replace(&mut old.record.id, new.record.id);
+        old.record.usage = Some(usage);
+        let (mut batch, _) = self.removal(by, new).await?;
+        let expect = Expect::Revision(old.revision);
+        self.put(&mut batch, key, &old.record, expect)?;
+        Ok((batch, id))
+    }
+
+    /// Returns the keys of the records that do not parse, and of those whose parents have no record
+    /// that parses. If `remove` is set, removes these records.
+    ///
+    /// # Errors
+    /// Errors of the store.
+    pub async fn damaged(&self, remove: bool) -> Result<Vec<String>> {
+        let (mut damaged, mut sound) = (Vec::new(), BTreeMap::new());
+        let prefix = self.row("");
+        each(&*self.records, Table::Snapshots, &prefix, |record| {
+            let key = record.key[prefix.len()..].to_owned();
+            match SnapshotRecord::decode(record) {
+                Ok(found) => drop(sound.insert(key, (found, record.revision.clone()))),
+                Err(_) => damaged.push((key, record.revision.clone())),
+            }
+            Ok(())
+        })
+        .await?;
+        loop {
+            let orphans: Vec<String> = sound
+                .iter()
+                .filter(|(_, (record, _))| {
+                    let parent = record.parent.as_ref();
+                    parent.is_some_and(|parent| !sound.contains_key(parent))
+                })
+                .map(|(key, _)| key.clone())
+                .collect();
+            if orphans.is_empty() {
+                break;
+            }
+            for key in orphans {
+                damaged.extend(sound.remove(&key).map(|(_, revision)| (key, revision)));
+            }
+        }
+        if remove {
+            let ids = sound.values().map(|(record, _)| record.id);
+            self.correct_counter(ids.max().unwrap_or_default()).await?;
+            self.remove_all(&damaged).await?;
+            self.count_children(&sound).await?;
+        }
+        Ok(damaged.into_iter().map(|(key, _)| key).collect())
+    }
+
+    /// Writes the counter of ids again if it does not parse. An id that a lost record had is used
+    /// again only if its directory is gone, too.
+    async fn correct_counter(&self, highest: u64) -> Result<()> {
+        let found = self
+            .records
+            .load(Table::Snapshots, self.snapshotter)
+            .await?;
+        let Some(found) = found.filter(|found| parse_counter(found).is_err()) else {
+            return Ok(());
+        };
+        let mut batch = Batch::new();
+        let next = highest.saturating_add(1).to_string().into();
+        let expect = Expect::Revision(found.revision);
+        batch.put(Table::Snapshots, self.snapshotter, expect, next);
+        self.records.commit(&batch).await
+    }
+
+    async fn remove_all(&self, damaged: &[(String, Revision)]) -> Result<()> {
+        let mut batch = Batch::new();
+        for (key, revision) in damaged {
+            batch.delete(
+                Table::Snapshots,
+                self.row(key),
+                Expect::Revision(revision.clone()),
+            );
+        }
+        match batch.is_empty() {
+            true => Ok(()),
+            false => self.records.commit(&batch).await,
+        }
+    }
+
+    /// Corrects the numbers of children, some of which are gone.
+    async fn count_children(
+        &self,
+        sound: &BTreeMap<String, (SnapshotRecord, Revision)>,
+    ) -> Result<()> {
+        let mut children: BTreeMap<&str, u64> = BTreeMap::new();
+        for (record, _) in sound.values() {
+            if let Some(parent) = &record.parent {
+                *children.entry(parent).or_default() += 1;
+            }
+        }
+        let mut batch = Batch::new();
+        for (key, (record, revision)) in sound {
+            let counted = children.get(key.as_str()).copied().unwrap_or_default();
+            if record.children != counted {
+                let record = SnapshotRecord {
+                    children: counted,
+                    ..record.clone()
+                };
+                self.put(&mut batch, key, &record, Expect::Revision(revision.clone()))?;
+            }
+        }
+        match batch.is_empty() {
+            true => Ok(()),
+            false => self.records.commit(&batch).await,
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Which directories mounts are made of, in all mount namespaces that this process can see.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// What the mounts of all processes say about the directories that they are made of.
+pub(crate) struct MountedDirs(Vec<String>);
+
+impl MountedDirs {
+    /// Reads the mounts of all processes. Those of a process that has ended are passed over.
+    pub(crate) fn read() -> Self {
+        let mut seen = BTreeSet::new();
+        let mut tables = Vec::new();
+        for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let namespace = fs::read_link(process.path().join("ns/mnt"));
+            if namespace.is_ok_and(|namespace| seen.insert(namespace)) {
+                tables.extend(fs::read_to_string(process.path().join("mountinfo")));
+            }
+        }
+        MountedDirs(tables)
+    }
+
+    /// Returns whether something is mounted at `directory`.
+    pub(crate) fn has(&self, directory: &Path) -> bool {
+        let lines = self.0.iter().flat_map(|table| table.lines());
+        let mut places = lines.filter_map(|line| line.split(' ').nth(4));
+        places.any(|place| unescape(place) == directory.as_os_str().as_bytes())
+    }
+
+    /// Returns whether a mount seems to be made of `directory` or something in it. An overlay that
+    /// names its layers by file descriptors instead of their paths is not found.
+    pub(crate) fn may_use(&self, directory: &Path) -> bool {
+        let Some(directory) = directory.to_str() else {
+            return true;
+        };
+        let inside = format!("{directory}/");
+        let mut lines = self.0.iter().flat_map(|table| table.lines());
+        lines.any(|line| line.contains(&inside) || is_bound(line, directory))
+    }
+}
+
+/// Returns whether a line shows a bind mount of something in `directory`. It has the path below the
+/// root of the file system, which may itself be mounted below the root directory.
+fn is_bound(line: &str, directory: &str) -> bool {
+    let Some(root) = line.split(' ').nth(3) else {
+        return false;
+    };
+    let mut above = Path::new(root).ancestors().filter_map(Path::to_str);
+    above.any(|path| path.len() > 1 && directory.ends_with(path) && shares_names(path))
+}
+
+/// Returns whether a path has enough names to be that of a snapshot's directory and no other.
+fn shares_names(path: &str) -> bool {
+    path.matches('/').count() > 1
+}
+
+/// Returns a path as it is before the kernel escapes spaces, tabs, line feeds and backslashes as
+/// three octal digits.
+fn unescape(text: &str) -> Vec<u8> {
+    let mut parts = text.split('\\');
+    let mut path = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        let digits = part
+            .get(..3)
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        match digits {
+            Some(byte) => {
+                path.push(byte);
+                path.extend_from_slice(&part.as_bytes()[3..]);
+            }
+            None => path.extend_from_slice(part.as_bytes()),
+        }
+    }
+    path
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_are_found_by_their_place_and_their_source() {
+        let table = "36 35 98:0 / /mnt/a\\040b rw - ext4 /dev/root rw\n\
+            37 35 0:40 / /merged rw - overlay overlay rw,lowerdir+=/r/snapshots/7/fs,x\n\
+            38 35 0:41 /snapshots/8/fs /bound rw - xfs /dev/sda rw\n";
+        let mounted = MountedDirs(vec![table.to_owned()]);
+        assert!(mounted.has(Path::new("/mnt/a b")));
+        assert!(!mounted.has(Path::new("/mnt/a")));
+        assert!(mounted.may_use(Path::new("/r/snapshots/7")));
+        assert!(mounted.may_use(Path::new("/r/x/snapshots/8")));
+        assert!(!mounted.may_use(Path::new("/r/snapshots/70")));
+        assert!(!mounted.may_use(Path::new("/r/snapshots/9")));
+        assert!(!mounted.may_use(Path::new("/other/snapshots/7")));
+        assert_eq!(unescape("a\\134\\012b"), b"a\\\nb");
+    }
+}

@@ -1,0 +1,374 @@
+//! The manifest of a tree: what each entry was like when the tree was complete, so that damage can
+//! be found later. The bytes of files are not part of it.
+//!
+//! ```text
+//! MANIFEST     one line for each entry, in no particular order, and `end COUNT` as the last
+//! LINE         TYPE MODE UID GID SIZE SECONDS.NANOSECONDS DEVICE MORE PATH
+//! ```
+//! SIZE is `-` for a directory. MORE is a hash of the target of a symbolic link, or of the extended
+//! attributes of a directory. Bytes of PATH that are not printable ASCII are escaped.
+
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::fmt::Write as _;
+use std::fs::File;
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use cas_core::Digest;
+use cas_core::error::Result;
+use rustix::fs::FileType;
+use rustix::io::Errno;
+
+use crate::tree::{At, Visit, open_below, walk};
+
+/// Maximum number of differences that are described.
+const DESCRIBED: usize = 5;
+
+/// Writes the manifest of everything below `dir`.
+///
+/// # Errors
+/// Errors of the file system, with the path.
+pub(crate) fn write(dir: impl AsFd, manifest: File) -> Result<()> {
+    let mut out = BufWriter::with_capacity(256 << 10, manifest);
+    let mut count: u64 = 0;
+    each(dir, |line, path| {
+        count += 1;
+        writeln!(out, "{line} {path}")
+    })?;
+    writeln!(out, "end {count}")?;
+    Ok(out.flush()?)
+}
+
+/// Compares the tree below `dir` with its manifest. Returns the first differences in words, or
+/// `None` if there are none. A manifest without an end, which a loss of power may leave, says
+/// nothing.
+///
+/// # Errors
+/// Errors of the file system, with the path.
+pub(crate) fn compare(dir: impl AsFd, manifest: &File) -> Result<Option<String>> {
+    let hashes = RandomState::new();
+    let Some(mut expected) = read(manifest, &hashes)? else {
+        return Ok(None);
+    };
+    let mut differences = Differences::default();
+    each(dir, |line, path| {
+        match expected.remove(&hashes.hash_one(path)) {
+            None => differences.add(path, "was not committed"),
+            Some(known) if known != hashes.hash_one(line) => differences.add(path, "was changed"),
+            Some(_) => {}
+        }
+        Ok(())
+    })?;
+    if !expected.is_empty() {
+        for line in lines(manifest)? {
+            let line = line?;
+            if let Some((_, path)) = split(&line)
+                && expected.contains_key(&hashes.hash_one(path))
+            {
+                differences.add(path, "is missing");
+            }
+        }
+    }
+    Ok(differences.describe())
+}
+
+#[derive(Default)]
+struct Differences {
+    count: u64,
+    text: String,
+}
+
+impl Differences {
+    fn add(&mut self, path: &str, what: &str) {
+        if self.count < DESCRIBED as u64 {
+            let comma = if self.count == 0 { "" } else { ", " };
+            let _ = write!(self.text, "{comma}{path:.200} {what}");
+        }
+        self.count += 1;
+    }
+
+    fn describe(mut self) -> Option<String> {
+        let more = self.count.saturating_sub(DESCRIBED as u64);
+        if more > 0 {
+            let _ = write!(self.text, ", and {more} more");
+        }
+        (self.count > 0).then_some(self.text)
+    }
+}
+
+/// Reads a manifest. Returns the hash of each line by the hash of its path, or `None` if the
+/// manifest has no end.
+fn read(manifest: &File, hashes: &RandomState) -> Result<Option<HashMap<u64, u64>>> {
+    let mut entries = HashMap::new();
+    for line in lines(manifest)? {
+        let line = line?;
+        if let Some(count) = line.strip_prefix("end ") {
+            let complete = count.parse() == Ok(entries.len());
+            return Ok(complete.then_some(entries));
+        }
+        let Some((line, path)) = split(&line) else {
+            return Ok(None);
+        };
+        entries.insert(hashes.hash_one(path), hashes.hash_one(line));
+    }
+    Ok(None)
+}
+
+fn lines(manifest: &File) -> Result<impl Iterator<Item = io::Result<String>>> {
+    use std::io::Seek;
+    let mut file = manifest;
+    file.rewind()?;
+    // A line that is not UTF-8 was not written here.
+    Ok(BufReader::new(file).lines().take_while(|line| {
+        !line
+            .as_ref()
+            .is_err_and(|error| error.kind() == io::ErrorKind::InvalidData)
+    }))
+}
+
+/// Splits a line before the path.
+fn split(line: &str) -> Option<(&str, &str)> {
+    line.rsplit_once(' ')
+}
+
+/// Calls `visit` with the line of each entry below `dir`, and its escaped path.
+fn each(dir: impl AsFd, visit: impl FnMut(&str, &str) -> io::Result<()>) -> Result<()> {
+    let mut lister = Lister {
+        visit,
+        path: String::new(),
+        line: String::new(),
+        more: 0,
+        failed: None,
+    };
+    let walked = walk(dir, &mut lister);
+    match lister.failed {
+        Some(error) => Err(error.into()),
+        None => walked,
+    }
+}
+
+struct Lister<F> {
+    visit: F,
+    /// The escaped path of the current directory.
+    path: String,
+    line: String,
+    /// The hash of the attributes of the directory that was opened last.
+    more: u64,
+    failed: Option<io::Error>,
+}
+
+impl<F: FnMut(&str, &str) -> io::Result<()>> Lister<F> {
+    fn list(&mut self, at: At<'_>, more: u64) -> Result<(), Errno> {
+        let stat = at.stat;
+        let (kind, size) = match at.file_type() {
+            FileType::Directory => ('d', None),
+            FileType::RegularFile => ('f', Some(stat.st_size)),
+            FileType::Symlink => ('l', Some(stat.st_size)),
+            FileType::CharacterDevice => ('c', Some(0)),
+            FileType::BlockDevice => ('b', Some(0)),
+            FileType::Fifo => ('p', Some(0)),
+            _ => ('s', Some(0)),
+        };
+        self.line.clear();
+        let size = size.map_or("-".to_owned(), |size| size.to_string());
+        let _ = write!(
+            self.line,
+            "{kind} {:o} {} {} {size} {}.{} {} {more:x}",
+            stat.st_mode & 0o7777,
+            stat.st_uid,
+            stat.st_gid,
+            stat.st_mtime,
+            stat.st_mtime_nsec,
+            stat.st_rdev,
+        );
+        let length = self.path.len();
+        self.push(at);
+        let visited = (self.visit)(&self.line, &self.path);
+        if at.file_type() != FileType::Directory {
+            self.path.truncate(length);
+        }
+        visited.map_err(|error| {
+            self.failed = Some(error);
+            Errno::IO
+        })
+    }
+
+    /// Adds the name of an entry to the path. Spaces are escaped, because they end the line.
+    fn push(&mut self, at: At<'_>) {
+        self.path.push('/');
+        for byte in at.name.to_bytes() {
+            match byte {
+                b' ' | b'\\' | 0..0x20 | 0x7f.. => {
+                    let _ = write!(self.path, "\\x{byte:02x}");
+                }
+                _ => self.path.push(char::from(*byte)),
+            }
+        }
+    }
+}
+
+impl<F: FnMut(&str, &str) -> io::Result<()>> Visit for Lister<F> {
+    fn entry(&mut self, at: At<'_>) -> Result<(), Errno> {
+        let more = match at.file_type() {
+            FileType::Symlink => {
+                hash(rustix::fs::readlinkat(at.dir, at.name, Vec::new())?.as_bytes())
+            }
+            _ => 0,
+        };
+        self.list(at, more)
+    }
+
+    fn open(&mut self, at: At<'_>) -> Result<OwnedFd, Errno> {
+        let dir = open_below(at)?;
+        self.more = attributes(&dir)?;
+        Ok(dir)
+    }
+
+    fn enter(&mut self, at: At<'_>) -> Result<(), Errno> {
+        self.list(at, self.more)
+    }
+
+    fn leave(&mut self, _: At<'_>, _: BorrowedFd<'_>) -> Result<(), Errno> {
+        let parent = self.path.rfind('/').unwrap_or_default();
+        self.path.truncate(parent);
+        Ok(())
+    }
+
+    /// What is mounted in a tree is not part of it.
+    fn mounted(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Returns a hash of the extended attributes of a directory, or 0 if it has none.
+fn attributes(dir: &OwnedFd) -> Result<u64, Errno> {
+    let mut names = vec![0; 64 << 10];
+    let length = match rustix::fs::flistxattr(dir, &mut names[..]) {
+        Err(Errno::OPNOTSUPP) | Ok(0) => return Ok(0),
+        length => length?,
+    };
+    let mut names: Vec<&[u8]> = names[..length].split(|byte| *byte == 0).collect();
+    names.sort_unstable();
+    let mut all = Vec::new();
+    let mut value = vec![0; 64 << 10];
+    for name in names.into_iter().filter(|name| !name.is_empty()) {
+        let Ok(name) = CString::new(name) else {
+            continue;
+        };
+        let length = match rustix::fs::fgetxattr(dir, &name, &mut value[..]) {
+            Err(Errno::NODATA | Errno::ACCESS | Errno::PERM) => 0,
+            length => length?,
+        };
+        all.extend_from_slice(name.as_bytes_with_nul());
+        all.extend_from_slice(&value[..length]);
+        all.push(0);
+    }
+    Ok(hash(&all))
+}
+
+/// Returns a part of the digest, which is the same in every version.
+fn hash(data: &[u8]) -> u64 {
+    let digest = Digest::sha256(data);
+    u64::from_str_radix(digest.hex().get(..16).unwrap_or_default(), 16).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::path::Path;
+
+    use super::*;
+
+    fn make(dir: &Path) {
+        fs::create_dir_all(dir.join("etc/a b")).unwrap();
+        fs::write(dir.join("etc/passwd"), "root").unwrap();
+        fs::write(dir.join("etc/a b/new\nline\\"), "x").unwrap();
+        symlink("passwd", dir.join("etc/link")).unwrap();
+    }
+
+    /// Returns the differences after `change`.
+    fn after(change: impl FnOnce(&Path)) -> Option<String> {
+        let temp = tempfile::tempdir().unwrap();
+        let tree = temp.path().join("tree");
+        make(&tree);
+        let dir = File::open(&tree).unwrap();
+        write(&dir, File::create(temp.path().join("manifest")).unwrap()).unwrap();
+        change(&tree);
+        compare(&dir, &File::open(temp.path().join("manifest")).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn an_unchanged_tree_has_no_differences() {
+        assert_eq!(after(|_| {}), None);
+        // Another order of the entries is no difference.
+        let moved = |tree: &Path| {
+            let before = fs::metadata(tree.join("etc")).unwrap().modified().unwrap();
+            fs::rename(tree.join("etc/passwd"), tree.join("etc/moved")).unwrap();
+            fs::rename(tree.join("etc/moved"), tree.join("etc/passwd")).unwrap();
+            File::open(tree.join("etc"))
+                .unwrap()
+                .set_modified(before)
+                .unwrap();
+        };
+        assert_eq!(after(moved), None);
+    }
+
+    #[test]
+    fn every_change_is_named() {
+        let passwd = |tree: &Path| tree.join("etc/passwd");
+        let emptied = after(|tree| fs::write(passwd(tree), "").unwrap()).unwrap();
+        assert_eq!(emptied, "/etc/passwd was changed");
+        let flipped = after(|tree| fs::write(passwd(tree), "toor").unwrap()).unwrap();
+        assert_eq!(flipped, "/etc/passwd was changed");
+        let opened = |tree: &Path| {
+            fs::set_permissions(passwd(tree), fs::Permissions::from_mode(0o606)).unwrap();
+        };
+        assert_eq!(after(opened).unwrap(), "/etc/passwd was changed");
+        let removed = after(|tree| fs::remove_file(passwd(tree)).unwrap()).unwrap();
+        assert!(removed.contains("/etc/passwd is missing"), "{removed}");
+        let added = after(|tree| fs::write(tree.join("etc/x"), "").unwrap()).unwrap();
+        assert!(added.contains("/etc/x was not committed"), "{added}");
+        let retargeted = |tree: &Path| {
+            fs::remove_file(tree.join("etc/link")).unwrap();
+            symlink("shadow", tree.join("etc/link")).unwrap();
+        };
+        assert!(after(retargeted).unwrap().contains("/etc/link was changed"));
+        let strange = after(|tree| fs::write(tree.join("etc/a b/new\nline\\"), "yy").unwrap());
+        assert_eq!(strange.unwrap(), r"/etc/a\x20b/new\x0aline\x5c was changed");
+        let many = after(|tree| {
+            for name in 0..9 {
+                fs::write(tree.join(name.to_string()), "").unwrap();
+            }
+        });
+        assert!(many.as_ref().unwrap().ends_with("and 4 more"), "{many:?}");
+    }
+
+    #[test]
+    fn a_manifest_without_an_end_says_nothing() {
+        let temp = tempfile::tempdir().unwrap();
+        make(temp.path());
+        let path = temp.path().join("manifest");
+        let dir = File::open(temp.path().join("etc")).unwrap();
+        write(&dir, File::create(&path).unwrap()).unwrap();
+        let whole = fs::read(&path).unwrap();
+        fs::write(temp.path().join("etc/passwd"), "").unwrap();
+        assert!(
+            compare(&dir, &File::open(&path).unwrap())
+                .unwrap()
+                .is_some()
+        );
+        for end in 0..whole.len() - 1 {
+            fs::write(&path, &whole[..end]).unwrap();
+            assert_eq!(
+                compare(&dir, &File::open(&path).unwrap()).unwrap(),
+                None,
+                "{end}"
+            );
+        }
+        fs::write(&path, vec![0; whole.len()]).unwrap();
+        assert_eq!(compare(&dir, &File::open(&path).unwrap()).unwrap(), None);
+    }
+}

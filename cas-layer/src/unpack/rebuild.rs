@@ -1,0 +1,90 @@
+//! Unpacks a layer again whose snapshot has lost its files.
+
+use std::sync::Arc;
+
+use cas_core::progress::Progress;
+use cas_core::snapshot::{Condition, Depth, SnapshotKind};
+use cas_core::{Digest, Error, Manifest, Result, Store};
+
+use super::unpacking::{Target, Unpacking};
+use super::{chain_ids_of, layers_with_diff_ids};
+
+/// Returns the chain IDs of all layers of an image, lowest first.
+///
+/// # Errors
+/// As [`chain_id`](super::chain_id).
+pub async fn chain_of(store: &Store, manifest: &Manifest) -> Result<Vec<Digest>> {
+    Ok(chain_ids_of(&layers_with_diff_ids(store, manifest).await?))
+}
+
+/// Unpacks the layer again that the image of `manifest` has at `chain_id`, and gives its files to
+/// the committed snapshot of this name. The snapshots below are sound. What is mounted from the old
+/// files keeps them.
+///
+/// # Errors
+/// `NotFound` if the image does not have the layer, or the store does not; `Corrupt` for a damaged
+/// layer; errors of the snapshotter.
+pub async fn rebuild(
+    store: &Store,
+    target: Target<'_>,
+    manifest: &Manifest,
+    chain_id: &Digest,
+    progress: &Arc<dyn Progress>,
+) -> Result<()> {
+    let mut unpacking = Unpacking::new(store, target, manifest, progress).await?;
+    let outcome = match unpacking.pin(manifest).await {
+        Ok(()) => unpacking.rebuild(chain_id).await,
+        Err(error) => Err(error),
+    };
+    unpacking.end(outcome).await
+}
+
+impl Unpacking<'_> {
+    async fn rebuild(&self, chain_id: &Digest) -> Result<()> {
+        let index = self.chain.iter().position(|known| known == chain_id);
+        let index = index.ok_or_else(|| {
+            Error::not_found("the image does not have the layer").subject(chain_id)
+        })?;
+        let _lock = self.lock(chain_id).await?;
+        self.unpack_on_parent(index, true).await
+    }
+
+    /// Unpacks the layers again whose snapshots are committed and have no directory.
+    pub(super) async fn rebuild_missing(&self) -> Result<()> {
+        for (index, chain_id) in self.chain.iter().enumerate() {
+            let _lock = match self.is_missing(chain_id).await? {
+                true => self.lock(chain_id).await?,
+                false => continue,
+            };
+            if self.is_missing(chain_id).await? {
+                // A layer that is on its way is unpacked by the next job.
+                if self
+                    .store
+                    .content
+                    .stat(&self.layers[index].0.digest)
+                    .await?
+                    .is_none()
+                {
+                    continue;
+                }
+                let short = chain_id.short();
+                let message = format!(
+                    "the directory of the snapshot {short} is missing; its layer \
+                                       is unpacked again"
+                );
+                self.progress.warn(&message);
+                self.unpack_on_parent(index, true).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn is_missing(&self, chain_id: &Digest) -> Result<bool> {
+        let (snapshotter, key) = (self.target.snapshotter, chain_id.to_string());
+        let found = snapshotter.stat(&key).await?;
+        if found.is_none_or(|info| info.kind != SnapshotKind::Committed) {
+            return Ok(false);
+        }
+        Ok(snapshotter.check(&key, Depth::Directory).await? == Condition::Missing)
+    }
+}

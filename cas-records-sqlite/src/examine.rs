@@ -1,0 +1,134 @@
+//! Finding out whether a database is damaged, and setting it aside.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use cas_core::check::{Finding, Problem};
+use cas_core::{Context, Error, ErrorKind, Result};
+use cas_host::{Dir, Lock};
+use rusqlite::{Connection, OpenFlags};
+
+use crate::error::classify;
+
+/// What SQLite says of a database that is not damaged.
+const SOUND: &str = "ok";
+
+/// Examines the database at `path`. If it is damaged and `repair` is set, renames it and its log to
+/// names that end in `.damaged` and a number, so that an empty one is created at the next opening.
+/// Returns what is wrong, or `None` if nothing is, or there is no database.
+///
+/// # Errors
+/// Errors of the file system.
+pub fn examine(path: &Path, repair: bool) -> Result<Option<Finding>> {
+    let why = match path.try_exists().during("examine", path.display())? {
+        true => damage(path)?,
+        false => None,
+    };
+    let Some(why) = why else {
+        return Ok(None);
+    };
+    let detail = if repair {
+        let aside = set_aside(path).during("set aside", path.display())?;
+        format!(
+            "{why}; the old records are in {}, and new ones are made",
+            aside.display()
+        )
+    } else {
+        format!("{why}; a repair sets it aside and makes the records again")
+    };
+    Ok(Some(Finding {
+        problem: Problem::StoreDamaged,
+        subject: path.display().to_string(),
+        detail,
+        repaired: repair,
+    }))
+}
+
+/// Returns how the database is damaged.
+fn damage(path: &Path) -> Result<Option<String>> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let check = || -> rusqlite::Result<String> {
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.query_row("PRAGMA quick_check(1)", (), |row| row.get(0))
+    };
+    match check().map_err(classify) {
+        Ok(text) if text == SOUND => Ok(None),
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == ErrorKind::Corrupt => {
+            Ok(Some("it is not an intact database".to_owned()))
+        }
+        // What cannot be opened for writing is not repaired, and the opening says why.
+        Err(error) if error.kind() == ErrorKind::Denied => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Renames the database and its log. Returns the new name of the database.
+fn set_aside(path: &Path) -> Result<PathBuf> {
+    let (Some(parent), Some(name)) = (
+        path.parent(),
+        path.file_name().and_then(|name| name.to_str()),
+    ) else {
+        return Err(Error::invalid("not the path of a file; expected DIR/NAME"));
+    };
+    let dir = Dir::open(parent)?;
+    let _lock = Lock::exclusive(&dir, &format!("{name}.lock"))?;
+    let with = |ending: &str| {
+        let mut whole = OsString::from(path);
+        whole.push(ending);
+        PathBuf::from(whole)
+    };
+    let mut number = 1;
+    while with(&format!(".damaged-{number}")).try_exists()? {
+        number += 1;
+    }
+    let aside = with(&format!(".damaged-{number}"));
+    std::fs::rename(path, &aside)?;
+    for ending in ["-wal", "-shm"] {
+        match std::fs::rename(with(ending), with(&format!(".damaged-{number}{ending}"))) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            renamed => renamed?,
+        }
+    }
+    dir.sync()?;
+    Ok(aside)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::SqliteRecords;
+
+    #[test]
+    fn a_sound_database_stays_and_a_damaged_one_is_set_aside() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("records.db");
+        assert_eq!(examine(&path, true).unwrap(), None, "there is none");
+        drop(SqliteRecords::open(&path).unwrap());
+        assert_eq!(examine(&path, true).unwrap(), None);
+        for (number, garbage) in [
+            vec![7; 100],
+            vec![0; 8192],
+            b"SQLite format 3\0xxxx".to_vec(),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            fs::write(&path, &garbage).unwrap();
+            let found = examine(&path, false).unwrap();
+            let found = found.unwrap_or_else(|| panic!("garbage {number} was not found"));
+            assert!(!found.repaired, "{found:?}");
+            assert_eq!(fs::read(&path).unwrap(), garbage, "only examined");
+            assert!(examine(&path, true).unwrap().unwrap().repaired);
+            let aside = temp
+                .path()
+                .join(format!("records.db.damaged-{}", number + 1));
+            assert_eq!(fs::read(aside).unwrap(), garbage);
+            drop(SqliteRecords::open(&path).unwrap());
+            assert_eq!(examine(&path, true).unwrap(), None);
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Checking and repairing a root.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use cas_core::check::{self, CheckOptions, Finding, Problem, ReadData, Repair, Report};
+use cas_core::progress::{Progress, Silent};
+use cas_core::{Context, Error, ErrorKind, Result, Snapshotter, pool};
+use cas_host::mount;
+
+use super::{Cas, OpenOptions};
+use crate::root::Root;
+
+mod rebuilder;
+mod sources;
+
+use self::rebuilder::LayerRebuilder;
+use self::sources::RepairSources;
+
+/// Options of [`Cas::fsck`].
+#[non_exhaustive]
+pub struct FsckOptions {
+    /// How the root is opened.
+    pub open: OpenOptions,
+    /// Which blobs are read and hashed. Documents always are.
+    pub read_data: ReadData,
+    /// Whether reading goes on after the blob that an interrupted check read last.
+    pub resume: bool,
+    /// Maximum number of bytes of blobs that are read per second.
+    pub bytes_per_second: Option<u64>,
+    /// Whether damage is repaired, and not only reported.
+    pub repair: bool,
+    /// Where a repair gets blobs from: the directory of a root or of an image layout, the URL of a
+    /// store, or the reference of an image in a registry. By default, the registries that the names
+    /// of the images refer to.
+    pub from: Option<String>,
+    /// Whether registries are asked by http, and not https.
+    pub plain_http: bool,
+    /// Receives the progress. By default nothing does.
+    pub progress: Arc<dyn Progress>,
+}
+
+impl Default for FsckOptions {
+    fn default() -> Self {
+        FsckOptions {
+            open: OpenOptions::default(),
+            read_data: ReadData::Nothing,
+            resume: false,
+            bytes_per_second: None,
+            repair: false,
+            from: None,
+            plain_http: false,
+            progress: Arc::new(Silent),
+        }
+    }
+}
+
+impl Cas {
+    /// Checks the store and the snapshots of a root, and repairs them if the options say so.
+    /// Returns what was found. The root may be so damaged that [`Cas::open`] fails. Other jobs may
+    /// use it meanwhile, unless its store has one owner.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no root; `Busy` if another process owns the store; as [`Cas::open`],
+    /// except for damage; `NotFound` and `InvalidArgument` for a source that is none.
+    pub async fn fsck(root: impl AsRef<Path>, options: FsckOptions) -> Result<Report> {
+        let path = root.as_ref();
+        if !path
+            .join("cas.toml")
+            .try_exists()
+            .during("check root", path.display())?
+        {
+            let message = "there is no root here; choose another with --root, or make one";
+            return Err(Error::not_found(message)).during("check root", path.display());
+        }
+        let mut findings = examine(path, &options).await?;
+        let FsckOptions {
+            open,
+            read_data,
+            resume,
+            bytes_per_second,
+            repair,
+            from,
+            plain_http,
+            progress,
+        } = options;
+        let cas = match Cas::open_with(path, open).await {
+            Err(error) if error.kind() == ErrorKind::Corrupt || !findings.is_empty() => {
+                findings.push(unopened(path, &error));
+                return Ok(Report {
+                    findings,
+                    ..Report::default()
+                });
+            }
+            opened => opened?,
+        };
+        let sources = RepairSources::open(&cas, from.as_deref(), plain_http).await?;
+        let rebuilder = LayerRebuilder::new(&cas, &progress);
+        let check = CheckOptions {
+            read_data,
+            resume,
+            bytes_per_second,
+            names_lost: findings
+                .iter()
+                .any(|one| one.subject == "index.json" && one.repaired),
+            repair: repair.then_some(Repair {
+                sources: &sources,
+                rebuilder: Some(&rebuilder),
+            }),
+            progress: Arc::clone(&progress),
+        };
+        let snapshotters = cas.collected_snapshotters();
+        let mut report = check::check(&cas.store, &snapshotters, &check).await?;
+        for snapshotter in snapshotters {
+            findings.extend(check_mounts(snapshotter, repair).await?);
+        }
+        report.findings.splice(0..0, findings);
+        Ok(report)
+    }
+}
+
+/// Examines the files of the store and the local records, which are not open yet.
+async fn examine(path: &Path, options: &FsckOptions) -> Result<Vec<Finding>> {
+    let default = crate::registry();
+    let registry = options.open.registry.as_ref().unwrap_or(&default);
+    let root = Root::open(path, registry)?;
+    let location = match &options.open.store {
+        Some(store) => root.locate(store, registry)?,
+        None => root.store(registry)?,
+    };
+    let mut findings = registry.examine(&location, options.repair).await?;
+    let (database, repair) = (root.local_database(), options.repair);
+    let local = pool::run(move || cas_records_sqlite::examine(&database, repair)).await?;
+    findings.extend(local);
+    Ok(findings)
+}
+
+fn unopened(path: &Path, error: &Error) -> Finding {
+    Finding {
+        problem: Problem::StoreDamaged,
+        subject: path.display().to_string(),
+        detail: error.to_string(),
+        repaired: false,
+    }
+}
+
+/// Finds the snapshots of mounts that are not mounted, and removes them.
+async fn check_mounts(snapshotter: &dyn Snapshotter, repair: bool) -> Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    let mut after: Option<String> = None;
+    loop {
+        let page = snapshotter.walk(after.as_deref(), PAGE).await?;
+        for info in &page {
+            let Some(directory) = super::mounted::directory(&info.key) else {
+                continue;
+            };
+            if mount::is_mount_point(&directory) {
+                continue;
+            }
+            let repaired = repair && snapshotter.remove_seen(info).await?;
+            findings.push(Finding {
+                problem: Problem::MountLeft,
+                subject: directory.display().to_string(),
+                detail: "its snapshot is kept, but nothing is mounted there".to_owned(),
+                repaired,
+            });
+        }
+        match page.into_iter().nth(PAGE - 1) {
+            Some(last) => after = Some(last.key),
+            None => return Ok(findings),
+        }
+    }
+}
+
+/// Maximum number of snapshots in one page.
+const PAGE: usize = 256;

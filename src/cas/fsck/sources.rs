@@ -1,0 +1,100 @@
+//! Where a repair gets blobs from.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use cas_core::check::Sources;
+use cas_core::image::Reference;
+use cas_core::transfer::{Fetcher, StoreFetcher};
+use cas_core::{ContentStore, Context, Location, Registry, Result};
+
+use crate::cas::Cas;
+use crate::root::Root;
+
+/// The place that the user named, or the registries that the names of images refer to.
+pub(super) struct RepairSources<'a> {
+    #[cfg_attr(
+        not(feature = "registry"),
+        allow(dead_code, reason = "connects to registries")
+    )]
+    cas: &'a Cas,
+    chosen: Option<Arc<dyn Fetcher>>,
+    #[cfg_attr(
+        not(feature = "registry"),
+        allow(dead_code, reason = "connects to registries")
+    )]
+    plain_http: bool,
+}
+
+impl<'a> RepairSources<'a> {
+    /// Opens the place `from`.
+    ///
+    /// # Errors
+    /// Errors of the place.
+    pub(super) async fn open(cas: &'a Cas, from: Option<&str>, plain_http: bool) -> Result<Self> {
+        let mut sources = RepairSources {
+            cas,
+            chosen: None,
+            plain_http,
+        };
+        if let Some(from) = from {
+            let chosen = sources.choose(from).await;
+            sources.chosen = Some(chosen.during("open source", from)?);
+        }
+        Ok(sources)
+    }
+
+    async fn choose(&self, from: &str) -> Result<Arc<dyn Fetcher>> {
+        if let Some(content) = open_store(from).await? {
+            return Ok(Arc::new(StoreFetcher(content)));
+        }
+        self.connect(from).await
+    }
+
+    #[cfg(feature = "registry")]
+    async fn connect(&self, reference: &str) -> Result<Arc<dyn Fetcher>> {
+        let reference = crate::cas::RegistryRef::from(reference).0?;
+        let client = self.cas.connect(&reference, self.plain_http, Vec::new());
+        Ok(Arc::new(client.await?))
+    }
+
+    #[cfg(not(feature = "registry"))]
+    async fn connect(&self, _: &str) -> Result<Arc<dyn Fetcher>> {
+        Err(cas_core::Error::unsupported(
+            "neither a root nor the URL of a store; build with the Cargo feature `registry` for \
+             registries",
+        ))
+    }
+}
+
+/// Opens the content of a root, an image layout or the URL of a store. Returns `None` if `from` is
+/// none of these.
+async fn open_store(from: &str) -> Result<Option<Arc<dyn ContentStore>>> {
+    let registry: Registry = crate::registry();
+    let path = Path::new(from);
+    let location: Location = if from.contains("://") {
+        from.parse()?
+    } else if path.join("cas.toml").is_file() {
+        Root::open(path, &registry)?.store(&registry)?
+    } else if path.join("oci-layout").is_file() {
+        let path = std::path::absolute(path)?;
+        format!("fs://{}", path.display()).parse()?
+    } else {
+        return Ok(None);
+    };
+    Ok(Some(registry.open(&location).await?.content))
+}
+
+#[async_trait]
+impl Sources for RepairSources<'_> {
+    async fn of(&self, name: Option<&Reference>) -> Vec<Arc<dyn Fetcher>> {
+        if let Some(chosen) = &self.chosen {
+            return vec![Arc::clone(chosen)];
+        }
+        let Some(name) = name else {
+            return Vec::new();
+        };
+        self.connect(name.as_str()).await.into_iter().collect()
+    }
+}

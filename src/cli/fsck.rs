@@ -1,0 +1,98 @@
+//! `cas fsck`: checking and repairing a root.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use cas::check::{ReadData, Report, parse_rate};
+use cas::{Cas, FsckOptions, Result};
+use clap::Args;
+
+use super::Context;
+use super::output::size;
+
+/// The exit code for damage that remains.
+const DAMAGED: u8 = 4;
+
+/// Check the store and the snapshots for damage, and repair them
+#[derive(Args)]
+#[command(after_help = "Examples:
+  cas fsck
+  cas fsck --read-data
+  cas fsck --read-data=5% --rate 50MiB
+  cas fsck --repair --from registry.example/app:1
+
+Without --read-data, only documents are read and hashed. A part as in 2/7 reads that part of the
+blobs; 5% reads the next 5% of the bytes at each call.
+
+Exit codes: 0 nothing is wrong, or all of it was repaired; 4 damage remains; 3 there is no root;
+5 another process owns the store.")]
+pub(crate) struct Fsck {
+    /// Read and hash blobs: all, a part as in 2/7, or a share as in 5%
+    #[arg(long, value_name = "PART", num_args = 0..=1, require_equals = true,
+        default_missing_value = "all")]
+    read_data: Option<String>,
+    /// Go on where an interrupted --read-data ended
+    #[arg(long, requires = "read_data")]
+    resume: bool,
+    /// Read at most this many bytes per second, as in 50MiB
+    #[arg(long, value_name = "SIZE", requires = "read_data")]
+    rate: Option<String>,
+    /// Repair what can be repaired, and set damaged bytes aside
+    #[arg(long)]
+    repair: bool,
+    /// Where to fetch missing and damaged blobs from: a root, an image layout, the URL of a store,
+    /// or an image in a registry [default: the registry of each image's name]
+    #[arg(long, value_name = "SOURCE", requires = "repair")]
+    from: Option<String>,
+    /// Use http instead of https for registries
+    #[arg(long, requires = "repair")]
+    plain_http: bool,
+}
+
+impl Fsck {
+    pub(crate) async fn run(self, context: &Context) -> Result<ExitCode> {
+        let mut options = FsckOptions::default();
+        options.open = context.open_options();
+        options.read_data = match &self.read_data {
+            Some(part) => ReadData::parse(part)?,
+            None => ReadData::Nothing,
+        };
+        options.resume = self.resume;
+        options.bytes_per_second = self.rate.as_deref().map(parse_rate).transpose()?;
+        options.repair = self.repair;
+        options.from = self.from;
+        options.plain_http = self.plain_http;
+        options.progress = Arc::clone(&context.progress);
+        let report = Cas::fsck(&context.root, options).await?;
+        print(context, &report)?;
+        Ok(match report.is_sound() {
+            true => ExitCode::SUCCESS,
+            false => ExitCode::from(DAMAGED),
+        })
+    }
+}
+
+fn print(context: &Context, report: &Report) -> Result<()> {
+    let out = &context.out;
+    for finding in &report.findings {
+        out.item(finding, || {
+            let state = if finding.repaired {
+                "repaired"
+            } else {
+                "found"
+            };
+            let (problem, subject) = (finding.problem, &finding.subject);
+            format!("{state}: {problem}: {subject}: {}", finding.detail)
+        })?;
+    }
+    let left = report.findings.iter().filter(|one| !one.repaired).count();
+    let repaired = report.findings.len() - left;
+    out.say(format!(
+        "checked {} images, {} blobs ({} read) and {} snapshots: {left} problems left, {repaired} \
+         repaired",
+        report.images,
+        report.blobs,
+        size(report.bytes_read),
+        report.snapshots,
+    ))
+}

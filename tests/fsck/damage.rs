@@ -1,0 +1,221 @@
+//! Damage to blobs, records, ingests and snapshots.
+
+use std::fs;
+
+use bytes::Bytes;
+use cas::content::{Expected, Writer};
+use cas::records::{Batch, Expect, Table};
+use cas::{ContentExt, Digest, Store};
+
+use crate::STORES;
+use crate::common::can;
+use crate::scene::{Scene, has, overwrite};
+
+#[test]
+fn flipped_bytes_of_layers_and_documents_are_fetched_again() {
+    for store in STORES {
+        let scene = Scene::new(store);
+        let (layer, document) = (scene.layer(), scene.manifest_digest);
+        scene.flip(&layer);
+        scene.heals("blob-damaged", layer.hex());
+        if !scene.keeps_documents_apart() {
+            continue;
+        }
+        for document in [document, scene.manifest.config.digest] {
+            scene.flip(&document);
+            scene.heals("blob-damaged", document.hex());
+        }
+    }
+}
+
+#[test]
+fn a_truncated_or_lengthened_blob_is_fetched_again() {
+    let scene = Scene::new("fs");
+    for digest in [scene.manifest_digest, scene.layer()] {
+        let file = scene.root.join("store/blobs/sha256").join(digest.hex());
+        let bytes = scene.bytes(&digest);
+        for wrong in [&bytes[..bytes.len() / 2], &[], &[&bytes[..], b"x"].concat()] {
+            overwrite(&file, wrong);
+            scene.heals("blob-damaged", digest.hex());
+        }
+    }
+}
+
+#[test]
+fn missing_blobs_are_fetched_again() {
+    for store in STORES {
+        let scene = Scene::new(store);
+        for digest in [
+            scene.layer(),
+            scene.manifest_digest,
+            scene.manifest.config.digest,
+        ] {
+            let removed = scene.open(async |store| store.content.remove(&digest).await);
+            assert!(removed.unwrap());
+            scene.heals("blob-missing", digest.hex());
+        }
+    }
+}
+
+#[test]
+fn damaged_bytes_without_a_source_are_set_aside_and_reported_until_they_are_back() {
+    for store in STORES {
+        let scene = Scene::new(store);
+        let layer = scene.layer();
+        scene.flip(&layer);
+        let (code, found) = scene.fsck(&["--read-data", "--repair"]);
+        assert_eq!(code, 4);
+        assert!(has(&found, "blob-damaged", layer.hex()), "{found:#?}");
+        for _ in 0..2 {
+            let (code, found) = scene.fsck(&["--read-data", "--repair"]);
+            assert_eq!(code, 4, "on {store}: {found:#?}");
+            assert!(
+                found.iter().all(|one| one["repaired"] == false),
+                "{found:#?}"
+            );
+            assert!(
+                has(&found, "blob-missing", layer.hex()) || *store != "fs",
+                "{found:#?}"
+            );
+        }
+        // A collection keeps the bytes that were set aside.
+        crate::common::ok(crate::common::cas(&scene.root).arg("gc"));
+        let source = scene.source();
+        let (code, _) = scene.fsck(&[
+            "--repair",
+            "--read-data",
+            "--from",
+            source.to_str().unwrap(),
+        ]);
+        assert_eq!(code, 0);
+        assert_eq!(scene.fsck(&["--read-data"]), (0, Vec::new()), "on {store}");
+        scene.works();
+    }
+}
+
+/// Replaces or deletes records of a table.
+async fn garble(store: &Store, table: Table, value: Option<&'static [u8]>) {
+    let mut batch = Batch::new();
+    for record in store.records.scan(table, "", None, 100).await.unwrap() {
+        match value {
+            Some(value) => batch.put(table, record.key, Expect::Any, Bytes::from_static(value)),
+            None => batch.delete(table, record.key, Expect::Any),
+        }
+    }
+    store.records.commit(&batch).await.unwrap();
+}
+
+#[test]
+fn records_of_blobs_are_made_again() {
+    for store in STORES {
+        let scene = Scene::new(store);
+        for value in [
+            None,
+            Some(&b"{"[..]),
+            Some(b""),
+            Some(&[0xff; 100]),
+            Some(b"[1,2]"),
+        ] {
+            scene.open(async |store| garble(store, Table::Blobs, value).await);
+            let problem = match value {
+                None => "record-missing",
+                Some(_) => "record-damaged",
+            };
+            scene.heals(problem, scene.layer().hex());
+        }
+        // What the records list keeps the image.
+        crate::common::ok(crate::common::cas(&scene.root).arg("gc"));
+        assert_eq!(
+            scene.fsck(&["--read-data"]),
+            (0, Vec::new()),
+            "after gc on {store}"
+        );
+    }
+}
+
+#[test]
+fn wrong_children_are_corrected() {
+    for store in STORES {
+        let scene = Scene::new(store);
+        let document = scene.manifest_digest;
+        scene.open(async |store| {
+            let blobs = store.blobs();
+            let changed = blobs.update(&document, |record| {
+                let mut record = record.unwrap();
+                record.children = vec![Digest::sha256(b"another")];
+                Ok(record)
+            });
+            changed.await.unwrap();
+        });
+        scene.heals("children-wrong", document.hex());
+    }
+}
+
+#[test]
+fn ingests_that_nobody_writes_are_discarded() {
+    for store in STORES.iter().filter(|store| **store != "dir") {
+        let scene = Scene::new(store);
+        scene.open(async |store| {
+            let begun = Writer::begin(&*store.content, "left", Expected::ANY).await;
+            let mut writer = begun.unwrap();
+            writer.write(Bytes::from(vec![7; 3_000_000])).await.unwrap();
+        });
+        scene.heals("ingest-left", "left");
+    }
+}
+
+#[test]
+fn snapshots_are_unpacked_again() {
+    for snapshotter in ["native", "overlay"] {
+        if snapshotter == "overlay" && !can(&["tar"]) {
+            continue;
+        }
+        let scene = Scene::with("fs", snapshotter);
+        let directory = scene
+            .root
+            .join("snapshots")
+            .join(snapshotter)
+            .join("snapshots");
+        let file = || {
+            let files = crate::scene::files(&directory);
+            files
+                .into_iter()
+                .find(|file| file.metadata().unwrap().len() > 0)
+                .unwrap()
+        };
+        overwrite(&file(), b"");
+        scene.heals("snapshot-damaged", snapshotter);
+        fs::remove_file(file()).unwrap();
+        scene.heals("snapshot-damaged", snapshotter);
+        let first = || {
+            fs::read_dir(&directory)
+                .unwrap()
+                .next()
+                .unwrap()
+                .unwrap()
+                .path()
+        };
+        fs::write(first().join("fs/added"), "x").unwrap();
+        scene.heals("snapshot-damaged", snapshotter);
+        fs::remove_dir_all(first()).unwrap();
+        scene.heals("snapshot-missing", snapshotter);
+        for entry in fs::read_dir(&directory).unwrap() {
+            fs::remove_dir_all(entry.unwrap().path()).unwrap();
+        }
+        scene.heals("snapshot-missing", snapshotter);
+        fs::create_dir_all(directory.join("9999/fs/etc")).unwrap();
+        scene.heals("snapshot-left", snapshotter);
+    }
+}
+
+#[test]
+fn a_lost_snapshot_directory_is_made_again_by_the_next_unpack() {
+    let scene = Scene::with("fs", "native");
+    let directory = scene.root.join("snapshots/native/snapshots");
+    fs::remove_dir_all(&directory).unwrap();
+    fs::create_dir(&directory).unwrap();
+    let archive = scene.scratch.path().join("demo.tar");
+    let import = ["import", "--unpack", "--name", "app:1"];
+    crate::common::ok(crate::common::cas(&scene.root).args(import).arg(archive));
+    assert_eq!(scene.fsck(&[]), (0, Vec::new()));
+}

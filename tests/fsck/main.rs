@@ -1,0 +1,25 @@
+//! `cas fsck`: each kind of damage, on each store and each snapshotter, is found and named, and
+//! repaired as far as it can be.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test may fail anywhere"
+)]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod damage;
+mod names;
+mod replaced;
+mod scene;
+mod sources;
+mod unharmed;
+
+/// The stores that this build has.
+const STORES: &[&str] = &[
+    "fs",
+    "redb",
+    "dir",
+    #[cfg(feature = "rocksdb")]
+    "rocksdb",
+];

@@ -1,0 +1,75 @@
+//! Snapshots that are repaired while they are mounted, and mounts that are gone.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::common::{can, cas, ok};
+use crate::scene::{Scene, files, has, overwrite};
+
+#[test]
+fn what_is_mounted_keeps_its_files_until_it_is_unmounted() {
+    if !can(&["tar"]) {
+        return;
+    }
+    let scene = Scene::with("fs", "overlay");
+    let snapshots = scene.root.join("snapshots/overlay/snapshots");
+    let (target, read) = (scene.scratch.path().join("mounted"), |file: &PathBuf| {
+        fs::read(file).unwrap()
+    });
+    fs::create_dir(&target).unwrap();
+    ok(cas(&scene.root).args(["mount", "app:1"]).arg(&target));
+    let mounted: Vec<(PathBuf, Vec<u8>)> = files(&target)
+        .into_iter()
+        .map(|file| (file.clone(), read(&file)))
+        .collect();
+    let count = || fs::read_dir(&snapshots).unwrap().count();
+    let before = count();
+    let file = files(&snapshots)
+        .into_iter()
+        .find(|file| file.metadata().unwrap().len() > 0);
+    overwrite(&file.unwrap(), b"");
+    assert_eq!(scene.fsck(&["--repair"]).0, 0);
+    assert_eq!(
+        scene.fsck(&["--repair"]),
+        (0, Vec::new()),
+        "what is in use is not left over"
+    );
+    ok(cas(&scene.root).arg("gc"));
+    assert_eq!(count(), before + 1, "the old directory is still there");
+    let emptied = mounted.iter().filter(|(file, bytes)| read(file) != *bytes);
+    assert_eq!(emptied.count(), 1, "the mount keeps the files that it had");
+    ok(cas(&scene.root).arg("umount").arg(&target));
+    ok(cas(&scene.root).arg("gc"));
+    assert_eq!(count(), before, "the old directory is gone");
+    ok(cas(&scene.root).args(["mount", "app:1"]).arg(&target));
+    for (file, bytes) in &mounted {
+        assert_eq!(read(file), *bytes, "{} is right again", file.display());
+    }
+    ok(cas(&scene.root).arg("umount").arg(&target));
+}
+
+#[test]
+fn a_mount_that_is_gone_is_found_and_its_snapshot_is_removed() {
+    if !can(&["umount"]) {
+        return;
+    }
+    for snapshotter in ["native", "overlay"] {
+        let scene = Scene::with("fs", snapshotter);
+        let target = scene.scratch.path().join("a place");
+        fs::create_dir(&target).unwrap();
+        ok(cas(&scene.root)
+            .args(["mount", "--rw", "app:1"])
+            .arg(&target));
+        assert_eq!(scene.fsck(&[]), (0, Vec::new()), "it is mounted");
+        ok(Command::new("umount").arg(&target));
+        let (code, found) = scene.fsck(&[]);
+        assert!(
+            has(&found, "mount-left", target.to_str().unwrap()),
+            "{found:#?}"
+        );
+        assert_eq!(code, 4);
+        assert_eq!(scene.fsck(&["--repair"]).0, 0);
+        assert_eq!(scene.fsck(&[]), (0, Vec::new()));
+    }
+}

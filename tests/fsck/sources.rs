@@ -1,0 +1,117 @@
+//! Where a repair gets blobs from, and what imports repair by themselves.
+
+use std::fs;
+
+use crate::STORES;
+use crate::common::{cas, ok};
+use crate::scene::Scene;
+
+#[test]
+fn a_repair_takes_blobs_from_a_root_a_layout_and_the_url_of_a_store() {
+    let scene = Scene::new("fs");
+    let source = scene.source();
+    let layout = source.join("store");
+    let url = format!("fs://{}", layout.display());
+    for from in [source.to_str().unwrap(), layout.to_str().unwrap(), &url] {
+        scene.flip(&scene.layer());
+        let (code, found) = scene.fsck(&["--read-data", "--repair", "--from", from]);
+        assert_eq!(code, 0, "from {from}: {found:#?}");
+        scene.works();
+    }
+}
+
+#[test]
+fn a_source_that_is_damaged_too_repairs_nothing_and_loses_nothing() {
+    let scene = Scene::new("fs");
+    let layer = scene.layer();
+    scene.flip(&layer);
+    let damaged = scene.root.join("store/blobs/sha256").join(layer.hex());
+    let copy = scene.source().join("store/blobs/sha256").join(layer.hex());
+    let bytes = fs::read(&damaged).unwrap();
+    crate::scene::overwrite(&copy, &bytes);
+    let source = scene.source();
+    let from = [
+        "--read-data",
+        "--repair",
+        "--from",
+        source.to_str().unwrap(),
+    ];
+    assert_eq!(scene.fsck(&from).0, 4);
+    let aside = cas::Digest::sha256(&bytes);
+    let kept = scene.root.join("store/blobs/sha256").join(aside.hex());
+    assert_eq!(
+        fs::read(kept).unwrap(),
+        bytes,
+        "the damaged bytes are set aside"
+    );
+}
+
+#[test]
+fn an_import_replaces_damaged_blobs_of_every_kind() {
+    for store in STORES {
+        let scene = Scene::new(store);
+        let archive = scene.scratch.path().join("demo.tar");
+        let layout = scene.source().join("store");
+        for source in [archive, layout] {
+            let mut damaged = vec![scene.layer()];
+            if scene.keeps_documents_apart() {
+                damaged.extend([scene.manifest_digest, scene.manifest.config.digest]);
+            }
+            for digest in damaged {
+                scene.flip(&digest);
+                ok(cas(&scene.root)
+                    .args(["import", "--name", "app:1"])
+                    .arg(&source));
+                assert_eq!(
+                    scene.fsck(&["--read-data"]),
+                    (0, Vec::new()),
+                    "{digest} on {store}"
+                );
+                scene.works();
+            }
+        }
+    }
+}
+
+#[test]
+fn damage_that_was_noticed_or_that_keeps_the_times_is_replaced_too() {
+    let scene = Scene::new("fs");
+    let layer = scene.layer();
+    let file = scene.root.join("store/blobs/sha256").join(layer.hex());
+    let archive = scene.scratch.path().join("demo.tar");
+    let import = || {
+        ok(cas(&scene.root)
+            .args(["import", "--name", "app:1"])
+            .arg(&archive))
+    };
+    // Each import after the first relies on the mark of verification that the last one wrote.
+    for _ in 0..2 {
+        import();
+        let modified = file.metadata().unwrap().modified().unwrap();
+        scene.flip(&layer);
+        fs::File::open(&file)
+            .unwrap()
+            .set_modified(modified)
+            .unwrap();
+        import();
+        scene.works();
+    }
+    scene.flip(&layer);
+    let out = scene.scratch.path().join("out");
+    crate::common::fails(cas(&scene.root).args(["unpack", "app:1"]).arg(out), 4);
+    import();
+    scene.works();
+}
+
+#[test]
+fn blob_add_replaces_a_damaged_blob() {
+    for store in STORES {
+        let scene = Scene::new(store);
+        let layer = scene.layer();
+        let right = scene.scratch.path().join("right");
+        fs::write(&right, scene.bytes(&layer)).unwrap();
+        scene.flip(&layer);
+        ok(cas(&scene.root).args(["blob", "add"]).arg(&right));
+        assert_eq!(scene.fsck(&["--read-data"]), (0, Vec::new()), "on {store}");
+    }
+}
