@@ -75,6 +75,8 @@ fn base() -> Tar {
         .file("again/old", "old")
         .file("file", "f")
         .symlink("link", "a/b")
+        .symlink("up", "..")
+        .symlink("a/up", "b/../..")
 }
 
 /// Returns layers on [`base`] that depend on the layers below in different ways, each with its
@@ -116,6 +118,10 @@ fn changes() -> Vec<(&'static str, Tar)> {
         (
             "a whiteout through a link",
             Tar::new().file("link/.wh.one", ""),
+        ),
+        (
+            "links that go up",
+            Tar::new().file("up/a/up/x", "n").file("a/up/.wh.file", ""),
         ),
         ("a parent that is a file", Tar::new().file("file/new", "n")),
         (
@@ -170,6 +176,53 @@ fn layers_that_depend_on_lower_layers_give_the_right_tree() {
     for snapshotter in ["overlay", "native"] {
         let found = compared(scratch.path(), snapshotter, &source);
         assert!(found.is_empty(), "{snapshotter}: {found:#?}");
+    }
+}
+
+/// Returns a command that runs another, whose calls of `openat2` all fail.
+fn failing(command: &Command, error: &str) -> Command {
+    let mut traced = Command::new("strace");
+    traced.args(["-f", "-qq", "-o", "/dev/null"]);
+    traced.args(["-e", &format!("inject=openat2:error={error}")]);
+    traced.arg(command.get_program()).args(command.get_args());
+    traced
+}
+
+#[test]
+fn a_path_that_the_kernel_refuses_to_resolve_leads_to_the_same_file() {
+    if !can(&["strace"]) {
+        return;
+    }
+    let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
+    let [source, right] = ["layout", "right"].map(|name| scratch.path().join(name));
+    let all = changes().into_iter().map(|(_, change)| change);
+    layout(&source, [base()].into_iter().chain(all).collect());
+    let good = scratch.path().join("good");
+    ok(cas(&good)
+        .args(["-q", "import", "--name", NAME])
+        .arg(&source));
+    ok(cas(&good).args(["-q", "unpack", NAME]).arg(&right));
+    // As while others rename or mount, as on a network file system, and in an old sandbox.
+    for (error, snapshotter) in [
+        ("EAGAIN", "overlay"),
+        ("EAGAIN", "native"),
+        ("ESTALE", "overlay"),
+        ("ENOSYS", "overlay"),
+    ] {
+        let [root, mounted] = ["root", "mounted"].map(|name| scratch.path().join(name));
+        fs::create_dir_all(&mounted).unwrap();
+        ok(cas(&root).args(["--snapshotter", snapshotter, "init"]));
+        let mut import = cas(&root);
+        import.args(["-q", "import", "--unpack", "--name", NAME]);
+        ok(&mut failing(import.arg(&source), error));
+        ok(cas(&root).args(["-q", "mount", NAME]).arg(&mounted));
+        let found = differences(&right, &mounted);
+        ok(cas(&root).arg("umount").arg(&mounted));
+        assert!(found.is_empty(), "{error} {snapshotter}: {found:#?}");
+        // Collecting removes trees.
+        ok(&mut failing(cas(&root).args(["-q", "rmi", NAME]), error));
+        ok(&mut failing(cas(&root).args(["-q", "gc"]), error));
+        fs::remove_dir_all(root).unwrap();
     }
 }
 

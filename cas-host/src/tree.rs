@@ -10,8 +10,10 @@ use std::{fmt, io};
 
 use cas_core::error::{Context, Error, Result};
 use cas_core::snapshot::Usage;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
+
+use crate::resolve::open_unmounted;
 
 /// An entry of a directory. Links are not followed.
 #[derive(Clone, Copy)]
@@ -169,9 +171,8 @@ fn list(
 }
 
 fn open_below(at: At<'_>) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
-    rustix::fs::openat2(at.dir, at.name, flags, Mode::empty(), resolve)
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    open_unmounted(at.dir, at.name.to_bytes(), flags)
 }
 
 fn open_again(dir: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {

@@ -15,6 +15,7 @@ use super::remove::{Removed, remove};
 use super::seen::Fact;
 use super::standalone::Origin;
 use super::times::timestamps;
+use super::walk::Purpose;
 use super::whiteout::Whiteout;
 use super::{Layer, denied, os};
 use crate::tar::{Device, Entry, EntryKind, Reader};
@@ -37,7 +38,7 @@ impl Layer {
             return self.apply_whiteout(parent, &whiteout);
         }
         match &entry.kind {
-            EntryKind::Directory => self.apply_directory(entry, &path),
+            EntryKind::Directory => self.apply_directory(entry, parent, name),
             EntryKind::File => self.apply_file(entry, parent, name, reader),
             EntryKind::Hardlink(target) => self.apply_hardlink(target, parent, name),
             EntryKind::Symlink(target) => self.apply_node(entry, parent, name, |dir| {
@@ -71,10 +72,9 @@ impl Layer {
         self.describe_directory(&root, entry, false)
     }
 
-    fn apply_directory(&mut self, entry: &Entry, path: &[u8]) -> Result<()> {
-        let (parent, name) = split(path);
+    fn apply_directory(&mut self, entry: &Entry, parent: &[u8], name: &[u8]) -> Result<()> {
         let dir = self.parent(parent)?;
-        let depth = dir.deeper()?;
+        let real = dir.child(name)?;
         let mode = Mode::from_raw_mode(entry.mode & 0o777);
         let origin = match fs::mkdirat(&dir.fd, name, mode) {
             Err(Errno::EXIST) => {
@@ -91,10 +91,10 @@ impl Layer {
             made => os(made).map(|()| Origin::New)?,
         };
         let fd = os(fs::openat(&dir.fd, name, DIRECTORY, Mode::empty()))?;
-        let own = self.dirs.insert(path, fd, depth)?;
+        let own = self.dirs.insert(fd, real)?;
         match origin {
             Origin::Found => self.seen.insert(&Fact::Described(own.inode)),
-            _ => self.record_directory(&dir, name, own.inode, origin)?,
+            _ => self.record_directory(&dir, name, own.inode, origin),
         }
         self.mark_kept(own.inode);
         own.kept.set(true);
@@ -161,7 +161,7 @@ impl Layer {
                 target.escape_ascii()
             ))
         };
-        let from = self.dirs.find(target_parent)?;
+        let from = self.directory(target_parent, Purpose::Lookup)?;
         let Some(from) = from else {
             return self.require_parents_or(missing);
         };

@@ -1,8 +1,8 @@
 //! Applies the members of a layer to a directory tree.
 //!
-//! The kernel resolves paths inside the tree (`openat2` with `RESOLVE_IN_ROOT`), so a layer may
-//! write through its own links, but never outside the tree. The last component of a path is never
-//! followed. No other process may change the tree while a layer is applied.
+//! Paths and links are resolved inside the tree, so a layer may write through its own links, but
+//! never outside the tree. The last component of a path is never followed. No other process may
+//! change the tree while a layer is applied.
 //!
 //! - The order is owner, mode, xattrs, times. Modes do not depend on the umask.
 //! - An existing path is replaced unless both are directories. A directory that changes only
@@ -28,6 +28,7 @@ mod resolve;
 mod seen;
 mod standalone;
 mod times;
+mod walk;
 mod whiteout;
 
 use std::io::BufRead;
@@ -114,7 +115,7 @@ impl Tree {
         reader: &mut Reader<R>,
     ) -> Result<(Applied, Option<DeferredEffects>)> {
         let mut layer = Layer::new(self.root.as_fd())?;
-        layer.begin_standalone()?;
+        layer.begin_standalone();
         layer.read(reader)?;
         let effects = layer.take_effects();
         Ok((layer.applied, effects))
@@ -135,6 +136,8 @@ struct Layer {
     seen: Seen,
     /// Number of parents that were created without a member of their own.
     implied: u64,
+    /// Number of names that links led through.
+    linked: u64,
     /// Number of bytes that files may still take.
     budget: u64,
     /// Records effects on the layers below, if the layer is applied without them.
@@ -148,6 +151,7 @@ impl Layer {
             dirs: Dirs::new(root)?,
             seen: Seen::default(),
             implied: 0,
+            linked: 0,
             budget: write_budget(root)?,
             standalone: None,
             applied: Applied::default(),

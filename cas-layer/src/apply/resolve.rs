@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use cas_core::{Context, Error, ErrorKind, Result};
-use cas_host::{copy_attributes, overlay};
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use cas_host::{copy_attributes, open_beneath, overlay};
+use rustix::fs::{self, AtFlags, FileType, OFlags};
 use rustix::io::Errno;
 
 use super::dirs::DIRECTORY;
@@ -161,9 +161,7 @@ fn directory(root: BorrowedFd<'_>, path: &[u8]) -> Result<Option<OwnedFd>> {
 
 fn open(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<Option<OwnedFd>> {
     let path = if path.is_empty() { b"." } else { path };
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-    let flags = flags | OFlags::CLOEXEC;
-    match fs::openat2(root, path, flags, Mode::empty(), resolve) {
+    match open_beneath(root, path, flags) {
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
         opened => opened.map(Some).map_err(|errno| {
             let path = path.escape_ascii();

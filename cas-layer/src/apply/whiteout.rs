@@ -11,9 +11,9 @@ use rustix::fs::{self, AtFlags, FileType, Mode, RawDir, SeekFrom};
 use rustix::io::Errno;
 
 use super::dirs::{DIRECTORY, Dir};
-use super::parents::Purpose;
 use super::remove::too_deep;
 use super::seen::Fact;
+use super::walk::Purpose;
 use super::{Layer, os};
 
 /// Size in bytes of the buffer for the names of a directory.
@@ -53,7 +53,7 @@ impl Layer {
         dir.mark_changed();
         match whiteout {
             Whiteout::Opaque => {
-                self.record_opaque(&dir)?;
+                self.record_opaque(&dir);
                 self.purge(&dir, limit::PATH_DEPTH)
             }
             Whiteout::Name(name) => self.hide(&dir, name, limit::PATH_DEPTH),
@@ -62,16 +62,20 @@ impl Layer {
 
     /// Returns the directory of a whiteout. It is created for a standalone layer.
     fn whiteout_directory(&mut self, path: &[u8]) -> Result<Option<Rc<Dir>>> {
-        match self.dirs.find(path)? {
-            None if self.standalone.is_some() => self.make_directories(path, Purpose::Whiteout),
-            found => Ok(found),
-        }
+        let purpose = match self.standalone {
+            Some(_) => Purpose::Whiteout,
+            None => Purpose::Lookup,
+        };
+        self.directory(path, purpose)
     }
 
     /// Removes the name in `dir` as far as lower layers added it.
     fn hide(&mut self, dir: &Dir, name: &[u8], levels: usize) -> Result<()> {
         let stat = match fs::statat(&dir.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Err(Errno::NOENT) => return self.record_hidden(dir, name),
+            Err(Errno::NOENT) => {
+                self.record_hidden(dir, name);
+                return Ok(());
+            }
             Err(Errno::NOTDIR | Errno::NAMETOOLONG) => return Ok(()),
             stat => os(stat)?,
         };
@@ -82,10 +86,10 @@ impl Layer {
                 return Ok(());
             }
             let below = os(fs::openat(&dir.fd, name, DIRECTORY, Mode::empty()))?;
-            let below = self.dirs.handle(below, dir.depth + 1)?;
+            let below = self.dirs.handle(below, dir.child(name)?)?;
             below.mark_changed();
             if !self.is_isolated(dir) {
-                self.record_opaque(&below)?;
+                self.record_opaque(&below);
             }
             self.purge(&below, levels)?;
             return below.restore_times();
