@@ -161,11 +161,8 @@ impl Dirs {
         self.by_path.get(path).cloned()
     }
 
-    /// Opens the directory at a clean path without links.
-    pub(super) fn real(&mut self, path: &[u8]) -> Result<Rc<Dir>> {
-        if let Some(found) = self.cached(path) {
-            return Ok(found.to);
-        }
+    /// Opens the directory at a clean path without links, which is not cached.
+    pub(super) fn open(&mut self, path: &[u8]) -> Result<Rc<Dir>> {
         let fd = os(open_beneath(&self.root.fd, path, DIRECTORY))?;
         let dir = self.handle(fd, path.to_vec())?;
         self.cache_on_the_way(&dir);

@@ -225,8 +225,11 @@ impl Layer {
 
     /// Opens the directory at a path that the names of a link led to.
     fn real(&mut self, path: &[u8]) -> Result<Rc<Dir>> {
+        if let Some(found) = self.dirs.cached(path) {
+            return Ok(found.to);
+        }
         self.count_linked(depth(path))?;
-        self.dirs.real(path)
+        self.dirs.open(path)
     }
 
     /// Counts names that links lead through.
