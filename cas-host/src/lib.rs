@@ -4,6 +4,7 @@
 //! Stores and snapshots are used through open directories ([`Dir`]): a path is resolved once, and
 //! replacing it later has no effect.
 
+pub mod calls;
 mod claim;
 mod copy;
 mod dir;

@@ -22,6 +22,7 @@ use cas_core::snapshot::Usage;
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::calls;
 use crate::{syncfs, tree};
 
 /// The name of the root of a snapshot's tree in its directory.
@@ -87,7 +88,7 @@ impl SnapshotDirs {
     /// # Errors
     /// Errors of the file system, with the path.
     pub fn create(&self, id: u64) -> Result<Option<LockedDir>> {
-        match rustix::fs::mkdirat(&self.dir, id.to_string(), Mode::RWXU) {
+        match calls::mkdirat(&self.dir, &id.to_string(), Mode::RWXU) {
             Err(Errno::EXIST) => Ok(None),
             made => {
                 let made = made.map_err(io::Error::from);
@@ -173,16 +174,16 @@ impl SnapshotDirs {
 
     fn try_lock(&self, id: u64, operation: FlockOperation) -> io::Result<Option<LockedDir>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let dir = match rustix::fs::openat(&self.dir, id.to_string(), flags, Mode::empty()) {
+        let dir = match calls::openat(&self.dir, &id.to_string(), flags, Mode::empty()) {
             Err(Errno::NOENT) => return Ok(None),
             opened => File::from(opened?),
         };
-        match rustix::fs::flock(&dir, operation) {
+        match calls::flock(&dir, operation) {
             Err(Errno::WOULDBLOCK) => return Ok(None),
             locked => locked?,
         }
         // It may have been removed before it was locked.
-        let exists = rustix::fs::fstat(&dir)?.st_nlink > 0;
+        let exists = calls::fstat(&dir)?.st_nlink > 0;
         Ok(exists.then_some(LockedDir(dir)))
     }
 }
@@ -193,9 +194,9 @@ impl SnapshotDirs {
 /// Errors of the file system.
 pub fn make_tree(dir: &LockedDir) -> Result<()> {
     let mode = Mode::from_raw_mode(0o755);
-    let made = rustix::fs::mkdirat(dir, TREE, mode);
+    let made = calls::mkdirat(dir, TREE, mode);
     // The umask may have changed the mode.
-    let made = made.and_then(|()| rustix::fs::chmodat(dir, TREE, mode, AtFlags::empty()));
+    let made = made.and_then(|()| calls::chmodat(dir, TREE, mode, AtFlags::empty()));
     made.map_err(io::Error::from).during("make directory", TREE)
 }
 

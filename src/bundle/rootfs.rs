@@ -40,7 +40,7 @@ impl Rootfs {
     /// Errors of the file system.
     pub fn open(path: &Path) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let opened = rustix::fs::open(path, flags, Mode::empty()).map_err(io::Error::from);
+        let opened = cas_host::calls::open(path, flags, Mode::empty()).map_err(io::Error::from);
         Ok(Rootfs(opened.during("open", path.display())?))
     }
 
@@ -102,7 +102,7 @@ impl Rootfs {
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG) => Ok(None),
             found => {
                 let found = found?;
-                let stat = rustix::fs::fstat(&found)?;
+                let stat = cas_host::calls::fstat(&found)?;
                 Ok(Some((found, stat)))
             }
         }

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use cas_core::{Error, Result, limit};
-use cas_host::open_beneath;
+use cas_host::{calls, open_beneath};
 use rustix::fs::{self, Mode, OFlags, Timestamps};
 
 use super::os;
@@ -46,7 +46,7 @@ pub(super) struct Dir {
 
 impl Dir {
     fn new(fd: OwnedFd, path: Vec<u8>) -> Result<Self> {
-        let stat = os(fs::fstat(&fd))?;
+        let stat = os(calls::fstat(&fd))?;
         Ok(Dir {
             inode: (stat.st_dev, stat.st_ino),
             path,
@@ -92,7 +92,7 @@ impl Dir {
         if !self.changed.take() {
             return Ok(());
         }
-        match fs::futimens(&self.fd, &self.times.borrow()) {
+        match calls::futimens(&self.fd, &self.times.borrow()) {
             // A directory that an overlay no longer shows cannot be changed.
             Err(_) if self.is_gone() => Ok(()),
             set => os(set),
@@ -113,7 +113,7 @@ impl Dir {
 
 fn has_default_acl(fd: BorrowedFd<'_>) -> bool {
     let mut none = [0u8; 0];
-    fs::fgetxattr(fd, "system.posix_acl_default", &mut none[..]).is_ok_and(|size| size > 0)
+    calls::fgetxattr(fd, "system.posix_acl_default", &mut none[..]).is_ok_and(|size| size > 0)
 }
 
 /// Where a path leads.
@@ -137,7 +137,7 @@ pub(super) struct Dirs {
 
 impl Dirs {
     pub(super) fn new(root: BorrowedFd<'_>) -> Result<Self> {
-        let root = os(fs::openat(root, ".", DIRECTORY, Mode::empty()))?;
+        let root = os(calls::openat(root, ".", DIRECTORY, Mode::empty()))?;
         let root = Rc::new(Dir::new(root, Vec::new())?);
         let by_inode = HashMap::from([(root.inode, root.clone())]);
         Ok(Dirs {

@@ -73,7 +73,7 @@ impl Tree {
     /// `FailedPrecondition` if it is not a directory; errors of the file system.
     pub fn open(path: &Path) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = os(rustix::fs::open(path, flags, Mode::empty()));
+        let root = os(cas_host::calls::open(path, flags, Mode::empty()));
         Ok(Tree {
             root: root.during("open tree", path.display())?,
         })
@@ -85,7 +85,12 @@ impl Tree {
     /// `FailedPrecondition` if it is not a directory; errors of the file system.
     pub fn at(directory: BorrowedFd<'_>) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = os(rustix::fs::openat(directory, ".", flags, Mode::empty()))?;
+        let root = os(cas_host::calls::openat(
+            directory,
+            ".",
+            flags,
+            Mode::empty(),
+        ))?;
         Ok(Tree { root })
     }
 
@@ -126,7 +131,7 @@ impl Tree {
     /// # Errors
     /// Errors of the file system. The tree must then be considered lost.
     pub fn sync(&self) -> Result<()> {
-        os(rustix::fs::syncfs(&self.root)).during("sync", "the tree")
+        os(cas_host::calls::syncfs(&self.root)).during("sync", "the tree")
     }
 }
 
@@ -183,7 +188,7 @@ impl Layer {
 
 /// Returns 95 % of the free bytes of the file system, or `u64::MAX` if they are unknown.
 fn write_budget(root: BorrowedFd<'_>) -> Result<u64> {
-    let stat = os(rustix::fs::fstatvfs(root))?;
+    let stat = os(cas_host::calls::fstatvfs(root))?;
     let free = stat.f_bavail.saturating_mul(stat.f_frsize);
     Ok(match stat.f_blocks {
         0 => u64::MAX,

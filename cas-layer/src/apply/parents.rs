@@ -4,7 +4,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
 use cas_core::{Error, Result, limit};
-use rustix::fs::{self, Mode};
+use cas_host::calls;
+use rustix::fs::Mode;
 
 use super::dirs::{DIRECTORY, Dir};
 use super::meta::own;
@@ -36,8 +37,8 @@ impl Layer {
         let mut above: Option<OwnedFd> = None;
         while inode != root {
             let fd = above.as_ref().unwrap_or(&dir.fd);
-            let up = os(fs::openat(fd, "..", DIRECTORY, Mode::empty()))?;
-            let stat = os(fs::fstat(&up))?;
+            let up = os(calls::openat(fd, "..", DIRECTORY, Mode::empty()))?;
+            let stat = os(calls::fstat(&up))?;
             inode = (stat.st_dev, stat.st_ino);
             if !self.mark_kept(inode) {
                 break;
@@ -86,9 +87,9 @@ impl Layer {
             self.keep(dir)?;
         }
         dir.mark_changed();
-        os(fs::mkdirat(&dir.fd, name, DIRECTORY_MODE))?;
-        let fd = os(fs::openat(&dir.fd, name, DIRECTORY, Mode::empty()))?;
-        let stat = os(fs::fstat(&fd))?;
+        os(calls::mkdirat(&dir.fd, name, DIRECTORY_MODE))?;
+        let fd = os(calls::openat(&dir.fd, name, DIRECTORY, Mode::empty()))?;
+        let stat = os(calls::fstat(&fd))?;
         let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
         let mode = DIRECTORY_MODE.as_raw_mode();
         own(fd.as_fd(), &stat, uid.as_raw(), gid.as_raw(), mode)?;
@@ -97,7 +98,7 @@ impl Layer {
         if purpose == Purpose::Member {
             self.mark_kept(inode);
         }
-        os(fs::futimens(&fd, &EPOCH))?;
+        os(calls::futimens(&fd, &EPOCH))?;
         self.dirs.handle(fd, path)
     }
 }

@@ -9,8 +9,8 @@ use std::os::fd::AsFd;
 use std::rc::Rc;
 
 use cas_core::{Error, Result, limit};
-use cas_host::open_beneath;
-use rustix::fs::{self, AtFlags, FileType};
+use cas_host::{calls, open_beneath};
+use rustix::fs::{AtFlags, FileType};
 use rustix::io::Errno;
 
 use super::dirs::{DIRECTORY, Dir};
@@ -170,7 +170,7 @@ impl Layer {
 
     /// Looks at one name.
     fn step(&mut self, dir: &Rc<Dir>, name: &[u8], purpose: Purpose) -> Result<Step> {
-        let found = match fs::statat(&dir.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+        let found = match calls::statat(&dir.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => None,
             stat => Some(FileType::from_raw_mode(os(stat)?.st_mode)),
         };
@@ -200,7 +200,7 @@ impl Layer {
         }
         walk.count_links(1)?;
         let before = walk.links - 1;
-        let target = os(fs::readlinkat(&dir.fd, name, Vec::new()))?.into_bytes();
+        let target = os(calls::readlinkat(&dir.fd, name))?.into_bytes();
         let from = match target.first() {
             Some(b'/') => self.dirs.root(),
             _ => dir.clone(),

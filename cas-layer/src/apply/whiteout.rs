@@ -7,7 +7,8 @@
 use std::rc::Rc;
 
 use cas_core::{Error, Result, limit};
-use rustix::fs::{self, AtFlags, FileType, Mode, RawDir, SeekFrom};
+use cas_host::calls;
+use rustix::fs::{AtFlags, FileType, Mode, RawDir, SeekFrom};
 use rustix::io::Errno;
 
 use super::dirs::{DIRECTORY, Dir};
@@ -71,7 +72,7 @@ impl Layer {
 
     /// Removes the name in `dir` as far as lower layers added it.
     fn hide(&mut self, dir: &Dir, name: &[u8], levels: usize) -> Result<()> {
-        let stat = match fs::statat(&dir.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+        let stat = match calls::statat(&dir.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => {
                 self.record_hidden(dir, name);
                 return Ok(());
@@ -85,7 +86,7 @@ impl Layer {
             if self.seen.contains(&Fact::Purged(child)) {
                 return Ok(());
             }
-            let below = os(fs::openat(&dir.fd, name, DIRECTORY, Mode::empty()))?;
+            let below = os(calls::openat(&dir.fd, name, DIRECTORY, Mode::empty()))?;
             let below = self.dirs.handle(below, dir.child(name)?)?;
             below.mark_changed();
             if !self.is_isolated(dir) {
@@ -108,7 +109,7 @@ impl Layer {
         self.seen.insert(&Fact::Purged(dir.inode));
         let levels = levels.checked_sub(1).ok_or_else(too_deep)?;
         let mut buffer = Vec::with_capacity(NAMES);
-        os(fs::seek(&dir.fd, SeekFrom::Start(0)))?;
+        os(calls::seek(&dir.fd, SeekFrom::Start(0)))?;
         let mut children = RawDir::new(&dir.fd, buffer.spare_capacity_mut());
         while let Some(child) = children.next() {
             let child = os(child)?;
