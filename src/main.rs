@@ -11,6 +11,7 @@ fn main() -> ExitCode {
     let arguments = cli::Arguments::parse();
     let verbose = arguments.verbose;
     raise_descriptor_limit();
+    report_only_defects();
     let outcome = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -20,6 +21,17 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => cli::exit::report(&error, verbose),
     }
+}
+
+/// Leaves out the reports of panics that become errors, such as those of an engine on a damaged
+/// file.
+fn report_only_defects() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !cas_core::caught::is_expected() {
+            report(panic);
+        }
+    }));
 }
 
 /// Raises the limit on open files, because deep trees and many layers need more file descriptors

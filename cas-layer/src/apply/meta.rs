@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use cas_core::{Context, Result};
+use cas_core::{Error, Result};
 use cas_host::calls;
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Stat, Uid, XattrFlags};
 use rustix::io::Errno;
@@ -119,7 +119,17 @@ impl Layer {
                 ));
                 Ok(())
             }
-            set => os(set).during("set xattr", shown),
+            // The superuser may set any sound value; only ids of access lists may be unmapped.
+            Err(Errno::INVAL) => Err(Error::corrupt(format!(
+                "the kernel refuses the value of the xattr {shown}: it is malformed, or names users \
+                 that are not mapped in this user namespace"
+            ))),
+            Err(errno) => {
+                let error = Error::from(std::io::Error::from(errno));
+                let message = format!("the xattr {shown} cannot be set: {error}");
+                Err(Error::new(error.kind(), message).source(error))
+            }
+            Ok(()) => Ok(()),
         }
     }
 }
