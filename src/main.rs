@@ -17,6 +17,7 @@ fn main() -> ExitCode {
     let arguments = cli::Arguments::parse();
     let verbose = arguments.verbose;
     raise_descriptor_limit();
+    report_only_defects();
     let outcome = start_runtime().and_then(|runtime| runtime.block_on(cli::run(arguments)));
     match outcome {
         Ok(code) => code,
@@ -29,6 +30,17 @@ fn start_runtime() -> cas::Result<Runtime> {
     let files = (0..RUNTIME_FILES).map(|_| File::open("/dev/null"));
     files.collect::<io::Result<Vec<_>>>()?;
     Ok(Builder::new_current_thread().enable_all().build()?)
+}
+
+/// Leaves out the reports of panics that become errors, such as those of an engine on a damaged
+/// file.
+fn report_only_defects() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !cas_core::caught::is_expected() {
+            report(panic);
+        }
+    }));
 }
 
 /// Raises the limit on open files, because deep trees and many layers need more file descriptors

@@ -43,6 +43,8 @@ fn base() -> Tar {
         .file("again/old", "old")
         .file("file", "f")
         .symlink("link", "a/b")
+        .symlink("up", "..")
+        .symlink("a/up", "b/../..")
 }
 
 /// Returns layers on [`base`] that depend on the layers below in different ways, each with its
@@ -84,6 +86,10 @@ fn changes() -> Vec<(&'static str, Tar)> {
         (
             "a whiteout through a link",
             Tar::new().file("link/.wh.one", ""),
+        ),
+        (
+            "links that go up",
+            Tar::new().file("up/a/up/x", "n").file("a/up/.wh.file", ""),
         ),
         ("a parent that is a file", Tar::new().file("file/new", "n")),
         (
@@ -138,6 +144,62 @@ fn layers_that_depend_on_lower_layers_give_the_right_tree() {
     for snapshotter in ["overlay", "native"] {
         let found = compared(scratch.path(), snapshotter, &source);
         assert!(found.is_empty(), "{snapshotter}: {found:#?}");
+    }
+}
+
+/// Calls of which every second one fails as if a signal interrupted it. Only calls that the loader
+/// and SQLite do not make are among them.
+const INTERRUPTED: &str = "openat2,mkdirat,mknodat,symlinkat,linkat,unlinkat,renameat,renameat2,\
+     fchown,fchmod,fchmodat,utimensat,fgetxattr,fsetxattr,flistxattr,syncfs,flock,copy_file_range,\
+     fallocate:error=EINTR:when=1+2";
+
+/// Returns a command that runs another, some of whose calls fail.
+fn failing(command: &Command, calls: &str) -> Command {
+    let mut traced = Command::new("strace");
+    traced.args(["-f", "-qq", "-o", "/dev/null"]);
+    traced.args(["-e", &format!("inject={calls}")]);
+    traced.arg(command.get_program()).args(command.get_args());
+    traced
+}
+
+#[test]
+fn calls_that_fail_because_of_others_do_not_change_the_tree() {
+    if !can(&["strace"]) {
+        return;
+    }
+    let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
+    let [source, right] = ["layout", "right"].map(|name| scratch.path().join(name));
+    let all = changes().into_iter().map(|(_, change)| change);
+    layout(&source, [base()].into_iter().chain(all).collect());
+    let good = scratch.path().join("good");
+    ok(cas(&good)
+        .args(["-q", "import", "--name", NAME])
+        .arg(&source));
+    ok(cas(&good).args(["-q", "unpack", NAME]).arg(&right));
+    // As while others rename or mount, as on a network file system, in an old sandbox, and when
+    // signals arrive.
+    for (calls, snapshotter) in [
+        ("openat2:error=EAGAIN", "overlay"),
+        ("openat2:error=EAGAIN", "native"),
+        ("openat2:error=ESTALE", "overlay"),
+        ("openat2:error=ENOSYS", "overlay"),
+        (INTERRUPTED, "overlay"),
+        (INTERRUPTED, "native"),
+    ] {
+        let [root, mounted] = ["root", "mounted"].map(|name| scratch.path().join(name));
+        fs::create_dir_all(&mounted).unwrap();
+        ok(cas(&root).args(["--snapshotter", snapshotter, "init"]));
+        let mut import = cas(&root);
+        import.args(["-q", "import", "--unpack", "--name", NAME]);
+        ok(&mut failing(import.arg(&source), calls));
+        ok(cas(&root).args(["-q", "mount", NAME]).arg(&mounted));
+        let found = differences(&right, &mounted);
+        ok(cas(&root).arg("umount").arg(&mounted));
+        assert!(found.is_empty(), "{calls} {snapshotter}: {found:#?}");
+        // Collecting removes trees.
+        ok(&mut failing(cas(&root).args(["-q", "rmi", NAME]), calls));
+        ok(&mut failing(cas(&root).args(["-q", "gc"]), calls));
+        fs::remove_dir_all(root).unwrap();
     }
 }
 

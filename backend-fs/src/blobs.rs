@@ -112,7 +112,7 @@ impl Blobs {
             Err(error) if error.raw_os_error() == Some(LOOP) => return Ok(None),
             opened => opened?,
         };
-        let stat = rustix::fs::fstat(&file)?;
+        let stat = cas_host::calls::fstat(&file)?;
         Ok(is_file(&stat).then_some((file, stat.st_size as u64)))
     }
 

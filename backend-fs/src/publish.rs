@@ -168,6 +168,6 @@ impl Shared {
 /// Makes the file read-only, because blobs are immutable, and readable for all, because skopeo and
 /// umoci may run as other users.
 fn set_mode(pending: &Pending) -> Result<()> {
-    rustix::fs::fchmod(&*pending.staged.file, Mode::from_raw_mode(0o444))
+    cas_host::calls::fchmod(&*pending.staged.file, Mode::from_raw_mode(0o444))
         .map_err(|error| io::Error::from(error).into())
 }

@@ -2,13 +2,13 @@
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread;
 use std::time::Duration;
 
 use cas_core::Result;
+use cas_core::caught::caught;
 use cas_core::sync::lock;
 use cas_kv::{Engine, Failed, OpenMode, Space, Transaction, View};
 use redb::{Builder, CompactionError, Database, ReadableDatabase, ReadableTableMetadata};
@@ -66,8 +66,7 @@ impl RedbEngine {
                 space: space.clone(),
             }),
         };
-        let opened = catch_unwind(AssertUnwindSafe(open));
-        let opened = opened.map_err(|_| corrupt("redb cannot read it"))?;
+        let opened = caught(open).ok_or_else(|| corrupt("redb cannot read it"))?;
         Ok(RedbEngine {
             view: RwLock::new(None),
             db: RwLock::new(opened.map_err(classify)?),
@@ -101,9 +100,9 @@ impl RedbEngine {
         work: impl FnOnce(&mut Tables<'_>) -> Result<bool, Failed>,
     ) -> Result<(), Failed> {
         let _writer = lock(&self.writer);
-        let done = catch_unwind(AssertUnwindSafe(|| self.transaction(work)));
+        let done = caught(|| self.transaction(work));
         *self.view.write().unwrap_or_else(PoisonError::into_inner) = None;
-        done.unwrap_or_else(|_| Err(Failed::Broken(corrupt("redb cannot change it"))))
+        done.unwrap_or_else(|| Err(Failed::Broken(corrupt("redb cannot change it"))))
     }
 
     fn transaction(
@@ -145,8 +144,8 @@ impl RedbEngine {
         *view = None;
         let mut db = self.db.write().unwrap_or_else(PoisonError::into_inner);
         for _ in 0..READER_CHECKS {
-            let compacted = catch_unwind(AssertUnwindSafe(|| db.compact()));
-            match compacted.map_err(|_| corrupt("redb cannot compact it"))? {
+            let compacted = caught(|| db.compact());
+            match compacted.ok_or_else(|| corrupt("redb cannot compact it"))? {
                 Err(CompactionError::TransactionInProgress) => thread::sleep(READER_DELAY),
                 Err(error) => return Err(classify(error)),
                 Ok(_) => {

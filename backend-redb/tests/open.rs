@@ -5,6 +5,7 @@
 use std::io::{BufRead, BufReader, stdin};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use backend_redb::{RedbOpener, RedbStore};
 use cas_core::records::{Expect, Notes};
@@ -115,6 +116,14 @@ fn damaged_pages_do_not_panic() {
     let temp = tempfile::tempdir().unwrap();
     let file = create(temp.path());
     let whole = std::fs::read(&file).unwrap();
+    static UNEXPECTED: AtomicUsize = AtomicUsize::new(0);
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !cas_core::caught::is_expected() {
+            UNEXPECTED.fetch_add(1, Ordering::Relaxed);
+            report(panic);
+        }
+    }));
     let mut errors = 0;
     for start in (4096..whole.len()).step_by(whole.len() / 40) {
         let mut damaged = whole.clone();
@@ -142,6 +151,7 @@ fn damaged_pages_do_not_panic() {
         });
     }
     assert!(errors > 0, "no damage was detected");
+    assert_eq!(UNEXPECTED.load(Ordering::Relaxed), 0);
 }
 
 #[test]

@@ -8,6 +8,7 @@
 
 pub mod background;
 pub mod capability;
+pub mod caught;
 pub mod check;
 pub mod complete;
 pub mod compose;

@@ -44,8 +44,18 @@ pub const PATH: usize = 4096;
 pub const COMPONENT: usize = 255;
 /// Maximum number of components of a path.
 pub const PATH_DEPTH: usize = 512;
-/// Maximum number of entries of one layer.
+/// Maximum number of symbolic links that one path leads through, as in the kernel.
+pub const LINKS: usize = 40;
+/// Maximum number of entries of one layer, including directories that it only implies.
 pub const ENTRIES: u64 = 2_000_000;
+/// Maximum number of directories that one layer implies, besides [`IMPLIED_BY_ENTRY`].
+pub const IMPLIED: u64 = 32_768;
+/// Maximum number of further directories that a layer implies for each of its entries.
+pub const IMPLIED_BY_ENTRY: u64 = 16;
+/// Maximum number of names that the links of one layer lead through, besides [`LINKED_BY_ENTRY`].
+pub const LINKED: u64 = 4 << 20;
+/// Maximum number of further names that links lead through for each entry of a layer.
+pub const LINKED_BY_ENTRY: u64 = 64;
 /// Maximum size of a pax header of one entry.
 pub const PAX: u64 = 1 << 20;
 /// Maximum size of all global pax headers of one stream together.

@@ -13,6 +13,8 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use crate::calls;
+use crate::resolve::uninterrupted;
 use crate::tree::{At, Visit, proc_path, walk};
 
 const PIECE: usize = 256 << 10;
@@ -65,8 +67,11 @@ fn try_copy_range(
     mut offset: u64,
     length: usize,
 ) -> Result<usize, Errno> {
-    let (read, written) = (Some(&mut at), Some(&mut offset));
-    match rustix::fs::copy_file_range(from, read, to, written, length) {
+    let copy = || {
+        let (read, written) = (Some(&mut at), Some(&mut offset));
+        rustix::fs::copy_file_range(from, read, to, written, length)
+    };
+    match uninterrupted(copy) {
         Err(Errno::XDEV | Errno::NOSYS | Errno::INVAL | Errno::OPNOTSUPP) => Ok(0),
         copied => copied,
     }
@@ -93,27 +98,27 @@ impl Visit for Copier<'_> {
         match at.file_type() {
             FileType::RegularFile => self.copy_file(at),
             FileType::Symlink => {
-                let target = rustix::fs::readlinkat(at.dir, at.name, Vec::new())?;
-                rustix::fs::symlinkat(&target, &self.here, at.name)?;
+                let target = calls::readlinkat(at.dir, at.name)?;
+                calls::symlinkat(&target, &self.here, at.name)?;
                 self.copy_metadata_by_name(at)
             }
             kind => {
-                rustix::fs::mknodat(&self.here, at.name, kind, Mode::empty(), at.stat.st_rdev)?;
-                rustix::fs::chownat(
+                calls::mknodat(&self.here, at.name, kind, Mode::empty(), at.stat.st_rdev)?;
+                calls::chownat(
                     &self.here,
                     at.name,
                     uid(at.stat),
                     gid(at.stat),
                     AtFlags::empty(),
                 )?;
-                rustix::fs::chmodat(&self.here, at.name, mode(at.stat), AtFlags::empty())?;
+                calls::chmodat(&self.here, at.name, mode(at.stat), AtFlags::empty())?;
                 self.copy_metadata_by_name(at)
             }
         }
     }
 
     fn enter(&mut self, at: At<'_>) -> Result<(), Errno> {
-        rustix::fs::mkdirat(&self.here, at.name, Mode::RWXU)?;
+        calls::mkdirat(&self.here, at.name, Mode::RWXU)?;
         self.here = open_dir(&self.here, at.name)?;
         self.path.extend_from_slice(at.name.to_bytes());
         self.path.push(b'/');
@@ -135,7 +140,7 @@ impl Copier<'_> {
     fn link_to_copy(&mut self, at: At<'_>) -> Result<bool, Errno> {
         if let Some(first) = self.links.get(&at.identity()) {
             let plain = AtFlags::empty();
-            rustix::fs::linkat(self.root, first, &self.here, at.name, plain)?;
+            calls::linkat(self.root, first, &self.here, at.name, plain)?;
             return Ok(true);
         }
         let path = [&self.path, at.name.to_bytes()].concat();
@@ -146,9 +151,9 @@ impl Copier<'_> {
 
     fn copy_file(&mut self, at: At<'_>) -> Result<(), Errno> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let from = rustix::fs::openat(at.dir, at.name, flags, Mode::empty())?;
+        let from = calls::openat(at.dir, at.name, flags, Mode::empty())?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let to = rustix::fs::openat(&self.here, at.name, flags, Mode::RUSR | Mode::WUSR)?;
+        let to = calls::openat(&self.here, at.name, flags, Mode::RUSR | Mode::WUSR)?;
         if at.stat.st_size > 0 && !self.reflink(&from, &to)? {
             self.copy_data(&from, &to, at.stat)?;
         }
@@ -183,7 +188,7 @@ impl Copier<'_> {
             self.copy_extent(from, to, start, end)?;
             at = end;
         }
-        rustix::fs::ftruncate(to, size)
+        calls::ftruncate(to, size)
     }
 
     fn copy_extent(
@@ -213,13 +218,13 @@ impl Copier<'_> {
     ) -> Result<(), Errno> {
         while at < end {
             let most = usize::try_from(end - at).map_or(PIECE, |rest| rest.min(PIECE));
-            let read = rustix::io::pread(from, &mut self.buffer[..most], at)?;
+            let read = calls::pread(from, &mut self.buffer[..most], at)?;
             if read == 0 {
                 return Err(Errno::IO);
             }
             let mut piece = &self.buffer[..read];
             while !piece.is_empty() {
-                let written = rustix::io::pwrite(to, piece, at)?;
+                let written = calls::pwrite(to, piece, at)?;
                 piece = &piece[written..];
                 at += written as u64;
             }
@@ -230,9 +235,9 @@ impl Copier<'_> {
     /// Copies owner, extended attributes and times of an entry that cannot be opened.
     fn copy_metadata_by_name(&self, at: At<'_>) -> Result<(), Errno> {
         let (here, nofollow) = (self.here.as_fd(), AtFlags::SYMLINK_NOFOLLOW);
-        rustix::fs::chownat(here, at.name, uid(at.stat), gid(at.stat), nofollow)?;
+        calls::chownat(here, at.name, uid(at.stat), gid(at.stat), nofollow)?;
         Attributes::named(at.dir, at.name)?.copy_to(&Attributes::named(here, at.name)?, all)?;
-        rustix::fs::utimensat(here, at.name, &times(at.stat), nofollow)
+        calls::utimensat(here, at.name, &times(at.stat), nofollow)
     }
 }
 
@@ -243,8 +248,8 @@ impl Copier<'_> {
 /// Errors of the file system.
 pub fn copy_attributes(from: impl AsFd, to: impl AsFd) -> Result<()> {
     let (from, to) = (from.as_fd(), to.as_fd());
-    let copied = rustix::fs::fstat(from)
-        .and_then(|stat| copy_metadata(&stat, from, to, is_not_of_overlayfs));
+    let copied =
+        calls::fstat(from).and_then(|stat| copy_metadata(&stat, from, to, is_not_of_overlayfs));
     copied
         .map_err(std::io::Error::from)
         .during("copy", "attributes of a directory")
@@ -258,10 +263,10 @@ fn copy_metadata(
     to: BorrowedFd<'_>,
     wanted: fn(&[u8]) -> bool,
 ) -> Result<(), Errno> {
-    rustix::fs::fchown(to, uid(stat), gid(stat))?;
-    rustix::fs::fchmod(to, mode(stat))?;
+    calls::fchown(to, uid(stat), gid(stat))?;
+    calls::fchmod(to, mode(stat))?;
     Attributes::Open(from).copy_to(&Attributes::Open(to), wanted)?;
-    rustix::fs::futimens(to, &times(stat))
+    calls::futimens(to, &times(stat))
 }
 
 /// Selects every attribute, because a copied tree may contain layers of other overlays.
@@ -304,24 +309,22 @@ impl Attributes<'_> {
 
     fn list(&self) -> Result<Vec<u8>, Errno> {
         read_all(|buffer| match self {
-            Attributes::Open(fd) => rustix::fs::flistxattr(fd, buffer),
-            Attributes::Named(path) => rustix::fs::llistxattr(path, buffer),
+            Attributes::Open(fd) => calls::flistxattr(fd, buffer),
+            Attributes::Named(path) => calls::llistxattr(path, buffer),
         })
     }
 
     fn value(&self, name: &std::ffi::CStr) -> Result<Vec<u8>, Errno> {
         read_all(|buffer| match self {
-            Attributes::Open(fd) => rustix::fs::fgetxattr(fd, name, buffer),
-            Attributes::Named(path) => rustix::fs::lgetxattr(path, name, buffer),
+            Attributes::Open(fd) => calls::fgetxattr(fd, name, buffer),
+            Attributes::Named(path) => calls::lgetxattr(path, name, buffer),
         })
     }
 
     fn set(&self, name: &std::ffi::CStr, value: &[u8]) -> Result<(), Errno> {
         match self {
-            Attributes::Open(fd) => rustix::fs::fsetxattr(fd, name, value, XattrFlags::empty()),
-            Attributes::Named(path) => {
-                rustix::fs::lsetxattr(path, name, value, XattrFlags::empty())
-            }
+            Attributes::Open(fd) => calls::fsetxattr(fd, name, value, XattrFlags::empty()),
+            Attributes::Named(path) => calls::lsetxattr(path, name, value, XattrFlags::empty()),
         }
     }
 }
@@ -341,7 +344,7 @@ fn read_all(read: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>,
 }
 
 fn seek(file: &OwnedFd, to: SeekFrom, size: u64) -> Result<Option<u64>, Errno> {
-    match rustix::fs::seek(file, to) {
+    match calls::seek(file, to) {
         Ok(at) if at < size => Ok(Some(at)),
         Ok(_) | Err(Errno::NXIO) => Ok(None),
         Err(error) => Err(error),
@@ -350,7 +353,7 @@ fn seek(file: &OwnedFd, to: SeekFrom, size: u64) -> Result<Option<u64>, Errno> {
 
 fn open_dir(dir: &OwnedFd, name: &std::ffi::CStr) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(dir, name, flags, Mode::empty())
+    calls::openat(dir, name, flags, Mode::empty())
 }
 
 fn uid(stat: &Stat) -> Option<Uid> {

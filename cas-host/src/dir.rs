@@ -10,6 +10,8 @@ use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 use rustix::path::Arg;
 
+use crate::calls;
+
 /// An open directory.
 #[derive(Debug)]
 pub struct Dir(OwnedFd);
@@ -42,7 +44,7 @@ impl Dir {
     /// # Errors
     /// Errors of the file system.
     pub fn open(path: impl AsRef<Path>) -> io::Result<Self> {
-        Ok(Dir(fs::open(path.as_ref(), DIRECTORY, Mode::empty())?))
+        Ok(Dir(calls::open(path.as_ref(), DIRECTORY, Mode::empty())?))
     }
 
     /// Opens a subdirectory. Refuses a symbolic link.
@@ -51,7 +53,7 @@ impl Dir {
     /// Errors of the file system.
     pub fn open_dir(&self, name: &str) -> io::Result<Self> {
         let flags = DIRECTORY | OFlags::NOFOLLOW;
-        Ok(Dir(fs::openat(&self.0, name, flags, Mode::empty())?))
+        Ok(Dir(calls::openat(&self.0, name, flags, Mode::empty())?))
     }
 
     /// Opens a subdirectory, and creates it durably if it is absent.
@@ -59,7 +61,7 @@ impl Dir {
     /// # Errors
     /// Errors of the file system.
     pub fn make_dir(&self, name: &str, mode: u32) -> io::Result<Self> {
-        match fs::mkdirat(&self.0, name, Mode::from_raw_mode(mode)) {
+        match calls::mkdirat(&self.0, name, Mode::from_raw_mode(mode)) {
             Ok(()) => self.sync()?,
             Err(Errno::EXIST) => {}
             // On a read-only file system an existing directory can still be read.
@@ -72,9 +74,9 @@ impl Dir {
     ///
     /// # Errors
     /// Errors of the file system.
-    pub fn open_file(&self, name: impl Arg, flags: OFlags, mode: u32) -> io::Result<File> {
+    pub fn open_file(&self, name: impl Arg + Copy, flags: OFlags, mode: u32) -> io::Result<File> {
         let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let file = fs::openat(&self.0, name, flags, Mode::from_raw_mode(mode))?;
+        let file = calls::openat(&self.0, name, flags, Mode::from_raw_mode(mode))?;
         Ok(File::from(file))
     }
 
@@ -82,8 +84,8 @@ impl Dir {
     ///
     /// # Errors
     /// Errors of the file system.
-    pub fn stat(&self, name: impl Arg) -> io::Result<Option<Stat>> {
-        match fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW) {
+    pub fn stat(&self, name: impl Arg + Copy) -> io::Result<Option<Stat>> {
+        match calls::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(stat)),
             Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(error.into()),
@@ -95,7 +97,7 @@ impl Dir {
     /// # Errors
     /// Errors of the file system.
     pub fn is_file(&self, name: &str, file: &File) -> io::Result<bool> {
-        let ours = fs::fstat(file)?;
+        let ours = calls::fstat(file)?;
         let found = self.stat(name)?;
         Ok(found.is_some_and(|found| (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino)))
     }
@@ -137,7 +139,7 @@ impl Dir {
         let mut file = dir.open_file(temporary, flags, mode)?;
         let written = file
             .write_all(data)
-            .and_then(|()| Ok(fs::fchmod(&file, Mode::from_raw_mode(mode))?))
+            .and_then(|()| Ok(calls::fchmod(&file, Mode::from_raw_mode(mode))?))
             .and_then(|()| file.sync_all())
             .and_then(|()| dir.rename(temporary, self, name));
         if let Err(error) = written {
@@ -152,8 +154,8 @@ impl Dir {
     ///
     /// # Errors
     /// Errors of the file system.
-    pub fn rename(&self, from: impl Arg, dir: &Dir, to: impl Arg) -> io::Result<()> {
-        Ok(fs::renameat(&self.0, from, &dir.0, to)?)
+    pub fn rename(&self, from: impl Arg + Copy, dir: &Dir, to: impl Arg + Copy) -> io::Result<()> {
+        Ok(calls::renameat(&self.0, from, &dir.0, to)?)
     }
 
     /// Renames a file unless another has the new name. Returns whether one has.
@@ -161,12 +163,12 @@ impl Dir {
     /// # Errors
     /// Errors of the file system.
     pub fn rename_new<A: Arg + Copy>(&self, from: A, dir: &Dir, to: A) -> io::Result<Existing> {
-        let renamed = fs::renameat_with(&self.0, from, &dir.0, to, RenameFlags::NOREPLACE);
+        let renamed = calls::renameat_with(&self.0, from, &dir.0, to, RenameFlags::NOREPLACE);
         let outcome = match renamed {
             // File systems without the flag must have hard links.
             Err(Errno::INVAL | Errno::NOSYS) => {
-                fs::linkat(&self.0, from, &dir.0, to, AtFlags::empty())
-                    .and_then(|()| fs::unlinkat(&self.0, from, AtFlags::empty()))
+                calls::linkat(&self.0, from, &dir.0, to, AtFlags::empty())
+                    .and_then(|()| calls::unlinkat(&self.0, from, AtFlags::empty()))
             }
             outcome => outcome,
         };
@@ -181,8 +183,8 @@ impl Dir {
     ///
     /// # Errors
     /// Errors of the file system.
-    pub fn remove(&self, name: impl Arg) -> io::Result<bool> {
-        match fs::unlinkat(&self.0, name, AtFlags::empty()) {
+    pub fn remove(&self, name: impl Arg + Copy) -> io::Result<bool> {
+        match calls::unlinkat(&self.0, name, AtFlags::empty()) {
             Ok(()) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
             Err(error) => Err(error.into()),
@@ -194,7 +196,7 @@ impl Dir {
     /// # Errors
     /// Errors of the device.
     pub fn sync(&self) -> io::Result<()> {
-        Ok(fs::fsync(&self.0)?)
+        Ok(calls::fsync(&self.0)?)
     }
 
     /// Returns the entries in no particular order, without `.` and `..`.

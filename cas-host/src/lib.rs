@@ -4,6 +4,7 @@
 //! Stores and snapshots are used through open directories ([`Dir`]): a path is resolved once, and
 //! replacing it later has no effect.
 
+pub mod calls;
 mod claim;
 mod copy;
 mod dir;
@@ -17,6 +18,7 @@ mod mount_attr;
 mod new_directory;
 pub mod overlay;
 mod reserve;
+mod resolve;
 mod snapshot_dirs;
 pub mod snapshotter;
 mod sync;
@@ -30,6 +32,7 @@ pub use idmap::IdMap;
 pub use lock::Lock;
 pub use new_directory::{NewDirectory, remove_unused_dir};
 pub use reserve::Reserve;
+pub use resolve::{open_beneath, open_inside, uninterrupted};
 pub use snapshot_dirs::{LockedDir, SnapshotDirs, TREE, make_tree};
 pub use sync::{begin_write, boot_id, check_written, syncfs};
 pub use tree::measure;

@@ -3,12 +3,13 @@
 //! An `flock` belongs to the open file description, so it also excludes a second owner within one
 //! process.
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io;
 
-use rustix::fs::OFlags;
+use rustix::fs::{FlockOperation, OFlags};
+use rustix::io::Errno;
 
-use crate::Dir;
+use crate::{Dir, calls};
 
 /// A lock, released on drop.
 #[derive(Debug)]
@@ -24,7 +25,7 @@ impl Lock {
     pub fn exclusive(dir: &Dir, name: &str) -> io::Result<Self> {
         loop {
             let file = open(dir, name)?;
-            file.lock()?;
+            calls::flock(&file, FlockOperation::LockExclusive)?;
             if dir.is_file(name, &file)? {
                 return Ok(Lock { file });
             }
@@ -39,10 +40,9 @@ impl Lock {
     pub fn try_exclusive(dir: &Dir, name: &str) -> io::Result<Option<Self>> {
         loop {
             let file = open(dir, name)?;
-            match file.try_lock() {
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => return Ok(None),
-                Err(TryLockError::Error(error)) => return Err(error),
+            match calls::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Err(Errno::WOULDBLOCK) => return Ok(None),
+                locked => locked?,
             }
             // The last owner may have removed the file after it was opened here.
             if dir.is_file(name, &file)? {

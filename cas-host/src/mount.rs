@@ -19,6 +19,7 @@ use rustix::mount::{
 };
 
 use crate::IdMap;
+use crate::calls;
 use crate::in_use::MountedDirs;
 use crate::mount_attr::set_attributes;
 
@@ -37,7 +38,7 @@ pub fn open(mounts: &[Mount]) -> Result<OwnedFd> {
         Mount::Bind { source, .. } => directory(source).during("open directory", source.display()),
         other => {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let root = rustix::fs::openat(tree(other, None)?, c".", flags, Mode::empty());
+            let root = calls::openat(&tree(other, None)?, c".", flags, Mode::empty());
             root.map_err(io::Error::from).during("open", "the overlay")
         }
     }
@@ -305,5 +306,5 @@ impl Overlay {
 
 fn directory(path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    Ok(rustix::fs::open(path, flags, Mode::empty())?)
+    Ok(calls::open(path, flags, Mode::empty())?)
 }

@@ -6,8 +6,10 @@ use std::{fs, io};
 
 use cas_core::error::{Context, Result};
 use cas_core::snapshot::Mount;
-use rustix::fs::{FileType, Mode, XattrFlags, makedev, mknodat};
+use rustix::fs::{FileType, Mode, XattrFlags, makedev};
 use rustix::path::Arg;
+
+use crate::calls;
 
 /// The ID map of the initial user namespace, which maps every ID to itself.
 const ALL: &str = "0 0 4294967295";
@@ -63,9 +65,9 @@ pub fn stack(mut trees: Vec<PathBuf>) -> Result<Option<Mount>> {
 ///
 /// # Errors
 /// `AlreadyExists` if this layer has the name; errors of the file system.
-pub fn hide(dir: &BorrowedFd<'_>, name: impl Arg) -> Result<()> {
+pub fn hide(dir: &BorrowedFd<'_>, name: impl Arg + Copy) -> Result<()> {
     let whiteout = FileType::CharacterDevice;
-    let made = mknodat(dir, name, whiteout, Mode::empty(), makedev(0, 0));
+    let made = calls::mknodat(dir, name, whiteout, Mode::empty(), makedev(0, 0));
     Ok(made.map_err(io::Error::from)?)
 }
 
@@ -79,6 +81,6 @@ pub fn make_opaque(dir: impl AsFd) -> Result<()> {
     } else {
         "trusted.overlay.opaque"
     };
-    let set = rustix::fs::fsetxattr(dir, name, b"y", XattrFlags::empty());
+    let set = calls::fsetxattr(&dir, name, b"y", XattrFlags::empty());
     Ok(set.map_err(io::Error::from)?)
 }

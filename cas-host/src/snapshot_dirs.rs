@@ -26,6 +26,7 @@ use cas_core::snapshot::{Condition, Depth, Usage};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::calls;
 use crate::{manifest, syncfs, tree};
 
 /// The name of the root of a snapshot's tree in its directory.
@@ -105,7 +106,7 @@ impl SnapshotDirs {
     /// # Errors
     /// Errors of the file system, with the path.
     pub fn create(&self, id: u64) -> Result<Option<LockedDir>> {
-        match rustix::fs::mkdirat(&self.dir, id.to_string(), Mode::RWXU) {
+        match calls::mkdirat(&self.dir, &id.to_string(), Mode::RWXU) {
             Err(Errno::EXIST) => Ok(None),
             made => {
                 let made = made.map_err(io::Error::from);
@@ -273,16 +274,16 @@ impl SnapshotDirs {
     }
 
     fn try_lock(&self, id: u64, operation: FlockOperation) -> io::Result<Option<LockedDir>> {
-        let dir = match rustix::fs::openat(&self.dir, id.to_string(), DIRECTORY, Mode::empty()) {
+        let dir = match calls::openat(&self.dir, &id.to_string(), DIRECTORY, Mode::empty()) {
             Err(Errno::NOENT) => return Ok(None),
             opened => File::from(opened?),
         };
-        match rustix::fs::flock(&dir, operation) {
+        match calls::flock(&dir, operation) {
             Err(Errno::WOULDBLOCK) => return Ok(None),
             locked => locked?,
         }
         // It may have been removed before it was locked.
-        let exists = rustix::fs::fstat(&dir)?.st_nlink > 0;
+        let exists = calls::fstat(&dir)?.st_nlink > 0;
         Ok(exists.then_some(LockedDir(dir)))
     }
 }
@@ -306,9 +307,9 @@ fn tree_at(path: &Path) -> io::Result<OwnedFd> {
 /// Errors of the file system.
 pub fn make_tree(dir: &LockedDir) -> Result<()> {
     let mode = Mode::from_raw_mode(0o755);
-    let made = rustix::fs::mkdirat(dir, TREE, mode);
+    let made = calls::mkdirat(dir, TREE, mode);
     // The umask may have changed the mode.
-    let made = made.and_then(|()| rustix::fs::chmodat(dir, TREE, mode, AtFlags::empty()));
+    let made = made.and_then(|()| calls::chmodat(dir, TREE, mode, AtFlags::empty()));
     made.map_err(io::Error::from).during("make directory", TREE)
 }
 

@@ -6,12 +6,14 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use cas_core::{Context, Error, Result};
 
+use crate::calls;
+
 /// Syncs the whole file system of `file`.
 ///
 /// # Errors
 /// Errors of the device, also for files of other processes.
 pub fn syncfs(file: &impl AsFd) -> Result<()> {
-    rustix::fs::syncfs(file)
+    calls::syncfs(file)
         .map_err(std::io::Error::from)
         .during("sync", "the file system")
 }
@@ -31,7 +33,7 @@ pub fn check_written(of: &impl AsFd) -> io::Result<()> {
     }
     match io::Error::last_os_error() {
         // A kernel other than Linux may not have the call.
-        error if error.raw_os_error() == Some(libc::ENOSYS) => Ok(rustix::fs::fdatasync(of)?),
+        error if error.raw_os_error() == Some(libc::ENOSYS) => Ok(calls::fdatasync(of)?),
         error => Err(error),
     }
 }

@@ -10,8 +10,11 @@ use std::{fmt, io};
 
 use cas_core::error::{Context, Error, Result};
 use cas_core::snapshot::Usage;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
+
+use crate::calls;
+use crate::resolve::open_unmounted;
 
 /// An entry of a directory. Links are not followed.
 #[derive(Clone, Copy)]
@@ -149,7 +152,7 @@ fn list(
     }
     let mut directories = Vec::new();
     for name in names {
-        let stat = match rustix::fs::statat(dir, &name, AtFlags::SYMLINK_NOFOLLOW) {
+        let stat = match calls::statat(dir, &name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => continue,
             stat => stat?,
         };
@@ -170,18 +173,17 @@ fn list(
 
 /// Opens a directory, unless it is a mount point.
 pub(crate) fn open_below(at: At<'_>) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
-    rustix::fs::openat2(at.dir, at.name, flags, Mode::empty(), resolve)
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    open_unmounted(at.dir, at.name.to_bytes(), flags)
 }
 
 fn open_again(dir: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::fs::openat(dir, name, flags, Mode::empty())
+    calls::openat(dir, name, flags, Mode::empty())
 }
 
 fn identity(dir: &OwnedFd) -> Result<(u64, u64), Errno> {
-    rustix::fs::fstat(dir).map(|stat| (stat.st_dev, stat.st_ino))
+    calls::fstat(dir).map(|stat| (stat.st_dev, stat.st_ino))
 }
 
 /// The path of an entry below the root, which is built only when it is printed.
@@ -254,15 +256,15 @@ struct Remover {
 impl Visit for Remover {
     fn entry(&mut self, at: At<'_>) -> Result<(), Errno> {
         self.meter.count(at);
-        ignore_absent(rustix::fs::unlinkat(at.dir, at.name, AtFlags::empty()))
+        ignore_absent(calls::unlinkat(at.dir, at.name, AtFlags::empty()))
     }
 
     /// Without privileges, removing entries needs permissions that the directory may not grant.
     fn open(&mut self, at: At<'_>) -> Result<OwnedFd, Errno> {
         if !self.privileged && at.stat.st_mode & 0o700 != 0o700 {
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let found = rustix::fs::openat(at.dir, at.name, flags, Mode::empty())?;
-            rustix::fs::chmod(proc_path(found.as_fd()), Mode::RWXU)?;
+            let found = calls::openat(at.dir, at.name, flags, Mode::empty())?;
+            calls::chmod(&proc_path(found.as_fd()), Mode::RWXU)?;
         }
         open_below(at)
     }
@@ -273,7 +275,7 @@ impl Visit for Remover {
     }
 
     fn leave(&mut self, at: At<'_>, _: BorrowedFd<'_>) -> Result<(), Errno> {
-        ignore_absent(rustix::fs::unlinkat(at.dir, at.name, AtFlags::REMOVEDIR))
+        ignore_absent(calls::unlinkat(at.dir, at.name, AtFlags::REMOVEDIR))
     }
 }
 
@@ -307,7 +309,7 @@ pub(crate) fn remove(parent: impl AsFd, name: &str) -> Result<Usage> {
 
 fn remove_with(parent: BorrowedFd<'_>, name: &str, remover: &mut Remover) -> io::Result<()> {
     let name = CString::new(name)?;
-    let stat = match rustix::fs::statat(parent, &name, AtFlags::SYMLINK_NOFOLLOW) {
+    let stat = match calls::statat(parent, &name, AtFlags::SYMLINK_NOFOLLOW) {
         Err(Errno::NOENT) => return Ok(()),
         stat => stat?,
     };

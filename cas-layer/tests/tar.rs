@@ -337,10 +337,13 @@ fn every_format_of_sparse_files() {
 #[test]
 fn invalid_sparse_maps_are_refused() {
     let pax = |size: &[u8], map: &[u8]| {
-        refused(&sparse_pax(
-            &[("GNU.sparse.size", size), ("GNU.sparse.map", map)],
-            b"abcde",
-        ))
+        let count = (map.split(|&byte| byte == b',').count() / 2).to_string();
+        let records: &[(&str, &[u8])] = &[
+            ("GNU.sparse.size", size),
+            ("GNU.sparse.numblocks", count.as_bytes()),
+            ("GNU.sparse.map", map),
+        ];
+        refused(&sparse_pax(records, b"abcde"))
     };
     for map in [
         "0,4",
@@ -370,8 +373,11 @@ fn invalid_sparse_maps_are_refused() {
         let mut body = map.as_bytes().to_vec();
         body.resize(512, if map.ends_with('\n') { 0 } else { b'1' });
         body.extend(b"abcde");
-        let records: &[(&str, &[u8])] =
-            &[("GNU.sparse.major", b"1"), ("GNU.sparse.realsize", b"100")];
+        let records: &[(&str, &[u8])] = &[
+            ("GNU.sparse.major", b"1"),
+            ("GNU.sparse.minor", b"0"),
+            ("GNU.sparse.realsize", b"100"),
+        ];
         assert_eq!(
             refused(&sparse_pax(records, &body)),
             ErrorKind::Corrupt,

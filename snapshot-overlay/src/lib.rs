@@ -59,7 +59,7 @@ impl SnapshotLayout for Overlay {
     /// top layer.
     fn fill(&self, dirs: &SnapshotDirs, new: &LockedDir, parent: Option<u64>) -> Result<()> {
         make_tree(new)?;
-        let work = rustix::fs::mkdirat(new, WORK, Mode::RWXU).map_err(io::Error::from);
+        let work = cas_host::calls::mkdirat(new, WORK, Mode::RWXU).map_err(io::Error::from);
         work.during("make directory", WORK)?;
         match parent {
             Some(parent) => copy_attributes(tree(&dirs.lock_shared(parent)?)?, tree(new)?),
@@ -91,7 +91,7 @@ impl SnapshotLayout for Overlay {
 
 fn tree(dir: &LockedDir) -> Result<rustix::fd::OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let opened = rustix::fs::openat(dir, TREE, flags, Mode::empty());
+    let opened = cas_host::calls::openat(dir, TREE, flags, Mode::empty());
     opened
         .map_err(io::Error::from)
         .during("open directory", TREE)

@@ -3,16 +3,14 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use cas_core::{Context, Error, Result};
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::Process;
-
-/// Maximum number of attempts to resolve a path. Mounts and renames elsewhere can interrupt one.
-const TRIES: usize = 64;
 
 /// A root file system. Paths and symbolic links are resolved inside it.
 #[derive(Debug)]
@@ -42,7 +40,7 @@ impl Rootfs {
     /// Errors of the file system.
     pub fn open(path: &Path) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let opened = rustix::fs::open(path, flags, Mode::empty()).map_err(io::Error::from);
+        let opened = cas_host::calls::open(path, flags, Mode::empty()).map_err(io::Error::from);
         Ok(Rootfs(opened.during("open", path.display())?))
     }
 
@@ -100,22 +98,14 @@ impl Rootfs {
     }
 
     fn find(&self, path: &Path) -> io::Result<Option<(OwnedFd, Stat)>> {
-        let flags = OFlags::PATH | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        for _ in 0..TRIES {
-            match rustix::fs::openat2(&self.0, path, flags, Mode::empty(), resolve) {
-                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG) => {
-                    return Ok(None);
-                }
-                Err(Errno::AGAIN) => {}
-                found => {
-                    let found = found?;
-                    let stat = rustix::fs::fstat(&found)?;
-                    return Ok(Some((found, stat)));
-                }
+        match cas_host::open_inside(&self.0, path.as_os_str().as_bytes(), OFlags::PATH) {
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG) => Ok(None),
+            found => {
+                let found = found?;
+                let stat = cas_host::calls::fstat(&found)?;
+                Ok(Some((found, stat)))
             }
         }
-        Err(Errno::AGAIN.into())
     }
 }
 

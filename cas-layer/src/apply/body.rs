@@ -4,9 +4,7 @@ use std::io::BufRead;
 use std::os::fd::BorrowedFd;
 
 use cas_core::{Error, ErrorKind, Result};
-use cas_host::begin_write;
-use rustix::fs;
-use rustix::io::{Errno, pwrite};
+use cas_host::{begin_write, calls};
 
 use super::os;
 use crate::tar::{Entry, Reader, Region};
@@ -34,7 +32,7 @@ pub(super) fn write<R: BufRead>(
         region(file, stored, reader)?;
         written += stored.length;
     }
-    os(fs::ftruncate(file, entry.size))?;
+    os(calls::ftruncate(file, entry.size))?;
     Ok(written)
 }
 
@@ -55,8 +53,7 @@ fn region<R: BufRead>(
         let most = bytes
             .len()
             .min(usize::try_from(length).unwrap_or(usize::MAX));
-        let written = match pwrite(file, &bytes[..most], offset) {
-            Err(Errno::INTR) => continue,
+        let written = match calls::pwrite(file, &bytes[..most], offset) {
             Ok(0) => return Err(Error::new(ErrorKind::Full, "no byte could be written")),
             written => os(written)?,
         };

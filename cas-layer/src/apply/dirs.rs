@@ -10,19 +10,19 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use cas_core::{Error, Result, limit};
-use rustix::fs::{self, Mode, OFlags, ResolveFlags, Timestamps};
-use rustix::io::Errno;
+use cas_host::{calls, open_beneath};
+use rustix::fs::{self, Mode, OFlags, Timestamps};
 
 use super::os;
-use super::path::{clean, depth};
+use super::path::{depth, push};
 use super::seen::Inode;
 use super::times::times;
 
 /// Maximum number of directories that stay open between two members.
 const OPEN: usize = 128;
 
-/// The error for a path with more links than the kernel follows.
-pub(super) const LOOP: &str = "more than 40 symbolic links lead to the parent";
+/// Maximum number of links whose directories are remembered.
+const LINKS: usize = 1024;
 
 /// Flags that open a directory without following a link.
 pub(super) const DIRECTORY: OFlags = OFlags::RDONLY
@@ -34,8 +34,8 @@ pub(super) const DIRECTORY: OFlags = OFlags::RDONLY
 pub(super) struct Dir {
     pub(super) fd: OwnedFd,
     pub(super) inode: Inode,
-    /// Number of names from the root of the tree to the directory, after links are resolved.
-    pub(super) depth: usize,
+    /// The clean path from the root of the tree, without links.
+    pub(super) path: Vec<u8>,
     times: RefCell<Timestamps>,
     changed: Cell<bool>,
     /// Whether the directory and its ancestors are recorded as kept.
@@ -45,11 +45,11 @@ pub(super) struct Dir {
 }
 
 impl Dir {
-    fn new(fd: OwnedFd, depth: usize) -> Result<Self> {
-        let stat = os(fs::fstat(&fd))?;
+    fn new(fd: OwnedFd, path: Vec<u8>) -> Result<Self> {
+        let stat = os(calls::fstat(&fd))?;
         Ok(Dir {
             inode: (stat.st_dev, stat.st_ino),
-            depth,
+            path,
             times: RefCell::new(times(&stat)),
             changed: Cell::new(false),
             kept: Cell::new(false),
@@ -58,16 +58,22 @@ impl Dir {
         })
     }
 
-    /// Returns the depth of a subdirectory. Without a limit, links to links would make a tree that
-    /// is too deep to be removed.
+    /// Returns the path of a subdirectory. Without a limit, links to links would make a tree that is
+    /// too deep to be removed.
     ///
     /// # Errors
-    /// `OutOfRange` for more than [`limit::PATH_DEPTH`].
-    pub(super) fn deeper(&self) -> Result<usize> {
-        if self.depth == limit::PATH_DEPTH {
-            return Err(too_deep());
+    /// `OutOfRange` for more than [`limit::PATH_DEPTH`] names or [`limit::PATH`] bytes.
+    pub(super) fn child(&self, name: &[u8]) -> Result<Vec<u8>> {
+        let mut path = self.path.clone();
+        push(&mut path, name);
+        if path.len() > limit::PATH || depth(&path) > limit::PATH_DEPTH {
+            return Err(Error::out_of_range(format!(
+                "links lead more than {} directories or {} bytes deep",
+                limit::PATH_DEPTH,
+                limit::PATH
+            )));
         }
-        Ok(self.depth + 1)
+        Ok(path)
     }
 
     /// Marks the directory as changed, so that its times are restored later.
@@ -86,7 +92,7 @@ impl Dir {
         if !self.changed.take() {
             return Ok(());
         }
-        match fs::futimens(&self.fd, &self.times.borrow()) {
+        match calls::futimens(&self.fd, &self.times.borrow()) {
             // A directory that an overlay no longer shows cannot be changed.
             Err(_) if self.is_gone() => Ok(()),
             set => os(set),
@@ -107,33 +113,38 @@ impl Dir {
 
 fn has_default_acl(fd: BorrowedFd<'_>) -> bool {
     let mut none = [0u8; 0];
-    fs::fgetxattr(fd, "system.posix_acl_default", &mut none[..]).is_ok_and(|size| size > 0)
+    calls::fgetxattr(fd, "system.posix_acl_default", &mut none[..]).is_ok_and(|size| size > 0)
 }
 
-fn too_deep() -> Error {
-    Error::out_of_range(format!(
-        "links lead more than {} directories or {} bytes deep",
-        limit::PATH_DEPTH,
-        limit::PATH
-    ))
+/// Where a path leads.
+#[derive(Clone)]
+pub(super) struct Found<T> {
+    pub(super) to: T,
+    /// Number of links on the way.
+    pub(super) links: usize,
 }
 
-/// The open directories of one tree.
+/// The open directories of one tree, and where its links lead.
 pub(super) struct Dirs {
     root: Rc<Dir>,
-    by_path: HashMap<Vec<u8>, Rc<Dir>>,
+    /// By the path that led to them, with or without links.
+    by_path: HashMap<Vec<u8>, Found<Rc<Dir>>>,
     by_inode: HashMap<Inode, Rc<Dir>>,
+    /// The path of the directory that a link leads to, by the path of the link. Both are without
+    /// links.
+    links: HashMap<Vec<u8>, Found<Vec<u8>>>,
 }
 
 impl Dirs {
     pub(super) fn new(root: BorrowedFd<'_>) -> Result<Self> {
-        let root = os(fs::openat(root, ".", DIRECTORY, Mode::empty()))?;
-        let root = Rc::new(Dir::new(root, 0)?);
+        let root = os(calls::openat(root, ".", DIRECTORY, Mode::empty()))?;
+        let root = Rc::new(Dir::new(root, Vec::new())?);
         let by_inode = HashMap::from([(root.inode, root.clone())]);
         Ok(Dirs {
             root,
             by_path: HashMap::new(),
             by_inode,
+            links: HashMap::new(),
         })
     }
 
@@ -141,80 +152,74 @@ impl Dirs {
         self.root.clone()
     }
 
-    /// Opens the directory at a clean path. Returns `None` if there is none.
-    pub(super) fn find(&mut self, path: &[u8]) -> Result<Option<Rc<Dir>>> {
+    /// Returns the cached directory at a path.
+    pub(super) fn cached(&self, path: &[u8]) -> Option<Found<Rc<Dir>>> {
         if path.is_empty() {
-            return Ok(Some(self.root()));
+            let to = self.root();
+            return Some(Found { to, links: 0 });
         }
-        if let Some(dir) = self.by_path.get(path) {
-            return Ok(Some(dir.clone()));
-        }
-        let open = |links| {
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let resolve = ResolveFlags::IN_ROOT | links;
-            fs::openat2(&self.root.fd, path, flags, Mode::empty(), resolve)
-        };
-        let found = match open(ResolveFlags::NO_SYMLINKS) {
-            Ok(fd) => Ok((fd, depth(path))),
-            Err(Errno::LOOP) => match open(ResolveFlags::NO_MAGICLINKS) {
-                Ok(fd) => self.path(fd.as_fd()).map(|path| Ok((fd, depth(&path))))?,
-                Err(errno) => Err(errno),
-            },
-            Err(errno) => Err(errno),
-        };
-        match found {
-            Ok((fd, depth)) => self.insert(path, fd, depth).map(Some),
-            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
-            Err(Errno::LOOP) => Err(Error::corrupt(LOOP)),
-            Err(errno) => os(Err(errno)),
-        }
+        self.by_path.get(path).cloned()
     }
 
-    /// Returns the clean path of an open directory, links resolved. To walk up instead would cost
-    /// up to 512 calls for each member of a hostile layer.
-    ///
-    /// # Errors
-    /// `OutOfRange` for a path of more than [`limit::PATH`] bytes.
-    pub(super) fn path(&self, fd: BorrowedFd<'_>) -> Result<Vec<u8>> {
-        let whole = |fd: BorrowedFd<'_>| {
-            let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
-            match fs::readlink(link, Vec::new()) {
-                Ok(path) => Ok(path.into_bytes()),
-                Err(Errno::NAMETOOLONG) => Err(too_deep()),
-                Err(errno) => os(Err(errno)),
-            }
-        };
-        let (path, root) = (whole(fd)?, whole(self.root.fd.as_fd())?);
-        Ok(clean(path.strip_prefix(&root[..]).unwrap_or(&path)))
-    }
-
-    /// Adds an open directory to the cache, under its path.
-    pub(super) fn insert(&mut self, path: &[u8], fd: OwnedFd, depth: usize) -> Result<Rc<Dir>> {
-        let dir = self.handle(fd, depth)?;
-        self.cache(path, &dir);
+    /// Opens the directory at a clean path without links, which is not cached.
+    pub(super) fn open(&mut self, path: &[u8]) -> Result<Rc<Dir>> {
+        let fd = os(open_beneath(&self.root.fd, path, DIRECTORY))?;
+        let dir = self.handle(fd, path.to_vec())?;
+        self.cache_on_the_way(&dir);
         Ok(dir)
     }
 
-    /// Adds the handle of a directory to the cache, under its path.
-    pub(super) fn cache(&mut self, path: &[u8], dir: &Rc<Dir>) {
+    /// Adds an open directory to the cache, under its path without links.
+    pub(super) fn insert(&mut self, fd: OwnedFd, path: Vec<u8>) -> Result<Rc<Dir>> {
+        let dir = self.handle(fd, path)?;
+        self.cache(&dir.path, 0, &dir);
+        Ok(dir)
+    }
+
+    /// Adds the handle of a directory to the cache, under the path that led to it.
+    pub(super) fn cache(&mut self, path: &[u8], links: usize, dir: &Rc<Dir>) {
         self.by_inode
             .entry(dir.inode)
             .or_insert_with(|| dir.clone());
-        self.by_path.insert(path.to_vec(), dir.clone());
+        let to = dir.clone();
+        self.by_path.insert(path.to_vec(), Found { to, links });
+    }
+
+    /// Adds a directory that a path leads through to the cache, unless it is full: one path may lead
+    /// through more directories than a process may open.
+    pub(super) fn cache_on_the_way(&mut self, dir: &Rc<Dir>) {
+        if self.by_inode.len() < OPEN {
+            self.cache(&dir.path, 0, dir);
+        }
     }
 
     /// Returns the cached handle of a directory, or a new one, whose times the caller must restore.
-    pub(super) fn handle(&self, fd: OwnedFd, depth: usize) -> Result<Rc<Dir>> {
-        let dir = Dir::new(fd, depth)?;
+    pub(super) fn handle(&self, fd: OwnedFd, path: Vec<u8>) -> Result<Rc<Dir>> {
+        let dir = Dir::new(fd, path)?;
         match self.by_inode.get(&dir.inode) {
             Some(held) => Ok(held.clone()),
             None => Ok(Rc::new(dir)),
         }
     }
 
+    /// Returns where a link leads, if that is known.
+    pub(super) fn link(&self, path: &[u8]) -> Option<Found<Vec<u8>>> {
+        self.links.get(path).cloned()
+    }
+
+    /// Remembers where a link leads.
+    pub(super) fn remember_link(&mut self, path: Vec<u8>, links: usize, to: &Dir) {
+        if self.links.len() >= LINKS {
+            self.links.clear();
+        }
+        let to = to.path.clone();
+        self.links.insert(path, Found { to, links });
+    }
+
     /// Forgets all paths, after a directory was removed or a link replaced.
     pub(super) fn forget_paths(&mut self) {
         self.by_path.clear();
+        self.links.clear();
     }
 
     /// Closes the cached directories if there are too many. No directory may be in use.

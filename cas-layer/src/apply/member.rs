@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use std::rc::Rc;
 
 use cas_core::{Error, ErrorKind, Result};
+use cas_host::calls;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -15,6 +16,7 @@ use super::remove::{Removed, remove};
 use super::seen::Fact;
 use super::standalone::Origin;
 use super::times::timestamps;
+use super::walk::Purpose;
 use super::whiteout::Whiteout;
 use super::{Layer, denied, os};
 use crate::tar::{Device, Entry, EntryKind, Reader};
@@ -37,11 +39,11 @@ impl Layer {
             return self.apply_whiteout(parent, &whiteout);
         }
         match &entry.kind {
-            EntryKind::Directory => self.apply_directory(entry, &path),
+            EntryKind::Directory => self.apply_directory(entry, parent, name),
             EntryKind::File => self.apply_file(entry, parent, name, reader),
             EntryKind::Hardlink(target) => self.apply_hardlink(target, parent, name),
             EntryKind::Symlink(target) => self.apply_node(entry, parent, name, |dir| {
-                fs::symlinkat(&target[..], &dir.fd, name)
+                calls::symlinkat(&target[..], &dir.fd, name)
             }),
             EntryKind::Char(Device { major: 0, minor: 0 }) => {
                 self.warn("the character device 0:0 of the layer is left out");
@@ -80,30 +82,29 @@ impl Layer {
         self.describe_directory(&root, &closed, false)
     }
 
-    fn apply_directory(&mut self, entry: &Entry, path: &[u8]) -> Result<()> {
-        let (parent, name) = split(path);
+    fn apply_directory(&mut self, entry: &Entry, parent: &[u8], name: &[u8]) -> Result<()> {
         let dir = self.parent(parent)?;
-        let depth = dir.deeper()?;
+        let real = dir.child(name)?;
         let mode = Mode::from_raw_mode(entry.mode & 0o777);
-        let origin = match fs::mkdirat(&dir.fd, name, mode) {
+        let origin = match calls::mkdirat(&dir.fd, name, mode) {
             Err(Errno::EXIST) => {
-                let stat = os(fs::statat(&dir.fd, name, AtFlags::SYMLINK_NOFOLLOW))?;
+                let stat = os(calls::statat(&dir.fd, name, AtFlags::SYMLINK_NOFOLLOW))?;
                 match FileType::from_raw_mode(stat.st_mode) {
                     FileType::Directory => Origin::Found,
                     _ => {
                         self.clear(&dir, name)?;
-                        os(fs::mkdirat(&dir.fd, name, mode))?;
+                        os(calls::mkdirat(&dir.fd, name, mode))?;
                         Origin::Replaces
                     }
                 }
             }
             made => os(made).map(|()| Origin::New)?,
         };
-        let fd = os(fs::openat(&dir.fd, name, DIRECTORY, Mode::empty()))?;
-        let own = self.dirs.insert(path, fd, depth)?;
+        let fd = os(calls::openat(&dir.fd, name, DIRECTORY, Mode::empty()))?;
+        let own = self.dirs.insert(fd, real)?;
         match origin {
             Origin::Found => self.seen.insert(&Fact::Described(own.inode)),
-            _ => self.record_directory(&dir, name, own.inode, origin)?,
+            _ => self.record_directory(&dir, name, own.inode, origin),
         }
         self.mark_kept(own.inode);
         own.kept.set(true);
@@ -112,7 +113,7 @@ impl Layer {
     }
 
     fn describe_directory(&mut self, dir: &Dir, entry: &Entry, fresh: bool) -> Result<()> {
-        let stat = os(fs::fstat(&dir.fd))?;
+        let stat = os(calls::fstat(&dir.fd))?;
         own(dir.fd.as_fd(), &stat, entry.uid, entry.gid, entry.mode)?;
         self.set_xattrs(dir.fd.as_fd(), entry, fresh)?;
         dir.refresh();
@@ -132,13 +133,13 @@ impl Layer {
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(entry.mode & 0o777);
-        let file = self.fresh(&dir, name, || fs::openat(&dir.fd, name, flags, mode))?;
+        let file = self.fresh(&dir, name, || calls::openat(&dir.fd, name, flags, mode))?;
         self.applied.bytes += super::body::write(file.as_fd(), entry, reader)?;
         // Writing removes capabilities, so the metadata is set after the bytes are written.
-        let stat = os(fs::fstat(&file))?;
+        let stat = os(calls::fstat(&file))?;
         own(file.as_fd(), &stat, entry.uid, entry.gid, entry.mode)?;
         self.set_xattrs(file.as_fd(), entry, !dir.default_acl.get())?;
-        os(fs::futimens(&file, &timestamps(entry.mtime)))
+        os(calls::futimens(&file, &timestamps(entry.mtime)))
     }
 
     /// Refuses a file that would fill the file system, before any of its bytes are written.
@@ -170,13 +171,13 @@ impl Layer {
                 target.escape_ascii()
             ))
         };
-        let from = self.dirs.find(target_parent)?;
+        let from = self.directory(target_parent, Purpose::Lookup)?;
         let Some(from) = from else {
             return self.require_parents_or(missing);
         };
         let dir = self.parent(parent)?;
         let linked = self.fresh(&dir, name, || {
-            fs::linkat(&from.fd, target_name, &dir.fd, name, AtFlags::empty())
+            calls::linkat(&from.fd, target_name, &dir.fd, name, AtFlags::empty())
         });
         match linked {
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Denied) => {
@@ -198,7 +199,7 @@ impl Layer {
         let device = fs::makedev(device.major, device.minor);
         let dir = self.parent(parent)?;
         let made = self.fresh(&dir, name, || {
-            fs::mknodat(&dir.fd, name, kind, mode, device)
+            calls::mknodat(&dir.fd, name, kind, mode, device)
         });
         match made {
             Err(error) if denied::device(kind, &error) => {

@@ -2,8 +2,9 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use cas_core::{Context, Result};
-use rustix::fs::{self, AtFlags, Gid, Mode, OFlags, Stat, Uid, XattrFlags};
+use cas_core::{Error, Result};
+use cas_host::calls;
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Stat, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use super::dirs::Dir;
@@ -16,11 +17,12 @@ pub(super) fn own(fd: BorrowedFd<'_>, stat: &Stat, uid: u32, gid: u32, mode: u32
     let owned = (stat.st_uid, stat.st_gid) == (uid, gid);
     if !owned {
         let (user, group) = (Uid::from_raw(uid), Gid::from_raw(gid));
-        fs::fchown(fd, Some(user), Some(group)).map_err(|errno| denied::owner(errno, uid, gid))?;
+        calls::fchown(fd, Some(user), Some(group))
+            .map_err(|errno| denied::owner(errno, uid, gid))?;
     }
     // A change of owner may have removed setuid and setgid.
     if stat.st_mode & 0o7777 != mode || (!owned && mode & 0o6000 != 0) {
-        os(fs::fchmod(fd, Mode::from_raw_mode(mode)))?;
+        os(calls::fchmod(fd, Mode::from_raw_mode(mode)))?;
     }
     Ok(())
 }
@@ -55,7 +57,7 @@ impl Layer {
         }
         for (name, value) in &entry.xattrs {
             self.set_xattr(name, |name| {
-                fs::fsetxattr(fd, name, value, XattrFlags::empty())
+                calls::fsetxattr(fd, name, value, XattrFlags::empty())
             })?;
         }
         Ok(())
@@ -64,35 +66,35 @@ impl Layer {
     /// Sets owner, mode, attributes and times of what cannot be opened: links, devices, pipes.
     pub(super) fn describe_node(&mut self, dir: &Dir, name: &[u8], entry: &Entry) -> Result<()> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let node = os(fs::openat(&dir.fd, name, flags, Mode::empty()))?;
-        let stat = os(fs::fstat(&node))?;
+        let node = os(calls::openat(&dir.fd, name, flags, Mode::empty()))?;
+        let stat = os(calls::fstat(&node))?;
         let owned = (stat.st_uid, stat.st_gid) == (entry.uid, entry.gid);
         if !owned {
             let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
-            fs::chownat(&node, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
+            calls::chownat(&node, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
                 .map_err(|errno| denied::owner(errno, entry.uid, entry.gid))?;
         }
         let link = matches!(entry.kind, EntryKind::Symlink(_));
         if !link && (stat.st_mode & 0o7777 != entry.mode || (!owned && entry.mode & 0o6000 != 0)) {
             // Through the file descriptor, so that it is this node even if the name changes.
             let through = format!("/proc/self/fd/{}", node.as_raw_fd());
-            os(fs::chmod(through, Mode::from_raw_mode(entry.mode)))?;
+            os(calls::chmod(&through, Mode::from_raw_mode(entry.mode)))?;
         }
         let mut path = format!("/proc/self/fd/{}/", dir.fd.as_raw_fd()).into_bytes();
         path.extend_from_slice(name);
         if dir.default_acl.get() && !link {
-            match fs::lremovexattr(&path, "system.posix_acl_access") {
+            match calls::lremovexattr(&path, "system.posix_acl_access") {
                 Ok(()) | Err(Errno::NODATA | Errno::NOTSUP) => {}
                 removed => os(removed)?,
             }
         }
         for (name, value) in &entry.xattrs {
             self.set_xattr(name, |name| {
-                fs::lsetxattr(&path, name, value, XattrFlags::empty())
+                calls::lsetxattr(&path, name, value, XattrFlags::empty())
             })?;
         }
         let times = timestamps(entry.mtime);
-        os(fs::utimensat(
+        os(calls::utimensat(
             &dir.fd,
             name,
             &times,
@@ -117,7 +119,17 @@ impl Layer {
                 ));
                 Ok(())
             }
-            set => os(set).during("set xattr", shown),
+            // The superuser may set any sound value; only ids of access lists may be unmapped.
+            Err(Errno::INVAL) => Err(Error::corrupt(format!(
+                "the kernel refuses the value of the xattr {shown}: it is malformed, or names users \
+                 that are not mapped in this user namespace"
+            ))),
+            Err(errno) => {
+                let error = Error::from(std::io::Error::from(errno));
+                let message = format!("the xattr {shown} cannot be set: {error}");
+                Err(Error::new(error.kind(), message).source(error))
+            }
+            Ok(()) => Ok(()),
         }
     }
 }
@@ -125,7 +137,7 @@ impl Layer {
 /// Removes the attributes that the member does not have.
 fn clear_xattrs(fd: BorrowedFd<'_>, entry: &Entry) -> Result<()> {
     let mut names = vec![0u8; 64 << 10];
-    let length = match fs::flistxattr(fd, &mut names[..]) {
+    let length = match calls::flistxattr(fd, &mut names[..]) {
         Err(Errno::NOTSUP) => return Ok(()),
         length => os(length)?,
     };
@@ -137,7 +149,7 @@ fn clear_xattrs(fd: BorrowedFd<'_>, entry: &Entry) -> Result<()> {
                 .binary_search_by(|(set, _)| set[..].cmp(name))
                 .is_err()
         {
-            os(fs::fremovexattr(fd.as_fd(), name))?;
+            os(calls::fremovexattr(fd.as_fd(), name))?;
         }
     }
     Ok(())

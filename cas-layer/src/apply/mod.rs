@@ -1,8 +1,8 @@
 //! Applies the members of a layer to a directory tree.
 //!
-//! The kernel resolves paths inside the tree (`openat2` with `RESOLVE_IN_ROOT`), so a layer may
-//! write through its own links, but never outside the tree. The last component of a path is never
-//! followed. No other process may change the tree while a layer is applied.
+//! Paths and links are resolved inside the tree, so a layer may write through its own links, but
+//! never outside the tree. The last component of a path is never followed. No other process may
+//! change the tree while a layer is applied.
 //!
 //! - The order is owner, mode, xattrs, times. Modes do not depend on the umask.
 //! - An existing path is replaced unless both are directories. A directory that changes only
@@ -28,6 +28,7 @@ mod resolve;
 mod seen;
 mod standalone;
 mod times;
+mod walk;
 mod whiteout;
 
 use std::io::BufRead;
@@ -73,7 +74,7 @@ impl Tree {
     /// `FailedPrecondition` if it is not a directory; errors of the file system.
     pub fn open(path: &Path) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = os(rustix::fs::open(path, flags, Mode::empty()));
+        let root = os(cas_host::calls::open(path, flags, Mode::empty()));
         Ok(Tree {
             root: root.during("open tree", path.display())?,
             private: false,
@@ -96,7 +97,12 @@ impl Tree {
     /// `FailedPrecondition` if it is not a directory; errors of the file system.
     pub fn at(directory: BorrowedFd<'_>) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = os(rustix::fs::openat(directory, ".", flags, Mode::empty()))?;
+        let root = os(cas_host::calls::openat(
+            directory,
+            ".",
+            flags,
+            Mode::empty(),
+        ))?;
         Ok(Tree {
             root,
             private: false,
@@ -130,7 +136,7 @@ impl Tree {
         reader: &mut Reader<R>,
     ) -> Result<(Applied, Option<DeferredEffects>)> {
         let mut layer = Layer::new(self.root.as_fd())?;
-        layer.begin_standalone()?;
+        layer.begin_standalone();
         layer.read(reader)?;
         let effects = layer.take_effects();
         Ok((layer.applied, effects))
@@ -141,7 +147,7 @@ impl Tree {
     /// # Errors
     /// Errors of the file system. The tree must then be considered lost.
     pub fn sync(&self) -> Result<()> {
-        os(rustix::fs::syncfs(&self.root)).during("sync", "the tree")
+        os(cas_host::calls::syncfs(&self.root)).during("sync", "the tree")
     }
 }
 
@@ -151,6 +157,8 @@ struct Layer {
     seen: Seen,
     /// Number of parents that were created without a member of their own.
     implied: u64,
+    /// Number of names that links led through.
+    linked: u64,
     /// Number of bytes that files may still take.
     budget: u64,
     /// Whether the root directory stays closed to others.
@@ -166,6 +174,7 @@ impl Layer {
             dirs: Dirs::new(root)?,
             seen: Seen::default(),
             implied: 0,
+            linked: 0,
             budget: write_budget(root)?,
             private: false,
             standalone: None,
@@ -198,7 +207,7 @@ impl Layer {
 
 /// Returns 95 % of the free bytes of the file system, or `u64::MAX` if they are unknown.
 fn write_budget(root: BorrowedFd<'_>) -> Result<u64> {
-    let stat = os(rustix::fs::fstatvfs(root))?;
+    let stat = os(cas_host::calls::fstatvfs(root))?;
     let free = stat.f_bavail.saturating_mul(stat.f_frsize);
     Ok(match stat.f_blocks {
         0 => u64::MAX,

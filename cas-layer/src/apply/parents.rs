@@ -1,35 +1,27 @@
-//! Finds the parents of members, and creates missing ones.
+//! The parents of members: keeping them, and creating missing ones.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
 use cas_core::{Error, Result, limit};
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags};
-use rustix::io::Errno;
+use cas_host::calls;
+use rustix::fs::Mode;
 
-use super::dirs::{DIRECTORY, Dir, LOOP};
+use super::dirs::{DIRECTORY, Dir};
 use super::meta::own;
-use super::path::{depth, push, split};
-use super::remove::remove;
 use super::seen::Fact;
 use super::standalone::Origin;
 use super::times::EPOCH;
+use super::walk::Purpose;
 use super::{Layer, os};
-
-/// Maximum number of symbolic links that are followed to one parent, as in the kernel.
-const LINKS: usize = 40;
 
 const DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o755);
 
 impl Layer {
     /// Returns the parent directory for a member. Creates it if it does not exist.
     pub(super) fn parent(&mut self, path: &[u8]) -> Result<Rc<Dir>> {
-        let dir = match self.dirs.find(path)? {
-            Some(dir) => dir,
-            None => self
-                .make_directories(path, Purpose::Member)?
-                .ok_or_else(|| Error::internal("a parent was not created"))?,
-        };
+        let dir = self.directory(path, Purpose::Member)?;
+        let dir = dir.ok_or_else(|| Error::internal("a parent was not created"))?;
         self.keep(&dir)?;
         dir.mark_changed();
         Ok(dir)
@@ -45,8 +37,8 @@ impl Layer {
         let mut above: Option<OwnedFd> = None;
         while inode != root {
             let fd = above.as_ref().unwrap_or(&dir.fd);
-            let up = os(fs::openat(fd, "..", DIRECTORY, Mode::empty()))?;
-            let stat = os(fs::fstat(&up))?;
+            let up = os(calls::openat(fd, "..", DIRECTORY, Mode::empty()))?;
+            let stat = os(calls::fstat(&up))?;
             inode = (stat.st_dev, stat.st_ino);
             if !self.mark_kept(inode) {
                 break;
@@ -66,147 +58,49 @@ impl Layer {
         new
     }
 
-    /// Walks to a directory, one name at a time, and creates what is missing, also behind links.
-    /// Returns `None` if the path of a whiteout leads through a file of this layer or a name that
-    /// it hides.
-    pub(super) fn make_directories(
-        &mut self,
-        path: &[u8],
-        purpose: Purpose,
-    ) -> Result<Option<Rc<Dir>>> {
-        let mut ahead: Vec<Vec<u8>> = names(path);
-        let mut at = Vec::new();
-        let mut dir = self.dirs.root();
-        let mut links = 0;
-        while let Some(name) = ahead.pop() {
-            let next = if name == b".." {
-                at.truncate(split(&at).0.len());
-                self.real(&at)?
-            } else {
-                match self.step(&dir, &name, purpose)? {
-                    Step::Nowhere => return Ok(None),
-                    Step::Into(fd) => {
-                        push(&mut at, &name);
-                        self.dirs.handle(fd, dir.depth + 1)?
-                    }
-                    Step::Link(target) => {
-                        links += 1;
-                        if links > LINKS {
-                            return Err(Error::corrupt(LOOP));
-                        }
-                        ahead.extend(names(&target));
-                        if !target.starts_with(b"/") {
-                            continue;
-                        }
-                        at.clear();
-                        self.dirs.root()
-                    }
-                }
-            };
-            dir.restore_times()?;
-            dir = next;
+    /// Counts directories that are about to be created without a member of their own.
+    pub(super) fn reserve_implied(&mut self, count: usize) -> Result<()> {
+        let entries = self.applied.entries;
+        let allowed = limit::IMPLIED.saturating_add(limit::IMPLIED_BY_ENTRY * entries);
+        let allowed = allowed.min(limit::ENTRIES.saturating_sub(entries));
+        self.implied += count as u64;
+        if self.implied <= allowed {
+            return Ok(());
         }
-        self.dirs.cache(path, &dir);
-        Ok(Some(dir))
-    }
-
-    /// Makes one step: into a directory, perhaps a new one, or to a link to follow.
-    fn step(&mut self, dir: &Rc<Dir>, name: &[u8], purpose: Purpose) -> Result<Step> {
-        let found = match fs::statat(&dir.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Err(Errno::NOENT) => None,
-            stat => Some(FileType::from_raw_mode(os(stat)?.st_mode)),
-        };
-        match found {
-            Some(FileType::Directory) => {
-                os(fs::openat(&dir.fd, name, DIRECTORY, Mode::empty())).map(Step::Into)
-            }
-            Some(FileType::Symlink) => {
-                let target = os(fs::readlinkat(&dir.fd, name, Vec::new()))?;
-                Ok(Step::Link(target.into_bytes()))
-            }
-            Some(_) if purpose == Purpose::Whiteout => Ok(Step::Nowhere),
-            None if purpose == Purpose::Whiteout && self.hides(dir, name) => Ok(Step::Nowhere),
-            Some(_) => {
-                dir.mark_changed();
-                remove(dir.fd.as_fd(), name)?;
-                let origin = Origin::Replaces;
-                self.make_implied(dir, name, origin, purpose)
-                    .map(Step::Into)
-            }
-            None => self
-                .make_implied(dir, name, Origin::Implied, purpose)
-                .map(Step::Into),
-        }
+        Err(Error::out_of_range(format!(
+            "the first {entries} members imply {} directories that no member describes; at most \
+             {allowed} are allowed",
+            self.implied
+        )))
     }
 
     /// Creates a directory that no member has described.
-    fn make_implied(
+    pub(super) fn make_implied(
         &mut self,
         dir: &Rc<Dir>,
         name: &[u8],
         origin: Origin,
         purpose: Purpose,
-    ) -> Result<OwnedFd> {
-        self.implied += 1;
-        if self.implied > limit::ENTRIES {
-            return Err(Error::out_of_range(format!(
-                "the layer implies more than the {} directories allowed",
-                limit::ENTRIES
-            )));
-        }
-        dir.deeper()?;
+    ) -> Result<Rc<Dir>> {
+        let path = dir.child(name)?;
         if purpose == Purpose::Member {
             self.keep(dir)?;
         }
         dir.mark_changed();
-        os(fs::mkdirat(&dir.fd, name, DIRECTORY_MODE))?;
-        let fd = os(fs::openat(&dir.fd, name, DIRECTORY, Mode::empty()))?;
-        let stat = os(fs::fstat(&fd))?;
+        os(calls::mkdirat(&dir.fd, name, DIRECTORY_MODE))?;
+        let fd = os(calls::openat(&dir.fd, name, DIRECTORY, Mode::empty()))?;
+        let stat = os(calls::fstat(&fd))?;
         let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
         let mode = DIRECTORY_MODE.as_raw_mode();
         own(fd.as_fd(), &stat, uid.as_raw(), gid.as_raw(), mode)?;
         let inode = (stat.st_dev, stat.st_ino);
-        self.record_directory(dir, name, inode, origin)?;
+        self.record_directory(dir, name, inode, origin);
         if purpose == Purpose::Member {
             self.mark_kept(inode);
         }
-        os(fs::futimens(&fd, &EPOCH))?;
-        Ok(fd)
+        os(calls::futimens(&fd, &EPOCH))?;
+        self.dirs.handle(fd, path)
     }
-
-    /// Opens a directory at a clean path without links.
-    fn real(&self, path: &[u8]) -> Result<Rc<Dir>> {
-        if path.is_empty() {
-            return Ok(self.dirs.root());
-        }
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
-        let root = self.dirs.root();
-        let fd = os(fs::openat2(&root.fd, path, flags, Mode::empty(), resolve))?;
-        self.dirs.handle(fd, depth(path))
-    }
-}
-
-/// Why a directory is needed.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Purpose {
-    /// To add a member to it.
-    Member,
-    /// For a whiteout. This alone is not a reason to keep the directory.
-    Whiteout,
-}
-
-enum Step {
-    Into(OwnedFd),
-    Link(Vec<u8>),
-    Nowhere,
-}
-
-/// Returns the names of a path in reverse order, ready to be popped.
-fn names(path: &[u8]) -> Vec<Vec<u8>> {
-    let names = path.split(|&byte| byte == b'/');
-    let names = names.filter(|name| !matches!(*name, b"" | b"."));
-    names.rev().map(<[u8]>::to_vec).collect()
 }
 
 #[cfg(test)]

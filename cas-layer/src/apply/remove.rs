@@ -3,6 +3,7 @@
 use std::os::fd::BorrowedFd;
 
 use cas_core::{Error, Result, limit};
+use cas_host::calls;
 use rustix::fs::{self, AtFlags, FileType, Mode};
 use rustix::io::Errno;
 
@@ -31,14 +32,14 @@ impl Removed {
 
 /// Removes `name` in `parent`.
 pub(super) fn remove(parent: BorrowedFd<'_>, name: &[u8]) -> Result<Removed> {
-    let stat = match fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+    let stat = match calls::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
         Err(Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG) => return Ok(Removed::Nothing),
         stat => os(stat)?,
     };
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::Directory => remove_tree(parent, name, limit::PATH_DEPTH).map(|()| Removed::Tree),
         other => {
-            os(fs::unlinkat(parent, name, AtFlags::empty()))?;
+            os(calls::unlinkat(parent, name, AtFlags::empty()))?;
             Ok(match other {
                 FileType::Symlink => Removed::Link,
                 _ => Removed::Leaf,
@@ -48,14 +49,14 @@ pub(super) fn remove(parent: BorrowedFd<'_>, name: &[u8]) -> Result<Removed> {
 }
 
 fn remove_tree(parent: BorrowedFd<'_>, name: &[u8], depth: usize) -> Result<()> {
-    match fs::unlinkat(parent, name, AtFlags::REMOVEDIR) {
+    match calls::unlinkat(parent, name, AtFlags::REMOVEDIR) {
         Err(Errno::NOTEMPTY | Errno::EXIST) => {}
         removed => return os(removed),
     }
     if depth == 0 {
         return Err(too_deep());
     }
-    let dir = os(fs::openat(parent, name, DIRECTORY, Mode::empty()))?;
+    let dir = os(calls::openat(parent, name, DIRECTORY, Mode::empty()))?;
     let mut children = os(fs::Dir::new(dir))?;
     while let Some(child) = children.read() {
         let child = os(child)?;
@@ -64,12 +65,12 @@ fn remove_tree(parent: BorrowedFd<'_>, name: &[u8], depth: usize) -> Result<()> 
         if matches!(child, b"." | b"..") {
             continue;
         }
-        match fs::unlinkat(dir, child, AtFlags::empty()) {
+        match calls::unlinkat(dir, child, AtFlags::empty()) {
             Err(Errno::ISDIR) => remove_tree(dir, child, depth - 1)?,
             removed => os(removed)?,
         }
     }
-    os(fs::unlinkat(parent, name, AtFlags::REMOVEDIR))
+    os(calls::unlinkat(parent, name, AtFlags::REMOVEDIR))
 }
 
 /// The error for a tree deeper than any path of a layer, which must be hostile.

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use cas_core::{Context, Error, ErrorKind, Result};
-use cas_host::{copy_attributes, overlay};
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use cas_host::{calls, copy_attributes, open_beneath, overlay};
+use rustix::fs::{self, AtFlags, FileType, OFlags};
 use rustix::io::Errno;
 
 use super::dirs::DIRECTORY;
@@ -70,7 +70,7 @@ impl Resolver<'_> {
                 }
                 _ if implied.needed => {}
                 _ => self.change(&implied.path, |parent, name| {
-                    os(fs::unlinkat(parent, name, AtFlags::REMOVEDIR))
+                    os(calls::unlinkat(parent, name, AtFlags::REMOVEDIR))
                 })?,
             }
         }
@@ -131,7 +131,9 @@ impl Resolver<'_> {
         let Some(found) = open(below, path, OFlags::PATH | OFlags::NOFOLLOW)? else {
             return Ok(None);
         };
-        Ok(Some(FileType::from_raw_mode(os(fs::fstat(found))?.st_mode)))
+        Ok(Some(FileType::from_raw_mode(
+            os(calls::fstat(&found))?.st_mode,
+        )))
     }
 
     /// Changes something in the parent of a path, and preserves the times of the parent.
@@ -144,13 +146,13 @@ impl Resolver<'_> {
         let Some(parent) = directory(self.tree, parent)? else {
             return Ok(());
         };
-        let before = times(&os(fs::fstat(&parent))?);
+        let before = times(&os(calls::fstat(&parent))?);
         match change(parent.as_fd(), name) {
             // Something of this layer is there, and hides what is below.
             Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(()),
             changed => changed?,
         }
-        os(fs::futimens(&parent, &before))
+        os(calls::futimens(&parent, &before))
     }
 }
 
@@ -161,9 +163,7 @@ fn directory(root: BorrowedFd<'_>, path: &[u8]) -> Result<Option<OwnedFd>> {
 
 fn open(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<Option<OwnedFd>> {
     let path = if path.is_empty() { b"." } else { path };
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-    let flags = flags | OFlags::CLOEXEC;
-    match fs::openat2(root, path, flags, Mode::empty(), resolve) {
+    match open_beneath(root, path, flags) {
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
         opened => opened.map(Some).map_err(|errno| {
             let path = path.escape_ascii();

@@ -13,9 +13,7 @@
 //! [`MAX_RECORDED`]. It must then be applied on top of them. Layers made by common tools rarely
 //! need this.
 
-use std::os::fd::AsFd;
-
-use cas_core::{Error, ErrorKind, Result};
+use cas_core::{Error, Result};
 
 use super::Layer;
 use super::dirs::Dir;
@@ -77,12 +75,11 @@ pub(super) enum Origin {
 
 impl Layer {
     /// Starts recording.
-    pub(super) fn begin_standalone(&mut self) -> Result<()> {
+    pub(super) fn begin_standalone(&mut self) {
         self.standalone = Some(Recorder::default());
         let root = self.dirs.root();
         self.mark_kept(root.inode);
         self.record_implied(Vec::new(), root.inode);
-        Ok(())
     }
 
     /// Returns the recorded effects, or `None` if the layer needs its parents.
@@ -140,45 +137,34 @@ impl Layer {
         name: &[u8],
         inode: Inode,
         origin: Origin,
-    ) -> Result<()> {
+    ) {
         if self.standalone.is_none() {
-            return Ok(());
+            return;
         }
         let isolated = self.is_isolated(dir);
         if isolated || origin == Origin::Replaces || self.hides(dir, name) {
             self.seen.insert(&Fact::Purged(inode));
-            if !isolated && let Some(path) = self.named(dir, name)? {
-                self.record(path, |effects| &mut effects.opaque);
+            if !isolated {
+                self.record(named(dir, name), |effects| &mut effects.opaque);
             }
-        } else if origin == Origin::Implied
-            && let Some(path) = self.named(dir, name)?
-        {
-            self.record_implied(path, inode);
+        } else if origin == Origin::Implied {
+            self.record_implied(named(dir, name), inode);
         }
-        Ok(())
     }
 
     /// Records that a directory shows nothing of the layers below.
-    pub(super) fn record_opaque(&mut self, dir: &Dir) -> Result<()> {
-        if self.standalone.is_some()
-            && !self.is_isolated(dir)
-            && let Some(path) = self.path(dir)?
-        {
-            self.record(path, |effects| &mut effects.opaque);
+    pub(super) fn record_opaque(&mut self, dir: &Dir) {
+        if self.standalone.is_some() && !self.is_isolated(dir) {
+            self.record(dir.path.clone(), |effects| &mut effects.opaque);
         }
-        Ok(())
     }
 
     /// Records that this layer hides a name that it does not have itself.
-    pub(super) fn record_hidden(&mut self, dir: &Dir, name: &[u8]) -> Result<()> {
-        if self.standalone.is_some()
-            && !self.hides(dir, name)
-            && let Some(path) = self.named(dir, name)?
-        {
+    pub(super) fn record_hidden(&mut self, dir: &Dir, name: &[u8]) {
+        if self.standalone.is_some() && !self.hides(dir, name) {
             self.seen.insert(&Fact::Hidden(dir.inode, name));
-            self.record(path, |effects| &mut effects.hidden);
+            self.record(named(dir, name), |effects| &mut effects.hidden);
         }
-        Ok(())
     }
 
     fn record_implied(&mut self, path: Vec<u8>, inode: Inode) {
@@ -205,23 +191,11 @@ impl Layer {
         recorder.needs_parents |= recorder.bytes > MAX_RECORDED;
         Some(recorder)
     }
+}
 
-    fn named(&mut self, dir: &Dir, name: &[u8]) -> Result<Option<Vec<u8>>> {
-        let path = self.path(dir)?;
-        Ok(path.map(|mut path| {
-            push(&mut path, name);
-            path
-        }))
-    }
-
-    /// Returns the real path of a directory, or `None` if it is too long to be recorded.
-    fn path(&mut self, dir: &Dir) -> Result<Option<Vec<u8>>> {
-        match self.dirs.path(dir.fd.as_fd()) {
-            Err(error) if error.kind() == ErrorKind::OutOfRange => {
-                self.require_parents();
-                Ok(None)
-            }
-            path => path.map(Some),
-        }
-    }
+/// Returns the path of a name in a directory.
+fn named(dir: &Dir, name: &[u8]) -> Vec<u8> {
+    let mut path = dir.path.clone();
+    push(&mut path, name);
+    path
 }

@@ -7,13 +7,14 @@
 use std::rc::Rc;
 
 use cas_core::{Error, Result, limit};
-use rustix::fs::{self, AtFlags, FileType, Mode, RawDir, SeekFrom};
+use cas_host::calls;
+use rustix::fs::{AtFlags, FileType, Mode, RawDir, SeekFrom};
 use rustix::io::Errno;
 
 use super::dirs::{DIRECTORY, Dir};
-use super::parents::Purpose;
 use super::remove::too_deep;
 use super::seen::Fact;
+use super::walk::Purpose;
 use super::{Layer, os};
 
 /// Size in bytes of the buffer for the names of a directory.
@@ -35,8 +36,8 @@ impl<'a> Whiteout<'a> {
             None => Ok(None),
             Some(b".wh..opq") => Ok(Some(Whiteout::Opaque)),
             Some(b"" | b"." | b"..") => Err(Error::corrupt(format!(
-                "the whiteout {:?} does not name anything that can be removed",
-                name.escape_ascii().to_string()
+                "the whiteout \"{}\" does not name anything that can be removed",
+                name.escape_ascii()
             ))),
             Some(hidden) => Ok(Some(Whiteout::Name(hidden))),
         }
@@ -53,7 +54,7 @@ impl Layer {
         dir.mark_changed();
         match whiteout {
             Whiteout::Opaque => {
-                self.record_opaque(&dir)?;
+                self.record_opaque(&dir);
                 self.purge(&dir, limit::PATH_DEPTH)
             }
             Whiteout::Name(name) => self.hide(&dir, name, limit::PATH_DEPTH),
@@ -62,16 +63,20 @@ impl Layer {
 
     /// Returns the directory of a whiteout. It is created for a standalone layer.
     fn whiteout_directory(&mut self, path: &[u8]) -> Result<Option<Rc<Dir>>> {
-        match self.dirs.find(path)? {
-            None if self.standalone.is_some() => self.make_directories(path, Purpose::Whiteout),
-            found => Ok(found),
-        }
+        let purpose = match self.standalone {
+            Some(_) => Purpose::Whiteout,
+            None => Purpose::Lookup,
+        };
+        self.directory(path, purpose)
     }
 
     /// Removes the name in `dir` as far as lower layers added it.
     fn hide(&mut self, dir: &Dir, name: &[u8], levels: usize) -> Result<()> {
-        let stat = match fs::statat(&dir.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Err(Errno::NOENT) => return self.record_hidden(dir, name),
+        let stat = match calls::statat(&dir.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => {
+                self.record_hidden(dir, name);
+                return Ok(());
+            }
             Err(Errno::NOTDIR | Errno::NAMETOOLONG) => return Ok(()),
             stat => os(stat)?,
         };
@@ -81,11 +86,11 @@ impl Layer {
             if self.seen.contains(&Fact::Purged(child)) {
                 return Ok(());
             }
-            let below = os(fs::openat(&dir.fd, name, DIRECTORY, Mode::empty()))?;
-            let below = self.dirs.handle(below, dir.depth + 1)?;
+            let below = os(calls::openat(&dir.fd, name, DIRECTORY, Mode::empty()))?;
+            let below = self.dirs.handle(below, dir.child(name)?)?;
             below.mark_changed();
             if !self.is_isolated(dir) {
-                self.record_opaque(&below)?;
+                self.record_opaque(&below);
             }
             self.purge(&below, levels)?;
             return below.restore_times();
@@ -104,7 +109,7 @@ impl Layer {
         self.seen.insert(&Fact::Purged(dir.inode));
         let levels = levels.checked_sub(1).ok_or_else(too_deep)?;
         let mut buffer = Vec::with_capacity(NAMES);
-        os(fs::seek(&dir.fd, SeekFrom::Start(0)))?;
+        os(calls::seek(&dir.fd, SeekFrom::Start(0)))?;
         let mut children = RawDir::new(&dir.fd, buffer.spare_capacity_mut());
         while let Some(child) = children.next() {
             let child = os(child)?;

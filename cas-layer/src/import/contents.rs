@@ -74,7 +74,9 @@ impl Contents {
 fn open(path: PathBuf) -> Result<Option<Part>> {
     // NONBLOCK, because opening a named pipe would block otherwise.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let file = match rustix::fs::open(&path, flags, Mode::empty()).map_err(std::io::Error::from) {
+    let file = match cas_host::calls::open(&path, flags, Mode::empty())
+        .map_err(std::io::Error::from)
+    {
         Ok(file) => File::from(file),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             return Ok(None);

@@ -2,8 +2,19 @@
 
 use cas_core::{Error, Result};
 
+use super::shown;
+
 /// Size of a block.
 pub(super) const BLOCK: usize = 512;
+
+/// Maximum length of the prefix in the format of star.
+const STAR_PREFIX: usize = 130;
+
+/// The warnings about prefixes in headers that have none. Container engines read them so.
+const USED: &str = "a header has a prefix, which its format does not have; it is used, but some \
+                    readers ignore it";
+const IGNORED: &str = "a header has a prefix, which its format does not have; it is ignored, but \
+                       some readers use it";
 
 /// A header block with a valid checksum.
 pub(super) struct Header(pub(super) [u8; BLOCK]);
@@ -41,17 +52,37 @@ impl Header {
         self.0[156]
     }
 
-    pub(super) fn path(&self) -> Vec<u8> {
+    /// Returns the path, and a warning if some readers find another one.
+    ///
+    /// # Errors
+    /// `Corrupt` for a prefix that readers end at different bytes.
+    pub(super) fn path(&self) -> Result<(Vec<u8>, Option<&'static str>)> {
         let name = text(&self.0[0..100]);
-        let prefix = match self.format() {
-            Format::Ustar => text(&self.0[345..500]),
-            Format::Star => text(&self.0[345..476]),
-            Format::V7 | Format::Gnu => &[],
+        let field = text(&self.0[345..500]);
+        let (prefix, warning) = match self.format() {
+            Format::Ustar => (field, None),
+            Format::Star if field.len() > STAR_PREFIX || !self.has_times(476) => {
+                return Err(Error::corrupt(
+                    "a tar header in the format of star has a prefix that is too long",
+                ));
+            }
+            Format::Star => (field, None),
+            Format::Gnu if self.has_times(345) => (&[][..], None),
+            // Old versions of Go wrote prefixes into such headers.
+            Format::Gnu if field.is_ascii() => (field, Some(USED)),
+            Format::V7 if field.is_empty() => (&[][..], None),
+            Format::Gnu | Format::V7 => (&[][..], Some(IGNORED)),
         };
         if prefix.is_empty() {
-            return name.to_vec();
+            return Ok((name.to_vec(), warning));
         }
-        [prefix, b"/", name].concat()
+        Ok(([prefix, b"/", name].concat(), warning))
+    }
+
+    /// Returns whether there are two times, or nothing, at an offset.
+    fn has_times(&self, at: usize) -> bool {
+        let time = |at: usize| self.0[at] == 0 || number(&self.0[at..at + 12]).is_some();
+        time(at) && time(at + 12)
     }
 
     pub(super) fn link(&self) -> &[u8] {
@@ -95,8 +126,8 @@ impl Header {
 
 fn malformed(name: &str, bytes: &[u8]) -> Error {
     Error::corrupt(format!(
-        "invalid {name} in the tar header: {:?} is not a number in range",
-        bytes.escape_ascii().to_string()
+        "invalid {name} in the tar header: {} is not a number in range",
+        shown(bytes)
     ))
 }
 

@@ -8,7 +8,7 @@ use super::entry::{Device, Entry, EntryKind, Time};
 use super::header::Header;
 use super::pax::Pax;
 use super::sparse::{self, Map};
-use super::{Extensions, Reader};
+use super::{Extensions, Reader, shown};
 
 impl<R: BufRead> Reader<R> {
     /// Returns the member of `header`. Its body becomes the current body.
@@ -22,10 +22,23 @@ impl<R: BufRead> Reader<R> {
         }
         let mut pax = waiting.pax.unwrap_or_default();
         let sparse_name = pax.sparse.name.take();
-        let path =
-            agreed(waiting.path, sparse_name.or(pax.path.take()))?.unwrap_or_else(|| header.path());
+        let path = match agreed(waiting.path, sparse_name.or(pax.path.take()))? {
+            Some(path) => path,
+            None => {
+                let (path, warning) = header.path()?;
+                warning.inspect(|warning| self.warn(warning));
+                path
+            }
+        };
         let link = agreed(waiting.link, pax.link.take())?.unwrap_or_else(|| header.link().to_vec());
         check_path(&path)?;
+        match header.type_flag() {
+            b'0' if path.ends_with(b"/") => {
+                self.warn("the name of a file ends with a slash; some readers make it a directory");
+            }
+            b'7' => self.warn("a contiguous file is read as a file; some readers refuse it"),
+            _ => {}
+        }
         let kind = kind(header, &path, link).map_err(|error| error.subject(path.escape_ascii()))?;
         let named = |error: Error| error.subject(path.escape_ascii());
         let stored = stored(header, &pax, &kind).map_err(named)?;
@@ -146,8 +159,8 @@ fn kind(header: &Header, path: &[u8], link: Vec<u8>) -> Result<EntryKind> {
         b'6' => EntryKind::Fifo,
         other => {
             return Err(Error::corrupt(format!(
-                "unknown tar type flag {:?}",
-                other.escape_ascii().to_string()
+                "unknown tar type flag {}",
+                shown(&[other])
             )));
         }
     })

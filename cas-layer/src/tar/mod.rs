@@ -3,10 +3,11 @@
 //! It reads ustar, pax, GNU long names, base-256 numbers and all sparse formats. It refuses what
 //! two readers could understand in two ways: a malformed extension is an error and is never
 //! skipped, one size is used both for the body and for the position of the next header, and
-//! extensions apply to the next member only. Two habits of existing container engines are
-//! accepted with a warning: a stream may end without padding and end blocks after a complete
-//! member, and a global pax header has no effect. A global header that would move or cut bytes is
-//! refused.
+//! extensions apply to the next member only. What existing container engines accept, or writers
+//! have written, is accepted with a warning and read as those engines do: a stream may end without
+//! padding and end blocks after a complete member; a global pax header has no effect; a prefix in a
+//! header of another format than ustar; a file whose name ends with a slash. A global header that
+//! would move, cut or rename bytes is refused.
 
 mod entry;
 mod header;
@@ -230,7 +231,7 @@ impl<R: BufRead> Reader<R> {
         let pax = Pax::parse(&body)?;
         if pax.affects_layout() {
             return Err(Error::corrupt(
-                "a global pax header sets a path, a link, a size or a sparse map",
+                "a global pax header sets a path, a link, a size or something of a sparse file",
             ));
         }
         if pax.sets_metadata() {
@@ -249,6 +250,15 @@ impl<R: BufRead> Reader<R> {
         if !self.warnings.iter().any(|known| known == warning) {
             self.warnings.push(warning.to_owned());
         }
+    }
+}
+
+/// Returns bytes of the archive for a message: quoted, escaped, and not more than a few.
+fn shown(bytes: &[u8]) -> String {
+    const MOST: usize = 60;
+    match bytes.get(..MOST) {
+        Some(start) if bytes.len() > MOST => format!("\"{}…\"", start.escape_ascii()),
+        _ => format!("\"{}\"", bytes.escape_ascii()),
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use cas_core::{Error, Result, limit};
 
 use super::entry::{Region, Time};
+use super::shown;
 
 const XATTR: &[u8] = b"SCHILY.xattr.";
 
@@ -25,8 +26,9 @@ pub(super) struct Pax {
 #[derive(Default)]
 pub(super) struct Sparse {
     pub(super) name: Option<Vec<u8>>,
-    /// Whether the map is at the start of the body, as in version 1.
+    /// Whether the map is at the start of the body, as in version 1.0.
     pub(super) in_body: bool,
+    minor: Option<u8>,
     pub(super) size: Option<u64>,
     pub(super) count: Option<u64>,
     pub(super) map: Option<Vec<Region>>,
@@ -39,11 +41,7 @@ impl Pax {
         let mut pax = Pax::default();
         while !body.is_empty() {
             let (key, value, rest) = record(body).ok_or_else(|| {
-                let shown = &body[..body.len().min(60)];
-                Error::corrupt(format!(
-                    "malformed pax record at {:?}",
-                    shown.escape_ascii()
-                ))
+                Error::corrupt(format!("malformed pax record at {}", shown(body)))
             })?;
             pax.set(key, value)?;
             body = rest;
@@ -53,6 +51,7 @@ impl Pax {
                 "the pax record GNU.sparse.offset is not followed by GNU.sparse.numbytes",
             ));
         }
+        pax.sparse.check()?;
         pax.bound_xattrs()?;
         Ok(pax)
     }
@@ -103,8 +102,8 @@ impl Pax {
         }
         if value.len() > limit::XATTR {
             return Err(Error::out_of_range(format!(
-                "the xattr {:?} has {} bytes; at most {} are allowed",
-                name.escape_ascii().to_string(),
+                "the xattr {} has {} bytes; at most {} are allowed",
+                shown(name),
                 value.len(),
                 limit::XATTR
             )));
@@ -127,14 +126,36 @@ impl Pax {
 
 impl Sparse {
     pub(super) fn is_some(&self) -> bool {
-        self.in_body || self.size.is_some() || self.count.is_some() || self.map.is_some()
+        self.in_body
+            || self.minor.is_some()
+            || self.name.is_some()
+            || self.size.is_some()
+            || self.count.is_some()
+            || self.map.is_some()
+    }
+
+    /// Refuses combinations that some readers take for a sparse file and others do not.
+    fn check(&self) -> Result<()> {
+        let whole = match (&self.map, self.in_body) {
+            (None, true) => self.minor == Some(b'0'),
+            (Some(_), false) => self.count.is_some(),
+            (Some(_), true) => false,
+            (None, false) => !self.is_some(),
+        };
+        if whole {
+            return Ok(());
+        }
+        Err(Error::corrupt(
+            "the pax records of a sparse file are incomplete: a map and its count, or the version \
+             1.0, are expected",
+        ))
     }
 
     fn set(&mut self, field: &[u8], key: &[u8], value: &[u8]) -> Result<()> {
         match field {
             b"major" if value == b"1" => self.in_body = true,
-            b"major" if value == b"0" => {}
-            b"minor" if value == b"0" || value == b"1" => {}
+            b"major" if value == b"0" => self.in_body = false,
+            b"minor" if value == b"0" || value == b"1" => self.minor = Some(value[0]),
             b"major" | b"minor" => return Err(bad(key, value)),
             b"name" => self.name = Some(name(key, value)?),
             b"size" | b"realsize" => self.size = Some(decimal(key, value)?),
@@ -245,11 +266,10 @@ fn parse_time(value: &[u8]) -> Option<Time> {
 }
 
 fn bad(key: &[u8], value: &[u8]) -> Error {
-    let shown = &value[..value.len().min(60)];
     Error::corrupt(format!(
-        "the pax record {} has the invalid value {:?}",
-        key.escape_ascii(),
-        shown.escape_ascii().to_string()
+        "the pax record {} has the invalid value {}",
+        shown(key),
+        shown(value)
     ))
 }
 

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
+use cas_core::ErrorKind;
 use cas_layer::apply::Applied;
 
 use super::{read, xattr};
@@ -152,8 +153,46 @@ fn xattrs_are_those_of_the_last_member() {
         (None, Some(b"2".to_vec()))
     );
     assert_eq!(xattr(&path, "system.posix_acl_default"), None);
-    let broken = Tar::new()
-        .pax(&[("SCHILY.xattr.system.posix_acl_access", b"zz")])
-        .file("f", "");
-    assert!(broken.apply(&cage.root()).is_err());
+}
+
+#[test]
+fn a_malformed_attribute_is_damage_and_its_member_is_named() {
+    let entry = |tag: u8| [tag, 0, 7, 0, 255, 255, 255, 255];
+    let acl = |tags: &[u8]| {
+        let entries = tags.iter().flat_map(|&tag| entry(tag));
+        [2, 0, 0, 0].into_iter().chain(entries).collect()
+    };
+    let (capability, access) = ("security.capability", "system.posix_acl_access");
+    let malformed: [(&str, Vec<u8>); 7] = [
+        (capability, b"xx".to_vec()),
+        (
+            capability,
+            vec![0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        ),
+        (capability, vec![0, 0, 0, 2, 0, 0, 0, 0]),
+        (access, b"zz".to_vec()),
+        (access, acl(&[1, 1])),
+        (access, acl(&[1, 99])),
+        ("system.posix_acl_default", acl(&[32])),
+    ];
+    for (name, value) in malformed {
+        let key = format!("SCHILY.xattr.{name}");
+        for flag in *b"056" {
+            if flag != b'5' && name.ends_with("default") {
+                continue;
+            }
+            let cage = Cage::new();
+            let tar = Tar::new().file("before", "").pax(&[(&key, &value)]);
+            let tar = tar.member(Header::new(flag, "usr/member"), b"");
+            let error = tar.apply(&cage.root()).unwrap_err();
+            let said = error.to_string();
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{name} {value:?}: {said}");
+            assert!(said.contains("usr/member") && said.contains(name), "{said}");
+        }
+    }
+    // Not malformed, but refused for this type of file.
+    let tar = Tar::new().pax(&[("SCHILY.xattr.user.x", b"x")]);
+    let error = tar.symlink("link", "to").apply(&Cage::new().root());
+    let said = error.unwrap_err().to_string();
+    assert!(said.contains("link") && said.contains("user.x"), "{said}");
 }

@@ -1,6 +1,7 @@
 //! Applying benign and hostile layers, with a canary next to the tree.
 
 mod changes;
+mod cost;
 mod metadata;
 mod paths;
 mod space;

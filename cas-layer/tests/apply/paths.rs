@@ -190,3 +190,44 @@ fn links_lead_no_deeper_than_a_tree_can_be_removed() {
         assert!(cage.root().join(&deep).join("fits").exists());
     }
 }
+
+#[test]
+fn links_that_go_up_are_followed_while_others_rename() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let cage = Cage::new();
+    let done = AtomicBool::new(false);
+    let storm = || {
+        let elsewhere = tempfile::tempdir_in("/dev/shm").unwrap();
+        let [one, other] = ["one", "other"].map(|name| elsewhere.path().join(name));
+        fs::create_dir(&one).unwrap();
+        while !done.load(Ordering::Relaxed) {
+            fs::rename(&one, &other).unwrap();
+            fs::rename(&other, &one).unwrap();
+        }
+    };
+    Tar::new()
+        .dir("run")
+        .symlink("var/run", "../run")
+        .symlink("up", "../var/../..")
+        .apply(&cage.root())
+        .unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(storm);
+        let applied: Vec<_> = (0..300)
+            .map(|n| {
+                Tar::new()
+                    .file(format!("var/run/{n}"), "")
+                    .file(format!("up/var/run/new{n}/x"), "")
+                    .hardlink(format!("var/run/hard{n}"), format!("var/run/{n}"))
+                    .file(format!("var/run/.wh.{}", n + 1), "")
+                    .apply(&cage.root())
+            })
+            .collect();
+        done.store(true, Ordering::Relaxed);
+        for applied in applied {
+            applied.unwrap();
+        }
+    });
+    assert_eq!(names(cage.root().join("run")).len(), 900);
+    cage.assert_untouched();
+}

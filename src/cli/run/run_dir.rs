@@ -108,7 +108,7 @@ impl RunDir {
             let removed = self.remove_bundle();
             removed.during("remove", self.bundle.display())?;
         }
-        let removed = self.runs.remove(format!("{}{LOCK}", self.id));
+        let removed = self.runs.remove(&format!("{}{LOCK}", self.id));
         removed.during("remove", self.bundle.display()).map(|_| ())
     }
 

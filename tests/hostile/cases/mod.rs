@@ -2,6 +2,7 @@
 //! data of overlayfs, or the unpacking process. The tests of `cas-layer` check each rule by itself.
 
 mod content;
+mod links;
 mod paths;
 
 use cas::{Digest, ErrorKind, MediaType};
@@ -50,7 +51,7 @@ const CORRUPT: ErrorKind = ErrorKind::Corrupt;
 
 type Make = fn(&Cage) -> Case;
 
-pub(crate) const ALL: [&[Make]; 2] = [paths::ALL, content::ALL];
+pub(crate) const ALL: [&[Make]; 3] = [paths::ALL, links::ALL, content::ALL];
 
 /// Returns an archive with a file that has one pax record.
 fn pax(key: &str, value: &[u8]) -> Tar {

@@ -1,0 +1,47 @@
+//! Panics of other libraries that become errors.
+//!
+//! Rust prints every panic through a hook, which belongs to the whole program. A library must not
+//! replace it. Therefore this module only marks panics that are handled, and a program may install
+//! a hook that leaves those out.
+
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+thread_local! {
+    /// Number of calls of [`caught`] that run on this thread.
+    static RUNNING: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Runs `work`, which may panic on damaged data. Returns `None` if it did.
+///
+/// What `work` can reach must not be used after a panic unless it is still valid.
+pub fn caught<T>(work: impl FnOnce() -> T) -> Option<T> {
+    RUNNING.set(RUNNING.get() + 1);
+    let outcome = catch_unwind(AssertUnwindSafe(work));
+    RUNNING.set(RUNNING.get() - 1);
+    outcome.ok()
+}
+
+/// Returns whether a panic of this thread would be caught and become an error, for panic hooks.
+pub fn is_expected() -> bool {
+    RUNNING.get() > 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_expected_only_while_the_work_runs() {
+        assert!(!is_expected());
+        assert_eq!(caught(is_expected), Some(true));
+        let nested = caught(|| {
+            let inner = caught(|| std::panic::resume_unwind(Box::new("broken")));
+            (inner, is_expected())
+        });
+        assert_eq!(nested, Some((None::<()>, true)));
+        let elsewhere = caught(|| std::thread::spawn(is_expected).join().ok());
+        assert_eq!(elsewhere, Some(Some(false)));
+        assert!(!is_expected());
+    }
+}

@@ -1,0 +1,265 @@
+//! Walks to the directory at a path, through links inside the tree.
+//!
+//! The kernel opens runs of ordinary directories in one call. Everything else is a step here: links,
+//! `..`, and what must be created. The kernel would resolve whole paths, but it refuses those with
+//! `..` while others rename or mount something. Where a link leads is remembered, so that no layer
+//! makes all its members take a long way; what remains is bounded by [`limit::LINKED`].
+
+use std::os::fd::AsFd;
+use std::rc::Rc;
+
+use cas_core::{Error, Result, limit};
+use cas_host::{calls, open_beneath};
+use rustix::fs::{AtFlags, FileType};
+use rustix::io::Errno;
+
+use super::dirs::{DIRECTORY, Dir};
+use super::path::{depth, split};
+use super::remove::remove;
+use super::standalone::Origin;
+use super::{Layer, os};
+
+/// Why a directory is needed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To find something in it.
+    Lookup,
+    /// To add a member to it. Missing directories are created, also behind links.
+    Member,
+    /// To record a whiteout in it. Missing directories are created, but this alone is not a reason
+    /// to keep them.
+    Whiteout,
+}
+
+/// What is at a name.
+enum Step {
+    Into(Rc<Dir>),
+    Link,
+    /// Nothing that leads further: a directory must be created.
+    Missing(Origin),
+    /// Nothing that leads further.
+    Nowhere,
+}
+
+/// The state of one walk.
+struct Walk {
+    purpose: Purpose,
+    /// Number of links that were followed.
+    links: usize,
+    /// Whether the names are those of a link.
+    linked: bool,
+}
+
+/// Where a walk is.
+struct Place {
+    dir: Rc<Dir>,
+    /// Whether this walk created the directory, so that it is empty.
+    new: bool,
+}
+
+impl Layer {
+    /// Returns the directory at a clean path. Returns `None` if there is none and the purpose does
+    /// not require one, or if the path of a whiteout leads through a file of this layer or a name
+    /// that it hides.
+    pub(super) fn directory(&mut self, path: &[u8], purpose: Purpose) -> Result<Option<Rc<Dir>>> {
+        if let Some(found) = self.dirs.cached(path) {
+            return Ok(Some(found.to));
+        }
+        let (above, name) = split(path);
+        let (from, links, rest) = match self.dirs.cached(above) {
+            Some(above) => (above.to, above.links, name),
+            None => (self.dirs.root(), 0, path),
+        };
+        let mut walk = Walk {
+            purpose,
+            links,
+            linked: false,
+        };
+        let found = self.walk(&mut walk, from, rest)?;
+        if let Some(dir) = &found {
+            self.dirs.cache(path, walk.links, dir);
+        }
+        Ok(found)
+    }
+
+    /// Walks from a directory along a path.
+    fn walk(&mut self, walk: &mut Walk, from: Rc<Dir>, path: &[u8]) -> Result<Option<Rc<Dir>>> {
+        let names: Vec<&[u8]> = names(path).collect();
+        let mut ahead = &names[..];
+        let mut here = Place {
+            dir: from,
+            new: false,
+        };
+        while !ahead.is_empty() {
+            let Some((next, count)) = self.advance(walk, &here, ahead)? else {
+                return Ok(None);
+            };
+            here.dir.restore_times()?;
+            here = next;
+            ahead = &ahead[count..];
+        }
+        Ok(Some(here.dir))
+    }
+
+    /// Goes as far as possible at once. Returns the next place and how many names led to it.
+    fn advance(
+        &mut self,
+        walk: &mut Walk,
+        here: &Place,
+        ahead: &[&[u8]],
+    ) -> Result<Option<(Place, usize)>> {
+        let found = |dir, count| Ok(Some((Place { dir, new: false }, count)));
+        let levels = ahead.iter().take_while(|&&name| name == b"..").count();
+        if levels > 0 {
+            let dir = self.above(&here.dir, levels)?;
+            return found(dir, levels);
+        }
+        let ordinary = ahead.iter().take_while(|&&name| name != b"..").count();
+        if !here.new
+            && let Some((dir, count)) = self.reach(walk, &here.dir, &ahead[..ordinary])?
+        {
+            return found(dir, count);
+        }
+        match self.step(&here.dir, ahead[0], walk.purpose)? {
+            Step::Nowhere => Ok(None),
+            Step::Into(dir) => found(dir, 1),
+            Step::Link => {
+                let target = self.follow(walk, &here.dir, ahead[0])?;
+                target.map_or(Ok(None), |dir| found(dir, 1))
+            }
+            Step::Missing(origin) => {
+                // Everything below a missing directory is missing.
+                if !here.new {
+                    self.reserve_implied(ordinary)?;
+                }
+                let dir = self.make_implied(&here.dir, ahead[0], origin, walk.purpose)?;
+                Ok(Some((Place { dir, new: true }, 1)))
+            }
+        }
+    }
+
+    /// Opens the deepest directory that can be reached without links along ordinary names. Returns
+    /// `None` if the first name must be looked at.
+    fn reach(
+        &mut self,
+        walk: &Walk,
+        from: &Dir,
+        names: &[&[u8]],
+    ) -> Result<Option<(Rc<Dir>, usize)>> {
+        let mut left_out = 0;
+        while left_out < names.len() {
+            let count = names.len() - left_out;
+            if walk.linked {
+                self.count_linked(count)?;
+            }
+            let path = names[..count].join(&b'/');
+            match open_beneath(&from.fd, &path, DIRECTORY) {
+                Ok(fd) => {
+                    let dir = self.dirs.handle(fd, from.child(&path)?)?;
+                    self.dirs.cache_on_the_way(&dir);
+                    return Ok(Some((dir, count)));
+                }
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG) => {
+                    left_out = (left_out * 2).max(1);
+                }
+                Err(errno) => return os(Err(errno)),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Looks at one name.
+    fn step(&mut self, dir: &Rc<Dir>, name: &[u8], purpose: Purpose) -> Result<Step> {
+        let found = match calls::statat(&dir.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => None,
+            stat => Some(FileType::from_raw_mode(os(stat)?.st_mode)),
+        };
+        Ok(match (found, purpose) {
+            (Some(FileType::Directory), _) => {
+                let fd = os(open_beneath(&dir.fd, name, DIRECTORY))?;
+                Step::Into(self.dirs.handle(fd, dir.child(name)?)?)
+            }
+            (Some(FileType::Symlink), _) => Step::Link,
+            (_, Purpose::Lookup) | (Some(_), Purpose::Whiteout) => Step::Nowhere,
+            (None, Purpose::Whiteout) if self.hides(dir, name) => Step::Nowhere,
+            (Some(_), Purpose::Member) => {
+                dir.mark_changed();
+                remove(dir.fd.as_fd(), name)?;
+                Step::Missing(Origin::Replaces)
+            }
+            (None, _) => Step::Missing(Origin::Implied),
+        })
+    }
+
+    /// Walks to the directory that a link leads to.
+    fn follow(&mut self, walk: &mut Walk, dir: &Rc<Dir>, name: &[u8]) -> Result<Option<Rc<Dir>>> {
+        let link = dir.child(name)?;
+        if let Some(known) = self.dirs.link(&link) {
+            walk.count_links(known.links)?;
+            return self.real(&known.to).map(Some);
+        }
+        walk.count_links(1)?;
+        let before = walk.links - 1;
+        let target = os(calls::readlinkat(&dir.fd, name))?.into_bytes();
+        let from = match target.first() {
+            Some(b'/') => self.dirs.root(),
+            _ => dir.clone(),
+        };
+        let outer = std::mem::replace(&mut walk.linked, true);
+        let found = self.walk(walk, from, &target)?;
+        walk.linked = outer;
+        if let Some(to) = &found {
+            self.dirs.remember_link(link, walk.links - before, to);
+        }
+        Ok(found)
+    }
+
+    /// Opens the directory `levels` above another. The root is its own parent.
+    fn above(&mut self, dir: &Dir, levels: usize) -> Result<Rc<Dir>> {
+        let mut path = &dir.path[..];
+        for _ in 0..levels {
+            path = split(path).0;
+        }
+        self.real(path)
+    }
+
+    /// Opens the directory at a path that the names of a link led to.
+    fn real(&mut self, path: &[u8]) -> Result<Rc<Dir>> {
+        if let Some(found) = self.dirs.cached(path) {
+            return Ok(found.to);
+        }
+        self.count_linked(depth(path))?;
+        self.dirs.open(path)
+    }
+
+    /// Counts names that links lead through.
+    fn count_linked(&mut self, names: usize) -> Result<()> {
+        self.linked += names as u64;
+        let allowed = limit::LINKED + limit::LINKED_BY_ENTRY * self.applied.entries;
+        if self.linked <= allowed {
+            return Ok(());
+        }
+        Err(Error::out_of_range(format!(
+            "the links of the layer lead its members through more than the {allowed} names allowed"
+        )))
+    }
+}
+
+impl Walk {
+    fn count_links(&mut self, links: usize) -> Result<()> {
+        self.links += links;
+        if self.links <= limit::LINKS {
+            return Ok(());
+        }
+        let most = limit::LINKS;
+        Err(Error::corrupt(format!(
+            "more than {most} symbolic links lead to the parent"
+        )))
+    }
+}
+
+/// Returns the names of a path.
+fn names(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let names = path.split(|&byte| byte == b'/');
+    names.filter(|name| !matches!(*name, b"" | b"."))
+}

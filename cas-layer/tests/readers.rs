@@ -1,0 +1,361 @@
+//! Archives that readers of tar understand in different ways. They are refused, or read as container
+//! engines read them, with a warning. What is accepted without a warning is read alike by all.
+#![allow(clippy::unwrap_used, reason = "a test may fail anywhere")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use cas_core::ErrorKind;
+use common::{Header, Tar, read_all, record};
+
+const BODY: &[u8] = b"body";
+
+/// What becomes of an archive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Read {
+    /// It is read, and its first member has this path.
+    As(&'static str),
+    /// The same, with a warning.
+    Warned(&'static str),
+    Refused,
+}
+use Read::{As, Refused, Warned};
+
+fn file() -> Header {
+    Header::new(b'0', "x").size(BODY.len() as u64)
+}
+
+/// Returns a header with this magic and version, and a prefix.
+fn prefixed(magic: &[u8; 8], prefix: &str) -> Header {
+    let mut header = file();
+    header.put(257, magic).put(345, prefix.as_bytes());
+    header
+}
+
+fn star(prefix: &str, times: bool) -> Tar {
+    let mut header = prefixed(b"ustar\x0000", prefix);
+    header.put(508, b"tar\0");
+    if times {
+        header.put(476, b"07346545000 07346545000 ");
+    }
+    Tar::new().member(header, BODY)
+}
+
+/// Returns a file after a header with these records.
+fn pax(records: &[(&str, &str)]) -> Tar {
+    extended(b'x', records).member(file(), BODY)
+}
+
+fn global(records: &[(&str, &str)]) -> Tar {
+    extended(b'g', records).member(file(), BODY)
+}
+
+fn extended(flag: u8, records: &[(&str, &str)]) -> Tar {
+    let records = records.iter().map(|(key, value)| record(key, value));
+    Tar::new().extension(flag, records.collect::<Vec<_>>().concat())
+}
+
+fn typed(flag: u8, name: &str) -> Tar {
+    Tar::new().member(Header::new(flag, name), b"")
+}
+
+const NAME: (&str, &str) = ("GNU.sparse.name", "s");
+const SIZE: (&str, &str) = ("GNU.sparse.size", "8");
+const MAP: (&str, &str) = ("GNU.sparse.map", "4,4");
+const COUNT: (&str, &str) = ("GNU.sparse.numblocks", "1");
+const MAJOR: (&str, &str) = ("GNU.sparse.major", "1");
+
+/// Headers of different formats with a prefix.
+fn prefixes() -> Vec<(&'static str, Tar, Read)> {
+    let with = |magic, prefix| Tar::new().member(prefixed(magic, prefix), BODY);
+    let mut gnu_times = prefixed(b"ustar  \0", "07346545000");
+    gnu_times.put(357, b"07346545000\0");
+    vec![
+        ("ustar", with(b"ustar\x0000", "pre"), As("pre/x")),
+        (
+            "ustar, no version",
+            with(b"ustar\0\0\0", "pre"),
+            As("pre/x"),
+        ),
+        ("GNU", with(b"ustar  \0", "pre"), Warned("pre/x")),
+        (
+            "GNU, two names",
+            with(b"ustar  \0", "one/two"),
+            Warned("one/two/x"),
+        ),
+        (
+            "GNU, long",
+            with(b"ustar  \0", &"p/".repeat(70)),
+            Warned(LONG),
+        ),
+        (
+            "GNU, not ASCII",
+            with(b"ustar  \0", "pr\u{e9}"),
+            Warned("x"),
+        ),
+        ("GNU, times", Tar::new().member(gnu_times, BODY), As("x")),
+        ("old", with(b"\0\0\0\0\0\0\0\0", "pre"), Warned("x")),
+        (
+            "unknown version of GNU",
+            with(b"ustar 00", "pre"),
+            Warned("x"),
+        ),
+        ("unknown", with(b"tarball\0", "pre"), Warned("x")),
+        ("star", star("pre", false), As("pre/x")),
+        ("star with times", star("pre", true), As("pre/x")),
+        ("star, too long", star(&"p".repeat(140), false), Refused),
+        (
+            "star, too long before times",
+            star(&"p".repeat(131), true),
+            Refused,
+        ),
+    ]
+}
+
+const LONG: &str = "p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/\
+                    p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p//x";
+
+/// Records of sparse files, few of which belong together.
+fn sparse() -> Vec<(&'static str, Tar, Read)> {
+    let path = ("path", "p");
+    let minor = |minor| ("GNU.sparse.minor", minor);
+    let whole = [NAME, SIZE, COUNT, MAP];
+    vec![
+        ("a name alone", pax(&[NAME]), Refused),
+        ("a name before a path", pax(&[NAME, path]), Refused),
+        ("a name after a path", pax(&[path, NAME]), Refused),
+        ("a global name", global(&[NAME]), Refused),
+        ("a global file", global(&whole), Refused),
+        ("a global version", global(&[MAJOR, minor("0")]), Refused),
+        ("a size alone", pax(&[SIZE]), Refused),
+        (
+            "a count alone",
+            pax(&[("GNU.sparse.numblocks", "0")]),
+            Refused,
+        ),
+        ("a minor version alone", pax(&[minor("1")]), Refused),
+        ("a map alone", pax(&[MAP]), Refused),
+        ("no count", pax(&[NAME, SIZE, MAP]), Refused),
+        ("no size", pax(&[NAME, COUNT, MAP]), Refused),
+        ("whole", pax(&whole), As("s")),
+        (
+            "version 0.1",
+            pax(&[
+                ("GNU.sparse.major", "0"),
+                minor("1"),
+                NAME,
+                SIZE,
+                COUNT,
+                MAP,
+            ]),
+            As("s"),
+        ),
+        (
+            "version 1.1",
+            pax(&[MAJOR, minor("1"), NAME, SIZE]),
+            Refused,
+        ),
+        ("version 1", pax(&[MAJOR, NAME, SIZE]), Refused),
+        (
+            "version 2.0",
+            pax(&[("GNU.sparse.major", "2"), minor("0"), NAME, SIZE]),
+            Refused,
+        ),
+        (
+            "versions 0 and 1",
+            pax(&[MAJOR, minor("0"), NAME, SIZE, COUNT, MAP]),
+            Refused,
+        ),
+        (
+            "a name of a directory",
+            extended(b'x', &[NAME]).raw(typed(b'5', "x").0),
+            Refused,
+        ),
+    ]
+}
+
+/// Names, sizes and types.
+fn others() -> Vec<(&'static str, Tar, Read)> {
+    let long = |name: &str| Tar::new().extension(b'L', format!("{name}\0"));
+    let member = |tar: Tar| tar.member(file(), BODY);
+    let sized = |flag| Tar::new().member(Header::new(flag, "x").size(4), b"");
+    let mut cases = vec![
+        ("a file with a slash", typed(b'0', "x/"), Warned("x/")),
+        ("an old directory", typed(0, "x/"), As("x/")),
+        (
+            "an old directory with a body",
+            Tar::new().member(Header::new(0, "x/").size(4), BODY),
+            Refused,
+        ),
+        (
+            "two records of a path",
+            pax(&[("path", "p"), ("path", "q")]),
+            As("q"),
+        ),
+        ("a path with NUL", pax(&[("path", "a\0b")]), Refused),
+        (
+            "a charset",
+            pax(&[("hdrcharset", "BINARY"), ("path", "p")]),
+            As("p"),
+        ),
+        (
+            "two long names",
+            member(long("one").raw(long("two").0)),
+            Refused,
+        ),
+        (
+            "a long name and a path",
+            member(long("one").raw(extended(b'x', &[("path", "p")]).0)),
+            Refused,
+        ),
+        (
+            "a path and a long name",
+            member(extended(b'x', &[("path", "p")]).raw(long("one").0)),
+            Refused,
+        ),
+        ("a global path", global(&[("path", "p")]), Refused),
+        ("a global target", global(&[("linkpath", "p")]), Refused),
+        ("a global size", global(&[("size", "2")]), Refused),
+        ("a global owner", global(&[("uid", "7")]), Warned("x")),
+        ("a global comment", global(&[("comment", "c")]), As("x")),
+        ("another size in the header", pax(&[("size", "2")]), Refused),
+        (
+            "the size in a record",
+            extended(b'x', &[("size", "4")]).member(Header::new(b'0', "x"), BODY),
+            As("x"),
+        ),
+        ("a contiguous file", typed(b'7', "x"), Warned("x")),
+        ("a directory with a size", sized(b'5'), Refused),
+        (
+            "a link with a size",
+            Tar::new().member(Header::new(b'2', "x").link("l").size(4), b""),
+            Refused,
+        ),
+        ("a pipe with a size", sized(b'6'), Refused),
+    ];
+    for flag in *b"AVMDNXZIas89" {
+        cases.push(("an unknown type", typed(flag, "x"), Refused));
+    }
+    cases
+}
+
+/// Returns the files of a tree and their content.
+fn files(root: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    let mut waiting = vec![root.to_owned()];
+    while let Some(dir) = waiting.pop() {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                waiting.push(path);
+            } else {
+                let name = path.strip_prefix(root).unwrap().to_str().unwrap();
+                files.insert(name.to_owned(), fs::read(&path).unwrap());
+            }
+        }
+    }
+    files
+}
+
+/// Returns the commands that extract an archive into the current directory.
+fn peers(archive: &Path) -> Vec<Command> {
+    let python = "import sys, tarfile; tarfile.open(sys.argv[1]).extractall('.')";
+    [
+        &["tar", "-xf"][..],
+        &["bsdtar", "-xf"],
+        &["python3", "-c", python],
+    ]
+    .into_iter()
+    .filter(|words| Command::new(words[0]).arg("--version").output().is_ok())
+    .map(|words| {
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).arg(archive);
+        command
+    })
+    .collect()
+}
+
+#[test]
+fn what_readers_understand_differently_is_refused_or_warned_about() {
+    for (what, tar, expected) in [prefixes(), sparse(), others()].into_iter().flatten() {
+        let read = match read_all(&tar.file("after", "").end()) {
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Corrupt, "{what}: {error}");
+                Err(())
+            }
+            Ok((members, warnings)) => {
+                assert_eq!(members.len(), 2, "{what}");
+                let path = String::from_utf8(members[0].0.path.clone()).unwrap();
+                Ok((path, !warnings.is_empty()))
+            }
+        };
+        let wanted = match expected {
+            As(path) => Ok((path.to_owned(), false)),
+            Warned(path) => Ok((path.to_owned(), true)),
+            Refused => Err(()),
+        };
+        assert_eq!(read, wanted, "{what}");
+    }
+}
+
+#[test]
+fn what_is_read_without_a_warning_is_read_alike_by_others() {
+    let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
+    let archive = scratch.path().join("archive.tar");
+    for (what, tar, expected) in [prefixes(), sparse(), others()].into_iter().flatten() {
+        let As(path) = expected else { continue };
+        // Python takes times for a prefix.
+        if path.ends_with('/') || what == "GNU, times" {
+            continue;
+        }
+        fs::write(&archive, tar.file("after", "").end()).unwrap();
+        for (n, mut peer) in peers(&archive).into_iter().enumerate() {
+            let place = scratch.path().join(n.to_string());
+            fs::create_dir(&place).unwrap();
+            let done = peer.current_dir(&place).output().unwrap();
+            // One reader calls version 0.1 unknown, and reads it all the same.
+            assert!(
+                done.status.success() || what == "version 0.1",
+                "{what}: {done:?}"
+            );
+            let body = match path {
+                "s" => [&[0; 4], BODY].concat(),
+                _ => BODY.to_vec(),
+            };
+            let wanted = [("after".to_owned(), Vec::new()), (path.to_owned(), body)];
+            assert_eq!(files(&place), BTreeMap::from(wanted), "{what}: {peer:?}");
+            fs::remove_dir_all(&place).unwrap();
+        }
+    }
+}
+
+#[test]
+fn messages_are_short_and_plain() {
+    let long = "n".repeat(1 << 19);
+    for archive in [
+        Tar::new().extension(b'x', format!("7 {long}")).end(),
+        pax(&[("size", &long)]).end(),
+        pax(&[(&format!("GNU.sparse.{long}"), "x")]).end(),
+        pax(&[("mtime", "\u{1b}]0;title\u{7}\"")]).end(),
+        pax(&[(&format!("SCHILY.xattr.{}", &long[..300]), "x")]).end(),
+        pax(&[("SCHILY.xattr.user.x", &long)]).end(),
+        typed(b'?', "x").end(),
+        typed(b'0', &"\u{7f}".repeat(100)).file(".wh.", "").end(),
+        Tar::new()
+            .member(file().put(124, b"\x1b[31m").clone(), b"")
+            .end(),
+    ] {
+        if let Err(error) = read_all(&archive) {
+            let said = error.to_string();
+            assert!(said.len() < 400, "{said}");
+            assert!(!said.contains(char::is_control), "{said:?}");
+            for form in ["EscapeAscii", "\\\\", "Some(", "[1"] {
+                assert!(!said.contains(form), "{said}");
+            }
+        }
+    }
+}
