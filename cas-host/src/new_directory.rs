@@ -6,10 +6,17 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use cas_core::{Error, Result, background};
+use rustix::fs::XattrFlags;
+
+/// The extended attribute of a directory that is not complete yet.
+const UNFINISHED: &str = "user.cas.unfinished";
 
 /// A directory that is being filled, and was empty before. It is locked, so that nobody else fills
 /// it meanwhile. Unless it is kept, it is [cleared](Self::clear) in the background when it is
 /// dropped.
+///
+/// An extended attribute marks it until it is kept, if the file system has any. What a killed
+/// process has left in a marked directory is removed when the directory is filled again.
 pub struct NewDirectory {
     path: PathBuf,
     created: bool,
@@ -43,9 +50,12 @@ impl NewDirectory {
         if created {
             // The umask may have removed permissions.
             fs::set_permissions(path, Permissions::from_mode(mode))?;
+        } else if locked.is_unfinished() {
+            clear(path, false)?;
         } else if fs::read_dir(path)?.next().is_some() {
             return Err(Error::precondition("the directory is not empty"));
         }
+        locked.mark();
         Ok(Some(NewDirectory {
             path: path.to_owned(),
             created,
@@ -85,7 +95,9 @@ impl NewDirectory {
 
     /// Keeps what is in the directory, and unlocks it.
     pub fn keep(mut self) {
-        self.locked = None;
+        if let Some(locked) = self.locked.take() {
+            locked.unmark();
+        }
     }
 
     /// Removes everything in the directory, and the directory itself if it did not exist before.
@@ -130,6 +142,25 @@ impl Drop for NewDirectory {
                 let _ = clear(&path, created);
                 drop(locked);
             });
+        }
+    }
+}
+
+impl Locked {
+    fn is_unfinished(&self) -> bool {
+        rustix::fs::fgetxattr(&self.0, UNFINISHED, &mut [0u8; 1][..]).is_ok()
+    }
+
+    /// Marks the directory. Without the mark, what a kill leaves in it is not recognised.
+    fn mark(&self) {
+        let _ = rustix::fs::fsetxattr(&self.0, UNFINISHED, b"1", XattrFlags::empty());
+    }
+
+    /// Removes the mark durably: after a loss of power, a directory that is in use must not be
+    /// taken for one that was left.
+    fn unmark(&self) {
+        if rustix::fs::fremovexattr(&self.0, UNFINISHED).is_ok() {
+            let _ = self.0.sync_all();
         }
     }
 }
@@ -182,6 +213,32 @@ mod tests {
     use cas_core::ErrorKind;
 
     use super::*;
+
+    #[test]
+    fn what_a_killed_owner_left_is_removed_and_what_was_kept_is_not() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("new");
+        fs::create_dir_all(path.join("half/a/tree")).unwrap();
+        fs::write(path.join("file"), "").unwrap();
+        let error = NewDirectory::try_begin(&path, 0o755).err().unwrap();
+        assert_eq!(
+            error.kind(),
+            ErrorKind::FailedPrecondition,
+            "it is not ours"
+        );
+        try_lock(&path).unwrap().unwrap().mark();
+        let begun = NewDirectory::try_begin(&path, 0o755).unwrap().unwrap();
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
+        fs::write(path.join("file"), "whole").unwrap();
+        begun.keep();
+        let error = NewDirectory::try_begin(&path, 0o755).err().unwrap();
+        assert_eq!(
+            error.kind(),
+            ErrorKind::FailedPrecondition,
+            "it is complete"
+        );
+        assert_eq!(fs::read_to_string(path.join("file")).unwrap(), "whole");
+    }
 
     #[test]
     fn a_directory_is_filled_by_one_owner_at_a_time() {

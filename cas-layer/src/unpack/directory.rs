@@ -93,10 +93,7 @@ fn explain_not_empty(error: Error) -> Error {
     if error.kind() != ErrorKind::FailedPrecondition {
         return error;
     }
-    Error::precondition(
-        "the directory is not empty; name one that is empty or absent, or remove what an \
-         interrupted unpack has left in it",
-    )
+    Error::precondition("the directory is not empty; name one that is empty or absent")
 }
 
 fn fill(
