@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::descriptor::Descriptor;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, malformed};
 use crate::limit;
 use crate::media_type::MediaType;
 
@@ -72,8 +72,7 @@ impl Document {
     /// has a media type or members that belong to another kind of document than `media_type`
     /// (CVE-2021-41190); `Unsupported` if `media_type` is neither an index nor a manifest.
     pub fn parse(media_type: &MediaType, data: &[u8]) -> Result<Self> {
-        Self::read(media_type, data)
-            .map_err(|error| error.operation("parse document").subject(media_type))
+        Self::read(media_type, data).map_err(|error| error.operation("parse document"))
     }
 
     fn read(media_type: &MediaType, data: &[u8]) -> Result<Self> {
@@ -187,8 +186,7 @@ pub fn check_json(data: &[u8]) -> Result<()> {
 }
 
 fn decode<'a, T: Deserialize<'a>>(data: &'a [u8]) -> Result<T> {
-    serde_json::from_slice(data)
-        .map_err(|error| Error::corrupt(format!("not a valid document: {error}")).source(error))
+    serde_json::from_slice(data).map_err(|error| malformed("not a valid document", &error))
 }
 
 #[cfg(test)]

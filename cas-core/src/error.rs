@@ -333,6 +333,22 @@ pub fn excerpt(text: &str) -> String {
     text.escape_debug().take(EXCERPT).collect()
 }
 
+/// Returns the error for data that a parser refuses. `what` says what it is.
+///
+/// The message of a parser may repeat whole values of the data, so the middle of a long one is left
+/// out.
+pub fn malformed(what: &str, error: &impl fmt::Display) -> Error {
+    const END: usize = 150;
+    let said = error.to_string();
+    let left_out = said.chars().count().saturating_sub(2 * END);
+    if left_out == 0 {
+        return Error::corrupt(format!("{what}: {said}"));
+    }
+    let start: String = said.chars().take(END).collect();
+    let end: String = said.chars().skip(END + left_out).collect();
+    Error::corrupt(format!("{what}: {start}…{end}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -402,5 +418,16 @@ mod tests {
     fn an_excerpt_is_short_and_harmless() {
         assert_eq!(excerpt("a\u{1b}[2Jb\n"), "a\\u{1b}[2Jb\\n");
         assert_eq!(excerpt(&"x".repeat(1 << 20)).len(), 100);
+    }
+
+    #[test]
+    fn the_message_of_a_parser_keeps_its_beginning_and_its_end() {
+        let short = malformed("not a list", &"expected `]` at line 1");
+        assert_eq!(short.to_string(), "not a list: expected `]` at line 1");
+        let long = format!("found {}, expected a list", "\u{e9}".repeat(9999));
+        let long = malformed("not a list", &long).to_string();
+        assert!(long.starts_with("not a list: found \u{e9}"), "{long}");
+        assert!(long.ends_with("\u{e9}, expected a list"), "{long}");
+        assert!(long.chars().count() < 400, "{long}");
     }
 }

@@ -52,10 +52,13 @@ pub const ENTRIES: u64 = 2_000_000;
 pub const IMPLIED: u64 = 32_768;
 /// Maximum number of further directories that a layer implies for each of its entries.
 pub const IMPLIED_BY_ENTRY: u64 = 16;
-/// Maximum number of names that the links of one layer lead through, besides [`LINKED_BY_ENTRY`].
-pub const LINKED: u64 = 4 << 20;
-/// Maximum number of further names that links lead through for each entry of a layer.
-pub const LINKED_BY_ENTRY: u64 = 64;
+/// Maximum number of names that are looked up to find the parents of the entries of one layer,
+/// besides [`LOOKUPS_BY_ENTRY`] and [`LOOKUPS_BY_NAME`].
+pub const LOOKUPS: u64 = 4 << 20;
+/// Maximum number of further names that are looked up for each entry of a layer.
+pub const LOOKUPS_BY_ENTRY: u64 = 64;
+/// Maximum number of further names that are looked up for each name in the paths of the entries.
+pub const LOOKUPS_BY_NAME: u64 = 16;
 /// Maximum size of a pax header of one entry.
 pub const PAX: u64 = 1 << 20;
 /// Maximum size of all global pax headers of one stream together.

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use cas_core::document::check_json;
-use cas_core::{Error, Labels, Result};
+use cas_core::error::malformed;
+use cas_core::{Labels, Result};
 use serde::Deserialize;
 
 /// The process that an image is made for.
@@ -53,9 +54,8 @@ impl Config {
     /// `Corrupt` if it is not an image configuration.
     pub(crate) fn parse(data: &[u8]) -> Result<Self> {
         check_json(data)?;
-        let raw: Raw = serde_json::from_slice(data).map_err(|error| {
-            Error::corrupt(format!("not an image configuration: {error}")).source(error)
-        })?;
+        let raw: Raw = serde_json::from_slice(data)
+            .map_err(|error| malformed("not an image configuration", &error))?;
         let config = raw.config.unwrap_or_default();
         let ports = config.exposed_ports.unwrap_or_default();
         let ports: Vec<String> = ports.into_keys().collect();

@@ -22,6 +22,7 @@ mod user;
 
 use std::path::Path;
 
+use cas_core::error::malformed;
 use cas_core::{Context, Error, Result, limit};
 use cas_host::Dir;
 use serde::{Deserialize, Serialize};
@@ -111,9 +112,8 @@ pub fn process(directory: &Path) -> Result<Process> {
     let read = || -> Result<Process> {
         let text = Dir::open(directory)?.read(DOCUMENT, limit::DOCUMENT_READ)?;
         let text = text.ok_or_else(|| Error::not_found("not a bundle: config.json is missing"))?;
-        let document: Document = serde_json::from_slice(&text).map_err(|error| {
-            Error::corrupt(format!("config.json does not parse: {error}")).source(error)
-        })?;
+        let document: Document = serde_json::from_slice(&text)
+            .map_err(|error| malformed("config.json does not parse", &error))?;
         Ok(document.process)
     };
     read().during("read bundle", directory.display())

@@ -132,7 +132,7 @@ fn process(config: &Config, options: &BundleOptions, account: &Account) -> Resul
         let why = "an argument, a variable or the working directory contains a zero byte";
         return Err(Error::corrupt(why)
             .operation("create process")
-            .subject(text.escape_default()));
+            .subject(excerpt(text)));
     }
     let granted = || match account.user.uid {
         0 => all(CAPABILITIES),

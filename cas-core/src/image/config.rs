@@ -7,7 +7,7 @@ use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::dispatch::read;
 use crate::document::{Manifest, check_json};
-use crate::error::{Context, Error, Result, excerpt};
+use crate::error::{Context, Error, Result, excerpt, malformed};
 use crate::limit;
 use crate::platform::Platform;
 
@@ -58,9 +58,8 @@ impl ImageConfig {
         if !data.trim_ascii_start().starts_with(b"{") {
             return Err(Error::corrupt("not a JSON object"));
         }
-        let raw: Raw = serde_json::from_slice(data).map_err(|error| {
-            Error::corrupt(format!("not an image configuration: {error}")).source(error)
-        })?;
+        let raw: Raw = serde_json::from_slice(data)
+            .map_err(|error| malformed("not an image configuration", &error))?;
         let rootfs = raw.rootfs.unwrap_or_default();
         let diff_ids = rootfs.diff_ids.unwrap_or_default();
         if diff_ids.len() > limit::LAYERS {

@@ -9,7 +9,7 @@ use super::fieldpath::{check_image, check_target, update_image};
 use super::filter::Filters;
 use super::{Image, ImageStore, Reference, Root};
 use crate::descriptor::Descriptor;
-use crate::error::{Context, Error, ErrorKind, Result};
+use crate::error::{Context, Error, ErrorKind, Result, malformed};
 use crate::owner::Owner;
 use crate::records::{Batch, Expect, Record, Records, Revision, Table, each, retry};
 
@@ -178,9 +178,8 @@ fn absent() -> Error {
 
 fn decode(record: &Record) -> Result<Image> {
     serde_json::from_slice(&record.value).map_err(|error| {
-        Error::corrupt(format!("the record does not parse: {error}"))
+        malformed("the record does not parse", &error)
             .operation("read image record")
             .subject(&record.key)
-            .source(error)
     })
 }

@@ -11,7 +11,7 @@ use super::retry::retry;
 use super::{Batch, Expect, Record, Records, Revision, Table, UNLEASED_TTL, each};
 use crate::content::Version;
 use crate::digest::Digest;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, malformed};
 use crate::labels::{Labels, check_labels};
 use crate::media_type::MediaType;
 use crate::owner::Owner;
@@ -206,9 +206,8 @@ pub(crate) fn encode(record: &BlobRecord) -> Result<Bytes> {
 
 pub(crate) fn decode(record: &Record) -> Result<BlobRecord> {
     serde_json::from_slice(&record.value).map_err(|error| {
-        Error::corrupt(format!("the record does not parse: {error}"))
+        malformed("the record does not parse", &error)
             .operation("read blob record")
             .subject(&record.key)
-            .source(error)
     })
 }

@@ -12,7 +12,7 @@ use super::each::each;
 use super::retry::retry;
 use super::{Batch, Expect, Record, Records, Revision, Table};
 use crate::digest::Digest;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, malformed};
 use crate::labels::{Labels, check_labels};
 use crate::limit;
 
@@ -268,9 +268,8 @@ fn ended(id: &str) -> Error {
 
 fn decode(record: &Record) -> Result<Lease> {
     serde_json::from_slice(&record.value).map_err(|error| {
-        Error::corrupt(format!("the record does not parse: {error}"))
+        malformed("the record does not parse", &error)
             .operation("read lease")
             .subject(&record.key)
-            .source(error)
     })
 }

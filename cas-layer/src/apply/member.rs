@@ -34,6 +34,7 @@ impl Layer {
         if path.is_empty() {
             return self.apply_root(entry);
         }
+        self.allow_lookups(&path);
         let (parent, name) = split(&path);
         if let Some(whiteout) = Whiteout::parse(name)? {
             return self.apply_whiteout(parent, &whiteout);
@@ -164,6 +165,7 @@ impl Layer {
 
     fn apply_hardlink(&mut self, target: &[u8], parent: &[u8], name: &[u8]) -> Result<()> {
         let path = clean(target);
+        self.allow_lookups(&path);
         let (target_parent, target_name) = split(&path);
         let missing = || {
             Error::corrupt(format!(

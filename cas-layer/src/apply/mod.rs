@@ -35,7 +35,7 @@ use std::io::BufRead;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use cas_core::{Context, Error, Result};
+use cas_core::{Context, Error, Result, limit};
 use rustix::fs::{Mode, OFlags};
 
 use crate::tar::Reader;
@@ -157,8 +157,10 @@ struct Layer {
     seen: Seen,
     /// Number of parents that were created without a member of their own.
     implied: u64,
-    /// Number of names that links led through.
-    linked: u64,
+    /// Number of names that were looked up to find parents.
+    lookups: u64,
+    /// Number of names that may be looked up for the members so far.
+    allowed_lookups: u64,
     /// Number of bytes that files may still take.
     budget: u64,
     /// Whether the root directory stays closed to others.
@@ -174,7 +176,8 @@ impl Layer {
             dirs: Dirs::new(root)?,
             seen: Seen::default(),
             implied: 0,
-            linked: 0,
+            lookups: 0,
+            allowed_lookups: limit::LOOKUPS,
             budget: write_budget(root)?,
             private: false,
             standalone: None,

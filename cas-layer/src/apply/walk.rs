@@ -3,7 +3,7 @@
 //! The kernel opens runs of ordinary directories in one call. Everything else is a step here: links,
 //! `..`, and what must be created. The kernel would resolve whole paths, but it refuses those with
 //! `..` while others rename or mount something. Where a link leads is remembered, so that no layer
-//! makes all its members take a long way; what remains is bounded by [`limit::LINKED`].
+//! makes all its members take a long way; what remains is bounded by [`limit::LOOKUPS`].
 
 use std::os::fd::AsFd;
 use std::rc::Rc;
@@ -46,8 +46,6 @@ struct Walk {
     purpose: Purpose,
     /// Number of links that were followed.
     links: usize,
-    /// Whether the names are those of a link.
-    linked: bool,
 }
 
 /// Where a walk is.
@@ -70,11 +68,7 @@ impl Layer {
             Some(above) => (above.to, above.links, name),
             None => (self.dirs.root(), 0, path),
         };
-        let mut walk = Walk {
-            purpose,
-            links,
-            linked: false,
-        };
+        let mut walk = Walk { purpose, links };
         let found = self.walk(&mut walk, from, rest)?;
         if let Some(dir) = &found {
             self.dirs.cache(path, walk.links, dir);
@@ -116,7 +110,7 @@ impl Layer {
         }
         let ordinary = ahead.iter().take_while(|&&name| name != b"..").count();
         if !here.new
-            && let Some((dir, count)) = self.reach(walk, &here.dir, &ahead[..ordinary])?
+            && let Some((dir, count)) = self.reach(&here.dir, &ahead[..ordinary])?
         {
             return found(dir, count);
         }
@@ -140,18 +134,11 @@ impl Layer {
 
     /// Opens the deepest directory that can be reached without links along ordinary names. Returns
     /// `None` if the first name must be looked at.
-    fn reach(
-        &mut self,
-        walk: &Walk,
-        from: &Dir,
-        names: &[&[u8]],
-    ) -> Result<Option<(Rc<Dir>, usize)>> {
+    fn reach(&mut self, from: &Dir, names: &[&[u8]]) -> Result<Option<(Rc<Dir>, usize)>> {
         let mut left_out = 0;
         while left_out < names.len() {
             let count = names.len() - left_out;
-            if walk.linked {
-                self.count_linked(count)?;
-            }
+            self.count_lookups(count)?;
             let path = names[..count].join(&b'/');
             match open_beneath(&from.fd, &path, DIRECTORY) {
                 Ok(fd) => {
@@ -170,6 +157,7 @@ impl Layer {
 
     /// Looks at one name.
     fn step(&mut self, dir: &Rc<Dir>, name: &[u8], purpose: Purpose) -> Result<Step> {
+        self.count_lookups(1)?;
         let found = match calls::statat(&dir.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => None,
             stat => Some(FileType::from_raw_mode(os(stat)?.st_mode)),
@@ -205,9 +193,7 @@ impl Layer {
             Some(b'/') => self.dirs.root(),
             _ => dir.clone(),
         };
-        let outer = std::mem::replace(&mut walk.linked, true);
         let found = self.walk(walk, from, &target)?;
-        walk.linked = outer;
         if let Some(to) = &found {
             self.dirs.remember_link(link, walk.links - before, to);
         }
@@ -228,15 +214,21 @@ impl Layer {
         if let Some(found) = self.dirs.cached(path) {
             return Ok(found.to);
         }
-        self.count_linked(depth(path))?;
+        self.count_lookups(depth(path))?;
         self.dirs.open(path)
     }
 
-    /// Counts names that links lead through.
-    fn count_linked(&mut self, names: usize) -> Result<()> {
-        self.linked += names as u64;
-        let allowed = limit::LINKED + limit::LINKED_BY_ENTRY * self.applied.entries;
-        if self.linked <= allowed {
+    /// Allows as many lookups as a member of this path may need.
+    pub(super) fn allow_lookups(&mut self, path: &[u8]) {
+        let names = limit::LOOKUPS_BY_NAME * depth(path) as u64;
+        self.allowed_lookups += limit::LOOKUPS_BY_ENTRY + names;
+    }
+
+    /// Counts names that are about to be looked up.
+    fn count_lookups(&mut self, names: usize) -> Result<()> {
+        self.lookups += names as u64;
+        let allowed = self.allowed_lookups;
+        if self.lookups <= allowed {
             return Ok(());
         }
         Err(Error::out_of_range(format!(
@@ -262,4 +254,58 @@ impl Walk {
 fn names(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     let names = path.split(|&byte| byte == b'/');
     names.filter(|name| !matches!(*name, b"" | b"."))
+}
+
+#[cfg(test)]
+mod tests {
+    use testkit::archive::Tar;
+
+    use super::*;
+    use crate::tar::Reader;
+
+    /// Returns the number of lookups for 1000 members, each with a name.
+    fn lookups(tar: Tar, path: impl Fn(usize) -> String) -> u64 {
+        let tar = (0..1000).fold(tar, |tar, n| {
+            tar.pax(&[("path", path(n).as_bytes())]).file("x", "")
+        });
+        let place = tempfile::tempdir_in("/dev/shm").unwrap();
+        let tree = crate::apply::Tree::open(place.path()).unwrap();
+        let mut layer = Layer::new(tree.root.as_fd()).unwrap();
+        layer.read(&mut Reader::new(&tar.end()[..])).unwrap();
+        layer.lookups
+    }
+
+    /// Returns an archive with a file `depth` directories below the root, and links to each other
+    /// that all lead there.
+    fn deep(depth: usize) -> (Tar, String) {
+        let deep = "d/".repeat(depth);
+        let tar = Tar::new().pax(&[("path", format!("{deep}file").as_bytes())]);
+        let tar = tar.file("x", "").pax(&[("linkpath", deep.as_bytes())]);
+        let tar = (2..=40).fold(tar.symlink("l1", "x"), |tar, n| {
+            let target = format!("{deep}{}l{}", "../".repeat(depth), n - 1);
+            tar.pax(&[("linkpath", target.as_bytes())])
+                .symlink(format!("l{n}"), "x")
+        });
+        (tar, deep)
+    }
+
+    #[test]
+    fn a_member_costs_a_few_lookups_however_long_the_way_is() {
+        let of = |depth, path: &dyn Fn(&str, usize) -> String| {
+            let (tar, deep) = deep(depth);
+            lookups(tar, |n| path(&deep, n))
+        };
+        // The way through all links once, and again when too many directories are open.
+        let links = of(490, &|_, n| format!("l40/{n}/file"));
+        assert!(links < 60_000 + 1000 * 20, "{links}");
+        let same = of(490, &|_, n| format!("l40/same/{n}"));
+        assert!(same < 60_000, "{same}");
+        let last = of(500, &|deep, n| format!("{deep}{n}/file"));
+        assert!(last < 60_000 + 1000 * 30, "{last}");
+        // Opened in three calls, because two parents are missing.
+        let two = of(500, &|deep, n| format!("{deep}{n}/below/file"));
+        assert!(two < 60_000 + 1000 * 4 * 500, "{two}");
+        let own = of(2, &|_, n| format!("{n}/a/b/c/d/e/f/file"));
+        assert!(own < 1000 * 40, "{own}");
+    }
 }

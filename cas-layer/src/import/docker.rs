@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use cas_core::error::malformed;
 use cas_core::{Descriptor, Digest, Error, Manifest, MediaType, Result, document, limit};
 use serde::Deserialize;
 
@@ -177,6 +178,5 @@ fn find(plan: &Plan<'_>, path: &str) -> Result<Part> {
 
 fn parse<T: serde::de::DeserializeOwned>(data: &[u8]) -> Result<T> {
     document::check_json(data)?;
-    serde_json::from_slice(data)
-        .map_err(|error| Error::corrupt(format!("invalid document: {error}")).source(error))
+    serde_json::from_slice(data).map_err(|error| malformed("invalid document", &error))
 }

@@ -1,6 +1,6 @@
 //! The OCI image layout: `oci-layout`, `index.json`, `blobs/`.
 
-use cas_core::error::excerpt;
+use cas_core::error::{excerpt, malformed};
 use cas_core::{Descriptor, Document, Error, MediaType, Result, document};
 use serde::Deserialize;
 
@@ -39,8 +39,8 @@ fn check_version(data: &[u8]) -> Result<()> {
         image_layout_version: String,
     }
     document::check_json(data)?;
-    let layout: Layout = serde_json::from_slice(data)
-        .map_err(|error| Error::corrupt(format!("invalid layout file: {error}")).source(error))?;
+    let layout: Layout =
+        serde_json::from_slice(data).map_err(|error| malformed("invalid layout file", &error))?;
     match layout.image_layout_version.as_str() {
         VERSION => Ok(()),
         other => Err(Error::unsupported(format!(

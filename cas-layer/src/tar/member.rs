@@ -41,6 +41,9 @@ impl<R: BufRead> Reader<R> {
         }
         let kind = kind(header, &path, link).map_err(|error| error.subject(path.escape_ascii()))?;
         let named = |error: Error| error.subject(path.escape_ascii());
+        if pax.sparse.map.is_some() && pax.sparse.count.is_none() {
+            self.warn("a sparse file does not say how many regions it has; some readers refuse it");
+        }
         let stored = stored(header, &pax, &kind).map_err(named)?;
         let map = self.map(header, &pax, stored).map_err(named)?;
         if map.is_some() && kind != EntryKind::File {

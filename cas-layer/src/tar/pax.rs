@@ -138,16 +138,14 @@ impl Sparse {
     fn check(&self) -> Result<()> {
         let whole = match (&self.map, self.in_body) {
             (None, true) => self.minor == Some(b'0'),
-            (Some(_), false) => self.count.is_some(),
-            (Some(_), true) => false,
+            (Some(_), in_body) => !in_body,
             (None, false) => !self.is_some(),
         };
         if whole {
             return Ok(());
         }
         Err(Error::corrupt(
-            "the pax records of a sparse file are incomplete: a map and its count, or the version \
-             1.0, are expected",
+            "the pax records of a sparse file are incomplete: a map or the version 1.0 is expected",
         ))
     }
 

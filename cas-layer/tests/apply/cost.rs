@@ -2,10 +2,8 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
-use cas_core::{ErrorKind, Result, limit};
-use cas_layer::apply::Applied;
+use cas_core::{ErrorKind, limit};
 
 use super::names;
 use crate::common::{Apply, Cage, Tar};
@@ -33,36 +31,6 @@ fn chain(depth: usize) -> Tar {
     tar
 }
 
-fn timed(tar: Tar, tree: &Path) -> (Duration, Result<Applied>) {
-    let begun = Instant::now();
-    let applied = tar.apply(tree);
-    (begun.elapsed(), applied)
-}
-
-#[test]
-fn a_long_way_through_links_is_taken_once() {
-    let time = |links: &str| {
-        let cage = Cage::new();
-        let mut tar = chain(490);
-        for n in 0..20_000 {
-            tar = tar.file(format!("{links}new{n}/file"), "");
-        }
-        let (spent, applied) = timed(tar, &cage.root());
-        applied.unwrap();
-        let end = if links.is_empty() {
-            "."
-        } else {
-            &"d/".repeat(490)
-        };
-        assert!(cage.root().join(end).join("new19999/file").exists());
-        spent
-    };
-    time("");
-    let (short, long) = (time(""), time("l40/"));
-    // Resolving it for each member takes 300 times as long.
-    assert!(long < short * 30, "{short:?} {long:?}");
-}
-
 #[test]
 fn a_way_through_links_is_bounded_where_it_cannot_be_remembered() {
     let cage = Cage::new();
@@ -77,39 +45,6 @@ fn a_way_through_links_is_bounded_where_it_cannot_be_remembered() {
     assert!(error.to_string().contains("names"), "{error}");
     let made = names(cage.root().join("d/".repeat(490)));
     assert!(made.len() < 1000, "{}", made.len());
-}
-
-#[test]
-fn a_parent_far_below_the_root_costs_as_much_as_one_near_it() {
-    for (what, between) in [
-        ("new", ""),
-        ("one below another", "below/"),
-        ("links", "link/"),
-    ] {
-        let time = |depth: usize| {
-            let cage = Cage::new();
-            let deep = "d/".repeat(depth);
-            let mut tar = deep_file(Tar::new(), &format!("{deep}real/file"));
-            if between == "link/" {
-                tar = tar.pax(&[("path", format!("{deep}link").as_bytes())]);
-                tar = tar.symlink("x", "real");
-            }
-            for n in 0..1000 {
-                let path = match between {
-                    "link/" => format!("{deep}link/new{n}/file"),
-                    _ => format!("{deep}new{n}/{between}file"),
-                };
-                tar = deep_file(tar, &path);
-            }
-            let (spent, applied) = timed(tar, &cage.root());
-            applied.unwrap();
-            spent
-        };
-        let near = time(2).min(time(2));
-        let far = time(500).min(time(500));
-        // Walking from the root for each member takes 20 times as long, and a longer path 4 times.
-        assert!(far < near * 12, "{what}: {near:?} {far:?}");
-    }
 }
 
 #[test]

@@ -309,3 +309,35 @@ async fn a_layer_that_is_described_as_a_document_is_damage() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_malformed_document_is_named_by_its_digest_in_a_short_message() {
+    let long = "n".repeat(1 << 20);
+    let manifests = [
+        r#"{"schemaVersion":2"#.to_owned(),
+        r#"{"schemaVersion":2}"#.to_owned(),
+        format!(r#"{{"schemaVersion":"{long}"}}"#),
+        format!(r#"{{"schemaVersion":2,"mediaType":"{long}"}}"#),
+        format!(r#"{{"schemaVersion":2,"config":{{"digest":"{long}"}}}}"#),
+        format!(r#"{{"schemaVersion":2,"config":"\u001b]0;{long}"}}"#),
+    ];
+    for (data, index) in manifests
+        .iter()
+        .flat_map(|data| [(data, false), (data, true)])
+    {
+        let mut files = Files::layout();
+        let mut target = files.blob(MediaType::OCI_MANIFEST, data.as_bytes());
+        let digest = target.digest.to_string();
+        if index {
+            target = files.index(vec![target]);
+        }
+        files.entries(&[(Some("latest"), &target)]);
+        let source = in_stream(&files.tar());
+        let error = import(&store(), source, &ImportOptions::default()).await;
+        let error = error.unwrap_err();
+        let said = error.to_string();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{said}");
+        assert!(said.contains(&digest) && said.len() < 600, "{said}");
+        assert!(!said.contains(char::is_control), "{said:?}");
+    }
+}

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, malformed};
 use crate::labels::Labels;
 use crate::records::Record;
 use crate::snapshot::{Info, SnapshotKind, Usage};
@@ -86,10 +86,9 @@ impl SnapshotRecord {
 
     pub(super) fn decode(found: &Record) -> Result<Self> {
         serde_json::from_slice(&found.value).map_err(|error| {
-            Error::corrupt(format!("the record does not parse: {error}"))
+            malformed("the record does not parse", &error)
                 .operation("read snapshot record")
                 .subject(&found.key)
-                .source(error)
         })
     }
 }
