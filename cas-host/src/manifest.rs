@@ -303,7 +303,7 @@ mod tests {
     #[test]
     fn an_unchanged_tree_has_no_differences() {
         assert_eq!(after(|_| {}), None);
-        // Another order of the entries is no difference.
+        // Another order of the entries does not count.
         let moved = |tree: &Path| {
             let before = fs::metadata(tree.join("etc")).unwrap().modified().unwrap();
             fs::rename(tree.join("etc/passwd"), tree.join("etc/moved")).unwrap();

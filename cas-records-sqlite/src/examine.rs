@@ -16,7 +16,7 @@ const SOUND: &str = "ok";
 
 /// Examines the database at `path`. If it is damaged and `repair` is set, renames it and its log to
 /// names that end in `.damaged` and a number, so that an empty one is created at the next opening.
-/// Returns what is wrong, or `None` if nothing is, or there is no database.
+/// Returns what is wrong, or `None` if nothing is, or the database is absent.
 ///
 /// # Errors
 /// Errors of the file system.

@@ -3,6 +3,7 @@
 mod docker;
 mod exchange;
 pub(crate) mod fake;
+mod heals;
 mod hostile;
 mod login;
 mod ranges;

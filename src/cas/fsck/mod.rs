@@ -61,8 +61,8 @@ impl Cas {
     /// use it meanwhile, unless its store has one owner.
     ///
     /// # Errors
-    /// `NotFound` if there is no root; `Busy` if another process owns the store; as [`Cas::open`],
-    /// except for damage; `NotFound` and `InvalidArgument` for a source that is none.
+    /// `NotFound` if the directory is not a root; `Busy` if another process owns the store; as
+    /// [`Cas::open`], except for damage; `NotFound` and `InvalidArgument` for a source that is none.
     pub async fn fsck(root: impl AsRef<Path>, options: FsckOptions) -> Result<Report> {
         let path = root.as_ref();
         if !path
@@ -70,7 +70,7 @@ impl Cas {
             .try_exists()
             .during("check root", path.display())?
         {
-            let message = "there is no root here; choose another with --root, or make one";
+            let message = "not a root: it has no cas.toml; choose another with --root";
             return Err(Error::not_found(message)).during("check root", path.display());
         }
         let mut findings = examine(path, &options).await?;
