@@ -183,7 +183,7 @@ impl SnapshotDirs {
         tree::remove(&self.dir, &id.to_string())
     }
 
-    /// Writes the manifest of the tree of `id`, for [`Self::compare`]. A loss of power may undo
+    /// Writes the manifest of the tree of `id`, for [`Self::check`]. A loss of power may undo
     /// this.
     ///
     /// # Errors
