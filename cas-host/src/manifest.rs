@@ -21,6 +21,7 @@ use cas_core::error::Result;
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
+use crate::calls;
 use crate::tree::{At, Visit, open_below, walk};
 
 /// Maximum number of differences that are described.
@@ -212,9 +213,7 @@ impl<F: FnMut(&str, &str) -> io::Result<()>> Lister<F> {
 impl<F: FnMut(&str, &str) -> io::Result<()>> Visit for Lister<F> {
     fn entry(&mut self, at: At<'_>) -> Result<(), Errno> {
         let more = match at.file_type() {
-            FileType::Symlink => {
-                hash(rustix::fs::readlinkat(at.dir, at.name, Vec::new())?.as_bytes())
-            }
+            FileType::Symlink => hash(calls::readlinkat(at.dir, at.name)?.as_bytes()),
             _ => 0,
         };
         self.list(at, more)
@@ -245,7 +244,7 @@ impl<F: FnMut(&str, &str) -> io::Result<()>> Visit for Lister<F> {
 /// Returns a hash of the extended attributes of a directory, or 0 if it has none.
 fn attributes(dir: &OwnedFd) -> Result<u64, Errno> {
     let mut names = vec![0; 64 << 10];
-    let length = match rustix::fs::flistxattr(dir, &mut names[..]) {
+    let length = match calls::flistxattr(dir, &mut names) {
         Err(Errno::OPNOTSUPP) | Ok(0) => return Ok(0),
         length => length?,
     };
@@ -257,7 +256,7 @@ fn attributes(dir: &OwnedFd) -> Result<u64, Errno> {
         let Ok(name) = CString::new(name) else {
             continue;
         };
-        let length = match rustix::fs::fgetxattr(dir, &name, &mut value[..]) {
+        let length = match calls::fgetxattr(dir, name.as_c_str(), &mut value) {
             Err(Errno::NODATA | Errno::ACCESS | Errno::PERM) => 0,
             length => length?,
         };

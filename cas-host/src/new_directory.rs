@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use cas_core::{Error, Result, background};
 use rustix::fs::XattrFlags;
 
+use crate::calls;
+
 /// The extended attribute of a directory that is not complete yet.
 const UNFINISHED: &str = "user.cas.unfinished";
 
@@ -148,18 +150,18 @@ impl Drop for NewDirectory {
 
 impl Locked {
     fn is_unfinished(&self) -> bool {
-        rustix::fs::fgetxattr(&self.0, UNFINISHED, &mut [0u8; 1][..]).is_ok()
+        calls::fgetxattr(&self.0, UNFINISHED, &mut [0]).is_ok()
     }
 
     /// Marks the directory. Without the mark, what a kill leaves in it is not recognised.
     fn mark(&self) {
-        let _ = rustix::fs::fsetxattr(&self.0, UNFINISHED, b"1", XattrFlags::empty());
+        let _ = calls::fsetxattr(&self.0, UNFINISHED, b"1", XattrFlags::empty());
     }
 
     /// Removes the mark durably: after a loss of power, a directory that is in use must not be
     /// taken for one that was left.
     fn unmark(&self) {
-        if rustix::fs::fremovexattr(&self.0, UNFINISHED).is_ok() {
+        if calls::fremovexattr(&self.0, UNFINISHED).is_ok() {
             let _ = self.0.sync_all();
         }
     }

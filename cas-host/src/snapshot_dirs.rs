@@ -294,11 +294,11 @@ fn make_private(path: &Path) -> io::Result<()> {
 
 /// Opens the tree in a snapshot's directory.
 fn tree_of(dir: &LockedDir) -> io::Result<OwnedFd> {
-    Ok(rustix::fs::openat(dir, TREE, DIRECTORY, Mode::empty())?)
+    Ok(calls::openat(dir, TREE, DIRECTORY, Mode::empty())?)
 }
 
 fn tree_at(path: &Path) -> io::Result<OwnedFd> {
-    Ok(rustix::fs::open(path.join(TREE), DIRECTORY, Mode::empty())?)
+    Ok(calls::open(&path.join(TREE), DIRECTORY, Mode::empty())?)
 }
 
 /// Creates the empty root of a snapshot's tree in its new directory.

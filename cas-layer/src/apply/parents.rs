@@ -114,16 +114,17 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let tree = Tree::open(temp.path()).unwrap();
         let mut layer = Layer::new(std::os::fd::AsFd::as_fd(&tree.root)).unwrap();
-        layer.implied = limit::ENTRIES - 2;
+        // The first member allows some more.
+        layer.implied = limit::IMPLIED + limit::IMPLIED_BY_ENTRY - 2;
         let mut apply = |name: &str| {
             let archive = testkit::archive::Tar::new().file(name, "").end();
             layer.read(&mut Reader::new(&archive[..]))
         };
         apply("a/b/file").unwrap();
-        apply("a/b/other").unwrap();
-        let error = apply("a/c/file").unwrap_err();
+        let deep = (0..limit::IMPLIED_BY_ENTRY + 1).map(|name| format!("{name}/"));
+        let error = apply(&format!("c/{}file", deep.collect::<String>())).unwrap_err();
         assert_eq!(error.kind(), cas_core::ErrorKind::OutOfRange);
-        assert!(error.to_string().contains("2000000 directories"), "{error}");
-        assert!(!temp.path().join("a/c").exists());
+        assert!(error.to_string().contains("at most 32800"), "{error}");
+        assert!(!temp.path().join("c").exists());
     }
 }

@@ -11,7 +11,8 @@ use cas_core::testing::fault::{Fault, Plan, Side, faulty};
 use cas_core::testing::memory::MemoryStore;
 use cas_core::transfer::{Fetcher, Pieces, PullOptions, pull};
 use cas_core::{
-    ContentExt, Descriptor, ErrorKind, Index, MediaType, Platform, Platforms, Result, Store,
+    Capability, ContentExt, Descriptor, ErrorKind, Index, MediaType, Platform, Platforms, Result,
+    Store,
 };
 use futures_util::{StreamExt, stream};
 
@@ -21,6 +22,8 @@ use crate::sample::{Sample, tag, verify};
 
 /// One in this many calls of the pull that change something is made to fail.
 const STRIDE: usize = 3;
+/// The same for a store without batches, which makes many more and slower calls.
+const LONG_STRIDE: usize = 7;
 
 /// One platform of an image is stored. A pull of all platforms is repeated, and each time a later
 /// call fails. After each failure, the stored platform is complete, also after a collection, and
@@ -31,13 +34,17 @@ pub(super) async fn a_failed_pull_leaves_stored_platforms_complete(subject: Subj
     let remote = Remote::of(&samples).await;
     let mut all = vec![remote.root.digest];
     all.extend(samples.iter().flat_map(Sample::digests));
-    for nth in (1..).step_by(STRIDE) {
+    let stride = match store.records.capabilities().has(Capability::Atomic) {
+        true => STRIDE,
+        false => LONG_STRIDE,
+    };
+    for nth in (1..).step_by(stride) {
         remote
             .pull(&store, Platforms::One(platform(0)))
             .await
             .unwrap();
         // The sides alternate.
-        let side = [Side::Before, Side::After][nth / STRIDE % 2];
+        let side = [Side::Before, Side::After][nth / stride % 2];
         let kind = ErrorKind::Unavailable;
         plan.fail_nth(nth, Fault { kind, side });
         let outcome = remote.pull(&faulty(&store, &plan), Platforms::All).await;
