@@ -25,7 +25,7 @@ pub enum Problem {
     BlobDamaged,
     /// Damaged bytes of a blob that were set aside; the blob is still missing.
     Quarantined,
-    /// A document that no name reaches and that has no record.
+    /// A document that no name reaches, in a store that lost names or records.
     NameMissing,
     /// An ingest that no job has open.
     IngestLeft,

@@ -7,7 +7,7 @@
 //! 2. Images: everything that a name needs is there, with the right size; documents are hashed, and
 //!    their records list what they list.
 //! 3. Blobs: each one has a record; those that are selected are read and hashed.
-//! 4. Documents without a name and a record, of a store that lost its records.
+//! 4. Documents that no name reaches, in a store that lost names or records.
 //! 5. Ingests that no job has open.
 //! 6. Snapshots: each one has its directory, with the files that were committed.
 //!
