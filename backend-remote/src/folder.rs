@@ -139,7 +139,7 @@ impl Folder {
     /// syncs all of them and the folder above.
     ///
     /// A failed sync is final: the kernel may report success the second time although data was
-    /// lost.
+    /// lost. It has not failed if the folder could not be opened because too many files are open.
     pub(crate) async fn sync_parents(&self, path: &str) -> Result<()> {
         let root = Arc::clone(&self.root);
         let path = PathBuf::from(path);
@@ -152,9 +152,11 @@ impl Folder {
             }
             Ok(())
         });
-        synced
-            .await
-            .inspect_err(|_| self.sync_failed.store(true, Ordering::SeqCst))
+        synced.await.inspect_err(|error| {
+            if error.kind() != cas_core::ErrorKind::OutOfRange {
+                self.sync_failed.store(true, Ordering::SeqCst);
+            }
+        })
     }
 }
 
