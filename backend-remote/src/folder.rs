@@ -139,24 +139,29 @@ impl Folder {
     /// syncs all of them and the folder above.
     ///
     /// A failed sync is final: the kernel may report success the second time although data was
-    /// lost. It has not failed if the folder could not be opened because too many files are open.
+    /// lost. A folder that exists and could not be opened is not a failed sync.
     pub(crate) async fn sync_parents(&self, path: &str) -> Result<()> {
         let root = Arc::clone(&self.root);
         let path = PathBuf::from(path);
         let synced = pool::run(move || {
             for folder in path.ancestors().skip(1) {
-                sync(&root.join(folder))?;
+                let folder_path = root.join(folder);
+                let opened = File::open(&folder_path).during("open", folder_path.display())?;
+                if let Err(error) = opened.sync_all() {
+                    return Ok(Err(error).during("sync directory", folder_path.display()));
+                }
                 if !folder.to_string_lossy().ends_with('+') {
                     break;
                 }
             }
-            Ok(())
+            Ok(Ok(()))
         });
-        synced.await.inspect_err(|error| {
-            if error.kind() != cas_core::ErrorKind::OutOfRange {
-                self.sync_failed.store(true, Ordering::SeqCst);
-            }
-        })
+        let synced: Result<Result<()>> = synced.await;
+        let is_gone = |error: &Error| error.kind() == cas_core::ErrorKind::NotFound;
+        if matches!(synced, Ok(Err(_))) || synced.as_ref().is_err_and(is_gone) {
+            self.sync_failed.store(true, Ordering::SeqCst);
+        }
+        synced.flatten()
     }
 }
 
