@@ -14,18 +14,7 @@ use std::path::Path;
 use std::process::Command;
 
 use common::disk::Disk;
-use common::{can, cas, demo_archive, fails, ok, text};
-
-/// Engines that keep a store in a directory of the root.
-const ENGINES: &[&str] = &[
-    "fs",
-    #[cfg(feature = "redb")]
-    "redb",
-    #[cfg(feature = "rocksdb")]
-    "rocksdb",
-    #[cfg(feature = "remote")]
-    "dir",
-];
+use common::{ENGINES, can, cas, demo_archive, fails, ok, text};
 
 /// Writes until not a byte is left.
 fn fill_bytes(disk: &Path) {

@@ -18,19 +18,9 @@ use std::process::{Command, Stdio};
 use cas::backend::pool::wait;
 use cas::content::Durability;
 use cas::{ContentExt, Descriptor, Error, ErrorKind, Location, MediaType, Result, Store};
-use common::can;
 use common::disk::Disk;
+use common::{ENGINES, can};
 
-/// Engines that keep a store in a directory.
-const ENGINES: &[&str] = &[
-    "fs",
-    #[cfg(feature = "redb")]
-    "redb",
-    #[cfg(feature = "rocksdb")]
-    "rocksdb",
-    #[cfg(feature = "remote")]
-    "dir",
-];
 /// The variable that names the store that a child process must keep open.
 const HOLD: &str = "CAS_HOLD";
 

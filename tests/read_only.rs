@@ -15,18 +15,7 @@ use std::process::Command;
 use cas::backend::pool::wait;
 use cas::{ContentExt, Digest, ErrorKind, Location, Store};
 use common::disk::Disk;
-use common::{can, cas, demo_archive, fails, ok};
-
-/// Engines that keep a store in a directory of the root.
-const ENGINES: &[&str] = &[
-    "fs",
-    #[cfg(feature = "redb")]
-    "redb",
-    #[cfg(feature = "rocksdb")]
-    "rocksdb",
-    #[cfg(feature = "remote")]
-    "dir",
-];
+use common::{ENGINES, can, cas, demo_archive, fails, ok};
 
 /// Makes a root with an unpacked image in it. Returns the digest of one of its layers.
 fn made(root: &Path, engine: &str, archive: &Path) -> String {

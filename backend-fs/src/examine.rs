@@ -45,7 +45,7 @@ pub(crate) fn examine(path: &Path, repair: bool) -> Result<Vec<Finding>> {
     if let Some(why) = why(read_index(&root))? {
         let mut names = 0;
         if repair {
-            set_aside(&root)?;
+            root.set_aside(INDEX)?;
             names = rebuild_index(&root, &cas_dir, &database)?;
         }
         let detail = match repair {
@@ -84,22 +84,6 @@ fn why<T>(read: Result<T>) -> Result<Option<String>> {
 fn read_index(root: &Dir) -> Result<Index> {
     let data = root.read(INDEX, limit::DOCUMENT_READ)?;
     Index::parse(&data.ok_or_else(|| Error::not_found("the store has no index.json"))?)
-}
-
-/// Renames a damaged `index.json`.
-fn set_aside(root: &Dir) -> Result<()> {
-    let mut number = 1;
-    let aside = loop {
-        let aside = format!("{INDEX}.damaged-{number}");
-        if root.stat(&*aside)?.is_none() {
-            break aside;
-        }
-        number += 1;
-    };
-    if root.stat(INDEX)?.is_some() {
-        root.rename(INDEX, root, &*aside)?;
-    }
-    Ok(())
 }
 
 /// Writes a record for each name in the index that has none, so that the records have all names,

@@ -46,6 +46,9 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::labels::Labels;
 
+/// Maximum number of snapshots in one page.
+const PAGE: usize = 256;
+
 /// The state of a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -294,6 +297,23 @@ pub trait Snapshotter: Send + Sync + 'static {
 
     /// Closes the snapshotter. Later calls fail.
     async fn close(&self) -> Result<()>;
+}
+
+/// Returns all snapshots in the order of their keys, read page by page.
+///
+/// # Errors
+/// Errors of [`Snapshotter::walk`].
+pub async fn all(snapshotter: &dyn Snapshotter) -> Result<Vec<Info>> {
+    let mut found: Vec<Info> = Vec::new();
+    loop {
+        let after = found.last().map(|info| info.key.as_str());
+        let page = snapshotter.walk(after, PAGE).await?;
+        let is_last = page.len() < PAGE;
+        found.extend(page);
+        if is_last {
+            return Ok(found);
+        }
+    }
 }
 
 /// Returns the chain ids of a stack of layers, lowest first. Each one identifies its layer together

@@ -150,6 +150,26 @@ impl Dir {
         self.sync()
     }
 
+    /// Renames a damaged file to the first free one of `NAME.damaged-1`, `NAME.damaged-2` and so on.
+    /// Returns the new name, or `None` if the file is absent. Only one process may do this at a time.
+    ///
+    /// # Errors
+    /// Errors of the file system.
+    pub fn set_aside(&self, name: &str) -> io::Result<Option<String>> {
+        if self.stat(name)?.is_none() {
+            return Ok(None);
+        }
+        let mut number = 1;
+        loop {
+            let aside = format!("{name}.damaged-{number}");
+            if self.stat(&*aside)?.is_none() {
+                self.rename(name, self, &*aside)?;
+                return Ok(Some(aside));
+            }
+            number += 1;
+        }
+    }
+
     /// Renames a file, and replaces a file that has the new name.
     ///
     /// # Errors

@@ -6,11 +6,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// What the mounts of all processes say about the directories that they are made of.
-pub(crate) struct MountedDirs(Vec<String>);
+pub struct MountedDirs(Vec<String>);
 
 impl MountedDirs {
     /// Reads the mounts of all processes. Those of a process that has ended are passed over.
-    pub(crate) fn read() -> Self {
+    #[must_use]
+    pub fn read() -> Self {
         let mut seen = BTreeSet::new();
         let mut tables = Vec::new();
         for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -23,7 +24,7 @@ impl MountedDirs {
     }
 
     /// Returns whether something is mounted at `directory`.
-    pub(crate) fn has(&self, directory: &Path) -> bool {
+    pub fn has(&self, directory: &Path) -> bool {
         let lines = self.0.iter().flat_map(|table| table.lines());
         let mut places = lines.filter_map(|line| line.split(' ').nth(4));
         places.any(|place| unescape(place) == directory.as_os_str().as_bytes())

@@ -29,6 +29,7 @@ pub use copy::{copy_attributes, copy_range, copy_tree};
 pub use dir::{Dir, Entry, Existing};
 pub use exposed::{Exposed, exposed};
 pub use idmap::IdMap;
+pub use in_use::MountedDirs;
 pub use lock::Lock;
 pub use new_directory::{NewDirectory, remove_unused_dir};
 pub use reserve::Reserve;

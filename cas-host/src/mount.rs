@@ -20,7 +20,6 @@ use rustix::mount::{
 
 use crate::IdMap;
 use crate::calls;
-use crate::in_use::MountedDirs;
 use crate::mount_attr::set_attributes;
 
 /// Maximum number of lower directories that the kernel accepts in one overlay.
@@ -97,12 +96,6 @@ fn restrict(tree: &OwnedFd, attributes: MountAttrFlags) -> Result<()> {
         .source(error),
         _ => error.into(),
     })
-}
-
-/// Returns whether something is mounted at `directory`, in any mount namespace that this process
-/// can see.
-pub fn is_mount_point(directory: &Path) -> bool {
-    MountedDirs::read().has(directory)
 }
 
 /// Unmounts `target`.

@@ -1,6 +1,5 @@
 //! Finding out whether a database is damaged, and setting it aside.
 
-use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -74,25 +73,17 @@ fn set_aside(path: &Path) -> Result<PathBuf> {
     };
     let dir = Dir::open(parent)?;
     let _lock = Lock::exclusive(&dir, &format!("{name}.lock"))?;
-    let with = |ending: &str| {
-        let mut whole = OsString::from(path);
-        whole.push(ending);
-        PathBuf::from(whole)
-    };
-    let mut number = 1;
-    while with(&format!(".damaged-{number}")).try_exists()? {
-        number += 1;
-    }
-    let aside = with(&format!(".damaged-{number}"));
-    std::fs::rename(path, &aside)?;
+    let aside = dir.set_aside(name)?;
+    let aside = aside.ok_or_else(|| Error::not_found("the database was removed meanwhile"))?;
     for ending in ["-wal", "-shm"] {
-        match std::fs::rename(with(ending), with(&format!(".damaged-{number}{ending}"))) {
+        let (from, to) = (format!("{name}{ending}"), format!("{aside}{ending}"));
+        match dir.rename(&*from, &dir, &*to) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             renamed => renamed?,
         }
     }
     dir.sync()?;
-    Ok(aside)
+    Ok(parent.join(aside))
 }
 
 #[cfg(test)]

@@ -1,12 +1,12 @@
 //! `cas df`: disk usage by kind.
 
+use cas::snapshot::all;
 use cas::{Cas, ErrorKind, Result};
 use clap::Args;
 use serde::Serialize;
 
 use super::Context;
 use super::output::size;
-use super::snapshot::all;
 
 /// Show the disk usage of blobs, unfinished ingests, snapshots, and what killed processes left
 #[derive(Args)]

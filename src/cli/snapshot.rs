@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use cas::backend::Snapshotter;
-use cas::snapshot::{Commit, Info, Mount, Usage};
+use cas::snapshot::{Commit, Info, Mount, Usage, all};
 use cas::{Error, Labels, Result};
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -68,9 +68,6 @@ pub(crate) struct CommitArgs {
     #[arg(long, value_name = "KEY")]
     parent: Option<String>,
 }
-
-/// Maximum number of snapshots in one page of a list.
-const PAGE: usize = 500;
 
 /// Minimum number of digits of a shortened digest.
 const PREFIX: usize = 4;
@@ -187,20 +184,6 @@ async fn tree(context: &Context, snapshots: &dyn Snapshotter) -> Result<()> {
         context.out.item(&item, text)?;
         depth = level + 1;
         next = above.remove(&Some(info.key));
-    }
-}
-
-/// Returns all snapshots, in the order of their keys.
-pub(super) async fn all(snapshots: &dyn Snapshotter) -> Result<Vec<Info>> {
-    let mut found: Vec<Info> = Vec::new();
-    loop {
-        let after = found.last().map(|info| info.key.clone());
-        let page = snapshots.walk(after.as_deref(), PAGE).await?;
-        let last = page.len() < PAGE;
-        found.extend(page);
-        if last {
-            return Ok(found);
-        }
     }
 }
 

@@ -15,6 +15,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
+/// Engines of this build that keep a store in a directory.
+pub(crate) const ENGINES: &[&str] = &[
+    "fs",
+    #[cfg(feature = "redb")]
+    "redb",
+    #[cfg(feature = "rocksdb")]
+    "rocksdb",
+    #[cfg(feature = "remote")]
+    "dir",
+];
+
 /// Returns a command of the tool on a root.
 pub(crate) fn cas(root: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cas"));

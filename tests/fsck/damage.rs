@@ -7,13 +7,12 @@ use cas::content::{Expected, Writer};
 use cas::records::{Batch, Expect, Table};
 use cas::{ContentExt, Digest, Store};
 
-use crate::STORES;
-use crate::common::can;
+use crate::common::{ENGINES, can};
 use crate::scene::{Scene, has, overwrite};
 
 #[test]
 fn flipped_bytes_of_layers_and_documents_are_fetched_again() {
-    for store in STORES {
+    for store in ENGINES {
         let scene = Scene::new(store);
         let (layer, document) = (scene.layer(), scene.manifest_digest);
         scene.flip(&layer);
@@ -43,7 +42,7 @@ fn a_truncated_or_lengthened_blob_is_fetched_again() {
 
 #[test]
 fn missing_blobs_are_fetched_again() {
-    for store in STORES {
+    for store in ENGINES {
         let scene = Scene::new(store);
         for digest in [
             scene.layer(),
@@ -59,7 +58,7 @@ fn missing_blobs_are_fetched_again() {
 
 #[test]
 fn damaged_bytes_without_a_source_are_set_aside_and_reported_until_they_are_back() {
-    for store in STORES {
+    for store in ENGINES {
         let scene = Scene::new(store);
         let layer = scene.layer();
         scene.flip(&layer);
@@ -107,7 +106,7 @@ async fn garble(store: &Store, table: Table, value: Option<&'static [u8]>) {
 
 #[test]
 fn records_of_blobs_are_made_again() {
-    for store in STORES {
+    for store in ENGINES {
         let scene = Scene::new(store);
         for value in [
             None,
@@ -135,7 +134,7 @@ fn records_of_blobs_are_made_again() {
 
 #[test]
 fn wrong_children_are_corrected() {
-    for store in STORES {
+    for store in ENGINES {
         let scene = Scene::new(store);
         let document = scene.manifest_digest;
         scene.open(async |store| {
@@ -153,7 +152,7 @@ fn wrong_children_are_corrected() {
 
 #[test]
 fn ingests_that_nobody_writes_are_discarded() {
-    for store in STORES.iter().filter(|store| **store != "dir") {
+    for store in ENGINES.iter().filter(|store| **store != "dir") {
         let scene = Scene::new(store);
         scene.open(async |store| {
             let begun = Writer::begin(&*store.content, "left", Expected::ANY).await;

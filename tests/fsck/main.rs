@@ -14,12 +14,3 @@ mod replaced;
 mod scene;
 mod sources;
 mod unharmed;
-
-/// The stores that this build has.
-const STORES: &[&str] = &[
-    "fs",
-    "redb",
-    "dir",
-    #[cfg(feature = "rocksdb")]
-    "rocksdb",
-];

@@ -5,8 +5,7 @@ use std::fs;
 use bytes::Bytes;
 use cas::records::{Batch, Expect, Table};
 
-use crate::STORES;
-use crate::common::{cas, fails, ok};
+use crate::common::{ENGINES, cas, fails, ok};
 use crate::scene::{Scene, has};
 
 #[test]
@@ -73,7 +72,7 @@ fn lost_local_records_cost_only_snapshots() {
 
 #[test]
 fn a_lost_name_is_reported_and_its_image_is_kept() {
-    for store in STORES.iter().filter(|store| **store != "fs") {
+    for store in ENGINES.iter().filter(|store| **store != "fs") {
         let scene = Scene::new(store);
         let garbled = scene.open(async |store| {
             let mut batch = Batch::new();
@@ -116,7 +115,7 @@ fn a_lost_name_is_reported_and_its_image_is_kept() {
 
 #[test]
 fn a_store_that_lost_all_records_keeps_its_images_under_a_lease() {
-    for store in STORES.iter().filter(|store| **store != "fs") {
+    for store in ENGINES.iter().filter(|store| **store != "fs") {
         let scene = Scene::new(store);
         scene.open(async |store| {
             for table in Table::ALL {

@@ -2,8 +2,7 @@
 
 use std::fs;
 
-use crate::STORES;
-use crate::common::{cas, ok};
+use crate::common::{ENGINES, cas, ok};
 use crate::scene::Scene;
 
 #[test]
@@ -48,7 +47,7 @@ fn a_source_that_is_damaged_too_repairs_nothing_and_loses_nothing() {
 
 #[test]
 fn an_import_replaces_damaged_blobs_of_every_kind() {
-    for store in STORES {
+    for store in ENGINES {
         let scene = Scene::new(store);
         let archive = scene.scratch.path().join("demo.tar");
         let layout = scene.source().join("store");
@@ -105,7 +104,7 @@ fn damage_that_was_noticed_or_that_keeps_the_times_is_replaced_too() {
 
 #[test]
 fn blob_add_replaces_a_damaged_blob() {
-    for store in STORES {
+    for store in ENGINES {
         let scene = Scene::new(store);
         let layer = scene.layer();
         let right = scene.scratch.path().join("right");

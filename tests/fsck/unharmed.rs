@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
-use crate::STORES;
-use crate::common::{cas, fails, ok, text};
+use crate::common::{ENGINES, cas, fails, ok, text};
 use crate::scene::{Scene, files};
 
 #[test]
 fn a_sound_root_has_no_findings_and_a_repair_changes_nothing() {
-    for store in STORES {
+    for store in ENGINES {
         let scene = Scene::new(store);
         for arguments in [
             &[][..],

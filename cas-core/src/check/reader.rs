@@ -3,16 +3,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
+use bytes::Bytes;
+
 use super::{CheckOptions, ReadData};
-use crate::content::{BlobReader, Stat};
-use crate::digest::{Digest, Hasher};
+use crate::content::{self, BlobReader, Stat};
+use crate::digest::Digest;
 use crate::error::Result;
-use crate::pool;
 use crate::records::{Expect, Notes};
 use crate::store::Store;
 
-/// Number of bytes that are read at a time.
-const PIECE: usize = 1 << 20;
 /// Number of blobs after which it is noted how far reading has come.
 const NOTED: usize = 16;
 /// The room and the key of that note.
@@ -112,30 +112,43 @@ pub(super) async fn hash(
     digest: &Digest,
     options: &CheckOptions<'_>,
 ) -> Result<Digest> {
-    let (item, begun) = (digest.to_string(), Instant::now());
-    options.progress.begin(&item, Some(reader.size()));
-    let mut hasher = Hasher::new(digest.algorithm());
-    let mut at = 0;
-    while at < reader.size() {
-        let piece = reader.read_at(at, PIECE).await?;
-        if piece.is_empty() {
-            break;
-        }
-        let length = piece.len() as u64;
-        at += length;
-        hasher = pool::run(move || {
-            hasher.update(&piece);
-            Ok(hasher)
-        })
-        .await?;
-        options.progress.advance(&item, length);
-        if let Some(rate) = options.bytes_per_second {
-            let due = Duration::from_secs_f64(at as f64 / rate.max(1) as f64);
-            tokio::time::sleep(due.saturating_sub(begun.elapsed())).await;
-        }
+    let paced = Paced {
+        reader,
+        item: digest.to_string(),
+        begun: Instant::now(),
+        options,
+    };
+    options.progress.begin(&paced.item, Some(reader.size()));
+    let found = content::hash(&paced, digest.algorithm()).await?;
+    options.progress.end(&paced.item);
+    Ok(found)
+}
+
+/// A blob that is read from its beginning, at most as fast as the options allow, and whose progress
+/// is reported.
+struct Paced<'a> {
+    reader: &'a dyn BlobReader,
+    item: String,
+    begun: Instant,
+    options: &'a CheckOptions<'a>,
+}
+
+#[async_trait]
+impl BlobReader for Paced<'_> {
+    fn size(&self) -> u64 {
+        self.reader.size()
     }
-    options.progress.end(&item);
-    Ok(hasher.finish())
+
+    async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes> {
+        let piece = self.reader.read_at(offset, length).await?;
+        let read = piece.len() as u64;
+        self.options.progress.advance(&self.item, read);
+        if let Some(rate) = self.options.bytes_per_second {
+            let due = Duration::from_secs_f64((offset + read) as f64 / rate.max(1) as f64);
+            tokio::time::sleep(due.saturating_sub(self.begun.elapsed())).await;
+        }
+        Ok(piece)
+    }
 }
 
 #[cfg(test)]

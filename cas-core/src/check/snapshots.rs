@@ -4,10 +4,7 @@ use std::collections::HashMap;
 
 use super::{Checker, Problem};
 use crate::error::{Error, Result};
-use crate::snapshot::{Condition, Depth, Info, SnapshotKind, Snapshotter};
-
-/// Maximum number of snapshots in one page.
-const PAGE: usize = 256;
+use crate::snapshot::{self, Condition, Depth, Info, SnapshotKind, Snapshotter};
 
 impl Checker<'_> {
     /// Checks all snapshots, and unpacks the layers of damaged ones again.
@@ -93,16 +90,7 @@ impl Checker<'_> {
 
 /// Returns all snapshots, each after its parent, because a layer is unpacked on its parent.
 async fn parents_first(snapshotter: &dyn Snapshotter) -> Result<Vec<Info>> {
-    let mut found: Vec<Info> = Vec::new();
-    loop {
-        let after = found.last().map(|info| info.key.as_str());
-        let page = snapshotter.walk(after, PAGE).await?;
-        let is_last = page.len() < PAGE;
-        found.extend(page);
-        if is_last {
-            break;
-        }
-    }
+    let mut found = snapshot::all(snapshotter).await?;
     let parent = |info: &Info| (info.key.clone(), info.parent.clone());
     let parents: HashMap<String, Option<String>> = found.iter().map(parent).collect();
     let depth = |info: &Info| {

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::hashing::Hashing;
 use super::{BlobReader, ContentStore, Durability, Expected, Writer};
 use crate::descriptor::Descriptor;
-use crate::digest::Digest;
+use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limit;
 use crate::records::Batch;
@@ -53,18 +53,7 @@ pub trait ContentExt: ContentStore {
         let Some(reader) = self.open(digest).await? else {
             return Ok(None);
         };
-        let hashing = Hashing::new(digest.algorithm());
-        let mut at = 0;
-        while at < reader.size() {
-            let piece = reader.read_at(at, PIECE).await?;
-            if piece.is_empty() {
-                break;
-            }
-            at += piece.len() as u64;
-            hashing.push(piece);
-            hashing.keep_up().await;
-        }
-        Ok(Some(hashing.digest().await))
+        hash(&*reader, digest.algorithm()).await.map(Some)
     }
 
     /// Removes the blob in whatever version it has. Returns false if it is not in the store. The
@@ -162,6 +151,22 @@ impl Backoff {
         self.pause = (self.pause * 2).min(Duration::from_millis(250));
         true
     }
+}
+
+/// Reads a blob to its end. Returns the digest of its bytes.
+pub(crate) async fn hash(reader: &dyn BlobReader, algorithm: Algorithm) -> Result<Digest> {
+    let hashing = Hashing::new(algorithm);
+    let mut at = 0;
+    while at < reader.size() {
+        let piece = reader.read_at(at, PIECE).await?;
+        if piece.is_empty() {
+            break;
+        }
+        at += piece.len() as u64;
+        hashing.push(piece);
+        hashing.keep_up().await;
+    }
+    Ok(hashing.digest().await)
 }
 
 async fn fetch<S: ContentStore + ?Sized>(store: &S, descriptor: &Descriptor) -> Result<Bytes> {

@@ -33,8 +33,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use ext::Backoff;
 pub use ext::ContentExt;
+pub(crate) use ext::{Backoff, hash};
 pub use writer::{Committed, Expected, Verified, Writer};
 
 use crate::capability::Capabilities;

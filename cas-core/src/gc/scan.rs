@@ -24,11 +24,8 @@ use crate::records::blob::decode;
 use crate::records::{
     BlobRecord, CLOCK_SKEW, Lease, Resource, Revision, Table, UNLEASED_TTL, each,
 };
-use crate::snapshot::{Info, Snapshotter};
+use crate::snapshot::{self, Info, Snapshotter};
 use crate::store::Store;
-
-/// Maximum number of snapshots in one page.
-const PAGE: usize = 256;
 
 /// What a scan found.
 pub(super) struct Scan {
@@ -99,17 +96,10 @@ impl Scan {
         number: usize,
         snapshotter: &dyn Snapshotter,
     ) -> Result<()> {
-        let mut after: Option<String> = None;
-        loop {
-            let page = snapshotter.walk(after.as_deref(), PAGE).await?;
-            let last = page.get(PAGE - 1).map(|info| info.key.clone());
-            self.snapshots
-                .extend(page.into_iter().map(|info| (number, info)));
-            match last {
-                Some(last) => after = Some(last),
-                None => return Ok(()),
-            }
-        }
+        let found = snapshot::all(snapshotter).await?;
+        let found = found.into_iter().map(|info| (number, info));
+        self.snapshots.extend(found);
+        Ok(())
     }
 
     async fn read_blobs(

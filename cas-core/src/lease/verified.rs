@@ -3,12 +3,11 @@
 
 use super::guard::{Known, LeaseGuard};
 use super::intact::is_intact;
-use super::pin::{self, BlobRef};
+use super::pin::{self, BlobRef, Pinned};
 use crate::capability::Capability;
 use crate::content::{Stat, Writer};
 use crate::digest::Digest;
 use crate::error::Result;
-use crate::records::BlobRecord;
 
 impl LeaseGuard {
     /// Pins a blob that the caller brings, even if it is yet to be stored. Returns whether its bytes
@@ -19,11 +18,7 @@ impl LeaseGuard {
     /// Errors of the store.
     pub async fn pin_intact(&self, blob: BlobRef) -> Result<bool> {
         let pinned = pin::pin(&self.store, Some(&self.id), &blob).await?;
-        let there = self.add_pinned(&blob, pinned.as_ref());
-        match pinned.and_then(|pinned| Some((pinned.stat?, pinned.record))) {
-            Some((stat, record)) if there => self.check_intact(&stat, &record).await,
-            _ => Ok(false),
-        }
+        self.check_pinned(&blob, pinned).await
     }
 
     /// Pins blobs that the caller brings, in one step if the records store can. Returns for each
@@ -35,17 +30,19 @@ impl LeaseGuard {
         let pinned = pin::pin_all(&self.store, Some(&self.id), blobs).await?;
         let mut intact = Vec::with_capacity(blobs.len());
         for (blob, pinned) in blobs.iter().zip(pinned) {
-            let there = self.add_pinned(blob, pinned.as_ref());
-            intact.push(match pinned.and_then(|one| Some((one.stat?, one.record))) {
-                Some((stat, record)) if there => self.check_intact(&stat, &record).await?,
-                _ => false,
-            });
+            intact.push(self.check_pinned(blob, pinned).await?);
         }
         Ok(intact)
     }
 
-    async fn check_intact(&self, stat: &Stat, record: &BlobRecord) -> Result<bool> {
-        let intact = is_intact(&self.store, stat, Some(record)).await?;
+    /// Remembers a pinned blob. Returns whether its bytes are in the store and have its digest.
+    async fn check_pinned(&self, blob: &BlobRef, pinned: Option<Pinned>) -> Result<bool> {
+        let there = self.add_pinned(blob, pinned.as_ref());
+        let found = pinned.and_then(|pinned| Some((pinned.stat?, pinned.record)));
+        let Some((stat, record)) = found.filter(|_| there) else {
+            return Ok(false);
+        };
+        let intact = is_intact(&self.store, &stat, Some(&record)).await?;
         let version = Some(stat.version);
         let mut pinned = self.lock();
         let known = pinned.entry(stat.digest).or_default();

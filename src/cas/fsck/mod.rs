@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use cas_core::check::{self, CheckOptions, Finding, Problem, ReadData, Repair, Report};
 use cas_core::progress::{Progress, Silent};
-use cas_core::{Context, Error, ErrorKind, Result, Snapshotter, pool};
-use cas_host::mount;
+use cas_core::{Context, Error, ErrorKind, Result, Snapshotter, pool, snapshot};
+use cas_host::MountedDirs;
 
 use super::{Cas, OpenOptions};
 use crate::root::Root;
@@ -146,31 +146,21 @@ fn unopened(path: &Path, error: &Error) -> Finding {
 
 /// Finds the snapshots of mounts that are not mounted, and removes them.
 async fn check_mounts(snapshotter: &dyn Snapshotter, repair: bool) -> Result<Vec<Finding>> {
-    let mut findings = Vec::new();
-    let mut after: Option<String> = None;
-    loop {
-        let page = snapshotter.walk(after.as_deref(), PAGE).await?;
-        for info in &page {
-            let Some(directory) = super::mounted::directory(&info.key) else {
-                continue;
-            };
-            if mount::is_mount_point(&directory) {
-                continue;
-            }
-            let repaired = repair && snapshotter.remove_seen(info).await?;
-            findings.push(Finding {
-                problem: Problem::MountLeft,
-                subject: directory.display().to_string(),
-                detail: "its snapshot is kept, but nothing is mounted there".to_owned(),
-                repaired,
-            });
+    let (mut findings, mounted) = (Vec::new(), MountedDirs::read());
+    for info in snapshot::all(snapshotter).await? {
+        let Some(directory) = super::mounted::directory(&info.key) else {
+            continue;
+        };
+        if mounted.has(&directory) {
+            continue;
         }
-        match page.into_iter().nth(PAGE - 1) {
-            Some(last) => after = Some(last.key),
-            None => return Ok(findings),
-        }
+        let repaired = repair && snapshotter.remove_seen(&info).await?;
+        findings.push(Finding {
+            problem: Problem::MountLeft,
+            subject: directory.display().to_string(),
+            detail: "its snapshot is kept, but nothing is mounted there".to_owned(),
+            repaired,
+        });
     }
+    Ok(findings)
 }
-
-/// Maximum number of snapshots in one page.
-const PAGE: usize = 256;

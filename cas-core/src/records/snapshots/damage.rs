@@ -9,6 +9,9 @@ use crate::error::{Error, Result};
 use crate::records::{Batch, Expect, Revision, Table, each};
 use crate::snapshot::{SnapshotKind, Usage};
 
+/// The records that are not damaged, by key, with their revisions.
+type Sound = BTreeMap<String, (SnapshotRecord, Revision)>;
+
 impl Snapshots {
     /// Gives the committed snapshot `key` the directory of the active snapshot `by`, and removes
     /// `by`. Returns the id of the old directory.
@@ -72,7 +75,7 @@ impl Snapshots {
     /// # Errors
     /// Errors of the store.
     pub async fn damaged(&self, remove: bool) -> Result<Vec<String>> {
-        let (mut damaged, mut sound) = (Vec::new(), BTreeMap::new());
+        let (mut damaged, mut sound) = (Vec::new(), Sound::new());
         let prefix = self.row("");
         each(&*self.records, Table::Snapshots, &prefix, |record| {
             let key = record.key[prefix.len()..].to_owned();
@@ -100,17 +103,23 @@ impl Snapshots {
             }
         }
         if remove {
-            let ids = sound.values().map(|(record, _)| record.id);
-            self.correct_counter(ids.max().unwrap_or_default()).await?;
-            self.remove_all(&damaged).await?;
-            self.count_children(&sound).await?;
+            let mut batch = Batch::new();
+            self.correct_counter(&sound, &mut batch).await?;
+            for (key, revision) in &damaged {
+                let expect = Expect::Revision(revision.clone());
+                batch.delete(Table::Snapshots, self.row(key), expect);
+            }
+            self.count_children(&sound, &mut batch)?;
+            if !batch.is_empty() {
+                self.records.commit(&batch).await?;
+            }
         }
         Ok(damaged.into_iter().map(|(key, _)| key).collect())
     }
 
     /// Writes the counter of ids again if it does not parse. An id that a lost record had is used
     /// again only if its directory is gone, too.
-    async fn correct_counter(&self, highest: u64) -> Result<()> {
+    async fn correct_counter(&self, sound: &Sound, batch: &mut Batch) -> Result<()> {
         let found = self
             .records
             .load(Table::Snapshots, self.snapshotter)
@@ -118,40 +127,21 @@ impl Snapshots {
         let Some(found) = found.filter(|found| parse_counter(found).is_err()) else {
             return Ok(());
         };
-        let mut batch = Batch::new();
-        let next = highest.saturating_add(1).to_string().into();
+        let highest = sound.values().map(|(record, _)| record.id).max();
+        let next = highest.unwrap_or_default().saturating_add(1).to_string();
         let expect = Expect::Revision(found.revision);
-        batch.put(Table::Snapshots, self.snapshotter, expect, next);
-        self.records.commit(&batch).await
-    }
-
-    async fn remove_all(&self, damaged: &[(String, Revision)]) -> Result<()> {
-        let mut batch = Batch::new();
-        for (key, revision) in damaged {
-            batch.delete(
-                Table::Snapshots,
-                self.row(key),
-                Expect::Revision(revision.clone()),
-            );
-        }
-        match batch.is_empty() {
-            true => Ok(()),
-            false => self.records.commit(&batch).await,
-        }
+        batch.put(Table::Snapshots, self.snapshotter, expect, next.into());
+        Ok(())
     }
 
     /// Corrects the numbers of children, some of which are gone.
-    async fn count_children(
-        &self,
-        sound: &BTreeMap<String, (SnapshotRecord, Revision)>,
-    ) -> Result<()> {
+    fn count_children(&self, sound: &Sound, batch: &mut Batch) -> Result<()> {
         let mut children: BTreeMap<&str, u64> = BTreeMap::new();
         for (record, _) in sound.values() {
             if let Some(parent) = &record.parent {
                 *children.entry(parent).or_default() += 1;
             }
         }
-        let mut batch = Batch::new();
         for (key, (record, revision)) in sound {
             let counted = children.get(key.as_str()).copied().unwrap_or_default();
             if record.children != counted {
@@ -159,12 +149,9 @@ impl Snapshots {
                     children: counted,
                     ..record.clone()
                 };
-                self.put(&mut batch, key, &record, Expect::Revision(revision.clone()))?;
+                self.put(batch, key, &record, Expect::Revision(revision.clone()))?;
             }
         }
-        match batch.is_empty() {
-            true => Ok(()),
-            false => self.records.commit(&batch).await,
-        }
+        Ok(())
     }
 }
