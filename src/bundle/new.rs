@@ -28,7 +28,8 @@ pub(crate) struct NewBundle {
 }
 
 impl NewBundle {
-    /// Creates the directory if it is absent, and closes it to other users. Waits while another job makes a bundle there.
+    /// Creates the directory if it is absent, and closes it to other users. Waits while another job
+    /// makes a bundle there.
     ///
     /// # Errors
     /// `FailedPrecondition` if it is not empty; `NotFound` if its parent does not exist; errors of
@@ -89,8 +90,7 @@ impl NewBundle {
         let created = directory.was_created();
         // What cannot be removed stays.
         directory.keep();
-        remove_rootfs(&self.path, self.unpacked).during("remove", self.rootfs().display())?;
-        remove_rest(&self.path, created).during("remove", self.path.display())
+        remove(&self.path, created, self.unpacked).during("remove", self.path.display())
     }
 }
 
@@ -101,28 +101,26 @@ impl Drop for NewBundle {
         };
         let unpacked = self.unpacked;
         directory.remove_by(move |path, created| {
-            // The background jobs remove what they have unpacked or mounted there.
+            // The background jobs remove what they have unpacked or mounted there. Until they end,
+            // the root file system may be in use, or may even appear.
             for _ in 0..ATTEMPTS {
-                if remove_rootfs(path, unpacked).is_ok() {
+                if remove(path, created, unpacked).is_ok() {
                     break;
                 }
                 thread::sleep(INTERVAL);
             }
-            let _ = remove_rest(path, created);
         });
     }
 }
 
-fn remove_rootfs(directory: &Path, unpacked: bool) -> io::Result<()> {
+/// Removes what a bundle consists of, and its directory if the bundle has `created` it.
+fn remove(directory: &Path, created: bool, unpacked: bool) -> io::Result<()> {
     let rootfs = directory.join(ROOTFS);
     absent_is_ok(if unpacked {
         fs::remove_dir_all(rootfs)
     } else {
         remove_unused_dir(&rootfs)
-    })
-}
-
-fn remove_rest(directory: &Path, created: bool) -> io::Result<()> {
+    })?;
     for name in [DOCUMENT, TEMPORARY] {
         absent_is_ok(fs::remove_file(directory.join(name)))?;
     }
