@@ -19,7 +19,7 @@ const PAGE: usize = 256;
 
 /// Examines the files of the store at `path`, and repairs them: damaged records are set aside;
 /// `oci-layout` is written again; a lost or damaged `index.json` is made from the records, which
-/// know every name that this program wrote. Returns what is wrong. A directory that is not a store
+/// have every name that this program wrote. Returns what is wrong. A directory that is not a store
 /// of this backend is left alone.
 ///
 /// # Errors
@@ -69,7 +69,7 @@ fn finding(file: &str, detail: String, repaired: bool) -> Finding {
     }
 }
 
-/// Returns why a file is damaged or lost.
+/// Returns why a file is damaged or lost, or `None` if it is neither.
 fn why<T>(read: Result<T>) -> Result<Option<String>> {
     use ErrorKind::{Corrupt, FailedPrecondition, NotFound, OutOfRange};
     match read {
@@ -86,8 +86,8 @@ fn read_index(root: &Dir) -> Result<Index> {
     Index::parse(&data.ok_or_else(|| Error::not_found("the store has no index.json"))?)
 }
 
-/// Writes a record for each name in the index that has none, so that the records have all names,
-/// if the index is lost one day.
+/// Writes a record for each name in the index that has none, so that all names survive a loss of
+/// the index.
 fn restore_names(index: &Index, database: &Path) -> Result<()> {
     let records = SqliteRecords::open(database)?;
     for (name, target) in index.list() {
@@ -103,8 +103,8 @@ fn restore_names(index: &Index, database: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Writes `index.json` with the names in the records. Returns their number. Of two records of one
-/// name, which a kill may leave, the younger one counts.
+/// Writes `index.json` with the names in the records. Returns their number. A kill may leave two
+/// records of one name; the younger one counts.
 fn rebuild_index(root: &Dir, cas_dir: &Dir, database: &Path) -> Result<usize> {
     let mut images: Vec<Image> = Vec::new();
     let records = SqliteRecords::open(database)?;

@@ -2,8 +2,8 @@
 //!
 //! An active snapshot is writable. Committing it makes it read-only and gives it a new name; other
 //! snapshots can then have it as their parent. A view is a read-only snapshot of a committed one. A
-//! snapshotter does not mount anything: it returns [`Mount`]s as data, so that most of it works
-//! without a superuser.
+//! snapshotter does not mount anything: it returns [`Mount`]s as data, so that most of its verbs do
+//! not need the superuser.
 //!
 //! An image of two layers is unpacked like this:
 //!
@@ -72,7 +72,7 @@ impl SnapshotKind {
     }
 }
 
-/// What a snapshotter knows about a snapshot.
+/// The record of a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Info {
     /// Its name. Active snapshots, views and committed ones share one namespace.
@@ -126,7 +126,7 @@ pub enum Condition {
     Sound,
     /// Its directory is missing.
     Missing,
-    /// Its files are not those that were committed; what the first differences are.
+    /// Its files are not those that were committed. The text names the first differences.
     Damaged(String),
 }
 
@@ -277,18 +277,18 @@ pub trait Snapshotter: Send + Sync + 'static {
     async fn check(&self, key: &str, depth: Depth) -> Result<Condition>;
 
     /// Gives the committed snapshot `key` the files of the active snapshot `by`, which has the same
-    /// parent, and removes `by`. What is mounted from the old files keeps them.
+    /// parent, and removes `by`. Existing mounts keep the old files.
     ///
     /// # Errors
-    /// `NotFound`; `InvalidArgument` if the states or the parents of the two are others.
+    /// `NotFound`; `InvalidArgument` if the states or the parents are not as described.
     async fn replace(&self, key: &str, by: &str) -> Result<()>;
 
     /// Returns the keys of the snapshots whose records do not parse, or have a parent without a
     /// record. If `remove` is set, removes these records, so that the others can be used.
     async fn damaged_records(&self, remove: bool) -> Result<Vec<String>>;
 
-    /// Returns the space of each leftover: what a killed process left behind, and no record names.
-    /// What is in use is not left over. [`Snapshotter::cleanup`] removes the leftovers.
+    /// Returns the space that each leftover takes. A leftover is what a killed process left behind
+    /// and no record names, unless it is in use. [`Snapshotter::cleanup`] removes the leftovers.
     async fn leftovers(&self) -> Result<Vec<Usage>>;
 
     /// Removes the leftovers. Those in use, because something is mounted in them or a process is

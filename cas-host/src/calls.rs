@@ -1,8 +1,8 @@
-//! System calls on files that a signal does not end.
+//! System calls on files that are repeated if a signal interrupts them.
 //!
-//! Network and user-space file systems may interrupt any of them when the process receives a
-//! signal, even one that a program which embeds this library handles for itself. The standard
-//! library repeats such calls; `rustix` does not.
+//! On network and user-space file systems, a signal may interrupt any of them. The program that
+//! embeds this library may handle signals of its own. The standard library repeats such calls;
+//! `rustix` does not.
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
@@ -90,7 +90,7 @@ pub fn readlinkat(dir: impl AsFd + Copy, path: impl Arg + Copy) -> Result<CStrin
     uninterrupted(|| rustix::fs::readlinkat(dir, path, Vec::new()))
 }
 
-/// Defines functions that repeat the function of `rustix` with the same name, which fills a buffer.
+/// Defines functions as `repeated!` does, for functions of `rustix` that fill a buffer.
 macro_rules! reading {
     ($($module:ident::$name:ident($($argument:ident: $type:ty),*; $buffer:ident $(, $at:ident)?);)*) => {$(
         #[doc = concat!("Calls `", stringify!($name), "` until no signal interrupts it.")]

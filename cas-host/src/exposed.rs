@@ -1,4 +1,4 @@
-//! Files with rights that every user of the machine gets who can reach them.
+//! Finds device nodes and set-id programs that every user of the machine can reach.
 
 use std::ffi::{CStr, OsStr};
 use std::fs::{self, File};
@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 use crate::tree::{At, Visit, open_below, walk};
 
-/// The permission of others to reach what is in a directory.
+/// The permission that lets other users reach what is in a directory.
 const REACH: u32 = 0o001;
 /// The permissions with which a program runs as its owner or its group.
 const SET_UID: u32 = 0o4100;
@@ -28,9 +28,9 @@ pub struct Exposed {
     pub first: PathBuf,
 }
 
-/// Returns the device nodes and set-id programs below the directory `path` that users without
-/// rights can reach by its path, or `None` if there are none. Where the mount makes them useless,
-/// they do not count.
+/// Returns the device nodes and set-id programs below the directory `path` that other users can
+/// reach, or `None` if there are none. Those that a mount option (`nodev`, `nosuid`) disables do
+/// not count.
 ///
 /// # Errors
 /// Errors of the file system.
@@ -55,7 +55,7 @@ pub fn exposed(path: &Path) -> Result<Option<Exposed>> {
     Ok(search.found)
 }
 
-/// A walk through what others can reach.
+/// A walk through what other users can reach.
 struct Search {
     devices: bool,
     programs: bool,

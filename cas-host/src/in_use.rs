@@ -1,15 +1,15 @@
-//! Which directories mounts are made of, in all mount namespaces that this process can see.
+//! Finds out which directories are mounted, in all mount namespaces that this process can read.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// What the mounts of all processes say about the directories that they are made of.
+/// The mount tables of all mount namespaces.
 pub struct MountedDirs(Vec<String>);
 
 impl MountedDirs {
-    /// Reads the mounts of all processes. Those of a process that has ended are passed over.
+    /// Reads the mount table of every namespace. A table that cannot be read is skipped.
     #[must_use]
     pub fn read() -> Self {
         let mut seen = BTreeSet::new();
@@ -30,8 +30,8 @@ impl MountedDirs {
         places.any(|place| unescape(place) == directory.as_os_str().as_bytes())
     }
 
-    /// Returns whether a mount seems to be made of `directory` or something in it. An overlay that
-    /// names its layers by file descriptors instead of their paths is not found.
+    /// Returns whether a mount seems to use `directory` or something in it. An overlay that names
+    /// its layers by file descriptors instead of their paths is not found.
     pub(crate) fn may_use(&self, directory: &Path) -> bool {
         let Some(directory) = directory.to_str() else {
             return true;
@@ -42,8 +42,8 @@ impl MountedDirs {
     }
 }
 
-/// Returns whether a line shows a bind mount of something in `directory`. It has the path below the
-/// root of the file system, which may itself be mounted below the root directory.
+/// Returns whether a line shows a bind mount of something in `directory`. The line has the path
+/// inside the file system, without the path where the file system is mounted.
 fn is_bound(line: &str, directory: &str) -> bool {
     let Some(root) = line.split(' ').nth(3) else {
         return false;
@@ -52,13 +52,13 @@ fn is_bound(line: &str, directory: &str) -> bool {
     above.any(|path| path.len() > 1 && directory.ends_with(path) && shares_names(path))
 }
 
-/// Returns whether a path has enough names to be that of a snapshot's directory and no other.
+/// Returns whether a path has at least two names. A shorter one may match by chance.
 fn shares_names(path: &str) -> bool {
     path.matches('/').count() > 1
 }
 
-/// Returns a path as it is before the kernel escapes spaces, tabs, line feeds and backslashes as
-/// three octal digits.
+/// Returns a path without the escapes of the kernel, which writes a space, tab, line feed or
+/// backslash as `\` and three octal digits.
 fn unescape(text: &str) -> Vec<u8> {
     let mut parts = text.split('\\');
     let mut path = parts.next().unwrap_or_default().as_bytes().to_vec();

@@ -1,5 +1,5 @@
-//! The manifest of a tree: what each entry was like when the tree was complete, so that damage can
-//! be found later. The bytes of files are not part of it.
+//! The manifest of a tree: the attributes of each entry at the time of the commit, so that damage
+//! can be found later. The bytes of files are not part of it.
 //!
 //! ```text
 //! MANIFEST     one line for each entry, in no particular order, and `end COUNT` as the last
@@ -43,8 +43,8 @@ pub(crate) fn write(dir: impl AsFd, manifest: File) -> Result<()> {
 }
 
 /// Compares the tree below `dir` with its manifest. Returns the first differences in words, or
-/// `None` if there are none. A manifest without an end, which a loss of power may leave, says
-/// nothing.
+/// `None` if there are none. A manifest without an end, which a loss of power may leave, is
+/// ignored.
 ///
 /// # Errors
 /// Errors of the file system, with the path.
@@ -121,7 +121,7 @@ fn lines(manifest: &File) -> Result<impl Iterator<Item = io::Result<String>>> {
     use std::io::Seek;
     let mut file = manifest;
     file.rewind()?;
-    // A line that is not UTF-8 was not written here.
+    // A line that is not UTF-8 is damaged, and counts as the end.
     Ok(BufReader::new(file).lines().take_while(|line| {
         !line
             .as_ref()
@@ -129,7 +129,7 @@ fn lines(manifest: &File) -> Result<impl Iterator<Item = io::Result<String>>> {
     }))
 }
 
-/// Splits a line before the path.
+/// Returns a line without its path, and the path.
 fn split(line: &str) -> Option<(&str, &str)> {
     line.rsplit_once(' ')
 }
@@ -196,7 +196,8 @@ impl<F: FnMut(&str, &str) -> io::Result<()>> Lister<F> {
         })
     }
 
-    /// Adds the name of an entry to the path. Spaces are escaped, because they end the line.
+    /// Adds the name of an entry to the path. A space is escaped, because it separates the path
+    /// from the rest of the line.
     fn push(&mut self, at: At<'_>) {
         self.path.push('/');
         for byte in at.name.to_bytes() {
@@ -267,7 +268,7 @@ fn attributes(dir: &OwnedFd) -> Result<u64, Errno> {
     Ok(hash(&all))
 }
 
-/// Returns a part of the digest, which is the same in every version.
+/// Returns the first 64 bits of the digest of `data`. They are the same in every release.
 fn hash(data: &[u8]) -> u64 {
     let digest = Digest::sha256(data);
     u64::from_str_radix(digest.hex().get(..16).unwrap_or_default(), 16).unwrap_or_default()

@@ -153,7 +153,7 @@ impl Locked {
         calls::fgetxattr(&self.0, UNFINISHED, &mut [0]).is_ok()
     }
 
-    /// Marks the directory. Without the mark, what a kill leaves in it is not recognised.
+    /// Marks the directory. If that fails, what a killed process leaves in it is not recognised.
     fn mark(&self) {
         let _ = calls::fsetxattr(&self.0, UNFINISHED, b"1", XattrFlags::empty());
     }

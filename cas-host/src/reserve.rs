@@ -1,4 +1,4 @@
-//! A reserved file, which is given up when the disk is full.
+//! A file that reserves space on the disk, and is removed when the disk is full.
 //!
 //! A removal needs some space, or one inode, before it frees more: for the log of a database, or
 //! for the new content of a file that is replaced.
@@ -9,9 +9,9 @@ use rustix::fs::{FallocateFlags, OFlags};
 use crate::Dir;
 
 const NAME: &str = "reserve";
-/// Bytes that are enough for the log of a few removals, each of which frees more.
+/// Size of the file in bytes. It is enough for the log of a few removals, each of which frees more.
 const SIZE: u64 = 256 << 10;
-/// Unit of the size of the file in bytes, on a disk that is almost full.
+/// Number of bytes by which the file gets smaller until it fits on an almost full disk.
 const STEP: u64 = 16 << 10;
 
 /// The reserved file in a directory.
@@ -19,7 +19,8 @@ const STEP: u64 = 16 << 10;
 pub struct Reserve<'a>(pub &'a Dir);
 
 impl Reserve<'_> {
-    /// Allocates the file if it is absent, as large as the disk allows. A full disk has none.
+    /// Allocates the file if it is absent: 256 KiB, or less on an almost full disk. On a full disk,
+    /// there is no file afterwards.
     pub fn allocate(self) {
         let flags = OFlags::WRONLY | OFlags::CREATE;
         if let Ok(None) = self.0.stat(NAME)
@@ -36,8 +37,8 @@ impl Reserve<'_> {
         }
     }
 
-    /// Does `work`, which removes something. If the disk is full, gives up the file and does it once
-    /// more, and then reserves some of what it has freed.
+    /// Calls `work`, which removes something. If the disk is full, removes the file, calls `work`
+    /// again, and then allocates the file again.
     ///
     /// # Errors
     /// Those of `work`.

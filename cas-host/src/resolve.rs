@@ -1,10 +1,10 @@
-//! Opening paths below a directory, whatever else happens on the machine.
+//! Opens paths below a directory while other processes rename and mount.
 //!
 //! While anything is renamed or mounted anywhere, the kernel may refuse to resolve a path with `..`
 //! inside a directory (`EAGAIN`); at the root of some mounts it always does. Network file systems
-//! report changes of others (`ESTALE`), and signals interrupt calls (`EINTR`). Such a call is
-//! repeated. If it keeps failing, the path is resolved here, one name at a time, which renames and
-//! mounts elsewhere do not affect.
+//! report changes by other machines (`ESTALE`), and signals interrupt calls (`EINTR`). Such a call
+//! is repeated. If it keeps failing, the path is resolved here, one name at a time, which renames
+//! and mounts elsewhere do not affect.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -53,7 +53,7 @@ pub fn open_beneath(dir: impl AsFd, path: &[u8], flags: OFlags) -> Result<OwnedF
         return Err(Errno::XDEV);
     }
     match open(dir, path, flags, scope) {
-        // The kernel takes paths of less than 4096 bytes only.
+        // The kernel only accepts paths of less than 4096 bytes.
         Some(Err(Errno::NAMETOOLONG)) | None => step_beneath(dir, path, flags),
         Some(opened) => opened,
     }
@@ -87,7 +87,7 @@ fn open(
     for _ in 0..TRIES {
         match rustix::fs::openat2(dir, path, flags, Mode::empty(), scope) {
             Err(Errno::AGAIN | Errno::STALE | Errno::INTR) => {}
-            // Some sandboxes forbid calls that they do not know.
+            // Some sandboxes forbid system calls that are newer than they are.
             Err(Errno::NOSYS | Errno::PERM) => return None,
             opened => return Some(opened),
         }
@@ -95,7 +95,7 @@ fn open(
     None
 }
 
-/// Opens an ordinary name of a directory.
+/// Opens the entry `name` of a directory. A link is not followed.
 fn open_name(dir: BorrowedFd<'_>, name: &[u8], flags: OFlags) -> Result<OwnedFd> {
     let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut opened = Err(Errno::STALE);
@@ -126,7 +126,8 @@ fn step_beneath(dir: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<Owned
     Err(Errno::NOENT)
 }
 
-/// Keeps the directories from the root to the current one open, so that `..` is never resolved.
+/// Opens a path inside `root`, one name at a time. The directories from the root to the current one
+/// stay open, so that the kernel never resolves `..`.
 fn step_inside(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<OwnedFd> {
     let mut ahead: Vec<Vec<u8>> = Vec::new();
     let follow = |ahead: &mut Vec<Vec<u8>>, path: &[u8]| {

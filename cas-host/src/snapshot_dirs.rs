@@ -5,8 +5,8 @@
 //!   snapshots/          0700
 //!     7/                0700, one snapshot; locked while it is built or committed
 //!   manifests/          0700
-//!     7                 what the tree of the committed snapshot 7 was like
-//!     6.replaced        the snapshot that had the directory 6 until its files were replaced
+//!     7                 the attributes of all files of the committed snapshot 7
+//!     6.replaced        the key of the snapshot that had the directory 6 before a repair
 //! ```
 //! A directory gets a number that was never used and is built in place. It has no meaning until a
 //! record names it. The lock (`flock`) is on the directory itself and ends with its owner, so
@@ -101,7 +101,8 @@ impl SnapshotDirs {
         self.path.join(id.to_string())
     }
 
-    /// Creates and locks the directory of `id`. Returns `None` if it exists already.
+    /// Creates and locks the directory of `id`. Returns `None` if it exists already, or another
+    /// process has locked it first.
     ///
     /// # Errors
     /// Errors of the file system, with the path.
@@ -168,8 +169,8 @@ impl SnapshotDirs {
         self.list().during("list", self.path.display())
     }
 
-    /// Removes the directory of `id` with everything in it, and its manifest before it. Returns the
-    /// freed space.
+    /// Removes the manifest of `id`, then its directory with everything in it. Returns the freed
+    /// space.
     ///
     /// # Errors
     /// `Busy` if something is mounted in it; errors of the file system, with the path.
@@ -212,7 +213,8 @@ impl SnapshotDirs {
         write().during("write", path.display())
     }
 
-    /// Returns the snapshot that had the directory of `id`, and until when, if that was noted.
+    /// Returns the key of the snapshot that had the directory of `id`, and the time until which it
+    /// had it, or `None` if no replacement was noted.
     ///
     /// # Errors
     /// Errors of the file system, with the path.
@@ -232,8 +234,8 @@ impl SnapshotDirs {
         self.manifests.join(format!("{id}.replaced"))
     }
 
-    /// Returns the condition of the directory of `id`, and of the tree in it compared with its
-    /// manifest.
+    /// Returns the condition of the directory of `id`. [`Depth::Files`] also compares its tree with
+    /// the manifest.
     ///
     /// # Errors
     /// Errors of the file system, with the path.
@@ -262,7 +264,7 @@ impl SnapshotDirs {
     fn list(&self) -> io::Result<Vec<u64>> {
         let mut ids = Vec::new();
         for entry in rustix::fs::Dir::read_from(&self.dir)? {
-            // Other names were not made here.
+            // Entries with other names do not belong to the snapshotter.
             ids.extend(entry?.file_name().to_str().ok().and_then(number));
         }
         Ok(ids)

@@ -5,7 +5,7 @@
 //!   snapshots/          0700
 //!     7/                0700, the directory of snapshot 7, locked while it is built
 //!   manifests/          0700
-//!     7                 what the tree of the committed snapshot 7 was like
+//!     7                 the attributes of all files of the committed snapshot 7
 //! ```
 //! Only the records have the number, kind and parent of a key. A directory that no record names has
 //! no meaning, and [`Snapshotter::cleanup`] removes it.
@@ -45,7 +45,7 @@ pub trait SnapshotLayout: Sized + Send + Sync + 'static {
     /// See [`Snapshotter::rebases`].
     const REBASES: bool;
 
-    /// Returns the layout with what it needs to know of this system.
+    /// Returns the layout, for what this system supports.
     ///
     /// # Errors
     /// Errors of the system.
@@ -173,8 +173,8 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
         Ok(found.difference(&named).copied().collect())
     }
 
-    /// Returns whether a directory that no record names may be mounted: it was replaced, and those
-    /// that used it are still there, or a mount shows its path.
+    /// Returns whether a directory that no record names may be mounted: a mount shows its path, or
+    /// it was replaced and snapshots that used it still exist.
     async fn is_in_use(&self, id: u64, mounted: &MountedDirs) -> Result<bool> {
         if mounted.may_use(&self.dirs.path(id)) {
             return Ok(true);

@@ -10,7 +10,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use crate::error::classify;
 
-/// What SQLite says of a database that is not damaged.
+/// The result of `quick_check` for a database that is not damaged.
 const SOUND: &str = "ok";
 
 /// Examines the database at `path`. If it is damaged and `repair` is set, renames it and its log to
@@ -44,7 +44,7 @@ pub fn examine(path: &Path, repair: bool) -> Result<Option<Finding>> {
     }))
 }
 
-/// Returns how the database is damaged.
+/// Returns how the database is damaged, or `None` if it is not.
 fn damage(path: &Path) -> Result<Option<String>> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let check = || -> rusqlite::Result<String> {
@@ -57,7 +57,7 @@ fn damage(path: &Path) -> Result<Option<String>> {
         Err(error) if error.kind() == ErrorKind::Corrupt => {
             Ok(Some("it is not an intact database".to_owned()))
         }
-        // What cannot be opened for writing is not repaired, and the opening says why.
+        // It cannot be repaired, and opening the store reports why.
         Err(error) if error.kind() == ErrorKind::Denied => Ok(None),
         Err(error) => Err(error),
     }

@@ -12,8 +12,8 @@ use super::Context;
 #[derive(Args)]
 #[command(after_help = "Example:\n  cas unpack app:1 /tmp/rootfs
 
-The directory has the owner and the mode that the image gives it, and so have all files in it:
-device nodes and set-id programs of the image, too, which other users may then use.")]
+The directory and all files in it have the owners and modes that the image gives them. Other users
+may then use its device nodes and set-id programs; --private prevents that.")]
 pub(crate) struct Unpack {
     /// Name of the image
     image: String,

@@ -1,4 +1,4 @@
-//! All blobs: their records, and the bytes of those that are selected.
+//! Checks that all blobs have records, and reads the blobs that are selected.
 
 use std::collections::BTreeSet;
 
@@ -56,8 +56,8 @@ impl Checker<'_> {
         }
     }
 
-    /// Reports a blob without a record, and makes one. Returns the blob if it is a document that no
-    /// image needs.
+    /// Reports that a blob has no record. A repair makes the record. Returns the blob if it is a
+    /// document that no image needs.
     async fn add_record(&mut self, stat: &Stat) -> Result<Option<Unnamed>> {
         let used = self.uses.get(&stat.digest).cloned();
         let media_type = match &used {
@@ -78,7 +78,7 @@ impl Checker<'_> {
         }
         let detail = match repairs {
             true => "the blob had no record; one was made",
-            false => "the blob has no record, so no collection removes it or knows what it lists",
+            false => "the blob has no record, so no collection can remove it; a repair makes one",
         };
         self.add(Problem::RecordMissing, stat.digest, detail, repairs);
         Ok((is_document && used.is_none()).then_some(Unnamed {
@@ -87,7 +87,8 @@ impl Checker<'_> {
         }))
     }
 
-    /// Returns a blob with a record, if names were lost and it is a document that no image needs.
+    /// Returns the blob if names were lost and it is a document that no image needs and that no
+    /// collection is removing.
     fn unnamed(&self, stat: &Stat, record: BlobRecord) -> Option<Unnamed> {
         let is_document = record
             .media_type
@@ -100,7 +101,7 @@ impl Checker<'_> {
         })
     }
 
-    /// Returns the type of a blob of which nothing is known, if it is a document.
+    /// Returns the media type of a blob without a record, or `None` if it is not a document.
     async fn recognise(&self, stat: &Stat) -> Result<Option<MediaType>> {
         if stat.size > limit::DOCUMENT_READ {
             return Ok(None);
@@ -117,7 +118,8 @@ impl Checker<'_> {
         }
     }
 
-    /// Records a blob for a day. Of an index, the manifests that are not complete are absent.
+    /// Makes the record of a blob, which keeps it for a day. In the record of an index, the
+    /// manifests that are not complete are listed as absent.
     async fn describe(&self, descriptor: &Descriptor, children: &[Digest]) -> Result<()> {
         let mut blob = BlobRef::of(descriptor, children.to_vec());
         if descriptor.media_type.is_index() {
@@ -126,7 +128,8 @@ impl Checker<'_> {
         self.store.record(&blob).await
     }
 
-    /// Keeps the documents that no image needs and no other document lists.
+    /// Reports the documents that no image needs and no other document lists. A repair keeps them
+    /// under a lease.
     async fn keep_unnamed(&mut self, unnamed: Vec<Unnamed>) -> Result<()> {
         let listed: BTreeSet<Digest> = unnamed
             .iter()
@@ -214,8 +217,8 @@ impl Checker<'_> {
     }
 }
 
-/// Returns whether an error means that the bytes of a blob are damaged or gone. A part of a blob in
-/// a bucket may be missing.
+/// Returns whether an error means that the bytes of a blob are damaged or gone. In a bucket, a part
+/// of a blob may be missing (`NotFound`).
 fn is_damage(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound)
 }

@@ -35,7 +35,7 @@ pub enum Problem {
     SnapshotDamaged,
     /// Files of a snapshotter that no record names.
     SnapshotLeft,
-    /// A snapshot of a mount that is not mounted.
+    /// A snapshot that was made for a mount, and is not mounted.
     MountLeft,
 }
 

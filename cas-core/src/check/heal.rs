@@ -14,15 +14,15 @@ use crate::store::Store;
 use crate::transfer::{PullOptions, fetch};
 use crate::unique;
 
-/// The room of the notes on damaged bytes, by the digest of the blob.
+/// The room of the notes on damaged bytes. The key of a note is the digest of the blob.
 const ROOM: &str = "quarantine";
 
-/// What is known of damaged bytes that were set aside.
+/// A note on damaged bytes that were set aside.
 #[derive(Serialize, Deserialize)]
 struct Aside {
     /// The digest under which the bytes are stored.
     found: Digest,
-    /// Their number.
+    /// Number of the bytes.
     size: u64,
 }
 
@@ -33,12 +33,12 @@ impl Checker<'_> {
         let digest = &blob.descriptor.digest;
         let within = blob.image.as_ref();
         let within = within
-            .map(|image| format!(" in {image}"))
+            .map(|image| format!(" (image {image})"))
             .unwrap_or_default();
         let fetched = self.fetch(blob).await?;
         let detail = match &fetched {
             Some(Ok(())) => format!("{why}{within}; it was fetched again"),
-            Some(Err(error)) => format!("{why}{within}; no source has it: {error}"),
+            Some(Err(error)) => format!("{why}{within}; it could not be fetched: {error}"),
             None => format!("{why}{within}; pull or import the image again"),
         };
         let healed = matches!(fetched, Some(Ok(())));
@@ -51,8 +51,8 @@ impl Checker<'_> {
         Ok(healed)
     }
 
-    /// Fetches a blob from the first source that has it. Returns the last error if none has it, and
-    /// `None` if nothing is to be repaired.
+    /// Fetches a blob from the first source that has it. Returns the last error if every source
+    /// fails, or `None` if the check does not repair.
     async fn fetch(&self, blob: &Use) -> Result<Option<Result<()>>> {
         let (Some(repair), Some(guard)) = (&self.options.repair, self.guard) else {
             return Ok(None);
@@ -71,8 +71,8 @@ impl Checker<'_> {
         Ok(Some(Err(last)))
     }
 
-    /// Stores the damaged bytes of a blob under their own digest, and removes them from the blob.
-    /// Bytes that cannot be read stay where they are.
+    /// Stores the damaged bytes of a blob under their own digest, and then removes the blob. A blob
+    /// that cannot be read stays.
     async fn quarantine(&self, digest: &Digest) -> Result<()> {
         let Some(stat) = self.store.content.stat(digest).await? else {
             return Ok(());
@@ -94,7 +94,7 @@ impl Checker<'_> {
         Ok(())
     }
 
-    /// Reports the blobs whose damaged bytes were set aside, until the store has the right ones.
+    /// Reports the blobs whose damaged bytes were set aside, until the store has them again.
     pub(super) async fn report_quarantine(&mut self) -> Result<()> {
         let notes = self.quarantined()?;
         for note in notes.list("").await? {
@@ -143,7 +143,7 @@ async fn copy_aside(store: &Store, stat: &Stat) -> Result<Option<Aside>> {
     Ok(Some(Aside { found, size }))
 }
 
-/// Adds blobs to a lease that never expires, and makes it if there is none.
+/// Adds blobs to a lease that never expires. Creates the lease if it does not exist.
 pub(super) async fn keep(store: &Store, lease: &str, blobs: &[Digest]) -> Result<()> {
     let leases = store.leases();
     match leases.create(lease, &Lease::new("fsck", None)).await {
@@ -159,7 +159,7 @@ pub(super) async fn keep(store: &Store, lease: &str, blobs: &[Digest]) -> Result
     added.await.map(|_| ())
 }
 
-/// Returns the whole of a small blob if its bytes have its digest.
+/// Returns the bytes of a small blob, or `None` if they are missing or do not have its digest.
 pub(super) async fn read_intact(store: &Store, stat: &Stat) -> Result<Option<Bytes>> {
     let descriptor = Descriptor::new("application/octet-stream".into(), stat.digest, stat.size);
     match store.content.fetch(&descriptor).await {

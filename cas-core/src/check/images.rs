@@ -1,4 +1,4 @@
-//! What names need, from each target down.
+//! Walks all images, and checks the blobs that they need.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,8 @@ use crate::records::{Batch, BlobRecord, Blobs, Expect, retry};
 use crate::store::Store;
 
 impl Checker<'_> {
-    /// Walks all images. What is missing or damaged is fetched again before what it lists.
+    /// Walks all images. A missing or damaged document is fetched again before the blobs that it
+    /// lists are checked.
     pub(super) async fn check_images(&mut self) -> Result<()> {
         for root in self.roots().await? {
             self.report.images += 1;
@@ -39,7 +40,8 @@ impl Checker<'_> {
         }
     }
 
-    /// Checks a blob that an image needs. Returns what it lists and the image needs as well.
+    /// Checks a blob that an image needs. Returns the blobs that it lists and that the image needs
+    /// too.
     async fn check_use(&mut self, blob: &Use) -> Result<Vec<Use>> {
         let descriptor = &blob.descriptor;
         self.uses.insert(descriptor.digest, blob.clone());
@@ -52,7 +54,7 @@ impl Checker<'_> {
             return Ok(Vec::new());
         }
         let children = match dispatch::children(&*self.store.content, descriptor).await {
-            // Its bytes are intact, so this is how it came.
+            // Its bytes are intact, so the document was malformed when it was stored.
             Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(Vec::new()),
             children => children?,
         };
@@ -72,7 +74,8 @@ impl Checker<'_> {
         Ok(needed)
     }
 
-    /// Returns what is wrong with the bytes of a blob. Only documents are read.
+    /// Returns what is wrong with the bytes of a blob, or `None` if nothing is. Only documents are
+    /// read.
     async fn what_is_wrong(
         &mut self,
         descriptor: &Descriptor,
@@ -108,9 +111,9 @@ impl Checker<'_> {
         }
     }
 
-    /// Returns whether an image needs a child of one of its documents: all of them but those that
-    /// were left out on purpose. If the record was lost, what is missing from an index counts as
-    /// left out.
+    /// Returns whether an image needs a child of one of its documents. It needs every child that
+    /// was not left out on purpose. If the record was lost, a missing child of an index counts as
+    /// left out; a missing layer that may not be distributed always does.
     async fn is_needed(
         &self,
         document: &Descriptor,
@@ -129,8 +132,8 @@ impl Checker<'_> {
     }
 
     /// Checks that the record of a document lists what the document lists. A record without
-    /// children is that of another program, or of a job that did not end; collections then read the
-    /// document.
+    /// children was made by another program, or by a job that did not end; collections then read
+    /// the document.
     async fn check_children(
         &mut self,
         document: &Descriptor,
@@ -147,7 +150,7 @@ impl Checker<'_> {
             retry(|| set_children(self.store, &document.digest, &listed)).await?;
         }
         let detail = format!(
-            "the record lists {} blobs, and not the {} that the document lists",
+            "the record lists {} blobs, which differ from the {} that the document lists",
             record.children.len(),
             listed.len()
         );
@@ -156,7 +159,7 @@ impl Checker<'_> {
     }
 }
 
-/// Returns the record of a blob that is not being removed, or `None` if there is none that parses.
+/// Returns the record of a blob, or `None` if there is none or it does not parse.
 pub(super) async fn load(store: &Store, digest: &Digest) -> Result<Option<BlobRecord>> {
     match store.blobs().load(digest).await {
         Err(error) if error.kind() == ErrorKind::Corrupt => Ok(None),

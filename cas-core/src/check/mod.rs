@@ -1,7 +1,6 @@
 //! Checking a store and its snapshots, and repairing them.
 //!
-//! A check goes from what describes to what is described, so that each repair can rely on those
-//! before it:
+//! A check goes in this order, so that each repair can rely on the repairs before it:
 //!
 //! 1. Records: each one parses. One that does not is set aside; its content is found again below.
 //! 2. Images: everything that a name needs is there, with the right size; documents are hashed, and
@@ -12,7 +11,7 @@
 //! 6. Snapshots: each one has its directory, with the files that were committed.
 //!
 //! A repair never deletes bytes that may be of use. A missing or damaged blob is fetched from a
-//! source. If there is none, damaged bytes are set aside in quarantine: they are stored under
+//! source. If no source has it, damaged bytes are set aside in quarantine: they are stored under
 //! their own digest, which the lease [`QUARANTINE`] keeps. Documents that no name reaches are kept
 //! under the lease [`RECOVERED`].
 
@@ -49,7 +48,7 @@ pub const RECOVERED: &str = "recovered";
 /// found. Other jobs may use the store meanwhile.
 ///
 /// # Errors
-/// Errors of the store, other than `Corrupt` for a resource, which is a finding.
+/// Errors of the store. A damaged resource is a finding instead.
 pub async fn check(
     store: &Store,
     snapshotters: &[&dyn Snapshotter],

@@ -11,7 +11,7 @@ use crate::progress::{Progress, Silent};
 use crate::snapshot::Snapshotter;
 use crate::transfer::Fetcher;
 
-/// Which blobs are read and hashed, besides documents, which always are.
+/// Which blobs are read and hashed. The documents of images always are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ReadData {
     /// None.
@@ -19,15 +19,15 @@ pub enum ReadData {
     Nothing,
     /// All.
     All,
-    /// One of several parts that together are all.
+    /// One of several disjoint parts, which together contain all blobs.
     Part {
         /// Which part, from 1.
         number: u64,
         /// How many parts there are.
         of: u64,
     },
-    /// The blobs after those that the last such check read, up to a percentage of all bytes. So
-    /// repeated checks read everything in turn.
+    /// Blobs with at least this percentage of all bytes, beginning after the last blob of the
+    /// previous check. Repeated checks thus read all blobs in turn.
     Percent(u8),
 }
 
@@ -81,7 +81,7 @@ pub trait Sources: Send + Sync {
     async fn of(&self, name: Option<&Reference>) -> Vec<Arc<dyn Fetcher>>;
 }
 
-/// No source.
+/// The sources of a repair that has none.
 pub struct NoSources;
 
 #[async_trait]
@@ -94,17 +94,17 @@ impl Sources for NoSources {
 /// Unpacks the layer of a committed snapshot again.
 #[async_trait]
 pub trait Rebuilder: Send + Sync {
-    /// Gives the committed snapshot `key` the files of its layer again. What is mounted from its
-    /// old files keeps them.
+    /// Gives the committed snapshot `key` the files of its layer again. Existing mounts keep the
+    /// old files.
     ///
     /// # Errors
     /// `NotFound` if no image in the store has the layer; errors of the snapshotter.
     async fn rebuild(&self, snapshotter: &dyn Snapshotter, key: &str) -> Result<()>;
 }
 
-/// How a repair changes the store.
+/// What a repair uses to replace what is missing or damaged.
 pub struct Repair<'a> {
-    /// Where bytes that are missing or damaged come from.
+    /// Where missing and damaged blobs are fetched from.
     pub sources: &'a dyn Sources,
     /// Unpacks layers again. Without it, damaged snapshots are only reported.
     pub rebuilder: Option<&'a dyn Rebuilder>,
@@ -118,7 +118,7 @@ pub struct CheckOptions<'a> {
     pub resume: bool,
     /// Maximum number of bytes of blobs that are read per second.
     pub bytes_per_second: Option<u64>,
-    /// Whether names were lost before the check. Documents that no name reaches are then kept, also
+    /// Whether names were lost before the check. Documents that no name reaches are then kept, even
     /// if they have records.
     pub names_lost: bool,
     /// How damage is repaired. By default, it is only reported.

@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::records::{Expect, Notes};
 use crate::store::Store;
 
-/// Number of blobs after which it is noted how far reading has come.
+/// Number of blobs between two notes of the last blob that was read.
 const NOTED: usize = 16;
 /// The room and the key of that note.
 const CURSOR: (&str, &str) = ("fsck", "read-up-to");
@@ -43,7 +43,7 @@ impl Reading {
         })
     }
 
-    /// Returns the blobs that are read, in the order in which they are. `stats` are in the order of
+    /// Returns the blobs that are read, in the order of reading. `stats` must be in the order of
     /// their digests.
     pub(super) fn select(&self, stats: &[Stat]) -> Vec<Stat> {
         let is_after = |stat: &Stat| self.cursor.is_none_or(|cursor| stat.digest > cursor);
@@ -72,14 +72,16 @@ impl Reading {
         }
     }
 
-    /// Notes that the blob with this number was read. A store that cannot be written keeps no note.
+    /// Notes every [`NOTED`]th blob as the last that was read. Errors are ignored, because a store
+    /// that cannot be written is checked without notes.
     pub(super) async fn note(&self, number: usize, stat: &Stat) {
         if number % NOTED == NOTED - 1 {
             self.write(stat).await;
         }
     }
 
-    /// Notes the end of the selection.
+    /// Notes the last blob of a percentage, where the next check goes on. After another selection,
+    /// deletes the note.
     pub(super) async fn end(&self, last: Option<&Stat>) {
         match (self.selection, last) {
             (ReadData::Percent(_), Some(last)) => self.write(last).await,
@@ -96,7 +98,7 @@ impl Reading {
     }
 }
 
-/// Returns the part of `of` parts, from 1, that a digest belongs to.
+/// Returns the number of the part that a digest belongs to, from 1 to `of`.
 fn part(digest: &Digest, of: u64) -> u64 {
     let hex = digest.hex();
     let number = u64::from_str_radix(hex.get(..15).unwrap_or_default(), 16).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The type of a document that nothing describes.
+//! Recognises a document without a descriptor by its content.
 
 use serde::Deserialize;
 

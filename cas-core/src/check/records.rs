@@ -1,7 +1,7 @@
 //! Records that do not parse.
 //!
-//! A repair sets such a record aside as a note, because the change of one letter may be all that is
-//! wrong with it, and deletes it, because it would stop every listing of its table.
+//! A repair copies such a record into a note, because perhaps only one letter of it is wrong. It
+//! then deletes the record, because listing its table would fail.
 
 use std::sync::Arc;
 
@@ -12,9 +12,9 @@ use crate::limit;
 use crate::records::blob::decode;
 use crate::records::{Batch, Expect, Lease, Notes, Record, Table, each};
 
-/// The room of the notes with the values of damaged records, by table and key.
+/// The room of the notes with the values of damaged records. The key of a note is `TABLE/KEY`.
 const ROOM: &str = "damaged-records";
-/// The prefix of the keys of notes that are lost names.
+/// The prefix of the keys of notes on lost names.
 const NAMES: &str = "images/";
 
 impl Checker<'_> {
@@ -42,7 +42,7 @@ impl Checker<'_> {
             let notes = self.damaged_records()?;
             let key = format!("{}/{}", table.name(), record.key);
             let kept = record.value.slice(..record.value.len().min(limit::NOTE));
-            // A key that is too long for a note is that of a name that no image can have.
+            // Only the key of a name that no image can have is too long for a note.
             if key.len() < limit::KEY - ROOM.len() {
                 notes.put(&key, kept, Expect::Any).await?;
             }
@@ -66,8 +66,8 @@ impl Checker<'_> {
         let notes = self.damaged_records()?;
         for note in notes.list(NAMES).await? {
             let name = note.key.trim_start_matches(NAMES).to_owned();
-            // The store of files has the target of the name elsewhere, and ends the key of the
-            // record with its digest.
+            // The store of files has the target of the name in `index.json`, and appends the digest
+            // of the target to the key of the record.
             let plain = name.split(' ').next().unwrap_or_default();
             let exists = match plain.parse() {
                 Ok(name) => self.store.images.get(&name).await?.is_some(),
@@ -90,7 +90,7 @@ impl Checker<'_> {
     }
 }
 
-/// Checks that a record parses. Returns why it does not.
+/// Checks that a record parses. The error says why it does not.
 fn parses(table: Table, record: &Record) -> Result<(), String> {
     let parsed = match table {
         Table::Blobs => {

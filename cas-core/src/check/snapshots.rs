@@ -11,8 +11,8 @@ impl Checker<'_> {
     pub(super) async fn check_snapshots(&mut self, snapshotter: &dyn Snapshotter) -> Result<()> {
         let repairs = self.options.repair.is_some();
         for key in snapshotter.damaged_records(repairs).await? {
-            let detail = "the record does not parse, or that of its parent is gone; the snapshot \
-                          is made again when it is needed";
+            let detail = "the record does not parse, or its parent has no record; a layer is \
+                          unpacked again when it is needed";
             self.add(
                 Problem::RecordDamaged,
                 name(snapshotter, &key),
@@ -50,7 +50,7 @@ impl Checker<'_> {
         Ok(())
     }
 
-    /// Repairs a snapshot. Returns `None` if nothing is to be repaired.
+    /// Repairs a snapshot. Returns `None` if the check does not repair.
     async fn repair_snapshot(
         &self,
         snapshotter: &dyn Snapshotter,
@@ -60,12 +60,14 @@ impl Checker<'_> {
             return Ok(None);
         };
         if info.kind != SnapshotKind::Committed {
-            // Only its own changes were there, and they are lost.
+            // Its directory is missing, so its changes are lost already.
             return Ok(Some(snapshotter.remove_seen(info).await.map(|_| ())));
         }
         Ok(Some(match repair.rebuilder {
             Some(rebuilder) => rebuilder.rebuild(snapshotter, &info.key).await,
-            None => Err(Error::unsupported("nothing here unpacks layers")),
+            None => Err(Error::unsupported(
+                "unpacking a layer needs a rebuilder; set one in `Repair`",
+            )),
         }))
     }
 
@@ -80,7 +82,7 @@ impl Checker<'_> {
         }
         let bytes: u64 = left.iter().map(|usage| usage.bytes).sum();
         let detail = format!(
-            "{} directories of {bytes} bytes that no record names",
+            "no record names {} directories with {bytes} bytes in all",
             left.len()
         );
         self.add(Problem::SnapshotLeft, snapshotter.name(), detail, repairs);

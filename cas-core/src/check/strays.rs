@@ -1,15 +1,15 @@
-//! Ingests that nobody writes.
+//! Ingests that no job has open.
 
 use super::{Checker, Problem};
 use crate::error::{ErrorKind, Result};
 
 impl Checker<'_> {
-    /// Reports the ingests that no writer has open, and discards them.
+    /// Reports the ingests that no writer has open. A repair discards them.
     pub(super) async fn check_ingests(&mut self) -> Result<()> {
         for ingest in self.store.content.ingests().await? {
             let is_open = match self.store.content.begin(&ingest.key).await {
                 Err(error) if error.kind() == ErrorKind::Busy => true,
-                // A store that cannot be written resumes nothing.
+                // In a store that cannot be written, no ingest can be opened.
                 Err(error) if error.kind() == ErrorKind::Denied => false,
                 begun => {
                     drop(begun?);
@@ -26,7 +26,7 @@ impl Checker<'_> {
                     discarded => discarded.map(|_| true)?,
                 };
             }
-            let detail = format!("a job ended after {} bytes", ingest.offset);
+            let detail = format!("a job left it after {} bytes", ingest.offset);
             self.add(Problem::IngestLeft, &ingest.key, detail, repaired);
         }
         Ok(())

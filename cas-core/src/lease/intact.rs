@@ -1,8 +1,8 @@
-//! Whether stored bytes are still what their digest says.
+//! Checks whether stored bytes still have their digest.
 //!
-//! A caller that brings a blob must not pass over a damaged copy of it. The bytes are hashed, unless
-//! the record of the blob names their version as verified and the store can tell that nothing has
-//! changed them since.
+//! A caller that brings a blob must not skip it because of a damaged copy in the store. The stored
+//! bytes are therefore hashed, unless the record of the blob names their version as verified and
+//! the store can tell that nothing has changed them since.
 
 use crate::content::{ContentExt, Stat};
 use crate::digest::Digest;
@@ -31,8 +31,8 @@ pub(crate) async fn is_intact(
     }
 }
 
-/// Removes a copy of the blob that is damaged, so that the right bytes can be stored. Returns
-/// whether it was damaged.
+/// Removes the stored copy of a blob if it is damaged, so that the right bytes can be stored.
+/// Returns whether it was removed.
 ///
 /// # Errors
 /// Errors of the store.

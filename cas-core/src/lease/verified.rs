@@ -1,5 +1,5 @@
-//! What a job knows of the bytes of the blobs that it brings: verified, or damaged and to be
-//! replaced.
+//! The blobs that a job brings: which of them were verified, and which stored copies are damaged
+//! and must be replaced.
 
 use super::guard::{Known, LeaseGuard};
 use super::intact::is_intact;
@@ -21,7 +21,7 @@ impl LeaseGuard {
         self.check_pinned(&blob, pinned).await
     }
 
-    /// Pins blobs that the caller brings, in one step if the records store can. Returns for each
+    /// Pins blobs that the caller brings, in one batch if the records support it. Returns for each
     /// what [`LeaseGuard::pin_intact`] returns.
     ///
     /// # Errors
@@ -82,7 +82,7 @@ impl LeaseGuard {
 
     /// Notes that a pinned blob is in the store and that its bytes were verified.
     pub(crate) async fn note_published(&self, digest: &Digest) -> Result<()> {
-        // The versions of a joint store do not change with the bytes.
+        // In a joint store, bytes can change without a change of their version.
         let verified = match self.store.content.capabilities().has(Capability::Joint) {
             true => None,
             false => self.store.content.stat(digest).await?,

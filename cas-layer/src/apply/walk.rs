@@ -1,9 +1,9 @@
 //! Walks to the directory at a path, through links inside the tree.
 //!
-//! The kernel opens runs of ordinary directories in one call. Everything else is a step here: links,
-//! `..`, and what must be created. The kernel would resolve whole paths, but it refuses those with
-//! `..` while others rename or mount something. Where a link leads is remembered, so that no layer
-//! makes all its members take a long way; what remains is bounded by [`limit::LOOKUPS`].
+//! The kernel opens runs of ordinary directories in one call. Links, `..` and missing directories
+//! are handled here, one name at a time. The kernel could resolve whole paths, but it refuses those
+//! with `..` while others rename or mount something. Where a link leads is remembered, so that not
+//! every member resolves the same links; [`limit::LOOKUPS`] bounds the rest.
 
 use std::os::fd::AsFd;
 use std::rc::Rc;
@@ -95,7 +95,8 @@ impl Layer {
         Ok(Some(here.dir))
     }
 
-    /// Goes as far as possible at once. Returns the next place and how many names led to it.
+    /// Goes as far as one call can. Returns the next place and how many names led to it, or `None`
+    /// if nothing is there.
     fn advance(
         &mut self,
         walk: &mut Walk,
@@ -209,7 +210,7 @@ impl Layer {
         self.real(path)
     }
 
-    /// Opens the directory at a path that the names of a link led to.
+    /// Opens the directory at a clean path without links.
     fn real(&mut self, path: &[u8]) -> Result<Rc<Dir>> {
         if let Some(found) = self.dirs.cached(path) {
             return Ok(found.to);

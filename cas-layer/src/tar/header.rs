@@ -10,7 +10,8 @@ pub(super) const BLOCK: usize = 512;
 /// Maximum length of the prefix in the format of star.
 const STAR_PREFIX: usize = 130;
 
-/// The warnings about prefixes in headers that have none. Container engines read them so.
+/// The warnings about prefixes in headers of formats without one. They are read as container
+/// engines read them.
 const USED: &str = "a header has a prefix, which its format does not have; it is used, but some \
                     readers ignore it";
 const IGNORED: &str = "a header has a prefix, which its format does not have; it is ignored, but \
@@ -55,7 +56,7 @@ impl Header {
     /// Returns the path, and a warning if some readers find another one.
     ///
     /// # Errors
-    /// `Corrupt` for a prefix that readers end at different bytes.
+    /// `Corrupt` for a prefix whose end differs between readers.
     pub(super) fn path(&self) -> Result<(Vec<u8>, Option<&'static str>)> {
         let name = text(&self.0[0..100]);
         let field = text(&self.0[345..500]);

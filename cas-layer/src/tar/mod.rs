@@ -3,11 +3,11 @@
 //! It reads ustar, pax, GNU long names, base-256 numbers and all sparse formats. It refuses what
 //! two readers could understand in two ways: a malformed extension is an error and is never
 //! skipped, one size is used both for the body and for the position of the next header, and
-//! extensions apply to the next member only. What existing container engines accept, or writers
-//! have written, is accepted with a warning and read as those engines do: a stream may end without
-//! padding and end blocks after a complete member; a global pax header has no effect; a prefix in a
-//! header of another format than ustar; a file whose name ends with a slash. A global header that
-//! would move, cut or rename bytes is refused.
+//! extensions apply to the next member only. What container engines accept, or writers have
+//! written, it accepts with a warning, and reads it as those engines do: a stream that ends after a
+//! complete member, without padding and end blocks; a global pax header, which has no effect; a
+//! prefix in a header whose format is not ustar; a file whose name ends with a slash. It refuses a
+//! global header that would move, cut or rename members.
 
 mod entry;
 mod header;

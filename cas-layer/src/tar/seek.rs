@@ -10,7 +10,7 @@ impl<R: BufRead + Seek> Reader<R> {
     /// Skips the rest of the current member's body by seeking. Returns the position in the input
     /// at which the skipped bytes begin.
     ///
-    /// The input may end before the member does: compare with its length.
+    /// The input may end before the body does. The caller must compare their ends.
     ///
     /// # Errors
     /// Errors of `input`.

@@ -1,4 +1,4 @@
-//! Unpacks a layer again whose snapshot has lost its files.
+//! Unpacks the layers of snapshots that have lost their files.
 
 use std::sync::Arc;
 
@@ -17,9 +17,9 @@ pub async fn chain_of(store: &Store, manifest: &Manifest) -> Result<Vec<Digest>>
     Ok(chain_ids_of(&layers_with_diff_ids(store, manifest).await?))
 }
 
-/// Unpacks the layer again that the image of `manifest` has at `chain_id`, and gives its files to
-/// the committed snapshot of this name. The snapshots below are sound. What is mounted from the old
-/// files keeps them.
+/// Unpacks the layer that `chain_id` identifies in the image of `manifest`, and gives its files to
+/// the committed snapshot of that name. The snapshots below must be sound. Existing mounts keep the
+/// old files.
 ///
 /// # Errors
 /// `NotFound` if the image does not have the layer, or the store does not; `Corrupt` for a damaged
@@ -49,7 +49,7 @@ impl Unpacking<'_> {
         self.unpack_on_parent(index, true).await
     }
 
-    /// Unpacks the layers again whose snapshots are committed and have no directory.
+    /// Unpacks the layers of the committed snapshots that have no directory.
     pub(super) async fn rebuild_missing(&self) -> Result<()> {
         for (index, chain_id) in self.chain.iter().enumerate() {
             let _lock = match self.is_missing(chain_id).await? {
@@ -57,7 +57,7 @@ impl Unpacking<'_> {
                 false => continue,
             };
             if self.is_missing(chain_id).await? {
-                // A layer that is on its way is unpacked by the next job.
+                // If the layer is not in the store yet, the next job unpacks it.
                 if self
                     .store
                     .content

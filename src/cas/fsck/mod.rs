@@ -22,7 +22,7 @@ use self::sources::RepairSources;
 pub struct FsckOptions {
     /// How the root is opened.
     pub open: OpenOptions,
-    /// Which blobs are read and hashed. Documents always are.
+    /// Which blobs are read and hashed. The documents of images always are.
     pub read_data: ReadData,
     /// Whether reading goes on after the blob that an interrupted check read last.
     pub resume: bool,
@@ -34,7 +34,7 @@ pub struct FsckOptions {
     /// store, or the reference of an image in a registry. By default, the registries that the names
     /// of the images refer to.
     pub from: Option<String>,
-    /// Whether registries are asked by http, and not https.
+    /// Whether registries are contacted over http instead of https.
     pub plain_http: bool,
     /// Receives the progress. By default nothing does.
     pub progress: Arc<dyn Progress>,
@@ -62,7 +62,7 @@ impl Cas {
     ///
     /// # Errors
     /// `NotFound` if the directory is not a root; `Busy` if another process owns the store; as
-    /// [`Cas::open`], except for damage; `NotFound` and `InvalidArgument` for a source that is none.
+    /// [`Cas::open`], except for damage; errors of the source.
     pub async fn fsck(root: impl AsRef<Path>, options: FsckOptions) -> Result<Report> {
         let path = root.as_ref();
         if !path
@@ -144,7 +144,7 @@ fn unopened(path: &Path, error: &Error) -> Finding {
     }
 }
 
-/// Finds the snapshots of mounts that are not mounted, and removes them.
+/// Reports the snapshots that were made for mounts and are not mounted. A repair removes them.
 async fn check_mounts(snapshotter: &dyn Snapshotter, repair: bool) -> Result<Vec<Finding>> {
     let (mut findings, mounted) = (Vec::new(), MountedDirs::read());
     for info in snapshot::all(snapshotter).await? {

@@ -18,7 +18,7 @@ use crate::cas::Cas;
 pub(super) struct LayerRebuilder<'a> {
     cas: &'a Cas,
     progress: &'a Arc<dyn Progress>,
-    /// For each chain ID an image that has it.
+    /// For each chain ID, an image that has it.
     images: OnceCell<HashMap<String, Arc<Manifest>>>,
 }
 
@@ -31,8 +31,8 @@ impl<'a> LayerRebuilder<'a> {
         }
     }
 
-    /// Returns the images of all platforms by the chain IDs of their layers. An image that is not
-    /// complete is passed over.
+    /// Returns the images of all platforms by the chain IDs of their layers. Skips an image whose
+    /// configuration cannot be read.
     async fn images(&self) -> Result<HashMap<String, Arc<Manifest>>> {
         let mut images = HashMap::new();
         for root in self.cas.store.images.roots().await? {
