@@ -39,8 +39,8 @@ fn record_prefix(table: Table) -> (&'static str, &'static str) {
     }
 }
 
-/// Returns the column family of a record, and its key there. A prefix of `key` gives a prefix of
-/// the key there.
+/// Returns the column family of a record, and its key there. Given a prefix of a key, returns the
+/// same prefix of the key there.
 pub(crate) fn record_key(table: Table, key: &str) -> (&'static str, Cow<'_, [u8]>) {
     match record_prefix(table) {
         (family, "") => (family, key.as_bytes().into()),
@@ -97,7 +97,7 @@ pub(crate) fn decode_blob(value: &[u8]) -> Result<(BlobEntry, &[u8])> {
     Ok((BlobEntry { size, number, rows }, inline))
 }
 
-/// Encodes an ingest, without its offset: that is the end of its last row.
+/// Encodes an ingest. Its offset is left out, because it is the end of the last row.
 pub(crate) fn encode_ingest(ingest: IngestEntry) -> [u8; 16] {
     let mut value = [0; 16];
     value[..8].copy_from_slice(&ingest.number.to_le_bytes());

@@ -1,4 +1,4 @@
-//! Images from registries, and to them.
+//! Pulls images from registries, and pushes images to them.
 
 use std::sync::Arc;
 
@@ -20,9 +20,9 @@ impl Cas {
     ///
     /// # Errors
     /// `InvalidArgument` for text that is not a reference; `NotFound` if the registry does not have
-    /// the image, or not for the platform; `Denied` if it refuses; `Unavailable` if it does not
-    /// answer; `Corrupt` if it sends bytes that do not match a digest. No name is written then, and
-    /// what arrived is kept for the next attempt until a garbage collection.
+    /// the image for the platform; `Denied` if it refuses; `Unavailable` if it does not answer;
+    /// `Corrupt` if it sends bytes that do not match a digest. No name is written then, and what
+    /// arrived is kept for the next attempt until a garbage collection.
     pub async fn pull(&self, reference: impl Into<RegistryRef>) -> Result<Image> {
         let pulled = self.pull_with(reference, PullOptions::default()).await?;
         Ok(pulled.image)
@@ -84,7 +84,7 @@ impl Cas {
     }
 
     /// Unpacks an image that is in the store, if `options` ask for it. If they name all platforms,
-    /// that of this machine is unpacked.
+    /// unpacks the image for the platform of this machine.
     async fn unpack_stored(&self, image: Image, options: &PullOptions) -> Result<StoredImage> {
         if !options.unpack {
             let snapshot = None;
@@ -118,8 +118,8 @@ impl Cas {
         Ok(has_all(store, &root).await?.then_some(image))
     }
 
-    /// Pushes an image, with all platforms, or with that of this machine if the store does not have
-    /// all. Returns what `reference` refers to afterwards.
+    /// Pushes an image for all platforms, or only for the platform of this machine if the store
+    /// does not have all of them. Returns what `reference` refers to afterwards.
     ///
     /// # Errors
     /// `NotFound` for the image, or content that the store does not have; `Denied`, `Unavailable`

@@ -1,6 +1,6 @@
 //! Requests that a service carries out only if a condition holds.
 //!
-//! Only services support them, so nothing here syncs a directory.
+//! A store in a directory does not use them, so nothing here is synced.
 
 use bytes::Bytes;
 use cas_core::Result;

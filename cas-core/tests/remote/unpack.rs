@@ -22,7 +22,7 @@ struct TestUnpacker {
     asked: Mutex<Vec<Digest>>,
     /// The layers that were fed, and the errors of those that were not fed to their end.
     fed: Mutex<BTreeMap<Digest, std::result::Result<Vec<u8>, ErrorKind>>>,
-    /// The calls of which there is one for each pull.
+    /// The calls that are made once for each pull.
     calls: Mutex<Vec<&'static str>>,
 }
 
@@ -169,7 +169,7 @@ async fn a_damaged_layer_is_refused_whether_stored_or_fed() {
         let error = pulled_by(&to, &remote, &unpacker).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
         assert_eq!(unpacker.calls.lock().unwrap().last(), Some(&"abandon"));
-        // It was told that the layer was cut off.
+        // The unpacker received an error in place of the rest of the layer.
         let fed = unpacker.fed.lock().unwrap().remove(&layer.digest);
         assert_eq!(fed, Some(Err(ErrorKind::Cancelled)));
         assert!(to.images.list(&[]).await.unwrap().is_empty());
@@ -181,7 +181,7 @@ async fn a_damaged_layer_is_refused_whether_stored_or_fed() {
     }
 }
 
-/// The record of a manifest cannot list a layer as absent that was stored with it.
+/// Once a layer was stored with a manifest, the record of the manifest cannot list it as absent.
 #[tokio::test]
 async fn a_layer_that_was_lost_is_stored_again_whatever_the_answer() {
     for answer in [Want::Feed, Want::Nothing] {

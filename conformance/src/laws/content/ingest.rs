@@ -104,7 +104,7 @@ pub(super) async fn a_wrong_size_stays_invisible(subject: Subject) {
     }
 }
 
-/// A commit with a wrong expectation, then one with the right one.
+/// Commits with a wrong expectation, then with the right one.
 pub(super) async fn a_failed_commit_can_be_retried(subject: Subject) {
     let store = subject.open().await;
     let data = bytes(1, 80_000);
