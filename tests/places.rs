@@ -1,5 +1,5 @@
-//! Every engine in a directory that belongs to another one, is in use, read-only or full: an error
-//! of the right kind says what to do, and nothing is changed.
+//! Opens every engine in a directory that belongs to another engine, is in use, read-only or full.
+//! An error of the right kind says what to do, and nothing is changed.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -182,7 +182,7 @@ fn a_full_disk_is_reported_and_the_store_opens_and_frees() {
         assert!(stored > 60, "{engine}: only {stored}");
         assert!(wait(store.content.fetch(&target(0))).is_ok(), "{engine}");
         drop(store);
-        // Not a byte is left.
+        // Fill the disk to the last byte.
         let mut filler = fs::File::create(disk.0.join("filler")).unwrap();
         while std::io::Write::write(&mut filler, &[0; 4096]).is_ok_and(|written| written > 0) {}
         let store = open(engine, &path).expect(engine);

@@ -39,8 +39,8 @@ fn record_prefix(table: Table) -> (&'static str, &'static str) {
     }
 }
 
-/// Returns the column family of a record, and its key there. Given a prefix of a key, returns the
-/// same prefix of the key there.
+/// Returns the column family of a record, and its key there. For a prefix of keys, returns the
+/// prefix of the keys there.
 pub(crate) fn record_key(table: Table, key: &str) -> (&'static str, Cow<'_, [u8]>) {
     match record_prefix(table) {
         (family, "") => (family, key.as_bytes().into()),

@@ -1,4 +1,4 @@
-//! Registries in `cas.toml`: which token services may see a login.
+//! Registries in `cas.toml`: which token services may receive a login.
 //!
 //! ```toml
 //! [registries."registry.example"]
@@ -18,9 +18,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct RegistryTable {
-    /// Hosts of token services that may see the login for the registry, `HOST[:PORT]`, in addition
-    /// to the registry's own host and the hosts below it. A host without a port stands for all its
-    /// ports.
+    /// Hosts of token services that may receive the login for the registry, in addition to the
+    /// registry's own host and the hosts below it. Each is `HOST[:PORT]`; a host without a port
+    /// stands for all its ports.
     #[serde(default)]
     pub token_hosts: Vec<String>,
 }

@@ -10,9 +10,9 @@ use Better::{Higher, Lower};
 /// Which values are good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Better {
-    /// High values, as of rates.
+    /// High values, such as high rates.
     Higher,
-    /// Low values, as of times and sizes.
+    /// Low values, such as short times and small sizes.
     Lower,
 }
 
@@ -89,7 +89,7 @@ pub const ROWS: &[Row] = &[
         unit: "ms",
         better: Lower,
         durable: true,
-        title: |_| "ingest of one blob of 16 MiB by 8 writers at once".to_owned(),
+        title: |_| "ingest of one blob of 16 MiB by 8 concurrent writers".to_owned(),
     },
     Row {
         key: "fill",

@@ -14,7 +14,7 @@ use crate::sync::lock;
 /// Minimum size of a piece that is hashed on another thread. For a smaller one, switching threads
 /// would cost more than it saves.
 const OVERLAP: usize = 64 << 10;
-/// Number of bytes waiting to be hashed above which a writer waits.
+/// Maximum number of bytes that are not hashed yet when a writer continues.
 const BEHIND: usize = 4 << 20;
 
 /// The hash of a sequence of pieces. One task pushes; a thread of the pool hashes.
@@ -63,7 +63,7 @@ impl Hashing {
         }
     }
 
-    /// Waits until hashing is close enough behind to accept more.
+    /// Waits until at most [`BEHIND`] bytes are not hashed yet.
     pub(super) async fn keep_up(&self) {
         self.wait(BEHIND).await;
     }

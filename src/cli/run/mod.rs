@@ -23,9 +23,9 @@ use super::{Context, stop};
   cas run app:1 -- sh -c 'echo hello; exit 7'
 
 Arguments after -- replace the image's command and follow its entrypoint, as with docker run. If
-the image has neither, sh runs. runc starts the program, or crun if runc cannot; the program then
-has only a loopback network device. If neither is installed, it runs in a chroot, which does not
-isolate it. Its changes to files are lost when it ends.
+the image has neither, sh runs. runc starts the program, or crun if runc cannot; both give it only
+a loopback network device. If neither is installed, it runs in a chroot, which does not isolate it.
+Its changes to files are lost when it ends.
 
 Exit codes: the program's own; 128 plus the number of the signal that ended it; 126 if it cannot
 be executed; 127 if it is not found; if it did not start, those of cas.")]

@@ -1,4 +1,4 @@
-//! Steps that run in a child process: for its peak memory, its system calls, or its death.
+//! Steps that run in a child process, to measure its memory, count its system calls, or kill it.
 
 use std::time::Instant;
 
@@ -52,7 +52,7 @@ pub(super) async fn collect(lane: &mut Lane<'_>, percent: u32) -> Result<Vec<f64
 /// Opens the column after a writer was killed, and looks up a blob.
 pub(super) async fn reopen(lane: &mut Lane<'_>) -> Result<Vec<f64>> {
     if lane.is_volatile() {
-        return Err(Error::unsupported("nothing of it outlives the process"));
+        return Err(Error::unsupported("the column is in memory; it cannot be reopened"));
     }
     lane.task().kill_writer()?;
     let blobs = data::small(child::SEED, child::STORED);
