@@ -60,8 +60,8 @@ impl Store {
             None => Ok(false),
             Some(Stat { size, .. }) if size == descriptor.size => Ok(true),
             Some(Stat { size, .. }) => Err(Error::corrupt(format!(
-                "the stored blob is damaged: expected {} bytes, found {size}; delete the images \
-                 that use it, collect garbage and import them again",
+                "the stored blob is damaged: expected {} bytes, found {size}; pull or import the \
+                 image again",
                 descriptor.size
             ))
             .operation("stat")

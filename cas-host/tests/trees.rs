@@ -15,7 +15,7 @@ use rustix::fs::{FileType, Mode, XattrFlags};
 fn is_root() -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
-        eprintln!("SKIPPED: owners, devices and mounts need root");
+        eprintln!("SKIPPED: owners, devices and mounts need the superuser");
     }
     root
 }

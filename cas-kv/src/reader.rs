@@ -59,8 +59,7 @@ fn read(kv: &Kv, digest: &Digest, number: u64, offset: u64, length: usize) -> Re
     let found = view.find_blob(digest)?;
     if found.is_some_and(|found| found.number == number) {
         return Err(Error::corrupt(
-            "the stored blob is damaged: bytes are missing; delete the images that use it, \
-             collect garbage and import them again",
+            "the stored blob is damaged: bytes are missing; pull or import the image again",
         ));
     }
     Err(Error::not_found("the blob was removed"))

@@ -221,7 +221,7 @@ pub fn kill_everywhere<S: Scenario>() {
     }
 }
 
-/// Kills a new task at the `number`th such call. Returns `false` if the task made fewer calls.
+/// Kills a new task at its `number`th call of `call`. Returns `false` if it made fewer calls.
 fn kill<S: Scenario>(call: &str, number: usize) -> bool {
     let temp = in_memory();
     let root = temp.path();
@@ -261,8 +261,8 @@ pub fn kill_collections<S: Scenario>() {
     }
 }
 
-/// Kills a collection of a copy of `full` at its `number`th such call. Returns `false` if it made
-/// fewer calls.
+/// Kills a collection in a copy of the root `full`, at its `number`th call of `call`. Returns
+/// `false` if it made fewer calls.
 fn kill_collection<S: Scenario>(full: &Path, call: &str, number: usize) -> bool {
     let temp = in_memory();
     let root = temp.path().join("root");

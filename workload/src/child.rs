@@ -1,4 +1,4 @@
-//! Measurements in a child process: its peak memory, its syncs, and its death.
+//! Runs tasks in a child process, to measure its memory, count its syncs, or kill it.
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};

@@ -54,7 +54,7 @@ pub(crate) fn set_up() -> Result<()> {
         install(&missing)?;
     } else if !missing.is_empty() {
         eprintln!(
-            "NOTE: missing {missing:?}, which are installed only as root and with apt-get; tests \
+            "NOTE: missing {missing:?}; only the superuser can install them, with apt-get; tests \
              that need them print SKIPPED"
         );
     }
@@ -95,7 +95,7 @@ pub(crate) fn make_images(images: &[&str]) -> Result<()> {
     let scripts = Path::new("../shared/images");
     if !scripts.is_dir() || !is_root() {
         eprintln!(
-            "NOTE: ../shared/images does not exist, or the process is not root; tests on real \
+            "NOTE: ../shared/images does not exist, or this is not the superuser; tests on real \
              images print SKIPPED"
         );
         return Ok(());

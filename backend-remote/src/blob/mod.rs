@@ -205,7 +205,7 @@ impl Blobs {
         if found != expected {
             return Err(Error::corrupt(format!(
                 "the stored blob is damaged: expected {expected} bytes of this part, found \
-                 {found}; delete the images that use it, collect garbage and import them again"
+                 {found}; pull or import the image again"
             ))
             .operation("read")
             .subject(path));

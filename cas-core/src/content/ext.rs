@@ -184,8 +184,8 @@ async fn fetch<S: ContentStore + ?Sized>(store: &S, descriptor: &Descriptor) -> 
     let found = Digest::of(descriptor.digest.algorithm(), &data);
     if found != descriptor.digest {
         return Err(Error::corrupt(format!(
-            "the stored blob is damaged: its bytes hash to {found}; delete the images that use \
-             it, collect garbage and import them again"
+            "the stored blob is damaged: its bytes hash to {found}; pull or import the image \
+             again"
         )));
     }
     Ok(data)

@@ -62,7 +62,7 @@ pub async fn check(
                 let (expected, found) = (part.size, stat.size);
                 return Err(Error::corrupt(format!(
                     "the stored blob is damaged: expected {expected} bytes, found {found}; \
-                     delete the images that use it, collect garbage and import them again"
+                     pull or import the image again"
                 ))
                 .operation("check")
                 .subject(part.digest));

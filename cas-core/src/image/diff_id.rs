@@ -147,7 +147,7 @@ impl Source {
         }
         Err(Error::corrupt(format!(
             "the stored blob is damaged: expected {} bytes, found {size} that hash to {found}; \
-             delete the images that use it, collect garbage and import them again",
+             pull or import the image again",
             layer.size
         )))
     }

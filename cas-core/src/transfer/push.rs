@@ -28,9 +28,9 @@ const PIECE: usize = 1 << 20;
 /// that list them, and last the root, under the name of `pusher`. Returns the descriptor that the
 /// name refers to now.
 ///
-/// If the options name one platform, only its manifest is pushed. Registries refuse an index if they
-/// do not have all of its manifests. So if the store does not have all of them, [`Platforms::Host`]
-/// pushes only the manifest for this machine and warns.
+/// If the options name one platform, only its manifest is pushed. Registries refuse an index if
+/// they do not have all of its manifests. So if the store does not have all of them,
+/// [`Platforms::Host`] pushes only the manifest for this machine and warns.
 ///
 /// # Errors
 /// `NotFound` for content that is in neither the store nor the remote; `OutOfRange` for a document

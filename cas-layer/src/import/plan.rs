@@ -1,4 +1,4 @@
-//! Which blobs an import stores: found by walking the manifests and indexes of the source.
+//! Walks the manifests and indexes of a source to find the blobs that an import stores.
 
 use std::collections::HashMap;
 
@@ -134,7 +134,7 @@ impl<'a> Plan<'a> {
         }
         for child in std::iter::once(&manifest.config).chain(&manifest.layers) {
             match self.locate(child).await? {
-                // It is read as what its type says, as everything that walks images does.
+                // Its type says how it is read, as in every other walk of an image.
                 Some(_) if child.media_type.is_document() => {
                     self.descend(child, depth + 1).await?;
                 }

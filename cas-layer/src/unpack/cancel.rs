@@ -10,7 +10,7 @@ use crate::flow::LayerSource;
 /// Held by a future that waits for a thread.
 pub(super) struct Waiter(Arc<()>);
 
-/// Knows whether the waiter is still there.
+/// Reports whether the waiter still exists.
 #[derive(Clone)]
 pub(super) struct WaiterWatch(Weak<()>);
 

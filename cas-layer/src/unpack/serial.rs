@@ -33,8 +33,8 @@ impl Unpacking<'_> {
         Ok(())
     }
 
-    /// Applies a layer on top of its parent, which is committed, and commits it. If it `is_rebuilt`,
-    /// its snapshot exists and gets the files.
+    /// Applies a layer on top of its committed parent, and commits it. If `is_rebuilt` is set, its
+    /// snapshot is committed already, and gets the new files.
     pub(super) async fn unpack_on_parent(&self, index: usize, is_rebuilt: bool) -> Result<()> {
         let layer = StoredLayer::open(self.store, self.layers[index].clone()).await?;
         let key = self.extract_key(index);

@@ -119,7 +119,7 @@ impl Call {
         parts
     }
 
-    /// Returns the last path in its arguments, as written or of a file descriptor. strace can
+    /// Returns the last path in its arguments: a text, or the path of a file descriptor. strace can
     /// filter by it.
     pub(super) fn about(&self) -> Option<String> {
         self.paths().pop()

@@ -121,7 +121,7 @@ pub(super) async fn names_move_out_of_their_layer(subject: Subject) {
     assert_eq!(below.read("from/file").as_deref(), Some("from"));
 }
 
-/// Layers are written without a parent, and get it when they are committed.
+/// Layers are written without a parent, and get one when they are committed.
 pub(super) async fn a_layer_given_a_parent_shows_it(subject: Subject) {
     let store = subject.open().await;
     if !store.rebases() || !can_mount(&*store).await {
