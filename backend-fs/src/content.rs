@@ -86,7 +86,7 @@ impl ContentStore for FsContent {
         pool::run(move || shared.blobs.list(after.as_ref(), limit)).await
     }
 
-    /// The version is made of what the kernel changes with the bytes.
+    /// The version is made from the inode and its time of change, which the kernel keeps.
     async fn is_unchanged(&self, stat: &Stat) -> Result<bool> {
         Ok(self.stat(&stat.digest).await? == Some(*stat))
     }

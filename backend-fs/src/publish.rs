@@ -147,7 +147,7 @@ impl Shared {
         }
         match self.open_intact(&pending.digest, pending.size)? {
             // It may have been published without a sync, here or by another program. If it cannot
-            // be synced its bytes may be lost, and the bytes of the ingest are on disk.
+            // be synced, its bytes may be lost, so the ingest replaces it.
             Some(file) if bytes == Bytes::Unsynced || file.sync_data().is_ok() => {
                 ingests.remove(&*staged)?;
                 Ok(())

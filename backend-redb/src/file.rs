@@ -15,7 +15,8 @@ pub(crate) const NAMES: FileNames = FileNames {
 };
 
 /// Opens or creates the file, and locks it against other programs that read redb files, or if it is
-/// only read, against those that write them. Does not follow a symbolic link, which another user may have placed there.
+/// only read, against those that write them. Does not follow a symbolic link, which another user
+/// may have placed there.
 pub(crate) fn open(path: &Path, mode: OpenMode) -> Result<File> {
     let name = NAMES.database;
     if path.is_dir() {

@@ -137,7 +137,7 @@ pub fn zstd(image: &Image, layout: &Path) -> Result<Image> {
     made.finish()
 }
 
-/// A layout that is written.
+/// A layout that is being written.
 struct Layout {
     path: PathBuf,
     layers: Vec<Value>,

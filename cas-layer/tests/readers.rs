@@ -1,5 +1,6 @@
-//! Archives that readers of tar understand in different ways. They are refused, or read as container
-//! engines read them, with a warning. What is accepted without a warning is read alike by all.
+//! Archives that readers of tar understand in different ways. They are refused, or read as
+//! container engines read them, with a warning. What is accepted without a warning is read alike by
+//! all.
 #![allow(clippy::unwrap_used, reason = "a test may fail anywhere")]
 
 mod common;

@@ -21,10 +21,10 @@ pub struct MountOptions {
     /// Whether the mount is writable. What is written is removed by [`Cas::unmount`].
     pub writable: bool,
     /// Whether programs of the image run with the rights of their owner or group if their mode says
-    /// so. Otherwise any user of this machine could use them.
+    /// so. If so, any user of this machine can use these rights.
     pub suid: bool,
-    /// Whether device nodes of the image can be opened. Otherwise any user of this machine could
-    /// use devices of it through them.
+    /// Whether device nodes of the image can be opened. If so, any user of this machine can use its
+    /// devices through them.
     pub devices: bool,
     /// A user namespace that maps the owners on disk to those that are shown. By default owners are
     /// shown as they are.

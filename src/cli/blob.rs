@@ -141,8 +141,8 @@ async fn cat(context: &Context, store: &Store, digest: &str) -> Result<()> {
     let found = hasher.finish();
     if found != digest {
         return Err(Error::corrupt(format!(
-            "the stored blob is damaged: its bytes hash to {found}; discard the output, remove \
-             the images that use it with `cas rmi`, run `cas gc` and import them again"
+            "the stored blob is damaged: its bytes hash to {found}; discard the output, and pull \
+             or import the image again"
         ))
         .operation("read blob")
         .subject(digest));

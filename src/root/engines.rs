@@ -83,8 +83,8 @@ impl Engines {
     /// table.
     ///
     /// # Errors
-    /// `InvalidArgument` if a URL does not parse, if the table's name cannot name a directory, or if
-    /// a store is a member of itself. Whether the scheme exists is checked later.
+    /// `InvalidArgument` if a URL does not parse, if the table's name cannot name a directory, or
+    /// if a store is a member of itself. Whether the scheme exists is checked later.
     pub(crate) fn locate(&self, store: &str, path: &Path, registry: &Registry) -> Result<Location> {
         let location = match self.stores.get(store) {
             Some(table) => {

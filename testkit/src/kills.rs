@@ -2,8 +2,8 @@
 //! acknowledged exists, that records and directories agree, and that the same work then succeeds.
 //!
 //! A test binary implements [`Scenario`], and has a test named `task` that calls [`task`], one that
-//! calls [`kill_everywhere`], and one that calls [`kill_collections`]. The latter two run the binary
-//! again under strace, for `task` alone.
+//! calls [`kill_everywhere`], and one that calls [`kill_collections`]. The latter two run the
+//! binary again under strace, for `task` alone.
 
 use std::collections::BTreeSet;
 use std::io::Write;

@@ -163,8 +163,8 @@ impl Scene {
     }
 }
 
-/// Returns bytes of a blob that nothing else in a store has. Records have the digests that documents
-/// list, so those of documents are around the name of a member.
+/// Returns bytes of a blob that nothing else in a store has. Records have the digests that
+/// documents list, so those of documents are around the name of a member.
 fn needle(bytes: &[u8]) -> &[u8] {
     let find = |name: &[u8]| bytes.windows(name.len()).position(|window| window == name);
     let member = [&b"\",\"size\":"[..], b"\"rootfs\":{"]

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use facts::Facts;
 
-/// Pages that may name what existed once.
+/// Pages that may name what no longer exists.
 const HISTORY: &[&str] = &["CHANGELOG.md", "docs/decisions"];
 
 /// Directories with nothing written by hand.

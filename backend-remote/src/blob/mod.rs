@@ -108,8 +108,8 @@ impl Blobs {
         Ok(found.is_some_and(|found| found.length == length))
     }
 
-    /// Returns whether this version of the blob has all its parts, and none of them was written after
-    /// the cell, which is written last. Returns false if the service does not say when.
+    /// Returns whether this version of the blob has all its parts, and none of them was written
+    /// after the cell, which is written last. Returns false if the service does not say when.
     pub(crate) async fn is_unchanged(&self, digest: &Digest, version: u64) -> Result<bool> {
         let prefix = self.cells.prefix();
         let Some((pointer, _)) = self.pointer(digest).await? else {

@@ -10,9 +10,9 @@ use crate::digest::Digest;
 use crate::error::Result;
 
 impl LeaseGuard {
-    /// Pins a blob that the caller brings, even if it is yet to be stored. Returns whether its bytes
-    /// are in the store and have its digest. The guard replaces a damaged copy when the blob is
-    /// published.
+    /// Pins a blob that the caller brings, even if it is yet to be stored. Returns whether its
+    /// bytes are in the store and have its digest. The guard replaces a damaged copy when the blob
+    /// is published.
     ///
     /// # Errors
     /// Errors of the store.
@@ -62,8 +62,8 @@ impl LeaseGuard {
         known.is_some_and(|known| known.damaged == Some(stat.version))
     }
 
-    /// Removes the damaged copy of a blob, once `writer` has all of the right bytes. Returns whether
-    /// there was one.
+    /// Removes the damaged copy of a blob, once `writer` has all of the right bytes. Returns
+    /// whether there was one.
     ///
     /// # Errors
     /// `Corrupt` if the writer has other bytes; errors of the store.

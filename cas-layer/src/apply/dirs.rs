@@ -58,8 +58,8 @@ impl Dir {
         })
     }
 
-    /// Returns the path of a subdirectory. Without a limit, links to links would make a tree that is
-    /// too deep to be removed.
+    /// Returns the path of a subdirectory. Without a limit, links to links would make a tree that
+    /// is too deep to be removed.
     ///
     /// # Errors
     /// `OutOfRange` for more than [`limit::PATH_DEPTH`] names or [`limit::PATH`] bytes.
@@ -185,8 +185,8 @@ impl Dirs {
         self.by_path.insert(path.to_vec(), Found { to, links });
     }
 
-    /// Adds a directory that a path leads through to the cache, unless it is full: one path may lead
-    /// through more directories than a process may open.
+    /// Adds a directory that a path leads through to the cache, unless it is full: one path may
+    /// lead through more directories than a process may open.
     pub(super) fn cache_on_the_way(&mut self, dir: &Rc<Dir>) {
         if self.by_inode.len() < OPEN {
             self.cache(&dir.path, 0, dir);

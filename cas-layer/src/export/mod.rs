@@ -9,10 +9,10 @@
 //! a platform, `index.json` names the manifest of that platform instead of the index that lists it.
 //! Without a platform, it names the targets that the images have in the store.
 //!
-//! All content is pinned by a lease if the store can be written, and verified while it is read. The file gets its name only
-//! when it is complete and on the device. A killed export leaves a hidden file next to it, which
-//! the next export into that directory removes. A caller that drops the future leaves nothing
-//! behind, or the complete archive if it was already being synced.
+//! All content is pinned by a lease if the store can be written, and verified while it is read. The
+//! file gets its name only when it is complete and on the device. A killed export leaves a hidden
+//! file next to it, which the next export into that directory removes. A caller that drops the
+//! future leaves nothing behind, or the complete archive if it was already being synced.
 
 mod archive;
 mod docker;

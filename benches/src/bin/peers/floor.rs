@@ -1,6 +1,6 @@
 //! The floor of import and unpack: what any tool must do, on one thread, without checks, records or
-//! attributes. Its time is the processor time of its process, divided by the number of cores, because
-//! no pipeline can be faster.
+//! attributes. Its time is the processor time of its process, divided by the number of cores,
+//! because no pipeline can be faster.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, ErrorKind, Read, Write};

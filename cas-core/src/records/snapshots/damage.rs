@@ -22,8 +22,9 @@ impl Snapshots {
         self.commit_plan(|| self.plan_replace(key, by, usage)).await
     }
 
-    /// Returns whether an active snapshot or a view on the committed snapshot `key`, or on one above
-    /// it, is older than `time`, so that it may be mounted with the files that `key` had then.
+    /// Returns whether an active snapshot or a view on the committed snapshot `key`, or on one
+    /// above it, is older than `time`, so that it may be mounted with the files that `key` had
+    /// then.
     ///
     /// # Errors
     /// `Corrupt` if a record does not parse; errors of the store.
