@@ -52,7 +52,9 @@ pub(super) async fn collect(lane: &mut Lane<'_>, percent: u32) -> Result<Vec<f64
 /// Opens the column after a writer was killed, and looks up a blob.
 pub(super) async fn reopen(lane: &mut Lane<'_>) -> Result<Vec<f64>> {
     if lane.is_volatile() {
-        return Err(Error::unsupported("the column is in memory; it cannot be reopened"));
+        return Err(Error::unsupported(
+            "the column is in memory; it cannot be reopened",
+        ));
     }
     lane.task().kill_writer()?;
     let blobs = data::small(child::SEED, child::STORED);
