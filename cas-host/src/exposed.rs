@@ -15,9 +15,9 @@ use crate::tree::{At, Visit, open_below, walk};
 
 /// The permission that lets other users reach what is in a directory.
 const REACH: u32 = 0o001;
-/// The permissions with which a program runs as its owner or its group.
-const SET_UID: u32 = 0o4100;
-const SET_GID: u32 = 0o2010;
+/// The permissions with which other users run a program as its owner or its group.
+const SET_UID: u32 = 0o4001;
+const SET_GID: u32 = 0o2011;
 
 /// Device nodes and set-id programs that others can reach.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,6 +143,9 @@ mod tests {
             // Not programs: the second is one with mandatory locks.
             ("a/data", 0o4644),
             ("a/locked", 0o2644),
+            // Programs that others cannot run.
+            ("a/own", 0o4700),
+            ("a/group", 0o6750),
             ("closed/uid", 0o4755),
         ];
         for (name, mode) in names {

@@ -15,9 +15,16 @@ impl MountedDirs {
         let mut seen = BTreeSet::new();
         let mut tables = Vec::new();
         for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
-            let namespace = fs::read_link(process.path().join("ns/mnt"));
-            if namespace.is_ok_and(|namespace| seen.insert(namespace)) {
-                tables.extend(fs::read_to_string(process.path().join("mountinfo")));
+            let Ok(namespace) = fs::read_link(process.path().join("ns/mnt")) else {
+                continue;
+            };
+            if seen.contains(&namespace) {
+                continue;
+            }
+            // If the process has just ended, another one of its namespace has the same table.
+            if let Ok(table) = fs::read_to_string(process.path().join("mountinfo")) {
+                seen.insert(namespace);
+                tables.push(table);
             }
         }
         MountedDirs(tables)

@@ -175,7 +175,8 @@ impl SnapshotDirs {
     /// # Errors
     /// `Busy` if something is mounted in it; errors of the file system, with the path.
     pub fn remove(&self, id: u64) -> Result<Usage> {
-        for path in [self.manifest(id), self.replaced(id)] {
+        let replaced = self.replaced(id);
+        for path in [self.manifest(id), replaced.with_extension("new"), replaced] {
             match std::fs::remove_file(&path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 removed => removed.during("remove", path.display())?,
@@ -207,8 +208,11 @@ impl SnapshotDirs {
         let path = self.replaced(id);
         let write = || {
             make_private(&self.manifests)?;
-            std::fs::write(&path, key)?;
-            File::open(&path)?.sync_all()
+            let new = path.with_extension("new");
+            std::fs::write(&new, key)?;
+            File::open(&new)?.sync_all()?;
+            std::fs::rename(&new, &path)?;
+            File::open(&self.manifests)?.sync_all()
         };
         write().during("write", path.display())
     }

@@ -120,6 +120,12 @@ fn records_of_blobs_are_made_again() {
                 None => "record-missing",
                 Some(_) => "record-damaged",
             };
+            let (_, found) = scene.fsck(&[]);
+            let of_layer = found.iter().filter(|one| {
+                let subject = one["subject"].as_str().unwrap();
+                subject.contains(&scene.layer().hex())
+            });
+            assert_eq!(of_layer.count(), 1, "on {store}: {found:#?}");
             scene.heals(problem, scene.layer().hex());
         }
         // What the records list keeps the image.

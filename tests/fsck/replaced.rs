@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 use crate::common::{can, cas, ok};
 use crate::scene::{Scene, files, has, overwrite};
@@ -72,4 +73,28 @@ fn a_mount_that_is_gone_is_found_and_its_snapshot_is_removed() {
         assert_eq!(scene.fsck(&["--repair"]).0, 0);
         assert_eq!(scene.fsck(&[]), (0, Vec::new()));
     }
+}
+
+#[test]
+fn a_mount_in_the_making_is_kept() {
+    if !can(&[]) {
+        return;
+    }
+    let scene = Scene::new("fs");
+    let target = scene.scratch.path().join("a place");
+    fs::create_dir(&target).unwrap();
+    ok(cas(&scene.root).arg("mount").arg("app:1").arg(&target));
+    ok(Command::new("umount").arg(&target));
+    // As if it had not been mounted yet.
+    let mounting = std::thread::spawn({
+        let (scratch, target) = (scene.scratch.path().to_owned(), target.clone());
+        move || {
+            std::thread::sleep(Duration::from_secs(1));
+            ok(Command::new("mount").arg("--bind").args([scratch, target]));
+        }
+    });
+    assert_eq!(scene.fsck(&["--repair"]), (0, Vec::new()));
+    mounting.join().unwrap();
+    ok(cas(&scene.root).arg("umount").arg(&target));
+    assert_eq!(scene.fsck(&[]), (0, Vec::new()));
 }

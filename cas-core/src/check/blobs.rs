@@ -73,6 +73,9 @@ impl Checker<'_> {
             false => Vec::new(),
         };
         let repairs = self.options.repair.is_some();
+        let found = self.store.blobs().load(&stat.digest).await;
+        // `check_records` has reported it.
+        let is_reported = found.is_err_and(|error| error.kind() == ErrorKind::Corrupt);
         if repairs {
             self.describe(&descriptor, &children).await?;
         }
@@ -80,7 +83,9 @@ impl Checker<'_> {
             true => "the blob had no record; one was made",
             false => "the blob has no record, so no collection can remove it; a repair makes one",
         };
-        self.add(Problem::RecordMissing, stat.digest, detail, repairs);
+        if !is_reported {
+            self.add(Problem::RecordMissing, stat.digest, detail, repairs);
+        }
         Ok((is_document && used.is_none()).then_some(Unnamed {
             digest: stat.digest,
             children,

@@ -15,8 +15,8 @@ use crate::store::Store;
 
 /// Number of blobs between two notes of the last blob that was read.
 const NOTED: usize = 16;
-/// The room and the key of that note.
-const CURSOR: (&str, &str) = ("fsck", "read-up-to");
+/// The room of these notes. Each selection has its own.
+const ROOM: &str = "fsck";
 
 /// A selection of blobs that are read.
 pub(super) struct Reading {
@@ -28,16 +28,18 @@ pub(super) struct Reading {
 
 impl Reading {
     pub(super) async fn begin(store: &Store, options: &CheckOptions<'_>) -> Result<Self> {
-        let (room, key) = CURSOR;
-        let notes = Notes::new(Arc::clone(&store.records), room)?;
-        let goes_on = options.resume || matches!(options.read_data, ReadData::Percent(_));
-        let cursor = match goes_on {
-            true => notes.load(key).await?,
+        let notes = Notes::new(Arc::clone(&store.records), ROOM)?;
+        Self::new(notes, options.read_data, options.resume).await
+    }
+
+    async fn new(notes: Notes, selection: ReadData, resume: bool) -> Result<Self> {
+        let cursor = match resume || matches!(selection, ReadData::Percent(_)) {
+            true => notes.load(&key(selection)).await?,
             false => None,
         };
         let cursor = cursor.and_then(|(value, _)| std::str::from_utf8(&value).ok()?.parse().ok());
         Ok(Reading {
-            selection: options.read_data,
+            selection,
             notes,
             cursor,
         })
@@ -80,21 +82,33 @@ impl Reading {
         }
     }
 
-    /// Notes the last blob of a percentage, where the next check goes on. After another selection,
-    /// deletes the note.
+    /// Notes the last blob of a percentage, where the next check goes on. Deletes the note of another
+    /// selection, which was read to its end.
     pub(super) async fn end(&self, last: Option<&Stat>) {
         match (self.selection, last) {
             (ReadData::Percent(_), Some(last)) => self.write(last).await,
             (ReadData::Nothing, _) => {}
             _ => {
-                let _ = self.notes.delete(CURSOR.1, Expect::Any).await;
+                let _ = self.notes.delete(&key(self.selection), Expect::Any).await;
             }
         }
     }
 
     async fn write(&self, stat: &Stat) {
         let value = stat.digest.to_string().into();
-        let _ = self.notes.put(CURSOR.1, value, Expect::Any).await;
+        let _ = self
+            .notes
+            .put(&key(self.selection), value, Expect::Any)
+            .await;
+    }
+}
+
+/// Returns the key of the note of a selection. All percentages share one.
+fn key(selection: ReadData) -> String {
+    match selection {
+        ReadData::Nothing | ReadData::All => "all".to_owned(),
+        ReadData::Part { number, of } => format!("{number}-of-{of}"),
+        ReadData::Percent(_) => "percentages".to_owned(),
     }
 }
 
@@ -157,6 +171,8 @@ impl BlobReader for Paced<'_> {
 mod tests {
     use super::*;
     use crate::content::Version;
+    use crate::pool::wait;
+    use crate::testing::memory::MemoryStore;
 
     fn stats(sizes: &[u64]) -> Vec<Stat> {
         let stat = |(number, size): (usize, &u64)| Stat {
@@ -170,12 +186,28 @@ mod tests {
     }
 
     fn reading(selection: ReadData, cursor: Option<Digest>) -> Reading {
-        let records = Arc::new(crate::testing::memory::MemoryStore::new());
+        let records: Arc<MemoryStore> = Arc::default();
         Reading {
             selection,
             notes: Notes::new(records, "fsck").unwrap(),
             cursor,
         }
+    }
+
+    #[test]
+    fn each_selection_goes_on_where_it_ended() {
+        let stats = stats(&[1; 3]);
+        let part = ReadData::Part { number: 1, of: 2 };
+        let records: Arc<MemoryStore> = Arc::default();
+        let notes = || Notes::new(records.clone(), ROOM).unwrap();
+        let reading = |selection| wait(Reading::new(notes(), selection, true)).unwrap();
+        wait(reading(ReadData::Percent(1)).end(Some(&stats[0])));
+        wait(reading(part).write(&stats[1]));
+        assert_eq!(reading(ReadData::All).cursor, None);
+        assert_eq!(reading(part).cursor, Some(stats[1].digest));
+        assert_eq!(reading(ReadData::Percent(2)).cursor, Some(stats[0].digest));
+        wait(reading(part).end(Some(&stats[2])));
+        assert_eq!(reading(part).cursor, None, "all of it was read");
     }
 
     #[test]

@@ -65,7 +65,7 @@ impl Checker<'_> {
     async fn report_lost_names(&mut self) -> Result<()> {
         let notes = self.damaged_records()?;
         for note in notes.list(NAMES).await? {
-            let name = note.key.trim_start_matches(NAMES).to_owned();
+            let name = note.key.strip_prefix(NAMES).unwrap_or(&note.key).to_owned();
             // The store of files has the target of the name in `index.json`, and appends the digest
             // of the target to the key of the record.
             let plain = name.split(' ').next().unwrap_or_default();

@@ -2,9 +2,11 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use cas_core::check::{self, CheckOptions, Finding, Problem, ReadData, Repair, Report};
 use cas_core::progress::{Progress, Silent};
+use cas_core::snapshot::Info;
 use cas_core::{Context, Error, ErrorKind, Result, Snapshotter, pool, snapshot};
 use cas_host::MountedDirs;
 
@@ -16,6 +18,9 @@ mod sources;
 
 use self::rebuilder::LayerRebuilder;
 use self::sources::RepairSources;
+
+/// The time in which a snapshot that was made for a mount is mounted.
+const MAKING: Duration = Duration::from_secs(3);
 
 /// Options of [`Cas::fsck`].
 #[non_exhaustive]
@@ -85,7 +90,7 @@ impl Cas {
             progress,
         } = options;
         let cas = match Cas::open_with(path, open).await {
-            Err(error) if error.kind() == ErrorKind::Corrupt || !findings.is_empty() => {
+            Err(error) if is_damage(&error, &findings) => {
                 findings.push(unopened(path, &error));
                 return Ok(Report {
                     findings,
@@ -135,6 +140,15 @@ async fn examine(path: &Path, options: &FsckOptions) -> Result<Vec<Finding>> {
     Ok(findings)
 }
 
+/// Returns whether a root cannot be opened because of damage.
+fn is_damage(error: &Error, findings: &[Finding]) -> bool {
+    match error.kind() {
+        ErrorKind::Corrupt => true,
+        ErrorKind::Busy | ErrorKind::Denied | ErrorKind::Full => false,
+        _ => !findings.is_empty(),
+    }
+}
+
 fn unopened(path: &Path, error: &Error) -> Finding {
     Finding {
         problem: Problem::StoreDamaged,
@@ -146,21 +160,35 @@ fn unopened(path: &Path, error: &Error) -> Finding {
 
 /// Reports the snapshots that were made for mounts and are not mounted. A repair removes them.
 async fn check_mounts(snapshotter: &dyn Snapshotter, repair: bool) -> Result<Vec<Finding>> {
-    let (mut findings, mounted) = (Vec::new(), MountedDirs::read());
-    for info in snapshot::all(snapshotter).await? {
+    let mut left = unmounted(snapshotter).await?;
+    let now = SystemTime::now();
+    let is_new = |info: &Info| now.duration_since(info.created_at).unwrap_or_default() < MAKING;
+    if left.iter().any(is_new) {
+        tokio::time::sleep(MAKING).await;
+        let still = unmounted(snapshotter).await?;
+        left.retain(|info| still.contains(info));
+    }
+    let mut findings = Vec::new();
+    for info in left {
         let Some(directory) = super::mounted::directory(&info.key) else {
             continue;
         };
-        if mounted.has(&directory) {
-            continue;
-        }
-        let repaired = repair && snapshotter.remove_seen(&info).await?;
         findings.push(Finding {
             problem: Problem::MountLeft,
             subject: directory.display().to_string(),
             detail: "its snapshot is kept, but nothing is mounted there".to_owned(),
-            repaired,
+            repaired: repair && snapshotter.remove_seen(&info).await?,
         });
     }
     Ok(findings)
+}
+
+/// Returns the snapshots that were made for mounts and are not mounted.
+async fn unmounted(snapshotter: &dyn Snapshotter) -> Result<Vec<Info>> {
+    let mut made = snapshot::all(snapshotter).await?;
+    let mounted = MountedDirs::read();
+    made.retain(|info| {
+        super::mounted::directory(&info.key).is_some_and(|directory| !mounted.has(&directory))
+    });
+    Ok(made)
 }
