@@ -5,17 +5,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use backend_remote::RemoteStore;
-use cas_core::Result;
+use cas_core::{Digest, Result};
 
-/// Opens the store of a law, with the law's directory as the prefix. Without a service it skips
-/// the law and returns a store in memory.
+/// Opens the store of a law in the bucket of the law's directory. Moto lists a bucket in the time
+/// that all keys in it take. Without a service this skips the law and returns a store in memory.
 async fn bucket(dir: &Path) -> Result<RemoteStore> {
     let Some(host) = testkit::s3::service() else {
         conformance::skip("no moto in target/moto; `cargo xtask setup` installs it");
         return RemoteStore::memory().await;
     };
-    let (bucket, prefix) = (testkit::s3::BUCKET, dir.display());
-    let location = format!("s3://{bucket}{prefix}?endpoint=http://{host}");
+    let name = Digest::sha256(dir.as_os_str().as_encoded_bytes()).hex();
+    // The names of buckets have at most 63 characters.
+    let bucket = &name[..40];
+    testkit::s3::make_bucket(host, bucket);
+    let location = format!("s3://{bucket}/law?endpoint=http://{host}");
     RemoteStore::open_s3(&location.parse()?).await
 }
 

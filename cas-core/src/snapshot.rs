@@ -188,7 +188,7 @@ pub struct Commit {
     /// Whether the caller has synced the file system of the mounts (`syncfs`) after the last write.
     /// One such sync is enough for all layers of an image.
     pub synced: bool,
-    /// What [`Snapshotter::usage`] returned after the last write, if the caller has called it.
+    /// What [`Snapshotter::measure`] returned after the last write, if the caller has called it.
     pub usage: Option<Usage>,
 }
 
@@ -265,6 +265,16 @@ pub trait Snapshotter: Send + Sync + 'static {
     /// # Errors
     /// `NotFound`.
     async fn usage(&self, key: &str) -> Result<Usage>;
+
+    /// Does the part of a commit that reads the files of the active snapshot `key`, which must not
+    /// change any more. Returns the space that the snapshot takes, for [`Commit::usage`]. A caller
+    /// that syncs several snapshots can call this during the sync.
+    ///
+    /// # Errors
+    /// `NotFound`; `FailedPrecondition` if it is not active.
+    async fn measure(&self, key: &str) -> Result<Usage> {
+        self.usage(key).await
+    }
 
     /// Returns at most `limit` snapshots in the order of their keys, starting after `after`.
     async fn walk(&self, after: Option<&str>, limit: usize) -> Result<Vec<Info>>;

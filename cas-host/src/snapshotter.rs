@@ -232,16 +232,24 @@ fn build<L: SnapshotLayout>(
     Ok(Some(dir))
 }
 
-/// Makes the content of a snapshot durable and measures it, unless the caller has done so, and
-/// writes its manifest. The directory stays locked until the record is changed.
+/// Makes the content of a snapshot durable, measures it and writes its manifest, unless the caller
+/// has done so. The directory stays locked until the record is changed.
 fn seal(dirs: &SnapshotDirs, id: u64, options: &Commit) -> Result<(LockedDir, Usage)> {
     let dir = dirs.lock_shared(id)?;
     if !options.synced {
         dirs.sync_content(&dir)?;
     }
-    let usage = options.usage.map_or_else(|| measure(&dir), Ok)?;
-    dirs.write_manifest(id, &dir)?;
+    let usage = match options.usage {
+        Some(usage) => usage,
+        None => describe(dirs, id, &dir)?,
+    };
     Ok((dir, usage))
+}
+
+/// Measures a snapshot and writes its manifest.
+fn describe(dirs: &SnapshotDirs, id: u64, dir: &LockedDir) -> Result<Usage> {
+    dirs.write_manifest(id, dir)?;
+    measure(dir)
 }
 
 #[async_trait]
@@ -338,6 +346,14 @@ impl<L: SnapshotLayout> Snapshotter for DirSnapshotter<L> {
             measure(&dir)
         })
         .await
+    }
+
+    async fn measure(&self, key: &str) -> Result<Usage> {
+        self.check_open()?;
+        let record = self.snapshots.find(key).await?;
+        record.must_be_active(key)?;
+        let (dirs, id) = (Arc::clone(&self.dirs), record.id);
+        pool::run(move || describe(&dirs, id, &dirs.lock_shared(id)?)).await
     }
 
     async fn walk(&self, after: Option<&str>, limit: usize) -> Result<Vec<Info>> {

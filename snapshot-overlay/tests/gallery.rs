@@ -154,6 +154,10 @@ impl Snapshotter for Broken {
         Ok(usage)
     }
 
+    async fn measure(&self, key: &str) -> Result<Usage> {
+        self.store.measure(key).await
+    }
+
     async fn walk(&self, after: Option<&str>, limit: usize) -> Result<Vec<Info>> {
         self.store.walk(after, limit).await
     }

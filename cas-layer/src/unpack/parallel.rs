@@ -235,7 +235,7 @@ impl Unpacking<'_> {
         let mut usages = Vec::with_capacity(resolved.len());
         for (index, _) in resolved {
             let key = self.standalone_layer(*index)?.snapshot.key();
-            usages.push(self.target.snapshotter.usage(key).await?);
+            usages.push(self.target.snapshotter.measure(key).await?);
         }
         Ok(usages)
     }
