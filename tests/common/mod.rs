@@ -95,7 +95,9 @@ pub(crate) fn real_image(name: &str) -> Option<PathBuf> {
 pub(crate) fn demo_archive(scratch: &Path) -> PathBuf {
     static MADE: OnceLock<PathBuf> = OnceLock::new();
     let made = MADE.get_or_init(|| {
-        let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("demo");
+        // Several test binaries run at the same time.
+        let name = concat!("demo-", env!("CARGO_CRATE_NAME"));
+        let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         if place.exists() {
             std::fs::remove_dir_all(&place).unwrap();
         }

@@ -3,6 +3,7 @@
 mod laws;
 mod peers;
 mod stage;
+mod tests;
 mod words;
 
 use std::env;
@@ -17,6 +18,7 @@ const HELP: &str = "\
 cargo xtask TASK
 
   check    set up, check words and format, lint, document and test everything except RocksDB
+  test     set up and test everything except RocksDB; a part of `check`
   words    find words that no text may use; a part of `check`
   rocksdb  lint and test RocksDB, which takes minutes to build; CI runs this and `check`
   long     run what is too slow for CI: release build, all real images, licences, benches
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
     let task = env::args().nth(1).unwrap_or_default();
     let done = match task.as_str() {
         "check" => check(),
+        "test" => peers::set_up().and_then(|()| tests::run(WORKSPACE)),
         "words" => words::check(),
         "rocksdb" => rocksdb(),
         "long" => long(),
@@ -107,8 +110,7 @@ fn check_stages(stages: &mut Stages, set_up: ScopedJoinHandle<'_, Result<()>>) -
     stages.run("build of the example", &mut cargo(&build))?;
     let set_up = || set_up.join().map_err(|_| anyhow!("the set-up panicked"))?;
     stages.time("rest of the set-up", set_up)?;
-    let tests = [&["test", "--no-fail-fast"], WORKSPACE].concat();
-    stages.try_run("tests", &mut cargo(&tests));
+    stages.try_time("tests", || tests::run(WORKSPACE));
     let tests = [&["test", "--no-fail-fast"], EXAMPLE].concat();
     stages.try_run("tests of the example", &mut cargo(&tests));
     Ok(())

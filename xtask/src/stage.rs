@@ -22,7 +22,12 @@ impl Stages {
 
     /// Runs a stage. If it fails, the later ones still run, and [`Stages::finish`] reports it.
     pub(crate) fn try_run(&mut self, name: &'static str, command: &mut Command) {
-        if let Err(error) = self.run(name, command) {
+        self.try_time(name, || step(command));
+    }
+
+    /// Runs a stage that is not a command, and goes on like [`Stages::try_run`] if it fails.
+    pub(crate) fn try_time(&mut self, name: &'static str, work: impl FnOnce() -> Result<()>) {
+        if let Err(error) = self.time(name, work) {
             eprintln!("{error:#}");
             self.failed.push(name);
         }

@@ -1,0 +1,118 @@
+//! Runs the binaries of tests side by side. `cargo test` runs one after the other, and many of them
+//! wait for timers, processes and disks.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::thread;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::stage::cargo;
+
+/// Number of binaries that run at the same time. Each runs one test per core.
+const SIDE_BY_SIDE: usize = 2;
+
+/// A binary of tests, with what cargo tells a program about its package.
+struct Binary {
+    program: PathBuf,
+    name: String,
+    package: String,
+    directory: PathBuf,
+}
+
+/// Builds and runs the tests of the packages that `selection` names, and then those in their
+/// documentation. All are run, even if some fail.
+///
+/// # Errors
+/// Names the binaries that failed.
+pub(crate) fn run(selection: &[&str]) -> Result<()> {
+    let mut waiting = binaries(selection)?;
+    waiting.reverse();
+    let (waiting, failed) = (Mutex::new(waiting), Mutex::new(Vec::new()));
+    let next = || waiting.lock().ok()?.pop();
+    thread::scope(|scope| {
+        for _ in 0..SIDE_BY_SIDE {
+            scope.spawn(|| {
+                while let Some(binary) = next() {
+                    if let Err(error) = binary.run()
+                        && let Ok(mut failed) = failed.lock()
+                    {
+                        failed.push(format!("{error:#}"));
+                    }
+                }
+            });
+        }
+    });
+    let mut failed = failed.into_inner().unwrap_or_default();
+    let documentation = [&["test", "--no-fail-fast", "--doc"], selection].concat();
+    if !cargo(&documentation).status()?.success() {
+        failed.push("the examples in the documentation failed".to_owned());
+    }
+    if failed.is_empty() {
+        return Ok(());
+    }
+    bail!("{}", failed.join("; "))
+}
+
+/// Builds and returns the binaries of tests.
+fn binaries(selection: &[&str]) -> Result<Vec<Binary>> {
+    let build = [&["test", "--no-run", "--message-format=json"], selection].concat();
+    let built = cargo(&build).stderr(Stdio::inherit()).output()?;
+    if !built.status.success() {
+        bail!("the tests do not build");
+    }
+    let mut found = Vec::new();
+    for message in String::from_utf8(built.stdout)?.lines() {
+        let message = serde_json::from_str(message).context("cargo's message is not JSON")?;
+        found.extend(Binary::of(&message));
+    }
+    Ok(found)
+}
+
+impl Binary {
+    /// Returns the binary that one of cargo's messages names, or `None` if it names none.
+    fn of(message: &Value) -> Option<Self> {
+        let program = message["executable"].as_str()?;
+        if message["profile"]["test"] != true {
+            return None;
+        }
+        let manifest = Path::new(message["manifest_path"].as_str()?);
+        let directory = manifest.parent()?;
+        // `path+file:///work/cas-core#oci-cas-core@0.1.0`, or `path+file:///work/xtask#0.1.0` if
+        // the directory has the name of the package.
+        let (_, package) = message["package_id"].as_str()?.rsplit_once('#')?;
+        let package = package.split_once('@').map(|(name, _)| name);
+        Some(Binary {
+            program: program.into(),
+            name: message["target"]["name"].as_str()?.to_owned(),
+            package: package.or(directory.file_name()?.to_str())?.to_owned(),
+            directory: directory.to_owned(),
+        })
+    }
+
+    /// Runs the tests, and prints what they say when they have ended.
+    fn run(&self) -> Result<()> {
+        let begun = Instant::now();
+        let ran = Command::new(&self.program)
+            .current_dir(&self.directory)
+            .env("CARGO_MANIFEST_DIR", &self.directory)
+            .env("CARGO_PKG_NAME", &self.package)
+            .stdin(Stdio::null())
+            .output()
+            .with_context(|| format!("cannot start {}", self.program.display()))?;
+        let title = format!("{} of {}", self.name, self.package);
+        eprintln!(
+            "==> {title}\n{}{}<== {:.1} s",
+            String::from_utf8_lossy(&ran.stdout),
+            String::from_utf8_lossy(&ran.stderr),
+            begun.elapsed().as_secs_f64()
+        );
+        if !ran.status.success() {
+            bail!("{title} ended with {}", ran.status);
+        }
+        Ok(())
+    }
+}
