@@ -65,8 +65,9 @@ const WORKSPACE: &[&str] = &[
     "oci-cas-backend-rocksdb",
 ];
 
-/// RocksDB by itself, and in the tool.
+/// RocksDB by itself.
 const ROCKSDB: &[&str] = &["--package", "oci-cas-backend-rocksdb"];
+/// RocksDB in the tool.
 const WITH_ROCKSDB: &[&str] = &["--package", "oci-cas", "--features", "s3,rocksdb"];
 /// The tests of the tool that try every engine.
 const ENGINES: &[&str] = &[

@@ -27,8 +27,9 @@ use crate::tar::Reader;
 use pipe::{Inflater, Message, verify};
 use source::Source;
 
-/// Number of buffers that circulate, and the size of each in bytes.
+/// Number of buffers that circulate.
 const BUFFERS: usize = 16;
+/// Size of a buffer in bytes.
 const BUFFER: usize = 256 << 10;
 
 /// One layer to apply.
