@@ -4,7 +4,7 @@
 //! Sixteen buffers of 256 KiB circulate between the three, so the first thread runs ahead, even
 //! into the next layer, by at most that much. There are no locks and no other limits: a thread that
 //! fails drops its end of the channels, and the others then stop. An error is passed on in order
-//! with the bytes, so the caller gets the first cause first.
+//! with the bytes, so the caller gets the error that occurred first.
 //!
 //! A layer is verified when the whole blob has its size and the whole decompressed stream has its
 //! diff ID, including trailing bytes. A blob may differ in how it is compressed and still pass; its
