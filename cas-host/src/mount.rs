@@ -106,7 +106,8 @@ fn restrict(tree: &OwnedFd, attributes: MountAttrFlags) -> Result<()> {
 pub fn unmount(target: &Path) -> Result<()> {
     match unmount_at(target, UnmountFlags::NOFOLLOW) {
         Err(Errno::BUSY) => Err(Error::busy(
-            "a file or directory in it is in use; end the process that uses it, then try again",
+            "a file or directory in it is in use; end the process that uses it, or leave the \
+             directory",
         )),
         Err(Errno::INVAL) => Err(Error::precondition("nothing is mounted there")),
         done => done.map_err(|errno| io::Error::from(errno).into()),
