@@ -150,8 +150,9 @@ impl Dir {
         self.sync()
     }
 
-    /// Renames a damaged file to the first free one of `NAME.damaged-1`, `NAME.damaged-2` and so on.
-    /// Returns the new name, or `None` if the file is absent. Only one process may do this at a time.
+    /// Renames a damaged file to the first free name of `NAME.damaged-1`, `NAME.damaged-2` and so
+    /// on. Returns the new name, or `None` if the file is absent. Only one process may do this at a
+    /// time.
     ///
     /// # Errors
     /// Errors of the file system.
