@@ -13,8 +13,8 @@
 //! reserve           disk space for removals on a full disk
 //! ```
 //!
-//! All rows of one blob or ingest have the same row number. The store over these tables is the crate
-//! `cas-kv`. One process at a time may open it.
+//! All rows of one blob or ingest have the same row number. The store over these tables is the
+//! crate `cas-kv`. One process at a time may open it.
 
 mod disk;
 mod engine;
