@@ -199,8 +199,10 @@ impl Part {
                         .read_at(data.len() as u64, length - data.len())
                         .await?;
                     if piece.is_empty() {
-                        return Err(Error::corrupt("the stored blob ends too early; run `cas fsck`")
-                            .subject(digest));
+                        return Err(Error::corrupt(
+                            "the stored blob ends too early; run `cas fsck`",
+                        )
+                        .subject(digest));
                     }
                     data.extend_from_slice(&piece);
                 }
