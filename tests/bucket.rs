@@ -1,4 +1,4 @@
-//! One bucket and two roots, as of two machines that share a store.
+//! Two roots on one bucket, like two machines that share a store.
 #![cfg(feature = "s3")]
 #![allow(
     clippy::unwrap_used,
@@ -32,7 +32,8 @@ fn done_or_lost(command: &mut Command) -> bool {
     code == Some(0)
 }
 
-/// Imports, tags and removes under its own names. Returns how often all of it succeeded.
+/// Imports, tags and removes an image under the names of `worker`. Returns the number of rounds
+/// that succeeded.
 fn work(root: &Path, archive: &Path, worker: &str, over: &AtomicBool) -> usize {
     let [one, two] = ["a", "b"].map(|name| format!("{worker}:{name}"));
     let mut rounds = 0;

@@ -144,7 +144,7 @@ fn what_a_killed_import_left_is_collected_when_its_lease_ends() {
     assert!(!json(&root, &["blob", "ls"]).is_empty());
     assert!(
         json(&root, &["gc"]).is_empty(),
-        "its lease outlives it for a while"
+        "the lease of a killed import outlives it for a while"
     );
     let lease = json(&root, &["lease", "ls"]).remove(0);
     let id = lease["id"].as_str().unwrap();

@@ -52,7 +52,7 @@ fn unpack(root: &Path, target: &Path, options: &[&str]) -> String {
     text(&out.stderr)
 }
 
-/// Returns a directory that others can reach, which is not on a restricted mount.
+/// Returns a directory that others can reach, and that is not on a restricted mount.
 fn open_scratch() -> tempfile::TempDir {
     let scratch = tempfile::tempdir_in("/var/tmp").unwrap();
     fs::set_permissions(scratch.path(), Permissions::from_mode(0o755)).unwrap();

@@ -45,7 +45,7 @@ fn give(path: &Path) {
 /// The ids that a namespace has.
 #[derive(Clone, Copy, PartialEq)]
 enum Map {
-    /// Only its creator, as root.
+    /// Only its creator, as the superuser.
     Own,
     /// All ids of images.
     Many,

@@ -48,13 +48,13 @@ impl Markers {
         Ok(Markers { dir, found })
     }
 
-    /// Returns whether there are none, so that every blob was synced when it was published.
+    /// Returns whether there are none. Every blob was then synced when it was published.
     pub(crate) fn is_empty(&self) -> bool {
         self.found.is_empty()
     }
 
-    /// Removes `own` and the markers whose writers are gone, after a sync. Other writers may
-    /// publish more.
+    /// Removes `own` and the markers whose writers are gone, after a sync. Keeps the markers of
+    /// other writers, because these may publish more.
     pub(crate) fn remove_synced(self, own: Option<Marker>) -> Result<()> {
         let gone = self.found.iter().filter(|(_, lock)| lock.is_some());
         let own = own.iter().map(|own| &own.name);

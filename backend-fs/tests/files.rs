@@ -1,4 +1,5 @@
-//! A file that is stored as a blob shares its bytes by reflink, and is hashed as it was read.
+//! A file that is stored as a blob shares its bytes with the blob by reflink. Later changes of the
+//! file do not change the blob.
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -38,7 +39,7 @@ impl Xfs {
         {
             return Some(Xfs(memory));
         }
-        eprintln!("SKIPPED: an XFS with reflinks needs root and xfsprogs");
+        eprintln!("SKIPPED: an XFS with reflinks needs the superuser and xfsprogs");
         None
     }
 

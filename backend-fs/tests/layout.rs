@@ -128,7 +128,7 @@ fn a_read_only_store_can_be_read_and_refuses_writes() {
     };
     let (source, mount) = (source.to_str().unwrap(), mount.to_str().unwrap());
     if !run("mount", &["-o", "bind,ro", source, mount]) {
-        eprintln!("SKIPPED: a bind mount needs root");
+        eprintln!("SKIPPED: a bind mount needs the superuser");
         return;
     }
     let denied = |error: cas_core::Error| assert_eq!(error.kind(), ErrorKind::Denied, "{error:?}");

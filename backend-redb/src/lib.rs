@@ -2,18 +2,19 @@
 //!
 //! ```text
 //! cas.redb          the database, with these tables:
-//!   cas             name -> number: the format of the store, and the next free number of rows
-//!   content         algorithm and hash of a blob -> size, number of its rows, and all bytes if there
-//!                   are at most 512
-//!   rows            number of rows, offset -> up to 256 KiB less 512 bytes of a blob or ingest
-//!   ingests         key -> number of its rows, bytes in them, time
-//!   doomed          number of rows that are still to be removed -> bytes in them
+//!   cas             name -> number: the format of the store, and the next free row number
+//!   content         algorithm and hash of a blob -> size, row number, and all bytes if there are
+//!                   at most 512
+//!   rows            row number, offset -> up to 256 KiB less 512 bytes of a blob or ingest
+//!   ingests         key -> row number, bytes in its rows, time
+//!   doomed          row number of rows that are still to be removed -> bytes in them
 //!   blobs images snapshots leases notes    records: key -> revision, value
 //! owner             locked by the process that has the store open; contains its pid
 //! reserve           disk space for removals on a full disk
 //! ```
 //!
-//! The store over these tables is the crate `cas-kv`. One process at a time may open it.
+//! All rows of one blob or ingest have the same row number. The store over these tables is the
+//! crate `cas-kv`. One process at a time may open it.
 
 mod disk;
 mod engine;

@@ -27,8 +27,8 @@ pub(crate) const DOOMED: TableDefinition<'static, u64, u64> = TableDefinition::n
 
 /// A blob: its size, its number, and its bytes if they are inline.
 pub(crate) type BlobValue = (u64, u64, &'static [u8]);
-/// An ingest: the number of its rows, the bytes in them, and the time of the last write in
-/// milliseconds since 1970.
+/// An ingest: the number that identifies its rows, the bytes in them, and the time of the last
+/// write in milliseconds since 1970.
 pub(crate) type IngestValue = (u64, u64, u64);
 /// A record: its revision and its value.
 pub(crate) type RecordValue = (u64, &'static [u8]);

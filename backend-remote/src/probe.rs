@@ -15,8 +15,9 @@ use crate::prefix::conditional::{Condition, Deletion, Outcome};
 
 /// An ETag that no object has.
 const UNUSED_ETAG: &str = "\"00000000000000000000000000000000\"";
-/// Number of races for each condition, and of writers in each race.
+/// Number of races for each condition.
 const ROUNDS: usize = 3;
+/// Number of writers in each race.
 const RACERS: usize = 8;
 
 /// Tries everything in a new folder, which it removes. Returns how the service deletes.

@@ -16,7 +16,7 @@ fn folder(table: Table) -> String {
 
 fn path(table: Table, key: &str) -> Result<String> {
     if key.is_empty() {
-        return Err(Error::invalid("the key of a record is empty; name one").subject(table.name()));
+        return Err(Error::invalid("the key of a record is empty; give one").subject(table.name()));
     }
     Ok(folder(table) + &escape(key))
 }
@@ -41,7 +41,7 @@ impl Remote {
         }
     }
 
-    /// Makes a change. On a full disk, one that frees space may use up the reserve.
+    /// Makes a change. On a full disk, a change that frees space may use the reserve.
     async fn change_or_reclaim(&self, change: &Change, reclaims: bool) -> Result<()> {
         let is_full = |done: &Result<()>| {
             done.as_ref()

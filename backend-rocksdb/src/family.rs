@@ -105,7 +105,8 @@ pub(crate) fn encode_ingest(ingest: IngestEntry) -> [u8; 16] {
     value
 }
 
-/// Decodes an ingest. Returns the number of its rows, and its time in milliseconds since 1970.
+/// Decodes an ingest. Returns the number that identifies its rows, and its time in milliseconds
+/// since 1970.
 pub(crate) fn decode_ingest(value: &[u8]) -> Result<(u64, u64)> {
     let (number, millis) = split_number(value)?;
     Ok((number, decode_number(millis)?))

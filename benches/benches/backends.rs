@@ -24,8 +24,9 @@ const ROWS: [&str; 9] = [
 ];
 /// Number of images, of a hundred blobs each.
 const IMAGES: u32 = 100;
-/// Size of the large blob, and of a range that is read from it.
+/// Size of the large blob in bytes.
 const LARGE: u64 = 64 << 20;
+/// Size in bytes of a range that is read from the large blob.
 const RANGE: usize = 64 << 10;
 
 fn backends(criterion: &mut Criterion) {

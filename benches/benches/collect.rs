@@ -24,7 +24,7 @@ use workload::{ImageBlobs, data};
 const ROUNDS: u64 = 3;
 const IMAGES: u32 = 1000;
 const SIZE: usize = 4096;
-/// Number of publishes without a collection. With one, as many as fit into it.
+/// Number of publishes without a collection. During a collection, publishes go on until it ends.
 const ALONE: usize = 3_000;
 
 fn main() -> Result<()> {

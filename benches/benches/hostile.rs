@@ -1,4 +1,4 @@
-//! What layers cost whose paths are as long as possible: twice the members must take less than 2.3
+//! The cost of layers with the longest possible paths. Twice the members must take less than 2.3
 //! times as long.
 //!
 //! `cargo bench --bench hostile`, in `/dev/shm` if it exists.

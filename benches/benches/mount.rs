@@ -2,7 +2,7 @@
 //! directory, for an image of 6 layers and one of 128. It does not include the start of a process,
 //! which `peers mount` does.
 //!
-//! `cargo bench --bench mount`, as root.
+//! `cargo bench --bench mount`, as the superuser.
 #![allow(missing_docs, reason = "a bench has no API")]
 
 use std::path::Path;

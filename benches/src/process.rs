@@ -38,7 +38,7 @@ pub fn measure(command: &Command) -> Result<Sample> {
     let (seconds, peak) = text
         .trim()
         .split_once(' ')
-        .context("the measuring process printed nothing")?;
+        .context("the measuring process did not print a time and a peak")?;
     Ok(Sample {
         seconds: seconds.parse()?,
         peak: peak.parse()?,

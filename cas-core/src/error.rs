@@ -244,8 +244,9 @@ impl std::error::Error for Error {
 /// The number that Linux gives to "too many symbolic links", which is also reported for a link
 /// where none may be followed.
 const ELOOP: i32 = 40;
-/// The numbers of "too many open files" in the system and in this process.
+/// The number of "too many open files in system".
 const ENFILE: i32 = 23;
+/// The number of "too many open files" in this process.
 const EMFILE: i32 = 24;
 
 impl From<std::io::Error> for Error {

@@ -22,8 +22,7 @@ pub const GC_REF_CONTENT: &str = "containerd.io/gc.ref.content";
 /// The prefix of a back reference: the target keeps the thing that has the label. The rest of the
 /// key names the kind of the target.
 pub const GC_BACK_REF: &str = "containerd.io/gc.bref.";
-/// The prefix of a reference to a snapshot on a condition. The rest of the key names the
-/// snapshotter.
+/// The prefix of a conditional reference to a snapshot. The rest of the key names the snapshotter.
 pub const GC_CONDITION: &str = "containerd.io/gc.cond.snapshot";
 /// On a snapshot: the time that conditions compare.
 pub const GC_USED_AT: &str = "containerd.io/gc.cond.value-usedat";

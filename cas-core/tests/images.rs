@@ -101,7 +101,7 @@ async fn listed_in_order_over_many_pages_and_filtered() {
     assert_eq!(error.kind(), ErrorKind::InvalidArgument);
 }
 
-/// Each writer adds its own label; a lost compare-and-swap would lose one.
+/// Each writer adds its own label. A store without compare-and-swap would lose some of them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn forty_writers_of_one_name_lose_nothing() {
     let images = images();

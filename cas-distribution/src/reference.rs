@@ -7,9 +7,9 @@ use cas_core::error::excerpt;
 use cas_core::image::Reference;
 use cas_core::{Digest, Error, Result};
 
-/// Maximum number of bytes in host and repository together, and in a tag, by the distribution
-/// specification.
+/// Maximum number of bytes in host and repository together, by the distribution specification.
 const NAME: usize = 255;
+/// Maximum number of bytes in a tag, by the distribution specification.
 const TAG: usize = 128;
 
 /// A name in a repository of a registry. The host is required: no registry is the default.

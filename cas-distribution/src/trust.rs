@@ -14,8 +14,9 @@ use reqwest::Url;
 use crate::host::Host;
 use crate::origin;
 
-/// The hosts of Docker Hub, and the host of its token service.
+/// The hosts of Docker Hub.
 const DOCKER_HUB: [&str; 3] = ["docker.io", "index.docker.io", "registry-1.docker.io"];
+/// The host of the token service of Docker Hub.
 const DOCKER_HUB_AUTH: &str = "auth.docker.io";
 
 /// Why a login is withheld.

@@ -114,7 +114,7 @@ impl Dir {
         let mut data = Vec::new();
         file.take(limit.saturating_add(1)).read_to_end(&mut data)?;
         if data.len() as u64 > limit {
-            let text = format!("{name} has more than {limit} bytes, which is the limit");
+            let text = format!("{name} has more bytes than the limit of {limit}");
             return Err(Error::out_of_range(text).into());
         }
         Ok(Some(data))
@@ -150,8 +150,9 @@ impl Dir {
         self.sync()
     }
 
-    /// Renames a damaged file to the first free one of `NAME.damaged-1`, `NAME.damaged-2` and so on.
-    /// Returns the new name, or `None` if the file is absent. Only one process may do this at a time.
+    /// Renames a damaged file to the first free name of `NAME.damaged-1`, `NAME.damaged-2` and so
+    /// on. Returns the new name, or `None` if the file is absent. Only one process may do this at a
+    /// time.
     ///
     /// # Errors
     /// Errors of the file system.
@@ -178,7 +179,7 @@ impl Dir {
         Ok(calls::renameat(&self.0, from, &dir.0, to)?)
     }
 
-    /// Renames a file unless another has the new name. Returns whether one has.
+    /// Renames a file unless another file has the new name. Returns whether another has it.
     ///
     /// # Errors
     /// Errors of the file system.

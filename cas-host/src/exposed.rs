@@ -15,8 +15,9 @@ use crate::tree::{At, Visit, open_below, walk};
 
 /// The permission that lets other users reach what is in a directory.
 const REACH: u32 = 0o001;
-/// The permissions with which other users run a program as its owner or its group.
+/// The permissions with which other users run a program as its owner.
 const SET_UID: u32 = 0o4001;
+/// The permissions with which other users run a program as its group.
 const SET_GID: u32 = 0o2011;
 
 /// Device nodes and set-id programs that others can reach.

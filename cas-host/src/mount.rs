@@ -106,7 +106,8 @@ fn restrict(tree: &OwnedFd, attributes: MountAttrFlags) -> Result<()> {
 pub fn unmount(target: &Path) -> Result<()> {
     match unmount_at(target, UnmountFlags::NOFOLLOW) {
         Err(Errno::BUSY) => Err(Error::busy(
-            "a file or directory in it is in use; end that process or leave the directory",
+            "a file or directory in it is in use; end the process that uses it, or leave the \
+             directory",
         )),
         Err(Errno::INVAL) => Err(Error::precondition("nothing is mounted there")),
         done => done.map_err(|errno| io::Error::from(errno).into()),
@@ -192,8 +193,8 @@ fn tree(mount: &Mount, idmap: Option<IdMap<'_>>) -> Result<OwnedFd> {
     })
 }
 
-/// Splits the lower directories into those of the overlay, and the lowest if they are too many.
-/// These become an overlay of their own, which is the lowest directory of the first.
+/// Splits the lower directories into those of the overlay and, if there are too many, the lowest
+/// ones. The lowest ones become an overlay of their own: the lowest directory of the first overlay.
 fn split(lower: &[PathBuf]) -> Result<(&[PathBuf], &[PathBuf])> {
     match lower.len() {
         0..=LOWER => Ok((lower, &[])),
@@ -206,7 +207,7 @@ fn split(lower: &[PathBuf]) -> Result<(&[PathBuf], &[PathBuf])> {
     }
 }
 
-/// Creates a bind mount of a directory, which is not attached yet.
+/// Creates a bind mount of a directory. The mount is not attached yet.
 fn clone(path: &Path, idmap: Option<IdMap<'_>>) -> Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let tree = open_tree(CWD, path, flags).map_err(io::Error::from);
@@ -251,7 +252,7 @@ impl Overlay {
         set.map_err(|errno| self.explain(errno).subject(path.display()))
     }
 
-    /// Makes an overlay of the directories, which becomes the lowest layer.
+    /// Makes an overlay of the directories, and adds it as the lowest layer.
     fn nest(
         &mut self,
         lower: &[PathBuf],

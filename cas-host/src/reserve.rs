@@ -74,7 +74,7 @@ mod tests {
         reserve.allocate();
         assert_eq!(file.metadata().unwrap().len(), SIZE);
         let full = || Error::new(ErrorKind::Full, "full");
-        // What takes the whole reserve works, and what takes more fails as without one.
+        // A removal that needs the whole reserve succeeds, and one that needs more fails.
         let needs = |left: bool| {
             if file.exists() || left {
                 Err(full())

@@ -1,10 +1,10 @@
 //! Opens paths below a directory while other processes rename and mount.
 //!
 //! While anything is renamed or mounted anywhere, the kernel may refuse to resolve a path with `..`
-//! inside a directory (`EAGAIN`); at the root of some mounts it always does. Network file systems
-//! report changes by other machines (`ESTALE`), and signals interrupt calls (`EINTR`). Such a call
-//! is repeated. If it keeps failing, the path is resolved here, one name at a time, which renames
-//! and mounts elsewhere do not affect.
+//! inside a directory (`EAGAIN`); at the root of some mounts it always refuses. Network file
+//! systems report changes by other machines (`ESTALE`), and signals interrupt calls (`EINTR`). Such
+//! a call is repeated. If it keeps failing, the path is resolved here, one name at a time. Renames
+//! and mounts elsewhere do not affect that.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 

@@ -21,9 +21,9 @@ const SYNC_INTERVAL: Duration = Duration::from_secs(5);
 pub(crate) struct Body {
     pub(crate) kv: Arc<Kv>,
     pub(crate) key: String,
-    /// The number of the rows, if there are any.
+    /// The number that identifies the rows, if there are any.
     pub(crate) number: Option<u64>,
-    /// Bytes in rows.
+    /// Number of bytes in rows.
     pub(crate) stored: u64,
     /// The bytes that are not in rows yet.
     pub(crate) tail: BytesMut,
@@ -179,7 +179,7 @@ impl Drop for Body {
     }
 }
 
-/// Records that an ingest has `offset` bytes in rows. Returns the number of its rows.
+/// Records that an ingest has `offset` bytes in rows. Returns the number that identifies its rows.
 fn put_ingest(tx: &mut Tx<'_>, key: &str, known: Option<u64>, offset: u64) -> Result<u64, Failed> {
     let number = match known {
         Some(number) => number,

@@ -89,7 +89,7 @@ pub trait Engine: Send + Sync + 'static {
 pub struct BlobEntry {
     /// Length of the blob in bytes.
     pub size: u64,
-    /// The number of its rows, which is also its version.
+    /// The number that identifies its rows. It is also the version of the blob.
     pub number: u64,
     /// Where its bytes are.
     pub rows: Rows,
@@ -109,9 +109,9 @@ pub enum Rows {
 /// The entry of an ingest that has rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IngestEntry {
-    /// The number of its rows.
+    /// The number that identifies its rows.
     pub number: u64,
-    /// Bytes in those rows.
+    /// Number of bytes in those rows.
     pub offset: u64,
     /// Time of the last write, in milliseconds since 1970.
     pub millis: u64,

@@ -11,7 +11,8 @@ use cas_core::sync::lock;
 /// Size of a piece in bytes.
 pub(crate) const PIECE: usize = 1 << 20;
 
-/// A pool of pieces. A piece returns to it when its last reader drops it.
+/// A pool of pieces. The memory of a piece returns to the pool when the last reader drops the
+/// piece.
 #[derive(Clone, Default)]
 pub(crate) struct Buffers(Arc<Mutex<Vec<Vec<u8>>>>);
 

@@ -11,8 +11,9 @@ use flate2::bufread::MultiGzDecoder;
 
 /// Size in bytes of the input buffer.
 const INPUT: usize = 256 << 10;
-/// Decompressed bytes below which the compression ratio is not checked.
+/// Number of decompressed bytes below which the compression ratio of gzip is not checked.
 const RATIO_FLOOR_GZIP: u64 = 1 << 20;
+/// Number of decompressed bytes below which the compression ratio of zstd is not checked.
 const RATIO_FLOOR_ZSTD: u64 = 1 << 30;
 
 /// How the bytes of a layer are compressed.

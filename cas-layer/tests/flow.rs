@@ -61,7 +61,7 @@ fn many_layers_run_through_few_buffers() {
             )
         })
         .collect();
-    // Layers as large as buffers, larger than all of them, and empty.
+    // A layer that fills whole buffers, one that is larger than all buffers, and an empty one.
     blobs.push(Blob::new(&big("a", 1)));
     blobs.push(Blob::new(&vec![0; 1 << 20]));
     blobs.push(Blob::new(&big("b", 30)));
@@ -88,7 +88,7 @@ fn many_layers_run_through_few_buffers() {
 
 #[test]
 fn a_blob_that_does_not_match_its_descriptor_is_corrupt() {
-    // Also a diff ID that covers what follows the archive.
+    // The diff ID also covers the bytes that follow the archive.
     let good = Blob::new(&Tar::new().file("f", "x").end());
     let tail = Blob::new(&[Tar::new().file("f", "x").end(), vec![0; 512]].concat());
     let other = Digest::sha256(b"other");

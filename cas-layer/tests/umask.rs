@@ -1,4 +1,5 @@
-//! Applying a layer under a strict umask, which is a property of the whole process.
+//! Applying a layer under a strict umask. This test is alone in its file, because a umask applies
+//! to the whole process.
 
 #![allow(clippy::unwrap_used)]
 

@@ -10,7 +10,7 @@ use cas_core::{ErrorKind, Labels, Snapshotter};
 use cas_records_sqlite::SqliteRecords;
 use snapshot_native::NativeSnapshotter;
 
-/// The environment variable with the root that the process [`task`] opens.
+/// The environment variable with the directory of the snapshotter that [`task`] opens.
 const ROOT: &str = "CAS_TEST_SYNC_ROOT";
 
 /// The first `syncfs` of this process fails.

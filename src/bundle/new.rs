@@ -12,9 +12,10 @@ use cas_layer::unpack;
 
 use super::{DOCUMENT, ROOTFS, TEMPORARY};
 
-/// Maximum number of attempts to remove a bundle, and the time between two of them: an unpack or a
-/// mount may first have to end in the background.
+/// Maximum number of attempts to remove a bundle. An unpack or a mount may first have to end in the
+/// background.
 const ATTEMPTS: u32 = 500;
+/// Time between two attempts to remove a bundle.
 const INTERVAL: Duration = Duration::from_millis(20);
 
 /// The directory of a bundle. Unless it is kept, what was made is removed in the background when it

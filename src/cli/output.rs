@@ -1,5 +1,6 @@
 //! Results on standard output: tables for people, JSON for machines. Text of images and registries
-//! is never printed as it is, because a terminal could take it for commands.
+//! is escaped, because a terminal could take it for commands. Only [`Output::bytes`] prints bytes
+//! unchanged.
 
 use std::borrow::Cow;
 use std::io::{ErrorKind, Write};
@@ -96,23 +97,23 @@ fn to_json<T: Serialize>(value: &T) -> Result<String> {
     Ok(harmless(&text).into_owned())
 }
 
-/// Returns a text that a terminal only shows: control characters, and characters that change the
-/// order of others or are not visible, are escaped.
+/// Returns a text that is safe to show on a terminal. It escapes control characters, invisible
+/// characters, and characters that change the order of others.
 pub(crate) fn printable(text: &str) -> Cow<'_, str> {
     escape(text, is_dangerous, |character| {
         character.escape_unicode().to_string()
     })
 }
 
-/// Does the same, but keeps line breaks.
+/// Returns the same as [`printable`], but keeps line breaks.
 fn printable_lines(text: &str) -> Cow<'_, str> {
     escape(text, is_dangerous_in_a_line, |character| {
         character.escape_unicode().to_string()
     })
 }
 
-/// Escapes in JSON what JSON does not have to escape, and a terminal may interpret. Line breaks are
-/// those of the layout.
+/// Returns JSON in which the characters that a terminal may interpret are escaped. Line breaks are
+/// kept, because JSON has them only between its values.
 fn harmless(json: &str) -> Cow<'_, str> {
     escape(json, is_dangerous_in_a_line, |character| {
         format!("\\u{:04x}", u32::from(character))

@@ -229,7 +229,8 @@ fn show(context: &Context, mounts: &[Mount]) -> Result<()> {
     })
 }
 
-/// Returns a mount as arguments of mount(8), which refuses options that exceed a page of memory.
+/// Returns a mount as arguments of mount(8), without the target. mount(8) may refuse options that
+/// are longer than a page of memory.
 fn line(mount: &Mount) -> Result<String> {
     match mount {
         Mount::Bind { source, read_only } => {

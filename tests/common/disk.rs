@@ -6,7 +6,7 @@ use std::process::Command;
 
 use super::ok;
 
-/// A file system in memory that is unmounted when this value is dropped.
+/// A mount that is unmounted when this value is dropped.
 pub(crate) struct Disk(pub(crate) PathBuf);
 
 impl Disk {

@@ -83,7 +83,8 @@ fn damage_that_was_noticed_or_that_keeps_the_times_is_replaced_too() {
             .args(["import", "--name", "app:1"])
             .arg(&archive))
     };
-    // Each import after the first relies on the mark of verification that the last one wrote.
+    // Each import records the version of the file that it verified. The import after the damage
+    // must find that the version has changed.
     for _ in 0..2 {
         import();
         let modified = file.metadata().unwrap().modified().unwrap();

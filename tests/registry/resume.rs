@@ -46,8 +46,8 @@ fn what_is_there_is_not_fetched_again() {
     assert!(leases(&root).is_empty());
 }
 
-/// The rest is fetched, whether the registry supports ranges or not; and the whole blob if its
-/// beginning was wrong.
+/// The second pull requests only the rest, and accepts the whole blob from a registry without
+/// ranges. If the stored beginning was wrong, it then fetches the whole blob.
 #[test]
 fn a_pull_resumes_after_a_lost_connection() {
     for (ranges, damaged) in [(true, false), (false, false), (true, true)] {
@@ -114,7 +114,7 @@ fn after_a_kill_the_same_pull_succeeds_and_a_collection_leaves_nothing() {
     while registry.count("GET", &large) == 0 {
         thread::sleep(Duration::from_millis(10));
     }
-    // Most of it has arrived by then, and the rest never arrives.
+    // Wait until most of the blob has arrived. The rest never arrives.
     thread::sleep(Duration::from_millis(500));
     pull.kill().unwrap();
     pull.wait().unwrap();
@@ -124,7 +124,7 @@ fn after_a_kill_the_same_pull_succeeds_and_a_collection_leaves_nothing() {
     assert_eq!(
         left.len(),
         1,
-        "the lease of the killed outlives it for a while"
+        "the lease of the killed pull outlives it for a while"
     );
     ok(cas(&root, scratch.path()).args(["pull", &registry.image(), "--json"]));
     assert_eq!(names(&root).len(), 1);
@@ -132,7 +132,7 @@ fn after_a_kill_the_same_pull_succeeds_and_a_collection_leaves_nothing() {
     let again = seen.iter().rfind(|one| one.path.ends_with(&large));
     assert!(
         again.unwrap().header("range").is_some(),
-        "it went on from what was there"
+        "the pull did not resume from the stored bytes"
     );
     ok(cas(&root, scratch.path()).args(["rmi", &registry.image()]));
     ok(cas(&root, scratch.path()).args(["lease", "rm", "--force", &left[0]]));

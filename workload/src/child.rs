@@ -19,8 +19,9 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 const READY: &str = "ready";
 /// Printed for a task that the column does not have.
 const NOT_APPLICABLE: &str = "not applicable";
-/// Number of blobs that are stored before the kill, and the seed they are made from.
+/// Number of blobs that are stored before the kill.
 pub(crate) const STORED: usize = 1000;
+/// The seed of the blobs that a task stores first.
 pub(crate) const SEED: u64 = 77;
 
 /// The command line that starts this program for a task. It must call [`run_task`] with the three

@@ -1,5 +1,5 @@
-//! The data: seeded, so that every column gets the same, and incompressible, so that compression
-//! does not help.
+//! The data of the measurements. It is made from seeds, so that every column stores the same data,
+//! and it is incompressible, so that compression does not help.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -15,7 +15,8 @@ pub const SMALL: usize = 4 << 10;
 pub const PIECE: usize = 1 << 20;
 /// Number of blobs of one image, including its root blob.
 pub const BLOBS_PER_IMAGE: u32 = 100;
-/// Size of the pool that the pieces of large blobs are cut from, so that making them is free.
+/// Number of offsets in the pool at which a piece of a large blob may begin. Cutting a piece from
+/// the pool costs nothing.
 const POOL: usize = 16 << 20;
 
 /// Returns `length` incompressible bytes.

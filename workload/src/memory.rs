@@ -5,7 +5,7 @@ use cas_core::{Context, Error, Result};
 const RESET: &str = "/proc/self/clear_refs";
 const STATUS: &str = "/proc/self/status";
 
-/// The growth of the resident set since the measurement began, at its peak.
+/// A measurement of the peak growth of the resident set.
 pub(crate) struct Peak {
     before: u64,
 }
@@ -32,5 +32,5 @@ fn field(name: &str) -> Result<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix(name));
     let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
     kib.map(|kib| kib << 10)
-        .ok_or_else(|| Error::unsupported(format!("{STATUS} has no {name}")))
+        .ok_or_else(|| Error::unsupported(format!("{STATUS} lacks {name}; use another kernel")))
 }

@@ -22,7 +22,7 @@ cargo xtask TASK
   words    find words that no text may use; a part of `check`
   rocksdb  lint and test RocksDB, which takes minutes to build; CI runs this and `check`
   long     run what is too slow for CI: release build, all real images, licences, benches
-  setup    install peers and make images that tests compare with (as root on Debian)
+  setup    install peers and make images that tests compare with (as the superuser on Debian)
   bench    measure all backends (writes docs/BACKENDS.md), and compare the tool with peers
   report   run the conformance tests of every store and write the results to docs/BACKENDS.md
 ";
@@ -68,8 +68,9 @@ const WORKSPACE: &[&str] = &[
     "oci-cas-backend-rocksdb",
 ];
 
-/// RocksDB by itself, and in the tool.
+/// RocksDB by itself.
 const ROCKSDB: &[&str] = &["--package", "oci-cas-backend-rocksdb"];
+/// RocksDB in the tool.
 const WITH_ROCKSDB: &[&str] = &["--package", "oci-cas", "--features", "s3,rocksdb"];
 /// The tests of the tool that try every engine.
 const ENGINES: &[&str] = &[

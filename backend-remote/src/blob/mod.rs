@@ -109,7 +109,8 @@ impl Blobs {
     }
 
     /// Returns whether this version of the blob has all its parts, and none of them was written
-    /// after the cell, which is written last. Returns false if the service does not say when.
+    /// after the cell. A publish writes the cell last. Returns false if the service does not report
+    /// times.
     pub(crate) async fn is_unchanged(&self, digest: &Digest, version: u64) -> Result<bool> {
         let prefix = self.cells.prefix();
         let Some((pointer, _)) = self.pointer(digest).await? else {

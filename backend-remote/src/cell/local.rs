@@ -1,4 +1,4 @@
-//! Compare-and-swap by locks of this process, which uses the store alone.
+//! Compare-and-swap by locks in this process, for a store that no other process uses.
 
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 

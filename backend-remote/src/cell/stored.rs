@@ -13,8 +13,9 @@ use crate::error::foreign_object;
 use crate::nonce::NONCE;
 use crate::prefix::{Object, Prefix};
 
-/// Bytes before and after a value.
+/// Number of bytes before a value.
 const HEAD: usize = NONCE + 3;
+/// Number of bytes after a value.
 const TAIL: usize = NONCE + 1;
 /// Maximum number of reads of an object before it counts as damaged. A read across a change looks
 /// damaged too.

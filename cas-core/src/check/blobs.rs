@@ -123,8 +123,8 @@ impl Checker<'_> {
         }
     }
 
-    /// Makes the record of a blob, which keeps it for a day. In the record of an index, the
-    /// manifests that are not complete are listed as absent.
+    /// Makes the record of a blob. A new record keeps the blob for a day. The record of an index
+    /// lists the manifests that are not complete as absent.
     async fn describe(&self, descriptor: &Descriptor, children: &[Digest]) -> Result<()> {
         let mut blob = BlobRef::of(descriptor, children.to_vec());
         if descriptor.media_type.is_index() {
@@ -207,7 +207,7 @@ impl Checker<'_> {
             .map(|_| ())
     }
 
-    /// Returns how an image uses a blob, or what the record says if none does.
+    /// Returns how an image uses a blob. If no image uses it, its media type is that of its record.
     async fn use_of(&self, stat: &Stat) -> Result<Use> {
         if let Some(used) = self.uses.get(&stat.digest) {
             return Ok(used.clone());

@@ -27,8 +27,8 @@ struct Aside {
 }
 
 impl Checker<'_> {
-    /// Reports a blob that is missing or damaged, and fetches it again. Returns whether the store
-    /// has it now.
+    /// Reports a blob that is missing or damaged. A repair fetches it again. Returns whether the
+    /// store has it now.
     pub(super) async fn heal(&mut self, problem: Problem, blob: &Use, why: &str) -> Result<bool> {
         let digest = &blob.descriptor.digest;
         let within = blob.image.as_ref();
@@ -94,7 +94,7 @@ impl Checker<'_> {
         Ok(())
     }
 
-    /// Reports the blobs whose damaged bytes were set aside, until the store has them again.
+    /// Reports the blobs whose damaged bytes were set aside, until the store has the blobs again.
     pub(super) async fn report_quarantine(&mut self) -> Result<()> {
         let notes = self.quarantined()?;
         for note in notes.list("").await? {

@@ -123,7 +123,7 @@ pub trait ImageStore: Send + Sync + 'static {
     /// and `created_at` stay. A label with an empty value is removed. Returns the image as stored.
     ///
     /// # Errors
-    /// `NotFound`; `InvalidArgument` for another field path.
+    /// `NotFound`; `InvalidArgument` for any other field path.
     async fn update(&self, image: Image, fieldpaths: &[&str]) -> Result<Image>;
 
     /// Replaces the target and the labels of an image in one step, if its name refers to

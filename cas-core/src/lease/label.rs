@@ -1,4 +1,4 @@
-//! Labels on a parent that keep its children, as collections follow them.
+//! Labels on a parent that keep its children, because collections follow the labels.
 
 use std::collections::HashMap;
 

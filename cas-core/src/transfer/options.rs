@@ -17,7 +17,7 @@ pub struct PullOptions<'a> {
     pub unpacker: Option<&'a dyn Unpacker>,
     /// Receives the progress of each blob. By default, it is dropped.
     pub progress: Arc<dyn Progress>,
-    /// How many blobs are fetched concurrently.
+    /// How many blobs, and how many ranges of one layer, are fetched concurrently.
     pub limits: PullLimits,
 }
 
@@ -54,7 +54,7 @@ impl<'a> PullOptions<'a> {
         self
     }
 
-    /// Sets how many blobs are fetched concurrently.
+    /// Sets how many blobs, and how many ranges of one layer, are fetched concurrently.
     #[must_use]
     pub fn with_limits(mut self, limits: PullLimits) -> Self {
         self.limits = limits;

@@ -6,7 +6,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::error::{Error, Result};
 
-/// How many blobs are fetched concurrently.
+/// How many blobs, and how many ranges of one layer, are fetched concurrently.
 ///
 /// Clones share the overall limit: give clones to pulls that run at the same time. A value out of
 /// bounds is replaced by the nearest bound.

@@ -161,7 +161,7 @@ impl Dirs {
         self.by_path.get(path).cloned()
     }
 
-    /// Opens the directory at a clean path without links, which is not cached.
+    /// Opens the directory at a clean path without links. The directory is not cached yet.
     pub(super) fn open(&mut self, path: &[u8]) -> Result<Rc<Dir>> {
         let fd = os(open_beneath(&self.root.fd, path, DIRECTORY))?;
         let dir = self.handle(fd, path.to_vec())?;

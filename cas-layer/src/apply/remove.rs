@@ -73,7 +73,7 @@ fn remove_tree(parent: BorrowedFd<'_>, name: &[u8], depth: usize) -> Result<()> 
     os(calls::unlinkat(parent, name, AtFlags::REMOVEDIR))
 }
 
-/// The error for a tree deeper than any path of a layer, which must be hostile.
+/// Returns the error for a tree that is deeper than any path of a layer. Such a tree is hostile.
 pub(super) fn too_deep() -> Error {
     Error::out_of_range(format!(
         "a directory to be removed is more than {} levels deep",

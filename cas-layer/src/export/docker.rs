@@ -1,8 +1,9 @@
 //! `manifest.json`, which makes an OCI layout an archive that `docker load` reads too.
 //!
-//! It lists the configurations and layers at their paths in the layout, compressed as they are.
-//! Docker, containerd, podman and skopeo decompress layers while reading. A reader that prefers
-//! the layout sees the original manifests. Docker itself writes such archives since version 25.
+//! It lists the paths of the configurations and layers in the layout. Compressed layers stay
+//! compressed: docker, containerd, podman and skopeo decompress them while reading. A reader that
+//! uses the layout reads the original manifests. Docker itself writes such archives since version
+//! 25.
 
 use std::collections::BTreeMap;
 

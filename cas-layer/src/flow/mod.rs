@@ -4,7 +4,7 @@
 //! Sixteen buffers of 256 KiB circulate between the three, so the first thread runs ahead, even
 //! into the next layer, by at most that much. There are no locks and no other limits: a thread that
 //! fails drops its end of the channels, and the others then stop. An error is passed on in order
-//! with the bytes, so the caller gets the first cause first.
+//! with the bytes, so the caller gets the error that occurred first.
 //!
 //! A layer is verified when the whole blob has its size and the whole decompressed stream has its
 //! diff ID, including trailing bytes. A blob may differ in how it is compressed and still pass; its
@@ -27,8 +27,9 @@ use crate::tar::Reader;
 use pipe::{Inflater, Message, verify};
 use source::Source;
 
-/// Number of buffers that circulate, and the size of each in bytes.
+/// Number of buffers that circulate.
 const BUFFERS: usize = 16;
+/// Size of a buffer in bytes.
 const BUFFER: usize = 256 << 10;
 
 /// One layer to apply.

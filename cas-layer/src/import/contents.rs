@@ -18,8 +18,8 @@ const LINKS: usize = 16;
 
 /// The files of a source.
 pub(super) enum Contents {
-    /// A directory. Links in it are followed, because tools create layouts of links; the digests
-    /// verify what they lead to.
+    /// A directory. Links in it are followed, because some tools create layouts of links. Digests
+    /// verify the bytes that a link leads to.
     Directory(PathBuf),
     /// An archive, by the clean paths of its members.
     Archive(HashMap<String, Node>),
@@ -145,7 +145,7 @@ pub(super) fn check_document_size(size: u64) -> Result<()> {
     )))
 }
 
-/// The error for a source that is not an image.
+/// Returns the error for a source that is not an image.
 pub(super) fn unrecognised() -> Error {
     Error::invalid(
         "unrecognised image format: expected an OCI layout directory, or a tar archive (plain, \
@@ -199,8 +199,10 @@ impl Part {
                         .read_at(data.len() as u64, length - data.len())
                         .await?;
                     if piece.is_empty() {
-                        return Err(Error::corrupt("the blob is shorter than the store says")
-                            .subject(digest));
+                        return Err(Error::corrupt(
+                            "the stored blob ends too early; run `cas fsck`",
+                        )
+                        .subject(digest));
                     }
                     data.extend_from_slice(&piece);
                 }

@@ -24,7 +24,7 @@ pub fn blob_path(digest: &Digest) -> String {
     format!("blobs/{}/{}", digest.algorithm().name(), digest.hex())
 }
 
-/// Size of the layer that only one image has: more than one piece.
+/// Size in bytes of the layer that only one image has. It is read in more than one piece.
 pub const OWN: usize = (1 << 20) + 70_000;
 
 /// Returns bytes that look random.

@@ -1,4 +1,5 @@
-//! A faulty S3 service: a good one behind a proxy that breaks conditional requests.
+//! A faulty S3 service: a good one behind a proxy that breaks conditional requests or loses
+//! replies.
 
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Read, Write};

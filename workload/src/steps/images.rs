@@ -7,11 +7,13 @@ use cas_core::{Digest, Result};
 use crate::column::{Blob, Column};
 use crate::lane::{Lane, Taken, millis};
 
-/// Number of names, of labels and of images with edges that are written in a round.
+/// Number of names that a round creates.
 const NAMES: usize = 200;
+/// Maximum number of blobs that a round labels.
 const LABELS: usize = 1000;
+/// Maximum number of images whose edges a round records.
 const EDGES: usize = 100;
-/// Number of snapshots that are prepared.
+/// Number of snapshots that a round prepares.
 const PREPARED: usize = 20;
 
 /// Stores all images.
@@ -52,7 +54,7 @@ pub(super) async fn tag(lane: &mut Lane<'_>) -> Result<Vec<f64>> {
     Ok(vec![lane.timed(&names, 10, work).await?.micros()])
 }
 
-/// Prepares writable snapshots of a deep image.
+/// Prepares writable snapshots of an image with many layers.
 pub(super) async fn prepare(lane: &mut Lane<'_>) -> Result<Vec<f64>> {
     let layers = lane.scale.layers;
     let time = lane.column().await?.prepare(layers, PREPARED).await?;

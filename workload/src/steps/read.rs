@@ -8,11 +8,13 @@ use crate::column::Column;
 use crate::data;
 use crate::lane::{Lane, Taken, expect, millis};
 
-/// Number of small blobs that are read, and the seed they are made from.
+/// Number of small blobs that are read.
 const BLOBS: usize = 1000;
+/// The seed of the small blobs that are read.
 const BLOBS_SEED: u64 = 3 << 8;
-/// Number of bytes in a range, and number of ranges that are read.
+/// Number of bytes in a range.
 const RANGE: usize = 64 << 10;
+/// Number of ranges that are read.
 const RANGES: u64 = 1000;
 
 /// Reads small blobs that were read before.

@@ -120,7 +120,7 @@ impl Jobs<'_> {
             let seconds = seconds
                 .trim()
                 .parse()
-                .context("the floor printed nothing")?;
+                .context("the floor did not print its time")?;
             Ok(Sample { seconds, peak: 0 })
         })
     }
@@ -204,7 +204,7 @@ pub(super) fn push(image: &Image, registry: &Registry) -> Result<()> {
     finish(&mut command)
 }
 
-/// Returns a client's time together with the peak memory of its server.
+/// Returns a client's time, and the peak memory of the client or its server, whichever is larger.
 fn with_server(sample: Sample, containerd: &Containerd<'_>) -> Result<Sample> {
     Ok(Sample {
         peak: sample.peak.max(containerd.peak()?),

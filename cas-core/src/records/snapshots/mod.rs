@@ -50,8 +50,8 @@ impl Snapshots {
     /// Returns the view of `records` for a snapshotter.
     ///
     /// # Errors
-    /// `Unsupported` if batches are not atomic there: half of a change could count a child that
-    /// does not exist.
+    /// `Unsupported` if batches of `records` are not atomic: after half of a batch, a parent could
+    /// count a child that does not exist.
     pub fn new(records: Arc<dyn Records>, snapshotter: &'static str) -> Result<Self> {
         if !records.capabilities().has(Capability::Atomic) {
             let message = "snapshots need a records store with atomic batches; use a local one";
@@ -115,8 +115,8 @@ impl Snapshots {
         Ok(chain)
     }
 
-    /// Checks that a snapshot could be created now, before its directories are made;
-    /// [`Self::create`] checks again. Returns the record of the parent.
+    /// Checks that a snapshot may be created. A snapshotter calls this before it makes the
+    /// directories, and [`Self::create`] checks again. Returns the record of the parent, if any.
     ///
     /// # Errors
     /// Errors of [`Self::create`].
@@ -171,8 +171,8 @@ impl Snapshots {
     /// with an empty value is removed.
     ///
     /// # Errors
-    /// `NotFound`; `InvalidArgument` for another field path, or for labels that exceed their
-    /// bounds.
+    /// `NotFound`; `InvalidArgument` for a field path other than `labels` and `labels.<key>`, or
+    /// for labels that exceed their bounds.
     pub async fn update(&self, key: &str, labels: &Labels, fieldpaths: &[&str]) -> Result<Info> {
         self.commit_plan(|| self.plan_update(key, labels, fieldpaths))
             .await

@@ -1,4 +1,4 @@
-//! Laws of many concurrent tasks: imports, tags and removals during uninterrupted collections.
+//! Laws of concurrent tasks: imports, tags and removals while one collection follows another.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,13 +12,13 @@ use crate::sample::{Sample, tag, verify};
 
 /// Number of tasks that work on images.
 const WORKERS: u64 = 4;
-/// The time that the tasks work, at least.
+/// Minimum time that the tasks work.
 const TIME: Duration = Duration::from_secs(2);
-/// Number of images that the tasks share, so that they meet.
+/// Number of images that the tasks share. It is small, so that tasks often use the same image.
 const IMAGES: u64 = 6;
 
-/// Works until the time is over, with its own names for shared images. Returns the number of names
-/// that were created.
+/// Imports, tags and removes shared images until `over` is set. Each worker has its own names.
+/// Returns the number of names that the rounds without an error created.
 async fn work(store: Arc<Store>, worker: u64, over: Arc<AtomicBool>) -> usize {
     let (mut named, mut turn) = (0, worker);
     while !over.load(Ordering::Relaxed) {
@@ -59,7 +59,7 @@ async fn collect_until(store: Arc<Store>, over: Arc<AtomicBool>, count: Arc<Atom
     }
 }
 
-/// Checks that every named image is whole. Returns their number.
+/// Checks that every named image is whole. Returns the number of images.
 async fn all_whole(store: &Store) -> Result<usize> {
     let images = store.images.list(&[]).await?;
     for image in &images {
@@ -90,7 +90,7 @@ async fn storm(workers: Vec<Arc<Store>>, collectors: Vec<Arc<Store>>) {
     over.store(true, Ordering::Relaxed);
     let mut named = 0;
     for worker in working {
-        named += worker.await.expect("a worker lost something it had named");
+        named += worker.await.expect("a worker failed");
     }
     for collector in collecting {
         collector.await.expect("a collection failed");

@@ -34,7 +34,7 @@ pub(super) async fn images_are_listed_by_name(subject: Subject) {
     );
 }
 
-/// A comma means and, several filters mean or. Names, targets and labels are fields.
+/// A comma means "and". Several filters mean "or". Names, targets and labels are fields.
 pub(super) async fn filters_choose_images(subject: Subject) {
     let images = subject.open().await;
     fill(&*images).await;
