@@ -218,3 +218,29 @@ fn a_new_root_falls_back_to_copies_and_says_why() {
     let why = String::from_utf8_lossy(&output.stderr);
     assert!(why.contains("overlayfs is not usable here"), "{why}");
 }
+
+#[test]
+fn printed_mounts_are_arguments_of_mount_whatever_the_root_is_called() {
+    if !can(&["mount", "sh"]) {
+        return;
+    }
+    for name in ["plain", "a b", "it's", "a:b", "a,b", "a\\b"] {
+        let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
+        let root = scratch.path().join(name);
+        ok(cas(&root).args(["--snapshotter", "overlay", "init"]));
+        let run = |arguments: &[&str]| ok(cas(&root).arg("snapshot").args(arguments));
+        let source = run(&["prepare", "base", "--json"]);
+        let source: serde_json::Value = serde_json::from_str(&source).unwrap();
+        let file = Path::new(source["source"].as_str().unwrap()).join("file");
+        std::fs::write(file, "text").unwrap();
+        run(&["commit", "lower", "base"]);
+        let printed = run(&["prepare", "work", "--parent", "lower"]);
+        let target = scratch.path().join("target");
+        std::fs::create_dir(&target).unwrap();
+        let script = format!("mount {} \"$0\"", printed.trim());
+        ok(Command::new("sh").args(["-c", &script]).arg(&target));
+        let read = std::fs::read_to_string(target.join("file"));
+        ok(Command::new("umount").arg(&target));
+        assert_eq!(read.unwrap(), "text", "{name}: {printed}");
+    }
+}

@@ -3,9 +3,7 @@
 //! An open store that publishes without a sync first writes a marker file under `unsynced/`. If
 //! [`crate::recover`] finds a marker after a power loss, it checks all blobs.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use cas_core::Result;
+use cas_core::{Result, unique};
 use cas_host::{Dir, Lock};
 
 const MARKERS: &str = "unsynced";
@@ -19,9 +17,7 @@ pub(crate) struct Marker {
 impl Marker {
     /// Writes the marker durably.
     pub(crate) fn write(cas_dir: &Dir, boot: &str) -> Result<Self> {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{boot}-{}-{number}", std::process::id());
+        let name = unique::key(boot);
         let dir = cas_dir.make_dir(MARKERS, 0o700)?;
         let lock = Lock::exclusive(&dir, &name)?;
         dir.sync()?;

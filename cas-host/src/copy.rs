@@ -104,15 +104,9 @@ impl Visit for Copier<'_> {
             }
             kind => {
                 calls::mknodat(&self.here, at.name, kind, Mode::empty(), at.stat.st_rdev)?;
-                calls::chownat(
-                    &self.here,
-                    at.name,
-                    uid(at.stat),
-                    gid(at.stat),
-                    AtFlags::empty(),
-                )?;
-                calls::chmodat(&self.here, at.name, mode(at.stat), AtFlags::empty())?;
-                self.copy_metadata_by_name(at)
+                self.copy_metadata_by_name(at)?;
+                // A change of the owner clears the set-id bits.
+                calls::chmodat(&self.here, at.name, mode(at.stat), AtFlags::empty())
             }
         }
     }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use cas::backend::unique;
 use cas::content::{Durability, Expected, Stat, Writer};
 use cas::{Algorithm, Context as _, Descriptor, Digest, Error, Hasher, MediaType, Result, Store};
 use clap::Subcommand;
@@ -161,7 +162,7 @@ async fn add(
         _ => Some(File::open(file).during("open", file.display())?),
     };
     let expected = Expected { digest, size: None };
-    let key = format!("blob-add-{}", std::process::id());
+    let key = unique::key("blob-add");
     let mut writer = Writer::begin(&*store.content, &key, expected).await?;
     writer.rewind().await?;
     let outcome = match source {

@@ -1,6 +1,7 @@
 //! `cas snapshot`: the operations of the snapshotter.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use cas::backend::Snapshotter;
 use cas::snapshot::{Commit, Info, Mount, Usage, all};
@@ -235,7 +236,10 @@ fn line(mount: &Mount) -> Result<String> {
     match mount {
         Mount::Bind { source, read_only } => {
             let options = if *read_only { "bind,ro" } else { "bind" };
-            Ok(format!("-o {options} {}", source.display()))
+            Ok(format!(
+                "-o {options} {}",
+                quoted(&source.to_string_lossy())
+            ))
         }
         Mount::Overlay {
             lower,
@@ -243,22 +247,37 @@ fn line(mount: &Mount) -> Result<String> {
             work,
             options,
         } => {
-            let lower: Vec<String> = lower.iter().map(|one| one.display().to_string()).collect();
+            let lower: Vec<String> = lower.iter().map(|one| escaped(one)).collect();
             let mut all = vec![format!("lowerdir={}", lower.join(":"))];
             all.extend(
                 upper
                     .iter()
-                    .map(|upper| format!("upperdir={}", upper.display())),
+                    .map(|upper| format!("upperdir={}", escaped(upper))),
             );
-            all.extend(
-                work.iter()
-                    .map(|work| format!("workdir={}", work.display())),
-            );
+            all.extend(work.iter().map(|work| format!("workdir={}", escaped(work))));
             all.extend(options.iter().cloned());
-            Ok(format!("-t overlay -o {} overlay", all.join(",")))
+            Ok(format!("-t overlay -o {} overlay", quoted(&all.join(","))))
         }
         other => Err(other.unsupported()),
     }
+}
+
+/// Returns a path as the options of an overlay spell it.
+fn escaped(path: &Path) -> String {
+    let mut text = path.to_string_lossy().replace('\\', "\\\\");
+    for separator in [":", ","] {
+        text = text.replace(separator, &format!("\\{separator}"));
+    }
+    text
+}
+
+/// Returns a word as a shell reads it.
+fn quoted(word: &str) -> String {
+    let is_plain = |letter: char| letter.is_alphanumeric() || "/._-+=:,@%".contains(letter);
+    if word.chars().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 fn described(info: &Info, usage: Usage) -> String {

@@ -58,8 +58,12 @@ impl Checker<'_> {
             return Ok(None);
         };
         let options = PullOptions::default().with_progress(Arc::clone(&self.options.progress));
+        let sources = match repair.sources.of(blob.image.as_ref()).await {
+            Ok(sources) => sources,
+            Err(error) => return Ok(Some(Err(error))),
+        };
         let mut last = Error::not_found("no source was given, and the image came from no registry");
-        for source in repair.sources.of(blob.image.as_ref()).await {
+        for source in sources {
             match fetch(self.store, guard, &*source, &blob.descriptor, &options).await {
                 Ok(()) => {
                     self.store.content.flush().await?;

@@ -77,8 +77,11 @@ pub fn parse_rate(text: &str) -> Result<u64> {
 #[async_trait]
 pub trait Sources: Send + Sync {
     /// Returns the places that may have the content of the image `name`, or of any image, best
-    /// first. A place that cannot be reached is left out.
-    async fn of(&self, name: Option<&Reference>) -> Vec<Arc<dyn Fetcher>>;
+    /// first.
+    ///
+    /// # Errors
+    /// Errors of connecting to the only place.
+    async fn of(&self, name: Option<&Reference>) -> Result<Vec<Arc<dyn Fetcher>>>;
 }
 
 /// The sources of a repair that has none.
@@ -86,8 +89,8 @@ pub struct NoSources;
 
 #[async_trait]
 impl Sources for NoSources {
-    async fn of(&self, _: Option<&Reference>) -> Vec<Arc<dyn Fetcher>> {
-        Vec::new()
+    async fn of(&self, _: Option<&Reference>) -> Result<Vec<Arc<dyn Fetcher>>> {
+        Ok(Vec::new())
     }
 }
 

@@ -78,8 +78,7 @@ async fn open_store(from: &str) -> Result<Option<Arc<dyn ContentStore>>> {
     } else if path.join("cas.toml").is_file() {
         Root::open(path, &registry)?.store(&registry)?
     } else if path.join("oci-layout").is_file() {
-        let path = std::path::absolute(path)?;
-        format!("fs://{}", path.display()).parse()?
+        Location::of_path("fs", &std::path::absolute(path)?)
     } else {
         return Ok(None);
     };
@@ -88,13 +87,13 @@ async fn open_store(from: &str) -> Result<Option<Arc<dyn ContentStore>>> {
 
 #[async_trait]
 impl Sources for RepairSources<'_> {
-    async fn of(&self, name: Option<&Reference>) -> Vec<Arc<dyn Fetcher>> {
+    async fn of(&self, name: Option<&Reference>) -> Result<Vec<Arc<dyn Fetcher>>> {
         if let Some(chosen) = &self.chosen {
-            return vec![Arc::clone(chosen)];
+            return Ok(vec![Arc::clone(chosen)]);
         }
         let Some(name) = name else {
-            return Vec::new();
+            return Ok(Vec::new());
         };
-        self.connect(name.as_str()).await.into_iter().collect()
+        Ok(vec![self.connect(name.as_str()).await?])
     }
 }
