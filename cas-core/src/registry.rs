@@ -268,8 +268,8 @@ impl Registry {
         }
     }
 
-    /// Examines the files of the store at `location` as [`Opener::examine`] does; of a composition,
-    /// those of its members.
+    /// Examines the files of the store at `location` as [`Opener::examine`] does. For a
+    /// composition, it examines the files of the members.
     ///
     /// # Errors
     /// As [`Registry::check`] and [`Opener::examine`].

@@ -22,7 +22,7 @@ const ROOM: &str = "quarantine";
 struct Aside {
     /// The digest under which the bytes are stored.
     found: Digest,
-    /// Number of the bytes.
+    /// Number of bytes.
     size: u64,
 }
 
@@ -58,7 +58,7 @@ impl Checker<'_> {
             return Ok(None);
         };
         let options = PullOptions::default().with_progress(Arc::clone(&self.options.progress));
-        let mut last = Error::not_found("no source was given, and the image came from no registry");
+        let mut last = Error::not_found("no source has it; pull or import the image again");
         for source in repair.sources.of(blob.image.as_ref()).await {
             match fetch(self.store, guard, &*source, &blob.descriptor, &options).await {
                 Ok(()) => {
