@@ -67,11 +67,11 @@ impl<H: Handler> Handler for LimitManifests<'_, H> {
         {
             children.sort_by(|a, b| best_first(self.matcher, a, b));
             if self.most > 0 && children.is_empty() {
-                return Err(
-                    Error::not_found("no manifest of the index matches the platform")
-                        .operation("choose manifest")
-                        .subject(descriptor.digest),
-                );
+                return Err(Error::not_found(
+                    "no manifest is left to choose; choose another platform",
+                )
+                .operation("choose manifest")
+                .subject(descriptor.digest));
             }
             if self.most > 0 {
                 children.truncate(self.most);
