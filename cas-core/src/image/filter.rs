@@ -175,8 +175,9 @@ impl<'a> Parser<'a> {
         Ok(value.to_owned())
     }
 
-    /// Reads a quoted text. Between double quotes, escapes are Go's. Between slashes or bars, which
-    /// quote regular expressions, a backslash is kept unless it escapes the closing character.
+    /// Reads a quoted text. Between double quotes, the escapes are `\\`, `\"`, `\n`, `\t` and `\r`,
+    /// as in Go. Between slashes or bars, which quote regular expressions, a backslash is kept
+    /// unless it escapes the closing character.
     fn quoted(&mut self, quote: char) -> Result<String> {
         let (mut out, start) = (String::new(), self.at + quote.len_utf8());
         let mut rest = self.text[start..].char_indices();

@@ -236,7 +236,8 @@ impl LeaseGuard {
         }
     }
 
-    /// Ends the lease, once everything that it pins is referred to by a name or another lease.
+    /// Ends the lease. A job calls this once names or other leases refer to everything that it
+    /// pinned.
     ///
     /// # Errors
     /// `Conflict` if the lease has expired and something that it pinned was collected. The content

@@ -98,9 +98,11 @@ fn numbered(children: &[Descriptor], map: impl Fn(&Descriptor) -> Vec<String>) -
 /// `NotFound` if the blob is not in the store; errors of the records store.
 pub async fn set_labels(store: &Store, descriptor: &Descriptor, labels: &Labels) -> Result<()> {
     if !store.present(descriptor).await? {
-        return Err(Error::not_found("no such blob in the store")
-            .operation("label")
-            .subject(descriptor.digest));
+        return Err(
+            Error::not_found("no such blob in the store; store it first")
+                .operation("label")
+                .subject(descriptor.digest),
+        );
     }
     let children: Vec<BlobRef> = gc::referenced_content(labels)
         .map(BlobRef::existing)
