@@ -1,9 +1,9 @@
 //! Filters in containerd's grammar, for anything with named fields.
 //!
 //! A filter is a list of selectors joined by commas, all of which must match. Of several filters,
-//! one must match. A selector is a field path alone, which matches if the field is present, or a
-//! field path, an operator and a value: `labels."a.b/c"==x,name~=/^docker/`. The operators are
-//! `==`, `!=` and `~=`, which matches a regular expression.
+//! one must match. A selector is a field path, an operator and a value:
+//! `labels."a.b/c"==x,name~=/^docker/`. A field path alone matches if the field is present. The
+//! operators are `==`, `!=` and `~=`; the value of `~=` is a regular expression.
 
 use std::borrow::Cow;
 

@@ -253,7 +253,7 @@ impl Platforms<'_> {
         Ok(Next::Children(self.split_off_named(children)))
     }
 
-    /// Adds the platforms that descriptors state. Returns the descriptors that state none, whose
+    /// Adds the platforms that descriptors state. Returns the descriptors that state none; their
     /// content has to be read.
     fn split_off_named(&self, mut descriptors: Vec<Descriptor>) -> Vec<Descriptor> {
         descriptors.retain(|descriptor| {

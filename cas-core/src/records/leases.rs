@@ -1,4 +1,4 @@
-//! The records of leases, which keep things that no name refers to yet, or no longer.
+//! The records of leases. A lease keeps things, even if no name refers to them.
 
 use std::collections::BTreeSet;
 use std::fmt;
