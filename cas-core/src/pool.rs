@@ -24,7 +24,7 @@ thread_local! {
     static MAY_BLOCK: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `work` on the pool, or on this thread if it may block.
+/// Runs `work` on the pool, or on this thread if it may block. Returns its result.
 ///
 /// Dropping the future does not stop work that has begun.
 ///
@@ -52,8 +52,8 @@ where
     answered.await.unwrap_or_else(|_| Err(panicked()))
 }
 
-/// Runs `work` on a new thread. Use it for work that waits for other work: on the pool, it would
-/// occupy the threads that the other work needs.
+/// Runs `work` on a new thread. Returns its result. Use it for work that waits for other work: on
+/// the pool, it would occupy the threads that the other work needs.
 ///
 /// # Errors
 /// Errors of `work`; `Internal` if it panicked; errors of starting a thread.

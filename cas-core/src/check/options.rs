@@ -61,7 +61,8 @@ impl ReadData {
     }
 }
 
-/// Parses a rate: bytes per second, or a whole number of KiB, MiB, GiB or TiB.
+/// Parses a rate: bytes per second, or a whole number of KiB, MiB, GiB or TiB. Returns bytes per
+/// second.
 ///
 /// # Errors
 /// `InvalidArgument`, also for 0.

@@ -277,7 +277,8 @@ impl Writer {
         })
     }
 
-    /// Checks the bytes against what was expected, and publishes them with `batch`.
+    /// Checks the bytes against what was expected, and publishes them with `batch`. Returns what
+    /// was committed.
     ///
     /// # Errors
     /// `Corrupt` if the digest or size is not the expected one; the ingest is then kept, because a

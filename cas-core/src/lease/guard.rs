@@ -127,6 +127,7 @@ impl LeaseGuard {
     }
 
     /// Publishes what `writer` has written together with the record of the blob, and pins the blob.
+    /// Returns what was committed.
     ///
     /// # Errors
     /// Errors of [`Store::publish`].
