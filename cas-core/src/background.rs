@@ -31,8 +31,8 @@ pub fn run(future: impl Future<Output = ()> + Send + 'static) {
 }
 
 /// Returns a future that does the same as `future`, but goes on [in the background](run) if it is
-/// dropped after it has begun. Its output is then dropped there, so that a guard that undoes its
-/// work when it is dropped does so.
+/// dropped after it has begun. Its output is then dropped there: a guard that undoes its work when
+/// it is dropped still undoes it.
 pub fn shield<T, F>(future: F) -> Shield<T>
 where
     T: Send + 'static,

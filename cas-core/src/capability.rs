@@ -12,7 +12,7 @@ pub enum Capability {
     Resume = 2,
     /// Several processes may use the store concurrently.
     Shared = 4,
-    /// A batch of records is applied as a whole. Without this, a crash may leave a prefix of it.
+    /// A batch of records is applied as a whole. Otherwise, a crash may leave a part of it.
     Atomic = 8,
     /// Publishing or removing bytes commits the batch of records in the same step.
     Joint = 16,

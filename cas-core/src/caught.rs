@@ -1,4 +1,4 @@
-//! Panics of other libraries that become errors.
+//! Turns panics of other libraries into errors.
 //!
 //! Rust prints every panic through a hook, which belongs to the whole program. A library must not
 //! replace it. Therefore this module only marks panics that are handled, and a program may install
@@ -12,9 +12,9 @@ thread_local! {
     static RUNNING: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Runs `work`, which may panic on damaged data. Returns `None` if it did.
+/// Runs `work`, which may panic on damaged data. Returns its result, or `None` if it panicked.
 ///
-/// What `work` can reach must not be used after a panic unless it is still valid.
+/// Data that `work` can change must not be used after a panic unless the data is still valid.
 pub fn caught<T>(work: impl FnOnce() -> T) -> Option<T> {
     RUNNING.set(RUNNING.get() + 1);
     let outcome = catch_unwind(AssertUnwindSafe(work));

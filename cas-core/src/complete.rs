@@ -17,14 +17,14 @@ use crate::records::{Batch, Blobs, Expect, Notes, Table, each, retry};
 use crate::store::Store;
 use crate::sync::lock;
 
-/// The room and the key of the note that the records of indexes were corrected.
+/// The room and the key of the note that exists once the records of indexes were corrected.
 const CORRECTED: (&str, &str) = ("records", "indexes-corrected");
 
 /// Which parts of an image are in the store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Completeness {
-    /// The first blob that the image needs and the store does not have. An index needs one of its
-    /// manifests, and everything that this manifest needs.
+    /// The first blob that the image needs and the store does not have; `None` if nothing is
+    /// missing. An index needs one of its manifests, and everything that this manifest needs.
     pub missing: Option<Digest>,
     /// The incomplete children of indexes: each is a manifest or an index that was never stored, or
     /// of which a part is missing.
@@ -175,8 +175,8 @@ pub(crate) async fn correct_indexes(store: &Store) -> Result<()> {
 
 /// Records manifests of an index as absent if they are not complete.
 async fn correct_index(store: &Store, index: &Descriptor) -> Result<()> {
-    // A job that completes a manifest of this index changes the record last: before the commit,
-    // which then fails, or after it, which clears the mark.
+    // A job that completes a manifest of this index changes the record last. If it does so before
+    // the commit below, the commit fails. If it does so afterwards, it clears the mark.
     let Some((mut record, revision)) = store.blobs().load(&index.digest).await? else {
         return Ok(());
     };

@@ -18,7 +18,7 @@ pub struct Manifest {
     /// The media type that the document states for itself, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media_type: Option<MediaType>,
-    /// Type of the artifact, if it is one.
+    /// Type of the artifact, if the manifest describes one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifact_type: Option<String>,
     /// The configuration.
@@ -42,7 +42,7 @@ pub struct Index {
     /// The media type that the document states for itself, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media_type: Option<MediaType>,
-    /// Type of the artifact, if it is one.
+    /// Type of the artifact, if the index describes one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifact_type: Option<String>,
     /// Manifests and further indexes.
@@ -143,13 +143,15 @@ fn check_shape(expected: &MediaType, data: &[u8]) -> Result<()> {
     };
     if foreign {
         return Err(Error::corrupt(
-            "is ambiguous: it has members of both a manifest and an index",
+            "is ambiguous: it has members of both a manifest and an index; build the image again",
         ));
     }
     match shape.media_type {
-        Some(claimed) if !claimed.as_str().is_empty() && claims_other(&claimed) => Err(
-            Error::corrupt(format!("the document states another type: {claimed:.200}")),
-        ),
+        Some(claimed) if !claimed.as_str().is_empty() && claims_other(&claimed) => {
+            Err(Error::corrupt(format!(
+                "expected the type {expected:.200}, but the document states {claimed:.200}"
+            )))
+        }
         _ => Ok(()),
     }
 }

@@ -241,7 +241,7 @@ impl std::error::Error for Error {
     }
 }
 
-/// The number that Linux gives to "too many symbolic links", which is also reported for a link
+/// The number of "too many symbolic links" in Linux. The kernel also reports it for a symbolic link
 /// where none may be followed.
 const ELOOP: i32 = 40;
 /// The number of "too many open files in system".
@@ -289,8 +289,8 @@ impl From<std::io::Error> for Error {
 }
 
 impl Error {
-    /// Returns the error of the system that caused `error`, if one did. Libraries wrap it, and keep
-    /// only the text of its kind.
+    /// Returns the system error that is `error` or one of its causes, or `None` if there is none.
+    /// Libraries that wrap a system error often keep its kind only as text.
     pub fn of_system(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
         let mut cause = Some(error);
         while let Some(inner) = cause {
@@ -328,16 +328,17 @@ impl<T, E: Into<Error>> Context<T> for std::result::Result<T, E> {
 /// Maximum number of characters of a text from outside in a message.
 const EXCERPT: usize = 100;
 
-/// Returns the beginning of a text for a message: at most 100 characters, those that a terminal may
-/// interpret escaped.
+/// Returns the beginning of a text for a message: at most 100 characters, after control characters,
+/// quotes and backslashes are escaped.
 pub fn excerpt(text: &str) -> String {
     text.escape_debug().take(EXCERPT).collect()
 }
 
-/// Returns the error for data that a parser refuses. `what` says what it is.
+/// Returns the error for data that a parser refuses. Its message is `what`, followed by that of the
+/// parser.
 ///
-/// The message of a parser may repeat whole values of the data, so the middle of a long one is left
-/// out.
+/// The message of a parser may repeat whole values of the data, so the middle of a long message is
+/// left out.
 pub fn malformed(what: &str, error: &impl fmt::Display) -> Error {
     const END: usize = 150;
     let said = error.to_string();

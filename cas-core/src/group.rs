@@ -34,7 +34,7 @@ pub trait Grouped: Send + Sync + 'static {
     fn weight(job: &Self::Job) -> u64;
 
     /// Returns whether the job can wait because it does not hold up its caller. Such jobs run when
-    /// no other waits, and one at a time while others keep coming.
+    /// no other job waits, and one at a time while other jobs keep arriving.
     fn is_low_priority(_job: &Self::Job) -> bool {
         false
     }
@@ -82,8 +82,7 @@ impl<J> Queue<J> {
     }
 }
 
-/// Does `job` together with the jobs of other callers. Returns its outcome, which is received from
-/// `outcome`.
+/// Does `job` together with the jobs of other callers. Returns what `outcome` receives.
 ///
 /// # Errors
 /// `Internal` if the job was lost.

@@ -81,13 +81,12 @@ pub const RATIO_GZIP: u64 = 1_100;
 /// Maximum number of decompressed bytes for each compressed byte of zstd, not counting the first
 /// GiB.
 pub const RATIO_ZSTD: u64 = 10_000;
-/// Maximum number of members of an image archive. It is also the number of facts about a layer that
-/// are kept unsorted before they are merged into the sorted ones, which take 8 bytes each.
+/// Maximum number of members of an image archive. It also bounds the unsorted facts about a layer
+/// that are kept in memory: at this number, they are merged into the sorted ones.
 pub const ENTRIES_IN_MEMORY: usize = 100_000;
 /// Maximum size of the `/etc/passwd` or `/etc/group` of an image that is read.
 pub const ACCOUNTS: u64 = 1 << 20;
-/// Maximum number of groups of the user that a process of an image runs as. Runtimes hand them over
-/// one by one.
+/// Maximum number of groups of the user that a process of an image runs as.
 pub const GROUPS: usize = 1024;
 /// Maximum user or group id that a process may run as; runtimes accept no larger one.
 pub const ID: u32 = i32::MAX as u32;

@@ -203,8 +203,8 @@ impl From<&str> for MediaType {
 mod tests {
     use super::*;
 
-    /// In order: index, manifest, configuration, any configuration, layer, Docker's, not
-    /// distributable.
+    /// Returns whether `text` is the type of, in this order: an index, a manifest, a configuration,
+    /// any configuration, a layer, one of Docker's, not distributable.
     fn answers(text: &str) -> [bool; 7] {
         let media_type = MediaType::from(text);
         [

@@ -31,7 +31,7 @@ pub struct Platform {
 }
 
 impl Platform {
-    /// Returns a platform without a variant, normalized.
+    /// Returns the platform `os/architecture`, [normalized](Platform::normalized).
     pub fn new(os: &str, architecture: &str) -> Self {
         Platform {
             os: os.into(),

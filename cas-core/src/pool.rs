@@ -24,7 +24,7 @@ thread_local! {
     static MAY_BLOCK: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `work` on the pool, or on this thread if it may block.
+/// Runs `work` on the pool, or on this thread if it may block. Returns its result.
 ///
 /// Dropping the future does not stop work that has begun.
 ///
@@ -48,12 +48,12 @@ where
     });
     pool()
         .send(job)
-        .map_err(|_| Error::internal("the blocking pool has ended"))?;
+        .map_err(|_| Error::internal("no thread started; raise `ulimit -u` and restart"))?;
     answered.await.unwrap_or_else(|_| Err(panicked()))
 }
 
-/// Runs `work` on a new thread. Use it for work that waits for other work: on the pool, it would
-/// occupy the threads that the other work needs.
+/// Runs `work` on a new thread. Returns its result. Use it for work that waits for other work: on
+/// the pool, it would occupy the threads that the other work needs.
 ///
 /// # Errors
 /// Errors of `work`; `Internal` if it panicked; errors of starting a thread.
@@ -78,7 +78,7 @@ where
 /// Runs `work` on the pool, even if this thread may block, and does not wait for it.
 pub(crate) fn start(work: impl FnOnce() + Send + 'static) {
     let active = Active::begin();
-    // Sending fails only if the pool has ended, and then nobody waits for the work.
+    // Sending fails only if no thread of the pool could be started.
     let _ = pool().send(Box::new(move || {
         let _ = catch_unwind(AssertUnwindSafe(work));
         drop(active);
@@ -127,7 +127,8 @@ fn panicked() -> Error {
     Error::internal("work on another thread panicked; please report it")
 }
 
-/// Marks this thread as one that may block while `work` runs, so that [`run`] runs inline.
+/// Runs `work` and returns its result. Until then, this thread is marked as one that may block, so
+/// that [`run`] runs inline.
 pub fn inline<T>(work: impl FnOnce() -> T) -> T {
     /// Restores the mark, even if `work` panics and the panic is caught further up.
     struct Before(bool);
@@ -140,7 +141,8 @@ pub fn inline<T>(work: impl FnOnce() -> T) -> T {
     work()
 }
 
-/// Drives a future to its end on this thread, for synchronous code over the async traits.
+/// Drives a future to its end on this thread and returns its output, for synchronous code over the
+/// async traits.
 ///
 /// Work that the future gives to [`run`] runs inline. If the future needs a tokio reactor, the
 /// caller must have entered the reactor's handle.

@@ -33,9 +33,10 @@ pub trait Opener: Send + Sync + 'static {
     /// `FailedPrecondition` if something else is there; `Busy` if another process owns the store.
     async fn open(&self, location: &Location) -> Result<Store>;
 
-    /// Examines the files of the store at `location`, which is not open, and repairs them if
-    /// `repair` is set, so that it can be opened again. A damaged file is set aside, not deleted.
-    /// Returns what is wrong. Most stores have nothing that could be examined from outside.
+    /// Examines the files of the store at `location`. The store must not be open. If `repair` is
+    /// set, repairs the files, so that the store can be opened again. A damaged file is set aside,
+    /// not deleted. Returns what is wrong. Most stores have nothing that could be examined from
+    /// outside.
     ///
     /// # Errors
     /// Errors of the file system.
@@ -268,8 +269,8 @@ impl Registry {
         }
     }
 
-    /// Examines the files of the store at `location` as [`Opener::examine`] does; of a composition,
-    /// those of its members.
+    /// Examines the files of the store at `location` as [`Opener::examine`] does. For a
+    /// composition, it examines the files of the members.
     ///
     /// # Errors
     /// As [`Registry::check`] and [`Opener::examine`].

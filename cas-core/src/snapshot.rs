@@ -279,8 +279,8 @@ pub trait Snapshotter: Send + Sync + 'static {
     /// Returns at most `limit` snapshots in the order of their keys, starting after `after`.
     async fn walk(&self, after: Option<&str>, limit: usize) -> Result<Vec<Info>>;
 
-    /// Returns the condition of a snapshot: whether it has its directory, and, if `depth` says so,
-    /// whether the files of a committed one are those that were committed.
+    /// Returns the condition of a snapshot: whether it has its directory, and, with
+    /// [`Depth::Files`], whether the files of a committed one are those that were committed.
     ///
     /// # Errors
     /// `NotFound`; errors of the file system.

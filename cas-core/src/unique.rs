@@ -7,7 +7,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub fn key(purpose: &str) -> String {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     let seconds = since.unwrap_or_default().as_secs();
-    // Each state has other keys. A thread's first ones come from the system's random numbers.
+    // Every `RandomState` hashes with other keys. A thread's first keys are the system's random
+    // numbers.
     let [one, other] = [(), ()].map(|()| RandomState::new().build_hasher().finish());
     format!("{purpose}-{seconds:x}-{one:016x}{other:016x}")
 }

@@ -31,7 +31,7 @@ conformance::image_store!(strict_images, |_| async {
 conformance::store!(memory_collection, |_| async { Ok(Arc::new(memory())) });
 conformance::store!(strict_collection, |_| async { Ok(Arc::new(strict())) });
 
-/// Small enough that many laws store larger blobs.
+/// Maximum size of a blob in the small store, in bytes. Many laws store larger blobs.
 const THRESHOLD: u64 = 4_000;
 
 fn memory() -> Store {

@@ -1,6 +1,6 @@
-//! Every bound of this crate: what is exactly as large is accepted, and what is one larger is
-//! refused with an error that names the bound. The bounds of notes and of owners are tried next to
-//! their code, those of keys and labels of stores by the laws.
+//! Every bound of this crate: an input of exactly that size is accepted, and an input that is one
+//! larger is refused with an error that names the bound. The bounds of notes and of owners are
+//! tried next to their code, those of keys and labels of stores by the laws.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! Questions about an image: its manifest, its platforms, what it needs, its size.
+//! Queries about an image: its manifest, its platforms, what it needs, its size.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use cas_core::image::{

@@ -347,7 +347,7 @@ async fn a_slow_removal_of_twins_spares_a_newer_blob() {
     }
 }
 
-/// Every way to distribute five blobs over two members, in pages of every size from every cursor.
+/// Tries every way to distribute five blobs over two members, every page size and every cursor.
 #[tokio::test]
 async fn pages_merge_both_members() {
     let mut blobs: Vec<_> = (0..5).map(bytes).collect();
@@ -403,8 +403,8 @@ async fn all_records_are_in_the_small_store() {
     );
 }
 
-/// If the records store fails after the bytes are published, the blob has no record, and the same
-/// publish again adds it.
+/// If the records store fails after the bytes are published, the blob has no record. Another
+/// publish of the same bytes adds it.
 #[tokio::test]
 async fn bytes_without_a_record_can_be_published_again() {
     for length in [80, 300] {

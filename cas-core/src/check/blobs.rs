@@ -74,7 +74,7 @@ impl Checker<'_> {
         };
         let repairs = self.options.repair.is_some();
         let found = self.store.blobs().load(&stat.digest).await;
-        // `check_records` has reported it.
+        // `check_records` has reported a record that does not parse.
         let is_reported = found.is_err_and(|error| error.kind() == ErrorKind::Corrupt);
         if repairs {
             self.describe(&descriptor, &children).await?;

@@ -96,7 +96,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Returns whether nothing is wrong any more.
+    /// Returns whether nothing was wrong, or everything was repaired.
     pub fn is_sound(&self) -> bool {
         self.findings.iter().all(|finding| finding.repaired)
     }

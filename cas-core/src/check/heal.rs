@@ -22,7 +22,7 @@ const ROOM: &str = "quarantine";
 struct Aside {
     /// The digest under which the bytes are stored.
     found: Digest,
-    /// Number of the bytes.
+    /// Number of bytes.
     size: u64,
 }
 
@@ -62,7 +62,7 @@ impl Checker<'_> {
             Ok(sources) => sources,
             Err(error) => return Ok(Some(Err(error))),
         };
-        let mut last = Error::not_found("no source was given, and the image came from no registry");
+        let mut last = Error::not_found("no source has it; pull or import the image again");
         for source in sources {
             match fetch(self.store, guard, &*source, &blob.descriptor, &options).await {
                 Ok(()) => {

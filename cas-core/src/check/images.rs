@@ -150,7 +150,8 @@ impl Checker<'_> {
             retry(|| set_children(self.store, &document.digest, &listed)).await?;
         }
         let detail = format!(
-            "the record lists {} blobs, which differ from the {} that the document lists",
+            "the record lists {} blobs, but not the {} that the document lists; a repair corrects \
+             the record",
             record.children.len(),
             listed.len()
         );

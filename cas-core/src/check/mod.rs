@@ -2,9 +2,10 @@
 //!
 //! A check goes in this order, so that each repair can rely on the repairs before it:
 //!
-//! 1. Records: each one parses. One that does not is set aside; its content is found again below.
+//! 1. Records: each one parses. A damaged record is set aside; the record of a blob is made
+//!    again in step 3.
 //! 2. Images: everything that a name needs is there, with the right size; documents are hashed, and
-//!    their records list what they list.
+//!    the record of a document lists the same blobs as the document.
 //! 3. Blobs: each one has a record; those that are selected are read and hashed.
 //! 4. Documents that no name reaches, in a store that lost names or records.
 //! 5. Ingests that no job has open.
@@ -44,7 +45,7 @@ pub const QUARANTINE: &str = "quarantine";
 /// The lease that keeps documents whose names were lost.
 pub const RECOVERED: &str = "recovered";
 
-/// Checks a store and its snapshots, and repairs them if the options say so. Returns what was
+/// Checks a store and its snapshots, and repairs them if `options.repair` is set. Returns what was
 /// found. Other jobs may use the store meanwhile.
 ///
 /// # Errors

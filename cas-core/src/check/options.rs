@@ -61,13 +61,14 @@ impl ReadData {
     }
 }
 
-/// Parses a rate: bytes per second, or a whole number of KiB, MiB, GiB or TiB.
+/// Parses a rate: bytes per second, or a whole number of KiB, MiB, GiB or TiB. Returns bytes per
+/// second.
 ///
 /// # Errors
 /// `InvalidArgument`, also for 0.
 pub fn parse_rate(text: &str) -> Result<u64> {
     size(text).filter(|bytes| *bytes > 0).ok_or_else(|| {
-        Error::invalid("expected bytes per second, or a number of KiB, MiB or GiB, as in 50MiB")
+        Error::invalid("expected bytes per second, or a number of KiB to TiB, as in 50MiB")
             .operation("parse rate")
             .subject(format!("{text:.40}"))
     })
@@ -76,8 +77,8 @@ pub fn parse_rate(text: &str) -> Result<u64> {
 /// Where a repair gets the bytes of a blob.
 #[async_trait]
 pub trait Sources: Send + Sync {
-    /// Returns the places that may have the content of the image `name`, or of any image, best
-    /// first.
+    /// Returns the places that may have the content of the image `name`, or of any image if it is
+    /// `None`, best first.
     ///
     /// # Errors
     /// Errors of connecting to the only place.
@@ -119,7 +120,7 @@ pub struct CheckOptions<'a> {
     pub read_data: ReadData,
     /// Whether reading goes on after the blob that an interrupted check read last.
     pub resume: bool,
-    /// Maximum number of bytes of blobs that are read per second.
+    /// Maximum number of bytes of blobs that are read per second; `None` for no maximum.
     pub bytes_per_second: Option<u64>,
     /// Whether names were lost before the check. Documents that no name reaches are then kept, even
     /// if they have records.

@@ -15,14 +15,14 @@ use crate::store::Store;
 
 /// Number of blobs between two notes of the last blob that was read.
 const NOTED: usize = 16;
-/// The room of these notes. Each selection has its own.
+/// The room of these notes. Each selection has its own note.
 const ROOM: &str = "fsck";
 
 /// A selection of blobs that are read.
 pub(super) struct Reading {
     selection: ReadData,
     notes: Notes,
-    /// The last blob that an earlier check read.
+    /// The last blob that an earlier check read, or `None` to begin at the first blob.
     cursor: Option<Digest>,
 }
 
@@ -82,8 +82,8 @@ impl Reading {
         }
     }
 
-    /// Notes the last blob of a percentage, where the next check goes on. Deletes the note of another
-    /// selection, which was read to its end.
+    /// Notes the last blob of a percentage, after which the next check goes on. Any other selection
+    /// has ended, so its note is deleted.
     pub(super) async fn end(&self, last: Option<&Stat>) {
         match (self.selection, last) {
             (ReadData::Percent(_), Some(last)) => self.write(last).await,
@@ -103,7 +103,7 @@ impl Reading {
     }
 }
 
-/// Returns the key of the note of a selection. All percentages share one.
+/// Returns the key of the note of a selection. All percentages share one note.
 fn key(selection: ReadData) -> String {
     match selection {
         ReadData::Nothing | ReadData::All => "all".to_owned(),
@@ -140,8 +140,8 @@ pub(super) async fn hash(
     Ok(found)
 }
 
-/// A blob that is read from its beginning, at most as fast as the options allow, and whose progress
-/// is reported.
+/// Reads a blob from its beginning, at most as fast as the options allow, and reports the
+/// progress.
 struct Paced<'a> {
     reader: &'a dyn BlobReader,
     item: String,

@@ -18,7 +18,7 @@ const ROOM: &str = "damaged-records";
 const NAMES: &str = "images/";
 
 impl Checker<'_> {
-    /// Checks that all records parse. Sets aside those that do not.
+    /// Checks that all records parse. A repair sets aside those that do not.
     pub(super) async fn check_records(&mut self) -> Result<()> {
         for table in [Table::Blobs, Table::Images, Table::Leases] {
             let mut damaged = Vec::new();
@@ -53,7 +53,7 @@ impl Checker<'_> {
         }
         let detail = match table {
             Table::Images => format!("the record does not parse: {why}; name the image again"),
-            _ => format!("the record does not parse: {why}"),
+            _ => format!("the record does not parse: {why}; a repair sets it aside"),
         };
         // The name itself is reported as lost, unless the store has it elsewhere.
         let subject = format!("{}/{}", table.name(), record.key);

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::snapshot::{self, Condition, Depth, Info, SnapshotKind, Snapshotter};
 
 impl Checker<'_> {
-    /// Checks all snapshots, and unpacks the layers of damaged ones again.
+    /// Checks all snapshots. A repair unpacks the layers of damaged ones again.
     pub(super) async fn check_snapshots(&mut self, snapshotter: &dyn Snapshotter) -> Result<()> {
         let repairs = self.options.repair.is_some();
         for key in snapshotter.damaged_records(repairs).await? {
@@ -82,7 +82,7 @@ impl Checker<'_> {
         }
         let bytes: u64 = left.iter().map(|usage| usage.bytes).sum();
         let detail = format!(
-            "no record names {} directories with {bytes} bytes in all",
+            "no record names {} directories with {bytes} bytes in all; a collection removes them",
             left.len()
         );
         self.add(Problem::SnapshotLeft, snapshotter.name(), detail, repairs);

@@ -26,7 +26,7 @@ impl Checker<'_> {
                     discarded => discarded.map(|_| true)?,
                 };
             }
-            let detail = format!("a job left it after {} bytes", ingest.offset);
+            let detail = format!("a job left {} bytes; a repair discards them", ingest.offset);
             self.add(Problem::IngestLeft, &ingest.key, detail, repaired);
         }
         Ok(())

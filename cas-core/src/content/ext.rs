@@ -44,8 +44,8 @@ pub trait ContentExt: ContentStore {
             .map(|committed| committed.digest)
     }
 
-    /// Reads a blob and returns the digest of its bytes, which is another one if they are damaged,
-    /// or `None` if the blob is not in the store.
+    /// Reads a blob and returns the digest of its bytes, or `None` if the blob is not in the store.
+    /// If the bytes are damaged, the result differs from `digest`.
     ///
     /// # Errors
     /// Errors of the store; `Corrupt` if it finds the damage itself.
@@ -87,7 +87,7 @@ pub trait ContentExt: ContentStore {
     /// `NotFound` if `from` does not have the blob; `Corrupt` if it is damaged there.
     async fn copy_from(&self, from: &dyn ContentStore, digest: &Digest) -> Result<u64> {
         let reader = from.open(digest).await?.ok_or_else(|| {
-            Error::not_found("no such blob in the store")
+            Error::not_found("no such blob in the store; check the digest")
                 .operation("copy")
                 .subject(digest)
         })?;
@@ -177,7 +177,7 @@ async fn fetch<S: ContentStore + ?Sized>(store: &S, descriptor: &Descriptor) -> 
     if reader.size() != expected {
         let found = reader.size();
         return Err(Error::corrupt(format!(
-            "expected {expected} bytes, found {found}"
+            "expected {expected} bytes, found {found}; pull or import the image again"
         )));
     }
     let data = read_whole(reader.as_ref()).await?;

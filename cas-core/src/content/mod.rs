@@ -147,8 +147,8 @@ pub trait ContentStore: Send + Sync + 'static {
     async fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<Stat>>;
 
     /// Returns whether the store can tell, without reading the bytes, that nothing has changed them
-    /// since they became the version in `stat`. A store that returns false has them hashed each
-    /// time a caller stores the blob again.
+    /// since they became the version in `stat`. If it cannot, the bytes are hashed each time a
+    /// caller stores the blob again.
     async fn is_unchanged(&self, _stat: &Stat) -> Result<bool> {
         Ok(false)
     }
@@ -198,8 +198,8 @@ pub trait Ingest: Send {
     async fn append(&mut self, data: Bytes) -> Result<()>;
 
     /// Appends up to `length` bytes of a file from `offset`, shared with the file or copied within
-    /// the kernel. Returns how many. Returns 0 at the end of the file, or if the store cannot do
-    /// this; the caller then reads the bytes and appends them.
+    /// the kernel. Returns the number of appended bytes: 0 at the end of the file, or if the store
+    /// cannot do this; the caller then reads the bytes and appends them.
     ///
     /// # Errors
     /// As [`Ingest::append`].

@@ -32,7 +32,7 @@ impl Expected {
         size: None,
     };
 
-    /// Expects bytes of this digest and size.
+    /// Returns the expectation of bytes with this digest and size.
     pub fn exactly(digest: Digest, size: u64) -> Self {
         Expected {
             digest: Some(digest),
@@ -40,7 +40,7 @@ impl Expected {
         }
     }
 
-    /// Expects bytes of this digest, of any size.
+    /// Returns the expectation of bytes with this digest, of any size.
     pub fn digest(digest: Digest) -> Self {
         Expected {
             digest: Some(digest),
@@ -188,9 +188,9 @@ impl Writer {
         Ok(())
     }
 
-    /// Appends up to `length` bytes of a file from `offset`, until the file ends. Returns how many.
-    /// The store shares the bytes with the file, or copies them within the kernel, if it can. They
-    /// are hashed as stored, even if the file changes meanwhile.
+    /// Appends up to `length` bytes of a file from `offset`, until the file ends. Returns the
+    /// number of appended bytes. The store shares them with the file, or copies them within the
+    /// kernel, if it can. They are hashed as stored, even if the file changes meanwhile.
     ///
     /// # Errors
     /// As [`Writer::write`]; errors of the file.
@@ -260,7 +260,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Checks the bytes against what was expected.
+    /// Checks the bytes against what was expected. Returns the proof.
     ///
     /// # Errors
     /// `Corrupt` if the digest or size is not the expected one.
@@ -277,7 +277,8 @@ impl Writer {
         })
     }
 
-    /// Checks the bytes against what was expected, and publishes them with `batch`.
+    /// Checks the bytes against what was expected, and publishes them with `batch`. Returns what
+    /// was committed.
     ///
     /// # Errors
     /// `Corrupt` if the digest or size is not the expected one; the ingest is then kept, because a

@@ -45,7 +45,7 @@ impl Algorithm {
 
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
-/// Length of the longest digest as text, which is a SHA-512 one.
+/// Length of the longest text of a digest, that of a SHA-512 digest.
 const TEXT: usize = 7 + 128;
 
 /// A digest, written `algorithm:hex` as in the OCI image specification, and ordered as its text is.

@@ -6,7 +6,8 @@ use super::platforms::choose;
 use crate::descriptor::Descriptor;
 use crate::platform::{Matcher, Only, Platform};
 
-/// Chooses manifests for one platform or for all, and remembers which platforms were offered.
+/// Chooses the manifests for one platform and remembers which platforms were offered, or chooses
+/// all manifests.
 #[derive(Debug, Default)]
 pub struct Chooser {
     only: Option<Only>,
@@ -39,7 +40,7 @@ impl Chooser {
         choose(listed, only)
     }
 
-    /// Returns whether an image for `platform` is chosen. It always is if it names no platform.
+    /// Returns whether an image for `platform` is chosen. An image without a platform always is.
     pub fn matches(&mut self, platform: Option<&Platform>) -> bool {
         let (Some(only), Some(platform)) = (&self.only, platform) else {
             return true;
@@ -48,7 +49,8 @@ impl Chooser {
         only.matches(platform)
     }
 
-    /// Returns the platforms that were offered, separated by commas.
+    /// Returns the platforms that were offered, separated by commas. A chooser for all platforms
+    /// does not remember them.
     pub fn offered(&self) -> String {
         let offered: Vec<&str> = self.offered.iter().map(String::as_str).collect();
         offered.join(", ")

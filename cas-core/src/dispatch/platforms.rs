@@ -9,8 +9,8 @@ use crate::descriptor::Descriptor;
 use crate::error::{Error, Result};
 use crate::platform::Matcher;
 
-/// Wraps `handler` so that children for other platforms are left out. Children without a platform
-/// are kept.
+/// Returns `handler` wrapped so that children for other platforms are left out. Children without a
+/// platform are kept.
 pub fn filter_platforms<'a>(
     handler: impl Handler + 'a,
     matcher: &'a dyn Matcher,
@@ -34,8 +34,8 @@ impl<H: Handler> Handler for FilterPlatforms<'_, H> {
     }
 }
 
-/// Wraps `handler` so that the children of an index are sorted, the best match first and those
-/// without a platform last, and at most `most` of them are returned. If `most` is 0, all are
+/// Returns `handler` wrapped so that the children of an index are sorted, the best match first and
+/// those without a platform last, and at most `most` of them are returned. If `most` is 0, all are
 /// returned.
 ///
 /// With a limit, the handler fails with `NotFound` for an index without children. It does not
@@ -67,11 +67,11 @@ impl<H: Handler> Handler for LimitManifests<'_, H> {
         {
             children.sort_by(|a, b| best_first(self.matcher, a, b));
             if self.most > 0 && children.is_empty() {
-                return Err(
-                    Error::not_found("no manifest of the index matches the platform")
-                        .operation("choose manifest")
-                        .subject(descriptor.digest),
-                );
+                return Err(Error::not_found(
+                    "no manifest is left to choose; choose another platform",
+                )
+                .operation("choose manifest")
+                .subject(descriptor.digest));
             }
             if self.most > 0 {
                 children.truncate(self.most);

@@ -57,9 +57,11 @@ pub async fn explain(
             paths: Vec::new(),
             until: None,
         }),
-        _ => Err(Error::not_found("the store has no record of it")
-            .operation("explain")
-            .subject(resource)),
+        _ => Err(
+            Error::not_found("the store has no record of it; check the name or the digest")
+                .operation("explain")
+                .subject(resource),
+        ),
     }
 }
 

@@ -67,7 +67,7 @@ pub(super) struct Graph {
 }
 
 impl Graph {
-    /// Returns the number of a resource, which is added to the graph if it is new.
+    /// Returns the number of a resource. A new resource is added to the graph.
     pub(super) fn id(&mut self, resource: &Resource) -> Id {
         if let Some(id) = self.ids.get(resource) {
             return *id;
@@ -92,7 +92,7 @@ impl Graph {
         &self.edges[id]
     }
 
-    /// Returns the number of resources. Their numbers are below it.
+    /// Returns how many resources there are. Each has a smaller number.
     pub(super) fn len(&self) -> usize {
         self.nodes.len()
     }

@@ -3,16 +3,16 @@
 //! | label | on | means |
 //! |---|---|---|
 //! | `gc.root…` | blobs, snapshots | is kept, with everything below |
-//! | `gc.ref.content`, `.ref.snapshot.NAME`, `.ref.image` | all | refers to that |
-//! | `gc.bref.content`, `.bref.snapshot.NAME`, `.bref.image` | all | that refers to this |
-//! | `gc.cond.snapshot.NAME` = `usedat<2h\|KEY` | all | refers to that on a condition |
+//! | `gc.ref.content`, `.ref.snapshot.NAME`, `.ref.image` | all but leases | refers to it |
+//! | `gc.bref.content`, `.bref.snapshot.NAME`, `.bref.image` | all but leases | it refers to this |
+//! | `gc.cond.snapshot.NAME` = `usedat<2h\|KEY` | all but leases | refers to it on a condition |
 //! | `gc.cond.value-usedat` | snapshots | what the condition compares |
 //! | `gc.expire` | leases, images | see [`expiry`] |
 //! | `gc.flat` | leases | see [`GC_FLAT`](crate::labels::GC_FLAT) |
 //!
-//! All keys begin with `containerd.io/`. After `content` and `image` a key ends, or goes on with
-//! `.` or `/` and any text. After `snapshot.` comes the name of the snapshotter, up to the end of
-//! the key or the next `/`.
+//! "It" is the resource that the label names. All keys begin with `containerd.io/`. After `content`
+//! and `image` a key ends, or goes on with `.` or `/` and any text. After `snapshot.` comes the
+//! name of the snapshotter, up to the end of the key or the next `/`.
 
 use std::time::{Duration, SystemTime};
 
@@ -97,7 +97,8 @@ pub(super) fn expiry(labels: &Labels) -> Option<SystemTime> {
     labels.get(GC_EXPIRE).and_then(|text| time(text))
 }
 
-/// Returns the resource of a kind, which the key of a label names, with the name `value`.
+/// Returns the resource with the name `value`, or `None` for an unknown kind or an invalid digest.
+/// `kind` is the rest of the label's key.
 fn target(kind: &str, value: &str) -> Option<Resource> {
     if let Some(snapshotter) = kind.strip_prefix("snapshot.") {
         return Some(snapshot(snapshotter, value));

@@ -29,7 +29,7 @@ impl Removed {
         blobs.chain(ingests).sum::<u64>() + self.leftovers.bytes
     }
 
-    /// Returns whether nothing was removed.
+    /// Returns whether nothing was removed and no claim was dropped.
     pub fn is_empty(&self) -> bool {
         *self == Removed::default()
     }

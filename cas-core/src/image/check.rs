@@ -30,7 +30,7 @@ impl Check {
     }
 }
 
-/// Checks which content an image needs on a platform, and which of it is in the store.
+/// Returns which content an image needs on a platform, and which of it is in the store.
 ///
 /// # Errors
 /// Errors of [`manifest`] except `NotFound`; `Corrupt` if content is stored with another size.

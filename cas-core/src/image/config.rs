@@ -83,7 +83,7 @@ impl ImageConfig {
     }
 }
 
-/// Reads the configuration that a descriptor refers to.
+/// Returns the configuration that a descriptor refers to.
 ///
 /// # Errors
 /// `NotFound`; `Corrupt`; `Unsupported` if the descriptor has another type.
@@ -135,7 +135,7 @@ pub fn layers(manifest: &Manifest, config: &ImageConfig) -> Result<Vec<(Descript
     let (found, expected) = (config.diff_ids.len(), manifest.layers.len());
     if found != expected {
         return wrong(format!(
-            "the manifest lists {expected} layers, but the configuration {found} diff ids"
+            "the manifest lists {expected} layers, but the configuration lists {found} diff ids"
         ));
     }
     let layers = manifest.layers.iter().cloned();

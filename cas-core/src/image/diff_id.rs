@@ -22,9 +22,9 @@ pub const UNCOMPRESSED: &str = "containerd.io/uncompressed";
 /// The number of bytes in one read.
 const PIECE: usize = 1 << 20;
 
-/// Returns the diff id of a layer. It is the digest of the layer if its type states no compression,
-/// or else the value of its label [`UNCOMPRESSED`]. Without the label the layer is decompressed and
-/// hashed, and the label is stored.
+/// Returns the diff id of a layer. It is the digest of the layer if its type is an uncompressed
+/// one, or else the value of its label [`UNCOMPRESSED`]. Without the label the layer is
+/// decompressed and hashed, and the label is stored.
 ///
 /// `decompress` turns the compressed stream into the uncompressed one. It receives the compression
 /// that the type states, which may be `Unknown`. It may block.
@@ -59,7 +59,7 @@ where
     }
     let reader = store.content.open(&layer.digest).await?;
     let reader = reader.ok_or_else(|| {
-        Error::not_found("no such blob in the store")
+        Error::not_found("no such blob in the store; pull or import the image again")
             .operation("diff id")
             .subject(layer.digest)
     })?;

@@ -1,9 +1,9 @@
 //! Filters in containerd's grammar, for anything with named fields.
 //!
 //! A filter is a list of selectors joined by commas, all of which must match. Of several filters,
-//! one must match. A selector is a field path alone, which matches if the field is present, or a
-//! field path, an operator and a value: `labels."a.b/c"==x,name~=/^docker/`. The operators are
-//! `==`, `!=` and `~=`, which matches a regular expression.
+//! one must match. A selector is a field path, an operator and a value:
+//! `labels."a.b/c"==x,name~=/^docker/`. A field path alone matches if the field is present. The
+//! operators are `==`, `!=` and `~=`; the value of `~=` is a regular expression.
 
 use std::borrow::Cow;
 
@@ -175,8 +175,9 @@ impl<'a> Parser<'a> {
         Ok(value.to_owned())
     }
 
-    /// Reads a quoted text. Between double quotes, escapes are Go's. Between slashes or bars, which
-    /// quote regular expressions, a backslash is kept unless it escapes the closing character.
+    /// Reads a quoted text. Between double quotes, the escapes are `\\`, `\"`, `\n`, `\t` and `\r`,
+    /// as in Go. Between slashes or bars, which quote regular expressions, a backslash is kept
+    /// unless it escapes the closing character.
     fn quoted(&mut self, quote: char) -> Result<String> {
         let (mut out, start) = (String::new(), self.at + quote.len_utf8());
         let mut rest = self.text[start..].char_indices();

@@ -86,7 +86,10 @@ pub trait ImageStore: Send + Sync + 'static {
     /// # Errors
     /// `Unsupported` if the store does not keep owners.
     fn for_owner(&self, owner: &Owner) -> Result<Arc<dyn ImageStore>> {
-        Err(Error::unsupported("this image store does not keep owners").subject(owner))
+        Err(
+            Error::unsupported("this image store does not keep owners; open it without an owner")
+                .subject(owner),
+        )
     }
 
     /// Returns the image with this name, or `None` if there is none.

@@ -1,4 +1,4 @@
-//! Questions to an image, as methods of [`Image`].
+//! Queries about an image, as methods of [`Image`].
 
 use super::{config, rootfs, size};
 use crate::content::ContentStore;

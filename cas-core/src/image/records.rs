@@ -64,8 +64,8 @@ impl RecordImages {
         self.write_update(found, update, fieldpaths).await
     }
 
-    /// Makes one attempt. The inner result is final, unlike a `Conflict` of the outer one, which
-    /// means that another writer was faster.
+    /// Makes one attempt. The inner result is final. A `Conflict` of the outer result means that
+    /// another writer was faster, and that the attempt can be repeated.
     async fn swap_once(&self, expected: &Descriptor, image: &Image) -> Result<Result<Image>> {
         let found = self.load_own(&image.name).await?;
         if let Err(error) = check_target(&found.0, expected) {
@@ -91,7 +91,7 @@ impl RecordImages {
         if let Some(expected) = target.filter(|target| target.digest != image.target.digest) {
             let (expected, found) = (expected.digest, image.target.digest);
             return Err(Error::not_found(format!(
-                "the name refers to {found}, not to {expected}"
+                "the name refers to {found}, not to {expected}; read the image again"
             )));
         }
         let mut batch = Batch::new();

@@ -83,7 +83,7 @@ pub async fn manifest_for(
         let found = config_platform(content, &resolved.manifest.config).await?;
         if !matcher.matches(&found) {
             return Err(Error::not_found(format!(
-                "the image is for {found} only, not for {platform}"
+                "the image is for {found} only, not for {platform}; choose {found}"
             ))
             .operation("resolve manifest")
             .subject(image.digest));
@@ -147,7 +147,7 @@ fn pass(descriptor: Descriptor, missing: &mut Vec<Descriptor>) {
 
 fn no_match(image: &Descriptor, missing: &[Descriptor]) -> Error {
     let message = match missing {
-        [] => "the index lists no manifest for the platform; choose another one".to_owned(),
+        [] => "the index lists no manifest for the platform; choose another platform".to_owned(),
         [first, rest @ ..] => {
             let more = match rest.len() {
                 0 => String::new(),
@@ -253,7 +253,7 @@ impl Platforms<'_> {
         Ok(Next::Children(self.split_off_named(children)))
     }
 
-    /// Adds the platforms that descriptors state. Returns the descriptors that state none, whose
+    /// Adds the platforms that descriptors state. Returns the descriptors that state none; their
     /// content has to be read.
     fn split_off_named(&self, mut descriptors: Vec<Descriptor>) -> Vec<Descriptor> {
         descriptors.retain(|descriptor| {

@@ -48,7 +48,7 @@ async fn pin(
                 .iter()
                 .find(|known| known.name() == snapshotter);
             let known = known.ok_or_else(|| {
-                Error::unsupported("no such snapshotter in this store").subject(snapshotter)
+                Error::unsupported("unknown snapshotter; name an open one").subject(snapshotter)
             })?;
             let keys = std::slice::from_ref(key);
             guard.pin_snapshots(snapshotter, keys).await?;
@@ -83,5 +83,5 @@ async fn describe(store: &Store, digest: &Digest) -> Result<Descriptor> {
 }
 
 fn missing(resource: &Resource) -> Error {
-    Error::not_found("not in the store, so a lease cannot keep it").subject(resource)
+    Error::not_found("not in the store, so it cannot be kept; store it first").subject(resource)
 }

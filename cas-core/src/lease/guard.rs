@@ -127,6 +127,7 @@ impl LeaseGuard {
     }
 
     /// Publishes what `writer` has written together with the record of the blob, and pins the blob.
+    /// Returns what was committed.
     ///
     /// # Errors
     /// Errors of [`Store::publish`].
@@ -236,7 +237,8 @@ impl LeaseGuard {
         }
     }
 
-    /// Ends the lease, once everything that it pins is referred to by a name or another lease.
+    /// Ends the lease. A job calls this once names or other leases refer to everything that it
+    /// pinned.
     ///
     /// # Errors
     /// `Conflict` if the lease has expired and something that it pinned was collected. The content

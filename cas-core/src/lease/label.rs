@@ -29,15 +29,16 @@ pub fn child_gc_labels_filter_layers(child: &Descriptor) -> Vec<String> {
     child_gc_labels(child)
 }
 
-/// Wraps `handler` so that [`child_gc_labels`] of the children that it returns are stored on their
-/// parent.
+/// Returns `handler` wrapped so that [`child_gc_labels`] of the children that it returns are stored
+/// on their parent.
 pub fn set_children_labels<'a>(store: &'a Store, handler: impl Handler + 'a) -> impl Handler + 'a {
     set_children_mapped_labels(store, handler, child_gc_labels)
 }
 
-/// Wraps `handler` so that labels for the children that it returns are stored on their parent.
-/// `map` returns the label keys of a child. Children with the same key are numbered from 0, and the
-/// number is appended to the key. The first child gets no number unless the key ends with a dot.
+/// Returns `handler` wrapped so that labels for the children that it returns are stored on their
+/// parent. `map` returns the label keys of a child. Children with the same key are numbered from 0,
+/// and the number is appended to the key. The first child gets no number unless the key ends with a
+/// dot.
 ///
 /// The handler fails with `NotFound` if the parent is not in the store.
 pub fn set_children_mapped_labels<'a>(
@@ -98,9 +99,11 @@ fn numbered(children: &[Descriptor], map: impl Fn(&Descriptor) -> Vec<String>) -
 /// `NotFound` if the blob is not in the store; errors of the records store.
 pub async fn set_labels(store: &Store, descriptor: &Descriptor, labels: &Labels) -> Result<()> {
     if !store.present(descriptor).await? {
-        return Err(Error::not_found("no such blob in the store")
-            .operation("label")
-            .subject(descriptor.digest));
+        return Err(
+            Error::not_found("no such blob in the store; store it first")
+                .operation("label")
+                .subject(descriptor.digest),
+        );
     }
     let children: Vec<BlobRef> = gc::referenced_content(labels)
         .map(BlobRef::existing)

@@ -9,8 +9,7 @@ use crate::store::Store;
 /// What a job that only reads has pinned.
 ///
 /// A store that is read-only, or whose disk is full, can still be read. Nothing is pinned then: if
-/// another process collects meanwhile, the job fails with `NotFound`, and has never read anything
-/// wrong.
+/// another process collects meanwhile, the job fails with `NotFound`, but never reads wrong bytes.
 pub struct ReadGuard(Option<LeaseGuard>);
 
 impl ReadGuard {

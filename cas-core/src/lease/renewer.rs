@@ -19,8 +19,8 @@ struct Signal {
 }
 
 impl LeaseRenewer {
-    /// Starts a thread that extends the lease to `ttl` from then, three times in each `ttl`. While
-    /// it waits, it does not keep the store open.
+    /// Starts a thread that extends the lease three times in each `ttl`, each time until `ttl`
+    /// after that moment. While it waits, it does not keep the store open.
     pub(super) fn start(records: &Arc<dyn Records>, id: &Arc<str>, ttl: Duration) -> Self {
         let records = Arc::downgrade(records);
         let signal = Arc::new(Signal::default());

@@ -13,7 +13,7 @@ use crate::media_type::MediaType;
 
 impl LeaseGuard {
     /// Pins an image and everything below it except snapshots. Children that are recorded as absent
-    /// are passed over, as collections do.
+    /// are skipped, as in a collection.
     ///
     /// # Errors
     /// `NotFound` if the root, or a child that was stored with it, is missing.

@@ -131,7 +131,7 @@ impl Blobs {
         Ok(claimed)
     }
 
-    /// Adds a write of the record to `batch`, which may be published with the bytes.
+    /// Adds a write of the record to `batch`. The batch may be published with the bytes.
     ///
     /// # Errors
     /// `InvalidArgument` for labels that exceed their bounds.

@@ -1,4 +1,4 @@
-//! The records of leases, which keep things that no name refers to yet, or no longer.
+//! The records of leases. A lease keeps things, even if no name refers to them.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -32,7 +32,7 @@ pub struct Lease {
     /// When it was made.
     #[serde(with = "crate::time")]
     pub created_at: SystemTime,
-    /// When it expires; `None` is never.
+    /// When it expires; `None` if it never does.
     #[serde(
         default,
         with = "crate::time::optional",
@@ -263,7 +263,8 @@ impl Leases {
 }
 
 fn ended(id: &str) -> Error {
-    Error::not_found("no such lease: it was never created, or it has ended or expired").subject(id)
+    Error::not_found("no such lease: it has ended or expired, or never existed; create one")
+        .subject(id)
 }
 
 fn decode(record: &Record) -> Result<Lease> {

@@ -1,5 +1,5 @@
-//! The documents of an image that a transfer found. They, or the records of their children, are
-//! written after their children.
+//! The documents of an image that a transfer found. Each of them, or the record that lists its
+//! children, is written after its children.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};

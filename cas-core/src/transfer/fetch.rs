@@ -29,7 +29,7 @@ const WRITER_TIMEOUT: Duration = Duration::from_secs(600);
 /// of `guard`. It is durable after the next flush.
 ///
 /// What an earlier attempt left is kept, and only the rest is fetched. A layer is fed to the
-/// unpacker of `options` if that wants it.
+/// unpacker of `options` if the unpacker wants it.
 ///
 /// # Errors
 /// `Corrupt` if the remote sends other bytes than `descriptor` specifies, and none of them are kept
@@ -104,7 +104,7 @@ impl Fetch<'_> {
     }
 
     /// Verifies a layer and feeds it to `unpacker`, but does not store it. Its bytes come from the
-    /// store if that has them.
+    /// store if the store has them.
     ///
     /// # Errors
     /// `Corrupt` if the bytes are not those of `layer`; errors of the remote, the store and the

@@ -44,7 +44,7 @@ pub fn layer_channel() -> (LayerSender, LayerReader) {
 }
 
 impl LayerSender {
-    /// Sends a piece that is not empty. If the reader is gone, its side reports the reason.
+    /// Sends a piece that is not empty. If the reader is gone, the unpacker reports the reason.
     pub(super) async fn send(&self, piece: Bytes) {
         let _ = self.0.send(piece).await;
     }

@@ -223,11 +223,11 @@ impl Pull<'_> {
         if Only::new(platform).matches(&found) {
             return Ok(());
         }
-        Err(
-            Error::not_found(format!("the image is for {found} only, not for {platform}"))
-                .operation("pull")
-                .subject(own.digest),
-        )
+        Err(Error::not_found(format!(
+            "the image is for {found} only, not for {platform}; choose {found}"
+        ))
+        .operation("pull")
+        .subject(own.digest))
     }
 
     /// Checks that a manifest was found.

@@ -65,8 +65,8 @@ impl PullLimits {
         self.per_layer
     }
 
-    /// Waits until one more blob may be fetched. Returns the permit, which must be taken before
-    /// anything that another fetch waits for.
+    /// Waits until one more blob may be fetched. Returns the permit. A caller that waits here must
+    /// not hold anything that another fetch waits for.
     pub(super) async fn permit(&self) -> Result<SemaphorePermit<'_>> {
         let permit = self.overall.acquire().await;
         permit.map_err(|closed| Error::internal("the limits were closed").source(closed))

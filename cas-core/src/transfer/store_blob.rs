@@ -244,8 +244,8 @@ impl BlobWrite<'_> {
     }
 }
 
-/// Returns the outcome of both halves of a fed layer. If both fail, `Cancelled` is a consequence of
-/// the other error, which is returned.
+/// Returns the outcome of both halves of a fed layer. If both fail and one error is `Cancelled`,
+/// the other error caused it and is returned.
 pub(super) fn first_cause<T>(stored: Result<T>, unpacked: Result<()>) -> Result<T> {
     match (stored, unpacked) {
         (Ok(_), Err(unpacked)) => Err(unpacked),

@@ -28,7 +28,8 @@ impl Fetcher for StoreFetcher {
     async fn fetch(&self, descriptor: &Descriptor, range: Range<u64>) -> Result<Pieces> {
         let reader = self.0.open(&descriptor.digest).await?;
         let reader = reader.ok_or_else(|| {
-            Error::not_found("no such blob in the source").subject(descriptor.digest)
+            Error::not_found("no such blob in the source; name another source")
+                .subject(descriptor.digest)
         })?;
         let pieces = stream::unfold((reader, range.start), move |(reader, at)| async move {
             let length = (range.end - at).min(PIECE);

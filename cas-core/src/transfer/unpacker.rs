@@ -54,7 +54,7 @@ pub trait Unpacker: Send + Sync {
 
     /// Returns where to feed the bytes of a layer, or `None` if they are no longer wanted.
     ///
-    /// Only called for layers to be fed. If a layer is to be stored, it is not fed if the store has
+    /// Only called for layers to be fed. A layer that is to be stored is not fed if the store has
     /// some or all of it already.
     fn receive(&self, layer: &Descriptor) -> Option<LayerFeed<'_>>;
 

@@ -82,7 +82,7 @@ impl<'a> Wants<'a> {
         Ok(stored.collect())
     }
 
-    /// Decides to store a layer that was stored before and lost, because the record of its manifest
+    /// Decides to store a layer that was stored before and was lost: the record of its manifest
     /// does not list it as absent.
     fn repair(&self, layer: &Descriptor) {
         let mut decided = lock(&self.decided);

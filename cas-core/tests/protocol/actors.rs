@@ -44,7 +44,7 @@ pub(crate) fn import(world: &World, number: u64, name: &'static str) -> Actor {
     })
 }
 
-/// As [`import`], but killed after so many steps: nothing of it runs any more, not even its
+/// As [`import`], but killed after `steps` steps: nothing of it runs any more, not even its
 /// destructors.
 pub(crate) fn killed(world: &World, number: u64, name: &'static str, steps: usize) -> Actor {
     let actor = import(world, number, name);

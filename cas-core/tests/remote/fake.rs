@@ -25,7 +25,7 @@ pub(crate) struct FakeRemote {
     pub(crate) serves_ranges: bool,
     /// Content whose first byte is changed on the way.
     pub(crate) damaged: Option<Digest>,
-    /// Bytes that are missing at the end of a range.
+    /// Number of bytes that are missing at the end of a range.
     pub(crate) missing: usize,
     pub(crate) fetched: Mutex<Vec<(Digest, Range<u64>)>>,
     pub(crate) pushed: Mutex<Vec<Digest>>,
@@ -89,7 +89,7 @@ impl Fetcher for FakeRemote {
         self.most_running.fetch_max(running, Ordering::SeqCst);
         let running = Running(Arc::clone(&self.running));
         if let Some(store) = &self.collected {
-            // Late enough that a lease which is not extended would expire during the pull.
+            // The collection's clock is ahead, but the lease of the pull has not expired by it.
             let options = GcOptions::default().with_now(SystemTime::now() + LEASE_TTL / 2);
             collect(store, &[], &options).await?;
         }

@@ -97,7 +97,7 @@ async fn the_chosen_platform_is_pulled_first_and_the_others_later() {
     );
 }
 
-/// An earlier release recorded manifests as stored that it then failed to pull.
+/// An earlier release recorded manifests as stored, and then failed to pull them.
 #[tokio::test]
 async fn records_that_claim_too_much_are_corrected_once() {
     let (from, to) = (store(), store());

@@ -1,6 +1,6 @@
 //! An ingest that begins in the small store, and moves when it grows.
 //!
-//! The writer has the key open in the small store until it has it open in the large one, so there
+//! A writer keeps the key open in the small store until the key is open in the large one, so there
 //! is one writer across both. After a crash, each of the two holds a prefix of the same bytes, and
 //! the next writer goes on with the longer one.
 
@@ -135,7 +135,7 @@ impl Ingest for SizedIngest {
         self.ingest.append(data).await
     }
 
-    /// In the small store bytes come through memory, because they may have to be moved.
+    /// Adopts nothing in the small store, because its bytes may have to be moved.
     async fn adopt(&mut self, file: &Arc<File>, offset: u64, length: usize) -> Result<usize> {
         match self.side {
             Side::Small => Ok(0),

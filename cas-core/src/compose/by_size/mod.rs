@@ -5,7 +5,7 @@
 //! more                     large, which keeps bytes only
 //! ```
 //!
-//! An ingest begins in the small store, and moves when it outgrows it. A blob can be in both
+//! An ingest begins in the small store, and moves when it exceeds THRESHOLD. A blob can be in both
 //! stores, after a race or a change of the threshold. It counts as one: the copy in the small store
 //! is shown, and removing it removes both.
 
@@ -188,7 +188,7 @@ impl ContentStore for SizedContent {
         self.0.on(side).remove_version(digest, stat.version).await
     }
 
-    /// Blobs without a twin, which are nearly all, are removed from their member together.
+    /// Blobs without a twin are removed from their member together. Nearly all blobs have none.
     async fn remove_versions(&self, blobs: &[(Digest, Version)], _batch: &Batch) -> Result<bool> {
         let (mut small, mut large) = (Vec::new(), Vec::new());
         for (digest, version) in blobs {
@@ -237,7 +237,7 @@ impl ContentStore for SizedContent {
     }
 }
 
-/// Merges two pages. Of twins, the one in the small store is shown.
+/// Returns the merged pages. Of two twins, they contain the one in the small store.
 fn merge(small: Vec<Stat>, large: Vec<Stat>) -> impl Iterator<Item = Stat> {
     let mut small = small.into_iter().peekable();
     let mut large = large.into_iter().peekable();

@@ -23,11 +23,11 @@ struct Counter {
 /// The sums of one operation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
-    /// Calls that ended.
+    /// Number of calls that ended.
     pub calls: u64,
-    /// Calls that failed.
+    /// Number of calls that failed.
     pub errors: u64,
-    /// Bytes moved by calls that succeeded.
+    /// Number of bytes moved by calls that succeeded.
     pub bytes: u64,
     /// Total duration of all calls in nanoseconds.
     pub total_ns: u64,

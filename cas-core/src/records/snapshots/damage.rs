@@ -1,4 +1,4 @@
-//! Records that are damaged, and snapshots whose files are.
+//! Damaged records, and snapshots with damaged files.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -17,7 +17,7 @@ impl Snapshots {
     /// `by`. Returns the id of the old directory.
     ///
     /// # Errors
-    /// `NotFound`; `InvalidArgument` if the states or the parents of the two are others.
+    /// `NotFound`; `InvalidArgument` if the states or the parents are not as described.
     pub async fn replace(&self, key: &str, by: &str, usage: Usage) -> Result<u64> {
         self.commit_plan(|| self.plan_replace(key, by, usage)).await
     }
@@ -135,7 +135,7 @@ impl Snapshots {
         Ok(())
     }
 
-    /// Corrects the numbers of children, some of which are gone.
+    /// Corrects the counts of children after some children are gone.
     fn count_children(&self, sound: &Sound, batch: &mut Batch) -> Result<()> {
         let mut children: BTreeMap<&str, u64> = BTreeMap::new();
         for (record, _) in sound.values() {

@@ -104,7 +104,8 @@ impl Snapshots {
         while let Some(parent) = &chain.last().unwrap_or(record).parent {
             let found = self.load(parent).await?;
             let found = found.ok_or_else(|| {
-                Error::corrupt("the parent of a snapshot has no record").subject(parent)
+                Error::corrupt("the parent of a snapshot has no record; run `cas fsck --repair`")
+                    .subject(parent)
             })?;
             if !met.insert(found.id) {
                 let message = "the snapshot is one of its own ancestors";
@@ -125,7 +126,7 @@ impl Snapshots {
         Ok(parent.map(|seen| seen.record))
     }
 
-    /// Creates the record of a snapshot whose directory `id` is complete.
+    /// Creates the record of a snapshot whose directory `id` is complete. Returns the record.
     ///
     /// # Errors
     /// `AlreadyExists`; `NotFound` for the parent; `InvalidArgument` if the parent is not
@@ -136,6 +137,7 @@ impl Snapshots {
     }
 
     /// Turns the active snapshot `key` into the committed snapshot `name`, and stores its usage.
+    /// Returns the new record.
     ///
     /// # Errors
     /// Errors of [`crate::Snapshotter::commit`].
@@ -168,7 +170,7 @@ impl Snapshots {
     }
 
     /// Changes the labels of a snapshot: all of them, or those that the field paths name. A label
-    /// with an empty value is removed.
+    /// with an empty value is removed. Returns the updated snapshot.
     ///
     /// # Errors
     /// `NotFound`; `InvalidArgument` for a field path other than `labels` and `labels.<key>`, or
@@ -232,7 +234,7 @@ impl Snapshots {
 
     async fn existing(&self, key: &str) -> Result<Seen> {
         let seen = self.seen(key).await?;
-        seen.ok_or_else(|| Error::not_found("no such snapshot").subject(key))
+        seen.ok_or_else(|| Error::not_found("no such snapshot; check the key").subject(key))
     }
 
     /// Plans a change and commits it, and retries if another process was faster. Within a process,
@@ -282,7 +284,8 @@ fn parse_counter(found: &super::Record) -> Result<u64> {
         .ok()
         .and_then(|text| text.parse().ok())
         .ok_or_else(|| {
-            Error::corrupt("the counter of snapshot ids does not parse").subject(&found.key)
+            Error::corrupt("the counter of snapshot ids does not parse; run `cas fsck --repair`")
+                .subject(&found.key)
         })
 }
 

@@ -140,7 +140,8 @@ impl Snapshots {
     /// Returns a snapshot that may be a parent.
     async fn committed(&self, key: &str) -> Result<Seen> {
         let seen = self.seen(key).await?;
-        let seen = seen.ok_or_else(|| Error::not_found("no such parent").subject(key))?;
+        let seen =
+            seen.ok_or_else(|| Error::not_found("no such parent; commit it first").subject(key))?;
         match seen.record.kind {
             SnapshotKind::Committed => Ok(seen),
             kind => {

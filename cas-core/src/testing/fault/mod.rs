@@ -46,8 +46,8 @@ pub struct Fault {
 enum Choice {
     /// One call, after this many others.
     After(usize),
-    /// One call in the second number. The first number is the state of the generator that chooses
-    /// it.
+    /// On average, one of as many calls as the second number. The first number is the state of the
+    /// generator that chooses the calls.
     OneIn(u64, u64),
 }
 

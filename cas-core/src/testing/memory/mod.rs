@@ -44,7 +44,7 @@ impl MemoryStore {
         MemoryStore::default()
     }
 
-    /// Returns the store with images, which it keeps as records.
+    /// Returns the store with images. It keeps the images as records.
     pub fn with_images(self) -> Store {
         let store = Arc::new(self);
         Store {

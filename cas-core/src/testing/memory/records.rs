@@ -11,7 +11,7 @@ use crate::capability::Capabilities;
 use crate::error::Result;
 use crate::records::{Batch, Change, Expect, Record, Records, Revision, Table, conflict};
 
-/// Every table, and the number of values written so far, which is the latest revision.
+/// Every table, and the latest revision: the number of values written so far.
 #[derive(Default)]
 pub(super) struct Tables {
     tables: [BTreeMap<String, Entry>; Table::ALL.len()],

@@ -13,7 +13,7 @@ use crate::pool::give_way;
 use crate::records::{Batch, Change, Expect, Record, Records, Revision, Table, conflict};
 use crate::sync::lock;
 
-/// Every table, and the number of values written so far, which is the latest revision.
+/// Every table, and the latest revision: the number of values written so far.
 #[derive(Default)]
 pub(super) struct Tables {
     tables: [BTreeMap<String, Record>; Table::ALL.len()],
