@@ -68,7 +68,7 @@ struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
-    /// Returns `None` for a malformed line.
+    /// Parses a line. Returns `None` if it is malformed.
     fn parse(line: &'a str) -> Option<Self> {
         let mut fields = line.split(':');
         let (name, _) = (fields.next()?, fields.next()?);
