@@ -21,7 +21,7 @@ use cas_core::testing::memory::MemoryStore;
 use cas_core::{Labels, Records, Result, Snapshotter};
 use cas_host::mount;
 
-/// The environment variable that names the root to the process that is killed.
+/// The environment variable that names the snapshotter's directory to the process that is killed.
 const ROOT: &str = "CAS_TEST_ROOT";
 
 /// The environment variable that has that process collect garbage instead.
@@ -137,7 +137,7 @@ fn acknowledged(output: &Output) -> Vec<String> {
     steps.map(str::to_owned).collect()
 }
 
-/// Opens the root, and compares all of it with what was acknowledged.
+/// Opens the snapshotter, and compares all its snapshots with what was acknowledged.
 fn check<S: Scenario>(root: &Path, acknowledged: &[String], context: &str) {
     let (store, records) = S::open(root).expect(context);
     wait(async {

@@ -22,7 +22,8 @@ use crate::sample::{Sample, tag, verify};
 
 /// One in this many calls of the pull that change something is made to fail.
 const STRIDE: usize = 3;
-/// The same for a store without atomic batches. There a pull makes many more calls, and slower ones.
+/// The same for a store without atomic batches. A pull into it makes many more calls, and slower
+/// ones.
 const LONG_STRIDE: usize = 7;
 
 /// One platform of an image is stored. A pull of all platforms is repeated, and each time a later
