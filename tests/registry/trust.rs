@@ -13,8 +13,9 @@ use super::login::{AUTH, log_in};
 use super::sample::Sample;
 use crate::common::{fails, ok, text};
 
-/// The scope of an operation on the image of [`Fake::image`], as in a query.
+/// The scope of a pull of the image of [`Fake::image`], as in a query.
 const PULL: &str = "scope=repository%3Ateam%2Fapp%3Apull";
+/// The scope of a push of that image.
 const PUSH: &str = "scope=repository%3Ateam%2Fapp%3Apull%2Cpush";
 
 /// Starts a registry at `address` that accepts the token `accepted`. Its challenge names the token
