@@ -117,7 +117,7 @@ fn what_reads_works_on_a_read_only_file_system_and_what_writes_says_so() {
     }
 }
 
-/// Others write while the reader reads, so what it opens changes. It finds what was written last.
+/// Others write between the commands of the reader. Each command finds what was written last.
 #[test]
 fn a_read_only_mount_shows_what_others_write() {
     if !can(&["mount", "umount"]) {
@@ -146,7 +146,7 @@ fn a_read_only_mount_shows_what_others_write() {
     ok(cas(&root).arg("gc"));
 }
 
-/// The files are those of a store that is open, as a kill leaves them.
+/// The files are as a process leaves them that is killed while it has the store open.
 #[test]
 fn a_store_that_was_not_closed_is_read() {
     if !can(&["mount", "umount", "cp"]) {

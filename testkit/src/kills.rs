@@ -24,7 +24,7 @@ use cas_host::mount;
 /// The environment variable that names the snapshotter's directory to the process that is killed.
 const ROOT: &str = "CAS_TEST_ROOT";
 
-/// The environment variable that has that process collect garbage instead.
+/// The environment variable that makes that process collect garbage instead.
 const COLLECTS: &str = "CAS_TEST_COLLECTS";
 /// The system calls of a collection that change the disk.
 const COLLECTION: [&str; 3] = ["unlinkat", "unlink", "pwrite64"];

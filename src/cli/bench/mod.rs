@@ -68,7 +68,7 @@ impl Bench {
             program: std::env::current_exe()?,
             arguments: task_arguments(&self.store),
         };
-        // A signal that comes before its handler would leave the directory behind.
+        // A signal that arrives before its handler is set would leave the directory behind.
         let stop = stop::signalled()?;
         let scratch = tempfile::Builder::new()
             .prefix("cas-bench-")

@@ -193,8 +193,8 @@ impl Signals {
                     deadline.get_or_insert(Instant::now() + GRACE);
                 }
                 () = sleep_until(last), if deadline.is_some() => {
-                    // Kill the container first, so that the runtime can report how it ended, and
-                    // the runtime only if that did not help.
+                    // Kill the container first, so that the runtime can report how it ended.
+                    // Kill the runtime only if that did not help.
                     if killed || !call(run_dir, &["kill", run_dir.id(), "KILL"]).await? {
                         child.start_kill().during("end", "the program")?;
                     }
