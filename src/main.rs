@@ -10,7 +10,7 @@ use clap::Parser;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::{Builder, Runtime};
 
-/// Number of files that the runtime opens, and some more.
+/// Number of files that must be free for the runtime: a few more than it opens.
 const RUNTIME_FILES: usize = 8;
 
 fn main() -> ExitCode {
@@ -25,7 +25,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Returns the runtime. It panics itself if it cannot open its files, so this tries that first.
+/// Returns the runtime. Its builder panics if it cannot open its files, so this function first
+/// checks that as many files can be opened.
 fn start_runtime() -> cas::Result<Runtime> {
     let files = (0..RUNTIME_FILES).map(|_| File::open("/dev/null"));
     files.collect::<io::Result<Vec<_>>>()?;

@@ -85,7 +85,7 @@ fn skopeo_reads_our_docker_archives_with_equal_configurations() {
             ours["manifest"]["config"]["digest"],
             theirs["config"]["digest"]
         );
-        // Its manifest lists the decompressed layers, which it checks.
+        // skopeo makes a manifest of the decompressed layers, and checks them.
         let layout = shop.path("layout");
         skopeo(&["copy", "-q", &from, &format!("oci:{}:x", layout.display())]);
         fs::remove_dir_all(layout).unwrap();
@@ -106,7 +106,7 @@ fn podman_loads_ours_with_equal_digests_and_we_read_what_it_saves() {
         podman(&format, Path::new(name)).trim().to_owned()
     };
     let names = shop.own(&ALL);
-    // It refuses to save zstd layers in Docker's format.
+    // podman refuses to save zstd layers in Docker's format.
     for (name, format, saved) in [
         (GZIP, "oci", "docker-archive"),
         (ZSTD, "docker", "oci-archive"),
@@ -134,7 +134,8 @@ fn podman_loads_ours_with_equal_digests_and_we_read_what_it_saves() {
     assert!(ALL.iter().all(|name| said.contains(name)), "{said}");
 }
 
-/// When it pushes, it compresses layers again and adds platforms, into archives as to a registry.
+/// When podman pushes, to an archive as to a registry, it compresses layers again and adds
+/// platforms.
 #[test]
 fn podman_pushes_zstd_and_platforms_and_we_read_them_with_equal_digests() {
     if !can(&["skopeo", "podman"]) {

@@ -39,7 +39,7 @@ fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().mode() & 0o7777
 }
 
-/// Returns what an unpack says on standard error.
+/// Returns what an unpack prints on standard error.
 fn unpack(root: &Path, target: &Path, options: &[&str]) -> String {
     let mut unpack = cas(root);
     let out = unpack

@@ -88,7 +88,7 @@ fn every_format_of_gnu_tar_gives_the_tree_that_it_makes() {
     let from = scratch.path().join("from");
     source(&from);
     if !attributes(&from) {
-        eprintln!("SKIPPED: xattrs, for the file system has none");
+        eprintln!("SKIPPED: extended attributes; the file system does not support them");
     }
     let formats: [&[&str]; 7] = [
         &["--format=gnu"],

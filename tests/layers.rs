@@ -107,8 +107,8 @@ fn changes() -> Vec<(&'static str, Tar)> {
     ]
 }
 
-/// Imports the layout at `source` into a new root and unpacks it. Returns how its tree differs from
-/// the plain one.
+/// Imports the layout at `source` into a new root, unpacks it and mounts it. Returns how the
+/// mounted tree differs from the unpacked one.
 fn compared(scratch: &Path, snapshotter: &str, source: &Path) -> Vec<String> {
     let [root, mounted, plain] = ["root", "mounted", "plain"].map(|name| scratch.join(name));
     fs::create_dir_all(&mounted).unwrap();
@@ -147,13 +147,13 @@ fn layers_that_depend_on_lower_layers_give_the_right_tree() {
     }
 }
 
-/// Calls of which every second one fails as if a signal interrupted it. Only calls that the loader
-/// and SQLite do not make are among them.
+/// Calls that are made to fail every second time, as if a signal interrupted them. The loader and
+/// SQLite make none of these calls.
 const INTERRUPTED: &str = "openat2,mkdirat,mknodat,symlinkat,linkat,unlinkat,renameat,renameat2,\
      fchown,fchmod,fchmodat,utimensat,fgetxattr,fsetxattr,flistxattr,syncfs,flock,copy_file_range,\
      fallocate:error=EINTR:when=1+2";
 
-/// Returns a command that runs another, some of whose calls fail.
+/// Returns a command that runs `command` and makes some of its `calls` fail.
 fn failing(command: &Command, calls: &str) -> Command {
     let mut traced = Command::new("strace");
     traced.args(["-f", "-qq", "-o", "/dev/null"]);
@@ -176,8 +176,8 @@ fn calls_that_fail_because_of_others_do_not_change_the_tree() {
         .args(["-q", "import", "--name", NAME])
         .arg(&source));
     ok(cas(&good).args(["-q", "unpack", NAME]).arg(&right));
-    // As while others rename or mount, as on a network file system, in an old sandbox, and when
-    // signals arrive.
+    // Calls fail like this while others rename or mount, on a network file system, in an old
+    // sandbox, and when signals arrive.
     for (calls, snapshotter) in [
         ("openat2:error=EAGAIN", "overlay"),
         ("openat2:error=EAGAIN", "native"),
@@ -250,7 +250,8 @@ fn a_layer_with_a_recorded_diff_id_is_checked_by_its_digest() {
     ok(import.arg(&source));
     ok(cas(&root).args(["-q", "unpack", REAL[0]]).arg(&tree));
     fs::remove_dir_all(&tree).unwrap();
-    // The time in the header of a gzip stream, which does not change the decompressed bytes.
+    // Byte 4 of a gzip stream is part of the time in its header. It does not affect the
+    // decompressed bytes.
     let blobs = fs::read_dir(root.join("store/blobs/sha256")).unwrap();
     let blobs = blobs.map(|blob| blob.unwrap().path());
     let largest = blobs
@@ -364,7 +365,7 @@ fn numbered(number: usize) -> Tar {
     }
 }
 
-/// An overlay has at most 500 lower directories. Those of larger images are nested.
+/// An overlay has at most 500 lower directories. An image with more layers has nested overlays.
 #[test]
 fn an_image_with_as_many_layers_as_are_allowed_is_mounted() {
     if !can(&[]) {

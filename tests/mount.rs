@@ -17,7 +17,8 @@ use common::{can, cas, demo_archive, fails, ok, real_image};
 
 const NAME: &str = "app:1";
 
-/// Returns a root with the image of `archive` under [`NAME`], and a directory to mount on.
+/// Makes a root with the image of `archive` under [`NAME`], and the directory `mnt` to mount on.
+/// Returns the root and the full name of the image.
 fn imported(scratch: &Path, snapshotter: &str, archive: &Path) -> (std::path::PathBuf, String) {
     let root = scratch.join(snapshotter);
     ok(cas(&root).args(["--snapshotter", snapshotter, "init"]));
@@ -101,7 +102,8 @@ fn a_mount_is_read_only_unless_it_is_asked_for_and_is_kept_by_collections() {
     }
 }
 
-/// Device nodes and set-user-id programs of an image are of no use to other users of the machine.
+/// By default, device nodes of an image cannot be opened and its set-user-id programs do not change
+/// the user.
 #[test]
 fn a_mount_has_no_devices_and_no_set_user_ids_unless_they_are_asked_for() {
     if !can(&[]) {

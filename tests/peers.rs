@@ -22,7 +22,7 @@ fn skopeo_copy(from: &str, to: &str) {
     ok(&mut skopeo(&["copy", "-q", from, to]));
 }
 
-/// Returns the tree that umoci makes of `image:tag`.
+/// Unpacks `image:tag` to `tree` with umoci.
 fn umoci_unpack(image: &Path, tag: &str, tree: &Path) {
     let source = format!("{}:{tag}", image.display());
     ok(Command::new("umoci")

@@ -40,13 +40,13 @@ fn put(store: &Store, number: u32) -> Result<()> {
     wait(store.put(&target(number), blob(number).into(), Durability::Full))
 }
 
-/// Returns a closed store with three blobs.
+/// Makes a store with three blobs, and closes it.
 fn made(engine: &str, path: &Path) {
     let store = open(engine, path).unwrap();
     (0..3).for_each(|number| put(&store, number).unwrap());
 }
 
-/// Returns all files with their content, except the file that names the owner of a store.
+/// Returns all files below `path` with their content.
 fn files(path: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut left = vec![path.to_owned()];

@@ -32,7 +32,7 @@ fn made(root: &Path, engine: &str, archive: &Path) -> String {
     layer.unwrap()["digest"].as_str().unwrap().to_owned()
 }
 
-/// Runs every command that only reads, with `run`, which adds the root and the user.
+/// Runs every command that only reads. `run` returns the tool with the options for root and user.
 fn reads(run: &dyn Fn() -> Command, layer: &str, out: &Path) {
     for arguments in [
         &["images"][..],
@@ -105,7 +105,7 @@ fn what_reads_works_on_a_read_only_file_system_and_what_writes_says_so() {
         reads(&run, &layer, &scratch.path().join("out"));
         ok(run().args(["unpack", "app"]).arg(&tree));
         let mut found = common::tree::differences(&plain, &tree);
-        // The layers do not have the time of the root itself.
+        // The layers do not say the time of the root directory.
         found.retain(|difference| !difference.starts_with(": "));
         assert!(found.is_empty(), "{engine}: {found:#?}");
         ok(run().args(["bundle", "app"]).arg(&bundle));
@@ -117,7 +117,7 @@ fn what_reads_works_on_a_read_only_file_system_and_what_writes_says_so() {
     }
 }
 
-/// Others write while the reader reads, so what it opens changes. It finds what was written last.
+/// Others write between the commands of the reader. Each command finds what was written last.
 #[test]
 fn a_read_only_mount_shows_what_others_write() {
     if !can(&["mount", "umount"]) {
@@ -146,7 +146,7 @@ fn a_read_only_mount_shows_what_others_write() {
     ok(cas(&root).arg("gc"));
 }
 
-/// The files are those of a store that is open, as a kill leaves them.
+/// The files are as a process leaves them that is killed while it has the store open.
 #[test]
 fn a_store_that_was_not_closed_is_read() {
     if !can(&["mount", "umount", "cp"]) {
@@ -166,7 +166,7 @@ fn a_store_that_was_not_closed_is_read() {
         ok(Command::new("cp").arg("-a").args([&live, &killed]));
         drop(store);
         disk.remount("ro");
-        // Any number of readers may open it at once.
+        // Several readers may have it open at the same time.
         for store in [open(&killed).unwrap(), open(&killed).unwrap()] {
             for digest in &stored {
                 let reader = wait(store.content.open(digest)).unwrap().expect(engine);

@@ -68,7 +68,7 @@ fn gives_back(engine: &str, blobs: u32, length: usize) {
         remove(content, digest);
     }
     wait(content.flush()).unwrap();
-    // An older reader is not a reason to fail.
+    // Compaction succeeds although a reader is open.
     let reader = wait(content.open(&digests[0])).unwrap().unwrap();
     wait(content.compact()).unwrap();
     let half = taken(temp.path()) - empty;

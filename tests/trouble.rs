@@ -129,7 +129,7 @@ fn a_full_disk_is_reported_and_the_store_is_unchanged() {
         .arg(scratch.path().join("tree")));
 }
 
-/// The disk fills up in a blob, in a record or in a tree.
+/// The disk fills up while a blob, a record or a tree is written.
 #[test]
 fn a_disk_that_fills_up_during_unpacking_is_reported_and_nothing_stays() {
     if !can(&["mount", "umount"]) {

@@ -1,4 +1,4 @@
-//! Overlays of a user who is root only in a user namespace.
+//! Overlays of a user who is superuser only in a user namespace.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -20,7 +20,7 @@ const USER: u32 = 100_000;
 /// A number of ids that is larger than any id in the images of the tests.
 const USERS: u32 = 5_000_000;
 
-/// Returns a directory of that user with the tool in it. If user namespaces are not available,
+/// Returns a directory of [`USER`] with the tool in it. If user namespaces are not available,
 /// prints that and returns `None`.
 fn scratch() -> Option<tempfile::TempDir> {
     if !can(&["unshare", "setpriv"]) {
@@ -51,8 +51,8 @@ enum Map {
     Many,
 }
 
-/// Runs a script as root of a user and a mount namespace of [`USER`]. The tool is `$cas` there, on
-/// a root in `dir`.
+/// Runs a script as superuser in a user and a mount namespace of [`USER`]. In the script, `$cas` is
+/// the tool with a root in `dir`.
 fn namespace(map: Map, script: &str, dir: &Path) -> Output {
     let script = format!("set -e; cas='./cas --no-progress --root root'; {script}");
     let mut unshare = Command::new("setpriv");
@@ -68,7 +68,7 @@ fn namespace(map: Map, script: &str, dir: &Path) -> Output {
     ]);
     match map {
         Map::Own => unshare.args(["-Ur", "sh", "-c", &script]),
-        // Root writes the maps before anything else happens in the namespace.
+        // The superuser writes the maps before anything else happens in the namespace.
         Map::Many => {
             let root = "read ready; exec setpriv --reuid 0 --regid 0 --clear-groups sh -c \"$0\"";
             unshare.args(["-U", "sh", "-c", root, &script])
@@ -114,7 +114,7 @@ const EVERYTHING: &str = "$cas init; $cas -q import --unpack --name app image; m
     --exclude null --exclude fifo plain mnt; $cas umount mnt; $cas mount --rw $name mnt; \
     rm -r mnt/*; ls -A mnt; $cas umount mnt; $cas rmi $name; $cas gc; wc -l < expected";
 
-/// The owner of all files in the image of the demo is root.
+/// The superuser owns all files in the image of the demo.
 #[test]
 fn overlays_are_unpacked_and_mounted_by_a_user() {
     let Some(dir) = scratch() else { return };

@@ -33,7 +33,8 @@ impl Layer {
         Ok(self.0.append_link(&mut header, path, target)?)
     }
 
-    /// Adds forty links, of which the last leads through all others and 490 directories each time.
+    /// Adds forty links. The last one leads through all others, and through 490 directories before
+    /// each.
     fn long_way(&mut self) -> Result<()> {
         let (deep, up) = ("d/".repeat(490), "../".repeat(490));
         self.file(&format!("{deep}file"))?;

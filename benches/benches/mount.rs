@@ -1,6 +1,6 @@
 //! The time of a mount of an image that is already unpacked: from the call to the mounted
-//! directory, for an image of 6 layers and one of 128. It does not include the start of a process,
-//! which `peers mount` does.
+//! directory, for an image of 6 layers and one of 128. It does not include the start of a process;
+//! `peers mount` does.
 //!
 //! `cargo bench --bench mount`, as the superuser.
 #![allow(missing_docs, reason = "a bench has no API")]

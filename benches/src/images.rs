@@ -79,7 +79,7 @@ fn blob(digest: &Value) -> Result<PathBuf> {
     Ok(Path::new("blobs").join(digest.replace(':', "/")))
 }
 
-/// Returns a new image of one layer that has all members of the layers of `image`.
+/// Returns a new image of one layer. It has all members of the layers of `image` but the whiteouts.
 ///
 /// # Errors
 /// Errors of the file system, or of an image that cannot be read.

@@ -48,7 +48,7 @@ impl Scratch {
                 .arg(&disk)
                 .arg(&point),
         )
-        .context("cannot mount a loop device; run as root, or give a directory with --on")?;
+        .context("cannot mount a loop device; run as the superuser, or use --on DIR")?;
         Ok(Scratch {
             scratch,
             mounted: Some(point),

@@ -54,7 +54,7 @@ impl Sample {
     /// Returns the descriptor of its manifest.
     ///
     /// # Panics
-    /// If it has no blobs, which is never so.
+    /// Never, because each sample has a manifest.
     pub fn root(&self) -> Descriptor {
         self.parts.last().expect("it has parts").0.clone()
     }

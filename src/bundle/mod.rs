@@ -77,8 +77,8 @@ struct Capabilities {
     permitted: Vec<String>,
 }
 
-/// Writes `config.json` of the bundle in `directory`, which has its root file system already.
-/// Returns a warning for each label that was left out.
+/// Writes `config.json` of the bundle in `directory`. The root file system must already be there.
+/// Returns a warning for each label that a runtime would act on, and that was left out.
 ///
 /// # Errors
 /// `NotFound` for a user or group that the image does not have; `Corrupt` for a configuration that

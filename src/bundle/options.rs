@@ -11,9 +11,10 @@ use cas_core::progress::{Progress, Silent};
 pub struct BundleOptions {
     /// The platform. `Platforms::All` is refused.
     pub platforms: Platforms,
-    /// Replaces the image's entrypoint and command.
+    /// Replaces the image's entrypoint and command. `None` keeps the entrypoint.
     pub entrypoint: Option<String>,
-    /// Replaces the image's command. It follows the entrypoint.
+    /// Replaces the image's command, and follows the entrypoint. If it is empty, the image's
+    /// command is kept, unless `entrypoint` is set.
     pub command: Vec<String>,
     /// Whether the process has a terminal.
     pub terminal: bool,

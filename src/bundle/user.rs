@@ -68,7 +68,7 @@ struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
-    /// Returns `None` for a malformed line.
+    /// Parses a line. Returns `None` if it is malformed.
     fn parse(line: &'a str) -> Option<Self> {
         let mut fields = line.split(':');
         let (name, _) = (fields.next()?, fields.next()?);
@@ -95,7 +95,7 @@ fn groups(text: &str) -> impl Iterator<Item = (&str, u32, &str)> {
 
 /// Returns the groups that the user `name` is a member of, and their primary group `own`. Without
 /// `own`, a program that changes its primary group could open files whose mode denies access to the
-/// old one.
+/// old group.
 fn memberships(text: &str, name: &str, own: u32) -> Result<Vec<u32>> {
     let member = |members: &str| !name.is_empty() && members.split(',').any(|one| one == name);
     let all = groups(text).filter(|(_, _, members)| member(members));

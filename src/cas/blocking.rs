@@ -216,10 +216,11 @@ verbs! {
         options: UnpackOptions
     ) -> Result<()>;
 
-    /// Unpacks the layers of an image into snapshots. Returns the name of the topmost snapshot.
+    /// Unpacks the layers of an image into snapshots. Returns the name of the topmost snapshot, or
+    /// `None` if the image has no layers.
     fn snapshot(image: impl Into<ImageRef>) -> Result<Option<Digest>>;
 
-    /// Unpacks into snapshots with options. Returns the name of the topmost snapshot.
+    /// Unpacks into snapshots with options. Returns the same as `snapshot`.
     fn snapshot_with(
         image: impl Into<ImageRef>,
         options: UnpackOptions

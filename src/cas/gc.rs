@@ -50,8 +50,8 @@ impl Cas {
         lease::add_to_lease(self.writable()?, &snapshotters, lease.as_ref(), resource).await
     }
 
-    /// Returns the snapshotter if its snapshots are collected: they belong to the store of the
-    /// root, and another store does not know what refers to them.
+    /// Returns the snapshotter if the store is the root's own. Otherwise no snapshots are
+    /// collected, because another store does not know what refers to them.
     pub(super) fn collected_snapshotters(&self) -> Vec<&dyn Snapshotter> {
         let own = self.snapshotter.as_deref().filter(|_| self.own_store);
         own.into_iter().collect()

@@ -83,7 +83,7 @@ impl Cas {
         })
     }
 
-    /// Returns the store of a handle that is not closed.
+    /// Returns the store if the handle is not closed.
     fn opened(&self) -> Result<&Store> {
         if self.closed.load(Ordering::Relaxed) {
             return Err(Error::precondition(
@@ -93,7 +93,7 @@ impl Cas {
         Ok(&self.store)
     }
 
-    /// Returns the store of a handle that is not closed, of a root that can be written.
+    /// Returns the store if the handle is not closed and the root can be written.
     fn writable(&self) -> Result<&Store> {
         self.check_writable()?;
         Ok(&self.store)

@@ -150,7 +150,8 @@ impl Cas {
         snapshot.attach(directory, options.idmap, rights).await
     }
 
-    /// Makes and returns the snapshot to mount. It keeps its parents, so nothing else has to.
+    /// Makes and returns the snapshot to mount. Its parents cannot be removed while it exists, so
+    /// they need no lease.
     async fn make(
         &self,
         manifest: &Manifest,
@@ -179,9 +180,11 @@ impl Cas {
         let key = mounted::key(&directory)?;
         let snapshotter = Arc::clone(self.snapshotter()?);
         if snapshotter.stat(&key).await?.is_none() {
-            return Err(Error::not_found("this root has nothing mounted there")
-                .operation("unmount")
-                .subject(directory.display()));
+            return Err(Error::not_found(
+                "this root has nothing mounted there; check the directory, or choose another root",
+            )
+            .operation("unmount")
+            .subject(directory.display()));
         }
         shield(async move {
             match pool::run(move || mount::unmount(&directory)).await {
@@ -196,7 +199,7 @@ impl Cas {
 }
 
 fn taken(directory: &Path) -> Error {
-    Error::already_exists("this root has something mounted there; `cas umount` it first")
+    Error::already_exists("this root has something mounted there; use `cas umount` first")
         .operation("mount")
         .subject(directory.display())
 }

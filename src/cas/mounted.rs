@@ -17,7 +17,7 @@ pub(super) struct Mounted {
     snapshotter: Arc<dyn Snapshotter>,
     key: String,
     mounts: Vec<Mount>,
-    /// Where it is mounted, once it is.
+    /// Where the snapshot is mounted. `None` until it is mounted.
     directory: Option<PathBuf>,
     /// Whether nothing is left to undo.
     ended: bool,
@@ -83,12 +83,12 @@ impl Mounted {
         .await
     }
 
-    /// Leaves it mounted.
+    /// Leaves the snapshot mounted.
     pub(super) fn keep(mut self) {
         self.ended = true;
     }
 
-    /// Unmounts and removes it.
+    /// Unmounts and removes the snapshot.
     pub(super) async fn undo(&mut self) -> Result<()> {
         self.ended = true;
         undo(&*self.snapshotter, &self.key, self.directory.take()).await
@@ -125,7 +125,8 @@ pub(super) fn resolve(directory: &Path, operation: &'static str) -> Result<PathB
 /// The beginning of the key of a snapshot that is mounted.
 const MOUNTED: &str = "mounted ";
 
-/// Returns the directory at which the snapshot `key` was mounted, if its key says so.
+/// Returns the directory at which the snapshot `key` was mounted, or `None` if it was not made for
+/// a mount.
 pub(super) fn directory(key: &str) -> Option<PathBuf> {
     key.strip_prefix(MOUNTED).map(PathBuf::from)
 }

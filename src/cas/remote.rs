@@ -158,7 +158,7 @@ impl Cas {
         Ok(pushed)
     }
 
-    /// Returns a client for `reference`, which also trusts the token services of `cas.toml`.
+    /// Returns a client for `reference`. It also trusts the token services of `cas.toml`.
     pub(super) async fn connect(
         &self,
         reference: &RemoteRef,

@@ -24,7 +24,7 @@ pub enum Policy {
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct PullOptions {
-    /// The platforms to pull, if the image has several.
+    /// The platforms to pull, if the image has several. By default that of this machine.
     pub platforms: Platforms,
     /// When the registry is asked.
     pub policy: Policy,

@@ -115,7 +115,7 @@ impl Cas {
         self.to_snapshots(&manifest, &options.progress).await
     }
 
-    /// Unpacks an image whose manifest is known. Returns the name of the topmost snapshot.
+    /// Unpacks an image whose manifest is known. Returns the same as [`Cas::snapshot`].
     pub(super) async fn to_snapshots(
         &self,
         manifest: &Manifest,

@@ -124,7 +124,7 @@ async fn info(context: &Context, store: &Store, digest: &str) -> Result<()> {
 async fn cat(context: &Context, store: &Store, digest: &str) -> Result<()> {
     let Stat { digest, .. } = find(store, digest).await?;
     let gone = || {
-        Error::not_found("the blob was removed while it was read; import or pull it again")
+        Error::not_found("the blob was removed before it was read; import or pull it again")
             .subject(digest)
     };
     let reader = store.content.open(&digest).await?.ok_or_else(gone)?;
@@ -260,7 +260,7 @@ pub(crate) async fn find(store: &Store, text: &str) -> Result<Stat> {
     match found[..] {
         [only] => Ok(only),
         [] => Err(
-            Error::not_found("no such blob; list them with `cas blob ls`")
+            Error::not_found("no such blob; `cas blob ls` lists all blobs")
                 .operation("find blob")
                 .subject(format!("{text:.150}")),
         ),

@@ -24,8 +24,8 @@ const DAMAGED: u8 = 4;
 Without --read-data, only documents are read and hashed. A part as in 2/7 reads that part of the
 blobs; 5% reads the next 5% of the bytes at each call.
 
-Exit codes: 0 nothing is wrong, or all of it was repaired; 4 damage remains; 3 not a root;
-5 another process owns the store.")]
+Exit codes: 0 no damage, or all damage was repaired; 4 damage remains; 3 not a root; 5 another
+process owns the store.")]
 pub(crate) struct Fsck {
     /// Read and hash blobs: all, a part as in 2/7, or a share as in 5%
     #[arg(long, value_name = "PART", num_args = 0..=1, require_equals = true,

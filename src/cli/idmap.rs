@@ -16,7 +16,7 @@ const COMMAND: &str = "hold-namespace";
 /// The greatest valid id. A range cannot contain it, so it can stand for the superuser that mounts.
 const LAST: u32 = u32::MAX - 1;
 
-/// Maps `count` ids from `inside` on, as the image has them, to ids from `outside` on.
+/// Maps `count` ids of the image, starting at `inside`, to ids starting at `outside`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Range {
     inside: u32,

@@ -98,7 +98,7 @@ impl Leases {
                     let other = if force { leases.load(&id).await? } else { None };
                     let owner = other.map_or_else(|| OWNER.to_owned(), |(lease, _)| lease.owner);
                     if !leases.delete(&id, &owner, SystemTime::now()).await? {
-                        let why = "no such lease; list them with `cas lease ls`";
+                        let why = "no such lease; `cas lease ls` lists all leases";
                         return Err(Error::not_found(why).operation("end lease").subject(id));
                     }
                     context
@@ -111,7 +111,7 @@ impl Leases {
     }
 }
 
-/// Returns the time after `length`.
+/// Returns the time that is `length` from now.
 fn end_of(length: Duration) -> Result<SystemTime> {
     SystemTime::now().checked_add(length).ok_or_else(|| {
         let found = humantime::format_duration(length);

@@ -173,7 +173,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
 }
 
 impl Command {
-    /// Returns whether the command itself handles signals. Others are dropped at a signal.
+    /// Returns whether the command itself handles signals. A signal cancels the other commands.
     fn handles_signals(&self) -> bool {
         use Command::{Bench, HoldNamespace, Run, RunInChroot};
         matches!(self, Bench(_) | HoldNamespace(_) | Run(_) | RunInChroot(_))

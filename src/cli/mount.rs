@@ -41,7 +41,7 @@ pub(crate) struct Mount {
 #[derive(Args)]
 #[command(after_help = "Example:\n  cas umount /mnt")]
 pub(crate) struct Umount {
-    /// Directory it is mounted at
+    /// Directory at which the image is mounted
     directory: PathBuf,
 }
 

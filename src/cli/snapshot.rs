@@ -220,7 +220,7 @@ async fn resolve_some(snapshots: &dyn Snapshotter, key: Option<String>) -> Resul
 }
 
 fn absent(key: &str) -> Error {
-    Error::not_found("no such snapshot; list them with `cas snapshot ls`").subject(key)
+    Error::not_found("no such snapshot; `cas snapshot ls` lists all snapshots").subject(key)
 }
 
 fn show(context: &Context, mounts: &[Mount]) -> Result<()> {

@@ -63,7 +63,7 @@ pub(crate) fn wait_for_last_work() {
 }
 
 /// Handles SIGINT, SIGTERM and SIGHUP from now on, except those that were ignored when this process
-/// was started, as `nohup` has it. Returns a future that ends at the first of them.
+/// was started, as under `nohup`. Returns a future that ends at the first of them.
 ///
 /// # Errors
 /// Errors of the system.

@@ -128,14 +128,14 @@ impl Root {
         self.path.join("snapshots").join(name)
     }
 
-    /// Returns why nothing can be written to `store`, if it is in this root and the root is
-    /// read-only.
+    /// Returns the path of this root if it is read-only and `store` is in it. Then nothing can be
+    /// written to `store`.
     pub(crate) fn read_only(&self, store: &Location) -> Option<Arc<str>> {
         let inside = Path::new(store.place()).starts_with(&self.path);
         (inside && !self.writable).then(|| self.path.display().to_string().into())
     }
 
-    /// Opens the local records, and creates them if they are absent.
+    /// Opens the local records. Creates them if they are absent and the root can be written.
     pub(crate) fn local_records(&self) -> Result<SqliteRecords> {
         let path = self.local_database();
         if !self.writable {
@@ -176,7 +176,7 @@ fn same_engines(mut chosen: Engines, found: Engines) -> Result<Engines> {
 /// Refuses a directory that contains other files.
 fn refuse_foreign(dir: &Dir) -> Result<()> {
     let ours = [file::NAME, "store", "stores", "snapshots", "local", "run"];
-    // Names that begin with a dot are temporary files that a crash left.
+    // Names that begin with a dot are the lock, and temporary files that a crash left.
     let is_ours = |name: &str| ours.contains(&name) || name.starts_with('.');
     if let Some(foreign) = find_foreign(dir, is_ours)? {
         return Err(Error::precondition(format!(

@@ -110,7 +110,7 @@ impl Tar {
         self
     }
 
-    /// Appends a header as it is, and a body padded to blocks.
+    /// Appends a header with its checksum, and a body padded to blocks.
     pub fn member(self, header: Header, body: impl AsRef<[u8]>) -> Self {
         let body = body.as_ref();
         let padding = vec![0; body.len().wrapping_neg() % 512];

@@ -21,10 +21,10 @@ use cas_core::testing::memory::MemoryStore;
 use cas_core::{Labels, Records, Result, Snapshotter};
 use cas_host::mount;
 
-/// The environment variable that names the root to the process that is killed.
+/// The environment variable that names the snapshotter's directory to the process that is killed.
 const ROOT: &str = "CAS_TEST_ROOT";
 
-/// The environment variable that has that process collect garbage instead.
+/// The environment variable that makes that process collect garbage instead.
 const COLLECTS: &str = "CAS_TEST_COLLECTS";
 /// The system calls of a collection that change the disk.
 const COLLECTION: [&str; 3] = ["unlinkat", "unlink", "pwrite64"];
@@ -137,7 +137,7 @@ fn acknowledged(output: &Output) -> Vec<String> {
     steps.map(str::to_owned).collect()
 }
 
-/// Opens the root, and compares all of it with what was acknowledged.
+/// Opens the snapshotter, and compares all its snapshots with what was acknowledged.
 fn check<S: Scenario>(root: &Path, acknowledged: &[String], context: &str) {
     let (store, records) = S::open(root).expect(context);
     wait(async {

@@ -98,7 +98,7 @@ fn only_the_arrows_of_the_architecture() {
         let name = package.name.as_str();
         let allowed = arrows
             .get(name)
-            .unwrap_or_else(|| panic!("{name} stands in no arrow"));
+            .unwrap_or_else(|| panic!("ARROWS does not list {name}; add it"));
         for dependency in package
             .dependencies
             .iter()
@@ -123,7 +123,7 @@ fn only_the_arrows_of_the_architecture() {
     let gone: Vec<_> = arrows.keys().filter(|name| !ours.contains(*name)).collect();
     assert!(
         gone.is_empty(),
-        "arrows of packages that are not there: {gone:?}"
+        "ARROWS lists packages that do not exist: {gone:?}"
     );
 }
 

@@ -1,7 +1,7 @@
 //! The modules of a crate must not import each other in a circle.
 //!
 //! An import is followed through `pub use` to the file that defines the name. A module may use its
-//! own children: that is what it is for.
+//! own children, because they are parts of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -123,7 +123,7 @@ fn imports(sources: &BTreeMap<Name, String>) -> BTreeMap<Name, BTreeSet<Name>> {
     imports
 }
 
-/// Returns what modules export under another path than the one it is defined at.
+/// Returns the paths under which modules export names, each with the path of the definition.
 fn exports(sources: &BTreeMap<Name, String>) -> BTreeMap<Name, Name> {
     let mut exports = BTreeMap::new();
     for (module, text) in sources {

@@ -62,7 +62,7 @@ pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Returns whether all programs are installed and the process is root. If not, prints why a test
+/// Returns whether all programs are installed and this is the superuser. If not, prints why a test
 /// is skipped.
 pub(crate) fn can(programs: &[&str]) -> bool {
     let missing: Vec<_> = programs
@@ -71,7 +71,10 @@ pub(crate) fn can(programs: &[&str]) -> bool {
         .collect();
     let root = rustix::process::geteuid().is_root();
     if !missing.is_empty() || !root {
-        eprintln!("SKIPPED: missing {missing:?}, root: {root}; `cargo xtask setup` as root helps");
+        eprintln!(
+            "SKIPPED: missing {missing:?}, superuser: {root}; run `cargo xtask setup` as the \
+             superuser"
+        );
     }
     missing.is_empty() && root
 }
@@ -84,7 +87,7 @@ pub(crate) fn real_image(name: &str) -> Option<PathBuf> {
     let made = layout.join("index.json").exists();
     if !made {
         eprintln!(
-            "SKIPPED: no {}; `cargo xtask setup` (root, apt) makes it",
+            "SKIPPED: no {}; run `cargo xtask setup` as the superuser to make it",
             layout.display()
         );
     }

@@ -128,7 +128,7 @@ fn records_of_blobs_are_made_again() {
             assert_eq!(of_layer.count(), 1, "on {store}: {found:#?}");
             scene.heals(problem, scene.layer().hex());
         }
-        // What the records list keeps the image.
+        // The children that the records list are kept.
         crate::common::ok(crate::common::cas(&scene.root).arg("gc"));
         assert_eq!(
             scene.fsck(&["--read-data"]),

@@ -85,7 +85,7 @@ fn a_mount_in_the_making_is_kept() {
     fs::create_dir(&target).unwrap();
     ok(cas(&scene.root).arg("mount").arg("app:1").arg(&target));
     ok(Command::new("umount").arg(&target));
-    // As if it had not been mounted yet.
+    // The mount is missing for a moment, as if the snapshot had not been mounted yet.
     let mounting = std::thread::spawn({
         let (scratch, target) = (scene.scratch.path().to_owned(), target.clone());
         move || {

@@ -152,7 +152,7 @@ impl Scene {
         self.works();
     }
 
-    /// Checks that the image can be unpacked in both ways, and that its bytes are right.
+    /// Checks that the image can be unpacked, and that the bytes of its largest layer are right.
     pub(crate) fn works(&self) {
         let out = self.scratch.path().join("out");
         ok(cas(&self.root).args(["unpack", "app:1"]).arg(&out));
@@ -164,7 +164,7 @@ impl Scene {
 }
 
 /// Returns bytes of a blob that nothing else in a store has. Records have the digests that
-/// documents list, so those of documents are around the name of a member.
+/// documents list, so the bytes of a document are taken at the name of a member.
 fn needle(bytes: &[u8]) -> &[u8] {
     let find = |name: &[u8]| bytes.windows(name.len()).position(|window| window == name);
     let member = [&b"\",\"size\":"[..], b"\"rootfs\":{"]

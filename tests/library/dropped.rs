@@ -217,7 +217,7 @@ async fn a_mount() {
         place.cas.import(place.layout()).await.unwrap();
         let image = place.cas.image(NAME).await.unwrap();
         let unmount = async || {
-            // A mount that was dropped in time is not there.
+            // If the mount was dropped in time, nothing is mounted and this fails.
             let _ = place.cas.unmount(&target).await;
             place.forget().await;
             place.cas.import(place.layout()).await.unwrap();

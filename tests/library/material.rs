@@ -7,9 +7,9 @@ use std::path::Path;
 use cas::{Descriptor, Digest, MediaType, Platform};
 use serde_json::json;
 
-/// Files in a layer.
+/// Number of files in a layer.
 const FILES: u32 = 150;
-/// Bytes of a file.
+/// Size of a file in bytes.
 const FILE: usize = 12_000;
 
 /// A manifest with all that it reaches.
@@ -20,7 +20,7 @@ pub(super) struct Image {
 }
 
 impl Image {
-    /// Returns an image with `layers` layers, whose content depends on `seed`.
+    /// Returns an image with `layers` layers. The content of the layers depends on `seed`.
     pub(super) fn new(layers: u32, seed: u32) -> Self {
         let mut blobs = BTreeMap::new();
         let mut put = |media_type: MediaType, data: Vec<u8>| {

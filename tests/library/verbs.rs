@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-/// Returns the names of public functions in the lines of `impl Cas` of a source file.
+/// Returns the names of the public functions in the `impl Cas` blocks of a source file.
 fn public(source: &str) -> BTreeSet<String> {
     let mut verbs = BTreeSet::new();
     let mut inside = false;

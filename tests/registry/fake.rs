@@ -124,7 +124,7 @@ impl Fake {
         format!("{}/team/app:1", self.host)
     }
 
-    /// Returns the requests so far, except the one that finds out whether it requires TLS.
+    /// Returns the requests so far, except those that find out whether it requires TLS.
     pub(crate) fn seen(&self) -> Vec<Request> {
         let mut seen = self.seen.lock().unwrap().clone();
         seen.retain(|request| request.path != "/v2/team/app/");

@@ -23,7 +23,8 @@ pub(crate) fn log_in(home: &Path, host: &str, credentials: &serde_json::Value) {
     fs::write(home.join("config.json"), config.to_string()).unwrap();
 }
 
-/// Starts a registry that requires a token of the service at `realm`, which it may serve itself.
+/// Starts a registry that requires a token of the service at `realm`. Without `realm`, the registry
+/// is that service itself.
 fn closed(sample: &Sample, realm: Option<String>) -> Fake {
     let sample = sample.clone();
     let host = Arc::new(std::sync::OnceLock::<String>::new());

@@ -1,4 +1,4 @@
-//! Registries: a common one, and a fake one that misbehaves.
+//! Registries: a real one, and a fake one that misbehaves.
 
 mod docker;
 mod exchange;

@@ -14,6 +14,7 @@ use super::sample::Sample;
 
 /// Size of a blob that arrives in more than one piece.
 const SIZE: u64 = 700_000;
+/// A range in it that also arrives in more than one piece.
 const MIDDLE: Range<u64> = 1000..600_001;
 
 async fn client(registry: &Fake) -> Client {

@@ -14,7 +14,7 @@ use super::sample::Sample;
 use crate::common::shop::names;
 use crate::common::{fails, ok};
 
-/// Larger than the buffers between the network and the disk.
+/// Size in bytes of a blob that is larger than the buffers between the network and the disk.
 pub(super) const LARGE: usize = 6 << 20;
 
 pub(super) fn leases(root: &Path) -> Vec<String> {

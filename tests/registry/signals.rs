@@ -35,7 +35,7 @@ fn a_signal_ends_a_pull_and_its_lease() {
     let scratch = tempfile::tempdir().unwrap();
     let asked = || registry.count("GET", &large);
     for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
-        // A pull that resumes would ask for a range, which this registry does not stall.
+        // With its own root, no pull resumes what an earlier one received.
         let root = scratch.path().join(code.to_string());
         let before = asked();
         // A job in the background of a script ignores SIGINT, and so do its children.

@@ -13,12 +13,14 @@ use super::login::{AUTH, log_in};
 use super::sample::Sample;
 use crate::common::{fails, ok, text};
 
-/// The scope of an operation on the image of [`Fake::image`], as in a query.
+/// The scope of a pull of the image of [`Fake::image`], as in a query.
 const PULL: &str = "scope=repository%3Ateam%2Fapp%3Apull";
+/// The scope of a push of that image.
 const PUSH: &str = "scope=repository%3Ateam%2Fapp%3Apull%2Cpush";
 
 /// Starts a registry at `address` that accepts the token `accepted`. Its challenge names the token
-/// service `realm`, otherwise `/token` of this registry, and asks for the victim's repository.
+/// service `realm`, or `/token` of this registry if `realm` is `None`. The challenge asks for the
+/// victim's repository.
 fn registry(address: &str, realm: Option<String>, accepted: &'static str) -> Fake {
     let sample = Sample::new(&[1000]);
     let own = Arc::new(OnceLock::<String>::new());
@@ -233,7 +235,7 @@ fn a_login_buys_no_token_over_plain_http_off_loopback() {
     }
 }
 
-/// Users of registries without TLS rely on it.
+/// Users of registries without TLS rely on this.
 #[test]
 fn a_password_goes_to_the_registry_itself_that_asks_for_it() {
     let sample = Sample::new(&[1000]);

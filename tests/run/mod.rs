@@ -85,7 +85,7 @@ fn programs_that_cannot_run_give_the_exit_codes_of_shells() {
         fails(&mut with("absent"), 127);
         fails(&mut with("/etc/passwd"), 126);
         fails(&mut with("/etc"), 126);
-        // The interpreter of a script is missing, which only the kernel finds out.
+        // Only the kernel finds out that the interpreter of a script is missing.
         let script = "printf '#!/absent\\n' > /tmp/s; chmod 755 /tmp/s; exec /tmp/s";
         fails(&mut scene.run(runtime, "small", &["sh", "-c", script]), 127);
     }

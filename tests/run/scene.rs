@@ -12,7 +12,7 @@ const USERS: &str = "root:x:0:0::/root:/bin/sh\napp:x:1000:1001::/home/app:/bin/
 const GROUPS: &str = "app:x:1001:\naudio:x:29:app\nvideo:x:44:other,app\n";
 
 /// Returns a layout with three images: `small`; `app`, the same with users and more configuration;
-/// and `unknown`, whose user does not exist in it. It is made once per test binary.
+/// and `unknown`, whose user does not exist in it. The layout is made once per test binary.
 fn layout(small: &Path) -> &'static Path {
     static MADE: OnceLock<PathBuf> = OnceLock::new();
     MADE.get_or_init(|| {

@@ -24,8 +24,8 @@ pub(crate) const STORED: usize = 1000;
 /// The seed of the blobs that a task stores first.
 pub(crate) const SEED: u64 = 77;
 
-/// The command line that starts this program for a task. It must call [`run_task`] with the three
-/// arguments that are added: the column, the task and the directory.
+/// The command line that starts this program for a task. The program must call [`run_task`] with
+/// the three arguments that are added: the column, the task and the directory.
 pub struct SelfCommand {
     /// The program.
     pub program: PathBuf,

@@ -26,7 +26,7 @@ impl Fixture {
         let images: Vec<ImageBlobs> = (0..count).map(data::image).collect();
         let blobs = images.iter().flat_map(|image| &image.children);
         let sorted: Vec<Digest> = blobs.map(|blob| blob.digest).collect();
-        // The stride and the number of blobs have no common factor, so each is met once.
+        // The stride and the number of blobs have no common factor, so each blob occurs once.
         let present = (0..sorted.len()).map(|number| sorted[number * 7919 % sorted.len()]);
         let absent = (0..count * 100).map(|number: u32| Digest::sha256(&number.to_le_bytes()));
         Fixture {
@@ -51,7 +51,7 @@ pub(crate) struct Lane<'a> {
     pub(crate) directory: PathBuf,
     pub(crate) column: Option<Box<dyn Column>>,
     pub(crate) round: usize,
-    /// Bytes of small blobs that were stored.
+    /// Size in bytes of all small blobs that were stored.
     pub(crate) stored: u64,
 }
 

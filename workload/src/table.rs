@@ -58,12 +58,12 @@ impl Cell {
         Some((*self.values.first()?, *self.values.last()?))
     }
 
-    /// Returns why the cell is N/A.
+    /// Returns why the cell is N/A, or `None` if no step gave a reason.
     pub fn missing(&self) -> Option<&str> {
         self.gap.as_deref()
     }
 
-    /// Returns how the row failed.
+    /// Returns how the row failed, or `None` if it did not.
     pub fn failure(&self) -> Option<&str> {
         self.failure.as_deref()
     }

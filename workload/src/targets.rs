@@ -44,7 +44,7 @@ enum Baseline {
     Value(f64),
 }
 
-/// Column, row, baseline, goal.
+/// The goals, each as a column, a row, a baseline and the ratio to reach.
 const GOALS: &[(&str, &str, Baseline, f64)] = &[
     ("fs", "large", Baseline::Floor, 0.8),
     ("redb", "large", Baseline::Raw, 0.85),

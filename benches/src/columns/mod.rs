@@ -95,7 +95,7 @@ fn record(size: u64) -> String {
     format!(r#"{{"size":{size},"media_type":"application/vnd.oci.image.layer.v1.tar"}}"#)
 }
 
-/// Returns the error for an error of a database that is called directly.
+/// Converts an error of a database that is called directly. Returns our error.
 fn failed(error: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::internal(error.to_string()).source(error)
 }

@@ -47,7 +47,7 @@ pub(super) enum ContentFault {
 use ContentFault as Fault;
 
 const MIB: usize = 1 << 20;
-/// The number of items from which some engines use another code path.
+/// Minimum number of items for which some engines use another code path.
 pub(super) const MANY: usize = 8;
 
 pub(super) struct BrokenContent {

@@ -61,7 +61,7 @@ impl FileStore {
     }
 }
 
-/// Returns `None` if `outcome` is the error that something does not exist.
+/// Returns what `outcome` has, or `None` if it is the error that something does not exist.
 fn there<T>(outcome: std::io::Result<T>) -> Result<Option<T>> {
     match outcome.map_err(Error::from) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),

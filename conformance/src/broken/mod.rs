@@ -1,9 +1,10 @@
 //! The gallery: stores that are broken on purpose, which test the laws (as mutants test a test
 //! suite).
 //!
-//! Each is the memory store with one fault. Its [`Exhibit::law`] must find the fault, and no other
-//! law may, except those in [`Exhibit::also`]. Broken snapshotters are in the tests of
-//! `snapshot-overlay`, because they need a working one to wrap.
+//! Each [`Exhibit`] is the memory store with one fault. Its [`Exhibit::law`] must find the fault,
+//! and no other law may, except those in [`Exhibit::also`]. The stores in [`files`] are for the
+//! laws of faults. Broken snapshotters are in the tests of `snapshot-overlay`, because they wrap a
+//! working snapshotter.
 
 mod content;
 pub mod files;
@@ -33,9 +34,9 @@ pub struct Exhibit<S: ?Sized + 'static> {
     pub also: &'static [&'static str],
 }
 
-/// Returns a line for each law that finds the fault although the exhibit does not name it, and one
-/// if the law that must find it does not. Laws whose outcome depends on timing are run only if they
-/// are named.
+/// Returns a line for each law that finds the fault although the exhibit does not name it, and a
+/// line if the law that must find the fault does not. Laws whose outcome depends on timing are run
+/// only if they are named.
 ///
 /// # Panics
 /// As [`judge`].

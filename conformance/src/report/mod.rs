@@ -2,7 +2,8 @@
 //!
 //! If the environment variable [`DIRECTORY`] names a directory, the test of each law appends a line
 //! of JSON, a [`Line`], to a file there that belongs to its process. [`Report::read`] collects the
-//! lines of a run, and writes them as Markdown or JSON. The program `law-report` prints either.
+//! lines of a run. [`Report::markdown`] and [`Report::json`] return them in these formats. The
+//! program `law-report` prints either.
 
 mod markdown;
 

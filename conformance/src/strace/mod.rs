@@ -28,19 +28,21 @@ use crate::Subject;
 use crate::crash::MARK;
 use crate::judge::panic_message;
 
-/// Maximum number of calls that one law injects a fault into. The first [`FIRST`] are consecutive.
+/// Maximum number of calls that one law injects a fault into.
 const POINTS: usize = 24;
+/// Number of calls at the beginning, each of which gets a fault. The others are spread evenly.
 const FIRST: usize = 10;
 /// The time after which a law tries no more calls.
 const BUDGET: Duration = Duration::from_secs(30);
 /// The time after which a victim or a check counts as hanging.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A number that is larger than that of the writes that the test harness makes on its own thread.
+/// Number of writes, which is larger than that of the test harness on its own thread.
 const OTHERS: usize = 8;
 
 /// The last acknowledgement of a victim whose job succeeds.
 const ALL: &str = "all";
+/// The beginning of the last acknowledgement of a victim whose job fails.
 const REFUSED: &str = "refused ";
 
 /// What is injected into a call.

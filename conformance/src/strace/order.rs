@@ -29,7 +29,7 @@ struct Disk<'a> {
 }
 
 impl<S: ?Sized + 'static> Subject<S> {
-    /// Traces a victim of this law, which writes bytes that contain `marker`. At each
+    /// Traces a victim of this law. The victim writes bytes that contain `marker`. At each
     /// acknowledgement, the files with those bytes must be synced, and so must their names. Then
     /// makes each sync, or a selection of them, fail in turn. Nothing that depends on a failed sync
     /// may be acknowledged.

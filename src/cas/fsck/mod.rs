@@ -19,7 +19,7 @@ mod sources;
 use self::rebuilder::LayerRebuilder;
 use self::sources::RepairSources;
 
-/// The time in which a snapshot that was made for a mount is mounted.
+/// Maximum time between making a snapshot for a mount and mounting it.
 const MAKING: Duration = Duration::from_secs(3);
 
 /// Options of [`Cas::fsck`].
@@ -31,7 +31,7 @@ pub struct FsckOptions {
     pub read_data: ReadData,
     /// Whether reading goes on after the blob that an interrupted check read last.
     pub resume: bool,
-    /// Maximum number of bytes of blobs that are read per second.
+    /// Maximum number of bytes of blobs that are read per second. `None` sets no limit.
     pub bytes_per_second: Option<u64>,
     /// Whether damage is repaired, and not only reported.
     pub repair: bool,

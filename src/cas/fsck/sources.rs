@@ -62,8 +62,8 @@ impl<'a> RepairSources<'a> {
     #[cfg(not(feature = "registry"))]
     async fn connect(&self, _: &str) -> Result<Arc<dyn Fetcher>> {
         Err(cas_core::Error::unsupported(
-            "neither a root nor the URL of a store; build with the Cargo feature `registry` for \
-             registries",
+            "expected a root, an image layout or the URL of a store; for registries, build with \
+             the Cargo feature `registry`",
         ))
     }
 }

@@ -32,8 +32,8 @@ pub(crate) struct Bench {
     /// Store to measure: a scheme, or a URL with options; repeat it for several columns
     #[arg(long, value_name = "URL", default_value = "fs")]
     store: Vec<String>,
-    /// Work below this directory [default: the directory of the first URL, otherwise the current
-    /// directory]
+    /// Work below this directory [default: the directory of the first URL with a path, otherwise
+    /// the current directory]
     #[arg(long, value_name = "DIR")]
     on: Option<PathBuf>,
     /// Measure only these rows of the table
@@ -68,7 +68,7 @@ impl Bench {
             program: std::env::current_exe()?,
             arguments: task_arguments(&self.store),
         };
-        // A signal that comes before its handler would leave the directory behind.
+        // A signal that arrives before its handler is set would leave the directory behind.
         let stop = stop::signalled()?;
         let scratch = tempfile::Builder::new()
             .prefix("cas-bench-")
@@ -123,7 +123,7 @@ async fn measure(
     tokio::select! {
         measured = run(&plan) => measured,
         _ = stop => Err(Error::cancelled(
-            "stopped by a signal; everything that it wrote was removed",
+            "stopped by a signal; everything that the measurement wrote is removed",
         )),
     }
 }
@@ -151,7 +151,7 @@ fn task_arguments(stores: &[String]) -> Vec<std::ffi::OsString> {
     [TASK.into()].into_iter().chain(stores).collect()
 }
 
-/// Removes the scratch directory, once nothing writes into it any more.
+/// Removes the scratch directory. Tries again while the last tasks still write into it.
 fn remove(directory: &Path) -> Result<()> {
     let mut outcome = Ok(());
     for _ in 0..ATTEMPTS {

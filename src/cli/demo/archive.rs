@@ -17,8 +17,9 @@ pub(super) struct Made {
     pub(super) bytes: u64,
 }
 
-/// Number of files in the first layer. The third layer deletes every tenth.
+/// Number of files in the first layer.
 const FILES: usize = 2_000;
+/// Number of these files that the third layer deletes: every tenth.
 const DELETED: usize = FILES / 10;
 
 /// Writes the archive.

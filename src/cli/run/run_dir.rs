@@ -128,7 +128,7 @@ pub(in super::super) async fn sweep(cas: &Cas, root: &Path, progress: &dyn Progr
     let Ok(prefix) = prefix(cas) else {
         return Ok(());
     };
-    // There may be no space to make the directory.
+    // This does not create the directory, because there may be no space for it.
     let (dir, path) = match runs(root) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         opened => opened?,

@@ -61,13 +61,14 @@ impl Runtime {
         }
     }
 
-    /// Runs the bundle to its end. Returns `None` if it could not be started.
+    /// Runs the bundle to its end. Returns the exit code of the program, or `None` if the bundle
+    /// could not be started.
     pub(super) async fn run(
         &self,
         run_dir: &RunDir,
         signals: &mut Signals,
     ) -> Result<Option<ExitCode>> {
-        // The runtime writes it once the container exists.
+        // The runtime writes this file once the container exists.
         let pid_file = run_dir.bundle().join("pid");
         let mut command = match self {
             Runtime::Oci(path) => {
@@ -192,8 +193,8 @@ impl Signals {
                     deadline.get_or_insert(Instant::now() + GRACE);
                 }
                 () = sleep_until(last), if deadline.is_some() => {
-                    // Kill the container first, so that the runtime can report how it ended, and
-                    // the runtime only if that did not help.
+                    // Kill the container first, so that the runtime can report how it ended.
+                    // Kill the runtime only if that did not help.
                     if killed || !call(run_dir, &["kill", run_dir.id(), "KILL"]).await? {
                         child.start_kill().during("end", "the program")?;
                     }

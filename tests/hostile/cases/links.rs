@@ -8,8 +8,7 @@ fn deep_link(tar: Tar, name: &str, target: &str) -> Tar {
         .symlink(name, "x")
 }
 
-/// Returns links of which the last leads through all others, and through many directories each
-/// time.
+/// Returns links. The last one leads through all others, and through many directories before each.
 fn long_way(depth: usize, links: usize) -> Tar {
     let (deep, up) = ("d/".repeat(depth), "../".repeat(depth));
     let tar = Tar::new().pax(&[("path", format!("{deep}file").as_bytes())]);

@@ -9,6 +9,7 @@ use crate::lane::{Lane, Taken, millis};
 
 /// Size in bytes of the blob that several writers store.
 const SAME_SIZE: u64 = 16 << 20;
+/// Number of these writers.
 const WRITERS: usize = 8;
 
 /// Stores small blobs one by one.

@@ -8,8 +8,9 @@ use crate::child;
 use crate::data;
 use crate::lane::{Lane, expect, millis};
 
-/// Number of blobs that are stored while system calls are traced.
+/// Number of blobs that are stored one by one while system calls are traced.
 const TRACED: usize = 1000;
+/// Number of blobs that are stored together while system calls are traced.
 const TRACED_BATCH: usize = 4096;
 
 /// Stores one blob as a stream. Returns its rate and the peak memory.
@@ -23,8 +24,8 @@ pub(super) async fn stream(lane: &mut Lane<'_>) -> Result<Vec<f64>> {
     Ok(vec![mib / seconds, peak])
 }
 
-/// Removes `percent` of the images, collects them and stores them again. Returns the seconds of
-/// the collection, and its peak memory if it ran in a child process.
+/// Removes the names of `percent` % of the images, collects their blobs and stores them again.
+/// Returns the seconds of the collection, and its peak memory if it ran in a child process.
 pub(super) async fn collect(lane: &mut Lane<'_>, percent: u32) -> Result<Vec<f64>> {
     let dead = (lane.scale.images * percent / 100).max(1) as usize;
     // The first image keeps the names that `tag` gave it.

@@ -1,4 +1,4 @@
-//! The table of `cas` and its peers, whose runs are interleaved on a new file system.
+//! The table of `cas` and its peers. Their runs are interleaved on a new file system.
 //!
 //! `peers [--rounds N] [--on DIR] [--ctr DIR] [--image LAYOUT:TAG] [ROW...]`. `--ctr` names the
 //! directory of another containerd and its `ctr`. Without `--on` it makes a journaled ext4 on a

@@ -133,9 +133,9 @@ fn between(page: &str, text: &str) -> Result<String> {
     let [from, to] = MARKS;
     let (head, rest) = page
         .split_once(from)
-        .with_context(|| format!("the page has no {from}"))?;
+        .with_context(|| format!("the page has no line {from}; add it"))?;
     let (_, tail) = rest
         .split_once(to)
-        .with_context(|| format!("the page has no {to}"))?;
+        .with_context(|| format!("the page has no line {to}; add it"))?;
     Ok(format!("{head}{from}\n{text}{to}{tail}"))
 }

@@ -53,8 +53,8 @@ pub(super) async fn a_file_becomes_its_bytes(subject: Subject) {
     assert_eq!(kind(more), Some(ErrorKind::Corrupt), "more than expected");
 }
 
-/// Stores a blob again, and changes its bytes if the store keeps it as a file, also without leaving
-/// another time of modification.
+/// Stores a blob again. If the store keeps it as a file, changes a byte, and sets the time of
+/// modification back.
 pub(super) async fn changed_bytes_are_noticed(subject: Subject) {
     let store = subject.open().await;
     let data = bytes(1, 100_000);

@@ -51,7 +51,7 @@ laws! { $
     ]
     files() [
         a_file_becomes_its_bytes:
-            "A file shared with the store that changes later would corrupt the blob"
+            "A file that is shared with the store and changes later would corrupt the blob"
             ["cas_core::Ingest::adopt"],
         changed_bytes_are_noticed:
             "A copy that rotted would be passed over by every import that brings the right bytes"
@@ -161,7 +161,7 @@ laws! { $
             "Unpacking and serving a layer at the same time would mix up their offsets"
             ["containerd content.ReaderAt"],
         a_list_shows_what_stays:
-            "A collection would miss blobs that existed all the time, or see them twice"
+            "A collection would miss blobs that existed all the time, or find them twice"
             ["cas_core::ContentStore::list"],
     ]
     model(racy) [

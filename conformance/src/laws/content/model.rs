@@ -213,7 +213,7 @@ async fn commit(store: &dyn ContentStore, oracle: &Oracle, key: usize, right: bo
     }
 }
 
-/// Ingests without bytes may or may not be listed.
+/// Compares the whole store with the oracle. Ingests without bytes may or may not be listed.
 async fn look(store: &dyn ContentStore, oracle: &Oracle) {
     let listed = digests(store).await;
     assert!(

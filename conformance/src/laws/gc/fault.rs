@@ -93,7 +93,7 @@ async fn check(victim: Victim<Store>) {
         .rev()
         .find(|said| !said.contains(' '));
     if last.is_some_and(|said| said == "two") {
-        // The name may be in removal.
+        // The next step may have deleted the name.
         let held = store.blobs().load(&Sample::of(2).root().digest).await;
         assert!(held.unwrap().is_some(), "a record is lost");
     }

@@ -88,7 +88,7 @@ pub(super) async fn a_lease_keeps_what_it_lists_and_all_below(subject: Subject) 
     assert!(there(&store).await.is_empty());
 }
 
-/// With `gc.flat`, a lease keeps a manifest without its children, and the target of an image.
+/// With `gc.flat`, a lease on a manifest keeps the manifest without its children.
 pub(super) async fn a_flat_lease_keeps_only_what_it_lists(subject: Subject) {
     let store = subject.open().await;
     let sample = Sample::of(1);
@@ -211,7 +211,7 @@ pub(super) async fn a_failed_import_is_collected(subject: Subject) {
     assert_eq!(there(&store).await, sorted(kept.digests()));
 }
 
-/// `why` explains the name and the lease that keep a blob, and nothing when neither does.
+/// `explain` returns the name and the lease that keep a blob, and no path when neither does.
 pub(super) async fn each_root_that_keeps_a_blob_is_explained(subject: Subject) {
     let store = subject.open().await;
     let sample = Sample::of(1);

@@ -147,7 +147,7 @@ laws! { $
             "After an error during a collection, content that a name reaches would be lost"
             ["docs/DURABILITY.md, Leases and collection"],
         a_full_disk_keeps_the_store:
-            "A full disk could not be collected, when it needs that most"
+            "Nothing could be collected on a full disk, where it is needed most"
             ["docs/DURABILITY.md; facebook/rocksdb#7784"],
         an_acknowledged_name_was_synced:
             "A power loss would take the name of a pulled image"

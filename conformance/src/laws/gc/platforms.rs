@@ -22,7 +22,8 @@ use crate::sample::{Sample, tag, verify};
 
 /// One in this many calls of the pull that change something is made to fail.
 const STRIDE: usize = 3;
-/// The same for a store without batches, which makes many more and slower calls.
+/// The same for a store without atomic batches. A pull into it makes many more calls, and slower
+/// ones.
 const LONG_STRIDE: usize = 7;
 
 /// One platform of an image is stored. A pull of all platforms is repeated, and each time a later

@@ -45,8 +45,8 @@ pub(super) async fn a_tombstoned_blob_can_be_pinned_again(subject: Subject) {
     verify(&store, &sample.root()).await.unwrap();
 }
 
-/// Stores a tombstoned blob again, after its bytes were removed and before. Its record must then be
-/// live.
+/// Stores a tombstoned blob again: once after its bytes were removed, and once before. Its record
+/// must then be live.
 pub(super) async fn a_blob_stored_over_a_tombstone_is_live(subject: Subject) {
     let store = subject.open().await;
     let data = bytes(1, 1_000);

@@ -23,7 +23,7 @@ pub(super) async fn a_job_can_be_repeated_after_any_lost_response(subject: Subje
     fail_each(&subject, Side::After).await;
 }
 
-/// Maximum time that the law may take on a slow store.
+/// Approximate time that the law takes on a slow store.
 const BUDGET: Duration = Duration::from_secs(10);
 /// Maximum number of calls of the job that change something.
 const CALLS: f64 = 80.0;

@@ -97,7 +97,7 @@ pub(super) async fn a_conflict_applies_nothing(subject: Subject) {
     }
 }
 
-/// A batch with a conflict applies nothing after it, atomic or not.
+/// No change after a conflict is applied, whether batches are atomic or not.
 pub(super) async fn a_conflict_leaves_a_prefix_at_most(subject: Subject) {
     let records = subject.open().await;
     write(&*records, T, "taken", Expect::Absent, b"mine")

@@ -9,7 +9,8 @@ use super::Subject;
 use super::scene::{Tree, bare_layer, can_mount, layer, prepare, stat, view};
 use crate::material::kind;
 
-/// Returns the directory of a committed snapshot without a parent, if the snapshotter shows one.
+/// Returns the directory of a committed snapshot without a parent, or `None` if its view is not a
+/// bind mount.
 async fn tree_of(store: &dyn cas_core::Snapshotter, name: &str) -> Option<PathBuf> {
     let mounts = view(store, "look", Some(name)).await.unwrap();
     store.remove("look").await.unwrap();
@@ -81,7 +82,7 @@ pub(super) async fn changed_files_are_found(subject: Subject) {
     }
 }
 
-/// What has the old files open keeps them until it is removed, and then they are left over.
+/// A view of the old files keeps them until it is removed. After that, a cleanup removes them.
 pub(super) async fn a_replaced_snapshot_has_the_new_files(subject: Subject) {
     let store = subject.open().await;
     if !can_mount(&*store).await {

@@ -120,7 +120,8 @@ impl Run<'_> {
         self.oracle.names.extend(found.map(|found| (name, found)));
     }
 
-    /// Sets a lease in the oracle to its state in the store. It must not list more than before.
+    /// Sets a lease in the oracle to its state in the store. It must not list more than the oracle
+    /// does.
     pub(super) async fn adopt_lease(&mut self, lease: &'static str) {
         let found = self.store.leases().load(lease).await.unwrap();
         let wanted = self.oracle.leases.remove(lease).unwrap_or_default();

@@ -41,8 +41,8 @@ impl Run<'_> {
         assert!([&before, &after].contains(&found), "labels: {found:?}");
     }
 
-    /// None of its calls is made to fail, because a failed job ends its lease in the background and
-    /// would keep the store open during the next step.
+    /// Imports an image. None of the calls of the import is made to fail, because a failed job ends
+    /// its lease in the background and would keep the store open during the next step.
     pub(super) async fn import(&mut self, name: &'static str, image: u64) {
         let image = Sample::of(image);
         image.import(&self.store, name).await.unwrap();

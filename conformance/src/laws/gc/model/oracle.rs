@@ -68,7 +68,7 @@ impl Oracle {
         self.blobs.insert(digest, state);
     }
 
-    /// Returns the labels of a live blob.
+    /// Returns the labels of a blob, or `None` if it is not live.
     pub(super) fn live(&self, digest: &Digest) -> Option<&Labels> {
         match self.state(digest) {
             State::Live(labels) => Some(labels),
@@ -89,7 +89,7 @@ impl Oracle {
     }
 
     /// Returns the blobs that a collection keeps for names, leases and labels. With `perhaps`,
-    /// blobs in an unknown state count as live.
+    /// blobs in an unknown state count as live, with a root label.
     pub(super) fn reached(&self, perhaps: bool) -> BTreeSet<Digest> {
         let names = self.names.values().map(|named| named.target);
         let leases = self.leases.values().flatten().copied();

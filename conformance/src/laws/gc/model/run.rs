@@ -206,7 +206,8 @@ impl<'a> Run<'a> {
         self.oracle.set(digest, State::Gone);
     }
 
-    /// A reachable blob stays even if a call fails. Others are removed if none fails.
+    /// Collects. A reachable blob must stay even if a call fails. All others must be removed if no
+    /// call fails.
     async fn collect(&mut self) {
         let (kept, perhaps) = (self.oracle.reached(false), self.oracle.reached(true));
         let options = GcOptions::default().with_now(SystemTime::now() + DAY);

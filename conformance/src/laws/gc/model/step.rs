@@ -13,8 +13,8 @@ const BLOBS: usize = 8;
 /// The highest number of a changing call that fails in a step.
 const CALLS: usize = 5;
 
-/// One operation of a user, on things by their index. It does nothing if what it needs does not
-/// exist.
+/// One operation of a user. Keys, blobs, names and leases are given by their indexes. A step does
+/// nothing if what it needs does not exist.
 #[derive(Clone, Debug)]
 pub(super) enum Step {
     /// Appends half of the missing bytes of the blob to the ingest.
