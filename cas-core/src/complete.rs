@@ -201,7 +201,7 @@ async fn correct_index(store: &Store, index: &Descriptor) -> Result<()> {
 
 /// Returns whether an error is about the content of a document, and not about a limit of the
 /// system.
-fn is_of_document(error: &Error) -> bool {
+pub(crate) fn is_of_document(error: &Error) -> bool {
     use ErrorKind::{Corrupt, NotFound, OutOfRange, Unsupported};
     match error.kind() {
         OutOfRange => Error::of_system(error).is_none(),

@@ -52,7 +52,10 @@ fn write_between(page: &Path, text: &str) -> Result<()> {
     let old =
         fs::read_to_string(page).with_context(|| format!("cannot read {}", page.display()))?;
     let (Some((before, rest)), true) = (old.split_once(BEGIN), old.contains(END)) else {
-        bail!("{} has no lines {BEGIN} and {END}; add them", page.display());
+        bail!(
+            "{} has no lines {BEGIN} and {END}; add them",
+            page.display()
+        );
     };
     let after = rest.split_once(END).map_or("", |(_, after)| after);
     fs::write(page, format!("{before}{BEGIN}\n{text}{END}{after}"))?;

@@ -7,7 +7,7 @@ use super::images::load;
 use super::reader::{Reading, hash};
 use super::recognise::recognise;
 use super::{Checker, Problem, RECOVERED, Use};
-use crate::complete::completeness;
+use crate::complete::{completeness, is_of_document};
 use crate::content::Stat;
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
@@ -118,7 +118,7 @@ impl Checker<'_> {
     async fn children(&self, document: &Descriptor) -> Result<Vec<Digest>> {
         match dispatch::children(&*self.store.content, document).await {
             Ok(children) => Ok(children.iter().map(|child| child.digest).collect()),
-            Err(error) if error.kind() == ErrorKind::Corrupt => Ok(Vec::new()),
+            Err(error) if is_of_document(&error) => Ok(Vec::new()),
             Err(error) => Err(error),
         }
     }
@@ -128,7 +128,10 @@ impl Checker<'_> {
     async fn describe(&self, descriptor: &Descriptor, children: &[Digest]) -> Result<()> {
         let mut blob = BlobRef::of(descriptor, children.to_vec());
         if descriptor.media_type.is_index() {
-            blob.absent = completeness(self.store, descriptor).await?.left_out;
+            blob.absent = match completeness(self.store, descriptor).await {
+                Err(error) if is_of_document(&error) => BTreeSet::new(),
+                found => found?.left_out,
+            };
         }
         self.store.record(&blob).await
     }

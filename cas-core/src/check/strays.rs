@@ -12,8 +12,14 @@ impl Checker<'_> {
                 // In a store that cannot be written, no ingest can be opened.
                 Err(error) if error.kind() == ErrorKind::Denied => false,
                 begun => {
-                    drop(begun?);
-                    false
+                    let begun = begun?;
+                    let has_ended = begun.offset() < ingest.offset;
+                    drop(begun);
+                    if has_ended {
+                        // Its job ended since it was listed, and another one was begun here.
+                        self.store.content.discard(&ingest.key).await?;
+                    }
+                    has_ended
                 }
             };
             if is_open {

@@ -27,7 +27,11 @@ pub trait ContentExt: ContentStore {
         let digest = Digest::sha256(&data);
         let size = data.len() as u64;
         if let Some(stat) = self.stat(&digest).await? {
-            if self.hash(&digest).await? == Some(digest) {
+            let is_intact = match self.hash(&digest).await {
+                Err(error) if error.kind() == ErrorKind::Corrupt => false,
+                found => found? == Some(digest),
+            };
+            if is_intact {
                 // It may have been published without a sync.
                 self.flush().await?;
                 return Ok(digest);

@@ -36,7 +36,7 @@ pub struct Explanation {
 /// Returns why a collection at the time `now` would keep `resource`.
 ///
 /// # Errors
-/// `NotFound` if the store has no record of the resource; otherwise as
+/// `NotFound` if the store has no record of the resource and nothing refers to it; otherwise as
 /// [`collect`](super::collect).
 pub async fn explain(
     store: &Store,

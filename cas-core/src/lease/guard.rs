@@ -36,6 +36,8 @@ pub struct LeaseGuard {
     ttl: Duration,
     renewer: Option<LeaseRenewer>,
     pinned: Mutex<BTreeMap<Digest, Known>>,
+    /// The pinned snapshots.
+    snapshots: Mutex<Vec<Resource>>,
 }
 
 /// What a job knows of a blob that it has pinned.
@@ -73,6 +75,7 @@ impl LeaseGuard {
             ttl,
             renewer: None,
             pinned: Mutex::default(),
+            snapshots: Mutex::default(),
         };
         // If the caller drops this future, the lease is created, and then ended with the guard.
         shield(async move {
@@ -201,14 +204,16 @@ impl LeaseGuard {
             snapshotter: snapshotter.to_owned(),
             key: key.clone(),
         };
+        let pinned: Vec<Resource> = keys.iter().map(resource).collect();
         self.store
             .leases()
             .update(&self.id, |lease| {
-                lease.resources.extend(keys.iter().map(resource));
+                lease.resources.extend(pinned.iter().cloned());
                 Ok(())
             })
-            .await
-            .map(|_| ())
+            .await?;
+        lock(&self.snapshots).extend(pinned);
+        Ok(())
     }
 
     /// Changes the revision of a pinned snapshot, so that a collection that read it before no
@@ -275,9 +280,12 @@ impl LeaseGuard {
     }
 
     /// Creates the lease again and pins everything again. Each blob either survives the collection
-    /// that removed the lease, or is found to be missing.
+    /// that removed the lease, or is found to be missing. Snapshots are not looked for.
     async fn renew(&self) -> Result<()> {
-        let lease = Lease::new(&self.owner, Some(SystemTime::now() + self.ttl));
+        let mut lease = Lease::new(&self.owner, Some(SystemTime::now() + self.ttl));
+        lease
+            .resources
+            .extend(lock(&self.snapshots).iter().cloned());
         match self.store.leases().create(&self.id, &lease).await {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
             _ => {}

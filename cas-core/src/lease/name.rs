@@ -100,7 +100,11 @@ impl LeaseGuard {
                 None => false,
             };
             let outcome = match before.filter(|_| complete) {
-                Some(before) => images.update(before, &[]).await.map(|_| ()),
+                // Another job may have changed it since.
+                Some(before) => images
+                    .compare_and_swap(&made.target, before)
+                    .await
+                    .map(|_| ()),
                 None => images.delete(&made.name, Some(&made.target)).await,
             };
             if let Err(error) = outcome {

@@ -44,8 +44,9 @@ async fn copy_aside(store: &Store, stat: &Stat) -> Result<Option<Writer>> {
     let mut writer = Writer::begin(&*store.content, &key, expected).await?;
     match copy(&*reader, &mut writer).await {
         Ok(()) if writer.digest().await? == stat.digest => return Ok(Some(writer)),
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-        _ => {}
+        Ok(()) => {}
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => {}
+        Err(error) => return Err(error),
     }
     drop(writer);
     store.content.discard(&key).await?;

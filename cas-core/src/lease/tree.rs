@@ -59,7 +59,9 @@ impl LeaseGuard {
             children,
             optional: BTreeSet::new(),
         };
-        for digest in gc::referenced_content(&record.labels) {
+        let required: BTreeSet<Digest> = listed.children.iter().map(|child| child.digest).collect();
+        let referenced = gc::referenced_content(&record.labels);
+        for digest in referenced.filter(|digest| !required.contains(digest)) {
             listed.optional.insert(digest);
             listed.children.push(Child::of(digest));
         }

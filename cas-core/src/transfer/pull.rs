@@ -236,8 +236,12 @@ impl Pull<'_> {
             return Ok(());
         }
         let offered = lock(&self.chooser).offered();
+        let choice = match offered.is_empty() {
+            true => String::new(),
+            false => format!("; choose one of: {offered}"),
+        };
         Err(Error::not_found(format!(
-            "the image is not available for {platform}; choose one of: {offered}"
+            "the image is not available for {platform}{choice}"
         )))
     }
 }

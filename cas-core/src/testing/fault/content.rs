@@ -75,6 +75,10 @@ impl ContentStore for Content {
         self.inner.is_unchanged(stat).await
     }
 
+    async fn compact(&self) -> Result<()> {
+        self.inner.compact().await
+    }
+
     async fn flush(&self) -> Result<()> {
         self.plan.call("flush", self.inner.flush()).await
     }
