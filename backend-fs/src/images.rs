@@ -66,8 +66,10 @@ impl FsImages {
         {
             Some(record) => {
                 let image: Image = serde_json::from_slice(&record.value).map_err(|error| {
-                    Error::corrupt(format!("the record of the image does not parse: {error}"))
-                        .source(error)
+                    Error::corrupt(format!(
+                        "the record of the image does not parse: {error}; name the image again"
+                    ))
+                    .source(error)
                 })?;
                 Ok(Image { target, ..image })
             }

@@ -12,8 +12,8 @@ use crate::folder::{Folder, TEMP_DIR};
 use crate::prefix::Prefix;
 use crate::store::RemoteStore;
 
-/// Maximum length of the name of an object in bytes. Linux accepts paths of 4095, which leaves a
-/// few hundred for the path of the store.
+/// Maximum length of the name of an object in bytes. Linux accepts paths of 4095 bytes, which
+/// leaves a few hundred bytes for the path of the store.
 const MAX_NAME: usize = 3500;
 const CAPABILITIES: Capabilities = Capabilities::of(&[Capability::Durable]);
 

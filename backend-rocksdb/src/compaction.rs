@@ -16,7 +16,8 @@ const TOTAL: &str = "rocksdb.live-blob-file-size";
 /// The property with the bytes of dead rows in blob files that compactions have found so far.
 const DEAD: &str = "rocksdb.live-blob-file-garbage-size";
 
-/// Keys are compacted if at least one part in this many of the bytes in blob files was removed.
+/// Keys are compacted if removals have freed at least the bytes in blob files, divided by this
+/// number.
 const COMPACT_PART: u64 = 32;
 /// The option with which a compaction rewrites the live rows of the oldest blob files.
 const BLOB_GC: &str = "enable_blob_garbage_collection";

@@ -95,7 +95,7 @@ macro_rules! reading {
     ($($module:ident::$name:ident($($argument:ident: $type:ty),*; $buffer:ident $(, $at:ident)?);)*) => {$(
         #[doc = concat!("Calls `", stringify!($name), "` until no signal interrupts it.")]
         ///
-        /// Returns the number of bytes in the buffer.
+        /// Returns the number of bytes that were read.
         ///
         /// # Errors
         /// Errors of the call, except `EINTR`.

@@ -30,8 +30,8 @@ const VALUE: usize = 255;
 /// Opens the root directory of `mounts` without attaching them, for this process only.
 ///
 /// # Errors
-/// `Unsupported` for more than one mount or a mount of an unknown type; `Denied` without the right
-/// to mount overlays; errors of the file system.
+/// `Unsupported` unless `mounts` is one mount of a known type; `OutOfRange` for too many layers;
+/// `Denied` without the right to mount overlays; errors of the file system.
 pub fn open(mounts: &[Mount]) -> Result<OwnedFd> {
     match single(mounts)? {
         Mount::Bind { source, .. } => directory(source).during("open directory", source.display()),
@@ -109,7 +109,9 @@ pub fn unmount(target: &Path) -> Result<()> {
             "a file or directory in it is in use; end the process that uses it, or leave the \
              directory",
         )),
-        Err(Errno::INVAL) => Err(Error::precondition("nothing is mounted there")),
+        Err(Errno::INVAL) => Err(Error::precondition(
+            "nothing is mounted there; check the path",
+        )),
         done => done.map_err(|errno| io::Error::from(errno).into()),
     }
     .during("unmount", target.display())
@@ -119,7 +121,7 @@ fn single(mounts: &[Mount]) -> Result<&Mount> {
     match mounts {
         [mount] => Ok(mount),
         other => Err(Error::unsupported(format!(
-            "expected one mount from the snapshotter, found {}",
+            "expected one mount from the snapshotter, found {}; use another snapshotter",
             other.len()
         ))
         .operation("mount")),

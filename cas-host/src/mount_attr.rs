@@ -6,7 +6,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::mount::MountAttrFlags;
 
-/// Sets attributes of a mount. `MOUNT_ATTR_IDMAP` needs the user namespace whose ID map it gets.
+/// Sets attributes of a mount. For `MOUNT_ATTR_IDMAP`, `namespace` is the user namespace whose ID
+/// map the mount gets.
 ///
 /// # Errors
 /// `ENOSYS` before Linux 5.12; errors of the system.

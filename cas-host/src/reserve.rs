@@ -91,7 +91,7 @@ mod tests {
         });
         assert_eq!(error.unwrap_err().kind(), ErrorKind::Full);
         assert_eq!(calls, 2);
-        // Other errors cost nothing.
+        // Other errors do not remove the file.
         let denied = reserve.remove_with::<()>(|| {
             assert!(file.exists());
             Err(Error::read_only())

@@ -34,7 +34,7 @@ use cas_core::{Labels, Records, Snapshotter, pool};
 use crate::in_use::MountedDirs;
 use crate::{LockedDir, SnapshotDirs, measure};
 
-/// Maximum number of leftovers that `cleanup` locks at a time.
+/// Maximum number of leftovers that `cleanup` and `leftovers` lock at a time.
 const LOCKED_LEFTOVERS: usize = 64;
 
 /// The content of a snapshotter's directories, and how it is mounted.
@@ -45,13 +45,13 @@ pub trait SnapshotLayout: Sized + Send + Sync + 'static {
     /// See [`Snapshotter::rebases`].
     const REBASES: bool;
 
-    /// Returns the layout, for what this system supports.
+    /// Finds out what this system supports. Returns the layout for it.
     ///
     /// # Errors
     /// Errors of the system.
     fn open() -> Result<Self>;
 
-    /// Fills the new directory of a snapshot on `parent`.
+    /// Fills the new directory of a snapshot. `parent` is the number of its parent, if it has one.
     ///
     /// # Errors
     /// Errors of the file system. The directory is then removed.
@@ -123,7 +123,7 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
         match outcome {
             Ok(record) => self.mounts_of(&record).await,
             Err(error) => {
-                // After any other error the record may have been written.
+                // After an error that is not certain, the record may have been written.
                 if dir.is_some() && is_certain(&error) {
                     self.remove_dir(id).await;
                 }
@@ -232,8 +232,9 @@ fn build<L: SnapshotLayout>(
     Ok(Some(dir))
 }
 
-/// Makes the content of a snapshot durable and measures it, unless the caller has done so, and
-/// writes its manifest. The directory stays locked until the record is changed.
+/// Makes the content of a snapshot durable and measures it, unless the caller has done so. Then
+/// writes its manifest. Returns the usage and the directory, which the caller keeps locked until
+/// the record is changed.
 fn seal(dirs: &SnapshotDirs, id: u64, options: &Commit) -> Result<(LockedDir, Usage)> {
     let dir = dirs.lock_shared(id)?;
     if !options.synced {

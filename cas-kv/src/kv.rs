@@ -89,7 +89,7 @@ impl Kv {
         match self.engine.view()?.meta(FORMAT)? {
             Some(VERSION) => Ok(()),
             Some(found) if found > VERSION => Err(Error::newer_format(VERSION, found)),
-            // The formats differ only in what is written.
+            // An older format can be read as it is.
             Some(_) if self.access != Access::Writable => Ok(()),
             Some(_) => Self::write_format(&*self.engine),
             None => Err(Error::precondition(
@@ -112,7 +112,7 @@ impl Kv {
     /// Checks that the store can be written.
     ///
     /// # Errors
-    /// `Denied` if it is read-only; `Full`.
+    /// `Denied` if it is read-only; `Full` if the disk was full when it was opened.
     pub(crate) fn check_writable(&self) -> Result<()> {
         match self.access {
             Access::Writable => Ok(()),

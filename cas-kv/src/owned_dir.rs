@@ -46,8 +46,8 @@ impl OwnedDir {
     /// read-only file system, or without the permission to write, becomes one of its readers.
     ///
     /// # Errors
-    /// `Busy`, with the pid of the owner, if another process owns it; `FailedPrecondition` if it is
-    /// a file or has other contents; errors of the file system.
+    /// `Busy`, with the pid of the owner if it is known, if another process owns it;
+    /// `FailedPrecondition` if it is a file or has other contents; errors of the file system.
     pub fn claim(path: &Path, names: FileNames) -> Result<Self> {
         if path.is_file() {
             return Err(Error::precondition(format!(

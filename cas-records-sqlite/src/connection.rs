@@ -16,7 +16,7 @@ use crate::error::classify;
 const VERSION: i64 = 2;
 /// How long a commit waits for commits of other processes.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
-/// Pages of 4 KiB after which the log is folded into the database.
+/// Number of pages of 4 KiB after which the log is folded into the database.
 const CHECKPOINT: u32 = 256;
 /// The one row of `revisions` has the last revision that was given, so that none is given twice.
 const SCHEMA: &str = "
@@ -57,13 +57,13 @@ pub(crate) fn connect_read_only(path: &Path) -> Result<Connection> {
 
 fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
     let connection = Connection::open_with_flags(path, flags).map_err(classify)?;
-    // SQLite falls back to reading a file that it cannot write; the system still has the reason.
+    // SQLite opens a file that it cannot write for reading. The last error of the system is why.
     if connection.is_readonly(MAIN_DB).map_err(classify)? {
         return Err(io::Error::last_os_error().into());
     }
     let configure = || -> rusqlite::Result<()> {
         // The log and its index stay when the last connection closes: on a disk without free inodes
-        // or one that is read-only, the next could not create them.
+        // or one that is read-only, the next connection could not create them.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         connection.pragma_update(None, "temp_store", "MEMORY")?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
@@ -77,7 +77,7 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
 
 fn open_read_only(path: &Path) -> rusqlite::Result<Connection> {
     // The log is read through its index, which SQLite makes in memory if it cannot lock the file.
-    // Without both, as an older version leaves a closed database, it has no other users.
+    // A database without both has no other users. Older versions left closed databases like that.
     let size = |suffix: &str| {
         let mut file = path.as_os_str().to_owned();
         file.push(suffix);

@@ -119,10 +119,13 @@ impl ConditionalSwap {
 fn etag(object: Object, path: &str) -> Result<String> {
     object
         .etag
-        .ok_or_else(|| Error::unsupported("the service returned no ETag").subject(path))
+        .ok_or_else(|| {
+            let message = "the service returned no ETag; use a service that returns ETags";
+            Error::unsupported(message).subject(path)
+        })
 }
 
-/// Creates a cell if the object is absent. Returns whether it did.
+/// Creates a cell if the object is absent and there is a value. Returns whether it did.
 async fn create(prefix: &Prefix, path: &str, value: Option<&Bytes>) -> Result<bool> {
     let created = value.is_some()
         && write(prefix, path, Condition::Absent, value)

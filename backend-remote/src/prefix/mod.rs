@@ -36,7 +36,7 @@ pub(crate) struct Object {
 pub(crate) struct Status {
     /// Length in bytes.
     pub(crate) length: u64,
-    /// When it was written, if the service says so.
+    /// When it was written, if the service reports that.
     pub(crate) modified: Option<SystemTime>,
 }
 
