@@ -140,10 +140,9 @@ impl Shared {
         let ingests = self.ingest_dir()?;
         let name = BlobName::of(&pending.digest);
         let blobs = self.blobs.directory_for(pending.digest.algorithm())?;
-        let staged = CString::new(&*pending.staged.name)
-            .map_err(|_| {
-                Error::internal("the name of an ingest has a zero byte; please report it")
-            })?;
+        let staged = CString::new(&*pending.staged.name).map_err(|_| {
+            Error::internal("the name of an ingest has a zero byte; please report it")
+        })?;
         if ingests.rename_new(&*staged, blobs, name.as_c_str())? == Existing::Nothing {
             return Ok(());
         }

@@ -87,10 +87,9 @@ impl Format {
     /// Returns the object as it is stored.
     pub(crate) fn body(&self) -> Result<Bytes> {
         let text = serde_json::to_vec_pretty(self);
-        text.map(Bytes::from)
-            .map_err(|error| {
-                Error::internal("cannot serialise the format; please report it").source(error)
-            })
+        text.map(Bytes::from).map_err(|error| {
+            Error::internal("cannot serialise the format; please report it").source(error)
+        })
     }
 
     /// Returns the format of the store, or `None` if the prefix is empty.

@@ -75,8 +75,9 @@ impl Auth {
         let values = refusal.get_all(WWW_AUTHENTICATE).iter();
         let challenges = challenge::parse(values.filter_map(|value| value.to_str().ok()));
         let answer = self.meet(http, challenges, scope).await?;
-        let mut header = HeaderValue::try_from(answer.header)
-            .map_err(|_| denied("the credentials for it are not valid text".to_owned()))?;
+        let mut header = HeaderValue::try_from(answer.header).map_err(|_| {
+            denied("its credentials are not valid text; use `docker login` again".to_owned())
+        })?;
         header.set_sensitive(true);
         *shown = Shown {
             header: Some(header),

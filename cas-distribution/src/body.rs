@@ -19,8 +19,8 @@ const PIECE: usize = 256 << 10;
 /// Maximum number of pieces that are read ahead.
 const AHEAD: usize = 4;
 
-/// Returns the bytes `kept` of the body of a response, read ahead a little. The rest of the body is
-/// not read.
+/// Returns the bytes `kept` of the body of a response, read ahead a little. The bytes after them
+/// are not read.
 pub(crate) fn stream(response: Response, kept: Range<u64>) -> Result<Pieces> {
     let (sender, receiver) = channel(AHEAD);
     runtime::handle()?.spawn(async move {

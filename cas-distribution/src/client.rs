@@ -87,7 +87,9 @@ impl Client {
 fn base(reference: &RemoteRef, scheme: &str) -> Result<Url> {
     let (host, repository) = (reference.host(), reference.repository());
     let url = format!("{scheme}://{host}/v2/{repository}/").parse();
-    url.map_err(|error| Error::invalid(format!("invalid URL: {error}")).subject(reference))
+    url.map_err(|error| {
+        Error::invalid(format!("invalid URL: {error}; correct the reference")).subject(reference)
+    })
 }
 
 /// Returns whether a registry on this machine refuses plain http. No credentials are sent.

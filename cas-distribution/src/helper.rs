@@ -25,17 +25,22 @@ struct Answer {
 pub(crate) fn ask(name: &str, host: &str) -> Result<Option<Credentials>> {
     let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     if !name.bytes().all(letter) {
-        return Err(
-            Error::invalid("the name of a credential helper is not the name of a program")
-                .subject(name),
-        );
+        return Err(Error::invalid(
+            "the name of a credential helper is not the name of a program; correct it in \
+                 Docker's config.json",
+        )
+        .subject(name));
     }
     let program = format!("docker-credential-{name}");
     get(&program, host).during("ask", program)
 }
 
 fn get(program: &str, host: &str) -> Result<Option<Credentials>> {
-    let failed = |why: String| Error::precondition(format!("the credential helper {why}"));
+    let failed = |why: String| {
+        Error::precondition(format!(
+            "the credential helper {why}; check the helper that Docker's config.json names"
+        ))
+    };
     let mut child = Command::new(program)
         .arg("get")
         .stdin(Stdio::piped())

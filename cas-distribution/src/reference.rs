@@ -32,7 +32,8 @@ impl RemoteRef {
         &self.repository
     }
 
-    /// Returns the tag. It is `latest` if the reference has neither a tag nor a digest.
+    /// Returns the tag. It is `latest` if the reference has neither a tag nor a digest. Returns
+    /// `None` if the reference has only a digest.
     pub fn tag(&self) -> Option<&str> {
         self.tag.as_deref()
     }

@@ -119,7 +119,7 @@ impl Inner {
     /// Returns the URL in the `Location` header of an answer.
     ///
     /// # Errors
-    /// As [`origin::check`]; `Unavailable` if there is none.
+    /// As [`origin::check`]; `Unavailable` if the header is missing or invalid.
     pub(crate) fn location(&self, response: &Response) -> Result<Url> {
         let location = response.headers().get(LOCATION);
         let location = location.and_then(|location| location.to_str().ok());

@@ -60,7 +60,10 @@ pub(crate) async fn fetch(http: &Http, wanted: Wanted<'_>) -> Result<String> {
         let from = crate::origin::shown(realm);
         Error::new(
             ErrorKind::Denied,
-            format!("the answer of the token service {from} does not contain a token"),
+            format!(
+                "the answer of the token service {from} does not contain a token; its operator \
+                 must change this"
+            ),
         )
         .backend(error::REGISTRY)
     })

@@ -114,7 +114,8 @@ impl Dir {
         let mut data = Vec::new();
         file.take(limit.saturating_add(1)).read_to_end(&mut data)?;
         if data.len() as u64 > limit {
-            let text = format!("expected at most {limit} bytes in {name}, found more; restore the file");
+            let text =
+                format!("expected at most {limit} bytes in {name}, found more; restore the file");
             return Err(Error::out_of_range(text).into());
         }
         Ok(Some(data))

@@ -57,7 +57,7 @@ pub(crate) fn connect_read_only(path: &Path) -> Result<Connection> {
 
 fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
     let connection = Connection::open_with_flags(path, flags).map_err(classify)?;
-    // SQLite opens a file that it cannot write for reading. The last error of the system is why.
+    // A file that SQLite cannot write is opened only for reading. The system's last error is why.
     if connection.is_readonly(MAIN_DB).map_err(classify)? {
         return Err(io::Error::last_os_error().into());
     }

@@ -117,12 +117,10 @@ impl ConditionalSwap {
 /// # Errors
 /// `Unsupported` if the service returned none.
 fn etag(object: Object, path: &str) -> Result<String> {
-    object
-        .etag
-        .ok_or_else(|| {
-            let message = "the service returned no ETag; use a service that returns ETags";
-            Error::unsupported(message).subject(path)
-        })
+    object.etag.ok_or_else(|| {
+        let message = "the service returned no ETag; use a service that returns ETags";
+        Error::unsupported(message).subject(path)
+    })
 }
 
 /// Creates a cell if the object is absent and there is a value. Returns whether it did.

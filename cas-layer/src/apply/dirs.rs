@@ -185,15 +185,16 @@ impl Dirs {
         self.by_path.insert(path.to_vec(), Found { to, links });
     }
 
-    /// Adds a directory that a path leads through to the cache, unless it is full: one path may
-    /// lead through more directories than a process may open.
+    /// Adds to the cache a directory that a path leads through, unless the cache is full: one path
+    /// may lead through more directories than a process may open.
     pub(super) fn cache_on_the_way(&mut self, dir: &Rc<Dir>) {
         if self.by_inode.len() < OPEN {
             self.cache(&dir.path, 0, dir);
         }
     }
 
-    /// Returns the cached handle of a directory, or a new one, whose times the caller must restore.
+    /// Returns the cached handle of a directory, or a new handle. The caller must cache a new
+    /// handle or restore its times.
     pub(super) fn handle(&self, fd: OwnedFd, path: Vec<u8>) -> Result<Rc<Dir>> {
         let dir = Dir::new(fd, path)?;
         match self.by_inode.get(&dir.inode) {

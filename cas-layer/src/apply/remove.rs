@@ -30,7 +30,7 @@ impl Removed {
     }
 }
 
-/// Removes `name` in `parent`.
+/// Removes `name` in `parent`. Returns what was removed.
 pub(super) fn remove(parent: BorrowedFd<'_>, name: &[u8]) -> Result<Removed> {
     let stat = match calls::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
         Err(Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG) => return Ok(Removed::Nothing),

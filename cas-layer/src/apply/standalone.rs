@@ -9,9 +9,9 @@
 //!   the layers below.
 //!
 //! A layer *needs its parents* if its effects cannot be known without them: it has a hard link to
-//! a file of theirs, removes a directory that it added itself, or has more effects than
-//! [`MAX_RECORDED`]. It must then be applied on top of them. Layers made by common tools rarely
-//! need this.
+//! a file of theirs, removes a directory that it added itself, or has effects that take more than
+//! [`MAX_RECORDED`] bytes. It must then be applied on top of them. Layers made by common tools
+//! rarely need this.
 
 use cas_core::{Error, Result};
 

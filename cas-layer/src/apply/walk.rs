@@ -37,7 +37,7 @@ enum Step {
     Link,
     /// Nothing that leads further: a directory must be created.
     Missing(Origin),
-    /// Nothing that leads further.
+    /// Nothing that leads further, and no directory may be created.
     Nowhere,
 }
 
@@ -201,7 +201,7 @@ impl Layer {
         Ok(found)
     }
 
-    /// Opens the directory `levels` above another. The root is its own parent.
+    /// Opens the directory that is `levels` levels above another. The root is its own parent.
     fn above(&mut self, dir: &Dir, levels: usize) -> Result<Rc<Dir>> {
         let mut path = &dir.path[..];
         for _ in 0..levels {
@@ -264,7 +264,7 @@ mod tests {
     use super::*;
     use crate::tar::Reader;
 
-    /// Returns the number of lookups for 1000 members, each with a name.
+    /// Returns the number of lookups for 1000 members whose paths `path` returns.
     fn lookups(tar: Tar, path: impl Fn(usize) -> String) -> u64 {
         let tar = (0..1000).fold(tar, |tar, n| {
             tar.pax(&[("path", path(n).as_bytes())]).file("x", "")
@@ -296,7 +296,7 @@ mod tests {
             let (tar, deep) = deep(depth);
             lookups(tar, |n| path(&deep, n))
         };
-        // The way through all links once, and again when too many directories are open.
+        // All links are followed once, and again when too many directories are open.
         let links = of(490, &|_, n| format!("l40/{n}/file"));
         assert!(links < 60_000 + 1000 * 20, "{links}");
         let same = of(490, &|_, n| format!("l40/same/{n}"));

@@ -70,7 +70,7 @@ impl Layer {
         self.directory(path, purpose)
     }
 
-    /// Removes the name in `dir` as far as lower layers added it.
+    /// Removes what lower layers added at the name in `dir`.
     fn hide(&mut self, dir: &Dir, name: &[u8], levels: usize) -> Result<()> {
         let stat = match calls::statat(&dir.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => {

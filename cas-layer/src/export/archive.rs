@@ -6,7 +6,7 @@ use tar::{EntryType, Header};
 
 use super::target::Out;
 
-/// The block size of tar, to which files are padded.
+/// The block size of tar in bytes. Files are padded to whole blocks.
 const BLOCK: u64 = 512;
 /// The largest size that fits into eleven octal digits. A larger one needs a pax record.
 const OCTAL: u64 = 0o777_7777_7777;
@@ -31,7 +31,7 @@ impl Archive {
         self.end(size).await
     }
 
-    /// Begins a file of `size` bytes, which [`Archive::piece`] adds and [`Archive::end`] ends.
+    /// Begins a file of `size` bytes. [`Archive::piece`] adds bytes, and [`Archive::end`] ends it.
     pub(super) async fn begin(&mut self, path: &str, size: u64) -> Result<()> {
         let head = head(path, size)?;
         self.write(move |out| Ok(out.write_all(&head)?)).await

@@ -90,7 +90,7 @@ impl<'a> Inflater<'a> {
     }
 }
 
-/// Reads until the buffer is full or the stream ends. Returns the bytes read.
+/// Reads until the buffer is full or the stream ends. Returns the number of bytes read.
 fn fill(source: &mut impl Read, buffer: &mut Vec<u8>) -> Result<usize> {
     buffer.resize(BUFFER, 0);
     let mut filled = 0;

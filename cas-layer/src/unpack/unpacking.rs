@@ -30,8 +30,8 @@ pub struct Target<'a> {
 }
 
 /// Unpacks the layers that have no snapshot yet. If another process unpacks the same layers, this
-/// waits for it. The configuration of the image then references the topmost snapshot, so that it
-/// is kept as long as the image.
+/// waits for it. The configuration of the image then references the topmost snapshot, so that the
+/// snapshot is kept as long as the image.
 ///
 /// Returns the chain ID of the image, which is the name of its topmost snapshot. An image without
 /// layers has none.
@@ -214,7 +214,7 @@ impl<'a> Unpacking<'a> {
         format!("{} {}", unique::key("extract"), self.chain[index])
     }
 
-    /// Returns labels that keep a snapshot only while a lease or a reference does.
+    /// Returns labels with which a snapshot is kept only while a lease or a reference keeps it.
     pub(super) fn labels(&self) -> Labels {
         Labels::from([(LEASE.to_owned(), self.guard.id().to_owned())])
     }
@@ -246,8 +246,8 @@ impl<'a> Unpacking<'a> {
     }
 
     /// Verifies a layer whose snapshot exists already. The snapshot was made from a layer with this
-    /// diff ID, but the blob of this image may be another one, that does not have it. A layer that
-    /// is not in the store is passed over.
+    /// diff ID, but the blob of this image may be another one with another diff ID. A layer that is
+    /// not in the store is skipped.
     pub(super) async fn verify_existing(&self, index: usize) -> Result<()> {
         let (layer, diff_id) = self.layers[index].clone();
         if layer.digest == diff_id
