@@ -134,7 +134,8 @@ impl FsImages {
         Ok(image)
     }
 
-    /// Updates an image, if it refers to `expected` or no target is expected.
+    /// Updates an image, if it refers to `expected` or no target is expected. Returns the new
+    /// image.
     fn update_now(
         &self,
         update: &Image,

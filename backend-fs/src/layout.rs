@@ -9,11 +9,15 @@ use serde::{Deserialize, Serialize};
 
 /// The private directory.
 pub(crate) const CAS_DIR: &str = ".cas";
+/// The file with the kind and the version of the store, in the private directory.
 const FORMAT: &str = "format.json";
+/// The file with the version of the image layout.
 pub(crate) const OCI_LAYOUT: &str = "oci-layout";
+/// The file with the names and their targets.
 pub(crate) const INDEX: &str = "index.json";
 /// The layout version that every reader knows. umoci refuses any other.
 const LAYOUT_VERSION: &str = "1.0.0";
+/// The kind of every store of this crate.
 const KIND: &str = "fs";
 /// The format that this version writes. Format 1 has no notes.
 const VERSION: u32 = 2;

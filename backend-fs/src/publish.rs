@@ -108,7 +108,8 @@ impl Shared {
         self.discard_unless_synced(pending, pending.staged.file.sync_data())
     }
 
-    /// Syncs the bytes of all ingests: file by file if they are few, else the whole file system.
+    /// Syncs the bytes of all ingests: file by file if they are few, otherwise the whole file
+    /// system. Returns the outcome of each.
     fn sync_group(&self, group: &[Waiting]) -> Vec<Result<()>> {
         let all = || group.iter().map(|(one, _)| one);
         if group.len() < SYNCFS_FROM || self.sync_together(all()).is_err() {

@@ -14,7 +14,9 @@ use crate::staging;
 use crate::time;
 use crate::unsynced::Markers;
 
+/// The file with the boot in which the store was last opened.
 const BOOT: &str = "boot";
+/// Maximum number of blobs in one page.
 const PAGE: usize = 1024;
 
 /// Recovers the store if it was last opened in another boot. Returns the time at which the store

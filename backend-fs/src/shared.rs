@@ -80,8 +80,8 @@ impl Shared {
         Ok(removed)
     }
 
-    /// Locks removals. Except in recovery, no process removes or replaces a blob without the lock.
-    /// The first removal makes the file of the lock.
+    /// Returns the lock on removals. Except in recovery, no process removes or replaces a blob
+    /// without the lock. The first removal makes the file of the lock.
     pub(crate) fn lock_removals(&self) -> Result<Lock> {
         let dir = self.cas_dir()?;
         Reserve(dir).remove_with(|| Ok(Lock::exclusive(dir, "remove.lock")?))

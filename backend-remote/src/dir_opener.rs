@@ -15,6 +15,7 @@ use crate::store::RemoteStore;
 /// Maximum length of the name of an object in bytes. Linux accepts paths of 4095 bytes, which
 /// leaves a few hundred bytes for the path of the store.
 const MAX_NAME: usize = 3500;
+/// The capabilities of a store in a directory.
 const CAPABILITIES: Capabilities = Capabilities::of(&[Capability::Durable]);
 
 impl RemoteStore {

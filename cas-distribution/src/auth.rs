@@ -167,7 +167,8 @@ impl Auth {
     }
 }
 
-/// Looks up credentials, which may read files and start programs.
+/// Returns the credentials, or `None` if there are none. The lookup may read files and start
+/// programs.
 async fn find(url: &Url) -> Result<Option<Credentials>> {
     let host = origin::authority(url);
     let found = tokio::task::spawn_blocking(move || credentials::find(&host)).await;

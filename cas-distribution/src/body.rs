@@ -87,9 +87,9 @@ impl Sent {
         }))
     }
 
-    /// Waits for the answer to an upload of `size` bytes while bytes are being sent. Once all are
-    /// sent, waits `extra` more times [`http::IDLE`], because the registry may have to copy and
-    /// hash the blob.
+    /// Returns the answer to an upload of `size` bytes. Waits for it while bytes are being sent.
+    /// Once all are sent, waits `extra` times [`http::IDLE`] longer, because the registry may have
+    /// to copy and hash the blob.
     ///
     /// # Errors
     /// `Unavailable` if the upload stalls.

@@ -48,7 +48,7 @@ impl Http {
         })
     }
 
-    /// Creates a request to `url`.
+    /// Returns a new request to `url`.
     ///
     /// # Errors
     /// `Unavailable` if the root certificates of this system cannot be read.

@@ -59,7 +59,8 @@ impl Ask {
 }
 
 impl Inner {
-    /// Sends a request as [`Inner::send`] does. Any status that is not `accepted` is an error.
+    /// Sends a request and returns the response, as [`Inner::send`] does. Any status that is not
+    /// `accepted` is an error.
     pub(crate) async fn expect(&self, ask: Ask, accepted: &[StatusCode]) -> Result<Response> {
         let response = self.send(ask).await?;
         if accepted.contains(&response.status()) {

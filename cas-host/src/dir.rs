@@ -70,7 +70,8 @@ impl Dir {
         self.open_dir(name)
     }
 
-    /// Opens a file. Refuses a symbolic link; child processes do not inherit the file descriptor.
+    /// Opens a file. Refuses a symbolic link. Returns the file, whose descriptor child processes do
+    /// not inherit.
     ///
     /// # Errors
     /// Errors of the file system.

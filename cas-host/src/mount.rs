@@ -27,7 +27,7 @@ const LOWER: usize = 500;
 /// Maximum length in bytes of a mount parameter, without the final zero.
 const VALUE: usize = 255;
 
-/// Opens the root directory of `mounts` without attaching them, for this process only.
+/// Mounts `mounts` for this process only, without attaching them. Returns their root directory.
 ///
 /// # Errors
 /// `Unsupported` unless `mounts` is one mount of a known type; `OutOfRange` for too many layers;
@@ -128,7 +128,7 @@ fn single(mounts: &[Mount]) -> Result<&Mount> {
     }
 }
 
-/// Creates a mount that is not attached yet.
+/// Returns a new mount that is not attached yet.
 fn tree(mount: &Mount, idmap: Option<IdMap<'_>>) -> Result<OwnedFd> {
     let (lower, upper, work, options) = match mount {
         Mount::Bind { source, .. } => return clone(source, idmap),
@@ -195,7 +195,7 @@ fn tree(mount: &Mount, idmap: Option<IdMap<'_>>) -> Result<OwnedFd> {
     })
 }
 
-/// Splits the lower directories into those of the overlay and, if there are too many, the lowest
+/// Splits the lower directories if there are too many. Returns those of the overlay, and the lowest
 /// ones. The lowest ones become an overlay of their own: the lowest directory of the first overlay.
 fn split(lower: &[PathBuf]) -> Result<(&[PathBuf], &[PathBuf])> {
     match lower.len() {
@@ -209,7 +209,7 @@ fn split(lower: &[PathBuf]) -> Result<(&[PathBuf], &[PathBuf])> {
     }
 }
 
-/// Creates a bind mount of a directory. The mount is not attached yet.
+/// Returns a new bind mount of a directory. The mount is not attached yet.
 fn clone(path: &Path, idmap: Option<IdMap<'_>>) -> Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let tree = open_tree(CWD, path, flags).map_err(io::Error::from);

@@ -37,8 +37,8 @@ impl Reserve<'_> {
         }
     }
 
-    /// Calls `work`, which removes something. If the disk is full, removes the file, calls `work`
-    /// again, and then allocates the file again.
+    /// Calls `work`, which removes something, and returns its result. If the disk is full, removes
+    /// the file, calls `work` again, and then allocates the file again.
     ///
     /// # Errors
     /// Those of `work`.

@@ -28,8 +28,8 @@ pub fn uninterrupted<T>(mut call: impl FnMut() -> Result<T>) -> Result<T> {
     }
 }
 
-/// Opens a path inside the root directory `root`, as a process with that root would. Links are
-/// followed, and neither they nor `..` leave the root.
+/// Opens a path inside the root directory `root`, as a process with that root would. Returns the
+/// file. Links are followed, and neither they nor `..` leave the root.
 ///
 /// # Errors
 /// `ELOOP` for more than [`limit::LINKS`] links; errors of the file system.
@@ -42,7 +42,7 @@ pub fn open_inside(root: impl AsFd, path: &[u8], flags: OFlags) -> Result<OwnedF
     }
 }
 
-/// Opens a path of ordinary names below `dir`. No link is followed.
+/// Opens a path of ordinary names below `dir`. Returns the file. No link is followed.
 ///
 /// # Errors
 /// `ELOOP` or `ENOTDIR` for a link, unless it is the last name and `flags` has `PATH`; `EXDEV` for

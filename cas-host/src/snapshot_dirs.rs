@@ -140,8 +140,8 @@ impl SnapshotDirs {
         syncfs(dir).inspect_err(|_| self.failed.store(true, Ordering::Release))
     }
 
-    /// Takes a shared lock on the directory. Until it is released, [`Self::try_lock_exclusive`]
-    /// returns `None`. Waits while another owner has the exclusive lock.
+    /// Waits until no other owner has the exclusive lock. Returns the directory with a shared lock.
+    /// Until the lock is released, [`Self::try_lock_exclusive`] returns `None`.
     ///
     /// # Errors
     /// `NotFound` if the directory is absent; errors of the file system.
@@ -319,7 +319,7 @@ pub fn make_tree(dir: &LockedDir) -> Result<()> {
     made.map_err(io::Error::from).during("make directory", TREE)
 }
 
-/// Parses a number in the form that [`SnapshotDirs`] writes.
+/// Returns the number in a name that [`SnapshotDirs`] has written, or `None` for another name.
 fn number(name: &str) -> Option<u64> {
     let id: u64 = name.parse().ok()?;
     (id.to_string() == name).then_some(id)

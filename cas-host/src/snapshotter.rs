@@ -95,7 +95,7 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
         Ok(())
     }
 
-    /// Creates a snapshot: first its directory, then its record.
+    /// Creates a snapshot: first its directory, then its record. Returns its mounts.
     async fn create(
         &self,
         key: &str,
@@ -132,7 +132,7 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
         }
     }
 
-    /// Creates and fills a new directory.
+    /// Creates and fills a new directory. Returns its number and the locked directory.
     async fn build(&self, parent: Option<u64>, new: &New<'_>) -> Result<(u64, LockedDir)> {
         loop {
             let id = self.snapshots.fresh_id().await?;

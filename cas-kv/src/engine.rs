@@ -207,7 +207,7 @@ pub trait Transaction {
     fn remove_rows(&mut self, blob: BlobEntry) -> Result<bool, Failed>;
     /// Inserts or replaces the entry of an ingest.
     fn put_ingest(&mut self, key: &str, ingest: IngestEntry) -> Result<(), Failed>;
-    /// Removes the entry of an ingest. Returns the removed entry.
+    /// Removes the entry of an ingest. Returns the removed entry, or `None` if there was none.
     fn remove_ingest(&mut self, key: &str) -> Result<Option<IngestEntry>, Failed>;
     /// Returns the revisions of records, in the order of `keys`.
     fn revisions(&mut self, table: Table, keys: &[&str]) -> Result<Vec<Option<u64>>, Failed>;

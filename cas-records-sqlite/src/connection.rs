@@ -27,7 +27,7 @@ const SCHEMA: &str = "
     INSERT INTO revisions VALUES (0);
     PRAGMA user_version = 2;";
 
-/// Opens a connection for reading and one for writing. Creates the database if it is absent, and
+/// Returns a connection for reading and one for writing. Creates the database if it is absent, and
 /// upgrades an older format.
 pub(crate) fn connect_both(path: &Path, dir: &Dir) -> Result<(Connection, Connection)> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -44,7 +44,7 @@ pub(crate) fn connect_both(path: &Path, dir: &Dir) -> Result<(Connection, Connec
     Ok((connect(path, flags)?, writer))
 }
 
-/// Opens a connection that changes nothing. An absent or unfinished database reads as empty.
+/// Returns a connection that changes nothing. An absent or unfinished database reads as empty.
 pub(crate) fn connect_read_only(path: &Path) -> Result<Connection> {
     if path.exists() {
         let connection = open_read_only(path).map_err(classify)?;
@@ -90,7 +90,7 @@ fn open_read_only(path: &Path) -> rusqlite::Result<Connection> {
     Connection::open_with_flags(uri, flags)
 }
 
-/// Opens a database in memory that has no records and refuses to be written.
+/// Returns a database in memory that has no records and refuses to be written.
 fn empty() -> rusqlite::Result<Connection> {
     let connection = Connection::open_in_memory()?;
     connection.execute_batch(SCHEMA)?;
@@ -111,7 +111,7 @@ fn format(connection: &Connection) -> Result<Option<i64>> {
     }
 }
 
-/// Encodes a path for a URI of SQLite.
+/// Returns a path encoded for a URI of SQLite.
 fn encode(path: &Path) -> String {
     path.to_string_lossy()
         .replace('%', "%25")

@@ -63,8 +63,8 @@ impl ConditionalSwap {
         }
     }
 
-    /// Reads the cell and swaps exactly what it found. An unconditional write could arrive late
-    /// and undo a newer one.
+    /// Reads the cell and swaps exactly what it found. Returns false if the cell has a value and
+    /// `if_present` is `Refuse`. An unconditional write could arrive late and undo a newer one.
     async fn swap_current(
         &self,
         prefix: &Prefix,

@@ -156,7 +156,7 @@ impl Prefix {
         Ok(())
     }
 
-    /// Returns the directory, unless a service keeps the objects.
+    /// Returns the directory, or `None` if a service keeps the objects.
     pub(crate) fn folder(&self) -> Option<&Folder> {
         self.folder.as_ref()
     }

@@ -152,7 +152,7 @@ impl Dirs {
         self.root.clone()
     }
 
-    /// Returns the cached directory at a path.
+    /// Returns the directory at a path, or `None` if it is not cached.
     pub(super) fn cached(&self, path: &[u8]) -> Option<Found<Rc<Dir>>> {
         if path.is_empty() {
             let to = self.root();
@@ -161,7 +161,7 @@ impl Dirs {
         self.by_path.get(path).cloned()
     }
 
-    /// Opens the directory at a clean path without links. The directory is not cached yet.
+    /// Opens a directory that is not cached yet, at a clean path without links. Returns its handle.
     pub(super) fn open(&mut self, path: &[u8]) -> Result<Rc<Dir>> {
         let fd = os(open_beneath(&self.root.fd, path, DIRECTORY))?;
         let dir = self.handle(fd, path.to_vec())?;
@@ -169,7 +169,7 @@ impl Dirs {
         Ok(dir)
     }
 
-    /// Adds an open directory to the cache, under its path without links.
+    /// Adds an open directory to the cache, under its path without links. Returns its handle.
     pub(super) fn insert(&mut self, fd: OwnedFd, path: Vec<u8>) -> Result<Rc<Dir>> {
         let dir = self.handle(fd, path)?;
         self.cache(&dir.path, 0, &dir);

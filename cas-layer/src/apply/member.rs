@@ -224,7 +224,7 @@ impl Layer {
         self.describe_node(&dir, name, entry)
     }
 
-    /// Creates something at `name`, after removing what is there.
+    /// Creates something at `name`, after removing what is there. Returns the result of `make`.
     fn fresh<T>(
         &mut self,
         dir: &Rc<Dir>,

@@ -75,7 +75,7 @@ impl Layer {
         )))
     }
 
-    /// Creates a directory that no member has described.
+    /// Creates a directory that no member has described. Returns its handle.
     pub(super) fn make_implied(
         &mut self,
         dir: &Rc<Dir>,

@@ -76,7 +76,8 @@ impl Layer {
         Ok(found)
     }
 
-    /// Walks from a directory along a path.
+    /// Walks from a directory along a path. Returns the directory there, or `None` as
+    /// [`Layer::directory`] does.
     fn walk(&mut self, walk: &mut Walk, from: Rc<Dir>, path: &[u8]) -> Result<Option<Rc<Dir>>> {
         let names: Vec<&[u8]> = names(path).collect();
         let mut ahead = &names[..];
@@ -156,7 +157,7 @@ impl Layer {
         Ok(None)
     }
 
-    /// Looks at one name.
+    /// Returns what is at one name.
     fn step(&mut self, dir: &Rc<Dir>, name: &[u8], purpose: Purpose) -> Result<Step> {
         self.count_lookups(1)?;
         let found = match calls::statat(&dir.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
@@ -180,7 +181,8 @@ impl Layer {
         })
     }
 
-    /// Walks to the directory that a link leads to.
+    /// Walks to the directory that a link leads to. Returns it, or `None` as [`Layer::directory`]
+    /// does.
     fn follow(&mut self, walk: &mut Walk, dir: &Rc<Dir>, name: &[u8]) -> Result<Option<Rc<Dir>>> {
         let link = dir.child(name)?;
         if let Some(known) = self.dirs.link(&link) {

@@ -37,7 +37,7 @@ impl Archive {
         self.write(move |out| Ok(out.write_all(&head)?)).await
     }
 
-    /// Adds bytes to the file, and hashes them with `hasher`.
+    /// Adds bytes to the file, and hashes them. Returns the hasher.
     pub(super) async fn piece(&mut self, data: Bytes, mut hasher: Hasher) -> Result<Hasher> {
         self.write(move |out| {
             hasher.update(&data);
@@ -62,7 +62,7 @@ impl Archive {
         .await
     }
 
-    /// Runs `work` on the pool, because writing may block.
+    /// Runs `work` on the pool, because writing may block. Returns its result.
     async fn write<T: Send + 'static>(
         &mut self,
         work: impl FnOnce(&mut Out) -> Result<T> + Send + 'static,

@@ -232,7 +232,7 @@ impl Blob {
     }
 }
 
-/// Reads a piece of the blob, starting at `at`. The piece is empty at the end.
+/// Returns a piece of the blob, starting at `at`. The piece is empty at the end.
 async fn read(reader: &Arc<dyn BlobReader>, at: u64, buffers: &Buffers) -> Result<Bytes> {
     if reader.file().is_none() {
         return reader.read_at(at, PIECE).await;

@@ -29,7 +29,7 @@ pub(super) struct Blob {
 }
 
 impl Blob {
-    /// Opens the blob of a descriptor, and detects its compression.
+    /// Opens the blob of a descriptor. Returns it and its compression.
     ///
     /// # Errors
     /// `NotFound` if the store does not have it.

@@ -129,7 +129,7 @@ impl<'a> Unpacking<'a> {
         Ok(())
     }
 
-    /// Waits for the lock of the lowest missing layer.
+    /// Waits for the lock of the lowest missing layer. Returns `None` if no layer is missing.
     async fn lock_first_missing(&mut self) -> Result<Option<ChainLock>> {
         loop {
             self.existing = self.count_committed().await?;
@@ -156,7 +156,7 @@ impl<'a> Unpacking<'a> {
         Ok(existing)
     }
 
-    /// Unpacks the remaining layers, and commits them.
+    /// Unpacks the remaining layers, and commits them. Returns what [`to_snapshots`] returns.
     ///
     /// # Errors
     /// As [`to_snapshots`].
@@ -179,7 +179,8 @@ impl<'a> Unpacking<'a> {
         Ok(self.chain.last().copied())
     }
 
-    /// Ends the work with this outcome. After an error, unfinished snapshots are removed.
+    /// Ends the work with this outcome, and returns it. After an error, unfinished snapshots are
+    /// removed.
     pub(super) async fn end<T>(self, outcome: Result<T>) -> Result<T> {
         if outcome.is_err() {
             for layer in self.standalone.iter().flatten() {
