@@ -296,5 +296,5 @@ pub(crate) fn key(name: &Reference, target: &Descriptor) -> String {
 }
 
 fn absent() -> Error {
-    Error::not_found("the store has no image of this name")
+    Error::not_found("the store does not have an image of this name; check the name")
 }

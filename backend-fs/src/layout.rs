@@ -106,8 +106,8 @@ fn open_cas_dir(root: &Dir) -> Result<Option<Dir>> {
         && root.stat(CAS_DIR)?.is_none()
     {
         return Err(Error::precondition(format!(
-            "the directory is not empty (it has {foreign:?}) and is not an OCI image layout (it has \
-             no {OCI_LAYOUT}); choose another directory"
+            "the directory is not empty (it has {foreign:?}) and is not an OCI image layout (it \
+             does not have {OCI_LAYOUT}); choose another directory"
         )));
     }
     match root.make_dir(CAS_DIR, 0o700) {

@@ -92,14 +92,17 @@ impl Auth {
         let chosen = challenges.iter().find(bearer).or(challenges.first());
         match chosen {
             Some(Challenge::Bearer { realm, service }) => {
-                let realm: Url = realm
-                    .parse()
-                    .map_err(|_| denied("the URL of its token service is invalid".to_owned()))?;
+                let realm: Url = realm.parse().map_err(|_| {
+                    let why =
+                        "the URL of its token service is invalid; its operator must change this";
+                    denied(why.to_owned())
+                })?;
                 self.bearer(http, realm, service.as_deref(), scope).await
             }
             Some(Challenge::Basic) => self.basic().await,
             None => Err(denied(
-                "its answer does not say how to authenticate".to_owned(),
+                "its answer does not name a way to authenticate; check that it is a registry"
+                    .to_owned(),
             )),
         }
     }

@@ -108,7 +108,9 @@ impl Inner {
     /// Returns the URL of a document or a blob.
     pub(crate) fn url(&self, kind: &str, name: &str) -> Result<Url> {
         let url = self.base.join(&format!("{kind}/{name}"));
-        url.map_err(|error| Error::invalid(format!("invalid URL: {error}")).subject(name))
+        url.map_err(|error| {
+            Error::invalid(format!("invalid URL: {error}; correct the reference")).subject(name)
+        })
     }
 
     /// Returns the URL of the content of a descriptor.

@@ -175,7 +175,7 @@ impl Drop for Body {
         }
         if let Err(error) = self.write_tail() {
             let key = &*self.key;
-            tracing::warn!(key, %error, "the last bytes of an unfinished ingest are lost");
+            tracing::warn!(key, %error, "the last bytes of an ingest are lost; write them again");
         }
     }
 }

@@ -66,7 +66,8 @@ impl Layer {
     fn apply_root(&mut self, entry: &Entry) -> Result<()> {
         if entry.kind != EntryKind::Directory {
             return Err(Error::corrupt(
-                "the layer replaces the root of the tree, which must be a directory",
+                "the layer replaces the root of the tree, which must be a directory; build the \
+                 image again",
             ));
         }
         let root = self.dirs.root();
@@ -169,7 +170,8 @@ impl Layer {
         let (target_parent, target_name) = split(&path);
         let missing = || {
             Error::corrupt(format!(
-                "the target {} of the hard link does not exist or is a directory",
+                "the target {} of the hard link does not exist or is a directory; build the image \
+                 again",
                 target.escape_ascii()
             ))
         };

@@ -76,7 +76,7 @@ fn remove_tree(parent: BorrowedFd<'_>, name: &[u8], depth: usize) -> Result<()> 
 /// Returns the error for a tree that is deeper than any path of a layer. Such a tree is hostile.
 pub(super) fn too_deep() -> Error {
     Error::out_of_range(format!(
-        "a directory to be removed is more than {} levels deep",
+        "a directory to be removed is more than {} levels deep; build the image without it",
         limit::PATH_DEPTH
     ))
 }

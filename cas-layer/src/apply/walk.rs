@@ -235,7 +235,8 @@ impl Layer {
             return Ok(());
         }
         Err(Error::out_of_range(format!(
-            "the links of the layer lead its members through more than the {allowed} names allowed"
+            "the links of the layer lead its members through more than the {allowed} names \
+             allowed; build the image with fewer links"
         )))
     }
 }
@@ -248,7 +249,7 @@ impl Walk {
         }
         let most = limit::LINKS;
         Err(Error::corrupt(format!(
-            "more than {most} symbolic links lead to the parent"
+            "more than {most} symbolic links lead to the parent; build the image with fewer links"
         )))
     }
 }

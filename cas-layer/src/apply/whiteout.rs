@@ -36,7 +36,8 @@ impl<'a> Whiteout<'a> {
             None => Ok(None),
             Some(b".wh..opq") => Ok(Some(Whiteout::Opaque)),
             Some(b"" | b"." | b"..") => Err(Error::corrupt(format!(
-                "the whiteout \"{}\" does not name anything that can be removed",
+                "the whiteout \"{}\" does not name anything that can be removed; build the image \
+                 again",
                 name.escape_ascii()
             ))),
             Some(hidden) => Ok(Some(Whiteout::Name(hidden))),

@@ -68,7 +68,8 @@ impl Archive {
         work: impl FnOnce(&mut Out) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let out = self.out.take();
-        let mut out = out.ok_or_else(|| Error::cancelled("an earlier write was not finished"))?;
+        let mut out =
+            out.ok_or_else(|| Error::cancelled("an earlier write was not finished; export again"))?;
         let (out, done) = pool::run(move || {
             let done = work(&mut out).map_err(|error| error.operation("write archive"))?;
             Ok((out, done))

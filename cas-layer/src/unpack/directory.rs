@@ -107,7 +107,7 @@ fn fill(
         if let Err(left) = new.clear() {
             let path = path.display();
             progress.warn(&format!(
-                "what was unpacked into {path} could not be removed: {left}"
+                "what was unpacked into {path} could not be removed: {left}; remove it"
             ));
         }
         return Err(error);
