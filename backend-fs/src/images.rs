@@ -74,7 +74,7 @@ impl FsImages {
                 Ok(Image { target, ..image })
             }
             None => {
-                // Another program made the name, so the age of its target is the best guess.
+                // Another program made the name, so the time of its target is the best guess.
                 let stat = self.shared.blobs.status(&target.digest)?;
                 let made = stat.as_ref().map_or(SystemTime::UNIX_EPOCH, time::modified);
                 Ok(Image {

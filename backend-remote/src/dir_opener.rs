@@ -23,8 +23,9 @@ impl RemoteStore {
     /// not exist.
     ///
     /// # Errors
-    /// `Busy`, with the pid of the process that has it open; `FailedPrecondition` if the
-    /// directory contains something else; `Corrupt`; errors of the file system.
+    /// `Busy` if another process has it open, with the pid in the lock file; `FailedPrecondition`
+    /// if the directory contains something else; `Corrupt` for a damaged object; errors of the file
+    /// system.
     pub async fn open_dir(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
         let root = path.clone();

@@ -20,7 +20,7 @@ const ROUNDS: usize = 3;
 /// Number of writers in each race.
 const RACERS: usize = 8;
 
-/// Tries everything in a new folder, which it removes. Returns how the service deletes.
+/// Tries everything in a new folder, and removes the folder. Returns how the service deletes.
 ///
 /// # Errors
 /// `FailedPrecondition` with what was observed, if compare-and-swap is impossible on the service.

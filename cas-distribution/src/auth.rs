@@ -28,7 +28,7 @@ pub(crate) struct Auth {
 #[derive(Clone, Default)]
 pub(crate) struct Shown {
     pub(crate) header: Option<HeaderValue>,
-    /// The message about a login that was withheld, if one was.
+    /// The message about a withheld login, if a login was withheld.
     pub(crate) withheld: Option<String>,
     /// How many challenges were answered so far.
     round: u64,

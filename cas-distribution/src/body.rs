@@ -13,8 +13,8 @@ use tokio::sync::mpsc::{Sender, channel};
 
 use crate::{error, http, runtime};
 
-/// Minimum size of a piece that is passed on, except the last. A chunk from the network has about a
-/// tenth of it, and each piece costs the store a step.
+/// Minimum size in bytes of a piece that is passed on, except the last. A chunk from the network is
+/// about a tenth as large, and each piece costs the store a step.
 const PIECE: usize = 256 << 10;
 /// Maximum number of pieces that are read ahead.
 const AHEAD: usize = 4;

@@ -68,8 +68,8 @@ impl Client {
         .await
     }
 
-    /// Returns the message about a login for the registry that was withheld from its token service,
-    /// if one was. The requests were then made without a login.
+    /// Returns the message about a withheld login, if the login for the registry was withheld from
+    /// its token service. The requests were then made without a login. Returns `None` otherwise.
     pub async fn withheld(&self) -> Option<String> {
         self.0.auth.current().await.withheld
     }

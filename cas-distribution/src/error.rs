@@ -106,7 +106,7 @@ pub(crate) fn broken(error: reqwest::Error, url: &Url) -> Error {
         last = inner.to_string();
         cause = inner.source();
     }
-    // At a limit on open connections, advice about the network would be wrong.
+    // If this process has reached a limit of the system, advice about the network would be wrong.
     if let Some(limit) = Error::of_system(&error)
         && limit.kind() == ErrorKind::OutOfRange
     {

@@ -48,7 +48,7 @@ fn get(program: &str, host: &str) -> Result<Option<Credentials>> {
         .spawn()
         .map_err(|error| failed(format!("cannot be started: {error}")))?;
     if let Some(mut input) = child.stdin.take() {
-        // If the helper does not read it, its exit status says why.
+        // If the helper does not read the host, its exit status shows that.
         let _ = input.write_all(host.as_bytes());
     }
     let mut answer = Vec::new();
@@ -56,7 +56,7 @@ fn get(program: &str, host: &str) -> Result<Option<Credentials>> {
         output.take(limit::ANSWER + 1).read_to_end(&mut answer)?;
     }
     if answer.len() as u64 > limit::ANSWER {
-        // It may wait for the rest to be read.
+        // The helper may wait until the rest is read.
         let _ = child.kill();
         child.wait()?;
         let allowed = limit::ANSWER;

@@ -20,7 +20,7 @@ const PID_DELAY: Duration = Duration::from_millis(5);
 /// The names that an engine uses in the directory and in messages.
 #[derive(Clone, Copy, Debug)]
 pub struct FileNames {
-    /// The engine, for messages.
+    /// The name of the engine, for messages.
     pub engine: &'static str,
     /// The file or directory of the database.
     pub database: &'static str,

@@ -130,7 +130,7 @@ impl Connections {
         });
         match written {
             Ok(outcomes) => outcomes,
-            // The disk may have space for some of them.
+            // The disk may have space for some of the batches.
             Err(error) if error.kind() == ErrorKind::Full => {
                 group.iter().map(|(batch, _)| self.write(batch)).collect()
             }

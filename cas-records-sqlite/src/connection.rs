@@ -77,7 +77,7 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
 
 fn open_read_only(path: &Path) -> rusqlite::Result<Connection> {
     // The log is read through its index, which SQLite makes in memory if it cannot lock the file.
-    // A database without both has no other users. Older versions left closed databases like that.
+    // A database with neither has no other users: older versions left closed databases like that.
     let size = |suffix: &str| {
         let mut file = path.as_os_str().to_owned();
         file.push(suffix);

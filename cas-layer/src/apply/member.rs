@@ -78,7 +78,7 @@ impl Layer {
         let stat = os(fs::fstat(&root.fd))?;
         let mut closed = entry.clone();
         (closed.uid, closed.gid, closed.mode) = (stat.st_uid, stat.st_gid, 0o700);
-        // An access list could open it again.
+        // An access list could open the root directory again.
         let is_access = |name: &[u8]| name.starts_with(b"system.posix_acl");
         closed.xattrs.retain(|(name, _)| !is_access(name));
         self.describe_directory(&root, &closed, false)

@@ -23,7 +23,8 @@ use super::seen::{Fact, Inode};
 /// Maximum number of bytes that the recorded effects of one layer take.
 const MAX_RECORDED: usize = 4 << 20;
 
-/// The effects of a standalone layer on the layers below it, to be resolved when they are there.
+/// The effects of a standalone layer on the layers below it. They are resolved when those layers
+/// exist.
 #[derive(Debug, Default)]
 pub struct DeferredEffects {
     /// Directories that no member described when they were created, parents before children.

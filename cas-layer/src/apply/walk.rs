@@ -306,7 +306,7 @@ mod tests {
         assert!(same < 60_000, "{same}");
         let last = of(500, &|deep, n| format!("{deep}{n}/file"));
         assert!(last < 60_000 + 1000 * 30, "{last}");
-        // Opened in three calls, because two parents are missing.
+        // The path is opened in three calls, because two parents are missing.
         let two = of(500, &|deep, n| format!("{deep}{n}/below/file"));
         assert!(two < 60_000 + 1000 * 4 * 500, "{two}");
         let own = of(2, &|_, n| format!("{n}/a/b/c/d/e/f/file"));

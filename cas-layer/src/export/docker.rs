@@ -2,8 +2,8 @@
 //!
 //! It lists the paths of the configurations and layers in the layout. Compressed layers stay
 //! compressed: docker, containerd, podman and skopeo decompress them while reading. A reader that
-//! uses the layout reads the original manifests. Docker itself writes such archives since version
-//! 25.
+//! uses the layout reads the original manifests. Docker itself has written such archives since
+//! version 25.
 
 use std::collections::BTreeMap;
 

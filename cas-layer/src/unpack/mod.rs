@@ -71,8 +71,8 @@ fn parts(manifest: &Manifest) -> Vec<BlobRef> {
     parts.map(|part| BlobRef::of(part, Vec::new())).collect()
 }
 
-/// Returns the chain ID of an image, which is the name of its snapshot once it is unpacked. An
-/// image without layers has none.
+/// Returns the chain ID of an image, which is the name of its snapshot once it is unpacked. Returns
+/// `None` for an image without layers.
 ///
 /// # Errors
 /// `NotFound` without the configuration; `Corrupt` if the manifest and the configuration do not

@@ -101,7 +101,7 @@ impl Unpacking<'_> {
             .await
         {
             Err(error) if error.kind() == ErrorKind::Cancelled => {
-                // The tree holds a part of the layer only.
+                // The tree holds only a part of the layer.
                 *self.standalone_layer(index)?.state() = State::Applied(None);
                 Ok(())
             }

@@ -33,8 +33,8 @@ pub struct Target<'a> {
 /// waits for it. The configuration of the image then references the topmost snapshot, so that the
 /// snapshot is kept as long as the image.
 ///
-/// Returns the chain ID of the image, which is the name of its topmost snapshot. An image without
-/// layers has none.
+/// Returns the chain ID of the image, which is the name of its topmost snapshot. Returns `None` for
+/// an image without layers.
 ///
 /// # Errors
 /// `NotFound` for a layer that is not in the store; `Corrupt` for a damaged layer, or if the
