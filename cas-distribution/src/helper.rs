@@ -27,7 +27,7 @@ pub(crate) fn ask(name: &str, host: &str) -> Result<Option<Credentials>> {
     if !name.bytes().all(letter) {
         return Err(Error::invalid(
             "the name of a credential helper is not the name of a program; correct it in \
-                 Docker's config.json",
+             Docker's config.json",
         )
         .subject(name));
     }
