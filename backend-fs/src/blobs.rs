@@ -82,7 +82,8 @@ impl Blobs {
         }
     }
 
-    /// Returns the status of a blob. A name that is not a regular file is not a blob.
+    /// Returns the status of a blob, or `None` if it is absent. A name that is not a regular file
+    /// is not a blob.
     pub(crate) fn status(&self, digest: &Digest) -> io::Result<Option<rustix::fs::Stat>> {
         let Some(dir) = self.directory(digest.algorithm())? else {
             return Ok(None);
@@ -90,7 +91,7 @@ impl Blobs {
         Ok(dir.stat(BlobName::of(digest).as_c_str())?.filter(is_file))
     }
 
-    /// Returns the size and version of a blob.
+    /// Returns the size and version of a blob, or `None` if it is absent.
     pub(crate) fn stat(&self, digest: &Digest) -> io::Result<Option<Stat>> {
         Ok(self.status(digest)?.map(|stat| Stat {
             digest: *digest,
@@ -99,7 +100,7 @@ impl Blobs {
         }))
     }
 
-    /// Opens a blob. Returns the file and its size.
+    /// Opens a blob. Returns the file and its size, or `None` if the blob is absent.
     pub(crate) fn open_blob(&self, digest: &Digest) -> io::Result<Option<(File, u64)>> {
         let Some(dir) = self.directory(digest.algorithm())? else {
             return Ok(None);
@@ -129,7 +130,8 @@ impl Blobs {
         }
     }
 
-    /// Returns a page of blobs in digest order. Skips names that are not digests, and directories.
+    /// Returns a page of blobs in digest order. Skips names that are not digests or not regular
+    /// files.
     pub(crate) fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<Stat>> {
         let mut page = Vec::new();
         for (algorithm, listing) in Algorithm::ALL.into_iter().zip(&self.listings) {

@@ -17,10 +17,10 @@ use crate::layout::{self, CAS_DIR, INDEX, OCI_LAYOUT, encode};
 /// Maximum number of records in one page.
 const PAGE: usize = 256;
 
-/// Examines the files of the store at `path`, and repairs them: damaged records are set aside;
-/// `oci-layout` is written again; a lost or damaged `index.json` is made from the records, which
-/// have every name that this program wrote. Returns what is wrong. A directory that is not a store
-/// of this backend is left alone.
+/// Examines the files of the store at `path`. Returns what is wrong. If `repair` is set, repairs
+/// them: damaged records are set aside; `oci-layout` is written again; a lost or damaged
+/// `index.json` is made from the records, which have every name that this program wrote. A
+/// directory that is not a store of this backend is left alone.
 ///
 /// # Errors
 /// Errors of the file system.
@@ -86,8 +86,8 @@ fn read_index(root: &Dir) -> Result<Index> {
     Index::parse(&data.ok_or_else(|| Error::not_found("the store has no index.json"))?)
 }
 
-/// Writes a record for each name in the index that has none, so that all names survive a loss of
-/// the index.
+/// Writes a record for each name in the index that has no record, so that all names survive a loss
+/// of the index.
 fn restore_names(index: &Index, database: &Path) -> Result<()> {
     let records = SqliteRecords::open(database)?;
     for (name, target) in index.list() {

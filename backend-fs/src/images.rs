@@ -66,13 +66,15 @@ impl FsImages {
         {
             Some(record) => {
                 let image: Image = serde_json::from_slice(&record.value).map_err(|error| {
-                    Error::corrupt(format!("the record of the image does not parse: {error}"))
-                        .source(error)
+                    Error::corrupt(format!(
+                        "the record of the image does not parse: {error}; name the image again"
+                    ))
+                    .source(error)
                 })?;
                 Ok(Image { target, ..image })
             }
             None => {
-                // Another program made the name, so the age of its target is the best guess.
+                // Another program made the name, so the time of its target is the best guess.
                 let stat = self.shared.blobs.status(&target.digest)?;
                 let made = stat.as_ref().map_or(SystemTime::UNIX_EPOCH, time::modified);
                 Ok(Image {
@@ -132,7 +134,8 @@ impl FsImages {
         Ok(image)
     }
 
-    /// Updates an image, if it refers to `expected` or no target is expected.
+    /// Updates an image, if it refers to `expected` or no target is expected. Returns the new
+    /// image.
     fn update_now(
         &self,
         update: &Image,
@@ -293,5 +296,5 @@ pub(crate) fn key(name: &Reference, target: &Descriptor) -> String {
 }
 
 fn absent() -> Error {
-    Error::not_found("the store has no image of this name")
+    Error::not_found("the store does not have an image of this name; check the name")
 }

@@ -1,4 +1,4 @@
-//! The document of `index.json`, in memory. Changes keep everything that other programs wrote.
+//! The document of `index.json`, in memory. Changes keep what other programs wrote elsewhere in it.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -56,7 +56,7 @@ impl Index {
             return Err(Error::new(
                 ErrorKind::Full,
                 format!(
-                    "would have {} bytes, at most {} are allowed; remove images",
+                    "the file would have {} bytes; at most {} are allowed; remove images",
                     data.len(),
                     limit::DOCUMENT_WRITE
                 ),
@@ -112,9 +112,9 @@ impl Index {
         list
     }
 
-    /// Returns the targets of the entries that [`Index::list`] skips: without a name, or with one
-    /// that is not a valid reference. An entry whose digest does not parse is left out, because the
-    /// store cannot have its content.
+    /// Returns the targets of the entries without a name, or with one that is not a valid
+    /// reference. An entry whose digest does not parse is left out, because the store cannot have
+    /// its content.
     ///
     /// # Errors
     /// `Corrupt` if an entry with a valid digest is not a descriptor.

@@ -16,7 +16,7 @@ use crate::index::Index;
 use crate::time;
 
 const FILE: &str = "index.json";
-/// More than a tick of the clock for the times of files, which is at most 10 ms.
+/// Longer than a tick of the clock that gives files their times. A tick is at most 10 ms.
 const TICK: Duration = Duration::from_millis(50);
 
 /// The file, with the index that was read last.

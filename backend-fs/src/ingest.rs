@@ -50,7 +50,7 @@ impl FsIngest {
         F: FnOnce(&File, u64) -> io::Result<usize> + Send + 'static,
     {
         self.check_usable()?;
-        // Stays so if this future is dropped: the length of the file is then unknown.
+        // The ingest stays poisoned if this future is dropped: the file's length is then unknown.
         self.poisoned = true;
         let (file, offset) = (Arc::clone(&self.staged.file), self.offset);
         let lock = Arc::clone(&self.staged.lock);

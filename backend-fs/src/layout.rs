@@ -9,11 +9,15 @@ use serde::{Deserialize, Serialize};
 
 /// The private directory.
 pub(crate) const CAS_DIR: &str = ".cas";
+/// The file with the kind and the version of the store, in the private directory.
 const FORMAT: &str = "format.json";
+/// The file with the version of the image layout.
 pub(crate) const OCI_LAYOUT: &str = "oci-layout";
+/// The file with the names and their targets.
 pub(crate) const INDEX: &str = "index.json";
 /// The layout version that every reader knows. umoci refuses any other.
 const LAYOUT_VERSION: &str = "1.0.0";
+/// The kind of every store of this crate.
 const KIND: &str = "fs";
 /// The format that this version writes. Format 1 has no notes.
 const VERSION: u32 = 2;
@@ -102,8 +106,8 @@ fn open_cas_dir(root: &Dir) -> Result<Option<Dir>> {
         && root.stat(CAS_DIR)?.is_none()
     {
         return Err(Error::precondition(format!(
-            "the directory is not empty (it has {foreign:?}) and is not an OCI image layout (it has \
-             no {OCI_LAYOUT}); choose another directory"
+            "the directory is not empty (it has {foreign:?}) and is not an OCI image layout (it \
+             does not have {OCI_LAYOUT}); choose another directory"
         )));
     }
     match root.make_dir(CAS_DIR, 0o700) {

@@ -18,7 +18,7 @@ use cas_host::Dir;
 
 use crate::blob_name::BlobName;
 
-/// Maximum number of digests in a scan (4 MiB).
+/// Maximum number of digests in a scan. They take about 4 MiB.
 const WINDOW: usize = 64 << 10;
 /// Maximum age of a scan that is used for another page.
 const FRESH: Duration = Duration::from_secs(10);
@@ -32,7 +32,7 @@ pub(crate) struct Listing(Mutex<Inner>);
 #[derive(Default)]
 struct Inner {
     latest: Option<Arc<Scan>>,
-    /// The last digests of pages that no page has followed yet, the latest last.
+    /// The last digest of each page that no page has followed yet, in the order of the pages.
     ends: VecDeque<Digest>,
 }
 

@@ -108,11 +108,12 @@ impl Shared {
         self.discard_unless_synced(pending, pending.staged.file.sync_data())
     }
 
-    /// Syncs the bytes of all ingests: file by file if they are few, else the whole file system.
+    /// Syncs the bytes of all ingests: file by file if they are few, otherwise the whole file
+    /// system. Returns the outcome of each.
     fn sync_group(&self, group: &[Waiting]) -> Vec<Result<()>> {
         let all = || group.iter().map(|(one, _)| one);
         if group.len() < SYNCFS_FROM || self.sync_together(all()).is_err() {
-            // A file whose bytes are lost reports that itself, even if another sync failed first.
+            // The sync of a file fails if its bytes are lost, even if another sync failed first.
             return all().map(|one| self.sync_data(one)).collect();
         }
         let written =
@@ -140,14 +141,15 @@ impl Shared {
         let ingests = self.ingest_dir()?;
         let name = BlobName::of(&pending.digest);
         let blobs = self.blobs.directory_for(pending.digest.algorithm())?;
-        let staged = CString::new(&*pending.staged.name)
-            .map_err(|_| Error::internal("the name of an ingest has a zero byte"))?;
+        let staged = CString::new(&*pending.staged.name).map_err(|_| {
+            Error::internal("the name of an ingest has a zero byte; please report it")
+        })?;
         if ingests.rename_new(&*staged, blobs, name.as_c_str())? == Existing::Nothing {
             return Ok(());
         }
         match self.open_intact(&pending.digest, pending.size)? {
-            // It may have been published without a sync, here or by another program. If it cannot
-            // be synced, its bytes may be lost, so the ingest replaces it.
+            // The blob may have been published without a sync, here or by another program. If it
+            // cannot be synced, its bytes may be lost, so the ingest replaces it.
             Some(file) if bytes == Bytes::Unsynced || file.sync_data().is_ok() => {
                 ingests.remove(&*staged)?;
                 Ok(())

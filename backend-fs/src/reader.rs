@@ -41,7 +41,7 @@ impl BlobReader for Reader {
     }
 }
 
-/// Reads `length` bytes, or fewer at the end of the file.
+/// Returns `length` bytes from `offset`, or fewer at the end of the file.
 pub(crate) fn read(file: &File, offset: u64, length: usize) -> Result<Bytes> {
     let mut data = vec![0; length];
     let mut filled = 0;

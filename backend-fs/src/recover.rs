@@ -14,11 +14,13 @@ use crate::staging;
 use crate::time;
 use crate::unsynced::Markers;
 
+/// The file with the boot in which the store was last opened.
 const BOOT: &str = "boot";
+/// Maximum number of blobs in one page.
 const PAGE: usize = 1024;
 
-/// Recovers the store if it was last opened in another boot. Returns when the store was first
-/// opened in this boot.
+/// Recovers the store if it was last opened in another boot. Returns the time at which the store
+/// was first opened in this boot.
 pub(crate) fn recover(cas_dir: &Dir, blobs: &Blobs, boot: &str) -> Result<SystemTime> {
     let _lock = Lock::exclusive(cas_dir, "lock")?;
     if cas_dir.read(BOOT, 64)?.as_deref() != Some(boot.as_bytes()) {

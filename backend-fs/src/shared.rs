@@ -80,15 +80,16 @@ impl Shared {
         Ok(removed)
     }
 
-    /// Locks removals. Except in recovery, no process removes or replaces a blob without the lock.
-    /// The first removal makes the file of the lock.
+    /// Returns the lock on removals. Except in recovery, no process removes or replaces a blob
+    /// without the lock. The first removal makes the file of the lock.
     pub(crate) fn lock_removals(&self) -> Result<Lock> {
         let dir = self.cas_dir()?;
         Reserve(dir).remove_with(|| Ok(Lock::exclusive(dir, "remove.lock")?))
     }
 
-    /// Opens the stored blob if it has the right bytes. A blob from before this boot is hashed,
-    /// because a power loss may have left the right size and the wrong bytes.
+    /// Opens the stored blob. Returns `None` if it is absent or does not have the right bytes. A
+    /// blob from before this boot is hashed, because a power loss may have left the right size and
+    /// the wrong bytes.
     pub(crate) fn open_intact(&self, digest: &Digest, size: u64) -> Result<Option<File>> {
         let Some(stat) = self.blobs.status(digest)? else {
             return Ok(None);

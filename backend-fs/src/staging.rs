@@ -21,6 +21,7 @@ use crate::time;
 
 /// Maximum size of a key file: a boot ID, a line feed and a key.
 const KEY_FILE: u64 = 64 + limit::KEY as u64;
+/// The end of the name of a key file.
 const SUFFIX: &str = ".key";
 
 /// The open files of an ingest and the lock on them.
@@ -124,7 +125,8 @@ fn lock(dir: &Dir, name: &str) -> Result<Lock> {
         .ok_or_else(|| Error::busy("another writer holds this ingest; wait for it to end"))
 }
 
-/// Locks an ingest whose name is its key, and creates it if it is absent.
+/// Locks an ingest whose name is its key, and creates it if it is absent. Returns the lock and the
+/// file for the bytes.
 fn lock_bytes(dir: &Dir, name: &str) -> Result<(Lock, File)> {
     let mut held = lock(dir, name)?;
     if is_hard_linked(held.file())? {
@@ -137,7 +139,7 @@ fn lock_bytes(dir: &Dir, name: &str) -> Result<(Lock, File)> {
 }
 
 /// Locks the key file of an ingest. Resets the ingest if it has another key or is from another
-/// boot.
+/// boot. Returns the lock and the file for the bytes.
 fn lock_key(dir: &Dir, name: &str, boot: &str, key: &str) -> Result<(Lock, File)> {
     let lock = lock(dir, name)?;
     let ours = Some((boot.to_owned(), key.to_owned()));

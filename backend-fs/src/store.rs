@@ -33,7 +33,7 @@ impl FsStore {
     ///
     /// # Errors
     /// `FailedPrecondition` if the directory has other files in it, or a store of another kind or
-    /// of a newer format; `Corrupt`; errors of the file system.
+    /// of a newer format; `Corrupt` if a file of the store is damaged; errors of the file system.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         Self::open_at(path)

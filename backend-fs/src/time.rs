@@ -4,12 +4,12 @@ use std::time::{Duration, SystemTime};
 
 use rustix::fs::Stat;
 
-/// Returns when the content was last modified.
+/// Returns the time of the last change of the content.
 pub(crate) fn modified(stat: &Stat) -> SystemTime {
     time(stat.st_mtime, stat.st_mtime_nsec)
 }
 
-/// Returns when the content, a name or an attribute last changed.
+/// Returns the time of the last change of the content, a name or an attribute.
 pub(crate) fn changed(stat: &Stat) -> SystemTime {
     time(stat.st_ctime, stat.st_ctime_nsec)
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use cas_core::compose::{Counters, by_size, observe};
 use cas_core::{ContentExt, Result, Store, pool};
 
-/// Small enough that many laws use both members.
+/// Threshold between the members in bytes. It is so small that many laws use both members.
 const THRESHOLD: u64 = 4_000;
 
 fn sized(dir: PathBuf) -> Result<Store> {

@@ -79,7 +79,7 @@ fn traced(task: &str, path: &Path, options: &[&str]) -> (Output, String) {
     (output, std::fs::read_to_string(&trace).unwrap())
 }
 
-/// Runs a task that fails by itself. Returns the trace.
+/// Runs a task, which must succeed. Returns the trace.
 fn run(task: &str, options: &[&str]) -> String {
     let temp = tempfile::tempdir().unwrap();
     let (output, trace) = traced(task, &temp.path().join("store"), options);

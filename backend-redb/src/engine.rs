@@ -26,7 +26,7 @@ const SECTOR: u64 = 512;
 const PAGE: u64 = 4 << 10;
 /// Maximum overhead in bytes of a page with one row.
 const ROW_OVERHEAD: u64 = 64;
-/// A compaction runs if removals have freed at least one part in this many of the file.
+/// A compaction runs if removals have freed at least the size of the file divided by this number.
 const COMPACT_PART: u64 = 4;
 /// Minimum number of free bytes on the disk for a compaction. A full disk would stop the engine.
 const COMPACT_FREE: u64 = 32 << 20;
@@ -167,7 +167,7 @@ impl Engine for RedbEngine {
         INLINE_MAX
     }
 
-    /// A row larger than a page takes pages of a power of two.
+    /// The space that a row larger than a page takes is a power of two.
     fn footprint(&self, bytes: u64) -> u64 {
         match bytes + ROW_OVERHEAD {
             page if page > PAGE && bytes <= ROW_SIZE as u64 => page.next_power_of_two(),

@@ -14,9 +14,9 @@ pub(crate) const NAMES: FileNames = FileNames {
     new: "cas.redb.new",
 };
 
-/// Opens or creates the file, and locks it against other programs that read redb files, or if it is
-/// only read, against those that write them. Does not follow a symbolic link, which another user
-/// may have placed there.
+/// Opens or creates the file, and locks it against other programs that use redb files. Returns the
+/// file. A file that is only read is locked only against programs that write it. Does not follow a
+/// symbolic link, which another user may have placed there.
 pub(crate) fn open(path: &Path, mode: OpenMode) -> Result<File> {
     let name = NAMES.database;
     if path.is_dir() {

@@ -7,7 +7,7 @@
 //!                   at most 512
 //!   rows            row number, offset -> up to 256 KiB less 512 bytes of a blob or ingest
 //!   ingests         key -> row number, bytes in its rows, time
-//!   doomed          row number of rows that are still to be removed -> bytes in them
+//!   doomed          row number of rows that are still to be removed -> bytes in their blob
 //!   blobs images snapshots leases notes    records: key -> revision, value
 //! owner             locked by the process that has the store open; contains its pid
 //! reserve           disk space for removals on a full disk

@@ -1,7 +1,7 @@
-//! A file that is only read, with what redb writes to it in memory.
+//! A file that is only read. What redb writes to it stays in memory.
 //!
-//! redb marks a file as open, and repairs one that was not closed. Its own way to open a file
-//! read-only refuses the latter. Here both change only memory.
+//! redb marks a file as open, and repairs a file that was not closed. Its own read-only mode
+//! refuses a file that was not closed. Here the mark and the repair change only memory.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -25,7 +25,7 @@ pub(crate) struct Overlay {
 #[derive(Debug)]
 struct Written {
     length: u64,
-    /// The bytes of the file that were never cut off.
+    /// Number of bytes at the start of the file that were never cut off.
     intact: u64,
     pieces: BTreeMap<u64, Box<[u8]>>,
 }
@@ -44,7 +44,7 @@ impl Overlay {
         })
     }
 
-    /// Reads bytes of the file, of which the first `intact` count. After them there are zeros.
+    /// Reads bytes of the file. All bytes after the first `intact` bytes are read as zeros.
     fn read_file(&self, intact: u64, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let left = usize::try_from(intact.saturating_sub(offset)).unwrap_or(usize::MAX);
         let (found, zeros) = out.split_at_mut(left.min(out.len()));
@@ -155,7 +155,7 @@ mod tests {
         assert_eq!(std::fs::read(&path).unwrap(), before);
     }
 
-    /// A file that redb makes longer has zeros there, also where it was shorter meanwhile.
+    /// The bytes by which redb makes a file longer are zeros, also if the file was longer before.
     #[test]
     fn the_length_changes_as_that_of_a_file_does() {
         let temp = tempfile::tempdir().unwrap();

@@ -10,13 +10,14 @@ use crate::tables::Tables;
 
 /// Maximum size of a row in bytes.
 ///
-/// redb stores each large row, with a small header, in pages of a power of two. A row of exactly a
-/// power of two would leave half of its pages unused.
+/// redb stores each large row, with a small header, in space whose size is a power of two. A row
+/// whose own size is a power of two would leave half of that space unused.
 pub(crate) const ROW_SIZE: usize = (256 << 10) - 512;
 /// Maximum size in bytes of a blob that is stored inline, in its entry. A row would cost one more
-/// page per change, and entries of similar digests share pages, so they are removed together.
+/// page per change. Entries of similar digests share pages, so removing them together is cheap.
 pub(crate) const INLINE_MAX: usize = 512;
-/// Maximum number of rows of one blob that a transaction removes, so that others do not wait long.
+/// Maximum number of rows of one blob that a transaction removes, so that other transactions do not
+/// wait long.
 const REMOVE_ROWS: usize = 64;
 /// Maximum number of rows that one transaction moves.
 const MOVE_ROWS: usize = 4096;

@@ -22,7 +22,7 @@ pub(crate) const ROWS: TableDefinition<'static, (u64, u64), &[u8]> = TableDefini
 /// Ingests that have rows.
 pub(crate) const INGESTS: TableDefinition<'static, &str, IngestValue> =
     TableDefinition::new("ingests");
-/// Numbers whose rows are still to be removed, and how many bytes these rows have.
+/// Numbers whose rows are still to be removed, and how many bytes their blob had.
 pub(crate) const DOOMED: TableDefinition<'static, u64, u64> = TableDefinition::new("doomed");
 
 /// A blob: its size, its number, and its bytes if they are inline.

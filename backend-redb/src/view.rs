@@ -54,8 +54,8 @@ fn open_records(tx: &ReadTransaction, table: RecordTable) -> Result<Option<Recor
     }
 }
 
-/// Converts the error of a table that cannot be opened. Every store has all tables except that of
-/// notes.
+/// Converts the error of a table that cannot be opened. Every store has all tables, except that a
+/// store of format 1 has no notes.
 fn missing(error: TableError) -> Error {
     match error {
         TableError::Storage(error) => classify(error),

@@ -10,9 +10,9 @@ use cas_core::records::Batch;
 use cas_core::{ContentExt, ContentStore, Digest, Result, pool::wait};
 use redb::{ReadableDatabase, ReadableTableMetadata, TableHandle};
 
-/// More blobs than one transaction removes.
+/// Number of small blobs. Most are removed in one call.
 const BLOBS: usize = 2_500;
-/// Bytes of more rows than one transaction removes.
+/// Size in bytes of a blob with more rows than one transaction removes.
 const LARGE: usize = 24 << 20;
 
 /// Stores numbered blobs, every fifth a second time after its removal, and one large blob.

@@ -12,9 +12,10 @@ use crate::folder::{Folder, TEMP_DIR};
 use crate::prefix::Prefix;
 use crate::store::RemoteStore;
 
-/// Maximum length of the name of an object in bytes. Linux accepts paths of 4095, which leaves a
-/// few hundred for the path of the store.
+/// Maximum length of the name of an object in bytes. Linux accepts paths of 4095 bytes, which
+/// leaves a few hundred bytes for the path of the store.
 const MAX_NAME: usize = 3500;
+/// The capabilities of a store in a directory.
 const CAPABILITIES: Capabilities = Capabilities::of(&[Capability::Durable]);
 
 impl RemoteStore {
@@ -22,8 +23,9 @@ impl RemoteStore {
     /// not exist.
     ///
     /// # Errors
-    /// `Busy`, with the pid of the process that has it open; `FailedPrecondition` if the
-    /// directory contains something else; `Corrupt`; errors of the file system.
+    /// `Busy` if another process has it open, with the pid in the lock file; `FailedPrecondition`
+    /// if the directory contains something else; `Corrupt` for a damaged object; errors of the file
+    /// system.
     pub async fn open_dir(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
         let root = path.clone();

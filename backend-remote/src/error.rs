@@ -16,7 +16,9 @@ pub(crate) fn classify(error: opendal::Error, operation: &'static str, path: &st
         opendal::ErrorKind::ConfigInvalid if error.message().contains(NO_BUCKET) => {
             Error::precondition("the bucket does not exist; create it or name another")
         }
-        opendal::ErrorKind::NotFound => Error::not_found("no such object"),
+        opendal::ErrorKind::NotFound => {
+            Error::not_found("the object does not exist; run `cas fsck`")
+        }
         opendal::ErrorKind::PermissionDenied => Error::new(
             ErrorKind::Denied,
             format!(

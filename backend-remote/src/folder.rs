@@ -20,7 +20,7 @@ pub(crate) const TEMP_DIR: &str = "beside";
 const OWN_NAMES: &[&str] = &["lock", TEMP_DIR, "blobs", "records", "uploads"];
 /// The file that reserves space for removals on a full disk.
 const RESERVE: &str = "reserve";
-/// Its size in bytes: more than the new content of a record.
+/// Size of the reserve in bytes: more than the new content of a record.
 const RESERVE_SIZE: usize = 64 << 10;
 
 /// A locked directory, and whether its names can still be trusted.
@@ -28,8 +28,8 @@ pub(crate) struct Folder {
     root: Arc<Path>,
     sync_failed: AtomicBool,
     writable: bool,
-    /// Locked for writing by the change that uses up the reserve, and for reading by others that
-    /// may, so that none of them takes what it needs.
+    /// Locked for writing by the change that uses up the reserve, and for reading by other changes
+    /// that may use it, so that none of these takes the space that the reserve has freed.
     pub(crate) reclaiming: RwLock<()>,
     lock: File,
 }

@@ -1,4 +1,4 @@
-//! The object `format`: marks a store, and keeps what a probe found when the store was created.
+//! The object `format`. It marks a store, and keeps what a probe found when the store was created.
 
 use bytes::Bytes;
 use cas_core::{Error, Result};
@@ -87,8 +87,9 @@ impl Format {
     /// Returns the object as it is stored.
     pub(crate) fn body(&self) -> Result<Bytes> {
         let text = serde_json::to_vec_pretty(self);
-        text.map(Bytes::from)
-            .map_err(|error| Error::internal("cannot serialise the format").source(error))
+        text.map(Bytes::from).map_err(|error| {
+            Error::internal("cannot serialise the format; please report it").source(error)
+        })
     }
 
     /// Returns the format of the store, or `None` if the prefix is empty.

@@ -20,7 +20,7 @@ const ROUNDS: usize = 3;
 /// Number of writers in each race.
 const RACERS: usize = 8;
 
-/// Tries everything in a new folder, which it removes. Returns how the service deletes.
+/// Tries everything in a new folder, and removes the folder. Returns how the service deletes.
 ///
 /// # Errors
 /// `FailedPrecondition` with what was observed, if compare-and-swap is impossible on the service.
@@ -57,8 +57,8 @@ async fn full_in(prefix: &Prefix, folder: &str) -> Result<Deletion> {
     probe_deletion(prefix, &path, &second).await
 }
 
-/// Tries the cheap part on the format itself. A refused write changes nothing, and any other
-/// writes the same bytes.
+/// Tries the cheap part of the probe on the object `format`. A refused write changes nothing, and
+/// an accepted write writes the same bytes again.
 ///
 /// # Errors
 /// As [`full`].

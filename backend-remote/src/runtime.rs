@@ -11,8 +11,8 @@ const THREADS: usize = 2;
 /// Maximum number of threads for file I/O, which blocks. The default of tokio is 512.
 const BLOCKING: usize = 8;
 
-/// Runs `work` on the runtime. It runs to its end even if the caller drops the future, so that a
-/// cancelled caller does not leave a change of the bucket half done.
+/// Runs `work` on the runtime. Returns its result. `work` runs to its end even if the caller drops
+/// the future, so that a cancelled caller does not leave a change of the bucket half done.
 ///
 /// # Errors
 /// Errors of `work`; `Internal` if it panicked.

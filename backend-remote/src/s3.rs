@@ -25,7 +25,7 @@ use crate::store::{GAPS, MAX_NAME, RemoteStore};
 
 const OPTIONS: &[&str] = &["endpoint", "region", "single"];
 const DEFAULT_ENDPOINT: &str = "https://s3.amazonaws.com";
-/// The region sent to services that have none.
+/// The region that is sent to services without regions.
 const DEFAULT_REGION: &str = "us-east-1";
 /// Time limit of one request, and of each piece of its body.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -65,7 +65,8 @@ impl RemoteStore {
     /// # Errors
     /// `InvalidArgument` if the location has an unknown option or contains credentials;
     /// `FailedPrecondition` if the bucket does not exist, if the prefix contains something else,
-    /// or if the service does not decide conditions atomically; `Denied`; `Unavailable`.
+    /// or if the service does not decide conditions atomically; `Denied` if credentials or
+    /// permissions are missing; `Unavailable` if the service does not answer.
     pub async fn open_s3(location: &Location) -> Result<Self> {
         let location = S3Location::parse(location)?;
         let shown = format!("s3://{}/{}", location.bucket, location.prefix);
@@ -187,7 +188,10 @@ fn transport() -> Result<HttpTransporter> {
 }
 
 fn unavailable(error: &dyn std::error::Error) -> Error {
-    Error::unavailable(format!("cannot set up TLS: {error}")).operation("open store")
+    Error::unavailable(format!(
+        "cannot set up TLS: {error}; check the CA certificates of this system"
+    ))
+    .operation("open store")
 }
 
 fn environment_names_region() -> bool {

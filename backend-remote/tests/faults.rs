@@ -39,7 +39,7 @@ fn keys(host: &str, bucket: &str, prefix: &str) -> Vec<String> {
         .collect()
 }
 
-/// Holds for a store of one process, and for a store of several.
+/// This holds for a store of one process, and for a store of several processes.
 #[test]
 fn an_older_format_is_upgraded_and_a_newer_one_refused() {
     let Some(host) = service() else { return };

@@ -42,7 +42,7 @@ impl Database {
         found.map_err(classify)
     }
 
-    /// Returns the row of a number that starts at `offset`.
+    /// Returns the row with this number that starts at `offset`, or `None` if there is none.
     pub(crate) fn row(&self, number: u64, offset: u64) -> Result<Option<DBPinnableSlice<'_>>> {
         let (rows, key) = (self.family(ROWS)?, family::row_key(number, offset));
         let found = self.db.get_pinned_cf_opt(rows, key, &self.unchecked);
@@ -62,7 +62,8 @@ impl Database {
         })
     }
 
-    /// Returns the last row of a number that starts at `offset` or before it, and its offset.
+    /// Returns the offset and the bytes of the last row with this number that starts at or before
+    /// `offset`, or `None` if there is none.
     pub(crate) fn last_row(&self, number: u64, offset: u64) -> Result<Option<(u64, Bytes)>> {
         let mut rows = self.iterate(ROWS)?;
         rows.seek_for_prev(family::row_key(number, offset));

@@ -104,7 +104,7 @@ impl Engine for RocksEngine {
         INLINE_MAX
     }
 
-    /// Returns the bytes that are only in memory or in the log.
+    /// Returns the number of bytes of rows in memory. A flush will write them to files.
     fn pending_bytes(&self) -> Result<u64> {
         self.db.rows_property(IN_MEMORY)
     }

@@ -25,7 +25,7 @@ pub(crate) fn classify(error: rocksdb::Error) -> Error {
             format!("{message}; make the directory of the store writable"),
         ),
         rocksdb::ErrorKind::IOError if has("temporarily unavailable") || has("lock hold by") => {
-            Error::busy("another program has the database open; wait until it closes it")
+            Error::busy("another program has the database open; wait until it ends")
         }
         rocksdb::ErrorKind::IOError if has("No such file or directory") => {
             corrupt(&format!("a file is missing: {message}"))

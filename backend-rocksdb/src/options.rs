@@ -18,7 +18,7 @@ const BLOB_FILE_MIN: u64 = 1 << 10;
 /// Bits per key of the Bloom filters: about one in a hundred lookups of an absent key reads a
 /// block.
 const FILTER_BITS: f64 = 10.0;
-/// Size in bytes of the write buffer of records, ingests and the format, each.
+/// Size in bytes of each write buffer for records, ingests and the format.
 const RECORDS_BUFFER: usize = 4 << 20;
 /// Size of the write buffer of blob entries in bytes: it holds about a hundred thousand of them.
 const CONTENT_BUFFER: usize = 16 << 20;

@@ -36,8 +36,9 @@ impl RocksStore {
     /// the last handle is dropped.
     ///
     /// # Errors
-    /// `Busy`, with the pid of the process that has it open; `FailedPrecondition` for a directory
-    /// with other contents or for a newer format; `Corrupt`; `Full`; errors of the file system.
+    /// `Busy` if another process has it open, with the pid of that process if it is known;
+    /// `FailedPrecondition` for a directory with other contents or for a newer format; `Corrupt`
+    /// for a damaged database; `Full`; errors of the file system.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(path, Tuning::default())
     }

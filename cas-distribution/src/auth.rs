@@ -28,7 +28,7 @@ pub(crate) struct Auth {
 #[derive(Clone, Default)]
 pub(crate) struct Shown {
     pub(crate) header: Option<HeaderValue>,
-    /// The message about a login that was withheld, if one was.
+    /// The message about a withheld login, if a login was withheld.
     pub(crate) withheld: Option<String>,
     /// How many challenges were answered so far.
     round: u64,
@@ -75,8 +75,9 @@ impl Auth {
         let values = refusal.get_all(WWW_AUTHENTICATE).iter();
         let challenges = challenge::parse(values.filter_map(|value| value.to_str().ok()));
         let answer = self.meet(http, challenges, scope).await?;
-        let mut header = HeaderValue::try_from(answer.header)
-            .map_err(|_| denied("the credentials for it are not valid text".to_owned()))?;
+        let mut header = HeaderValue::try_from(answer.header).map_err(|_| {
+            denied("its credentials are not valid text; use `docker login` again".to_owned())
+        })?;
         header.set_sensitive(true);
         *shown = Shown {
             header: Some(header),
@@ -91,14 +92,17 @@ impl Auth {
         let chosen = challenges.iter().find(bearer).or(challenges.first());
         match chosen {
             Some(Challenge::Bearer { realm, service }) => {
-                let realm: Url = realm
-                    .parse()
-                    .map_err(|_| denied("the URL of its token service is invalid".to_owned()))?;
+                let realm: Url = realm.parse().map_err(|_| {
+                    let why =
+                        "the URL of its token service is invalid; its operator must change this";
+                    denied(why.to_owned())
+                })?;
                 self.bearer(http, realm, service.as_deref(), scope).await
             }
             Some(Challenge::Basic) => self.basic().await,
             None => Err(denied(
-                "its answer does not say how to authenticate".to_owned(),
+                "its answer does not name a way to authenticate; check that it is a registry"
+                    .to_owned(),
             )),
         }
     }
@@ -166,7 +170,8 @@ impl Auth {
     }
 }
 
-/// Looks up credentials, which may read files and start programs.
+/// Returns the credentials, or `None` if there are none. The lookup may read files and start
+/// programs.
 async fn find(url: &Url) -> Result<Option<Credentials>> {
     let host = origin::authority(url);
     let found = tokio::task::spawn_blocking(move || credentials::find(&host)).await;

@@ -13,14 +13,14 @@ use tokio::sync::mpsc::{Sender, channel};
 
 use crate::{error, http, runtime};
 
-/// Minimum size of a piece that is passed on, except the last. A chunk from the network has about a
-/// tenth of it, and each piece costs the store a step.
+/// Minimum size in bytes of a piece that is passed on, except the last. A chunk from the network is
+/// about a tenth as large, and each piece costs the store a step.
 const PIECE: usize = 256 << 10;
 /// Maximum number of pieces that are read ahead.
 const AHEAD: usize = 4;
 
-/// Returns the bytes `kept` of the body of a response, read ahead a little. The rest of the body is
-/// not read.
+/// Returns the bytes `kept` of the body of a response, read ahead a little. The bytes after them
+/// are not read.
 pub(crate) fn stream(response: Response, kept: Range<u64>) -> Result<Pieces> {
     let (sender, receiver) = channel(AHEAD);
     runtime::handle()?.spawn(async move {
@@ -87,9 +87,9 @@ impl Sent {
         }))
     }
 
-    /// Waits for the answer to an upload of `size` bytes while bytes are being sent. Once all are
-    /// sent, waits `extra` more times [`http::IDLE`], because the registry may have to copy and
-    /// hash the blob.
+    /// Returns the answer to an upload of `size` bytes. Waits for it while bytes are being sent.
+    /// Once all are sent, waits `extra` times [`http::IDLE`] longer, because the registry may have
+    /// to copy and hash the blob.
     ///
     /// # Errors
     /// `Unavailable` if the upload stalls.

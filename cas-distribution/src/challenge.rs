@@ -20,7 +20,8 @@ pub(crate) fn parse<'a>(values: impl Iterator<Item = &'a str>) -> Vec<Challenge>
     values.flat_map(parse_one).collect()
 }
 
-/// Parses one value. Commas separate both challenges and the parameters of one challenge.
+/// Returns the known challenges in one value. Commas separate both challenges and the parameters of
+/// one challenge.
 fn parse_one(value: &str) -> Vec<Challenge> {
     let mut found = Vec::new();
     let mut rest = value;
@@ -41,7 +42,7 @@ fn parse_one(value: &str) -> Vec<Challenge> {
     found
 }
 
-/// Returns the next scheme, its parameters, and the rest of the text.
+/// Returns the next scheme, its parameters, and the rest of the text, or `None` at the end.
 fn next(text: &str) -> Option<(&str, HashMap<String, String>, &str)> {
     let text = text.trim_start_matches([' ', ',', '\t']);
     let end = text.find([' ', ',', '\t']).unwrap_or(text.len());

@@ -68,8 +68,8 @@ impl Client {
         .await
     }
 
-    /// Returns the message about a login for the registry that was withheld from its token service,
-    /// if one was. The requests were then made without a login.
+    /// Returns the message about a withheld login, if the login for the registry was withheld from
+    /// its token service. The requests were then made without a login. Returns `None` otherwise.
     pub async fn withheld(&self) -> Option<String> {
         self.0.auth.current().await.withheld
     }
@@ -87,7 +87,9 @@ impl Client {
 fn base(reference: &RemoteRef, scheme: &str) -> Result<Url> {
     let (host, repository) = (reference.host(), reference.repository());
     let url = format!("{scheme}://{host}/v2/{repository}/").parse();
-    url.map_err(|error| Error::invalid(format!("invalid URL: {error}")).subject(reference))
+    url.map_err(|error| {
+        Error::invalid(format!("invalid URL: {error}; correct the reference")).subject(reference)
+    })
 }
 
 /// Returns whether a registry on this machine refuses plain http. No credentials are sent.
@@ -106,7 +108,9 @@ impl Inner {
     /// Returns the URL of a document or a blob.
     pub(crate) fn url(&self, kind: &str, name: &str) -> Result<Url> {
         let url = self.base.join(&format!("{kind}/{name}"));
-        url.map_err(|error| Error::invalid(format!("invalid URL: {error}")).subject(name))
+        url.map_err(|error| {
+            Error::invalid(format!("invalid URL: {error}; correct the reference")).subject(name)
+        })
     }
 
     /// Returns the URL of the content of a descriptor.

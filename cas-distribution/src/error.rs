@@ -8,10 +8,10 @@ use serde::Deserialize;
 use crate::http;
 use crate::origin::shown;
 
-/// The backend in errors of a registry, its token service, or the connection to them.
+/// The name of the backend in errors of a registry, its token service, or the connection to them.
 pub const REGISTRY: &str = "registry";
 
-/// Maximum number of characters that are repeated of a registry's own message.
+/// Maximum number of characters of a registry's own message that an error repeats.
 const SAID: usize = 300;
 
 #[derive(Deserialize)]
@@ -66,7 +66,9 @@ pub(crate) async fn refused(response: Response, withheld: Option<&str>) -> Error
         StatusCode::NOT_FOUND => Error::not_found(format!(
             "{answered}; check the name, the tag or the digest{note}"
         )),
-        StatusCode::PAYLOAD_TOO_LARGE => Error::out_of_range(answered),
+        StatusCode::PAYLOAD_TOO_LARGE => Error::out_of_range(format!(
+            "{answered}; ask the operator of the registry for a higher limit"
+        )),
         StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => {
             let wait = wait.map_or("later".to_owned(), |wait| {
                 format!(
@@ -79,9 +81,9 @@ pub(crate) async fn refused(response: Response, withheld: Option<&str>) -> Error
         status if status.is_server_error() => {
             Error::unavailable(format!("{answered}; try again later"))
         }
-        _ if code == "DIGEST_INVALID" => {
-            Error::corrupt(format!("{answered}; the bytes in the store may be damaged"))
-        }
+        _ if code == "DIGEST_INVALID" => Error::corrupt(format!(
+            "{answered}; the bytes in the store may be damaged: run `cas fsck`"
+        )),
         _ => Error::new(ErrorKind::Denied, format!("{answered}{note}")),
     };
     error.backend(REGISTRY)
@@ -104,7 +106,7 @@ pub(crate) fn broken(error: reqwest::Error, url: &Url) -> Error {
         last = inner.to_string();
         cause = inner.source();
     }
-    // The network is sound if this process may not open a connection.
+    // If this process has reached a limit of the system, advice about the network would be wrong.
     if let Some(limit) = Error::of_system(&error)
         && limit.kind() == ErrorKind::OutOfRange
     {

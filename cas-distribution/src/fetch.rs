@@ -70,7 +70,7 @@ impl Inner {
         }
         match self.reference.digest() {
             Some(expected) if *expected != descriptor.digest => Err(Error::corrupt(format!(
-                "expected the digest {expected}, but the registry returned {}",
+                "expected the digest {expected}, but the registry returned {}; check the registry",
                 descriptor.digest
             ))),
             _ => Ok(descriptor),
@@ -87,7 +87,10 @@ impl Inner {
         let said = || serde_json::from_slice::<Said>(&data).ok()?.media_type;
         let media_type = media_type.or_else(said).filter(is_document);
         let media_type = media_type.ok_or_else(|| {
-            Error::unsupported("expected a manifest or an index of OCI or of Docker's schema 2")
+            Error::unsupported(
+                "expected a manifest or an index of OCI or of Docker's schema 2, found another \
+                 document; push the image again with a newer tool",
+            )
         })?;
         let algorithm = self.reference.digest().map(Digest::algorithm);
         let digest = Digest::of(algorithm.unwrap_or(Algorithm::Sha256), &data);

@@ -25,17 +25,22 @@ struct Answer {
 pub(crate) fn ask(name: &str, host: &str) -> Result<Option<Credentials>> {
     let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     if !name.bytes().all(letter) {
-        return Err(
-            Error::invalid("the name of a credential helper is not the name of a program")
-                .subject(name),
-        );
+        return Err(Error::invalid(
+            "the name of a credential helper is not the name of a program; correct it in \
+             Docker's config.json",
+        )
+        .subject(name));
     }
     let program = format!("docker-credential-{name}");
     get(&program, host).during("ask", program)
 }
 
 fn get(program: &str, host: &str) -> Result<Option<Credentials>> {
-    let failed = |why: String| Error::precondition(format!("the credential helper {why}"));
+    let failed = |why: String| {
+        Error::precondition(format!(
+            "the credential helper {why}; check the helper that Docker's config.json names"
+        ))
+    };
     let mut child = Command::new(program)
         .arg("get")
         .stdin(Stdio::piped())
@@ -43,7 +48,7 @@ fn get(program: &str, host: &str) -> Result<Option<Credentials>> {
         .spawn()
         .map_err(|error| failed(format!("cannot be started: {error}")))?;
     if let Some(mut input) = child.stdin.take() {
-        // If the helper does not read it, its exit status says why.
+        // If the helper does not read the host, its exit status shows that.
         let _ = input.write_all(host.as_bytes());
     }
     let mut answer = Vec::new();
@@ -51,7 +56,7 @@ fn get(program: &str, host: &str) -> Result<Option<Credentials>> {
         output.take(limit::ANSWER + 1).read_to_end(&mut answer)?;
     }
     if answer.len() as u64 > limit::ANSWER {
-        // It may wait for the rest to be read.
+        // The helper may wait until the rest is read.
         let _ = child.kill();
         child.wait()?;
         let allowed = limit::ANSWER;

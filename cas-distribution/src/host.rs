@@ -60,7 +60,7 @@ fn parse(text: &str) -> Option<Host> {
     };
     let name = name.to_ascii_lowercase();
     let known = |byte: u8| byte.is_ascii_alphanumeric() || b".-_[:]".contains(&byte);
-    // A host that is not written as in a URL would never match one.
+    // A host that is not written as in a URL would never match a URL.
     let url: Url = format!("https://{name}/").parse().ok()?;
     let same = url.host_str() == Some(&name) && name.bytes().all(known);
     same.then_some(Host { name, port })

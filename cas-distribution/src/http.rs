@@ -48,7 +48,7 @@ impl Http {
         })
     }
 
-    /// Creates a request to `url`.
+    /// Returns a new request to `url`.
     ///
     /// # Errors
     /// `Unavailable` if the root certificates of this system cannot be read.
@@ -121,7 +121,7 @@ pub(crate) async fn body(mut response: Response, allowed: u64) -> Result<Bytes> 
     while let Some(piece) = chunk(&mut response).await? {
         if (data.len() + piece.len()) as u64 > allowed {
             return Err(Error::out_of_range(format!(
-                "the answer is too long: at most {allowed} bytes are read"
+                "the answer is too long: at most {allowed} bytes are read; check the registry"
             )));
         }
         data.extend_from_slice(&piece);

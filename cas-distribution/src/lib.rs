@@ -1,15 +1,15 @@
 //! A client for OCI registries, over HTTP.
 //!
 //! A [`Client`] serves one [`RemoteRef`], a name in one repository, and returns blobs as streams.
-//! `cas_core::transfer::{pull, push}` verify and store them.
+//! `cas_core::transfer::pull` verifies and stores them, and `push` sends blobs to a client.
 //!
 //! Rules that hold for every request:
 //! - Credentials are bound to their origin: scheme, host and port. A redirect or an upload location
 //!   at another origin does not get them.
-//! - A token service gets the login for its registry only if it is on the registry's host or below
-//!   it, is Docker Hub's for Docker Hub, or is named by [`Options::token_hosts`]. In addition, the
-//!   registry and the token service must both use https or both be on loopback. Otherwise the token
-//!   service is asked without a login.
+//! - A token service gets the login for its registry only if it is on the registry's host or a host
+//!   below that, if both belong to Docker Hub, or if [`Options::token_hosts`] names its host. In
+//!   addition, the registry and the token service must both use https or both be on loopback.
+//!   Otherwise the token service is asked without a login.
 //! - A token is requested with the scope that the operation needs, whatever the registry proposes.
 //! - A redirect from `https` to `http` is refused. Plain `http` is used only for loopback, or if
 //!   the caller asks for it.

@@ -32,7 +32,8 @@ impl RemoteRef {
         &self.repository
     }
 
-    /// Returns the tag. It is `latest` if the reference has neither a tag nor a digest.
+    /// Returns the tag. It is `latest` if the reference has neither a tag nor a digest. Returns
+    /// `None` if the reference has only a digest.
     pub fn tag(&self) -> Option<&str> {
         self.tag.as_deref()
     }
@@ -127,7 +128,8 @@ fn is_host(host: &str) -> bool {
         && port.parse::<u16>().is_ok()
 }
 
-/// Accepts lower-case letters and digits, separated by `.`, `_`, `__` or any number of `-`.
+/// Returns whether a part of a repository is valid: lower-case letters and digits, separated by
+/// `.`, `_`, `__` or any number of `-`.
 fn is_component(component: &str) -> bool {
     let alphanumeric = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let bytes = component.as_bytes();

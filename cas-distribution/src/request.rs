@@ -59,7 +59,8 @@ impl Ask {
 }
 
 impl Inner {
-    /// Sends a request as [`Inner::send`] does. Any status that is not `accepted` is an error.
+    /// Sends a request and returns the response, as [`Inner::send`] does. Any status that is not
+    /// `accepted` is an error.
     pub(crate) async fn expect(&self, ask: Ask, accepted: &[StatusCode]) -> Result<Response> {
         let response = self.send(ask).await?;
         if accepted.contains(&response.status()) {
@@ -119,7 +120,7 @@ impl Inner {
     /// Returns the URL in the `Location` header of an answer.
     ///
     /// # Errors
-    /// As [`origin::check`]; `Unavailable` if there is none.
+    /// As [`origin::check`]; `Unavailable` if the header is missing or invalid.
     pub(crate) fn location(&self, response: &Response) -> Result<Url> {
         let location = response.headers().get(LOCATION);
         let location = location.and_then(|location| location.to_str().ok());

@@ -19,7 +19,7 @@ pub(crate) struct Wanted<'a> {
     pub(crate) scope: &'a str,
     /// The login of the registry, if the service may see it.
     pub(crate) login: Option<&'a Credentials>,
-    /// The message about a login that was withheld, if one was.
+    /// The message about a withheld login, if a login was withheld.
     pub(crate) withheld: Option<&'a str>,
 }
 
@@ -60,7 +60,10 @@ pub(crate) async fn fetch(http: &Http, wanted: Wanted<'_>) -> Result<String> {
         let from = crate::origin::shown(realm);
         Error::new(
             ErrorKind::Denied,
-            format!("the answer of the token service {from} does not contain a token"),
+            format!(
+                "the answer of the token service {from} does not contain a token; its operator \
+                 must change this"
+            ),
         )
         .backend(error::REGISTRY)
     })

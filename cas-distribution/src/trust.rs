@@ -7,7 +7,7 @@
 //! - on a host that the configuration names for the registry.
 //!
 //! In each case both must speak https, or both must be on loopback. No other service is shown a
-//! login, so a token that was obtained with one is never sent over plain http off loopback.
+//! login, so a token that was obtained with a login is never sent over plain http off loopback.
 
 use reqwest::Url;
 

@@ -58,7 +58,7 @@ impl Pusher for Client {
 }
 
 impl Inner {
-    /// Returns the URL to send the blob to, or `None` if the registry says that it has it already.
+    /// Returns the URL to send the blob to, or `None` if the registry reports that it has the blob.
     async fn begin_upload(&self, descriptor: &Descriptor) -> Result<Option<Url>> {
         let url = self.url("blobs", "uploads/")?;
         let ask = Ask::new(Method::POST, url, Action::Push).with(CONTENT_LENGTH, "0");
@@ -132,7 +132,8 @@ impl Inner {
         let response = self.expect(ask, &accepted).await?;
         match response.headers().get(CONTENT_DIGEST) {
             Some(found) if found.as_bytes() != digest.as_bytes() => Err(Error::corrupt(format!(
-                "expected the digest {digest}, but the registry stored {:.200?}",
+                "expected the digest {digest}, but the registry stored {:.200?}; check the \
+                 registry",
                 found
             ))),
             _ => Ok(()),

@@ -1,7 +1,7 @@
-//! System calls on files that are repeated if a signal interrupts them.
+//! System calls on files. They are repeated if a signal interrupts them.
 //!
-//! On network and user-space file systems, a signal may interrupt any of them. The program that
-//! embeds this library may handle signals of its own. The standard library repeats such calls;
+//! On network and user-space file systems, a signal may interrupt any of these calls. The program
+//! that embeds this library may handle signals of its own. The standard library repeats such calls;
 //! `rustix` does not.
 
 use std::ffi::CString;
@@ -95,7 +95,7 @@ macro_rules! reading {
     ($($module:ident::$name:ident($($argument:ident: $type:ty),*; $buffer:ident $(, $at:ident)?);)*) => {$(
         #[doc = concat!("Calls `", stringify!($name), "` until no signal interrupts it.")]
         ///
-        /// Returns the number of bytes in the buffer.
+        /// Returns the number of bytes that were read.
         ///
         /// # Errors
         /// Errors of the call, except `EINTR`.

@@ -323,7 +323,7 @@ impl Attributes<'_> {
     }
 }
 
-/// Reads a list of names or a value. Most are short, and none is longer than the limit.
+/// Returns a list of names or a value. Most are short, and none is longer than [`limit::XATTR`].
 fn read_all(read: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
     let mut buffer = vec![0; 256];
     let length = match read(&mut buffer) {

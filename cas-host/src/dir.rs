@@ -1,4 +1,4 @@
-//! An open directory, with durable changes.
+//! An open directory, and the reading and changing of its files.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -21,7 +21,7 @@ pub struct Dir(OwnedFd);
 pub enum Existing {
     /// Nothing. The file has the new name now.
     Nothing,
-    /// Another file, which is kept. The file keeps its old name.
+    /// Another file. Both files keep their names.
     Something,
 }
 
@@ -70,7 +70,8 @@ impl Dir {
         self.open_dir(name)
     }
 
-    /// Opens a file. Refuses a symbolic link; child processes do not inherit the file descriptor.
+    /// Opens a file. Refuses a symbolic link. Returns the file, whose descriptor child processes do
+    /// not inherit.
     ///
     /// # Errors
     /// Errors of the file system.
@@ -114,7 +115,8 @@ impl Dir {
         let mut data = Vec::new();
         file.take(limit.saturating_add(1)).read_to_end(&mut data)?;
         if data.len() as u64 > limit {
-            let text = format!("{name} has more bytes than the limit of {limit}");
+            let text =
+                format!("expected at most {limit} bytes in {name}, found more; restore the file");
             return Err(Error::out_of_range(text).into());
         }
         Ok(Some(data))

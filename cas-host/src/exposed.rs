@@ -141,7 +141,7 @@ mod tests {
             ("plain", 0o755),
             ("a/b/uid", 0o4755),
             ("a/gid", 0o2755),
-            // Not programs: the second is one with mandatory locks.
+            // These are not programs. The mode of the second means mandatory locking.
             ("a/data", 0o4644),
             ("a/locked", 0o2644),
             // Programs that others cannot run.

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// The mount tables of all mount namespaces.
+/// The mount tables of the mount namespaces that this process can read.
 pub struct MountedDirs(Vec<String>);
 
 impl MountedDirs {
@@ -21,7 +21,7 @@ impl MountedDirs {
             if seen.contains(&namespace) {
                 continue;
             }
-            // If the process has just ended, another one of its namespace has the same table.
+            // If the process has just ended, another process in its namespace has the same table.
             if let Ok(table) = fs::read_to_string(process.path().join("mountinfo")) {
                 seen.insert(namespace);
                 tables.push(table);
@@ -38,7 +38,8 @@ impl MountedDirs {
     }
 
     /// Returns whether a mount seems to use `directory` or something in it. An overlay that names
-    /// its layers by file descriptors instead of their paths is not found.
+    /// its layers by file descriptors instead of their paths is not found. Returns true for a path
+    /// that is not UTF-8.
     pub(crate) fn may_use(&self, directory: &Path) -> bool {
         let Some(directory) = directory.to_str() else {
             return true;
@@ -49,8 +50,8 @@ impl MountedDirs {
     }
 }
 
-/// Returns whether a line shows a bind mount of something in `directory`. The line has the path
-/// inside the file system, without the path where the file system is mounted.
+/// Returns whether a line seems to show a bind mount of `directory` or something in it. The line
+/// has the path inside the file system, without the path where the file system is mounted.
 fn is_bound(line: &str, directory: &str) -> bool {
     let Some(root) = line.split(' ').nth(3) else {
         return false;

@@ -1,8 +1,8 @@
 //! The file system and mounts of the host: durable files, locks, copying and removing trees,
 //! mounting, and what snapshotters of directories share.
 //!
-//! Stores and snapshots are used through open directories ([`Dir`]): a path is resolved once, and
-//! replacing it later has no effect.
+//! A store is used through open directories ([`Dir`]): its path is resolved once, and replacing the
+//! directory later has no effect.
 
 pub mod calls;
 mod claim;

@@ -1,12 +1,13 @@
 //! The manifest of a tree: the attributes of each entry at the time of the commit, so that damage
-//! can be found later. The bytes of files are not part of it.
+//! can be found later. The bytes and extended attributes of files are not part of it.
 //!
 //! ```text
 //! MANIFEST     one line for each entry, in no particular order, and `end COUNT` as the last
 //! LINE         TYPE MODE UID GID SIZE SECONDS.NANOSECONDS DEVICE MORE PATH
 //! ```
 //! SIZE is `-` for a directory. MORE is a hash of the target of a symbolic link, or of the extended
-//! attributes of a directory. Bytes of PATH that are not printable ASCII are escaped.
+//! attributes of a directory, and 0 otherwise. Bytes of PATH that are not printable ASCII are
+//! escaped, and so are spaces and backslashes.
 
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -129,7 +130,7 @@ fn lines(manifest: &File) -> Result<impl Iterator<Item = io::Result<String>>> {
     }))
 }
 
-/// Returns a line without its path, and the path.
+/// Returns a line without its path, and the path, or `None` if the line has no path.
 fn split(line: &str) -> Option<(&str, &str)> {
     line.rsplit_once(' ')
 }

@@ -27,11 +27,11 @@ const LOWER: usize = 500;
 /// Maximum length in bytes of a mount parameter, without the final zero.
 const VALUE: usize = 255;
 
-/// Opens the root directory of `mounts` without attaching them, for this process only.
+/// Mounts `mounts` for this process only, without attaching them. Returns their root directory.
 ///
 /// # Errors
-/// `Unsupported` for more than one mount or a mount of an unknown type; `Denied` without the right
-/// to mount overlays; errors of the file system.
+/// `Unsupported` unless `mounts` is one mount of a known type; `OutOfRange` for too many layers;
+/// `Denied` without the right to mount overlays; errors of the file system.
 pub fn open(mounts: &[Mount]) -> Result<OwnedFd> {
     match single(mounts)? {
         Mount::Bind { source, .. } => directory(source).during("open directory", source.display()),
@@ -109,7 +109,9 @@ pub fn unmount(target: &Path) -> Result<()> {
             "a file or directory in it is in use; end the process that uses it, or leave the \
              directory",
         )),
-        Err(Errno::INVAL) => Err(Error::precondition("nothing is mounted there")),
+        Err(Errno::INVAL) => Err(Error::precondition(
+            "nothing is mounted there; check the path",
+        )),
         done => done.map_err(|errno| io::Error::from(errno).into()),
     }
     .during("unmount", target.display())
@@ -119,14 +121,14 @@ fn single(mounts: &[Mount]) -> Result<&Mount> {
     match mounts {
         [mount] => Ok(mount),
         other => Err(Error::unsupported(format!(
-            "expected one mount from the snapshotter, found {}",
+            "expected one mount from the snapshotter, found {}; use another snapshotter",
             other.len()
         ))
         .operation("mount")),
     }
 }
 
-/// Creates a mount that is not attached yet.
+/// Returns a new mount that is not attached yet.
 fn tree(mount: &Mount, idmap: Option<IdMap<'_>>) -> Result<OwnedFd> {
     let (lower, upper, work, options) = match mount {
         Mount::Bind { source, .. } => return clone(source, idmap),
@@ -193,7 +195,7 @@ fn tree(mount: &Mount, idmap: Option<IdMap<'_>>) -> Result<OwnedFd> {
     })
 }
 
-/// Splits the lower directories into those of the overlay and, if there are too many, the lowest
+/// Splits the lower directories if there are too many. Returns those of the overlay, and the lowest
 /// ones. The lowest ones become an overlay of their own: the lowest directory of the first overlay.
 fn split(lower: &[PathBuf]) -> Result<(&[PathBuf], &[PathBuf])> {
     match lower.len() {
@@ -207,7 +209,7 @@ fn split(lower: &[PathBuf]) -> Result<(&[PathBuf], &[PathBuf])> {
     }
 }
 
-/// Creates a bind mount of a directory. The mount is not attached yet.
+/// Returns a new bind mount of a directory. The mount is not attached yet.
 fn clone(path: &Path, idmap: Option<IdMap<'_>>) -> Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let tree = open_tree(CWD, path, flags).map_err(io::Error::from);

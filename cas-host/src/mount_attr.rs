@@ -6,7 +6,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::mount::MountAttrFlags;
 
-/// Sets attributes of a mount. `MOUNT_ATTR_IDMAP` needs the user namespace whose ID map it gets.
+/// Sets attributes of a mount. For `MOUNT_ATTR_IDMAP`, `namespace` is the user namespace whose ID
+/// map the mount gets.
 ///
 /// # Errors
 /// `ENOSYS` before Linux 5.12; errors of the system.
@@ -19,7 +20,8 @@ pub(crate) fn set_attributes(
     let namespace = u64::try_from(namespace).unwrap_or_default();
     // `struct mount_attr`: flags to set, flags to clear, propagation, user namespace.
     let attributes: [u64; 4] = [u64::from(flags.bits()), 0, 0, namespace];
-    // SAFETY: path and attributes outlive the call, which gets their size and keeps neither.
+    // SAFETY: path and attributes outlive the call. It gets the size of the attributes, and keeps
+    // neither pointer.
     let done = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,

@@ -17,8 +17,9 @@ const UNFINISHED: &str = "user.cas.unfinished";
 /// it meanwhile. Unless it is kept, it is [cleared](Self::clear) in the background when it is
 /// dropped.
 ///
-/// An extended attribute marks it until it is kept, if the file system has any. What a killed
-/// process has left in a marked directory is removed when the directory is filled again.
+/// An extended attribute marks it until it is kept, if the file system supports such attributes.
+/// What a killed process has left in a marked directory is removed when the directory is filled
+/// again.
 pub struct NewDirectory {
     path: PathBuf,
     created: bool,
@@ -55,7 +56,9 @@ impl NewDirectory {
         } else if locked.is_unfinished() {
             clear(path, false)?;
         } else if fs::read_dir(path)?.next().is_some() {
-            return Err(Error::precondition("the directory is not empty"));
+            return Err(Error::precondition(
+                "the directory is not empty; name one that is empty or absent",
+            ));
         }
         locked.mark();
         Ok(Some(NewDirectory {
@@ -112,7 +115,7 @@ impl NewDirectory {
     }
 
     /// Runs `remove` in the background instead of clearing the directory, which stays locked
-    /// meanwhile.
+    /// meanwhile. `remove` gets the path, and whether the directory did not exist before.
     pub fn remove_by(mut self, remove: impl FnOnce(&Path, bool) + Send + 'static) {
         let (path, created) = (std::mem::take(&mut self.path), self.created);
         if let Some(locked) = self.locked.take() {

@@ -37,8 +37,8 @@ impl Reserve<'_> {
         }
     }
 
-    /// Calls `work`, which removes something. If the disk is full, removes the file, calls `work`
-    /// again, and then allocates the file again.
+    /// Calls `work`, which removes something, and returns its result. If the disk is full, removes
+    /// the file, calls `work` again, and then allocates the file again.
     ///
     /// # Errors
     /// Those of `work`.
@@ -91,7 +91,7 @@ mod tests {
         });
         assert_eq!(error.unwrap_err().kind(), ErrorKind::Full);
         assert_eq!(calls, 2);
-        // Other errors cost nothing.
+        // Other errors do not remove the file.
         let denied = reserve.remove_with::<()>(|| {
             assert!(file.exists());
             Err(Error::read_only())

@@ -15,7 +15,7 @@ use rustix::io::{Errno, Result};
 /// Maximum number of attempts of one call.
 const TRIES: usize = 16;
 
-/// Repeats a call that a signal interrupted.
+/// Repeats `call` until no signal interrupts it. Returns its result.
 ///
 /// # Errors
 /// Errors of the call, except `EINTR`.
@@ -28,8 +28,8 @@ pub fn uninterrupted<T>(mut call: impl FnMut() -> Result<T>) -> Result<T> {
     }
 }
 
-/// Opens a path inside the root directory `root`, as a process with that root would. Links are
-/// followed, and neither they nor `..` leave the root.
+/// Opens a path inside the root directory `root`, as a process with that root would. Returns the
+/// file. Links are followed, and neither they nor `..` leave the root.
 ///
 /// # Errors
 /// `ELOOP` for more than [`limit::LINKS`] links; errors of the file system.
@@ -42,10 +42,11 @@ pub fn open_inside(root: impl AsFd, path: &[u8], flags: OFlags) -> Result<OwnedF
     }
 }
 
-/// Opens a path of ordinary names below `dir`. No link is followed.
+/// Opens a path of ordinary names below `dir`. Returns the file. No link is followed.
 ///
 /// # Errors
-/// `ELOOP` or `ENOTDIR` for a link; `EXDEV` for a path with `..`; errors of the file system.
+/// `ELOOP` or `ENOTDIR` for a link, unless it is the last name and `flags` has `PATH`; `EXDEV` for
+/// a path with `..`; errors of the file system.
 pub fn open_beneath(dir: impl AsFd, path: &[u8], flags: OFlags) -> Result<OwnedFd> {
     let scope = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
     let (dir, flags) = (dir.as_fd(), flags | OFlags::NOFOLLOW);

@@ -130,18 +130,18 @@ impl SnapshotDirs {
     /// first failure is final.
     ///
     /// # Errors
-    /// Errors of the device; `FailedPrecondition` after the first.
+    /// Errors of the device; `FailedPrecondition` after the first failure.
     pub fn sync_content(&self, dir: &LockedDir) -> Result<()> {
         if self.failed.load(Ordering::Acquire) {
             let message = "an earlier sync failed; check the device, reopen the snapshotter and \
-                           prepare every snapshot again that is not committed";
+                           prepare again every snapshot that is not committed";
             return Err(Error::precondition(message)).during("sync", self.path.display());
         }
         syncfs(dir).inspect_err(|_| self.failed.store(true, Ordering::Release))
     }
 
-    /// Takes a shared lock on the directory, which excludes [`Self::try_lock_exclusive`]. Waits
-    /// while another user has the exclusive lock.
+    /// Waits until no other owner has the exclusive lock. Returns the directory with a shared lock.
+    /// Until the lock is released, [`Self::try_lock_exclusive`] returns `None`.
     ///
     /// # Errors
     /// `NotFound` if the directory is absent; errors of the file system.
@@ -169,8 +169,8 @@ impl SnapshotDirs {
         self.list().during("list", self.path.display())
     }
 
-    /// Removes the manifest of `id`, then its directory with everything in it. Returns the freed
-    /// space.
+    /// Removes the manifest of `id` and the note of its replacement, then its directory with
+    /// everything in it. Returns the freed space.
     ///
     /// # Errors
     /// `Busy` if something is mounted in it; errors of the file system, with the path.
@@ -217,8 +217,8 @@ impl SnapshotDirs {
         write().during("write", path.display())
     }
 
-    /// Returns the key of the snapshot that had the directory of `id`, and the time until which it
-    /// had it, or `None` if no replacement was noted.
+    /// Returns the key of the snapshot that had the directory of `id`, and the time of its
+    /// replacement, or `None` if no replacement was noted.
     ///
     /// # Errors
     /// Errors of the file system, with the path.
@@ -253,7 +253,7 @@ impl SnapshotDirs {
         }
         let path = self.manifest(id);
         let manifest = match File::open(&path) {
-            // It was committed by an earlier release, or is not committed.
+            // The snapshot was committed by an earlier release, or is not committed.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Condition::Sound),
             manifest => manifest.during("open", path.display())?,
         };
@@ -319,7 +319,7 @@ pub fn make_tree(dir: &LockedDir) -> Result<()> {
     made.map_err(io::Error::from).during("make directory", TREE)
 }
 
-/// Parses a number in the form that [`SnapshotDirs`] writes.
+/// Returns the number in a name that [`SnapshotDirs`] has written, or `None` for another name.
 fn number(name: &str) -> Option<u64> {
     let id: u64 = name.parse().ok()?;
     (id.to_string() == name).then_some(id)

@@ -34,7 +34,7 @@ use cas_core::{Labels, Records, Snapshotter, pool};
 use crate::in_use::MountedDirs;
 use crate::{LockedDir, SnapshotDirs, measure};
 
-/// Maximum number of leftovers that `cleanup` locks at a time.
+/// Maximum number of leftovers that `cleanup` and `leftovers` lock at a time.
 const LOCKED_LEFTOVERS: usize = 64;
 
 /// The content of a snapshotter's directories, and how it is mounted.
@@ -45,13 +45,13 @@ pub trait SnapshotLayout: Sized + Send + Sync + 'static {
     /// See [`Snapshotter::rebases`].
     const REBASES: bool;
 
-    /// Returns the layout, for what this system supports.
+    /// Finds out what this system supports. Returns the layout for it.
     ///
     /// # Errors
     /// Errors of the system.
     fn open() -> Result<Self>;
 
-    /// Fills the new directory of a snapshot on `parent`.
+    /// Fills the new directory of a snapshot. `parent` is the number of its parent, if it has one.
     ///
     /// # Errors
     /// Errors of the file system. The directory is then removed.
@@ -95,7 +95,7 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
         Ok(())
     }
 
-    /// Creates a snapshot: first its directory, then its record.
+    /// Creates a snapshot: first its directory, then its record. Returns its mounts.
     async fn create(
         &self,
         key: &str,
@@ -123,7 +123,7 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
         match outcome {
             Ok(record) => self.mounts_of(&record).await,
             Err(error) => {
-                // After any other error the record may have been written.
+                // After an error that is not certain, the record may have been written.
                 if dir.is_some() && is_certain(&error) {
                     self.remove_dir(id).await;
                 }
@@ -132,7 +132,7 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
         }
     }
 
-    /// Creates and fills a new directory.
+    /// Creates and fills a new directory. Returns its number and the locked directory.
     async fn build(&self, parent: Option<u64>, new: &New<'_>) -> Result<(u64, LockedDir)> {
         loop {
             let id = self.snapshots.fresh_id().await?;
@@ -233,7 +233,8 @@ fn build<L: SnapshotLayout>(
 }
 
 /// Makes the content of a snapshot durable, measures it and writes its manifest, unless the caller
-/// has done so. The directory stays locked until the record is changed.
+/// has done so. Returns the usage and the directory, which the caller keeps locked until the record
+/// is changed.
 fn seal(dirs: &SnapshotDirs, id: u64, options: &Commit) -> Result<(LockedDir, Usage)> {
     let dir = dirs.lock_shared(id)?;
     if !options.synced {

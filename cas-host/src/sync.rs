@@ -50,7 +50,7 @@ pub fn begin_write(file: &impl AsFd, offset: u64, length: u64) {
     let _ = unsafe { libc::sync_file_range(file, offset, length, libc::SYNC_FILE_RANGE_WRITE) };
 }
 
-/// Returns the ID of this boot. After a boot with another ID, unsynced bytes may be lost.
+/// Returns the ID of this boot. Unsynced bytes that were written in another boot may be lost.
 ///
 /// # Errors
 /// `Unavailable` or `NotFound` if `/proc` is not mounted; `Unsupported` if the kernel has no ID.
@@ -59,9 +59,11 @@ pub fn boot_id() -> Result<String> {
     let text = fs::read_to_string(PATH).during("read", PATH)?;
     let id = text.trim();
     if id.is_empty() {
-        return Err(Error::unsupported("the file is empty")
-            .operation("read")
-            .subject(PATH));
+        return Err(Error::unsupported(
+            "expected a boot ID, found an empty file; use a kernel or sandbox that provides the ID",
+        )
+        .operation("read")
+        .subject(PATH));
     }
     Ok(id.to_owned())
 }

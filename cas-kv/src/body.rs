@@ -14,7 +14,8 @@ use crate::ingest_lock::IngestLock;
 use crate::kv::Kv;
 use crate::tx::Tx;
 
-/// Minimum time between two syncs of the rows. A crash loses what was written since the last one.
+/// Minimum time between two syncs of the rows. A crash may lose what was written since the last
+/// sync.
 const SYNC_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The bytes of an ingest. Dropping it writes the tail to rows, so that the ingest can be resumed.
@@ -40,7 +41,7 @@ impl Body {
         self.stored + self.tail.len() as u64
     }
 
-    /// Returns the rows of this ingest as a blob entry.
+    /// Returns the rows of this ingest as a blob entry, or `None` if it has no rows.
     fn stored_rows(&self) -> Option<BlobEntry> {
         self.number.map(|number| BlobEntry {
             size: self.stored,
@@ -174,7 +175,7 @@ impl Drop for Body {
         }
         if let Err(error) = self.write_tail() {
             let key = &*self.key;
-            tracing::warn!(key, %error, "the last bytes of an unfinished ingest are lost");
+            tracing::warn!(key, %error, "the last bytes of an ingest are lost; write them again");
         }
     }
 }

@@ -20,7 +20,7 @@ pub trait Engine: Send + Sync + 'static {
     /// in rows.
     fn inline_max(&self) -> usize;
 
-    /// Returns the bytes on disk that a blob of `bytes` bytes takes.
+    /// Returns how many bytes on disk a blob of `bytes` bytes takes.
     fn footprint(&self, bytes: u64) -> u64 {
         bytes
     }
@@ -44,8 +44,8 @@ pub trait Engine: Send + Sync + 'static {
     /// The caller runs one transaction at a time.
     ///
     /// # Errors
-    /// The error of `work`: nothing is changed. An error of the engine: it is unknown what is
-    /// changed until the database is opened again.
+    /// The error of `work`; nothing is then changed. Errors of the engine; until the database is
+    /// opened again, it is then unknown what is changed.
     fn transact(
         &self,
         work: &mut dyn FnMut(&mut dyn Transaction) -> Result<bool, Failed>,
@@ -136,7 +136,7 @@ impl IngestEntry {
 }
 
 /// The tables for reading, as of one commit or in their current state. Records are given as their
-/// revision and value.
+/// revision and value. A method that returns an `Option` returns `None` for an absent entry.
 ///
 /// # Errors
 /// Every method fails with the errors of the engine, and with `Corrupt` if a row cannot be decoded.
@@ -169,7 +169,8 @@ pub trait View: Send + Sync {
     ) -> Result<Vec<(String, u64, Bytes)>>;
 }
 
-/// The tables in a write transaction, which reads its own writes.
+/// The tables in a write transaction, which reads its own writes. A method that returns an `Option`
+/// returns `None` for an absent entry.
 ///
 /// # Errors
 /// Every method fails with [`Failed::Broken`] if the engine fails.
@@ -206,7 +207,7 @@ pub trait Transaction {
     fn remove_rows(&mut self, blob: BlobEntry) -> Result<bool, Failed>;
     /// Inserts or replaces the entry of an ingest.
     fn put_ingest(&mut self, key: &str, ingest: IngestEntry) -> Result<(), Failed>;
-    /// Removes the entry of an ingest. Returns the removed entry.
+    /// Removes the entry of an ingest. Returns the removed entry, or `None` if there was none.
     fn remove_ingest(&mut self, key: &str) -> Result<Option<IngestEntry>, Failed>;
     /// Returns the revisions of records, in the order of `keys`.
     fn revisions(&mut self, table: Table, keys: &[&str]) -> Result<Vec<Option<u64>>, Failed>;

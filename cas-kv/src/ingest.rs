@@ -1,6 +1,6 @@
 //! Writing a blob: the last bytes stay in memory, all others go to rows.
 //!
-//! A blob that fits into memory costs one transaction, its publish. The rows of a larger one keep
+//! A blob of less than 1 MiB costs one transaction, its publish. The rows of a larger blob keep
 //! their number when it is published, so publishing writes one entry.
 
 use std::sync::Arc;

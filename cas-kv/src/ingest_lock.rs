@@ -9,7 +9,7 @@ use cas_core::{Error, Result};
 
 use crate::kv::Kv;
 
-/// The exclusive right to write under a key, until it is dropped.
+/// The exclusive right to write under a key. Dropping the value ends the right.
 pub(crate) struct IngestLock {
     kv: Arc<Kv>,
     key: String,

@@ -13,7 +13,7 @@ const GROUP_ROWS: u64 = 256;
 /// Maximum number of bytes that a group adds.
 pub(crate) const GROUP_BYTES: u64 = 16 << 20;
 
-/// A change that waits in the queue, of any result type.
+/// A change that waits in the queue. Its result may have any type.
 pub(crate) trait Job: Send {
     fn weight(&self) -> u64;
     fn is_low_priority(&self) -> bool;
@@ -24,7 +24,8 @@ pub(crate) trait Job: Send {
     fn finish(self: Box<Self>, lost: Option<&Error>) -> Answer;
 }
 
-/// Returns the weight in a group of a change of `rows` blobs and records that adds `bytes` bytes.
+/// Returns how much a change counts in a group. It changes `rows` blobs and records, and adds
+/// `bytes` bytes.
 pub(crate) fn weight(rows: usize, bytes: u64) -> u64 {
     rows as u64 * (GROUP_BYTES / GROUP_ROWS) + bytes
 }

@@ -89,7 +89,7 @@ impl Kv {
         match self.engine.view()?.meta(FORMAT)? {
             Some(VERSION) => Ok(()),
             Some(found) if found > VERSION => Err(Error::newer_format(VERSION, found)),
-            // The formats differ only in what is written.
+            // An older format can be read as it is.
             Some(_) if self.access != Access::Writable => Ok(()),
             Some(_) => Self::write_format(&*self.engine),
             None => Err(Error::precondition(
@@ -112,7 +112,7 @@ impl Kv {
     /// Checks that the store can be written.
     ///
     /// # Errors
-    /// `Denied` if it is read-only; `Full`.
+    /// `Denied` if it is read-only; `Full` if the disk was full when it was opened.
     pub(crate) fn check_writable(&self) -> Result<()> {
         match self.access {
             Access::Writable => Ok(()),
@@ -147,7 +147,8 @@ impl Kv {
         Ok(self.transact(|tx| Ok((work(tx)?, durability != Durability::Relaxed)))?)
     }
 
-    /// Makes changes in one transaction. `work` returns its result, and whether to sync.
+    /// Makes changes in one transaction. `work` returns a result, and whether to sync. Returns that
+    /// result.
     pub(crate) fn transact<T>(
         &self,
         work: impl FnOnce(&mut Tx<'_>) -> Result<(T, bool), Failed>,

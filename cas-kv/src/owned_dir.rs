@@ -20,7 +20,7 @@ const PID_DELAY: Duration = Duration::from_millis(5);
 /// The names that an engine uses in the directory and in messages.
 #[derive(Clone, Copy, Debug)]
 pub struct FileNames {
-    /// The engine, for messages.
+    /// The name of the engine, for messages.
     pub engine: &'static str,
     /// The file or directory of the database.
     pub database: &'static str,
@@ -46,8 +46,8 @@ impl OwnedDir {
     /// read-only file system, or without the permission to write, becomes one of its readers.
     ///
     /// # Errors
-    /// `Busy`, with the pid of the owner, if another process owns it; `FailedPrecondition` if it is
-    /// a file or has other contents; errors of the file system.
+    /// `Busy`, with the pid of the owner if it is known, if another process owns it;
+    /// `FailedPrecondition` if it is a file or has other contents; errors of the file system.
     pub fn claim(path: &Path, names: FileNames) -> Result<Self> {
         if path.is_file() {
             return Err(Error::precondition(format!(

@@ -62,5 +62,7 @@ fn read(kv: &Kv, digest: &Digest, number: u64, offset: u64, length: usize) -> Re
             "the stored blob is damaged: bytes are missing; pull or import the image again",
         ));
     }
-    Err(Error::not_found("the blob was removed"))
+    Err(Error::not_found(
+        "the blob was removed while it was read; pull or import the image again",
+    ))
 }

@@ -1,5 +1,5 @@
-//! Disk space: checked before bytes are added, because an engine that runs out of space inside a
-//! commit accepts no more writes. A reserve makes removals possible on a full disk.
+//! Disk space. It is checked before bytes are added, because an engine that runs out of space
+//! inside a commit accepts no more writes. A reserve makes removals possible on a full disk.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -16,7 +16,7 @@ pub(crate) const RESERVE: &str = "reserve";
 /// Bytes kept free, in addition to the reserve, for the overhead of a commit.
 const MARGIN: u64 = 1 << 20;
 
-/// Unit of the size of a reserve in bytes, on a disk that is almost full.
+/// Number of bytes by which the reserve gets smaller until it fits on an almost full disk.
 const STEP: u64 = 64 << 10;
 
 /// When an engine can write to the space of removed rows again.
@@ -28,7 +28,8 @@ pub enum Reuse {
     AfterCompaction,
 }
 
-/// Creates the reserve again when the engine has closed its files, which may have used it up.
+/// Creates the reserve again after the engine has closed its files: closing them may have used it
+/// up.
 pub(crate) struct KeptReserve(pub(crate) Space);
 
 impl Drop for KeptReserve {
@@ -75,8 +76,8 @@ impl Space {
         self.reserve(self.0.size);
     }
 
-    /// Creates the reserve if it does not exist, of at least `least` bytes, as large as the disk
-    /// allows.
+    /// Creates the reserve if it does not exist. On an almost full disk it gets smaller, but never
+    /// has less than `least` bytes.
     fn reserve(&self, least: u64) {
         let path = &self.0.reserve;
         if path.exists() {
@@ -147,7 +148,7 @@ impl Space {
         self.0.removed.store(0, Ordering::Relaxed);
     }
 
-    /// Returns the bytes that a sync starting now makes durable.
+    /// Returns the number of bytes that a sync starting now makes durable.
     pub fn unsynced_bytes(&self) -> u64 {
         self.0.unsynced.load(Ordering::Relaxed)
     }
@@ -157,7 +158,7 @@ impl Space {
         self.0.unsynced.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// Returns the free bytes of the file system.
+    /// Returns the number of free bytes of the file system.
     ///
     /// # Errors
     /// Errors of the file system.

@@ -12,7 +12,7 @@ use crate::kv::{Access, Kv};
 use crate::owned_dir::OwnedDir;
 use crate::records::KvRecords;
 
-/// Whether a database is to be created.
+/// How a database is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenMode {
     /// Create a database; none exists at the path.

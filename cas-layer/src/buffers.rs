@@ -36,7 +36,8 @@ impl Drop for Lent {
 }
 
 impl Buffers {
-    /// Reads the next piece of `input`, at most `limit` bytes. It is shorter only at the end.
+    /// Returns the next piece of `input`, or `limit` bytes if that is less than a piece. Returns
+    /// fewer bytes only at the end.
     pub(crate) fn read(&self, input: &mut impl Read, limit: u64) -> io::Result<Bytes> {
         let memory = self.free().pop().unwrap_or_else(|| vec![0; PIECE]);
         let mut lent = Lent {

@@ -1,5 +1,6 @@
-//! Every bound of a layer: what is exactly as large is accepted, and what is one larger is refused
-//! with an error that names the bound. Bounds on counters are tried next to their code.
+//! Every bound of a layer: what is exactly as large as the bound is accepted, and what is larger by
+//! one is refused with an error that names the bound. Bounds on counters are tested next to their
+//! code.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -20,7 +21,7 @@ fn refused<T>(bound: impl Display, outcome: Result<T>) {
     assert!(said.contains(&bound.to_string()), "{bound}: {said}");
 }
 
-/// Reads the archive of the largest allowed size, and of one more.
+/// Reads an archive of the largest allowed size, and one that is larger by one.
 #[track_caller]
 fn edge(bound: impl Display, most: usize, archive: impl Fn(usize) -> Tar) {
     let read = |size| read_all(&archive(size).end());
@@ -30,7 +31,7 @@ fn edge(bound: impl Display, most: usize, archive: impl Fn(usize) -> Tar) {
     refused(bound, read(most + 1));
 }
 
-/// Returns the body of a pax header of `size` bytes that says nothing.
+/// Returns the body of a pax header of `size` bytes that has only a comment.
 fn comment(size: usize) -> Vec<u8> {
     let head = format!("{size} comment=");
     let value = "x".repeat(size - head.len() - 1);
@@ -116,7 +117,7 @@ fn extended_attributes() {
     edge(limit::XATTR, limit::XATTR, |size| {
         xattrs(&[("user.a", size)])
     });
-    // Names count.
+    // The names count as well.
     let quarter = limit::XATTRS / 4 - "user.a".len();
     edge(limit::XATTRS, quarter, |last| {
         let names = ["user.a", "user.b", "user.c"].map(|name| (name, quarter));
@@ -136,7 +137,7 @@ fn sizes_and_sparse_maps() {
             .pax(&[("GNU.sparse.size", b"0"), ("GNU.sparse.map", map)])
             .file("GNUSparseFile.0/x", "")
     });
-    // The bytes of the largest file are not there, which is found only after its size.
+    // The bytes of the largest file are missing. That is found only after its size is accepted.
     let whole = |size: u64| {
         let records: &[(&str, &[u8])] = &[("size", &size.to_string().into_bytes())];
         read_all(

@@ -106,8 +106,8 @@ impl Connections {
         self.transact(|transaction, last| apply(transaction, batch, last))
     }
 
-    /// Writes all batches in one transaction. A batch whose expectations fail does not affect the
-    /// others.
+    /// Writes all batches in one transaction. Returns the outcome of each. A batch whose
+    /// expectations fail does not affect the others.
     fn write_all(&self, group: &[Waiting]) -> Vec<Result<()>> {
         let written = self.transact(|transaction, last| {
             let outcomes = group.iter().map(|(batch, _)| {
@@ -130,7 +130,7 @@ impl Connections {
         });
         match written {
             Ok(outcomes) => outcomes,
-            // The disk may have space for some of them.
+            // The disk may have space for some of the batches.
             Err(error) if error.kind() == ErrorKind::Full => {
                 group.iter().map(|(batch, _)| self.write(batch)).collect()
             }
@@ -142,6 +142,7 @@ impl Connections {
     }
 
     /// Runs `work` in a transaction, with the last revision that was given, which `work` advances.
+    /// Returns the result of `work`.
     fn transact<T>(&self, work: impl FnOnce(&Transaction<'_>, &mut i64) -> Result<T>) -> Result<T> {
         // A panic drops its open transaction, which rolls it back.
         let mut connection = lock(&self.writer);

@@ -16,7 +16,7 @@ use crate::error::classify;
 const VERSION: i64 = 2;
 /// How long a commit waits for commits of other processes.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
-/// Pages of 4 KiB after which the log is folded into the database.
+/// Number of pages of 4 KiB after which the log is folded into the database.
 const CHECKPOINT: u32 = 256;
 /// The one row of `revisions` has the last revision that was given, so that none is given twice.
 const SCHEMA: &str = "
@@ -27,7 +27,7 @@ const SCHEMA: &str = "
     INSERT INTO revisions VALUES (0);
     PRAGMA user_version = 2;";
 
-/// Opens a connection for reading and one for writing. Creates the database if it is absent, and
+/// Returns a connection for reading and one for writing. Creates the database if it is absent, and
 /// upgrades an older format.
 pub(crate) fn connect_both(path: &Path, dir: &Dir) -> Result<(Connection, Connection)> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -44,7 +44,7 @@ pub(crate) fn connect_both(path: &Path, dir: &Dir) -> Result<(Connection, Connec
     Ok((connect(path, flags)?, writer))
 }
 
-/// Opens a connection that changes nothing. An absent or unfinished database reads as empty.
+/// Returns a connection that changes nothing. An absent or unfinished database reads as empty.
 pub(crate) fn connect_read_only(path: &Path) -> Result<Connection> {
     if path.exists() {
         let connection = open_read_only(path).map_err(classify)?;
@@ -57,13 +57,13 @@ pub(crate) fn connect_read_only(path: &Path) -> Result<Connection> {
 
 fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
     let connection = Connection::open_with_flags(path, flags).map_err(classify)?;
-    // SQLite falls back to reading a file that it cannot write; the system still has the reason.
+    // A file that SQLite cannot write is opened only for reading. The system's last error is why.
     if connection.is_readonly(MAIN_DB).map_err(classify)? {
         return Err(io::Error::last_os_error().into());
     }
     let configure = || -> rusqlite::Result<()> {
         // The log and its index stay when the last connection closes: on a disk without free inodes
-        // or one that is read-only, the next could not create them.
+        // or one that is read-only, the next connection could not create them.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         connection.pragma_update(None, "temp_store", "MEMORY")?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
@@ -77,7 +77,7 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
 
 fn open_read_only(path: &Path) -> rusqlite::Result<Connection> {
     // The log is read through its index, which SQLite makes in memory if it cannot lock the file.
-    // Without both, as an older version leaves a closed database, it has no other users.
+    // A database with neither has no other users: older versions left closed databases like that.
     let size = |suffix: &str| {
         let mut file = path.as_os_str().to_owned();
         file.push(suffix);
@@ -90,7 +90,7 @@ fn open_read_only(path: &Path) -> rusqlite::Result<Connection> {
     Connection::open_with_flags(uri, flags)
 }
 
-/// Opens a database in memory that has no records and refuses to be written.
+/// Returns a database in memory that has no records and refuses to be written.
 fn empty() -> rusqlite::Result<Connection> {
     let connection = Connection::open_in_memory()?;
     connection.execute_batch(SCHEMA)?;
@@ -111,7 +111,7 @@ fn format(connection: &Connection) -> Result<Option<i64>> {
     }
 }
 
-/// Encodes a path for a URI of SQLite.
+/// Returns a path encoded for a URI of SQLite.
 fn encode(path: &Path) -> String {
     path.to_string_lossy()
         .replace('%', "%25")

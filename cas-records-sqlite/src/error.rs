@@ -5,7 +5,7 @@ use std::io;
 use cas_core::{Error, ErrorKind};
 use rusqlite::ErrorCode;
 
-/// Classifies an error of SQLite by what the caller must do about it.
+/// Returns an error of SQLite, classified by what the caller must do about it.
 pub(crate) fn classify(error: rusqlite::Error) -> Error {
     // SQLite names the call that failed; the reason is the last error of the system.
     let cause = Error::from(io::Error::last_os_error());

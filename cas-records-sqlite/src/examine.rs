@@ -13,8 +13,9 @@ use crate::error::classify;
 /// The result of `quick_check` for a database that is not damaged.
 const SOUND: &str = "ok";
 
-/// Examines the database at `path`. If it is damaged and `repair` is set, renames it and its log to
-/// names that end in `.damaged` and a number, so that an empty one is created at the next opening.
+/// Examines the database at `path`. If it is damaged and `repair` is set, renames it to a name that
+/// ends in `.damaged-` and a number, and its log accordingly. The next opening then creates an
+/// empty database.
 /// Returns what is wrong, or `None` if nothing is, or the database is absent.
 ///
 /// # Errors
@@ -57,7 +58,7 @@ fn damage(path: &Path) -> Result<Option<String>> {
         Err(error) if error.kind() == ErrorKind::Corrupt => {
             Ok(Some("it is not an intact database".to_owned()))
         }
-        // It cannot be repaired, and opening the store reports why.
+        // Such a database cannot be repaired, and opening the store reports why.
         Err(error) if error.kind() == ErrorKind::Denied => Ok(None),
         Err(error) => Err(error),
     }
@@ -74,7 +75,9 @@ fn set_aside(path: &Path) -> Result<PathBuf> {
     let dir = Dir::open(parent)?;
     let _lock = Lock::exclusive(&dir, &format!("{name}.lock"))?;
     let aside = dir.set_aside(name)?;
-    let aside = aside.ok_or_else(|| Error::not_found("the database was removed meanwhile"))?;
+    let aside = aside.ok_or_else(|| {
+        Error::not_found("another program removed the database; run `cas fsck` again")
+    })?;
     for ending in ["-wal", "-shm"] {
         let (from, to) = (format!("{name}{ending}"), format!("{aside}{ending}"));
         match dir.rename(&*from, &dir, &*to) {

@@ -37,7 +37,7 @@ impl SqliteRecords {
         };
         let dir = Dir::open(parent)?;
         let lock = Lock::exclusive(&dir, &format!("{name}.lock"))?;
-        // What is opened may be read, and what is read may be removed.
+        // Opening may use the reserve too, because only an open database can remove records.
         let (reader, writer) = Reserve(&dir).remove_with(|| connect_both(path, &dir))?;
         Reserve(&dir).allocate();
         drop(lock);

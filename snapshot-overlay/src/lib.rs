@@ -7,8 +7,8 @@
 //! ```
 //! - An active snapshot with ancestors is an overlay of its `fs` over theirs. Without a parent it
 //!   is a bind mount of its `fs`.
-//! - A view on one snapshot is a read-only bind mount of the snapshot's `fs`. On several it is an
-//!   overlay of theirs.
+//! - A view on a parent without ancestors is a read-only bind mount of the parent's `fs`. A view
+//!   on a parent with ancestors is a read-only overlay of their `fs`.
 //! - This crate mounts nothing except to probe. [`cas_host::mount`] mounts what it returns; so can
 //!   any other program that supports as many layers.
 //!

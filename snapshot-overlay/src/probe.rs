@@ -13,7 +13,7 @@ use rustix::fs::AtFlags;
 /// lower layer.
 ///
 /// # Errors
-/// `Unsupported`, with the message of the kernel.
+/// `Unsupported`, with the reason, if overlayfs is not usable; errors of the file system.
 pub fn probe(directory: &Path) -> Result<()> {
     let scratch = directory.join(unique::key("probe"));
     let tried = mount_and_remove(&scratch).map_err(|error| {

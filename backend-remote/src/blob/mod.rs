@@ -81,8 +81,9 @@ impl Blobs {
         pointer: &Pointer,
         found: Option<(Pointer, Revision)>,
     ) -> Result<bool> {
-        let value = serde_json::to_vec(pointer)
-            .map_err(|error| Error::internal("cannot serialise a blob's pointer").source(error))?;
+        let value = serde_json::to_vec(pointer).map_err(|error| {
+            Error::internal("cannot serialise a blob's pointer; please report it").source(error)
+        })?;
         let (damaged, expect) = match found {
             None => (None, Expect::Absent),
             Some((damaged, revision)) => (Some(damaged), Expect::Revision(revision)),

@@ -64,7 +64,7 @@ impl Pointer {
         Some((last, self.size - last * self.part_size))
     }
 
-    /// Returns the parts of a range of the blob, and which bytes of each.
+    /// Returns the numbers of the parts that hold a range of the blob, and the range in each part.
     pub(super) fn pieces(
         &self,
         range: Range<u64>,

@@ -63,8 +63,8 @@ impl ConditionalSwap {
         }
     }
 
-    /// Reads the cell and swaps exactly what it found. An unconditional write could arrive late
-    /// and undo a newer one.
+    /// Reads the cell and swaps exactly what it found. Returns false if the cell has a value and
+    /// `if_present` is `Refuse`. An unconditional write could arrive late and undo a newer one.
     async fn swap_current(
         &self,
         prefix: &Prefix,
@@ -117,12 +117,13 @@ impl ConditionalSwap {
 /// # Errors
 /// `Unsupported` if the service returned none.
 fn etag(object: Object, path: &str) -> Result<String> {
-    object
-        .etag
-        .ok_or_else(|| Error::unsupported("the service returned no ETag").subject(path))
+    object.etag.ok_or_else(|| {
+        let message = "the service returned no ETag; use a service that returns ETags";
+        Error::unsupported(message).subject(path)
+    })
 }
 
-/// Creates a cell if the object is absent. Returns whether it did.
+/// Creates a cell if the object is absent and there is a value. Returns whether it did.
 async fn create(prefix: &Prefix, path: &str, value: Option<&Bytes>) -> Result<bool> {
     let created = value.is_some()
         && write(prefix, path, Condition::Absent, value)

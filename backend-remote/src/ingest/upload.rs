@@ -16,7 +16,7 @@ const PARALLEL_WRITES: usize = 3;
 /// An upload that no cell points to yet.
 pub(super) struct Upload {
     version: u64,
-    /// Parts that were sent or are being sent.
+    /// Number of parts that were sent or are being sent.
     parts: u64,
     /// Bytes that were not sent yet.
     buffer: BytesMut,
@@ -137,7 +137,11 @@ impl Upload {
             match runtime::unconstrained(self.sending.join_next()).await {
                 None | Some(Ok(Ok(()))) => {}
                 Some(Ok(Err(error))) => return Err(error),
-                Some(Err(_)) => return Err(Error::internal("the upload of a part panicked")),
+                Some(Err(_)) => {
+                    return Err(Error::internal(
+                        "the upload of a part panicked; please report it",
+                    ));
+                }
             }
         }
         Ok(())

@@ -36,7 +36,7 @@ pub(crate) enum Deletion {
 }
 
 impl Prefix {
-    /// Writes an object if the condition holds.
+    /// Writes an object if the condition holds. Returns the outcome.
     pub(crate) async fn put_if(
         &self,
         path: &str,
@@ -56,7 +56,7 @@ impl Prefix {
         }
     }
 
-    /// Deletes an object if it has this ETag.
+    /// Deletes an object if it has this ETag. Returns the outcome.
     pub(crate) async fn delete_if_match(&self, path: &str, etag: &str) -> Result<Outcome> {
         match self.operator.delete_with(path).if_match(etag).await {
             Ok(()) => Ok(Outcome::Done(None)),

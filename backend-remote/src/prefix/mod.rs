@@ -36,7 +36,7 @@ pub(crate) struct Object {
 pub(crate) struct Status {
     /// Length in bytes.
     pub(crate) length: u64,
-    /// When it was written, if the service says so.
+    /// When it was written, if the service reports that.
     pub(crate) modified: Option<SystemTime>,
 }
 
@@ -156,7 +156,7 @@ impl Prefix {
         Ok(())
     }
 
-    /// Returns the directory, unless a service keeps the objects.
+    /// Returns the directory, or `None` if a service keeps the objects.
     pub(crate) fn folder(&self) -> Option<&Folder> {
         self.folder.as_ref()
     }

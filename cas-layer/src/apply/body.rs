@@ -9,9 +9,9 @@ use cas_host::{begin_write, calls};
 use super::os;
 use crate::tar::{Entry, Reader, Region};
 
-/// Writeback of a file of at least this many bytes is started ahead of the sync.
+/// Minimum number of bytes at the end of a file whose writeback is started ahead of the sync.
 const LARGE: u64 = 256 << 10;
-/// Writeback of a larger file is started each time this many bytes are written.
+/// Number of written bytes after which writeback is started before the end of the file.
 const WINDOW: u64 = 8 << 20;
 
 /// Writes the stored bytes to their offsets and leaves holes. Returns the number of bytes written.
@@ -48,13 +48,18 @@ fn region<R: BufRead>(
     while length > 0 {
         let bytes = reader.fill_buf()?;
         if bytes.is_empty() {
-            return Err(Error::internal("a member has fewer bytes than its size"));
+            return Err(Error::internal(
+                "a member has fewer bytes than its size; please report it",
+            ));
         }
         let most = bytes
             .len()
             .min(usize::try_from(length).unwrap_or(usize::MAX));
         let written = match calls::pwrite(file, &bytes[..most], offset) {
-            Ok(0) => return Err(Error::new(ErrorKind::Full, "no byte could be written")),
+            Ok(0) => {
+                let message = "no byte could be written; free some disk space";
+                return Err(Error::new(ErrorKind::Full, message));
+            }
             written => os(written)?,
         };
         reader.consume(written);

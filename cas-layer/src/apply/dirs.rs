@@ -68,7 +68,8 @@ impl Dir {
         push(&mut path, name);
         if path.len() > limit::PATH || depth(&path) > limit::PATH_DEPTH {
             return Err(Error::out_of_range(format!(
-                "links lead more than {} directories or {} bytes deep",
+                "links lead more than {} directories or {} bytes deep; build the image again \
+                 without them",
                 limit::PATH_DEPTH,
                 limit::PATH
             )));
@@ -152,7 +153,7 @@ impl Dirs {
         self.root.clone()
     }
 
-    /// Returns the cached directory at a path.
+    /// Returns the directory at a path, or `None` if it is not cached.
     pub(super) fn cached(&self, path: &[u8]) -> Option<Found<Rc<Dir>>> {
         if path.is_empty() {
             let to = self.root();
@@ -161,7 +162,7 @@ impl Dirs {
         self.by_path.get(path).cloned()
     }
 
-    /// Opens the directory at a clean path without links. The directory is not cached yet.
+    /// Opens a directory that is not cached yet, at a clean path without links. Returns its handle.
     pub(super) fn open(&mut self, path: &[u8]) -> Result<Rc<Dir>> {
         let fd = os(open_beneath(&self.root.fd, path, DIRECTORY))?;
         let dir = self.handle(fd, path.to_vec())?;
@@ -169,7 +170,7 @@ impl Dirs {
         Ok(dir)
     }
 
-    /// Adds an open directory to the cache, under its path without links.
+    /// Adds an open directory to the cache, under its path without links. Returns its handle.
     pub(super) fn insert(&mut self, fd: OwnedFd, path: Vec<u8>) -> Result<Rc<Dir>> {
         let dir = self.handle(fd, path)?;
         self.cache(&dir.path, 0, &dir);
@@ -185,15 +186,16 @@ impl Dirs {
         self.by_path.insert(path.to_vec(), Found { to, links });
     }
 
-    /// Adds a directory that a path leads through to the cache, unless it is full: one path may
-    /// lead through more directories than a process may open.
+    /// Adds to the cache a directory that a path leads through, unless the cache is full: one path
+    /// may lead through more directories than a process may open.
     pub(super) fn cache_on_the_way(&mut self, dir: &Rc<Dir>) {
         if self.by_inode.len() < OPEN {
             self.cache(&dir.path, 0, dir);
         }
     }
 
-    /// Returns the cached handle of a directory, or a new one, whose times the caller must restore.
+    /// Returns the cached handle of a directory, or a new handle. The caller must cache a new
+    /// handle or restore its times.
     pub(super) fn handle(&self, fd: OwnedFd, path: Vec<u8>) -> Result<Rc<Dir>> {
         let dir = Dir::new(fd, path)?;
         match self.by_inode.get(&dir.inode) {

@@ -66,7 +66,8 @@ impl Layer {
     fn apply_root(&mut self, entry: &Entry) -> Result<()> {
         if entry.kind != EntryKind::Directory {
             return Err(Error::corrupt(
-                "the layer replaces the root of the tree, which must be a directory",
+                "the layer replaces the root of the tree, which must be a directory; build the \
+                 image again",
             ));
         }
         let root = self.dirs.root();
@@ -77,7 +78,7 @@ impl Layer {
         let stat = os(fs::fstat(&root.fd))?;
         let mut closed = entry.clone();
         (closed.uid, closed.gid, closed.mode) = (stat.st_uid, stat.st_gid, 0o700);
-        // An access list could open it again.
+        // An access list could open the root directory again.
         let is_access = |name: &[u8]| name.starts_with(b"system.posix_acl");
         closed.xattrs.retain(|(name, _)| !is_access(name));
         self.describe_directory(&root, &closed, false)
@@ -169,7 +170,8 @@ impl Layer {
         let (target_parent, target_name) = split(&path);
         let missing = || {
             Error::corrupt(format!(
-                "the target {} of the hard link does not exist or is a directory",
+                "the target {} of the hard link does not exist or is a directory; build the image \
+                 again",
                 target.escape_ascii()
             ))
         };
@@ -224,7 +226,7 @@ impl Layer {
         self.describe_node(&dir, name, entry)
     }
 
-    /// Creates something at `name`, after removing what is there.
+    /// Creates something at `name`, after removing what is there. Returns the result of `make`.
     fn fresh<T>(
         &mut self,
         dir: &Rc<Dir>,

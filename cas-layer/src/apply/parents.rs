@@ -21,7 +21,8 @@ impl Layer {
     /// Returns the parent directory for a member. Creates it if it does not exist.
     pub(super) fn parent(&mut self, path: &[u8]) -> Result<Rc<Dir>> {
         let dir = self.directory(path, Purpose::Member)?;
-        let dir = dir.ok_or_else(|| Error::internal("a parent was not created"))?;
+        let dir =
+            dir.ok_or_else(|| Error::internal("a parent was not created; please report it"))?;
         self.keep(&dir)?;
         dir.mark_changed();
         Ok(dir)
@@ -74,7 +75,7 @@ impl Layer {
         )))
     }
 
-    /// Creates a directory that no member has described.
+    /// Creates a directory that no member has described. Returns its handle.
     pub(super) fn make_implied(
         &mut self,
         dir: &Rc<Dir>,

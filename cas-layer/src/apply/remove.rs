@@ -30,7 +30,7 @@ impl Removed {
     }
 }
 
-/// Removes `name` in `parent`.
+/// Removes `name` in `parent`. Returns what was removed.
 pub(super) fn remove(parent: BorrowedFd<'_>, name: &[u8]) -> Result<Removed> {
     let stat = match calls::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
         Err(Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG) => return Ok(Removed::Nothing),
@@ -76,7 +76,7 @@ fn remove_tree(parent: BorrowedFd<'_>, name: &[u8], depth: usize) -> Result<()> 
 /// Returns the error for a tree that is deeper than any path of a layer. Such a tree is hostile.
 pub(super) fn too_deep() -> Error {
     Error::out_of_range(format!(
-        "a directory to be removed is more than {} levels deep",
+        "a directory to be removed is more than {} levels deep; build the image without it",
         limit::PATH_DEPTH
     ))
 }

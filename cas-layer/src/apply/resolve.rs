@@ -123,7 +123,7 @@ impl Resolver<'_> {
         Ok(())
     }
 
-    /// Returns the type of what the layers below have at a path.
+    /// Returns the type of what the layers below have at a path, or `None` if they have nothing.
     fn below(&self, path: &[u8]) -> Result<Option<FileType>> {
         let Some(below) = self.below else {
             return Ok(None);

@@ -22,7 +22,7 @@ pub(super) enum Fact<'a> {
     Kept(Inode),
     /// Everything below the directory belongs to this layer.
     Purged(Inode),
-    /// The layer hides the name in the directory, which did not exist there.
+    /// The layer hides the name, which did not exist in the directory.
     Hidden(Inode, &'a [u8]),
     /// A member of this layer describes the directory, which existed before.
     Described(Inode),

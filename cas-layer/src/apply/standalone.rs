@@ -9,9 +9,9 @@
 //!   the layers below.
 //!
 //! A layer *needs its parents* if its effects cannot be known without them: it has a hard link to
-//! a file of theirs, removes a directory that it added itself, or has more effects than
-//! [`MAX_RECORDED`]. It must then be applied on top of them. Layers made by common tools rarely
-//! need this.
+//! a file of theirs, removes a directory that it added itself, or has effects that take more than
+//! [`MAX_RECORDED`] bytes. It must then be applied on top of them. Layers made by common tools
+//! rarely need this.
 
 use cas_core::{Error, Result};
 
@@ -23,7 +23,8 @@ use super::seen::{Fact, Inode};
 /// Maximum number of bytes that the recorded effects of one layer take.
 const MAX_RECORDED: usize = 4 << 20;
 
-/// The effects of a standalone layer on the layers below it, to be resolved when they are there.
+/// The effects of a standalone layer on the layers below it. They are resolved when those layers
+/// exist.
 #[derive(Debug, Default)]
 pub struct DeferredEffects {
     /// Directories that no member described when they were created, parents before children.

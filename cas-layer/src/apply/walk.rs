@@ -37,7 +37,7 @@ enum Step {
     Link,
     /// Nothing that leads further: a directory must be created.
     Missing(Origin),
-    /// Nothing that leads further.
+    /// Nothing that leads further, and no directory may be created.
     Nowhere,
 }
 
@@ -76,7 +76,8 @@ impl Layer {
         Ok(found)
     }
 
-    /// Walks from a directory along a path.
+    /// Walks from a directory along a path. Returns the directory there, or `None` as
+    /// [`Layer::directory`] does.
     fn walk(&mut self, walk: &mut Walk, from: Rc<Dir>, path: &[u8]) -> Result<Option<Rc<Dir>>> {
         let names: Vec<&[u8]> = names(path).collect();
         let mut ahead = &names[..];
@@ -156,7 +157,7 @@ impl Layer {
         Ok(None)
     }
 
-    /// Looks at one name.
+    /// Returns what is at one name.
     fn step(&mut self, dir: &Rc<Dir>, name: &[u8], purpose: Purpose) -> Result<Step> {
         self.count_lookups(1)?;
         let found = match calls::statat(&dir.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
@@ -180,7 +181,8 @@ impl Layer {
         })
     }
 
-    /// Walks to the directory that a link leads to.
+    /// Walks to the directory that a link leads to. Returns it, or `None` as [`Layer::directory`]
+    /// does.
     fn follow(&mut self, walk: &mut Walk, dir: &Rc<Dir>, name: &[u8]) -> Result<Option<Rc<Dir>>> {
         let link = dir.child(name)?;
         if let Some(known) = self.dirs.link(&link) {
@@ -201,7 +203,7 @@ impl Layer {
         Ok(found)
     }
 
-    /// Opens the directory `levels` above another. The root is its own parent.
+    /// Opens the directory that is `levels` levels above another. The root is its own parent.
     fn above(&mut self, dir: &Dir, levels: usize) -> Result<Rc<Dir>> {
         let mut path = &dir.path[..];
         for _ in 0..levels {
@@ -233,7 +235,8 @@ impl Layer {
             return Ok(());
         }
         Err(Error::out_of_range(format!(
-            "the links of the layer lead its members through more than the {allowed} names allowed"
+            "the links of the layer lead its members through more than the {allowed} names \
+             allowed; build the image with fewer links"
         )))
     }
 }
@@ -246,7 +249,7 @@ impl Walk {
         }
         let most = limit::LINKS;
         Err(Error::corrupt(format!(
-            "more than {most} symbolic links lead to the parent"
+            "more than {most} symbolic links lead to the parent; build the image with fewer links"
         )))
     }
 }
@@ -264,7 +267,7 @@ mod tests {
     use super::*;
     use crate::tar::Reader;
 
-    /// Returns the number of lookups for 1000 members, each with a name.
+    /// Returns the number of lookups for 1000 members whose paths `path` returns.
     fn lookups(tar: Tar, path: impl Fn(usize) -> String) -> u64 {
         let tar = (0..1000).fold(tar, |tar, n| {
             tar.pax(&[("path", path(n).as_bytes())]).file("x", "")
@@ -296,14 +299,14 @@ mod tests {
             let (tar, deep) = deep(depth);
             lookups(tar, |n| path(&deep, n))
         };
-        // The way through all links once, and again when too many directories are open.
+        // All links are followed once, and again when too many directories are open.
         let links = of(490, &|_, n| format!("l40/{n}/file"));
         assert!(links < 60_000 + 1000 * 20, "{links}");
         let same = of(490, &|_, n| format!("l40/same/{n}"));
         assert!(same < 60_000, "{same}");
         let last = of(500, &|deep, n| format!("{deep}{n}/file"));
         assert!(last < 60_000 + 1000 * 30, "{last}");
-        // Opened in three calls, because two parents are missing.
+        // The path is opened in three calls, because two parents are missing.
         let two = of(500, &|deep, n| format!("{deep}{n}/below/file"));
         assert!(two < 60_000 + 1000 * 4 * 500, "{two}");
         let own = of(2, &|_, n| format!("{n}/a/b/c/d/e/f/file"));

@@ -36,7 +36,8 @@ impl<'a> Whiteout<'a> {
             None => Ok(None),
             Some(b".wh..opq") => Ok(Some(Whiteout::Opaque)),
             Some(b"" | b"." | b"..") => Err(Error::corrupt(format!(
-                "the whiteout \"{}\" does not name anything that can be removed",
+                "the whiteout \"{}\" does not name anything that can be removed; build the image \
+                 again",
                 name.escape_ascii()
             ))),
             Some(hidden) => Ok(Some(Whiteout::Name(hidden))),
@@ -61,7 +62,8 @@ impl Layer {
         }
     }
 
-    /// Returns the directory of a whiteout. It is created for a standalone layer.
+    /// Returns the directory of a whiteout, or `None` if there is none. It is created for a
+    /// standalone layer.
     fn whiteout_directory(&mut self, path: &[u8]) -> Result<Option<Rc<Dir>>> {
         let purpose = match self.standalone {
             Some(_) => Purpose::Whiteout,
@@ -70,7 +72,7 @@ impl Layer {
         self.directory(path, purpose)
     }
 
-    /// Removes the name in `dir` as far as lower layers added it.
+    /// Removes what lower layers added at the name in `dir`.
     fn hide(&mut self, dir: &Dir, name: &[u8], levels: usize) -> Result<()> {
         let stat = match calls::statat(&dir.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => {

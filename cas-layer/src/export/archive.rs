@@ -6,7 +6,7 @@ use tar::{EntryType, Header};
 
 use super::target::Out;
 
-/// The block size of tar, to which files are padded.
+/// The block size of tar in bytes. Files are padded to whole blocks.
 const BLOCK: u64 = 512;
 /// The largest size that fits into eleven octal digits. A larger one needs a pax record.
 const OCTAL: u64 = 0o777_7777_7777;
@@ -31,13 +31,13 @@ impl Archive {
         self.end(size).await
     }
 
-    /// Begins a file of `size` bytes, which [`Archive::piece`] adds and [`Archive::end`] ends.
+    /// Begins a file of `size` bytes. [`Archive::piece`] adds bytes, and [`Archive::end`] ends it.
     pub(super) async fn begin(&mut self, path: &str, size: u64) -> Result<()> {
         let head = head(path, size)?;
         self.write(move |out| Ok(out.write_all(&head)?)).await
     }
 
-    /// Adds bytes to the file, and hashes them with `hasher`.
+    /// Adds bytes to the file, and hashes them. Returns the hasher.
     pub(super) async fn piece(&mut self, data: Bytes, mut hasher: Hasher) -> Result<Hasher> {
         self.write(move |out| {
             hasher.update(&data);
@@ -62,13 +62,14 @@ impl Archive {
         .await
     }
 
-    /// Runs `work` on the pool, because writing may block.
+    /// Runs `work` on the pool, because writing may block. Returns its result.
     async fn write<T: Send + 'static>(
         &mut self,
         work: impl FnOnce(&mut Out) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let out = self.out.take();
-        let mut out = out.ok_or_else(|| Error::cancelled("an earlier write was not finished"))?;
+        let mut out =
+            out.ok_or_else(|| Error::cancelled("an earlier write was not finished; export again"))?;
         let (out, done) = pool::run(move || {
             let done = work(&mut out).map_err(|error| error.operation("write archive"))?;
             Ok((out, done))

@@ -2,8 +2,8 @@
 //!
 //! It lists the paths of the configurations and layers in the layout. Compressed layers stay
 //! compressed: docker, containerd, podman and skopeo decompress them while reading. A reader that
-//! uses the layout reads the original manifests. Docker itself writes such archives since version
-//! 25.
+//! uses the layout reads the original manifests. Docker itself has written such archives since
+//! version 25.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use super::Chosen;
 use super::plan::Plan;
 use crate::layout::blob_path;
 
-/// Maximum length of a tag.
+/// Maximum length of a tag in bytes.
 const TAG: usize = 128;
 
 #[derive(Serialize)]
@@ -44,7 +44,8 @@ pub(super) async fn manifest(
     let mut entries: Vec<Entry> = Vec::new();
     for (name, one) in chosen {
         let Some(manifest) = &one.manifest else {
-            return Err(Error::internal("no manifest was chosen for docker").subject(name));
+            let message = "no manifest was chosen for docker; please report it";
+            return Err(Error::internal(message).subject(name));
         };
         let digest = one.target.digest;
         let index = match indexes.get(&digest) {
@@ -65,7 +66,10 @@ pub(super) async fn manifest(
     }
     serde_json::to_vec(&entries)
         .map(Bytes::from)
-        .map_err(|error| Error::internal("a list of images could not be serialised").source(error))
+        .map_err(|error| {
+            Error::internal("a list of images could not be serialised; please report it")
+                .source(error)
+        })
 }
 
 async fn entry(store: &Store, manifest: &Manifest, plan: &Plan) -> Result<Entry> {

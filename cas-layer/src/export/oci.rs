@@ -33,5 +33,7 @@ pub(super) fn index(chosen: &BTreeMap<Reference, Chosen>) -> Result<Bytes> {
     };
     serde_json::to_vec(&index)
         .map(Bytes::from)
-        .map_err(|error| Error::internal("an index could not be serialised").source(error))
+        .map_err(|error| {
+            Error::internal("an index could not be serialised; please report it").source(error)
+        })
 }

@@ -27,8 +27,8 @@ pub(super) struct Plan {
 pub(super) struct Blob(Descriptor);
 
 impl Plan {
-    /// Finds all blobs that `roots` reach, each before the blobs that it lists. The roots are
-    /// pinned.
+    /// Finds all blobs that `roots` reach, each before the blobs that it lists. The caller has
+    /// pinned the roots.
     ///
     /// # Errors
     /// `NotFound` if a part of a manifest is missing; `Corrupt` for a wrong size.
@@ -232,7 +232,7 @@ impl Blob {
     }
 }
 
-/// Reads a piece of the blob, starting at `at`. The piece is empty at the end.
+/// Returns a piece of the blob, starting at `at`. The piece is empty at the end.
 async fn read(reader: &Arc<dyn BlobReader>, at: u64, buffers: &Buffers) -> Result<Bytes> {
     if reader.file().is_none() {
         return reader.read_at(at, PIECE).await;
@@ -240,7 +240,9 @@ async fn read(reader: &Arc<dyn BlobReader>, at: u64, buffers: &Buffers) -> Resul
     let (reader, buffers) = (Arc::clone(reader), buffers.clone());
     pool::run(move || {
         let Some(file) = reader.file() else {
-            return Err(Error::internal("a reader no longer has its file"));
+            return Err(Error::internal(
+                "a reader no longer has its file; please report it",
+            ));
         };
         Ok(buffers.read(&mut At { file, from: at }, PIECE as u64)?)
     })

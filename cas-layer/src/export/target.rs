@@ -58,7 +58,9 @@ fn open(path: PathBuf) -> Result<(Out, Pending)> {
         return Ok((Box::new(out), Pending(None)));
     }
     let name = path.file_name().and_then(|name| name.to_str());
-    let name = name.ok_or_else(|| Error::invalid("the path does not end in a UTF-8 file name"))?;
+    let name = name.ok_or_else(|| {
+        Error::invalid("the path does not end in a UTF-8 file name; name another file")
+    })?;
     let parent = path.parent().filter(|parent| *parent != Path::new(""));
     let parent = parent.unwrap_or(Path::new("."));
     let dir = Dir::open(parent).during("open", parent.display())?;

@@ -46,7 +46,8 @@ pub struct LayerSource<'a> {
     pub compression: Compression,
 }
 
-/// Called from another thread with the number of compressed bytes read since the last call.
+/// A function that is called from another thread with the number of compressed bytes that were read
+/// since the last call.
 pub type OnRead<'a> = &'a (dyn Fn(u64) + Sync);
 
 /// Applies all layers, lowest first, to one tree.
@@ -85,7 +86,7 @@ pub fn unpack_one(
     on_read: OnRead<'_>,
 ) -> Result<Applied> {
     let applied = unpack(vec![layer], tree, durability, on_read)?.pop();
-    applied.ok_or_else(|| Error::internal("no layer was applied"))
+    applied.ok_or_else(|| Error::internal("no layer was applied; please report it"))
 }
 
 /// Passes the decompressed bytes of each layer to `apply`, with the index of the layer, and

@@ -82,7 +82,8 @@ impl<'a> Inflater<'a> {
         drop(decoder);
         if read != layer.size {
             return Err(Error::corrupt(format!(
-                "the blob has {read} bytes; its descriptor says {}",
+                "the blob has {read} bytes, but its descriptor has {}; pull or import the image \
+                 again",
                 layer.size
             )));
         }
@@ -90,7 +91,7 @@ impl<'a> Inflater<'a> {
     }
 }
 
-/// Reads until the buffer is full or the stream ends. Returns the bytes read.
+/// Reads until the buffer is full or the stream ends. Returns the number of bytes read.
 fn fill(source: &mut impl Read, buffer: &mut Vec<u8>) -> Result<usize> {
     buffer.resize(BUFFER, 0);
     let mut filled = 0;
@@ -117,7 +118,8 @@ impl Read for Blob<'_, '_> {
         self.read += read as u64;
         if self.read > self.size {
             return Err(Error::corrupt(format!(
-                "the blob is longer than the {} bytes of its descriptor",
+                "the blob is longer than the {} bytes of its descriptor; pull or import the image \
+                 again",
                 self.size
             ))
             .into());
@@ -170,7 +172,8 @@ fn compare(found: Option<Digest>, expected: Option<Digest>) -> Result<()> {
         return Ok(());
     }
     Err(Error::corrupt(format!(
-        "the layer decompresses to {found}; the image configuration says {expected}"
+        "the layer decompresses to {found}, but the image configuration has {expected}; pull or \
+         import the image again"
     )))
     .during("verify layer", expected)
 }

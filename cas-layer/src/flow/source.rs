@@ -52,7 +52,11 @@ impl Source {
             Ok(Message::Bytes(bytes)) => self.buffer = bytes,
             Ok(Message::End) => self.ended = true,
             Ok(Message::Failed(error)) => return Err(error),
-            Err(_) => return Err(Error::internal("a thread of the pipeline ended too early")),
+            Err(_) => {
+                return Err(Error::internal(
+                    "a thread of the pipeline ended too early; please report it",
+                ));
+            }
         }
         Ok(())
     }

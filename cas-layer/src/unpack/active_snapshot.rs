@@ -61,7 +61,7 @@ impl ActiveSnapshot {
         .await
     }
 
-    /// Gives the committed snapshot `name` the files of this one, which ends.
+    /// Gives the files of this snapshot to the committed snapshot `name`, and ends this snapshot.
     pub(super) async fn replace(self: &Arc<Self>, name: String) -> Result<()> {
         let active = Arc::clone(self);
         shield(async move {

@@ -29,7 +29,7 @@ pub(super) struct Blob {
 }
 
 impl Blob {
-    /// Opens the blob of a descriptor, and detects its compression.
+    /// Opens the blob of a descriptor. Returns it and its compression.
     ///
     /// # Errors
     /// `NotFound` if the store does not have it.
@@ -126,7 +126,8 @@ fn check(found: Digest, expected: Digest) -> io::Result<Bytes> {
         return Ok(Bytes::new());
     }
     Err(Error::corrupt(format!(
-        "the stored blob is damaged: expected digest {expected}, found {found}; import the image again"
+        "the stored blob is damaged: expected digest {expected}, found {found}; import the image \
+         again"
     ))
     .into())
 }

@@ -19,7 +19,7 @@ use crate::flow::{self, LayerSource};
 /// Who may enter the directory that an image is unpacked into.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Entrance {
-    /// Those that the image lets in. If all users can reach device nodes or set-id programs, a
+    /// The users that the image lets in. If all users can reach device nodes or set-id programs, a
     /// warning says so.
     #[default]
     AsImage,
@@ -107,7 +107,7 @@ fn fill(
         if let Err(left) = new.clear() {
             let path = path.display();
             progress.warn(&format!(
-                "what was unpacked into {path} could not be removed: {left}"
+                "what was unpacked into {path} could not be removed: {left}; remove it"
             ));
         }
         return Err(error);

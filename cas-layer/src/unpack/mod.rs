@@ -71,8 +71,8 @@ fn parts(manifest: &Manifest) -> Vec<BlobRef> {
     parts.map(|part| BlobRef::of(part, Vec::new())).collect()
 }
 
-/// Returns the chain ID of an image, which is the name of its snapshot once it is unpacked. An
-/// image without layers has none.
+/// Returns the chain ID of an image, which is the name of its snapshot once it is unpacked. Returns
+/// `None` for an image without layers.
 ///
 /// # Errors
 /// `NotFound` without the configuration; `Corrupt` if the manifest and the configuration do not
@@ -138,8 +138,8 @@ async fn is_diff_id_known(store: &Store, layer: &Descriptor, diff_id: &Digest) -
 }
 
 /// Records the diff ID of a verified layer in a label, so that it is known later without
-/// decompression. This is only an optimisation: a failure is a warning,
-/// and nothing is said of a store that cannot be written.
+/// decompression. This is only an optimisation: a failure is a warning, and there is no warning for
+/// a store that cannot be written.
 async fn record_diff_id(
     store: &Store,
     layer: &Descriptor,

@@ -11,7 +11,7 @@ use cas_host::NewDirectory;
 const INTERVAL: Duration = Duration::from_millis(20);
 
 /// Creates the directory `path` with these permissions if it is absent, and waits until nobody
-/// else fills it.
+/// else fills it. Returns the locked directory.
 ///
 /// # Errors
 /// As [`NewDirectory::try_begin`].

@@ -61,7 +61,7 @@ impl Unpacking<'_> {
     fn standalone_layer(&self, index: usize) -> Result<&StandaloneLayer> {
         let missing = index.checked_sub(self.existing);
         let layer = missing.and_then(|at| self.standalone.get(at)?.as_ref());
-        layer.ok_or_else(|| Error::internal("a layer is unpacked twice"))
+        layer.ok_or_else(|| Error::internal("a layer is unpacked twice; please report it"))
     }
 
     /// Claims a waiting layer of this digest. Returns its index, or `None` if there is none.
@@ -101,7 +101,7 @@ impl Unpacking<'_> {
             .await
         {
             Err(error) if error.kind() == ErrorKind::Cancelled => {
-                // The tree holds a part of the layer only.
+                // The tree holds only a part of the layer.
                 *self.standalone_layer(index)?.state() = State::Applied(None);
                 Ok(())
             }
@@ -192,7 +192,9 @@ impl Unpacking<'_> {
             let layer = self.standalone_layer(index)?;
             let State::Applied(effects) = std::mem::replace(&mut *layer.state(), State::Begun)
             else {
-                return Err(Error::internal("a layer is committed that was not applied"));
+                return Err(Error::internal(
+                    "a layer that was not applied is committed; please report it",
+                ));
             };
             if resolve(layer.tree.clone(), effects, &resolved, &committed_trees).await? {
                 resolved.push((index, layer.tree.clone()));
@@ -296,7 +298,8 @@ fn only_tree(mut mounts: Vec<Mount>) -> Result<PathBuf> {
     match (mounts.pop(), mounts.is_empty()) {
         (Some(Mount::Bind { source, .. }), true) => Ok(source),
         _ => Err(Error::unsupported(
-            "a snapshotter that rebases must give one directory for a snapshot without parent",
+            "a snapshotter that rebases must give one directory for a snapshot without parent; \
+             use another snapshotter",
         )
         .operation("unpack")),
     }

@@ -43,7 +43,8 @@ impl Unpacking<'_> {
     async fn rebuild(&self, chain_id: &Digest) -> Result<()> {
         let index = self.chain.iter().position(|known| known == chain_id);
         let index = index.ok_or_else(|| {
-            Error::not_found("the image does not have the layer").subject(chain_id)
+            Error::not_found("the image does not have the layer; name another image")
+                .subject(chain_id)
         })?;
         let _lock = self.lock(chain_id).await?;
         self.unpack_on_parent(index, true).await

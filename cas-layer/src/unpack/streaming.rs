@@ -36,7 +36,8 @@ impl<'a> StreamingUnpacker<'a> {
         }
     }
 
-    /// Returns the chain ID of the unpacked image. An image without layers has none.
+    /// Returns the chain ID of the unpacked image, or `None` if the image has no layers or was not
+    /// unpacked.
     pub fn into_chain_id(self) -> Option<Digest> {
         match self.state.into_inner() {
             State::Ended(chain_id) => chain_id,
@@ -84,7 +85,7 @@ impl Unpacker for StreamingUnpacker<'_> {
             match &*self.state.read().await {
                 State::Running(unpacking) => unpacking.apply_incoming(index, bytes).await,
                 _ => Err(Error::internal(
-                    "a layer arrived after its image was finished",
+                    "a layer arrived after its image was finished; please report it",
                 )),
             }
         };

@@ -30,11 +30,11 @@ pub struct Target<'a> {
 }
 
 /// Unpacks the layers that have no snapshot yet. If another process unpacks the same layers, this
-/// waits for it. The configuration of the image then references the topmost snapshot, so that it
-/// is kept as long as the image.
+/// waits for it. The configuration of the image then references the topmost snapshot, so that the
+/// snapshot is kept as long as the image.
 ///
-/// Returns the chain ID of the image, which is the name of its topmost snapshot. An image without
-/// layers has none.
+/// Returns the chain ID of the image, which is the name of its topmost snapshot. Returns `None` for
+/// an image without layers.
 ///
 /// # Errors
 /// `NotFound` for a layer that is not in the store; `Corrupt` for a damaged layer, or if the
@@ -129,7 +129,7 @@ impl<'a> Unpacking<'a> {
         Ok(())
     }
 
-    /// Waits for the lock of the lowest missing layer.
+    /// Waits for the lock of the lowest missing layer. Returns `None` if no layer is missing.
     async fn lock_first_missing(&mut self) -> Result<Option<ChainLock>> {
         loop {
             self.existing = self.count_committed().await?;
@@ -156,7 +156,7 @@ impl<'a> Unpacking<'a> {
         Ok(existing)
     }
 
-    /// Unpacks the remaining layers, and commits them.
+    /// Unpacks the remaining layers, and commits them. Returns what [`to_snapshots`] returns.
     ///
     /// # Errors
     /// As [`to_snapshots`].
@@ -179,7 +179,8 @@ impl<'a> Unpacking<'a> {
         Ok(self.chain.last().copied())
     }
 
-    /// Ends the work with this outcome. After an error, unfinished snapshots are removed.
+    /// Ends the work with this outcome, and returns it. After an error, unfinished snapshots are
+    /// removed.
     pub(super) async fn end<T>(self, outcome: Result<T>) -> Result<T> {
         if outcome.is_err() {
             for layer in self.standalone.iter().flatten() {
@@ -214,7 +215,7 @@ impl<'a> Unpacking<'a> {
         format!("{} {}", unique::key("extract"), self.chain[index])
     }
 
-    /// Returns labels that keep a snapshot only while a lease or a reference does.
+    /// Returns labels with which a snapshot is kept only while a lease or a reference keeps it.
     pub(super) fn labels(&self) -> Labels {
         Labels::from([(LEASE.to_owned(), self.guard.id().to_owned())])
     }
@@ -246,8 +247,8 @@ impl<'a> Unpacking<'a> {
     }
 
     /// Verifies a layer whose snapshot exists already. The snapshot was made from a layer with this
-    /// diff ID, but the blob of this image may be another one, that does not have it. A layer that
-    /// is not in the store is passed over.
+    /// diff ID, but the blob of this image may be another one with another diff ID. A layer that is
+    /// not in the store is skipped.
     pub(super) async fn verify_existing(&self, index: usize) -> Result<()> {
         let (layer, diff_id) = self.layers[index].clone();
         if layer.digest == diff_id

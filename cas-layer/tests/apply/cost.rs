@@ -18,7 +18,8 @@ fn deep_link(tar: Tar, name: &str, target: &str) -> Tar {
         .symlink(name, "x")
 }
 
-/// Returns a chain of links, each through as many directories as fit, of which the last is `l40`.
+/// Returns a chain of links. Each leads through as many directories as fit, and the last one is
+/// `l40`.
 fn chain(depth: usize) -> Tar {
     let deep = "d/".repeat(depth);
     let mut tar = deep_file(Tar::new(), &format!("{deep}file"));

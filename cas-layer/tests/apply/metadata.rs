@@ -190,7 +190,7 @@ fn a_malformed_attribute_is_damage_and_its_member_is_named() {
             assert!(said.contains("usr/member") && said.contains(name), "{said}");
         }
     }
-    // Not malformed, but refused for this type of file.
+    // This attribute is not malformed, but is refused for this type of file.
     let tar = Tar::new().pax(&[("SCHILY.xattr.user.x", b"x")]);
     let error = tar.symlink("link", "to").apply(&Cage::new().root());
     let said = error.unwrap_err().to_string();
