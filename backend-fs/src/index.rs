@@ -112,16 +112,17 @@ impl Index {
         list
     }
 
-    /// Returns the targets of the entries without a name, or with one that is not a valid
-    /// reference. An entry whose digest does not parse is left out, because the store cannot have
-    /// its content.
+    /// Returns the targets of the entries that [`Self::list`] skips. An entry whose digest does not
+    /// parse is left out, because the store cannot have its content.
     ///
     /// # Errors
     /// `Corrupt` if an entry with a valid digest is not a descriptor.
     pub(crate) fn unnamed(&self) -> Result<Vec<Descriptor>> {
-        let is_named =
-            |entry: &Value| name_of(entry).is_some_and(|name| name.parse::<Reference>().is_ok());
-        let unnamed = self.entries().iter().filter(|entry| !is_named(entry));
+        let is_listed = |entry: &Value| {
+            name_of(entry).is_some_and(|name| name.parse::<Reference>().is_ok())
+                && target(entry).is_ok()
+        };
+        let unnamed = self.entries().iter().filter(|entry| !is_listed(entry));
         unnamed
             .filter(|entry| digest_of(entry).is_some())
             .map(target)
@@ -262,7 +263,12 @@ mod tests {
         assert_eq!(found, (1..6).map(digest).collect::<Vec<_>>());
         assert_eq!(index.list().len(), 1);
 
-        for other in [json!({"digest": digest(1)}), named(1, json!(7))] {
+        let without_type = json!({"digest": digest(1), "annotations": {NAME: "app:1"}});
+        for other in [
+            json!({"digest": digest(1)}),
+            named(1, json!(7)),
+            without_type,
+        ] {
             let index = Index::parse(text(&json!([other])).as_bytes()).unwrap();
             assert_eq!(index.unnamed().unwrap_err().kind(), ErrorKind::Corrupt);
         }

@@ -1,6 +1,7 @@
 //! Options of the engine.
 
 use std::num::NonZeroU8;
+use std::str::FromStr;
 
 use cas_core::{Location, Result};
 use cas_kv::OpenMode;
@@ -57,6 +58,18 @@ impl Default for Tuning {
     }
 }
 
+/// A percentage.
+struct Percent(u8);
+
+impl FromStr for Percent {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let percent = text.parse().ok().filter(|percent| *percent <= 100);
+        percent.map(Percent).ok_or(())
+    }
+}
+
 impl Tuning {
     /// Returns the options in a location: `cache` and `buffer` (sizes), `jobs` and `garbage`
     /// (numbers), and `statistics` (`true` or `false`).
@@ -75,7 +88,7 @@ impl Tuning {
             buffer: size("buffer", default.buffer)?,
             jobs: (location.parsed_option("jobs", "1 to 255 threads")?).unwrap_or(default.jobs),
             garbage: (location.parsed_option("garbage", "0 to 100 percent")?)
-                .unwrap_or(default.garbage),
+                .map_or(default.garbage, |Percent(garbage)| garbage),
             statistics: (location.parsed_option("statistics", "true or false")?)
                 .unwrap_or(default.statistics),
         })

@@ -145,6 +145,7 @@ fn unknown_options_are_refused() {
         "?inline=1KiB",
         "?jobs=0",
         "?garbage=-1",
+        "?garbage=101",
         "?statistics=1",
     ] {
         let error = open(bad).expect_err(bad);

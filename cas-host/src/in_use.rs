@@ -1,6 +1,7 @@
 //! Finds out which directories are mounted, in all mount namespaces that this process can read.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -44,20 +45,31 @@ impl MountedDirs {
         let Some(directory) = directory.to_str() else {
             return true;
         };
-        let inside = format!("{directory}/");
+        let inside = without_backslashes(&format!("{directory}/"));
         let mut lines = self.0.iter().flat_map(|table| table.lines());
-        lines.any(|line| line.contains(&inside) || is_bound(line, directory))
+        lines.any(|line| {
+            let plain = String::from_utf8_lossy(&unescape(line)).into_owned();
+            without_backslashes(&plain).contains(&inside) || is_bound(line, directory)
+        })
     }
 }
 
 /// Returns whether a line seems to show a bind mount of `directory` or something in it. The line
 /// has the path inside the file system, without the path where the file system is mounted.
 fn is_bound(line: &str, directory: &str) -> bool {
-    let Some(root) = line.split(' ').nth(3) else {
+    let Some(root) = line.split(' ').nth(3).map(unescape) else {
         return false;
     };
-    let mut above = Path::new(root).ancestors().filter_map(Path::to_str);
+    let mut above = Path::new(OsStr::from_bytes(&root))
+        .ancestors()
+        .filter_map(Path::to_str);
     above.any(|path| path.len() > 1 && directory.ends_with(path) && shares_names(path))
+}
+
+/// Returns a text without the escapes of overlayfs, which writes a backslash before a colon, a comma
+/// and a backslash.
+fn without_backslashes(text: &str) -> String {
+    text.replace('\\', "")
 }
 
 /// Returns whether a path has at least two names. A shorter one may match by chance.
@@ -93,7 +105,10 @@ mod tests {
     fn mounts_are_found_by_their_place_and_their_source() {
         let table = "36 35 98:0 / /mnt/a\\040b rw - ext4 /dev/root rw\n\
             37 35 0:40 / /merged rw - overlay overlay rw,lowerdir+=/r/snapshots/7/fs,x\n\
-            38 35 0:41 /snapshots/8/fs /bound rw - xfs /dev/sda rw\n";
+            38 35 0:41 /snapshots/8/fs /bound rw - xfs /dev/sda rw\n\
+            39 35 0:42 / /m rw - overlay overlay rw,lowerdir+=/a\\040b/snapshots/7/fs\n\
+            40 35 0:43 / /n rw - overlay o rw,lowerdir=/c\\134,d\\134\\134/snapshots/7/fs\n\
+            41 35 0:41 /e\\040f/9/fs /bound rw - xfs /dev/sda rw\n";
         let mounted = MountedDirs(vec![table.to_owned()]);
         assert!(mounted.has(Path::new("/mnt/a b")));
         assert!(!mounted.has(Path::new("/mnt/a")));
@@ -102,6 +117,9 @@ mod tests {
         assert!(!mounted.may_use(Path::new("/r/snapshots/70")));
         assert!(!mounted.may_use(Path::new("/r/snapshots/9")));
         assert!(!mounted.may_use(Path::new("/other/snapshots/7")));
+        for directory in ["/a b/snapshots/7", "/c,d\\/snapshots/7", "/x/e f/9"] {
+            assert!(mounted.may_use(Path::new(directory)), "{directory}");
+        }
         assert_eq!(unescape("a\\134\\012b"), b"a\\\nb");
     }
 }

@@ -1,6 +1,8 @@
 //! Connections to a database, and the schema in it.
 
+use std::fmt::Write as _;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -113,8 +115,14 @@ fn format(connection: &Connection) -> Result<Option<i64>> {
 
 /// Returns a path encoded for a URI of SQLite.
 fn encode(path: &Path) -> String {
-    path.to_string_lossy()
-        .replace('%', "%25")
-        .replace('?', "%3f")
-        .replace('#', "%23")
+    let mut encoded = String::new();
+    for byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'%' | b'?' | b'#' | 0x80.. => {
+                let _ = write!(encoded, "%{byte:02x}");
+            }
+            _ => encoded.push(char::from(*byte)),
+        }
+    }
+    encoded
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::{fs, io};
 
 use cas_core::snapshot::Mount;
-use cas_core::{Context, Error, Result, unique};
+use cas_core::{Context, Error, ErrorKind, Result, unique};
 use cas_host::{mount, overlay};
 use rustix::fs::AtFlags;
 
@@ -17,6 +17,9 @@ use rustix::fs::AtFlags;
 pub fn probe(directory: &Path) -> Result<()> {
     let scratch = directory.join(unique::key("probe"));
     let tried = mount_and_remove(&scratch).map_err(|error| {
+        if error.kind() == ErrorKind::Full {
+            return error;
+        }
         Error::unsupported(format!(
             "overlayfs is not usable here ({error}); use the native snapshotter"
         ))
