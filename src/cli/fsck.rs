@@ -8,7 +8,7 @@ use cas::{Cas, FsckOptions, Result};
 use clap::Args;
 
 use super::Context;
-use super::output::size;
+use super::output::{count, size};
 
 /// The exit code for damage that remains.
 const DAMAGED: u8 = 4;
@@ -88,11 +88,11 @@ fn print(context: &Context, report: &Report) -> Result<()> {
     let left = report.findings.iter().filter(|one| !one.repaired).count();
     let repaired = report.findings.len() - left;
     out.say(format!(
-        "checked {} images, {} blobs ({} read) and {} snapshots: {left} problems left, {repaired} \
-         repaired",
-        report.images,
-        report.blobs,
+        "checked {}, {} ({} read) and {}: {} left, {repaired} repaired",
+        count(report.images, "image"),
+        count(report.blobs, "blob"),
         size(report.bytes_read),
-        report.snapshots,
+        count(report.snapshots, "snapshot"),
+        count(left as u64, "problem"),
     ))
 }

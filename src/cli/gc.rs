@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::Context;
-use super::output::{Output, size};
+use super::output::{Output, count, size};
 
 /// Remove blobs and snapshots that no image, lease or label needs
 #[derive(Args)]
@@ -67,26 +67,19 @@ fn list(out: &Output, removed: &Removed) -> Result<()> {
 /// Returns how many resources of each kind were removed, and their total size.
 pub(crate) fn summary(removed: &Removed) -> String {
     let mut parts = vec![
-        count(removed.blobs.len(), "blob"),
-        count(removed.snapshots.len(), "snapshot"),
+        count(removed.blobs.len() as u64, "blob"),
+        count(removed.snapshots.len() as u64, "snapshot"),
     ];
     if !removed.ingests.is_empty() {
-        parts.push(count(removed.ingests.len(), "ingest"));
+        parts.push(count(removed.ingests.len() as u64, "ingest"));
     }
     if !removed.images.is_empty() {
-        parts.push(count(removed.images.len(), "expired name"));
+        parts.push(count(removed.images.len() as u64, "expired name"));
     }
     if removed.leftovers.inodes > 0 {
-        parts.push(count(removed.leftovers.inodes as usize, "leftover file"));
+        parts.push(count(removed.leftovers.inodes, "leftover file"));
     }
     format!("{}: {}", parts.join(", "), size(removed.bytes()))
-}
-
-fn count(number: usize, what: &str) -> String {
-    match number {
-        1 => format!("1 {what}"),
-        _ => format!("{number} {what}s"),
-    }
 }
 
 /// Show why a blob or snapshot is kept, or when gc will remove it

@@ -154,6 +154,14 @@ fn unserialisable(error: serde_json::Error) -> Error {
     Error::internal("the result cannot be written as JSON").source(error)
 }
 
+/// Returns a number of things, as in `1 blob` and `2 blobs`.
+pub(crate) fn count(number: u64, what: &str) -> String {
+    match number {
+        1 => format!("1 {what}"),
+        _ => format!("{number} {what}s"),
+    }
+}
+
 /// Returns a size in binary units, as in `12.3 MiB`.
 pub(crate) fn size(bytes: u64) -> String {
     indicatif::BinaryBytes(bytes).to_string()

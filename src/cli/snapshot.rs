@@ -5,7 +5,7 @@ use std::path::Path;
 
 use cas::backend::Snapshotter;
 use cas::snapshot::{Commit, Info, Mount, Usage, all};
-use cas::{Error, Labels, Result};
+use cas::{Error, ErrorKind, Labels, Result};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
@@ -137,8 +137,11 @@ impl Snapshot {
 async fn list(context: &Context, snapshots: &dyn Snapshotter) -> Result<()> {
     let mut found = Vec::new();
     for info in all(snapshots).await? {
-        let usage = snapshots.usage(&info.key).await?;
-        found.push((info, usage));
+        match snapshots.usage(&info.key).await {
+            // It was removed since it was listed.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            usage => found.push((info, usage?)),
+        }
     }
     if context.out.is_json() {
         return found.iter().try_for_each(|(info, usage)| {

@@ -161,6 +161,9 @@ fn same_engines(mut chosen: Engines, found: Engines) -> Result<Engines> {
     if chosen.snapshotter.is_empty() {
         chosen.snapshotter.clone_from(&found.snapshotter);
     }
+    if chosen.stores.is_empty() {
+        chosen.stores.clone_from(&found.stores);
+    }
     if chosen.registries.is_empty() {
         chosen.registries.clone_from(&found.registries);
     }

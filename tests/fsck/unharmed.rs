@@ -97,7 +97,7 @@ fn findings_are_told_to_people_in_one_line_each() {
         first.contains("app:1") && first.contains("pull or import"),
         "{said}"
     );
-    assert!(lines[1].contains("1 problems left, 0 repaired"), "{said}");
+    assert!(lines[1].contains("1 problem left, 0 repaired"), "{said}");
     ok(cas(&scene.root)
         .args(["fsck", "--repair", "--read-data", "--from"])
         .arg(scene.source()));

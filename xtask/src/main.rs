@@ -74,7 +74,8 @@ const ROCKSDB: &[&str] = &["--package", "oci-cas-backend-rocksdb"];
 const WITH_ROCKSDB: &[&str] = &["--package", "oci-cas", "--features", "s3,rocksdb"];
 /// The tests of the tool that try every engine.
 const ENGINES: &[&str] = &[
-    "--test", "engines", "--test", "formats", "--test", "places", "--test", "space",
+    "--test", "engines", "--test", "formats", "--test", "fsck", "--test", "places", "--test",
+    "space",
 ];
 
 /// Clippy's own arguments.

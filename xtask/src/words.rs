@@ -34,6 +34,9 @@ pub(crate) fn check() -> Result<()> {
         .args(FILES)
         .output()
         .context("cannot start git")?;
+    if !listed.status.success() || listed.stdout.is_empty() {
+        bail!("git lists no files; run the check in a clone of the repository");
+    }
     let mut found = Vec::new();
     let names = String::from_utf8(listed.stdout)?;
     for file in names.split_terminator('\0').filter(|file| *file != THIS) {
