@@ -138,8 +138,8 @@ async fn is_diff_id_known(store: &Store, layer: &Descriptor, diff_id: &Digest) -
 }
 
 /// Records the diff ID of a verified layer in a label, so that it is known later without
-/// decompression. This is only an optimisation: a failure is a warning, and there is no warning for
-/// a store that cannot be written.
+/// decompression. This is only an optimisation: a failure is a warning. A store that cannot be
+/// written gives none.
 async fn record_diff_id(
     store: &Store,
     layer: &Descriptor,
