@@ -61,9 +61,9 @@ mod root;
 #[cfg(feature = "testing")]
 pub use cas_core::testing;
 pub use cas_core::{
-    Algorithm, ContentExt, Context, Descriptor, Digest, Document, Error, ErrorKind, Hasher, Image,
-    Index, Labels, Location, Manifest, MediaType, Owner, Platform, Platforms, Progress, Registry,
-    Result, Store,
+    Algorithm, ContentExt, Context, Descriptor, Digest, DigestPrefix, Document, Error, ErrorKind,
+    Hasher, Image, Index, Labels, Location, Manifest, MediaType, Owner, Platform, Platforms,
+    Progress, Registry, Result, Store,
 };
 pub use cas_core::{
     check, compose, content, dispatch, error, gc, image, labels, lease, limit, platform, progress,
@@ -77,8 +77,8 @@ pub use cas_layer::export::ExportOptions;
 
 pub use self::bundle::BundleOptions;
 pub use self::cas::{
-    Cas, FsckOptions, ImageRef, ImportOptions, MountOptions, OpenOptions, QueryOptions,
-    StoredImage, UnpackOptions, blocking,
+    Cas, FsckOptions, ImageRef, ImportOptions, Listed, MountOptions, NewName, OpenOptions,
+    QueryOptions, StoredImage, UnpackOptions, blocking,
 };
 #[cfg(feature = "registry")]
 pub use self::cas::{Policy, PullOptions, PushOptions, RegistryRef};

@@ -43,11 +43,13 @@ fn main_job_from_import_to_removal() {
     );
     ok(cas(&root).args(["tag", "app:1", "app:2"]));
     let images = lines(&ok(cas(&root).args(["images", "--json"])));
-    let names: Vec<_> = images
-        .iter()
-        .map(|image| image["name"].as_str().unwrap())
-        .collect();
-    assert_eq!(names, ["app:1", "app:2"]);
+    let names = |form: &str| -> Vec<String> {
+        let names = images.iter().map(|image| image[form].as_str().unwrap());
+        names.map(str::to_owned).collect()
+    };
+    let full = ["docker.io/library/app:1", "docker.io/library/app:2"];
+    assert_eq!(names("name"), full);
+    assert_eq!(names("familiar"), ["app:1", "app:2"]);
     let tree = ok(cas(&root).args(["tree", "app:1"]));
     assert_eq!(
         tree.lines().filter(|line| line.contains("layer")).count(),

@@ -188,10 +188,12 @@ fn skopeo_and_umoci_read_our_store() {
     let listed = ok(Command::new("umoci").arg("ls").arg("--layout").arg(&store));
     let mut names: Vec<&str> = listed.lines().collect();
     names.sort_unstable();
-    assert_eq!(names, ["latest", "other:1", "small"]);
+    let full = ["latest:latest", "other:1", "small:latest"];
+    assert_eq!(names, full.map(|name| format!("docker.io/library/{name}")));
 
     let out = scratch.path().join("out");
-    skopeo_copy(&layout(&store, "small"), &layout(&out, "small"));
+    let small = "docker.io/library/small:latest";
+    skopeo_copy(&layout(&store, small), &layout(&out, "small"));
     let raw = |path: &Path| ok(&mut skopeo(&["inspect", "--raw", &layout(path, "small")]));
     assert_eq!(raw(&image), raw(&out));
 }

@@ -205,6 +205,15 @@ impl ImageStore for FsImages {
         }))
     }
 
+    fn name_warning(&self, name: &Reference) -> Option<String> {
+        (!name.is_layout_name()).then(|| {
+            format!(
+                "the name {name} is not one that image layouts may have by their specification: \
+                 skopeo and umoci list it in index.json, but may refuse to select it"
+            )
+        })
+    }
+
     async fn get(&self, name: &Reference) -> Result<Option<Image>> {
         let cached = self.index_file.cached(&self.shared.layout.root);
         let found = match cached {

@@ -15,7 +15,7 @@ const NAME: &str = "org.opencontainers.image.ref.name";
 pub(crate) struct Index {
     document: Map<String, Value>,
     /// The positions of the entries of each name, computed at the first lookup.
-    positions: OnceLock<HashMap<String, Vec<usize>>>,
+    positions: OnceLock<HashMap<Reference, Vec<usize>>>,
 }
 
 impl Index {
@@ -82,31 +82,28 @@ impl Index {
         }
     }
 
-    /// Returns all targets of a name. Only other programs write more than one.
+    /// Returns all targets of a name, or the target of entries without a name if the name is its
+    /// digest. Only other programs write more than one.
     ///
     /// # Errors
     /// `Corrupt` if one of the entries is not a descriptor.
     pub(crate) fn targets(&self, name: &Reference) -> Result<Vec<Descriptor>> {
         let entries = self.entries();
         let positions = self.positions.get_or_init(|| self.find_positions());
-        let positions = positions.get(name.as_str()).into_iter().flatten();
-        positions
+        let positions = positions.get(name).into_iter().flatten();
+        let mut targets: Vec<Descriptor> = positions
             .map(|position| target(&entries[*position]))
-            .collect()
+            .collect::<Result<_>>()?;
+        targets.dedup_by(|one, other| is_unnamed(name, one) && is_unnamed(name, other));
+        Ok(targets)
     }
 
     /// Returns all names with their targets, in the order of the names. Skips entries without a
     /// name and entries that are not descriptors.
     pub(crate) fn list(&self) -> Vec<(Reference, Descriptor)> {
-        let mut list: Vec<_> = self
-            .entries()
-            .iter()
-            .filter_map(|entry| {
-                Some((
-                    name_of(entry)?.parse::<Reference>().ok()?,
-                    target(entry).ok()?,
-                ))
-            })
+        let entries = self.entries().iter();
+        let mut list: Vec<_> = entries
+            .filter_map(|entry| Some((name_of(entry)?, target(entry).ok()?)))
             .collect();
         list.sort_by(|(a, _), (b, _)| a.cmp(b));
         list
@@ -118,10 +115,7 @@ impl Index {
     /// # Errors
     /// `Corrupt` if an entry with a valid digest is not a descriptor.
     pub(crate) fn unnamed(&self) -> Result<Vec<Descriptor>> {
-        let is_listed = |entry: &Value| {
-            name_of(entry).is_some_and(|name| name.parse::<Reference>().is_ok())
-                && target(entry).is_ok()
-        };
+        let is_listed = |entry: &Value| name_of(entry).is_some() && target(entry).is_ok();
         let unnamed = self.entries().iter().filter(|entry| !is_listed(entry));
         unnamed
             .filter(|entry| digest_of(entry).is_some())
@@ -146,11 +140,11 @@ impl Index {
         Ok(())
     }
 
-    /// Removes the entries of a name.
+    /// Removes the entries of a name, or those without a name if the name is their digest.
     pub(crate) fn remove(&mut self, name: &Reference) {
         self.positions.take();
         if let Some(Value::Array(list)) = self.document.get_mut("manifests") {
-            list.retain(|entry| !is_named(entry, name));
+            list.retain(|entry| name_or_digest(entry).as_ref() != Some(name));
         }
     }
 
@@ -159,27 +153,35 @@ impl Index {
         manifests.map_or(&[], Vec::as_slice)
     }
 
-    fn find_positions(&self) -> HashMap<String, Vec<usize>> {
-        let mut positions: HashMap<String, Vec<usize>> = HashMap::new();
+    fn find_positions(&self) -> HashMap<Reference, Vec<usize>> {
+        let mut positions: HashMap<Reference, Vec<usize>> = HashMap::new();
         for (position, entry) in self.entries().iter().enumerate() {
-            if let Some(name) = name_of(entry) {
-                positions.entry(name.to_owned()).or_default().push(position);
+            if let Some(name) = name_or_digest(entry) {
+                positions.entry(name).or_default().push(position);
             }
         }
         positions
     }
 }
 
-fn name_of(entry: &Value) -> Option<&str> {
-    entry.get("annotations")?.get(NAME)?.as_str()
+/// Returns the name of an entry, or `None` if it has none that is valid.
+fn name_of(entry: &Value) -> Option<Reference> {
+    let name = entry.get("annotations")?.get(NAME)?.as_str()?;
+    name.parse().ok()
+}
+
+/// Returns the name of an entry. Without one, its digest is its name.
+fn name_or_digest(entry: &Value) -> Option<Reference> {
+    name_of(entry).or_else(|| Some(digest_of(entry)?.into()))
+}
+
+/// Returns whether a name is the digest of its target.
+fn is_unnamed(name: &Reference, target: &Descriptor) -> bool {
+    *name == Reference::from(target.digest)
 }
 
 fn digest_of(entry: &Value) -> Option<Digest> {
     entry.get("digest")?.as_str()?.parse().ok()
-}
-
-fn is_named(entry: &Value, name: &Reference) -> bool {
-    name_of(entry) == Some(name.as_str())
 }
 
 /// Returns the descriptor of an entry, without the annotation of the name.
@@ -261,6 +263,15 @@ mod tests {
         let unnamed = index.unnamed().unwrap();
         let found: Vec<String> = unnamed.iter().map(|one| one.digest.to_string()).collect();
         assert_eq!(found, (1..6).map(digest).collect::<Vec<_>>());
+        assert_eq!(index.list().len(), 1);
+        let mut index = index;
+        for number in 1..6 {
+            let name: Reference = digest(number).parse().unwrap();
+            assert!(index.get(&name).unwrap().is_some(), "{name}");
+            index.remove(&name);
+            assert_eq!(index.get(&name).unwrap(), None);
+        }
+        assert_eq!(index.unnamed().unwrap(), []);
         assert_eq!(index.list().len(), 1);
 
         let without_type = json!({"digest": digest(1), "annotations": {NAME: "app:1"}});

@@ -45,7 +45,7 @@ pub mod unique;
 pub use capability::{Capabilities, Capability};
 pub use content::{BlobReader, ContentExt, ContentStore, Ingest};
 pub use descriptor::Descriptor;
-pub use digest::{Algorithm, Digest, Hasher};
+pub use digest::{Algorithm, Digest, DigestPrefix, Hasher};
 pub use dispatch::{Handler, Next};
 pub use document::{Document, Index, Manifest};
 pub use error::{Context, Error, ErrorKind, Result};

@@ -28,6 +28,12 @@ pub const LAYERS: usize = 512;
 pub const OWNER: usize = 64;
 /// Maximum length of the name of an image or the id of a lease.
 pub const NAME: usize = 512;
+/// Maximum length of the host in a name, with its port: 253 for a domain name, as in DNS.
+pub const HOST: usize = 259;
+/// Maximum length of the repository in a name, without the host, as in the distribution project.
+pub const REPOSITORY: usize = 255;
+/// Maximum length of a tag.
+pub const TAG: usize = 128;
 /// Maximum length of the key of an ingest or a snapshot, and of the `room/key` of a note.
 pub const KEY: usize = 1024;
 /// Maximum size of the value of a note.

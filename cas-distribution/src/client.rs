@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use cas_core::image::FullName;
 use cas_core::{Descriptor, Error, Result};
 use reqwest::{Method, StatusCode, Url};
 
 use crate::auth::Auth;
 use crate::http::Http;
-use crate::{Host, RemoteRef, origin, runtime};
+use crate::{Host, origin, runtime};
 
 /// How long a registry on this machine may take to report that it requires TLS.
 const PROBE: Duration = Duration::from_secs(5);
@@ -35,7 +36,7 @@ pub(crate) struct Inner {
     pub(crate) http: Http,
     /// `https://HOST/v2/REPOSITORY/`.
     pub(crate) base: Url,
-    pub(crate) reference: RemoteRef,
+    pub(crate) reference: FullName,
     pub(crate) auth: Auth,
     /// Whether the registry answered a request for a range with other bytes, such as the whole
     /// blob.
@@ -48,7 +49,7 @@ impl Client {
     ///
     /// # Errors
     /// `Unavailable` if the system does not provide what an HTTP client needs.
-    pub async fn connect(reference: &RemoteRef, options: Options) -> Result<Self> {
+    pub async fn connect(reference: &FullName, options: Options) -> Result<Self> {
         let reference = reference.clone();
         runtime::run(async move {
             let mut base = base(&reference, "http")?;
@@ -84,7 +85,7 @@ impl Client {
     }
 }
 
-fn base(reference: &RemoteRef, scheme: &str) -> Result<Url> {
+fn base(reference: &FullName, scheme: &str) -> Result<Url> {
     let (host, repository) = (reference.host(), reference.repository());
     let url = format!("{scheme}://{host}/v2/{repository}/").parse();
     url.map_err(|error| {
@@ -136,7 +137,7 @@ mod tests {
             "10.0.0.1:5000",
             "r.test",
         ] {
-            let reference: RemoteRef = format!("{host}/app:1").parse().unwrap();
+            let reference: FullName = format!("{host}/app:1").parse().unwrap();
             let client = cas_core::pool::wait(Client::connect(&reference, Options::default()));
             assert_eq!(client.unwrap().0.base.scheme(), "https", "{host}");
         }

@@ -1,7 +1,8 @@
 //! A client for OCI registries, over HTTP.
 //!
-//! A [`Client`] serves one [`RemoteRef`], a name in one repository, and returns blobs as streams.
-//! `cas_core::transfer::pull` verifies and stores them, and `push` sends blobs to a client.
+//! A [`Client`] serves one [`FullName`](cas_core::image::FullName), a name in one repository, and
+//! returns blobs as streams. `cas_core::transfer::pull` verifies and stores them, and `push` sends
+//! blobs to a client.
 //!
 //! Rules that hold for every request:
 //! - Credentials are bound to their origin: scheme, host and port. A redirect or an upload location
@@ -26,7 +27,6 @@ mod helper;
 mod host;
 mod http;
 mod origin;
-mod reference;
 mod request;
 mod runtime;
 mod token;
@@ -36,4 +36,3 @@ mod upload;
 pub use client::{Client, Options};
 pub use error::REGISTRY;
 pub use host::Host;
-pub use reference::RemoteRef;

@@ -12,5 +12,8 @@ pub mod export;
 pub mod flow;
 pub mod import;
 mod layout;
+mod naming;
 pub mod tar;
 pub mod unpack;
+
+pub use naming::Naming;

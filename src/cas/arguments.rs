@@ -1,19 +1,40 @@
 //! What verbs accept for an image.
 
-use cas_core::image::Reference;
+use cas_core::image::{FullName, Reference};
 use cas_core::{Image, Result};
-#[cfg(feature = "registry")]
-use cas_distribution::RemoteRef;
 
-/// An image as an argument of a verb: its name in the store, or an [`Image`].
+/// An image as an argument of a verb: its name in the store, an [`Image`], or what a person typed.
 ///
-/// Text that is not a name is an error of the verb. An [`Image`] means its target, even if its name
-/// refers to something else by now.
+/// Text and a [`Reference`] are the name in the store. If the store does not have exactly that, it
+/// is found as docker spells it: `app:1` as `docker.io/library/app:1`. Text that is not a name is an
+/// error of the verb. An [`Image`] means its target, even if its name refers to something else by
+/// now.
 pub struct ImageRef(pub(super) Given);
 
 pub(super) enum Given {
     Name(Result<Reference>),
     Image(Box<Image>),
+    Typed(String),
+}
+
+impl ImageRef {
+    /// Returns the image that a person means by `text`: a digest, the first digits of one, or a
+    /// name as docker understands it.
+    pub fn typed(text: impl Into<String>) -> Self {
+        ImageRef(Given::Typed(text.into()))
+    }
+}
+
+impl From<&FullName> for ImageRef {
+    fn from(name: &FullName) -> Self {
+        ImageRef::typed(name.to_string())
+    }
+}
+
+impl From<FullName> for ImageRef {
+    fn from(name: FullName) -> Self {
+        ImageRef::from(&name)
+    }
 }
 
 impl From<Image> for ImageRef {
@@ -58,10 +79,57 @@ impl From<Reference> for ImageRef {
     }
 }
 
-/// An image in a registry as an argument of a verb: a [`RemoteRef`], or its text. Text that is not
-/// a reference is an error of the verb.
+/// A name that a verb gives to an image. Text and a [`Reference`] are stored exactly; text that is
+/// not a name is an error of the verb. A [`FullName`] is stored in full, and its other spellings
+/// are removed from the store.
+pub struct NewName(pub(super) Result<(Reference, Option<FullName>)>);
+
+impl From<&str> for NewName {
+    fn from(name: &str) -> Self {
+        NewName(name.parse().map(|name| (name, None)))
+    }
+}
+
+impl From<&String> for NewName {
+    fn from(name: &String) -> Self {
+        name.as_str().into()
+    }
+}
+
+impl From<String> for NewName {
+    fn from(name: String) -> Self {
+        name.as_str().into()
+    }
+}
+
+impl From<&Reference> for NewName {
+    fn from(name: &Reference) -> Self {
+        name.clone().into()
+    }
+}
+
+impl From<Reference> for NewName {
+    fn from(name: Reference) -> Self {
+        NewName(Ok((name, None)))
+    }
+}
+
+impl From<&FullName> for NewName {
+    fn from(name: &FullName) -> Self {
+        name.clone().into()
+    }
+}
+
+impl From<FullName> for NewName {
+    fn from(name: FullName) -> Self {
+        NewName(Ok((name.name(), Some(name))))
+    }
+}
+
+/// An image in a registry as an argument of a verb: a [`FullName`], or what a person typed for one.
+/// Text that docker would not accept is an error of the verb.
 #[cfg(feature = "registry")]
-pub struct RegistryRef(pub(super) Result<RemoteRef>);
+pub struct RegistryRef(pub(super) Result<FullName>);
 
 #[cfg(feature = "registry")]
 impl From<&str> for RegistryRef {
@@ -85,15 +153,15 @@ impl From<String> for RegistryRef {
 }
 
 #[cfg(feature = "registry")]
-impl From<&RemoteRef> for RegistryRef {
-    fn from(reference: &RemoteRef) -> Self {
+impl From<&FullName> for RegistryRef {
+    fn from(reference: &FullName) -> Self {
         reference.clone().into()
     }
 }
 
 #[cfg(feature = "registry")]
-impl From<RemoteRef> for RegistryRef {
-    fn from(reference: RemoteRef) -> Self {
+impl From<FullName> for RegistryRef {
+    fn from(reference: FullName) -> Self {
         RegistryRef(Ok(reference))
     }
 }

@@ -15,8 +15,8 @@ use cas_layer::import::Source;
 use tokio::runtime::{Builder, Runtime};
 
 use super::{
-    FsckOptions, ImageRef, ImportOptions, MountOptions, OpenOptions, QueryOptions, StoredImage,
-    UnpackOptions,
+    FsckOptions, ImageRef, ImportOptions, Listed, MountOptions, NewName, OpenOptions, QueryOptions,
+    StoredImage, UnpackOptions,
 };
 #[cfg(feature = "registry")]
 use super::{PullOptions, PushOptions, RegistryRef};
@@ -185,11 +185,14 @@ verbs! {
     /// Returns all images, sorted by name.
     fn images() -> Result<Vec<Image>>;
 
+    /// Returns the images as people know them.
+    fn listing(filters: &[&str]) -> Result<Vec<Listed>>;
+
     /// Returns the image of this name.
     fn image(image: impl Into<ImageRef>) -> Result<Image>;
 
     /// Gives an image another name. Returns the image with the new name.
-    fn tag(image: impl Into<ImageRef>, name: impl AsRef<str>) -> Result<Image>;
+    fn tag(image: impl Into<ImageRef>, name: impl Into<NewName>) -> Result<Image>;
 
     /// Removes a name.
     fn remove(image: impl Into<ImageRef>) -> Result<()>;

@@ -7,6 +7,7 @@ use cas_core::image::Reference;
 use cas_core::platform::Platforms;
 use cas_core::progress::{Progress, Silent};
 use cas_core::{Image, Result};
+use cas_layer::Naming;
 use cas_layer::export::{self, ExportOptions, Target};
 use cas_layer::import::{self, Source};
 
@@ -18,8 +19,11 @@ use super::{Cas, StoredImage};
 #[non_exhaustive]
 pub struct ImportOptions {
     /// The name of the image. If the source has several tags, each image gets `name:tag`. By
-    /// default the images get the names that the source gives them.
+    /// default the images get the names that the source gives them. Images without a name are
+    /// stored under their digests.
     pub name: Option<Reference>,
+    /// How names are read, by default as they are.
+    pub naming: Naming,
     /// The platforms whose content is imported, by default all in the source.
     pub platforms: Platforms,
     /// Whether the images are unpacked into snapshots, too, as by [`Cas::snapshot`]. If all
@@ -33,6 +37,7 @@ impl Default for ImportOptions {
     fn default() -> Self {
         ImportOptions {
             name: None,
+            naming: Naming::default(),
             platforms: Platforms::All,
             unpack: false,
             progress: Arc::new(Silent),
@@ -45,6 +50,13 @@ impl ImportOptions {
     #[must_use]
     pub fn with_name(mut self, name: impl Into<Option<Reference>>) -> Self {
         self.name = name.into();
+        self
+    }
+
+    /// Sets [`naming`](Self::naming).
+    #[must_use]
+    pub fn with_naming(mut self, naming: Naming) -> Self {
+        self.naming = naming;
         self
     }
 
@@ -96,14 +108,19 @@ impl Cas {
         let store = self.writable()?;
         let import = import::ImportOptions::default()
             .with_name(options.name)
+            .with_naming(options.naming)
             .with_platforms(options.platforms)
-            .with_progress(options.progress);
+            .with_progress(Arc::clone(&options.progress));
         let images = if options.unpack {
             import::import_unpacked(store, source, &import, self.target()?).await?
         } else {
             let images = import::import(store, source, &import).await?;
             images.into_iter().map(|image| (image, None)).collect()
         };
+        for (image, _) in &images {
+            self.name_was_written(&image.name, options.naming, &options.progress)
+                .await?;
+        }
         let stored = images.into_iter();
         Ok(stored
             .map(|(image, snapshot)| StoredImage { image, snapshot })

@@ -1,12 +1,16 @@
 //! Names of images, and queries about images.
 
-use cas_core::image::{self, Check, Resolved};
+use std::sync::Arc;
+
+use cas_core::image::{self, Check, FullName, Reference, Resolved};
 use cas_core::lease::LeaseGuard;
 use cas_core::platform::{Only, Platform, Platforms};
-use cas_core::{Error, Image, Result};
+use cas_core::progress::Progress;
+use cas_core::{Error, ErrorKind, Image, Result};
+use cas_layer::Naming;
 
-use super::Cas;
-use super::arguments::{Given, ImageRef};
+use super::arguments::{Given, ImageRef, NewName};
+use super::{Cas, lookup};
 
 /// Options of [`Cas::manifest_with`] and [`Cas::check_with`].
 #[derive(Clone, Debug, Default)]
@@ -37,48 +41,93 @@ impl Cas {
     /// Returns the image of this name. An [`Image`] is returned as it is.
     ///
     /// # Errors
-    /// `NotFound`; `InvalidArgument` for text that is not a name.
+    /// `NotFound`; `InvalidArgument` for text that is not a name, or that stands for several
+    /// images.
     pub async fn image(&self, image: impl Into<ImageRef>) -> Result<Image> {
         let store = self.opened()?;
-        let name = match image.into().0 {
-            Given::Name(name) => name?,
+        let mut found = match image.into().0 {
             Given::Image(image) => return Ok(*image),
+            Given::Name(name) => lookup::find_name(store, &name?).await?,
+            Given::Typed(text) => lookup::find(store, &text).await?,
         };
-        store.images.get(&name).await?.ok_or_else(|| {
-            Error::not_found(
-                "the store does not have an image of this name; `cas images` lists them",
-            )
-            .operation("find image")
-            .subject(name)
-        })
+        Ok(found.swap_remove(0))
     }
 
     /// Gives an image another name. A name that exists refers to it afterwards. Returns the image
     /// with the new name.
     ///
     /// # Errors
-    /// `NotFound` for the image; `InvalidArgument` for text that is not a name.
-    pub async fn tag(&self, image: impl Into<ImageRef>, name: impl AsRef<str>) -> Result<Image> {
-        let name = name.as_ref().parse()?;
+    /// `NotFound` for the image; `InvalidArgument` for text that is not a name, or a name with the
+    /// digest of another image.
+    pub async fn tag(&self, image: impl Into<ImageRef>, name: impl Into<NewName>) -> Result<Image> {
+        let (name, full) = name.into().0?;
         let store = self.writable()?;
         let image = Image::new(name, self.image(image).await?.target);
+        if let Some(full) = &full {
+            check_digest(full, &image)?;
+        }
         let guard = LeaseGuard::begin(store, "tag").await?;
         if let Err(error) = guard.pin_tree(&image.target).await {
             return guard.finish_with(Err(error)).await;
         }
-        guard.name_one(image, &["target"]).await
+        let image = guard.name_one(image, &["target"]).await?;
+        if let Some(full) = &full {
+            lookup::drop_other_spellings(store, full).await?;
+        }
+        Ok(image)
     }
 
     /// Removes a name. The name of an [`Image`] is removed only if it refers to the image's target.
+    /// Text that is not exactly a stored name removes all its spellings.
     ///
     /// # Errors
-    /// `NotFound` if the name does not exist or refers to something else.
+    /// `NotFound` if the name does not exist or refers to something else; `InvalidArgument` for a
+    /// digest of an image that has several names.
     pub async fn remove(&self, image: impl Into<ImageRef>) -> Result<()> {
-        let images = &self.writable()?.images;
-        match image.into().0 {
-            Given::Name(name) => images.delete(&name?, None).await,
-            Given::Image(image) => images.delete(&image.name, Some(&image.target)).await,
+        let store = self.writable()?;
+        let found = match image.into().0 {
+            Given::Image(image) => vec![*image],
+            Given::Name(name) => {
+                let name = name?;
+                match store.images.delete(&name, None).await {
+                    Err(error) if error.kind() == ErrorKind::NotFound => {
+                        lookup::find_name(store, &name).await.map_err(|_| error)?
+                    }
+                    deleted => return deleted,
+                }
+            }
+            Given::Typed(text) => match lookup::find(store, &text).await {
+                // `index.json` has the name twice, and its removal removes both.
+                Err(error) if error.kind() == ErrorKind::FailedPrecondition => {
+                    return lookup::remove_spellings(store, &text).await;
+                }
+                found => found?,
+            },
+        };
+        check_one_name(&found)?;
+        for image in found {
+            let (name, target) = (&image.name, Some(&image.target));
+            store.images.delete(name, target).await?;
         }
+        Ok(())
+    }
+
+    /// Removes the other spellings of a name that was written as docker reads it, and warns if
+    /// programs that read the store may not find it.
+    pub(super) async fn name_was_written(
+        &self,
+        name: &Reference,
+        naming: Naming,
+        progress: &Arc<dyn Progress>,
+    ) -> Result<()> {
+        let full = FullName::of(name).filter(|full| full.name() == *name);
+        if let Some(full) = full.filter(|_| naming == Naming::Docker) {
+            lookup::drop_other_spellings(&self.store, &full).await?;
+        }
+        if let Some(warning) = self.store.images.name_warning(name) {
+            progress.warn(&warning);
+        }
+        Ok(())
     }
 
     /// Returns which parts of an image are in the store, for the platform of this machine.
@@ -127,4 +176,29 @@ impl Cas {
             .await
             .map_err(|error| error.within(image.name))
     }
+}
+
+/// Checks that a name with a digest is given to no other image.
+fn check_digest(name: &FullName, image: &Image) -> Result<()> {
+    let found = image.target.digest;
+    match name.digest() {
+        Some(expected) if *expected != found => Err(Error::invalid(format!(
+            "the image has the digest {found}; give it a name without a digest, or with this one"
+        ))
+        .operation("tag")
+        .subject(name)),
+        _ => Ok(()),
+    }
+}
+
+/// Checks that images have one name, however it is spelled.
+fn check_one_name(images: &[Image]) -> Result<()> {
+    let full = |image: &Image| {
+        FullName::of(&image.name).map_or_else(|| image.name.clone(), |full| full.name())
+    };
+    let first = images.first().map(full);
+    if images.iter().all(|image| Some(full(image)) == first) {
+        return Ok(());
+    }
+    Err(lookup::ambiguous("the image has several names", images.iter()).operation("remove image"))
 }

@@ -12,6 +12,8 @@ mod exchange;
 mod fsck;
 mod gc;
 mod images;
+mod listing;
+mod lookup;
 mod mount;
 mod mounted;
 mod open;
@@ -28,12 +30,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use cas_core::{Error, Result, Snapshotter, Store};
 
-pub use self::arguments::ImageRef;
 #[cfg(feature = "registry")]
 pub use self::arguments::RegistryRef;
+pub use self::arguments::{ImageRef, NewName};
 pub use self::exchange::ImportOptions;
 pub use self::fsck::FsckOptions;
 pub use self::images::QueryOptions;
+pub use self::listing::Listed;
 pub use self::mount::MountOptions;
 pub use self::open::OpenOptions;
 #[cfg(feature = "registry")]

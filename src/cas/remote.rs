@@ -3,16 +3,17 @@
 use std::sync::Arc;
 
 use cas_core::dispatch::{self, Next, handler_fn, walk};
-use cas_core::image::{self, Reference};
+use cas_core::image::{self, FullName};
 use cas_core::platform::Platforms;
 use cas_core::progress::Progress;
 use cas_core::{Descriptor, Error, ErrorKind, Image, Result, Store, transfer};
-use cas_distribution::{Client, Host, Options, RemoteRef};
+use cas_distribution::{Client, Host, Options};
+use cas_layer::Naming;
 use cas_layer::unpack::StreamingUnpacker;
 
 use super::arguments::{ImageRef, RegistryRef};
 use super::remote_options::{Policy, PullOptions, PushOptions};
-use super::{Cas, StoredImage};
+use super::{Cas, StoredImage, lookup};
 
 impl Cas {
     /// Pulls an image for the platform of this machine. The content of other platforms stays
@@ -39,10 +40,11 @@ impl Cas {
         options: PullOptions,
     ) -> Result<StoredImage> {
         let reference = reference.into().0?;
-        let name = reference.name()?;
         let stored = match options.policy {
             Policy::Always => None,
-            Policy::Missing | Policy::Never => self.find_whole(&name, &options.platforms).await?,
+            Policy::Missing | Policy::Never => {
+                self.find_whole(&reference, &options.platforms).await?
+            }
         };
         match (stored, options.policy) {
             (Some(image), _) => self.unpack_stored(image, &options).await,
@@ -52,16 +54,11 @@ impl Cas {
             )
             .operation("pull")
             .subject(reference)),
-            (None, _) => self.pull_from(&reference, name, options).await,
+            (None, _) => self.pull_from(&reference, options).await,
         }
     }
 
-    async fn pull_from(
-        &self,
-        reference: &RemoteRef,
-        name: Reference,
-        options: PullOptions,
-    ) -> Result<StoredImage> {
+    async fn pull_from(&self, reference: &FullName, options: PullOptions) -> Result<StoredImage> {
         let store = self.writable()?;
         let progress = &options.progress;
         let hosts = options.token_hosts.clone();
@@ -71,13 +68,17 @@ impl Cas {
             .with_progress(Arc::clone(progress))
             .with_limits(options.limits.clone());
         if !options.unpack || options.platforms == Platforms::All {
-            let image = transfer::pull(store, &client, name, &pull).await?;
+            let image = transfer::pull(store, &client, reference.name(), &pull).await?;
+            self.name_was_written(&image.name, Naming::Docker, progress)
+                .await?;
             warn_if_withheld(&client, progress).await;
             return self.unpack_stored(image, &options).await;
         }
         let unpacker = StreamingUnpacker::new(store, self.target()?, progress);
         let pull = pull.with_unpacker(&unpacker);
-        let image = transfer::pull(store, &client, name, &pull).await?;
+        let image = transfer::pull(store, &client, reference.name(), &pull).await?;
+        self.name_was_written(&image.name, Naming::Docker, progress)
+            .await?;
         warn_if_withheld(&client, progress).await;
         let snapshot = unpacker.into_chain_id();
         Ok(StoredImage { image, snapshot })
@@ -100,9 +101,10 @@ impl Cas {
     }
 
     /// Returns the image of this name, if the store has all of its content for `platforms`.
-    async fn find_whole(&self, name: &Reference, platforms: &Platforms) -> Result<Option<Image>> {
+    async fn find_whole(&self, name: &FullName, platforms: &Platforms) -> Result<Option<Image>> {
         let store = self.opened()?;
-        let Some(image) = store.images.get(name).await? else {
+        let found = lookup::by_name(store, name, &name.to_string()).await?;
+        let Some(image) = found.into_iter().next() else {
             return Ok(None);
         };
         let root = match platforms.single() {
@@ -161,7 +163,7 @@ impl Cas {
     /// Returns a client for `reference`. It also trusts the token services of `cas.toml`.
     pub(super) async fn connect(
         &self,
-        reference: &RemoteRef,
+        reference: &FullName,
         plain_http: bool,
         mut token_hosts: Vec<Host>,
     ) -> Result<Client> {

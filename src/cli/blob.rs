@@ -8,7 +8,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cas::backend::unique;
 use cas::content::{Durability, Expected, Stat, Writer};
-use cas::{Algorithm, Context as _, Descriptor, Digest, Error, Hasher, MediaType, Result, Store};
+use cas::{
+    ContentExt as _, Context as _, Descriptor, Digest, Error, Hasher, MediaType, Result, Store,
+};
 use clap::Subcommand;
 use serde_json::json;
 
@@ -231,32 +233,10 @@ async fn copy(source: &mut dyn Read, writer: &mut Writer) -> Result<()> {
 /// Returns the only blob whose digest begins with `text`. If `text` has no algorithm, blobs of all
 /// algorithms are searched.
 pub(crate) async fn find(store: &Store, text: &str) -> Result<Stat> {
-    let (algorithms, hex) = match text.split_once(':') {
-        Some((name, hex)) => {
-            let known = Algorithm::ALL
-                .into_iter()
-                .filter(|known| known.name() == name);
-            (known.collect::<Vec<_>>(), hex)
-        }
-        None => (Algorithm::ALL.to_vec(), text),
+    let found = match text.parse() {
+        Ok(prefix) => store.content.find(&prefix).await?,
+        Err(_) => Vec::new(),
     };
-    let mut found: Vec<Stat> = Vec::new();
-    for algorithm in algorithms {
-        let padded = format!(
-            "{}:{hex:0<width$}",
-            algorithm.name(),
-            width = 2 * algorithm.size()
-        );
-        let Ok(first) = padded.parse::<Digest>() else {
-            continue;
-        };
-        found.extend(store.content.stat(&first).await?);
-        let next = store.content.list(Some(&first), 2).await?;
-        let same = |stat: &Stat| {
-            stat.digest.algorithm() == algorithm && stat.digest.hex().starts_with(hex)
-        };
-        found.extend(next.into_iter().filter(same));
-    }
     match found[..] {
         [only] => Ok(only),
         [] => Err(

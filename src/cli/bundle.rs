@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use cas::{BundleOptions, Platform, Result};
+use cas::{BundleOptions, ImageRef, Platform, Result};
 use clap::Args;
 use serde_json::json;
 
@@ -19,7 +19,7 @@ snapshot, mounted without a copy; unmount it with `cas umount DIR/rootfs`.
 DIR is closed to other users (mode 0700), because rootfs has the device nodes and set-id programs of
 the image. For a container in a user namespace, let its users through with `chmod 711 DIR`.")]
 pub(crate) struct Bundle {
-    /// Name of the image
+    /// Name or digest of the image
     image: String,
     /// Directory to create; it may exist if it is empty
     directory: PathBuf,
@@ -60,8 +60,8 @@ impl Bundle {
         let options = options
             .with_mounted(self.mount)
             .with_progress(context.progress.clone());
-        cas.bundle_with(&self.image, &self.directory, options)
-            .await?;
+        let image = ImageRef::typed(&self.image);
+        cas.bundle_with(image, &self.directory, options).await?;
         let directory = self.directory.display().to_string();
         let made = json!({"image": self.image, "bundle": directory, "mounted": self.mount});
         context

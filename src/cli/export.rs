@@ -5,19 +5,21 @@ use std::io::IsTerminal;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
+use cas::image::familiar;
+use cas::layer::Naming;
 use cas::layer::export::{Format, Target};
-use cas::{Context as _, Error, ExportOptions, Platform, Platforms, Result};
+use cas::{Context as _, Error, ExportOptions, ImageRef, Platform, Platforms, Result};
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
-use super::Context;
+use super::{Context, names};
 
 /// Export images as an OCI archive or a Docker archive
 #[derive(Args)]
 #[command(after_help = "Example:\n  cas export app:1 app:2 -o app.tar\n  \
     cas export app:1 --format docker -o - | docker load")]
 pub(crate) struct Export {
-    /// Names of the images; shared blobs are written once
+    /// Names or digests of the images; shared blobs are written once
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
     /// File to write, or - for standard output; the file appears once it is complete
@@ -62,17 +64,20 @@ impl Export {
         };
         let options = ExportOptions::default()
             .with_format(format)
+            .with_naming(Naming::Docker)
             .with_platforms(self.platform.map_or(Platforms::All, Platforms::One))
             .with_progress(context.progress.clone());
         let cas = context.cas().await?;
-        let exported = cas.export_with(&self.images, target, options);
+        let images = self.images.iter().map(ImageRef::typed);
+        let exported = cas.export_with(images, target, options);
         for image in exported.await? {
             // Standard output carries the archive and nothing else.
             if piped {
                 break;
             }
-            let (name, file) = (image.name.as_str(), self.output.display().to_string());
-            let made = json!({"name": name, "target": image.target, "output": file});
+            let (name, file) = (familiar(&image.name), self.output.display().to_string());
+            let mut made = json!({"target": image.target, "output": file});
+            names::add(&mut made, &image.name);
             context.out.item(&made, || format!("{name} -> {file}"))?;
         }
         Ok(())

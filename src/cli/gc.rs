@@ -2,14 +2,15 @@
 
 use std::time::SystemTime;
 
+use cas::Result;
 use cas::gc::{GcOptions, Reason, Removed, RootPath};
+use cas::image::familiar;
 use cas::records::Resource;
-use cas::{Result, Store};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::Context;
 use super::output::{Output, count, size};
+use super::{Context, resource};
 
 /// Remove blobs and snapshots that no image, lease or label needs
 #[derive(Args)]
@@ -87,15 +88,15 @@ pub(crate) fn summary(removed: &Removed) -> String {
 #[command(after_help = "Example:\n  cas why sha256:2c26b46b68ff\n  \
     cas why snapshots/native/sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae")]
 pub(crate) struct Why {
-    /// Digest of a blob or its first digits, or content/DIGEST, images/NAME, ingests/KEY or
-    /// snapshots/SNAPSHOTTER/KEY
+    /// Digest of a blob or its first digits, name of an image, or content/DIGEST, images/NAME,
+    /// ingests/KEY or snapshots/SNAPSHOTTER/KEY
     resource: String,
 }
 
 impl Why {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let cas = context.cas().await?;
-        let resource = resource(cas.store(), &self.resource).await?;
+        let resource = resource::find_or_image(&cas, &self.resource).await?;
         let why = cas.explain(&resource).await?;
         let until = why.until.map(when);
         let paths: Vec<Value> = why.paths.iter().map(describe).collect();
@@ -105,15 +106,6 @@ impl Why {
             .out
             .item(&shown, || text(&resource, &why.paths, why.until))
     }
-}
-
-/// Returns the resource that `text` names, or the blob whose digest begins with `text`.
-async fn resource(store: &Store, text: &str) -> Result<Resource> {
-    if text.contains('/') {
-        return text.parse();
-    }
-    let blob = super::blob::find(store, text).await?;
-    Ok(Resource::Content(blob.digest))
 }
 
 fn describe(path: &RootPath) -> Value {
@@ -153,8 +145,13 @@ fn line(path: &RootPath) -> String {
     format!("{reason}: {}", steps.collect::<Vec<_>>().join(" -> "))
 }
 
-/// Returns the resource as text. A digest at its end is shortened.
+/// Returns the resource as text. The name of an image has its familiar form, and a digest at the
+/// end is shortened.
 pub(crate) fn shorten(resource: &str) -> String {
+    let name = resource.strip_prefix("images/");
+    if let Some(name) = name.and_then(|name| name.parse().ok()) {
+        return format!("images/{}", familiar(&name));
+    }
     let cut = |(kind, digest): (&str, &str)| {
         let digest = digest.parse::<cas::Digest>().ok()?;
         Some(format!("{kind}/{}", digest.short()))

@@ -1,14 +1,14 @@
 //! `cas images`, `inspect`, `tag` and `rmi`.
 
 use cas::gc::GcOptions;
-use cas::image::{self, Resolved};
+use cas::image::{self, FullName, Resolved, familiar};
 use cas::platform::{All, Only};
-use cas::{ErrorKind, Image, Platform, QueryOptions, Result, dispatch};
+use cas::{ErrorKind, Image, ImageRef, Listed, Platform, QueryOptions, Result, dispatch};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::Context;
 use super::output::{ago, size};
+use super::{Context, names};
 
 /// List images
 #[derive(Args)]
@@ -24,7 +24,8 @@ impl Images {
         let cas = context.cas().await?;
         let filters: Vec<&str> = self.filters.iter().map(String::as_str).collect();
         let mut rows = Vec::new();
-        for image in cas.store().images.list(&filters).await? {
+        for listed in cas.listing(&filters).await? {
+            let image = &listed.image;
             let size = match image::size(&*cas.store().content, &image.target, &All).await {
                 Ok(size) => Some(size),
                 Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => {
@@ -32,42 +33,47 @@ impl Images {
                 }
                 Err(error) => return Err(error),
             };
-            rows.push((image, size));
+            rows.push((listed, size));
         }
         if context.out.is_json() {
-            return rows.iter().try_for_each(|(image, size)| {
-                context.out.item(&describe(image, *size), String::new)
+            return rows.iter().try_for_each(|(listed, size)| {
+                context
+                    .out
+                    .item(&describe(&listed.image, *size), String::new)
             });
         }
         let columns = ["NAME", "TARGET", "SIZE", "CREATED"];
-        context.out.list(&columns, &rows, |(image, bytes)| {
-            vec![
-                image.name.to_string(),
-                image.target.digest.short(),
-                bytes.map_or_else(|| "incomplete".into(), size),
-                ago(image.created_at),
-            ]
-        })
+        context
+            .out
+            .list(&columns, &rows, |(Listed { image, shown, .. }, bytes)| {
+                vec![
+                    shown.clone(),
+                    image.target.digest.short(),
+                    bytes.map_or_else(|| "incomplete".into(), size),
+                    ago(image.created_at),
+                ]
+            })
     }
 }
 
 fn describe(image: &Image, size: Option<u64>) -> Value {
     let time = |time| humantime::format_rfc3339_seconds(time).to_string();
-    json!({
-        "name": image.name,
+    let mut shown = json!({
         "target": image.target,
         "labels": image.labels,
         "size": size,
         "createdAt": time(image.created_at),
         "updatedAt": time(image.updated_at),
-    })
+    });
+    names::add(&mut shown, &image.name);
+    shown
 }
 
 /// Show an image's labels, platforms, manifest and configuration
 #[derive(Args)]
 #[command(after_help = "Example:\n  cas inspect app:1 --platform linux/arm64")]
 pub(crate) struct Inspect {
-    /// Name of the image
+    /// Name or digest of the image
     image: String,
     /// Show the manifest for this platform, as in linux/arm64 [default: this machine's]
     #[arg(long)]
@@ -77,7 +83,7 @@ pub(crate) struct Inspect {
 impl Inspect {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let cas = context.cas().await?;
-        let image = cas.image(&self.image).await?;
+        let image = cas.image(ImageRef::typed(&self.image)).await?;
         let platform = self.platform.clone();
         let matcher = Only::new(&platform.unwrap_or_else(Platform::host));
         let options = QueryOptions::default().with_platforms(self.platform);
@@ -103,17 +109,25 @@ impl Inspect {
 #[derive(Args)]
 #[command(after_help = "Example:\n  cas tag app:1 app:latest")]
 pub(crate) struct Tag {
-    /// Existing name of the image
+    /// Name or digest of the image
     from: String,
     /// New name; if it exists, it is moved to this image
-    to: String,
+    to: FullName,
 }
 
 impl Tag {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
-        let image = context.cas().await?.tag(&self.from, &self.to).await?;
+        let cas = context.cas().await?;
+        let image = cas.tag(ImageRef::typed(&self.from), &self.to).await?;
+        if let Some(warning) = cas.store().images.name_warning(&image.name) {
+            context.progress.warn(&warning);
+        }
         context.out.item(&describe(&image, None), || {
-            format!("{} -> {}", image.name, image.target.digest.short())
+            format!(
+                "{} -> {}",
+                familiar(&image.name),
+                image.target.digest.short()
+            )
         })
     }
 }
@@ -122,7 +136,7 @@ impl Tag {
 #[derive(Args)]
 #[command(after_help = "Example:\n  cas rmi app:1 app:latest")]
 pub(crate) struct Rmi {
-    /// Names of images
+    /// Names or digests of images
     #[arg(required = true)]
     images: Vec<String>,
 }
@@ -131,10 +145,17 @@ impl Rmi {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let cas = context.cas().await?;
         for name in &self.images {
-            cas.remove(name).await?;
-            context
-                .out
-                .item(&json!({"removed": name}), || format!("removed {name}"))?;
+            let image = cas.image(ImageRef::typed(name)).await;
+            cas.remove(ImageRef::typed(name)).await?;
+            let stored = image.map_or_else(|_| name.clone(), |image| image.name.to_string());
+            let shown = stored
+                .parse()
+                .map_or(stored.clone(), |name| familiar(&name));
+            let mut removed = json!({"removed": stored});
+            if shown != stored {
+                removed["familiar"] = json!(shown);
+            }
+            context.out.item(&removed, || format!("removed {shown}"))?;
         }
         let free = cas.gc_with(GcOptions::default().with_dry_run(true)).await?;
         let shown = json!({"wouldFree": {"blobs": free.blobs.len(), "bytes": free.bytes(),

@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 
-use cas::image::Reference;
+use cas::image::{FullName, Reference, familiar};
+use cas::layer::Naming;
 use cas::layer::import::Source;
 use cas::{ImportOptions, Platform, Platforms, Result};
 use clap::Args;
 use serde_json::json;
 
-use super::Context;
+use super::{Context, names};
 
 /// Import images from a Docker archive, an OCI archive or an OCI layout
 #[derive(Args)]
@@ -19,7 +20,8 @@ use super::Context;
 pub(crate) struct Import {
     /// Archive (plain, gzip or zstd), layout directory, or - for standard input
     source: PathBuf,
-    /// Name for the image; if the source has several tags, each image is named REF:TAG
+    /// Name for the image; if the source has several tags, REF without a tag, and each image is
+    /// named REF:TAG. Images without a name are imported under their digest
     #[arg(long, value_name = "REF")]
     name: Option<String>,
     /// Import only this platform, as in linux/arm64
@@ -40,24 +42,28 @@ impl Import {
             Some("-") => Source::Stream(Box::new(std::io::stdin())),
             _ => Source::Path(self.source),
         };
-        let name = self
-            .name
-            .map(|name| name.parse::<Reference>())
-            .transpose()?;
         let options = ImportOptions::default()
-            .with_name(name)
+            .with_name(self.name.as_deref().map(checked).transpose()?)
+            .with_naming(Naming::Docker)
             .with_platforms(self.platform.map_or(Platforms::All, Platforms::One))
             .with_unpack(self.unpack)
             .with_progress(context.progress.clone());
         for stored in cas.import_with(source, options).await? {
             let (image, snapshot) = (stored.image, stored.snapshot);
-            let name = image.name.as_str();
-            let made = json!({"name": name, "target": image.target, "snapshot": snapshot});
+            let mut made = json!({"target": image.target, "snapshot": snapshot});
+            names::add(&mut made, &image.name);
+            let name = familiar(&image.name);
             context.out.item(&made, || match snapshot {
                 Some(snapshot) => format!("{name} snapshot {}", snapshot.short()),
-                None => name.to_owned(),
+                None => name,
             })?;
         }
         Ok(())
     }
+}
+
+/// Returns a name that docker accepts. A tag may follow it.
+fn checked(name: &str) -> Result<Reference> {
+    name.parse::<FullName>()?;
+    name.parse()
 }

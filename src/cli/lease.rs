@@ -3,13 +3,13 @@
 use std::time::{Duration, SystemTime};
 
 use cas::backend::unique;
-use cas::records::{Lease, Resource};
+use cas::records::Lease;
 use cas::{Error, Result, labels};
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::Context;
 use super::gc::when;
+use super::{Context, resource};
 
 /// Owner of leases made by this command. Leases of running jobs belong to the jobs.
 const OWNER: &str = "the tool";
@@ -37,13 +37,14 @@ pub(crate) enum Leases {
         label: Vec<(String, String)>,
     },
     /// Add resources to a lease
-    #[command(after_help = "Example:\n  cas lease add audit images/app:1")]
+    #[command(after_help = "Example:\n  cas lease add audit images/app:1 content/2c26b46b68ff")]
     Add {
         /// Id of the lease
         id: String,
-        /// content/DIGEST, images/NAME, ingests/KEY or snapshots/SNAPSHOTTER/KEY
+        /// content/DIGEST, images/NAME, ingests/KEY or snapshots/SNAPSHOTTER/KEY; of a digest, the
+        /// first digits are enough
         #[arg(required = true)]
-        resources: Vec<Resource>,
+        resources: Vec<String>,
     },
     /// End leases; the lease of a job that may still run needs --force
     #[command(after_help = "Example:\n  cas lease rm audit")]
@@ -85,7 +86,8 @@ impl Leases {
                 context.out.item(&shown(&id, &lease), || id.clone())
             }
             Leases::Add { id, resources } => {
-                for resource in resources {
+                for text in resources {
+                    let resource = resource::find(&cas, &text).await?;
                     let lease = cas.add_to_lease(&id, resource.clone()).await?;
                     context
                         .out

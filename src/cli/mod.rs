@@ -16,10 +16,12 @@ mod import;
 mod init;
 mod lease;
 mod mount;
+mod names;
 mod output;
 mod progress;
 #[cfg(feature = "registry")]
 mod remote;
+mod resource;
 mod run;
 mod snapshot;
 mod stop;

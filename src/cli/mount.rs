@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use cas::{MountOptions, Platform, Result};
+use cas::{ImageRef, MountOptions, Platform, Result};
 use clap::Args;
 use serde_json::json;
 
@@ -15,7 +15,7 @@ use super::idmap::{self, Range};
   cas mount app:1 /mnt && ls /mnt && cas umount /mnt
   cas mount app:1 /mnt --map-ids 0:100000:65536")]
 pub(crate) struct Mount {
-    /// Name of the image
+    /// Name or digest of the image
     image: String,
     /// Existing directory to mount at
     directory: PathBuf,
@@ -60,8 +60,8 @@ impl Mount {
             .with_idmap(idmap)
             .with_platforms(self.platform)
             .with_progress(context.progress.clone());
-        cas.mount_with(&self.image, &self.directory, options)
-            .await?;
+        let image = ImageRef::typed(&self.image);
+        cas.mount_with(image, &self.directory, options).await?;
         let directory = self.directory.display().to_string();
         let made = json!({"image": self.image, "directory": directory, "writable": self.rw});
         context

@@ -1,20 +1,20 @@
 //! `cas pull` and `cas push`: images from and to registries.
 
-use cas::distribution::RemoteRef;
-use cas::{Platform, Platforms, PullOptions, PushOptions, Result};
+use cas::image::{FullName, Reference, familiar};
+use cas::{Error, ImageRef, Platform, Platforms, PullOptions, PushOptions, Result};
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
-use super::Context;
+use super::{Context, names};
 
 /// Pull an image from a registry
 #[derive(Args)]
 #[command(after_help = "Example:\n  cas pull localhost:5000/app:1\n  \
     cas pull registry.example/team/app:1 --platform linux/arm64 --unpack")]
 pub(crate) struct Pull {
-    /// HOST[:PORT]/REPOSITORY[:TAG][@DIGEST]; the host is required
+    /// [HOST[:PORT]/]REPOSITORY[:TAG][@DIGEST], as docker reads it: without a host, docker.io
     #[arg(value_name = "REF")]
-    reference: RemoteRef,
+    reference: FullName,
     #[command(flatten)]
     remote: Remote,
     /// Unpack the image into snapshots, too
@@ -50,11 +50,11 @@ impl From<Policy> for cas::Policy {
 #[command(after_help = "Example:\n  cas push app:1 localhost:5000/app:1\n  \
     cas push registry.example/team/app:1")]
 pub(crate) struct Push {
-    /// Name of the image
+    /// Name or digest of the image
     image: String,
     /// HOST[:PORT]/REPOSITORY[:TAG] to push to [default: the name of the image]
     #[arg(value_name = "REF")]
-    reference: Option<RemoteRef>,
+    reference: Option<FullName>,
     #[command(flatten)]
     remote: Remote,
 }
@@ -92,11 +92,12 @@ impl Pull {
             .with_progress(context.progress.clone());
         let pulled = cas.pull_with(self.reference, options).await?;
         let (image, snapshot) = (pulled.image, pulled.snapshot);
-        let name = image.name.as_str();
-        let made = json!({"name": name, "target": image.target, "snapshot": snapshot});
+        let name = familiar(&image.name);
+        let mut made = json!({"target": image.target, "snapshot": snapshot});
+        names::add(&mut made, &image.name);
         context.out.item(&made, || match snapshot {
             Some(snapshot) => format!("{name} snapshot {}", snapshot.short()),
-            None => name.to_owned(),
+            None => name,
         })
     }
 }
@@ -104,19 +105,26 @@ impl Pull {
 impl Push {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let cas = context.cas().await?;
+        let image = cas.image(ImageRef::typed(&self.image)).await?;
         let reference = match self.reference {
             Some(reference) => reference,
-            None => self.image.parse()?,
+            None => FullName::of(&image.name).ok_or_else(|| unaddressed(&image.name))?,
         };
         let options = PushOptions::default()
             .with_platforms(self.remote.platforms())
             .with_plain_http(self.remote.plain_http)
             .with_progress(context.progress.clone());
-        let target = cas.push_with(&self.image, &reference, options).await?;
-        let name = reference.to_string();
-        let made = json!({"image": self.image, "name": name, "target": target});
-        context
-            .out
-            .item(&made, || format!("{} -> {name}", self.image))
+        let target = cas.push_with(&image, &reference, options).await?;
+        let mut made = json!({"image": self.image, "target": target});
+        names::add(&mut made, &reference.name());
+        context.out.item(&made, || {
+            format!("{} -> {}", self.image, reference.familiar())
+        })
     }
+}
+
+/// Returns the error for an image whose name does not say where to push it.
+fn unaddressed(name: &Reference) -> Error {
+    let why = "the name of the image is not one of a registry; give one: cas push IMAGE REF";
+    Error::invalid(why).operation("push").subject(name)
 }

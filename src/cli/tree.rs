@@ -3,7 +3,8 @@
 use std::future::Future;
 use std::pin::Pin;
 
-use cas::{Descriptor, Error, Result, Store, dispatch, limit};
+use cas::image::familiar;
+use cas::{Descriptor, Error, ImageRef, Result, Store, dispatch, limit};
 use clap::Args;
 use serde::Serialize;
 
@@ -14,7 +15,7 @@ use super::output::{printable, size};
 #[derive(Args)]
 #[command(after_help = "Example:\n  cas tree app:1")]
 pub(crate) struct Tree {
-    /// Name of the image
+    /// Name or digest of the image
     image: String,
 }
 
@@ -29,11 +30,11 @@ struct Node {
 impl Tree {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let cas = context.cas().await?;
-        let image = cas.image(&self.image).await?;
+        let image = cas.image(ImageRef::typed(&self.image)).await?;
         let mut budget = limit::DESCRIPTORS;
         let root = grow(cas.store(), image.target, limit::INDEX_DEPTH, &mut budget).await?;
         context.out.item(&root, || {
-            let mut lines = vec![image.name.to_string()];
+            let mut lines = vec![familiar(&image.name)];
             draw(&root, "", "", &mut lines);
             lines.join("\n")
         })

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use cas::{Platform, Result, UnpackOptions};
+use cas::{ImageRef, Platform, Result, UnpackOptions};
 use clap::Args;
 use serde_json::json;
 
@@ -15,7 +15,7 @@ use super::Context;
 The directory and all files in it have the owners and modes that the image gives them. Other users
 may then use its device nodes and set-id programs; --private prevents that.")]
 pub(crate) struct Unpack {
-    /// Name of the image
+    /// Name or digest of the image
     image: String,
     /// Directory to create; it may exist if it is empty
     directory: PathBuf,
@@ -34,8 +34,8 @@ impl Unpack {
             .with_platforms(self.platform)
             .with_private(self.private)
             .with_progress(context.progress.clone());
-        cas.unpack_with(&self.image, &self.directory, options)
-            .await?;
+        let image = ImageRef::typed(&self.image);
+        cas.unpack_with(image, &self.directory, options).await?;
         let directory = self.directory.display().to_string();
         let made = json!({"image": self.image, "directory": directory});
         context

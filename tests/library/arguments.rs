@@ -51,7 +51,7 @@ fn a_wrong_argument_is_an_error_of_the_verb() {
     assert_eq!(error.kind(), ErrorKind::InvalidArgument);
     #[cfg(feature = "registry")]
     {
-        let error = cas.pull("app:1").unwrap_err();
+        let error = cas.pull("App:1").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidArgument);
     }
     let all = QueryOptions::default().with_platforms(Platforms::All);

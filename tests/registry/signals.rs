@@ -85,7 +85,7 @@ fn a_signal_that_is_ignored_stops_nothing() {
     drop(input);
     let ended = import.wait().unwrap();
     assert!(ended.success(), "{ended:?}, signal {:?}", ended.signal());
-    assert!(names(&root).contains_key("app:1"));
+    assert!(names(&root).contains_key("docker.io/library/app:1"));
     ok(crate::common::cas(&root).arg("gc"));
 }
 

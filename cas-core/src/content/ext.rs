@@ -7,9 +7,9 @@ use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
 use super::hashing::Hashing;
-use super::{BlobReader, ContentStore, Durability, Expected, Writer};
+use super::{BlobReader, ContentStore, Durability, Expected, Stat, Writer};
 use crate::descriptor::Descriptor;
-use crate::digest::{Algorithm, Digest};
+use crate::digest::{Algorithm, Digest, DigestPrefix};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limit;
 use crate::records::Batch;
@@ -83,6 +83,24 @@ pub trait ContentExt: ContentStore {
         fetch(self, descriptor)
             .await
             .map_err(|error| error.operation("read").subject(descriptor.digest))
+    }
+
+    /// Returns the blobs whose digests begin like this: all if there are less than two, otherwise
+    /// at least two.
+    ///
+    /// # Errors
+    /// Errors of the store.
+    async fn find(&self, prefix: &DigestPrefix) -> Result<Vec<Stat>> {
+        let mut found = Vec::new();
+        for first in prefix.first() {
+            found.extend(self.stat(&first).await?);
+            let next = self.list(Some(&first), 2).await?;
+            let same = |stat: &Stat| {
+                stat.digest.algorithm() == first.algorithm() && prefix.matches(&stat.digest)
+            };
+            found.extend(next.into_iter().filter(same));
+        }
+        Ok(found)
     }
 
     /// Copies and verifies a blob from another store. Returns its size.

@@ -1,6 +1,7 @@
 //! Content digests. A digest is checked when it is parsed, so that a [`Digest`] is always valid.
 
 mod hasher;
+mod prefix;
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -10,6 +11,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use hasher::Hasher;
+pub use prefix::DigestPrefix;
 
 use crate::error::{Error, Result};
 

@@ -1,6 +1,7 @@
 //! Methods that every image store has, built on those that a backend implements.
 
 use async_trait::async_trait;
+use futures_util::future::try_join_all;
 
 use super::{Image, ImageStore, Reference};
 use crate::descriptor::Descriptor;
@@ -18,6 +19,15 @@ pub trait ImageStoreExt: ImageStore {
     /// every attempt lost against another writer.
     async fn put(&self, image: Image) -> Result<Image> {
         retry(|| put_once(self, &image)).await
+    }
+
+    /// Returns the images that have one of these names, in the order of `names`.
+    ///
+    /// # Errors
+    /// Errors of the store.
+    async fn get_all(&self, names: &[Reference]) -> Result<Vec<Image>> {
+        let found = try_join_all(names.iter().map(|name| self.get(name))).await?;
+        Ok(found.into_iter().flatten().collect())
     }
 
     /// Deletes a name. Returns false if the store does not have it.

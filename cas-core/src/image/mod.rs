@@ -7,6 +7,7 @@ mod diff_id;
 mod ext;
 pub mod fieldpath;
 pub mod filter;
+mod full_name;
 mod owned;
 mod questions;
 mod records;
@@ -24,6 +25,7 @@ pub use check::{Check, check, size};
 pub use config::{ImageConfig, config_platform, image_config, layers, rootfs};
 pub use diff_id::{UNCOMPRESSED, diff_id};
 pub use ext::ImageStoreExt;
+pub use full_name::{FullName, familiar};
 pub use records::RecordImages;
 pub use reference::Reference;
 pub use resolve::{Resolved, config, manifest, manifest_for, platforms};
@@ -90,6 +92,12 @@ pub trait ImageStore: Send + Sync + 'static {
             Error::unsupported("this image store does not keep owners; open it without an owner")
                 .subject(owner),
         )
+    }
+
+    /// Returns why other programs that read the store may not find an image by this name, or `None`
+    /// if they do. By default the store is read by nobody else.
+    fn name_warning(&self, _name: &Reference) -> Option<String> {
+        None
     }
 
     /// Returns the image with this name, or `None` if there is none.

@@ -1,15 +1,19 @@
-//! Names of images, in the grammar that OCI gives to `org.opencontainers.image.ref.name`.
+//! Names of images, as they are stored.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::digest::Digest;
 use crate::error::{Error, Result, excerpt};
 use crate::limit;
 
-/// The name of an image: components joined by `/`. A component consists of letters and digits,
-/// separated by one of `- . _ : @ +` or by `--`.
+/// The name of an image: 1 to [`limit::NAME`] bytes of visible text without blanks, of which no
+/// part between slashes is `.` or `..`.
+///
+/// A store keeps the names of other systems as they are given, so this is more than docker accepts:
+/// [`FullName`](super::FullName) is a name by docker's rules.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
 pub struct Reference(String);
@@ -18,6 +22,26 @@ impl Reference {
     /// Returns the text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Returns the name with this text, which follows docker's grammar.
+    pub(super) fn known(text: String) -> Self {
+        Reference(text)
+    }
+
+    /// Returns whether the name follows the grammar that OCI gives to
+    /// `org.opencontainers.image.ref.name`: components joined by `/`, of letters and digits that are
+    /// separated by one of `- . _ : @ +` or by `--`. Programs that read image layouts may find no
+    /// image by another name.
+    pub fn is_layout_name(&self) -> bool {
+        self.0.split('/').all(is_component)
+    }
+}
+
+/// An image without a name is stored under its digest.
+impl From<Digest> for Reference {
+    fn from(digest: Digest) -> Self {
+        Reference(digest.to_string())
     }
 }
 
@@ -31,10 +55,11 @@ impl FromStr for Reference {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        if text.len() > limit::NAME || !text.split('/').all(is_component) {
+        let climbs = text.split('/').any(|part| matches!(part, "." | ".."));
+        if text.is_empty() || text.len() > limit::NAME || text.contains(is_invisible) || climbs {
             return Err(Error::invalid(format!(
-                "invalid image name: expected at most {} bytes, letters and digits separated by \
-                 one of - . _ : @ + / or --",
+                "invalid image name: expected 1 to {} bytes of visible text without blanks, and \
+                 neither . nor .. between slashes",
                 limit::NAME
             ))
             .operation("parse name")
@@ -42,6 +67,15 @@ impl FromStr for Reference {
         }
         Ok(Reference(text.to_owned()))
     }
+}
+
+/// Returns whether a character is a blank or a control character, or changes how others are shown.
+fn is_invisible(character: char) -> bool {
+    character.is_whitespace()
+        || character.is_control()
+        || matches!(character,
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}')
 }
 
 fn is_component(component: &str) -> bool {
@@ -68,23 +102,51 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_accepted_and_refused_as_the_grammar_says() {
-        for good in [
-            "a",
-            "a-b",
-            "a--b",
-            "a:b",
-            "a/b",
-            "a@b",
-            "a+b",
-            "x.io/y/z:1.2@sha256:ab",
+    fn names_of_all_systems_are_accepted_and_the_stricter_ones_are_known() {
+        for (name, in_layouts) in [
+            ("a", true),
+            ("a--b", true),
+            ("a+b", true),
+            ("x.io/y/z:1.2@sha256:ab", true),
+            ("foo__bar:1", false),
+            ("a_", false),
+            ("a..b", false),
+            ("a---b", false),
+            ("/a//b/.../c", false),
+            ("example.com/app~1,os=linux", false),
+            ("[::1]:5000/a:1", false),
+            ("6ba7b810-9dad-11d1-80b4-00c04fd430c8-library/a:1", true),
+            ("größe/名前", false),
         ] {
-            assert!(good.parse::<Reference>().is_ok(), "{good}");
+            let parsed = name.parse::<Reference>();
+            assert_eq!(parsed.unwrap().is_layout_name(), in_layouts, "{name}");
         }
+    }
+
+    #[test]
+    fn what_is_not_visible_is_not_part_of_a_name() {
         for bad in [
-            "", "-a", "a_", "a..b", "a---b", "ä", "a//b", "/a", "a/", "../x", "a b", "a\n",
+            "",
+            " ",
+            "..",
+            "../x",
+            "a/./b",
+            "a/..",
+            "a b",
+            " a",
+            "a\t",
+            "a\n",
+            "a\u{0}",
+            "a\u{7f}",
+            "a\u{9b}m",
+            "a\u{a0}b",
+            "a\u{202e}b",
+            "a\u{200b}",
+            "\u{feff}a",
+            "a\u{ad}b",
+            "a\u{3000}b",
         ] {
-            assert!(bad.parse::<Reference>().is_err(), "{bad}");
+            assert!(bad.parse::<Reference>().is_err(), "{bad:?}");
         }
         assert!("a".repeat(limit::NAME + 1).parse::<Reference>().is_err());
     }

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use cas_core::image::Reference;
+use cas_core::image::{FullName, Reference};
 use cas_core::progress::Progress;
 use cas_core::{Descriptor, Digest, Error, Manifest, Result, Store, image};
 use serde::Serialize;
@@ -16,9 +16,6 @@ use serde::Serialize;
 use super::Chosen;
 use super::plan::Plan;
 use crate::layout::blob_path;
-
-/// Maximum length of a tag in bytes.
-const TAG: usize = 128;
 
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -58,6 +55,7 @@ pub(super) async fn manifest(
             }
         };
         match repo_tag(name) {
+            _ if *name == Reference::from(digest) => {}
             Some(tag) => entries[index].repo_tags.push(tag),
             None => progress.warn(&format!(
                 "docker does not accept the name {name}; it will load the image without that name"
@@ -102,44 +100,26 @@ async fn entry(store: &Store, manifest: &Manifest, plan: &Plan) -> Result<Entry>
 /// Returns the name as docker's `repository:tag`, with the tag `latest` if it has none. Returns
 /// `None` if docker would refuse it, and the whole archive with it.
 fn repo_tag(name: &Reference) -> Option<String> {
-    let name = name.as_str();
-    let start = name.rfind('/').map_or(0, |slash| slash + 1);
-    let (repository, tag) = match name[start..].find(':') {
-        Some(colon) => (&name[..start + colon], &name[start + colon + 1..]),
-        None => (name, "latest"),
-    };
-    let word = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
-    let is_host = |first: &str| first.contains(['.', ':']) || first == "localhost";
-    let (host, path) = match repository.split_once('/') {
-        Some((first, rest)) if is_host(first) => (first, rest),
-        _ => ("", repository),
-    };
-    let (host, port) = host.split_once(':').unwrap_or((host, ""));
-    let hosted = host
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || b".-".contains(&byte))
-        && port.bytes().all(|byte| byte.is_ascii_digit());
-    let pathed = path
-        .bytes()
-        .all(|byte| byte == b'/' || word(byte) && !byte.is_ascii_uppercase());
-    let tagged = tag.len() <= TAG && tag.bytes().all(word);
-    // 64 hexadecimal digits alone would be an ID.
-    let is_id = repository.len() == 64 && repository.bytes().all(|byte| byte.is_ascii_hexdigit());
-    (hosted && pathed && tagged && !is_id).then(|| format!("{repository}:{tag}"))
+    let full = FullName::of(name).filter(|full| full.digest().is_none())?;
+    Some(full.familiar())
 }
 
 #[cfg(test)]
 mod tests {
+    use cas_core::limit;
+
     use super::*;
 
     #[test]
     fn names_are_tags_where_docker_takes_them() {
         for (name, expected) in [
             ("small", Some("small:latest")),
-            ("small:1", Some("small:1")),
+            ("docker.io/library/small:1", Some("small:1")),
+            ("docker.io/me/small", Some("me/small:latest")),
             ("a/b--c/d_e:V1.0-x", Some("a/b--c/d_e:V1.0-x")),
             ("Host.test:5000/a/b", Some("Host.test:5000/a/b:latest")),
             ("localhost/a:1", Some("localhost/a:1")),
+            ("[::1]:5000/a__b:1", Some("[::1]:5000/a__b:1")),
             ("Upper:1", None),
             ("x.test/Upper:1", None),
             ("x.test:port/a:1", None),
@@ -147,16 +127,16 @@ mod tests {
             ("a@b", None),
             ("a+b:1", None),
             ("a:1+2", None),
+            ("example.com/app~1", None),
         ] {
-            assert_eq!(
-                repo_tag(&name.parse().unwrap()).as_deref(),
-                expected,
-                "{name}"
-            );
+            let name = name.parse().unwrap();
+            assert_eq!(repo_tag(&name).as_deref(), expected, "{name}");
         }
+        let digest = Digest::sha256(b"x");
+        assert_eq!(repo_tag(&format!("a:1@{digest}").parse().unwrap()), None);
         let id = "ab".repeat(32);
         assert_eq!(repo_tag(&id.parse().unwrap()), None);
-        let long = format!("a:{}", "t".repeat(TAG + 1));
+        let long = format!("a:{}", "t".repeat(limit::TAG + 1));
         assert_eq!(repo_tag(&long.parse().unwrap()), None);
     }
 }

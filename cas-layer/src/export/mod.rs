@@ -32,7 +32,7 @@ pub use self::target::Target;
 
 use self::archive::Archive;
 use self::plan::Plan;
-use crate::layout;
+use crate::{Naming, layout};
 
 /// The readers that an archive is made for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,6 +54,9 @@ pub struct ExportOptions {
     /// The platforms that are exported. By default everything that the store has; a docker archive
     /// holds one platform per image, and there the default is the platform of this machine.
     pub platforms: Platforms,
+    /// How names are written where containerd and podman expect them, by default as they are. The
+    /// annotation of the image layout always has the name that the store has.
+    pub naming: Naming,
     /// Receives the progress. By default, it is dropped.
     pub progress: Arc<dyn Progress>,
 }
@@ -63,6 +66,7 @@ impl Default for ExportOptions {
         ExportOptions {
             format: Format::default(),
             platforms: Platforms::All,
+            naming: Naming::default(),
             progress: Arc::new(Silent),
         }
     }
@@ -80,6 +84,13 @@ impl ExportOptions {
     #[must_use]
     pub fn with_platforms(mut self, platforms: impl Into<Platforms>) -> Self {
         self.platforms = platforms.into();
+        self
+    }
+
+    /// Sets [`naming`](Self::naming).
+    #[must_use]
+    pub fn with_naming(mut self, naming: Naming) -> Self {
+        self.naming = naming;
         self
     }
 
@@ -138,10 +149,13 @@ async fn write_archive(
     for root in &roots {
         guard.pin_tree(root).await?;
     }
+    warn_of_names(&chosen, progress);
     let plan = Plan::of(store, &roots, progress).await?;
     let mut archive = Archive::new(out);
     archive.file(layout::LAYOUT, oci::version()).await?;
-    archive.file(layout::INDEX, oci::index(&chosen)?).await?;
+    archive
+        .file(layout::INDEX, oci::index(&chosen, options.naming)?)
+        .await?;
     if options.format == Format::Docker {
         let listed = docker::manifest(store, &chosen, &plan, progress).await?;
         archive.file(layout::DOCKER_MANIFEST, listed).await?;
@@ -152,6 +166,16 @@ async fn write_archive(
     archive.finish().await?;
     let image = |(name, chosen): (Reference, Chosen)| Image::new(name, chosen.target);
     Ok(chosen.into_iter().map(image).collect())
+}
+
+/// Warns of names that readers of image layouts may not find.
+fn warn_of_names(chosen: &BTreeMap<Reference, Chosen>, progress: &dyn Progress) {
+    for name in chosen.keys().filter(|name| !name.is_layout_name()) {
+        progress.warn(&format!(
+            "the name {name} is not one that image layouts may have by their specification; skopeo \
+             and umoci may refuse to select it"
+        ));
+    }
 }
 
 /// Returns the part of each image that goes into the archive, sorted by name.

@@ -7,19 +7,26 @@ use cas_core::image::Reference;
 use cas_core::{Descriptor, Error, Index, MediaType, Result};
 
 use super::Chosen;
-use crate::layout::{NAMES, VERSION};
+use crate::Naming;
+use crate::layout::{IMAGE_NAME, REF_NAME, VERSION};
 
 /// Returns the file with the version of the layout.
 pub(super) fn version() -> Bytes {
     format!(r#"{{"imageLayoutVersion":"{VERSION}"}}"#).into()
 }
 
-/// Returns the file that lists the images, one entry per name. Both annotations have the whole
-/// name, because readers differ in which they use, and tags alone may be equal.
-pub(super) fn index(chosen: &BTreeMap<Reference, Chosen>) -> Result<Bytes> {
+/// Returns the file that lists the images, one entry per name. Readers differ in which annotation
+/// they use. containerd keeps what it reads in its own, so that has the form that `naming` gives. The
+/// other one has the name that the store has, and not only its tag, because tags alone may be equal.
+/// An image without a name has neither.
+pub(super) fn index(chosen: &BTreeMap<Reference, Chosen>, naming: Naming) -> Result<Bytes> {
     let entry = |(name, chosen): (&Reference, &Chosen)| -> Descriptor {
         let mut entry = chosen.target.clone();
-        let names = NAMES.map(|key| (key.to_owned(), name.to_string()));
+        if *name == Reference::from(entry.digest) {
+            return entry;
+        }
+        let names = [(IMAGE_NAME, naming.write(name)), (REF_NAME, name.clone())];
+        let names = names.map(|(key, name)| (key.to_owned(), name.to_string()));
         entry.annotations.extend(names);
         entry
     };

@@ -11,7 +11,7 @@ use cas_core::{Descriptor, Digest, Error, Manifest, MediaType, Result, document,
 use serde::Deserialize;
 
 use super::contents::Part;
-use super::names::Root;
+use super::names::{Root, SourceName};
 use super::plan::{Plan, platform_of};
 use crate::codec::{self, Compression};
 use crate::layout::DOCKER_MANIFEST;
@@ -52,17 +52,13 @@ pub(super) async fn roots(plan: &mut Plan<'_>) -> Result<Vec<Root>> {
         .map_err(|error| error.operation("read").subject(DOCKER_MANIFEST))?;
     let mut compressed = HashMap::new();
     let mut roots = Vec::new();
-    let any_tagged = entries.iter().any(|entry| !entry.tags().is_empty());
-    for entry in entries
-        .iter()
-        .filter(|entry| !any_tagged || !entry.tags().is_empty())
-    {
+    for entry in &entries {
         let Some(target) = image(plan, entry, &mut compressed).await? else {
             continue;
         };
         let tags = entry.tags();
         roots.extend(tags.iter().map(|tag| Root {
-            name: Some(tag.clone()),
+            name: Some(SourceName::Docker(tag.clone())),
             target: target.clone(),
         }));
         if tags.is_empty() {

@@ -30,7 +30,7 @@ use std::sync::Arc;
 use cas_core::image::Reference;
 use cas_core::lease::BlobRef;
 use cas_core::progress::{Progress, Silent};
-use cas_core::{Context, Descriptor, Digest, Image, Platform, Platforms, Result, Store};
+use cas_core::{Context, Descriptor, Digest, Error, Image, Platform, Platforms, Result, Store};
 
 pub use self::source::Source;
 
@@ -38,6 +38,7 @@ use self::importer::BlobImporter;
 use self::item::Item;
 use self::plan::Plan;
 use self::unpack::{ChainIds, Unpack};
+use crate::Naming;
 use crate::unpack::Target;
 
 /// Options of an import.
@@ -45,8 +46,11 @@ use crate::unpack::Target;
 #[non_exhaustive]
 pub struct ImportOptions {
     /// The name of the image. If the source has several tags, the images get `name:tag` each.
-    /// Without it the images get the names that the source gives them.
+    /// Without it the images get the names that the source gives them. Images without a name are
+    /// stored under their digests.
     pub name: Option<Reference>,
+    /// How names are read, by default as they are.
+    pub naming: Naming,
     /// The platforms whose content is imported, by default all in the source. An index is stored
     /// unchanged, and the manifests of other platforms stay absent.
     pub platforms: Platforms,
@@ -58,6 +62,7 @@ impl Default for ImportOptions {
     fn default() -> Self {
         ImportOptions {
             name: None,
+            naming: Naming::default(),
             platforms: Platforms::All,
             progress: Arc::new(Silent),
         }
@@ -69,6 +74,13 @@ impl ImportOptions {
     #[must_use]
     pub fn with_name(mut self, name: impl Into<Option<Reference>>) -> Self {
         self.name = name.into();
+        self
+    }
+
+    /// Sets [`naming`](Self::naming).
+    #[must_use]
+    pub fn with_naming(mut self, naming: Naming) -> Self {
+        self.naming = naming;
         self
     }
 
@@ -93,7 +105,7 @@ impl ImportOptions {
 /// Returns the images in the order of their names.
 ///
 /// # Errors
-/// `InvalidArgument` if the source is not an image, or has no name and `options` gives none;
+/// `InvalidArgument` if the source is not an image, or the name of `options` does not suit it;
 /// `Corrupt` if a file of the source does not match its descriptor; `NotFound` if the source has
 /// nothing for the platform; errors of the store.
 pub async fn import(store: &Store, source: Source, options: &ImportOptions) -> Result<Vec<Image>> {
@@ -177,8 +189,11 @@ async fn store_images(
     };
     let mut plan = Plan::new(importer, &contents, platform.as_ref());
     let mut roots = Vec::new();
-    let name = options.name.as_ref();
-    for root in names::candidates(source::roots(&mut plan).await?, name)? {
+    let listed = source::roots(&mut plan).await?;
+    if listed.is_empty() {
+        return Err(Error::invalid("the source does not list any image"));
+    }
+    for root in listed {
         if plan.visit(&root.target).await? {
             roots.push(root);
         }
@@ -188,7 +203,7 @@ async fn store_images(
     {
         return Err(error);
     }
-    let named = names::assign(roots, name)?;
+    let named = names::assign(roots, options.name.as_ref(), options.naming)?;
     let mut images: Vec<Descriptor> = named.values().cloned().collect();
     images.sort_by_key(|image| image.digest);
     images.dedup_by_key(|image| image.digest);

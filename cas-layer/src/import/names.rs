@@ -1,73 +1,183 @@
 //! The names that an import writes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use cas_core::error::excerpt;
 use cas_core::image::Reference;
-use cas_core::{Descriptor, Error, Result};
+use cas_core::{Descriptor, Digest, Error, Result};
+
+use crate::Naming;
 
 /// An image of the source.
 pub(super) struct Root {
     /// Its name in the source.
-    pub(super) name: Option<String>,
+    pub(super) name: Option<SourceName>,
     /// Its manifest or index.
     pub(super) target: Descriptor,
 }
 
-/// Returns the images that get names: those that have one in the source, or the only image.
-///
-/// # Errors
-/// `InvalidArgument` if no image has a name, and none is given.
-pub(super) fn candidates(mut roots: Vec<Root>, name: Option<&Reference>) -> Result<Vec<Root>> {
-    if roots.iter().any(|root| root.name.is_some()) {
-        roots.retain(|root| root.name.is_some());
-        return Ok(roots);
-    }
-    match (roots.len(), name) {
-        (0, _) => Err(Error::invalid("the source does not list any image")),
-        (1, None) => Err(Error::invalid(
-            "the image has no name in the source; give one with --name",
-        )),
-        (1, Some(_)) => Ok(roots),
-        (count, _) => Err(Error::invalid(format!(
-            "the source lists {count} images without names; name them in its index",
-        ))),
-    }
+/// A name in the source.
+pub(super) enum SourceName {
+    /// Of an entry in the index of an image layout.
+    Layout(String),
+    /// Of a docker archive.
+    Docker(String),
 }
 
-/// Assigns a name to each image.
-///
-/// # Errors
-/// `InvalidArgument` for an invalid image name; `Corrupt` if two images get the same name.
-pub(super) fn assign(
-    roots: Vec<Root>,
-    name: Option<&Reference>,
-) -> Result<BTreeMap<Reference, Descriptor>> {
-    let alone = roots.len() == 1;
-    let mut named = BTreeMap::new();
-    for root in roots {
-        let reference = match (name, &root.name) {
-            (Some(name), _) if alone => name.clone(),
-            (Some(name), Some(own)) => format!("{name}:{}", tag(own)).parse()?,
-            (None, Some(own)) => own.parse::<Reference>()?,
-            (_, None) => continue,
-        };
-        match named.insert(reference.clone(), root.target.clone()) {
-            Some(other) if !other.same_content(&root.target) => {
-                return Err(Error::corrupt(format!(
-                    "the source gives this name to both {} and {}; remove one of them there",
-                    other.digest, root.target.digest
-                ))
-                .subject(reference));
-            }
-            _ => {}
+impl SourceName {
+    fn text(&self) -> &str {
+        match self {
+            SourceName::Layout(text) | SourceName::Docker(text) => text,
         }
     }
-    Ok(named)
+
+    /// Returns the name to write.
+    fn read(&self, naming: Naming) -> Result<Reference> {
+        naming.read(self.text()).or_else(|error| {
+            let exact = self.text().parse().ok().filter(Reference::is_layout_name);
+            let is_layout = matches!(self, SourceName::Layout(_));
+            exact.filter(|_| is_layout).ok_or(error)
+        })
+    }
 }
 
-/// Returns the tag of a name: what follows the last colon of its last component, or the whole
-/// component.
-fn tag(name: &str) -> &str {
-    let last = name.rsplit_once('/').map_or(name, |(_, last)| last);
-    last.rsplit_once(':').map_or(last, |(_, tag)| tag)
+/// Assigns a name to each image: that of the source, or the given one. An image without a name gets
+/// its digest.
+///
+/// # Errors
+/// `InvalidArgument` for a name that cannot be written, and for a given one that does not suit the
+/// images; `Corrupt` if the source gives one name to two images.
+pub(super) fn assign(
+    roots: Vec<Root>,
+    given: Option<&Reference>,
+    naming: Naming,
+) -> Result<BTreeMap<Reference, Descriptor>> {
+    let (named, unnamed): (Vec<Root>, Vec<Root>) =
+        roots.into_iter().partition(|root| root.name.is_some());
+    let mut assigned = match given {
+        None => own_names(&named, naming)?,
+        Some(given) if named.is_empty() => return only_one(&unnamed, given, naming),
+        Some(given) => given_name(&named, given, naming)?,
+    };
+    let reached: BTreeSet<Digest> = assigned.values().map(|target| target.digest).collect();
+    let unnamed = unnamed
+        .into_iter()
+        .filter(|root| !reached.contains(&root.target.digest));
+    assigned.extend(unnamed.map(|root| (root.target.digest.into(), root.target)));
+    Ok(assigned)
+}
+
+/// Returns the images under the names of the source.
+fn own_names(roots: &[Root], naming: Naming) -> Result<BTreeMap<Reference, Descriptor>> {
+    let mut assigned = BTreeMap::new();
+    for (own, target) in names(roots) {
+        let name = own.read(naming).map_err(|error| {
+            Error::invalid(format!(
+                "the source has a name that cannot be used: {error}; give another with --name"
+            ))
+        })?;
+        if let Some((one, other)) = insert(&mut assigned, &name, target) {
+            return Err(Error::corrupt(format!(
+                "the source gives this name to both {one} and {other}; remove one of them there"
+            ))
+            .subject(name));
+        }
+    }
+    Ok(assigned)
+}
+
+/// Returns the only image without a name under the given one.
+fn only_one(
+    roots: &[Root],
+    given: &Reference,
+    naming: Naming,
+) -> Result<BTreeMap<Reference, Descriptor>> {
+    let targets: BTreeSet<Digest> = roots.iter().map(|root| root.target.digest).collect();
+    match roots {
+        [first, ..] if targets.len() == 1 => {
+            let name = naming.read(given.as_str())?;
+            Ok(BTreeMap::from([(name, first.target.clone())]))
+        }
+        _ => Err(refused(
+            given,
+            &format!("the source has {} images without names", targets.len()),
+            "choose one of them with --platform, or import all under their digests, without --name",
+        )),
+    }
+}
+
+/// Returns the images under the given name, with their own tags if the source has several.
+fn given_name(
+    roots: &[Root],
+    given: &Reference,
+    naming: Naming,
+) -> Result<BTreeMap<Reference, Descriptor>> {
+    let mut assigned = BTreeMap::new();
+    let own: BTreeSet<&str> = names(roots).map(|(own, _)| own.text()).collect();
+    if let ([first, ..], 1) = (roots, own.len()) {
+        assigned.insert(naming.read(given.as_str())?, first.target.clone());
+        return Ok(assigned);
+    }
+    let others = "give a name without a tag, or import without --name";
+    if has_tag(given.as_str()) {
+        let listed: Vec<String> = own.iter().take(10).map(|own| excerpt(own)).collect();
+        let why = format!("the source has {} names: {}", own.len(), listed.join(", "));
+        return Err(refused(given, &why, others));
+    }
+    for (own, target) in names(roots) {
+        let why = || format!("no tag can be made of the name {:?}", excerpt(own.text()));
+        let tag = tag(own.text()).ok_or_else(|| refused(given, &why(), "import without --name"))?;
+        let name = naming
+            .read(&format!("{given}:{tag}"))
+            .map_err(|error| refused(given, &error.to_string(), "import without --name"))?;
+        if let Some((one, other)) = insert(&mut assigned, &name, target) {
+            let why = format!("the source has two images with the tag {tag}, {one} and {other}");
+            return Err(refused(given, &why, "import without --name"));
+        }
+    }
+    Ok(assigned)
+}
+
+fn names(roots: &[Root]) -> impl Iterator<Item = (&SourceName, &Descriptor)> {
+    let named = roots.iter();
+    named.filter_map(|root| Some((root.name.as_ref()?, &root.target)))
+}
+
+/// Adds a name. Returns the digests of the two images that have it, if there are two.
+fn insert(
+    assigned: &mut BTreeMap<Reference, Descriptor>,
+    name: &Reference,
+    target: &Descriptor,
+) -> Option<(Digest, Digest)> {
+    let other = assigned.insert(name.clone(), target.clone())?;
+    (!other.same_content(target)).then_some((other.digest, target.digest))
+}
+
+fn refused(given: &Reference, why: &str, instead: &str) -> Error {
+    Error::invalid(format!("{why}; {instead}"))
+        .operation("name image")
+        .subject(given)
+}
+
+/// Returns whether a name has a tag or a digest.
+fn has_tag(name: &str) -> bool {
+    last_component(name).contains([':', '@'])
+}
+
+/// Returns the tag of a name, or `None` if there is none: what follows the last colon of its last
+/// component, or the whole component, because a layout may have tags alone as names.
+fn tag(name: &str) -> Option<&str> {
+    let (name, digest) = match name.split_once('@') {
+        Some((name, digest)) => (name, Some(digest)),
+        None => (name, None),
+    };
+    let last = last_component(name);
+    match last.rsplit_once(':') {
+        Some((_, tag)) => Some(tag),
+        None => digest.is_none().then_some(last),
+    }
+}
+
+fn last_component(name: &str) -> &str {
+    name.rsplit_once('/').map_or(name, |(_, last)| last)
 }

@@ -5,9 +5,9 @@ use cas_core::{Descriptor, Document, Error, MediaType, Result, document};
 use serde::Deserialize;
 
 use super::contents::unrecognised;
-use super::names::Root;
+use super::names::{Root, SourceName};
 use super::plan::Plan;
-use crate::layout::{INDEX, LAYOUT, NAMES, VERSION};
+use crate::layout::{IMAGE_NAME, INDEX, LAYOUT, REF_NAME, VERSION};
 
 /// Returns the images of a layout.
 pub(super) async fn roots(plan: &mut Plan<'_>) -> Result<Vec<Root>> {
@@ -53,7 +53,13 @@ fn check_version(data: &[u8]) -> Result<()> {
 /// Converts an entry of the index. The annotations with its name do not belong to the image, so
 /// they are removed.
 fn root(mut target: Descriptor) -> Root {
-    let names = NAMES.map(|key| target.annotations.remove(key));
-    let name = names.into_iter().flatten().find(|name| !name.is_empty());
-    Root { name, target }
+    let names = [IMAGE_NAME, REF_NAME].map(|key| target.annotations.remove(key));
+    let digest = target.digest.to_string();
+    let mut names = names.into_iter().flatten();
+    // A store of ours has the digest as the name of an image without one.
+    let name = names.find(|name| !name.is_empty() && *name != digest);
+    Root {
+        name: name.map(SourceName::Layout),
+        target,
+    }
 }

@@ -106,8 +106,8 @@ async fn damage_in_a_layout_is_refused_from_every_kind_of_source() {
                 relist(files, &[(Some("latest"), &odd)]);
             },
         ),
-        ("no name", ErrorKind::InvalidArgument, |files, image| {
-            relist(files, &[(None, &image)])
+        ("no image", ErrorKind::InvalidArgument, |files, _| {
+            relist(files, &[])
         }),
         ("wild name", ErrorKind::InvalidArgument, |files, image| {
             relist(files, &[(Some("../x"), &image)]);

@@ -105,15 +105,15 @@ async fn compressed_layers_stay_compressed() {
 }
 
 #[tokio::test]
-async fn without_tags_a_name_must_be_given() {
+async fn without_tags_an_image_gets_the_given_name_or_its_digest() {
     let (files, _) = saved(json!(null));
     let tar = files.tar();
-    let error = import(&store(), in_stream(&tar), &ImportOptions::default())
-        .await
-        .unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
-    assert!(error.to_string().contains("--name"), "{error}");
-    assert!(import(&store(), in_stream(&tar), &named("a")).await.is_ok());
+    let (one, other, options) = (store(), store(), ImportOptions::default());
+    let images = import(&one, in_stream(&tar), &options).await.unwrap();
+    assert_eq!(images[0].name.as_str(), images[0].target.digest.to_string());
+    let given = import(&other, in_stream(&tar), &named("a")).await.unwrap();
+    assert_eq!(given[0].name.as_str(), "a");
+    assert_eq!((given.len(), &given[0].target), (1, &images[0].target));
 }
 
 #[tokio::test]

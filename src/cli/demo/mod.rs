@@ -5,9 +5,10 @@ mod archive;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use cas::image::Reference;
+use cas::image::{Reference, familiar};
+use cas::layer::Naming;
 use cas::layer::import::Source;
-use cas::{Cas, Context as _, Error, ImportOptions, Result, UnpackOptions};
+use cas::{Cas, Context as _, Error, ImageRef, ImportOptions, Result, UnpackOptions};
 use clap::Args;
 
 use super::Context;
@@ -66,6 +67,7 @@ async fn steps(context: &Context, directory: &Path) -> Result<()> {
     let progress = &step.context.progress;
     let options = ImportOptions::default()
         .with_name(NAME.parse::<Reference>()?)
+        .with_naming(Naming::Docker)
         .with_progress(progress.clone());
     let images = cas.import_with(Source::Path(file), options).await?;
     let options = UnpackOptions::default().with_progress(progress.clone());
@@ -77,23 +79,24 @@ async fn steps(context: &Context, directory: &Path) -> Result<()> {
     for image in cas.images().await? {
         step.done(&format!(
             "listed {} -> {}",
-            image.name,
+            familiar(&image.name),
             image.target.digest.short()
         ))?;
     }
 
     let rootfs = directory.join("rootfs");
-    cas.unpack_with(NAME, &rootfs, options.clone()).await?;
+    cas.unpack_with(ImageRef::typed(NAME), &rootfs, options.clone())
+        .await?;
     let found = archive::check(&rootfs).during("check the tree", rootfs.display())?;
     step.done(&format!(
         "unpacked and checked {found} files; deleted files are absent"
     ))?;
 
-    let top = cas.snapshot_with(NAME, options).await?;
+    let top = cas.snapshot_with(ImageRef::typed(NAME), options).await?;
     let top = top.map_or_else(|| "none".into(), |top| top.short());
     step.done(&format!("unpacked into snapshots; the topmost is {top}"))?;
 
-    cas.remove(NAME).await?;
+    cas.remove(ImageRef::typed(NAME)).await?;
     step.done("removed the name; the blobs stay in the store until `cas gc`")
 }
 

@@ -8,7 +8,7 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use cas::bundle::{self, Program, Rootfs};
-use cas::{Error, Result, UnpackOptions};
+use cas::{Error, ImageRef, Result, UnpackOptions};
 use clap::Args;
 
 use self::run_dir::RunDir;
@@ -30,7 +30,7 @@ Its changes to files are lost when it ends.
 Exit codes: the program's own; 128 plus the number of the signal that ended it; 126 if it cannot
 be executed; 127 if it is not found; if it did not start, those of cas.")]
 pub(crate) struct Run {
-    /// Name of the image
+    /// Name or digest of the image
     image: String,
     #[command(flatten)]
     process: Process,
@@ -62,13 +62,13 @@ impl Run {
             .with_progress(context.progress.clone());
         let stop = stop::signalled()?;
         tokio::select! {
-            unpacked = cas.snapshot_with(&self.image, unpack) => unpacked?,
+            unpacked = cas.snapshot_with(ImageRef::typed(&self.image), unpack) => unpacked?,
             kind = stop => return stop::stopped(kind).await,
         };
         let mut signals = Signals::watch()?;
         let run_dir = RunDir::create(&cas, &context.root)?;
         let made = cas
-            .bundle_with(&self.image, run_dir.bundle(), options)
+            .bundle_with(ImageRef::typed(&self.image), run_dir.bundle(), options)
             .await;
         // Some stores admit one process at a time. The store is closed here, so that others can
         // open it while the program runs.

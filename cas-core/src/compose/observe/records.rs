@@ -70,6 +70,10 @@ impl ImageStore for Watched<dyn ImageStore> {
         )))
     }
 
+    fn name_warning(&self, name: &Reference) -> Option<String> {
+        self.inner.name_warning(name)
+    }
+
     async fn get(&self, name: &Reference) -> Result<Option<Image>> {
         let call = self.inner.get(name);
         self.watch.call(Operation::Get, call).await

@@ -62,6 +62,10 @@ impl ImageStore for Faulty<dyn ImageStore> {
         )))
     }
 
+    fn name_warning(&self, name: &Reference) -> Option<String> {
+        self.inner.name_warning(name)
+    }
+
     async fn get(&self, name: &Reference) -> Result<Option<Image>> {
         self.inner.get(name).await
     }

@@ -1,0 +1,35 @@
+//! How names are read and written.
+
+use cas_core::Result;
+use cas_core::image::{FullName, Reference};
+
+/// How an import reads names, and how an export writes them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Naming {
+    /// As they are.
+    #[default]
+    Exact,
+    /// As docker understands them: in full, so that `app` is `docker.io/library/app:latest`. An
+    /// import refuses names that docker does not accept, except those that an image layout may
+    /// have.
+    Docker,
+}
+
+impl Naming {
+    /// Returns the name that text stands for.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if the text is not a name.
+    pub(crate) fn read(self, text: &str) -> Result<Reference> {
+        match self {
+            Naming::Exact => text.parse(),
+            Naming::Docker => text.parse::<FullName>().map(|full| full.name()),
+        }
+    }
+
+    /// Returns the form of a stored name in which it leaves the store.
+    pub(crate) fn write(self, name: &Reference) -> Reference {
+        let full = FullName::of(name).filter(|_| self == Naming::Docker);
+        full.map_or_else(|| name.clone(), |full| full.name())
+    }
+}

@@ -1,0 +1,77 @@
+//! The images of a store as people know them.
+
+use std::collections::BTreeMap;
+
+use cas_core::image::filter::Filters;
+use cas_core::image::{FullName, Reference, familiar};
+use cas_core::{Image, Result};
+use serde::Serialize;
+
+use super::{Cas, lookup};
+
+/// An image of a listing.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct Listed {
+    /// The image, under the name that the store has.
+    pub image: Image,
+    /// The name to show: the familiar form, such as `app:1` for `docker.io/library/app:1`. If other
+    /// spellings of the name refer to other images, it is the whole name.
+    pub shown: String,
+}
+
+impl Cas {
+    /// Returns the images as people know them, sorted by name: a name that the store has in several
+    /// spellings once, and images without a name under their digests. A filter may match the stored
+    /// name or the familiar one.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if a filter does not parse; errors of the store.
+    pub async fn listing(&self, filters: &[&str]) -> Result<Vec<Listed>> {
+        let filters = Filters::parse(filters)?;
+        let store = self.opened()?;
+        let mut images = store.images.list(&[]).await?;
+        let known: Vec<Reference> = images.iter().map(|image| image.name.clone()).collect();
+        let unnamed = lookup::unnamed(store).await?.into_iter();
+        images.extend(unnamed.filter(|image| !known.contains(&image.name)));
+        let mut listed = merge(images);
+        listed.retain(|one| filters.matches(&one.image) || matches_familiar(&filters, one));
+        listed.sort_by(|one, other| one.image.name.cmp(&other.image.name));
+        Ok(listed)
+    }
+}
+
+/// Merges the spellings of each name.
+fn merge(images: Vec<Image>) -> Vec<Listed> {
+    let mut by_name: BTreeMap<Reference, Vec<Image>> = BTreeMap::new();
+    for image in images {
+        let full = FullName::of(&image.name).map(|full| full.name());
+        let name = full.unwrap_or_else(|| image.name.clone());
+        by_name.entry(name).or_default().push(image);
+    }
+    let mut listed = Vec::new();
+    for (full, mut images) in by_name {
+        images.sort_by_key(|image| image.name != full);
+        let same = |image: &Image| image.target.digest == images[0].target.digest;
+        if images.iter().all(same) {
+            let image = images.swap_remove(0);
+            let shown = familiar(&image.name);
+            listed.push(Listed { image, shown });
+            continue;
+        }
+        listed.extend(images.into_iter().map(|image| Listed {
+            shown: image.name.to_string(),
+            image,
+        }));
+    }
+    listed
+}
+
+fn matches_familiar(filters: &Filters, listed: &Listed) -> bool {
+    listed.shown.parse().is_ok_and(|name| {
+        filters.matches(&Image {
+            name,
+            ..listed.image.clone()
+        })
+    })
+}

@@ -1,0 +1,206 @@
+//! Finds the images that people type: by digest, or by any spelling of a name.
+//!
+//! Names are stored in full, but stores of earlier releases have them as they were given, and
+//! programs may store any name. So a name is looked up in all its spellings.
+
+use std::collections::BTreeMap;
+
+use cas_core::error::excerpt;
+use cas_core::image::{FullName, Reference};
+use cas_core::{
+    ContentExt, Descriptor, Digest, DigestPrefix, Error, Image, ImageStoreExt, MediaType, Result,
+    Store,
+};
+
+/// From so many digits on, a digest without its algorithm is recognised before a name. Words like
+/// `cafe` are shorter.
+const CERTAIN: usize = 7;
+
+/// Returns the image that `text` stands for, and behind it what else is the same: other spellings
+/// of its name, or for a digest other names.
+///
+/// # Errors
+/// `InvalidArgument` if the text is neither a digest nor a name, or stands for several images;
+/// `NotFound`.
+pub(super) async fn find(store: &Store, text: &str) -> Result<Vec<Image>> {
+    find_all(store, text)
+        .await
+        .map_err(|error| error.operation("find image").subject(excerpt(text)))
+}
+
+async fn find_all(store: &Store, text: &str) -> Result<Vec<Image>> {
+    let prefix = text.parse::<DigestPrefix>().ok();
+    let is_certain =
+        |prefix: &&DigestPrefix| prefix.algorithm().is_some() || prefix.hex().len() >= CERTAIN;
+    let certain = prefix.as_ref().filter(is_certain);
+    let mut matching = match certain {
+        Some(prefix) => by_digest(store, prefix).await?,
+        None => BTreeMap::new(),
+    };
+    if matching.len() == 1 {
+        return Ok(matching.into_values().flatten().collect());
+    }
+    let full = text.parse::<FullName>();
+    let named = match &full {
+        Ok(full) => by_name(store, full, text).await?,
+        Err(_) => by_exact_name(store, text).await?,
+    };
+    if !named.is_empty() {
+        return Ok(named);
+    }
+    if let (None, Some(prefix)) = (certain, &prefix) {
+        matching = by_digest(store, prefix).await?;
+    }
+    match (matching.len(), full) {
+        (1, _) => Ok(matching.into_values().flatten().collect()),
+        (0, Err(error)) if prefix.is_none() => Err(error),
+        (0, _) => Err(absent()),
+        _ => Err(ambiguous(
+            "several images have such a digest",
+            matching.values().flatten(),
+        )),
+    }
+}
+
+/// Returns the image of a name that a program gives. What the store has exactly is found first, and
+/// then what docker takes for the same name.
+///
+/// # Errors
+/// `NotFound`; `InvalidArgument` if spellings of the name refer to different images.
+pub(super) async fn find_name(store: &Store, name: &Reference) -> Result<Vec<Image>> {
+    if let Some(image) = store.images.get(name).await? {
+        return Ok(vec![image]);
+    }
+    let found = match FullName::of(name) {
+        Some(full) => by_name(store, &full, name.as_str()).await,
+        None => Ok(Vec::new()),
+    };
+    match found {
+        Ok(found) if found.is_empty() => Err(absent()),
+        found => found,
+    }
+    .map_err(|error| error.operation("find image").subject(name))
+}
+
+/// Returns the image of a name as docker understands it, and the same image under other spellings.
+///
+/// # Errors
+/// `InvalidArgument` if spellings refer to different images, and `typed` is not the full form.
+pub(super) async fn by_name(store: &Store, full: &FullName, typed: &str) -> Result<Vec<Image>> {
+    let mut found = store.images.get_all(&full.spellings()).await?;
+    let Some(first) = found.first() else {
+        return by_name_and_digest(store, full).await;
+    };
+    let (is_full, target) = (first.name.as_str() == typed, first.target.digest);
+    if is_full && first.name == full.name() {
+        found.retain(|image| image.target.digest == target);
+    }
+    if found.iter().any(|image| image.target.digest != target) {
+        let why = "different images have spellings of this name: an earlier release stored the \
+                   short one";
+        return Err(ambiguous(why, found.iter()));
+    }
+    Ok(found)
+}
+
+async fn by_exact_name(store: &Store, text: &str) -> Result<Vec<Image>> {
+    let Ok(name) = text.parse::<Reference>() else {
+        return Ok(Vec::new());
+    };
+    Ok(store.images.get(&name).await?.into_iter().collect())
+}
+
+/// Returns the images of a repository that have the digest of the name, and its tag if it has one.
+async fn by_name_and_digest(store: &Store, full: &FullName) -> Result<Vec<Image>> {
+    let Some(digest) = full.digest() else {
+        return Ok(Vec::new());
+    };
+    let is_same = |image: &Image| {
+        FullName::of(&image.name).is_some_and(|other| {
+            other.host() == full.host()
+                && other.repository() == full.repository()
+                && full.tag().is_none_or(|tag| other.tag() == Some(tag))
+        })
+    };
+    let mut found = store.images.list(&[]).await?;
+    found.retain(|image| image.target.digest == *digest && is_same(image));
+    Ok(found)
+}
+
+/// Returns the images whose digest begins like this. If there is none, the manifests and indexes.
+async fn by_digest(store: &Store, prefix: &DigestPrefix) -> Result<BTreeMap<Digest, Vec<Image>>> {
+    let mut found: BTreeMap<Digest, Vec<Image>> = BTreeMap::new();
+    let mut images = store.images.list(&[]).await?;
+    images.extend(unnamed(store).await?);
+    for image in images {
+        if prefix.matches(&image.target.digest) {
+            found.entry(image.target.digest).or_default().push(image);
+        }
+    }
+    if !found.is_empty() {
+        return Ok(found);
+    }
+    for stat in store.content.find(prefix).await? {
+        let record = store.blobs().load(&stat.digest).await?;
+        let media_type = record.and_then(|(record, _)| record.media_type);
+        if let Some(media_type) = media_type.filter(MediaType::is_document) {
+            let target = Descriptor::new(media_type, stat.digest, stat.size);
+            found.insert(stat.digest, vec![Image::new(stat.digest.into(), target)]);
+        }
+    }
+    Ok(found)
+}
+
+/// Returns the images that the store lists without a name, each under its digest.
+pub(super) async fn unnamed(store: &Store) -> Result<Vec<Image>> {
+    let mut found = BTreeMap::new();
+    for root in store.images.roots().await? {
+        let (digest, name) = (root.target.digest, Reference::from(root.target.digest));
+        if root.name.is_none() && !found.contains_key(&digest) {
+            let image = store.images.get(&name).await?;
+            found.insert(
+                digest,
+                image.unwrap_or_else(|| Image::new(name, root.target)),
+            );
+        }
+    }
+    Ok(found.into_values().collect())
+}
+
+/// Removes what people type for a name in all its spellings, whatever it refers to.
+///
+/// # Errors
+/// Errors of the store.
+pub(super) async fn remove_spellings(store: &Store, text: &str) -> Result<()> {
+    let names = match text.parse::<FullName>() {
+        Ok(full) => full.spellings(),
+        Err(_) => vec![text.parse()?],
+    };
+    for name in names {
+        store.images.remove(&name).await?;
+    }
+    Ok(())
+}
+
+/// Removes the other spellings of a name that was written in full.
+pub(super) async fn drop_other_spellings(store: &Store, name: &FullName) -> Result<()> {
+    for image in store.images.get_all(&name.spellings()[1..]).await? {
+        store.images.remove(&image.name).await?;
+    }
+    Ok(())
+}
+
+fn absent() -> Error {
+    Error::not_found("the store does not have this image; `cas images` lists what it has")
+}
+
+/// Returns the error for text that stands for several images.
+pub(super) fn ambiguous<'a>(why: &str, images: impl Iterator<Item = &'a Image>) -> Error {
+    let listed: Vec<String> = images
+        .map(|image| format!("{} ({})", image.name, image.target.digest.short()))
+        .collect();
+    Error::invalid(format!(
+        "{why}: {}; give the whole name or the digest of one of them",
+        listed.join(", ")
+    ))
+}

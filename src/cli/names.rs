@@ -1,0 +1,14 @@
+//! Names of images in results.
+
+use cas::image::{Reference, familiar};
+use serde_json::{Value, json};
+
+/// Adds the name of an image to a result: as the store has it, and as people type it if that
+/// differs.
+pub(crate) fn add(result: &mut Value, name: &Reference) {
+    result["name"] = json!(name);
+    let familiar = familiar(name);
+    if familiar != name.as_str() {
+        result["familiar"] = json!(familiar);
+    }
+}
