@@ -2,17 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::digest::Digest;
 use crate::media_type::MediaType;
+use crate::nulls::{null_is_default, texts};
 use crate::platform::Platform;
 
 /// The type, digest and size of content, as the OCI image specification defines it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Descriptor {
-    /// Media type of the content.
+    /// Media type of the content; empty if the descriptor states none.
+    #[serde(default, deserialize_with = "null_is_default")]
     pub media_type: MediaType,
     /// Digest of the content.
     pub digest: Digest,
@@ -22,18 +24,22 @@ pub struct Descriptor {
     #[serde(
         default,
         skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "null_is_empty"
+        deserialize_with = "null_is_default"
     )]
     pub urls: Vec<String>,
     /// Annotations of its author.
     #[serde(
         default,
         skip_serializing_if = "BTreeMap::is_empty",
-        deserialize_with = "null_is_empty"
+        deserialize_with = "texts"
     )]
     pub annotations: BTreeMap<String, String>,
     /// Platform of a manifest in an index.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "stated"
+    )]
     pub platform: Option<Platform>,
     /// Type of the artifact that a manifest describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -43,12 +49,13 @@ pub struct Descriptor {
     pub data: Option<String>,
 }
 
-fn null_is_empty<'de, D, T>(deserializer: D) -> std::result::Result<T, D::Error>
+/// Returns the platform of a descriptor. One without an operating system and a processor is as good
+/// as none.
+fn stated<'de, D>(deserializer: D) -> Result<Option<Platform>, D::Error>
 where
-    D: serde::Deserializer<'de>,
-    T: Deserialize<'de> + Default,
+    D: Deserializer<'de>,
 {
-    Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
+    Ok(Option::<Platform>::deserialize(deserializer)?.filter(|platform| !platform.is_unstated()))
 }
 
 impl Descriptor {

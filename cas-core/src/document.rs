@@ -2,18 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::descriptor::Descriptor;
 use crate::error::{Error, Result, malformed};
 use crate::limit;
 use crate::media_type::MediaType;
+use crate::nulls::{null_is_default, optional_texts};
 
 /// An image manifest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Manifest {
-    /// The version of the schema: 2 in a valid document. It is not checked.
+    /// The version of the schema: 2 in a valid document, and if the document states none. It is
+    /// not checked.
+    #[serde(default = "version", deserialize_with = "version_or_default")]
     pub schema_version: u32,
     /// The media type that the document states for itself, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -24,12 +27,17 @@ pub struct Manifest {
     /// The configuration.
     pub config: Descriptor,
     /// The layers, lowest first.
+    #[serde(default, deserialize_with = "null_is_default")]
     pub layers: Vec<Descriptor>,
     /// The manifest that this one refers to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<Descriptor>,
     /// Annotations of its author.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "optional_texts"
+    )]
     pub annotations: Option<BTreeMap<String, String>>,
 }
 
@@ -37,7 +45,9 @@ pub struct Manifest {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Index {
-    /// The version of the schema: 2 in a valid document. It is not checked.
+    /// The version of the schema: 2 in a valid document, and if the document states none. It is
+    /// not checked.
+    #[serde(default = "version", deserialize_with = "version_or_default")]
     pub schema_version: u32,
     /// The media type that the document states for itself, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -46,13 +56,27 @@ pub struct Index {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifact_type: Option<String>,
     /// Manifests and further indexes.
+    #[serde(default, deserialize_with = "null_is_default")]
     pub manifests: Vec<Descriptor>,
     /// The manifest that this index refers to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<Descriptor>,
     /// Annotations of its author.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "optional_texts"
+    )]
     pub annotations: Option<BTreeMap<String, String>>,
+}
+
+/// The version of the schema.
+fn version() -> u32 {
+    2
+}
+
+fn version_or_default<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    Ok(Option::<u32>::deserialize(deserializer)?.unwrap_or_else(version))
 }
 
 /// A document that lists other content.
@@ -84,7 +108,7 @@ impl Document {
         check_json(data)?;
         check_shape(media_type, data)?;
         let document = if media_type.is_index() {
-            Document::Index(decode(data)?)
+            Document::Index(Box::new(index(data)?))
         } else {
             Document::Manifest(decode(data)?)
         };
@@ -187,6 +211,18 @@ pub fn check_json(data: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// Returns an index. An entry without a media type is a manifest, which old versions of the
+/// specification left out.
+fn index(data: &[u8]) -> Result<Index> {
+    let mut index: Index = decode(data)?;
+    for entry in &mut index.manifests {
+        if entry.media_type.as_str().is_empty() {
+            entry.media_type = MediaType::OCI_MANIFEST;
+        }
+    }
+    Ok(index)
+}
+
 fn decode<'a, T: Deserialize<'a>>(data: &'a [u8]) -> Result<T> {
     serde_json::from_slice(data).map_err(|error| malformed("not a valid document", &error))
 }
@@ -211,6 +247,34 @@ mod tests {
         }
         let index = br#"{"schemaVersion":2,"manifests":[]}"#;
         assert!(Document::parse(&MediaType::DOCKER_MANIFEST_LIST, index).is_ok());
+    }
+
+    #[test]
+    fn null_and_absent_members_have_the_value_that_their_writer_means() {
+        let descriptor = format!(
+            r#"{{"mediaType":null,"digest":"{}","size":0,"urls":null,"annotations":{{"a":null}},
+                "platform":{{"os":null,"os.features":null}}}}"#,
+            crate::digest::Digest::sha256(b"")
+        );
+        for layers in ["", r#","layers":null"#, r#","layers":[]"#] {
+            let text = format!(r#"{{"config":{descriptor},"annotations":null{layers}}}"#);
+            let document = Document::parse(&MediaType::OCI_MANIFEST, text.as_bytes()).unwrap();
+            let Document::Manifest(manifest) = document else {
+                panic!("{text} is not a manifest");
+            };
+            assert_eq!((manifest.schema_version, manifest.layers.len()), (2, 0));
+            assert_eq!(manifest.config.platform, None);
+            assert_eq!(manifest.config.annotations["a"], "");
+            assert_eq!(manifest.config.media_type.as_str(), "");
+        }
+        let text = format!(r#"{{"schemaVersion":null,"manifests":[{descriptor}]}}"#);
+        let document = Document::parse(&MediaType::OCI_INDEX, text.as_bytes()).unwrap();
+        let entry = document.children().next().unwrap();
+        assert_eq!(entry.media_type, MediaType::OCI_MANIFEST);
+        for empty in ["{}", r#"{"manifests":null}"#] {
+            let document = Document::parse(&MediaType::DOCKER_MANIFEST_LIST, empty.as_bytes());
+            assert_eq!(document.unwrap().children().count(), 0);
+        }
     }
 
     #[test]

@@ -79,14 +79,16 @@ pub const XATTR: usize = 64 << 10;
 pub const XATTRS: usize = 256 << 10;
 /// Maximum size of a zstd window, as the exponent of a power of two.
 pub const ZSTD_WINDOW_LOG: u32 = 27;
+/// Maximum size of the dictionary of an xz stream. `xz -9` uses half of it.
+pub const XZ_DICTIONARY: u64 = 128 << 20;
 /// Maximum number of decompressed bytes of one layer.
 pub const LAYER: u64 = 64 << 30;
 /// Maximum number of decompressed bytes for each compressed byte of gzip. Deflate itself cannot
 /// exceed 1,032.
 pub const RATIO_GZIP: u64 = 1_100;
-/// Maximum number of decompressed bytes for each compressed byte of zstd, not counting the first
-/// GiB.
-pub const RATIO_ZSTD: u64 = 10_000;
+/// Maximum number of decompressed bytes for each compressed byte of zstd, xz and bzip2, not counting
+/// the first GiB.
+pub const RATIO: u64 = 10_000;
 /// Maximum number of members of an image archive. It also bounds the unsorted facts about a layer
 /// that are kept in memory: at this number, they are merged into the sorted ones.
 pub const ENTRIES_IN_MEMORY: usize = 100_000;

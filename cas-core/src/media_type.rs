@@ -128,9 +128,25 @@ impl MediaType {
             || docker.contains(self)
     }
 
+    /// Returns whether content of this type may be a file system layer: whether it is one, or the
+    /// type says nothing of the content. Layers of artifacts have types of their own.
+    pub fn may_be_layer(&self) -> bool {
+        let is_text = self.0.contains("json") || self.0.starts_with("text/");
+        self.is_layer() || !is_text && !self.is_vendor()
+    }
+
     /// Returns whether this is one of Docker's types.
     pub fn is_docker(&self) -> bool {
         self.0.starts_with("application/vnd.docker.")
+    }
+
+    /// Returns whether this is a type that a vendor defined for one purpose, and not one of docker's
+    /// image configurations. Any other type may be on any content.
+    pub fn is_vendor(&self) -> bool {
+        self.0.starts_with("application/vnd.")
+            && !self
+                .0
+                .starts_with("application/vnd.docker.container.image.")
     }
 
     /// Returns whether this is a layer that registries do not distribute.

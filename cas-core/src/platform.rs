@@ -7,13 +7,16 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result, excerpt};
+use crate::nulls::null_is_default;
 
 /// The operating system and processor that an image is built for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Platform {
     /// The processor, named as in GOARCH: `amd64`, `arm64`.
+    #[serde(default, deserialize_with = "null_is_default")]
     pub architecture: String,
     /// The operating system, named as in GOOS: `linux`.
+    #[serde(default, deserialize_with = "null_is_default")]
     pub os: String,
     /// Version of the operating system; relevant on Windows.
     #[serde(
@@ -23,7 +26,12 @@ pub struct Platform {
     )]
     pub os_version: Option<String>,
     /// Required features of the operating system; relevant on Windows.
-    #[serde(rename = "os.features", default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        rename = "os.features",
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_is_default"
+    )]
     pub os_features: Vec<String>,
     /// Variant of the processor: `v7`, `v8`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -79,6 +87,12 @@ impl Platform {
             os_features: self.os_features.clone(),
             variant: (!variant.is_empty()).then(|| variant.to_owned()),
         }
+    }
+
+    /// Returns whether neither the operating system nor the processor is stated. Content without
+    /// them is for no platform in particular.
+    pub fn is_unstated(&self) -> bool {
+        self.os.is_empty() && self.architecture.is_empty()
     }
 
     /// Returns whether a part of the platform is `unknown`. Builders mark attestations as

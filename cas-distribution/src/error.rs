@@ -1,5 +1,6 @@
 //! Errors for the answers of registries, classified by what the caller must do.
 
+use cas_core::nulls::null_is_default;
 use cas_core::{Error, ErrorKind, limit};
 use reqwest::header::RETRY_AFTER;
 use reqwest::{Response, StatusCode, Url};
@@ -16,15 +17,15 @@ const SAID: usize = 300;
 
 #[derive(Deserialize)]
 struct Answer {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     errors: Vec<Problem>,
 }
 
 #[derive(Deserialize)]
 struct Problem {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     code: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     message: String,
 }
 

@@ -63,14 +63,14 @@ impl Buffers {
 }
 
 /// Reads a file by position, because other readers share its offset.
-pub(crate) struct At<'a> {
-    pub(crate) file: &'a File,
+pub(crate) struct At<F> {
+    pub(crate) file: F,
     pub(crate) from: u64,
 }
 
-impl Read for At<'_> {
+impl<F: AsRef<File>> Read for At<F> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let read = self.file.read_at(out, self.from)?;
+        let read = self.file.as_ref().read_at(out, self.from)?;
         self.from += read as u64;
         Ok(read)
     }

@@ -9,7 +9,7 @@ use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use cas_core::content::Durability;
-use cas_core::{Digest, Error, ErrorKind};
+use cas_core::{Descriptor, Digest, Error, ErrorKind, MediaType};
 use cas_layer::apply::Tree;
 use cas_layer::codec::Compression;
 use cas_layer::flow::{LayerSource, stream, unpack, unpack_one};
@@ -34,8 +34,7 @@ impl Blob {
     fn source(&self) -> LayerSource<'_> {
         LayerSource {
             blob: Box::new(&self.bytes[..]),
-            size: self.bytes.len() as u64,
-            digest: Digest::sha256(&self.bytes),
+            descriptor: Descriptor::of(MediaType::OCI_LAYER_GZIP, &self.bytes),
             diff_id: Some(self.diff_id),
             compression: Compression::Gzip,
         }
@@ -103,20 +102,11 @@ fn a_blob_that_does_not_match_its_descriptor_is_corrupt() {
         );
     };
     let size = good.bytes.len() as u64;
-    check(
-        LayerSource {
-            size: size + 1,
-            ..good.source()
-        },
-        (size + 1).to_string(),
-    );
-    check(
-        LayerSource {
-            size: size - 1,
-            ..good.source()
-        },
-        (size - 1).to_string(),
-    );
+    for size in [size + 1, size - 1] {
+        let mut source = good.source();
+        source.descriptor.size = size;
+        check(source, size.to_string());
+    }
     check(
         LayerSource {
             diff_id: Some(other),
@@ -160,7 +150,13 @@ fn a_failure_anywhere_stops_the_pipeline_with_its_cause() {
     let threads = || fs::read_dir("/proc/self/task").unwrap().count();
     let before = threads();
     let fat = Blob::new(&big("fat", 16));
-    let bad = Blob::new(&Tar::new().raw([1; 512]).raw(vec![2; 16 << 20]).end());
+    let bad = Blob::new(
+        &Tar::new()
+            .file("f", "")
+            .raw([1; 512])
+            .raw(vec![2; 16 << 20])
+            .end(),
+    );
     for round in 0..8 {
         let cage = Cage::new();
         let tree = Tree::open(&cage.root()).unwrap();

@@ -12,6 +12,7 @@ use std::io::Read;
 use cas_core::{Error, ErrorKind, Result, limit};
 use cas_layer::codec::{Compression, Decoder};
 use common::{Header, Tar, read_all};
+use testkit::compress::{bzip2, xz, xz_with_dictionary};
 
 #[track_caller]
 fn refused<T>(bound: impl Display, outcome: Result<T>) {
@@ -178,6 +179,8 @@ fn decompressed_bytes() {
         (&bytes, Compression::None),
         (&gzip, Compression::Gzip),
         (&zstd, Compression::Zstd),
+        (&xz(&bytes), Compression::Xz),
+        (&bzip2(&bytes), Compression::Bzip2),
     ] {
         assert_eq!(decode(stream, compression, 100_000).unwrap(), bytes);
         refused(99_999, decode(stream, compression, 99_999));
@@ -198,4 +201,16 @@ fn zstd_windows() {
     let bound = 1u64 << limit::ZSTD_WINDOW_LOG;
     refused(bound, frame(limit::ZSTD_WINDOW_LOG, 1));
     refused(bound, frame(limit::ZSTD_WINDOW_LOG + 1, 0));
+}
+
+/// xz can state dictionaries of 2^n and 3 * 2^n bytes.
+#[test]
+fn xz_dictionaries() {
+    let stream = |dictionary: u64| {
+        let stream = xz_with_dictionary(b"x", u32::try_from(dictionary).unwrap());
+        decode(&stream, Compression::Xz, 10)
+    };
+    assert_eq!(stream(limit::XZ_DICTIONARY).unwrap(), b"x");
+    refused(limit::XZ_DICTIONARY, stream(limit::XZ_DICTIONARY / 2 * 3));
+    refused(limit::XZ_DICTIONARY, stream(limit::XZ_DICTIONARY * 2));
 }

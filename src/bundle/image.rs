@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use cas_core::document::check_json;
 use cas_core::error::malformed;
+use cas_core::nulls::texts;
 use cas_core::{Labels, Result};
 use serde::Deserialize;
 
@@ -42,7 +43,8 @@ struct RawConfig {
     entrypoint: Option<Vec<String>>,
     cmd: Option<Vec<String>>,
     working_dir: Option<String>,
-    labels: Option<Labels>,
+    #[serde(default, deserialize_with = "texts")]
+    labels: Labels,
     stop_signal: Option<String>,
     exposed_ports: Option<BTreeMap<String, serde_json::Value>>,
 }
@@ -70,7 +72,7 @@ impl Config {
             ("stopSignal", config.stop_signal),
             ("exposedPorts", Some(ports.join(","))),
         ];
-        let mut annotations = config.labels.unwrap_or_default();
+        let mut annotations = config.labels;
         for (name, value) in implied {
             if let Some(value) = value.filter(|value| !value.is_empty()) {
                 let key = format!("org.opencontainers.image.{name}");

@@ -35,7 +35,7 @@ impl Tree {
         let root = grow(cas.store(), image.target, limit::INDEX_DEPTH, &mut budget).await?;
         context.out.item(&root, || {
             let mut lines = vec![familiar(&image.name)];
-            draw(&root, "", "", &mut lines);
+            draw(&root, false, "", "", &mut lines);
             lines.join("\n")
         })
     }
@@ -80,7 +80,8 @@ fn grow<'a>(
     })
 }
 
-fn draw(node: &Node, lead: &str, below: &str, lines: &mut Vec<String>) {
+/// Draws a node and its children. A `config` is the configuration of a manifest, whatever its type.
+fn draw(node: &Node, config: bool, lead: &str, below: &str, lines: &mut Vec<String>) {
     let Descriptor {
         media_type,
         digest,
@@ -90,7 +91,7 @@ fn draw(node: &Node, lead: &str, below: &str, lines: &mut Vec<String>) {
     let role = match media_type {
         kind if kind.is_index() => "index",
         kind if kind.is_manifest() => "manifest",
-        kind if kind.is_known_config() => "config",
+        _ if config => "config",
         kind if kind.is_layer() => "layer",
         _ => "blob",
     };
@@ -112,6 +113,7 @@ fn draw(node: &Node, lead: &str, below: &str, lines: &mut Vec<String>) {
         };
         draw(
             child,
+            at == 0 && media_type.is_manifest(),
             &format!("{below}{branch}"),
             &format!("{below}{trunk}"),
             lines,

@@ -3,6 +3,7 @@
 //! | module | contains |
 //! |---|---|
 //! | [`archive`] | a writer of tar archives, correct and incorrect ones |
+//! | [`compress`] | xz and bzip2 |
 //! | [`kills`] | a snapshotter killed at each system call that changes the disk |
 //! | [`s3`] | an S3 service, and a proxy that makes it misbehave |
 
@@ -10,5 +11,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod archive;
+pub mod compress;
 pub mod kills;
 pub mod s3;

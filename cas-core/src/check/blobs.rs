@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use super::heal::{keep, read_intact};
 use super::images::load;
 use super::reader::{Reading, hash};
-use super::recognise::recognise;
 use super::{Checker, Problem, RECOVERED, Use};
 use crate::complete::{completeness, is_of_document};
 use crate::content::Stat;
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::dispatch;
+use crate::document_type::document_type;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lease::BlobRef;
 use crate::limit;
@@ -112,7 +112,7 @@ impl Checker<'_> {
             return Ok(None);
         }
         let data = read_intact(self.store, stat).await?;
-        Ok(data.and_then(|data| recognise(&data)))
+        Ok(data.and_then(|data| document_type(&data)))
     }
 
     async fn children(&self, document: &Descriptor) -> Result<Vec<Digest>> {

@@ -22,7 +22,6 @@ mod heal;
 mod images;
 mod options;
 mod reader;
-mod recognise;
 mod records;
 mod snapshots;
 mod strays;

@@ -1,6 +1,7 @@
 //! The configuration of an image, as far as it matters to storing and unpacking.
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use crate::content::ContentStore;
 use crate::descriptor::Descriptor;
@@ -9,6 +10,8 @@ use crate::dispatch::read;
 use crate::document::{Manifest, check_json};
 use crate::error::{Context, Error, Result, excerpt, malformed};
 use crate::limit;
+use crate::media_type::MediaType;
+use crate::nulls::null_is_default;
 use crate::platform::Platform;
 
 /// The platform and the layers that an image configuration states.
@@ -16,7 +19,7 @@ use crate::platform::Platform;
 pub struct ImageConfig {
     /// The platform, normalized. Members that the configuration does not state are empty.
     pub platform: Platform,
-    /// The type of the root file system, which should be `layers`.
+    /// The type of the root file system, which should be `layers`; empty if it is not stated.
     pub rootfs_type: String,
     /// The diff ids: digests of the uncompressed layers, lowest first.
     pub diff_ids: Vec<Digest>,
@@ -24,30 +27,73 @@ pub struct ImageConfig {
 
 #[derive(Deserialize)]
 struct Raw {
-    #[serde(default)]
-    os: String,
-    #[serde(default)]
-    architecture: String,
-    #[serde(default)]
-    variant: Option<String>,
-    #[serde(rename = "os.version", default)]
-    os_version: Option<String>,
-    #[serde(rename = "os.features", default)]
-    os_features: Option<Vec<String>>,
-    #[serde(default)]
-    rootfs: Option<RawRootFs>,
+    #[serde(flatten)]
+    platform: Platform,
+    #[serde(default, deserialize_with = "null_is_default")]
+    rootfs: RawRootFs,
 }
 
 #[derive(Deserialize, Default)]
 struct RawRootFs {
-    #[serde(rename = "type", default)]
+    #[serde(rename = "type", default, deserialize_with = "null_is_default")]
     kind: String,
-    /// Go writes an empty list as `null`.
-    #[serde(default)]
-    diff_ids: Option<Vec<Digest>>,
+    #[serde(default, deserialize_with = "null_is_default")]
+    diff_ids: Vec<Digest>,
+}
+
+/// The members by which content is recognised as a configuration.
+#[derive(Deserialize)]
+struct Marks {
+    rootfs: Option<RawRootFs>,
+    #[serde(default, deserialize_with = "null_is_default")]
+    os: String,
+    #[serde(default, deserialize_with = "null_is_default")]
+    architecture: String,
+    config: Option<IgnoredAny>,
+    container_config: Option<IgnoredAny>,
+    history: Option<IgnoredAny>,
+}
+
+impl Marks {
+    /// Returns whether the content is the configuration of an image, although its type is another.
+    /// A plugin of docker and a model also have a root file system, but not a platform.
+    fn are_of_image(&self, media_type: &MediaType) -> bool {
+        let has_layers = self
+            .rootfs
+            .as_ref()
+            .is_some_and(|root| root.kind == "layers");
+        let has_platform = !self.os.is_empty() && !self.architecture.is_empty();
+        let has_process = self.config.is_some()
+            || self.container_config.is_some()
+            || self.history.is_some()
+            || !self.os.is_empty();
+        has_layers && (has_platform || has_process && !media_type.is_vendor())
+    }
 }
 
 impl ImageConfig {
+    /// Returns the configuration of an image, or `None` if `data` is something else, such as the
+    /// configuration of an artifact. Docker wrote configurations of other types in 2015 and 2016, so
+    /// unless the type is that of a configuration, the content decides.
+    ///
+    /// # Errors
+    /// `Corrupt` if the type is that of a configuration, and the content is not one.
+    pub fn recognise(media_type: &MediaType, data: &[u8]) -> Result<Option<Self>> {
+        if media_type.is_config() {
+            return Self::parse(data).map(Some);
+        }
+        let is_object = data.trim_ascii_start().starts_with(b"{");
+        if !may_be_config(media_type, data.len() as u64) || !is_object || check_json(data).is_err()
+        {
+            return Ok(None);
+        }
+        let marks = serde_json::from_slice::<Marks>(data);
+        match marks.is_ok_and(|marks| marks.are_of_image(media_type)) {
+            true => Self::parse(data).map(Some),
+            false => Ok(None),
+        }
+    }
+
     /// Parses a configuration. Unknown members are ignored.
     ///
     /// # Errors
@@ -60,44 +106,50 @@ impl ImageConfig {
         }
         let raw: Raw = serde_json::from_slice(data)
             .map_err(|error| malformed("not an image configuration", &error))?;
-        let rootfs = raw.rootfs.unwrap_or_default();
-        let diff_ids = rootfs.diff_ids.unwrap_or_default();
+        let RawRootFs { kind, diff_ids } = raw.rootfs;
         if diff_ids.len() > limit::LAYERS {
             let (found, allowed) = (diff_ids.len(), limit::LAYERS);
             return Err(Error::corrupt(format!(
                 "has {found} diff ids: at most {allowed} are allowed"
             )));
         }
-        let platform = Platform {
-            os: raw.os,
-            architecture: raw.architecture,
-            variant: raw.variant,
-            os_version: raw.os_version,
-            os_features: raw.os_features.unwrap_or_default(),
-        };
         Ok(ImageConfig {
-            platform: platform.normalized(),
-            rootfs_type: rootfs.kind,
+            platform: raw.platform.normalized(),
+            rootfs_type: kind,
             diff_ids,
         })
     }
 }
 
+/// Returns whether content of a type and a size is read to find out if it is a configuration.
+fn may_be_config(media_type: &MediaType, size: u64) -> bool {
+    let other = *media_type == MediaType::OCI_EMPTY
+        || media_type.is_document()
+        || media_type.is_layer()
+        || media_type.is_known_config();
+    media_type.is_config() || !other && size <= limit::DOCUMENT_READ
+}
+
 /// Returns the configuration that a descriptor refers to.
 ///
 /// # Errors
-/// `NotFound`; `Corrupt`; `Unsupported` if the descriptor has another type.
+/// `NotFound`; `Corrupt`; `Unsupported` if it is not the configuration of an image, but of an
+/// artifact.
 pub async fn image_config(content: &dyn ContentStore, config: &Descriptor) -> Result<ImageConfig> {
-    if !config.media_type.is_config() {
+    let mut found = None;
+    if may_be_config(&config.media_type, config.size) {
+        let data = read(content, config).await?;
+        let recognised = ImageConfig::recognise(&config.media_type, &data);
+        found = recognised.during("read configuration", config.digest)?;
+    }
+    found.ok_or_else(|| {
         let found = &config.media_type;
-        return Err(Error::unsupported(format!(
+        Error::unsupported(format!(
             "expected an image configuration, found {found:.200}"
         ))
         .operation("read configuration")
-        .subject(config.digest));
-    }
-    let data = read(content, config).await?;
-    ImageConfig::parse(&data).during("read configuration", config.digest)
+        .subject(config.digest)
+    })
 }
 
 /// Returns the platform that a configuration states, normalized.
@@ -120,13 +172,18 @@ pub async fn rootfs(content: &dyn ContentStore, config: &Descriptor) -> Result<V
 ///
 /// # Errors
 /// `Corrupt` if the manifest and the configuration do not list the same number of layers, or the
-/// root file system is not of type `layers`.
+/// root file system is not of type `layers`; `Unsupported` if that is because the layers are those
+/// of an artifact.
 pub fn layers(manifest: &Manifest, config: &ImageConfig) -> Result<Vec<(Descriptor, Digest)>> {
     let wrong = |why: String| {
-        let digest = manifest.config.digest;
-        Err(Error::corrupt(why).operation("pair layers").subject(digest))
+        let mut layers = manifest.layers.iter();
+        let error = match layers.find(|layer| !layer.media_type.may_be_layer()) {
+            Some(other) => not_a_layer(other, "a blob"),
+            None => Error::corrupt(why).subject(manifest.config.digest),
+        };
+        Err(error.operation("pair layers"))
     };
-    if config.rootfs_type != "layers" {
+    if !["layers", ""].contains(&config.rootfs_type.as_str()) {
         let found = excerpt(&config.rootfs_type);
         return wrong(format!(
             "expected a root file system of type \"layers\", found \"{found}\""
@@ -140,4 +197,72 @@ pub fn layers(manifest: &Manifest, config: &ImageConfig) -> Result<Vec<(Descript
     }
     let layers = manifest.layers.iter().cloned();
     Ok(layers.zip(config.diff_ids.iter().copied()).collect())
+}
+
+/// Returns the error for a blob that is listed as a layer and is not the archive of one. `found`
+/// says what it is.
+pub fn not_a_layer(blob: &Descriptor, found: &str) -> Error {
+    let media_type = &blob.media_type;
+    let advice = if media_type.may_be_layer() {
+        "the image was not built correctly; build it again"
+    } else {
+        "it belongs to an artifact, such as a signature or an attestation, which has no file system"
+    };
+    Error::unsupported(format!(
+        "expected a layer, found {found} of type {media_type:.200}; {advice}"
+    ))
+    .subject(blob.digest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_content_says_what_is_a_configuration() {
+        const IMAGE: &str = r#"{"os":"linux","architecture":"amd64","rootfs":{"type":"layers"}}"#;
+        const BARE: &str = r#"{"config":{},"rootfs":{"type":"layers","diff_ids":null}}"#;
+        const PLUGIN: &str = r#"{"Interface":{},"rootfs":{"type":"layers","diff_ids":[]}}"#;
+        const MODEL: &str = r#"{"config":{},"descriptor":{},"rootfs":{"type":"layers"}}"#;
+        const CHART: &str = r#"{"name":"c","version":"1","apiVersion":"v2"}"#;
+        let helm = "application/vnd.cncf.helm.config.v1+json";
+        for (media_type, text, expected) in [
+            (MediaType::OCI_CONFIG.as_str(), IMAGE, true),
+            ("application/octet-stream", IMAGE, true),
+            ("application/octet-stream", BARE, true),
+            ("application/json", IMAGE, true),
+            ("text/plain; charset=utf-8", IMAGE, true),
+            ("", BARE, true),
+            (
+                "application/vnd.docker.container.image.v0+json",
+                IMAGE,
+                true,
+            ),
+            ("application/vnd.docker.container.image.v0+json", BARE, true),
+            ("application/vnd.example.rocket+json", IMAGE, true),
+            ("application/vnd.docker.plugin.v1+json", PLUGIN, false),
+            ("application/octet-stream", PLUGIN, false),
+            (
+                "application/vnd.docker.ai.model.config.v0.1+json",
+                MODEL,
+                false,
+            ),
+            (helm, CHART, false),
+            ("application/octet-stream", CHART, false),
+            ("application/octet-stream", "{}", false),
+            ("application/octet-stream", "[]", false),
+            ("application/octet-stream", "\0\u{1}", false),
+            (MediaType::OCI_EMPTY.as_str(), IMAGE, false),
+            (MediaType::OCI_MANIFEST.as_str(), IMAGE, false),
+            (
+                MediaType::CONTAINERD_CHECKPOINT_CONFIG.as_str(),
+                IMAGE,
+                false,
+            ),
+        ] {
+            let found = ImageConfig::recognise(&media_type.into(), text.as_bytes());
+            assert_eq!(found.unwrap().is_some(), expected, "{media_type} {text}");
+        }
+        assert!(ImageConfig::recognise(&MediaType::OCI_CONFIG, b"[]").is_err());
+    }
 }

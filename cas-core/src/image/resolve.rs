@@ -81,7 +81,7 @@ pub async fn manifest_for(
         && !image.media_type.is_index()
     {
         let found = config_platform(content, &resolved.manifest.config).await?;
-        if !matcher.matches(&found) {
+        if !suits(&matcher, &found) {
             return Err(Error::not_found(format!(
                 "the image is for {found} only, not for {platform}; choose {found}"
             ))
@@ -132,11 +132,16 @@ async fn by_config(
             Err(error) => return Err(error),
         };
         let better = |(other, _): &(Platform, _)| matcher.compare(&platform, other).is_lt();
-        if matcher.matches(&platform) && best.as_ref().is_none_or(better) {
+        if suits(matcher, &platform) && best.as_ref().is_none_or(better) {
             best = Some((platform, resolved));
         }
     }
     Ok(best.map(|(_, resolved)| resolved))
+}
+
+/// Returns whether a configuration for `platform` matches. One that states no platform always does.
+fn suits(matcher: &dyn Matcher, platform: &Platform) -> bool {
+    platform.is_unstated() || matcher.matches(platform)
 }
 
 fn pass(descriptor: Descriptor, missing: &mut Vec<Descriptor>) {
@@ -237,14 +242,22 @@ impl Platforms<'_> {
     fn add(&self, platform: &Platform) {
         let platform = platform.normalized();
         let mut found = lock(&self.found);
-        if !platform.is_unknown() && !found.contains(&platform) {
+        let none = platform.is_unknown() || platform.is_unstated();
+        if !none && !found.contains(&platform) {
             found.push(platform);
         }
     }
 
     async fn read(&self, descriptor: &Descriptor) -> Result<Next> {
-        if descriptor.media_type.is_config() {
-            self.add(&config_platform(self.content, descriptor).await?);
+        // Layers are not visited, so what is not a document is a configuration.
+        if !descriptor.media_type.is_document() {
+            match config_platform(self.content, descriptor).await {
+                Ok(platform) => self.add(&platform),
+                // An artifact, which is not for a platform.
+                Err(error) if error.kind() == ErrorKind::Unsupported => {}
+                Err(error) => return Err(error),
+            }
+            return Ok(Next::NONE);
         }
         let mut children = dispatch::children(self.content, descriptor).await?;
         if descriptor.media_type.is_manifest() {

@@ -54,8 +54,8 @@ pub enum RecordOrder<'a> {
     OnceKnown {
         /// The key of the ingest.
         key: &'a str,
-        /// The size in bytes.
-        size: u64,
+        /// The size in bytes, if it is known.
+        size: Option<u64>,
         /// Called with the digest before the bytes are committed, if the store does not have the
         /// blob.
         created: &'a (dyn Fn(Digest) + Sync),
@@ -129,10 +129,7 @@ impl RecordOrder<'_> {
                 Expected::exactly(descriptor.digest, descriptor.size)
             }
             RecordOrder::BeforeBytes { digest, size } => Expected::exactly(digest, size),
-            RecordOrder::OnceKnown { size, .. } => Expected {
-                digest: None,
-                size: Some(size),
-            },
+            RecordOrder::OnceKnown { size, .. } => Expected { digest: None, size },
         }
     }
 }

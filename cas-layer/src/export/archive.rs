@@ -8,6 +8,8 @@ use super::target::Out;
 
 /// The block size of tar in bytes. Files are padded to whole blocks.
 const BLOCK: u64 = 512;
+/// The longest name that fits into a header. A longer one needs a pax record.
+const NAME: usize = 100;
 /// The largest size that fits into eleven octal digits. A larger one needs a pax record.
 const OCTAL: u64 = 0o777_7777_7777;
 
@@ -33,7 +35,7 @@ impl Archive {
 
     /// Begins a file of `size` bytes. [`Archive::piece`] adds bytes, and [`Archive::end`] ends it.
     pub(super) async fn begin(&mut self, path: &str, size: u64) -> Result<()> {
-        let head = head(path, size)?;
+        let head = head(path, size);
         self.write(move |out| Ok(out.write_all(&head)?)).await
     }
 
@@ -80,22 +82,32 @@ impl Archive {
     }
 }
 
-/// Returns the header blocks of a file.
-fn head(path: &str, size: u64) -> Result<Vec<u8>> {
-    if size <= OCTAL {
-        return header(path, EntryType::Regular, size);
+/// Returns the header blocks of a file. What does not fit into its header is in a pax header
+/// before it.
+fn head(path: &str, size: u64) -> Vec<u8> {
+    let mut records = Vec::new();
+    if path.len() > NAME {
+        records.extend(record("path", path));
     }
-    let record = record("size", &size.to_string());
-    let mut head = header("pax", EntryType::XHeader, record.len() as u64)?;
-    head.extend_from_slice(&record);
-    head.resize(head.len() + padding(record.len() as u64), 0);
-    head.extend(header(path, EntryType::Regular, 0)?);
-    Ok(head)
+    if size > OCTAL {
+        records.extend(record("size", &size.to_string()));
+    }
+    let mut head = Vec::new();
+    if !records.is_empty() {
+        head = header("pax", EntryType::XHeader, records.len() as u64);
+        head.extend_from_slice(&records);
+        head.resize(head.len() + padding(records.len() as u64), 0);
+    }
+    let size = if size > OCTAL { 0 } else { size };
+    head.extend(header(path, EntryType::Regular, size));
+    head
 }
 
-fn header(path: &str, kind: EntryType, size: u64) -> Result<Vec<u8>> {
+/// Returns a header block, with the beginning of the path if it is too long.
+fn header(path: &str, kind: EntryType, size: u64) -> Vec<u8> {
     let mut header = Header::new_ustar();
-    header.set_path(path)?;
+    let name = &path.as_bytes()[..path.len().min(NAME)];
+    header.as_old_mut().name[..name.len()].copy_from_slice(name);
     header.set_entry_type(kind);
     header.set_mode(0o644);
     header.set_uid(0);
@@ -103,7 +115,7 @@ fn header(path: &str, kind: EntryType, size: u64) -> Result<Vec<u8>> {
     header.set_mtime(0);
     header.set_size(size);
     header.set_cksum();
-    Ok(header.as_bytes().to_vec())
+    header.as_bytes().to_vec()
 }
 
 /// Returns a pax record: its own length, a space, key and value.
@@ -130,7 +142,7 @@ mod tests {
     #[test]
     fn sizes_beyond_octal_are_read_back() {
         for (size, blocks) in [(0, 1), (OCTAL, 1), (OCTAL + 1, 3), (64 << 30, 3)] {
-            let head = head("blobs/sha256/ab", size).unwrap();
+            let head = head("blobs/sha256/ab", size);
             assert_eq!(head.len() as u64, blocks * BLOCK, "{size}");
             let mut reader = Reader::new(BufReader::new(&head[..]));
             let entry = reader.next_entry().unwrap().unwrap();
@@ -138,6 +150,25 @@ mod tests {
                 (entry.size, &entry.path[..]),
                 (size, &b"blobs/sha256/ab"[..])
             );
+        }
+    }
+
+    #[test]
+    fn long_names_are_read_back() {
+        for (length, blocks) in [(1, 1), (NAME, 1), (NAME + 1, 3), (141, 3), (255, 3)] {
+            for (size, more) in [(7, 0), (OCTAL + 1, u64::from(blocks == 1) * 2)] {
+                let path = "n".repeat(length);
+                let head = head(&path, size);
+                assert_eq!(
+                    head.len() as u64,
+                    (blocks + more) * BLOCK,
+                    "{length} {size}"
+                );
+                let mut reader = Reader::new(BufReader::new(&head[..]));
+                let entry = reader.next_entry().unwrap().unwrap();
+                assert_eq!((entry.size, entry.path), (size, path.into_bytes()));
+                assert!(reader.warnings().is_empty());
+            }
         }
     }
 

@@ -19,11 +19,12 @@ use std::sync::mpsc;
 use std::thread;
 
 use cas_core::content::Durability;
-use cas_core::{Digest, Error, Result};
+use cas_core::image::not_a_layer;
+use cas_core::{Descriptor, Digest, Error, Result};
 
 use crate::apply::{Applied, Tree};
-use crate::codec::Compression;
-use crate::tar::Reader;
+use crate::codec::{self, Compression};
+use crate::tar::{self, Reader};
 use pipe::{Inflater, Message, verify};
 use source::Source;
 
@@ -36,10 +37,8 @@ const BUFFER: usize = 256 << 10;
 pub struct LayerSource<'a> {
     /// The stored bytes. A read must return eventually, because nothing interrupts it.
     pub blob: Box<dyn Read + Send + 'a>,
-    /// The expected number of stored bytes.
-    pub size: u64,
-    /// The digest of the blob, for messages. It is not verified here.
-    pub digest: Digest,
+    /// The descriptor of the blob. Its size is expected; its digest is not verified here.
+    pub descriptor: Descriptor,
     /// The expected digest of the decompressed bytes. `None` if the source verifies the bytes.
     pub diff_id: Option<Digest>,
     /// How the stored bytes are compressed.
@@ -108,22 +107,52 @@ pub fn stream(
         let _ = spent.send(Vec::new());
     }
     let diff_ids: Vec<Option<Digest>> = layers.iter().map(|layer| layer.diff_id).collect();
-    let digests: Vec<Digest> = layers.iter().map(|layer| layer.digest).collect();
+    let blobs: Vec<Descriptor> = layers
+        .iter()
+        .map(|layer| layer.descriptor.clone())
+        .collect();
     thread::scope(|scope| {
         let inflater = Inflater::new(raw, free, on_read);
         let named = |name: &str| thread::Builder::new().name(name.to_owned());
         named("cas-inflate").spawn_scoped(scope, move || inflater.run(layers))?;
         named("cas-hash").spawn_scoped(scope, move || verify(&diff_ids, &inflated, &hashed))?;
         let mut source = Source::new(whole, spent);
-        for (layer, digest) in digests.into_iter().enumerate() {
+        for (layer, blob) in blobs.iter().enumerate() {
+            check_archive(&mut source, blob)?;
             apply(layer, &mut source)
                 .and_then(|()| source.finish())
                 .map_err(|error| {
                     error
                         .operation("apply")
-                        .within(format_args!("layer {digest}"))
+                        .within(format_args!("layer {}", blob.digest))
                 })?;
         }
         Ok(())
     })
+}
+
+/// Checks that a layer begins as an archive does.
+///
+/// # Errors
+/// `Unsupported` if it is something else; `Corrupt` if that is because the blob is damaged.
+fn check_archive(source: &mut Source, blob: &Descriptor) -> Result<()> {
+    let named = |error: Error| {
+        error
+            .operation("apply")
+            .within(format_args!("layer {}", blob.digest))
+    };
+    let first = source.fill_buf().map_err(|error| named(error.into()))?;
+    if tar::may_begin(first) {
+        return Ok(());
+    }
+    let found = match codec::foreign(first) {
+        Some(known) => known,
+        None => {
+            if blob.media_type.may_be_layer() {
+                source.finish().map_err(named)?;
+            }
+            "bytes that are not a tar archive"
+        }
+    };
+    Err(not_a_layer(blob, found).operation("apply"))
 }

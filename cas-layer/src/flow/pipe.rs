@@ -42,7 +42,7 @@ impl<'a> Inflater<'a> {
 
     pub(super) fn run(mut self, layers: Vec<LayerSource<'_>>) {
         for layer in layers {
-            let digest = layer.digest;
+            let digest = layer.descriptor.digest;
             let last = match self.layer(layer) {
                 Ok(Ok(())) => Message::End,
                 Ok(Err(Closed)) => return,
@@ -59,7 +59,7 @@ impl<'a> Inflater<'a> {
         let blob = Blob {
             source: layer.blob,
             read: 0,
-            size: layer.size,
+            size: layer.descriptor.size,
             on_read: self.on_read,
         };
         let mut decoder = Decoder::new(blob, layer.compression)?;
@@ -80,11 +80,11 @@ impl<'a> Inflater<'a> {
         }
         let read = decoder.consumed();
         drop(decoder);
-        if read != layer.size {
+        let size = layer.descriptor.size;
+        if read != size {
             return Err(Error::corrupt(format!(
-                "the blob has {read} bytes, but its descriptor has {}; pull or import the image \
-                 again",
-                layer.size
+                "the blob has {read} bytes, but its descriptor has {size}; pull or import the image \
+                 again"
             )));
         }
         Ok(Ok(()))

@@ -2,21 +2,21 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufRead, BufReader};
 use std::sync::Arc;
 
 use cas_core::error::ErrorKind;
 use cas_core::{Error, Result, limit};
 
 use super::contents::{Contents, Location, Node, Part, clean, unrecognised};
+use crate::codec;
 use crate::tar::{Entry, EntryKind, Reader};
 
-/// Finds the files of an archive.
-pub(super) fn scan(file: File) -> Result<Contents> {
+/// Finds the files of an archive. Returns them, and the warnings of the reader.
+pub(super) fn scan(file: File) -> Result<(Contents, Vec<String>)> {
     let length = file.metadata()?.len();
     let file = Arc::new(file);
-    let mut reader = Reader::new(BufReader::new(&*file));
-    let mut members = Members::default();
+    let (mut reader, mut members) = begin(BufReader::new(&*file))?;
     while let Some(entry) = members.next(&mut reader)? {
         let Some(member) = members.member(&entry)? else {
             continue;
@@ -41,12 +41,24 @@ pub(super) fn scan(file: File) -> Result<Contents> {
         };
         members.add(member.path, node)?;
     }
-    Ok(members.finish())
+    Ok((members.finish(), reader.warnings().to_vec()))
+}
+
+/// Begins to read an archive.
+pub(super) fn begin<R: BufRead>(mut input: R) -> Result<(Reader<R>, Members)> {
+    let first = input.fill_buf()?;
+    let members = Members {
+        magic: first[..first.len().min(codec::MAGIC)].to_vec(),
+        ..Members::default()
+    };
+    Ok((Reader::new(input), members))
 }
 
 /// The members of an archive that were found so far.
 #[derive(Default)]
 pub(super) struct Members {
+    /// The first bytes of the archive.
+    magic: Vec<u8>,
     nodes: HashMap<String, Node>,
     entries: usize,
 }
@@ -61,12 +73,9 @@ pub(super) struct Member {
 
 impl Members {
     /// Returns the next entry. A stream that does not begin like an archive is not an image.
-    pub(super) fn next<R: std::io::BufRead>(
-        &mut self,
-        reader: &mut Reader<R>,
-    ) -> Result<Option<Entry>> {
+    pub(super) fn next<R: BufRead>(&mut self, reader: &mut Reader<R>) -> Result<Option<Entry>> {
         let entry = reader.next_entry().map_err(|error| match error.kind() {
-            ErrorKind::Corrupt if self.entries == 0 => unrecognised().source(error),
+            ErrorKind::Corrupt if self.entries == 0 => unrecognised(&self.magic).source(error),
             _ => error,
         })?;
         self.entries += usize::from(entry.is_some());
@@ -139,8 +148,8 @@ mod tests {
         let archive = archive.into_inner().unwrap();
         let mut reader = Reader::new(&archive[..]);
         let mut found = Members {
-            nodes: HashMap::new(),
             entries,
+            ..Members::default()
         };
         loop {
             match found.next(&mut reader) {

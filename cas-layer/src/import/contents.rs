@@ -11,7 +11,7 @@ use bytes::Bytes;
 use cas_core::{Context, Digest, Error, Result, Store, limit, pool};
 use rustix::fs::{Mode, OFlags};
 
-use crate::layout::blob_path;
+use crate::codec;
 
 /// Maximum number of links that are followed for one path.
 const LINKS: usize = 16;
@@ -64,11 +64,6 @@ impl Contents {
             Contents::Archive(nodes) => resolve(nodes, path),
         }
     }
-
-    /// Finds the blob `digest` of a layout.
-    pub(super) fn blob(&self, digest: &Digest) -> Result<Option<Part>> {
-        self.find(&blob_path(digest))
-    }
 }
 
 fn open(path: PathBuf) -> Result<Option<Part>> {
@@ -111,13 +106,12 @@ fn resolve(nodes: &HashMap<String, Node>, path: String) -> Result<Option<Part>> 
     .subject(path))
 }
 
-/// Returns `path`, relative to the directory `base`, without empty, `.` and `..` components.
-/// Returns `None` if it is absolute, leaves the source, is empty or is not UTF-8.
+/// Returns `path`, relative to the directory `base`, without empty, `.` and `..` components. An
+/// absolute path starts at the top of the source, because `/` is the root of an archive. Returns
+/// `None` if it leaves the source, is empty or is not UTF-8.
 pub(super) fn clean(base: &str, path: &[u8]) -> Option<String> {
     let path = std::str::from_utf8(path).ok()?;
-    if path.starts_with('/') {
-        return None;
-    }
+    let base = if path.starts_with('/') { "" } else { base };
     let mut components: Vec<&str> = base.split('/').filter(|name| !name.is_empty()).collect();
     for component in path.split('/') {
         match component {
@@ -145,12 +139,15 @@ pub(super) fn check_document_size(size: u64) -> Result<()> {
     )))
 }
 
-/// Returns the error for a source that is not an image.
-pub(super) fn unrecognised() -> Error {
-    Error::invalid(
-        "unrecognised image format: expected an OCI layout directory, or a tar archive (plain, \
-         gzip or zstd) with an OCI layout or with docker's manifest.json",
-    )
+/// Returns the error for a source that is not an image, and begins with these bytes.
+pub(super) fn unrecognised(magic: &[u8]) -> Error {
+    let found = codec::foreign(magic);
+    let found = found.map_or(String::new(), |found| format!("; found {found}"));
+    Error::invalid(format!(
+        "unrecognised image format: expected an OCI layout directory, a directory of skopeo, or a \
+         tar archive (plain, or compressed with gzip, zstd, xz or bzip2) with an OCI layout or \
+         with docker's manifest.json{found}"
+    ))
 }
 
 impl Part {
@@ -224,7 +221,11 @@ mod tests {
             ("a", "../b", Some("b")),
             ("a", "../../b", None),
             ("", "a/../../b", None),
-            ("", "/etc/passwd", None),
+            ("", "/a/b", Some("a/b")),
+            ("a", "/b", Some("b")),
+            ("a", "//./b/", Some("b")),
+            ("a", "/../b", None),
+            ("", "/", None),
             ("", "..", None),
             ("", ".", None),
         ] {

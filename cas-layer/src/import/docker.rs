@@ -7,12 +7,14 @@
 use std::collections::{BTreeMap, HashMap};
 
 use cas_core::error::malformed;
-use cas_core::{Descriptor, Digest, Error, Manifest, MediaType, Result, document, limit};
+use cas_core::image::ImageConfig;
+use cas_core::nulls::null_is_default;
+use cas_core::{Context, Descriptor, Digest, Error, Manifest, MediaType, Result, document, limit};
 use serde::Deserialize;
 
 use super::contents::Part;
 use super::names::{Root, SourceName};
-use super::plan::{Plan, platform_of};
+use super::plan::Plan;
 use crate::codec::{self, Compression};
 use crate::layout::DOCKER_MANIFEST;
 
@@ -20,43 +22,23 @@ use crate::layout::DOCKER_MANIFEST;
 #[serde(rename_all = "PascalCase")]
 struct Entry {
     config: String,
-    #[serde(default)]
-    repo_tags: Option<Vec<String>>,
-    layers: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "null_is_default")]
+    repo_tags: Vec<String>,
+    #[serde(default, deserialize_with = "null_is_default")]
+    layers: Vec<String>,
 }
 
-impl Entry {
-    fn tags(&self) -> &[String] {
-        self.repo_tags.as_deref().unwrap_or_default()
-    }
-}
-
-#[derive(Deserialize)]
-struct Config {
-    rootfs: RootFs,
-}
-
-#[derive(Deserialize)]
-struct RootFs {
-    #[serde(default)]
-    diff_ids: Option<Vec<Digest>>,
-}
-
-/// Returns the images of a docker archive, and plans their content.
-pub(super) async fn roots(plan: &mut Plan<'_>) -> Result<Vec<Root>> {
-    let listed = find(plan, DOCKER_MANIFEST)?
-        .document(plan.importer.store)
-        .await;
-    let entries = listed
-        .and_then(|data| parse::<Vec<Entry>>(&data))
-        .map_err(|error| error.operation("read").subject(DOCKER_MANIFEST))?;
+/// Returns the images that docker's `listing` names, and plans their content.
+pub(super) async fn roots(plan: &mut Plan<'_>, listing: &[u8]) -> Result<Vec<Root>> {
+    let entries = parse::<Option<Vec<Entry>>>(listing).during("read", DOCKER_MANIFEST)?;
+    let entries = entries.unwrap_or_default();
     let mut compressed = HashMap::new();
     let mut roots = Vec::new();
     for entry in &entries {
         let Some(target) = image(plan, entry, &mut compressed).await? else {
             continue;
         };
-        let tags = entry.tags();
+        let tags = &entry.repo_tags;
         roots.extend(tags.iter().map(|tag| Root {
             name: Some(SourceName::Docker(tag.clone())),
             target: target.clone(),
@@ -83,18 +65,17 @@ async fn image(
     let named = |error: Error| error.operation("read").subject(&entry.config);
     let part = find(plan, &entry.config)?;
     let data = part.document(plan.importer.store).await.map_err(named)?;
-    let diff_ids = parse::<Config>(&data)
-        .map_err(named)?
-        .rootfs
-        .diff_ids
-        .unwrap_or_default();
-    let platform = platform_of(&data).map_err(named)?;
-    if !plan.chooser.matches(platform.as_ref()) {
+    let ImageConfig {
+        platform, diff_ids, ..
+    } = ImageConfig::parse(&data).map_err(named)?;
+    let platform = Some(&platform).filter(|platform| !platform.is_unstated());
+    if !plan.chooser.matches(platform) {
         return Ok(None);
     }
     let config = Descriptor::of(MediaType::OCI_CONFIG, &data);
+    plan.configs.insert(config.digest);
     plan.add_leaf(config.clone(), Part::in_memory(data))?;
-    let paths = entry.layers.as_deref().unwrap_or_default();
+    let paths = &entry.layers;
     if paths.len() != diff_ids.len() || paths.len() > limit::LAYERS {
         return Err(named(Error::corrupt(format!(
             "the image has {} diff IDs and {} layers; expected the same number, at most {}",
@@ -121,8 +102,9 @@ async fn layer(
         return Ok(known.clone());
     }
     let part = find(plan, path)?;
-    let magic = part.head(plan.importer.store, 8).await?;
-    let media_type = match codec::detect(&magic) {
+    let magic = part.head(plan.importer.store, codec::MAGIC).await?;
+    let compression = codec::detect(&magic);
+    let media_type = match compression {
         Compression::None => {
             let descriptor = Descriptor::new(MediaType::OCI_LAYER, diff_id, part.size);
             plan.add_leaf(descriptor.clone(), part)?;
@@ -130,11 +112,33 @@ async fn layer(
         }
         Compression::Gzip => MediaType::OCI_LAYER_GZIP,
         Compression::Zstd => MediaType::OCI_LAYER_ZSTD,
+        Compression::Xz | Compression::Bzip2 => {
+            let decoded = decoded_layer(plan, &part, compression, diff_id).await;
+            return decoded.during("read", format_args!("{path:.200}"));
+        }
     };
     let digest = plan.importer.store_unnamed_part(&part).await?;
     let descriptor = Descriptor::new(media_type, digest, part.size);
     plan.add_leaf(descriptor.clone(), part)?;
     compressed.insert(path.to_owned(), descriptor.clone());
+    Ok(descriptor)
+}
+
+/// Stores a layer without its compression, for which OCI has no media type. Returns its descriptor.
+async fn decoded_layer(
+    plan: &mut Plan<'_>,
+    part: &Part,
+    compression: Compression,
+    diff_id: Digest,
+) -> Result<Descriptor> {
+    let (digest, part) = plan.importer.store_decoded(part, compression).await?;
+    let descriptor = Descriptor::new(MediaType::OCI_LAYER, diff_id, part.size);
+    if digest != diff_id {
+        return Err(Error::corrupt(format!(
+            "the layer decompresses to {digest}; the image configuration says {diff_id}"
+        )));
+    }
+    plan.add_leaf(descriptor.clone(), part)?;
     Ok(descriptor)
 }
 

@@ -19,10 +19,12 @@ use cas_core::{Descriptor, Digest, Image, Result, Store, unique};
 use futures_util::{StreamExt, stream};
 
 use super::contents::{Location, Part};
+use super::decoded_source::DecodedSource;
 use super::item::Item;
 use super::part_source::PartSource;
 use super::watched_source::WatchedSource;
 use crate::buffers::Buffers;
+use crate::codec::Compression;
 use crate::unpack::first_cause;
 
 /// Maximum time to wait for another writer of the same blob.
@@ -59,6 +61,13 @@ impl<'a> BlobImporter<'a> {
             failed: AtomicBool::new(false),
             created: Mutex::default(),
         })
+    }
+
+    /// Reports warnings about the source.
+    pub(super) fn warn(&self, warnings: &[String]) {
+        for warning in warnings {
+            self.progress.warn(&format!("the archive: {warning}"));
+        }
     }
 
     fn created(&self) -> MutexGuard<'_, Created> {
@@ -104,8 +113,8 @@ impl<'a> BlobImporter<'a> {
     }
 
     /// Stores blobs concurrently.
-    pub(super) async fn store_all(&self, items: &[Item]) -> Result<()> {
-        in_parallel(items.iter().map(|item| self.store(item, None))).await
+    pub(super) async fn store_all(&self, items: impl Iterator<Item = &Item>) -> Result<()> {
+        in_parallel(items.map(|item| self.store(item, None))).await
     }
 
     /// Makes blobs in progress stop before their next piece.
@@ -160,7 +169,7 @@ impl<'a> BlobImporter<'a> {
     /// Stores bytes whose digest is not known yet. Returns their digest.
     pub(super) async fn store_unnamed(
         &self,
-        size: u64,
+        size: Option<u64>,
         source: &mut dyn BlobSource,
     ) -> Result<Digest> {
         let record = RecordOrder::OnceKnown {
@@ -179,7 +188,23 @@ impl<'a> BlobImporter<'a> {
             return Ok(digest);
         }
         let mut source = PartSource::new(part, &self.buffers);
-        self.store_unnamed(part.size, &mut source).await
+        self.store_unnamed(Some(part.size), &mut source).await
+    }
+
+    /// Stores the decompressed bytes of a part. Returns them as a part.
+    pub(super) async fn store_decoded(
+        &self,
+        part: &Part,
+        compression: Compression,
+    ) -> Result<(Digest, Part)> {
+        let begun = DecodedSource::begin(self.store, part, compression, &self.buffers);
+        let mut source = begun.await?;
+        let digest = self.store_unnamed(None, &mut source).await?;
+        let stored = Part {
+            size: source.produced,
+            location: Location::Stored(digest),
+        };
+        Ok((digest, stored))
     }
 
     /// Stores one blob. It is durable after [`BlobImporter::finish`]. Returns its digest.

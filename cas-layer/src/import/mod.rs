@@ -1,4 +1,5 @@
-//! Import: images of an OCI layout, an OCI archive or a docker archive go into a store.
+//! Import: images of an OCI layout, an OCI archive, a docker archive or a directory of skopeo go into
+//! a store.
 //!
 //! A directory or an uncompressed tar file is read in place: only the blobs that the chosen images
 //! reach are read, several concurrently. A stream (a pipe or a compressed archive) is read once,
@@ -12,13 +13,16 @@
 
 mod archive;
 mod contents;
+mod decoded_source;
 mod docker;
 mod importer;
 mod item;
 mod names;
+mod naming;
 mod oci;
 mod part_source;
 mod plan;
+mod skopeo_dir;
 mod source;
 mod stream;
 mod unpack;
@@ -231,6 +235,7 @@ async fn store_planned(
         importer,
         mut leaves,
         documents,
+        configs,
         ..
     } = plan;
     // A large blob that begins last would leave one core idle.
@@ -243,30 +248,24 @@ async fn store_planned(
         .collect();
     let leaves = pin_missing(importer, leaves).await?;
     let documents = pin_missing(importer, documents).await?;
-    let chain_ids = store_items(importer, leaves, documents, unpack, images).await?;
+    let (configs, layers): (Vec<Item>, Vec<Item>) = leaves
+        .into_iter()
+        .partition(|item| configs.contains(&item.descriptor.digest));
+    let chain_ids = match unpack {
+        None => {
+            importer.store_all(layers.iter().chain(&configs)).await?;
+            importer.store_in_order(&documents).await?;
+            ChainIds::new()
+        }
+        // Configurations and manifests come first: they say how each layer is to be unpacked.
+        Some(unpack) => {
+            importer.store_in_order(&configs).await?;
+            importer.store_in_order(&documents).await?;
+            unpack.store_and_unpack(importer, &layers, images).await?
+        }
+    };
     importer.record_children(listed).await?;
     Ok((planned, chain_ids))
-}
-
-/// Stores blobs and documents, and unpacks `images` if asked to.
-async fn store_items(
-    importer: &BlobImporter<'_>,
-    leaves: Vec<Item>,
-    documents: Vec<Item>,
-    unpack: Option<&Unpack<'_>>,
-    images: &[Descriptor],
-) -> Result<ChainIds> {
-    let Some(unpack) = unpack else {
-        importer.store_all(&leaves).await?;
-        importer.store_in_order(&documents).await?;
-        return Ok(ChainIds::new());
-    };
-    // Configurations and manifests come first: they say how each layer is to be unpacked.
-    let is_config = |item: &Item| item.descriptor.media_type.is_config();
-    let (configs, layers): (Vec<Item>, Vec<Item>) = leaves.into_iter().partition(is_config);
-    importer.store_in_order(&configs).await?;
-    importer.store_in_order(&documents).await?;
-    unpack.store_and_unpack(importer, &layers, images).await
 }
 
 /// Pins the blobs of `items`. Returns the items whose blobs the store does not have.

@@ -1,6 +1,7 @@
 //! The OCI image layout: `oci-layout`, `index.json`, `blobs/`.
 
 use cas_core::error::{excerpt, malformed};
+use cas_core::nulls::null_is_default;
 use cas_core::{Descriptor, Document, Error, MediaType, Result, document};
 use serde::Deserialize;
 
@@ -24,7 +25,7 @@ pub(super) async fn roots(plan: &mut Plan<'_>) -> Result<Vec<Root>> {
             .warn("the source has no oci-layout file; version 1.0.0 is assumed"),
     }
     let Some(part) = plan.contents.find(INDEX)? else {
-        return Err(unrecognised());
+        return Err(unrecognised(&[]));
     };
     let named = |error: Error| error.operation("read").subject(INDEX);
     let data = part.document(store).await.map_err(named)?;
@@ -36,13 +37,15 @@ fn check_version(data: &[u8]) -> Result<()> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Layout {
+        #[serde(default, deserialize_with = "null_is_default")]
         image_layout_version: String,
     }
     document::check_json(data)?;
     let layout: Layout =
         serde_json::from_slice(data).map_err(|error| malformed("invalid layout file", &error))?;
     match layout.image_layout_version.as_str() {
-        VERSION => Ok(()),
+        // As if there were no such file.
+        VERSION | "" => Ok(()),
         other => Err(Error::unsupported(format!(
             "unsupported layout version {}; {VERSION} is supported",
             excerpt(other)

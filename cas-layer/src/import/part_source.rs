@@ -59,7 +59,7 @@ impl BlobSource for PartSource<'_> {
             Location::File(file, offset) => {
                 let (buffers, file, from) =
                     (self.buffers.clone(), Arc::clone(file), offset + self.at);
-                pool::run(move || Ok(buffers.read(&mut At { file: &file, from }, left)?)).await?
+                pool::run(move || Ok(buffers.read(&mut At { file, from }, left)?)).await?
             }
             Location::Stored(_) => return Err(Error::internal("a stored blob is not copied")),
         };

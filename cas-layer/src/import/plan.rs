@@ -1,28 +1,30 @@
 //! Walks the manifests and indexes of a source to find the blobs that an import stores.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 use cas_core::dispatch::Chooser;
-use cas_core::{
-    Descriptor, Digest, Document, Error, Index, Manifest, Platform, Result, document, limit,
-};
+use cas_core::image::ImageConfig;
+use cas_core::{Descriptor, Digest, Document, Error, Index, Manifest, Platform, Result, limit};
 use futures_util::future::BoxFuture;
-use serde::Deserialize;
 
 use super::contents::{Contents, Location, Part};
 use super::importer::BlobImporter;
 use super::item::Item;
+use super::naming::Naming;
 
 /// The blobs to store, and what is needed to find them.
 pub(super) struct Plan<'a> {
     pub(super) importer: &'a BlobImporter<'a>,
     pub(super) contents: &'a Contents,
+    pub(super) naming: Naming,
     platform: Option<&'a Platform>,
     pub(super) chooser: Chooser,
     pub(super) leaves: Vec<Item>,
     /// Children before their parents.
     pub(super) documents: Vec<Item>,
+    /// The configurations among the leaves.
+    pub(super) configs: HashSet<Digest>,
     /// The visited blobs, and whether each leads to an image.
     visited: HashMap<Digest, (Descriptor, bool)>,
 }
@@ -37,10 +39,12 @@ impl<'a> Plan<'a> {
         Plan {
             importer,
             contents,
+            naming: Naming::Layout,
             platform,
             chooser: Chooser::new(platform),
             leaves: Vec::new(),
             documents: Vec::new(),
+            configs: HashSet::new(),
             visited: HashMap::new(),
         }
     }
@@ -132,6 +136,7 @@ impl<'a> Plan<'a> {
         if own.platform.is_none() && !self.suits(&manifest.config).await? {
             return Ok(false);
         }
+        self.configs.insert(manifest.config.digest);
         for child in std::iter::once(&manifest.config).chain(&manifest.layers) {
             match self.locate(child).await? {
                 // Its type says how it is read, as in every other walk of an image.
@@ -147,22 +152,32 @@ impl<'a> Plan<'a> {
     }
 
     /// Returns whether the configuration of a manifest without platform is for the wanted platform.
+    /// An artifact is for every platform.
     async fn suits(&mut self, config: &Descriptor) -> Result<bool> {
-        if self.chooser.takes_all() || !config.media_type.is_config() {
+        if self.chooser.takes_all() {
             return Ok(true);
         }
         let Some(part) = self.locate(config).await? else {
             return Err(incomplete(config));
         };
+        if part.size > limit::DOCUMENT_READ && !config.media_type.is_config() {
+            return Ok(true);
+        }
         let data = self.read(config, &part).await?;
-        Ok(self.chooser.matches(platform_of(&data)?.as_ref()))
+        let named = |error: Error| error.operation("read").subject(config.digest);
+        let found = ImageConfig::recognise(&config.media_type, &data).map_err(named)?;
+        let platform = found.map(|found| found.platform);
+        let platform = platform.filter(|platform| !platform.is_unstated());
+        Ok(self.chooser.matches(platform.as_ref()))
     }
 
     /// Finds the content of `descriptor` in the source, or else in the store. A stored blob of
     /// another size is damaged and counts as absent.
     async fn locate(&self, descriptor: &Descriptor) -> Result<Option<Part>> {
-        if let Some(part) = self.contents.blob(&descriptor.digest)? {
-            return Ok(Some(part));
+        for path in self.naming.paths(&descriptor.digest) {
+            if let Some(part) = self.contents.find(&path)? {
+                return Ok(Some(part));
+            }
         }
         let (digest, size) = (descriptor.digest, descriptor.size);
         let stat = self.importer.store.content.stat(&digest).await?;
@@ -240,16 +255,4 @@ fn incomplete(descriptor: &Descriptor) -> Error {
     ))
     .operation("read")
     .subject(descriptor.digest)
-}
-
-/// Returns the platform of a configuration, or `None` if it does not specify one.
-pub(super) fn platform_of(config: &[u8]) -> Result<Option<Platform>> {
-    #[derive(Deserialize)]
-    struct Said {
-        #[serde(default)]
-        os: String,
-    }
-    document::check_json(config)?;
-    let said = serde_json::from_slice::<Said>(config).is_ok_and(|said| !said.os.is_empty());
-    Ok(said.then(|| serde_json::from_slice(config).ok()).flatten())
 }

@@ -5,13 +5,13 @@ use std::fs::File;
 use std::io::{Read, Seek};
 use std::path::PathBuf;
 
-use cas_core::{Result, pool};
+use cas_core::{Context, Result, pool};
 
 use super::contents::{Contents, unrecognised};
 use super::importer::BlobImporter;
 use super::names::Root;
 use super::plan::Plan;
-use super::{archive, docker, oci, stream};
+use super::{archive, docker, oci, skopeo_dir, stream};
 use crate::codec::{self, Compression};
 use crate::layout;
 
@@ -45,11 +45,15 @@ pub(super) async fn open(importer: &BlobImporter<'_>, source: Source) -> Result<
     let regular = file.metadata()?.is_file();
     let mut magic = Vec::new();
     if regular {
-        (&mut file).take(8).read_to_end(&mut magic)?;
+        (&mut file)
+            .take(codec::MAGIC as u64)
+            .read_to_end(&mut magic)?;
         file.rewind()?;
     }
     if regular && codec::detect(&magic) == Compression::None {
-        return pool::run(move || archive::scan(file)).await;
+        let (contents, warnings) = pool::run(move || archive::scan(file)).await?;
+        importer.warn(&warnings);
+        return Ok(contents);
     }
     stream::receive(importer, Box::new(file)).await
 }
@@ -57,13 +61,19 @@ pub(super) async fn open(importer: &BlobImporter<'_>, source: Source) -> Result<
 /// Returns the images that the source lists.
 ///
 /// # Errors
-/// `InvalidArgument` if the source is neither an OCI layout nor a docker archive.
+/// `InvalidArgument` if the source is neither an OCI layout, a docker archive nor a directory of
+/// skopeo.
 pub(super) async fn roots(plan: &mut Plan<'_>) -> Result<Vec<Root>> {
     if plan.contents.find(layout::INDEX)?.is_some() {
         return oci::roots(plan).await;
     }
-    if plan.contents.find(layout::DOCKER_MANIFEST)?.is_some() {
-        return docker::roots(plan).await;
+    if let Some(part) = plan.contents.find(layout::DOCKER_MANIFEST)? {
+        let data = part.document(plan.importer.store).await;
+        let data = data.during("read", layout::DOCKER_MANIFEST)?;
+        return match skopeo_dir::is_manifest(&data) {
+            true => skopeo_dir::roots(plan, &data),
+            false => docker::roots(plan, &data).await,
+        };
     }
-    Err(unrecognised())
+    Err(unrecognised(&[]))
 }

@@ -11,13 +11,12 @@ use cas_core::transfer::BlobSource;
 use cas_core::{Context, Digest, Error, Result};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
-use super::archive::{Member, Members};
+use super::archive::{Member, Members, begin};
 use super::contents::{Contents, Location, Node, Part, check_document_size};
 use super::importer::BlobImporter;
 use crate::buffers::{Buffers, PIECE};
 use crate::codec::{self, Decoder};
 use crate::layout;
-use crate::tar::Reader;
 
 /// Maximum number of pieces that wait between the reader and the store.
 const AHEAD: usize = 4;
@@ -33,8 +32,8 @@ enum Event {
     Member(Member, u64),
     /// A piece of the current file.
     Piece(Bytes),
-    /// The archive ended properly.
-    End,
+    /// The archive ended properly, with these warnings.
+    End(Vec<String>),
 }
 
 /// Stores the files of the archive in `input`.
@@ -49,7 +48,7 @@ pub(super) async fn receive(
         .spawn(move || {
             let outcome = read(input, &buffers, &events);
             // The receiver is gone if the other side failed.
-            let _ = events.blocking_send(outcome.map(|()| Event::End));
+            let _ = events.blocking_send(outcome.map(Event::End));
         })?;
     let mut members = Members::default();
     let mut room = IN_MEMORY;
@@ -65,7 +64,10 @@ pub(super) async fn receive(
                 };
                 members.add(member.path, node)?;
             }
-            Some(Event::End) => return Ok(members.finish()),
+            Some(Event::End(warnings)) => {
+                importer.warn(&warnings);
+                return Ok(members.finish());
+            }
             Some(Event::Piece(_)) | None => {
                 return Err(Error::internal("the reader of the archive ended early"));
             }
@@ -73,24 +75,25 @@ pub(super) async fn receive(
     }
 }
 
-/// Reads the archive and sends what it finds.
+/// Reads the archive and sends what it finds. Returns the warnings of the reader.
 fn read(
     mut input: Box<dyn Read + Send>,
     buffers: &Buffers,
     events: &Sender<Result<Event>>,
-) -> Result<()> {
+) -> Result<Vec<String>> {
     let send = |event| {
         events
             .blocking_send(Ok(event))
             .map_err(|_| Error::cancelled("the import ended"))
     };
     let mut magic = Vec::new();
-    (&mut input).take(8).read_to_end(&mut magic)?;
+    (&mut input)
+        .take(codec::MAGIC as u64)
+        .read_to_end(&mut magic)?;
     let compression = codec::detect(&magic);
     let input = std::io::Cursor::new(magic).chain(input);
     let decoder = Decoder::new(input, compression)?;
-    let mut reader = Reader::new(BufReader::with_capacity(PIECE, decoder));
-    let mut members = Members::default();
+    let (mut reader, mut members) = begin(BufReader::with_capacity(PIECE, decoder))?;
     while let Some(entry) = members.next(&mut reader)? {
         let Some(member) = members.member(&entry)? else {
             continue;
@@ -103,7 +106,7 @@ fn read(
             send(Event::Piece(piece))?;
         }
     }
-    Ok(())
+    Ok(reader.warnings().to_vec())
 }
 
 /// Stores the current file, or keeps it in memory, which has `room` for more bytes.
@@ -131,7 +134,7 @@ async fn file(
         }
         Location::Stored(digest)
     } else {
-        Location::Stored(importer.store_unnamed(size, &mut source).await?)
+        Location::Stored(importer.store_unnamed(Some(size), &mut source).await?)
     };
     Ok(Part { size, location })
 }

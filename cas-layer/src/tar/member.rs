@@ -10,6 +10,10 @@ use super::pax::Pax;
 use super::sparse::{self, Map};
 use super::{Extensions, Reader, shown};
 
+/// The largest size in eleven octal digits. Writers put it into the header of a file that is larger
+/// and has its size in a pax record.
+const OCTAL: u64 = 0o777_7777_7777;
+
 impl<R: BufRead> Reader<R> {
     /// Returns the member of `header`. Its body becomes the current body.
     pub(super) fn member(&mut self, header: &Header, waiting: Extensions) -> Result<Entry> {
@@ -44,7 +48,7 @@ impl<R: BufRead> Reader<R> {
         if pax.sparse.map.is_some() && pax.sparse.count.is_none() {
             self.warn("a sparse file does not say how many regions it has; some readers refuse it");
         }
-        let stored = stored(header, &pax, &kind).map_err(named)?;
+        let stored = self.stored(header, pax.size, &kind).map_err(named)?;
         let map = self.map(header, &pax, stored).map_err(named)?;
         if map.is_some() && kind != EntryKind::File {
             return Err(named(Error::corrupt("only a file can be sparse")));
@@ -70,6 +74,38 @@ impl<R: BufRead> Reader<R> {
             size,
             regions,
         })
+    }
+
+    /// Returns the number of bytes stored for a member. The same number locates the next header.
+    /// A size in a pax record counts more than that of the header, as for all readers.
+    ///
+    /// Only files have bytes. Some writers give a link the size of its target, or a directory that
+    /// of its entry on disk, but nothing follows.
+    fn stored(&mut self, header: &Header, pax: Option<u64>, kind: &EntryKind) -> Result<u64> {
+        if *kind != EntryKind::File {
+            let declared = header.number(124..136, "size")?;
+            // Without a record, all readers agree on hard links and directories.
+            let agreed = declared == 0 || matches!(header.type_flag(), b'1' | b'5');
+            if !agreed || pax.is_some_and(|size| size != 0) {
+                self.warn(
+                    "a member that is not a file has a size, which is ignored; some readers skip \
+                     as many bytes",
+                );
+            }
+            return Ok(0);
+        }
+        let declared = header.size()?;
+        let size = pax.unwrap_or(declared);
+        if ![0, OCTAL, size].contains(&declared) {
+            self.warn("a pax record has another size than the header; some readers ignore it");
+        }
+        if size > limit::LAYER {
+            return Err(Error::out_of_range(format!(
+                "the file has {size} bytes; at most {} are allowed",
+                limit::LAYER
+            )));
+        }
+        Ok(size)
     }
 
     /// Makes the stored bytes the current body, and reads a sparse map from its start.
@@ -119,34 +155,6 @@ fn agreed(gnu: Option<Vec<u8>>, pax: Option<Vec<u8>>) -> Result<Option<Vec<u8>>>
         )),
         (gnu, pax) => Ok(pax.or(gnu)),
     }
-}
-
-/// Returns the number of bytes stored for the member. The same number locates the next header.
-fn stored(header: &Header, pax: &Pax, kind: &EntryKind) -> Result<u64> {
-    let declared = header.size()?;
-    let size = match pax.size {
-        Some(size) if declared != 0 && declared != size => {
-            return Err(Error::corrupt(format!(
-                "the pax size is {size}; the size in the header is {declared}"
-            )));
-        }
-        Some(size) => size,
-        // Some writers store the size of the target in a hard link, but no bytes follow.
-        None if matches!(kind, EntryKind::Hardlink(_)) => 0,
-        None => declared,
-    };
-    if *kind != EntryKind::File && size != 0 {
-        return Err(Error::corrupt(format!(
-            "{size} bytes are stored for a member that is not a file"
-        )));
-    }
-    if size > limit::LAYER {
-        return Err(Error::out_of_range(format!(
-            "the file has {size} bytes; at most {} are allowed",
-            limit::LAYER
-        )));
-    }
-    Ok(size)
 }
 
 fn kind(header: &Header, path: &[u8], link: Vec<u8>) -> Result<EntryKind> {

@@ -6,8 +6,8 @@
 //! extensions apply to the next member only. What container engines accept, or writers have
 //! written, it accepts with a warning, and reads it as those engines do: a stream that ends after a
 //! complete member, without padding and end blocks; a global pax header, which has no effect; a
-//! prefix in a header whose format is not ustar; a file whose name ends with a slash. It refuses a
-//! global header that would move, cut or rename members.
+//! prefix in a header whose format is not ustar; a file whose name ends with a slash; a size of what
+//! is not a file. It refuses a global header that would move, cut or rename members.
 
 mod entry;
 mod header;
@@ -251,6 +251,14 @@ impl<R: BufRead> Reader<R> {
             self.warnings.push(warning.to_owned());
         }
     }
+}
+
+/// Returns whether bytes may begin an archive, however damaged: with a header, or with what is left
+/// of one.
+pub(crate) fn may_begin(bytes: &[u8]) -> bool {
+    let is_header =
+        |block: &[u8; BLOCK]| block[257..262] == *b"ustar" || Header::new(*block).is_ok();
+    bytes.first_chunk().is_some_and(is_header) || bytes.iter().take(BLOCK).all(|&byte| byte == 0)
 }
 
 /// Returns bytes of the archive for a message: quoted, escaped, and not more than a few.

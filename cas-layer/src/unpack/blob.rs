@@ -13,13 +13,11 @@ use tokio::runtime::Handle;
 use crate::buffers::{Buffers, PIECE};
 use crate::codec::{self, Compression};
 
-/// Number of bytes that are needed to detect the compression.
-const MAGIC: usize = 8;
 /// Maximum number of pieces that are hashed ahead of the reader.
 const AHEAD: usize = 2;
 
 /// The bytes of a blob, as they are stored.
-pub(super) struct Blob {
+pub(crate) struct Blob {
     reader: Arc<dyn BlobReader>,
     /// The tokio runtime of the caller, entered for each read, because a remote store needs one.
     runtime: Option<Handle>,
@@ -33,7 +31,7 @@ impl Blob {
     ///
     /// # Errors
     /// `NotFound` if the store does not have it.
-    pub(super) async fn open(
+    pub(crate) async fn open(
         store: &Store,
         descriptor: &Descriptor,
     ) -> Result<(Self, Compression)> {
@@ -43,7 +41,7 @@ impl Blob {
                 Error::not_found("the layer is not in the store; import or pull the image")
             })
             .during("open layer", descriptor.digest)?;
-        let magic = reader.read_at(0, MAGIC).await?;
+        let magic = reader.read_at(0, codec::MAGIC).await?;
         let blob = Blob {
             reader,
             runtime: Handle::try_current().ok(),

@@ -145,8 +145,8 @@ fn apply(
     progress: &dyn Progress,
 ) -> Result<()> {
     let item = path.display().to_string();
-    let digests: Vec<Digest> = layers.iter().map(|layer| layer.digest).collect();
-    let total = layers.iter().map(|layer| layer.size).sum();
+    let digests: Vec<Digest> = layers.iter().map(|layer| layer.descriptor.digest).collect();
+    let total = layers.iter().map(|layer| layer.descriptor.size).sum();
     progress.begin(&item, Some(total));
     let mut tree = Tree::open(path)?;
     if entrance == Entrance::Private {

@@ -35,7 +35,8 @@ pub use rebuild::{chain_of, rebuild};
 pub use streaming::StreamingUnpacker;
 pub use unpacking::{Target, to_snapshots};
 
-use self::blob::{Blob, CheckedBlob};
+pub(crate) use self::blob::Blob;
+use self::blob::CheckedBlob;
 use crate::codec::Compression;
 use crate::flow::LayerSource;
 
@@ -122,8 +123,7 @@ impl StoredLayer {
         };
         LayerSource {
             blob,
-            size: self.descriptor.size,
-            digest,
+            descriptor: self.descriptor,
             diff_id,
             compression: self.compression,
         }

@@ -91,8 +91,7 @@ impl Unpacking<'_> {
             Ok(LayerSource {
                 compression,
                 blob: Box::new(bytes),
-                size: descriptor.size,
-                digest: descriptor.digest,
+                descriptor,
                 diff_id: (!verified).then_some(diff_id),
             })
         };

@@ -1,19 +1,27 @@
-//! Recognises a document without a descriptor by its content.
+//! The type of a document that comes without a descriptor.
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use crate::document::Document;
 use crate::media_type::MediaType;
 
 /// Returns the media type of a manifest or an index, or `None` if `data` is neither.
-pub(super) fn recognise(data: &[u8]) -> Option<MediaType> {
+pub fn document_type(data: &[u8]) -> Option<MediaType> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Stated {
         media_type: Option<MediaType>,
+        schema_version: Option<IgnoredAny>,
+        layers: Option<IgnoredAny>,
+        manifests: Option<IgnoredAny>,
     }
     let stated: Stated = serde_json::from_slice(data).ok()?;
+    let lists = stated.layers.or(stated.manifests);
+    // All members may be absent, so that any object would parse as an empty index.
+    let shaped = stated.schema_version.or(lists).is_some();
     let known = [MediaType::OCI_MANIFEST, MediaType::OCI_INDEX];
+    let known = known.into_iter().filter(|_| shaped);
     let types = stated.media_type.into_iter().chain(known);
     types
         .filter(MediaType::is_document)
@@ -44,11 +52,14 @@ mod tests {
                 ),
                 Some(docker),
             ),
+            (r#"{"manifests":[]}"#.to_owned(), Some(MediaType::OCI_INDEX)),
             ("{}".to_owned(), None),
+            (r#"{"manifests":null}"#.to_owned(), None),
+            (format!(r#"{{"config":{config}}}"#), None),
             (r#"{"architecture":"amd64","config":{}}"#.to_owned(), None),
             ("[1]".to_owned(), None),
         ] {
-            assert_eq!(recognise(text.as_bytes()), expected, "{text}");
+            assert_eq!(document_type(text.as_bytes()), expected, "{text}");
         }
     }
 }

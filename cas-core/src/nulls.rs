@@ -1,0 +1,48 @@
+//! Members of foreign documents that are `null`.
+//!
+//! Writers in Go write an empty list, map or text as `null` or leave it out. Both mean the empty
+//! value. Use these functions with `#[serde(default, deserialize_with = "…")]`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Deserializer};
+
+/// Returns a value, or the default for `null`.
+///
+/// # Errors
+/// Errors of the deserializer.
+pub fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// Returns a map of texts. `null` is an empty map, and a value that is `null` an empty text.
+///
+/// # Errors
+/// Errors of the deserializer.
+pub fn texts<'de, D>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    let texts = Option::<BTreeMap<String, Option<String>>>::deserialize(deserializer)?;
+    let texts = texts.unwrap_or_default().into_iter();
+    Ok(texts
+        .map(|(key, value)| (key, value.unwrap_or_default()))
+        .collect())
+}
+
+/// Returns a map of texts like [`texts`], or `None` for `null`.
+///
+/// # Errors
+/// Errors of the deserializer.
+pub fn optional_texts<'de, D>(deserializer: D) -> Result<Option<BTreeMap<String, String>>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    #[derive(Deserialize)]
+    struct Texts(#[serde(deserialize_with = "texts")] BTreeMap<String, String>);
+    Ok(Option::<Texts>::deserialize(deserializer)?.map(|texts| texts.0))
+}

@@ -1,0 +1,213 @@
+//! Compression of layers and archives: detection, and a streaming decoder with size limits.
+//!
+//! A stream is either complete or an error. Another member, frame or stream may follow the one
+//! that ended, and zeros, which tapes and block devices leave. Other bytes are an error that says
+//! what they are: the stream before them is intact, so they are not taken for damage.
+
+mod bzip2;
+mod format;
+mod gzip;
+mod input;
+mod xz;
+mod zstd;
+
+use std::io::{self, ErrorKind, Read};
+
+use cas_core::{Error, limit};
+
+pub use format::{Compression, detect};
+pub(crate) use format::{MAGIC, foreign};
+
+use self::bzip2::Bzip2;
+use self::gzip::Gzip;
+use self::input::Input;
+use self::xz::Xz;
+use self::zstd::Zstd;
+
+/// Decompressed bytes below which the compression ratio is not checked.
+const RATIO_FLOOR_GZIP: u64 = 1 << 20;
+const RATIO_FLOOR: u64 = 1 << 30;
+
+/// A reader of the decompressed bytes of `R`.
+///
+/// Errors are [`cas_core::Error`] inside [`io::Error`]: `Corrupt` for a damaged or truncated
+/// stream, `Unsupported` for other bytes behind it, `OutOfRange` for an exceeded limit, and errors of
+/// the source unchanged.
+pub struct Decoder<R: Read> {
+    stream: Stream<R>,
+    compression: Compression,
+    produced: u64,
+    budget: u64,
+}
+
+/// A stream of members, each of which is compressed on its own.
+enum Stream<R: Read> {
+    Plain(Input<R>),
+    Gzip(Box<Gzip<R>>),
+    Zstd(Zstd<R>),
+    Xz(Box<Xz<R>>),
+    Bzip2(Bzip2<R>),
+}
+
+impl<R: Read> Stream<R> {
+    fn new(input: Input<R>, compression: Compression) -> io::Result<Self> {
+        Ok(match compression {
+            Compression::None => Stream::Plain(input),
+            Compression::Gzip => Stream::Gzip(Box::new(Gzip::new(input))),
+            Compression::Zstd => Stream::Zstd(Zstd::new(input)?),
+            Compression::Xz => Stream::Xz(Box::new(Xz::new(input))),
+            Compression::Bzip2 => Stream::Bzip2(Bzip2::new(input)),
+        })
+    }
+
+    /// Reads decompressed bytes. Returns 0 at the verified end of a member.
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Plain(input) => input.read(out),
+            Stream::Gzip(gzip) => gzip.read(out),
+            Stream::Zstd(zstd) => zstd.read(out),
+            Stream::Xz(xz) => xz.read(out),
+            Stream::Bzip2(bzip2) => bzip2.read(out),
+        }
+    }
+
+    /// Begins the next member.
+    fn restart(&mut self) -> io::Result<()> {
+        match self {
+            Stream::Plain(_) => {}
+            Stream::Gzip(gzip) => gzip.restart(),
+            Stream::Zstd(zstd) => zstd.restart()?,
+            Stream::Xz(xz) => xz.restart(),
+            Stream::Bzip2(bzip2) => bzip2.restart(),
+        }
+        Ok(())
+    }
+
+    fn input(&self) -> Option<&Input<R>> {
+        match self {
+            Stream::Plain(input) => Some(input),
+            Stream::Gzip(gzip) => Some(&gzip.input),
+            Stream::Zstd(zstd) => Some(&zstd.input),
+            Stream::Xz(xz) => xz.input(),
+            Stream::Bzip2(bzip2) => Some(&bzip2.input),
+        }
+    }
+
+    fn input_mut(&mut self) -> Option<&mut Input<R>> {
+        match self {
+            Stream::Plain(input) => Some(input),
+            Stream::Gzip(gzip) => Some(&mut gzip.input),
+            Stream::Zstd(zstd) => Some(&mut zstd.input),
+            Stream::Xz(xz) => xz.input_mut(),
+            Stream::Bzip2(bzip2) => Some(&mut bzip2.input),
+        }
+    }
+}
+
+impl<R: Read> Decoder<R> {
+    /// Creates a decoder of `source` that returns at most [`limit::LAYER`] bytes.
+    ///
+    /// # Errors
+    /// `Internal` if the codec cannot be set up.
+    pub fn new(source: R, compression: Compression) -> cas_core::Result<Self> {
+        Self::with_budget(source, compression, limit::LAYER)
+    }
+
+    /// Creates a decoder of `source` that returns at most `budget` bytes, and never more than
+    /// [`limit::LAYER`].
+    ///
+    /// # Errors
+    /// `Internal` if the codec cannot be set up.
+    pub fn with_budget(source: R, compression: Compression, budget: u64) -> cas_core::Result<Self> {
+        let stream = Stream::new(Input::new(source), compression)
+            .map_err(|error| Error::internal("the decoder could not be set up").source(error))?;
+        Ok(Decoder {
+            stream,
+            compression,
+            produced: 0,
+            budget: budget.min(limit::LAYER),
+        })
+    }
+
+    /// Returns the number of compressed bytes read from the source so far.
+    pub fn consumed(&self) -> u64 {
+        self.stream.input().map_or(0, |input| input.total)
+    }
+
+    /// Returns the number of decompressed bytes returned so far.
+    pub fn produced(&self) -> u64 {
+        self.produced
+    }
+
+    /// Reads decompressed bytes of this member or the next ones. Returns 0 at the end of the last.
+    fn read_members(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let read = self.stream.read(out)?;
+            if read > 0 || out.is_empty() || self.compression == Compression::None {
+                return Ok(read);
+            }
+            let input = self.stream.input_mut();
+            let more = input.map_or(Ok(false), |input| input.has_member(self.compression))?;
+            if !more {
+                return Ok(0);
+            }
+            self.stream.restart()?;
+        }
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        if self.produced > self.budget {
+            return Err(Error::out_of_range(format!(
+                "the layer has more than the {} decompressed bytes allowed",
+                self.budget
+            )));
+        }
+        let (floor, ratio) = match self.compression {
+            Compression::None => return Ok(()),
+            Compression::Gzip => (RATIO_FLOOR_GZIP, limit::RATIO_GZIP),
+            _ => (RATIO_FLOOR, limit::RATIO),
+        };
+        let consumed = self.consumed();
+        if self.produced > floor && self.produced > consumed.saturating_mul(ratio) {
+            return Err(Error::out_of_range(format!(
+                "{consumed} compressed bytes became {}; at most {ratio} per byte are allowed",
+                self.produced
+            )));
+        }
+        Ok(())
+    }
+}
+
+impl<R: Read> Read for Decoder<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let read = self
+            .read_members(out)
+            .map_err(|error| damaged(self.compression, error))?;
+        self.produced += read as u64;
+        self.check()?;
+        Ok(read)
+    }
+}
+
+/// Classifies an error of a codec. An error of the source is returned unchanged.
+fn damaged(compression: Compression, error: io::Error) -> io::Error {
+    if error.get_ref().is_some_and(|inner| inner.is::<Error>()) {
+        return error;
+    }
+    // The zstd library distinguishes its errors by text only.
+    if error.to_string().contains("too much memory") {
+        let allowed = 1u64 << limit::ZSTD_WINDOW_LOG;
+        return Error::out_of_range(format!(
+            "the zstd frame needs a larger window than the {allowed} bytes allowed"
+        ))
+        .source(error)
+        .into();
+    }
+    let found = match error.kind() {
+        ErrorKind::UnexpectedEof => "it ends too early".to_owned(),
+        _ => error.to_string(),
+    };
+    Error::corrupt(format!("the {compression} stream is damaged: {found}"))
+        .source(error)
+        .into()
+}

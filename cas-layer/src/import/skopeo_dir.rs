@@ -1,0 +1,34 @@
+//! The directory of skopeo's transport `dir:`. `manifest.json` is the manifest or the index itself,
+//! blobs are named by the hexadecimal part of their digest, and the manifests of an index by that
+//! with `.manifest.json`. It holds one image, without a name.
+
+use bytes::Bytes;
+use cas_core::{Descriptor, Document, Error, MediaType, Result, document_type};
+
+use super::names::Root;
+use super::naming::Naming;
+use super::plan::Plan;
+use crate::layout::DOCKER_MANIFEST;
+
+/// Returns whether the file is a manifest or an index, and not docker's list of images.
+pub(super) fn is_manifest(data: &[u8]) -> bool {
+    data.trim_ascii_start().starts_with(b"{")
+}
+
+/// Returns the image whose manifest or index is `data`.
+pub(super) fn roots(plan: &mut Plan<'_>, data: &Bytes) -> Result<Vec<Root>> {
+    let named = |error: Error| error.operation("read").subject(DOCKER_MANIFEST);
+    let media_type = match document_type(data) {
+        Some(media_type) => media_type,
+        None => {
+            // Says why it is not one.
+            Document::parse(&MediaType::OCI_MANIFEST, data).map_err(named)?;
+            MediaType::OCI_MANIFEST
+        }
+    };
+    let target = Descriptor::of(media_type, data);
+    plan.naming = Naming::SkopeoDir {
+        root: target.digest,
+    };
+    Ok(vec![Root { name: None, target }])
+}

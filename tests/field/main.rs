@@ -1,0 +1,19 @@
+//! Sources as tools and people in the field write them: the tool reads them, or says what they
+//! are. Each module is about one kind of peculiarity, and tries several members of it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test may fail anywhere"
+)]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod compressed;
+mod config_types;
+mod foreign;
+mod long_names;
+mod nulls;
+mod rooted;
+mod scene;
+mod skopeo_dir;
+mod tar_sizes;
