@@ -135,11 +135,27 @@ mod tests {
             "169.254.7.7:5000",
             "0.0.0.0:5000",
             "10.0.0.1:5000",
+            "[2001:db8::1]:5000",
+            "[fe80::1]",
             "r.test",
+            "R.test",
         ] {
             let reference: FullName = format!("{host}/app:1").parse().unwrap();
             let client = cas_core::pool::wait(Client::connect(&reference, Options::default()));
             assert_eq!(client.unwrap().0.base.scheme(), "https", "{host}");
+        }
+    }
+    #[test]
+    fn addresses_keep_their_brackets_and_hosts_their_meaning() {
+        for (name, expected) in [
+            ("[::1]:5000/a__b:1", "https://[::1]:5000/v2/a__b/"),
+            ("[2001:DB8::1]/a", "https://[2001:db8::1]/v2/a/"),
+            ("R.Test:443/a---b/c", "https://r.test/v2/a---b/c/"),
+            ("127.0.0.1:5000/a.b", "https://127.0.0.1:5000/v2/a.b/"),
+            ("localhost/a", "https://localhost/v2/a/"),
+        ] {
+            let name: FullName = name.parse().unwrap();
+            assert_eq!(base(&name, "https").unwrap().as_str(), expected);
         }
     }
 }

@@ -1,24 +1,18 @@
 //! Names of images as docker understands them, whatever a person left out.
 
 use std::fmt;
-use std::net::Ipv6Addr;
 use std::str::FromStr;
 
 use super::Reference;
-use crate::digest::{Algorithm, Digest};
+use super::grammar::{EXPECTED, HUB, OFFICIAL, check, is_host_like};
+use crate::digest::Digest;
 use crate::error::{Error, Result, excerpt};
 use crate::limit;
 
-/// The host of names that have none.
-const HUB: &str = "docker.io";
-/// Its older name, which means the same.
+/// The older name of [`HUB`], which means the same.
 const LEGACY_HUB: &str = "index.docker.io";
-/// Where the official images of [`HUB`] are. It may be left out.
-const OFFICIAL: &str = "library/";
 /// The tag of names that have neither a tag nor a digest.
 const LATEST: &str = "latest";
-/// The form of a name, for messages.
-const EXPECTED: &str = "expected [HOST[:PORT]/]REPOSITORY[:TAG][@DIGEST]";
 
 /// A name of docker's grammar, with everything that may be left out:
 /// `HOST[:PORT]/REPOSITORY[:TAG][@DIGEST]`.
@@ -199,96 +193,6 @@ fn parse(text: &str) -> Result<FullName> {
         )));
     }
     Ok(name)
-}
-
-/// Returns whether the first part of a name is a host and not the beginning of a repository.
-fn is_host_like(part: &str) -> bool {
-    part == "localhost"
-        || part.contains(['.', ':'])
-        || part.bytes().any(|byte| byte.is_ascii_uppercase())
-}
-
-/// Checks the parts of a name.
-fn check(host: &str, repository: &str, tag: Option<&str>) -> Result<()> {
-    let refused = |why: String| Err(Error::invalid(format!("not the name of an image: {why}")));
-    if !is_host(host) {
-        return refused(format!("{:?} is not a host; {EXPECTED}", excerpt(host)));
-    }
-    if repository.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        return refused("the repository has upper-case letters; write it in lower case".into());
-    }
-    if !repository.split('/').all(is_component) {
-        return refused(format!(
-            "{EXPECTED}, with lower-case letters and digits in the repository, separated by one of \
-             . _ / or by __ or by any number of -"
-        ));
-    }
-    if repository.len() > limit::REPOSITORY {
-        let (found, most) = (repository.len(), limit::REPOSITORY);
-        return refused(format!(
-            "the repository has {found} bytes; expected at most {most}"
-        ));
-    }
-    if tag.is_some_and(|tag| !is_tag(tag)) {
-        return refused(format!(
-            "expected as tag a letter, a digit or _, and at most {} more of these, . and -",
-            limit::TAG - 1
-        ));
-    }
-    let short = repository.strip_prefix(OFFICIAL).unwrap_or(repository);
-    let is_algorithm = Algorithm::ALL.iter().any(|one| one.name() == short);
-    let is_id = short.len() == 64 && short.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if host == HUB && (is_algorithm || is_id && tag.is_none()) {
-        return refused("it reads like a digest, which finds only what is stored".into());
-    }
-    Ok(())
-}
-
-/// Accepts a domain name or an address in brackets, with a port or without.
-fn is_host(host: &str) -> bool {
-    let (name, port) = match host.rsplit_once(':') {
-        Some((name, port)) if !port.ends_with(']') => (name, port),
-        _ => (host, "443"),
-    };
-    let address = name
-        .strip_prefix('[')
-        .and_then(|name| name.strip_suffix(']'));
-    let named = match address {
-        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
-        None => name.split('.').all(is_label),
-    };
-    named
-        && port.bytes().all(|byte| byte.is_ascii_digit())
-        && port.parse::<u16>().is_ok()
-        && host.len() <= limit::HOST
-}
-
-fn is_label(label: &str) -> bool {
-    let bytes = label.as_bytes();
-    bytes.first().is_some_and(u8::is_ascii_alphanumeric)
-        && bytes.last().is_some_and(u8::is_ascii_alphanumeric)
-        && bytes
-            .iter()
-            .all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-')
-}
-
-/// Accepts lower-case letters and digits, separated by `.`, `_`, `__` or any number of `-`.
-fn is_component(component: &str) -> bool {
-    let alphanumeric = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let bytes = component.as_bytes();
-    let separator = |run: &[u8]| {
-        matches!(run, [] | b"." | b"_" | b"__") || run.iter().all(|byte| *byte == b'-')
-    };
-    bytes.first().is_some_and(alphanumeric)
-        && bytes.last().is_some_and(alphanumeric)
-        && bytes.split(alphanumeric).all(separator)
-}
-
-fn is_tag(tag: &str) -> bool {
-    let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-    tag.len() <= limit::TAG
-        && tag.bytes().next().is_some_and(word)
-        && tag.bytes().all(|byte| word(byte) || b".-".contains(&byte))
 }
 
 impl From<&FullName> for Reference {

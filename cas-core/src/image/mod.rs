@@ -8,6 +8,7 @@ mod ext;
 pub mod fieldpath;
 pub mod filter;
 mod full_name;
+mod grammar;
 mod owned;
 mod questions;
 mod records;

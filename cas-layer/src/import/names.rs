@@ -113,7 +113,11 @@ fn given_name(
     naming: Naming,
 ) -> Result<BTreeMap<Reference, Descriptor>> {
     let mut assigned = BTreeMap::new();
-    let own: BTreeSet<&str> = names(roots).map(|(own, _)| own.text()).collect();
+    let meaning = |own: &SourceName| {
+        own.read(naming)
+            .map_or(own.text().into(), |own| own.to_string())
+    };
+    let own: BTreeSet<String> = names(roots).map(|(own, _)| meaning(own)).collect();
     if let ([first, ..], 1) = (roots, own.len()) {
         assigned.insert(naming.read(given.as_str())?, first.target.clone());
         return Ok(assigned);

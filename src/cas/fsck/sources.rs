@@ -5,12 +5,16 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use cas_core::check::Sources;
-use cas_core::image::Reference;
+use cas_core::image::{FullName, Reference};
 use cas_core::transfer::{Fetcher, StoreFetcher};
 use cas_core::{ContentStore, Context, Location, Registry, Result};
 
 use crate::cas::Cas;
 use crate::root::Root;
+
+/// The host of names that were given without one. It is not the registry of Docker Hub, and such
+/// images were often made here.
+const NO_REGISTRY: &str = "docker.io";
 
 /// The place that the user named, or the registries that the names of images refer to.
 pub(super) struct RepairSources<'a> {
@@ -91,9 +95,10 @@ impl Sources for RepairSources<'_> {
         if let Some(chosen) = &self.chosen {
             return Ok(vec![Arc::clone(chosen)]);
         }
-        let Some(name) = name else {
+        let full = name.and_then(FullName::of);
+        let Some(full) = full.filter(|full| full.host() != NO_REGISTRY) else {
             return Ok(Vec::new());
         };
-        Ok(vec![self.connect(name.as_str()).await?])
+        Ok(vec![self.connect(&full.to_string()).await?])
     }
 }

@@ -70,6 +70,11 @@ pub(super) async fn names_of_every_form_are_kept(subject: Subject) {
         "a_b",
         "a+b",
         "x.io:80/y:1.2",
+        "x.io/a__b---c:1_",
+        "[::1]:80/y:1",
+        "x.io/a~1,os=linux",
+        "x.io/größe/名前",
+        "x.io/%2e%2E+",
         &digest,
         &long,
     ];
