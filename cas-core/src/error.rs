@@ -164,12 +164,16 @@ impl Error {
         self
     }
 
-    /// Adds what the subject is a part of, such as a layer or a directory.
+    /// Adds what the subject is a part of, such as a layer or a directory. What the subject names
+    /// already is not named again.
     #[must_use]
     pub fn within(mut self, whole: impl fmt::Display) -> Self {
+        let whole = whole.to_string();
         self.0.subject = Some(match self.0.subject {
+            Some(part) if names(&whole, &part) => whole,
+            Some(part) if names(&part, &whole) => part,
             Some(part) => format!("{part} in {whole}"),
-            None => whole.to_string(),
+            None => whole,
         });
         self
     }
@@ -239,6 +243,12 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.0.source.as_deref().map(|source| source as _)
     }
+}
+
+/// Returns whether a subject is a thing, or ends with its name, as in `layer sha256:…`.
+fn names(subject: &str, thing: &str) -> bool {
+    let before = subject.strip_suffix(thing);
+    before.is_some_and(|before| before.is_empty() || before.ends_with(' '))
 }
 
 /// The number of "too many symbolic links" in Linux. The kernel also reports it for a symbolic link
@@ -368,6 +378,16 @@ mod tests {
         assert_eq!(error.to_string(), "open sha256:ab: no such blob");
         let error = error.within("store x").operation("ignored");
         assert_eq!(error.to_string(), "open sha256:ab in store x: no such blob");
+        for (subject, whole, expected) in [
+            ("sha256:ab", "layer sha256:ab", "layer sha256:ab"),
+            ("layer sha256:ab", "sha256:ab", "layer sha256:ab"),
+            ("f in layer x", "layer x", "f in layer x"),
+            ("x", "x", "x"),
+            ("b", "ab", "b in ab"),
+        ] {
+            let error = Error::not_found("gone").subject(subject).within(whole);
+            assert_eq!(error.to_string(), format!("{expected}: gone"));
+        }
     }
 
     /// A retry is advised only if it may help.

@@ -73,7 +73,9 @@ pub const PAX_GLOBAL: u64 = 4 << 20;
 pub const GNU_LONG: u64 = 64 << 10;
 /// Maximum number of regions of a sparse file.
 pub const SPARSE_REGIONS: usize = 64 << 10;
-/// Maximum size of the value of one extended attribute.
+/// Maximum number of different warnings that are kept for one layer or archive.
+pub const WARNINGS: usize = 32;
+/// Maximum size of the value of one extended attribute, as in the kernel. Larger ones are left out.
 pub const XATTR: usize = 64 << 10;
 /// Maximum size of all extended attributes of one inode together.
 pub const XATTRS: usize = 256 << 10;

@@ -115,17 +115,24 @@ fn extended_attributes() {
             .collect();
         Tar::new().pax(&records).file("f", "")
     };
-    edge(limit::XATTR, limit::XATTR, |size| {
-        xattrs(&[("user.a", size)])
-    });
+    // What no file can have is left out.
+    let kept = |tar: Tar| {
+        let (members, warnings) = read_all(&tar.end()).unwrap();
+        assert_eq!(members[0].0.xattrs.is_empty(), !warnings.is_empty());
+        warnings.is_empty()
+    };
+    for (size, expected) in [(limit::XATTR, true), (limit::XATTR + 1, false)] {
+        assert_eq!(kept(xattrs(&[("user.a", size)])), expected, "{size}");
+    }
+    for (length, expected) in [(limit::COMPONENT, true), (limit::COMPONENT + 1, false)] {
+        let name = format!("user.{}", "x".repeat(length - 5));
+        assert_eq!(kept(xattrs(&[(&name, 1)])), expected, "{length}");
+    }
     // The names count as well.
     let quarter = limit::XATTRS / 4 - "user.a".len();
     edge(limit::XATTRS, quarter, |last| {
         let names = ["user.a", "user.b", "user.c"].map(|name| (name, quarter));
         xattrs(&[&names[..], &[("user.d", last)]].concat())
-    });
-    edge(limit::COMPONENT, limit::COMPONENT, |length| {
-        xattrs(&[(&format!("user.{}", "x".repeat(length - 5)), 1)])
     });
 }
 

@@ -11,14 +11,14 @@ use serde_json::json;
 
 use super::{Context, names};
 
-/// Import images from a Docker archive, an OCI archive or an OCI layout
+/// Import images from a Docker archive, an OCI archive, an OCI layout or a directory of skopeo
 #[derive(Args)]
 #[command(
     after_help = "Example:\n  skopeo copy docker://debian oci-archive:d.tar\n  \
     cas import d.tar --name debian:12 --unpack"
 )]
 pub(crate) struct Import {
-    /// Archive (plain, gzip or zstd), layout directory, or - for standard input
+    /// Archive (plain, gzip, zstd, xz or bzip2), directory, or - for standard input
     source: PathBuf,
     /// Name for the image; if the source has several tags, REF without a tag, and each image is
     /// named REF:TAG. Images without a name are imported under their digest

@@ -166,9 +166,7 @@ fn a_damaged_blob_is_damage_whatever_it_looks_like() {
         "app:1",
     );
     let digest = cas::Digest::sha256(&layer);
-    let blob = place
-        .path("root/store/blobs/sha256")
-        .join(digest.hex().to_string());
+    let blob = place.path("root/store/blobs/sha256").join(digest.hex());
     for (at, byte) in [
         (0, 0x01),
         (130, 0x7f),

@@ -27,8 +27,9 @@ fn remove(value: &mut Value, key: &str) {
     value.as_object_mut().unwrap().remove(key).unwrap();
 }
 
-/// A name, the layers, and what is changed.
-type Case = (&'static str, bool, fn(&mut Value), fn(&mut Value));
+type Change = fn(&mut Value);
+/// A name, whether there is a layer, and changes of the configuration and the manifest.
+type Case = (&'static str, bool, Change, Change);
 
 #[test]
 fn documents_of_an_image_with_nulls_and_without_members_are_read() {
@@ -150,7 +151,7 @@ fn documents_of_an_image_with_nulls_and_without_members_are_read() {
 
 #[test]
 fn entries_of_an_index_with_nulls_and_without_members_are_read() {
-    const CASES: &[(&str, fn(&mut Value))] = &[
+    const CASES: &[(&str, Change)] = &[
         ("absent", |entry| remove(entry, "platform")),
         ("null", |entry| entry["platform"] = Value::Null),
         ("empty", |entry| entry["platform"] = json!({})),

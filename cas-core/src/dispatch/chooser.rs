@@ -1,6 +1,6 @@
 //! Choosing among the manifests that an image offers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use super::platforms::choose;
 use crate::descriptor::Descriptor;
@@ -11,7 +11,7 @@ use crate::platform::{Matcher, Only, Platform};
 #[derive(Debug, Default)]
 pub struct Chooser {
     only: Option<Only>,
-    offered: BTreeSet<String>,
+    offered: HashSet<Platform>,
 }
 
 impl Chooser {
@@ -19,7 +19,7 @@ impl Chooser {
     pub fn new(platform: Option<&Platform>) -> Self {
         Chooser {
             only: platform.map(Only::new),
-            offered: BTreeSet::new(),
+            offered: HashSet::new(),
         }
     }
 
@@ -29,15 +29,20 @@ impl Chooser {
     }
 
     /// Returns the best matches among the entries of an index, and the entries without a platform.
-    pub fn choose(&mut self, listed: &[Descriptor]) -> Vec<Descriptor> {
-        let Some(only) = &self.only else {
-            return listed.to_vec();
-        };
-        let platforms = listed.iter().filter_map(|entry| entry.platform.as_ref());
-        let known = platforms.filter(|platform| !platform.is_unknown());
-        self.offered
-            .extend(known.map(|platform| platform.normalized().to_string()));
-        choose(listed, only)
+    pub fn choose(&self, listed: &[Descriptor]) -> Vec<Descriptor> {
+        match &self.only {
+            Some(only) => choose(listed, only),
+            None => listed.to_vec(),
+        }
+    }
+
+    /// Remembers that this content can be had for the platform that its descriptor states.
+    pub fn offer(&mut self, listed: &Descriptor) {
+        if let (Some(_), Some(platform)) = (&self.only, &listed.platform)
+            && !platform.is_unknown()
+        {
+            self.offered.insert(platform.normalized());
+        }
     }
 
     /// Returns whether an image for `platform` is chosen. An image without a platform always is.
@@ -45,15 +50,23 @@ impl Chooser {
         let (Some(only), Some(platform)) = (&self.only, platform) else {
             return true;
         };
-        self.offered.insert(platform.normalized().to_string());
+        self.offered.insert(platform.normalized());
         only.matches(platform)
     }
 
-    /// Returns the platforms that were offered, separated by commas. A chooser for all platforms
-    /// does not remember them.
-    pub fn offered(&self) -> String {
-        let offered: Vec<&str> = self.offered.iter().map(String::as_str).collect();
-        offered.join(", ")
+    /// Returns what there is instead, for the message that nothing was found for the platform: the
+    /// other platforms that were offered, in words.
+    pub fn others(&self) -> String {
+        let found = |platform: &&Platform| {
+            let only = self.only.as_ref();
+            only.is_none_or(|only| !only.matches(platform))
+        };
+        let others = self.offered.iter().filter(found);
+        let others: BTreeSet<String> = others.map(ToString::to_string).collect();
+        match others.len() {
+            0 => "it has nothing for any other platform either".to_owned(),
+            _ => format!("it has: {}", Vec::from_iter(others).join(", ")),
+        }
     }
 }
 
@@ -72,11 +85,19 @@ mod tests {
         let wanted = "linux/amd64".parse().unwrap();
         let mut chooser = Chooser::new(Some(&wanted));
         assert_eq!(chooser.choose(&listed), listed[1..2]);
-        assert!(!chooser.matches(Some(&"linux/s390x".parse().unwrap())));
+        assert_eq!(
+            chooser.others(),
+            "it has nothing for any other platform either"
+        );
+        for _ in 0..2 {
+            listed.iter().for_each(|entry| chooser.offer(entry));
+            assert!(!chooser.matches(Some(&"linux/s390x".parse().unwrap())));
+        }
         assert!(chooser.matches(None));
-        assert_eq!(chooser.offered(), "linux/amd64, linux/arm64, linux/s390x");
-        let mut all = Chooser::new(None);
+        // What was wanted was not found, so it is not there.
+        assert_eq!(chooser.others(), "it has: linux/arm64, linux/s390x");
+        let all = Chooser::new(None);
         assert_eq!(all.choose(&listed), listed);
-        assert!(all.takes_all() && all.offered().is_empty());
+        assert!(all.takes_all());
     }
 }

@@ -1,5 +1,6 @@
 //! Finding the manifest of an image for a platform.
 
+use std::collections::BTreeSet;
 use std::mem;
 use std::sync::Mutex;
 
@@ -11,7 +12,7 @@ use crate::descriptor::Descriptor;
 use crate::dispatch::{self, Handler, Next, walk};
 use crate::document::{Document, Manifest};
 use crate::error::{Error, ErrorKind, Result};
-use crate::platform::{Matcher, Only, Platform};
+use crate::platform::{All, Matcher, Only, Platform};
 use crate::sync::lock;
 
 /// A manifest and its descriptor.
@@ -61,7 +62,10 @@ pub async fn manifest(
     }
     match by_config(content, matcher, unnamed, &mut missing).await? {
         Some(resolved) => Ok(resolved),
-        None => Err(no_match(image, &missing)),
+        None => Err(match &missing[..] {
+            [] => no_match(content, image).await?,
+            [first, rest @ ..] => not_stored(image, first, rest.len()),
+        }),
     }
 }
 
@@ -150,24 +154,46 @@ fn pass(descriptor: Descriptor, missing: &mut Vec<Descriptor>) {
     missing.push(descriptor);
 }
 
-fn no_match(image: &Descriptor, missing: &[Descriptor]) -> Error {
-    let message = match missing {
-        [] => "the index lists no manifest for the platform; choose another platform".to_owned(),
-        [first, rest @ ..] => {
-            let more = match rest.len() {
-                0 => String::new(),
-                more => format!(" and {more} more"),
-            };
-            format!(
-                "the index lists content that may be for the platform but is not in the store: \
-                 {}{more}; import the image for this platform",
-                first.digest
-            )
-        }
+/// Returns the error for an image without a match. It lists the platforms that the store has.
+async fn no_match(content: &dyn ContentStore, image: &Descriptor) -> Result<Error> {
+    let candidates = Candidates {
+        content,
+        matcher: &All,
+        root: image,
+        found: Mutex::default(),
     };
-    Error::not_found(message)
-        .operation("resolve manifest")
-        .subject(image.digest)
+    walk(&candidates, std::slice::from_ref(image)).await?;
+    let found = mem::take(&mut *lock(&candidates.found));
+    let mut there = BTreeSet::new();
+    for manifest in found {
+        if content.stat(&manifest.digest).await?.is_some() {
+            let stated = platforms(content, &manifest).await?;
+            there.extend(stated.iter().map(ToString::to_string));
+        }
+    }
+    let there = match there.len() {
+        0 => "it has no image for any other platform either".to_owned(),
+        _ => format!("it has: {}", Vec::from_iter(there).join(", ")),
+    };
+    Ok(
+        Error::not_found(format!("the image has nothing for the platform; {there}"))
+            .operation("resolve manifest")
+            .subject(image.digest),
+    )
+}
+
+fn not_stored(image: &Descriptor, first: &Descriptor, more: usize) -> Error {
+    let more = match more {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    Error::not_found(format!(
+        "the index lists content that may be for the platform but is not in the store: {}{more}; \
+         import the image for this platform",
+        first.digest
+    ))
+    .operation("resolve manifest")
+    .subject(image.digest)
 }
 
 async fn load(content: &dyn ContentStore, descriptor: &Descriptor) -> Result<Resolved> {

@@ -138,7 +138,14 @@ impl Pull<'_> {
         let document = dispatch::parse(descriptor, &data)?;
         self.documents.add(descriptor, document.children());
         let children = match document {
-            Document::Index(index) => lock(&self.chooser).choose(&index.manifests),
+            Document::Index(index) => {
+                let mut chooser = lock(&self.chooser);
+                index
+                    .manifests
+                    .iter()
+                    .for_each(|entry| chooser.offer(entry));
+                chooser.choose(&index.manifests)
+            }
             Document::Manifest(manifest) => self.manifest(descriptor, &manifest).await?,
         };
         let is_stored = |child: &&Descriptor| self.wants.get(child).is_stored();
@@ -235,13 +242,9 @@ impl Pull<'_> {
         if self.manifests.load(Ordering::Relaxed) > 0 {
             return Ok(());
         }
-        let offered = lock(&self.chooser).offered();
-        let choice = match offered.is_empty() {
-            true => String::new(),
-            false => format!("; choose one of: {offered}"),
-        };
+        let others = lock(&self.chooser).others();
         Err(Error::not_found(format!(
-            "the image is not available for {platform}{choice}"
+            "the image has nothing for {platform}; {others}"
         )))
     }
 }

@@ -27,6 +27,9 @@ pub(super) fn own(fd: BorrowedFd<'_>, stat: &Stat, uid: u32, gid: u32, mode: u32
     Ok(())
 }
 
+/// Why an attribute is left out that does not fit.
+const NO_ROOM: &str = "the file system has no room for it";
+
 /// Whether an attribute is set.
 enum Policy {
     Set,
@@ -56,7 +59,7 @@ impl Layer {
             clear_xattrs(fd, entry)?;
         }
         for (name, value) in &entry.xattrs {
-            self.set_xattr(name, |name| {
+            self.set_xattr(entry, name, |name| {
                 calls::fsetxattr(fd, name, value, XattrFlags::empty())
             })?;
         }
@@ -89,7 +92,7 @@ impl Layer {
             }
         }
         for (name, value) in &entry.xattrs {
-            self.set_xattr(name, |name| {
+            self.set_xattr(entry, name, |name| {
                 calls::lsetxattr(&path, name, value, XattrFlags::empty())
             })?;
         }
@@ -104,6 +107,7 @@ impl Layer {
 
     fn set_xattr(
         &mut self,
+        entry: &Entry,
         name: &[u8],
         set: impl FnOnce(&[u8]) -> rustix::io::Result<()>,
     ) -> Result<()> {
@@ -112,25 +116,56 @@ impl Layer {
             self.warn(&format!("the xattr {shown} is never set from a layer"));
             return Ok(());
         }
-        match set(name) {
-            Err(Errno::NOTSUP) => {
-                self.warn(&format!(
-                    "the file system does not support the xattr {shown}"
-                ));
-                Ok(())
-            }
-            // The superuser may set any sound value; only ids of access lists may be unmapped.
-            Err(Errno::INVAL) => Err(Error::corrupt(format!(
+        let Err(errno) = set(name) else {
+            return Ok(());
+        };
+        if let Some(reason) = self.why_impossible(entry, name, errno)? {
+            let path = entry.path.escape_ascii();
+            self.warn(&format!(
+                "the xattr {shown} of {path} is left out: {reason}"
+            ));
+            return Ok(());
+        }
+        // The superuser may set any sound value; only ids of access lists may be unmapped.
+        if errno == Errno::INVAL {
+            return Err(Error::corrupt(format!(
                 "the kernel refuses the value of the xattr {shown}: it is malformed, or names users \
                  that are not mapped in this user namespace"
-            ))),
-            Err(errno) => {
-                let error = Error::from(std::io::Error::from(errno));
-                let message = format!("the xattr {shown} cannot be set: {error}");
-                Err(Error::new(error.kind(), message).source(error))
-            }
-            Ok(()) => Ok(()),
+            )));
         }
+        let error = Error::from(std::io::Error::from(errno));
+        let message = format!("the xattr {shown} cannot be set: {error}");
+        Err(Error::new(error.kind(), message).source(error))
+    }
+
+    /// Returns why a file cannot have an attribute here, or `None` if setting it failed for another
+    /// reason.
+    fn why_impossible(
+        &self,
+        entry: &Entry,
+        name: &[u8],
+        errno: Errno,
+    ) -> Result<Option<&'static str>> {
+        let is_directory = entry.kind == EntryKind::Directory;
+        let is_plain = is_directory || entry.kind == EntryKind::File;
+        Ok(match errno {
+            Errno::NOTSUP => Some("the file system does not support it"),
+            Errno::PERM if name.starts_with(b"user.") && !is_plain => {
+                Some("only files and directories can have it")
+            }
+            Errno::ACCESS if name == b"system.posix_acl_default" && !is_directory => {
+                Some("only directories can have it")
+            }
+            Errno::TOOBIG | Errno::RANGE => Some(NO_ROOM),
+            // Attributes have a place of their own, which may be full before the device is.
+            Errno::NOSPC if !self.is_full()? => Some(NO_ROOM),
+            _ => None,
+        })
+    }
+
+    fn is_full(&self) -> Result<bool> {
+        let stat = os(calls::fstatvfs(&self.dirs.root().fd))?;
+        Ok(stat.f_blocks > 0 && stat.f_bavail == 0)
     }
 }
 

@@ -13,6 +13,8 @@
 //! - Never set: `security.selinux`, `system.nfs4_acl`, and `*.overlay.*` xattrs, which would
 //!   control an overlay. The character device 0:0 is skipped, because it would be a whiteout in an
 //!   overlay.
+//! - Left out with a warning: xattrs that a file cannot have, such as `user.*` of a link, or that
+//!   the file system does not support or has no room for.
 //! - The files of a layer may use at most 95 % of the free space.
 //! - The kernel clamps times that the file system cannot store.
 
@@ -51,9 +53,6 @@ pub struct Tree {
     root: OwnedFd,
     private: bool,
 }
-
-/// Maximum number of different warnings that are kept for one layer.
-const WARNINGS: usize = 32;
 
 /// What applying a layer has done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -202,7 +201,7 @@ impl Layer {
 
     fn warn(&mut self, warning: &str) {
         let warnings = &mut self.applied.warnings;
-        if warnings.len() < WARNINGS && !warnings.iter().any(|known| known == warning) {
+        if warnings.len() < limit::WARNINGS && !warnings.iter().any(|known| known == warning) {
             warnings.push(warning.to_owned());
         }
     }

@@ -46,8 +46,7 @@ impl Item {
                 "the blob was removed from the store during the import; import again",
             ),
             Location::Stored(found) => {
-                let expected = descriptor.digest;
-                Error::corrupt(format!("expected content {expected}, found {found}"))
+                Error::corrupt(format!("expected content of this digest, found {found}"))
                     .operation("read")
             }
             Location::File(..) | Location::Memory(_) => return Ok(()),

@@ -53,9 +53,9 @@ impl<'a> Plan<'a> {
     /// is accepted.
     pub(super) fn no_platform(&self) -> Option<Error> {
         let wanted = self.platform?;
-        let known = self.chooser.offered();
+        let others = self.chooser.others();
         Some(Error::not_found(format!(
-            "the source has nothing for {wanted}; it has: {known}"
+            "the source has nothing for {wanted}; {others}"
         )))
     }
 
@@ -64,6 +64,7 @@ impl<'a> Plan<'a> {
     /// # Errors
     /// `Corrupt` for damaged content; `NotFound` for missing content.
     pub(super) async fn visit(&mut self, root: &Descriptor) -> Result<bool> {
+        self.offer(root).await?;
         let chosen = self.chooser.choose(std::slice::from_ref(root));
         match chosen.first() {
             None => Ok(false),
@@ -114,9 +115,21 @@ impl<'a> Plan<'a> {
         })
     }
 
+    /// Remembers for messages that the source contains something for the platform of a descriptor.
+    async fn offer(&mut self, listed: &Descriptor) -> Result<()> {
+        let says = !self.chooser.takes_all() && listed.platform.is_some();
+        if says && self.locate(listed).await?.is_some() {
+            self.chooser.offer(listed);
+        }
+        Ok(())
+    }
+
     /// Follows the children that the source contains. The others may be absent. Returns whether one
     /// of them leads to an image.
     async fn index(&mut self, index: &Index, depth: usize) -> Result<bool> {
+        for listed in &index.manifests {
+            self.offer(listed).await?;
+        }
         let mut leads_to_image = index.manifests.is_empty();
         for child in self.chooser.choose(&index.manifests) {
             if self.locate(&child).await?.is_some() {

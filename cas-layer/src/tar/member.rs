@@ -48,6 +48,12 @@ impl<R: BufRead> Reader<R> {
         if pax.sparse.map.is_some() && pax.sparse.count.is_none() {
             self.warn("a sparse file does not say how many regions it has; some readers refuse it");
         }
+        for name in &pax.left_out {
+            let path = path.escape_ascii();
+            self.warn(&format!(
+                "the xattr {name} of {path} is left out: it is larger than a file can have"
+            ));
+        }
         let stored = self.stored(header, pax.size, &kind).map_err(named)?;
         let map = self.map(header, &pax, stored).map_err(named)?;
         if map.is_some() && kind != EntryKind::File {

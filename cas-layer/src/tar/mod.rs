@@ -247,7 +247,8 @@ impl<R: BufRead> Reader<R> {
     }
 
     fn warn(&mut self, warning: &str) {
-        if !self.warnings.iter().any(|known| known == warning) {
+        let is_new = !self.warnings.iter().any(|known| known == warning);
+        if is_new && self.warnings.len() < limit::WARNINGS {
             self.warnings.push(warning.to_owned());
         }
     }

@@ -19,6 +19,8 @@ pub(super) struct Pax {
     pub(super) gid: Option<u64>,
     pub(super) mtime: Option<Time>,
     pub(super) xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// The names of attributes that no file can have.
+    pub(super) left_out: Vec<String>,
     pub(super) sparse: Sparse,
 }
 
@@ -93,20 +95,11 @@ impl Pax {
         if name.is_empty() || name.contains(&0) {
             return Err(bad(XATTR, name));
         }
-        if name.len() > limit::COMPONENT {
-            return Err(Error::out_of_range(format!(
-                "the name of an xattr has {} bytes; at most {} are allowed",
-                name.len(),
-                limit::COMPONENT
-            )));
-        }
-        if value.len() > limit::XATTR {
-            return Err(Error::out_of_range(format!(
-                "the xattr {} has {} bytes; at most {} are allowed",
-                shown(name),
-                value.len(),
-                limit::XATTR
-            )));
+        // The kernel takes no longer ones, whatever the file system.
+        if name.len() > limit::COMPONENT || value.len() > limit::XATTR {
+            self.xattrs.remove(name);
+            self.left_out.push(shown(name));
+            return Ok(());
         }
         self.xattrs.insert(name.to_vec(), value.to_vec());
         Ok(())

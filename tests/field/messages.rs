@@ -1,0 +1,195 @@
+//! Messages about platforms list what there is, and an error names a thing once.
+
+use serde_json::{Value, json};
+
+use crate::common::{fails, ok};
+use crate::scene::{Files, INDEX, LAYER, Place, hello, host};
+
+/// Returns a layout of an index with these platforms, and without the manifests that are `absent`.
+fn index(platforms: &[&str], absent: &[&str]) -> Files {
+    let mut files = Files::layout();
+    let mut entries: Vec<Value> = Vec::new();
+    for platform in platforms {
+        let (os, processor) = platform.split_once('/').unwrap();
+        let mut entry = files.image(processor, &hello());
+        entry["platform"] = json!({"os": os, "architecture": processor});
+        entries.push(entry);
+    }
+    for entry in &entries {
+        let processor = entry["platform"]["architecture"].as_str().unwrap();
+        if absent.iter().any(|absent| absent.ends_with(processor)) {
+            let blob = entry["digest"].as_str().unwrap().replace(':', "/");
+            files.0.retain(|(path, _)| !path.ends_with(&blob));
+        }
+    }
+    let index = files.document(INDEX, &json!({"schemaVersion": 2, "manifests": entries}));
+    files.lists(&index);
+    files
+}
+
+#[test]
+fn an_image_for_other_platforms_lists_them() {
+    for (case, platforms, absent, expected) in [
+        ("one", &["linux/s390x"][..], &[][..], "it has: linux/s390x"),
+        (
+            "two",
+            &["linux/s390x", "linux/arm"],
+            &[],
+            "it has: linux/arm/v7, linux/s390x",
+        ),
+        (
+            "half",
+            &["linux/s390x", "linux/arm"],
+            &["linux/arm"],
+            "it has: linux/s390x",
+        ),
+        (
+            "twice",
+            &["linux/s390x", "linux/s390x"],
+            &[],
+            "it has: linux/s390x",
+        ),
+        ("windows", &["windows/s390x"], &[], "it has: windows/s390x"),
+    ] {
+        let place = Place::new();
+        place.import(&index(platforms, absent).write(&place.path(case)), "app:1");
+        for command in [
+            &["inspect", "app:1"][..],
+            &["unpack", "app:1", "/dev/shm/never"],
+        ] {
+            let said = fails(place.cas().args(command), 3);
+            assert!(said.trim_end().ends_with(expected), "{said}");
+        }
+    }
+}
+
+#[test]
+fn a_source_without_the_platform_lists_what_it_has() {
+    let place = Place::new();
+    let wanted = format!("linux/{}", host());
+    let own = &*wanted;
+    let nothing = "it has nothing for any other platform either";
+    for (case, platforms, absent, expected) in [
+        (
+            "others",
+            &["linux/s390x", "linux/riscv64"][..],
+            &[][..],
+            "it has: linux/riscv64, linux/s390x",
+        ),
+        (
+            "listed",
+            &[own, "linux/s390x"],
+            &[own],
+            "it has: linux/s390x",
+        ),
+        (
+            "absent",
+            &[own, "linux/s390x", "linux/riscv64"],
+            &[own, "linux/s390x"],
+            "it has: linux/riscv64",
+        ),
+        ("none", &[own], &[own], nothing),
+        (
+            "nothing",
+            &[own, "linux/s390x"],
+            &[own, "linux/s390x"],
+            nothing,
+        ),
+    ] {
+        let source = index(platforms, absent).write(&place.path(case));
+        let import = ["--name", "app:1", "--platform", own];
+        let said = fails(place.cas().arg("import").arg(source).args(import), 3);
+        assert!(said.contains(&format!("nothing for {own}; ")), "{said}");
+        assert!(said.trim_end().ends_with(expected), "{said}");
+    }
+}
+
+/// Returns the things in a message that are named more than once.
+fn repeated(said: &str) -> Vec<&str> {
+    let words: Vec<&str> = said.split([' ', '\n', ',', ';', '"']).collect();
+    let words = words.iter().map(|word| word.trim_end_matches([':', '.']));
+    let things: Vec<&str> = words
+        .filter(|word| word.contains("sha256:") || word.contains('/'))
+        .collect();
+    let repeats = things.iter().enumerate();
+    repeats
+        .filter(|(at, thing)| things[..*at].contains(thing))
+        .map(|(_, thing)| *thing)
+        .collect()
+}
+
+#[test]
+fn an_error_names_a_thing_once() {
+    let place = Place::new();
+    let mut said = vec![
+        fails(place.cas().args(["import", "/dev/shm/no/such/source"]), 3),
+        fails(place.cas().args(["inspect", "no/such:1"]), 3),
+        fails(
+            place.cas().args(["unpack", "no/such:1", "/dev/shm/never"]),
+            3,
+        ),
+    ];
+    let layer = hello();
+    let mut files = Files::layout();
+    let image = files.image(&host(), &layer);
+    files.lists(&image);
+    place.import(&files.write(&place.path("source")), "app:1");
+    let export = ["export", "app:1", "-o", "/dev/shm/no/such/archive.tar"];
+    said.push(fails(place.cas().args(export), 3));
+    // A source with another layer, without one, and with too much or too little of it.
+    let blob = files.blob(LAYER, &layer)["digest"]
+        .as_str()
+        .unwrap()
+        .replace(':', "/");
+    let blob = format!("blobs/{blob}");
+    for (case, bytes) in [
+        ("other", Some(vec![7; layer.len()])),
+        ("short", Some(layer[..100].to_vec())),
+        ("long", Some(vec![7; layer.len() + 1])),
+        ("none", None),
+    ] {
+        let source = files.write(&place.path(case));
+        std::fs::remove_file(source.join(&blob)).unwrap();
+        if let Some(bytes) = bytes {
+            std::fs::write(source.join(&blob), bytes).unwrap();
+        }
+        let other = Place::new();
+        for unpack in [&[][..], &["--unpack"]] {
+            let mut import = other.cas();
+            import
+                .arg("import")
+                .arg(&source)
+                .args(["--name", "app:1"])
+                .args(unpack);
+            let out = import.output().unwrap();
+            assert!(!out.status.success(), "{case}");
+            said.push(String::from_utf8(out.stderr).unwrap());
+        }
+    }
+    // The stored layer is damaged, cut off, or gone.
+    let stored = place.path("root/store").join(&blob);
+    for bytes in [
+        Some(vec![7; layer.len()]),
+        Some(layer[..600].to_vec()),
+        None,
+    ] {
+        std::fs::remove_file(&stored).unwrap();
+        bytes.inspect(|bytes| std::fs::write(&stored, bytes).unwrap());
+        for command in [
+            &["unpack", "app:1", "/dev/shm/never"][..],
+            &["export", "app:1", "-o", "/dev/shm/never.tar"],
+        ] {
+            let out = place.cas().args(command).output().unwrap();
+            assert!(!out.status.success(), "{command:?}");
+            said.push(String::from_utf8(out.stderr).unwrap());
+        }
+    }
+    for said in said {
+        assert!(
+            repeated(&said).is_empty(),
+            "{:?} in {said}",
+            repeated(&said)
+        );
+    }
+    ok(place.cas().arg("images"));
+}
