@@ -192,6 +192,30 @@ fn be_killed(root: &Path, archive: &Path, over: &AtomicBool) {
     }
 }
 
+/// Runs all that lists or checks. Nothing ends because what it has listed is removed meanwhile.
+fn look(root: &Path, over: &AtomicBool) {
+    while !over.load(Ordering::Relaxed) {
+        for command in [
+            &["df"][..],
+            &["df", "--json"],
+            &["snapshot", "ls"],
+            &["snapshot", "tree"],
+            &["images"],
+            &["blob", "ls"],
+            &["lease", "ls"],
+            &["gc", "--dry-run"],
+        ] {
+            ok(cas(root).args(command));
+        }
+        // It may find what the killed imports left.
+        let out = cas(root).arg("fsck").output().unwrap();
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert!(matches!(out.status.code(), Some(0 | 4)), "{said}");
+        let said = String::from_utf8_lossy(&out.stdout);
+        assert!(!said.contains("snapshot missing"), "{said}");
+    }
+}
+
 #[test]
 fn collections_in_a_loop_remove_nothing_that_other_processes_need() {
     let scratch = tempfile::tempdir().unwrap();
@@ -202,6 +226,7 @@ fn collections_in_a_loop_remove_nothing_that_other_processes_need() {
         let (root, archive, over, collections) = (&root, &archive, &over, &collections);
         let workers = [0, 1].map(|number| scope.spawn(move || work(root, archive, number, over)));
         scope.spawn(move || be_killed(root, archive, over));
+        let looking = scope.spawn(move || look(root, over));
         scope.spawn(move || {
             while !over.load(Ordering::Relaxed) {
                 ok(cas(root).arg("gc"));
@@ -214,6 +239,7 @@ fn collections_in_a_loop_remove_nothing_that_other_processes_need() {
             std::thread::sleep(Duration::from_millis(50));
         }
         over.store(true, Ordering::Relaxed);
+        looking.join().expect("a listing ended");
         workers.map(|worker| worker.join().expect("a worker lost something"))
     });
     let collections = collections.into_inner();

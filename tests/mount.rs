@@ -12,8 +12,11 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 
+use cas::Digest;
+use common::layout::{layout, layout_of};
 use common::tree::differences;
 use common::{can, cas, demo_archive, fails, ok, real_image};
+use testkit::archive::Tar;
 
 const NAME: &str = "app:1";
 
@@ -244,5 +247,62 @@ fn printed_mounts_are_arguments_of_mount_whatever_the_root_is_called() {
         let read = std::fs::read_to_string(target.join("file"));
         ok(Command::new("umount").arg(&target));
         assert_eq!(read.unwrap(), "text", "{name}: {printed}");
+    }
+}
+
+/// The snapshots of the diff IDs exist, but the image has other layers. It is damaged for every
+/// command, whether it was unpacked when it was imported or not.
+#[test]
+fn an_image_with_the_diff_ids_of_another_image_is_damaged_for_all() {
+    if !can(&[]) {
+        return;
+    }
+    let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
+    let at = |name: &str| scratch.path().join(name);
+    let tar = |name: &str| Tar::new().file(name, name).end();
+    let [one, two, other] = ["one", "two", "other"].map(tar);
+    let diff_ids = [&one, &two].map(|tar| Digest::sha256(tar));
+    layout(
+        &at("good"),
+        ["one", "two"]
+            .map(|name| Tar::new().file(name, name))
+            .into(),
+    );
+    let longer = [two.clone(), vec![0; 512]].concat();
+    let cut = two[..two.len() - 512].to_vec();
+    let cases = [
+        ("top", [&one, &other]),
+        ("base", [&other, &two]),
+        ("swapped", [&two, &one]),
+        ("twice", [&one, &one]),
+        ("longer", [&one, &longer]),
+        ("cut", [&one, &cut]),
+    ];
+    for (name, layers) in &cases {
+        layout_of(&at(name), &layers.map(Clone::clone), &diff_ids);
+    }
+    for snapshotter in ["overlay", "native"] {
+        let (root, good) = imported(scratch.path(), snapshotter, &at("good"));
+        let (mnt, out) = (at("mnt"), at("out"));
+        ok(cas(&root).args(["mount", &good]).arg(&mnt));
+        ok(cas(&root).arg("umount").arg(&mnt));
+        for (name, _) in &cases {
+            let image = format!("{name}:1");
+            let import = ["-q", "import", "--name", &image];
+            fails(cas(&root).args(import).arg("--unpack").arg(at(name)), 4);
+            ok(cas(&root).args(import).arg(at(name)));
+            for arguments in [
+                &["mount", &image, mnt.to_str().unwrap()][..],
+                &["mount", "--rw", &image, mnt.to_str().unwrap()],
+                &["bundle", "--mount", &image, out.to_str().unwrap()],
+                &["bundle", &image, out.to_str().unwrap()],
+                &["unpack", &image, out.to_str().unwrap()],
+                &["run", &image, "--", "/one"],
+            ] {
+                let said = fails(cas(&root).args(arguments), 4);
+                assert!(said.contains("sha256:"), "{arguments:?}: {said}");
+            }
+            assert!(!out.exists() && mnt.read_dir().unwrap().next().is_none());
+        }
     }
 }

@@ -111,6 +111,9 @@ fn a_collection_keeps_what_entries_list_that_have_no_name_or_one_that_is_refused
         json!({"manifests": [manifest(&store, "nested", None)]}),
     );
     let referrer = manifest(&store, "referrer", Some(&bare));
+    let alone = Descriptor::of(MediaType::OCI_LAYER, b"alone");
+    wait(store.put(&alone, b"alone".to_vec().into(), Durability::Full)).unwrap();
+    let layer = json!(alone);
     let with = |entry: Value, annotations: Value| {
         let mut entry = entry;
         entry["annotations"] = annotations;
@@ -126,6 +129,16 @@ fn a_collection_keeps_what_entries_list_that_have_no_name_or_one_that_is_refused
             manifest(&store, "refused", None),
             json!({name: "Not A Name"}),
         ),
+        with(
+            manifest(&store, "long", None),
+            json!({name: "n".repeat(5000)}),
+        ),
+        with(
+            manifest(&store, "control", None),
+            json!({"io.containerd.image.name": "\u{1b}]0;x"}),
+        ),
+        layer.clone(),
+        layer,
     ];
     let file = temp.path().join("index.json");
     let write = |entries: &[Value]| {
@@ -137,7 +150,7 @@ fn a_collection_keeps_what_entries_list_that_have_no_name_or_one_that_is_refused
     let options = GcOptions::default().with_now(later);
     let collected = || wait(collect(&store, &[], &options)).unwrap().blobs.len();
     write(&entries);
-    assert_eq!((count(), collected(), count()), (16, 0, 16));
+    assert_eq!((count(), collected(), count()), (23, 0, 23));
     assert!(wait(store.images.list(&[])).unwrap().is_empty());
 
     // Names come and go beside them.
@@ -145,10 +158,10 @@ fn a_collection_keeps_what_entries_list_that_have_no_name_or_one_that_is_refused
     let image = Image::new("app:1".parse().unwrap(), target);
     let image = wait(store.images.create(image)).unwrap();
     wait(store.images.delete(&image.name, None)).unwrap();
-    assert_eq!((collected(), count()), (0, 16));
+    assert_eq!((collected(), count()), (0, 23));
 
     write(&entries[..2]);
-    assert_eq!((collected(), count()), (9, 7));
+    assert_eq!((collected(), count()), (16, 7));
     write(&[]);
     assert_eq!((collected(), count()), (7, 0));
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::descriptor::Descriptor;
+use crate::digest::Digest;
 use crate::error::{Error, Result, malformed};
 use crate::limit;
 use crate::media_type::MediaType;
@@ -119,6 +120,7 @@ impl Document {
                 "lists {listed} descriptors: at most {allowed} are allowed"
             )));
         }
+        document.children().try_for_each(check_empty)?;
         match &document {
             Document::Manifest(manifest) if manifest.layers.len() > limit::LAYERS => {
                 let (found, allowed) = (manifest.layers.len(), limit::LAYERS);
@@ -139,6 +141,21 @@ impl Document {
         };
         config.into_iter().chain(rest)
     }
+}
+
+/// Checks that a child with the media type of OCI's empty document is that document, the two bytes
+/// `{}`.
+fn check_empty(descriptor: &Descriptor) -> Result<()> {
+    let digest = Digest::of(descriptor.digest.algorithm(), b"{}");
+    if descriptor.media_type != MediaType::OCI_EMPTY
+        || (descriptor.digest == digest && descriptor.size == 2)
+    {
+        return Ok(());
+    }
+    Err(Error::corrupt(format!(
+        "lists {} as the empty JSON document, but it is not the two bytes `{{}}`",
+        descriptor.digest
+    )))
 }
 
 /// The members that distinguish the kinds of documents.

@@ -273,6 +273,20 @@ mod tests {
             }
             assert_eq!(find(&rootfs, "app:7").unwrap().user.additional_gids, [7]);
         }
+        // Many lines that put no user into more groups than there are.
+        let long = format!("g:x:9:{}app\n", "other,".repeat(50_000));
+        for (text, expected) in [
+            ("g:x:9:app\n".repeat(50_000), vec![9, 1001]),
+            (format!("g:x:9:{}\n", "app,".repeat(50_000)), vec![9, 1001]),
+            (long, vec![9, 1001]),
+            ("g:x:9:other\n".repeat(50_000), vec![1001]),
+            ("g:x:9\n".repeat(50_000), vec![1001]),
+            ("app,".repeat(50_000), vec![1001]),
+        ] {
+            fs::write(temp.path().join("etc/group"), text).unwrap();
+            let found = find(&rootfs, "app").unwrap();
+            assert_eq!(found.user.additional_gids, expected);
+        }
         let error = find(&rootfs, &"\u{1b}]0;x".repeat(500_000)).unwrap_err();
         let said = error.to_string();
         assert!(said.len() < 400 && !said.contains('\u{1b}'), "{said}");

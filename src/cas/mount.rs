@@ -159,11 +159,13 @@ impl Cas {
         options: &MountOptions,
     ) -> Result<Mounted> {
         let (snapshotter, writable) = (self.snapshotter()?, options.writable);
-        let parent = unpack::chain_id(&self.store, manifest).await?;
-        match Mounted::make(snapshotter, key, parent, writable).await {
-            // The image is not unpacked yet, or its snapshots were collected.
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            made => return made,
+        if unpack::is_verified(&self.store, manifest).await? {
+            let parent = unpack::chain_id(&self.store, manifest).await?;
+            match Mounted::make(snapshotter, key, parent, writable).await {
+                // The image is not unpacked yet, or its snapshots were collected.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                made => return made,
+            }
         }
         let parent = self.to_snapshots(manifest, &options.progress).await?;
         Mounted::make(snapshotter, key, parent, writable).await

@@ -6,8 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cas::backend::unique;
-use cas::content::{Durability, Expected, Stat, Writer};
+use cas::content::{Durability, Expected, OwnIngest, Stat, Writer};
 use cas::{
     ContentExt as _, Context as _, Descriptor, Digest, Error, Hasher, MediaType, Result, Store,
 };
@@ -164,27 +163,15 @@ async fn add(
         _ => Some(File::open(file).during("open", file.display())?),
     };
     let expected = Expected { digest, size: None };
-    let key = unique::key("blob-add");
-    let mut writer = Writer::begin(&*store.content, &key, expected).await?;
+    let ingest = OwnIngest::new(&store.content, "blob-add");
+    let mut writer = Writer::begin(&*store.content, ingest.key(), expected).await?;
     writer.rewind().await?;
-    let outcome = match source {
+    let copied = match source {
         Some(file) => copy_file(file, &mut writer).await,
         None => copy(&mut stdin().lock(), &mut writer).await,
     };
-    let outcome = outcome.during("read", file.display());
-    let added = match outcome {
-        Ok(()) => publish(store, writer, digest, media_type).await,
-        Err(error) => {
-            drop(writer);
-            Err(error)
-        }
-    };
-    if added.is_err() {
-        // Only this process uses the key, so nothing resumes the ingest. If the removal fails too,
-        // the first error is reported.
-        let _ = store.content.discard(&key).await;
-    }
-    added
+    copied.during("read", file.display())?;
+    publish(store, writer, digest, media_type).await
 }
 
 async fn publish(

@@ -9,6 +9,13 @@ use testkit::archive::Tar;
 
 /// Writes a layout with an image of these layers.
 pub(crate) fn layout(path: &Path, layers: Vec<Tar>) {
+    let layers: Vec<Vec<u8>> = layers.into_iter().map(Tar::end).collect();
+    let diff_ids: Vec<Digest> = layers.iter().map(|layer| Digest::sha256(layer)).collect();
+    layout_of(path, &layers, &diff_ids);
+}
+
+/// Writes a layout with an image of these layers, whose configuration states these diff IDs.
+pub(crate) fn layout_of(path: &Path, layers: &[Vec<u8>], diff_ids: &[Digest]) {
     fs::create_dir_all(path.join("blobs/sha256")).unwrap();
     let blob = |data: &[u8]| {
         let digest = Digest::sha256(data).to_string();
@@ -21,14 +28,13 @@ pub(crate) fn layout(path: &Path, layers: Vec<Tar>) {
         descriptor
     };
     let layers: Vec<Value> = layers
-        .into_iter()
+        .iter()
         .map(|layer| {
-            let mut descriptor = blob(&layer.end());
+            let mut descriptor = blob(layer);
             descriptor["mediaType"] = "application/vnd.oci.image.layer.v1.tar".into();
             descriptor
         })
         .collect();
-    let diff_ids: Vec<&Value> = layers.iter().map(|layer| &layer["digest"]).collect();
     let rootfs = json!({"type": "layers", "diff_ids": diff_ids});
     let config = json!({"os": "linux", "architecture": "amd64", "rootfs": rootfs});
     let config = document("config.v1", config);

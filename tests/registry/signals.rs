@@ -1,16 +1,20 @@
 //! Signals: they end a command as an error does.
 
+use std::fs;
 use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
+use testkit::archive::Tar;
 
 use super::fake::Fake;
 use super::resume::{LARGE, leases};
 use super::sample::Sample;
+use crate::common::layout::layout;
 use crate::common::shop::names;
 use crate::common::{demo_archive, ok};
 
@@ -110,4 +114,74 @@ fn a_second_signal_ends_what_cannot_be_interrupted() {
     let ended = import.wait_with_output().unwrap();
     assert_eq!(ended.status.code(), Some(143));
     assert!(leases(&root).is_empty());
+}
+
+fn is_empty(directory: &Path) -> bool {
+    fs::read_dir(directory).map_or(true, |mut entries| entries.next().is_none())
+}
+
+/// Sends a signal to a command when something is in `directory`. Returns false if the command was
+/// faster, and then undoes nothing.
+fn is_stopped(command: &mut Command, directory: &Path, signal: Signal) -> bool {
+    let silent = command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = silent.spawn().unwrap();
+    while is_empty(directory) && child.try_wait().unwrap().is_none() {
+        thread::sleep(Duration::from_millis(1));
+    }
+    let _ = kill_process(Pid::from_child(&child), signal);
+    let code = child.wait().unwrap().code();
+    assert!(
+        matches!(code, Some(0 | 129 | 130 | 143)),
+        "{command:?}: {code:?}"
+    );
+    code != Some(0)
+}
+
+/// Each command is stopped when what it makes has begun to appear.
+#[test]
+fn a_signal_leaves_nothing_of_what_had_begun() {
+    let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
+    let at = |name: &str| scratch.path().join(name);
+    let (root, out, file) = (at("root"), at("out"), at("file"));
+    fs::write(&file, vec![6; 64 << 20]).unwrap();
+    for (name, byte) in [("one", 7), ("two", 8)] {
+        layout(
+            &at(name),
+            vec![Tar::new().file("big", vec![byte; 24 << 20])],
+        );
+    }
+    ok(crate::common::cas(&root).args(["--snapshotter", "native", "init"]));
+    let import = ["import", "--name", "one:1"];
+    ok(crate::common::cas(&root).args(import).arg(at("one")));
+    let ingests = root.join("store/.cas/ingest");
+    let snapshots = root.join("snapshots/native/snapshots");
+    let cases = [
+        (&["blob", "add"][..], &file, &ingests),
+        (&["import", "--name", "two:1"], &at("two"), &ingests),
+        (&["import", "--unpack"], &at("one"), &snapshots),
+        (&["unpack", "one:1"], &out.join("tree"), &out),
+        (&["bundle", "one:1"], &out.join("bundle"), &out),
+        (&["export", "one:1", "-o"], &out.join("file.tar"), &out),
+    ];
+    for (arguments, path, directory) in cases {
+        for signal in [Signal::TERM, Signal::HUP] {
+            let stopped = (0..10).any(|_| {
+                let _ = fs::remove_dir_all(&out);
+                fs::create_dir(&out).unwrap();
+                let mut command = Command::new("env");
+                command.arg("--default-signal=HUP,TERM");
+                command
+                    .arg(env!("CARGO_BIN_EXE_cas"))
+                    .arg("--root")
+                    .arg(&root);
+                is_stopped(command.args(arguments).arg(path), directory, signal)
+            });
+            if !stopped {
+                eprintln!("SKIPPED: {arguments:?} was always faster than the signal");
+                break;
+            }
+            assert!(is_empty(directory), "{arguments:?}, {signal:?}");
+            assert!(leases(&root).is_empty(), "{arguments:?}, {signal:?}");
+        }
+    }
 }

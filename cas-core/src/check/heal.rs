@@ -5,14 +5,13 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 use super::{Checker, Problem, QUARANTINE, Use};
-use crate::content::{ContentExt, Durability, Expected, Stat, Writer};
+use crate::content::{ContentExt, Durability, Expected, OwnIngest, Stat, Writer};
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::records::{Expect, Lease, Notes, Resource};
 use crate::store::Store;
 use crate::transfer::{PullOptions, fetch};
-use crate::unique;
 
 /// The room of the notes on damaged bytes. The key of a note is the digest of the blob.
 const ROOM: &str = "quarantine";
@@ -130,12 +129,10 @@ async fn copy_aside(store: &Store, stat: &Stat) -> Result<Option<Aside>> {
     let Some(reader) = store.content.open(&stat.digest).await? else {
         return Ok(None);
     };
-    let key = unique::key("quarantine");
-    let mut writer = Writer::begin(&*store.content, &key, Expected::ANY).await?;
+    let ingest = OwnIngest::new(&store.content, "quarantine");
+    let mut writer = Writer::begin(&*store.content, ingest.key(), Expected::ANY).await?;
     match writer.write_blob(&*reader).await {
         Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound) => {
-            drop(writer);
-            store.content.discard(&key).await?;
             return Ok(None);
         }
         written => written?,

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::{Checker, Problem};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::snapshot::{self, Condition, Depth, Info, SnapshotKind, Snapshotter};
 
 impl Checker<'_> {
@@ -21,14 +21,17 @@ impl Checker<'_> {
             );
         }
         for info in parents_first(snapshotter).await? {
-            self.report.snapshots += 1;
             self.check_snapshot(snapshotter, &info).await?;
         }
         self.check_leftovers(snapshotter).await
     }
 
     async fn check_snapshot(&mut self, snapshotter: &dyn Snapshotter, info: &Info) -> Result<()> {
-        let (problem, why) = match snapshotter.check(&info.key, Depth::Files).await? {
+        let Some(condition) = condition(snapshotter, &info.key).await? else {
+            return Ok(());
+        };
+        self.report.snapshots += 1;
+        let (problem, why) = match condition {
             Condition::Sound => return Ok(()),
             Condition::Missing => (
                 Problem::SnapshotMissing,
@@ -88,6 +91,17 @@ impl Checker<'_> {
         self.add(Problem::SnapshotLeft, snapshotter.name(), detail, repairs);
         Ok(())
     }
+}
+
+/// Returns the condition of a listed snapshot. Returns `None` if it was removed or committed since.
+async fn condition(snapshotter: &dyn Snapshotter, key: &str) -> Result<Option<Condition>> {
+    let found = match snapshotter.check(key, Depth::Files).await {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        found => found?,
+    };
+    // The files go first, or go while they are read.
+    let is_gone = found != Condition::Sound && snapshotter.stat(key).await?.is_none();
+    Ok(Some(found).filter(|_| !is_gone))
 }
 
 /// Returns all snapshots, each after its parent, because a layer is unpacked on its parent.

@@ -23,6 +23,7 @@
 
 mod ext;
 mod hashing;
+mod own_ingest;
 mod writer;
 
 use std::fs::File;
@@ -35,6 +36,7 @@ use serde::{Deserialize, Serialize};
 
 pub use ext::ContentExt;
 pub(crate) use ext::{Backoff, hash};
+pub use own_ingest::OwnIngest;
 pub use writer::{Committed, Expected, Verified, Writer};
 
 use crate::capability::Capabilities;

@@ -11,7 +11,6 @@ use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::document::Document;
 use crate::error::{Error, Result};
-use crate::media_type::MediaType;
 
 /// Returns a whole small blob, from the data embedded in its descriptor or else from the store. It
 /// is checked against the descriptor either way.
@@ -66,26 +65,8 @@ pub async fn document(content: &dyn ContentStore, descriptor: &Descriptor) -> Re
 
 /// Parses `data`, the content of `descriptor`, as a manifest or an index.
 pub(crate) fn parse(descriptor: &Descriptor, data: &[u8]) -> Result<Document> {
-    let document = Document::parse(&descriptor.media_type, data)
-        .map_err(|error| error.operation("parse document").subject(descriptor.digest))?;
-    document.children().try_for_each(check_empty)?;
-    Ok(document)
-}
-
-/// Checks that a child with the media type of OCI's empty document is that document, the two bytes
-/// `{}`.
-fn check_empty(descriptor: &Descriptor) -> Result<()> {
-    let digest = Digest::of(descriptor.digest.algorithm(), b"{}");
-    if descriptor.media_type != MediaType::OCI_EMPTY
-        || (descriptor.digest == digest && descriptor.size == 2)
-    {
-        return Ok(());
-    }
-    Err(
-        Error::corrupt("is listed as the empty JSON document, but is not the two bytes `{}`")
-            .operation("check descriptor")
-            .subject(descriptor.digest),
-    )
+    Document::parse(&descriptor.media_type, data)
+        .map_err(|error| error.operation("parse document").subject(descriptor.digest))
 }
 
 /// Returns the children of a descriptor: the configuration and the layers of a manifest in order,

@@ -83,6 +83,20 @@ pub async fn chain_id(store: &Store, manifest: &Manifest) -> Result<Option<Diges
     Ok(chain_ids.last().copied())
 }
 
+/// Returns whether every layer of an image that is in the store is known to have its diff ID, so
+/// that snapshots of these diff IDs are those of the image. [`to_snapshots`] finds out.
+///
+/// # Errors
+/// As [`chain_id`].
+pub async fn is_verified(store: &Store, manifest: &Manifest) -> Result<bool> {
+    for (layer, diff_id) in layers_with_diff_ids(store, manifest).await? {
+        if is_unverified(store, &layer, &diff_id).await? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Returns the chain IDs of layers, lowest first.
 fn chain_ids_of(layers: &[(Descriptor, Digest)]) -> Vec<Digest> {
     let diff_ids: Vec<Digest> = layers.iter().map(|(_, diff_id)| *diff_id).collect();
@@ -135,6 +149,13 @@ async fn is_diff_id_known(store: &Store, layer: &Descriptor, diff_id: &Digest) -
     let record = store.blobs().load(&layer.digest).await?;
     let label = record.and_then(|(mut record, _)| record.labels.remove(UNCOMPRESSED));
     Ok(label.is_some_and(|label| label == diff_id.to_string()))
+}
+
+/// Returns whether the store has a layer of which it is not known that it has this diff ID.
+async fn is_unverified(store: &Store, layer: &Descriptor, diff_id: &Digest) -> Result<bool> {
+    Ok(layer.digest != *diff_id
+        && !is_diff_id_known(store, layer, diff_id).await?
+        && store.content.stat(&layer.digest).await?.is_some())
 }
 
 /// Records the diff ID of a verified layer in a label, so that it is known later without

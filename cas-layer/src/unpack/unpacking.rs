@@ -16,7 +16,7 @@ use super::cancel::Waiter;
 use super::chain_lock::ChainLock;
 use super::standalone::StandaloneLayer;
 use super::{
-    StoredLayer, chain_ids_of, is_diff_id_known, layers_with_diff_ids, parts, record_diff_id,
+    StoredLayer, chain_ids_of, is_unverified, layers_with_diff_ids, parts, record_diff_id,
 };
 use crate::flow;
 
@@ -251,10 +251,7 @@ impl<'a> Unpacking<'a> {
     /// not in the store is skipped.
     pub(super) async fn verify_existing(&self, index: usize) -> Result<()> {
         let (layer, diff_id) = self.layers[index].clone();
-        if layer.digest == diff_id
-            || is_diff_id_known(self.store, &layer, &diff_id).await?
-            || self.store.content.stat(&layer.digest).await?.is_none()
-        {
+        if !is_unverified(self.store, &layer, &diff_id).await? {
             return Ok(());
         }
         let stored = StoredLayer::open(self.store, (layer.clone(), diff_id)).await?;

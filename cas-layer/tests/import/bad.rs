@@ -284,13 +284,15 @@ async fn a_layer_that_is_described_as_a_document_is_damage() {
     members.add("file", b"text");
     let tar = members.tar();
     let document = br#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{},"layers":[]}"#;
-    let cases: [(MediaType, &[u8]); 6] = [
+    let cases: [(MediaType, &[u8]); 8] = [
         (MediaType::OCI_INDEX, &gzip(&tar)),
         (MediaType::OCI_INDEX, &tar),
         (MediaType::OCI_MANIFEST, &gzip(&tar)),
         (MediaType::DOCKER_MANIFEST_LIST, &gzip(&tar)),
         (MediaType::DOCKER_MANIFEST, &gzip(&tar)),
         (MediaType::OCI_INDEX, document),
+        (MediaType::OCI_EMPTY, &gzip(&tar)),
+        (MediaType::OCI_EMPTY, b"{ }"),
     ];
     for (kind, data) in cases {
         for as_config in [false, true] {
