@@ -256,6 +256,40 @@ fn collections_in_a_loop_remove_nothing_that_other_processes_need() {
     }
 }
 
+/// Files of locks and manifests that killed jobs have left. What is in use, or is not ours, stays.
+#[test]
+fn what_killed_jobs_left_next_to_snapshots_is_collected() {
+    let scratch = tempfile::tempdir().unwrap();
+    let archive = demo_archive(scratch.path());
+    let root = scratch.path().join("root");
+    ok(cas(&root).args(["--snapshotter", "native", "init"]));
+    let import = ["import", "--unpack", "--name", "app:1"];
+    ok(cas(&root).args(import).arg(&archive));
+    let snapshots = root.join("snapshots/native");
+    let files = |name: &str| std::fs::read_dir(snapshots.join(name)).unwrap().count();
+    let before = files("manifests");
+    for name in [
+        "9998",
+        "9997.replaced",
+        "9996.replaced",
+        "9996.new",
+        "9996",
+        "other",
+    ] {
+        std::fs::write(snapshots.join("manifests").join(name), "x").unwrap();
+    }
+    for text in ["one", "two"] {
+        let name = cas::Digest::sha256(text.as_bytes()).to_string();
+        std::fs::write(snapshots.join("locks").join(name), "").unwrap();
+    }
+    ok(cas(&root).args(["gc", "--dry-run"]));
+    assert_eq!((files("manifests"), files("locks")), (before + 6, 2));
+    let said = ok(cas(&root).arg("gc"));
+    assert!(said.contains("7 leftover files"), "{said}");
+    assert_eq!((files("manifests"), files("locks")), (before + 1, 0));
+    ok(cas(&root).arg("fsck"));
+}
+
 /// Kills a collection at one of the removals below the snapshots, and collects again.
 #[test]
 fn what_a_killed_collection_left_of_a_snapshot_is_counted_and_collected() {

@@ -1,6 +1,7 @@
 //! The content store.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use cas_core::content::{IngestStatus, Stat, Version, check_key};
@@ -89,6 +90,16 @@ impl ContentStore for FsContent {
     /// The version is made from the inode and its time of change, which the kernel keeps.
     async fn is_unchanged(&self, stat: &Stat) -> Result<bool> {
         Ok(self.stat(&stat.digest).await? == Some(*stat))
+    }
+
+    async fn leftovers(&self, before: SystemTime, remove: bool) -> Result<Vec<u64>> {
+        let shared = Arc::clone(&self.0);
+        pool::run(move || match shared.ingest_dir() {
+            Ok(dir) => staging::key_files(dir, before, remove),
+            // Nothing writes to a read-only store.
+            Err(_) => Ok(Vec::new()),
+        })
+        .await
     }
 
     async fn flush(&self) -> Result<()> {

@@ -11,7 +11,7 @@ use cas_core::image::fieldpath::{check_image, check_target, update_image};
 use cas_core::image::filter::Filters;
 use cas_core::image::{Image, Reference, Root};
 use cas_core::records::{Batch, Expect, Table};
-use cas_core::{Context, Descriptor, Error, ImageStore, Owner, Result, pool};
+use cas_core::{Context, Descriptor, Error, ImageStore, Owner, Records, Result, pool};
 use cas_host::Reserve;
 use cas_records_sqlite::SqliteRecords;
 
@@ -19,6 +19,9 @@ use crate::index::Index;
 use crate::index_file::IndexFile;
 use crate::shared::Shared;
 use crate::time;
+
+/// Maximum number of records in one page of a list.
+const PAGE: usize = 1000;
 
 /// The names of a store.
 #[derive(Clone)]
@@ -190,6 +193,19 @@ impl FsImages {
             .iter()
             .try_for_each(|target| self.remove_record(name, target))
     }
+
+    /// Removes the records `found` if the names still do not exist.
+    fn remove_strays(&self, found: &[String]) -> Result<()> {
+        let directories = (&self.shared.layout.root, self.shared.cas_dir()?);
+        self.index_file.tidy(directories, |index| {
+            let mut batch = Batch::new();
+            batch.set_reclaims();
+            for key in found.iter().filter(|key| is_stray(index, key)) {
+                batch.delete(Table::Images, key.as_str(), Expect::Any);
+            }
+            self.records.commit_blocking(&batch)
+        })
+    }
 }
 
 #[async_trait]
@@ -297,6 +313,36 @@ impl ImageStore for FsImages {
             .await
             .during("delete image", name)
     }
+
+    /// Removes records without a name: a process was killed before it wrote the name to
+    /// `index.json`, or after it removed it there.
+    async fn cleanup(&self) -> Result<()> {
+        let index = self.run(FsImages::index).await?;
+        let (mut found, mut after) = (Vec::new(), None);
+        loop {
+            let page = self.records.scan(Table::Images, "", after.as_deref(), PAGE);
+            let keys: Vec<String> = page.await?.into_iter().map(|record| record.key).collect();
+            after = keys.get(PAGE - 1).cloned();
+            found.extend(keys.into_iter().filter(|key| is_stray(&index, key)));
+            if after.is_none() {
+                break;
+            }
+        }
+        self.run(move |images| images.remove_strays(&found)).await
+    }
+}
+
+/// Returns whether the index does not have the name and the target of a record's key. A key that
+/// does not parse is left to a check.
+fn is_stray(index: &Index, key: &str) -> bool {
+    let parsed = key
+        .split_once(' ')
+        .map(|(name, digest)| (name.parse(), digest.parse()));
+    let Some((Ok(name), Ok(digest))) = parsed else {
+        return false;
+    };
+    let targets = index.targets(&name);
+    targets.is_ok_and(|targets| targets.iter().all(|target| target.digest != digest))
 }
 
 /// Returns the key of the record of a name with this target. Names contain no spaces.

@@ -85,7 +85,7 @@ impl IndexFile {
             let outcome = work(&mut index)?;
             let data = index.encode().during("write", FILE)?;
             if Status::of(root)? == before {
-                root.replace(FILE, &data, 0o644, (cas_dir, "index.new"))
+                root.replace(FILE, &data, 0o644, (cas_dir, NEW))
                     .during("write", FILE)?;
                 *lock(&self.0) = Some(Cached {
                     status: None,
@@ -96,7 +96,24 @@ impl IndexFile {
             }
         }
     }
+
+    /// Removes what a killed change has left, and does `work` while no process changes the names.
+    ///
+    /// # Errors
+    /// As [`IndexFile::read`]; errors of `work`.
+    pub(crate) fn tidy(
+        &self,
+        (root, cas_dir): (&Dir, &Dir),
+        work: impl Fn(&Index) -> Result<()>,
+    ) -> Result<()> {
+        let _lock = Lock::exclusive(cas_dir, "index.lock")?;
+        cas_dir.remove(NEW)?;
+        work(&*self.read(root)?)
+    }
 }
+
+/// The name of a new file, until it replaces the old one.
+const NEW: &str = "index.new";
 
 /// The status of the file. It changes with every change except within one tick of the clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

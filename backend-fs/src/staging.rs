@@ -11,6 +11,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use cas_core::content::IngestStatus;
 use cas_core::{Digest, Error, Result, limit};
@@ -101,6 +102,32 @@ pub(crate) fn list(dir: &Dir) -> Result<Vec<IngestStatus>> {
         }));
     }
     found.sort_by(|a, b| a.key.cmp(&b.key));
+    Ok(found)
+}
+
+/// Finds the key files without bytes that were written before `before`, which killed processes have
+/// left, and removes them if `remove` is set. Returns their sizes.
+pub(crate) fn key_files(dir: &Dir, before: SystemTime, remove: bool) -> Result<Vec<u64>> {
+    let mut found = Vec::new();
+    for entry in dir.entries()? {
+        let file = entry?.name;
+        let Some(name) = file.strip_suffix(SUFFIX) else {
+            continue;
+        };
+        let stat = dir.stat(&*file)?;
+        let Some(stat) = stat.filter(|stat| time::modified(stat) < before) else {
+            continue;
+        };
+        // A writer holds the lock until it has bytes, and while it publishes them.
+        let lock = Lock::try_existing(dir, &file)?;
+        if lock.is_none() || dir.stat(name)?.is_some() {
+            continue;
+        }
+        if remove {
+            dir.remove(&*file)?;
+        }
+        found.push(stat.st_size as u64);
+    }
     Ok(found)
 }
 

@@ -6,10 +6,13 @@ use std::fs;
 use std::time::{Duration, SystemTime};
 
 use backend_fs::FsStore;
+use bytes::Bytes;
 use cas_core::content::Durability;
 use cas_core::gc::{GcOptions, collect};
 use cas_core::image::{Image, Reference};
-use cas_core::{Descriptor, ErrorKind, Labels, MediaType, Store, pool::wait};
+use cas_core::lease::UNLEASED_TTL;
+use cas_core::records::{Batch, Expect, Table};
+use cas_core::{Descriptor, Digest, ErrorKind, Labels, MediaType, Store, pool::wait};
 use serde_json::{Value, json};
 
 fn entry(target: &Descriptor, name: &str) -> Value {
@@ -164,4 +167,87 @@ fn a_collection_keeps_what_entries_list_that_have_no_name_or_one_that_is_refused
     assert_eq!((collected(), count()), (16, 7));
     write(&[]);
     assert_eq!((collected(), count()), (7, 0));
+}
+
+/// A process was killed between the record of a name and `index.json`, in either order.
+#[test]
+fn a_collection_removes_records_without_a_name() {
+    let temp = tempfile::tempdir().unwrap();
+    let store = FsStore::open(temp.path()).unwrap().store();
+    let manifest = |text: &str| serde_json::from_value(manifest(&store, text, None)).unwrap();
+    let (kept, other): (Descriptor, Descriptor) = (manifest("kept"), manifest("other"));
+    let image = Image::new("app:1".parse().unwrap(), kept.clone());
+    wait(store.images.create(image.clone())).unwrap();
+    let keys = || -> Vec<String> {
+        let records = wait(store.records.scan(Table::Images, "", None, 100)).unwrap();
+        records.into_iter().map(|record| record.key).collect()
+    };
+    let before = keys();
+    let mut batch = Batch::new();
+    let value = Bytes::from(serde_json::to_vec(&image).unwrap());
+    for (name, digest) in [
+        ("app:1", other.digest),
+        ("app:2", kept.digest),
+        ("a:1", other.digest),
+        ("z:1", Digest::sha256(b"absent")),
+    ] {
+        batch.put(
+            Table::Images,
+            format!("{name} {digest}"),
+            Expect::Absent,
+            value.clone(),
+        );
+    }
+    // Not ours to judge.
+    batch.put(Table::Images, "odd", Expect::Absent, value.clone());
+    wait(store.records.commit(&batch)).unwrap();
+    fs::write(temp.path().join(".cas/index.new"), "half").unwrap();
+    let dry = GcOptions::default().with_dry_run(true);
+    wait(collect(&store, &[], &dry)).unwrap();
+    assert_eq!(keys().len(), before.len() + 5, "a dry run changes nothing");
+    wait(collect(&store, &[], &GcOptions::default())).unwrap();
+    assert_eq!(keys(), [&before[..], &["odd".to_owned()]].concat());
+    assert!(!temp.path().join(".cas/index.new").exists());
+    assert_eq!(
+        wait(store.images.get(&image.name)).unwrap().unwrap().target,
+        kept
+    );
+}
+
+/// A process was killed between the file of the key and that of the bytes, in either order.
+#[test]
+fn key_files_without_bytes_are_removed_after_a_day() {
+    let temp = tempfile::tempdir().unwrap();
+    let store = FsStore::open(temp.path()).unwrap().store();
+    let ingests = temp.path().join(".cas/ingest");
+    let names = || fs::read_dir(&ingests).unwrap().count();
+    let mut kept = wait(store.content.begin("kept")).unwrap();
+    wait(kept.append(Bytes::from_static(b"x"))).unwrap();
+    drop(kept);
+    let running = wait(store.content.begin("running")).unwrap();
+    let digest = Digest::sha256(b"of digest").to_string();
+    drop(wait(store.content.begin(&digest)).unwrap());
+    let bytes = |key: &str| ingests.join(Digest::sha256(key.as_bytes()).hex());
+    fs::remove_file(bytes("running")).unwrap();
+    for (number, content) in ["", "boot", "boot\nkey"].into_iter().enumerate() {
+        fs::write(bytes(&number.to_string()).with_extension("key"), content).unwrap();
+    }
+    let now = SystemTime::now();
+    let [yesterday, later] = [now - UNLEASED_TTL, now + UNLEASED_TTL];
+    let leftovers = |before, remove| wait(store.content.leftovers(before, remove)).unwrap();
+    assert_eq!(leftovers(yesterday, true), [0; 0], "too young");
+    for remove in [false, true] {
+        let mut found = leftovers(later, remove);
+        found.sort_unstable();
+        assert_eq!(found, [0, 4, 8]);
+    }
+    assert_eq!(leftovers(later, true), [0; 0]);
+    assert_eq!(
+        names(),
+        4,
+        "two files of one, one of the running and one of the digest"
+    );
+    drop(running);
+    assert_eq!(leftovers(later, true).len(), 1);
+    assert_eq!(wait(store.content.begin("kept")).unwrap().offset(), 1);
 }

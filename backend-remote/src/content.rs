@@ -2,11 +2,12 @@
 
 use std::future::ready;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use cas_core::content::{IngestStatus, Stat, Version, check_key};
 use cas_core::records::Batch;
-use cas_core::{BlobReader, Capabilities, ContentStore, Digest, Ingest, Result};
+use cas_core::{BlobReader, Capabilities, ContentStore, Digest, ErrorKind, Ingest, Result};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::cell::CONCURRENCY;
@@ -83,6 +84,22 @@ impl ContentStore for RemoteStore {
     async fn is_unchanged(&self, stat: &Stat) -> Result<bool> {
         let (blobs, stat) = (self.0.blobs.clone(), *stat);
         runtime::run(async move { blobs.is_unchanged(&stat.digest, stat.version.0).await }).await
+    }
+
+    async fn leftovers(&self, before: SystemTime, remove: bool) -> Result<Vec<u64>> {
+        let (blobs, ingests) = (self.0.blobs.clone(), Arc::clone(&self.0.ingests));
+        runtime::run(async move {
+            let strays = match blobs.strays(before, &ingests).await {
+                // The version of a damaged cell is unknown. A check reports it.
+                Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(Vec::new()),
+                found => found?,
+            };
+            if remove {
+                blobs.remove_strays(&strays).await?;
+            }
+            Ok(strays.into_values().collect())
+        })
+        .await
     }
 
     /// Does nothing: a service acknowledges what it has stored, and a `dir:` store syncs writes.

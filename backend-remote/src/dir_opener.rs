@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use async_trait::async_trait;
+use cas_core::check::Finding;
 use cas_core::{Capabilities, Capability, Context, Location, Opener, Result, Store, pool};
 use opendal::Operator;
 use opendal::services::Fs;
@@ -68,5 +69,14 @@ impl Opener for DirOpener {
         RemoteStore::open_dir(location.path()?)
             .await
             .map(|store| store.store())
+    }
+
+    async fn examine(&self, location: &Location, repair: bool) -> Result<Vec<Finding>> {
+        let path = location.path()?;
+        // Nothing is made by a check.
+        if !path.join("format").try_exists()? {
+            return Ok(Vec::new());
+        }
+        RemoteStore::open_dir(path).await?.examine(repair).await
     }
 }

@@ -19,7 +19,7 @@
 //! Parts are written once, under a version of 64 random bits. So a late deletion never hits a
 //! newer blob, and an ingest can be read back and resumed before it is published. A publish
 //! writes the parts and then the cell; a removal goes in the opposite order. A kill in between
-//! leaves parts that no cell points to: they take space, and nothing else.
+//! leaves parts that no cell points to, which a collection removes after a day.
 //!
 //! Some services ignore conditions or do not decide them atomically. A probe finds that out, and
 //! they are refused unless `single=true` promises that only one process uses the store. A
@@ -32,6 +32,7 @@ mod cell;
 mod content;
 mod dir_opener;
 mod error;
+mod examine;
 mod folder;
 mod format;
 mod ingest;

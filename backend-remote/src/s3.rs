@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use cas_core::check::Finding;
 use cas_core::{Capabilities, Capability, Error, Location, Opener, Result, Store};
 use opendal::layers::{RetryLayer, TimeoutLayer};
 use opendal::services::S3;
@@ -56,6 +57,10 @@ impl Opener for S3Opener {
         RemoteStore::open_s3(location)
             .await
             .map(|store| store.store())
+    }
+
+    async fn examine(&self, location: &Location, repair: bool) -> Result<Vec<Finding>> {
+        RemoteStore::open_s3(location).await?.examine(repair).await
     }
 }
 

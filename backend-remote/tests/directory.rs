@@ -1,9 +1,11 @@
 //! A store in a directory: it has one owner, refuses foreign files and cleans up after a kill.
 
 use std::fs;
+use std::time::SystemTime;
 
 use backend_remote::{DirOpener, RemoteStore};
 use bytes::Bytes;
+use cas_core::lease::UNLEASED_TTL;
 use cas_core::pool::wait;
 use cas_core::records::{Batch, Expect, Table};
 use cas_core::{ContentExt, ContentStore, ErrorKind, Opener};
@@ -86,4 +88,60 @@ fn long_keys_are_accepted_and_options_refused() {
     let odd = format!("{location}?single=true").parse().unwrap();
     let refused = wait(DirOpener.open(&odd)).err().unwrap();
     assert_eq!(refused.kind(), ErrorKind::InvalidArgument);
+}
+
+/// What a killed process has sent is found and removed, but nothing that a blob or an ingest of a
+/// running process has.
+#[test]
+fn parts_without_a_blob_are_removed_after_a_day() {
+    const PART: usize = 8 << 20;
+    let home = tempfile::tempdir().unwrap();
+    let names = || fs::read_dir(home.path().join("uploads")).unwrap().count();
+    let open = || wait(RemoteStore::open_dir(home.path())).unwrap();
+    let now = SystemTime::now();
+    let (yesterday, later) = (now - UNLEASED_TTL, now + UNLEASED_TTL);
+    let store = open();
+    let kept = wait(store.put(Bytes::from_static(b"kept"))).unwrap();
+    // A closed store forgets its ingests, as a killed process does.
+    for parts in 1..4 {
+        let mut ingest = wait(store.begin(&format!("killed {parts}"))).unwrap();
+        wait(ingest.append(Bytes::from(vec![7; parts * PART + 1]))).unwrap();
+        wait(ingest.read_back(0, 1)).unwrap();
+    }
+    assert_eq!(names(), 7);
+    assert_eq!(
+        wait(store.leftovers(later, true)).unwrap(),
+        [0; 0],
+        "its own ingests"
+    );
+    drop(store);
+    let store = open();
+    let mut ingest = wait(store.begin("running")).unwrap();
+    wait(ingest.append(Bytes::from(vec![8; PART]))).unwrap();
+    wait(ingest.read_back(0, 1)).unwrap();
+    // A cell without its object, and objects with other names.
+    let removed = wait(store.put(Bytes::from_static(b"removed"))).unwrap();
+    fs::remove_file(home.path().join("blobs/sha256").join(removed.hex())).unwrap();
+    for name in ["x", "1", "y.00000000"] {
+        fs::write(home.path().join("uploads").join(name), "").unwrap();
+    }
+    assert_eq!(
+        wait(store.leftovers(yesterday, true)).unwrap(),
+        [0; 0],
+        "too young"
+    );
+    for remove in [false, true] {
+        let mut found = wait(store.leftovers(later, remove)).unwrap();
+        found.sort_unstable();
+        assert_eq!(found, [&[7][..], &[PART as u64; 6]].concat());
+    }
+    assert_eq!(wait(store.leftovers(later, true)).unwrap(), [0; 0]);
+    assert_eq!(names(), 5, "the blob, the ingest and the other files");
+    assert_eq!(wait(store.hash(&kept)).unwrap(), Some(kept));
+    assert_eq!(wait(ingest.read_back(0, 1)).unwrap(), [8][..]);
+    // If a cell is damaged, its version is unknown.
+    fs::write(home.path().join("blobs/sha256").join(kept.hex()), "?").unwrap();
+    drop((ingest, store));
+    let store = open();
+    assert_eq!(wait(store.leftovers(later, true)).unwrap(), [0; 0]);
 }

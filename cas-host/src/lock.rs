@@ -51,6 +51,22 @@ impl Lock {
         }
     }
 
+    /// Locks the file `name`. Returns `None` if it does not exist, or another owner has the lock.
+    ///
+    /// # Errors
+    /// Errors of the file system.
+    pub fn try_existing(dir: &Dir, name: &str) -> io::Result<Option<Self>> {
+        let file = match dir.open_file(name, OFlags::RDWR, 0) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened?,
+        };
+        match calls::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => return Ok(None),
+            locked => locked?,
+        }
+        Ok(dir.is_file(name, &file)?.then_some(Lock { file }))
+    }
+
     /// Returns the locked file, which may have content.
     pub fn file(&self) -> &File {
         &self.file
@@ -84,5 +100,17 @@ mod tests {
         let fresh = Lock::try_exclusive(&dir, "x").unwrap().unwrap();
         drop((held, fresh));
         assert!(Lock::try_exclusive(&dir, "x").unwrap().is_some());
+    }
+
+    #[test]
+    fn only_a_file_that_exists_and_is_free_is_locked_without_creating_it() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = Dir::open(temp.path()).unwrap();
+        assert!(Lock::try_existing(&dir, "x").unwrap().is_none());
+        assert!(!temp.path().join("x").exists());
+        let held = Lock::exclusive(&dir, "x").unwrap();
+        assert!(Lock::try_existing(&dir, "x").unwrap().is_none());
+        drop(held);
+        assert!(Lock::try_existing(&dir, "x").unwrap().is_some());
     }
 }

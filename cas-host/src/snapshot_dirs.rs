@@ -13,6 +13,7 @@
 //! [`SnapshotDirs::try_lock_exclusive`] distinguishes a leftover from a directory that is being
 //! built.
 
+use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -169,19 +170,55 @@ impl SnapshotDirs {
         self.list().during("list", self.path.display())
     }
 
+    /// Returns the numbers of manifests and notes whose directories do not exist: someone has removed
+    /// the directory, or a process was killed while it removed a snapshot.
+    ///
+    /// # Errors
+    /// Errors of the file system.
+    pub fn without_directory(&self) -> Result<BTreeSet<u64>> {
+        let mut found = BTreeSet::new();
+        let entries = match std::fs::read_dir(&self.manifests) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+            entries => entries.during("list", self.manifests.display())?,
+        };
+        for entry in entries {
+            let name = entry.during("list", self.manifests.display())?.file_name();
+            let id = name
+                .to_str()
+                .and_then(|name| number(name.split('.').next()?));
+            found.extend(id);
+        }
+        // A directory is made before its manifest, and no number is used twice.
+        for id in self.ids()? {
+            found.remove(&id);
+        }
+        Ok(found)
+    }
+
+    /// Removes the manifest and the note of `id`. Returns how many files were removed.
+    ///
+    /// # Errors
+    /// Errors of the file system, with the path.
+    pub fn remove_manifest(&self, id: u64) -> Result<u64> {
+        let replaced = self.replaced(id);
+        let mut removed = 0;
+        for path in [self.manifest(id), replaced.with_extension("new"), replaced] {
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                gone => removed += gone.map(|()| 1).during("remove", path.display())?,
+            }
+        }
+        Ok(removed)
+    }
+
     /// Removes the manifest of `id` and the note of its replacement, then its directory with
-    /// everything in it. Returns the freed space.
+    /// everything in it. Returns the freed
+    /// space.
     ///
     /// # Errors
     /// `Busy` if something is mounted in it; errors of the file system, with the path.
     pub fn remove(&self, id: u64) -> Result<Usage> {
-        let replaced = self.replaced(id);
-        for path in [self.manifest(id), replaced.with_extension("new"), replaced] {
-            match std::fs::remove_file(&path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                removed => removed.during("remove", path.display())?,
-            }
-        }
+        self.remove_manifest(id)?;
         tree::remove(&self.dir, &id.to_string())
     }
 

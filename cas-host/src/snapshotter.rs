@@ -166,6 +166,21 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
         Ok(vec![self.layout.mount(&self.dirs, record, &below)])
     }
 
+    /// Removes the manifests that have neither a directory nor a record. Returns the freed space.
+    async fn remove_manifests(&self) -> Result<Usage> {
+        let dirs = Arc::clone(&self.dirs);
+        let found = pool::run(move || dirs.without_directory()).await?;
+        let mut freed = Usage::default();
+        if found.is_empty() {
+            return Ok(freed);
+        }
+        let named = self.snapshots.named_ids().await?;
+        for id in found.difference(&named) {
+            freed.inodes += self.dirs.remove_manifest(*id)?;
+        }
+        Ok(freed)
+    }
+
     /// Returns the numbers of the directories that no record names.
     async fn unnamed(&self) -> Result<Vec<u64>> {
         let found: BTreeSet<u64> = self.dirs.ids()?.into_iter().collect();
@@ -416,8 +431,8 @@ impl<L: SnapshotLayout> Snapshotter for DirSnapshotter<L> {
     /// looked up again. A locked directory is neither built nor committed.
     async fn cleanup(&self) -> Result<Usage> {
         self.check_open()?;
+        let mut freed = self.remove_manifests().await?;
         let candidates = self.unnamed().await?;
-        let mut freed = Usage::default();
         if candidates.is_empty() {
             return Ok(freed);
         }

@@ -6,7 +6,7 @@ use cas_core::gc::{self, Explanation, GcOptions, Removed};
 use cas_core::records::{Lease, Resource};
 use cas_core::{Result, Snapshotter, lease};
 
-use super::Cas;
+use super::{Cas, leftovers};
 
 impl Cas {
     /// Removes what no name, lease or label refers to. Other jobs may use the store meanwhile.
@@ -28,7 +28,23 @@ impl Cas {
         } else {
             self.writable()?
         };
-        gc::collect(store, &self.collected_snapshotters(), &options).await
+        let snapshotters = self.collected_snapshotters();
+        let mut removed = Removed::default();
+        if options.only.is_none() && options.owner.is_none() && store.owner().is_none() {
+            for snapshotter in &snapshotters {
+                let left = leftovers::remove(*snapshotter, &self.locks, &options).await?;
+                removed.snapshots.extend(left.snapshots);
+                removed.leftovers += left.leftovers;
+            }
+        }
+        let collected = gc::collect(store, &snapshotters, &options).await?;
+        removed.snapshots.extend(collected.snapshots);
+        removed.leftovers += collected.leftovers;
+        Ok(Removed {
+            snapshots: removed.snapshots,
+            leftovers: removed.leftovers,
+            ..collected
+        })
     }
 
     /// Returns what keeps a resource, as at most a hundred paths that lead to it.

@@ -12,6 +12,7 @@ mod exchange;
 mod fsck;
 mod gc;
 mod images;
+mod leftovers;
 mod listing;
 mod lookup;
 mod mount;

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use cas_core::background::shield;
 use cas_core::platform::Platforms;
 use cas_core::progress::{Progress, Silent};
-use cas_core::{Error, ErrorKind, Manifest, Result, pool};
-use cas_host::mount::{self, Rights};
+use cas_core::{Error, ErrorKind, Manifest, Result};
+use cas_host::mount::Rights;
 use cas_layer::unpack;
 
 use super::Cas;
@@ -188,15 +188,7 @@ impl Cas {
             .operation("unmount")
             .subject(directory.display()));
         }
-        shield(async move {
-            match pool::run(move || mount::unmount(&directory)).await {
-                // The machine was restarted, or another process was faster.
-                Err(error) if error.kind() == ErrorKind::FailedPrecondition => {}
-                unmounted => unmounted?,
-            }
-            snapshotter.remove(&key).await
-        })
-        .await
+        shield(async move { mounted::detach(&*snapshotter, &key, directory).await }).await
     }
 }
 

@@ -6,10 +6,52 @@ use std::sync::Arc;
 
 use cas_core::background::{self, shield};
 use cas_core::labels::GC_ROOT;
-use cas_core::snapshot::Mount;
-use cas_core::{Context, Digest, Error, Labels, Result, Snapshotter, pool, unique};
+use cas_core::snapshot::{Info, Mount};
+use cas_core::{Context, Digest, Error, ErrorKind, Labels, Result, Snapshotter, pool, unique};
 use cas_host::mount::Rights;
 use cas_host::{IdMap, mount};
+
+/// How far a mount has come, as the label of its snapshot says. What a kill leaves of a mount that
+/// is not complete is removed by a collection; a complete one stays until it is unmounted, even if
+/// the machine is restarted, because it may have the only copy of what was written to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    Mounting,
+    Mounted,
+    Unmounting,
+}
+
+impl State {
+    const fn as_str(self) -> &'static str {
+        match self {
+            State::Mounting => "mounting",
+            State::Mounted => "mounted",
+            State::Unmounting => "unmounting",
+        }
+    }
+
+    /// Returns the label, which also keeps the snapshot.
+    fn label(self) -> Labels {
+        Labels::from([(GC_ROOT.to_owned(), unique::key(self.as_str()))])
+    }
+
+    /// Returns whether a job has begun to mount or unmount the snapshot and did not end.
+    pub(super) fn is_between(info: &Info) -> bool {
+        let label = info.labels.get(GC_ROOT).map(String::as_str);
+        let is = |state: State| label.is_some_and(|label| label.starts_with(state.as_str()));
+        is(State::Mounting) || is(State::Unmounting)
+    }
+
+    /// Writes the state of the snapshot `key`.
+    ///
+    /// # Errors
+    /// `NotFound`; errors of the records.
+    pub(super) async fn write(self, snapshotter: &dyn Snapshotter, key: &str) -> Result<()> {
+        let path = format!("labels.{GC_ROOT}");
+        let written = snapshotter.update(key, self.label(), &[&path]).await;
+        written.map(|_| ())
+    }
+}
 
 /// The snapshot of a mount. Unless it is kept, it is unmounted and removed in the background when
 /// it is dropped.
@@ -37,7 +79,7 @@ impl Mounted {
         let (snapshotter, key) = (Arc::clone(snapshotter), key.to_owned());
         let parent = parent.map(|chain_id| chain_id.to_string());
         shield(async move {
-            let labels = Labels::from([(GC_ROOT.to_owned(), unique::key("mounted"))]);
+            let labels = State::Mounting.label();
             let mounts = if writable {
                 snapshotter.prepare(&key, parent.as_deref(), labels).await?
             } else {
@@ -78,6 +120,10 @@ impl Mounted {
                 return Err(error);
             }
             self.directory = Some(directory);
+            if let Err(error) = State::Mounted.write(&*self.snapshotter, &self.key).await {
+                let _ = self.undo().await;
+                return Err(error);
+            }
             Ok(self)
         })
         .await
@@ -109,10 +155,41 @@ impl Drop for Mounted {
 }
 
 async fn undo(snapshotter: &dyn Snapshotter, key: &str, directory: Option<PathBuf>) -> Result<()> {
-    if let Some(directory) = directory {
-        pool::run(move || mount::unmount(&directory)).await?;
+    match directory {
+        Some(directory) => detach(snapshotter, key, directory).await,
+        None => remove(snapshotter, key).await,
     }
-    snapshotter.remove(key).await
+}
+
+/// Unmounts the snapshot `key` from `directory`, and removes it.
+///
+/// # Errors
+/// `Busy` while it is in use: it then stays; errors of the snapshotter.
+pub(super) async fn detach(
+    snapshotter: &dyn Snapshotter,
+    key: &str,
+    directory: PathBuf,
+) -> Result<()> {
+    // Only a kill needs the state, and there may be no space to write it.
+    let _ = State::Unmounting.write(snapshotter, key).await;
+    match pool::run(move || mount::unmount(&directory)).await {
+        // The machine was restarted, or another process was faster.
+        Err(error) if error.kind() == ErrorKind::FailedPrecondition => {}
+        Err(error) => {
+            let _ = State::Mounted.write(snapshotter, key).await;
+            return Err(error);
+        }
+        Ok(()) => {}
+    }
+    remove(snapshotter, key).await
+}
+
+/// Removes a snapshot that a collection may remove at the same moment.
+async fn remove(snapshotter: &dyn Snapshotter, key: &str) -> Result<()> {
+    match snapshotter.remove(key).await {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
 }
 
 /// Returns the absolute path of a directory, without symbolic links.

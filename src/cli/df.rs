@@ -1,5 +1,8 @@
 //! `cas df`: disk usage by kind.
 
+use std::time::SystemTime;
+
+use cas::lease::UNLEASED_TTL;
 use cas::snapshot::all;
 use cas::{Cas, ErrorKind, Result};
 use clap::Args;
@@ -100,6 +103,9 @@ async fn snapshots(cas: &Cas) -> Result<Share> {
 
 async fn leftovers(cas: &Cas) -> Result<Share> {
     let mut share = Share::of("leftovers");
+    let before = SystemTime::now() - UNLEASED_TTL;
+    let pieces = cas.store().content.leftovers(before, false).await?;
+    pieces.into_iter().for_each(|bytes| share.add(bytes));
     if let Ok(snapshotter) = cas.snapshotter() {
         let leftovers = snapshotter.leftovers().await?;
         leftovers.iter().for_each(|usage| share.add(usage.bytes));

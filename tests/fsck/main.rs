@@ -6,6 +6,8 @@
     reason = "a test may fail anywhere"
 )]
 
+#[cfg(feature = "s3")]
+mod bucket;
 #[path = "../common/mod.rs"]
 mod common;
 mod damage;

@@ -10,6 +10,7 @@ use cas_core::records::Expect;
 use cas_core::{Error, Result};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
+use crate::nonce::nonce;
 use crate::prefix::Prefix;
 #[cfg(feature = "s3")]
 use crate::prefix::conditional::Deletion;
@@ -99,6 +100,15 @@ impl Cells {
             }
         }
         Ok(page)
+    }
+
+    /// Makes the bytes of an object that is not a cell the value of one.
+    pub(crate) async fn wrap(&self, path: &str) -> Result<()> {
+        let Some(object) = self.prefix.get(path).await? else {
+            return Ok(());
+        };
+        let body = stored::encode(&nonce()?, Some(&object.body));
+        self.prefix.put(path, body).await
     }
 
     /// Writes `value`, or deletes the cell if `value` is `None`. Returns false and changes nothing

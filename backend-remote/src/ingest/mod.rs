@@ -101,8 +101,9 @@ impl Ingest for RemoteIngest {
         let blobs = self.blobs.clone();
         let upload = self.upload()?;
         let appended = upload.append(&blobs, &data).await;
-        let offset = upload.offset();
-        self.ingests.set_offset(&self.key, offset);
+        if let Some(upload) = &self.upload {
+            self.ingests.note(&self.key, upload);
+        }
         match appended {
             Ok(()) => Ok(()),
             Err(error) => self.poison(error).await,
@@ -125,7 +126,7 @@ impl Ingest for RemoteIngest {
 
     async fn rewind(&mut self) -> Result<()> {
         let fresh = Upload::new()?;
-        self.ingests.set_offset(&self.key, 0);
+        self.ingests.note(&self.key, &fresh);
         let blobs = self.blobs.clone();
         match self.upload.replace(fresh) {
             Some(old) => runtime::run(async move { old.discard(&blobs).await }).await,

@@ -18,26 +18,34 @@ pub(crate) struct OpenIngests(Mutex<BTreeMap<String, IngestSlot>>);
 struct IngestSlot {
     /// `None` while a writer has it.
     upload: Option<Upload>,
+    /// The version of the upload.
+    version: u64,
     offset: u64,
     updated_at: SystemTime,
 }
 
 impl OpenIngests {
-    /// Returns the upload of `key` to its writer. Creates one if there is none.
+    /// Returns the upload of `key` to its writer. Creates one if there is none, or if its parts may
+    /// have been collected.
     ///
     /// # Errors
     /// `Busy` while another writer has it.
     pub(super) fn acquire(&self, key: &str) -> Result<Upload> {
         match self.slots().entry(key.to_owned()) {
-            Entry::Occupied(mut slot) => slot
-                .get_mut()
-                .upload
-                .take()
-                .ok_or_else(|| busy("begin", key)),
+            Entry::Occupied(mut slot) => {
+                let slot = slot.get_mut();
+                let mut upload = slot.upload.take().ok_or_else(|| busy("begin", key))?;
+                if upload.is_stalled() {
+                    upload = Upload::new()?;
+                    (slot.version, slot.offset) = (upload.version(), 0);
+                }
+                Ok(upload)
+            }
             Entry::Vacant(free) => {
                 let upload = Upload::new()?;
                 free.insert(IngestSlot {
                     upload: None,
+                    version: upload.version(),
                     offset: 0,
                     updated_at: SystemTime::now(),
                 });
@@ -70,11 +78,17 @@ impl OpenIngests {
         }
     }
 
-    pub(super) fn set_offset(&self, key: &str, offset: u64) {
+    /// Notes how far the upload of `key` has come.
+    pub(super) fn note(&self, key: &str, upload: &Upload) {
         if let Some(slot) = self.slots().get_mut(key) {
-            slot.offset = offset;
+            (slot.version, slot.offset) = (upload.version(), upload.offset());
             slot.updated_at = SystemTime::now();
         }
+    }
+
+    /// Returns the versions of all uploads.
+    pub(crate) fn versions(&self) -> Vec<u64> {
+        self.slots().values().map(|slot| slot.version).collect()
     }
 
     /// Returns the status of each ingest, in the order of their keys.

@@ -1,6 +1,9 @@
 //! The bytes of one ingest, on their way into parts.
 
+use std::time::{Duration, SystemTime};
+
 use bytes::{Bytes, BytesMut};
+use cas_core::lease::UNLEASED_TTL;
 use cas_core::{Digest, Error, Result};
 use tokio::task::JoinSet;
 
@@ -13,6 +16,10 @@ use crate::runtime;
 /// memory.
 const PARALLEL_WRITES: usize = 3;
 
+/// The time after which an upload that sends nothing is given up. A collection removes the parts of
+/// one that has sent nothing for twice as long, because its process may have been killed.
+const STALLED: Duration = UNLEASED_TTL.checked_div(2).unwrap();
+
 /// An upload that no cell points to yet.
 pub(super) struct Upload {
     version: u64,
@@ -23,6 +30,8 @@ pub(super) struct Upload {
     sending: JoinSet<Result<()>>,
     /// Whether a cell may point to it: a swap that failed may still have taken effect.
     maybe_published: bool,
+    /// When the last part was sent.
+    sent_at: SystemTime,
 }
 
 impl Upload {
@@ -33,7 +42,28 @@ impl Upload {
             buffer: BytesMut::new(),
             sending: JoinSet::new(),
             maybe_published: false,
+            sent_at: SystemTime::now(),
         })
+    }
+
+    /// Returns the version that the blob will have.
+    pub(super) fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Returns whether its parts may have been collected.
+    pub(super) fn is_stalled(&self) -> bool {
+        let idle = SystemTime::now().duration_since(self.sent_at);
+        self.parts > 0 && idle.is_ok_and(|idle| idle > STALLED)
+    }
+
+    fn check_age(&self) -> Result<()> {
+        if self.is_stalled() {
+            let message = "nothing was sent for 12 hours, so a collection may have removed the \
+                           parts; start the ingest again";
+            return Err(Error::precondition(message));
+        }
+        Ok(())
     }
 
     /// Returns how many bytes it holds. Correct until [`Upload::publish`] sends a short part.
@@ -48,6 +78,7 @@ impl Upload {
 
     /// Adds bytes and sends the parts that are full. Cancelling it loses no bytes.
     pub(super) async fn append(&mut self, blobs: &Blobs, data: &[u8]) -> Result<()> {
+        self.check_age()?;
         self.buffer.extend_from_slice(data);
         self.send_full_parts(blobs).await
     }
@@ -74,6 +105,7 @@ impl Upload {
         digest: &Digest,
         size: u64,
     ) -> Result<bool> {
+        self.check_age()?;
         for _ in 0..ATTEMPTS {
             let found = blobs.pointer(digest).await?;
             if let Some((pointer, _)) = &found
@@ -128,6 +160,7 @@ impl Upload {
         let put = async move { blobs.put_part(version, number, part).await };
         self.sending.spawn_on(put, runtime::handle()?);
         self.parts += 1;
+        self.sent_at = SystemTime::now();
         Ok(())
     }
 
@@ -145,5 +178,44 @@ impl Upload {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cas_core::ErrorKind;
+    use cas_core::pool::wait;
+
+    use super::super::OpenIngests;
+    use super::*;
+    use crate::store::RemoteStore;
+
+    /// Its parts may have been collected, so nothing may point to them.
+    #[test]
+    fn an_upload_that_has_sent_nothing_for_long_is_given_up() {
+        let store = wait(RemoteStore::memory()).unwrap();
+        let (blobs, ingests, key) = (&store.0.blobs, OpenIngests::default(), "key");
+        let mut upload = ingests.acquire(key).unwrap();
+        upload.sent_at -= 3 * STALLED;
+        assert!(!upload.is_stalled(), "it has no parts");
+        let part = vec![7; PART_SIZE];
+        let send = async {
+            upload.append(blobs, &part).await.unwrap();
+            assert!(!upload.is_stalled());
+            upload.sent_at = SystemTime::now() - STALLED - Duration::from_secs(1);
+            let appended = upload.append(blobs, &part).await.unwrap_err();
+            let digest = Digest::sha256(&part);
+            let published = upload.publish(blobs, &digest, PART_SIZE as u64).await;
+            [appended, published.unwrap_err()]
+        };
+        for error in wait(send) {
+            assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
+        }
+        let version = upload.version();
+        ingests.release(key, Some(upload));
+        let again = ingests.acquire(key).unwrap();
+        assert_eq!(again.offset(), 0);
+        assert_ne!(again.version(), version);
+        assert_eq!(ingests.versions(), [again.version()]);
     }
 }

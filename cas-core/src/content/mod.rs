@@ -39,7 +39,7 @@ pub(crate) use ext::{Backoff, hash};
 pub use own_ingest::OwnIngest;
 pub use writer::{Committed, Expected, Verified, Writer};
 
-use crate::capability::Capabilities;
+use crate::capability::{Capabilities, Capability};
 use crate::digest::Digest;
 use crate::error::{Error, Result, excerpt};
 use crate::limit;
@@ -143,6 +143,12 @@ pub trait ContentStore: Send + Sync + 'static {
         Ok(false)
     }
 
+    /// Returns whether publishing a blob of this size commits its record in the same step. If not,
+    /// the record is committed first, because nothing collects bytes without one.
+    fn commits_records(&self, _size: u64) -> bool {
+        self.capabilities().has(Capability::Joint)
+    }
+
     /// Returns at most `limit` blobs in the order of their digests, starting after `after`.
     ///
     /// A page with fewer than `limit` blobs is the last.
@@ -163,6 +169,13 @@ pub trait ContentStore: Send + Sync + 'static {
     /// its cost. A collection calls it at its end. Readers and writers are not held up.
     async fn compact(&self) -> Result<()> {
         Ok(())
+    }
+
+    /// Returns the sizes, in bytes, of the pieces of blobs that killed processes have left behind
+    /// and that were stored before `before`. No blob and no ingest has them. If `remove` is set,
+    /// removes them; every collection does.
+    async fn leftovers(&self, _before: SystemTime, _remove: bool) -> Result<Vec<u64>> {
+        Ok(Vec::new())
     }
 }
 

@@ -136,7 +136,7 @@ pub async fn collect(
     let names: Vec<&str> = snapshotters.iter().map(|one| one.name()).collect();
     let select = move || match owner {
         Some(owner) => Unreachable::of_owner(found, &owner),
-        None => Unreachable::of(found, &names),
+        None => Unreachable::of(found, &names, now),
     };
     let mut unreachable = pool::run(move || Ok(select())).await?;
     if let Some(only) = &options.only {

@@ -51,7 +51,7 @@ impl Unreachable {
             snapshots: Vec::new(),
             images,
             ingests: Vec::new(),
-            leftovers: false,
+            leftovers: None,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The part of a store that no root reaches.
 
 use std::collections::BTreeSet;
+use std::time::SystemTime;
 
 use super::removed::Removed;
 use super::scan::Scan;
@@ -10,8 +11,8 @@ use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::error::{ErrorKind, Result};
 use crate::image::Reference;
-use crate::records::{Resource, Revision};
-use crate::snapshot::{Info, Snapshotter};
+use crate::records::{Resource, Revision, UNLEASED_TTL};
+use crate::snapshot::{Info, Snapshotter, Usage};
 use crate::store::Store;
 
 /// Everything that a scan found and no root reaches.
@@ -23,14 +24,14 @@ pub(super) struct Unreachable {
     pub(super) snapshots: Vec<(usize, Info)>,
     pub(super) images: Vec<(Reference, Descriptor)>,
     pub(super) ingests: Vec<IngestStatus>,
-    /// Whether leftovers of snapshotters are removed too.
-    pub(super) leftovers: bool,
+    /// If given, leftovers are removed too; those of the store, if they were stored before this.
+    pub(super) leftovers: Option<SystemTime>,
 }
 
 impl Unreachable {
     /// Selects what no root of a scan reaches. `snapshotters` are the names of the numbered
     /// snapshotters.
-    pub(super) fn of(found: Scan, snapshotters: &[&str]) -> Self {
+    pub(super) fn of(found: Scan, snapshotters: &[&str], now: SystemTime) -> Self {
         let Scan {
             mut blobs,
             tombstoned,
@@ -60,7 +61,7 @@ impl Unreachable {
             snapshots,
             images,
             ingests,
-            leftovers: true,
+            leftovers: Some(now - UNLEASED_TTL),
         }
     }
 
@@ -72,7 +73,7 @@ impl Unreachable {
         self.snapshots.clear();
         self.images.clear();
         self.ingests.clear();
-        self.leftovers = false;
+        self.leftovers = None;
     }
 
     /// Removes everything, except what has come into use meanwhile. Returns what was removed.
@@ -91,7 +92,7 @@ impl Unreachable {
         let gone = sweep::snapshots(snapshotters, &self.snapshots).await?;
         let named = |(number, key): (usize, String)| snapshot(snapshotters[number].name(), &key);
         removed.snapshots = gone.into_iter().map(named).collect();
-        if self.leftovers {
+        if self.leftovers.is_some() {
             for snapshotter in snapshotters {
                 removed.leftovers += snapshotter.cleanup().await?;
             }
@@ -114,6 +115,11 @@ impl Unreachable {
                     removed.ingests.push((ingest.key, ingest.offset));
                 }
             }
+        }
+        if let Some(before) = self.leftovers {
+            let pieces = store.content.leftovers(before, true).await?;
+            removed.leftovers += usage(&pieces);
+            store.images.cleanup().await?;
         }
         if !removed.is_empty() {
             store.content.compact().await?;
@@ -138,7 +144,9 @@ impl Unreachable {
         let snapshots = self.snapshots.iter();
         let snapshots = snapshots.map(|(number, info)| (snapshotters[*number].name(), &info.key));
         removed.snapshots = snapshots.map(|(name, key)| snapshot(name, key)).collect();
-        if self.leftovers {
+        if let Some(before) = self.leftovers {
+            let pieces = store.content.leftovers(before, false).await?;
+            removed.leftovers += usage(&pieces);
             for snapshotter in snapshotters {
                 for one in snapshotter.leftovers().await? {
                     removed.leftovers += one;
@@ -150,6 +158,14 @@ impl Unreachable {
         let images = self.images.iter();
         removed.images = images.map(|(name, _)| name.to_string()).collect();
         Ok(removed)
+    }
+}
+
+/// Returns the space that pieces of blobs take.
+fn usage(pieces: &[u64]) -> Usage {
+    Usage {
+        bytes: pieces.iter().sum(),
+        inodes: pieces.len() as u64,
     }
 }
 

@@ -151,4 +151,10 @@ pub trait ImageStore: Send + Sync + 'static {
     /// # Errors
     /// `NotFound` if the name does not exist or refers to something else.
     async fn delete(&self, name: &Reference, target: Option<&Descriptor>) -> Result<()>;
+
+    /// Removes what killed processes have left of names that do not exist. Every collection calls
+    /// this.
+    async fn cleanup(&self) -> Result<()> {
+        Ok(())
+    }
 }

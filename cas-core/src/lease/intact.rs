@@ -26,7 +26,8 @@ pub(crate) async fn is_intact(
     }
     match store.content.hash(&stat.digest).await {
         Ok(found) => Ok(found == Some(stat.digest)),
-        Err(error) if error.kind() == ErrorKind::Corrupt => Ok(false),
+        // A piece of the blob may be missing.
+        Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound) => Ok(false),
         Err(error) => Err(error),
     }
 }

@@ -6,14 +6,29 @@ use super::intact::is_intact;
 use super::pin::{BlobRef, Plan, pin, plan};
 use super::revive::reap;
 use super::swap::lost;
-use crate::capability::Capability;
 use crate::content::{Committed, Durability, Expected, Writer};
+use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::records::{ATTEMPTS, Batch, Blobs, Expect};
 use crate::store::Store;
 
 /// Publishes what `writer` has written together with its record, pinned under `lease`.
 pub(crate) async fn publish(
+    store: &Store,
+    lease: Option<&str>,
+    writer: Writer,
+    blob: &BlobRef,
+    durability: Durability,
+) -> Result<Committed> {
+    if store.content.commits_records(writer.offset()) {
+        publish_jointly(store, lease, writer, blob, durability).await
+    } else {
+        publish_apart(store, lease, writer, blob, durability).await
+    }
+}
+
+/// Publishes a blob and its record in one step.
+async fn publish_jointly(
     store: &Store,
     lease: Option<&str>,
     mut writer: Writer,
@@ -23,11 +38,10 @@ pub(crate) async fn publish(
     let key = writer.key().to_owned();
     let size = writer.offset();
     let digest = &blob.digest;
-    let joint = store.content.capabilities().has(Capability::Joint);
     for _ in 0..ATTEMPTS {
         let mut batch = Batch::new();
         let (record, expect) = match plan(store, lease, blob).await? {
-            Plan::Nothing => return Err(Error::internal("a blob is published without a size")),
+            Plan::Nothing => return Err(without_size()),
             Plan::Swap(record, expect) => (record, expect),
             Plan::Revive(record, tombstone, revision) => {
                 // The tombstoned bytes are removed first, so that ours are stored as a new version.
@@ -38,11 +52,12 @@ pub(crate) async fn publish(
         Blobs::put(&mut batch, digest, &record, expect)?;
         match writer.commit(&batch, durability).await {
             Ok(committed) if committed.batch => return Ok(committed),
+            // Another member of a composition had the bytes.
             Ok(committed) => {
-                record_published(store, lease, blob, &batch).await?;
-                return Ok(committed);
+                pin(store, lease, blob).await?;
+                return check_stored(store, &blob.digest).await.map(|()| committed);
             }
-            Err(error) if joint && error.kind() == ErrorKind::Conflict => {
+            Err(error) if error.kind() == ErrorKind::Conflict => {
                 // Nothing was stored, and the ingest still has its bytes.
                 let expected = Expected::exactly(*digest, size);
                 writer = Writer::begin(&*store.content, &key, expected).await?;
@@ -55,6 +70,38 @@ pub(crate) async fn publish(
         }
     }
     Err(lost(digest))
+}
+
+/// Publishes the record of a blob and then the blob. In the other order, a kill in between would
+/// leave bytes without a record, which no collection removes.
+async fn publish_apart(
+    store: &Store,
+    lease: Option<&str>,
+    writer: Writer,
+    blob: &BlobRef,
+    durability: Durability,
+) -> Result<Committed> {
+    let pinned = pin(store, lease, blob).await?;
+    pinned.ok_or_else(without_size)?;
+    let committed = writer.commit(&Batch::new(), durability).await?;
+    let found = store.blobs().load(&blob.digest).await?;
+    if found.is_none_or(|(record, _)| record.tombstone.is_some()) {
+        // The lease had expired, and a collection has dropped the record.
+        pin(store, lease, blob).await?;
+    }
+    check_stored(store, &blob.digest).await.map(|()| committed)
+}
+
+/// Checks that nothing has removed the blob since it was published.
+async fn check_stored(store: &Store, digest: &Digest) -> Result<()> {
+    match store.content.stat(digest).await? {
+        Some(_) => Ok(()),
+        None => Err(lost(digest)),
+    }
+}
+
+fn without_size() -> Error {
+    Error::internal("a blob is published without a size")
 }
 
 /// Pins the blob that another writer has published.
@@ -123,23 +170,4 @@ pub(crate) async fn put(
     }
     let published = publish(store, lease, writer, blob, durability);
     published.await.map(|_| ())
-}
-
-/// Commits the record of bytes that were published without it.
-async fn record_published(
-    store: &Store,
-    lease: Option<&str>,
-    blob: &BlobRef,
-    batch: &Batch,
-) -> Result<()> {
-    match store.records.commit(batch).await {
-        Err(error) if error.kind() == ErrorKind::Conflict => {
-            pin(store, lease, blob).await?;
-        }
-        outcome => outcome?,
-    }
-    match store.content.stat(&blob.digest).await? {
-        Some(_) => Ok(()),
-        None => Err(lost(&blob.digest)),
-    }
 }

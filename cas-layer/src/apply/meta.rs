@@ -38,10 +38,11 @@ enum Policy {
 }
 
 fn policy(name: &[u8]) -> Policy {
-    let overlay = [&b"trusted.overlay."[..], b"user.overlay."];
+    // The last is the mark of a directory that is being filled.
+    let ours = [&b"trusted.overlay."[..], b"user.overlay.", b"user.cas."];
     match name {
         b"security.selinux" | b"system.nfs4_acl" => Policy::Leave,
-        _ if overlay.iter().any(|prefix| name.starts_with(prefix)) => Policy::Leave,
+        _ if ours.iter().any(|prefix| name.starts_with(prefix)) => Policy::Leave,
         _ => Policy::Set,
     }
 }

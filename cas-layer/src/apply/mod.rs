@@ -11,7 +11,8 @@
 //!   applying twice gives equal trees. A parent that is not a directory is replaced by one.
 //! - Whiteouts never affect members of the same layer, in any order.
 //! - Never set: `security.selinux`, `system.nfs4_acl`, and `*.overlay.*` xattrs, which would
-//!   control an overlay. The character device 0:0 is skipped, because it would be a whiteout in an
+//!   control an overlay, and `user.cas.*`, which would mark a directory as unfinished; nor are they
+//!   removed from a directory that has them. The character device 0:0 is skipped, because it would be a whiteout in an
 //!   overlay.
 //! - Left out with a warning: xattrs that a file cannot have, such as `user.*` of a link, or that
 //!   the file system does not support or has no room for.

@@ -1,6 +1,7 @@
 //! A lock per chain ID: one process makes a snapshot, others that need it wait.
 
 use std::fs::DirBuilder;
+use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::time::Duration;
@@ -51,7 +52,68 @@ impl ChainLock {
 
 impl Drop for ChainLock {
     fn drop(&mut self) {
-        // A file that is left behind does no harm.
+        // A collection removes a file that is left behind.
         let _ = self.dir.remove(&*self.name);
+    }
+}
+
+/// Finds the files of locks that killed unpacks have left in the directory `locks`, and removes
+/// them if `remove` is set. Returns how many were found.
+///
+/// # Errors
+/// Errors of the file system.
+pub fn free_locks(locks: &Path, remove: bool) -> Result<u64> {
+    let dir = match Dir::open(locks) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        opened => opened.during("open directory", locks.display())?,
+    };
+    let mut found = 0;
+    for entry in dir.entries().during("list", locks.display())? {
+        let name = entry.during("list", locks.display())?.name;
+        if name.parse::<Digest>().is_err() {
+            continue;
+        }
+        let lock = Lock::try_existing(&dir, &name);
+        let Some(_lock) = lock.during("lock", locks.join(&name).display())? else {
+            continue;
+        };
+        if remove {
+            let removed = dir.remove(&*name);
+            removed.during("remove", locks.join(&name).display())?;
+        }
+        found += 1;
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use cas_core::progress::Silent;
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn count(temp: &TempDir) -> usize {
+        std::fs::read_dir(temp.path()).unwrap().count()
+    }
+
+    #[tokio::test]
+    async fn files_of_free_locks_are_found_and_removed() {
+        let temp = tempfile::tempdir().unwrap();
+        assert_eq!(free_locks(&temp.path().join("absent"), true).unwrap(), 0);
+        let [held, killed, also] =
+            ["held", "killed", "also"].map(|one| Digest::sha256(one.as_bytes()));
+        let lock = ChainLock::wait(temp.path(), &held, &Silent).await.unwrap();
+        for digest in [killed, also] {
+            std::fs::write(temp.path().join(digest.to_string()), "").unwrap();
+        }
+        std::fs::create_dir(temp.path().join("foreign")).unwrap();
+        assert_eq!(free_locks(temp.path(), false).unwrap(), 2);
+        assert_eq!(count(&temp), 4);
+        assert_eq!(free_locks(temp.path(), true).unwrap(), 2);
+        assert_eq!(free_locks(temp.path(), true).unwrap(), 0);
+        assert_eq!(count(&temp), 2, "the held one and what is not ours");
+        drop(lock);
+        assert_eq!(count(&temp), 1);
     }
 }

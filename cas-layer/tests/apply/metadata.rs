@@ -78,6 +78,8 @@ fn xattrs_that_control_the_host_are_never_set() {
         "user.overlay.metacopy",
         "security.selinux",
         "system.nfs4_acl",
+        "user.cas.unfinished",
+        "user.cas.other",
     ];
     for kind in *b"05" {
         let mut tar = Tar::new();
@@ -102,6 +104,34 @@ fn xattrs_that_control_the_host_are_never_set() {
         (warnings.len(), read(root.join("keep"))),
         (1, "k".to_owned())
     );
+}
+
+/// A member for the root directory replaces its other attributes. Without the mark, what a killed
+/// unpack leaves would be taken for files of the user.
+#[test]
+fn the_mark_of_an_unfinished_directory_stays() {
+    for name in [".", "./", "/", "", "a/.."] {
+        let cage = Cage::new();
+        let root = cage.root();
+        for attribute in ["user.cas.unfinished", "user.old"] {
+            rustix::fs::setxattr(&root, attribute, b"1", rustix::fs::XattrFlags::empty()).unwrap();
+        }
+        let tar = Tar::new().pax(&[("SCHILY.xattr.user.new", b"n")]);
+        let applied = tar
+            .member(Header::new(b'5', name), b"")
+            .file("f", "x")
+            .apply(&root);
+        if applied.is_ok() {
+            let old = xattr(root.clone(), "user.old");
+            assert_eq!(old, None, "{name:?} describes the root");
+        }
+        assert!(applied.is_ok() || !name.starts_with('.'), "{name:?}");
+        assert_eq!(
+            xattr(root.clone(), "user.cas.unfinished"),
+            Some(b"1".to_vec()),
+            "{name:?}"
+        );
+    }
 }
 
 #[test]

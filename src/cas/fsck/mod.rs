@@ -115,7 +115,16 @@ impl Cas {
             progress: Arc::clone(&progress),
         };
         let snapshotters = cas.collected_snapshotters();
-        let mut report = check::check(&cas.store, &snapshotters, &check).await?;
+        let mut report = match check::check(&cas.store, &snapshotters, &check).await {
+            // What was found already is the reason, and has to be repaired before the rest.
+            Err(error) if error.kind() == ErrorKind::Corrupt && !findings.is_empty() => {
+                return Ok(Report {
+                    findings,
+                    ..Report::default()
+                });
+            }
+            checked => checked?,
+        };
         for snapshotter in snapshotters {
             findings.extend(check_mounts(snapshotter, repair).await?);
         }

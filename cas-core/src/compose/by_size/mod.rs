@@ -15,6 +15,7 @@ mod opener;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 
@@ -211,6 +212,10 @@ impl ContentStore for SizedContent {
         Ok(false)
     }
 
+    fn commits_records(&self, size: u64) -> bool {
+        size <= self.0.threshold && self.0.small.commits_records(size)
+    }
+
     async fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<Stat>> {
         let small = self.0.small.list(after, limit).await?;
         let large = self.0.large.list(after, limit).await?;
@@ -234,6 +239,12 @@ impl ContentStore for SizedContent {
     async fn compact(&self) -> Result<()> {
         self.0.small.compact().await?;
         self.0.large.compact().await
+    }
+
+    async fn leftovers(&self, before: SystemTime, remove: bool) -> Result<Vec<u64>> {
+        let mut found = self.0.small.leftovers(before, remove).await?;
+        found.extend(self.0.large.leftovers(before, remove).await?);
+        Ok(found)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -73,6 +74,10 @@ impl ContentStore for Content {
         self.watch.call(Operation::RemoveVersions, call).await
     }
 
+    fn commits_records(&self, size: u64) -> bool {
+        self.inner.commits_records(size)
+    }
+
     async fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<Stat>> {
         let call = self.inner.list(after, limit);
         self.watch.call(Operation::List, call).await
@@ -91,6 +96,11 @@ impl ContentStore for Content {
     async fn compact(&self) -> Result<()> {
         let call = self.inner.compact();
         self.watch.call(Operation::Compact, call).await
+    }
+
+    async fn leftovers(&self, before: SystemTime, remove: bool) -> Result<Vec<u64>> {
+        let call = self.inner.leftovers(before, remove);
+        self.watch.call(Operation::Leftovers, call).await
     }
 }
 

@@ -84,6 +84,8 @@ operations! {
     Flush => Content, "content.flush";
     /// [`ContentStore::compact`](crate::ContentStore::compact).
     Compact => Content, "content.compact";
+    /// [`ContentStore::leftovers`](crate::ContentStore::leftovers).
+    Leftovers => Content, "content.leftovers";
     /// [`BlobReader::read_at`](crate::BlobReader::read_at); counts the bytes that were read.
     ReadAt => Reader, "reader.read_at";
     /// [`Ingest::append`](crate::Ingest::append); counts the bytes that were appended.
@@ -116,4 +118,6 @@ operations! {
     CompareAndSwap => Images, "images.compare_and_swap";
     /// [`ImageStore::delete`](crate::ImageStore::delete).
     Delete => Images, "images.delete";
+    /// [`ImageStore::cleanup`](crate::ImageStore::cleanup).
+    Cleanup => Images, "images.cleanup";
 }

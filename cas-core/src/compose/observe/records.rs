@@ -108,4 +108,9 @@ impl ImageStore for Watched<dyn ImageStore> {
         let call = self.inner.delete(name, target);
         self.watch.call(Operation::Delete, call).await
     }
+
+    async fn cleanup(&self) -> Result<()> {
+        let call = self.inner.cleanup();
+        self.watch.call(Operation::Cleanup, call).await
+    }
 }

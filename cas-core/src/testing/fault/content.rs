@@ -71,6 +71,10 @@ impl ContentStore for Content {
         self.inner.list(after, limit).await
     }
 
+    fn commits_records(&self, size: u64) -> bool {
+        self.inner.commits_records(size)
+    }
+
     async fn is_unchanged(&self, stat: &Stat) -> Result<bool> {
         self.inner.is_unchanged(stat).await
     }

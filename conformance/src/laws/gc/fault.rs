@@ -117,12 +117,15 @@ async fn check(victim: Victim<Store>) {
     nothing_dead(&store, sorted(Sample::of(1).digests())).await;
 }
 
-/// Checks that every blob has the digest of its bytes, and that every image is whole.
+/// Checks that every blob has the digest of its bytes and a record, without which no collection
+/// would remove it, and that every image is whole.
 pub(super) async fn agrees(store: &Store) {
     for digest in there(store).await {
         let found = read(&*store.content, &digest).await;
         let found = found.expect("a listed blob exists");
         assert_eq!(Digest::sha256(&found), digest, "other bytes under a digest");
+        let record = store.blobs().load(&digest).await;
+        assert!(record.unwrap().is_some(), "{digest} has no record");
     }
     for image in store.images.list(&[]).await.expect("names are listed") {
         let checked = verify(store, &image.target).await;

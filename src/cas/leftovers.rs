@@ -1,0 +1,56 @@
+//! What killed jobs leave next to a snapshotter: mounts that are not complete, and files of locks.
+
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use cas_core::gc::{GcOptions, Removed};
+use cas_core::lease::LEASE_TTL;
+use cas_core::records::Resource;
+use cas_core::snapshot::{self, Info, Usage};
+use cas_core::{Context, Result, Snapshotter, pool};
+use cas_host::MountedDirs;
+use cas_layer::unpack;
+
+use super::mounted::{self, State};
+
+/// Removes what killed jobs have left, or only finds it if it is a dry run. Returns what was
+/// removed.
+///
+/// # Errors
+/// Errors of the snapshotter and of the file system.
+pub(super) async fn remove(
+    snapshotter: &dyn Snapshotter,
+    locks: &Path,
+    options: &GcOptions,
+) -> Result<Removed> {
+    let mut removed = Removed::default();
+    for (info, directory) in abandoned(snapshotter, options.now).await? {
+        if MountedDirs::read().has(&directory) {
+            // It was killed after it was mounted, or before it was unmounted.
+            if !options.dry_run {
+                State::Mounted.write(snapshotter, &info.key).await?;
+            }
+        } else if options.dry_run || snapshotter.remove_seen(&info).await? {
+            removed.snapshots.push(Resource::Snapshot {
+                snapshotter: snapshotter.name().to_owned(),
+                key: info.key,
+            });
+        }
+    }
+    let (place, remove) = (locks.to_owned(), !options.dry_run);
+    let files = pool::run(move || unpack::free_locks(&place, remove)).await;
+    removed.leftovers += Usage {
+        inodes: files.during("remove locks", locks.display())?,
+        bytes: 0,
+    };
+    Ok(removed)
+}
+
+/// Returns the snapshots of mounts that no job has completed, and their directories. A job may
+/// take as long as a lease outlives a killed one.
+async fn abandoned(snapshotter: &dyn Snapshotter, now: SystemTime) -> Result<Vec<(Info, PathBuf)>> {
+    let found = snapshot::all(snapshotter).await?.into_iter();
+    let found = found.filter(|info| State::is_between(info) && info.updated_at + LEASE_TTL <= now);
+    let place = |info: Info| mounted::directory(&info.key).map(|directory| (info, directory));
+    Ok(found.filter_map(place).collect())
+}

@@ -1,0 +1,109 @@
+//! What exists in and around a root.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use cas::Cas;
+use cas::records::Table;
+use cas::snapshot;
+
+/// How much larger a root may be than one that never saw a kill. Databases keep pages for later
+/// use, and redb shrinks its file once a quarter of it is free.
+const SLACK: u64 = 2 << 20;
+
+/// What exists. Numbers in names are left out, because they differ.
+pub(crate) struct Inventory {
+    things: BTreeMap<String, usize>,
+    bytes: u64,
+}
+
+impl Inventory {
+    /// Lists the files below `scratch`, the mounts there, and the records of the open root.
+    pub(crate) async fn take(scratch: &Path, root: &Path, cas: &Cas) -> Self {
+        let mut inventory = Inventory {
+            things: BTreeMap::new(),
+            bytes: 0,
+        };
+        inventory.add_files(scratch, root);
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let here = scratch.to_str().unwrap();
+        for line in mounts.lines().filter(|line| line.contains(here)) {
+            inventory.add(format!("mount {line}"));
+        }
+        for table in Table::ALL {
+            let found = cas.store().records.scan(table, "", None, 10_000).await;
+            for record in found.unwrap() {
+                inventory.add(format!("record {}/{}", table.name(), record.key));
+            }
+        }
+        for ingest in cas.store().content.ingests().await.unwrap() {
+            inventory.add(format!("ingest {}", ingest.key));
+        }
+        for info in snapshot::all(&**cas.snapshotter().unwrap()).await.unwrap() {
+            inventory.add(format!("snapshot {:?} {}", info.kind, info.key));
+        }
+        inventory
+    }
+
+    fn add(&mut self, thing: String) {
+        *self.things.entry(thing).or_default() += 1;
+    }
+
+    fn add_files(&mut self, directory: &Path, root: &Path) {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            let data = path.symlink_metadata().unwrap();
+            let below = path.strip_prefix(root).unwrap_or(&path).to_str().unwrap();
+            if !is_changing(below) {
+                self.bytes += data.blocks() * 512;
+                self.add(format!("file {}", without_numbers(below)));
+            }
+            if data.is_dir() {
+                self.add_files(&path, root);
+            }
+        }
+    }
+
+    /// Returns what this has and `before` does not, and the other way round.
+    pub(crate) fn differences(&self, before: &Inventory) -> Vec<String> {
+        let mut found = Vec::new();
+        let names = self.things.keys().chain(before.things.keys());
+        let names: std::collections::BTreeSet<&String> = names.collect();
+        for name in names {
+            let count = |one: &Inventory| one.things.get(name).copied().unwrap_or(0);
+            if count(self) != count(before) {
+                found.push(format!(
+                    "{name}: {} instead of {}",
+                    count(self),
+                    count(before)
+                ));
+            }
+        }
+        if self.bytes > before.bytes + SLACK {
+            found.push(format!("{} bytes instead of {}", self.bytes, before.bytes));
+        }
+        found
+    }
+}
+
+/// Returns whether an engine makes and removes this file as it needs to.
+fn is_changing(path: &str) -> bool {
+    let engine = [".sst", ".log", ".blob", "-wal", "-shm"];
+    let rocks = ["LOG", "MANIFEST", "OPTIONS", "CURRENT"];
+    let name = path.rsplit('/').next().unwrap_or_default();
+    engine.iter().any(|end| name.ends_with(end)) || rocks.iter().any(|one| name.starts_with(one))
+}
+
+/// Replaces the numbers of snapshots and of the parts of blobs.
+fn without_numbers(path: &str) -> String {
+    let is_number = |part: &str| {
+        part.bytes()
+            .all(|byte| byte.is_ascii_digit() || byte == b'.')
+    };
+    let parts = path
+        .split('/')
+        .map(|part| if is_number(part) { "N" } else { part });
+    parts.collect::<Vec<_>>().join("/")
+}

@@ -1,0 +1,59 @@
+//! Kills every verb that writes at random moments, on every store and every snapshotter, and checks
+//! that the next collection leaves nothing of what the killed processes did.
+//!
+//! `CAS_KILLS` is the number of kills of each verb, by default 300. `CAS_KILLS_OF` is a list of
+//! verbs, separated by commas, by default all. `CAS_KILLS_SEED` repeats the moments of an earlier
+//! run, which printed its seed.
+#![cfg(feature = "cli")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test may fail anywhere"
+)]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod damage;
+#[cfg(feature = "registry")]
+#[path = "../registry/docker.rs"]
+#[allow(dead_code, reason = "the tests of registries use all of it")]
+mod docker;
+mod inventory;
+mod material;
+mod place;
+mod random;
+mod run;
+mod strike;
+mod verbs;
+
+/// Defines a test for each store of the build, on both snapshotters.
+macro_rules! stores {
+    ($($(#[$feature:meta])? $store:ident)*) => {
+        $(
+            $(#[$feature])?
+            mod $store {
+                #[test]
+                #[ignore = "ten minutes; `cargo xtask long` runs it"]
+                fn on_native() {
+                    crate::run::kill_all(stringify!($store), "native");
+                }
+
+                #[test]
+                #[ignore = "ten minutes; `cargo xtask long` runs it"]
+                fn on_overlay() {
+                    crate::run::kill_all(stringify!($store), "overlay");
+                }
+            }
+        )*
+    };
+}
+
+stores! {
+    fs
+    #[cfg(feature = "redb")]
+    redb
+    #[cfg(feature = "remote")]
+    dir
+    #[cfg(feature = "rocksdb")]
+    rocksdb
+}

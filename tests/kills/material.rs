@@ -1,0 +1,96 @@
+//! The images of the tests.
+
+use std::path::Path;
+
+use testkit::archive::{Header, Tar};
+
+use crate::common::layout::layout;
+
+/// The size of the large file of each layer.
+const LARGE: usize = 700_000;
+
+/// Writes two layouts with images of two and three layers. They share the lowest, which has a
+/// program.
+pub(crate) fn write(base: &Path, other: &Path) {
+    layout(base, vec![lowest(), layer("base", 20)]);
+    layout(other, vec![lowest(), layer("other", 60), top()]);
+}
+
+fn lowest() -> Tar {
+    let (program, mode) = (program(), 0o755);
+    let header = Header::new(b'0', "bin/true").mode(mode);
+    let header = header.size(program.len() as u64);
+    let layer = layer("lowest", 30)
+        .dir("./")
+        .dir("bin")
+        .member(header, program);
+    ["dev", "proc", "sys", "tmp", "etc"]
+        .into_iter()
+        .fold(layer, |layer, name| layer.dir(name))
+}
+
+/// Returns a layer with a large file, and small files in several directories.
+fn layer(name: &str, files: usize) -> Tar {
+    let mut layer = Tar::new()
+        .dir(name)
+        .file(format!("{name}/large"), large(name));
+    for number in 0..files {
+        if number % 10 == 0 {
+            layer = layer.dir(format!("{name}/{}", number / 10));
+        }
+        let path = format!("{name}/{}/{number}", number / 10);
+        layer = layer.file(&path, format!("{name} {number}"));
+        layer = layer
+            .hardlink(format!("{path}-hard"), &path)
+            .symlink(format!("{path}-soft"), "x");
+    }
+    layer
+}
+
+/// Returns a layer that removes files of the layers below.
+fn top() -> Tar {
+    let layer = Tar::new()
+        .file("other/.wh.large", "")
+        .file("lowest/0/.wh..wh..opq", "");
+    layer.file("other/1/10", "changed")
+}
+
+/// Returns bytes that do not repeat.
+fn large(name: &str) -> Vec<u8> {
+    let mut state = name.len() as u32;
+    let byte = |_| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    };
+    (0..LARGE).map(byte).collect()
+}
+
+/// Returns a program that ends at once, as an ELF file with one segment.
+fn program() -> Vec<u8> {
+    const PLACE: u64 = 0x40_0000;
+    const HEADERS: u64 = 0x78;
+    #[cfg(target_arch = "x86_64")]
+    let (machine, code) = (0x3e_u16, [0x31, 0xff, 0xb8, 0x3c, 0, 0, 0, 0x0f, 0x05]);
+    #[cfg(target_arch = "aarch64")]
+    let (machine, code) = (
+        0xb7_u16,
+        [0, 0, 0x80, 0xd2, 0xa8, 0x0b, 0x80, 0xd2, 1, 0, 0, 0xd4],
+    );
+    let length = HEADERS + code.len() as u64;
+    let mut file = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0".to_vec();
+    file.extend(machine.to_le_bytes());
+    file.extend(1_u32.to_le_bytes());
+    // The entry, and the offsets of the program headers and the section headers.
+    file.extend([PLACE + HEADERS, 0x40, 0].map(u64::to_le_bytes).concat());
+    file.extend(0_u32.to_le_bytes());
+    file.extend([0x40_u16, 0x38, 1, 0, 0, 0].map(u16::to_le_bytes).concat());
+    // A loaded segment that is readable and executable.
+    file.extend([1_u32, 5].map(u32::to_le_bytes).concat());
+    file.extend(
+        [0, PLACE, PLACE, length, length, 0x1000]
+            .map(u64::to_le_bytes)
+            .concat(),
+    );
+    file.extend(code);
+    file
+}

@@ -1,0 +1,152 @@
+//! A root, what surrounds it, and the collection that ends every round.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use cas::blocking::Cas;
+use cas::gc::GcOptions;
+
+use crate::common::{cas, ok, text, tree};
+use crate::inventory::Inventory;
+use crate::material;
+
+/// The image that verbs read, which is unpacked.
+pub(crate) const BASE: &str = "base:1";
+/// The image that verbs bring.
+pub(crate) const OTHER: &str = "other:1";
+/// Longer than all leases, and longer than what has no lease is kept.
+const LATER: Duration = Duration::from_secs(3 * 86_400);
+
+pub(crate) struct Place {
+    scratch: tempfile::TempDir,
+    pub(crate) root: PathBuf,
+    /// How often something was chosen.
+    pub(crate) round: u64,
+    #[cfg(feature = "registry")]
+    pub(crate) registry: Option<crate::docker::Registry>,
+    #[cfg(feature = "registry")]
+    _registry_files: tempfile::TempDir,
+}
+
+impl Place {
+    pub(crate) fn new(store: &str, snapshotter: &str) -> Self {
+        let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
+        let root = scratch.path().join("root");
+        material::write(&scratch.path().join("base"), &scratch.path().join("other"));
+        #[cfg(feature = "registry")]
+        let registry_files = tempfile::tempdir_in("/dev/shm").unwrap();
+        let place = Place {
+            root,
+            round: 0,
+            #[cfg(feature = "registry")]
+            registry: crate::common::can(&[crate::docker::PROGRAM])
+                .then(|| crate::docker::Registry::open(registry_files.path())),
+            #[cfg(feature = "registry")]
+            _registry_files: registry_files,
+            scratch,
+        };
+        ok(&mut place.cas(&["--store", store, "--snapshotter", snapshotter, "init"]));
+        let base = place.path("base");
+        ok(place
+            .cas(&["import", "--unpack", "--name", BASE])
+            .arg(&base));
+        let source = place.path("source");
+        ok(cas(&source).args(["import", "--name", BASE]).arg(&base));
+        ok(cas(&source).args(["unpack", BASE]).arg(place.path("right")));
+        for name in ["out", "mounted"] {
+            fs::create_dir(place.path(name)).unwrap();
+        }
+        fs::write(place.path("file"), vec![7; 1_500_000]).unwrap();
+        place
+    }
+
+    /// Returns a path next to the root.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.scratch.path().join(name)
+    }
+
+    /// Returns a path that a verb writes to.
+    pub(crate) fn out(&self) -> PathBuf {
+        self.path("out/made")
+    }
+
+    /// Returns a command of the tool on the root.
+    pub(crate) fn cas(&self, arguments: &[&str]) -> Command {
+        let mut command = cas(&self.root);
+        command.env("DOCKER_CONFIG", self.scratch.path());
+        command.args(arguments);
+        command
+    }
+
+    /// Runs a command that may find nothing to do. Returns whether it found something.
+    pub(crate) fn found(&self, command: &mut Command) -> bool {
+        let out = command.output().unwrap();
+        let code = out.status.code();
+        assert!(
+            matches!(code, Some(0 | 3)),
+            "{command:?}: {}",
+            text(&out.stderr)
+        );
+        code == Some(0)
+    }
+
+    /// Removes a name, if it exists.
+    pub(crate) fn forget(&self, name: &str) {
+        self.found(&mut self.cas(&["rmi", name]));
+    }
+
+    /// Returns whether something is mounted at `directory`.
+    pub(crate) fn is_mounted(&self, directory: &str) -> bool {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let directory = format!(" {} ", self.path(directory).display());
+        mounts.contains(&directory)
+    }
+
+    /// Collects once, after all leases have ended.
+    pub(crate) fn collect(&self) {
+        let cas = Cas::open(&self.root).unwrap();
+        let later = SystemTime::now() + LATER;
+        cas.gc_with(GcOptions::default().with_now(later)).unwrap();
+        cas.close().unwrap();
+    }
+
+    pub(crate) fn inventory(&self) -> Inventory {
+        let open = async {
+            let cas = cas::Cas::open(&self.root).await.unwrap();
+            let taken = Inventory::take(self.scratch.path(), &self.root, &cas).await;
+            cas.close().await.unwrap();
+            taken
+        };
+        cas::backend::pool::wait(open)
+    }
+
+    /// Returns what is damaged: findings of a check, and differences in the image's files.
+    pub(crate) fn damage(&self) -> Vec<String> {
+        let checked = self.cas(&["fsck", "--read-data"]).output().unwrap();
+        let mut found = Vec::new();
+        if !checked.status.success() {
+            found.push(text(&checked.stdout) + &text(&checked.stderr));
+        }
+        let out = self.path("checked");
+        let unpacked = self.cas(&["unpack", BASE]).arg(&out).output().unwrap();
+        if !unpacked.status.success() {
+            found.push(text(&unpacked.stderr));
+            return found;
+        }
+        found.extend(tree::differences(&self.path("right"), &out));
+        fs::remove_dir_all(&out).unwrap();
+        found
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        for mounted in ["mounted", "out/made/rootfs"] {
+            if self.is_mounted(mounted) {
+                ok(Command::new("umount").arg("-l").arg(self.path(mounted)));
+            }
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! All kills of one store and one snapshotter.
+
+use std::time::{Duration, Instant};
+
+use crate::common::ok;
+use crate::inventory::Inventory;
+use crate::place::Place;
+use crate::random::Random;
+use crate::strike::{End, kill, measure};
+use crate::verbs::{self, Verb};
+
+/// After how many kills a verb is measured again.
+const MEASURED: u64 = 20;
+/// After how many kills what is left is checked, on average.
+const CHECKED: u64 = 3;
+/// How many of the things that were left are reported.
+const SHOWN: usize = 12;
+/// The number of kills of each verb if `CAS_KILLS` is not set.
+const KILLS: u64 = 300;
+
+/// A place, and what exists there if nothing was ever killed.
+struct World {
+    place: Place,
+    unharmed: Inventory,
+}
+
+impl World {
+    fn new(store: &str, snapshotter: &str, verbs: &[&Verb]) -> Self {
+        let mut place = Place::new(store, snapshotter);
+        #[cfg(feature = "registry")]
+        if place.registry.is_some() {
+            verbs::fill_registry(&place);
+        }
+        for verb in verbs {
+            place.round += 1;
+            (verb.prepare)(&place);
+            ok(&mut (verb.command)(&place));
+            (verb.recover)(&place);
+        }
+        place.collect();
+        assert_eq!(place.damage(), Vec::<String>::new(), "before any kill");
+        let unharmed = place.inventory();
+        World { place, unharmed }
+    }
+
+    /// Kills a verb many times. Returns what was left after a collection.
+    fn kill_verb(&mut self, verb: &Verb, kills: u64, random: &mut Random) -> Vec<String> {
+        let (mut killed, mut missed, begun) = (0, 0, Instant::now());
+        let (mut time, mut left) = (Duration::ZERO, Vec::new());
+        while killed < kills && left.is_empty() {
+            if killed % MEASURED == 0 {
+                time = self.measure(verb);
+            }
+            match self.kill(verb, random.within(time)) {
+                End::Killed => killed += 1,
+                End::Itself(faster) => {
+                    missed += 1;
+                    time = faster;
+                }
+            }
+            if random.below(CHECKED) == 0 || killed == kills {
+                left = self.left(verb);
+            }
+        }
+        left.truncate(SHOWN);
+        left.extend(self.place.damage());
+        let (name, spent) = (verb.name, begun.elapsed().as_secs());
+        let result = if left.is_empty() {
+            "nothing left"
+        } else {
+            "LEFT"
+        };
+        eprintln!(
+            "  {name}: {killed} kills within {time:?}, {missed} missed, {result} ({spent} s)"
+        );
+        left
+    }
+
+    fn measure(&mut self, verb: &Verb) -> Duration {
+        self.place.round += 1;
+        (verb.prepare)(&self.place);
+        measure(&mut (verb.command)(&self.place))
+    }
+
+    fn kill(&mut self, verb: &Verb, moment: Duration) -> End {
+        self.place.round += 1;
+        (verb.prepare)(&self.place);
+        kill(&mut (verb.command)(&self.place), moment)
+    }
+
+    /// Returns what a collection leaves.
+    fn left(&self, verb: &Verb) -> Vec<String> {
+        (verb.recover)(&self.place);
+        self.place.collect();
+        self.place.inventory().differences(&self.unharmed)
+    }
+}
+
+/// Kills all verbs, and reports together what was left of any.
+pub(crate) fn kill_all(store: &str, snapshotter: &str) {
+    if !crate::common::can(&["mount", "runc"]) {
+        return;
+    }
+    let what = format!("{store} on {snapshotter}");
+    let mut random = Random::from_environment(&what);
+    let kills = std::env::var("CAS_KILLS").map_or(KILLS, |number| number.parse().unwrap());
+    let verbs = chosen();
+    let mut world = World::new(store, snapshotter, &verbs);
+    let mut failed = Vec::new();
+    for verb in &verbs {
+        let left = world.kill_verb(verb, kills, &mut random);
+        if !left.is_empty() {
+            failed.push(format!("{what}, {}: {left:#?}", verb.name));
+            world = World::new(store, snapshotter, &verbs);
+        }
+    }
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+/// Returns the verbs that the environment chooses and this machine can run.
+fn chosen() -> Vec<&'static Verb> {
+    let mut verbs: Vec<&Verb> = verbs::VERBS.iter().collect();
+    #[cfg(feature = "registry")]
+    if crate::common::can(&[crate::docker::PROGRAM]) {
+        verbs.extend(verbs::REMOTE);
+    }
+    if let Ok(wanted) = std::env::var("CAS_KILLS_OF") {
+        verbs.retain(|verb| wanted.split(',').any(|name| name == verb.name));
+        assert!(!verbs.is_empty(), "CAS_KILLS_OF names no verb");
+    }
+    verbs
+}

@@ -1,0 +1,52 @@
+//! One process that is killed, or measured.
+
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::common::text;
+
+/// How a process ended.
+pub(crate) enum End {
+    /// It was killed while it ran.
+    Killed,
+    /// It ended by itself after this time.
+    Itself(Duration),
+}
+
+/// How long a look at a running process waits for the next one.
+const LOOK: Duration = Duration::from_micros(200);
+
+/// Runs a command and kills it at `moment`, unless it has succeeded by then.
+pub(crate) fn kill(command: &mut Command, moment: Duration) -> End {
+    let begun = Instant::now();
+    let silent = command.stdin(Stdio::null()).stdout(Stdio::null());
+    let mut process = silent.stderr(Stdio::piped()).spawn().unwrap();
+    loop {
+        let ran = begun.elapsed();
+        if process.try_wait().unwrap().is_some() {
+            let out = process.wait_with_output().unwrap();
+            let said = text(&out.stderr);
+            assert!(out.status.success(), "{command:?}: {}: {said}", out.status);
+            return End::Itself(ran);
+        }
+        if ran >= moment {
+            break;
+        }
+        thread::sleep(LOOK.min(moment - ran));
+    }
+    process.kill().unwrap();
+    match process.wait().unwrap().code() {
+        None => End::Killed,
+        // It ended between the last look and the kill.
+        Some(_) => End::Itself(begun.elapsed()),
+    }
+}
+
+/// Runs a command that must succeed. Returns how long it ran.
+pub(crate) fn measure(command: &mut Command) -> Duration {
+    match kill(command, Duration::MAX) {
+        End::Itself(time) => time,
+        End::Killed => unreachable!("nobody kills it"),
+    }
+}
