@@ -18,7 +18,7 @@ use common::tree::differences;
 use common::{can, cas, demo_archive, fails, ok, real_image};
 use testkit::archive::Tar;
 
-const NAME: &str = "app:1";
+const NAME: &str = "app";
 
 /// Makes a root with the image of `archive` under [`NAME`], and the directory `mnt` to mount on.
 /// Returns the root and the full name of the image.
@@ -281,12 +281,12 @@ fn an_image_with_the_diff_ids_of_another_image_is_damaged_for_all() {
     for (name, layers) in &cases {
         layout_of(&at(name), &layers.map(Clone::clone), &diff_ids);
     }
-    for snapshotter in ["overlay", "native"] {
+    for (snapshotter, cases) in [("overlay", &cases[..]), ("native", &cases[..1])] {
         let (root, good) = imported(scratch.path(), snapshotter, &at("good"));
         let (mnt, out) = (at("mnt"), at("out"));
         ok(cas(&root).args(["mount", &good]).arg(&mnt));
         ok(cas(&root).arg("umount").arg(&mnt));
-        for (name, _) in &cases {
+        for (name, _) in cases {
             let image = format!("{name}:1");
             let import = ["-q", "import", "--name", &image];
             fails(cas(&root).args(import).arg("--unpack").arg(at(name)), 4);

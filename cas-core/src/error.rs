@@ -170,8 +170,7 @@ impl Error {
     pub fn within(mut self, whole: impl fmt::Display) -> Self {
         let whole = whole.to_string();
         self.0.subject = Some(match self.0.subject {
-            Some(part) if names(&whole, &part) => whole,
-            Some(part) if names(&part, &whole) => part,
+            Some(part) if names(&whole, &part) || names(&part, &whole) => part,
             Some(part) => format!("{part} in {whole}"),
             None => whole,
         });
@@ -379,7 +378,7 @@ mod tests {
         let error = error.within("store x").operation("ignored");
         assert_eq!(error.to_string(), "open sha256:ab in store x: no such blob");
         for (subject, whole, expected) in [
-            ("sha256:ab", "layer sha256:ab", "layer sha256:ab"),
+            ("sha256:ab", "layer sha256:ab", "sha256:ab"),
             ("layer sha256:ab", "sha256:ab", "layer sha256:ab"),
             ("f in layer x", "layer x", "f in layer x"),
             ("x", "x", "x"),

@@ -13,7 +13,7 @@ struct Bucket {
 }
 
 impl Bucket {
-    /// Returns a scene. Prints the reason and returns `None` if there is no service.
+    /// Returns a scene. Prints the reason and returns `None` without a service.
     fn new(prefix: &'static str) -> Option<Self> {
         let host = s3::service()?;
         let url = format!("s3://{}/{prefix}?endpoint=http://{host}", s3::BUCKET);
@@ -62,32 +62,61 @@ fn record(digest: &Digest) -> String {
     format!("records/blobs/sha256=3a{}", digest.hex())
 }
 
+/// Checks that all of these problems are found and repaired at once.
+fn heals_all(scene: &Scene, damage: &[(&str, Digest)]) {
+    let (code, found) = scene.fsck(&["--read-data"]);
+    assert_eq!(code, 4, "{found:#?}");
+    for (problem, digest) in damage {
+        assert!(
+            has(&found, problem, digest.hex()),
+            "{problem} {digest}: {found:#?}"
+        );
+    }
+    let source = scene.source();
+    let from = [
+        "--read-data",
+        "--repair",
+        "--from",
+        source.to_str().unwrap(),
+    ];
+    let (code, repaired) = scene.fsck(&from);
+    assert_eq!(code, 0, "{repaired:#?}");
+    assert_eq!(scene.fsck(&["--read-data"]), (0, Vec::new()));
+}
+
 #[test]
 fn damaged_objects_are_found_and_fetched_again() {
     let Some(bucket) = Bucket::new("fsck") else {
         return;
     };
     let scene = &bucket.scene;
-    let (layer, document) = (scene.layer(), scene.manifest_digest);
-    for digest in [layer, document] {
-        bucket.put(
-            &bucket.part(&digest),
-            &"x".repeat(scene.bytes(&digest).len()),
-        );
-        scene.heals("blob-damaged", digest.hex());
+    let layers: Vec<Digest> = scene.manifest.layers.iter().map(|one| one.digest).collect();
+    let (document, config) = (scene.manifest_digest, scene.manifest.config.digest);
+    let other = |digest: &Digest| "x".repeat(scene.bytes(digest).len());
+    for digest in [layers[0], config] {
+        bucket.put(&bucket.part(&digest), &other(&digest));
     }
-    bucket.put(&bucket.part(&layer), "short");
-    scene.heals("blob-damaged", layer.hex());
-    bucket.delete(&bucket.part(&layer));
-    scene.heals("blob-damaged", layer.hex());
-    bucket.delete(&cell(&layer));
-    scene.heals("blob-missing", layer.hex());
+    bucket.delete(&record(&layers[0]));
+    bucket.delete(&cell(&layers[1]));
+    bucket.delete(&bucket.part(&layers[2]));
+    heals_all(
+        scene,
+        &[
+            ("blob-damaged", layers[0]),
+            ("record-missing", layers[0]),
+            ("blob-missing", layers[1]),
+            ("blob-damaged", layers[2]),
+            ("blob-damaged", config),
+        ],
+    );
+    // Until these are repaired, the rest cannot be checked.
     bucket.put(&cell(&document), "garbage");
-    scene.heals("blob-damaged", document.hex());
-    bucket.delete(&record(&layer));
-    scene.heals("record-missing", layer.hex());
-    bucket.put(&record(&document), "garbage");
-    scene.heals("record-damaged", document.hex());
+    bucket.put(&record(&layers[2]), "garbage");
+    heals_all(
+        scene,
+        &[("blob-damaged", document), ("record-damaged", layers[2])],
+    );
+    scene.works();
 }
 
 #[test]

@@ -40,6 +40,26 @@ fn a_truncated_or_lengthened_blob_is_fetched_again() {
     }
 }
 
+/// A blob in a bucket or a directory is a cell, which is intact here, and parts.
+#[cfg(feature = "remote")]
+#[test]
+fn a_part_that_is_truncated_or_missing_is_fetched_again() {
+    let scene = Scene::new("dir");
+    let layer = scene.layer();
+    let bytes = scene.bytes(&layer);
+    let part = || {
+        let parts = crate::scene::files(&scene.root.join("store/uploads"));
+        let is_it = |part: &std::path::PathBuf| fs::read(part).unwrap() == bytes;
+        parts.into_iter().find(is_it).unwrap()
+    };
+    for wrong in [bytes.len() / 2, 0] {
+        overwrite(&part(), &bytes[..wrong]);
+        scene.heals("blob-damaged", layer.hex());
+    }
+    fs::remove_file(part()).unwrap();
+    scene.heals("blob-damaged", layer.hex());
+}
+
 #[test]
 fn missing_blobs_are_fetched_again() {
     for store in ENGINES {

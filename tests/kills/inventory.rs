@@ -54,7 +54,10 @@ impl Inventory {
     fn add_files(&mut self, directory: &Path, root: &Path) {
         for entry in fs::read_dir(directory).unwrap() {
             let path = entry.unwrap().path();
-            let data = path.symlink_metadata().unwrap();
+            // An engine may remove its files while the store is open.
+            let Ok(data) = path.symlink_metadata() else {
+                continue;
+            };
             let below = path.strip_prefix(root).unwrap_or(&path).to_str().unwrap();
             if !is_changing(below) {
                 self.bytes += data.blocks() * 512;

@@ -78,7 +78,7 @@ pub(crate) const VERBS: &[Verb] = &[
         name: "run",
         prepare: |_| {},
         command: |place| {
-            let runtime = if place.round % 2 == 0 {
+            let runtime = if place.round.is_multiple_of(2) {
                 "chroot"
             } else {
                 "runc"
@@ -230,7 +230,7 @@ fn import(place: &Place) -> Command {
 /// Lets half of the imports start without content, and the others with what kills have left.
 fn renew(place: &Place) {
     place.forget(OTHER);
-    if place.round % 2 == 0 {
+    if place.round.is_multiple_of(2) {
         place.collect();
     }
 }
@@ -249,7 +249,11 @@ fn export(place: &Place) -> Command {
 }
 
 fn mount(place: &Place) -> Command {
-    let rw: &[&str] = if place.round % 2 == 0 { &[] } else { &["--rw"] };
+    let rw: &[&str] = if place.round.is_multiple_of(2) {
+        &[]
+    } else {
+        &["--rw"]
+    };
     at(
         place.cas(&[&["mount", BASE], rw].concat()),
         place,

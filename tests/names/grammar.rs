@@ -12,7 +12,7 @@ fn legal_names_come_in_are_found_and_go_out() {
     let names = [
         "foo__bar:1".to_owned(),
         "a-----b:1".to_owned(),
-        "a.b_c__d--e/x:1".replace("a.b", "ab"),
+        "e/a.b_c__d--e:1".to_owned(),
         "x:_".to_owned(),
         "x:1_".to_owned(),
         "x:a..b---c".to_owned(),
@@ -27,14 +27,11 @@ fn legal_names_come_in_are_found_and_go_out() {
     for name in &names {
         scene.import(&[name]);
         scene.ok(&["inspect", name]);
-        scene.ok(&["tree", name]);
         scene.ok(&["tag", name, "other:1"]);
-        scene.ok(&["tag", "other:1", name]);
         let out = scene.path("out.tar");
         scene.ok(&["export", name, "-o", &out]);
         let other = Scene::new();
-        let said = other.ok(&["import", &out]);
-        assert_eq!(said, scene.ok(&["import", &out]), "{name}");
+        other.ok(&["import", &out]);
         let (back, all) = (other.names(), scene.names());
         assert!(
             back.iter().all(|(name, digest)| all[name] == *digest),

@@ -121,7 +121,7 @@ fn is_empty(directory: &Path) -> bool {
 }
 
 /// Sends a signal to a command when something is in `directory`. Returns false if the command was
-/// faster, and then undoes nothing.
+/// faster.
 fn is_stopped(command: &mut Command, directory: &Path, signal: Signal) -> bool {
     let silent = command.stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = silent.spawn().unwrap();
@@ -144,12 +144,7 @@ fn a_signal_leaves_nothing_of_what_had_begun() {
     let at = |name: &str| scratch.path().join(name);
     let (root, out, file) = (at("root"), at("out"), at("file"));
     fs::write(&file, vec![6; 64 << 20]).unwrap();
-    for (name, byte) in [("one", 7), ("two", 8)] {
-        layout(
-            &at(name),
-            vec![Tar::new().file("big", vec![byte; 24 << 20])],
-        );
-    }
+    layout(&at("one"), vec![Tar::new().file("big", vec![7; 24 << 20])]);
     ok(crate::common::cas(&root).args(["--snapshotter", "native", "init"]));
     let import = ["import", "--name", "one:1"];
     ok(crate::common::cas(&root).args(import).arg(at("one")));
@@ -157,7 +152,6 @@ fn a_signal_leaves_nothing_of_what_had_begun() {
     let snapshots = root.join("snapshots/native/snapshots");
     let cases = [
         (&["blob", "add"][..], &file, &ingests),
-        (&["import", "--name", "two:1"], &at("two"), &ingests),
         (&["import", "--unpack"], &at("one"), &snapshots),
         (&["unpack", "one:1"], &out.join("tree"), &out),
         (&["bundle", "one:1"], &out.join("bundle"), &out),

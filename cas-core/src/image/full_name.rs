@@ -188,7 +188,7 @@ fn parse(text: &str) -> Result<FullName> {
     let length = name.to_string().len();
     if length > limit::NAME {
         return Err(Error::invalid(format!(
-            "the name is too long: it has {length} bytes with its host and tag; expected at most {}",
+            "the name has {length} bytes with its host and tag; expected at most {}",
             limit::NAME
         )));
     }

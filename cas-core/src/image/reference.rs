@@ -30,8 +30,8 @@ impl Reference {
     }
 
     /// Returns whether the name follows the grammar that OCI gives to
-    /// `org.opencontainers.image.ref.name`: components joined by `/`, of letters and digits that are
-    /// separated by one of `- . _ : @ +` or by `--`. Programs that read image layouts may find no
+    /// `org.opencontainers.image.ref.name`: components joined by `/`, of letters and digits that
+    /// are separated by one of `- . _ : @ +` or by `--`. Programs that read image layouts may find no
     /// image by another name.
     pub fn is_layout_name(&self) -> bool {
         self.0.split('/').all(is_component)

@@ -172,8 +172,8 @@ fn compare(found: Option<Digest>, expected: Option<Digest>) -> Result<()> {
         return Ok(());
     }
     Err(Error::corrupt(format!(
-        "the layer decompresses to {found}, but the image configuration has {expected}; pull or \
-         import the image again"
+        "expected a layer that decompresses to this diff ID, found {found}; pull or import the \
+         image again"
     )))
     .during("verify layer", expected)
 }

@@ -298,7 +298,7 @@ fn only_tree(mut mounts: Vec<Mount>) -> Result<PathBuf> {
         (Some(Mount::Bind { source, .. }), true) => Ok(source),
         _ => Err(Error::unsupported(
             "a snapshotter that rebases must give one directory for a snapshot without parent; \
-             use another snapshotter",
+             choose another snapshotter",
         )
         .operation("unpack")),
     }

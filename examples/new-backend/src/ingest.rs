@@ -203,7 +203,9 @@ pub(crate) fn read(
         found.extend_from_slice(&data[within(offset)..within(end)]);
     }
     if found.len() as u64 != end - offset {
-        return Err(Failed(Error::not_found("removed during the read; store the blob again")));
+        return Err(Failed(Error::not_found(
+            "removed during the read; store the blob again",
+        )));
     }
     Ok(found.into())
 }
