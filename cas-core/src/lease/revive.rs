@@ -21,27 +21,43 @@ pub(super) async fn revive(
     tombstone: Tombstone,
     revision: Revision,
 ) -> Result<Option<BlobRecord>> {
+    let key = unique::key("revive");
+    let stored = store_again(store, digest, tombstone, &key).await;
+    if stored.is_err() {
+        // Nobody resumes the ingest. If this fails too, a collection removes it.
+        let _ = store.content.discard(&key).await;
+    }
+    stored?;
+    swap(store, digest, record, Expect::Revision(revision)).await
+}
+
+/// Replaces the version that a tombstone names by a copy, which is written to the ingest `key`.
+async fn store_again(
+    store: &Store,
+    digest: &Digest,
+    tombstone: Tombstone,
+    key: &str,
+) -> Result<()> {
     let found = store.content.stat(digest).await?;
     let tombstoned = found.filter(|stat| Some(stat.version) == tombstone.version);
     let copied = match tombstoned {
-        Some(stat) => copy_aside(store, &stat).await?,
+        Some(stat) => copy_aside(store, &stat, key).await?,
         None => None,
     };
     reap(store, digest, tombstone).await?;
     if let Some(writer) = copied {
         writer.commit(&Batch::new(), Durability::Full).await?;
     }
-    swap(store, digest, record, Expect::Revision(revision)).await
+    Ok(())
 }
 
-/// Copies the bytes to a new ingest. Returns `None` if they are gone or damaged.
-async fn copy_aside(store: &Store, stat: &Stat) -> Result<Option<Writer>> {
+/// Copies the bytes to the ingest `key`. Returns `None` if they are gone or damaged.
+async fn copy_aside(store: &Store, stat: &Stat, key: &str) -> Result<Option<Writer>> {
     let Some(reader) = store.content.open(&stat.digest).await? else {
         return Ok(None);
     };
-    let key = unique::key("revive");
     let expected = Expected::exactly(stat.digest, stat.size);
-    let mut writer = Writer::begin(&*store.content, &key, expected).await?;
+    let mut writer = Writer::begin(&*store.content, key, expected).await?;
     match copy(&*reader, &mut writer).await {
         Ok(()) if writer.digest().await? == stat.digest => return Ok(Some(writer)),
         Ok(()) => {}
@@ -49,7 +65,7 @@ async fn copy_aside(store: &Store, stat: &Stat) -> Result<Option<Writer>> {
         Err(error) => return Err(error),
     }
     drop(writer);
-    store.content.discard(&key).await?;
+    store.content.discard(key).await?;
     Ok(None)
 }
 
