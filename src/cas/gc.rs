@@ -29,22 +29,16 @@ impl Cas {
             self.writable()?
         };
         let snapshotters = self.collected_snapshotters();
-        let mut removed = Removed::default();
+        let mut left = Removed::default();
         if options.only.is_none() && options.owner.is_none() && store.owner().is_none() {
             for snapshotter in &snapshotters {
-                let left = leftovers::remove(*snapshotter, &self.locks, &options).await?;
-                removed.snapshots.extend(left.snapshots);
-                removed.leftovers += left.leftovers;
+                leftovers::remove(*snapshotter, &self.locks, &options, &mut left).await?;
             }
         }
-        let collected = gc::collect(store, &snapshotters, &options).await?;
-        removed.snapshots.extend(collected.snapshots);
-        removed.leftovers += collected.leftovers;
-        Ok(Removed {
-            snapshots: removed.snapshots,
-            leftovers: removed.leftovers,
-            ..collected
-        })
+        let mut removed = gc::collect(store, &snapshotters, &options).await?;
+        removed.snapshots.splice(0..0, left.snapshots);
+        removed.leftovers += left.leftovers;
+        Ok(removed)
     }
 
     /// Returns what keeps a resource, as at most a hundred paths that lead to it.

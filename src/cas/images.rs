@@ -193,11 +193,11 @@ fn check_digest(name: &FullName, image: &Image) -> Result<()> {
 
 /// Checks that images have one name, however it is spelled.
 fn check_one_name(images: &[Image]) -> Result<()> {
-    let full = |image: &Image| {
-        FullName::of(&image.name).map_or_else(|| image.name.clone(), |full| full.name())
-    };
-    let first = images.first().map(full);
-    if images.iter().all(|image| Some(full(image)) == first) {
+    let first = images.first().map(lookup::full_name);
+    if images
+        .iter()
+        .all(|image| Some(lookup::full_name(image)) == first)
+    {
         return Ok(());
     }
     Err(lookup::ambiguous("the image has several names", images.iter()).operation("remove image"))

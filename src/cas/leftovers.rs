@@ -1,5 +1,6 @@
 //! What killed jobs leave next to a snapshotter: mounts that are not complete, and files of locks.
 
+use std::cell::LazyCell;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -13,8 +14,7 @@ use cas_layer::unpack;
 
 use super::mounted::{self, State};
 
-/// Removes what killed jobs have left, or only finds it if it is a dry run. Returns what was
-/// removed.
+/// Removes what killed jobs have left, or only finds it if it is a dry run. Adds it to `removed`.
 ///
 /// # Errors
 /// Errors of the snapshotter and of the file system.
@@ -22,10 +22,13 @@ pub(super) async fn remove(
     snapshotter: &dyn Snapshotter,
     locks: &Path,
     options: &GcOptions,
-) -> Result<Removed> {
-    let mut removed = Removed::default();
-    for (info, directory) in abandoned(snapshotter, options.now).await? {
-        if MountedDirs::read().has(&directory) {
+    removed: &mut Removed,
+) -> Result<()> {
+    let abandoned = abandoned(snapshotter, options.now).await?;
+    // The mounts are read after the snapshots, and only if there is one to decide about.
+    let mounted = LazyCell::new(MountedDirs::read);
+    for (info, directory) in abandoned {
+        if mounted.has(&directory) {
             // It was killed after it was mounted, or before it was unmounted.
             if !options.dry_run {
                 State::Mounted.write(snapshotter, &info.key).await?;
@@ -43,7 +46,7 @@ pub(super) async fn remove(
         inodes: files.during("remove locks", locks.display())?,
         bytes: 0,
     };
-    Ok(removed)
+    Ok(())
 }
 
 /// Returns the snapshots of mounts that no job has completed, and their directories. A job may

@@ -1,9 +1,9 @@
 //! The images of a store as people know them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cas_core::image::filter::Filters;
-use cas_core::image::{FullName, Reference, familiar};
+use cas_core::image::{Reference, familiar};
 use cas_core::{Image, Result};
 use serde::Serialize;
 
@@ -31,7 +31,7 @@ impl Cas {
         let filters = Filters::parse(filters)?;
         let store = self.opened()?;
         let mut images = store.images.list(&[]).await?;
-        let known: Vec<Reference> = images.iter().map(|image| image.name.clone()).collect();
+        let known: BTreeSet<Reference> = images.iter().map(|image| image.name.clone()).collect();
         let unnamed = lookup::unnamed(store).await?.into_iter();
         images.extend(unnamed.filter(|image| !known.contains(&image.name)));
         let mut listed = merge(images);
@@ -45,9 +45,10 @@ impl Cas {
 fn merge(images: Vec<Image>) -> Vec<Listed> {
     let mut by_name: BTreeMap<Reference, Vec<Image>> = BTreeMap::new();
     for image in images {
-        let full = FullName::of(&image.name).map(|full| full.name());
-        let name = full.unwrap_or_else(|| image.name.clone());
-        by_name.entry(name).or_default().push(image);
+        by_name
+            .entry(lookup::full_name(&image))
+            .or_default()
+            .push(image);
     }
     let mut listed = Vec::new();
     for (full, mut images) in by_name {

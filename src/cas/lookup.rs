@@ -167,6 +167,11 @@ pub(super) async fn unnamed(store: &Store) -> Result<Vec<Image>> {
     Ok(found.into_values().collect())
 }
 
+/// Returns the name of an image in full, or unchanged if docker would not accept it.
+pub(super) fn full_name(image: &Image) -> Reference {
+    FullName::of(&image.name).map_or_else(|| image.name.clone(), |full| full.name())
+}
+
 /// Removes what people type for a name in all its spellings, whatever it refers to.
 ///
 /// # Errors

@@ -159,8 +159,8 @@ impl Cas {
         options: &MountOptions,
     ) -> Result<Mounted> {
         let (snapshotter, writable) = (self.snapshotter()?, options.writable);
-        if unpack::is_verified(&self.store, manifest).await? {
-            let parent = unpack::chain_id(&self.store, manifest).await?;
+        if let Some(chain_ids) = unpack::verified_chain_ids(&self.store, manifest).await? {
+            let parent = chain_ids.last().copied();
             match Mounted::make(snapshotter, key, parent, writable).await {
                 // The image is not unpacked yet, or its snapshots were collected.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}

@@ -2,10 +2,10 @@
 //! archive's own listing. `/` is the root of the archive.
 
 use serde_json::json;
-use testkit::archive::{Header, Tar};
+use testkit::archive::Header;
 
 use crate::common::ok;
-use crate::scene::{CONFIG, Files, LAYER, MANIFEST, Place, config, hello, host};
+use crate::scene::{Files, Place, config, hello, host, with_linked_layer};
 
 /// Returns an archive of docker with these spellings of its members and of its listing.
 fn docker(member: &str, listed: &str) -> Files {
@@ -76,7 +76,6 @@ fn a_listing_with_slashes_is_read_in_a_directory() {
 #[test]
 fn links_start_at_the_root_of_the_archive() {
     let place = Place::new();
-    let layer = hello();
     for (flag, target) in [
         (b'2', "/x/layer.tar"),
         (b'2', "../../x/layer.tar"),
@@ -85,17 +84,9 @@ fn links_start_at_the_root_of_the_archive() {
         (b'1', "./x/layer.tar"),
         (b'1', "x/layer.tar"),
     ] {
-        let mut files = Files::layout();
-        let config = files.document(CONFIG, &config(&host(), &[&layer]));
-        let described = files.blob(LAYER, &layer);
-        let blob = files.0.pop().unwrap().0;
-        let manifest = json!({"schemaVersion": 2, "config": config, "layers": [described]});
-        let manifest = files.document(MANIFEST, &manifest);
-        files.lists(&manifest);
-        files.add("/x/layer.tar", &layer);
-        let link = Header::new(flag, &blob).link(target);
-        let tar = Tar::new().member(link, "").raw(files.tar());
-        place.import(&place.file("archive.tar", &tar.0), "app:1");
+        let link = |blob: &str| Header::new(flag, blob).link(target);
+        let tar = with_linked_layer("/x/layer.tar", link);
+        place.import(&place.file("archive.tar", &tar), "app:1");
         assert_eq!(place.unpack("app:1").0, ["hello"], "{target}");
     }
 }

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use cas::{Algorithm, Digest};
 use serde_json::{Value, json};
-use testkit::archive::Tar;
+use testkit::archive::{Header, Tar};
 
 use crate::common::{cas, fails, ok};
 
@@ -81,6 +81,21 @@ impl Files {
             .fold(Tar::new(), |tar, (path, data)| tar.file(path, data))
             .end()
     }
+}
+
+/// Returns an archive of a layout whose layer is the member `path`. The blob of the layer is a link
+/// to it, which `link` makes from the name of the blob.
+pub(crate) fn with_linked_layer(path: &str, link: impl FnOnce(&str) -> Header) -> Vec<u8> {
+    let layer = hello();
+    let mut files = Files::layout();
+    let config = files.document(CONFIG, &config(&host(), &[&layer]));
+    let described = files.blob(LAYER, &layer);
+    let blob = files.0.pop().unwrap().0;
+    let manifest = json!({"schemaVersion": 2, "config": config, "layers": [described]});
+    let manifest = files.document(MANIFEST, &manifest);
+    files.lists(&manifest);
+    files.add(path, &layer);
+    Tar::new().member(link(&blob), "").raw(files.tar()).0
 }
 
 /// Returns the configuration of an image with these layers, which are not compressed.

@@ -3,10 +3,9 @@
 
 use std::fs;
 
-use serde_json::json;
 use testkit::archive::{Header, Tar};
 
-use crate::scene::{CONFIG, Files, LAYER, MANIFEST, Place, config, hello, host};
+use crate::scene::{Files, Place, hello, host, with_linked_layer};
 
 /// Returns a header with a size, and a name for it.
 fn sized() -> Vec<(&'static str, Header)> {
@@ -72,26 +71,19 @@ fn archives_with_sizes_of_what_has_no_content_are_imported() {
 #[test]
 fn blobs_that_are_links_with_a_size_are_found() {
     let place = Place::new();
-    let layer = hello();
     for (case, flag) in [("symlink", b'2'), ("hardlink", b'1')] {
-        let mut files = Files::layout();
-        let config = files.document(CONFIG, &config(&host(), &[&layer]));
-        let described = files.blob(LAYER, &layer);
-        let blob = files.0.pop().unwrap().0;
-        let manifest = json!({"schemaVersion": 2, "config": config, "layers": [described]});
-        let manifest = files.document(MANIFEST, &manifest);
-        files.lists(&manifest);
-        files.add("layer.tar", &layer);
         let target = if flag == b'2' {
             "../../layer.tar"
         } else {
             "layer.tar"
         };
-        let link = Header::new(flag, &blob)
-            .link(target)
-            .size(target.len() as u64);
-        let tar = Tar::new().member(link, "").raw(files.tar());
-        place.import(&place.file("archive.tar", &tar.0), "app:1");
+        let link = |blob: &str| {
+            Header::new(flag, blob)
+                .link(target)
+                .size(target.len() as u64)
+        };
+        let tar = with_linked_layer("layer.tar", link);
+        place.import(&place.file("archive.tar", &tar), "app:1");
         assert_eq!(place.unpack("app:1").0, ["hello"], "{case}");
     }
 }

@@ -72,14 +72,7 @@ fn heals_all(scene: &Scene, damage: &[(&str, Digest)]) {
             "{problem} {digest}: {found:#?}"
         );
     }
-    let source = scene.source();
-    let from = [
-        "--read-data",
-        "--repair",
-        "--from",
-        source.to_str().unwrap(),
-    ];
-    let (code, repaired) = scene.fsck(&from);
+    let (code, repaired) = scene.repair_from_source();
     assert_eq!(code, 0, "{repaired:#?}");
     assert_eq!(scene.fsck(&["--read-data"]), (0, Vec::new()));
 }

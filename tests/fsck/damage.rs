@@ -99,14 +99,7 @@ fn damaged_bytes_without_a_source_are_set_aside_and_reported_until_they_are_back
         }
         // A collection keeps the bytes that were set aside.
         crate::common::ok(crate::common::cas(&scene.root).arg("gc"));
-        let source = scene.source();
-        let (code, _) = scene.fsck(&[
-            "--repair",
-            "--read-data",
-            "--from",
-            source.to_str().unwrap(),
-        ]);
-        assert_eq!(code, 0);
+        assert_eq!(scene.repair_from_source().0, 0);
         assert_eq!(scene.fsck(&["--read-data"]), (0, Vec::new()), "on {store}");
         scene.works();
     }

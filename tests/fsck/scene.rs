@@ -120,24 +120,24 @@ impl Scene {
         (code, findings)
     }
 
+    /// Repairs the root with the undamaged store. Returns the exit code and the findings.
+    pub(crate) fn repair_from_source(&self) -> (i32, Vec<Value>) {
+        let source = self.source();
+        let source = source.to_str().unwrap();
+        self.fsck(&["--read-data", "--repair", "--from", source])
+    }
+
     /// Checks that fsck finds this problem and names it, repairs everything, and then finds
     /// nothing.
     pub(crate) fn heals(&self, problem: &str, subject: impl AsRef<str>) {
         let subject = subject.as_ref();
-        let source = self.source();
         let (code, found) = self.fsck(&["--read-data"]);
         assert!(
             has(&found, problem, subject),
             "{problem} {subject}: {found:#?}"
         );
         assert_eq!(code, 4, "on {}: {found:#?}", self.store);
-        let from = [
-            "--read-data",
-            "--repair",
-            "--from",
-            source.to_str().unwrap(),
-        ];
-        let (code, repaired) = self.fsck(&from);
+        let (code, repaired) = self.repair_from_source();
         assert_eq!(code, 0, "on {}: {repaired:#?}", self.store);
         assert!(
             has(&repaired, problem, subject),

@@ -28,14 +28,7 @@ fn a_source_that_is_damaged_too_repairs_nothing_and_loses_nothing() {
     let copy = scene.source().join("store/blobs/sha256").join(layer.hex());
     let bytes = fs::read(&damaged).unwrap();
     crate::scene::overwrite(&copy, &bytes);
-    let source = scene.source();
-    let from = [
-        "--read-data",
-        "--repair",
-        "--from",
-        source.to_str().unwrap(),
-    ];
-    assert_eq!(scene.fsck(&from).0, 4);
+    assert_eq!(scene.repair_from_source().0, 4);
     let aside = cas::Digest::sha256(&bytes);
     let kept = scene.root.join("store/blobs/sha256").join(aside.hex());
     assert_eq!(

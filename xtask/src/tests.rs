@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::stage::cargo;
+use crate::stage::{cargo, step};
 
 /// Number of binaries that run at the same time. Each runs one test per core.
 const SIDE_BY_SIDE: usize = 2;
@@ -48,8 +48,8 @@ pub(crate) fn run(selection: &[&str]) -> Result<()> {
     });
     let mut failed = failed.into_inner().unwrap_or_default();
     let documentation = [&["test", "--no-fail-fast", "--doc"], selection].concat();
-    if !cargo(&documentation).status()?.success() {
-        failed.push("the examples in the documentation failed".to_owned());
+    if let Err(error) = step(&mut cargo(&documentation)) {
+        failed.push(format!("{error:#}"));
     }
     if failed.is_empty() {
         return Ok(());

@@ -27,11 +27,7 @@ pub trait ContentExt: ContentStore {
         let digest = Digest::sha256(&data);
         let size = data.len() as u64;
         if let Some(stat) = self.stat(&digest).await? {
-            let is_intact = match self.hash(&digest).await {
-                Err(error) if error.kind() == ErrorKind::Corrupt => false,
-                found => found? == Some(digest),
-            };
-            if is_intact {
+            if self.is_intact(&digest).await? {
                 // It may have been published without a sync.
                 self.flush().await?;
                 return Ok(digest);
@@ -58,6 +54,20 @@ pub trait ContentExt: ContentStore {
             return Ok(None);
         };
         hash(&*reader, digest.algorithm()).await.map(Some)
+    }
+
+    /// Reads a blob and returns whether its bytes have its digest. Returns false if the blob or a
+    /// piece of it is missing.
+    ///
+    /// # Errors
+    /// Errors of the store.
+    async fn is_intact(&self, digest: &Digest) -> Result<bool> {
+        match self.hash(digest).await {
+            Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound) => {
+                Ok(false)
+            }
+            found => Ok(found? == Some(*digest)),
+        }
     }
 
     /// Removes the blob in whatever version it has. Returns false if it is not in the store. The

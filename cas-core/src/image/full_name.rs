@@ -76,8 +76,8 @@ impl FullName {
             repositories.push(self.repository.clone());
             repositories.push(format!("{LEGACY_HUB}/{}", self.repository));
             if let Some(short) = self.repository.strip_prefix(OFFICIAL) {
-                let hosts = ["", "docker.io/", "index.docker.io/"];
-                repositories.extend(hosts.map(|host| format!("{host}{short}")));
+                repositories.push(short.to_owned());
+                repositories.extend([HUB, LEGACY_HUB].map(|host| format!("{host}/{short}")));
             }
         }
         let untagged = self.digest.is_none() && self.tag() == Some(LATEST);

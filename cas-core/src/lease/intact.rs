@@ -6,7 +6,7 @@
 
 use crate::content::{ContentExt, Stat};
 use crate::digest::Digest;
-use crate::error::{ErrorKind, Result};
+use crate::error::Result;
 use crate::records::BlobRecord;
 use crate::store::Store;
 
@@ -24,12 +24,7 @@ pub(crate) async fn is_intact(
     if verified == Some(stat.version) && store.content.is_unchanged(stat).await? {
         return Ok(true);
     }
-    match store.content.hash(&stat.digest).await {
-        Ok(found) => Ok(found == Some(stat.digest)),
-        // A piece of the blob may be missing.
-        Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound) => Ok(false),
-        Err(error) => Err(error),
-    }
+    store.content.is_intact(&stat.digest).await
 }
 
 /// Removes the stored copy of a blob if it is damaged, so that the right bytes can be stored.

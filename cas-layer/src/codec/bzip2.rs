@@ -1,6 +1,6 @@
 //! Streams of bzip2.
 
-use std::io::{self, BufRead, Read};
+use std::io::{self, Read};
 
 use bzip2::{Decompress, Status};
 
@@ -30,26 +30,19 @@ impl<R: Read> Bzip2<R> {
 
     /// Reads decompressed bytes of the stream. Returns 0 at its verified end.
     pub(super) fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        while !self.ended && !out.is_empty() {
-            let available = self.input.fill_buf()?;
-            let at_end = available.is_empty();
-            let (consumed, produced) = (self.decoder.total_in(), self.decoder.total_out());
-            match self.decoder.decompress(available, out) {
-                Ok(Status::StreamEnd) => self.ended = true,
-                Ok(Status::MemNeeded) => return Err(io::ErrorKind::OutOfMemory.into()),
-                Ok(_) => {}
-                Err(error) => return Err(io::Error::other(error)),
-            }
-            let consumed = (self.decoder.total_in() - consumed) as usize;
-            let read = (self.decoder.total_out() - produced) as usize;
-            self.input.consume(consumed);
-            if read > 0 {
-                return Ok(read);
-            }
-            if at_end && !self.ended {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-        }
-        Ok(0)
+        let decoder = &mut self.decoder;
+        self.input
+            .decompress(out, &mut self.ended, |available, out| {
+                let (consumed, produced) = (decoder.total_in(), decoder.total_out());
+                let status = decoder.decompress(available, out);
+                let has_ended = match status.map_err(io::Error::other)? {
+                    Status::StreamEnd => true,
+                    Status::MemNeeded => return Err(io::ErrorKind::OutOfMemory.into()),
+                    _ => false,
+                };
+                let taken = (decoder.total_in() - consumed) as usize;
+                let written = (decoder.total_out() - produced) as usize;
+                Ok((taken, written, has_ended))
+            })
     }
 }

@@ -29,6 +29,31 @@ impl<R: Read> Input<R> {
         }
     }
 
+    /// Reads decompressed bytes of a stream. `step` decompresses some of the bytes that it is given,
+    /// and returns how many it took, how many it wrote, and whether the stream has `ended`. Returns 0
+    /// at the end of the stream.
+    pub(super) fn decompress(
+        &mut self,
+        out: &mut [u8],
+        ended: &mut bool,
+        mut step: impl FnMut(&[u8], &mut [u8]) -> io::Result<(usize, usize, bool)>,
+    ) -> io::Result<usize> {
+        while !*ended && !out.is_empty() {
+            let available = self.fill_buf()?;
+            let at_end = available.is_empty();
+            let (taken, written, has_ended) = step(available, out)?;
+            *ended = has_ended;
+            self.consume(taken);
+            if written > 0 {
+                return Ok(written);
+            }
+            if at_end && !*ended {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
+        }
+        Ok(0)
+    }
+
     /// Returns whether another member follows the one that ended. Zeros between and behind members
     /// are skipped, which tapes and block devices leave.
     ///

@@ -24,8 +24,9 @@ use self::input::Input;
 use self::xz::Xz;
 use self::zstd::Zstd;
 
-/// Decompressed bytes below which the compression ratio is not checked.
+/// Number of decompressed bytes below which the compression ratio of gzip is not checked.
 const RATIO_FLOOR_GZIP: u64 = 1 << 20;
+/// Number of decompressed bytes below which other compression ratios are not checked.
 const RATIO_FLOOR: u64 = 1 << 30;
 
 /// A reader of the decompressed bytes of `R`.

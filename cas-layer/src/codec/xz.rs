@@ -35,6 +35,7 @@ impl<R: Read> Xz<R> {
     pub(super) fn input_mut(&mut self) -> Option<&mut Input<R>> {
         self.reader.as_mut().map(XzReader::inner_mut)
     }
+
     /// Reads decompressed bytes of the stream. Returns 0 at its verified end.
     pub(super) fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         let Some(reader) = self.reader.as_mut().filter(|_| !out.is_empty()) else {

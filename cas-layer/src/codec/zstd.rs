@@ -1,6 +1,6 @@
 //! Frames of Zstandard.
 
-use std::io::{self, BufRead, Read};
+use std::io::{self, Read};
 
 use cas_core::limit;
 use zstd::stream::raw::{DParameter, Decoder, InBuffer, Operation, OutBuffer};
@@ -34,21 +34,13 @@ impl<R: Read> Zstd<R> {
 
     /// Reads decompressed bytes of the frame. Returns 0 at its verified end.
     pub(super) fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        while !self.ended && !out.is_empty() {
-            let available = self.input.fill_buf()?;
-            let at_end = available.is_empty();
-            let mut input = InBuffer::around(available);
-            let mut output = OutBuffer::around(&mut *out);
-            self.ended = self.decoder.run(&mut input, &mut output)? == 0;
-            let (consumed, read) = (input.pos(), output.pos());
-            self.input.consume(consumed);
-            if read > 0 {
-                return Ok(read);
-            }
-            if at_end && !self.ended {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-        }
-        Ok(0)
+        let decoder = &mut self.decoder;
+        self.input
+            .decompress(out, &mut self.ended, |available, out| {
+                let mut input = InBuffer::around(available);
+                let mut output = OutBuffer::around(out);
+                let has_ended = decoder.run(&mut input, &mut output)? == 0;
+                Ok((input.pos(), output.pos(), has_ended))
+            })
     }
 }

@@ -73,29 +73,21 @@ fn parts(manifest: &Manifest) -> Vec<BlobRef> {
     parts.map(|part| BlobRef::of(part, Vec::new())).collect()
 }
 
-/// Returns the chain ID of an image, which is the name of its snapshot once it is unpacked. Returns
-/// `None` for an image without layers.
+/// Returns the chain IDs of an image, lowest first: the names of its snapshots once it is unpacked.
+/// Returns `None` if a layer in the store is not known to have its diff ID, because snapshots of
+/// these diff IDs may then be those of another image. [`to_snapshots`] finds out.
 ///
 /// # Errors
 /// `NotFound` without the configuration; `Corrupt` if the manifest and the configuration do not
 /// match.
-pub async fn chain_id(store: &Store, manifest: &Manifest) -> Result<Option<Digest>> {
-    let chain_ids = chain_ids_of(&layers_with_diff_ids(store, manifest).await?);
-    Ok(chain_ids.last().copied())
-}
-
-/// Returns whether every layer of an image that is in the store is known to have its diff ID, so
-/// that snapshots of these diff IDs are those of the image. [`to_snapshots`] finds out.
-///
-/// # Errors
-/// As [`chain_id`].
-pub async fn is_verified(store: &Store, manifest: &Manifest) -> Result<bool> {
-    for (layer, diff_id) in layers_with_diff_ids(store, manifest).await? {
-        if is_unverified(store, &layer, &diff_id).await? {
-            return Ok(false);
+pub async fn verified_chain_ids(store: &Store, manifest: &Manifest) -> Result<Option<Vec<Digest>>> {
+    let layers = layers_with_diff_ids(store, manifest).await?;
+    for (layer, diff_id) in &layers {
+        if is_unverified(store, layer, diff_id).await? {
+            return Ok(None);
         }
     }
-    Ok(true)
+    Ok(Some(chain_ids_of(&layers)))
 }
 
 /// Returns the chain IDs of layers, lowest first.

@@ -12,7 +12,7 @@ use super::{chain_ids_of, layers_with_diff_ids};
 /// Returns the chain IDs of all layers of an image, lowest first.
 ///
 /// # Errors
-/// As [`chain_id`](super::chain_id).
+/// As [`verified_chain_ids`](super::verified_chain_ids).
 pub async fn chain_of(store: &Store, manifest: &Manifest) -> Result<Vec<Digest>> {
     Ok(chain_ids_of(&layers_with_diff_ids(store, manifest).await?))
 }
