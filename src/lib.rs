@@ -78,7 +78,7 @@ pub use cas_layer::export::ExportOptions;
 pub use self::bundle::BundleOptions;
 pub use self::cas::{
     Cas, FsckOptions, ImageRef, ImportOptions, Listed, MountOptions, NewName, OpenOptions,
-    QueryOptions, StoredImage, UnpackOptions, blocking,
+    QueryOptions, RemoveOptions, StoredImage, UnpackOptions, blocking,
 };
 #[cfg(feature = "registry")]
 pub use self::cas::{Policy, PullOptions, PushOptions, RegistryRef};

@@ -40,11 +40,17 @@ pub fn gc_ref_snapshot(snapshotter: &str) -> String {
     format!("{GC_REF}snapshot.{snapshotter}")
 }
 
-/// Returns the key under which a parent refers to `child`, by the child's media type. A key that
-/// ends with a dot is completed by a number.
+/// On a descriptor: the digest of the manifest that the content refers to, as containerd notes it.
+const MANIFEST_SUBJECT: &str = "io.containerd.manifest.subject";
+
+/// Returns the key under which a parent refers to `child`: by the child's media type, or as a
+/// referrer. A key that ends with `.sha256.` is completed by the first 12 digits of the child's
+/// digest, and any other key that ends with a dot by a number.
 pub fn gc_ref_child(child: &Descriptor) -> String {
     let media_type = &child.media_type;
-    let suffix = if media_type.is_known_config() {
+    let suffix = if child.annotations.contains_key(MANIFEST_SUBJECT) {
+        "referrer.sha256."
+    } else if media_type.is_known_config() {
         "config"
     } else if media_type.is_manifest() {
         "m."

@@ -196,6 +196,47 @@ async fn children_are_labelled_on_their_parents() {
 }
 
 #[tokio::test]
+async fn referrers_are_labelled_by_their_digest() {
+    let store = store();
+    let subject = image(&store, "linux/amd64").await;
+    let mut referrer = named(&store, "linux/arm64").await;
+    let key = "io.containerd.manifest.subject".to_owned();
+    referrer.annotations.insert(key, subject.digest.to_string());
+    let root = index(&store, &[subject.clone(), referrer.clone()]).await;
+    let handler = set_children_labels(&store, children_handler(&*store.content));
+    handler.handle(&root).await.unwrap();
+    let of_referrer = format!("referrer.sha256.{}", &referrer.digest.hex()[..12]);
+    assert_eq!(
+        labels(&store, &root).await,
+        gc(&[("m.0", &subject), (&of_referrer, &referrer)])
+    );
+}
+
+#[tokio::test]
+async fn layers_of_every_type_are_labelled_as_layers() {
+    let checkpoint = MediaType::CONTAINERD_CHECKPOINT;
+    let options = MediaType::CONTAINERD_CHECKPOINT_OPTIONS;
+    let encrypted = "application/vnd.docker.image.rootfs.diff.tar.gzip+encrypted";
+    for (media_type, expected) in [
+        (checkpoint, "config"),
+        (MediaType::CONTAINERD_CHECKPOINT_CONFIG, "config"),
+        (options, ""),
+        (MediaType::from(encrypted), "l."),
+        (
+            MediaType::from("application/vnd.oci.image.layer.v1.squashfs"),
+            "l.",
+        ),
+        (MediaType::DOCKER_LAYER_FOREIGN_GZIP, "l."),
+    ] {
+        let child = Descriptor::of(media_type, b"child");
+        let expected = format!("containerd.io/gc.ref.content.{expected}");
+        assert_eq!(child_gc_labels(&child), [expected], "{}", child.media_type);
+        let is_layer = child.media_type.is_layer();
+        assert_eq!(child_gc_labels_filter_layers(&child).is_empty(), is_layer);
+    }
+}
+
+#[tokio::test]
 async fn labels_are_numbered_and_others_stay() {
     let store = store();
     let parent = image(&store, "linux/amd64").await;

@@ -140,6 +140,63 @@ async fn platforms_are_listed_without_attestations() {
 }
 
 #[tokio::test]
+async fn an_image_without_a_readable_platform_is_not_an_image_for_none() {
+    let store = store();
+    let alone = image(&store, "linux/amd64").await;
+    let configuration = parts(&store, &alone).await.remove(0);
+    let inside = index(&store, &[alone.clone()]).await;
+    store.content.remove(&configuration.digest).await.unwrap();
+    for root in [&alone, &inside, &index(&store, &[inside.clone()]).await] {
+        let error = platforms(&*store.content, root).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        let lost = configuration.digest.to_string();
+        assert!(error.to_string().contains(&lost), "{error}");
+    }
+    // Another platform is an answer, and so is an image for no platform.
+    let arm = named(&store, "linux/arm64").await;
+    let root = index(&store, &[alone, arm]).await;
+    let found = platforms(&*store.content, &root).await.unwrap();
+    assert_eq!(found, ["linux/arm64".parse().unwrap()]);
+    let empty = index(&store, &[]).await;
+    assert_eq!(platforms(&*store.content, &empty).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn what_is_not_an_image_is_not_available() {
+    let store = store();
+    let layer = put(&store, MediaType::OCI_LAYER, b"layer").await;
+    let absent = Descriptor::of(MediaType::OCI_CONFIG, b"absent");
+    let odd = put(&store, MediaType::from("x/y"), b"odd").await;
+    for target in [layer, absent, odd] {
+        let found = check(&*store.content, &target, &All).await.unwrap();
+        let targets = vec![target];
+        assert!(!found.available && found.present.is_empty());
+        assert_eq!((&found.required, &found.missing), (&targets, &targets));
+    }
+}
+
+/// containerd walks from the root to the manifest, and adds up what it meets.
+#[tokio::test]
+async fn indexes_on_the_way_to_the_manifest_count() {
+    let store = store();
+    let arm = named(&store, "linux/arm64").await;
+    let other = index(&store, &[named(&store, "linux/s390x").await]).await;
+    let inner = index(&store, &[arm.clone()]).await;
+    let middle = index(&store, &[other, inner.clone()]).await;
+    let root = index(&store, &[middle.clone()]).await;
+    let (content, matcher) = (&*store.content, only("linux/arm64"));
+    let below: u64 = parts(&store, &arm).await.iter().map(|part| part.size).sum();
+    let path = [&root, &middle, &inner, &arm];
+    for from in 0..path.len() {
+        let documents: u64 = path[from..].iter().map(|document| document.size).sum();
+        let found = size(content, path[from], &matcher).await.unwrap();
+        assert_eq!(found, documents + below);
+    }
+    let resolved = manifest(content, &root, &matcher).await.unwrap();
+    assert_eq!(resolved.indexes, [root, middle, inner]);
+}
+
+#[tokio::test]
 async fn check_reports_what_is_present_and_what_is_missing() {
     let store = store();
     let arm = named(&store, "linux/arm64").await;

@@ -5,7 +5,9 @@ use std::io::Read;
 
 use cas_core::content::{Durability, Expected, Writer};
 use cas_core::image::{UNCOMPRESSED, diff_id};
+use cas_core::lease::set_labels;
 use cas_core::media_type::DiffCompression;
+use cas_core::testing::fault::{Fault, Plan, Side, faulty};
 use cas_core::transfer::copy;
 use cas_core::{ContentExt, Descriptor, Digest, Error, ErrorKind, Image, MediaType, Result, Store};
 
@@ -63,9 +65,35 @@ async fn a_compressed_layer_is_hashed_once_and_labelled() {
 async fn a_wrapped_layer_needs_its_label() {
     let store = store();
     let wrapped = MediaType::from("application/vnd.oci.image.layer.v1.tar+gzip+encrypted");
-    let layer = put(&store, wrapped, b"abcd").await;
-    let error = diff_id(&store, &layer, never).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    let squashed = MediaType::from("application/vnd.oci.image.layer.v1.squashfs");
+    let encrypted = MediaType::from("application/vnd.docker.image.rootfs.diff.tar+encrypted");
+    let odd = MediaType::from("application/octet-stream");
+    for media_type in [wrapped, squashed, encrypted, odd] {
+        let data = media_type.to_string();
+        let layer = put(&store, media_type, data.as_bytes()).await;
+        let error = diff_id(&store, &layer, never).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{data}");
+        let plain = Digest::sha256(b"plain");
+        let label = [(UNCOMPRESSED.to_owned(), plain.to_string())];
+        set_labels(&store, &layer, &label.into()).await.unwrap();
+        assert_eq!(diff_id(&store, &layer, never).await.unwrap(), plain);
+    }
+}
+
+#[tokio::test]
+async fn a_label_that_cannot_be_stored_is_not_needed() {
+    let plan = Plan::new();
+    let store = faulty(&store(), &plan);
+    let layer = put(&store, MediaType::OCI_LAYER_GZIP, b"abcd").await;
+    let expected = Digest::sha256(&b"abcd".map(|byte| !byte));
+    let fault = Fault {
+        kind: ErrorKind::Denied,
+        side: Side::Before,
+    };
+    plan.fail_some(1, 1, fault);
+    assert_eq!(diff_id(&store, &layer, flip).await.unwrap(), expected);
+    assert!(!plan.end().is_empty());
+    assert_eq!(label(&store, &layer).await, None);
 }
 
 #[tokio::test]

@@ -3,8 +3,8 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -171,6 +171,22 @@ async fn the_limiter_bounds_handlers_and_siblings_run_in_parallel() {
             .unwrap();
         assert_eq!(busy.most.load(Ordering::SeqCst), most);
     }
+}
+
+/// Each handler waits until the other one computes, too.
+#[tokio::test]
+async fn handlers_that_compute_on_the_pool_run_side_by_side() {
+    let both = Arc::new(Barrier::new(2));
+    let work = handler_fn(|_| {
+        let both = both.clone();
+        let compute = move || {
+            both.wait();
+            Ok(Next::NONE)
+        };
+        pool::run(compute)
+    });
+    let roots = [node("a"), node("b")];
+    in_time(dispatch(&work, None, &roots)).await.unwrap();
 }
 
 #[tokio::test]

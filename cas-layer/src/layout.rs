@@ -10,10 +10,10 @@ pub(crate) const VERSION: &str = "1.0.0";
 pub(crate) const INDEX: &str = "index.json";
 /// The file that lists the images of a docker archive.
 pub(crate) const DOCKER_MANIFEST: &str = "manifest.json";
-/// The annotation in which containerd and podman expect the name of an entry of the index.
-pub(crate) const IMAGE_NAME: &str = "io.containerd.image.name";
+/// The annotation in which containerd and podman expect the name of an entry of `index.json`.
+pub const IMAGE_NAME: &str = "io.containerd.image.name";
 /// The annotation of the specification for the same, which skopeo and umoci use.
-pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
+pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 /// Returns the path of a blob.
 pub(crate) fn blob_path(digest: &Digest) -> String {

@@ -8,6 +8,7 @@
 pub mod apply;
 mod buffers;
 pub mod codec;
+mod diff_id;
 pub mod export;
 pub mod flow;
 pub mod import;
@@ -16,4 +17,6 @@ mod naming;
 pub mod tar;
 pub mod unpack;
 
+pub use diff_id::diff_id;
+pub use layout::{IMAGE_NAME, REF_NAME};
 pub use naming::Naming;

@@ -16,7 +16,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::{
     FsckOptions, ImageRef, ImportOptions, Listed, MountOptions, NewName, OpenOptions, QueryOptions,
-    StoredImage, UnpackOptions,
+    RemoveOptions, StoredImage, UnpackOptions,
 };
 #[cfg(feature = "registry")]
 use super::{PullOptions, PushOptions, RegistryRef};
@@ -196,6 +196,9 @@ verbs! {
 
     /// Removes a name.
     fn remove(image: impl Into<ImageRef>) -> Result<()>;
+
+    /// Removes a name with options. Returns what was removed with it.
+    fn remove_with(image: impl Into<ImageRef>, options: RemoveOptions) -> Result<Removed>;
 
     /// Returns which parts of an image are in the store.
     fn check(image: impl Into<ImageRef>) -> Result<Check>;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use cas_core::gc::Removed;
 use cas_core::image::{self, Check, FullName, Reference, Resolved};
 use cas_core::lease::LeaseGuard;
 use cas_core::platform::{Only, Platform, Platforms};
@@ -25,6 +26,24 @@ impl QueryOptions {
     #[must_use]
     pub fn with_platforms(mut self, platforms: impl Into<Platforms>) -> Self {
         self.platforms = platforms.into();
+        self
+    }
+}
+
+/// Options of [`Cas::remove_with`].
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct RemoveOptions {
+    /// Whether what the name kept is also removed before the call returns. Otherwise the next
+    /// [`Cas::gc`] removes it.
+    pub synchronous: bool,
+}
+
+impl RemoveOptions {
+    /// Sets [`synchronous`](Self::synchronous).
+    #[must_use]
+    pub fn with_synchronous(mut self, synchronous: bool) -> Self {
+        self.synchronous = synchronous;
         self
     }
 }
@@ -110,6 +129,23 @@ impl Cas {
             store.images.delete(name, target).await?;
         }
         Ok(())
+    }
+
+    /// Removes a name with options. Returns what was removed with it, which is nothing unless the
+    /// removal is synchronous.
+    ///
+    /// # Errors
+    /// As [`Cas::remove`] and [`Cas::gc`]. The name stays removed if the collection fails.
+    pub async fn remove_with(
+        &self,
+        image: impl Into<ImageRef>,
+        options: RemoveOptions,
+    ) -> Result<Removed> {
+        self.remove(image).await?;
+        if options.synchronous {
+            return self.gc().await;
+        }
+        Ok(Removed::default())
     }
 
     /// Removes the other spellings of a name that was written as docker reads it, and warns if

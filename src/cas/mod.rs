@@ -36,7 +36,7 @@ pub use self::arguments::RegistryRef;
 pub use self::arguments::{ImageRef, NewName};
 pub use self::exchange::ImportOptions;
 pub use self::fsck::FsckOptions;
-pub use self::images::QueryOptions;
+pub use self::images::{QueryOptions, RemoveOptions};
 pub use self::listing::Listed;
 pub use self::mount::MountOptions;
 pub use self::open::OpenOptions;

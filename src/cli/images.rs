@@ -92,6 +92,7 @@ impl Inspect {
         let Resolved {
             descriptor,
             manifest,
+            ..
         } = cas.manifest_with(&image, options).await?;
         let config = dispatch::read(content, &manifest.config).await?;
         let config: Value = serde_json::from_slice(&config).unwrap_or(Value::Null);

@@ -2,7 +2,7 @@
 
 use cas::blocking;
 use cas::image::Reference;
-use cas::{Cas, ErrorKind, Platforms, QueryOptions};
+use cas::{Cas, ErrorKind, Platforms, QueryOptions, RemoveOptions};
 
 use super::material::Image;
 
@@ -38,6 +38,26 @@ async fn an_image_is_accepted_as_a_name_or_as_itself() {
     cas.remove(&moved).await.unwrap();
     let error = cas.image(&name).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
+}
+
+#[test]
+fn a_synchronous_removal_frees_what_the_name_kept() {
+    let scratch = tempfile::tempdir().unwrap();
+    let layout = scratch.path().join("layout");
+    Image::new(2, 1).write(&layout, "app:1");
+    let cas = blocking::Cas::open(scratch.path().join("root")).unwrap();
+    let image = cas.import(&layout).unwrap().remove(0);
+    cas.tag(&image, "kept:1").unwrap();
+    let synchronous = RemoveOptions::default().with_synchronous(true);
+    let removed = cas.remove_with("app:1", synchronous.clone()).unwrap();
+    assert!(removed.blobs.is_empty(), "another name keeps them");
+    let removed = cas.remove_with("kept:1", RemoveOptions::default()).unwrap();
+    assert!(removed.blobs.is_empty(), "the next collection removes them");
+    assert!(cas.check(&image).unwrap().is_complete());
+    cas.import(&layout).unwrap();
+    let removed = cas.remove_with("app:1", synchronous).unwrap();
+    assert_eq!(removed.blobs.len(), 4);
+    assert!(!cas.check(&image).unwrap().available);
 }
 
 #[test]

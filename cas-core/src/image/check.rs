@@ -30,7 +30,8 @@ impl Check {
     }
 }
 
-/// Returns which content an image needs on a platform, and which of it is in the store.
+/// Returns which content an image needs on a platform, and which of it is in the store. What is
+/// neither a manifest nor an index counts as an image whose manifest was not found.
 ///
 /// # Errors
 /// Errors of [`manifest`] except `NotFound`; `Corrupt` if content is stored with another size.
@@ -39,15 +40,17 @@ pub async fn check(
     image: &Descriptor,
     matcher: &dyn Matcher,
 ) -> Result<Check> {
+    let not_found = || Check {
+        required: vec![image.clone()],
+        missing: vec![image.clone()],
+        ..Check::default()
+    };
+    if !image.media_type.is_document() {
+        return Ok(not_found());
+    }
     let manifest = match manifest(content, image, matcher).await {
         Ok(resolved) => resolved.manifest,
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            return Ok(Check {
-                required: vec![image.clone()],
-                missing: vec![image.clone()],
-                ..Check::default()
-            });
-        }
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(not_found()),
         Err(error) => return Err(error),
     };
     let mut check = Check {
@@ -74,8 +77,8 @@ pub async fn check(
     Ok(check)
 }
 
-/// Returns the size of an image on a platform, as it is stored: the bytes of its outermost index,
-/// the manifest, the configuration and the layers, each blob counted once.
+/// Returns the size of an image on a platform, as it is stored: the bytes of the indexes that lead
+/// to the manifest, of the manifest, the configuration and the layers. Each blob counts once.
 ///
 /// # Errors
 /// Errors of [`manifest`]; `OutOfRange` if the sum exceeds a `u64`.
@@ -86,8 +89,8 @@ pub async fn size(
 ) -> Result<u64> {
     let resolved = manifest(content, image, matcher).await?;
     let mut seen = HashSet::new();
-    [image.clone(), resolved.descriptor]
-        .into_iter()
+    let documents = resolved.indexes.into_iter().chain([resolved.descriptor]);
+    documents
         .chain(parts(resolved.manifest))
         .filter(|blob| seen.insert(blob.digest))
         .try_fold(0u64, |sum, blob| sum.checked_add(blob.size))

@@ -24,14 +24,15 @@ const PIECE: usize = 1 << 20;
 
 /// Returns the diff id of a layer. It is the digest of the layer if its type is an uncompressed
 /// one, or else the value of its label [`UNCOMPRESSED`]. Without the label the layer is
-/// decompressed and hashed, and the label is stored.
+/// decompressed and hashed, and the label is stored. If it cannot be stored, as in a store that is
+/// read-only, only a warning is logged.
 ///
 /// `decompress` turns the compressed stream into the uncompressed one. It receives the compression
 /// that the type states, which may be `Unknown`. It may block.
 ///
 /// # Errors
-/// `NotFound`; `Unsupported` if the type is not that of a layer, or if the layer is wrapped, as by
-/// encryption, and has no label; `Corrupt` if the blob does not match the descriptor; `OutOfRange`
+/// `NotFound`; `Unsupported` if the layer has no label and its type is not that of a layer, or it
+/// is wrapped, as by encryption; `Corrupt` if the blob does not match the descriptor; `OutOfRange`
 /// for more than [`limit::LAYER`] bytes; errors of `decompress`.
 pub async fn diff_id<C>(store: &Store, layer: &Descriptor, decompress: C) -> Result<Digest>
 where
@@ -39,9 +40,10 @@ where
         + Send
         + 'static,
 {
-    let compression = layer.media_type.diff_compression()?;
-    let wrapped = layer.media_type.as_str().contains('+');
-    if compression == DiffCompression::None && !wrapped {
+    let media_type = &layer.media_type;
+    let stated = media_type.diff_compression();
+    let is_wrapped = media_type.is_wrapped();
+    if matches!(stated, Ok(DiffCompression::None)) && !is_wrapped {
         return Ok(layer.digest);
     }
     let record = store.blobs().load(&layer.digest).await?;
@@ -49,10 +51,10 @@ where
     if let Some(diff_id) = label {
         return Ok(diff_id);
     }
-    if compression == DiffCompression::None {
+    let compression = stated?;
+    if is_wrapped {
         return Err(Error::unsupported(format!(
-            "cannot compute the diff id of a layer of type {:.200}: unwrap the layer first",
-            layer.media_type
+            "cannot compute the diff id of a layer of type {media_type:.200}: unwrap the layer first",
         ))
         .operation("diff id")
         .subject(layer.digest));
@@ -71,7 +73,9 @@ where
     .await
     .during("diff id", layer.digest)?;
     let label = [(UNCOMPRESSED.to_owned(), diff_id.to_string())];
-    set_labels(store, layer, &label.into()).await?;
+    if let Err(error) = set_labels(store, layer, &label.into()).await {
+        tracing::warn!(digest = %layer.digest, %error, "the diff id of the layer is not stored");
+    }
     Ok(diff_id)
 }
 

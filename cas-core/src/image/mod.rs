@@ -1,6 +1,7 @@
 //! Images: names for content, and what can be asked about an image: its manifest, its
 //! configuration, its layers, its size.
 
+mod candidates;
 mod check;
 mod config;
 mod diff_id;
@@ -10,6 +11,7 @@ pub mod filter;
 mod full_name;
 mod grammar;
 mod owned;
+mod platforms;
 mod questions;
 mod records;
 mod reference;
@@ -27,9 +29,10 @@ pub use config::{ImageConfig, config_platform, image_config, layers, not_a_layer
 pub use diff_id::{UNCOMPRESSED, diff_id};
 pub use ext::ImageStoreExt;
 pub use full_name::{FullName, familiar};
+pub use platforms::platforms;
 pub use records::RecordImages;
 pub use reference::Reference;
-pub use resolve::{Resolved, config, manifest, manifest_for, platforms};
+pub use resolve::{Resolved, config, manifest, manifest_for};
 pub use root::Root;
 
 use crate::descriptor::Descriptor;
@@ -59,6 +62,11 @@ pub struct Image {
 }
 
 impl Image {
+    /// Returns the image `target` without a name of its own: its name is its digest.
+    pub fn unnamed(target: Descriptor) -> Self {
+        Image::new(Reference::from(target.digest), target)
+    }
+
     /// Returns a name for `target`, created now.
     pub fn new(name: Reference, target: Descriptor) -> Self {
         let now = SystemTime::now();

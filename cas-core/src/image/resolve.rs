@@ -1,19 +1,16 @@
 //! Finding the manifest of an image for a platform.
 
 use std::collections::BTreeSet;
-use std::mem;
-use std::sync::Mutex;
 
-use async_trait::async_trait;
-
+use super::candidates::Candidates;
 use super::config::config_platform;
+use super::platforms::platforms;
 use crate::content::ContentStore;
 use crate::descriptor::Descriptor;
-use crate::dispatch::{self, Handler, Next, walk};
+use crate::dispatch;
 use crate::document::{Document, Manifest};
 use crate::error::{Error, ErrorKind, Result};
 use crate::platform::{All, Matcher, Only, Platform};
-use crate::sync::lock;
 
 /// A manifest and its descriptor.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +19,8 @@ pub struct Resolved {
     pub descriptor: Descriptor,
     /// The manifest.
     pub manifest: Manifest,
+    /// The indexes that lead to it, outermost first. There are none if the image is a manifest.
+    pub indexes: Vec<Descriptor>,
 }
 
 /// Returns the manifest of an image for a platform: the best match in its index and nested indexes.
@@ -41,32 +40,41 @@ pub async fn manifest(
     if !image.media_type.is_index() {
         return load(content, image).await;
     }
-    let candidates = Candidates {
-        content,
-        matcher,
-        root: image,
-        found: Mutex::default(),
+    let candidates = Candidates::of(content, image, matcher).await?;
+    let mut missing = Vec::new();
+    let mut resolved = match best(content, &candidates.manifests, matcher, &mut missing).await? {
+        Some(resolved) => resolved,
+        None => {
+            return Err(match &missing[..] {
+                [] => no_match(content, image).await?,
+                [first, rest @ ..] => not_stored(image, first, rest.len()),
+            });
+        }
     };
-    walk(&candidates, std::slice::from_ref(image)).await?;
-    let found = mem::take(&mut *lock(&candidates.found));
-    let (mut named, unnamed): (Vec<_>, Vec<_>) = found
-        .into_iter()
+    resolved.indexes = candidates.indexes_above(&resolved.descriptor);
+    Ok(resolved)
+}
+
+/// Returns the best match among manifests that is in the store. Adds the others that would match to
+/// `missing`.
+async fn best(
+    content: &dyn ContentStore,
+    manifests: &[Descriptor],
+    matcher: &dyn Matcher,
+    missing: &mut Vec<Descriptor>,
+) -> Result<Option<Resolved>> {
+    let (mut named, unnamed): (Vec<_>, Vec<_>) = manifests
+        .iter()
+        .cloned()
         .partition(|manifest| manifest.platform.is_some());
     named.sort_by(|a, b| dispatch::best_first(matcher, a, b));
-    let mut missing = Vec::new();
     for descriptor in named {
         match load(content, &descriptor).await {
-            Err(error) if error.kind() == ErrorKind::NotFound => pass(descriptor, &mut missing),
-            outcome => return outcome,
+            Err(error) if error.kind() == ErrorKind::NotFound => pass(descriptor, missing),
+            outcome => return outcome.map(Some),
         }
     }
-    match by_config(content, matcher, unnamed, &mut missing).await? {
-        Some(resolved) => Ok(resolved),
-        None => Err(match &missing[..] {
-            [] => no_match(content, image).await?,
-            [first, rest @ ..] => not_stored(image, first, rest.len()),
-        }),
-    }
+    by_config(content, matcher, unnamed, missing).await
 }
 
 /// Returns the manifest of an image for `platform`. Without a platform, it is the best match for
@@ -156,19 +164,14 @@ fn pass(descriptor: Descriptor, missing: &mut Vec<Descriptor>) {
 
 /// Returns the error for an image without a match. It lists the platforms that the store has.
 async fn no_match(content: &dyn ContentStore, image: &Descriptor) -> Result<Error> {
-    let candidates = Candidates {
-        content,
-        matcher: &All,
-        root: image,
-        found: Mutex::default(),
-    };
-    walk(&candidates, std::slice::from_ref(image)).await?;
-    let found = mem::take(&mut *lock(&candidates.found));
+    let candidates = Candidates::of(content, image, &All).await?;
     let mut there = BTreeSet::new();
-    for manifest in found {
+    for manifest in candidates.manifests {
         if content.stat(&manifest.digest).await?.is_some() {
-            let stated = platforms(content, &manifest).await?;
-            there.extend(stated.iter().map(ToString::to_string));
+            match platforms(content, &manifest).await {
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                stated => there.extend(stated?.iter().map(ToString::to_string)),
+            }
         }
     }
     let there = match there.len() {
@@ -201,116 +204,10 @@ async fn load(content: &dyn ContentStore, descriptor: &Descriptor) -> Result<Res
         Document::Manifest(manifest) => Ok(Resolved {
             descriptor: descriptor.clone(),
             manifest: *manifest,
+            indexes: Vec::new(),
         }),
         Document::Index(_) => Err(Error::internal("an index was read as a manifest")
             .operation("resolve manifest")
             .subject(descriptor.digest)),
-    }
-}
-
-/// Walks the indexes only, and collects the manifests that may match.
-struct Candidates<'a> {
-    content: &'a dyn ContentStore,
-    matcher: &'a dyn Matcher,
-    root: &'a Descriptor,
-    found: Mutex<Vec<Descriptor>>,
-}
-
-#[async_trait]
-impl Handler for Candidates<'_> {
-    async fn handle(&self, index: &Descriptor) -> Result<Next> {
-        let listed = match dispatch::children(self.content, index).await {
-            Err(error) if error.kind() == ErrorKind::NotFound && index != self.root => {
-                let digest = index.digest;
-                tracing::warn!(%digest, "a nested index is not in the store and is skipped");
-                return Ok(Next::NONE);
-            }
-            outcome => outcome?,
-        };
-        let suits = |child: &Descriptor| dispatch::suits(child, self.matcher);
-        let (indexes, others): (Vec<_>, Vec<_>) = listed
-            .into_iter()
-            .filter(suits)
-            .partition(|child| child.media_type.is_index());
-        let manifests = others
-            .into_iter()
-            .filter(|child| child.media_type.is_manifest());
-        let mut found = lock(&self.found);
-        found.extend(manifests);
-        Ok(Next::Children(indexes))
-    }
-}
-
-/// Returns the platforms of an image, normalized, each once, in the order of its indexes. The
-/// platform `unknown`, which marks attestations, is left out, and so are platforms that are only
-/// stated by documents that are not in the store.
-///
-/// # Errors
-/// Errors of reading the documents; `Corrupt` for an invalid document.
-pub async fn platforms(content: &dyn ContentStore, image: &Descriptor) -> Result<Vec<Platform>> {
-    let platforms = Platforms {
-        content,
-        root: image,
-        found: Mutex::default(),
-    };
-    let roots = platforms.split_off_named(vec![image.clone()]);
-    walk(&platforms, &roots).await?;
-    Ok(mem::take(&mut *lock(&platforms.found)))
-}
-
-struct Platforms<'a> {
-    content: &'a dyn ContentStore,
-    root: &'a Descriptor,
-    found: Mutex<Vec<Platform>>,
-}
-
-impl Platforms<'_> {
-    fn add(&self, platform: &Platform) {
-        let platform = platform.normalized();
-        let mut found = lock(&self.found);
-        let none = platform.is_unknown() || platform.is_unstated();
-        if !none && !found.contains(&platform) {
-            found.push(platform);
-        }
-    }
-
-    async fn read(&self, descriptor: &Descriptor) -> Result<Next> {
-        // Layers are not visited, so what is not a document is a configuration.
-        if !descriptor.media_type.is_document() {
-            match config_platform(self.content, descriptor).await {
-                Ok(platform) => self.add(&platform),
-                // An artifact, which is not for a platform.
-                Err(error) if error.kind() == ErrorKind::Unsupported => {}
-                Err(error) => return Err(error),
-            }
-            return Ok(Next::NONE);
-        }
-        let mut children = dispatch::children(self.content, descriptor).await?;
-        if descriptor.media_type.is_manifest() {
-            children.truncate(1);
-        }
-        Ok(Next::Children(self.split_off_named(children)))
-    }
-
-    /// Adds the platforms that descriptors state. Returns the descriptors that state none; their
-    /// content has to be read.
-    fn split_off_named(&self, mut descriptors: Vec<Descriptor>) -> Vec<Descriptor> {
-        descriptors.retain(|descriptor| {
-            let platform = descriptor.platform.as_ref();
-            platform.inspect(|platform| self.add(platform)).is_none()
-        });
-        descriptors
-    }
-}
-
-#[async_trait]
-impl Handler for Platforms<'_> {
-    async fn handle(&self, descriptor: &Descriptor) -> Result<Next> {
-        match self.read(descriptor).await {
-            Err(error) if error.kind() == ErrorKind::NotFound && descriptor != self.root => {
-                Ok(Next::NONE)
-            }
-            outcome => outcome,
-        }
     }
 }

@@ -14,8 +14,8 @@ use crate::labels::{Labels, gc_ref_child};
 use crate::records::{BlobRecord, LEASE_TTL};
 use crate::store::Store;
 
-/// Returns the label keys under which a parent refers to `child`. A key that ends with a dot is
-/// completed by a number.
+/// Returns the label keys under which a parent refers to `child`. [`set_children_mapped_labels`]
+/// completes a key that ends with a dot.
 pub fn child_gc_labels(child: &Descriptor) -> Vec<String> {
     vec![gc_ref_child(child)]
 }
@@ -38,7 +38,8 @@ pub fn set_children_labels<'a>(store: &'a Store, handler: impl Handler + 'a) -> 
 /// Returns `handler` wrapped so that labels for the children that it returns are stored on their
 /// parent. `map` returns the label keys of a child. Children with the same key are numbered from 0,
 /// and the number is appended to the key. The first child gets no number unless the key ends with a
-/// dot.
+/// dot. To a key that ends with `.sha256.`, the first 12 digits of the child's digest are appended
+/// instead.
 ///
 /// The handler fails with `NotFound` if the parent is not in the store.
 pub fn set_children_mapped_labels<'a>(
@@ -68,7 +69,7 @@ where
     async fn handle(&self, descriptor: &Descriptor) -> Result<Next> {
         let next = self.handler.handle(descriptor).await?;
         if let Next::Children(children) = &next {
-            let labels = numbered(children, &self.map);
+            let labels = completed(children, &self.map);
             if !labels.is_empty() {
                 set_labels(self.store, descriptor, &labels).await?;
             }
@@ -77,13 +78,15 @@ where
     }
 }
 
-fn numbered(children: &[Descriptor], map: impl Fn(&Descriptor) -> Vec<String>) -> Labels {
+fn completed(children: &[Descriptor], map: impl Fn(&Descriptor) -> Vec<String>) -> Labels {
     let mut counts = HashMap::<String, usize>::new();
     let mut labels = Labels::new();
     for child in children {
         for mut label in map(child) {
             let count = counts.entry(label.clone()).or_default();
-            if *count > 0 || label.ends_with('.') {
+            if label.ends_with(".sha256.") {
+                label.push_str(&child.digest.hex()[..12]);
+            } else if *count > 0 || label.ends_with('.') {
                 label.push_str(&count.to_string());
             }
             *count += 1;

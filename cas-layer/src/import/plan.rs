@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
-use cas_core::dispatch::Chooser;
+use cas_core::dispatch::{Chooser, read};
 use cas_core::image::ImageConfig;
 use cas_core::{Descriptor, Digest, Document, Error, Index, Manifest, Platform, Result, limit};
 use futures_util::future::BoxFuture;
@@ -184,8 +184,8 @@ impl<'a> Plan<'a> {
         Ok(self.chooser.matches(platform.as_ref()))
     }
 
-    /// Finds the content of `descriptor` in the source, or else in the store. A stored blob of
-    /// another size is damaged and counts as absent.
+    /// Finds the content of `descriptor` in the source, or else in the store, or else embedded in
+    /// the descriptor. A stored blob of another size is damaged and counts as absent.
     async fn locate(&self, descriptor: &Descriptor) -> Result<Option<Part>> {
         for path in self.naming.paths(&descriptor.digest) {
             if let Some(part) = self.contents.find(&path)? {
@@ -194,11 +194,14 @@ impl<'a> Plan<'a> {
         }
         let (digest, size) = (descriptor.digest, descriptor.size);
         let stat = self.importer.store.content.stat(&digest).await?;
-        let there = stat.is_some_and(|stat| stat.size == size);
-        Ok(there.then_some(Part {
-            size,
-            location: Location::Stored(digest),
-        }))
+        let location = if stat.is_some_and(|stat| stat.size == size) {
+            Location::Stored(digest)
+        } else if descriptor.data.is_some() {
+            Location::Memory(read(&*self.importer.store.content, descriptor).await?)
+        } else {
+            return Ok(None);
+        };
+        Ok(Some(Part { size, location }))
     }
 
     /// Reads and verifies a document.

@@ -121,6 +121,24 @@ async fn both_annotations_hold_the_whole_name() {
 }
 
 #[tokio::test]
+async fn a_descriptor_without_a_name_is_exported_and_comes_back() {
+    let (one, other) = (memory(), memory());
+    for image in take(&one, &source(), None).await {
+        let sink = Sink::default();
+        let target = Target::Stream(Box::new(sink.clone()));
+        let unnamed = Image::unnamed(image.target.clone());
+        let options = ExportOptions::default();
+        export(&one, &[unnamed], target, &options).await.unwrap();
+        let archive = sink.0.lock().unwrap().clone();
+        let index: Value = serde_json::from_slice(&members(&archive)[1].1).unwrap();
+        assert!(index["manifests"][0]["annotations"].is_null(), "{index}");
+        let back = take(&other, &archive, None).await;
+        let digest = image.target.digest;
+        assert_eq!(told(&back), [(digest.to_string(), image.target)]);
+    }
+}
+
+#[tokio::test]
 async fn one_platform_exports_its_manifest() {
     let (one, other) = (memory(), memory());
     let imported = take(&one, &source(), None).await;

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use cas_core::content::ContentExt;
 use cas_core::error::ErrorKind;
 use cas_core::image::Reference;
@@ -11,7 +13,7 @@ use cas_core::{Descriptor, Digest, Error, Image, ImageStore, MediaType, Platform
 use cas_layer::import::{ImportOptions, Source};
 
 use super::{State, for_platform, import, named, state_of, store};
-use crate::common::source::{Files, OWN, blob_path, gzip, in_file, in_stream, noise, zstd};
+use crate::common::source::{Files, Member, OWN, blob_path, gzip, in_file, in_stream, noise, zstd};
 
 fn names(images: &[Image]) -> Vec<&str> {
     images.iter().map(|image| image.name.as_str()).collect()
@@ -22,6 +24,56 @@ fn two_tags() -> (Files, Descriptor) {
     let image = files.image(1, "amd64");
     files.entries(&[(Some("latest"), &image), (Some("x.io/a:v1"), &image)]);
     (files, image)
+}
+
+/// Moves the content of a descriptor from the source into the descriptor.
+fn embed(files: &mut Files, descriptor: &mut Descriptor) {
+    let path = blob_path(&descriptor.digest);
+    let at = files.0.iter().position(|(known, _)| *known == path);
+    let Member::File(data) = files.0.remove(at.unwrap()).1 else {
+        panic!("expected a file");
+    };
+    descriptor.data = Some(BASE64_STANDARD.encode(data));
+}
+
+/// The embedded content is stored like any other.
+#[tokio::test]
+async fn what_a_descriptor_embeds_need_not_be_in_the_source() {
+    for embedded in ["configuration", "manifest", "nested index", "entry"] {
+        let mut files = Files::layout();
+        let layer = files.blob(MediaType::OCI_LAYER, &noise(0, 70_000));
+        let config = serde_json::json!({
+            "os": "linux", "architecture": "amd64",
+            "rootfs": { "type": "layers", "diff_ids": [layer.digest] },
+        });
+        let mut config = files.blob(MediaType::OCI_CONFIG, config.to_string().as_bytes());
+        if embedded == "configuration" {
+            embed(&mut files, &mut config);
+        }
+        let mut manifest = files.manifest(config.clone(), vec![layer]);
+        let digests = [config.digest, manifest.digest];
+        if embedded == "manifest" {
+            embed(&mut files, &mut manifest);
+        }
+        let mut nested = files.index(vec![manifest]);
+        if embedded == "nested index" {
+            embed(&mut files, &mut nested);
+        }
+        let mut root = files.index(vec![nested.clone()]);
+        if embedded == "entry" {
+            embed(&mut files, &mut root);
+        }
+        files.entries(&[(Some("a:1"), &root)]);
+        for options in [ImportOptions::default(), for_platform("linux/amd64")] {
+            let store = store();
+            let made = import(&store, in_stream(&files.tar()), &options).await;
+            assert_eq!(names(&made.unwrap()), ["a:1"], "{embedded}");
+            for digest in [&digests[0], &digests[1], &nested.digest, &root.digest] {
+                let stored = store.content.hash(digest).await.unwrap();
+                assert_eq!(stored, Some(*digest), "{embedded}");
+            }
+        }
+    }
 }
 
 #[tokio::test]

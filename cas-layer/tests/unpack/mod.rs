@@ -1,5 +1,6 @@
 //! Unpack from the memory store into snapshots and directories.
 
+mod diff_id;
 mod directory;
 mod snapshots;
 

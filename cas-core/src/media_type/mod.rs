@@ -1,11 +1,13 @@
 //! Media types of the parts of an image, and what each of them is.
 
+mod compression;
+
 use std::borrow::Cow;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+pub use compression::DiffCompression;
 
 /// A media type, kept exactly as it was written.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -35,6 +37,9 @@ impl MediaType {
         OCI_LAYER_GZIP = "application/vnd.oci.image.layer.v1.tar+gzip";
         /// OCI layer, zstd.
         OCI_LAYER_ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd";
+        /// OCI layer that is not distributed, plain tar.
+        OCI_LAYER_NON_DISTRIBUTABLE =
+            "application/vnd.oci.image.layer.nondistributable.v1.tar";
         /// Docker schema 2 manifest list.
         DOCKER_MANIFEST_LIST = "application/vnd.docker.distribution.manifest.list.v2+json";
         /// Docker schema 2 manifest.
@@ -57,7 +62,7 @@ impl MediaType {
         CONTAINERD_CHECKPOINT = "application/vnd.containerd.container.criu.checkpoint.criu.tar";
         /// containerd checkpoint: memory of an earlier dump.
         CONTAINERD_CHECKPOINT_PRE_DUMP =
-            "application/vnd.containerd.container.checkpoint.predump.tar";
+            "application/vnd.containerd.container.criu.checkpoint.predump.tar";
         /// containerd checkpoint: resources.
         CONTAINERD_RESOURCE = "application/vnd.containerd.container.resource.tar";
         /// containerd checkpoint: writable layer.
@@ -106,26 +111,18 @@ impl MediaType {
     /// Returns whether this is a configuration of any known kind, containerd's checkpoints
     /// included.
     pub fn is_known_config(&self) -> bool {
-        self.is_config()
-            || [
-                Self::CONTAINERD_CHECKPOINT_CONFIG,
-                Self::CONTAINERD_CHECKPOINT_OPTIONS,
-            ]
-            .contains(self)
+        let checkpoints = [
+            Self::CONTAINERD_CHECKPOINT,
+            Self::CONTAINERD_CHECKPOINT_CONFIG,
+        ];
+        self.is_config() || checkpoints.contains(self)
     }
 
-    /// Returns whether this is a file system layer, in any compression.
+    /// Returns whether this is a file system layer, in any compression or wrapped.
     pub fn is_layer(&self) -> bool {
-        let docker = [
-            Self::DOCKER_LAYER,
-            Self::DOCKER_LAYER_GZIP,
-            Self::DOCKER_LAYER_ZSTD,
-            Self::DOCKER_LAYER_FOREIGN,
-            Self::DOCKER_LAYER_FOREIGN_GZIP,
-        ];
         self.0.starts_with("application/vnd.oci.image.layer.")
             || self.0.starts_with("application/vnd.erofs.layer.v1")
-            || docker.contains(self)
+            || self.docker_layer().is_some()
     }
 
     /// Returns whether content of this type may be a file system layer: whether it is one, or the
@@ -151,50 +148,10 @@ impl MediaType {
 
     /// Returns whether this is a layer that registries do not distribute.
     pub fn is_non_distributable(&self) -> bool {
-        self.0
-            .starts_with("application/vnd.oci.image.layer.nondistributable.")
-            || [Self::DOCKER_LAYER_FOREIGN, Self::DOCKER_LAYER_FOREIGN_GZIP].contains(self)
+        let oci = "application/vnd.oci.image.layer.nondistributable.";
+        let docker = "application/vnd.docker.image.rootfs.foreign.";
+        self.0.starts_with(oci) || self.0.starts_with(docker)
     }
-
-    /// Returns the compression that the type of a layer states.
-    ///
-    /// # Errors
-    /// `Unsupported` if this is not the type of a layer.
-    pub fn diff_compression(&self) -> Result<DiffCompression> {
-        if [Self::DOCKER_LAYER, Self::DOCKER_LAYER_FOREIGN].contains(self) {
-            return Ok(DiffCompression::Unknown);
-        }
-        if !self.is_layer() {
-            return Err(Error::unsupported(
-                "not the media type of a layer; expected an OCI or Docker layer type",
-            )
-            .operation("diff compression")
-            .subject(self));
-        }
-        // Further suffixes, such as `+encrypted`, wrap the layer. The compression inside is
-        // unknown.
-        let suffixes = self.0.split_once('+').map_or("", |(_, suffixes)| suffixes);
-        Ok(match suffixes {
-            "gzip" => DiffCompression::Gzip,
-            "zstd" => DiffCompression::Zstd,
-            _ if self.0.ends_with(".tar.gzip") => DiffCompression::Gzip,
-            _ if self.0.ends_with(".tar.zstd") => DiffCompression::Zstd,
-            _ => DiffCompression::None,
-        })
-    }
-}
-
-/// The compression that the media type of a layer states.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum DiffCompression {
-    /// Not compressed, or wrapped in something other than compression.
-    None,
-    /// gzip.
-    Gzip,
-    /// zstd.
-    Zstd,
-    /// The type does not state it; look at the bytes.
-    Unknown,
 }
 
 impl fmt::Display for MediaType {
@@ -234,11 +191,92 @@ mod tests {
         ]
     }
 
+    /// The values are those of containerd's documentation.
+    #[test]
+    fn the_constants_have_the_values_of_containerd() {
+        for (media_type, of, rest) in [
+            (MediaType::DOCKER_LAYER, "docker", "image.rootfs.diff.tar"),
+            (
+                MediaType::DOCKER_LAYER_FOREIGN,
+                "docker",
+                "image.rootfs.foreign.diff.tar",
+            ),
+            (
+                MediaType::DOCKER_LAYER_GZIP,
+                "docker",
+                "image.rootfs.diff.tar.gzip",
+            ),
+            (
+                MediaType::DOCKER_LAYER_FOREIGN_GZIP,
+                "docker",
+                "image.rootfs.foreign.diff.tar.gzip",
+            ),
+            (
+                MediaType::DOCKER_CONFIG,
+                "docker",
+                "container.image.v1+json",
+            ),
+            (
+                MediaType::DOCKER_MANIFEST,
+                "docker",
+                "distribution.manifest.v2+json",
+            ),
+            (
+                MediaType::DOCKER_MANIFEST_LIST,
+                "docker",
+                "distribution.manifest.list.v2+json",
+            ),
+            (
+                MediaType::DOCKER_SCHEMA1,
+                "docker",
+                "distribution.manifest.v1+prettyjws",
+            ),
+            (
+                MediaType::CONTAINERD_CHECKPOINT,
+                "containerd",
+                "container.criu.checkpoint.criu.tar",
+            ),
+            (
+                MediaType::CONTAINERD_CHECKPOINT_PRE_DUMP,
+                "containerd",
+                "container.criu.checkpoint.predump.tar",
+            ),
+            (
+                MediaType::CONTAINERD_RESOURCE,
+                "containerd",
+                "container.resource.tar",
+            ),
+            (MediaType::CONTAINERD_RW, "containerd", "container.rw.tar"),
+            (
+                MediaType::CONTAINERD_CHECKPOINT_CONFIG,
+                "containerd",
+                "container.checkpoint.config.v1+proto",
+            ),
+            (
+                MediaType::CONTAINERD_CHECKPOINT_OPTIONS,
+                "containerd",
+                "container.checkpoint.options.v1+proto",
+            ),
+            (
+                MediaType::CONTAINERD_CHECKPOINT_RUNTIME_NAME,
+                "containerd",
+                "container.checkpoint.runtime.name",
+            ),
+            (
+                MediaType::CONTAINERD_CHECKPOINT_RUNTIME_OPTIONS,
+                "containerd",
+                "container.checkpoint.runtime.options+proto",
+            ),
+        ] {
+            assert_eq!(media_type.as_str(), format!("application/vnd.{of}.{rest}"));
+        }
+    }
+
     #[test]
     fn every_type_is_classified() {
         let docker = "application/vnd.docker.";
         let oci = "application/vnd.oci.image.";
-        let checkpoint = "application/vnd.containerd.container.checkpoint.";
+        let containerd = "application/vnd.containerd.container.";
         for (prefix, rest, expected) in [
             (oci, "index.v1+json", "i______"),
             (docker, "distribution.manifest.list.v2+json", "i____d_"),
@@ -247,14 +285,22 @@ mod tests {
             (docker, "distribution.manifest.v1+prettyjws", "_____d_"),
             (oci, "config.v1+json", "__ck___"),
             (docker, "container.image.v1+json", "__ck_d_"),
-            (checkpoint, "config.v1+proto", "___k___"),
-            (checkpoint, "options.v1+proto", "___k___"),
-            (checkpoint, "predump.tar", "_______"),
+            (containerd, "criu.checkpoint.criu.tar", "___k___"),
+            (containerd, "criu.checkpoint.predump.tar", "_______"),
+            (containerd, "checkpoint.config.v1+proto", "___k___"),
+            (containerd, "checkpoint.options.v1+proto", "_______"),
+            (containerd, "rw.tar", "_______"),
             (oci, "layer.v1.tar+zstd", "____l__"),
             (oci, "layer.v1.tar+gzip+encrypted", "____l__"),
+            (oci, "layer.v1.squashfs", "____l__"),
             (oci, "layer.nondistributable.v1.tar+gzip", "____l_n"),
             (docker, "image.rootfs.diff.tar.gzip", "____ld_"),
+            (docker, "image.rootfs.diff.tar.gzip+encrypted", "____ld_"),
+            (docker, "image.rootfs.diff.tar+zstd+encrypted", "____ld_"),
+            (docker, "image.rootfs.diff.tarball", "_____d_"),
             (docker, "image.rootfs.foreign.diff.tar.gzip", "____ldn"),
+            (docker, "image.rootfs.foreign.diff.tar+encrypted", "____ldn"),
+            (docker, "image.rootfs.foreign.diff.tar.zstd", "_____dn"),
             ("", "application/vnd.erofs.layer.v1", "____l__"),
             ("", "application/octet-stream", "_______"),
             ("", "", "_______"),
@@ -262,43 +308,6 @@ mod tests {
             let text = format!("{prefix}{rest}");
             let expected: Vec<bool> = expected.chars().map(|c| c != '_').collect();
             assert_eq!(answers(&text).as_slice(), expected, "{text}");
-        }
-    }
-
-    #[test]
-    fn a_layer_type_states_its_compression() {
-        use DiffCompression::{Gzip, None, Unknown, Zstd};
-        for (media_type, expected) in [
-            (MediaType::OCI_LAYER, None),
-            (MediaType::OCI_LAYER_GZIP, Gzip),
-            (MediaType::OCI_LAYER_ZSTD, Zstd),
-            (MediaType::DOCKER_LAYER, Unknown),
-            (MediaType::DOCKER_LAYER_FOREIGN, Unknown),
-            (MediaType::DOCKER_LAYER_GZIP, Gzip),
-            (MediaType::DOCKER_LAYER_FOREIGN_GZIP, Gzip),
-            (MediaType::DOCKER_LAYER_ZSTD, Zstd),
-            (
-                "application/vnd.oci.image.layer.v1.tar+gzip+encrypted".into(),
-                None,
-            ),
-        ] {
-            assert_eq!(
-                media_type.diff_compression().unwrap(),
-                expected,
-                "{media_type}"
-            );
-        }
-        for other in [
-            MediaType::OCI_CONFIG,
-            MediaType::OCI_MANIFEST,
-            "x/y+gzip".into(),
-        ] {
-            let error = other.diff_compression().unwrap_err();
-            assert_eq!(
-                error.kind(),
-                crate::error::ErrorKind::Unsupported,
-                "{other}"
-            );
         }
     }
 }

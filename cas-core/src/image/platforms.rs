@@ -1,0 +1,96 @@
+//! The platforms of an image.
+
+use std::mem;
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+
+use super::config::config_platform;
+use crate::content::ContentStore;
+use crate::descriptor::Descriptor;
+use crate::dispatch::{self, Handler, Next, walk};
+use crate::error::{Error, ErrorKind, Result};
+use crate::platform::Platform;
+use crate::sync::lock;
+
+/// Returns the platforms of an image, normalized, each once, in the order of its indexes. The
+/// platform `unknown`, which marks attestations, is left out. So are platforms that only documents
+/// state that are not in the store, unless no other platform is found.
+///
+/// # Errors
+/// `NotFound` if no platform is found and a document that may state one is not in the store;
+/// errors of reading the documents; `Corrupt` for an invalid document.
+pub async fn platforms(content: &dyn ContentStore, image: &Descriptor) -> Result<Vec<Platform>> {
+    let platforms = Platforms {
+        content,
+        found: Mutex::default(),
+        missing: Mutex::default(),
+    };
+    let roots = platforms.split_off_named(vec![image.clone()]);
+    walk(&platforms, &roots).await?;
+    let found = mem::take(&mut *lock(&platforms.found));
+    let missing = lock(&platforms.missing).take();
+    match missing {
+        Some(error) if found.is_empty() => Err(error),
+        _ => Ok(found),
+    }
+}
+
+struct Platforms<'a> {
+    content: &'a dyn ContentStore,
+    found: Mutex<Vec<Platform>>,
+    /// The error for the first document that is not in the store.
+    missing: Mutex<Option<Error>>,
+}
+
+impl Platforms<'_> {
+    fn add(&self, platform: &Platform) {
+        let platform = platform.normalized();
+        let mut found = lock(&self.found);
+        let none = platform.is_unknown() || platform.is_unstated();
+        if !none && !found.contains(&platform) {
+            found.push(platform);
+        }
+    }
+
+    async fn read(&self, descriptor: &Descriptor) -> Result<Next> {
+        // Layers are not visited, so what is not a document is a configuration.
+        if !descriptor.media_type.is_document() {
+            match config_platform(self.content, descriptor).await {
+                Ok(platform) => self.add(&platform),
+                // An artifact, which is not for a platform.
+                Err(error) if error.kind() == ErrorKind::Unsupported => {}
+                Err(error) => return Err(error),
+            }
+            return Ok(Next::NONE);
+        }
+        let mut children = dispatch::children(self.content, descriptor).await?;
+        if descriptor.media_type.is_manifest() {
+            children.truncate(1);
+        }
+        Ok(Next::Children(self.split_off_named(children)))
+    }
+
+    /// Adds the platforms that descriptors state. Returns the descriptors that state none; their
+    /// content has to be read.
+    fn split_off_named(&self, mut descriptors: Vec<Descriptor>) -> Vec<Descriptor> {
+        descriptors.retain(|descriptor| {
+            let platform = descriptor.platform.as_ref();
+            platform.inspect(|platform| self.add(platform)).is_none()
+        });
+        descriptors
+    }
+}
+
+#[async_trait]
+impl Handler for Platforms<'_> {
+    async fn handle(&self, descriptor: &Descriptor) -> Result<Next> {
+        match self.read(descriptor).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                lock(&self.missing).get_or_insert(error);
+                Ok(Next::NONE)
+            }
+            outcome => outcome,
+        }
+    }
+}

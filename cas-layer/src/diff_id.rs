@@ -1,0 +1,28 @@
+//! Diff ids of layers in every compression that this crate reads.
+
+use std::io::{Cursor, Read};
+
+use cas_core::media_type::DiffCompression;
+use cas_core::{Descriptor, Digest, Result, Store, image};
+
+use crate::codec::{Decoder, MAGIC, detect};
+
+/// Returns the diff id of a layer; see [`image::diff_id`]. The first bytes of the layer decide how
+/// it is decompressed, because the types of layers are often wrong.
+///
+/// # Errors
+/// As [`image::diff_id`]; `Corrupt` for a damaged stream.
+pub async fn diff_id(store: &Store, layer: &Descriptor) -> Result<Digest> {
+    image::diff_id(store, layer, decompress).await
+}
+
+fn decompress(
+    _stated: DiffCompression,
+    mut stream: Box<dyn Read + Send>,
+) -> Result<Box<dyn Read + Send>> {
+    let mut first = Vec::new();
+    stream.by_ref().take(MAGIC as u64).read_to_end(&mut first)?;
+    let compression = detect(&first);
+    let whole = Cursor::new(first).chain(stream);
+    Ok(Box::new(Decoder::new(whole, compression)?))
+}
