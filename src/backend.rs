@@ -2,7 +2,8 @@
 //!
 //! A store is a [`ContentStore`] and its [`Records`]. An [`Opener`] adds it to a
 //! [`Registry`](crate::Registry). A [`Snapshotter`] comes with a [`SnapshotterOpener`]. The crate
-//! `oci-cas-conformance` tests both, and `docs/NEW-BACKEND.md` explains how to write them.
+//! `oci-cas-conformance` tests stores and snapshotters, and `docs/NEW-BACKEND.md` explains how to
+//! write them.
 
 pub use cas_core::background;
 pub use cas_core::capability::{Capabilities, Capability};

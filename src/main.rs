@@ -10,7 +10,8 @@ use clap::Parser;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::{Builder, Runtime};
 
-/// Number of files that must be free for the runtime: a few more than it opens.
+/// Number of files that this process must be able to open before the runtime starts: a few more
+/// than the runtime opens.
 const RUNTIME_FILES: usize = 8;
 
 fn main() -> ExitCode {
@@ -33,8 +34,8 @@ fn start_runtime() -> cas::Result<Runtime> {
     Ok(Builder::new_current_thread().enable_all().build()?)
 }
 
-/// Leaves out the reports of panics that become errors, such as those of an engine on a damaged
-/// file.
+/// Installs a panic hook that does not report panics that become errors, such as those of an engine
+/// on a damaged file.
 fn report_only_defects() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {

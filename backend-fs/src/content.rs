@@ -87,7 +87,7 @@ impl ContentStore for FsContent {
         pool::run(move || shared.blobs.list(after.as_ref(), limit)).await
     }
 
-    /// The version is made from the inode and its time of change, which the kernel keeps.
+    /// The version is made from the inode and its time of change, which only the kernel sets.
     async fn is_unchanged(&self, stat: &Stat) -> Result<bool> {
         Ok(self.stat(&stat.digest).await? == Some(*stat))
     }
@@ -96,7 +96,7 @@ impl ContentStore for FsContent {
         let shared = Arc::clone(&self.0);
         pool::run(move || match shared.ingest_dir() {
             Ok(dir) => staging::key_files(dir, before, remove),
-            // Nothing writes to a read-only store.
+            // They could not be removed from a read-only store.
             Err(_) => Ok(Vec::new()),
         })
         .await

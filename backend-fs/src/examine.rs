@@ -19,8 +19,9 @@ const PAGE: usize = 256;
 
 /// Examines the files of the store at `path`. Returns what is wrong. If `repair` is set, repairs
 /// them: damaged records are set aside; `oci-layout` is written again; a lost or damaged
-/// `index.json` is made from the records, which have every name that this program wrote. A
-/// directory that is not a store of this backend is left alone.
+/// `index.json` is made from the records, which have every name that this program wrote; names that
+/// only `index.json` has get a record. A directory that is not a store of this backend is left
+/// alone.
 ///
 /// # Errors
 /// Errors of the file system.
@@ -49,7 +50,7 @@ pub(crate) fn examine(path: &Path, repair: bool) -> Result<Vec<Finding>> {
             names = rebuild_index(&root, &cas_dir, &database)?;
         }
         let detail = match repair {
-            true => format!("{why}; it was made again with {names} names that the records have"),
+            true => format!("{why}; it was made again from the {names} names in the records"),
             false => format!("{why}; a repair makes it again from the records"),
         };
         findings.push(finding(INDEX, detail, repair));
@@ -104,7 +105,7 @@ fn restore_names(index: &Index, database: &Path) -> Result<()> {
 }
 
 /// Writes `index.json` with the names in the records. Returns their number. A kill may leave two
-/// records of one name; the younger one counts.
+/// records of one name; the one that was updated last counts.
 fn rebuild_index(root: &Dir, cas_dir: &Dir, database: &Path) -> Result<usize> {
     let mut images: Vec<Image> = Vec::new();
     let records = SqliteRecords::open(database)?;

@@ -70,7 +70,8 @@ impl FsImages {
             Some(record) => {
                 let image: Image = serde_json::from_slice(&record.value).map_err(|error| {
                     Error::corrupt(format!(
-                        "the record of the image does not parse: {error}; name the image again"
+                        "the record of the image does not parse: {error}; run \
+                         `cas fsck --repair`"
                     ))
                     .source(error)
                 })?;
@@ -96,7 +97,8 @@ impl FsImages {
             .transpose()
     }
 
-    /// Returns the image with this name. Fails if it belongs to another owner.
+    /// Returns the image with this name, or `None` if there is none. Fails if it belongs to another
+    /// owner.
     fn load_own(&self, index: &Index, name: &Reference) -> Result<Option<Image>> {
         let found = self.load(index, name)?;
         if let Some(image) = &found {
@@ -137,8 +139,7 @@ impl FsImages {
         Ok(image)
     }
 
-    /// Updates an image, if it refers to `expected` or no target is expected. Returns the new
-    /// image.
+    /// Updates an image. Fails if `expected` is set and is not its target. Returns the new image.
     fn update_now(
         &self,
         update: &Image,
@@ -194,7 +195,7 @@ impl FsImages {
             .try_for_each(|target| self.remove_record(name, target))
     }
 
-    /// Removes the records `found` if the names still do not exist.
+    /// Removes those of the records `found` whose names are still not in the index.
     fn remove_strays(&self, found: &[String]) -> Result<()> {
         let directories = (&self.shared.layout.root, self.shared.cas_dir()?);
         self.index_file.tidy(directories, |index| {
@@ -224,8 +225,8 @@ impl ImageStore for FsImages {
     fn name_warning(&self, name: &Reference) -> Option<String> {
         (!name.is_layout_name()).then(|| {
             format!(
-                "the name {name} is not one that image layouts may have by their specification: \
-                 skopeo and umoci list it in index.json, but may refuse to select it"
+                "the OCI image-spec does not allow the name {name} in an image layout: skopeo and \
+                 umoci list it, but may refuse to select it"
             )
         })
     }
@@ -314,8 +315,8 @@ impl ImageStore for FsImages {
             .during("delete image", name)
     }
 
-    /// Removes records without a name: a process was killed before it wrote the name to
-    /// `index.json`, or after it removed it there.
+    /// Removes records whose names are not in `index.json`. Killed processes leave them, and so do
+    /// other programs that remove or move a name.
     async fn cleanup(&self) -> Result<()> {
         let index = self.run(FsImages::index).await?;
         let (mut found, mut after) = (Vec::new(), None);
@@ -332,8 +333,8 @@ impl ImageStore for FsImages {
     }
 }
 
-/// Returns whether the index does not have the name and the target of a record's key. A key that
-/// does not parse is left to a check.
+/// Returns whether the index lacks the name with the target in the key of a record. Returns false
+/// for a key that does not parse.
 fn is_stray(index: &Index, key: &str) -> bool {
     let parsed = key
         .split_once(' ')

@@ -74,16 +74,16 @@ impl Index {
         let mut targets = self.targets(name)?;
         match &targets[..] {
             [first, second, ..] => Err(Error::precondition(format!(
-                "index.json has this name twice, for {} and for {}; delete the name, which removes \
-                 both entries, and create it again",
+                "index.json has several entries of this name, for {} and for {}; delete the name, \
+                 which removes all of them, and create it again",
                 first.digest, second.digest,
             ))),
             _ => Ok(targets.pop()),
         }
     }
 
-    /// Returns all targets of a name, or the target of entries without a name if the name is its
-    /// digest. Only other programs write more than one.
+    /// Returns all targets of a name. An entry without a name has its digest as its name. Only
+    /// other programs write several entries of a name.
     ///
     /// # Errors
     /// `Corrupt` if one of the entries is not a descriptor.
@@ -140,7 +140,7 @@ impl Index {
         Ok(())
     }
 
-    /// Removes the entries of a name, or those without a name if the name is their digest.
+    /// Removes the entries of a name. An entry without a name has its digest as its name.
     pub(crate) fn remove(&mut self, name: &Reference) {
         self.positions.take();
         if let Some(Value::Array(list)) = self.document.get_mut("manifests") {
@@ -170,7 +170,7 @@ fn name_of(entry: &Value) -> Option<Reference> {
     name.parse().ok()
 }
 
-/// Returns the name of an entry. Without one, its digest is its name.
+/// Returns the name of an entry, or its digest if it does not have a valid name.
 fn name_or_digest(entry: &Value) -> Option<Reference> {
     name_of(entry).or_else(|| Some(digest_of(entry)?.into()))
 }
@@ -188,7 +188,7 @@ fn digest_of(entry: &Value) -> Option<Digest> {
 fn target(entry: &Value) -> Result<Descriptor> {
     let mut target: Descriptor = serde_json::from_value(entry.clone()).map_err(|error| {
         Error::corrupt(format!(
-            "the entry of index.json is not a descriptor: {error}; correct or remove the entry"
+            "an entry of index.json is not a descriptor: {error}; correct or remove the entry"
         ))
     })?;
     target.annotations.remove(NAME);

@@ -16,7 +16,8 @@ use crate::index::Index;
 use crate::time;
 
 const FILE: &str = "index.json";
-/// Longer than a tick of the clock that gives files their times. A tick is at most 10 ms.
+/// Minimum age of a status that is trusted. It is longer than a tick of the kernel's clock, which
+/// takes at most 10 ms.
 const TICK: Duration = Duration::from_millis(50);
 
 /// The file, with the index that was read last.
@@ -25,14 +26,14 @@ pub(crate) struct IndexFile(Mutex<Option<Cached>>);
 
 #[derive(Clone)]
 struct Cached {
-    /// The status of the unchanged file, or `None` if the status was too young to be trusted.
+    /// The status of the file when it was read, or `None` if that cannot be trusted.
     status: Option<Status>,
     data: Arc<[u8]>,
     index: Arc<Index>,
 }
 
 impl IndexFile {
-    /// Returns the index if it is cached and the file has not changed.
+    /// Returns the cached index, or `None` if there is none or the file may have changed since.
     pub(crate) fn cached(&self, root: &Dir) -> Result<Option<Arc<Index>>> {
         let status = Status::of(root)?;
         let cached = lock(&self.0);
@@ -97,7 +98,7 @@ impl IndexFile {
         }
     }
 
-    /// Removes what a killed change has left, and does `work` while no process changes the names.
+    /// Removes what a killed change has left, and then does `work`, both under the lock.
     ///
     /// # Errors
     /// As [`IndexFile::read`]; errors of `work`.
@@ -115,7 +116,8 @@ impl IndexFile {
 /// The name of a new file, until it replaces the old one.
 const NEW: &str = "index.new";
 
-/// The status of the file. It changes with every change except within one tick of the clock.
+/// The status of the file. Two states of the file have different statuses, unless they are less
+/// than a tick of the clock apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Status {
     file: (u64, u64),

@@ -15,11 +15,11 @@ const FORMAT: &str = "format.json";
 pub(crate) const OCI_LAYOUT: &str = "oci-layout";
 /// The file with the names and their targets.
 pub(crate) const INDEX: &str = "index.json";
-/// The layout version that every reader knows. umoci refuses any other.
+/// The layout version that every reader accepts. umoci refuses any other.
 const LAYOUT_VERSION: &str = "1.0.0";
 /// The kind of every store of this crate.
 const KIND: &str = "fs";
-/// The format that this version writes. Format 1 has no notes.
+/// The format that this version writes. Format 1 does not have the records table `notes`.
 const VERSION: u32 = 2;
 /// Maximum size of `format.json` and `oci-layout` in bytes.
 const SMALL: u64 = 64 << 10;
@@ -65,7 +65,7 @@ impl Layout {
         };
         match version(&cas_dir)? {
             Some(VERSION) => {}
-            // Formats 1 and 2 differ only in the database of records, which upgrades itself.
+            // Formats 1 and 2 differ only in the database of records. Opening it upgrades it.
             Some(_) => write_format(&cas_dir)?,
             None => complete(&root, &cas_dir)?,
         }

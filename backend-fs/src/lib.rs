@@ -8,11 +8,13 @@
 //!   format.json       kind and version of the store
 //!   records.db        all records of the store, in SQLite
 //!   ingest/           the bytes of ingests, by key
-//!   lock              held while the layout is made, and for recovery after a boot
+//!   lock              held while a store is opened: to create, upgrade or recover it
 //!   index.lock        held while index.json is replaced
 //!   remove.lock       held while a blob is removed or replaced
-//!   boot              the boot in which the store was last opened
-//!   unsynced/         markers: blobs were published without a sync, check them after a power loss
+//!   boot              the ID of the boot in which the store was last opened
+//!   unsynced/         markers of stores that publish without a sync; if there are any after a
+//!                     boot, all blobs are checked
+//!   reserve           space for removals on a full disk
 //! ```
 //!
 //! Any number of processes may use it concurrently.

@@ -1,11 +1,11 @@
 //! The digests in a directory, in order and by pages.
 //!
-//! The system returns the names of a directory in no order, so each page would need a scan of the
-//! whole directory. The result of a scan is therefore kept for the pages that follow, for a while.
+//! The system does not sort the names of a directory, so each page would need a scan of the whole
+//! directory. The result of a scan is therefore kept for the pages that follow, for a while.
 //!
-//! A list contains at least what existed from its first page to its last. So a kept scan is used
-//! only for a page that continues after another page. Every other page, such as the first of a
-//! list, scans again, and an older scan never replaces a newer one.
+//! A list contains at least the blobs that existed from its first page to its last. So a kept scan
+//! is used only for a page that continues after another page. Every other page, such as the first
+//! of a list, scans again, and an older scan never replaces a newer one.
 
 use std::collections::{BinaryHeap, VecDeque};
 use std::io;

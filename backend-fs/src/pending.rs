@@ -22,7 +22,7 @@ pub(crate) type Waiting = (Pending, oneshot::Sender<Result<()>>);
 #[derive(Default)]
 pub(crate) struct Publishes {
     pub(crate) queue: Queue<Waiting>,
-    /// Whether a sync of directories has failed. It is then unknown which names are on disk.
+    /// Whether a sync of directories or a flush has failed. It is then unknown what is on disk.
     failed: AtomicBool,
 }
 

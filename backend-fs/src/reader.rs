@@ -11,7 +11,7 @@ use cas_core::{BlobReader, Digest, Hasher, Result, pool};
 /// Maximum number of bytes that are read or written on the calling thread. For so few, another
 /// thread would cost more than it saves.
 pub(crate) const INLINE: usize = 64 << 10;
-/// Bytes that are read at a time to hash a file.
+/// Size in bytes of each read by which a file is hashed.
 const PIECE: usize = 1 << 20;
 
 /// An open blob. It stays readable after the blob is removed.

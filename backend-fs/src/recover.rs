@@ -14,7 +14,7 @@ use crate::staging;
 use crate::time;
 use crate::unsynced::Markers;
 
-/// The file with the boot in which the store was last opened.
+/// The file with the ID of the boot in which the store was last opened.
 const BOOT: &str = "boot";
 /// Maximum number of blobs in one page.
 const PAGE: usize = 1024;
@@ -41,7 +41,7 @@ fn remove_damaged(blobs: &Blobs) -> Result<()> {
             if let Some((file, _)) = blobs.open_blob(&stat.digest)?
                 && !hashes_to(&file, &stat.digest)?
             {
-                tracing::warn!(digest = %stat.digest, "removed a blob that a power loss damaged");
+                tracing::warn!(digest = %stat.digest, "removed a damaged blob; store it again");
                 blobs.remove(&stat.digest, stat.version)?;
             }
         }

@@ -5,7 +5,7 @@
 //! the lock and contains the key.
 //!
 //! Bytes from before a reboot may be torn, so the first opening after it removes them. A key file
-//! starts with the boot in which its ingest began.
+//! starts with the ID of the boot in which its ingest began.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -105,8 +105,8 @@ pub(crate) fn list(dir: &Dir) -> Result<Vec<IngestStatus>> {
     Ok(found)
 }
 
-/// Finds the key files without bytes that were written before `before`, which killed processes have
-/// left, and removes them if `remove` is set. Returns their sizes.
+/// Finds the key files that killed processes have left: those that were written before `before`,
+/// are not locked and have no file of bytes. Removes them if `remove` is set. Returns their sizes.
 pub(crate) fn key_files(dir: &Dir, before: SystemTime, remove: bool) -> Result<Vec<u64>> {
     let mut found = Vec::new();
     for entry in dir.entries()? {
@@ -178,7 +178,7 @@ fn lock_key(dir: &Dir, name: &str, boot: &str, key: &str) -> Result<(Lock, File)
     }
     let content = format!("{boot}\n{key}");
     let file = reset(dir, name, lock.file(), &content).inspect_err(|_| {
-        // A key file without its key would never be found again.
+        // A key file without its key would belong to no ingest.
         let _ = dir.remove(&*lock_file(name));
     })?;
     Ok((lock, file))

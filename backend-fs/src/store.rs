@@ -28,8 +28,8 @@ pub struct FsStore {
 
 impl FsStore {
     /// Opens the store in the directory `path`. Creates it if the directory is absent or empty, and
-    /// adopts an image layout that another program made. On a read-only file system the store is
-    /// read-only.
+    /// adopts an image layout that another program made. A store that the process cannot write to
+    /// is read-only.
     ///
     /// # Errors
     /// `FailedPrecondition` if the directory has other files in it, or a store of another kind or
@@ -56,22 +56,22 @@ impl FsStore {
         })
     }
 
-    /// Returns the store of blobs.
+    /// Returns the content store.
     pub fn content(&self) -> Arc<dyn ContentStore> {
         self.content.clone()
     }
 
-    /// Returns the store of records.
+    /// Returns the records store.
     pub fn records(&self) -> Arc<dyn Records> {
         Arc::new(self.records.clone())
     }
 
-    /// Returns the store of names.
+    /// Returns the image store.
     pub fn images(&self) -> Arc<dyn ImageStore> {
         self.images.clone()
     }
 
-    /// Returns the three stores as one.
+    /// Returns all three parts.
     pub fn store(&self) -> Store {
         Store {
             content: self.content(),

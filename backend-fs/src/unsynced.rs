@@ -44,7 +44,7 @@ impl Markers {
         Ok(Markers { dir, found })
     }
 
-    /// Returns whether there are none. Every blob was then synced when it was published.
+    /// Returns whether there are none. Every blob that this crate published is then synced.
     pub(crate) fn is_empty(&self) -> bool {
         self.found.is_empty()
     }

@@ -198,7 +198,7 @@ fn a_collection_removes_records_without_a_name() {
             value.clone(),
         );
     }
-    // Not ours to judge.
+    // A key that does not parse is kept.
     batch.put(Table::Images, "odd", Expect::Absent, value.clone());
     wait(store.records.commit(&batch)).unwrap();
     fs::write(temp.path().join(".cas/index.new"), "half").unwrap();

@@ -14,7 +14,8 @@
 //! ```
 //!
 //! All rows of one blob or ingest have the same row number. The store over these tables is the
-//! crate `cas-kv`. One process at a time may open it.
+//! crate `cas-kv`. One process at a time may open it; processes that cannot write to the directory
+//! share it.
 
 mod disk;
 mod engine;

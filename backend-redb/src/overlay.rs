@@ -155,7 +155,7 @@ mod tests {
         assert_eq!(std::fs::read(&path).unwrap(), before);
     }
 
-    /// The bytes by which redb makes a file longer are zeros, also if the file was longer before.
+    /// The bytes by which redb makes a file longer are zeros, even if the file was longer before.
     #[test]
     fn the_length_changes_as_that_of_a_file_does() {
         let temp = tempfile::tempdir().unwrap();

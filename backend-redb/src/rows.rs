@@ -14,7 +14,7 @@ use crate::tables::Tables;
 /// whose own size is a power of two would leave half of that space unused.
 pub(crate) const ROW_SIZE: usize = (256 << 10) - 512;
 /// Maximum size in bytes of a blob that is stored inline, in its entry. A row would cost one more
-/// page per change. Entries of similar digests share pages, so removing them together is cheap.
+/// page per change. Entries of adjacent digests share pages, so removing them together is cheap.
 pub(crate) const INLINE_MAX: usize = 512;
 /// Maximum number of rows of one blob that a transaction removes, so that other transactions do not
 /// wait long.

@@ -29,7 +29,8 @@ impl RedbStore {
     /// # Errors
     /// `Busy` if another process has it open, with the pid of that process if it is known;
     /// `FailedPrecondition` for a directory with other contents or for a newer format; `Corrupt`
-    /// for a damaged database; `Full`; errors of the file system.
+    /// for a damaged database; `Full` if the disk has no room to create or upgrade the store;
+    /// errors of the file system.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(path.as_ref(), CACHE)
     }

@@ -25,7 +25,7 @@ impl RemoteStore {
     ///
     /// # Errors
     /// `Busy` if another process has it open, with the pid in the lock file; `FailedPrecondition`
-    /// if the directory contains something else; `Corrupt` for a damaged object; errors of the file
+    /// if the directory contains something else, or a store of a newer format; errors of the file
     /// system.
     pub async fn open_dir(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
@@ -73,7 +73,7 @@ impl Opener for DirOpener {
 
     async fn examine(&self, location: &Location, repair: bool) -> Result<Vec<Finding>> {
         let path = location.path()?;
-        // Nothing is made by a check.
+        // A check creates no store.
         if !path.join("format").try_exists()? {
             return Ok(Vec::new());
         }

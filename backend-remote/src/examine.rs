@@ -19,9 +19,9 @@ const CHECKED: [&str; 3] = ["blobs/", "images/", "leases/"];
 const PAGE: usize = 1000;
 
 impl RemoteStore {
-    /// Finds the cells that do not parse. A repair deletes those of blobs, which are then missing,
-    /// and makes records of the bytes of the others. Such a record does not parse either, so the
-    /// check of the store reports it and sets it aside.
+    /// Finds the cells that do not parse. A repair deletes those of blobs, so that the blobs are
+    /// missing, and makes the bytes of any other the value of a record. If the check of the store
+    /// parses the table of that record, it reports the record and sets it aside.
     ///
     /// # Errors
     /// Errors of the service.
@@ -42,7 +42,7 @@ impl RemoteStore {
 }
 
 impl Remote {
-    /// Returns the paths of the objects in a folder that are not cells as they should be.
+    /// Returns the paths of the objects in a folder that are not valid cells.
     async fn damaged(&self, folder: &str) -> Result<Vec<String>> {
         let (mut damaged, mut after) = (Vec::new(), None);
         loop {
@@ -80,7 +80,8 @@ impl Remote {
         }
         let name = path.strip_prefix(RECORDS).unwrap_or(path);
         let is_checked = CHECKED.iter().any(|table| name.starts_with(table));
-        let detail = "the object of the record is damaged; the other records cannot be listed";
+        let detail = "the object of the record is damaged, so its table cannot be listed; a repair \
+                      makes its bytes the value of the record";
         let finding = Finding {
             problem: Problem::RecordDamaged,
             subject: subject(name),

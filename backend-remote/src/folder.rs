@@ -139,7 +139,7 @@ impl Folder {
     /// syncs all of them and the folder above.
     ///
     /// A failed sync is final: the kernel may report success the second time although data was
-    /// lost. A folder that exists and could not be opened is not a failed sync.
+    /// lost. A missing folder counts as a failed sync; any other failure to open one does not.
     pub(crate) async fn sync_parents(&self, path: &str) -> Result<()> {
         let root = Arc::clone(&self.root);
         let path = PathBuf::from(path);
@@ -186,8 +186,8 @@ fn refuse_foreign(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Locks the file and writes the id of this process into it. Returns false, and a lock that others
-/// may share, if the file can only be read.
+/// Locks the file and writes the pid of this process into it. A file that can only be read gets a
+/// shared lock and no pid. Returns the locked file, and whether it is writable.
 fn lock(path: &Path) -> Result<(File, bool)> {
     let mut options = File::options();
     options.read(true).write(true).create(true).truncate(false);

@@ -12,7 +12,7 @@ use crate::prefix::conditional::{Condition, Deletion};
 pub(crate) const PATH: &str = "format";
 /// The kind of every store of this crate.
 const KIND: &str = "oci-cas remote";
-/// The version that is written. Version 1 has no notes.
+/// The version that is written. Version 1 does not have the records table `notes`.
 const VERSION: u32 = 2;
 /// Maximum number of names that are listed to find out whether a prefix is empty. Running probes of
 /// other processes add some.
@@ -125,7 +125,7 @@ impl Format {
 fn parse(body: &[u8]) -> Result<Format> {
     let found: Format = serde_json::from_slice(body).map_err(|error| {
         Error::precondition(format!(
-            "expected the format of a store of cas: {error}; name an empty location"
+            "not the format of a store of cas: {error}; restore it, or name an empty location"
         ))
         .subject(PATH)
     })?;

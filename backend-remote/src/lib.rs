@@ -10,11 +10,12 @@
 //!   probe/RANDOM/             objects of a running probe
 //! ```
 //!
-//! A cell is a small object that is only replaced by compare-and-swap, on its ETag if the service
-//! has conditional writes. It begins and ends with the same nonce. The nonce makes every ETag
-//! unique, identifies a write whose reply was lost, and reveals a read that spans a change. With
-//! conditional writes, a cell is deleted by replacing it with a cell without a value. The object is
-//! then deleted too, if the service has conditional deletes.
+//! A cell is a small object that is only replaced by compare-and-swap: by conditional writes on its
+//! ETag if several processes may use the store, and under a lock of the process otherwise. It
+//! begins and ends with the same nonce. The nonce makes every ETag unique, identifies a write whose
+//! reply was lost, and reveals a read that spans a change. With conditional writes, a cell is
+//! deleted by replacing it with a cell without a value. The object is then deleted too, if the
+//! service has conditional deletes.
 //!
 //! Parts are written once, under a version of 64 random bits. So a late deletion never hits a
 //! newer blob, and an ingest can be read back and resumed before it is published. A publish

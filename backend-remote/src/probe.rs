@@ -2,7 +2,7 @@
 //!
 //! S3 lets a write require that an object does not exist (`If-None-Match: *`) or has a given ETag
 //! (`If-Match`). Some services ignore these headers. Others check first and write afterwards, so
-//! that several writers succeed. Both lose records.
+//! that several writers succeed. Either would lose records.
 
 use bytes::Bytes;
 use cas_core::{Error, Result};

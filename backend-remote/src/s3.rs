@@ -98,7 +98,7 @@ struct S3Location {
 }
 
 impl S3Location {
-    /// Parses a location. No error repeats it, because it may contain a secret.
+    /// Parses a location. No error repeats a value from it, because that may be a secret.
     fn parse(location: &Location) -> Result<Self> {
         let fail = |why: String| Error::invalid(why).operation("open store").subject("s3");
         let options = location.options();
@@ -116,8 +116,8 @@ impl S3Location {
             .find(|name| !OPTIONS.contains(&name.as_str()))
         {
             return Err(fail(format!(
-                "option {unknown:?} is unknown; s3 knows: {}; credentials are read from the \
-                 environment only",
+                "option {unknown:?} is unknown; expected one of: {}; set credentials in the \
+                 environment, not here",
                 OPTIONS.join(", ")
             )));
         }

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use backend_remote::RemoteStore;
 use cas_core::{Digest, Result};
 
-/// Opens the store of a law in the bucket of the law's directory. Moto lists a bucket in the time
-/// that all keys in it take. Without a service this skips the law and returns a store in memory.
+/// Opens the store of a law in a bucket that is named after the directory `dir`. Each law has a
+/// bucket of its own, because moto reads all keys of a bucket to list some of them. Without a
+/// service, skips the law and returns a store in memory.
 async fn bucket(dir: &Path) -> Result<RemoteStore> {
     let Some(host) = testkit::s3::service() else {
         conformance::skip("no moto in target/moto; `cargo xtask setup` installs it");

@@ -16,8 +16,8 @@ const TOTAL: &str = "rocksdb.live-blob-file-size";
 /// The property with the bytes of dead rows in blob files that compactions have found so far.
 const DEAD: &str = "rocksdb.live-blob-file-garbage-size";
 
-/// The number of bytes in blob files is divided by this number. Keys are compacted if at least as
-/// many bytes were removed.
+/// Keys are compacted if the removed bytes are at least the bytes in blob files divided by this
+/// number.
 const COMPACT_PART: u64 = 32;
 /// The option with which a compaction rewrites the live rows of the oldest blob files.
 const BLOB_GC: &str = "enable_blob_garbage_collection";
@@ -52,7 +52,7 @@ impl Compaction {
     }
 
     /// Removes dead rows, if there are more than a few. Compacts keys first, which is cheap and
-    /// shows how many bytes are dead. Rewrites blob files only if many bytes are.
+    /// shows how many bytes are dead. Rewrites blob files only if enough of their bytes are dead.
     pub(crate) fn run(&self, database: &Database, space: &Space) -> Result<()> {
         let removed = self.removed.load(Ordering::Relaxed);
         if removed == 0 || removed < database.rows_property(TOTAL)? / COMPACT_PART {

@@ -31,7 +31,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static str> {
 /// Returns the column family of a records table, and what its keys begin with there.
 ///
 /// Notes have no family. RocksDB does not open a database with families that the program does not
-/// name, so a release that knows only format 1 could not report the newer format.
+/// name, so a release that reads only format 1 could not report the newer format.
 fn record_prefix(table: Table) -> (&'static str, &'static str) {
     match table {
         Table::Notes => (META, "notes/"),

@@ -7,18 +7,19 @@
 //!                   notes/key -> revision, value
 //!   content         algorithm and hash of a blob -> its size, its number, where its bytes are
 //!                   (one byte), and all of its bytes if there are at most 512
-//!   rows            number, offset -> up to 64 KiB of a blob or an ingest, in blob files
+//!   rows            number, offset -> up to 64 KiB of a blob or an ingest
 //!   ingests         key -> number, time
 //!   blobs images snapshots leases          records: key -> revision, value
 //! owner             locked by the process that has the store open; contains its pid
 //! reserve           disk space for removals on a full disk
 //! ```
 //!
-//! The store over these tables is the crate `cas-kv`. One process at a time may open it.
+//! The store over these tables is the crate `cas-kv`. One process at a time may open it; processes
+//! that cannot write to the directory share it.
 //!
-//! A small blob is written to the log together with its records, in one synced write. The rows of
-//! a larger blob bypass the log. They are written once, to blob files, and are durable before the
-//! entry of the blob is written to the log.
+//! A blob of less than 1 MiB is written to the log together with its record, in one write. The rows
+//! of a larger blob, except the last ones, bypass the log. They are written once, to RocksDB's blob
+//! files, and are durable before the entry of the blob is written to the log.
 
 mod compaction;
 mod database;

@@ -29,18 +29,18 @@ const MESSAGES_MAX: usize = 1 << 20;
 /// Options that a user can set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tuning {
-    /// Size in bytes of the cache for entries, records and indexes. Rows of 1 KiB or
-    /// more are cached by the kernel only. Default: 64 MiB.
+    /// Size in bytes of the cache for entries, records and indexes. Rows of 1 KiB or more are
+    /// cached by the kernel only. Default: 64 MiB.
     pub cache: usize,
     /// Size in bytes of the write buffer of rows. A full buffer becomes one blob file; up to three
     /// are in memory while files are written. Default: 16 MiB.
     pub buffer: usize,
     /// Number of background threads that flush and compact. Default: 2.
     pub jobs: NonZeroU8,
-    /// Percentage of the bytes in blob files that must belong to removed blobs before a garbage
-    /// collection rewrites the files. Default: 25.
+    /// Minimum percentage of dead bytes in blob files for which a compaction rewrites the files.
+    /// The bytes of removed blobs are dead. Default: 25.
     pub garbage: u8,
-    /// Whether the engine collects statistics, see [`RocksStore::statistics`]. Default: `false`.
+    /// Whether the engine collects statistics: see [`RocksStore::statistics`]. Default: `false`.
     ///
     /// [`RocksStore::statistics`]: crate::RocksStore::statistics
     pub statistics: bool,
@@ -112,8 +112,8 @@ impl Tuning {
         options.set_track_and_verify_wals_in_manifest(true);
         options.set_max_total_wal_size((self.buffer as u64).saturating_mul(4));
         options.set_max_background_jobs(i32::from(self.jobs.get()));
-        // There is one writer at a time, and without this, keys that arrive in order are inserted
-        // faster.
+        // There is one writer at a time. Without support for more, keys that arrive in order are
+        // inserted faster.
         options.set_allow_concurrent_memtable_write(false);
         // Let the device start to write before the file is complete.
         options.set_bytes_per_sync(1 << 20);

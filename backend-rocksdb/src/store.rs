@@ -38,7 +38,8 @@ impl RocksStore {
     /// # Errors
     /// `Busy` if another process has it open, with the pid of that process if it is known;
     /// `FailedPrecondition` for a directory with other contents or for a newer format; `Corrupt`
-    /// for a damaged database; `Full`; errors of the file system.
+    /// for a damaged database; `Full` if the disk has no room to create or upgrade the store;
+    /// errors of the file system.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(path, Tuning::default())
     }
@@ -46,7 +47,7 @@ impl RocksStore {
     /// Opens the store like [`RocksStore::open`], with other options.
     ///
     /// # Errors
-    /// Those of [`RocksStore::open`].
+    /// As [`RocksStore::open`].
     pub fn open_with(path: impl AsRef<Path>, tuning: Tuning) -> Result<Self> {
         let path = path.as_ref();
         open(path, tuning)

@@ -32,7 +32,7 @@ fn for_each(
 /// Decodes the key of a record or an ingest.
 fn text(key: &[u8]) -> Result<String> {
     let text = String::from_utf8(key.to_vec());
-    text.map_err(|_| corrupt("the key of a record is not UTF-8"))
+    text.map_err(|_| corrupt("the key of an entry is not UTF-8"))
 }
 
 impl View for Database {

@@ -26,8 +26,8 @@ pub struct Completeness {
     /// The first blob that the image needs and the store does not have; `None` if nothing is
     /// missing. An index needs one of its manifests, and everything that this manifest needs.
     pub missing: Option<Digest>,
-    /// The incomplete children of indexes: each is a manifest or an index that was never stored, or
-    /// of which a part is missing.
+    /// The incomplete children of indexes: each is a manifest or an index that is not in the store,
+    /// or of which a part is missing.
     pub left_out: BTreeSet<Digest>,
 }
 

@@ -49,8 +49,8 @@ pub struct Descriptor {
     pub data: Option<String>,
 }
 
-/// Returns the platform of a descriptor. One without an operating system and a processor is as good
-/// as none.
+/// Returns the platform of a descriptor. A platform without an operating system and a processor
+/// counts as none.
 fn stated<'de, D>(deserializer: D) -> Result<Option<Platform>, D::Error>
 where
     D: Deserializer<'de>,
@@ -73,7 +73,7 @@ impl Descriptor {
         }
     }
 
-    /// Returns the descriptor of `data`, named by its SHA-256.
+    /// Returns the descriptor of `data`, with its SHA-256 digest.
     pub fn of(media_type: MediaType, data: &[u8]) -> Self {
         Self::new(media_type, Digest::sha256(data), data.len() as u64)
     }

@@ -93,9 +93,10 @@ impl Document {
     /// Parses a document whose descriptor states `media_type`.
     ///
     /// # Errors
-    /// `Corrupt` if it does not parse, exceeds a bound of [`limit`], is in Docker's schema 1, or
-    /// has a media type or members that belong to another kind of document than `media_type`
-    /// (CVE-2021-41190); `Unsupported` if `media_type` is neither an index nor a manifest.
+    /// `Corrupt` if it does not parse, exceeds a bound of [`limit`], is in Docker's schema 1, lists
+    /// other bytes than `{}` as OCI's empty document, or has a media type or members that belong to
+    /// another kind of document than `media_type` (CVE-2021-41190); `Unsupported` if `media_type`
+    /// is neither an index nor a manifest.
     pub fn parse(media_type: &MediaType, data: &[u8]) -> Result<Self> {
         Self::read(media_type, data).map_err(|error| error.operation("parse document"))
     }
@@ -228,8 +229,8 @@ pub fn check_json(data: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Returns an index. An entry without a media type is a manifest, which old versions of the
-/// specification left out.
+/// Returns an index. An entry without a media type counts as a manifest, because indexes of old
+/// versions of the specification leave the type out.
 fn index(data: &[u8]) -> Result<Index> {
     let mut index: Index = decode(data)?;
     for entry in &mut index.manifests {

@@ -18,7 +18,7 @@ pub fn document_type(data: &[u8]) -> Option<MediaType> {
     }
     let stated: Stated = serde_json::from_slice(data).ok()?;
     let lists = stated.layers.or(stated.manifests);
-    // All members may be absent, so that any object would parse as an empty index.
+    // All members of an index may be absent, so any object would parse as an empty index.
     let shaped = stated.schema_version.or(lists).is_some();
     let known = [MediaType::OCI_MANIFEST, MediaType::OCI_INDEX];
     let known = known.into_iter().filter(|_| shaped);

@@ -244,18 +244,19 @@ impl std::error::Error for Error {
     }
 }
 
-/// Returns whether a subject is a thing, or ends with its name, as in `layer sha256:…`.
+/// Returns whether `subject` is `thing` or ends with it as a separate word: `layer sha256:…` ends
+/// with `sha256:…`.
 fn names(subject: &str, thing: &str) -> bool {
     let before = subject.strip_suffix(thing);
     before.is_some_and(|before| before.is_empty() || before.ends_with(' '))
 }
 
-/// The number of "too many symbolic links" in Linux. The kernel also reports it for a symbolic link
-/// where none may be followed.
+/// The `errno` of "too many symbolic links" in Linux. The kernel also reports it for a symbolic
+/// link where none may be followed.
 const ELOOP: i32 = 40;
-/// The number of "too many open files in system".
+/// The `errno` of "too many open files in system".
 const ENFILE: i32 = 23;
-/// The number of "too many open files" in this process.
+/// The `errno` of "too many open files" in this process.
 const EMFILE: i32 = 24;
 
 impl From<std::io::Error> for Error {

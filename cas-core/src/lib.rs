@@ -1,10 +1,11 @@
 //! The traits of `cas`, the storage layer for container images, and everything that needs
-//! only them. It knows no backend, no file system, no HTTP and no compression format.
+//! only them. The crate knows no backend, no file system, no HTTP and no compression format.
 //!
 //! Bytes are written to an [`Ingest`], hashed and checked, and published to a [`ContentStore`]. A
-//! [`Handler`] visits an image from its root to its layers, and a [`Snapshotter`] turns layers into
-//! directories that can be mounted. [`lease`] keeps content while a job works on it, [`gc`] removes
-//! what nothing refers to, and [`transfer`] moves images between stores and registries.
+//! [`Handler`] visits an image, from its index or manifest to its layers, and a [`Snapshotter`]
+//! turns layers into directories that can be mounted. [`lease`] keeps content while a job works on
+//! it, [`gc`] removes what nothing keeps, and [`transfer`] moves images between stores and
+//! registries.
 
 pub mod background;
 pub mod capability;

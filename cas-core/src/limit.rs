@@ -28,7 +28,8 @@ pub const LAYERS: usize = 512;
 pub const OWNER: usize = 64;
 /// Maximum length of the name of an image or the id of a lease.
 pub const NAME: usize = 512;
-/// Maximum length of the host in a name, with its port: 253 for a domain name, as in DNS.
+/// Maximum length of the host in a name with its port: 253 for a domain name, as in DNS, and 6 for
+/// a colon and the port.
 pub const HOST: usize = 259;
 /// Maximum length of the repository in a name, without the host, as in the distribution project.
 pub const REPOSITORY: usize = 255;
@@ -40,7 +41,7 @@ pub const KEY: usize = 1024;
 pub const NOTE: usize = 64 << 10;
 /// Maximum length of a label, key and value together.
 pub const LABEL: usize = 4096;
-/// Maximum number of labels of one object, not counting references.
+/// Maximum number of labels of one object, not counting the references `gc.ref.…`.
 pub const LABELS: usize = 256;
 /// Maximum length of a filter expression of a listing.
 pub const FILTER: usize = 4096;
@@ -85,11 +86,11 @@ pub const ZSTD_WINDOW_LOG: u32 = 27;
 pub const XZ_DICTIONARY: u64 = 128 << 20;
 /// Maximum number of decompressed bytes of one layer.
 pub const LAYER: u64 = 64 << 30;
-/// Maximum number of decompressed bytes for each compressed byte of gzip. Deflate itself cannot
-/// exceed 1,032.
+/// Maximum number of decompressed bytes for each compressed byte of gzip, checked after the first
+/// MiB. Deflate itself cannot exceed 1,032.
 pub const RATIO_GZIP: u64 = 1_100;
-/// Maximum number of decompressed bytes for each compressed byte of zstd, xz and bzip2, not counting
-/// the first GiB.
+/// Maximum number of decompressed bytes for each compressed byte of zstd, xz and bzip2, checked
+/// after the first GiB.
 pub const RATIO: u64 = 10_000;
 /// Maximum number of members of an image archive. It also bounds the unsorted facts about a layer
 /// that are kept in memory: at this number, they are merged into the sorted ones.

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use crate::error::{Error, Result};
 
-/// Where a store is: a scheme, a place within it, and options.
+/// Where a store is: a scheme, a place, options, and the members of a composition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Location {
     scheme: String,

@@ -1,7 +1,7 @@
-//! Members of foreign documents that are `null`.
+//! Reads `null` as the empty value, in documents of other programs.
 //!
-//! Writers in Go write an empty list, map or text as `null` or leave it out. Both mean the empty
-//! value. Use these functions with `#[serde(default, deserialize_with = "…")]`.
+//! Programs in Go may write an empty list, map or text as `null`, or leave it out. Both mean the
+//! empty value. Use these functions with `#[serde(default, deserialize_with = "…")]`.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ where
     Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// Returns a map of texts. `null` is an empty map, and a value that is `null` an empty text.
+/// Returns a map of texts. `null` is read as an empty map, and a `null` value as an empty text.
 ///
 /// # Errors
 /// Errors of the deserializer.

@@ -4,7 +4,7 @@
 //! it. [`Store::for_owner`](crate::Store::for_owner) returns the store as one owner sees it: it
 //! lists only the names of the owner, and claims every blob that it stores or pins.
 //!
-//! A claim keeps a blob until a collection for the owner drops it, because no name of the owner, no
+//! A claim keeps a blob. A collection for the owner drops the claim once no name of the owner, no
 //! lease and no label reaches the blob any more. The bytes are removed when no claim and no gc root
 //! is left. A store that is not opened for an owner may change every name, and its collections
 //! remove only what nobody claims.

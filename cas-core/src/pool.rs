@@ -26,7 +26,7 @@ thread_local! {
 
 /// Runs `work` on the pool, or on this thread if it may block. Returns its result.
 ///
-/// Dropping the future does not stop work that has begun.
+/// Dropping the future does not stop work that was passed to the pool.
 ///
 /// # Errors
 /// Errors of `work`; `Internal` if it panicked.

@@ -35,8 +35,7 @@ pub trait Opener: Send + Sync + 'static {
 
     /// Examines the files of the store at `location`. The store must not be open. If `repair` is
     /// set, repairs the files, so that the store can be opened again. A damaged file is set aside,
-    /// not deleted. Returns what is wrong. Most stores have nothing that could be examined from
-    /// outside.
+    /// not deleted. Returns what is wrong. By default there is nothing to examine.
     ///
     /// # Errors
     /// Errors of the file system.
@@ -244,7 +243,7 @@ impl Registry {
     /// and members.
     ///
     /// # Errors
-    /// As [`Registry::opener`] and [`Composer::check`].
+    /// As [`Registry::opener`], [`Composer::check`] and [`Location::member`].
     pub fn check(&self, location: &Location) -> Result<()> {
         self.check_registered()?;
         let Some(composer) = self.composer(location.scheme()) else {

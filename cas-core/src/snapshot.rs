@@ -88,7 +88,7 @@ pub struct Info {
     /// When it entered this state.
     #[serde(with = "crate::time")]
     pub created_at: SystemTime,
-    /// When it was last updated. No two updates have the same time.
+    /// When it was last updated. No two updates of one snapshot have the same time.
     #[serde(with = "crate::time")]
     pub updated_at: SystemTime,
 }
@@ -202,9 +202,9 @@ pub trait Snapshotter: Send + Sync + 'static {
     fn name(&self) -> &'static str;
 
     /// Returns whether a commit may add a parent to a snapshot without one. The content of that
-    /// snapshot then becomes the changes to its new parent. Until then it is mounted as one
-    /// directory, in which deletions are marked as overlayfs marks them, so that it can become a
-    /// layer of an overlay.
+    /// snapshot then becomes the changes to its new parent. Until then the snapshot is mounted as
+    /// one directory, in which deletions are marked as overlayfs marks them, so that it can become
+    /// a layer of an overlay.
     fn rebases(&self) -> bool;
 
     /// Makes the active snapshot `key`, empty or with the content of a committed parent. Returns
@@ -266,9 +266,9 @@ pub trait Snapshotter: Send + Sync + 'static {
     /// `NotFound`.
     async fn usage(&self, key: &str) -> Result<Usage>;
 
-    /// Does the part of a commit that reads the files of the active snapshot `key`, which must not
-    /// change any more. Returns the space that the snapshot takes, for [`Commit::usage`]. A caller
-    /// that syncs several snapshots can call this during the sync.
+    /// Does the part of a commit that reads the files of the active snapshot `key`. The files must
+    /// not change afterwards. Returns the space that the snapshot takes, for [`Commit::usage`]. A
+    /// caller that syncs several snapshots can call this during the sync.
     ///
     /// # Errors
     /// `NotFound`; `FailedPrecondition` if it is not active.
@@ -280,7 +280,8 @@ pub trait Snapshotter: Send + Sync + 'static {
     async fn walk(&self, after: Option<&str>, limit: usize) -> Result<Vec<Info>>;
 
     /// Returns the condition of a snapshot: whether it has its directory, and, with
-    /// [`Depth::Files`], whether the files of a committed one are those that were committed.
+    /// [`Depth::Files`], whether the files of a committed one are those that were committed. If an
+    /// earlier release committed it without a list of its files, only the directory is checked.
     ///
     /// # Errors
     /// `NotFound`; errors of the file system.
@@ -301,8 +302,8 @@ pub trait Snapshotter: Send + Sync + 'static {
     /// and no record names, unless it is in use. [`Snapshotter::cleanup`] removes the leftovers.
     async fn leftovers(&self) -> Result<Vec<Usage>>;
 
-    /// Removes the leftovers. Those in use, because something is mounted in them or a process is
-    /// building them, stay. Every collection calls this. Returns the space that was freed.
+    /// Removes the leftovers, except those in use: something is mounted in them, or a process is
+    /// building them. A collection of a whole store calls this. Returns the space that was freed.
     async fn cleanup(&self) -> Result<Usage>;
 
     /// Closes the snapshotter. Later calls fail.

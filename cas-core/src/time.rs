@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Deserializer, Serializer};
 
-/// For `#[serde(with = "…")]`. Times before 1970 are written as 1970.
+/// Writes a time, for `#[serde(with = "…")]`. Times before 1970 are written as 1970.
 pub(crate) fn serialize<S: Serializer>(
     time: &SystemTime,
     serializer: S,
@@ -13,7 +13,7 @@ pub(crate) fn serialize<S: Serializer>(
     serializer.serialize_u64(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
 }
 
-/// The reverse of [`serialize`].
+/// Returns a time that [`serialize`] wrote.
 pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<SystemTime, D::Error> {

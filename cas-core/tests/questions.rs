@@ -144,9 +144,13 @@ async fn an_image_without_a_readable_platform_is_not_an_image_for_none() {
     let store = store();
     let alone = image(&store, "linux/amd64").await;
     let configuration = parts(&store, &alone).await.remove(0);
-    let inside = index(&store, &[alone.clone()]).await;
+    let inside = index(&store, std::slice::from_ref(&alone)).await;
     store.content.remove(&configuration.digest).await.unwrap();
-    for root in [&alone, &inside, &index(&store, &[inside.clone()]).await] {
+    for root in [
+        &alone,
+        &inside,
+        &index(&store, std::slice::from_ref(&inside)).await,
+    ] {
         let error = platforms(&*store.content, root).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound);
         let lost = configuration.digest.to_string();
@@ -181,9 +185,9 @@ async fn indexes_on_the_way_to_the_manifest_count() {
     let store = store();
     let arm = named(&store, "linux/arm64").await;
     let other = index(&store, &[named(&store, "linux/s390x").await]).await;
-    let inner = index(&store, &[arm.clone()]).await;
+    let inner = index(&store, std::slice::from_ref(&arm)).await;
     let middle = index(&store, &[other, inner.clone()]).await;
-    let root = index(&store, &[middle.clone()]).await;
+    let root = index(&store, std::slice::from_ref(&middle)).await;
     let (content, matcher) = (&*store.content, only("linux/arm64"));
     let below: u64 = parts(&store, &arm).await.iter().map(|part| part.size).sum();
     let path = [&root, &middle, &inner, &arm];

@@ -30,7 +30,7 @@ pub(crate) struct Shown {
     pub(crate) header: Option<HeaderValue>,
     /// The message about a withheld login, if a login was withheld.
     pub(crate) withheld: Option<String>,
-    /// How many challenges were answered so far.
+    /// Number of challenges that were answered so far.
     round: u64,
 }
 
@@ -41,7 +41,8 @@ struct Answer {
 }
 
 impl Auth {
-    /// Creates the state for the registry at this address, which references call `host`.
+    /// Returns the state for the registry at this URL, before any challenge. References call the
+    /// registry `host`.
     pub(crate) fn new(registry: Url, host: &str, token_hosts: Vec<Host>) -> Self {
         Auth {
             registry,
@@ -60,7 +61,8 @@ impl Auth {
     /// refused at the same time ask for only one token.
     ///
     /// # Errors
-    /// `Denied` if the challenge cannot be answered; errors of the token service.
+    /// `Denied` if the challenge cannot be answered; errors of the credentials and of the token
+    /// service.
     pub(crate) async fn answer(
         &self,
         http: &Http,
@@ -76,7 +78,11 @@ impl Auth {
         let challenges = challenge::parse(values.filter_map(|value| value.to_str().ok()));
         let answer = self.meet(http, challenges, scope).await?;
         let mut header = HeaderValue::try_from(answer.header).map_err(|_| {
-            denied("its credentials are not valid text; use `docker login` again".to_owned())
+            denied(
+                "the token for it is not valid in a header; check its token service, or use \
+                 `docker login` again"
+                    .to_owned(),
+            )
         })?;
         header.set_sensitive(true);
         *shown = Shown {
@@ -101,13 +107,13 @@ impl Auth {
             }
             Some(Challenge::Basic) => self.basic().await,
             None => Err(denied(
-                "its answer does not name a way to authenticate; check that it is a registry"
+                "its answer does not name a known way to authenticate; check that it is a registry"
                     .to_owned(),
             )),
         }
     }
 
-    /// Returns the login, for the registry itself.
+    /// Answers a basic challenge with the login for the registry itself. Returns the answer.
     async fn basic(&self) -> Result<Answer> {
         let header = match find(&self.registry).await? {
             Some(Credentials::Password { name, password }) => {
@@ -133,8 +139,8 @@ impl Auth {
         })
     }
 
-    /// Returns a token: one from the login itself, or one from the token service at `realm`, which
-    /// gets the login only if [`trust`] allows it.
+    /// Answers a bearer challenge with a token: one from the login itself, or one from the token
+    /// service at `realm`, which gets the login only if [`trust`] allows it. Returns the answer.
     async fn bearer(
         &self,
         http: &Http,

@@ -87,9 +87,9 @@ impl Sent {
         }))
     }
 
-    /// Returns the answer to an upload of `size` bytes. Waits for it while bytes are being sent.
-    /// Once all are sent, waits `extra` times [`http::IDLE`] longer, because the registry may have
-    /// to copy and hash the blob.
+    /// Waits for the answer to an upload of `size` bytes, as long as bytes are being sent. Once all
+    /// are sent, waits `extra` times [`http::IDLE`] longer, because the registry may have to copy
+    /// and hash the blob. Returns the answer.
     ///
     /// # Errors
     /// `Unavailable` if the upload stalls.

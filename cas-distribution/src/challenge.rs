@@ -58,7 +58,8 @@ fn next(text: &str) -> Option<(&str, HashMap<String, String>, &str)> {
     Some((scheme, parameters, rest))
 }
 
-/// Parses `key=value` or `key="value"`. Returns `None` at the beginning of the next scheme.
+/// Parses `key=value` or `key="value"`. Returns the key, the value and the rest of the text, or
+/// `None` at the beginning of the next scheme.
 fn parameter(text: &str) -> Option<(&str, String, &str)> {
     let text = text.trim_start_matches([' ', ',', '\t']);
     let (key, rest) = text.split_once('=')?;

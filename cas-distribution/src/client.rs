@@ -12,16 +12,16 @@ use crate::auth::Auth;
 use crate::http::Http;
 use crate::{Host, origin, runtime};
 
-/// How long a registry on this machine may take to report that it requires TLS.
+/// Maximum time that a registry on this machine may take to report that it requires TLS.
 const PROBE: Duration = Duration::from_secs(5);
 
 /// How a registry is reached.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Whether http is used. By default https is used, or http for a registry on this machine that
-    /// does not require TLS.
+    /// Whether to use http in any case. Otherwise https is used, except for a registry on this
+    /// machine that does not require TLS.
     pub plain_http: bool,
-    /// Hosts of token services that may see the login for the registry, in addition to the
+    /// Hosts of token services that may receive the login for the registry, in addition to the
     /// registry's own host and the hosts below it.
     pub token_hosts: Vec<Host>,
 }
@@ -38,8 +38,8 @@ pub(crate) struct Inner {
     pub(crate) base: Url,
     pub(crate) reference: FullName,
     pub(crate) auth: Auth,
-    /// Whether the registry answered a request for a range with other bytes, such as the whole
-    /// blob.
+    /// Whether the registry has answered a request for a range with anything but that range, such
+    /// as the whole blob.
     pub(crate) ignores_ranges: AtomicBool,
 }
 
@@ -48,7 +48,8 @@ impl Client {
     /// on this machine requires TLS.
     ///
     /// # Errors
-    /// `Unavailable` if the system does not provide what an HTTP client needs.
+    /// `InvalidArgument` if `reference` does not give a valid URL; `Unavailable` if the system does
+    /// not provide what an HTTP client needs.
     pub async fn connect(reference: &FullName, options: Options) -> Result<Self> {
         let reference = reference.clone();
         runtime::run(async move {

@@ -48,7 +48,8 @@ struct Auth {
 /// Returns `None` if there are none.
 ///
 /// # Errors
-/// `InvalidArgument` if the file does not parse; `FailedPrecondition` if a helper fails.
+/// `InvalidArgument` if the file does not parse or names an invalid helper; `FailedPrecondition` if
+/// a helper fails; errors of the file system.
 pub(crate) fn find(host: &str) -> Result<Option<Credentials>> {
     let Some(path) = path() else {
         return Ok(None);

@@ -85,7 +85,10 @@ pub(crate) async fn refused(response: Response, withheld: Option<&str>) -> Error
         _ if code == "DIGEST_INVALID" => Error::corrupt(format!(
             "{answered}; the bytes in the store may be damaged: run `cas fsck`"
         )),
-        _ => Error::new(ErrorKind::Denied, format!("{answered}{note}")),
+        _ => Error::new(
+            ErrorKind::Denied,
+            format!("{answered}; check the name, or ask the operator of the registry{note}"),
+        ),
     };
     error.backend(REGISTRY)
 }

@@ -65,7 +65,8 @@ impl Inner {
         if descriptor.size > limit::DOCUMENT_READ {
             let (found, allowed) = (descriptor.size, limit::DOCUMENT_READ);
             return Err(Error::out_of_range(format!(
-                "the document has {found} bytes, at most {allowed} are read"
+                "expected a manifest or an index of at most {allowed} bytes, found {found}; push \
+                 the image again with fewer entries"
             )));
         }
         match self.reference.digest() {
@@ -128,7 +129,7 @@ impl Inner {
         self.ignores_ranges.store(true, Ordering::Relaxed);
         let response = match response.status() {
             StatusCode::OK => response,
-            // The range is not the one that was asked for.
+            // The registry refused the range, or sent another one.
             _ => self.expect(ask, &[StatusCode::OK]).await?,
         };
         Ok((response, start..end))

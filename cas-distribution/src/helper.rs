@@ -26,8 +26,8 @@ pub(crate) fn ask(name: &str, host: &str) -> Result<Option<Credentials>> {
     let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     if !name.bytes().all(letter) {
         return Err(Error::invalid(
-            "the name of a credential helper is not the name of a program; correct it in \
-             Docker's config.json",
+            "the name of a credential helper has a character other than letters, digits, `-`, `_` \
+             and `.`; correct it in Docker's config.json",
         )
         .subject(name));
     }

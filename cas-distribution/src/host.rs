@@ -7,7 +7,7 @@ use cas_core::error::excerpt;
 use cas_core::{Error, Result};
 use reqwest::Url;
 
-/// A host as a configuration names it: `HOST[:PORT]`. Without a port it stands for all its ports.
+/// A host as a configuration names it: `HOST[:PORT]`. Without a port, it includes every port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Host {
     /// In lower case; an IPv6 address in brackets.
@@ -16,7 +16,7 @@ pub struct Host {
 }
 
 impl Host {
-    /// Returns whether an address is on this host. Hosts below it are other hosts.
+    /// Returns whether a URL is on this host. A subdomain is another host.
     pub(crate) fn has(&self, url: &Url) -> bool {
         let port = url.port_or_known_default();
         url.host_str() == Some(&self.name) && (self.port.is_none() || self.port == port)

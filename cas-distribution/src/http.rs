@@ -29,7 +29,7 @@ pub(crate) struct Http {
 }
 
 impl Http {
-    /// Creates a client for the registry at this address.
+    /// Returns a client for the registry at this URL.
     ///
     /// # Errors
     /// `Unavailable` if the system does not provide what an HTTP client needs.
@@ -115,7 +115,7 @@ pub(crate) async fn chunk(response: &mut Response) -> Result<Option<Bytes>> {
 /// Returns the whole body of an answer of at most `allowed` bytes.
 ///
 /// # Errors
-/// `OutOfRange` if it is longer; as [`chunk`].
+/// `OutOfRange` if it is longer; errors of [`chunk`].
 pub(crate) async fn body(mut response: Response, allowed: u64) -> Result<Bytes> {
     let mut data = BytesMut::new();
     while let Some(piece) = chunk(&mut response).await? {

@@ -12,8 +12,8 @@
 //!   addition, the registry and the token service must both use https or both be on loopback.
 //!   Otherwise the token service is asked without a login.
 //! - A token is requested with the scope that the operation needs, whatever the registry proposes.
-//! - A redirect from `https` to `http` is refused. Plain `http` is used only for loopback, or if
-//!   the caller asks for it.
+//! - A redirect from `https` to `http` is refused. A registry is reached over plain `http` only on
+//!   loopback, or if the caller requires it.
 //! - Connecting and waiting for the next byte have timeouts; a whole transfer does not.
 
 mod auth;

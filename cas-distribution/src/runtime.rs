@@ -35,7 +35,7 @@ where
 /// Returns the runtime. The first call starts it.
 ///
 /// # Errors
-/// `Unavailable` if the system cannot start its threads.
+/// Errors of the system, such as `OutOfRange` at a limit, if its threads cannot be started.
 pub(crate) fn handle() -> Result<&'static Handle> {
     static RUNTIME: OnceLock<std::io::Result<Runtime>> = OnceLock::new();
     let started = RUNTIME.get_or_init(|| {

@@ -17,7 +17,7 @@ pub(crate) struct Wanted<'a> {
     pub(crate) service: Option<&'a str>,
     /// The scope that the operation needs.
     pub(crate) scope: &'a str,
-    /// The login of the registry, if the service may see it.
+    /// The login for the registry, if the service may receive it.
     pub(crate) login: Option<&'a Credentials>,
     /// The message about a withheld login, if a login was withheld.
     pub(crate) withheld: Option<&'a str>,
@@ -69,7 +69,7 @@ pub(crate) async fn fetch(http: &Http, wanted: Wanted<'_>) -> Result<String> {
     })
 }
 
-/// Returns the address of the service without any scopes that the registry has put into it.
+/// Returns the URL of the service without any scopes that the registry has put into it.
 fn address(realm: &Url) -> Url {
     let mut url = realm.clone();
     url.set_query(None);

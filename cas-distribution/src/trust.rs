@@ -1,12 +1,12 @@
-//! Which token services may see the login of a registry.
+//! Decides which token services may receive the login for a registry.
 //!
 //! A registry names its token service, so a hostile registry could direct the login to any host.
-//! Therefore a login is shown only to a token service
+//! Therefore a login is sent only to a token service
 //! - on the registry's own host, at any port, or on a host below it;
 //! - of Docker Hub, if the registry is Docker Hub;
 //! - on a host that the configuration names for the registry.
 //!
-//! In each case both must speak https, or both must be on loopback. No other service is shown a
+//! In each case both must use https, or both must be on loopback. No other service receives a
 //! login, so a token that was obtained with a login is never sent over plain http off loopback.
 
 use reqwest::Url;
@@ -36,7 +36,7 @@ impl Reason {
         let withheld = format!("the login for {registry} was withheld from {from}");
         match self {
             Reason::Unencrypted => format!(
-                "{withheld}, because the registry and its token service must both speak https or \
+                "{withheld}, because the registry and its token service must both use https or \
                  both be on loopback; use https for both to allow it"
             ),
             Reason::ForeignHost => format!(
@@ -48,7 +48,7 @@ impl Reason {
     }
 }
 
-/// Checks that the login of `registry` may be shown to the token service at `service`. The
+/// Checks that the login for `registry` may be sent to the token service at `service`. The
 /// configuration names the hosts `named` for this registry.
 ///
 /// # Errors

@@ -17,7 +17,8 @@ use crate::error;
 use crate::fetch::CONTENT_DIGEST;
 use crate::request::{Action, Ask};
 
-/// How long a registry may take to store a blob after its last byte, in multiples of `http::IDLE`.
+/// How much longer a registry may take to answer after the last byte of a blob, in multiples of
+/// `http::IDLE`.
 const EXTRA_TIMEOUTS: u32 = 10;
 
 #[async_trait]

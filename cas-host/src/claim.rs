@@ -24,8 +24,8 @@ pub fn make_private_dir(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Finds a name in `dir` for which `is_ours` returns false, so that a directory with other files
-/// is not claimed. Returns `None` if there is none.
+/// Returns a name in `dir` for which `is_ours` returns false, or `None` if there is none. A caller
+/// must not claim a directory with such a name.
 ///
 /// # Errors
 /// Errors of the file system.

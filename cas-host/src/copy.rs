@@ -21,7 +21,7 @@ const PIECE: usize = 256 << 10;
 /// Prefixes of the attributes of overlayfs.
 const OVERLAY: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
 
-/// Copies everything below `from` into `to`, which is empty and used by no other process.
+/// Copies everything below `from` into `to`, which must be empty. No other process may use `to`.
 ///
 /// # Errors
 /// `Busy` at a mount point; errors of the file system, with the path.

@@ -70,8 +70,8 @@ impl Dir {
         self.open_dir(name)
     }
 
-    /// Opens a file. Refuses a symbolic link. Returns the file, whose descriptor child processes do
-    /// not inherit.
+    /// Opens a file. Refuses a symbolic link. Returns the file. Child processes do not inherit its
+    /// file descriptor.
     ///
     /// # Errors
     /// Errors of the file system.
@@ -103,7 +103,7 @@ impl Dir {
         Ok(found.is_some_and(|found| (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino)))
     }
 
-    /// Reads a file. Returns `None` if it is absent.
+    /// Returns the content of a file, or `None` if the file is absent.
     ///
     /// # Errors
     /// [`Error`] `OutOfRange` if it has more than `limit` bytes; errors of the file system.

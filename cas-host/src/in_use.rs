@@ -66,8 +66,8 @@ fn is_bound(line: &str, directory: &str) -> bool {
     above.any(|path| path.len() > 1 && directory.ends_with(path) && shares_names(path))
 }
 
-/// Returns a text without the escapes of overlayfs, which writes a backslash before a colon, a comma
-/// and a backslash.
+/// Returns a text without the escapes of overlayfs, which writes a backslash before a colon, a
+/// comma and a backslash.
 fn without_backslashes(text: &str) -> String {
     text.replace('\\', "")
 }

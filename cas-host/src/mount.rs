@@ -1,6 +1,5 @@
-//! Mounting through file descriptors. A mount is complete, and as restricted as it will be, before
-//! it is visible. A mount that is not attached ends when its file descriptor is closed, even by a
-//! kill.
+//! Mounting through file descriptors. A mount is complete, with all its restrictions, before it is
+//! visible. A mount that is not attached ends when its file descriptor is closed, even by a kill.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -27,7 +26,8 @@ const LOWER: usize = 500;
 /// Maximum length in bytes of a mount parameter, without the final zero.
 const VALUE: usize = 255;
 
-/// Mounts `mounts` for this process only, without attaching them. Returns their root directory.
+/// Opens the root directory of `mounts` for this process only. An overlay is mounted for that, but
+/// not attached. Returns the directory.
 ///
 /// # Errors
 /// `Unsupported` unless `mounts` is one mount of a known type; `OutOfRange` for too many layers;
@@ -46,7 +46,7 @@ pub fn open(mounts: &[Mount]) -> Result<OwnedFd> {
 /// What a mount may give to the users of the machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rights {
-    /// Whether programs run with the rights of their owner or group if their mode says so.
+    /// Whether set-id programs run with the rights of their owner or group.
     pub suid: bool,
     /// Whether device nodes can be opened.
     pub devices: bool,

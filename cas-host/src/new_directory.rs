@@ -130,7 +130,8 @@ impl NewDirectory {
 /// Removes an empty directory, unless it is being filled or cleared.
 ///
 /// # Errors
-/// `NotFound`; `ResourceBusy` if another owner has the lock; errors of the file system.
+/// `NotFound` if it is absent; `ResourceBusy` if another owner has the lock; errors of the file
+/// system.
 pub fn remove_unused_dir(path: &Path) -> io::Result<()> {
     match try_lock(path)? {
         Some(_locked) => fs::remove_dir(path),

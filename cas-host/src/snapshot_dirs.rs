@@ -170,8 +170,8 @@ impl SnapshotDirs {
         self.list().during("list", self.path.display())
     }
 
-    /// Returns the numbers of manifests and notes whose directories do not exist: someone has removed
-    /// the directory, or a process was killed while it removed a snapshot.
+    /// Returns the numbers of manifests and notes whose directories do not exist: someone has
+    /// removed the directory, or a process was killed while it removed a snapshot.
     ///
     /// # Errors
     /// Errors of the file system.
@@ -212,8 +212,7 @@ impl SnapshotDirs {
     }
 
     /// Removes the manifest of `id` and the note of its replacement, then its directory with
-    /// everything in it. Returns the freed
-    /// space.
+    /// everything in it. Returns the freed space.
     ///
     /// # Errors
     /// `Busy` if something is mounted in it; errors of the file system, with the path.
@@ -290,7 +289,8 @@ impl SnapshotDirs {
         }
         let path = self.manifest(id);
         let manifest = match File::open(&path) {
-            // The snapshot was committed by an earlier release, or is not committed.
+            // The snapshot is not committed or an earlier release committed it, or a loss of power
+            // undid the manifest.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Condition::Sound),
             manifest => manifest.during("open", path.display())?,
         };

@@ -111,8 +111,8 @@ impl Body {
         Ok(())
     }
 
-    /// Turns the ingest into a blob, unless the blob exists, and applies the batch. Returns whether
-    /// rows remain to be removed.
+    /// Turns the ingest into a blob, unless the blob exists with the same size, and applies the
+    /// batch. Returns whether rows remain to be removed.
     pub(crate) fn publish(
         &mut self,
         tx: &mut Tx<'_>,

@@ -119,7 +119,7 @@ impl ContentStore for KvContent {
                 (key, (ingest.offset, updated_at))
             })
             .collect();
-        // Open ingests have bytes in memory that the engine does not know.
+        // Open ingests have bytes in memory that the engine does not have.
         found.extend(lock(&self.0.open_ingests).clone());
         let status = |(key, (offset, updated_at))| IngestStatus {
             key,

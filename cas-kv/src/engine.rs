@@ -226,8 +226,8 @@ pub trait Transaction {
 /// Why a change was not made.
 #[derive(Debug)]
 pub enum Failed {
-    /// The change conflicts with stored data and wrote nothing. Other changes in the same
-    /// transaction are unaffected.
+    /// The change conflicts with stored data, or the store cannot be written. It wrote nothing.
+    /// Other changes in the same transaction are unaffected.
     Refused(Error),
     /// The engine failed, and the whole transaction is lost.
     Broken(Error),

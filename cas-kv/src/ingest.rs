@@ -1,7 +1,7 @@
 //! Writing a blob: the last bytes stay in memory, all others go to rows.
 //!
 //! A blob of less than 1 MiB costs one transaction, its publish. The rows of a larger blob keep
-//! their number when it is published, so publishing writes one entry.
+//! their number when it is published, so publishing writes only the last bytes and one entry.
 
 use std::sync::Arc;
 use std::time::Instant;

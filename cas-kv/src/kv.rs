@@ -18,7 +18,7 @@ use crate::tx::{Numbers, Tx};
 
 /// The key of the format in the table `meta`.
 const FORMAT: &str = "format";
-/// The format that this version writes. Format 1 has no notes.
+/// The format that this version writes. Format 1 does not have the records table `notes`.
 const VERSION: u64 = 2;
 
 /// What a store can be used for.

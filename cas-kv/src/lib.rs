@@ -15,7 +15,8 @@
 //! A number is allocated once. It identifies the rows of one stored blob and is that blob's
 //! version, or it is the revision of one state of a record.
 //!
-//! The store lives in an [`OwnedDir`], which one process at a time may open.
+//! The store is in an [`OwnedDir`]. One process at a time may open it; processes that cannot write
+//! to the directory share it.
 
 mod batch;
 mod body;

@@ -11,7 +11,8 @@ use crate::kv::Kv;
 /// Maximum size in bytes of a read on the caller's thread. The pool would cost more than the read.
 const DIRECT_READ_MAX: usize = 64 << 10;
 
-/// A blob. Reads fail after its rows are removed, because no other rows get its number.
+/// A blob. Reads fail after its rows are removed, and never return other bytes, because no other
+/// rows get its number.
 pub(crate) struct Reader {
     pub(crate) kv: Arc<Kv>,
     pub(crate) digest: Digest,

@@ -137,7 +137,7 @@ impl Space {
     }
 
     /// Returns the bytes that were removed since the store was opened and whose space is not used
-    /// again yet.
+    /// again yet. Returns 0 if the engine has [`Reuse::AfterCompaction`].
     pub fn removed_bytes(&self) -> u64 {
         self.0.removed.load(Ordering::Relaxed)
     }

@@ -4,7 +4,7 @@ use cas_core::Digest;
 
 /// The file with the version of the layout.
 pub(crate) const LAYOUT: &str = "oci-layout";
-/// The only version that is read and written.
+/// The only supported version of the layout.
 pub(crate) const VERSION: &str = "1.0.0";
 /// The file that lists the images.
 pub(crate) const INDEX: &str = "index.json";
@@ -12,7 +12,7 @@ pub(crate) const INDEX: &str = "index.json";
 pub(crate) const DOCKER_MANIFEST: &str = "manifest.json";
 /// The annotation in which containerd and podman expect the name of an entry of `index.json`.
 pub const IMAGE_NAME: &str = "io.containerd.image.name";
-/// The annotation of the specification for the same, which skopeo and umoci use.
+/// The annotation of the image-spec for the same purpose. skopeo and umoci use it.
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 /// Returns the path of a blob.

@@ -1,9 +1,10 @@
-//! Layers of container images: compression, a strict tar reader, applying to a directory tree,
-//! and import, export and unpack of whole images.
+//! Layers of container images: their compression, a strict tar reader, applying them to a directory
+//! tree, and import, export and unpack of whole images.
 //!
 //! Bytes flow one way: [`flow`] reads a blob, [`codec`] decompresses it, [`tar`] splits it into
 //! members, and [`apply`] writes them below one directory, never outside it. These four are
-//! synchronous. [`flow`] starts two threads; the rest runs on the thread of the caller.
+//! synchronous. [`flow`] starts two threads: one reads and decompresses, one hashes. Members are
+//! parsed and written on the thread of the caller.
 
 pub mod apply;
 mod buffers;

@@ -10,8 +10,8 @@ pub enum Naming {
     #[default]
     Exact,
     /// As docker understands them: in full, so that `app` is `docker.io/library/app:latest`. An
-    /// import refuses names that docker does not accept, except those that an image layout may
-    /// have.
+    /// import refuses names that docker does not accept, except names in an image layout that are
+    /// valid there. An export writes names that docker does not accept as they are.
     Docker,
 }
 
@@ -27,7 +27,7 @@ impl Naming {
         }
     }
 
-    /// Returns the form of a stored name in which it leaves the store.
+    /// Returns the form in which an export writes a stored name.
     pub(crate) fn write(self, name: &Reference) -> Reference {
         let full = FullName::of(name).filter(|_| self == Naming::Docker);
         full.map_or_else(|| name.clone(), |full| full.name())

@@ -66,7 +66,8 @@ impl Grouped for Connections {
     }
 }
 
-/// Folds the log into the database, as SQLite itself does if the log is to be removed.
+/// Writes the log to the database. SQLite itself does that on closing only if it also removes the
+/// log.
 impl Drop for Connections {
     fn drop(&mut self) {
         if self.dir.is_some() {
@@ -76,8 +77,8 @@ impl Drop for Connections {
 }
 
 impl Connections {
-    /// Writes a batch in its own transaction. On a full disk, the space of the log is used again,
-    /// and a batch that frees space may use up the reserve.
+    /// Writes a batch in its own transaction. On a full disk, writes the log to the database to
+    /// reuse its space, and tries again. A batch that frees space may then use up the reserve.
     pub(crate) fn write(&self, batch: &Batch) -> Result<()> {
         let write = || match self.try_write(batch) {
             Err(error) if error.kind() == ErrorKind::Full => {
@@ -92,8 +93,8 @@ impl Connections {
         }
     }
 
-    /// Folds the log into the database, as far as no reader needs it. The next write then starts at
-    /// the beginning of the log. A failure leaves the log as it is.
+    /// Writes the log to the database, as far as readers allow it. If all of it was written and no
+    /// reader uses the log, the next commit starts at its beginning. Failures are ignored.
     fn fold_log(&self) {
         let fold = "PRAGMA wal_checkpoint(PASSIVE)";
         let _ = lock(&self.writer).query_row(fold, (), |_| Ok(()));

@@ -14,11 +14,11 @@ use rusqlite::{Connection, MAIN_DB, OpenFlags};
 use crate::error::classify;
 
 /// The format that this version writes, stored in `user_version`. Format 1 has the same schema, but
-/// no notes.
+/// no records of the table `notes`.
 const VERSION: i64 = 2;
-/// How long a commit waits for commits of other processes.
+/// Maximum time that a commit waits for commits of other processes.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
-/// Number of pages of 4 KiB after which the log is folded into the database.
+/// Number of pages of 4 KiB in the log after which SQLite writes them to the database.
 const CHECKPOINT: u32 = 256;
 /// The one row of `revisions` has the last revision that was given, so that none is given twice.
 const SCHEMA: &str = "
@@ -59,7 +59,8 @@ pub(crate) fn connect_read_only(path: &Path) -> Result<Connection> {
 
 fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
     let connection = Connection::open_with_flags(path, flags).map_err(classify)?;
-    // A file that SQLite cannot write is opened only for reading. The system's last error is why.
+    // SQLite opens a file for reading if it cannot open it for writing. The system's last error is
+    // the reason.
     if connection.is_readonly(MAIN_DB).map_err(classify)? {
         return Err(io::Error::last_os_error().into());
     }
@@ -92,7 +93,7 @@ fn open_read_only(path: &Path) -> rusqlite::Result<Connection> {
     Connection::open_with_flags(uri, flags)
 }
 
-/// Returns a database in memory that has no records and refuses to be written.
+/// Returns a database in memory that has no records and refuses writes.
 fn empty() -> rusqlite::Result<Connection> {
     let connection = Connection::open_in_memory()?;
     connection.execute_batch(SCHEMA)?;

@@ -13,7 +13,7 @@ pub(crate) fn classify(error: rusqlite::Error) -> Error {
     let denied = (ErrorKind::Denied, "make the database of records writable");
     let (kind, advice) = match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-            (ErrorKind::Busy, "another process is writing records; retry")
+            (ErrorKind::Busy, "retry when the other writer is done")
         }
         Some(ErrorCode::DiskFull) => full,
         Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => denied,

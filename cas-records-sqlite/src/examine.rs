@@ -14,9 +14,9 @@ use crate::error::classify;
 const SOUND: &str = "ok";
 
 /// Examines the database at `path`. If it is damaged and `repair` is set, renames it to a name that
-/// ends in `.damaged-` and a number, and its log accordingly. The next opening then creates an
-/// empty database.
-/// Returns what is wrong, or `None` if nothing is, or the database is absent.
+/// ends in `.damaged-` and a number, and its log with it. The next opening then creates an empty
+/// database. Returns what is wrong, or `None` if the database is intact or absent, or cannot be
+/// opened for lack of permission.
 ///
 /// # Errors
 /// Errors of the file system.

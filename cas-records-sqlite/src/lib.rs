@@ -3,9 +3,9 @@
 //!
 //! ```text
 //! NAME             the database; NAME-wal and NAME-shm next to it are SQLite's
-//! NAME.lock        held while the database is opened
+//! NAME.lock        held while the database is opened or set aside
 //! NAME.damaged-1   a damaged database that a repair has set aside
-//! reserve          space for reading and removing records on a full disk
+//! reserve          space for opening the database and removing records on a full disk
 //! ```
 //!
 //! Any number of processes may use one database concurrently.

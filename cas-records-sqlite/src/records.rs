@@ -25,7 +25,8 @@ impl SqliteRecords {
     /// documentation of this crate lists. Upgrades an older format.
     ///
     /// # Errors
-    /// `FailedPrecondition` for a newer format; `Corrupt` if it is not a database; `Full`.
+    /// `FailedPrecondition` for a newer format; `Corrupt` if it is not an intact database; `Full`
+    /// if the disk is full; errors of the file system.
     pub fn open(path: &Path) -> Result<Self> {
         Self::open_or_create(path).during("open records", path.display())
     }
@@ -120,7 +121,7 @@ impl Records for SqliteRecords {
                  WHERE kind = ?1 AND key >= ?2 AND (?3 IS NULL OR key > ?3) ORDER BY key LIMIT ?4",
             )?;
             let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-            // The range starts at the cursor, or SQLite would walk the index up to it.
+            // The range starts at the cursor. Otherwise SQLite would walk the index up to it.
             let from = after.map_or(prefix, |after| after.max(prefix));
             let rows = statement.query_map((table.name(), from, after, limit), record)?;
             let mut page = Vec::new();

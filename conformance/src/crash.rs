@@ -1,7 +1,7 @@
 //! Runs a law again in a child process, which is killed by SIGKILL.
 //!
-//! The victim is the same test binary. An environment variable says where its store is. It prints
-//! on stderr what the store acknowledged. All of that must exist after the kill.
+//! The victim is the same test binary. An environment variable names the directory of its store.
+//! The victim prints on stderr what the store acknowledged. All of that must exist after the kill.
 
 use std::env;
 use std::fmt::Display;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! ROOT/snapshots/7/     see [`cas_host::snapshotter`]
-//!   fs/                 the snapshot's tree; its top directory is 0755 if it is new
+//!   fs/                 the snapshot's tree; without a parent it starts empty, with mode 0755
 //! ```
 //! - An active snapshot on a parent is a copy of the parent's tree. File systems with reflinks
 //!   (`FICLONE`) share the bytes.

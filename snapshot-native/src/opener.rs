@@ -18,7 +18,7 @@ impl SnapshotterOpener for NativeOpener {
         NAME
     }
 
-    /// Succeeds always, because copying works everywhere.
+    /// Always succeeds, because copying works everywhere.
     fn probe(&self, _: &Path) -> Result<()> {
         Ok(())
     }

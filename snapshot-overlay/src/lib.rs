@@ -1,4 +1,4 @@
-//! The overlay snapshotter: a directory has only the changes of its snapshot to its parent.
+//! The overlay snapshotter: each directory has only what a snapshot changes in its parent's tree.
 //!
 //! ```text
 //! ROOT/snapshots/7/     see [`cas_host::snapshotter`]

@@ -6,12 +6,13 @@
 //!   config.json        0600, written last: without it the bundle is not finished
 //! ```
 //! `config.json` follows the conversion rules of the image-spec. Where they leave a choice:
-//! - Capabilities are those of podman, without `MKNOD`, and no process can gain more.
+//! - The superuser has the default capabilities of podman, which do not include `MKNOD`. Other
+//!   users have none, and no process can gain more.
 //! - Namespaces are pid, network, ipc, uts and mount, so the network is a loopback device only.
 //! - `HOME` and `PATH` are added if the image does not set them.
-//! - Labels that runtimes act on (`run.oci.…` and others) are left out, so that an image cannot
-//!   control the host.
-//! - Volumes of the image are plain directories in `rootfs`.
+//! - Only labels that describe the image become annotations. Runtimes act on others (`run.oci.…`),
+//!   with which an image could control the host.
+//! - Volumes of the image are not mounted; their directories in `rootfs` are used.
 
 mod image;
 mod new;
@@ -65,7 +66,7 @@ pub struct User {
     pub uid: u32,
     /// Id of the primary group.
     pub gid: u32,
-    /// Ids of all groups of the user.
+    /// Ids of all groups of the process, including the primary one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub additional_gids: Vec<u32>,
 }

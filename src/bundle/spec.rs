@@ -29,7 +29,7 @@ const CAPABILITIES: &[&str] = &[
 ];
 
 /// Prefixes of the labels that a runtime gets as annotations. They describe the image, and no
-/// runtime acts on them. Others are left out, because every runtime has annotations of its own.
+/// runtime acts on them. Others are left out, because each runtime acts on annotations of its own.
 const ALLOWED: &[&str] = &[
     "maintainer",
     "org.label-schema.",

@@ -18,8 +18,8 @@ pub(super) enum Given {
 }
 
 impl ImageRef {
-    /// Returns the image that a person means by `text`: a digest, the first digits of one, or a
-    /// name as docker understands it.
+    /// Returns the argument for the image that a person means by `text`: a digest, the first digits
+    /// of one, or a name as docker understands it.
     pub fn typed(text: impl Into<String>) -> Self {
         ImageRef(Given::Typed(text.into()))
     }

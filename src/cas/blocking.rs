@@ -114,7 +114,7 @@ impl Cas {
         &self.inner
     }
 
-    /// Checks that the root can be written.
+    /// Checks that the store is not in a read-only root.
     ///
     /// # Errors
     /// As [`Cas::check_writable`](crate::Cas::check_writable).
@@ -182,10 +182,10 @@ verbs! {
         options: PushOptions
     ) -> Result<Descriptor>;
 
-    /// Returns all images, sorted by name.
+    /// Returns all images that have a name, sorted by name.
     fn images() -> Result<Vec<Image>>;
 
-    /// Returns the images as people know them.
+    /// Returns the images with the names to show, sorted by stored name.
     fn listing(filters: &[&str]) -> Result<Vec<Listed>>;
 
     /// Returns the image of this name.

@@ -13,8 +13,8 @@ use crate::bundle::{self, BundleOptions, Config, NewBundle};
 
 impl Cas {
     /// Makes an OCI runtime bundle of an image in `directory`, which must be absent or empty. The
-    /// directory is closed to other users, because the root file system has all that the image
-    /// contains.
+    /// directory is closed to other users, because the root file system has the device nodes and
+    /// set-id programs of the image.
     ///
     /// # Errors
     /// As [`Cas::unpack`]; `NotFound` for a user that the image does not have. What was made is

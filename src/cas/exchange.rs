@@ -22,7 +22,7 @@ pub struct ImportOptions {
     /// default the images get the names that the source gives them. Images without a name are
     /// stored under their digests.
     pub name: Option<Reference>,
-    /// How names are read, by default as they are.
+    /// How names are read. By default they are kept as they are.
     pub naming: Naming,
     /// The platforms whose content is imported, by default all in the source.
     pub platforms: Platforms,

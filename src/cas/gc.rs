@@ -50,8 +50,8 @@ impl Cas {
         gc::explain(self.opened()?, &snapshotters, resource, SystemTime::now()).await
     }
 
-    /// Adds a resource to a lease, after checking that the resource and everything that it refers
-    /// to exist. Returns the updated lease.
+    /// Adds a resource to a lease, after checking that the resource exists and that nothing that it
+    /// refers to was lost. Returns the updated lease.
     ///
     /// # Errors
     /// As [`lease::add_to_lease`].

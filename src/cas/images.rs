@@ -49,7 +49,8 @@ impl RemoveOptions {
 }
 
 impl Cas {
-    /// Returns all images, sorted by name.
+    /// Returns all images that have a name, sorted by name. [`Cas::listing`] also returns those
+    /// without one.
     ///
     /// # Errors
     /// Errors of the store.
@@ -97,7 +98,8 @@ impl Cas {
     }
 
     /// Removes a name. The name of an [`Image`] is removed only if it refers to the image's target.
-    /// Text that is not exactly a stored name removes all its spellings.
+    /// All spellings of a name are removed if a person typed it ([`ImageRef::typed`]), or if the
+    /// store does not have exactly this name.
     ///
     /// # Errors
     /// `NotFound` if the name does not exist or refers to something else; `InvalidArgument` for a
@@ -214,7 +216,7 @@ impl Cas {
     }
 }
 
-/// Checks that a name with a digest is given to no other image.
+/// Checks that a name with a digest is given only to the image with this digest.
 fn check_digest(name: &FullName, image: &Image) -> Result<()> {
     let found = image.target.digest;
     match name.digest() {

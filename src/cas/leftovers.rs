@@ -29,7 +29,7 @@ pub(super) async fn remove(
     let mounted = LazyCell::new(MountedDirs::read);
     for (info, directory) in abandoned {
         if mounted.has(&directory) {
-            // It was killed after it was mounted, or before it was unmounted.
+            // The job was killed after it had mounted this, or before it unmounted it.
             if !options.dry_run {
                 State::Mounted.write(snapshotter, &info.key).await?;
             }
@@ -49,8 +49,8 @@ pub(super) async fn remove(
     Ok(())
 }
 
-/// Returns the snapshots of mounts that no job has completed, and their directories. A job may
-/// take as long as a lease outlives a killed one.
+/// Returns the snapshots of mounts that no job has completed, and their directories. Skips a
+/// snapshot that was updated within the last [`LEASE_TTL`], because its job may still run.
 async fn abandoned(snapshotter: &dyn Snapshotter, now: SystemTime) -> Result<Vec<(Info, PathBuf)>> {
     let found = snapshot::all(snapshotter).await?.into_iter();
     let found = found.filter(|info| State::is_between(info) && info.updated_at + LEASE_TTL <= now);

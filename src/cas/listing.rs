@@ -1,4 +1,4 @@
-//! The images of a store as people know them.
+//! Lists the images of a store under their familiar names.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,15 +15,16 @@ use super::{Cas, lookup};
 pub struct Listed {
     /// The image, under the name that the store has.
     pub image: Image,
-    /// The name to show: the familiar form, such as `app:1` for `docker.io/library/app:1`. If other
-    /// spellings of the name refer to other images, it is the whole name.
+    /// The name to show: the familiar form, such as `app:1` for `docker.io/library/app:1`. If
+    /// spellings of the name refer to different images, it is the name that the store has.
     pub shown: String,
 }
 
 impl Cas {
-    /// Returns the images as people know them, sorted by name: a name that the store has in several
-    /// spellings once, and images without a name under their digests. A filter may match the stored
-    /// name or the familiar one.
+    /// Returns the images with the names to show, sorted by stored name. If the store has several
+    /// spellings of a name, the image is listed once; if the spellings refer to different images,
+    /// each of these is listed. Images without a name are listed under their digests. A filter may
+    /// match the stored name or the familiar one.
     ///
     /// # Errors
     /// `InvalidArgument` if a filter does not parse; errors of the store.
@@ -41,7 +42,7 @@ impl Cas {
     }
 }
 
-/// Merges the spellings of each name.
+/// Merges the spellings of each name, unless they refer to different images.
 fn merge(images: Vec<Image>) -> Vec<Listed> {
     let mut by_name: BTreeMap<Reference, Vec<Image>> = BTreeMap::new();
     for image in images {

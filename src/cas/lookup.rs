@@ -12,12 +12,12 @@ use cas_core::{
     Store,
 };
 
-/// From so many digits on, a digest without its algorithm is recognised before a name. Words like
-/// `cafe` are shorter.
+/// Minimum number of digits for text without an algorithm to be looked up as a digest before it is
+/// looked up as a name. Words like `cafe` are shorter.
 const CERTAIN: usize = 7;
 
-/// Returns the image that `text` stands for, and behind it what else is the same: other spellings
-/// of its name, or for a digest other names.
+/// Returns the image that `text` stands for, followed by the same image under other names: other
+/// spellings of its name, or for a digest all its names.
 ///
 /// # Errors
 /// `InvalidArgument` if the text is neither a digest nor a name, or stands for several images;
@@ -56,14 +56,14 @@ async fn find_all(store: &Store, text: &str) -> Result<Vec<Image>> {
         (0, Err(error)) if prefix.is_none() => Err(error),
         (0, _) => Err(absent()),
         _ => Err(ambiguous(
-            "several images have such a digest",
+            "the digests of several images begin with these digits",
             matching.values().flatten(),
         )),
     }
 }
 
-/// Returns the image of a name that a program gives. What the store has exactly is found first, and
-/// then what docker takes for the same name.
+/// Returns the image of a name that a program gives. Looks up exactly this name first, and then
+/// all names that docker takes for the same.
 ///
 /// # Errors
 /// `NotFound`; `InvalidArgument` if spellings of the name refer to different images.
@@ -85,7 +85,8 @@ pub(super) async fn find_name(store: &Store, name: &Reference) -> Result<Vec<Ima
 /// Returns the image of a name as docker understands it, and the same image under other spellings.
 ///
 /// # Errors
-/// `InvalidArgument` if spellings refer to different images, and `typed` is not the full form.
+/// `InvalidArgument` if spellings refer to different images, unless `typed` is the full form and
+/// the store has it.
 pub(super) async fn by_name(store: &Store, full: &FullName, typed: &str) -> Result<Vec<Image>> {
     let mut found = store.images.get_all(&full.spellings()).await?;
     let Some(first) = found.first() else {
@@ -96,8 +97,7 @@ pub(super) async fn by_name(store: &Store, full: &FullName, typed: &str) -> Resu
         found.retain(|image| image.target.digest == target);
     }
     if found.iter().any(|image| image.target.digest != target) {
-        let why = "different images have spellings of this name: an earlier release stored the \
-                   short one";
+        let why = "spellings of this name refer to different images";
         return Err(ambiguous(why, found.iter()));
     }
     Ok(found)
@@ -127,7 +127,8 @@ async fn by_name_and_digest(store: &Store, full: &FullName) -> Result<Vec<Image>
     Ok(found)
 }
 
-/// Returns the images whose digest begins like this. If there is none, the manifests and indexes.
+/// Returns the images whose digest begins with `prefix`. If there are none, returns the manifests
+/// and indexes in the store whose digest does.
 async fn by_digest(store: &Store, prefix: &DigestPrefix) -> Result<BTreeMap<Digest, Vec<Image>>> {
     let mut found: BTreeMap<Digest, Vec<Image>> = BTreeMap::new();
     let mut images = store.images.list(&[]).await?;
@@ -172,7 +173,7 @@ pub(super) fn full_name(image: &Image) -> Reference {
     FullName::of(&image.name).map_or_else(|| image.name.clone(), |full| full.name())
 }
 
-/// Removes what people type for a name in all its spellings, whatever it refers to.
+/// Removes all spellings of the name that a person typed, whatever they refer to.
 ///
 /// # Errors
 /// Errors of the store.

@@ -53,13 +53,13 @@ use crate::root::Root;
 #[derive(Clone)]
 pub struct Cas {
     store: Store,
-    /// `None` if the root was made by a build without snapshotters.
+    /// `None` if the root was made without a snapshotter, and none was chosen for this handle.
     snapshotter: Option<Arc<dyn Snapshotter>>,
     /// The directory of the locks by which unpacks of the same layers wait for each other.
     locks: Arc<Path>,
     /// Whether the store is the root's own, and not one that was chosen for this handle.
     own_store: bool,
-    /// The root, if it and the store in it are read-only.
+    /// The path of the root, if the root is read-only and the store is in it.
     read_only: Option<Arc<str>>,
     closed: Arc<AtomicBool>,
     #[cfg(feature = "registry")]
@@ -75,7 +75,8 @@ impl Cas {
     /// Returns the snapshotter.
     ///
     /// # Errors
-    /// `FailedPrecondition` if the root was made without one, or the handle is closed.
+    /// `FailedPrecondition` if the root was made without one and none was chosen for this handle,
+    /// or if the handle is closed.
     pub fn snapshotter(&self) -> Result<&Arc<dyn Snapshotter>> {
         self.opened()?;
         self.snapshotter.as_ref().ok_or_else(|| {

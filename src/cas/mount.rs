@@ -93,9 +93,9 @@ impl MountOptions {
 }
 
 impl Cas {
-    /// Mounts the root file system of an image at `directory`, read-only, without device nodes and
-    /// set-user-id programs. The image is unpacked into snapshots first, if it is not yet.
-    /// [`Cas::unmount`] unmounts it.
+    /// Mounts the root file system of an image at `directory`, read-only. Its device nodes cannot
+    /// be opened, and its set-id programs run with the rights of their caller. The image is
+    /// unpacked into snapshots first, if it is not yet. [`Cas::unmount`] unmounts it.
     ///
     /// # Errors
     /// As [`Cas::snapshot`]; `NotFound` for the directory; `AlreadyExists` if this root has

@@ -170,7 +170,7 @@ pub(super) async fn detach(
     key: &str,
     directory: PathBuf,
 ) -> Result<()> {
-    // Only a kill needs the state, and there may be no space to write it.
+    // The state matters only after a kill, and there may be no space to write it.
     let _ = State::Unmounting.write(snapshotter, key).await;
     match pool::run(move || mount::unmount(&directory)).await {
         // The machine was restarted, or another process was faster.

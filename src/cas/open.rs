@@ -19,7 +19,7 @@ pub struct OpenOptions {
     pub store: Option<String>,
     /// A snapshotter for this handle. By default the root's own.
     pub snapshotter: Option<String>,
-    /// The backends to choose from. By default all that are compiled in.
+    /// The engines to choose from. By default all that are compiled in.
     pub registry: Option<Registry>,
     /// Receives every call of the store, for metrics, as [`Counters`](cas_core::compose::Counters)
     /// does. By default nothing does.
@@ -136,11 +136,12 @@ impl Cas {
         })
     }
 
-    /// Checks that the root can be written. If it is on a read-only file system, or belongs to
-    /// another user, everything that it has can still be read.
+    /// Checks that the store is not in a read-only root. If this user cannot write to the root, or
+    /// its file system is read-only, what the user may read can still be read.
     ///
     /// # Errors
-    /// `Denied` if it is read-only; `FailedPrecondition` if the handle is closed.
+    /// `Denied` if the root is read-only and the store is in it; `FailedPrecondition` if the handle
+    /// is closed.
     pub fn check_writable(&self) -> Result<()> {
         self.opened()?;
         match &self.read_only {

@@ -183,7 +183,8 @@ async fn warn_if_withheld(client: &Client, progress: &Arc<dyn Progress>) {
     }
 }
 
-/// Returns whether the store has everything that `root` reaches.
+/// Returns whether the store has everything that `root` reaches, except layers that registries do
+/// not distribute.
 async fn has_all(store: &Store, root: &Descriptor) -> Result<bool> {
     let handler = handler_fn(|descriptor: Descriptor| async move {
         let stored = descriptor.data.is_some() || store.present(&descriptor).await?;

@@ -30,7 +30,7 @@ pub struct PullOptions {
     pub policy: Policy,
     /// Whether the image is unpacked into snapshots while it arrives, as by
     /// [`Cas::snapshot`](super::Cas::snapshot). If all platforms are pulled, that of this machine
-    /// is unpacked.
+    /// is unpacked afterwards.
     pub unpack: bool,
     /// Whether the registry is reached over http. By default it is reached over https, or over http
     /// if it is on this machine and does not require TLS.

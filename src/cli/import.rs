@@ -62,7 +62,7 @@ impl Import {
     }
 }
 
-/// Returns a name that docker accepts. A tag may follow it.
+/// Returns `name` as a reference, if docker accepts it. The import may append a tag.
 fn checked(name: &str) -> Result<Reference> {
     name.parse::<FullName>()?;
     name.parse()

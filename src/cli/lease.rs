@@ -118,7 +118,7 @@ fn end_of(length: Duration) -> Result<SystemTime> {
     SystemTime::now().checked_add(length).ok_or_else(|| {
         let found = humantime::format_duration(length);
         Error::invalid(format!(
-            "a lease cannot end after {found}; give a shorter --expire, or none"
+            "a lease cannot last for {found}; give a shorter --expire, or none"
         ))
         .operation("create lease")
     })

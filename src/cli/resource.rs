@@ -13,7 +13,7 @@ pub(crate) async fn find(cas: &Cas, text: &str) -> Result<Resource> {
     match text.split_once('/') {
         Some(("content", digest)) => content(cas, digest).await,
         Some(("images", name)) => match image(cas, name).await {
-            // What is gone may still be known.
+            // A lease may still list a name that was removed.
             Err(error) if error.kind() == ErrorKind::NotFound => text.parse(),
             found => found,
         },
@@ -22,7 +22,7 @@ pub(crate) async fn find(cas: &Cas, text: &str) -> Result<Resource> {
     }
 }
 
-/// Does the same. The name of an image may be alone, too.
+/// Returns the same as [`find`]. `text` may also be the name of an image, without `images/`.
 pub(crate) async fn find_or_image(cas: &Cas, text: &str) -> Result<Resource> {
     let kind = text.split_once('/').map(|(kind, _)| kind);
     let is_kind = matches!(kind, Some("content" | "images" | "ingests" | "snapshots"));

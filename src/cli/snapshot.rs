@@ -274,7 +274,7 @@ fn escaped(path: &Path) -> String {
     text
 }
 
-/// Returns a word as a shell reads it.
+/// Returns a word, quoted for a shell if that is necessary.
 fn quoted(word: &str) -> String {
     let is_plain = |letter: char| letter.is_alphanumeric() || "/._-+=:,@%".contains(letter);
     if word.chars().all(is_plain) {

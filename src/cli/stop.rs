@@ -13,8 +13,8 @@ use tokio::time::sleep;
 /// Maximum time to wait for work that a signal has interrupted.
 const LAST_WORK: Duration = Duration::from_secs(10);
 
-/// Does `work`, which returns an exit code. If a signal comes first, cancels the work as
-/// [`stopped`] says, and returns 128 plus the number of the signal.
+/// Does `work`, which returns an exit code. If a signal comes first, drops the work, waits for it
+/// as [`stopped`] does, and returns 128 plus the number of the signal.
 ///
 /// # Errors
 /// Errors of the work and of the system.

@@ -16,8 +16,8 @@ pub(super) const FORMAT: u32 = 1;
 #[serde(deny_unknown_fields)]
 pub struct Engines {
     format: u32,
-    /// The store: a scheme for a store inside the root, the URL of one elsewhere, or the name of a
-    /// table.
+    /// The store: a scheme, a URL or the name of a table. Only a URL with a host or a path, such as
+    /// `fs:///srv/store`, means a store outside of the root.
     pub store: String,
     /// The snapshotter. If it is empty, a new root gets the first one that works on its machine:
     /// overlay if it can be used, otherwise native.

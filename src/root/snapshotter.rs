@@ -32,7 +32,7 @@ pub(super) fn first_usable(
 /// `overlay://?NAME=VALUE`.
 ///
 /// # Errors
-/// `InvalidArgument` if it is neither. A directory cannot be chosen.
+/// `InvalidArgument` if a URL does not parse, or has a path: a directory cannot be chosen.
 pub(crate) fn parse(text: &str) -> Result<Location> {
     if !text.contains("://") {
         return Ok(Location::of_path(text, Path::new("")));

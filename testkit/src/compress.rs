@@ -9,7 +9,7 @@ pub fn xz(data: &[u8]) -> Vec<u8> {
     xz_with_dictionary(data, 1 << 20)
 }
 
-/// Returns bytes as an xz stream that states a dictionary of a size.
+/// Returns bytes as an xz stream whose header states a dictionary of `size` bytes.
 pub fn xz_with_dictionary(data: &[u8], size: u32) -> Vec<u8> {
     let mut options = XzOptions::with_preset(1);
     options.lzma_options.dict_size = size;

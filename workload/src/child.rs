@@ -14,7 +14,7 @@ use crate::memory::Peak;
 
 /// The system calls that count as a sync.
 const SYNCS: &str = "trace=fsync,fdatasync,sync,syncfs,sync_file_range,msync";
-/// A process that waits to be killed ends by itself after this time.
+/// Time after which the writer ends by itself if it was not killed.
 const TIMEOUT: Duration = Duration::from_secs(60);
 const READY: &str = "ready";
 /// Printed for a task that the column does not have.
@@ -101,7 +101,8 @@ impl Task<'_> {
 /// Returns what a task printed.
 ///
 /// # Errors
-/// The first line of its error output if it failed.
+/// `Unsupported` if the column does not have the task; `Internal` with the first line of the error
+/// output if the task failed.
 fn printed(output: Output) -> Result<String> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
     let (printed, complaint) = (text(&output.stdout), text(&output.stderr));
@@ -139,7 +140,8 @@ impl Drop for KillOnDrop {
     }
 }
 
-/// Runs a task in the child process that [`SelfCommand`] started, and prints what it measured.
+/// Runs a task in the child process that [`SelfCommand`] started, and prints what it measured, if
+/// it measures anything.
 ///
 /// # Errors
 /// `InvalidArgument` for an unknown column or task; errors of the column.

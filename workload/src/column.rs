@@ -33,7 +33,8 @@ pub struct ImageBlobs {
 pub enum Promise {
     /// Bytes and record are on stable storage.
     Durable,
-    /// A crash of the machine may lose what was written. The column competes only in reads.
+    /// A crash of the machine may lose what was written. The column competes only in the rows that
+    /// do not require durability: those of reads and of space on disk.
     Written,
     /// Nothing outlives the process. The column does not compete.
     Volatile,

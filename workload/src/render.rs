@@ -30,8 +30,8 @@ impl Table {
             "Medians of {rounds} rounds, or of one round for slow rows, columns in turn; ± is half \
              the range. The best value is in **bold**, and so are those that tie with it: their \
              ranges overlap, or they are within 2 % (10 % for a row that is measured once). Columns \
-             that do not sync compete only in reads. Memory is the peak above what the open store \
-             takes.\n"
+             that do not sync compete only in reads and space on disk, and those in memory do not \
+             compete. Memory is the peak above what the open store takes.\n"
         )?;
         self.heads(text)?;
         for (number, row) in self.rows.iter().enumerate() {

@@ -28,7 +28,7 @@ pub struct Plan<'a> {
     pub contenders: &'a [Contender],
     /// The command line that starts this program for a task.
     pub self_command: SelfCommand,
-    /// An existing, empty directory. It is empty again when the run ends.
+    /// An existing, empty directory. It is empty again after a run without an error.
     pub directory: &'a Path,
     /// The date that the table shows.
     pub date: String,

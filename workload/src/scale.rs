@@ -21,7 +21,7 @@ pub struct Scale {
     pub layers: usize,
     /// Number of rounds of each row, except for slow ones.
     pub rounds: usize,
-    /// Maximum time of one round of a row. A rate counts what was done by then.
+    /// The time after which a round of many small items stops. A rate counts what was done by then.
     pub round_time: Duration,
 }
 

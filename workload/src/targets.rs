@@ -10,7 +10,7 @@ pub struct Target {
     pub what: String,
     /// The measured ratio.
     pub ratio: f64,
-    /// The ratio to reach.
+    /// The ratio to reach or, if a lower ratio is better, to stay below.
     pub goal: f64,
     better: Better,
 }
@@ -36,7 +36,7 @@ impl Target {
 enum Baseline {
     /// The slower of hashing and writing to the page cache.
     Floor,
-    /// The database called directly.
+    /// The database called directly; for `fs`, plain files.
     Raw,
     /// Plain files, one by one.
     Files,

@@ -93,7 +93,7 @@ impl Binary {
         })
     }
 
-    /// Runs the tests, and prints what they say when they have ended.
+    /// Runs the tests, and prints their output when they have ended.
     fn run(&self) -> Result<()> {
         let begun = Instant::now();
         let ran = Command::new(&self.program)

@@ -200,7 +200,7 @@ impl Blobs {
         let expected = range.end - range.start;
         let end = range.end;
         let read = match self.cells.prefix().get_range(&path, range).await {
-            // A service reports a range beyond the end of the object in its own ways.
+            // Services report a range beyond the end of the object in different ways.
             Err(error) => match self.cells.prefix().stat(&path).await {
                 Ok(Some(part)) if part.length < end => Some(Bytes::new()),
                 _ => return Err(error),

@@ -16,15 +16,15 @@ const PAGE: usize = 1000;
 
 impl Blobs {
     /// Returns the paths and lengths of the parts of versions that no blob and no open ingest of
-    /// this process has, and that sent no part since `before`. Other processes may be sending
-    /// younger ones.
+    /// this process has. Leaves out versions with a part that was written since `before`, because
+    /// another process may be sending them.
     pub(crate) async fn strays(
         &self,
         before: SystemTime,
         ingests: &OpenIngests,
     ) -> Result<BTreeMap<String, u64>> {
-        // A part is listed before its cell is written, and an ingest ends after that. So in this
-        // order, no version of a blob is taken for a stray.
+        // The order matters. A publish writes the cell after the parts, and ends the ingest after
+        // the cell. So the version of a blob is found among the ingests or, later, the blobs.
         let mut found = self.versions().await?;
         for version in ingests.versions() {
             found.remove(&version);

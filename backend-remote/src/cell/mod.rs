@@ -102,7 +102,7 @@ impl Cells {
         Ok(page)
     }
 
-    /// Makes the bytes of an object that is not a cell the value of one.
+    /// Replaces an object that is not a cell by a cell whose value is the bytes of the object.
     pub(crate) async fn wrap(&self, path: &str) -> Result<()> {
         let Some(object) = self.prefix.get(path).await? else {
             return Ok(());

@@ -1,4 +1,4 @@
-//! Ingests: full parts are sent to the bucket at once, the rest waits in memory.
+//! Ingests: a part is sent to the bucket when it is full, and the rest waits in memory.
 //!
 //! A dropped ingest keeps both, so this process can resume it.
 
@@ -134,7 +134,7 @@ impl Ingest for RemoteIngest {
         }
     }
 
-    /// Returns false and leaves the batch to the caller: no bucket changes two objects in one step.
+    /// Returns false and leaves the batch to the caller: no service changes two objects atomically.
     async fn publish(
         mut self: Box<Self>,
         verified: &Verified,

@@ -25,8 +25,8 @@ struct IngestSlot {
 }
 
 impl OpenIngests {
-    /// Returns the upload of `key` to its writer. Creates one if there is none, or if its parts may
-    /// have been collected.
+    /// Takes the upload of `key` for a writer, and returns it. Creates one if there is none, or if
+    /// its parts may have been collected.
     ///
     /// # Errors
     /// `Busy` while another writer has it.

@@ -104,8 +104,8 @@ impl Prefix {
         self.sync_parents(path).await
     }
 
-    /// Lists the names of objects in `folder`, which ends in `/`. Returns at most `limit` names
-    /// that begin with `prefix` and come after `after`, in byte order.
+    /// Lists the names of objects in `folder`, which is empty or ends in `/`. Returns at most
+    /// `limit` names that begin with `prefix` and come after `after`, in byte order.
     ///
     /// If the service cannot start a list in the middle, the whole list is read.
     pub(crate) async fn list(

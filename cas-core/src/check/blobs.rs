@@ -21,7 +21,7 @@ use crate::records::{BlobRecord, Resource};
 /// Maximum number of blobs in one page of a list.
 const PAGE: usize = 1024;
 
-/// A document that has no record and that no image needs.
+/// A document that no image needs. It had no record, or the store lost names.
 struct Unnamed {
     digest: Digest,
     children: Vec<Digest>,
@@ -136,8 +136,8 @@ impl Checker<'_> {
         self.store.record(&blob).await
     }
 
-    /// Reports the documents that no image needs and no other document lists. A repair keeps them
-    /// under a lease.
+    /// Reports the documents that no other one of them lists and that no earlier repair has kept. A
+    /// repair keeps them under a lease.
     async fn keep_unnamed(&mut self, unnamed: Vec<Unnamed>) -> Result<()> {
         let listed: BTreeSet<Digest> = unnamed
             .iter()

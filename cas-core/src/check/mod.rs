@@ -2,19 +2,20 @@
 //!
 //! A check goes in this order, so that each repair can rely on the repairs before it:
 //!
-//! 1. Records: each one parses. A damaged record is set aside; the record of a blob is made
-//!    again in step 3.
+//! 1. Records of blobs, images and leases: each one parses. A repair sets a damaged record aside,
+//!    and makes the record of a blob again in step 3.
 //! 2. Images: everything that a name needs is there, with the right size; documents are hashed, and
 //!    the record of a document lists the same blobs as the document.
-//! 3. Blobs: each one has a record; those that are selected are read and hashed.
+//! 3. Blobs: each one has a record.
 //! 4. Documents that no name reaches, in a store that lost names or records.
-//! 5. Ingests that no job has open.
-//! 6. Snapshots: each one has its directory, with the files that were committed.
+//! 5. The bytes of the selected blobs: they are read and hashed.
+//! 6. Ingests that no job has open. A repair discards them.
+//! 7. Snapshots: each record parses, and each snapshot has its directory, with the files that were
+//!    committed. A repair removes files that no record names.
 //!
-//! A repair never deletes bytes that may be of use. A missing or damaged blob is fetched from a
-//! source. If no source has it, damaged bytes are set aside in quarantine: they are stored under
-//! their own digest, which the lease [`QUARANTINE`] keeps. Documents that no name reaches are kept
-//! under the lease [`RECOVERED`].
+//! A repair fetches a missing or damaged blob from a source. If no source has it, the damaged bytes
+//! are set aside in quarantine: they are stored under their own digest, which the lease
+//! [`QUARANTINE`] keeps. Documents that no name reaches are kept under the lease [`RECOVERED`].
 
 mod blobs;
 mod finding;

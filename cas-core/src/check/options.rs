@@ -81,7 +81,7 @@ pub trait Sources: Send + Sync {
     /// `None`, best first.
     ///
     /// # Errors
-    /// Errors of connecting to the only place.
+    /// Errors of connecting to a place, if there is only one.
     async fn of(&self, name: Option<&Reference>) -> Result<Vec<Arc<dyn Fetcher>>>;
 }
 
@@ -118,7 +118,7 @@ pub struct Repair<'a> {
 pub struct CheckOptions<'a> {
     /// Which blobs are read.
     pub read_data: ReadData,
-    /// Whether reading goes on after the blob that an interrupted check read last.
+    /// Whether reading goes on where an interrupted check stopped. A few blobs are read again.
     pub resume: bool,
     /// Maximum number of bytes of blobs that are read per second; `None` for no maximum.
     pub bytes_per_second: Option<u64>,

@@ -83,7 +83,7 @@ impl Reading {
     }
 
     /// Notes the last blob of a percentage, after which the next check goes on. Any other selection
-    /// has ended, so its note is deleted.
+    /// was read to its end, so its note is deleted.
     pub(super) async fn end(&self, last: Option<&Stat>) {
         match (self.selection, last) {
             (ReadData::Percent(_), Some(last)) => self.write(last).await,

@@ -52,7 +52,9 @@ impl Checker<'_> {
             self.store.records.commit(&batch).await?;
         }
         let detail = match table {
-            Table::Images => format!("the record does not parse: {why}; name the image again"),
+            Table::Images => {
+                format!("the record does not parse: {why}; pull, import or tag the image again")
+            }
             _ => format!("the record does not parse: {why}; a repair sets it aside"),
         };
         // The name itself is reported as lost, unless the store has it elsewhere.

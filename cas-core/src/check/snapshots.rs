@@ -11,8 +11,8 @@ impl Checker<'_> {
     pub(super) async fn check_snapshots(&mut self, snapshotter: &dyn Snapshotter) -> Result<()> {
         let repairs = self.options.repair.is_some();
         for key in snapshotter.damaged_records(repairs).await? {
-            let detail = "the record does not parse, or its parent has no record; a layer is \
-                          unpacked again when it is needed";
+            let detail = "the record does not parse, or its parent has no record; a repair \
+                          removes the record, and a layer is unpacked again when it is needed";
             self.add(
                 Problem::RecordDamaged,
                 name(snapshotter, &key),
@@ -99,7 +99,7 @@ async fn condition(snapshotter: &dyn Snapshotter, key: &str) -> Result<Option<Co
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         found => found?,
     };
-    // The files go first, or go while they are read.
+    // The snapshot may have been removed while its files were read.
     let is_gone = found != Condition::Sound && snapshotter.stat(key).await?.is_none();
     Ok(Some(found).filter(|_| !is_gone))
 }

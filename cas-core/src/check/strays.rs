@@ -16,7 +16,7 @@ impl Checker<'_> {
                     let has_ended = begun.offset() < ingest.offset;
                     drop(begun);
                     if has_ended {
-                        // Its job ended since it was listed, and another one was begun here.
+                        // Its job ended since it was listed, so `begin` has made another ingest.
                         self.store.content.discard(&ingest.key).await?;
                     }
                     has_ended

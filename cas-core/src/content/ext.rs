@@ -95,8 +95,8 @@ pub trait ContentExt: ContentStore {
             .map_err(|error| error.operation("read").subject(descriptor.digest))
     }
 
-    /// Returns the blobs whose digests begin like this: all if there are less than two, otherwise
-    /// at least two.
+    /// Returns blobs whose digests begin with `prefix`: all of them if there are fewer than two,
+    /// otherwise at least two.
     ///
     /// # Errors
     /// Errors of the store.
@@ -205,7 +205,9 @@ async fn fetch<S: ContentStore + ?Sized>(store: &S, descriptor: &Descriptor) -> 
     let expected = descriptor.size;
     limit::check_document(expected)?;
     let reader = store.open(&descriptor.digest).await?;
-    let reader = reader.ok_or_else(|| Error::not_found("no such blob in the store"))?;
+    let reader = reader.ok_or_else(|| {
+        Error::not_found("no such blob in the store; pull or import the image again")
+    })?;
     if reader.size() != expected {
         let found = reader.size();
         return Err(Error::corrupt(format!(

@@ -1,4 +1,4 @@
-//! Hashing that runs alongside writing, up to some MiB behind it. Stores accept pieces in
+//! Hashing that runs alongside writing, and may be a few MiB behind it. Stores accept pieces in
 //! bursts, so neither side should wait for each piece of the other.
 
 use std::collections::VecDeque;
@@ -11,8 +11,8 @@ use crate::digest::{Algorithm, Digest, Hasher};
 use crate::pool;
 use crate::sync::lock;
 
-/// Minimum size of a piece that is hashed on another thread. For a smaller one, switching threads
-/// would cost more than it saves.
+/// Minimum size of a piece that is hashed on another thread if no other piece waits. For a smaller
+/// one, switching threads would cost more than it saves.
 const OVERLAP: usize = 64 << 10;
 /// Maximum number of bytes that are not hashed yet when a writer continues.
 const BEHIND: usize = 4 << 20;
@@ -46,7 +46,7 @@ impl Hashing {
         }))
     }
 
-    /// Adds a piece. It is hashed on the pool, or at once if it is small and nothing waits.
+    /// Adds a piece. It is hashed on the pool, or on this thread if it is small and no piece waits.
     pub(super) fn push(&self, piece: Bytes) {
         let mut queue = lock(&self.0.queue);
         if queue.behind == 0 && piece.len() < OVERLAP {

@@ -166,14 +166,15 @@ pub trait ContentStore: Send + Sync + 'static {
     async fn flush(&self) -> Result<()>;
 
     /// Frees the space that removals have left unused inside larger files, as far as this is worth
-    /// its cost. A collection calls it at its end. Readers and writers are not held up.
+    /// its cost. A collection that removed something calls it at its end. Readers and writers wait
+    /// for it only briefly.
     async fn compact(&self) -> Result<()> {
         Ok(())
     }
 
     /// Returns the sizes, in bytes, of the pieces of blobs that killed processes have left behind
-    /// and that were stored before `before`. No blob and no ingest has them. If `remove` is set,
-    /// removes them; every collection does.
+    /// and that were stored before `before`. They belong to no blob and no ingest. If `remove` is
+    /// set, removes them. A collection of a whole store sets it.
     async fn leftovers(&self, _before: SystemTime, _remove: bool) -> Result<Vec<u64>> {
         Ok(Vec::new())
     }
@@ -212,9 +213,9 @@ pub trait Ingest: Send {
     /// Appends all bytes. If this fails, the ingest accepts no more.
     async fn append(&mut self, data: Bytes) -> Result<()>;
 
-    /// Appends up to `length` bytes of a file from `offset`, shared with the file or copied within
-    /// the kernel. Returns the number of appended bytes: 0 at the end of the file, or if the store
-    /// cannot do this; the caller then reads the bytes and appends them.
+    /// Appends up to `length` bytes of a file from `offset`, by sharing them with the file or by
+    /// copying them within the kernel. Returns the number of appended bytes. It is 0 at the end of
+    /// the file, or if the store cannot do this; the caller then reads the bytes and appends them.
     ///
     /// # Errors
     /// As [`Ingest::append`].
@@ -222,8 +223,8 @@ pub trait Ingest: Send {
         Ok(0)
     }
 
-    /// Returns up to `length` of the appended bytes from `offset`, to hash an ingest that is
-    /// resumed.
+    /// Returns up to `length` of the appended bytes from `offset`. A [`Writer`] hashes them if the
+    /// ingest is resumed or if they were adopted.
     async fn read_back(&mut self, offset: u64, length: usize) -> Result<Bytes>;
 
     /// Drops all bytes, so that the offset is 0 again.

@@ -12,9 +12,9 @@ use crate::unique;
 /// Maximum time to wait until a write that was under way has ended.
 const LAST_WRITE: Duration = Duration::from_secs(5);
 
-/// The key of an ingest that only its maker knows, so that nobody resumes it. Make it before the
-/// writer: an ingest that was not published is discarded when it is dropped, also if a future is
-/// dropped.
+/// The key of an ingest that only its maker knows, so that nobody resumes it. Dropping it discards
+/// the ingest, unless the ingest was published. Make it before the writer: variables are dropped in
+/// reverse order, so the writer has then released the key, even if a future is dropped.
 pub struct OwnIngest {
     content: Arc<dyn ContentStore>,
     key: String,
@@ -40,7 +40,7 @@ impl Drop for OwnIngest {
         let (content, key) = (Arc::clone(&self.content), std::mem::take(&mut self.key));
         background::run(async move {
             let begun = Instant::now();
-            // If it cannot be discarded, a later collection does it.
+            // If it cannot be discarded, a later collection discards it.
             while let Err(error) = content.discard(&key).await {
                 if error.kind() != ErrorKind::Busy || begun.elapsed() > LAST_WRITE {
                     return;

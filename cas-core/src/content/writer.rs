@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::pool;
 use crate::records::Batch;
 
-/// The size of the pieces in which an ingest is read back and a file is read.
+/// Maximum number of bytes of an ingest, a file or a blob that are read in one piece.
 const PIECE: usize = 1 << 20;
 
 /// What the caller knows about the bytes in advance.
@@ -61,7 +61,7 @@ impl Expected {
         }
         match self.digest {
             Some(expected) if expected != *digest => Err(Error::corrupt(format!(
-                "expected content of this digest, found {digest}"
+                "expected the digest {expected}, found {digest}"
             ))),
             _ => Ok(()),
         }

@@ -14,7 +14,7 @@ pub struct DigestPrefix {
 }
 
 impl DigestPrefix {
-    /// Returns whether a digest begins like this.
+    /// Returns whether `digest` begins with this prefix.
     pub fn matches(&self, digest: &Digest) -> bool {
         self.algorithm
             .is_none_or(|algorithm| algorithm == digest.algorithm())
@@ -31,7 +31,7 @@ impl DigestPrefix {
         &self.hex
     }
 
-    /// Returns, for each algorithm that is possible, the first digest that begins like this.
+    /// Returns, for each algorithm that is possible, the first digest that begins with this prefix.
     pub fn first(&self) -> Vec<Digest> {
         let algorithms = Algorithm::ALL.into_iter();
         let algorithms = algorithms.filter(|one| self.algorithm.is_none_or(|own| own == *one));
@@ -66,8 +66,8 @@ impl FromStr for DigestPrefix {
 
 fn refused(text: &str) -> Error {
     Error::invalid(
-        "not a digest: expected its first lower-case hexadecimal digits, with sha256: or sha512: \
-         before them or without",
+        "not a digest: expected the first lower-case hexadecimal digits of one, alone or after \
+         sha256: or sha512:",
     )
     .operation("parse digest")
     .subject(excerpt(text))

@@ -36,7 +36,7 @@ impl Chooser {
         }
     }
 
-    /// Remembers that this content can be had for the platform that its descriptor states.
+    /// Remembers that the image offers content for the platform of this descriptor.
     pub fn offer(&mut self, listed: &Descriptor) {
         if let (Some(_), Some(platform)) = (&self.only, &listed.platform)
             && !platform.is_unknown()
@@ -45,7 +45,8 @@ impl Chooser {
         }
     }
 
-    /// Returns whether an image for `platform` is chosen. An image without a platform always is.
+    /// Returns whether an image for `platform` is chosen, and remembers that the platform was
+    /// offered. An image without a platform is always chosen.
     pub fn matches(&mut self, platform: Option<&Platform>) -> bool {
         let (Some(only), Some(platform)) = (&self.only, platform) else {
             return true;
@@ -54,8 +55,8 @@ impl Chooser {
         only.matches(platform)
     }
 
-    /// Returns what there is instead, for the message that nothing was found for the platform: the
-    /// other platforms that were offered, in words.
+    /// Returns the other platforms that were offered, in words, for the message that nothing was
+    /// found for the platform.
     pub fn others(&self) -> String {
         let found = |platform: &&Platform| {
             let only = self.only.as_ref();

@@ -10,10 +10,10 @@ use crate::records::Resource;
 use crate::snapshot::Snapshotter;
 use crate::store::Store;
 
-/// The maximum number of paths that are returned.
+/// Maximum number of paths that are returned.
 const MAX_PATHS: usize = 100;
 
-/// A path from a root to a resource.
+/// A path from a gc root to a resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RootPath {
     /// Why the first step is kept.

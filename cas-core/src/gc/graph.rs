@@ -8,12 +8,12 @@ use crate::labels::Labels;
 use crate::owner::Owner;
 use crate::records::Resource;
 
-/// Why a resource is a root: it is kept although nothing refers to it.
+/// Why a resource is a gc root: it is kept even if nothing refers to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason {
     /// It is the name of an image.
     Name,
-    /// The image store lists it as a root without a name.
+    /// The image store lists it as a gc root without a name.
     Unnamed,
     /// An owner claims it.
     Claim {
@@ -27,7 +27,7 @@ pub enum Reason {
         /// When the lease expires, if it does.
         until: Option<SystemTime>,
     },
-    /// A label marks it as a root.
+    /// A label marks it as a gc root.
     Label,
     /// It was stored or begun without a lease a short time ago.
     Young {

@@ -1,18 +1,18 @@
 //! What each gc label means to a collection; the same as in containerd.
 //!
-//! | label | on | means |
+//! | label | on | a resource with this label |
 //! |---|---|---|
 //! | `gc.root…` | blobs, snapshots | is kept, with everything below |
-//! | `gc.ref.content`, `.ref.snapshot.NAME`, `.ref.image` | all but leases | refers to it |
-//! | `gc.bref.content`, `.bref.snapshot.NAME`, `.bref.image` | all but leases | it refers to this |
-//! | `gc.cond.snapshot.NAME` = `usedat<2h\|KEY` | all but leases | refers to it on a condition |
-//! | `gc.cond.value-usedat` | snapshots | what the condition compares |
-//! | `gc.expire` | leases, images | see [`expiry`] |
+//! | `gc.ref.content`, `.ref.snapshot.NAME`, `.ref.image` | all but leases | keeps the target |
+//! | `gc.bref.content`, `.bref.snapshot.NAME`, `.bref.image` | all but leases | target keeps it |
+//! | `gc.cond.snapshot.NAME` = `usedat<2h\|KEY` | all but leases | keeps KEY on a condition |
+//! | `gc.cond.value-usedat` | snapshots | was used at this time, for conditions |
+//! | `gc.expire` | leases, images | expires; see [`expiry`] |
 //! | `gc.flat` | leases | see [`GC_FLAT`](crate::labels::GC_FLAT) |
 //!
-//! "It" is the resource that the label names. All keys begin with `containerd.io/`. After `content`
-//! and `image` a key ends, or goes on with `.` or `/` and any text. After `snapshot.` comes the
-//! name of the snapshotter, up to the end of the key or the next `/`.
+//! The target is the resource that the label names. All keys begin with `containerd.io/`. After
+//! `content` and `image` a key ends, or goes on with `.` or `/` and any text. After `snapshot.`
+//! comes the name of the snapshotter, up to the end of the key or the next `/`.
 
 use std::time::{Duration, SystemTime};
 

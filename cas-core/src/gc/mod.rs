@@ -23,12 +23,13 @@
 //! store that many machines share as in one process; `tests/protocol` of this crate searches the
 //! interleavings of jobs and collections.
 //!
-//! A collection for an [owner](crate::owner) marks twice: from the names of the owner, to find the
-//! claims that it drops, and from everything else that keeps content, to find the blobs that it
-//! removes. Both changes are compare-and-swaps on the revision of step 1.
+//! A collection for an [owner](crate::owner) marks twice. It marks what the owner's names, leases,
+//! labels and young blobs reach, to find the claims that it drops. It marks what anything except
+//! the owner's claims reaches, to find the blobs that it removes. Both changes are
+//! compare-and-swaps on the revision of step 1.
 //!
-//! Bytes without a record are not removed: a job may have stored them and be about to write the
-//! record.
+//! Bytes without a record are not removed: another program may have stored them, or a job whose
+//! lease had expired may be about to write the record again.
 
 mod explain;
 mod graph;
@@ -65,7 +66,7 @@ pub struct GcOptions {
     pub now: SystemTime,
     /// Whether to report what would be removed, and remove nothing.
     pub dry_run: bool,
-    /// If given, only these blobs are removed, and nothing else.
+    /// If given, only these blobs are removed, and nothing else except expired leases.
     pub only: Option<BTreeSet<Digest>>,
     /// If given, only what belongs to this owner is collected. Without it, a store that is opened
     /// for an owner collects for that owner, and any other store collects what nobody claims.
@@ -117,8 +118,9 @@ impl GcOptions {
 /// removed. Any number of collections may run concurrently, in any process.
 ///
 /// # Errors
-/// `Corrupt` if a record or a document does not parse: what it refers to is unknown, so nothing is
-/// removed; `Denied` for an owner if the store is opened for another one; errors of the stores.
+/// `Corrupt` if a record or a document does not parse: what it refers to is unknown, so nothing but
+/// expired leases is removed; `Denied` for an owner if the store is opened for another one; errors
+/// of the stores.
 pub async fn collect(
     store: &Store,
     snapshotters: &[&dyn Snapshotter],

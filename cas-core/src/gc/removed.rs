@@ -15,9 +15,9 @@ pub struct Removed {
     pub snapshots: Vec<Resource>,
     /// Keys of ingests and their sizes in bytes.
     pub ingests: Vec<(String, u64)>,
-    /// Names of images that expired.
+    /// Names of expired images.
     pub images: Vec<String>,
-    /// What killed processes had left in the snapshotters.
+    /// The space of what killed processes had left in the snapshotters and in the content store.
     pub leftovers: Usage,
 }
 

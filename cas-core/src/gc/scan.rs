@@ -38,7 +38,7 @@ pub(super) struct Scan {
     /// Images that have expired, with their targets.
     pub(super) expired: Vec<(Reference, Descriptor)>,
     pub(super) ingests: Vec<IngestStatus>,
-    /// The owners that claim blobs.
+    /// The owners that claim each blob.
     pub(super) claims: HashMap<Digest, BTreeSet<Owner>>,
     /// The names that do not belong to the owner whose content is collected.
     pub(super) foreign: HashSet<Id>,

@@ -113,8 +113,8 @@ where
 /// Plans the steps that remove bytes and record together, if the record still has the given
 /// revision.
 async fn removals(store: &Store, chunk: Vec<(Digest, Revision)>) -> Result<Vec<Step>> {
-    // If most blobs are garbage, one page of the list contains the whole chunk, and costs less than
-    // a `stat` of each blob.
+    // If most blobs are garbage, one page of the list contains the rest of the chunk, and costs
+    // less than a `stat` of each blob.
     let listed = match chunk.first() {
         Some((first, _)) => store.content.list(Some(first), 2 * chunk.len()).await?,
         None => Vec::new(),

@@ -24,7 +24,8 @@ pub(super) struct Unreachable {
     pub(super) snapshots: Vec<(usize, Info)>,
     pub(super) images: Vec<(Reference, Descriptor)>,
     pub(super) ingests: Vec<IngestStatus>,
-    /// If given, leftovers are removed too; those of the store, if they were stored before this.
+    /// If given, leftovers are removed too. Those of the store are removed only if they were stored
+    /// before this time.
     pub(super) leftovers: Option<SystemTime>,
 }
 

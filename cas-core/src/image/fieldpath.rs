@@ -6,9 +6,9 @@ use crate::error::{Error, Result, excerpt};
 use crate::labels::{Labels, check_labels};
 
 /// Copies the fields that the paths name from `update` to `image`: `target`, `labels`,
-/// `labels.<key>`, and `annotations` and `annotations.<key>` of the target. Without paths,
-/// everything is copied except the name and `created_at`. A label with an empty value is removed,
-/// and so is an annotation unless the whole target is copied.
+/// `labels.<key>`, and `annotations` and `annotations.<key>` of the target. Without paths, the
+/// target and the labels are copied. A label with an empty value is removed, and so is an
+/// annotation unless the whole target is copied.
 ///
 /// # Errors
 /// `InvalidArgument` for another path.
@@ -29,8 +29,8 @@ pub fn update_image(image: &mut Image, update: &Image, fieldpaths: &[&str]) -> R
     Ok(())
 }
 
-/// Copies the labels that the paths `labels` and `labels.<key>` name from `update` to `labels`, or
-/// all of them without paths. A label with an empty value is removed.
+/// Replaces the labels that the paths `labels` and `labels.<key>` name by those of `update`, or all
+/// labels if there are no paths. A label with an empty value is removed.
 ///
 /// # Errors
 /// `InvalidArgument` for another path.

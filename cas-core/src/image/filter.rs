@@ -37,8 +37,8 @@ impl Fields for Image {
     }
 }
 
-/// Looks up a label by the rest of a field path, after `labels`. The key is that rest, joined by
-/// dots. Returns `None` if the label does not exist.
+/// Returns the value of the label whose key is `path`, joined by dots, or `None` if it does not
+/// exist. `path` is the rest of a field path, after `labels`.
 pub fn in_map<'a>(labels: &'a Labels, path: &[String]) -> Option<Cow<'a, str>> {
     labels
         .get(&path.join("."))
@@ -67,7 +67,7 @@ impl Filters {
     /// Parses filters. An empty filter matches everything.
     ///
     /// # Errors
-    /// `InvalidArgument`, with the position, for a filter that does not parse or exceeds its bound.
+    /// `InvalidArgument` for a filter that does not parse or exceeds [`limit::FILTER`].
     pub fn parse(filters: &[&str]) -> Result<Self> {
         let parse_one = |text: &&str| {
             Parser { text, at: 0 }

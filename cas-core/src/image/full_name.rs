@@ -1,4 +1,4 @@
-//! Names of images as docker understands them, whatever a person left out.
+//! Names of images as docker reads them: what a person left out is filled in.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,14 +14,14 @@ const LEGACY_HUB: &str = "index.docker.io";
 /// The tag of names that have neither a tag nor a digest.
 const LATEST: &str = "latest";
 
-/// A name of docker's grammar, with everything that may be left out:
+/// A name of docker's grammar, after what was left out is filled in:
 /// `HOST[:PORT]/REPOSITORY[:TAG][@DIGEST]`.
 ///
 /// It is parsed as docker parses what people type, so `app`, `app:latest`,
 /// `index.docker.io/library/app` and `docker.io/library/app:latest` are equal. The first part is
 /// the host if it has a `.`, a `:` or an upper-case letter, or is `localhost`. The grammar is that
 /// of the module `reference` of the distribution project. Unlike there, a repository of Docker Hub
-/// is not called like an algorithm of digests, and addresses and ports have to be valid.
+/// must not have the name of a digest algorithm, and addresses and ports must be valid.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FullName {
     host: String,
@@ -142,8 +142,8 @@ impl FromStr for FullName {
 }
 
 /// Returns the form of a stored name that people type and docker shows: `app:1` for
-/// `docker.io/library/app:1`. A name that docker would not accept stays as it is, but that of an
-/// image without a name, which is a digest, is shortened.
+/// `docker.io/library/app:1`. A digest, under which an image without a name is stored, is
+/// shortened. Any other name that docker would not accept stays as it is.
 pub fn familiar(name: &Reference) -> String {
     match (FullName::of(name), name.as_str().parse::<Digest>()) {
         (Some(full), _) => full.familiar(),

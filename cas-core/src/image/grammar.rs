@@ -6,9 +6,9 @@ use crate::digest::Algorithm;
 use crate::error::{Error, Result, excerpt};
 use crate::limit;
 
-/// The host of names that have none.
+/// The host of a name that does not state one.
 pub(super) const HUB: &str = "docker.io";
-/// Where the official images of [`HUB`] are. It may be left out.
+/// The beginning of the repositories of official images of [`HUB`]. A name may leave it out.
 pub(super) const OFFICIAL: &str = "library/";
 /// The form of a name, for messages.
 pub(super) const EXPECTED: &str = "expected [HOST[:PORT]/]REPOSITORY[:TAG][@DIGEST]";
@@ -43,7 +43,7 @@ pub(super) fn check(host: &str, repository: &str, tag: Option<&str>) -> Result<(
     }
     if tag.is_some_and(|tag| !is_tag(tag)) {
         return refused(format!(
-            "expected as tag a letter, a digit or _, and at most {} more of these, . and -",
+            "expected a tag of a letter, a digit or _, then at most {} of these, . and -",
             limit::TAG - 1
         ));
     }
@@ -51,12 +51,15 @@ pub(super) fn check(host: &str, repository: &str, tag: Option<&str>) -> Result<(
     let is_algorithm = Algorithm::ALL.iter().any(|one| one.name() == short);
     let is_id = short.len() == 64 && short.bytes().all(|byte| byte.is_ascii_hexdigit());
     if host == HUB && (is_algorithm || is_id && tag.is_none()) {
-        return refused("it reads like a digest, which finds only what is stored".into());
+        return refused(
+            "it reads like a digest, which only finds stored images; use a name".into(),
+        );
     }
     Ok(())
 }
 
-/// Accepts a domain name or an address in brackets, with a port or without.
+/// Returns whether `host` is a domain name, an IPv4 address or an IPv6 address in brackets, with or
+/// without a port.
 fn is_host(host: &str) -> bool {
     let (name, port) = match host.rsplit_once(':') {
         Some((name, port)) if !port.ends_with(']') => (name, port),
@@ -84,7 +87,8 @@ fn is_label(label: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-')
 }
 
-/// Accepts lower-case letters and digits, separated by `.`, `_`, `__` or any number of `-`.
+/// Returns whether `component` consists of lower-case letters and digits, separated by `.`, `_`,
+/// `__` or any number of `-`.
 fn is_component(component: &str) -> bool {
     let alphanumeric = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let bytes = component.as_bytes();

@@ -1,5 +1,5 @@
-//! Images: names for content, and what can be asked about an image: its manifest, its
-//! configuration, its layers, its size.
+//! Images: names for content, and queries about an image, such as its manifest, configuration,
+//! layers and size.
 
 mod candidates;
 mod check;
@@ -67,7 +67,7 @@ impl Image {
         Image::new(Reference::from(target.digest), target)
     }
 
-    /// Returns a name for `target`, created now.
+    /// Returns an image that gives `target` this name, created now, without an owner or labels.
     pub fn new(name: Reference, target: Descriptor) -> Self {
         let now = SystemTime::now();
         Image {
@@ -83,8 +83,8 @@ impl Image {
 
 /// A store of image names.
 ///
-/// A store that is [opened for an owner](ImageStore::for_owner) does not show the names of others,
-/// and a change of one of them is `Denied`.
+/// A store that is [opened for an owner](ImageStore::for_owner) shows only the names of this owner,
+/// and a change of any other name is `Denied`.
 #[async_trait]
 pub trait ImageStore: Send + Sync + 'static {
     /// Returns the owner that the store is opened for, or `None` if it is opened for all.
@@ -104,7 +104,7 @@ pub trait ImageStore: Send + Sync + 'static {
     }
 
     /// Returns why other programs that read the store may not find an image by this name, or `None`
-    /// if they do. By default the store is read by nobody else.
+    /// if they do. The default is `None`, for a store that no other program reads.
     fn name_warning(&self, _name: &Reference) -> Option<String> {
         None
     }
@@ -120,9 +120,9 @@ pub trait ImageStore: Send + Sync + 'static {
     /// `InvalidArgument` if a filter does not parse.
     async fn list(&self, filters: &[&str]) -> Result<Vec<Image>>;
 
-    /// Returns everything that a collection must keep: by default the images. A store that also
-    /// lists content without a name adds it here. A store that is opened for an owner returns the
-    /// roots of all owners. A store that wraps another one returns the roots of that store.
+    /// Returns the gc roots that the store lists: by default the images. A store that also lists
+    /// content without a name adds it here. A store that is opened for an owner returns the gc
+    /// roots of all owners. A store that wraps another one returns the gc roots of that store.
     ///
     /// # Errors
     /// Errors of the store.
@@ -135,7 +135,7 @@ pub trait ImageStore: Send + Sync + 'static {
     /// Returns the image as stored.
     ///
     /// # Errors
-    /// `AlreadyExists` if the name exists.
+    /// `AlreadyExists` if the name exists; `InvalidArgument` as for [`fieldpath::check_image`].
     async fn create(&self, image: Image) -> Result<Image>;
 
     /// Replaces an image, or only the fields that the field paths name: `target`, `labels`,
@@ -143,7 +143,8 @@ pub trait ImageStore: Send + Sync + 'static {
     /// and `created_at` stay. A label with an empty value is removed. Returns the image as stored.
     ///
     /// # Errors
-    /// `NotFound`; `InvalidArgument` for any other field path.
+    /// `NotFound`; `InvalidArgument` for any other field path, and as for
+    /// [`fieldpath::check_image`].
     async fn update(&self, image: Image, fieldpaths: &[&str]) -> Result<Image>;
 
     /// Replaces the target and the labels of an image in one step, if its name refers to

@@ -173,7 +173,7 @@ impl ImageStore for RecordImages {
 }
 
 fn absent() -> Error {
-    Error::not_found("no image with this name in the store")
+    Error::not_found("no image with this name in the store; check the name")
 }
 
 fn decode(record: &Record) -> Result<Image> {

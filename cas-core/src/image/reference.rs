@@ -9,8 +9,8 @@ use crate::digest::Digest;
 use crate::error::{Error, Result, excerpt};
 use crate::limit;
 
-/// The name of an image: 1 to [`limit::NAME`] bytes of visible text without blanks, of which no
-/// part between slashes is `.` or `..`.
+/// The name of an image: 1 to [`limit::NAME`] bytes of visible text without blanks. No part between
+/// slashes is `.` or `..`.
 ///
 /// A store keeps the names of other systems as they are given, so this is more than docker accepts:
 /// [`FullName`](super::FullName) is a name by docker's rules.
@@ -24,15 +24,15 @@ impl Reference {
         &self.0
     }
 
-    /// Returns the name with this text, which follows docker's grammar.
+    /// Returns the name with this text. The caller knows that it follows docker's grammar.
     pub(super) fn known(text: String) -> Self {
         Reference(text)
     }
 
     /// Returns whether the name follows the grammar that OCI gives to
     /// `org.opencontainers.image.ref.name`: components joined by `/`, of letters and digits that
-    /// are separated by one of `- . _ : @ +` or by `--`. Programs that read image layouts may find no
-    /// image by another name.
+    /// are separated by one of `- . _ : @ +` or by `--`. Programs that read image layouts may not
+    /// find an image by any other name.
     pub fn is_layout_name(&self) -> bool {
         self.0.split('/').all(is_component)
     }

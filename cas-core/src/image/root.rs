@@ -1,13 +1,14 @@
-//! What an image store makes a collection keep.
+//! The gc roots that an image store lists.
 
 use super::{Image, Reference};
 use crate::descriptor::Descriptor;
 use crate::labels::Labels;
 use crate::owner::Owner;
 
-/// Content that a collection keeps, together with everything below it.
+/// A gc root: content that a collection keeps, together with everything below it.
 ///
-/// Most roots are the targets of images. An OCI image layout may also list content without a name.
+/// Most gc roots are the targets of images. An OCI image layout may also list content without a
+/// name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Root {
@@ -16,14 +17,14 @@ pub struct Root {
     /// The owner of the name, if it has one.
     pub owner: Option<Owner>,
     /// The labels of the name. Those that begin with `containerd.io/gc.` keep further content or
-    /// make the name expire. A root without a name has none.
+    /// make the name expire. A gc root without a name has none.
     pub labels: Labels,
     /// The content.
     pub target: Descriptor,
 }
 
 impl Root {
-    /// Returns a root without a name. It never expires.
+    /// Returns a gc root without a name. It never expires.
     pub fn unnamed(target: Descriptor) -> Self {
         Root {
             name: None,

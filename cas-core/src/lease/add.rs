@@ -9,12 +9,12 @@ use crate::records::{Lease, Resource};
 use crate::snapshot::Snapshotter;
 use crate::store::Store;
 
-/// Adds a resource to the lease `id`, after checking that everything it refers to is in the store.
-/// Returns the updated lease.
+/// Adds a resource to the lease `id`, after checking that the resource, unless it is an ingest, and
+/// everything that it refers to are in the store. Returns the updated lease.
 ///
 /// # Errors
-/// `NotFound` for the lease, the resource, or something that the resource refers to and that was
-/// lost; `Unsupported` for a snapshot of a snapshotter that is not in `snapshotters`.
+/// `NotFound` if the lease, the resource, or something that the resource refers to is missing;
+/// `Unsupported` for a snapshot of a snapshotter that is not in `snapshotters`.
 pub async fn add_to_lease(
     store: &Store,
     snapshotters: &[&dyn Snapshotter],

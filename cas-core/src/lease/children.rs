@@ -6,10 +6,10 @@ use crate::complete::correct_indexes;
 use crate::error::Result;
 
 impl LeaseGuard {
-    /// Records the children of documents, in one step if the records store can. A child is recorded
-    /// as absent if the caller left it out, or if this job neither stored nor found it. A child
-    /// that an earlier job recorded as stored stays so. The versions of blobs that the job verified
-    /// are recorded in the same step.
+    /// Records the children of documents, in one batch if possible. A child is recorded as absent
+    /// if the caller left it out, or if this job neither stored nor found it. A child that an
+    /// earlier job recorded as stored stays so. The versions of blobs that the job verified are
+    /// recorded in the same batch.
     ///
     /// The documents and every child that is not absent must be in the store, and durable: a job
     /// that fails before this leaves every image as it was. Once in the life of a store, this also

@@ -55,7 +55,8 @@ impl LeaseGuard {
     /// Begins a lease that a thread extends for as long as the guard lives.
     ///
     /// # Errors
-    /// Errors of the records store.
+    /// `InvalidArgument` if `purpose` contains blanks or control characters; errors of the records
+    /// store.
     pub async fn begin(store: &Store, purpose: &str) -> Result<Self> {
         let mut guard = Self::begin_for(store, purpose, LEASE_TTL).await?;
         guard.renewer = Some(LeaseRenewer::start(&store.records, &guard.id, LEASE_TTL));
@@ -65,7 +66,7 @@ impl LeaseGuard {
     /// Begins a lease that is not extended, for a job that ends within `ttl`.
     ///
     /// # Errors
-    /// Errors of the records store.
+    /// As [`LeaseGuard::begin`].
     pub async fn begin_for(store: &Store, purpose: &str, ttl: Duration) -> Result<Self> {
         let owner = format!("{purpose} of process {}", std::process::id());
         let guard = LeaseGuard {
@@ -97,7 +98,8 @@ impl LeaseGuard {
         &self.id
     }
 
-    /// Pins a blob, even if it is yet to be stored. Returns whether its bytes are in the store.
+    /// Pins a blob, even if it is not stored yet. Returns whether its bytes are in the store, with
+    /// the expected size.
     ///
     /// # Errors
     /// Errors of the store.
@@ -106,8 +108,8 @@ impl LeaseGuard {
         Ok(self.add_pinned(&blob, pinned.as_ref()))
     }
 
-    /// Pins blobs as [`LeaseGuard::pin`] does, in one step if the records store can. Returns for
-    /// each whether its bytes are in the store.
+    /// Pins blobs as [`LeaseGuard::pin`] does, in one batch if possible. Returns for each what
+    /// [`LeaseGuard::pin`] returns.
     ///
     /// # Errors
     /// Errors of the store.
@@ -129,8 +131,8 @@ impl LeaseGuard {
         there
     }
 
-    /// Publishes what `writer` has written together with the record of the blob, and pins the blob.
-    /// Returns what was committed.
+    /// Publishes what `writer` has written, together with the record of the blob, and pins the
+    /// blob. Returns what was committed.
     ///
     /// # Errors
     /// Errors of [`Store::publish`].
@@ -190,12 +192,12 @@ impl LeaseGuard {
         self.note_published(&blob.digest).await
     }
 
-    /// Marks a pinned blob as stored, if its bytes were stored without the guard.
+    /// Marks a pinned blob as stored. A caller that stores its bytes without the guard calls this.
     pub fn stored(&self, digest: &Digest) {
         self.lock().entry(*digest).or_default().stored = true;
     }
 
-    /// Pins the snapshots with these keys, even if they are yet to be created.
+    /// Pins the snapshots with these keys, even if they do not exist yet.
     ///
     /// # Errors
     /// `NotFound` if the lease has expired; errors of the records store.
@@ -234,7 +236,7 @@ impl LeaseGuard {
     /// Extends the lease before names are written, and renews it if it has expired.
     ///
     /// # Errors
-    /// `Conflict` if it has expired and something pinned was collected; errors of the store.
+    /// `Conflict` if it has expired and a pinned blob was collected; errors of the store.
     pub async fn confirm(&self) -> Result<()> {
         match self.store.leases().extend(&self.id, self.ttl).await {
             Err(error) if error.kind() == ErrorKind::NotFound => self.renew().await,
@@ -246,8 +248,8 @@ impl LeaseGuard {
     /// pinned.
     ///
     /// # Errors
-    /// `Conflict` if the lease has expired and something that it pinned was collected. The content
-    /// of the names that were written is then incomplete, and the names must be taken back.
+    /// `Conflict` if the lease has expired and a pinned blob was collected. The content of the
+    /// names that were written is then incomplete, and the names must be taken back.
     pub async fn finish(mut self) -> Result<()> {
         self.end().await
     }
@@ -280,7 +282,7 @@ impl LeaseGuard {
     }
 
     /// Creates the lease again and pins everything again. Each blob either survives the collection
-    /// that removed the lease, or is found to be missing. Snapshots are not looked for.
+    /// that removed the lease, or is found to be missing. Missing snapshots are not detected.
     async fn renew(&self) -> Result<()> {
         let mut lease = Lease::new(&self.owner, Some(SystemTime::now() + self.ttl));
         lease

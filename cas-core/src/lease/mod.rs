@@ -18,8 +18,8 @@
 //! tombstone is revived: its bytes are stored again as a new version.
 //!
 //! If a lease has expired before its job is done, it is created again and everything is pinned
-//! again. If something was collected meanwhile, the job fails with `Conflict`, and the names that
-//! it wrote are taken back.
+//! again. If a pinned blob was collected meanwhile, the job fails with `Conflict`, and the names
+//! that it wrote are taken back.
 
 mod add;
 mod children;

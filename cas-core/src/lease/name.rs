@@ -6,11 +6,10 @@ use crate::image::Image;
 
 impl LeaseGuard {
     /// Creates these images, or updates the existing ones by the field paths, and ends the lease.
-    /// If one fails, the others are undone as far as possible. Returns the images as stored.
+    /// After an error, what was written is undone as far as possible. Returns the images as stored.
     ///
     /// # Errors
-    /// `Conflict` if the lease expired and something that it pinned was collected; errors of the
-    /// image store.
+    /// `Conflict` if the lease expired and a pinned blob was collected; errors of the image store.
     pub async fn name(mut self, images: Vec<Image>, fieldpaths: &[&str]) -> Result<Vec<Image>> {
         let mut before = Vec::new();
         let named = self.write(images, fieldpaths, &mut before).await;
@@ -72,7 +71,7 @@ impl LeaseGuard {
             if let Err(error) = self.pin_tree(&found.target).await {
                 tracing::debug!(
                     name = %found.name, %error,
-                    "the old content of a name is incomplete"
+                    "the old content of a name could not be pinned"
                 );
             }
         }
@@ -90,8 +89,8 @@ impl LeaseGuard {
         Ok(outcome)
     }
 
-    /// Undoes what was named, last one first. Failures are only logged, because the caller has an
-    /// error to report already.
+    /// Undoes what was named, last one first. A name whose old content cannot be pinned is deleted.
+    /// Failures are only logged, because the caller has an error to report already.
     async fn take_back(&self, before: Vec<(Image, Option<Image>)>) {
         let images = &self.store.images;
         for (made, before) in before.into_iter().rev() {

@@ -40,15 +40,15 @@ pub struct BlobRef {
     pub media_type: Option<MediaType>,
     /// Its children, if it is a document.
     pub children: Vec<Digest>,
-    /// The children that are left out on purpose.
+    /// The children that are recorded as absent.
     pub absent: BTreeSet<Digest>,
     /// The version of its bytes, if they were verified.
     pub verified: Option<Version>,
 }
 
 impl BlobRef {
-    /// Returns a reference to the blob of a descriptor, with these children. The blob may be yet to
-    /// be stored.
+    /// Returns a reference to the blob of a descriptor, with these children. The blob need not be
+    /// in the store yet.
     pub fn of(descriptor: &Descriptor, children: Vec<Digest>) -> Self {
         BlobRef {
             digest: descriptor.digest,
@@ -60,7 +60,8 @@ impl BlobRef {
         }
     }
 
-    /// Returns a reference to a blob that is already stored, of which only the digest is known.
+    /// Returns a reference to a blob of which only the digest is known. The blob is pinned only if
+    /// the store has it or its record.
     pub fn existing(digest: Digest) -> Self {
         BlobRef {
             digest,
@@ -77,13 +78,12 @@ impl BlobRef {
 #[derive(Clone, Debug)]
 pub(crate) struct Pinned {
     pub(crate) record: BlobRecord,
-    /// The bytes, which stay for as long as the blob is pinned; `None` if they are yet to be
-    /// stored.
+    /// The bytes, which stay for as long as the blob is pinned; `None` if they are not stored yet.
     pub(crate) stat: Option<Stat>,
 }
 
-/// Pins a blob under `lease`, or for [`UNLEASED_TTL`] without one. Returns `None` if it is neither
-/// in the store nor about to be stored.
+/// Pins a blob under `lease`, or for [`UNLEASED_TTL`] without one. Returns `None` if `blob` has no
+/// size and the store has neither the blob nor its record.
 pub(crate) async fn pin(
     store: &Store,
     lease: Option<&str>,
@@ -105,7 +105,7 @@ pub(crate) async fn pin(
     Err(lost(&blob.digest))
 }
 
-/// Pins blobs as [`pin`] does, in one step if the records store can.
+/// Pins blobs as [`pin`] does, in one batch if possible.
 pub(crate) async fn pin_all(
     store: &Store,
     lease: Option<&str>,

@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::records::{ATTEMPTS, Batch, Blobs, Expect};
 use crate::store::Store;
 
-/// Publishes what `writer` has written together with its record, pinned under `lease`.
+/// Publishes what `writer` has written, together with its record, pinned under `lease`.
 pub(crate) async fn publish(
     store: &Store,
     lease: Option<&str>,
@@ -62,7 +62,7 @@ async fn publish_jointly(
                 let expected = Expected::exactly(*digest, size);
                 writer = Writer::begin(&*store.content, &key, expected).await?;
                 if writer.offset() != size {
-                    // Another writer used the same key and has published our bytes.
+                    // Another writer with the same key may have published our bytes.
                     return published(store, lease, blob, size, durability).await;
                 }
             }
@@ -104,7 +104,7 @@ fn without_size() -> Error {
     Error::internal("a blob is published without a size")
 }
 
-/// Pins the blob that another writer has published.
+/// Pins the blob that another writer may have published. Fails with `Conflict` if there is none.
 async fn published(
     store: &Store,
     lease: Option<&str>,
@@ -127,7 +127,8 @@ async fn published(
     })
 }
 
-/// Stores a small blob, pinned under `lease`. If it is stored already, it is not written again.
+/// Stores a small blob, pinned under `lease`. If it is stored already and intact, it is not written
+/// again.
 pub(crate) async fn put(
     store: &Store,
     lease: Option<&str>,

@@ -6,7 +6,7 @@ use crate::descriptor::Descriptor;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::Store;
 
-/// What a job that only reads has pinned.
+/// The lease of a job that only reads, if the store can be written.
 ///
 /// A store that is read-only, or whose disk is full, can still be read. Nothing is pinned then: if
 /// another process collects meanwhile, the job fails with `NotFound`, but never reads wrong bytes.
@@ -16,7 +16,7 @@ impl ReadGuard {
     /// Begins a lease as [`LeaseGuard::begin`] does, if the store can be written.
     ///
     /// # Errors
-    /// Errors of the records store.
+    /// As [`LeaseGuard::begin`].
     pub async fn begin(store: &Store, purpose: &str) -> Result<Self> {
         if_writable(LeaseGuard::begin(store, purpose).await).map(ReadGuard)
     }

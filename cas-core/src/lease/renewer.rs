@@ -9,7 +9,7 @@ use crate::pool;
 use crate::records::{Leases, Records};
 use crate::sync::lock;
 
-/// Ends its thread when dropped, without waiting for it.
+/// A thread that extends a lease. Dropping this ends the thread, without waiting for it.
 pub(super) struct LeaseRenewer(Arc<Signal>);
 
 #[derive(Default)]
@@ -19,8 +19,8 @@ struct Signal {
 }
 
 impl LeaseRenewer {
-    /// Starts a thread that extends the lease three times in each `ttl`, each time until `ttl`
-    /// after that moment. While it waits, it does not keep the store open.
+    /// Starts a thread that extends the lease after each third of `ttl`, so that it expires `ttl`
+    /// later. While the thread waits, it does not keep the store open.
     pub(super) fn start(records: &Arc<dyn Records>, id: &Arc<str>, ttl: Duration) -> Self {
         let records = Arc::downgrade(records);
         let signal = Arc::new(Signal::default());
@@ -47,7 +47,7 @@ impl Drop for LeaseRenewer {
 }
 
 impl Signal {
-    /// Waits for `pause`. Returns true at once when the renewer is dropped.
+    /// Waits for `pause`. When the renewer is dropped, stops waiting and returns true.
     fn wait(&self, pause: Duration) -> bool {
         let ended = lock(&self.ended);
         let waited = self

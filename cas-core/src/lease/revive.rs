@@ -8,12 +8,12 @@ use crate::records::{Batch, BlobRecord, Expect, Revision, Tombstone};
 use crate::store::Store;
 use crate::unique;
 
-/// The number of bytes that are copied in one step.
+/// Maximum number of bytes that are copied in one step.
 const PIECE: usize = 1 << 20;
 
-/// Makes a tombstoned blob live again. Its bytes are stored again as a new version, because a slow
-/// collector may still remove the version that the tombstone names, and cannot be stopped. Returns
-/// the record as written, or `None` if another writer was faster.
+/// Makes a tombstoned blob live again. Its bytes, if they are intact, are stored again as a new
+/// version, because a slow collector may still remove the version that the tombstone names, and
+/// cannot be stopped. Returns the record as written, or `None` if another writer was faster.
 pub(super) async fn revive(
     store: &Store,
     digest: &Digest,
@@ -31,7 +31,8 @@ pub(super) async fn revive(
     swap(store, digest, record, Expect::Revision(revision)).await
 }
 
-/// Replaces the version that a tombstone names by a copy, which is written to the ingest `key`.
+/// Replaces the version that a tombstone names by a copy, which is written to the ingest `key`. If
+/// the bytes are damaged, only removes them.
 async fn store_again(
     store: &Store,
     digest: &Digest,

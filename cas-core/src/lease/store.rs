@@ -16,7 +16,7 @@ use crate::store::Store;
 impl Store {
     /// Publishes what `writer` has written, together with the record of the blob. The blob is kept
     /// for a day. [`LeaseGuard::publish`](crate::lease::LeaseGuard::publish) does the same under a
-    /// lease. If the blob has a record already, only its type and children are added, if they are
+    /// lease. If the blob has a record already, its type and children are added if they are
     /// missing. A damaged copy is replaced. Returns what was committed.
     ///
     /// # Errors
@@ -40,7 +40,8 @@ impl Store {
     /// Stores a small blob and its record. If it is a document, its children are recorded.
     ///
     /// # Errors
-    /// As [`Store::publish`]; `Corrupt` if `data` does not match `descriptor`.
+    /// As [`Store::publish`]; `Corrupt` if `data` is a document that does not parse, or if it does
+    /// not match `descriptor` and the blob is not stored yet.
     pub async fn put(
         &self,
         descriptor: &Descriptor,

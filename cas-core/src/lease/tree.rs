@@ -16,7 +16,8 @@ impl LeaseGuard {
     /// are skipped, as in a collection.
     ///
     /// # Errors
-    /// `NotFound` if the root, or a child that was stored with it, is missing.
+    /// `NotFound` if the image, or a child that is not recorded as absent, is missing; errors of
+    /// the store.
     pub async fn pin_tree(&self, root: &Descriptor) -> Result<()> {
         let mut seen = BTreeSet::from([root.digest]);
         let mut waiting =
@@ -68,8 +69,8 @@ impl LeaseGuard {
         Ok(listed)
     }
 
-    /// Reads a document that another program stored, and adds its children to its record. Returns
-    /// those that are in the store.
+    /// Reads a document whose record lists no children, and adds them to the record. Returns those
+    /// that are in the store.
     async fn read(&self, own: &Descriptor) -> Result<Vec<Child>> {
         let children = dispatch::children(&*self.store.content, own).await?;
         let mut blob = BlobRef::of(own, Vec::new());

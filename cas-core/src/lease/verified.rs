@@ -10,9 +10,9 @@ use crate::digest::Digest;
 use crate::error::Result;
 
 impl LeaseGuard {
-    /// Pins a blob that the caller brings, even if it is yet to be stored. Returns whether its
-    /// bytes are in the store and have its digest. The guard replaces a damaged copy when the blob
-    /// is published.
+    /// Pins a blob that the caller brings, even if it is not stored yet. Returns whether its bytes
+    /// are in the store and have its digest. The guard replaces a damaged copy when the blob is
+    /// published.
     ///
     /// # Errors
     /// Errors of the store.
@@ -21,8 +21,8 @@ impl LeaseGuard {
         self.check_pinned(&blob, pinned).await
     }
 
-    /// Pins blobs that the caller brings, in one batch if the records support it. Returns for each
-    /// what [`LeaseGuard::pin_intact`] returns.
+    /// Pins blobs that the caller brings, in one batch if possible. Returns for each what
+    /// [`LeaseGuard::pin_intact`] returns.
     ///
     /// # Errors
     /// Errors of the store.
@@ -62,8 +62,8 @@ impl LeaseGuard {
         known.is_some_and(|known| known.damaged == Some(stat.version))
     }
 
-    /// Removes the damaged copy of a blob, once `writer` has all of the right bytes. Returns
-    /// whether there was one.
+    /// If the stored copy of a blob is known to be damaged, verifies the bytes of `writer` and
+    /// removes the copy. Returns whether it was removed.
     ///
     /// # Errors
     /// `Corrupt` if the writer has other bytes; errors of the store.
@@ -82,7 +82,7 @@ impl LeaseGuard {
 
     /// Notes that a pinned blob is in the store and that its bytes were verified.
     pub(crate) async fn note_published(&self, digest: &Digest) -> Result<()> {
-        // In a joint store, bytes can change without a change of their version.
+        // A joint store cannot tell whether bytes are unchanged, so it hashes them again anyway.
         let verified = match self.store.content.capabilities().has(Capability::Joint) {
             true => None,
             false => self.store.content.stat(digest).await?,

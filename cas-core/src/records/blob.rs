@@ -24,14 +24,14 @@ pub struct BlobRecord {
     /// Its media type, if it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media_type: Option<MediaType>,
-    /// Labels. Those that begin with `containerd.io/gc.` are edges for garbage collection.
+    /// Labels. Garbage collection interprets those that begin with `containerd.io/gc.`.
     #[serde(default, skip_serializing_if = "Labels::is_empty")]
     pub labels: Labels,
     /// The children that the blob lists, in order, if it is a document.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub children: Vec<Digest>,
-    /// Children that were left out on purpose and that the blob does not keep: those for other
-    /// platforms, layers that are not distributed. Any other child that is missing was lost.
+    /// Children that were left out and that the blob does not keep, such as manifests for other
+    /// platforms and layers that are not distributed. Any other child that is missing was lost.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub absent: BTreeSet<Digest>,
     /// The owners that claim it. A claim keeps the blob until a collection for the owner drops it.
@@ -45,7 +45,7 @@ pub struct BlobRecord {
     /// [`Writer`]: crate::content::Writer
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verified: Option<Version>,
-    /// Until when it is kept without a lease; `None` if it was stored under a lease.
+    /// Until when it is kept without a lease; `None` if it was only stored under leases.
     #[serde(
         default,
         with = "crate::time::optional",

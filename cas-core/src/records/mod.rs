@@ -1,8 +1,8 @@
 //! Records: the small transactional tables that a store keeps next to its content.
 //!
 //! A store has exactly one records store. A content store that is also the records store commits a
-//! batch together with the bytes that it publishes. For any other content store, the batch is
-//! committed to the records store afterwards.
+//! batch together with the bytes that it publishes or removes. For any other content store, the
+//! batch is committed separately: before bytes are published, and after bytes are removed.
 
 pub(crate) mod blob;
 mod each;
@@ -77,7 +77,7 @@ impl Revision {
         Revision(text.into())
     }
 
-    /// Returns the text of the store.
+    /// Returns the text that the store wrote.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -154,7 +154,7 @@ impl Batch {
         });
     }
 
-    /// Marks a batch that frees space later, such as one that only marks what is to be removed.
+    /// Marks the batch as freeing space, now or later. A batch of tombstones is an example.
     pub fn set_reclaims(&mut self) {
         self.reclaims = true;
     }

@@ -1,4 +1,4 @@
-//! Notes: small values of catalogues, jobs, remotes and others that need no table of their own.
+//! Notes: small values of users that do not have a table of their own: catalogues, jobs, remotes.
 
 use std::sync::Arc;
 

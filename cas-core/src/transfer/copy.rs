@@ -24,9 +24,9 @@ use crate::sync::lock;
 /// Maximum number of blobs that are copied concurrently.
 const CONCURRENT: usize = 4;
 
-/// Copies everything below the target of `image`, children before the documents that list them, and
-/// then the name; an existing name is updated. Layers and configurations that `to` has intact are
-/// not copied. Returns the image as it is in `to`.
+/// Copies the target of `image` and everything below it, children before the documents that list
+/// them, and then the name. An existing name is updated. Layers and configurations that `to` has
+/// intact are not copied. Returns the image as it is in `to`.
 ///
 /// # Errors
 /// `NotFound` for content that is missing in `from`; `Corrupt` for damaged content; errors of the

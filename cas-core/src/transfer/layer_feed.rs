@@ -17,8 +17,8 @@ pub struct LayerFeed<'a> {
     /// Takes the bytes, from the first one on.
     pub sender: LayerSender,
     /// Unpacks them. It must be polled while the bytes are sent, and must not wait for another
-    /// layer. A feed that ends early is not an error: an unpacker reads the layer from the store
-    /// then.
+    /// layer. It does not fail if the bytes end early: the unpacker then reads the layer from the
+    /// store in [`Unpacker::finish`](super::Unpacker::finish).
     pub unpacked: BoxFuture<'a, Result<()>>,
 }
 

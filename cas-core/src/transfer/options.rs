@@ -15,7 +15,7 @@ pub struct PullOptions<'a> {
     pub platforms: Platforms,
     /// Unpacks the image while it arrives. By default, the image is only stored.
     pub unpacker: Option<&'a dyn Unpacker>,
-    /// Receives the progress of each blob. By default, it is dropped.
+    /// Receives the progress of each blob. By default, progress is ignored.
     pub progress: Arc<dyn Progress>,
     /// How many blobs, and how many ranges of one layer, are fetched concurrently.
     pub limits: PullLimits,
@@ -40,7 +40,7 @@ impl<'a> PullOptions<'a> {
         self
     }
 
-    /// Unpacks the image while it arrives.
+    /// Sets what unpacks the image while it arrives.
     #[must_use]
     pub fn with_unpacker(mut self, unpacker: &'a dyn Unpacker) -> Self {
         self.unpacker = Some(unpacker);
@@ -66,10 +66,10 @@ impl<'a> PullOptions<'a> {
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct PushOptions {
-    /// The platforms to push. By default all, or only this machine's if the store does not have the
-    /// manifests of all.
+    /// The platforms to push. By default all, or only this machine's if a manifest of an index is
+    /// not complete in the store.
     pub platforms: Platforms,
-    /// Receives the progress of each blob. By default, it is dropped.
+    /// Receives the progress of each blob. By default, progress is ignored.
     pub progress: Arc<dyn Progress>,
     /// Maximum number of blobs that are pushed concurrently, from 1 to [`PushOptions::MAX_BLOBS`].
     /// By default, 3.

@@ -32,12 +32,13 @@ use crate::sync::lock;
 /// Fetches what the name of `fetcher` refers to, and names it `name` in the store. Returns the
 /// image.
 ///
-/// An index is stored unchanged. Manifests for platforms that were not chosen, and layers that the
-/// unpacker does not want to be stored, are recorded as absent. Content that the store has is not
-/// fetched. After a failure, what arrived is kept for the next attempt until a garbage collection.
+/// An index is stored unchanged. Manifests for platforms that were not chosen, layers that
+/// registries do not serve, and layers that the unpacker does not want to be stored are recorded as
+/// absent. Content that the store has is not fetched. After a failure, what arrived is kept for the
+/// next attempt until a garbage collection.
 ///
 /// # Errors
-/// `NotFound` if the remote does not have the name, a platform or content; `Corrupt` for content
+/// `NotFound` if the remote does not have the name, the platform or content; `Corrupt` for content
 /// that does not match its descriptor; errors of the remote, the store and the unpacker.
 pub async fn pull(
     store: &Store,

@@ -24,17 +24,18 @@ use crate::store::Store;
 /// Maximum number of bytes in one read from the store.
 const PIECE: usize = 1 << 20;
 
-/// Pushes everything below `target` that the remote does not have: children before the documents
-/// that list them, and last the root, under the name of `pusher`. Returns the descriptor that the
-/// name refers to now.
+/// Pushes `target` and everything below it that the remote does not have: children before the
+/// documents that list them, and the topmost document last, under the name of `pusher`. Layers that
+/// registries do not serve are left out. Returns the descriptor that the name refers to now.
 ///
 /// If the options name one platform, only its manifest is pushed. Registries refuse an index if
-/// they do not have all of its manifests. So if the store does not have all of them,
+/// they do not have all of its manifests. So if one of them is not complete in the store,
 /// [`Platforms::Host`] pushes only the manifest for this machine and warns.
 ///
 /// # Errors
-/// `NotFound` for content that is in neither the store nor the remote; `OutOfRange` for a document
-/// larger than [`limit::DOCUMENT_WRITE`]; errors of the store and of the remote.
+/// `NotFound` for content that the store has lost, or that it left out and the remote does not have
+/// either; `OutOfRange` for a document larger than [`limit::DOCUMENT_WRITE`]; errors of the store
+/// and of the remote.
 pub async fn push(
     store: &Store,
     pusher: &dyn Pusher,

@@ -1,7 +1,7 @@
 //! A remote repository, as pull and push use it.
 //!
-//! Pull and push know no protocol. A client implements [`Fetcher`] and [`Pusher`] for one name in
-//! one repository.
+//! Pull and push do not depend on a protocol. A client implements [`Fetcher`] and [`Pusher`] for
+//! one name in one repository.
 
 use std::ops::Range;
 
@@ -18,7 +18,7 @@ pub type Pieces = BoxStream<'static, Result<Bytes>>;
 /// Reads content from a repository.
 #[async_trait]
 pub trait Fetcher: Send + Sync {
-    /// Returns the manifest or index that the name refers to.
+    /// Returns the descriptor of the manifest or index that the name refers to.
     ///
     /// # Errors
     /// `NotFound`; `Denied`; `Unavailable`; `OutOfRange` for a document larger than
@@ -36,8 +36,8 @@ pub trait Fetcher: Send + Sync {
     /// `NotFound`; `Denied`; `Unavailable`.
     async fn fetch(&self, descriptor: &Descriptor, range: Range<u64>) -> Result<Pieces>;
 
-    /// Returns whether ranges save work. Returns `false` once the remote has answered a request
-    /// for a range with the whole content, so that a caller does not ask for many of them.
+    /// Returns whether it is worth requesting many ranges: `false` once the remote has answered a
+    /// request for a range with the whole content.
     fn serves_ranges(&self) -> bool {
         true
     }
@@ -46,7 +46,7 @@ pub trait Fetcher: Send + Sync {
 /// The name under which a document is pushed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DocumentName {
-    /// The name of the [`Pusher`]: the document is the root of the image.
+    /// The name of the [`Pusher`]: the document is the topmost one of the image.
     Root,
     /// The digest of the document.
     Digest,

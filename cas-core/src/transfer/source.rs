@@ -22,7 +22,7 @@ pub trait BlobSource: Send {
     /// Errors of the source.
     async fn open(&mut self, offset: u64) -> Result<()>;
 
-    /// Returns the next bytes, or `None` at the end; never an empty piece.
+    /// Returns the next bytes, which are not empty, or `None` at the end.
     ///
     /// # Errors
     /// Errors of the source.
@@ -62,7 +62,7 @@ pub trait BlobSource: Send {
     }
 }
 
-/// A blob of a store.
+/// A source that reads a blob of a store.
 pub(super) struct StoredBlob {
     reader: Arc<dyn BlobReader>,
     offset: u64,

@@ -28,7 +28,7 @@ pub struct BlobWrite<'a> {
     pub durability: Durability,
     /// Whether to keep what an earlier attempt left.
     pub resume: Resume,
-    /// How long to wait for another writer of the same blob.
+    /// Maximum time to wait for another writer of the same blob.
     pub writer_timeout: Duration,
     /// Returns where to feed the bytes. Only called if the blob is written from its first byte.
     pub feed: Option<&'a (dyn Fn() -> Option<LayerFeed<'a>> + Sync)>,
@@ -40,7 +40,7 @@ pub struct BlobWrite<'a> {
 #[derive(Clone, Copy)]
 pub enum RecordOrder<'a> {
     /// The record is written with the bytes, in one commit if the store can. The caller has pinned
-    /// the blob and found it missing. If another writer stores it meanwhile, that is enough.
+    /// the blob and found it missing. If another writer stores it meanwhile, it is not written.
     WithBytes(&'a Descriptor),
     /// The record was written when the caller pinned the blob, and the bytes are committed alone.
     BeforeBytes {

@@ -14,7 +14,8 @@ use crate::error::{Error, Result};
 /// Maximum number of bytes in one read.
 const PIECE: u64 = 1 << 20;
 
-/// Fetches blobs from a store, by digest. It has no name, so it resolves none.
+/// Fetches blobs from a store, by digest. It does not have a name, so
+/// [`resolve`](Fetcher::resolve) fails.
 pub struct StoreFetcher(pub Arc<dyn ContentStore>);
 
 #[async_trait]

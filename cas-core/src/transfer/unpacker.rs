@@ -36,8 +36,9 @@ impl Want {
 
 /// Unpacks an image while it is pulled. If a pull finds several images, only the first is unpacked.
 ///
-/// The calls come in this order: `begin`, then `wants` and `receive` for layers, then `finish` or
-/// `abandon`. Layers arrive in any order and concurrently.
+/// The calls come in this order: `begin`, then `wants` and `receive` for layers, then `finish`. If
+/// the pull fails at any point, `abandon` is the last call. Layers arrive in any order and
+/// concurrently.
 #[async_trait]
 pub trait Unpacker: Send + Sync {
     /// Announces an image, whose configuration is in the store.
@@ -52,19 +53,20 @@ pub trait Unpacker: Send + Sync {
     /// that an earlier pull stored and that was lost is stored again, whatever the answer.
     fn wants(&self, layer: &Descriptor) -> Want;
 
-    /// Returns where to feed the bytes of a layer, or `None` if they are no longer wanted.
+    /// Returns where to feed the bytes of a layer, or `None` if it is not to be fed after all.
     ///
     /// Only called for layers to be fed. A layer that is to be stored is not fed if the store has
     /// some or all of it already.
     fn receive(&self, layer: &Descriptor) -> Option<LayerFeed<'_>>;
 
-    /// Unpacks what was not fed, and commits. All layers that were to be stored are in the store.
+    /// Unpacks what was not fed, and commits. By then, all layers that were to be stored are in the
+    /// store.
     ///
     /// # Errors
     /// `Corrupt` for a damaged layer; errors of the snapshotter. The unpacker then removes what it
     /// made.
     async fn finish(&self) -> Result<()>;
 
-    /// Removes what was made, because the pull failed.
+    /// Removes what was made and not committed, because the pull failed.
     async fn abandon(&self);
 }

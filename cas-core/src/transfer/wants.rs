@@ -32,7 +32,8 @@ impl<'a> Wants<'a> {
         decided.get(&descriptor.digest).copied().unwrap_or_default()
     }
 
-    /// Asks the unpacker about the layers of the manifest at `own`.
+    /// Asks the unpacker about the layers of `manifest`, whose descriptor is `own`. A layer that
+    /// was stored before and was lost is stored again, whatever the answer.
     ///
     /// # Errors
     /// Errors of the store.

@@ -1,8 +1,8 @@
 //! Open directories: a small cache that also preserves directory times.
 //!
 //! Every change in a directory updates its times. Therefore the times are read once, when the
-//! directory is opened, and are restored once, when it leaves the cache. Two paths of one
-//! directory share one handle. Otherwise the second handle would read changed times.
+//! directory is opened. If the directory was changed, they are restored before it is closed. Two
+//! paths of one directory share one handle. Otherwise the second handle would read changed times.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -58,8 +58,8 @@ impl Dir {
         })
     }
 
-    /// Returns the path of a subdirectory. Without a limit, links to links would make a tree that
-    /// is too deep to be removed.
+    /// Returns the path of a subdirectory, without links. It is limited, because members behind
+    /// links could otherwise make a tree that is too deep to be removed.
     ///
     /// # Errors
     /// `OutOfRange` for more than [`limit::PATH_DEPTH`] names or [`limit::PATH`] bytes.
@@ -218,7 +218,7 @@ impl Dirs {
         self.links.insert(path, Found { to, links });
     }
 
-    /// Forgets all paths, after a directory was removed or a link replaced.
+    /// Forgets all paths, after a directory or a link was removed.
     pub(super) fn forget_paths(&mut self) {
         self.by_path.clear();
         self.links.clear();
@@ -232,7 +232,7 @@ impl Dirs {
         }
     }
 
-    /// Restores the times of all changed directories and closes them.
+    /// Restores the times of all changed directories, and closes all directories but the root.
     pub(super) fn flush(&mut self) -> Result<()> {
         self.by_path.clear();
         for dir in self.by_inode.values() {

@@ -170,8 +170,8 @@ impl Layer {
         let (target_parent, target_name) = split(&path);
         let missing = || {
             Error::corrupt(format!(
-                "the target {} of the hard link does not exist or is a directory; build the image \
-                 again",
+                "the target {} of the hard link does not exist, is a directory, or may not be \
+                 linked; build the image again",
                 target.escape_ascii()
             ))
         };
@@ -226,7 +226,8 @@ impl Layer {
         self.describe_node(&dir, name, entry)
     }
 
-    /// Creates something at `name`, after removing what is there. Returns the result of `make`.
+    /// Creates something at `name` by calling `make`. Removes what is there before. Returns the
+    /// result of `make`.
     fn fresh<T>(
         &mut self,
         dir: &Rc<Dir>,

@@ -27,18 +27,18 @@ pub(super) fn own(fd: BorrowedFd<'_>, stat: &Stat, uid: u32, gid: u32, mode: u32
     Ok(())
 }
 
-/// Why an attribute is left out that does not fit.
+/// Why an attribute that does not fit is left out.
 const NO_ROOM: &str = "the file system has no room for it";
 
-/// Whether an attribute is set.
+/// What happens to an attribute.
 enum Policy {
     Set,
-    /// Belongs to the host: neither set nor removed.
+    /// It is neither set nor removed.
     Leave,
 }
 
 fn policy(name: &[u8]) -> Policy {
-    // The last is the mark of a directory that is being filled.
+    // The mark of a directory that is being filled begins with the last prefix.
     let ours = [&b"trusted.overlay."[..], b"user.overlay.", b"user.cas."];
     match name {
         b"security.selinux" | b"system.nfs4_acl" => Policy::Leave,
@@ -127,11 +127,12 @@ impl Layer {
             ));
             return Ok(());
         }
-        // The superuser may set any sound value; only ids of access lists may be unmapped.
+        // Only a malformed value, or an access list with unmapped ids, is refused with this error.
         if errno == Errno::INVAL {
             return Err(Error::corrupt(format!(
-                "the kernel refuses the value of the xattr {shown}: it is malformed, or names users \
-                 that are not mapped in this user namespace"
+                "the kernel refuses the value of the xattr {shown}: it is malformed, or names \
+                 users or groups that are not mapped in this user namespace; build the image \
+                 again, or unpack as the superuser"
             )));
         }
         let error = Error::from(std::io::Error::from(errno));

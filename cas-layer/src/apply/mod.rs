@@ -1,21 +1,23 @@
 //! Applies the members of a layer to a directory tree.
 //!
-//! Paths and links are resolved inside the tree, so a layer may write through its own links, but
-//! never outside the tree. The last component of a path is never followed. No other process may
-//! change the tree while a layer is applied.
+//! Paths and links are resolved inside the tree, so a layer may write through links of the tree,
+//! but never outside it. If the last component of a path is a link, the link is not followed. No
+//! other process may change the tree while a layer is applied.
 //!
-//! - The order is owner, mode, xattrs, times. Modes do not depend on the umask.
-//! - An existing path is replaced unless both are directories. A directory that changes only
-//!   because of members below it keeps its times.
+//! - Metadata is set in this order: owner, mode, xattrs, times. Modes do not depend on the umask.
+//! - A member replaces what exists at its path, unless both are directories. A directory that
+//!   changes only because of members below it keeps its times.
 //! - Missing parents are created with mode 0755, the caller as owner, and the time 1970, so that
-//!   applying twice gives equal trees. A parent that is not a directory is replaced by one.
+//!   applying twice gives equal trees. A parent that is neither a directory nor a link is replaced
+//!   by a directory.
 //! - Whiteouts never affect members of the same layer, in any order.
-//! - Never set: `security.selinux`, `system.nfs4_acl`, and `*.overlay.*` xattrs, which would
-//!   control an overlay, and `user.cas.*`, which would mark a directory as unfinished; nor are they
-//!   removed from a directory that has them. The character device 0:0 is skipped, because it would be a whiteout in an
+//! - Some xattrs are neither set nor removed: `security.selinux` and `system.nfs4_acl`, which
+//!   belong to the host; `trusted.overlay.*` and `user.overlay.*`, which would control an overlay;
+//!   and `user.cas.*`, which would mark a directory as unfinished.
+//! - Left out with a warning: these xattrs; xattrs that a file cannot have, such as `user.*` of a
+//!   link, or that the file system does not support or does not have room for; devices, if this
+//!   process may not create them; and the character device 0:0, which would be a whiteout in an
 //!   overlay.
-//! - Left out with a warning: xattrs that a file cannot have, such as `user.*` of a link, or that
-//!   the file system does not support or has no room for.
 //! - The files of a layer may use at most 95 % of the free space.
 //! - The kernel clamps times that the file system cannot store.
 
@@ -58,9 +60,9 @@ pub struct Tree {
 /// What applying a layer has done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
-    /// Members read, including whiteouts.
+    /// Number of members read, including whiteouts.
     pub entries: u64,
-    /// Bytes written to files.
+    /// Number of bytes written to files.
     pub bytes: u64,
     /// What was unusual or left out, each once: at most 32 warnings about members, then those of
     /// the reader of the archive.
@@ -68,7 +70,7 @@ pub struct Applied {
 }
 
 impl Tree {
-    /// Opens the directory at `path`.
+    /// Returns the tree of the directory `path`.
     ///
     /// # Errors
     /// `FailedPrecondition` if it is not a directory; errors of the file system.
@@ -81,8 +83,8 @@ impl Tree {
         })
     }
 
-    /// Returns the tree with a root directory that stays closed to others: it keeps its owner and
-    /// the mode 0700, whatever the layers say.
+    /// Returns the tree for [`apply`](Self::apply) with a root directory that is closed to others:
+    /// if a layer describes it, it keeps its owner and gets the mode 0700, whatever the layer says.
     #[must_use]
     pub fn into_private(self) -> Self {
         Tree {
@@ -91,7 +93,7 @@ impl Tree {
         }
     }
 
-    /// Returns the tree below an open directory.
+    /// Returns the tree of an open directory.
     ///
     /// # Errors
     /// `FailedPrecondition` if it is not a directory; errors of the file system.
@@ -112,8 +114,9 @@ impl Tree {
     /// Applies all members of `reader`, and reads it to the end. Returns what was done.
     ///
     /// # Errors
-    /// `Corrupt` for a member that cannot be applied to any tree; errors of the reader and of the
-    /// file system. The tree is then a mix of old and new, and should be removed.
+    /// `Corrupt` for a member that cannot be applied; `OutOfRange` if a bound of [`limit`] is
+    /// exceeded; `Full` if a file does not fit into the free space; errors of the reader and of the
+    /// file system. The tree then contains a part of the layer, and should be removed.
     pub fn apply<R: BufRead>(&self, reader: &mut Reader<R>) -> Result<Applied> {
         let mut layer = Layer::new(self.root.as_fd())?;
         layer.private = self.private;
@@ -185,7 +188,7 @@ impl Layer {
         })
     }
 
-    /// Applies all members, until it turns out that the layer needs its parents.
+    /// Applies all members, or stops once the layer turns out to need its parents.
     fn read<R: BufRead>(&mut self, reader: &mut Reader<R>) -> Result<()> {
         while let Some(entry) = reader.next_entry()? {
             let applied = self.apply_member(&entry, reader);

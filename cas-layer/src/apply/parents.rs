@@ -49,7 +49,8 @@ impl Layer {
         Ok(())
     }
 
-    /// Records one directory as kept. Returns `false` if it was already, and so were its ancestors.
+    /// Records one directory as kept. Returns `false` if it was kept already. Its ancestors are
+    /// then kept too.
     pub(super) fn mark_kept(&mut self, inode: super::seen::Inode) -> bool {
         let fact = Fact::Kept(inode);
         let new = !self.seen.contains(&fact);
@@ -70,7 +71,7 @@ impl Layer {
         }
         Err(Error::out_of_range(format!(
             "the first {entries} members imply {} directories that no member describes; at most \
-             {allowed} are allowed",
+             {allowed} are allowed; build the image with members for its directories",
             self.implied
         )))
     }

@@ -1,5 +1,5 @@
-//! What this layer has added, stored as 64-bit keyed hashes: 8 bytes each, 16 MB for the maximum
-//! number of members.
+//! What is known about the tree because of this layer, stored as 64-bit keyed hashes of 8 bytes
+//! each: about 16 MB for the maximum number of members.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};

@@ -46,13 +46,6 @@ pub(super) struct Implied {
     pub(super) described: bool,
 }
 
-impl DeferredEffects {
-    /// Returns whether there are no effects, so that the layer fits on any layers below.
-    pub fn is_empty(&self) -> bool {
-        self.implied.is_empty() && self.hidden.is_empty() && self.opaque.is_empty()
-    }
-}
-
 /// Records the effects of a layer while it is applied.
 #[derive(Default)]
 pub(super) struct Recorder {

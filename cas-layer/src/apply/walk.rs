@@ -3,7 +3,7 @@
 //! The kernel opens runs of ordinary directories in one call. Links, `..` and missing directories
 //! are handled here, one name at a time. The kernel could resolve whole paths, but it refuses those
 //! with `..` while others rename or mount something. Where a link leads is remembered, so that not
-//! every member resolves the same links; [`limit::LOOKUPS`] bounds the rest.
+//! every member resolves the same links. The number of lookups is bounded; see [`limit::LOOKUPS`].
 
 use std::os::fd::AsFd;
 use std::rc::Rc;
@@ -96,8 +96,8 @@ impl Layer {
         Ok(Some(here.dir))
     }
 
-    /// Goes as far as one call can. Returns the next place and how many names led to it, or `None`
-    /// if nothing is there.
+    /// Follows one or more of the names `ahead`. Returns the next place and how many names led to
+    /// it, or `None` as [`Layer::directory`] does.
     fn advance(
         &mut self,
         walk: &mut Walk,
@@ -134,8 +134,10 @@ impl Layer {
         }
     }
 
-    /// Opens the deepest directory that can be reached without links along ordinary names. Returns
-    /// `None` if the first name must be looked at.
+    /// Opens a directory along ordinary names, without following links. If the path of all names
+    /// does not lead to one, leaves out the last name, then the last 2, 4 and so on, to need few
+    /// calls. Returns the directory and how many names led to it, or `None` if no attempt finds
+    /// one.
     fn reach(&mut self, from: &Dir, names: &[&[u8]]) -> Result<Option<(Rc<Dir>, usize)>> {
         let mut left_out = 0;
         while left_out < names.len() {
@@ -157,7 +159,8 @@ impl Layer {
         Ok(None)
     }
 
-    /// Returns what is at one name.
+    /// Returns what is at one name. For a member, first removes anything that is neither a
+    /// directory nor a link.
     fn step(&mut self, dir: &Rc<Dir>, name: &[u8], purpose: Purpose) -> Result<Step> {
         self.count_lookups(1)?;
         let found = match calls::statat(&dir.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
@@ -235,7 +238,7 @@ impl Layer {
             return Ok(());
         }
         Err(Error::out_of_range(format!(
-            "the links of the layer lead its members through more than the {allowed} names \
+            "finding the parents of the layer's members takes more than the {allowed} lookups \
              allowed; build the image with fewer links"
         )))
     }
@@ -267,7 +270,7 @@ mod tests {
     use super::*;
     use crate::tar::Reader;
 
-    /// Returns the number of lookups for 1000 members whose paths `path` returns.
+    /// Returns the number of lookups for `tar` and 1000 more members, whose paths `path` returns.
     fn lookups(tar: Tar, path: impl Fn(usize) -> String) -> u64 {
         let tar = (0..1000).fold(tar, |tar, n| {
             tar.pax(&[("path", path(n).as_bytes())]).file("x", "")
@@ -279,8 +282,9 @@ mod tests {
         layer.lookups
     }
 
-    /// Returns an archive with a file `depth` directories below the root, and links to each other
-    /// that all lead there.
+    /// Returns an archive with a file in a directory `depth` levels deep, and the path of the
+    /// directory. The archive also has 40 links: the first to the directory, each other one to the
+    /// link before it.
     fn deep(depth: usize) -> (Tar, String) {
         let deep = "d/".repeat(depth);
         let tar = Tar::new().pax(&[("path", format!("{deep}file").as_bytes())]);
@@ -299,7 +303,8 @@ mod tests {
             let (tar, deep) = deep(depth);
             lookups(tar, |n| path(&deep, n))
         };
-        // All links are followed once, and again when too many directories are open.
+        // All links are followed once. Their targets stay known when too many directories are open;
+        // only the directories are opened again.
         let links = of(490, &|_, n| format!("l40/{n}/file"));
         assert!(links < 60_000 + 1000 * 20, "{links}");
         let same = of(490, &|_, n| format!("l40/same/{n}"));

@@ -6,7 +6,7 @@ use bzip2::{Decompress, Status};
 
 use super::input::Input;
 
-/// One stream after the other. Each needs 4 MiB of memory at most.
+/// Decompresses one stream after the other. Each needs 4 MiB of memory at most.
 pub(super) struct Bzip2<R> {
     pub(super) input: Input<R>,
     decoder: Decompress,

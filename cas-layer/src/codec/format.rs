@@ -46,7 +46,8 @@ pub fn detect(magic: &[u8]) -> Compression {
     }
 }
 
-/// Returns whether bytes that follow a member begin another one, however damaged that is.
+/// Returns whether bytes that follow a member are the beginning of another one, which may be
+/// damaged.
 pub(super) fn continues(compression: Compression, magic: &[u8]) -> bool {
     match compression {
         Compression::Gzip => magic.starts_with(&[0x1f, 0x8b]),
@@ -55,7 +56,7 @@ pub(super) fn continues(compression: Compression, magic: &[u8]) -> bool {
     }
 }
 
-/// The first bytes of formats that are not read.
+/// The first bytes of known formats that are not supported.
 const FOREIGN: &[(&[u8], &str)] = &[
     (b"PK\x03\x04", "a zip archive"),
     (b"PK\x05\x06", "a zip archive"),
@@ -77,7 +78,7 @@ const FOREIGN: &[(&[u8], &str)] = &[
     (b"-----BEGIN", "a PEM document"),
 ];
 
-/// Returns the name of a format that is not read, or `None` if the bytes are of none that is known.
+/// Returns the name of the unsupported format of the bytes, or `None` if the format is not known.
 pub(crate) fn foreign(magic: &[u8]) -> Option<&'static str> {
     let known = FOREIGN.iter().find(|(first, _)| magic.starts_with(first));
     match magic.trim_ascii_start() {
@@ -86,7 +87,7 @@ pub(crate) fn foreign(magic: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// Returns what bytes are, for a message about bytes that follow others.
+/// Returns what the bytes after a stream are, in words, for a message.
 pub(super) fn described(magic: &[u8]) -> String {
     match (detect(magic), foreign(magic)) {
         (Compression::None, Some(name)) => format!("the bytes of {name}"),

@@ -12,7 +12,7 @@ const NAME: u8 = 1 << 3;
 const COMMENT: u8 = 1 << 4;
 const RESERVED: u8 = 0xe0;
 
-/// One member after the other.
+/// Decompresses one member after the other.
 pub(super) struct Gzip<R> {
     pub(super) input: Input<R>,
     inflate: Decompress,
@@ -76,7 +76,7 @@ impl<R: Read> Gzip<R> {
         Ok(0)
     }
 
-    /// Reads the header of a member. Names and comments in it are skipped.
+    /// Reads the header of a member. Extra fields, names and comments in it are skipped.
     fn header(&mut self) -> io::Result<()> {
         let mut header = Header {
             input: &mut self.input,
@@ -108,7 +108,9 @@ impl<R: Read> Gzip<R> {
         let [a, b, c, d, length @ ..] = trailer;
         let sum = u32::from_le_bytes([a, b, c, d]);
         if sum != self.crc.sum() || u32::from_le_bytes(length) != self.crc.amount() {
-            return Err(io::Error::other("the checksum does not match"));
+            return Err(io::Error::other(
+                "the checksum or the length does not match",
+            ));
         }
         Ok(())
     }

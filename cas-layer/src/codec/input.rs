@@ -1,4 +1,4 @@
-//! The compressed bytes, and what may follow a member of them.
+//! The compressed input, and what may follow a member in it.
 
 use std::io::{self, BufRead, ErrorKind, Read};
 
@@ -29,9 +29,9 @@ impl<R: Read> Input<R> {
         }
     }
 
-    /// Reads decompressed bytes of a stream. `step` decompresses some of the bytes that it is given,
-    /// and returns how many it took, how many it wrote, and whether the stream has `ended`. Returns 0
-    /// at the end of the stream.
+    /// Reads decompressed bytes of a stream. `step` decompresses some of the bytes that it is
+    /// given, and returns how many it took, how many it wrote, and whether the stream has `ended`.
+    /// Returns 0 at the end of the stream.
     pub(super) fn decompress(
         &mut self,
         out: &mut [u8],
@@ -54,8 +54,8 @@ impl<R: Read> Input<R> {
         Ok(0)
     }
 
-    /// Returns whether another member follows the one that ended. Zeros between and behind members
-    /// are skipped, which tapes and block devices leave.
+    /// Returns whether another member follows the one that ended. Zeros between and after members,
+    /// which tapes and block devices leave, are skipped.
     ///
     /// # Errors
     /// `Unsupported` for other bytes.
@@ -116,7 +116,7 @@ impl<R: Read> Input<R> {
 impl<R: Read> Read for Input<R> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         // The bytes of an uncompressed stream go straight to a caller with a large buffer. The
-        // header of a gzip member is read byte by byte.
+        // header of a gzip member is read in small parts.
         if self.start == self.end && out.len() >= self.buffer.len() {
             return Self::pull(&mut self.source, out, &mut self.total);
         }

@@ -1,8 +1,8 @@
 //! Compression of layers and archives: detection, and a streaming decoder with size limits.
 //!
 //! A stream is either complete or an error. Another member, frame or stream may follow the one
-//! that ended, and zeros, which tapes and block devices leave. Other bytes are an error that says
-//! what they are: the stream before them is intact, so they are not taken for damage.
+//! that ended, and so may zeros, which tapes and block devices leave. Other bytes are an error that
+//! says what they are: the stream before them is intact, so they are not taken for damage.
 
 mod bzip2;
 mod format;
@@ -24,16 +24,16 @@ use self::input::Input;
 use self::xz::Xz;
 use self::zstd::Zstd;
 
-/// Number of decompressed bytes below which the compression ratio of gzip is not checked.
+/// Number of decompressed bytes up to which the compression ratio of gzip is not checked.
 const RATIO_FLOOR_GZIP: u64 = 1 << 20;
-/// Number of decompressed bytes below which other compression ratios are not checked.
+/// Number of decompressed bytes up to which other compression ratios are not checked.
 const RATIO_FLOOR: u64 = 1 << 30;
 
 /// A reader of the decompressed bytes of `R`.
 ///
 /// Errors are [`cas_core::Error`] inside [`io::Error`]: `Corrupt` for a damaged or truncated
-/// stream, `Unsupported` for other bytes behind it, `OutOfRange` for an exceeded limit, and errors of
-/// the source unchanged.
+/// stream, `Unsupported` for other bytes after it and for a filter or a checksum of xz that is not
+/// supported, `OutOfRange` for an exceeded limit, and errors of the source unchanged.
 pub struct Decoder<R: Read> {
     stream: Stream<R>,
     compression: Compression,
@@ -120,8 +120,9 @@ impl<R: Read> Decoder<R> {
     /// # Errors
     /// `Internal` if the codec cannot be set up.
     pub fn with_budget(source: R, compression: Compression, budget: u64) -> cas_core::Result<Self> {
-        let stream = Stream::new(Input::new(source), compression)
-            .map_err(|error| Error::internal("the decoder could not be set up").source(error))?;
+        let stream = Stream::new(Input::new(source), compression).map_err(|error| {
+            Error::internal("the decoder could not be set up; please report it").source(error)
+        })?;
         Ok(Decoder {
             stream,
             compression,
@@ -159,7 +160,8 @@ impl<R: Read> Decoder<R> {
     fn check(&self) -> Result<(), Error> {
         if self.produced > self.budget {
             return Err(Error::out_of_range(format!(
-                "the layer has more than the {} decompressed bytes allowed",
+                "the stream has more than the {} decompressed bytes allowed; build the image with \
+                 smaller layers",
                 self.budget
             )));
         }
@@ -171,7 +173,8 @@ impl<R: Read> Decoder<R> {
         let consumed = self.consumed();
         if self.produced > floor && self.produced > consumed.saturating_mul(ratio) {
             return Err(Error::out_of_range(format!(
-                "{consumed} compressed bytes became {}; at most {ratio} per byte are allowed",
+                "{consumed} compressed bytes became {} bytes; at most {ratio} for each are \
+                 allowed; compress them less",
                 self.produced
             )));
         }
@@ -199,7 +202,8 @@ fn damaged(compression: Compression, error: io::Error) -> io::Error {
     if error.to_string().contains("too much memory") {
         let allowed = 1u64 << limit::ZSTD_WINDOW_LOG;
         return Error::out_of_range(format!(
-            "the zstd frame needs a larger window than the {allowed} bytes allowed"
+            "the zstd frame needs a larger window than the {allowed} bytes allowed; compress it \
+             again with a smaller one"
         ))
         .source(error)
         .into();
@@ -208,7 +212,9 @@ fn damaged(compression: Compression, error: io::Error) -> io::Error {
         ErrorKind::UnexpectedEof => "it ends too early".to_owned(),
         _ => error.to_string(),
     };
-    Error::corrupt(format!("the {compression} stream is damaged: {found}"))
-        .source(error)
-        .into()
+    Error::corrupt(format!(
+        "the {compression} stream is damaged: {found}; get an intact copy"
+    ))
+    .source(error)
+    .into()
 }

@@ -7,10 +7,10 @@ use lzma_rust2::XzReader;
 
 use super::input::Input;
 
-/// The memory for the dictionary and what else a stream needs, in KiB.
+/// Maximum memory of one stream in KiB: the dictionary, and 1 MiB for everything else.
 const MEMORY: u32 = (limit::XZ_DICTIONARY >> 10) as u32 + 1024;
 
-/// One stream after the other. The dictionary grows with what is decompressed.
+/// Decompresses one stream after the other. The dictionary grows with what is decompressed.
 pub(super) struct Xz<R: Read> {
     /// Absent only while the next stream begins.
     reader: Option<XzReader<Input<R>>>,
@@ -44,7 +44,8 @@ impl<R: Read> Xz<R> {
         reader.read(out).map_err(|error| match error.kind() {
             io::ErrorKind::OutOfMemory => too_large(error),
             io::ErrorKind::Unsupported => Error::unsupported(format!(
-                "the xz stream needs a filter or a checksum that is not supported: {error}"
+                "the xz stream needs a filter or a checksum that is not supported: {error}; \
+                 compress it again without it"
             ))
             .source(error)
             .into(),
@@ -56,7 +57,8 @@ impl<R: Read> Xz<R> {
 fn too_large(error: io::Error) -> io::Error {
     let allowed = limit::XZ_DICTIONARY;
     Error::out_of_range(format!(
-        "the xz stream needs a larger dictionary than the {allowed} bytes allowed"
+        "the xz stream needs a larger dictionary than the {allowed} bytes allowed; compress it \
+         again with a smaller one"
     ))
     .source(error)
     .into()

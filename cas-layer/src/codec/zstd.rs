@@ -7,7 +7,7 @@ use zstd::stream::raw::{DParameter, Decoder, InBuffer, Operation, OutBuffer};
 
 use super::input::Input;
 
-/// One frame after the other.
+/// Decompresses one frame after the other.
 pub(super) struct Zstd<R> {
     pub(super) input: Input<R>,
     decoder: Decoder<'static>,

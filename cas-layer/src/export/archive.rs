@@ -8,9 +8,9 @@ use super::target::Out;
 
 /// The block size of tar in bytes. Files are padded to whole blocks.
 const BLOCK: u64 = 512;
-/// The longest name that fits into a header. A longer one needs a pax record.
+/// Maximum length in bytes of a name in a header. A longer one needs a pax record.
 const NAME: usize = 100;
-/// The largest size that fits into eleven octal digits. A larger one needs a pax record.
+/// Maximum size of a file in a header: eleven octal digits. A larger one needs a pax record.
 const OCTAL: u64 = 0o777_7777_7777;
 
 /// An archive that is being written.

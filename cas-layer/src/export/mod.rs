@@ -7,7 +7,7 @@
 //!
 //! Blobs are copied unchanged, so the digests of layers, manifests and indexes stay the same. With
 //! a platform, `index.json` names the manifest of that platform instead of the index that lists it.
-//! Without a platform, it names the targets that the images have in the store.
+//! Without a platform, an OCI archive names the targets that the images have in the store.
 //!
 //! All content is pinned by a lease if the store can be written, and verified while it is read. The
 //! file gets its name only when it is complete and on the device. A killed export leaves a hidden
@@ -109,15 +109,16 @@ struct Chosen {
     manifest: Option<Manifest>,
 }
 
-/// Writes `images` into one archive. Blobs that they share are written once. Platforms of an index
-/// that were never stored are left out with a warning, and the index stays unchanged.
+/// Writes `images` into one archive. Blobs that they share are written once. Manifests of an index
+/// that are not complete in the store are left out with a warning, and the index stays unchanged.
 ///
 /// Returns the images with the targets that they have in the archive.
 ///
 /// # Errors
-/// `NotFound` if content was lost, or an image does not have the platform; `Corrupt` for damaged
-/// content; `Unsupported` for an image that docker cannot load; errors of the store and of the
-/// target. An existing file with the name of the target is then unchanged.
+/// `InvalidArgument` without images; `NotFound` if content was lost, or an image does not have the
+/// platform; `Corrupt` for damaged content; `Unsupported` for an image that docker cannot load;
+/// errors of the store and of the target. An existing file with the name of the target is then
+/// unchanged.
 pub async fn export(
     store: &Store,
     images: &[Image],

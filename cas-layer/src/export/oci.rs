@@ -16,9 +16,9 @@ pub(super) fn version() -> Bytes {
 }
 
 /// Returns the file that lists the images, one entry per name. Readers differ in which annotation
-/// they use. containerd keeps what it reads in its own, so that has the form that `naming` gives.
-/// The other one has the name that the store has, and not only its tag, because tags alone may be
-/// equal. An image without a name has neither.
+/// they use. containerd stores the value of its own annotation as the name, so `naming` says how it
+/// is written. The other annotation has the name that the store has, and not only the tag, because
+/// two images may have the same tag. An image without a name has neither annotation.
 pub(super) fn index(chosen: &BTreeMap<Reference, Chosen>, naming: Naming) -> Result<Bytes> {
     let entry = |(name, chosen): (&Reference, &Chosen)| -> Descriptor {
         let mut entry = chosen.target.clone();

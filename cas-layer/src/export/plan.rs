@@ -27,8 +27,8 @@ pub(super) struct Plan {
 pub(super) struct Blob(Descriptor);
 
 impl Plan {
-    /// Finds all blobs that `roots` reach, each before the blobs that it lists. The caller has
-    /// pinned the roots.
+    /// Returns the plan with all blobs that `roots` reach, each before the blobs that it lists. The
+    /// caller has pinned the roots.
     ///
     /// # Errors
     /// `NotFound` if a part of a manifest is missing; `Corrupt` for a wrong size.
@@ -109,7 +109,7 @@ impl Planner<'_> {
         if let Some(missing) = found.missing {
             return Err(Error::not_found(format!(
                 "none of the listed manifests is complete in the store, which lacks {missing}; \
-                 import the image again"
+                 pull or import the image again"
             ))
             .operation("read")
             .subject(index.digest));
@@ -164,7 +164,8 @@ impl Planner<'_> {
 
 fn missing(descriptor: &Descriptor) -> Error {
     Error::not_found(format!(
-        "the image lists this {:.200} but the store does not have it; import the image again",
+        "the image lists this {:.200} but the store does not have it; pull or import the image \
+         again",
         descriptor.media_type
     ))
     .operation("read")

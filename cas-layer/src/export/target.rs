@@ -37,7 +37,8 @@ impl Target {
     /// Opens the target. Returns a writer, and what to publish when the archive is complete.
     ///
     /// # Errors
-    /// `InvalidArgument` for a path without a file name; errors of the file system.
+    /// `InvalidArgument` for a directory or a path without a UTF-8 file name; errors of the file
+    /// system.
     pub(super) async fn open(self) -> Result<(Out, Pending)> {
         match self {
             Target::Stream(out) => Ok((out, Pending(None))),

@@ -2,9 +2,9 @@
 //! and the caller's thread parses and writes.
 //!
 //! Sixteen buffers of 256 KiB circulate between the three, so the first thread runs ahead, even
-//! into the next layer, by at most that much. There are no locks and no other limits: a thread that
-//! fails drops its end of the channels, and the others then stop. An error is passed on in order
-//! with the bytes, so the caller gets the error that occurred first.
+//! into the next layer, by at most that much. A thread that fails drops its end of the channels,
+//! and the others then stop. An error is passed on in order with the bytes, so the caller gets the
+//! error that is first in this order.
 //!
 //! A layer is verified when the whole blob has its size and the whole decompressed stream has its
 //! diff ID, including trailing bytes. A blob may differ in how it is compressed and still pass; its
@@ -37,7 +37,7 @@ const BUFFER: usize = 256 << 10;
 pub struct LayerSource<'a> {
     /// The stored bytes. A read must return eventually, because nothing interrupts it.
     pub blob: Box<dyn Read + Send + 'a>,
-    /// The descriptor of the blob. Its size is expected; its digest is not verified here.
+    /// The descriptor of the blob. The blob must have its size. Its digest is not verified here.
     pub descriptor: Descriptor,
     /// The expected digest of the decompressed bytes. `None` if the source verifies the bytes.
     pub diff_id: Option<Digest>,
@@ -52,11 +52,10 @@ pub type OnRead<'a> = &'a (dyn Fn(u64) + Sync);
 /// Applies all layers, lowest first, to one tree.
 ///
 /// With [`Durability::Relaxed`] the caller must sync the tree. Otherwise the tree is on the device
-/// when this returns, by one `syncfs`. Returns what each layer did.
+/// when this returns, by one `syncfs`. Returns what was done for each layer.
 ///
 /// # Errors
-/// `Corrupt` for a blob that does not match its diff ID, and the errors of [`Tree::apply`] and
-/// [`crate::codec::Decoder`]. The tree is then incomplete; remove it.
+/// As [`stream`], and the errors of [`Tree::apply`]. The tree is then incomplete; remove it.
 pub fn unpack(
     layers: Vec<LayerSource<'_>>,
     tree: &Tree,
@@ -92,8 +91,8 @@ pub fn unpack_one(
 /// verifies them. Bytes that `apply` does not read are read and verified too.
 ///
 /// # Errors
-/// Errors of `apply` and of the blobs; `Corrupt` for a layer that does not match its size or diff
-/// ID.
+/// `Corrupt` for a layer that does not match its size or diff ID; `Unsupported` for a blob that is
+/// not a layer; errors of `apply`, of the blobs and of [`Decoder`](crate::codec::Decoder).
 pub fn stream(
     layers: Vec<LayerSource<'_>>,
     on_read: OnRead<'_>,
@@ -134,7 +133,8 @@ pub fn stream(
 /// Checks that a layer begins as an archive does.
 ///
 /// # Errors
-/// `Unsupported` if it is something else; `Corrupt` if that is because the blob is damaged.
+/// `Unsupported` if it is something else; `Corrupt` if its format is not known and the blob is
+/// damaged.
 fn check_archive(source: &mut Source, blob: &Descriptor) -> Result<()> {
     let named = |error: Error| {
         error

@@ -12,7 +12,7 @@ use crate::codec::Decoder;
 pub(super) enum Message {
     /// Decompressed bytes: all of the vector.
     Bytes(Vec<u8>),
-    /// The layer is complete and verified.
+    /// The layer is complete and, if the second thread sends this, verified.
     End,
     /// The layer failed, and with it the pipeline.
     Failed(Error),
@@ -83,8 +83,8 @@ impl<'a> Inflater<'a> {
         let size = layer.descriptor.size;
         if read != size {
             return Err(Error::corrupt(format!(
-                "the blob has {read} bytes, but its descriptor has {size}; pull or import the image \
-                 again"
+                "the blob has {read} bytes, but its descriptor says {size}; pull or import the \
+                 image again"
             )));
         }
         Ok(Ok(()))

@@ -7,8 +7,8 @@ use cas_core::{Error, Result};
 
 use super::Message;
 
-/// The decompressed bytes of one layer after the other. It stays at the end of a layer until
-/// [`Source::finish`].
+/// Reads the decompressed bytes of one layer after the other. It stays at the end of a layer until
+/// [`Source::finish`] is called.
 pub(super) struct Source {
     input: Receiver<Message>,
     spent: Sender<Vec<u8>>,

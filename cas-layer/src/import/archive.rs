@@ -27,7 +27,8 @@ pub(super) fn scan(file: File) -> Result<(Contents, Vec<String>)> {
                 let offset = reader.skip_body_seek()?;
                 if length.saturating_sub(offset) < entry.size {
                     return Err(Error::corrupt(format!(
-                        "the archive ends {} bytes before the end of the file",
+                        "the archive ends {} bytes before the end of the file; import a complete \
+                         copy",
                         entry.size - length.saturating_sub(offset)
                     ))
                     .operation("read")
@@ -72,7 +73,7 @@ pub(super) struct Member {
 }
 
 impl Members {
-    /// Returns the next entry. A stream that does not begin like an archive is not an image.
+    /// Returns the next entry. If the first entry is malformed, the source is not an image.
     pub(super) fn next<R: BufRead>(&mut self, reader: &mut Reader<R>) -> Result<Option<Entry>> {
         let entry = reader.next_entry().map_err(|error| match error.kind() {
             ErrorKind::Corrupt if self.entries == 0 => unrecognised(&self.magic).source(error),
@@ -82,7 +83,7 @@ impl Members {
         if self.entries > limit::ENTRIES_IN_MEMORY {
             let allowed = limit::ENTRIES_IN_MEMORY;
             return Err(Error::out_of_range(format!(
-                "the archive has more than the {allowed} members allowed"
+                "the archive has more than the {allowed} members allowed; import one with fewer"
             )));
         }
         Ok(entry)
@@ -119,9 +120,11 @@ impl Members {
     /// `Corrupt` if the path exists already, because readers differ in which member they use.
     pub(super) fn add(&mut self, path: String, node: Node) -> Result<()> {
         if self.nodes.contains_key(&path) {
-            return Err(Error::corrupt("the archive contains this path twice")
-                .operation("read")
-                .subject(path));
+            return Err(
+                Error::corrupt("the archive contains this path twice; create it again")
+                    .operation("read")
+                    .subject(path),
+            );
         }
         self.nodes.insert(path, node);
         Ok(())

@@ -80,9 +80,11 @@ fn open(path: PathBuf) -> Result<Option<Part>> {
     };
     let metadata = file.metadata()?;
     if !metadata.is_file() {
-        return Err(Error::corrupt("expected a regular file")
-            .operation("open")
-            .subject(path.display()));
+        return Err(Error::corrupt(
+            "expected a regular file; replace it, or import another source",
+        )
+        .operation("open")
+        .subject(path.display()));
     }
     Ok(Some(Part {
         size: metadata.len(),
@@ -100,7 +102,8 @@ fn resolve(nodes: &HashMap<String, Node>, path: String) -> Result<Option<Part>> 
         }
     }
     Err(Error::corrupt(format!(
-        "the path leads through more than {LINKS} links, or through a loop"
+        "the path leads through more than {LINKS} links, or through a loop; create the archive \
+         with fewer links"
     ))
     .operation("follow links")
     .subject(path))
@@ -135,7 +138,7 @@ pub(super) fn check_document_size(size: u64) -> Result<()> {
     }
     let allowed = limit::DOCUMENT_READ;
     Err(Error::out_of_range(format!(
-        "the document has {size} bytes; at most {allowed} are allowed"
+        "the document has {size} bytes; at most {allowed} are allowed; import another source"
     )))
 }
 
@@ -159,7 +162,7 @@ impl Part {
         }
     }
 
-    /// Reads the whole part, for a document.
+    /// Returns all bytes of the part, which is a document.
     ///
     /// # Errors
     /// `OutOfRange` over [`limit::DOCUMENT_READ`]; `Corrupt` if it ends early.
@@ -168,7 +171,7 @@ impl Part {
         self.head(store, self.size as usize).await
     }
 
-    /// Reads its first `length` bytes, or all if it is shorter.
+    /// Returns its first `length` bytes, or all if it is shorter.
     pub(super) async fn head(&self, store: &Store, length: usize) -> Result<Bytes> {
         let length = self.size.min(length as u64) as usize;
         match &self.location {

@@ -77,13 +77,17 @@ async fn reader(store: &Store, part: &Part) -> Result<Box<dyn Read + Send>> {
 impl BlobSource for DecodedSource {
     async fn open(&mut self, offset: u64) -> Result<()> {
         if offset > 0 || self.produced > 0 {
-            return Err(Error::internal("a stream is read from its beginning"));
+            return Err(Error::internal(
+                "a stream is read from its beginning; please report it",
+            ));
         }
         Ok(())
     }
 
     async fn next(&mut self) -> Result<Option<Bytes>> {
-        let ended_early = || Error::internal("the thread that decompresses the layer ended early");
+        let ended_early = || {
+            Error::internal("the thread that decompresses the layer ended early; please report it")
+        };
         let piece = self.pieces.recv().await.ok_or_else(ended_early)??;
         self.produced += piece.len() as u64;
         Ok((!piece.is_empty()).then_some(piece))

@@ -1,8 +1,9 @@
 //! The archive of `docker save`: `manifest.json`, and configurations and layers under any names.
 //!
 //! It has no OCI manifests, so one is created for each image; see `docs/decisions/0002`.
-//! Configurations and layers are stored unchanged. An uncompressed layer is verified against its
-//! diff ID during the import, and a compressed one when it is unpacked.
+//! Configurations and layers are stored unchanged, except that layers in xz or bzip2 are
+//! decompressed. A layer that is stored uncompressed is verified against its diff ID during the
+//! import, and a compressed one when it is unpacked.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -78,7 +79,8 @@ async fn image(
     let paths = &entry.layers;
     if paths.len() != diff_ids.len() || paths.len() > limit::LAYERS {
         return Err(named(Error::corrupt(format!(
-            "the image has {} diff IDs and {} layers; expected the same number, at most {}",
+            "the image has {} diff IDs and {} layers; expected the same number, at most {}; create \
+             the archive again",
             diff_ids.len(),
             paths.len(),
             limit::LAYERS
@@ -135,7 +137,8 @@ async fn decoded_layer(
     let descriptor = Descriptor::new(MediaType::OCI_LAYER, diff_id, part.size);
     if digest != diff_id {
         return Err(Error::corrupt(format!(
-            "the layer decompresses to {digest}; the image configuration says {diff_id}"
+            "the layer decompresses to {digest}; the image configuration says {diff_id}; create \
+             the archive again"
         )));
     }
     plan.add_leaf(descriptor.clone(), part)?;
@@ -161,8 +164,9 @@ fn manifest(
         subject: None,
         annotations: None::<BTreeMap<String, String>>,
     };
-    let data = serde_json::to_vec(&manifest)
-        .map_err(|error| Error::internal("a manifest could not be serialised").source(error))?;
+    let data = serde_json::to_vec(&manifest).map_err(|error| {
+        Error::internal("a manifest could not be serialised; please report it").source(error)
+    })?;
     let descriptor = Descriptor::of(MediaType::OCI_MANIFEST, &data);
     plan.add_document(descriptor.clone(), children, Part::in_memory(data.into()));
     Ok(descriptor)
@@ -170,9 +174,12 @@ fn manifest(
 
 fn find(plan: &Plan<'_>, path: &str) -> Result<Part> {
     plan.contents.find(path)?.ok_or_else(|| {
-        Error::not_found("the archive is incomplete: it lists this file but does not contain it")
-            .operation("read")
-            .subject(format!("{path:.200}"))
+        Error::not_found(
+            "the source is incomplete: it lists this file but does not contain it; import a \
+             complete copy",
+        )
+        .operation("read")
+        .subject(format!("{path:.200}"))
     })
 }
 

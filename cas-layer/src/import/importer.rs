@@ -45,7 +45,7 @@ pub(super) struct BlobImporter<'a> {
 
 #[derive(Default)]
 struct Created {
-    /// Blobs that the store did not have before.
+    /// Blobs that the store did not have before, or had damaged.
     blobs: BTreeSet<Digest>,
     /// Keys of ingests that are not published.
     ingests: BTreeSet<String>,
@@ -207,7 +207,7 @@ impl<'a> BlobImporter<'a> {
         Ok((digest, stored))
     }
 
-    /// Stores one blob. It is durable after [`BlobImporter::finish`]. Returns its digest.
+    /// Stores one blob. It is durable after [`BlobImporter::record_children`]. Returns its digest.
     async fn write<'b>(
         &'b self,
         record: RecordOrder<'b>,

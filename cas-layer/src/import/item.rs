@@ -16,8 +16,8 @@ pub(super) struct Item {
 }
 
 impl Item {
-    /// Returns the reference with which its children are recorded. Those that are not `planned` are
-    /// left out.
+    /// Returns the reference with which its children are recorded. Children that are not in
+    /// `planned` are recorded as absent.
     pub(super) fn blob_ref(&self, planned: &HashSet<Digest>) -> BlobRef {
         let mut blob = BlobRef::of(&self.descriptor, self.children.clone());
         let left_out = self
@@ -39,16 +39,18 @@ impl Item {
         let error = match part.location {
             _ if part.size != descriptor.size => {
                 let (expected, found) = (descriptor.size, part.size);
-                Error::corrupt(format!("expected {expected} bytes, found {found}"))
-                    .operation("read")
+                Error::corrupt(format!(
+                    "expected {expected} bytes, found {found}; import an intact copy"
+                ))
+                .operation("read")
             }
             Location::Stored(found) if found == descriptor.digest => Error::conflict(
                 "the blob was removed from the store during the import; import again",
             ),
-            Location::Stored(found) => {
-                Error::corrupt(format!("expected content of this digest, found {found}"))
-                    .operation("read")
-            }
+            Location::Stored(found) => Error::corrupt(format!(
+                "expected content of this digest, found {found}; import an intact copy"
+            ))
+            .operation("read"),
             Location::File(..) | Location::Memory(_) => return Ok(()),
         };
         Err(error.subject(descriptor.digest))

@@ -1,15 +1,15 @@
-//! Import: images of an OCI layout, an OCI archive, a docker archive or a directory of skopeo go into
-//! a store.
+//! Import: images of an OCI layout, an OCI archive, a docker archive or a directory of skopeo go
+//! into a store.
 //!
 //! A directory or an uncompressed tar file is read in place: only the blobs that the chosen images
 //! reach are read, several concurrently. A stream (a pipe or a compressed archive) is read once,
-//! and every file in it is stored as it arrives; files that no image reaches are removed
+//! and every large file in it is stored as it arrives; files that no image reaches are removed
 //! afterwards.
 //!
 //! The order is: records, blobs, flush, names. A name is written only after everything it stands
 //! for is durable. If an import fails, names are unchanged, and the blobs and ingests that it
-//! created are removed unless an image reaches them by then. If the caller drops the future, or the
-//! process crashes, the garbage collector removes them.
+//! created are removed, except blobs that something else references by then. If the caller drops
+//! the future, or the process crashes, the garbage collector removes them.
 
 mod archive;
 mod contents;
@@ -49,8 +49,8 @@ use crate::unpack::Target;
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct ImportOptions {
-    /// The name of the image. If the source has several tags, the images get `name:tag` each.
-    /// Without it the images get the names that the source gives them. Images without a name are
+    /// The name of the image. If the source has several tags, each image gets `name:tag`. Without
+    /// this name, the images get the names that the source gives them. Images without a name are
     /// stored under their digests.
     pub name: Option<Reference>,
     /// How names are read, by default as they are.
@@ -110,8 +110,8 @@ impl ImportOptions {
 ///
 /// # Errors
 /// `InvalidArgument` if the source is not an image, or the name of `options` does not suit it;
-/// `Corrupt` if a file of the source does not match its descriptor; `NotFound` if the source has
-/// nothing for the platform; errors of the store.
+/// `Corrupt` if a file of the source does not match its descriptor; `NotFound` if the source is
+/// incomplete or has nothing for the platform; errors of the store.
 pub async fn import(store: &Store, source: Source, options: &ImportOptions) -> Result<Vec<Image>> {
     let subject = source.to_string();
     let outcome = import_or_roll_back(store, source, options, None).await;
@@ -120,8 +120,9 @@ pub async fn import(store: &Store, source: Source, options: &ImportOptions) -> R
 }
 
 /// Imports like [`import`], and unpacks the images into snapshots, for the platform of `options`,
-/// or for that of this machine if `options` selects all. The layers of the first image are read
-/// only once. Names are written after everything is unpacked.
+/// or for that of this machine if `options` selects all. If the snapshotter can set parents late,
+/// the layers of the first image are read only once. Names are written after everything is
+/// unpacked.
 ///
 /// Returns each image with its chain ID, which is `None` for an image without layers.
 ///
@@ -195,7 +196,9 @@ async fn store_images(
     let mut roots = Vec::new();
     let listed = source::roots(&mut plan).await?;
     if listed.is_empty() {
-        return Err(Error::invalid("the source does not list any image"));
+        return Err(Error::invalid(
+            "the source does not list any image; name another source",
+        ));
     }
     for root in listed {
         if plan.visit(&root.target).await? {

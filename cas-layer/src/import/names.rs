@@ -86,7 +86,7 @@ fn own_names(roots: &[Root], naming: Naming) -> Result<BTreeMap<Reference, Descr
     Ok(assigned)
 }
 
-/// Returns the only image without a name under the given one.
+/// Returns the only image, which does not have a name, under the given name.
 fn only_one(
     roots: &[Root],
     given: &Reference,

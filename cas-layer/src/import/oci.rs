@@ -47,7 +47,7 @@ fn check_version(data: &[u8]) -> Result<()> {
         // As if there were no such file.
         VERSION | "" => Ok(()),
         other => Err(Error::unsupported(format!(
-            "unsupported layout version {}; {VERSION} is supported",
+            "unsupported layout version {}; create the source with version {VERSION}",
             excerpt(other)
         ))),
     }

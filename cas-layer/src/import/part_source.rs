@@ -61,7 +61,11 @@ impl BlobSource for PartSource<'_> {
                     (self.buffers.clone(), Arc::clone(file), offset + self.at);
                 pool::run(move || Ok(buffers.read(&mut At { file, from }, left)?)).await?
             }
-            Location::Stored(_) => return Err(Error::internal("a stored blob is not copied")),
+            Location::Stored(_) => {
+                return Err(Error::internal(
+                    "a stored blob is not copied; please report it",
+                ));
+            }
         };
         self.advance(piece.len() as u64)?;
         Ok(Some(piece))

@@ -85,7 +85,7 @@ impl<'a> Plan<'a> {
             if depth > limit::INDEX_DEPTH {
                 let allowed = limit::INDEX_DEPTH;
                 return Err(Error::out_of_range(format!(
-                    "indexes are nested more than {allowed} levels deep"
+                    "indexes are nested more than {allowed} levels deep; build the image again"
                 ))
                 .subject(descriptor.digest));
             }
@@ -125,7 +125,7 @@ impl<'a> Plan<'a> {
     }
 
     /// Follows the children that the source contains. The others may be absent. Returns whether one
-    /// of them leads to an image.
+    /// of them leads to an image, or the index is empty.
     async fn index(&mut self, index: &Index, depth: usize) -> Result<bool> {
         for listed in &index.manifests {
             self.offer(listed).await?;
@@ -211,7 +211,8 @@ impl<'a> Plan<'a> {
         let found = Digest::of(descriptor.digest.algorithm(), &data);
         if data.len() as u64 != descriptor.size || found != descriptor.digest {
             return Err(named(Error::corrupt(format!(
-                "expected {} bytes of this digest, found {} bytes of {found}",
+                "expected {} bytes of this digest, found {} bytes of {found}; import an intact \
+                 copy",
                 descriptor.size,
                 data.len()
             ))));
@@ -257,7 +258,8 @@ fn check_same(known: &Descriptor, descriptor: &Descriptor) -> Result<()> {
         return Ok(());
     }
     Err(Error::corrupt(format!(
-        "described both as {} bytes of {:.200} and as {} bytes of {:.200}",
+        "the source describes this blob both as {} bytes of {:.200} and as {} bytes of {:.200}; \
+         build the image again",
         known.size, known.media_type, descriptor.size, descriptor.media_type
     ))
     .operation("read")
@@ -266,7 +268,8 @@ fn check_same(known: &Descriptor, descriptor: &Descriptor) -> Result<()> {
 
 fn incomplete(descriptor: &Descriptor) -> Error {
     Error::not_found(format!(
-        "the source is incomplete: it lists this {:.200} but does not contain it",
+        "the source is incomplete: it lists this {:.200} but does not contain it; import a \
+         complete copy",
         descriptor.media_type
     ))
     .operation("read")

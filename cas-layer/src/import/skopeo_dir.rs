@@ -1,6 +1,6 @@
 //! The directory of skopeo's transport `dir:`. `manifest.json` is the manifest or the index itself,
-//! blobs are named by the hexadecimal part of their digest, and the manifests of an index by that
-//! with `.manifest.json`. It holds one image, without a name.
+//! blobs are named by the hexadecimal part of their digest, and the manifests of an index by the
+//! same with `.manifest.json` after it. It holds one image, without a name.
 
 use bytes::Bytes;
 use cas_core::{Descriptor, Document, Error, MediaType, Result, document_type};
@@ -21,7 +21,7 @@ pub(super) fn roots(plan: &mut Plan<'_>, data: &Bytes) -> Result<Vec<Root>> {
     let media_type = match document_type(data) {
         Some(media_type) => media_type,
         None => {
-            // Says why it is not one.
+            // The error says why this is not a manifest.
             Document::parse(&MediaType::OCI_MANIFEST, data).map_err(named)?;
             MediaType::OCI_MANIFEST
         }

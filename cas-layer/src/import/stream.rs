@@ -1,6 +1,6 @@
 //! An archive that can be read only once: a thread reads and decompresses it, and every file is
-//! stored as it arrives. Small files are kept in memory until it is known whether an image needs
-//! them, because to store one takes longer than to read a thousand.
+//! stored as it arrives. While there is room in memory, small files are kept there until it is
+//! known whether an image needs them, because to store one takes longer than to read a thousand.
 
 use std::io::{BufReader, Read};
 use std::thread;
@@ -69,7 +69,9 @@ pub(super) async fn receive(
                 return Ok(members.finish());
             }
             Some(Event::Piece(_)) | None => {
-                return Err(Error::internal("the reader of the archive ended early"));
+                return Err(Error::internal(
+                    "the reader of the archive ended early; please report it",
+                ));
             }
         }
     }
@@ -109,7 +111,8 @@ fn read(
     Ok(reader.warnings().to_vec())
 }
 
-/// Stores the current file, or keeps it in memory, which has `room` for more bytes.
+/// Stores the current file, or keeps it in memory. `room` is the number of bytes that may still be
+/// kept there.
 async fn file(
     importer: &BlobImporter<'_>,
     path: &str,
@@ -170,7 +173,9 @@ impl ArchiveSource<'_> {
 impl BlobSource for ArchiveSource<'_> {
     async fn open(&mut self, offset: u64) -> Result<()> {
         if offset > 0 {
-            return Err(Error::internal("an archive is read from its beginning"));
+            return Err(Error::internal(
+                "an archive is read from its beginning; please report it",
+            ));
         }
         Ok(())
     }
@@ -184,7 +189,9 @@ impl BlobSource for ArchiveSource<'_> {
                 self.left = self.left.saturating_sub(piece.len() as u64);
                 Ok(Some(piece))
             }
-            _ => Err(Error::internal("the reader of the archive ended early")),
+            _ => Err(Error::internal(
+                "the reader of the archive ended early; please report it",
+            )),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A source of an import, which ends early if another blob has failed.
+//! The source of a blob, which fails if another blob of the import has failed.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

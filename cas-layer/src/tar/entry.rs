@@ -9,9 +9,9 @@ pub struct Entry {
     pub kind: EntryKind,
     /// Permission bits with setuid, setgid and sticky.
     pub mode: u32,
-    /// Owner. Never `u32::MAX`, which means "unchanged" to the kernel.
+    /// Id of the owner. Never `u32::MAX`, which means "unchanged" to the kernel.
     pub uid: u32,
-    /// Group. Never `u32::MAX`.
+    /// Id of the group. Never `u32::MAX`.
     pub gid: u32,
     /// Time of the last modification.
     pub mtime: Time,
@@ -19,7 +19,7 @@ pub struct Entry {
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     /// Size of the file in bytes, including holes. Zero for everything that is not a file.
     pub size: u64,
-    /// Where the stored bytes of a sparse file belong. `None` for a file without holes.
+    /// Where the stored bytes of a sparse file belong. `None` if the member is not a sparse file.
     pub regions: Option<Vec<Region>>,
 }
 
@@ -32,7 +32,7 @@ pub enum EntryKind {
     Directory,
     /// A symbolic link and its target.
     Symlink(Vec<u8>),
-    /// A hard link to the member at this path.
+    /// A hard link to the file at this path.
     Hardlink(Vec<u8>),
     /// A character device.
     Char(Device),

@@ -10,8 +10,8 @@ pub(super) const BLOCK: usize = 512;
 /// Maximum length of the prefix in the format of star.
 const STAR_PREFIX: usize = 130;
 
-/// The warnings about prefixes in headers of formats without one. They are read as container
-/// engines read them.
+/// The warnings about a prefix in a header whose format does not have one. Such headers are read as
+/// container engines read them.
 const USED: &str = "a header has a prefix, which its format does not have; it is used, but some \
                     readers ignore it";
 const IGNORED: &str = "a header has a prefix, which its format does not have; it is ignored, but \
@@ -29,8 +29,8 @@ enum Format {
 }
 
 impl Header {
-    /// Verifies the checksum, over unsigned bytes or, as some old writers computed it, over signed
-    /// bytes.
+    /// Returns the header of a block if its checksum is valid, over unsigned bytes or, as some old
+    /// writers computed it, over signed bytes.
     pub(super) fn new(block: [u8; BLOCK]) -> Result<Self> {
         let header = Header(block);
         let stored = header.number(148..156, "checksum")?;
@@ -43,7 +43,8 @@ impl Header {
         let signed: i64 = bytes().map(|byte| i64::from(byte.cast_signed())).sum();
         if stored != unsigned && stored != signed {
             return Err(Error::corrupt(format!(
-                "the checksum of the tar header is {unsigned}; the header says {stored}"
+                "the checksum of the tar header is {unsigned}, but the header says {stored}; get \
+                 an intact copy of the archive, or create it again"
             )));
         }
         Ok(header)
@@ -56,7 +57,7 @@ impl Header {
     /// Returns the path, and a warning if some readers find another one.
     ///
     /// # Errors
-    /// `Corrupt` for a prefix whose end differs between readers.
+    /// `Corrupt` for a prefix that readers end at different bytes.
     pub(super) fn path(&self) -> Result<(Vec<u8>, Option<&'static str>)> {
         let name = text(&self.0[0..100]);
         let field = text(&self.0[345..500]);
@@ -64,7 +65,8 @@ impl Header {
             Format::Ustar => (field, None),
             Format::Star if field.len() > STAR_PREFIX || !self.has_times(476) => {
                 return Err(Error::corrupt(
-                    "a tar header in the format of star has a prefix that is too long",
+                    "a tar header in the format of star has a prefix of more than 130 bytes, or \
+                     invalid times after it; create the archive again",
                 ));
             }
             Format::Star => (field, None),
@@ -127,7 +129,8 @@ impl Header {
 
 fn malformed(name: &str, bytes: &[u8]) -> Error {
     Error::corrupt(format!(
-        "invalid {name} in the tar header: {} is not a number in range",
+        "invalid {name} in the tar header: {} is not a number in range; get an intact copy of the \
+         archive, or create it again",
         shown(bytes)
     ))
 }
@@ -137,8 +140,8 @@ pub(super) fn text(field: &[u8]) -> &[u8] {
     field.split(|&byte| byte == 0).next().unwrap_or(field)
 }
 
-/// Parses octal digits among spaces and NULs, or base-256 in two's complement. Returns `None` if
-/// the field is neither.
+/// Returns the number in a field: octal digits, padded with spaces and NULs, or base-256 in two's
+/// complement. Returns `None` if it is neither, or does not fit.
 pub(super) fn number(field: &[u8]) -> Option<i64> {
     match field.first() {
         Some(first) if first & 0x80 != 0 => base256(field),

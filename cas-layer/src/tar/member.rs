@@ -1,4 +1,4 @@
-//! Merges a header and its extensions into one member, in a fixed order.
+//! Merges a header and its extensions into one member.
 
 use std::io::BufRead;
 
@@ -20,7 +20,7 @@ impl<R: BufRead> Reader<R> {
         self.entries += 1;
         if self.entries > limit::ENTRIES {
             return Err(Error::out_of_range(format!(
-                "the layer has more than the {} members allowed",
+                "the layer has more than the {} members allowed; build the image with fewer files",
                 limit::ENTRIES
             )));
         }
@@ -57,7 +57,9 @@ impl<R: BufRead> Reader<R> {
         let stored = self.stored(header, pax.size, &kind).map_err(named)?;
         let map = self.map(header, &pax, stored).map_err(named)?;
         if map.is_some() && kind != EntryKind::File {
-            return Err(named(Error::corrupt("only a file can be sparse")));
+            return Err(named(Error::corrupt(
+                "only a file can be sparse; create the archive again",
+            )));
         }
         let (size, regions) = match map {
             Some(map) => (map.size, Some(map.regions)),
@@ -83,14 +85,14 @@ impl<R: BufRead> Reader<R> {
     }
 
     /// Returns the number of bytes stored for a member. The same number locates the next header.
-    /// A size in a pax record counts more than that of the header, as for all readers.
+    /// A size in a pax record takes precedence over that of the header.
     ///
-    /// Only files have bytes. Some writers give a link the size of its target, or a directory that
-    /// of its entry on disk, but nothing follows.
+    /// Only files have bytes. Some writers give a link the size of its target, or a directory its
+    /// size on disk, but no bytes follow.
     fn stored(&mut self, header: &Header, pax: Option<u64>, kind: &EntryKind) -> Result<u64> {
         if *kind != EntryKind::File {
             let declared = header.number(124..136, "size")?;
-            // Without a record, all readers agree on hard links and directories.
+            // Without a record, all readers ignore the size of a hard link or a directory.
             let agreed = declared == 0 || matches!(header.type_flag(), b'1' | b'5');
             if !agreed || pax.is_some_and(|size| size != 0) {
                 self.warn(
@@ -107,22 +109,27 @@ impl<R: BufRead> Reader<R> {
         }
         if size > limit::LAYER {
             return Err(Error::out_of_range(format!(
-                "the file has {size} bytes; at most {} are allowed",
+                "the file has {size} bytes; at most {} are allowed; split it",
                 limit::LAYER
             )));
         }
         Ok(size)
     }
 
-    /// Makes the stored bytes the current body, and reads a sparse map from its start.
+    /// Makes the stored bytes the current body. Returns the map of a sparse file, which precedes
+    /// its data.
     fn map(&mut self, header: &Header, pax: &Pax, stored: u64) -> Result<Option<Map>> {
         if header.type_flag() == b'S' {
             if pax.sparse.is_some() {
-                return Err(Error::corrupt("the file has sparse maps of two formats"));
+                return Err(Error::corrupt(
+                    "the file has sparse maps of two formats; create the archive again",
+                ));
             }
             let map = sparse::old_gnu(header, || match self.block()? {
                 Some(block) => Ok(block),
-                None => Err(Error::corrupt("the archive ends in a sparse map")),
+                None => Err(Error::corrupt(
+                    "the archive ends in a sparse map; get an intact copy, or create it again",
+                )),
             })?;
             self.begin(stored);
             return map.check(stored).map(Some);
@@ -132,7 +139,9 @@ impl<R: BufRead> Reader<R> {
             return Ok(None);
         }
         let size = pax.sparse.size;
-        let size = size.ok_or_else(|| Error::corrupt("the sparse file has no size"))?;
+        let size = size.ok_or_else(|| {
+            Error::corrupt("the sparse file does not have a size; create the archive again")
+        })?;
         let map = match &pax.sparse.map {
             None if pax.sparse.in_body => sparse::in_body(size, || self.body_block())?,
             Some(regions) if !pax.sparse.in_body => Map {
@@ -143,21 +152,29 @@ impl<R: BufRead> Reader<R> {
                 regions: Vec::new(),
                 size,
             },
-            _ => return Err(Error::corrupt("the sparse file must have exactly one map")),
+            _ => {
+                return Err(Error::corrupt(
+                    "the sparse file must have exactly one map; create the archive again",
+                ));
+            }
         };
         let count = map.regions.len() as u64;
         if pax.sparse.count.is_some_and(|declared| declared != count) {
-            return Err(Error::corrupt("the sparse map has a wrong region count"));
+            return Err(Error::corrupt(
+                "the sparse map does not have the declared number of regions; create the archive \
+                 again",
+            ));
         }
         map.check(self.body).map(Some)
     }
 }
 
-/// Returns the value that the GNU and pax extensions agree on.
+/// Returns the value of the GNU or the pax extension. If there are both, they must agree.
 fn agreed(gnu: Option<Vec<u8>>, pax: Option<Vec<u8>>) -> Result<Option<Vec<u8>>> {
     match (gnu, pax) {
         (Some(gnu), Some(pax)) if gnu != pax => Err(Error::corrupt(
-            "a GNU and a pax extension give the member two different names",
+            "a GNU and a pax extension give the member two different names or link targets; create \
+             the archive again",
         )),
         (gnu, pax) => Ok(pax.or(gnu)),
     }
@@ -176,7 +193,7 @@ fn kind(header: &Header, path: &[u8], link: Vec<u8>) -> Result<EntryKind> {
         b'6' => EntryKind::Fifo,
         other => {
             return Err(Error::corrupt(format!(
-                "unknown tar type flag {}",
+                "unknown tar type flag {}; create the archive without such members",
                 shown(&[other])
             )));
         }
@@ -186,7 +203,7 @@ fn kind(header: &Header, path: &[u8], link: Vec<u8>) -> Result<EntryKind> {
 fn target(link: Vec<u8>) -> Result<Vec<u8>> {
     if link.is_empty() || link.len() >= limit::PATH {
         return Err(Error::corrupt(format!(
-            "the link target has {} bytes; 1 to {} are allowed",
+            "the link target has {} bytes; 1 to {} are allowed; build the image again",
             link.len(),
             limit::PATH - 1
         )));
@@ -199,7 +216,7 @@ fn device(header: &Header) -> Result<Device> {
     match (u32::try_from(major), u32::try_from(minor)) {
         (Ok(major @ 0..=0xfff), Ok(minor @ 0..=0xf_ffff)) => Ok(Device { major, minor }),
         _ => Err(Error::out_of_range(format!(
-            "device number {major}:{minor} is out of range"
+            "device number {major}:{minor} is out of range; build the image without the device"
         ))),
     }
 }
@@ -210,7 +227,10 @@ fn id(pax: Option<u64>, header: i64) -> Result<u32> {
         None => u32::try_from(header).ok(),
     };
     value.filter(|&value| value != u32::MAX).ok_or_else(|| {
-        Error::out_of_range("the owner or group is not a number from 0 to 4,294,967,294")
+        Error::out_of_range(
+            "the owner or group is not a number from 0 to 4,294,967,294; build the image with \
+             other ids",
+        )
     })
 }
 
@@ -221,7 +241,7 @@ fn check_path(path: &[u8]) -> Result<()> {
     };
     if path.len() > limit::PATH {
         return fail(format!(
-            "the path has {} bytes; at most {} are allowed",
+            "the path has {} bytes; at most {} are allowed; build the image with shorter paths",
             path.len(),
             limit::PATH
         ));
@@ -232,14 +252,14 @@ fn check_path(path: &[u8]) -> Result<()> {
     };
     if let Some(name) = names().find(|name| name.len() > limit::COMPONENT) {
         return fail(format!(
-            "a name has {} bytes; at most {} are allowed",
+            "a name has {} bytes; at most {} are allowed; build the image with shorter names",
             name.len(),
             limit::COMPONENT
         ));
     }
     if names().count() > limit::PATH_DEPTH {
         return fail(format!(
-            "the path has more than {} names",
+            "the path has more than the {} names allowed; build the image with shorter paths",
             limit::PATH_DEPTH
         ));
     }

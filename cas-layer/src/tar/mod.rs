@@ -1,13 +1,19 @@
 //! A strict, streaming tar reader.
 //!
-//! It reads ustar, pax, GNU long names, base-256 numbers and all sparse formats. It refuses what
-//! two readers could understand in two ways: a malformed extension is an error and is never
-//! skipped, one size is used both for the body and for the position of the next header, and
-//! extensions apply to the next member only. What container engines accept, or writers have
-//! written, it accepts with a warning, and reads it as those engines do: a stream that ends after a
-//! complete member, without padding and end blocks; a global pax header, which has no effect; a
-//! prefix in a header whose format is not ustar; a file whose name ends with a slash; a size of what
-//! is not a file. It refuses a global header that would move, cut or rename members.
+//! It reads ustar, star, pax, GNU long names, base-256 numbers and all sparse formats of GNU tar. A
+//! malformed extension is an error and is never skipped. One size is used both for the body and for
+//! the position of the next header. Extensions apply to the next member only.
+//!
+//! The reader refuses most archives that other readers understand in different ways. It accepts
+//! the following, because container engines do, and reads them as these engines do. Most of them
+//! cause a warning:
+//!
+//! - The stream ends after a complete member, without padding or end blocks.
+//! - A global pax header sets metadata, which is ignored. A global header that sets a path, a link,
+//!   a size or anything about sparse files is refused.
+//! - A header has a prefix, but its format does not.
+//! - The name of a file ends with a slash.
+//! - A member that is not a file has a size, which is ignored.
 
 mod entry;
 mod header;
@@ -70,7 +76,7 @@ impl<R: BufRead> Reader<R> {
     ///
     /// # Errors
     /// `Corrupt` if the archive is malformed or truncated; `OutOfRange` if a bound of [`limit`] is
-    /// exceeded; errors of `input`.
+    /// exceeded, or an owner or a device number is out of range; errors of `input`.
     pub fn next_entry(&mut self) -> Result<Option<Entry>> {
         let mut waiting = Extensions::default();
         while let Some(header) = self.header(&waiting)? {
@@ -94,7 +100,8 @@ impl<R: BufRead> Reader<R> {
         Ok(None)
     }
 
-    /// Returns what was unusual about the archive but accepted.
+    /// Returns what was unusual about the archive but accepted: at most [`limit::WARNINGS`]
+    /// different warnings.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
@@ -114,7 +121,9 @@ impl<R: BufRead> Reader<R> {
         match self.block()? {
             None => self.warn("the archive has one end block instead of two"),
             Some(second) if second != [0; BLOCK] => {
-                return Err(Error::corrupt("a tar header follows a single end block"));
+                return Err(Error::corrupt(
+                    "a tar header follows a single end block; create the archive again",
+                ));
             }
             Some(_) => {}
         }
@@ -124,7 +133,7 @@ impl<R: BufRead> Reader<R> {
     fn end(&mut self, waiting: &Extensions) -> Result<Option<Header>> {
         if !waiting.is_empty() {
             return Err(Error::corrupt(
-                "an extension header is not followed by a member",
+                "an extension header is not followed by a member; create the archive again",
             ));
         }
         self.drain()?;
@@ -182,7 +191,8 @@ impl<R: BufRead> Reader<R> {
                 0 if filled == 0 => return Ok(None),
                 0 => {
                     return Err(Error::corrupt(format!(
-                        "the archive ends after {filled} of the {BLOCK} bytes of a block"
+                        "the archive ends after {filled} of the {BLOCK} bytes of a block; get an \
+                         intact copy, or create it again"
                     )));
                 }
                 read => filled += read,
@@ -196,7 +206,9 @@ impl<R: BufRead> Reader<R> {
         let mut block = [0; BLOCK];
         self.read_exact(&mut block)
             .map_err(|error| match error.kind() {
-                io::ErrorKind::UnexpectedEof => Error::corrupt("the sparse map has no end"),
+                io::ErrorKind::UnexpectedEof => Error::corrupt(
+                    "the sparse map continues past the end of the file; create the archive again",
+                ),
                 _ => error.into(),
             })?;
         Ok(block)
@@ -207,14 +219,17 @@ impl<R: BufRead> Reader<R> {
         let size = header.size()?;
         if size > most {
             return Err(Error::out_of_range(format!(
-                "an extension header of the archive has {size} bytes; at most {most} are allowed"
+                "an extension header of the archive has {size} bytes; at most {most} are allowed; \
+                 use shorter names and fewer xattrs"
             )));
         }
         self.begin(size);
         let mut body = Vec::new();
         self.read_to_end(&mut body)?;
         if !self.skip()? {
-            return Err(Error::corrupt("the archive ends in an extension header"));
+            return Err(Error::corrupt(
+                "the archive ends in an extension header; get an intact copy, or create it again",
+            ));
         }
         Ok(body)
     }
@@ -224,14 +239,16 @@ impl<R: BufRead> Reader<R> {
         self.global += body.len() as u64;
         if self.global > limit::PAX_GLOBAL {
             return Err(Error::out_of_range(format!(
-                "the global pax headers have more than {} bytes",
+                "the global pax headers have more than the {} bytes allowed; create the archive \
+                 without them",
                 limit::PAX_GLOBAL
             )));
         }
         let pax = Pax::parse(&body)?;
         if pax.affects_layout() {
             return Err(Error::corrupt(
-                "a global pax header sets a path, a link, a size or something of a sparse file",
+                "a global pax header sets a path, a link, a size or something of a sparse file; \
+                 create the archive again without it",
             ));
         }
         if pax.sets_metadata() {
@@ -254,15 +271,15 @@ impl<R: BufRead> Reader<R> {
     }
 }
 
-/// Returns whether bytes may begin an archive, however damaged: with a header, or with what is left
-/// of one.
+/// Returns whether bytes may be the beginning of an archive: a valid header, a damaged one with the
+/// magic `ustar`, or only zeros in the first block.
 pub(crate) fn may_begin(bytes: &[u8]) -> bool {
     let is_header =
         |block: &[u8; BLOCK]| block[257..262] == *b"ustar" || Header::new(*block).is_ok();
     bytes.first_chunk().is_some_and(is_header) || bytes.iter().take(BLOCK).all(|&byte| byte == 0)
 }
 
-/// Returns bytes of the archive for a message: quoted, escaped, and not more than a few.
+/// Returns the first 60 bytes of a part of the archive for a message, quoted and escaped.
 fn shown(bytes: &[u8]) -> String {
     const MOST: usize = 60;
     match bytes.get(..MOST) {
@@ -275,7 +292,7 @@ fn once<T>(slot: &mut Option<T>, value: T) -> Result<()> {
     match slot.replace(value) {
         None => Ok(()),
         Some(_) => Err(Error::corrupt(
-            "a member has two extension headers of the same kind",
+            "a member has two extension headers of the same kind; create the archive again",
         )),
     }
 }
@@ -299,7 +316,8 @@ impl<R: BufRead> BufRead for Reader<R> {
         if available.is_empty() {
             let missing = self.body;
             return Err(Error::corrupt(format!(
-                "the archive ends {missing} bytes before the end of a member's data"
+                "the archive ends {missing} bytes before the end of a member's data; get an intact \
+                 copy, or create it again"
             ))
             .into());
         }
@@ -318,7 +336,7 @@ impl<R: BufRead> BufRead for Reader<R> {
 mod tests {
     use super::*;
 
-    /// Returns the archive of an empty file, without end blocks.
+    /// Returns an archive of `members` empty files, without end blocks.
     fn archive(members: usize) -> Vec<u8> {
         let mut header = [0; BLOCK];
         header[0] = b'f';

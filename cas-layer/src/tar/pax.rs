@@ -19,7 +19,7 @@ pub(super) struct Pax {
     pub(super) gid: Option<u64>,
     pub(super) mtime: Option<Time>,
     pub(super) xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
-    /// The names of attributes that no file can have.
+    /// The names of attributes that are too large for any file.
     pub(super) left_out: Vec<String>,
     pub(super) sparse: Sparse,
 }
@@ -43,14 +43,19 @@ impl Pax {
         let mut pax = Pax::default();
         while !body.is_empty() {
             let (key, value, rest) = record(body).ok_or_else(|| {
-                Error::corrupt(format!("malformed pax record at {}", shown(body)))
+                Error::corrupt(format!(
+                    "malformed pax record at {}; get an intact copy of the archive, or create it \
+                     again",
+                    shown(body)
+                ))
             })?;
             pax.set(key, value)?;
             body = rest;
         }
         if pax.sparse.offset.is_some() {
             return Err(Error::corrupt(
-                "the pax record GNU.sparse.offset is not followed by GNU.sparse.numbytes",
+                "the pax record GNU.sparse.offset is not followed by GNU.sparse.numbytes; create \
+                 the archive again",
             ));
         }
         pax.sparse.check()?;
@@ -58,7 +63,7 @@ impl Pax {
         Ok(pax)
     }
 
-    /// Returns whether a record moves or cuts the bytes of members.
+    /// Returns whether a record changes the paths, the link targets or the bytes of members.
     pub(super) fn affects_layout(&self) -> bool {
         self.path.is_some() || self.link.is_some() || self.size.is_some() || self.sparse.is_some()
     }
@@ -95,7 +100,7 @@ impl Pax {
         if name.is_empty() || name.contains(&0) {
             return Err(bad(XATTR, name));
         }
-        // The kernel takes no longer ones, whatever the file system.
+        // The kernel refuses longer ones, whatever the file system.
         if name.len() > limit::COMPONENT || value.len() > limit::XATTR {
             self.xattrs.remove(name);
             self.left_out.push(shown(name));
@@ -109,7 +114,8 @@ impl Pax {
         let total: usize = self.xattrs.iter().map(|(n, v)| n.len() + v.len()).sum();
         if total > limit::XATTRS {
             return Err(Error::out_of_range(format!(
-                "the xattrs of one entry have {total} bytes; at most {} are allowed",
+                "the xattrs of one entry have {total} bytes; at most {} are allowed; build the \
+                 image with fewer",
                 limit::XATTRS
             )));
         }
@@ -138,7 +144,8 @@ impl Sparse {
             return Ok(());
         }
         Err(Error::corrupt(
-            "the pax records of a sparse file are incomplete: a map or the version 1.0 is expected",
+            "the pax records of a sparse file must have either a map or the version 1.0; create \
+             the archive again",
         ))
     }
 
@@ -182,7 +189,8 @@ impl Sparse {
 pub(super) fn push(map: &mut Vec<Region>, offset: u64, length: u64) -> Result<()> {
     if map.len() == limit::SPARSE_REGIONS {
         return Err(Error::out_of_range(format!(
-            "the sparse file has more than {} regions",
+            "the sparse file has more than the {} regions allowed; create the archive without \
+             sparse files",
             limit::SPARSE_REGIONS
         )));
     }
@@ -190,7 +198,7 @@ pub(super) fn push(map: &mut Vec<Region>, offset: u64, length: u64) -> Result<()
     Ok(())
 }
 
-/// Returns the key and value of the first record, and the rest.
+/// Returns the key and value of the first record, and the rest. Returns `None` if it is malformed.
 fn record(body: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let space = body.iter().take(20).position(|&byte| byte == b' ')?;
     let length = usize::try_from(digits(&body[..space])?).ok()?;
@@ -206,7 +214,7 @@ fn digits(text: &[u8]) -> Option<u64> {
     str::from_utf8(text).ok().filter(|_| sound)?.parse().ok()
 }
 
-/// Parses a decimal number. The error names the record.
+/// Parses the decimal number of a record. The error names the record.
 pub(super) fn decimal(key: &[u8], value: &[u8]) -> Result<u64> {
     digits(value).ok_or_else(|| bad(key, value))
 }
@@ -258,7 +266,7 @@ fn parse_time(value: &[u8]) -> Option<Time> {
 
 fn bad(key: &[u8], value: &[u8]) -> Error {
     Error::corrupt(format!(
-        "the pax record {} has the invalid value {}",
+        "the pax record {} with the value {} is invalid; create the archive again",
         shown(key),
         shown(value)
     ))

@@ -6,19 +6,24 @@ use super::entry::Region;
 use super::header::{BLOCK, Header, number};
 use super::pax::{decimal, push};
 
-/// A map as declared by a header, and the size of the file including holes.
+/// A map as the archive declares it, and the size of the file including holes.
 pub(super) struct Map {
     pub(super) regions: Vec<Region>,
     pub(super) size: u64,
 }
 
 impl Map {
-    /// Checks that regions are in order, inside the file, and cover exactly `stored` bytes.
+    /// Returns the map if its regions are in order, inside the file, and cover exactly `stored`
+    /// bytes.
     pub(super) fn check(self, stored: u64) -> Result<Self> {
-        let fail = |why: &str| Error::corrupt(format!("invalid sparse map: {why}"));
+        let fail = |why: &str| {
+            Error::corrupt(format!(
+                "invalid sparse map: {why}; create the archive again"
+            ))
+        };
         if self.size > limit::LAYER {
             return Err(Error::out_of_range(format!(
-                "the sparse file has {} bytes; at most {} are allowed",
+                "the sparse file has {} bytes; at most {} are allowed; split it",
                 self.size,
                 limit::LAYER
             )));
@@ -46,7 +51,11 @@ pub(super) fn old_gnu(
     mut next: impl FnMut() -> Result<[u8; BLOCK]>,
 ) -> Result<Map> {
     let size = number(&header.0[483..495]).and_then(|size| u64::try_from(size).ok());
-    let size = size.ok_or_else(|| Error::corrupt("the size of the sparse file is not a number"))?;
+    let size = size.ok_or_else(|| {
+        Error::corrupt(
+            "the size of the sparse file is not a valid number; create the archive again",
+        )
+    })?;
     let mut regions = Vec::new();
     let mut more = table(&header.0[386..482], &mut regions)? && header.0[482] != 0;
     while more {
@@ -66,14 +75,17 @@ fn table(slots: &[u8], regions: &mut Vec<Region>) -> Result<bool> {
         let Some((Ok(offset), Ok(length))) =
             numbers.map(|(offset, length)| (u64::try_from(offset), u64::try_from(length)))
         else {
-            return Err(Error::corrupt("a sparse region is not a pair of numbers"));
+            return Err(Error::corrupt(
+                "a sparse region is not a pair of valid numbers; create the archive again",
+            ));
         };
         push(regions, offset, length)?;
     }
     Ok(true)
 }
 
-/// Reads the pax 1.0 format: lines of decimal numbers, first their count, padded to a block.
+/// Reads the pax 1.0 format: lines of decimal numbers, first the number of regions, padded to a
+/// block.
 pub(super) fn in_body(size: u64, mut next: impl FnMut() -> Result<[u8; BLOCK]>) -> Result<Map> {
     const KEY: &[u8] = b"GNU.sparse.map";
     let mut block = next()?;
@@ -92,7 +104,9 @@ pub(super) fn in_body(size: u64, mut next: impl FnMut() -> Result<[u8; BLOCK]>) 
             }
             digits.push(byte);
             if digits.len() > 20 {
-                return decimal(KEY, &digits).and(Err(Error::corrupt("a number is too long")));
+                return decimal(KEY, &digits).and(Err(Error::corrupt(
+                    "a number of the sparse map is too long; create the archive again",
+                )));
             }
         }
     };

@@ -124,8 +124,8 @@ fn check(found: Digest, expected: Digest) -> io::Result<Bytes> {
         return Ok(Bytes::new());
     }
     Err(Error::corrupt(format!(
-        "the stored blob is damaged: expected bytes of this digest, found {found}; import the \
-         image again"
+        "the stored blob is damaged: expected bytes of this digest, found {found}; pull or import \
+         the image again"
     ))
     .into())
 }

@@ -1,11 +1,11 @@
 //! Unpack: the layers of an image become snapshots, or one plain directory.
 //!
-//! The size and the diff ID of every layer are verified. If a label already records the diff ID,
-//! the digest is verified in place of the diff ID. A snapshot is committed only when its layer is
-//! complete. If the snapshotter can set parents late, the layers of an image are unpacked in
-//! parallel, and committed when all are on the device. A directory is emptied again if it could not
-//! be completed. If the caller drops the future, the threads end soon, and unfinished snapshots and
-//! directories are removed in the background.
+//! The size and the diff ID of every layer that is unpacked are verified. If a label already
+//! records the diff ID, the digest is verified in place of the diff ID. A snapshot is committed
+//! only when its layer is complete. If the snapshotter can set parents late, the layers of an image
+//! are unpacked in parallel, and committed when all are on the device. If a directory could not be
+//! completed, what was unpacked into it is removed. If the caller drops the future, the threads end
+//! soon, and unfinished snapshots and directories are removed in the background.
 
 mod active_snapshot;
 mod blob;
@@ -51,8 +51,8 @@ struct StoredLayer {
     diff_id_known: bool,
 }
 
-/// Returns the outcome of several jobs: the first error that is not `Cancelled`, because a job that
-/// was cancelled does not report the cause.
+/// Returns the outcome of several jobs. Of several errors, returns the first that is not
+/// `Cancelled`, if there is one, because a job that was cancelled does not report the cause.
 pub(crate) fn first_cause(outcomes: Vec<Result<()>>) -> Result<()> {
     let mut errors = outcomes.into_iter().filter_map(Result::err);
     let Some(first) = errors.next() else {
@@ -78,8 +78,8 @@ fn parts(manifest: &Manifest) -> Vec<BlobRef> {
 /// these diff IDs may then be those of another image. [`to_snapshots`] finds out.
 ///
 /// # Errors
-/// `NotFound` without the configuration; `Corrupt` if the manifest and the configuration do not
-/// match.
+/// `NotFound` if the store does not have the configuration; `Corrupt` if the manifest and the
+/// configuration do not match.
 pub async fn verified_chain_ids(store: &Store, manifest: &Manifest) -> Result<Option<Vec<Digest>>> {
     let layers = layers_with_diff_ids(store, manifest).await?;
     for (layer, diff_id) in &layers {
@@ -144,7 +144,7 @@ async fn is_diff_id_known(store: &Store, layer: &Descriptor, diff_id: &Digest) -
     Ok(label.is_some_and(|label| label == diff_id.to_string()))
 }
 
-/// Returns whether the store has a layer of which it is not known that it has this diff ID.
+/// Returns whether the store has a layer whose bytes are not known to have this diff ID.
 async fn is_unverified(store: &Store, layer: &Descriptor, diff_id: &Digest) -> Result<bool> {
     Ok(layer.digest != *diff_id
         && !is_diff_id_known(store, layer, diff_id).await?
@@ -152,8 +152,8 @@ async fn is_unverified(store: &Store, layer: &Descriptor, diff_id: &Digest) -> R
 }
 
 /// Records the diff ID of a verified layer in a label, so that it is known later without
-/// decompression. This is only an optimisation: a failure is a warning. A store that cannot be
-/// written gives none.
+/// decompression. This is only an optimisation: a failure is a warning, unless the store cannot be
+/// written at all.
 async fn record_diff_id(
     store: &Store,
     layer: &Descriptor,

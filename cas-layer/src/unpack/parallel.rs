@@ -25,11 +25,11 @@ use crate::codec::{self, Compression};
 use crate::flow::{self, LayerSource};
 use crate::tar::Reader;
 
-/// Maximum number of layers that are applied concurrently. Each needs three threads and 4 MiB of
-/// buffers.
+/// Maximum number of layers that are applied concurrently. Each needs three or four threads and a
+/// few MiB of buffers.
 const MAX_PARALLEL: usize = 3;
 
-/// Whether the progress of the bytes is reported here, or by the job that brings them.
+/// Whether the progress of the bytes is reported here, or by the job that stores them.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Reports {
     Bytes,
@@ -80,8 +80,8 @@ impl Unpacking<'_> {
     /// bytes end early, the layer is applied later, from the store.
     ///
     /// # Errors
-    /// `Corrupt` if the layer does not match its diff ID or no tree can hold it; errors of the
-    /// file system.
+    /// `Corrupt` if the layer does not match its diff ID or cannot be applied; errors of the file
+    /// system.
     pub(super) async fn apply_incoming(&self, index: usize, mut bytes: LayerReader) -> Result<()> {
         let (descriptor, diff_id) = self.layers[index].clone();
         let source = move || {
@@ -277,9 +277,6 @@ async fn resolve(
     let Some(effects) = effects else {
         return Ok(false);
     };
-    if effects.is_empty() {
-        return Ok(true);
-    }
     let parents = resolved.iter().rev().map(|(_, tree)| tree);
     let parents = overlay::stack(parents.chain(committed_trees).cloned().collect())?;
     pool::run(move || {

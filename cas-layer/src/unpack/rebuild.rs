@@ -1,4 +1,4 @@
-//! Unpacks the layers of snapshots that have lost their files.
+//! Unpacks layers again if their snapshots have lost their files.
 
 use std::sync::Arc;
 
@@ -50,7 +50,8 @@ impl Unpacking<'_> {
         self.unpack_on_parent(index, true).await
     }
 
-    /// Unpacks the layers of the committed snapshots that have no directory.
+    /// Unpacks the layers of committed snapshots whose directories are missing, except layers that
+    /// are not in the store.
     pub(super) async fn rebuild_missing(&self) -> Result<()> {
         for (index, chain_id) in self.chain.iter().enumerate() {
             let _lock = match self.is_missing(chain_id).await? {

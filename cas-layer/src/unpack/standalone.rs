@@ -16,11 +16,11 @@ pub(super) struct StandaloneLayer {
     state: Mutex<State>,
 }
 
-/// How far a layer is.
+/// The progress of a layer.
 pub(super) enum State {
     Waiting,
     Begun,
-    /// With its deferred effects, or `None` if it needs its parents.
+    /// With its deferred effects, or `None` if it must be applied again on top of its parents.
     Applied(Option<DeferredEffects>),
 }
 

@@ -72,7 +72,9 @@ pub(super) struct Unpacking<'a> {
 }
 
 impl<'a> Unpacking<'a> {
-    /// Finds out which layers are missing. The manifest and its configuration are in the store.
+    /// Begins to unpack an image: pins it, gives snapshots without a directory their files again,
+    /// and prepares snapshots for missing layers if they are unpacked in parallel. The manifest and
+    /// its configuration are in the store.
     ///
     /// # Errors
     /// As [`to_snapshots`].
@@ -202,7 +204,8 @@ impl<'a> Unpacking<'a> {
         self.guard.pin_snapshots(self.name(), keys).await
     }
 
-    /// Pins a snapshot and all below it. Returns whether it exists and is committed.
+    /// Keeps a pinned snapshot from a collection that has begun already. Returns whether it exists
+    /// and is committed.
     pub(super) async fn pin_committed(&self, chain_id: &Digest) -> Result<bool> {
         let (snapshotter, key) = (self.target.snapshotter, chain_id.to_string());
         let found = snapshotter.stat(&key).await?;
@@ -215,7 +218,7 @@ impl<'a> Unpacking<'a> {
         format!("{} {}", unique::key("extract"), self.chain[index])
     }
 
-    /// Returns labels with which a snapshot is kept only while a lease or a reference keeps it.
+    /// Returns labels for a snapshot that a collection keeps only for a lease or a reference.
     pub(super) fn labels(&self) -> Labels {
         Labels::from([(LEASE.to_owned(), self.guard.id().to_owned())])
     }

@@ -43,7 +43,7 @@ fn a_way_through_links_is_bounded_where_it_cannot_be_remembered() {
     }
     let error = tar.apply(&cage.root()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::OutOfRange, "{error}");
-    assert!(error.to_string().contains("names"), "{error}");
+    assert!(error.to_string().contains("lookups allowed"), "{error}");
     let made = names(cage.root().join("d/".repeat(490)));
     assert!(made.len() < 1000, "{}", made.len());
 }

@@ -61,7 +61,7 @@ impl FileStore {
     }
 }
 
-/// Returns what `outcome` has, or `None` if it is the error that something does not exist.
+/// Returns the value of `outcome`, or `None` if its error is `NotFound`.
 fn there<T>(outcome: std::io::Result<T>) -> Result<Option<T>> {
     match outcome.map_err(Error::from) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),

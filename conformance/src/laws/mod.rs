@@ -1,4 +1,4 @@
-//! The laws, one group for each trait.
+//! The laws: one group for each trait, and the group `gc` for a whole store.
 
 pub mod content;
 pub mod gc;
@@ -8,7 +8,7 @@ pub mod snapshots;
 
 use crate::law::Law;
 
-/// What the law book says about a law, for all kinds of stores.
+/// The entry of a law in the law book, whatever kind of store it tests.
 #[derive(Clone, Copy, Debug)]
 pub struct Rule {
     /// The trait that it is about, or `gc` for a whole store.

@@ -37,7 +37,7 @@ const BUDGET: Duration = Duration::from_secs(30);
 /// The time after which a victim or a check counts as hanging.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Number of writes, which is larger than that of the test harness on its own thread.
+/// Number of writes before the job. The test harness makes fewer on its own thread.
 const OTHERS: usize = 8;
 
 /// The last acknowledgement of a victim whose job succeeds.
@@ -276,8 +276,8 @@ impl Ended {
         }
     }
 
-    /// Checks that the error says that the device failed or is full. An engine may not know why a
-    /// file could not be created or synced (SQLite does not say). A store whose sync failed may
+    /// Checks that the error reports a failed or full device. An engine may not know why a file
+    /// could not be created or synced (SQLite does not report it). A store whose sync failed may
     /// refuse everything until it is reopened.
     fn check_kind(&self, fault: Fault, call: &Call) {
         let told = self

@@ -37,7 +37,7 @@ pub struct FsckOptions {
     pub repair: bool,
     /// Where a repair gets blobs from: the directory of a root or of an image layout, the URL of a
     /// store, or the reference of an image in a registry. By default, the registries that the names
-    /// of the images refer to.
+    /// of the images refer to, except `docker.io`.
     pub from: Option<String>,
     /// Whether registries are contacted over http instead of https.
     pub plain_http: bool,
@@ -167,7 +167,8 @@ fn unopened(path: &Path, error: &Error) -> Finding {
     }
 }
 
-/// Reports the snapshots that were made for mounts and are not mounted. A repair removes them.
+/// Returns a finding for each snapshot that was made for a mount and is not mounted. A repair
+/// removes these snapshots.
 async fn check_mounts(snapshotter: &dyn Snapshotter, repair: bool) -> Result<Vec<Finding>> {
     let mut left = unmounted(snapshotter).await?;
     let now = SystemTime::now();

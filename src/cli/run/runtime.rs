@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::run_dir::RunDir;
 
-/// How long a program may take to end after a signal before it is killed.
+/// Maximum time that a program may take to end after a signal. It is then killed.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// A program that runs a bundle.

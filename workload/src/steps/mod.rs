@@ -31,7 +31,7 @@ pub(crate) struct Step {
 
 /// How often a step is run.
 enum Rounds {
-    /// As often as the scale says.
+    /// Once for each of the rounds of the scale.
     Scale,
     /// Once for each large blob.
     LargeBlobs,

@@ -28,7 +28,7 @@ use crate::error::Result;
 use crate::records::Batch;
 use crate::store::Store;
 
-/// The default size, in bytes, of the largest blob in the small store.
+/// Maximum size, in bytes, of a blob in the small store, unless another threshold is set.
 pub const THRESHOLD: u64 = 64 << 10;
 
 /// Returns a store that keeps blobs of up to `threshold` bytes in `small`, and larger ones in

@@ -1,5 +1,5 @@
-//! Metrics: a store that reports each call to an observer, with its bytes, its duration and its
-//! error.
+//! Metrics: a store that reports each asynchronous call to an observer, with its bytes, its
+//! duration and its error.
 //!
 //! Everything else stays the same, including the capabilities. A call that is cancelled is not
 //! reported.
@@ -17,14 +17,15 @@ pub use self::event::{Event, Interface, Operation};
 use crate::error::Result;
 use crate::store::Store;
 
-/// Receives an event for every call that ended.
+/// Receives an event for every asynchronous call that ended.
 pub trait Observer: Send + Sync + 'static {
-    /// Called on the thread of the call, before the call returns. It must be quick.
+    /// Receives one event. It is called on the thread of the call, before the call returns, so it
+    /// must be quick.
     fn observe(&self, event: &Event);
 }
 
-/// Returns `store`, with every call of its content, ingests, readers, records and images reported
-/// to `observer`.
+/// Returns `store`, with every asynchronous call of its content, ingests, readers, records and
+/// images reported to `observer`.
 pub fn observe(store: Store, observer: Arc<dyn Observer>) -> Store {
     let watch = Watch(observer);
     Store {

@@ -17,7 +17,8 @@ impl Snapshots {
     /// `by`. Returns the id of the old directory.
     ///
     /// # Errors
-    /// `NotFound`; `InvalidArgument` if the states or the parents are not as described.
+    /// `NotFound`; `FailedPrecondition` if `by` is not active; `InvalidArgument` if `key` is not
+    /// committed or does not have the same parent as `by`.
     pub async fn replace(&self, key: &str, by: &str, usage: Usage) -> Result<u64> {
         self.commit_plan(|| self.plan_replace(key, by, usage)).await
     }
@@ -39,7 +40,7 @@ impl Snapshots {
         .await?;
         let is_above = |record: &SnapshotRecord| {
             let mut below = record.parent.as_deref();
-            // A chain cannot be longer than there are snapshots.
+            // The bound ends the search in a circular chain.
             for _ in 0..found.len() {
                 match below {
                     Some(parent) if parent == key => return true,
@@ -71,7 +72,8 @@ impl Snapshots {
     }
 
     /// Returns the keys of the records that do not parse, and of those whose parents have no record
-    /// that parses. If `remove` is set, removes these records.
+    /// that parses. If `remove` is set, removes these records, and corrects the counter of ids and
+    /// the numbers of children.
     ///
     /// # Errors
     /// Errors of the store.

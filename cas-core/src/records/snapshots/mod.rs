@@ -65,7 +65,7 @@ impl Snapshots {
         })
     }
 
-    /// Returns an id that no snapshot of this store has or ever had. It names a directory.
+    /// Returns an id that no snapshot of this snapshotter has or ever had. It names a directory.
     ///
     /// # Errors
     /// `Corrupt` if the counter does not parse; errors of the store.
@@ -273,7 +273,7 @@ impl Snapshots {
         Ok((batch, first..next))
     }
 
-    /// Returns the key of a record.
+    /// Returns the key of the record of the snapshot `key`.
     fn row(&self, key: &str) -> String {
         format!("{}/{key}", self.snapshotter)
     }

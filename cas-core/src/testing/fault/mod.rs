@@ -46,8 +46,8 @@ pub struct Fault {
 enum Choice {
     /// One call, after this many others.
     After(usize),
-    /// On average, one of as many calls as the second number. The first number is the state of the
-    /// generator that chooses the calls.
+    /// One call in as many as the second number says, on average. The first number is the state of
+    /// the generator that chooses the calls.
     OneIn(u64, u64),
 }
 
@@ -62,7 +62,7 @@ impl Plan {
         self.set(Some((Choice::After(nth.saturating_sub(1)), fault)));
     }
 
-    /// Makes one call in `count` fail from now on. `seed` determines which ones.
+    /// Makes one call in `count` fail from now on, on average. `seed` determines which ones.
     pub fn fail_some(&self, seed: u64, count: u64, fault: Fault) {
         self.set(Some((Choice::OneIn(seed, count.max(1)), fault)));
     }

@@ -4,7 +4,7 @@
 //! It compares and swaps one key at a time, so a batch that fails leaves a prefix of its changes. A
 //! list is not a consistent snapshot: the entries are read at different times. Nothing can be
 //! renamed: bytes are uploaded in parts of [`PART`] bytes under a unique name, and the digest
-//! points there. A publish leaves the batch alone, readers fail once their blob is removed, and
+//! points there. A publish does not commit the batch, readers fail once their blob is removed, and
 //! every step yields to other tasks.
 
 mod content;

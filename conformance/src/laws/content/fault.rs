@@ -14,7 +14,7 @@ use crate::strace::{Fault, Victim};
 const PIECE: usize = 300_000;
 /// The key of the ingest that is not published.
 const UNFINISHED: &str = "unfinished";
-/// What a victim prints about an ingest after a failed publish.
+/// The beginning of what a victim prints after a failed publish. The length of the ingest follows.
 const LEFT: &str = "left ";
 
 /// Returns the blobs, each with the step that stores it.
@@ -72,7 +72,7 @@ async fn publish(
     durability: Durability,
 ) -> Result<()> {
     let mut writer = Writer::begin(store, key, Expected::ANY).await?;
-    // Bytes that could not be synced must not be resumed.
+    // A repeated job resumes the ingest that the first one left.
     let left = usize::try_from(writer.offset()).unwrap();
     for piece in data.slice(left..).chunks(PIECE) {
         writer.write(data.slice_ref(piece)).await?;
@@ -97,6 +97,7 @@ async fn append(store: &dyn ContentStore) -> Result<()> {
 }
 
 async fn check(victim: Victim<dyn ContentStore>) {
+    // Bytes that could not be synced must not be resumed.
     let left = victim
         .acknowledged
         .iter()
@@ -143,7 +144,7 @@ async fn right(store: &dyn ContentStore) {
     }
 }
 
-/// Text that occurs in no other file, and that compression keeps.
+/// Text that no other file contains, and that compressed data still contains.
 const MARKER: &str = "conformance-blob";
 
 /// Between the write of the bytes and their acknowledgement, the bytes and the names of their files

@@ -32,7 +32,7 @@ laws! { $
             "A caller that cannot tell absent from broken would refetch blobs that it has"
             ["EVE CheckBlobExists, which answers both alike"],
         reads_stop_at_the_end:
-            "A lazy reader asks beyond the end, and an error or stale bytes there break a container"
+            "A lazy reader reads past the end; an error or stale bytes there break a container"
             ["containerd content.ReaderAt"],
         sha512_names_content_too:
             "An image that names its content by SHA-512 could not be stored"
@@ -54,13 +54,13 @@ laws! { $
             "A file that is shared with the store and changes later would corrupt the blob"
             ["cas_core::Ingest::adopt"],
         changed_bytes_are_noticed:
-            "A copy that rotted would be passed over by every import that brings the right bytes"
+            "Every import would leave a damaged copy in place, although it brings the right bytes"
             ["cas_core::ContentStore::is_unchanged"],
         a_damaged_copy_is_replaced:
-            "Damage would stay for ever: each import finds the blob there and leaves it"
+            "Damage would stay forever: each import would find the blob and leave it as it is"
             ["containerd#5854, moby#46649"],
         a_compaction_keeps_what_is_there:
-            "Freed disk space is worth nothing if a live layer is lost for it"
+            "A compaction would free disk space, but lose a live layer"
             ["cas_core::ContentStore::compact"],
     ]
     ingest() [
@@ -111,7 +111,7 @@ laws! { $
             "A blob between two pages would never be shown or collected"
             ["cas_core::ContentStore::list"],
         a_removed_blob_is_gone:
-            "A removed blob would still be found in one way, and a caller would count on it"
+            "One call would still find a removed blob, and its caller would depend on the blob"
             ["containerd content.Manager.Delete"],
         ingests_are_listed_by_key:
             "Nobody could see which downloads are running, or what an interrupted pull left"

@@ -123,7 +123,8 @@ pub(super) async fn an_expired_image_is_removed(subject: Subject) {
     assert_eq!(there(&store).await.len(), 7);
 }
 
-/// A condition on a snapshot that does not exist keeps nothing, and other labels are ignored.
+/// A condition on a snapshot that does not exist and references to nothing change nothing: the
+/// blob with the root label stays, and the other one is removed.
 pub(super) async fn a_condition_needs_its_snapshot(subject: Subject) {
     let store = subject.open().await;
     let made = blobs(&store, 2).await;

@@ -103,7 +103,7 @@ laws! { $
     ]
     platforms() [
         a_failed_pull_leaves_stored_platforms_complete:
-            "A pull of another platform that fails would break the image that is there"
+            "A failed pull of another platform would break the image that is stored"
             ["docs/DURABILITY.md, Leases and collection; containerd#2590"],
     ]
     model(racy) [

@@ -64,7 +64,7 @@ laws! { $
     ]
     change(racy) [
         updates_of_different_labels_lose_none:
-            "Two tools that each set a label would take turns in losing it"
+            "Of two tools that each set a label, one would lose its label"
             ["containerd images.Store.Update, field paths"],
     ]
     find() [

@@ -44,7 +44,7 @@ laws! { $
             "An image and a lease with one name would be one record"
             ["cas_core::records::Table"],
         tables_are_alike:
-            "The notes of a job would lose an update that the records of a blob keep"
+            "An update would be lost in one table, although other tables would keep it"
             ["cas_core::records::Table"],
         odd_keys_are_keys:
             "Names are any text; two would become one if the engine folds or escapes them"

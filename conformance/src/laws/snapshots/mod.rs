@@ -71,7 +71,7 @@ laws! { $
             "Work after the close would continue without its records"
             ["containerd snapshots.Snapshotter.Close"],
         closing_twice_is_allowed:
-            "Two clean-up paths that both close would fail"
+            "Of two clean-up paths that both close the snapshotter, the second would fail"
             ["containerd snapshots.Snapshotter.Close"],
     ]
     info() [
@@ -159,7 +159,7 @@ laws! { $
     ]
     damage() [
         what_nobody_changed_is_sound:
-            "A check that finds what is not there would have sound layers unpacked again"
+            "Sound layers would be reported as damaged and unpacked again"
             ["cas_core::Snapshotter::check"],
         changed_files_are_found:
             "A container would start with empty files after a crash, and nobody would know why"
@@ -190,7 +190,7 @@ laws! { $
             "Two processes would start containers in one root file system"
             ["containerd snapshots.Snapshotter.Prepare"],
         one_of_many_commits_wins:
-            "Two unpacks of one layer would both fail, or one would replace the other in use"
+            "Two unpacks of one layer would both fail, or one would replace the layer of the other"
             ["containerd snapshots.Snapshotter.Commit"],
         a_parent_removed_under_a_prepare_leaves_no_orphan:
             "A snapshot would have a parent that is gone, which no tool repairs"
