@@ -61,7 +61,7 @@ impl Expected {
         }
         match self.digest {
             Some(expected) if expected != *digest => Err(Error::corrupt(format!(
-                "expected the digest {expected}, found {digest}"
+                "expected content of this digest, found {digest}"
             ))),
             _ => Ok(()),
         }

@@ -3,7 +3,7 @@
 
 mod candidates;
 mod check;
-mod config;
+mod configuration;
 mod diff_id;
 mod ext;
 pub mod fieldpath;
@@ -25,7 +25,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 pub use check::{Check, check, size};
-pub use config::{ImageConfig, config_platform, image_config, layers, not_a_layer, rootfs};
+pub use configuration::{ImageConfig, config_platform, image_config, layers, not_a_layer, rootfs};
 pub use diff_id::{UNCOMPRESSED, diff_id};
 pub use ext::ImageStoreExt;
 pub use full_name::{FullName, familiar};

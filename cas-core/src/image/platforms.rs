@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use async_trait::async_trait;
 
-use super::config::config_platform;
+use super::configuration::config_platform;
 use crate::content::ContentStore;
 use crate::descriptor::Descriptor;
 use crate::dispatch::{self, Handler, Next, walk};

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::candidates::Candidates;
-use super::config::config_platform;
+use super::configuration::config_platform;
 use super::platforms::platforms;
 use crate::content::ContentStore;
 use crate::descriptor::Descriptor;
