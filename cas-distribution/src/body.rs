@@ -111,7 +111,7 @@ impl Sent {
             still = if now == before { still + 1 } else { 0 };
             before = now;
             if still > if now == size { extra } else { 0 } {
-                return Err(error::silent(url));
+                return Err(error::silent(url, http::IDLE * still));
             }
         }
     }

@@ -1,5 +1,7 @@
 //! Errors for the answers of registries, classified by what the caller must do.
 
+use std::time::Duration;
+
 use cas_core::nulls::null_is_default;
 use cas_core::{Error, ErrorKind, limit};
 use reqwest::header::RETRY_AFTER;
@@ -129,9 +131,9 @@ pub(crate) fn broken(error: reqwest::Error, url: &Url) -> Error {
     .backend(REGISTRY)
 }
 
-/// Returns the error for a connection to `url` on which no bytes arrive.
-pub(crate) fn silent(url: &Url) -> Error {
-    let seconds = http::IDLE.as_secs();
+/// Returns the error for a connection to `url` on which nothing arrived while it was `waited` for.
+pub(crate) fn silent(url: &Url, waited: Duration) -> Error {
+    let seconds = waited.as_secs();
     Error::unavailable(format!(
         "no response from {} for {seconds} s; try again later",
         shown(url)

@@ -98,7 +98,7 @@ fn builder(local: bool) -> ClientBuilder {
 /// `Unavailable` if the connection fails, or no answer arrives in time.
 pub(crate) async fn send(request: RequestBuilder, url: &Url) -> Result<Response> {
     let answer = timeout(IDLE, request.send()).await;
-    let answer = answer.map_err(|_| error::silent(url))?;
+    let answer = answer.map_err(|_| error::silent(url, IDLE))?;
     answer.map_err(|error| error::broken(error, url))
 }
 
@@ -108,7 +108,7 @@ pub(crate) async fn send(request: RequestBuilder, url: &Url) -> Result<Response>
 /// `Unavailable` if the connection breaks, or no bytes arrive in time.
 pub(crate) async fn chunk(response: &mut Response) -> Result<Option<Bytes>> {
     let chunk = timeout(IDLE, response.chunk()).await;
-    let chunk = chunk.map_err(|_| error::silent(response.url()))?;
+    let chunk = chunk.map_err(|_| error::silent(response.url(), IDLE))?;
     chunk.map_err(|error| error::broken(error, response.url()))
 }
 

@@ -238,5 +238,7 @@ fn check_one_name(images: &[Image]) -> Result<()> {
     {
         return Ok(());
     }
-    Err(lookup::ambiguous("the image has several names", images.iter()).operation("remove image"))
+    let why = "the image has several names";
+    let one = "the names to remove";
+    Err(lookup::ambiguous(why, images.iter(), one).operation("remove image"))
 }

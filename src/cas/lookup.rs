@@ -58,6 +58,7 @@ async fn find_all(store: &Store, text: &str) -> Result<Vec<Image>> {
         _ => Err(ambiguous(
             "the digests of several images begin with these digits",
             matching.values().flatten(),
+            "more digits, or the whole name of one of them",
         )),
     }
 }
@@ -98,7 +99,8 @@ pub(super) async fn by_name(store: &Store, full: &FullName, typed: &str) -> Resu
     }
     if found.iter().any(|image| image.target.digest != target) {
         let why = "spellings of this name refer to different images";
-        return Err(ambiguous(why, found.iter()));
+        let one = "the whole name or the digest of one of them";
+        return Err(ambiguous(why, found.iter(), one));
     }
     Ok(found)
 }
@@ -200,13 +202,14 @@ fn absent() -> Error {
     Error::not_found("the store does not have this image; `cas images` lists what it has")
 }
 
-/// Returns the error for text that stands for several images.
-pub(super) fn ambiguous<'a>(why: &str, images: impl Iterator<Item = &'a Image>) -> Error {
+/// Returns the error for text that stands for several images. It asks to give `one` instead.
+pub(super) fn ambiguous<'a>(
+    why: &str,
+    images: impl Iterator<Item = &'a Image>,
+    one: &str,
+) -> Error {
     let listed: Vec<String> = images
         .map(|image| format!("{} ({})", image.name, image.target.digest.short()))
         .collect();
-    Error::invalid(format!(
-        "{why}: {}; give the whole name or the digest of one of them",
-        listed.join(", ")
-    ))
+    Error::invalid(format!("{why}: {}; give {one}", listed.join(", ")))
 }

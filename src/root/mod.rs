@@ -170,8 +170,17 @@ fn same_engines(mut chosen: Engines, found: Engines) -> Result<Engines> {
     if found == chosen {
         return Ok(found);
     }
+    let tables = match (
+        found.stores == chosen.stores,
+        found.registries == chosen.registries,
+    ) {
+        (true, true) => "",
+        (false, true) => ", and other [stores]",
+        (true, false) => ", and other [registries]",
+        (false, false) => ", and other [stores] and [registries]",
+    };
     Err(Error::already_exists(format!(
-        "this root uses store {:?} and snapshotter {:?}; choose another directory",
+        "this root uses store {:?} and snapshotter {:?}{tables}; choose another directory",
         found.store, found.snapshotter
     )))
 }

@@ -68,7 +68,8 @@ impl Cell {
         self.failure.as_deref()
     }
 
-    /// Returns the range of values that tie with this cell.
+    /// Returns the range of the cell, widened by the noise of a measurement. Another cell with a
+    /// value in it ties with this one.
     fn spread(&self) -> Option<(f64, f64)> {
         let (median, (least, most)) = (self.median()?, self.range()?);
         let noise = median * if self.values.len() == 1 { ONCE } else { NOISE };
@@ -134,8 +135,8 @@ impl Table {
             return Vec::new();
         };
         let ties = |number: &usize| {
-            let spread = cells[*number].spread();
-            spread.is_some_and(|(low, high)| low <= most && least <= high)
+            let range = cells[*number].range();
+            range.is_some_and(|(low, high)| low <= most && least <= high)
         };
         competing.into_iter().filter(ties).collect()
     }

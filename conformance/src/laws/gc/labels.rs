@@ -123,13 +123,15 @@ pub(super) async fn an_expired_image_is_removed(subject: Subject) {
     assert_eq!(there(&store).await.len(), 7);
 }
 
-/// A condition on a snapshot that does not exist and references to nothing change nothing: the
-/// blob with the root label stays, and the other one is removed.
+/// A condition on a snapshot that does not exist and references to nothing change nothing: of two
+/// blobs with the condition, the one with the root label stays, and the other one is removed.
 pub(super) async fn a_condition_needs_its_snapshot(subject: Subject) {
     let store = subject.open().await;
     let made = blobs(&store, 2).await;
     label(&store, &made[0], "root", "x").await;
-    label(&store, &made[0], "cond.snapshot.native", "usedat<2h|key").await;
+    for blob in &made {
+        label(&store, blob, "cond.snapshot.native", "usedat<2h|key").await;
+    }
     label(&store, &made[0], "ref.content", "no digest").await;
     label(&store, &made[0], "ref.snapshot.native", "absent").await;
     collect_in(&store, DAY).await;
