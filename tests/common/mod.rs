@@ -7,6 +7,7 @@
 )]
 
 pub(crate) mod disk;
+pub(crate) mod docker;
 pub(crate) mod layout;
 pub(crate) mod shop;
 pub(crate) mod tree;

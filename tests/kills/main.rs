@@ -15,9 +15,7 @@
 mod common;
 mod damage;
 #[cfg(feature = "registry")]
-#[path = "../registry/docker.rs"]
 #[allow(dead_code, reason = "the tests of registries use all of it")]
-mod docker;
 mod inventory;
 mod material;
 mod place;

@@ -25,7 +25,7 @@ pub(crate) struct Place {
     /// How often something was chosen.
     pub(crate) round: u64,
     #[cfg(feature = "registry")]
-    pub(crate) registry: Option<crate::docker::Registry>,
+    pub(crate) registry: Option<crate::common::docker::Registry>,
     #[cfg(feature = "registry")]
     _registry_files: tempfile::TempDir,
 }
@@ -41,8 +41,8 @@ impl Place {
             root,
             round: 0,
             #[cfg(feature = "registry")]
-            registry: crate::common::can(&[crate::docker::PROGRAM])
-                .then(|| crate::docker::Registry::open(registry_files.path())),
+            registry: crate::common::can(&[crate::common::docker::PROGRAM])
+                .then(|| crate::common::docker::Registry::open(registry_files.path())),
             #[cfg(feature = "registry")]
             _registry_files: registry_files,
             scratch,

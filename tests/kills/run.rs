@@ -121,7 +121,7 @@ pub(crate) fn kill_all(store: &str, snapshotter: &str) {
 fn chosen() -> Vec<&'static Verb> {
     let mut verbs: Vec<&Verb> = verbs::VERBS.iter().collect();
     #[cfg(feature = "registry")]
-    if crate::common::can(&[crate::docker::PROGRAM]) {
+    if crate::common::can(&[crate::common::docker::PROGRAM]) {
         verbs.extend(verbs::REMOTE);
     }
     if let Ok(wanted) = std::env::var("CAS_KILLS_OF") {

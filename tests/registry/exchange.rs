@@ -8,7 +8,7 @@ use cas::Digest;
 use serde_json::Value;
 
 use super::cas;
-use super::docker::{PROGRAM, Registry};
+use crate::common::docker::{PROGRAM, Registry};
 use crate::common::shop::{ALL, GZIP, MULTI, Shop, names, skopeo};
 use crate::common::{can, fails, ok, real_image, tree};
 

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::cas;
-use super::docker::{PASSWORD, PROGRAM, Registry, USER};
 use super::fake::{Answer, Fake, Request};
 use super::sample::Sample;
+use crate::common::docker::{PASSWORD, PROGRAM, Registry, USER};
 use crate::common::shop::{GZIP, Shop};
 use crate::common::{can, fails, ok};
 

@@ -1,6 +1,5 @@
 //! Registries: a real one, and a fake one that misbehaves.
 
-mod docker;
 mod exchange;
 pub(crate) mod fake;
 mod heals;

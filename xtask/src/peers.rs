@@ -17,6 +17,7 @@ const PEERS: &[(&str, &str)] = &[
     ("containerd", "containerd"),
     ("unpigz", "pigz"),
     ("ctr", "containerd"),
+    ("buildah", "buildah"),
     ("mmdebstrap", "mmdebstrap"),
     ("strace", "strace"),
     ("python3", "python3-venv"),

@@ -97,11 +97,11 @@ async fn entry(store: &Store, manifest: &Manifest, plan: &Plan) -> Result<Entry>
     })
 }
 
-/// Returns the name as docker's `repository:tag`, with the tag `latest` if it has none. Returns
-/// `None` if docker would refuse it, and the whole archive with it.
+/// Returns the name as docker's `repository:tag` in full, because podman reads a short name as one
+/// of `localhost`. Returns `None` if docker would refuse it, and the whole archive with it.
 fn repo_tag(name: &Reference) -> Option<String> {
     let full = FullName::of(name).filter(|full| full.digest().is_none())?;
-    Some(full.familiar())
+    Some(full.name().to_string())
 }
 
 #[cfg(test)]
@@ -113,10 +113,13 @@ mod tests {
     #[test]
     fn names_are_tags_where_docker_takes_them() {
         for (name, expected) in [
-            ("small", Some("small:latest")),
-            ("docker.io/library/small:1", Some("small:1")),
-            ("docker.io/me/small", Some("me/small:latest")),
-            ("a/b--c/d_e:V1.0-x", Some("a/b--c/d_e:V1.0-x")),
+            ("small", Some("docker.io/library/small:latest")),
+            (
+                "docker.io/library/small:1",
+                Some("docker.io/library/small:1"),
+            ),
+            ("me/small", Some("docker.io/me/small:latest")),
+            ("a/b--c/d_e:V1.0-x", Some("docker.io/a/b--c/d_e:V1.0-x")),
             ("Host.test:5000/a/b", Some("Host.test:5000/a/b:latest")),
             ("localhost/a:1", Some("localhost/a:1")),
             ("[::1]:5000/a__b:1", Some("[::1]:5000/a__b:1")),

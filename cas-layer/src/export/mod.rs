@@ -160,6 +160,8 @@ async fn write_archive(
     if options.format == Format::Docker {
         let listed = docker::manifest(store, &chosen, &plan, progress).await?;
         archive.file(layout::DOCKER_MANIFEST, listed).await?;
+    } else {
+        warn_of_types(&chosen, progress);
     }
     for blob in plan.blobs() {
         blob.write(store, &mut archive, progress).await?;
@@ -177,6 +179,23 @@ fn warn_of_names(chosen: &BTreeMap<Reference, Chosen>, progress: &dyn Progress) 
              and umoci may refuse to select it"
         ));
     }
+}
+
+/// Warns of images that some readers do not find in an image layout by their names.
+fn warn_of_types(chosen: &BTreeMap<Reference, Chosen>, progress: &dyn Progress) {
+    let is_docker = |(_, one): &(&Reference, &Chosen)| one.target.media_type.is_docker();
+    let mut names = chosen.iter().filter(is_docker).map(|(name, _)| name);
+    let Some(first) = names.next() else {
+        return;
+    };
+    let more = match names.count() {
+        0 => String::new(),
+        more => format!(" (as {more} more)"),
+    };
+    progress.warn(&format!(
+        "{first}{more} has a manifest of Docker's type; skopeo, podman and umoci cannot select it by \
+         its name in an OCI archive, so export it with --format docker for them"
+    ));
 }
 
 /// Returns the part of each image that goes into the archive, sorted by name.

@@ -252,9 +252,13 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// Checks that a digest has one size and one media type only. Otherwise readers could differ.
+/// Checks that a digest has one size only, and one media type if one of its types is that of a
+/// document. Otherwise readers could differ. Manifests of docker and OCI manifests may share layers
+/// under the types of both.
 fn check_same(known: &Descriptor, descriptor: &Descriptor) -> Result<()> {
-    if known.size == descriptor.size && known.media_type == descriptor.media_type {
+    let types = [&known.media_type, &descriptor.media_type];
+    let are_alike = types[0] == types[1] || !types.iter().any(|kind| kind.is_document());
+    if known.size == descriptor.size && are_alike {
         return Ok(());
     }
     Err(Error::corrupt(format!(

@@ -232,7 +232,11 @@ async fn a_docker_archive_lists_each_image_once_and_keeps_the_layout() {
     assert_eq!(
         tags,
         [
-            &json!(["other:latest", "x.test/multi:1", "x.test/one:1"]),
+            &json!([
+                "docker.io/library/other:latest",
+                "x.test/multi:1",
+                "x.test/one:1"
+            ]),
             &json!(["x.test/zstd:1"])
         ]
     );
@@ -262,7 +266,7 @@ async fn a_docker_archive_lists_each_image_once_and_keeps_the_layout() {
     assert_eq!(
         names,
         [
-            "other:latest",
+            "docker.io/library/other:latest",
             "x.test/multi:1",
             "x.test/one:1",
             "x.test/zstd:1"

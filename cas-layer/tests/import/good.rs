@@ -77,6 +77,40 @@ async fn what_a_descriptor_embeds_need_not_be_in_the_source() {
 }
 
 #[tokio::test]
+async fn images_may_share_a_layer_under_several_types() {
+    let mut files = Files::layout();
+    let layer = files.blob(MediaType::OCI_LAYER_GZIP, &gzip(&noise(0, 70_000)));
+    let mut entries = Vec::new();
+    for (number, media_type) in [
+        MediaType::OCI_LAYER_GZIP,
+        MediaType::DOCKER_LAYER_GZIP,
+        MediaType::DOCKER_LAYER,
+        MediaType::from("application/octet-stream"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let config = serde_json::json!({
+            "os": "linux", "architecture": "amd64", "number": number,
+            "rootfs": { "type": "layers", "diff_ids": [Digest::sha256(&noise(0, 70_000))] },
+        });
+        let config = files.blob(MediaType::OCI_CONFIG, config.to_string().as_bytes());
+        let layer = Descriptor {
+            media_type,
+            ..layer.clone()
+        };
+        entries.push((format!("a:{number}"), files.manifest(config, vec![layer])));
+    }
+    let named = entries
+        .iter()
+        .map(|(name, image)| (Some(name.as_str()), image));
+    files.entries(&named.collect::<Vec<_>>());
+    let store = store();
+    let made = import(&store, in_stream(&files.tar()), &ImportOptions::default()).await;
+    assert_eq!(names(&made.unwrap()), ["a:0", "a:1", "a:2", "a:3"]);
+}
+
+#[tokio::test]
 async fn every_kind_of_source_gives_the_same_store() {
     let (files, image) = two_tags();
     let directory = tempfile::tempdir().unwrap();

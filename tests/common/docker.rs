@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use crate::common::ok;
+use super::ok;
 
 pub(crate) const PROGRAM: &str = "docker-registry";
 pub(crate) const USER: &str = "me";

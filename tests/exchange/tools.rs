@@ -1,23 +1,17 @@
 //! Archives for skopeo, podman and containerd, and archives from them: digests stay the same, for
 //! gzip, zstd and several platforms.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test may fail anywhere"
-)]
-
-mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use cas::Digest;
-use common::shop::{ALL, GZIP, MULTI, Names, Shop, ZSTD, names, skopeo};
-use common::{can, cas, ok};
-use serde_json::{Value, json};
+use serde_json::Value;
+
+use crate::common::shop::{ALL, GZIP, MULTI, Names, Shop, ZSTD, names, skopeo};
+use crate::common::{can, cas, ok};
+use crate::containerd::Containerd;
+use crate::podman::podman;
 
 impl Shop {
     /// Exports an archive of these images. Returns its path.
@@ -38,13 +32,7 @@ impl Shop {
 
     /// Runs podman with a storage of its own. Returns its output.
     fn podman(&self, arguments: &[&str]) -> String {
-        let mut command = Command::new("podman");
-        command.args(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"]);
-        command
-            .args(["--events-backend", "file", "--root"])
-            .arg(self.path("podman"));
-        command.arg("--runroot").arg(self.path("podman-run"));
-        ok(command.args(arguments))
+        ok(podman(self.scratch.path()).args(arguments))
     }
 }
 
@@ -183,85 +171,13 @@ fn podman_pushes_zstd_and_platforms_and_we_read_them_with_equal_digests() {
     assert_eq!(list["manifests"].as_array().unwrap().len(), 2, "{list}");
 }
 
-/// A containerd with its own storage.
-struct Containerd<'a> {
-    process: Child,
-    shop: &'a Shop,
-}
-
-impl<'a> Containerd<'a> {
-    fn start(shop: &'a Shop) -> Self {
-        let at = |name: &str| json!(shop.path(name)).to_string();
-        let config = format!(
-            "version = 2\nroot = {}\nstate = {}\n\
-             disabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n\
-             [grpc]\naddress = {}\n[ttrpc]\naddress = {}\n",
-            at("containerd"),
-            at("containerd-run"),
-            at("sock"),
-            at("ttrpc")
-        );
-        fs::write(shop.path("containerd.toml"), config).unwrap();
-        let process = Command::new("containerd")
-            .arg("--config")
-            .arg(shop.path("containerd.toml"))
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let containerd = Containerd { process, shop };
-        for _ in 0..200 {
-            let asked = containerd.ctr().arg("version").output().unwrap();
-            if asked.status.success() {
-                return containerd;
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        unreachable!("containerd does not answer");
-    }
-
-    fn ctr(&self) -> Command {
-        let mut command = Command::new("ctr");
-        command.arg("--address").arg(self.shop.path("sock"));
-        command
-    }
-
-    fn images(&self, arguments: &[&str]) -> String {
-        ok(self.ctr().arg("images").args(arguments))
-    }
-
-    fn import(&self, archive: &Path, options: &[&str]) -> Names {
-        let file = archive.to_str().unwrap();
-        self.images(&[&["import", "--no-unpack"], options, &[file]].concat());
-        let listed = self.images(&["ls"]);
-        let name = |line: &str| {
-            let mut words = line.split_whitespace();
-            let name = words.next().unwrap().to_owned();
-            (name, words.nth(1).unwrap().parse().unwrap())
-        };
-        listed.lines().skip(1).map(name).collect()
-    }
-
-    fn forget(&self, names: &Names) {
-        for name in names.keys() {
-            self.images(&["rm", "--sync", name]);
-        }
-    }
-}
-
-impl Drop for Containerd<'_> {
-    fn drop(&mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
-    }
-}
-
 #[test]
 fn containerd_imports_ours_with_equal_digests_and_we_read_its() {
     if !can(&["skopeo", "containerd", "ctr"]) {
         return;
     }
     let shop = Shop::open();
-    let containerd = Containerd::start(&shop);
+    let containerd = Containerd::start(shop.scratch.path());
     let docker = containerd.import(&shop.export("docker", &[GZIP, ZSTD]), &[]);
     assert_eq!(docker, shop.own(&[GZIP, ZSTD]));
     containerd.forget(&docker);
@@ -305,6 +221,6 @@ fn an_index_without_its_other_platforms_is_read_by_all() {
         &from,
         &format!("dir:{}", shop.path("dir").display()),
     ]);
-    let containerd = Containerd::start(&shop);
+    let containerd = Containerd::start(shop.scratch.path());
     assert_eq!(containerd.import(&sparse, &[]), digest);
 }
