@@ -77,8 +77,8 @@ pub use cas_layer::export::ExportOptions;
 
 pub use self::bundle::BundleOptions;
 pub use self::cas::{
-    Cas, FsckOptions, ImageRef, ImportOptions, Listed, MountOptions, NewName, OpenOptions,
-    QueryOptions, RemoveOptions, StoredImage, UnpackOptions, blocking,
+    Cas, CopyOptions, DeleteOptions, FsckOptions, ImageRef, ImportOptions, IngestInfo, Listed,
+    MountOptions, NewName, OpenOptions, QueryOptions, StoredImage, UnpackOptions, blocking,
 };
 #[cfg(feature = "registry")]
 pub use self::cas::{Policy, PullOptions, PushOptions, RegistryRef};

@@ -1,4 +1,5 @@
-//! The tool with registries, with runtimes and with hostile layers; and the library.
+//! The tool with registries, with runtimes and with hostile layers; its commands on blobs, ingests
+//! and stores; and the library.
 #![cfg(feature = "cli")]
 #![allow(
     clippy::unwrap_used,
@@ -13,3 +14,4 @@ mod library;
 #[cfg(feature = "registry")]
 mod registry;
 mod run;
+mod surface;

@@ -17,7 +17,7 @@ use cas_core::content::{Durability, Expected, Writer};
 use cas_core::image::Image;
 use cas_core::pool::wait;
 use cas_core::records::Batch;
-use cas_core::transfer::copy;
+use cas_core::transfer::{CopyOptions, copy};
 use cas_core::{Algorithm, ContentExt, ContentStore, Descriptor, Digest, MediaType};
 use support::{installed, name};
 
@@ -147,7 +147,9 @@ fn meet_what_is_not_synced(path: &Path) {
         let data = "{}".into();
         store.put(&target, data, Durability::Full).await.unwrap();
         let image = Image::new(name("x"), target.clone());
-        copy(&other, &store, &image).await.unwrap();
+        copy(&other, &store, &image, &CopyOptions::default())
+            .await
+            .unwrap();
     });
 }
 

@@ -73,6 +73,12 @@ pub trait SnapshotterOpener: Send + Sync + 'static {
     /// Returns the scheme, which is the [name](Snapshotter::name) of the snapshotter.
     fn scheme(&self) -> &'static str;
 
+    /// Returns what its snapshots can do, in a few short phrases for people who choose one. By
+    /// default, none.
+    fn abilities(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Checks that the snapshotter works on this machine in `directory`, which need not exist. A
     /// new root uses the first snapshotter of its registry that passes.
     ///

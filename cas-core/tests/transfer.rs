@@ -8,7 +8,7 @@ use cas_core::image::{UNCOMPRESSED, diff_id};
 use cas_core::lease::set_labels;
 use cas_core::media_type::DiffCompression;
 use cas_core::testing::fault::{Fault, Plan, Side, faulty};
-use cas_core::transfer::copy;
+use cas_core::transfer::{CopyOptions, copy};
 use cas_core::{ContentExt, Descriptor, Digest, Error, ErrorKind, Image, MediaType, Result, Store};
 
 mod support;
@@ -141,7 +141,9 @@ async fn a_copy_is_complete_and_can_be_repeated() {
     let (from, to) = (store(), store());
     let (image, documents) = made(&from).await;
     for _ in 0..2 {
-        copy(&from, &to, &image).await.unwrap();
+        copy(&from, &to, &image, &CopyOptions::default())
+            .await
+            .unwrap();
         let copied = to.images.get(&image.name).await.unwrap().unwrap();
         assert_eq!(copied.target, image.target);
     }
@@ -167,7 +169,9 @@ async fn a_failed_copy_leaves_no_document_and_no_name() {
     let (image, documents) = made(&from).await;
     let parts = support::parts(&from, &documents[2]).await;
     from.content.remove(&parts[1].digest).await.unwrap();
-    let error = copy(&from, &to, &image).await.unwrap_err();
+    let error = copy(&from, &to, &image, &CopyOptions::default())
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert_eq!(to.images.get(&image.name).await.unwrap(), None);
     for document in documents.iter().chain([&image.target]) {
@@ -185,9 +189,13 @@ async fn a_wrong_prefix_is_not_resumed_twice() {
     let mut writer = to.writer(&layer).await.unwrap();
     writer.write(b"wrong"[..].into()).await.unwrap();
     drop(writer);
-    let error = copy(&from, &to, &image).await.unwrap_err();
+    let error = copy(&from, &to, &image, &CopyOptions::default())
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt);
-    copy(&from, &to, &image).await.unwrap();
+    copy(&from, &to, &image, &CopyOptions::default())
+        .await
+        .unwrap();
     assert!(to.content.ingests().await.unwrap().is_empty());
 }
 
@@ -206,7 +214,9 @@ fn a_long_chain_of_shared_indexes_copies_on_a_small_stack() {
             chain.reverse();
             let root = index(&from, &chain).await;
             let image = Image::new("a".parse().unwrap(), root);
-            copy(&from, &to, &image).await.map(|_| ())
+            copy(&from, &to, &image, &CopyOptions::default())
+                .await
+                .map(|_| ())
         })
     };
     let thread = std::thread::Builder::new().stack_size(512 << 10);

@@ -9,7 +9,7 @@ use tokio::sync::Mutex;
 
 use crate::challenge::{self, Challenge};
 use crate::credentials::{self, Credentials};
-use crate::error::REGISTRY;
+use crate::error::{Credit, REGISTRY};
 use crate::host::Host;
 use crate::http::Http;
 use crate::{origin, token, trust};
@@ -28,8 +28,8 @@ pub(crate) struct Auth {
 #[derive(Clone, Default)]
 pub(crate) struct Shown {
     pub(crate) header: Option<HeaderValue>,
-    /// The message about a withheld login, if a login was withheld.
-    pub(crate) withheld: Option<String>,
+    /// The same in words.
+    pub(crate) credit: Credit,
     /// Number of challenges that were answered so far.
     round: u64,
 }
@@ -37,7 +37,7 @@ pub(crate) struct Shown {
 /// The answer to a challenge.
 struct Answer {
     header: String,
-    withheld: Option<String>,
+    credit: Credit,
 }
 
 impl Auth {
@@ -87,7 +87,7 @@ impl Auth {
         header.set_sensitive(true);
         *shown = Shown {
             header: Some(header),
-            withheld: answer.withheld,
+            credit: answer.credit,
             round: shown.round + 1,
         };
         Ok(())
@@ -115,7 +115,12 @@ impl Auth {
 
     /// Answers a basic challenge with the login for the registry itself. Returns the answer.
     async fn basic(&self) -> Result<Answer> {
-        let header = match find(&self.registry).await? {
+        let login = find(&self.registry).await?;
+        let credit = Credit {
+            login: login.as_ref().map(Credentials::in_words),
+            ..Credit::default()
+        };
+        let header = match login {
             Some(Credentials::Password { name, password }) => {
                 let pair = BASE64_STANDARD.encode(format!("{name}:{password}"));
                 format!("Basic {pair}")
@@ -133,10 +138,7 @@ impl Auth {
                 ));
             }
         };
-        Ok(Answer {
-            header,
-            withheld: None,
-        })
+        Ok(Answer { header, credit })
     }
 
     /// Answers a bearer challenge with a token: one from the login itself, or one from the token
@@ -159,20 +161,26 @@ impl Auth {
         let reason = login.as_ref().and(reason);
         let withheld = reason.map(|reason| reason.explain(&self.host, to));
         let login = login.filter(|_| withheld.is_none());
+        let mut credit = Credit {
+            login: login.as_ref().map(Credentials::in_words),
+            withheld,
+            accepted: false,
+        };
         if let Some(Credentials::Registry(token)) = login {
             let header = format!("Bearer {token}");
-            return Ok(Answer { header, withheld });
+            return Ok(Answer { header, credit });
         }
         let wanted = token::Wanted {
             realm,
             service,
             scope,
             login: login.as_ref(),
-            withheld: withheld.as_deref(),
+            credit: &credit,
         };
         let token = token::fetch(http, wanted).await?;
         let header = format!("Bearer {token}");
-        Ok(Answer { header, withheld })
+        credit.accepted = true;
+        Ok(Answer { header, credit })
     }
 }
 

@@ -73,7 +73,7 @@ impl Client {
     /// Returns the message about a withheld login, if the login for the registry was withheld from
     /// its token service. The requests were then made without a login. Returns `None` otherwise.
     pub async fn withheld(&self) -> Option<String> {
-        self.0.auth.current().await.withheld
+        self.0.auth.current().await.credit.withheld
     }
 
     /// Runs `work` on the private runtime. Returns its result.

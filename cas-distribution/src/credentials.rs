@@ -26,6 +26,18 @@ pub(crate) enum Credentials {
     Registry(String),
 }
 
+impl Credentials {
+    /// Returns whose login it is, for messages.
+    pub(crate) fn in_words(&self) -> String {
+        match self {
+            Credentials::Password { name, .. } => {
+                format!("the login of {:.100}", name.escape_debug().to_string())
+            }
+            Credentials::Identity(_) | Credentials::Registry(_) => "the saved token".to_owned(),
+        }
+    }
+}
+
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
 struct Config {

@@ -31,12 +31,43 @@ struct Problem {
     message: String,
 }
 
+/// What a request that was refused had to show.
+#[derive(Clone, Default)]
+pub(crate) struct Credit {
+    /// The message about a login that was withheld, if one was.
+    pub(crate) withheld: Option<String>,
+    /// The login, in words, if it was sent.
+    pub(crate) login: Option<String>,
+    /// Whether a token service has accepted the login.
+    pub(crate) accepted: bool,
+}
+
+impl Credit {
+    /// Returns why the request may have been refused, and what to do.
+    fn explain(&self, status: StatusCode) -> String {
+        let absent = "the name may be absent, or need other rights";
+        match (&self.withheld, &self.login) {
+            (Some(withheld), _) => format!("{absent}: {withheld}"),
+            (None, None) => format!("{absent}: {LOG_IN}"),
+            (None, Some(login)) if status == StatusCode::UNAUTHORIZED && !self.accepted => {
+                format!(
+                    "the registry refused {login}: check the password, and use `docker login` \
+                     again"
+                )
+            }
+            (None, Some(login)) => format!(
+                "{absent} than those of {login}: check the name, or use `docker login` as another \
+                 user"
+            ),
+        }
+    }
+}
+
 /// What to do if a registry refuses.
 const LOG_IN: &str = "check the name, or use `docker login`, whose credentials cas reads";
 
-/// Returns the error for an answer that is not a success. `withheld` is the message about a login
-/// that was withheld, which may be the reason.
-pub(crate) async fn refused(response: Response, withheld: Option<&str>) -> Error {
+/// Returns the error for an answer that is not a success. `credit` is what was shown to get it.
+pub(crate) async fn refused(response: Response, credit: &Credit) -> Error {
     let status = response.status();
     let from = shown(response.url());
     let wait = response.headers().get(RETRY_AFTER);
@@ -57,14 +88,12 @@ pub(crate) async fn refused(response: Response, withheld: Option<&str>) -> Error
         None => (String::new(), String::new()),
     };
     let answered = format!("{from} answered {status}{said}");
-    let note = withheld.map_or(String::new(), |withheld| format!("; {withheld}"));
+    let note = credit.withheld.as_ref();
+    let note = note.map_or(String::new(), |withheld| format!("; {withheld}"));
     let error = match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-            let advice = withheld.unwrap_or(LOG_IN);
-            Error::new(
-                ErrorKind::Denied,
-                format!("{answered}; the name may be absent, or need other rights: {advice}"),
-            )
+            let why = credit.explain(status);
+            Error::new(ErrorKind::Denied, format!("{answered}; {why}"))
         }
         StatusCode::NOT_FOUND => Error::not_found(format!(
             "{answered}; check the name, the tag or the digest{note}"

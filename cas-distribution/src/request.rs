@@ -72,8 +72,12 @@ impl Inner {
 
     /// Returns the error for an answer of the registry that is not a success.
     pub(crate) async fn refused(&self, response: Response) -> Error {
-        let withheld = self.auth.current().await.withheld;
-        error::refused(response, withheld.as_deref()).await
+        let mut credit = self.auth.current().await.credit;
+        if !origin::same(&self.base, response.url()) {
+            // Another host got no login.
+            credit.login = None;
+        }
+        error::refused(response, &credit).await
     }
 
     /// Sends a request, with credentials if the registry asks for them. Follows redirects if the

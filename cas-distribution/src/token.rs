@@ -6,7 +6,7 @@ use reqwest::{Method, Url};
 use serde::Deserialize;
 
 use crate::credentials::Credentials;
-use crate::error;
+use crate::error::{self, Credit};
 use crate::http::{self, Http};
 
 /// A request for a token.
@@ -19,8 +19,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) scope: &'a str,
     /// The login for the registry, if the service may receive it.
     pub(crate) login: Option<&'a Credentials>,
-    /// The message about a withheld login, if a login was withheld.
-    pub(crate) withheld: Option<&'a str>,
+    /// What the service is shown, in words.
+    pub(crate) credit: &'a Credit,
 }
 
 #[derive(Deserialize)]
@@ -51,7 +51,7 @@ pub(crate) async fn fetch(http: &Http, wanted: Wanted<'_>) -> Result<String> {
     };
     let response = http::send(request, realm).await?;
     if !response.status().is_success() {
-        return Err(error::refused(response, wanted.withheld).await);
+        return Err(error::refused(response, wanted.credit).await);
     }
     let body = http::body(response, limit::ANSWER).await?;
     let answer = serde_json::from_slice::<Answer>(&body).ok();

@@ -1,22 +1,54 @@
 //! Directories that a store or a root claims for itself.
 
 use std::fs::DirBuilder;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
+use cas_core::Error;
+
 use crate::Dir;
+
+/// Returns the error of a job that failed because it needs the directory `path`: it says what is
+/// there instead, if that is the reason.
+pub fn no_directory(error: io::Error, path: &Path) -> Error {
+    let kind = error.kind();
+    if !matches!(
+        kind,
+        ErrorKind::AlreadyExists | ErrorKind::NotADirectory | ErrorKind::NotFound
+    ) {
+        return error.into();
+    }
+    let mut there = path.ancestors();
+    let there = there.find(|part| part.symlink_metadata().is_ok());
+    match there.filter(|there| !there.is_dir()) {
+        Some(there) if there == path => {
+            Error::invalid("what is there is not a directory; name another path")
+        }
+        Some(there) => {
+            let there = there.display();
+            Error::invalid(format!("{there} is not a directory; name another path"))
+        }
+        None if kind == ErrorKind::NotFound => {
+            Error::not_found("no such directory; name one that exists")
+        }
+        None => return error.into(),
+    }
+    .source(error)
+}
 
 /// Creates the directory `path` with its missing parents, for the owner alone (0700). The name of
 /// `path` is then durable; those of new parents may not be. Leaves an existing directory as it is.
 ///
 /// # Errors
-/// Errors of the file system.
+/// `InvalidArgument` if something else is there; errors of the file system.
 pub fn make_private_dir(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
-    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    let mut builder = DirBuilder::new();
+    let made = builder.recursive(true).mode(0o700).create(path);
+    made.map_err(|error| no_directory(error, path))?;
     // Syncs only the name of the last directory.
     match path.canonicalize()?.parent() {
         Some(parent) => Dir::open(parent)?.sync(),

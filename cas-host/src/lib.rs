@@ -24,7 +24,7 @@ pub mod snapshotter;
 mod sync;
 mod tree;
 
-pub use claim::{find_foreign, make_private_dir};
+pub use claim::{find_foreign, make_private_dir, no_directory};
 pub use copy::{copy_attributes, copy_range, copy_tree};
 pub use dir::{Dir, Entry, Existing};
 pub use exposed::{Exposed, exposed};

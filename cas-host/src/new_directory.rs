@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use cas_core::{Error, Result, background};
 use rustix::fs::XattrFlags;
 
-use crate::calls;
+use crate::{calls, no_directory};
 
 /// The extended attribute of a directory that is not complete yet.
 const UNFINISHED: &str = "user.cas.unfinished";
@@ -35,17 +35,17 @@ impl NewDirectory {
     /// `None` if another owner has the lock or has just removed the directory.
     ///
     /// # Errors
-    /// `FailedPrecondition` if the directory is not empty; `NotFound` if its parent does not exist;
-    /// errors of the file system.
+    /// `FailedPrecondition` if the directory is not empty; `InvalidArgument` if something else is
+    /// there; `NotFound` if its parent does not exist; errors of the file system.
     pub fn try_begin(path: &Path, mode: u32) -> Result<Option<Self>> {
         let created = match DirBuilder::new().mode(mode).create(path) {
             Ok(()) => true,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => false,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let why = "the parent directory does not exist; create it first";
                 return Err(Error::not_found(why).source(error));
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(no_directory(error, path)),
         };
         let Some(locked) = try_lock(path)? else {
             return Ok(None);

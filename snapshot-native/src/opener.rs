@@ -18,6 +18,10 @@ impl SnapshotterOpener for NativeOpener {
         NAME
     }
 
+    fn abilities(&self) -> &'static [&'static str] {
+        &["copies layers", "needs no overlayfs"]
+    }
+
     /// Always succeeds, because copying works everywhere.
     fn probe(&self, _: &Path) -> Result<()> {
         Ok(())

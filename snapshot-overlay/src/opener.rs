@@ -18,6 +18,10 @@ impl SnapshotterOpener for OverlayOpener {
         NAME
     }
 
+    fn abilities(&self) -> &'static [&'static str] {
+        &["shares layers between images", "unpacks layers in parallel"]
+    }
+
     /// Mounts an overlay below the directory: see [`probe`].
     fn probe(&self, directory: &Path) -> Result<()> {
         probe(directory)

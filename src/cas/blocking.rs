@@ -1,22 +1,23 @@
 //! The blocking form of [`Cas`](crate::Cas), for programs without a runtime.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 #[cfg(feature = "registry")]
 use cas_core::Descriptor;
 use cas_core::check::Report;
-use cas_core::gc::{Explanation, GcOptions, Removed};
+use cas_core::gc::{Explanation, GcOptions, RemoveOptions, Removed};
 use cas_core::image::{Check, Resolved};
 use cas_core::records::{Lease, Resource};
-use cas_core::{Digest, Error, Image, Registry, Result, Snapshotter, Store};
+use cas_core::{Digest, Error, Image, Labels, Registry, Result, Snapshotter, Store};
 use cas_layer::export::{ExportOptions, Target};
 use cas_layer::import::Source;
 use tokio::runtime::{Builder, Runtime};
 
 use super::{
-    FsckOptions, ImageRef, ImportOptions, Listed, MountOptions, NewName, OpenOptions, QueryOptions,
-    RemoveOptions, StoredImage, UnpackOptions,
+    CopyOptions, DeleteOptions, FsckOptions, ImageRef, ImportOptions, IngestInfo, Listed,
+    MountOptions, NewName, OpenOptions, QueryOptions, StoredImage, UnpackOptions,
 };
 #[cfg(feature = "registry")]
 use super::{PullOptions, PushOptions, RegistryRef};
@@ -156,6 +157,17 @@ verbs! {
         options: ExportOptions
     ) -> Result<Vec<Image>>;
 
+    /// Copies an image into the store of another handle, which is the
+    /// [`inner`](Cas::inner) of a blocking one. Returns the image as it is there.
+    fn copy(image: impl Into<ImageRef>, to: &crate::Cas) -> Result<Image>;
+
+    /// Copies with options. Returns the image as it is there.
+    fn copy_with(
+        image: impl Into<ImageRef>,
+        to: &crate::Cas,
+        options: CopyOptions
+    ) -> Result<Image>;
+
     /// Pulls an image for the platform of this machine. Returns the image.
     #[cfg(feature = "registry")]
     fn pull(reference: impl Into<RegistryRef>) -> Result<Image>;
@@ -198,7 +210,7 @@ verbs! {
     fn remove(image: impl Into<ImageRef>) -> Result<()>;
 
     /// Removes a name with options. Returns what was removed with it.
-    fn remove_with(image: impl Into<ImageRef>, options: RemoveOptions) -> Result<Removed>;
+    fn remove_with(image: impl Into<ImageRef>, options: DeleteOptions) -> Result<Removed>;
 
     /// Returns which parts of an image are in the store.
     fn check(image: impl Into<ImageRef>) -> Result<Check>;
@@ -260,6 +272,27 @@ verbs! {
 
     /// Removes with options. Returns what was removed.
     fn gc_with(options: GcOptions) -> Result<Removed>;
+
+    /// Removes blobs to which nothing but each other refers. Returns what was removed.
+    fn remove_blobs(blobs: impl IntoIterator<Item = Digest>) -> Result<Removed>;
+
+    /// Removes blobs with options. Returns what was removed.
+    fn remove_blobs_with(
+        blobs: impl IntoIterator<Item = Digest>,
+        options: RemoveOptions
+    ) -> Result<Removed>;
+
+    /// Changes labels of a blob. Returns all labels that the blob has then.
+    fn label_blob(
+        blob: &Digest,
+        changes: &BTreeMap<String, Option<String>>
+    ) -> Result<Labels>;
+
+    /// Returns the unfinished ingests.
+    fn ingests() -> Result<Vec<IngestInfo>>;
+
+    /// Removes an unfinished ingest.
+    fn discard_ingest(key: impl AsRef<str>) -> Result<()>;
 
     /// Returns what keeps a resource.
     fn explain(resource: &Resource) -> Result<Explanation>;

@@ -33,13 +33,13 @@ impl QueryOptions {
 /// Options of [`Cas::remove_with`].
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
-pub struct RemoveOptions {
+pub struct DeleteOptions {
     /// Whether what the name kept is also removed before the call returns. Otherwise the next
     /// [`Cas::gc`] removes it.
     pub synchronous: bool,
 }
 
-impl RemoveOptions {
+impl DeleteOptions {
     /// Sets [`synchronous`](Self::synchronous).
     #[must_use]
     pub fn with_synchronous(mut self, synchronous: bool) -> Self {
@@ -141,7 +141,7 @@ impl Cas {
     pub async fn remove_with(
         &self,
         image: impl Into<ImageRef>,
-        options: RemoveOptions,
+        options: DeleteOptions,
     ) -> Result<Removed> {
         self.remove(image).await?;
         if options.synchronous {
@@ -217,7 +217,7 @@ impl Cas {
 }
 
 /// Checks that a name with a digest is given only to the image with this digest.
-fn check_digest(name: &FullName, image: &Image) -> Result<()> {
+pub(super) fn check_digest(name: &FullName, image: &Image) -> Result<()> {
     let found = image.target.digest;
     match name.digest() {
         Some(expected) if *expected != found => Err(Error::invalid(format!(

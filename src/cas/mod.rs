@@ -6,12 +6,15 @@
 //! complete it.
 
 mod arguments;
+mod blobs;
 pub mod blocking;
 mod bundle;
+mod copy;
 mod exchange;
 mod fsck;
 mod gc;
 mod images;
+mod ingests;
 mod leftovers;
 mod listing;
 mod lookup;
@@ -34,9 +37,11 @@ use cas_core::{Error, Result, Snapshotter, Store};
 #[cfg(feature = "registry")]
 pub use self::arguments::RegistryRef;
 pub use self::arguments::{ImageRef, NewName};
+pub use self::copy::CopyOptions;
 pub use self::exchange::ImportOptions;
 pub use self::fsck::FsckOptions;
-pub use self::images::{QueryOptions, RemoveOptions};
+pub use self::images::{DeleteOptions, QueryOptions};
+pub use self::ingests::IngestInfo;
 pub use self::listing::Listed;
 pub use self::mount::MountOptions;
 pub use self::open::OpenOptions;
@@ -57,6 +62,8 @@ pub struct Cas {
     snapshotter: Option<Arc<dyn Snapshotter>>,
     /// The directory of the locks by which unpacks of the same layers wait for each other.
     locks: Arc<Path>,
+    /// Equal for two handles if both are certainly on the same store.
+    identity: Arc<str>,
     /// Whether the store is the root's own, and not one that was chosen for this handle.
     own_store: bool,
     /// The path of the root, if the root is read-only and the store is in it.

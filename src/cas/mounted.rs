@@ -9,7 +9,7 @@ use cas_core::labels::GC_ROOT;
 use cas_core::snapshot::{Info, Mount};
 use cas_core::{Context, Digest, Error, ErrorKind, Labels, Result, Snapshotter, pool, unique};
 use cas_host::mount::Rights;
-use cas_host::{IdMap, mount};
+use cas_host::{IdMap, mount, no_directory};
 
 /// How far a mount has come, as the label of its snapshot says. What a kill leaves of a mount that
 /// is not complete is removed by a collection; a complete one stays until it is unmounted, even if
@@ -194,8 +194,14 @@ async fn remove(snapshotter: &dyn Snapshotter, key: &str) -> Result<()> {
 
 /// Returns the absolute path of a directory, without symbolic links.
 pub(super) fn resolve(directory: &Path, operation: &'static str) -> Result<PathBuf> {
-    directory
-        .canonicalize()
+    let found = directory.canonicalize().and_then(|found| {
+        let is_directory = found.is_dir();
+        is_directory
+            .then_some(found)
+            .ok_or_else(|| std::io::ErrorKind::NotADirectory.into())
+    });
+    found
+        .map_err(|error| no_directory(error, directory))
         .during(operation, directory.display())
 }
 

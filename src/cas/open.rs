@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use cas_core::compose::{Observer, observe};
 use cas_core::records::Records;
-use cas_core::{Error, ErrorKind, Registry, Result, Snapshotter, SnapshotterParts, Store};
+use cas_core::{
+    Error, ErrorKind, Location, Registry, Result, Snapshotter, SnapshotterParts, Store,
+};
 
 use super::Cas;
 use crate::root::{Engines, Root, parse_snapshotter};
@@ -128,6 +130,7 @@ impl Cas {
             store,
             snapshotter,
             locks: root.snapshots(&scheme).join("locks").into(),
+            identity: identity(&location).into(),
             own_store: options.store.is_none(),
             read_only: root.read_only(&location),
             closed: Arc::new(AtomicBool::new(false)),
@@ -169,6 +172,15 @@ impl Cas {
             Some(snapshotter) => snapshotter.close().await,
             None => Ok(()),
         }
+    }
+}
+
+/// Returns a text that is equal for two locations only if they are the same store: for a store in
+/// the file system its real path, otherwise the whole URL.
+fn identity(location: &Location) -> String {
+    match Path::new(location.place()).canonicalize() {
+        Ok(path) => format!("{}://{}", location.scheme(), path.display()),
+        Err(_) => location.to_string(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! `cas backends`: the stores, compositions and snapshotters compiled in.
 
 use cas::Result;
+use cas::backend::SnapshotterOpener;
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -11,8 +12,9 @@ use super::Context;
 #[command(after_help = "Example:
   cas backends --json
 
-CAPABILITIES are the promises that the conformance tests hold a store to. GAPS are the tests that
-it does not pass, and why.")]
+CAPABILITIES are the promises that the conformance tests hold a store to, and what a snapshotter can
+do. GAPS are the tests that it does not pass, and why. HERE is whether a snapshotter works on this
+machine, in the root, or why not.")]
 pub(crate) struct Backends {}
 
 impl Backends {
@@ -33,13 +35,14 @@ impl Backends {
             json!({"kind": "composition", "name": composer.scheme(), "capabilities": [],
                 "gaps": [], "members": composer.members()})
         });
-        let snapshotters = registry.snapshotters().map(|opener| {
-            json!({"kind": "snapshotter", "name": opener.scheme(), "capabilities": [], "gaps": []})
-        });
+        let snapshotters = registry
+            .snapshotters()
+            .map(|opener| snapshotter(context, opener));
         let all: Vec<Value> = stores.chain(compositions).chain(snapshotters).collect();
-        context
-            .out
-            .list(&["KIND", "NAME", "CAPABILITIES", "GAPS"], &all, |one| {
+        context.out.list(
+            &["KIND", "NAME", "CAPABILITIES", "GAPS", "HERE"],
+            &all,
+            |one| {
                 let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
                 let words = |values: &Value, word: &dyn Fn(&Value) -> String| {
                     let list = values.as_array().map(Vec::as_slice).unwrap_or_default();
@@ -57,7 +60,28 @@ impl Backends {
                     text(&one["name"]),
                     capabilities,
                     words(&one["gaps"], &gap),
+                    match (one["works"].as_bool(), one["why"].as_str()) {
+                        (Some(true), _) => "works".to_owned(),
+                        (_, Some(why)) => why.to_owned(),
+                        _ => String::new(),
+                    },
                 ]
-            })
+            },
+        )
     }
+}
+
+/// Returns what a snapshotter can do, and whether it works in the root, or why not.
+fn snapshotter(context: &Context, opener: &dyn SnapshotterOpener) -> Value {
+    let own = context.root().join("snapshots").join(opener.scheme());
+    let own = std::path::absolute(&own).unwrap_or(own);
+    // The root may be absent, and must not be created.
+    let directory = own.ancestors().find(|directory| directory.is_dir());
+    let probed = opener.probe(directory.unwrap_or(&own));
+    let mut shown = json!({"kind": "snapshotter", "name": opener.scheme(),
+        "capabilities": opener.abilities(), "gaps": [], "works": probed.is_ok()});
+    if let Err(error) = probed {
+        shown["why"] = json!(error.to_string());
+    }
+    shown
 }

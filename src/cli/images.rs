@@ -1,9 +1,9 @@
-//! `cas images`, `inspect`, `tag` and `rmi`.
+//! `cas images`, `tag` and `rmi`.
 
 use cas::gc::GcOptions;
-use cas::image::{self, FullName, Resolved, familiar};
-use cas::platform::{All, Only};
-use cas::{ErrorKind, Image, ImageRef, Listed, Platform, QueryOptions, Result, dispatch};
+use cas::image::{self, FullName, familiar};
+use cas::platform::All;
+use cas::{ErrorKind, Image, ImageRef, Listed, Result};
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -56,7 +56,8 @@ impl Images {
     }
 }
 
-fn describe(image: &Image, size: Option<u64>) -> Value {
+/// Returns what the store knows of an image.
+pub(crate) fn describe(image: &Image, size: Option<u64>) -> Value {
     let time = |time| humantime::format_rfc3339_seconds(time).to_string();
     let mut shown = json!({
         "target": image.target,
@@ -67,43 +68,6 @@ fn describe(image: &Image, size: Option<u64>) -> Value {
     });
     names::add(&mut shown, &image.name);
     shown
-}
-
-/// Show an image's labels, platforms, manifest and configuration
-#[derive(Args)]
-#[command(after_help = "Example:\n  cas inspect app:1 --platform linux/arm64")]
-pub(crate) struct Inspect {
-    /// Name or digest of the image
-    image: String,
-    /// Show the manifest for this platform, as in linux/arm64 [default: this machine's]
-    #[arg(long)]
-    platform: Option<Platform>,
-}
-
-impl Inspect {
-    pub(crate) async fn run(self, context: &Context) -> Result<()> {
-        let cas = context.cas().await?;
-        let image = cas.image(ImageRef::typed(&self.image)).await?;
-        let platform = self.platform.clone();
-        let matcher = Only::new(&platform.unwrap_or_else(Platform::host));
-        let options = QueryOptions::default().with_platforms(self.platform);
-        let content = &*cas.store().content;
-        let platforms = image::platforms(content, &image.target).await?;
-        let Resolved {
-            descriptor,
-            manifest,
-            ..
-        } = cas.manifest_with(&image, options).await?;
-        let config = dispatch::read(content, &manifest.config).await?;
-        let config: Value = serde_json::from_slice(&config).unwrap_or(Value::Null);
-        let size = image::size(content, &image.target, &matcher).await?;
-        let mut shown = describe(&image, Some(size));
-        shown["platforms"] = platforms.iter().map(ToString::to_string).collect();
-        shown["descriptor"] = json!(descriptor);
-        shown["manifest"] = json!(manifest);
-        shown["config"] = config;
-        context.out.document(&shown)
-    }
 }
 
 /// Give an image another name

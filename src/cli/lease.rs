@@ -16,6 +16,7 @@ const OWNER: &str = "the tool";
 
 /// Manage leases, which protect blobs and snapshots from gc
 #[derive(Subcommand)]
+#[command(after_help = "Example:\n  cas lease ls")]
 pub(crate) enum Leases {
     /// List leases and what they keep
     #[command(after_help = "Example:\n  cas lease ls --json")]

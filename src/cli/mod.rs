@@ -4,6 +4,7 @@ mod backends;
 mod bench;
 mod blob;
 mod bundle;
+mod copy;
 mod demo;
 mod df;
 pub(crate) mod exit;
@@ -13,11 +14,15 @@ mod gc;
 mod idmap;
 mod images;
 mod import;
+mod ingest;
 mod init;
+mod inspect;
 mod lease;
+mod manual;
 mod mount;
 mod names;
 mod output;
+mod place;
 mod progress;
 #[cfg(feature = "registry")]
 mod remote;
@@ -28,12 +33,12 @@ mod stop;
 mod tree;
 mod unpack;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use cas::{Cas, OpenOptions, Progress, Result};
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
 use self::output::Output;
 use self::progress::Bars;
@@ -44,29 +49,32 @@ use self::progress::Bars;
 pub(crate) struct Arguments {
     /// Root: the directory of the store, the snapshots and cas.toml [default: /var/lib/cas for
     /// the superuser, otherwise $XDG_DATA_HOME/cas or ~/.local/share/cas]
-    #[arg(long, global = true, env = "CAS_ROOT", value_name = "DIR")]
+    #[arg(long, global = true, help_heading = GLOBAL, env = "CAS_ROOT", value_name = "DIR")]
     root: Option<PathBuf>,
     /// Use this store instead of the root's own: a scheme, a URL or a table of cas.toml
-    #[arg(long, global = true, value_name = "URL")]
+    #[arg(long, global = true, help_heading = GLOBAL, value_name = "URL")]
     store: Option<String>,
     /// Use this snapshotter instead of the root's own
-    #[arg(long, global = true, value_name = "NAME")]
+    #[arg(long, global = true, help_heading = GLOBAL, value_name = "NAME")]
     snapshotter: Option<String>,
     /// Print JSON: one document, or one line per item for lists
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = GLOBAL)]
     json: bool,
     /// Print only results and errors
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, help_heading = GLOBAL)]
     quiet: bool,
     /// Print the causes of an error, too
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, help_heading = GLOBAL)]
     pub(crate) verbose: bool,
     /// Do not show progress
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = GLOBAL)]
     no_progress: bool,
     #[command(subcommand)]
     command: Command,
 }
+
+/// The heading of the options that every command has.
+const GLOBAL: &str = "Global options";
 
 const EXAMPLE: &str = "Example:
   cas import image.tar --name app:1
@@ -81,12 +89,13 @@ enum Command {
     Init(init::Init),
     Import(import::Import),
     Export(export::Export),
+    Copy(copy::Copy),
     #[cfg(feature = "registry")]
     Pull(remote::Pull),
     #[cfg(feature = "registry")]
     Push(remote::Push),
     Images(images::Images),
-    Inspect(images::Inspect),
+    Inspect(inspect::Inspect),
     Tag(images::Tag),
     Rmi(images::Rmi),
     Tree(tree::Tree),
@@ -104,6 +113,8 @@ enum Command {
     #[command(subcommand)]
     Blob(blob::Blob),
     #[command(subcommand)]
+    Ingest(ingest::Ingests),
+    #[command(subcommand)]
     Lease(lease::Leases),
     Gc(gc::Gc),
     Fsck(fsck::Fsck),
@@ -114,12 +125,8 @@ enum Command {
     #[command(hide = true)]
     BenchTask(bench::BenchTask),
     Demo(demo::Demo),
-    /// Print a completion script for a shell
-    #[command(after_help = "Example:\n  cas completions bash > /etc/bash_completion.d/cas")]
-    Completions {
-        /// Shell to print the script for
-        shell: clap_complete::Shell,
-    },
+    Completions(manual::Completions),
+    Man(manual::Man),
 }
 
 /// What every command gets: where to work, and where results and progress go.
@@ -137,6 +144,11 @@ impl Context {
     /// Opens the root.
     pub(crate) async fn cas(&self) -> Result<Cas> {
         Cas::open_with(&self.root, self.open_options()).await
+    }
+
+    /// Returns the directory of the root.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
     }
 
     /// Returns how the root is opened.
@@ -191,6 +203,7 @@ impl Command {
             Command::Init(command) => command.run(context),
             Command::Import(command) => command.run(context).await,
             Command::Export(command) => command.run(context).await,
+            Command::Copy(command) => command.run(context).await,
             #[cfg(feature = "registry")]
             Command::Pull(command) => command.run(context).await,
             #[cfg(feature = "registry")]
@@ -206,6 +219,7 @@ impl Command {
             Command::Umount(command) => command.run(context).await,
             Command::Snapshot(command) => command.run(context).await,
             Command::Blob(command) => command.run(context).await,
+            Command::Ingest(command) => command.run(context).await,
             Command::Lease(command) => command.run(context).await,
             Command::Gc(command) => command.run(context).await,
             Command::Why(command) => command.run(context).await,
@@ -213,11 +227,8 @@ impl Command {
             Command::Backends(command) => command.run(context),
             Command::BenchTask(command) => command.run().await,
             Command::Demo(command) => command.run(context).await,
-            Command::Completions { shell } => {
-                let mut script = Vec::new();
-                clap_complete::generate(shell, &mut Arguments::command(), "cas", &mut script);
-                context.out.bytes(&script)
-            }
+            Command::Completions(command) => command.run(context),
+            Command::Man(command) => command.run(context),
         }?;
         Ok(ExitCode::SUCCESS)
     }

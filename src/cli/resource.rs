@@ -17,7 +17,8 @@ pub(crate) async fn find(cas: &Cas, text: &str) -> Result<Resource> {
             Err(error) if error.kind() == ErrorKind::NotFound => text.parse(),
             found => found,
         },
-        None if text.parse::<DigestPrefix>().is_ok() => content(cas, text).await,
+        Some(("snapshots", rest)) => snapshot(cas, rest).await,
+        None if is_prefix(text) => content(cas, text).await,
         _ => text.parse(),
     }
 }
@@ -29,7 +30,7 @@ pub(crate) async fn find_or_image(cas: &Cas, text: &str) -> Result<Resource> {
     if is_kind {
         return find(cas, text).await;
     }
-    if text.parse::<DigestPrefix>().is_ok() {
+    if is_prefix(text) {
         match content(cas, text).await {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             found => return found,
@@ -38,12 +39,35 @@ pub(crate) async fn find_or_image(cas: &Cas, text: &str) -> Result<Resource> {
     image(cas, text).await
 }
 
+fn is_prefix(text: &str) -> bool {
+    text.to_ascii_lowercase().parse::<DigestPrefix>().is_ok()
+}
+
 async fn content(cas: &Cas, digest: &str) -> Result<Resource> {
-    if let Ok(whole) = digest.parse() {
+    if let Ok(whole) = digest.to_ascii_lowercase().parse() {
         return Ok(Resource::Content(whole));
     }
     let blob = blob::find(cas.store(), digest).await?;
     Ok(Resource::Content(blob.digest))
+}
+
+/// Returns the snapshot `SNAPSHOTTER/KEY`. Of a key that is a digest, the first digits are enough.
+async fn snapshot(cas: &Cas, typed: &str) -> Result<Resource> {
+    let unchanged = || format!("snapshots/{typed}").parse();
+    let own = cas.snapshotter().ok();
+    let own = own.zip(typed.split_once('/'));
+    let Some((snapshotter, (name, key))) = own.filter(|(own, (name, _))| own.name() == *name)
+    else {
+        return unchanged();
+    };
+    match super::snapshot::resolve(&**snapshotter, key).await {
+        // What is gone may still be known.
+        Err(error) if error.kind() == ErrorKind::NotFound => unchanged(),
+        key => Ok(Resource::Snapshot {
+            snapshotter: name.to_owned(),
+            key: key?,
+        }),
+    }
 }
 
 /// Returns the image, or its content if it does not have a name.

@@ -7,13 +7,14 @@ use cas::backend::Snapshotter;
 use cas::snapshot::{Commit, Info, Mount, Usage, all};
 use cas::{Error, ErrorKind, Labels, Result};
 use clap::{Args, Subcommand};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Context;
 use super::output::{ago, size};
 
 /// Inspect and create snapshots
 #[derive(Subcommand)]
+#[command(after_help = "Example:\n  cas snapshot ls")]
 pub(crate) enum Snapshot {
     /// List snapshots
     #[command(after_help = "Example:\n  cas snapshot ls")]
@@ -91,9 +92,7 @@ impl Snapshot {
             Snapshot::Ls => list(context, snapshots).await,
             Snapshot::Tree => tree(context, snapshots).await,
             Snapshot::Info(Key { key }) => {
-                let key = resolve(snapshots, &key).await?;
-                let found = snapshots.stat(&key).await?.ok_or_else(|| absent(&key))?;
-                let usage = snapshots.usage(&key).await?;
+                let (found, usage) = find(snapshots, &key).await?;
                 let text = || described(&found, usage);
                 (context.out).item(&json!({"info": found, "usage": usage}), text)
             }
@@ -132,6 +131,19 @@ impl Snapshot {
             }
         }
     }
+}
+
+/// Returns everything that is known of the snapshot that `key` means.
+pub(crate) async fn describe(snapshots: &dyn Snapshotter, key: &str) -> Result<Value> {
+    let (info, usage) = find(snapshots, key).await?;
+    Ok(json!({"snapshotter": snapshots.name(), "info": info, "usage": usage}))
+}
+
+async fn find(snapshots: &dyn Snapshotter, key: &str) -> Result<(Info, Usage)> {
+    let key = resolve(snapshots, key).await?;
+    let found = snapshots.stat(&key).await?.ok_or_else(|| absent(&key))?;
+    let usage = snapshots.usage(&key).await?;
+    Ok((found, usage))
 }
 
 async fn list(context: &Context, snapshots: &dyn Snapshotter) -> Result<()> {
@@ -192,7 +204,7 @@ async fn tree(context: &Context, snapshots: &dyn Snapshotter) -> Result<()> {
 }
 
 /// Returns `key` if a snapshot has it, otherwise the only key that is a digest with this prefix.
-async fn resolve(snapshots: &dyn Snapshotter, key: &str) -> Result<String> {
+pub(crate) async fn resolve(snapshots: &dyn Snapshotter, key: &str) -> Result<String> {
     if snapshots.stat(key).await?.is_some() {
         return Ok(key.to_owned());
     }

@@ -4,16 +4,19 @@ use std::future::Future;
 use std::pin::Pin;
 
 use cas::image::familiar;
-use cas::{Descriptor, Error, ImageRef, Result, Store, dispatch, limit};
+use cas::{Descriptor, Digest, Error, ErrorKind, ImageRef, Result, Store, dispatch, limit};
 use clap::Args;
 use serde::Serialize;
 
 use super::Context;
 use super::output::{printable, size};
 
-/// Show an image as a tree, with digests, sizes, media types and missing blobs
+/// Show an image as a tree, with digests, sizes, media types, and what is missing or damaged
 #[derive(Args)]
-#[command(after_help = "Example:\n  cas tree app:1")]
+#[command(after_help = "Example:\n  cas tree app:1
+
+Damage that shows without reading layers is found: wrong sizes, and documents with wrong bytes.
+`cas fsck --read-data` reads everything.")]
 pub(crate) struct Tree {
     /// Name or digest of the image
     image: String,
@@ -22,7 +25,11 @@ pub(crate) struct Tree {
 #[derive(Serialize)]
 struct Node {
     descriptor: Descriptor,
+    /// Whether its bytes are in the store or in the descriptor.
     present: bool,
+    /// What is wrong with the bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    damage: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     children: Vec<Node>,
 }
@@ -37,7 +44,26 @@ impl Tree {
             let mut lines = vec![familiar(&image.name)];
             draw(&root, false, "", "", &mut lines);
             lines.join("\n")
-        })
+        })?;
+        match root.damaged() {
+            None => Ok(()),
+            Some(digest) => Err(Error::corrupt(
+                "part of the image is damaged; pull or import the image again, or use `cas fsck \
+                 --repair`",
+            )
+            .operation("tree")
+            .subject(digest)),
+        }
+    }
+}
+
+impl Node {
+    /// Returns the first damaged blob at or below this node.
+    fn damaged(&self) -> Option<&Digest> {
+        if self.damage.is_some() {
+            return Some(&self.descriptor.digest);
+        }
+        self.children.iter().find_map(Node::damaged)
     }
 }
 
@@ -64,20 +90,48 @@ fn grow<'a>(
                     .subject(descriptor.digest));
             }
         };
-        let present = store.content.stat(&descriptor.digest).await?.is_some();
-        let mut children = Vec::new();
-        if present {
-            let below = if is_index { depth - 1 } else { depth };
-            for child in dispatch::children(&*store.content, &descriptor).await? {
-                children.push(grow(store, child, below, budget).await?);
-            }
-        }
-        Ok(Node {
+        let (present, damage) = examine(store, &descriptor).await?;
+        let mut node = Node {
             descriptor,
             present,
-            children,
-        })
+            damage,
+            children: Vec::new(),
+        };
+        if !present || node.damage.is_some() {
+            return Ok(node);
+        }
+        let below = if is_index { depth - 1 } else { depth };
+        match dispatch::children(&*store.content, &node.descriptor).await {
+            Err(error) if error.kind() == ErrorKind::Corrupt => node.damage = Some(wrong()),
+            children => {
+                for child in children? {
+                    node.children.push(grow(store, child, below, budget).await?);
+                }
+            }
+        }
+        Ok(node)
     })
+}
+
+/// Returns whether the content of `descriptor` is in the store or in the descriptor, and what is
+/// wrong with it as far as its size or the descriptor shows.
+async fn examine(store: &Store, descriptor: &Descriptor) -> Result<(bool, Option<String>)> {
+    if descriptor.data.is_some() {
+        return match dispatch::read(&*store.content, descriptor).await {
+            Err(error) if error.kind() == ErrorKind::Corrupt => Ok((true, Some(wrong()))),
+            read => read.map(|_| (true, None)),
+        };
+    }
+    let Some(stat) = store.content.stat(&descriptor.digest).await? else {
+        return Ok((false, None));
+    };
+    let (expected, found) = (descriptor.size, stat.size);
+    let damage = format!("expected {expected} bytes, found {found}");
+    Ok((true, (found != expected).then_some(damage)))
+}
+
+fn wrong() -> String {
+    "the content is not what its descriptor says".to_owned()
 }
 
 /// Draws a node and its children. A `config` is the configuration of a manifest, whatever its type.
@@ -99,10 +153,15 @@ fn draw(node: &Node, config: bool, lead: &str, below: &str, lines: &mut Vec<Stri
         .as_ref()
         .map(|platform| format!(" {platform}"))
         .unwrap_or_default();
-    let missing = if node.present { "" } else { "  MISSING" };
+    let state = match (&node.damage, node.present) {
+        (Some(damage), _) => format!("  DAMAGED ({damage})"),
+        (None, true) if node.descriptor.data.is_some() => "  embedded".to_owned(),
+        (None, true) => String::new(),
+        (None, false) => "  MISSING".to_owned(),
+    };
     let bytes = size(node.descriptor.size);
     let digest = digest.short();
-    let shown = format!("{role}{platform} {digest}  {bytes}  {media_type}{missing}");
+    let shown = format!("{role}{platform} {digest}  {bytes}  {media_type}{state}");
     lines.push(format!("{lead}{}", printable(&shown)));
     for (at, child) in node.children.iter().enumerate() {
         let last = at + 1 == node.children.len();

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cas_core::{Context, Error, Location, Registry, Result};
-use cas_host::{Dir, Lock, find_foreign, make_private_dir};
+use cas_host::{Dir, Lock, find_foreign, make_private_dir, no_directory};
 use cas_records_sqlite::SqliteRecords;
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 use rustix::io::Errno;
@@ -51,7 +51,7 @@ impl Root {
                 let engines = Engines::for_registry(registry);
                 Self::init(path, engines, registry).map(|(root, _)| root)
             }
-            Err(error) => Err(error).during("open root", path.display()),
+            Err(error) => Err(no_directory(error, path)).during("open root", path.display()),
         }
     }
 

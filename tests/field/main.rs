@@ -18,4 +18,5 @@ mod rooted;
 mod scene;
 mod skopeo_dir;
 mod tar_sizes;
+mod trees;
 mod xattrs;

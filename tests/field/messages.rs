@@ -53,13 +53,65 @@ fn an_image_for_other_platforms_lists_them() {
     ] {
         let place = Place::new();
         place.import(&index(platforms, absent).write(&place.path(case)), "app:1");
+        let own = format!("linux/{}", host());
         for command in [
-            &["inspect", "app:1"][..],
+            &["inspect", "app:1", "--platform", &own][..],
             &["unpack", "app:1", "/dev/shm/never"],
+            &["bundle", "app:1", "/dev/shm/never"],
+            &["mount", "app:1", "/dev/shm"],
+            &[
+                "export",
+                "app:1",
+                "--format",
+                "docker",
+                "-o",
+                "/dev/shm/never",
+            ],
+            &["copy", "app:1", "app:2", "--platform", &own],
         ] {
             let said = fails(place.cas().args(command), 3);
-            assert!(said.trim_end().ends_with(expected), "{said}");
+            assert!(said.trim_end().ends_with(expected), "{command:?}: {said}");
         }
+    }
+}
+
+/// Also if the manifest for this machine is listed, but was not stored.
+#[test]
+fn an_image_for_other_platforms_is_shown_with_its_index() {
+    let own = &*format!("linux/{}", host());
+    for (case, platforms, absent, listed) in [
+        ("one", &["linux/s390x"][..], &[][..], 1),
+        ("two", &["linux/s390x", "linux/arm"], &[], 2),
+        ("windows", &["windows/s390x"], &[], 1),
+        ("half", &["linux/s390x", "linux/arm"], &["linux/arm"], 2),
+        ("own", &[own, "linux/s390x"], &[own], 2),
+    ] {
+        let place = Place::new();
+        place.import(&index(platforms, absent).write(&place.path(case)), "app:1");
+        let mut inspect = place.cas();
+        let out = inspect.args(["inspect", "app:1", "--json"]).output();
+        let out = out.unwrap();
+        let said = String::from_utf8(out.stderr).unwrap();
+        assert!(
+            out.status.success() && said.contains("it has: "),
+            "{case}: {said}"
+        );
+        let shown: Value = serde_json::from_slice(&out.stdout).unwrap();
+        assert_eq!(
+            shown["index"]["manifests"].as_array().unwrap().len(),
+            listed
+        );
+        assert_eq!(
+            shown["platforms"].as_array().unwrap().len(),
+            listed,
+            "{shown}"
+        );
+        assert_eq!(shown["target"], shown["descriptor"]);
+        assert!(shown["manifest"].is_null() && shown["name"].is_string());
+        let there = platforms.iter().find(|one| !absent.contains(*one));
+        let chosen = ["-q", "inspect", "app:1", "--platform", there.unwrap()];
+        let shown = ok(place.cas().args(chosen));
+        assert!(shown.contains("\"manifest\""), "{case}");
     }
 }
 

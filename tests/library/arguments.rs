@@ -2,7 +2,7 @@
 
 use cas::blocking;
 use cas::image::Reference;
-use cas::{Cas, ErrorKind, Platforms, QueryOptions, RemoveOptions};
+use cas::{Cas, DeleteOptions, ErrorKind, Platforms, QueryOptions};
 
 use super::material::Image;
 
@@ -48,10 +48,10 @@ fn a_synchronous_removal_frees_what_the_name_kept() {
     let cas = blocking::Cas::open(scratch.path().join("root")).unwrap();
     let image = cas.import(&layout).unwrap().remove(0);
     cas.tag(&image, "kept:1").unwrap();
-    let synchronous = RemoveOptions::default().with_synchronous(true);
+    let synchronous = DeleteOptions::default().with_synchronous(true);
     let removed = cas.remove_with("app:1", synchronous.clone()).unwrap();
     assert!(removed.blobs.is_empty(), "another name keeps them");
-    let removed = cas.remove_with("kept:1", RemoveOptions::default()).unwrap();
+    let removed = cas.remove_with("kept:1", DeleteOptions::default()).unwrap();
     assert!(removed.blobs.is_empty(), "the next collection removes them");
     assert!(cas.check(&image).unwrap().is_complete());
     cas.import(&layout).unwrap();

@@ -72,6 +72,90 @@ fn name_and_password_open_the_registry_of_the_field() {
     );
     let said = fails(cas(&shop.path("empty"), home).args(["pull", &there]), 7);
     assert!(!said.contains("wrong") && said.contains("401"), "{said}");
+    assert!(said.contains("refused the login of me"), "{said}");
+}
+
+/// Starts a registry that refuses every login, itself or by its token service.
+fn refusing(challenge: &'static str, token_status: u16) -> Fake {
+    let host = Arc::new(std::sync::OnceLock::<String>::new());
+    let own = Arc::clone(&host);
+    let fake = Fake::start(move |request| {
+        if request.path.starts_with("/token") && token_status == 200 {
+            return token(request);
+        }
+        let realm = format!("http://{}/token", own.get().unwrap());
+        Answer::error(401, "UNAUTHORIZED", "no")
+            .with("WWW-Authenticate", &challenge.replace("REALM", &realm))
+    });
+    host.set(fake.host.clone()).unwrap();
+    fake
+}
+
+#[test]
+fn a_refused_login_is_told_from_no_login_and_from_missing_rights() {
+    const BASIC: &str = "Basic realm=\"x\"";
+    const BEARER: &str = "Bearer realm=\"REALM\",service=\"fake\"";
+    let login = json!({"auth": AUTH});
+    let no_login = "use `docker login`, whose credentials cas reads";
+    for (challenge, token_status, credentials, expected, unexpected) in [
+        (
+            BASIC,
+            401,
+            &login,
+            "the registry refused the login of me: ",
+            "absent",
+        ),
+        (
+            BEARER,
+            401,
+            &login,
+            "the registry refused the login of me: ",
+            "absent",
+        ),
+        (
+            BEARER,
+            401,
+            &json!({"identitytoken": "i"}),
+            "refused the saved token: ",
+            "absent",
+        ),
+        (
+            BASIC,
+            401,
+            &json!({"registrytoken": "r"}),
+            "refused the saved token: ",
+            "absent",
+        ),
+        // The token service has accepted it.
+        (
+            BEARER,
+            200,
+            &login,
+            "other rights than those of the login of me: ",
+            "refused",
+        ),
+        (BEARER, 401, &json!({}), no_login, "login of"),
+        (BEARER, 200, &json!({}), no_login, "login of"),
+        (
+            BASIC,
+            401,
+            &json!({}),
+            "requires a name and a password",
+            "login of",
+        ),
+    ] {
+        let registry = refusing(challenge, token_status);
+        let scratch = tempfile::tempdir().unwrap();
+        let home = scratch.path();
+        log_in(home, &registry.host, credentials);
+        let mut pull = cas(&home.join("root"), home);
+        let said = fails(pull.args(["pull", &registry.image()]), 7);
+        assert!(
+            said.contains(expected) && !said.contains(unexpected),
+            "{expected}: {said}"
+        );
+        assert!(!said.contains("pass:word"), "{said}");
+    }
 }
 
 /// TLS is also used on this machine, where plain http would be tried first.

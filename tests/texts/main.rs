@@ -62,10 +62,10 @@ fn planted_mistakes_are_found() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let facts = Facts::collect(root);
     for (planted, expected) in [
-        ("use `cas blob rm DIGEST`", "command `cas blob rm`"),
+        ("use `cas blob move DIGEST`", "command `cas blob move`"),
         ("run `cas --root /x scrub`", "command `cas scrub`"),
         ("`cas gc --hard`", "option --hard"),
-        ("`cas ingest ls|rm`", "command `cas ingest`"),
+        ("`cas ingest ls|resume`", "command `cas ingest resume`"),
         ("Example:\n  cas images && cas prune", "command `cas prune`"),
         ("```sh\ncas images\ncas vacuum app:1\n```", "`cas vacuum`"),
         ("`cargo xtask deploy`", "task deploy"),
@@ -87,7 +87,7 @@ fn planted_mistakes_are_found() {
     for right in [
         "use `cas blob info DIGEST`, or `cas images | head -1`",
         "Example:\n  cas --root /x --store 'redb://?a=b' init && cas run app:1 -- sh --nothing",
-        "`cas blob ls|info|cat|add`",
+        "`cas blob ls|info|cat|add|rm|label`",
         "the Cargo features `fs` and `redb`, or `--features s3,rocksdb`",
         "see docs/DURABILITY.md and `docs/decisions/0001`, or https://x.test/docs/none.md",
         "`cas` alone, and cas in a sentence",

@@ -65,6 +65,11 @@ pub async fn explain(
     }
 }
 
+/// Returns the paths to the resource with this number.
+pub(super) fn paths_to(graph: &Graph, id: Id) -> Vec<RootPath> {
+    Search::new(graph, id).paths()
+}
+
 /// Returns when a reason expires, or `None` if it never does.
 fn ending(reason: &Reason) -> Option<SystemTime> {
     match reason {

@@ -17,6 +17,7 @@
 use std::time::{Duration, SystemTime};
 
 use crate::digest::Digest;
+use crate::error::{Error, Result};
 use crate::labels::{
     GC, GC_BACK_REF, GC_CONDITION, GC_EXPIRE, GC_REF, GC_ROOT, GC_USED_AT, Labels,
 };
@@ -90,6 +91,26 @@ pub(crate) fn referenced_content(labels: &Labels) -> impl Iterator<Item = Digest
         Effect::Reference(Resource::Content(digest)) => Some(digest),
         _ => None,
     })
+}
+
+/// Checks that every gc label has a meaning on a blob, so that a mistake in its key or its value
+/// does not go unnoticed.
+///
+/// # Errors
+/// `InvalidArgument`.
+pub(crate) fn check_meaning(labels: &Labels) -> Result<()> {
+    for (key, value) in labels.iter().filter(|(key, _)| key.starts_with(GC)) {
+        let effects = read(key, value);
+        if effects.is_empty() || effects.iter().any(|one| matches!(one, Effect::UsedAt(_))) {
+            return Err(Error::invalid(
+                "this label has no meaning on a blob; expected containerd.io/gc.root, or \
+                 containerd.io/gc.ref.content or gc.bref.content with a digest, .image with a \
+                 name, or .snapshot.SNAPSHOTTER with a key",
+            )
+            .subject(format!("{key:.200}={value:.200}")));
+        }
+    }
+    Ok(())
 }
 
 /// Returns when a lease or an image with these labels expires. An invalid time is ignored.

@@ -28,6 +28,8 @@
 //! the owner's claims reaches, to find the blobs that it removes. Both changes are
 //! compare-and-swaps on the revision of step 1.
 //!
+//! [`remove`] removes blobs that a user names in the same way, unless something refers to them.
+//!
 //! Bytes without a record are not removed: another program may have stored them, or a job whose
 //! lease had expired may be about to write the record again.
 
@@ -36,6 +38,7 @@ mod graph;
 mod labels;
 mod owned;
 mod removed;
+mod request;
 mod scan;
 mod sweep;
 mod unreachable;
@@ -45,8 +48,9 @@ use std::time::SystemTime;
 
 pub use explain::{Explanation, RootPath, explain};
 pub use graph::Reason;
-pub(crate) use labels::referenced_content;
+pub(crate) use labels::{check_meaning, referenced_content};
 pub use removed::Removed;
+pub use request::{RemoveOptions, remove};
 
 use self::scan::scan;
 use self::unreachable::Unreachable;

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use super::resolve::manifest;
 use crate::content::ContentStore;
 use crate::descriptor::Descriptor;
+use crate::dispatch;
 use crate::document::Manifest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::platform::Matcher;
@@ -17,7 +18,7 @@ pub struct Check {
     pub available: bool,
     /// The configuration and the layers, or the image itself if no manifest was found.
     pub required: Vec<Descriptor>,
-    /// The required content that is in the store.
+    /// The required content that is in the store, or embedded in a descriptor.
     pub present: Vec<Descriptor>,
     /// The required content that is not in the store.
     pub missing: Vec<Descriptor>,
@@ -34,7 +35,8 @@ impl Check {
 /// neither a manifest nor an index counts as an image whose manifest was not found.
 ///
 /// # Errors
-/// Errors of [`manifest`] except `NotFound`; `Corrupt` if content is stored with another size.
+/// Errors of [`manifest`] except `NotFound`; `Corrupt` if content is stored with another size, or
+/// embedded data does not match its descriptor.
 pub async fn check(
     content: &dyn ContentStore,
     image: &Descriptor,
@@ -58,6 +60,13 @@ pub async fn check(
         ..Check::default()
     };
     for part in parts(manifest) {
+        if part.data.is_some() {
+            // Data in the descriptor needs no blob, and is small.
+            dispatch::read(content, &part).await?;
+            check.present.push(part.clone());
+            check.required.push(part);
+            continue;
+        }
         let side = match content.stat(&part.digest).await? {
             None => &mut check.missing,
             Some(stat) if stat.size == part.size => &mut check.present,

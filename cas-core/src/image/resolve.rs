@@ -44,12 +44,7 @@ pub async fn manifest(
     let mut missing = Vec::new();
     let mut resolved = match best(content, &candidates.manifests, matcher, &mut missing).await? {
         Some(resolved) => resolved,
-        None => {
-            return Err(match &missing[..] {
-                [] => no_match(content, image).await?,
-                [first, rest @ ..] => not_stored(image, first, rest.len()),
-            });
-        }
+        None => return Err(no_match(content, image, &missing).await?),
     };
     resolved.indexes = candidates.indexes_above(&resolved.descriptor);
     Ok(resolved)
@@ -162,8 +157,42 @@ fn pass(descriptor: Descriptor, missing: &mut Vec<Descriptor>) {
     missing.push(descriptor);
 }
 
-/// Returns the error for an image without a match. It lists the platforms that the store has.
-async fn no_match(content: &dyn ContentStore, image: &Descriptor) -> Result<Error> {
+/// Returns the error for an image without a match, or whose matches are `missing`. It lists the
+/// platforms that the store has.
+async fn no_match(
+    content: &dyn ContentStore,
+    image: &Descriptor,
+    missing: &[Descriptor],
+) -> Result<Error> {
+    let there = stored_platforms(content, image).await?;
+    let there = match there.len() {
+        0 => "it has no image for any other platform either".to_owned(),
+        _ => format!("it has: {}", Vec::from_iter(there).join(", ")),
+    };
+    let why = match missing {
+        [] => format!("the image has nothing for the platform; {there}"),
+        [first, rest @ ..] => {
+            let more = match rest.len() {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            format!(
+                "the index lists content that may be for the platform but is not in the store: \
+                 {}{more}; import the image for this platform; {there}",
+                first.digest
+            )
+        }
+    };
+    Ok(Error::not_found(why)
+        .operation("resolve manifest")
+        .subject(image.digest))
+}
+
+/// Returns the platforms of the manifests of an index that are in the store.
+async fn stored_platforms(
+    content: &dyn ContentStore,
+    image: &Descriptor,
+) -> Result<BTreeSet<String>> {
     let candidates = Candidates::of(content, image, &All).await?;
     let mut there = BTreeSet::new();
     for manifest in candidates.manifests {
@@ -174,29 +203,7 @@ async fn no_match(content: &dyn ContentStore, image: &Descriptor) -> Result<Erro
             }
         }
     }
-    let there = match there.len() {
-        0 => "it has no image for any other platform either".to_owned(),
-        _ => format!("it has: {}", Vec::from_iter(there).join(", ")),
-    };
-    Ok(
-        Error::not_found(format!("the image has nothing for the platform; {there}"))
-            .operation("resolve manifest")
-            .subject(image.digest),
-    )
-}
-
-fn not_stored(image: &Descriptor, first: &Descriptor, more: usize) -> Error {
-    let more = match more {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    Error::not_found(format!(
-        "the index lists content that may be for the platform but is not in the store: {}{more}; \
-         import the image for this platform",
-        first.digest
-    ))
-    .operation("resolve manifest")
-    .subject(image.digest)
+    Ok(there)
 }
 
 async fn load(content: &dyn ContentStore, descriptor: &Descriptor) -> Result<Resolved> {

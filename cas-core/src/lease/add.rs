@@ -73,7 +73,7 @@ async fn add(store: &Store, id: &str, resource: &Resource) -> Result<Lease> {
 }
 
 /// Returns a descriptor of a blob, from which its children can be found.
-async fn describe(store: &Store, digest: &Digest) -> Result<Descriptor> {
+pub(super) async fn describe(store: &Store, digest: &Digest) -> Result<Descriptor> {
     let stat = store.content.stat(digest).await?;
     let stat = stat.ok_or_else(|| missing(&Resource::Content(*digest)))?;
     let record = store.blobs().load(digest).await?;
@@ -83,5 +83,5 @@ async fn describe(store: &Store, digest: &Digest) -> Result<Descriptor> {
 }
 
 fn missing(resource: &Resource) -> Error {
-    Error::not_found("not in the store, so it cannot be kept; store it first").subject(resource)
+    Error::not_found("not in the store; store it first").subject(resource)
 }

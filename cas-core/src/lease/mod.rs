@@ -22,6 +22,7 @@
 //! that it wrote are taken back.
 
 mod add;
+mod change_labels;
 mod children;
 mod guard;
 mod intact;
@@ -38,6 +39,7 @@ mod tree;
 mod verified;
 
 pub use add::add_to_lease;
+pub use change_labels::change_labels;
 pub use guard::LeaseGuard;
 pub use label::{
     child_gc_labels, child_gc_labels_filter_layers, set_children_labels,

@@ -2,38 +2,59 @@
 
 use std::collections::HashSet;
 use std::sync::Mutex;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use tokio::sync::Semaphore;
 
 use super::documents::{Document, Documents, blob_refs};
+use super::fetch::WRITER_TIMEOUT;
+use super::options::CopyOptions;
 use super::source::StoredBlob;
 use super::store_blob::{BlobWrite, RecordOrder, Resume, store_blob};
+use crate::complete::Available;
 use crate::content::Durability;
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
-use crate::dispatch::{self, Handler, Next, dispatch};
+use crate::dispatch::{self, Chooser, Handler, Next, dispatch};
 use crate::error::{Context, Error, Result};
-use crate::image::Image;
-use crate::lease::{BlobRef, LeaseGuard};
-use crate::progress::Silent;
+use crate::image::{Image, manifest_for};
+use crate::lease::{BlobRef, LeaseGuard, ReadGuard};
+use crate::platform::{Platform, Platforms};
 use crate::store::Store;
 use crate::sync::lock;
 
 /// Maximum number of blobs that are copied concurrently.
 const CONCURRENT: usize = 4;
 
-/// Copies the target of `image` and everything below it, children before the documents that list
-/// them, and then the name. An existing name is updated. Layers and configurations that `to` has
-/// intact are not copied. Returns the image as it is in `to`.
+/// Copies what `from` has of an image, children before the documents that list them, and then the
+/// name; an existing name is updated. Layers and configurations that `to` has
+/// intact are not copied. Returns the image
+/// as it is in `to`.
+///
+/// What `from` does not have of the image, and platforms that were not chosen, are recorded as
+/// absent. After a failure, what arrived is kept for the next attempt until a garbage collection.
 ///
 /// # Errors
-/// `NotFound` for content that is missing in `from`; `Corrupt` for damaged content; errors of the
-/// stores.
-pub async fn copy(from: &Store, to: &Store, image: &Image) -> Result<Image> {
+/// `NotFound` for content that was lost in `from`, or a platform that the image does not have;
+/// `Corrupt` for damaged content; `Busy` if another job has been writing a blob for ten minutes;
+/// errors of the stores.
+pub async fn copy(from: &Store, to: &Store, image: &Image, options: &CopyOptions) -> Result<Image> {
+    let reading = ReadGuard::begin(from, "copy").await?;
+    let copied = copy_image(from, &reading, to, image, options).await;
+    reading.finish_with(copied).await
+}
+
+async fn copy_image(
+    from: &Store,
+    reading: &ReadGuard,
+    to: &Store,
+    image: &Image,
+    options: &CopyOptions,
+) -> Result<Image> {
+    reading.pin_tree(&image.target).await?;
     let guard = LeaseGuard::begin(to, "copy").await?;
-    if let Err(error) = copy_content(from, to, &guard, &image.target).await {
+    if let Err(error) = copy_content(from, to, &guard, &image.target, options).await {
         return guard.finish_with(Err(error)).await;
     }
     guard.name_one(image.clone(), &[]).await
@@ -44,16 +65,31 @@ async fn copy_content(
     to: &Store,
     guard: &LeaseGuard,
     root: &Descriptor,
+    options: &CopyOptions,
 ) -> Result<()> {
+    let wanted = match &options.platforms {
+        Platforms::All => None,
+        Platforms::Host => Some(Platform::host()),
+        Platforms::One(platform) => Some(platform.clone()),
+    };
+    if let (Platforms::One(platform), false) = (&options.platforms, root.media_type.is_index()) {
+        manifest_for(&*from.content, root, Some(platform)).await?;
+    }
+    let roots = std::slice::from_ref(root);
     let blobs = CopyBlobs {
         from,
         to,
         guard,
+        options,
+        available: Available::below(from, roots, &*options.progress).await?,
+        chooser: Mutex::new(Chooser::new(wanted.as_ref())),
+        has_manifest: AtomicBool::new(false),
         begun: Mutex::default(),
         documents: Documents::default(),
     };
     let limiter = Semaphore::new(CONCURRENT);
-    dispatch(&blobs, Some(&limiter), std::slice::from_ref(root)).await?;
+    dispatch(&blobs, Some(&limiter), roots).await?;
+    blobs.check_found(wanted.as_ref(), root)?;
     let documents = blobs.documents.children_first(root.digest);
     for Document { descriptor, .. } in &documents {
         let data = dispatch::read(&*from.content, descriptor).await?;
@@ -71,6 +107,10 @@ struct CopyBlobs<'a> {
     from: &'a Store,
     to: &'a Store,
     guard: &'a LeaseGuard,
+    options: &'a CopyOptions,
+    available: Available<'a>,
+    chooser: Mutex<Chooser>,
+    has_manifest: AtomicBool,
     /// Blobs met so far: the same bytes may be listed under two types.
     begun: Mutex<HashSet<(Digest, u64)>>,
     documents: Documents,
@@ -80,9 +120,7 @@ struct CopyBlobs<'a> {
 impl Handler for CopyBlobs<'_> {
     async fn handle(&self, descriptor: &Descriptor) -> Result<Next> {
         if descriptor.media_type.is_document() {
-            let children = dispatch::children(&*self.from.content, descriptor).await?;
-            self.documents.add(descriptor, &children);
-            return Ok(Next::Children(children));
+            return self.document(descriptor).await.map(Next::Children);
         }
         let blob = (descriptor.digest, descriptor.size);
         if lock(&self.begun).insert(blob) {
@@ -93,6 +131,20 @@ impl Handler for CopyBlobs<'_> {
 }
 
 impl CopyBlobs<'_> {
+    /// Collects a document with everything that it lists. Returns the children to copy.
+    async fn document(&self, descriptor: &Descriptor) -> Result<Vec<Descriptor>> {
+        let listed = dispatch::children(&*self.from.content, descriptor).await?;
+        self.documents.add(descriptor, &listed);
+        let available = self.available.children(descriptor).await?;
+        if descriptor.media_type.is_manifest() {
+            self.has_manifest.store(true, Ordering::Relaxed);
+            return Ok(available);
+        }
+        let mut chooser = lock(&self.chooser);
+        available.iter().for_each(|entry| chooser.offer(entry));
+        Ok(chooser.choose(&available))
+    }
+
     async fn blob(&self, descriptor: &Descriptor) -> Result<()> {
         let blob = BlobRef::of(descriptor, Vec::new());
         if self.guard.pin_intact(blob).await? {
@@ -114,11 +166,23 @@ impl CopyBlobs<'_> {
             record: RecordOrder::WithBytes(descriptor),
             durability: Durability::Full,
             resume: Resume::Once,
-            writer_timeout: Duration::ZERO,
+            writer_timeout: WRITER_TIMEOUT,
             feed: None,
-            progress: &Silent,
+            progress: &*self.options.progress,
         };
         let stored = store_blob(&write, &mut StoredBlob::new(reader)).await;
         stored.map(|_| ()).during("copy", descriptor.digest)
+    }
+
+    /// Checks that a manifest was found, if one platform was chosen.
+    fn check_found(&self, wanted: Option<&Platform>, root: &Descriptor) -> Result<()> {
+        match wanted {
+            Some(platform) if !self.has_manifest.load(Ordering::Relaxed) => {
+                let others = lock(&self.chooser).others();
+                let why = format!("the image has nothing for {platform}; {others}");
+                Err(Error::not_found(why).operation("copy").subject(root.digest))
+            }
+            _ => Ok(()),
+        }
     }
 }

@@ -23,7 +23,7 @@ use crate::store::Store;
 use crate::{limit, pool};
 
 /// Maximum time to wait for another writer of the same blob.
-const WRITER_TIMEOUT: Duration = Duration::from_secs(600);
+pub(super) const WRITER_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Fetches the content of `descriptor` into the store if it is missing, and pins it under the lease
 /// of `guard`. It is durable after the next flush.

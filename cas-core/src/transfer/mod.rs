@@ -24,7 +24,7 @@ mod wants;
 pub use copy::copy;
 pub use fetch::fetch;
 pub use layer_feed::{LayerFeed, LayerReader, LayerSender, layer_channel};
-pub use options::{PullOptions, PushOptions};
+pub use options::{CopyOptions, PullOptions, PushOptions};
 pub use pull::pull;
 pub use pull_limits::PullLimits;
 pub use push::push;

@@ -1,4 +1,4 @@
-//! Options of pull and push.
+//! Options of pull, push and copy.
 
 use std::sync::Arc;
 
@@ -109,6 +109,42 @@ impl PushOptions {
     #[must_use]
     pub fn with_blobs(mut self, blobs: usize) -> Self {
         self.blobs = blobs.clamp(1, Self::MAX_BLOBS);
+        self
+    }
+}
+
+/// How an image is copied from one store into another.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct CopyOptions {
+    /// The platforms to copy. By default, all that the source has.
+    pub platforms: Platforms,
+    /// Receives the progress of each blob, and a warning for everything that is left out. By
+    /// default, it is dropped.
+    pub progress: Arc<dyn Progress>,
+}
+
+impl Default for CopyOptions {
+    fn default() -> Self {
+        CopyOptions {
+            platforms: Platforms::All,
+            progress: Arc::new(Silent),
+        }
+    }
+}
+
+impl CopyOptions {
+    /// Sets the platforms to copy.
+    #[must_use]
+    pub fn with_platforms(mut self, platforms: impl Into<Platforms>) -> Self {
+        self.platforms = platforms.into();
+        self
+    }
+
+    /// Sets where progress is reported.
+    #[must_use]
+    pub fn with_progress(mut self, progress: Arc<dyn Progress>) -> Self {
+        self.progress = progress;
         self
     }
 }

@@ -11,6 +11,9 @@ use crate::error::Result;
 
 /// Maximum number of bytes in one read from a store.
 const PIECE: usize = 1 << 20;
+/// Maximum number of bytes of a file that are shared or copied within the kernel at once, so that
+/// the progress is reported in between.
+const SHARED: u64 = 64 << 20;
 
 /// Where the bytes of a blob come from.
 #[async_trait]
@@ -95,8 +98,13 @@ impl BlobSource for StoredBlob {
         if sender.is_some() {
             return self.write_piece(writer, sender).await;
         }
-        let before = writer.offset();
-        writer.write_blob(&*self.reader).await?;
-        Ok(writer.offset() - before)
+        let Some(file) = self.reader.file() else {
+            return self.write_piece(writer, sender).await;
+        };
+        let left = self.reader.size().saturating_sub(self.offset);
+        let written = writer.write_file(file, self.offset, left.min(SHARED));
+        let written = written.await?;
+        self.offset += written;
+        Ok(written)
     }
 }

@@ -1,11 +1,11 @@
 //! Which blobs an archive contains, and how they are written to it.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cas_core::complete::completeness;
+use cas_core::complete::Available;
 use cas_core::dispatch::{self, Handler, Next};
 use cas_core::progress::Progress;
 use cas_core::sync::lock;
@@ -38,8 +38,7 @@ impl Plan {
         progress: &dyn Progress,
     ) -> Result<Self> {
         let planner = Planner {
-            store,
-            progress,
+            available: Available::below(store, roots, progress).await?,
             plan: Mutex::default(),
         };
         dispatch::walk(&planner, roots).await?;
@@ -62,103 +61,28 @@ impl Plan {
 
 /// Walks the images.
 struct Planner<'a> {
-    store: &'a Store,
-    progress: &'a dyn Progress,
+    available: Available<'a>,
     plan: Mutex<Plan>,
 }
 
 #[async_trait]
 impl Handler for Planner<'_> {
     async fn handle(&self, descriptor: &Descriptor) -> Result<Next> {
-        if !self.is_present(descriptor).await? {
-            if !descriptor.media_type.is_non_distributable() {
-                return Err(missing(descriptor));
-            }
-            self.warn_left_out(descriptor, "is not distributed");
-            return Ok(Next::Skip);
+        if !self.available.has(descriptor).await? {
+            return Err(missing(descriptor));
         }
         self.add(descriptor);
-        let children = dispatch::children(&*self.store.content, descriptor).await?;
-        let children = if descriptor.media_type.is_index() {
-            self.stored(descriptor, children).await?
-        } else if descriptor.media_type.is_manifest() {
-            self.not_absent(descriptor, children).await?
-        } else {
-            children
-        };
+        let children = self.available.children(descriptor).await?;
         Ok(Next::Children(children))
     }
 }
 
 impl Planner<'_> {
-    /// Returns whether the bytes are in the store or in the descriptor.
-    async fn is_present(&self, descriptor: &Descriptor) -> Result<bool> {
-        Ok(descriptor.data.is_some() || self.store.present(descriptor).await?)
-    }
-
     fn add(&self, descriptor: &Descriptor) {
-        let mut plan = self.plan();
+        let mut plan = lock(&self.plan);
         if plan.digests.insert(descriptor.digest) {
             plan.blobs.push(Blob(descriptor.clone()));
         }
-    }
-
-    /// Returns the manifests of an index that are stored with everything that they need.
-    async fn stored(&self, index: &Descriptor, listed: Vec<Descriptor>) -> Result<Vec<Descriptor>> {
-        let found = completeness(self.store, index).await?;
-        if let Some(missing) = found.missing {
-            return Err(Error::not_found(format!(
-                "none of the listed manifests is complete in the store, which lacks {missing}; \
-                 pull or import the image again"
-            ))
-            .operation("read")
-            .subject(index.digest));
-        }
-        let mut stored = Vec::with_capacity(listed.len());
-        for child in listed {
-            if !found.left_out.contains(&child.digest) {
-                stored.push(child);
-            } else if self.is_present(&child).await? {
-                self.warn_left_out(&child, "is not complete in the store");
-            } else {
-                self.warn_left_out(&child, "was never stored");
-            }
-        }
-        Ok(stored)
-    }
-
-    /// Returns the children of a manifest without the layers that were left out when it was stored.
-    async fn not_absent(
-        &self,
-        manifest: &Descriptor,
-        listed: Vec<Descriptor>,
-    ) -> Result<Vec<Descriptor>> {
-        let record = self.store.blobs().load(&manifest.digest).await?;
-        let absent = record.map(|(record, _)| record.absent).unwrap_or_default();
-        let mut kept = Vec::with_capacity(listed.len());
-        for child in listed {
-            let is_absent = child.media_type.is_layer() && absent.contains(&child.digest);
-            if is_absent && !self.is_present(&child).await? {
-                self.warn_left_out(&child, "was not stored with its image");
-            } else {
-                kept.push(child);
-            }
-        }
-        Ok(kept)
-    }
-
-    fn warn_left_out(&self, descriptor: &Descriptor, why: &str) {
-        let platform = descriptor.platform.as_ref();
-        let of = platform.map(|platform| format!(" of {platform}"));
-        self.progress.warn(&format!(
-            "{}{} {why} and is left out",
-            descriptor.digest,
-            of.unwrap_or_default()
-        ));
-    }
-
-    fn plan(&self) -> MutexGuard<'_, Plan> {
-        lock(&self.plan)
     }
 }
 

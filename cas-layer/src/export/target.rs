@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use cas_core::{Context, Error, Result, pool, unique};
-use cas_host::Dir;
+use cas_host::{Dir, no_directory};
 use rustix::fs::OFlags;
 
 /// What the names of temporary files begin with, after a dot.
@@ -64,7 +64,8 @@ fn open(path: PathBuf) -> Result<(Out, Pending)> {
     })?;
     let parent = path.parent().filter(|parent| *parent != Path::new(""));
     let parent = parent.unwrap_or(Path::new("."));
-    let dir = Dir::open(parent).during("open", parent.display())?;
+    let dir = Dir::open(parent).map_err(|error| no_directory(error, parent));
+    let dir = dir.during("open", parent.display())?;
     remove_leftovers(&dir, parent);
     let (file, temporary) = create_temporary(&dir)?;
     let out = Box::new(file.try_clone()?);

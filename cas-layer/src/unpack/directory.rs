@@ -4,10 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cas_core::content::Durability;
-use cas_core::error::ErrorKind;
 use cas_core::lease::ReadGuard;
 use cas_core::progress::Progress;
-use cas_core::{Digest, Error, Manifest, Result, Store, pool};
+use cas_core::{Digest, Manifest, Result, Store, pool};
 use cas_host::NewDirectory;
 
 use super::cancel::Waiter;
@@ -76,8 +75,7 @@ async fn unpack(
     }
     let (path, reporter) = (directory.to_owned(), Arc::clone(progress));
     let filled = async {
-        let new = new_directory(directory, entrance.mode(), progress.as_ref()).await;
-        let new = new.map_err(explain_not_empty)?;
+        let new = new_directory(directory, entrance.mode(), progress.as_ref()).await?;
         pool::run(move || fill(sources, &path, new, entrance, reporter.as_ref())).await
     };
     let filled = filled.await;
@@ -86,14 +84,6 @@ async fn unpack(
         record_diff_id(store, layer, diff_id, progress.as_ref()).await;
     }
     Ok(filled)
-}
-
-/// Returns the error, with what to do if the directory is not empty.
-fn explain_not_empty(error: Error) -> Error {
-    if error.kind() != ErrorKind::FailedPrecondition {
-        return error;
-    }
-    Error::precondition("the directory is not empty; name one that is empty or absent")
 }
 
 fn fill(

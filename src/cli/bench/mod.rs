@@ -165,7 +165,9 @@ fn remove(directory: &Path) -> Result<()> {
 }
 
 fn plot(table: &Table, directory: &Path) -> Result<()> {
-    std::fs::create_dir_all(directory).during("create", directory.display())?;
+    let made = std::fs::create_dir_all(directory);
+    let made = made.map_err(|error| cas_host::no_directory(error, directory));
+    made.during("create", directory.display())?;
     for (row, text) in table.plots() {
         let path = directory.join(format!("{row}.svg"));
         std::fs::write(&path, text).during("write", path.display())?;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use cas_core::gc::{GcOptions, collect};
 use cas_core::testing::fault::{Fault, Plan, Side, faulty};
 use cas_core::testing::memory::MemoryStore;
-use cas_core::transfer::copy;
+use cas_core::transfer::{CopyOptions, copy};
 use cas_core::{ErrorKind, Result, Store};
 
 use super::Subject;
@@ -71,7 +71,8 @@ async fn job(store: &Store, from: &Store, done: &mut Vec<&'static str>) -> Resul
     Sample::of(1).import(store, "imported").await?;
     done.push("imported");
     let image = from.images.get(&"copied".parse()?).await?;
-    copy(from, store, &image.expect("the image exists")).await?;
+    let image = image.expect("the image exists");
+    copy(from, store, &image, &CopyOptions::default()).await?;
     done.push("copied");
     tag(store, "imported", "tagged").await?;
     done.push("tagged");

@@ -1,28 +1,29 @@
 //! `cas blob`: blobs by digest.
 
-use std::fs::File;
-use std::io::{Read, stdin};
-use std::path::PathBuf;
-use std::sync::Arc;
+mod add;
+mod change;
+mod describe;
 
-use bytes::Bytes;
-use cas::content::{Durability, Expected, OwnIngest, Stat, Writer};
-use cas::{
-    ContentExt as _, Context as _, Descriptor, Digest, Error, Hasher, MediaType, Result, Store,
-};
+use std::path::PathBuf;
+
+use cas::content::Stat;
+use cas::{Cas, ContentExt as _, Digest, DigestPrefix, Error, Hasher, Result, Store};
 use clap::Subcommand;
 use serde_json::json;
+
+pub(crate) use self::describe::describe;
 
 use super::Context;
 use super::output::size;
 
-/// Inspect and add blobs
+/// List, read, add, label and remove blobs
 #[derive(Subcommand)]
+#[command(after_help = "Example:\n  cas blob ls")]
 pub(crate) enum Blob {
     /// List blobs
     #[command(after_help = "Example:\n  cas blob ls")]
     Ls,
-    /// Show the size, media type, labels and children of a blob
+    /// Show what a blob is: its size, media type, labels and children
     #[command(after_help = "Example:\n  cas blob info sha256:e3b0c4")]
     Info {
         /// Digest of the blob, or its first digits
@@ -48,6 +49,35 @@ pub(crate) enum Blob {
         #[arg(long, default_value = "application/octet-stream")]
         media_type: String,
     },
+    /// Remove blobs to which nothing refers, without waiting for gc
+    #[command(after_help = "Example:\n  cas blob rm e3b0c442 2c26b46b
+
+A blob that an image, a lease, a label, a snapshot or another blob refers to is refused, with what
+refers to it, and nothing is removed then. `cas why` lists all references.")]
+    Rm {
+        /// Digests of the blobs, or their first digits
+        #[arg(required = true, value_name = "DIGEST")]
+        digests: Vec<String>,
+        /// Remove the blobs even if something refers to them; it is incomplete then
+        #[arg(long)]
+        force: bool,
+    },
+    /// Set labels of a blob; KEY= removes one
+    #[command(after_help = "Example:
+  cas blob label e3b0c442 note=mine
+  cas blob label e3b0c442 containerd.io/gc.root=yes    # keep it, and everything below it
+  cas blob label e3b0c442 containerd.io/gc.root=       # no longer
+
+Labels that begin with containerd.io/gc. decide what gc keeps, as in containerd: gc.root on a blob
+keeps it; gc.ref.content.NAME=DIGEST makes it keep another blob, gc.bref.content.NAME=DIGEST makes
+another blob keep it. One that has no meaning on a blob is refused.")]
+    Label {
+        /// Digest of the blob, or its first digits
+        digest: String,
+        /// Labels to set; without a value, the label is removed
+        #[arg(required = true, value_name = "KEY=VALUE", value_parser = change::label)]
+        labels: Vec<(String, Option<String>)>,
+    },
 }
 
 const PAGE: usize = 1000;
@@ -56,21 +86,27 @@ const PIECE: usize = 1 << 20;
 impl Blob {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let cas = match &self {
-            Blob::Add { .. } => context.writable_cas().await?,
-            _ => context.cas().await?,
+            Blob::Ls | Blob::Info { .. } | Blob::Cat { .. } => context.cas().await?,
+            Blob::Add { .. } | Blob::Rm { .. } | Blob::Label { .. } => {
+                context.writable_cas().await?
+            }
         };
         let store = cas.store();
         match self {
             Blob::Ls => list(context, store).await,
-            Blob::Info { digest } => info(context, store, &digest).await,
+            Blob::Info { digest } => info(context, &cas, &digest).await,
             Blob::Cat { digest } => cat(context, store, &digest).await,
             Blob::Add {
                 file,
                 digest,
                 media_type,
             } => {
-                let added = add(store, &file, digest, media_type.into()).await?;
+                let added = add::add(store, &file, digest, media_type.into()).await?;
                 context.out.item(&added, || added.digest.to_string())
+            }
+            Blob::Rm { digests, force } => change::remove(context, &cas, &digests, force).await,
+            Blob::Label { digest, labels } => {
+                change::set_labels(context, &cas, &digest, labels).await
             }
         }
     }
@@ -108,18 +144,10 @@ async fn list(context: &Context, store: &Store) -> Result<()> {
     })
 }
 
-async fn info(context: &Context, store: &Store, digest: &str) -> Result<()> {
-    let Stat { digest, size, .. } = find(store, digest).await?;
-    let mut shown = json!({"digest": digest, "size": size});
-    if let Some((record, _)) = store.blobs().load(&digest).await? {
-        let time = |time| humantime::format_rfc3339_seconds(time).to_string();
-        shown["mediaType"] = json!(record.media_type);
-        shown["labels"] = json!(record.labels);
-        shown["children"] = json!(record.children);
-        shown["createdAt"] = json!(time(record.created_at));
-        shown["updatedAt"] = json!(time(record.updated_at));
-    }
-    context.out.document(&shown)
+async fn info(context: &Context, cas: &Cas, digest: &str) -> Result<()> {
+    let store = cas.store();
+    let found = find(store, digest).await?;
+    context.out.document(&describe(store, &found).await?)
 }
 
 async fn cat(context: &Context, store: &Store, digest: &str) -> Result<()> {
@@ -152,84 +180,20 @@ async fn cat(context: &Context, store: &Store, digest: &str) -> Result<()> {
     Ok(())
 }
 
-async fn add(
-    store: &Store,
-    file: &PathBuf,
-    digest: Option<Digest>,
-    media_type: MediaType,
-) -> Result<Descriptor> {
-    let source = match file.to_str() {
-        Some("-") => None,
-        _ => Some(File::open(file).during("open", file.display())?),
-    };
-    let expected = Expected { digest, size: None };
-    let ingest = OwnIngest::new(&store.content, "blob-add");
-    let mut writer = Writer::begin(&*store.content, ingest.key(), expected).await?;
-    writer.rewind().await?;
-    let copied = match source {
-        Some(file) => copy_file(file, &mut writer).await,
-        None => copy(&mut stdin().lock(), &mut writer).await,
-    };
-    copied.during("read", file.display())?;
-    publish(store, writer, digest, media_type).await
-}
-
-async fn publish(
-    store: &Store,
-    mut writer: Writer,
-    expected: Option<Digest>,
-    media_type: MediaType,
-) -> Result<Descriptor> {
-    let digest = match expected {
-        Some(digest) => digest,
-        None => writer.digest().await?,
-    };
-    let descriptor = Descriptor::new(media_type, digest, writer.offset());
-    let published = store.publish(writer, &descriptor, Vec::new(), Durability::Full);
-    published.await.map(|_| descriptor.clone())
-}
-
-/// Writes a file into the ingest. The store may share the data of a regular file instead of copying
-/// it. Anything else, such as a pipe, is read to its end.
-async fn copy_file(mut file: File, writer: &mut Writer) -> Result<()> {
-    let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        return copy(&mut file, writer).await;
-    }
-    let file = Arc::new(file);
-    writer
-        .write_file(&file, 0, metadata.len())
-        .await
-        .map(|_| ())
-}
-
-async fn copy(source: &mut dyn Read, writer: &mut Writer) -> Result<()> {
-    loop {
-        let mut piece = Vec::with_capacity(PIECE);
-        source
-            .take(PIECE as u64)
-            .read_to_end(&mut piece)
-            .map_err(Error::from)?;
-        if piece.is_empty() {
-            return Ok(());
-        }
-        writer.write(Bytes::from(piece)).await?;
-    }
-}
-
-/// Returns the only blob whose digest begins with `text`. If `text` has no algorithm, blobs of all
-/// algorithms are searched.
+/// Returns the only blob whose digest begins with `text`, in digits of either case. If `text` has no
+/// algorithm, blobs of all algorithms are searched.
+///
+/// # Errors
+/// `InvalidArgument` for text that is not the beginning of a digest, or of several; `NotFound`.
 pub(crate) async fn find(store: &Store, text: &str) -> Result<Stat> {
-    let found = match text.parse() {
-        Ok(prefix) => store.content.find(&prefix).await?,
-        Err(_) => Vec::new(),
-    };
+    let prefix: DigestPrefix = text.to_ascii_lowercase().parse()?;
+    let found = store.content.find(&prefix).await?;
     match found[..] {
         [only] => Ok(only),
         [] => Err(
             Error::not_found("no such blob; `cas blob ls` lists all blobs")
                 .operation("find blob")
-                .subject(format!("{text:.150}")),
+                .subject(text),
         ),
         _ => Err(Error::invalid("ambiguous digest prefix; give more digits")
             .operation("find blob")

@@ -1,15 +1,19 @@
 //! Finds out whether everything below a document is in the store, and corrects records that are
 //! wrong about it.
 
+mod available;
+
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 
+pub use self::available::Available;
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
-use crate::dispatch::{self, Handler, Next, walk};
+use crate::dispatch::{self, Handler, Next, dispatch};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::media_type::MediaType;
 use crate::records::blob::decode;
@@ -19,6 +23,9 @@ use crate::sync::lock;
 
 /// The room and the key of the note that exists once the records of indexes were corrected.
 const CORRECTED: (&str, &str) = ("records", "indexes-corrected");
+
+/// Maximum number of documents that are read concurrently.
+const CONCURRENT: usize = 4;
 
 /// Which parts of an image are in the store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,7 +50,8 @@ pub async fn completeness(store: &Store, root: &Descriptor) -> Result<Completene
         store,
         parts: Mutex::default(),
     };
-    walk(&finder, std::slice::from_ref(root)).await?;
+    let limiter = Semaphore::new(CONCURRENT);
+    dispatch(&finder, Some(&limiter), std::slice::from_ref(root)).await?;
     let parts = finder.parts.into_inner();
     Ok(judge(
         parts.unwrap_or_else(PoisonError::into_inner),

@@ -1,0 +1,129 @@
+//! What can be taken out of a store: the parts of images that it has.
+
+use std::collections::BTreeSet;
+
+use super::completeness;
+use crate::descriptor::Descriptor;
+use crate::digest::Digest;
+use crate::dispatch;
+use crate::error::{Error, Result};
+use crate::progress::Progress;
+use crate::store::Store;
+
+/// The parts of images that a store has. An export and a copy take these, and leave out the rest:
+/// manifests of an index that are not complete, layers that are not distributed, and layers that
+/// were left out when the image was stored.
+pub struct Available<'a> {
+    store: &'a Store,
+    progress: &'a dyn Progress,
+    /// The children of indexes that are not complete.
+    incomplete: BTreeSet<Digest>,
+}
+
+impl<'a> Available<'a> {
+    /// Finds what the store has of the images below `roots`. `progress` receives a warning for
+    /// everything that is left out.
+    ///
+    /// # Errors
+    /// `NotFound` if a root is an index, and none of its manifests is complete; errors of
+    /// [`completeness`].
+    pub async fn below(
+        store: &'a Store,
+        roots: &[Descriptor],
+        progress: &'a dyn Progress,
+    ) -> Result<Self> {
+        let mut incomplete = BTreeSet::new();
+        for root in roots.iter().filter(|root| root.media_type.is_index()) {
+            let found = completeness(store, root).await?;
+            if let Some(missing) = found.missing.filter(|missing| *missing != root.digest) {
+                return Err(Error::not_found(format!(
+                    "none of the listed manifests is complete in the store, which lacks \
+                     {missing}; import the image again"
+                ))
+                .operation("read")
+                .subject(root.digest));
+            }
+            incomplete.extend(found.left_out);
+        }
+        Ok(Available {
+            store,
+            progress,
+            incomplete,
+        })
+    }
+
+    /// Returns the children of a descriptor, without those that are left out. A child that was lost
+    /// is among them.
+    ///
+    /// # Errors
+    /// Errors of [`dispatch::children`] and of the store.
+    pub async fn children(&self, descriptor: &Descriptor) -> Result<Vec<Descriptor>> {
+        let listed = dispatch::children(&*self.store.content, descriptor).await?;
+        let media_type = &descriptor.media_type;
+        let absent = match media_type.is_manifest() {
+            true => self.absent(&descriptor.digest).await?,
+            false => BTreeSet::new(),
+        };
+        let mut kept = Vec::with_capacity(listed.len());
+        for child in listed {
+            let why = match media_type.is_index() {
+                true => self.why_incomplete(&child).await?,
+                false => self.why_absent(&child, &absent).await?,
+            };
+            match why {
+                Some(why) => self.warn_left_out(&child, why),
+                None => kept.push(child),
+            }
+        }
+        Ok(kept)
+    }
+
+    /// Returns whether the bytes are in the store or in the descriptor.
+    ///
+    /// # Errors
+    /// `Corrupt` if they are stored with another size.
+    pub async fn has(&self, descriptor: &Descriptor) -> Result<bool> {
+        Ok(descriptor.data.is_some() || self.store.present(descriptor).await?)
+    }
+
+    /// Returns the children of a manifest that were left out when it was stored.
+    async fn absent(&self, manifest: &Digest) -> Result<BTreeSet<Digest>> {
+        let record = self.store.blobs().load(manifest).await?;
+        Ok(record.map(|(record, _)| record.absent).unwrap_or_default())
+    }
+
+    async fn why_incomplete(&self, child: &Descriptor) -> Result<Option<&'static str>> {
+        if !self.incomplete.contains(&child.digest) {
+            return Ok(None);
+        }
+        Ok(Some(match self.has(child).await? {
+            true => "is not complete in the store",
+            false => "was never stored",
+        }))
+    }
+
+    async fn why_absent(
+        &self,
+        child: &Descriptor,
+        absent: &BTreeSet<Digest>,
+    ) -> Result<Option<&'static str>> {
+        let why = if child.media_type.is_non_distributable() {
+            "is not distributed"
+        } else if child.media_type.is_layer() && absent.contains(&child.digest) {
+            "was not stored with its image"
+        } else {
+            return Ok(None);
+        };
+        Ok((!self.has(child).await?).then_some(why))
+    }
+
+    fn warn_left_out(&self, descriptor: &Descriptor, why: &str) {
+        let platform = descriptor.platform.as_ref();
+        let of = platform.map(|platform| format!(" of {platform}"));
+        self.progress.warn(&format!(
+            "{}{} {why} and is left out",
+            descriptor.digest,
+            of.unwrap_or_default()
+        ));
+    }
+}

@@ -1,0 +1,181 @@
+//! Removes blobs that a user names, by the rules of a collection.
+
+use std::collections::BTreeSet;
+use std::time::SystemTime;
+
+use super::explain::{RootPath, paths_to};
+use super::graph::{Graph, Reason, Root};
+use super::removed::Removed;
+use super::scan::{Scan, scan};
+use super::sweep;
+use crate::digest::Digest;
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::familiar;
+use crate::records::{BlobRecord, Resource};
+use crate::snapshot::Snapshotter;
+use crate::store::Store;
+
+/// Maximum number of references that the error names.
+const NAMED: usize = 3;
+
+/// Options of [`remove`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct RemoveOptions {
+    /// The current time, against which expiry is checked. Tests set it.
+    pub now: SystemTime,
+    /// Whether blobs are removed even if something refers to them. What refers to them is then
+    /// incomplete.
+    pub force: bool,
+}
+
+impl Default for RemoveOptions {
+    fn default() -> Self {
+        RemoveOptions {
+            now: SystemTime::now(),
+            force: false,
+        }
+    }
+}
+
+impl RemoveOptions {
+    /// Sets [`now`](Self::now).
+    #[must_use]
+    pub fn with_now(mut self, now: SystemTime) -> Self {
+        self.now = now;
+        self
+    }
+
+    /// Sets [`force`](Self::force).
+    #[must_use]
+    pub fn with_force(mut self, force: bool) -> Self {
+        self.force = force;
+        self
+    }
+}
+
+/// Removes these blobs if nothing but each other refers to them, however young they are. Other jobs
+/// may use the store meanwhile. Returns what was removed.
+///
+/// # Errors
+/// `NotFound` for a blob that is not in the store; `Busy`, with what refers to it, for a blob that
+/// is in use, and nothing is removed then; `Conflict` for a blob that came into use meanwhile;
+/// `Denied` for `force` if the store is opened for one owner; errors of the stores.
+pub async fn remove(
+    store: &Store,
+    snapshotters: &[&dyn Snapshotter],
+    blobs: &BTreeSet<Digest>,
+    options: &RemoveOptions,
+) -> Result<Removed> {
+    let removed = remove_named(store, snapshotters, blobs, options).await;
+    removed.map_err(|error| error.operation("remove blob"))
+}
+
+async fn remove_named(
+    store: &Store,
+    snapshotters: &[&dyn Snapshotter],
+    blobs: &BTreeSet<Digest>,
+    options: &RemoveOptions,
+) -> Result<Removed> {
+    if let Some(owner) = store.owner().filter(|_| options.force) {
+        return Err(Error::new(
+            ErrorKind::Denied,
+            format!("the store is opened for {owner}, and others may use the blob; do not force"),
+        ));
+    }
+    for digest in blobs {
+        record(store, digest).await?;
+    }
+    let found = scan(store, snapshotters, options.now, true, store.owner()).await?;
+    if !options.force {
+        check_unused(&found.graph, blobs)?;
+    }
+    let Scan {
+        blobs: mut seen,
+        tombstoned,
+        ..
+    } = found;
+    let tombstoned: Vec<Digest> = tombstoned.intersection(blobs).copied().collect();
+    seen.retain(|(digest, _)| blobs.contains(digest) && !tombstoned.contains(digest));
+    let mut removed = Removed {
+        blobs: sweep::reap(store, &tombstoned).await?,
+        ..Removed::default()
+    };
+    removed.blobs.extend(sweep::blobs(store, &seen).await?);
+    store.content.compact().await?;
+    let gone: BTreeSet<Digest> = removed.blobs.iter().map(|(digest, _)| *digest).collect();
+    match blobs.difference(&gone).next() {
+        None => Ok(removed),
+        Some(left) => {
+            let why = "the blob came into use meanwhile; see what uses it, and try again";
+            Err(Error::conflict(why).subject(left))
+        }
+    }
+}
+
+/// Makes sure that the blob has a record, whose revision shows whether it is used meanwhile.
+async fn record(store: &Store, digest: &Digest) -> Result<()> {
+    let Some(stat) = store.content.stat(digest).await? else {
+        return Err(Error::not_found("no such blob; check the digest").subject(digest));
+    };
+    if store.blobs().load(digest).await?.is_some() {
+        return Ok(());
+    }
+    let new =
+        |found: Option<BlobRecord>| Ok(found.unwrap_or_else(|| BlobRecord::new(stat.size, None)));
+    store.blobs().update(digest, new).await.map(|_| ())
+}
+
+/// Checks that nothing refers to `blobs` but themselves. That they are young does not count.
+fn check_unused(graph: &Graph, blobs: &BTreeSet<Digest>) -> Result<()> {
+    let is_own_youth = |resource: &Resource, reason: &Reason| match resource {
+        Resource::Content(digest) => {
+            matches!(reason, Reason::Young { .. }) && blobs.contains(digest)
+        }
+        _ => false,
+    };
+    let counts = |root: &Root| !is_own_youth(graph.node(root.id), &root.reason);
+    let marks = graph.mark_from(counts);
+    for digest in blobs {
+        let id = graph.find(&Resource::Content(*digest));
+        let Some(id) = id.filter(|id| marks[*id].is_some()) else {
+            continue;
+        };
+        let mut paths = paths_to(graph, id);
+        paths.retain(|path| !is_own_youth(&path.steps[0], &path.reason));
+        return Err(in_use(digest, &paths));
+    }
+    Ok(())
+}
+
+fn in_use(digest: &Digest, paths: &[RootPath]) -> Error {
+    let mut users: Vec<String> = paths.iter().take(NAMED).map(user).collect();
+    if paths.len() > NAMED {
+        users.push(format!("{} more", paths.len() - NAMED));
+    }
+    Error::busy(format!(
+        "the blob is in use by {}; remove what refers to it first, or force the removal",
+        users.join(", ")
+    ))
+    .subject(digest)
+}
+
+/// Returns what a path begins with, and through what it leads to the blob.
+fn user(path: &RootPath) -> String {
+    let first = &path.steps[0];
+    let root = match (&path.reason, first) {
+        (Reason::Name, Resource::Image(name)) => {
+            let shown = name.parse().map_or(name.clone(), |name| familiar(&name));
+            format!("the image {shown}")
+        }
+        (Reason::Lease { id, .. }, _) => format!("the lease {id}"),
+        (Reason::Claim { owner }, _) => format!("the owner {owner}"),
+        (Reason::Unnamed, _) => format!("an image without a name, {first}"),
+        (Reason::Label, _) => format!("a label of {first}"),
+        (Reason::Name | Reason::Young { .. }, _) => first.to_string(),
+    };
+    match path.steps.len() {
+        0..=2 => root,
+        count => format!("{root} through {}", path.steps[count - 2]),
+    }
+}

@@ -1,0 +1,115 @@
+//! Copies images from one store into another.
+
+use std::sync::Arc;
+
+use cas_core::platform::Platforms;
+use cas_core::progress::{Progress, Silent};
+use cas_core::{Error, Image, Result, transfer};
+use cas_layer::Naming;
+
+use super::Cas;
+use super::arguments::{ImageRef, NewName};
+use super::images::check_digest;
+
+/// Options of [`Cas::copy_with`].
+#[non_exhaustive]
+pub struct CopyOptions {
+    /// The name of the copy. By default that of the image.
+    pub name: Option<NewName>,
+    /// The platforms to copy, by default all that the store has.
+    pub platforms: Platforms,
+    /// Receives the progress, and a warning for everything that is left out. By default nothing
+    /// does.
+    pub progress: Arc<dyn Progress>,
+}
+
+impl Default for CopyOptions {
+    fn default() -> Self {
+        CopyOptions {
+            name: None,
+            platforms: Platforms::All,
+            progress: Arc::new(Silent),
+        }
+    }
+}
+
+impl CopyOptions {
+    /// Sets [`name`](Self::name).
+    #[must_use]
+    pub fn with_name(mut self, name: impl Into<NewName>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Sets [`platforms`](Self::platforms).
+    #[must_use]
+    pub fn with_platforms(mut self, platforms: impl Into<Platforms>) -> Self {
+        self.platforms = platforms.into();
+        self
+    }
+
+    /// Sets [`progress`](Self::progress).
+    #[must_use]
+    pub fn with_progress(mut self, progress: Arc<dyn Progress>) -> Self {
+        self.progress = progress;
+        self
+    }
+}
+
+impl Cas {
+    /// Copies an image into the store of `to`, with everything that this store has of it. Blobs
+    /// that are there already are not copied. Returns the image as it is there.
+    ///
+    /// # Errors
+    /// `NotFound` for the image, or content that was lost; `Corrupt` for damaged content;
+    /// `InvalidArgument` if both are the same store, and the name stays the same. No name is
+    /// written then, and what arrived is kept for the next attempt until a garbage collection.
+    pub async fn copy(&self, image: impl Into<ImageRef>, to: &Cas) -> Result<Image> {
+        self.copy_with(image, to, CopyOptions::default()).await
+    }
+
+    /// Copies with options. Within one store, only the name is new. Returns the image as it is
+    /// there.
+    ///
+    /// # Errors
+    /// As [`Cas::copy`]; `InvalidArgument` for text that is not a name; `NotFound` for a platform
+    /// that the image does not have.
+    pub async fn copy_with(
+        &self,
+        image: impl Into<ImageRef>,
+        to: &Cas,
+        options: CopyOptions,
+    ) -> Result<Image> {
+        let image = self.image(image).await?;
+        let store = to.writable()?;
+        let (name, full) = match options.name {
+            Some(name) => name.0?,
+            None => (image.name.clone(), None),
+        };
+        if let Some(full) = &full {
+            check_digest(full, &image)?;
+        }
+        if name == image.name && self.identity == to.identity {
+            return Err(Error::invalid(
+                "source and destination are the same image of the same store; give the copy \
+                 another name, or name another store",
+            )
+            .operation("copy")
+            .subject(name));
+        }
+        let naming = match full {
+            Some(_) => Naming::Docker,
+            None => Naming::default(),
+        };
+        let from = image.name.clone();
+        let named = Image { name, ..image };
+        let copy = transfer::CopyOptions::default()
+            .with_platforms(options.platforms)
+            .with_progress(Arc::clone(&options.progress));
+        let copied = transfer::copy(&self.store, store, &named, &copy).await;
+        let copied = copied.map_err(|error| error.operation("copy").within(from))?;
+        to.name_was_written(&copied.name, naming, &options.progress)
+            .await?;
+        Ok(copied)
+    }
+}

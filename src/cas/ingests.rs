@@ -1,0 +1,90 @@
+//! Unfinished ingests.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use cas_core::records::{Lease, Resource};
+use cas_core::{Digest, Error, Result, Store};
+
+use super::Cas;
+
+/// An unfinished ingest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct IngestInfo {
+    /// Its key: the digest of the blob if that is known.
+    pub key: String,
+    /// The number of bytes that it holds.
+    pub offset: u64,
+    /// The size of the blob, if it is known.
+    pub total: Option<u64>,
+    /// When it last grew, as far as the store knows.
+    pub updated_at: SystemTime,
+    /// The owners of the leases that keep it or its blob: the jobs that write it, or that were
+    /// killed a short time ago.
+    pub owners: Vec<String>,
+}
+
+impl Cas {
+    /// Returns the unfinished ingests, in the order of their keys.
+    ///
+    /// # Errors
+    /// Errors of the store.
+    pub async fn ingests(&self) -> Result<Vec<IngestInfo>> {
+        let store = self.opened()?;
+        let found = store.content.ingests().await?;
+        let leases = store.leases().list().await?;
+        let leases: BTreeMap<String, Lease> = leases
+            .into_iter()
+            .map(|(id, lease, _)| (id, lease))
+            .collect();
+        let mut described = Vec::with_capacity(found.len());
+        for status in found {
+            let (total, owners) = keepers(store, &status.key, &leases).await?;
+            described.push(IngestInfo {
+                key: status.key,
+                offset: status.offset,
+                total,
+                updated_at: status.updated_at,
+                owners,
+            });
+        }
+        Ok(described)
+    }
+
+    /// Removes an unfinished ingest with its bytes.
+    ///
+    /// # Errors
+    /// `NotFound`; `Busy` while a job writes it.
+    pub async fn discard_ingest(&self, key: impl AsRef<str>) -> Result<()> {
+        let key = key.as_ref();
+        let discarded = self.writable()?.content.discard(key).await;
+        let discarded = discarded.and_then(|was_there| {
+            was_there
+                .then_some(())
+                .ok_or_else(|| Error::not_found("no such ingest; check the key"))
+        });
+        discarded.map_err(|error| error.operation("remove ingest").subject(key))
+    }
+}
+
+/// Returns the size of the blob that is written under `key`, and the owners of its leases.
+async fn keepers(
+    store: &Store,
+    key: &str,
+    leases: &BTreeMap<String, Lease>,
+) -> Result<(Option<u64>, Vec<String>)> {
+    let record = match key.parse::<Digest>() {
+        Ok(digest) => store.blobs().load(&digest).await?,
+        Err(_) => None,
+    };
+    let record = record.map(|(record, _)| record);
+    let ingest = Resource::Ingest(key.to_owned());
+    let pins = |id: &String| record.as_ref().is_some_and(|one| one.leases.contains(id));
+    let owners = leases
+        .iter()
+        .filter(|(id, lease)| pins(id) || lease.resources.contains(&ingest))
+        .map(|(_, lease)| lease.owner.clone())
+        .collect();
+    Ok((record.map(|record| record.size), owners))
+}

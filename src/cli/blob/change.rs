@@ -1,0 +1,78 @@
+//! `cas blob rm` and `cas blob label`: changes of single blobs.
+
+use std::collections::BTreeMap;
+
+use cas::gc::RemoveOptions;
+use cas::{Cas, Digest, Result, labels};
+use serde_json::json;
+
+use super::find;
+use crate::cli::Context;
+
+/// Removes blobs, all of them or none.
+pub(super) async fn remove(
+    context: &Context,
+    cas: &Cas,
+    digests: &[String],
+    force: bool,
+) -> Result<()> {
+    let mut blobs = Vec::with_capacity(digests.len());
+    for digest in digests {
+        blobs.push(find(cas.store(), digest).await?.digest);
+    }
+    let options = RemoveOptions::default().with_force(force);
+    let removed = cas.remove_blobs_with(blobs, options).await?;
+    removed.blobs.iter().try_for_each(|(digest, size)| {
+        let gone = json!({"removed": digest, "size": size});
+        context.out.item(&gone, || format!("removed {digest}"))
+    })
+}
+
+/// Sets and removes labels of a blob, and prints all that it has then.
+pub(super) async fn set_labels(
+    context: &Context,
+    cas: &Cas,
+    digest: &str,
+    changes: Vec<(String, Option<String>)>,
+) -> Result<()> {
+    let digest = find(cas.store(), digest).await?.digest;
+    let changes: BTreeMap<String, Option<String>> = changes.into_iter().collect();
+    let labels = cas.label_blob(&digest, &changes).await?;
+    warn_of_absent(context, cas, &changes).await?;
+    let shown = json!({"digest": digest, "labels": labels});
+    context.out.item(&shown, || {
+        let mut lines = vec![digest.to_string()];
+        lines.extend(labels.iter().map(|(key, value)| format!("  {key}={value}")));
+        lines.join("\n")
+    })
+}
+
+/// Warns of references to blobs that are not in the store, and that are kept only once they are.
+async fn warn_of_absent(
+    context: &Context,
+    cas: &Cas,
+    changes: &BTreeMap<String, Option<String>>,
+) -> Result<()> {
+    for (key, value) in changes {
+        let target = value.as_deref().and_then(|value| value.parse().ok());
+        let is_reference = key.starts_with(labels::GC_REF_CONTENT);
+        let Some(target) = target.filter(|_: &Digest| is_reference) else {
+            continue;
+        };
+        if cas.store().content.stat(&target).await?.is_none() {
+            context.progress.warn(&format!(
+                "{key}: the store does not have {target}; it is kept once it is stored"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Reads `KEY=VALUE`. A label without a value is to be removed.
+pub(super) fn label(text: &str) -> std::result::Result<(String, Option<String>), &'static str> {
+    match text.split_once('=') {
+        None | Some(("", _)) => Err("expected KEY=VALUE, or KEY= to remove the label"),
+        Some((key, "")) => Ok((key.to_owned(), None)),
+        Some((key, value)) => Ok((key.to_owned(), Some(value.to_owned()))),
+    }
+}

@@ -1,0 +1,129 @@
+//! `cas inspect`: anything by its name or its digest.
+
+use cas::image::{self, Resolved};
+use cas::platform::Only;
+use cas::{
+    Cas, DigestPrefix, Error, ErrorKind, Image, ImageRef, Platform, QueryOptions, Result, dispatch,
+};
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::images::describe;
+use super::{Context, blob, snapshot};
+
+/// Show an image, a manifest, an index, a configuration, a layer, another blob or a snapshot
+#[derive(Args)]
+#[command(after_help = "Example:
+  cas inspect app:1 --platform linux/arm64
+  cas inspect sha256:2c26b46b68ff
+
+An image is shown with its manifest and its configuration. If it has nothing for this machine, its
+index and its platforms are shown. A digest, or the first digits of one, is looked up among images,
+then blobs, then snapshots.")]
+pub(crate) struct Inspect {
+    /// Name, digest, first digits of a digest, or key of a snapshot
+    what: String,
+    /// Show the manifest of an image for this platform, as in linux/arm64 [default: this machine's]
+    #[arg(long)]
+    platform: Option<Platform>,
+}
+
+impl Inspect {
+    pub(crate) async fn run(self, context: &Context) -> Result<()> {
+        let cas = context.cas().await?;
+        let shown = match cas.image(ImageRef::typed(&self.what)).await {
+            Ok(image) => self.image(context, &cas, &image).await?,
+            Err(error) if is_unknown(&error) => match self.other(&cas).await {
+                // A name that is not found is told as such, unless it is not a name.
+                Err(other) if is_unknown(&other) && error.kind() != ErrorKind::NotFound => {
+                    return Err(error);
+                }
+                other => other?,
+            },
+            Err(error) => return Err(error),
+        };
+        context.out.document(&shown)
+    }
+
+    async fn image(&self, context: &Context, cas: &Cas, image: &Image) -> Result<Value> {
+        let content = &*cas.store().content;
+        let platforms = image::platforms(content, &image.target).await?;
+        let options = QueryOptions::default().with_platforms(self.platform.clone());
+        let resolved = match cas.manifest_with(image, options).await {
+            Err(error) if self.may_show_index(&error, image) => {
+                context.progress.warn(&error.to_string());
+                None
+            }
+            resolved => Some(resolved?),
+        };
+        let mut shown = describe(image, None);
+        shown["platforms"] = platforms.iter().map(ToString::to_string).collect();
+        let Some(Resolved {
+            descriptor,
+            manifest,
+            ..
+        }) = resolved
+        else {
+            let index = dispatch::read(content, &image.target).await?;
+            shown["descriptor"] = json!(image.target);
+            shown["index"] = serde_json::from_slice(&index).unwrap_or(Value::Null);
+            return Ok(shown);
+        };
+        let platform = self.platform.clone().unwrap_or_else(Platform::host);
+        let size = image::size(content, &image.target, &Only::new(&platform)).await?;
+        let config = dispatch::read(content, &manifest.config).await?;
+        shown["size"] = json!(size);
+        shown["descriptor"] = json!(descriptor);
+        shown["manifest"] = json!(manifest);
+        shown["config"] = serde_json::from_slice(&config).unwrap_or(Value::Null);
+        Ok(shown)
+    }
+
+    /// Returns whether the index is shown, because the image has no manifest for this machine. A
+    /// platform that was asked for must be there.
+    fn may_show_index(&self, error: &Error, image: &Image) -> bool {
+        let is_index = image.target.media_type.is_index();
+        is_index && self.platform.is_none() && error.kind() == ErrorKind::NotFound
+    }
+
+    /// Returns the blob or the snapshot that was asked for.
+    ///
+    /// # Errors
+    /// `NotFound`; `InvalidArgument` for the first digits of several.
+    async fn other(&self, cas: &Cas) -> Result<Value> {
+        let (kind, rest) = self.what.split_once('/').unwrap_or(("", &self.what));
+        let digest = if kind == "content" { rest } else { &self.what };
+        let failed = match blob::find(cas.store(), digest).await {
+            Err(error) if is_unknown(&error) => error,
+            found => return blob::describe(cas.store(), &found?).await,
+        };
+        // A root without a snapshotter has no snapshots.
+        if let Ok(snapshotter) = cas.snapshotter() {
+            let named = format!("snapshots/{}/", snapshotter.name());
+            let key = self.what.strip_prefix(&*named).unwrap_or(&self.what);
+            match snapshot::describe(&**snapshotter, key).await {
+                Err(error) if is_unknown(&error) => {}
+                found => return found,
+            }
+        }
+        let is_ambiguous = failed.kind() == ErrorKind::InvalidArgument
+            && digest.to_ascii_lowercase().parse::<DigestPrefix>().is_ok();
+        if is_ambiguous {
+            return Err(failed);
+        }
+        Err(Error::not_found(
+            "no image, blob or snapshot has this name or digest; `cas images`, `cas blob ls` and \
+             `cas snapshot ls` list what there is",
+        )
+        .operation("inspect")
+        .subject(format!("{:.150}", self.what)))
+    }
+}
+
+/// Returns whether an error says that there is nothing of this name, or that it is none.
+fn is_unknown(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::NotFound | ErrorKind::InvalidArgument
+    )
+}

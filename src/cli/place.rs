@@ -1,0 +1,195 @@
+//! Images in other stores, as people type them: `URL#NAME`, `DIR#NAME` or `NAME`.
+
+use std::path::{Path, PathBuf};
+
+use cas::{Cas, Error, Location, OpenOptions, Result};
+
+use super::Context;
+
+/// A store, and the name of an image in it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) store: At,
+    pub(crate) name: Option<String>,
+}
+
+/// Where a store is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum At {
+    /// The store of this root, or the one that `--store` names.
+    Here,
+    /// A URL, a scheme or a table of cas.toml.
+    Store(String),
+    /// The store of the root in this directory.
+    Root(PathBuf),
+}
+
+impl Place {
+    /// Reads what was typed. Text without `#` is a name in the store of this root, unless it is a
+    /// URL or a path.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if it is neither, or could be both.
+    pub(crate) fn parse(text: &str) -> Result<Self> {
+        let refused = |why: &'static str| {
+            Err(Error::invalid(why)
+                .operation("copy")
+                .subject(format!("{text:.200}")))
+        };
+        let Some((store, name)) = text.rsplit_once('#') else {
+            if is_url(text) || is_path(text) {
+                let store = At::of(text);
+                return Ok(Place { store, name: None });
+            }
+            if text.is_empty() {
+                return refused("expected URL#NAME, DIR#NAME or NAME");
+            }
+            if Path::new(text).join("cas.toml").is_file() {
+                return refused(
+                    "this is a name and the directory of a root; write DIR#NAME, or ./DIR# for \
+                     the same name",
+                );
+            }
+            let name = Some(text.to_owned());
+            return Ok(Place {
+                store: At::Here,
+                name,
+            });
+        };
+        if store.is_empty() {
+            return refused("expected the URL of a store or the directory of a root before #");
+        }
+        Ok(Place {
+            store: At::of(store),
+            name: (!name.is_empty()).then(|| name.to_owned()),
+        })
+    }
+
+    /// Returns the name, which a source must have.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if there is none.
+    pub(crate) fn source(&self, typed: &str) -> Result<&str> {
+        self.name.as_deref().ok_or_else(|| {
+            Error::invalid("expected the name of an image after #, as in URL#NAME or DIR#NAME")
+                .operation("copy")
+                .subject(format!("{typed:.200}"))
+        })
+    }
+}
+
+impl At {
+    fn of(text: &str) -> Self {
+        if is_url(text) {
+            return At::Store(text.to_owned());
+        }
+        if is_path(text) || text.contains('/') || Path::new(text).is_dir() {
+            let path = Path::new(text);
+            return At::Root(path.canonicalize().unwrap_or_else(|_| path.to_owned()));
+        }
+        At::Store(text.to_owned())
+    }
+
+    /// Returns how an image in this store is typed.
+    pub(crate) fn with(&self, name: &str) -> String {
+        match self {
+            At::Here => name.to_owned(),
+            At::Store(store) => format!("{store}#{name}"),
+            At::Root(path) => format!("{}#{name}", path.display()),
+        }
+    }
+
+    /// Opens the store. Creates it if it is absent and `may_create`.
+    ///
+    /// # Errors
+    /// `NotFound` if it is absent; errors of [`Cas::open_with`].
+    pub(crate) async fn open(&self, context: &Context, may_create: bool) -> Result<Cas> {
+        match self {
+            At::Here => context.cas().await,
+            At::Store(store) => {
+                if !may_create {
+                    check_there(store)?;
+                }
+                let options = context.open_options().with_store(store);
+                Cas::open_with(context.root(), options).await
+            }
+            At::Root(path) => {
+                if !may_create && !path.join("cas.toml").is_file() {
+                    let why = "not the root of a store: expected a directory with cas.toml; for an \
+                               archive or an image layout, use `cas import`";
+                    let error = Error::not_found(why).operation("open root");
+                    return Err(error.subject(path.display()));
+                }
+                Cas::open_with(path, OpenOptions::default()).await
+            }
+        }
+    }
+}
+
+fn is_url(text: &str) -> bool {
+    text.contains("://")
+}
+
+/// Returns whether text is a path and cannot be a name.
+fn is_path(text: &str) -> bool {
+    text.starts_with('/') || text.starts_with('.')
+}
+
+/// Checks that the store of a URL is there, if it is in the file system.
+fn check_there(url: &str) -> Result<()> {
+    let Ok(location) = url.parse::<Location>() else {
+        return Ok(());
+    };
+    let place = Path::new(location.place());
+    if !place.is_absolute() || place.exists() {
+        return Ok(());
+    }
+    Err(Error::not_found("no store is there; check the path")
+        .operation("open store")
+        .subject(location))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(store: At, name: &str) -> Place {
+        Place {
+            store,
+            name: (!name.is_empty()).then(|| name.to_owned()),
+        }
+    }
+
+    #[test]
+    fn a_place_is_read_as_people_type_it() {
+        let url = |text: &str| At::Store(text.to_owned());
+        let root = |text: &str| At::Root(text.into());
+        for (text, expected) in [
+            ("app:1", place(At::Here, "app:1")),
+            ("team/app:1", place(At::Here, "team/app:1")),
+            ("sha256:ab", place(At::Here, "sha256:ab")),
+            ("redb:///no/x#app:1", place(url("redb:///no/x"), "app:1")),
+            ("redb:///no/x#", place(url("redb:///no/x"), "")),
+            ("redb:///no/x", place(url("redb:///no/x"), "")),
+            (
+                "s3://b/p?endpoint=http://h:1#a",
+                place(url("s3://b/p?endpoint=http://h:1"), "a"),
+            ),
+            ("fs:///a#b#c", place(url("fs:///a#b"), "c")),
+            ("mixed#app", place(url("mixed"), "app")),
+            ("/no/root#app", place(root("/no/root"), "app")),
+            ("/no/root", place(root("/no/root"), "")),
+            ("./no#", place(root("./no"), "")),
+            ("../no#a", place(root("../no"), "a")),
+            ("no/root#a", place(root("no/root"), "a")),
+        ] {
+            assert_eq!(Place::parse(text).unwrap(), expected, "{text}");
+        }
+        for bad in ["", "#", "#app"] {
+            assert!(Place::parse(bad).is_err(), "{bad}");
+        }
+        for bad in ["fs:///x", "fs:///x#", "/no/root"] {
+            assert!(Place::parse(bad).unwrap().source(bad).is_err(), "{bad}");
+        }
+    }
+}
