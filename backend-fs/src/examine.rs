@@ -12,7 +12,8 @@ use cas_records_sqlite::SqliteRecords;
 
 use crate::images::key;
 use crate::index::Index;
-use crate::layout::{self, CAS_DIR, INDEX, OCI_LAYOUT, encode};
+use crate::index_file::{FILE, lock_index, replace};
+use crate::layout::{self, CAS_DIR, OCI_LAYOUT, encode};
 
 /// Maximum number of records in one page.
 const PAGE: usize = 256;
@@ -35,7 +36,7 @@ pub(crate) fn examine(path: &Path, repair: bool) -> Result<Vec<Finding>> {
     findings.extend(cas_records_sqlite::examine(&database, repair)?);
     if let Some(why) = why(layout::check_oci_layout(&root))? {
         if repair {
-            layout::write_oci_layout(&root, &cas_dir)?;
+            layout::repair_oci_layout(&root, &cas_dir)?;
         }
         findings.push(finding(
             OCI_LAYOUT,
@@ -43,22 +44,31 @@ pub(crate) fn examine(path: &Path, repair: bool) -> Result<Vec<Finding>> {
             repair,
         ));
     }
-    if let Some(why) = why(read_index(&root))? {
-        let mut names = 0;
-        if repair {
-            root.set_aside(INDEX)?;
-            names = rebuild_index(&root, &cas_dir, &database)?;
+    findings.extend(match repair {
+        true => repair_index((&root, &cas_dir), &database)?,
+        false => {
+            let why = why(read_index(&root))?;
+            let detail = |why| format!("{why}; a repair makes it again from the records");
+            why.map(|why| finding(FILE, detail(why), false))
         }
-        let detail = match repair {
-            true => format!("{why}; it was made again from the {names} names in the records"),
-            false => format!("{why}; a repair makes it again from the records"),
-        };
-        findings.push(finding(INDEX, detail, repair));
-    }
-    if repair {
-        restore_names(&read_index(&root)?, &database)?;
-    }
+    });
     Ok(findings)
+}
+
+/// Makes a damaged or lost `index.json` again, and the records that its names lack. Other jobs may
+/// use the store, so it is read under the lock.
+fn repair_index(directories: (&Dir, &Dir), database: &Path) -> Result<Option<Finding>> {
+    let (root, cas_dir) = directories;
+    let _lock = lock_index(cas_dir)?;
+    let mut found = None;
+    if let Some(why) = why(read_index(root))? {
+        root.set_aside(FILE)?;
+        let names = rebuild_index(directories, database)?;
+        let detail = format!("{why}; it was made again from the {names} names in the records");
+        found = Some(finding(FILE, detail, true));
+    }
+    restore_names(&read_index(root)?, database)?;
+    Ok(found)
 }
 
 fn finding(file: &str, detail: String, repaired: bool) -> Finding {
@@ -83,7 +93,7 @@ fn why<T>(read: Result<T>) -> Result<Option<String>> {
 }
 
 fn read_index(root: &Dir) -> Result<Index> {
-    let data = root.read(INDEX, limit::DOCUMENT_READ)?;
+    let data = root.read(FILE, limit::DOCUMENT_READ)?;
     Index::parse(&data.ok_or_else(|| Error::not_found("the store has no index.json"))?)
 }
 
@@ -106,7 +116,7 @@ fn restore_names(index: &Index, database: &Path) -> Result<()> {
 
 /// Writes `index.json` with the names in the records. Returns their number. A kill may leave two
 /// records of one name; the one that was updated last counts.
-fn rebuild_index(root: &Dir, cas_dir: &Dir, database: &Path) -> Result<usize> {
+fn rebuild_index(directories: (&Dir, &Dir), database: &Path) -> Result<usize> {
     let mut images: Vec<Image> = Vec::new();
     let records = SqliteRecords::open(database)?;
     let mut after: Option<String> = None;
@@ -123,11 +133,11 @@ fn rebuild_index(root: &Dir, cas_dir: &Dir, database: &Path) -> Result<usize> {
         }
     }
     images.sort_by_key(|image| image.updated_at);
-    let mut index = Index::parse(&layout::empty_index()?)?;
+    let mut index = Index::empty();
     for image in &images {
         index.set(&image.name, &image.target)?;
     }
     let names = index.list().len();
-    root.replace(INDEX, &index.encode()?, 0o644, (cas_dir, "index.new"))?;
+    replace(directories, &index.encode()?)?;
     Ok(names)
 }

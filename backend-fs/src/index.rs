@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use cas_core::document::check_json;
 use cas_core::image::Reference;
-use cas_core::{Descriptor, Digest, Error, ErrorKind, Result, limit};
+use cas_core::{Descriptor, Digest, Error, ErrorKind, MediaType, Result, limit};
 use serde_json::{Map, Value, json};
 
 /// The annotation that holds the name of an entry.
@@ -19,6 +19,15 @@ pub(crate) struct Index {
 }
 
 impl Index {
+    /// Returns a document without entries.
+    pub(crate) fn empty() -> Self {
+        let mut document = Map::new();
+        document.insert("schemaVersion".to_owned(), json!(2));
+        document.insert("mediaType".to_owned(), json!(MediaType::OCI_INDEX));
+        document.insert("manifests".to_owned(), json!([]));
+        Self::of(document)
+    }
+
     /// Parses the document.
     pub(crate) fn parse(data: &[u8]) -> Result<Self> {
         check_json(data)?;

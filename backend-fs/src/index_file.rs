@@ -1,6 +1,7 @@
 //! The file `index.json`: reading, caching, locking and replacing it.
 //!
-//! One writer of this crate at a time holds the index.json lock; other programs do not take it.
+//! One writer of this crate at a time holds the index.json lock, also to create or repair the file;
+//! other programs do not take it.
 //! Any program may replace the file or write to it at any time, so its status is compared before
 //! each use of the cache. Two changes within one tick of the kernel's clock can leave the same
 //! status, so a status that young is not trusted, and the bytes are compared instead.
@@ -15,7 +16,8 @@ use cas_host::{Dir, Lock};
 use crate::index::Index;
 use crate::time;
 
-const FILE: &str = "index.json";
+/// The name of the file.
+pub(crate) const FILE: &str = "index.json";
 /// Minimum age of a status that is trusted. It is longer than a tick of the kernel's clock, which
 /// takes at most 10 ms.
 const TICK: Duration = Duration::from_millis(50);
@@ -79,15 +81,14 @@ impl IndexFile {
         (root, cas_dir): (&Dir, &Dir),
         work: impl Fn(&mut Index) -> Result<T>,
     ) -> Result<T> {
-        let _lock = Lock::exclusive(cas_dir, "index.lock")?;
+        let _lock = lock_index(cas_dir)?;
         loop {
             let before = Status::of(root)?;
             let mut index = self.read(root)?.copy();
             let outcome = work(&mut index)?;
             let data = index.encode().during("write", FILE)?;
             if Status::of(root)? == before {
-                root.replace(FILE, &data, 0o644, (cas_dir, NEW))
-                    .during("write", FILE)?;
+                replace((root, cas_dir), &data).during("write", FILE)?;
                 *lock(&self.0) = Some(Cached {
                     status: None,
                     data: data.into(),
@@ -107,7 +108,7 @@ impl IndexFile {
         (root, cas_dir): (&Dir, &Dir),
         work: impl Fn(&Index) -> Result<()>,
     ) -> Result<()> {
-        let _lock = Lock::exclusive(cas_dir, "index.lock")?;
+        let _lock = lock_index(cas_dir)?;
         cas_dir.remove(NEW)?;
         work(&*self.read(root)?)
     }
@@ -115,6 +116,25 @@ impl IndexFile {
 
 /// The name of a new file, until it replaces the old one.
 const NEW: &str = "index.new";
+
+/// Waits for the index.json lock and takes it.
+pub(crate) fn lock_index(cas_dir: &Dir) -> Result<Lock> {
+    Ok(Lock::exclusive(cas_dir, "index.lock")?)
+}
+
+/// Replaces the file, or creates it. The caller holds the index.json lock.
+pub(crate) fn replace((root, cas_dir): (&Dir, &Dir), data: &[u8]) -> Result<()> {
+    Ok(root.replace(FILE, data, 0o644, (cas_dir, NEW))?)
+}
+
+/// Creates the file without entries if it is absent.
+pub(crate) fn create((root, cas_dir): (&Dir, &Dir)) -> Result<()> {
+    let _lock = lock_index(cas_dir)?;
+    match root.stat(FILE)? {
+        Some(_) => Ok(()),
+        None => replace((root, cas_dir), &Index::empty().encode()?),
+    }
+}
 
 /// The status of the file. Two states of the file have different statuses, unless they are less
 /// than a tick of the clock apart.

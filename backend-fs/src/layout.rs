@@ -7,14 +7,14 @@ use cas_core::{Error, Result};
 use cas_host::{Dir, Lock, find_foreign, make_private_dir};
 use serde::{Deserialize, Serialize};
 
+use crate::index_file;
+
 /// The private directory.
 pub(crate) const CAS_DIR: &str = ".cas";
 /// The file with the kind and the version of the store, in the private directory.
 const FORMAT: &str = "format.json";
 /// The file with the version of the image layout.
 pub(crate) const OCI_LAYOUT: &str = "oci-layout";
-/// The file with the names and their targets.
-pub(crate) const INDEX: &str = "index.json";
 /// The layout version that every reader accepts. umoci refuses any other.
 const LAYOUT_VERSION: &str = "1.0.0";
 /// The kind of every store of this crate.
@@ -55,11 +55,15 @@ impl Layout {
     pub(crate) fn open(path: &Path) -> Result<Self> {
         make_private_dir(path)?;
         let root = Dir::open(path)?;
+        if root.stat(OCI_LAYOUT)?.is_some() {
+            // Nothing is created in a layout that is then refused.
+            check_oci_layout(&root)?;
+        }
         let Some(cas_dir) = open_cas_dir(&root)? else {
             return Self::read_only(root);
         };
         // The format file is written last. If it is absent, every step of the creation runs again.
-        let lock = match Lock::exclusive(&cas_dir, "lock") {
+        let lock = match lock_layout(&cas_dir) {
             Err(error) if cannot_write(&error) => return Self::read_only(root),
             lock => lock?,
         };
@@ -96,6 +100,11 @@ impl Layout {
     }
 }
 
+/// Waits for the lock of the layout and takes it. It is held to create or repair the layout.
+fn lock_layout(cas_dir: &Dir) -> io::Result<Lock> {
+    Lock::exclusive(cas_dir, "lock")
+}
+
 /// Opens `.cas/`, and creates it in an empty directory or a layout. Returns `None` if it can be
 /// neither opened nor created, because the file system is read-only or permission is missing.
 fn open_cas_dir(root: &Dir) -> Result<Option<Dir>> {
@@ -122,9 +131,7 @@ fn complete(root: &Dir, cas_dir: &Dir) -> Result<()> {
     let blobs = root.make_dir("blobs", 0o755)?;
     blobs.make_dir("sha256", 0o755)?;
     cas_dir.make_dir("ingest", 0o700)?;
-    if root.stat(INDEX)?.is_none() {
-        root.replace(INDEX, &empty_index()?, 0o644, (cas_dir, "index.new"))?;
-    }
+    index_file::create((root, cas_dir))?;
     if root.stat(OCI_LAYOUT)?.is_none() {
         write_oci_layout(root, cas_dir)?;
     }
@@ -134,17 +141,17 @@ fn complete(root: &Dir, cas_dir: &Dir) -> Result<()> {
     write_format(cas_dir)
 }
 
-/// Returns `index.json` without entries.
-pub(crate) fn empty_index() -> Result<Vec<u8>> {
-    encode(&serde_json::json!({
-        "schemaVersion": 2,
-        "mediaType": cas_core::MediaType::OCI_INDEX,
-        "manifests": [],
-    }))
+/// Writes `oci-layout` if it is damaged or lost, unless another process has repaired it since.
+pub(crate) fn repair_oci_layout(root: &Dir, cas_dir: &Dir) -> Result<()> {
+    let _lock = lock_layout(cas_dir)?;
+    match check_oci_layout(root) {
+        Ok(()) => Ok(()),
+        Err(_) => write_oci_layout(root, cas_dir),
+    }
 }
 
-/// Writes `oci-layout`.
-pub(crate) fn write_oci_layout(root: &Dir, cas_dir: &Dir) -> Result<()> {
+/// Writes `oci-layout`. The caller holds the lock of the layout.
+fn write_oci_layout(root: &Dir, cas_dir: &Dir) -> Result<()> {
     let layout = OciLayout {
         image_layout_version: LAYOUT_VERSION.to_owned(),
     };

@@ -8,8 +8,9 @@
 //!   format.json       kind and version of the store
 //!   records.db        all records of the store, in SQLite
 //!   ingest/           the bytes of ingests, by key
-//!   lock              held while a store is opened: to create, upgrade or recover it
-//!   index.lock        held while index.json is replaced
+//!   lock              held while a store is opened: to create, upgrade or recover it; and while
+//!                     oci-layout is repaired
+//!   index.lock        held while index.json is created, replaced or repaired
 //!   remove.lock       held while a blob is removed or replaced
 //!   boot              the ID of the boot in which the store was last opened
 //!   unsynced/         markers of stores that publish without a sync; if there are any after a

@@ -25,6 +25,34 @@ fn a_directory_with_other_files_is_refused_and_not_changed() {
 }
 
 #[test]
+fn a_layout_that_is_refused_is_not_changed() {
+    let temp = tempfile::tempdir().unwrap();
+    for (layout, kind) in [
+        ("", ErrorKind::Corrupt),
+        ("{", ErrorKind::Corrupt),
+        ("{}", ErrorKind::Corrupt),
+        (r#"{"imageLayoutVersion":1}"#, ErrorKind::Corrupt),
+        (
+            r#"{"imageLayoutVersion":"2.0.0"}"#,
+            ErrorKind::FailedPrecondition,
+        ),
+        (
+            r#"{"imageLayoutVersion":""}"#,
+            ErrorKind::FailedPrecondition,
+        ),
+        (&" ".repeat(70_000), ErrorKind::OutOfRange),
+    ] {
+        fs::write(temp.path().join("oci-layout"), layout).unwrap();
+        refused(temp.path(), kind, "layout");
+        assert_eq!(
+            fs::read_dir(temp.path()).unwrap().count(),
+            1,
+            "{layout:.50}"
+        );
+    }
+}
+
+#[test]
 fn another_kind_and_a_newer_format_are_refused() {
     let temp = tempfile::tempdir().unwrap();
     drop(FsStore::open(temp.path()).unwrap());

@@ -29,7 +29,9 @@ pub fn examine(path: &Path, repair: bool) -> Result<Option<Finding>> {
         return Ok(None);
     };
     let detail = if repair {
-        let aside = set_aside(path).during("set aside", path.display())?;
+        let Some(aside) = set_aside(path).during("set aside", path.display())? else {
+            return Ok(None);
+        };
         format!(
             "{why}; the old records are in {}, and new ones are made",
             aside.display()
@@ -64,8 +66,9 @@ fn damage(path: &Path) -> Result<Option<String>> {
     }
 }
 
-/// Renames the database and its log. Returns the new name of the database.
-fn set_aside(path: &Path) -> Result<PathBuf> {
+/// Renames the database and its log. Returns the new name of the database, or `None` if another
+/// process has set it aside since.
+fn set_aside(path: &Path) -> Result<Option<PathBuf>> {
     let (Some(parent), Some(name)) = (
         path.parent(),
         path.file_name().and_then(|name| name.to_str()),
@@ -74,10 +77,12 @@ fn set_aside(path: &Path) -> Result<PathBuf> {
     };
     let dir = Dir::open(parent)?;
     let _lock = Lock::exclusive(&dir, &format!("{name}.lock"))?;
-    let aside = dir.set_aside(name)?;
-    let aside = aside.ok_or_else(|| {
-        Error::not_found("another program removed the database; run `cas fsck` again")
-    })?;
+    if dir.stat(name)?.is_some() && damage(path)?.is_none() {
+        return Ok(None);
+    }
+    let Some(aside) = dir.set_aside(name)? else {
+        return Ok(None);
+    };
     for ending in ["-wal", "-shm"] {
         let (from, to) = (format!("{name}{ending}"), format!("{aside}{ending}"));
         match dir.rename(&*from, &dir, &*to) {
@@ -86,7 +91,7 @@ fn set_aside(path: &Path) -> Result<PathBuf> {
         }
     }
     dir.sync()?;
-    Ok(parent.join(aside))
+    Ok(Some(parent.join(aside)))
 }
 
 #[cfg(test)]
@@ -111,6 +116,7 @@ mod tests {
         .into_iter()
         .enumerate()
         {
+            assert_eq!(set_aside(&path).unwrap(), None, "another process made it");
             fs::write(&path, &garbage).unwrap();
             let found = examine(&path, false).unwrap();
             let found = found.unwrap_or_else(|| panic!("garbage {number} was not found"));
