@@ -53,7 +53,8 @@ impl Expected {
             .map_or(Algorithm::Sha256, |digest| digest.algorithm())
     }
 
-    fn check(&self, digest: &Digest, size: u64) -> Result<()> {
+    /// Checks the digest and the size that were found.
+    pub(crate) fn check(&self, digest: &Digest, size: u64) -> Result<()> {
         if let Some(expected) = self.size.filter(|expected| *expected != size) {
             return Err(Error::corrupt(format!(
                 "expected {expected} bytes, found {size}"

@@ -62,43 +62,41 @@ impl LeaseGuard {
         before: &mut Vec<(Image, Option<Image>)>,
     ) -> Result<Image> {
         let images = &self.store.images;
-        let found = images.get(&image.name).await?;
-        if let Some(found) = &found {
-            if found.target == image.target && fieldpaths == ["target"] {
-                return Ok(found.clone());
-            }
-            // The name may have to be restored.
-            if let Err(error) = self.pin_tree(&found.target).await {
-                tracing::debug!(
-                    name = %found.name, %error,
-                    "the old content of a name could not be pinned"
-                );
-            }
-        }
-        let (outcome, found) = match found {
-            Some(_) => (images.update(image, fieldpaths).await?, found),
+        let found = match images.get(&image.name).await? {
+            Some(found) => found,
             None => match images.create(image.clone()).await {
+                // Another job has created the name since.
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                    let found = images.get(&image.name).await?;
-                    (images.update(image, fieldpaths).await?, found)
+                    images.get(&image.name).await?.ok_or(error)?
                 }
-                created => (created?, None),
+                created => {
+                    let made = created?;
+                    before.push((made.clone(), None));
+                    return Ok(made);
+                }
             },
         };
-        before.push((outcome.clone(), found));
-        Ok(outcome)
+        if found.target == image.target && fieldpaths == ["target"] {
+            return Ok(found);
+        }
+        // The name may have to be restored.
+        if let Err(error) = self.pin_tree(&found.target).await {
+            tracing::debug!(
+                name = %found.name, %error,
+                "the old content of a name could not be pinned"
+            );
+        }
+        let made = images.update(image, fieldpaths).await?;
+        before.push((made.clone(), Some(found)));
+        Ok(made)
     }
 
-    /// Undoes what was named, last one first. A name whose old content cannot be pinned is deleted.
-    /// Failures are only logged, because the caller has an error to report already.
+    /// Undoes what was named, last one first. A name whose old content is gone is deleted. Failures
+    /// are only logged, because the caller has an error to report already.
     async fn take_back(&self, before: Vec<(Image, Option<Image>)>) {
         let images = &self.store.images;
         for (made, before) in before.into_iter().rev() {
-            let complete = match &before {
-                Some(before) => self.pin_tree(&before.target).await.is_ok(),
-                None => false,
-            };
-            let outcome = match before.filter(|_| complete) {
+            let outcome = match self.restorable(before).await {
                 // Another job may have changed it since.
                 Some(before) => images
                     .compare_and_swap(&made.target, before)
@@ -112,6 +110,23 @@ impl LeaseGuard {
                     "a name of a failed job could not be undone"
                 );
             }
+        }
+    }
+
+    /// Returns the image that a name had before, or `None` if there was none or a part of it is
+    /// gone. An error that says neither does not cost the user a name.
+    async fn restorable(&self, before: Option<Image>) -> Option<Image> {
+        let before = before?;
+        match self.pin_tree(&before.target).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => {
+                tracing::warn!(
+                    name = %before.name, %error,
+                    "the old content of a name could not be pinned; the name is restored"
+                );
+                Some(before)
+            }
+            Ok(()) => Some(before),
         }
     }
 }

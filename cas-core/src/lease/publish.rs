@@ -128,7 +128,7 @@ async fn published(
 }
 
 /// Stores a small blob, pinned under `lease`. If it is stored already and intact, it is not written
-/// again.
+/// again. Nothing is recorded of bytes that do not match `blob`.
 pub(crate) async fn put(
     store: &Store,
     lease: Option<&str>,
@@ -137,11 +137,17 @@ pub(crate) async fn put(
     durability: Durability,
 ) -> Result<()> {
     let size = data.len() as u64;
+    let expected = Expected::exactly(blob.digest, blob.size.unwrap_or(size));
     // A blob that is not stored yet gets its record together with its bytes, in one commit if the
     // store can.
     let pinned = match store.content.stat(&blob.digest).await? {
         None => None,
-        Some(_) => pin(store, lease, blob).await?,
+        Some(_) => {
+            let found = Digest::of(blob.digest.algorithm(), &data);
+            let checked = expected.check(&found, size);
+            checked.map_err(|error| error.operation("store").subject(blob.digest))?;
+            pin(store, lease, blob).await?
+        }
     };
     let stat = pinned.as_ref().and_then(|pinned| pinned.stat);
     let record = pinned.as_ref().map(|pinned| &pinned.record);
@@ -155,15 +161,14 @@ pub(crate) async fn put(
             _ => store.content.flush().await,
         };
     }
-    let expected = Expected::exactly(blob.digest, blob.size.unwrap_or(size));
     let key = blob.digest.to_string();
     let mut writer = Writer::begin(&*store.content, &key, expected).await?;
     if writer.offset() > 0 {
         writer.rewind().await?;
     }
     writer.write(data).await?;
+    writer.verify().await?;
     if let Some(damaged) = stat {
-        writer.verify().await?;
         store
             .content
             .remove_version(&blob.digest, damaged.version)

@@ -41,7 +41,7 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::publish`]; `Corrupt` if `data` is a document that does not parse, or if it does
-    /// not match `descriptor` and the blob is not stored yet.
+    /// not match `descriptor`.
     pub async fn put(
         &self,
         descriptor: &Descriptor,
