@@ -1,5 +1,6 @@
 //! Fetches blobs and documents from a remote.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -13,11 +14,11 @@ use super::remote_blob::RemoteBlob;
 use super::source::{BlobSource, StoredBlob};
 use super::store_blob::{BlobWrite, RecordOrder, Resume, first_cause, store_blob};
 use super::unpacker::Unpacker;
-use crate::content::Durability;
+use crate::content::{BlobReader, Durability};
 use crate::descriptor::Descriptor;
 use crate::digest::{Digest, Hasher};
 use crate::error::{Context, Error, Result};
-use crate::lease::{BlobRef, LeaseGuard};
+use crate::lease::{BlobRef, LeaseGuard, is_intact};
 use crate::progress::Progress;
 use crate::store::Store;
 use crate::{limit, pool};
@@ -104,14 +105,13 @@ impl Fetch<'_> {
     }
 
     /// Verifies a layer and feeds it to `unpacker`, but does not store it. Its bytes come from the
-    /// store if the store has them.
+    /// store if the store has them and they are not damaged.
     ///
     /// # Errors
     /// `Corrupt` if the bytes are not those of `layer`; errors of the remote, the store and the
     /// unpacker.
     pub(super) async fn feed(&self, layer: &Descriptor, unpacker: &dyn Unpacker) -> Result<()> {
-        let stored = self.store.content.open(&layer.digest).await?;
-        let outcome = match stored.filter(|reader| reader.size() == layer.size) {
+        let outcome = match self.open_intact(layer).await? {
             Some(reader) => {
                 let mut source = StoredBlob::new(reader);
                 self.feed_from(&mut source, layer, unpacker).await
@@ -123,6 +123,21 @@ impl Fetch<'_> {
             }
         };
         outcome.during("fetch", layer.digest)
+    }
+
+    /// Opens the stored copy of a layer. Returns `None` if there is none or it is damaged. An
+    /// unpacker takes a layer only once, so this is found out before it is fed.
+    async fn open_intact(&self, layer: &Descriptor) -> Result<Option<Arc<dyn BlobReader>>> {
+        let stat = self.store.content.stat(&layer.digest).await?;
+        let Some(stat) = stat.filter(|stat| stat.size == layer.size) else {
+            return Ok(None);
+        };
+        let record = self.store.blobs().load(&layer.digest).await?;
+        let record = record.as_ref().map(|(record, _)| record);
+        match is_intact(self.store, &stat, record).await? {
+            true => self.store.content.open(&layer.digest).await,
+            false => Ok(None),
+        }
     }
 
     async fn feed_from(

@@ -14,6 +14,7 @@ use cas_core::{
 };
 
 use super::fake::{FakeRemote, of, pulled};
+use crate::support::wrapped::{Flaw, Wrapped};
 use crate::support::{config, index, manifest, parts, put, store};
 
 /// Gives the same answer for each layer, and keeps what it is fed.
@@ -212,6 +213,35 @@ async fn a_stored_layer_is_fed_from_the_store() {
         sorted(unpacker.fed()),
         sorted(LAYERS.map(<[u8]>::to_vec).to_vec())
     );
+}
+
+#[tokio::test]
+async fn a_stored_layer_that_is_damaged_is_fed_from_the_remote() {
+    use ErrorKind::{Corrupt, NotFound};
+    for flaw in [
+        Flaw::First,
+        Flaw::Last,
+        Flaw::Cut,
+        Flaw::Opens(Corrupt),
+        Flaw::Reads(Corrupt),
+        Flaw::Reads(NotFound),
+    ] {
+        let (from, to) = (store(), store());
+        let root = made(&from).await;
+        let layer = parts(&from, &root).await.remove(1);
+        let remote = FakeRemote::new(&from, &root);
+        pulled(&to, &remote, &of(Platforms::Host)).await.unwrap();
+        let mut content = Wrapped::new(&to);
+        content.damaged = Some((layer.digest, flaw));
+        let to = content.of(&to);
+        let unpacker = TestUnpacker::new(Want::Feed);
+        pulled_by(&to, &remote, &unpacker).await.unwrap();
+        assert_eq!(remote.ranges_of(&layer.digest).len(), 2, "{flaw:?}");
+        assert_eq!(
+            sorted(unpacker.fed()),
+            sorted(LAYERS.map(<[u8]>::to_vec).to_vec())
+        );
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,8 @@
 //! A store in memory, and images to put into it.
 #![allow(dead_code, reason = "no test uses everything")]
 
+pub(crate) mod wrapped;
+
 use std::sync::Arc;
 
 use bytes::Bytes;

@@ -1,0 +1,118 @@
+//! A content store that misbehaves in one place.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use cas_core::capability::Capabilities;
+use cas_core::content::{IngestStatus, Stat, Version};
+use cas_core::{BlobReader, ContentStore, Digest, Error, ErrorKind, Ingest, Result, Store};
+
+/// What is wrong with a blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flaw {
+    /// A bit of the first byte is flipped.
+    First,
+    /// A bit of the last byte is flipped.
+    Last,
+    /// The last byte is missing, but the size is reported as before.
+    Cut,
+    /// It cannot be opened, or its bytes cannot be read.
+    Opens(ErrorKind),
+    Reads(ErrorKind),
+}
+
+type Hook = Box<dyn Fn(&str) + Send + Sync>;
+
+/// Content with a damaged blob, a wrong list of ingests, and a hook.
+pub(crate) struct Wrapped {
+    inner: Arc<dyn ContentStore>,
+    pub(crate) damaged: Option<(Digest, Flaw)>,
+    /// The only ingest that is listed.
+    pub(crate) listed: Option<IngestStatus>,
+    /// Called before an ingest is discarded.
+    pub(crate) discarding: Option<Hook>,
+}
+
+impl Wrapped {
+    pub(crate) fn new(store: &Store) -> Self {
+        Wrapped {
+            inner: store.content.clone(),
+            damaged: None,
+            listed: None,
+            discarding: None,
+        }
+    }
+
+    /// Returns `store` with this content.
+    pub(crate) fn of(self, store: &Store) -> Store {
+        Store {
+            content: Arc::new(self),
+            ..store.clone()
+        }
+    }
+}
+
+#[async_trait]
+impl ContentStore for Wrapped {
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+    async fn stat(&self, digest: &Digest) -> Result<Option<Stat>> {
+        self.inner.stat(digest).await
+    }
+    async fn open(&self, digest: &Digest) -> Result<Option<Arc<dyn BlobReader>>> {
+        let reader = self.inner.open(digest).await?;
+        match self.damaged.filter(|(damaged, _)| damaged == digest) {
+            Some((_, Flaw::Opens(kind))) => Err(Error::new(kind, "a planted error")),
+            Some((_, flaw)) => Ok(reader.map(|reader| Arc::new(Bad(reader, flaw)) as _)),
+            None => Ok(reader),
+        }
+    }
+    async fn begin(&self, key: &str) -> Result<Box<dyn Ingest>> {
+        self.inner.begin(key).await
+    }
+    async fn ingests(&self) -> Result<Vec<IngestStatus>> {
+        match &self.listed {
+            Some(listed) => Ok(vec![listed.clone()]),
+            None => self.inner.ingests().await,
+        }
+    }
+    async fn discard(&self, key: &str) -> Result<bool> {
+        if let Some(hook) = &self.discarding {
+            hook(key);
+        }
+        self.inner.discard(key).await
+    }
+    async fn remove_version(&self, digest: &Digest, version: Version) -> Result<bool> {
+        self.inner.remove_version(digest, version).await
+    }
+    async fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<Stat>> {
+        self.inner.list(after, limit).await
+    }
+    async fn flush(&self) -> Result<()> {
+        self.inner.flush().await
+    }
+}
+
+struct Bad(Arc<dyn BlobReader>, Flaw);
+
+#[async_trait]
+impl BlobReader for Bad {
+    fn size(&self) -> u64 {
+        self.0.size()
+    }
+
+    async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes> {
+        let mut piece = self.0.read_at(offset, length).await?.to_vec();
+        let is_last = offset + piece.len() as u64 == self.size();
+        match self.1 {
+            Flaw::First if offset == 0 => piece[0] ^= 1,
+            Flaw::Last if is_last && !piece.is_empty() => *piece.last_mut().unwrap() ^= 1,
+            Flaw::Cut if is_last => drop(piece.pop()),
+            Flaw::Reads(kind) => return Err(Error::new(kind, "a planted error")),
+            _ => {}
+        }
+        Ok(piece.into())
+    }
+}
