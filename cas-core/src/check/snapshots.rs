@@ -11,8 +11,9 @@ impl Checker<'_> {
     pub(super) async fn check_snapshots(&mut self, snapshotter: &dyn Snapshotter) -> Result<()> {
         let repairs = self.options.repair.is_some();
         for key in snapshotter.damaged_records(repairs).await? {
-            let detail = "the record does not parse, or its parent has no record; a repair \
-                          removes the record, and a layer is unpacked again when it is needed";
+            let detail = "the record does not parse, its parent has no record, or it is one of \
+                          its own ancestors; a repair removes the record, and a layer is unpacked \
+                          again when it is needed";
             self.add(
                 Problem::RecordDamaged,
                 name(snapshotter, &key),

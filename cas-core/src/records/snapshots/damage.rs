@@ -4,13 +4,17 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use super::record::SnapshotRecord;
-use super::{Snapshots, parse_counter};
+use super::{BLOCK, Snapshots, parse_counter};
 use crate::error::{Error, Result};
 use crate::records::{Batch, Expect, Revision, Table, each};
 use crate::snapshot::{SnapshotKind, Usage};
 
 /// The records that are not damaged, by key, with their revisions.
 type Sound = BTreeMap<String, (SnapshotRecord, Revision)>;
+
+/// Number of ids that are skipped when the counter was lost. Each open view of the records holds a
+/// block of ids that records need not have yet, and an id must not be given out twice.
+const SKIPPED: u64 = 1024 * BLOCK;
 
 impl Snapshots {
     /// Gives the committed snapshot `key` the directory of the active snapshot `by`, and removes
@@ -71,9 +75,10 @@ impl Snapshots {
         Ok((batch, id))
     }
 
-    /// Returns the keys of the records that do not parse, and of those whose parents have no record
-    /// that parses. If `remove` is set, removes these records, and corrects the counter of ids and
-    /// the numbers of children.
+    /// Returns the keys of the records that do not parse, and of those whose chain of parents leads
+    /// to no snapshot without a parent, because a record is missing, does not parse, or names one
+    /// that is above it. If `remove` is set, removes these records, and corrects the counter of ids
+    /// and the numbers of children.
     ///
     /// # Errors
     /// Errors of the store.
@@ -89,21 +94,8 @@ impl Snapshots {
             Ok(())
         })
         .await?;
-        loop {
-            let orphans: Vec<String> = sound
-                .iter()
-                .filter(|(_, (record, _))| {
-                    let parent = record.parent.as_ref();
-                    parent.is_some_and(|parent| !sound.contains_key(parent))
-                })
-                .map(|(key, _)| key.clone())
-                .collect();
-            if orphans.is_empty() {
-                break;
-            }
-            for key in orphans {
-                damaged.extend(sound.remove(&key).map(|(_, revision)| (key, revision)));
-            }
+        for key in without_root(&sound) {
+            damaged.extend(sound.remove(&key).map(|(_, revision)| (key, revision)));
         }
         if remove {
             let mut batch = Batch::new();
@@ -120,20 +112,25 @@ impl Snapshots {
         Ok(damaged.into_iter().map(|(key, _)| key).collect())
     }
 
-    /// Writes the counter of ids again if it does not parse. An id that a lost record had is used
-    /// again only if its directory is gone, too.
+    /// Writes the counter of ids again if it does not parse, or is lost or too low. An id that a
+    /// lost record had is used again only if its directory is gone, too.
     async fn correct_counter(&self, sound: &Sound, batch: &mut Batch) -> Result<()> {
         let found = self
             .records
             .load(Table::Snapshots, self.snapshotter)
             .await?;
-        let Some(found) = found.filter(|found| parse_counter(found).is_err()) else {
-            return Ok(());
-        };
         let highest = sound.values().map(|(record, _)| record.id).max();
-        let next = highest.unwrap_or_default().saturating_add(1).to_string();
-        let expect = Expect::Revision(found.revision);
-        batch.put(Table::Snapshots, self.snapshotter, expect, next.into());
+        let is_right = match &found {
+            Some(found) => parse_counter(found).is_ok_and(|next| Some(next) > highest),
+            None => highest.is_none(),
+        };
+        if is_right {
+            return Ok(());
+        }
+        let next = highest.unwrap_or_default().saturating_add(1 + SKIPPED);
+        let expect = found.map_or(Expect::Absent, |found| Expect::Revision(found.revision));
+        let value = next.to_string().into();
+        batch.put(Table::Snapshots, self.snapshotter, expect, value);
         Ok(())
     }
 
@@ -157,4 +154,25 @@ impl Snapshots {
         }
         Ok(())
     }
+}
+
+/// Returns the keys of the records from which no chain of parents leads to a snapshot without a
+/// parent.
+fn without_root(sound: &Sound) -> Vec<String> {
+    let mut children: BTreeMap<Option<&str>, Vec<&str>> = BTreeMap::new();
+    for (key, (record, _)) in sound {
+        children
+            .entry(record.parent.as_deref())
+            .or_default()
+            .push(key);
+    }
+    let mut above = vec![None];
+    while let Some(parent) = above.pop() {
+        above.extend(children.remove(&parent).into_iter().flatten().map(Some));
+    }
+    children
+        .into_values()
+        .flatten()
+        .map(str::to_owned)
+        .collect()
 }

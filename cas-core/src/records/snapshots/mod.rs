@@ -99,16 +99,15 @@ impl Snapshots {
     /// # Errors
     /// `Corrupt` if one is missing or the chain is circular.
     pub async fn ancestors(&self, record: &SnapshotRecord) -> Result<Vec<SnapshotRecord>> {
-        let mut met = BTreeSet::from([record.id]);
+        let mut met = BTreeSet::new();
         let mut chain: Vec<SnapshotRecord> = Vec::new();
         while let Some(parent) = &chain.last().unwrap_or(record).parent {
-            let found = self.load(parent).await?;
-            let found = found.ok_or_else(|| {
+            let found = self.load(parent).await?.ok_or_else(|| {
                 Error::corrupt("the parent of a snapshot has no record; run `cas fsck --repair`")
                     .subject(parent)
             })?;
-            if !met.insert(found.id) {
-                let message = "the snapshot is one of its own ancestors";
+            if !met.insert(parent.clone()) {
+                let message = "the snapshot is one of its own ancestors; run `cas fsck --repair`";
                 return Err(Error::corrupt(message).subject(parent));
             }
             chain.push(found);

@@ -134,3 +134,85 @@ async fn children_are_counted_in_every_race() {
     }
     one.remove("base").await.unwrap();
 }
+
+/// Writes the record of `key` with another parent.
+async fn move_below(view: &Snapshots, key: &str, parent: &str) {
+    let Seen { mut record, .. } = view.existing(key).await.unwrap();
+    record.parent = Some(parent.to_owned());
+    let mut batch = Batch::new();
+    view.put(&mut batch, key, &record, Expect::Any).unwrap();
+    view.records.commit(&batch).await.unwrap();
+}
+
+#[tokio::test]
+async fn circular_and_broken_chains_are_found_and_removed_and_no_others() {
+    for (moved, below, damaged) in [
+        ("a", "a", vec!["a", "b", "c", "d"]),
+        ("a", "c", vec!["a", "b", "c", "d"]),
+        ("a", "d", vec!["a", "b", "c", "d"]),
+        ("b", "c", vec!["b", "c", "d"]),
+        ("c", "c", vec!["c", "d"]),
+        ("c", "absent", vec!["c", "d"]),
+        ("d", "d", vec!["d"]),
+    ] {
+        let [view, other] = two_views();
+        layer(&view, "a", None).await;
+        layer(&view, "b", Some("a")).await;
+        layer(&view, "c", Some("b")).await;
+        layer(&view, "other", None).await;
+        layer(&view, "above", Some("other")).await;
+        make(&view, "d", Some("c")).await.unwrap();
+        move_below(&view, moved, below).await;
+        let top = view.find("d").await.unwrap();
+        let error = view.ancestors(&top).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{moved} below {below}");
+        assert!(error.to_string().contains("--repair"), "{error}");
+        for remove in [false, true] {
+            let mut found = other.damaged(remove).await.unwrap();
+            found.sort();
+            assert_eq!(found, damaged, "{moved} below {below}");
+        }
+        assert!(other.damaged(true).await.unwrap().is_empty());
+        let left = view.walk(None, 10).await.unwrap();
+        assert_eq!(left.len(), 6 - damaged.len(), "{moved} below {below}");
+        for info in left {
+            let record = view.find(&info.key).await.unwrap();
+            view.ancestors(&record).await.unwrap();
+        }
+        let children = view.find("other").await.unwrap().children;
+        assert_eq!(children, 1);
+    }
+}
+
+/// The other views hold ids that no record has.
+#[tokio::test]
+async fn a_corrected_counter_gives_out_no_id_twice() {
+    let counters: [Option<&str>; 6] = [Some("x"), Some(""), Some("-1"), Some("0"), Some("3"), None];
+    for counter in counters {
+        let store = Arc::new(MemoryStore::new());
+        let views: Vec<_> = (0..5)
+            .map(|_| Snapshots::new(store.clone(), "test").unwrap())
+            .collect();
+        let mut ids = BTreeSet::new();
+        for view in &views {
+            assert!(ids.insert(view.fresh_id().await.unwrap()));
+        }
+        for key in ["a", "b", "c"] {
+            ids.insert(layer(&views[0], key, None).await.id);
+        }
+        let mut batch = Batch::new();
+        match counter {
+            Some(text) => batch.put(Table::Snapshots, "test", Expect::Any, text.into()),
+            None => batch.delete(Table::Snapshots, "test", Expect::Any),
+        }
+        store.commit(&batch).await.unwrap();
+        assert!(views[1].damaged(true).await.unwrap().is_empty());
+        let fresh = Snapshots::new(store, "test").unwrap();
+        for _ in 0..3 * BLOCK {
+            for view in views.iter().chain([&fresh]) {
+                let id = view.fresh_id().await.unwrap();
+                assert!(ids.insert(id), "{id} twice after {counter:?}");
+            }
+        }
+    }
+}
