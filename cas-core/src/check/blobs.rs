@@ -179,10 +179,9 @@ impl Checker<'_> {
         let reading = Reading::begin(self.store, self.options).await?;
         let selected = reading.select(stats);
         for (number, stat) in selected.iter().enumerate() {
-            if self.hashed.contains(&stat.digest) {
-                continue;
+            if !self.hashed.contains(&stat.digest) {
+                self.read_blob(stat).await?;
             }
-            self.read_blob(stat).await?;
             reading.note(number, stat).await;
         }
         reading.end(selected.last()).await;

@@ -1,4 +1,4 @@
-//! Records that do not parse.
+//! Records of blobs, images and leases that do not parse.
 //!
 //! A repair copies such a record into a note, because perhaps only one letter of it is wrong. It
 //! then deletes the record, because listing its table would fail.
@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::{Checker, Problem};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::image::Image;
 use crate::limit;
 use crate::records::blob::decode;
@@ -18,7 +18,8 @@ const ROOM: &str = "damaged-records";
 const NAMES: &str = "images/";
 
 impl Checker<'_> {
-    /// Checks that all records parse. A repair sets aside those that do not.
+    /// Checks that the records of blobs, images and leases parse. A repair sets aside those that do
+    /// not.
     pub(super) async fn check_records(&mut self) -> Result<()> {
         for table in [Table::Blobs, Table::Images, Table::Leases] {
             let mut damaged = Vec::new();
@@ -42,9 +43,10 @@ impl Checker<'_> {
             let notes = self.damaged_records()?;
             let key = format!("{}/{}", table.name(), record.key);
             let kept = record.value.slice(..record.value.len().min(limit::NOTE));
-            // Only the key of a name that no image can have is too long for a note.
-            if key.len() < limit::KEY - ROOM.len() {
-                notes.put(&key, kept, Expect::Any).await?;
+            match notes.put(&key, kept, Expect::Any).await {
+                // The key is too long or has control characters, so no blob, image or lease has it.
+                Err(error) if error.kind() == ErrorKind::InvalidArgument => {}
+                noted => noted?,
             }
             let mut batch = Batch::new();
             let expect = Expect::Revision(record.revision.clone());
@@ -57,7 +59,7 @@ impl Checker<'_> {
             }
             _ => format!("the record does not parse: {why}; a repair sets it aside"),
         };
-        // The name itself is reported as lost, unless the store has it elsewhere.
+        // After a repair, the name itself is reported as lost, unless the store has it elsewhere.
         let subject = format!("{}/{}", table.name(), record.key);
         self.add(Problem::RecordDamaged, subject, detail, repairs);
         Ok(())

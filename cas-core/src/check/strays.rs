@@ -1,13 +1,15 @@
 //! Ingests that no job has open.
 
 use super::{Checker, Problem};
+use crate::content::discard_unless_open;
 use crate::error::{ErrorKind, Result};
 
 impl Checker<'_> {
     /// Reports the ingests that no writer has open. A repair discards them.
     pub(super) async fn check_ingests(&mut self) -> Result<()> {
-        for ingest in self.store.content.ingests().await? {
-            let is_open = match self.store.content.begin(&ingest.key).await {
+        let content = &*self.store.content;
+        for ingest in content.ingests().await? {
+            let is_open = match content.begin(&ingest.key).await {
                 Err(error) if error.kind() == ErrorKind::Busy => true,
                 // In a store that cannot be written, no ingest can be opened.
                 Err(error) if error.kind() == ErrorKind::Denied => false,
@@ -17,7 +19,7 @@ impl Checker<'_> {
                     drop(begun);
                     if has_ended {
                         // Its job ended since it was listed, so `begin` has made another ingest.
-                        self.store.content.discard(&ingest.key).await?;
+                        discard_unless_open(content, &ingest.key).await?;
                     }
                     has_ended
                 }
@@ -27,10 +29,10 @@ impl Checker<'_> {
             }
             let mut repaired = false;
             if self.options.repair.is_some() {
-                repaired = match self.store.content.discard(&ingest.key).await {
-                    Err(error) if error.kind() == ErrorKind::Busy => continue,
-                    discarded => discarded.map(|_| true)?,
-                };
+                repaired = discard_unless_open(content, &ingest.key).await?;
+                if !repaired {
+                    continue;
+                }
             }
             let detail = format!("a job left {} bytes; a repair discards them", ingest.offset);
             self.add(Problem::IngestLeft, &ingest.key, detail, repaired);

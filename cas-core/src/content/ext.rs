@@ -132,7 +132,7 @@ pub trait ContentExt: ContentStore {
             .is_err_and(|error| error.kind() == ErrorKind::Corrupt)
         {
             // The ingest does not hold a prefix of the blob, so it must not be resumed.
-            self.discard(&digest.to_string()).await?;
+            discard_unless_open(self, &digest.to_string()).await?;
         }
         committed.map(|committed| committed.size)
     }
@@ -159,6 +159,21 @@ pub trait ContentExt: ContentStore {
 }
 
 impl<S: ContentStore + ?Sized> ContentExt for S {}
+
+/// Deletes an ingest unless a writer has it open: another job may have waited for the key. Returns
+/// whether it was deleted.
+///
+/// # Errors
+/// Errors of the store.
+pub(crate) async fn discard_unless_open(
+    content: &(impl ContentStore + ?Sized),
+    key: &str,
+) -> Result<bool> {
+    match content.discard(key).await {
+        Err(error) if error.kind() == ErrorKind::Busy => Ok(false),
+        discarded => discarded,
+    }
+}
 
 /// Waits between attempts, each time longer, until a timeout.
 pub(crate) struct Backoff {

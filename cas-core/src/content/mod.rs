@@ -35,7 +35,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 pub use ext::ContentExt;
-pub(crate) use ext::{Backoff, hash};
+pub(crate) use ext::{Backoff, discard_unless_open, hash};
 pub use own_ingest::OwnIngest;
 pub use writer::{Committed, Expected, Verified, Writer};
 

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use super::removed::Removed;
 use super::scan::Scan;
 use super::sweep;
-use crate::content::IngestStatus;
+use crate::content::{IngestStatus, discard_unless_open};
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::error::{ErrorKind, Result};
@@ -107,14 +107,9 @@ impl Unreachable {
             .blobs
             .extend(sweep::blobs(store, &self.blobs).await?);
         for ingest in self.ingests {
-            match store.content.discard(&ingest.key).await {
-                // A writer has resumed it.
-                Err(error) if error.kind() == ErrorKind::Busy => {}
-                Ok(false) => {}
-                outcome => {
-                    outcome?;
-                    removed.ingests.push((ingest.key, ingest.offset));
-                }
+            // A writer may have resumed it.
+            if discard_unless_open(&*store.content, &ingest.key).await? {
+                removed.ingests.push((ingest.key, ingest.offset));
             }
         }
         if let Some(before) = self.leftovers {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::layer_feed::{LayerFeed, LayerSender};
 use super::source::BlobSource;
-use crate::content::{ContentExt, Durability, Expected, Writer};
+use crate::content::{ContentExt, Durability, Expected, Writer, discard_unless_open};
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
@@ -144,7 +144,7 @@ impl BlobWrite<'_> {
             && self.is_stored_meanwhile(descriptor).await?
         {
             drop(writer);
-            content.discard(&key).await?;
+            discard_unless_open(&**content, &key).await?;
             self.guard.stored(&descriptor.digest);
             return Ok(Begun::Stored(descriptor.digest));
         }
@@ -181,7 +181,7 @@ impl BlobWrite<'_> {
         let key = writer.key().to_owned();
         let outcome = self.fill(writer, source, sender).await;
         if is_corrupt(&outcome) {
-            self.store.content.discard(&key).await?;
+            discard_unless_open(&*self.store.content, &key).await?;
         }
         outcome
     }
@@ -227,7 +227,7 @@ impl BlobWrite<'_> {
                 };
                 if self.guard.pin_intact(blob).await? {
                     drop(writer);
-                    self.store.content.discard(key).await?;
+                    discard_unless_open(&*self.store.content, key).await?;
                     return Ok(digest);
                 }
                 created(digest);

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{Members, Side};
-use crate::content::{Backoff, ContentStore, Durability, Ingest, Verified};
+use crate::content::{Backoff, ContentStore, Durability, Ingest, Verified, discard_unless_open};
 use crate::error::{Error, ErrorKind, Result};
 use crate::records::Batch;
 
@@ -111,10 +111,7 @@ async fn delete(store: &dyn ContentStore, mut ingest: Box<dyn Ingest>) -> Result
         ingest.rewind().await?;
     }
     drop(ingest);
-    match store.discard(&key).await {
-        Err(error) if error.kind() == ErrorKind::Busy => Ok(()),
-        outcome => outcome.map(|_| ()),
-    }
+    discard_unless_open(store, &key).await.map(|_| ())
 }
 
 #[async_trait]

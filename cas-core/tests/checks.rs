@@ -1,0 +1,130 @@
+//! Checks and repairs of a store: odd keys of records, ingests of other jobs, and going on.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
+
+use cas_core::check::{CheckOptions, NoSources, Problem, ReadData, Repair, Report, check};
+use cas_core::content::{Expected, IngestStatus, Stat, Writer};
+use cas_core::image::Image;
+use cas_core::pool::wait;
+use cas_core::records::{Batch, Expect, Notes, Table};
+use cas_core::{ErrorKind, MediaType, Result, Store};
+
+mod support;
+use support::wrapped::{Flaw, Wrapped};
+use support::{image, put, store};
+
+async fn repaired(store: &Store) -> Result<Report> {
+    let options = CheckOptions {
+        repair: Some(Repair {
+            sources: &NoSources,
+            rebuilder: None,
+        }),
+        ..CheckOptions::default()
+    };
+    check(store, &[], &options).await
+}
+
+#[tokio::test]
+async fn damaged_records_are_set_aside_whatever_their_keys_are() {
+    let long = "k".repeat(cas_core::limit::KEY);
+    for key in ["a\nb", "\0", "name\u{7f}", "\u{85}", "\t", "plain", &long] {
+        for table in [Table::Blobs, Table::Images, Table::Leases] {
+            let store = store();
+            let kept = image(&store, "linux/amd64").await;
+            let named = Image::new("kept".parse().unwrap(), kept);
+            store.images.create(named).await.unwrap();
+            let mut batch = Batch::new();
+            batch.put(table, key, Expect::Absent, "{".into());
+            store.records.commit(&batch).await.unwrap();
+            let report = repaired(&store).await.unwrap();
+            let is_it = |problem| problem == Problem::RecordDamaged;
+            let found = report.findings.iter();
+            let found = found.filter(|one| is_it(one.problem) && one.repaired);
+            assert_eq!(found.count(), 1, "{key:?}: {:?}", report.findings);
+            let left = store.records.load(table, key).await.unwrap();
+            assert!(left.is_none(), "{key:?}");
+            // Only a key that can be that of a name is reported until the name exists again.
+            let report = repaired(&store).await.unwrap();
+            let lost = usize::from(table == Table::Images && key == "plain");
+            assert_eq!(report.findings.len(), lost, "{key:?}: {report:?}");
+        }
+    }
+}
+
+/// The job of a listed ingest has ended, and another job opens the key while it is looked at.
+#[tokio::test]
+async fn an_ingest_that_another_job_opens_meanwhile_is_left_alone() {
+    for (held, listed) in [(0, 0), (0, 10), (3, 3), (3, 10)] {
+        let plain = store();
+        let begin = |store: &Store| wait(Writer::begin(&*store.content, "key", Expected::ANY));
+        let mut writer = begin(&plain).unwrap();
+        writer.write(vec![7; held].into()).await.unwrap();
+        drop(writer);
+        let opened: Arc<Mutex<Option<Writer>>> = Arc::default();
+        let mut content = Wrapped::new(&plain);
+        content.listed = Some(IngestStatus {
+            key: "key".to_owned(),
+            offset: listed,
+            updated_at: SystemTime::now(),
+        });
+        let (other, keeps) = (plain.clone(), Arc::clone(&opened));
+        content.discarding = Some(Box::new(move |key| {
+            assert_eq!(key, "key");
+            let mut opened = keeps.lock().unwrap();
+            opened.get_or_insert_with(|| begin(&other).unwrap());
+        }));
+        let report = repaired(&content.of(&plain)).await.unwrap();
+        assert!(report.findings.is_empty(), "{report:?}");
+        let mut writer = opened.lock().unwrap().take().expect("it was opened");
+        writer.write("more".into()).await.unwrap();
+    }
+}
+
+/// The documents of images were hashed before, but they count as read.
+#[tokio::test]
+async fn an_interrupted_reading_is_noted_whichever_blobs_come_last() {
+    let plain = store();
+    for number in 0..40 {
+        let target = image(&plain, &format!("linux/{number}")).await;
+        let named = Image::new(format!("image:{number}").parse().unwrap(), target);
+        plain.images.create(named).await.unwrap();
+        put(
+            &plain,
+            MediaType::OCI_LAYER,
+            format!("free {number}").as_bytes(),
+        )
+        .await;
+    }
+    let stats = plain.content.list(None, 1000).await.unwrap();
+    let mut documents = 0;
+    for noted in (15..stats.len()).step_by(16) {
+        let is_document = |stat: &Stat| {
+            let record = wait(plain.blobs().load(&stat.digest)).unwrap().unwrap().0;
+            record.media_type.is_some_and(|one| one.is_document())
+        };
+        documents += usize::from(is_document(&stats[noted]));
+        let rest = &stats[noted + 1..];
+        let Some(next) = rest
+            .iter()
+            .find(|stat| !is_document(stat) && stat.size < 20)
+        else {
+            continue;
+        };
+        let mut content = Wrapped::new(&plain);
+        content.damaged = Some((next.digest, Flaw::Opens(ErrorKind::Unavailable)));
+        let options = CheckOptions {
+            read_data: ReadData::All,
+            ..CheckOptions::default()
+        };
+        let error = check(&content.of(&plain), &[], &options).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        let notes = Notes::new(plain.records.clone(), "fsck").unwrap();
+        let (note, _) = notes.load("all").await.unwrap().unwrap();
+        let at = stats.iter().position(|stat| stat.digest == next.digest);
+        let expected = &stats[at.unwrap() / 16 * 16 - 1].digest;
+        assert_eq!(note, expected.to_string());
+    }
+    assert!(documents > 1, "the case did not occur");
+}
