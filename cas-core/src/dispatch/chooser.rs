@@ -38,9 +38,14 @@ impl Chooser {
 
     /// Remembers that the image offers content for the platform of this descriptor.
     pub fn offer(&mut self, listed: &Descriptor) {
-        if let (Some(_), Some(platform)) = (&self.only, &listed.platform)
-            && !platform.is_unknown()
-        {
+        if let (Some(_), Some(platform)) = (&self.only, &listed.platform) {
+            self.remember(platform);
+        }
+    }
+
+    /// Remembers a platform, unless it is unknown, as that of an attestation.
+    fn remember(&mut self, platform: &Platform) {
+        if !platform.is_unknown() {
             self.offered.insert(platform.normalized());
         }
     }
@@ -51,8 +56,9 @@ impl Chooser {
         let (Some(only), Some(platform)) = (&self.only, platform) else {
             return true;
         };
-        self.offered.insert(platform.normalized());
-        only.matches(platform)
+        let matches = only.matches(platform);
+        self.remember(platform);
+        matches
     }
 
     /// Returns the other platforms that were offered, in words, for the message that nothing was
@@ -93,6 +99,11 @@ mod tests {
         for _ in 0..2 {
             listed.iter().for_each(|entry| chooser.offer(entry));
             assert!(!chooser.matches(Some(&"linux/s390x".parse().unwrap())));
+        }
+        for unknown in ["unknown/unknown", "linux/unknown", "unknown/amd64"] {
+            let platform: Platform = unknown.parse().unwrap();
+            chooser.offer(&listed[0].clone().with_platform(platform.clone()));
+            assert!(!chooser.matches(Some(&platform)), "{unknown}");
         }
         assert!(chooser.matches(None));
         // What was wanted was not found, so it is not there.

@@ -229,9 +229,12 @@ impl Leases {
             };
             let expired = lease.expires_at.is_some_and(|at| at < now);
             if lease.owner != owner && !expired {
+                let or = match lease.expires_at {
+                    Some(_) => "wait until the lease expires",
+                    None => "end the lease as its owner, because it never expires",
+                };
                 return Err(Error::precondition(format!(
-                    "the lease belongs to {}, which may still be at work; end that job, or wait \
-                     until the lease expires",
+                    "the lease belongs to {}, which may still be at work; end that job, or {or}",
                     lease.owner
                 ))
                 .operation("delete lease")
@@ -273,4 +276,34 @@ fn decode(record: &Record) -> Result<Lease> {
             .operation("read lease")
             .subject(&record.key)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may fail anywhere")]
+
+    use std::time::Duration;
+
+    use super::*;
+    use crate::error::ErrorKind;
+    use crate::pool::wait;
+    use crate::testing::memory::MemoryStore;
+
+    #[test]
+    fn a_refused_deletion_says_what_can_be_done() {
+        let leases = Leases::new(Arc::new(MemoryStore::new()));
+        let now = SystemTime::now();
+        for (ends, advice, other) in [
+            (None, "as its owner", "wait"),
+            (Some(now + Duration::from_mins(1)), "wait until", "never"),
+        ] {
+            let lease = Lease::new("job", ends);
+            wait(leases.create("id", &lease)).unwrap();
+            let error = wait(leases.delete("id", "another", now)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
+            let text = error.to_string();
+            assert!(text.contains(advice) && !text.contains(other), "{text}");
+            assert!(wait(leases.delete("id", "job", now)).unwrap());
+        }
+    }
 }

@@ -145,7 +145,12 @@ impl PushBlobs<'_> {
         let item = descriptor.digest.to_string();
         let content = if descriptor.data.is_some() {
             let data = dispatch::read(&*self.store.content, descriptor).await?;
-            stream::iter([Ok(data)]).boxed()
+            let (item, progress) = (item.clone(), Arc::clone(self.progress));
+            stream::once(async move {
+                progress.advance(&item, data.len() as u64);
+                Ok(data)
+            })
+            .boxed()
         } else {
             let reader = self.store.content.open(&descriptor.digest).await?;
             let reader = reader.filter(|reader| reader.size() == descriptor.size);

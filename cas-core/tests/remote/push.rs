@@ -1,13 +1,19 @@
 //! What a push sends, and in which order.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use cas_core::image::check;
 use cas_core::platform::{All, Platforms};
+use cas_core::progress::Event;
 use cas_core::transfer::{PushOptions, push};
-use cas_core::{Descriptor, ErrorKind, Platform, Store};
+use cas_core::{ContentExt, Descriptor, ErrorKind, MediaType, Platform, Store};
 
 use super::fake::{FakeRemote, of, pulled};
 use super::pull::made;
-use crate::support::{index, named, store};
+use crate::support::{config, index, manifest, named, put, store};
 
 fn choosing(platforms: Platforms) -> PushOptions {
     PushOptions::default().with_platforms(platforms)
@@ -76,4 +82,28 @@ async fn a_push_of_an_incomplete_image_is_one_platform_or_an_error() {
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert_eq!(remote.pushed.lock().unwrap().len(), 3);
+}
+
+/// A descriptor may embed the content of a blob.
+#[tokio::test]
+async fn all_bytes_of_embedded_and_stored_blobs_are_reported() {
+    let (from, there) = (store(), store());
+    let layer = put(&from, MediaType::OCI_LAYER, &[7; 3000]).await;
+    let mut config = config(&from, "linux/amd64", &[layer.digest]).await;
+    let data = from.content.fetch(&config).await.unwrap();
+    config.data = Some(BASE64_STANDARD.encode(data));
+    let root = manifest(&from, config.clone(), std::slice::from_ref(&layer)).await;
+    let remote = FakeRemote::new(&there, &root);
+    let done: Arc<Mutex<BTreeMap<String, u64>>> = Arc::default();
+    let counted = Arc::clone(&done);
+    let count = move |event: Event<'_>| {
+        let mut done = counted.lock().unwrap();
+        *done.entry(event.item.to_owned()).or_default() += event.bytes;
+    };
+    let options = choosing(Platforms::All).with_progress(Arc::new(count));
+    push(&from, &remote, &root, &options).await.unwrap();
+    let done = done.lock().unwrap();
+    for blob in [config, layer] {
+        assert_eq!(done.get(&blob.digest.to_string()), Some(&blob.size));
+    }
 }

@@ -1,6 +1,8 @@
 //! Content and ingests that fail according to a plan.
 
+use std::fs::File;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -80,7 +82,15 @@ impl ContentStore for Content {
     }
 
     async fn compact(&self) -> Result<()> {
-        self.inner.compact().await
+        self.plan.call("compact", self.inner.compact()).await
+    }
+
+    async fn leftovers(&self, before: SystemTime, remove: bool) -> Result<Vec<u64>> {
+        let call = self.inner.leftovers(before, remove);
+        match remove {
+            true => self.plan.call("leftovers", call).await,
+            false => call.await,
+        }
     }
 
     async fn flush(&self) -> Result<()> {
@@ -120,6 +130,14 @@ impl Ingest for Writing {
     async fn append(&mut self, data: Bytes) -> Result<()> {
         self.check()?;
         let outcome = self.plan.call("append", self.inner.append(data)).await;
+        self.poisoned = outcome.is_err();
+        outcome
+    }
+
+    async fn adopt(&mut self, file: &Arc<File>, offset: u64, length: usize) -> Result<usize> {
+        self.check()?;
+        let call = self.inner.adopt(file, offset, length);
+        let outcome = self.plan.call("adopt", call).await;
         self.poisoned = outcome.is_err();
         outcome
     }

@@ -138,6 +138,9 @@ pub fn faulty_content(store: Arc<dyn ContentStore>, plan: &Arc<Plan>) -> Arc<dyn
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::time::SystemTime;
+
     use super::*;
     use crate::digest::Digest;
     use crate::testing::memory::MemoryStore;
@@ -165,6 +168,38 @@ mod tests {
         assert!(put("c").is_err() && there("c").is_none());
         put("c").unwrap();
         assert_eq!(plan.end(), ["append"]);
+    }
+
+    /// A wrapper that does not forward a call, or does not count it, hides faults of the store.
+    #[test]
+    fn every_call_that_changes_something_is_forwarded_and_may_fail() {
+        let plan = Plan::new();
+        let store = faulty(&MemoryStore::new().with_images(), &plan);
+        let (content, now) = (&store.content, SystemTime::now());
+        let file = Arc::new(File::open("Cargo.toml").unwrap());
+        let mut ingest = wait(content.begin("key")).unwrap();
+        let fail = || plan.fail_nth(1, LOST);
+        let failed = |kind: Option<ErrorKind>, call| {
+            assert_eq!(kind, Some(ErrorKind::Unavailable), "{call}");
+            assert_eq!(plan.end(), [call]);
+        };
+        fail();
+        failed(kind(wait(content.compact())), "compact");
+        fail();
+        failed(kind(wait(content.leftovers(now, true))), "leftovers");
+        fail();
+        failed(kind(wait(store.images.cleanup())), "cleanup");
+        fail();
+        failed(kind(wait(ingest.adopt(&file, 0, 9))), "adopt");
+        let again = wait(ingest.adopt(&file, 0, 9));
+        assert_eq!(kind(again), Some(ErrorKind::FailedPrecondition));
+        fail();
+        assert_eq!(wait(content.leftovers(now, false)).unwrap(), [] as [u64; 0]);
+        assert!(plan.end().is_empty(), "a call that only reads never fails");
+    }
+
+    fn kind<T>(outcome: Result<T>) -> Option<ErrorKind> {
+        outcome.err().map(|error| error.kind())
     }
 
     #[test]

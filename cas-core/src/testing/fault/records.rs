@@ -96,4 +96,8 @@ impl ImageStore for Faulty<dyn ImageStore> {
         let call = self.inner.delete(name, target);
         self.plan.call("delete", call).await
     }
+
+    async fn cleanup(&self) -> Result<()> {
+        self.plan.call("cleanup", self.inner.cleanup()).await
+    }
 }

@@ -67,7 +67,7 @@ impl<'a> Run<'a> {
             Step::AddToLease { lease, blob } => self.add_to_lease(LEASES[lease], blob).await,
             Step::EndLease { lease } => self.end_lease(LEASES[lease]).await,
             Step::Flush => drop(self.result_of(self.faulty.content.flush().await)),
-            Step::Compact => self.store.content.compact().await.unwrap(),
+            Step::Compact => drop(self.result_of(self.faulty.content.compact().await)),
             Step::Collect => self.collect().await,
             Step::Reopen => return self.reopen().await,
         }
