@@ -3,8 +3,8 @@
 //! OpenDAL writes a file to `beside/`, syncs it and renames it. It does not sync directories, so
 //! [`Folder`] does.
 
-use std::fs::{self, DirBuilder, File, TryLockError};
-use std::io::{ErrorKind, Read, Write};
+use std::fs::{self, DirBuilder, File};
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,10 +14,12 @@ use cas_core::records::Table;
 use cas_core::{Algorithm, Context, Error, Result, pool};
 use tokio::sync::RwLock;
 
+use crate::owner::{LOCK, Owner};
+
 /// The folder in which files are written before they are renamed.
 pub(crate) const TEMP_DIR: &str = "beside";
 /// Names that a kill may leave in a store that has no `format` yet.
-const OWN_NAMES: &[&str] = &["lock", TEMP_DIR, "blobs", "records", "uploads"];
+const OWN_NAMES: &[&str] = &[LOCK, TEMP_DIR, "blobs", "records", "uploads"];
 /// The file that reserves space for removals on a full disk.
 const RESERVE: &str = "reserve";
 /// Size of the reserve in bytes: more than the new content of a record.
@@ -27,18 +29,10 @@ const RESERVE_SIZE: usize = 64 << 10;
 pub(crate) struct Folder {
     root: Arc<Path>,
     sync_failed: AtomicBool,
-    writable: bool,
+    owner: Owner,
     /// Locked for writing by the change that uses up the reserve, and for reading by other changes
     /// that may use it, so that none of these takes the space that the reserve has freed.
     pub(crate) reclaiming: RwLock<()>,
-    lock: File,
-}
-
-impl Drop for Folder {
-    /// Unlocks explicitly: a child forked just now shares the lock until it calls `exec`.
-    fn drop(&mut self) {
-        let _ = self.lock.unlock();
-    }
 }
 
 impl Folder {
@@ -51,15 +45,13 @@ impl Folder {
     pub(crate) fn open(root: &Path) -> Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(root)?;
         refuse_foreign(root)?;
-        let (lock, writable) = lock(&root.join("lock"))?;
         let folder = Folder {
             root: root.into(),
             sync_failed: AtomicBool::new(false),
-            writable,
+            owner: Owner::claim(root)?,
             reclaiming: RwLock::new(()),
-            lock,
         };
-        if writable {
+        if folder.is_writable() {
             folder.remove_temporary()?;
             folder.create_subfolders()?;
         }
@@ -68,7 +60,7 @@ impl Folder {
 
     /// Returns whether the directory can be written.
     pub(crate) fn is_writable(&self) -> bool {
-        self.writable
+        self.owner.is_writable()
     }
 
     /// Removes the files that a kill left half written.
@@ -101,7 +93,7 @@ impl Folder {
     /// Writes the reserve of a store, if it is absent and the directory can be written. On a full
     /// disk the store works without it.
     pub(crate) fn create_reserve(&self) {
-        if !self.writable {
+        if !self.is_writable() {
             return;
         }
         let path = self.root.join(RESERVE);
@@ -122,7 +114,7 @@ impl Folder {
     /// # Errors
     /// `Denied` if it is read-only; `FailedPrecondition` after a failed sync.
     pub(crate) fn check(&self) -> Result<()> {
-        if !self.writable {
+        if !self.is_writable() {
             return Err(Error::read_only().subject(self.root.display()));
         }
         if self.sync_failed.load(Ordering::SeqCst) {
@@ -184,46 +176,6 @@ fn refuse_foreign(root: &Path) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Locks the file and writes the pid of this process into it. A file that can only be read gets a
-/// shared lock and no pid. Returns the locked file, and whether it is writable.
-fn lock(path: &Path) -> Result<(File, bool)> {
-    let mut options = File::options();
-    options.read(true).write(true).create(true).truncate(false);
-    let (mut file, writable) = match options.open(path) {
-        Err(error)
-            if matches!(
-                error.kind(),
-                ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem
-            ) =>
-        {
-            (File::open(path)?, false)
-        }
-        opened => (opened?, true),
-    };
-    let locked = if writable {
-        file.try_lock()
-    } else {
-        file.try_lock_shared()
-    };
-    match locked {
-        Ok(()) if !writable => Ok((file, false)),
-        Ok(()) => {
-            file.set_len(0)?;
-            writeln!(file, "{}", std::process::id())?;
-            Ok((file, true))
-        }
-        Err(TryLockError::WouldBlock) => {
-            let mut owner = String::new();
-            file.read_to_string(&mut owner)?;
-            Err(Error::busy(format!(
-                "process {} has the store open; wait until it ends",
-                owner.trim()
-            )))
-        }
-        Err(TryLockError::Error(error)) => Err(error.into()),
-    }
 }
 
 #[cfg(test)]

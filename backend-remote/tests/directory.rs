@@ -1,10 +1,12 @@
 //! A store in a directory: it has one owner, refuses foreign files and cleans up after a kill.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::time::SystemTime;
 
 use backend_remote::{DirOpener, RemoteStore};
 use bytes::Bytes;
+use cas_core::content::{Durability, Expected, Writer};
 use cas_core::lease::UNLEASED_TTL;
 use cas_core::pool::wait;
 use cas_core::records::{Batch, Expect, Table};
@@ -65,6 +67,55 @@ fn half_written_files_are_removed() {
     let store = wait(RemoteStore::open_dir(home.path())).unwrap();
     assert!(!home.path().join("beside/half").exists());
     assert!(wait(store.stat(&digest)).unwrap().is_some());
+}
+
+/// Parts that cannot be deleted take space, and change nothing for the job that needs them no more.
+#[test]
+fn redundant_parts_that_cannot_be_deleted_do_not_fail_a_publish_or_a_rewind() {
+    let home = tempfile::tempdir().unwrap();
+    let store = wait(RemoteStore::open_dir(home.path())).unwrap();
+    let uploads = home.path().join("uploads");
+    let files = || {
+        let mut left = vec![uploads.clone()];
+        let mut files = BTreeSet::new();
+        while let Some(dir) = left.pop() {
+            for entry in fs::read_dir(dir).unwrap() {
+                let path = entry.unwrap().path();
+                match path.is_dir() {
+                    true => left.push(path),
+                    false => drop(files.insert(path)),
+                }
+            }
+        }
+        files
+    };
+    for (number, length) in [9 << 20, 8 << 20, 17 << 20].into_iter().enumerate() {
+        let data = Bytes::from(vec![number as u8; length]);
+        let digest = wait(store.put(data.clone())).unwrap();
+        for rewinds in [false, true] {
+            let before = files();
+            let expected = Expected::exactly(digest, length as u64);
+            let mut writer = wait(Writer::begin(&store, "again", expected)).unwrap();
+            wait(writer.write(data.clone())).unwrap();
+            let parts = || files().difference(&before).cloned().collect::<Vec<_>>();
+            // The last part may still be under way.
+            while parts().len() < length / (8 << 20) {
+                std::thread::yield_now();
+            }
+            for part in parts() {
+                fs::remove_file(&part).unwrap();
+                fs::create_dir_all(part.join("full")).unwrap();
+            }
+            if rewinds {
+                wait(writer.rewind()).unwrap();
+                wait(writer.write(data.clone())).unwrap();
+            }
+            let batch = Batch::new();
+            let committed = wait(writer.commit(&batch, Durability::Full)).unwrap();
+            assert_eq!(committed.size, length as u64);
+            assert!(wait(store.is_intact(&digest)).unwrap());
+        }
+    }
 }
 
 /// A key may be longer than a file name, and `dir` has no options.

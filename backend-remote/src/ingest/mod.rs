@@ -64,9 +64,7 @@ impl RemoteIngest {
     /// Drops the upload and returns the error: it is unknown which bytes arrived.
     async fn poison<T>(&mut self, error: Error) -> Result<T> {
         if let Some(upload) = self.upload.take() {
-            let blobs = self.blobs.clone();
-            // The service has just failed. Parts that cannot be deleted take space, nothing else.
-            let _ = runtime::run(async move { upload.discard(&blobs).await }).await;
+            discard_quietly(upload, self.blobs.clone()).await;
         }
         Err(error)
     }
@@ -75,9 +73,12 @@ impl RemoteIngest {
         let blobs = self.blobs.clone();
         let outcome = self.upload()?.publish(&blobs, &digest, size).await;
         match (outcome, self.upload.take()) {
-            (Ok(true), _) => Ok(()),
-            (Ok(false), Some(upload)) => upload.discard(&blobs).await,
-            (Ok(false), None) => Ok(()),
+            // The store has the blob.
+            (Ok(false), Some(upload)) => {
+                discard_quietly(upload, blobs).await;
+                Ok(())
+            }
+            (Ok(_), _) => Ok(()),
             (Err(error), upload) => {
                 self.upload = upload;
                 self.poison(error.operation("publish").subject(digest))
@@ -85,6 +86,12 @@ impl RemoteIngest {
             }
         }
     }
+}
+
+/// Deletes parts that nothing needs. Those that cannot be deleted take space, nothing else, and a
+/// collection removes them.
+async fn discard_quietly(upload: Upload, blobs: Blobs) {
+    let _ = runtime::run(async move { upload.discard(&blobs).await }).await;
 }
 
 #[async_trait]
@@ -128,10 +135,10 @@ impl Ingest for RemoteIngest {
         let fresh = Upload::new()?;
         self.ingests.note(&self.key, &fresh);
         let blobs = self.blobs.clone();
-        match self.upload.replace(fresh) {
-            Some(old) => runtime::run(async move { old.discard(&blobs).await }).await,
-            None => Ok(()),
+        if let Some(old) = self.upload.replace(fresh) {
+            discard_quietly(old, blobs).await;
         }
+        Ok(())
     }
 
     /// Returns false and leaves the batch to the caller: no service changes two objects atomically.
