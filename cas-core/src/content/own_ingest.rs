@@ -1,32 +1,54 @@
-//! An ingest that nobody resumes.
+//! An ingest that its maker discards.
 
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::ContentStore;
+use super::{ContentStore, discard_unless_open};
 use crate::background;
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, Result};
 use crate::unique;
 
 /// Maximum time to wait until a write that was under way has ended.
 const LAST_WRITE: Duration = Duration::from_secs(5);
 
-/// The key of an ingest that only its maker knows, so that nobody resumes it. Dropping it discards
-/// the ingest, unless the ingest was published. Make it before the writer: variables are dropped in
-/// reverse order, so the writer has then released the key, even if a future is dropped.
+/// The key of an ingest that nobody is to resume. Dropping it discards the ingest, unless the
+/// ingest was published. Make it before the writer: variables are dropped in reverse order, so the
+/// writer has then released the key, even if a future is dropped.
 pub struct OwnIngest {
     content: Arc<dyn ContentStore>,
     key: String,
 }
 
 impl OwnIngest {
-    /// Returns an unused key that begins with `purpose`.
+    /// Returns an unused key that begins with `purpose`. Only its maker knows it.
     pub fn new(content: &Arc<dyn ContentStore>, purpose: &str) -> Self {
+        Self::of(content, unique::key(purpose))
+    }
+
+    /// Returns the key of an ingest that the caller has open. Other jobs may wait for this key. They
+    /// lose nothing while they have it open.
+    pub fn of(content: &Arc<dyn ContentStore>, key: impl Into<String>) -> Self {
         OwnIngest {
             content: Arc::clone(content),
-            key: unique::key(purpose),
+            key: key.into(),
         }
+    }
+
+    /// Ends the responsibility for an ingest that was published.
+    pub fn published(mut self) {
+        self.key.clear();
+    }
+
+    /// Discards the ingest now, unless another writer has the key open. Returns whether there was
+    /// one.
+    ///
+    /// # Errors
+    /// Errors of the store.
+    pub async fn discard(mut self) -> Result<bool> {
+        let discarded = discard_unless_open(&*self.content, &self.key).await;
+        self.key.clear();
+        discarded
     }
 
     /// Returns the key.
@@ -38,6 +60,9 @@ impl OwnIngest {
 impl Drop for OwnIngest {
     fn drop(&mut self) {
         let (content, key) = (Arc::clone(&self.content), std::mem::take(&mut self.key));
+        if key.is_empty() {
+            return;
+        }
         background::run(async move {
             let begun = Instant::now();
             // If it cannot be discarded, a later collection discards it.

@@ -1,12 +1,11 @@
 //! Reviving a tombstoned blob, for a job that needs it.
 
 use super::swap::swap;
-use crate::content::{BlobReader, Durability, Expected, Stat, Writer};
+use crate::content::{BlobReader, Durability, Expected, OwnIngest, Stat, Writer};
 use crate::digest::Digest;
 use crate::error::{ErrorKind, Result};
 use crate::records::{Batch, BlobRecord, Expect, Revision, Tombstone};
 use crate::store::Store;
-use crate::unique;
 
 /// Maximum number of bytes that are copied in one step.
 const PIECE: usize = 1 << 20;
@@ -21,13 +20,15 @@ pub(super) async fn revive(
     tombstone: Tombstone,
     revision: Revision,
 ) -> Result<Option<BlobRecord>> {
-    let key = unique::key("revive");
-    let stored = store_again(store, digest, tombstone, &key).await;
-    if stored.is_err() {
-        // Nobody resumes the ingest. If this fails too, a collection removes it.
-        let _ = store.content.discard(&key).await;
+    let ingest = OwnIngest::new(&store.content, "revive");
+    match store_again(store, digest, tombstone, ingest.key()).await {
+        Ok(()) => ingest.published(),
+        Err(error) => {
+            // If this fails too, a collection removes it.
+            let _ = ingest.discard().await;
+            return Err(error);
+        }
     }
-    stored?;
     swap(store, digest, record, Expect::Revision(revision)).await
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-use cas_core::content::Durability;
+use cas_core::content::{Durability, OwnIngest};
 use cas_core::gc;
 use cas_core::image::Reference;
 use cas_core::lease::{BlobRef, LeaseGuard};
@@ -47,8 +47,8 @@ pub(super) struct BlobImporter<'a> {
 struct Created {
     /// Blobs that the store did not have before, or had damaged.
     blobs: BTreeSet<Digest>,
-    /// Keys of ingests that are not published.
-    ingests: BTreeSet<String>,
+    /// Ingests that are not published, by key. They are discarded if the import is dropped.
+    ingests: BTreeMap<String, OwnIngest>,
 }
 
 impl<'a> BlobImporter<'a> {
@@ -228,12 +228,15 @@ impl<'a> BlobImporter<'a> {
         let mut source = WatchedSource {
             source,
             opened: &|| {
-                self.created().ingests.insert(key.clone());
+                let ingest = || OwnIngest::of(&self.store.content, key.as_str());
+                let mut created = self.created();
+                created.ingests.entry(key.clone()).or_insert_with(ingest);
             },
             failed: &self.failed,
         };
         let digest = store_blob(&write, &mut source).await?;
-        self.created().ingests.remove(&key);
+        let ingest = self.created().ingests.remove(&key);
+        ingest.map(OwnIngest::published);
         Ok(digest)
     }
 
@@ -261,8 +264,8 @@ impl<'a> BlobImporter<'a> {
     /// a warning.
     pub(super) async fn roll_back(self) {
         let Created { blobs, ingests } = std::mem::take(&mut *self.created());
-        for key in ingests {
-            if let Err(error) = self.store.content.discard(&key).await {
+        for (key, ingest) in ingests {
+            if let Err(error) = ingest.discard().await {
                 self.progress
                     .warn(&format!("the ingest {key} could not be removed: {error}"));
             }

@@ -23,7 +23,7 @@ fn config(diff_ids: &[Digest]) -> Vec<u8> {
 
 /// Returns an archive of two layers, the second behind a link, as Docker wrote it, and its
 /// configuration.
-fn saved(tags: serde_json::Value) -> (Files, Vec<u8>) {
+pub(super) fn saved(tags: serde_json::Value) -> (Files, Vec<u8>) {
     let layers = [noise(1, 2 << 20), noise(2, 5_000)];
     let config = config(&layers.each_ref().map(|layer| Digest::sha256(layer)));
     let mut files = Files::default();

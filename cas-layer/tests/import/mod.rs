@@ -3,6 +3,7 @@
 
 mod bad;
 mod docker;
+mod dropped;
 mod good;
 
 use std::sync::Arc;
