@@ -10,8 +10,10 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -25,7 +27,7 @@ use common::{ENGINES, can};
 const HOLD: &str = "CAS_HOLD";
 
 fn open(engine: &str, path: &Path) -> Result<Store> {
-    wait(cas::registry().open(&Location::of_path(engine, path)))
+    wait(cas::registry().open(&Location::of_path(engine, path).unwrap()))
 }
 
 fn blob(number: u32) -> Vec<u8> {
@@ -70,6 +72,30 @@ fn refused(engine: &str, path: &Path) -> Error {
     let said = error.to_string();
     assert!(said.contains(path.to_str().unwrap()), "{engine}: {said}");
     error
+}
+
+/// A store in another directory would be a loss.
+#[test]
+fn a_root_whose_path_is_not_text_is_refused_and_nothing_is_made() {
+    let temp = tempfile::tempdir().unwrap();
+    for bytes in [
+        &b"r\xe9pertoire"[..],
+        b"\xff",
+        b"a/\xc0\x80/b",
+        b"\xed\xa0\x80",
+    ] {
+        let path = temp.path().join(OsStr::from_bytes(bytes));
+        let opened = cas::blocking::Cas::open(&path).map(drop);
+        let made = cas::blocking::Cas::init(&path).map(drop);
+        for error in [opened.unwrap_err(), made.unwrap_err()] {
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
+            let text = error.to_string();
+            assert!(text.contains(&path.display().to_string()), "{text}");
+        }
+        let output = common::cas(&path).arg("images").output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 0);
+    }
 }
 
 #[test]

@@ -154,7 +154,8 @@ fn a_store_that_was_not_closed_is_read() {
     }
     for engine in ENGINES {
         let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
-        let open = |path: &Path| wait(cas::registry().open(&Location::of_path(engine, path)));
+        let open =
+            |path: &Path| wait(cas::registry().open(&Location::of_path(engine, path).unwrap()));
         let disk = Disk::mount(scratch.path().join("disk"), "size=200m");
         let [live, killed] = [scratch.path().join("live"), disk.0.join("killed")];
         let store = open(&live).unwrap();

@@ -23,7 +23,7 @@ const ENGINES: &[&str] = &[
 ];
 
 fn open(engine: &str, path: &Path) -> Store {
-    wait(cas::registry().open(&Location::of_path(engine, path))).unwrap()
+    wait(cas::registry().open(&Location::of_path(engine, path).unwrap())).unwrap()
 }
 
 /// Returns the disk usage of a directory, in bytes.

@@ -57,7 +57,7 @@ fn main() -> Result<()> {
 
 /// Opens the store in `directory`, as a program does.
 fn open(runtime: &Runtime, directory: &Path) -> Result<Store> {
-    let location = Location::of_path("redb", directory);
+    let location = Location::of_path("redb", directory)?;
     Ok(runtime.block_on(cas::registry().open(&location))?)
 }
 

@@ -18,23 +18,27 @@ pub struct Location {
 
 impl Location {
     /// Returns the location of `scheme` at `path` in the file system, without options.
-    pub fn of_path(scheme: &str, path: &Path) -> Self {
-        let place = path.to_string_lossy().into_owned();
-        Location {
+    ///
+    /// # Errors
+    /// `InvalidArgument` if the path is not UTF-8.
+    pub fn of_path(scheme: &str, path: &Path) -> Result<Self> {
+        Ok(Location {
             scheme: scheme.to_owned(),
-            place,
+            place: place(path)?,
             options: BTreeMap::new(),
             members: BTreeMap::new(),
-        }
+        })
     }
 
     /// Sets the place to `path` if the location does not name one.
-    #[must_use]
-    pub fn or_path(mut self, path: &Path) -> Self {
+    ///
+    /// # Errors
+    /// `InvalidArgument` if the location does not name one and the path is not UTF-8.
+    pub fn or_path(mut self, path: &Path) -> Result<Self> {
         if self.place.is_empty() {
-            self.place = path.to_string_lossy().into_owned();
+            self.place = place(path)?;
         }
-        self
+        Ok(self)
     }
 
     /// Sets an option.
@@ -143,7 +147,7 @@ impl Location {
         let named = if value.contains("://") {
             value.parse()
         } else if is_scheme(value) {
-            Ok(Location::of_path(value, &place))
+            Location::of_path(value, &place)
         } else {
             Err(Error::invalid("expected a scheme or a URL").subject(value))
         };
@@ -174,6 +178,16 @@ impl Location {
             .subject(self)),
         }
     }
+}
+
+/// Returns a path as the place of a location. Another text would be another directory.
+fn place(path: &Path) -> Result<String> {
+    let text = path.to_str().ok_or_else(|| {
+        Error::invalid("the path is not UTF-8; choose another")
+            .operation("open")
+            .subject(path.display())
+    })?;
+    Ok(text.to_owned())
 }
 
 fn is_scheme(text: &str) -> bool {
@@ -270,9 +284,37 @@ mod tests {
     }
 
     #[test]
+    fn a_path_that_is_not_text_is_refused_and_not_replaced_by_another() {
+        use std::ffi::OsStr;
+        use std::os::unix::ffi::OsStrExt;
+        for bytes in [
+            &b"/r\xe9pertoire"[..],
+            b"/\xff",
+            b"\xc0\x80",
+            b"/a/\xed\xa0\x80/b",
+            b"/cut\xe2\x82",
+        ] {
+            let path = Path::new(OsStr::from_bytes(bytes));
+            let named: Location = "redb:///x".parse().unwrap();
+            assert_eq!(named.clone().or_path(path).unwrap(), named);
+            let open: Location = "redb://".parse().unwrap();
+            for refused in [Location::of_path("fs", path), open.or_path(path)] {
+                let error = refused.unwrap_err();
+                assert_eq!(error.kind(), crate::error::ErrorKind::InvalidArgument);
+                let text = error.to_string();
+                assert!(text.contains(&path.display().to_string()), "{text}");
+            }
+        }
+        for text in ["/répertoire", "/\u{fffd}", ""] {
+            let location = Location::of_path("fs", Path::new(text)).unwrap();
+            assert_eq!(location.place(), text);
+        }
+    }
+
+    #[test]
     fn sizes_are_bytes_or_binary_units() {
         let read = |value: &str| {
-            let location = Location::of_path("redb", Path::new("/x"));
+            let location = Location::of_path("redb", Path::new("/x")).unwrap();
             location.with_option("cache", value).size_option("cache")
         };
         let good = [
@@ -309,7 +351,7 @@ mod tests {
             );
             assert!(error.to_string().contains("\"cache\""), "{error}");
         }
-        let plain = Location::of_path("redb", Path::new("/x"));
+        let plain = Location::of_path("redb", Path::new("/x")).unwrap();
         assert_eq!(plain.size_option("cache").unwrap(), None);
     }
 
@@ -320,7 +362,7 @@ mod tests {
         let member = |option| location.member(option).map(|one| one.to_string());
         assert_eq!(member("small").unwrap(), "redb:///y?cache=1MiB");
         assert_eq!(member("large").unwrap(), "fs:///x/large");
-        let fast = Location::of_path("redb", Path::new("/z"));
+        let fast = Location::of_path("redb", Path::new("/z")).unwrap();
         let named = location.clone().with_member("small", fast.clone());
         assert_eq!(named.member("small").unwrap(), fast);
         let message = member("cold").unwrap_err().to_string();

@@ -44,12 +44,12 @@ pub struct Table {
 
 impl Table {
     /// Returns the store of this table in the directory `place`.
-    fn location(&self, place: &Path) -> Location {
-        let location = Location::of_path(&self.kind, place);
+    fn location(&self, place: &Path) -> Result<Location> {
+        let location = Location::of_path(&self.kind, place)?;
         let options = self.options.iter();
-        options.fold(location, |all, (option, value)| {
+        Ok(options.fold(location, |all, (option, value)| {
             all.with_option(option, value)
-        })
+        }))
     }
 }
 
@@ -83,22 +83,23 @@ impl Engines {
     /// table.
     ///
     /// # Errors
-    /// `InvalidArgument` if a URL does not parse, if the table's name cannot name a directory, or
-    /// if a store is a member of itself. Whether the scheme exists is checked later.
+    /// `InvalidArgument` if a URL does not parse, if the table's name cannot name a directory, if a
+    /// store is a member of itself, or if the store is in the root and `path` is not UTF-8. Whether
+    /// the scheme exists is checked later.
     pub(crate) fn locate(&self, store: &str, path: &Path, registry: &Registry) -> Result<Location> {
         let location = match self.stores.get(store) {
             Some(table) => {
                 check_name(store)?;
-                table.location(&path.join("stores").join(store))
+                table.location(&path.join("stores").join(store))?
             }
             None if store.contains("://") => store.parse()?,
-            None => Location::of_path(store, &path.join("store")),
+            None => Location::of_path(store, &path.join("store"))?,
         };
         let Some(composer) = registry.composer(location.scheme()) else {
-            return Ok(location.or_path(&path.join("store")));
+            return location.or_path(&path.join("store"));
         };
         let place = path.join("stores").join(composer.scheme());
-        self.resolve(location.or_path(&place), registry, self.stores.len())
+        self.resolve(location.or_path(&place)?, registry, self.stores.len())
     }
 
     /// Replaces each member that is the name of a table by its store, at most `depth` tables deep.
@@ -115,7 +116,7 @@ impl Engines {
                     .operation("open store")
                     .subject(&whole)
             })?;
-            let part = self.resolve(table.location(&place), registry, depth)?;
+            let part = self.resolve(table.location(&place)?, registry, depth)?;
             whole = whole.with_member(member, part);
         }
         Ok(whole)

@@ -60,13 +60,16 @@ impl Root {
     ///
     /// # Errors
     /// `AlreadyExists` if it is a root with other engines; `FailedPrecondition` if the directory
-    /// contains something else; `InvalidArgument` for a store with a secret in its URL.
+    /// contains something else; `InvalidArgument` for a store with a secret in its URL, or one that
+    /// cannot be located; nothing is made then.
     pub(crate) fn init(
         path: &Path,
         mut engines: Engines,
         registry: &Registry,
     ) -> Result<(Self, Option<Error>)> {
         file::refuse_secret(&engines.store)?;
+        let place = std::path::absolute(path).during("init root", path.display())?;
+        engines.locate(&engines.store, &place, registry)?;
         make_private_dir(path).during("make root", path.display())?;
         let dir = Dir::open(path).during("init root", path.display())?;
         refuse_foreign(&dir).during("init root", path.display())?;

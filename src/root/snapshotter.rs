@@ -35,7 +35,7 @@ pub(super) fn first_usable(
 /// `InvalidArgument` if a URL does not parse, or has a path: a directory cannot be chosen.
 pub(crate) fn parse(text: &str) -> Result<Location> {
     if !text.contains("://") {
-        return Ok(Location::of_path(text, Path::new("")));
+        return Location::of_path(text, Path::new(""));
     }
     let location: Location = text.parse()?;
     if !location.place().is_empty() {

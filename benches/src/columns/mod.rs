@@ -67,13 +67,13 @@ pub fn ours() -> Vec<Contender> {
 fn backend(scheme: &'static str) -> Contender {
     let open: Open = Arc::new(move |directory: PathBuf| {
         let location = Location::of_path(scheme, &directory);
-        Box::pin(async move { cas::registry().open(&location).await })
+        Box::pin(async move { cas::registry().open(&location?).await })
     });
     stores(scheme, Promise::Durable, open, Some(overlay))
 }
 
 async fn by_size(directory: PathBuf) -> Result<Store> {
-    let location = Location::of_path("by-size", &directory)
+    let location = Location::of_path("by-size", &directory)?
         .with_option("small", "redb")
         .with_option("large", "fs");
     cas::registry().open(&location).await
@@ -81,7 +81,7 @@ async fn by_size(directory: PathBuf) -> Result<Store> {
 
 async fn observed(directory: PathBuf) -> Result<Store> {
     let store = cas::registry()
-        .open(&Location::of_path("redb", &directory))
+        .open(&Location::of_path("redb", &directory)?)
         .await?;
     Ok(observe(store, Arc::new(Counters::new())))
 }

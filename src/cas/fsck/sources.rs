@@ -82,7 +82,7 @@ async fn open_store(from: &str) -> Result<Option<Arc<dyn ContentStore>>> {
     } else if path.join("cas.toml").is_file() {
         Root::open(path, &registry)?.store(&registry)?
     } else if path.join("oci-layout").is_file() {
-        Location::of_path("fs", &std::path::absolute(path)?)
+        Location::of_path("fs", &std::path::absolute(path)?)?
     } else {
         return Ok(None);
     };

@@ -71,7 +71,7 @@ fn store(name: &str) -> Result<Contender> {
 /// Returns the location of a store of this name or URL in `directory`.
 fn locate(name: &str, directory: &Path) -> Result<Location> {
     if !name.contains("://") {
-        return Ok(Location::of_path(name, directory));
+        return Location::of_path(name, directory);
     }
     let location: Location = name.parse()?;
     let elsewhere = location
@@ -86,7 +86,7 @@ fn locate(name: &str, directory: &Path) -> Result<Location> {
         .operation("bench")
         .subject(&location));
     }
-    let fresh = Location::of_path(location.scheme(), directory);
+    let fresh = Location::of_path(location.scheme(), directory)?;
     let options = location.options().iter();
     Ok(options.fold(fresh, |fresh, (option, value)| {
         fresh.with_option(option, value)
