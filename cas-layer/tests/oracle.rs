@@ -304,6 +304,49 @@ fn shown(layers: &[PathBuf]) -> BTreeMap<String, Node> {
     found
 }
 
+/// Applies each layer on the overlay of those below it. Returns their directories, the last first.
+fn stacked(cage: &Cage, tars: Vec<Tar>) -> Vec<PathBuf> {
+    let mut below = Vec::new();
+    for (number, tar) in tars.into_iter().enumerate() {
+        let (upper, work) = place(cage, number);
+        let root = overlay(&below, Some((&upper, &work)));
+        tar.apply_to(&Tree::at(root.as_fd()).unwrap()).unwrap();
+        below.insert(0, upper);
+    }
+    below
+}
+
+/// If the times of a removed directory are set, an overlay copies the directory from the layers
+/// below to where it was, and replaces an empty directory that is there now.
+#[test]
+fn a_directory_that_replaces_another_keeps_its_times() {
+    if !can_mount() {
+        return;
+    }
+    let (a, b) = (|| vec!["a"], || vec!["a", "b"]);
+    let below = vec![Op::File(vec!["a", "b", "c"]), Op::File(vec!["c"])];
+    let touched = [vec!["a", "x"], vec!["a", "b", "x"], vec!["b", "a", "b"]];
+    for replaced in [a(), b()] {
+        for other in [
+            Op::File(replaced.clone()),
+            Op::Link(replaced.clone()),
+            Op::Hard(replaced.clone(), vec!["c"]),
+        ] {
+            let last = touched.iter().cloned().map(Op::Hide);
+            let last = last.chain([other.clone(), Op::Dir(replaced.clone())]);
+            let emptied = vec![Op::Hide(vec!["a", "b", "c"])];
+            let layers = [below.clone(), emptied, last.collect()];
+            // The order in which times are restored is random.
+            for _ in 0..10 {
+                let cage = Cage::new();
+                let (tars, tree) = replay(&layers);
+                let found = single(shown(&stacked(&cage, tars)));
+                assert_eq!(found, single(tree), "{other:?}");
+            }
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
@@ -327,14 +370,7 @@ proptest! {
         prop_assume!(can_mount());
         let cage = Cage::new();
         let (tars, tree) = replay(&layers);
-        let mut below = Vec::new();
-        for (number, tar) in tars.into_iter().enumerate() {
-            let (upper, work) = place(&cage, number);
-            let root = overlay(&below, Some((&upper, &work)));
-            tar.apply_to(&Tree::at(root.as_fd()).unwrap()).unwrap();
-            below.insert(0, upper);
-        }
-        prop_assert_eq!(single(shown(&below)), single(tree));
+        prop_assert_eq!(single(shown(&stacked(&cage, tars))), single(tree));
         cage.assert_untouched();
     }
 

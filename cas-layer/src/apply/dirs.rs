@@ -6,12 +6,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use cas_core::{Error, Result, limit};
 use cas_host::{calls, open_beneath};
-use rustix::fs::{self, Mode, OFlags, Timestamps};
+use rustix::fs::{Mode, OFlags, Timestamps};
 
 use super::os;
 use super::path::{depth, push};
@@ -93,17 +93,7 @@ impl Dir {
         if !self.changed.take() {
             return Ok(());
         }
-        match calls::futimens(&self.fd, &self.times.borrow()) {
-            // A directory that an overlay no longer shows cannot be changed.
-            Err(_) if self.is_gone() => Ok(()),
-            set => os(set),
-        }
-    }
-
-    /// Returns whether the directory was removed, according to the kernel.
-    fn is_gone(&self) -> bool {
-        let link = format!("/proc/self/fd/{}", self.fd.as_raw_fd());
-        fs::readlink(link, Vec::new()).is_ok_and(|path| path.as_bytes().ends_with(b" (deleted)"))
+        os(calls::futimens(&self.fd, &self.times.borrow()))
     }
 
     /// Reads again what members inherit, after the xattrs changed.
@@ -218,10 +208,24 @@ impl Dirs {
         self.links.insert(path, Found { to, links });
     }
 
-    /// Forgets all paths, after a directory or a link was removed.
+    /// Forgets all paths, after a link was removed.
     pub(super) fn forget_paths(&mut self) {
         self.by_path.clear();
         self.links.clear();
+    }
+
+    /// Forgets all paths, and closes the directories of the tree that was removed at `name` in
+    /// `dir`. Their times must not be restored: an overlay would copy such a directory from the
+    /// layers below over an empty one that has its name now.
+    pub(super) fn forget_tree(&mut self, dir: &Dir, name: &[u8]) {
+        self.forget_paths();
+        let mut removed = dir.path.clone();
+        push(&mut removed, name);
+        let is_removed = |path: &[u8]| {
+            let rest = path.strip_prefix(&removed[..]);
+            rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
+        };
+        self.by_inode.retain(|_, open| !is_removed(&open.path));
     }
 
     /// Closes the cached directories if there are too many. No directory may be in use.

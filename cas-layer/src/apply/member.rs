@@ -248,12 +248,13 @@ impl Layer {
 
     /// Removes what is at `name`.
     pub(super) fn clear(&mut self, dir: &Dir, name: &[u8]) -> Result<()> {
-        let removed = remove(dir.fd.as_fd(), name)?;
-        if removed.invalidates_paths() {
-            self.dirs.forget_paths();
-        }
-        if removed == Removed::Tree {
-            self.require_parents();
+        match remove(dir.fd.as_fd(), name)? {
+            Removed::Nothing | Removed::Leaf => {}
+            Removed::Link => self.dirs.forget_paths(),
+            Removed::Tree => {
+                self.dirs.forget_tree(dir, name);
+                self.require_parents();
+            }
         }
         Ok(())
     }

@@ -23,13 +23,6 @@ pub(super) enum Removed {
     Tree,
 }
 
-impl Removed {
-    /// Returns whether paths through it are no longer valid.
-    pub(super) fn invalidates_paths(self) -> bool {
-        matches!(self, Removed::Link | Removed::Tree)
-    }
-}
-
 /// Removes `name` in `parent`. Returns what was removed.
 pub(super) fn remove(parent: BorrowedFd<'_>, name: &[u8]) -> Result<Removed> {
     let stat = match calls::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
