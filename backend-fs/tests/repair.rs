@@ -1,5 +1,7 @@
 //! Repairs of the files of a store that other jobs use meanwhile.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::fs;
 use std::thread;
 use std::time::Duration;
@@ -42,7 +44,9 @@ fn a_lost_or_damaged_index_is_made_again() {
     for (number, damage) in DAMAGED.into_iter().enumerate() {
         let file = temp.path().join("index.json");
         fs::remove_file(&file).unwrap();
-        damage.map(|text| fs::write(&file, text).unwrap());
+        if let Some(text) = damage {
+            fs::write(&file, text).unwrap();
+        }
         let found = repair(temp.path());
         assert_eq!(found.len(), 1, "{damage:?}: {found:?}");
         assert!(found[0].repaired && found[0].subject == "index.json");
@@ -64,7 +68,9 @@ fn a_repair_waits_for_other_writers_and_reads_the_index_that_they_leave() {
     for damage in DAMAGED {
         let lock = Lock::exclusive(&cas_dir, "index.lock").unwrap();
         fs::remove_file(&file).unwrap();
-        damage.map(|text| fs::write(&file, text).unwrap());
+        if let Some(text) = damage {
+            fs::write(&file, text).unwrap();
+        }
         let path = temp.path().to_owned();
         let repairing = thread::spawn(move || repair(&path));
         thread::sleep(Duration::from_millis(50));

@@ -235,8 +235,9 @@ impl<'a> BlobImporter<'a> {
             failed: &self.failed,
         };
         let digest = store_blob(&write, &mut source).await?;
-        let ingest = self.created().ingests.remove(&key);
-        ingest.map(OwnIngest::published);
+        if let Some(ingest) = self.created().ingests.remove(&key) {
+            ingest.published();
+        }
         Ok(digest)
     }
 
