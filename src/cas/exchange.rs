@@ -83,12 +83,12 @@ impl ImportOptions {
 }
 
 impl Cas {
-    /// Imports all images of an archive or a layout, under the names that it gives them. Returns
+    /// Imports all images of an archive or a directory, under the names that it gives them. Returns
     /// the images, sorted by name.
     ///
     /// # Errors
-    /// `InvalidArgument` if the source is not an image; `Corrupt` if it is damaged or hostile;
-    /// errors of the store. If no name was written yet, what was stored is removed.
+    /// `InvalidArgument` if the source is not an image; `NotFound` if it is incomplete; `Corrupt` if
+    /// it is damaged or hostile; errors of the store. If no name was written yet, what was stored is removed.
     pub async fn import(&self, source: impl AsRef<Path>) -> Result<Vec<Image>> {
         let source = Source::Path(source.as_ref().to_owned());
         let options = import::ImportOptions::default();

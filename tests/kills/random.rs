@@ -1,4 +1,4 @@
-//! Numbers that a seed repeats.
+//! Random numbers that can be repeated.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -30,7 +30,7 @@ impl Random {
         (mixed ^ (mixed >> 31)) % bound
     }
 
-    /// Returns a moment within a time.
+    /// Returns a random duration below `time`.
     pub(crate) fn within(&mut self, time: Duration) -> Duration {
         let nanos = u64::try_from(time.as_nanos()).unwrap();
         Duration::from_nanos(self.below(nanos.max(1)))

@@ -14,14 +14,15 @@ const LEGACY_HUB: &str = "index.docker.io";
 /// The tag of names that have neither a tag nor a digest.
 const LATEST: &str = "latest";
 
-/// A name of docker's grammar, after what was left out is filled in:
+/// A name in docker's grammar, with its defaults filled in:
 /// `HOST[:PORT]/REPOSITORY[:TAG][@DIGEST]`.
 ///
 /// It is parsed as docker parses what people type, so `app`, `app:latest`,
-/// `index.docker.io/library/app` and `docker.io/library/app:latest` are equal. The first part is
-/// the host if it has a `.`, a `:` or an upper-case letter, or is `localhost`. The grammar is that
-/// of the module `reference` of the distribution project. Unlike there, a repository of Docker Hub
-/// must not have the name of a digest algorithm, and addresses and ports must be valid.
+/// `index.docker.io/library/app` and `docker.io/library/app:latest` are equal. The part before
+/// the first `/` is the host if it has a `.`, a `:` or an upper-case letter, or is `localhost`. The
+/// grammar is that of the module `reference` of the distribution project, but stricter: a repository
+/// of Docker Hub must not look like a digest, digests are SHA-256 or SHA-512, and addresses and
+/// ports must be valid.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FullName {
     host: String,
@@ -31,7 +32,7 @@ pub struct FullName {
 }
 
 impl FullName {
-    /// Returns the full form of a stored name, or `None` if docker would not accept the name.
+    /// Returns the full form of a stored name, or `None` if the name does not parse.
     pub fn of(name: &Reference) -> Option<Self> {
         name.as_str().parse().ok()
     }
@@ -103,7 +104,7 @@ impl FullName {
         }
         match repository.strip_prefix(OFFICIAL) {
             Some(rest) if !rest.contains('/') => rest.to_owned(),
-            // Otherwise the first part would be taken for a host.
+            // Without the host, the first part would be taken for one.
             _ if is_host_like(repository.split('/').next().unwrap_or_default()) => {
                 format!("{host}/{repository}")
             }
@@ -276,6 +277,7 @@ mod tests {
         let digest = Digest::sha256(b"x").to_string();
         for bad in [
             "",
+            "[::ffff:1.2.3.4]:5000/a",
             " ",
             "app ",
             " app",

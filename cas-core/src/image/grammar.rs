@@ -69,7 +69,8 @@ fn is_host(host: &str) -> bool {
         .strip_prefix('[')
         .and_then(|name| name.strip_suffix(']'));
     let named = match address {
-        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        // Docker takes no address that ends in the dotted form of IPv4.
+        Some(address) => !address.contains('.') && address.parse::<Ipv6Addr>().is_ok(),
         None => name.split('.').all(is_label),
     };
     named

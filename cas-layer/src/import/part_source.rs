@@ -63,7 +63,7 @@ impl BlobSource for PartSource<'_> {
             }
             Location::Stored(_) => {
                 return Err(Error::internal(
-                    "a stored blob is not copied; please report it",
+                    "the blob to import is already in the store; please report it",
                 ));
             }
         };

@@ -13,12 +13,12 @@ pub(super) struct Aim {
     pub(super) name: String,
     /// The path of the call, if it is the same in each run. Calls with other paths do not count.
     pub(super) path: Option<String>,
-    /// The number of the call among those of its thread, from 1.
+    /// Its number among the calls of its thread with this name and path, from 1.
     pub(super) nth: usize,
 }
 
 impl Aim {
-    /// Selects a call by its number alone.
+    /// Selects a call by its name and number alone.
     pub(super) fn by_number(call: &Call) -> Self {
         let (name, nth) = (call.name.clone(), call.nth);
         let path = None;

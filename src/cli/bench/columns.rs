@@ -43,7 +43,7 @@ fn store(name: &str) -> Result<Contender> {
     registry.check(&location)?;
     let durable = match registry.opener(location.scheme()) {
         Ok(opener) => opener.capabilities().has(Capability::Durable),
-        // A composition of a root's stores is durable, because every store that can be a member is.
+        // A composition is durable, because every store that can be a member is.
         Err(_) => true,
     };
     let promise = if durable {

@@ -125,7 +125,7 @@ pub(super) async fn a_conflict_leaves_a_prefix_at_most(subject: Subject) {
     );
 }
 
-/// Commits batches of forty keys, in any order.
+/// Commits batches of forty keys, in three orders.
 pub(super) async fn a_batch_of_many_keys_is_one_step(subject: Subject) {
     let records = subject.open().await;
     let key = |number: usize| format!("key {number:02}");
