@@ -2,11 +2,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use cas_core::gc::{GcOptions, RemoveOptions, collect, remove};
-use cas_core::lease::{UNLEASED_TTL, add_to_lease, change_labels};
+use cas_core::image::RecordImages;
+use cas_core::lease::{LEASE_TTL, LeaseGuard, UNLEASED_TTL, add_to_lease, change_labels};
 use cas_core::records::{Lease, Resource};
+use cas_core::testing::strict::StrictStore;
 use cas_core::{Descriptor, Digest, ErrorKind, Image, MediaType, Result, Store};
 
 mod support;
@@ -209,4 +212,66 @@ async fn a_label_without_a_meaning_is_refused() {
     label(&store, &blob, "containerd.io/gc.flat", "")
         .await
         .unwrap();
+}
+
+/// A store that yields at every step.
+fn strict() -> Store {
+    let strict = StrictStore::new();
+    Store {
+        content: Arc::new(strict.clone()),
+        records: Arc::new(strict.clone()),
+        images: Arc::new(RecordImages::new(Arc::new(strict))),
+    }
+}
+
+/// A job pins an image and names it while a user removes the image's blobs. Either the name finds
+/// everything, even if it was removed and revived, or the job fails.
+#[tokio::test]
+async fn a_job_that_needs_a_blob_keeps_it_or_fails() {
+    let (mut named_first, mut removed_first) = (0, 0);
+    for delay in 0..120 {
+        let store = strict();
+        let target = named(&store, "linux/amd64").await;
+        let parts = parts(&store, &target).await;
+        let all = [target.digest, parts[0].digest, parts[1].digest];
+        let job = async {
+            for _ in 0..delay {
+                tokio::task::yield_now().await;
+            }
+            let guard = LeaseGuard::begin_for(&store, "tag", LEASE_TTL).await?;
+            guard.pin_tree(&target).await?;
+            let image = Image::new("app".parse().unwrap(), target.clone());
+            guard.name_one(image, &["target"]).await
+        };
+        let removal = removed(&store, &all, false);
+        let (named, removed) = tokio::join!(job, removal);
+        if named.is_ok() {
+            for blob in &all {
+                assert!(is_there(&store, blob).await, "{delay}: {removed:?}");
+            }
+            named_first += 1;
+        } else {
+            removed_first += 1;
+        }
+    }
+    assert!(
+        named_first > 5 && removed_first > 5,
+        "{named_first} {removed_first}"
+    );
+}
+
+#[tokio::test]
+async fn an_owner_removes_what_nobody_else_uses_and_forces_nothing() {
+    let store = store();
+    let owner = |name: &str| store.for_owner(&name.parse().unwrap()).unwrap();
+    let (one, two) = (owner("one"), owner("two"));
+    let (own, shared) = (plain(&one, "own").await, plain(&one, "shared").await);
+    plain(&two, "shared").await;
+    assert_eq!(removed(&one, &[own], false).await.unwrap(), 1);
+    let error = removed(&one, &[shared], false).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Busy);
+    assert!(error.to_string().contains("the owner two"), "{error}");
+    let error = removed(&one, &[shared], true).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Denied);
+    assert!(is_there(&store, &shared).await);
 }

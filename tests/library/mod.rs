@@ -5,4 +5,5 @@ mod dropped;
 mod material;
 #[cfg(feature = "registry")]
 mod policy;
+mod stores;
 mod verbs;
