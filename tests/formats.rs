@@ -61,6 +61,12 @@ fn values(text: &str) -> Vec<Value> {
     text.lines().map(value).collect()
 }
 
+/// Removes what the release did not say of a blob yet.
+fn forget_kind(blob: &mut Value) {
+    let members = blob.as_object_mut().unwrap();
+    members.retain(|name, _| !matches!(&**name, "kind" | "format" | "content"));
+}
+
 /// Returns the format of a database of SQLite, from the header of its file.
 fn user_version(database: &Path) -> u32 {
     let file = fs::read(database).unwrap();
@@ -94,7 +100,11 @@ fn keeps_everything(engine: &str, is_upgraded: impl Fn(&Path)) {
     // The last command is a collection, which removes nothing.
     for _ in 0..2 {
         for (command, expected) in &listed {
-            assert_eq!(list(&root, command), *expected, "{engine}: cas {command}");
+            let mut found = list(&root, command);
+            if command.starts_with("blob info") {
+                found.iter_mut().for_each(forget_kind);
+            }
+            assert_eq!(found, *expected, "{engine}: cas {command}");
         }
         assert_eq!(user_version(&local), 2, "{engine}");
         is_upgraded(&root);
