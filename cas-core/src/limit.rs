@@ -55,6 +55,9 @@ pub const PATH_DEPTH: usize = 512;
 pub const LINKS: usize = 40;
 /// Maximum number of entries of one layer, including directories that it only implies.
 pub const ENTRIES: u64 = 2_000_000;
+/// Maximum number of directories of an image that their owner may not change, if it is unpacked
+/// without privileges.
+pub const CLOSED_DIRECTORIES: usize = 1_000_000;
 /// Maximum number of directories that one layer implies, besides [`IMPLIED_BY_ENTRY`].
 pub const IMPLIED: u64 = 32_768;
 /// Maximum number of further directories that a layer implies for each of its entries.

@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use cas_core::error::{Context, Error, Result};
+use cas_core::error::{Context, Error, ErrorKind, Result};
 use cas_core::snapshot::Mount;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
@@ -84,7 +84,7 @@ pub fn attach(
         restrict(&tree, attributes).during("mount on", target.display())?;
     }
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-    let moved = move_mount(tree, c"", CWD, target, flags).map_err(io::Error::from);
+    let moved = move_mount(tree, c"", CWD, target, flags).map_err(explain);
     moved.during("mount on", target.display())
 }
 
@@ -112,9 +112,19 @@ pub fn unmount(target: &Path) -> Result<()> {
         Err(Errno::INVAL) => Err(Error::precondition(
             "nothing is mounted there; check the path",
         )),
-        done => done.map_err(|errno| io::Error::from(errno).into()),
+        done => done.map_err(explain),
     }
     .during("unmount", target.display())
+}
+
+/// Returns the error of a call, with what a user without the right to mount can do.
+fn explain(errno: Errno) -> Error {
+    let error = io::Error::from(errno);
+    if errno != Errno::PERM {
+        return error.into();
+    }
+    let why = "only the superuser can mount and unmount; run the command in `cas unshare`";
+    Error::new(ErrorKind::Denied, why).source(error)
 }
 
 fn single(mounts: &[Mount]) -> Result<&Mount> {
@@ -140,7 +150,7 @@ fn tree(mount: &Mount, idmap: Option<IdMap<'_>>) -> Result<OwnedFd> {
         } => (lower, upper, work, options),
         other => return Err(other.unsupported()),
     };
-    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(io::Error::from);
+    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(explain);
     let mut overlay = Overlay {
         context: context.during("mount", "an overlay")?,
         layers: Vec::new(),
@@ -212,7 +222,7 @@ fn split(lower: &[PathBuf]) -> Result<(&[PathBuf], &[PathBuf])> {
 /// Returns a new bind mount of a directory. The mount is not attached yet.
 fn clone(path: &Path, idmap: Option<IdMap<'_>>) -> Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let tree = open_tree(CWD, path, flags).map_err(io::Error::from);
+    let tree = open_tree(CWD, path, flags).map_err(explain);
     let tree = tree.during("mount", path.display())?;
     if let Some(idmap) = idmap {
         let mapped = idmap.apply(&tree);

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 
 use cas_core::{Error, Result, background};
 use rustix::fs::XattrFlags;
+use rustix::io::Errno;
 
+use crate::tree::remove_all;
 use crate::{calls, no_directory};
 
 /// The extended attribute of a directory that is not complete yet.
@@ -54,7 +56,7 @@ impl NewDirectory {
             // The umask may have removed permissions.
             fs::set_permissions(path, Permissions::from_mode(mode))?;
         } else if locked.is_unfinished() {
-            clear(path, false)?;
+            remove_all(path, false)?;
         } else if fs::read_dir(path)?.next().is_some() {
             return Err(Error::precondition(
                 "the directory is not empty; name one that is empty or absent",
@@ -111,7 +113,7 @@ impl NewDirectory {
     /// Errors of the file system.
     pub fn clear(mut self) -> io::Result<()> {
         let _locked = self.locked.take();
-        clear(&self.path, self.created)
+        remove_all(&self.path, self.created)
     }
 
     /// Runs `remove` in the background instead of clearing the directory, which stays locked
@@ -145,7 +147,7 @@ impl Drop for NewDirectory {
         let (path, created) = (std::mem::take(&mut self.path), self.created);
         if let Some(locked) = self.locked.take() {
             background::run(async move {
-                let _ = clear(&path, created);
+                let _ = remove_all(&path, created);
                 drop(locked);
             });
         }
@@ -165,7 +167,19 @@ impl Locked {
     /// Removes the mark durably: after a loss of power, a directory that is in use must not be
     /// taken for one that was left.
     fn unmark(&self) {
-        if calls::fremovexattr(&self.0, UNFINISHED).is_ok() {
+        let remove = || calls::fremovexattr(&self.0, UNFINISHED);
+        let removed = match (remove(), self.0.metadata()) {
+            // The image may have made the directory read-only to its owner.
+            (Err(Errno::ACCESS), Ok(found)) => {
+                let mode = found.permissions().mode();
+                let set = |mode| self.0.set_permissions(Permissions::from_mode(mode));
+                let removed = set(mode | 0o200).map(|()| remove());
+                let _ = set(mode);
+                matches!(removed, Ok(Ok(())))
+            }
+            (removed, _) => removed.is_ok(),
+        };
+        if removed {
             let _ = self.0.sync_all();
         }
     }
@@ -177,21 +191,6 @@ impl Drop for Locked {
         // descriptor.
         let _ = self.0.unlock();
     }
-}
-
-fn clear(path: &Path, created: bool) -> io::Result<()> {
-    if created {
-        return fs::remove_dir_all(path);
-    }
-    for entry in fs::read_dir(path)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            fs::remove_dir_all(entry.path())?;
-        } else {
-            fs::remove_file(entry.path())?;
-        }
-    }
-    Ok(())
 }
 
 /// Locks the directory `path`. Returns `None` if another owner has the lock or has removed the

@@ -5,10 +5,12 @@
 
 use std::collections::HashSet;
 use std::ffi::{CStr, CString};
+use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path as FsPath;
 use std::{fmt, io};
 
-use cas_core::error::{Context, Error, Result};
+use cas_core::error::{Context, Error, ErrorKind, Result};
 use cas_core::snapshot::Usage;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
@@ -253,6 +255,20 @@ struct Remover {
     privileged: bool,
 }
 
+impl Remover {
+    fn new() -> Self {
+        Remover {
+            meter: Meter::default(),
+            privileged: rustix::process::geteuid().is_root(),
+        }
+    }
+
+    /// Returns whether a directory does not let this user remove what is in it.
+    fn is_closed(&self, stat: &Stat) -> bool {
+        !self.privileged && stat.st_mode & 0o700 != 0o700
+    }
+}
+
 impl Visit for Remover {
     fn entry(&mut self, at: At<'_>) -> Result<(), Errno> {
         self.meter.count(at);
@@ -261,7 +277,7 @@ impl Visit for Remover {
 
     /// Without privileges, removing entries needs permissions that the directory may not grant.
     fn open(&mut self, at: At<'_>) -> Result<OwnedFd, Errno> {
-        if !self.privileged && at.stat.st_mode & 0o700 != 0o700 {
+        if self.is_closed(at.stat) {
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC;
             let found = calls::openat(at.dir, at.name, flags, Mode::empty())?;
             calls::chmod(&proc_path(found.as_fd()), Mode::RWXU)?;
@@ -299,12 +315,35 @@ fn ignore_absent(outcome: Result<(), Errno>) -> Result<(), Errno> {
 /// # Errors
 /// `Busy` at a mount point; errors of the file system, with the path.
 pub(crate) fn remove(parent: impl AsFd, name: &str) -> Result<Usage> {
-    let mut remover = Remover {
-        meter: Meter::default(),
-        privileged: rustix::process::geteuid().is_root(),
-    };
-    remove_with(parent.as_fd(), name, &mut remover).during("remove", name)?;
-    Ok(remover.meter.usage)
+    let mut remover = Remover::new();
+    let removed = remove_with(parent.as_fd(), name, &mut remover).during("remove", name);
+    match removed {
+        Err(error) if error.kind() == ErrorKind::Denied && !remover.privileged => {
+            let why = "files of other users are in it; run the command in `cas unshare`";
+            Err(Error::new(ErrorKind::Denied, why).source(error)).during("remove", name)
+        }
+        removed => removed.map(|()| remover.meter.usage),
+    }
+}
+
+/// Removes everything below the directory `path`, also from directories that do not let their owner
+/// in. If `itself` says so, removes the directory too, which must not be a link.
+///
+/// # Errors
+/// `Busy`, inside an `io::Error`, at a mount point; errors of the file system.
+pub fn remove_all(path: &FsPath, itself: bool) -> io::Result<()> {
+    let mut flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    flags.set(OFlags::NOFOLLOW, itself);
+    let found = calls::open(path, flags, Mode::empty())?;
+    let mut remover = Remover::new();
+    if remover.is_closed(&calls::fstat(&found)?) {
+        calls::chmod(&proc_path(found.as_fd()), Mode::RWXU)?;
+    }
+    walk(open_again(found.as_fd(), c".")?, &mut remover)?;
+    if itself {
+        fs::remove_dir(path)?;
+    }
+    Ok(())
 }
 
 fn remove_with(parent: BorrowedFd<'_>, name: &str, remover: &mut Remover) -> io::Result<()> {

@@ -14,10 +14,12 @@
 //!   with which an image could control the host.
 //! - Volumes of the image are not mounted; their directories in `rootfs` are used.
 
+mod ids;
 mod image;
 mod new;
 mod options;
 mod rootfs;
+mod rootless;
 mod spec;
 mod user;
 
@@ -28,6 +30,7 @@ use cas_core::{Context, Error, Result, limit};
 use cas_host::Dir;
 use serde::{Deserialize, Serialize};
 
+pub use self::ids::{IdRange, Ids, UserIds};
 pub(crate) use self::image::Config;
 pub(crate) use self::new::NewBundle;
 pub use self::options::BundleOptions;

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use cas_core::{Context, Error, Progress, Result};
-use cas_host::{NewDirectory, remove_unused_dir};
+use cas_host::{NewDirectory, remove_all, remove_unused_dir};
 use cas_layer::unpack;
 
 use super::{DOCUMENT, ROOTFS, TEMPORARY};
@@ -118,7 +118,7 @@ impl Drop for NewBundle {
 fn remove(directory: &Path, created: bool, unpacked: bool) -> io::Result<()> {
     let rootfs = directory.join(ROOTFS);
     absent_is_ok(if unpacked {
-        fs::remove_dir_all(rootfs)
+        remove_all(&rootfs, true)
     } else {
         remove_unused_dir(&rootfs)
     })?;

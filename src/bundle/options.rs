@@ -5,6 +5,8 @@ use std::sync::Arc;
 use cas_core::platform::Platforms;
 use cas_core::progress::{Progress, Silent};
 
+use super::UserIds;
+
 /// Options of [`Cas::bundle_with`](crate::Cas::bundle_with).
 #[derive(Clone)]
 #[non_exhaustive]
@@ -21,6 +23,14 @@ pub struct BundleOptions {
     /// Whether the root file system is a mounted, writable snapshot instead of plain files. Unmount
     /// `DIR/rootfs` with [`Cas::unmount`](crate::Cas::unmount).
     pub mounted: bool,
+    /// The ids of a user without privileges. If they are given, the root file system is unpacked
+    /// [without privileges](crate::UnpackOptions::rootless), and the process runs in a user
+    /// namespace with these ids: a runtime of this user can start it. The root file system cannot
+    /// be `mounted` then.
+    pub rootless: Option<UserIds>,
+    /// Whether an unpacked root file system may be lost with the machine's power, because the
+    /// bundle is removed after its use.
+    pub temporary: bool,
     /// Receives the progress. By default nothing does.
     pub progress: Arc<dyn Progress>,
 }
@@ -33,6 +43,8 @@ impl Default for BundleOptions {
             command: Vec::new(),
             terminal: false,
             mounted: false,
+            rootless: None,
+            temporary: false,
             progress: Arc::new(Silent),
         }
     }
@@ -71,6 +83,20 @@ impl BundleOptions {
     #[must_use]
     pub fn with_mounted(mut self, mounted: bool) -> Self {
         self.mounted = mounted;
+        self
+    }
+
+    /// Sets [`rootless`](Self::rootless).
+    #[must_use]
+    pub fn with_rootless(mut self, rootless: impl Into<Option<UserIds>>) -> Self {
+        self.rootless = rootless.into();
+        self
+    }
+
+    /// Sets [`temporary`](Self::temporary).
+    #[must_use]
+    pub fn with_temporary(mut self, temporary: bool) -> Self {
+        self.temporary = temporary;
         self
     }
 

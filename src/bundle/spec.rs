@@ -5,7 +5,7 @@ use cas_core::{Error, Labels, Result};
 use serde_json::{Value, json};
 
 use super::user::Account;
-use super::{BundleOptions, Capabilities, Config, Process, ROOTFS};
+use super::{BundleOptions, Capabilities, Config, Process, ROOTFS, User, rootless};
 
 /// Default `PATH`, if the image does not set it.
 pub(super) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -68,8 +68,8 @@ const READ_ONLY: &[&str] = &[
     "/proc/sysrq-trigger",
 ];
 
-/// Returns `config.json` for a configuration, and a warning for each label that a runtime would act
-/// on, and that was left out.
+/// Returns `config.json` for a configuration, and warnings: for each label that a runtime would act
+/// on, and that was left out; and for a user that cannot be the one of the image.
 ///
 /// # Errors
 /// `Corrupt` for an argument or a variable that a process cannot be given.
@@ -78,11 +78,17 @@ pub(super) fn document(
     options: &BundleOptions,
     account: &Account,
 ) -> Result<(Value, Vec<String>)> {
-    let (annotations, warnings) = annotations(&config.annotations);
+    let (annotations, mut warnings) = annotations(&config.annotations);
+    let mut user = account.user.clone();
+    if let Some(ids) = &options.rootless {
+        let (mapped, warning) = rootless::user(ids, &user);
+        user = mapped;
+        warnings.extend(warning);
+    }
     let namespaces = ["pid", "network", "ipc", "uts", "mount"];
-    let document = json!({
+    let mut document = json!({
         "ociVersion": VERSION,
-        "process": process(config, options, account)?,
+        "process": process(config, options, (&user, &account.home))?,
         "root": {"path": ROOTFS},
         "hostname": "cas",
         "mounts": mounts(),
@@ -94,10 +100,17 @@ pub(super) fn document(
             "readonlyPaths": READ_ONLY,
         },
     });
+    if let Some(ids) = &options.rootless {
+        rootless::adapt(&mut document, ids);
+    }
     Ok((document, warnings))
 }
 
-fn process(config: &Config, options: &BundleOptions, account: &Account) -> Result<Process> {
+fn process(
+    config: &Config,
+    options: &BundleOptions,
+    (user, home): (&User, &str),
+) -> Result<Process> {
     let mut args = match &options.entrypoint {
         Some(entrypoint) => vec![entrypoint.clone()],
         None => config.entrypoint.clone(),
@@ -118,7 +131,7 @@ fn process(config: &Config, options: &BundleOptions, account: &Account) -> Resul
         }
     };
     default("PATH", PATH);
-    default("HOME", &account.home);
+    default("HOME", home);
     if options.terminal {
         default("TERM", "xterm");
     }
@@ -134,13 +147,13 @@ fn process(config: &Config, options: &BundleOptions, account: &Account) -> Resul
             .operation("create process")
             .subject(excerpt(text)));
     }
-    let granted = || match account.user.uid {
+    let granted = || match user.uid {
         0 => all(CAPABILITIES),
         _ => Vec::new(),
     };
     Ok(Process {
         terminal: options.terminal,
-        user: account.user.clone(),
+        user: user.clone(),
         args,
         env,
         cwd,

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use cas_core::background::shield;
-use cas_core::{Context, Manifest, Result, dispatch, pool};
-use cas_layer::unpack::{self, Entrance};
+use cas_core::{Context, Error, Manifest, Result, dispatch, pool};
+use cas_layer::unpack::{self, DirectoryOptions, Entrance};
 
 use super::arguments::ImageRef;
 use super::mounted::Mounted;
@@ -32,13 +32,17 @@ impl Cas {
     ///
     /// # Errors
     /// As [`Cas::bundle`]; as [`Cas::mount`] if it is mounted; `InvalidArgument` for
-    /// `Platforms::All`.
+    /// `Platforms::All`, or if it is both `mounted` and `rootless`.
     pub async fn bundle_with(
         &self,
         image: impl Into<ImageRef>,
         directory: impl AsRef<Path>,
         options: BundleOptions,
     ) -> Result<()> {
+        if options.mounted && options.rootless.is_some() {
+            let why = "a bundle cannot be both mounted and without privileges; choose one";
+            return Err(Error::invalid(why).operation("make bundle"));
+        }
         let manifest = self.manifest_of(image, &options.platforms).await?;
         let config = dispatch::read(&*self.store.content, &manifest.config).await?;
         let config = Config::parse(&config).during("read configuration", manifest.config.digest)?;
@@ -65,9 +69,13 @@ impl Cas {
     ) -> Result<Option<Mounted>> {
         let rootfs = new.rootfs();
         if !options.mounted {
-            let entrance = Entrance::AsImage;
+            let how = DirectoryOptions {
+                entrance: Entrance::AsImage,
+                rootless: options.rootless.is_some(),
+                temporary: options.temporary,
+            };
             let (store, progress) = (&self.store, &options.progress);
-            unpack::to_directory(store, manifest, &rootfs, entrance, progress).await?;
+            unpack::to_directory(store, manifest, &rootfs, how, progress).await?;
             new.unpacked();
             return Ok(None);
         }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use cas_core::platform::Platforms;
 use cas_core::progress::{Progress, Silent};
-use cas_core::{Digest, Manifest, Result};
-use cas_layer::unpack::{self, Entrance};
+use cas_core::{Digest, Error, Manifest, Result};
+use cas_layer::unpack::{self, DirectoryOptions, Entrance};
 
 use super::arguments::ImageRef;
 use super::{Cas, QueryOptions};
@@ -21,6 +21,11 @@ pub struct UnpackOptions {
     /// the image gives it; if other users can then reach device nodes or set-id programs, the
     /// progress receives a warning. Snapshots are always closed.
     pub private: bool,
+    /// Whether all files belong to the user of this process, who then needs no privileges. The
+    /// owners that the image gives them are kept in the attribute `user.rootlesscontainers`, as
+    /// umoci does; devices, and attributes that only the superuser may set, are left out with a
+    /// warning. Snapshots cannot be made in this way.
+    pub rootless: bool,
     /// Receives the progress. By default nothing does.
     pub progress: Arc<dyn Progress>,
 }
@@ -30,6 +35,7 @@ impl Default for UnpackOptions {
         UnpackOptions {
             platforms: Platforms::default(),
             private: false,
+            rootless: false,
             progress: Arc::new(Silent),
         }
     }
@@ -47,6 +53,13 @@ impl UnpackOptions {
     #[must_use]
     pub fn with_private(mut self, private: bool) -> Self {
         self.private = private;
+        self
+    }
+
+    /// Sets [`rootless`](Self::rootless).
+    #[must_use]
+    pub fn with_rootless(mut self, rootless: bool) -> Self {
+        self.rootless = rootless;
         self
     }
 
@@ -89,8 +102,13 @@ impl Cas {
             true => Entrance::Private,
             false => Entrance::AsImage,
         };
+        let how = DirectoryOptions {
+            entrance,
+            rootless: options.rootless,
+            temporary: false,
+        };
         let (store, progress) = (&self.store, &options.progress);
-        unpack::to_directory(store, &manifest, directory, entrance, progress).await
+        unpack::to_directory(store, &manifest, directory, how, progress).await
     }
 
     /// Unpacks the layers of an image into committed snapshots. Returns the name of the topmost
@@ -105,12 +123,17 @@ impl Cas {
     /// Unpacks into snapshots with options. Returns the same as [`Cas::snapshot`].
     ///
     /// # Errors
-    /// As [`Cas::snapshot`]; `InvalidArgument` for `Platforms::All`.
+    /// As [`Cas::snapshot`]; `InvalidArgument` for `Platforms::All` or `rootless`.
     pub async fn snapshot_with(
         &self,
         image: impl Into<ImageRef>,
         options: UnpackOptions,
     ) -> Result<Option<Digest>> {
+        if options.rootless {
+            let why = "snapshots have the owners that the image gives them; unpack into a \
+                       directory instead, or run the program in `cas unshare`";
+            return Err(Error::invalid(why).operation("unpack"));
+        }
         let manifest = self.manifest_of(image, &options.platforms).await?;
         self.to_snapshots(&manifest, &options.progress).await
     }

@@ -6,18 +6,22 @@ use cas::{BundleOptions, ImageRef, Platform, Result};
 use clap::Args;
 use serde_json::json;
 
-use super::Context;
+use super::{Context, subids};
 
 /// Create an OCI runtime bundle from an image: config.json and rootfs
 #[derive(Args)]
 #[command(after_help = "Example:
   cas bundle app:1 /tmp/app && runc run --bundle /tmp/app app
+  cas bundle --rootless app:1 ./app && crun run --bundle ./app app
 
 By default, rootfs is a plain copy, independent of the store. With --mount it is a writable
 snapshot, mounted without a copy; unmount it with `cas umount DIR/rootfs`.
 
 DIR is closed to other users (mode 0700), because rootfs has the device nodes and set-id programs of
-the image. For a container in a user namespace, let its users through with `chmod 711 DIR`.")]
+the image. For a container in a user namespace, let its users through with `chmod 711 DIR`.
+
+With --rootless no privileges are needed: rootfs is as after `cas unpack --rootless`, and the program
+runs in a user namespace, in which all files are the superuser's.")]
 pub(crate) struct Bundle {
     /// Name or digest of the image
     image: String,
@@ -26,8 +30,11 @@ pub(crate) struct Bundle {
     #[command(flatten)]
     process: Process,
     /// Mount a writable snapshot as rootfs instead of unpacking
-    #[arg(long)]
+    #[arg(long, conflicts_with = "rootless")]
     mount: bool,
+    /// Make a bundle that needs no privileges, neither now nor when it is started
+    #[arg(long)]
+    rootless: bool,
 }
 
 /// Options that choose the platform and replace parts of the image's configuration.
@@ -59,6 +66,7 @@ impl Bundle {
         let options = self.process.options();
         let options = options
             .with_mounted(self.mount)
+            .with_rootless(self.rootless.then(subids::of_this_user))
             .with_progress(context.progress.clone());
         let image = ImageRef::typed(&self.image);
         cas.bundle_with(image, &self.directory, options).await?;

@@ -57,14 +57,19 @@ pub(crate) struct HoldNamespace {}
 
 impl HoldNamespace {
     pub(crate) fn run(self) -> Result<ExitCode> {
-        // SAFETY: the flags do not unshare the table of file descriptors.
-        let unshared = unsafe { unshare_unsafe(UnshareFlags::NEWUSER) };
-        unshared.map_err(std::io::Error::from)?;
+        unshare(UnshareFlags::NEWUSER)?;
         std::io::stdout().write_all(b".")?;
         std::io::stdout().flush()?;
         std::io::stdin().read_to_end(&mut Vec::new())?;
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Gives this process new namespaces. It must not have other threads.
+pub(super) fn unshare(namespaces: UnshareFlags) -> std::io::Result<()> {
+    let namespaces = namespaces.difference(UnshareFlags::FILES);
+    // SAFETY: the flags do not unshare the table of file descriptors.
+    Ok(unsafe { unshare_unsafe(namespaces) }?)
 }
 
 /// Returns a new user namespace with these ranges. A short-lived child process creates it, because

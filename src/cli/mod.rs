@@ -30,8 +30,10 @@ mod resource;
 mod run;
 mod snapshot;
 mod stop;
+mod subids;
 mod tree;
 mod unpack;
+mod unshare;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -108,6 +110,11 @@ enum Command {
     HoldNamespace(idmap::HoldNamespace),
     Mount(mount::Mount),
     Umount(mount::Umount),
+    Unshare(unshare::Unshare),
+    #[command(hide = true)]
+    MapIds(unshare::MapIds),
+    #[command(hide = true)]
+    GiveOwners(unshare::GiveOwners),
     #[command(subcommand)]
     Snapshot(snapshot::Snapshot),
     #[command(subcommand)]
@@ -189,16 +196,21 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
 impl Command {
     /// Returns whether the command itself handles signals. A signal cancels the other commands.
     fn handles_signals(&self) -> bool {
-        use Command::{Bench, HoldNamespace, Run, RunInChroot};
-        matches!(self, Bench(_) | HoldNamespace(_) | Run(_) | RunInChroot(_))
+        use Command::{Bench, HoldNamespace, MapIds, Run, RunInChroot, Unshare};
+        matches!(
+            self,
+            Bench(_) | HoldNamespace(_) | MapIds(_) | Run(_) | RunInChroot(_) | Unshare(_)
+        )
     }
 
     async fn run(self, context: &Context) -> Result<ExitCode> {
         match self {
             Command::Run(command) => return command.run(context).await,
             Command::Fsck(command) => return command.run(context).await,
-            Command::RunInChroot(command) => return command.run(),
+            Command::RunInChroot(command) => return command.run(context),
             Command::HoldNamespace(command) => return command.run(),
+            Command::Unshare(command) => return command.run(context),
+            Command::MapIds(command) => return command.run(),
             Command::Bench(command) => command.run(context).await,
             Command::Init(command) => command.run(context),
             Command::Import(command) => command.run(context).await,
@@ -225,6 +237,7 @@ impl Command {
             Command::Why(command) => command.run(context).await,
             Command::Df(command) => command.run(context).await,
             Command::Backends(command) => command.run(context),
+            Command::GiveOwners(command) => command.run(),
             Command::BenchTask(command) => command.run().await,
             Command::Demo(command) => command.run(context).await,
             Command::Completions(command) => command.run(context),

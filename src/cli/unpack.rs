@@ -10,10 +10,16 @@ use super::Context;
 
 /// Write an image's root file system into a directory
 #[derive(Args)]
-#[command(after_help = "Example:\n  cas unpack app:1 /tmp/rootfs
+#[command(after_help = "Example:
+  cas unpack app:1 /tmp/rootfs
+  cas unpack app:1 ./rootfs --rootless
 
 The directory and all files in it have the owners and modes that the image gives them. Other users
-may then use its device nodes and set-id programs; --private prevents that.")]
+may then use its device nodes and set-id programs; --private prevents that.
+
+With --rootless no privileges are needed: all files are yours, and their owners in the image are kept
+in the attribute user.rootlesscontainers, as umoci does. Devices, and attributes that only the
+superuser may set, are left out with a warning.")]
 pub(crate) struct Unpack {
     /// Name or digest of the image
     image: String,
@@ -22,6 +28,9 @@ pub(crate) struct Unpack {
     /// Close the directory to all users but this one
     #[arg(long)]
     private: bool,
+    /// Keep the owners of files in an attribute, and leave out devices
+    #[arg(long)]
+    rootless: bool,
     /// Platform, as in linux/arm64 [default: this machine's, if the image has several]
     #[arg(long)]
     platform: Option<Platform>,
@@ -33,6 +42,7 @@ impl Unpack {
         let options = UnpackOptions::default()
             .with_platforms(self.platform)
             .with_private(self.private)
+            .with_rootless(self.rootless)
             .with_progress(context.progress.clone());
         let image = ImageRef::typed(&self.image);
         cas.unpack_with(image, &self.directory, options).await?;

@@ -116,7 +116,8 @@ fn content(path: &Path, data: &Metadata) -> String {
     }
 }
 
-fn xattrs(path: &Path) -> BTreeMap<OsString, Vec<u8>> {
+/// Returns the extended attributes of a file; links are not followed.
+pub(crate) fn xattrs(path: &Path) -> BTreeMap<OsString, Vec<u8>> {
     use std::os::unix::ffi::OsStringExt;
     let mut names = vec![0; 64 << 10];
     let length = rustix::fs::llistxattr(path, &mut names[..]).unwrap();

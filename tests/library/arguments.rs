@@ -1,8 +1,9 @@
 //! The arguments that verbs accept.
 
 use cas::blocking;
+use cas::bundle::{Ids, UserIds};
 use cas::image::Reference;
-use cas::{Cas, DeleteOptions, ErrorKind, Platforms, QueryOptions};
+use cas::{BundleOptions, Cas, DeleteOptions, ErrorKind, Platforms, QueryOptions, UnpackOptions};
 
 use super::material::Image;
 
@@ -78,5 +79,23 @@ fn a_wrong_argument_is_an_error_of_the_verb() {
     let error = cas.check_with(&image, all).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidArgument);
     assert!(error.to_string().contains("one platform"), "{error}");
+
+    // Neither a snapshot nor a mount can belong to one user.
+    let rootless = UnpackOptions::default().with_rootless(true);
+    let error = cas.snapshot_with(&image, rootless).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    assert!(error.to_string().contains("cas unshare"), "{error}");
+    let own = |own| Ids { own, more: vec![] };
+    let ids = UserIds {
+        users: own(1),
+        groups: own(1),
+    };
+    let both = BundleOptions::default()
+        .with_mounted(true)
+        .with_rootless(ids);
+    let directory = scratch.path().join("bundle");
+    let error = cas.bundle_with(&image, &directory, both).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    assert!(!directory.exists());
     cas.close().unwrap();
 }

@@ -22,6 +22,7 @@ const PEERS: &[(&str, &str)] = &[
     ("strace", "strace"),
     ("python3", "python3-venv"),
     ("setpriv", "util-linux"),
+    ("newuidmap", "uidmap"),
     ("setfattr", "attr"),
     ("setfacl", "acl"),
     ("setcap", "libcap2-bin"),

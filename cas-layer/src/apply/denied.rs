@@ -4,10 +4,6 @@ use cas_core::{Error, ErrorKind};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
-/// The warning, once per layer, that devices could not be created.
-pub(super) const DEVICES: &str = "devices of the layer are left out: only the superuser \
-                                  outside of user namespaces can make them";
-
 /// Returns whether a node could not be created because this process may not create devices.
 pub(super) fn device(kind: FileType, error: &Error) -> bool {
     matches!(kind, FileType::CharacterDevice | FileType::BlockDevice)
@@ -20,14 +16,15 @@ pub(super) fn owner(errno: Errno, uid: u32, gid: u32) -> Error {
     match errno {
         Errno::INVAL => Error::precondition(format!(
             "its owner {uid}:{gid} is not mapped in this user namespace; map more users and \
-             groups (/etc/subuid, /etc/subgid, `unshare --map-auto`), or unpack as the superuser"
+             groups (/etc/subuid, /etc/subgid, `cas unshare`), or keep owners in attributes \
+             (`cas unpack --rootless`)"
         ))
         .source(io),
         Errno::PERM => Error::new(
             ErrorKind::Denied,
             format!(
-                "only the superuser can give a file to its owner {uid}:{gid}; unpack as the \
-                 superuser, or in a user namespace (`unshare --map-auto --map-root-user`)"
+                "only the superuser can give a file to its owner {uid}:{gid}; run the command in \
+                 `cas unshare`, or keep owners in attributes (`cas unpack --rootless`)"
             ),
         )
         .source(io),

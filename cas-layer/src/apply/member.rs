@@ -42,7 +42,7 @@ impl Layer {
         match &entry.kind {
             EntryKind::Directory => self.apply_directory(entry, parent, name),
             EntryKind::File => self.apply_file(entry, parent, name, reader),
-            EntryKind::Hardlink(target) => self.apply_hardlink(target, parent, name),
+            EntryKind::Hardlink(target) => self.apply_hardlink(entry, target, parent, name),
             EntryKind::Symlink(target) => self.apply_node(entry, parent, name, |dir| {
                 calls::symlinkat(&target[..], &dir.fd, name)
             }),
@@ -87,7 +87,8 @@ impl Layer {
     fn apply_directory(&mut self, entry: &Entry, parent: &[u8], name: &[u8]) -> Result<()> {
         let dir = self.parent(parent)?;
         let real = dir.child(name)?;
-        let mode = Mode::from_raw_mode(entry.mode & 0o777);
+        // Open to its owner, who may have no privileges, until the mode is set.
+        let mode = Mode::from_raw_mode(entry.mode & 0o777 | 0o700);
         let origin = match calls::mkdirat(&dir.fd, name, mode) {
             Err(Errno::EXIST) => {
                 let stat = os(calls::statat(&dir.fd, name, AtFlags::SYMLINK_NOFOLLOW))?;
@@ -116,7 +117,8 @@ impl Layer {
 
     fn describe_directory(&mut self, dir: &Dir, entry: &Entry, fresh: bool) -> Result<()> {
         let stat = os(calls::fstat(&dir.fd))?;
-        own(dir.fd.as_fd(), &stat, entry.uid, entry.gid, entry.mode)?;
+        let mode = self.mode_for_now(dir.inode, entry.mode)?;
+        own(dir.fd.as_fd(), &stat, entry.uid, entry.gid, mode)?;
         self.set_xattrs(dir.fd.as_fd(), entry, fresh)?;
         dir.refresh();
         dir.set_times(timestamps(entry.mtime));
@@ -138,9 +140,7 @@ impl Layer {
         let file = self.fresh(&dir, name, || calls::openat(&dir.fd, name, flags, mode))?;
         self.applied.bytes += super::body::write(file.as_fd(), entry, reader)?;
         // Writing removes capabilities, so the metadata is set after the bytes are written.
-        let stat = os(calls::fstat(&file))?;
-        own(file.as_fd(), &stat, entry.uid, entry.gid, entry.mode)?;
-        self.set_xattrs(file.as_fd(), entry, !dir.default_acl.get())?;
+        self.describe_file(file.as_fd(), entry, !dir.default_acl.get())?;
         os(calls::futimens(&file, &timestamps(entry.mtime)))
     }
 
@@ -164,7 +164,13 @@ impl Layer {
         Ok(())
     }
 
-    fn apply_hardlink(&mut self, target: &[u8], parent: &[u8], name: &[u8]) -> Result<()> {
+    fn apply_hardlink(
+        &mut self,
+        entry: &Entry,
+        target: &[u8],
+        parent: &[u8],
+        name: &[u8],
+    ) -> Result<()> {
         let path = clean(target);
         self.allow_lookups(&path);
         let (target_parent, target_name) = split(&path);
@@ -184,6 +190,9 @@ impl Layer {
             calls::linkat(&from.fd, target_name, &dir.fd, name, AtFlags::empty())
         });
         match linked {
+            Err(_) if self.is_left_out(&from, target_name) => {
+                self.leave_out_device(&dir, name, &entry.path)
+            }
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Denied) => {
                 self.require_parents_or(|| missing().source(error))
             }
@@ -202,13 +211,15 @@ impl Layer {
         let mode = Mode::from_raw_mode(entry.mode & 0o777);
         let device = fs::makedev(device.major, device.minor);
         let dir = self.parent(parent)?;
+        if self.rootless.is_some() && kind != FileType::Fifo {
+            return self.leave_out_device(&dir, name, &entry.path);
+        }
         let made = self.fresh(&dir, name, || {
             calls::mknodat(&dir.fd, name, kind, mode, device)
         });
         match made {
             Err(error) if denied::device(kind, &error) => {
-                self.warn(denied::DEVICES);
-                Ok(())
+                self.leave_out_device(&dir, name, &entry.path)
             }
             made => made.and_then(|()| self.describe_node(&dir, name, entry)),
         }

@@ -8,6 +8,8 @@ use rustix::fs::{AtFlags, Gid, Mode, OFlags, Stat, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use super::dirs::Dir;
+use super::owners::OWNER;
+use super::seen::Inode;
 use super::times::timestamps;
 use super::{Layer, denied, os};
 use crate::tar::{Entry, EntryKind};
@@ -48,6 +50,41 @@ fn policy(name: &[u8]) -> Policy {
 }
 
 impl Layer {
+    /// Sets owner, mode and attributes of a file.
+    pub(super) fn describe_file(
+        &mut self,
+        file: BorrowedFd<'_>,
+        entry: &Entry,
+        fresh: bool,
+    ) -> Result<()> {
+        let stat = os(calls::fstat(file))?;
+        // Without privileges, attributes need the permission to write.
+        let open = match self.rootless {
+            Some(_) if !entry.xattrs.is_empty() => entry.mode | 0o200,
+            _ => entry.mode,
+        };
+        own(file, &stat, entry.uid, entry.gid, open)?;
+        self.set_xattrs(file, entry, fresh)?;
+        if open != entry.mode {
+            os(calls::fchmod(file, Mode::from_raw_mode(entry.mode)))?;
+        }
+        Ok(())
+    }
+
+    /// Returns the mode of a directory while layers are applied.
+    pub(super) fn mode_for_now(&self, directory: Inode, mode: u32) -> Result<u32> {
+        match &self.rootless {
+            Some(rootless) => rootless.open_mode(directory, mode),
+            None => Ok(mode),
+        }
+    }
+
+    /// Warns of an attribute that is not set, whatever the layer says.
+    pub(super) fn warn_of_unset(&mut self, name: &[u8]) {
+        let shown = name.escape_ascii();
+        self.warn(&format!("the xattr {shown} is never set from a layer"));
+    }
+
     /// Makes the attributes of an open file or directory equal to those of the member. If it is
     /// `fresh`, it has no attributes that would have to be removed.
     pub(super) fn set_xattrs(
@@ -114,13 +151,17 @@ impl Layer {
     ) -> Result<()> {
         let shown = name.escape_ascii();
         if let Policy::Leave = policy(name) {
-            self.warn(&format!("the xattr {shown} is never set from a layer"));
+            self.warn_of_unset(name);
             return Ok(());
         }
         let Err(errno) = set(name) else {
             return Ok(());
         };
         if let Some(reason) = self.why_impossible(entry, name, errno)? {
+            if self.rootless.is_some() && name == OWNER {
+                self.owners.add(&entry.path);
+                return Ok(());
+            }
             let path = entry.path.escape_ascii();
             self.warn(&format!(
                 "the xattr {shown} of {path} is left out: {reason}"
@@ -155,6 +196,11 @@ impl Layer {
             Errno::PERM if name.starts_with(b"user.") && !is_plain => {
                 Some("only files and directories can have it")
             }
+            Errno::PERM if is_restricted(name) => Some("only the superuser can set it"),
+            // The only values that the kernel checks are those of access lists.
+            Errno::INVAL if self.rootless.is_some() && name.starts_with(b"system.posix_acl_") => {
+                Some("it is malformed, or names users that are not mapped in this user namespace")
+            }
             Errno::ACCESS if name == b"system.posix_acl_default" && !is_directory => {
                 Some("only directories can have it")
             }
@@ -169,6 +215,11 @@ impl Layer {
         let stat = os(calls::fstatvfs(&self.dirs.root().fd))?;
         Ok(stat.f_blocks > 0 && stat.f_bavail == 0)
     }
+}
+
+/// Returns whether only the superuser may set an attribute.
+fn is_restricted(name: &[u8]) -> bool {
+    name.starts_with(b"security.") || name.starts_with(b"trusted.")
 }
 
 /// Removes the attributes that the member does not have.
@@ -186,7 +237,11 @@ fn clear_xattrs(fd: BorrowedFd<'_>, entry: &Entry) -> Result<()> {
                 .binary_search_by(|(set, _)| set[..].cmp(name))
                 .is_err()
         {
-            os(calls::fremovexattr(fd.as_fd(), name))?;
+            match calls::fremovexattr(fd.as_fd(), name) {
+                // The host has set it, because no layer could.
+                Err(Errno::PERM) if is_restricted(name) => {}
+                removed => os(removed)?,
+            }
         }
     }
     Ok(())

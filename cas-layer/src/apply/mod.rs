@@ -15,21 +15,24 @@
 //!   belong to the host; `trusted.overlay.*` and `user.overlay.*`, which would control an overlay;
 //!   and `user.cas.*`, which would mark a directory as unfinished.
 //! - Left out with a warning: these xattrs; xattrs that a file cannot have, such as `user.*` of a
-//!   link, or that the file system does not support or does not have room for; devices, if this
-//!   process may not create them; and the character device 0:0, which would be a whiteout in an
-//!   overlay.
+//!   link, or that the file system does not support or does not have room for, or that only the
+//!   superuser may set; devices, if this process may not create them, with the hard links to them;
+//!   and the character device 0:0, which would be a whiteout in an overlay.
 //! - The files of a layer may use at most 95 % of the free space.
 //! - The kernel clamps times that the file system cannot store.
 
 mod body;
 mod denied;
 mod dirs;
+mod left_out;
 mod member;
 mod meta;
+mod owners;
 mod parents;
 mod path;
 mod remove;
 mod resolve;
+mod rootless;
 mod seen;
 mod standalone;
 mod times;
@@ -39,15 +42,19 @@ mod whiteout;
 use std::io::BufRead;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 
 use cas_core::{Context, Error, Result, limit};
 use rustix::fs::{Mode, OFlags};
 
 use crate::tar::Reader;
 use dirs::Dirs;
+use left_out::Count;
+use rootless::Rootless;
 use seen::Seen;
 use standalone::Recorder;
 
+pub use owners::give_to_owners;
 pub use standalone::DeferredEffects;
 
 /// A directory tree that layers are applied to.
@@ -55,6 +62,8 @@ pub use standalone::DeferredEffects;
 pub struct Tree {
     root: OwnedFd,
     private: bool,
+    /// Present if the user has no privileges.
+    rootless: Option<Arc<Rootless>>,
 }
 
 /// What applying a layer has done.
@@ -80,6 +89,7 @@ impl Tree {
         Ok(Tree {
             root: root.during("open tree", path.display())?,
             private: false,
+            rootless: None,
         })
     }
 
@@ -108,6 +118,7 @@ impl Tree {
         Ok(Tree {
             root,
             private: false,
+            rootless: None,
         })
     }
 
@@ -118,8 +129,7 @@ impl Tree {
     /// exceeded; `Full` if a file does not fit into the free space; errors of the reader and of the
     /// file system. The tree then contains a part of the layer, and should be removed.
     pub fn apply<R: BufRead>(&self, reader: &mut Reader<R>) -> Result<Applied> {
-        let mut layer = Layer::new(self.root.as_fd())?;
-        layer.private = self.private;
+        let mut layer = Layer::new(self)?;
         layer.read(reader)?;
         Ok(layer.applied)
     }
@@ -138,7 +148,7 @@ impl Tree {
         &self,
         reader: &mut Reader<R>,
     ) -> Result<(Applied, Option<DeferredEffects>)> {
-        let mut layer = Layer::new(self.root.as_fd())?;
+        let mut layer = Layer::new(self)?;
         layer.begin_standalone();
         layer.read(reader)?;
         let effects = layer.take_effects();
@@ -168,13 +178,20 @@ struct Layer {
     budget: u64,
     /// Whether the root directory stays closed to others.
     private: bool,
+    /// Present if the user has no privileges.
+    rootless: Option<Arc<Rootless>>,
+    /// Devices that are left out.
+    devices: Count,
+    /// Members whose owner is not kept.
+    owners: Count,
     /// Records effects on the layers below, if the layer is applied without them.
     standalone: Option<Recorder>,
     applied: Applied,
 }
 
 impl Layer {
-    fn new(root: BorrowedFd<'_>) -> Result<Self> {
+    fn new(tree: &Tree) -> Result<Self> {
+        let root = tree.root.as_fd();
         Ok(Layer {
             dirs: Dirs::new(root)?,
             seen: Seen::default(),
@@ -182,7 +199,10 @@ impl Layer {
             lookups: 0,
             allowed_lookups: limit::LOOKUPS,
             budget: write_budget(root)?,
-            private: false,
+            private: tree.private,
+            rootless: tree.rootless.clone(),
+            devices: Count::default(),
+            owners: Count::default(),
             standalone: None,
             applied: Applied::default(),
         })
@@ -190,7 +210,12 @@ impl Layer {
 
     /// Applies all members, or stops once the layer turns out to need its parents.
     fn read<R: BufRead>(&mut self, reader: &mut Reader<R>) -> Result<()> {
-        while let Some(entry) = reader.next_entry()? {
+        while let Some(mut entry) = reader.next_entry()? {
+            if let Some(rootless) = self.rootless.clone()
+                && rootless.adopt(&mut entry)
+            {
+                self.warn_of_unset(owners::OWNER);
+            }
             let applied = self.apply_member(&entry, reader);
             applied.during("apply", entry.path.escape_ascii())?;
             if self.needs_parents() {
@@ -198,6 +223,7 @@ impl Layer {
             }
         }
         self.dirs.flush()?;
+        self.warn_of_left_out();
         let warnings = reader.warnings();
         self.applied.warnings.extend_from_slice(warnings);
         Ok(())

@@ -93,9 +93,9 @@ impl Layer {
         let fd = os(calls::openat(&dir.fd, name, DIRECTORY, Mode::empty()))?;
         let stat = os(calls::fstat(&fd))?;
         let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
-        let mode = DIRECTORY_MODE.as_raw_mode();
-        own(fd.as_fd(), &stat, uid.as_raw(), gid.as_raw(), mode)?;
         let inode = (stat.st_dev, stat.st_ino);
+        let mode = self.mode_for_now(inode, DIRECTORY_MODE.as_raw_mode())?;
+        own(fd.as_fd(), &stat, uid.as_raw(), gid.as_raw(), mode)?;
         self.record_directory(dir, name, inode, origin);
         if purpose == Purpose::Member {
             self.mark_kept(inode);
@@ -115,7 +115,7 @@ mod tests {
     fn as_many_directories_as_are_allowed_are_implied_and_no_more() {
         let temp = tempfile::tempdir().unwrap();
         let tree = Tree::open(temp.path()).unwrap();
-        let mut layer = Layer::new(std::os::fd::AsFd::as_fd(&tree.root)).unwrap();
+        let mut layer = Layer::new(&tree).unwrap();
         // The first member allows some more.
         layer.implied = limit::IMPLIED + limit::IMPLIED_BY_ENTRY - 2;
         let mut apply = |name: &str| {

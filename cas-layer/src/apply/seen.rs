@@ -26,6 +26,8 @@ pub(super) enum Fact<'a> {
     Hidden(Inode, &'a [u8]),
     /// A member of this layer describes the directory, which existed before.
     Described(Inode),
+    /// The layer has a device at the name that was not made.
+    LeftOut(Inode, &'a [u8]),
 }
 
 /// A set of [`Fact`]s.

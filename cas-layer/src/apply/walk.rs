@@ -277,7 +277,7 @@ mod tests {
         });
         let place = tempfile::tempdir_in("/dev/shm").unwrap();
         let tree = crate::apply::Tree::open(place.path()).unwrap();
-        let mut layer = Layer::new(tree.root.as_fd()).unwrap();
+        let mut layer = Layer::new(&tree).unwrap();
         layer.read(&mut Reader::new(&tar.end()[..])).unwrap();
         layer.lookups
     }

@@ -67,6 +67,7 @@ pub fn unpack(
         applied.push(tree.apply(&mut Reader::new(bytes))?);
         Ok(())
     })?;
+    tree.close_directories()?;
     if durability != Durability::Relaxed {
         tree.sync()?;
     }

@@ -36,9 +36,29 @@ impl Entrance {
     }
 }
 
+/// How an image is unpacked into a directory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DirectoryOptions {
+    /// Who may enter the directory.
+    pub entrance: Entrance,
+    /// Whether all files belong to the user of this process: see [`Tree::into_rootless`].
+    pub rootless: bool,
+    /// Whether the tree may be lost with the machine's power, because nobody keeps it.
+    pub temporary: bool,
+}
+
+impl From<Entrance> for DirectoryOptions {
+    fn from(entrance: Entrance) -> Self {
+        DirectoryOptions {
+            entrance,
+            ..Self::default()
+        }
+    }
+}
+
 /// Unpacks an image into `directory`, which must be absent or empty. The result is the root file
-/// system as the layers describe it, with the entrance that was chosen. It is on the device when
-/// this returns.
+/// system as the layers describe it, with the options that were chosen. It is on the device when
+/// this returns, unless it is temporary.
 ///
 /// # Errors
 /// `FailedPrecondition` if the directory is not empty; `NotFound` for a layer that is not in the
@@ -48,12 +68,13 @@ pub async fn to_directory(
     store: &Store,
     manifest: &Manifest,
     directory: &Path,
-    entrance: Entrance,
+    options: impl Into<DirectoryOptions>,
     progress: &Arc<dyn Progress>,
 ) -> Result<()> {
+    let options = options.into();
     let guard = ReadGuard::begin(store, "unpack").await?;
     let unpacked = match guard.pin_all(&parts(manifest)).await {
-        Ok(()) => unpack(store, manifest, directory, entrance, progress).await,
+        Ok(()) => unpack(store, manifest, directory, options, progress).await,
         Err(error) => Err(error),
     };
     guard.finish_with(unpacked).await.map(NewDirectory::keep)
@@ -63,7 +84,7 @@ async fn unpack(
     store: &Store,
     manifest: &Manifest,
     directory: &Path,
-    entrance: Entrance,
+    options: DirectoryOptions,
     progress: &Arc<dyn Progress>,
 ) -> Result<NewDirectory> {
     let layers = layers_with_diff_ids(store, manifest).await?;
@@ -75,8 +96,8 @@ async fn unpack(
     }
     let (path, reporter) = (directory.to_owned(), Arc::clone(progress));
     let filled = async {
-        let new = new_directory(directory, entrance.mode(), progress.as_ref()).await?;
-        pool::run(move || fill(sources, &path, new, entrance, reporter.as_ref())).await
+        let new = new_directory(directory, options.entrance.mode(), progress.as_ref()).await?;
+        pool::run(move || fill(sources, &path, new, options, reporter.as_ref())).await
     };
     let filled = filled.await;
     let filled = filled.map_err(|error| error.operation("unpack").within(directory.display()))?;
@@ -90,10 +111,10 @@ fn fill(
     layers: Vec<LayerSource<'_>>,
     path: &Path,
     new: NewDirectory,
-    entrance: Entrance,
+    options: DirectoryOptions,
     progress: &dyn Progress,
 ) -> Result<NewDirectory> {
-    if let Err(error) = apply(layers, path, &new, entrance, progress) {
+    if let Err(error) = apply(layers, path, &new, options, progress) {
         if let Err(left) = new.clear() {
             let path = path.display();
             progress.warn(&format!(
@@ -102,7 +123,7 @@ fn fill(
         }
         return Err(error);
     }
-    if entrance == Entrance::AsImage {
+    if options.entrance == Entrance::AsImage {
         warn_of_exposed(path, progress);
     }
     Ok(new)
@@ -131,7 +152,7 @@ fn apply(
     layers: Vec<LayerSource<'_>>,
     path: &Path,
     new: &NewDirectory,
-    entrance: Entrance,
+    options: DirectoryOptions,
     progress: &dyn Progress,
 ) -> Result<()> {
     let item = path.display().to_string();
@@ -139,12 +160,19 @@ fn apply(
     let total = layers.iter().map(|layer| layer.descriptor.size).sum();
     progress.begin(&item, Some(total));
     let mut tree = Tree::open(path)?;
-    if entrance == Entrance::Private {
+    if options.entrance == Entrance::Private {
         new.close()?;
         tree = tree.into_private();
     }
+    if options.rootless {
+        tree = tree.into_rootless();
+    }
     let advance = |bytes| progress.advance(&item, bytes);
-    let applied = flow::unpack(layers, &tree, Durability::Full, &advance)?;
+    let durability = match options.temporary {
+        true => Durability::Relaxed,
+        false => Durability::Full,
+    };
+    let applied = flow::unpack(layers, &tree, durability, &advance)?;
     for (layer, applied) in digests.iter().zip(applied) {
         for warning in applied.warnings {
             progress.warn(&format!("{layer}: {warning}"));

@@ -30,7 +30,7 @@ use cas_core::snapshot::chain_ids;
 use cas_core::{Descriptor, Digest, Error, ErrorKind, Manifest, Result, Store};
 
 pub use chain_lock::free_locks;
-pub use directory::{Entrance, to_directory};
+pub use directory::{DirectoryOptions, Entrance, to_directory};
 pub use new_directory::new_directory;
 pub use rebuild::{chain_of, rebuild};
 pub use streaming::StreamingUnpacker;

@@ -10,10 +10,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use cas::bundle::{self, Rootfs};
-use cas::{Context, Error, Result};
+use cas::{Context as _, Error, Result};
 use clap::Args;
 use rustix::fs::{Gid, Uid};
 use rustix::thread;
+
+use super::super::{Context, subids, unshare};
+use super::{devices, is_rootless};
 
 /// Name of the hidden command.
 pub(super) const COMMAND: &str = "run-in-chroot";
@@ -25,10 +28,19 @@ pub(crate) struct RunInChroot {
 }
 
 impl RunInChroot {
-    pub(crate) fn run(self) -> Result<ExitCode> {
+    pub(crate) fn run(self, context: &Context) -> Result<ExitCode> {
         let process = bundle::process(&self.bundle)?;
+        let ids = is_rootless().then(subids::of_this_user);
+        if let Some(ids) = &ids {
+            unshare::enter(ids, &*context.progress)?;
+        }
+        // In the namespace, because the directory may belong to another user of the image.
         let rootfs = Rootfs::open(&self.bundle.join("rootfs"))?;
-        enter(&rootfs, &process).during("enter", self.bundle.display())?;
+        if ids.is_some() {
+            devices::mount_all(&rootfs).during("mount in", self.bundle.display())?;
+        }
+        let may_set_groups = ids.is_none_or(|ids| ids.has_more());
+        enter(&rootfs, &process, may_set_groups).during("enter", self.bundle.display())?;
         let Some((program, arguments)) = process.args.split_first() else {
             let why = "the bundle names no program; add it to process.args of its config.json";
             return Err(Error::invalid(why).subject(self.bundle.display()));
@@ -49,7 +61,8 @@ impl RunInChroot {
 
 /// Changes the root, groups, user and working directory of this process, which cannot regain its
 /// privileges afterwards. Only the calling thread changes its user; it then executes the program.
-fn enter(rootfs: &Rootfs, process: &bundle::Process) -> io::Result<()> {
+/// In a user namespace with one group, the kernel lets nobody set groups.
+fn enter(rootfs: &Rootfs, process: &bundle::Process, may_set_groups: bool) -> io::Result<()> {
     rustix::process::fchdir(rootfs)?;
     rustix::process::chroot(".")?;
     std::fs::create_dir_all(Path::new(&process.cwd))?;
@@ -59,7 +72,9 @@ fn enter(rootfs: &Rootfs, process: &bundle::Process) -> io::Result<()> {
         .iter()
         .map(|&gid| Gid::from_raw(gid))
         .collect();
-    thread::set_thread_groups(&groups)?;
+    if may_set_groups {
+        thread::set_thread_groups(&groups)?;
+    }
     let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
     thread::set_thread_res_gid(gid, gid, gid)?;
     thread::set_thread_res_uid(uid, uid, uid)?;

@@ -1,20 +1,22 @@
 //! `cas run`: makes a bundle on a snapshot and starts it with a runtime.
 
 pub(super) mod chroot;
+mod devices;
 pub(super) mod run_dir;
 mod runtime;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use cas::bundle::{self, Program, Rootfs};
-use cas::{Error, ImageRef, Result, UnpackOptions};
+use cas::bundle::{self, Program, Rootfs, UserIds};
+use cas::{BundleOptions, Cas, Error, ErrorKind, ImageRef, Result, UnpackOptions};
 use clap::Args;
 
 use self::run_dir::RunDir;
+pub(super) use self::runtime::on_path;
 use self::runtime::{Runtime, Signals};
 use super::bundle::Process;
-use super::{Context, stop};
+use super::{Context, stop, subids, unshare};
 
 /// Run a program of an image and exit with its exit code
 #[derive(Args)]
@@ -26,6 +28,10 @@ Arguments after -- replace the image's command and follow its entrypoint, as wit
 the image has neither, sh runs. runc starts the program, or crun if runc cannot; both give it only
 a loopback network device. If neither is installed, it runs in a chroot, which does not isolate it.
 Its changes to files are lost when it ends.
+
+Without privileges, the image is unpacked for each run, and the program runs in a user namespace. You
+are the superuser in it. Other users of the image need ranges of ids in /etc/subuid and /etc/subgid,
+and newuidmap and newgidmap (package uidmap). In `cas unshare`, runs share snapshots.
 
 Exit codes: the program's own; 128 plus the number of the signal that ended it; 126 if it cannot
 be executed; 127 if it is not found; if it did not start, those of cas.")]
@@ -52,24 +58,16 @@ impl Run {
         let options = self.process.options();
         let options = options
             .with_terminal(terminal)
-            .with_mounted(true)
+            .with_mounted(!is_rootless())
+            .with_rootless(is_rootless().then(subids::of_this_user))
+            .with_temporary(true)
             .with_progress(context.progress.clone());
         let cas = context.writable_cas().await?;
         run_dir::sweep(&cas, &context.root, &*context.progress).await?;
-        // Unpack before signals are passed on: it may take long, and a signal should end it.
-        let unpack = UnpackOptions::default()
-            .with_platforms(options.platforms.clone())
-            .with_progress(context.progress.clone());
-        let stop = stop::signalled()?;
-        tokio::select! {
-            unpacked = cas.snapshot_with(ImageRef::typed(&self.image), unpack) => unpacked?,
-            kind = stop => return stop::stopped(kind).await,
+        let (run_dir, made, mut signals) = match make(&cas, context, &self.image, options).await? {
+            Made::Bundle(run_dir, made, signals) => (run_dir, made, signals),
+            Made::Stopped(code) => return Ok(code),
         };
-        let mut signals = Signals::watch()?;
-        let run_dir = RunDir::create(&cas, &context.root)?;
-        let made = cas
-            .bundle_with(ImageRef::typed(&self.image), run_dir.bundle(), options)
-            .await;
         // Some stores admit one process at a time. The store is closed here, so that others can
         // open it while the program runs.
         drop(cas);
@@ -90,20 +88,83 @@ impl Run {
     }
 }
 
+/// Returns whether this user has no privileges.
+fn is_rootless() -> bool {
+    !rustix::process::geteuid().is_root()
+}
+
+/// How far a run came before its program starts.
+enum Made {
+    /// A directory for the bundle, and how making the bundle ended.
+    Bundle(RunDir, Result<()>, Signals),
+    /// A signal stopped it.
+    Stopped(ExitCode),
+}
+
+/// Makes the bundle. The image is unpacked before signals are passed on: it may take long, and a
+/// signal should end it.
+async fn make(cas: &Cas, context: &Context, image: &str, options: BundleOptions) -> Result<Made> {
+    let image = || ImageRef::typed(image);
+    let stop = stop::signalled()?;
+    if options.rootless.is_some() {
+        let run_dir = RunDir::create(cas, &context.root)?;
+        let made = tokio::select! {
+            made = make_rootless(cas, image(), &run_dir, options) => made,
+            kind = stop => {
+                let code = stop::stopped(kind).await?;
+                run_dir.remove(cas).await?;
+                return Ok(Made::Stopped(code));
+            }
+        };
+        return Ok(Made::Bundle(run_dir, made, Signals::watch()?));
+    }
+    let unpack = UnpackOptions::default()
+        .with_platforms(options.platforms.clone())
+        .with_progress(context.progress.clone());
+    tokio::select! {
+        unpacked = cas.snapshot_with(image(), unpack) => unpacked?,
+        kind = stop => return stop::stopped(kind).await.map(Made::Stopped),
+    };
+    let signals = Signals::watch()?;
+    let run_dir = RunDir::create(cas, &context.root)?;
+    let made = cas.bundle_with(image(), run_dir.bundle(), options).await;
+    Ok(Made::Bundle(run_dir, made, signals))
+}
+
+/// Makes a bundle without privileges. Its files get their owners, as far as this user has ids.
+async fn make_rootless(
+    cas: &Cas,
+    image: ImageRef,
+    run_dir: &RunDir,
+    options: BundleOptions,
+) -> Result<()> {
+    let has_more = options.rootless.as_ref().is_some_and(UserIds::has_more);
+    cas.bundle_with(image, run_dir.bundle(), options).await?;
+    if has_more {
+        unshare::give_owners(&run_dir.rootfs()).await?;
+    }
+    Ok(())
+}
+
 /// Starts the bundle with the first runtime that can. Returns the exit code of the program.
 async fn start(run_dir: &RunDir, runtimes: &[Runtime], signals: &mut Signals) -> Result<ExitCode> {
     let process = bundle::process(run_dir.bundle())?;
     let name = process.args.first().map_or("", String::as_str);
-    match Rootfs::open(&run_dir.rootfs())?.program(&process)? {
-        Program::Found => {}
-        Program::Absent => {
-            eprintln!("cas: run {name:?}: the image does not have this program");
-            return Ok(ExitCode::from(127));
-        }
-        Program::NotExecutable => {
-            eprintln!("cas: run {name:?}: not an executable file");
-            return Ok(ExitCode::from(126));
-        }
+    let program = Rootfs::open(&run_dir.rootfs()).and_then(|rootfs| rootfs.program(&process));
+    match program {
+        // It may be in a directory of another user of the image.
+        Err(error) if error.kind() == ErrorKind::Denied && is_rootless() => {}
+        found => match found? {
+            Program::Found => {}
+            Program::Absent => {
+                eprintln!("cas: run {name:?}: the image does not have this program");
+                return Ok(ExitCode::from(127));
+            }
+            Program::NotExecutable => {
+                eprintln!("cas: run {name:?}: not an executable file");
+                return Ok(ExitCode::from(126));
+            }
+        },
     }
     for runtime in runtimes {
         if let Some(code) = runtime.run(run_dir, signals).await? {

@@ -3,23 +3,23 @@
 //! ```text
 //! ROOT/run/             0700
 //!   ID.lock             locked by the tool and the runtime it started, until both have ended
-//!   ID/                 the bundle; its rootfs is a mounted snapshot
+//!   ID/                 the bundle; its rootfs is a mounted snapshot, or without privileges, files
 //!     runtime           the path of the runtime
 //!     state/            the runtime's state of the container, while it exists
 //! ```
 //! If a lock is free, its run has ended, and the bundle next to it can be removed.
 
-use std::fs::{self, DirBuilder};
-use std::io;
+use std::fs::DirBuilder;
 use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use cas::backend::unique;
-use cas::{Cas, Context, ErrorKind, Progress, Result};
+use cas::{Cas, Context, Error, ErrorKind, Progress, Result};
 use cas_host::{Dir, Lock};
 
-use super::runtime;
+use super::super::unshare;
+use super::{is_rootless, runtime};
 
 const LOCK: &str = ".lock";
 
@@ -105,7 +105,7 @@ impl RunDir {
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 unmounted => unmounted?,
             }
-            let removed = self.remove_bundle();
+            let removed = self.remove_bundle().await;
             removed.during("remove", self.bundle.display())?;
         }
         let removed = self.runs.remove(&format!("{}{LOCK}", self.id));
@@ -113,12 +113,15 @@ impl RunDir {
     }
 
     /// Removes the bundle, but never anything mounted in it.
-    fn remove_bundle(&self) -> io::Result<()> {
-        match fs::remove_dir(self.rootfs()) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            removed => removed?,
+    async fn remove_bundle(&self) -> Result<()> {
+        let removed = cas_host::remove_all(&self.bundle, true).map_err(Error::from);
+        match removed {
+            // Users of the container may own files in it.
+            Err(error) if error.kind() == ErrorKind::Denied && is_rootless() => {
+                unshare::remove(&self.bundle).await
+            }
+            removed => removed,
         }
-        fs::remove_dir_all(&self.bundle)
     }
 }
 

@@ -1,0 +1,38 @@
+//! Changing every entry of a tree.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use cas_core::Result;
+use rustix::fs::Stat;
+use rustix::io::Errno;
+
+use crate::tree::{At, Visit, walk};
+
+/// Calls `change` for everything below `root`, with the directory that it is in, its name and its
+/// status. A directory follows what is in it.
+///
+/// # Errors
+/// `Busy` at a mount point; errors of `change` and of the file system, with the path.
+pub fn for_each(
+    root: impl AsFd,
+    change: impl FnMut(BorrowedFd<'_>, &CStr, &Stat) -> Result<(), Errno>,
+) -> Result<()> {
+    walk(root, &mut Each(change))
+}
+
+struct Each<F>(F);
+
+impl<F: FnMut(BorrowedFd<'_>, &CStr, &Stat) -> Result<(), Errno>> Visit for Each<F> {
+    fn entry(&mut self, at: At<'_>) -> Result<(), Errno> {
+        (self.0)(at.dir, at.name, at.stat)
+    }
+
+    fn enter(&mut self, _: At<'_>) -> Result<(), Errno> {
+        Ok(())
+    }
+
+    fn leave(&mut self, at: At<'_>, _: BorrowedFd<'_>) -> Result<(), Errno> {
+        (self.0)(at.dir, at.name, at.stat)
+    }
+}

@@ -1,0 +1,201 @@
+//! `cas unshare`: a program in a user namespace, where it may mount, and give files to the owners
+//! that an image has.
+//!
+//! The program takes the place of this process. Its ids are mapped before that by a child process
+//! that has stayed outside, because a process cannot map more than one id for itself.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io::{self, Read, Write};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Stdio};
+
+use cas::bundle::{IdRange, UserIds};
+use cas::{Context as _, Error, ErrorKind, Progress, Result};
+use clap::Args;
+use rustix::mount::{MountPropagationFlags, mount_change};
+use rustix::thread::UnshareFlags;
+
+use super::{Context, idmap, subids};
+
+/// Name of the hidden command that maps ids.
+const COMMAND: &str = "map-ids";
+
+/// Name of the hidden command that gives files to their owners.
+const GIVE: &str = "give-owners";
+
+/// The maps of a user namespace: user ids, and group ids.
+const MAPS: [&str; 2] = ["/proc/self/uid_map", "/proc/self/gid_map"];
+
+/// Run a program where it may mount images and unpack them with their owners
+#[derive(Args)]
+#[command(after_help = "Example:
+  cas unshare
+  cas unshare -- sh -c 'cas mount app:1 mnt && ls mnt'
+
+The program gets a user namespace, in which you are the superuser, and a mount namespace: nobody else
+has its mounts, and they end with it. Other ids of an image need ranges of ids in /etc/subuid and
+/etc/subgid, and newuidmap and newgidmap (package uidmap); otherwise there is only your own id. The
+superuser gets only the mount namespace.
+
+What was unpacked with other owners can be changed and removed only here: use gc here, too.
+
+Exit codes: the program's own; 126 if it cannot be executed; 127 if it is not found; if it did not
+start, those of cas.")]
+pub(crate) struct Unshare {
+    /// Program and its arguments [default: $SHELL, otherwise sh]
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "CMD"
+    )]
+    command: Vec<OsString>,
+}
+
+/// Map the ids of a user namespace when standard input has a byte (started by `cas unshare`)
+#[derive(Args)]
+pub(crate) struct MapIds {
+    /// Id of the process in the namespace
+    process: u32,
+}
+
+/// Give unpacked files to the owners that their attributes name (started by `cas run`)
+#[derive(Args)]
+pub(crate) struct GiveOwners {
+    directory: PathBuf,
+}
+
+impl Unshare {
+    pub(crate) fn run(self, context: &Context) -> Result<ExitCode> {
+        let root = std::path::absolute(&context.root)?;
+        if rustix::process::geteuid().is_root() {
+            private_mounts().during("unshare", "mounts")?;
+        } else {
+            enter(&subids::of_this_user(), &*context.progress)?;
+        }
+        let mut command = self.command;
+        if command.is_empty() {
+            command.push(std::env::var_os("SHELL").unwrap_or_else(|| "sh".into()));
+        }
+        // The superuser of the namespace would have another default root.
+        let error = Command::new(&command[0])
+            .args(&command[1..])
+            .env("CAS_ROOT", root)
+            .exec();
+        eprintln!("cas: run {:?}: {error}", command[0]);
+        Ok(ExitCode::from(match error.kind() {
+            io::ErrorKind::NotFound => 127,
+            _ => 126,
+        }))
+    }
+}
+
+/// Gives this process its own mounts. Those that the machine adds or removes still appear in it.
+fn private_mounts() -> io::Result<()> {
+    idmap::unshare(UnshareFlags::NEWNS)?;
+    let flags = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+    Ok(mount_change("/", flags)?)
+}
+
+/// Enters a new user namespace and a new mount namespace, with these ids.
+pub(super) fn enter(ids: &UserIds, progress: &dyn Progress) -> Result<()> {
+    let mapper = ids.has_more().then(start_mapper).transpose()?;
+    let unshared = idmap::unshare(UnshareFlags::NEWUSER | UnshareFlags::NEWNS);
+    unshared.map_err(|error| {
+        Error::unsupported(format!(
+            "a user namespace cannot be created here ({error}); ask the administrator to allow \
+             them (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, \
+             kernel.apparmor_restrict_unprivileged_userns)"
+        ))
+        .operation("unshare")
+    })?;
+    if let Some(mut mapper) = mapper {
+        // If the mapper has failed, the maps are empty.
+        if let Some(mut ready) = mapper.stdin.take() {
+            let _ = ready.write_all(b".");
+        }
+        mapper.wait().during("wait for", COMMAND)?;
+    }
+    for (map, ids) in MAPS.into_iter().zip([&ids.users, &ids.groups]) {
+        let read = fs::read_to_string(map).during("read", map)?;
+        if !read.trim().is_empty() {
+            continue;
+        }
+        if !ids.more.is_empty() {
+            progress.warn(&format!("{map} has only your own id, for the reason above"));
+        }
+        if map == MAPS[1] {
+            // Otherwise the kernel does not let a user map a group.
+            fs::write("/proc/self/setgroups", "deny").during("write", "/proc/self/setgroups")?;
+        }
+        fs::write(map, format!("0 {} 1", ids.own)).during("write", map)?;
+    }
+    Ok(())
+}
+
+fn start_mapper() -> Result<Child> {
+    let started = Command::new("/proc/self/exe")
+        .arg(COMMAND)
+        .arg(std::process::id().to_string())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn();
+    started.during("start", COMMAND)
+}
+
+/// Runs a command of the tool, or another program, in a namespace as [`Unshare`] does. Returns
+/// whether it has succeeded.
+async fn succeeds(arguments: &[&OsStr]) -> Result<bool> {
+    let mut command = tokio::process::Command::new("/proc/self/exe");
+    command.arg("unshare").args(arguments).kill_on_drop(true);
+    Ok(command.status().await?.success())
+}
+
+/// Removes a directory in which other users of a namespace own files.
+pub(super) async fn remove(directory: &Path) -> Result<()> {
+    let arguments = ["rm", "-rf", "--"].map(OsStr::new);
+    if succeeds(&[&arguments, &[directory.as_os_str()][..]].concat()).await? {
+        return Ok(());
+    }
+    let why = "files of other users are left, for the reason above; use rm in `cas unshare`";
+    Err(Error::new(ErrorKind::Denied, why))
+}
+
+/// Gives what was unpacked into `directory` without privileges to the owners in the image.
+pub(super) async fn give_owners(directory: &Path) -> Result<()> {
+    let arguments = ["/proc/self/exe", GIVE].map(OsStr::new);
+    if succeeds(&[&arguments, &[directory.as_os_str()][..]].concat()).await? {
+        return Ok(());
+    }
+    let why = "files could not be given to their owners, for the reason above";
+    Err(Error::new(ErrorKind::Denied, why))
+}
+
+impl GiveOwners {
+    pub(crate) fn run(self) -> Result<()> {
+        cas::layer::apply::give_to_owners(&self.directory)
+    }
+}
+
+impl MapIds {
+    pub(crate) fn run(self) -> Result<ExitCode> {
+        let mut ready = [0];
+        // Without a byte, the namespace was not made.
+        if std::io::stdin().read(&mut ready)? == 0 {
+            return Ok(ExitCode::FAILURE);
+        }
+        let ids = subids::of_this_user();
+        let maps = [ids.users.map(), ids.groups.map()];
+        for (program, map) in subids::MAPPERS.into_iter().zip(maps) {
+            let numbers = |range: IdRange| [range.inside, range.outside, range.count];
+            let numbers = map.into_iter().flat_map(numbers);
+            let mut mapper = Command::new(program);
+            mapper.arg(self.process.to_string());
+            mapper.args(numbers.map(|number| number.to_string()));
+            // It prints its errors, and leaves the map empty.
+            let _ = mapper.status();
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

@@ -1,0 +1,287 @@
+//! `cas run` without privileges.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use testkit::archive::{Header, Tar};
+
+use crate::common::{can, cas, fails, ok, real_image};
+use crate::scene::{Home, Ids, MORE, USER, readable, succeeds};
+
+/// Returns a program that contains the usual tools and needs no libraries, or `None` as
+/// [`real_image`] does.
+fn busybox() -> Option<&'static [u8]> {
+    static TAKEN: OnceLock<Vec<u8>> = OnceLock::new();
+    let small = real_image("small")?;
+    Some(TAKEN.get_or_init(|| {
+        let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
+        let (root, tree) = (scratch.path().join("root"), scratch.path().join("tree"));
+        ok(cas(&root).args(["import", "--name", "small"]).arg(small));
+        ok(cas(&root).args(["unpack", "small"]).arg(&tree));
+        fs::read(tree.join("bin/busybox")).unwrap()
+    }))
+}
+
+/// Returns a home with three images in its store: `app:app`; `app:served`, which runs as 1000:1000;
+/// and `app:unknown`, whose user does not exist in it.
+fn home() -> Option<Home> {
+    let home = Home::new(&["umoci", "runc", "newuidmap"])?;
+    let busybox = busybox()?;
+    let own = |header: Header| header.owner(1000, 1000);
+    let layer = Tar::new()
+        .member(
+            Header::new(b'0', "bin/busybox")
+                .mode(0o755)
+                .size(busybox.len() as u64),
+            busybox,
+        )
+        .member(own(Header::new(b'5', "srv/own").mode(0o700)), "")
+        .member(own(Header::new(b'0', "srv/own/file")), "")
+        .member(Header::new(b'5', "closed").mode(0o500), "")
+        .file("closed/file", "");
+    let tools = "sh id stat touch mkdir chmod chown sleep true cat head ls".split(' ');
+    let link = |layer: Tar, tool| layer.symlink(format!("bin/{tool}"), "busybox");
+    let layout = home.image(vec![tools.fold(layer, link)]);
+    for (tag, user) in [("served", "1000:1000"), ("unknown", "nobody-here")] {
+        ok(Command::new("umoci")
+            .args(["config", "--image", &format!("{}:app", layout.display())])
+            .args(["--tag", tag, "--config.user", user]));
+    }
+    readable(&layout);
+    home.import(&layout);
+    Some(home)
+}
+
+/// Returns what runs have left.
+fn runs(home: &Home) -> Vec<PathBuf> {
+    let found = fs::read_dir(home.path(".local/share/cas/run"));
+    found
+        .into_iter()
+        .flatten()
+        .map(|one| one.unwrap().path())
+        .collect()
+}
+
+/// Checks that runs have left nothing.
+#[track_caller]
+fn assert_clean(home: &Home) {
+    assert_eq!(runs(home), Vec::<PathBuf>::new());
+}
+
+/// Prints the user, and writes where only the user 1000 of the image may.
+const WHO: &str = "touch /srv/own/new && cat /dev/zero 2>/dev/null | head -c 3 >/dev/null && \
+    ls /proc/self >/dev/null && echo $(id -u):$(id -g) $(stat -c %u:%g /srv/own)";
+
+#[test]
+fn programs_run_as_the_user_of_the_image_and_nothing_is_left() {
+    let Some(home) = home() else { return };
+    for runtime in ["runc", "crun", "chroot"] {
+        if runtime == "crun" && !can(&["crun"]) {
+            continue;
+        }
+        for (ids, image, who) in [
+            (Ids::One, "app:app", "0:0 0:0"),
+            (Ids::Many, "app:app", "0:0 1000:1000"),
+            (Ids::One, "app:served", "0:0 0:0"),
+            (Ids::Many, "app:served", "1000:1000 1000:1000"),
+        ] {
+            let case = format!("{runtime} {ids:?} {image}");
+            if runtime == "crun" && ids == Ids::One {
+                // It calls newuidmap even for one id, which fails for a user without a name.
+                continue;
+            }
+            let run = |script: &str| {
+                let arguments = ["run", "--runtime", runtime, image, "--", "sh", "-c", script];
+                home.cas(ids, &arguments)
+            };
+            let (shown, said) = succeeds(&mut run(WHO));
+            assert_eq!(shown.trim(), who, "{case}: {said}");
+            let warned = said.contains("runs as 1000:1000, for which you have no id");
+            assert_eq!(warned, (ids, image) == (Ids::One, "app:served"), "{case}");
+            assert_clean(&home);
+            if image == "app:app" {
+                fails(&mut run("exit 7"), 7);
+                let missing = ["run", "--runtime", runtime, image, "--", "no"];
+                fails(&mut home.cas(ids, &missing), 127);
+            }
+            assert_clean(&home);
+        }
+    }
+}
+
+/// Starts a program that prints `up`, and waits for that.
+fn started(mut run: Command) -> Child {
+    let mut child = run.stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    let out = child.stdout.take().unwrap();
+    BufReader::new(out).read_line(&mut line).unwrap();
+    assert_eq!(line, "up\n");
+    child
+}
+
+fn pid(id: u32) -> Pid {
+    Pid::from_raw(id.try_into().unwrap()).unwrap()
+}
+
+#[test]
+fn signals_reach_the_program_and_what_kills_leave_is_collected() {
+    let Some(home) = home() else { return };
+    let run = |ids, runtime, script| {
+        let arguments = [
+            "run",
+            "--runtime",
+            runtime,
+            "app:app",
+            "--",
+            "sh",
+            "-c",
+            script,
+        ];
+        home.cas(ids, &arguments)
+    };
+    let patient = "trap 'exit 9' TERM; echo up; while :; do sleep 0.1; done";
+    let forever = "mkdir -p /d/d && chown -R 7:7 /d 2>/dev/null; echo up; exec sleep 1000";
+    for (runtime, ids) in [
+        ("runc", Ids::One),
+        ("chroot", Ids::One),
+        ("runc", Ids::Many),
+        ("chroot", Ids::Many),
+    ] {
+        let mut child = started(run(ids, runtime, patient));
+        kill_process(pid(child.id()), Signal::TERM).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(9), "{runtime} {ids:?}");
+        assert_clean(&home);
+
+        let mut child = started(run(ids, runtime, forever));
+        let children = format!("/proc/{0}/task/{0}/children", child.id());
+        let below = fs::read_to_string(children).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        ok(&mut home.cas(ids, &["gc"]));
+        assert_eq!(runs(&home).len(), 2, "the program still runs");
+        let below: u32 = below.trim().parse().unwrap();
+        kill_process(pid(below), Signal::KILL).unwrap();
+        while !runs(&home).is_empty() {
+            // The lock is free when all processes have ended.
+            ok(&mut home.cas(ids, &["gc"]));
+        }
+    }
+}
+
+/// Kills the tool at different moments. The program that it has started ends by itself.
+#[test]
+fn a_run_killed_at_any_moment_is_collected() {
+    let Some(home) = home() else { return };
+    for runtime in ["runc", "chroot"] {
+        for step in 0..8 {
+            let arguments = [
+                "run",
+                "-q",
+                "--runtime",
+                runtime,
+                "app:served",
+                "--",
+                "true",
+            ];
+            let mut run = home.cas(Ids::Many, &arguments);
+            let mut child = run.stderr(Stdio::null()).spawn().unwrap();
+            thread::sleep(Duration::from_millis(step * 25));
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+    let begun = Instant::now();
+    while !runs(&home).is_empty() && begun.elapsed() < Duration::from_secs(20) {
+        ok(&mut home.cas(Ids::Many, &["gc"]));
+    }
+    assert_clean(&home);
+}
+
+/// Files of other users of the container cannot be removed by the user who started it.
+#[test]
+fn what_other_users_of_a_container_own_is_removed() {
+    let Some(home) = home() else { return };
+    let script = "mkdir -p /left/below && touch /left/below/file && chmod 700 /left && \
+        chown -R 42:42 /left && stat -c %u /left/below/file";
+    for runtime in ["runc", "chroot"] {
+        let run = [
+            "run",
+            "--runtime",
+            runtime,
+            "app:app",
+            "--",
+            "sh",
+            "-c",
+            script,
+        ];
+        let (shown, said) = succeeds(&mut home.cas(Ids::Many, &run));
+        assert_eq!(shown.trim(), "42", "{said}");
+        assert!(!said.contains("clean up"), "{said}");
+        assert_clean(&home);
+    }
+    // With one id there are no others.
+    let run = ["run", "app:app", "--", "sh", "-c", "chown 42:42 /bin"];
+    assert!(fails(&mut home.cas(Ids::One, &run), 1).contains("chown"));
+    assert_clean(&home);
+}
+
+#[test]
+fn a_bundle_has_the_ids_of_the_user_and_starts() {
+    let Some(home) = home() else { return };
+    let make = ["bundle", "--rootless", "app:served", "b", "--", "id", "-u"];
+    succeeds(&mut home.cas(Ids::Many, &make));
+    let mode = fs::metadata(home.path("b")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o700);
+    let config = fs::read(home.path("b/config.json")).unwrap();
+    let config: serde_json::Value = serde_json::from_slice(&config).unwrap();
+    let maps = &config["linux"]["uidMappings"];
+    let range = |inside: u32, outside: u32, size: u32| serde_json::json!({"containerID": inside, "hostID": outside, "size": size});
+    let (first, count) = MORE;
+    assert_eq!(maps[0], range(0, USER, 1));
+    assert_eq!(maps[1], range(1, first, count));
+    let mut runc = home.user(Ids::Many, "runc");
+    runc.args(["--root", "state", "run", "--bundle", "b", "test-rootless"]);
+    let (shown, said) = succeeds(&mut runc);
+    assert_eq!(shown.trim(), "1000", "{said}");
+}
+
+/// The bundle is complete but for its configuration, so that its directories are closed.
+#[test]
+fn a_bundle_that_cannot_be_made_leaves_nothing() {
+    let Some(home) = home() else { return };
+    let made = home.path("made");
+    fs::create_dir(&made).unwrap();
+    ok(Command::new("chown").arg(USER.to_string()).arg(&made));
+    for directory in ["new", "made"] {
+        let mut bundle = home.cas(
+            Ids::One,
+            &["bundle", "--rootless", "app:unknown", directory],
+        );
+        assert!(fails(&mut bundle, 3).contains("nobody-here"));
+    }
+    assert!(!home.path("new").exists());
+    assert_eq!(fs::read_dir(&made).unwrap().count(), 0);
+    fails(&mut home.cas(Ids::One, &["run", "app:unknown"]), 3);
+    assert_clean(&home);
+}
+
+/// In the namespace, snapshots are mounted and files have the owners that the image gives them.
+#[test]
+fn the_superuser_of_a_namespace_runs_on_snapshots() {
+    let Some(home) = home() else { return };
+    let script = "for one in runc chroot; do $cas run --runtime $one app:app -- stat -c %u:%g \
+        /srv/own/file; done; $cas gc";
+    let (shown, said) = succeeds(&mut home.unshared(Ids::Many, script));
+    assert_eq!(shown.matches("1000:1000").count(), 2, "{shown}{said}");
+    assert_clean(&home);
+    let script = "$cas rmi app:app app:served app:unknown; $cas gc";
+    let (shown, _) = succeeds(&mut home.unshared(Ids::Many, script));
+    assert!(shown.contains("7 blobs, 1 snapshot"), "{shown}");
+}
