@@ -80,10 +80,13 @@ pub(super) fn document(
 ) -> Result<(Value, Vec<String>)> {
     let (annotations, mut warnings) = annotations(&config.annotations);
     let mut user = account.user.clone();
+    let may_set_groups = rootless::may_set_groups();
     if let Some(ids) = &options.rootless {
         let (mapped, warning) = rootless::user(ids, &user);
         user = mapped;
         warnings.extend(warning);
+    } else if !may_set_groups {
+        user.additional_gids.clear();
     }
     let namespaces = ["pid", "network", "ipc", "uts", "mount"];
     let mut document = json!({
@@ -102,6 +105,8 @@ pub(super) fn document(
     });
     if let Some(ids) = &options.rootless {
         rootless::adapt(&mut document, ids);
+    } else if !may_set_groups {
+        rootless::leave_out_group(&mut document);
     }
     Ok((document, warnings))
 }

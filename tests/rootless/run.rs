@@ -29,26 +29,27 @@ fn busybox() -> Option<&'static [u8]> {
     }))
 }
 
+/// Returns a layer with tools.
+fn tools() -> Option<Tar> {
+    let busybox = busybox()?;
+    let header = Header::new(b'0', "bin/busybox").mode(0o755);
+    let layer = Tar::new().member(header.size(busybox.len() as u64), busybox);
+    let names = "sh id stat touch mkdir chmod chown sleep true cat head ls".split(' ');
+    let link = |layer: Tar, name| layer.symlink(format!("bin/{name}"), "busybox");
+    Some(names.fold(layer, link))
+}
+
 /// Returns a home with three images in its store: `app:app`; `app:served`, which runs as 1000:1000;
 /// and `app:unknown`, whose user does not exist in it.
 fn home() -> Option<Home> {
     let home = Home::new(&["umoci", "runc", "newuidmap"])?;
-    let busybox = busybox()?;
     let own = |header: Header| header.owner(1000, 1000);
-    let layer = Tar::new()
-        .member(
-            Header::new(b'0', "bin/busybox")
-                .mode(0o755)
-                .size(busybox.len() as u64),
-            busybox,
-        )
+    let layer = tools()?
         .member(own(Header::new(b'5', "srv/own").mode(0o700)), "")
         .member(own(Header::new(b'0', "srv/own/file")), "")
         .member(Header::new(b'5', "closed").mode(0o500), "")
         .file("closed/file", "");
-    let tools = "sh id stat touch mkdir chmod chown sleep true cat head ls".split(' ');
-    let link = |layer: Tar, tool| layer.symlink(format!("bin/{tool}"), "busybox");
-    let layout = home.image(vec![tools.fold(layer, link)]);
+    let layout = home.image(vec![layer]);
     for (tag, user) in [("served", "1000:1000"), ("unknown", "nobody-here")] {
         ok(Command::new("umoci")
             .args(["config", "--image", &format!("{}:app", layout.display())])
@@ -284,4 +285,20 @@ fn the_superuser_of_a_namespace_runs_on_snapshots() {
     let script = "$cas rmi app:app app:served app:unknown; $cas gc";
     let (shown, _) = succeeds(&mut home.unshared(Ids::Many, script));
     assert!(shown.contains("7 blobs, 1 snapshot"), "{shown}");
+}
+
+/// A namespace with one id has no group of terminals, and nobody sets groups in it.
+#[test]
+fn the_superuser_of_a_namespace_of_one_id_runs_programs() {
+    let Some(home) = Home::new(&["runc"]) else {
+        return;
+    };
+    let Some(layer) = tools() else { return };
+    home.import(&home.image(vec![layer]));
+    for runtime in ["runc", "chroot"] {
+        let script = format!("$cas run --runtime {runtime} app -- id -u; $cas gc");
+        let (shown, said) = succeeds(&mut home.unshared(Ids::One, &script));
+        assert!(shown.starts_with("0\n"), "{runtime}: {shown}{said}");
+    }
+    assert_clean(&home);
 }

@@ -30,17 +30,16 @@ pub(crate) struct RunInChroot {
 impl RunInChroot {
     pub(crate) fn run(self, context: &Context) -> Result<ExitCode> {
         let process = bundle::process(&self.bundle)?;
-        let ids = is_rootless().then(subids::of_this_user);
-        if let Some(ids) = &ids {
-            unshare::enter(ids, &*context.progress)?;
+        let rootless = is_rootless();
+        if rootless {
+            unshare::enter(&subids::of_this_user(), &*context.progress)?;
         }
         // In the namespace, because the directory may belong to another user of the image.
         let rootfs = Rootfs::open(&self.bundle.join("rootfs"))?;
-        if ids.is_some() {
+        if rootless {
             devices::mount_all(&rootfs).during("mount in", self.bundle.display())?;
         }
-        let may_set_groups = ids.is_none_or(|ids| ids.has_more());
-        enter(&rootfs, &process, may_set_groups).during("enter", self.bundle.display())?;
+        enter(&rootfs, &process).during("enter", self.bundle.display())?;
         let Some((program, arguments)) = process.args.split_first() else {
             let why = "the bundle names no program; add it to process.args of its config.json";
             return Err(Error::invalid(why).subject(self.bundle.display()));
@@ -61,8 +60,8 @@ impl RunInChroot {
 
 /// Changes the root, groups, user and working directory of this process, which cannot regain its
 /// privileges afterwards. Only the calling thread changes its user; it then executes the program.
-/// In a user namespace with one group, the kernel lets nobody set groups.
-fn enter(rootfs: &Rootfs, process: &bundle::Process, may_set_groups: bool) -> io::Result<()> {
+fn enter(rootfs: &Rootfs, process: &bundle::Process) -> io::Result<()> {
+    let may_set_groups = bundle::may_set_groups();
     rustix::process::fchdir(rootfs)?;
     rustix::process::chroot(".")?;
     std::fs::create_dir_all(Path::new(&process.cwd))?;
