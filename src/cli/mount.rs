@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use cas::{ImageRef, MountOptions, Platform, Result};
+use cas::{Error, ErrorKind, ImageRef, MountOptions, Platform, Result};
 use clap::Args;
 use serde_json::json;
 
@@ -13,7 +13,10 @@ use super::idmap::{self, Range};
 #[derive(Args)]
 #[command(after_help = "Example:
   cas mount app:1 /mnt && ls /mnt && cas umount /mnt
-  cas mount app:1 /mnt --map-ids 0:100000:65536")]
+  cas mount app:1 /mnt --map-ids 0:100000:65536
+  cas unshare -- sh -c 'cas mount app:1 mnt && ls mnt'
+
+Only the superuser can mount. Other users have the right to it in `cas unshare`.")]
 pub(crate) struct Mount {
     /// Name or digest of the image
     image: String,
@@ -61,7 +64,8 @@ impl Mount {
             .with_platforms(self.platform)
             .with_progress(context.progress.clone());
         let image = ImageRef::typed(&self.image);
-        cas.mount_with(image, &self.directory, options).await?;
+        let mounted = cas.mount_with(image, &self.directory, options).await;
+        mounted.map_err(advise)?;
         let directory = self.directory.display().to_string();
         let made = json!({"image": self.image, "directory": directory, "writable": self.rw});
         context
@@ -73,9 +77,19 @@ impl Mount {
 impl Umount {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let cas = context.cas().await?;
-        cas.unmount(&self.directory).await?;
+        cas.unmount(&self.directory).await.map_err(advise)?;
         let directory = self.directory.display().to_string();
         let done = json!({"unmounted": directory});
         context.out.item(&done, || format!("unmounted {directory}"))
     }
+}
+
+/// Returns the error, with what a user without the right to mount can do.
+fn advise(error: Error) -> Error {
+    let superuser = rustix::process::geteuid().is_root();
+    if error.kind() != ErrorKind::Denied || superuser || error.to_string().contains("unshare") {
+        return error;
+    }
+    let why = format!("{error}; only the superuser can mount, so run it in `cas unshare`");
+    Error::new(ErrorKind::Denied, why).source(error)
 }

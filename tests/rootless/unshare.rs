@@ -124,6 +124,14 @@ fn owners_of_an_image_are_kept_with_further_ids() {
     let (shown, said) = succeeds(&mut home.unshared(Ids::Many, script));
     let owners = "33:34\n1000000:2000000\n".repeat(2);
     assert!(shown.ends_with(&owners), "{shown}{said}");
+    // A copy of the files would have other owners.
+    for options in [
+        &["mount", "--rw", "app", "tree"][..],
+        &["mount", "app", "tree"],
+    ] {
+        let said = fails(&mut home.cas(Ids::Many, options), 1);
+        assert!(said.contains("`cas unshare`"), "{options:?}: {said}");
+    }
     // The mount ended with the namespace, but only there its snapshot can be removed.
     let said = fails(&mut home.cas(Ids::Many, &["umount", "mnt"]), 1);
     assert!(said.contains("`cas unshare`"), "{said}");
