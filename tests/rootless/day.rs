@@ -9,7 +9,7 @@ use crate::scene::{Home, Ids, succeeds};
 
 #[test]
 fn a_user_imports_unpacks_runs_and_collects() {
-    let Some(home) = Home::new(&["runc"]) else {
+    let Some(home) = Home::with_namespaces(&["runc"]) else {
         return;
     };
     let (shown, _) = succeeds(&mut home.cas(Ids::One, &["demo"]));

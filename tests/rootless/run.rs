@@ -42,7 +42,7 @@ fn tools() -> Option<Tar> {
 /// Returns a home with three images in its store: `app:app`; `app:served`, which runs as 1000:1000;
 /// and `app:unknown`, whose user does not exist in it.
 fn home() -> Option<Home> {
-    let home = Home::new(&["umoci", "runc", "newuidmap"])?;
+    let home = Home::with_namespaces(&["umoci", "runc", "newuidmap"])?;
     let own = |header: Header| header.owner(1000, 1000);
     let layer = tools()?
         .member(own(Header::new(b'5', "srv/own").mode(0o700)), "")
@@ -290,7 +290,7 @@ fn the_superuser_of_a_namespace_runs_on_snapshots() {
 /// A namespace with one id has no group of terminals, and nobody sets groups in it.
 #[test]
 fn the_superuser_of_a_namespace_of_one_id_runs_programs() {
-    let Some(home) = Home::new(&["runc"]) else {
+    let Some(home) = Home::with_namespaces(&["runc"]) else {
         return;
     };
     let Some(layer) = tools() else { return };

@@ -50,6 +50,22 @@ impl Home {
         Self::new_in(place, programs)
     }
 
+    /// Returns a home, as [`Home::new`] does. Returns `None` also if this machine does not let users
+    /// make namespaces.
+    pub(crate) fn with_namespaces(programs: &[&str]) -> Option<Self> {
+        let home = Self::new(programs)?;
+        let mut unshare = home.user(Ids::One, "unshare");
+        let allowed = unshare.args(["-Urm", "true"]).output().unwrap();
+        if !allowed.status.success() {
+            eprintln!(
+                "SKIPPED: no user namespaces here: {}",
+                text(&allowed.stderr)
+            );
+            return None;
+        }
+        Some(home)
+    }
+
     /// Returns a home in a directory. Returns `None` as [`Home::new`] does.
     pub(crate) fn new_in(place: &str, programs: &[&str]) -> Option<Self> {
         if !can(&[programs, &["setpriv", "unshare"]].concat()) {
@@ -73,15 +89,6 @@ impl Home {
         }
         fs::create_dir(home.path("")).unwrap();
         chown(home.path(""), Some(USER), Some(USER)).unwrap();
-        let mut unshare = home.user(Ids::One, "unshare");
-        let allowed = unshare.args(["-Urm", "true"]).output().unwrap();
-        if !allowed.status.success() {
-            eprintln!(
-                "SKIPPED: no user namespaces here: {}",
-                text(&allowed.stderr)
-            );
-            return None;
-        }
         Some(home)
     }
 

@@ -325,6 +325,19 @@ fn the_group_is_the_users_own() {
 }
 
 #[test]
+fn a_private_directory_stays_closed() {
+    let Some(home) = Home::new(&[]) else { return };
+    home.import(&home.image(vec![lower(), upper()]));
+    let arguments = ["unpack", "--rootless", "--private", "app", "tree"];
+    let (_, said) = succeeds(&mut home.cas(Ids::One, &arguments));
+    assert_eq!(said, "");
+    for (name, mode) in [("", 0o40700), ("closed", 0o40500), ("su", 0o104_755)] {
+        let found = fs::metadata(home.path("tree").join(name)).unwrap().mode();
+        assert_eq!(found, mode, "{name}: {found:o}");
+    }
+}
+
+#[test]
 fn what_fails_is_removed_and_without_the_option_the_option_is_named() {
     let Some(home) = Home::new(&[]) else { return };
     let bad = upper().hardlink("x", "no such file");

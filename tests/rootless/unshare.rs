@@ -11,7 +11,7 @@ use crate::scene::{Home, Ids, MORE, USER, succeeds};
 
 #[test]
 fn the_program_has_the_ids_that_the_user_may_use() {
-    let Some(home) = Home::new(&["newuidmap"]) else {
+    let Some(home) = Home::with_namespaces(&["newuidmap"]) else {
         return;
     };
     let script = "id -u; cat /proc/self/uid_map /proc/self/gid_map";
@@ -31,7 +31,7 @@ fn the_program_has_the_ids_that_the_user_may_use() {
 /// The line of a user who has no name cannot be used, so `newuidmap` fails.
 #[test]
 fn if_further_ids_cannot_be_mapped_the_own_id_is() {
-    let Some(home) = Home::new(&["newuidmap"]) else {
+    let Some(home) = Home::with_namespaces(&["newuidmap"]) else {
         return;
     };
     let line = format!("{USER}:{}:{}\n", MORE.0, MORE.1);
@@ -46,7 +46,9 @@ fn if_further_ids_cannot_be_mapped_the_own_id_is() {
 
 #[test]
 fn exit_codes_shells_and_roots_are_those_of_the_program() {
-    let Some(home) = Home::new(&[]) else { return };
+    let Some(home) = Home::with_namespaces(&[]) else {
+        return;
+    };
     let unshare = |arguments: &[&str]| {
         let all = [&["unshare"], arguments].concat();
         home.cas(Ids::One, &all)
@@ -78,7 +80,9 @@ fn exit_codes_shells_and_roots_are_those_of_the_program() {
 /// What the two snapshotters mount, in a namespace of one id.
 #[test]
 fn images_are_mounted_in_it_and_only_there() {
-    let Some(home) = Home::new(&[]) else { return };
+    let Some(home) = Home::with_namespaces(&[]) else {
+        return;
+    };
     let upper = Tar::new().file("b", "").file(".wh.a", "");
     home.image(vec![Tar::new().file("a", "").file("dir/c", ""), upper]);
     fs::create_dir(home.path("mnt")).unwrap();
@@ -110,7 +114,7 @@ fn images_are_mounted_in_it_and_only_there() {
 /// An image of many owners, unpacked and mounted with all of them.
 #[test]
 fn owners_of_an_image_are_kept_with_further_ids() {
-    let Some(home) = Home::new(&["newuidmap"]) else {
+    let Some(home) = Home::with_namespaces(&["newuidmap"]) else {
         return;
     };
     let owned = |header: Header| header.owner(33, 34);
