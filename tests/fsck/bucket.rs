@@ -102,6 +102,19 @@ fn damaged_objects_are_found_and_fetched_again() {
             ("blob-damaged", config),
         ],
     );
+    // Truncated objects.
+    let text = String::from_utf8(scene.bytes(&document)).unwrap();
+    bucket.put(&bucket.part(&document), &text[..text.len() / 2]);
+    bucket.put(&bucket.part(&layers[0]), "x");
+    bucket.put(&bucket.part(&layers[1]), "");
+    heals_all(
+        scene,
+        &[
+            ("blob-damaged", document),
+            ("blob-damaged", layers[0]),
+            ("blob-damaged", layers[1]),
+        ],
+    );
     // Until these are repaired, the rest cannot be checked.
     bucket.put(&cell(&document), "garbage");
     bucket.put(&record(&layers[2]), "garbage");
