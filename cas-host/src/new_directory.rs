@@ -9,7 +9,7 @@ use cas_core::{Error, Result, background};
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 
-use crate::tree::remove_all;
+use crate::remove::remove_all;
 use crate::{calls, no_directory};
 
 /// The extended attribute of a directory that is not complete yet.

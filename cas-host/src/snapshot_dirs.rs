@@ -28,7 +28,7 @@ use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::calls;
-use crate::{manifest, syncfs, tree};
+use crate::{manifest, remove, syncfs, tree};
 
 /// The name of the root of a snapshot's tree in its directory.
 pub const TREE: &str = "fs";
@@ -218,7 +218,7 @@ impl SnapshotDirs {
     /// `Busy` if something is mounted in it; errors of the file system, with the path.
     pub fn remove(&self, id: u64) -> Result<Usage> {
         self.remove_manifest(id)?;
-        tree::remove(&self.dir, &id.to_string())
+        remove::remove(&self.dir, &id.to_string())
     }
 
     /// Writes the manifest of the tree of `id`, for [`Self::check`]. A loss of power may undo

@@ -1,16 +1,14 @@
-//! Walking a directory tree through file descriptors, to measure, remove or copy it.
+//! Walking a directory tree through file descriptors, and measuring it.
 //!
 //! A walk follows no links and crosses no mounts. It keeps one file descriptor open, at any depth:
 //! it returns to a parent through `..`, and checks that this is the directory it came from.
 
 use std::collections::HashSet;
 use std::ffi::{CStr, CString};
-use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path as FsPath;
 use std::{fmt, io};
 
-use cas_core::error::{Context, Error, ErrorKind, Result};
+use cas_core::error::{Context, Error, Result};
 use cas_core::snapshot::Usage;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
@@ -111,7 +109,7 @@ fn walk_below(
 }
 
 /// Opens a directory and enters it. Returns `None` if it was removed or is skipped.
-fn descend(at: At<'_>, visit: &mut impl Visit) -> io::Result<Option<OwnedFd>> {
+pub(crate) fn descend(at: At<'_>, visit: &mut impl Visit) -> io::Result<Option<OwnedFd>> {
     match visit.open(at) {
         Ok(child) => {
             visit.enter(at)?;
@@ -179,7 +177,7 @@ pub(crate) fn open_below(at: At<'_>) -> Result<OwnedFd, Errno> {
     open_unmounted(at.dir, at.name.to_bytes(), flags)
 }
 
-fn open_again(dir: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
+pub(crate) fn open_again(dir: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     calls::openat(dir, name, flags, Mode::empty())
 }
@@ -201,13 +199,13 @@ impl fmt::Display for Path<'_> {
 
 /// Measures a tree. An inode with several names counts once.
 #[derive(Default)]
-struct Meter {
-    usage: Usage,
+pub(crate) struct Meter {
+    pub(crate) usage: Usage,
     linked: HashSet<(u64, u64)>,
 }
 
 impl Meter {
-    fn count(&mut self, at: At<'_>) {
+    pub(crate) fn count(&mut self, at: At<'_>) {
         let single = at.stat.st_nlink < 2 || at.file_type() == FileType::Directory;
         if single || self.linked.insert(at.identity()) {
             self.usage += Usage {
@@ -249,118 +247,8 @@ pub fn measure(dir: impl AsFd) -> Result<Usage> {
     Ok(meter.usage)
 }
 
-/// Removes a tree and measures it.
-struct Remover {
-    meter: Meter,
-    privileged: bool,
-}
-
-impl Remover {
-    fn new() -> Self {
-        Remover {
-            meter: Meter::default(),
-            privileged: rustix::process::geteuid().is_root(),
-        }
-    }
-
-    /// Returns whether a directory does not let this user remove what is in it.
-    fn is_closed(&self, stat: &Stat) -> bool {
-        !self.privileged && stat.st_mode & 0o700 != 0o700
-    }
-}
-
-impl Visit for Remover {
-    fn entry(&mut self, at: At<'_>) -> Result<(), Errno> {
-        self.meter.count(at);
-        ignore_absent(calls::unlinkat(at.dir, at.name, AtFlags::empty()))
-    }
-
-    /// Without privileges, removing entries needs permissions that the directory may not grant.
-    fn open(&mut self, at: At<'_>) -> Result<OwnedFd, Errno> {
-        if self.is_closed(at.stat) {
-            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let found = calls::openat(at.dir, at.name, flags, Mode::empty())?;
-            calls::chmod(&proc_path(found.as_fd()), Mode::RWXU)?;
-        }
-        open_below(at)
-    }
-
-    fn enter(&mut self, at: At<'_>) -> Result<(), Errno> {
-        self.meter.count(at);
-        Ok(())
-    }
-
-    fn leave(&mut self, at: At<'_>, _: BorrowedFd<'_>) -> Result<(), Errno> {
-        ignore_absent(calls::unlinkat(at.dir, at.name, AtFlags::REMOVEDIR))
-    }
-}
-
 /// Returns the path at which the kernel shows a file descriptor of this process.
 pub(crate) fn proc_path(fd: BorrowedFd<'_>) -> String {
     use std::os::fd::AsRawFd;
     format!("/proc/self/fd/{}", fd.as_raw_fd())
-}
-
-/// Ignores that the entry is absent, because another process may be removing the same tree.
-fn ignore_absent(outcome: Result<(), Errno>) -> Result<(), Errno> {
-    match outcome {
-        Err(Errno::NOENT) => Ok(()),
-        other => other,
-    }
-}
-
-/// Removes the directory `name` in `parent` and everything below it. Returns the freed space. An
-/// absent directory is not an error.
-///
-/// # Errors
-/// `Busy` at a mount point; errors of the file system, with the path.
-pub(crate) fn remove(parent: impl AsFd, name: &str) -> Result<Usage> {
-    let mut remover = Remover::new();
-    let removed = remove_with(parent.as_fd(), name, &mut remover).during("remove", name);
-    match removed {
-        Err(error) if error.kind() == ErrorKind::Denied && !remover.privileged => {
-            let why = "files of other users are in it; run the command in `cas unshare`";
-            Err(Error::new(ErrorKind::Denied, why).source(error)).during("remove", name)
-        }
-        removed => removed.map(|()| remover.meter.usage),
-    }
-}
-
-/// Removes everything below the directory `path`, also from directories that do not let their owner
-/// in. If `itself` says so, removes the directory too, which must not be a link.
-///
-/// # Errors
-/// `Busy`, inside an `io::Error`, at a mount point; errors of the file system.
-pub fn remove_all(path: &FsPath, itself: bool) -> io::Result<()> {
-    let mut flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    flags.set(OFlags::NOFOLLOW, itself);
-    let found = calls::open(path, flags, Mode::empty())?;
-    let mut remover = Remover::new();
-    if remover.is_closed(&calls::fstat(&found)?) {
-        calls::chmod(&proc_path(found.as_fd()), Mode::RWXU)?;
-    }
-    walk(open_again(found.as_fd(), c".")?, &mut remover)?;
-    if itself {
-        fs::remove_dir(path)?;
-    }
-    Ok(())
-}
-
-fn remove_with(parent: BorrowedFd<'_>, name: &str, remover: &mut Remover) -> io::Result<()> {
-    let name = CString::new(name)?;
-    let stat = match calls::statat(parent, &name, AtFlags::SYMLINK_NOFOLLOW) {
-        Err(Errno::NOENT) => return Ok(()),
-        stat => stat?,
-    };
-    let at = At {
-        dir: parent,
-        name: &name,
-        stat: &stat,
-    };
-    let Some(dir) = descend(at, remover)? else {
-        return Ok(());
-    };
-    walk(&dir, remover)?;
-    remover.leave(at, dir.as_fd())?;
-    Ok(())
 }

@@ -1,0 +1,154 @@
+//! Removing trees, also from directories that do not let their owner in.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::{fs, io};
+
+use cas_core::error::{Context, Error, ErrorKind, Result};
+use cas_core::snapshot::Usage;
+use rustix::fs::{AtFlags, Mode, OFlags, Stat};
+use rustix::io::Errno;
+
+use crate::calls;
+use crate::tree::{At, Meter, Visit, descend, open_again, open_below, proc_path, walk};
+
+/// Removes a tree and measures it.
+struct Remover {
+    meter: Meter,
+    privileged: bool,
+}
+
+impl Remover {
+    fn new() -> Self {
+        Remover {
+            meter: Meter::default(),
+            privileged: rustix::process::geteuid().is_root(),
+        }
+    }
+
+    /// Returns whether a directory does not let this user remove what is in it.
+    fn is_closed(&self, stat: &Stat) -> bool {
+        !self.privileged && stat.st_mode & 0o700 != 0o700
+    }
+}
+
+impl Visit for Remover {
+    fn entry(&mut self, at: At<'_>) -> Result<(), Errno> {
+        self.meter.count(at);
+        ignore_absent(calls::unlinkat(at.dir, at.name, AtFlags::empty()))
+    }
+
+    /// Without privileges, removing entries needs permissions that the directory may not grant.
+    fn open(&mut self, at: At<'_>) -> Result<OwnedFd, Errno> {
+        if self.is_closed(at.stat) {
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let found = calls::openat(at.dir, at.name, flags, Mode::empty())?;
+            calls::chmod(&proc_path(found.as_fd()), Mode::RWXU)?;
+        }
+        open_below(at)
+    }
+
+    fn enter(&mut self, at: At<'_>) -> Result<(), Errno> {
+        self.meter.count(at);
+        Ok(())
+    }
+
+    fn leave(&mut self, at: At<'_>, _: BorrowedFd<'_>) -> Result<(), Errno> {
+        ignore_absent(calls::unlinkat(at.dir, at.name, AtFlags::REMOVEDIR))
+    }
+}
+
+/// Ignores that the entry is absent, because another process may be removing the same tree.
+fn ignore_absent(outcome: Result<(), Errno>) -> Result<(), Errno> {
+    match outcome {
+        Err(Errno::NOENT) => Ok(()),
+        other => other,
+    }
+}
+
+/// Removes the directory `name` in `parent` and everything below it. Returns the freed space. An
+/// absent directory is not an error.
+///
+/// # Errors
+/// `Busy` at a mount point; errors of the file system, with the path.
+pub(crate) fn remove(parent: impl AsFd, name: &str) -> Result<Usage> {
+    let mut remover = Remover::new();
+    let removed = remove_with(parent.as_fd(), name, &mut remover).during("remove", name);
+    match removed {
+        Err(error) if error.kind() == ErrorKind::Denied && !remover.privileged => {
+            let why = "files of other users are in it; run the command in `cas unshare`";
+            Err(Error::new(ErrorKind::Denied, why).source(error)).during("remove", name)
+        }
+        removed => removed.map(|()| remover.meter.usage),
+    }
+}
+
+/// Removes everything below the directory `path`, also from directories that do not let their owner
+/// in. If `itself` says so, removes the directory too, which must not be a link.
+///
+/// # Errors
+/// `Busy`, inside an `io::Error`, at a mount point; errors of the file system.
+pub fn remove_all(path: &Path, itself: bool) -> io::Result<()> {
+    let mut flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    flags.set(OFlags::NOFOLLOW, itself);
+    let found = calls::open(path, flags, Mode::empty())?;
+    let mut remover = Remover::new();
+    if remover.is_closed(&calls::fstat(&found)?) {
+        calls::chmod(&proc_path(found.as_fd()), Mode::RWXU)?;
+    }
+    walk(open_again(found.as_fd(), c".")?, &mut remover)?;
+    if itself {
+        fs::remove_dir(path)?;
+    }
+    Ok(())
+}
+
+fn remove_with(parent: BorrowedFd<'_>, name: &str, remover: &mut Remover) -> io::Result<()> {
+    let name = CString::new(name)?;
+    let stat = match calls::statat(parent, &name, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT) => return Ok(()),
+        stat => stat?,
+    };
+    let at = At {
+        dir: parent,
+        name: &name,
+        stat: &stat,
+    };
+    let Some(dir) = descend(at, remover)? else {
+        return Ok(());
+    };
+    walk(&dir, remover)?;
+    remover.leave(at, dir.as_fd())?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn what_is_in_a_directory_is_removed_and_nothing_behind_links() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = |name: &str| temp.path().join(name);
+        fs::create_dir_all(path("kept/below")).unwrap();
+        let closed = fs::Permissions::from_mode(0o500);
+        for itself in [false, true] {
+            fs::create_dir_all(path("tree/a/b")).unwrap();
+            fs::write(path("tree/a/file"), "").unwrap();
+            symlink(path("kept"), path("tree/link")).unwrap();
+            for name in ["tree/a/b", "tree/a", "tree"] {
+                fs::set_permissions(path(name), closed.clone()).unwrap();
+            }
+            remove_all(&path("tree"), itself).unwrap();
+            assert_eq!(path("tree").exists(), !itself);
+        }
+        symlink(path("kept"), path("tree")).unwrap();
+        assert!(remove_all(&path("tree"), true).is_err());
+        let error = remove_all(&path("absent"), true).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert!(path("kept/below").exists());
+    }
+}
