@@ -89,11 +89,19 @@ pub(crate) async fn pin(
     lease: Option<&str>,
     blob: &BlobRef,
 ) -> Result<Option<Pinned>> {
+    // A collection may remove the record while the blob is revived, and only this record still
+    // knows its children: without them, missing ones would count as left out.
+    let mut revived: Option<BlobRecord> = None;
     for _ in 0..ATTEMPTS {
         let swapped = match plan(store, lease, blob).await? {
             Plan::Nothing => return Ok(None),
-            Plan::Swap(record, expect) => swap(store, &blob.digest, *record, expect).await?,
+            Plan::Swap(record, expect) => {
+                let known = revived.take().filter(|_| expect == Expect::Absent);
+                let record = known.unwrap_or(*record);
+                swap(store, &blob.digest, record, expect).await?
+            }
             Plan::Revive(record, tombstone, revision) => {
+                revived = Some((*record).clone());
                 revive(store, &blob.digest, *record, tombstone, revision).await?
             }
         };
