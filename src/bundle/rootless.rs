@@ -1,5 +1,5 @@
-//! The part of `config.json` for a user without privileges: a user namespace. The user's own id is 0
-//! in it, because runc can start no other.
+//! The part of `config.json` for a user without privileges: a user namespace. The user's own id is
+//! 0 in it, because runc can start no other.
 
 use serde_json::{Value, json};
 

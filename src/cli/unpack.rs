@@ -17,8 +17,8 @@ use super::Context;
 The directory and all files in it have the owners and modes that the image gives them. Other users
 may then use its device nodes and set-id programs; --private prevents that.
 
-With --rootless no privileges are needed: all files are yours, and their owners in the image are kept
-in the attribute user.rootlesscontainers, as umoci does. Devices, and attributes that only the
+With --rootless no privileges are needed: all files are yours, and their owners in the image are
+kept in the attribute user.rootlesscontainers, as umoci does. Devices, and attributes that only the
 superuser may set, are left out with a warning.")]
 pub(crate) struct Unpack {
     /// Name or digest of the image

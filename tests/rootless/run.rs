@@ -243,10 +243,13 @@ fn a_bundle_has_the_ids_of_the_user_and_starts() {
     let config = fs::read(home.path("b/config.json")).unwrap();
     let config: serde_json::Value = serde_json::from_slice(&config).unwrap();
     let maps = &config["linux"]["uidMappings"];
-    let range = |inside: u32, outside: u32, size: u32| serde_json::json!({"containerID": inside, "hostID": outside, "size": size});
-    let (first, count) = MORE;
-    assert_eq!(maps[0], range(0, USER, 1));
-    assert_eq!(maps[1], range(1, first, count));
+    for (map, (inside, outside, size)) in
+        [(&maps[0], (0, USER, 1)), (&maps[1], (1, MORE.0, MORE.1))]
+    {
+        assert_eq!(map["containerID"], inside);
+        assert_eq!(map["hostID"], outside);
+        assert_eq!(map["size"], size);
+    }
     let mut runc = home.user(Ids::Many, "runc");
     runc.args(["--root", "state", "run", "--bundle", "b", "test-rootless"]);
     let (shown, said) = succeeds(&mut runc);

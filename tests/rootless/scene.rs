@@ -25,8 +25,8 @@ pub(crate) enum Ids {
     Many,
 }
 
-/// Runs "$@" where the user has a name and further ids, and where there is one hierarchy of cgroups,
-/// because crun refuses several.
+/// Runs "$@" where the user has a name and further ids, and where there is one hierarchy of
+/// cgroups, because crun refuses several.
 const MANY: &str = "set -e
     if umount -R /sys/fs/cgroup; then mount -t cgroup2 none /sys/fs/cgroup; fi
     mount --bind passwd /etc/passwd
@@ -40,8 +40,8 @@ pub(crate) struct Home {
 }
 
 impl Home {
-    /// Returns a home in memory, or elsewhere if files there cannot have attributes. If a program is
-    /// missing, or if this is not the superuser, prints that and returns `None`.
+    /// Returns a home in memory, or elsewhere if files there cannot have attributes. If a program
+    /// is missing, or if this is not the superuser, prints that and returns `None`.
     pub(crate) fn new(programs: &[&str]) -> Option<Self> {
         let probe = tempfile::NamedTempFile::new_in("/dev/shm").unwrap();
         let flags = rustix::fs::XattrFlags::empty();
@@ -50,8 +50,8 @@ impl Home {
         Self::new_in(place, programs)
     }
 
-    /// Returns a home, as [`Home::new`] does. Returns `None` also if this machine does not let users
-    /// make namespaces.
+    /// Returns a home, as [`Home::new`] does. Returns `None` also if this machine does not let
+    /// users make namespaces.
     pub(crate) fn with_namespaces(programs: &[&str]) -> Option<Self> {
         let home = Self::new(programs)?;
         let mut unshare = home.user(Ids::One, "unshare");

@@ -29,9 +29,9 @@ the image has neither, sh runs. runc starts the program, or crun if runc cannot;
 a loopback network device. If neither is installed, it runs in a chroot, which does not isolate it.
 Its changes to files are lost when it ends.
 
-Without privileges, the image is unpacked for each run, and the program runs in a user namespace. You
-are the superuser in it. Other users of the image need ranges of ids in /etc/subuid and /etc/subgid,
-and newuidmap and newgidmap (package uidmap). In `cas unshare`, runs share snapshots.
+Without privileges, the image is unpacked for each run, and the program runs in a user namespace,
+in which you are the superuser. Other users of the image need ranges of ids in /etc/subuid and
+/etc/subgid, and newuidmap and newgidmap (package uidmap). In `cas unshare`, runs share snapshots.
 
 Exit codes: the program's own; 128 plus the number of the signal that ended it; 126 if it cannot
 be executed; 127 if it is not found; if it did not start, those of cas.")]
