@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::common::ok;
 
-/// What stays the same of an image, whoever reads it.
+/// What stays the same of an image, with any reader.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Said {
     /// The manifest or the index, if the format carries it unchanged.
