@@ -43,26 +43,31 @@ impl Remote {
 
     /// Makes a change. On a full disk, a change that frees space may use the reserve.
     async fn change_or_reclaim(&self, change: &Change, reclaims: bool) -> Result<()> {
-        let is_full = |done: &Result<()>| {
-            done.as_ref()
-                .is_err_and(|error| error.kind() == ErrorKind::Full)
-        };
         let Some(folder) = self.cells.prefix().folder().filter(|_| reclaims) else {
             return self.change(change).await;
         };
         let tried = folder.reclaiming.read().await;
         let done = self.change(change).await;
         drop(tried);
-        if !is_full(&done) {
-            return done;
-        }
+        let full = match done {
+            Err(error) if error.kind() == ErrorKind::Full => error,
+            done => return done,
+        };
         let _alone = folder.reclaiming.write().await;
         let mut done = self.change(change).await;
-        if is_full(&done) && folder.release_reserve() {
+        if matches!(&done, Err(error) if error.kind() == ErrorKind::Full)
+            && folder.release_reserve()
+        {
             done = self.change(change).await;
             folder.create_reserve();
         }
-        done
+        match done {
+            // The first attempt had its effect, and only its sync failed.
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Conflict) => {
+                Err(full)
+            }
+            done => done,
+        }
     }
 
     async fn page(
