@@ -29,6 +29,16 @@ struct Answer {
     access_token: Option<String>,
 }
 
+impl Answer {
+    /// Returns the token in the body of an answer. Services write it into either member, and may
+    /// leave the other one empty.
+    fn read(body: &[u8]) -> Option<String> {
+        let answer: Answer = serde_json::from_slice(body).ok()?;
+        let tokens = [answer.token, answer.access_token];
+        tokens.into_iter().flatten().find(|token| !token.is_empty())
+    }
+}
+
 /// Returns a new token. Without a login, it is anonymous. Redirects are not followed.
 ///
 /// # Errors
@@ -54,9 +64,7 @@ pub(crate) async fn fetch(http: &Http, wanted: Wanted<'_>) -> Result<String> {
         return Err(error::refused(response, wanted.credit).await);
     }
     let body = http::body(response, limit::ANSWER).await?;
-    let answer = serde_json::from_slice::<Answer>(&body).ok();
-    let token = answer.and_then(|answer| answer.token.or(answer.access_token));
-    token.filter(|token| !token.is_empty()).ok_or_else(|| {
+    Answer::read(&body).ok_or_else(|| {
         let from = crate::origin::shown(realm);
         Error::new(
             ErrorKind::Denied,
@@ -109,6 +117,28 @@ fn form(wanted: &Wanted<'_>, token: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn either_member_of_an_answer_has_the_token() {
+        for (body, expected) in [
+            (r#"{"token":"a"}"#, Some("a")),
+            (r#"{"access_token":"b"}"#, Some("b")),
+            (r#"{"token":"a","access_token":"b"}"#, Some("a")),
+            (r#"{"token":"","access_token":"b"}"#, Some("b")),
+            (
+                r#"{"token":null,"access_token":"b","expires_in":60}"#,
+                Some("b"),
+            ),
+            (r#"{"token":"a","access_token":""}"#, Some("a")),
+            (r#"{"token":"","access_token":""}"#, None),
+            ("{}", None),
+            (r#"{"token":7}"#, None),
+            ("<html>", None),
+            ("", None),
+        ] {
+            assert_eq!(Answer::read(body.as_bytes()).as_deref(), expected, "{body}");
+        }
+    }
 
     #[test]
     fn the_registry_adds_no_scopes() {
