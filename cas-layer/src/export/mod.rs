@@ -45,6 +45,9 @@ pub enum Format {
     Docker,
 }
 
+/// Returns whether a configuration or a layer is written.
+pub type BlobFilter = Arc<dyn Fn(&Descriptor) -> bool + Send + Sync>;
+
 /// Options of an export.
 #[derive(Clone)]
 #[non_exhaustive]
@@ -57,6 +60,10 @@ pub struct ExportOptions {
     /// How names are written where containerd and podman expect them, by default as they are. The
     /// annotation of the image layout always has the name that the store has.
     pub naming: Naming,
+    /// Selects the configurations and layers that are written, by default all. An archive without
+    /// some of them is for a reader that has them from elsewhere, such as layers that are not
+    /// distributed. Manifests and indexes are always written.
+    pub filter: BlobFilter,
     /// Receives the progress. By default, it is dropped.
     pub progress: Arc<dyn Progress>,
 }
@@ -67,6 +74,7 @@ impl Default for ExportOptions {
             format: Format::default(),
             platforms: Platforms::All,
             naming: Naming::default(),
+            filter: Arc::new(|_| true),
             progress: Arc::new(Silent),
         }
     }
@@ -91,6 +99,13 @@ impl ExportOptions {
     #[must_use]
     pub fn with_naming(mut self, naming: Naming) -> Self {
         self.naming = naming;
+        self
+    }
+
+    /// Sets [`filter`](Self::filter).
+    #[must_use]
+    pub fn with_filter(mut self, filter: BlobFilter) -> Self {
+        self.filter = filter;
         self
     }
 
@@ -151,7 +166,7 @@ async fn write_archive(
         guard.pin_tree(root).await?;
     }
     warn_of_names(&chosen, progress);
-    let plan = Plan::of(store, &roots, progress).await?;
+    let plan = Plan::of(store, &roots, &options.filter, progress).await?;
     let mut archive = Archive::new(out);
     archive.file(layout::LAYOUT, oci::version()).await?;
     archive

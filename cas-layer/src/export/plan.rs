@@ -12,6 +12,7 @@ use cas_core::sync::lock;
 use cas_core::{BlobReader, Descriptor, Digest, Error, Hasher, Result, Store, pool};
 use futures_util::future::join;
 
+use super::BlobFilter;
 use super::archive::Archive;
 use crate::buffers::{At, Buffers, PIECE};
 use crate::layout::blob_path;
@@ -27,18 +28,20 @@ pub(super) struct Plan {
 pub(super) struct Blob(Descriptor);
 
 impl Plan {
-    /// Returns the plan with all blobs that `roots` reach, each before the blobs that it lists. The
-    /// caller has pinned the roots.
+    /// Returns the plan with the blobs that `roots` reach and `filter` selects, each before the blobs
+    /// that it lists. The caller has pinned the roots.
     ///
     /// # Errors
     /// `NotFound` if a part of a manifest is missing; `Corrupt` for a wrong size.
     pub(super) async fn of(
         store: &Store,
         roots: &[Descriptor],
+        filter: &BlobFilter,
         progress: &dyn Progress,
     ) -> Result<Self> {
         let planner = Planner {
             available: Available::below(store, roots, progress).await?,
+            filter,
             plan: Mutex::default(),
         };
         dispatch::walk(&planner, roots).await?;
@@ -62,6 +65,7 @@ impl Plan {
 /// Walks the images.
 struct Planner<'a> {
     available: Available<'a>,
+    filter: &'a BlobFilter,
     plan: Mutex<Plan>,
 }
 
@@ -72,7 +76,8 @@ impl Handler for Planner<'_> {
             return Err(missing(descriptor));
         }
         self.add(descriptor);
-        let children = self.available.children(descriptor).await?;
+        let mut children = self.available.children(descriptor).await?;
+        children.retain(|child| child.media_type.is_document() || (self.filter)(child));
         Ok(Next::Children(children))
     }
 }

@@ -139,6 +139,36 @@ async fn a_descriptor_without_a_name_is_exported_and_comes_back() {
 }
 
 #[tokio::test]
+async fn a_filter_selects_configurations_and_layers() {
+    let store = memory();
+    take(&store, &source(), None).await;
+    let whole = members(&bytes_of(&store, &ExportOptions::default()).await.unwrap());
+    let documents: BTreeSet<_> = {
+        let none = ExportOptions::default().with_filter(Arc::new(|_| false));
+        let found = members(&bytes_of(&store, &none).await.unwrap());
+        found.into_iter().map(|(name, _)| name).collect()
+    };
+    assert!(documents.len() > 5 && documents.len() < whole.len());
+    let distributed = Arc::new(|blob: &Descriptor| !blob.media_type.is_non_distributable());
+    let options = ExportOptions::default().with_filter(distributed);
+    assert_eq!(members(&bytes_of(&store, &options).await.unwrap()), whole);
+    let layers = Arc::new(|blob: &Descriptor| blob.media_type.is_layer());
+    let options = ExportOptions::default().with_filter(layers);
+    let found = members(&bytes_of(&store, &options).await.unwrap());
+    assert!(found.len() > documents.len() && found.len() < whole.len());
+    assert!(
+        documents
+            .iter()
+            .all(|name| found.iter().any(|(one, _)| one == name))
+    );
+    // Docker needs all layers.
+    let error = bytes_of(&store, &docker().with_filter(Arc::new(|_| false)))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test]
 async fn one_platform_exports_its_manifest() {
     let (one, other) = (memory(), memory());
     let imported = take(&one, &source(), None).await;
