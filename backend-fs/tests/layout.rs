@@ -111,7 +111,7 @@ fn bytes_from_before_a_reboot_are_verified() {
     let content = FsStore::open(temp.path()).unwrap().content();
     assert!(wait(content.stat(&torn)).unwrap().is_none());
     assert!(wait(content.stat(&digest)).unwrap().is_some());
-    // The key file has this boot, so its writer may be running.
+    // The ingest's key file names this boot, so a writer may still use it.
     assert_eq!(wait(content.ingests()).unwrap().len(), 1);
     drop(content);
     // Without a marker, a blob is hashed before a publish keeps it.
@@ -145,7 +145,7 @@ fn a_read_only_store_can_be_read_and_refuses_writes() {
         wait(store.images.create(image)).unwrap();
         store
     };
-    // An older format, which cannot be upgraded.
+    // An older format, which a read-only mount cannot upgrade.
     let format = source.join(".cas/format.json");
     let older = r#"{"kind":"fs","version":1}"#;
     fs::write(&format, older).unwrap();

@@ -6,8 +6,8 @@
 //! - of Docker Hub, if the registry is Docker Hub;
 //! - on a host that the configuration names for the registry.
 //!
-//! In each case both must use https, or both must be on loopback. No other service receives a
-//! login, so a token that was obtained with a login is never sent over plain http off loopback.
+//! In each case, registry and token service must both use https, or both be on loopback. The token
+//! then goes to that registry, so it never leaves loopback over plain http.
 
 use reqwest::Url;
 
@@ -22,7 +22,7 @@ const DOCKER_HUB_AUTH: &str = "auth.docker.io";
 /// Why a login is withheld.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
-    /// The registry and the token service neither both use https nor are both on loopback.
+    /// Registry and token service do not both use https, and are not both on loopback.
     Unencrypted,
     /// The token service's host does not belong to the registry.
     ForeignHost,

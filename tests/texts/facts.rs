@@ -12,7 +12,7 @@ use super::scan::{self, Part};
 /// What texts may name.
 pub(crate) struct Facts {
     root: PathBuf,
-    /// The help of each command, by the words of the command. The tool itself has an empty list.
+    /// The help of each command, by its words. The key of the tool itself is empty.
     help: BTreeMap<Vec<String>, String>,
     features: BTreeSet<String>,
     tasks: BTreeSet<String>,
@@ -41,7 +41,8 @@ impl Facts {
         }
     }
 
-    /// Returns what the text in the file `path` names although it does not exist.
+    /// Returns a problem for each thing that the text of the file `path` names and that does not
+    /// exist.
     pub(crate) fn problems(&self, path: &Path, text: &str) -> Vec<String> {
         let mut problems = Vec::new();
         let parts = scan::parts(text);

@@ -49,7 +49,7 @@ const MOTO: &str = "moto[server,s3]==5.2.5";
 pub(crate) fn set_up() -> Result<()> {
     let missing: Vec<&str> = PEERS
         .iter()
-        .filter(|(program, _)| !on_path(program))
+        .filter(|(program, package)| !is_installed(program, package))
         .map(|(_, package)| *package)
         .collect();
     if !missing.is_empty() && is_root() && on_path("apt-get") {
@@ -95,13 +95,6 @@ fn install_moto() -> Result<()> {
 /// Makes missing images in `target/images`.
 pub(crate) fn make_images(images: &[&str]) -> Result<()> {
     let scripts = Path::new("../shared/images");
-    if !scripts.is_dir() || !is_root() {
-        eprintln!(
-            "NOTE: ../shared/images does not exist, or this is not the superuser; tests on real \
-             images print SKIPPED"
-        );
-        return Ok(());
-    }
     for image in images {
         let made = match *image {
             "small" => "small",
@@ -110,6 +103,13 @@ pub(crate) fn make_images(images: &[&str]) -> Result<()> {
         };
         let out = PathBuf::from("target/images");
         if out.join(made).join("index.json").exists() {
+            continue;
+        }
+        if !scripts.is_dir() || !is_root() {
+            eprintln!(
+                "NOTE: the image {made} is not made: that needs the superuser and \
+                 ../shared/images; tests on it print SKIPPED"
+            );
             continue;
         }
         std::fs::create_dir_all(&out)?;
@@ -131,11 +131,46 @@ pub(crate) fn make_images(images: &[&str]) -> Result<()> {
 
 /// Returns whether RocksDB can be built. If not, prints why.
 pub(crate) fn can_build_rocksdb() -> bool {
-    let can = ["g++", "clang"].into_iter().all(on_path);
+    let can = on_path("g++") && on_path("clang") && has_libclang();
     if !can {
         eprintln!("SKIPPED: RocksDB needs g++, clang and libclang; run `cargo xtask setup`");
     }
     can
+}
+
+/// Returns whether a package is there. A program is not enough where the package adds a part of it.
+fn is_installed(program: &str, package: &str) -> bool {
+    match package {
+        "python3-venv" => Command::new(program)
+            .args(["-c", "import ensurepip, venv"])
+            .status()
+            .is_ok_and(|status| status.success()),
+        "libclang-dev" => has_libclang(),
+        _ => on_path(program),
+    }
+}
+
+/// Returns whether libclang is where the build of RocksDB looks for it.
+fn has_libclang() -> bool {
+    let entries = |folder: &Path| {
+        let listed = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        listed.map(|entry| entry.path()).collect::<Vec<_>>()
+    };
+    let mut folders = ["/usr/lib", "/usr/lib64", "/usr/local/lib"]
+        .map(PathBuf::from)
+        .to_vec();
+    folders.extend(std::env::var_os("LIBCLANG_PATH").map(PathBuf::from));
+    // Such as /usr/lib/x86_64-linux-gnu and /usr/lib/llvm-14/lib.
+    for below in entries(Path::new("/usr/lib")) {
+        folders.extend([below.join("lib"), below]);
+    }
+    let is_libclang = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.contains(".so") && (name.starts_with("libclang.") || name.starts_with("libclang-"))
+    };
+    folders
+        .iter()
+        .any(|folder| entries(folder).iter().any(is_libclang))
 }
 
 fn on_path(program: &str) -> bool {

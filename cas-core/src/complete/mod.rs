@@ -33,8 +33,7 @@ pub struct Completeness {
     /// The first blob that the image needs and the store does not have; `None` if nothing is
     /// missing. An index needs one of its manifests, and everything that this manifest needs.
     pub missing: Option<Digest>,
-    /// The incomplete children of indexes: each is a manifest or an index that is not in the store,
-    /// or of which a part is missing.
+    /// The children of indexes that are not in the store, or that need a blob that is not in it.
     pub left_out: BTreeSet<Digest>,
 }
 
@@ -111,8 +110,7 @@ fn digests(descriptors: &[Descriptor]) -> Vec<Digest> {
     descriptors.iter().map(|one| one.digest).collect()
 }
 
-/// Decides what is missing: first of the children, then of the documents that list them. It does
-/// not recurse, because shared indexes can form a chain that is longer than the nesting limit.
+/// Finds what is missing. Handles children before the documents that list them. It does not recurse, because shared indexes can form a chain that is longer than the nesting limit.
 fn judge(parts: HashMap<Digest, Part>, root: Digest) -> Completeness {
     let mut missing: HashMap<Digest, Option<Digest>> = HashMap::new();
     let mut left_out = BTreeSet::new();

@@ -44,7 +44,7 @@ fn check_version(data: &[u8]) -> Result<()> {
     let layout: Layout =
         serde_json::from_slice(data).map_err(|error| malformed("invalid layout file", &error))?;
     match layout.image_layout_version.as_str() {
-        // As if there were no such file.
+        // An empty version counts as this one.
         VERSION | "" => Ok(()),
         other => Err(Error::unsupported(format!(
             "unsupported layout version {}; create the source with version {VERSION}",
@@ -59,7 +59,7 @@ fn root(mut target: Descriptor) -> Root {
     let names = [IMAGE_NAME, REF_NAME].map(|key| target.annotations.remove(key));
     let digest = target.digest.to_string();
     let mut names = names.into_iter().flatten();
-    // A store of ours has the digest as the name of an image without one.
+    // Our stores write the digest as the name if an image has no name.
     let name = names.find(|name| !name.is_empty() && *name != digest);
     Root {
         name: name.map(SourceName::Layout),

@@ -165,7 +165,10 @@ impl Tree {
 
     /// Returns the text of a file, or `None` if it does not exist.
     pub(super) fn read(&self, name: &str) -> Option<String> {
-        std::fs::read_to_string(self.path.join(name)).ok()
+        match std::fs::read_to_string(self.path.join(name)) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            text => Some(text.expect("the file can be read")),
+        }
     }
 
     /// Returns the names in the top directory, sorted.
