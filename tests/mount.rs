@@ -8,9 +8,10 @@
 mod common;
 
 use std::fs::Permissions;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use cas::Digest;
 use common::layout::{layout, layout_of};
@@ -53,6 +54,46 @@ fn a_mounted_image_is_the_plain_tree_and_its_programs_run() {
         ok(cas(&root).arg("umount").arg(&target));
         assert!(found.is_empty(), "{snapshotter}: {found:#?}");
         assert_eq!(version.unwrap().stdout, b"runs\n", "{snapshotter}");
+    }
+}
+
+/// What is mounted in another mount namespace is not mounted here.
+#[test]
+fn an_unmount_in_another_namespace_leaves_what_was_written() {
+    if !can(&[]) {
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let target = scratch.path().join("mnt");
+    let archive = demo_archive(scratch.path());
+    for snapshotter in ["overlay", "native"] {
+        let (root, name) = imported(scratch.path(), snapshotter, &archive);
+        let script = "\"$CAS\" -q mount --rw \"$NAME\" . > /dev/null && cd . && echo precious > precious && \
+                      echo ready && read go && cat precious && cd / && \"$CAS\" -q umount \"$OLDPWD\" \
+                      > /dev/null";
+        let mut inside = cas(&root)
+            .args(["unshare", "--", "sh", "-c", script])
+            .current_dir(&target)
+            .env("CAS", env!("CARGO_BIN_EXE_cas"))
+            .env("NAME", &name)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = BufReader::new(inside.stdout.take().unwrap()).lines();
+        assert_eq!(said.next().unwrap().unwrap(), "ready");
+        let refused = fails(cas(&root).arg("umount").arg(&target), 5);
+        assert!(refused.contains("another mount namespace"), "{refused}");
+        ok(cas(&root).arg("gc"));
+        writeln!(inside.stdin.take().unwrap(), "go").unwrap();
+        assert_eq!(said.next().unwrap().unwrap(), "precious", "{snapshotter}");
+        assert!(inside.wait().unwrap().success());
+        assert_eq!(
+            ok(cas(&root).args(["snapshot", "ls", "-q"]))
+                .matches("mounted")
+                .count(),
+            0
+        );
     }
 }
 

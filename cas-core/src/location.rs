@@ -41,6 +41,15 @@ impl Location {
         Ok(self)
     }
 
+    /// Replaces the place by a path in the file system.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if the path is not UTF-8.
+    pub fn with_path(mut self, path: &Path) -> Result<Self> {
+        self.place = place(path)?;
+        Ok(self)
+    }
+
     /// Sets an option.
     #[must_use]
     pub fn with_option(mut self, option: &str, value: impl Into<String>) -> Self {

@@ -28,7 +28,7 @@ pub(crate) struct Auth {
 #[derive(Clone, Default)]
 pub(crate) struct Shown {
     pub(crate) header: Option<HeaderValue>,
-    /// The same in words.
+    /// What was shown, in words, for messages.
     pub(crate) credit: Credit,
     /// Number of challenges that were answered so far.
     round: u64,

@@ -9,7 +9,7 @@ use super::Cas;
 
 impl Cas {
     /// Removes blobs to which nothing but each other refers. Other jobs may use the store
-    /// meanwhile. Returns what was removed.
+    /// meanwhile. Returns what was removed; a blob that came into use meanwhile is missing there.
     ///
     /// # Errors
     /// As [`gc::remove`]: `NotFound` for a blob that is not in the store; `Busy`, with what refers

@@ -88,7 +88,8 @@ impl Cas {
     ///
     /// # Errors
     /// `InvalidArgument` if the source is not an image; `NotFound` if it is incomplete; `Corrupt` if
-    /// it is damaged or hostile; errors of the store. If no name was written yet, what was stored is removed.
+    /// it is damaged or hostile; errors of the store. If no name was written yet, what was stored is
+    /// removed.
     pub async fn import(&self, source: impl AsRef<Path>) -> Result<Vec<Image>> {
         let source = Source::Path(source.as_ref().to_owned());
         let options = import::ImportOptions::default();

@@ -193,7 +193,7 @@ impl Cas {
 }
 
 fn taken(directory: &Path) -> Error {
-    Error::already_exists("this root has something mounted there; use `cas umount` first")
+    Error::already_exists("this root has a mount there, perhaps of a `cas unshare` that has ended; use `cas umount` first")
         .operation("mount")
         .subject(directory.display())
 }

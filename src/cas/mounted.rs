@@ -9,7 +9,7 @@ use cas_core::labels::GC_ROOT;
 use cas_core::snapshot::{Info, Mount};
 use cas_core::{Context, Digest, Error, ErrorKind, Labels, Result, Snapshotter, pool, unique};
 use cas_host::mount::Rights;
-use cas_host::{IdMap, mount, no_directory};
+use cas_host::{IdMap, MountedDirs, mount, no_directory};
 
 /// How far a mount has come, as the label of its snapshot says. What a kill leaves of a mount that
 /// is not complete is removed by a collection; a complete one stays until it is unmounted, even if
@@ -172,16 +172,32 @@ pub(super) async fn detach(
 ) -> Result<()> {
     // The state matters only after a kill, and there may be no space to write it.
     let _ = State::Unmounting.write(snapshotter, key).await;
-    match pool::run(move || mount::unmount(&directory)).await {
-        // The machine was restarted, or another process was faster.
-        Err(error) if error.kind() == ErrorKind::FailedPrecondition => {}
-        Err(error) => {
-            let _ = State::Mounted.write(snapshotter, key).await;
-            return Err(error);
-        }
-        Ok(()) => {}
+    if let Err(error) = pool::run(move || unmount(&directory)).await {
+        let _ = State::Mounted.write(snapshotter, key).await;
+        return Err(error);
     }
     remove(snapshotter, key).await
+}
+
+/// Unmounts a directory. Nothing is mounted there after a restart of the machine, or if another
+/// process was faster.
+///
+/// # Errors
+/// `Busy` while it is in use, also if it is mounted in another mount namespace.
+fn unmount(directory: &Path) -> Result<()> {
+    match mount::unmount(directory) {
+        Err(error) if error.kind() == ErrorKind::FailedPrecondition => {
+            if MountedDirs::read().has(directory) {
+                return Err(Error::busy(
+                    "it is mounted in another mount namespace, as of `cas unshare`: unmount it \
+                     there, or end the programs in it",
+                )
+                .subject(directory.display()));
+            }
+            Ok(())
+        }
+        unmounted => unmounted,
+    }
 }
 
 /// Removes a snapshot that a collection may remove at the same moment.

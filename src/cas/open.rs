@@ -175,13 +175,13 @@ impl Cas {
     }
 }
 
-/// Returns a text that is equal for two locations only if they are the same store: for a store in
-/// the file system its real path, otherwise the whole URL.
-fn identity(location: &Location) -> String {
-    match Path::new(location.place()).canonicalize() {
-        Ok(path) => format!("{}://{}", location.scheme(), path.display()),
-        Err(_) => location.to_string(),
-    }
+/// Returns a location that is equal for two handles only if they are on the same store: it has the
+/// real path of a store in the file system.
+fn identity(location: &Location) -> Location {
+    let place = Path::new(location.place());
+    let real = place.canonicalize().ok().filter(|_| place.is_absolute());
+    let real = real.and_then(|path| location.clone().with_path(&path).ok());
+    real.unwrap_or_else(|| location.clone())
 }
 
 /// Opens the snapshotter that `chosen` names, in its directory of the root.

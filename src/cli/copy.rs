@@ -39,7 +39,8 @@ impl Copy {
         let name: Option<FullName> = to.name.as_deref().map(str::parse).transpose()?;
         let source = from.store.open(context, false).await?;
         let image = source.image(ImageRef::typed(typed)).await?;
-        let target = if to.store == from.store {
+        let [from_store, to_store] = [&from.store, &to.store].map(|store| store.resolved(context));
+        let target = if to_store == from_store {
             source.clone()
         } else {
             to.store.open(context, true).await?

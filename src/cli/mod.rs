@@ -154,6 +154,12 @@ impl Context {
     }
 
     /// Returns the directory of the root.
+    /// Returns whether the tool works on the store of the root in this directory, a real path.
+    pub(crate) fn is_own_root(&self, directory: &Path) -> bool {
+        let root = self.root.canonicalize();
+        self.store.is_none() && root.is_ok_and(|root| root == directory)
+    }
+
     pub(crate) fn root(&self) -> &Path {
         &self.root
     }

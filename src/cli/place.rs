@@ -90,6 +90,14 @@ impl At {
         At::Store(text.to_owned())
     }
 
+    /// Returns the store that this stands for, in one form if it is that of this root.
+    pub(crate) fn resolved(&self, context: &Context) -> At {
+        match self {
+            At::Root(path) if context.is_own_root(path) => At::Here,
+            other => other.clone(),
+        }
+    }
+
     /// Returns how an image in this store is typed.
     pub(crate) fn with(&self, name: &str) -> String {
         match self {

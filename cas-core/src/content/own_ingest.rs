@@ -26,8 +26,8 @@ impl OwnIngest {
         Self::of(content, unique::key(purpose))
     }
 
-    /// Returns the key of an ingest that the caller has open. Other jobs may wait for this key. They
-    /// lose nothing while they have it open.
+    /// Returns the key of an ingest that the caller has open. Other jobs may wait for this key. While
+    /// one has it open, it is not discarded.
     pub fn of(content: &Arc<dyn ContentStore>, key: impl Into<String>) -> Self {
         OwnIngest {
             content: Arc::clone(content),

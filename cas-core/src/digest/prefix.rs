@@ -66,7 +66,7 @@ impl FromStr for DigestPrefix {
 
 fn refused(text: &str) -> Error {
     Error::invalid(
-        "not a digest: expected the first lower-case hexadecimal digits of one, alone or after \
+        "not a digest: expected the first hexadecimal digits of one, alone or after \
          sha256: or sha512:",
     )
     .operation("parse digest")

@@ -105,7 +105,8 @@ pub(crate) fn check_meaning(labels: &Labels) -> Result<()> {
             return Err(Error::invalid(
                 "this label has no meaning on a blob; expected containerd.io/gc.root, or \
                  containerd.io/gc.ref.content or gc.bref.content with a digest, .image with a \
-                 name, or .snapshot.SNAPSHOTTER with a key",
+                 name, or .snapshot.SNAPSHOTTER with a key, or gc.cond.snapshot.SNAPSHOTTER with a \
+                 condition",
             )
             .subject(format!("{key:.200}={value:.200}")));
         }

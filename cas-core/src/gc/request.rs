@@ -55,12 +55,13 @@ impl RemoveOptions {
 }
 
 /// Removes these blobs if nothing but each other refers to them, however young they are. Other jobs
-/// may use the store meanwhile. Returns what was removed.
+/// may use the store meanwhile. Returns what was removed; a blob that came into use meanwhile stays,
+/// and is missing there.
 ///
 /// # Errors
 /// `NotFound` for a blob that is not in the store; `Busy`, with what refers to it, for a blob that
-/// is in use, and nothing is removed then; `Conflict` for a blob that came into use meanwhile;
-/// `Denied` for `force` if the store is opened for one owner; errors of the stores.
+/// is in use, and nothing is removed then; `Denied` for `force` if the store is opened for one
+/// owner; errors of the stores.
 pub async fn remove(
     store: &Store,
     snapshotters: &[&dyn Snapshotter],
@@ -83,12 +84,9 @@ async fn remove_named(
             format!("the store is opened for {owner}, and others may use the blob; do not force"),
         ));
     }
-    for digest in blobs {
-        record(store, digest).await?;
-    }
-    let found = scan(store, snapshotters, options.now, true, store.owner()).await?;
-    if !options.force {
-        check_unused(&found.graph, blobs)?;
+    let mut found = scan_unused(store, snapshotters, blobs, options).await?;
+    if add_records(store, blobs).await? {
+        found = scan_unused(store, snapshotters, blobs, options).await?;
     }
     let Scan {
         blobs: mut seen,
@@ -103,27 +101,41 @@ async fn remove_named(
     };
     removed.blobs.extend(sweep::blobs(store, &seen).await?);
     store.content.compact().await?;
-    let gone: BTreeSet<Digest> = removed.blobs.iter().map(|(digest, _)| *digest).collect();
-    match blobs.difference(&gone).next() {
-        None => Ok(removed),
-        Some(left) => {
-            let why = "the blob came into use meanwhile; see what uses it, and try again";
-            Err(Error::conflict(why).subject(left))
-        }
-    }
+    Ok(removed)
 }
 
-/// Makes sure that the blob has a record, whose revision shows whether it is used meanwhile.
-async fn record(store: &Store, digest: &Digest) -> Result<()> {
-    let Some(stat) = store.content.stat(digest).await? else {
-        return Err(Error::not_found("no such blob; check the digest").subject(digest));
-    };
-    if store.blobs().load(digest).await?.is_some() {
-        return Ok(());
+/// Scans the store, and makes sure that nothing refers to `blobs` unless the removal is forced.
+async fn scan_unused(
+    store: &Store,
+    snapshotters: &[&dyn Snapshotter],
+    blobs: &BTreeSet<Digest>,
+    options: &RemoveOptions,
+) -> Result<Scan> {
+    let found = scan(store, snapshotters, options.now, true, store.owner()).await?;
+    if !options.force {
+        check_unused(&found.graph, blobs)?;
     }
-    let new =
-        |found: Option<BlobRecord>| Ok(found.unwrap_or_else(|| BlobRecord::new(stat.size, None)));
-    store.blobs().update(digest, new).await.map(|_| ())
+    Ok(found)
+}
+
+/// Adds the missing records of `blobs`, whose revisions show whether a blob is used meanwhile.
+/// Returns whether one was missing.
+async fn add_records(store: &Store, blobs: &BTreeSet<Digest>) -> Result<bool> {
+    let mut missing = Vec::new();
+    for digest in blobs {
+        let Some(stat) = store.content.stat(digest).await? else {
+            return Err(Error::not_found("no such blob; check the digest").subject(digest));
+        };
+        if store.blobs().load(digest).await?.is_none() {
+            missing.push((*digest, stat.size));
+        }
+    }
+    for (digest, size) in &missing {
+        let new =
+            |found: Option<BlobRecord>| Ok(found.unwrap_or_else(|| BlobRecord::new(*size, None)));
+        store.blobs().update(digest, new).await?;
+    }
+    Ok(!missing.is_empty())
 }
 
 /// Checks that nothing refers to `blobs` but themselves. That they are young does not count.

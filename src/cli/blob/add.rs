@@ -31,7 +31,9 @@ pub(super) async fn add(
         None => copy(&mut stdin().lock(), &mut writer).await,
     };
     copied.during("read", file.display())?;
-    publish(store, writer, digest, media_type).await
+    let stored = publish(store, writer, digest, media_type).await?;
+    ingest.published();
+    Ok(stored)
 }
 
 async fn publish(

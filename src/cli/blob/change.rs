@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use cas::gc::RemoveOptions;
-use cas::{Cas, Digest, Result, labels};
+use cas::{Cas, Digest, Error, Result, labels};
 use serde_json::json;
 
 use super::find;
 use crate::cli::Context;
 
-/// Removes blobs, all of them or none.
+/// Removes blobs, none of them if one is in use.
 pub(super) async fn remove(
     context: &Context,
     cas: &Cas,
@@ -21,11 +21,21 @@ pub(super) async fn remove(
         blobs.push(find(cas.store(), digest).await?.digest);
     }
     let options = RemoveOptions::default().with_force(force);
-    let removed = cas.remove_blobs_with(blobs, options).await?;
-    removed.blobs.iter().try_for_each(|(digest, size)| {
+    let removed = cas
+        .remove_blobs_with(blobs.iter().copied(), options)
+        .await?;
+    for (digest, size) in &removed.blobs {
         let gone = json!({"removed": digest, "size": size});
-        context.out.item(&gone, || format!("removed {digest}"))
-    })
+        context.out.item(&gone, || format!("removed {digest}"))?;
+    }
+    let is_left = |blob: &&Digest| removed.blobs.iter().all(|(digest, _)| digest != *blob);
+    match blobs.iter().find(is_left) {
+        None => Ok(()),
+        Some(left) => {
+            let why = "the blob came into use meanwhile; see `cas why`, and try again";
+            Err(Error::conflict(why).operation("remove blob").subject(left))
+        }
+    }
 }
 
 /// Sets and removes labels of a blob, and prints all that it has then.

@@ -58,7 +58,7 @@ refers to it, and nothing is removed then. `cas why` lists all references.")]
         /// Digests of the blobs, or their first digits
         #[arg(required = true, value_name = "DIGEST")]
         digests: Vec<String>,
-        /// Remove the blobs even if something refers to them; it is incomplete then
+        /// Remove the blobs even if something refers to them; what does is then incomplete
         #[arg(long)]
         force: bool,
     },
