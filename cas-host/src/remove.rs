@@ -11,6 +11,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use crate::calls;
+use crate::resolve::open_unmounted;
 use crate::tree::{At, Meter, Visit, descend, open_again, open_below, proc_path, walk};
 
 /// Removes a tree and measures it.
@@ -42,8 +43,9 @@ impl Visit for Remover {
     /// Without privileges, removing entries needs permissions that the directory may not grant.
     fn open(&mut self, at: At<'_>) -> Result<OwnedFd, Errno> {
         if self.is_closed(at.stat) {
-            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let found = calls::openat(at.dir, at.name, flags, Mode::empty())?;
+            // This refuses a mount point, whose mode is not changed.
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let found = open_unmounted(at.dir, at.name.to_bytes(), flags)?;
             calls::chmod(&proc_path(found.as_fd()), Mode::RWXU)?;
         }
         open_below(at)
