@@ -14,9 +14,11 @@ use super::idmap::{self, Range};
 #[command(after_help = "Example:
   cas mount app:1 /mnt && ls /mnt && cas umount /mnt
   cas mount app:1 /mnt --map-ids 0:100000:65536
-  cas unshare -- sh -c 'cas mount app:1 mnt && ls mnt'
+  cas unshare -- sh -c 'cas mount app:1 mnt && ls mnt && cas umount mnt'
 
-Only the superuser can mount. Other users have the right to it in `cas unshare`.")]
+Only the superuser can mount. Other users have the right to it in `cas unshare`. Unmount before you
+leave it: otherwise the snapshot, with what was written to it, stays until `cas umount` in another
+`cas unshare`.")]
 pub(crate) struct Mount {
     /// Name or digest of the image
     image: String,

@@ -32,12 +32,15 @@ const MAPS: [&str; 2] = ["/proc/self/uid_map", "/proc/self/gid_map"];
 #[derive(Args)]
 #[command(after_help = "Example:
   cas unshare
-  cas unshare -- sh -c 'cas mount app:1 mnt && ls mnt'
+  cas unshare -- sh -c 'cas mount app:1 mnt && ls mnt && cas umount mnt'
 
 The program gets a user namespace, in which you are the superuser, and a mount namespace: nobody
 else has its mounts, and they end with it. Other ids of an image need ranges of ids in /etc/subuid
 and /etc/subgid, and newuidmap and newgidmap (package uidmap); otherwise there is only your own id.
 The superuser gets only the mount namespace.
+
+Unmount with `cas umount` before you leave: otherwise the snapshot, with what was written to it,
+stays until `cas umount` in another `cas unshare`.
 
 What was unpacked with other owners can be changed and removed only here: use gc here, too.
 

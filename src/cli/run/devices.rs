@@ -12,8 +12,8 @@ use rustix::mount::{MountFlags, mount, mount_bind, mount_bind_recursive};
 /// The devices that every container has.
 const DEVICES: &[&str] = &["full", "null", "random", "tty", "urandom", "zero"];
 
-/// Mounts `/dev` and `/proc` into a root file system. `/dev` has only the usual devices of the
-/// host, because a program that removes everything must not reach more. Where the image has
+/// Mounts `/dev` and `/proc` into a root file system. `/dev` has only the usual devices, so that
+/// `rm -rf /` in the chroot cannot reach the host's other device files. Where the image has
 /// something else than a directory, nothing is mounted.
 pub(super) fn mount_all(rootfs: &Rootfs) -> io::Result<()> {
     if let Some(proc) = directory(rootfs, "proc")? {
