@@ -1,5 +1,7 @@
 //! `cas backends`: the stores, compositions and snapshotters compiled in.
 
+use std::path::Path;
+
 use cas::Result;
 use cas::backend::SnapshotterOpener;
 use clap::Args;
@@ -20,6 +22,7 @@ pub(crate) struct Backends {}
 impl Backends {
     pub(crate) fn run(self, context: &Context) -> Result<()> {
         let registry = cas::registry();
+        let root = context.root()?;
         let stores = registry.openers().map(|opener| {
             let capabilities = opener.capabilities();
             let capabilities: Vec<&str> = capabilities.iter().map(|one| one.name()).collect();
@@ -37,7 +40,7 @@ impl Backends {
         });
         let snapshotters = registry
             .snapshotters()
-            .map(|opener| snapshotter(context, opener));
+            .map(|opener| snapshotter(&root, opener));
         let all: Vec<Value> = stores.chain(compositions).chain(snapshotters).collect();
         context.out.list(
             &["KIND", "NAME", "CAPABILITIES", "GAPS", "HERE"],
@@ -72,8 +75,8 @@ impl Backends {
 }
 
 /// Returns what a snapshotter can do, and whether it works in the root, or why not.
-fn snapshotter(context: &Context, opener: &dyn SnapshotterOpener) -> Value {
-    let own = context.root().join("snapshots").join(opener.scheme());
+fn snapshotter(root: &Path, opener: &dyn SnapshotterOpener) -> Value {
+    let own = root.join("snapshots").join(opener.scheme());
     let own = std::path::absolute(&own).unwrap_or(own);
     // The root may be absent, and must not be created.
     let directory = own.ancestors().find(|directory| directory.is_dir());

@@ -63,7 +63,7 @@ impl Fsck {
         options.from = self.from;
         options.plain_http = self.plain_http;
         options.progress = Arc::clone(&context.progress);
-        let report = Cas::fsck(&context.root, options).await?;
+        let report = Cas::fsck(context.root()?, options).await?;
         print(context, &report)?;
         Ok(match report.is_sound() {
             true => ExitCode::SUCCESS,

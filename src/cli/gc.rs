@@ -28,7 +28,7 @@ impl Gc {
         let cas = context.cas().await?;
         if !self.dry_run {
             cas.check_writable()?;
-            super::run::run_dir::sweep(&cas, &context.root, &*context.progress).await?;
+            super::run::run_dir::sweep(&cas, &context.root()?, &*context.progress).await?;
         }
         let removed = cas
             .gc_with(GcOptions::default().with_dry_run(self.dry_run))

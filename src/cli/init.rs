@@ -26,11 +26,12 @@ impl Init {
         if let Some(snapshotter) = &context.snapshotter {
             engines.snapshotter.clone_from(snapshotter);
         }
-        let (engines, fallen_back) = Cas::init_with(&context.root, engines, &cas::registry())?;
+        let root = context.root()?;
+        let (engines, fallen_back) = Cas::init_with(&root, engines, &cas::registry())?;
         if let Some(why) = fallen_back {
             context.progress.warn(&why.to_string());
         }
-        let root = context.root.display().to_string();
+        let root = root.display().to_string();
         let made =
             json!({"root": root, "store": engines.store, "snapshotter": engines.snapshotter});
         context.out.item(&made, || {

@@ -35,7 +35,7 @@ mod tree;
 mod unpack;
 mod unshare;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -138,7 +138,8 @@ enum Command {
 
 /// What every command gets: where to work, and where results and progress go.
 pub(crate) struct Context {
-    root: PathBuf,
+    /// The root, if one was given.
+    root: Option<PathBuf>,
     store: Option<String>,
     snapshotter: Option<String>,
     pub(crate) out: Output,
@@ -150,18 +151,21 @@ pub(crate) struct Context {
 impl Context {
     /// Opens the root.
     pub(crate) async fn cas(&self) -> Result<Cas> {
-        Cas::open_with(&self.root, self.open_options()).await
+        Cas::open_with(self.root()?, self.open_options()).await
     }
 
-    /// Returns the directory of the root.
     /// Returns whether the tool works on the store of the root in this directory, a real path.
     pub(crate) fn is_own_root(&self, directory: &Path) -> bool {
-        let root = self.root.canonicalize();
+        let root = self.root().and_then(|root| Ok(root.canonicalize()?));
         self.store.is_none() && root.is_ok_and(|root| root == directory)
     }
 
-    pub(crate) fn root(&self) -> &Path {
-        &self.root
+    /// Returns the directory of the root.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if none was given, and the user has no data directory.
+    pub(crate) fn root(&self) -> Result<PathBuf> {
+        self.root.clone().map_or_else(default_root, Ok)
     }
 
     /// Returns how the root is opened.
@@ -184,7 +188,7 @@ impl Context {
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let hide_progress = arguments.no_progress || arguments.json;
     let context = &Context {
-        root: arguments.root.map_or_else(default_root, Ok)?,
+        root: arguments.root,
         store: arguments.store,
         snapshotter: arguments.snapshotter,
         out: Output::new(arguments.json, arguments.quiet),

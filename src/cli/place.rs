@@ -119,7 +119,7 @@ impl At {
                     check_there(store)?;
                 }
                 let options = context.open_options().with_store(store);
-                Cas::open_with(context.root(), options).await
+                Cas::open_with(context.root()?, options).await
             }
             At::Root(path) => {
                 if !may_create && !path.join("cas.toml").is_file() {

@@ -71,7 +71,7 @@ pub(crate) struct GiveOwners {
 
 impl Unshare {
     pub(crate) fn run(self, context: &Context) -> Result<ExitCode> {
-        let root = std::path::absolute(&context.root)?;
+        let root = std::path::absolute(context.root()?)?;
         if rustix::process::geteuid().is_root() {
             private_mounts().during("unshare", "mounts")?;
         } else {

@@ -63,7 +63,7 @@ impl Run {
             .with_temporary(true)
             .with_progress(context.progress.clone());
         let cas = context.writable_cas().await?;
-        run_dir::sweep(&cas, &context.root, &*context.progress).await?;
+        run_dir::sweep(&cas, &context.root()?, &*context.progress).await?;
         let (run_dir, made, mut signals) = match make(&cas, context, &self.image, options).await? {
             Made::Bundle(run_dir, made, signals) => (run_dir, made, signals),
             Made::Stopped(code) => return Ok(code),
@@ -107,7 +107,7 @@ async fn make(cas: &Cas, context: &Context, image: &str, options: BundleOptions)
     let image = || ImageRef::typed(image);
     let stop = stop::signalled()?;
     if options.rootless.is_some() {
-        let run_dir = RunDir::create(cas, &context.root)?;
+        let run_dir = RunDir::create(cas, &context.root()?)?;
         let made = tokio::select! {
             made = make_rootless(cas, image(), &run_dir, options) => made,
             kind = stop => {
@@ -126,7 +126,7 @@ async fn make(cas: &Cas, context: &Context, image: &str, options: BundleOptions)
         kind = stop => return stop::stopped(kind).await.map(Made::Stopped),
     };
     let signals = Signals::watch()?;
-    let run_dir = RunDir::create(cas, &context.root)?;
+    let run_dir = RunDir::create(cas, &context.root()?)?;
     let made = cas.bundle_with(image(), run_dir.bundle(), options).await;
     Ok(Made::Bundle(run_dir, made, signals))
 }
