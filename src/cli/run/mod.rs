@@ -66,7 +66,12 @@ impl Run {
         run_dir::sweep(&cas, &context.root()?, &*context.progress).await?;
         let (run_dir, made, mut signals) = match make(&cas, context, &self.image, options).await? {
             Made::Bundle(run_dir, made, signals) => (run_dir, made, signals),
-            Made::Stopped(code) => return Ok(code),
+            Made::Stopped(code, run_dir) => {
+                if let Some(run_dir) = run_dir {
+                    clean_up(run_dir, Ok(cas), context).await;
+                }
+                return Ok(code);
+            }
         };
         // Some stores admit one process at a time. The store is closed here, so that others can
         // open it while the program runs.
@@ -75,16 +80,20 @@ impl Run {
             Ok(()) => start(&run_dir, &runtimes, &mut signals).await,
             Err(error) => Err(error),
         };
-        let removed = match context.cas().await {
-            Ok(cas) => run_dir.remove(&cas).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = removed {
-            let why =
-                format!("cannot clean up after the run: {error}; the next `cas gc` tries again");
-            context.progress.warn(&why);
-        }
+        clean_up(run_dir, context.cas().await, context).await;
         outcome
+    }
+}
+
+/// Removes what is left of a run. How the run ended stays its outcome, even if this fails.
+async fn clean_up(run_dir: RunDir, cas: Result<Cas>, context: &Context) {
+    let removed = match cas {
+        Ok(cas) => run_dir.remove(&cas).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = removed {
+        let why = format!("cannot clean up after the run: {error}; the next `cas gc` tries again");
+        context.progress.warn(&why);
     }
 }
 
@@ -97,8 +106,8 @@ fn is_rootless() -> bool {
 enum Made {
     /// A directory for the bundle, and how making the bundle ended.
     Bundle(RunDir, Result<()>, Signals),
-    /// A signal stopped it.
-    Stopped(ExitCode),
+    /// A signal stopped it. What was made of the bundle is in the directory, if there is one.
+    Stopped(ExitCode, Option<RunDir>),
 }
 
 /// Makes the bundle. The image is unpacked before signals are passed on: it may take long, and a
@@ -112,8 +121,7 @@ async fn make(cas: &Cas, context: &Context, image: &str, options: BundleOptions)
             made = make_rootless(cas, image(), &run_dir, options) => made,
             kind = stop => {
                 let code = stop::stopped(kind).await?;
-                run_dir.remove(cas).await?;
-                return Ok(Made::Stopped(code));
+                return Ok(Made::Stopped(code, Some(run_dir)));
             }
         };
         return Ok(Made::Bundle(run_dir, made, Signals::watch()?));
@@ -123,7 +131,7 @@ async fn make(cas: &Cas, context: &Context, image: &str, options: BundleOptions)
         .with_progress(context.progress.clone());
     tokio::select! {
         unpacked = cas.snapshot_with(image(), unpack) => unpacked?,
-        kind = stop => return stop::stopped(kind).await.map(Made::Stopped),
+        kind = stop => return Ok(Made::Stopped(stop::stopped(kind).await?, None)),
     };
     let signals = Signals::watch()?;
     let run_dir = RunDir::create(cas, &context.root()?)?;
