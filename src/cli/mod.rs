@@ -13,6 +13,7 @@ mod fsck;
 mod gc;
 mod idmap;
 mod images;
+mod in_namespace;
 mod import;
 mod ingest;
 mod init;
@@ -114,7 +115,9 @@ enum Command {
     #[command(hide = true)]
     MapIds(unshare::MapIds),
     #[command(hide = true)]
-    GiveOwners(unshare::GiveOwners),
+    GiveOwners(in_namespace::GiveOwners),
+    #[command(hide = true)]
+    RemoveTree(in_namespace::RemoveTree),
     #[command(subcommand)]
     Snapshot(snapshot::Snapshot),
     #[command(subcommand)]
@@ -206,10 +209,13 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
 impl Command {
     /// Returns whether the command itself handles signals. A signal cancels the other commands.
     fn handles_signals(&self) -> bool {
-        use Command::{Bench, HoldNamespace, MapIds, Run, RunInChroot, Unshare};
+        use Command::{Bench, Run, RunInChroot, Unshare};
+        use Command::{GiveOwners, HoldNamespace, MapIds, RemoveTree};
         matches!(
             self,
-            Bench(_) | HoldNamespace(_) | MapIds(_) | Run(_) | RunInChroot(_) | Unshare(_)
+            Bench(_) | Run(_) | RunInChroot(_) | Unshare(_)
+                // These do not wait for anything that could be cancelled.
+                | GiveOwners(_) | HoldNamespace(_) | MapIds(_) | RemoveTree(_)
         )
     }
 
@@ -247,7 +253,8 @@ impl Command {
             Command::Why(command) => command.run(context).await,
             Command::Df(command) => command.run(context).await,
             Command::Backends(command) => command.run(context),
-            Command::GiveOwners(command) => command.run(),
+            Command::GiveOwners(command) => command.run(context),
+            Command::RemoveTree(command) => command.run(context),
             Command::BenchTask(command) => command.run().await,
             Command::Demo(command) => command.run(context).await,
             Command::Completions(command) => command.run(context),

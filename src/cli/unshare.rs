@@ -4,15 +4,14 @@
 //! The program takes the place of this process. Its ids are mapped before that by a child process
 //! that has stayed outside, because a process cannot map more than one id for itself.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 
 use cas::bundle::{IdRange, UserIds};
-use cas::{Context as _, Error, ErrorKind, Progress, Result};
+use cas::{Context as _, Error, Progress, Result};
 use clap::Args;
 use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::thread::UnshareFlags;
@@ -21,9 +20,6 @@ use super::{Context, idmap, subids};
 
 /// Name of the hidden command that maps ids.
 const COMMAND: &str = "map-ids";
-
-/// Name of the hidden command that gives files to their owners.
-const GIVE: &str = "give-owners";
 
 /// The maps of a user namespace: user ids, and group ids.
 const MAPS: [&str; 2] = ["/proc/self/uid_map", "/proc/self/gid_map"];
@@ -61,12 +57,6 @@ pub(crate) struct Unshare {
 pub(crate) struct MapIds {
     /// Id of the process in the namespace
     process: u32,
-}
-
-/// Give unpacked files to the owners that their attributes name (started by `cas run`)
-#[derive(Args)]
-pub(crate) struct GiveOwners {
-    directory: PathBuf,
 }
 
 impl Unshare {
@@ -145,40 +135,6 @@ fn start_mapper() -> Result<Child> {
         .stdout(Stdio::null())
         .spawn();
     started.during("start", COMMAND)
-}
-
-/// Runs a command of the tool, or another program, in a namespace as [`Unshare`] does. Returns
-/// whether it has succeeded.
-async fn succeeds(arguments: &[&OsStr]) -> Result<bool> {
-    let mut command = tokio::process::Command::new("/proc/self/exe");
-    command.arg("unshare").args(arguments).kill_on_drop(true);
-    Ok(command.status().await?.success())
-}
-
-/// Removes a directory in which other users of a namespace own files.
-pub(super) async fn remove(directory: &Path) -> Result<()> {
-    let arguments = ["rm", "-rf", "--"].map(OsStr::new);
-    if succeeds(&[&arguments, &[directory.as_os_str()][..]].concat()).await? {
-        return Ok(());
-    }
-    let why = "files of other users are left, for the reason above; use rm in `cas unshare`";
-    Err(Error::new(ErrorKind::Denied, why))
-}
-
-/// Gives what was unpacked into `directory` without privileges to the owners in the image.
-pub(super) async fn give_owners(directory: &Path) -> Result<()> {
-    let arguments = ["/proc/self/exe", GIVE].map(OsStr::new);
-    if succeeds(&[&arguments, &[directory.as_os_str()][..]].concat()).await? {
-        return Ok(());
-    }
-    let why = "files could not be given to their owners, for the reason above";
-    Err(Error::new(ErrorKind::Denied, why))
-}
-
-impl GiveOwners {
-    pub(crate) fn run(self) -> Result<()> {
-        cas::layer::apply::give_to_owners(&self.directory)
-    }
 }
 
 impl MapIds {

@@ -16,7 +16,7 @@ use self::run_dir::RunDir;
 pub(super) use self::runtime::on_path;
 use self::runtime::{Runtime, Signals};
 use super::bundle::Process;
-use super::{Context, stop, subids, unshare};
+use super::{Context, in_namespace, stop, subids};
 
 /// Run a program of an image and exit with its exit code
 #[derive(Args)]
@@ -149,7 +149,7 @@ async fn make_rootless(
     let has_more = options.rootless.as_ref().is_some_and(UserIds::has_more);
     cas.bundle_with(image, run_dir.bundle(), options).await?;
     if has_more {
-        unshare::give_owners(&run_dir.rootfs()).await?;
+        in_namespace::give_owners(&run_dir.rootfs()).await?;
     }
     Ok(())
 }

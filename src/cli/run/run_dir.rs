@@ -18,7 +18,7 @@ use cas::backend::unique;
 use cas::{Cas, Context, Error, ErrorKind, Progress, Result};
 use cas_host::{Dir, Lock};
 
-use super::super::unshare;
+use super::super::in_namespace;
 use super::{is_rootless, runtime};
 
 const LOCK: &str = ".lock";
@@ -118,7 +118,7 @@ impl RunDir {
         match removed {
             // Users of the container may own files in it.
             Err(error) if error.kind() == ErrorKind::Denied && is_rootless() => {
-                unshare::remove(&self.bundle).await
+                in_namespace::remove_tree(&self.bundle).await
             }
             removed => removed,
         }

@@ -1,0 +1,63 @@
+//! Work on files of other users of a user namespace, in such a namespace. A short-lived child
+//! process enters it, because a process with several threads cannot, and none can leave it.
+
+use std::path::{Path, PathBuf};
+
+use cas::{Error, ErrorKind, Result};
+use clap::Args;
+
+use super::{Context, subids, unshare};
+
+/// Name of the hidden command that gives files to their owners.
+const GIVE: &str = "give-owners";
+
+/// Name of the hidden command that removes a tree.
+const REMOVE: &str = "remove-tree";
+
+/// Give unpacked files to the owners that their attributes name (started by `cas run`)
+#[derive(Args)]
+pub(crate) struct GiveOwners {
+    directory: PathBuf,
+}
+
+/// Remove a directory and what is in it, but nothing that is mounted there (started by `cas run`)
+#[derive(Args)]
+pub(crate) struct RemoveTree {
+    directory: PathBuf,
+}
+
+impl GiveOwners {
+    pub(crate) fn run(self, context: &Context) -> Result<()> {
+        unshare::enter(&subids::of_this_user(), &*context.progress)?;
+        cas::layer::apply::give_to_owners(&self.directory)
+    }
+}
+
+impl RemoveTree {
+    pub(crate) fn run(self, context: &Context) -> Result<()> {
+        unshare::enter(&subids::of_this_user(), &*context.progress)?;
+        Ok(cas_host::remove_all(&self.directory, true)?)
+    }
+}
+
+/// Gives what was unpacked into `directory` without privileges to the owners in the image.
+pub(super) async fn give_owners(directory: &Path) -> Result<()> {
+    let why = "files could not be given to their owners, for the reason above";
+    call(GIVE, directory, why).await
+}
+
+/// Removes a directory in which other users of a namespace own files.
+pub(super) async fn remove_tree(directory: &Path) -> Result<()> {
+    let why = "files of other users are left, for the reason above";
+    call(REMOVE, directory, why).await
+}
+
+/// Starts a hidden command. If it fails, it has printed the reason.
+async fn call(command: &str, directory: &Path, failed: &'static str) -> Result<()> {
+    let mut child = tokio::process::Command::new("/proc/self/exe");
+    child.arg(command).arg("--").arg(directory).kill_on_drop(true);
+    if child.status().await?.success() {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Denied, failed))
+}
