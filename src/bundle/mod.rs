@@ -35,7 +35,6 @@ pub(crate) use self::image::Config;
 pub(crate) use self::new::NewBundle;
 pub use self::options::BundleOptions;
 pub use self::rootfs::{Program, Rootfs};
-pub use self::rootless::may_set_groups;
 
 /// Name of the configuration in a bundle.
 const DOCUMENT: &str = "config.json";

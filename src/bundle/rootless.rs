@@ -44,13 +44,6 @@ pub(super) fn adapt(document: &mut Value, ids: &UserIds) {
     }
 }
 
-/// Returns whether processes may set their groups. They may not in a user namespace with the ids of
-/// one user.
-pub fn may_set_groups() -> bool {
-    let allowed = std::fs::read_to_string("/proc/self/setgroups");
-    allowed.is_ok_and(|allowed| allowed.trim() == "allow")
-}
-
 /// Leaves out the group of terminals, for a namespace that does not have it.
 pub(super) fn leave_out_group(document: &mut Value) {
     let own_group = json!(format!("gid={TTY}"));

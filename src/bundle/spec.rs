@@ -80,7 +80,7 @@ pub(super) fn document(
 ) -> Result<(Value, Vec<String>)> {
     let (annotations, mut warnings) = annotations(&config.annotations);
     let mut user = account.user.clone();
-    let may_set_groups = rootless::may_set_groups();
+    let may_set_groups = cas_host::may_set_groups();
     if let Some(ids) = &options.rootless {
         let (mapped, warning) = rootless::user(ids, &user);
         user = mapped;

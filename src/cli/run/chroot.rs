@@ -61,7 +61,7 @@ impl RunInChroot {
 /// Changes the root, groups, user and working directory of this process, which cannot regain its
 /// privileges afterwards. Only the calling thread changes its user; it then executes the program.
 fn enter(rootfs: &Rootfs, process: &bundle::Process) -> io::Result<()> {
-    let may_set_groups = bundle::may_set_groups();
+    let may_set_groups = cas_host::may_set_groups();
     rustix::process::fchdir(rootfs)?;
     rustix::process::chroot(".")?;
     std::fs::create_dir_all(Path::new(&process.cwd))?;
