@@ -1,5 +1,9 @@
 //! The ids of a user without privileges, and how a user namespace maps them.
 
+use std::fmt;
+use std::str::FromStr;
+
+use cas_core::Error;
 use serde::Serialize;
 
 /// Ids of the host that one user may use: either user ids or group ids.
@@ -32,6 +36,40 @@ pub struct IdRange {
     /// How many ids there are.
     #[serde(rename = "size")]
     pub count: u32,
+}
+
+impl fmt::Display for IdRange {
+    /// Writes the range as `INSIDE:OUTSIDE:COUNT`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.inside, self.outside, self.count)
+    }
+}
+
+impl FromStr for IdRange {
+    type Err = Error;
+
+    /// Parses `INSIDE:OUTSIDE:COUNT`.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for another form, for no ids, and for ids above the greatest one.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let numbers = text.split(':').map(|number| number.parse::<u32>());
+        let numbers: Option<Vec<u32>> = numbers.map(Result::ok).collect();
+        let Some(&[inside, outside, count]) = numbers.as_deref() else {
+            let why = "expected INSIDE:OUTSIDE:COUNT, as in 0:100000:65536";
+            return Err(Error::invalid(why));
+        };
+        let fits = |first: u32| first.checked_add(count).is_some();
+        if count == 0 || !fits(inside) || !fits(outside) {
+            let why = format!("expected at least one id, and none above {}", u32::MAX - 1);
+            return Err(Error::invalid(why));
+        }
+        Ok(IdRange {
+            inside,
+            outside,
+            count,
+        })
+    }
 }
 
 impl UserIds {
@@ -101,6 +139,32 @@ mod tests {
             let found: Vec<_> = found.iter().map(plain).collect();
             assert_eq!(found[0], (0, 1000, 1));
             assert_eq!(&found[1..], expected, "{more:?}");
+        }
+    }
+
+    #[test]
+    fn a_range_is_written_as_it_is_read() {
+        for text in [
+            "0:100000:65536",
+            "7:0:1",
+            "0:0:4294967295",
+            "4294967294:5:1",
+        ] {
+            let range: IdRange = text.parse().unwrap();
+            assert_eq!(range.to_string(), text);
+        }
+        for (text, why) in [
+            ("", "INSIDE:OUTSIDE:COUNT"),
+            ("0:1", "INSIDE:OUTSIDE:COUNT"),
+            ("0:1:2:3", "INSIDE:OUTSIDE:COUNT"),
+            ("0:-1:2", "INSIDE:OUTSIDE:COUNT"),
+            ("0:1:4294967296", "INSIDE:OUTSIDE:COUNT"),
+            ("0:1:0", "at least one id"),
+            ("4294967295:0:1", "none above 4294967294"),
+            ("0:2:4294967294", "none above 4294967294"),
+        ] {
+            let error = text.parse::<IdRange>().unwrap_err();
+            assert!(error.to_string().contains(why), "{text}: {error}");
         }
     }
 

@@ -4,8 +4,8 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, ExitCode, Stdio};
-use std::str::FromStr;
 
+use cas::bundle::IdRange;
 use cas::{Context, Error, Result};
 use clap::Args;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
@@ -16,39 +16,18 @@ const COMMAND: &str = "hold-namespace";
 /// The greatest valid id. A range cannot contain it, so it can stand for the superuser that mounts.
 const LAST: u32 = u32::MAX - 1;
 
-/// Maps `count` ids of the image, starting at `inside`, to ids starting at `outside`.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Range {
-    inside: u32,
-    outside: u32,
-    count: u32,
-}
-
-impl FromStr for Range {
-    type Err = String;
-
-    fn from_str(text: &str) -> std::result::Result<Self, String> {
-        let wrong = || "expected INSIDE:OUTSIDE:COUNT, as in 0:100000:65536".to_owned();
-        let numbers = text.split(':').map(|number| number.parse::<u32>());
-        let numbers: Vec<u32> = numbers
-            .collect::<std::result::Result<_, _>>()
-            .map_err(|_| wrong())?;
-        let &[inside, outside, count] = &numbers[..] else {
-            return Err(wrong());
-        };
-        let fits = |first: u32| first.checked_add(count).is_some_and(|end| end <= LAST);
-        if count == 0 || !fits(inside) || !fits(outside) {
-            return Err(format!(
-                "expected at least one id, and none above {}",
-                LAST - 1
-            ));
-        }
-        Ok(Range {
-            inside,
-            outside,
-            count,
-        })
+/// Returns a range that leaves out [`LAST`]. It maps ids of the image to ids of the mount.
+///
+/// # Errors
+/// `InvalidArgument` if the text is not such a range.
+pub(super) fn range(text: &str) -> Result<IdRange> {
+    let range: IdRange = text.parse()?;
+    let greatest = range.inside.max(range.outside);
+    if greatest.checked_add(range.count).is_none_or(|end| end > LAST) {
+        let why = format!("expected no id above {}", LAST - 1);
+        return Err(Error::invalid(why));
     }
+    Ok(range)
 }
 
 /// Hold a user namespace until standard input ends (started by `cas mount --map-ids`)
@@ -78,7 +57,7 @@ pub(super) fn unshare(namespaces: UnshareFlags) -> std::io::Result<()> {
 /// # Errors
 /// `Unsupported` if a user namespace cannot be created; `Denied` or `InvalidArgument` for ranges
 /// that the kernel refuses.
-pub(super) fn namespace(ranges: &[Range]) -> Result<OwnedFd> {
+pub(super) fn namespace(ranges: &[IdRange]) -> Result<OwnedFd> {
     let mut child = Command::new("/proc/self/exe")
         .arg(COMMAND)
         .stdin(Stdio::piped())
@@ -93,14 +72,14 @@ pub(super) fn namespace(ranges: &[Range]) -> Result<OwnedFd> {
 }
 
 /// Writes the ranges into the user namespace of `child`. Returns the namespace.
-fn map(child: &mut Child, ranges: &[Range]) -> Result<OwnedFd> {
+fn map(child: &mut Child, ranges: &[IdRange]) -> Result<OwnedFd> {
     let mut ready = [0];
     let read = child.stdout.as_mut().map(|out| out.read_exact(&mut ready));
     if !matches!(read, Some(Ok(()))) {
         let message = "a user namespace cannot be created here; mount without --map-ids";
         return Err(Error::unsupported(message).operation("map ids"));
     }
-    let line = |range: &Range| format!("{} {} {}\n", range.inside, range.outside, range.count);
+    let line = |range: &IdRange| format!("{} {} {}\n", range.inside, range.outside, range.count);
     let mut map: String = ranges.iter().map(line).collect();
     // The superuser mounts the overlay, so an id of the image must map to its id.
     if ranges.iter().all(|range| range.outside > 0) {

@@ -55,7 +55,11 @@ pub(super) async fn remove_tree(directory: &Path) -> Result<()> {
 /// Starts a hidden command. If it fails, it has printed the reason.
 async fn call(command: &str, directory: &Path, failed: &'static str) -> Result<()> {
     let mut child = tokio::process::Command::new("/proc/self/exe");
-    child.arg(command).arg("--").arg(directory).kill_on_drop(true);
+    child
+        .arg(command)
+        .arg("--")
+        .arg(directory)
+        .kill_on_drop(true);
     if child.status().await?.success() {
         return Ok(());
     }

@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
+use cas::bundle::IdRange;
 use cas::{Error, ErrorKind, ImageRef, MountOptions, Platform, Result};
 use clap::Args;
 use serde_json::json;
 
 use super::Context;
-use super::idmap::{self, Range};
+use super::idmap;
 
 /// Mount an image's root file system at a directory
 #[derive(Args)]
@@ -35,8 +36,8 @@ pub(crate) struct Mount {
     dev: bool,
     /// Map COUNT user and group ids of the image, starting at INSIDE, to ids starting at OUTSIDE;
     /// may be repeated
-    #[arg(long, value_name = "INSIDE:OUTSIDE:COUNT")]
-    map_ids: Vec<Range>,
+    #[arg(long, value_name = "INSIDE:OUTSIDE:COUNT", value_parser = idmap::range)]
+    map_ids: Vec<IdRange>,
     /// Platform, as in linux/arm64 [default: this machine's, if the image has several]
     #[arg(long)]
     platform: Option<Platform>,
