@@ -12,6 +12,7 @@ use crate::platform::Platform;
 /// The type, digest and size of content, as the OCI image specification defines it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[serde(expecting = "an object")]
 pub struct Descriptor {
     /// Media type of the content; empty if the descriptor states none.
     #[serde(default, deserialize_with = "null_is_default")]

@@ -14,6 +14,7 @@ use crate::nulls::{null_is_default, optional_texts};
 /// An image manifest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[serde(expecting = "an object")]
 pub struct Manifest {
     /// The version of the schema: 2 in a valid document, and if the document states none. It is
     /// not checked.
@@ -45,6 +46,7 @@ pub struct Manifest {
 /// An image index, or Docker's manifest list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[serde(expecting = "an object")]
 pub struct Index {
     /// The version of the schema: 2 in a valid document, and if the document states none. It is
     /// not checked.
@@ -162,6 +164,7 @@ fn check_empty(descriptor: &Descriptor) -> Result<()> {
 /// The members that distinguish the kinds of documents.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[serde(expecting = "an object")]
 struct Shape {
     media_type: Option<MediaType>,
     fs_layers: Option<serde::de::IgnoredAny>,

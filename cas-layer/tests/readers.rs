@@ -362,6 +362,72 @@ fn what_is_read_without_a_warning_is_read_alike_by_others() {
 }
 
 #[test]
+fn what_is_wrong_with_a_member_names_it() {
+    let name = "dir/member";
+    let member = |header: Header| Tar::new().member(header, b"");
+    let own = || Header::new(b'0', name);
+    let after = |records: Tar| records.member(own(), b"");
+    let mut cases = Vec::new();
+    for (key, value) in [
+        ("mtime", "noon"),
+        ("mtime", "99999999999999999999"),
+        ("atime", "-"),
+        ("size", "-1"),
+        ("size", "0x10"),
+        ("uid", "root"),
+        ("uid", "4294967295"),
+        ("gid", "1.5"),
+        ("GNU.sparse.map", "1,2,3"),
+        ("GNU.sparse.major", "x"),
+        ("path", "a\0b"),
+    ] {
+        // What does not parse is ignored if nothing depends on it.
+        if let Err(error) = read_all(&after(extended(b'x', &[(key, value)])).end()) {
+            cases.push((format!("{key}={value}"), error));
+        } else {
+            assert_eq!(key, "atime");
+        }
+    }
+    for (at, bytes) in [
+        (100, "7777x77"),
+        (108, "-1"),
+        (116, "ten"),
+        (124, "9"),
+        (136, "noon"),
+    ] {
+        let tar = member(own().put(at, bytes.as_bytes()).clone());
+        cases.push((format!("{at}: {bytes}"), read_all(&tar.end()).unwrap_err()));
+    }
+    let device = |major| Header::new(b'3', name).device(major, 0);
+    for (what, tar) in [
+        ("a device", member(device(0o777_7777))),
+        ("no number", member(device(0).put(329, b"x").clone())),
+        ("a type", member(Header::new(b'?', name))),
+        (
+            "two names",
+            after(
+                Tar::new()
+                    .extension(b'L', "a\0")
+                    .extension(b'x', record("path", "b")),
+            ),
+        ),
+        ("two targets", {
+            let targets = Tar::new().extension(b'K', "a\0");
+            let targets = targets.extension(b'x', record("linkpath", "b"));
+            targets.member(Header::new(b'2', name), b"")
+        }),
+    ] {
+        cases.push((what.to_owned(), read_all(&tar.end()).unwrap_err()));
+    }
+    for (what, error) in cases {
+        let said = error.to_string();
+        let named = said.contains(name) || what == "path=a\0b" && said.contains("a\\x00b");
+        assert!(named, "{what}: {said}");
+        assert!(said.contains("; "), "{what} without advice: {said}");
+    }
+}
+
+#[test]
 fn messages_are_short_and_plain() {
     let long = "n".repeat(1 << 19);
     for archive in [

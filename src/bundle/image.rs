@@ -22,6 +22,7 @@ pub(crate) struct Config {
 
 /// The document. Members may be `null`, because Go writes empty ones in this way.
 #[derive(Deserialize)]
+#[serde(expecting = "an object")]
 struct Raw {
     os: Option<String>,
     architecture: Option<String>,
@@ -37,6 +38,7 @@ struct Raw {
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase")]
+#[serde(expecting = "an object")]
 struct RawConfig {
     user: Option<String>,
     env: Option<Vec<String>>,

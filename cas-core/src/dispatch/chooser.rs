@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use super::platforms::choose;
 use crate::descriptor::Descriptor;
-use crate::platform::{Matcher, Only, Platform};
+use crate::platform::{Matcher, Only, Platform, in_words};
 
 /// Chooses the manifests for one platform and remembers which platforms were offered, or chooses
 /// all manifests.
@@ -72,7 +72,7 @@ impl Chooser {
         let others: BTreeSet<String> = others.map(ToString::to_string).collect();
         match others.len() {
             0 => "it has nothing for any other platform either".to_owned(),
-            _ => format!("it has: {}", Vec::from_iter(others).join(", ")),
+            _ => format!("it has: {}", in_words(&others)),
         }
     }
 }

@@ -26,6 +26,7 @@ pub struct ImageConfig {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "an object")]
 struct Raw {
     #[serde(flatten)]
     platform: Platform,
@@ -34,6 +35,7 @@ struct Raw {
 }
 
 #[derive(Deserialize, Default)]
+#[serde(expecting = "an object")]
 struct RawRootFs {
     #[serde(rename = "type", default, deserialize_with = "null_is_default")]
     kind: String,
@@ -102,7 +104,9 @@ impl ImageConfig {
         check_json(data)?;
         // serde would also accept an array of the members.
         if !data.trim_ascii_start().starts_with(b"{") {
-            return Err(Error::corrupt("not a JSON object"));
+            return Err(Error::corrupt(
+                "expected an object, found other JSON or none; build the image again",
+            ));
         }
         let raw: Raw = serde_json::from_slice(data)
             .map_err(|error| malformed("not an image configuration", &error))?;
@@ -186,13 +190,14 @@ pub fn layers(manifest: &Manifest, config: &ImageConfig) -> Result<Vec<(Descript
     if !["layers", ""].contains(&config.rootfs_type.as_str()) {
         let found = excerpt(&config.rootfs_type);
         return wrong(format!(
-            "expected a root file system of type \"layers\", found \"{found}\""
+            "expected a root file system of type \"layers\", found \"{found}\"; build the image again"
         ));
     }
     let (found, expected) = (config.diff_ids.len(), manifest.layers.len());
     if found != expected {
         return wrong(format!(
-            "the manifest lists {expected} layers, but the configuration lists {found} diff ids"
+            "the manifest lists {expected} layers, but the configuration lists {found} diff ids; \
+             build the image again"
         ));
     }
     let layers = manifest.layers.iter().cloned();

@@ -10,7 +10,7 @@ use crate::descriptor::Descriptor;
 use crate::dispatch;
 use crate::document::{Document, Manifest};
 use crate::error::{Error, ErrorKind, Result};
-use crate::platform::{All, Matcher, Only, Platform};
+use crate::platform::{All, Matcher, Only, Platform, in_words};
 
 /// A manifest and its descriptor.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -167,7 +167,7 @@ async fn no_match(
     let there = stored_platforms(content, image).await?;
     let there = match there.len() {
         0 => "it has no image for any other platform either".to_owned(),
-        _ => format!("it has: {}", Vec::from_iter(there).join(", ")),
+        _ => format!("it has: {}", in_words(&there)),
     };
     let why = match missing {
         [] => format!("the image has nothing for the platform; {there}"),

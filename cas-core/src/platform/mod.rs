@@ -2,6 +2,7 @@
 
 mod matcher;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -14,6 +15,7 @@ use crate::nulls::null_is_default;
 
 /// The operating system and processor that an image is built for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(expecting = "an object")]
 pub struct Platform {
     /// The processor, named as in GOARCH: `amd64`, `arm64`.
     #[serde(default, deserialize_with = "null_is_default")]
@@ -115,6 +117,17 @@ impl fmt::Display for Platform {
     }
 }
 
+/// Returns platforms for a message: the first 20, of each at most 100 characters.
+pub(crate) fn in_words(platforms: &BTreeSet<String>) -> String {
+    const MOST: usize = 20;
+    let first = platforms.iter().take(MOST).map(|one| excerpt(one));
+    let first = first.collect::<Vec<_>>().join(", ");
+    match platforms.len().saturating_sub(MOST) {
+        0 => first,
+        more => format!("{first} and {more} more"),
+    }
+}
+
 impl FromStr for Platform {
     type Err = Error;
 
@@ -191,6 +204,17 @@ mod tests {
 
     fn platform(text: &str) -> Platform {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_message_lists_few_platforms_and_no_long_ones() {
+        let listed = |names: Vec<String>| in_words(&names.into_iter().collect());
+        assert_eq!(listed(vec![]), "");
+        assert_eq!(listed(vec!["a/b".into(), "c/d".into()]), "a/b, c/d");
+        assert_eq!(listed(vec!["x".repeat(1 << 20)]).len(), 100);
+        let many = (0..30).map(|n| format!("os/{n:02}"));
+        let many = listed(many.collect());
+        assert!(many.ends_with("os/18, os/19 and 10 more"), "{many}");
     }
 
     #[test]

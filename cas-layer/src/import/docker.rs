@@ -21,6 +21,7 @@ use crate::layout::DOCKER_MANIFEST;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
+#[serde(expecting = "an object")]
 struct Entry {
     config: String,
     #[serde(default, deserialize_with = "null_is_default")]

@@ -36,6 +36,7 @@ pub(super) async fn roots(plan: &mut Plan<'_>) -> Result<Vec<Root>> {
 fn check_version(data: &[u8]) -> Result<()> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
+    #[serde(expecting = "an object")]
     struct Layout {
         #[serde(default, deserialize_with = "null_is_default")]
         image_layout_version: String,

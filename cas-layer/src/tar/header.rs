@@ -54,6 +54,16 @@ impl Header {
         self.0[156]
     }
 
+    /// Returns whether the header belongs to the next member.
+    pub(super) fn is_extension(&self) -> bool {
+        matches!(self.type_flag(), b'x' | b'g' | b'L' | b'K')
+    }
+
+    /// Adds the name in the header to an error that does not name its member.
+    pub(super) fn named(&self, error: Error) -> Error {
+        error.subject(text(&self.0[0..100]).escape_ascii())
+    }
+
     /// Returns the path, and a warning if some readers find another one.
     ///
     /// # Errors

@@ -65,14 +65,15 @@ impl<R: BufRead> Reader<R> {
             Some(map) => (map.size, Some(map.regions)),
             None => (stored, None),
         };
+        let number = |field, what| header.number(field, what).map_err(named);
         Ok(Entry {
-            mode: (header.number(100..108, "mode")? & 0o7777) as u32,
-            uid: id(pax.uid, header.number(108..116, "uid")?).map_err(named)?,
-            gid: id(pax.gid, header.number(116..124, "gid")?).map_err(named)?,
+            mode: (number(100..108, "mode")? & 0o7777) as u32,
+            uid: id(pax.uid, number(108..116, "uid")?).map_err(named)?,
+            gid: id(pax.gid, number(116..124, "gid")?).map_err(named)?,
             mtime: match pax.mtime {
                 Some(time) => time,
                 None => Time {
-                    seconds: header.number(136..148, "mtime")?,
+                    seconds: number(136..148, "mtime")?,
                     nanoseconds: 0,
                 },
             },

@@ -83,7 +83,8 @@ impl<R: BufRead> Reader<R> {
             match header.type_flag() {
                 b'x' => {
                     let body = self.extension(&header, limit::PAX)?;
-                    once(&mut waiting.pax, Pax::parse(&body)?)?;
+                    let pax = Pax::parse(&body).map_err(|error| self.of_next(error))?;
+                    once(&mut waiting.pax, pax)?;
                 }
                 b'g' => self.global(&header)?,
                 b'L' => {
@@ -94,10 +95,22 @@ impl<R: BufRead> Reader<R> {
                     let body = self.extension(&header, limit::GNU_LONG)?;
                     once(&mut waiting.link, header::text(&body).to_vec())?;
                 }
-                _ => return self.member(&header, waiting).map(Some),
+                _ => {
+                    let member = self.member(&header, waiting);
+                    return member.map(Some).map_err(|error| header.named(error));
+                }
             }
         }
         Ok(None)
+    }
+
+    /// Returns the error of an extension header with the name of the member that it applies to, if
+    /// that follows.
+    fn of_next(&mut self, error: Error) -> Error {
+        match self.block().map(|block| block.map(Header::new)) {
+            Ok(Some(Ok(next))) if !next.is_extension() => next.named(error),
+            _ => error,
+        }
     }
 
     /// Returns what was unusual about the archive but accepted: at most [`limit::WARNINGS`]
