@@ -1,4 +1,4 @@
-//! Finds device nodes and set-id programs that every user of the machine can reach.
+//! Finds device nodes and privileged programs that every user of the machine can reach.
 
 use std::ffi::{CStr, OsStr};
 use std::fs::{self, File};
@@ -11,7 +11,8 @@ use cas_core::Result;
 use rustix::fs::{FileType, StatVfsMountFlags};
 use rustix::io::Errno;
 
-use crate::tree::{At, Visit, open_below, walk};
+use crate::calls;
+use crate::tree::{At, Visit, open_below, proc_path, walk};
 
 /// The permission that lets other users reach what is in a directory.
 const REACH: u32 = 0o001;
@@ -20,7 +21,12 @@ const SET_UID: u32 = 0o4001;
 /// The permissions with which other users run a program as its group.
 const SET_GID: u32 = 0o2011;
 
-/// Device nodes and set-id programs that others can reach.
+/// The permission with which other users run a program.
+const RUN: u32 = 0o001;
+/// The attribute that gives a program the capabilities of its file.
+const CAPABILITIES: &CStr = c"security.capability";
+
+/// Device nodes and privileged programs that others can reach.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exposed {
     /// How many there are.
@@ -29,9 +35,9 @@ pub struct Exposed {
     pub first: PathBuf,
 }
 
-/// Returns the device nodes and set-id programs below the directory `path` that other users can
-/// reach, or `None` if there are none. Those that a mount option (`nodev`, `nosuid`) disables do
-/// not count.
+/// Returns the device nodes below the directory `path` that other users can reach, and the programs
+/// that are set-id or have capabilities and that other users can run, or `None` if there are none.
+/// Those that a mount option (`nodev`, `nosuid`) disables do not count.
 ///
 /// # Errors
 /// Errors of the file system.
@@ -70,10 +76,18 @@ impl Search {
         let has = |bits: u32| at.stat.st_mode & bits == bits;
         match at.file_type() {
             FileType::CharacterDevice | FileType::BlockDevice => self.devices,
-            FileType::RegularFile => self.programs && (has(SET_UID) || has(SET_GID)),
+            FileType::RegularFile if self.programs => {
+                has(SET_UID) || has(SET_GID) || has(RUN) && has_capabilities(at)
+            }
             _ => false,
         }
     }
+}
+
+/// Returns whether a program has capabilities. A program that cannot be examined any more has none.
+fn has_capabilities(at: At<'_>) -> bool {
+    let path = [proc_path(at.dir).as_bytes(), b"/", at.name.to_bytes()].concat();
+    calls::lgetxattr(&*path, CAPABILITIES, &mut []).is_ok()
 }
 
 fn name(name: &CStr) -> &OsStr {
@@ -170,5 +184,39 @@ mod tests {
             fs::remove_file(root.join(name)).unwrap();
         }
         assert_eq!(exposed(&root).unwrap(), None);
+    }
+
+    #[test]
+    fn programs_with_capabilities_are_found() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let temp = tempfile::tempdir_in("/var/tmp").unwrap();
+        close(temp.path(), 0o755);
+        // Version 2, effective: CAP_SETUID.
+        let capability = [&[1, 0, 0, 2, 0x80][..], &[0; 15]].concat();
+        for (name, mode, capable, count) in [
+            ("plain", 0o755, false, 0),
+            ("all", 0o755, true, 1),
+            ("other", 0o701, true, 1),
+            ("both", 0o4755, true, 1),
+            ("data", 0o644, true, 0),
+            ("own", 0o700, true, 0),
+            ("group", 0o750, true, 0),
+            ("closed/all", 0o755, true, 0),
+        ] {
+            let root = temp.path().join("root");
+            file(root.join(name), mode);
+            if capable {
+                let no_flags = rustix::fs::XattrFlags::empty();
+                calls::lsetxattr(&root.join(name), CAPABILITIES, &capability, no_flags).unwrap();
+            }
+            if name.starts_with("closed") {
+                close(&root.join("closed"), 0o700);
+            }
+            let found = exposed(&root).unwrap().map_or(0, |exposed| exposed.count);
+            assert_eq!(found, count, "{name}");
+            fs::remove_dir_all(root).unwrap();
+        }
     }
 }

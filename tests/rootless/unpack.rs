@@ -95,7 +95,10 @@ fn files_belong_to_the_user_and_keep_the_rest() {
     let said = unpack(&home, vec![lower(), upper()], "tree");
     // The user's own programs are the only ones that others could misuse.
     assert_eq!(said.lines().count(), 1, "{said}");
-    assert!(said.contains("2 device nodes or set-id programs"), "{said}");
+    assert!(
+        said.contains("2 device nodes or privileged programs"),
+        "{said}"
+    );
     for (name, mode, owner) in [
         ("", 0o40555, None),
         ("plain", 0o100_644, None),

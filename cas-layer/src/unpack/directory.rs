@@ -143,8 +143,8 @@ fn warn_of_exposed(path: &Path, progress: &dyn Progress) {
     };
     let (count, first) = (exposed.count, exposed.first.display());
     progress.warn(&format!(
-        "every user can reach {count} device nodes or set-id programs, such as {first}; close the \
-         directory with `chmod 700`, or unpack with --private"
+        "every user can reach {count} device nodes or privileged programs, such as {first}; close \
+         the directory with `chmod 700`, or unpack with --private"
     ));
 }
 
