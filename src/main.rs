@@ -15,7 +15,7 @@ use tokio::runtime::{Builder, Runtime};
 const RUNTIME_FILES: usize = 8;
 
 fn main() -> ExitCode {
-    let arguments = cli::Arguments::parse();
+    let arguments = cli::Arguments::try_parse().unwrap_or_else(|error| cli::exit::misused(&error));
     let verbose = arguments.verbose;
     raise_descriptor_limit();
     report_only_defects();

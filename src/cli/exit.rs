@@ -1,11 +1,12 @@
 //! Error messages and exit codes.
 
+use std::borrow::Cow;
 use std::error::Error as _;
 use std::process::ExitCode;
 
 use cas::{Error, ErrorKind};
 
-use super::output::printable;
+use super::output::{printable, printable_lines};
 
 /// Prints the error. Returns the exit code of its kind.
 pub(crate) fn report(error: &Error, verbose: bool) -> ExitCode {
@@ -16,6 +17,24 @@ pub(crate) fn report(error: &Error, verbose: bool) -> ExitCode {
         cause = inner.source();
     }
     ExitCode::from(code(error))
+}
+
+/// Ends the process with what is wrong with its arguments, or with the help that they ask for. The
+/// message repeats arguments, so it is escaped if one has what a terminal may interpret.
+pub(crate) fn misused(error: &clap::Error) -> ! {
+    let arguments = std::env::args_os().map(|one| one.to_string_lossy().into_owned());
+    let (mut text, mut is_plain) = (error.render().to_string(), true);
+    for argument in arguments {
+        if let Cow::Owned(shown) = printable(&argument) {
+            text = text.replace(&argument, &shown);
+            is_plain = false;
+        }
+    }
+    if is_plain {
+        error.exit();
+    }
+    eprint!("{}", printable_lines(&text));
+    std::process::exit(error.exit_code())
 }
 
 fn code(error: &Error) -> u8 {

@@ -106,7 +106,7 @@ pub(crate) fn printable(text: &str) -> Cow<'_, str> {
 }
 
 /// Returns the same as [`printable`], but keeps line breaks.
-fn printable_lines(text: &str) -> Cow<'_, str> {
+pub(crate) fn printable_lines(text: &str) -> Cow<'_, str> {
     escape(text, is_dangerous_in_a_line, |character| {
         character.escape_unicode().to_string()
     })
@@ -116,7 +116,9 @@ fn printable_lines(text: &str) -> Cow<'_, str> {
 /// kept, because JSON has them only between its values.
 fn harmless(json: &str) -> Cow<'_, str> {
     escape(json, is_dangerous_in_a_line, |character| {
-        format!("\\u{:04x}", u32::from(character))
+        let mut units = [0; 2];
+        let units = character.encode_utf16(&mut units).iter();
+        units.map(|unit| format!("\\u{unit:04x}")).collect()
     })
 }
 
@@ -146,8 +148,9 @@ fn is_dangerous_in_a_line(character: char) -> bool {
 fn is_dangerous(character: char) -> bool {
     character.is_control()
         || matches!(character,
-            '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}')
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
+            | '\u{e0000}'..='\u{e0fff}')
 }
 
 fn unserialisable(error: serde_json::Error) -> Error {
@@ -190,11 +193,13 @@ mod tests {
             ("a\rb\nc\td", "a\\u{d}b\\u{a}c\\u{9}d"),
             ("\u{202e}txt.exe\u{2066}", "\\u{202e}txt.exe\\u{2066}"),
             ("del\u{7f}\u{200b}", "del\\u{7f}\\u{200b}"),
+            ("a\u{ad}b\u{180e}\u{fffa}", "a\\u{ad}b\\u{180e}\\u{fffa}"),
+            ("tag\u{e0041}", "tag\\u{e0041}"),
         ] {
             assert_eq!(printable(text), shown);
         }
         assert_eq!(printable_lines("a\u{1b}\nb"), "a\\u{1b}\nb");
-        let value = "\u{1b}\u{9b}\u{202e}\n";
+        let value = "\u{1b}\u{9b}\u{202e}\n\u{e0041}";
         let text = to_json(&value).unwrap();
         assert!(!text.contains(is_dangerous), "{text:?}");
         assert_eq!(serde_json::from_str::<String>(&text).unwrap(), value);

@@ -11,6 +11,7 @@ use std::process::{Command, ExitCode};
 
 use cas::bundle::{self, Rootfs};
 use cas::{Context as _, Error, Result};
+use cas_core::error::excerpt;
 use clap::Args;
 use rustix::fs::{Gid, Uid};
 use rustix::thread;
@@ -50,7 +51,7 @@ impl RunInChroot {
             .env_clear()
             .envs(variables)
             .exec();
-        eprintln!("cas: run {program:?}: {error}");
+        eprintln!("cas: run \"{}\": {error}", excerpt(program));
         Ok(ExitCode::from(match error.kind() {
             io::ErrorKind::NotFound => 127,
             _ => 126,

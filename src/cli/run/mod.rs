@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use cas::bundle::{self, Program, Rootfs, UserIds};
 use cas::{BundleOptions, Cas, Error, ErrorKind, ImageRef, Result, UnpackOptions};
+use cas_core::error::excerpt;
 use clap::Args;
 
 use self::run_dir::RunDir;
@@ -157,7 +158,7 @@ async fn make_rootless(
 /// Starts the bundle with the first runtime that can. Returns the exit code of the program.
 async fn start(run_dir: &RunDir, runtimes: &[Runtime], signals: &mut Signals) -> Result<ExitCode> {
     let process = bundle::process(run_dir.bundle())?;
-    let name = process.args.first().map_or("", String::as_str);
+    let name = excerpt(process.args.first().map_or("", String::as_str));
     let program = Rootfs::open(&run_dir.rootfs()).and_then(|rootfs| rootfs.program(&process));
     match program {
         // It may be in a directory of another user of the image.
@@ -165,11 +166,11 @@ async fn start(run_dir: &RunDir, runtimes: &[Runtime], signals: &mut Signals) ->
         found => match found? {
             Program::Found => {}
             Program::Absent => {
-                eprintln!("cas: run {name:?}: the image does not have this program");
+                eprintln!("cas: run \"{name}\": the image does not have this program");
                 return Ok(ExitCode::from(127));
             }
             Program::NotExecutable => {
-                eprintln!("cas: run {name:?}: not an executable file");
+                eprintln!("cas: run \"{name}\": not an executable file");
                 return Ok(ExitCode::from(126));
             }
         },
