@@ -162,7 +162,7 @@ impl Cas {
         if let Some(chain_ids) = unpack::verified_chain_ids(&self.store, manifest).await? {
             let parent = chain_ids.last().copied();
             match Mounted::make(snapshotter, key, parent, writable).await {
-                // The image is not unpacked yet, or its snapshots were collected.
+                // The image is not unpacked yet, or its snapshots were collected or are damaged.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 made => return made,
             }

@@ -69,7 +69,7 @@ impl Mounted {
     /// Makes the snapshot `key` on a parent. A label keeps it while it is mounted.
     ///
     /// # Errors
-    /// `AlreadyExists`; `NotFound` for the parent.
+    /// `AlreadyExists`; `NotFound` for the parent, or if files of a snapshot are gone.
     pub(super) async fn make(
         snapshotter: &Arc<dyn Snapshotter>,
         key: &str,
@@ -85,13 +85,21 @@ impl Mounted {
             } else {
                 snapshotter.view(&key, parent.as_deref(), labels).await?
             };
-            Ok(Mounted {
+            let mut made = Mounted {
                 snapshotter,
                 key,
                 mounts,
                 directory: None,
                 ended: false,
-            })
+            };
+            if made.mounts.iter().any(lacks_directory) {
+                made.undo().await?;
+                return Err(Error::not_found(
+                    "the directory of a snapshot is missing; pull or import the image again",
+                )
+                .operation("mount"));
+            }
+            Ok(made)
         })
         .await
     }
@@ -152,6 +160,18 @@ impl Drop for Mounted {
             let _ = undo(&*snapshotter, &key, directory).await;
         });
     }
+}
+
+/// Returns whether a directory that the mount shows is missing.
+fn lacks_directory(mount: &Mount) -> bool {
+    let shown = match mount {
+        Mount::Bind { source, .. } => std::slice::from_ref(source),
+        Mount::Overlay { lower, .. } => lower,
+        _ => &[],
+    };
+    shown
+        .iter()
+        .any(|directory| matches!(directory.try_exists(), Ok(false)))
 }
 
 async fn undo(snapshotter: &dyn Snapshotter, key: &str, directory: Option<PathBuf>) -> Result<()> {

@@ -1,13 +1,14 @@
 //! Damage to blobs, records, ingests and snapshots.
 
 use std::fs;
+use std::path::PathBuf;
 
 use bytes::Bytes;
 use cas::content::{Expected, Writer};
 use cas::records::{Batch, Expect, Table};
 use cas::{ContentExt, Digest, Store};
 
-use crate::common::{ENGINES, can};
+use crate::common::{ENGINES, can, cas, ok};
 use crate::scene::{Scene, has, overwrite};
 
 #[test]
@@ -226,14 +227,48 @@ fn snapshots_are_unpacked_again() {
     }
 }
 
+/// Whichever directories of snapshots are gone, the next command that needs them makes them again.
 #[test]
-fn a_lost_snapshot_directory_is_made_again_by_the_next_unpack() {
-    let scene = Scene::with("fs", "native");
-    let directory = scene.root.join("snapshots/native/snapshots");
-    fs::remove_dir_all(&directory).unwrap();
-    fs::create_dir(&directory).unwrap();
-    let archive = scene.scratch.path().join("demo.tar");
-    let import = ["import", "--unpack", "--name", "app:1"];
-    crate::common::ok(crate::common::cas(&scene.root).args(import).arg(archive));
-    assert_eq!(scene.fsck(&[]), (0, Vec::new()));
+fn lost_snapshot_directories_are_made_again_by_what_needs_them() {
+    let mounts: &[&[&str]] = match can(&["mount", "umount"]) {
+        true => &[&["mount"], &["mount", "--rw"]],
+        false => &[],
+    };
+    for snapshotter in ["native", "overlay"] {
+        if snapshotter == "overlay" && mounts.is_empty() {
+            continue;
+        }
+        let scene = Scene::with("fs", snapshotter);
+        let archive = scene.scratch.path().join("demo.tar");
+        let target = scene.scratch.path().join("mnt");
+        fs::create_dir(&target).unwrap();
+        for (number, lost) in [0..1, 1..2, 2..3, 0..2, 0..3].into_iter().enumerate() {
+            for mount in mounts.iter().skip(number % 2).step_by(2) {
+                lose_directories(&scene, snapshotter, lost.clone());
+                ok(cas(&scene.root).args(*mount).arg("app:1").arg(&target));
+                assert!(target.join("app/run").exists(), "{snapshotter} {lost:?}");
+                ok(cas(&scene.root).arg("umount").arg(&target));
+            }
+            lose_directories(&scene, snapshotter, lost.clone());
+            let import = ["import", "--unpack", "--name", "app:1"];
+            ok(cas(&scene.root).args(import).arg(&archive));
+            let found = scene.fsck(&[]);
+            assert_eq!(found, (0, Vec::new()), "{snapshotter} {lost:?}");
+        }
+    }
+}
+
+/// Removes the directories of some of the three snapshots, in the order in which they were made.
+fn lose_directories(scene: &Scene, snapshotter: &str, lost: std::ops::Range<usize>) {
+    let place = scene.root.join("snapshots").join(snapshotter);
+    let entries = fs::read_dir(place.join("snapshots")).unwrap();
+    let mut directories: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    let number = |path: &PathBuf| -> u64 {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        name.parse().unwrap()
+    };
+    directories.sort_by_key(number);
+    for directory in directories.drain(..).skip(lost.start).take(lost.len()) {
+        fs::remove_dir_all(directory).unwrap();
+    }
 }
