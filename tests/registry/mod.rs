@@ -1,6 +1,7 @@
 //! Registries: a real one, and a fake one that misbehaves.
 
 mod exchange;
+mod failed;
 pub(crate) mod fake;
 mod heals;
 mod hostile;
