@@ -11,6 +11,9 @@ use serde_json::{Map, Value, json};
 /// The annotation that holds the name of an entry.
 const NAME: &str = "org.opencontainers.image.ref.name";
 
+/// What to do about a damaged file.
+pub(crate) const REPAIR: &str = "restore the file, or let `cas fsck --repair` make it again";
+
 /// The document. Entries are parsed only when they are used.
 pub(crate) struct Index {
     document: Map<String, Value>,
@@ -32,13 +35,13 @@ impl Index {
     pub(crate) fn parse(data: &[u8]) -> Result<Self> {
         check_json(data)?;
         let document: Map<String, Value> = serde_json::from_slice(data).map_err(|error| {
-            Error::corrupt(format!("not an image index: {error}; restore the file")).source(error)
+            Error::corrupt(format!("not an image index: {error}; {REPAIR}")).source(error)
         })?;
         match document.get("manifests") {
             Some(Value::Array(_) | Value::Null) | None => Ok(Self::of(document)),
-            Some(_) => Err(Error::corrupt(
-                "not an image index: `manifests` is not an array; restore the file",
-            )),
+            Some(_) => Err(Error::corrupt(format!(
+                "not an image index: `manifests` is not an array; {REPAIR}"
+            ))),
         }
     }
 

@@ -13,7 +13,7 @@ use cas_core::sync::lock;
 use cas_core::{Context, Error, Result, limit};
 use cas_host::{Dir, Lock};
 
-use crate::index::Index;
+use crate::index::{Index, REPAIR};
 use crate::time;
 
 /// The name of the file.
@@ -159,7 +159,7 @@ impl Status {
 }
 
 fn missing() -> Error {
-    Error::corrupt("index.json is missing; `cas fsck --repair` makes it again")
+    Error::corrupt(format!("index.json is missing; {REPAIR}"))
 }
 
 #[cfg(test)]

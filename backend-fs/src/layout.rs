@@ -1,9 +1,10 @@
 //! The directory of a store: an OCI image layout with the private directory `.cas/`.
 
+use std::fmt::Display;
 use std::io;
 use std::path::Path;
 
-use cas_core::{Error, Result};
+use cas_core::{Error, ErrorKind, Result};
 use cas_host::{Dir, Lock, find_foreign, make_private_dir};
 use serde::{Deserialize, Serialize};
 
@@ -191,17 +192,18 @@ fn version(cas_dir: &Dir) -> Result<Option<u32>> {
 }
 
 pub(crate) fn check_oci_layout(root: &Dir) -> Result<()> {
-    let data = root.read(OCI_LAYOUT, SMALL)?.ok_or_else(|| {
+    let data = root.read(OCI_LAYOUT, SMALL).map_err(Error::from);
+    let data = data.map_err(|error| match error.kind() {
+        ErrorKind::OutOfRange => damaged_layout(error),
+        _ => error,
+    })?;
+    let data = data.ok_or_else(|| {
         Error::precondition(format!(
-            "not an OCI image layout: the directory has no {OCI_LAYOUT}; restore it, or choose \
-             another directory"
+            "not an OCI image layout: the directory has no {OCI_LAYOUT}; restore it, let `cas \
+             fsck --repair` make it again, or choose another directory"
         ))
     })?;
-    let layout: OciLayout = serde_json::from_slice(&data).map_err(|error| {
-        Error::corrupt(format!(
-            "{OCI_LAYOUT} is damaged ({error}); restore it, or choose another directory"
-        ))
-    })?;
+    let layout: OciLayout = serde_json::from_slice(&data).map_err(damaged_layout)?;
     if !layout.image_layout_version.starts_with("1.") {
         return Err(Error::precondition(format!(
             "expected an image layout of version 1, found {:.40}; choose another directory",
@@ -209,6 +211,13 @@ pub(crate) fn check_oci_layout(root: &Dir) -> Result<()> {
         )));
     }
     Ok(())
+}
+
+fn damaged_layout(why: impl Display) -> Error {
+    Error::corrupt(format!(
+        "{OCI_LAYOUT} is damaged ({why}); restore it, let `cas fsck --repair` make it again, or \
+         choose another directory"
+    ))
 }
 
 fn cannot_write(error: &io::Error) -> bool {

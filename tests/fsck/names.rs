@@ -5,7 +5,7 @@ use std::fs;
 use bytes::Bytes;
 use cas::records::{Batch, Expect, Table};
 
-use crate::common::{ENGINES, cas, fails, ok};
+use crate::common::{ENGINES, cas, fails, ok, text};
 use crate::scene::{Scene, has};
 
 #[test]
@@ -29,6 +29,13 @@ fn lost_and_damaged_files_of_the_fs_store_cost_no_name() {
                 Some(garbage) => fs::write(store.join(file), garbage).unwrap(),
                 None => fs::remove_file(store.join(file)).unwrap(),
             }
+            // Whatever finds the damage says what to do.
+            let out = cas(&scene.root).arg("images").output().unwrap();
+            let said = text(&out.stderr);
+            assert!(
+                out.status.success() || said.contains("fsck --repair"),
+                "{said}"
+            );
             // An empty or absent database is a new one, so its records are missing.
             let (code, found) = scene.fsck(&[]);
             assert_eq!(code, 4, "{file} {garbage:?}: {found:#?}");
