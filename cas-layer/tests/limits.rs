@@ -11,7 +11,7 @@ use std::io::Read;
 
 use cas_core::{Error, ErrorKind, Result, limit};
 use cas_layer::codec::{Compression, Decoder};
-use common::{Header, Tar, read_all};
+use common::{Apply, Header, Tar, read_all};
 use testkit::compress::{bzip2, xz, xz_with_dictionary};
 
 #[track_caller]
@@ -220,4 +220,35 @@ fn xz_dictionaries() {
     assert_eq!(stream(limit::XZ_DICTIONARY).unwrap(), b"x");
     refused(limit::XZ_DICTIONARY, stream(limit::XZ_DICTIONARY / 2 * 3));
     refused(limit::XZ_DICTIONARY, stream(limit::XZ_DICTIONARY * 2));
+}
+
+/// Members that each cause a warning of their own: attributes that are too large are left out when
+/// they are read, and others when they are applied.
+#[test]
+fn warnings() {
+    let archive = |read: usize, applied: usize| {
+        let large = vec![b'v'; limit::XATTR + 1];
+        let member = |tar: Tar, n: usize| {
+            let (name, value) = match n < read {
+                true => (format!("SCHILY.xattr.user.x{n}"), &large[..]),
+                false => (format!("SCHILY.xattr.trusted.overlay.x{n}"), &b"v"[..]),
+            };
+            tar.pax(&[(&*name, value)]).file(format!("f{n}"), "")
+        };
+        (0..read + applied).fold(Tar::new(), member)
+    };
+    let most = limit::WARNINGS;
+    for (read, applied, expected) in [
+        (1, 1, 2),
+        (most, 0, most),
+        (most + 1, 0, most),
+        (0, most, most),
+        (0, most + 1, most),
+        (most, 1, most),
+        (most - 1, 1, most),
+    ] {
+        let temp = tempfile::tempdir().unwrap();
+        let found = archive(read, applied).apply(temp.path()).unwrap().warnings;
+        assert_eq!(found.len(), expected, "{read} {applied}: {found:#?}");
+    }
 }

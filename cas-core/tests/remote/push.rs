@@ -9,7 +9,7 @@ use cas_core::image::check;
 use cas_core::platform::{All, Platforms};
 use cas_core::progress::Event;
 use cas_core::transfer::{PushOptions, push};
-use cas_core::{ContentExt, Descriptor, ErrorKind, MediaType, Platform, Store};
+use cas_core::{ContentExt, Descriptor, ErrorKind, MediaType, Platform, Store, limit};
 
 use super::fake::{FakeRemote, of, pulled};
 use super::pull::made;
@@ -105,5 +105,27 @@ async fn all_bytes_of_embedded_and_stored_blobs_are_reported() {
     let done = done.lock().unwrap();
     for blob in [config, layer] {
         assert_eq!(done.get(&blob.digest.to_string()), Some(&blob.size));
+    }
+}
+
+/// What is larger can be stored and read, but registries take no such document.
+#[tokio::test]
+async fn a_document_is_pushed_up_to_its_bound() {
+    let most = limit::DOCUMENT_WRITE as usize;
+    for (size, is_taken) in [(most, true), (most + 1, false)] {
+        let (from, there) = (store(), store());
+        let mut document = br#"{"schemaVersion":2,"manifests":[]}"#.to_vec();
+        document.resize(size, b' ');
+        let root = put(&from, MediaType::OCI_INDEX, &document).await;
+        let remote = FakeRemote::new(&there, &root);
+        let pushed = push(&from, &remote, &root, &choosing(Platforms::All)).await;
+        let refused = pushed.err().map(|error| (error.kind(), error.to_string()));
+        match refused {
+            None => assert!(is_taken),
+            Some((kind, said)) => {
+                assert_eq!((kind, is_taken), (ErrorKind::OutOfRange, false), "{said}");
+                assert!(said.contains(&most.to_string()), "{said}");
+            }
+        }
     }
 }

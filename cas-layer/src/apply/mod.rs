@@ -224,8 +224,9 @@ impl Layer {
         }
         self.dirs.flush()?;
         self.warn_of_left_out();
-        let warnings = reader.warnings();
-        self.applied.warnings.extend_from_slice(warnings);
+        for warning in reader.warnings() {
+            self.warn(warning);
+        }
         Ok(())
     }
 
