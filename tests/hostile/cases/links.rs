@@ -18,7 +18,98 @@ fn long_way(depth: usize, links: usize) -> Tar {
     })
 }
 
+/// Targets of a link at the root that lead to the root itself.
+const TO_ROOT: [&str; 7] = [
+    "..",
+    "../..",
+    ".",
+    "/..",
+    "./.././.",
+    "dir/..",
+    "/dir/../../",
+];
+
+/// Returns a layer with a link of each of [`TO_ROOT`], and one that leads through another link.
+fn links_to_root() -> Tar {
+    let below = Tar::new()
+        .file("dir/old", "")
+        .file("dir/kept", "")
+        .file("gone", "");
+    let links = (0..).zip(TO_ROOT);
+    let tar = links.fold(below, |tar, (n, target)| {
+        tar.symlink(format!("d{n}"), target)
+    });
+    tar.symlink("d7", "d0/./d3")
+}
+
+/// Returns a layer with a member for each link of [`links_to_root`].
+fn through_each(member: impl Fn(Tar, &str, usize) -> Tar) -> Tar {
+    (0..=TO_ROOT.len()).fold(Tar::new(), |tar, n| member(tar, &format!("d{n}"), n))
+}
+
 pub(super) const ALL: &[Make] = &[
+    |_| {
+        let files = through_each(|tar, link, n| {
+            let tar = tar.file(format!("{link}/file{n}"), "x");
+            let tar = tar.file(format!("{link}/dir/{link}/new/{n}/deep"), "x");
+            tar.symlink(format!("{link}/link{n}"), format!("{link}/dir"))
+        });
+        let again = through_each(|tar, link, n| tar.file(format!("{link}/link{n}/again{n}"), ""));
+        harmless(
+            "files through every link to the root",
+            vec![links_to_root(), files, again],
+        )
+    },
+    |_| {
+        let hard = through_each(|tar, link, n| {
+            let tar = tar.hardlink(format!("{link}/hard{n}"), "dir/old");
+            tar.hardlink(format!("hard-too{n}"), format!("{link}/{link}/gone"))
+        });
+        harmless(
+            "hard links through every link to the root",
+            vec![links_to_root(), hard],
+        )
+    },
+    |_| {
+        let removed = through_each(|tar, link, n| match n % 4 {
+            0 => tar.file(format!("{link}/.wh.gone"), ""),
+            1 => tar.file(format!("{link}/dir/.wh.old"), ""),
+            2 => tar
+                .file(format!("{link}/dir/.wh..wh..opq"), "")
+                .file(format!("dir/{n}"), ""),
+            _ => tar.file(format!("{link}/{link}/.wh.{link}"), ""),
+        });
+        harmless(
+            "whiteouts through links to the root, one of which removes its own link",
+            vec![links_to_root(), removed],
+        )
+    },
+    |_| {
+        let opaque = Tar::new().file("d0/.wh..wh..opq", "").file("d0/new", "");
+        harmless(
+            "the root is made opaque through a link to it",
+            vec![links_to_root(), opaque],
+        )
+    },
+    |_| {
+        let next = Tar::new()
+            .dir("d0")
+            .file("d0/x", "")
+            .dir("d5/")
+            .file("d5/./y", "");
+        harmless(
+            "directories in the place of links to the root",
+            vec![links_to_root(), next],
+        )
+    },
+    |_| {
+        let below = Tar::new().symlink("a", "b/..").symlink("b", "../a");
+        refused(
+            "links to the root that lead to each other",
+            CORRUPT,
+            vec![below, Tar::new().file("a/x", "")],
+        )
+    },
     |_| {
         let below = Tar::new().dir("dir").symlink("d", "..");
         harmless(
