@@ -23,7 +23,10 @@ const LAST: u32 = u32::MAX - 1;
 pub(super) fn range(text: &str) -> Result<IdRange> {
     let range: IdRange = text.parse()?;
     let greatest = range.inside.max(range.outside);
-    if greatest.checked_add(range.count).is_none_or(|end| end > LAST) {
+    if greatest
+        .checked_add(range.count)
+        .is_none_or(|end| end > LAST)
+    {
         let why = format!("expected no id above {}", LAST - 1);
         return Err(Error::invalid(why));
     }

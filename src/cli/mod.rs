@@ -36,7 +36,7 @@ mod tree;
 mod unpack;
 mod unshare;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
 //! Pulls that fail. Whatever was there before them works as before, and later pulls succeed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
