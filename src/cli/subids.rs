@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::path::PathBuf;
 
 use cas::bundle::{Ids, UserIds};
 use cas_core::limit;
@@ -9,8 +10,11 @@ use rustix::process::{getegid, geteuid};
 
 use super::run::on_path;
 
-/// Programs that map further ids into a user namespace: user ids, and group ids.
-pub(super) const MAPPERS: [&str; 2] = ["newuidmap", "newgidmap"];
+/// Returns the programs that map further ids into a user namespace: user ids, and group ids. Returns
+/// `None` if they are not installed.
+pub(super) fn mappers() -> Option<[PathBuf; 2]> {
+    Some([on_path("newuidmap")?, on_path("newgidmap")?])
+}
 
 /// Returns the ids of this user. They are only the user's own if no more are listed, or if the
 /// programs that map them are not installed.
@@ -28,8 +32,7 @@ pub(super) fn of_this_user() -> UserIds {
             more: listed("/etc/subgid"),
         },
     };
-    let can_map = MAPPERS.iter().all(|program| on_path(program).is_some());
-    if !can_map || !ids.has_more() {
+    if mappers().is_none() || !ids.has_more() {
         ids.users.more.clear();
         ids.groups.more.clear();
     }

@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, Stdio};
 
 use cas::bundle::{IdRange, UserIds};
@@ -57,6 +58,18 @@ pub(crate) struct Unshare {
 pub(crate) struct MapIds {
     /// Id of the process in the namespace
     process: u32,
+    /// Program that maps user ids
+    #[arg(long)]
+    user_mapper: PathBuf,
+    /// Program that maps group ids
+    #[arg(long)]
+    group_mapper: PathBuf,
+    /// Ranges of user ids
+    #[arg(long)]
+    users: Vec<IdRange>,
+    /// Ranges of group ids
+    #[arg(long)]
+    groups: Vec<IdRange>,
 }
 
 impl Unshare {
@@ -93,7 +106,9 @@ fn private_mounts() -> io::Result<()> {
 
 /// Enters a new user namespace and a new mount namespace, with these ids.
 pub(super) fn enter(ids: &UserIds, progress: &dyn Progress) -> Result<()> {
-    let mapper = ids.has_more().then(start_mapper).transpose()?;
+    let programs = subids::mappers().filter(|_| ids.has_more());
+    let mapper = programs.map(|programs| start_mapper(ids, &programs));
+    let mapper = mapper.transpose()?;
     let unshared = idmap::unshare(UnshareFlags::NEWUSER | UnshareFlags::NEWNS);
     unshared.map_err(|error| {
         Error::unsupported(format!(
@@ -127,13 +142,18 @@ pub(super) fn enter(ids: &UserIds, progress: &dyn Progress) -> Result<()> {
     Ok(())
 }
 
-fn start_mapper() -> Result<Child> {
-    let started = Command::new("/proc/self/exe")
-        .arg(COMMAND)
-        .arg(std::process::id().to_string())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn();
+/// Starts the process that maps these ids for this process.
+fn start_mapper(ids: &UserIds, [users, groups]: &[PathBuf; 2]) -> Result<Child> {
+    let mut mapper = Command::new("/proc/self/exe");
+    mapper.arg(COMMAND).arg(std::process::id().to_string());
+    mapper.arg("--user-mapper").arg(users);
+    mapper.arg("--group-mapper").arg(groups);
+    for (option, ids) in [("--users", &ids.users), ("--groups", &ids.groups)] {
+        for range in ids.map() {
+            mapper.args([option, &range.to_string()]);
+        }
+    }
+    let started = mapper.stdin(Stdio::piped()).stdout(Stdio::null()).spawn();
     started.during("start", COMMAND)
 }
 
@@ -144,16 +164,21 @@ impl MapIds {
         if std::io::stdin().read(&mut ready)? == 0 {
             return Ok(ExitCode::FAILURE);
         }
-        let ids = subids::of_this_user();
-        let maps = [ids.users.map(), ids.groups.map()];
-        for (program, map) in subids::MAPPERS.into_iter().zip(maps) {
-            let numbers = |range: IdRange| [range.inside, range.outside, range.count];
-            let numbers = map.into_iter().flat_map(numbers);
-            let mut mapper = Command::new(program);
-            mapper.arg(self.process.to_string());
+        let process = self.process.to_string();
+        let maps = [
+            (self.user_mapper, self.users),
+            (self.group_mapper, self.groups),
+        ];
+        for (program, ranges) in maps {
+            let numbers = |range: &IdRange| [range.inside, range.outside, range.count];
+            let numbers = ranges.iter().flat_map(numbers);
+            let mut mapper = Command::new(&program);
+            mapper.arg(&process);
             mapper.args(numbers.map(|number| number.to_string()));
-            // It prints its errors, and leaves the map empty.
-            let _ = mapper.status();
+            // If it fails, it prints its errors, and leaves the map empty.
+            if let Err(error) = mapper.status() {
+                eprintln!("cas: run {program:?}: {error}");
+            }
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -8,6 +8,7 @@ use std::process::{ExitCode, ExitStatus};
 use std::time::Duration;
 
 use cas::{Context, Error, Result};
+use rustix::fs::Access;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{self, SignalKind};
@@ -101,12 +102,13 @@ fn code(status: ExitStatus) -> ExitCode {
     ExitCode::from(u8::try_from(number).unwrap_or(1))
 }
 
-/// Returns the path of a program, or `None` if it is not installed.
+/// Returns the path of a program, or `None` if this user has none that can be executed.
 pub(in super::super) fn on_path(program: &str) -> Option<PathBuf> {
+    let may_execute = |file: &PathBuf| rustix::fs::access(file, Access::EXEC_OK).is_ok();
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
     let mut files = folders.map(|folder| folder.join(program));
-    files.find(|file| file.is_file())
+    files.find(|file| file.is_file() && may_execute(file))
 }
 
 /// Returns a command of a runtime that keeps its state in the bundle.
