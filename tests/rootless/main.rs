@@ -10,6 +10,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod day;
+mod left;
 mod run;
 mod scene;
 mod unpack;

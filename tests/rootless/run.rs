@@ -30,7 +30,7 @@ fn busybox() -> Option<&'static [u8]> {
 }
 
 /// Returns a layer with tools.
-fn tools() -> Option<Tar> {
+pub(crate) fn tools() -> Option<Tar> {
     let busybox = busybox()?;
     let header = Header::new(b'0', "bin/busybox").mode(0o755);
     let layer = Tar::new().member(header.size(busybox.len() as u64), busybox);
