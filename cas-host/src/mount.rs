@@ -2,6 +2,7 @@
 //! visible. A mount that is not attached ends when its file descriptor is closed, even by a kill.
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -117,14 +118,46 @@ pub fn unmount(target: &Path) -> Result<()> {
     .during("unmount", target.display())
 }
 
-/// Returns the error of a call, with what a user without the right to mount can do.
-fn explain(errno: Errno) -> Error {
-    let error = io::Error::from(errno);
-    if errno != Errno::PERM {
-        return error.into();
+/// The kernel's refusal of a mount to a process without the right to mount.
+#[derive(Debug)]
+struct NoRight;
+
+impl fmt::Display for NoRight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        io::Error::from(Errno::PERM).fmt(f)
     }
-    let why = "only the superuser can mount and unmount; run the command in `cas unshare`";
-    Error::new(ErrorKind::Denied, why).source(error)
+}
+
+impl std::error::Error for NoRight {}
+
+/// Returns whether the cause of an error is that this process has no right to mount.
+pub fn has_no_right(error: &Error) -> bool {
+    std::error::Error::source(error).is_some_and(|cause| cause.is::<NoRight>())
+}
+
+/// Checks that this process has the right to mount, before work that would be in vain without it.
+///
+/// # Errors
+/// `Denied` without the right; [`has_no_right`] then returns true.
+pub fn check_right() -> Result<()> {
+    match open_tree(
+        CWD,
+        "/",
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC,
+    ) {
+        Err(Errno::PERM) => Err(explain(Errno::PERM).operation("mount")),
+        // What else may fail here says nothing about other mounts.
+        _ => Ok(()),
+    }
+}
+
+/// Returns the error of a call that needs the right to mount.
+fn explain(errno: Errno) -> Error {
+    if errno != Errno::PERM {
+        return io::Error::from(errno).into();
+    }
+    let why = "mounting and unmounting need CAP_SYS_ADMIN";
+    Error::new(ErrorKind::Denied, why).source(NoRight)
 }
 
 fn single(mounts: &[Mount]) -> Result<&Mount> {
@@ -313,4 +346,25 @@ impl Overlay {
 fn directory(path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     Ok(calls::open(path, flags, Mode::empty())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_refusal_to_mount_is_a_missing_right() {
+        for (errno, expected) in [
+            (Errno::PERM, true),
+            (Errno::ACCESS, false),
+            (Errno::ROFS, false),
+            (Errno::BUSY, false),
+            (Errno::NOENT, false),
+        ] {
+            let error = explain(errno).operation("mount").subject("/mnt");
+            assert_eq!(has_no_right(&error), expected, "{error}");
+        }
+        let other = Error::from(io::Error::from(Errno::PERM));
+        assert!(!has_no_right(&other));
+    }
 }

@@ -6,7 +6,7 @@ use cas::{BundleOptions, ImageRef, Platform, Result};
 use clap::Args;
 use serde_json::json;
 
-use super::{Context, subids};
+use super::{Context, mount, subids};
 
 /// Create an OCI runtime bundle from an image: config.json and rootfs
 #[derive(Args)]
@@ -63,6 +63,9 @@ impl Process {
 impl Bundle {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let cas = context.cas().await?;
+        if self.mount {
+            mount::check_right()?;
+        }
         let options = self.process.options();
         let options = options
             .with_mounted(self.mount)

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use cas::bundle::IdRange;
-use cas::{Error, ErrorKind, ImageRef, MountOptions, Platform, Result};
+use cas::{Error, ImageRef, MountOptions, Platform, Result};
+use cas_host::mount::has_no_right;
 use clap::Args;
 use serde_json::json;
 
@@ -54,6 +55,7 @@ pub(crate) struct Umount {
 impl Mount {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let cas = context.cas().await?;
+        check_right()?;
         let idmap = if self.map_ids.is_empty() {
             None
         } else {
@@ -67,8 +69,7 @@ impl Mount {
             .with_platforms(self.platform)
             .with_progress(context.progress.clone());
         let image = ImageRef::typed(&self.image);
-        let mounted = cas.mount_with(image, &self.directory, options).await;
-        mounted.map_err(advise)?;
+        cas.mount_with(image, &self.directory, options).await?;
         let directory = self.directory.display().to_string();
         let made = json!({"image": self.image, "directory": directory, "writable": self.rw});
         context
@@ -87,12 +88,16 @@ impl Umount {
     }
 }
 
+/// Checks that this user may mount, before the image is unpacked.
+pub(super) fn check_right() -> Result<()> {
+    cas_host::mount::check_right().map_err(advise)
+}
+
 /// Returns the error, with what a user without the right to mount can do.
 fn advise(error: Error) -> Error {
-    let superuser = rustix::process::geteuid().is_root();
-    if error.kind() != ErrorKind::Denied || superuser || error.to_string().contains("unshare") {
+    if !has_no_right(&error) || rustix::process::geteuid().is_root() {
         return error;
     }
-    let why = format!("{error}; only the superuser can mount, so run it in `cas unshare`");
-    Error::new(ErrorKind::Denied, why).source(error)
+    let why = format!("{error}; run the command in `cas unshare`");
+    Error::new(error.kind(), why).source(error)
 }

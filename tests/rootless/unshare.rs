@@ -134,7 +134,8 @@ fn owners_of_an_image_are_kept_with_further_ids() {
         &["mount", "app", "tree"],
     ] {
         let said = fails(&mut home.cas(Ids::Many, options), 1);
-        assert!(said.contains("`cas unshare`"), "{options:?}: {said}");
+        let expected = "need CAP_SYS_ADMIN; run the command in `cas unshare`";
+        assert!(said.contains(expected), "{options:?}: {said}");
     }
     // The mount ended with the namespace, but only there its snapshot can be removed.
     let said = fails(&mut home.cas(Ids::Many, &["umount", "mnt"]), 1);
