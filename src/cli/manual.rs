@@ -113,7 +113,10 @@ mod tests {
             ] {
                 let has = |text: &str| {
                     let mut lines = text.lines().map(|line| line.trim_start());
-                    lines.any(|line| line.trim_start_matches("-q, ").starts_with(option))
+                    lines.any(|line| {
+                        let line = line.trim_start_matches("-q, ");
+                        line.split(' ').next() == Some(option)
+                    })
                 };
                 assert!(!has(own) && has(global), "{words} {option}: {help}");
             }
