@@ -33,6 +33,12 @@ fn dangerous() -> Tar {
         .member(Header::new(b'0', "wall").mode(0o2755), "")
         .member(Header::new(b'4', "disk").mode(0o660).device(8, 0), "")
         .member(Header::new(b'3', "null").mode(0o666).device(1, 3), "")
+        // Version 2, effective: CAP_SETUID.
+        .pax(&[(
+            "SCHILY.xattr.security.capability",
+            &[&[1, 0, 0, 2, 0x80][..], &[0; 15]].concat(),
+        )])
+        .member(Header::new(b'0', "capable").mode(0o755), "")
 }
 
 fn mode(path: &Path) -> u32 {
@@ -70,7 +76,7 @@ fn an_unpack_says_once_what_others_can_reach_and_private_closes_it() {
     let said = unpack(&root, &open, &[]);
     assert_eq!(said.lines().count(), 1, "{said}");
     assert!(
-        said.contains("4 device nodes or privileged programs"),
+        said.contains("5 device nodes or privileged programs"),
         "{said}"
     );
     assert!(said.contains(open.to_str().unwrap()), "{said}");
@@ -112,11 +118,26 @@ fn nothing_is_said_of_what_others_cannot_reach() {
     }
     let scratch = open_scratch();
     let target = scratch.path().join("tree");
-    // A closed directory above, a closed root of the image, and an image without such files.
-    let cases: [(u32, u64, Tar); 3] = [
+    // The mode of the directory above, the mode of the root of the image, and its files.
+    let su = |mode: u64| Tar::new().member(Header::new(b'0', "su").mode(mode), "");
+    let below = |mode: u64| {
+        let closed = Tar::new().member(Header::new(b'5', "d/").mode(mode), "");
+        closed.member(Header::new(b'0', "d/su").mode(0o4755), "")
+    };
+    let cases: [(u32, u64, Tar); 8] = [
         (0o700, 0o755, dangerous()),
+        (0o710, 0o755, dangerous()),
         (0o755, 0o700, dangerous()),
         (0o755, 0o755, Tar::new().file("plain", "")),
+        (0o755, 0o755, su(0o4750)),
+        (0o755, 0o755, su(0o4644)),
+        (0o755, 0o755, below(0o750)),
+        // A directory gives its group to new files, and runs nothing.
+        (
+            0o755,
+            0o755,
+            Tar::new().member(Header::new(b'5', "d/").mode(0o2777), ""),
+        ),
     ];
     for (above, top, files) in cases {
         fs::set_permissions(scratch.path(), Permissions::from_mode(above)).unwrap();

@@ -18,5 +18,6 @@ mod rooted;
 mod scene;
 mod skopeo_dir;
 mod tar_sizes;
+mod terminal;
 mod trees;
 mod xattrs;

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::common::{fails, ok};
-use crate::scene::{Files, INDEX, LAYER, Place, hello, host};
+use crate::scene::{CONFIG, Files, INDEX, LAYER, MANIFEST, Place, config, hello, host};
 
 /// Returns a layout of an index with these platforms, and without the manifests that are `absent`.
 fn index(platforms: &[&str], absent: &[&str]) -> Files {
@@ -244,4 +244,94 @@ fn an_error_names_a_thing_once() {
         );
     }
     ok(place.cas().arg("images"));
+}
+
+/// Returns a layout of an image whose configuration and manifest have a member with this value.
+fn with(document: &str, member: &str, value: &Value) -> Files {
+    let mut files = Files::layout();
+    let layer = hello();
+    let mut config = config(&host(), &[&layer]);
+    let set = |own: &str, into: &mut Value| {
+        if own == document {
+            into[member] = value.clone();
+        }
+    };
+    set("config", &mut config["config"]);
+    set("configuration", &mut config);
+    set("rootfs", &mut config["rootfs"]);
+    let mut layers = json!([files.blob(LAYER, &layer)]);
+    set("layer", &mut layers[0]);
+    let config = files.document(CONFIG, &config);
+    let mut manifest = json!({"schemaVersion": 2, "config": config, "layers": layers});
+    set("manifest", &mut manifest);
+    let mut target = files.document(MANIFEST, &manifest);
+    if document == "platform" {
+        target["platform"] = json!({"os": "linux", "architecture": "s390x"});
+        set("platform", &mut target["platform"]);
+        let index = json!({"schemaVersion": 2, "manifests": [target]});
+        target = files.document(INDEX, &index);
+    }
+    files.lists(&target);
+    files
+}
+
+/// The message names the document, and shows neither long texts nor names of our own types.
+#[test]
+fn a_wrong_member_of_a_document_is_said_in_few_words() {
+    let place = Place::new();
+    let long = json!("b".repeat(1 << 20));
+    for (n, (document, member, value, code)) in [
+        ("config", "User", long.clone(), 3),
+        ("config", "User", json!(7), 4),
+        ("config", "Env", json!({}), 4),
+        ("config", "Labels", json!("x"), 4),
+        ("configuration", "config", json!([]), 4),
+        ("configuration", "rootfs", json!(7), 4),
+        ("configuration", "os", json!(7), 4),
+        ("rootfs", "type", long.clone(), 4),
+        ("rootfs", "diff_ids", json!([]), 4),
+        ("rootfs", "diff_ids", json!([long.clone()]), 4),
+        ("manifest", "config", json!(7), 4),
+        ("manifest", "layers", json!([[]]), 4),
+        ("manifest", "layers", long.clone(), 4),
+        ("manifest", "mediaType", long.clone(), 4),
+        ("manifest", "schemaVersion", long.clone(), 4),
+        ("layer", "digest", json!("md5:abc"), 4),
+        ("layer", "digest", long.clone(), 4),
+        ("layer", "size", json!(-1), 4),
+        ("platform", "os", long.clone(), 3),
+        ("platform", "variant", long.clone(), 3),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let what = format!("{document}.{member} {value:.20}");
+        let source = with(document, member, &value).write(&place.path(&n.to_string()));
+        let mut import = place.cas();
+        let out = import.arg("import").arg(source).args(["--name", "app:1"]);
+        let out = out.output().unwrap();
+        let said = if out.status.success() {
+            let never = place.path("never");
+            fails(place.cas().args(["bundle", "app:1"]).arg(never), code)
+        } else {
+            assert_eq!(out.status.code(), Some(code), "{what}");
+            String::from_utf8(out.stderr).unwrap()
+        };
+        assert!(said.len() < 700, "{what}: {said}");
+        assert!(
+            said.contains("sha256:") || member == "User",
+            "{what}: {said}"
+        );
+        for form in ["struct ", "Raw", "Some(", "None", "Error", "\\\\"] {
+            assert!(!said.contains(form), "{what}: {said}");
+        }
+    }
+    let program = json!([format!("/{}", "b".repeat(1 << 20))]);
+    let source = with("config", "Cmd", &program).write(&place.path("program"));
+    place.import(&source, "app:1");
+    let said = fails(
+        place.cas().args(["run", "--runtime", "chroot", "app:1"]),
+        127,
+    );
+    assert!(said.len() < 300, "{said}");
 }

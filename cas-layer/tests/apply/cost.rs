@@ -14,8 +14,8 @@ fn deep_file(tar: Tar, path: &str) -> Tar {
 }
 
 fn deep_link(tar: Tar, name: &str, target: &str) -> Tar {
-    tar.pax(&[("linkpath", target.as_bytes())])
-        .symlink(name, "x")
+    let paths = [("path", name.as_bytes()), ("linkpath", target.as_bytes())];
+    tar.pax(&paths).symlink("x", "x")
 }
 
 /// Returns a chain of links. Each leads through as many directories as fit, and the last one is
@@ -94,4 +94,93 @@ fn many_members_may_imply_many_directories() {
     }
     tar.apply(&cage.root()).unwrap();
     assert_eq!(names(cage.root()).len(), 10);
+}
+
+/// What hostile links, hard links and whiteouts lead to. Each row has so many members that a layer
+/// would take minutes if one member made the work of others grow.
+#[test]
+fn a_thousand_hostile_members_have_the_right_result() {
+    const MANY: usize = 1000;
+    let deep = "d/".repeat(490);
+    let each = |begin: Tar, member: &dyn Fn(Tar, usize) -> Tar| (0..MANY).fold(begin, member);
+    let below = || deep_file(Tar::new(), &format!("{deep}file"));
+    let circle = |length: usize| {
+        let link = |tar: Tar, n| tar.symlink(format!("c{n}"), format!("c{}", (n + 1) % length));
+        (0..length).fold(Tar::new(), link).file("c0/file", "")
+    };
+    for length in [1, 2, 3, 41, MANY] {
+        let error = circle(length).apply(&Cage::new().root()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{length}: {error}");
+        assert!(error.to_string().contains("symbolic links"), "{error}");
+    }
+    let up = deep_link(below(), &format!("{deep}up"), &"../".repeat(490));
+    let short = below();
+    let short = deep_link(short, "a", &format!("{deep}{}", "../".repeat(490)));
+    let chain = (1..38).fold(short.symlink("l1", "a/."), |tar, n| {
+        tar.symlink(format!("l{}", n + 1), format!("l{n}/."))
+    });
+    let to_deep = deep_link(below(), "l", &deep);
+    // The members, and how many names are then in the root directory.
+    for (what, tar, names_in_root) in [
+        (
+            "links up from a deep directory",
+            each(up, &|tar, n| deep_file(tar, &format!("{deep}up/n{n}/file"))),
+            MANY + 1,
+        ),
+        (
+            "links to links to `..`",
+            each(chain, &|tar, n| tar.file(format!("l38/n{n}/file"), "")),
+            MANY + 40,
+        ),
+        (
+            "hard links through a link",
+            each(to_deep.clone(), &|tar, n| {
+                tar.hardlink(format!("h{n}"), "l/file")
+            }),
+            MANY + 2,
+        ),
+        (
+            "new links through a link",
+            each(to_deep.clone(), &|tar, n| {
+                tar.symlink(format!("l/s{n}"), "..")
+                    .file(format!("l/s{n}/q{n}/file"), "")
+            }),
+            2,
+        ),
+        (
+            "a link that is replaced each time",
+            each(below(), &|tar, n| {
+                deep_link(tar, "s", &deep).file(format!("s/g{n}"), "")
+            }),
+            2,
+        ),
+        (
+            "whiteouts with deep parents",
+            each(Tar::new(), &|tar, n| {
+                deep_file(tar, &format!("{deep}p{n}/.wh.x"))
+            }),
+            0,
+        ),
+        (
+            "opaque directories with deep parents",
+            each(Tar::new(), &|tar, n| {
+                deep_file(tar, &format!("{deep}p{n}/.wh..wh..opq"))
+            }),
+            0,
+        ),
+        (
+            "a directory that is opaque each time",
+            each(Tar::new(), &|tar, n| {
+                tar.file(format!("o/f{n}"), "").file("o/.wh..wh..opq", "")
+            }),
+            1,
+        ),
+    ] {
+        let cage = Cage::new();
+        tar.apply(&cage.root()).unwrap();
+        assert_eq!(names(cage.root()).len(), names_in_root, "{what}");
+        if what.starts_with("a directory") {
+            assert_eq!(names(cage.root().join("o")).len(), MANY, "{what}");
+        }
+    }
 }
