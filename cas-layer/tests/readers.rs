@@ -187,7 +187,56 @@ fn others() -> Vec<(&'static str, Tar, Read)> {
     let mut negative = Header::new(b'6', "x");
     negative.put(124, &[0xff; 12]);
     let negative = Tar::new().member(negative, b"");
+    let number = |size: &[u8; 12]| {
+        let mut header = file();
+        header.put(124, size);
+        Tar::new().member(header, BODY)
+    };
     let mut cases = vec![
+        ("a size with spaces", number(b"          4 "), As("x")),
+        ("a size of 12 digits", number(b"000000000004"), As("x")),
+        (
+            "a size in base 256",
+            number(b"\x80\0\0\0\0\0\0\0\0\0\0\x04"),
+            As("x"),
+        ),
+        (
+            "a size after NULs",
+            number(b"\0\0\0\0\0\0\0\0\0\x004\0"),
+            Refused,
+        ),
+        ("a size before bytes", number(b"4\0xxxxxxxxxx"), Warned("x")),
+        ("two sizes", number(b"4 5        \0"), Refused),
+        (
+            "a size with a sign",
+            number(b"+4\0\0\0\0\0\0\0\0\0\0"),
+            Refused,
+        ),
+        ("a size of old GNU", number(b"+AAAE\0\0\0\0\0\0\0"), Refused),
+        ("an empty path", pax(&[("path", "")]), Warned("x")),
+        ("an empty target", pax(&[("linkpath", "")]), Warned("x")),
+        ("an empty size", pax(&[("size", "")]), Warned("x")),
+        ("a size with a space", pax(&[("size", " 4")]), Refused),
+        (
+            "a sparse file of star",
+            pax(&[("SCHILY.realsize", "9")]),
+            Warned("x"),
+        ),
+        (
+            "a type of star",
+            pax(&[("SCHILY.filetype", "sparse")]),
+            Warned("x"),
+        ),
+        (
+            "two names of a sparse file",
+            pax(&[NAME, SIZE, COUNT, MAP, ("path", "p")]),
+            Warned("s"),
+        ),
+        (
+            "the name of GNU tar for a sparse file",
+            pax(&[("path", "GNUSparseFile.7/s"), NAME, SIZE, COUNT, MAP]),
+            As("s"),
+        ),
         ("a file with a slash", typed(b'0', "x/"), Warned("x/")),
         ("an old directory", typed(0, "x/"), As("x/")),
         (

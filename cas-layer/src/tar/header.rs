@@ -117,8 +117,19 @@ impl Header {
 
     /// Returns the stored size in bytes.
     pub(super) fn size(&self) -> Result<u64> {
+        let field = &self.0[124..136];
         let size = self.number(124..136, "size")?;
-        u64::try_from(size).map_err(|_| malformed("size", &self.0[124..136]))
+        // Some readers end a number at its first byte, if that is NUL, and others skip it.
+        let agreed = size == 0 || field[0] != 0;
+        let size = u64::try_from(size).ok().filter(|_| agreed);
+        size.ok_or_else(|| malformed("size", field))
+    }
+
+    /// Returns whether other bytes follow the digits of the size and a NUL.
+    pub(super) fn has_more_than_a_size(&self) -> bool {
+        let field = &self.0[124..136];
+        let rest = field.iter().skip_while(|&&byte| byte != 0);
+        field[0] & 0x80 == 0 && rest.into_iter().any(|byte| ![0, b' '].contains(byte))
     }
 
     /// Returns a numeric field, octal or base-256. An empty field is zero.

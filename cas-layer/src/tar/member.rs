@@ -25,7 +25,18 @@ impl<R: BufRead> Reader<R> {
             )));
         }
         let mut pax = waiting.pax.unwrap_or_default();
+        pax.odd.inspect(|odd| self.warn(odd));
         let sparse_name = pax.sparse.name.take();
+        if let (Some(name), Some(path)) = (&sparse_name, &pax.path)
+            && name != path
+            && !path
+                .split(|&byte| byte == b'/')
+                .any(|part| part.starts_with(b"GNUSparseFile."))
+        {
+            self.warn(
+                "a sparse file has two names; the sparse one is used, but some readers differ",
+            );
+        }
         let path = match agreed(waiting.path, sparse_name.or(pax.path.take()))? {
             Some(path) => path,
             None => {
@@ -104,6 +115,9 @@ impl<R: BufRead> Reader<R> {
             return Ok(0);
         }
         let declared = header.size()?;
+        if header.has_more_than_a_size() {
+            self.warn("the size in a header is followed by other bytes; some readers refuse it");
+        }
         let size = pax.unwrap_or(declared);
         if ![0, OCTAL, size].contains(&declared) {
             self.warn("a pax record has another size than the header; some readers ignore it");

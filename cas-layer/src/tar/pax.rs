@@ -9,6 +9,12 @@ use super::shown;
 
 const XATTR: &[u8] = b"SCHILY.xattr.";
 
+/// The warnings about records that container engines and other readers understand differently.
+const EMPTY: &str = "a pax record of a path, a link or a size is empty; it is ignored, but some \
+                     readers use it";
+const STAR: &str = "a pax record says that star wrote a sparse file; it is read as an ordinary \
+                    file, but some readers make it sparse";
+
 /// The records that change the next member.
 #[derive(Default)]
 pub(super) struct Pax {
@@ -22,6 +28,8 @@ pub(super) struct Pax {
     /// The names of attributes that are too large for any file.
     pub(super) left_out: Vec<String>,
     pub(super) sparse: Sparse,
+    /// A warning, if some readers understand the records differently.
+    pub(super) odd: Option<&'static str>,
 }
 
 /// The `GNU.sparse.*` records.
@@ -80,6 +88,9 @@ impl Pax {
         }
         // POSIX: an empty value deletes the record.
         let some = !value.is_empty();
+        if !some && matches!(key, b"path" | b"linkpath" | b"size") {
+            self.odd = Some(EMPTY);
+        }
         match key {
             b"path" => self.path = some.then(|| name(key, value)).transpose()?,
             b"linkpath" => self.link = some.then(|| name(key, value)).transpose()?,
@@ -87,6 +98,8 @@ impl Pax {
             b"uid" => self.uid = some.then(|| decimal(key, value)).transpose()?,
             b"gid" => self.gid = some.then(|| decimal(key, value)).transpose()?,
             b"mtime" => self.mtime = some.then(|| time(value)).transpose()?,
+            b"SCHILY.realsize" => self.odd = Some(STAR),
+            b"SCHILY.filetype" if value == b"sparse" => self.odd = Some(STAR),
             _ => {
                 if let Some(field) = key.strip_prefix(b"GNU.sparse.") {
                     self.sparse.set(field, key, value)?;
