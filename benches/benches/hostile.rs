@@ -49,7 +49,7 @@ impl Layer {
 /// A kind of layer, how many members it has, and how they are made.
 type Kind = (&'static str, u32, fn(&mut Layer, u32) -> Result<()>);
 
-const KINDS: [Kind; 6] = [
+const KINDS: [Kind; 9] = [
     ("ordinary files", 10_000, |layer, count| {
         (0..count).try_for_each(|n| layer.file(&format!("usr/share/{}/{n}", n / 20)))
     }),
@@ -72,6 +72,27 @@ const KINDS: [Kind; 6] = [
         let deep = "d/".repeat(500);
         (0..count).try_for_each(|n| layer.file(&format!("{deep}{n}/file")))
     }),
+    ("whiteouts, parents 490 deep", 5_000, |layer, count| {
+        let deep = "d/".repeat(490);
+        (0..count).try_for_each(|n| layer.file(&format!("{deep}{n}/.wh.x")))
+    }),
+    ("opaque directories, 490 deep", 5_000, |layer, count| {
+        let deep = "d/".repeat(490);
+        (0..count).try_for_each(|n| layer.file(&format!("{deep}{n}/.wh..wh..opq")))
+    }),
+    (
+        "links to `..` through a deep link",
+        5_000,
+        |layer, count| {
+            let deep = "d/".repeat(490);
+            layer.file(&format!("{deep}file"))?;
+            layer.link("l", &deep)?;
+            (0..count).try_for_each(|n| {
+                layer.link(&format!("l/{n}"), "..")?;
+                layer.file(&format!("l/{n}/below{n}/file"))
+            })
+        },
+    ),
     ("the last two parents 500 deep", 10_000, |layer, count| {
         let deep = "d/".repeat(500);
         (0..count).try_for_each(|n| layer.file(&format!("{deep}{n}/below/file")))

@@ -190,7 +190,8 @@ pub fn layers(manifest: &Manifest, config: &ImageConfig) -> Result<Vec<(Descript
     if !["layers", ""].contains(&config.rootfs_type.as_str()) {
         let found = excerpt(&config.rootfs_type);
         return wrong(format!(
-            "expected a root file system of type \"layers\", found \"{found}\"; build the image again"
+            "expected a root file system of type \"layers\", found \"{found}\"; build the image \
+             again"
         ));
     }
     let (found, expected) = (config.diff_ids.len(), manifest.layers.len());
