@@ -64,7 +64,7 @@ impl Bundle {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let cas = context.cas().await?;
         if self.mount {
-            mount::check_right()?;
+            mount::check_right(&cas)?;
         }
         let options = self.process.options();
         let options = options

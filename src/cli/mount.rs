@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use cas::bundle::IdRange;
-use cas::{Error, ImageRef, MountOptions, Platform, Result};
+use cas::{Cas, Error, ImageRef, MountOptions, Platform, Result};
 use cas_host::mount::has_no_right;
 use clap::Args;
 use serde_json::json;
@@ -55,7 +55,7 @@ pub(crate) struct Umount {
 impl Mount {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let cas = context.cas().await?;
-        check_right()?;
+        check_right(&cas)?;
         let idmap = if self.map_ids.is_empty() {
             None
         } else {
@@ -88,8 +88,9 @@ impl Umount {
     }
 }
 
-/// Checks that this user may mount, before the image is unpacked.
-pub(super) fn check_right() -> Result<()> {
+/// Checks that this user may change the root and mount, before the image is unpacked.
+pub(super) fn check_right(cas: &Cas) -> Result<()> {
+    cas.check_writable()?;
     cas_host::mount::check_right().map_err(advise)
 }
 
