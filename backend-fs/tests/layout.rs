@@ -40,7 +40,7 @@ fn a_layout_that_is_refused_is_not_changed() {
             r#"{"imageLayoutVersion":""}"#,
             ErrorKind::FailedPrecondition,
         ),
-        (&" ".repeat(70_000), ErrorKind::OutOfRange),
+        (&" ".repeat(70_000), ErrorKind::Corrupt),
     ] {
         fs::write(temp.path().join("oci-layout"), layout).unwrap();
         refused(temp.path(), kind, "layout");
