@@ -68,7 +68,8 @@ fn an_unmount_in_another_namespace_leaves_what_was_written() {
     let archive = demo_archive(scratch.path());
     for snapshotter in ["overlay", "native"] {
         let (root, name) = imported(scratch.path(), snapshotter, &archive);
-        let script = "\"$CAS\" -q mount --rw \"$NAME\" . > /dev/null && cd . && echo precious > precious && \
+        let script = "\"$CAS\" -q mount --rw \"$NAME\" . > /dev/null && cd . && \
+                      echo precious > precious && \
                       echo ready && read go && cat precious && cd / && \"$CAS\" -q umount \"$OLDPWD\" \
                       > /dev/null";
         let mut inside = cas(&root)

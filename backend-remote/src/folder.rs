@@ -12,10 +12,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use cas_core::records::Table;
 use cas_core::{Algorithm, Context, Error, Result, pool};
+use cas_host::OwnerFile;
 use tokio::sync::RwLock;
 
-use crate::owner::{LOCK, Owner};
-
+/// The file that the owner of the store has locked.
+const LOCK: &str = "lock";
 /// The folder in which files are written before they are renamed.
 pub(crate) const TEMP_DIR: &str = "beside";
 /// Names that a kill may leave in a store that has no `format` yet.
@@ -29,7 +30,7 @@ const RESERVE_SIZE: usize = 64 << 10;
 pub(crate) struct Folder {
     root: Arc<Path>,
     sync_failed: AtomicBool,
-    owner: Owner,
+    owner: OwnerFile,
     /// Locked for writing by the change that uses up the reserve, and for reading by other changes
     /// that may use it, so that none of these takes the space that the reserve has freed.
     pub(crate) reclaiming: RwLock<()>,
@@ -48,7 +49,7 @@ impl Folder {
         let folder = Folder {
             root: root.into(),
             sync_failed: AtomicBool::new(false),
-            owner: Owner::claim(root)?,
+            owner: OwnerFile::claim(&root.join(LOCK))?,
             reclaiming: RwLock::new(()),
         };
         if folder.is_writable() {

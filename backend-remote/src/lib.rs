@@ -39,7 +39,6 @@ mod format;
 mod ingest;
 mod nonce;
 mod object_name;
-mod owner;
 mod prefix;
 #[cfg(feature = "s3")]
 mod probe;

@@ -12,7 +12,7 @@ use rustix::fs::{FileType, StatVfsMountFlags};
 use rustix::io::Errno;
 
 use crate::calls;
-use crate::tree::{At, Visit, open_below, proc_path, walk};
+use crate::tree::{At, Visit, open_below, proc_path_of, walk};
 
 /// The permission that lets other users reach what is in a directory.
 const REACH: u32 = 0o001;
@@ -86,7 +86,7 @@ impl Search {
 
 /// Returns whether a program has capabilities. A program that cannot be examined any more has none.
 fn has_capabilities(at: At<'_>) -> bool {
-    let path = [proc_path(at.dir).as_bytes(), b"/", at.name.to_bytes()].concat();
+    let path = proc_path_of(at.dir, at.name.to_bytes());
     calls::lgetxattr(&*path, CAPABILITIES, &mut []).is_ok()
 }
 

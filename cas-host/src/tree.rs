@@ -252,3 +252,8 @@ pub(crate) fn proc_path(fd: BorrowedFd<'_>) -> String {
     use std::os::fd::AsRawFd;
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
+
+/// Returns a path of the entry `name` of an open directory, for calls that take only a path.
+pub fn proc_path_of(dir: BorrowedFd<'_>, name: &[u8]) -> Vec<u8> {
+    [proc_path(dir).as_bytes(), b"/", name].concat()
+}

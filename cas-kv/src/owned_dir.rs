@@ -1,21 +1,16 @@
 //! The directory of a store, which one process at a time owns.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::Duration;
 
 use cas_core::{Error, Result};
+use cas_host::OwnerFile;
 
 use crate::space::RESERVE;
 
 const OWNER: &str = "owner";
-/// Maximum number of reads of the file `owner`, while it does not name a running process.
-const PID_READS: usize = 20;
-/// Time between these reads, in which a new owner can write its pid.
-const PID_DELAY: Duration = Duration::from_millis(5);
 
 /// The names that an engine uses in the directory and in messages.
 #[derive(Clone, Copy, Debug)]
@@ -37,8 +32,7 @@ pub struct FileNames {
 pub struct OwnedDir {
     path: PathBuf,
     names: FileNames,
-    writable: bool,
-    owner: File,
+    owner: OwnerFile,
 }
 
 impl OwnedDir {
@@ -60,28 +54,11 @@ impl OwnedDir {
             sync_parent(path)?;
         }
         refuse_foreign(path, names)?;
-        let (owner, writable) = match open_owner(path, true) {
-            Err(error) if cannot_write(&error) => (open_owner(path, false)?, false),
-            opened => (opened?, true),
-        };
-        let locked = if writable {
-            owner.try_lock()
-        } else {
-            owner.try_lock_shared()
-        };
-        match locked {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(busy(&owner)),
-            Err(TryLockError::Error(error)) => return Err(error.into()),
-        }
-        let dir = OwnedDir {
+        Ok(OwnedDir {
             path: path.to_owned(),
             names,
-            writable,
-            owner,
-        };
-        dir.write_pid(&std::process::id().to_string());
-        Ok(dir)
+            owner: OwnerFile::claim(&path.join(OWNER))?,
+        })
     }
 
     /// Renames the new database to its final name, durably.
@@ -106,7 +83,7 @@ impl OwnedDir {
 
     /// Returns whether the process can write to the directory.
     pub(crate) fn is_writable(&self) -> bool {
-        self.writable
+        self.owner.is_writable()
     }
 
     /// Returns the path of the directory.
@@ -118,40 +95,6 @@ impl OwnedDir {
     pub(crate) fn database(&self) -> PathBuf {
         self.path.join(self.names.database)
     }
-
-    /// Writes the pid of the owner. Failure is ignored: only error messages use the pid.
-    fn write_pid(&self, text: &str) {
-        let _ = self.owner.write_all_at(text.as_bytes(), 0);
-        let _ = self.owner.set_len(text.len() as u64);
-    }
-}
-
-impl Drop for OwnedDir {
-    fn drop(&mut self) {
-        self.write_pid("");
-        // Closing is not enough: a child between fork and exec may share the open file.
-        let _ = self.owner.unlock();
-    }
-}
-
-/// Opens the file `owner`, and creates it if it is to be written. Does not follow a symbolic link,
-/// which another user may have placed there.
-fn open_owner(dir: &Path, writable: bool) -> io::Result<File> {
-    let nofollow = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
-    OpenOptions::new()
-        .read(true)
-        .write(writable)
-        .create(writable)
-        .truncate(false)
-        .mode(0o600)
-        .custom_flags(nofollow)
-        .open(dir.join(OWNER))
-}
-
-/// Returns whether a file could not be opened because it can only be read.
-fn cannot_write(error: &io::Error) -> bool {
-    use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
-    matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem)
 }
 
 /// Syncs the parent directory, which has the new entry. Does not sync the directories above it.
@@ -184,30 +127,4 @@ fn refuse_foreign(path: &Path, names: FileNames) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Returns the error for a directory with another owner, with the owner's pid. The file may still
-/// have the pid of a crashed owner, which the new owner replaces at once.
-fn busy(owner: &File) -> Error {
-    for _ in 0..PID_READS {
-        if let Some(pid) = read_pid(owner)
-            && Path::new("/proc").join(pid.to_string()).exists()
-        {
-            return Error::busy(format!(
-                "process {pid} has the store open; only one process can open it at a time: wait \
-                 for it, or end it"
-            ));
-        }
-        thread::sleep(PID_DELAY);
-    }
-    Error::busy(
-        "another process has the store open; only one process can open it at a time: wait for it, \
-         or end it",
-    )
-}
-
-fn read_pid(owner: &File) -> Option<u32> {
-    let mut text = [0; 10];
-    let length = owner.read_at(&mut text, 0).ok()?;
-    std::str::from_utf8(&text[..length]).ok()?.parse().ok()
 }

@@ -1,10 +1,11 @@
 //! Copies images from one store into another.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use cas_core::platform::Platforms;
 use cas_core::progress::{Progress, Silent};
-use cas_core::{Error, Image, Result, transfer};
+use cas_core::{Error, Image, Location, Result, transfer};
 use cas_layer::Naming;
 
 use super::Cas;
@@ -89,7 +90,7 @@ impl Cas {
         if let Some(full) = &full {
             check_digest(full, &image)?;
         }
-        if name == image.name && self.identity == to.identity {
+        if name == image.name && identity(&self.location) == identity(&to.location) {
             return Err(Error::invalid(
                 "source and destination are the same image of the same store; give the copy \
                  another name, or name another store",
@@ -112,4 +113,17 @@ impl Cas {
             .await?;
         Ok(copied)
     }
+}
+
+/// Returns a location that is equal for two handles only if they are on the same store: it has the
+/// real path of a store in the file system.
+fn identity(location: &Location) -> Location {
+    let place = Path::new(location.place());
+    let real = if place.is_absolute() {
+        place.canonicalize().ok()
+    } else {
+        None
+    };
+    let real = real.and_then(|path| location.clone().with_path(&path).ok());
+    real.unwrap_or_else(|| location.clone())
 }

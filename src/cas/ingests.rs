@@ -1,9 +1,8 @@
 //! Unfinished ingests.
 
-use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use cas_core::records::{Lease, Resource};
+use cas_core::records::{Lease, Resource, Revision};
 use cas_core::{Digest, Error, Result, Store};
 
 use super::Cas;
@@ -34,10 +33,6 @@ impl Cas {
         let store = self.opened()?;
         let found = store.content.ingests().await?;
         let leases = store.leases().list().await?;
-        let leases: BTreeMap<String, Lease> = leases
-            .into_iter()
-            .map(|(id, lease, _)| (id, lease))
-            .collect();
         let mut described = Vec::with_capacity(found.len());
         for status in found {
             let (total, owners) = keepers(store, &status.key, &leases).await?;
@@ -72,7 +67,7 @@ impl Cas {
 async fn keepers(
     store: &Store,
     key: &str,
-    leases: &BTreeMap<String, Lease>,
+    leases: &[(String, Lease, Revision)],
 ) -> Result<(Option<u64>, Vec<String>)> {
     let record = match key.parse::<Digest>() {
         Ok(digest) => store.blobs().load(&digest).await?,
@@ -83,8 +78,8 @@ async fn keepers(
     let pins = |id: &String| record.as_ref().is_some_and(|one| one.leases.contains(id));
     let owners = leases
         .iter()
-        .filter(|(id, lease)| pins(id) || lease.resources.contains(&ingest))
-        .map(|(_, lease)| lease.owner.clone())
+        .filter(|(id, lease, _)| pins(id) || lease.resources.contains(&ingest))
+        .map(|(_, lease, _)| lease.owner.clone())
         .collect();
     Ok((record.map(|record| record.size), owners))
 }

@@ -62,8 +62,8 @@ pub struct Cas {
     snapshotter: Option<Arc<dyn Snapshotter>>,
     /// The directory of the locks by which unpacks of the same layers wait for each other.
     locks: Arc<Path>,
-    /// Equal for two handles only if they are on the same store.
-    identity: Arc<Location>,
+    /// Where the store is.
+    location: Arc<Location>,
     /// Whether the store is the root's own, and not one that was chosen for this handle.
     own_store: bool,
     /// The path of the root, if the root is read-only and the store is in it.

@@ -6,9 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use cas_core::compose::{Observer, observe};
 use cas_core::records::Records;
-use cas_core::{
-    Error, ErrorKind, Location, Registry, Result, Snapshotter, SnapshotterParts, Store,
-};
+use cas_core::{Error, ErrorKind, Registry, Result, Snapshotter, SnapshotterParts, Store};
 
 use super::Cas;
 use crate::root::{Engines, Root, parse_snapshotter};
@@ -130,9 +128,9 @@ impl Cas {
             store,
             snapshotter,
             locks: root.snapshots(&scheme).join("locks").into(),
-            identity: identity(&location).into(),
             own_store: options.store.is_none(),
             read_only: root.read_only(&location),
+            location: location.into(),
             closed: Arc::new(AtomicBool::new(false)),
             #[cfg(feature = "registry")]
             root: Arc::new(root),
@@ -173,15 +171,6 @@ impl Cas {
             None => Ok(()),
         }
     }
-}
-
-/// Returns a location that is equal for two handles only if they are on the same store: it has the
-/// real path of a store in the file system.
-fn identity(location: &Location) -> Location {
-    let place = Path::new(location.place());
-    let real = place.canonicalize().ok().filter(|_| place.is_absolute());
-    let real = real.and_then(|path| location.clone().with_path(&path).ok());
-    real.unwrap_or_else(|| location.clone())
 }
 
 /// Opens the snapshotter that `chosen` names, in its directory of the root.

@@ -7,6 +7,7 @@ use cas::{ErrorKind, Image, ImageRef, Listed, Result};
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::gc::when;
 use super::output::{ago, size};
 use super::{Context, names};
 
@@ -58,13 +59,12 @@ impl Images {
 
 /// Returns what the store knows of an image.
 pub(crate) fn describe(image: &Image, size: Option<u64>) -> Value {
-    let time = |time| humantime::format_rfc3339_seconds(time).to_string();
     let mut shown = json!({
         "target": image.target,
         "labels": image.labels,
         "size": size,
-        "createdAt": time(image.created_at),
-        "updatedAt": time(image.updated_at),
+        "createdAt": when(image.created_at),
+        "updatedAt": when(image.updated_at),
     });
     names::add(&mut shown, &image.name);
     shown

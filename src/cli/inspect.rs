@@ -2,13 +2,12 @@
 
 use cas::image::{self, Resolved};
 use cas::platform::Only;
-use cas::{
-    Cas, DigestPrefix, Error, ErrorKind, Image, ImageRef, Platform, QueryOptions, Result, dispatch,
-};
+use cas::{Cas, Error, ErrorKind, Image, ImageRef, Platform, QueryOptions, Result, dispatch};
 use clap::Args;
 use serde_json::{Value, json};
 
 use super::images::describe;
+use super::resource::is_prefix;
 use super::{Context, blob, snapshot};
 
 /// Show an image, a manifest, an index, a configuration, a layer, another blob or a snapshot
@@ -106,8 +105,7 @@ impl Inspect {
                 found => return found,
             }
         }
-        let is_ambiguous = failed.kind() == ErrorKind::InvalidArgument
-            && digest.to_ascii_lowercase().parse::<DigestPrefix>().is_ok();
+        let is_ambiguous = failed.kind() == ErrorKind::InvalidArgument && is_prefix(digest);
         if is_ambiguous {
             return Err(failed);
         }

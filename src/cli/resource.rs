@@ -39,7 +39,8 @@ pub(crate) async fn find_or_image(cas: &Cas, text: &str) -> Result<Resource> {
     image(cas, text).await
 }
 
-fn is_prefix(text: &str) -> bool {
+/// Returns whether text is the beginning of a digest, in digits of either case.
+pub(crate) fn is_prefix(text: &str) -> bool {
     text.to_ascii_lowercase().parse::<DigestPrefix>().is_ok()
 }
 

@@ -32,7 +32,7 @@ pub(super) fn of_this_user() -> UserIds {
             more: listed("/etc/subgid"),
         },
     };
-    if mappers().is_none() || !ids.has_more() {
+    if !ids.has_more() || mappers().is_none() {
         ids.users.more.clear();
         ids.groups.more.clear();
     }

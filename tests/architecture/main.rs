@@ -18,7 +18,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("oci-cas-core", &[]),
     ("oci-cas-distribution", &["oci-cas-core"]),
     ("oci-cas-host", &["oci-cas-core"]),
-    ("oci-cas-kv", &["oci-cas-core"]),
+    ("oci-cas-kv", &["oci-cas-core", "oci-cas-host"]),
     ("oci-cas-layer", &["oci-cas-core", "oci-cas-host"]),
     ("oci-cas-records-sqlite", &["oci-cas-core", "oci-cas-host"]),
     (
@@ -27,7 +27,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("oci-cas-backend-redb", &["oci-cas-core", "oci-cas-kv"]),
     ("oci-cas-backend-rocksdb", &["oci-cas-core", "oci-cas-kv"]),
-    ("oci-cas-backend-remote", &["oci-cas-core"]),
+    ("oci-cas-backend-remote", &["oci-cas-core", "oci-cas-host"]),
     ("oci-cas-snapshot-native", &["oci-cas-core", "oci-cas-host"]),
     (
         "oci-cas-snapshot-overlay",

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use cas_core::{Error, Result};
-use cas_host::calls;
+use cas_host::{calls, proc_path_of};
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Stat, Uid, XattrFlags};
 use rustix::io::Errno;
 
@@ -121,8 +121,7 @@ impl Layer {
             let through = format!("/proc/self/fd/{}", node.as_raw_fd());
             os(calls::chmod(&through, Mode::from_raw_mode(entry.mode)))?;
         }
-        let mut path = format!("/proc/self/fd/{}/", dir.fd.as_raw_fd()).into_bytes();
-        path.extend_from_slice(name);
+        let path = proc_path_of(dir.fd.as_fd(), name);
         if dir.default_acl.get() && !link {
             match calls::lremovexattr(&path, "system.posix_acl_access") {
                 Ok(()) | Err(Errno::NODATA | Errno::NOTSUP) => {}

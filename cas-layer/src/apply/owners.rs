@@ -5,11 +5,11 @@
 
 use std::ffi::CStr;
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use cas_core::{Context, Result};
-use cas_host::{calls, for_each};
+use cas_host::{calls, for_each, proc_path_of};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, Stat, Uid};
 use rustix::io::Errno;
 
@@ -85,8 +85,7 @@ fn give(dir: BorrowedFd<'_>, name: &CStr, stat: &Stat) -> Result<(), Errno> {
     if !matches!(kind, FileType::RegularFile | FileType::Directory) {
         return Ok(());
     }
-    let mut path = format!("/proc/self/fd/{}/", dir.as_raw_fd()).into_bytes();
-    path.extend_from_slice(name.to_bytes());
+    let path = proc_path_of(dir, name.to_bytes());
     let mut value = [0; LONGEST];
     let length = match calls::lgetxattr(&path, OWNER, &mut value) {
         Err(Errno::NODATA | Errno::NOTSUP | Errno::RANGE) => return Ok(()),

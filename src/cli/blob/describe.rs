@@ -3,7 +3,7 @@
 use cas::content::Stat;
 use cas::layer::codec;
 use cas::records::BlobRecord;
-use cas::{ContentExt as _, Descriptor, Digest, Error, MediaType, Result, Store};
+use cas::{ContentExt as _, Descriptor, Digest, MediaType, Result, Store};
 use serde_json::{Value, json};
 
 use crate::cli::gc::when;
@@ -58,10 +58,7 @@ fn kind(media_type: Option<&MediaType>) -> &'static str {
 
 /// Returns the format that the first bytes of a blob show, or `None` if they show none.
 async fn format(store: &Store, digest: &Digest) -> Result<Option<String>> {
-    let reader = store.content.open(digest).await?.ok_or_else(|| {
-        let why = "the blob was removed before it was read; import or pull it again";
-        Error::not_found(why).subject(digest)
-    })?;
+    let reader = super::open(store, digest).await?;
     let head = reader.read_at(0, HEAD).await?;
     if head.get(MARK) == Some(b"ustar") {
         return Ok(Some("tar".to_owned()));

@@ -5,9 +5,10 @@ mod change;
 mod describe;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use cas::content::Stat;
-use cas::{Cas, ContentExt as _, Digest, DigestPrefix, Error, Hasher, Result, Store};
+use cas::content::{BlobReader, Stat};
+use cas::{ContentExt as _, Digest, DigestPrefix, Error, Hasher, Result, Store};
 use clap::Subcommand;
 use serde_json::json;
 
@@ -94,7 +95,7 @@ impl Blob {
         let store = cas.store();
         match self {
             Blob::Ls => list(context, store).await,
-            Blob::Info { digest } => info(context, &cas, &digest).await,
+            Blob::Info { digest } => info(context, store, &digest).await,
             Blob::Cat { digest } => cat(context, store, &digest).await,
             Blob::Add {
                 file,
@@ -144,19 +145,14 @@ async fn list(context: &Context, store: &Store) -> Result<()> {
     })
 }
 
-async fn info(context: &Context, cas: &Cas, digest: &str) -> Result<()> {
-    let store = cas.store();
+async fn info(context: &Context, store: &Store, digest: &str) -> Result<()> {
     let found = find(store, digest).await?;
     context.out.document(&describe(store, &found).await?)
 }
 
 async fn cat(context: &Context, store: &Store, digest: &str) -> Result<()> {
     let Stat { digest, .. } = find(store, digest).await?;
-    let gone = || {
-        Error::not_found("the blob was removed before it was read; import or pull it again")
-            .subject(digest)
-    };
-    let reader = store.content.open(&digest).await?.ok_or_else(gone)?;
+    let reader = open(store, &digest).await?;
     let mut hasher = Hasher::new(digest.algorithm());
     let mut at = 0;
     while at < reader.size() {
@@ -178,6 +174,18 @@ async fn cat(context: &Context, store: &Store, digest: &str) -> Result<()> {
         .subject(digest));
     }
     Ok(())
+}
+
+/// Opens a blob that was found.
+///
+/// # Errors
+/// `NotFound` if it was removed meanwhile; errors of the store.
+async fn open(store: &Store, digest: &Digest) -> Result<Arc<dyn BlobReader>> {
+    let reader = store.content.open(digest).await?;
+    reader.ok_or_else(|| {
+        Error::not_found("the blob was removed before it was read; import or pull it again")
+            .subject(digest)
+    })
 }
 
 /// Returns the only blob whose digest begins with `text`, in digits of either case. If `text` has no

@@ -1,4 +1,4 @@
-//! The lock of a `dir:` store: a file with the pid of the process that has the store open.
+//! A locked file with the pid of the process that has a store open.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
@@ -9,46 +9,48 @@ use std::time::Duration;
 
 use cas_core::{Error, Result};
 
-/// The name of the file.
-pub(crate) const LOCK: &str = "lock";
 /// Maximum number of reads of the file, while it does not name a running process.
 const PID_READS: usize = 20;
 /// Time between these reads, in which a new owner can write its pid.
 const PID_DELAY: Duration = Duration::from_millis(5);
 
-/// The lock, held until the value is dropped.
-pub(crate) struct Owner {
+/// A file that this process has locked until the value is dropped. Others read its pid from the
+/// file.
+#[derive(Debug)]
+pub struct OwnerFile {
     file: File,
     writable: bool,
 }
 
-impl Owner {
-    /// Locks the directory. If it can only be read, shares it with other processes that only read.
+impl OwnerFile {
+    /// Locks the file, and creates it if it does not exist. If it can only be read, shares the lock
+    /// with other processes that only read.
     ///
     /// # Errors
-    /// `Busy`, with the pid of the owner if it is known, if another process has it open; errors of
+    /// `Busy`, with the pid of the owner if it is known, if another process has locked it; errors of
     /// the file system.
-    pub(crate) fn claim(dir: &Path) -> Result<Self> {
-        let (file, writable) = match open(dir, true) {
-            Err(error) if cannot_write(&error) => (open(dir, false)?, false),
+    pub fn claim(path: &Path) -> Result<Self> {
+        let (file, writable) = match open(path, true) {
+            Err(error) if cannot_write(&error) => (open(path, false)?, false),
             opened => (opened?, true),
         };
-        let locked = match writable {
-            true => file.try_lock(),
-            false => file.try_lock_shared(),
+        let locked = if writable {
+            file.try_lock()
+        } else {
+            file.try_lock_shared()
         };
         match locked {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(busy(&file)),
             Err(TryLockError::Error(error)) => return Err(error.into()),
         }
-        let owner = Owner { file, writable };
+        let owner = OwnerFile { file, writable };
         owner.write_pid(&std::process::id().to_string());
         Ok(owner)
     }
 
-    /// Returns whether the process can write to the directory.
-    pub(crate) fn is_writable(&self) -> bool {
+    /// Returns whether the process can write to the file.
+    pub fn is_writable(&self) -> bool {
         self.writable
     }
 
@@ -60,7 +62,7 @@ impl Owner {
     }
 }
 
-impl Drop for Owner {
+impl Drop for OwnerFile {
     fn drop(&mut self) {
         self.write_pid("");
         // Closing is not enough: a child between fork and exec may share the open file.
@@ -70,7 +72,7 @@ impl Drop for Owner {
 
 /// Opens the file, and creates it if it is to be written. Does not follow a symbolic link, which
 /// another user may have placed there.
-fn open(dir: &Path, writable: bool) -> io::Result<File> {
+fn open(path: &Path, writable: bool) -> io::Result<File> {
     let nofollow = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
     OpenOptions::new()
         .read(true)
@@ -79,7 +81,7 @@ fn open(dir: &Path, writable: bool) -> io::Result<File> {
         .truncate(false)
         .mode(0o600)
         .custom_flags(nofollow)
-        .open(dir.join(LOCK))
+        .open(path)
 }
 
 /// Returns whether a file could not be opened because it can only be read.
@@ -88,7 +90,7 @@ fn cannot_write(error: &io::Error) -> bool {
     matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem)
 }
 
-/// Returns the error for a directory with another owner, with the owner's pid. The file may still
+/// Returns the error for a file with another owner, with the owner's pid. The file may still
 /// have the pid of a crashed owner, which the new owner replaces at once.
 fn busy(file: &File) -> Error {
     for _ in 0..PID_READS {
@@ -96,18 +98,22 @@ fn busy(file: &File) -> Error {
             && Path::new("/proc").join(pid.to_string()).exists()
         {
             return Error::busy(format!(
-                "process {pid} has the store open; wait until it ends"
+                "process {pid} has the store open; only one process can open it at a time: wait \
+                 for it, or end it"
             ));
         }
         thread::sleep(PID_DELAY);
     }
-    Error::busy("another process has the store open; wait until it ends")
+    Error::busy(
+        "another process has the store open; only one process can open it at a time: wait for it, \
+         or end it",
+    )
 }
 
 fn read_pid(file: &File) -> Option<u32> {
     let mut text = [0; 11];
     let length = file.read_at(&mut text, 0).ok()?;
-    // Earlier releases wrote a line.
+    // Earlier releases of the store in a directory wrote a line.
     let text = std::str::from_utf8(&text[..length]).ok()?;
     text.trim_end().parse().ok()
 }
@@ -121,8 +127,8 @@ mod tests {
 
     use super::*;
 
-    fn refused(dir: &Path) -> String {
-        let error = Owner::claim(dir).err().unwrap();
+    fn refused(file: &Path) -> String {
+        let error = OwnerFile::claim(file).err().unwrap();
         assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
         error.to_string()
     }
@@ -130,16 +136,16 @@ mod tests {
     #[test]
     fn the_file_names_the_owner_until_it_ends() {
         let home = tempfile::tempdir().unwrap();
-        let (dir, file) = (home.path(), home.path().join(LOCK));
+        let file = home.path().join("owner");
         let own = std::process::id().to_string();
         for left in ["", "4294967294\n", "4294967294", "nonsense", "-1", "1 2"] {
             fs::write(&file, left).unwrap();
-            let owner = Owner::claim(dir).unwrap();
+            let owner = OwnerFile::claim(&file).unwrap();
             assert!(owner.is_writable());
             assert_eq!(fs::read_to_string(&file).unwrap(), own);
-            assert!(refused(dir).contains(&format!("process {own} has")));
+            assert!(refused(&file).contains(&format!("process {own} has")));
             fs::write(&file, left).unwrap();
-            let text = refused(dir);
+            let text = refused(&file);
             assert!(text.contains("another process has"), "{left:?}: {text}");
             drop(owner);
             assert_eq!(fs::read_to_string(&file).unwrap(), "", "after {left:?}");
@@ -147,26 +153,26 @@ mod tests {
         fs::write(&file, format!("{own}\n")).unwrap();
         let other = File::open(&file).unwrap();
         other.lock().unwrap();
-        assert!(refused(dir).contains(&own), "of an earlier release");
+        assert!(refused(&file).contains(&own), "of an earlier release");
     }
 
     #[test]
     fn a_link_is_not_followed_and_others_cannot_open_the_file() {
         let home = tempfile::tempdir().unwrap();
-        let target = home.path().join("target");
+        let [file, target] = ["owner", "target"].map(|name| home.path().join(name));
         for text in ["precious", ""] {
             fs::write(&target, text).unwrap();
-            symlink(&target, home.path().join(LOCK)).unwrap();
-            assert!(Owner::claim(home.path()).is_err());
+            symlink(&target, &file).unwrap();
+            assert!(OwnerFile::claim(&file).is_err());
             assert_eq!(fs::read_to_string(&target).unwrap(), text);
-            fs::remove_file(home.path().join(LOCK)).unwrap();
+            fs::remove_file(&file).unwrap();
         }
-        symlink(home.path().join("absent"), home.path().join(LOCK)).unwrap();
-        assert!(Owner::claim(home.path()).is_err());
+        symlink(home.path().join("absent"), &file).unwrap();
+        assert!(OwnerFile::claim(&file).is_err());
         assert!(!home.path().join("absent").exists());
-        fs::remove_file(home.path().join(LOCK)).unwrap();
-        drop(Owner::claim(home.path()).unwrap());
-        let mode = fs::metadata(home.path().join(LOCK)).unwrap().mode();
+        fs::remove_file(&file).unwrap();
+        drop(OwnerFile::claim(&file).unwrap());
+        let mode = fs::metadata(&file).unwrap().mode();
         assert_eq!(mode & 0o777, 0o600);
     }
 }
