@@ -4,16 +4,20 @@
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
-use cas_core::check::{CheckOptions, NoSources, Problem, ReadData, Repair, Report, check};
+use async_trait::async_trait;
+use cas_core::check::{
+    CheckOptions, Finding, NoSources, Problem, ReadData, Repair, Report, Sources, check,
+};
 use cas_core::content::{Expected, IngestStatus, Stat, Writer};
-use cas_core::image::Image;
+use cas_core::image::{Image, Reference};
 use cas_core::pool::wait;
-use cas_core::records::{Batch, Expect, Notes, Table};
+use cas_core::records::{Batch, BlobRecord, Expect, Notes, Table};
+use cas_core::transfer::{Fetcher, StoreFetcher};
 use cas_core::{ErrorKind, MediaType, Result, Store};
 
 mod support;
 use support::wrapped::{Flaw, Wrapped};
-use support::{image, put, store};
+use support::{image, parts, put, store};
 
 async fn repaired(store: &Store) -> Result<Report> {
     let options = CheckOptions {
@@ -127,4 +131,62 @@ async fn an_interrupted_reading_is_noted_whichever_blobs_come_last() {
         assert_eq!(note, expected.to_string());
     }
     assert!(documents > 1, "the case did not occur");
+}
+
+/// A store of which a repair may fetch blobs.
+struct Source(Store);
+
+#[async_trait]
+impl Sources for Source {
+    async fn of(&self, _: Option<&Reference>) -> Result<Vec<Arc<dyn Fetcher>>> {
+        Ok(vec![Arc::new(StoreFetcher(self.0.content.clone()))])
+    }
+}
+
+/// The damage has changed no time, so the store takes the blob for what was verified.
+#[tokio::test]
+async fn a_damaged_blob_is_fetched_although_it_seems_to_be_unchanged() {
+    let corrupt = ErrorKind::Corrupt;
+    let flaws = [
+        Flaw::First,
+        Flaw::Last,
+        Flaw::Cut,
+        Flaw::Opens(corrupt),
+        Flaw::Reads(corrupt),
+    ];
+    for (at, flaw) in flaws.into_iter().enumerate() {
+        let (plain, other) = (store(), store());
+        let target = image(&plain, "linux/amd64").await;
+        image(&other, "linux/amd64").await;
+        let named = Image::new("app:1".parse().unwrap(), target.clone());
+        plain.images.create(named).await.unwrap();
+        let parts = parts(&plain, &target).await;
+        let damaged = [&target, &parts[0], &parts[1]][at % 3].digest;
+        let before = plain.content.stat(&damaged).await.unwrap().unwrap();
+        let verified = |record: Option<BlobRecord>| {
+            let mut record = record.expect("every blob has a record");
+            record.verified = Some(before.version);
+            Ok(record)
+        };
+        plain.blobs().update(&damaged, verified).await.unwrap();
+        let mut content = Wrapped::new(&plain);
+        content.damaged = Some((damaged, flaw));
+        content.unchanged = true;
+        let options = CheckOptions {
+            read_data: ReadData::All,
+            repair: Some(Repair {
+                sources: &Source(other),
+                rebuilder: None,
+            }),
+            ..CheckOptions::default()
+        };
+        let report = check(&content.of(&plain), &[], &options).await.unwrap();
+        let is_repaired = |found: &Finding| found.problem == Problem::BlobDamaged && found.repaired;
+        assert!(report.findings.iter().any(is_repaired), "{report:?}");
+        let after = plain.content.stat(&damaged).await.unwrap().unwrap();
+        assert_ne!(
+            after.version, before.version,
+            "{flaw:?}: it was not replaced"
+        );
+    }
 }

@@ -14,9 +14,10 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::cell::{Cell, Cells};
 use crate::error::foreign_object;
+use crate::prefix::Status;
 use crate::retry::{ATTEMPTS, contended};
 
-pub(crate) use pointer::{PART_SIZE, Pointer};
+pub(crate) use pointer::{PART_SIZE, Pointer, etags_digest};
 
 /// The folder of the cells.
 pub(crate) const FOLDER: &str = "blobs/";
@@ -112,32 +113,34 @@ impl Blobs {
         Ok(found.is_some_and(|found| found.length == length))
     }
 
-    /// Returns whether this version of the blob has all its parts, and none of them was written
-    /// after the cell. A publish writes the cell last. Returns false if the service does not report
-    /// times.
+    /// Returns whether this version of the blob has all its parts, and no program has written one
+    /// of them again: they have the ETags of the publish. If the service has no ETags, none of them
+    /// may be younger than the cell, which a publish writes last.
     pub(crate) async fn is_unchanged(&self, digest: &Digest, version: u64) -> Result<bool> {
         let prefix = self.cells.prefix();
-        let Some((pointer, _)) = self.pointer(digest).await? else {
+        let found = self.pointer(digest).await?;
+        let Some((pointer, _)) = found.filter(|(pointer, _)| pointer.version == version) else {
             return Ok(false);
         };
-        let cell = prefix.stat(&cell_path(digest)).await?;
-        let Some(written) = cell.and_then(|cell| cell.modified) else {
+        let parts = stream::iter(pointer.pieces(0..pointer.size))
+            .map(|(number, range)| async move {
+                let part = prefix.stat(&part_path(version, number)).await?;
+                Ok::<_, Error>(part.filter(|part| part.length == range.end))
+            })
+            .buffered(PARALLEL_READS);
+        let parts: Vec<Option<Status>> = parts.try_collect().await?;
+        let Some(parts) = parts.into_iter().collect::<Option<Vec<_>>>() else {
             return Ok(false);
         };
-        let parts = pointer.pieces(0..pointer.size);
-        let parts = stream::iter(parts).map(|(number, range)| async move {
-            let part = prefix.stat(&part_path(version, number)).await?;
-            Ok::<_, Error>(part.is_some_and(|part| {
-                part.length == range.end && part.modified.is_some_and(|time| time <= written)
-            }))
-        });
-        let mut unchanged = parts.buffer_unordered(PARALLEL_READS);
-        while let Some(one) = unchanged.try_next().await? {
-            if !one {
-                return Ok(false);
-            }
+        if let Some(expected) = pointer.etags {
+            let found = etags_digest(parts.iter().map(|part| part.etag.as_deref()));
+            return Ok(found == Some(expected));
         }
-        Ok(pointer.version == version)
+        let cell = prefix.stat(&cell_path(digest)).await?;
+        let written = cell.and_then(|cell| cell.modified);
+        // `None` is less than any time.
+        let is_older = |part: &Status| part.modified.is_some() && part.modified <= written;
+        Ok(parts.iter().all(is_older))
     }
 
     /// Removes this version of the blob. Returns false if the blob does not exist or has another
@@ -160,7 +163,13 @@ impl Blobs {
         Err(contended(&path))
     }
 
-    pub(crate) async fn put_part(&self, version: u64, number: u64, body: Bytes) -> Result<()> {
+    /// Writes a part of a blob. Returns its ETag, if the service returned one.
+    pub(crate) async fn put_part(
+        &self,
+        version: u64,
+        number: u64,
+        body: Bytes,
+    ) -> Result<Option<String>> {
         let path = part_path(version, number);
         self.cells.prefix().put(&path, body).await
     }

@@ -20,6 +20,20 @@ pub(crate) struct Pointer {
     /// Length of every part but the last, in bytes.
     #[serde(rename = "part")]
     part_size: u64,
+    /// What [`etags_digest`] returned for the parts that were written. Older stores have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) etags: Option<Digest>,
+}
+
+/// Returns the SHA-256 of the ETags of a blob's parts, each followed by a line feed, or `None` if
+/// the service did not return all of them.
+pub(crate) fn etags_digest<'a>(etags: impl IntoIterator<Item = Option<&'a str>>) -> Option<Digest> {
+    let mut lines = String::new();
+    for etag in etags {
+        lines.push_str(etag?);
+        lines.push('\n');
+    }
+    Some(Digest::sha256(lines.as_bytes()))
 }
 
 impl Pointer {
@@ -28,6 +42,7 @@ impl Pointer {
             version,
             size,
             part_size: PART_SIZE as u64,
+            etags: None,
         }
     }
 

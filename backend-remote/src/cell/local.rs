@@ -50,7 +50,9 @@ impl LocalSwap {
         };
         match value {
             _ if !as_expected => return Ok(false),
-            Some(value) => prefix.put(path, encode(&nonce()?, Some(&value))).await?,
+            Some(value) => {
+                prefix.put(path, encode(&nonce()?, Some(&value))).await?;
+            }
             None if found.is_some() => prefix.delete(path).await?,
             None => {}
         }

@@ -108,7 +108,7 @@ impl Cells {
             return Ok(());
         };
         let body = stored::encode(&nonce()?, Some(&object.body));
-        self.prefix.put(path, body).await
+        self.prefix.put(path, body).await.map(|_| ())
     }
 
     /// Writes `value`, or deletes the cell if `value` is `None`. Returns false and changes nothing

@@ -1,5 +1,6 @@
 //! The bytes of one ingest, on their way into parts.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
@@ -7,7 +8,7 @@ use cas_core::lease::UNLEASED_TTL;
 use cas_core::{Digest, Error, Result};
 use tokio::task::JoinSet;
 
-use crate::blob::{Blobs, PART_SIZE, Pointer, cell_path};
+use crate::blob::{Blobs, PART_SIZE, Pointer, cell_path, etags_digest};
 use crate::nonce::random;
 use crate::retry::{ATTEMPTS, contended};
 use crate::runtime;
@@ -27,7 +28,9 @@ pub(super) struct Upload {
     parts: u64,
     /// Bytes that were not sent yet.
     buffer: BytesMut,
-    sending: JoinSet<Result<()>>,
+    sending: JoinSet<Result<(u64, Option<String>)>>,
+    /// The ETags of the parts that have arrived, by number.
+    etags: BTreeMap<u64, Option<String>>,
     /// Whether a cell may point to it: a swap that failed may still have taken effect.
     maybe_published: bool,
     /// When the last part was sent.
@@ -41,6 +44,7 @@ impl Upload {
             parts: 0,
             buffer: BytesMut::new(),
             sending: JoinSet::new(),
+            etags: BTreeMap::new(),
             maybe_published: false,
             sent_at: SystemTime::now(),
         })
@@ -115,7 +119,8 @@ impl Upload {
                 return Ok(false);
             }
             self.send_all(blobs).await?;
-            let pointer = Pointer::new(self.version, size);
+            let mut pointer = Pointer::new(self.version, size);
+            pointer.etags = etags_digest(self.etags.values().map(Option::as_deref));
             self.maybe_published = true;
             if blobs.set_pointer(digest, &pointer, found).await? {
                 return Ok(true);
@@ -157,7 +162,7 @@ impl Upload {
 
     fn send(&mut self, blobs: &Blobs, part: Bytes) -> Result<()> {
         let (blobs, version, number) = (blobs.clone(), self.version, self.parts);
-        let put = async move { blobs.put_part(version, number, part).await };
+        let put = async move { Ok((number, blobs.put_part(version, number, part).await?)) };
         self.sending.spawn_on(put, runtime::handle()?);
         self.parts += 1;
         self.sent_at = SystemTime::now();
@@ -168,7 +173,10 @@ impl Upload {
     async fn wait_for_parts(&mut self, most: usize) -> Result<()> {
         while self.sending.len() > most {
             match runtime::unconstrained(self.sending.join_next()).await {
-                None | Some(Ok(Ok(()))) => {}
+                None => {}
+                Some(Ok(Ok((number, etag)))) => {
+                    self.etags.insert(number, etag);
+                }
                 Some(Ok(Err(error))) => return Err(error),
                 Some(Err(_)) => {
                     return Err(Error::internal(

@@ -38,6 +38,8 @@ pub(crate) struct Status {
     pub(crate) length: u64,
     /// When it was written, if the service reports that.
     pub(crate) modified: Option<SystemTime>,
+    /// The ETag, if the service returned one.
+    pub(crate) etag: Option<String>,
 }
 
 impl Prefix {
@@ -81,19 +83,21 @@ impl Prefix {
             Ok(metadata) => Ok(Some(Status {
                 length: metadata.content_length(),
                 modified: metadata.last_modified().map(SystemTime::from),
+                etag: metadata.etag().map(str::to_owned),
             })),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(classify(error, "stat", path)),
         }
     }
 
-    /// Writes an object, replacing any that exists.
-    pub(crate) async fn put(&self, path: &str, body: Bytes) -> Result<()> {
+    /// Writes an object, replacing any that exists. Returns its ETag, if the service returned one.
+    pub(crate) async fn put(&self, path: &str, body: Bytes) -> Result<Option<String>> {
         self.check_name(path)?;
         self.check_folder()?;
         let outcome = self.operator.write(path, body).await;
-        outcome.map_err(|error| classify(error, "write", path))?;
-        self.sync_parents(path).await
+        let written = outcome.map_err(|error| classify(error, "write", path))?;
+        self.sync_parents(path).await?;
+        Ok(written.etag().map(str::to_owned))
     }
 
     /// Deletes an object. Succeeds if it does not exist.

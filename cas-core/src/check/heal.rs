@@ -50,7 +50,7 @@ impl Checker<'_> {
         Ok(healed)
     }
 
-    /// Fetches a blob from the first source that has it. Returns the last error if every source
+    /// Fetches a missing or damaged blob from the first source that has it. Returns the last error if every source
     /// fails, or `None` if the check does not repair.
     async fn fetch(&self, blob: &Use) -> Result<Option<Result<()>>> {
         let (Some(repair), Some(guard)) = (&self.options.repair, self.guard) else {
@@ -61,6 +61,10 @@ impl Checker<'_> {
             Ok(sources) => sources,
             Err(error) => return Ok(Some(Err(error))),
         };
+        // Damage may have changed no time, and then the record would be believed.
+        if let Some(stat) = self.store.content.stat(&blob.descriptor.digest).await? {
+            guard.note_damaged(&stat);
+        }
         let mut last = Error::not_found("no source has it; pull or import the image again");
         for source in sources {
             match fetch(self.store, guard, &*source, &blob.descriptor, &options).await {

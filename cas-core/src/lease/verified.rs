@@ -42,7 +42,8 @@ impl LeaseGuard {
         let Some((stat, record)) = found.filter(|_| there) else {
             return Ok(false);
         };
-        let intact = is_intact(&self.store, &stat, Some(&record)).await?;
+        let intact =
+            !self.is_damaged(&stat) && is_intact(&self.store, &stat, Some(&record)).await?;
         let version = Some(stat.version);
         let mut pinned = self.lock();
         let known = pinned.entry(stat.digest).or_default();
@@ -53,6 +54,11 @@ impl LeaseGuard {
             known.verified = version;
         }
         Ok(intact)
+    }
+
+    /// Notes that the stored bytes of a blob are damaged, whatever its record says.
+    pub(crate) fn note_damaged(&self, stat: &Stat) {
+        self.lock().entry(stat.digest).or_default().damaged = Some(stat.version);
     }
 
     /// Returns whether the stored bytes of a blob are known to be damaged.

@@ -32,6 +32,8 @@ pub(crate) struct Wrapped {
     pub(crate) listed: Option<IngestStatus>,
     /// Called before an ingest is discarded.
     pub(crate) discarding: Option<Hook>,
+    /// Whether every blob is said to be unchanged.
+    pub(crate) unchanged: bool,
 }
 
 impl Wrapped {
@@ -41,6 +43,7 @@ impl Wrapped {
             damaged: None,
             listed: None,
             discarding: None,
+            unchanged: false,
         }
     }
 
@@ -86,6 +89,9 @@ impl ContentStore for Wrapped {
     }
     async fn remove_version(&self, digest: &Digest, version: Version) -> Result<bool> {
         self.inner.remove_version(digest, version).await
+    }
+    async fn is_unchanged(&self, _: &Stat) -> Result<bool> {
+        Ok(self.unchanged)
     }
     async fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<Stat>> {
         self.inner.list(after, limit).await
