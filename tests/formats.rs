@@ -21,14 +21,32 @@ fn fixture(name: &str) -> PathBuf {
     fixtures.join(name)
 }
 
-/// Unpacks the root of an engine. Returns its path.
+/// Unpacks the root of an engine, as if this machine had not been started again since. Returns its
+/// path.
 fn unpack(engine: &str, scratch: &Path) -> PathBuf {
     let root = scratch.join("root");
     fs::create_dir(&root).unwrap();
     let archive = fixture(&format!("{engine}.tar.gz"));
     let mut tar = Command::new("tar");
     ok(tar.arg("-C").arg(&root).arg("-xpzf").arg(archive));
+    set_boot(&root.join("store/.cas"));
     root
+}
+
+/// Makes an `fs` store one of this boot of the machine: the store removes ingests of earlier ones.
+fn set_boot(private: &Path) {
+    let Ok(old) = fs::read_to_string(private.join("boot")) else {
+        return;
+    };
+    let new = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let ingests = fs::read_dir(private.join("ingest")).unwrap();
+    let files = ingests.map(|entry| entry.unwrap().path());
+    let keys = files.filter(|file| file.extension().is_some_and(|end| end == "key"));
+    for file in keys.chain([private.join("boot")]) {
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(text.contains(old.trim()), "{}: {text}", file.display());
+        fs::write(&file, text.replace(old.trim(), new.trim())).unwrap();
+    }
 }
 
 /// Returns the commands that the release was given, and what it listed.
