@@ -26,14 +26,15 @@ fn blobs(path: &Path) -> usize {
     wait(store.content().list(None, 100)).unwrap().len()
 }
 
-/// Returns whether a file of the database has data, or is the list of the files with data.
+/// Returns whether the database is lost without this file: it has data, or it is the list of the
+/// files with data, or the name of that list.
 fn is_essential(file: &Path) -> bool {
     let name = file.file_name().unwrap().to_str().unwrap();
     let data = name.ends_with(".sst") || name.ends_with(".blob");
     data || name == "CURRENT" || name.starts_with("MANIFEST")
 }
 
-/// Opens the store and reads all blobs. Returns the first error.
+/// Opens the store and reads all blobs. Returns the first error. Panics if blobs are missing.
 fn read_all(path: &Path) -> Result<(), Error> {
     let store = RocksStore::open(path)?;
     let content = store.content();

@@ -1,6 +1,6 @@
 //! Removing trees, also from directories that do not let their owner in.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::{fs, io};
@@ -13,6 +13,9 @@ use rustix::io::Errno;
 use crate::calls;
 use crate::resolve::open_unmounted;
 use crate::tree::{At, Meter, Visit, descend, open_again, open_below, proc_path, walk};
+
+/// How a directory is opened to reach what is in it.
+const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 /// Removes a tree and measures it.
 struct Remover {
@@ -44,8 +47,7 @@ impl Visit for Remover {
     fn open(&mut self, at: At<'_>) -> Result<OwnedFd, Errno> {
         if self.is_closed(at.stat) {
             // This refuses a mount point, whose mode is not changed.
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let found = open_unmounted(at.dir, at.name.to_bytes(), flags)?;
+            let found = open_unmounted(at.dir, at.name.to_bytes(), DIRECTORY)?;
             calls::chmod(&proc_path(found.as_fd()), Mode::RWXU)?;
         }
         open_below(at)
@@ -73,13 +75,13 @@ fn ignore_absent(outcome: Result<(), Errno>) -> Result<(), Errno> {
 /// absent directory is not an error.
 ///
 /// # Errors
-/// `Busy` at a mount point; errors of the file system, with the path.
+/// `Busy` at a mount point; errors of the file system, with the path, except `Denied`.
 pub(crate) fn remove(parent: impl AsFd, name: &str) -> Result<Usage> {
     let mut remover = Remover::new();
-    let removed = remove_with(parent.as_fd(), name, &mut remover).during("remove", name);
+    let removed = remove_with(parent.as_fd(), name.as_ref(), &mut remover).during("remove", name);
     match removed {
         Err(error) if error.kind() == ErrorKind::Denied && !remover.privileged => {
-            let why = "files of other users are in it; run the command in `cas unshare`";
+            let why = "other users may own files in it; run the command in `cas unshare`";
             Err(Error::new(ErrorKind::Denied, why).source(error)).during("remove", name)
         }
         removed => removed.map(|()| remover.meter.usage),
@@ -87,27 +89,31 @@ pub(crate) fn remove(parent: impl AsFd, name: &str) -> Result<Usage> {
 }
 
 /// Removes everything below the directory `path`, also from directories that do not let their owner
-/// in. If `itself` says so, removes the directory too, which must not be a link.
+/// in. If `itself` is set, removes the directory too, which must then not be a link.
 ///
 /// # Errors
-/// `Busy`, inside an `io::Error`, at a mount point; errors of the file system.
+/// `Busy` at a mount point, which stays as it is; errors of the file system. What fails below
+/// `path` is an [`Error`] inside the `io::Error`.
 pub fn remove_all(path: &Path, itself: bool) -> io::Result<()> {
-    let mut flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    flags.set(OFlags::NOFOLLOW, itself);
-    let found = calls::open(path, flags, Mode::empty())?;
     let mut remover = Remover::new();
+    let open = |path| calls::open(path, DIRECTORY, Mode::empty());
+    if itself {
+        fs::symlink_metadata(path)?;
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(Errno::BUSY.into());
+        };
+        let parent = open(Path::new(".").join(parent).as_path())?;
+        return remove_with(parent.as_fd(), name, &mut remover);
+    }
+    let found = open(path)?;
     if remover.is_closed(&calls::fstat(&found)?) {
         calls::chmod(&proc_path(found.as_fd()), Mode::RWXU)?;
     }
-    walk(open_again(found.as_fd(), c".")?, &mut remover)?;
-    if itself {
-        fs::remove_dir(path)?;
-    }
-    Ok(())
+    Ok(walk(open_again(found.as_fd(), c".")?, &mut remover)?)
 }
 
-fn remove_with(parent: BorrowedFd<'_>, name: &str, remover: &mut Remover) -> io::Result<()> {
-    let name = CString::new(name)?;
+fn remove_with(parent: BorrowedFd<'_>, name: &OsStr, remover: &mut Remover) -> io::Result<()> {
+    let name = CString::new(name.as_encoded_bytes())?;
     let stat = match calls::statat(parent, &name, AtFlags::SYMLINK_NOFOLLOW) {
         Err(Errno::NOENT) => return Ok(()),
         stat => stat?,
@@ -128,6 +134,7 @@ fn remove_with(parent: BorrowedFd<'_>, name: &str, remover: &mut Remover) -> io:
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::process::Command;
 
     use super::*;
 
@@ -152,5 +159,24 @@ mod tests {
         let error = remove_all(&path("absent"), true).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
         assert!(path("kept/below").exists());
+    }
+
+    #[test]
+    fn a_mount_point_is_not_emptied() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("SKIPPED: only root can mount");
+            return;
+        }
+        let temp = tempfile::tempdir().unwrap();
+        let (kept, mounted) = (temp.path().join("kept"), temp.path().join("mounted"));
+        fs::create_dir_all(kept.join("below")).unwrap();
+        fs::create_dir(&mounted).unwrap();
+        let run = |command: &mut Command| assert!(command.status().unwrap().success());
+        run(Command::new("mount").arg("--bind").args([&kept, &mounted]));
+        let removed = remove_all(&mounted, true).map_err(Error::from);
+        run(Command::new("umount").arg(&mounted));
+        assert_eq!(removed.unwrap_err().kind(), ErrorKind::Busy);
+        assert!(kept.join("below").exists());
+        remove_all(&mounted, true).unwrap();
     }
 }

@@ -19,8 +19,9 @@ pub struct IngestInfo {
     pub total: Option<u64>,
     /// When it last grew, as far as the store knows.
     pub updated_at: SystemTime,
-    /// The owners of the leases that keep it or its blob: the jobs that write it, or that were
-    /// killed a short time ago.
+    /// The owners of the leases that keep it or its blob: jobs that need the blob, jobs that were
+    /// killed a short time ago, and `the tool` for a lease that a user made. A job that does not
+    /// know the digest of its blob yet is not among them.
     pub owners: Vec<String>,
 }
 

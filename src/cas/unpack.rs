@@ -75,8 +75,9 @@ impl Cas {
     /// Writes the root file system of an image into `directory`, which must be absent or empty.
     ///
     /// # Errors
-    /// `NotFound` for the image, or if it does not have the platform of this machine; `Corrupt` for
-    /// damaged or hostile layers. What was written is then removed.
+    /// `NotFound` if the store has no such image, if the image lacks the platform of this machine or
+    /// a layer, or if the parent of `directory` does not exist; `FailedPrecondition` if `directory`
+    /// is not empty; `Corrupt` for damaged or hostile layers. What was written is then removed.
     pub async fn unpack(
         &self,
         image: impl Into<ImageRef>,
@@ -130,8 +131,8 @@ impl Cas {
         options: UnpackOptions,
     ) -> Result<Option<Digest>> {
         if options.rootless {
-            let why = "snapshots have the owners that the image gives them; unpack into a \
-                       directory instead, or run the program in `cas unshare`";
+            let why = "a snapshot cannot be rootless, because it keeps the owners that the image \
+                       gives; unpack into a directory, or run the program in `cas unshare`";
             return Err(Error::invalid(why).operation("unpack"));
         }
         let manifest = self.manifest_of(image, &options.platforms).await?;

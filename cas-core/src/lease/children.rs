@@ -7,13 +7,14 @@ use crate::error::Result;
 
 impl LeaseGuard {
     /// Records the children of documents, in one batch if possible. A child is recorded as absent
-    /// if the caller left it out, or if this job neither stored nor found it. A child that an
+    /// if it is in [`BlobRef::absent`], or if this job neither stored nor found it. A child that an
     /// earlier job recorded as stored stays so. The versions of blobs that the job verified are
     /// recorded in the same batch.
     ///
-    /// The documents and every child that is not absent must be in the store, and durable: a job
-    /// that fails before this leaves every image as it was. Once in the life of a store, this also
-    /// corrects what earlier releases recorded wrongly.
+    /// Call this once the documents and all children that are not absent are in the store and
+    /// durable. A job that fails before this call leaves every image as it was. Once in the life of
+    /// a store, this also corrects the records of all indexes: earlier releases could record a
+    /// missing or incomplete manifest as stored.
     ///
     /// # Errors
     /// Errors of the store.

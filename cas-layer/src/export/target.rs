@@ -17,8 +17,8 @@ pub(super) type Out = Box<dyn Write + Send>;
 
 /// Where an archive is written.
 pub enum Target {
-    /// A file. It is written under a temporary name, and renamed when it is complete and on the
-    /// device. Anything that is not a regular file (a pipe, a device) is written directly.
+    /// A file. It is written under a temporary name, and renamed when it is complete and synced. A
+    /// path that is not a regular file, such as a pipe or a device, is written directly.
     Path(PathBuf),
     /// A stream. After an error it has received a part of the archive.
     Stream(Box<dyn Write + Send>),
@@ -48,7 +48,7 @@ impl Target {
 }
 
 fn open(path: PathBuf) -> Result<(Out, Pending)> {
-    // If the path is a link, its target is replaced, not the link.
+    // If the path is a link to something that exists, that is replaced, not the link.
     let path = fs::canonicalize(&path).unwrap_or(path);
     let there = fs::metadata(&path).ok();
     if there.as_ref().is_some_and(fs::Metadata::is_dir) {
@@ -135,7 +135,7 @@ impl Pending {
 }
 
 impl Drop for TemporaryFile {
-    /// Removes the file. Fails after the rename, when there is nothing to remove.
+    /// Removes the file. After the rename there is nothing to remove.
     fn drop(&mut self) {
         let _ = self.dir.remove(&*self.temporary);
     }

@@ -34,10 +34,10 @@ impl<R: BufRead> Reader<R> {
                 .any(|part| part.starts_with(b"GNUSparseFile."))
         {
             self.warn(
-                "a sparse file has two names; the sparse one is used, but some readers differ",
+                "a sparse file has two pax names; GNU.sparse.name is used, but some readers use path",
             );
         }
-        let path = match agreed(waiting.path, sparse_name.or(pax.path.take()))? {
+        let path = match agreed("name", waiting.path, sparse_name.or(pax.path.take()))? {
             Some(path) => path,
             None => {
                 let (path, warning) = header.path()?;
@@ -45,7 +45,8 @@ impl<R: BufRead> Reader<R> {
                 path
             }
         };
-        let link = agreed(waiting.link, pax.link.take())?.unwrap_or_else(|| header.link().to_vec());
+        let link = agreed("link target", waiting.link, pax.link.take())?;
+        let link = link.unwrap_or_else(|| header.link().to_vec());
         check_path(&path)?;
         match header.type_flag() {
             b'0' if path.ends_with(b"/") => {
@@ -62,7 +63,8 @@ impl<R: BufRead> Reader<R> {
         for name in &pax.left_out {
             let path = path.escape_ascii();
             self.warn(&format!(
-                "the xattr {name} of {path} is left out: it is larger than a file can have"
+                "the xattr {name} of {path} is left out: its name or value is longer than \
+                 Linux allows"
             ));
         }
         let stored = self.stored(header, pax.size, &kind).map_err(named)?;
@@ -79,8 +81,8 @@ impl<R: BufRead> Reader<R> {
         let number = |field, what| header.number(field, what).map_err(named);
         Ok(Entry {
             mode: (number(100..108, "mode")? & 0o7777) as u32,
-            uid: id(pax.uid, number(108..116, "uid")?).map_err(named)?,
-            gid: id(pax.gid, number(116..124, "gid")?).map_err(named)?,
+            uid: id("owner", pax.uid, number(108..116, "uid")?).map_err(named)?,
+            gid: id("group", pax.gid, number(116..124, "gid")?).map_err(named)?,
             mtime: match pax.mtime {
                 Some(time) => time,
                 None => Time {
@@ -97,7 +99,7 @@ impl<R: BufRead> Reader<R> {
     }
 
     /// Returns the number of bytes stored for a member. The same number locates the next header.
-    /// A size in a pax record takes precedence over that of the header.
+    /// For a file, a size in a pax record takes precedence over that of the header.
     ///
     /// Only files have bytes. Some writers give a link the size of its target, or a directory its
     /// size on disk, but no bytes follow.
@@ -105,8 +107,8 @@ impl<R: BufRead> Reader<R> {
         if *kind != EntryKind::File {
             let declared = header.number(124..136, "size")?;
             // Without a record, all readers ignore the size of a hard link or a directory.
-            let agreed = declared == 0 || matches!(header.type_flag(), b'1' | b'5');
-            if !agreed || pax.is_some_and(|size| size != 0) {
+            let is_harmless = declared == 0 || matches!(header.type_flag(), b'1' | b'5');
+            if !is_harmless || pax.is_some_and(|size| size != 0) {
                 self.warn(
                     "a member that is not a file has a size, which is ignored; some readers skip \
                      as many bytes",
@@ -116,11 +118,16 @@ impl<R: BufRead> Reader<R> {
         }
         let declared = header.size()?;
         if header.has_more_than_a_size() {
-            self.warn("the size in a header is followed by other bytes; some readers refuse it");
+            self.warn(
+                "a size in a header has other bytes after the number; some readers refuse it",
+            );
         }
         let size = pax.unwrap_or(declared);
         if ![0, OCTAL, size].contains(&declared) {
-            self.warn("a pax record has another size than the header; some readers ignore it");
+            self.warn(
+                "a pax record and a header give two sizes; the record is used, but some readers use \
+                 the header",
+            );
         }
         if size > limit::LAYER {
             return Err(Error::out_of_range(format!(
@@ -155,7 +162,10 @@ impl<R: BufRead> Reader<R> {
         }
         let size = pax.sparse.size;
         let size = size.ok_or_else(|| {
-            Error::corrupt("the sparse file does not have a size; create the archive again")
+            Error::corrupt(
+                "the pax records of the sparse file do not give its full size; create the archive \
+                 again",
+            )
         })?;
         let map = match &pax.sparse.map {
             None if pax.sparse.in_body => sparse::in_body(size, || self.body_block())?,
@@ -174,23 +184,25 @@ impl<R: BufRead> Reader<R> {
             }
         };
         let count = map.regions.len() as u64;
-        if pax.sparse.count.is_some_and(|declared| declared != count) {
-            return Err(Error::corrupt(
-                "the sparse map does not have the declared number of regions; create the archive \
-                 again",
-            ));
+        if let Some(declared) = pax.sparse.count.filter(|declared| *declared != count) {
+            return Err(Error::corrupt(format!(
+                "the sparse map has {count} regions, but {declared} are declared; create the \
+                 archive again"
+            )));
         }
         map.check(self.body).map(Some)
     }
 }
 
 /// Returns the value of the GNU or the pax extension. If there are both, they must agree.
-fn agreed(gnu: Option<Vec<u8>>, pax: Option<Vec<u8>>) -> Result<Option<Vec<u8>>> {
+fn agreed(what: &str, gnu: Option<Vec<u8>>, pax: Option<Vec<u8>>) -> Result<Option<Vec<u8>>> {
     match (gnu, pax) {
-        (Some(gnu), Some(pax)) if gnu != pax => Err(Error::corrupt(
-            "a GNU and a pax extension give the member two different names or link targets; create \
-             the archive again",
-        )),
+        (Some(gnu), Some(pax)) if gnu != pax => Err(Error::corrupt(format!(
+            "the {what} of a member is {} in a GNU and {} in a pax extension; create the archive \
+             again",
+            shown(&gnu),
+            shown(&pax)
+        ))),
         (gnu, pax) => Ok(pax.or(gnu)),
     }
 }
@@ -231,21 +243,19 @@ fn device(header: &Header) -> Result<Device> {
     match (u32::try_from(major), u32::try_from(minor)) {
         (Ok(major @ 0..=0xfff), Ok(minor @ 0..=0xf_ffff)) => Ok(Device { major, minor }),
         _ => Err(Error::out_of_range(format!(
-            "device number {major}:{minor} is out of range; build the image without the device"
+            "the device number is {major}:{minor}; at most 4095:1048575 is allowed; build the image \
+             without the device"
         ))),
     }
 }
 
-fn id(pax: Option<u64>, header: i64) -> Result<u32> {
-    let value = match pax {
-        Some(value) => u32::try_from(value).ok(),
-        None => u32::try_from(header).ok(),
-    };
-    value.filter(|&value| value != u32::MAX).ok_or_else(|| {
-        Error::out_of_range(
-            "the owner or group is not a number from 0 to 4,294,967,294; build the image with \
-             other ids",
-        )
+fn id(what: &str, pax: Option<u64>, header: i64) -> Result<u32> {
+    let found = pax.map_or(i128::from(header), i128::from);
+    let id = u32::try_from(found).ok().filter(|&id| id != u32::MAX);
+    id.ok_or_else(|| {
+        Error::out_of_range(format!(
+            "the {what} is {found}; 0 to 4294967294 are allowed; build the image with other ids"
+        ))
     })
 }
 
@@ -267,14 +277,16 @@ fn check_path(path: &[u8]) -> Result<()> {
     };
     if let Some(name) = names().find(|name| name.len() > limit::COMPONENT) {
         return fail(format!(
-            "a name has {} bytes; at most {} are allowed; build the image with shorter names",
+            "a component of the path has {} bytes; at most {} are allowed; build the image with \
+             shorter names",
             name.len(),
             limit::COMPONENT
         ));
     }
     if names().count() > limit::PATH_DEPTH {
         return fail(format!(
-            "the path has more than the {} names allowed; build the image with shorter paths",
+            "the path has more than the {} components allowed; build the image with fewer nested \
+             directories",
             limit::PATH_DEPTH
         ));
     }
