@@ -43,8 +43,13 @@ impl ContentStore for FsContent {
     async fn open(&self, digest: &Digest) -> Result<Option<Arc<dyn BlobReader>>> {
         let opened = self.0.blobs.open_blob(digest).during("open", digest)?;
         Ok(opened.map(|(file, size)| {
-            let file = Arc::new(file);
-            Arc::new(Reader { file, size }) as Arc<dyn BlobReader>
+            let reader = Reader {
+                file: Arc::new(file),
+                size,
+                layout: Arc::clone(&self.0.path),
+                digest: *digest,
+            };
+            Arc::new(reader) as Arc<dyn BlobReader>
         }))
     }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use cas_core::check::{Finding, Problem};
 use cas_core::image::Image;
+use cas_core::layout::{INDEX as FILE, OCI_LAYOUT};
 use cas_core::pool::wait;
 use cas_core::records::{Batch, Expect, Records, Table};
 use cas_core::{Error, ErrorKind, Result, limit};
@@ -12,8 +13,8 @@ use cas_records_sqlite::SqliteRecords;
 
 use crate::images::key;
 use crate::index::Index;
-use crate::index_file::{FILE, lock_index, replace};
-use crate::layout::{self, CAS_DIR, OCI_LAYOUT, encode};
+use crate::index_file::{lock_index, replace};
+use crate::layout::{self, CAS_DIR, encode};
 
 /// Maximum number of records in one page.
 const PAGE: usize = 256;

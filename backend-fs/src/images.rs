@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use cas_core::image::fieldpath::{check_image, check_target, update_image};
 use cas_core::image::filter::Filters;
 use cas_core::image::{Image, Reference, Root};
+use cas_core::layout::INDEX;
 use cas_core::records::{Batch, Expect, Table};
 use cas_core::{Context, Descriptor, Error, ImageStore, Owner, Records, Result, pool};
 use cas_host::Reserve;
@@ -18,7 +19,7 @@ use cas_records_sqlite::SqliteRecords;
 use crate::index::Index;
 use crate::index_file::IndexFile;
 use crate::shared::Shared;
-use crate::time;
+use crate::{refs, time};
 
 /// Maximum number of records in one page of a list.
 const PAGE: usize = 1000;
@@ -53,7 +54,15 @@ impl FsImages {
     }
 
     fn index(&self) -> Result<Arc<Index>> {
-        self.index_file.read(&self.shared.layout.root)
+        let layout = &self.shared.layout;
+        // What can be written has had the file since it was opened.
+        if !layout.writable
+            && layout.root.stat(INDEX)?.is_none()
+            && let Some(index) = refs::read(&layout.root)?
+        {
+            return Ok(Arc::new(index));
+        }
+        self.index_file.read(&layout.root)
     }
 
     fn change<T>(&self, work: impl Fn(&mut Index) -> Result<T>) -> Result<T> {

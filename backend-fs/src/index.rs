@@ -1,15 +1,13 @@
 //! The document of `index.json`, in memory. Changes keep what other programs wrote elsewhere in it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::OnceLock;
 
 use cas_core::document::check_json;
 use cas_core::image::Reference;
+use cas_core::layout::REF_NAME as NAME;
 use cas_core::{Descriptor, Digest, Error, ErrorKind, MediaType, Result, limit};
 use serde_json::{Map, Value, json};
-
-/// The annotation that holds the name of an entry.
-const NAME: &str = "org.opencontainers.image.ref.name";
 
 /// What to do about a damaged file.
 pub(crate) const REPAIR: &str = "restore the file, or let `cas fsck --repair` make it again";
@@ -133,6 +131,16 @@ impl Index {
             .filter(|entry| digest_of(entry).is_some())
             .map(target)
             .collect()
+    }
+
+    /// Returns what is wrong with the entries: those that are not descriptors, and names with
+    /// several targets.
+    pub(crate) fn wrong(&self) -> Vec<Error> {
+        let targets = self.entries().iter().map(target);
+        let mut wrong: Vec<Error> = targets.filter_map(Result::err).collect();
+        let names: BTreeSet<Reference> = self.list().into_iter().map(|(name, _)| name).collect();
+        wrong.extend(names.iter().filter_map(|name| self.get(name).err()));
+        wrong
     }
 
     /// Makes `target` the only target of `name`.

@@ -9,15 +9,14 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use cas_core::layout::INDEX as FILE;
 use cas_core::sync::lock;
 use cas_core::{Context, Error, Result, limit};
 use cas_host::{Dir, Lock};
 
 use crate::index::{Index, REPAIR};
-use crate::time;
+use crate::{refs, time};
 
-/// The name of the file.
-pub(crate) const FILE: &str = "index.json";
 /// Minimum age of a status that is trusted. It is longer than a tick of the kernel's clock, which
 /// takes at most 10 ms.
 const TICK: Duration = Duration::from_millis(50);
@@ -127,12 +126,15 @@ pub(crate) fn replace((root, cas_dir): (&Dir, &Dir), data: &[u8]) -> Result<()> 
     Ok(root.replace(FILE, data, 0o644, (cas_dir, NEW))?)
 }
 
-/// Creates the file without entries if it is absent.
+/// Creates the file if it is absent, with the names that an old layout has in `refs/`.
 pub(crate) fn create((root, cas_dir): (&Dir, &Dir)) -> Result<()> {
     let _lock = lock_index(cas_dir)?;
     match root.stat(FILE)? {
         Some(_) => Ok(()),
-        None => replace((root, cas_dir), &Index::empty().encode()?),
+        None => {
+            let index = refs::read(root)?.unwrap_or_else(Index::empty);
+            replace((root, cas_dir), &index.encode()?)
+        }
     }
 }
 
@@ -158,7 +160,8 @@ impl Status {
     }
 }
 
-fn missing() -> Error {
+/// Returns the error for an absent file.
+pub(crate) fn missing() -> Error {
     Error::corrupt(format!("index.json is missing; {REPAIR}"))
 }
 

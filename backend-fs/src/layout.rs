@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::io;
 use std::path::Path;
 
+use cas_core::layout::{ImageLayout, OCI_LAYOUT};
 use cas_core::{Error, ErrorKind, Result};
 use cas_host::{Dir, Lock, find_foreign, make_private_dir};
 use serde::{Deserialize, Serialize};
@@ -14,10 +15,6 @@ use crate::index_file;
 pub(crate) const CAS_DIR: &str = ".cas";
 /// The file with the kind and the version of the store, in the private directory.
 const FORMAT: &str = "format.json";
-/// The file with the version of the image layout.
-pub(crate) const OCI_LAYOUT: &str = "oci-layout";
-/// The layout version that every reader accepts. umoci refuses any other.
-const LAYOUT_VERSION: &str = "1.0.0";
 /// The kind of every store of this crate.
 const KIND: &str = "fs";
 /// The format that this version writes. Format 1 does not have the records table `notes`.
@@ -40,13 +37,6 @@ pub(crate) struct Layout {
 struct Format {
     kind: String,
     version: u32,
-}
-
-/// The document `oci-layout`.
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct OciLayout {
-    image_layout_version: String,
 }
 
 impl Layout {
@@ -83,7 +73,8 @@ impl Layout {
         })
     }
 
-    fn read_only(root: Dir) -> Result<Self> {
+    /// Opens the layout in `root` for reading.
+    pub(crate) fn read_only(root: Dir) -> Result<Self> {
         check_oci_layout(&root)?;
         let cas_dir = match root.open_dir(CAS_DIR) {
             Ok(cas_dir) => Some(cas_dir),
@@ -153,10 +144,8 @@ pub(crate) fn repair_oci_layout(root: &Dir, cas_dir: &Dir) -> Result<()> {
 
 /// Writes `oci-layout`. The caller holds the lock of the layout.
 fn write_oci_layout(root: &Dir, cas_dir: &Dir) -> Result<()> {
-    let layout = OciLayout {
-        image_layout_version: LAYOUT_VERSION.to_owned(),
-    };
-    Ok(root.replace(OCI_LAYOUT, &encode(&layout)?, 0o644, (cas_dir, "mark.new"))?)
+    let layout = encode(&ImageLayout::default())?;
+    Ok(root.replace(OCI_LAYOUT, &layout, 0o644, (cas_dir, "mark.new"))?)
 }
 
 fn write_format(cas_dir: &Dir) -> Result<()> {
@@ -203,10 +192,10 @@ pub(crate) fn check_oci_layout(root: &Dir) -> Result<()> {
              fsck --repair` make it again, or choose another directory"
         ))
     })?;
-    let layout: OciLayout = serde_json::from_slice(&data).map_err(damaged_layout)?;
+    let layout = ImageLayout::parse(&data).map_err(damaged_layout)?;
     if !layout.image_layout_version.starts_with("1.") {
         return Err(Error::precondition(format!(
-            "expected an image layout of version 1, found {:.40}; choose another directory",
+            "expected an image layout of version 1, found {:.40?}; choose another directory",
             layout.image_layout_version
         )));
     }

@@ -2,10 +2,12 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use cas_core::layout::blob_path;
 use cas_core::{BlobReader, Digest, Hasher, Result, pool};
 
 /// Maximum number of bytes that are read or written on the calling thread. For so few, another
@@ -18,6 +20,9 @@ const PIECE: usize = 1 << 20;
 pub(crate) struct Reader {
     pub(crate) file: Arc<File>,
     pub(crate) size: u64,
+    /// The path of the layout.
+    pub(crate) layout: Arc<Path>,
+    pub(crate) digest: Digest,
 }
 
 #[async_trait]
@@ -38,6 +43,10 @@ impl BlobReader for Reader {
 
     fn file(&self) -> Option<&Arc<File>> {
         Some(&self.file)
+    }
+
+    fn path(&self) -> Option<PathBuf> {
+        Some(self.layout.join(blob_path(&self.digest)))
     }
 }
 

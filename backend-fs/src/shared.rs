@@ -1,7 +1,8 @@
 //! What all handles of one open store share.
 
 use std::fs::File;
-use std::sync::{Mutex, MutexGuard};
+use std::path::{self, Path};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::SystemTime;
 
 use cas_core::content::Version;
@@ -19,6 +20,8 @@ use crate::unsynced::{Marker, Markers};
 
 /// The open directories of a store, and the publishes that are under way.
 pub(crate) struct Shared {
+    /// The path of the layout.
+    pub(crate) path: Arc<Path>,
     pub(crate) layout: Layout,
     pub(crate) blobs: Blobs,
     /// `None` if the store is read-only.
@@ -32,8 +35,8 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// Opens the directories in `layout` and recovers from a crash.
-    pub(crate) fn open(layout: Layout) -> Result<Self> {
+    /// Opens the directories in `layout`, which is at `path`, and recovers from a crash.
+    pub(crate) fn open(layout: Layout, path: &Path) -> Result<Self> {
         let blobs = Blobs::open(layout.root.open_dir("blobs")?)?;
         let boot = cas_host::boot_id()?;
         let cas_dir = layout.cas_dir.as_ref().filter(|_| layout.writable);
@@ -45,6 +48,7 @@ impl Shared {
             }
         };
         Ok(Shared {
+            path: path::absolute(path)?.into(),
             layout,
             blobs,
             ingest,

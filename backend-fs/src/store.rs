@@ -6,8 +6,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use cas_core::check::Finding;
 use cas_core::{
-    Capabilities, ContentStore, Context, ImageStore, Location, Opener, Records, Result, Store, pool,
+    Capabilities, ContentStore, Context, Digest, ImageStore, Location, Opener, Records, Result,
+    Store, pool,
 };
+use cas_host::Dir;
 use cas_records_sqlite::SqliteRecords;
 
 use crate::content::{CAPABILITIES, FsContent};
@@ -36,13 +38,29 @@ impl FsStore {
     /// of a newer format; `Corrupt` if a file of the store is damaged; errors of the file system.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        Self::open_at(path)
+        Layout::open(path)
+            .and_then(|layout| Self::of(layout, path))
             .map_err(|error| error.backend("fs"))
             .during("open store", path.display())
     }
 
-    fn open_at(path: &Path) -> Result<Self> {
-        let shared = Arc::new(Shared::open(Layout::open(path)?)?);
+    /// Opens the store, or the image layout of another program, in the directory `path` for reading
+    /// only. Nothing is written to it.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` if the directory has no image layout, or a store of another kind or of a
+    /// newer format; `Corrupt` if a file of the store is damaged; errors of the file system.
+    pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let layout = || Layout::read_only(Dir::open(path)?);
+        layout()
+            .and_then(|layout| Self::of(layout, path))
+            .map_err(|error| error.backend("fs"))
+            .during("open store", path.display())
+    }
+
+    fn of(layout: Layout, path: &Path) -> Result<Self> {
+        let shared = Arc::new(Shared::open(layout, path)?);
         let database = path.join(".cas/records.db");
         let records = if shared.layout.writable {
             SqliteRecords::open(&database)?
@@ -69,6 +87,19 @@ impl FsStore {
     /// Returns the image store.
     pub fn images(&self) -> Arc<dyn ImageStore> {
         self.images.clone()
+    }
+
+    /// Gives the file of a blob a second name, `path`: a reflink, or a hard link where the file
+    /// system has no reflinks. The blob stays if the name is removed. Who writes to a hard link
+    /// damages the store.
+    ///
+    /// # Errors
+    /// `NotFound` if the store does not have the blob; `AlreadyExists` for `path`; `Unsupported` if
+    /// `path` is on another file system: copy the blob instead.
+    pub async fn link_blob(&self, digest: &Digest, path: impl AsRef<Path>) -> Result<()> {
+        let (content, digest, path) =
+            (Arc::clone(&self.content), *digest, path.as_ref().to_owned());
+        pool::run(move || content.0.link(&digest, &path).during("link", digest)).await
     }
 
     /// Returns all three parts.

@@ -30,7 +30,7 @@ fn a_layout_that_is_refused_is_not_changed() {
     for (layout, kind) in [
         ("", ErrorKind::Corrupt),
         ("{", ErrorKind::Corrupt),
-        ("{}", ErrorKind::Corrupt),
+        ("{}", ErrorKind::FailedPrecondition),
         (r#"{"imageLayoutVersion":1}"#, ErrorKind::Corrupt),
         (
             r#"{"imageLayoutVersion":"2.0.0"}"#,

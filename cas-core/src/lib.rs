@@ -24,6 +24,7 @@ pub mod gc;
 pub mod group;
 pub mod image;
 pub mod labels;
+pub mod layout;
 pub mod lease;
 pub mod limit;
 pub mod location;

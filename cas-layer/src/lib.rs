@@ -18,6 +18,7 @@ mod naming;
 pub mod tar;
 pub mod unpack;
 
+pub use cas_core::layout::REF_NAME;
 pub use diff_id::diff_id;
-pub use layout::{IMAGE_NAME, REF_NAME};
+pub use layout::IMAGE_NAME;
 pub use naming::Naming;

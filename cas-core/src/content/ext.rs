@@ -26,13 +26,8 @@ pub trait ContentExt: ContentStore {
     async fn put(&self, data: Bytes) -> Result<Digest> {
         let digest = Digest::sha256(&data);
         let size = data.len() as u64;
-        if let Some(stat) = self.stat(&digest).await? {
-            if self.is_intact(&digest).await? {
-                // It may have been published without a sync.
-                self.flush().await?;
-                return Ok(digest);
-            }
-            self.remove_version(&digest, stat.version).await?;
+        if is_kept(self, &digest).await? {
+            return Ok(digest);
         }
         let expected = Expected::exactly(digest, size);
         let mut writer = Writer::begin(self, &digest.to_string(), expected).await?;
@@ -159,6 +154,27 @@ pub trait ContentExt: ContentStore {
 }
 
 impl<S: ContentStore + ?Sized> ContentExt for S {}
+
+/// Returns whether the store has a blob, intact and durable. Removes a damaged copy, so that the
+/// right bytes can be stored.
+///
+/// # Errors
+/// Errors of the store.
+pub(super) async fn is_kept(
+    content: &(impl ContentStore + ?Sized),
+    digest: &Digest,
+) -> Result<bool> {
+    let Some(stat) = content.stat(digest).await? else {
+        return Ok(false);
+    };
+    if content.is_intact(digest).await? {
+        // It may have been published without a sync.
+        content.flush().await?;
+        return Ok(true);
+    }
+    content.remove_version(digest, stat.version).await?;
+    Ok(false)
+}
 
 /// Deletes an ingest unless a writer has it open: another job may have waited for the key. Returns
 /// whether it was deleted.

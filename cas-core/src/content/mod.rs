@@ -24,9 +24,11 @@
 mod ext;
 mod hashing;
 mod own_ingest;
+mod put_reader;
 mod writer;
 
 use std::fs::File;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -37,6 +39,7 @@ use serde::{Deserialize, Serialize};
 pub use ext::ContentExt;
 pub(crate) use ext::{Backoff, discard_unless_open, hash};
 pub use own_ingest::OwnIngest;
+pub use put_reader::put_reader;
 pub use writer::{Committed, Expected, Verified, Writer};
 
 use crate::capability::{Capabilities, Capability};
@@ -196,6 +199,12 @@ pub trait BlobReader: Send + Sync {
     /// Returns the blob as a file, if the store keeps it as one. The file offset is shared, so read
     /// by position only.
     fn file(&self) -> Option<&Arc<File>> {
+        None
+    }
+
+    /// Returns where the file of the blob was when it was opened, if the store keeps it as one and
+    /// the path is known. Whoever writes to the file damages the store; a collection may remove it.
+    fn path(&self) -> Option<PathBuf> {
         None
     }
 }

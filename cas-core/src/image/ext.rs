@@ -21,6 +21,21 @@ pub trait ImageStoreExt: ImageStore {
         retry(|| put_once(self, &image)).await
     }
 
+    /// Creates an image, unless the name has the same target and labels already. Returns the image
+    /// as stored.
+    ///
+    /// # Errors
+    /// `AlreadyExists` if the name refers to something else; `InvalidArgument` as for
+    /// [`ImageStoreExt::put`].
+    async fn put_new(&self, image: Image) -> Result<Image> {
+        match self.create(image.clone()).await {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                find_same(self, &image).await?.ok_or(error)
+            }
+            outcome => outcome,
+        }
+    }
+
     /// Returns the images that have one of these names, in the order of `names`.
     ///
     /// # Errors

@@ -9,13 +9,13 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use cas_core::image::{FullName, Reference};
+use cas_core::layout::blob_path;
 use cas_core::progress::Progress;
 use cas_core::{Descriptor, Digest, Error, Manifest, Result, Store, image};
 use serde::Serialize;
 
 use super::Chosen;
 use super::plan::Plan;
-use crate::layout::blob_path;
 
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]

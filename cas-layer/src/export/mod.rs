@@ -24,6 +24,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cas_core::image::Reference;
+use cas_core::layout::{INDEX, OCI_LAYOUT};
 use cas_core::lease::ReadGuard;
 use cas_core::progress::{Progress, Silent};
 use cas_core::{Context, Descriptor, Error, Image, Manifest, Platforms, Result, Store, image};
@@ -32,7 +33,8 @@ pub use self::target::Target;
 
 use self::archive::Archive;
 use self::plan::Plan;
-use crate::{Naming, layout};
+use crate::Naming;
+use crate::layout::DOCKER_MANIFEST;
 
 /// The readers that an archive is made for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -168,13 +170,13 @@ async fn write_archive(
     warn_of_names(&chosen, progress);
     let plan = Plan::of(store, &roots, &options.filter, progress).await?;
     let mut archive = Archive::new(out);
-    archive.file(layout::LAYOUT, oci::version()).await?;
+    archive.file(OCI_LAYOUT, oci::version()).await?;
     archive
-        .file(layout::INDEX, oci::index(&chosen, options.naming)?)
+        .file(INDEX, oci::index(&chosen, options.naming)?)
         .await?;
     if options.format == Format::Docker {
         let listed = docker::manifest(store, &chosen, &plan, progress).await?;
-        archive.file(layout::DOCKER_MANIFEST, listed).await?;
+        archive.file(DOCKER_MANIFEST, listed).await?;
     } else {
         warn_of_types(&chosen, progress);
     }

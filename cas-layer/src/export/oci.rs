@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use cas_core::image::Reference;
+use cas_core::layout::{IMAGE_LAYOUT_VERSION, REF_NAME};
 use cas_core::{Descriptor, Error, Index, MediaType, Result};
 
 use super::Chosen;
 use crate::Naming;
-use crate::layout::{IMAGE_NAME, REF_NAME, VERSION};
+use crate::layout::IMAGE_NAME;
 
 /// Returns the file with the version of the layout.
 pub(super) fn version() -> Bytes {
-    format!(r#"{{"imageLayoutVersion":"{VERSION}"}}"#).into()
+    format!(r#"{{"imageLayoutVersion":"{IMAGE_LAYOUT_VERSION}"}}"#).into()
 }
 
 /// Returns the file that lists the images, one entry per name. Readers differ in which annotation

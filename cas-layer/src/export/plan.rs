@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cas_core::complete::Available;
 use cas_core::dispatch::{self, Handler, Next};
+use cas_core::layout::blob_path;
 use cas_core::progress::Progress;
 use cas_core::sync::lock;
 use cas_core::{BlobReader, Descriptor, Digest, Error, Hasher, Result, Store, pool};
@@ -15,7 +16,6 @@ use futures_util::future::join;
 use super::BlobFilter;
 use super::archive::Archive;
 use crate::buffers::{At, Buffers, PIECE};
-use crate::layout::blob_path;
 
 /// The blobs of an archive, in order, each once.
 #[derive(Default)]

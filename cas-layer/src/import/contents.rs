@@ -1,6 +1,6 @@
 //! The files of a source, by path, and where their bytes are.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
@@ -54,6 +54,44 @@ pub(super) enum Location {
 }
 
 impl Contents {
+    /// Returns the names of what is in the directory `path`, in order. An absent directory is
+    /// empty.
+    ///
+    /// # Errors
+    /// `OutOfRange` for more than [`limit::DESCRIPTORS`]; errors of the file system.
+    pub(super) fn names(&self, path: &str) -> Result<BTreeSet<String>> {
+        let mut names = BTreeSet::new();
+        let mut add = |name: &str| {
+            names.insert(name.to_owned());
+            match names.len() <= limit::DESCRIPTORS {
+                true => Ok(()),
+                false => Err(Error::out_of_range(format!(
+                    "more than the {} names allowed; import the images in parts",
+                    limit::DESCRIPTORS
+                ))),
+            }
+        };
+        match self {
+            Contents::Directory(root) => match std::fs::read_dir(root.join(path)) {
+                Ok(entries) => {
+                    for entry in entries {
+                        add(&entry?.file_name().to_string_lossy())?;
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error.into()),
+            },
+            Contents::Archive(nodes) => {
+                let inside =
+                    |node: &String| Some(node.strip_prefix(path)?.strip_prefix('/')?.to_owned());
+                for name in nodes.keys().filter_map(inside) {
+                    add(&name)?;
+                }
+            }
+        }
+        Ok(names)
+    }
+
     /// Finds the file at `path`, following links. Returns `None` if there is none.
     pub(super) fn find(&self, path: &str) -> Result<Option<Part>> {
         let Some(path) = clean("", path.as_bytes()) else {

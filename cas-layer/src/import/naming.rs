@@ -1,8 +1,9 @@
 //! At which paths the blobs of a source are.
 
 use cas_core::Digest;
+use cas_core::layout::blob_path;
 
-use crate::layout::{DOCKER_MANIFEST, blob_path};
+use crate::layout::DOCKER_MANIFEST;
 
 /// How a source names its blobs.
 pub(super) enum Naming {

@@ -1,29 +1,19 @@
 //! The OCI image layout: `oci-layout`, `index.json`, `blobs/`.
 
+use cas_core::document::check_json;
 use cas_core::error::{excerpt, malformed};
-use cas_core::nulls::null_is_default;
-use cas_core::{Descriptor, Document, Error, MediaType, Result, document};
-use serde::Deserialize;
+use cas_core::layout::{IMAGE_LAYOUT_VERSION, INDEX, ImageLayout, OCI_LAYOUT, REF_NAME, REFS};
+use cas_core::{Context, Descriptor, Document, Error, MediaType, Result};
 
 use super::contents::unrecognised;
 use super::names::{Root, SourceName};
 use super::plan::Plan;
-use crate::layout::{IMAGE_NAME, INDEX, LAYOUT, REF_NAME, VERSION};
+use crate::layout::IMAGE_NAME;
 
 /// Returns the images of a layout.
 pub(super) async fn roots(plan: &mut Plan<'_>) -> Result<Vec<Root>> {
+    check_layout(plan).await?;
     let store = plan.importer.store;
-    match plan.contents.find(LAYOUT)? {
-        Some(part) => {
-            let named = |error: Error| error.operation("read").subject(LAYOUT);
-            let data = part.document(store).await.map_err(named)?;
-            check_version(&data).map_err(named)?;
-        }
-        None => plan
-            .importer
-            .progress
-            .warn("the source has no oci-layout file; version 1.0.0 is assumed"),
-    }
     let Some(part) = plan.contents.find(INDEX)? else {
         return Err(unrecognised(&[]));
     };
@@ -33,22 +23,52 @@ pub(super) async fn roots(plan: &mut Plan<'_>) -> Result<Vec<Root>> {
     Ok(document.children().cloned().map(root).collect())
 }
 
-fn check_version(data: &[u8]) -> Result<()> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    #[serde(expecting = "an object")]
-    struct Layout {
-        #[serde(default, deserialize_with = "null_is_default")]
-        image_layout_version: String,
+/// Returns the images of a layout from before `index.json`: each file in `refs/` is a descriptor.
+/// Returns none if the source has no such file.
+pub(super) async fn old_roots(plan: &mut Plan<'_>) -> Result<Vec<Root>> {
+    let names = plan.contents.names(REFS).during("list", REFS)?;
+    if names.is_empty() {
+        return Ok(Vec::new());
     }
-    document::check_json(data)?;
-    let layout: Layout =
-        serde_json::from_slice(data).map_err(|error| malformed("invalid layout file", &error))?;
-    match layout.image_layout_version.as_str() {
+    check_layout(plan).await?;
+    let mut roots = Vec::with_capacity(names.len());
+    for name in names {
+        let path = format!("{REFS}/{name}");
+        let named = |error: Error| error.operation("read").subject(&path);
+        let part = plan.contents.find(&path).map_err(named)?;
+        let absent = || named(Error::corrupt("it leads to no file; correct or remove it"));
+        let data = part.ok_or_else(absent)?.document(plan.importer.store).await;
+        let data = data.map_err(named)?;
+        check_json(&data).map_err(named)?;
+        let target: Descriptor = serde_json::from_slice(&data)
+            .map_err(|error| named(malformed("not a descriptor", &error)))?;
+        roots.push(Root {
+            name: Some(SourceName::Layout(name)),
+            target,
+        });
+    }
+    Ok(roots)
+}
+
+/// Checks the version of the layout.
+async fn check_layout(plan: &mut Plan<'_>) -> Result<()> {
+    let Some(part) = plan.contents.find(OCI_LAYOUT)? else {
+        plan.importer
+            .progress
+            .warn("the source has no oci-layout file; version 1.0.0 is assumed");
+        return Ok(());
+    };
+    let data = part.document(plan.importer.store).await;
+    let checked = data.and_then(|data| check_version(&data));
+    checked.during("read", OCI_LAYOUT)
+}
+
+fn check_version(data: &[u8]) -> Result<()> {
+    match ImageLayout::parse(data)?.image_layout_version.as_str() {
         // An empty version counts as this one.
-        VERSION | "" => Ok(()),
+        IMAGE_LAYOUT_VERSION | "" => Ok(()),
         other => Err(Error::unsupported(format!(
-            "unsupported layout version {}; create the source with version {VERSION}",
+            "unsupported layout version {}; create the source with version {IMAGE_LAYOUT_VERSION}",
             excerpt(other)
         ))),
     }

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{Read, Seek};
 use std::path::PathBuf;
 
+use cas_core::layout::INDEX;
 use cas_core::{Context, Result, pool};
 
 use super::contents::{Contents, unrecognised};
@@ -13,7 +14,7 @@ use super::names::Root;
 use super::plan::Plan;
 use super::{archive, docker, oci, skopeo_dir, stream};
 use crate::codec::{self, Compression};
-use crate::layout;
+use crate::layout::DOCKER_MANIFEST;
 
 /// Where images come from. The kind is detected from the content.
 pub enum Source {
@@ -64,16 +65,19 @@ pub(super) async fn open(importer: &BlobImporter<'_>, source: Source) -> Result<
 /// `InvalidArgument` if the source is neither an OCI layout, a docker archive nor a directory of
 /// skopeo.
 pub(super) async fn roots(plan: &mut Plan<'_>) -> Result<Vec<Root>> {
-    if plan.contents.find(layout::INDEX)?.is_some() {
+    if plan.contents.find(INDEX)?.is_some() {
         return oci::roots(plan).await;
     }
-    if let Some(part) = plan.contents.find(layout::DOCKER_MANIFEST)? {
+    if let Some(part) = plan.contents.find(DOCKER_MANIFEST)? {
         let data = part.document(plan.importer.store).await;
-        let data = data.during("read", layout::DOCKER_MANIFEST)?;
+        let data = data.during("read", DOCKER_MANIFEST)?;
         return match skopeo_dir::is_manifest(&data) {
             true => skopeo_dir::roots(plan, &data),
             false => docker::roots(plan, &data).await,
         };
     }
-    Err(unrecognised(&[]))
+    match oci::old_roots(plan).await? {
+        roots if roots.is_empty() => Err(unrecognised(&[])),
+        roots => Ok(roots),
+    }
 }

@@ -7,6 +7,7 @@ use std::thread;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use cas_core::layout::{INDEX, OCI_LAYOUT};
 use cas_core::transfer::BlobSource;
 use cas_core::{Context, Digest, Error, Result};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
@@ -16,7 +17,7 @@ use super::contents::{Contents, Location, Node, Part, check_document_size};
 use super::importer::BlobImporter;
 use crate::buffers::{Buffers, PIECE};
 use crate::codec::{self, Decoder};
-use crate::layout;
+use crate::layout::DOCKER_MANIFEST;
 
 /// Maximum number of pieces that wait between the reader and the store.
 const AHEAD: usize = 4;
@@ -25,7 +26,7 @@ const SMALL: u64 = 64 << 10;
 /// Maximum number of bytes of small files that are kept in memory.
 const IN_MEMORY: u64 = 32 << 20;
 /// Files that are always kept in memory, and never stored.
-const DOCUMENTS: [&str; 3] = [layout::LAYOUT, layout::INDEX, layout::DOCKER_MANIFEST];
+const DOCUMENTS: [&str; 3] = [OCI_LAYOUT, INDEX, DOCKER_MANIFEST];
 
 enum Event {
     /// A member; the pieces of a file follow.

@@ -409,3 +409,39 @@ async fn if_one_name_cannot_be_created_none_is() {
     assert_eq!(error.kind(), ErrorKind::Full);
     assert_eq!(before, state_of(&store).await);
 }
+
+/// A layout from before `index.json` has a file per name in `refs/`.
+#[tokio::test]
+async fn the_names_of_an_old_layout_are_read() {
+    let mut files = Files::layout();
+    let image = files.image(1, "amd64");
+    for name in ["v1", "latest"] {
+        let descriptor = serde_json::to_vec(&image).unwrap();
+        files.add(&format!("refs/{name}"), &descriptor);
+    }
+    let directory = tempfile::tempdir().unwrap();
+    files.write(directory.path());
+    let tar = files.tar();
+    let scratch = tempfile::tempdir().unwrap();
+    for source in [
+        Source::Path(directory.path().to_owned()),
+        in_file(scratch.path(), &tar),
+        in_stream(&gzip(&tar)),
+    ] {
+        let store = store();
+        let made = import(&store, source, &ImportOptions::default()).await;
+        let made = made.unwrap();
+        assert_eq!(names(&made), ["latest", "v1"]);
+        assert!(made.iter().all(|made| made.target == image));
+    }
+    for (text, kind) in [("{", ErrorKind::Corrupt), ("null", ErrorKind::Corrupt)] {
+        let mut bad = files.clone();
+        bad.add("refs/bad", text.as_bytes());
+        let store = store();
+        let refused = import(&store, in_stream(&bad.tar()), &ImportOptions::default()).await;
+        let error = refused.unwrap_err();
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(error.to_string().contains("refs/bad"), "{error}");
+        assert!(state_of(&store).await.blobs.is_empty());
+    }
+}

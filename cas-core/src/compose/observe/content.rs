@@ -1,6 +1,7 @@
 //! Content, ingests and readers that report their calls.
 
 use std::fs::File;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -123,6 +124,10 @@ impl BlobReader for Reader {
     /// What is read through the file is not reported.
     fn file(&self) -> Option<&Arc<File>> {
         self.inner.file()
+    }
+
+    fn path(&self) -> Option<PathBuf> {
+        self.inner.path()
     }
 }
 

@@ -1,10 +1,14 @@
 //! Laws of ingests: their life cycle, which is that of containerd, and what a commit checks.
 
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
-use cas_core::content::{Durability, Expected, Writer};
+use cas_core::content::{Durability, Expected, Writer, put_reader};
 use cas_core::records::Batch;
 use cas_core::{Digest, ErrorKind, limit};
+use tokio::io::{AsyncRead, ReadBuf};
 
 use super::Subject;
 use crate::material::{assert_absent, assert_has, bytes, digests, ingest, kind, put};
@@ -240,4 +244,37 @@ pub(super) async fn sixteen_writers_of_one_digest_agree(subject: Subject) {
     assert_eq!(digests(&*store).await, [Digest::sha256(&data)]);
     assert_has(&*store, &Digest::sha256(&data), &data).await;
     assert_eq!(store.ingests().await.unwrap(), []);
+}
+
+/// A reader that fails after its bytes.
+struct Fails<'a>(&'a [u8]);
+
+impl AsyncRead for Fails<'_> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.0.is_empty() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        Pin::new(&mut self.0).poll_read(context, buffer)
+    }
+}
+
+pub(super) async fn a_reader_is_stored_whole_or_not_at_all(subject: Subject) {
+    let store = subject.open().await;
+    for (seed, size) in [(1, 0), (2, 1), (3, 70_000), (4, 3_000_000)] {
+        let data = bytes(seed, size);
+        let digest = Digest::sha256(&data);
+        let failed = put_reader(&store, Fails(&data[..])).await;
+        assert!(failed.is_err(), "{size} bytes");
+        assert_absent(&*store, &digest).await;
+        for _ in 0..2 {
+            let stored = put_reader(&store, &data[..]).await.unwrap();
+            assert_eq!((stored.digest, stored.size), (digest, size as u64));
+            assert_has(&*store, &digest, &data).await;
+        }
+    }
+    assert_eq!(store.ingests().await.unwrap(), [], "an ingest is left");
 }

@@ -94,6 +94,9 @@ laws! { $
         bad_keys_are_refused:
             "A key that becomes a path or a URL could reach other files or objects"
             ["cas_core::content::check_key"],
+        a_reader_is_stored_whole_or_not_at_all:
+            "A caller would have to hold a layer in memory to store it, or half of it would stay"
+            ["cas_core::content::put_reader; an OCI layout engine's PutBlob"],
         storing_twice_keeps_one_copy:
             "A layer that many images share would be stored once for each image"
             ["containerd content.Writer.Commit, AlreadyExists"],

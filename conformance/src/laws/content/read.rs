@@ -155,5 +155,11 @@ pub(super) async fn a_file_has_the_bytes(subject: Subject) {
         let mut found = vec![0; length];
         file.read_exact_at(&mut found, 0).unwrap();
         assert!(found == data, "the file has other bytes");
+        if let Some(path) = reader.path() {
+            assert!(
+                std::fs::read(path).unwrap() == data,
+                "the path has other bytes"
+            );
+        }
     }
 }

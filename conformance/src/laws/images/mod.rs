@@ -82,6 +82,9 @@ laws! { $
         an_image_can_be_put_again:
             "A job that was interrupted could not be repeated without asking what it had done"
             ["cas_core::ImageStoreExt::put; EVE IngestBlobsAndCreateImage"],
+        a_name_is_put_once_and_never_moved:
+            "A job would move the name of another job, or fail because it had succeeded before"
+            ["cas_core::ImageStoreExt::put_new; an OCI layout engine's PutReference, ErrClobber"],
         a_name_can_be_removed_again:
             "A repeated removal would fail because the first one succeeded"
             ["cas_core::ImageStoreExt::remove; EVE RemoveImage"],

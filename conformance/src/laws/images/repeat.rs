@@ -56,6 +56,22 @@ pub(super) async fn an_image_can_be_put_again(subject: Subject) {
     assert_eq!(kind(refused), Some(ErrorKind::InvalidArgument));
 }
 
+pub(super) async fn a_name_is_put_once_and_never_moved(subject: Subject) {
+    let images = subject.open().await;
+    let made = images.put_new(image("a", "one")).await.unwrap();
+    assert_eq!(images.put_new(image("a", "one")).await.unwrap(), made);
+    let mut labelled = image("a", "one");
+    labelled.labels.insert("k".to_owned(), "v".to_owned());
+    for other in [image("a", "two"), labelled] {
+        let refused = images.put_new(other).await;
+        assert_eq!(kind(refused), Some(ErrorKind::AlreadyExists));
+        assert_eq!(images.get(&name()).await.unwrap().as_ref(), Some(&made));
+    }
+    images.remove(&name()).await.unwrap();
+    let made = images.put_new(image("a", "two")).await.unwrap();
+    assert_eq!(made.target, target("two"));
+}
+
 pub(super) async fn a_name_can_be_removed_again(subject: Subject) {
     let images = subject.open().await;
     assert!(!images.remove(&name()).await.unwrap());

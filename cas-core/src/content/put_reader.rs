@@ -1,0 +1,62 @@
+//! Storing what a reader gives.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Poll, ready};
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, ReadBuf};
+
+use super::ext::is_kept;
+use super::{Committed, ContentStore, Durability, Expected, OwnIngest, Writer};
+use crate::error::{Error, Result};
+use crate::records::Batch;
+
+/// Number of bytes that are read in one piece.
+const PIECE: usize = 256 << 10;
+
+/// Stores the bytes of `reader` under their SHA-256, without a record. Succeeds if the blob is
+/// stored already. Returns the digest and the size. If it fails, or if the future is dropped,
+/// nothing is left.
+///
+/// # Errors
+/// Errors of `reader` and of the store.
+pub async fn put_reader(
+    content: &Arc<dyn ContentStore>,
+    reader: impl AsyncRead + Send,
+) -> Result<Committed> {
+    let ingest = OwnIngest::new(content, "put");
+    let mut writer = Writer::begin(&**content, ingest.key(), Expected::ANY).await?;
+    let mut reader = pin!(reader);
+    let mut buffer = vec![0; PIECE];
+    loop {
+        let read = poll_fn(|context| {
+            let mut piece = ReadBuf::new(&mut buffer);
+            ready!(reader.as_mut().poll_read(context, &mut piece))?;
+            Poll::Ready(Ok(piece.filled().len()))
+        });
+        let length = read
+            .await
+            .map_err(|error: io::Error| Error::from(error).operation("read"))?;
+        if length == 0 {
+            break;
+        }
+        writer
+            .write(Bytes::copy_from_slice(&buffer[..length]))
+            .await?;
+    }
+    let (digest, size) = (writer.digest().await?, writer.offset());
+    if is_kept(&**content, &digest).await? {
+        let batch = false;
+        return Ok(Committed {
+            digest,
+            size,
+            batch,
+        });
+    }
+    let committed = writer.commit(&Batch::new(), Durability::Full).await?;
+    ingest.published();
+    Ok(committed)
+}

@@ -1,0 +1,90 @@
+//! The names and documents of an OCI image layout.
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::document::check_json;
+use crate::error::{Result, malformed};
+use crate::nulls::null_is_default;
+
+/// The file with the version of the layout.
+pub const OCI_LAYOUT: &str = "oci-layout";
+/// The version of the layout that every reader accepts. umoci refuses any other.
+pub const IMAGE_LAYOUT_VERSION: &str = "1.0.0";
+/// The file that lists the images.
+pub const INDEX: &str = "index.json";
+/// The directory with one file per image, each a descriptor, that layouts had before `index.json`.
+pub const REFS: &str = "refs";
+/// The annotation of an entry of [`INDEX`] that holds its name.
+pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
+
+/// The document [`OCI_LAYOUT`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", expecting = "an object")]
+pub struct ImageLayout {
+    /// The version. Some writers leave it out; it is then empty.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub image_layout_version: String,
+}
+
+impl Default for ImageLayout {
+    /// Returns the document that we write.
+    fn default() -> Self {
+        ImageLayout {
+            image_layout_version: IMAGE_LAYOUT_VERSION.to_owned(),
+        }
+    }
+}
+
+impl ImageLayout {
+    /// Parses the document. Any version is accepted.
+    ///
+    /// # Errors
+    /// `Corrupt` if it is not the document.
+    pub fn parse(data: &[u8]) -> Result<Self> {
+        check_json(data)?;
+        let parsed = serde_json::from_slice(data);
+        parsed.map_err(|error| malformed("invalid layout file", &error))
+    }
+}
+
+/// Returns the path of a blob in a layout.
+pub fn blob_path(digest: &Digest) -> String {
+    format!("blobs/{}/{}", digest.algorithm().name(), digest.hex())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    #[test]
+    fn the_document_has_the_bytes_of_the_image_spec() {
+        let text = r#"{"imageLayoutVersion":"1.0.0"}"#;
+        let written = serde_json::to_string(&ImageLayout::default()).unwrap();
+        assert_eq!(written, text);
+        assert_eq!(
+            ImageLayout::parse(text.as_bytes()).unwrap(),
+            ImageLayout::default()
+        );
+        for (text, version) in [
+            (r#"{"imageLayoutVersion":"1.1.0","more":1}"#, "1.1.0"),
+            (r#"{"imageLayoutVersion":null}"#, ""),
+            ("{}", ""),
+        ] {
+            let parsed = ImageLayout::parse(text.as_bytes()).unwrap();
+            assert_eq!(parsed.image_layout_version, version, "{text}");
+        }
+        for text in ["", "[]", "1.0.0", r#"{"imageLayoutVersion":1}"#] {
+            let error = ImageLayout::parse(text.as_bytes()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_blob_is_stored_by_algorithm_and_hex() {
+        let empty = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        let path = blob_path(&empty.parse().unwrap());
+        assert_eq!(path, empty.replace("sha256:", "blobs/sha256/"));
+    }
+}
