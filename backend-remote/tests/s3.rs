@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use backend_remote::RemoteStore;
-use cas_core::{Digest, Result};
+use cas_core::pool::wait;
+use cas_core::{ContentExt, Digest, Result};
 
 /// Opens the store of a law in a bucket that is named after the directory `dir`. Each law has a
 /// bucket of its own, because moto reads all keys of a bucket to list some of them. Without a
@@ -43,3 +44,25 @@ conformance::store!(
     |dir: PathBuf| async move { bucket(&dir).await.map(|store| Arc::new(store.store())) },
     backend_remote::GAPS
 );
+
+/// The service says only in which second an object was written, so its ETag decides.
+#[test]
+fn a_part_that_is_written_again_within_a_second_is_noticed() {
+    let Some(host) = testkit::s3::service() else {
+        eprintln!("SKIPPED: no moto in target/moto; `cargo xtask setup` installs it");
+        return;
+    };
+    testkit::s3::make_bucket(host, "etags");
+    let location = format!("s3://etags/store?endpoint=http://{host}");
+    let store = wait(RemoteStore::open_s3(&location.parse().unwrap())).unwrap();
+    let content = store.content();
+    let digest = wait(content.put("bytes".into())).unwrap();
+    let stat = wait(content.stat(&digest)).unwrap().unwrap();
+    let part = format!("/etags/store/uploads/{:020}.00000000", stat.version.0);
+    for (bytes, unchanged) in [("BYTES", false), ("bytes", true), ("byte", false)] {
+        let response = testkit::s3::send(host, "PUT", &part, bytes);
+        assert!(response.starts_with("HTTP/1.1 200"), "{response}");
+        let found = wait(content.is_unchanged(&stat)).unwrap();
+        assert_eq!(found, unchanged, "{bytes}");
+    }
+}

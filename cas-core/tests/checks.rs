@@ -1,4 +1,5 @@
-//! Checks and repairs of a store: odd keys of records, ingests of other jobs, and going on.
+//! Checks and repairs of a store: odd keys of records, ingests of other jobs, interrupted readings,
+//! and damage that no time shows.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::sync::{Arc, Mutex};
@@ -49,7 +50,7 @@ async fn damaged_records_are_set_aside_whatever_their_keys_are() {
             assert_eq!(found.count(), 1, "{key:?}: {:?}", report.findings);
             let left = store.records.load(table, key).await.unwrap();
             assert!(left.is_none(), "{key:?}");
-            // Only a key that can be that of a name is reported until the name exists again.
+            // If the key can be a name, the name is reported as lost until it exists again.
             let report = repaired(&store).await.unwrap();
             let lost = usize::from(table == Table::Images && key == "plain");
             assert_eq!(report.findings.len(), lost, "{key:?}: {report:?}");
@@ -57,7 +58,7 @@ async fn damaged_records_are_set_aside_whatever_their_keys_are() {
     }
 }
 
-/// The job of a listed ingest has ended, and another job opens the key while it is looked at.
+/// A listed ingest has ended. Another job opens its key just before the check discards it.
 #[tokio::test]
 async fn an_ingest_that_another_job_opens_meanwhile_is_left_alone() {
     for (held, listed) in [(0, 0), (0, 10), (3, 3), (3, 10)] {
@@ -133,7 +134,7 @@ async fn an_interrupted_reading_is_noted_whichever_blobs_come_last() {
     assert!(documents > 1, "the case did not occur");
 }
 
-/// A store of which a repair may fetch blobs.
+/// A store from which a repair may fetch blobs.
 struct Source(Store);
 
 #[async_trait]
@@ -143,7 +144,7 @@ impl Sources for Source {
     }
 }
 
-/// The damage has changed no time, so the store takes the blob for what was verified.
+/// The damage changed no timestamp, so the store says that the verified blob is unchanged.
 #[tokio::test]
 async fn a_damaged_blob_is_fetched_although_it_seems_to_be_unchanged() {
     let corrupt = ErrorKind::Corrupt;

@@ -1,8 +1,8 @@
 //! The file system and mounts of the host: durable files, locks, copying and removing trees,
-//! mounting, and what snapshotters of directories share.
+//! mounting, and the common part of snapshotters whose snapshots are directories.
 //!
-//! A store is used through open directories ([`Dir`]): its path is resolved once, and replacing the
-//! directory later has no effect.
+//! A [`Dir`] is an open directory: its path is resolved once. If another directory takes the path
+//! later, calls on the `Dir` still reach the first one.
 
 pub mod calls;
 mod claim;

@@ -12,16 +12,17 @@ use super::output::size;
 #[derive(Subcommand)]
 #[command(after_help = "Example:\n  cas ingest ls")]
 pub(crate) enum Ingests {
-    /// List ingests, how much of each is there, and which jobs they belong to
+    /// List ingests, how much of each is written, and the owners of the leases that keep them
     #[command(after_help = "Example:\n  cas ingest ls --json")]
     Ls,
-    /// Remove ingests; one that a job writes is refused
+    /// Remove ingests, in this order; stops at the first that a job is writing
     #[command(after_help = "Example:
   cas ingest rm sha256:2c26b46b68ff
 
-The next pull of the blob begins at its first byte. `cas gc` removes what is older than a day.")]
+The next pull of the blob begins at its first byte. `cas gc` removes an ingest
+that has not grown for a day, unless a job or a lease keeps it.")]
     Rm {
-        /// Keys of ingests; of a digest, the first digits are enough
+        /// Keys of ingests; if a key is a digest, its first digits are enough
         #[arg(required = true, value_name = "KEY")]
         keys: Vec<String>,
     },
@@ -48,7 +49,7 @@ impl Ingests {
 
 fn list(context: &Context, ingests: &[IngestInfo]) -> Result<()> {
     let rows: Vec<Value> = ingests.iter().map(shown).collect();
-    let columns = ["KEY", "OFFSET", "TOTAL", "UPDATED", "OWNER"];
+    let columns = ["KEY", "WRITTEN", "TOTAL", "UPDATED", "OWNER"];
     context.out.list(&columns, &rows, |row| {
         let text = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
         let bytes = |name: &str| row[name].as_u64().map_or_else(|| "-".to_owned(), size);
@@ -90,7 +91,9 @@ async fn find(cas: &Cas, typed: &str) -> Result<String> {
     let failed = match (found.next(), found.next()) {
         (Some(only), None) => return Ok(only),
         (None, _) => Error::not_found("no such ingest; `cas ingest ls` lists all ingests"),
-        _ => Error::invalid("ambiguous: several ingests begin like this; give more digits"),
+        _ => Error::invalid(
+            "ambiguous: the keys of several ingests begin like this; give more digits",
+        ),
     };
     Err(failed
         .operation("find ingest")

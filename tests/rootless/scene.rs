@@ -19,7 +19,7 @@ pub(crate) const MORE: (u32, u32) = (200_000, 5_000_000);
 /// The ids that `/etc/subuid` and `/etc/subgid` give the user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ids {
-    /// None.
+    /// No further ids: the user has only its own.
     One,
     /// [`MORE`].
     Many,
@@ -40,8 +40,9 @@ pub(crate) struct Home {
 }
 
 impl Home {
-    /// Returns a home in memory, or elsewhere if files there cannot have attributes. If a program
-    /// is missing, or if this is not the superuser, prints that and returns `None`.
+    /// Returns a home in `/dev/shm`, or in another directory if files in memory cannot have extended
+    /// attributes. If a program is missing, or if this is not the superuser, prints that and returns
+    /// `None`.
     pub(crate) fn new(programs: &[&str]) -> Option<Self> {
         let probe = tempfile::NamedTempFile::new_in("/dev/shm").unwrap();
         let flags = rustix::fs::XattrFlags::empty();
@@ -141,7 +142,8 @@ impl Home {
         self.cas(ids, &["unshare", "sh", "-c", &script])
     }
 
-    /// Writes a layout with an image of these layers next to the home. Its name is `image:app`.
+    /// Writes the layout `image` next to the home. It has one image of these layers, named `app`.
+    /// Returns its path.
     pub(crate) fn image(&self, layers: Vec<Tar>) -> PathBuf {
         let path = self.outside("image");
         if path.exists() {

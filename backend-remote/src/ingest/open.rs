@@ -34,12 +34,12 @@ impl OpenIngests {
         match self.slots().entry(key.to_owned()) {
             Entry::Occupied(mut slot) => {
                 let slot = slot.get_mut();
-                let mut upload = slot.upload.take().ok_or_else(|| busy("begin", key))?;
+                let upload = slot.upload.as_mut().ok_or_else(|| busy("begin", key))?;
                 if upload.is_stalled() {
-                    upload = Upload::new()?;
+                    *upload = Upload::new()?;
                     (slot.version, slot.offset) = (upload.version(), 0);
                 }
-                Ok(upload)
+                slot.upload.take().ok_or_else(|| busy("begin", key))
             }
             Entry::Vacant(free) => {
                 let upload = Upload::new()?;

@@ -11,7 +11,8 @@ use crate::progress::{Progress, Silent};
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct PullOptions<'a> {
-    /// The platforms to pull, if an index offers several. By default, this machine's.
+    /// The platforms to pull. By default, this machine's. An image without an index must be for the
+    /// platform of [`Platforms::One`]; otherwise it is pulled as it is.
     pub platforms: Platforms,
     /// Unpacks the image while it arrives. By default, the image is only stored.
     pub unpacker: Option<&'a dyn Unpacker>,
@@ -66,8 +67,8 @@ impl<'a> PullOptions<'a> {
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct PushOptions {
-    /// The platforms to push. By default all, or only this machine's if a manifest of an index is
-    /// not complete in the store.
+    /// The platforms to push. The default, [`Platforms::Host`], pushes all, or only the manifest for
+    /// this machine if another one is not complete in the store.
     pub platforms: Platforms,
     /// Receives the progress of each blob. By default, progress is ignored.
     pub progress: Arc<dyn Progress>,
@@ -119,8 +120,8 @@ impl PushOptions {
 pub struct CopyOptions {
     /// The platforms to copy. By default, all that the source has.
     pub platforms: Platforms,
-    /// Receives the progress of each blob, and a warning for everything that is left out. By
-    /// default, it is dropped.
+    /// Receives the progress of each blob, and a warning for each part that is left out because the
+    /// source does not have it. By default, progress is ignored.
     pub progress: Arc<dyn Progress>,
 }
 

@@ -14,8 +14,8 @@ use crate::error::{Error, Result};
 /// Maximum number of bytes in one read.
 const PIECE: u64 = 1 << 20;
 
-/// Fetches blobs from a store, by digest. It does not have a name, so
-/// [`resolve`](Fetcher::resolve) fails.
+/// Fetches blobs from a store, by digest. It is of no image, so [`resolve`](Fetcher::resolve)
+/// fails with `Unsupported`.
 pub struct StoreFetcher(pub Arc<dyn ContentStore>);
 
 #[async_trait]

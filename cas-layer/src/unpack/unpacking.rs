@@ -29,18 +29,19 @@ pub struct Target<'a> {
     pub locks: &'a Path,
 }
 
-/// Unpacks the layers that have no snapshot yet. If another process unpacks the same layers, this
-/// waits for it. The configuration of the image then references the topmost snapshot, so that the
-/// snapshot is kept as long as the image.
+/// Unpacks the layers that have no snapshot yet, or whose snapshot has lost its directory. If
+/// another process unpacks the same layers, this waits for it. A gc label of the configuration then
+/// refers to the topmost snapshot, so that the snapshot is kept as long as the image.
 ///
 /// Returns the chain ID of the image, which is the name of its topmost snapshot. Returns `None` for
 /// an image without layers.
 ///
 /// # Errors
-/// `NotFound` for a layer that is not in the store; `Corrupt` for a damaged layer, or if the
-/// manifest and the configuration do not match, also if snapshots of the diff IDs exist; errors of
-/// the snapshotter. Unfinished snapshots are removed, also if the future is dropped. Committed
-/// layers stay until they are collected, and are not unpacked again.
+/// `NotFound` if the store does not have the configuration, or a layer without a snapshot;
+/// `Corrupt` for a damaged layer, a layer that does not have its diff ID, or if the manifest and
+/// the configuration do not match; `Unsupported` for an artifact; errors of the snapshotter.
+/// Unfinished snapshots are removed, also if the future is dropped. Committed snapshots stay until
+/// a collection, and a later call uses them.
 pub async fn to_snapshots(
     store: &Store,
     target: Target<'_>,
@@ -131,7 +132,7 @@ impl<'a> Unpacking<'a> {
         Ok(())
     }
 
-    /// Waits for the lock of the lowest missing layer. Returns `None` if no layer is missing.
+    /// Waits for the lock of the lowest layer without a snapshot. Returns `None` if all have one.
     async fn lock_first_missing(&mut self) -> Result<Option<ChainLock>> {
         loop {
             self.existing = self.count_committed().await?;
@@ -218,7 +219,7 @@ impl<'a> Unpacking<'a> {
         format!("{} {}", unique::key("extract"), self.chain[index])
     }
 
-    /// Returns labels for a snapshot that a collection keeps only for a lease or a reference.
+    /// Returns the labels of a new snapshot. Without them, a collection keeps it for a day.
     pub(super) fn labels(&self) -> Labels {
         Labels::from([(LEASE.to_owned(), self.guard.id().to_owned())])
     }
@@ -265,7 +266,7 @@ impl<'a> Unpacking<'a> {
         pool::apart("cas-verify", move || {
             progress.begin(&item, Some(stored.descriptor.size));
             let advance = |bytes| progress.advance(&item, bytes);
-            // What nobody reads is verified too.
+            // The closure reads nothing; all bytes are verified nevertheless.
             flow::stream(vec![watch.layer(stored.source())], &advance, |_, _| Ok(()))?;
             progress.end(&item);
             Ok(())
@@ -279,7 +280,10 @@ impl<'a> Unpacking<'a> {
     pub(super) async fn remove_unfinished(&self, snapshot: &Arc<ActiveSnapshot>) {
         if let Err(left) = snapshot.remove().await {
             let key = snapshot.key();
-            let message = format!("the unfinished snapshot {key:?} could not be removed: {left}");
+            let message = format!(
+                "the unfinished snapshot {key:?} could not be removed, which a collection will do: \
+                 {left}"
+            );
             self.progress.warn(&message);
         }
     }

@@ -84,12 +84,13 @@ impl<'a> Run<'a> {
         };
         assert!(
             !failed.is_empty(),
-            "a step without a failing call fails: {error:?}"
+            "a step failed, although none of its calls was made to fail: {error:?}"
         );
         None
     }
 
-    /// Returns the writer of a key after a prefix of `data`, and the rest of `data`.
+    /// Opens the ingest `key`, and rewinds it unless it holds a prefix of `data`. Returns its writer
+    /// and the rest of `data`.
     async fn begin(&self, key: &str, data: &Bytes) -> Result<(Writer, Bytes)> {
         let mut writer = Writer::begin(&*self.faulty.content, key, Expected::ANY).await?;
         let held = self.oracle.ingest(key);
@@ -140,7 +141,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Sets a stored blob to live in the oracle. It keeps its labels.
+    /// Marks a blob that was just stored as live. A blob that was live keeps its labels.
     pub(super) async fn stored(&mut self, digest: Digest) {
         match self.oracle.state(&digest) {
             State::Live(_) => {}
@@ -148,7 +149,10 @@ impl<'a> Run<'a> {
             State::Unknown => {
                 self.adopt(digest).await;
                 let live = self.oracle.live(&digest);
-                assert!(live.is_some(), "{digest} was stored, but does not exist");
+                assert!(
+                    live.is_some(),
+                    "{digest} was stored, but its bytes or its record are missing"
+                );
             }
         }
     }
@@ -166,7 +170,9 @@ impl<'a> Run<'a> {
                 .publish(writer, &other, Vec::new(), Durability::Full);
             published.await
         };
-        let error = outcome.await.expect_err("wrong bytes are refused");
+        let error = outcome
+            .await
+            .expect_err("bytes were published under a digest that is not theirs");
         if self.plan.end().is_empty() {
             assert_eq!(error.kind(), ErrorKind::Corrupt, "{error:?}");
         } else {
@@ -182,7 +188,8 @@ impl<'a> Run<'a> {
             Some(there) => {
                 assert!(
                     there || held.is_empty(),
-                    "the ingest to discard does not exist"
+                    "a discard found no ingest {key}, but {} bytes were written to it",
+                    held.len()
                 );
                 self.oracle.set_ingest(key, Bytes::new());
             }
@@ -202,7 +209,10 @@ impl<'a> Run<'a> {
         };
         let state = self.oracle.state(&digest);
         let known = *state != State::Unknown;
-        assert!(!known || there == (*state != State::Gone), "{state:?}");
+        assert!(
+            !known || there == (*state != State::Gone),
+            "a removal of {digest} returned {there}, but it was {state:?}"
+        );
         self.oracle.set(digest, State::Gone);
     }
 
