@@ -1,6 +1,12 @@
 //! What an OCI layout engine does: paths and links of blobs, old layouts, reading without writing,
 //! and checking a layout of another program.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test may fail anywhere"
+)]
+
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -299,4 +305,23 @@ fn a_name_is_put_again_and_deleted_again() {
     };
     assert!(remove().unwrap());
     assert!(!remove().unwrap());
+}
+
+/// Of forty concurrent `umoci tag` on one layout, three names were kept.
+#[test]
+fn forty_writers_with_handles_of_their_own_lose_no_name() {
+    let temp = tempfile::tempdir().unwrap();
+    let target = Descriptor::of(MediaType::OCI_MANIFEST, b"{}");
+    std::thread::scope(|scope| {
+        for number in 0..40 {
+            let (path, target) = (temp.path(), target.clone());
+            scope.spawn(move || {
+                let images = FsStore::open(path).unwrap().images();
+                let name = format!("tag-{number}").parse().unwrap();
+                wait(images.create(Image::new(name, target))).unwrap();
+            });
+        }
+    });
+    let images = FsStore::open(temp.path()).unwrap().images();
+    assert_eq!(wait(images.list(&[])).unwrap().len(), 40);
 }

@@ -1,10 +1,11 @@
 //! The names and documents of an OCI image layout.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::digest::Digest;
 use crate::document::check_json;
-use crate::error::{Result, malformed};
+use crate::error::{self, malformed};
 use crate::nulls::null_is_default;
 
 /// The file with the version of the layout.
@@ -41,9 +42,11 @@ impl ImageLayout {
     ///
     /// # Errors
     /// `Corrupt` if it is not the document.
-    pub fn parse(data: &[u8]) -> Result<Self> {
+    pub fn parse(data: &[u8]) -> error::Result<Self> {
         check_json(data)?;
-        let parsed = serde_json::from_slice(data);
+        // serde would also read an array as the document.
+        let object: Result<Map<String, Value>, _> = serde_json::from_slice(data);
+        let parsed = object.and_then(|object| serde_json::from_value(object.into()));
         parsed.map_err(|error| malformed("invalid layout file", &error))
     }
 }

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::sync::{Arc, Mutex};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use cas_core::check::{
@@ -11,10 +11,11 @@ use cas_core::check::{
 };
 use cas_core::content::{Expected, IngestStatus, Stat, Writer};
 use cas_core::image::{Image, Reference};
+use cas_core::labels::GC_FLAT;
 use cas_core::pool::wait;
-use cas_core::records::{Batch, BlobRecord, Expect, Notes, Table};
+use cas_core::records::{Batch, BlobRecord, Expect, Lease, Notes, Resource, Table};
 use cas_core::transfer::{Fetcher, StoreFetcher};
-use cas_core::{ErrorKind, MediaType, Result, Store};
+use cas_core::{ContentExt, ErrorKind, MediaType, Result, Store};
 
 mod support;
 use support::wrapped::{Flaw, Wrapped};
@@ -189,5 +190,63 @@ async fn a_damaged_blob_is_fetched_although_it_seems_to_be_unchanged() {
             after.version, before.version,
             "{flaw:?}: it was not replaced"
         );
+    }
+}
+
+/// An image without a name that a lease keeps needs its blobs as much as one with a name.
+#[tokio::test]
+async fn what_a_lease_keeps_is_checked_and_fetched_again() {
+    for (flat, expired, part) in [
+        (false, false, Some(0)),
+        (false, false, Some(1)),
+        (false, false, None),
+        (true, false, Some(1)),
+        (false, true, Some(1)),
+    ] {
+        let (plain, other) = (store(), store());
+        let target = image(&plain, "linux/amd64").await;
+        image(&other, "linux/amd64").await;
+        let until = expired.then(|| SystemTime::now() - Duration::from_secs(9));
+        let mut lease = Lease::new("user", until);
+        lease.resources.insert(Resource::Content(target.digest));
+        if flat {
+            lease.labels.insert(GC_FLAT.to_owned(), "1".to_owned());
+        }
+        plain.leases().create("kept", &lease).await.unwrap();
+        let lost = match part {
+            Some(part) => parts(&plain, &target).await[part].digest,
+            None => target.digest,
+        };
+        assert!(plain.content.remove(&lost).await.unwrap());
+        let source = Source(other);
+        let mut options = CheckOptions::default();
+        let report = check(&plain, &[], &options).await.unwrap();
+        let found: Vec<_> = report
+            .findings
+            .iter()
+            .map(|one| (one.problem, &one.subject))
+            .collect();
+        if flat || expired {
+            assert_eq!(found, []);
+            continue;
+        }
+        assert_eq!(found, [(Problem::BlobMissing, &lost.to_string())]);
+        options.repair = Some(Repair {
+            sources: &source,
+            rebuilder: None,
+        });
+        let report = check(&plain, &[], &options).await.unwrap();
+        assert!(report.is_sound(), "{report:?}");
+        assert!(plain.content.is_intact(&lost).await.unwrap());
+        // Without its record, nothing is known but the digest.
+        plain.content.remove(&target.digest).await.unwrap();
+        plain.blobs().remove(&target.digest).await.unwrap();
+        let report = check(&plain, &[], &CheckOptions::default()).await.unwrap();
+        let found = &report.findings[0];
+        assert_eq!(
+            (found.problem, &found.subject),
+            (Problem::BlobMissing, &target.digest.to_string())
+        );
+        assert!(found.detail.contains("lease kept"), "{found:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! Every test that `docs/SEEDS.md` names must exist.
+//! Every test that `docs/SEEDS.md` names must exist, and every name of the five pages has a row.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::path::Path;
@@ -26,7 +26,51 @@ fn every_test_on_the_page_exists() {
     assert!(rows.len() > 40, "the page has too few rows");
 }
 
-/// The names on containerd's page.
+/// A page of names, and where `docs/SEEDS.md` has their rows.
+struct Page {
+    /// The beginning of the headings.
+    heading: &'static str,
+    /// Number of names on the page: constants, variables, functions, types and methods.
+    count: usize,
+    /// The names; a method as `Type.Method` unless the page has one type only.
+    names: &'static str,
+    /// The names that have no row yet.
+    missing: &'static str,
+}
+
+const PAGES: [Page; 5] = [
+    Page {
+        heading: "## containerd: the images package",
+        count: 65,
+        names: CONTAINERD,
+        missing: "",
+    },
+    Page {
+        heading: "## An OCI layout engine",
+        count: 18,
+        names: LAYOUT,
+        missing: "",
+    },
+    Page {
+        heading: "## EVE",
+        count: 31,
+        names: EVE,
+        missing: "",
+    },
+    Page {
+        heading: "## rkt",
+        count: 45,
+        names: RKT,
+        missing: "",
+    },
+    Page {
+        heading: "## The SOCI snapshotter",
+        count: 67,
+        names: SOCI,
+        missing: SOCI_MISSING,
+    },
+];
+
 const CONTAINERD: &str = "
     MediaTypeDockerSchema2Layer MediaTypeDockerSchema2LayerForeign MediaTypeDockerSchema2LayerGzip
     MediaTypeDockerSchema2LayerForeignGzip MediaTypeDockerSchema2Config
@@ -44,19 +88,104 @@ const CONTAINERD: &str = "
     Importer.Import Store Store.Get Store.List Store.Create Store.Update Store.Delete
 ";
 
+const LAYOUT: &str = "
+    BlobAlgorithm ImageLayoutVersion ErrInvalid ErrNotImplemented ErrClobber ImageLayout Layout
+    PutBlob PutReference GetBlob Exist GetReference DeleteBlob DeleteReference ListBlobs
+    ListReferences Close GetBlobPath
+";
+
+const EVE: &str = "
+    ErrImageNotFound CheckAndCorrectBlobHash BlobInfo CAS CheckBlobExists GetBlobInfo ListBlobInfo
+    ListBlobsMediaTypes IngestBlob UpdateBlobInfo ReadBlob RemoveBlob Children CreateImage
+    GetImageHash GetImageLabels ListImages RemoveImage ReplaceImage CreateSnapshotForImage
+    MountSnapshot SnapshotUsage ListSnapshots RemoveSnapshot PrepareContainerRootDir
+    UnmountContainerRootDir RemoveContainerRootDir IngestBlobsAndCreateImage Resolver
+    CtrNewUserServicesCtx CloseClient
+";
+
+const RKT: &str = "
+    ErrKeyNotFound ErrDBUpdateNeedsRoot ErrRemoteNotFound RemoveACIInfo RemoveRemote WriteACIInfo
+    WriteRemote ACIFetchInfo ACIInfo GetACIInfoWithBlobKey GetACIInfosWithKeyPrefix
+    GetACIInfosWithName GetAllACIInfos NewACIInfo ACINotFoundError ACINotFoundError.Error Remote
+    GetAllRemotes GetRemote NewRemote Store NewStore Store.Close Store.Dump Store.GetACI
+    Store.GetACIInfoWithBlobKey Store.GetAllACIInfos Store.GetAllRemotes Store.GetImageManifest
+    Store.GetImageManifestJSON Store.GetRemote Store.HasFullKey Store.HashToKey Store.ReadStream
+    Store.RemoveACI Store.ResolveKey Store.ResolveName Store.TmpDir Store.TmpFile
+    Store.TmpNamedFile Store.UpdateTreeStoreSize Store.WriteACI Store.WriteRemote
+    StoreRemovalError StoreRemovalError.Error
+";
+
+const SOCI: &str = "
+    LayerUnpackJobInProgress LayerUnpackJobClaimed LayerUnpackJobDone LayerUnpackJobFailed
+    LayerUnpackJobCancelled ErrParallelPullIsDisabled ErrImageUnpackJobNotFound
+    ErrImageUnpackJobHasNoLayers ErrImageUnpackJobExpired ErrLayerHasNoJobs
+    ErrNoClaimableLayerJobs ErrLayerJobNotFound ErrLayerJobCannotBeCleaned
+    ErrLayerIngestDoesNotExist ErrLayerUnpackDestinationHasContent ErrAllLazyPullModesDisabled
+    ErrNoReferrers AsyncTeeReader FetchHermesArtifacts FetchSociArtifacts GetContentWithRange
+    NewFilesystem NewParallelLayerUnpacker SelectFirstPolicy Archive Archive.Apply NewLayerArchive
+    Fetcher Fetcher.Fetch Fetcher.Store IndexSelectionPolicy Inner LayerUnpackDiskStorage
+    LayerUnpackDiskStorage.Create LayerUnpackDiskStorage.Delete LayerUnpackDiskStorage.GetJobPath
+    LayerUnpackDiskStorage.Keys LayerUnpackJobStorage LayerUnpackJobStorage.Create
+    LayerUnpackJobStorage.GetJobPath LayerUnpackJobStorage.Keys LayerUnpackJobStorage.Delete
+    LayerUnpackResourceController LayerUnpackResourceController.AcquireUnpackLease
+    LayerUnpackResourceController.GetUnpackIngestReader
+    LayerUnpackResourceController.VerifyUnpackDestinationIsReady OCIArtifactClient
+    NewOCIArtifactClient OCIArtifactClient.AllReferrers OCIArtifactClient.SelectReferrer Option
+    WithGetSources WithMaxConcurrency WithMetadataStore WithOverlayOpaqueType WithPullModes
+    WithResolveHandler ReferrersCaller ReferrersCaller.Referrers ReferrersClient
+    ReferrersClient.SelectReferrer SemaphoreWithNil NewSemaphoreWithNil SemaphoreWithNil.Acquire
+    SemaphoreWithNil.Release Unpacker Unpacker.Unpack
+";
+
+/// They belong to the parallel pull and to the lazy file system.
+const SOCI_MISSING: &str = "
+    LayerUnpackJobInProgress LayerUnpackJobClaimed LayerUnpackJobDone LayerUnpackJobFailed
+    LayerUnpackJobCancelled ErrParallelPullIsDisabled ErrImageUnpackJobNotFound
+    ErrImageUnpackJobHasNoLayers ErrImageUnpackJobExpired ErrLayerHasNoJobs
+    ErrNoClaimableLayerJobs ErrLayerJobNotFound ErrLayerJobCannotBeCleaned
+    ErrLayerIngestDoesNotExist ErrLayerUnpackDestinationHasContent ErrAllLazyPullModesDisabled
+    ErrNoReferrers AsyncTeeReader FetchHermesArtifacts FetchSociArtifacts GetContentWithRange
+    NewFilesystem NewParallelLayerUnpacker SelectFirstPolicy Archive Archive.Apply NewLayerArchive
+    Fetcher Fetcher.Store IndexSelectionPolicy Inner LayerUnpackDiskStorage
+    LayerUnpackDiskStorage.Create LayerUnpackDiskStorage.Delete LayerUnpackDiskStorage.GetJobPath
+    LayerUnpackDiskStorage.Keys LayerUnpackJobStorage LayerUnpackJobStorage.Create
+    LayerUnpackJobStorage.GetJobPath LayerUnpackJobStorage.Keys LayerUnpackJobStorage.Delete
+    LayerUnpackResourceController LayerUnpackResourceController.AcquireUnpackLease
+    LayerUnpackResourceController.GetUnpackIngestReader
+    LayerUnpackResourceController.VerifyUnpackDestinationIsReady OCIArtifactClient
+    NewOCIArtifactClient OCIArtifactClient.AllReferrers OCIArtifactClient.SelectReferrer Option
+    WithGetSources WithMaxConcurrency WithMetadataStore WithOverlayOpaqueType WithPullModes
+    WithResolveHandler ReferrersCaller ReferrersCaller.Referrers ReferrersClient
+    ReferrersClient.SelectReferrer SemaphoreWithNil NewSemaphoreWithNil SemaphoreWithNil.Acquire
+    SemaphoreWithNil.Release Unpacker Unpacker.Unpack
+";
+
+/// Returns the names in the first columns of the rows below the headings of a page.
+fn rows(document: &str, heading: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut inside = false;
+    for line in document.lines() {
+        if line.starts_with("## ") {
+            inside = line.starts_with(heading);
+        } else if let Some(row) = line.strip_prefix("| ").filter(|_| inside) {
+            let cell = row.split(" | ").next().unwrap_or_default();
+            names.extend(cell.split('`').skip(1).step_by(2).map(str::to_owned));
+        }
+    }
+    names
+}
+
 #[test]
-fn every_name_of_containerd_has_a_row() {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/SEEDS.md");
-    let page = std::fs::read_to_string(page).unwrap();
-    let theirs = page.lines().filter_map(|line| line.strip_prefix("| "));
-    let theirs: Vec<&str> = theirs.filter_map(|line| line.split(" | ").next()).collect();
-    let names: Vec<&str> = CONTAINERD.split_whitespace().collect();
-    assert_eq!(names.len(), 65);
-    for name in names {
-        let quoted = format!("`{name}`");
-        assert!(
-            theirs.iter().any(|cell| cell.contains(&quoted)),
-            "{name} has no row"
-        );
+fn every_name_of_the_five_pages_has_a_row() {
+    let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/SEEDS.md");
+    let document = std::fs::read_to_string(document).unwrap();
+    for page in PAGES {
+        let names: Vec<&str> = page.names.split_whitespace().collect();
+        assert_eq!(names.len(), page.count, "{}", page.heading);
+        let rows = rows(&document, page.heading);
+        let has_row = |name: &&&str| rows.iter().any(|row| row == **name);
+        let (_, without): (Vec<&str>, Vec<&str>) = names.iter().partition(|name| has_row(&name));
+        let missing: Vec<&str> = page.missing.split_whitespace().collect();
+        assert_eq!(without, missing, "names without a row: {}", page.heading);
     }
 }

@@ -1,6 +1,7 @@
-//! Walks all images, and checks the blobs that they need.
+//! Walks all images and what leases keep, and checks the blobs that they need.
 
 use std::collections::BTreeSet;
+use std::time::SystemTime;
 
 use super::{Checker, Problem, Use};
 use crate::complete::is_of_document;
@@ -9,7 +10,8 @@ use crate::digest::Digest;
 use crate::dispatch;
 use crate::error::{ErrorKind, Result};
 use crate::image::Root;
-use crate::records::{Batch, BlobRecord, Blobs, Expect, retry};
+use crate::labels::GC_FLAT;
+use crate::records::{Batch, BlobRecord, Blobs, Expect, Resource, retry};
 use crate::store::Store;
 
 impl Checker<'_> {
@@ -18,17 +20,66 @@ impl Checker<'_> {
     pub(super) async fn check_images(&mut self) -> Result<()> {
         for root in self.roots().await? {
             self.report.images += 1;
-            let mut pending = vec![Use {
+            let target = Use {
                 descriptor: root.target,
                 image: root.name,
-            }];
-            while let Some(blob) = pending.pop() {
-                if !self.uses.contains_key(&blob.descriptor.digest) {
-                    pending.extend(self.check_use(&blob).await?);
-                }
+            };
+            self.check_tree(target).await?;
+        }
+        for blob in self.leased().await? {
+            self.check_tree(blob).await?;
+        }
+        Ok(())
+    }
+
+    /// Checks a blob and all blobs that it needs, each once.
+    async fn check_tree(&mut self, root: Use) -> Result<()> {
+        let mut pending = vec![root];
+        while let Some(blob) = pending.pop() {
+            if !self.uses.contains_key(&blob.descriptor.digest) {
+                pending.extend(self.check_use(&blob).await?);
             }
         }
         Ok(())
+    }
+
+    /// Returns the blobs that leases keep. Reports those of which the store has neither the bytes
+    /// nor a record.
+    async fn leased(&mut self) -> Result<Vec<Use>> {
+        let leases = match self.store.leases().list().await {
+            // `check_records` has reported a lease that does not parse.
+            Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(Vec::new()),
+            leases => leases?,
+        };
+        let now = SystemTime::now();
+        let mut leased = Vec::new();
+        for (id, lease, _) in leases {
+            let is_expired = lease.expires_at.is_some_and(|at| at < now);
+            if is_expired || lease.labels.contains_key(GC_FLAT) {
+                continue;
+            }
+            for resource in lease.resources {
+                let Resource::Content(digest) = resource else {
+                    continue;
+                };
+                if let Some(record) = load(self.store, &digest).await? {
+                    let media_type = record.media_type;
+                    let media_type =
+                        media_type.unwrap_or_else(|| "application/octet-stream".into());
+                    leased.push(Use {
+                        descriptor: Descriptor::new(media_type, digest, record.size),
+                        image: None,
+                    });
+                } else if self.store.content.stat(&digest).await?.is_none() {
+                    let detail = format!(
+                        "the lease {id} keeps it; pull or import an image with the blob, or remove \
+                         it from the lease"
+                    );
+                    self.add(Problem::BlobMissing, digest, detail, false);
+                }
+            }
+        }
+        Ok(leased)
     }
 
     async fn roots(&mut self) -> Result<Vec<Root>> {

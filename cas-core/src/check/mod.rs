@@ -4,8 +4,8 @@
 //!
 //! 1. Records of blobs, images and leases: each one parses. A repair sets a damaged record aside,
 //!    and makes the record of a blob again in step 3.
-//! 2. Images: everything that a name needs is there, with the right size; documents are hashed, and
-//!    the record of a document lists the same blobs as the document.
+//! 2. Images: everything that a name or a lease needs is there, with the right size; documents are
+//!    hashed, and the record of a document lists the same blobs as the document.
 //! 3. Blobs: each one has a record.
 //! 4. Documents that no name reaches, in a store that lost names or records.
 //! 5. The bytes of the selected blobs: they are read and hashed.

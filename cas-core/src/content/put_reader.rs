@@ -28,7 +28,28 @@ pub async fn put_reader(
     reader: impl AsyncRead + Send,
 ) -> Result<Committed> {
     let ingest = OwnIngest::new(content, "put");
-    let mut writer = Writer::begin(&**content, ingest.key(), Expected::ANY).await?;
+    let stored = store(&**content, ingest.key(), reader).await;
+    match stored {
+        Ok((committed, true)) => {
+            ingest.published();
+            Ok(committed)
+        }
+        Ok((committed, false)) => ingest.discard().await.map(|_| committed),
+        Err(error) => {
+            // The first error is the one that matters.
+            let _ = ingest.discard().await;
+            Err(error)
+        }
+    }
+}
+
+/// Stores the bytes of `reader`. Returns the outcome, and whether the ingest was published.
+async fn store(
+    content: &dyn ContentStore,
+    key: &str,
+    reader: impl AsyncRead + Send,
+) -> Result<(Committed, bool)> {
+    let mut writer = Writer::begin(content, key, Expected::ANY).await?;
     let mut reader = pin!(reader);
     let mut buffer = vec![0; PIECE];
     loop {
@@ -43,20 +64,19 @@ pub async fn put_reader(
         if length == 0 {
             break;
         }
-        writer
-            .write(Bytes::copy_from_slice(&buffer[..length]))
-            .await?;
+        let piece = Bytes::copy_from_slice(&buffer[..length]);
+        writer.write(piece).await?;
     }
     let (digest, size) = (writer.digest().await?, writer.offset());
-    if is_kept(&**content, &digest).await? {
+    if is_kept(content, &digest).await? {
         let batch = false;
-        return Ok(Committed {
+        let kept = Committed {
             digest,
             size,
             batch,
-        });
+        };
+        return Ok((kept, false));
     }
     let committed = writer.commit(&Batch::new(), Durability::Full).await?;
-    ingest.published();
-    Ok(committed)
+    Ok((committed, true))
 }
