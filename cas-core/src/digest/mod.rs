@@ -68,6 +68,21 @@ impl Digest {
         Some(Digest { algorithm, bytes })
     }
 
+    /// Reads a digest whose algorithm may be left out: 64 digits are those of SHA-256, 128 those of
+    /// SHA-512.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for anything else.
+    pub fn from_text_or_hex(text: &str) -> Result<Self> {
+        let has_length = |one: &Algorithm| text.len() == 2 * one.size();
+        match Algorithm::ALL.into_iter().find(has_length) {
+            Some(algorithm) if !text.contains(':') => {
+                format!("{}:{text}", algorithm.name()).parse()
+            }
+            _ => text.parse(),
+        }
+    }
+
     /// Returns the algorithm.
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm
@@ -222,6 +237,36 @@ mod tests {
             Digest::sha256(b"").to_string(),
             "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
         );
+    }
+
+    #[test]
+    fn a_digest_may_be_written_without_its_algorithm() {
+        for algorithm in Algorithm::ALL {
+            let digest = Digest::of(algorithm, b"abc");
+            for text in [digest.to_string(), digest.hex()] {
+                assert_eq!(Digest::from_text_or_hex(&text).unwrap(), digest);
+            }
+        }
+        let hex = Digest::sha256(b"x").hex();
+        let bad = [
+            String::new(),
+            "sha256:".to_owned(),
+            hex[1..].to_owned(),
+            hex.to_uppercase(),
+            format!("sha512:{hex}"),
+            format!("sha256:sha256:{hex}"),
+            format!("{}/../../x", "0".repeat(56)),
+            "é".repeat(32),
+            format!("sha256:{}", &hex[..57]),
+        ];
+        for text in bad {
+            let error = Digest::from_text_or_hex(&text).unwrap_err();
+            assert_eq!(
+                error.kind(),
+                crate::error::ErrorKind::InvalidArgument,
+                "{text}"
+            );
+        }
     }
 
     #[test]
