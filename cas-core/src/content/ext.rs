@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
 use super::hashing::Hashing;
-use super::{BlobReader, ContentStore, Durability, Expected, Stat, Writer};
+use super::{BlobReader, ContentStore, Durability, Expected, Stat, VerifiedReader, Writer};
 use crate::descriptor::Descriptor;
 use crate::digest::{Algorithm, Digest, DigestPrefix};
 use crate::error::{Error, ErrorKind, Result};
@@ -88,6 +88,16 @@ pub trait ContentExt: ContentStore {
         fetch(self, descriptor)
             .await
             .map_err(|error| error.operation("read").subject(descriptor.digest))
+    }
+
+    /// Returns a reader that streams a blob and verifies it, or `None` if the blob is not in the
+    /// store.
+    ///
+    /// # Errors
+    /// Errors of the store.
+    async fn read_verified(&self, digest: &Digest) -> Result<Option<VerifiedReader>> {
+        let reader = self.open(digest).await?;
+        Ok(reader.map(|reader| VerifiedReader::new(reader, *digest)))
     }
 
     /// Returns blobs whose digests begin with `prefix`: all of them if there are fewer than two,

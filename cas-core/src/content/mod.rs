@@ -25,6 +25,7 @@ mod ext;
 mod hashing;
 mod own_ingest;
 mod put_reader;
+mod verified_reader;
 mod writer;
 
 use std::fs::File;
@@ -40,6 +41,7 @@ pub use ext::ContentExt;
 pub(crate) use ext::{Backoff, discard_unless_open, hash};
 pub use own_ingest::OwnIngest;
 pub use put_reader::put_reader;
+pub use verified_reader::VerifiedReader;
 pub use writer::{Committed, Expected, Verified, Writer};
 
 use crate::capability::{Capabilities, Capability};
@@ -192,8 +194,8 @@ pub trait BlobReader: Send + Sync {
     /// Returns up to `length` bytes from `offset`: fewer only at the end of the blob, and none
     /// beyond it.
     ///
-    /// The bytes are not checked against the digest; [`ContentExt::fetch`] and the functions that
-    /// transfer or unpack an image do that.
+    /// The bytes are not checked against the digest; [`ContentExt::fetch`], [`VerifiedReader`] and
+    /// the functions that transfer or unpack an image do that.
     async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes>;
 
     /// Returns the blob as a file, if the store keeps it as one. The file offset is shared, so read
