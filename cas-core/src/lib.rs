@@ -8,6 +8,7 @@
 //! registries.
 
 pub mod background;
+pub mod blob;
 pub mod capability;
 pub mod caught;
 pub mod check;
@@ -46,6 +47,7 @@ mod time;
 pub mod transfer;
 pub mod unique;
 
+pub use blob::BlobInfo;
 pub use capability::{Capabilities, Capability};
 pub use content::{BlobReader, ContentExt, ContentStore, Ingest};
 pub use descriptor::Descriptor;

@@ -27,6 +27,8 @@ pub struct RemoveOptions {
     /// Whether blobs are removed even if something refers to them. What refers to them is then
     /// incomplete.
     pub force: bool,
+    /// Whether a blob that is not in the store is skipped, so that a removal can be repeated.
+    pub skip_absent: bool,
 }
 
 impl Default for RemoveOptions {
@@ -34,6 +36,7 @@ impl Default for RemoveOptions {
         RemoveOptions {
             now: SystemTime::now(),
             force: false,
+            skip_absent: false,
         }
     }
 }
@@ -52,6 +55,13 @@ impl RemoveOptions {
         self.force = force;
         self
     }
+
+    /// Sets [`skip_absent`](Self::skip_absent).
+    #[must_use]
+    pub fn with_skip_absent(mut self, skip_absent: bool) -> Self {
+        self.skip_absent = skip_absent;
+        self
+    }
 }
 
 /// Removes these blobs if nothing but each other refers to them, however young they are. Other jobs
@@ -59,7 +69,8 @@ impl RemoveOptions {
 /// and is missing there.
 ///
 /// # Errors
-/// `NotFound` for a blob that is not in the store; `Busy`, with what refers to it, for a blob that
+/// `NotFound` for a blob that is not in the store, unless it is skipped; `Busy`, with what refers to
+/// it, for a blob that
 /// is in use, and nothing is removed then; `Denied` for `force` if the store is opened for one
 /// owner; errors of the stores.
 pub async fn remove(
@@ -84,8 +95,13 @@ async fn remove_named(
             format!("the store is opened for {owner}, and others may use the blob; do not force"),
         ));
     }
+    let blobs = &if options.skip_absent {
+        present(store, blobs).await?
+    } else {
+        blobs.clone()
+    };
     let mut found = scan_unused(store, snapshotters, blobs, options).await?;
-    if add_records(store, blobs).await? {
+    if add_records(store, blobs, options.skip_absent).await? {
         found = scan_unused(store, snapshotters, blobs, options).await?;
     }
     let Scan {
@@ -118,12 +134,25 @@ async fn scan_unused(
     Ok(found)
 }
 
+/// Returns those of `blobs` that are in the store.
+async fn present(store: &Store, blobs: &BTreeSet<Digest>) -> Result<BTreeSet<Digest>> {
+    let mut present = BTreeSet::new();
+    for digest in blobs {
+        let stat = store.content.stat(digest).await?;
+        present.extend(stat.map(|stat| stat.digest));
+    }
+    Ok(present)
+}
+
 /// Adds the missing records of `blobs`, whose revisions show whether a blob is used meanwhile.
 /// Returns whether one was missing.
-async fn add_records(store: &Store, blobs: &BTreeSet<Digest>) -> Result<bool> {
+async fn add_records(store: &Store, blobs: &BTreeSet<Digest>, skip_absent: bool) -> Result<bool> {
     let mut missing = Vec::new();
     for digest in blobs {
         let Some(stat) = store.content.stat(digest).await? else {
+            if skip_absent {
+                continue;
+            }
             return Err(Error::not_found("no such blob; check the digest").subject(digest));
         };
         if store.blobs().load(digest).await?.is_none() {

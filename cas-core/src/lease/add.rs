@@ -1,8 +1,7 @@
 //! Leases that users create, to keep things for longer than a job.
 
 use super::guard::LeaseGuard;
-use crate::descriptor::Descriptor;
-use crate::digest::Digest;
+use crate::blob::describe;
 use crate::error::{Error, Result};
 use crate::image::Reference;
 use crate::records::{Lease, Resource};
@@ -70,16 +69,6 @@ async fn add(store: &Store, id: &str, resource: &Resource) -> Result<Lease> {
         Ok(())
     });
     added.await
-}
-
-/// Returns a descriptor of a blob, from which its children can be found.
-pub(super) async fn describe(store: &Store, digest: &Digest) -> Result<Descriptor> {
-    let stat = store.content.stat(digest).await?;
-    let stat = stat.ok_or_else(|| missing(&Resource::Content(*digest)))?;
-    let record = store.blobs().load(digest).await?;
-    let known = record.and_then(|(record, _)| record.media_type);
-    let media_type = known.unwrap_or_else(|| "application/octet-stream".into());
-    Ok(Descriptor::new(media_type, *digest, stat.size))
 }
 
 fn missing(resource: &Resource) -> Error {

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use super::add::describe;
 use super::guard::LeaseGuard;
+use crate::blob::describe;
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::gc;
+use crate::image::fieldpath;
 use crate::labels::{GC, Labels};
+use crate::owner::Owner;
 use crate::records::BlobRecord;
 use crate::store::Store;
 
@@ -21,39 +23,81 @@ use crate::store::Store;
 /// # Errors
 /// `NotFound` if the blob is not in the store, or something that a label would keep was lost;
 /// `InvalidArgument` for labels that exceed their bounds, and for labels of garbage collection
-/// that have no meaning on a blob; errors of the records store.
+/// that have no meaning on a blob; `Denied` if the store is opened for an owner and only others
+/// claim the blob; errors of the records store.
 pub async fn change_labels(
     store: &Store,
     digest: &Digest,
     changes: &BTreeMap<String, Option<String>>,
 ) -> Result<Labels> {
-    let changed = change(store, digest, changes).await;
+    let added = changes.iter();
+    let added = added.filter_map(|(key, value)| Some((key.clone(), value.clone()?)));
+    let change = |labels: &mut Labels| {
+        for (key, value) in changes {
+            match value {
+                Some(value) => labels.insert(key.clone(), value.clone()),
+                None => labels.remove(key),
+            };
+        }
+        Ok(())
+    };
+    let changed = match changes.keys().try_for_each(check_key) {
+        Ok(()) => write(store, digest, added.collect(), &change).await,
+        Err(error) => Err(error),
+    };
     changed.map_err(|error| error.operation("label blob"))
 }
 
-async fn change(
+/// Replaces the labels of a blob in the store that the field paths name, `labels` or `labels.<key>`,
+/// by those of `update`; without field paths, all labels. A label that `update` does not have, or
+/// has with an empty value, is removed. Otherwise as [`change_labels`]. Returns all labels that the
+/// blob has then.
+///
+/// # Errors
+/// As [`change_labels`]; `InvalidArgument` for another field path.
+pub async fn update_labels(
     store: &Store,
     digest: &Digest,
-    changes: &BTreeMap<String, Option<String>>,
+    update: &Labels,
+    fieldpaths: &[&str],
 ) -> Result<Labels> {
-    if let Some(key) = changes.keys().find(|key| !is_key(key)) {
-        let why = "expected a key without blanks and control characters";
-        return Err(Error::invalid(why).subject(format!("{key:.100}")));
-    }
-    let added = changes.iter();
-    let added = added.filter_map(|(key, value)| Some((key.clone(), value.clone()?)));
-    let added: Labels = added.filter(|(key, _)| key.starts_with(GC)).collect();
+    let change = |labels: &mut Labels| fieldpath::update_labels(labels, update, fieldpaths);
+    let mut added = Labels::new();
+    let checked = change(&mut added).and_then(|()| added.keys().try_for_each(check_key));
+    let updated = match checked {
+        Ok(()) => write(store, digest, added, &change).await,
+        Err(error) => Err(error),
+    };
+    updated.during("label blob", digest)
+}
+
+/// Changes the labels of a blob. `added` are those that the change sets.
+async fn write(
+    store: &Store,
+    digest: &Digest,
+    mut added: Labels,
+    change: &(dyn Fn(&mut Labels) -> Result<()> + Send + Sync),
+) -> Result<Labels> {
+    added.retain(|key, _| key.starts_with(GC));
     gc::check_meaning(&added)?;
     let described = describe(store, digest).await?;
     if added.is_empty() {
-        return apply(store, &described, changes).await;
+        return apply(store, &described, change).await;
     }
     let guard = LeaseGuard::begin(store, "label").await?;
     let written = match pin_kept(store, &guard, &described, &added).await {
-        Ok(()) => apply(store, &described, changes).await,
+        Ok(()) => apply(store, &described, change).await,
         Err(error) => Err(error),
     };
     guard.finish_with(written).await
+}
+
+fn check_key(key: &String) -> Result<()> {
+    if is_key(key) {
+        return Ok(());
+    }
+    let why = "expected a key without blanks and control characters";
+    Err(Error::invalid(why).subject(format!("{key:.100}")))
 }
 
 fn is_key(key: &str) -> bool {
@@ -80,18 +124,25 @@ async fn pin_kept(
 async fn apply(
     store: &Store,
     descriptor: &Descriptor,
-    changes: &BTreeMap<String, Option<String>>,
+    change: &(dyn Fn(&mut Labels) -> Result<()> + Send + Sync),
 ) -> Result<Labels> {
-    let change = |found: Option<BlobRecord>| {
+    let update = |found: Option<BlobRecord>| {
         let mut record = found.unwrap_or_else(|| BlobRecord::new(descriptor.size, None));
-        for (key, value) in changes {
-            match value {
-                Some(value) => record.labels.insert(key.clone(), value.clone()),
-                None => record.labels.remove(key),
-            };
-        }
+        check_claim(&record, store.owner())?;
+        change(&mut record.labels)?;
         Ok(record)
     };
-    let written = store.blobs().update(&descriptor.digest, change).await?;
+    let written = store.blobs().update(&descriptor.digest, update).await?;
     Ok(written.labels)
+}
+
+/// Checks that an owner may label a blob: nobody claims it, or they do.
+fn check_claim(record: &BlobRecord, owner: Option<&Owner>) -> Result<()> {
+    match owner {
+        Some(owner) if !record.owners.is_empty() && !record.owners.contains(owner) => {
+            let why = format!("only others claim the blob; {owner} must store or pin it first");
+            Err(Error::new(ErrorKind::Denied, why))
+        }
+        _ => Ok(()),
+    }
 }

@@ -254,6 +254,23 @@ impl LeaseGuard {
         self.end().await
     }
 
+    /// Ends the lease, and keeps the stored blobs that it pinned for [`UNLEASED_TTL`](super::UNLEASED_TTL), as if
+    /// they had been stored without a lease.
+    ///
+    /// # Errors
+    /// As [`LeaseGuard::finish`].
+    pub async fn finish_kept(mut self) -> Result<()> {
+        let stored: Vec<BlobRef> = {
+            let pinned = self.lock();
+            let stored = pinned.iter().filter(|(_, known)| known.stored);
+            stored
+                .map(|(digest, _)| BlobRef::existing(*digest))
+                .collect()
+        };
+        pin::pin_all(&self.store, None, &stored).await?;
+        self.end().await
+    }
+
     /// Ends the lease. Returns the outcome of the job.
     ///
     /// # Errors

@@ -39,7 +39,7 @@ mod tree;
 mod verified;
 
 pub use add::add_to_lease;
-pub use change_labels::change_labels;
+pub use change_labels::{change_labels, update_labels};
 pub use guard::LeaseGuard;
 pub(crate) use intact::is_intact;
 pub use label::{

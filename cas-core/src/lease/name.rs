@@ -4,15 +4,59 @@ use super::guard::LeaseGuard;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::image::Image;
 
+/// Which names a job may write.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Names {
+    Any,
+    New,
+    Existing,
+}
+
 impl LeaseGuard {
     /// Creates these images, or updates the existing ones by the field paths, and ends the lease.
     /// After an error, what was written is undone as far as possible. Returns the images as stored.
     ///
     /// # Errors
     /// `Conflict` if the lease expired and a pinned blob was collected; errors of the image store.
-    pub async fn name(mut self, images: Vec<Image>, fieldpaths: &[&str]) -> Result<Vec<Image>> {
+    pub async fn name(self, images: Vec<Image>, fieldpaths: &[&str]) -> Result<Vec<Image>> {
+        self.name_if(Names::Any, images, fieldpaths).await
+    }
+
+    /// As [`LeaseGuard::name`], for one image.
+    ///
+    /// # Errors
+    /// As [`LeaseGuard::name`].
+    pub async fn name_one(self, image: Image, fieldpaths: &[&str]) -> Result<Image> {
+        only(self.name_if(Names::Any, vec![image], fieldpaths).await?)
+    }
+
+    /// As [`LeaseGuard::name_one`], for a name that does not exist yet.
+    ///
+    /// # Errors
+    /// `AlreadyExists` if it exists; otherwise as [`LeaseGuard::name`].
+    pub async fn name_new(self, image: Image) -> Result<Image> {
+        only(self.name_if(Names::New, vec![image], &[]).await?)
+    }
+
+    /// As [`LeaseGuard::name_one`], for the target of a name that exists. Its labels stay.
+    ///
+    /// # Errors
+    /// `NotFound` if it does not exist; otherwise as [`LeaseGuard::name`].
+    pub async fn name_again(self, image: Image) -> Result<Image> {
+        only(
+            self.name_if(Names::Existing, vec![image], &["target"])
+                .await?,
+        )
+    }
+
+    async fn name_if(
+        mut self,
+        names: Names,
+        images: Vec<Image>,
+        fieldpaths: &[&str],
+    ) -> Result<Vec<Image>> {
         let mut before = Vec::new();
-        let named = self.write(images, fieldpaths, &mut before).await;
+        let named = self.write(names, images, fieldpaths, &mut before).await;
         let ended = match named {
             Ok(_) => self.end().await,
             Err(_) => Ok(()),
@@ -28,19 +72,9 @@ impl LeaseGuard {
         }
     }
 
-    /// As [`LeaseGuard::name`], for one image.
-    ///
-    /// # Errors
-    /// As [`LeaseGuard::name`].
-    pub async fn name_one(self, image: Image, fieldpaths: &[&str]) -> Result<Image> {
-        let mut named = self.name(vec![image], fieldpaths).await?;
-        named
-            .pop()
-            .ok_or_else(|| Error::internal("the image store returned no image"))
-    }
-
     async fn write(
         &self,
+        names: Names,
         images: Vec<Image>,
         fieldpaths: &[&str],
         before: &mut Vec<(Image, Option<Image>)>,
@@ -49,7 +83,7 @@ impl LeaseGuard {
         let mut named = Vec::with_capacity(images.len());
         for image in images {
             let name = image.name.clone();
-            let pointed = self.point(image, fieldpaths, before).await;
+            let pointed = self.point(names, image, fieldpaths, before).await;
             named.push(pointed.during("name image", name)?);
         }
         Ok(named)
@@ -57,16 +91,22 @@ impl LeaseGuard {
 
     async fn point(
         &self,
+        names: Names,
         image: Image,
         fieldpaths: &[&str],
         before: &mut Vec<(Image, Option<Image>)>,
     ) -> Result<Image> {
         let images = &self.store.images;
         let found = match images.get(&image.name).await? {
-            Some(found) => found,
-            None => match images.create(image.clone()).await {
+            Some(found) if names != Names::New => found,
+            None if names == Names::Existing => {
+                return Err(Error::not_found(
+                    "no such image; create it, or check the name",
+                ));
+            }
+            _ => match images.create(image.clone()).await {
                 // Another job has created the name since.
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                Err(error) if names == Names::Any && error.kind() == ErrorKind::AlreadyExists => {
                     images.get(&image.name).await?.ok_or(error)?
                 }
                 created => {
@@ -129,4 +169,10 @@ impl LeaseGuard {
             Ok(()) => Some(before),
         }
     }
+}
+
+fn only(mut named: Vec<Image>) -> Result<Image> {
+    named
+        .pop()
+        .ok_or_else(|| Error::internal("the image store returned no image"))
 }

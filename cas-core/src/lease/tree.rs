@@ -9,7 +9,7 @@ use crate::digest::Digest;
 use crate::dispatch;
 use crate::error::{Error, Result};
 use crate::gc;
-use crate::media_type::MediaType;
+use crate::records::BlobRecord;
 
 impl LeaseGuard {
     /// Pins an image and everything below it except snapshots. Children that are recorded as absent
@@ -19,6 +19,20 @@ impl LeaseGuard {
     /// `NotFound` if the image, or a child that is not recorded as absent, is missing; errors of
     /// the store.
     pub async fn pin_tree(&self, root: &Descriptor) -> Result<()> {
+        self.pin_below(root, Absent::Skip).await
+    }
+
+    /// As [`LeaseGuard::pin_tree`], but a child that is recorded as absent, and that was stored
+    /// since, is pinned, and recorded as stored. A job that names what others have stored blob by
+    /// blob calls this.
+    ///
+    /// # Errors
+    /// As [`LeaseGuard::pin_tree`].
+    pub async fn pin_tree_found(&self, root: &Descriptor) -> Result<()> {
+        self.pin_below(root, Absent::LookUp).await
+    }
+
+    async fn pin_below(&self, root: &Descriptor, absent: Absent) -> Result<()> {
         let mut seen = BTreeSet::from([root.digest]);
         let mut waiting =
             VecDeque::from([(BlobRef::existing(root.digest), Some(root.clone()), false)]);
@@ -31,7 +45,9 @@ impl LeaseGuard {
             let Some(pinned) = pinned.filter(|_| stored) else {
                 continue;
             };
-            let listed = self.listed(&pinned, descriptor.as_ref()).await?;
+            let listed = self
+                .listed(&pinned, &blob.digest, descriptor, absent)
+                .await?;
             for child in listed.children {
                 if seen.insert(child.digest) {
                     let optional = listed.optional.contains(&child.digest);
@@ -45,11 +61,20 @@ impl LeaseGuard {
 
     /// Returns what a pinned blob refers to, from its record, or from the document itself if the
     /// record lists no children.
-    async fn listed(&self, pinned: &Pinned, descriptor: Option<&Descriptor>) -> Result<Listed> {
+    async fn listed(
+        &self,
+        pinned: &Pinned,
+        digest: &Digest,
+        descriptor: Option<Descriptor>,
+        absent: Absent,
+    ) -> Result<Listed> {
         let record = &pinned.record;
-        let lists = MediaType::is_document;
-        let children = match descriptor.filter(|own| lists(&own.media_type)) {
-            Some(own) if record.children.is_empty() => self.read(own).await?,
+        let look_up = absent == Absent::LookUp && !record.absent.is_empty();
+        let recorded = record.media_type.clone().filter(|_| look_up);
+        let recorded = recorded.map(|known| Descriptor::new(known, *digest, record.size));
+        let own = descriptor.or(recorded);
+        let children = match own.filter(|own| own.media_type.is_document()) {
+            Some(own) if record.children.is_empty() || look_up => self.read(&own, record).await?,
             _ => {
                 let children = record.children.iter().copied();
                 let stored = children.filter(|child| !record.absent.contains(child));
@@ -69,9 +94,9 @@ impl LeaseGuard {
         Ok(listed)
     }
 
-    /// Reads a document whose record lists no children, and adds them to the record. Returns those
-    /// that are in the store.
-    async fn read(&self, own: &Descriptor) -> Result<Vec<Child>> {
+    /// Reads a document, and records its children: those that are in the store, and those that are
+    /// not. Returns those that are in the store, or were lost since they were recorded as stored.
+    async fn read(&self, own: &Descriptor, record: &BlobRecord) -> Result<Vec<Child>> {
         let children = dispatch::children(&*self.store.content, own).await?;
         let mut blob = BlobRef::of(own, Vec::new());
         for child in &children {
@@ -81,14 +106,24 @@ impl LeaseGuard {
             }
         }
         pin::pin(&self.store, Some(&self.id), &blob).await?;
+        let was_stored =
+            |child: &Digest| record.children.contains(child) && !record.absent.contains(child);
         let child = |descriptor: Descriptor| Child {
             digest: descriptor.digest,
             descriptor: Some(descriptor),
         };
-        let stored = children.into_iter();
-        let stored = stored.filter(|child| !blob.absent.contains(&child.digest));
-        Ok(stored.map(child).collect())
+        let kept = children.into_iter();
+        let kept = kept.filter(|one| !blob.absent.contains(&one.digest) || was_stored(&one.digest));
+        Ok(kept.map(child).collect())
     }
+}
+
+/// What happens to children that are recorded as absent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Absent {
+    Skip,
+    /// They are looked up.
+    LookUp,
 }
 
 struct Listed {

@@ -1,0 +1,84 @@
+//! What a store knows about one blob.
+
+use std::time::SystemTime;
+
+use crate::content::Stat;
+use crate::digest::Digest;
+use crate::error::Result;
+use crate::labels::Labels;
+use crate::media_type::MediaType;
+use crate::records::BlobRecord;
+use crate::store::Store;
+
+/// A blob, and what is recorded of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BlobInfo {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its length in bytes. It never changes.
+    pub size: u64,
+    /// Its media type, if it is recorded.
+    pub media_type: Option<MediaType>,
+    /// Its labels.
+    pub labels: Labels,
+    /// When its record was made; `None` if it has none.
+    pub created_at: Option<SystemTime>,
+    /// When its record was last changed; `None` if it has none.
+    pub updated_at: Option<SystemTime>,
+}
+
+impl BlobInfo {
+    /// Returns a blob of `size` bytes of which nothing is recorded.
+    pub fn new(digest: Digest, size: u64) -> Self {
+        BlobInfo {
+            digest,
+            size,
+            media_type: None,
+            labels: Labels::new(),
+            created_at: None,
+            updated_at: None,
+        }
+    }
+
+    /// Sets [`labels`](Self::labels).
+    #[must_use]
+    pub fn with_labels(mut self, labels: Labels) -> Self {
+        self.labels = labels;
+        self
+    }
+
+    /// Joins the bytes of a blob with its record. Returns `None` if a collection has decided to
+    /// remove these bytes.
+    pub(super) fn join(stat: &Stat, record: Option<BlobRecord>) -> Option<Self> {
+        let bare = BlobInfo::new(stat.digest, stat.size);
+        let Some(record) = record else {
+            return Some(bare);
+        };
+        match record.tombstone {
+            Some(tombstone) if tombstone.version == Some(stat.version) => None,
+            // The record is that of bytes that are gone.
+            Some(_) => Some(bare),
+            None => Some(BlobInfo {
+                media_type: record.media_type,
+                labels: record.labels,
+                created_at: Some(record.created_at),
+                updated_at: Some(record.updated_at),
+                ..bare
+            }),
+        }
+    }
+}
+
+/// Returns what the store knows about a blob, or `None` if the blob is not in the store or is being
+/// removed by a collection.
+///
+/// # Errors
+/// `Corrupt` if its record does not parse; errors of the store.
+pub async fn info(store: &Store, digest: &Digest) -> Result<Option<BlobInfo>> {
+    let Some(stat) = store.content.stat(digest).await? else {
+        return Ok(None);
+    };
+    let record = store.blobs().load(digest).await?;
+    Ok(BlobInfo::join(&stat, record.map(|(record, _)| record)))
+}

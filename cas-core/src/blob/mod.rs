@@ -1,0 +1,15 @@
+//! Blobs as a store knows them: the bytes joined with their records.
+//!
+//! [`list`] joins all of them in one pass, [`info`] a single one. [`describe`], [`document`] and
+//! [`children`] find out what a blob is from its digest alone: from its record, or, for a blob that
+//! another program stored, from its first bytes.
+
+mod describe;
+mod info;
+mod list;
+mod sniff;
+
+pub use describe::{children, describe, document};
+pub use info::{BlobInfo, info};
+pub use list::{BlobList, BlobProblem, list};
+pub use sniff::{HEAD, may_be_document};

@@ -1,0 +1,38 @@
+//! Recognising a document by its bytes.
+
+use bytes::BytesMut;
+
+use crate::content::BlobReader;
+use crate::document_type::document_type;
+use crate::error::Result;
+use crate::limit;
+use crate::media_type::MediaType;
+
+/// Number of bytes of a blob for [`may_be_document`].
+pub const HEAD: usize = 64;
+/// Maximum number of bytes in one read.
+const PIECE: usize = 1 << 20;
+
+/// Returns whether a blob of `size` bytes that begins with `head` can be a manifest or an index: an
+/// object of JSON, of at most [`limit::DOCUMENT_READ`] bytes.
+pub fn may_be_document(size: u64, head: &[u8]) -> bool {
+    size <= limit::DOCUMENT_READ && head.trim_ascii_start().first() == Some(&b'{')
+}
+
+/// Returns the media type of a blob that is a manifest or an index, or `None` for any other. The bytes are
+/// not verified. If they cannot be those of a document, only the first ones are read.
+pub(super) async fn sniff(reader: &dyn BlobReader) -> Result<Option<MediaType>> {
+    let head = reader.read_at(0, HEAD).await?;
+    if !may_be_document(reader.size(), &head) {
+        return Ok(None);
+    }
+    let mut data = BytesMut::from(head);
+    while (data.len() as u64) < reader.size() {
+        let piece = reader.read_at(data.len() as u64, PIECE).await?;
+        if piece.is_empty() {
+            return Ok(None);
+        }
+        data.extend_from_slice(&piece);
+    }
+    Ok(document_type(&data))
+}
