@@ -9,5 +9,6 @@ mod remote {
     mod pull;
     mod push;
     mod ranges;
+    mod repository;
     mod unpack;
 }

@@ -18,6 +18,7 @@ mod remote_blob;
 mod source;
 mod store_blob;
 mod store_fetcher;
+mod store_repository;
 mod unpacker;
 mod wants;
 
@@ -32,4 +33,5 @@ pub use remote::{DocumentName, Fetcher, Pieces, Pusher};
 pub use source::BlobSource;
 pub use store_blob::{BlobWrite, RecordOrder, Resume, store_blob};
 pub use store_fetcher::StoreFetcher;
+pub use store_repository::StoreRepository;
 pub use unpacker::{Unpacker, Want};

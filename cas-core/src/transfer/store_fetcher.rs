@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 const PIECE: u64 = 1 << 20;
 
 /// Fetches blobs from a store, by digest. It is of no image, so [`resolve`](Fetcher::resolve)
-/// fails with `Unsupported`.
+/// fails with `Unsupported`; a [`StoreRepository`](super::StoreRepository) is of one.
 pub struct StoreFetcher(pub Arc<dyn ContentStore>);
 
 #[async_trait]

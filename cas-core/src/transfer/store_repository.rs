@@ -1,0 +1,187 @@
+//! A name of a store as a remote repository: another store pulls from it and pushes to it.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use tokio::sync::OnceCell;
+
+use super::fetch::WRITER_TIMEOUT;
+use super::remote::{DocumentName, Fetcher, Pieces, Pusher};
+use super::source::BlobSource;
+use super::store_blob::{BlobWrite, RecordOrder, Resume, store_blob};
+use super::store_fetcher::StoreFetcher;
+use crate::blob;
+use crate::content::Durability;
+use crate::descriptor::Descriptor;
+use crate::digest::Digest;
+use crate::error::{Context, Error, Result};
+use crate::image::{Image, Reference};
+use crate::lease::{BlobRef, LeaseGuard, ReadGuard};
+use crate::progress::Silent;
+use crate::store::Store;
+
+/// A name of a store as a [`Fetcher`] and a [`Pusher`].
+///
+/// What it has resolved, and what was pushed to it, is kept for as long as it exists, as by a
+/// lease. A store that is opened for an owner serves the names of this owner.
+pub struct StoreRepository {
+    store: Store,
+    name: Reference,
+    /// The name without its digest, and the digest, if the name ends with one.
+    parts: Option<(String, Digest)>,
+    reading: OnceCell<ReadGuard>,
+    writing: OnceCell<LeaseGuard>,
+}
+
+impl StoreRepository {
+    /// Returns `name` in `store`: the name of an image, or such a name and a digest,
+    /// `name@sha256:…`. With a digest, the name need not exist.
+    pub fn new(store: &Store, name: &Reference) -> Self {
+        let parts = name.as_str().rsplit_once('@');
+        let parts = parts.and_then(|(name, digest)| Some((name.to_owned(), digest.parse().ok()?)));
+        StoreRepository {
+            store: store.clone(),
+            name: name.clone(),
+            parts,
+            reading: OnceCell::new(),
+            writing: OnceCell::new(),
+        }
+    }
+
+    async fn find(&self) -> Result<Descriptor> {
+        let images = &self.store.images;
+        if let Some(image) = images.get(&self.name).await? {
+            return Ok(image.target);
+        }
+        let Some((name, digest)) = &self.parts else {
+            return Err(Error::not_found("no such image; check the name"));
+        };
+        let image = match name.parse() {
+            Ok(name) => images.get(&name).await?,
+            Err(_) => None,
+        };
+        match image.filter(|image| image.target.digest == *digest) {
+            Some(image) => Ok(image.target),
+            None => blob::document(&self.store, digest).await,
+        }
+    }
+
+    /// Pins an image that is about to be fetched.
+    async fn pin(&self, target: &Descriptor) -> Result<()> {
+        let begun = self
+            .reading
+            .get_or_try_init(|| ReadGuard::begin(&self.store, "serve"));
+        begun.await?.pin_tree(target).await
+    }
+
+    async fn guard(&self) -> Result<&LeaseGuard> {
+        let begun = self
+            .writing
+            .get_or_try_init(|| LeaseGuard::begin(&self.store, "receive"));
+        begun.await
+    }
+
+    /// Names a document that was pushed.
+    async fn point(&self, descriptor: &Descriptor) -> Result<()> {
+        let guard = LeaseGuard::begin(&self.store, "receive").await?;
+        if let Err(error) = guard.pin_tree(descriptor).await {
+            return guard.finish_with(Err(error)).await;
+        }
+        let image = Image::new(self.name.clone(), descriptor.clone());
+        guard.name_one(image, &["target"]).await.map(|_| ())
+    }
+}
+
+#[async_trait]
+impl Fetcher for StoreRepository {
+    async fn resolve(&self) -> Result<Descriptor> {
+        let target = self.find().await.during("resolve", &self.name)?;
+        self.pin(&target).await?;
+        Ok(target)
+    }
+
+    async fn fetch(&self, descriptor: &Descriptor, range: Range<u64>) -> Result<Pieces> {
+        let fetcher = StoreFetcher(Arc::clone(&self.store.content));
+        fetcher.fetch(descriptor, range).await
+    }
+}
+
+#[async_trait]
+impl Pusher for StoreRepository {
+    async fn exists(&self, descriptor: &Descriptor) -> Result<bool> {
+        let blob = BlobRef::of(descriptor, Vec::new());
+        self.guard().await?.pin_intact(blob).await
+    }
+
+    async fn push(&self, descriptor: &Descriptor, content: Pieces) -> Result<()> {
+        if self.exists(descriptor).await? {
+            return Ok(());
+        }
+        let write = BlobWrite {
+            store: &self.store,
+            guard: self.guard().await?,
+            record: RecordOrder::WithBytes(descriptor),
+            durability: Durability::Full,
+            resume: Resume::Never,
+            writer_timeout: WRITER_TIMEOUT,
+            feed: None,
+            progress: &Silent,
+        };
+        store_blob(&write, &mut Received(content)).await.map(|_| ())
+    }
+
+    async fn push_document(
+        &self,
+        descriptor: &Descriptor,
+        data: Bytes,
+        name: DocumentName,
+    ) -> Result<()> {
+        if let (DocumentName::Root, Some((_, digest))) = (name, &self.parts)
+            && *digest != descriptor.digest
+        {
+            let found = descriptor.digest;
+            return Err(Error::invalid(format!(
+                "the document has the digest {found}; push it to a name without a digest, or \
+                 with this one"
+            ))
+            .operation("push")
+            .subject(&self.name));
+        }
+        self.guard()
+            .await?
+            .put(descriptor, data, Durability::Full)
+            .await?;
+        match name {
+            DocumentName::Root => self.point(descriptor).await,
+            DocumentName::Digest => Ok(()),
+        }
+    }
+}
+
+/// The content of a push as a source.
+struct Received(Pieces);
+
+#[async_trait]
+impl BlobSource for Received {
+    async fn open(&mut self, offset: u64) -> Result<()> {
+        match offset {
+            0 => Ok(()),
+            // A push sends the whole content.
+            _ => Err(Error::internal(
+                "a push cannot be continued; please report it",
+            )),
+        }
+    }
+
+    async fn next(&mut self) -> Result<Option<Bytes>> {
+        loop {
+            match self.0.next().await.transpose()? {
+                Some(piece) if piece.is_empty() => {}
+                piece => return Ok(piece),
+            }
+        }
+    }
+}
