@@ -104,7 +104,11 @@ impl Contents {
     }
 }
 
-fn open(path: PathBuf) -> Result<Option<Part>> {
+/// Opens a file. Returns `None` if there is none.
+///
+/// # Errors
+/// `Corrupt` if it is not a regular file; errors of the system.
+pub(super) fn open(path: PathBuf) -> Result<Option<Part>> {
     // NONBLOCK, because opening a named pipe would block otherwise.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let file = match cas_host::calls::open(&path, flags, Mode::empty())

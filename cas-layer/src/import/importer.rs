@@ -1,13 +1,12 @@
 //! Stores the blobs of an import under a lease, and removes them again if the import fails.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use cas_core::content::{Durability, OwnIngest};
-use cas_core::gc;
 use cas_core::image::Reference;
 use cas_core::lease::{BlobRef, LeaseGuard};
 use cas_core::progress::Progress;
@@ -22,6 +21,7 @@ use super::contents::{Location, Part};
 use super::decoded_source::DecodedSource;
 use super::item::Item;
 use super::part_source::PartSource;
+use super::undo::{Created, Undo, collect_unreferenced, not_removed};
 use super::watched_source::WatchedSource;
 use crate::buffers::Buffers;
 use crate::codec::Compression;
@@ -41,14 +41,6 @@ pub(super) struct BlobImporter<'a> {
     /// Set by the first failure. Blobs in progress then stop before their next piece.
     failed: AtomicBool,
     created: Mutex<Created>,
-}
-
-#[derive(Default)]
-struct Created {
-    /// Blobs that the store did not have before, or had damaged.
-    blobs: BTreeSet<Digest>,
-    /// Ingests that are not published, by key. They are discarded if the import is dropped.
-    ingests: BTreeMap<String, OwnIngest>,
 }
 
 impl<'a> BlobImporter<'a> {
@@ -96,6 +88,16 @@ impl<'a> BlobImporter<'a> {
         let missing = missing.map(|(pin, _)| pin.digest);
         self.created().blobs.extend(missing);
         Ok(present)
+    }
+
+    /// Pins blobs that the import does not bring, but that its documents list.
+    pub(super) async fn pin_listed(&self, blobs: &[BlobRef]) -> Result<()> {
+        self.guard.pin_all(blobs).await.map(|_| ())
+    }
+
+    /// Pins an image, with everything that the store has of it.
+    pub(super) async fn pin_tree(&self, root: &Descriptor) -> Result<()> {
+        self.guard.pin_tree_found(root).await
     }
 
     /// Makes what was stored durable, and records the children of the documents.
@@ -241,6 +243,11 @@ impl<'a> BlobImporter<'a> {
         Ok(digest)
     }
 
+    /// Ends the lease, and keeps what was stored for a day.
+    pub(super) async fn finish_kept(self) -> Result<()> {
+        self.guard.finish_kept().await
+    }
+
     /// Writes the names of blobs that are durable, and ends the lease. Blobs that this import
     /// created and that are not in `planned` are removed. Returns the named images.
     pub(super) async fn finish(
@@ -257,26 +264,29 @@ impl<'a> BlobImporter<'a> {
         if named.is_ok() {
             blobs.retain(|blob| !planned.contains(blob));
         }
-        collect_unreferenced(self.store, blobs, self.progress).await;
+        if let Err(error) = collect_unreferenced(self.store, blobs).await {
+            self.progress.warn(&not_removed(&error));
+        }
         named
     }
 
     /// Removes what this import created, and ends the lease. What cannot be removed is reported as
     /// a warning.
     pub(super) async fn roll_back(self) {
-        let Created { blobs, ingests } = std::mem::take(&mut *self.created());
-        for (key, ingest) in ingests {
-            if let Err(error) = ingest.discard().await {
-                self.progress
-                    .warn(&format!("the ingest {key} could not be removed: {error}"));
-            }
+        let progress = self.progress;
+        for warning in self.into_undo().run().await {
+            progress.warn(&warning);
         }
-        if let Err(error) = self.guard.finish().await {
-            self.progress.warn(&format!(
-                "the lease of the import could not be ended; it will expire: {error}"
-            ));
+    }
+
+    /// Returns what removes everything that this import created, and ends the lease.
+    pub(super) fn into_undo(self) -> Undo {
+        let created = std::mem::take(&mut *self.created());
+        Undo {
+            store: self.store.clone(),
+            guard: self.guard,
+            created,
         }
-        collect_unreferenced(self.store, blobs, self.progress).await;
     }
 }
 
@@ -287,15 +297,4 @@ pub(super) async fn in_parallel(
 ) -> Result<()> {
     let outcomes = stream::iter(jobs).buffer_unordered(MAX_PARALLEL);
     first_cause(outcomes.collect().await)
-}
-
-/// Removes the blobs that nothing references, by a garbage collection of these blobs alone.
-async fn collect_unreferenced(store: &Store, blobs: BTreeSet<Digest>, progress: &dyn Progress) {
-    if blobs.is_empty() {
-        return;
-    }
-    let options = gc::GcOptions::default().with_only(Some(blobs));
-    if let Err(error) = gc::collect(store, &[], &options).await {
-        progress.warn(&format!("unreferenced blobs could not be removed: {error}"));
-    }
 }

@@ -6,6 +6,8 @@
 //! and every large file in it is stored as it arrives; files that no image reaches are removed
 //! afterwards.
 //!
+//! [`ingest_blobs`] and [`ingest_image`] store single blobs, whose digests the caller knows.
+//!
 //! The order is: records, blobs, flush, names. A name is written only after everything it stands
 //! for is durable. If an import fails, names are unchanged, and the blobs and ingests that it
 //! created are removed, except blobs that something else references by then. If the caller drops
@@ -16,6 +18,7 @@ mod contents;
 mod decoded_source;
 mod docker;
 mod importer;
+mod ingest;
 mod item;
 mod names;
 mod naming;
@@ -25,6 +28,7 @@ mod plan;
 mod skopeo_dir;
 mod source;
 mod stream;
+mod undo;
 mod unpack;
 mod watched_source;
 
@@ -36,6 +40,10 @@ use cas_core::lease::BlobRef;
 use cas_core::progress::{Progress, Silent};
 use cas_core::{Context, Descriptor, Digest, Error, Image, Platform, Platforms, Result, Store};
 
+pub use self::ingest::{
+    IngestBlob, IngestSource, IngestState, Ingested, IngestedBlob, IngestedImage, ingest_blobs,
+    ingest_image,
+};
 pub use self::source::Source;
 
 use self::importer::BlobImporter;

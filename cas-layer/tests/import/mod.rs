@@ -5,6 +5,7 @@ mod bad;
 mod docker;
 mod dropped;
 mod good;
+mod ingest;
 
 use std::sync::Arc;
 

@@ -1,0 +1,146 @@
+//! What is ingested, and what became of it.
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use cas_core::{Digest, Error, Image, MediaType, Result};
+
+/// A blob to store, whose digest is known.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct IngestBlob {
+    /// Its digest. Other bytes are refused.
+    pub digest: Digest,
+    /// Its size in bytes, if it is known. Bytes of another size are refused.
+    pub size: Option<u64>,
+    /// Its media type, if it is known. A manifest or an index without a media type is recognised by
+    /// its bytes.
+    pub media_type: Option<MediaType>,
+    /// Where its bytes are.
+    pub source: IngestSource,
+}
+
+/// Where the bytes of a blob are.
+#[derive(Clone, Debug)]
+pub enum IngestSource {
+    /// In a regular file. If the store has the blob already, the file may be gone.
+    Path(PathBuf),
+    /// In memory.
+    Bytes(Bytes),
+}
+
+impl IngestBlob {
+    /// Returns a blob of a file.
+    pub fn from_path(digest: Digest, path: impl Into<PathBuf>) -> Self {
+        Self::new(digest, IngestSource::Path(path.into()))
+    }
+
+    /// Returns a blob in memory.
+    pub fn from_bytes(digest: Digest, bytes: impl Into<Bytes>) -> Self {
+        Self::new(digest, IngestSource::Bytes(bytes.into()))
+    }
+
+    fn new(digest: Digest, source: IngestSource) -> Self {
+        IngestBlob {
+            digest,
+            size: None,
+            media_type: None,
+            source,
+        }
+    }
+
+    /// Sets [`size`](Self::size). 0 stands for an unknown size, because the digest of nothing is
+    /// known.
+    #[must_use]
+    pub fn with_size(mut self, size: u64) -> Self {
+        self.size = Some(size).filter(|size| *size > 0);
+        self
+    }
+
+    /// Sets [`media_type`](Self::media_type).
+    #[must_use]
+    pub fn with_media_type(mut self, media_type: impl Into<MediaType>) -> Self {
+        self.media_type = Some(media_type.into());
+        self
+    }
+}
+
+/// What became of a blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum IngestState {
+    /// The store had it already.
+    Present,
+    /// It was stored now.
+    Stored,
+    /// It could not be stored.
+    Failed,
+    /// An earlier failure ended the job.
+    NotReached,
+}
+
+impl IngestState {
+    /// Returns whether the store has the blob.
+    pub fn is_loaded(self) -> bool {
+        matches!(self, IngestState::Present | IngestState::Stored)
+    }
+}
+
+/// A blob, and what became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IngestedBlob {
+    /// Its digest.
+    pub digest: Digest,
+    /// What became of it.
+    pub state: IngestState,
+}
+
+/// What became of the blobs of a job. If one failed, the others may still be loaded.
+#[derive(Debug)]
+#[must_use = "the job may have failed"]
+pub struct Ingested {
+    /// The blobs, in the order in which they were given.
+    pub blobs: Vec<IngestedBlob>,
+    /// Why the job ended early, if it did.
+    pub error: Option<Error>,
+}
+
+impl Ingested {
+    /// Returns the blobs, all of which are loaded.
+    ///
+    /// # Errors
+    /// The error of the job.
+    pub fn complete(self) -> Result<Vec<IngestedBlob>> {
+        match self.error {
+            None => Ok(self.blobs),
+            Some(error) => Err(error),
+        }
+    }
+
+    pub(super) fn new(
+        blobs: &[IngestBlob],
+        states: Vec<IngestState>,
+        error: Option<Error>,
+    ) -> Self {
+        Ingested {
+            blobs: with_states(blobs, states),
+            error,
+        }
+    }
+}
+
+/// An image that was stored blob by blob, and named.
+#[derive(Clone, Debug)]
+pub struct IngestedImage {
+    /// The image.
+    pub image: Image,
+    /// The blobs, first the topmost one, then the others in the order in which they were given.
+    pub blobs: Vec<IngestedBlob>,
+}
+
+pub(super) fn with_states(blobs: &[IngestBlob], states: Vec<IngestState>) -> Vec<IngestedBlob> {
+    let digests = blobs.iter().map(|blob| blob.digest);
+    let pairs = digests.zip(states);
+    pairs
+        .map(|(digest, state)| IngestedBlob { digest, state })
+        .collect()
+}

@@ -1,0 +1,137 @@
+//! Ingest: single blobs with known digests go into a store, alone or as an image.
+//!
+//! All records are written before the bytes, in one batch if possible, and the bytes are made
+//! durable together. What a document lists is recorded last, once, for documents that were in the
+//! store as well as for new ones.
+
+mod blob;
+mod loader;
+
+use cas_core::image::Reference;
+use cas_core::progress::Silent;
+use cas_core::{Error, Image, Result, Store, background};
+
+pub use self::blob::{
+    IngestBlob, IngestSource, IngestState, Ingested, IngestedBlob, IngestedImage,
+};
+
+use self::blob::with_states;
+use self::loader::Loader;
+use super::importer::BlobImporter;
+
+/// Stores blobs, in order, up to the first that fails. Nothing is stored of a blob that fails. The
+/// loaded ones are kept for a day, or for as long as an image, a lease or a label refers to them.
+/// Returns what became of each, and the error if one failed.
+///
+/// The error of a blob is `Corrupt` if its bytes have another digest or size, or are a document that
+/// does not parse; `NotFound` if neither the file nor the blob is there; `OutOfRange` for a document
+/// of more than [`limit::DOCUMENT_WRITE`](cas_core::limit::DOCUMENT_WRITE) bytes; or an error of the
+/// store.
+pub async fn ingest_blobs(store: &Store, blobs: &[IngestBlob]) -> Ingested {
+    let mut states = vec![IngestState::NotReached; blobs.len()];
+    let loaded = load_and_keep(store, blobs, &mut states).await;
+    Ingested::new(blobs, states, loaded.err())
+}
+
+async fn load_and_keep(
+    store: &Store,
+    blobs: &[IngestBlob],
+    states: &mut [IngestState],
+) -> Result<()> {
+    let importer = BlobImporter::begin(store, &Silent).await?;
+    let mut loader = Loader::new(store, &importer);
+    let loaded = loader.load(blobs, states).await;
+    let recorded = loader.record_children().await;
+    let kept = match recorded {
+        Ok(()) => importer.finish_kept().await,
+        Err(error) => Err(error),
+    };
+    loaded.and(kept)
+}
+
+/// Stores the blobs of an image, and gives the image a new name: all of it, or nothing. `root` is
+/// its topmost index or manifest. What an index or a manifest lists, and is neither given nor in the
+/// store, is recorded as absent.
+///
+/// After a failure, no blob is there that was not there before, unless something else refers to it by
+/// then. If the future is dropped, the same happens in the background; after a kill, a garbage
+/// collection does it once the lease has expired.
+///
+/// # Errors
+/// As for each blob of [`ingest_blobs`]; `AlreadyExists` if the name exists; `InvalidArgument` if
+/// `root` is neither an index nor a manifest.
+pub async fn ingest_image(
+    store: &Store,
+    name: Reference,
+    root: &IngestBlob,
+    blobs: &[IngestBlob],
+) -> Result<IngestedImage> {
+    let all = [std::slice::from_ref(root), blobs].concat();
+    let mut states = vec![IngestState::NotReached; all.len()];
+    let mut attempt = Attempt(Some(BlobImporter::begin(store, &Silent).await?));
+    let loaded = attempt.load(store, name, &all, &mut states).await;
+    let image = attempt.end(loaded).await?;
+    Ok(IngestedImage {
+        image,
+        blobs: with_states(&all, states),
+    })
+}
+
+/// An ingest that is undone unless it ends.
+struct Attempt<'a>(Option<BlobImporter<'a>>);
+
+impl Attempt<'_> {
+    /// Stores the blobs of an image, the topmost one first. Returns the image to name.
+    async fn load(
+        &self,
+        store: &Store,
+        name: Reference,
+        blobs: &[IngestBlob],
+        states: &mut [IngestState],
+    ) -> Result<Image> {
+        let ended = || Error::internal("the ingest has ended; please report it");
+        let importer = self.0.as_ref().ok_or_else(ended)?;
+        // Before anything is stored, and again when the name is written.
+        if store.images.get(&name).await?.is_some() {
+            return Err(
+                Error::already_exists("an image with this name exists; delete it first")
+                    .operation("ingest")
+                    .subject(&name),
+            );
+        }
+        let mut loader = Loader::new(store, importer);
+        loader.load(blobs, states).await?;
+        let root = cas_core::blob::document(store, &blobs[0].digest).await?;
+        loader.record_children().await?;
+        importer.pin_tree(&root).await?;
+        Ok(Image::new(name, root))
+    }
+
+    /// Names the image that was loaded, or undoes the ingest. Both go on if the caller drops the
+    /// future.
+    async fn end(&mut self, loaded: Result<Image>) -> Result<Image> {
+        let Some(undo) = self.0.take().map(BlobImporter::into_undo) else {
+            return loaded;
+        };
+        background::shield(async move {
+            match loaded {
+                Ok(image) => undo.or_name(image).await,
+                Err(error) => {
+                    undo.run().await;
+                    Err(error)
+                }
+            }
+        })
+        .await
+    }
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        if let Some(undo) = self.0.take().map(BlobImporter::into_undo) {
+            background::run(async move {
+                undo.run().await;
+            });
+        }
+    }
+}
