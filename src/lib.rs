@@ -61,13 +61,13 @@ mod root;
 #[cfg(feature = "testing")]
 pub use cas_core::testing;
 pub use cas_core::{
-    Algorithm, ContentExt, Context, Descriptor, Digest, DigestPrefix, Document, Error, ErrorKind,
-    Hasher, Image, Index, Labels, Location, Manifest, MediaType, Owner, Platform, Platforms,
-    Progress, Registry, Result, Store,
+    Algorithm, BlobInfo, ContentExt, Context, Descriptor, Digest, DigestPrefix, Document, Error,
+    ErrorKind, Hasher, Image, Index, Labels, Location, Manifest, MediaType, Owner, Platform,
+    Platforms, Progress, Registry, Result, Store,
 };
 pub use cas_core::{
-    check, compose, content, dispatch, error, gc, image, labels, lease, limit, platform, progress,
-    records, snapshot, transfer,
+    blob, check, compose, content, dispatch, error, gc, image, labels, lease, limit, platform,
+    progress, records, snapshot, transfer,
 };
 #[cfg(feature = "registry")]
 pub use cas_distribution as distribution;

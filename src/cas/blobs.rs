@@ -1,13 +1,119 @@
-//! Removing and labelling single blobs.
+//! Single blobs: what they are, their bytes and labels, storing and removing them.
 
 use std::collections::BTreeMap;
 
+use cas_core::blob::{self, BlobInfo, BlobList};
+use cas_core::content::VerifiedReader;
 use cas_core::gc::{self, RemoveOptions, Removed};
-use cas_core::{Digest, Labels, Result, lease};
+use cas_core::{ContentExt, Digest, Error, Labels, Result, lease};
+use cas_layer::import::{self, IngestBlob, Ingested, IngestedImage};
 
 use super::Cas;
+use super::arguments::NewName;
+use super::images::{check_digest, check_unused};
 
 impl Cas {
+    /// Returns all blobs of the store, joined with their records in one pass, and what is wrong with
+    /// records. If the handle is opened for an owner, returns those that the owner claims.
+    ///
+    /// # Errors
+    /// Errors of the store.
+    pub async fn blobs(&self) -> Result<BlobList> {
+        blob::list(self.opened()?).await
+    }
+
+    /// Returns what the store knows about a blob.
+    ///
+    /// # Errors
+    /// `NotFound`; `Corrupt` if its record does not parse; errors of the store.
+    pub async fn blob_info(&self, blob: &Digest) -> Result<BlobInfo> {
+        let found = blob::info(self.opened()?, blob).await?;
+        found.ok_or_else(|| absent("find blob", blob))
+    }
+
+    /// Returns whether a blob is in the store.
+    ///
+    /// # Errors
+    /// Errors of the store: that the blob is absent is not an error.
+    pub async fn blob_exists(&self, blob: &Digest) -> Result<bool> {
+        Ok(blob::info(self.opened()?, blob).await?.is_some())
+    }
+
+    /// Returns what a manifest or an index lists, in order, and nothing for any other blob.
+    ///
+    /// # Errors
+    /// As [`blob::children`].
+    pub async fn blob_children(&self, blob: &Digest) -> Result<Vec<Digest>> {
+        blob::children(self.opened()?, blob).await
+    }
+
+    /// Returns a reader that streams a blob and verifies it: if the bytes are damaged, an error
+    /// comes instead of the end. It implements `AsyncRead` of tokio and `Read` of the standard
+    /// library. For single ranges, use `open` of the store's content.
+    ///
+    /// # Errors
+    /// `NotFound`; errors of the store.
+    pub async fn read_blob(&self, blob: &Digest) -> Result<VerifiedReader> {
+        let reader = self.opened()?.content.read_verified(blob).await?;
+        reader.ok_or_else(|| absent("read blob", blob))
+    }
+
+    /// Replaces the labels of a blob that the field paths name, `labels` or `labels.<key>`, by those
+    /// of `update`; without field paths, all labels. A label that `update` does not have is removed.
+    /// Returns the blob as it is then.
+    ///
+    /// # Errors
+    /// As [`lease::update_labels`]; `InvalidArgument` if `update` has another size, because a size
+    /// never changes.
+    pub async fn update_blob(&self, update: &BlobInfo, fieldpaths: &[&str]) -> Result<BlobInfo> {
+        let store = self.writable()?;
+        let (blob, size) = (&update.digest, update.size);
+        let found = self.blob_info(blob).await?;
+        if size != found.size {
+            return Err(Error::invalid(format!(
+                "the size of a blob never changes: expected {} bytes, found {size}; read the blob \
+                 again",
+                found.size
+            ))
+            .operation("update blob")
+            .subject(blob));
+        }
+        lease::update_labels(store, blob, &update.labels, fieldpaths).await?;
+        self.blob_info(blob).await
+    }
+
+    /// Stores blobs, in order, up to the first that fails. The loaded ones are kept for a day, or
+    /// for as long as something refers to them. Returns what became of each, and the error if one
+    /// failed.
+    ///
+    /// # Errors
+    /// `Denied` for a read-only root. The error of a blob is in the result: see
+    /// [`import::ingest_blobs`].
+    pub async fn ingest_blobs(&self, blobs: &[IngestBlob]) -> Result<Ingested> {
+        Ok(import::ingest_blobs(self.writable()?, blobs).await)
+    }
+
+    /// Stores the blobs of an image, whose topmost index or manifest is `root`, and gives the image
+    /// a new name: all of it, or nothing. Returns the image, and what became of each blob.
+    ///
+    /// # Errors
+    /// As [`import::ingest_image`]; `InvalidArgument` for text that is not a name, or a name with
+    /// another digest than that of `root`.
+    pub async fn ingest_image(
+        &self,
+        name: impl Into<NewName>,
+        root: &IngestBlob,
+        blobs: &[IngestBlob],
+    ) -> Result<IngestedImage> {
+        let store = self.writable()?;
+        let (name, full) = name.into().0?;
+        if let Some(full) = &full {
+            check_digest(full, &root.digest)?;
+            check_unused(store, full).await?;
+        }
+        import::ingest_image(store, name, root, blobs).await
+    }
+
     /// Removes blobs to which nothing but each other refers. Other jobs may use the store
     /// meanwhile. Returns what was removed; a blob that came into use meanwhile is missing there.
     ///
@@ -47,4 +153,10 @@ impl Cas {
     ) -> Result<Labels> {
         lease::change_labels(self.writable()?, blob, changes).await
     }
+}
+
+fn absent(operation: &'static str, blob: &Digest) -> Error {
+    Error::not_found("no such blob; check the digest")
+        .operation(operation)
+        .subject(blob)
 }

@@ -6,13 +6,16 @@ use std::sync::Arc;
 
 #[cfg(feature = "registry")]
 use cas_core::Descriptor;
+use cas_core::blob::{BlobInfo, BlobList};
 use cas_core::check::Report;
+use cas_core::content::VerifiedReader;
 use cas_core::gc::{Explanation, GcOptions, RemoveOptions, Removed};
 use cas_core::image::{Check, Resolved};
 use cas_core::records::{Lease, Resource};
+use cas_core::transfer::StoreRepository;
 use cas_core::{Digest, Error, Image, Labels, Registry, Result, Snapshotter, Store};
 use cas_layer::export::{ExportOptions, Target};
-use cas_layer::import::Source;
+use cas_layer::import::{IngestBlob, Ingested, IngestedImage, Source};
 use tokio::runtime::{Builder, Runtime};
 
 use super::{
@@ -128,6 +131,14 @@ impl Cas {
         self.inner.store()
     }
 
+    /// Returns a name of the store as a remote repository.
+    ///
+    /// # Errors
+    /// As [`Cas::repository`](crate::Cas::repository).
+    pub fn repository(&self, name: impl Into<NewName>) -> Result<StoreRepository> {
+        self.inner.repository(name)
+    }
+
     /// Returns the snapshotter.
     ///
     /// # Errors
@@ -206,6 +217,12 @@ verbs! {
     /// Gives an image another name. Returns the image with the new name.
     fn tag(image: impl Into<ImageRef>, name: impl Into<NewName>) -> Result<Image>;
 
+    /// Gives a manifest or an index in the store a new name. Returns the image.
+    fn create_image(name: impl Into<NewName>, target: &Digest) -> Result<Image>;
+
+    /// Makes a name refer to another manifest or index in the store. Returns the image.
+    fn replace_image(name: impl Into<NewName>, target: &Digest) -> Result<Image>;
+
     /// Removes a name.
     fn remove(image: impl Into<ImageRef>) -> Result<()>;
 
@@ -272,6 +289,35 @@ verbs! {
 
     /// Removes with options. Returns what was removed.
     fn gc_with(options: GcOptions) -> Result<Removed>;
+
+    /// Returns all blobs of the store, joined with their records.
+    fn blobs() -> Result<BlobList>;
+
+    /// Returns what the store knows about a blob.
+    fn blob_info(blob: &Digest) -> Result<BlobInfo>;
+
+    /// Returns whether a blob is in the store.
+    fn blob_exists(blob: &Digest) -> Result<bool>;
+
+    /// Returns what a manifest or an index lists, and nothing for any other blob.
+    fn blob_children(blob: &Digest) -> Result<Vec<Digest>>;
+
+    /// Returns a reader that streams a blob and verifies it.
+    fn read_blob(blob: &Digest) -> Result<VerifiedReader>;
+
+    /// Replaces the labels of a blob that the field paths name. Returns the blob as it is then.
+    fn update_blob(update: &BlobInfo, fieldpaths: &[&str]) -> Result<BlobInfo>;
+
+    /// Stores blobs, in order, up to the first that fails. Returns what became of each.
+    fn ingest_blobs(blobs: &[IngestBlob]) -> Result<Ingested>;
+
+    /// Stores the blobs of an image and gives it a new name: all of it, or nothing. Returns the
+    /// image, and what became of each blob.
+    fn ingest_image(
+        name: impl Into<NewName>,
+        root: &IngestBlob,
+        blobs: &[IngestBlob]
+    ) -> Result<IngestedImage>;
 
     /// Removes blobs to which nothing but each other refers. Returns what was removed.
     fn remove_blobs(blobs: impl IntoIterator<Item = Digest>) -> Result<Removed>;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use cas_core::platform::Platforms;
 use cas_core::progress::{Progress, Silent};
+use cas_core::transfer::StoreRepository;
 use cas_core::{Error, Image, Location, Result, transfer};
 use cas_layer::Naming;
 
@@ -88,7 +89,7 @@ impl Cas {
             None => (image.name.clone(), None),
         };
         if let Some(full) = &full {
-            check_digest(full, &image)?;
+            check_digest(full, &image.target.digest)?;
         }
         if name == image.name && identity(&self.location) == identity(&to.location) {
             return Err(Error::invalid(
@@ -112,6 +113,18 @@ impl Cas {
         to.name_was_written(&copied.name, naming, &options.progress)
             .await?;
         Ok(copied)
+    }
+
+    /// Returns a name of the store, `name` or `name@sha256:…`, as a remote repository: with
+    /// [`transfer::pull`] another store pulls from it, and with [`transfer::push`] another store
+    /// pushes to it.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for text that is not a name.
+    pub fn repository(&self, name: impl Into<NewName>) -> Result<StoreRepository> {
+        let store = self.opened()?;
+        let (name, _) = name.into().0?;
+        Ok(StoreRepository::new(store, &name))
     }
 }
 

@@ -7,7 +7,7 @@ use cas_core::image::{self, Check, FullName, Reference, Resolved};
 use cas_core::lease::LeaseGuard;
 use cas_core::platform::{Only, Platform, Platforms};
 use cas_core::progress::Progress;
-use cas_core::{Error, ErrorKind, Image, Result};
+use cas_core::{Context, Digest, Error, ErrorKind, Image, ImageStoreExt, Result, Store, blob};
 use cas_layer::Naming;
 
 use super::arguments::{Given, ImageRef, NewName};
@@ -37,6 +37,8 @@ pub struct DeleteOptions {
     /// Whether what the name kept is also removed before the call returns. Otherwise the next
     /// [`Cas::gc`] removes it.
     pub synchronous: bool,
+    /// Whether a name that does not exist is skipped, so that a removal can be repeated.
+    pub skip_absent: bool,
 }
 
 impl DeleteOptions {
@@ -44,6 +46,13 @@ impl DeleteOptions {
     #[must_use]
     pub fn with_synchronous(mut self, synchronous: bool) -> Self {
         self.synchronous = synchronous;
+        self
+    }
+
+    /// Sets [`skip_absent`](Self::skip_absent).
+    #[must_use]
+    pub fn with_skip_absent(mut self, skip_absent: bool) -> Self {
+        self.skip_absent = skip_absent;
         self
     }
 }
@@ -84,7 +93,7 @@ impl Cas {
         let store = self.writable()?;
         let image = Image::new(name, self.image(image).await?.target);
         if let Some(full) = &full {
-            check_digest(full, &image)?;
+            check_digest(full, &image.target.digest)?;
         }
         let guard = LeaseGuard::begin(store, "tag").await?;
         if let Err(error) = guard.pin_tree(&image.target).await {
@@ -95,6 +104,40 @@ impl Cas {
             lookup::drop_other_spellings(store, full).await?;
         }
         Ok(image)
+    }
+
+    /// Gives a manifest or an index in the store a new name, and keeps all that the store has of it.
+    /// Returns the image.
+    ///
+    /// # Errors
+    /// `AlreadyExists` if the name exists; `NotFound` if the store does not have `target`, or has
+    /// lost a part of it; `InvalidArgument` if `target` is neither a manifest nor an index, for text
+    /// that is not a name, or a name with another digest.
+    pub async fn create_image(&self, name: impl Into<NewName>, target: &Digest) -> Result<Image> {
+        let store = self.writable()?;
+        let (name, full) = name.into().0?;
+        if let Some(full) = &full {
+            check_digest(full, target)?;
+            check_unused(store, full).await?;
+        }
+        let (guard, image) = pinned(store, name, target).await?;
+        guard.name_new(image).await
+    }
+
+    /// Makes a name refer to another manifest or index in the store. The labels of the name stay.
+    /// Returns the image.
+    ///
+    /// # Errors
+    /// `NotFound` if the name does not exist, or the store does not have `target`, or has lost a
+    /// part of it; otherwise as [`Cas::create_image`].
+    pub async fn replace_image(&self, name: impl Into<NewName>, target: &Digest) -> Result<Image> {
+        let store = self.writable()?;
+        let (name, full) = name.into().0?;
+        if let Some(full) = &full {
+            check_digest(full, target)?;
+        }
+        let (guard, image) = pinned(store, name, target).await?;
+        guard.name_again(image).await
     }
 
     /// Removes a name. The name of an [`Image`] is removed only if it refers to the image's target.
@@ -137,13 +180,17 @@ impl Cas {
     /// removal is synchronous.
     ///
     /// # Errors
-    /// As [`Cas::remove`] and [`Cas::gc`]. The name stays removed if the collection fails.
+    /// As [`Cas::remove`] and [`Cas::gc`]. The name stays removed if the collection fails. A name
+    /// that does not exist is not an error if it is skipped.
     pub async fn remove_with(
         &self,
         image: impl Into<ImageRef>,
         options: DeleteOptions,
     ) -> Result<Removed> {
-        self.remove(image).await?;
+        match self.remove(image).await {
+            Err(error) if options.skip_absent && error.kind() == ErrorKind::NotFound => {}
+            removed => removed?,
+        }
         if options.synchronous {
             return self.gc().await;
         }
@@ -217,15 +264,43 @@ impl Cas {
 }
 
 /// Checks that a name with a digest is given only to the image with this digest.
-pub(super) fn check_digest(name: &FullName, image: &Image) -> Result<()> {
-    let found = image.target.digest;
+pub(super) fn check_digest(name: &FullName, found: &Digest) -> Result<()> {
     match name.digest() {
-        Some(expected) if *expected != found => Err(Error::invalid(format!(
+        Some(expected) if expected != found => Err(Error::invalid(format!(
             "the image has the digest {found}; give it a name without a digest, or with this one"
         ))
         .operation("tag")
         .subject(name)),
         _ => Ok(()),
+    }
+}
+
+/// Checks that no spelling of a new name is in the store.
+///
+/// # Errors
+/// `AlreadyExists`.
+pub(super) async fn check_unused(store: &Store, name: &FullName) -> Result<()> {
+    match store.images.get_all(&name.spellings()).await?.first() {
+        None => Ok(()),
+        Some(found) => Err(Error::already_exists(
+            "an image with this name exists; update it, or delete it first",
+        )
+        .operation("create image")
+        .subject(&found.name)),
+    }
+}
+
+/// Pins a manifest or an index, with everything that the store has of it. Returns the lease, and
+/// the image to name.
+async fn pinned(store: &Store, name: Reference, target: &Digest) -> Result<(LeaseGuard, Image)> {
+    let guard = LeaseGuard::begin(store, "name").await?;
+    let found = match blob::document(store, target).await {
+        Ok(target) => guard.pin_tree_found(&target).await.map(|()| target),
+        Err(error) => Err(error),
+    };
+    match found.during("name image", &name) {
+        Ok(target) => Ok((guard, Image::new(name, target))),
+        Err(error) => guard.finish_with(Err(error)).await,
     }
 }
 

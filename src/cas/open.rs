@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use cas_core::compose::{Observer, observe};
 use cas_core::records::Records;
-use cas_core::{Error, ErrorKind, Registry, Result, Snapshotter, SnapshotterParts, Store};
+use cas_core::{Error, ErrorKind, Owner, Registry, Result, Snapshotter, SnapshotterParts, Store};
 
 use super::Cas;
 use crate::root::{Engines, Root, parse_snapshotter};
@@ -24,6 +24,9 @@ pub struct OpenOptions {
     /// Receives every call of the store, for metrics, as [`Counters`](cas_core::compose::Counters)
     /// does. By default nothing does.
     pub observer: Option<Arc<dyn Observer>>,
+    /// The owner for whom the store is opened: the handle lists, changes and collects only what
+    /// belongs to them. By default the handle is for all owners.
+    pub owner: Option<Owner>,
 }
 
 impl OpenOptions {
@@ -52,6 +55,13 @@ impl OpenOptions {
     #[must_use]
     pub fn with_observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observer = Some(observer);
+        self
+    }
+
+    /// Sets [`owner`](Self::owner).
+    #[must_use]
+    pub fn with_owner(mut self, owner: Owner) -> Self {
+        self.owner = Some(owner);
         self
     }
 }
@@ -104,7 +114,7 @@ impl Cas {
     /// Opens a root with options.
     ///
     /// # Errors
-    /// As [`Cas::open`].
+    /// As [`Cas::open`]; `Unsupported` for an owner if the store does not keep owners.
     pub async fn open_with(root: impl AsRef<Path>, options: OpenOptions) -> Result<Self> {
         let registry = options.registry.unwrap_or_else(crate::registry);
         let root = Root::open(root.as_ref(), &registry)?;
@@ -115,6 +125,9 @@ impl Cas {
         let mut store = registry.open(&location).await?;
         if let Some(observer) = options.observer {
             store = observe(store, observer);
+        }
+        if let Some(owner) = &options.owner {
+            store = store.for_owner(owner)?;
         }
         let chosen = options.snapshotter.as_ref();
         let chosen = chosen.unwrap_or(&root.engines.snapshotter);

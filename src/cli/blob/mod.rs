@@ -7,10 +7,11 @@ mod describe;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use cas::blob::{BlobInfo, BlobProblem};
 use cas::content::{BlobReader, Stat};
-use cas::{ContentExt as _, Digest, DigestPrefix, Error, Hasher, Result, Store};
+use cas::{Cas, ContentExt as _, Digest, DigestPrefix, Error, Result, Store};
 use clap::Subcommand;
-use serde_json::json;
+use serde_json::{Value, json};
 
 pub(crate) use self::describe::describe;
 
@@ -44,7 +45,7 @@ pub(crate) enum Blob {
         /// File to store, or - for standard input
         file: PathBuf,
         /// Fail unless the content has this digest
-        #[arg(long)]
+        #[arg(long, value_parser = Digest::from_text_or_hex)]
         digest: Option<Digest>,
         /// Media type to record
         #[arg(long, default_value = "application/octet-stream")]
@@ -81,7 +82,6 @@ another blob keep it. One that has no meaning on a blob is refused.")]
     },
 }
 
-const PAGE: usize = 1000;
 const PIECE: usize = 1 << 20;
 
 impl Blob {
@@ -94,9 +94,9 @@ impl Blob {
         };
         let store = cas.store();
         match self {
-            Blob::Ls => list(context, store).await,
+            Blob::Ls => list(context, &cas).await,
             Blob::Info { digest } => info(context, store, &digest).await,
-            Blob::Cat { digest } => cat(context, store, &digest).await,
+            Blob::Cat { digest } => cat(context, &cas, &digest).await,
             Blob::Add {
                 file,
                 digest,
@@ -113,23 +113,15 @@ impl Blob {
     }
 }
 
-async fn list(context: &Context, store: &Store) -> Result<()> {
-    let mut all = Vec::new();
-    loop {
-        let after = all.last().map(|stat: &Stat| stat.digest);
-        let page = store.content.list(after.as_ref(), PAGE).await?;
-        let last = page.len() < PAGE;
-        all.extend(page);
-        if last {
-            break;
+async fn list(context: &Context, cas: &Cas) -> Result<()> {
+    let list = cas.blobs().await?;
+    for problem in &list.problems {
+        if let BlobProblem::Unreadable(..) = problem {
+            context.progress.warn(&problem.to_string());
         }
     }
-    let mut rows = Vec::with_capacity(all.len());
-    for stat in all {
-        let record = store.blobs().load(&stat.digest).await?;
-        let media_type = record.and_then(|(record, _)| record.media_type);
-        rows.push(json!({"digest": stat.digest, "size": stat.size, "mediaType": media_type}));
-    }
+    let row = |blob: &BlobInfo| json!({"digest": blob.digest, "size": blob.size, "mediaType": blob.media_type});
+    let rows: Vec<Value> = list.blobs.iter().map(row).collect();
     context.out.list(&["DIGEST", "SIZE", "TYPE"], &rows, |row| {
         let digest = row["digest"].as_str().unwrap_or_default();
         let short = digest
@@ -150,28 +142,11 @@ async fn info(context: &Context, store: &Store, digest: &str) -> Result<()> {
     context.out.document(&describe(store, &found).await?)
 }
 
-async fn cat(context: &Context, store: &Store, digest: &str) -> Result<()> {
-    let Stat { digest, .. } = find(store, digest).await?;
-    let reader = open(store, &digest).await?;
-    let mut hasher = Hasher::new(digest.algorithm());
-    let mut at = 0;
-    while at < reader.size() {
-        let piece = reader.read_at(at, PIECE).await?;
-        if piece.is_empty() {
-            break;
-        }
-        at += piece.len() as u64;
-        hasher.update(&piece);
+async fn cat(context: &Context, cas: &Cas, digest: &str) -> Result<()> {
+    let Stat { digest, .. } = find(cas.store(), digest).await?;
+    let mut reader = cas.read_blob(&digest).await?;
+    while let Some(piece) = reader.next().await? {
         context.out.bytes(&piece)?;
-    }
-    let found = hasher.finish();
-    if found != digest {
-        return Err(Error::corrupt(format!(
-            "the stored blob is damaged: its bytes hash to {found}; discard the output, and pull \
-             or import the image again"
-        ))
-        .operation("read blob")
-        .subject(digest));
     }
     Ok(())
 }
