@@ -1,6 +1,7 @@
 //! The library as a program uses it.
 
 mod arguments;
+mod blobs;
 mod dropped;
 mod material;
 #[cfg(feature = "registry")]

@@ -113,3 +113,19 @@ fn labels_are_set_removed_and_decide_what_is_kept() {
     shelf.fails(&["blob", "label", "00", "a=b"], 3);
     shelf.ok(&["blob", "rm", &blob]);
 }
+
+#[test]
+fn a_digest_that_is_expected_may_be_typed_without_its_algorithm() {
+    let shelf = Shelf::new();
+    let digest = shelf.blob("text");
+    let file = shelf.text("text");
+    for typed in [&digest[..], &digest[7..]] {
+        let added = shelf.ok(&["blob", "add", &file, "--digest", typed]);
+        assert_eq!(added.trim(), digest);
+    }
+    let other = "0".repeat(64);
+    shelf.fails(&["blob", "add", &file, "--digest", &other], 4);
+    for garbage in ["", "sha256:", "../../x", &digest[8..]] {
+        shelf.fails(&["blob", "add", &file, "--digest", garbage], 2);
+    }
+}

@@ -397,6 +397,37 @@ async fn an_ingest_of_an_image_that_is_dropped_at_any_point_is_all_or_nothing() 
     assert!(complete > 0);
 }
 
+#[tokio::test]
+async fn what_a_killed_ingest_left_is_collected_once_its_lease_has_expired() {
+    let sample = Sample::new();
+    let (root, others) = (sample.blob(&sample.index), sample.others());
+    for polls in [1, 5, 20] {
+        let store = store();
+        let mut ingesting = Box::pin(async {
+            let store = store.clone();
+            let _ = ingest_image(&store, name("app"), &root, &others).await;
+        });
+        let mut left = polls;
+        poll_fn(|context| {
+            left -= 1;
+            match ingesting.as_mut().poll(context) {
+                Poll::Pending if left > 0 => {
+                    context.waker().wake_by_ref();
+                    Poll::Pending
+                }
+                _ => Poll::Ready(()),
+            }
+        })
+        .await;
+        std::mem::forget(ingesting);
+        let is_named = !store.images.list(&[]).await.unwrap().is_empty();
+        collected(&store, UNLEASED_TTL * 2).await;
+        let state = state_of(&store).await;
+        let kept = if is_named { sample.data.len() } else { 0 };
+        assert_eq!((state.blobs.len(), state.records.len()), (kept, kept));
+    }
+}
+
 /// E2: whatever collects beside an ingest, the image is whole.
 #[tokio::test]
 async fn a_collection_beside_an_ingest_takes_nothing() {
