@@ -94,8 +94,8 @@ async fn one_pass_joins_all_blobs_with_their_records() {
     }
 }
 
-/// E1: the types of blobs that no image reaches are listed, those in nested indexes too, and what is
-/// wrong does not hide the rest.
+/// E1: the types of blobs that no image reaches are listed, those in nested indexes too, and what
+/// is wrong does not hide the rest.
 #[tokio::test]
 async fn media_types_of_all_blobs_are_listed_with_problems_beside_them() {
     let store = store();

@@ -13,8 +13,8 @@ use super::arguments::NewName;
 use super::images::{check_digest, check_unused};
 
 impl Cas {
-    /// Returns all blobs of the store, joined with their records in one pass, and what is wrong with
-    /// records. If the handle is opened for an owner, returns those that the owner claims.
+    /// Returns all blobs of the store, joined with their records in one pass, and what is wrong
+    /// with records. If the handle is opened for an owner, returns those that the owner claims.
     ///
     /// # Errors
     /// Errors of the store.
@@ -58,9 +58,9 @@ impl Cas {
         reader.ok_or_else(|| absent("read blob", blob))
     }
 
-    /// Replaces the labels of a blob that the field paths name, `labels` or `labels.<key>`, by those
-    /// of `update`; without field paths, all labels. A label that `update` does not have is removed.
-    /// Returns the blob as it is then.
+    /// Replaces the labels of a blob that the field paths name, `labels` or `labels.<key>`, by
+    /// those of `update`; without field paths, all labels. A label that `update` does not have is
+    /// removed. Returns the blob as it is then.
     ///
     /// # Errors
     /// As [`lease::update_labels`]; `InvalidArgument` if `update` has another size, because a size

@@ -106,13 +106,13 @@ impl Cas {
         Ok(image)
     }
 
-    /// Gives a manifest or an index in the store a new name, and keeps all that the store has of it.
-    /// Returns the image.
+    /// Gives a manifest or an index in the store a new name, and keeps all that the store has of
+    /// it. Returns the image.
     ///
     /// # Errors
     /// `AlreadyExists` if the name exists; `NotFound` if the store does not have `target`, or has
-    /// lost a part of it; `InvalidArgument` if `target` is neither a manifest nor an index, for text
-    /// that is not a name, or a name with another digest.
+    /// lost a part of it; `InvalidArgument` if `target` is neither a manifest nor an index, for
+    /// text that is not a name, or a name with another digest.
     pub async fn create_image(&self, name: impl Into<NewName>, target: &Digest) -> Result<Image> {
         let store = self.writable()?;
         let (name, full) = name.into().0?;

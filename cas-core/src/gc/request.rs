@@ -65,14 +65,13 @@ impl RemoveOptions {
 }
 
 /// Removes these blobs if nothing but each other refers to them, however young they are. Other jobs
-/// may use the store meanwhile. Returns what was removed; a blob that came into use meanwhile stays,
-/// and is missing there.
+/// may use the store meanwhile. Returns what was removed; a blob that came into use meanwhile
+/// stays, and is missing there.
 ///
 /// # Errors
-/// `NotFound` for a blob that is not in the store, unless it is skipped; `Busy`, with what refers to
-/// it, for a blob that
-/// is in use, and nothing is removed then; `Denied` for `force` if the store is opened for one
-/// owner; errors of the stores.
+/// `NotFound` for a blob that is not in the store, unless it is skipped; `Busy`, with what refers
+/// to it, for a blob that is in use, and nothing is removed then; `Denied` for `force` if the store
+/// is opened for one owner; errors of the stores.
 pub async fn remove(
     store: &Store,
     snapshotters: &[&dyn Snapshotter],

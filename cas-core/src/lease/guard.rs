@@ -254,8 +254,8 @@ impl LeaseGuard {
         self.end().await
     }
 
-    /// Ends the lease, and keeps the stored blobs that it pinned for [`UNLEASED_TTL`](super::UNLEASED_TTL), as if
-    /// they had been stored without a lease.
+    /// Ends the lease, and keeps the stored blobs that it pinned for
+    /// [`UNLEASED_TTL`](super::UNLEASED_TTL), as if they had been stored without a lease.
     ///
     /// # Errors
     /// As [`LeaseGuard::finish`].

@@ -163,8 +163,8 @@ async fn open(store: &Store, digest: &Digest) -> Result<Arc<dyn BlobReader>> {
     })
 }
 
-/// Returns the only blob whose digest begins with `text`, in digits of either case. If `text` has no
-/// algorithm, blobs of all algorithms are searched.
+/// Returns the only blob whose digest begins with `text`, in digits of either case. If `text` has
+/// no algorithm, blobs of all algorithms are searched.
 ///
 /// # Errors
 /// `InvalidArgument` for text that is not the beginning of a digest, or of several; `NotFound`.

@@ -23,10 +23,10 @@ use super::importer::BlobImporter;
 /// loaded ones are kept for a day, or for as long as an image, a lease or a label refers to them.
 /// Returns what became of each, and the error if one failed.
 ///
-/// The error of a blob is `Corrupt` if its bytes have another digest or size, or are a document that
-/// does not parse; `NotFound` if neither the file nor the blob is there; `OutOfRange` for a document
-/// of more than [`limit::DOCUMENT_WRITE`](cas_core::limit::DOCUMENT_WRITE) bytes; or an error of the
-/// store.
+/// The error of a blob is `Corrupt` if its bytes have another digest or size, or are a document
+/// that does not parse; `NotFound` if neither the file nor the blob is there; `OutOfRange` for a
+/// document of more than [`limit::DOCUMENT_WRITE`](cas_core::limit::DOCUMENT_WRITE) bytes; or an
+/// error of the store.
 pub async fn ingest_blobs(store: &Store, blobs: &[IngestBlob]) -> Ingested {
     let mut states = vec![IngestState::NotReached; blobs.len()];
     let loaded = load_and_keep(store, blobs, &mut states).await;
@@ -50,11 +50,11 @@ async fn load_and_keep(
 }
 
 /// Stores the blobs of an image, and gives the image a new name: all of it, or nothing. `root` is
-/// its topmost index or manifest. What an index or a manifest lists, and is neither given nor in the
-/// store, is recorded as absent.
+/// its topmost index or manifest. What an index or a manifest lists, and is neither given nor in
+/// the store, is recorded as absent.
 ///
-/// After a failure, no blob is there that was not there before, unless something else refers to it by
-/// then. If the future is dropped, the same happens in the background; after a kill, a garbage
+/// After a failure, no blob is there that was not there before, unless something else refers to it
+/// by then. If the future is dropped, the same happens in the background; after a kill, a garbage
 /// collection does it once the lease has expired.
 ///
 /// # Errors
