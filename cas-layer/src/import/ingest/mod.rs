@@ -21,7 +21,8 @@ use super::importer::BlobImporter;
 
 /// Stores blobs, in order, up to the first that fails. Nothing is stored of a blob that fails. The
 /// loaded ones are kept for a day, or for as long as an image, a lease or a label refers to them.
-/// Returns what became of each, and the error if one failed.
+/// Returns what became of each, and the error if one failed. If the future is dropped, a garbage
+/// collection removes what was stored.
 ///
 /// The error of a blob is `Corrupt` if its bytes have another digest or size, or are a document
 /// that does not parse; `NotFound` if neither the file nor the blob is there; `OutOfRange` for a
