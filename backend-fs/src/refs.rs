@@ -11,7 +11,7 @@ use crate::index::Index;
 /// Maximum size of one file in bytes.
 const SMALL: u64 = 64 << 10;
 
-/// Returns the index that has the names in `refs/`, or `None` if there is no such directory.
+/// Returns the index that has the names in `refs/`, or `None` without such a directory.
 ///
 /// # Errors
 /// `Corrupt`, with the path, for a file that is not a descriptor or does not have the name of an

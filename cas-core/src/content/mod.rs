@@ -205,7 +205,7 @@ pub trait BlobReader: Send + Sync {
     }
 
     /// Returns where the file of the blob was when it was opened, if the store keeps it as one and
-    /// the path is known. Whoever writes to the file damages the store; a collection may remove it.
+    /// the path is known. A program that writes to the file damages the store. A collection may remove it.
     fn path(&self) -> Option<PathBuf> {
         None
     }
