@@ -43,7 +43,7 @@ pub mod snapshot;
 mod store;
 pub mod sync;
 pub mod testing;
-mod time;
+pub mod time;
 pub mod transfer;
 pub mod unique;
 

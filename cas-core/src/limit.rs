@@ -105,6 +105,18 @@ pub const GROUPS: usize = 1024;
 /// Maximum user or group id that a process may run as; runtimes accept no larger one.
 pub const ID: u32 = i32::MAX as u32;
 
+/// Maximum size of the manifest of an ACI.
+pub const ACI_MANIFEST: u64 = 1 << 20;
+/// Maximum number of dependencies, labels, annotations, mount points, ports or whitelisted paths
+/// that the manifest of an ACI lists, each.
+pub const ACI_LIST: usize = 4096;
+/// Maximum number of images that keys or names are listed of in a message.
+pub const CANDIDATES: usize = 8;
+/// Maximum length of the URL of an ACI or of its signature, and of an ETag.
+pub const URL: usize = 8192;
+/// Maximum number of reads of ACIs that are noted in memory before they are written.
+pub const NOTED_READS: usize = 4096;
+
 /// Checks the size of a document that is about to be read against [`DOCUMENT_READ`].
 ///
 /// # Errors

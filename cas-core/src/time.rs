@@ -4,19 +4,20 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Deserializer, Serializer};
 
-/// Writes a time, for `#[serde(with = "…")]`. Times before 1970 are written as 1970.
-pub(crate) fn serialize<S: Serializer>(
-    time: &SystemTime,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
+/// Writes a time, for `#[serde(with = "cas_core::time")]`. Times before 1970 are written as 1970.
+///
+/// # Errors
+/// Errors of the serializer.
+pub fn serialize<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     serializer.serialize_u64(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
 }
 
 /// Returns a time that [`serialize`] wrote.
-pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<SystemTime, D::Error> {
+///
+/// # Errors
+/// Errors of the deserializer.
+pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SystemTime, D::Error> {
     u64::deserialize(deserializer).map(|nanos| UNIX_EPOCH + Duration::from_nanos(nanos))
 }
 

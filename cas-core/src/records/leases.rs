@@ -255,12 +255,21 @@ impl Leases {
         self.0.commit(&batch).await
     }
 
-    async fn write(&self, id: &str, lease: &Lease, expect: Expect) -> Result<()> {
+    /// Adds the write of a lease to `batch`, for a caller that commits other records with it.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for labels that exceed their bounds.
+    pub fn put(batch: &mut Batch, id: &str, lease: &Lease, expect: Expect) -> Result<()> {
         check_labels(&lease.labels)?;
         let value = serde_json::to_vec(lease)
             .map_err(|error| Error::internal("a lease could not be serialised").source(error))?;
-        let mut batch = Batch::new();
         batch.put(Table::Leases, id, expect, value.into());
+        Ok(())
+    }
+
+    async fn write(&self, id: &str, lease: &Lease, expect: Expect) -> Result<()> {
+        let mut batch = Batch::new();
+        Self::put(&mut batch, id, lease, expect)?;
         self.0.commit(&batch).await
     }
 }

@@ -59,6 +59,16 @@ impl Notes {
     /// contains control characters or, as `room/key`, is longer than [`limit::KEY`] bytes;
     /// `OutOfRange` if the value exceeds [`limit::NOTE`].
     pub async fn put(&self, key: &str, value: Bytes, expect: Expect) -> Result<()> {
+        let mut batch = Batch::new();
+        self.put_in(&mut batch, key, value, expect)?;
+        self.records.commit(&batch).await
+    }
+
+    /// Adds the write of a note to `batch`.
+    ///
+    /// # Errors
+    /// `InvalidArgument` and `OutOfRange` as for [`Notes::put`].
+    pub fn put_in(&self, batch: &mut Batch, key: &str, value: Bytes, expect: Expect) -> Result<()> {
         let key = self.key(key)?;
         if value.len() > limit::NOTE {
             let (allowed, found) = (limit::NOTE, value.len());
@@ -68,9 +78,8 @@ impl Notes {
             .operation("write note")
             .subject(key));
         }
-        let mut batch = Batch::new();
         batch.put(Table::Notes, key, expect, value);
-        self.records.commit(&batch).await
+        Ok(())
     }
 
     /// Deletes a note. With [`Expect::Any`] it may be absent.
@@ -79,8 +88,17 @@ impl Notes {
     /// As [`Notes::put`].
     pub async fn delete(&self, key: &str, expect: Expect) -> Result<()> {
         let mut batch = Batch::new();
-        batch.delete(Table::Notes, self.key(key)?, expect);
+        self.delete_in(&mut batch, key, expect)?;
         self.records.commit(&batch).await
+    }
+
+    /// Adds the deletion of a note to `batch`. With [`Expect::Any`] it may be absent.
+    ///
+    /// # Errors
+    /// `InvalidArgument` as for [`Notes::put`].
+    pub fn delete_in(&self, batch: &mut Batch, key: &str, expect: Expect) -> Result<()> {
+        batch.delete(Table::Notes, self.key(key)?, expect);
+        Ok(())
     }
 
     /// Returns the notes of the room whose keys begin with `prefix`, in the order of their keys.
@@ -98,6 +116,16 @@ impl Notes {
         Ok(notes)
     }
 
+    /// Returns the first notes that [`Notes::list`] returns, at most `limit`.
+    ///
+    /// # Errors
+    /// Errors of the store.
+    pub async fn first(&self, prefix: &str, limit: usize) -> Result<Vec<Record>> {
+        let whole = format!("{}{prefix}", self.prefix);
+        let found = self.records.scan(Table::Notes, &whole, None, limit).await?;
+        Ok(found.into_iter().map(|note| self.inside(note)).collect())
+    }
+
     /// Calls `visit` for every note that [`Notes::list`] returns, without keeping all of them.
     ///
     /// # Errors
@@ -109,12 +137,17 @@ impl Notes {
     ) -> Result<()> {
         let whole = format!("{}{prefix}", self.prefix);
         each(&*self.records, Table::Notes, &whole, |record| {
-            visit(Record {
-                key: record.key[self.prefix.len()..].to_owned(),
-                ..record.clone()
-            })
+            visit(self.inside(record.clone()))
         })
         .await
+    }
+
+    /// Returns a note with its key inside the room.
+    fn inside(&self, note: Record) -> Record {
+        Record {
+            key: note.key[self.prefix.len()..].to_owned(),
+            ..note
+        }
     }
 
     /// Returns the key in the table.

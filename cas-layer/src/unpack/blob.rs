@@ -16,8 +16,8 @@ use crate::codec::{self, Compression};
 /// Maximum number of pieces that are hashed ahead of the reader.
 const AHEAD: usize = 2;
 
-/// The bytes of a blob, as they are stored.
-pub(crate) struct Blob {
+/// The bytes of a blob, as they are stored. They are not verified.
+pub struct Blob {
     reader: Arc<dyn BlobReader>,
     /// The tokio runtime of the caller, entered for each read, because a remote store needs one.
     runtime: Option<Handle>,
@@ -31,10 +31,7 @@ impl Blob {
     ///
     /// # Errors
     /// `NotFound` if the store does not have it.
-    pub(crate) async fn open(
-        store: &Store,
-        descriptor: &Descriptor,
-    ) -> Result<(Self, Compression)> {
+    pub async fn open(store: &Store, descriptor: &Descriptor) -> Result<(Self, Compression)> {
         let reader = store.content.open(&descriptor.digest).await?;
         let reader = reader
             .ok_or_else(|| {

@@ -36,7 +36,7 @@ pub use rebuild::{chain_of, rebuild};
 pub use streaming::StreamingUnpacker;
 pub use unpacking::{Target, to_snapshots};
 
-pub(crate) use self::blob::Blob;
+pub use self::blob::Blob;
 use self::blob::CheckedBlob;
 use crate::codec::Compression;
 use crate::flow::LayerSource;
