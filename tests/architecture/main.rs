@@ -15,6 +15,7 @@ use cargo_metadata::{DependencyKind, MetadataCommand};
 
 /// The packages of the workspace, each with those that it may depend on.
 const ARROWS: &[(&str, &[&str])] = &[
+    ("oci-cas-aci", &["oci-cas-core", "oci-cas-layer"]),
     ("oci-cas-core", &[]),
     ("oci-cas-distribution", &["oci-cas-core"]),
     ("oci-cas-host", &["oci-cas-core"]),
@@ -73,6 +74,12 @@ fn test_arrows(package: &str) -> &'static [&'static str] {
             "oci-cas-conformance",
             "oci-cas-testkit",
             "oci-cas-records-sqlite",
+        ],
+        // The catalogue is tested over stores of every kind.
+        "oci-cas-aci" => &[
+            "oci-cas-testkit",
+            "oci-cas-backend-fs",
+            "oci-cas-backend-redb",
         ],
         "oci-cas-core" => &["oci-cas-conformance"],
         // Unpacking is tested with the simplest snapshotter.

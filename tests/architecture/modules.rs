@@ -16,6 +16,7 @@ const CRATES: &[&str] = &[
     "backend-redb",
     "backend-remote",
     "backend-rocksdb",
+    "cas-aci",
     "cas-core",
     "cas-host",
     "cas-kv",

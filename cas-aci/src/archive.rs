@@ -1,0 +1,151 @@
+//! The archive of an ACI: a tar that has the member `manifest` and the tree `rootfs`, and nothing
+//! else.
+
+use std::io::{BufRead, Read};
+
+use bytes::Bytes;
+use cas_core::error::excerpt;
+use cas_core::{Context, Error, Result};
+use cas_layer::tar::{Entry, EntryKind, Reader};
+
+use crate::manifest::check_size;
+
+/// Where a member of an archive belongs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// The top of the archive itself.
+    Top,
+    /// The manifest.
+    Manifest,
+    /// A clean path in the file system of the image; empty for its root.
+    Rootfs(Vec<u8>),
+}
+
+/// Reads an archive to its end. Returns the bytes of its manifest.
+///
+/// # Errors
+/// `Corrupt` if it does not have exactly one manifest and a rootfs, or if a member is elsewhere;
+/// errors of [`Reader`].
+pub(crate) fn read_manifest(archive: impl BufRead) -> Result<Bytes> {
+    let mut reader = Reader::new(archive);
+    let (mut manifest, mut rootfs) = (None, false);
+    while let Some(entry) = reader.next_entry()? {
+        match place_of(&entry)? {
+            Place::Top => {}
+            Place::Rootfs(_) => rootfs = true,
+            Place::Manifest => {
+                let found = body_of_manifest(&mut reader, &entry).during("read", "manifest")?;
+                if manifest.replace(found).is_some() {
+                    return Err(Error::corrupt(
+                        "the ACI has two manifests; build it again with one",
+                    ));
+                }
+            }
+        }
+    }
+    let missing = |what: &str| {
+        Error::corrupt(format!(
+            "the archive has no member {what:?}, so it is not an ACI; build it again"
+        ))
+    };
+    if !rootfs {
+        return Err(missing("rootfs"));
+    }
+    manifest.ok_or_else(|| missing("manifest"))
+}
+
+/// Returns where a member belongs. The target of a hard link is checked as well.
+///
+/// # Errors
+/// `Corrupt` if it is neither the manifest nor in the rootfs.
+pub(crate) fn place_of(entry: &Entry) -> Result<Place> {
+    let place = place(&entry.path)?;
+    if place == Place::Top && entry.kind != EntryKind::Directory {
+        return Err(outside(&entry.path));
+    }
+    if let EntryKind::Hardlink(target) = &entry.kind {
+        let both = (&place, rootfs_path(target));
+        if !matches!(both, (Place::Rootfs(_), Ok(_))) {
+            return Err(outside(target));
+        }
+    }
+    Ok(place)
+}
+
+/// Returns the path of the target of a hard link in the file system of the image.
+///
+/// # Errors
+/// `Corrupt` if it is elsewhere.
+pub(crate) fn rootfs_path(path: &[u8]) -> Result<Vec<u8>> {
+    match place(path)? {
+        Place::Rootfs(path) => Ok(path),
+        _ => Err(outside(path)),
+    }
+}
+
+fn place(path: &[u8]) -> Result<Place> {
+    if path.starts_with(b"/") || path.split(|&byte| byte == b'/').any(|name| name == b"..") {
+        return Err(outside(path));
+    }
+    let names = path.split(|&byte| byte == b'/');
+    let mut names = names.filter(|name| !name.is_empty() && *name != b".");
+    match (names.next(), names.next()) {
+        (None, _) => Ok(Place::Top),
+        (Some(b"manifest"), None) => Ok(Place::Manifest),
+        (Some(b"rootfs"), first) => {
+            let all: Vec<&[u8]> = first.into_iter().chain(names).collect();
+            Ok(Place::Rootfs(all.join(&b'/')))
+        }
+        _ => Err(outside(path)),
+    }
+}
+
+fn outside(path: &[u8]) -> Error {
+    Error::corrupt("the ACI has something outside of its manifest and its rootfs; build it again")
+        .subject(excerpt(&String::from_utf8_lossy(path)))
+}
+
+fn body_of_manifest(reader: &mut Reader<impl BufRead>, entry: &Entry) -> Result<Bytes> {
+    if entry.kind != EntryKind::File || entry.regions.is_some() {
+        return Err(Error::corrupt(
+            "it is not a plain file; build the ACI again",
+        ));
+    }
+    check_size(entry.size)?;
+    let mut body = Vec::new();
+    reader.read_to_end(&mut body)?;
+    Ok(body.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_are_the_manifest_or_in_the_rootfs() {
+        for (path, expected) in [
+            ("", Place::Top),
+            ("./", Place::Top),
+            ("manifest", Place::Manifest),
+            ("./manifest", Place::Manifest),
+            ("rootfs", Place::Rootfs(Vec::new())),
+            ("./rootfs/", Place::Rootfs(Vec::new())),
+            ("rootfs/./a//b", Place::Rootfs(b"a/b".to_vec())),
+            ("rootfs/manifest", Place::Rootfs(b"manifest".to_vec())),
+        ] {
+            assert_eq!(place(path.as_bytes()).unwrap(), expected, "{path}");
+        }
+        for bad in [
+            "/manifest",
+            "/rootfs/a",
+            "rootfs/../a",
+            "../rootfs",
+            "etc",
+            "manifest/a",
+        ] {
+            let error = place(bad.as_bytes()).unwrap_err();
+            assert_eq!(error.kind(), cas_core::ErrorKind::Corrupt, "{bad}");
+            assert!(error.to_string().contains("outside"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,354 @@
+//! The catalogue: information on ACIs, and where they came from, as notes of the store.
+//!
+//! ```text
+//! format              the number of the format
+//! image/HEX           information on an ACI, under all digits of its key
+//! name/NAME:HEX       empty; finds the images with a name
+//! remote/HEX          a remote, under the SHA-256 of its URL
+//! ```
+//!
+//! Several changes are collected in a [`Batch`], which is a transaction if the store is
+//! [`Atomic`](cas_core::Capability::Atomic). Otherwise a kill leaves a prefix of it: an image
+//! without its entry under `name/`, or such an entry without an image. Both are passed over by
+//! readers, and corrected by [`AciStore::sweep`](crate::AciStore::sweep).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use cas_core::error::malformed;
+use cas_core::records::{Batch, Expect, Notes, Record, Records, Revision};
+use cas_core::{Digest, Error, ErrorKind, Result};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::info::{AciInfo, SortField, sort};
+use crate::key::{Key, KeyPrefix};
+use crate::manifest::check_identifier;
+use crate::remote::Remote;
+
+/// The room of the notes.
+const ROOM: &str = "aci";
+/// The note with the number of the format.
+const FORMAT: &str = "format";
+/// The format that this version writes.
+const CURRENT: u32 = 1;
+
+/// The catalogue of an image store. Clones are handles of the same one.
+#[derive(Clone)]
+pub struct Catalogue {
+    records: Arc<dyn Records>,
+    notes: Notes,
+    closed: Arc<AtomicBool>,
+}
+
+impl Catalogue {
+    /// Opens the catalogue that is kept in `records`, and creates it if there is none.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` if a newer version wrote it; errors of the store.
+    pub(crate) async fn open(records: Arc<dyn Records>) -> Result<Self> {
+        let notes = Notes::new(Arc::clone(&records), ROOM)?;
+        let current = Bytes::from(CURRENT.to_string());
+        let created = match notes.load(FORMAT).await? {
+            Some((found, _)) => return Self::of_format(&found, records, notes),
+            None => notes.put(FORMAT, current.clone(), Expect::Absent).await,
+        };
+        match created {
+            // A store that is read-only, or full, has an empty catalogue.
+            Err(error) if cas_core::lease::cannot_write(&error) => {}
+            Err(error) if error.kind() == ErrorKind::Conflict => {
+                let found = notes.load(FORMAT).await?;
+                let found = found.map_or(current, |(found, _)| found);
+                return Self::of_format(&found, records, notes);
+            }
+            outcome => outcome?,
+        }
+        Self::of_format(&current, records, notes)
+    }
+
+    fn of_format(found: &[u8], records: Arc<dyn Records>, notes: Notes) -> Result<Self> {
+        let text = String::from_utf8_lossy(found);
+        match text.parse::<u32>() {
+            Ok(CURRENT) => Ok(Catalogue {
+                records,
+                notes,
+                closed: Arc::default(),
+            }),
+            Ok(newer) if newer > CURRENT => Err(Error::newer_format(CURRENT, newer)),
+            _ => Err(Error::corrupt(format!(
+                "expected the number of a format, found {text:.20?}; restore the store from a copy"
+            ))),
+        }
+        .map_err(|error| error.operation("open catalogue of ACIs"))
+    }
+
+    /// Makes every later call of every handle fail.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+    }
+
+    /// # Errors
+    /// `FailedPrecondition` after [`Catalogue::close`].
+    pub(crate) fn check_open(&self) -> Result<()> {
+        if !self.closed.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        Err(Error::precondition(
+            "the image store is closed; open it again",
+        ))
+    }
+
+    /// Returns the information on an ACI, or `None` if the catalogue does not have it.
+    ///
+    /// # Errors
+    /// `Corrupt` if it does not parse; errors of the store.
+    pub async fn get_aci_info(&self, key: &Key) -> Result<Option<AciInfo>> {
+        Ok(self.load(key).await?.map(|(info, _)| info))
+    }
+
+    /// Returns the ACIs whose keys begin with `prefix`, in the order of their keys.
+    ///
+    /// # Errors
+    /// As [`Catalogue::get_aci_info`].
+    pub async fn get_aci_infos_with_key_prefix(&self, prefix: &KeyPrefix) -> Result<Vec<AciInfo>> {
+        self.list(&format!("image/{}", prefix.hex())).await
+    }
+
+    /// Returns the ACIs with exactly this name, in the order of their keys.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a name that no ACI may have; as [`Catalogue::get_aci_info`].
+    pub async fn get_aci_infos_with_name(&self, name: &str) -> Result<Vec<AciInfo>> {
+        check_identifier(name)?;
+        self.check_open()?;
+        let prefix = format!("name/{name}:");
+        let mut infos = Vec::new();
+        for entry in self.notes.list(&prefix).await? {
+            let found = self.load(&key_of(&entry.key[prefix.len()..])?).await?;
+            infos.extend(found.map(|(info, _)| info).filter(|info| info.name == name));
+        }
+        Ok(infos)
+    }
+
+    /// Returns all ACIs, sorted by the first field, then the second, and so on. Images that are
+    /// equal in all fields are in the order of their keys.
+    ///
+    /// # Errors
+    /// As [`Catalogue::get_aci_info`].
+    pub async fn get_all_aci_infos(
+        &self,
+        fields: &[SortField],
+        ascending: bool,
+    ) -> Result<Vec<AciInfo>> {
+        let mut infos = self.list("image/").await?;
+        sort(&mut infos, fields, ascending);
+        Ok(infos)
+    }
+
+    /// Adds the writing of `info` to `batch`, in place of what the catalogue has under its key.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for an invalid name.
+    pub fn write_aci_info(&self, batch: &mut Batch, info: &AciInfo) -> Result<()> {
+        self.put(batch, info, Expect::Any)
+    }
+
+    /// Adds the removal of `info` to `batch`. Its blobs stay until nothing keeps them.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for an invalid name.
+    pub fn remove_aci_info(&self, batch: &mut Batch, info: &AciInfo) -> Result<()> {
+        self.delete(batch, info, Expect::Any)
+    }
+
+    /// Returns the remote with this URL.
+    ///
+    /// # Errors
+    /// `NotFound` if there is none; `Corrupt` if it does not parse; errors of the store.
+    pub async fn get_remote(&self, aci_url: &str) -> Result<Remote> {
+        self.check_open()?;
+        let found = self.notes.load(&remote_key(aci_url)).await?;
+        let (value, _) = found.ok_or_else(|| {
+            Error::not_found("nothing was fetched from this URL; fetch it first")
+                .operation("get remote")
+                .subject(cas_core::error::excerpt(aci_url))
+        })?;
+        parse(&value, "remote", aci_url)
+    }
+
+    /// Returns all remotes in the order of their URLs.
+    ///
+    /// # Errors
+    /// As [`Catalogue::get_remote`].
+    pub async fn get_all_remotes(&self) -> Result<Vec<Remote>> {
+        self.check_open()?;
+        let mut remotes: Vec<Remote> = Vec::new();
+        let read = self.notes.each("remote/", |note| {
+            remotes.push(parse(&note.value, "remote", &note.key)?);
+            Ok(())
+        });
+        read.await?;
+        remotes.sort_by(|one, other| one.aci_url.cmp(&other.aci_url));
+        Ok(remotes)
+    }
+
+    /// Adds the writing of `remote` to `batch`, in place of the one with the same URL.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for an empty URL, or for texts that exceed [`limit::URL`](cas_core::limit::URL).
+    pub fn write_remote(&self, batch: &mut Batch, remote: &Remote) -> Result<()> {
+        remote
+            .check()
+            .map_err(|error| error.operation("write remote"))?;
+        let value = encode(remote)?;
+        self.notes
+            .put_in(batch, &remote_key(&remote.aci_url), value, Expect::Any)
+    }
+
+    /// Adds the removal of `remote` to `batch`. It may be absent.
+    ///
+    /// # Errors
+    /// As [`Notes::delete_in`].
+    pub fn remove_remote(&self, batch: &mut Batch, remote: &Remote) -> Result<()> {
+        self.notes
+            .delete_in(batch, &remote_key(&remote.aci_url), Expect::Any)
+    }
+
+    /// Commits a batch of changes.
+    ///
+    /// # Errors
+    /// Errors of [`Records::commit`].
+    pub async fn commit(&self, batch: &Batch) -> Result<()> {
+        self.check_open()?;
+        self.records.commit(batch).await
+    }
+
+    /// Returns the information on an ACI and its revision.
+    pub(crate) async fn load(&self, key: &Key) -> Result<Option<(AciInfo, Revision)>> {
+        self.check_open()?;
+        let found = self.notes.load(&image_key(key)).await?;
+        let parsed = found.map(|(value, revision)| Ok((decode(&value, key)?, revision)));
+        parsed.transpose()
+    }
+
+    /// Returns the first ACIs whose keys begin with `prefix`, at most `limit`.
+    pub(crate) async fn first(&self, prefix: &KeyPrefix, limit: usize) -> Result<Vec<Key>> {
+        self.check_open()?;
+        let prefix = format!("image/{}", prefix.hex());
+        let found = self.notes.first(&prefix, limit).await?;
+        found
+            .iter()
+            .map(|note| key_of(in_room(note, "image/")?))
+            .collect()
+    }
+
+    /// Returns the name and the key of each entry that finds images by name.
+    pub(crate) async fn names(&self) -> Result<Vec<(String, Key)>> {
+        self.check_open()?;
+        let mut names = Vec::new();
+        let read = self.notes.each("name/", |note| {
+            let (name, hex) = in_room(&note, "name/")?
+                .rsplit_once(':')
+                .ok_or_else(|| damaged(&note.key))?;
+            names.push((name.to_owned(), key_of(hex)?));
+            Ok(())
+        });
+        read.await?;
+        Ok(names)
+    }
+
+    /// Adds the removal of an entry that finds no image to `batch`.
+    pub(crate) fn delete_name(&self, batch: &mut Batch, name: &str, key: &Key) -> Result<()> {
+        self.notes
+            .delete_in(batch, &name_key(name, key), Expect::Any)
+    }
+
+    /// Adds the writing of an entry that finds an image to `batch`.
+    pub(crate) fn put_name(&self, batch: &mut Batch, name: &str, key: &Key) -> Result<()> {
+        self.notes
+            .put_in(batch, &name_key(name, key), Bytes::new(), Expect::Any)
+    }
+
+    /// Adds the writing of `info` to `batch`, if the catalogue has the expected state.
+    pub(crate) fn put(&self, batch: &mut Batch, info: &AciInfo, expect: Expect) -> Result<()> {
+        check_identifier(&info.name)?;
+        let value = encode(info)?;
+        self.notes
+            .put_in(batch, &image_key(&info.key), value, expect)?;
+        self.put_name(batch, &info.name, &info.key)
+    }
+
+    /// Adds the removal of `info` to `batch`, if the catalogue has the expected state.
+    pub(crate) fn delete(&self, batch: &mut Batch, info: &AciInfo, expect: Expect) -> Result<()> {
+        check_identifier(&info.name)?;
+        self.notes.delete_in(batch, &image_key(&info.key), expect)?;
+        self.delete_name(batch, &info.name, &info.key)
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<AciInfo>> {
+        self.check_open()?;
+        let mut infos = Vec::new();
+        let read = self.notes.each(prefix, |note| {
+            let key = key_of(in_room(&note, "image/")?)?;
+            infos.push(decode(&note.value, &key)?);
+            Ok(())
+        });
+        read.await?;
+        Ok(infos)
+    }
+}
+
+fn image_key(key: &Key) -> String {
+    format!("image/{}", key.hex())
+}
+
+/// The names of images do not contain a colon.
+fn name_key(name: &str, key: &Key) -> String {
+    format!("name/{name}:{}", key.hex())
+}
+
+/// A URL may be longer than a key of a note.
+fn remote_key(aci_url: &str) -> String {
+    format!("remote/{}", Digest::sha256(aci_url.as_bytes()).hex())
+}
+
+fn in_room<'a>(note: &'a Record, prefix: &str) -> Result<&'a str> {
+    note.key
+        .strip_prefix(prefix)
+        .ok_or_else(|| damaged(&note.key))
+}
+
+fn key_of(hex: &str) -> Result<Key> {
+    format!("sha512-{hex}").parse().map_err(|_| damaged(hex))
+}
+
+fn damaged(key: &str) -> Error {
+    Error::corrupt("a note of the catalogue has an invalid key; restore the store from a copy")
+        .operation("read catalogue of ACIs")
+        .subject(key)
+}
+
+fn decode(value: &[u8], key: &Key) -> Result<AciInfo> {
+    let info: AciInfo = parse(value, "information on an ACI", &key.to_string())?;
+    if info.key == *key {
+        return Ok(info);
+    }
+    Err(damaged(&key.to_string()))
+}
+
+fn parse<T: DeserializeOwned>(value: &[u8], what: &'static str, subject: &str) -> Result<T> {
+    serde_json::from_slice(value).map_err(|error| {
+        malformed(&format!("the {what} does not parse"), &error)
+            .operation("read catalogue of ACIs")
+            .subject(subject)
+    })
+}
+
+fn encode(value: &impl Serialize) -> Result<Bytes> {
+    let encoded = serde_json::to_vec(value);
+    let encoded = encoded.map_err(|error| {
+        Error::internal("a note could not be serialised; please report it").source(error)
+    })?;
+    Ok(encoded.into())
+}

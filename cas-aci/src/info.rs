@@ -1,0 +1,126 @@
+//! What the catalogue knows of an ACI.
+
+use std::cmp::Ordering;
+use std::time::SystemTime;
+
+use cas_core::{Descriptor, MediaType};
+use serde::{Deserialize, Serialize};
+
+use crate::key::Key;
+
+/// Media type of the blob of an ACI, as it was imported: a tar, compressed or not.
+pub const MEDIA_TYPE: &str = "application/vnd.appc.image.aci";
+/// Media type of the blob of an image manifest.
+pub const MANIFEST_MEDIA_TYPE: &str = "application/vnd.appc.image.manifest+json";
+
+/// An ACI of the catalogue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct AciInfo {
+    /// Its key, unique in the catalogue.
+    pub key: Key,
+    /// Its name. Many images may have the same one.
+    pub name: String,
+    /// When it was imported last.
+    #[serde(with = "cas_core::time")]
+    pub import_time: SystemTime,
+    /// When it was read last.
+    #[serde(with = "cas_core::time")]
+    pub last_used: SystemTime,
+    /// The size of its uncompressed archive in bytes. The size that it takes in the store is that
+    /// of [`blob`](Self::blob).
+    pub size: u64,
+    /// The size of its unpacked trees in bytes, as the caller stated it; 0 at first.
+    pub tree_store_size: u64,
+    /// Whether it was found without asking for a version.
+    pub latest: bool,
+    /// The blob with its archive, as it was imported.
+    pub blob: Descriptor,
+    /// The blob with its manifest.
+    pub manifest: Descriptor,
+    /// The lease that keeps both blobs.
+    pub lease: String,
+}
+
+impl AciInfo {
+    /// Returns the information on an ACI that is imported at `time`, with the sizes of its
+    /// uncompressed archive and of its trees. Its lease is empty: nothing keeps the blobs yet.
+    pub fn new(
+        key: Key,
+        name: impl Into<String>,
+        latest: bool,
+        time: SystemTime,
+        size: u64,
+        tree_store_size: u64,
+    ) -> Self {
+        let unknown = |media_type| {
+            let empty = Descriptor::of(MediaType::from(media_type), b"");
+            Descriptor { size: 0, ..empty }
+        };
+        AciInfo {
+            key,
+            name: name.into(),
+            import_time: time,
+            last_used: time,
+            size,
+            tree_store_size,
+            latest,
+            blob: unknown(MEDIA_TYPE),
+            manifest: unknown(MANIFEST_MEDIA_TYPE),
+            lease: String::new(),
+        }
+    }
+
+    /// Returns the size that the image takes in the store, in bytes.
+    pub fn packed_size(&self) -> u64 {
+        self.blob.size
+    }
+}
+
+/// A field that information is sorted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SortField {
+    /// The key.
+    Key,
+    /// The name.
+    Name,
+    /// The time of the import.
+    ImportTime,
+    /// The time of the last use.
+    LastUsed,
+    /// The size of the uncompressed archive.
+    Size,
+    /// The size in the store.
+    PackedSize,
+    /// The size of the unpacked trees.
+    TreeStoreSize,
+    /// Whether it is the latest; false comes first.
+    Latest,
+}
+
+impl SortField {
+    fn compare(self, one: &AciInfo, other: &AciInfo) -> Ordering {
+        match self {
+            SortField::Key => one.key.cmp(&other.key),
+            SortField::Name => one.name.cmp(&other.name),
+            SortField::ImportTime => one.import_time.cmp(&other.import_time),
+            SortField::LastUsed => one.last_used.cmp(&other.last_used),
+            SortField::Size => one.size.cmp(&other.size),
+            SortField::PackedSize => one.packed_size().cmp(&other.packed_size()),
+            SortField::TreeStoreSize => one.tree_store_size.cmp(&other.tree_store_size),
+            SortField::Latest => one.latest.cmp(&other.latest),
+        }
+    }
+}
+
+/// Sorts by the first field, then the second, and so on; images that are equal in all of them stay
+/// in their order.
+pub(crate) fn sort(infos: &mut [AciInfo], fields: &[SortField], ascending: bool) {
+    let compare = |one: &AciInfo, other: &AciInfo| {
+        let fields = fields.iter().map(|field| field.compare(one, other));
+        let order = fields.fold(Ordering::Equal, Ordering::then);
+        if ascending { order } else { order.reverse() }
+    };
+    infos.sort_by(compare);
+}

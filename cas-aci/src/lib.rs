@@ -1,0 +1,41 @@
+//! A store of App Container images (ACI) over any store of `cas`: what rkt's image store does.
+//!
+//! An [`AciStore`] keeps a [`Catalogue`] in the notes of a store, and the archives and manifests
+//! of the images as blobs. It has the verbs of rkt's package `imagestore`: ACIs are imported from a
+//! stream, found by key, by name and by labels, read, listed and removed, and the remotes that they
+//! came from are remembered.
+//!
+//! ```
+//! # use cas_core::testing::memory::MemoryStore;
+//! # async fn run(archive: std::fs::File) -> cas_core::Result<()> {
+//! use cas_aci::AciStore;
+//!
+//! let store = AciStore::open(MemoryStore::new().with_images()).await?;
+//! let key = store.write_aci(archive).await?;
+//! let archive = store.read_stream(&key.half()).await?;
+//! store.close().await?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod archive;
+mod catalogue;
+mod fetch;
+mod info;
+mod key;
+mod manifest;
+mod remote;
+mod store;
+mod used;
+
+pub use catalogue::Catalogue;
+pub use fetch::{AciFetcher, Fetched};
+pub use info::{AciInfo, MANIFEST_MEDIA_TYPE, MEDIA_TYPE, SortField};
+pub use key::{Key, KeyPrefix, hash_to_key};
+pub use manifest::{
+    App, Dependency, EventHandler, ImageManifest, Label, MountPoint, Port, check_identifier,
+};
+pub use remote::{Remote, max_age};
+pub use store::{
+    AciReader, AciStore, OpenOptions, StoreRemovalError, Swept, TempFile, WriteOptions,
+};

@@ -1,0 +1,151 @@
+use super::*;
+
+fn manifest(more: &str) -> String {
+    format!(r#"{{"acKind":"ImageManifest","acVersion":"0.8.11","name":"example.com/app"{more}}}"#)
+}
+
+#[test]
+fn the_manifest_of_the_specification_is_parsed() {
+    let text = manifest(
+        r#","labels":[{"name":"version","value":"1.0.0"},{"name":"arch","value":"aarch64"},
+            {"name":"os","value":"linux"}],
+        "app":{"exec":["/usr/bin/reduce-worker","--quiet"],"user":"100","group":"300",
+            "supplementaryGIDs":[400,500],
+            "eventHandlers":[{"name":"pre-start","exec":["/bin/mkdir"]}],
+            "workingDirectory":"/opt/work",
+            "environment":[{"name":"REDUCE_WORKER_DEBUG","value":"true"}],
+            "isolators":[{"name":"resource/cpu","value":{"request":"250"}}],
+            "mountPoints":[{"name":"work","path":"/var/lib/work","readOnly":true}],
+            "ports":[{"name":"health","protocol":"tcp","port":4000,"socketActivated":true},
+                {"name":"many","protocol":"udp","port":65000,"count":536}]},
+        "dependencies":[{"imageName":"example.com/base",
+            "imageID":"sha512-aaaaaaaa","labels":[{"name":"os","value":"linux"}],"size":22017258}],
+        "pathWhitelist":["/etc/ca/example.com/crt","/home/worker/"],
+        "annotations":[{"name":"authors","value":"Carly Container"}]"#,
+    );
+    let parsed = ImageManifest::parse(text.as_bytes()).unwrap();
+    assert_eq!(parsed.name, "example.com/app");
+    assert_eq!(parsed.label("version"), Some("1.0.0"));
+    assert_eq!(parsed.label("none"), None);
+    assert!(parsed.has_labels(&[Label::new("os", "linux")]));
+    assert!(!parsed.has_labels(&[Label::new("os", "darwin")]));
+    let platform = parsed.platform();
+    assert_eq!((&*platform.os, &*platform.architecture), ("linux", "arm64"));
+    let app = parsed.app.unwrap();
+    assert_eq!(app.exec, ["/usr/bin/reduce-worker", "--quiet"]);
+    assert_eq!(app.supplementary_gids, [400, 500]);
+    assert!(app.mount_points[0].read_only);
+    assert_eq!((app.ports[0].count, app.ports[1].count), (1, 536));
+    assert_eq!(parsed.dependencies[0].image_id, "sha512-aaaaaaaa");
+    assert_eq!(parsed.path_whitelist.len(), 2);
+    assert_eq!(parsed.annotations[0].value, "Carly Container");
+}
+
+#[test]
+fn null_of_go_is_empty() {
+    let text = manifest(
+        r#","labels":null,"app":null,"dependencies":null,"pathWhitelist":null,"annotations":null"#,
+    );
+    let parsed = ImageManifest::parse(text.as_bytes()).unwrap();
+    assert_eq!((parsed.labels.len(), parsed.app), (0, None));
+}
+
+#[test]
+fn what_is_wrong_is_refused_with_its_reason() {
+    let label = |name: &str| format!(r#"{{"name":"{name}","value":"x"}}"#);
+    let app = |more: &str| manifest(&format!(r#","app":{{"user":"0","group":"0"{more}}}"#));
+    let many = vec![label("a"); limit::ACI_LIST + 1].join(",");
+    let long = "v".repeat(limit::LABEL + 1);
+    for (text, reason) in [
+        ("[]".to_owned(), "does not parse"),
+        ("{".to_owned(), "does not parse"),
+        ("[".repeat(65), "nested too deep"),
+        (" ".repeat(1 << 21), "at most 1048576"),
+        (
+            manifest("").replace("ImageManifest", "PodManifest"),
+            "PodManifest",
+        ),
+        (manifest("").replace("0.8.11", "0.8"), "acVersion"),
+        (manifest("").replace("0.8.11", "0.8.+1"), "acVersion"),
+        (
+            manifest("").replace("example.com/app", "Example"),
+            "invalid name",
+        ),
+        (
+            manifest(&format!(r#","labels":[{}]"#, label("name"))),
+            "\"name\"",
+        ),
+        (
+            manifest(&format!(r#","labels":[{0},{0}]"#, label("a"))),
+            "twice",
+        ),
+        (
+            manifest(&format!(r#","labels":[{}]"#, label("A"))),
+            "invalid name",
+        ),
+        (
+            manifest(&format!(r#","labels":[{{"name":"a","value":"{long}"}}]"#)),
+            "at most 4096",
+        ),
+        (
+            manifest(&format!(r#","annotations":[{many}]"#)),
+            "at most 4096",
+        ),
+        (
+            manifest(r#","dependencies":[{"imageName":"A"}]"#),
+            "invalid name",
+        ),
+        (
+            manifest(r#","dependencies":[{"imageName":"a","imageID":"sha512-x"}]"#),
+            "not a key",
+        ),
+        (
+            manifest(r#","dependencies":[{"imageName":"example.com/app"}]"#),
+            "depends on itself",
+        ),
+        (manifest(r#","pathWhitelist":["etc"]"#), "absolute path"),
+        (manifest(r#","pathWhitelist":["/a/../b"]"#), "absolute path"),
+        (manifest(r#","app":{"user":"0"}"#), "group"),
+        (app("").replace("\"user\":\"0\"", "\"user\":\"\""), "user"),
+        (app(r#","workingDirectory":"x""#), "absolute path"),
+        (
+            app(r#","environment":[{"name":"A=B","value":""}]"#),
+            "variable",
+        ),
+        (
+            app(r#","mountPoints":[{"name":"a.b","path":"/"}]"#),
+            "invalid name",
+        ),
+        (
+            app(r#","ports":[{"name":"a","protocol":"tcp","port":0}]"#),
+            "found 0",
+        ),
+        (
+            app(r#","ports":[{"name":"a","protocol":"tcp","port":65535,"count":2}]"#),
+            "65536",
+        ),
+        (
+            app(r#","ports":[{"name":"a","protocol":"sctp","port":1}]"#),
+            "sctp",
+        ),
+    ] {
+        let error = ImageManifest::parse(text.as_bytes()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+        let said = error.to_string();
+        assert!(said.contains(reason), "{said} does not contain {reason}");
+        assert!(said.len() < 500, "{said}");
+    }
+}
+
+#[test]
+fn another_version_of_the_same_name_is_not_the_image_itself() {
+    let labels = r#"[{"name":"version","value":"1"}]"#;
+    let with = |key: &str| {
+        let dependency = format!(r#"{{"imageName":"example.com/app","labels":{labels}{key}}}"#);
+        let own = r#"[{"name":"version","value":"2"}]"#;
+        manifest(&format!(r#","labels":{own},"dependencies":[{dependency}]"#))
+    };
+    ImageManifest::parse(with("").as_bytes()).unwrap();
+    let same = with("").replace("\"value\":\"2\"", "\"value\":\"1\"");
+    assert!(ImageManifest::parse(same.as_bytes()).is_err());
+}

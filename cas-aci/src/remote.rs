@@ -1,0 +1,125 @@
+//! Where ACIs come from.
+
+use std::time::{Duration, SystemTime};
+
+use cas_core::error::excerpt;
+use cas_core::{Error, Result, limit};
+use serde::{Deserialize, Serialize};
+
+use crate::key::Key;
+
+/// A URL that an ACI was fetched from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Remote {
+    /// The URL of the ACI, unique in the catalogue.
+    pub aci_url: String,
+    /// The URL of its signature; empty if there is none.
+    pub sig_url: String,
+    /// The ETag that the server sent; empty if it sent none.
+    pub etag: String,
+    /// The ACI that was fetched. It may have been removed since.
+    pub key: Option<Key>,
+    /// How long the ACI counts as fresh after the download, in whole seconds.
+    pub cache_max_age: Duration,
+    /// When the server was last asked.
+    #[serde(with = "cas_core::time")]
+    pub download_time: SystemTime,
+}
+
+impl Remote {
+    /// Returns a remote that nothing was fetched from.
+    pub fn new(aci_url: impl Into<String>, sig_url: impl Into<String>) -> Self {
+        Remote {
+            aci_url: aci_url.into(),
+            sig_url: sig_url.into(),
+            etag: String::new(),
+            key: None,
+            cache_max_age: Duration::ZERO,
+            download_time: SystemTime::UNIX_EPOCH,
+        }
+    }
+
+    /// Returns whether the server need not be asked at `now`. After a clock was set back it must.
+    pub fn is_fresh(&self, now: SystemTime) -> bool {
+        let age = now.duration_since(self.download_time);
+        age.is_ok_and(|age| age < self.cache_max_age)
+    }
+
+    /// Checks the bounds of the texts.
+    pub(crate) fn check(&self) -> Result<()> {
+        for (what, text) in [
+            ("a URL", &self.aci_url),
+            ("a URL of a signature", &self.sig_url),
+            ("an ETag", &self.etag),
+        ] {
+            if text.len() > limit::URL || text.chars().any(char::is_control) {
+                let allowed = limit::URL;
+                return Err(Error::invalid(format!(
+                    "expected {what} of at most {allowed} bytes without control characters"
+                ))
+                .subject(excerpt(text)));
+            }
+        }
+        if self.aci_url.is_empty() {
+            return Err(Error::invalid(
+                "expected the URL of an ACI, found an empty one",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Returns how long an answer counts as fresh, by its header `Cache-Control`: `max-age`, unless
+/// `no-cache` or `no-store` says that the server must be asked each time.
+pub fn max_age(cache_control: &str) -> Duration {
+    let mut age = Duration::ZERO;
+    for part in cache_control.split(',') {
+        let part = part.trim().to_ascii_lowercase();
+        if part == "no-cache" || part == "no-store" {
+            return Duration::ZERO;
+        }
+        if let Some(seconds) = part.strip_prefix("max-age=") {
+            age = Duration::from_secs(
+                seconds
+                    .trim_matches('"')
+                    .parse::<u32>()
+                    .map_or(0, u64::from),
+            );
+        }
+    }
+    age
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_remote_is_fresh_until_its_age_is_reached() {
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let mut remote = Remote::new("https://host/a.aci", "");
+        assert!(!remote.is_fresh(SystemTime::now()));
+        remote.download_time = at(100);
+        remote.cache_max_age = Duration::from_secs(10);
+        let fresh: Vec<bool> = [99, 100, 109, 110]
+            .map(|now| remote.is_fresh(at(now)))
+            .into();
+        assert_eq!(fresh, [false, true, true, false]);
+    }
+
+    #[test]
+    fn the_age_is_that_of_the_header() {
+        for (header, seconds) in [
+            ("", 0),
+            ("max-age=10", 10),
+            ("public, Max-Age=\"10\"", 10),
+            ("max-age=10, no-cache", 0),
+            ("no-store,max-age=10", 0),
+            ("max-age=-1", 0),
+            ("max-age=99999999999999", 0),
+        ] {
+            assert_eq!(max_age(header), Duration::from_secs(seconds), "{header}");
+        }
+    }
+}

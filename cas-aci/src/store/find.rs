@@ -1,0 +1,119 @@
+//! Finding ACIs by key and by name.
+
+use std::cmp::Reverse;
+
+use cas_core::error::excerpt;
+use cas_core::records::Revision;
+use cas_core::{Context, Error, Result, limit};
+
+use super::AciStore;
+use crate::info::AciInfo;
+use crate::key::{Key, KeyPrefix};
+use crate::manifest::{Label, check_identifier};
+
+impl AciStore {
+    /// Returns the key that begins with `key`: `sha512-` and 2 to 128 digits, all of which count.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if it is not a key, or if it is the beginning of several, which the
+    /// message lists; `NotFound`; errors of the store.
+    pub async fn resolve_key(&self, key: &str) -> Result<Key> {
+        let found = self.resolve(key).await;
+        found.during("resolve key", excerpt(key))
+    }
+
+    /// Returns the keys of the ACIs with exactly this name, in their order; none if there are none.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a name that no ACI may have; errors of the store.
+    pub async fn resolve_name(&self, name: &str) -> Result<Vec<Key>> {
+        let infos = self.catalogue.get_aci_infos_with_name(name).await;
+        let infos = infos.during("resolve name", excerpt(name))?;
+        Ok(infos.iter().map(|info| info.key).collect())
+    }
+
+    /// Returns whether the catalogue has the ACI with this whole key, or this key of rkt, which has
+    /// the first 64 digits.
+    ///
+    /// # Errors
+    /// Errors of the store. A text that is not a key is not an error.
+    pub async fn has_full_key(&self, key: &str) -> Result<bool> {
+        self.catalogue.check_open()?;
+        let Ok(prefix) = key.parse::<KeyPrefix>() else {
+            return Ok(false);
+        };
+        let is_full = matches!(prefix.hex().len(), 64 | 128);
+        Ok(is_full && !self.catalogue.first(&prefix, 1).await?.is_empty())
+    }
+
+    /// Returns the key of the ACI that suits a name and labels best. All labels must be there with
+    /// their values. Of several ACIs, those found without a version are preferred unless `labels`
+    /// has a version, and then the one that was imported last.
+    ///
+    /// # Errors
+    /// `NotFound` if none suits; `InvalidArgument` for a name that no ACI may have; the error of a
+    /// manifest that cannot be read if no other ACI suits; errors of the store.
+    pub async fn get_aci(&self, name: &str, labels: &[Label]) -> Result<Key> {
+        let found = self.best(name, labels).await;
+        found.during("get ACI", excerpt(name))
+    }
+
+    async fn best(&self, name: &str, labels: &[Label]) -> Result<Key> {
+        check_identifier(name)?;
+        let mut infos = self.catalogue.get_aci_infos_with_name(name).await?;
+        let any_version = labels.iter().all(|label| label.name != "version");
+        infos.sort_by_key(|info| Reverse((any_version && info.latest, info.import_time)));
+        let mut unreadable = None;
+        for info in infos {
+            match self.manifest_of(&info).await {
+                Ok(manifest) if manifest.has_labels(labels) => return Ok(info.key),
+                Ok(_) => {}
+                Err(error) => unreadable = unreadable.or(Some(error)),
+            }
+        }
+        Err(unreadable.unwrap_or_else(|| {
+            Error::not_found("no ACI has this name and these labels; import one")
+        }))
+    }
+
+    /// Returns the information on the ACI that a key or its first digits mean.
+    pub(super) async fn find(&self, key: &str) -> Result<AciInfo> {
+        let key = self.resolve(key).await?;
+        Ok(self.load(&key).await?.0)
+    }
+
+    /// Returns the information on an ACI that was found, and its revision.
+    pub(super) async fn load(&self, key: &Key) -> Result<(AciInfo, Revision)> {
+        self.catalogue.load(key).await?.ok_or_else(not_found)
+    }
+
+    async fn resolve(&self, key: &str) -> Result<Key> {
+        self.catalogue.check_open()?;
+        let prefix: KeyPrefix = key.parse()?;
+        let found = self.catalogue.first(&prefix, limit::CANDIDATES + 1).await?;
+        match *found {
+            [] => Err(not_found()),
+            [key] => Ok(key),
+            _ => Err(ambiguous(&found)),
+        }
+    }
+}
+
+fn not_found() -> Error {
+    Error::not_found("no image ID begins with this key; list the ACIs")
+}
+
+/// Returns the error for a prefix of several keys, which it lists as rkt writes them.
+fn ambiguous(found: &[Key]) -> Error {
+    let shown = found.iter().take(limit::CANDIDATES).map(Key::half);
+    let shown: Vec<String> = shown.collect();
+    let more = if found.len() > limit::CANDIDATES {
+        " and more"
+    } else {
+        ""
+    };
+    Error::invalid(format!(
+        "ambiguous: several image IDs begin with this key: {}{more}; give more digits",
+        shown.join(", ")
+    ))
+}

@@ -1,0 +1,172 @@
+//! The image store.
+
+mod dump;
+mod find;
+mod read;
+mod remotes;
+mod remove;
+mod sweep;
+mod temp;
+mod write;
+
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use cas_core::records::{Batch, Expect};
+use cas_core::{Context, ErrorKind, Result, Store};
+
+pub use read::AciReader;
+pub use remove::StoreRemovalError;
+pub use sweep::Swept;
+pub use temp::TempFile;
+pub use write::WriteOptions;
+
+use crate::catalogue::Catalogue;
+use crate::info::{AciInfo, SortField, sort};
+use crate::used::NotedReads;
+
+/// Maximum number of attempts of a change that loses against other writers.
+const ATTEMPTS: usize = 64;
+/// The beginning of the ids of the leases that keep ACIs, and their owner.
+const OWNER: &str = "aci";
+
+/// A store of ACIs over any store of `cas`. Clones are handles of the same one.
+///
+/// The bytes of an ACI are a blob, stored as they were imported, and its manifest is another one.
+/// A lease keeps both for as long as the [`Catalogue`] lists the ACI, so a collection
+/// ([`cas_core::gc`]) never takes them, and takes what a removed ACI leaves.
+#[derive(Clone)]
+pub struct AciStore {
+    store: Store,
+    catalogue: Catalogue,
+    reads: NotedReads,
+    directory: Option<PathBuf>,
+}
+
+/// Options of [`AciStore::open_with`].
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct OpenOptions {
+    /// The directory for temporary files. It is created when it is first used. Without it, there
+    /// are no temporary files.
+    pub directory: Option<PathBuf>,
+}
+
+impl OpenOptions {
+    /// Sets [`directory`](Self::directory).
+    #[must_use]
+    pub fn with_directory(mut self, directory: impl Into<Option<PathBuf>>) -> Self {
+        self.directory = directory.into();
+        self
+    }
+}
+
+impl AciStore {
+    /// Opens the image store in `store`, and creates it if there is none.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` if a newer version wrote its catalogue; errors of the store.
+    pub async fn open(store: Store) -> Result<Self> {
+        Self::open_with(store, OpenOptions::default()).await
+    }
+
+    /// As [`AciStore::open`], with options.
+    ///
+    /// # Errors
+    /// As [`AciStore::open`].
+    pub async fn open_with(store: Store, options: OpenOptions) -> Result<Self> {
+        let catalogue = Catalogue::open(store.records.clone()).await?;
+        Ok(AciStore {
+            store,
+            catalogue,
+            reads: NotedReads::default(),
+            directory: options.directory,
+        })
+    }
+
+    /// Writes when ACIs were read, and closes the image store: every later call of any handle
+    /// fails with `FailedPrecondition`. The store below it stays open. Readers go on.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` if it is closed already; errors of the store, and then it is closed
+    /// all the same.
+    pub async fn close(&self) -> Result<()> {
+        self.catalogue.check_open()?;
+        let flushed = self.flush().await;
+        self.catalogue.close();
+        flushed
+    }
+
+    /// Returns the catalogue, for several changes in one batch.
+    pub fn catalogue(&self) -> &Catalogue {
+        &self.catalogue
+    }
+
+    /// Writes the times of reads that are noted in memory. Every change of the catalogue does this
+    /// too. On a store that is read-only or full, they stay noted.
+    ///
+    /// # Errors
+    /// Errors of the store.
+    pub async fn flush(&self) -> Result<()> {
+        self.reads.flush(&self.catalogue).await
+    }
+
+    /// Returns the information on the ACI that a key or its first digits mean.
+    ///
+    /// # Errors
+    /// As [`AciStore::resolve_key`].
+    pub async fn get_aci_info(&self, key: &str) -> Result<AciInfo> {
+        let found = self.find(key).await;
+        let info = found.during("get information on ACI", key)?;
+        Ok(self.reads.merged(info))
+    }
+
+    /// Returns all ACIs, sorted by the first field, then the second, and so on.
+    ///
+    /// # Errors
+    /// Errors of the store.
+    pub async fn get_all_aci_infos(
+        &self,
+        fields: &[SortField],
+        ascending: bool,
+    ) -> Result<Vec<AciInfo>> {
+        let infos = self.catalogue.get_all_aci_infos(&[], true).await?;
+        let merged = infos.into_iter().map(|info| self.reads.merged(info));
+        let mut infos: Vec<AciInfo> = merged.collect();
+        sort(&mut infos, fields, ascending);
+        Ok(infos)
+    }
+
+    /// Sets the size of the unpacked trees of an ACI, in bytes.
+    ///
+    /// # Errors
+    /// As [`AciStore::resolve_key`]; errors of the store.
+    pub async fn update_tree_store_size(&self, key: &str, size: u64) -> Result<()> {
+        let update = self.update(key, |info| info.tree_store_size = size);
+        update.await.during("update tree store size", key)?;
+        self.flush().await
+    }
+
+    async fn update(&self, key: &str, change: impl Fn(&mut AciInfo) + Send + Sync) -> Result<()> {
+        let key = self.find(key).await?.key;
+        let mut attempt = 1;
+        loop {
+            let (mut info, revision) = self.load(&key).await?;
+            change(&mut info);
+            let mut batch = Batch::new();
+            self.catalogue
+                .put(&mut batch, &info, Expect::Revision(revision))?;
+            match self.catalogue.commit(&batch).await {
+                Err(error) if error.kind() == ErrorKind::Conflict && attempt < ATTEMPTS => {
+                    attempt += 1;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Returns the time that a change is recorded with.
+    fn now(&self) -> SystemTime {
+        SystemTime::now()
+    }
+}

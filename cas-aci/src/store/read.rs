@@ -1,0 +1,123 @@
+//! Reading ACIs.
+
+use std::io::{self, Read};
+
+use bytes::Bytes;
+use cas_core::content::ContentExt;
+use cas_core::{Algorithm, Context, Error, ErrorKind, Hasher, Result};
+use cas_layer::codec::Decoder;
+use cas_layer::unpack::Blob;
+
+use super::AciStore;
+use crate::info::AciInfo;
+use crate::key::Key;
+use crate::manifest::ImageManifest;
+
+impl AciStore {
+    /// Returns a reader of the uncompressed archive of an ACI, and notes in memory that it was
+    /// used. Reading never writes to the store, unless
+    /// [`limit::NOTED_READS`](cas_core::limit::NOTED_READS) reads are noted.
+    ///
+    /// # Errors
+    /// As [`AciStore::resolve_key`]; `NotFound` if the blob is gone.
+    pub async fn read_stream(&self, key: &str) -> Result<AciReader> {
+        let info = self.find(key).await.during("read ACI", key)?;
+        let reader = self.open_reader(&info).await?;
+        if self.reads.note(info.key, self.now()) {
+            self.flush().await?;
+        }
+        Ok(reader)
+    }
+
+    /// Returns the manifest of an ACI.
+    ///
+    /// # Errors
+    /// As [`AciStore::get_image_manifest_json`]; `Corrupt` if it does not parse.
+    pub async fn get_image_manifest(&self, key: &str) -> Result<ImageManifest> {
+        let info = self.find(key).await.during("get image manifest", key)?;
+        self.manifest_of(&info).await
+    }
+
+    /// Returns the manifest of an ACI, byte for byte as its author wrote it.
+    ///
+    /// # Errors
+    /// As [`AciStore::resolve_key`]; `NotFound` if the blob is gone; `Corrupt` if it is damaged.
+    pub async fn get_image_manifest_json(&self, key: &str) -> Result<Bytes> {
+        let info = self.find(key).await.during("get image manifest", key)?;
+        self.manifest_json_of(&info).await
+    }
+
+    pub(crate) async fn manifest_of(&self, info: &AciInfo) -> Result<ImageManifest> {
+        let data = self.manifest_json_of(info).await?;
+        ImageManifest::parse(&data).map_err(|error| error.subject(info.key))
+    }
+
+    async fn manifest_json_of(&self, info: &AciInfo) -> Result<Bytes> {
+        let data = self.store.content.fetch(&info.manifest).await;
+        data.map_err(|error| import_again(error, &info.key))
+    }
+
+    /// Returns a reader of the uncompressed archive of an ACI, whose use is not noted.
+    pub(crate) async fn open_reader(&self, info: &AciInfo) -> Result<AciReader> {
+        let opened = Blob::open(&self.store, &info.blob).await;
+        let (blob, compression) = opened.map_err(|error| import_again(error, &info.key))?;
+        Ok(AciReader {
+            archive: Decoder::new(blob, compression)?,
+            hasher: Some(Hasher::new(Algorithm::Sha512)),
+            key: info.key,
+        })
+    }
+}
+
+/// Returns the error of a blob that is gone as one that says what to do about an ACI.
+fn import_again(error: Error, key: &Key) -> Error {
+    match error.kind() {
+        ErrorKind::NotFound => {
+            Error::not_found("the blob of the ACI is not in the store; import the ACI again")
+                .operation("read ACI")
+                .subject(key)
+                .source(error)
+        }
+        _ => error.within(format_args!("ACI {key}")),
+    }
+}
+
+/// Reads the uncompressed archive of an ACI. Reading its end fails with `Corrupt` if the bytes do
+/// not have the key. A read blocks, so read on a thread that may block.
+pub struct AciReader {
+    archive: Decoder<Blob>,
+    /// `None` once the end was verified.
+    hasher: Option<Hasher>,
+    key: Key,
+}
+
+impl AciReader {
+    /// Returns the key of the ACI.
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+}
+
+impl Read for AciReader {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let read = self.archive.read(out)?;
+        if read > 0 {
+            if let Some(hasher) = &mut self.hasher {
+                hasher.update(&out[..read]);
+            }
+        } else if !out.is_empty()
+            && let Some(hasher) = self.hasher.take()
+        {
+            let found = hasher.finish();
+            if found != *self.key.digest() {
+                return Err(Error::corrupt(format!(
+                    "the stored ACI is damaged: its bytes hash to {found}; import it again"
+                ))
+                .operation("read ACI")
+                .subject(self.key)
+                .into());
+            }
+        }
+        Ok(read)
+    }
+}

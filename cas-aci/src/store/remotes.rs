@@ -1,0 +1,118 @@
+//! Remotes, and fetching from them.
+
+use cas_core::error::excerpt;
+use cas_core::records::Batch;
+use cas_core::{Context, Error, ErrorKind, Result};
+
+use super::{AciStore, WriteOptions};
+use crate::fetch::{AciFetcher, Fetched};
+use crate::key::Key;
+use crate::remote::{Remote, max_age};
+
+impl AciStore {
+    /// Returns the remote with this URL.
+    ///
+    /// # Errors
+    /// `NotFound` if nothing was fetched from it; errors of the store.
+    pub async fn get_remote(&self, aci_url: &str) -> Result<Remote> {
+        self.catalogue.get_remote(aci_url).await
+    }
+
+    /// Returns all remotes in the order of their URLs.
+    ///
+    /// # Errors
+    /// Errors of the store.
+    pub async fn get_all_remotes(&self) -> Result<Vec<Remote>> {
+        self.catalogue.get_all_remotes().await
+    }
+
+    /// Adds a remote, or changes the one with the same URL.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for an empty URL, or for texts that exceed
+    /// [`limit::URL`](cas_core::limit::URL); errors of the store.
+    pub async fn write_remote(&self, remote: &Remote) -> Result<()> {
+        let mut batch = Batch::new();
+        self.catalogue.write_remote(&mut batch, remote)?;
+        self.catalogue.commit(&batch).await?;
+        self.flush().await
+    }
+
+    /// Returns the key of the ACI at a URL. While the ACI that was fetched before is fresh, the
+    /// server is not asked. Then it is asked whether the ACI has changed, and only a changed one
+    /// is fetched and imported.
+    ///
+    /// `sig_url` is noted with the ACI; verifying the signature is up to the fetcher.
+    ///
+    /// # Errors
+    /// Errors of the fetcher, of [`AciStore::write_aci`] and of the store. The remote is then as
+    /// it was before.
+    pub async fn fetch(
+        &self,
+        fetcher: &dyn AciFetcher,
+        aci_url: &str,
+        sig_url: &str,
+        options: WriteOptions,
+    ) -> Result<Key> {
+        let fetched = self.fetch_remote(fetcher, aci_url, sig_url, options).await;
+        fetched.during("fetch ACI", excerpt(aci_url))
+    }
+
+    async fn fetch_remote(
+        &self,
+        fetcher: &dyn AciFetcher,
+        aci_url: &str,
+        sig_url: &str,
+        options: WriteOptions,
+    ) -> Result<Key> {
+        let known = self.known(aci_url).await?;
+        if let Some((remote, key)) = &known
+            && remote.is_fresh(self.now())
+        {
+            return Ok(*key);
+        }
+        let etag = known.as_ref().map(|(remote, _)| remote.etag.as_str());
+        let asked = self.now();
+        let answer = fetcher
+            .fetch(aci_url, etag.filter(|etag| !etag.is_empty()))
+            .await?;
+        let mut remote = Remote::new(aci_url, sig_url);
+        remote.download_time = asked;
+        let key = match answer {
+            Fetched::NotModified { cache_control } => {
+                let (before, key) = known.ok_or_else(|| {
+                    Error::corrupt("the server says that nothing changed, but it was not asked")
+                })?;
+                remote.etag = before.etag;
+                remote.cache_max_age = max_age(&cache_control);
+                key
+            }
+            Fetched::Aci {
+                body,
+                etag,
+                cache_control,
+            } => {
+                remote.etag = etag;
+                remote.cache_max_age = max_age(&cache_control);
+                remote.check()?;
+                self.write_aci_with(body, options).await?
+            }
+        };
+        remote.key = Some(key);
+        self.write_remote(&remote).await?;
+        Ok(key)
+    }
+
+    /// Returns the remote with this URL and the key of its ACI, if the catalogue has both.
+    async fn known(&self, aci_url: &str) -> Result<Option<(Remote, Key)>> {
+        let remote = match self.get_remote(aci_url).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            found => found?,
+        };
+        let Some(key) = remote.key else {
+            return Ok(None);
+        };
+        let info = self.catalogue.get_aci_info(&key).await?;
+        Ok(info.map(|_| (remote, key)))
+    }
+}

@@ -1,0 +1,98 @@
+//! Removing ACIs.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use cas_core::gc::{self, RemoveOptions};
+use cas_core::records::{Batch, Expect, Table};
+use cas_core::{Context, Digest, Error, ErrorKind, Result};
+
+use super::{ATTEMPTS, AciStore};
+use crate::info::AciInfo;
+
+impl AciStore {
+    /// Removes an ACI: its information and the remotes that it came from in one batch, then its
+    /// blobs. A blob that something else refers to stays. This needs no free space. Readers go on
+    /// or fail.
+    ///
+    /// # Errors
+    /// As [`AciStore::resolve_key`]. If the catalogue no longer has the ACI but a blob could not
+    /// be removed, the [source](std::error::Error::source) of the error is a
+    /// [`StoreRemovalError`]; the next collection removes the blob.
+    pub async fn remove_aci(&self, key: &str) -> Result<()> {
+        let removed = self.remove_info(key).await;
+        let info = removed.during("remove ACI", key)?;
+        self.reads.forget(&info.key);
+        let mut left = Vec::new();
+        for blob in [&info.blob, &info.manifest] {
+            if let Err(error) = self.remove_blob(&blob.digest).await {
+                left.push((blob.digest, error));
+            }
+        }
+        self.flush().await?;
+        match left.first() {
+            None => Ok(()),
+            Some((_, first)) => Err(Error::new(
+                first.kind(),
+                "the ACI is removed, but not all of its bytes; collect garbage later",
+            )
+            .operation("remove ACI")
+            .subject(info.key)
+            .source(StoreRemovalError { left })),
+        }
+    }
+
+    /// Removes the information on an ACI, its remotes and, last, the lease that keeps its blobs.
+    /// Returns the information.
+    async fn remove_info(&self, key: &str) -> Result<AciInfo> {
+        let key = self.find(key).await?.key;
+        let mut attempt = 1;
+        loop {
+            let (info, revision) = self.load(&key).await?;
+            let mut batch = Batch::new();
+            self.catalogue
+                .delete(&mut batch, &info, Expect::Revision(revision))?;
+            for remote in self.catalogue.get_all_remotes().await? {
+                if remote.key == Some(key) {
+                    self.catalogue.remove_remote(&mut batch, &remote)?;
+                }
+            }
+            batch.delete(Table::Leases, &info.lease, Expect::Any);
+            match self.catalogue.commit(&batch).await {
+                Err(error) if error.kind() == ErrorKind::Conflict && attempt < ATTEMPTS => {
+                    attempt += 1;
+                }
+                outcome => return outcome.map(|()| info),
+            }
+        }
+    }
+
+    /// Removes a blob unless something refers to it, or it is gone.
+    async fn remove_blob(&self, digest: &Digest) -> Result<()> {
+        let blobs = BTreeSet::from([*digest]);
+        match gc::remove(&self.store, &[], &blobs, &RemoveOptions::default()).await {
+            Err(error) if matches!(error.kind(), ErrorKind::Busy | ErrorKind::NotFound) => Ok(()),
+            outcome => outcome.map(drop),
+        }
+    }
+}
+
+/// What the removal of an ACI left in the store.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct StoreRemovalError {
+    /// The blobs that are still there, each with the reason.
+    pub left: Vec<(Digest, Error)>,
+}
+
+impl fmt::Display for StoreRemovalError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "left in the store:")?;
+        for (digest, error) in &self.left {
+            write!(f, " {digest} ({error})")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for StoreRemovalError {}

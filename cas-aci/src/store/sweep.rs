@@ -1,0 +1,102 @@
+//! Removing what killed processes left.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use cas_core::records::{Batch, UNLEASED_TTL};
+use cas_core::{Context, Result, pool};
+
+use super::{AciStore, OWNER};
+use crate::key::Key;
+
+/// What a sweep removed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Swept {
+    /// Leases that kept blobs for no ACI of the catalogue.
+    pub leases: Vec<String>,
+    /// Entries that found no ACI by its name.
+    pub names: Vec<(String, Key)>,
+    /// Temporary files and directories.
+    pub files: Vec<PathBuf>,
+}
+
+impl AciStore {
+    /// Removes what killed processes left: leases that keep blobs for no ACI, entries of names
+    /// without an ACI, and temporary files. Leases and files of the day before `now` stay, because
+    /// a job may still use them. Adds missing entries of names. A collection then removes the blobs.
+    ///
+    /// # Errors
+    /// Errors of the store.
+    pub async fn sweep(&self, now: SystemTime) -> Result<Swept> {
+        let mut swept = Swept::default();
+        // What is listed before the catalogue is read was written before it, too.
+        let leases = self.store.leases().list().await?;
+        let names = self.catalogue.names().await?;
+        let infos = self.catalogue.get_all_aci_infos(&[], true).await?;
+        let used: BTreeSet<&str> = infos.iter().map(|info| info.lease.as_str()).collect();
+        for (id, lease, _) in leases {
+            let ours = lease.owner == OWNER && lease.expires_at.is_none();
+            if ours && !used.contains(id.as_str()) && is_old(lease.created_at, now) {
+                self.store.leases().delete(&id, OWNER, now).await?;
+                swept.leases.push(id);
+            }
+        }
+        let listed: BTreeSet<(&str, Key)> = infos
+            .iter()
+            .map(|info| (info.name.as_str(), info.key))
+            .collect();
+        let mut batch = Batch::new();
+        for (name, key) in &names {
+            if !listed.contains(&(name.as_str(), *key)) {
+                self.catalogue.delete_name(&mut batch, name, key)?;
+                swept.names.push((name.clone(), *key));
+            }
+        }
+        let named: BTreeSet<(&str, Key)> = names
+            .iter()
+            .map(|(name, key)| (name.as_str(), *key))
+            .collect();
+        for (name, key) in listed.difference(&named) {
+            self.catalogue.put_name(&mut batch, name, key)?;
+        }
+        if !batch.is_empty() {
+            self.catalogue.commit(&batch).await?;
+        }
+        if let Some(directory) = self.directory.clone() {
+            swept.files = pool::run(move || remove_old_files(&directory, now)).await?;
+        }
+        Ok(swept)
+    }
+}
+
+fn is_old(time: SystemTime, now: SystemTime) -> bool {
+    now.duration_since(time).is_ok_and(|age| age > UNLEASED_TTL)
+}
+
+/// Removes what nobody has changed for a day. Returns the paths.
+fn remove_old_files(directory: &Path, now: SystemTime) -> Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.during("list", directory.display())?,
+    };
+    let mut removed = Vec::new();
+    for entry in entries {
+        let path = entry.during("list", directory.display())?.path();
+        let found = fs::symlink_metadata(&path).during("stat", path.display())?;
+        if !is_old(found.modified()?, now) {
+            continue;
+        }
+        let outcome = if found.is_dir() {
+            fs::remove_dir_all(&path)
+        } else {
+            fs::remove_file(&path)
+        };
+        outcome.during("remove", path.display())?;
+        removed.push(path);
+    }
+    Ok(removed)
+}

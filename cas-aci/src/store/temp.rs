@@ -1,0 +1,94 @@
+//! Temporary files beside a store.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use cas_core::error::excerpt;
+use cas_core::{Context, Error, Result, limit, unique};
+
+use super::AciStore;
+
+/// A file that is removed when this is dropped.
+#[derive(Debug)]
+pub struct TempFile {
+    /// The file, open for reading and writing.
+    pub file: File,
+    path: PathBuf,
+}
+
+impl TempFile {
+    /// Returns its path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for TempFile {
+    fn drop(&mut self) {
+        // A file that cannot be removed is removed by a later sweep.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+impl AciStore {
+    /// Makes an empty directory for temporary files. Returns its path. The caller removes it.
+    ///
+    /// # Errors
+    /// `Unsupported` if the image store was opened without a directory; `FailedPrecondition` after
+    /// `close`; errors of the file system.
+    pub fn tmp_dir(&self) -> Result<PathBuf> {
+        let path = self.directory()?.join(unique::key("dir"));
+        fs::create_dir(&path).during("make directory", path.display())?;
+        Ok(path)
+    }
+
+    /// Makes an empty temporary file.
+    ///
+    /// # Errors
+    /// As [`AciStore::tmp_dir`].
+    pub fn tmp_file(&self) -> Result<TempFile> {
+        let path = self.directory()?.join(unique::key("file"));
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true);
+        let file = options.open(&path).during("make file", path.display())?;
+        Ok(TempFile { file, path })
+    }
+
+    /// Opens the temporary file `name` for reading and writing, at its end, so that a download can
+    /// go on. It is made if there is none, and stays until the caller removes it or a sweep finds
+    /// that nobody wrote to it for a day. Returns it and its path.
+    ///
+    /// # Errors
+    /// `InvalidArgument` unless `name` is one name of a file; as [`AciStore::tmp_dir`].
+    pub fn tmp_named_file(&self, name: &str) -> Result<(File, PathBuf)> {
+        let unfit = |character: char| character == '/' || character.is_control();
+        let is_name = !matches!(name, "" | "." | "..") && !name.contains(unfit);
+        if !is_name || name.len() > limit::COMPONENT {
+            let longest = limit::COMPONENT;
+            return Err(Error::invalid(format!(
+                "expected one name of a file, of 1 to {longest} bytes"
+            ))
+            .operation("make file")
+            .subject(excerpt(name)));
+        }
+        let path = self.directory()?.join(name);
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let mut file = options.open(&path).during("make file", path.display())?;
+        file.seek(SeekFrom::End(0)).during("seek", path.display())?;
+        Ok((file, path))
+    }
+
+    /// Returns the directory for temporary files, and makes it if it is not there.
+    fn directory(&self) -> Result<&Path> {
+        self.catalogue.check_open()?;
+        let directory = self.directory.as_deref().ok_or_else(|| {
+            Error::unsupported(
+                "the image store has no directory for temporary files; open it with one",
+            )
+        })?;
+        fs::create_dir_all(directory).during("make directory", directory.display())?;
+        Ok(directory)
+    }
+}

@@ -1,0 +1,344 @@
+//! Importing ACIs.
+
+use std::io::{self, BufReader, Read};
+use std::sync::{Arc, Weak};
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use cas_core::content::{Durability, Expected, OwnIngest, Writer};
+use cas_core::error::excerpt;
+use cas_core::lease::{BlobRef, LeaseGuard};
+use cas_core::records::{Batch, Expect, Lease, Leases, Resource, Table};
+use cas_core::{
+    Algorithm, Descriptor, Error, ErrorKind, Hasher, MediaType, Result, limit, pool, unique,
+};
+use cas_layer::codec::{Decoder, detect};
+use tokio::runtime::Handle;
+
+use super::{ATTEMPTS, AciStore, OWNER};
+use crate::archive::read_manifest;
+use crate::info::{AciInfo, MANIFEST_MEDIA_TYPE, MEDIA_TYPE};
+use crate::key::{Key, KeyPrefix, hash_to_key};
+use crate::manifest::ImageManifest;
+
+/// Number of bytes that are read and written in one piece.
+const PIECE: usize = 256 << 10;
+/// Number of bytes that are enough to detect the compression.
+const MAGIC: usize = 8;
+
+/// Options of [`AciStore::write_aci_with`].
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct WriteOptions {
+    /// Whether the ACI was found without asking for a version.
+    pub latest: bool,
+    /// The name that the ACI must have, if the caller asked for one.
+    pub name: Option<String>,
+    /// The key that the ACI must have, or its first digits.
+    pub key: Option<KeyPrefix>,
+    /// When it counts as imported; now if there is none.
+    pub import_time: Option<SystemTime>,
+    /// When it counts as last used; at its import if there is none.
+    pub last_used: Option<SystemTime>,
+}
+
+impl WriteOptions {
+    /// Sets [`latest`](Self::latest).
+    #[must_use]
+    pub fn with_latest(mut self, latest: bool) -> Self {
+        self.latest = latest;
+        self
+    }
+
+    /// Sets [`name`](Self::name).
+    #[must_use]
+    pub fn with_name(mut self, name: impl Into<Option<String>>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Sets [`key`](Self::key).
+    #[must_use]
+    pub fn with_key(mut self, key: impl Into<Option<KeyPrefix>>) -> Self {
+        self.key = key.into();
+        self
+    }
+
+    /// Sets [`import_time`](Self::import_time).
+    #[must_use]
+    pub fn with_import_time(mut self, time: impl Into<Option<SystemTime>>) -> Self {
+        self.import_time = time.into();
+        self
+    }
+
+    /// Sets [`last_used`](Self::last_used).
+    #[must_use]
+    pub fn with_last_used(mut self, time: impl Into<Option<SystemTime>>) -> Self {
+        self.last_used = time.into();
+        self
+    }
+}
+
+/// What was read of a source.
+struct Received {
+    writer: Writer,
+    key: Key,
+    size: u64,
+    manifest: Bytes,
+}
+
+impl AciStore {
+    /// Imports an ACI: a tar, plain or compressed with gzip, bzip2, xz or zstd. Returns its key.
+    /// An ACI that is there already is imported again: its time and
+    /// [`latest`](WriteOptions::latest) are those of the last import.
+    ///
+    /// The source is read to its end, on a thread of its own. It may block.
+    ///
+    /// # Errors
+    /// `Corrupt` if the source is not an ACI, or not the one that the options name; `OutOfRange`
+    /// if it exceeds a bound of [`limit`]; errors of the source and of the store. Nothing is left
+    /// then.
+    pub async fn write_aci(&self, source: impl Read + Send + 'static) -> Result<Key> {
+        self.write_aci_with(source, WriteOptions::default()).await
+    }
+
+    /// As [`AciStore::write_aci`], with options.
+    ///
+    /// # Errors
+    /// As [`AciStore::write_aci`].
+    pub async fn write_aci_with(
+        &self,
+        source: impl Read + Send + 'static,
+        options: WriteOptions,
+    ) -> Result<Key> {
+        self.catalogue.check_open()?;
+        let written = self.write_leased(Box::new(source), &options).await;
+        let key = written.map_err(|error| error.operation("import ACI"))?;
+        self.flush().await?;
+        Ok(key)
+    }
+
+    async fn write_leased(
+        &self,
+        source: Box<dyn Read + Send>,
+        options: &WriteOptions,
+    ) -> Result<Key> {
+        let guard = LeaseGuard::begin(&self.store, "aci-import").await?;
+        let outcome = self.write_under(&guard, source, options).await;
+        guard.finish_with(outcome).await
+    }
+
+    /// Stores the ACI under the lease of the import, then the lease that keeps it and its
+    /// information in one batch. A kill before the batch leaves blobs that nothing keeps.
+    async fn write_under(
+        &self,
+        guard: &LeaseGuard,
+        source: Box<dyn Read + Send>,
+        options: &WriteOptions,
+    ) -> Result<Key> {
+        let content = &self.store.content;
+        // Declared before the writer, so that the ingest can be discarded.
+        let ingest = OwnIngest::new(content, OWNER);
+        let writer = Writer::begin(&**content, ingest.key(), Expected::ANY).await?;
+        let waiter = Arc::new(());
+        let watch = Arc::downgrade(&waiter);
+        let runtime = Handle::try_current().ok();
+        let received = pool::apart("cas-aci", move || {
+            let _entered = runtime.as_ref().map(Handle::enter);
+            receive(source, writer, watch)
+        });
+        let Received {
+            mut writer,
+            key,
+            size,
+            manifest: json,
+        } = received.await?;
+        let manifest = ImageManifest::parse(&json).map_err(|error| error.subject(key))?;
+        check_asked(&key, &manifest, options).map_err(|error| error.subject(key))?;
+        let digest = writer.digest().await?;
+        let blob = Descriptor::new(MediaType::from(MEDIA_TYPE), digest, writer.offset());
+        let manifest_blob = Descriptor::of(MediaType::from(MANIFEST_MEDIA_TYPE), &json);
+        let blob_ref = BlobRef::of(&blob, Vec::new());
+        guard.publish(writer, &blob_ref, Durability::Full).await?;
+        ingest.published();
+        let there = guard
+            .pin_intact(BlobRef::of(&manifest_blob, Vec::new()))
+            .await?;
+        if !there {
+            guard
+                .put_alone(&manifest_blob, json, Durability::Full)
+                .await?;
+        }
+        let now = options.import_time.unwrap_or_else(|| self.now());
+        let mut info = AciInfo::new(key, manifest.name, options.latest, now, size, 0);
+        info.last_used = options.last_used.unwrap_or(now);
+        info.blob = blob;
+        info.manifest = manifest_blob;
+        guard.confirm().await?;
+        self.record(info).await?;
+        Ok(key)
+    }
+
+    /// Writes a lease that keeps the blobs of an ACI, and its information.
+    async fn record(&self, mut info: AciInfo) -> Result<()> {
+        info.lease = unique::key(OWNER);
+        let mut lease = Lease::new(OWNER, None);
+        lease.resources.extend([
+            Resource::Content(info.blob.digest),
+            Resource::Content(info.manifest.digest),
+        ]);
+        let mut attempt = 1;
+        loop {
+            let mut batch = Batch::new();
+            Leases::put(&mut batch, &info.lease, &lease, Expect::Absent)?;
+            let before = self.catalogue.load(&info.key).await?;
+            let expect = match &before {
+                Some((before, revision)) => {
+                    info.tree_store_size = before.tree_store_size;
+                    Expect::Revision(revision.clone())
+                }
+                None => Expect::Absent,
+            };
+            self.catalogue.put(&mut batch, &info, expect)?;
+            if let Some((before, _)) = before {
+                batch.delete(Table::Leases, before.lease, Expect::Any);
+            }
+            match self.catalogue.commit(&batch).await {
+                Err(error) if error.kind() == ErrorKind::Conflict && attempt < ATTEMPTS => {
+                    // A store that is not atomic has written the lease already.
+                    self.store
+                        .leases()
+                        .delete(&info.lease, OWNER, self.now())
+                        .await?;
+                    attempt += 1;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+}
+
+/// Checks that an ACI is the one that the caller asked for.
+fn check_asked(key: &Key, manifest: &ImageManifest, options: &WriteOptions) -> Result<()> {
+    if let Some(asked) = options
+        .name
+        .as_ref()
+        .filter(|asked| **asked != manifest.name)
+    {
+        return Err(Error::corrupt(format!(
+            "expected an ACI called {}, found one that says it is {}; get it from another place",
+            excerpt(asked),
+            manifest.name
+        )));
+    }
+    if let Some(asked) = options.key.as_ref().filter(|asked| !asked.matches(key)) {
+        return Err(Error::corrupt(format!(
+            "expected an ACI with the key {asked}, found {key}; get it from another place"
+        )));
+    }
+    Ok(())
+}
+
+/// Reads a source to its end: stores its bytes as they are, and hashes and inspects the archive in
+/// them.
+fn receive(source: Box<dyn Read + Send>, writer: Writer, waiter: Weak<()>) -> Result<Received> {
+    let mut tee = Tee {
+        source,
+        writer,
+        waiter,
+        piece: Bytes::new(),
+    };
+    let compression = detect(tee.begin()?);
+    let mut hashed = Hashed {
+        archive: Decoder::new(&mut tee, compression)?,
+        hasher: Hasher::new(Algorithm::Sha512),
+    };
+    let manifest = read_manifest(BufReader::with_capacity(PIECE, &mut hashed))?;
+    let size = hashed.archive.produced();
+    let key = hash_to_key(hashed.hasher)?;
+    // A decoder may stop before bytes that mean nothing.
+    io::copy(&mut tee, &mut io::sink())?;
+    Ok(Received {
+        writer: tee.writer,
+        key,
+        size,
+        manifest,
+    })
+}
+
+/// Reads a source and stores what it reads. It fails when nobody waits for the import any more.
+struct Tee {
+    source: Box<dyn Read + Send>,
+    writer: Writer,
+    waiter: Weak<()>,
+    /// What was stored and not returned yet.
+    piece: Bytes,
+}
+
+impl Tee {
+    /// Reads the beginning, which the first read returns again.
+    fn begin(&mut self) -> Result<&[u8]> {
+        while self.piece.len() < MAGIC {
+            let before = self.piece.clone();
+            self.piece = Bytes::new();
+            let more = self.next_piece()?;
+            let ended = more.is_empty();
+            self.piece = [before, more].concat().into();
+            if ended {
+                break;
+            }
+        }
+        Ok(&self.piece)
+    }
+
+    /// Reads and stores the next piece; an empty one at the end.
+    fn next_piece(&mut self) -> Result<Bytes> {
+        if self.waiter.strong_count() == 0 {
+            return Err(Error::cancelled("the caller no longer waits for the ACI"));
+        }
+        let mut piece = vec![0; PIECE];
+        let read = loop {
+            match self.source.read(&mut piece) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                outcome => break outcome?,
+            }
+        };
+        piece.truncate(read);
+        let piece = Bytes::from(piece);
+        if self.writer.offset() + read as u64 > limit::LAYER {
+            let allowed = limit::LAYER;
+            return Err(Error::out_of_range(format!(
+                "the ACI has more than the {allowed} bytes allowed; build a smaller one"
+            )));
+        }
+        if read > 0 {
+            pool::wait(self.writer.write(piece.clone()))?;
+        }
+        Ok(piece)
+    }
+}
+
+impl Read for Tee {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if self.piece.is_empty() {
+            self.piece = self.next_piece()?;
+        }
+        let read = self.piece.len().min(out.len());
+        out[..read].copy_from_slice(&self.piece.split_to(read));
+        Ok(read)
+    }
+}
+
+/// Hashes what it reads.
+struct Hashed<R> {
+    archive: R,
+    hasher: Hasher,
+}
+
+impl<R: Read> Read for Hashed<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let read = self.archive.read(out)?;
+        self.hasher.update(&out[..read]);
+        Ok(read)
+    }
+}

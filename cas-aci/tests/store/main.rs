@@ -1,0 +1,18 @@
+//! The image store over stores of every kind.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test may fail anywhere"
+)]
+
+mod bad;
+mod common;
+mod faults;
+mod find;
+mod list;
+mod read;
+mod remotes;
+mod remove;
+mod temp;
+mod write;
