@@ -8,6 +8,7 @@
 
 mod bad;
 mod common;
+mod example;
 mod faults;
 mod find;
 mod list;

@@ -1,0 +1,67 @@
+//! A tool for a store of ACIs in a directory:
+//!
+//! ```text
+//! aci_store DIR import FILE     prints the key
+//! aci_store DIR list            key, name and size of each ACI, the last import first
+//! aci_store DIR manifest KEY
+//! aci_store DIR read KEY        writes the uncompressed archive
+//! aci_store DIR remove KEY
+//! ```
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use backend_fs::FsStore;
+use cas_aci::{AciStore, SortField};
+use cas_core::pool::wait;
+use cas_core::{Error, Result};
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match run(&arguments, &mut io::stdout().lock()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("aci_store: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Does what the arguments say, and writes the result to `out`.
+pub fn run(arguments: &[String], out: &mut dyn Write) -> Result<()> {
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let (directory, command) = match *arguments {
+        [directory, ref command @ ..] => (directory, command),
+        [] => return Err(usage()),
+    };
+    let store = wait(AciStore::open(FsStore::open(directory)?.store()))?;
+    let done = execute(&store, command, out);
+    wait(store.close())?;
+    done
+}
+
+fn execute(store: &AciStore, command: &[&str], out: &mut dyn Write) -> Result<()> {
+    match *command {
+        ["import", file] => {
+            let key = wait(store.write_aci(File::open(file)?))?;
+            writeln!(out, "{}", key.half())?;
+        }
+        ["list"] => {
+            for info in wait(store.get_all_aci_infos(&[SortField::ImportTime], false))? {
+                writeln!(out, "{} {} {}", info.key.half(), info.name, info.size)?;
+            }
+        }
+        ["manifest", key] => out.write_all(&wait(store.get_image_manifest_json(key))?)?,
+        ["read", key] => {
+            io::copy(&mut wait(store.read_stream(key))?, out)?;
+        }
+        ["remove", key] => wait(store.remove_aci(key))?,
+        _ => return Err(usage()),
+    }
+    Ok(())
+}
+
+fn usage() -> Error {
+    Error::invalid("usage: aci_store DIR import FILE | list | manifest KEY | read KEY | remove KEY")
+}
