@@ -196,7 +196,8 @@ impl Catalogue {
     /// Adds the writing of `remote` to `batch`, in place of the one with the same URL.
     ///
     /// # Errors
-    /// `InvalidArgument` for an empty URL, or for texts that exceed [`limit::URL`](cas_core::limit::URL).
+    /// `InvalidArgument` for an empty URL, or for texts that exceed
+    /// [`limit::URL`](cas_core::limit::URL).
     pub fn write_remote(&self, batch: &mut Batch, remote: &Remote) -> Result<()> {
         remote
             .check()

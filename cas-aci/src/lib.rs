@@ -21,6 +21,7 @@
 mod archive;
 mod catalogue;
 mod fetch;
+mod image;
 mod info;
 mod key;
 mod manifest;

@@ -110,6 +110,10 @@ pub const ACI_MANIFEST: u64 = 1 << 20;
 /// Maximum number of dependencies, labels, annotations, mount points, ports or whitelisted paths
 /// that the manifest of an ACI lists, each.
 pub const ACI_LIST: usize = 4096;
+/// Maximum number of ACIs from one to the lowest that it depends on.
+pub const ACI_DEPTH: usize = 32;
+/// Maximum number of ports of the app of one ACI: each of TCP and UDP.
+pub const ACI_PORTS: usize = 2 * 65_535;
 /// Maximum number of images that keys or names are listed of in a message.
 pub const CANDIDATES: usize = 8;
 /// Maximum length of the URL of an ACI or of its signature, and of an ETag.

@@ -147,6 +147,11 @@ impl AciStore {
         self.flush().await
     }
 
+    /// Returns the store below.
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
     async fn update(&self, key: &str, change: impl Fn(&mut AciInfo) + Send + Sync) -> Result<()> {
         let key = self.find(key).await?.key;
         let mut attempt = 1;

@@ -27,7 +27,8 @@ pub struct Swept {
 impl AciStore {
     /// Removes what killed processes left: leases that keep blobs for no ACI, entries of names
     /// without an ACI, and temporary files. Leases and files of the day before `now` stay, because
-    /// a job may still use them. Adds missing entries of names. A collection then removes the blobs.
+    /// a job may still use them. Adds missing entries of names. A collection then removes the
+    /// blobs.
     ///
     /// # Errors
     /// Errors of the store.

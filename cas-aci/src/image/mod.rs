@@ -1,0 +1,117 @@
+//! ACIs as OCI images.
+
+mod config;
+mod dependencies;
+mod layer;
+mod whitelist;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cas_core::content::{Durability, Expected, OwnIngest, Writer};
+use cas_core::image::Reference;
+use cas_core::lease::{BlobRef, LeaseGuard};
+use cas_core::{
+    Context, Descriptor, Digest, Error, Image, Manifest, MediaType, Result, Store, pool,
+};
+use tokio::runtime::Handle;
+
+use self::dependencies::{Part, parts};
+use crate::store::AciStore;
+
+impl AciStore {
+    /// Makes an OCI image of an ACI and gives it a name. Returns the image.
+    ///
+    /// Each ACI that it depends on becomes a layer, lowest first, found in the catalogue by key or
+    /// by name and labels. A pathWhitelist limits the ACI that has it and all below it. The app
+    /// becomes the configuration; labels without `os` and `arch` mean the platform of this machine.
+    ///
+    /// # Errors
+    /// As [`AciStore::resolve_key`]; `NotFound` for a dependency that the catalogue does not have;
+    /// `Corrupt` if an ACI depends on itself, or if a key of a dependency belongs to another name
+    /// or other labels; `OutOfRange` for more than [`limit::ACI_DEPTH`] levels or
+    /// [`limit::LAYERS`] layers; `Unsupported` for what an OCI image cannot express; errors of the
+    /// store. The name is then as it was.
+    ///
+    /// [`limit::ACI_DEPTH`]: cas_core::limit::ACI_DEPTH
+    /// [`limit::LAYERS`]: cas_core::limit::LAYERS
+    pub async fn to_image(&self, key: &str, name: Reference) -> Result<Image> {
+        let found = parts(self, key).await;
+        let parts = found.during("make image of ACI", key)?;
+        let store = self.store();
+        let guard = LeaseGuard::begin(store, "aci-image").await?;
+        let target = match build(self, &guard, &parts).await {
+            Ok(target) => target,
+            Err(error) => {
+                let failed = guard.finish_with(Err(error)).await;
+                return failed.during("make image of ACI", key);
+            }
+        };
+        guard.name_one(Image::new(name, target), &["target"]).await
+    }
+}
+
+/// Stores the layers, the configuration and the manifest. Returns the descriptor of the manifest.
+async fn build(acis: &AciStore, guard: &LeaseGuard, parts: &[Part]) -> Result<Descriptor> {
+    let (mut layers, mut diff_ids) = (Vec::new(), Vec::new());
+    for part in parts {
+        let stored = store_layer(acis, guard, part).await;
+        let (layer, diff_id) = stored.map_err(|error| error.within(part.info.key))?;
+        layers.push(layer);
+        diff_ids.push(diff_id);
+    }
+    let top = parts
+        .last()
+        .ok_or_else(|| Error::internal("an image has no parts; please report it"))?;
+    let config = Bytes::from(config::config(&top.manifest, &diff_ids)?);
+    let config_blob = Descriptor::of(MediaType::OCI_CONFIG, &config);
+    guard
+        .put_alone(&config_blob, config, Durability::Full)
+        .await?;
+    let manifest = Manifest {
+        schema_version: 2,
+        media_type: Some(MediaType::OCI_MANIFEST),
+        artifact_type: None,
+        config: config_blob,
+        layers,
+        subject: None,
+        annotations: None,
+    };
+    let manifest = serde_json::to_vec(&manifest).map_err(|error| {
+        Error::internal("a manifest could not be serialised; please report it").source(error)
+    })?;
+    let target = Descriptor::of(MediaType::OCI_MANIFEST, &manifest);
+    guard
+        .put(&target, manifest.into(), Durability::Full)
+        .await?;
+    Ok(target)
+}
+
+/// Stores the rootfs of an ACI as a layer. Returns its descriptor and its diff id.
+async fn store_layer(
+    acis: &AciStore,
+    guard: &LeaseGuard,
+    part: &Part,
+) -> Result<(Descriptor, Digest)> {
+    let store: &Store = acis.store();
+    guard.pin(BlobRef::of(&part.info.blob, Vec::new())).await?;
+    let archive = acis.open_reader(&part.info).await?;
+    // Declared before the writer, so that the ingest can be discarded.
+    let ingest = OwnIngest::new(&store.content, "aci-layer");
+    let writer = Writer::begin(&*store.content, ingest.key(), Expected::ANY).await?;
+    let waiter = Arc::new(());
+    let watch = Arc::downgrade(&waiter);
+    let whitelists = part.whitelists.clone();
+    let runtime = Handle::try_current().ok();
+    let written = pool::apart("cas-aci", move || {
+        let _entered = runtime.as_ref().map(Handle::enter);
+        layer::write(archive, &whitelists, writer, watch)
+    });
+    let (mut writer, diff_id) = written.await?;
+    let digest = writer.digest().await?;
+    let layer = Descriptor::new(MediaType::OCI_LAYER_GZIP, digest, writer.offset());
+    let blob = BlobRef::of(&layer, Vec::new());
+    guard.publish(writer, &blob, Durability::Full).await?;
+    ingest.published();
+    Ok((layer, diff_id))
+}
