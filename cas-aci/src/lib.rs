@@ -25,7 +25,9 @@ mod image;
 mod info;
 mod key;
 mod manifest;
+mod ql;
 mod remote;
+mod rkt;
 mod store;
 mod used;
 
@@ -37,6 +39,7 @@ pub use manifest::{
     App, Dependency, EventHandler, ImageManifest, Label, MountPoint, Port, check_identifier,
 };
 pub use remote::{Remote, max_age};
+pub use rkt::ImportedStore;
 pub use store::{
     AciReader, AciStore, OpenOptions, StoreRemovalError, Swept, TempFile, WriteOptions,
 };

@@ -114,6 +114,8 @@ pub const ACI_LIST: usize = 4096;
 pub const ACI_DEPTH: usize = 32;
 /// Maximum number of ports of the app of one ACI: each of TCP and UDP.
 pub const ACI_PORTS: usize = 2 * 65_535;
+/// Maximum size of the database of rkt's image store that is read.
+pub const QL_DATABASE: u64 = 64 << 20;
 /// Maximum number of images that keys or names are listed of in a message.
 pub const CANDIDATES: usize = 8;
 /// Maximum length of the URL of an ACI or of its signature, and of an ETag.

@@ -16,5 +16,6 @@ mod list;
 mod read;
 mod remotes;
 mod remove;
+mod rkt;
 mod temp;
 mod write;

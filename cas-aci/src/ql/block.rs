@@ -1,0 +1,86 @@
+//! The blocks of a file, as the Go package lldb allocates them.
+
+use std::borrow::Cow;
+
+use cas_core::Result;
+
+use super::damaged;
+use super::value::{Value, values};
+use super::zappy;
+
+/// The first bytes of a file.
+const MAGIC: &[u8] = b"\x60\xdbql";
+/// Size of an atom in bytes, and of the header with the magic number.
+const ATOM: usize = 16;
+/// Number of atoms in the table of free blocks, less one: the first block has handle 1.
+const FREE_LISTS: usize = 6;
+/// The first byte of a block with a longer content.
+const LONG: u8 = 0xfc;
+/// The first byte of a block that only names another one.
+const MOVED: u8 = 0xfd;
+
+/// The blocks of a file.
+pub(super) struct Blocks<'a>(&'a [u8]);
+
+impl<'a> Blocks<'a> {
+    pub(super) fn new(file: &'a [u8]) -> Result<Self> {
+        match file.get(ATOM..) {
+            Some(blocks) if file.starts_with(MAGIC) => Ok(Blocks(blocks)),
+            _ => Err(damaged("it does not begin as a database does")),
+        }
+    }
+
+    /// Returns the number of atoms.
+    pub(super) fn atoms(&self) -> usize {
+        self.0.len() / ATOM
+    }
+
+    /// Returns the values in a block.
+    pub(super) fn values(&self, handle: u64) -> Result<Vec<Value>> {
+        values(&self.content(handle)?)
+    }
+
+    /// Returns the content of a block, decompressed.
+    fn content(&self, handle: u64) -> Result<Cow<'a, [u8]>> {
+        let mut block = self.block(handle)?;
+        if let [MOVED, to @ ..] = block
+            && let Some(to) = to.first_chunk::<7>()
+        {
+            let to = to
+                .iter()
+                .fold(0, |handle, byte| handle << 8 | u64::from(*byte));
+            block = self.block(to)?;
+        }
+        let (header, length) = match *block {
+            [short @ 0..LONG, ..] => (1, usize::from(short)),
+            [LONG, high, low, ..] => {
+                let length = usize::from(u16::from_be_bytes([high, low]));
+                // Lengths from 252 to 65,787, of which the lower 16 bits are stored.
+                let wraps = length < usize::from(LONG);
+                (3, if wraps { length + (1 << 16) } else { length })
+            }
+            _ => return Err(damaged("a handle names a free block")),
+        };
+        let atoms = (header + length) / ATOM + 1;
+        let whole = block.get(..atoms * ATOM);
+        let whole = whole.ok_or_else(|| damaged("a block ends behind the file"))?;
+        let content = &whole[header..header + length];
+        match whole[whole.len() - 1] {
+            0 => Ok(Cow::Borrowed(content)),
+            1 => zappy::decode(content).map(Cow::Owned),
+            _ => Err(damaged("a block has an unknown compression")),
+        }
+    }
+
+    /// Returns the file from a block on.
+    fn block(&self, handle: u64) -> Result<&'a [u8]> {
+        let atom = usize::try_from(handle).ok().filter(|handle| *handle > 0);
+        let offset = atom
+            .and_then(|atom| atom.checked_add(FREE_LISTS))
+            .and_then(|atom| atom.checked_mul(ATOM));
+        let block = offset.and_then(|offset| self.0.get(offset..));
+        block
+            .filter(|block| block.len() >= ATOM)
+            .ok_or_else(|| damaged("a handle names a block behind the file"))
+    }
+}

@@ -1,0 +1,173 @@
+//! A reader of the database files of the Go package ql, which rkt keeps its catalogue in.
+//!
+//! A file is a magic number, a table of free blocks, and blocks of 16-byte atoms. A block is named
+//! by its handle, the number of its first atom, and contains a list of values, compressed or not.
+//! Block 1 leads to the tables, and each of them to a chain of rows. Nothing else is read: neither
+//! indexes nor free blocks.
+
+mod block;
+mod value;
+mod zappy;
+
+use cas_core::{Error, Result};
+
+use self::block::Blocks;
+pub(crate) use self::value::Value;
+
+/// A table of a database.
+#[derive(Debug)]
+pub(crate) struct Table {
+    pub(crate) name: String,
+    columns: Vec<String>,
+    rows: Vec<Vec<Value>>,
+}
+
+impl Table {
+    /// Returns the number of rows.
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Returns the value in a row and the first of these columns that the table has; `Null` if the
+    /// table has none of them.
+    pub(crate) fn value(&self, row: usize, columns: &[&str]) -> &Value {
+        let named = |name: &&str| self.columns.iter().position(|column| column == name);
+        let value = columns.iter().find_map(named).and_then(|column| {
+            // Behind the handle of the next row and the id of this one.
+            self.rows.get(row)?.get(column + 2)
+        });
+        value.unwrap_or(&Value::Null)
+    }
+}
+
+/// Returns the tables of the database in `file`.
+///
+/// # Errors
+/// `Corrupt` if the file is not a database of ql, or is damaged or truncated.
+pub(crate) fn tables(file: &[u8]) -> Result<Vec<Table>> {
+    let blocks = Blocks::new(file)?;
+    let mut tables = Vec::new();
+    let root = blocks.values(1)?;
+    let mut next = match *root {
+        [] => 0,
+        [ref head] => handle(head)?,
+        _ => return Err(damaged("its root has several values")),
+    };
+    while next != 0 {
+        check_count(tables.len(), &blocks)?;
+        let values = blocks.values(next)?;
+        let (after, columns, head, name) = match &*values {
+            [after, Value::Text(columns), head, Value::Text(name), ..] => {
+                (after, columns, head, name)
+            }
+            _ => return Err(damaged("a table is not described as one")),
+        };
+        // A letter for the type is before each name. A column that was dropped has no name.
+        let names = columns
+            .split('|')
+            .map(|column| column.get(1..).unwrap_or_default());
+        tables.push(Table {
+            name: name.clone(),
+            columns: names.map(str::to_owned).collect(),
+            rows: rows(&blocks, handle(head)?)?,
+        });
+        next = handle(after)?;
+    }
+    Ok(tables)
+}
+
+/// Returns the rows of the table whose first row the block `head` names.
+fn rows(blocks: &Blocks<'_>, head: u64) -> Result<Vec<Vec<Value>>> {
+    let mut rows = Vec::new();
+    let mut next = match &*blocks.values(head)? {
+        [first] => handle(first)?,
+        _ => return Err(damaged("a table has no first row")),
+    };
+    while next != 0 {
+        check_count(rows.len(), blocks)?;
+        let row = blocks.values(next)?;
+        next = handle(row.first().unwrap_or(&Value::Null))?;
+        rows.push(row);
+    }
+    Ok(rows)
+}
+
+/// Checks that a chain does not lead back to itself: it has no more members than the file has
+/// atoms.
+fn check_count(found: usize, blocks: &Blocks<'_>) -> Result<()> {
+    if found <= blocks.atoms() {
+        return Ok(());
+    }
+    Err(damaged("a chain leads back to itself"))
+}
+
+fn handle(value: &Value) -> Result<u64> {
+    match value {
+        Value::Integer(handle) => u64::try_from(*handle).ok(),
+        _ => None,
+    }
+    .ok_or_else(|| damaged("a handle is not a number"))
+}
+
+/// Returns the error of a damaged database.
+pub(crate) fn damaged(what: &str) -> Error {
+    Error::corrupt(format!(
+        "the ql database is damaged or truncated: {what}; restore it from a copy"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &[u8] = include_bytes!("../../tests/fixtures/ql/v7.ql");
+
+    #[test]
+    fn a_database_of_the_real_engine_is_read() {
+        let tables = tables(FILE).unwrap();
+        let infos = tables.iter().find(|table| table.name == "aciinfo").unwrap();
+        assert_eq!(infos.len(), 2);
+        let mut names: Vec<&Value> = (0..2).map(|row| infos.value(row, &["name"])).collect();
+        names.sort_by_key(|name| format!("{name:?}"));
+        let expected = [0, 1].map(|n| Value::Text(format!("example.com/image{n}")));
+        assert_eq!(names, expected.iter().collect::<Vec<_>>());
+        assert_eq!(infos.value(0, &["none", "size"]), &Value::Integer(10));
+        assert_eq!(infos.value(0, &["none"]), &Value::Null);
+        assert_eq!(infos.value(9, &["name"]), &Value::Null);
+    }
+
+    #[test]
+    fn removed_rows_are_not_read_and_long_texts_are() {
+        let large = include_bytes!("../../tests/fixtures/ql/large.ql");
+        let tables = tables(large).unwrap();
+        let table = |name: &str| tables.iter().find(|table| table.name == name).unwrap();
+        assert_eq!(table("aciinfo").len(), 400);
+        let long = format!("https://host/{}", "0123456789".repeat(300));
+        assert_eq!(table("remote").value(0, &["aciurl"]), &Value::Text(long));
+    }
+
+    #[test]
+    fn a_truncated_file_is_an_error_or_read_and_never_a_panic() {
+        for length in 0..FILE.len() {
+            if let Err(error) = tables(&FILE[..length]) {
+                assert_eq!(error.kind(), cas_core::ErrorKind::Corrupt);
+            }
+        }
+        assert!(tables(&FILE[..FILE.len() / 2]).is_err());
+        assert!(tables(b"").is_err());
+    }
+
+    #[test]
+    fn a_file_with_any_byte_changed_ends() {
+        let mut file = FILE.to_vec();
+        for at in 0..file.len() {
+            for bit in [0x01, 0x80, 0xff] {
+                file[at] ^= bit;
+                if let Err(error) = tables(&file) {
+                    assert_eq!(error.kind(), cas_core::ErrorKind::Corrupt);
+                }
+                file[at] ^= bit;
+            }
+        }
+    }
+}

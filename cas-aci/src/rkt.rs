@@ -1,0 +1,244 @@
+//! Bringing over the image store of rkt.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{ErrorKind as IoKind, Read};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use cas_core::error::excerpt;
+use cas_core::{Context, Error, ErrorKind, Result, limit, pool};
+
+use crate::key::{Key, KeyPrefix};
+use crate::ql::{Table, Value, damaged, tables};
+use crate::remote::Remote;
+use crate::store::{AciStore, WriteOptions};
+
+/// The newest version of rkt's database.
+const NEWEST: i64 = 7;
+/// The file of the database, and its log, whose name is the SHA-1 of the name of the file.
+const DATABASE: &str = "db/ql.db";
+const LOG: &str = "db/.34a8b4c1ad933745146fdbfef3073706ee571625";
+/// Number of digits of the keys of rkt.
+const DIGITS: usize = 64;
+
+/// What was brought over from a directory of rkt, and what was not.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct ImportedStore {
+    /// The ACIs that are in the catalogue now.
+    pub imported: Vec<Key>,
+    /// Keys of rkt's catalogue whose archive is gone: rkt was killed while it removed or imported
+    /// them.
+    pub without_blob: Vec<String>,
+    /// Keys of archives that rkt's catalogue does not list, for the same reason.
+    pub without_row: Vec<String>,
+    /// Keys of archives that are damaged or not an ACI, each with the reason.
+    pub refused: Vec<(String, Error)>,
+    /// The number of remotes that were brought over.
+    pub remotes: usize,
+}
+
+/// An image of rkt's catalogue.
+struct Row {
+    key: String,
+    name: String,
+    options: WriteOptions,
+}
+
+/// What is in a directory of rkt.
+struct Found {
+    rows: Vec<Row>,
+    remotes: Vec<(Remote, String)>,
+    /// The archives by key.
+    blobs: BTreeMap<String, PathBuf>,
+}
+
+impl AciStore {
+    /// Brings over the image store of rkt in `directory`: all ACIs with their names, times and
+    /// remotes. rkt must not use it meanwhile. The directory is only read, and may be brought over
+    /// again.
+    ///
+    /// # Errors
+    /// `NotFound` if it has no database; `FailedPrecondition` if the database is newer than version
+    /// 7 or was not closed; `Corrupt` if the database is damaged; errors of the file system and of
+    /// the store. ACIs that were imported before the error stay.
+    pub async fn import_store(&self, directory: impl AsRef<Path>) -> Result<ImportedStore> {
+        let directory = directory.as_ref().to_owned();
+        let shown = directory.display().to_string();
+        let imported = self.import_directory(directory).await;
+        imported.during("import rkt's image store", shown)
+    }
+
+    async fn import_directory(&self, directory: PathBuf) -> Result<ImportedStore> {
+        self.catalogue().check_open()?;
+        let found = pool::run(move || read(&directory)).await?;
+        let (mut done, mut keys) = (ImportedStore::default(), BTreeMap::new());
+        let listed: BTreeSet<&String> = found.rows.iter().map(|row| &row.key).collect();
+        let unlisted = found.blobs.keys().filter(|key| !listed.contains(key));
+        done.without_row = unlisted.cloned().collect();
+        for Row { key, name, options } in found.rows {
+            let Some(path) = found.blobs.get(&key) else {
+                done.without_blob.push(key);
+                continue;
+            };
+            let file = File::open(path).during("open", path.display())?;
+            match self.write_aci_with(file, options.with_name(name)).await {
+                Err(error) if is_of_aci(&error) => done.refused.push((key, error)),
+                outcome => {
+                    let whole = outcome?;
+                    keys.insert(key, whole);
+                    done.imported.push(whole);
+                }
+            }
+        }
+        for (mut remote, key) in found.remotes {
+            remote.key = keys.get(&key).copied();
+            self.write_remote(&remote).await?;
+            done.remotes += 1;
+        }
+        Ok(done)
+    }
+}
+
+/// Returns whether an error is about one ACI and not about the store.
+fn is_of_aci(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::Corrupt | ErrorKind::OutOfRange | ErrorKind::Unsupported
+    )
+}
+
+fn read(directory: &Path) -> Result<Found> {
+    let log = directory.join(LOG);
+    if fs::metadata(&log).is_ok_and(|log| log.len() > 0) {
+        return Err(Error::precondition(
+            "the database was not closed, and its log has changes; run `rkt image list` first",
+        )
+        .subject(log.display()));
+    }
+    let path = directory.join(DATABASE);
+    let tables = read_database(&path).map_err(|error| error.within(path.display()))?;
+    let table = |name: &str| tables.iter().find(|table| table.name == name);
+    let version = table("version").filter(|table| table.len() > 0);
+    let version = version.map(|table| table.value(0, &["version"]));
+    let known = match version {
+        Some(Value::Integer(version)) if *version > NEWEST => {
+            return Err(Error::precondition(format!(
+                "expected a database of version {NEWEST} or older, found {version}; a newer \
+                 version of cas may read it"
+            ))
+            .subject(path.display()));
+        }
+        Some(Value::Integer(0..)) => true,
+        _ => false,
+    };
+    let (Some(infos), Some(remotes), true) = (table("aciinfo"), table("remote"), known) else {
+        return Err(damaged("it is not the database of an image store").subject(path.display()));
+    };
+    let named = |error: Error| error.subject(path.display());
+    let rows = (0..infos.len())
+        .map(|row| info(infos, row))
+        .collect::<Result<_>>();
+    let remotes = (0..remotes.len())
+        .map(|row| remote(remotes, row))
+        .collect::<Result<_>>();
+    Ok(Found {
+        rows: rows.map_err(named)?,
+        remotes: remotes.map_err(named)?,
+        blobs: blobs(&directory.join("blob/sha512"))?,
+    })
+}
+
+fn read_database(path: &Path) -> Result<Vec<Table>> {
+    let file = File::open(path)?;
+    let mut data = Vec::new();
+    file.take(limit::QL_DATABASE + 1).read_to_end(&mut data)?;
+    if data.len() as u64 > limit::QL_DATABASE {
+        let allowed = limit::QL_DATABASE;
+        return Err(Error::out_of_range(format!(
+            "the database has more than the {allowed} bytes allowed; remove images with rkt"
+        )));
+    }
+    tables(&data)
+}
+
+fn info(table: &Table, row: usize) -> Result<Row> {
+    let imported = table.value(row, &["importtime"]).time()?;
+    // Versions before 4 did not know it.
+    let last_used = match table.value(row, &["lastused", "lastusedtime"]) {
+        Value::Null => imported,
+        value => value.time()?,
+    };
+    let key = text(table, row, &["blobkey"])?;
+    let options = WriteOptions::default()
+        .with_key(Some(key_of(&key)?))
+        .with_latest(*table.value(row, &["latest"]) == Value::Bool(true))
+        .with_import_time(imported)
+        .with_last_used(last_used);
+    Ok(Row {
+        name: text(table, row, &["name", "appname"])?,
+        key,
+        options,
+    })
+}
+
+fn remote(table: &Table, row: usize) -> Result<(Remote, String)> {
+    let mut remote = Remote::new(
+        text(table, row, &["aciurl"])?,
+        text(table, row, &["sigurl"])?,
+    );
+    remote.etag = text(table, row, &["etag"])?;
+    // Versions before 2 did not know them, and the migration changed the name of the second.
+    if let Value::Integer(seconds) = table.value(row, &["cachemaxage"]) {
+        let seconds = u32::try_from(*seconds).unwrap_or(0);
+        remote.cache_max_age = Duration::from_secs(seconds.into());
+    }
+    remote.download_time = match table.value(row, &["downloadtime", "downloadedtime"]) {
+        Value::Null => SystemTime::UNIX_EPOCH,
+        value => value.time()?,
+    };
+    Ok((remote, text(table, row, &["blobkey"])?))
+}
+
+fn text(table: &Table, row: usize, columns: &[&str]) -> Result<String> {
+    match table.value(row, columns) {
+        Value::Text(text) => Ok(text.clone()),
+        _ => Err(damaged("a row has no text where one belongs")),
+    }
+}
+
+/// Returns the key of a row, which must have as many digits as rkt writes.
+fn key_of(text: &str) -> Result<KeyPrefix> {
+    let key = text.parse::<KeyPrefix>().ok();
+    key.filter(|key| key.hex().len() == DIGITS)
+        .ok_or_else(|| damaged(&format!("{:?} is not a key", excerpt(text))))
+}
+
+/// Returns the archives below a directory, by key: `ab/sha512-ab…`.
+fn blobs(directory: &Path) -> Result<BTreeMap<String, PathBuf>> {
+    let mut blobs = BTreeMap::new();
+    for part in list(directory)? {
+        if !part.is_dir() {
+            continue;
+        }
+        for path in list(&part)? {
+            let name = path.file_name().and_then(|name| name.to_str());
+            if let Some(name) = name.filter(|name| key_of(name).is_ok()) {
+                blobs.insert(name.to_owned(), path);
+            }
+        }
+    }
+    Ok(blobs)
+}
+
+/// Returns the paths in a directory; none if it is not there.
+fn list(directory: &Path) -> Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == IoKind::NotFound => return Ok(Vec::new()),
+        entries => entries.during("list", directory.display())?,
+    };
+    let paths = entries.map(|entry| Ok(entry?.path()));
+    let paths: Result<Vec<PathBuf>> = paths.collect();
+    paths.during("list", directory.display())
+}
