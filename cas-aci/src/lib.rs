@@ -28,6 +28,7 @@ mod manifest;
 mod ql;
 mod remote;
 mod rkt;
+mod small_blob;
 mod store;
 mod used;
 

@@ -17,6 +17,7 @@ use cas_core::{
 use tokio::runtime::Handle;
 
 use self::dependencies::{Part, parts};
+use crate::small_blob::store_small_blob;
 use crate::store::AciStore;
 
 impl AciStore {
@@ -53,6 +54,7 @@ impl AciStore {
 
 /// Stores the layers, the configuration and the manifest. Returns the descriptor of the manifest.
 async fn build(acis: &AciStore, guard: &LeaseGuard, parts: &[Part]) -> Result<Descriptor> {
+    let store = acis.store();
     let (mut layers, mut diff_ids) = (Vec::new(), Vec::new());
     for part in parts {
         let stored = store_layer(acis, guard, part).await;
@@ -65,9 +67,9 @@ async fn build(acis: &AciStore, guard: &LeaseGuard, parts: &[Part]) -> Result<De
         .ok_or_else(|| Error::internal("an image has no parts; please report it"))?;
     let config = Bytes::from(config::config(&top.manifest, &diff_ids)?);
     let config_blob = Descriptor::of(MediaType::OCI_CONFIG, &config);
-    guard
-        .put_alone(&config_blob, config, Durability::Full)
-        .await?;
+    store_small_blob(store, guard, &config_blob, Vec::new(), config).await?;
+    let listed = [&config_blob].into_iter().chain(&layers);
+    let children = listed.map(|child| child.digest).collect();
     let manifest = Manifest {
         schema_version: 2,
         media_type: Some(MediaType::OCI_MANIFEST),
@@ -81,9 +83,7 @@ async fn build(acis: &AciStore, guard: &LeaseGuard, parts: &[Part]) -> Result<De
         Error::internal("a manifest could not be serialised; please report it").source(error)
     })?;
     let target = Descriptor::of(MediaType::OCI_MANIFEST, &manifest);
-    guard
-        .put(&target, manifest.into(), Durability::Full)
-        .await?;
+    store_small_blob(store, guard, &target, children, manifest.into()).await?;
     Ok(target)
 }
 

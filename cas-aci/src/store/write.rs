@@ -20,6 +20,7 @@ use crate::archive::read_manifest;
 use crate::info::{AciInfo, MANIFEST_MEDIA_TYPE, MEDIA_TYPE};
 use crate::key::{Key, KeyPrefix, hash_to_key};
 use crate::manifest::ImageManifest;
+use crate::small_blob::store_small_blob;
 
 /// Number of bytes that are read and written in one piece.
 const PIECE: usize = 256 << 10;
@@ -161,14 +162,7 @@ impl AciStore {
         let blob_ref = BlobRef::of(&blob, Vec::new());
         guard.publish(writer, &blob_ref, Durability::Full).await?;
         ingest.published();
-        let there = guard
-            .pin_intact(BlobRef::of(&manifest_blob, Vec::new()))
-            .await?;
-        if !there {
-            guard
-                .put_alone(&manifest_blob, json, Durability::Full)
-                .await?;
-        }
+        store_small_blob(&self.store, guard, &manifest_blob, Vec::new(), json).await?;
         let now = options.import_time.unwrap_or_else(|| self.now());
         let mut info = AciInfo::new(key, manifest.name, options.latest, now, size, 0);
         info.last_used = options.last_used.unwrap_or(now);

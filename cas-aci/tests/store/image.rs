@@ -348,7 +348,7 @@ fn circles_and_long_chains_of_dependencies_end() {
 #[test]
 fn what_an_image_cannot_express_is_refused_and_leaves_nothing() {
     let user = r#","app":{"user":"/etc/owner","group":"0"}"#;
-    let ports = vec![r#"{"name":"p","protocol":"tcp","port":1,"count":65535}"#; 3].join(",");
+    let ports = [r#"{"name":"p","protocol":"tcp","port":1,"count":65535}"#; 3].join(",");
     let ports = format!(r#","app":{{"user":"0","group":"0","ports":[{ports}]}}"#);
     let rootfs = |more: &str| {
         Tar::new()
@@ -384,5 +384,19 @@ fn what_an_image_cannot_express_is_refused_and_leaves_nothing() {
         assert_eq!(blobs(&store), 2);
         let name = "example.com/image:1".parse().unwrap();
         assert!(wait(store.images.get(&name)).unwrap().is_none());
+    }
+}
+
+#[test]
+fn one_image_is_made_by_several_jobs_at_once() {
+    for store in [memory(), strict()] {
+        let key = write(&open(&store), &aci(&manifest("a", "")));
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| to_image(&open(&store), &key).unwrap());
+            }
+        });
+        wait_until_jobs_end(&store);
+        assert_eq!(blobs(&store), 5);
     }
 }

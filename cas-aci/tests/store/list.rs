@@ -64,8 +64,11 @@ fn changes_of_one_batch_are_made_together() {
         catalogue.write_remote(&mut batch, &remote).unwrap();
         wait(catalogue.commit(&batch)).unwrap();
         let found = wait(catalogue.get_all_aci_infos(&[SortField::Name], true)).unwrap();
-        assert_eq!(found, [info.clone()]);
-        assert_eq!(wait(catalogue.get_all_remotes()).unwrap(), [remote.clone()]);
+        assert_eq!(found, std::slice::from_ref(&info));
+        assert_eq!(
+            wait(catalogue.get_all_remotes()).unwrap(),
+            std::slice::from_ref(&remote)
+        );
         let mut batch = Batch::new();
         catalogue.remove_aci_info(&mut batch, &info).unwrap();
         catalogue.remove_remote(&mut batch, &remote).unwrap();

@@ -11,6 +11,7 @@ mod common;
 mod example;
 mod faults;
 mod find;
+mod full;
 mod image;
 mod list;
 mod read;
