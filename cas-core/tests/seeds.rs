@@ -184,7 +184,7 @@ fn every_name_of_the_five_pages_has_a_row() {
         assert_eq!(names.len(), page.count, "{}", page.heading);
         let rows = rows(&document, page.heading);
         let has_row = |name: &&&str| rows.iter().any(|row| row == **name);
-        let (_, without): (Vec<&str>, Vec<&str>) = names.iter().partition(|name| has_row(&name));
+        let (_, without): (Vec<&str>, Vec<&str>) = names.iter().partition(|name| has_row(name));
         let missing: Vec<&str> = page.missing.split_whitespace().collect();
         assert_eq!(without, missing, "names without a row: {}", page.heading);
     }
