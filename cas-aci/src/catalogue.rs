@@ -244,25 +244,30 @@ impl Catalogue {
             .collect()
     }
 
-    /// Returns the name and the key of each entry that finds images by name.
-    pub(crate) async fn names(&self) -> Result<Vec<(String, Key)>> {
+    /// Returns the name and the key of each entry that finds images by name, and its revision.
+    pub(crate) async fn names(&self) -> Result<Vec<(String, Key, Revision)>> {
         self.check_open()?;
         let mut names = Vec::new();
         let read = self.notes.each("name/", |note| {
             let (name, hex) = in_room(&note, "name/")?
                 .rsplit_once(':')
                 .ok_or_else(|| damaged(&note.key))?;
-            names.push((name.to_owned(), key_of(hex)?));
+            names.push((name.to_owned(), key_of(hex)?, note.revision.clone()));
             Ok(())
         });
         read.await?;
         Ok(names)
     }
 
-    /// Adds the removal of an entry that finds no image to `batch`.
-    pub(crate) fn delete_name(&self, batch: &mut Batch, name: &str, key: &Key) -> Result<()> {
-        self.notes
-            .delete_in(batch, &name_key(name, key), Expect::Any)
+    /// Adds the removal of the entry that finds an image to `batch`, if it is in the expected state.
+    pub(crate) fn delete_name(
+        &self,
+        batch: &mut Batch,
+        name: &str,
+        key: &Key,
+        expect: Expect,
+    ) -> Result<()> {
+        self.notes.delete_in(batch, &name_key(name, key), expect)
     }
 
     /// Adds the writing of an entry that finds an image to `batch`.
@@ -284,7 +289,7 @@ impl Catalogue {
     pub(crate) fn delete(&self, batch: &mut Batch, info: &AciInfo, expect: Expect) -> Result<()> {
         check_identifier(&info.name)?;
         self.notes.delete_in(batch, &image_key(&info.key), expect)?;
-        self.delete_name(batch, &info.name, &info.key)
+        self.delete_name(batch, &info.name, &info.key, Expect::Any)
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<AciInfo>> {

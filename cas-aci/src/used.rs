@@ -21,11 +21,19 @@ const BATCH: usize = 256;
 pub(crate) struct NotedReads(Arc<Mutex<BTreeMap<Key, SystemTime>>>);
 
 impl NotedReads {
-    /// Notes that an ACI is read at `now`. Returns whether as many are noted as are allowed.
+    /// Notes that an ACI is read at `now`. Returns whether this is the last read of another ACI that
+    /// is noted: further ones are not, until what is noted is written.
     pub(crate) fn note(&self, key: Key, now: SystemTime) -> bool {
         let mut noted = lock(&self.0);
-        noted.insert(key, now);
-        noted.len() >= limit::NOTED_READS
+        if let Some(time) = noted.get_mut(&key) {
+            *time = now;
+            return false;
+        }
+        if noted.len() < limit::NOTED_READS {
+            noted.insert(key, now);
+            return noted.len() == limit::NOTED_READS;
+        }
+        false
     }
 
     /// Forgets the reads of an ACI that was removed.
@@ -94,4 +102,32 @@ async fn one_by_one(catalogue: &Catalogue, reads: &[(Key, SystemTime)]) -> Resul
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use cas_core::{Algorithm, Digest};
+
+    use super::*;
+
+    #[test]
+    fn as_many_reads_are_noted_as_are_allowed() {
+        let reads = NotedReads::default();
+        let key = |number: usize| {
+            let digest = Digest::of(Algorithm::Sha512, &number.to_be_bytes());
+            Key::new(digest).unwrap()
+        };
+        let now = SystemTime::now();
+        let full: Vec<bool> = (0..=limit::NOTED_READS)
+            .map(|one| reads.note(key(one), now))
+            .collect();
+        assert_eq!(
+            full.iter().position(|full| *full),
+            Some(limit::NOTED_READS - 1)
+        );
+        assert!(!full[limit::NOTED_READS]);
+        assert_eq!(lock(&reads.0).len(), limit::NOTED_READS);
+        reads.forget(&key(0));
+        assert!(reads.note(key(limit::NOTED_READS), now));
+    }
 }

@@ -15,8 +15,8 @@ use crate::manifest::ImageManifest;
 
 impl AciStore {
     /// Returns a reader of the uncompressed archive of an ACI, and notes in memory that it was
-    /// used. Reading never writes to the store, unless
-    /// [`limit::NOTED_READS`](cas_core::limit::NOTED_READS) reads are noted.
+    /// used. Reading does not write to the store until
+    /// [`limit::NOTED_READS`](cas_core::limit::NOTED_READS) ACIs are noted.
     ///
     /// # Errors
     /// As [`AciStore::resolve_key`]; `NotFound` if the blob is gone.
@@ -24,7 +24,7 @@ impl AciStore {
         let info = self.find(key).await.during("read ACI", key)?;
         let reader = self.open_reader(&info).await?;
         if self.reads.note(info.key, self.now()) {
-            self.flush().await?;
+            self.flush_if_possible().await;
         }
         Ok(reader)
     }

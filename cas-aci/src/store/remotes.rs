@@ -35,7 +35,8 @@ impl AciStore {
         let mut batch = Batch::new();
         self.catalogue.write_remote(&mut batch, remote)?;
         self.catalogue.commit(&batch).await?;
-        self.flush().await
+        self.flush_if_possible().await;
+        Ok(())
     }
 
     /// Returns the key of the ACI at a URL. While the ACI that was fetched before is fresh, the

@@ -29,7 +29,7 @@ impl AciStore {
                 left.push((blob.digest, error));
             }
         }
-        self.flush().await?;
+        self.flush_if_possible().await;
         match left.first() {
             None => Ok(()),
             Some((_, first)) => Err(Error::new(

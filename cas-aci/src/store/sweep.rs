@@ -2,14 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::ErrorKind;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use cas_core::records::{Batch, UNLEASED_TTL};
-use cas_core::{Context, Result, pool};
+use cas_core::records::{Batch, Expect, Revision, UNLEASED_TTL};
+use cas_core::{Context, ErrorKind, Result, pool};
 
 use super::{AciStore, OWNER};
+use crate::info::AciInfo;
 use crate::key::Key;
 
 /// What a sweep removed.
@@ -46,31 +47,48 @@ impl AciStore {
                 swept.leases.push(id);
             }
         }
-        let listed: BTreeSet<(&str, Key)> = infos
-            .iter()
-            .map(|info| (info.name.as_str(), info.key))
-            .collect();
-        let mut batch = Batch::new();
-        for (name, key) in &names {
-            if !listed.contains(&(name.as_str(), *key)) {
-                self.catalogue.delete_name(&mut batch, name, key)?;
-                swept.names.push((name.clone(), *key));
+        swept.names = self.correct_names(names, &infos).await?;
+        if let Some(directory) = self.directory.clone() {
+            swept.files = pool::run(move || remove_old_files(&directory, now)).await?;
+        }
+        Ok(swept)
+    }
+
+    /// Removes the entries of names that find no ACI, unless they were written again since, and
+    /// adds those that are missing. Returns what was removed.
+    async fn correct_names(
+        &self,
+        names: Vec<(String, Key, Revision)>,
+        infos: &[AciInfo],
+    ) -> Result<Vec<(String, Key)>> {
+        let listed = infos.iter().map(|info| (info.name.clone(), info.key));
+        let mut missing: BTreeSet<(String, Key)> = listed.collect();
+        let mut removed = Vec::new();
+        for (name, key, revision) in names {
+            let entry = (name, key);
+            if missing.remove(&entry) {
+                continue;
+            }
+            let mut batch = Batch::new();
+            let expect = Expect::Revision(revision);
+            self.catalogue
+                .delete_name(&mut batch, &entry.0, &key, expect)?;
+            match self.catalogue.commit(&batch).await {
+                Err(error) if error.kind() == ErrorKind::Conflict => {}
+                outcome => {
+                    outcome?;
+                    removed.push(entry);
+                }
             }
         }
-        let named: BTreeSet<(&str, Key)> = names
-            .iter()
-            .map(|(name, key)| (name.as_str(), *key))
-            .collect();
-        for (name, key) in listed.difference(&named) {
+        let mut batch = Batch::new();
+        for (name, key) in &missing {
             self.catalogue.put_name(&mut batch, name, key)?;
         }
         if !batch.is_empty() {
             self.catalogue.commit(&batch).await?;
         }
-        if let Some(directory) = self.directory.clone() {
-            swept.files = pool::run(move || remove_old_files(&directory, now)).await?;
-        }
-        Ok(swept)
+        Ok(removed)
     }
 }
 
@@ -81,7 +99,7 @@ fn is_old(time: SystemTime, now: SystemTime) -> bool {
 /// Removes what nobody has changed for a day. Returns the paths.
 fn remove_old_files(directory: &Path, now: SystemTime) -> Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(directory) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.during("list", directory.display())?,
     };
     let mut removed = Vec::new();

@@ -115,7 +115,7 @@ impl AciStore {
         self.catalogue.check_open()?;
         let written = self.write_leased(Box::new(source), &options).await;
         let key = written.map_err(|error| error.operation("import ACI"))?;
-        self.flush().await?;
+        self.flush_if_possible().await;
         Ok(key)
     }
 
