@@ -6,6 +6,8 @@
 //! aci_store DIR manifest KEY
 //! aci_store DIR read KEY        writes the uncompressed archive
 //! aci_store DIR remove KEY
+//! aci_store DIR image KEY NAME  makes an OCI image of an ACI; prints its digest
+//! aci_store DIR import-store RKT-DIR   brings over the image store of rkt
 //! ```
 
 use std::fs::File;
@@ -56,6 +58,25 @@ fn execute(store: &AciStore, command: &[&str], out: &mut dyn Write) -> Result<()
         ["read", key] => {
             io::copy(&mut wait(store.read_stream(key))?, out)?;
         }
+        ["image", key, name] => {
+            let image = wait(store.to_image(key, name.parse()?))?;
+            writeln!(out, "{}", image.target.digest)?;
+        }
+        ["import-store", directory] => {
+            let done = wait(store.import_store(directory))?;
+            for key in &done.imported {
+                writeln!(out, "{}", key.half())?;
+            }
+            for (key, error) in &done.refused {
+                writeln!(out, "refused {key}: {error}")?;
+            }
+            for key in &done.without_blob {
+                writeln!(out, "without an archive {key}")?;
+            }
+            for key in &done.without_row {
+                writeln!(out, "not in the catalogue of rkt {key}")?;
+            }
+        }
         ["remove", key] => wait(store.remove_aci(key))?,
         _ => return Err(usage()),
     }
@@ -63,5 +84,8 @@ fn execute(store: &AciStore, command: &[&str], out: &mut dyn Write) -> Result<()
 }
 
 fn usage() -> Error {
-    Error::invalid("usage: aci_store DIR import FILE | list | manifest KEY | read KEY | remove KEY")
+    Error::invalid(
+        "usage: aci_store DIR import FILE | list | manifest KEY | read KEY | remove KEY | \
+         image KEY NAME | import-store RKT-DIR",
+    )
 }

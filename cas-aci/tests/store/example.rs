@@ -30,8 +30,13 @@ fn the_tool_imports_lists_reads_and_removes() {
     assert_eq!(listed, line.as_bytes());
     assert_eq!(tool(&["read", &key[..20]]).unwrap(), archive);
     assert_eq!(tool(&["manifest", &key]).unwrap(), text.as_bytes());
+    let image = tool(&["image", &key, "example.com/app:1"]).unwrap();
+    assert!(image.starts_with(b"sha256:"));
     assert!(tool(&["remove", &key]).unwrap().is_empty());
     assert!(tool(&["list"]).unwrap().is_empty());
     assert!(tool(&["remove", &key]).is_err());
     assert!(tool(&["unknown"]).is_err());
+    let old = crate::rkt::directory_of_rkt();
+    let done = tool(&["import-store", old.path().to_str().unwrap()]).unwrap();
+    assert_eq!(String::from_utf8(done).unwrap().lines().count(), 2);
 }

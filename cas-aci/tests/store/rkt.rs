@@ -34,6 +34,11 @@ fn directory(database: &[u8], archives: &[Vec<u8>]) -> TempDir {
     root
 }
 
+/// Returns a directory of the newest version, with both ACIs.
+pub(crate) fn directory_of_rkt() -> TempDir {
+    directory(&fixture("v7.ql"), &acis())
+}
+
 fn put(root: &TempDir, key: &str, archive: &[u8]) {
     let directory = root.path().join("blob/sha512").join(&key[7..9]);
     fs::create_dir_all(&directory).unwrap();

@@ -199,6 +199,35 @@ mod tests {
     }
 
     #[test]
+    fn notes_of_one_batch_are_written_together_and_the_first_are_found() {
+        let store = MemoryStore::new();
+        let (jobs, other) = (notes(&store, "jobs"), notes(&store, "jobs2"));
+        let mut batch = Batch::new();
+        for key in ["b", "a1", "a2", "a3"] {
+            jobs.put_in(&mut batch, key, "x".into(), Expect::Absent)
+                .unwrap();
+        }
+        other
+            .put_in(&mut batch, "a", "x".into(), Expect::Absent)
+            .unwrap();
+        jobs.delete_in(&mut batch, "a1", Expect::Any).unwrap();
+        assert!(
+            jobs.put_in(&mut batch, "", "x".into(), Expect::Any)
+                .is_err()
+        );
+        assert!(jobs.delete_in(&mut batch, "", Expect::Any).is_err());
+        wait(store.commit(&batch)).unwrap();
+        let first = |prefix: &str, limit| -> Vec<String> {
+            let found = wait(jobs.first(prefix, limit)).unwrap();
+            found.into_iter().map(|note| note.key).collect()
+        };
+        assert_eq!(first("a", 1), ["a2"]);
+        assert_eq!(first("a", 9), ["a2", "a3"]);
+        assert_eq!(first("", 9), ["a2", "a3", "b"]);
+        assert!(wait(store.commit(&batch)).is_err());
+    }
+
+    #[test]
     fn a_note_is_changed_from_the_expected_state_only() {
         let notes = notes(&MemoryStore::new(), "catalogue.1");
         wait(notes.put("k", "one".into(), Expect::Absent)).unwrap();
