@@ -7,7 +7,7 @@
 //! is used only for a page that continues after another page. Every other page, such as the first
 //! of a list, scans again, and an older scan never replaces a newer one.
 
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -18,8 +18,8 @@ use cas_host::Dir;
 
 use crate::blob_name::BlobName;
 
-/// Maximum number of digests in a scan. They take about 4 MiB.
-const WINDOW: usize = 64 << 10;
+/// Maximum number of digests in a scan. They take about 9 MiB, and twice as much during the scan.
+const WINDOW: usize = 128 << 10;
 /// Maximum age of a scan that is used for another page.
 const FRESH: Duration = Duration::from_secs(10);
 /// Maximum number of lists that continue with a kept scan.
@@ -70,7 +70,7 @@ impl Listing {
         algorithm: Algorithm,
         after: Option<&Digest>,
     ) -> io::Result<Arc<Scan>> {
-        let scan = Arc::new(Scan::of(dir, algorithm, after)?);
+        let scan = Arc::new(Scan::of(dir, algorithm, after, WINDOW)?);
         let mut inner = lock(&self.0);
         let newer = |latest: &Arc<Scan>| latest.begun > scan.begun;
         if !inner.latest.as_ref().is_some_and(newer) {
@@ -111,9 +111,14 @@ struct Scan {
 }
 
 impl Scan {
-    fn of(dir: &Dir, algorithm: Algorithm, after: Option<&Digest>) -> io::Result<Self> {
-        let (begun, mut complete) = (Instant::now(), true);
-        let mut smallest = BinaryHeap::new();
+    /// Scans a directory for its first digests after `after`, at most `window`.
+    fn of(
+        dir: &Dir,
+        algorithm: Algorithm,
+        after: Option<&Digest>,
+        window: usize,
+    ) -> io::Result<Self> {
+        let (begun, mut complete, mut found) = (Instant::now(), true, Vec::new());
         for entry in dir.entries()? {
             // Other names are not blobs.
             let Some(digest) = BlobName::parse(algorithm, &entry?.name) else {
@@ -122,19 +127,19 @@ impl Scan {
             if after.is_some_and(|after| digest <= *after) {
                 continue;
             }
-            if smallest.len() == WINDOW {
+            found.push(digest);
+            if found.len() == 2 * window {
+                found.select_nth_unstable(window);
+                found.truncate(window);
                 complete = false;
-                match smallest.peek_mut() {
-                    Some(mut greatest) if digest < *greatest => *greatest = digest,
-                    _ => {}
-                }
-            } else {
-                smallest.push(digest);
             }
         }
+        found.sort_unstable();
+        complete &= found.len() <= window;
+        found.truncate(window);
         Ok(Scan {
             start: after.copied(),
-            found: smallest.into_sorted_vec(),
+            found,
             complete,
             begun,
         })
@@ -193,6 +198,21 @@ mod tests {
         assert!(all == expected, "{} of {COUNT}", all.len());
         assert_eq!(pages, COUNT / 1000 + 1);
         assert!(lock(&listing.0).latest.is_none(), "no list continues");
+    }
+
+    #[test]
+    fn a_scan_of_a_large_directory_keeps_the_first_digests() {
+        const COUNT: u32 = 350;
+        let temp = tempfile::tempdir().unwrap();
+        make(temp.path(), 0..COUNT);
+        let dir = Dir::open(temp.path()).unwrap();
+        let mut all: Vec<_> = (0..COUNT).map(digest).collect();
+        all.sort();
+        for window in [1, 100, 175, 349, 350, 351] {
+            let scan = Scan::of(&dir, Algorithm::Sha256, None, window).unwrap();
+            assert!(scan.found == all[..window.min(all.len())], "{window}");
+            assert_eq!(scan.complete, window >= all.len(), "{window}");
+        }
     }
 
     /// An older list that continues must not hide new blobs from a list that began after them.
