@@ -99,13 +99,26 @@ fn restrict(tree: &OwnedFd, attributes: MountAttrFlags) -> Result<()> {
     })
 }
 
+/// How a mount that is in use is unmounted. By default it is not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UnmountMode {
+    /// Whether pending requests to a file system that does not answer are aborted (`MNT_FORCE`).
+    pub force: bool,
+    /// Whether the mount is only detached (`MNT_DETACH`): its path no longer shows it, and it ends
+    /// when nothing uses it any more.
+    pub lazy: bool,
+}
+
 /// Unmounts `target`.
 ///
 /// # Errors
 /// `Busy` while it is in use; `FailedPrecondition` if nothing is mounted there; errors of the
 /// system.
-pub fn unmount(target: &Path) -> Result<()> {
-    match unmount_at(target, UnmountFlags::NOFOLLOW) {
+pub fn unmount(target: &Path, mode: UnmountMode) -> Result<()> {
+    let mut flags = UnmountFlags::NOFOLLOW;
+    flags.set(UnmountFlags::FORCE, mode.force);
+    flags.set(UnmountFlags::DETACH, mode.lazy);
+    match unmount_at(target, flags) {
         Err(Errno::BUSY) => Err(Error::busy(
             "a file or directory in it is in use; end the process that uses it, or leave the \
              directory",

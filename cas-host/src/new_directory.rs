@@ -1,14 +1,15 @@
 //! A directory that is being filled.
 
-use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
+use std::fs::{self, DirBuilder, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use cas_core::{Error, Result, background};
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 
+use crate::dir_lock::DirLock;
 use crate::remove::remove_all;
 use crate::{calls, no_directory};
 
@@ -26,11 +27,8 @@ pub struct NewDirectory {
     path: PathBuf,
     created: bool,
     /// Locked, if the file system can lock directories. `None` once nothing is left to clear.
-    locked: Option<Locked>,
+    locked: Option<DirLock>,
 }
-
-/// An open directory that is unlocked when it is dropped.
-struct Locked(File);
 
 impl NewDirectory {
     /// Creates the directory `path` with these permissions if it is absent, and locks it. Returns
@@ -49,12 +47,12 @@ impl NewDirectory {
             }
             Err(error) => return Err(no_directory(error, path)),
         };
-        let Some(locked) = try_lock(path)? else {
+        let Some(locked) = DirLock::try_new(path)? else {
             return Ok(None);
         };
         if created {
             // The umask may have removed permissions.
-            fs::set_permissions(path, Permissions::from_mode(mode))?;
+            locked.set_mode(mode)?;
         } else if locked.is_unfinished() {
             remove_all(path, false)?;
         } else if fs::read_dir(path)?.next().is_some() {
@@ -135,7 +133,7 @@ impl NewDirectory {
 /// `NotFound` if it is absent; `ResourceBusy` if another owner has the lock; errors of the file
 /// system.
 pub fn remove_unused_dir(path: &Path) -> io::Result<()> {
-    match try_lock(path)? {
+    match DirLock::try_new(path)? {
         Some(_locked) => fs::remove_dir(path),
         None if path.exists() => Err(io::ErrorKind::ResourceBusy.into()),
         None => Err(io::ErrorKind::NotFound.into()),
@@ -154,60 +152,34 @@ impl Drop for NewDirectory {
     }
 }
 
-impl Locked {
+impl DirLock {
     fn is_unfinished(&self) -> bool {
-        calls::fgetxattr(&self.0, UNFINISHED, &mut [0]).is_ok()
+        calls::fgetxattr(self, UNFINISHED, &mut [0]).is_ok()
     }
 
     /// Marks the directory. If that fails, what a killed process leaves in it is not recognised.
     fn mark(&self) {
-        let _ = calls::fsetxattr(&self.0, UNFINISHED, b"1", XattrFlags::empty());
+        let _ = calls::fsetxattr(self, UNFINISHED, b"1", XattrFlags::empty());
     }
 
     /// Removes the mark durably: after a loss of power, a directory that is in use must not be
     /// taken for one that was left.
     fn unmark(&self) {
-        let remove = || calls::fremovexattr(&self.0, UNFINISHED);
-        let removed = match (remove(), self.0.metadata()) {
+        let remove = || calls::fremovexattr(self, UNFINISHED);
+        let removed = match (remove(), self.file().metadata()) {
             // The image may have made the directory read-only to its owner.
             (Err(Errno::ACCESS), Ok(found)) => {
                 let mode = found.permissions().mode();
-                let set = |mode| self.0.set_permissions(Permissions::from_mode(mode));
-                let removed = set(mode | 0o200).map(|()| remove());
-                let _ = set(mode);
+                let removed = self.set_mode(mode | 0o200).map(|()| remove());
+                let _ = self.set_mode(mode);
                 matches!(removed, Ok(Ok(())))
             }
             (removed, _) => removed.is_ok(),
         };
         if removed {
-            let _ = self.0.sync_all();
+            let _ = self.file().sync_all();
         }
     }
-}
-
-impl Drop for Locked {
-    fn drop(&mut self) {
-        // Closing is not enough: a child between fork and exec may have a copy of the file
-        // descriptor.
-        let _ = self.0.unlock();
-    }
-}
-
-/// Locks the directory `path`. Returns `None` if another owner has the lock or has removed the
-/// directory.
-fn try_lock(path: &Path) -> io::Result<Option<Locked>> {
-    let opened = match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        opened => opened?,
-    };
-    match opened.try_lock() {
-        Err(TryLockError::WouldBlock) => return Ok(None),
-        // Some network file systems cannot lock directories.
-        Ok(()) | Err(TryLockError::Error(_)) => {}
-    }
-    let (locked, found) = (opened.metadata()?, fs::metadata(path));
-    let same = found.is_ok_and(|found| (found.dev(), found.ino()) == (locked.dev(), locked.ino()));
-    Ok(same.then_some(Locked(opened)))
 }
 
 #[cfg(test)]
@@ -231,7 +203,7 @@ mod tests {
             ErrorKind::FailedPrecondition,
             "it is not ours"
         );
-        try_lock(&path).unwrap().unwrap().mark();
+        DirLock::try_new(&path).unwrap().unwrap().mark();
         let begun = NewDirectory::try_begin(&path, 0o755).unwrap().unwrap();
         assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
         fs::write(path.join("file"), "whole").unwrap();

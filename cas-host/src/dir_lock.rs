@@ -1,0 +1,86 @@
+//! Locks on directories. The kernel releases them when their owner dies.
+
+use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use rustix::fs::OFlags;
+
+/// A locked directory, unlocked when it is dropped. Nothing is created for the lock, so a directory
+/// can also be locked on a full disk. Some network file systems cannot lock directories: there,
+/// nobody is kept out.
+#[derive(Debug)]
+pub struct DirLock(File);
+
+impl DirLock {
+    /// Locks the directory `path`. Returns `None` if another owner has the lock, or if the directory
+    /// is absent or was just removed.
+    ///
+    /// # Errors
+    /// Errors of the file system.
+    pub fn try_new(path: &Path) -> io::Result<Option<Self>> {
+        let flags = OFlags::DIRECTORY.bits().cast_signed();
+        let opened = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened?,
+        };
+        match opened.try_lock() {
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Ok(()) | Err(TryLockError::Error(_)) => {}
+        }
+        let (locked, found) = (opened.metadata()?, fs::metadata(path));
+        let same =
+            found.is_ok_and(|found| (found.dev(), found.ino()) == (locked.dev(), locked.ino()));
+        Ok(same.then_some(DirLock(opened)))
+    }
+
+    /// Returns the open directory.
+    pub fn file(&self) -> &File {
+        &self.0
+    }
+
+    /// Sets the permissions of the directory.
+    ///
+    /// # Errors
+    /// Errors of the file system.
+    pub fn set_mode(&self, mode: u32) -> io::Result<()> {
+        self.0.set_permissions(Permissions::from_mode(mode))
+    }
+}
+
+impl AsFd for DirLock {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Drop for DirLock {
+    fn drop(&mut self) {
+        // Closing is not enough: a child between fork and exec may have a copy of the file
+        // descriptor.
+        let _ = self.0.unlock();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_has_one_owner_and_a_removed_one_has_none() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("dir");
+        assert!(DirLock::try_new(&path).unwrap().is_none());
+        fs::create_dir(&path).unwrap();
+        let held = DirLock::try_new(&path).unwrap().unwrap();
+        assert!(DirLock::try_new(&path).unwrap().is_none());
+        fs::remove_dir(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        let other = DirLock::try_new(&path).unwrap();
+        assert!(other.is_some(), "it is another directory");
+        drop((held, other));
+        assert!(DirLock::try_new(&path).unwrap().is_some());
+    }
+}
