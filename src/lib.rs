@@ -78,7 +78,8 @@ pub use cas_layer::export::ExportOptions;
 pub use self::bundle::BundleOptions;
 pub use self::cas::{
     Cas, CopyOptions, DeleteOptions, FsckOptions, ImageRef, ImportOptions, IngestInfo, Listed,
-    MountOptions, NewName, OpenOptions, QueryOptions, StoredImage, UnpackOptions, blocking,
+    MountOptions, MountSnapshotOptions, NewName, OpenOptions, QueryOptions, RootDirOptions,
+    SnapshotOptions, StoredImage, UnmountOptions, UnpackOptions, UsageOptions, blocking,
 };
 #[cfg(feature = "registry")]
 pub use self::cas::{Policy, PullOptions, PushOptions, RegistryRef};

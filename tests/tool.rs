@@ -1,5 +1,5 @@
 //! The tool with registries, with runtimes and with hostile layers; its commands on blobs, ingests
-//! and stores; and the library.
+//! and stores; root directories; and the library.
 #![cfg(feature = "cli")]
 #![allow(
     clippy::unwrap_used,
@@ -13,5 +13,6 @@ mod hostile;
 mod library;
 #[cfg(feature = "registry")]
 mod registry;
+mod roots;
 mod run;
 mod surface;

@@ -13,6 +13,7 @@ use cas_core::gc::{Explanation, GcOptions, RemoveOptions, Removed};
 use cas_core::image::{Check, Resolved};
 use cas_core::records::{Lease, Resource};
 use cas_core::transfer::StoreRepository;
+use cas_core::snapshot::{Info, Usage};
 use cas_core::{Digest, Error, Image, Labels, Registry, Result, Snapshotter, Store};
 use cas_layer::export::{ExportOptions, Target};
 use cas_layer::import::{IngestBlob, Ingested, IngestedImage, Source};
@@ -20,7 +21,8 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::{
     CopyOptions, DeleteOptions, FsckOptions, ImageRef, ImportOptions, IngestInfo, Listed,
-    MountOptions, NewName, OpenOptions, QueryOptions, StoredImage, UnpackOptions,
+    MountOptions, MountSnapshotOptions, NewName, OpenOptions, QueryOptions, RootDirOptions,
+    SnapshotOptions, StoredImage, UnmountOptions, UnpackOptions, UsageOptions,
 };
 #[cfg(feature = "registry")]
 use super::{PullOptions, PushOptions, RegistryRef};
@@ -273,6 +275,63 @@ verbs! {
 
     /// Unmounts an image.
     fn unmount(directory: impl AsRef<Path>) -> Result<()>;
+
+    /// Makes a writable snapshot on an image.
+    fn create_snapshot(key: impl AsRef<str>, image: impl Into<ImageRef>) -> Result<()>;
+
+    /// Makes a snapshot with options.
+    fn create_snapshot_with(
+        key: impl AsRef<str>,
+        image: impl Into<ImageRef>,
+        options: SnapshotOptions
+    ) -> Result<()>;
+
+    /// Returns all snapshots in the order of their keys.
+    fn snapshots() -> Result<Vec<Info>>;
+
+    /// Returns the space that a snapshot takes, without its parents.
+    fn snapshot_usage(key: impl AsRef<str>) -> Result<Usage>;
+
+    /// Returns the space that a snapshot takes, with options.
+    fn snapshot_usage_with(key: impl AsRef<str>, options: UsageOptions) -> Result<Usage>;
+
+    /// Removes a snapshot. Returns false if it does not exist.
+    fn remove_snapshot(key: impl AsRef<str>) -> Result<bool>;
+
+    /// Mounts a snapshot at a directory.
+    fn mount_snapshot(key: impl AsRef<str>, directory: impl AsRef<Path>) -> Result<()>;
+
+    /// Mounts a snapshot with options.
+    fn mount_snapshot_with(
+        key: impl AsRef<str>,
+        directory: impl AsRef<Path>,
+        options: MountSnapshotOptions
+    ) -> Result<()>;
+
+    /// Unmounts a snapshot, and keeps it. Returns false if it is not mounted.
+    fn unmount_snapshot(key: impl AsRef<str>) -> Result<bool>;
+
+    /// Unmounts a snapshot with options. Returns the same as `unmount_snapshot`.
+    fn unmount_snapshot_with(key: impl AsRef<str>, options: UnmountOptions) -> Result<bool>;
+
+    /// Prepares the root directory of a container.
+    fn prepare_root_dir(path: impl AsRef<Path>, image: impl Into<ImageRef>) -> Result<()>;
+
+    /// Prepares a root directory with options.
+    fn prepare_root_dir_with(
+        path: impl AsRef<Path>,
+        image: impl Into<ImageRef>,
+        options: RootDirOptions
+    ) -> Result<()>;
+
+    /// Unmounts a root directory. Returns false if it is not mounted.
+    fn unmount_root_dir(path: impl AsRef<Path>) -> Result<bool>;
+
+    /// Unmounts a root directory with options. Returns the same as `unmount_root_dir`.
+    fn unmount_root_dir_with(path: impl AsRef<Path>, options: UnmountOptions) -> Result<bool>;
+
+    /// Removes a root directory. Returns false if there was nothing to remove.
+    fn remove_root_dir(path: impl AsRef<Path>) -> Result<bool>;
 
     /// Makes an OCI runtime bundle of an image.
     fn bundle(image: impl Into<ImageRef>, directory: impl AsRef<Path>) -> Result<()>;

@@ -13,6 +13,7 @@ use cas_host::MountedDirs;
 use cas_layer::unpack;
 
 use super::mounted::{self, State};
+use super::root_dir::RootDir;
 
 /// Removes what killed jobs have left, or only finds it if it is a dry run. Adds it to `removed`.
 ///
@@ -33,7 +34,9 @@ pub(super) async fn remove(
             if !options.dry_run {
                 State::Mounted.write(snapshotter, &info.key).await?;
             }
-        } else if options.dry_run || snapshotter.remove_seen(&info).await? {
+        } else if options.dry_run
+            || (remove_root_dir(&info, &directory).await? && snapshotter.remove_seen(&info).await?)
+        {
             removed.snapshots.push(Resource::Snapshot {
                 snapshotter: snapshotter.name().to_owned(),
                 key: info.key,
@@ -54,6 +57,16 @@ pub(super) async fn remove(
 async fn abandoned(snapshotter: &dyn Snapshotter, now: SystemTime) -> Result<Vec<(Info, PathBuf)>> {
     let found = snapshot::all(snapshotter).await?.into_iter();
     let found = found.filter(|info| State::is_between(info) && info.updated_at + LEASE_TTL <= now);
-    let place = |info: Info| mounted::directory(&info.key).map(|directory| (info, directory));
+    let place = |info: Info| mounted::last_directory(&info).map(|directory| (info, directory));
     Ok(found.filter_map(place).collect())
+}
+
+/// Removes the root directory that was made of a snapshot, if it is one. Returns false if another
+/// job works on it.
+async fn remove_root_dir(info: &Info, rootfs: &Path) -> Result<bool> {
+    let is_by_path = mounted::directory(&info.key).is_some();
+    match RootDir::with_rootfs(rootfs).filter(|_| !is_by_path) {
+        Some(place) => pool::run(move || Ok(place.remove_abandoned())).await,
+        None => Ok(true),
+    }
 }

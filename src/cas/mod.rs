@@ -10,6 +10,7 @@ mod blobs;
 pub mod blocking;
 mod bundle;
 mod copy;
+mod dir_lock;
 mod exchange;
 mod fsck;
 mod gc;
@@ -25,6 +26,9 @@ mod open;
 mod remote;
 #[cfg(feature = "registry")]
 mod remote_options;
+mod root_dir;
+mod snapshot_mounts;
+mod snapshots;
 mod stored;
 mod unpack;
 
@@ -47,6 +51,9 @@ pub use self::mount::MountOptions;
 pub use self::open::OpenOptions;
 #[cfg(feature = "registry")]
 pub use self::remote_options::{Policy, PullOptions, PushOptions};
+pub use self::root_dir::RootDirOptions;
+pub use self::snapshot_mounts::{MountSnapshotOptions, UnmountOptions};
+pub use self::snapshots::{SnapshotOptions, UsageOptions};
 pub use self::stored::StoredImage;
 pub use self::unpack::UnpackOptions;
 #[cfg(feature = "registry")]

@@ -13,7 +13,7 @@ use cas_layer::unpack;
 
 use super::Cas;
 use super::arguments::ImageRef;
-use super::mounted::{self, Mounted};
+use super::mounted::{self, Mounted, NewSnapshot, State};
 
 /// Options of [`Cas::mount_with`].
 #[non_exhaustive]
@@ -138,7 +138,12 @@ impl Cas {
         if self.snapshotter()?.stat(&key).await?.is_some() {
             return Err(taken(&directory));
         }
-        let made = self.make(manifest, &key, &options).await;
+        let new = NewSnapshot {
+            key: &key,
+            writable: options.writable,
+            labels: State::Mounting.label(),
+        };
+        let made = self.make(manifest, &new, &options.progress).await;
         let snapshot = made.map_err(|error| match error.kind() {
             ErrorKind::AlreadyExists => taken(&directory),
             _ => error,
@@ -150,25 +155,25 @@ impl Cas {
         snapshot.attach(directory, options.idmap, rights).await
     }
 
-    /// Makes and returns the snapshot to mount. Its parents cannot be removed while it exists, so
-    /// they need no lease.
-    async fn make(
+    /// Makes and returns a snapshot on an image, which is unpacked first if it is not yet. The
+    /// parents of the snapshot cannot be removed while it exists, so they need no lease.
+    pub(super) async fn make(
         &self,
         manifest: &Manifest,
-        key: &str,
-        options: &MountOptions,
+        new: &NewSnapshot<'_>,
+        progress: &Arc<dyn Progress>,
     ) -> Result<Mounted> {
-        let (snapshotter, writable) = (self.snapshotter()?, options.writable);
+        let snapshotter = self.snapshotter()?;
         if let Some(chain_ids) = unpack::verified_chain_ids(&self.store, manifest).await? {
             let parent = chain_ids.last().copied();
-            match Mounted::make(snapshotter, key, parent, writable).await {
+            match Mounted::make(snapshotter, new, parent).await {
                 // The image is not unpacked yet, or its snapshots were collected or are damaged.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 made => return made,
             }
         }
-        let parent = self.to_snapshots(manifest, &options.progress).await?;
-        Mounted::make(snapshotter, key, parent, writable).await
+        let parent = self.to_snapshots(manifest, progress).await?;
+        Mounted::make(snapshotter, new, parent).await
     }
 
     /// Unmounts what [`Cas::mount`] has mounted at `directory`, and removes what was written to it.

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cas_core::background::{self, shield};
-use cas_core::labels::GC_ROOT;
+use cas_core::labels::{GC_ROOT, MOUNTED_AT};
 use cas_core::snapshot::{Info, Mount};
 use cas_core::{Context, Digest, Error, ErrorKind, Labels, Result, Snapshotter, pool, unique};
-use cas_host::mount::Rights;
+use cas_host::mount::{Rights, UnmountMode};
 use cas_host::{IdMap, MountedDirs, mount, no_directory};
 
 /// How far a mount has come, as the label of its snapshot says. What a kill leaves of a mount that
@@ -16,6 +16,8 @@ use cas_host::{IdMap, MountedDirs, mount, no_directory};
 /// the machine is restarted, because it may have the only copy of what was written to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
+    /// The snapshot was made for its caller, who mounts it when they want to.
+    Kept,
     Mounting,
     Mounted,
     Unmounting,
@@ -24,6 +26,7 @@ pub(super) enum State {
 impl State {
     const fn as_str(self) -> &'static str {
         match self {
+            State::Kept => "kept",
             State::Mounting => "mounting",
             State::Mounted => "mounted",
             State::Unmounting => "unmounting",
@@ -31,15 +34,36 @@ impl State {
     }
 
     /// Returns the label, which also keeps the snapshot.
-    fn label(self) -> Labels {
+    pub(super) fn label(self) -> Labels {
         Labels::from([(GC_ROOT.to_owned(), unique::key(self.as_str()))])
+    }
+
+    /// Returns the label, and the one that says where the snapshot is mounted.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a path that is not UTF-8.
+    pub(super) fn label_at(self, directory: &Path) -> Result<Labels> {
+        let mut labels = self.label();
+        labels.insert(MOUNTED_AT.to_owned(), utf8(directory)?.to_owned());
+        Ok(labels)
+    }
+
+    /// Returns the state of a snapshot, or `None` if it was not made for a mount.
+    pub(super) fn of(info: &Info) -> Option<Self> {
+        let label = info.labels.get(GC_ROOT)?;
+        let (state, _) = label.split_once('-')?;
+        let all = [
+            State::Kept,
+            State::Mounting,
+            State::Mounted,
+            State::Unmounting,
+        ];
+        all.into_iter().find(|one| one.as_str() == state)
     }
 
     /// Returns whether a job has begun to mount or unmount the snapshot and did not end.
     pub(super) fn is_between(info: &Info) -> bool {
-        let label = info.labels.get(GC_ROOT).map(String::as_str);
-        let is = |state: State| label.is_some_and(|label| label.starts_with(state.as_str()));
-        is(State::Mounting) || is(State::Unmounting)
+        matches!(State::of(info), Some(State::Mounting | State::Unmounting))
     }
 
     /// Writes the state of the snapshot `key`.
@@ -51,64 +75,99 @@ impl State {
         let written = snapshotter.update(key, self.label(), &[&path]).await;
         written.map(|_| ())
     }
+
+    /// Writes the state of the snapshot `key`, and where it is mounted.
+    ///
+    /// # Errors
+    /// As [`State::write`] and [`State::label_at`].
+    pub(super) async fn write_at(
+        self,
+        snapshotter: &dyn Snapshotter,
+        key: &str,
+        directory: &Path,
+    ) -> Result<()> {
+        let paths = [GC_ROOT, MOUNTED_AT].map(|label| format!("labels.{label}"));
+        let paths = [&*paths[0], &*paths[1]];
+        let written = snapshotter
+            .update(key, self.label_at(directory)?, &paths)
+            .await;
+        written.map(|_| ())
+    }
 }
 
-/// The snapshot of a mount. Unless it is kept, it is unmounted and removed in the background when
-/// it is dropped.
+/// A snapshot to make.
+pub(super) struct NewSnapshot<'a> {
+    pub(super) key: &'a str,
+    pub(super) writable: bool,
+    /// Its labels, of which one keeps it.
+    pub(super) labels: Labels,
+}
+
+/// A snapshot that is mounted, or made to be mounted. Unless it is kept, it is unmounted in the
+/// background when it is dropped, and removed if it was made here.
 pub(super) struct Mounted {
     snapshotter: Arc<dyn Snapshotter>,
     key: String,
     mounts: Vec<Mount>,
     /// Where the snapshot is mounted. `None` until it is mounted.
     directory: Option<PathBuf>,
+    /// Whether the snapshot was made here.
+    made: bool,
     /// Whether nothing is left to undo.
     ended: bool,
 }
 
 impl Mounted {
-    /// Makes the snapshot `key` on a parent. A label keeps it while it is mounted.
+    /// Makes a snapshot on a parent.
     ///
     /// # Errors
     /// `AlreadyExists`; `NotFound` for the parent, or if files of a snapshot are gone.
     pub(super) async fn make(
         snapshotter: &Arc<dyn Snapshotter>,
-        key: &str,
+        new: &NewSnapshot<'_>,
         parent: Option<Digest>,
-        writable: bool,
     ) -> Result<Self> {
-        let (snapshotter, key) = (Arc::clone(snapshotter), key.to_owned());
+        let (snapshotter, key) = (Arc::clone(snapshotter), new.key.to_owned());
+        let (writable, labels) = (new.writable, new.labels.clone());
         let parent = parent.map(|chain_id| chain_id.to_string());
         shield(async move {
-            let labels = State::Mounting.label();
             let mounts = if writable {
                 snapshotter.prepare(&key, parent.as_deref(), labels).await?
             } else {
                 snapshotter.view(&key, parent.as_deref(), labels).await?
             };
-            let mut made = Mounted {
-                snapshotter,
-                key,
-                mounts,
-                directory: None,
-                ended: false,
-            };
-            if made.mounts.iter().any(lacks_directory) {
+            let mut made = Mounted::existing(snapshotter, key, mounts);
+            made.made = true;
+            if let Err(error) = check_directories(&made.mounts) {
                 made.undo().await?;
-                return Err(Error::not_found(
-                    "the directory of a snapshot is missing; pull or import the image again",
-                )
-                .operation("mount"));
+                return Err(error);
             }
             Ok(made)
         })
         .await
     }
 
+    /// Returns a snapshot that exists, with its mounts.
+    pub(super) fn existing(
+        snapshotter: Arc<dyn Snapshotter>,
+        key: String,
+        mounts: Vec<Mount>,
+    ) -> Self {
+        Mounted {
+            snapshotter,
+            key,
+            mounts,
+            directory: None,
+            made: false,
+            ended: false,
+        }
+    }
+
     /// Mounts the snapshot at `directory`.
     ///
     /// # Errors
     /// `NotFound` for the directory; `Denied` without the right to mount; `Unsupported` if owners
-    /// cannot be mapped. The snapshot is then removed.
+    /// cannot be mapped. The snapshot is then removed if it was made here.
     pub(super) async fn attach(
         mut self,
         directory: PathBuf,
@@ -128,6 +187,9 @@ impl Mounted {
                 return Err(error);
             }
             self.directory = Some(directory);
+            if !self.made {
+                return Ok(self);
+            }
             if let Err(error) = State::Mounted.write(&*self.snapshotter, &self.key).await {
                 let _ = self.undo().await;
                 return Err(error);
@@ -137,15 +199,16 @@ impl Mounted {
         .await
     }
 
-    /// Leaves the snapshot mounted.
+    /// Leaves the snapshot, and leaves it mounted.
     pub(super) fn keep(mut self) {
         self.ended = true;
     }
 
-    /// Unmounts and removes the snapshot.
+    /// Unmounts the snapshot, and removes it if it was made here.
     pub(super) async fn undo(&mut self) -> Result<()> {
         self.ended = true;
-        undo(&*self.snapshotter, &self.key, self.directory.take()).await
+        let directory = self.directory.take();
+        undo(&*self.snapshotter, &self.key, directory, self.made).await
     }
 }
 
@@ -155,11 +218,25 @@ impl Drop for Mounted {
             return;
         }
         let (snapshotter, key) = (Arc::clone(&self.snapshotter), std::mem::take(&mut self.key));
-        let directory = self.directory.take();
+        let (directory, made) = (self.directory.take(), self.made);
         background::run(async move {
-            let _ = undo(&*snapshotter, &key, directory).await;
+            let _ = undo(&*snapshotter, &key, directory, made).await;
         });
     }
+}
+
+/// Checks that the directories that mounts show exist.
+///
+/// # Errors
+/// `NotFound`.
+pub(super) fn check_directories(mounts: &[Mount]) -> Result<()> {
+    if mounts.iter().any(lacks_directory) {
+        return Err(Error::not_found(
+            "the directory of a snapshot is missing; pull or import the image again",
+        )
+        .operation("mount"));
+    }
+    Ok(())
 }
 
 /// Returns whether a directory that the mount shows is missing.
@@ -174,10 +251,20 @@ fn lacks_directory(mount: &Mount) -> bool {
         .any(|directory| matches!(directory.try_exists(), Ok(false)))
 }
 
-async fn undo(snapshotter: &dyn Snapshotter, key: &str, directory: Option<PathBuf>) -> Result<()> {
+async fn undo(
+    snapshotter: &dyn Snapshotter,
+    key: &str,
+    directory: Option<PathBuf>,
+    made: bool,
+) -> Result<()> {
     match directory {
-        Some(directory) => detach(snapshotter, key, directory).await,
-        None => remove(snapshotter, key).await,
+        Some(directory) if made => detach(snapshotter, key, directory).await,
+        Some(directory) => {
+            let unmounted = pool::run(move || unmount(&directory, UnmountMode::default())).await;
+            unmounted.map(|_| ())
+        }
+        None if made => remove(snapshotter, key).await,
+        None => Ok(()),
     }
 }
 
@@ -192,20 +279,20 @@ pub(super) async fn detach(
 ) -> Result<()> {
     // The state matters only after a kill, and there may be no space to write it.
     let _ = State::Unmounting.write(snapshotter, key).await;
-    if let Err(error) = pool::run(move || unmount(&directory)).await {
+    if let Err(error) = pool::run(move || unmount(&directory, UnmountMode::default())).await {
         let _ = State::Mounted.write(snapshotter, key).await;
         return Err(error);
     }
     remove(snapshotter, key).await
 }
 
-/// Unmounts a directory. Nothing is mounted there after a restart of the machine, or if another
-/// process was faster.
+/// Unmounts a directory. Returns false if nothing is mounted there: after a restart of the machine,
+/// or if another process was faster.
 ///
 /// # Errors
 /// `Busy` while it is in use, also if it is mounted in another mount namespace.
-fn unmount(directory: &Path) -> Result<()> {
-    match mount::unmount(directory) {
+pub(super) fn unmount(directory: &Path, mode: UnmountMode) -> Result<bool> {
+    match mount::unmount(directory, mode) {
         Err(error) if error.kind() == ErrorKind::FailedPrecondition => {
             if MountedDirs::read().has(directory) {
                 return Err(Error::busy(
@@ -214,9 +301,10 @@ fn unmount(directory: &Path) -> Result<()> {
                 )
                 .subject(directory.display()));
             }
-            Ok(())
+            Ok(false)
         }
-        unmounted => unmounted,
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        unmounted => unmounted.map(|()| true),
     }
 }
 
@@ -250,10 +338,29 @@ pub(super) fn directory(key: &str) -> Option<PathBuf> {
     key.strip_prefix(MOUNTED).map(PathBuf::from)
 }
 
+/// Returns the directory at which a snapshot was last mounted, or `None` if it never was.
+pub(super) fn last_directory(info: &Info) -> Option<PathBuf> {
+    let noted = || info.labels.get(MOUNTED_AT).map(PathBuf::from);
+    directory(&info.key).or_else(noted)
+}
+
+/// Returns the directory at which a snapshot is mounted, in any mount namespace, or `None` if it is
+/// not.
+pub(super) fn mounted_at(info: &Info) -> Option<PathBuf> {
+    last_directory(info).filter(|directory| MountedDirs::read().has(directory))
+}
+
 /// Returns the key of the snapshot that is mounted at a directory.
 pub(super) fn key(directory: &Path) -> Result<String> {
-    let path = directory.to_str().ok_or_else(|| {
-        Error::invalid("the path is not UTF-8; choose another").subject(directory.display())
-    })?;
-    Ok(format!("{MOUNTED}{path}"))
+    Ok(format!("{MOUNTED}{}", utf8(directory)?))
+}
+
+/// Returns a path as text.
+///
+/// # Errors
+/// `InvalidArgument` if it is not UTF-8.
+pub(super) fn utf8(path: &Path) -> Result<&str> {
+    path.to_str().ok_or_else(|| {
+        Error::invalid("the path is not UTF-8; choose another").subject(path.display())
+    })
 }

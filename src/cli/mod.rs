@@ -28,6 +28,7 @@ mod progress;
 #[cfg(feature = "registry")]
 mod remote;
 mod resource;
+mod rootfs;
 mod run;
 mod snapshot;
 mod stop;
@@ -111,6 +112,8 @@ enum Command {
     HoldNamespace(idmap::HoldNamespace),
     Mount(mount::Mount),
     Umount(mount::Umount),
+    #[command(subcommand)]
+    Rootfs(rootfs::Rootfs),
     Unshare(unshare::Unshare),
     #[command(hide = true)]
     MapIds(unshare::MapIds),
@@ -245,6 +248,7 @@ impl Command {
             Command::Bundle(command) => command.run(context).await,
             Command::Mount(command) => command.run(context).await,
             Command::Umount(command) => command.run(context).await,
+            Command::Rootfs(command) => command.run(context).await,
             Command::Snapshot(command) => command.run(context).await,
             Command::Blob(command) => command.run(context).await,
             Command::Ingest(command) => command.run(context).await,

@@ -95,7 +95,7 @@ pub(super) fn check_right(cas: &Cas) -> Result<()> {
 }
 
 /// Returns the error, with what a user without the right to mount can do.
-fn advise(error: Error) -> Error {
+pub(super) fn advise(error: Error) -> Error {
     if !has_no_right(&error) || rustix::process::geteuid().is_root() {
         return error;
     }

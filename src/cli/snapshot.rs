@@ -5,7 +5,7 @@ use std::path::Path;
 
 use cas::backend::Snapshotter;
 use cas::snapshot::{Commit, Info, Mount, Usage, all};
-use cas::{Error, ErrorKind, Labels, Result};
+use cas::{Error, ErrorKind, Labels, Result, UsageOptions};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
@@ -37,9 +37,9 @@ pub(crate) enum Snapshot {
     /// Remove a snapshot without children
     #[command(after_help = "Example:\n  cas snapshot rm work")]
     Rm(Key),
-    /// Show a snapshot's own disk usage
-    #[command(after_help = "Example:\n  cas snapshot usage work")]
-    Usage(Key),
+    /// Show a snapshot's own disk usage, or with that of all its parents
+    #[command(after_help = "Example:\n  cas snapshot usage work --parents")]
+    Usage(UsageArgs),
     /// Show snapshots and their children as a tree
     #[command(after_help = "Example:\n  cas snapshot tree")]
     Tree,
@@ -49,6 +49,15 @@ pub(crate) enum Snapshot {
 pub(crate) struct Key {
     /// Key of the snapshot; a digest may be shortened
     key: String,
+}
+
+#[derive(Args)]
+pub(crate) struct UsageArgs {
+    #[command(flatten)]
+    key: Key,
+    /// Add the usage of all parents, which other snapshots may share
+    #[arg(long)]
+    parents: bool,
 }
 
 #[derive(Args)]
@@ -120,12 +129,13 @@ impl Snapshot {
             }
             Snapshot::Rm(Key { key }) => {
                 let key = resolve(snapshots, &key).await?;
-                snapshots.remove(&key).await?;
+                cas.remove_snapshot(&key).await?;
                 (context.out).item(&json!({"removed": key}), || format!("removed {key}"))
             }
-            Snapshot::Usage(Key { key }) => {
-                let key = resolve(snapshots, &key).await?;
-                let usage = snapshots.usage(&key).await?;
+            Snapshot::Usage(UsageArgs { key, parents }) => {
+                let key = resolve(snapshots, &key.key).await?;
+                let options = UsageOptions::default().with_parents(parents);
+                let usage = cas.snapshot_usage_with(&key, options).await?;
                 let text = || format!("{} in {} inodes", size(usage.bytes), usage.inodes);
                 context.out.item(&json!(usage), text)
             }

@@ -1,0 +1,24 @@
+//! Waiting for the lock of a directory.
+
+use std::path::Path;
+use std::time::Duration;
+
+use cas_core::{Context, Result};
+use cas_host::DirLock;
+
+/// Time between two attempts to take the lock.
+const INTERVAL: Duration = Duration::from_millis(5);
+
+/// Waits until no other job has locked the directory `path`. Returns `None` if it is absent.
+///
+/// # Errors
+/// Errors of the file system.
+pub(super) async fn lock(path: &Path) -> Result<Option<DirLock>> {
+    loop {
+        let locked = DirLock::try_new(path).during("lock", path.display())?;
+        if locked.is_some() || path.symlink_metadata().is_err() {
+            return Ok(locked);
+        }
+        tokio::time::sleep(INTERVAL).await;
+    }
+}

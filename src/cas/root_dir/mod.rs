@@ -1,0 +1,205 @@
+//! Root directories of containers, as a volume manager hands them to whatever runs the container.
+//!
+//! ```text
+//! PATH/                 0700; its name is the key of the snapshot
+//!   rootfs/             0700; the snapshot is mounted on it, writable
+//!   image-config.json   0600; the configuration of the image, byte for byte
+//!   image-name          0600; the full name of the image
+//! ```
+//! A job holds the lock of PATH from its first change to its last. The label of the snapshot says
+//! where `rootfs` is, and how far the job has come: until the mount is complete, a collection
+//! removes what a kill has left, together with the directory. A complete root directory stays, even
+//! if the machine is restarted, until it is removed or prepared again.
+
+mod place;
+mod prepared;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use cas_core::background::shield;
+use cas_core::platform::Platforms;
+use cas_core::progress::{Progress, Silent};
+use cas_core::{Context, Manifest, Result, dispatch, pool};
+use cas_host::mount;
+use cas_layer::unpack;
+
+pub(super) use self::place::RootDir;
+use self::prepared::{Documents, Prepared, Request};
+use super::arguments::ImageRef;
+use super::dir_lock::lock;
+use super::{Cas, UnmountOptions, lookup};
+
+/// What verbs of root directories do, for messages.
+const PREPARE: &str = "prepare root directory";
+const UNMOUNT: &str = "unmount root directory";
+const REMOVE: &str = "remove root directory";
+
+/// Options of [`Cas::prepare_root_dir_with`].
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct RootDirOptions {
+    /// The platform. `Platforms::All` is refused.
+    pub platforms: Platforms,
+    /// Receives the progress of an unpack. By default nothing does.
+    pub progress: Arc<dyn Progress>,
+}
+
+impl Default for RootDirOptions {
+    fn default() -> Self {
+        RootDirOptions {
+            platforms: Platforms::default(),
+            progress: Arc::new(Silent),
+        }
+    }
+}
+
+impl RootDirOptions {
+    /// Sets [`platforms`](Self::platforms).
+    #[must_use]
+    pub fn with_platforms(mut self, platforms: impl Into<Platforms>) -> Self {
+        self.platforms = platforms.into();
+        self
+    }
+
+    /// Sets [`progress`](Self::progress).
+    #[must_use]
+    pub fn with_progress(mut self, progress: Arc<dyn Progress>) -> Self {
+        self.progress = progress;
+        self
+    }
+}
+
+impl Cas {
+    /// Prepares the root directory of a container at `path`: `rootfs`, on which a writable snapshot
+    /// of the image is mounted; `image-config.json`, the configuration of the image; and
+    /// `image-name`, its full name. The last component of `path` is the key of the snapshot. The
+    /// image is unpacked first if it is not yet.
+    ///
+    /// The directory is closed to other users, because programs and device nodes of the image have
+    /// all their rights. What an earlier root directory has left at `path` is unmounted and removed
+    /// first, whatever its state, and so is a snapshot of [`Cas::create_snapshot`] with this key.
+    ///
+    /// # Errors
+    /// As [`Cas::snapshot`]; `Denied` without the right to mount; `NotFound` if the parent of `path`
+    /// does not exist; `InvalidArgument` if `path` is a link or a file, does not end in a name or is
+    /// not UTF-8; `FailedPrecondition` if the directory has other files; `AlreadyExists` if another
+    /// root directory or job has a snapshot with this key: what is there then stays. `Busy` while
+    /// the earlier root directory is in use: it then stays, too.
+    pub async fn prepare_root_dir(
+        &self,
+        path: impl AsRef<Path>,
+        image: impl Into<ImageRef>,
+    ) -> Result<()> {
+        self.prepare_root_dir_with(path, image, RootDirOptions::default())
+            .await
+    }
+
+    /// Prepares a root directory with options.
+    ///
+    /// # Errors
+    /// As [`Cas::prepare_root_dir`]; `InvalidArgument` for `Platforms::All`.
+    pub async fn prepare_root_dir_with(
+        &self,
+        path: impl AsRef<Path>,
+        image: impl Into<ImageRef>,
+        options: RootDirOptions,
+    ) -> Result<()> {
+        self.check_writable()?;
+        let place = RootDir::of(path.as_ref(), PREPARE)?;
+        mount::check_right()?;
+        let image = self.image(image).await?;
+        let manifest = self.manifest_of(&image, &options.platforms).await?;
+        let config = dispatch::read(&*self.store.content, &manifest.config).await?;
+        // An image that cannot be unpacked does not cost what is there.
+        self.ensure_unpacked(&manifest, &options.progress).await?;
+        let (locked, created) = place.begin().await?;
+        let request = Request {
+            place,
+            created,
+            manifest,
+            documents: Documents {
+                config: config.to_vec(),
+                name: lookup::full_name(&image).to_string(),
+            },
+            progress: options.progress,
+        };
+        let cas = self.clone();
+        shield(async move { Prepared::make(&cas, request, locked).await })
+            .await
+            .map(Prepared::keep)
+    }
+
+    /// Unmounts a root directory, and keeps it with what was written to it. Returns false if it is
+    /// not mounted, or does not exist. [`Cas::mount_snapshot`] mounts the snapshot again.
+    ///
+    /// # Errors
+    /// `Busy` while it is in use; `InvalidArgument` as for [`Cas::prepare_root_dir`]; `Denied`
+    /// without the right to unmount.
+    pub async fn unmount_root_dir(&self, path: impl AsRef<Path>) -> Result<bool> {
+        self.unmount_root_dir_with(path, UnmountOptions::default())
+            .await
+    }
+
+    /// Unmounts a root directory with options.
+    ///
+    /// # Errors
+    /// As [`Cas::unmount_root_dir`]; a lazy unmount is never `Busy` in this mount namespace.
+    pub async fn unmount_root_dir_with(
+        &self,
+        path: impl AsRef<Path>,
+        options: UnmountOptions,
+    ) -> Result<bool> {
+        self.opened()?;
+        let place = RootDir::of(path.as_ref(), UNMOUNT)?;
+        let Some(locked) = lock(place.path()).await? else {
+            return Ok(false);
+        };
+        shield(pool::run(move || {
+            let _locked = locked;
+            place.unmount(options.mode())
+        }))
+        .await
+    }
+
+    /// Removes a root directory: unmounts it, and removes its files, its snapshot and the directory
+    /// itself. Returns false if there was nothing to remove. A mount is never entered.
+    ///
+    /// # Errors
+    /// `Busy` while it is in use: nothing is then removed; `FailedPrecondition` if the directory is
+    /// not a root directory; `InvalidArgument` as for [`Cas::prepare_root_dir`]; `Denied` without
+    /// the right to unmount.
+    pub async fn remove_root_dir(&self, path: impl AsRef<Path>) -> Result<bool> {
+        self.check_writable()?;
+        let place = RootDir::of(path.as_ref(), REMOVE)?;
+        let snapshotter = Arc::clone(self.snapshotter()?);
+        let seen = snapshotter.stat(place.key()).await?;
+        let locked = lock(place.path()).await?;
+        shield(async move {
+            let removed = match locked {
+                Some(locked) => place.remove(&*snapshotter, locked).await,
+                // A job that prepares the directory now has changed the snapshot since.
+                None => place.remove_snapshot(&*snapshotter, seen).await,
+            };
+            removed.during(REMOVE, place.path().display())
+        })
+        .await
+    }
+
+    /// Unpacks an image unless its topmost snapshot exists.
+    async fn ensure_unpacked(
+        &self,
+        manifest: &Manifest,
+        progress: &Arc<dyn Progress>,
+    ) -> Result<()> {
+        if let Some(chain_ids) = unpack::verified_chain_ids(&self.store, manifest).await? {
+            let Some(top) = chain_ids.last() else {
+                return Ok(());
+            };
+            if self.snapshotter()?.stat(&top.to_string()).await?.is_some() {
+                return Ok(());
+            }
+        }
+        self.to_snapshots(manifest, progress).await.map(|_| ())
+    }
+}

@@ -1,0 +1,322 @@
+//! Where a root directory is, and what is there.
+
+use std::ffi::OsStr;
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use cas_core::snapshot::{Info, SnapshotKind};
+use cas_core::{Context, Error, ErrorKind, Result, Snapshotter, pool};
+use cas_host::mount::{self, UnmountMode};
+use cas_host::{DirLock, no_directory, remove_all};
+
+use super::super::dir_lock::lock;
+use super::super::mounted::{self, State};
+use super::super::snapshots;
+use super::PREPARE;
+
+/// The name of the directory that the snapshot is mounted on.
+pub(super) const ROOTFS: &str = "rootfs";
+/// The name of the file with the configuration of the image.
+pub(super) const CONFIG: &str = "image-config.json";
+/// The name of the file with the name of the image.
+pub(super) const NAME: &str = "image-name";
+
+/// A root directory, which may not exist.
+#[derive(Clone)]
+pub(in crate::cas) struct RootDir {
+    /// Its absolute path.
+    path: PathBuf,
+    /// The key of its snapshot, which is the last component of the path.
+    key: String,
+}
+
+impl RootDir {
+    /// Returns the root directory at a path. Links in the path to its parent are resolved, so that
+    /// all paths to one directory are the same.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if the path does not end in a name, is not UTF-8, or leads to a link or
+    /// something else that is not a directory.
+    pub(super) fn of(path: &Path, operation: &'static str) -> Result<Self> {
+        Self::resolve(path).during(operation, path.display())
+    }
+
+    fn resolve(path: &Path) -> Result<Self> {
+        let (Some(name), Some(parent)) = (path.file_name(), path.parent()) else {
+            let why = "the last component is not a name, but the snapshot is named by it; give the \
+                       path of the directory itself";
+            return Err(Error::invalid(why));
+        };
+        let parent = match parent {
+            parent if parent.as_os_str().is_empty() => Path::new("."),
+            parent => parent,
+        };
+        let parent = match parent.canonicalize() {
+            // What was in it may still have a snapshot.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => std::path::absolute(parent)?,
+            found => found.map_err(|error| no_directory(error, parent))?,
+        };
+        let place = RootDir {
+            path: parent.join(name),
+            key: mounted::utf8(Path::new(name))?.to_owned(),
+        };
+        mounted::utf8(&place.path)?;
+        match place.path.symlink_metadata() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(place),
+            Err(error) => Err(no_directory(error, &place.path)),
+            Ok(found) if found.is_dir() => Ok(place),
+            Ok(found) if found.is_symlink() => Err(Error::invalid(
+                "it is a symbolic link; give the path of the directory itself",
+            )),
+            Ok(_) => Err(Error::invalid(
+                "what is there is not a directory; choose another path",
+            )),
+        }
+    }
+
+    /// Returns the root directory whose `rootfs` is this directory, or `None` if it has another
+    /// name.
+    pub(in crate::cas) fn with_rootfs(rootfs: &Path) -> Option<Self> {
+        let path = rootfs.parent()?;
+        let place = RootDir {
+            path: path.to_owned(),
+            key: path.file_name()?.to_str()?.to_owned(),
+        };
+        (rootfs.file_name() == Some(OsStr::new(ROOTFS))).then_some(place)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn key(&self) -> &str {
+        &self.key
+    }
+
+    pub(super) fn rootfs(&self) -> PathBuf {
+        self.path.join(ROOTFS)
+    }
+
+    /// Creates the directory if it is absent, and waits until no other job works on it. Returns its
+    /// lock, and whether it was created.
+    ///
+    /// # Errors
+    /// `NotFound` if its parent does not exist; errors of the file system.
+    pub(super) async fn begin(&self) -> Result<(DirLock, bool)> {
+        loop {
+            let created = match DirBuilder::new().mode(0o700).create(&self.path) {
+                Ok(()) => true,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    let why = "the parent directory does not exist; create it first";
+                    return Err(Error::not_found(why).source(error))
+                        .during(PREPARE, self.path.display());
+                }
+                Err(error) => {
+                    let error = no_directory(error, &self.path);
+                    return Err(error).during(PREPARE, self.path.display());
+                }
+            };
+            // It is absent if another job has removed it just now.
+            if let Some(locked) = lock(&self.path).await? {
+                return Ok((locked, created));
+            }
+        }
+    }
+
+    /// Unmounts everything that is mounted on `rootfs`. Returns false if nothing is.
+    ///
+    /// # Errors
+    /// `Busy` while it is in use; `Denied` without the right to unmount.
+    pub(super) fn unmount(&self, mode: UnmountMode) -> Result<bool> {
+        let rootfs = self.rootfs();
+        if !mounted::unmount(&rootfs, mode).map_err(advise)? {
+            return Ok(false);
+        }
+        loop {
+            match mount::unmount(&rootfs, mode) {
+                Err(error) if error.kind() == ErrorKind::FailedPrecondition => return Ok(true),
+                unmounted => unmounted.map_err(advise)?,
+            }
+        }
+    }
+
+    /// Checks that what is there may be removed: the snapshot, if there is one, and what is in the
+    /// directory.
+    ///
+    /// # Errors
+    /// `AlreadyExists` for a snapshot of something else; `FailedPrecondition` for other files.
+    pub(super) fn check(&self, snapshot: Option<&Info>) -> Result<()> {
+        if let Some(info) = snapshot {
+            self.check_snapshot(info)?;
+        }
+        let is_noted = snapshot.is_some_and(|info| self.is_noted(info));
+        match self.foreign(is_noted)? {
+            None => Ok(()),
+            Some(name) => Err(Error::precondition(format!(
+                "the directory is not a root directory, because it has {name:?}; choose another \
+                 path, or remove what is in it"
+            ))),
+        }
+    }
+
+    /// Returns whether the labels of a snapshot say that a job on this directory did not end.
+    fn is_noted(&self, info: &Info) -> bool {
+        State::is_between(info) && mounted::last_directory(info) == Some(self.rootfs())
+    }
+
+    /// Checks that a snapshot with the key of this directory belongs to it, or to nothing else.
+    fn check_snapshot(&self, info: &Info) -> Result<()> {
+        if info.kind == SnapshotKind::Committed || State::of(info).is_none() {
+            let why = "another job has made a snapshot with the name of this directory; remove the \
+                       snapshot, or choose another name";
+            return Err(Error::already_exists(why));
+        }
+        let elsewhere = mounted::last_directory(info).filter(|last| *last != self.rootfs());
+        let is_used = |last: &PathBuf| {
+            RootDir::with_rootfs(last).is_some_and(|other| other.key == self.key && last.exists())
+        };
+        let used = elsewhere.filter(|last| is_used(last) || mounted::mounted_at(info).is_some());
+        match used {
+            None => Ok(()),
+            Some(last) => Err(Error::already_exists(format!(
+                "the snapshot with the name of this directory belongs to {}; remove that, or \
+                 choose another name",
+                last.display()
+            ))),
+        }
+    }
+
+    /// Returns the name of an entry that a root directory does not have, or `None` if this may be
+    /// one. A root directory is recognised by both of its files, or by a job that did not end
+    /// (`is_noted`), and may then have other entries.
+    fn foreign(&self, is_noted: bool) -> Result<Option<String>> {
+        let has_file = |name| self.path.join(name).is_file();
+        if is_noted || (has_file(CONFIG) && has_file(NAME)) {
+            return Ok(None);
+        }
+        for entry in fs::read_dir(&self.path).during("list", self.path.display())? {
+            let entry = entry.during("list", self.path.display())?;
+            let name = entry.file_name();
+            let is_known = match name.to_str() {
+                Some(CONFIG | NAME) => entry.file_type().is_ok_and(|kind| kind.is_file()),
+                Some(ROOTFS) => is_empty_directory(&entry.path()),
+                _ => false,
+            };
+            if !is_known {
+                return Ok(Some(name.to_string_lossy().into_owned()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Unmounts `rootfs`, and removes everything in the directory, and the snapshot. The caller has
+    /// checked that this may be done.
+    ///
+    /// # Errors
+    /// `Busy` while it is in use: nothing is then removed; errors of the file system.
+    pub(super) async fn clear(
+        &self,
+        snapshotter: &dyn Snapshotter,
+        snapshot: Option<&Info>,
+    ) -> Result<()> {
+        let (key, rootfs) = (&self.key, self.rootfs());
+        if snapshot.is_some() {
+            // The state matters only after a kill, and there may be no space to write it.
+            let _ = State::Unmounting.write_at(snapshotter, key, &rootfs).await;
+        }
+        let place = self.clone();
+        let unmounted = pool::run(move || place.unmount(UnmountMode::default()));
+        if let Err(error) = unmounted.await {
+            if snapshot.is_some() {
+                let _ = State::Mounted.write_at(snapshotter, key, &rootfs).await;
+            }
+            return Err(error);
+        }
+        self.empty().await?;
+        if snapshot.is_some() {
+            snapshots::remove(snapshotter, key, Some(&rootfs)).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes everything in the directory. Nothing must be mounted in it.
+    pub(super) async fn empty(&self) -> Result<()> {
+        let path = self.path.clone();
+        pool::run(move || remove_all(&path, false).during("remove files in", path.display())).await
+    }
+
+    /// Removes the directory and everything in it. Nothing must be mounted in it.
+    pub(super) async fn remove_directory(&self) -> Result<()> {
+        self.empty().await?;
+        match fs::remove_dir(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                let why = "something is mounted at the directory itself; unmount it first";
+                Err(Error::busy(why).source(error))
+            }
+            removed => removed.during("remove directory", self.path.display()),
+        }
+    }
+
+    /// Removes a directory that exists and is locked, and its snapshot. Returns true.
+    ///
+    /// # Errors
+    /// As [`Self::check`] and [`Self::clear`]. A snapshot that belongs to something else stays, and
+    /// is not an error.
+    pub(super) async fn remove(
+        &self,
+        snapshotter: &dyn Snapshotter,
+        _locked: DirLock,
+    ) -> Result<bool> {
+        let found = snapshotter.stat(&self.key).await?;
+        let snapshot = found.filter(|info| self.check_snapshot(info).is_ok());
+        self.check(snapshot.as_ref())?;
+        self.clear(snapshotter, snapshot.as_ref()).await?;
+        self.remove_directory().await?;
+        Ok(true)
+    }
+
+    /// Removes the snapshot of a directory that does not exist. Returns false if there is none, or
+    /// if it has changed since it was seen.
+    pub(super) async fn remove_snapshot(
+        &self,
+        snapshotter: &dyn Snapshotter,
+        seen: Option<Info>,
+    ) -> Result<bool> {
+        match seen.filter(|info| self.check_snapshot(info).is_ok()) {
+            Some(info) => snapshotter.remove_seen(&info).await,
+            None => Ok(false),
+        }
+    }
+
+    /// Removes the directory after its job was killed. Returns false if another job works on it
+    /// now. What cannot be removed is left to the next job.
+    pub(in crate::cas) fn remove_abandoned(&self) -> bool {
+        let locked = match DirLock::try_new(&self.path) {
+            Ok(Some(locked)) => locked,
+            Ok(None) => return self.path.symlink_metadata().is_err(),
+            Err(_) => return true,
+        };
+        if remove_all(&self.path, false).is_ok() {
+            let _ = fs::remove_dir(&self.path);
+        }
+        drop(locked);
+        true
+    }
+}
+
+fn is_empty_directory(path: &Path) -> bool {
+    let is_directory = path.symlink_metadata().is_ok_and(|found| found.is_dir());
+    is_directory && fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
+}
+
+/// Returns the error, with what else can be done with a root directory that is in use.
+fn advise(error: Error) -> Error {
+    if error.kind() != ErrorKind::Busy {
+        return error;
+    }
+    let why = format!("{error}; or detach it with `cas rootfs unmount --lazy`");
+    Error::busy(why).source(error)
+}

@@ -1,0 +1,172 @@
+//! A root directory that is being prepared.
+
+use std::fs::DirBuilder;
+use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use cas_core::progress::Progress;
+use cas_core::{Context, Manifest, Result, background, pool};
+use cas_host::mount::Rights;
+use cas_host::{Dir, DirLock};
+use rustix::fs::OFlags;
+
+use super::super::Cas;
+use super::super::mounted::{Mounted, NewSnapshot, State};
+use super::PREPARE;
+use super::place::{CONFIG, NAME, RootDir};
+
+/// What a root directory is prepared from.
+pub(super) struct Request {
+    pub(super) place: RootDir,
+    /// Whether the directory was created for this.
+    pub(super) created: bool,
+    pub(super) manifest: Manifest,
+    pub(super) documents: Documents,
+    pub(super) progress: Arc<dyn Progress>,
+}
+
+/// The content of the files of a root directory.
+pub(super) struct Documents {
+    pub(super) config: Vec<u8>,
+    pub(super) name: String,
+}
+
+/// A root directory that is complete. Unless it is kept, it is removed in the background when it is
+/// dropped.
+pub(super) struct Prepared {
+    place: RootDir,
+    mounted: Option<Mounted>,
+    /// `None` once nothing is left to undo.
+    locked: Option<DirLock>,
+}
+
+impl Prepared {
+    /// Removes what is in the locked directory, and prepares it.
+    ///
+    /// # Errors
+    /// As [`RootDir::check`] and [`RootDir::clear`]: what is there then stays; as
+    /// [`Cas::mount_snapshot`]: nothing is then left.
+    pub(super) async fn make(cas: &Cas, request: Request, locked: DirLock) -> Result<Self> {
+        let Request {
+            place,
+            created,
+            manifest,
+            documents,
+            progress,
+        } = request;
+        let path = place.path().to_owned();
+        if let Err(error) = make_room(cas, &place, &locked).await {
+            if created {
+                let _ = std::fs::remove_dir(&path);
+            }
+            return Err(error).during(PREPARE, path.display());
+        }
+        let mut prepared = Prepared {
+            place,
+            mounted: None,
+            locked: Some(locked),
+        };
+        match prepared.fill(cas, &manifest, documents, &progress).await {
+            Ok(()) => Ok(prepared),
+            Err(error) => {
+                // The first error is reported, even if something cannot be removed.
+                let _ = prepared.undo().await;
+                Err(error).during(PREPARE, path.display())
+            }
+        }
+    }
+
+    /// Makes the snapshot, writes the files, and mounts the snapshot.
+    async fn fill(
+        &mut self,
+        cas: &Cas,
+        manifest: &Manifest,
+        documents: Documents,
+        progress: &Arc<dyn Progress>,
+    ) -> Result<()> {
+        let rootfs = self.place.rootfs();
+        let new = NewSnapshot {
+            key: self.place.key(),
+            writable: true,
+            labels: State::Mounting.label_at(&rootfs)?,
+        };
+        let mut snapshot = cas.make(manifest, &new, progress).await?;
+        let place = self.place.clone();
+        let written = pool::run(move || Ok(write(&place, &documents)?)).await;
+        if let Err(error) = written {
+            let _ = snapshot.undo().await;
+            return Err(error);
+        }
+        // Whatever runs the container needs all that the image contains. The directory is closed to
+        // other users.
+        let rights = Rights {
+            suid: true,
+            devices: true,
+        };
+        self.mounted = Some(snapshot.attach(rootfs, None, rights).await?);
+        Ok(())
+    }
+
+    /// Keeps the root directory.
+    pub(super) fn keep(mut self) {
+        self.mounted.take().into_iter().for_each(Mounted::keep);
+        self.locked = None;
+    }
+
+    /// Unmounts and removes the root directory.
+    async fn undo(&mut self) -> Result<()> {
+        let _locked = self.locked.take();
+        undo(&self.place, self.mounted.take()).await
+    }
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        let Some(locked) = self.locked.take() else {
+            return;
+        };
+        let (place, mounted) = (self.place.clone(), self.mounted.take());
+        background::run(async move {
+            let _ = undo(&place, mounted).await;
+            drop(locked);
+        });
+    }
+}
+
+async fn undo(place: &RootDir, mounted: Option<Mounted>) -> Result<()> {
+    if let Some(mut mounted) = mounted {
+        mounted.undo().await?;
+    }
+    place.remove_directory().await
+}
+
+/// Removes what is in the directory, and closes it to other users.
+async fn make_room(cas: &Cas, place: &RootDir, locked: &DirLock) -> Result<()> {
+    let snapshotter = cas.snapshotter()?;
+    let snapshot = snapshotter.stat(place.key()).await?;
+    place.check(snapshot.as_ref())?;
+    let is_empty = std::fs::read_dir(place.path())?.next().is_none();
+    if !is_empty || snapshot.is_some() {
+        place.clear(&**snapshotter, snapshot.as_ref()).await?;
+    }
+    Ok(locked.set_mode(0o700)?)
+}
+
+/// Writes the files of a root directory durably, and makes the directory to mount on.
+fn write(place: &RootDir, documents: &Documents) -> io::Result<()> {
+    DirBuilder::new().mode(0o700).create(place.rootfs())?;
+    let dir = Dir::open(place.path())?;
+    write_file(&dir, CONFIG, &documents.config)?;
+    write_file(&dir, NAME, documents.name.as_bytes())?;
+    dir.sync()?;
+    Dir::open(place.path().parent().unwrap_or(Path::new("/")))?.sync()
+}
+
+fn write_file(dir: &Dir, name: &str, data: &[u8]) -> io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
+    let mut file = dir.open_file(name, flags, 0o600)?;
+    file.write_all(data)?;
+    file.sync_all()
+}

@@ -1,0 +1,171 @@
+//! Mounting snapshots that were made before, and unmounting them without removing them.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+
+use cas_core::background::shield;
+use cas_core::{Context, Error, Result, pool};
+use cas_host::mount::{Rights, UnmountMode};
+
+use super::Cas;
+use super::mounted::{self, Mounted, State};
+use super::snapshots::{find, lock_files};
+
+/// Options of [`Cas::mount_snapshot_with`].
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct MountSnapshotOptions {
+    /// Whether programs in the snapshot run with the rights of their owner or group if their mode
+    /// says so. If so, any user who can reach the directory can use these rights.
+    pub suid: bool,
+    /// Whether device nodes in the snapshot can be opened. If so, any user who can reach the
+    /// directory can use the devices of this machine through them.
+    pub devices: bool,
+    /// A user namespace that maps the owners on disk to those that are shown. By default owners are
+    /// shown as they are.
+    pub idmap: Option<OwnedFd>,
+}
+
+impl MountSnapshotOptions {
+    /// Sets [`suid`](Self::suid).
+    #[must_use]
+    pub fn with_suid(mut self, suid: bool) -> Self {
+        self.suid = suid;
+        self
+    }
+
+    /// Sets [`devices`](Self::devices).
+    #[must_use]
+    pub fn with_devices(mut self, devices: bool) -> Self {
+        self.devices = devices;
+        self
+    }
+
+    /// Sets [`idmap`](Self::idmap).
+    #[must_use]
+    pub fn with_idmap(mut self, idmap: impl Into<Option<OwnedFd>>) -> Self {
+        self.idmap = idmap.into();
+        self
+    }
+}
+
+/// Options of [`Cas::unmount_snapshot_with`] and [`Cas::unmount_root_dir_with`].
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct UnmountOptions {
+    /// Whether pending requests to a file system that does not answer are aborted (`MNT_FORCE`).
+    /// Files that are in use still make the mount busy.
+    pub force: bool,
+    /// Whether a mount that is in use is detached (`MNT_DETACH`): its directory no longer shows it,
+    /// and it ends when nothing uses it any more.
+    pub lazy: bool,
+}
+
+impl UnmountOptions {
+    /// Sets [`force`](Self::force).
+    #[must_use]
+    pub fn with_force(mut self, force: bool) -> Self {
+        self.force = force;
+        self
+    }
+
+    /// Sets [`lazy`](Self::lazy).
+    #[must_use]
+    pub fn with_lazy(mut self, lazy: bool) -> Self {
+        self.lazy = lazy;
+        self
+    }
+
+    pub(super) fn mode(self) -> UnmountMode {
+        UnmountMode {
+            force: self.force,
+            lazy: self.lazy,
+        }
+    }
+}
+
+impl Cas {
+    /// Mounts an active snapshot or a view at `directory`: writable if it is active. Its device
+    /// nodes cannot be opened, and its set-id programs run with the rights of their caller.
+    /// [`Cas::unmount_snapshot`] unmounts it. What was written stays in the snapshot.
+    ///
+    /// # Errors
+    /// `NotFound` for the snapshot or the directory; `AlreadyExists` if the snapshot is mounted;
+    /// `InvalidArgument` if the directory is something else, or its path is not UTF-8;
+    /// `FailedPrecondition` for a committed snapshot; `Denied` without the right to mount.
+    pub async fn mount_snapshot(
+        &self,
+        key: impl AsRef<str>,
+        directory: impl AsRef<Path>,
+    ) -> Result<()> {
+        let options = MountSnapshotOptions::default();
+        self.mount_snapshot_with(key, directory, options).await
+    }
+
+    /// Mounts a snapshot with options.
+    ///
+    /// # Errors
+    /// As [`Cas::mount_snapshot`]; `Unsupported` if owners cannot be mapped.
+    pub async fn mount_snapshot_with(
+        &self,
+        key: impl AsRef<str>,
+        directory: impl AsRef<Path>,
+        options: MountSnapshotOptions,
+    ) -> Result<()> {
+        self.check_writable()?;
+        let key = key.as_ref().to_owned();
+        let directory = mounted::resolve(directory.as_ref(), "mount on")?;
+        let snapshotter = Arc::clone(self.snapshotter()?);
+        let mounts = snapshotter.mounts(&key).await?;
+        mounted::check_directories(&mounts)?;
+        let lock = lock_files(&mounts).await?;
+        let mounted = shield(async move {
+            let _lock = lock;
+            let info = find(&*snapshotter, &key).await?;
+            if let Some(there) = mounted::mounted_at(&info) {
+                let why = format!("it is mounted at {}; unmount it first", there.display());
+                return Err(Error::already_exists(why)).during("mount snapshot", &key);
+            }
+            // A kill after this leaves a snapshot that counts as unmounted until it is mounted.
+            let noted = State::Mounted.write_at(&*snapshotter, &key, &directory);
+            noted.await?;
+            let rights = Rights {
+                suid: options.suid,
+                devices: options.devices,
+            };
+            let snapshot = Mounted::existing(snapshotter, key, mounts);
+            snapshot.attach(directory, options.idmap, rights).await
+        });
+        mounted.await.map(Mounted::keep)
+    }
+
+    /// Unmounts a snapshot that [`Cas::mount_snapshot`] has mounted, and keeps it. Returns false if
+    /// it is not mounted.
+    ///
+    /// # Errors
+    /// `NotFound` for the snapshot; `Busy` while it is in use; `Denied` without the right to
+    /// unmount.
+    pub async fn unmount_snapshot(&self, key: impl AsRef<str>) -> Result<bool> {
+        let options = UnmountOptions::default();
+        self.unmount_snapshot_with(key, options).await
+    }
+
+    /// Unmounts a snapshot with options.
+    ///
+    /// # Errors
+    /// As [`Cas::unmount_snapshot`]; a lazy unmount is never `Busy` in this mount namespace.
+    pub async fn unmount_snapshot_with(
+        &self,
+        key: impl AsRef<str>,
+        options: UnmountOptions,
+    ) -> Result<bool> {
+        self.check_writable()?;
+        let info = find(&**self.snapshotter()?, key.as_ref()).await?;
+        let Some(directory) = mounted::last_directory(&info) else {
+            return Ok(false);
+        };
+        let mode = options.mode();
+        shield(pool::run(move || mounted::unmount(&directory, mode))).await
+    }
+}

@@ -1,0 +1,257 @@
+//! Snapshots under keys of the caller.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use cas_core::background::shield;
+use cas_core::platform::Platforms;
+use cas_core::progress::{Progress, Silent};
+use cas_core::snapshot::{self, Info, Mount, Usage};
+use cas_core::{Context, Error, ErrorKind, Result, Snapshotter};
+use cas_host::{DirLock, MountedDirs};
+
+use super::Cas;
+use super::arguments::ImageRef;
+use super::dir_lock::lock;
+use super::mounted::{self, Mounted, NewSnapshot, State};
+
+/// Options of [`Cas::create_snapshot_with`].
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct SnapshotOptions {
+    /// Whether the snapshot is writable, which is the default, or a read-only view.
+    pub writable: bool,
+    /// The platform. `Platforms::All` is refused.
+    pub platforms: Platforms,
+    /// Receives the progress of an unpack. By default nothing does.
+    pub progress: Arc<dyn Progress>,
+}
+
+impl Default for SnapshotOptions {
+    fn default() -> Self {
+        SnapshotOptions {
+            writable: true,
+            platforms: Platforms::default(),
+            progress: Arc::new(Silent),
+        }
+    }
+}
+
+impl SnapshotOptions {
+    /// Sets [`writable`](Self::writable).
+    #[must_use]
+    pub fn with_writable(mut self, writable: bool) -> Self {
+        self.writable = writable;
+        self
+    }
+
+    /// Sets [`platforms`](Self::platforms).
+    #[must_use]
+    pub fn with_platforms(mut self, platforms: impl Into<Platforms>) -> Self {
+        self.platforms = platforms.into();
+        self
+    }
+
+    /// Sets [`progress`](Self::progress).
+    #[must_use]
+    pub fn with_progress(mut self, progress: Arc<dyn Progress>) -> Self {
+        self.progress = progress;
+        self
+    }
+}
+
+/// Options of [`Cas::snapshot_usage_with`].
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct UsageOptions {
+    /// Whether the space of all parents is added. Snapshots with the same parents share it.
+    pub parents: bool,
+}
+
+impl UsageOptions {
+    /// Sets [`parents`](Self::parents).
+    #[must_use]
+    pub fn with_parents(mut self, parents: bool) -> Self {
+        self.parents = parents;
+        self
+    }
+}
+
+impl Cas {
+    /// Makes the writable snapshot `key` on an image, which is unpacked first if it is not yet. A
+    /// label keeps the snapshot from collections until [`Cas::remove_snapshot`] removes it.
+    ///
+    /// # Errors
+    /// As [`Cas::snapshot`]; `AlreadyExists` if there is a snapshot with this key;
+    /// `InvalidArgument` for a key that is empty, longer than [`limit::KEY`](cas_core::limit::KEY)
+    /// or reserved for mounts, or that contains control characters.
+    pub async fn create_snapshot(
+        &self,
+        key: impl AsRef<str>,
+        image: impl Into<ImageRef>,
+    ) -> Result<()> {
+        self.create_snapshot_with(key, image, SnapshotOptions::default())
+            .await
+    }
+
+    /// Makes a snapshot with options.
+    ///
+    /// # Errors
+    /// As [`Cas::create_snapshot`]; `InvalidArgument` for `Platforms::All`.
+    pub async fn create_snapshot_with(
+        &self,
+        key: impl AsRef<str>,
+        image: impl Into<ImageRef>,
+        options: SnapshotOptions,
+    ) -> Result<()> {
+        self.check_writable()?;
+        let key = key.as_ref();
+        let doing = "create snapshot";
+        if mounted::directory(key).is_some() {
+            let why = "keys of this form belong to mounts; choose another key";
+            return Err(Error::invalid(why).operation(doing).subject(key));
+        }
+        if self.snapshotter()?.stat(key).await?.is_some() {
+            let why = "a snapshot with this key exists; remove it or choose another key";
+            return Err(Error::already_exists(why).operation(doing).subject(key));
+        }
+        let manifest = self.manifest_of(image, &options.platforms).await?;
+        let new = NewSnapshot {
+            key,
+            writable: options.writable,
+            labels: State::Kept.label(),
+        };
+        let made = self.make(&manifest, &new, &options.progress).await;
+        made.map(Mounted::keep)
+    }
+
+    /// Returns all snapshots in the order of their keys: those of layers, which have chain ids as
+    /// keys, and those of callers and mounts.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` if the root was made without a snapshotter; errors of the records.
+    pub async fn snapshots(&self) -> Result<Vec<Info>> {
+        snapshot::all(&**self.snapshotter()?).await
+    }
+
+    /// Returns the space that a snapshot takes, without its parents.
+    ///
+    /// # Errors
+    /// `NotFound`; errors of the file system.
+    pub async fn snapshot_usage(&self, key: impl AsRef<str>) -> Result<Usage> {
+        self.snapshot_usage_with(key, UsageOptions::default()).await
+    }
+
+    /// Returns the space that a snapshot takes, with options. It reads the records of the snapshot
+    /// and its parents only, however many others there are.
+    ///
+    /// # Errors
+    /// As [`Cas::snapshot_usage`]; `Corrupt` if a parent is missing, or a snapshot is one of its own
+    /// ancestors.
+    pub async fn snapshot_usage_with(
+        &self,
+        key: impl AsRef<str>,
+        options: UsageOptions,
+    ) -> Result<Usage> {
+        let (snapshotter, key) = (self.snapshotter()?, key.as_ref());
+        let mut sum = snapshotter.usage(key).await?;
+        let mut next = find(&**snapshotter, key).await?.parent;
+        let mut met = BTreeSet::from([key.to_owned()]);
+        while let Some(parent) = next.filter(|_| options.parents) {
+            if met.contains(&parent) {
+                let why = "the snapshot is one of its own ancestors; run `cas fsck --repair`";
+                return Err(Error::corrupt(why)).during("measure snapshot", key);
+            }
+            let found = snapshotter.stat(&parent).await?.ok_or_else(|| {
+                Error::corrupt("the parent of a snapshot has no record; run `cas fsck --repair`")
+                    .operation("measure snapshot")
+                    .subject(&parent)
+            })?;
+            sum += snapshotter.usage(&parent).await?;
+            met.insert(parent);
+            next = found.parent;
+        }
+        Ok(sum)
+    }
+
+    /// Removes a snapshot in any state. Returns false if it does not exist.
+    ///
+    /// # Errors
+    /// `Busy` while it is mounted by a verb of this handle or another one, or while other snapshots
+    /// have it as their parent.
+    pub async fn remove_snapshot(&self, key: impl AsRef<str>) -> Result<bool> {
+        self.check_writable()?;
+        let (snapshotter, key) = (Arc::clone(self.snapshotter()?), key.as_ref().to_owned());
+        shield(async move { remove(&*snapshotter, &key, None).await }).await
+    }
+}
+
+/// Returns a snapshot that must exist.
+///
+/// # Errors
+/// `NotFound`.
+pub(super) async fn find(snapshotter: &dyn Snapshotter, key: &str) -> Result<Info> {
+    snapshotter.stat(key).await?.ok_or_else(|| {
+        Error::not_found("no such snapshot; `cas snapshot ls` lists all snapshots").subject(key)
+    })
+}
+
+/// Removes a snapshot. Returns false if it does not exist. A mount at `except` does not count: the
+/// caller has unmounted it in this mount namespace.
+///
+/// # Errors
+/// `Busy` while it is mounted or has children.
+pub(super) async fn remove(
+    snapshotter: &dyn Snapshotter,
+    key: &str,
+    except: Option<&Path>,
+) -> Result<bool> {
+    let _lock = match snapshotter.mounts(key).await {
+        Ok(mounts) => lock_files(&mounts).await?,
+        // It is removed by now, or it is committed and cannot be mounted.
+        Err(error) if is_refusal(&error) => None,
+        Err(error) => return Err(error),
+    };
+    while let Some(info) = snapshotter.stat(key).await? {
+        let last = mounted::last_directory(&info).filter(|last| Some(&**last) != except);
+        if let Some(directory) = last.filter(|last| MountedDirs::read().has(last)) {
+            let why = format!("it is mounted at {}; unmount it first", directory.display());
+            return Err(Error::busy(why)).during("remove snapshot", key);
+        }
+        match snapshotter.remove_seen(&info).await {
+            Err(error) if error.kind() == ErrorKind::FailedPrecondition => {
+                let why = "other snapshots have it as their parent; remove them first";
+                return Err(Error::busy(why).source(error)).during("remove snapshot", key);
+            }
+            Ok(false) => {}
+            removed => return removed,
+        }
+    }
+    Ok(false)
+}
+
+fn is_refusal(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::NotFound | ErrorKind::FailedPrecondition
+    )
+}
+
+/// Waits until no other job mounts or removes the snapshot with these mounts. Returns the lock, or
+/// `None` if its directory is missing.
+pub(super) async fn lock_files(mounts: &[Mount]) -> Result<Option<DirLock>> {
+    match mounts.first().and_then(files) {
+        Some(directory) => lock(directory).await,
+        None => Ok(None),
+    }
+}
+
+/// Returns the directory that a mount writes to, or the topmost one that it shows.
+fn files(mount: &Mount) -> Option<&Path> {
+    match mount {
+        Mount::Bind { source, .. } => Some(source),
+        Mount::Overlay { lower, upper, .. } => upper.as_ref().or(lower.first()).map(|one| &**one),
+        _ => None,
+    }
+}

@@ -1,0 +1,164 @@
+//! Kills at each step of preparing and removing a root directory.
+
+use std::fs;
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use cas::gc::GcOptions;
+
+use super::{KEY, Scene, names};
+use crate::common::can;
+
+/// Longer than a lease outlives a killed job, and shorter than what has no lease is kept.
+const LATER: Duration = Duration::from_secs(3600);
+
+/// System calls that change something, of which each call is a step.
+const CALLS: &[&str] = &[
+    "mkdir,mkdirat",
+    "openat,open",
+    "write,pwrite64",
+    "fsync,fdatasync",
+    "fchmod",
+    "unlink,unlinkat,rmdir",
+    "move_mount",
+    "umount2",
+];
+
+/// Maximum number of the step at which one of these calls is killed.
+const STEPS: usize = 400;
+
+/// Runs the tool and kills it at the step `step` of a kind of call. Returns false if it made fewer
+/// such calls and did its work.
+fn killed(scene: &Scene, calls: &str, step: usize, arguments: &[&str]) -> bool {
+    let tool = scene.tool(arguments);
+    let inject = format!("inject={calls}:signal=KILL:when={step}");
+    let status = Command::new("strace")
+        .args(["-f", "-qq", "-o", "/dev/null", "-e"])
+        .arg(format!("trace={calls}"))
+        .args(["-e", &inject])
+        .arg(tool.get_program())
+        .args(tool.get_args())
+        .arg(scene.dir())
+        .output()
+        .unwrap()
+        .status;
+    !status.success()
+}
+
+/// Kills a command at steps of each kind, first all and then fewer, until it is complete. After
+/// each kill, `check` gets the number of the kill.
+fn at_each_step(scene: &Scene, prepare: fn(&Scene), arguments: &[&str], check: fn(&Scene, usize)) {
+    let mut kills = 0;
+    for calls in CALLS {
+        let mut step = 1;
+        while step < STEPS {
+            prepare(scene);
+            if !killed(scene, calls, step, arguments) {
+                break;
+            }
+            kills += 1;
+            check(scene, kills);
+            // The first calls of most kinds open the root; there are many.
+            step += 1 + step / 8;
+        }
+        scene.cas.remove_root_dir(scene.dir()).unwrap();
+        scene.assert_nothing_left();
+    }
+    assert!(kills > 20, "{kills}");
+}
+
+/// Goes on in one of three ways: with a collection, by preparing it again, or by removing it.
+fn go_on(scene: &Scene, kill: usize) {
+    match kill % 3 {
+        0 => {
+            collect(scene);
+            let is_whole = scene.keys() == [KEY];
+            // A kill may come before the snapshot is made or after it is removed.
+            let left = names(&scene.path("dirs"));
+            assert!(is_whole || scene.keys().is_empty(), "{left:?}");
+            assert_eq!(scene.mounts().is_empty(), !is_whole);
+        }
+        1 => {
+            scene.prepare("other:1");
+            scene.assert_prepared("other:1");
+        }
+        _ => {}
+    }
+    scene.cas.remove_root_dir(scene.dir()).unwrap();
+    collect(scene);
+    scene.assert_nothing_left();
+    let snapshots = scene.path("root/snapshots").join(scene.snapshotter);
+    let left = names(&snapshots.join("snapshots")).len();
+    assert_eq!(left, scene.cas.snapshots().unwrap().len());
+}
+
+fn collect(scene: &Scene) {
+    let later = SystemTime::now() + LATER;
+    scene
+        .cas
+        .gc_with(GcOptions::default().with_now(later))
+        .unwrap();
+}
+
+fn each(test: impl Fn(&Scene)) {
+    if can(&["strace", "umount"]) {
+        for scene in ["native", "overlay"].map(Scene::new) {
+            scene.cas.snapshot("app:1").unwrap();
+            scene.cas.snapshot("other:1").unwrap();
+            test(&scene);
+        }
+    }
+}
+
+#[test]
+fn a_killed_preparation_is_handled_by_the_next_job() {
+    let arguments = ["rootfs", "prepare", "--image", "app:1"];
+    each(|scene| at_each_step(scene, |_| {}, &arguments, go_on));
+}
+
+#[test]
+fn a_killed_preparation_over_another_one_is_handled_by_the_next_job() {
+    let arguments = ["rootfs", "prepare", "--image", "app:1"];
+    each(|scene| at_each_step(scene, |scene| scene.prepare("other:1"), &arguments, go_on));
+}
+
+#[test]
+fn a_killed_removal_is_handled_by_the_next_job() {
+    let arguments = ["rootfs", "remove"];
+    each(|scene| at_each_step(scene, |scene| scene.prepare("other:1"), &arguments, go_on));
+}
+
+/// A collection removes the whole of a root directory that was never complete.
+#[test]
+fn a_collection_removes_what_was_never_complete() {
+    each(|scene| {
+        let arguments = ["rootfs", "prepare", "--image", "app:1"];
+        assert!(killed(scene, "move_mount", 1, &arguments));
+        assert_eq!(scene.keys(), [KEY]);
+        assert_eq!(names(&scene.dir()).len(), 3);
+        let soon = GcOptions::default();
+        scene.cas.gc_with(soon).unwrap();
+        assert_eq!(scene.keys(), [KEY], "it may be in the making");
+        collect(scene);
+        scene.assert_nothing_left();
+    });
+}
+
+/// What was written is not lost by an unmount that was killed, nor by one that cannot be made.
+#[test]
+fn a_collection_keeps_what_is_complete() {
+    each(|scene| {
+        scene.prepare("app:1");
+        fs::write(scene.rootfs().join("new"), "kept").unwrap();
+        assert!(killed(scene, "umount2", 1, &["rootfs", "unmount"]));
+        collect(scene);
+        assert_eq!(names(&scene.rootfs()), ["app", "etc", "new"]);
+        assert!(killed(scene, "umount2", 1, &["rootfs", "remove"]));
+        collect(scene);
+        assert_eq!(names(&scene.rootfs()), ["app", "etc", "new"], "mounted");
+        assert!(scene.cas.unmount_root_dir(scene.dir()).unwrap());
+        collect(scene);
+        scene.cas.mount_snapshot(KEY, scene.rootfs()).unwrap();
+        assert_eq!(names(&scene.rootfs()), ["app", "etc", "new"]);
+    });
+}
