@@ -41,7 +41,7 @@ pub use in_use::MountedDirs;
 pub use lock::Lock;
 pub use new_directory::{NewDirectory, remove_unused_dir};
 pub use owner_file::OwnerFile;
-pub use remove::remove_all;
+pub use remove::{clear, remove_all};
 pub use reserve::Reserve;
 pub use resolve::{open_beneath, open_inside, uninterrupted};
 pub use snapshot_dirs::{LockedDir, SnapshotDirs, TREE, make_tree};

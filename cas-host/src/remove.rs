@@ -114,6 +114,16 @@ pub fn remove_all(path: &Path, itself: bool) -> io::Result<()> {
 
 fn remove_with(parent: BorrowedFd<'_>, name: &OsStr, remover: &mut Remover) -> io::Result<()> {
     let name = CString::new(name.as_encoded_bytes())?;
+/// Removes everything in an open directory, wherever it is by now.
+///
+/// # Errors
+/// `Busy` at a mount point; errors of the file system, with the path.
+pub fn clear(dir: impl AsFd) -> Result<()> {
+    walk(dir, &mut Remover::new())
+}
+
+fn remove_with(parent: BorrowedFd<'_>, name: &str, remover: &mut Remover) -> io::Result<()> {
+    let name = CString::new(name)?;
     let stat = match calls::statat(parent, &name, AtFlags::SYMLINK_NOFOLLOW) {
         Err(Errno::NOENT) => return Ok(()),
         stat => stat?,
@@ -156,6 +166,12 @@ mod tests {
         }
         symlink(path("kept"), path("tree")).unwrap();
         assert!(remove_all(&path("tree"), true).is_err());
+        fs::create_dir_all(path("full/a/b")).unwrap();
+        let opened = fs::File::open(path("full")).unwrap();
+        fs::rename(path("full"), path("moved")).unwrap();
+        symlink(path("kept"), path("full")).unwrap();
+        clear(&opened).unwrap();
+        assert_eq!(fs::read_dir(path("moved")).unwrap().count(), 0);
         let error = remove_all(&path("absent"), true).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
         assert!(path("kept/below").exists());

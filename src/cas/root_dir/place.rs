@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use cas_core::snapshot::{Info, SnapshotKind};
 use cas_core::{Context, Error, ErrorKind, Result, Snapshotter, pool};
 use cas_host::mount::{self, UnmountMode};
-use cas_host::{DirLock, no_directory, remove_all};
+use cas_host::{DirLock, no_directory};
 
 use super::super::dir_lock::lock;
 use super::super::mounted::{self, State};
@@ -221,6 +221,7 @@ impl RootDir {
         &self,
         snapshotter: &dyn Snapshotter,
         snapshot: Option<&Info>,
+        locked: &DirLock,
     ) -> Result<()> {
         let (key, rootfs) = (&self.key, self.rootfs());
         if snapshot.is_some() {
@@ -235,22 +236,16 @@ impl RootDir {
             }
             return Err(error);
         }
-        self.empty().await?;
+        empty(locked).await?;
         if snapshot.is_some() {
             snapshots::remove(snapshotter, key, Some(&rootfs)).await?;
         }
         Ok(())
     }
 
-    /// Removes everything in the directory. Nothing must be mounted in it.
-    pub(super) async fn empty(&self) -> Result<()> {
-        let path = self.path.clone();
-        pool::run(move || remove_all(&path, false).during("remove files in", path.display())).await
-    }
-
     /// Removes the directory and everything in it. Nothing must be mounted in it.
-    pub(super) async fn remove_directory(&self) -> Result<()> {
-        self.empty().await?;
+    pub(super) async fn remove_directory(&self, locked: &DirLock) -> Result<()> {
+        empty(locked).await?;
         match fs::remove_dir(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
                 let why = "something is mounted at the directory itself; unmount it first";
@@ -268,13 +263,13 @@ impl RootDir {
     pub(super) async fn remove(
         &self,
         snapshotter: &dyn Snapshotter,
-        _locked: DirLock,
+        locked: DirLock,
     ) -> Result<bool> {
         let found = snapshotter.stat(&self.key).await?;
         let snapshot = found.filter(|info| self.check_snapshot(info).is_ok());
         self.check(snapshot.as_ref())?;
-        self.clear(snapshotter, snapshot.as_ref()).await?;
-        self.remove_directory().await?;
+        self.clear(snapshotter, snapshot.as_ref(), &locked).await?;
+        self.remove_directory(&locked).await?;
         Ok(true)
     }
 
@@ -299,12 +294,17 @@ impl RootDir {
             Ok(None) => return self.path.symlink_metadata().is_err(),
             Err(_) => return true,
         };
-        if remove_all(&self.path, false).is_ok() {
+        if cas_host::clear(&locked).is_ok() {
             let _ = fs::remove_dir(&self.path);
         }
-        drop(locked);
         true
     }
+}
+
+/// Removes everything in a root directory. Nothing must be mounted in it.
+async fn empty(locked: &DirLock) -> Result<()> {
+    let directory = locked.file().try_clone()?;
+    pool::run(move || cas_host::clear(&directory)).await
 }
 
 fn is_empty_directory(path: &Path) -> bool {

@@ -117,8 +117,10 @@ impl Prepared {
 
     /// Unmounts and removes the root directory.
     async fn undo(&mut self) -> Result<()> {
-        let _locked = self.locked.take();
-        undo(&self.place, self.mounted.take()).await
+        match self.locked.take() {
+            Some(locked) => undo(&self.place, self.mounted.take(), locked).await,
+            None => Ok(()),
+        }
     }
 }
 
@@ -129,17 +131,16 @@ impl Drop for Prepared {
         };
         let (place, mounted) = (self.place.clone(), self.mounted.take());
         background::run(async move {
-            let _ = undo(&place, mounted).await;
-            drop(locked);
+            let _ = undo(&place, mounted, locked).await;
         });
     }
 }
 
-async fn undo(place: &RootDir, mounted: Option<Mounted>) -> Result<()> {
+async fn undo(place: &RootDir, mounted: Option<Mounted>, locked: DirLock) -> Result<()> {
     if let Some(mut mounted) = mounted {
         mounted.undo().await?;
     }
-    place.remove_directory().await
+    place.remove_directory(&locked).await
 }
 
 /// Removes what is in the directory, and closes it to other users.
@@ -149,7 +150,8 @@ async fn make_room(cas: &Cas, place: &RootDir, locked: &DirLock) -> Result<()> {
     place.check(snapshot.as_ref())?;
     let is_empty = std::fs::read_dir(place.path())?.next().is_none();
     if !is_empty || snapshot.is_some() {
-        place.clear(&**snapshotter, snapshot.as_ref()).await?;
+        let snapshot = snapshot.as_ref();
+        place.clear(&**snapshotter, snapshot, locked).await?;
     }
     Ok(locked.set_mode(0o700)?)
 }
