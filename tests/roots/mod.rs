@@ -1,5 +1,6 @@
 //! Snapshots under keys of the caller, and root directories of containers.
 
+mod example;
 mod killed;
 mod leftovers;
 mod paths;

@@ -1,0 +1,71 @@
+//! A volume manager, as the one of EVE works: it brings images into a store, gives each container a
+//! root directory, and removes it when the container has ended.
+//!
+//! `cargo run --example volume-manager -- ROOT ARCHIVE VOLUMES`, as the superuser. ARCHIVE is an
+//! archive or a layout of images, and VOLUMES an existing directory for the root directories.
+
+use std::path::{Path, PathBuf};
+
+use cas::blocking::Cas;
+use cas::gc::GcOptions;
+use cas::{MountSnapshotOptions, Result, UnmountOptions, UsageOptions};
+
+fn main() -> Result<()> {
+    let arguments: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
+    let [root, archive, volumes] = &arguments[..] else {
+        let why = "expected ROOT ARCHIVE VOLUMES";
+        return Err(cas::Error::invalid(why));
+    };
+    for line in run(root, archive, volumes)? {
+        println!("{line}");
+    }
+    Ok(())
+}
+
+/// Runs one container's life for each image of the archive. Returns a line for each step.
+///
+/// # Errors
+/// Errors of the store, the snapshots and the mounts.
+pub(crate) fn run(root: &Path, archive: &Path, volumes: &Path) -> Result<Vec<String>> {
+    let cas = Cas::open(root)?;
+    let mut steps = Vec::new();
+    for (number, image) in cas.import(archive)?.iter().enumerate() {
+        steps.push(format!("stored {}", image.name));
+
+        // The last component of the path becomes the key of the snapshot. Whatever an earlier run
+        // has left at this path, mounted or not, is replaced.
+        let key = format!("volume-{number}#0.container");
+        let volume = volumes.join(&key);
+        cas.prepare_root_dir(&volume, image)?;
+        steps.push(format!("prepared {key}"));
+
+        // The container runs now, and writes to its root.
+        let log = volume.join("rootfs/log");
+        std::fs::write(&log, "started\n")?;
+        let own = cas.snapshot_usage(&key)?;
+        let whole = UsageOptions::default().with_parents(true);
+        let whole = cas.snapshot_usage_with(&key, whole)?;
+        let (own, whole) = (own.inodes, whole.inodes);
+        steps.push(format!("{key} has {own} inodes, {whole} with its layers"));
+
+        // It ends, and is started again, perhaps after a restart of the machine.
+        cas.unmount_root_dir(&volume)?;
+        let rights = MountSnapshotOptions::default()
+            .with_suid(true)
+            .with_devices(true);
+        cas.mount_snapshot_with(&key, volume.join("rootfs"), rights)?;
+        let kept = std::fs::read_to_string(&log)?;
+        steps.push(format!("mounted {key} again: {}", kept.trim_end()));
+
+        // It is gone for good. A process that did not end does not keep its directory.
+        let lazy = UnmountOptions::default().with_force(true).with_lazy(true);
+        cas.unmount_root_dir_with(&volume, lazy)?;
+        cas.remove_root_dir(&volume)?;
+        cas.remove(image)?;
+        steps.push(format!("removed {key}"));
+    }
+    // What nothing refers to any more is collected once it is a day old.
+    cas.gc_with(GcOptions::default())?;
+    cas.close()?;
+    Ok(steps)
+}
