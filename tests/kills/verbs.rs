@@ -110,6 +110,28 @@ pub(crate) const VERBS: &[Verb] = &[
         },
     },
     Verb {
+        name: "rootfs prepare",
+        prepare: |_| {},
+        command: prepare_root_dir,
+        recover: remove_root_dir,
+    },
+    Verb {
+        name: "rootfs prepare, over another",
+        prepare: |place| {
+            ok(&mut prepare_root_dir(place));
+        },
+        command: prepare_root_dir,
+        recover: remove_root_dir,
+    },
+    Verb {
+        name: "rootfs remove",
+        prepare: |place| {
+            ok(&mut prepare_root_dir(place));
+        },
+        command: |place| to_out(place, &["rootfs", "remove"]),
+        recover: remove_root_dir,
+    },
+    Verb {
         name: "tag",
         prepare: |place| place.forget(OTHER),
         command: |place| place.cas(&["tag", BASE, OTHER]),
@@ -283,6 +305,14 @@ fn remove_new_root(place: &Place) {
     if place.out().exists() {
         fs::remove_dir_all(place.out()).unwrap();
     }
+}
+
+fn prepare_root_dir(place: &Place) -> Command {
+    to_out(place, &["rootfs", "prepare", "--image", BASE])
+}
+
+fn remove_root_dir(place: &Place) {
+    ok(&mut to_out(place, &["rootfs", "remove"]));
 }
 
 /// Removes the directory of a complete unpack. Another unpack removes that of a killed one.
