@@ -147,8 +147,8 @@ impl Cas {
     /// and its parents only, however many others there are.
     ///
     /// # Errors
-    /// As [`Cas::snapshot_usage`]; `Corrupt` if a parent is missing, or a snapshot is one of its own
-    /// ancestors.
+    /// As [`Cas::snapshot_usage`]; `Corrupt` if a parent is missing, or a snapshot is one of its
+    /// own ancestors.
     pub async fn snapshot_usage_with(
         &self,
         key: impl AsRef<str>,

@@ -81,11 +81,11 @@ impl Cas {
     /// first, whatever its state, and so is a snapshot of [`Cas::create_snapshot`] with this key.
     ///
     /// # Errors
-    /// As [`Cas::snapshot`]; `Denied` without the right to mount; `NotFound` if the parent of `path`
-    /// does not exist; `InvalidArgument` if `path` is a link or a file, does not end in a name or is
-    /// not UTF-8; `FailedPrecondition` if the directory has other files; `AlreadyExists` if another
-    /// root directory or job has a snapshot with this key: what is there then stays. `Busy` while
-    /// the earlier root directory is in use: it then stays, too.
+    /// As [`Cas::snapshot`]; `Denied` without the right to mount; `NotFound` if the parent of
+    /// `path` does not exist; `InvalidArgument` if `path` is a link or a file, does not end in a
+    /// name or is not UTF-8; `FailedPrecondition` if the directory has other files; `AlreadyExists`
+    /// if another root directory or job has a snapshot with this key; `Busy` while the earlier root
+    /// directory is in use. What is there then stays.
     pub async fn prepare_root_dir(
         &self,
         path: impl AsRef<Path>,
