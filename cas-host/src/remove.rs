@@ -112,8 +112,6 @@ pub fn remove_all(path: &Path, itself: bool) -> io::Result<()> {
     Ok(walk(open_again(found.as_fd(), c".")?, &mut remover)?)
 }
 
-fn remove_with(parent: BorrowedFd<'_>, name: &OsStr, remover: &mut Remover) -> io::Result<()> {
-    let name = CString::new(name.as_encoded_bytes())?;
 /// Removes everything in an open directory, wherever it is by now.
 ///
 /// # Errors
@@ -122,8 +120,8 @@ pub fn clear(dir: impl AsFd) -> Result<()> {
     walk(dir, &mut Remover::new())
 }
 
-fn remove_with(parent: BorrowedFd<'_>, name: &str, remover: &mut Remover) -> io::Result<()> {
-    let name = CString::new(name)?;
+fn remove_with(parent: BorrowedFd<'_>, name: &OsStr, remover: &mut Remover) -> io::Result<()> {
+    let name = CString::new(name.as_encoded_bytes())?;
     let stat = match calls::statat(parent, &name, AtFlags::SYMLINK_NOFOLLOW) {
         Err(Errno::NOENT) => return Ok(()),
         stat => stat?,
