@@ -204,6 +204,35 @@ impl FsImages {
             .try_for_each(|target| self.remove_record(name, target))
     }
 
+    /// Deletes the images that are still as they were seen. Returns their names.
+    fn delete_unchanged_now(&self, seen: &[Image]) -> Result<Vec<Reference>> {
+        let remove = |index: &mut Index| {
+            let mut unchanged = Vec::new();
+            for image in seen {
+                let targets = index.targets(&image.name)?;
+                let [target] = &targets[..] else {
+                    continue;
+                };
+                let found = self.image(image.name.clone(), target.clone())?;
+                found.check_owner(self.owner.as_ref())?;
+                if found == *image {
+                    unchanged.push(image.clone());
+                }
+            }
+            let names: Vec<&Reference> = unchanged.iter().map(|image| &image.name).collect();
+            index.remove_all(&names.into_iter().collect());
+            Ok(unchanged)
+        };
+        let deleted = Reserve(self.shared.cas_dir()?).remove_with(|| self.change(remove))?;
+        let mut batch = Batch::new();
+        for image in &deleted {
+            let key = key(&image.name, &image.target);
+            batch.delete(Table::Images, key, Expect::Any);
+        }
+        self.records.commit_blocking(&batch)?;
+        Ok(deleted.into_iter().map(|image| image.name).collect())
+    }
+
     /// Removes those of the records `found` whose names are still not in the index.
     fn remove_strays(&self, found: &[String]) -> Result<()> {
         let directories = (&self.shared.layout.root, self.shared.cas_dir()?);
@@ -322,6 +351,16 @@ impl ImageStore for FsImages {
         self.run(move |images| images.delete_now(&wanted, target.as_ref()))
             .await
             .during("delete image", name)
+    }
+
+    async fn delete_unchanged(&self, seen: &[Image]) -> Result<Vec<Reference>> {
+        if seen.is_empty() {
+            return Ok(Vec::new());
+        }
+        let seen = seen.to_vec();
+        self.run(move |images| images.delete_unchanged_now(&seen))
+            .await
+            .map_err(|error| error.operation("delete images"))
     }
 
     /// Removes records whose names are not in `index.json`. Killed processes leave them, and so do

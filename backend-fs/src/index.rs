@@ -1,6 +1,6 @@
 //! The document of `index.json`, in memory. Changes keep what other programs wrote elsewhere in it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::OnceLock;
 
 use cas_core::document::check_json;
@@ -162,9 +162,14 @@ impl Index {
 
     /// Removes the entries of a name. An entry without a name has its digest as its name.
     pub(crate) fn remove(&mut self, name: &Reference) {
+        self.remove_all(&HashSet::from([name]));
+    }
+
+    /// Removes all entries of these names.
+    pub(crate) fn remove_all(&mut self, names: &HashSet<&Reference>) {
         self.positions.take();
         if let Some(Value::Array(list)) = self.document.get_mut("manifests") {
-            list.retain(|entry| name_or_digest(entry).as_ref() != Some(name));
+            list.retain(|entry| name_or_digest(entry).is_none_or(|name| !names.contains(&name)));
         }
     }
 

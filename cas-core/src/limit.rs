@@ -39,6 +39,8 @@ pub const TAG: usize = 128;
 pub const KEY: usize = 1024;
 /// Maximum size of the value of a note.
 pub const NOTE: usize = 64 << 10;
+/// Maximum number of images whose last use is kept in memory until it is written.
+pub const USES: usize = 65_536;
 /// Maximum length of a label, key and value together.
 pub const LABEL: usize = 4096;
 /// Maximum number of labels of one object, not counting the references `gc.ref.…`.

@@ -17,6 +17,7 @@ mod records;
 mod reference;
 mod resolve;
 mod root;
+mod uses;
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -34,9 +35,10 @@ pub use records::RecordImages;
 pub use reference::Reference;
 pub use resolve::{Resolved, config, manifest, manifest_for};
 pub use root::Root;
+pub use uses::{USE_PRECISION, Uses};
 
 use crate::descriptor::Descriptor;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::labels::Labels;
 use crate::owner::Owner;
 
@@ -160,6 +162,25 @@ pub trait ImageStore: Send + Sync + 'static {
     /// # Errors
     /// `NotFound` if the name does not exist or refers to something else.
     async fn delete(&self, name: &Reference, target: Option<&Descriptor>) -> Result<()>;
+
+    /// Deletes the names of `seen` that are still as they were when `seen` was read. Returns the
+    /// deleted ones. If this fails, some of the names may be deleted.
+    ///
+    /// # Errors
+    /// `Denied` for a name of another owner; errors of the store.
+    async fn delete_unchanged(&self, seen: &[Image]) -> Result<Vec<Reference>> {
+        let mut deleted = Vec::new();
+        for image in seen {
+            if self.get(&image.name).await?.as_ref() != Some(image) {
+                continue;
+            }
+            match self.delete(&image.name, Some(&image.target)).await {
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                outcome => outcome.map(|()| deleted.push(image.name.clone()))?,
+            }
+        }
+        Ok(deleted)
+    }
 
     /// Removes what killed processes have left of names that do not exist. Every collection calls
     /// this.

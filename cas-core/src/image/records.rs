@@ -4,14 +4,21 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
+use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::fieldpath::{check_image, check_target, update_image};
 use super::filter::Filters;
 use super::{Image, ImageStore, Reference, Root};
+use crate::capability::Capability;
 use crate::descriptor::Descriptor;
 use crate::error::{Context, Error, ErrorKind, Result, malformed};
 use crate::owner::Owner;
 use crate::records::{Batch, Expect, Record, Records, Revision, Table, each, retry};
+
+/// Maximum number of names that are deleted in one transaction.
+const CHUNK: usize = 256;
+/// Maximum number of names that are deleted concurrently, if not in one transaction.
+const CONCURRENT: usize = 16;
 
 /// An [`ImageStore`] that keeps its images in [`Table::Images`] of a records store.
 #[derive(Clone)]
@@ -99,6 +106,39 @@ impl RecordImages {
         batch.delete(Table::Images, name.as_str(), expect);
         self.records.commit(&batch).await
     }
+
+    /// Deletes an image that is still as it was seen. Returns whether it was.
+    async fn delete_seen(&self, seen: &Image) -> Result<bool> {
+        retry(|| async {
+            let Some(batch) = self.deletion(std::slice::from_ref(seen)).await?.1 else {
+                return Ok(false);
+            };
+            self.records.commit(&batch).await.map(|()| true)
+        })
+        .await
+    }
+
+    /// Returns the images that are still as they were seen, and the batch that deletes them if
+    /// there are any.
+    async fn deletion(&self, seen: &[Image]) -> Result<(Vec<Reference>, Option<Batch>)> {
+        let (mut names, mut batch) = (Vec::with_capacity(seen.len()), Batch::new());
+        for image in seen {
+            let Some((found, revision)) = self.load(&image.name).await? else {
+                continue;
+            };
+            found.check_owner(self.owner.as_ref())?;
+            if found == *image {
+                batch.delete(
+                    Table::Images,
+                    image.name.as_str(),
+                    Expect::Revision(revision),
+                );
+                names.push(found.name);
+            }
+        }
+        let batch = (!names.is_empty()).then_some(batch);
+        Ok((names, batch))
+    }
 }
 
 #[async_trait]
@@ -169,6 +209,40 @@ impl ImageStore for RecordImages {
     async fn delete(&self, name: &Reference, target: Option<&Descriptor>) -> Result<()> {
         let outcome = retry(|| self.delete_once(name, target)).await;
         outcome.during("delete image", name)
+    }
+
+    async fn delete_unchanged(&self, seen: &[Image]) -> Result<Vec<Reference>> {
+        let mut deleted = Vec::with_capacity(seen.len());
+        for chunk in seen.chunks(CHUNK) {
+            if self.records.capabilities().has(Capability::Atomic) {
+                let (names, batch) = self.deletion(chunk).await?;
+                let committed = match &batch {
+                    Some(batch) => self.records.commit(batch).await,
+                    None => Ok(()),
+                };
+                match committed {
+                    // Another writer has changed one of them meanwhile.
+                    Err(error) if error.kind() == ErrorKind::Conflict => {}
+                    outcome => {
+                        outcome?;
+                        deleted.extend(names);
+                        continue;
+                    }
+                }
+            }
+            let each = chunk.iter().map(|image| async move {
+                let was_seen = self.delete_seen(image).await;
+                was_seen.during("delete image", &image.name)
+            });
+            let each: Vec<_> = each.collect();
+            let each: Vec<bool> = stream::iter(each)
+                .buffered(CONCURRENT)
+                .try_collect()
+                .await?;
+            let names = chunk.iter().zip(each).filter(|(_, was_seen)| *was_seen);
+            deleted.extend(names.map(|(image, _)| image.name.clone()));
+        }
+        Ok(deleted)
     }
 }
 

@@ -78,6 +78,8 @@ impl Notes {
             .operation("write note")
             .subject(key));
         }
+        let value = bounded(value, &key)?;
+        let mut batch = Batch::new();
         batch.put(Table::Notes, key, expect, value);
         Ok(())
     }
@@ -99,6 +101,30 @@ impl Notes {
     pub fn delete_in(&self, batch: &mut Batch, key: &str, expect: Expect) -> Result<()> {
         batch.delete(Table::Notes, self.key(key)?, expect);
         Ok(())
+    /// Writes and deletes notes in one batch, whatever their state is. `None` deletes a note.
+    ///
+    /// # Errors
+    /// As [`Notes::put`].
+    pub async fn write_all(
+        &self,
+        notes: impl IntoIterator<Item = (String, Option<Bytes>)> + Send,
+    ) -> Result<()> {
+        let mut batch = Batch::new();
+        for (key, value) in notes {
+            match value {
+                Some(value) => batch.put(
+                    Table::Notes,
+                    self.key(&key)?,
+                    Expect::Any,
+                    bounded(value, &key)?,
+                ),
+                None => batch.delete(Table::Notes, self.key(&key)?, Expect::Any),
+            }
+        }
+        if batch.is_empty() {
+            return Ok(());
+        }
+        self.records.commit(&batch).await
     }
 
     /// Returns the notes of the room whose keys begin with `prefix`, in the order of their keys.
@@ -162,6 +188,19 @@ impl Notes {
         }
         Ok(format!("{}{key}", self.prefix))
     }
+}
+
+/// Returns the value of a note, after checking its size.
+fn bounded(value: Bytes, key: &str) -> Result<Bytes> {
+    let (allowed, found) = (limit::NOTE, value.len());
+    if found <= allowed {
+        return Ok(value);
+    }
+    Err(Error::out_of_range(format!(
+        "expected a note of at most {allowed} bytes, found {found}; store a blob instead"
+    ))
+    .operation("write note")
+    .subject(key))
 }
 
 #[cfg(test)]

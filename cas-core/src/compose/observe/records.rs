@@ -109,6 +109,11 @@ impl ImageStore for Watched<dyn ImageStore> {
         self.watch.call(Operation::Delete, call).await
     }
 
+    async fn delete_unchanged(&self, seen: &[Image]) -> Result<Vec<Reference>> {
+        let call = self.inner.delete_unchanged(seen);
+        self.watch.call(Operation::Delete, call).await
+    }
+
     async fn cleanup(&self) -> Result<()> {
         let call = self.inner.cleanup();
         self.watch.call(Operation::Cleanup, call).await

@@ -97,6 +97,11 @@ impl ImageStore for Faulty<dyn ImageStore> {
         self.plan.call("delete", call).await
     }
 
+    async fn delete_unchanged(&self, seen: &[Image]) -> Result<Vec<Reference>> {
+        let call = self.inner.delete_unchanged(seen);
+        self.plan.call("delete_unchanged", call).await
+    }
+
     async fn cleanup(&self) -> Result<()> {
         self.plan.call("cleanup", self.inner.cleanup()).await
     }

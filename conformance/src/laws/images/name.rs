@@ -145,7 +145,8 @@ pub(super) async fn a_deleted_name_is_not_found(subject: Subject) {
         .expect("the name is free");
 }
 
-/// A deletion with a target deletes only that target.
+/// A deletion with a target deletes only that target. A deletion of images that were seen deletes
+/// only those that are unchanged.
 pub(super) async fn deletion_asks_for_the_target(subject: Subject) {
     let images = subject.open().await;
     images.create(image("a", "one")).await.unwrap();
@@ -157,6 +158,23 @@ pub(super) async fn deletion_asks_for_the_target(subject: Subject) {
         .await
         .unwrap();
     assert_eq!(images.get(&named("a")).await.unwrap(), None);
+
+    for name in ["changed", "gone", "stays", "unchanged"] {
+        images.create(image(name, "one")).await.unwrap();
+    }
+    let mut seen = images.list(&[]).await.unwrap();
+    seen.retain(|image| image.name != named("stays"));
+    images.delete(&named("gone"), None).await.unwrap();
+    // Stored again with the same target, as by a second pull.
+    let changed = image("changed", "one");
+    images.update(changed, &["target"]).await.unwrap();
+    let deleted = images.delete_unchanged(&seen).await.unwrap();
+    assert_eq!(deleted, [named("unchanged")]);
+    for (name, is_left) in [("changed", true), ("stays", true), ("unchanged", false)] {
+        let found = images.get(&named(name)).await.unwrap();
+        assert_eq!(found.is_some(), is_left, "{name}");
+    }
+    assert_eq!(images.delete_unchanged(&seen).await.unwrap(), []);
 }
 
 /// Forty tasks create different names.
