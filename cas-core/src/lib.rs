@@ -58,7 +58,7 @@ pub use document_type::document_type;
 pub use error::{Context, Error, ErrorKind, Result};
 pub use image::{Image, ImageStore, ImageStoreExt};
 pub use labels::Labels;
-pub use location::Location;
+pub use location::{Location, parse_size};
 pub use media_type::MediaType;
 pub use owner::Owner;
 pub use platform::{Platform, Platforms};

@@ -204,6 +204,18 @@ fn is_scheme(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(good)
 }
 
+/// Parses a size: bytes, or a whole number of KiB, MiB, GiB or TiB, as in `20GiB`. Returns bytes.
+///
+/// # Errors
+/// `InvalidArgument`, also if it does not fit a `u64`.
+pub fn parse_size(text: &str) -> Result<u64> {
+    size(text).ok_or_else(|| {
+        Error::invalid("expected bytes, or a number of KiB, MiB, GiB or TiB, as in 20GiB")
+            .operation("parse size")
+            .subject(format!("{text:.40}"))
+    })
+}
+
 /// Returns the size in bytes that a text such as `64KiB` states, or `None` if it is not a size or
 /// does not fit a `u64`.
 pub(crate) fn size(text: &str) -> Option<u64> {

@@ -54,11 +54,21 @@ pub(super) struct Root {
     pub(super) reason: Reason,
 }
 
+/// What a blob weighs.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Weight {
+    /// Its size in bytes.
+    pub(super) bytes: u64,
+    pub(super) is_layer: bool,
+}
+
 /// Resources and references, by number. A resource that is referred to need not exist.
 #[derive(Default)]
 pub(super) struct Graph {
     ids: HashMap<Resource, Id>,
     nodes: Vec<Resource>,
+    /// The weight of each resource. What is not a blob weighs nothing.
+    weights: Vec<Weight>,
     /// The references of each resource, with the least reach that follows them.
     edges: Vec<Vec<(Id, Reach)>>,
     pub(super) roots: Vec<Root>,
@@ -75,6 +85,7 @@ impl Graph {
         let id = self.nodes.len();
         self.ids.insert(resource.clone(), id);
         self.nodes.push(resource.clone());
+        self.weights.push(Weight::default());
         self.edges.push(Vec::new());
         id
     }
@@ -86,6 +97,14 @@ impl Graph {
 
     pub(super) fn node(&self, id: Id) -> &Resource {
         &self.nodes[id]
+    }
+
+    pub(super) fn weigh(&mut self, id: Id, bytes: u64, is_layer: bool) {
+        self.weights[id] = Weight { bytes, is_layer };
+    }
+
+    pub(super) fn weight(&self, id: Id) -> Weight {
+        self.weights[id]
     }
 
     pub(super) fn edges(&self, id: Id) -> &[(Id, Reach)] {

@@ -28,6 +28,8 @@
 //! the owner's claims reaches, to find the blobs that it removes. Both changes are
 //! compare-and-swaps on the revision of step 1.
 //!
+//! [`prune`] removes the names of images that were not used for long, and then collects.
+//!
 //! [`remove`] removes blobs that a user names in the same way, unless something refers to them.
 //!
 //! Bytes without a record are not removed: another program may have stored them, or a job whose
@@ -37,6 +39,7 @@ mod explain;
 mod graph;
 mod labels;
 mod owned;
+mod prune;
 mod removed;
 mod request;
 mod scan;
@@ -49,6 +52,7 @@ use std::time::SystemTime;
 pub use explain::{Explanation, RootPath, explain};
 pub use graph::Reason;
 pub(crate) use labels::{check_meaning, referenced_content};
+pub use prune::{PruneOptions, Pruned, PrunedImage, prune};
 pub use removed::Removed;
 pub use request::{RemoveOptions, remove};
 

@@ -19,6 +19,7 @@ use crate::dispatch;
 use crate::error::{ErrorKind, Result};
 use crate::image::{Reference, Root};
 use crate::labels::{GC_FLAT, LEASE};
+use crate::media_type::MediaType;
 use crate::owner::Owner;
 use crate::records::blob::decode;
 use crate::records::{
@@ -124,6 +125,8 @@ impl Scan {
             }
             let graph = &mut self.graph;
             let id = graph.id(&Resource::Content(digest));
+            let is_layer = blob.media_type.as_ref().is_some_and(MediaType::is_layer);
+            graph.weigh(id, blob.size, is_layer);
             for child in blob
                 .children
                 .iter()
@@ -236,6 +239,7 @@ impl Scan {
         while let Some(descriptor) = waiting.pop() {
             let id = self.graph.id(&Resource::Content(descriptor.digest));
             let media_type = &descriptor.media_type;
+            self.graph.weigh(id, descriptor.size, media_type.is_layer());
             if self.graph.has_edges(id) || !media_type.is_document() {
                 continue;
             }

@@ -1,0 +1,179 @@
+//! Removes images that were not used for long, so that a store stays within bounds.
+//!
+//! Least recently used images go first. The sizes of images overlap: the bytes of a blob are free
+//! when the last image that refers to it is gone. So blobs are counted by the images that refer to
+//! them, and no more images are removed than the bounds need.
+
+mod in_use;
+mod options;
+mod plan;
+
+use std::collections::{BTreeMap, HashSet};
+use std::time::SystemTime;
+
+pub use self::options::PruneOptions;
+
+use self::in_use::InUse;
+use self::plan::{Candidate, Plan};
+use super::graph::{Graph, Reason};
+use super::removed::Removed;
+use super::scan::{Scan, scan};
+use super::{GcOptions, collect};
+use crate::error::{Error, Result};
+use crate::image::{Image, Reference};
+use crate::pool;
+use crate::records::Resource;
+use crate::snapshot::Snapshotter;
+use crate::store::Store;
+
+/// What [`prune`] removed, or would remove.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Pruned {
+    /// The images whose names were removed, least recently used first.
+    pub images: Vec<PrunedImage>,
+    /// Bytes of their content that nothing keeps any longer.
+    pub freed: u64,
+    /// Bytes of their content that a later collection frees: they were stored less than a day ago,
+    /// or a lease keeps them.
+    pub later: u64,
+    /// Images that the bounds would have removed, but that are mounted, leased, or used by a job.
+    pub in_use: Vec<Reference>,
+    /// Bytes by which a bound is missed, because the remaining images may not be removed.
+    pub missing: u64,
+    /// What the collection removed, the content of these images included. It is what a collection
+    /// would remove now if this was a dry run, and these images stay.
+    pub removed: Removed,
+}
+
+/// An image that was removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PrunedImage {
+    /// The name.
+    pub name: Reference,
+    /// When it was last used, or changed if it was not used since.
+    pub used_at: SystemTime,
+    /// Bytes of content that no remaining image refers to since it is gone.
+    pub bytes: u64,
+}
+
+/// Removes the names of images as `options` say, and then collects what nothing keeps. `uses` has
+/// the last uses by name, as [`Uses::all`](crate::image::Uses::all) returns them; an image that was
+/// not used since it was created or changed counts from then. Other jobs may use the store
+/// meanwhile: a name that is changed in time stays. If this is interrupted, the next collection
+/// frees the content of what was removed.
+///
+/// What is mounted, leased or used by a job stays, and so do the names of other owners. A store
+/// that is opened for all removes only names without an owner.
+///
+/// # Errors
+/// `InvalidArgument` if the options set no bound; as [`collect`].
+pub async fn prune(
+    store: &Store,
+    snapshotters: &[&dyn Snapshotter],
+    uses: &BTreeMap<String, SystemTime>,
+    options: &PruneOptions,
+) -> Result<Pruned> {
+    options.check()?;
+    let images = store.images.list(&[]).await?;
+    let own = images
+        .into_iter()
+        .filter(|image| image.owner.as_ref() == store.owner());
+    let own = own.map(|image| (last_use(&image, uses), image)).collect();
+    let found = scan(store, snapshotters, options.now, true, store.owner()).await?;
+    let names = snapshotters.iter().map(|one| one.name().to_owned());
+    let (names, options_of_plan) = (names.collect(), options.clone());
+    let work = move || Ok(select(own, &found, names, &options_of_plan));
+    let (mut pruned, seen) = pool::run(work).await?;
+    if !options.dry_run {
+        let deleted = store.images.delete_unchanged(&seen).await?;
+        let deleted: HashSet<Reference> = deleted.into_iter().collect();
+        pruned.images.retain(|image| deleted.contains(&image.name));
+    }
+    let collection = GcOptions::default()
+        .with_now(options.now)
+        .with_dry_run(options.dry_run);
+    pruned.removed = collect(store, snapshotters, &collection).await?;
+    Ok(pruned)
+}
+
+/// Returns when an image was last used, created or changed.
+fn last_use(image: &Image, uses: &BTreeMap<String, SystemTime>) -> SystemTime {
+    let used = uses.get(image.name.as_str()).copied();
+    let changed = image.updated_at.max(image.created_at);
+    used.map_or(changed, |used| used.max(changed))
+}
+
+/// Returns what is pruned, and the images as they were seen.
+fn select(
+    own: Vec<(SystemTime, Image)>,
+    found: &Scan,
+    snapshotters: Vec<String>,
+    options: &PruneOptions,
+) -> (Pruned, Vec<Image>) {
+    let graph = &found.graph;
+    let named: HashSet<usize> = graph
+        .roots
+        .iter()
+        .filter(|root| root.reason == Reason::Name)
+        .map(|root| root.id)
+        .collect();
+    let in_use = InUse::new(found, &snapshotters);
+    let candidates = own.into_iter().filter_map(|(used_at, image)| {
+        let id = graph.find(&Resource::Image(image.name.to_string()))?;
+        // An image that has expired is removed by the collection.
+        named.contains(&id).then_some((id, used_at, image))
+    });
+    let mut walk = plan::Walk::new(graph);
+    let candidates: Vec<Candidate> = candidates
+        .map(|(id, used_at, image)| {
+            let blobs = walk.blobs(id);
+            let in_use = in_use.has(graph, id, &blobs, image.target.digest);
+            Candidate {
+                id,
+                used_at,
+                in_use,
+                blobs,
+                image,
+            }
+        })
+        .collect();
+    let plan = Plan::new(graph, candidates, options);
+    report(graph, plan)
+}
+
+fn report(graph: &Graph, plan: Plan) -> (Pruned, Vec<Image>) {
+    let (freed, later) = plan.effect(graph);
+    let mut pruned = Pruned {
+        freed,
+        later,
+        in_use: plan.in_use,
+        missing: plan.missing,
+        ..Pruned::default()
+    };
+    let mut seen = Vec::with_capacity(plan.chosen.len());
+    for (candidate, bytes) in plan.chosen {
+        pruned.images.push(PrunedImage {
+            name: candidate.image.name.clone(),
+            used_at: candidate.used_at,
+            bytes,
+        });
+        seen.push(candidate.image);
+    }
+    (pruned, seen)
+}
+
+impl PruneOptions {
+    /// Checks that the options set a bound, and know what is free if they need it.
+    fn check(&self) -> Result<()> {
+        let why = if self.keep_free.is_some() && self.free.is_none() {
+            "how much of the file system is free is not known; set it, or bound the size instead"
+        } else if self.is_unbounded() {
+            "expected a bound: an age, a number of images, or a size; set one"
+        } else {
+            return Ok(());
+        };
+        Err(Error::invalid(why).operation("prune"))
+    }
+}

@@ -1,0 +1,110 @@
+//! What a pruning keeps.
+
+use std::time::{Duration, SystemTime};
+
+/// Options of [`prune`](super::prune). At least one bound must be set.
+///
+/// An image is removed if it is too old, or as long as a bound on the size is missed. The most
+/// recently used images, as many as [`keep_last`](Self::keep_last) says, stay in any case; if it is
+/// the only bound, all others go.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct PruneOptions {
+    /// The current time, against which ages are measured. Tests set it.
+    pub now: SystemTime,
+    /// Whether to report what would be removed, and remove nothing.
+    pub dry_run: bool,
+    /// Images that were not used for longer than this are removed.
+    pub older_than: Option<Duration>,
+    /// How many of the most recently used images are never removed.
+    pub keep_last: Option<usize>,
+    /// Maximum number of bytes of the content that the images of the store keep. A blob counts
+    /// once.
+    pub max_size: Option<u64>,
+    /// Minimum number of bytes that are free on the file system of the store afterwards. Content
+    /// that a later collection frees counts as free.
+    pub keep_free: Option<u64>,
+    /// Number of bytes that are free now; required with `keep_free`.
+    pub free: Option<u64>,
+}
+
+impl Default for PruneOptions {
+    fn default() -> Self {
+        PruneOptions {
+            now: SystemTime::now(),
+            dry_run: false,
+            older_than: None,
+            keep_last: None,
+            max_size: None,
+            keep_free: None,
+            free: None,
+        }
+    }
+}
+
+impl PruneOptions {
+    /// Sets [`now`](Self::now).
+    #[must_use]
+    pub fn with_now(mut self, now: SystemTime) -> Self {
+        self.now = now;
+        self
+    }
+
+    /// Sets [`dry_run`](Self::dry_run).
+    #[must_use]
+    pub fn with_dry_run(mut self, dry_run: bool) -> Self {
+        self.dry_run = dry_run;
+        self
+    }
+
+    /// Sets [`older_than`](Self::older_than).
+    #[must_use]
+    pub fn with_older_than(mut self, older_than: impl Into<Option<Duration>>) -> Self {
+        self.older_than = older_than.into();
+        self
+    }
+
+    /// Sets [`keep_last`](Self::keep_last).
+    #[must_use]
+    pub fn with_keep_last(mut self, keep_last: impl Into<Option<usize>>) -> Self {
+        self.keep_last = keep_last.into();
+        self
+    }
+
+    /// Sets [`max_size`](Self::max_size).
+    #[must_use]
+    pub fn with_max_size(mut self, max_size: impl Into<Option<u64>>) -> Self {
+        self.max_size = max_size.into();
+        self
+    }
+
+    /// Sets [`keep_free`](Self::keep_free).
+    #[must_use]
+    pub fn with_keep_free(mut self, keep_free: impl Into<Option<u64>>) -> Self {
+        self.keep_free = keep_free.into();
+        self
+    }
+
+    /// Sets [`free`](Self::free).
+    #[must_use]
+    pub fn with_free(mut self, free: impl Into<Option<u64>>) -> Self {
+        self.free = free.into();
+        self
+    }
+
+    /// Returns whether nothing bounds the store.
+    pub fn is_unbounded(&self) -> bool {
+        self.has_no_other_bound() && self.keep_last.is_none()
+    }
+
+    /// Returns whether nothing but the number of images bounds the store.
+    pub(super) fn has_no_other_bound(&self) -> bool {
+        self.older_than.is_none() && self.max_size.is_none() && self.keep_free.is_none()
+    }
+
+    /// Returns whether an image that was last used at `used_at` is removed whatever its size is.
+    pub(super) fn is_too_old(&self, used_at: SystemTime) -> bool {
+        let age = self.now.duration_since(used_at).unwrap_or_default();
+        self.has_no_other_bound() || self.older_than.is_some_and(|oldest| age > oldest)
+    }
+}
