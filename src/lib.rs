@@ -64,6 +64,9 @@ pub use cas_core::{
     Algorithm, BlobInfo, ContentExt, Context, Descriptor, Digest, DigestPrefix, Document, Error,
     ErrorKind, Hasher, Image, Index, Labels, Location, Manifest, MediaType, Owner, Platform,
     Platforms, Progress, Registry, Result, Store,
+    Algorithm, ContentExt, Context, Descriptor, Digest, DigestPrefix, Document, Error, ErrorKind,
+    Hasher, Image, Index, Labels, Location, Manifest, MediaType, Owner, Platform, Platforms,
+    Progress, Registry, Result, Store, parse_size,
 };
 pub use cas_core::{
     blob, check, compose, content, dispatch, error, gc, image, labels, lease, limit, platform,
@@ -83,7 +86,7 @@ pub use self::cas::{
 };
 #[cfg(feature = "registry")]
 pub use self::cas::{Policy, PullOptions, PushOptions, RegistryRef};
-pub use self::gc::GcOptions;
+pub use self::gc::{GcOptions, PruneOptions};
 pub use self::root::{Engines, RegistryTable, Table};
 
 /// Compiles the code in README.md.

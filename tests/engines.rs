@@ -36,7 +36,7 @@ fn json(root: &Path, arguments: &[&str]) -> Vec<Value> {
 fn forget_own(value: &mut Value) {
     match value {
         Value::Object(members) => {
-            let own = ["created", "updated", cas::labels::LEASE];
+            let own = ["created", "updated", "usedAt", cas::labels::LEASE];
             members.retain(|name, _| !own.iter().any(|one| name.starts_with(one)));
             members.values_mut().for_each(forget_own);
         }

@@ -10,6 +10,7 @@ use cas_core::blob::{BlobInfo, BlobList};
 use cas_core::check::Report;
 use cas_core::content::VerifiedReader;
 use cas_core::gc::{Explanation, GcOptions, RemoveOptions, Removed};
+use cas_core::gc::{Explanation, GcOptions, PruneOptions, Pruned, RemoveOptions, Removed};
 use cas_core::image::{Check, Resolved};
 use cas_core::records::{Lease, Resource};
 use cas_core::transfer::StoreRepository;
@@ -377,6 +378,8 @@ verbs! {
         root: &IngestBlob,
         blobs: &[IngestBlob]
     ) -> Result<IngestedImage>;
+    /// Removes images that were not used for long, and collects. Returns what was removed.
+    fn prune(options: PruneOptions) -> Result<Pruned>;
 
     /// Removes blobs to which nothing but each other refers. Returns what was removed.
     fn remove_blobs(blobs: impl IntoIterator<Item = Digest>) -> Result<Removed>;

@@ -104,12 +104,14 @@ impl Cas {
             None => Naming::default(),
         };
         let from = image.name.clone();
+        self.note_use(&from);
         let named = Image { name, ..image };
         let copy = transfer::CopyOptions::default()
             .with_platforms(options.platforms)
             .with_progress(Arc::clone(&options.progress));
         let copied = transfer::copy(&self.store, store, &named, &copy).await;
         let copied = copied.map_err(|error| error.operation("copy").within(from))?;
+        to.note_use(&copied.name);
         to.name_was_written(&copied.name, naming, &options.progress)
             .await?;
         Ok(copied)

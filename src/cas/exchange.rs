@@ -93,7 +93,9 @@ impl Cas {
     pub async fn import(&self, source: impl AsRef<Path>) -> Result<Vec<Image>> {
         let source = Source::Path(source.as_ref().to_owned());
         let options = import::ImportOptions::default();
-        import::import(self.writable()?, source, &options).await
+        let images = import::import(self.writable()?, source, &options).await?;
+        images.iter().for_each(|image| self.note_use(&image.name));
+        Ok(images)
     }
 
     /// Imports with options. Names are written after everything else is done. Returns the images,
@@ -119,6 +121,7 @@ impl Cas {
             images.into_iter().map(|image| (image, None)).collect()
         };
         for (image, _) in &images {
+            self.note_use(&image.name);
             self.name_was_written(&image.name, options.naming, &options.progress)
                 .await?;
         }
@@ -156,7 +159,9 @@ impl Cas {
     ) -> Result<Vec<Image>> {
         let mut found = Vec::new();
         for image in images {
-            found.push(self.image(image).await?);
+            let image = self.image(image).await?;
+            self.note_use(&image.name);
+            found.push(image);
         }
         export::export(self.opened()?, &found, target, &options).await
     }

@@ -28,17 +28,31 @@ impl Cas {
         } else {
             self.writable()?
         };
-        let snapshotters = self.collected_snapshotters();
+        let is_whole = options.only.is_none() && options.owner.is_none();
         let mut left = Removed::default();
-        if options.only.is_none() && options.owner.is_none() && store.owner().is_none() {
-            for snapshotter in &snapshotters {
-                leftovers::remove(*snapshotter, &self.locks, &options, &mut left).await?;
-            }
+        if is_whole {
+            left = self.remove_leftovers(options.now, options.dry_run).await?;
         }
+        let snapshotters = self.collected_snapshotters();
         let mut removed = gc::collect(store, &snapshotters, &options).await?;
         removed.snapshots.splice(0..0, left.snapshots);
         removed.leftovers += left.leftovers;
+        if is_whole && !options.dry_run {
+            self.uses.forget_removed().await?;
+        }
         Ok(removed)
+    }
+
+    /// Removes what killed jobs have left next to the snapshotter, unless the store is opened for
+    /// an owner. A dry run only finds it. Returns what it is.
+    pub(super) async fn remove_leftovers(&self, now: SystemTime, dry_run: bool) -> Result<Removed> {
+        let mut left = Removed::default();
+        if self.store.owner().is_none() {
+            for snapshotter in self.collected_snapshotters() {
+                leftovers::remove(snapshotter, &self.locks, now, dry_run, &mut left).await?;
+            }
+        }
+        Ok(left)
     }
 
     /// Returns what keeps a resource, as at most a hundred paths that lead to it.

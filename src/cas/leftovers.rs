@@ -4,7 +4,7 @@ use std::cell::LazyCell;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use cas_core::gc::{GcOptions, Removed};
+use cas_core::gc::Removed;
 use cas_core::lease::LEASE_TTL;
 use cas_core::records::Resource;
 use cas_core::snapshot::{self, Info, Usage};
@@ -22,28 +22,30 @@ use super::root_dir::RootDir;
 pub(super) async fn remove(
     snapshotter: &dyn Snapshotter,
     locks: &Path,
-    options: &GcOptions,
+    now: SystemTime,
+    dry_run: bool,
     removed: &mut Removed,
 ) -> Result<()> {
-    let abandoned = abandoned(snapshotter, options.now).await?;
+    let abandoned = abandoned(snapshotter, now).await?;
     // The mounts are read after the snapshots, and only if there is one to decide about.
     let mounted = LazyCell::new(MountedDirs::read);
     for (info, directory) in abandoned {
         if mounted.has(&directory) {
             // The job was killed after it had mounted this, or before it unmounted it.
-            if !options.dry_run {
+            if !dry_run {
                 State::Mounted.write(snapshotter, &info.key).await?;
             }
         } else if options.dry_run
             || (remove_root_dir(&info, &directory).await? && snapshotter.remove_seen(&info).await?)
         {
+        } else if dry_run || snapshotter.remove_seen(&info).await? {
             removed.snapshots.push(Resource::Snapshot {
                 snapshotter: snapshotter.name().to_owned(),
                 key: info.key,
             });
         }
     }
-    let (place, remove) = (locks.to_owned(), !options.dry_run);
+    let (place, remove) = (locks.to_owned(), !dry_run);
     let files = pool::run(move || unpack::free_locks(&place, remove)).await;
     removed.leftovers += Usage {
         inodes: files.during("remove locks", locks.display())?,

@@ -1,11 +1,12 @@
 //! Lists the images of a store under their familiar names.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use cas_core::image::filter::Filters;
 use cas_core::image::{Reference, familiar};
 use cas_core::{Image, Result};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::{Cas, lookup};
 
@@ -18,6 +19,18 @@ pub struct Listed {
     /// The name to show: the familiar form, such as `app:1` for `docker.io/library/app:1`. If
     /// spellings of the name refer to different images, it is the name that the store has.
     pub shown: String,
+    /// When the image was last used under any spelling of its name, exact to an hour; `None` if
+    /// that is not known. Written as whole nanoseconds since 1970.
+    #[serde(serialize_with = "as_nanos")]
+    pub used_at: Option<SystemTime>,
+}
+
+fn as_nanos<S: Serializer>(
+    time: &Option<SystemTime>,
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    let since = time.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    since.map(|since| since.as_nanos()).serialize(serializer)
 }
 
 impl Cas {
@@ -35,7 +48,7 @@ impl Cas {
         let known: BTreeSet<Reference> = images.iter().map(|image| image.name.clone()).collect();
         let unnamed = lookup::unnamed(store).await?.into_iter();
         images.extend(unnamed.filter(|image| !known.contains(&image.name)));
-        let mut listed = merge(images);
+        let mut listed = merge(images, &self.uses.all().await?);
         listed.retain(|one| filters.matches(&one.image) || matches_familiar(&filters, one));
         listed.sort_by(|one, other| one.image.name.cmp(&other.image.name));
         Ok(listed)
@@ -43,7 +56,7 @@ impl Cas {
 }
 
 /// Merges the spellings of each name, unless they refer to different images.
-fn merge(images: Vec<Image>) -> Vec<Listed> {
+fn merge(images: Vec<Image>, uses: &BTreeMap<String, SystemTime>) -> Vec<Listed> {
     let mut by_name: BTreeMap<Reference, Vec<Image>> = BTreeMap::new();
     for image in images {
         by_name
@@ -51,18 +64,25 @@ fn merge(images: Vec<Image>) -> Vec<Listed> {
             .or_default()
             .push(image);
     }
+    let used = |image: &Image| uses.get(image.name.as_str()).copied();
     let mut listed = Vec::new();
     for (full, mut images) in by_name {
         images.sort_by_key(|image| image.name != full);
         let same = |image: &Image| image.target.digest == images[0].target.digest;
         if images.iter().all(same) {
+            let used_at = images.iter().filter_map(used).max();
             let image = images.swap_remove(0);
             let shown = familiar(&image.name);
-            listed.push(Listed { image, shown });
+            listed.push(Listed {
+                image,
+                shown,
+                used_at,
+            });
             continue;
         }
         listed.extend(images.into_iter().map(|image| Listed {
             shown: image.name.to_string(),
+            used_at: used(&image),
             image,
         }));
     }

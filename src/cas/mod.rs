@@ -22,6 +22,7 @@ mod lookup;
 mod mount;
 mod mounted;
 mod open;
+mod prune;
 #[cfg(feature = "registry")]
 mod remote;
 #[cfg(feature = "registry")]
@@ -36,6 +37,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use cas_core::image::Uses;
 use cas_core::{Error, Location, Result, Snapshotter, Store};
 
 #[cfg(feature = "registry")]
@@ -75,6 +77,7 @@ pub struct Cas {
     own_store: bool,
     /// The path of the root, if the root is read-only and the store is in it.
     read_only: Option<Arc<str>>,
+    uses: Arc<Uses>,
     closed: Arc<AtomicBool>,
     #[cfg(feature = "registry")]
     root: Arc<Root>,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use cas_core::compose::{Observer, observe};
+use cas_core::image::Uses;
 use cas_core::records::Records;
 use cas_core::{Error, ErrorKind, Owner, Registry, Result, Snapshotter, SnapshotterParts, Store};
 
@@ -137,6 +138,7 @@ impl Cas {
         } else {
             Some(open_snapshotter(&root, chosen, &store, &registry).await?)
         };
+        let uses = Uses::new(Arc::clone(&store.records), Arc::clone(&store.images))?;
         Ok(Cas {
             store,
             snapshotter,
@@ -144,6 +146,7 @@ impl Cas {
             own_store: options.store.is_none(),
             read_only: root.read_only(&location),
             location: location.into(),
+            uses: Arc::new(uses),
             closed: Arc::new(AtomicBool::new(false)),
             #[cfg(feature = "registry")]
             root: Arc::new(root),
@@ -178,6 +181,8 @@ impl Cas {
     pub async fn close(self) -> Result<()> {
         self.opened()?;
         self.closed.store(true, Ordering::Relaxed);
+        // A full disk loses these times, and nothing else.
+        let _ = self.uses.flush().await;
         self.store.content.flush().await?;
         match &self.snapshotter {
             Some(snapshotter) => snapshotter.close().await,

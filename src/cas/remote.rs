@@ -46,7 +46,7 @@ impl Cas {
                 self.find_whole(&reference, &options.platforms).await?
             }
         };
-        match (stored, options.policy) {
+        let pulled = match (stored, options.policy) {
             (Some(image), _) => self.unpack_stored(image, &options).await,
             (None, Policy::Never) => Err(Error::not_found(
                 "the store does not have all of the image, and the policy `never` asks no \
@@ -55,7 +55,9 @@ impl Cas {
             .operation("pull")
             .subject(reference)),
             (None, _) => self.pull_from(&reference, options).await,
-        }
+        }?;
+        self.note_use(&pulled.image.name);
+        Ok(pulled)
     }
 
     async fn pull_from(&self, reference: &FullName, options: PullOptions) -> Result<StoredImage> {
@@ -145,7 +147,9 @@ impl Cas {
         reference: impl Into<RegistryRef>,
         options: PushOptions,
     ) -> Result<Descriptor> {
-        let target = self.image(image).await?.target;
+        let image = self.image(image).await?;
+        self.note_use(&image.name);
+        let target = image.target;
         let reference = reference.into().0?;
         let progress = &options.progress;
         let hosts = options.token_hosts.clone();

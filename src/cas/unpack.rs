@@ -148,12 +148,14 @@ impl Cas {
         unpack::to_snapshots(self.writable()?, self.target()?, manifest, progress).await
     }
 
-    /// Returns the manifest of an image for one platform.
+    /// Returns the manifest of an image for one platform, and notes that the image is used.
     pub(super) async fn manifest_of(
         &self,
         image: impl Into<ImageRef>,
         platforms: &Platforms,
     ) -> Result<Manifest> {
+        let image = self.image(image).await?;
+        self.note_use(&image.name);
         let options = QueryOptions::default().with_platforms(platforms.clone());
         let resolved = self.manifest_with(image, options).await?;
         Ok(resolved.manifest)

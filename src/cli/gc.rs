@@ -1,26 +1,50 @@
 //! `cas gc` and `cas why`: garbage collection, and why a resource is kept.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use cas::Result;
-use cas::gc::{GcOptions, Reason, Removed, RootPath};
+use cas::gc::{GcOptions, PruneOptions, Reason, Removed, RootPath};
 use cas::image::familiar;
 use cas::records::Resource;
 use clap::Args;
 use serde_json::{Value, json};
 
 use super::output::{Output, count, size};
-use super::{Context, resource};
+use super::{Context, prune, resource};
 
 /// Remove blobs and snapshots that no image, lease or label needs
 #[derive(Args)]
-#[command(after_help = "Example:\n  cas gc --dry-run
+#[command(after_help = "Examples:\n  cas gc --dry-run\n  \
+    cas gc --older-than 30d --keep-last 5 --max-size 20GiB --keep-free 5GiB
 
-Safe at any time, even while other commands run.")]
+Safe at any time, even while other commands run. The options of a cache remove the names of images
+first, least recently used first: those that are too old, and as many as the sizes require. Images
+that are mounted, leased or being pulled stay.")]
 pub(crate) struct Gc {
     /// List what would be removed, but remove nothing
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    cache: Cache,
+}
+
+/// Bounds of a cache of images.
+#[derive(Args)]
+#[command(next_help_heading = "Options of a cache")]
+struct Cache {
+    /// Also remove images that were not used for this long, as in 12h or 30d
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    older_than: Option<Duration>,
+    /// Keep this many of the most recently used images; if no other option says which images to
+    /// remove, remove all others
+    #[arg(long, value_name = "NUMBER")]
+    keep_last: Option<usize>,
+    /// Remove images until the content of the others is at most this large, as in 20GiB
+    #[arg(long, value_name = "SIZE", value_parser = cas::parse_size)]
+    max_size: Option<u64>,
+    /// Remove images until this much of the file system of the store is free, as in 5GiB
+    #[arg(long, value_name = "SIZE", value_parser = cas::parse_size)]
+    keep_free: Option<u64>,
 }
 
 impl Gc {
@@ -30,10 +54,21 @@ impl Gc {
             cas.check_writable()?;
             super::run::run_dir::sweep(&cas, &context.root()?, &*context.progress).await?;
         }
-        let removed = cas
-            .gc_with(GcOptions::default().with_dry_run(self.dry_run))
-            .await?;
+        let bounds = PruneOptions::default()
+            .with_dry_run(self.dry_run)
+            .with_older_than(self.cache.older_than)
+            .with_keep_last(self.cache.keep_last)
+            .with_max_size(self.cache.max_size)
+            .with_keep_free(self.cache.keep_free);
         let out = &context.out;
+        let removed = if bounds.is_unbounded() {
+            let options = GcOptions::default().with_dry_run(self.dry_run);
+            cas.gc_with(options).await?
+        } else {
+            let pruned = cas.prune(bounds).await?;
+            prune::report(context, &pruned, self.dry_run)?;
+            pruned.removed
+        };
         if out.is_json() || self.dry_run {
             list(out, &removed)?;
         }

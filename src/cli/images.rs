@@ -3,8 +3,8 @@
 use cas::gc::GcOptions;
 use cas::image::{self, FullName, familiar};
 use cas::platform::All;
-use cas::{ErrorKind, Image, ImageRef, Listed, Result};
-use clap::Args;
+use cas::{ErrorKind, Image, ImageRef, Result};
+use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use super::gc::when;
@@ -13,11 +13,31 @@ use super::{Context, names};
 
 /// List images
 #[derive(Args)]
-#[command(after_help = "Example:\n  cas images --json | jq -r .name")]
+#[command(after_help = "Examples:\n  cas images --json | jq -r .name\n  \
+    cas images --sort used --reverse")]
 pub(crate) struct Images {
     /// Show only images that match a filter, as in name~=debian; repeat it to match any of several
     #[arg(long = "filter", value_name = "FILTER")]
     filters: Vec<String>,
+    /// Sort by this, smallest or oldest first
+    #[arg(long, value_name = "FIELD", default_value = "name")]
+    sort: Field,
+    /// Reverse the order
+    #[arg(long)]
+    reverse: bool,
+}
+
+/// What images are sorted by.
+#[derive(Clone, Copy, ValueEnum)]
+enum Field {
+    /// The name
+    Name,
+    /// The size; incomplete images first
+    Size,
+    /// When the name was created
+    Created,
+    /// When the image was last used; never used ones first
+    Used,
 }
 
 impl Images {
@@ -36,24 +56,32 @@ impl Images {
             };
             rows.push((listed, size));
         }
+        match self.sort {
+            Field::Name => {}
+            Field::Size => rows.sort_by_key(|(_, size)| *size),
+            Field::Created => rows.sort_by_key(|(listed, _)| listed.image.created_at),
+            Field::Used => rows.sort_by_key(|(listed, _)| listed.used_at),
+        }
+        if self.reverse {
+            rows.reverse();
+        }
         if context.out.is_json() {
             return rows.iter().try_for_each(|(listed, size)| {
-                context
-                    .out
-                    .item(&describe(&listed.image, *size), String::new)
+                let mut shown = describe(&listed.image, *size);
+                shown["usedAt"] = json!(listed.used_at.map(when));
+                context.out.item(&shown, String::new)
             });
         }
-        let columns = ["NAME", "TARGET", "SIZE", "CREATED"];
-        context
-            .out
-            .list(&columns, &rows, |(Listed { image, shown, .. }, bytes)| {
-                vec![
-                    shown.clone(),
-                    image.target.digest.short(),
-                    bytes.map_or_else(|| "incomplete".into(), size),
-                    ago(image.created_at),
-                ]
-            })
+        let columns = ["NAME", "TARGET", "SIZE", "CREATED", "LAST USED"];
+        context.out.list(&columns, &rows, |(listed, bytes)| {
+            vec![
+                listed.shown.clone(),
+                listed.image.target.digest.short(),
+                bytes.map_or_else(|| "incomplete".into(), size),
+                ago(listed.image.created_at),
+                listed.used_at.map_or_else(|| "never".into(), ago),
+            ]
+        })
     }
 }
 

@@ -25,6 +25,7 @@ mod names;
 mod output;
 mod place;
 mod progress;
+mod prune;
 #[cfg(feature = "registry")]
 mod remote;
 mod resource;
@@ -202,10 +203,17 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
         shows_progress: !arguments.quiet && !hide_progress,
     };
     let command = arguments.command;
-    if command.handles_signals() {
-        command.run(context).await
+    let handles_signals = command.handles_signals();
+    let work = async {
+        let done = command.run(context).await;
+        // The last uses of images are written when the handle is dropped.
+        stop::wait_for_last_work();
+        done
+    };
+    if handles_signals {
+        work.await
     } else {
-        stop::at_a_signal(command.run(context)).await
+        stop::at_a_signal(work).await
     }
 }
 

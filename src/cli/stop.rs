@@ -57,7 +57,7 @@ pub(crate) async fn stopped(kind: SignalKind) -> Result<ExitCode> {
     ))
 }
 
-/// Waits until work whose future was dropped has ended, for at most [`LAST_WORK`].
+/// Waits until work in the background has ended, for at most [`LAST_WORK`].
 pub(crate) fn wait_for_last_work() {
     pool::wait_until_idle(LAST_WORK);
 }

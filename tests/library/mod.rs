@@ -2,6 +2,7 @@
 
 mod arguments;
 mod blobs;
+mod cache;
 mod dropped;
 mod material;
 #[cfg(feature = "registry")]

@@ -1,6 +1,7 @@
 //! The commands on blobs, ingests, stores and snapshots, as different people type them.
 
 mod blobs;
+mod cache;
 mod copying;
 mod ingests;
 mod inspecting;

@@ -1,0 +1,73 @@
+//! Last uses of images, and the removal of those that were not used for long.
+
+use std::fs::File;
+use std::path::PathBuf;
+
+use cas_core::gc::{self, PruneOptions, Pruned};
+use cas_core::image::Reference;
+use cas_core::{Context, Error, Result, pool};
+use cas_host::calls::fstatvfs;
+
+use super::Cas;
+
+impl Cas {
+    /// Removes the names of images that were not used for long, and then collects what nothing
+    /// keeps. What is mounted, leased or used by a job stays. Other jobs may use the store
+    /// meanwhile. A dry run removes nothing. Returns what was, or would be, removed.
+    ///
+    /// Most verbs that read an image note its use; `image`, `check` and `manifest` do not. Between
+    /// handles, last uses are exact to an hour ([`USE_PRECISION`](cas_core::image::USE_PRECISION)).
+    /// If `keep_free` is set and `free` is not, it is read from the file system of the store.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if the options set no bound; `Unsupported` for `keep_free` if the store is
+    /// not in a file system of this machine; as [`gc::prune`].
+    pub async fn prune(&self, mut options: PruneOptions) -> Result<Pruned> {
+        let store = if options.dry_run {
+            self.opened()?
+        } else {
+            self.writable()?
+        };
+        if options.keep_free.is_some() && options.free.is_none() {
+            options.free = Some(self.free_space().await?);
+        }
+        let snapshotters = self.collected_snapshotters();
+        let uses = self.uses.all().await?;
+        let left = self.remove_leftovers(options.now, options.dry_run).await?;
+        let mut pruned = gc::prune(store, &snapshotters, &uses, &options).await?;
+        pruned.removed.snapshots.splice(0..0, left.snapshots);
+        pruned.removed.leftovers += left.leftovers;
+        if !options.dry_run {
+            self.uses.forget_removed().await?;
+        }
+        Ok(pruned)
+    }
+
+    /// Notes that an image is used. Costs no read and no write.
+    pub(super) fn note_use(&self, name: &Reference) {
+        if self.read_only.is_none() {
+            self.uses.note(name);
+        }
+    }
+
+    /// Returns the number of bytes that are free on the file system of the store.
+    async fn free_space(&self) -> Result<u64> {
+        let place = PathBuf::from(self.location.place());
+        if !place.is_absolute() {
+            return Err(Error::unsupported(
+                "the store is not in a file system of this machine, so no space can be kept free; \
+                 bound its size instead",
+            )
+            .operation("prune")
+            .subject(&*self.location));
+        }
+        pool::run(move || {
+            let status = File::open(&place).map_err(Error::from).and_then(|file| {
+                fstatvfs(&file).map_err(|error| std::io::Error::from(error).into())
+            });
+            let status = status.during("read the free space of", place.display())?;
+            Ok(status.f_bavail.saturating_mul(status.f_frsize))
+        })
+        .await
+    }
+}

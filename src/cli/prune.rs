@@ -1,0 +1,66 @@
+//! What `cas gc` says of the images that it removes from a cache.
+
+use cas::Result;
+use cas::gc::{Pruned, PrunedImage};
+use serde_json::{Value, json};
+
+use super::Context;
+use super::gc::{shorten, when};
+use super::output::{count, size};
+
+/// Lists the images, and says what is freed later and which bounds are missed.
+pub(crate) fn report(context: &Context, pruned: &Pruned, dry_run: bool) -> Result<()> {
+    let out = &context.out;
+    if out.is_json() || dry_run && !pruned.images.is_empty() {
+        let rows: Vec<Value> = pruned.images.iter().map(describe).collect();
+        out.list(&["IMAGE", "LAST USED", "SIZE"], &rows, |row| {
+            let text = |field: &str| row[field].as_str().unwrap_or_default().to_owned();
+            let bytes = row["bytes"].as_u64();
+            vec![
+                shorten(&text("resource")),
+                text("usedAt"),
+                bytes.map(size).unwrap_or_default(),
+            ]
+        })?;
+    }
+    if out.is_json() {
+        let total = json!({"pruned": {
+            "images": pruned.images.len(),
+            "freed": pruned.freed,
+            "later": pruned.later,
+            "inUse": pruned.in_use,
+            "missing": pruned.missing,
+        }});
+        out.item(&total, String::new)?;
+    }
+    let images = count(pruned.images.len() as u64, "image");
+    let (done, freed) = match dry_run {
+        true => ("would remove", "would be free"),
+        false => ("removed", "is free"),
+    };
+    let mut said = format!("{done} {images}: {} {freed} now", size(pruned.freed));
+    if pruned.later > 0 {
+        said += &format!(
+            ", {} later, because it was stored less than a day ago or a lease keeps it",
+            size(pruned.later)
+        );
+    }
+    out.say(said)?;
+    if pruned.missing > 0 {
+        context.progress.warn(&format!(
+            "{} more would have to be removed, but the other images may not be: {} in use, and \
+             --keep-last keeps its number; unmount images, or end leases, and try again",
+            size(pruned.missing),
+            count(pruned.in_use.len() as u64, "image")
+        ));
+    }
+    Ok(())
+}
+
+fn describe(image: &PrunedImage) -> Value {
+    json!({
+        "resource": format!("images/{}", image.name),
+        "bytes": image.bytes,
+        "usedAt": when(image.used_at),
+    })
+}
