@@ -1,0 +1,163 @@
+//! A cache of 10,000 images: how long a pruning to half the bytes takes, and what it costs to note
+//! the use of an image.
+//!
+//! `cargo bench --bench prune`, in `/dev/shm` if it exists.
+#![allow(
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "a bench may stop anywhere"
+)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::hint::black_box;
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::Result;
+use cas::content::Durability;
+use cas::gc::{PruneOptions, prune};
+use cas::image::Uses;
+use cas::{Descriptor, Image, Location, MediaType, Store};
+use serde_json::json;
+use tokio::runtime::{Builder, Runtime};
+use workload::data;
+
+const ROUNDS: u64 = 3;
+const IMAGES: u64 = 10_000;
+/// Number of images that share a layer.
+const SHARING: u64 = 100;
+/// Size of a layer in bytes.
+const LAYER: usize = 4096;
+const NOTES: u32 = 1_000_000;
+
+fn main() -> Result<()> {
+    let runtime = Builder::new_current_thread().enable_time().build()?;
+    let place = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir())?;
+    for scheme in ["fs", "redb"] {
+        for _ in 0..ROUNDS {
+            let directory = place.path().join(scheme);
+            let store = runtime.block_on(open(scheme, &directory))?;
+            let names = runtime.block_on(fill(&store, scheme, &directory))?;
+            measure(&runtime, &store, scheme, &names)?;
+            drop(store);
+            fs::remove_dir_all(&directory)?;
+        }
+    }
+    note(&runtime, place.path())
+}
+
+async fn open(scheme: &str, directory: &Path) -> Result<Store> {
+    let location = Location::of_path(scheme, directory)?;
+    Ok(cas::registry().open(&location).await?)
+}
+
+/// Stores images of two layers, one of which they share. Returns their names.
+async fn fill(store: &Store, scheme: &str, directory: &Path) -> Result<Vec<String>> {
+    let mut images = Vec::new();
+    for number in 0..IMAGES {
+        let (store, name) = (store.clone(), format!("docker.io/library/app:{number}"));
+        let target = tokio::spawn(async move { image(&store, number).await });
+        images.push((name, target));
+    }
+    let (mut names, mut entries) = (Vec::new(), Vec::new());
+    for (name, target) in images {
+        let target = target.await??;
+        let mut entry = serde_json::to_value(&target)?;
+        entry["annotations"] = json!({"org.opencontainers.image.ref.name": name});
+        entries.push(entry);
+        // With files, each name writes `index.json` again, so it is written once instead.
+        if scheme != "fs" {
+            store
+                .images
+                .create(Image::new(name.parse()?, target))
+                .await?;
+        }
+        names.push(name);
+    }
+    if scheme == "fs" {
+        let index = json!({"schemaVersion": 2, "manifests": entries});
+        fs::write(directory.join("index.json"), index.to_string())?;
+    }
+    store.content.flush().await?;
+    Ok(names)
+}
+
+async fn image(store: &Store, number: u64) -> cas::Result<Descriptor> {
+    let put = async |media_type: MediaType, data: Vec<u8>| {
+        let descriptor = Descriptor::of(media_type, &data);
+        let put = store.put(&descriptor, data.into(), Durability::Relaxed);
+        put.await.map(|_| descriptor)
+    };
+    let shared = data::bytes(IMAGES + number / SHARING, LAYER);
+    let layers = [
+        put(MediaType::OCI_LAYER, shared).await?,
+        put(MediaType::OCI_LAYER, data::bytes(number, LAYER)).await?,
+    ];
+    let config = json!({"os": "linux", "architecture": "amd64", "author": number.to_string()});
+    let config = put(MediaType::OCI_CONFIG, config.to_string().into_bytes()).await?;
+    let manifest = json!({"schemaVersion": 2, "mediaType": MediaType::OCI_MANIFEST,
+        "config": config, "layers": layers});
+    put(MediaType::OCI_MANIFEST, manifest.to_string().into_bytes()).await
+}
+
+/// Measures a pruning to half the bytes.
+fn measure(runtime: &Runtime, store: &Store, scheme: &str, names: &[String]) -> Result<()> {
+    // In ten days, nothing is too young to be collected.
+    let now = SystemTime::now() + Duration::from_secs(10 * 24 * 60 * 60);
+    let used = |number: u64| now - Duration::from_secs(number.wrapping_mul(7919) % IMAGES);
+    let uses: BTreeMap<String, SystemTime> = (0..)
+        .zip(names)
+        .map(|(number, name)| (name.clone(), used(number)))
+        .collect();
+    let before = runtime.block_on(size(store))?;
+    let options = PruneOptions::default()
+        .with_now(now)
+        .with_max_size(before / 2);
+    let begun = Instant::now();
+    let pruned = runtime.block_on(prune(store, &[], &uses, &options))?;
+    let taken = begun.elapsed();
+    let after = runtime.block_on(size(store))?;
+    let short = (before / 2).saturating_sub(after);
+    let fast = verdict(taken <= Duration::from_secs(2));
+    let exact = verdict(after <= before / 2 && short < LAYER as u64);
+    println!(
+        "{scheme}: {} of {IMAGES} images removed, {} blobs, in {taken:.2?}, goal 2 s {fast}; \
+         {short} bytes more than necessary, goal below {LAYER} {exact}",
+        pruned.images.len(),
+        pruned.removed.blobs.len()
+    );
+    Ok(())
+}
+
+async fn size(store: &Store) -> Result<u64> {
+    let (mut sum, mut after) = (0, None);
+    loop {
+        let page = store.content.list(after.as_ref(), 1000).await?;
+        sum += page.iter().map(|blob| blob.size).sum::<u64>();
+        match page.last() {
+            Some(last) => after = Some(last.digest),
+            None => return Ok(sum),
+        }
+    }
+}
+
+/// Measures how long it takes to note a use.
+fn note(runtime: &Runtime, place: &Path) -> Result<()> {
+    let store = runtime.block_on(open("redb", &place.join("notes")))?;
+    let uses = Uses::new(store.records.clone(), store.images.clone())?;
+    let names = (0..1000).map(|number| format!("docker.io/library/app:{number}").parse());
+    let names = names.collect::<cas::Result<Vec<_>>>()?;
+    let begun = Instant::now();
+    for name in names.iter().cycle().take(NOTES as usize) {
+        uses.note(black_box(name));
+    }
+    let each = begun.elapsed() / NOTES;
+    let fast = verdict(each <= Duration::from_micros(1));
+    println!("noting a use: {each:.0?}, goal 1 µs {fast}");
+    Ok(())
+}
+
+fn verdict(met: bool) -> &'static str {
+    if met { "met" } else { "MISSED" }
+}
