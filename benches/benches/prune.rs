@@ -56,8 +56,13 @@ async fn open(scheme: &str, directory: &Path) -> Result<Store> {
 async fn fill(store: &Store, scheme: &str, directory: &Path) -> Result<Vec<String>> {
     let mut images = Vec::new();
     for number in 0..IMAGES {
+        let shared = data::bytes(IMAGES + number / SHARING, LAYER);
+        let shared = match number % SHARING {
+            0 => put(store, MediaType::OCI_LAYER, shared).await?,
+            _ => Descriptor::of(MediaType::OCI_LAYER, &shared),
+        };
         let (store, name) = (store.clone(), format!("docker.io/library/app:{number}"));
-        let target = tokio::spawn(async move { image(&store, number).await });
+        let target = tokio::spawn(async move { image(&store, number, shared).await });
         images.push((name, target));
     }
     let (mut names, mut entries) = (Vec::new(), Vec::new());
@@ -83,22 +88,25 @@ async fn fill(store: &Store, scheme: &str, directory: &Path) -> Result<Vec<Strin
     Ok(names)
 }
 
-async fn image(store: &Store, number: u64) -> cas::Result<Descriptor> {
-    let put = async |media_type: MediaType, data: Vec<u8>| {
-        let descriptor = Descriptor::of(media_type, &data);
-        let put = store.put(&descriptor, data.into(), Durability::Relaxed);
-        put.await.map(|_| descriptor)
-    };
-    let shared = data::bytes(IMAGES + number / SHARING, LAYER);
-    let layers = [
-        put(MediaType::OCI_LAYER, shared).await?,
-        put(MediaType::OCI_LAYER, data::bytes(number, LAYER)).await?,
-    ];
+async fn image(store: &Store, number: u64, shared: Descriptor) -> cas::Result<Descriptor> {
+    let own = put(store, MediaType::OCI_LAYER, data::bytes(number, LAYER)).await?;
     let config = json!({"os": "linux", "architecture": "amd64", "author": number.to_string()});
-    let config = put(MediaType::OCI_CONFIG, config.to_string().into_bytes()).await?;
+    let config = put(
+        store,
+        MediaType::OCI_CONFIG,
+        config.to_string().into_bytes(),
+    )
+    .await?;
     let manifest = json!({"schemaVersion": 2, "mediaType": MediaType::OCI_MANIFEST,
-        "config": config, "layers": layers});
-    put(MediaType::OCI_MANIFEST, manifest.to_string().into_bytes()).await
+        "config": config, "layers": [shared, own]});
+    let manifest = manifest.to_string().into_bytes();
+    put(store, MediaType::OCI_MANIFEST, manifest).await
+}
+
+async fn put(store: &Store, media_type: MediaType, data: Vec<u8>) -> cas::Result<Descriptor> {
+    let descriptor = Descriptor::of(media_type, &data);
+    let put = store.put(&descriptor, data.into(), Durability::Relaxed);
+    put.await.map(|_| descriptor)
 }
 
 /// Measures a pruning to half the bytes.

@@ -2,13 +2,16 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use async_trait::async_trait;
 use cas_core::gc::{GcOptions, PruneOptions, Pruned, collect, prune};
+use cas_core::image::Reference;
 use cas_core::lease::{LeaseGuard, UNLEASED_TTL, add_to_lease};
 use cas_core::records::{Lease, Resource};
 use cas_core::testing::fault::{Fault, Plan, Side, faulty};
-use cas_core::{Descriptor, ErrorKind, Image, MediaType, Owner, Store};
+use cas_core::{Descriptor, ErrorKind, Image, ImageStore, MediaType, Owner, Result, Store};
 
 mod support;
 use support::{config, manifest, parts, put, store};
@@ -333,4 +336,69 @@ async fn a_pruning_that_stops_at_any_call_loses_nothing_and_is_completed_by_the_
             }
         }
     }
+}
+
+/// An image store in which a job pins an image, and finds its name, right before a deletion.
+struct Raced {
+    store: Store,
+    target: Descriptor,
+    guard: Mutex<Option<LeaseGuard>>,
+}
+
+#[async_trait]
+impl ImageStore for Raced {
+    async fn get(&self, name: &Reference) -> Result<Option<Image>> {
+        self.store.images.get(name).await
+    }
+
+    async fn list(&self, filters: &[&str]) -> Result<Vec<Image>> {
+        self.store.images.list(filters).await
+    }
+
+    async fn create(&self, image: Image) -> Result<Image> {
+        self.store.images.create(image).await
+    }
+
+    async fn update(&self, image: Image, fieldpaths: &[&str]) -> Result<Image> {
+        self.store.images.update(image, fieldpaths).await
+    }
+
+    async fn compare_and_swap(&self, expected: &Descriptor, image: Image) -> Result<Image> {
+        self.store.images.compare_and_swap(expected, image).await
+    }
+
+    async fn delete(&self, name: &Reference, target: Option<&Descriptor>) -> Result<()> {
+        self.store.images.delete(name, target).await
+    }
+
+    async fn delete_unchanged(&self, seen: &[Image]) -> Result<Vec<Reference>> {
+        let guard = LeaseGuard::begin(&self.store, "pull").await?;
+        guard.pin_tree(&self.target).await?;
+        *self.guard.lock().unwrap() = Some(guard);
+        self.store.images.delete_unchanged(seen).await
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_a_pull_has_found_meanwhile_stays() {
+    let mut cache = Cache::new();
+    let target = cache.add("a", &["1"], 9).await;
+    cache.add("b", &["2"], 8).await;
+    let raced = Arc::new(Raced {
+        store: cache.store.clone(),
+        target: target.clone(),
+        guard: Mutex::new(None),
+    });
+    let store = Store {
+        images: raced.clone(),
+        ..cache.store.clone()
+    };
+    // At the present time, the lease of the pull has not expired.
+    let options = PruneOptions::default().with_max_size(0);
+    let pruned = prune(&store, &[], &cache.uses, &options).await.unwrap();
+    assert_eq!(names(&pruned), ["b"]);
+    assert_eq!(cache.names().await, ["a"]);
+    let guard = raced.guard.lock().unwrap().take().unwrap();
+    guard.finish().await.unwrap();
+    assert_eq!(parts(&cache.store, &target).await.len(), 2);
 }

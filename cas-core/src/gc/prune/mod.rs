@@ -7,22 +7,25 @@
 mod in_use;
 mod options;
 mod plan;
+mod seen;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::SystemTime;
 
 pub use self::options::PruneOptions;
 
 use self::in_use::InUse;
 use self::plan::{Candidate, Plan};
-use super::graph::{Graph, Reason};
+use self::seen::{Seen, delete};
+use super::graph::Reason;
 use super::removed::Removed;
 use super::scan::{Scan, scan};
 use super::{GcOptions, collect};
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::image::{Image, Reference};
 use crate::pool;
-use crate::records::Resource;
+use crate::records::{Resource, Revision};
 use crate::snapshot::Snapshotter;
 use crate::store::Store;
 
@@ -32,7 +35,8 @@ use crate::store::Store;
 pub struct Pruned {
     /// The images whose names were removed, least recently used first.
     pub images: Vec<PrunedImage>,
-    /// Bytes of their content that nothing keeps any longer.
+    /// Bytes of their content that nothing keeps any longer. Like the other sizes, it was counted
+    /// before the names were removed.
     pub freed: u64,
     /// Bytes of their content that a later collection frees: they were stored less than a day ago,
     /// or a lease keeps them.
@@ -87,8 +91,7 @@ pub async fn prune(
     let work = move || Ok(select(own, &found, names, &options_of_plan));
     let (mut pruned, seen) = pool::run(work).await?;
     if !options.dry_run {
-        let deleted = store.images.delete_unchanged(&seen).await?;
-        let deleted: HashSet<Reference> = deleted.into_iter().collect();
+        let deleted = delete(store, &seen).await?;
         pruned.images.retain(|image| deleted.contains(&image.name));
     }
     let collection = GcOptions::default()
@@ -105,13 +108,13 @@ fn last_use(image: &Image, uses: &BTreeMap<String, SystemTime>) -> SystemTime {
     used.map_or(changed, |used| used.max(changed))
 }
 
-/// Returns what is pruned, and the images as they were seen.
+/// Returns what is pruned, and the images and their targets as they were seen.
 fn select(
     own: Vec<(SystemTime, Image)>,
     found: &Scan,
     snapshotters: Vec<String>,
     options: &PruneOptions,
-) -> (Pruned, Vec<Image>) {
+) -> (Pruned, Vec<Seen>) {
     let graph = &found.graph;
     let named: HashSet<usize> = graph
         .roots
@@ -140,10 +143,16 @@ fn select(
         })
         .collect();
     let plan = Plan::new(graph, candidates, options);
-    report(graph, plan)
+    report(found, plan)
 }
 
-fn report(graph: &Graph, plan: Plan) -> (Pruned, Vec<Image>) {
+fn report(found: &Scan, plan: Plan) -> (Pruned, Vec<Seen>) {
+    let graph = &found.graph;
+    let revisions = found
+        .blobs
+        .iter()
+        .map(|(digest, revision)| (digest, revision));
+    let revisions: HashMap<&Digest, &Revision> = revisions.collect();
     let (freed, later) = plan.effect(graph);
     let mut pruned = Pruned {
         freed,
@@ -159,7 +168,14 @@ fn report(graph: &Graph, plan: Plan) -> (Pruned, Vec<Image>) {
             used_at: candidate.used_at,
             bytes,
         });
-        seen.push(candidate.image);
+        let revision = revisions
+            .get(&candidate.image.target.digest)
+            .copied()
+            .cloned();
+        seen.push(Seen {
+            image: candidate.image,
+            revision,
+        });
     }
     (pruned, seen)
 }

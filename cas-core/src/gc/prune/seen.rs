@@ -1,0 +1,65 @@
+//! Deletes names of images, unless a job has begun to use them meanwhile.
+//!
+//! A job that pulls or imports an image that is there already pins it, but may leave its name as it
+//! is. So the name does not tell that the job has begun, but the revision of the target's record
+//! does.
+
+use std::collections::HashSet;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use crate::error::{ErrorKind, Result};
+use crate::image::{Image, Reference};
+use crate::records::Revision;
+use crate::store::Store;
+
+/// Maximum number of records that are loaded concurrently.
+const CONCURRENT: usize = 16;
+
+/// An image as it was seen.
+pub(super) struct Seen {
+    pub(super) image: Image,
+    /// The revision of the record of its target, or `None` if there was no record.
+    pub(super) revision: Option<Revision>,
+}
+
+/// Deletes the names that are as they were seen, and whose targets no job has pinned since. Returns
+/// the deleted ones.
+///
+/// A job that pins a target before its name is deleted, and that finds the name, is noticed after
+/// the deletion: its name is then created again. A later job does not find the name, and creates it
+/// itself.
+pub(super) async fn delete(store: &Store, seen: &[Seen]) -> Result<HashSet<Reference>> {
+    let pinned = pinned(store, seen).await?;
+    let free = seen.iter().filter(|one| !pinned.contains(&one.image.name));
+    let free: Vec<Image> = free.map(|one| one.image.clone()).collect();
+    let deleted = store.images.delete_unchanged(&free).await?;
+    let mut deleted: HashSet<Reference> = deleted.into_iter().collect();
+    let pinned = self::pinned(store, seen).await?;
+    for Seen { image, .. } in seen {
+        if pinned.contains(&image.name) && deleted.remove(&image.name) {
+            match store.images.create(image.clone()).await {
+                // The job has created it.
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                created => created.map(|_| ())?,
+            }
+        }
+    }
+    Ok(deleted)
+}
+
+/// Returns the names of images whose targets were pinned since they were seen.
+async fn pinned(store: &Store, seen: &[Seen]) -> Result<HashSet<Reference>> {
+    let blobs = &store.blobs();
+    let each = seen.iter().map(|Seen { image, revision }| async move {
+        let found = blobs.load(&image.target.digest).await?;
+        let is_same = found.map(|(_, revision)| revision) == *revision;
+        Ok::<_, crate::error::Error>((!is_same).then(|| image.name.clone()))
+    });
+    let each: Vec<_> = each.collect();
+    let found: Vec<Option<Reference>> = stream::iter(each)
+        .buffered(CONCURRENT)
+        .try_collect()
+        .await?;
+    Ok(found.into_iter().flatten().collect())
+}
