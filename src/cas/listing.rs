@@ -48,7 +48,9 @@ impl Cas {
         let known: BTreeSet<Reference> = images.iter().map(|image| image.name.clone()).collect();
         let unnamed = lookup::unnamed(store).await?.into_iter();
         images.extend(unnamed.filter(|image| !known.contains(&image.name)));
-        let mut listed = merge(images, &self.uses.all().await?);
+        // A store of an earlier release that cannot be written does not have notes.
+        let uses = self.uses.all().await.unwrap_or_default();
+        let mut listed = merge(images, &uses);
         listed.retain(|one| filters.matches(&one.image) || matches_familiar(&filters, one));
         listed.sort_by(|one, other| one.image.name.cmp(&other.image.name));
         Ok(listed)
