@@ -63,10 +63,7 @@ pub use cas_core::testing;
 pub use cas_core::{
     Algorithm, BlobInfo, ContentExt, Context, Descriptor, Digest, DigestPrefix, Document, Error,
     ErrorKind, Hasher, Image, Index, Labels, Location, Manifest, MediaType, Owner, Platform,
-    Platforms, Progress, Registry, Result, Store,
-    Algorithm, ContentExt, Context, Descriptor, Digest, DigestPrefix, Document, Error, ErrorKind,
-    Hasher, Image, Index, Labels, Location, Manifest, MediaType, Owner, Platform, Platforms,
-    Progress, Registry, Result, Store, parse_size,
+    Platforms, Progress, Registry, Result, Store, parse_size,
 };
 pub use cas_core::{
     blob, check, compose, content, dispatch, error, gc, image, labels, lease, limit, platform,

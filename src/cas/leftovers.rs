@@ -35,10 +35,9 @@ pub(super) async fn remove(
             if !dry_run {
                 State::Mounted.write(snapshotter, &info.key).await?;
             }
-        } else if options.dry_run
+        } else if dry_run
             || (remove_root_dir(&info, &directory).await? && snapshotter.remove_seen(&info).await?)
         {
-        } else if dry_run || snapshotter.remove_seen(&info).await? {
             removed.snapshots.push(Resource::Snapshot {
                 snapshotter: snapshotter.name().to_owned(),
                 key: info.key,

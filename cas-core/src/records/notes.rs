@@ -70,16 +70,7 @@ impl Notes {
     /// `InvalidArgument` and `OutOfRange` as for [`Notes::put`].
     pub fn put_in(&self, batch: &mut Batch, key: &str, value: Bytes, expect: Expect) -> Result<()> {
         let key = self.key(key)?;
-        if value.len() > limit::NOTE {
-            let (allowed, found) = (limit::NOTE, value.len());
-            return Err(Error::out_of_range(format!(
-                "expected a note of at most {allowed} bytes, found {found}; store a blob instead"
-            ))
-            .operation("write note")
-            .subject(key));
-        }
         let value = bounded(value, &key)?;
-        let mut batch = Batch::new();
         batch.put(Table::Notes, key, expect, value);
         Ok(())
     }
@@ -101,6 +92,8 @@ impl Notes {
     pub fn delete_in(&self, batch: &mut Batch, key: &str, expect: Expect) -> Result<()> {
         batch.delete(Table::Notes, self.key(key)?, expect);
         Ok(())
+    }
+
     /// Writes and deletes notes in one batch, whatever their state is. `None` deletes a note.
     ///
     /// # Errors
@@ -112,13 +105,8 @@ impl Notes {
         let mut batch = Batch::new();
         for (key, value) in notes {
             match value {
-                Some(value) => batch.put(
-                    Table::Notes,
-                    self.key(&key)?,
-                    Expect::Any,
-                    bounded(value, &key)?,
-                ),
-                None => batch.delete(Table::Notes, self.key(&key)?, Expect::Any),
+                Some(value) => self.put_in(&mut batch, &key, value, Expect::Any)?,
+                None => self.delete_in(&mut batch, &key, Expect::Any)?,
             }
         }
         if batch.is_empty() {
