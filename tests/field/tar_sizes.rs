@@ -111,7 +111,7 @@ fn sizes_in_records_of_files_count() {
         let (names, said) = place.unpack("app:1");
         assert_eq!(names, ["after", "hello"], "{case}");
         assert_eq!(
-            said.contains("another size"),
+            said.contains("give two sizes"),
             [2, 600].contains(&declared),
             "{case}: {said}"
         );

@@ -143,7 +143,7 @@ fn owners_of_an_image_are_kept_with_further_ids() {
     let script = "$cas umount mnt; $cas rmi app; rm -r tree";
     succeeds(&mut home.unshared(Ids::Many, script));
     let said = fails(&mut home.cas(Ids::Many, &["gc"]), 1);
-    assert!(said.contains("files of other users"), "{said}");
+    assert!(said.contains("other users may own files"), "{said}");
     succeeds(&mut home.unshared(Ids::Many, "$cas gc"));
 }
 

@@ -170,7 +170,10 @@ pub const RECORDS: &[Exhibit<dyn Records>] = exhibits![BrokenRecords, RecordFaul
 
 /// Broken image stores.
 pub const IMAGES: &[Exhibit<dyn ImageStore>] = exhibits![BrokenImages, ImageFault:
-    ClobbersOnCreate => a_name_is_created_once [one_creator_of_a_name_wins]
+    ClobbersOnCreate => a_name_is_created_once [
+        a_name_is_put_once_and_never_moved,
+        one_creator_of_a_name_wins,
+    ]
     DeletesWhateverItStandsFor => deletion_asks_for_the_target []
     ListsBackwards => images_are_listed_by_name [filters_choose_images]
     InheritsLabels => an_update_replaces_all_but_name_and_creation_time [
