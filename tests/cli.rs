@@ -345,7 +345,7 @@ fn snapshots_are_prepared_committed_shown_and_removed_by_hand() {
     );
     assert!(run(&["info", "look"]).contains("parent   sha256:2c26b46b68ff"));
     assert!(run(&["usage", "look"]).starts_with("0 B"));
-    refused(&["rm", "2c26"], 1);
+    refused(&["rm", "2c26"], 5);
     refused(&["info", "2c"], 3);
     refused(&["mounts", "2c26"], 1);
     refused(&["prepare", "look"], 5);
