@@ -90,6 +90,7 @@ pub const CONTENT: &[Exhibit<dyn ContentStore>] = exhibits![BrokenContent, Conte
     CompactsALivingBlob => a_compaction_keeps_what_is_there []
     ListsBackwards => a_list_is_in_digest_order []
     HidesTheEmptyBlob => an_empty_blob_is_a_blob [
+        a_reader_is_stored_whole_or_not_at_all,
         sizes_around_pieces_come_back,
         any_sequence_agrees_with_a_map,
     ]
