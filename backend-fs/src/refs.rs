@@ -2,8 +2,8 @@
 
 use std::io;
 
-use cas_core::layout::REFS;
-use cas_core::{Context, Descriptor, Error, Result, limit};
+use cas_core::layout::{REFS, parse_ref};
+use cas_core::{Context, Error, Result, limit};
 use cas_host::Dir;
 
 use crate::index::Index;
@@ -41,10 +41,6 @@ pub(crate) fn read(root: &Dir) -> Result<Option<Index>> {
 
 fn add(index: &mut Index, refs: &Dir, name: &str) -> Result<()> {
     let data = refs.read(name, SMALL)?.unwrap_or_default();
-    let target: Descriptor = serde_json::from_slice(&data).map_err(|error| {
-        Error::corrupt(format!(
-            "not a descriptor: {error}; correct or remove the file"
-        ))
-    })?;
+    let target = parse_ref(&data)?;
     index.set(&name.parse()?, &target)
 }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::document::check_json;
 use crate::error::{self, malformed};
@@ -49,6 +50,15 @@ impl ImageLayout {
         let parsed = object.and_then(|object| serde_json::from_value(object.into()));
         parsed.map_err(|error| malformed("invalid layout file", &error))
     }
+}
+
+/// Parses a file of [`REFS`].
+///
+/// # Errors
+/// `Corrupt` if it is not a descriptor.
+pub fn parse_ref(data: &[u8]) -> error::Result<Descriptor> {
+    check_json(data)?;
+    serde_json::from_slice(data).map_err(|error| malformed("not a descriptor", &error))
 }
 
 /// Returns the path of a blob in a layout.

@@ -1,8 +1,9 @@
 //! The OCI image layout: `oci-layout`, `index.json`, `blobs/`.
 
-use cas_core::document::check_json;
-use cas_core::error::{excerpt, malformed};
-use cas_core::layout::{IMAGE_LAYOUT_VERSION, INDEX, ImageLayout, OCI_LAYOUT, REF_NAME, REFS};
+use cas_core::error::excerpt;
+use cas_core::layout::{
+    IMAGE_LAYOUT_VERSION, INDEX, ImageLayout, OCI_LAYOUT, REF_NAME, REFS, parse_ref,
+};
 use cas_core::{Context, Descriptor, Document, Error, MediaType, Result};
 
 use super::contents::unrecognised;
@@ -39,9 +40,7 @@ pub(super) async fn old_roots(plan: &mut Plan<'_>) -> Result<Vec<Root>> {
         let absent = || named(Error::corrupt("it leads to no file; correct or remove it"));
         let data = part.ok_or_else(absent)?.document(plan.importer.store).await;
         let data = data.map_err(named)?;
-        check_json(&data).map_err(named)?;
-        let target: Descriptor = serde_json::from_slice(&data)
-            .map_err(|error| named(malformed("not a descriptor", &error)))?;
+        let target = parse_ref(&data).map_err(named)?;
         roots.push(Root {
             name: Some(SourceName::Layout(name)),
             target,
