@@ -60,7 +60,8 @@ pub(crate) fn read_manifest(archive: impl BufRead) -> Result<Bytes> {
 /// `Corrupt` if it is neither the manifest nor in the rootfs.
 pub(crate) fn place_of(entry: &Entry) -> Result<Place> {
     let place = place(&entry.path)?;
-    if place == Place::Top && entry.kind != EntryKind::Directory {
+    let is_root = place == Place::Top || place == Place::Rootfs(Vec::new());
+    if is_root && entry.kind != EntryKind::Directory {
         return Err(outside(&entry.path));
     }
     if let EntryKind::Hardlink(target) = &entry.kind {

@@ -19,6 +19,7 @@
 //! ```
 
 mod archive;
+mod blobs;
 mod catalogue;
 mod fetch;
 mod image;
@@ -28,7 +29,6 @@ mod manifest;
 mod ql;
 mod remote;
 mod rkt;
-mod small_blob;
 mod store;
 mod used;
 

@@ -69,7 +69,12 @@ impl NotedReads {
                 Err(error) if cannot_write(&error) => return Ok(()),
                 outcome => outcome?,
             }
-            lock(&self.0).retain(|key, time| !some.contains(&(*key, *time)));
+            let mut noted = lock(&self.0);
+            for (key, time) in some {
+                if noted.get(key) == Some(time) {
+                    noted.remove(key);
+                }
+            }
         }
         Ok(())
     }

@@ -118,6 +118,8 @@ pub const ACI_DEPTH: usize = 32;
 pub const ACI_PORTS: usize = 2 * 65_535;
 /// Maximum size of the database of rkt's image store that is read.
 pub const QL_DATABASE: u64 = 64 << 20;
+/// Maximum number of bytes that the tables of such a database take in memory.
+pub const QL_TABLES: u64 = 4 * QL_DATABASE;
 /// Maximum number of images that keys or names are listed of in a message.
 pub const CANDIDATES: usize = 8;
 /// Maximum length of the URL of an ACI or of its signature, and of an ETag.

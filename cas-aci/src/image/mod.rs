@@ -8,7 +8,7 @@ mod whitelist;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cas_core::content::{Durability, Expected, OwnIngest, Writer};
+use cas_core::content::{Expected, OwnIngest, Writer};
 use cas_core::image::Reference;
 use cas_core::lease::{BlobRef, LeaseGuard};
 use cas_core::{
@@ -17,7 +17,7 @@ use cas_core::{
 use tokio::runtime::Handle;
 
 use self::dependencies::{Part, parts};
-use crate::small_blob::store_small_blob;
+use crate::blobs::{publish, store_small_blob};
 use crate::store::AciStore;
 
 impl AciStore {
@@ -107,11 +107,7 @@ async fn store_layer(
         let _entered = runtime.as_ref().map(Handle::enter);
         layer::write(archive, &whitelists, writer, watch)
     });
-    let (mut writer, diff_id) = written.await?;
-    let digest = writer.digest().await?;
-    let layer = Descriptor::new(MediaType::OCI_LAYER_GZIP, digest, writer.offset());
-    let blob = BlobRef::of(&layer, Vec::new());
-    guard.publish(writer, &blob, Durability::Full).await?;
-    ingest.published();
+    let (writer, diff_id) = written.await?;
+    let layer = publish(store, guard, MediaType::OCI_LAYER_GZIP, ingest, writer).await?;
     Ok((layer, diff_id))
 }

@@ -1,8 +1,9 @@
 //! The blocks of a file, as the Go package lldb allocates them.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 
-use cas_core::Result;
+use cas_core::{Result, limit};
 
 use super::damaged;
 use super::value::{Value, values};
@@ -20,24 +21,36 @@ const LONG: u8 = 0xfc;
 const MOVED: u8 = 0xfd;
 
 /// The blocks of a file.
-pub(super) struct Blocks<'a>(&'a [u8]);
+pub(super) struct Blocks<'a> {
+    blocks: &'a [u8],
+    /// Number of bytes that the values which are still to be read may take in memory.
+    left: Cell<u64>,
+}
 
 impl<'a> Blocks<'a> {
     pub(super) fn new(file: &'a [u8]) -> Result<Self> {
         match file.get(ATOM..) {
-            Some(blocks) if file.starts_with(MAGIC) => Ok(Blocks(blocks)),
+            Some(blocks) if file.starts_with(MAGIC) => Ok(Blocks {
+                blocks,
+                left: Cell::new(limit::QL_TABLES),
+            }),
             _ => Err(damaged("it does not begin as a database does")),
         }
     }
 
-    /// Returns the number of atoms.
-    pub(super) fn atoms(&self) -> usize {
-        self.0.len() / ATOM
-    }
-
-    /// Returns the values in a block.
+    /// Returns the values in a block. A chain of blocks that leads back to itself ends, because all
+    /// values together are bounded.
     pub(super) fn values(&self, handle: u64) -> Result<Vec<Value>> {
-        values(&self.content(handle)?)
+        let content = self.content(handle)?;
+        let values = values(&content)?;
+        let taken = content.len() + values.len() * size_of::<Value>();
+        let left = self.left.get().checked_sub(taken as u64);
+        self.left.set(
+            left.ok_or_else(|| {
+                damaged("its tables are too large, or a chain leads back to itself")
+            })?,
+        );
+        Ok(values)
     }
 
     /// Returns the content of a block, decompressed.
@@ -78,7 +91,7 @@ impl<'a> Blocks<'a> {
         let offset = atom
             .and_then(|atom| atom.checked_add(FREE_LISTS))
             .and_then(|atom| atom.checked_mul(ATOM));
-        let block = offset.and_then(|offset| self.0.get(offset..));
+        let block = offset.and_then(|offset| self.blocks.get(offset..));
         block
             .filter(|block| block.len() >= ATOM)
             .ok_or_else(|| damaged("a handle names a block behind the file"))

@@ -9,7 +9,7 @@ use cas_core::{Context, Error, Result, limit};
 use super::AciStore;
 use crate::info::AciInfo;
 use crate::key::{Key, KeyPrefix};
-use crate::manifest::{Label, check_identifier};
+use crate::manifest::Label;
 
 impl AciStore {
     /// Returns the key that begins with `key`: `sha512-` and 2 to 128 digits, all of which count.
@@ -59,7 +59,6 @@ impl AciStore {
     }
 
     async fn best(&self, name: &str, labels: &[Label]) -> Result<Key> {
-        check_identifier(name)?;
         let mut infos = self.catalogue.get_aci_infos_with_name(name).await?;
         let any_version = labels.iter().all(|label| label.name != "version");
         infos.sort_by_key(|info| Reverse((any_version && info.latest, info.import_time)));
@@ -87,7 +86,8 @@ impl AciStore {
         self.catalogue.load(key).await?.ok_or_else(not_found)
     }
 
-    async fn resolve(&self, key: &str) -> Result<Key> {
+    /// Returns the key that a key or its first digits mean.
+    pub(super) async fn resolve(&self, key: &str) -> Result<Key> {
         self.catalogue.check_open()?;
         let prefix: KeyPrefix = key.parse()?;
         let found = self.catalogue.first(&prefix, limit::CANDIDATES + 1).await?;

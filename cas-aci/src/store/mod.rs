@@ -10,10 +10,9 @@ mod temp;
 mod write;
 
 use std::path::PathBuf;
-use std::time::SystemTime;
 
-use cas_core::records::{Batch, Expect};
-use cas_core::{Context, ErrorKind, Result, Store};
+use cas_core::records::{Batch, Expect, retry};
+use cas_core::{Context, Result, Store};
 
 pub use read::AciReader;
 pub use remove::StoreRemovalError;
@@ -25,8 +24,6 @@ use crate::catalogue::Catalogue;
 use crate::info::{AciInfo, SortField, sort};
 use crate::used::NotedReads;
 
-/// Maximum number of attempts of a change that loses against other writers.
-const ATTEMPTS: usize = 64;
 /// The beginning of the ids of the leases that keep ACIs, and their owner.
 const OWNER: &str = "aci";
 
@@ -160,25 +157,15 @@ impl AciStore {
     }
 
     async fn update(&self, key: &str, change: impl Fn(&mut AciInfo) + Send + Sync) -> Result<()> {
-        let key = self.find(key).await?.key;
-        let mut attempt = 1;
-        loop {
-            let (mut info, revision) = self.load(&key).await?;
+        let (key, change) = (&self.resolve(key).await?, &change);
+        retry(|| async move {
+            let (mut info, revision) = self.load(key).await?;
             change(&mut info);
             let mut batch = Batch::new();
             self.catalogue
                 .put(&mut batch, &info, Expect::Revision(revision))?;
-            match self.catalogue.commit(&batch).await {
-                Err(error) if error.kind() == ErrorKind::Conflict && attempt < ATTEMPTS => {
-                    attempt += 1;
-                }
-                outcome => return outcome,
-            }
-        }
-    }
-
-    /// Returns the time that a change is recorded with.
-    fn now(&self) -> SystemTime {
-        SystemTime::now()
+            self.catalogue.commit(&batch).await
+        })
+        .await
     }
 }

@@ -1,6 +1,7 @@
 //! Reading ACIs.
 
 use std::io::{self, Read};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use cas_core::content::ContentExt;
@@ -23,7 +24,7 @@ impl AciStore {
     pub async fn read_stream(&self, key: &str) -> Result<AciReader> {
         let info = self.find(key).await.during("read ACI", key)?;
         let reader = self.open_reader(&info).await?;
-        if self.reads.note(info.key, self.now()) {
+        if self.reads.note(info.key, SystemTime::now()) {
             self.flush_if_possible().await;
         }
         Ok(reader)

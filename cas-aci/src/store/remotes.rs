@@ -1,11 +1,15 @@
 //! Remotes, and fetching from them.
 
+use std::time::SystemTime;
+
 use cas_core::error::excerpt;
 use cas_core::records::Batch;
 use cas_core::{Context, Error, ErrorKind, Result};
 
+use super::write::check_asked;
 use super::{AciStore, WriteOptions};
 use crate::fetch::{AciFetcher, Fetched};
+use crate::info::AciInfo;
 use crate::key::Key;
 use crate::remote::{Remote, max_age};
 
@@ -67,13 +71,14 @@ impl AciStore {
         options: WriteOptions,
     ) -> Result<Key> {
         let known = self.known(aci_url).await?;
-        if let Some((remote, key)) = &known
-            && remote.is_fresh(self.now())
+        if let Some((remote, info)) = &known
+            && remote.is_fresh(SystemTime::now())
         {
-            return Ok(*key);
+            check_asked(&info.key, &info.name, &options)?;
+            return Ok(info.key);
         }
         let etag = known.as_ref().map(|(remote, _)| remote.etag.as_str());
-        let asked = self.now();
+        let asked = SystemTime::now();
         let answer = fetcher
             .fetch(aci_url, etag.filter(|etag| !etag.is_empty()))
             .await?;
@@ -81,12 +86,13 @@ impl AciStore {
         remote.download_time = asked;
         let key = match answer {
             Fetched::NotModified { cache_control } => {
-                let (before, key) = known.ok_or_else(|| {
+                let (before, info) = known.ok_or_else(|| {
                     Error::corrupt("the server says that nothing changed, but it was not asked")
                 })?;
                 remote.etag = before.etag;
                 remote.cache_max_age = max_age(&cache_control);
-                key
+                check_asked(&info.key, &info.name, &options)?;
+                info.key
             }
             Fetched::Aci {
                 body,
@@ -104,8 +110,8 @@ impl AciStore {
         Ok(key)
     }
 
-    /// Returns the remote with this URL and the key of its ACI, if the catalogue has both.
-    async fn known(&self, aci_url: &str) -> Result<Option<(Remote, Key)>> {
+    /// Returns the remote with this URL and its ACI, if the catalogue has both.
+    async fn known(&self, aci_url: &str) -> Result<Option<(Remote, AciInfo)>> {
         let remote = match self.get_remote(aci_url).await {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             found => found?,
@@ -114,6 +120,6 @@ impl AciStore {
             return Ok(None);
         };
         let info = self.catalogue.get_aci_info(&key).await?;
-        Ok(info.map(|_| (remote, key)))
+        Ok(info.map(|info| (remote, info)))
     }
 }

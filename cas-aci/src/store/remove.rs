@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use cas_core::gc::{self, RemoveOptions};
-use cas_core::records::{Batch, Expect, Table};
+use cas_core::records::{Batch, Expect, Table, retry};
 use cas_core::{Context, Digest, Error, ErrorKind, Result};
 
-use super::{ATTEMPTS, AciStore};
+use super::AciStore;
 use crate::info::AciInfo;
 
 impl AciStore {
@@ -45,26 +45,21 @@ impl AciStore {
     /// Removes the information on an ACI, its remotes and, last, the lease that keeps its blobs.
     /// Returns the information.
     async fn remove_info(&self, key: &str) -> Result<AciInfo> {
-        let key = self.find(key).await?.key;
-        let mut attempt = 1;
-        loop {
-            let (info, revision) = self.load(&key).await?;
+        let key = &self.resolve(key).await?;
+        retry(|| async move {
+            let (info, revision) = self.load(key).await?;
             let mut batch = Batch::new();
             self.catalogue
                 .delete(&mut batch, &info, Expect::Revision(revision))?;
             for remote in self.catalogue.get_all_remotes().await? {
-                if remote.key == Some(key) {
+                if remote.key == Some(*key) {
                     self.catalogue.remove_remote(&mut batch, &remote)?;
                 }
             }
             batch.delete(Table::Leases, &info.lease, Expect::Any);
-            match self.catalogue.commit(&batch).await {
-                Err(error) if error.kind() == ErrorKind::Conflict && attempt < ATTEMPTS => {
-                    attempt += 1;
-                }
-                outcome => return outcome.map(|()| info),
-            }
-        }
+            self.catalogue.commit(&batch).await.map(|()| info)
+        })
+        .await
     }
 
     /// Removes a blob unless something refers to it, or it is gone.

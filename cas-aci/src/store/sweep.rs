@@ -96,6 +96,20 @@ fn is_old(time: SystemTime, now: SystemTime) -> bool {
     now.duration_since(time).is_ok_and(|age| age > UNLEASED_TTL)
 }
 
+/// Removes a file or a directory that nobody has changed for a day. Returns whether it did.
+fn remove_if_old(path: &Path, now: SystemTime) -> io::Result<bool> {
+    let found = fs::symlink_metadata(path)?;
+    if !is_old(found.modified()?, now) {
+        return Ok(false);
+    }
+    if found.is_dir() {
+        fs::remove_dir_all(path)?;
+    } else {
+        fs::remove_file(path)?;
+    }
+    Ok(true)
+}
+
 /// Removes what nobody has changed for a day. Returns the paths.
 fn remove_old_files(directory: &Path, now: SystemTime) -> Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(directory) {
@@ -105,17 +119,13 @@ fn remove_old_files(directory: &Path, now: SystemTime) -> Result<Vec<PathBuf>> {
     let mut removed = Vec::new();
     for entry in entries {
         let path = entry.during("list", directory.display())?.path();
-        let found = fs::symlink_metadata(&path).during("stat", path.display())?;
-        if !is_old(found.modified()?, now) {
-            continue;
+        match remove_if_old(&path, now) {
+            Ok(true) => removed.push(path),
+            Ok(false) => {}
+            // Its owner has removed it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error).during("remove", path.display()),
         }
-        let outcome = if found.is_dir() {
-            fs::remove_dir_all(&path)
-        } else {
-            fs::remove_file(&path)
-        };
-        outcome.during("remove", path.display())?;
-        removed.push(path);
     }
     Ok(removed)
 }

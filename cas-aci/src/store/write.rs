@@ -5,22 +5,22 @@ use std::sync::{Arc, Weak};
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use cas_core::content::{Durability, Expected, OwnIngest, Writer};
+use cas_core::content::{Expected, OwnIngest, Writer};
 use cas_core::error::excerpt;
-use cas_core::lease::{BlobRef, LeaseGuard};
-use cas_core::records::{Batch, Expect, Lease, Leases, Resource, Table};
+use cas_core::lease::LeaseGuard;
+use cas_core::records::{Batch, Expect, Lease, Leases, Resource, Table, retry};
 use cas_core::{
     Algorithm, Descriptor, Error, ErrorKind, Hasher, MediaType, Result, limit, pool, unique,
 };
 use cas_layer::codec::{Decoder, detect};
 use tokio::runtime::Handle;
 
-use super::{ATTEMPTS, AciStore, OWNER};
+use super::{AciStore, OWNER};
 use crate::archive::read_manifest;
+use crate::blobs::{publish, store_small_blob};
 use crate::info::{AciInfo, MANIFEST_MEDIA_TYPE, MEDIA_TYPE};
 use crate::key::{Key, KeyPrefix, hash_to_key};
 use crate::manifest::ImageManifest;
-use crate::small_blob::store_small_blob;
 
 /// Number of bytes that are read and written in one piece.
 const PIECE: usize = 256 << 10;
@@ -149,21 +149,17 @@ impl AciStore {
             receive(source, writer, watch)
         });
         let Received {
-            mut writer,
+            writer,
             key,
             size,
             manifest: json,
         } = received.await?;
         let manifest = ImageManifest::parse(&json).map_err(|error| error.subject(key))?;
-        check_asked(&key, &manifest, options).map_err(|error| error.subject(key))?;
-        let digest = writer.digest().await?;
-        let blob = Descriptor::new(MediaType::from(MEDIA_TYPE), digest, writer.offset());
+        check_asked(&key, &manifest.name, options).map_err(|error| error.subject(key))?;
+        let blob = publish(&self.store, guard, MEDIA_TYPE.into(), ingest, writer).await?;
         let manifest_blob = Descriptor::of(MediaType::from(MANIFEST_MEDIA_TYPE), &json);
-        let blob_ref = BlobRef::of(&blob, Vec::new());
-        guard.publish(writer, &blob_ref, Durability::Full).await?;
-        ingest.published();
         store_small_blob(&self.store, guard, &manifest_blob, Vec::new(), json).await?;
-        let now = options.import_time.unwrap_or_else(|| self.now());
+        let now = options.import_time.unwrap_or_else(SystemTime::now);
         let mut info = AciInfo::new(key, manifest.name, options.latest, now, size, 0);
         info.last_used = options.last_used.unwrap_or(now);
         info.blob = blob;
@@ -181,48 +177,42 @@ impl AciStore {
             Resource::Content(info.blob.digest),
             Resource::Content(info.manifest.digest),
         ]);
-        let mut attempt = 1;
-        loop {
-            let mut batch = Batch::new();
-            Leases::put(&mut batch, &info.lease, &lease, Expect::Absent)?;
-            let before = self.catalogue.load(&info.key).await?;
-            let expect = match &before {
-                Some((before, revision)) => {
-                    info.tree_store_size = before.tree_store_size;
-                    Expect::Revision(revision.clone())
-                }
-                None => Expect::Absent,
-            };
-            self.catalogue.put(&mut batch, &info, expect)?;
-            if let Some((before, _)) = before {
-                batch.delete(Table::Leases, before.lease, Expect::Any);
+        let (info, lease) = (&info, &lease);
+        retry(|| self.record_once(info.clone(), lease)).await
+    }
+
+    async fn record_once(&self, mut info: AciInfo, lease: &Lease) -> Result<()> {
+        let mut batch = Batch::new();
+        Leases::put(&mut batch, &info.lease, lease, Expect::Absent)?;
+        let before = self.catalogue.load(&info.key).await?;
+        let expect = match &before {
+            Some((before, revision)) => {
+                info.tree_store_size = before.tree_store_size;
+                info.last_used = info.last_used.max(before.last_used);
+                Expect::Revision(revision.clone())
             }
-            match self.catalogue.commit(&batch).await {
-                Err(error) if error.kind() == ErrorKind::Conflict && attempt < ATTEMPTS => {
-                    // A store that is not atomic has written the lease already.
-                    self.store
-                        .leases()
-                        .delete(&info.lease, OWNER, self.now())
-                        .await?;
-                    attempt += 1;
-                }
-                outcome => return outcome,
-            }
+            None => Expect::Absent,
+        };
+        self.catalogue.put(&mut batch, &info, expect)?;
+        if let Some((before, _)) = before {
+            batch.delete(Table::Leases, before.lease, Expect::Any);
         }
+        let committed = self.catalogue.commit(&batch).await;
+        if matches!(&committed, Err(error) if error.kind() == ErrorKind::Conflict) {
+            // A store that is not atomic has written the lease already.
+            let leases = self.store.leases();
+            leases.delete(&info.lease, OWNER, SystemTime::now()).await?;
+        }
+        committed
     }
 }
 
-/// Checks that an ACI is the one that the caller asked for.
-fn check_asked(key: &Key, manifest: &ImageManifest, options: &WriteOptions) -> Result<()> {
-    if let Some(asked) = options
-        .name
-        .as_ref()
-        .filter(|asked| **asked != manifest.name)
-    {
+/// Checks that an ACI with this key and name is the one that the caller asked for.
+pub(super) fn check_asked(key: &Key, name: &str, options: &WriteOptions) -> Result<()> {
+    if let Some(asked) = options.name.as_ref().filter(|asked| *asked != name) {
         return Err(Error::corrupt(format!(
-            "expected an ACI called {}, found one that says it is {}; get it from another place",
-            excerpt(asked),
-            manifest.name
+            "expected an ACI called {}, found one that says it is {name}; get it from another place",
+            excerpt(asked)
         )));
     }
     if let Some(asked) = options.key.as_ref().filter(|asked| !asked.matches(key)) {

@@ -1,10 +1,13 @@
 //! Importing.
 
-use std::io::{Cursor, Write};
+use std::fs;
+use std::io::{Cursor, Read, Write};
 use std::time::{Duration, SystemTime};
 
+use backend_redb::RedbStore;
 use cas_aci::{AciStore, WriteOptions};
 use cas_core::pool::wait;
+use tempfile::TempDir;
 use testkit::archive::{Header, Tar};
 use testkit::compress::{bzip2, xz};
 
@@ -171,4 +174,35 @@ fn assert_nothing_is_left(store: &cas_core::Store, acis: &AciStore) {
     wait_until_jobs_end(store);
     assert_eq!(blobs(store), 0);
     assert!(wait(store.leases().list()).unwrap().is_empty());
+}
+
+/// redb does not notice wrong bytes when it reads them.
+#[test]
+fn an_archive_that_was_damaged_is_replaced_by_the_next_import() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("redb");
+    let store = || RedbStore::open(&path).unwrap().store();
+    let archive = aci(&manifest("example.com/damaged", ""));
+    let key = write(&open(&store()), &archive).half();
+    let needle = b"example.com/damaged\"}";
+    let mut flipped = 0;
+    for entry in fs::read_dir(&path).unwrap() {
+        let path = entry.unwrap().path();
+        let mut file = fs::read(&path).unwrap();
+        for at in 0..file.len().saturating_sub(needle.len()) {
+            if file[at..].starts_with(needle) {
+                file[at] ^= 1;
+                flipped += 1;
+            }
+        }
+        fs::write(&path, file).unwrap();
+    }
+    assert!(flipped > 0, "the archive was not found");
+    let acis = open(&store());
+    let damaged =
+        wait(acis.read_stream(&key)).map(|mut reader| reader.read_to_end(&mut Vec::new()));
+    assert!(!matches!(damaged, Ok(Ok(_))), "it is damaged");
+    write(&acis, &archive);
+    assert_eq!(read(&acis, &key), archive);
+    assert!(wait(acis.get_image_manifest(&key)).is_ok());
 }

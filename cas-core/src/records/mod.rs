@@ -22,7 +22,8 @@ pub(crate) use each::each;
 pub use leases::{Lease, Leases, Resource};
 pub use lifetime::{CLOCK_SKEW, LEASE_TTL, UNLEASED_TTL};
 pub use notes::Notes;
-pub(crate) use retry::{ATTEMPTS, retry};
+pub(crate) use retry::ATTEMPTS;
+pub use retry::retry;
 pub use snapshots::{New, SnapshotRecord, Snapshots};
 
 use crate::capability::Capabilities;

@@ -5,9 +5,12 @@ use crate::error::{ErrorKind, Result};
 /// Maximum number of attempts of a compare-and-swap. Then its conflict is returned.
 pub(crate) const ATTEMPTS: usize = 64;
 
-/// Runs `attempt` until it does not fail with `Conflict`, at most [`ATTEMPTS`] times. Returns the
-/// last outcome.
-pub(crate) async fn retry<T, F>(attempt: impl Fn() -> F + Send) -> Result<T>
+/// Runs `attempt` until it does not fail with `Conflict`, at most 64 times. Returns the last
+/// outcome.
+///
+/// # Errors
+/// Errors of the last attempt.
+pub async fn retry<T, F>(attempt: impl Fn() -> F + Send) -> Result<T>
 where
     F: Future<Output = Result<T>> + Send,
 {

@@ -1,9 +1,9 @@
-//! Storing small blobs.
+//! Storing blobs: an intact copy stays, and a damaged one is replaced.
 
 use bytes::Bytes;
 use cas_core::content::{Durability, Expected, OwnIngest, Writer};
 use cas_core::lease::{BlobRef, LeaseGuard};
-use cas_core::{Descriptor, Digest, Result, Store};
+use cas_core::{Descriptor, Digest, MediaType, Result, Store};
 
 /// Stores a small blob and its record under a lease, unless an intact copy is there. Other jobs may
 /// store the same blob meanwhile, because each uses an ingest of its own.
@@ -19,7 +19,8 @@ pub(crate) async fn store_small_blob(
 ) -> Result<()> {
     let blob = BlobRef::of(descriptor, children);
     if guard.pin_intact(blob.clone()).await? {
-        return Ok(());
+        // Another job may have published it without a sync.
+        return store.content.flush().await;
     }
     // Declared before the writer, so that the ingest can be discarded.
     let ingest = OwnIngest::new(&store.content, "aci");
@@ -29,4 +30,29 @@ pub(crate) async fn store_small_blob(
     guard.publish(writer, &blob, Durability::Full).await?;
     ingest.published();
     Ok(())
+}
+
+/// Publishes what was written to an ingest, with its record, under a lease. Returns its descriptor.
+///
+/// # Errors
+/// Errors of the store.
+pub(crate) async fn publish(
+    store: &Store,
+    guard: &LeaseGuard,
+    media_type: MediaType,
+    ingest: OwnIngest,
+    mut writer: Writer,
+) -> Result<Descriptor> {
+    let digest = writer.digest().await?;
+    let descriptor = Descriptor::new(media_type, digest, writer.offset());
+    let blob = BlobRef::of(&descriptor, Vec::new());
+    if guard.pin_intact(blob.clone()).await? {
+        drop(writer);
+        ingest.discard().await?;
+        store.content.flush().await?;
+        return Ok(descriptor);
+    }
+    guard.publish(writer, &blob, Durability::Full).await?;
+    ingest.published();
+    Ok(descriptor)
 }
