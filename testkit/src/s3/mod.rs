@@ -3,7 +3,7 @@
 pub mod proxy;
 
 use std::env;
-use std::io::{Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -19,6 +19,9 @@ const SIGNATURE: &str = "AWS4-HMAC-SHA256 Credential=a/20260101/us-east-1/s3/aws
                          SignedHeaders=host, Signature=0";
 /// A bucket that exists from the start.
 pub const BUCKET: &str = "laws";
+
+/// Maximum number of times that a request is repeated.
+const RESETS: usize = 5;
 
 /// Returns the host and port of the service. Prints the reason and returns `None` if moto is not
 /// installed.
@@ -92,23 +95,35 @@ pub fn ask(host: &str, method: &str, path: &str) -> String {
     send(host, method, path, "")
 }
 
-/// Sends a request. Returns the whole response.
+/// Sends a request, which must have the same effect if it is repeated: on a busy machine, the
+/// connection may be reset before the service has answered. Returns the whole response.
 ///
 /// # Panics
 /// If the service does not respond.
 pub fn send(host: &str, method: &str, path: &str, body: &str) -> String {
     let length = body.len();
-    let mut stream = TcpStream::connect(host).expect("the service listens");
     let request = format!(
         "{method} {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: {SIGNATURE}\r\n\
          Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
     );
-    stream
-        .write_all(request.as_bytes())
-        .expect("the service reads");
-    let mut response = Vec::new();
-    stream
-        .read_to_end(&mut response)
-        .expect("the service responds");
+    let mut response = exchange(host, &request);
+    for _ in 0..RESETS {
+        match &response {
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => {
+                response = exchange(host, &request);
+            }
+            _ => break,
+        }
+    }
+    let response = response.expect("the service responds");
     String::from_utf8_lossy(&response).into_owned()
+}
+
+/// Sends a request on a connection of its own. Returns the bytes of the response.
+fn exchange(host: &str, request: &str) -> io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect(host)?;
+    stream.write_all(request.as_bytes())?;
+    let mut response = Vec::new();
+    stream.read_to_end(&mut response)?;
+    Ok(response)
 }
