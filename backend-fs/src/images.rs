@@ -214,8 +214,9 @@ impl FsImages {
                     continue;
                 };
                 let found = self.image(image.name.clone(), target.clone())?;
-                found.check_owner(self.owner.as_ref())?;
+                // A name that has another owner by now is not as it was seen.
                 if found == *image {
+                    found.check_owner(self.owner.as_ref())?;
                     unchanged.push(image.clone());
                 }
             }
@@ -224,6 +225,9 @@ impl FsImages {
             Ok(unchanged)
         };
         let deleted = Reserve(self.shared.cas_dir()?).remove_with(|| self.change(remove))?;
+        if deleted.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut batch = Batch::new();
         for image in &deleted {
             let key = key(&image.name, &image.target);

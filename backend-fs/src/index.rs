@@ -145,10 +145,16 @@ impl Index {
 
     /// Makes `target` the only target of `name`.
     pub(crate) fn set(&mut self, name: &Reference, target: &Descriptor) -> Result<()> {
+        self.remove(name);
+        self.push(name, target)
+    }
+
+    /// Adds an entry for a name that has none.
+    pub(crate) fn push(&mut self, name: &Reference, target: &Descriptor) -> Result<()> {
         let mut entry = serde_json::to_value(target)
             .map_err(|error| Error::internal("encoding failed; please report it").source(error))?;
         entry["annotations"][NAME] = json!(name.as_str());
-        self.remove(name);
+        self.positions.take();
         let manifests = self
             .document
             .entry("manifests")

@@ -1,10 +1,14 @@
 //! Second names for the files of blobs.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use cas_core::layout::blob_path;
 use cas_core::{Digest, Error, ErrorKind, Result};
+use cas_host::proc_path_of;
 use rustix::fs::ioctl_ficlone;
 use rustix::io::Errno;
 
@@ -17,10 +21,16 @@ impl Shared {
         let (blob, _) = self.blobs.open_blob(digest)?.ok_or_else(absent)?;
         let file = File::create_new(path)?;
         if ioctl_ficlone(&file, &blob).is_ok() {
-            return Ok(file.sync_all()?);
+            // A file that may be lost must not stay.
+            return Ok(file.sync_all().or_else(|error| {
+                fs::remove_file(path)?;
+                Err(error)
+            })?);
         }
         fs::remove_file(path)?;
-        fs::hard_link(self.path.join(blob_path(digest)), path).map_err(|error| {
+        // The directory that was opened, even if it has moved since.
+        let blob = proc_path_of(self.layout.root.as_fd(), blob_path(digest).as_bytes());
+        fs::hard_link(OsStr::from_bytes(&blob), path).map_err(|error| {
             match Errno::from_io_error(&error) {
                 Some(Errno::XDEV | Errno::OPNOTSUPP | Errno::PERM | Errno::MLINK) => Error::new(
                     ErrorKind::Unsupported,

@@ -42,5 +42,5 @@ pub(crate) fn read(root: &Dir) -> Result<Option<Index>> {
 fn add(index: &mut Index, refs: &Dir, name: &str) -> Result<()> {
     let data = refs.read(name, SMALL)?.unwrap_or_default();
     let target = parse_ref(&data)?;
-    index.set(&name.parse()?, &target)
+    index.push(&name.parse()?, &target)
 }

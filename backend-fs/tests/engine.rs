@@ -169,6 +169,13 @@ fn a_blob_has_a_path_and_can_be_linked() {
     assert_eq!(far.kind(), ErrorKind::Unsupported, "{far}");
     assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0);
 
+    // The store is used through the directory that was opened.
+    let moved = temp.path().join("moved");
+    fs::rename(temp.path().join("store"), &moved).unwrap();
+    wait(store.link_blob(&digest, temp.path().join("second"))).unwrap();
+    assert_eq!(fs::read(temp.path().join("second")).unwrap(), b"bytes");
+    fs::rename(&moved, temp.path().join("store")).unwrap();
+
     assert!(wait(content.remove(&digest)).unwrap());
     assert_eq!(fs::read(&link).unwrap(), b"bytes");
     assert!(!path.exists());

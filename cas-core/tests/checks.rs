@@ -206,7 +206,7 @@ async fn what_a_lease_keeps_is_checked_and_fetched_again() {
         let (plain, other) = (store(), store());
         let target = image(&plain, "linux/amd64").await;
         image(&other, "linux/amd64").await;
-        let until = expired.then(|| SystemTime::now() - Duration::from_secs(9));
+        let until = expired.then(|| SystemTime::now() - Duration::from_hours(1));
         let mut lease = Lease::new("user", until);
         lease.resources.insert(Resource::Content(target.digest));
         if flat {

@@ -1,5 +1,6 @@
 //! What a blob is, by its digest alone.
 
+use super::info::find;
 use super::sniff::sniff;
 use crate::content::Stat;
 use crate::descriptor::Descriptor;
@@ -10,9 +11,6 @@ use crate::media_type::MediaType;
 use crate::records::BlobRecord;
 use crate::store::Store;
 
-/// The media type of bytes of which nothing is known.
-const BYTES: &str = "application/octet-stream";
-
 /// Returns a descriptor of a blob in the store. Its media type is the recorded one. If none is
 /// recorded, a manifest or an index is recognised by its bytes, and anything else is
 /// `application/octet-stream`.
@@ -20,7 +18,7 @@ const BYTES: &str = "application/octet-stream";
 /// # Errors
 /// `NotFound` if the blob is not in the store; errors of the store.
 pub async fn describe(store: &Store, digest: &Digest) -> Result<Descriptor> {
-    let (stat, record) = find(store, digest).await?;
+    let (stat, record) = find(store, digest).await?.ok_or_else(|| absent(digest))?;
     described(store, &stat, record.as_ref()).await
 }
 
@@ -49,7 +47,7 @@ pub async fn document(store: &Store, digest: &Digest) -> Result<Descriptor> {
 /// `NotFound` if the blob is not in the store; `Corrupt` if it is a damaged document; errors of the
 /// store.
 pub async fn children(store: &Store, digest: &Digest) -> Result<Vec<Digest>> {
-    let (stat, record) = find(store, digest).await?;
+    let (stat, record) = find(store, digest).await?.ok_or_else(|| absent(digest))?;
     match record {
         Some(record) if !record.children.is_empty() => Ok(record.children),
         record => {
@@ -58,16 +56,6 @@ pub async fn children(store: &Store, digest: &Digest) -> Result<Vec<Digest>> {
             Ok(children.iter().map(|child| child.digest).collect())
         }
     }
-}
-
-async fn find(store: &Store, digest: &Digest) -> Result<(Stat, Option<BlobRecord>)> {
-    let stat = store
-        .content
-        .stat(digest)
-        .await?
-        .ok_or_else(|| absent(digest))?;
-    let record = store.blobs().load(digest).await?;
-    Ok((stat, record.map(|(record, _)| record)))
 }
 
 async fn described(store: &Store, stat: &Stat, record: Option<&BlobRecord>) -> Result<Descriptor> {
@@ -83,7 +71,7 @@ async fn recognised(store: &Store, digest: &Digest) -> Result<MediaType> {
     let reader = store.content.open(digest).await?;
     let reader = reader.ok_or_else(|| absent(digest))?;
     let document = sniff(&*reader).await?;
-    Ok(document.unwrap_or_else(|| BYTES.into()))
+    Ok(document.unwrap_or(MediaType::BYTES))
 }
 
 fn absent(digest: &Digest) -> Error {

@@ -76,9 +76,18 @@ impl BlobInfo {
 /// # Errors
 /// `Corrupt` if its record does not parse; errors of the store.
 pub async fn info(store: &Store, digest: &Digest) -> Result<Option<BlobInfo>> {
+    let found = find(store, digest).await?;
+    Ok(found.and_then(|(stat, record)| BlobInfo::join(&stat, record)))
+}
+
+/// Returns a blob with its record, or `None` if it is not in the store.
+pub(super) async fn find(
+    store: &Store,
+    digest: &Digest,
+) -> Result<Option<(Stat, Option<BlobRecord>)>> {
     let Some(stat) = store.content.stat(digest).await? else {
         return Ok(None);
     };
     let record = store.blobs().load(digest).await?;
-    Ok(BlobInfo::join(&stat, record.map(|(record, _)| record)))
+    Ok(Some((stat, record.map(|(record, _)| record))))
 }

@@ -1,8 +1,6 @@
 //! Recognising a document by its bytes.
 
-use bytes::BytesMut;
-
-use crate::content::BlobReader;
+use crate::content::{BlobReader, read_whole};
 use crate::document_type::document_type;
 use crate::error::Result;
 use crate::limit;
@@ -10,8 +8,6 @@ use crate::media_type::MediaType;
 
 /// Number of bytes of a blob for [`may_be_document`].
 pub const HEAD: usize = 64;
-/// Maximum number of bytes in one read.
-const PIECE: usize = 1 << 20;
 
 /// Returns whether a blob of `size` bytes that begins with `head` can be a manifest or an index: an
 /// object of JSON, of at most [`limit::DOCUMENT_READ`] bytes.
@@ -26,13 +22,7 @@ pub(super) async fn sniff(reader: &dyn BlobReader) -> Result<Option<MediaType>> 
     if !may_be_document(reader.size(), &head) {
         return Ok(None);
     }
-    let mut data = BytesMut::from(head);
-    while (data.len() as u64) < reader.size() {
-        let piece = reader.read_at(data.len() as u64, PIECE).await?;
-        if piece.is_empty() {
-            return Ok(None);
-        }
-        data.extend_from_slice(&piece);
-    }
-    Ok(document_type(&data))
+    let data = read_whole(reader).await?;
+    let is_whole = data.len() as u64 == reader.size();
+    Ok(document_type(&data).filter(|_| is_whole))
 }

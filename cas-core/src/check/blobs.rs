@@ -65,9 +65,11 @@ impl Checker<'_> {
             None => self.recognise(stat).await?,
         };
         let is_document = media_type.as_ref().is_some_and(MediaType::is_document);
-        let unknown = || MediaType::from("application/octet-stream");
-        let descriptor =
-            Descriptor::new(media_type.unwrap_or_else(unknown), stat.digest, stat.size);
+        let descriptor = Descriptor::new(
+            media_type.unwrap_or(MediaType::BYTES),
+            stat.digest,
+            stat.size,
+        );
         let children = match is_document {
             true => self.children(&descriptor).await?,
             false => Vec::new(),
@@ -216,7 +218,7 @@ impl Checker<'_> {
         }
         let record = load(self.store, &stat.digest).await?;
         let media_type = record.and_then(|record| record.media_type);
-        let media_type = media_type.unwrap_or_else(|| "application/octet-stream".into());
+        let media_type = media_type.unwrap_or(MediaType::BYTES);
         Ok(Use {
             descriptor: Descriptor::new(media_type, stat.digest, stat.size),
             image: None,

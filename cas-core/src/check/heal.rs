@@ -9,6 +9,7 @@ use crate::content::{ContentExt, Durability, Expected, OwnIngest, Stat, Writer};
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
+use crate::media_type::MediaType;
 use crate::records::{Expect, Lease, Notes, Resource};
 use crate::store::Store;
 use crate::transfer::{PullOptions, fetch};
@@ -142,7 +143,7 @@ async fn copy_aside(store: &Store, stat: &Stat) -> Result<Option<Aside>> {
         written => written?,
     }
     let (found, size) = (writer.digest().await?, writer.offset());
-    let descriptor = Descriptor::new("application/octet-stream".into(), found, size);
+    let descriptor = Descriptor::new(MediaType::BYTES, found, size);
     let published = store.publish(writer, &descriptor, Vec::new(), Durability::Full);
     published.await?;
     Ok(Some(Aside { found, size }))
@@ -166,7 +167,7 @@ pub(super) async fn keep(store: &Store, lease: &str, blobs: &[Digest]) -> Result
 
 /// Returns the bytes of a small blob, or `None` if they are missing or do not have its digest.
 pub(super) async fn read_intact(store: &Store, stat: &Stat) -> Result<Option<Bytes>> {
-    let descriptor = Descriptor::new("application/octet-stream".into(), stat.digest, stat.size);
+    let descriptor = Descriptor::new(MediaType::BYTES, stat.digest, stat.size);
     match store.content.fetch(&descriptor).await {
         Ok(data) => Ok(Some(data)),
         Err(error) if error.kind() == ErrorKind::Corrupt || error.kind() == ErrorKind::NotFound => {

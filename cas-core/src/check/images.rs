@@ -9,8 +9,10 @@ use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::dispatch;
 use crate::error::{ErrorKind, Result};
+use crate::gc;
 use crate::image::Root;
 use crate::labels::GC_FLAT;
+use crate::media_type::MediaType;
 use crate::records::{Batch, BlobRecord, Blobs, Expect, Resource, retry};
 use crate::store::Store;
 
@@ -46,16 +48,14 @@ impl Checker<'_> {
     /// Returns the blobs that leases keep. Reports those of which the store has neither the bytes
     /// nor a record.
     async fn leased(&mut self) -> Result<Vec<Use>> {
-        let leases = match self.store.leases().list().await {
+        let leases = match gc::live_leases(self.store, SystemTime::now(), true).await {
             // `check_records` has reported a lease that does not parse.
             Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(Vec::new()),
             leases => leases?,
         };
-        let now = SystemTime::now();
         let mut leased = Vec::new();
-        for (id, lease, _) in leases {
-            let is_expired = lease.expires_at.is_some_and(|at| at < now);
-            if is_expired || lease.labels.contains_key(GC_FLAT) {
+        for (id, lease) in leases {
+            if lease.labels.contains_key(GC_FLAT) {
                 continue;
             }
             for resource in lease.resources {
@@ -63,9 +63,7 @@ impl Checker<'_> {
                     continue;
                 };
                 if let Some(record) = load(self.store, &digest).await? {
-                    let media_type = record.media_type;
-                    let media_type =
-                        media_type.unwrap_or_else(|| "application/octet-stream".into());
+                    let media_type = record.media_type.unwrap_or(MediaType::BYTES);
                     leased.push(Use {
                         descriptor: Descriptor::new(media_type, digest, record.size),
                         image: None,

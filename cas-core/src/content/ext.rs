@@ -267,7 +267,7 @@ async fn fetch<S: ContentStore + ?Sized>(store: &S, descriptor: &Descriptor) -> 
 }
 
 /// Reads all of a blob that is known to be small.
-async fn read_whole(reader: &dyn BlobReader) -> Result<Bytes> {
+pub(crate) async fn read_whole(reader: &dyn BlobReader) -> Result<Bytes> {
     let first = reader.read_at(0, PIECE).await?;
     if first.len() as u64 == reader.size() {
         return Ok(first);

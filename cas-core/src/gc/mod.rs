@@ -56,6 +56,7 @@ pub use prune::{PruneOptions, Pruned, PrunedImage, prune};
 pub use removed::Removed;
 pub use request::{RemoveOptions, remove};
 
+pub(crate) use self::scan::live_leases;
 use self::scan::scan;
 use self::unreachable::Unreachable;
 use crate::complete::correct_indexes;

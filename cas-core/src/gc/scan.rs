@@ -258,7 +258,7 @@ impl Scan {
 
 /// Returns the leases that have not expired. An expired lease is deleted by compare-and-swap before
 /// it is ignored, so that either this or a concurrent renewal by its job fails.
-async fn live_leases(
+pub(crate) async fn live_leases(
     store: &Store,
     now: SystemTime,
     read_only: bool,

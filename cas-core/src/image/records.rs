@@ -110,33 +110,31 @@ impl RecordImages {
     /// Deletes an image that is still as it was seen. Returns whether it was.
     async fn delete_seen(&self, seen: &Image) -> Result<bool> {
         retry(|| async {
-            let Some(batch) = self.deletion(std::slice::from_ref(seen)).await?.1 else {
+            let (names, batch) = self.deletion(std::slice::from_ref(seen)).await?;
+            if names.is_empty() {
                 return Ok(false);
-            };
+            }
             self.records.commit(&batch).await.map(|()| true)
         })
         .await
     }
 
-    /// Returns the images that are still as they were seen, and the batch that deletes them if
-    /// there are any.
-    async fn deletion(&self, seen: &[Image]) -> Result<(Vec<Reference>, Option<Batch>)> {
+    /// Returns the images that are still as they were seen, and the batch that deletes them.
+    async fn deletion(&self, seen: &[Image]) -> Result<(Vec<Reference>, Batch)> {
         let (mut names, mut batch) = (Vec::with_capacity(seen.len()), Batch::new());
         for image in seen {
             let Some((found, revision)) = self.load(&image.name).await? else {
                 continue;
             };
-            found.check_owner(self.owner.as_ref())?;
-            if found == *image {
-                batch.delete(
-                    Table::Images,
-                    image.name.as_str(),
-                    Expect::Revision(revision),
-                );
-                names.push(found.name);
+            // A name that has another owner by now is not as it was seen.
+            if found != *image {
+                continue;
             }
+            found.check_owner(self.owner.as_ref())?;
+            let expect = Expect::Revision(revision);
+            batch.delete(Table::Images, image.name.as_str(), expect);
+            names.push(found.name);
         }
-        let batch = (!names.is_empty()).then_some(batch);
         Ok((names, batch))
     }
 }
@@ -216,11 +214,10 @@ impl ImageStore for RecordImages {
         for chunk in seen.chunks(CHUNK) {
             if self.records.capabilities().has(Capability::Atomic) {
                 let (names, batch) = self.deletion(chunk).await?;
-                let committed = match &batch {
-                    Some(batch) => self.records.commit(batch).await,
-                    None => Ok(()),
-                };
-                match committed {
+                if names.is_empty() {
+                    continue;
+                }
+                match self.records.commit(&batch).await {
                     // Another writer has changed one of them meanwhile.
                     Err(error) if error.kind() == ErrorKind::Conflict => {}
                     outcome => {

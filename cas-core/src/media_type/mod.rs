@@ -23,6 +23,8 @@ macro_rules! media_types {
 
 impl MediaType {
     media_types! {
+        /// Bytes of which nothing is known.
+        BYTES = "application/octet-stream";
         /// OCI index.
         OCI_INDEX = "application/vnd.oci.image.index.v1+json";
         /// OCI manifest.

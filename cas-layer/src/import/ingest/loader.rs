@@ -11,9 +11,6 @@ use super::super::importer::BlobImporter;
 use super::super::item::Item;
 use super::blob::{IngestBlob, IngestSource, IngestState};
 
-/// The media type of bytes of which nothing is known.
-const BYTES: &str = "application/octet-stream";
-
 /// Stores blobs, and collects what their documents list.
 pub(super) struct Loader<'a> {
     store: &'a Store,
@@ -94,7 +91,7 @@ impl<'a> Loader<'a> {
                 let children = document.children().map(|child| child.digest).collect();
                 (media_type, children, Part::in_memory(data))
             }
-            None => (BYTES.into(), Vec::new(), part),
+            None => (MediaType::BYTES, Vec::new(), part),
         };
         let item = Item {
             descriptor: Descriptor::new(media_type, blob.digest, size),

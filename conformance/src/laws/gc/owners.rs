@@ -94,7 +94,16 @@ pub(super) async fn a_name_of_another_owner_is_denied(subject: Subject) {
         "an update keeps the owner"
     );
     delete(&red, "a").await;
-    blue.images.create(image("a", "one")).await.unwrap();
+    let theirs = blue.images.create(image("a", "one")).await.unwrap();
+    // What red saw is not what is there, so nothing is changed.
+    let deleted = red.images.delete_unchanged(&[updated]).await;
+    assert_eq!(deleted.unwrap(), []);
+    let denied = red
+        .images
+        .delete_unchanged(std::slice::from_ref(&theirs))
+        .await;
+    assert_eq!(kind(denied), Some(ErrorKind::Denied));
+    assert_eq!(store.images.get(&theirs.name).await.unwrap(), Some(theirs));
 }
 
 /// Two images of two owners share a layer.
