@@ -78,7 +78,8 @@ impl Contents {
                         add(&entry?.file_name().to_string_lossy())?;
                     }
                 }
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
                 Err(error) => return Err(error.into()),
             },
             Contents::Archive(nodes) => {

@@ -270,6 +270,13 @@ async fn an_empty_blob_and_an_empty_list_are_ingested() {
     let none = ingest_blobs(&store, &[]).await;
     assert_eq!(none.complete().unwrap(), []);
     assert_eq!(store.content.stat(&empty).await.unwrap().unwrap().size, 0);
+    // The type is kept, even if the size is not known beforehand.
+    let layer = Digest::sha256(b"layer");
+    let given = IngestBlob::from_bytes(layer, "layer");
+    let ingested = ingest_blobs(&store, &[given.with_media_type(MediaType::OCI_LAYER)]).await;
+    assert_eq!(states(&ingested), [Stored]);
+    let (record, _) = store.blobs().load(&layer).await.unwrap().unwrap();
+    assert_eq!(record.media_type, Some(MediaType::OCI_LAYER));
 }
 
 /// E7: all or nothing.

@@ -80,7 +80,11 @@ impl<'a> Loader<'a> {
         let part = open(&blob.source)?;
         let size = blob.size.unwrap_or(part.size);
         // The same blob may be given twice, and one without a size is not pinned yet.
-        if self.importer.pin(&blob.digest, size).await? {
+        let known = BlobRef {
+            size: Some(size),
+            ..pin(blob)
+        };
+        if self.importer.pin_all(&[known]).await? == [true] {
             self.add_present(blob).await?;
             return Ok(IngestState::Present);
         }
@@ -91,7 +95,10 @@ impl<'a> Loader<'a> {
                 let children = document.children().map(|child| child.digest).collect();
                 (media_type, children, Part::in_memory(data))
             }
-            None => (MediaType::BYTES, Vec::new(), part),
+            None => {
+                let media_type = blob.media_type.clone().unwrap_or(MediaType::BYTES);
+                (media_type, Vec::new(), part)
+            }
         };
         let item = Item {
             descriptor: Descriptor::new(media_type, blob.digest, size),
@@ -121,8 +128,11 @@ impl<'a> Loader<'a> {
             }
             Some(_) => Ok(None),
             None => {
+                if part.size > limit::DOCUMENT_WRITE {
+                    return Ok(None);
+                }
                 let head = part.head(self.store, blob::HEAD).await?;
-                if part.size > limit::DOCUMENT_WRITE || !blob::may_be_document(part.size, &head) {
+                if !blob::may_be_document(part.size, &head) {
                     return Ok(None);
                 }
                 let data = part.document(self.store).await?;

@@ -47,6 +47,14 @@ async fn load_and_keep(
         Ok(()) => importer.finish_kept().await,
         Err(error) => Err(error),
     };
+    if kept.is_err() {
+        // They may not be durable, and nothing keeps them.
+        let stored = |state: &&mut IngestState| **state == IngestState::Stored;
+        states
+            .iter_mut()
+            .filter(stored)
+            .for_each(|state| *state = IngestState::Failed);
+    }
     loaded.and(kept)
 }
 
