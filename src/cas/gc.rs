@@ -38,7 +38,8 @@ impl Cas {
         removed.snapshots.splice(0..0, left.snapshots);
         removed.leftovers += left.leftovers;
         if is_whole && !options.dry_run {
-            self.uses.forget_removed().await?;
+            // Notes that stay are forgotten by the next collection.
+            let _ = self.uses.forget_removed().await;
         }
         Ok(removed)
     }

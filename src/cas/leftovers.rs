@@ -36,7 +36,8 @@ pub(super) async fn remove(
                 State::Mounted.write(snapshotter, &info.key).await?;
             }
         } else if dry_run
-            || (remove_root_dir(&info, &directory).await? && snapshotter.remove_seen(&info).await?)
+            || (remove_root_dir(snapshotter, &info, &directory).await?
+                && snapshotter.remove_seen(&info).await?)
         {
             removed.snapshots.push(Resource::Snapshot {
                 snapshotter: snapshotter.name().to_owned(),
@@ -63,11 +64,15 @@ async fn abandoned(snapshotter: &dyn Snapshotter, now: SystemTime) -> Result<Vec
 }
 
 /// Removes the root directory that was made of a snapshot, if it is one. Returns false if another
-/// job works on it.
-async fn remove_root_dir(info: &Info, rootfs: &Path) -> Result<bool> {
+/// job works on it, or has worked on it since.
+async fn remove_root_dir(
+    snapshotter: &dyn Snapshotter,
+    info: &Info,
+    rootfs: &Path,
+) -> Result<bool> {
     let is_by_path = mounted::directory(&info.key).is_some();
     match RootDir::with_rootfs(rootfs).filter(|_| !is_by_path) {
-        Some(place) => pool::run(move || Ok(place.remove_abandoned())).await,
+        Some(place) => place.remove_abandoned(snapshotter, info).await,
         None => Ok(true),
     }
 }

@@ -16,7 +16,7 @@ use cas_host::{IdMap, MountedDirs, mount, no_directory};
 /// the machine is restarted, because it may have the only copy of what was written to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// The snapshot was made for its caller, who mounts it when they want to.
+    /// The snapshot was made for its caller, or was mounted and is not any more.
     Kept,
     Mounting,
     Mounted,
@@ -59,6 +59,11 @@ impl State {
             State::Unmounting,
         ];
         all.into_iter().find(|one| one.as_str() == state)
+    }
+
+    /// Returns whether the snapshot may still be mounted where it was mounted last.
+    pub(super) fn may_be_mounted(info: &Info) -> bool {
+        State::of(info) != Some(State::Kept)
     }
 
     /// Returns whether a job has begun to mount or unmount the snapshot and did not end.
@@ -347,7 +352,8 @@ pub(super) fn last_directory(info: &Info) -> Option<PathBuf> {
 /// Returns the directory at which a snapshot is mounted, in any mount namespace, or `None` if it is
 /// not.
 pub(super) fn mounted_at(info: &Info) -> Option<PathBuf> {
-    last_directory(info).filter(|directory| MountedDirs::read().has(directory))
+    let last = last_directory(info).filter(|_| State::may_be_mounted(info));
+    last.filter(|directory| MountedDirs::read().has(directory))
 }
 
 /// Returns the key of the snapshot that is mounted at a directory.

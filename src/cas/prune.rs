@@ -38,7 +38,8 @@ impl Cas {
         pruned.removed.snapshots.splice(0..0, left.snapshots);
         pruned.removed.leftovers += left.leftovers;
         if !options.dry_run {
-            self.uses.forget_removed().await?;
+            // Notes that stay are forgotten by the next collection.
+            let _ = self.uses.forget_removed().await;
         }
         Ok(pruned)
     }

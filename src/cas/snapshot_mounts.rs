@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use cas_core::background::shield;
 use cas_core::{Context, Error, Result, pool};
+use cas_host::MountedDirs;
 use cas_host::mount::{Rights, UnmountMode};
 
 use super::Cas;
@@ -161,11 +162,27 @@ impl Cas {
         options: UnmountOptions,
     ) -> Result<bool> {
         self.check_writable()?;
-        let info = find(&**self.snapshotter()?, key.as_ref()).await?;
-        let Some(directory) = mounted::last_directory(&info) else {
+        let (snapshotter, key) = (Arc::clone(self.snapshotter()?), key.as_ref().to_owned());
+        if mounted::last_directory(&find(&*snapshotter, &key).await?).is_none() {
             return Ok(false);
-        };
-        let mode = options.mode();
-        shield(pool::run(move || mounted::unmount(&directory, mode))).await
+        }
+        let lock = lock_files(&snapshotter.mounts(&key).await?).await?;
+        shield(async move {
+            let _lock = lock;
+            let info = find(&*snapshotter, &key).await?;
+            let last = mounted::last_directory(&info).filter(|_| State::may_be_mounted(&info));
+            let Some(directory) = last else {
+                return Ok(false);
+            };
+            let (place, mode) = (directory.clone(), options.mode());
+            let unmounted = pool::run(move || mounted::unmount(&place, mode)).await?;
+            let is_by_path = mounted::directory(&key).is_some();
+            if !is_by_path && !MountedDirs::read().has(&directory) {
+                // Otherwise what is mounted there later would be taken for this snapshot.
+                let _ = State::Kept.write(&*snapshotter, &key).await;
+            }
+            Ok(unmounted)
+        })
+        .await
     }
 }

@@ -9,7 +9,7 @@ use cas_core::platform::Platforms;
 use cas_core::progress::{Progress, Silent};
 use cas_core::snapshot::{self, Info, Mount, Usage};
 use cas_core::{Context, Error, ErrorKind, Result, Snapshotter};
-use cas_host::{DirLock, MountedDirs};
+use cas_host::DirLock;
 
 use super::Cas;
 use super::arguments::ImageRef;
@@ -156,9 +156,12 @@ impl Cas {
     ) -> Result<Usage> {
         let (snapshotter, key) = (self.snapshotter()?, key.as_ref());
         let mut sum = snapshotter.usage(key).await?;
+        if !options.parents {
+            return Ok(sum);
+        }
         let mut next = find(&**snapshotter, key).await?.parent;
         let mut met = BTreeSet::from([key.to_owned()]);
-        while let Some(parent) = next.filter(|_| options.parents) {
+        while let Some(parent) = next {
             if met.contains(&parent) {
                 let why = "the snapshot is one of its own ancestors; run `cas fsck --repair`";
                 return Err(Error::corrupt(why)).during("measure snapshot", key);
@@ -214,8 +217,8 @@ pub(super) async fn remove(
         Err(error) => return Err(error),
     };
     while let Some(info) = snapshotter.stat(key).await? {
-        let last = mounted::last_directory(&info).filter(|last| Some(&**last) != except);
-        if let Some(directory) = last.filter(|last| MountedDirs::read().has(last)) {
+        let there = mounted::mounted_at(&info).filter(|there| Some(&**there) != except);
+        if let Some(directory) = there {
             let why = format!("it is mounted at {}; unmount it first", directory.display());
             return Err(Error::busy(why)).during("remove snapshot", key);
         }

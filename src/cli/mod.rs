@@ -207,7 +207,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let work = async {
         let done = command.run(context).await;
         // The last uses of images are written when the handle is dropped.
-        stop::wait_for_last_work();
+        stop::last_work().await;
         done
     };
     if handles_signals {

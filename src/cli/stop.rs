@@ -36,15 +36,9 @@ pub(crate) async fn stopped(kind: SignalKind) -> Result<ExitCode> {
     let number = kind.as_raw_value();
     eprintln!("cas: stopped by signal {number}");
     let again = signalled()?;
-    let idle = async {
-        let begun = Instant::now();
-        while !pool::wait_until_idle(Duration::ZERO) && begun.elapsed() < LAST_WORK {
-            sleep(Duration::from_millis(5)).await;
-        }
-    };
     tokio::select! {
         _ = again => {}
-        () = idle => {}
+        () = last_work() => {}
     }
     if !pool::wait_until_idle(Duration::ZERO) {
         eprintln!(
@@ -58,8 +52,11 @@ pub(crate) async fn stopped(kind: SignalKind) -> Result<ExitCode> {
 }
 
 /// Waits until work in the background has ended, for at most [`LAST_WORK`].
-pub(crate) fn wait_for_last_work() {
-    pool::wait_until_idle(LAST_WORK);
+pub(crate) async fn last_work() {
+    let begun = Instant::now();
+    while !pool::wait_until_idle(Duration::ZERO) && begun.elapsed() < LAST_WORK {
+        sleep(Duration::from_millis(1)).await;
+    }
 }
 
 /// Handles SIGINT, SIGTERM and SIGHUP from now on, except those that were ignored when this process

@@ -100,6 +100,29 @@ fn what_is_written_stays_over_mounts_until_the_snapshot_is_removed() {
     });
 }
 
+#[test]
+fn another_snapshot_that_is_mounted_at_the_same_place_later_is_left_alone() {
+    each(|scene| {
+        let (cas, target) = (&scene.cas, scene.path("mnt"));
+        for key in ["one", "two"] {
+            cas.create_snapshot(key, "app:1").unwrap();
+        }
+        cas.mount_snapshot("one", &target).unwrap();
+        assert!(cas.unmount_snapshot("one").unwrap());
+        cas.mount_snapshot("two", &target).unwrap();
+        fs::write(target.join("new"), "of two").unwrap();
+        assert!(!cas.unmount_snapshot("one").unwrap());
+        assert_eq!(fs::read_to_string(target.join("new")).unwrap(), "of two");
+        cas.gc_with(GcOptions::default().with_now(SystemTime::now() + DAYS))
+            .unwrap();
+        cas.mount_snapshot("one", scene.path("dirs")).unwrap();
+        assert!(cas.unmount_snapshot("one").unwrap());
+        assert!(cas.remove_snapshot("one").unwrap());
+        assert_eq!(fs::read_to_string(target.join("new")).unwrap(), "of two");
+        assert!(cas.unmount_snapshot("two").unwrap());
+    });
+}
+
 /// Nothing is mounted after a restart of the machine, whatever the records say.
 #[test]
 fn a_snapshot_that_something_else_has_unmounted_is_mounted_and_removed() {

@@ -287,17 +287,28 @@ impl RootDir {
     }
 
     /// Removes the directory after its job was killed. Returns false if another job works on it
-    /// now. What cannot be removed is left to the next job.
-    pub(in crate::cas) fn remove_abandoned(&self) -> bool {
+    /// now, or has worked on it since its snapshot was seen. What cannot be removed is left to the
+    /// next job.
+    ///
+    /// # Errors
+    /// Errors of the records.
+    pub(in crate::cas) async fn remove_abandoned(
+        &self,
+        snapshotter: &dyn Snapshotter,
+        seen: &Info,
+    ) -> Result<bool> {
         let locked = match DirLock::try_new(&self.path) {
             Ok(Some(locked)) => locked,
-            Ok(None) => return self.path.symlink_metadata().is_err(),
-            Err(_) => return true,
+            Ok(None) => return Ok(self.path.symlink_metadata().is_err()),
+            Err(_) => return Ok(true),
         };
-        if cas_host::clear(&locked).is_ok() {
+        if snapshotter.stat(&seen.key).await?.as_ref() != Some(seen) {
+            return Ok(false);
+        }
+        if empty(&locked).await.is_ok() {
             let _ = fs::remove_dir(&self.path);
         }
-        true
+        Ok(true)
     }
 }
 

@@ -85,7 +85,7 @@ impl Bench {
         )
         .await;
         // Work that began before a signal may still be writing.
-        stop::wait_for_last_work();
+        stop::last_work().await;
         remove(scratch.path())?;
         let table = measured?;
         if let Some(directory) = &self.plots {
