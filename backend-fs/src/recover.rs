@@ -50,6 +50,6 @@ fn remove_damaged(blobs: &Blobs) -> Result<()> {
             None => break,
         }
     }
-    // Otherwise another power loss could undo the removals but not the removal of the markers.
+    // Without this sync, another power loss could undo the removals, but not that of the markers.
     Ok(blobs.sync()?)
 }

@@ -85,7 +85,8 @@ impl Shared {
     }
 
     /// Returns the lock on removals. Except in recovery, no process removes or replaces a blob
-    /// without the lock. The first call creates the lock file. If the disk is full, it uses the reserve.
+    /// without the lock. The first call creates the lock file. If the disk is full, it uses the
+    /// reserve.
     pub(crate) fn lock_removals(&self) -> Result<Lock> {
         let dir = self.cas_dir()?;
         Reserve(dir).remove_with(|| Ok(Lock::exclusive(dir, "remove.lock")?))

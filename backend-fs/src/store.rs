@@ -48,8 +48,8 @@ impl FsStore {
     /// only. Nothing is written to it.
     ///
     /// # Errors
-    /// `FailedPrecondition` if the directory has no image layout, or a store of another kind or of a
-    /// newer format; `Corrupt` if a file of the store is damaged; errors of the file system.
+    /// `FailedPrecondition` if the directory has no image layout, or a store of another kind or of
+    /// a newer format; `Corrupt` if a file of the store is damaged; errors of the file system.
     pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let layout = || Layout::read_only(Dir::open(path)?);
@@ -90,8 +90,8 @@ impl FsStore {
     }
 
     /// Gives the file of a blob a second name, `path`: a reflink, or a hard link where the file
-    /// system has no reflinks. The blob stays if the name is removed. Who writes to a hard link
-    /// damages the store.
+    /// system has no reflinks. The blob stays if the name is removed. A program that writes to a
+    /// hard link damages the store.
     ///
     /// # Errors
     /// `NotFound` if the store does not have the blob; `AlreadyExists` for `path`; `Unsupported` if

@@ -26,7 +26,7 @@ pub async fn validate(path: impl AsRef<Path>) -> Result<Report> {
     });
     let store = match found.await? {
         Ok(store) => store.store(),
-        // What they list cannot be checked.
+        // What the damaged files list cannot be checked.
         Err(findings) => {
             return Ok(Report {
                 findings,

@@ -70,9 +70,9 @@ fn unexpected(error: &opendal::Error) -> Error {
 
 /// Returns the error for an object that this store cannot have written.
 pub(crate) fn foreign_object(path: impl Display) -> Error {
-    Error::corrupt("the object is damaged, or was not written by this store; delete it")
-        .operation("read")
-        .subject(path)
+    let why = "the object is damaged, or was not written by this store; run `cas fsck --repair`, \
+               or delete it";
+    Error::corrupt(why).operation("read").subject(path)
 }
 
 #[cfg(test)]

@@ -7,5 +7,6 @@ pub(crate) const ATTEMPTS: usize = 64;
 
 /// Returns the error for a swap that lost all its attempts.
 pub(crate) fn contended(path: &str) -> Error {
-    Error::unavailable("too much contention on this object; retry later").subject(path)
+    let why = "other writers changed this object first, in every attempt; retry later";
+    Error::unavailable(why).subject(path)
 }

@@ -1,4 +1,4 @@
-//! The current state of the database, not that of one commit. A read fails if its rows were
+//! The current state of the database, not its state after one commit. A read fails if its rows were
 //! removed, and never returns other bytes, because a number is not used twice.
 
 use bytes::{Bytes, BytesMut};

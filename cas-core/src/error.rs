@@ -65,7 +65,7 @@ impl ErrorKind {
 /// An error: its kind, a message, and, if known, the operation, the thing it is about, the backend
 /// and the cause.
 ///
-/// It is one word wide, so that `Result<T>` stays small.
+/// It is as large as one pointer, so that `Result<T>` stays small.
 pub struct Error(Box<Inner>);
 
 struct Inner {

@@ -30,7 +30,7 @@ pub struct ImageLayout {
 }
 
 impl Default for ImageLayout {
-    /// Returns the document that we write.
+    /// Returns the document that `cas` writes.
     fn default() -> Self {
         ImageLayout {
             image_layout_version: IMAGE_LAYOUT_VERSION.to_owned(),

@@ -110,9 +110,9 @@ pub const ID: u32 = i32::MAX as u32;
 /// Maximum size of the manifest of an ACI.
 pub const ACI_MANIFEST: u64 = 1 << 20;
 /// Maximum number of dependencies, labels, annotations, mount points, ports or whitelisted paths
-/// that the manifest of an ACI lists, each.
+/// that the manifest of an ACI lists. The bound holds for each of these lists.
 pub const ACI_LIST: usize = 4096;
-/// Maximum number of ACIs from one to the lowest that it depends on.
+/// Maximum number of ACIs in a chain in which each depends on the next.
 pub const ACI_DEPTH: usize = 32;
 /// Maximum number of ports of the app of one ACI: each of TCP and UDP.
 pub const ACI_PORTS: usize = 2 * 65_535;
@@ -120,7 +120,7 @@ pub const ACI_PORTS: usize = 2 * 65_535;
 pub const QL_DATABASE: u64 = 64 << 20;
 /// Maximum number of bytes that the tables of such a database take in memory.
 pub const QL_TABLES: u64 = 4 * QL_DATABASE;
-/// Maximum number of images that keys or names are listed of in a message.
+/// Maximum number of images whose keys or names one message lists.
 pub const CANDIDATES: usize = 8;
 /// Maximum length of the URL of an ACI or of its signature, and of an ETag.
 pub const URL: usize = 8192;

@@ -21,7 +21,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// Returns the owner that the store is opened for, or `None` if it is opened for all.
+    /// Returns the owner that the store is opened for, or `None` if it is not opened for an owner.
     pub fn owner(&self) -> Option<&Owner> {
         self.images.owner()
     }

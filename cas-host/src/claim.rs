@@ -57,7 +57,7 @@ pub fn make_private_dir(path: &Path) -> io::Result<()> {
 }
 
 /// Returns a name in `dir` for which `is_ours` returns false, or `None` if there is none. A caller
-/// must not claim a directory with such a name.
+/// must not claim a directory that contains such a name.
 ///
 /// # Errors
 /// Errors of the file system.

@@ -106,7 +106,8 @@ impl Dir {
     /// Returns the content of a file, or `None` if the file is absent.
     ///
     /// # Errors
-    /// [`Error`] `OutOfRange` if it has more than `limit` bytes; errors of the file system.
+    /// `OutOfRange`, as an [`Error`] inside the `io::Error`, if it has more than `limit` bytes;
+    /// errors of the file system.
     pub fn read(&self, name: &str, limit: u64) -> io::Result<Option<Vec<u8>>> {
         let file = match self.open_file(name, OFlags::RDONLY | OFlags::NONBLOCK, 0) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

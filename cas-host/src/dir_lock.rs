@@ -9,14 +9,14 @@ use std::path::Path;
 use rustix::fs::OFlags;
 
 /// A locked directory, unlocked when it is dropped. Nothing is created for the lock, so a directory
-/// can also be locked on a full disk. Some network file systems cannot lock directories: there,
-/// nobody is kept out.
+/// can also be locked on a full disk. Some network file systems cannot lock directories. There,
+/// every caller gets the lock.
 #[derive(Debug)]
 pub struct DirLock(File);
 
 impl DirLock {
-    /// Locks the directory `path`. Returns `None` if another owner has the lock, or if the directory
-    /// is absent or was just removed.
+    /// Locks the directory `path`. Returns `None` if another owner has the lock, or if the
+    /// directory is absent or was just removed.
     ///
     /// # Errors
     /// Errors of the file system.

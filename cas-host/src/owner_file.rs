@@ -27,8 +27,8 @@ impl OwnerFile {
     /// with other processes that only read.
     ///
     /// # Errors
-    /// `Busy`, with the pid of the owner if it is known, if another process has locked it; errors of
-    /// the file system.
+    /// `Busy`, with the pid of the owner if it is known, if another process has locked it; errors
+    /// of the file system.
     pub fn claim(path: &Path) -> Result<Self> {
         let (file, writable) = match open(path, true) {
             Err(error) if cannot_write(&error) => (open(path, false)?, false),

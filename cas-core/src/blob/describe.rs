@@ -40,8 +40,8 @@ pub async fn document(store: &Store, digest: &Digest) -> Result<Descriptor> {
 }
 
 /// Returns what a blob lists, in order: the configuration and the layers of a manifest, or the
-/// manifests of an index. Returns nothing for any other blob. What the record lists is not read
-/// again.
+/// manifests of an index. Returns nothing for any other blob. If the record lists them, the blob is
+/// not read.
 ///
 /// # Errors
 /// `NotFound` if the blob is not in the store; `Corrupt` if it is a damaged document; errors of the

@@ -57,7 +57,7 @@ impl BlobInfo {
         };
         match record.tombstone {
             Some(tombstone) if tombstone.version == Some(stat.version) => None,
-            // The record is that of bytes that are gone.
+            // The record describes bytes that are gone.
             Some(_) => Some(bare),
             None => Some(BlobInfo {
                 media_type: record.media_type,

@@ -1,9 +1,9 @@
 //! All blobs of a store, joined with their records.
 //!
 //! Content and records are both in the order of the digests, so that one pass over pages of each
-//! joins them, and no record is loaded by itself. Of each range of digests, the content is read
-//! before the records: a job writes the record first, so that a blob that is stored meanwhile does
-//! not seem to lack its record.
+//! joins them, and no record is loaded by itself. For each range of digests, the content is read
+//! before the records. A job writes the record before the bytes, so a blob that is stored during
+//! the listing does not seem to lack its record.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -46,7 +46,7 @@ impl BlobList {
     }
 }
 
-/// Why nothing is known of a blob but its digest and size.
+/// Why only the digest and the size of a blob are known.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum BlobProblem {
@@ -70,7 +70,10 @@ impl fmt::Display for BlobProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             BlobProblem::Unrecorded(digest) => {
-                write!(f, "{digest} has no record: another program stored it")
+                write!(
+                    f,
+                    "{digest} has no record: another program stored it; run `cas fsck --repair`"
+                )
             }
             BlobProblem::Unreadable(_, error) => write!(f, "{error}; run `cas fsck`"),
         }
@@ -94,7 +97,8 @@ pub async fn list(store: &Store) -> Result<BlobList> {
                 false => Ok(Vec::new()),
             }
         };
-        // Many stores read a page of content on another thread.
+        // Many stores read a page of content on another thread. The records are read at the same
+        // time.
         let records = records(store, after.as_ref(), &last, page.len());
         let (following, records) = tokio::try_join!(next, records)?;
         list.add(&page, records, store.owner());

@@ -6,11 +6,11 @@ use crate::error::Result;
 use crate::limit;
 use crate::media_type::MediaType;
 
-/// Number of bytes of a blob for [`may_be_document`].
+/// Number of bytes at the beginning of a blob that [`may_be_document`] needs.
 pub const HEAD: usize = 64;
 
-/// Returns whether a blob of `size` bytes that begins with `head` can be a manifest or an index: an
-/// object of JSON, of at most [`limit::DOCUMENT_READ`] bytes.
+/// Returns whether a blob of `size` bytes that begins with `head` can be a manifest or an index: a
+/// JSON object of at most [`limit::DOCUMENT_READ`] bytes.
 pub fn may_be_document(size: u64, head: &[u8]) -> bool {
     size <= limit::DOCUMENT_READ && head.trim_ascii_start().first() == Some(&b'{')
 }

@@ -138,7 +138,7 @@ impl Checker<'_> {
         self.store.record(&blob).await
     }
 
-    /// Reports the documents that no other one of them lists and that no earlier repair has kept. A
+    /// Reports the documents that none of the others lists and that no earlier repair has kept. A
     /// repair keeps them under a lease.
     async fn keep_unnamed(&mut self, unnamed: Vec<Unnamed>) -> Result<()> {
         let listed: BTreeSet<Digest> = unnamed

@@ -51,8 +51,8 @@ impl Checker<'_> {
         Ok(healed)
     }
 
-    /// Fetches a missing or damaged blob from the first source that has it. Returns the last error if every source
-    /// fails, or `None` if the check does not repair.
+    /// Fetches a missing or damaged blob from the first source that has it. Returns the last error
+    /// if every source fails, or `None` if the check does not repair.
     async fn fetch(&self, blob: &Use) -> Result<Option<Result<()>>> {
         let (Some(repair), Some(guard)) = (&self.options.repair, self.guard) else {
             return Ok(None);
@@ -62,7 +62,8 @@ impl Checker<'_> {
             Ok(sources) => sources,
             Err(error) => return Ok(Some(Err(error))),
         };
-        // Damage may have changed no time, and then the record would be believed.
+        // Damage may leave the times of a file as they were. The record, which names these bytes as
+        // verified, would then be trusted.
         if let Some(stat) = self.store.content.stat(&blob.descriptor.digest).await? {
             guard.note_damaged(&stat);
         }

@@ -70,8 +70,8 @@ impl Checker<'_> {
                     });
                 } else if self.store.content.stat(&digest).await?.is_none() {
                     let detail = format!(
-                        "the lease {id} keeps it; pull or import an image with the blob, or remove \
-                         it from the lease"
+                        "the store does not have it, but the lease {id} keeps it; pull or import \
+                         an image with the blob, or remove it from the lease"
                     );
                     self.add(Problem::BlobMissing, digest, detail, false);
                 }
@@ -200,8 +200,8 @@ impl Checker<'_> {
             retry(|| set_children(self.store, &document.digest, &listed)).await?;
         }
         let detail = format!(
-            "the record lists {} blobs, but not the {} that the document lists; a repair corrects \
-             the record",
+            "the {} blobs that the record lists are not the {} that the document lists; a repair \
+             corrects the record",
             record.children.len(),
             listed.len()
         );

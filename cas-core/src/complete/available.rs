@@ -38,7 +38,7 @@ impl<'a> Available<'a> {
             if let Some(missing) = found.missing.filter(|missing| *missing != root.digest) {
                 return Err(Error::not_found(format!(
                     "none of the listed manifests is complete in the store, which lacks \
-                     {missing}; import the image again"
+                     {missing}; pull or import the image again"
                 ))
                 .operation("read")
                 .subject(root.digest));

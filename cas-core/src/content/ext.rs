@@ -83,7 +83,8 @@ pub trait ContentExt: ContentStore {
     /// descriptor.
     ///
     /// # Errors
-    /// `NotFound`; `Corrupt` if its size or digest differs; `OutOfRange` if it is too large.
+    /// `NotFound` if the store does not have it; `Corrupt` if its size or digest differs;
+    /// `OutOfRange` if it is too large.
     async fn fetch(&self, descriptor: &Descriptor) -> Result<Bytes> {
         fetch(self, descriptor)
             .await

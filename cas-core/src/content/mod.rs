@@ -95,7 +95,7 @@ pub struct IngestStatus {
 /// A store of blobs. See the [module](self) for the life of a blob.
 ///
 /// `stat` and one page of `list` are quick and run on the caller's thread. Other methods may take
-/// as long as a disk takes, and the store must keep them off the reactor.
+/// as long as a disk takes, and must not block the threads of the async runtime.
 #[async_trait]
 pub trait ContentStore: Send + Sync + 'static {
     /// Returns what the store promises beyond the minimum.
@@ -205,7 +205,8 @@ pub trait BlobReader: Send + Sync {
     }
 
     /// Returns where the file of the blob was when it was opened, if the store keeps it as one and
-    /// the path is known. A program that writes to the file damages the store. A collection may remove it.
+    /// the path is known. A program that writes to the file damages the store. A collection may
+    /// remove the file.
     fn path(&self) -> Option<PathBuf> {
         None
     }

@@ -13,21 +13,21 @@ use crate::unique;
 const LAST_WRITE: Duration = Duration::from_secs(5);
 
 /// The key of an ingest that nobody is to resume. Dropping it discards the ingest, unless the
-/// ingest was published. Make it before the writer: variables are dropped in reverse order, so the
-/// writer has then released the key, even if a future is dropped.
+/// ingest was published. Create it before the writer. Variables are dropped in reverse order, so
+/// the writer releases the key before the ingest is discarded, even if a future is dropped.
 pub struct OwnIngest {
     content: Arc<dyn ContentStore>,
     key: String,
 }
 
 impl OwnIngest {
-    /// Returns an unused key that begins with `purpose`. Only its maker knows it.
+    /// Returns an unused key that begins with `purpose`. No other job knows it.
     pub fn new(content: &Arc<dyn ContentStore>, purpose: &str) -> Self {
         Self::of(content, unique::key(purpose))
     }
 
-    /// Returns the key of an ingest that the caller has open. Other jobs may wait for this key. While
-    /// one has it open, it is not discarded.
+    /// Returns `key`, which is that of an ingest that the caller has open. Other jobs may wait for
+    /// this key. If one of them has it open, the ingest is not discarded.
     pub fn of(content: &Arc<dyn ContentStore>, key: impl Into<String>) -> Self {
         OwnIngest {
             content: Arc::clone(content),
@@ -40,8 +40,8 @@ impl OwnIngest {
         self.key.clear();
     }
 
-    /// Discards the ingest now, unless another writer has the key open. Returns whether there was
-    /// one.
+    /// Discards the ingest now, unless another writer has the key open. Returns whether it was
+    /// discarded.
     ///
     /// # Errors
     /// Errors of the store.

@@ -1,4 +1,4 @@
-//! Storing what a reader gives.
+//! Storing the bytes that a reader returns.
 
 use std::future::poll_fn;
 use std::io;

@@ -62,7 +62,7 @@ impl Expected {
         }
         match self.digest {
             Some(expected) if expected != *digest => Err(Error::corrupt(format!(
-                "expected content of this digest, found {digest}"
+                "expected the digest {expected}, found {digest}"
             ))),
             _ => Ok(()),
         }

@@ -30,7 +30,8 @@
 //!
 //! [`prune`] removes the names of images that were not used for long, and then collects.
 //!
-//! [`remove`] removes blobs that a user names in the same way, unless something refers to them.
+//! [`remove`] removes the blobs that a user names, by the same steps, unless something refers to
+//! them.
 //!
 //! Bytes without a record are not removed: another program may have stored them, or a job whose
 //! lease had expired may be about to write the record again.

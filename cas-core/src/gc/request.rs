@@ -65,8 +65,8 @@ impl RemoveOptions {
 }
 
 /// Removes these blobs if nothing but each other refers to them, however young they are. Other jobs
-/// may use the store meanwhile. Returns what was removed; a blob that came into use meanwhile
-/// stays, and is missing there.
+/// may use the store meanwhile. Returns what was removed. A blob that came into use meanwhile
+/// stays, and is not in the result.
 ///
 /// # Errors
 /// `NotFound` for a blob that is not in the store, unless it is skipped; `Busy`, with what refers
@@ -91,7 +91,7 @@ async fn remove_named(
     if let Some(owner) = store.owner().filter(|_| options.force) {
         return Err(Error::new(
             ErrorKind::Denied,
-            format!("the store is opened for {owner}, and others may use the blob; do not force"),
+            format!("owners other than {owner} may use the blob; remove it without force"),
         ));
     }
     let blobs = &if options.skip_absent {

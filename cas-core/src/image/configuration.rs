@@ -75,8 +75,8 @@ impl Marks {
 
 impl ImageConfig {
     /// Returns the configuration of an image, or `None` if `data` is something else, such as the
-    /// configuration of an artifact. Docker wrote configurations of other types in 2015 and 2016, so
-    /// unless the type is that of a configuration, the content decides.
+    /// configuration of an artifact. Docker wrote configurations of other types in 2015 and 2016,
+    /// so unless the type is that of a configuration, the content decides.
     ///
     /// # Errors
     /// `Corrupt` if the type is that of a configuration, and the content is not one.
@@ -137,8 +137,8 @@ fn may_be_config(media_type: &MediaType, size: u64) -> bool {
 /// Returns the configuration that a descriptor refers to.
 ///
 /// # Errors
-/// `NotFound`; `Corrupt`; `Unsupported` if it is not the configuration of an image, but of an
-/// artifact.
+/// `NotFound` if it is not in the store; `Corrupt` if it is damaged or does not parse;
+/// `Unsupported` if it is not the configuration of an image, but of an artifact.
 pub async fn image_config(content: &dyn ContentStore, config: &Descriptor) -> Result<ImageConfig> {
     let mut found = None;
     if may_be_config(&config.media_type, config.size) {

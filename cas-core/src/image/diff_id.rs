@@ -31,9 +31,9 @@ const PIECE: usize = 1 << 20;
 /// that the type states, which may be `Unknown`. It may block.
 ///
 /// # Errors
-/// `NotFound`; `Unsupported` if the layer has no label and its type is not that of a layer, or it
-/// is wrapped, as by encryption; `Corrupt` if the blob does not match the descriptor; `OutOfRange`
-/// for more than [`limit::LAYER`] bytes; errors of `decompress`.
+/// `NotFound` if the layer is not in the store; `Unsupported` if the layer has no label and its
+/// type is not that of a layer, or it is wrapped, as by encryption; `Corrupt` if the blob does not
+/// match the descriptor; `OutOfRange` for more than [`limit::LAYER`] bytes; errors of `decompress`.
 pub async fn diff_id<C>(store: &Store, layer: &Descriptor, decompress: C) -> Result<Digest>
 where
     C: FnOnce(DiffCompression, Box<dyn Read + Send>) -> Result<Box<dyn Read + Send>>

@@ -89,7 +89,7 @@ impl Image {
 /// and a change of any other name is `Denied`.
 #[async_trait]
 pub trait ImageStore: Send + Sync + 'static {
-    /// Returns the owner that the store is opened for, or `None` if it is opened for all.
+    /// Returns the owner that the store is opened for, or `None` if it is not opened for an owner.
     fn owner(&self) -> Option<&Owner> {
         None
     }
@@ -106,7 +106,7 @@ pub trait ImageStore: Send + Sync + 'static {
     }
 
     /// Returns why other programs that read the store may not find an image by this name, or `None`
-    /// if they do. The default is `None`, for a store that no other program reads.
+    /// if they find it. The default is `None`, for a store that no other program reads.
     fn name_warning(&self, _name: &Reference) -> Option<String> {
         None
     }
@@ -145,8 +145,8 @@ pub trait ImageStore: Send + Sync + 'static {
     /// and `created_at` stay. A label with an empty value is removed. Returns the image as stored.
     ///
     /// # Errors
-    /// `NotFound`; `InvalidArgument` for any other field path, and as for
-    /// [`fieldpath::check_image`].
+    /// `NotFound` if the name does not exist; `InvalidArgument` for any other field path, and as
+    /// for [`fieldpath::check_image`].
     async fn update(&self, image: Image, fieldpaths: &[&str]) -> Result<Image>;
 
     /// Replaces the target and the labels of an image in one step, if its name refers to

@@ -14,8 +14,8 @@ use crate::platform::Platform;
 use crate::sync::lock;
 
 /// Returns the platforms of an image, normalized, each once, in the order of its indexes. The
-/// platform `unknown`, which marks attestations, is left out. So are platforms that only documents
-/// state that are not in the store, unless no other platform is found.
+/// platform `unknown`, which marks attestations, is left out. A document that is not in the store
+/// is skipped, even if it may state another platform.
 ///
 /// # Errors
 /// `NotFound` if no platform is found and a document that may state one is not in the store;

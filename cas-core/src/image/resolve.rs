@@ -178,7 +178,7 @@ async fn no_match(
             };
             format!(
                 "the index lists content that may be for the platform but is not in the store: \
-                 {}{more}; import the image for this platform; {there}",
+                 {}{more}; pull or import the image for this platform; {there}",
                 first.digest
             )
         }

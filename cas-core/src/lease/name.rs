@@ -38,7 +38,8 @@ impl LeaseGuard {
         only(self.name_if(Names::New, vec![image], &[]).await?)
     }
 
-    /// As [`LeaseGuard::name_one`], for the target of a name that exists. Its labels stay.
+    /// As [`LeaseGuard::name_one`], but replaces only the target of a name that exists. Its labels
+    /// stay.
     ///
     /// # Errors
     /// `NotFound` if it does not exist; otherwise as [`LeaseGuard::name`].
@@ -154,7 +155,8 @@ impl LeaseGuard {
     }
 
     /// Returns the image that a name had before, or `None` if there was none or a part of it is
-    /// gone. An error that says neither does not cost the user a name.
+    /// gone. After an error that says neither, the image is returned, so that the user does not
+    /// lose the name.
     async fn restorable(&self, before: Option<Image>) -> Option<Image> {
         let before = before?;
         match self.pin_tree(&before.target).await {

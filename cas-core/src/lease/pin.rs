@@ -89,8 +89,8 @@ pub(crate) async fn pin(
     lease: Option<&str>,
     blob: &BlobRef,
 ) -> Result<Option<Pinned>> {
-    // A collection may remove the record while the blob is revived, and only this record still
-    // knows its children: without them, missing ones would count as left out.
+    // A collection may remove the record while the blob is revived. Then only this copy still lists
+    // the children, without which missing children would count as left out.
     let mut revived: Option<BlobRecord> = None;
     for _ in 0..ATTEMPTS {
         let swapped = match plan(store, lease, blob).await? {
@@ -195,8 +195,8 @@ pub(super) async fn plan(store: &Store, lease: Option<&str>, blob: &BlobRef) -> 
     if record.leases.len() > STALE {
         remove_ended_leases(store, &mut record).await?;
     }
-    // The record that is written is the record of a live blob. A blob is tombstoned only after its
-    // last owner has dropped it.
+    // The written record is that of a live blob. A blob is tombstoned only after its last owner has
+    // dropped it, so the claims in the record have ended.
     let tombstone = record.tombstone.take();
     if tombstone.is_some() {
         record.owners.clear();

@@ -147,7 +147,8 @@ impl Child {
 }
 
 fn gone(digest: &Digest, root: &Descriptor) -> Error {
-    Error::not_found("part of the image is missing or was collected; import the image again")
+    let why = "part of the image is missing or was collected; pull or import the image again";
+    Error::not_found(why)
         .operation("pin")
         .subject(digest)
         .within(root.digest)

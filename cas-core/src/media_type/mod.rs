@@ -139,8 +139,8 @@ impl MediaType {
         self.0.starts_with("application/vnd.docker.")
     }
 
-    /// Returns whether this is a type that a vendor defined for one purpose, and not one of docker's
-    /// image configurations. Any other type may be on any content.
+    /// Returns whether this is a type that a vendor defined for one purpose, and not one of
+    /// docker's image configurations. Any other type may be on any content.
     pub fn is_vendor(&self) -> bool {
         self.0.starts_with("application/vnd.")
             && !self

@@ -99,7 +99,7 @@ fn older_versions(variant: &str, oldest: u8) -> impl Iterator<Item = String> {
     (oldest..version).rev().map(|version| format!("v{version}"))
 }
 
-/// Returns the variants of arm64 that run on `variant`, newest first. v9.0 is made of v8.5, so that
+/// Returns the variants of arm64 that run on `variant`, newest first. v9.0 is based on v8.5, so
 /// v9.x runs what v8.(x + 5) runs.
 fn older_arm64(variant: &str) -> Vec<String> {
     let (major, minor) = match variant {
@@ -128,8 +128,9 @@ fn arm_on_arm64(variant: &str) -> impl Iterator<Item = String> {
     std::iter::once(newest.to_owned()).chain(older_versions(newest, 5))
 }
 
-/// Returns whether Windows as `wanted` runs images for the Windows of `platform`: if both state a
-/// version, their builds must be equal, as in 10.0.17763. Other systems have no such versions.
+/// Returns whether the Windows version of `wanted` runs images for that of `platform`: if both
+/// state a version, their builds, such as 10.0.17763, must be equal. Other systems have no such
+/// versions.
 fn runs_version(wanted: &Platform, platform: &Platform) -> bool {
     let build = |version: &str| {
         version

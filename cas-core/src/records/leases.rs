@@ -139,8 +139,9 @@ impl Leases {
     /// Creates a lease.
     ///
     /// # Errors
-    /// `AlreadyExists`; `InvalidArgument` if the id is empty, longer than [`limit::NAME`] bytes or
-    /// contains blanks or control characters, or if labels exceed their bounds.
+    /// `AlreadyExists` if a lease has this id; `InvalidArgument` if the id is empty, longer than
+    /// [`limit::NAME`] bytes or contains blanks or control characters, or if labels exceed their
+    /// bounds.
     pub async fn create(&self, id: &str, lease: &Lease) -> Result<()> {
         let blank = |character: char| character.is_control() || character.is_whitespace();
         if id.is_empty() || id.len() > limit::NAME || id.chars().any(blank) {

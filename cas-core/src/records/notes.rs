@@ -1,4 +1,5 @@
-//! Notes: small values of users that do not have a table of their own: catalogues, jobs, remotes.
+//! Notes: small values that do not have a table of their own, such as those of catalogues, jobs and
+//! remotes.
 
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use crate::limit;
 
 /// The notes of one room: a typed view of [`Table::Notes`].
 ///
-/// A room belongs to one user of the table, such as a catalogue, a kind of job or a remote. In the
+/// A room is a namespace of notes, for one purpose: a catalogue, a kind of job or a remote. In the
 /// table, the key of a note is `room/key`. A collection neither reads nor removes notes.
 #[derive(Clone)]
 pub struct Notes {

@@ -28,8 +28,8 @@ use crate::sync::lock;
 const CONCURRENT: usize = 4;
 
 /// Copies what `from` has of an image, children before the documents that list them, and then the
-/// name; an existing name is updated. Layers and configurations that `to` has intact are not copied.
-/// Returns the image as it is in `to`.
+/// name; an existing name is updated. Layers and configurations that `to` has intact are not
+/// copied. Returns the image as it is in `to`.
 ///
 /// What `from` does not have of the image, and platforms that were not chosen, are recorded as
 /// absent. After a failure, what arrived is kept for the next attempt until a garbage collection.

@@ -67,8 +67,8 @@ impl<'a> PullOptions<'a> {
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct PushOptions {
-    /// The platforms to push. The default, [`Platforms::Host`], pushes all, or only the manifest for
-    /// this machine if another one is not complete in the store.
+    /// The platforms to push. The default, [`Platforms::Host`], pushes all, or only the manifest
+    /// for this machine if another one is not complete in the store.
     pub platforms: Platforms,
     /// Receives the progress of each blob. By default, progress is ignored.
     pub progress: Arc<dyn Progress>,

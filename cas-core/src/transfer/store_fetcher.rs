@@ -14,8 +14,9 @@ use crate::error::{Error, Result};
 /// Maximum number of bytes in one read.
 const PIECE: u64 = 1 << 20;
 
-/// Fetches blobs from a store, by digest. It is of no image, so [`resolve`](Fetcher::resolve)
-/// fails with `Unsupported`; a [`StoreRepository`](super::StoreRepository) is of one.
+/// Fetches blobs from a store, by digest. It has no name to resolve, so
+/// [`resolve`](Fetcher::resolve) fails with `Unsupported`; a
+/// [`StoreRepository`](super::StoreRepository) has one.
 pub struct StoreFetcher(pub Arc<dyn ContentStore>);
 
 #[async_trait]

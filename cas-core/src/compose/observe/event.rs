@@ -116,7 +116,8 @@ operations! {
     Update => Images, "images.update";
     /// [`ImageStore::compare_and_swap`](crate::ImageStore::compare_and_swap).
     CompareAndSwap => Images, "images.compare_and_swap";
-    /// [`ImageStore::delete`](crate::ImageStore::delete).
+    /// [`ImageStore::delete`](crate::ImageStore::delete) and
+    /// [`ImageStore::delete_unchanged`](crate::ImageStore::delete_unchanged).
     Delete => Images, "images.delete";
     /// [`ImageStore::cleanup`](crate::ImageStore::cleanup).
     Cleanup => Images, "images.cleanup";

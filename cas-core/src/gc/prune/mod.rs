@@ -45,8 +45,9 @@ pub struct Pruned {
     pub in_use: Vec<Reference>,
     /// Bytes by which a bound is missed, because the remaining images may not be removed.
     pub missing: u64,
-    /// What the collection removed, the content of these images included. It is what a collection
-    /// would remove now if this was a dry run, and these images stay.
+    /// What the collection removed, including the content of these images. In a dry run, what a
+    /// collection would remove now, without the content of these images, because their names still
+    /// exist.
     pub removed: Removed,
 }
 
@@ -58,21 +59,22 @@ pub struct PrunedImage {
     pub name: Reference,
     /// When it was last used, or changed if it was not used since.
     pub used_at: SystemTime,
-    /// Bytes of content that no remaining image refers to since it is gone.
+    /// Bytes of content that no remaining image refers to once this one is gone.
     pub bytes: u64,
 }
 
 /// Removes the names of images as `options` say, and then collects what nothing keeps. `uses` has
-/// the last uses by name, as [`Uses::all`](crate::image::Uses::all) returns them; an image that was
-/// not used since it was created or changed counts from then. Other jobs may use the store
-/// meanwhile: a name that is changed in time stays. If this is interrupted, the next collection
-/// frees the content of what was removed.
+/// the last uses by name, as [`Uses::all`](crate::image::Uses::all) returns them; the age of an
+/// image that was not used since it was created or changed counts from that time. Other jobs may
+/// use the store meanwhile: a name that another job changes before it is removed stays. If this is
+/// interrupted, the next collection frees the content of what was removed.
 ///
-/// What is mounted, leased or used by a job stays, and so do the names of other owners. A store
-/// that is opened for all removes only names without an owner.
+/// What is mounted, leased or used by a job stays, and so do the names of other owners. If the
+/// store is not opened for an owner, only names without an owner are removed.
 ///
 /// # Errors
-/// `InvalidArgument` if the options set no bound; as [`collect`].
+/// `InvalidArgument` if the options set no bound, or `keep_free` without `free`; errors of
+/// [`collect`].
 pub async fn prune(
     store: &Store,
     snapshotters: &[&dyn Snapshotter],
@@ -184,7 +186,7 @@ impl PruneOptions {
     /// Checks that the options set a bound, and know what is free if they need it.
     fn check(&self) -> Result<()> {
         let why = if self.keep_free.is_some() && self.free.is_none() {
-            "how much of the file system is free is not known; set it, or bound the size instead"
+            "the number of free bytes is not known; set it, or set a maximum size instead"
         } else if self.is_unbounded() {
             "expected a bound: an age, a number of images, or a size; set one"
         } else {

@@ -21,8 +21,8 @@ impl Snapshots {
     /// `by`. Returns the id of the old directory.
     ///
     /// # Errors
-    /// `NotFound`; `FailedPrecondition` if `by` is not active; `InvalidArgument` if `key` is not
-    /// committed or does not have the same parent as `by`.
+    /// `NotFound` if one of the two does not exist; `FailedPrecondition` if `by` is not active;
+    /// `InvalidArgument` if `key` is not committed or does not have the same parent as `by`.
     pub async fn replace(&self, key: &str, by: &str, usage: Usage) -> Result<u64> {
         self.commit_plan(|| self.plan_replace(key, by, usage)).await
     }
@@ -75,10 +75,10 @@ impl Snapshots {
         Ok((batch, id))
     }
 
-    /// Returns the keys of the records that do not parse, and of those whose chain of parents leads
-    /// to no snapshot without a parent, because a record is missing, does not parse, or names one
-    /// that is above it. If `remove` is set, removes these records, and corrects the counter of ids
-    /// and the numbers of children.
+    /// Returns the keys of the records that do not parse, and of those whose chain of parents does
+    /// not end at a snapshot without a parent: a record in the chain is missing or does not parse,
+    /// or the chain is circular. If `remove` is set, removes these records, and corrects the
+    /// counter of ids and the numbers of children.
     ///
     /// # Errors
     /// Errors of the store.

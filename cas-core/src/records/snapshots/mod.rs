@@ -2,8 +2,8 @@
 //!
 //! A snapshotter keeps the directories, and this module decides which changes are allowed. Each
 //! record counts the children of its snapshot. Adding a child and removing the parent therefore
-//! change the same record, and one of the two loses the compare-and-swap, in one process or between
-//! processes.
+//! change the same record, and one of the two loses the compare-and-swap, whether both are in one
+//! process or in two.
 //!
 //! Keys in [`Table::Snapshots`]: `<snapshotter>/<key>` for a snapshot, `<snapshotter>` for the
 //! lowest id that was not given out yet.

@@ -146,7 +146,8 @@ impl Snapshots {
             SnapshotKind::Committed => Ok(seen),
             kind => {
                 let found = kind.as_str();
-                let message = format!("a parent must be committed: this snapshot is {found}");
+                let message =
+                    format!("expected a committed parent, found one that is {found}; name another");
                 Err(Error::invalid(message).subject(key))
             }
         }
@@ -206,7 +207,7 @@ impl SnapshotRecord {
 
 fn check_key(key: &str) -> Result<()> {
     let message = if key.is_empty() {
-        "the key is empty".into()
+        "the key is empty; choose a key".into()
     } else if key.len() > limit::KEY {
         format!(
             "the key has {} bytes: at most {} are allowed",
@@ -214,7 +215,7 @@ fn check_key(key: &str) -> Result<()> {
             limit::KEY
         )
     } else if key.chars().any(char::is_control) {
-        "the key contains a control character".into()
+        "the key contains a control character; choose a key without any".into()
     } else {
         return Ok(());
     };
