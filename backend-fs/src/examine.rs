@@ -21,9 +21,9 @@ const PAGE: usize = 256;
 
 /// Examines the files of the store at `path`. Returns what is wrong. If `repair` is set, repairs
 /// them: damaged records are set aside; `oci-layout` is written again; a lost or damaged
-/// `index.json` is made from the records, which have every name that this program wrote; names that
-/// only `index.json` has get a record. A directory that is not a store of this backend is left
-/// alone.
+/// `index.json` is made from the records, which have every name that this program wrote; and names
+/// that are only in `index.json` get a record. A directory that is not a store of this backend is
+/// left alone.
 ///
 /// # Errors
 /// Errors of the file system.

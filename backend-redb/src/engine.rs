@@ -122,7 +122,7 @@ impl RedbEngine {
             self.space.mark_synced(covered);
         } else {
             tx.set_durability(redb::Durability::None).map_err(broken)?;
-            // Set before the commit is visible: a `sync` that sees the commit must not skip it.
+            // Set before the commit is visible: a `sync` that finds the commit must not skip it.
             self.unsynced.store(true, Ordering::Release);
             tx.commit().map_err(broken)?;
         }

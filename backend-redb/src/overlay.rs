@@ -53,8 +53,8 @@ impl Overlay {
     }
 }
 
-/// Calls `work` for each part of a range of `length` bytes that is in one piece, with the number of
-/// the piece, the place in it, and the place in the range.
+/// Splits a range of `length` bytes where pieces end. Calls `work` for each part, with the number
+/// of its piece, its place in the piece and its place in the range.
 fn parts(
     offset: u64,
     length: usize,

@@ -19,9 +19,9 @@ const CHECKED: [&str; 3] = ["blobs/", "images/", "leases/"];
 const PAGE: usize = 1000;
 
 impl RemoteStore {
-    /// Finds the cells that do not parse. A repair deletes those of blobs, so that the blobs are
-    /// missing, and makes the bytes of any other the value of a record. If the check of the store
-    /// parses the table of that record, it reports the record and sets it aside.
+    /// Finds the cells that do not parse. A repair deletes a damaged cell of a blob, so that the
+    /// blob is missing, and makes the bytes of any other damaged cell the value of a record. If the
+    /// check of the store parses the table of that record, it reports the record and sets it aside.
     ///
     /// # Errors
     /// Errors of the service.

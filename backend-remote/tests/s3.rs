@@ -45,7 +45,7 @@ conformance::store!(
     backend_remote::GAPS
 );
 
-/// The service says only in which second an object was written, so its ETag decides.
+/// The service reports only in which second an object was written, so its ETag decides.
 #[test]
 fn a_part_that_is_written_again_within_a_second_is_noticed() {
     let Some(host) = testkit::s3::service() else {

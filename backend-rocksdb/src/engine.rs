@@ -126,7 +126,7 @@ impl Engine for RocksEngine {
         // no entry refers to.
         options.set_sync(synced || staged.first);
         if !synced && !logged.is_empty() {
-            // Set before the write is visible: a `sync` that sees the write must not skip it.
+            // Set before the write is visible: a `sync` that finds the write must not skip it.
             self.unsynced.store(true, Ordering::Release);
         }
         if synced || !logged.is_empty() {

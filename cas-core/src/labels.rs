@@ -34,7 +34,7 @@ pub const GC_FLAT: &str = "containerd.io/gc.flat";
 /// On a snapshot: the lease of the job that made it. A snapshot without this label is kept for a
 /// day.
 pub const LEASE: &str = "cas.lease";
-/// On a snapshot with a key of its own: the directory at which it was last mounted.
+/// On a snapshot that is mounted by its key: the directory at which it was last mounted.
 pub const MOUNTED_AT: &str = "cas.mounted-at";
 
 /// Returns the key of a label that refers to a snapshot of `snapshotter`.

@@ -97,8 +97,9 @@ pub const RATIO_GZIP: u64 = 1_100;
 /// Maximum number of decompressed bytes for each compressed byte of zstd, xz and bzip2, checked
 /// after the first GiB.
 pub const RATIO: u64 = 10_000;
-/// Maximum number of members of an image archive. It also bounds the unsorted facts about a layer
-/// that are kept in memory: at this number, they are merged into the sorted ones.
+/// Maximum number of members of an image archive. It also bounds how many hashes of the changes of
+/// a layer are kept unsorted while the layer is applied: at this number, they are merged into the
+/// sorted ones.
 pub const ENTRIES_IN_MEMORY: usize = 100_000;
 /// Maximum size of the `/etc/passwd` or `/etc/group` of an image that is read.
 pub const ACCOUNTS: u64 = 1 << 20;

@@ -294,8 +294,9 @@ pub trait Snapshotter: Send + Sync + 'static {
     /// `NotFound`; `InvalidArgument` if the states or the parents are not as described.
     async fn replace(&self, key: &str, by: &str) -> Result<()>;
 
-    /// Returns the keys of the snapshots whose records do not parse, or have a parent without a
-    /// record. If `remove` is set, removes these records, so that the others can be used.
+    /// Returns the keys of the snapshots whose records do not parse, and of those whose chain of
+    /// parents is broken or circular. If `remove` is set, removes these records, so that the others
+    /// can be used.
     async fn damaged_records(&self, remove: bool) -> Result<Vec<String>>;
 
     /// Returns the space that each leftover takes. A leftover is what a killed process left behind

@@ -94,8 +94,8 @@ async fn one_pass_joins_all_blobs_with_their_records() {
     }
 }
 
-/// E1: the types of blobs that no image reaches are listed, those in nested indexes too, and what
-/// is wrong does not hide the rest.
+/// The types of blobs that no image reaches are listed, those in nested indexes too, and what is
+/// wrong does not hide the rest.
 #[tokio::test]
 async fn media_types_of_all_blobs_are_listed_with_problems_beside_them() {
     let store = store();
@@ -222,7 +222,7 @@ async fn children_are_found_by_the_digest_alone() {
     }
 }
 
-/// E10, E11: a blob of unknown type is read within bounds, and is a document only if it is one.
+/// A blob of unknown type is read within bounds, and is a document only if it is one.
 #[tokio::test]
 async fn a_blob_without_a_record_is_recognised_within_bounds() {
     let plain_store = store();
@@ -316,7 +316,7 @@ async fn an_owner_does_not_label_what_only_others_claim() {
     updated(&store, &blob, &pairs(&[]), &[]).await.unwrap();
 }
 
-/// E7: a removal can be repeated. A blob in use is refused all the same.
+/// A removal can be repeated. A blob in use is refused all the same.
 #[tokio::test]
 async fn a_removal_skips_what_is_absent_and_respects_what_is_used() {
     let store = store();

@@ -1,5 +1,5 @@
 //! Checks and repairs of a store: odd keys of records, ingests of other jobs, interrupted readings,
-//! and damage that no time shows.
+//! and damage that leaves the times of a file as they were.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::sync::{Arc, Mutex};
@@ -145,7 +145,7 @@ impl Sources for Source {
     }
 }
 
-/// The damage changed no timestamp, so the store says that the verified blob is unchanged.
+/// The damage changed no timestamp, so the store reports that the verified blob is unchanged.
 #[tokio::test]
 async fn a_damaged_blob_is_fetched_although_it_seems_to_be_unchanged() {
     let corrupt = ErrorKind::Corrupt;

@@ -109,7 +109,8 @@ async fn least_recently_used_images_go_until_the_size_fits_and_shared_layers_cou
 #[tokio::test]
 async fn an_image_is_not_removed_if_the_bound_is_met_without_it() {
     let mut cache = Cache::new();
-    // `old` frees nothing: `new` has the same content. `small` is made superfluous by `large`.
+    // `old` frees nothing: `new` has the same content. Once `large` is removed, `small` need not
+    // go.
     let target = cache.add("new", &["1"], 1).await;
     let image = Image::new("old".parse().unwrap(), target);
     cache.store.images.create(image).await.unwrap();

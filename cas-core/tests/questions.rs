@@ -179,7 +179,7 @@ async fn what_is_not_an_image_is_not_available() {
     }
 }
 
-/// containerd walks from the root to the manifest, and adds up what it meets.
+/// containerd walks from the root to the manifest, and adds up what it visits.
 #[tokio::test]
 async fn indexes_on_the_way_to_the_manifest_count() {
     let store = store();

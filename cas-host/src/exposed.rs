@@ -35,8 +35,8 @@ pub struct Exposed {
     pub first: PathBuf,
 }
 
-/// Returns the device nodes below the directory `path` that other users can reach, and the programs
-/// that are set-id or have capabilities and that other users can run, or `None` if there are none.
+/// Returns what other users can reach below the directory `path`: device nodes, and programs that
+/// are set-id or have capabilities and that other users can run. Returns `None` if there are none.
 /// Those that a mount option (`nodev`, `nosuid`) disables do not count.
 ///
 /// # Errors

@@ -159,7 +159,7 @@ pub fn check_right() -> Result<()> {
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC,
     ) {
         Err(Errno::PERM) => Err(explain(Errno::PERM).operation("mount")),
-        // What else may fail here says nothing about other mounts.
+        // Any other failure here does not mean that other mounts would fail.
         _ => Ok(()),
     }
 }

@@ -78,7 +78,7 @@ impl Blobs {
     }
 
     /// Returns the parts with their lengths, or none if one of them was written since `before`, or
-    /// the service does not say when.
+    /// if the service does not report the time.
     async fn lengths(
         &self,
         parts: Vec<String>,

@@ -109,7 +109,7 @@ pub async fn list(store: &Store) -> Result<BlobList> {
     Ok(list)
 }
 
-/// Returns the records after the digest `after`, up to that of `last`.
+/// Returns the records after the digest `after`, up to and including the digest `last`.
 async fn records(
     store: &Store,
     after: Option<&Digest>,

@@ -16,7 +16,7 @@ pub fn may_be_document(size: u64, head: &[u8]) -> bool {
 }
 
 /// Returns the media type of a blob that is a manifest or an index, or `None` for any other. The
-/// bytes are not verified. If they cannot be those of a document, only the first ones are read.
+/// bytes are not verified. If the first bytes cannot begin a document, no others are read.
 pub(super) async fn sniff(reader: &dyn BlobReader) -> Result<Option<MediaType>> {
     let head = reader.read_at(0, HEAD).await?;
     if !may_be_document(reader.size(), &head) {

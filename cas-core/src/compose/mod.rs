@@ -1,7 +1,7 @@
 //! Compositions: stores made of other stores.
 //!
 //! A composition is a store itself: it passes every group of laws whose capability it reports, and
-//! knows its members only by their traits. It decides which member is the records store.
+//! uses its members only through their traits. It decides which member is the records store.
 
 pub mod by_size;
 pub mod observe;

@@ -222,7 +222,7 @@ pub trait Ingest: Send {
     /// Returns the number of bytes that it holds.
     fn offset(&self) -> u64;
 
-    /// Appends all bytes. If this fails, the ingest accepts no more.
+    /// Appends all bytes. If this fails, the ingest accepts no more bytes.
     async fn append(&mut self, data: Bytes) -> Result<()>;
 
     /// Appends up to `length` bytes of a file from `offset`, by sharing them with the file or by
@@ -250,8 +250,8 @@ pub trait Ingest: Send {
     /// not written again.
     ///
     /// # Errors
-    /// `Internal` if `verified` belongs to another ingest. After any error of the device the ingest
-    /// accepts no more, and must be started again.
+    /// `Internal` if `verified` belongs to another ingest. After any error of the device, the
+    /// ingest must be started again.
     async fn publish(
         self: Box<Self>,
         verified: &Verified,

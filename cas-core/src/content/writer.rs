@@ -178,7 +178,7 @@ impl Writer {
     ///
     /// # Errors
     /// `Corrupt` if there are more bytes than expected; errors of the store, after which the writer
-    /// accepts no more.
+    /// accepts no more bytes.
     pub async fn write(&mut self, data: Bytes) -> Result<()> {
         self.check_room(data.len() as u64)?;
         let hashing = self.hashing.take().ok_or_else(poisoned)?;

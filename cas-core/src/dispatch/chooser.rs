@@ -43,7 +43,7 @@ impl Chooser {
         }
     }
 
-    /// Remembers a platform, unless it is unknown, as that of an attestation.
+    /// Remembers a platform, unless it is unknown, as the platform of an attestation is.
     fn remember(&mut self, platform: &Platform) {
         if !platform.is_unknown() {
             self.offered.insert(platform.normalized());
@@ -61,8 +61,8 @@ impl Chooser {
         matches
     }
 
-    /// Returns the other platforms that were offered, in words, for the message that nothing was
-    /// found for the platform.
+    /// Returns the other platforms that were offered, in words. The error for a platform that was
+    /// not found uses them.
     pub fn others(&self) -> String {
         let found = |platform: &&Platform| {
             let only = self.only.as_ref();

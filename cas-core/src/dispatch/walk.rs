@@ -128,7 +128,7 @@ struct Visit {
     indexes: usize,
 }
 
-/// What a walk has met so far, to enforce its bounds.
+/// What a walk has found so far, to enforce its bounds.
 #[derive(Default)]
 struct Bounds {
     listed: usize,

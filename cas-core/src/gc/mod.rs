@@ -19,8 +19,8 @@
 //! the blob again stores it as another version. Where bytes and records are in one transaction,
 //! steps 4 and 5 are a single one. A collection that is interrupted is completed by the next.
 //!
-//! All that this requires is a compare-and-swap on single records, so it is as safe on an object
-//! store that many machines share as in one process; `tests/protocol` of this crate searches the
+//! This requires nothing but a compare-and-swap on single records. So it is as safe on an object
+//! store that many machines share as in one process. `tests/protocol` of this crate searches the
 //! interleavings of jobs and collections.
 //!
 //! A collection for an [owner](crate::owner) marks twice. It marks what the owner's names, leases,

@@ -58,7 +58,7 @@ struct Marks {
 
 impl Marks {
     /// Returns whether the content is the configuration of an image, although its type is another.
-    /// A plugin of docker and a model also have a root file system, but not a platform.
+    /// Plugins of docker and AI models also have a root file system, but not a platform.
     fn are_of_image(&self, media_type: &MediaType) -> bool {
         let has_layers = self
             .rootfs

@@ -29,8 +29,8 @@ pub fn update_image(image: &mut Image, update: &Image, fieldpaths: &[&str]) -> R
     Ok(())
 }
 
-/// Replaces the labels that the paths `labels` and `labels.<key>` name by those of `update`, or all
-/// labels if there are no paths. A label with an empty value is removed.
+/// Replaces labels with those of `update`: the labels that the paths `labels` and `labels.<key>`
+/// name, or all labels if there are no paths. A label with an empty value is removed.
 ///
 /// # Errors
 /// `InvalidArgument` for another path.

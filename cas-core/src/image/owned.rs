@@ -1,4 +1,4 @@
-//! Who may see and change an image.
+//! Which owners may see and change an image.
 
 use super::Image;
 use crate::error::{Error, ErrorKind, Result};

@@ -24,7 +24,7 @@ impl Reference {
         &self.0
     }
 
-    /// Returns the name with this text. The caller knows that it follows docker's grammar.
+    /// Returns the name with this text. The caller has checked that it follows docker's grammar.
     pub(super) fn known(text: String) -> Self {
         Reference(text)
     }

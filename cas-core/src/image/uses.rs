@@ -1,8 +1,8 @@
 //! When images were last used.
 //!
-//! A use is noted in memory, which costs less than a microsecond, and written later, with all
-//! others, to notes of the store: at most once a minute, and when the handle is dropped. As with
-//! `relatime` of a file system, a time is written only if the stored one is older than
+//! A use is noted in memory, which costs less than a microsecond. All uses that were noted are
+//! written to notes of the store later: at most once a minute, and when the handle is dropped. As
+//! with `relatime` of a file system, a time is written only if the stored one is older than
 //! [`USE_PRECISION`]. A note changes no record that a collection reads. Notes are made on a best
 //! effort: a kill or a full disk loses times, and fails no job.
 

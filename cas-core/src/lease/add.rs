@@ -8,8 +8,8 @@ use crate::records::{Lease, Resource};
 use crate::snapshot::Snapshotter;
 use crate::store::Store;
 
-/// Adds a resource to the lease `id`, after checking that the resource, unless it is an ingest, and
-/// everything that it refers to are in the store. Returns the updated lease.
+/// Adds a resource to the lease `id`, after checking that the store has the resource and everything
+/// that it refers to. An ingest need not exist yet. Returns the updated lease.
 ///
 /// # Errors
 /// `NotFound` if the lease, the resource, or something that the resource refers to is missing;

@@ -48,10 +48,10 @@ pub async fn change_labels(
     changed.map_err(|error| error.operation("label blob"))
 }
 
-/// Replaces the labels of a blob in the store that the field paths name, `labels` or
-/// `labels.<key>`, by those of `update`; without field paths, all labels. A label that `update`
-/// does not have, or has with an empty value, is removed. Otherwise as [`change_labels`]. Returns
-/// all labels that the blob has then.
+/// Replaces labels of a blob in the store with those of `update`: the labels that the field paths
+/// `labels` and `labels.<key>` name, or all labels if there are no field paths. A label that
+/// `update` does not have, or has with an empty value, is removed. Otherwise as [`change_labels`].
+/// Returns all labels that the blob has then.
 ///
 /// # Errors
 /// As [`change_labels`]; `InvalidArgument` for another field path.

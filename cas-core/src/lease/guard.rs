@@ -45,7 +45,7 @@ pub struct LeaseGuard {
 pub(super) struct Known {
     /// Whether its bytes are in the store.
     pub(super) stored: bool,
-    /// The version of its bytes, if they were verified and the record does not say so yet.
+    /// The version of its bytes, if they were verified and this is not in the record yet.
     pub(super) verified: Option<Version>,
     /// The version of its bytes, if they are damaged.
     pub(super) damaged: Option<Version>,
@@ -249,7 +249,8 @@ impl LeaseGuard {
     ///
     /// # Errors
     /// `Conflict` if the lease has expired and a pinned blob was collected. The content of the
-    /// names that were written is then incomplete, and the names must be taken back.
+    /// names that were written is then incomplete, and the caller must remove the names, or restore
+    /// what they referred to before.
     pub async fn finish(mut self) -> Result<()> {
         self.end().await
     }

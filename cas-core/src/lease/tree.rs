@@ -23,8 +23,8 @@ impl LeaseGuard {
     }
 
     /// As [`LeaseGuard::pin_tree`], but a child that is recorded as absent, and that was stored
-    /// since, is pinned, and recorded as stored. A job that names what others have stored blob by
-    /// blob calls this.
+    /// since, is pinned, and recorded as stored. A job calls this to name an image whose blobs
+    /// others have stored one by one.
     ///
     /// # Errors
     /// As [`LeaseGuard::pin_tree`].

@@ -120,15 +120,16 @@ impl MediaType {
         self.is_config() || checkpoints.contains(self)
     }
 
-    /// Returns whether this is a file system layer, in any compression or wrapped.
+    /// Returns whether this is a file system layer, also if it is compressed or wrapped, as by
+    /// encryption.
     pub fn is_layer(&self) -> bool {
         self.0.starts_with("application/vnd.oci.image.layer.")
             || self.0.starts_with("application/vnd.erofs.layer.v1")
             || self.docker_layer().is_some()
     }
 
-    /// Returns whether content of this type may be a file system layer: whether it is one, or the
-    /// type says nothing of the content. Layers of artifacts have types of their own.
+    /// Returns whether content of this type may be a file system layer: it is one, or the type
+    /// states nothing about the content. Layers of artifacts have types of their own.
     pub fn may_be_layer(&self) -> bool {
         let is_text = self.0.contains("json") || self.0.starts_with("text/");
         self.is_layer() || !is_text && !self.is_vendor()

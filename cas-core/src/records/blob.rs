@@ -92,12 +92,12 @@ impl BlobRecord {
     }
 }
 
-/// The records of blobs: a typed view of [`Table::Blobs`].
+/// The records of blobs, with typed access to [`Table::Blobs`].
 #[derive(Clone)]
 pub struct Blobs(Arc<dyn Records>);
 
 impl Blobs {
-    /// Returns the view of `records`.
+    /// Returns the records of blobs in `records`.
     pub fn new(records: Arc<dyn Records>) -> Self {
         Blobs(records)
     }

@@ -126,12 +126,12 @@ impl<'de> Deserialize<'de> for Resource {
     }
 }
 
-/// The records of leases: a typed view of [`Table::Leases`].
+/// The records of leases, with typed access to [`Table::Leases`].
 #[derive(Clone)]
 pub struct Leases(Arc<dyn Records>);
 
 impl Leases {
-    /// Returns the view of `records`.
+    /// Returns the records of leases in `records`.
     pub fn new(records: Arc<dyn Records>) -> Self {
         Leases(records)
     }

@@ -122,7 +122,7 @@ pub struct Change {
 /// Changes that are applied in order.
 ///
 /// Put a record before those that refer to it, and names last: if the store is not
-/// [`Atomic`](crate::Capability::Atomic), a crash may leave a prefix.
+/// [`Atomic`](crate::Capability::Atomic), a crash may leave only the first of the changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
     changes: Arc<Vec<Change>>,

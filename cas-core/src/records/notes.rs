@@ -10,7 +10,7 @@ use super::{Batch, Expect, Record, Records, Revision, Table};
 use crate::error::{Error, Result, excerpt};
 use crate::limit;
 
-/// The notes of one room: a typed view of [`Table::Notes`].
+/// The notes of one room, with typed access to [`Table::Notes`].
 ///
 /// A room is a namespace of notes, for one purpose: a catalogue, a kind of job or a remote. In the
 /// table, the key of a note is `room/key`. A collection neither reads nor removes notes.
@@ -22,7 +22,7 @@ pub struct Notes {
 }
 
 impl Notes {
-    /// Returns the view of one room of `records`.
+    /// Returns the notes of one room of `records`.
     ///
     /// # Errors
     /// `InvalidArgument` if the room is empty, contains anything except ASCII letters and digits,

@@ -110,7 +110,7 @@ struct CopyBlobs<'a> {
     available: Available<'a>,
     chooser: Mutex<Chooser>,
     has_manifest: AtomicBool,
-    /// Blobs met so far: the same bytes may be listed under two types.
+    /// Blobs found so far: the same bytes may be listed under two types.
     begun: Mutex<HashSet<(Digest, u64)>>,
     documents: Documents,
 }

@@ -11,8 +11,9 @@ use crate::progress::{Progress, Silent};
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct PullOptions<'a> {
-    /// The platforms to pull. By default, this machine's. An image without an index must be for the
-    /// platform of [`Platforms::One`]; otherwise it is pulled as it is.
+    /// The platforms to pull. By default, this machine's. If [`Platforms::One`] is chosen, an image
+    /// without an index must be for this platform. With the other choices, such an image is pulled
+    /// as it is.
     pub platforms: Platforms,
     /// Unpacks the image while it arrives. By default, the image is only stored.
     pub unpacker: Option<&'a dyn Unpacker>,

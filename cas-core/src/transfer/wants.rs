@@ -56,8 +56,8 @@ impl<'a> Wants<'a> {
         Ok(())
     }
 
-    /// Asks the unpacker about layers that were not met before. Returns the layers of the manifest
-    /// that are not to be stored.
+    /// Asks the unpacker about the layers that are not decided yet. Returns the layers of the
+    /// manifest that are not to be stored.
     fn ask<'b>(&self, manifest: &'b Manifest, unpacker: &dyn Unpacker) -> Vec<&'b Descriptor> {
         let mut decided = lock(&self.decided);
         // An artifact may list its configuration as a layer too.

@@ -32,7 +32,7 @@ pub(crate) struct Wrapped {
     pub(crate) listed: Option<IngestStatus>,
     /// Called before an ingest is discarded.
     pub(crate) discarding: Option<Hook>,
-    /// Whether every blob is said to be unchanged.
+    /// Whether every blob is reported as unchanged.
     pub(crate) unchanged: bool,
 }
 

@@ -38,9 +38,9 @@ impl InUse {
         }
     }
 
-    /// Returns whether the image `id`, which refers to `blobs`, is used: a lease keeps its name,
-    /// its target, or one of its blobs that is not a layer, because images share layers; or its
-    /// topmost snapshot is leased, or mounted.
+    /// Returns whether the image `id`, which refers to `blobs`, is used. It is used if its topmost
+    /// snapshot is leased or mounted, or if a lease keeps its name, its target, or one of its blobs
+    /// that is not a layer. A leased layer does not count, because images share layers.
     pub(super) fn has(&self, graph: &Graph, id: Id, blobs: &[Id], target: Digest) -> bool {
         if self.leased.is_empty() && self.bases.is_empty() {
             return false;

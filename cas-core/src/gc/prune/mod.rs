@@ -63,11 +63,12 @@ pub struct PrunedImage {
     pub bytes: u64,
 }
 
-/// Removes the names of images as `options` say, and then collects what nothing keeps. `uses` has
-/// the last uses by name, as [`Uses::all`](crate::image::Uses::all) returns them; the age of an
-/// image that was not used since it was created or changed counts from that time. Other jobs may
-/// use the store meanwhile: a name that another job changes before it is removed stays. If this is
-/// interrupted, the next collection frees the content of what was removed.
+/// Removes the names of the images that exceed the bounds in `options`, and then collects what
+/// nothing keeps. `uses` has the last uses by name, as [`Uses::all`](crate::image::Uses::all)
+/// returns them; the age of an image that was not used since it was created or changed counts from
+/// that time. Other jobs may use the store meanwhile: a name that another job changes before it is
+/// removed stays. If this is interrupted, the next collection frees the content of what was
+/// removed.
 ///
 /// What is mounted, leased or used by a job stays, and so do the names of other owners. If the
 /// store is not opened for an owner, only names without an owner are removed.
@@ -183,7 +184,8 @@ fn report(found: &Scan, plan: Plan) -> (Pruned, Vec<Seen>) {
 }
 
 impl PruneOptions {
-    /// Checks that the options set a bound, and know what is free if they need it.
+    /// Checks that the options set a bound, and have the number of free bytes if the bound requires
+    /// it.
     fn check(&self) -> Result<()> {
         let why = if self.keep_free.is_some() && self.free.is_none() {
             "the number of free bytes is not known; set it, or set a maximum size instead"

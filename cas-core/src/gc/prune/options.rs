@@ -4,9 +4,9 @@ use std::time::{Duration, SystemTime};
 
 /// Options of [`prune`](super::prune). At least one bound must be set.
 ///
-/// An image is removed if it is too old, or as long as a bound on the size is missed. The most
-/// recently used images, as many as [`keep_last`](Self::keep_last) says, stay in any case; if it is
-/// the only bound, all others go.
+/// An image is removed if it is too old, or as long as the store exceeds a bound on the size. Of
+/// the most recently used images, [`keep_last`](Self::keep_last) stay in any case. If that is the
+/// only bound, all others are removed.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PruneOptions {

@@ -1,7 +1,7 @@
 //! Deletes names of images, unless a job has begun to use them meanwhile.
 //!
 //! A job that pulls or imports an image that is there already pins it, but may leave its name as it
-//! is. So the name does not tell that the job has begun, but the revision of the target's record
+//! is. So the name does not show that the job has begun, but the revision of the target's record
 //! does.
 
 use std::collections::HashSet;

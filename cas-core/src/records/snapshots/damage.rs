@@ -12,8 +12,8 @@ use crate::snapshot::{SnapshotKind, Usage};
 /// The records that are not damaged, by key, with their revisions.
 type Sound = BTreeMap<String, (SnapshotRecord, Revision)>;
 
-/// Number of ids that are skipped when the counter was lost. Each open view of the records holds a
-/// block of ids that records need not have yet, and an id must not be given out twice.
+/// Number of ids that are skipped when the counter was lost. Each open [`Snapshots`] holds a block
+/// of ids that records need not have yet, and an id must not be given out twice.
 const SKIPPED: u64 = 1024 * BLOCK;
 
 impl Snapshots {
@@ -27,9 +27,9 @@ impl Snapshots {
         self.commit_plan(|| self.plan_replace(key, by, usage)).await
     }
 
-    /// Returns whether an active snapshot or a view on the committed snapshot `key`, or on one
-    /// above it, is older than `time`, so that it may be mounted with the files that `key` had
-    /// then.
+    /// Returns whether a snapshot may be mounted with the files that the committed snapshot `key`
+    /// had at `time`: an active snapshot or a view that is not younger than that and has `key` as
+    /// an ancestor.
     ///
     /// # Errors
     /// `Corrupt` if a record does not parse; errors of the store.

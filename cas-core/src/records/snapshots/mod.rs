@@ -32,7 +32,7 @@ use crate::sync::lock;
 /// process ends are never used.
 const BLOCK: u64 = 64;
 
-/// The records of one snapshotter's snapshots: a typed view of [`Table::Snapshots`].
+/// The records of one snapshotter's snapshots, with typed access to [`Table::Snapshots`].
 pub struct Snapshots {
     records: Arc<dyn Records>,
     snapshotter: &'static str,
@@ -47,7 +47,7 @@ struct Seen {
 }
 
 impl Snapshots {
-    /// Returns the view of `records` for a snapshotter.
+    /// Returns the records of the snapshots of `snapshotter` in `records`.
     ///
     /// # Errors
     /// `Unsupported` if batches of `records` are not atomic: after half of a batch, a parent could
