@@ -238,7 +238,7 @@ impl Command {
             Command::HoldNamespace(command) => return command.run(),
             Command::Unshare(command) => return command.run(context),
             Command::MapIds(command) => return command.run(),
-            Command::Bench(command) => command.run(context).await,
+            Command::Bench(command) => return command.run(context).await,
             Command::Init(command) => command.run(context),
             Command::Import(command) => command.run(context).await,
             Command::Export(command) => command.run(context).await,

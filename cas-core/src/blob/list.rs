@@ -14,7 +14,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::media_type::MediaType;
 use crate::owner::Owner;
-use crate::pool::give_way;
+use crate::pool::{self, give_way};
 use crate::records::blob::decode;
 use crate::records::{Record, Table};
 use crate::store::Store;
@@ -87,7 +87,7 @@ impl fmt::Display for BlobProblem {
 /// Errors of the store. A record that does not parse is a problem in the list.
 pub async fn list(store: &Store) -> Result<BlobList> {
     let mut list = BlobList::default();
-    let mut after = None;
+    let (mut after, mut read) = (None, None);
     let mut page = store.content.list(None, PAGE).await?;
     while let Some(last) = page.last().map(|stat| stat.digest) {
         let more = page.len() == PAGE;
@@ -97,16 +97,28 @@ pub async fn list(store: &Store) -> Result<BlobList> {
                 false => Ok(Vec::new()),
             }
         };
-        // Many stores read a page of content on another thread. The records are read at the same
-        // time.
+        // The next page is listed and the last one is joined on other threads, because many stores
+        // read records on this one.
+        let joined = join(read.take(), store.owner());
         let records = records(store, after.as_ref(), &last, page.len());
-        let (following, records) = tokio::try_join!(next, records)?;
-        list.add(&page, records, store.owner());
+        let (following, joined, records) = tokio::try_join!(next, joined, records)?;
+        list.append(joined);
         // Most stores answer without yielding, and other tasks share this thread.
         give_way().await;
-        (page, after) = (following, Some(last));
+        read = Some((std::mem::replace(&mut page, following), records));
+        after = Some(last);
     }
+    list.append(join(read, store.owner()).await?);
     Ok(list)
+}
+
+/// Returns the blobs of a page of content, joined with the records of the same range.
+async fn join(read: Option<(Vec<Stat>, Vec<Record>)>, owner: Option<&Owner>) -> Result<BlobList> {
+    let Some((page, records)) = read else {
+        return Ok(BlobList::default());
+    };
+    let owner = owner.cloned();
+    pool::run(move || Ok(BlobList::of(&page, records, owner.as_ref()))).await
 }
 
 /// Returns the records after the digest `after`, up to and including the digest `last`.
@@ -135,18 +147,25 @@ async fn records(
 }
 
 impl BlobList {
-    /// Adds a page of content with the records of the same range.
-    fn add(&mut self, page: &[Stat], records: Vec<Record>, owner: Option<&Owner>) {
+    /// Joins a page of content with the records of the same range.
+    fn of(page: &[Stat], records: Vec<Record>, owner: Option<&Owner>) -> Self {
+        let mut list = BlobList::default();
         let mut records = records.into_iter().peekable();
         for stat in page {
             let key = stat.digest.to_string();
             while records.next_if(|record| record.key < key).is_some() {}
             let record = records.next_if(|record| record.key == key);
-            self.add_blob(stat, record.as_ref(), owner);
+            list.add(stat, record.as_ref(), owner);
         }
+        list
     }
 
-    fn add_blob(&mut self, stat: &Stat, record: Option<&Record>, owner: Option<&Owner>) {
+    fn append(&mut self, mut page: BlobList) {
+        self.blobs.append(&mut page.blobs);
+        self.problems.append(&mut page.problems);
+    }
+
+    fn add(&mut self, stat: &Stat, record: Option<&Record>, owner: Option<&Owner>) {
         let (record, problem) = match record.map(decode) {
             None => (None, Some(BlobProblem::Unrecorded(stat.digest))),
             Some(Err(error)) => (None, Some(BlobProblem::Unreadable(stat.digest, error))),

@@ -5,13 +5,13 @@ mod columns;
 use std::cell::RefCell;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use cas::{Context as _, Error, Result};
 use clap::Args;
 use indicatif::ProgressBar;
-use tokio::signal::unix::SignalKind;
-use workload::{Contender, Plan, Row, Scale, SelfCommand, Table, free_space, rows, run, run_task};
+use workload::{Plan, Scale, SelfCommand, Table, free_space, rows, run, run_task};
 
 use super::Context;
 use super::output::size;
@@ -51,7 +51,8 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    pub(crate) async fn run(self, context: &Context) -> Result<()> {
+    /// Returns 128 plus its number if a signal ended the measurement, as other commands do.
+    pub(crate) async fn run(self, context: &Context) -> Result<ExitCode> {
         let contenders = columns::all(&self.store)?;
         let rows = rows(&self.rows)?;
         let scale = match (self.quick, self.full) {
@@ -74,57 +75,38 @@ impl Bench {
             .prefix("cas-bench-")
             .tempdir_in(&parent);
         let scratch = scratch.during("create a directory in", parent.display())?;
-        let measured = measure(
-            context,
-            &contenders,
-            rows,
-            scale,
-            self_command,
-            scratch.path(),
-            stop,
-        )
-        .await;
+        let measured = {
+            let steps = Steps::new(context);
+            let plan = Plan {
+                scale,
+                rows,
+                contenders: &contenders,
+                self_command,
+                directory: scratch.path(),
+                date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+                progress: &|what| steps.tell(what),
+            };
+            tokio::select! {
+                measured = run(&plan) => Ok(measured),
+                kind = stop => Err(kind),
+            }
+        };
         // Work that began before a signal may still be writing.
         stop::last_work().await;
         remove(scratch.path())?;
-        let table = measured?;
+        let table = match measured {
+            Ok(measured) => measured?,
+            Err(kind) => return stop::stopped(kind).await,
+        };
         if let Some(directory) = &self.plots {
             plot(&table, directory)?;
         }
         if context.out.is_json() {
-            context.out.document(&table.json())
+            context.out.document(&table.json())?;
         } else {
-            context.out.bytes(table.markdown().as_bytes())
+            context.out.bytes(table.markdown().as_bytes())?;
         }
-    }
-}
-
-/// Measures the rows, or stops at a signal.
-async fn measure(
-    context: &Context,
-    contenders: &[Contender],
-    rows: Vec<Row>,
-    scale: Scale,
-    self_command: SelfCommand,
-    directory: &Path,
-    stop: impl Future<Output = SignalKind>,
-) -> Result<Table> {
-    let steps = Steps::new(context);
-    let tell = |what: &str| steps.tell(what);
-    let plan = Plan {
-        scale,
-        rows,
-        contenders,
-        self_command,
-        directory,
-        date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
-        progress: &tell,
-    };
-    tokio::select! {
-        measured = run(&plan) => measured,
-        _ = stop => Err(Error::cancelled(
-            "stopped by a signal; everything that the measurement wrote is removed",
-        )),
+        Ok(ExitCode::SUCCESS)
     }
 }
 
