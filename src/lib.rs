@@ -28,7 +28,7 @@
 //! # }
 //! ```
 //!
-//! Many verbs have a second form that takes options:
+//! Many methods have a second form that takes options:
 //!
 //! ```no_run
 //! # #[cfg(feature = "registry")]

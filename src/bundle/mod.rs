@@ -115,7 +115,11 @@ pub fn process(directory: &Path) -> Result<Process> {
     }
     let read = || -> Result<Process> {
         let text = Dir::open(directory)?.read(DOCUMENT, limit::DOCUMENT_READ)?;
-        let text = text.ok_or_else(|| Error::not_found("not a bundle: config.json is missing"))?;
+        let text = text.ok_or_else(|| {
+            Error::not_found(
+                "not a finished bundle: config.json is missing; make it with `cas bundle`",
+            )
+        })?;
         let document: Document = serde_json::from_slice(&text)
             .map_err(|error| malformed("config.json does not parse", &error))?;
         Ok(document.process)

@@ -5,10 +5,10 @@ use cas_core::{Image, Result};
 
 /// An image as an argument of a verb: its name in the store, an [`Image`], or what a person typed.
 ///
-/// Text and a [`Reference`] are the name in the store. If the store does not have exactly that, it
-/// is found as docker spells it: `app:1` as `docker.io/library/app:1`. Text that is not a name is
-/// an error of the verb. An [`Image`] means its target, even if its name refers to something else by
-/// now.
+/// Text and a [`Reference`] are the name in the store. If the store does not have exactly that
+/// name, the image is found under the name that docker reads in it: `app:1` as
+/// `docker.io/library/app:1`. Text that is not a name is an error of the verb. An [`Image`] means
+/// its target, even if its name refers to something else by now.
 pub struct ImageRef(pub(super) Given);
 
 pub(super) enum Given {

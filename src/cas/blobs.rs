@@ -34,7 +34,7 @@ impl Cas {
     /// Returns whether a blob is in the store.
     ///
     /// # Errors
-    /// Errors of the store: that the blob is absent is not an error.
+    /// Errors of the store. An absent blob is not an error.
     pub async fn blob_exists(&self, blob: &Digest) -> Result<bool> {
         Ok(blob::info(self.opened()?, blob).await?.is_some())
     }
@@ -114,8 +114,9 @@ impl Cas {
         import::ingest_image(store, name, root, blobs).await
     }
 
-    /// Removes blobs to which nothing but each other refers. Other jobs may use the store
-    /// meanwhile. Returns what was removed; a blob that came into use meanwhile is missing there.
+    /// Removes blobs that nothing refers to, except other blobs of this call. Other jobs may use
+    /// the store meanwhile. Returns what was removed; a blob that came into use meanwhile is
+    /// missing there.
     ///
     /// # Errors
     /// As [`gc::remove`]: `NotFound` for a blob that is not in the store; `Busy`, with what refers
@@ -125,7 +126,7 @@ impl Cas {
         self.remove_blobs_with(blobs, options).await
     }
 
-    /// Removes with options. Returns what was removed.
+    /// Removes blobs with options. Returns what was removed.
     ///
     /// # Errors
     /// As [`Cas::remove_blobs`].

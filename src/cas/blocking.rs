@@ -380,7 +380,8 @@ verbs! {
     /// Removes images that were not used for long, and collects. Returns what was removed.
     fn prune(options: PruneOptions) -> Result<Pruned>;
 
-    /// Removes blobs to which nothing but each other refers. Returns what was removed.
+    /// Removes blobs that nothing refers to, except other blobs of this call. Returns what was
+    /// removed.
     fn remove_blobs(blobs: impl IntoIterator<Item = Digest>) -> Result<Removed>;
 
     /// Removes blobs with options. Returns what was removed.

@@ -18,7 +18,7 @@ impl Cas {
         self.gc_with(GcOptions::default()).await
     }
 
-    /// Removes with options; a dry run removes nothing, and returns what would be removed.
+    /// Removes with options. Returns what was removed, or for a dry run what would be removed.
     ///
     /// # Errors
     /// As [`gc::collect`].
@@ -38,14 +38,14 @@ impl Cas {
         removed.snapshots.splice(0..0, left.snapshots);
         removed.leftovers += left.leftovers;
         if is_whole && !options.dry_run {
-            // Notes that stay are forgotten by the next collection.
+            // If this fails, the next collection forgets the last uses of the removed images.
             let _ = self.uses.forget_removed().await;
         }
         Ok(removed)
     }
 
     /// Removes what killed jobs have left next to the snapshotter, unless the store is opened for
-    /// an owner. A dry run only finds it. Returns what it is.
+    /// an owner. A dry run only finds it. Returns what was found.
     pub(super) async fn remove_leftovers(&self, now: SystemTime, dry_run: bool) -> Result<Removed> {
         let mut left = Removed::default();
         if self.store.owner().is_none() {

@@ -12,8 +12,9 @@ use cas_core::{
     Store,
 };
 
-/// Minimum number of digits for text without an algorithm to be looked up as a digest before it is
-/// looked up as a name. Words like `cafe` are shorter.
+/// Minimum number of hexadecimal digits of text that is looked up first as a digest, and then as a
+/// name. Shorter text without an algorithm may be a word like `cafe`, and is looked up first as a
+/// name.
 const CERTAIN: usize = 7;
 
 /// Returns the image that `text` stands for, followed by the same image under other names: other
@@ -99,7 +100,7 @@ pub(super) async fn by_name(store: &Store, full: &FullName, typed: &str) -> Resu
     }
     if found.iter().any(|image| image.target.digest != target) {
         let why = "spellings of this name refer to different images";
-        let one = "the whole name or the digest of one of them";
+        let one = "the digest of one of them, or the name in full if it is listed";
         return Err(ambiguous(why, found.iter(), one));
     }
     Ok(found)

@@ -63,6 +63,8 @@ use crate::root::Root;
 
 /// An open root: images, their content and their snapshots.
 ///
+/// Its methods that do a job, such as [`Cas::import`] or [`Cas::gc`], are called verbs.
+///
 /// It is cheap to clone. All clones are the same handle, and [`Cas::close`] ends it for all.
 #[derive(Clone)]
 pub struct Cas {

@@ -198,7 +198,10 @@ impl Cas {
 }
 
 fn taken(directory: &Path) -> Error {
-    Error::already_exists("this root has a mount there, perhaps of a `cas unshare` that has ended; use `cas umount` first")
-        .operation("mount")
-        .subject(directory.display())
+    Error::already_exists(
+        "this root has a mount there, perhaps of a `cas unshare` that has ended; use `cas umount \
+         DIR` first",
+    )
+    .operation("mount")
+    .subject(directory.display())
 }

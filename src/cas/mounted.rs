@@ -301,8 +301,8 @@ pub(super) fn unmount(directory: &Path, mode: UnmountMode) -> Result<bool> {
         Err(error) if error.kind() == ErrorKind::FailedPrecondition => {
             if MountedDirs::read().has(directory) {
                 return Err(Error::busy(
-                    "it is mounted in another mount namespace, as of `cas unshare`: unmount it \
-                     there, or end the programs in it",
+                    "it is mounted in another mount namespace, perhaps that of a `cas unshare`: \
+                     unmount it there, or end the programs in that namespace",
                 )
                 .subject(directory.display()));
             }

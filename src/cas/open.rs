@@ -16,7 +16,8 @@ use crate::root::{Engines, Root, parse_snapshotter};
 #[derive(Default)]
 #[non_exhaustive]
 pub struct OpenOptions {
-    /// A store for this handle: a scheme, a URL or a table of the root. By default the root's own.
+    /// A store for this handle: a scheme, a URL or the name of a table in `cas.toml`. By default
+    /// the root's own.
     pub store: Option<String>,
     /// A snapshotter for this handle. By default the root's own.
     pub snapshotter: Option<String>,
@@ -107,7 +108,8 @@ impl Cas {
     ///
     /// # Errors
     /// `Unsupported` for an engine that is not compiled in; `Busy` if another process uses an
-    /// engine that has one owner; `FailedPrecondition` for a newer format; errors of the engines.
+    /// engine that one process at a time may open; `FailedPrecondition` for a newer
+    /// format; errors of the engines.
     pub async fn open(root: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(root, OpenOptions::default()).await
     }
@@ -174,7 +176,8 @@ impl Cas {
     }
 
     /// Ends the handle. What was written is on the device when this returns. Later verbs of clones
-    /// fail; an engine with one owner is free for others when the last clone is dropped.
+    /// fail. An engine that one process at a time may open is free for others when the last clone
+    /// is dropped.
     ///
     /// # Errors
     /// `FailedPrecondition` if it is closed already; errors of the store and the snapshotter.

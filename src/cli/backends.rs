@@ -15,8 +15,8 @@ use super::Context;
   cas backends --json
 
 CAPABILITIES are the promises that the conformance tests hold a store to, and what a snapshotter can
-do. GAPS are the tests that it does not pass, and why. HERE is whether a snapshotter works on this
-machine, in the root, or why not.")]
+do. GAPS are the tests that a store does not pass, and why. HERE says whether a snapshotter works on
+this machine for this root, or why not.")]
 pub(crate) struct Backends {}
 
 impl Backends {

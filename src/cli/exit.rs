@@ -19,8 +19,8 @@ pub(crate) fn report(error: &Error, verbose: bool) -> ExitCode {
     ExitCode::from(code(error))
 }
 
-/// Ends the process with what is wrong with its arguments, or with the help that they ask for. The
-/// message repeats arguments, so it is escaped if one has what a terminal may interpret.
+/// Prints what is wrong with the arguments, or the help that they ask for, and ends the process.
+/// The message repeats arguments, so it is escaped if one contains what a terminal may interpret.
 pub(crate) fn misused(error: &clap::Error) -> ! {
     let arguments = std::env::args_os().map(|one| one.to_string_lossy().into_owned());
     let (mut text, mut is_plain) = (error.render().to_string(), true);

@@ -1,5 +1,6 @@
-//! Work on files of other users of a user namespace, in such a namespace. A short-lived child
-//! process enters it, because a process with several threads cannot, and none can leave it.
+//! Works on files that belong to other users of a user namespace. A short-lived child process
+//! enters the namespace, because a process with several threads cannot, and no process can leave
+//! it.
 
 use std::path::{Path, PathBuf};
 

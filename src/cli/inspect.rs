@@ -33,7 +33,7 @@ impl Inspect {
         let shown = match cas.image(ImageRef::typed(&self.what)).await {
             Ok(image) => self.image(context, &cas, &image).await?,
             Err(error) if is_unknown(&error) => match self.other(&cas).await {
-                // A name that is not found is told as such, unless it is not a name.
+                // If nothing is found and the text is not a name, the error of the name says more.
                 Err(other) if is_unknown(&other) && error.kind() != ErrorKind::NotFound => {
                     return Err(error);
                 }
@@ -118,7 +118,7 @@ impl Inspect {
     }
 }
 
-/// Returns whether an error says that there is nothing of this name, or that it is none.
+/// Returns whether an error says that nothing has this name, or that the text is not a name.
 fn is_unknown(error: &Error) -> bool {
     matches!(
         error.kind(),

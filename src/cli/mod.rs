@@ -56,7 +56,8 @@ pub(crate) struct Arguments {
     /// the superuser, otherwise $XDG_DATA_HOME/cas or ~/.local/share/cas]
     #[arg(long, global = true, help_heading = GLOBAL, env = "CAS_ROOT", value_name = "DIR")]
     root: Option<PathBuf>,
-    /// Use this store instead of the root's own: a scheme, a URL or a table of cas.toml
+    /// Use this store instead of the root's own: a scheme, a URL or the name of a
+    /// table in cas.toml
     #[arg(long, global = true, help_heading = GLOBAL, value_name = "URL")]
     store: Option<String>,
     /// Use this snapshotter instead of the root's own

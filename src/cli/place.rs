@@ -18,7 +18,7 @@ pub(crate) struct Place {
 pub(crate) enum At {
     /// The store of this root, or the one that `--store` names.
     Here,
-    /// A URL, a scheme or a table of cas.toml.
+    /// A URL, a scheme or the name of a table in cas.toml.
     Store(String),
     /// The store of the root in this directory.
     Root(PathBuf),
@@ -29,7 +29,7 @@ impl Place {
     /// URL or a path.
     ///
     /// # Errors
-    /// `InvalidArgument` if it is neither, or could be both.
+    /// `InvalidArgument` if it is none of these, or could be both a name and a directory.
     pub(crate) fn parse(text: &str) -> Result<Self> {
         let refused = |why: &'static str| {
             Err(Error::invalid(why)
@@ -46,8 +46,8 @@ impl Place {
             }
             if Path::new(text).join("cas.toml").is_file() {
                 return refused(
-                    "this is a name and the directory of a root; write DIR#NAME, or ./DIR# for \
-                     the same name",
+                    "this could be a name or the directory of a root; write DIR#NAME, or ./DIR# \
+                     for the same name",
                 );
             }
             let name = Some(text.to_owned());
@@ -90,7 +90,7 @@ impl At {
         At::Store(text.to_owned())
     }
 
-    /// Returns the store that this stands for, in one form if it is that of this root.
+    /// Returns the store that this stands for. The store of this root is always [`At::Here`].
     pub(crate) fn resolved(&self, context: &Context) -> At {
         match self {
             At::Root(path) if context.is_own_root(path) => At::Here,

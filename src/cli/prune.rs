@@ -48,8 +48,8 @@ pub(crate) fn report(context: &Context, pruned: &Pruned, dry_run: bool) -> Resul
     out.say(said)?;
     if pruned.missing > 0 {
         context.progress.warn(&format!(
-            "{} more would have to be removed, but the other images may not be: {} in use, and \
-             --keep-last keeps its number; unmount images, or end leases, and try again",
+            "{} more would have to be removed, but the other images stay: {} in use, and those \
+             that --keep-last keeps; unmount images, or end leases, and try again",
             size(pruned.missing),
             count(pruned.in_use.len() as u64, "image")
         ));

@@ -62,7 +62,7 @@ async fn snapshot(cas: &Cas, typed: &str) -> Result<Resource> {
         return unchanged();
     };
     match super::snapshot::resolve(&**snapshotter, key).await {
-        // What is gone may still be known.
+        // A lease may still list a snapshot that was removed.
         Err(error) if error.kind() == ErrorKind::NotFound => unchanged(),
         key => Ok(Resource::Snapshot {
             snapshotter: name.to_owned(),

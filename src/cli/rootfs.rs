@@ -13,7 +13,7 @@ use super::mount::{advise, check_right};
 #[derive(Subcommand)]
 #[command(after_help = EXAMPLE)]
 pub(crate) enum Rootfs {
-    /// Mount a writable snapshot of an image at PATH/rootfs, with its configuration and name beside
+    /// Mount a writable snapshot of an image at PATH/rootfs, next to its configuration and name
     #[command(after_help = "Example:
   cas rootfs prepare /run/app/6f1c#0.container --image app:1
 

@@ -37,7 +37,7 @@ pub(crate) enum Snapshot {
     /// Remove a snapshot without children
     #[command(after_help = "Example:\n  cas snapshot rm work")]
     Rm(Key),
-    /// Show a snapshot's own disk usage, or with that of all its parents
+    /// Show the disk usage of a snapshot, with --parents including that of all its parents
     #[command(after_help = "Example:\n  cas snapshot usage work --parents")]
     Usage(UsageArgs),
     /// Show snapshots and their children as a tree

@@ -63,11 +63,11 @@ impl Default for FsckOptions {
 impl Cas {
     /// Checks the store and the snapshots of a root, and repairs them if the options say so.
     /// Returns what was found. The root may be so damaged that [`Cas::open`] fails. Other jobs may
-    /// use it meanwhile, unless its store has one owner.
+    /// use it meanwhile, unless only one process at a time may open its store.
     ///
     /// # Errors
-    /// `NotFound` if the directory is not a root; `Busy` if another process owns the store; as
-    /// [`Cas::open`], except for damage; errors of the source.
+    /// `NotFound` if the directory is not a root; `Busy` if another process has such a store open;
+    /// as [`Cas::open`], except for damage; errors of the source.
     pub async fn fsck(root: impl AsRef<Path>, options: FsckOptions) -> Result<Report> {
         let path = root.as_ref();
         if !path

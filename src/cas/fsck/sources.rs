@@ -12,8 +12,8 @@ use cas_core::{ContentStore, Context, Location, Registry, Result};
 use crate::cas::Cas;
 use crate::root::Root;
 
-/// Host that names without a host get. A repair does not ask it for blobs, because images with such
-/// names were often made on this machine.
+/// The host that docker adds to a name without one. A repair does not ask it for blobs, because
+/// images with such names were often made on this machine.
 const NO_REGISTRY: &str = "docker.io";
 
 /// The place that the user named, or the registries that the names of images refer to.

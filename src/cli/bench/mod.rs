@@ -29,20 +29,23 @@ const ATTEMPTS: usize = 100;
   cas bench --on /srv
   cas bench --store redb --store 'redb://?cache=512MiB' --on /srv --rows put,batch,stat")]
 pub(crate) struct Bench {
-    /// Store to measure: a scheme, or a URL with options; repeat it for several columns
+    /// Kind of store to measure: a scheme, or a URL without a host; repeat it for several columns.
+    /// Each is measured as a new store with the options of the URL; nothing at its path is
+    /// touched
     #[arg(long, value_name = "URL", default_value = "fs")]
     store: Vec<String>,
-    /// Work below this directory [default: the directory of the first URL with a path, otherwise
-    /// the current directory]
+    /// Work below this directory [default: the nearest existing directory above the path of the
+    /// first --store with a path, otherwise the current directory]
     #[arg(long, value_name = "DIR")]
     on: Option<PathBuf>,
-    /// Measure only these rows of the table
+    /// Measure only these rows of the table, as in put,stat; an unknown name lists all names
     #[arg(long, value_name = "ROW", value_delimiter = ',')]
     rows: Vec<String>,
-    /// Use a tenth of the usual blobs and bytes
+    /// Measure less: a tenth of the small blobs and images, fewer and smaller large blobs, and
+    /// shorter rounds
     #[arg(long, conflicts_with = "full")]
     quick: bool,
-    /// Also measure a blob of 10 GiB
+    /// Use a blob of 10 GiB, not of 512 MiB, for the rows stream and stream-memory
     #[arg(long)]
     full: bool,
     /// Write a plot of each row into this directory, as SVG

@@ -54,13 +54,14 @@ pub(crate) enum Blob {
     /// Remove blobs to which nothing refers, without waiting for gc
     #[command(after_help = "Example:\n  cas blob rm e3b0c442 2c26b46b
 
-A blob that an image, a lease, a label, a snapshot or another blob refers to is refused, with what
-refers to it, and nothing is removed then. `cas why` lists all references.")]
+If an image, a lease, a label, a snapshot or another blob refers to one of the blobs, the command
+says what does, and removes nothing. `cas why` lists all references.")]
     Rm {
         /// Digests of the blobs, or their first digits
         #[arg(required = true, value_name = "DIGEST")]
         digests: Vec<String>,
-        /// Remove the blobs even if something refers to them; what does is then incomplete
+        /// Remove the blobs even if something refers to them, for example an image, which is then
+        /// incomplete
         #[arg(long)]
         force: bool,
     },
@@ -72,7 +73,7 @@ refers to it, and nothing is removed then. `cas why` lists all references.")]
 
 Labels that begin with containerd.io/gc. decide what gc keeps, as in containerd: gc.root on a blob
 keeps it; gc.ref.content.NAME=DIGEST makes it keep another blob, gc.bref.content.NAME=DIGEST makes
-another blob keep it. One that has no meaning on a blob is refused.")]
+another blob keep it. A gc label that has no meaning on a blob is refused.")]
     Label {
         /// Digest of the blob, or its first digits
         digest: String,
