@@ -11,7 +11,9 @@
 //! ```
 //!
 //! This makes a module `mine_content` with a `#[test]` for each law of [`cas_core::ContentStore`].
-//! The opener is called with a directory for the law, several times if the law reopens the store.
+//! The second argument is the *opener*, an async closure that captures nothing. It receives a
+//! directory, opens the store there and returns it. If the directory has no store yet, it creates
+//! one. A law calls it again with the same directory to reopen the store, or to open it twice.
 //!
 //! | macro | tests |
 //! |---|---|
@@ -21,17 +23,20 @@
 //! | [`store!`] | a whole [`cas_core::Store`], by the laws of gc |
 //! | [`snapshotter!`] | a [`cas_core::Snapshotter`] |
 //!
-//! The third argument, [`Gaps`], declares the laws that a store cannot keep. Laws about a promise
-//! that a store does not make do not apply to it.
+//! An optional third argument, [`Gaps`], lists the laws that the store cannot keep, each with the
+//! reason. A law about a promise, a [`cas_core::Capability`], is run only on a store whose
+//! `capabilities()` report the promise.
 //!
 //! The laws are data as well: [`laws::book`] lists them with their reasons, [`judge`] runs one law
 //! on one store, and [`report`] makes a table of all results. A law is an async function that
 //! panics if it is broken. [`broken`] has stores with faults that the laws must find.
 //!
 //! # Adding a group
-//! Write the laws in `laws/GROUP/THEME.rs` as `pub(super) async fn law(subject: Subject)`. List
-//! them in `laws/GROUP/mod.rs` with the `laws!` macro, which makes the list, the names and the
-//! exported macro. Add the names to [`gap::KNOWN`] and the list to [`laws::book`].
+//! 1. Write the laws in `laws/GROUP/THEME.rs` as `pub(super) async fn law(subject: Subject)`.
+//! 2. List them in `laws/GROUP/mod.rs` with the `laws!` macro, which defines `NAMES`, `all()` and
+//!    the exported macro. Declare the module in `laws/mod.rs`.
+//! 3. Add `NAMES` to [`gap::KNOWN`], and the rules of `all()` to [`laws::book`].
+//! 4. Implement [`Promises`] for the kind of store that the group tests.
 
 // A law reports a failure by a panic.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]

@@ -169,7 +169,8 @@ impl<S: ?Sized + 'static> Subject<S> {
         // Some calls are not reached if the store has its own threads.
         assert!(
             hits * 2 >= tried,
-            "the fault was reached in {hits} of {tried} runs"
+            "expected to reach the fault in at least half of the runs, but reached it in {hits} of \
+             {tried}"
         );
         eprintln!(
             "{fault:?}: {tried} of {} calls tried, {hits} reached",
@@ -297,10 +298,13 @@ impl Ended {
         };
         assert!(
             fault == Fault::Kill || self.is_whole() || told.is_some(),
-            "the process ended without an error"
+            "the process ended before it reported success or an error"
         );
         let right = told.is_none_or(|told| kinds.iter().any(|kind| told == kind.as_str()));
-        assert!(right, "the error is {told:?}");
+        assert!(
+            right,
+            "expected an error of one of the kinds {kinds:?}, found {told:?}"
+        );
     }
 }
 

@@ -16,10 +16,12 @@ mod shared;
 type Subject = crate::Subject<dyn cas_core::ContentStore>;
 
 laws! { $
-    /// Tests a content store: one test for each law, in a module with the given name.
+    /// Tests a content store: one test for each law, in a module that the first argument names.
     ///
-    /// The opener is an async closure from a directory to `Result<Arc<dyn ContentStore>>` that
-    /// captures nothing. The third argument, [`Gaps`](crate::Gaps), may be omitted.
+    /// The second argument is the opener, an async closure that captures nothing. It receives a
+    /// directory, opens the store there, or creates it if there is none, and returns a
+    /// `Result<Arc<dyn ContentStore>>`. The optional third argument, [`Gaps`](crate::Gaps), lists
+    /// the laws that the store cannot keep.
     content_store!, __content_tests!, content: dyn cas_core::ContentStore;
     read() [
         an_empty_blob_is_a_blob:

@@ -38,7 +38,7 @@ async fn inject(subject: &Subject, fault: Fault) {
     subject.at_every_call(fault, check).await;
 }
 
-/// Imports, changes labels, removes and collects, and leaves an ingest.
+/// Imports images, changes labels, removes a name, collects, and leaves an unfinished ingest.
 async fn job(subject: &Subject) -> Result<()> {
     let store = subject.try_open().await?;
     Sample::of(1).import(&store, "one").await?;
@@ -83,10 +83,13 @@ async fn check(victim: Victim<Store>) {
     let named = |name: &str| images.iter().find(|image| image.name.as_str() == name);
     assert!(
         named("one").is_some() || !victim.has("one"),
-        "a name is lost"
+        "the name `one` was acknowledged, but is lost"
     );
     let labelled = named("one").is_some_and(|image| image.labels.contains_key(LABEL));
-    assert!(labelled || !victim.has(LABEL), "a label is lost");
+    assert!(
+        labelled || !victim.has(LABEL),
+        "the label of `one` was acknowledged, but is lost"
+    );
     let last = victim
         .acknowledged
         .iter()
@@ -95,18 +98,27 @@ async fn check(victim: Victim<Store>) {
     if last.is_some_and(|said| said == "two") {
         // The next step may have deleted the name.
         let held = store.blobs().load(&Sample::of(2).root().digest).await;
-        assert!(held.unwrap().is_some(), "a record is lost");
+        assert!(
+            held.unwrap().is_some(),
+            "`two` was acknowledged, but the record of its target is lost"
+        );
     }
     assert!(
         named("two").is_none() || !victim.has("untagged"),
-        "a name came back"
+        "the deletion of the name `two` was acknowledged, but the name is there again"
     );
     if victim.has("large") {
         let (descriptor, data) = large();
         let found = store.content.fetch(&descriptor).await;
-        assert!(found.expect("the blob exists") == data, "other bytes");
+        assert!(
+            found.expect("the acknowledged large blob exists") == data,
+            "the large blob has other bytes than were acknowledged"
+        );
         let record = store.blobs().load(&descriptor.digest).await;
-        assert!(record.unwrap().is_some(), "its record is lost");
+        assert!(
+            record.unwrap().is_some(),
+            "the large blob was acknowledged, but its record is lost"
+        );
     }
     drop(store);
     // The same job succeeds after the fault.
@@ -136,15 +148,23 @@ pub(super) async fn agrees(store: &Store) {
 /// Checks that a collection after all jobs leaves exactly these blobs, with their records.
 pub(super) async fn nothing_dead(store: &Store, alive: Vec<Digest>) {
     collect_in(store, DAY).await;
-    assert_eq!(there(store).await, alive, "the remaining blobs");
+    assert_eq!(there(store).await, alive, "blobs left after a collection");
     let records = scan(&*store.records, Table::Blobs, "", 100).await;
     let mut keys: Vec<String> = records.into_iter().map(|record| record.key).collect();
     keys.sort();
     let mut wanted: Vec<String> = alive.iter().map(Digest::to_string).collect();
     wanted.sort();
-    assert_eq!(keys, wanted, "the remaining records");
-    assert_eq!(store.leases().list().await.unwrap(), [], "leases");
-    assert_eq!(store.content.ingests().await.unwrap(), [], "ingests");
+    assert_eq!(keys, wanted, "records of blobs left after a collection");
+    assert_eq!(
+        store.leases().list().await.unwrap(),
+        [],
+        "leases left after a collection"
+    );
+    assert_eq!(
+        store.content.ingests().await.unwrap(),
+        [],
+        "ingests left after a collection"
+    );
 }
 
 /// Deletes these names, and checks that a collection then leaves nothing.

@@ -21,11 +21,13 @@ use cas_core::{Digest, Store};
 type Subject = crate::Subject<cas_core::Store>;
 
 laws! { $
-    /// Tests a whole store by the laws of gc: one test for each law, in a module with the given
-    /// name.
+    /// Tests a whole store by the laws of gc: one test for each law, in a module that the first
+    /// argument names.
     ///
-    /// The opener is an async closure from a directory to `Result<Arc<Store>>` that captures
-    /// nothing. The third argument, [`Gaps`](crate::Gaps), may be omitted.
+    /// The second argument is the opener, an async closure that captures nothing. It receives a
+    /// directory, opens the store there, or creates it if there is none, and returns a
+    /// `Result<Arc<Store>>`. The optional third argument, [`Gaps`](crate::Gaps), lists the laws
+    /// that the store cannot keep.
     store!, __store_tests!, gc: cas_core::Store;
     holds() [
         what_a_name_reaches_is_kept:

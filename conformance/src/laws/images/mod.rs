@@ -9,10 +9,12 @@ mod repeat;
 type Subject = crate::Subject<dyn cas_core::ImageStore>;
 
 laws! { $
-    /// Tests an image store: one test for each law, in a module with the given name.
+    /// Tests an image store: one test for each law, in a module that the first argument names.
     ///
-    /// The opener is an async closure from a directory to `Result<Arc<dyn ImageStore>>` that
-    /// captures nothing. The third argument, [`Gaps`](crate::Gaps), may be omitted.
+    /// The second argument is the opener, an async closure that captures nothing. It receives a
+    /// directory, opens the store there, or creates it if there is none, and returns a
+    /// `Result<Arc<dyn ImageStore>>`. The optional third argument, [`Gaps`](crate::Gaps), lists the
+    /// laws that the store cannot keep.
     image_store!, __image_tests!, images: dyn cas_core::ImageStore;
     name() [
         a_name_is_created_once:

@@ -11,10 +11,12 @@ mod swap;
 type Subject = crate::Subject<dyn cas_core::Records>;
 
 laws! { $
-    /// Tests a records store: one test for each law, in a module with the given name.
+    /// Tests a records store: one test for each law, in a module that the first argument names.
     ///
-    /// The opener is an async closure from a directory to `Result<Arc<dyn Records>>` that captures
-    /// nothing. The third argument, [`Gaps`](crate::Gaps), may be omitted.
+    /// The second argument is the opener, an async closure that captures nothing. It receives a
+    /// directory, opens the store there, or creates it if there is none, and returns a
+    /// `Result<Arc<dyn Records>>`. The optional third argument, [`Gaps`](crate::Gaps), lists the
+    /// laws that the store cannot keep.
     records!, __records_tests!, records: dyn cas_core::Records;
     swap() [
         absent_is_expected_once:

@@ -96,20 +96,23 @@ pub(super) async fn a_replaced_snapshot_has_the_new_files(subject: Subject) {
     let old = Tree::mount(&view(&*store, "user", Some("top")).await.unwrap());
     let mounts = prepare(&*store, "again", Some("base")).await.unwrap();
     Tree::mount(&mounts).write("file", "new");
-    store.replace("top", "again").await.expect("it is replaced");
+    store
+        .replace("top", "again")
+        .await
+        .expect("`again` replaces `top`");
     assert!(
         stat(&*store, "again").await.is_none(),
-        "the other is still there"
+        "the snapshot `again` still exists after it replaced `top`"
     );
     store.cleanup().await.unwrap();
     assert_eq!(
         old.read("file").as_deref(),
         Some("old"),
-        "of what uses the old files"
+        "a view of the replaced snapshot must keep the old files"
     );
     assert!(
         store.leftovers().await.unwrap().is_empty(),
-        "they are in use"
+        "old files that a view uses must not count as left over"
     );
     let new = Tree::mount(&view(&*store, "new", Some("top")).await.unwrap());
     assert_eq!(new.read("file").as_deref(), Some("new"));
@@ -121,14 +124,14 @@ pub(super) async fn a_replaced_snapshot_has_the_new_files(subject: Subject) {
     store.remove("user").await.unwrap();
     assert!(
         store.cleanup().await.unwrap().inodes > 0,
-        "the old files are left over"
+        "a cleanup must remove the old files when nothing uses them"
     );
     assert!(store.leftovers().await.unwrap().is_empty());
     let new = Tree::mount(&view(&*store, "newer", Some("top")).await.unwrap());
     assert_eq!(
         new.read("file").as_deref(),
         Some("new"),
-        "after the cleanup"
+        "the cleanup must keep the new files"
     );
 }
 

@@ -15,11 +15,13 @@ mod states;
 type Subject = crate::Subject<dyn cas_core::Snapshotter>;
 
 laws! { $
-    /// Tests a snapshotter: one test for each law, in a module with the given name.
+    /// Tests a snapshotter: one test for each law, in a module that the first argument names.
     ///
-    /// The opener is an async closure from a directory to `Result<Arc<dyn Snapshotter>>` that
-    /// captures nothing. The snapshotter's records live in that directory too. The third argument,
-    /// [`Gaps`](crate::Gaps), may be omitted.
+    /// The second argument is the opener, an async closure that captures nothing. It receives a
+    /// directory, opens the snapshotter there, or creates it if there is none, and returns a
+    /// `Result<Arc<dyn Snapshotter>>`. The records of the snapshotter are in that directory, too.
+    /// The optional third argument, [`Gaps`](crate::Gaps), lists the laws that the snapshotter
+    /// cannot keep.
     snapshotter!, __snapshotter_tests!, snapshots: dyn cas_core::Snapshotter;
     states() [
         a_key_is_taken_once:
